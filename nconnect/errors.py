@@ -1,0 +1,83 @@
+"""Every error this project raises, and every reason for which it drops a packet.
+
+An error's text is one line that says what is wrong and what to do about it: the command line prints it
+as it is. Hostile bytes are never an error that ends a batch: they become a counted `DropReason`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from enum import Enum
+
+
+class NconnectError(Exception):
+    """Base of all errors that a user may see; the text is one line: what is wrong, and what to do."""
+
+    exit_status = 1
+
+
+class UsageError(NconnectError):
+    """The command line asks for something that makes no sense (exit status 2)."""
+
+    exit_status = 2
+
+
+class ConfigError(NconnectError):
+    """The configuration cannot be used. `problems` holds one line for each mistake found in it."""
+
+    exit_status = 2
+
+    def __init__(self, problems: str | Iterable[str]) -> None:
+        self.problems = (problems,) if isinstance(problems, str) else tuple(problems)
+        super().__init__("\n".join(self.problems))
+
+
+class LocalProtocolError(NconnectError):
+    """This side used a protocol machine in a way that its state forbids: a mistake of ours."""
+
+
+class RemoteProtocolError(NconnectError):
+    """The other side broke the protocol. Raised by receive calls only."""
+
+
+class NetworkError(NconnectError):
+    """A node or a seed cannot be reached, or refused us."""
+
+
+class HostError(NconnectError):
+    """The kernel, or a program that configures it, refused what we asked for."""
+
+
+class ControlError(NconnectError):
+    """The daemon's control socket did not answer, or refused the request."""
+
+
+class DropReason(Enum):
+    """Why a packet, a message or a frame was not delivered. Values are the names in `status --json`."""
+
+    # What arrives from the network, in the order in which it is checked.
+    NOT_OURS = "not_ours"  # an NKN message that is no tunnel frame
+    UNKNOWN_PEER = "unknown_peer"  # a sender that is not in the peer table
+    MALFORMED = "malformed"  # too short, too long, or fields that contradict each other
+    WRONG_VERSION = "wrong_version"
+    HANDSHAKE_REFUSED = "handshake_refused"  # does not decrypt, or names another static key
+    HANDSHAKE_REPLAYED = "handshake_replayed"  # its counter is not above the last one
+    HANDSHAKE_FLOOD = "handshake_flood"  # more initiations a second than a peer may send
+    NO_SESSION = "no_session"  # a receiver index that we did not give out, or no longer hold
+    KEY_EXPIRED = "key_expired"
+    REPLAYED = "replayed"
+    NOT_AUTHENTIC = "not_authentic"
+    BAD_RECORD = "bad_record"  # sealed correctly, but not a well-formed list of records
+    BAD_OFFLOAD_HEADER = "bad_offload_header"  # the virtio-net header contradicts its packet
+    BAD_PACKET = "bad_packet"  # not a well-formed IPv4 or IPv6 header
+    SPOOFED_SOURCE = "spoofed_source"  # the source address is not this peer's
+    PEER_EXPIRED = "peer_expired"
+    # What leaves through the tunnel.
+    NO_ROUTE = "no_route"  # no peer holds the destination
+    NO_KEY = "no_key"  # waited too long for a handshake
+    QUEUE_FULL = "queue_full"
+    QUEUE_DELAY = "queue_delay"  # CoDel: stood in the queue for too long
+    TOO_BIG = "too_big"
+    LINK_DOWN = "link_down"
+    # What the kernel refused.
+    TUN_REFUSED = "tun_refused"

@@ -1,0 +1,166 @@
+"""The values that everything else speaks in: addresses, peers, and one interface's configuration.
+
+All are frozen and hold no resource. `nconnect.config` makes them from a TOML file and checks them.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from ipaddress import IPv4Interface, IPv4Network, IPv6Interface, IPv6Network
+
+from nconnect.errors import ConfigError
+
+Prefix = IPv4Network | IPv6Network
+InterfaceAddress = IPv4Interface | IPv6Interface
+
+DEFAULT_INTERFACE = "nc0"
+DEFAULT_MTU = 1500
+WS_PORT = 30002
+RPC_PORT = 30003
+PUBLIC_SEED_RPC = (
+    "http://seed.nkn.org:30003",
+    *(f"http://mainnet-seed-{n:04d}.nkn.org:30003" for n in range(1, 9)),
+)
+
+_HEX_KEY = re.compile(r"[0-9a-f]{64}")
+_SUB_CLIENT = re.compile(r"__\d+__")
+
+
+@dataclass(frozen=True, slots=True)
+class NknAddress:
+    """An NKN address: `identifier.publickeyhex`, or the key alone (identifier "")."""
+
+    identifier: str
+    public_key: bytes  # Ed25519, 32 bytes
+
+    @classmethod
+    def parse(cls, text: str) -> NknAddress:
+        """Read an address; raise `ConfigError` when it is not one."""
+        identifier, _, key = text.strip().rpartition(".")
+        if not _HEX_KEY.fullmatch(key):
+            raise ConfigError(
+                f"{text!r} is not an NKN address: it must end in a key of 64 hex digits"
+                " (ask the other side for the output of `nconnect address`)"
+            )
+        return cls(identifier, bytes.fromhex(key))
+
+    def __str__(self) -> str:
+        key = self.public_key.hex()
+        return f"{self.identifier}.{key}" if self.identifier else key
+
+    @property
+    def bare(self) -> NknAddress:
+        """The address without a sub-client's `__k__.` prefix."""
+        head, _, rest = self.identifier.partition(".")
+        return NknAddress(rest, self.public_key) if _SUB_CLIENT.fullmatch(head) else self
+
+    def sub_client(self, index: int) -> NknAddress:
+        """The address of sub-client `index` of this one."""
+        rest = f".{self.identifier}" if self.identifier else ""
+        return NknAddress(f"__{index}__{rest}", self.public_key)
+
+
+@dataclass(frozen=True, slots=True)
+class AllowRule:
+    """One entry of `allow`: what a peer may reach. No ports: all; no protocol: all."""
+
+    prefix: Prefix
+    ports: tuple[int, int] | None = None  # first, last
+    protocol: str | None = None  # "tcp", "udp" or "icmp"
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """A port range of the provider itself that peers may use."""
+
+    ports: tuple[int, int]
+    protocol: str  # "tcp" or "udp"
+
+
+@dataclass(frozen=True, slots=True)
+class ProvidedSubnet:
+    """A subnet that is offered: its real prefix, and the prefix under which peers see it (1:1)."""
+
+    real: Prefix
+    seen: Prefix
+
+
+@dataclass(frozen=True, slots=True)
+class Exposed:
+    """A TCP server on the provider's loopback, reachable at the tunnel address on the same port."""
+
+    host: str
+    port: int
+
+
+@dataclass(frozen=True, slots=True)
+class PeerConfig:
+    """An authorised key and its settings."""
+
+    name: str
+    address: NknAddress
+    allowed_ips: tuple[Prefix, ...]
+    allow: tuple[AllowRule, ...] | None = None  # None: all that is provided; (): nothing
+    preshared_key: bytes | None = field(default=None, repr=False)  # 32 bytes
+    expires_at: float | None = None  # seconds since the Unix epoch
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkConfig:
+    seed_rpc: tuple[str, ...] = PUBLIC_SEED_RPC
+    links: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class NodeConfig:
+    """A node to run: on its own, or inside the daemon."""
+
+    listen: str
+    ws_port: int = WS_PORT
+    rpc_port: int = RPC_PORT
+    advertise: str | None = None  # None: the host by which the caller asked
+    verify_signatures: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ProvideConfig:
+    subnets: tuple[ProvidedSubnet, ...] = ()
+    services: tuple[Service, ...] = ()
+    expose: tuple[Exposed, ...] = ()
+    masquerade: bool = True
+    mtu: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class MetricsConfig:
+    host: str
+    port: int
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """One interface's configuration, checked."""
+
+    interface: str
+    seed: bytes = field(repr=False)  # Ed25519 seed, 32 bytes
+    identifier: str
+    address: tuple[InterfaceAddress, ...]
+    mtu: int = DEFAULT_MTU
+    cipher: str = "auto"  # "auto", "aes256gcm" or "chacha20poly1305"
+    inbound: bool = False
+    fail_closed: bool = False
+    accept_pending: bool = False
+    network: NetworkConfig = NetworkConfig()
+    node: NodeConfig | None = None
+    provide: ProvideConfig = ProvideConfig()
+    metrics: MetricsConfig | None = None
+    peers: tuple[PeerConfig, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Deadline:
+    """When a machine wants `handle_timeout` to be called, and why (for logs and tests)."""
+
+    at: float  # seconds, the clock that `now` is taken from
+    why: str
