@@ -1,0 +1,617 @@
+"""Websockets on plain non-blocking sockets: what every link, and our node, send and receive with.
+
+Why not a library's: here a message is received into, handed on from, and sent out of buffers that stay,
+several buffers make one frame without being joined, and the sender knows at once what the kernel did not
+take, which is what pacing and fair queues need (docs/decisions/websocket.md has the figures).
+
+The handler is called synchronously, and what it gets is borrowed until it returns.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import socket
+import ssl
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+from urllib.parse import urlsplit
+
+from websockets.speedups import apply_mask
+
+from nconnect.errors import HostError, NetworkError, RemoteProtocolError
+from nconnect.wire.upgrade import ClientUpgrade, ServerUpgrade, UpgradeRequest, refusal
+from nconnect.wire.websocket import Opcode, frame_header, parse_header
+
+Buffer = bytes | bytearray | memoryview
+
+MAX_FRAME_BYTES = 4 << 20  # the network's limit (NKN.md)
+RECEIVE_BUFFER_BYTES = 1 << 20  # measured: 256 KiB to 2 MiB make no difference, 64 KiB costs a tenth
+SPARE_BUFFERS = 4  # receive buffers kept for the next reader
+MAX_LARGE_BUFFERS = 64  # connections that may hold such a buffer while half a frame is in it
+MAX_UNSENT_BYTES = 16 << 20  # a peer that does not read is cut off here; senders stop far below
+UPGRADE_TIMEOUT_S = 10.0
+NO_MASK = bytes(4)
+
+
+class FrameHandler(Protocol):
+    """What a websocket tells its owner; every buffer is borrowed until the call returns."""
+
+    def on_text(self, data: memoryview) -> None: ...
+    def on_binary(self, data: memoryview) -> None: ...
+    def on_pong(self) -> None: ...
+    def on_writable(self) -> None:
+        """The socket takes data again after `writable` was False."""
+
+    def on_closed(self, why: str) -> None:
+        """Called once, last."""
+
+
+class _Buffers:
+    """Receive buffers of this process, lent to a connection for as long as it has half a frame in one."""
+
+    def __init__(self) -> None:
+        self._spare: list[bytearray] = []
+        self.lent = 0
+
+    def take(self) -> bytearray:
+        self.lent += 1
+        return self._spare.pop() if self._spare else bytearray(RECEIVE_BUFFER_BYTES)
+
+    def give_back(self, buffer: bytearray) -> None:
+        self.lent -= 1
+        if len(self._spare) < SPARE_BUFFERS:
+            self._spare.append(buffer)
+
+
+_buffers = _Buffers()
+
+
+class WebSocket:
+    """One open websocket. `send_*` never block: what the kernel does not take is copied and kept."""
+
+    def __init__(
+        self,
+        sock: Any,
+        *,
+        client: bool,
+        loop: asyncio.AbstractEventLoop,
+        early: bytes = b"",
+        host_header: str = "",
+    ) -> None:
+        self.handler: FrameHandler
+        self.mask = client
+        self.writable = True
+        self.unsent_bytes = 0
+        self.closed = False
+        self.host_header = host_header
+        self.peer_host: str = sock.getpeername()[0]
+        self.tx_bytes = 0
+        self.rx_bytes = 0
+        self._sock = sock
+        self._fd: int = sock.fileno()
+        self._client = client
+        self._loop = loop
+        self._unsent: deque[memoryview] = deque()
+        self._early = early
+        self._buffer: bytearray | None = None  # holds [start:filled], the frame that is not whole yet
+        self._lent = False
+        self._start = 0
+        self._filled = 0
+        self._message: bytearray | None = None  # a fragmented message so far
+        self._message_opcode = Opcode.BINARY
+
+    def start(self) -> None:
+        """Begin to read. `handler` must be set."""
+        self._loop.add_reader(self._fd, self._on_readable)
+        if self._early:
+            early, self._early = self._early, b""
+            self._buffer, self._lent = bytearray(early), False
+            self._filled = len(early)
+            self._take_frames()
+        elif isinstance(self._sock, TlsSocket):
+            self._loop.call_soon(self._on_readable)  # what came with the TLS handshake wakes no selector
+
+    @property
+    def socket(self) -> socket.socket:
+        """The socket below, for its options and TCP_INFO."""
+        sock: socket.socket = self._sock.socket if isinstance(self._sock, TlsSocket) else self._sock
+        return sock
+
+    # Sending
+
+    def send_binary(self, parts: Sequence[Buffer]) -> None:
+        """Send one binary frame made of `parts`; they may be reused as soon as this returns."""
+        self._send(Opcode.BINARY, parts)
+
+    def send_text(self, text: str) -> None:
+        self._send(Opcode.TEXT, (text.encode(),))
+
+    def ping(self) -> None:
+        self._send(Opcode.PING, ())
+
+    def close(self, code: int = 1000, why: str = "") -> None:
+        """Say goodbye if the kernel takes it, and close. `on_closed` follows at once."""
+        if not self.closed:
+            self._send(Opcode.CLOSE, (code.to_bytes(2, "big") + why.encode()[:100],))
+            self._closed(why or "closed")
+
+    def _send(self, opcode: Opcode, parts: Sequence[Buffer]) -> None:
+        if self.closed:
+            return
+        size = 0
+        for part in parts:
+            size += len(part)
+        if not self._client:
+            out = [frame_header(opcode, size, None), *parts]
+        elif self.mask:
+            key = os.urandom(4)
+            out = [frame_header(opcode, size, key), apply_mask(b"".join(parts), key)]
+        else:
+            out = [frame_header(opcode, size, NO_MASK), *parts]
+        total = len(out[0]) + size
+        sent = 0
+        if not self._unsent:
+            try:
+                sent = self._sock.sendmsg(out)
+            except BlockingIOError:
+                pass
+            except OSError as error:
+                self._closed(_reason(error))
+                return
+            self.tx_bytes += sent
+            if sent == total:
+                return
+        self._keep(out, sent, total - sent)
+
+    def _keep(self, out: Sequence[Buffer], sent: int, rest: int) -> None:
+        """Copy what the kernel did not take, and wait until it takes data again."""
+        if self.unsent_bytes + rest > MAX_UNSENT_BYTES:
+            self._closed("the other side does not read")
+            return
+        data = bytearray(rest)
+        at = 0
+        for part in out:
+            if sent >= len(part):
+                sent -= len(part)
+                continue
+            piece = memoryview(part)[sent:]
+            sent = 0
+            data[at : at + len(piece)] = piece
+            at += len(piece)
+        if not self._unsent:
+            self.writable = False
+            self._loop.add_writer(self._fd, self._on_writable)
+        self._unsent.append(memoryview(data))
+        self.unsent_bytes += rest
+
+    def _on_writable(self) -> None:
+        unsent = self._unsent
+        try:
+            while unsent:
+                sent = self._sock.sendmsg([unsent[0]] if len(unsent) == 1 else list(unsent)[:64])
+                self.tx_bytes += sent
+                self.unsent_bytes -= sent
+                while sent:
+                    first = unsent[0]
+                    if sent < len(first):
+                        unsent[0] = first[sent:]
+                        break
+                    sent -= len(first)
+                    unsent.popleft()
+        except BlockingIOError:
+            return
+        except OSError as error:
+            self._closed(_reason(error))
+            return
+        self._loop.remove_writer(self._fd)
+        self.writable = True
+        self.handler.on_writable()
+
+    # Receiving
+
+    def _on_readable(self) -> None:
+        buffer = self._buffer
+        if buffer is None:
+            buffer = self._buffer = _buffers.take()
+            self._lent = True
+            self._start = self._filled = 0
+        try:
+            size = self._sock.recv_into(memoryview(buffer)[self._filled :])
+        except BlockingIOError:
+            self._release_if_empty()
+            return
+        except OSError as error:
+            self._closed(_reason(error))
+            return
+        if not size:
+            self._closed("the other side closed the connection")
+            return
+        self.rx_bytes += size
+        self._filled += size
+        self._take_frames()
+        if isinstance(self._sock, TlsSocket) and not self.closed and self._sock.pending():
+            self._loop.call_soon(self._on_readable)
+
+    def _take_frames(self) -> None:
+        """Hand on every whole frame in the buffer; arrange room for the one that is not whole."""
+        view = memoryview(self._buffer)  # type: ignore[arg-type]
+        needed = 0
+        try:
+            while self._start < self._filled:
+                header = parse_header(view[self._start : self._filled], MAX_FRAME_BYTES)
+                if header is None:
+                    needed = 14  # the longest header
+                    break
+                if header.masked is self._client:
+                    raise RemoteProtocolError("a frame is masked where it must not be, or the reverse")
+                begin = self._start + header.header_size
+                end = begin + header.payload_size
+                if end > self._filled:
+                    needed = end - self._start
+                    break
+                self._start = end
+                payload = view[begin:end]
+                if header.masked and header.mask != NO_MASK:
+                    payload = memoryview(apply_mask(payload, header.mask))
+                self._on_frame(header.opcode, header.fin, payload)
+                if self.closed:
+                    return
+        except RemoteProtocolError as error:
+            self._send(Opcode.CLOSE, ((1002).to_bytes(2, "big"),))
+            self._closed(str(error))
+            return
+        if self._start == self._filled:
+            self._release_if_empty()
+        else:
+            self._make_room(needed)
+
+    def _on_frame(self, opcode: Opcode, fin: bool, payload: memoryview) -> None:
+        handler = self.handler
+        if opcode is Opcode.BINARY and fin and self._message is None:
+            handler.on_binary(payload)
+        elif opcode is Opcode.PING:
+            self._send(Opcode.PONG, (payload,))
+        elif opcode is Opcode.PONG:
+            handler.on_pong()
+        elif opcode is Opcode.CLOSE:
+            reason = bytes(payload[2:]).decode(errors="replace")
+            self._send(Opcode.CLOSE, (payload[:2],))
+            self._closed(f"the other side closed the websocket {reason}".rstrip())
+        elif opcode is Opcode.TEXT and fin and self._message is None:
+            handler.on_text(payload)
+        else:
+            self._on_fragment(opcode, fin, payload)
+
+    def _on_fragment(self, opcode: Opcode, fin: bool, payload: memoryview) -> None:
+        """RFC 6455 section 5.4: one message at a time, bounded like a frame."""
+        if (opcode is Opcode.CONTINUATION) is (self._message is None):
+            raise RemoteProtocolError("fragments of a message out of order")
+        if self._message is None:
+            self._message, self._message_opcode = bytearray(), opcode
+        if len(self._message) + len(payload) > MAX_FRAME_BYTES:
+            raise RemoteProtocolError("a fragmented message is too large")
+        self._message += payload
+        if fin:
+            whole, self._message = memoryview(self._message), None
+            (self.handler.on_text if self._message_opcode is Opcode.TEXT else self.handler.on_binary)(whole)
+
+    def _make_room(self, needed: int) -> None:
+        """Keep the half frame where it is if the rest fits behind it, else move it to where it does."""
+        buffer = self._buffer
+        assert buffer is not None
+        have = self._filled - self._start
+        small = needed <= 4096 or _buffers.lent > MAX_LARGE_BUFFERS
+        if self._lent and not small and self._start + needed <= len(buffer):
+            return
+        if self._lent and not small and needed <= len(buffer):
+            target = buffer
+        elif small:
+            # Grows with what really arrives, so that an announced size alone costs nothing.
+            target = bytearray(min(needed, max(1024, 2 * have)))
+            if (
+                not self._lent
+                and self._start == 0
+                and len(target) <= len(buffer)
+                and self._filled < len(buffer)
+            ):
+                return
+        elif not self._lent and self._start == 0 and len(buffer) >= needed:
+            return
+        else:
+            target = bytearray(needed)
+        if target is buffer:
+            data = bytes(memoryview(buffer)[self._start : self._filled])
+            target[:have] = data
+        else:
+            target[:have] = memoryview(buffer)[self._start : self._filled]
+            if self._lent:
+                _buffers.give_back(buffer)
+                self._lent = False
+        self._buffer, self._start, self._filled = target, 0, have
+
+    def _release_if_empty(self) -> None:
+        if self._buffer is not None and self._start == self._filled:
+            if self._lent:
+                _buffers.give_back(self._buffer)
+            self._buffer, self._lent = None, False
+
+    def _closed(self, why: str) -> None:
+        if self.closed:
+            return
+        self.closed = True
+        self.writable = False
+        self._loop.remove_reader(self._fd)
+        if self._unsent:
+            self._loop.remove_writer(self._fd)
+            self._unsent.clear()
+        self.unsent_bytes = 0
+        self._start = self._filled = 0
+        self._release_if_empty()
+        self._sock.close()
+        self.handler.on_closed(why)
+
+
+class TlsSocket:
+    """A non-blocking TLS socket with the two calls that `WebSocket` uses, on the standard library's ssl."""
+
+    def __init__(self, sock: ssl.SSLSocket) -> None:
+        self.socket = sock
+        self.fileno = sock.fileno
+        self.getpeername = sock.getpeername
+        self.close = sock.close
+        self.pending = sock.pending
+
+    def recv_into(self, buffer: memoryview) -> int:
+        try:
+            return self.socket.recv_into(buffer)
+        except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            raise BlockingIOError from None
+
+    def sendmsg(self, parts: Sequence[Buffer]) -> int:
+        try:
+            return self.socket.send(parts[0] if len(parts) == 1 else b"".join(parts))
+        except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            raise BlockingIOError from None
+
+
+async def connect(url: str, *, timeout_s: float, tls: ssl.SSLContext | None = None) -> WebSocket:
+    """Open a websocket to a `ws://` or `wss://` URL; raises `NetworkError` in one line."""
+    parts = urlsplit(url)
+    try:
+        port = parts.port or (443 if parts.scheme == "wss" else 80)
+    except ValueError as error:
+        raise NetworkError(f"{url}: {error}") from error
+    host = parts.hostname
+    if parts.scheme not in ("ws", "wss") or not host:
+        raise NetworkError(f"{url} is not a websocket address (ws://HOST:PORT or wss://HOST:PORT)")
+    try:
+        async with asyncio.timeout(timeout_s):
+            return await _connect(host, port, parts.netloc, parts.path or "/", parts.scheme == "wss", tls)
+    except TimeoutError:
+        raise NetworkError(f"{url} did not answer within {timeout_s:g} s") from None
+    except RemoteProtocolError as error:
+        raise NetworkError(f"{url}: {error}") from error
+    except OSError as error:
+        raise NetworkError(f"{url}: {_reason(error)}") from error
+
+
+async def _connect(
+    host: str, port: int, netloc: str, path: str, secure: bool, tls: ssl.SSLContext | None
+) -> WebSocket:
+    loop = asyncio.get_running_loop()
+    failure: OSError = OSError(errno.EHOSTUNREACH, f"no address for {host}")
+    for family, kind, protocol, _, address in await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM):
+        sock: Any = socket.socket(family, kind | socket.SOCK_CLOEXEC, protocol)
+        try:
+            sock.setblocking(False)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            await loop.sock_connect(sock, address)
+            if secure:
+                context = tls or ssl.create_default_context()
+                sock = TlsSocket(await _tls_handshake(loop, sock, context, host))
+            upgrade = ClientUpgrade(netloc, path, os.urandom(16))
+            sock.sendmsg([upgrade.request])
+            early: bytes | None = None
+            while early is None:
+                early = upgrade.receive(await _receive_some(loop, sock))
+            return WebSocket(sock, client=True, loop=loop, early=early)
+        except OSError as error:
+            sock.close()
+            failure = error
+        except BaseException:
+            sock.close()
+            raise
+    raise failure
+
+
+async def _tls_handshake(
+    loop: asyncio.AbstractEventLoop, sock: socket.socket, context: ssl.SSLContext, host: str | None
+) -> ssl.SSLSocket:
+    """Wrap a connected socket; `host` None on the server's side."""
+    secure = context.wrap_socket(
+        sock, server_side=host is None, server_hostname=host, do_handshake_on_connect=False
+    )
+    while True:
+        try:
+            secure.do_handshake()
+            return secure
+        except ssl.SSLWantReadError:
+            await _wait(loop, secure.fileno(), loop.add_reader, loop.remove_reader)
+        except ssl.SSLWantWriteError:
+            await _wait(loop, secure.fileno(), loop.add_writer, loop.remove_writer)
+
+
+async def _receive_some(loop: asyncio.AbstractEventLoop, sock: Any) -> bytes:
+    """At most 4 KiB; raises ConnectionResetError at the end of the stream."""
+    buffer = bytearray(4096)
+    while True:
+        try:
+            size = sock.recv_into(memoryview(buffer))
+        except BlockingIOError:
+            await _wait(loop, sock.fileno(), loop.add_reader, loop.remove_reader)
+            continue
+        if not size:
+            raise ConnectionResetError(errno.ECONNRESET, "closed during the websocket handshake")
+        return bytes(buffer[:size])
+
+
+async def _wait(
+    loop: asyncio.AbstractEventLoop, fd: int, add: Callable[..., None], remove: Callable[[int], object]
+) -> None:
+    """Until `fd` is ready in the way that `add` asks for."""
+    ready: asyncio.Future[None] = loop.create_future()
+    add(fd, lambda: ready.done() or ready.set_result(None))
+    try:
+        await ready
+    finally:
+        remove(fd)
+
+
+class WebSocketServer:
+    """One listening socket. `accept` is asked for the handler of each new websocket; None turns it away."""
+
+    def __init__(
+        self,
+        listener: socket.socket,
+        accept: Callable[[WebSocket], FrameHandler | None],
+        tls: ssl.SSLContext | None,
+        admit: Callable[[str], bool] | None,
+    ) -> None:
+        self.port: int = listener.getsockname()[1]
+        self._listener = listener
+        self._accept = accept
+        self._tls = tls
+        self._admit = admit
+        self._loop = asyncio.get_running_loop()
+        self._opening: set[asyncio.Task[None]] = set()
+        self._open: set[WebSocket] = set()
+        self._loop.add_reader(listener.fileno(), self._on_acceptable)
+
+    @classmethod
+    async def listen(
+        cls,
+        host: str,
+        port: int,
+        accept: Callable[[WebSocket], FrameHandler | None],
+        *,
+        tls: ssl.SSLContext | None = None,
+        admit: Callable[[str], bool] | None = None,
+        backlog: int = 1024,
+    ) -> WebSocketServer:
+        """Listen; `admit(ip)` is asked before a handshake costs anything. Raises `HostError` in one line."""
+        loop = asyncio.get_running_loop()
+        try:
+            infos = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+            family, kind, protocol, _, address = infos[0]
+            listener = socket.socket(family, kind | socket.SOCK_CLOEXEC, protocol)
+        except OSError as error:
+            raise HostError(f"cannot listen on {host}: {_reason(error)}") from error
+        try:
+            listener.setblocking(False)
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(address)
+            listener.listen(backlog)
+        except OSError as error:
+            listener.close()
+            raise HostError(
+                f"cannot listen on {host} port {port}: {_reason(error)}"
+                " (is another node running? choose another address or port)"
+            ) from error
+        return cls(listener, accept, tls, admit)
+
+    async def close(self) -> None:
+        """Stop listening and close every websocket that came through here."""
+        self._loop.remove_reader(self._listener.fileno())
+        self._listener.close()
+        for task in list(self._opening):
+            task.cancel()
+        await asyncio.gather(*self._opening, return_exceptions=True)
+        for websocket in list(self._open):
+            websocket.close(1001, "the node is going away")
+        self._open.clear()
+
+    def forget(self, websocket: WebSocket) -> None:
+        """A websocket of ours has closed."""
+        self._open.discard(websocket)
+
+    def _on_acceptable(self) -> None:
+        for _ in range(64):  # then let the sockets that are open already have their turn
+            try:
+                sock, address = self._listener.accept()
+            except BlockingIOError:
+                return
+            except OSError:
+                return  # out of descriptors, or gone before we took it: the selector calls again
+            if self._admit is not None and not self._admit(address[0]):
+                sock.close()
+                continue
+            sock.setblocking(False)
+            task = self._loop.create_task(self._welcome(sock), name=f"websocket from {address[0]}")
+            self._opening.add(task)
+            task.add_done_callback(self._opening.discard)
+
+    async def _welcome(self, raw: socket.socket) -> None:
+        sock: Any = raw
+        try:
+            raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            async with asyncio.timeout(UPGRADE_TIMEOUT_S):
+                if self._tls is not None:
+                    sock = TlsSocket(await _tls_handshake(self._loop, raw, self._tls, None))
+                request = await self._read_request(sock)
+            if request is None:
+                sock.close()
+                return
+            sock.sendmsg([request.response])
+            websocket = WebSocket(
+                sock, client=False, loop=self._loop, early=request.trailing, host_header=request.host
+            )
+        except (OSError, TimeoutError):
+            sock.close()
+            return
+        except BaseException:
+            sock.close()
+            raise
+        handler = self._accept(websocket)
+        if handler is None:
+            sock.close()
+            return
+        self._open.add(websocket)
+        websocket.handler = _Forgetting(handler, websocket, self)
+        websocket.start()
+
+    async def _read_request(self, sock: Any) -> UpgradeRequest | None:
+        upgrade = ServerUpgrade()
+        try:
+            while True:
+                request = upgrade.receive(await _receive_some(self._loop, sock))
+                if request is not None:
+                    return request
+        except RemoteProtocolError as error:
+            sock.sendmsg([refusal(str(error))])
+            return None
+
+
+class _Forgetting:
+    """The handler that `accept` gave, and the server told when its websocket closes."""
+
+    __slots__ = ("_handler", "_server", "_websocket", "on_binary", "on_pong", "on_text", "on_writable")
+
+    def __init__(self, handler: FrameHandler, websocket: WebSocket, server: WebSocketServer) -> None:
+        self._handler = handler
+        self._websocket = websocket
+        self._server = server
+        self.on_binary = handler.on_binary
+        self.on_text = handler.on_text
+        self.on_pong = handler.on_pong
+        self.on_writable = handler.on_writable
+
+    def on_closed(self, why: str) -> None:
+        self._server.forget(self._websocket)
+        self._handler.on_closed(why)
+
+
+def _reason(error: OSError) -> str:
+    return (error.strerror or str(error) or type(error).__name__).lower()
