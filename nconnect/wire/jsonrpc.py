@@ -1,0 +1,204 @@
+"""JSON-RPC 2.0 as NKN's seeds and nodes speak it over HTTP POST, both ends, and `NodeInfo`.
+
+    {"id": 1, "jsonrpc": "2.0", "method": "getwsaddr", "params": {"address": "…"}}
+    {"id": 1, "jsonrpc": "2.0", "result": {"addr": "203.0.113.7:30002", "rpcAddr": …, "pubkey": …, "id": …}}
+    {"id": 1, "jsonrpc": "2.0", "error": {"code": -42001, "message": "INVALID METHOD"}}
+
+Hostile content is a `RemoteProtocolError`; a well-formed error answer is an `RpcError` value.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from ipaddress import IPv6Address
+from typing import Any
+
+from nconnect.errors import RemoteProtocolError
+from nconnect.wire import strict_json
+
+Id = str | int | float | None
+
+# JSON-RPC 2.0 section 5.1.
+PARSE_ERROR = -32700
+INVALID_REQUEST = -32600
+METHOD_NOT_FOUND = -32601
+INVALID_PARAMS = -32602
+INTERNAL_ERROR = -32603
+
+MAX_BATCH = 100  # guessed: SDKs send single requests
+
+_HOST = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9._-]{0,251}[A-Za-z0-9_])?\.?")
+_PORT = re.compile(r"[0-9]{1,5}")
+_KEY = re.compile(r"[0-9a-f]{64}")
+
+
+@dataclass(frozen=True, slots=True)
+class NodeInfo:
+    """A node as RPC answers describe it. Hosts that are IPv6 addresses stand in brackets."""
+
+    addr: str  # websocket, host:port without a scheme
+    rpc_addr: str  # host:port, "" when the node named none
+    public_key: str  # Ed25519, 64 hex digits, lower case
+    id: str  # the node's place on the ring, hex, "" when the node named none
+
+    @property
+    def public_key_bytes(self) -> bytes:
+        """The 32 bytes of the key: they are part of what a client signs."""
+        return bytes.fromhex(self.public_key)
+
+    @classmethod
+    def from_json(cls, value: object) -> NodeInfo:
+        """Check and take over a JSON object; raise `RemoteProtocolError`."""
+        members = strict_json.obj(value)
+        addr = strict_json.text(members, "addr")
+        split_addr(addr)
+        rpc_addr = strict_json.text(members, "rpcAddr", "")
+        if rpc_addr:
+            split_addr(rpc_addr)
+        public_key = strict_json.text(members, "pubkey").lower()
+        if not _KEY.fullmatch(public_key):
+            raise RemoteProtocolError("node: pubkey must be 64 hex digits")
+        return cls(addr, rpc_addr, public_key, strict_json.hex_bytes(members, "id", default="").hex())
+
+    def to_json(self) -> dict[str, str]:
+        return {"addr": self.addr, "rpcAddr": self.rpc_addr, "pubkey": self.public_key, "id": self.id}
+
+
+def split_addr(addr: str) -> tuple[str, int]:
+    """`host:port` or `[IPv6]:port` -> (host without brackets, port); raise `RemoteProtocolError`."""
+    host, colon, port = addr.rpartition(":")
+    if not colon or not _PORT.fullmatch(port) or not 0 < int(port) < 65536:
+        raise RemoteProtocolError("node: an address must be host:port")
+    if host.startswith("["):
+        try:
+            IPv6Address(host[1:-1])
+        except ValueError:
+            raise RemoteProtocolError("node: a bracketed host must be an IPv6 address") from None
+        if not host.endswith("]"):
+            raise RemoteProtocolError("node: a bracketed host must be an IPv6 address")
+        return host[1:-1], int(port)
+    if not _HOST.fullmatch(host):
+        raise RemoteProtocolError("node: not a host name or address")
+    return host, int(port)
+
+
+def join_addr(host: str, port: int) -> str:
+    """The reverse of `split_addr`."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+# --- caller ---
+
+
+@dataclass(frozen=True, slots=True)
+class RpcError:
+    """The other side answered with an error."""
+
+    code: int
+    message: str
+
+
+def encode_request(method: str, params: Mapping[str, object], *, id: Id = 1) -> bytes:
+    """The body of a request."""
+    return strict_json.dump({"id": id, "jsonrpc": "2.0", "method": method, "params": params}).encode()
+
+
+def parse_response(data: bytes | bytearray | memoryview, *, id: Id = 1) -> Any | RpcError:
+    """The `result` of the answer to request `id`, or an `RpcError`. Raises `RemoteProtocolError`.
+
+    The result is any JSON value: its own parser has to check it.
+    """
+    members = strict_json.obj(strict_json.load(data))
+    _check_version(members)
+    error = members.get("error")
+    if error is not None:
+        fields = strict_json.obj(error)
+        return RpcError(strict_json.number(fields, "code", 0), strict_json.text(fields, "message", ""))
+    answered = members.get("id")
+    if type(answered) is not type(id) or answered != id:
+        raise RemoteProtocolError("RPC: the answer to another request")
+    if "result" not in members:
+        raise RemoteProtocolError("RPC: an answer with neither result nor error")
+    return members["result"]
+
+
+# --- server ---
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A request to answer. Requests without an id (notifications) are answered too, as NKN's nodes do."""
+
+    id: Id
+    method: str
+    params: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class BadRequest:
+    """A request that only an error can answer."""
+
+    id: Id
+    code: int
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class RequestBody:
+    """What a POST carried: one request, or a batch whose answers go back as a list."""
+
+    requests: tuple[Request | BadRequest, ...]
+    is_batch: bool
+
+
+def parse_requests(data: bytes | bytearray | memoryview) -> RequestBody:
+    """Read the body of a POST. Never raises: what is malformed is a `BadRequest` to answer."""
+    try:
+        value = strict_json.load(data)
+    except RemoteProtocolError as error:
+        return RequestBody((BadRequest(None, PARSE_ERROR, str(error)),), is_batch=False)
+    if type(value) is not list:
+        return RequestBody((_request(value),), is_batch=False)
+    if not 0 < len(value) <= MAX_BATCH:
+        wrong = BadRequest(None, INVALID_REQUEST, f"a batch holds 1 to {MAX_BATCH} requests")
+        return RequestBody((wrong,), is_batch=False)
+    return RequestBody(tuple(_request(item) for item in value), is_batch=True)
+
+
+def result(id: Id, value: object) -> dict[str, object]:
+    """An answer object."""
+    return {"id": id, "jsonrpc": "2.0", "result": value}
+
+
+def error(id: Id, code: int, message: str) -> dict[str, object]:
+    """An error answer object."""
+    return {"id": id, "jsonrpc": "2.0", "error": {"code": code, "message": message}}
+
+
+def encode_answers(answers: Sequence[Mapping[str, object]], *, is_batch: bool) -> bytes:
+    """The body of the HTTP answer."""
+    return strict_json.dump(list(answers) if is_batch else answers[0]).encode()
+
+
+def _request(value: object) -> Request | BadRequest:
+    id: Id = None
+    try:
+        members = strict_json.obj(value)
+        given = members.get("id")
+        if given is not None and type(given) not in (str, int, float):
+            raise RemoteProtocolError("RPC: id must be a string or a number")
+        id = given
+        _check_version(members)
+        method = strict_json.text(members, "method")
+        params = members.get("params")
+        return Request(id, method, {} if params is None else strict_json.obj(params))
+    except RemoteProtocolError as problem:
+        return BadRequest(id, INVALID_REQUEST, str(problem))
+
+
+def _check_version(members: Mapping[str, Any]) -> None:
+    # Absent is let pass: nodes do not ask for it, and some callers leave it out.
+    if strict_json.text(members, "jsonrpc", "2.0") != "2.0":
+        raise RemoteProtocolError("RPC: not version 2.0")

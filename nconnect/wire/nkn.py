@@ -1,0 +1,372 @@
+"""NKN's binary messages (proto3), from the frame down to the text of a chat message.
+
+A websocket binary frame holds a `ClientMessage`, which is one of three:
+
+    OutboundMessage   client to node: dests, payloads, and a signature for each dest
+    InboundMessage    node to client: src, payload, and prev_hash when a receipt is owed
+    Receipt           client to node: prev_hash signed
+
+The payload is opaque to nodes. Between clients it is a `Message` (maybe sealed) around a `Payload`
+(type, message id, data) whose data, for text, is a `TextData`.
+
+Decoding copies no payload: payloads are views of the input and live as long as it does. For sending there
+are prefixes, so that a payload goes to the socket from where it lies: prefix and payload, one after
+another, are the message. Everything here refuses malformed bytes with `RemoteProtocolError`.
+
+Digests that are signed stand in `nconnect.wire.sigchain`, the JSON actions in `nconnect.wire.actions`.
+"""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import dataclass
+from enum import IntEnum
+
+from nconnect.errors import RemoteProtocolError
+from nconnect.wire.protobuf import (
+    Buffer,
+    as_bool,
+    as_bytes,
+    as_string,
+    as_uint32,
+    bytes_field,
+    bytes_head,
+    fields,
+    string_field,
+    uint_field,
+)
+
+MAX_MESSAGE_BYTES = 4_000_000  # what the SDKs refuse to exceed when they send
+MAX_FRAME_BYTES = 4 << 20  # what the official node accepts in one frame, and for us what zlib may grow to
+MAX_DESTS = 4096  # guessed: far above what SDKs send at once; bounds the work that one frame can cause
+
+_OUTBOUND, _INBOUND, _RECEIPT = 0, 1, 2
+_NONE, _ZLIB = 0, 1
+
+
+@dataclass(frozen=True, slots=True)
+class OutboundMessage:
+    """Client to node. One payload serves all dests, or there is one for each.
+
+    `signatures` holds one for each dest, or none where the node waived them.
+    """
+
+    dests: tuple[str, ...]
+    payloads: tuple[Buffer, ...]
+    nonce: int = 0
+    block_hash: bytes = b""
+    signatures: tuple[bytes, ...] = ()
+    max_holding_seconds: int = 0
+
+    def payload_for(self, index: int) -> Buffer:
+        """The payload for `dests[index]`."""
+        return self.payloads[0] if len(self.payloads) == 1 else self.payloads[index]
+
+    def encode(self) -> bytes:
+        """The `ClientMessage`, compressed when there are several payloads, as the SDKs do."""
+        body = b"".join(
+            (
+                *(_repeated(3, dest.encode()) for dest in self.dests),
+                uint_field(4, self.max_holding_seconds),
+                uint_field(5, self.nonce),
+                bytes_field(6, self.block_hash),
+                *(_repeated(7, signature) for signature in self.signatures),
+                *(_repeated(8, payload) for payload in self.payloads),
+            )
+        )
+        if len(self.payloads) > 1:
+            return _client_message(_OUTBOUND, zlib.compress(body)) + uint_field(3, _ZLIB)
+        return _client_message(_OUTBOUND, body)
+
+
+@dataclass(frozen=True, slots=True)
+class InboundMessage:
+    """Node to client. A receipt is owed when `prev_hash` is not empty."""
+
+    src: str
+    payload: Buffer
+    prev_hash: bytes = b""
+
+    def encode(self) -> bytes:
+        """The `ClientMessage`."""
+        return _client_message(
+            _INBOUND,
+            b"".join(
+                (string_field(1, self.src), bytes_field(2, self.payload), bytes_field(3, self.prev_hash))
+            ),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """Client to node: that a message with this `prev_hash` arrived, signed."""
+
+    prev_hash: bytes
+    signature: bytes
+
+    def encode(self) -> bytes:
+        """The `ClientMessage`."""
+        return _client_message(_RECEIPT, bytes_field(1, self.prev_hash) + bytes_field(2, self.signature))
+
+
+def decode_client_message(data: Buffer) -> OutboundMessage | InboundMessage | Receipt:
+    """Read one binary frame. Payloads are views of `data`, or of what it decompresses to."""
+    kind = compression = 0
+    body: Buffer = b""
+    for number, value in fields(data):
+        if number == 2:
+            body = as_bytes(value)
+        elif number == 1:
+            kind = as_uint32(value)
+        elif number == 3:
+            compression = as_uint32(value)
+    if compression:
+        if compression != _ZLIB:
+            raise RemoteProtocolError(f"NKN: unknown compression {compression}")
+        body = _decompress(body)
+    if kind == _INBOUND:
+        return _inbound(body)
+    if kind == _OUTBOUND:
+        return _outbound(body)
+    if kind == _RECEIPT:
+        return _receipt(body)
+    raise RemoteProtocolError(f"NKN: unknown message type {kind}")
+
+
+def outbound_prefix(
+    dest: str,
+    payload_size: int,
+    *,
+    nonce: int,
+    block_hash: bytes,
+    signature: bytes,
+    max_holding_seconds: int = 0,
+) -> bytes:
+    """All of a `ClientMessage` with one dest up to its payload, whose `payload_size` bytes come last.
+
+    An empty `signature` leaves the field out (the node waived it).
+    """
+    head = b"".join(
+        (
+            string_field(3, dest),
+            uint_field(4, max_holding_seconds),
+            uint_field(5, nonce),
+            bytes_field(6, block_hash),
+            bytes_field(7, signature),
+            bytes_head(8, payload_size),
+        )
+    )
+    return bytes_head(2, len(head) + payload_size) + head
+
+
+def inbound_prefix(src: str, payload_size: int) -> bytes:
+    """All of a `ClientMessage` to a client up to its payload, whose `payload_size` bytes come last."""
+    head = string_field(1, src) + bytes_head(2, payload_size)
+    return b"\x08\x01" + bytes_head(2, len(head) + payload_size) + head
+
+
+# --- between clients ---
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """The envelope between clients. `payload` is a `Payload`, sealed when `encrypted`.
+
+    `nonce` is 24 bytes for one recipient, or 48 (key nonce, message nonce) with `encrypted_key` for several;
+    the tunnel's own frames use other lengths.
+    """
+
+    payload: Buffer
+    encrypted: bool = False
+    nonce: bytes = b""
+    encrypted_key: bytes = b""
+
+    def encode(self) -> bytes:
+        return b"".join(
+            (
+                bytes_field(1, self.payload),
+                uint_field(2, self.encrypted),
+                bytes_field(3, self.nonce),
+                bytes_field(4, self.encrypted_key),
+            )
+        )
+
+    @classmethod
+    def decode(cls, data: Buffer) -> Message:
+        """Read one; `payload` is a view of `data`."""
+        payload: Buffer = b""
+        encrypted, nonce, encrypted_key = False, b"", b""
+        for number, value in fields(data):
+            if number == 1:
+                payload = as_bytes(value)
+            elif number == 2:
+                encrypted = as_bool(value)
+            elif number == 3:
+                nonce = bytes(as_bytes(value))
+            elif number == 4:
+                encrypted_key = bytes(as_bytes(value))
+        return cls(payload, encrypted, nonce, encrypted_key)
+
+
+def message_prefix(nonce: bytes, sealed_size: int) -> bytes:
+    """All of a `Message{encrypted: true, nonce}` up to its payload, whose `sealed_size` bytes come last."""
+    return b"\x10\x01" + bytes_field(3, nonce) + bytes_head(1, sealed_size)
+
+
+class PayloadType(IntEnum):
+    """What the data of a `Payload` is."""
+
+    BINARY = 0
+    TEXT = 1
+    ACK = 2
+    SESSION = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Payload:
+    """What one client says to another. A reply or ACK names the message it answers in `reply_to_id`."""
+
+    type: PayloadType
+    message_id: bytes = b""  # 8 random bytes; empty in a reply
+    data: Buffer = b""
+    reply_to_id: bytes = b""
+    no_reply: bool = False
+
+    def encode(self) -> bytes:
+        return b"".join(
+            (
+                uint_field(1, self.type),
+                bytes_field(2, self.message_id),
+                bytes_field(3, self.data),
+                bytes_field(4, self.reply_to_id),
+                uint_field(5, self.no_reply),
+            )
+        )
+
+    @classmethod
+    def decode(cls, data: Buffer) -> Payload:
+        """Read one; its `data` is a view of `data`."""
+        kind, message_id, reply_to_id, no_reply = 0, b"", b"", False
+        content: Buffer = b""
+        for number, value in fields(data):
+            if number == 1:
+                kind = as_uint32(value)
+            elif number == 2:
+                message_id = bytes(as_bytes(value))
+            elif number == 3:
+                content = as_bytes(value)
+            elif number == 4:
+                reply_to_id = bytes(as_bytes(value))
+            elif number == 5:
+                no_reply = as_bool(value)
+        try:
+            return cls(PayloadType(kind), message_id, content, reply_to_id, no_reply)
+        except ValueError:
+            raise RemoteProtocolError(f"NKN: unknown payload type {kind}") from None
+
+
+@dataclass(frozen=True, slots=True)
+class TextData:
+    """The data of a `Payload` of type TEXT."""
+
+    text: str
+
+    def encode(self) -> bytes:
+        return string_field(1, self.text)
+
+    @classmethod
+    def decode(cls, data: Buffer) -> TextData:
+        text = ""
+        for number, value in fields(data):
+            if number == 1:
+                text = as_string(value)
+        return cls(text)
+
+
+# --- below: decoding of the three client messages ---
+
+
+def _outbound(body: Buffer) -> OutboundMessage:
+    dest, dests = "", []
+    payload: Buffer = b""
+    payloads: list[Buffer] = []
+    signatures = []
+    holding = nonce = 0
+    block_hash = b""
+    # One tag each for dest, signature and payload, and the fields that come once.
+    for number, value in fields(body, max_fields=3 * MAX_DESTS + 16):
+        if number == 8:
+            payloads.append(as_bytes(value))
+        elif number == 3:
+            dests.append(as_string(value))
+        elif number == 7:
+            signatures.append(bytes(as_bytes(value)))
+        elif number == 6:
+            block_hash = bytes(as_bytes(value))
+        elif number == 5:
+            nonce = as_uint32(value)
+        elif number == 4:
+            holding = as_uint32(value)
+        elif number == 2:
+            payload = as_bytes(value)
+        elif number == 1:
+            dest = as_string(value)
+    # Fields 1 and 2 are the older form of 3 and 8; the official node reads them when the newer are absent.
+    if not dests:
+        if not dest:
+            raise RemoteProtocolError("NKN: an outbound message without a destination")
+        dests.append(dest)
+    if not payloads:
+        payloads.append(payload)
+    if len(dests) > MAX_DESTS:
+        raise RemoteProtocolError(f"NKN: more than {MAX_DESTS} destinations")
+    if len(payloads) not in (1, len(dests)):
+        raise RemoteProtocolError("NKN: neither one payload nor one for each destination")
+    if signatures and len(signatures) != len(dests):
+        raise RemoteProtocolError("NKN: not one signature for each destination")
+    return OutboundMessage(tuple(dests), tuple(payloads), nonce, block_hash, tuple(signatures), holding)
+
+
+def _inbound(body: Buffer) -> InboundMessage:
+    src, prev_hash = "", b""
+    payload: Buffer = b""
+    for number, value in fields(body):
+        if number == 2:
+            payload = as_bytes(value)
+        elif number == 1:
+            src = as_string(value)
+        elif number == 3:
+            prev_hash = bytes(as_bytes(value))
+    return InboundMessage(src, payload, prev_hash)
+
+
+def _receipt(body: Buffer) -> Receipt:
+    prev_hash = signature = b""
+    for number, value in fields(body):
+        if number == 1:
+            prev_hash = bytes(as_bytes(value))
+        elif number == 2:
+            signature = bytes(as_bytes(value))
+    return Receipt(prev_hash, signature)
+
+
+def _decompress(body: Buffer) -> bytes:
+    inflate = zlib.decompressobj()
+    try:
+        plain = inflate.decompress(body, MAX_FRAME_BYTES)
+    except zlib.error as error:
+        raise RemoteProtocolError(f"NKN: bad compressed message: {error}") from None
+    if not inflate.eof or inflate.unused_data:
+        raise RemoteProtocolError(
+            "NKN: a compressed message that is too large, cut short or followed by more"
+        )
+    return plain
+
+
+def _client_message(kind: int, body: bytes) -> bytes:
+    return uint_field(1, kind) + bytes_field(2, body)
+
+
+def _repeated(number: int, value: Buffer) -> bytes:
+    """One element of a repeated field: sent even when empty, since its place counts."""
+    return b"".join((bytes_head(number, len(value)), value))

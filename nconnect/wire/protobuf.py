@@ -1,0 +1,148 @@
+"""A small proto3 codec: a strict field scanner that copies nothing, and writers.
+
+The relay path reads two messages for each NKN message it carries, so this stands in place of a library:
+length-delimited values come out as views of the input, valid for as long as the input is.
+
+A field is a tag varint (number << 3 | wire type), then by wire type: 0 a varint, 1 eight bytes little
+endian, 2 a varint length and that many bytes, 5 four bytes little endian. The group wire types 3 and 4 are
+not proto3 and are refused. (Specification: Protocol Buffers, "Encoding".)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from nconnect.errors import RemoteProtocolError
+
+Buffer = bytes | bytearray | memoryview
+
+MAX_FIELDS = 64  # guessed: our messages have at most 8 fields; bounds the work that hostile bytes can cause
+MAX_VARINT_BYTES = 10  # specification: 64 bits, 7 a byte
+_MAX_FIELD_NUMBER = (1 << 29) - 1  # specification
+
+
+def fields(data: Buffer, *, max_fields: int = MAX_FIELDS) -> Iterator[tuple[int, int | memoryview]]:
+    """Yield (field number, value): an int for the varint and fixed types, else a view of `data`.
+
+    Raises `RemoteProtocolError` where the bytes end early, a varint is longer than its value needs or
+    exceeds 64 bits, a wire type or field number is not proto3, or there are more than `max_fields` fields.
+    What was yielded before the error is correct on its own; a caller keeps none of it.
+    """
+    view = data if type(data) is memoryview else memoryview(data)
+    pos, end = 0, len(view)
+    while pos < end:
+        tag = view[pos]
+        pos += 1
+        if tag > 127:
+            tag, pos = read_varint(view, pos - 1)
+        number, kind = tag >> 3, tag & 7
+        if not 0 < number <= _MAX_FIELD_NUMBER:
+            raise RemoteProtocolError("protobuf: field number out of range")
+        max_fields -= 1
+        if max_fields < 0:
+            raise RemoteProtocolError("protobuf: too many fields")
+        if kind == 2:
+            if pos < end and (size := view[pos]) < 128:
+                pos += 1
+            else:
+                size, pos = read_varint(view, pos)
+            stop = pos + size
+            if stop > end:
+                raise RemoteProtocolError("protobuf: truncated field")
+            yield number, view[pos:stop]
+            pos = stop
+        elif kind == 0:
+            value, pos = read_varint(view, pos)
+            yield number, value
+        elif kind == 1 or kind == 5:
+            stop = pos + (8 if kind == 1 else 4)
+            if stop > end:
+                raise RemoteProtocolError("protobuf: truncated field")
+            yield number, int.from_bytes(view[pos:stop], "little")
+            pos = stop
+        else:
+            raise RemoteProtocolError(f"protobuf: wire type {kind} is not proto3")
+
+
+def read_varint(view: memoryview, pos: int) -> tuple[int, int]:
+    """Read the varint at `pos`: (value, position after it). Raises `RemoteProtocolError`."""
+    value = shift = 0
+    end = len(view)
+    while pos < end:
+        byte = view[pos]
+        pos += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 128:
+            if byte == 0 and shift:
+                raise RemoteProtocolError("protobuf: overlong varint")
+            if value >> 64:
+                raise RemoteProtocolError("protobuf: varint over 64 bits")
+            return value, pos
+        shift += 7
+        if shift >= 7 * MAX_VARINT_BYTES:
+            raise RemoteProtocolError("protobuf: varint over 64 bits")
+    raise RemoteProtocolError("protobuf: truncated varint")
+
+
+def as_bytes(value: int | memoryview) -> memoryview:
+    """The value of a `bytes` field; raise `RemoteProtocolError` when its wire type is another."""
+    if type(value) is not memoryview:
+        raise RemoteProtocolError("protobuf: a number where bytes belong")
+    return value
+
+
+def as_string(value: int | memoryview) -> str:
+    """The value of a `string` field; raise `RemoteProtocolError` when it is not UTF-8 text."""
+    try:
+        return str(as_bytes(value), "utf-8")
+    except UnicodeDecodeError:
+        raise RemoteProtocolError("protobuf: a string that is not UTF-8") from None
+
+
+def as_uint32(value: int | memoryview) -> int:
+    """The value of a `uint32` field. The specification truncates wider numbers; we refuse them."""
+    if type(value) is not int or value >> 32:
+        raise RemoteProtocolError("protobuf: not a 32-bit number")
+    return value
+
+
+def as_bool(value: int | memoryview) -> bool:
+    """The value of a `bool` field: any varint, true unless 0."""
+    if type(value) is not int:
+        raise RemoteProtocolError("protobuf: bytes where a number belongs")
+    return value != 0
+
+
+def varint(value: int) -> bytes:
+    """`value` (0 to 2^64 - 1) as a varint."""
+    if value < 128:
+        return _ONE_BYTE[value]
+    out = bytearray()
+    while value > 127:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    out.append(value)
+    return bytes(out)
+
+
+_ONE_BYTE = tuple(bytes([value]) for value in range(128))
+
+
+def bytes_head(number: int, size: int) -> bytes:
+    """Tag and length of a length-delimited field; its `size` bytes follow."""
+    return varint(number << 3 | 2) + varint(size)
+
+
+def bytes_field(number: int, value: Buffer) -> bytes:
+    """A `bytes` field, empty when the value is (proto3's default is not sent)."""
+    return b"".join((bytes_head(number, len(value)), value)) if len(value) else b""
+
+
+def string_field(number: int, value: str) -> bytes:
+    """A `string` field, empty when the value is."""
+    return bytes_field(number, value.encode())
+
+
+def uint_field(number: int, value: int) -> bytes:
+    """A varint field (`uint32`, `bool`, an enum), empty when the value is 0."""
+    return varint(number << 3) + varint(value) if value else b""

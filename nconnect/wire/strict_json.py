@@ -1,0 +1,82 @@
+"""JSON from a stranger: parse it, and take typed members out of it, or refuse.
+
+Everything is refused with `RemoteProtocolError`: bytes that are not UTF-8 or not JSON, NaN and infinities,
+nesting or numbers beyond what the parser stands, members of another type, text that cannot be encoded.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Any, NoReturn
+
+from nconnect.errors import RemoteProtocolError
+
+MAX_JSON_BYTES = 1 << 20  # guessed: the largest real answer is a few KB; parsing 1 MiB takes about 10 ms
+
+Members = Mapping[str, Any]
+
+_HEX = re.compile(r"(?:[0-9a-fA-F]{2})*")
+
+
+def load(data: bytes | bytearray | memoryview | str) -> Any:
+    """Parse one JSON value."""
+    if len(data) > MAX_JSON_BYTES:
+        raise RemoteProtocolError("JSON: larger than 1 MiB")
+    try:
+        text = data if isinstance(data, str) else str(data, "utf-8")
+        return json.loads(text, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as error:
+        # A JSONDecodeError quotes none of the input, so it may be shown.
+        raise RemoteProtocolError(f"JSON: {str(error) or 'malformed'}") from None
+
+
+def dump(value: object) -> str:
+    """`value` as compact JSON, ASCII only."""
+    return json.dumps(value, separators=(",", ":"), allow_nan=False)
+
+
+def obj(value: object) -> Members:
+    """`value`, which must be an object."""
+    if type(value) is not dict:
+        raise RemoteProtocolError("JSON: an object was expected")
+    return value
+
+
+def text(members: Members, name: str, default: str | None = None) -> str:
+    """A string member; `default` when it is absent or null, an error when there is no default."""
+    value = members.get(name)
+    if value is None and default is not None:
+        return default
+    if type(value) is not str:
+        raise RemoteProtocolError(f"JSON: {name} must be a string")
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise RemoteProtocolError(f"JSON: {name} holds half a surrogate pair") from None
+    return value
+
+
+def number(members: Members, name: str, default: int | None = None) -> int:
+    """An integer member; `default` when it is absent or null, an error when there is no default."""
+    value = members.get(name)
+    if value is None and default is not None:
+        return default
+    if type(value) is not int:
+        raise RemoteProtocolError(f"JSON: {name} must be an integer")
+    return value
+
+
+def hex_bytes(members: Members, name: str, size: int | None = None, *, default: str | None = None) -> bytes:
+    """A string member that is hex: its bytes, which must be `size` long where that is given."""
+    value = text(members, name, default)
+    if not _HEX.fullmatch(value):
+        raise RemoteProtocolError(f"JSON: {name} must be hex")
+    if size is not None and len(value) != 2 * size:
+        raise RemoteProtocolError(f"JSON: {name} must be {size} bytes in hex")
+    return bytes.fromhex(value)
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON")
