@@ -1,0 +1,261 @@
+"""Records of a TUN device with offload: the virtio-net header, its check, and cutting super-packets.
+
+A record is `struct virtio_net_hdr` (virtio 1.2, section 5.1.6), little-endian, and the packet:
+
+    offset  0      1         2        4         6           8            10
+            flags  gso_type  hdr_len  gso_size  csum_start  csum_offset  packet ...
+
+`check` is what a record from a peer must pass before the kernel sees it. The other functions take records
+that come from our own kernel or have passed `check` (and `packet.is_well_formed`). They never trust
+`hdr_len`: the kernel writes the length of a buffer's linear part there, not of the headers.
+
+A packet with NEEDS_CSUM has the sum of its pseudo-header (with its whole length) in the checksum field.
+"""
+
+from __future__ import annotations
+
+from struct import Struct
+
+from nconnect.ip.checksum import checksum, word_sum
+from nconnect.ip.packet import IPV6_HEADER_BYTES, PROTOCOL_TCP, PROTOCOL_UDP, transport
+
+HEADER_BYTES = 10
+PLAIN = bytes(HEADER_BYTES)  # a finished packet, nothing to do
+
+NEEDS_CSUM = 1  # flags (virtio 1.2, section 5.1.6; <linux/virtio_net.h>)
+DATA_VALID = 2
+GSO_NONE = 0  # gso_type
+GSO_TCPV4 = 1
+GSO_TCPV6 = 4
+GSO_UDP_L4 = 5
+GSO_ECN = 0x80  # a bit beside a TCP type: the first segment has CWR
+
+HEADER = Struct("<BBHHHH")  # flags, gso_type, hdr_len, gso_size, csum_start, csum_offset
+
+_FINISHED = frozenset((PLAIN, bytes((DATA_VALID,)) + PLAIN[1:]))
+_TCP_HEADER_BYTES = 20  # without options
+_UDP_HEADER_BYTES = 8
+_TCP_CHECKSUM_AT = 16
+_UDP_CHECKSUM_AT = 6
+_GSO_BY_FRAGS = 0xFFFF  # the kernel's own marker in the field of gso_size; it refuses it from outside
+
+# A bound on how many packets one record may become in the kernel. TCP: Linux sends no segment under
+# 48 bytes (TCP_MIN_SND_MSS) of which up to 40 may be options. UDP: UDP_MAX_SEGMENTS of <linux/udp.h>.
+_MIN_TCP_SEGMENT_BYTES = 8
+_MAX_UDP_SEGMENTS = 128
+
+_FIN, _PSH, _CWR = 0x01, 0x08, 0x80
+_U16 = Struct("!H")
+_U32 = Struct("!I")
+
+
+def check(record: memoryview) -> bool:
+    """Whether the kernel may be given this record's header with this record's packet.
+
+    For a record that a peer sent: any bytes are taken, none raises. It looks at what the header claims about
+    the packet; that the packet itself is one is for `packet.is_well_formed` to say. Only what Linux
+    emits passes: TCP or UDP with the checksum where that protocol has it, GSO of the packet's own type
+    and with NEEDS_CSUM, no fragment. Cost, measured: 0.2 us for a finished packet, 0.8 us for a super-packet.
+    """
+    header = bytes(record[:HEADER_BYTES])
+    if header in _FINISHED:
+        return True
+    size = len(record) - HEADER_BYTES
+    if size < 28:  # the least that a checksum can be missing in: IPv4 and UDP
+        return False
+    fields: tuple[int, int, int, int, int, int] = HEADER.unpack(header)
+    flags, gso_type, hdr_len, gso_size, start, offset = fields
+    if flags != NEEDS_CSUM or hdr_len > size or start + _UDP_HEADER_BYTES > size:
+        return False
+    first = record[10]
+    if first >> 4 == 4:
+        protocol, at, gso_tcp = record[19], (first & 15) << 2, GSO_TCPV4
+        if at < 20 or record[16] & 0x3F or record[17]:
+            return False
+    elif first >> 4 == 6 and size >= IPV6_HEADER_BYTES:
+        protocol, at, gso_tcp = record[16], IPV6_HEADER_BYTES, GSO_TCPV6
+        if start != at:  # extension headers: rare
+            protocol, at = transport(record[HEADER_BYTES:])
+    else:
+        return False
+    if start != at or not at:
+        return False
+    if protocol == PROTOCOL_TCP:
+        if offset != _TCP_CHECKSUM_AT or start + _TCP_HEADER_BYTES > size:
+            return False
+        tcp_bytes = record[start + 22] >> 4 << 2
+        if tcp_bytes < _TCP_HEADER_BYTES or start + tcp_bytes > size:
+            return False
+        if gso_type == GSO_NONE:
+            return gso_size == 0
+        return (
+            gso_type & ~GSO_ECN == gso_tcp
+            and _MIN_TCP_SEGMENT_BYTES <= gso_size < _GSO_BY_FRAGS
+            and start + tcp_bytes < size
+        )
+    if protocol == PROTOCOL_UDP:
+        # The length counts all that follows, in a super-packet too.
+        if offset != _UDP_CHECKSUM_AT or record[start + 14] << 8 | record[start + 15] != size - start:
+            return False
+        if gso_type == GSO_NONE:
+            return gso_size == 0
+        payload = size - start - _UDP_HEADER_BYTES
+        return (
+            gso_type == GSO_UDP_L4
+            and gso_size < _GSO_BY_FRAGS
+            and 0 < payload <= gso_size * _MAX_UDP_SEGMENTS
+        )
+    return False
+
+
+def is_super_packet(record: memoryview) -> bool:
+    """Whether the record's packet stands for several segments."""
+    return record[1] != GSO_NONE
+
+
+def complete(record: memoryview) -> None:
+    """Finish a missing checksum in place, for a receiver without checksum offload.
+
+    The record must be writable and no super-packet; afterwards its header is `PLAIN`.
+    """
+    flags, _, _, _, start, offset = HEADER.unpack_from(record)
+    if flags & NEEDS_CSUM:
+        at = HEADER_BYTES + start
+        value = checksum(record[at:])
+        if value == 0 and offset == _UDP_CHECKSUM_AT:
+            value = 0xFFFF
+        _U16.pack_into(record, at + offset, value)
+    record[:HEADER_BYTES] = PLAIN
+
+
+def split(record: memoryview, *, mtu: int | None = None) -> list[bytes]:
+    """The finished packets that a record stands for, without virtio-net headers.
+
+    For a receiver without offload. TCP segments are made as small as `mtu` asks, if that is less than
+    the record's own segment size; datagrams keep their size. A record that is no super-packet gives its one
+    packet, its checksum finished.
+    """
+    if record[1] == GSO_NONE:
+        if record[0] & NEEDS_CSUM:
+            copy = memoryview(bytearray(record))
+            complete(copy)
+            return [bytes(copy[HEADER_BYTES:])]
+        return [bytes(record[HEADER_BYTES:])]
+    super_packet = _SuperPacket(record)
+    step = super_packet.segment_bytes
+    if mtu is not None and super_packet.is_tcp:
+        step = max(_MIN_TCP_SEGMENT_BYTES, min(step, mtu - super_packet.header_bytes))
+    return super_packet.pieces(step, finished=True)
+
+
+def cut(record: memoryview, max_bytes: int) -> list[bytes]:
+    """Records of at most `max_bytes` each (virtio-net header included) that stand for the same segments.
+
+    For a slow link, which a whole super-packet would hold for too long. A piece is at least one segment,
+    even if that is more than `max_bytes`; a piece of one segment is an ordinary packet whose checksum is
+    still partial. A record that is short enough, or no super-packet, comes back as it is.
+    """
+    if record[1] == GSO_NONE or len(record) <= max_bytes:
+        return [bytes(record)]
+    super_packet = _SuperPacket(record)
+    room = max_bytes - HEADER_BYTES - super_packet.header_bytes
+    segments = max(1, room // super_packet.segment_bytes)
+    return super_packet.pieces(segments * super_packet.segment_bytes, finished=False)
+
+
+class _SuperPacket:
+    """The headers of a super-packet, and pieces of it with headers of their own.
+
+    The checksums of the pieces differ in a few words only (lengths, IP identification, sequence number,
+    flags), so the sum over the rest of the headers is taken once.
+    """
+
+    __slots__ = (
+        "_fixed_ip_sum", "_fixed_transport_sum", "_gso_type", "_headers", "_is_ipv4", "_payload",
+        "_pseudo_sum", "_start", "header_bytes", "is_tcp", "segment_bytes",
+    )  # fmt: skip
+
+    def __init__(self, record: memoryview) -> None:
+        _, self._gso_type, _, self.segment_bytes, start, _ = HEADER.unpack_from(record)
+        self._start: int = start
+        self.is_tcp = self._gso_type != GSO_UDP_L4
+        packet = record[HEADER_BYTES:]
+        self.header_bytes = start + (packet[start + 12] >> 4 << 2 if self.is_tcp else _UDP_HEADER_BYTES)
+        self._payload = packet[self.header_bytes :]
+        self._headers = headers = bytearray(packet[: self.header_bytes])
+        self._is_ipv4 = headers[0] >> 4 == 4
+        protocol = PROTOCOL_TCP if self.is_tcp else PROTOCOL_UDP
+        addresses = headers[12:20] if self._is_ipv4 else headers[8:40]
+        self._pseudo_sum = word_sum(addresses) + protocol  # without the length
+        ip = headers[:start]
+        ip[2:6] = bytes(4)  # total length, identification
+        ip[10:12] = bytes(2)  # header checksum
+        self._fixed_ip_sum = word_sum(ip)
+        rest = headers[start:]
+        if self.is_tcp:
+            rest[4:8] = bytes(4)  # sequence number
+            rest[13] = 0  # flags
+            rest[16:18] = bytes(2)
+        else:
+            rest[4:8] = bytes(4)  # length, checksum
+        self._fixed_transport_sum = word_sum(rest)
+
+    def pieces(self, step: int, *, finished: bool) -> list[bytes]:
+        """Pieces of up to `step` payload bytes: finished packets, or records with partial checksums."""
+        made = []
+        headers, payload, start, is_tcp = self._headers, self._payload, self._start, self.is_tcp
+        size = len(payload)
+        (sequence,) = _U32.unpack_from(headers, start + 4)
+        (identification,) = _U16.unpack_from(headers, 4)
+        flags = headers[start + 13] if is_tcp else 0
+        per_piece = -(-step // self.segment_bytes)
+        for index, at in enumerate(range(0, size, step)):
+            part = payload[at : at + step]
+            length = self.header_bytes - start + len(part)  # transport header and payload
+            self._write_ip(length, identification + index * per_piece)
+            total = self._pseudo_sum + length
+            if is_tcp:
+                own = flags if at == 0 else flags & ~_CWR
+                if at + step < size:
+                    own &= ~(_FIN | _PSH)
+                own_sequence = (sequence + at) & 0xFFFFFFFF
+                _U32.pack_into(headers, start + 4, own_sequence)
+                headers[start + 13] = own
+                checksum_at = start + _TCP_CHECKSUM_AT
+                varying = own_sequence + own
+            else:
+                _U16.pack_into(headers, start + 4, length)
+                checksum_at = start + _UDP_CHECKSUM_AT
+                varying = length
+            if finished:
+                value = -(total + self._fixed_transport_sum + varying + word_sum(part)) % 0xFFFF
+                if value == 0 and not is_tcp:
+                    value = 0xFFFF
+                _U16.pack_into(headers, checksum_at, value)
+                made.append(b"".join((headers, part)))
+            else:
+                _U16.pack_into(headers, checksum_at, total % 0xFFFF)
+                made.append(b"".join((self._virtio_header(at, len(part)), headers, part)))
+        return made
+
+    def _write_ip(self, transport_bytes: int, identification: int) -> None:
+        """Write a piece's length, and in IPv4 its identification and checksum, into the headers."""
+        headers = self._headers
+        if self._is_ipv4:
+            total = self._start + transport_bytes
+            identification &= 0xFFFF
+            _U16.pack_into(headers, 2, total)
+            _U16.pack_into(headers, 4, identification)
+            _U16.pack_into(headers, 10, -(self._fixed_ip_sum + total + identification) % 0xFFFF)
+        else:
+            _U16.pack_into(headers, 4, self._start + transport_bytes - IPV6_HEADER_BYTES)
+
+    def _virtio_header(self, at: int, payload_bytes: int) -> bytes:
+        """The header of a piece that begins at `at` in the payload."""
+        gso_type, gso_size = self._gso_type, self.segment_bytes
+        if payload_bytes <= gso_size:
+            gso_type = gso_size = GSO_NONE
+        elif at:
+            gso_type &= ~GSO_ECN  # CWR is in the first piece only
+        checksum_at = _TCP_CHECKSUM_AT if self.is_tcp else _UDP_CHECKSUM_AT
+        return HEADER.pack(NEEDS_CSUM, gso_type, self.header_bytes, gso_size, self._start, checksum_at)
