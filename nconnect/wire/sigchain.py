@@ -8,7 +8,7 @@ Digests are SHA-256; the caller signs them with Ed25519. `varbytes` is a length 
                   || varbytes(source id) || varbytes(source key) || varbytes(dest id) || varbytes(dest key)
     outbound      SHA-256(SHA-256(M) || E with next key = the node's)
     receipt       SHA-256(SHA-256(prev_hash) || E with next key = "")
-    challenge     SHA-256(challenge || salt)
+    login         SHA-256(challenge || salt)
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def receipt_digest(prev_hash: bytes) -> bytes:
     return sha256(sha256(prev_hash).digest() + _element(b"")).digest()
 
 
-def challenge_digest(challenge: bytes, salt: bytes) -> bytes:
+def login_digest(challenge: bytes, salt: bytes) -> bytes:
     """The digest to sign when logging in."""
     return sha256(challenge + salt).digest()
 
