@@ -50,6 +50,8 @@ _PROTOCOLS = ("tcp", "udp", "icmp")
 # Curve25519's field, and the curve -x^2 + y^2 = 1 + d x^2 y^2 of RFC 8032, section 5.1.
 _P = 2**255 - 19
 _D = -121665 * pow(121666, -1, _P) % _P
+_ORDER_8 = 0x05FC536D880238B13933C6D305ACDFD5F098EFF289F4C345B027B2C28F95E826
+_SMALL_ORDER = (0, 1, _P - 1, _ORDER_8, _P - _ORDER_8)  # y of the eight points that no key may be
 
 
 def split_commas(texts: Iterable[str]) -> tuple[str, ...]:
@@ -375,10 +377,4 @@ def _is_usable_point(key: bytes) -> bool:
     square = (y * y - 1) * (_D * y * y + 1) % _P
     if square and pow(square, (_P - 1) // 2, _P) != 1:
         return False
-    # The order is small if doubling three times gives (0, 1). With s = y^2 and x^2 from the curve's equation,
-    # doubling gives y' = (y^2 + x^2) / (1 - d x^2 y^2), which needs no x.
-    for _ in range(3):
-        s = y * y % _P
-        x2 = (s - 1) * pow(_D * s + 1, -1, _P) % _P
-        y = (s + x2) * pow(1 - _D * x2 * s, -1, _P) % _P
-    return y != 1
+    return y not in _SMALL_ORDER

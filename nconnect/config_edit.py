@@ -1,0 +1,201 @@
+"""Changes to a configuration file's text that keep its comments and its layout: text in, text out.
+
+What comes out is always checked against what was meant: a layout in which tomlkit loses its way is refused,
+never written.
+"""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import Enum
+from typing import Any
+
+from nconnect.errors import ConfigError
+
+
+class Keep(Enum):
+    """The value of a change that changes nothing."""
+
+    KEEP = "keep"
+
+
+KEEP = Keep.KEEP
+
+
+@dataclass(frozen=True, slots=True)
+class PeerChange:
+    """What to set in one peer's section; None deletes the key (`allow` None: all that is provided)."""
+
+    name: str | Keep = KEEP
+    address: str | Keep = KEEP
+    allowed_ips: tuple[str, ...] | Keep = KEEP
+    allow: tuple[str, ...] | Keep | None = KEEP
+    preshared_key: str | Keep | None = KEEP
+    expires_at: float | Keep | None = KEEP  # seconds since the Unix epoch
+
+    def values(self) -> dict[str, Any]:
+        """The keys of the file that change, in its order."""
+        found: dict[str, Any] = {}
+        for key in ("name", "address", "allowed_ips", "allow", "preshared_key"):
+            value = getattr(self, key)
+            if value is not KEEP:
+                found[key] = list(value) if isinstance(value, tuple) else value
+        if not isinstance(self.expires_at, Keep):
+            found["expires"] = _datetime(self.expires_at)
+        return found
+
+
+def new_file(
+    *,
+    seed: bytes,
+    identifier: str,
+    address: Iterable[str],
+    seed_rpc: Iterable[str] = (),
+    provide: Iterable[str] = (),
+    services: Iterable[str] = (),
+    expose: Iterable[str] = (),
+) -> str:
+    """The text of a new configuration; lists that are empty are left out."""
+    lines = [
+        "# nconnect: keep this file to yourself, the seed is this device's identity.",
+        "",
+        "[interface]",
+        f'seed = "{seed.hex()}"',
+        f"identifier = {_quote(identifier)}",
+        f"address = {_list(address)}",
+    ]
+    if seeds := tuple(seed_rpc):
+        lines += ["", "[network]", f"seed_rpc = {_list(seeds)}"]
+    offers = {"subnets": tuple(provide), "services": tuple(services), "expose": tuple(expose)}
+    if any(offers.values()):
+        lines += ["", "[provide]", *(f"{key} = {_list(value)}" for key, value in offers.items() if value)]
+    return "\n".join(lines) + "\n"
+
+
+def add_peer(
+    text: str,
+    *,
+    name: str,
+    address: str,
+    allowed_ips: Iterable[str],
+    allow: Iterable[str] | None = None,
+    preshared_key: str | None = None,
+    expires_at: float | None = None,
+) -> str:
+    """The text with one more peer at its end. Raises `ConfigError` when the name is taken."""
+    change = PeerChange(
+        name, address, tuple(allowed_ips), None if allow is None else tuple(allow), preshared_key, expires_at
+    )
+    content = {key: value for key, value in change.values().items() if value is not None}
+    plain, document = _load(text)
+    if any(peer.get("name") == name for peer in plain.setdefault("peer", [])):
+        raise ConfigError(f"there is already a peer {name!r}: change it with `nconnect peer set {name}`")
+    plain["peer"].append(content)
+    import tomlkit
+    from tomlkit.items import AoT
+
+    peers = document.get("peer")
+    if peers is None:
+        peers = document["peer"] = tomlkit.aot()
+    if isinstance(peers, AoT):
+        section = tomlkit.table()
+        section.update(content)
+        if not _dump(document).endswith(("\n\n", "[]\n")):
+            document.add(tomlkit.nl()) if len(peers) == 0 else peers[-1].add(tomlkit.nl())
+        peers.append(section)
+    else:
+        entry = tomlkit.inline_table()
+        entry.update(content)
+        peers.append(entry)
+    return _checked(document, plain)
+
+
+def set_peer(text: str, name: str, change: PeerChange) -> str:
+    """The text with one peer's values changed; those that stay keep their form and comments."""
+    plain, document = _load(text)
+    index = _index(plain, name)
+    for key, value in change.values().items():
+        for peer in (plain["peer"][index], document["peer"][index]):
+            if value is None:
+                peer.pop(key, None)
+            elif peer.get(key) != value:
+                peer[key] = value
+    return _checked(document, plain)
+
+
+def remove_peer(text: str, name: str) -> str:
+    """The text without one peer's section."""
+    plain, document = _load(text)
+    index = _index(plain, name)
+    for content in (plain, document):
+        del content["peer"][index]
+        if not content["peer"]:
+            del content["peer"]
+    return _checked(document, plain)
+
+
+def unknown_peer(name: str, names: Iterable[str]) -> ConfigError:
+    """The error for a peer that is not there, with the nearest name that is."""
+    known = sorted(names)
+    near = difflib.get_close_matches(name, known, n=1)
+    if near:
+        hint = f"did you mean {near[0]!r}?"
+    elif known:
+        hint = f"there are {', '.join(known)}"
+    else:
+        hint = "there is none yet: add one with `nconnect peer add`"
+    return ConfigError(f"there is no peer {name!r}: {hint}")
+
+
+def _load(text: str) -> tuple[dict[str, Any], Any]:
+    """The text as plain values, and as a tomlkit document (late: importing it takes 40 ms)."""
+    import tomlkit
+    from tomlkit.exceptions import TOMLKitError
+
+    try:
+        plain = tomllib.loads(text)
+        document = tomlkit.parse(text)
+    except (ValueError, TOMLKitError, RecursionError) as error:
+        raise ConfigError(f"not TOML: {str(error).splitlines()[0]}") from None
+    if not isinstance(plain.get("peer", []), list):
+        raise ConfigError("peer is not written [[peer]]: correct the file by hand")
+    return plain, document
+
+
+def _index(plain: dict[str, Any], name: str) -> int:
+    names = [str(peer.get("name", "")) for peer in plain.get("peer", [])]
+    if name not in names:
+        raise unknown_peer(name, names)
+    return names.index(name)
+
+
+def _checked(document: Any, plain: dict[str, Any]) -> str:
+    text = _dump(document)
+    try:
+        if tomllib.loads(text) == plain:
+            return text
+    except ValueError:
+        pass
+    raise ConfigError("the file's layout cannot be edited safely: make the change with an editor")
+
+
+def _dump(document: Any) -> str:
+    import tomlkit
+
+    return tomlkit.dumps(document)
+
+
+def _datetime(at: float | None) -> datetime | None:
+    return None if at is None else datetime.fromtimestamp(int(at), UTC)
+
+
+def _quote(text: str) -> str:
+    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+def _list(texts: Iterable[str]) -> str:
+    return "[" + ", ".join(map(_quote, texts)) + "]"

@@ -1,0 +1,134 @@
+"""Asking a running daemon, blocking: what the command line uses."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import socket
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode
+
+from nconnect.control.schema import PingReply, Status
+from nconnect.errors import ControlError
+from nconnect.io.paths import reason, socket_path
+
+TIMEOUT_S = 10.0  # for an answer beyond the time that the request itself may take
+MAX_BODY = 64 << 20  # far above the status of 10,000 peers
+
+
+class NotRunning(ControlError):
+    """No daemon of this interface listens."""
+
+
+class ControlTimeout(ControlError):
+    """The daemon answered that what was waited for did not come in time."""
+
+
+class ControlClient:
+    """The API of one interface's daemon; each call is a connection of its own.
+
+    Every call raises `ControlError` in one line: `NotRunning` when there is no daemon, `ControlTimeout` when
+    it waited in vain.
+    """
+
+    def __init__(self, interface: str, path: Path | None = None) -> None:
+        self.interface = interface
+        self.path = path or socket_path(interface)
+
+    def status(self) -> Status:
+        answer = self._ask("GET", "/v1/status")
+        try:
+            return Status.from_json(answer)
+        except (KeyError, TypeError, ValueError):
+            raise ControlError("the daemon's status cannot be read: is it of another version?") from None
+
+    def wait(self, peer: str | None, timeout_s: float) -> None:
+        """Return once the interface (and the peer's session) is up."""
+        query = {"timeout_s": f"{timeout_s:g}"} | ({"peer": peer} if peer else {})
+        self._ask("GET", f"/v1/wait?{urlencode(query)}", timeout_s=timeout_s)
+
+    def reload(self) -> None:
+        """Have the file read again; an error means that nothing has changed."""
+        self._ask("POST", "/v1/reload", timeout_s=20.0)
+
+    def down(self) -> None:
+        """Ask it to stop; it answers before it does."""
+        self._ask("POST", "/v1/down")
+
+    def ping(self, peer: str, timeout_s: float) -> PingReply:
+        """One round trip to a peer's daemon."""
+        answer = self._ask("POST", "/v1/ping", {"peer": peer, "timeout_s": timeout_s}, timeout_s=timeout_s)
+        try:
+            return PingReply(peer, float(answer["rtt_ms"]), answer.get("node_ms"), answer.get("path", "node"))
+        except (KeyError, TypeError, ValueError):
+            raise ControlError("the daemon's answer cannot be read: is it of another version?") from None
+
+    def is_running(self) -> bool:
+        """Whether a daemon listens (it may still refuse)."""
+        try:
+            _connect(self.path, TIMEOUT_S).close()
+        except (FileNotFoundError, ConnectionRefusedError):
+            return False
+        except OSError:
+            pass
+        return True
+
+    def _ask(
+        self, method: str, target: str, content: object = None, *, timeout_s: float = 0.0
+    ) -> dict[str, Any]:
+        body = None if content is None else json.dumps(content)
+        connection = _UnixConnection(self.path, timeout_s + TIMEOUT_S)
+        try:
+            connection.request(method, target, body, {"Content-Type": "application/json"} if body else {})
+            response = connection.getresponse()
+            status, data = response.status, response.read(MAX_BODY)
+        except (FileNotFoundError, ConnectionRefusedError):
+            raise NotRunning(f"{self.interface} is not up: start it with `nconnect up`") from None
+        except PermissionError:
+            raise ControlError(f"may not ask the daemon of {self.interface}: try with sudo") from None
+        except TimeoutError:
+            raise ControlError(f"the daemon of {self.interface} does not answer: see its log") from None
+        except OSError as error:
+            raise ControlError(f"the daemon of {self.interface} is gone: {reason(error)}") from None
+        except http.client.HTTPException:
+            raise ControlError(
+                f"{self.path} does not speak nconnect's API: is it another program's?"
+            ) from None
+        finally:
+            connection.close()
+        return _content(status, data)
+
+
+class _UnixConnection(http.client.HTTPConnection):
+    def __init__(self, path: Path, timeout_s: float) -> None:
+        super().__init__("localhost", timeout=timeout_s)
+        self._path = path
+        self._timeout_s = timeout_s
+
+    def connect(self) -> None:
+        self.sock = _connect(self._path, self._timeout_s)
+
+
+def _connect(path: Path, timeout_s: float) -> socket.socket:
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+    try:
+        connection.settimeout(timeout_s)
+        connection.connect(str(path))
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _content(status: int, data: bytes) -> dict[str, Any]:
+    try:
+        content = json.loads(data)
+    except ValueError:
+        content = None
+    if not isinstance(content, dict):
+        raise ControlError("the daemon's answer cannot be read: is it of another version?")
+    if status >= 400:
+        error = str(content.get("error") or f"the daemon refused ({status})")
+        raise ControlTimeout(error) if status == 504 else ControlError(error)
+    return content

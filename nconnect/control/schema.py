@@ -1,0 +1,126 @@
+"""What `GET /v1/status` says, as values. The JSON names are the fields' names, and are never renamed.
+
+Absent optional facts are null. Times `_at` are seconds since the Unix epoch, `_s` and `_ms` durations.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+LINK_STATES = ("connecting", "up", "down")
+PEER_STATES = ("never", "handshaking", "up", "stale", "expired")
+PATHS = ("node", "direct")
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class LinkStatus:
+    """One websocket to a node."""
+
+    node: str  # HOST:PORT, "" while none is known
+    state: str  # of LINK_STATES
+    rtt_ms: float | None = None
+    why: str = ""  # what keeps it from being up, one sentence
+    reconnects: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class PeerStatus:
+    """One peer: its settings, its session, its counters (inner packets and their bytes)."""
+
+    name: str
+    address: str
+    allowed_ips: tuple[str, ...]
+    allow: tuple[str, ...] | None  # null: all that is provided
+    state: str  # of PEER_STATES
+    path: str = "node"  # of PATHS
+    cipher: str | None = None
+    last_handshake_at: float | None = None
+    expires: float | None = None  # seconds since the Unix epoch
+    rtt_ms: float | None = None
+    rx_bytes: int = 0
+    tx_bytes: int = 0
+    rx_packets: int = 0
+    tx_packets: int = 0
+    drops: Mapping[str, int] = field(default_factory=dict)  # by DropReason's value
+    handshake_age_s: float | None = None
+    queue_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class SkippedRoute:
+    """A route of the configuration that was not set, and the reason in one sentence."""
+
+    route: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """One running interface. `problems` are sentences: what is wrong, and what mends it."""
+
+    interface: str
+    address: str  # the NKN address
+    public_key: str  # hex
+    links: tuple[LinkStatus, ...]
+    peers: tuple[PeerStatus, ...]
+    routes: tuple[str, ...]
+    skipped_routes: tuple[SkippedRoute, ...]
+    addresses: tuple[str, ...] = ()  # the interface's own
+    version: str = ""
+    pid: int = 0
+    started_at: float | None = None
+    problems: tuple[str, ...] = ()
+    drops: Mapping[str, int] = field(default_factory=dict)  # those of no single peer
+    counters: Mapping[str, int] = field(default_factory=dict)  # the tunnel's own totals, by name
+
+    def to_json(self) -> dict[str, Any]:
+        """The object of the API and of `status --json`."""
+        content: dict[str, Any] = to_json(self)
+        return content
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Status:
+        """Read what a daemon sent; fields that this version does not know are passed over.
+
+        Raises `KeyError`, `TypeError` or `ValueError` when it is no status.
+        """
+        known = _known(cls, value)
+        known["links"] = tuple(LinkStatus(**_known(LinkStatus, link)) for link in value["links"])
+        known["peers"] = tuple(PeerStatus(**_known(PeerStatus, peer)) for peer in value["peers"])
+        known["skipped_routes"] = tuple(
+            SkippedRoute(**_known(SkippedRoute, route)) for route in value["skipped_routes"]
+        )
+        return cls(**known)
+
+
+@dataclass(frozen=True, slots=True)
+class PingReply:
+    """The answer to one ping through the tunnel to a peer's daemon. `node_ms` is the link's part of it."""
+
+    peer: str
+    rtt_ms: float
+    node_ms: float | None = None
+    path: str = "node"
+
+
+def to_json(value: Any) -> Any:
+    """A value of this module as plain JSON values."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: to_json(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): to_json(item) for key, item in value.items()}
+    if isinstance(value, (tuple, list)):
+        return [to_json(item) for item in value]
+    return round(value, 6) if isinstance(value, float) else value
+
+
+def _known(cls: type[Any], value: Mapping[str, Any]) -> dict[str, Any]:
+    names = {f.name for f in dataclasses.fields(cls)}
+    return {
+        key: tuple(item) if isinstance(item, list) else item for key, item in value.items() if key in names
+    }

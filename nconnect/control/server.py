@@ -1,0 +1,152 @@
+"""The daemon's API: HTTP over its unix socket, for root and the daemon's own user alone.
+
+    GET  /v1/status                     the whole state (`schema.Status`)
+    GET  /v1/wait?peer=&timeout_s=      answers once address, link and the peer's session are up, else 504
+    POST /v1/reload                     read the file again; refused with 409, then nothing has changed
+    POST /v1/down                       stop; answers before it does
+    POST /v1/ping {"peer", "timeout_s"} one round trip to the peer's daemon (`schema.PingReply`), else 504
+
+Every refusal is `{"error": "one line"}` with a status of 4xx or 5xx. docs/openapi.json describes it all.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import os
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any, Protocol
+
+from nconnect.control.schema import PingReply, Status, to_json
+from nconnect.errors import NconnectError
+from nconnect.io.http import HttpServer, Request, Response
+from nconnect.io.paths import make_run_dir
+
+log = logging.getLogger(__name__)
+
+DEFAULT_WAIT_S = 30.0
+MAX_WAIT_S = 86_400.0
+
+
+class Backend(Protocol):
+    """What the daemon offers. Errors are `NconnectError`, whose text goes to the caller."""
+
+    def status(self) -> Status: ...
+
+    async def reload(self) -> None:
+        """Read the file again and apply what changed; raise, with nothing changed, when it is wrong."""
+        ...
+
+    def request_stop(self) -> None: ...
+
+    async def wait(self, peer: str | None, timeout_s: float) -> None:
+        """Return when up; raise `TimeoutError` (its text says what is missing) or `NconnectError`."""
+        ...
+
+    async def ping(self, peer: str, timeout_s: float) -> PingReply:
+        """One round trip; raise `TimeoutError` or `NconnectError`."""
+        ...
+
+
+class ControlServer:
+    """The API on one socket."""
+
+    def __init__(self, backend: Backend, *, uid: int | None = None) -> None:
+        self._backend = backend
+        self._uids = {0, os.geteuid() if uid is None else uid}
+        self._http: HttpServer | None = None
+        self._path: Path | None = None
+        self._routes: dict[tuple[str, str], Callable[[Request], Awaitable[Response]]] = {
+            ("GET", "/v1/status"): self._status,
+            ("GET", "/v1/wait"): self._wait,
+            ("POST", "/v1/reload"): self._reload,
+            ("POST", "/v1/down"): self._down,
+            ("POST", "/v1/ping"): self._ping,
+        }
+
+    @classmethod
+    async def listen(cls, path: Path, backend: Backend) -> ControlServer:
+        """Serve on `path`, mode 0600. The caller holds the interface's lock: an old socket is a dead one's."""
+        self = cls(backend)
+        make_run_dir()
+        _remove(path)
+        self._http = await HttpServer.listen_unix(path, self.handle)
+        self._path = path
+        return self
+
+    async def close(self) -> None:
+        """Stop serving and remove the socket. May be called twice."""
+        if self._http is not None and self._path is not None:
+            _remove(self._path)
+            await self._http.close()
+            self._http = None
+
+    async def handle(self, request: Request) -> Response:
+        """Answer one request; never raises but for cancellation."""
+        if request.credentials is None or request.credentials.uid not in self._uids:
+            return _refusal(403, "only root and the daemon's own user may ask: try with sudo")
+        route = self._routes.get((request.method, request.path))
+        if route is None:
+            known = any(path == request.path for _, path in self._routes)
+            return _refusal(405 if known else 404, f"{request.method} {request.path} is not part of this API")
+        try:
+            return await route(request)
+        except _BadRequest as error:
+            return _refusal(400, str(error))
+        except TimeoutError as error:
+            return _refusal(504, str(error) or "no answer in time")
+        except NconnectError as error:
+            return _refusal(409, str(error))
+        except Exception as error:
+            log.exception("%s %s failed", request.method, request.path)
+            return _refusal(500, f"the daemon made a mistake ({type(error).__name__}): see its log")
+
+    async def _status(self, request: Request) -> Response:
+        return Response.json(self._backend.status().to_json())
+
+    async def _wait(self, request: Request) -> Response:
+        timeout_s = _seconds(request.query.get("timeout_s", DEFAULT_WAIT_S))
+        await self._backend.wait(request.query.get("peer") or None, timeout_s)
+        return Response.json({})
+
+    async def _reload(self, request: Request) -> Response:
+        await self._backend.reload()
+        return Response.json({})
+
+    async def _down(self, request: Request) -> Response:
+        self._backend.request_stop()
+        return Response.json({})
+
+    async def _ping(self, request: Request) -> Response:
+        try:
+            content = json.loads(request.body)
+        except (ValueError, RecursionError):
+            content = None
+        if not isinstance(content, dict) or not isinstance(content.get("peer"), str):
+            raise _BadRequest('the body must be {"peer": NAME, "timeout_s": SECONDS}')
+        reply = await self._backend.ping(content["peer"], _seconds(content.get("timeout_s", 5.0)))
+        return Response.json(to_json(reply))
+
+
+class _BadRequest(Exception):
+    """The request's own fault."""
+
+
+def _seconds(value: Any) -> float:
+    try:
+        seconds = float(value)
+    except (TypeError, ValueError):
+        seconds = math.nan
+    if isinstance(value, bool) or not 0 <= seconds <= MAX_WAIT_S:
+        raise _BadRequest(f"timeout_s must be a number from 0 to {MAX_WAIT_S:.0f}")
+    return seconds
+
+
+def _remove(path: Path) -> None:
+    path.unlink(missing_ok=True)
+
+
+def _refusal(status: int, text: str) -> Response:
+    return Response.json({"error": text}, status=status)

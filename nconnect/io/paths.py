@@ -1,0 +1,115 @@
+"""Where a daemon's files are, and the lock that makes it the only one of its interface.
+
+`$NCONNECT_RUN_DIR` (or /run/nconnect) holds sockets and locks of running daemons, `$NCONNECT_STATE_DIR` (or
+/var/lib/nconnect) what outlives them, in a folder for each interface. Overriding both lets two sides run on
+one machine.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from pathlib import Path
+
+from nconnect.errors import HostError
+
+RUN_DIR = Path("/run/nconnect")
+STATE_DIR = Path("/var/lib/nconnect")
+
+
+def run_dir() -> Path:
+    """The folder of sockets and locks (not created)."""
+    return Path(os.environ.get("NCONNECT_RUN_DIR") or RUN_DIR)
+
+
+def state_dir(interface: str) -> Path:
+    """The folder of what an interface keeps between runs (not created)."""
+    return Path(os.environ.get("NCONNECT_STATE_DIR") or STATE_DIR) / interface
+
+
+def socket_path(interface: str) -> Path:
+    """The daemon's control socket."""
+    return run_dir() / f"{interface}.sock"
+
+
+def lock_path(interface: str) -> Path:
+    """The file that a running daemon holds locked."""
+    return run_dir() / f"{interface}.lock"
+
+
+def log_path(interface: str) -> Path:
+    """The file that a detached daemon writes to."""
+    return state_dir(interface) / "nconnect.log"
+
+
+def make_run_dir() -> Path:
+    """Create the run folder: others may look for sockets in it, which are 0600 themselves."""
+    return _make(run_dir(), 0o755)
+
+
+def make_state_dir(interface: str) -> Path:
+    """Create an interface's state folder, for its owner alone."""
+    _make(state_dir(interface).parent, 0o755)
+    return _make(state_dir(interface), 0o700)
+
+
+def acquire_lock(interface: str) -> int:
+    """Become the only daemon of `interface`, until the descriptor is closed or the process ends.
+
+    Returns the descriptor, which is not inherited by programs that are started. Raises `HostError` when
+    another process holds the lock.
+    """
+    make_run_dir()
+    path = lock_path(interface)
+    try:
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    except OSError as error:
+        raise HostError(f"cannot open {path}: {reason(error)}") from error
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        holder = os.pread(fd, 32, 0).decode(errors="replace").strip()
+        os.close(fd)
+        by = f" (process {holder})" if holder.isdecimal() else ""
+        raise HostError(
+            f"{interface} is up already{by}: see `nconnect status`, or end it with `nconnect down`"
+        ) from None
+    except OSError as error:
+        os.close(fd)
+        raise HostError(f"cannot lock {path}: {reason(error)}") from error
+    os.ftruncate(fd, 0)
+    os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
+    return fd
+
+
+def is_locked(interface: str) -> bool:
+    """Whether a daemon of `interface` lives (only its owner and root can tell)."""
+    try:
+        fd = os.open(lock_path(interface), os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        raise HostError(f"cannot open {lock_path(interface)}: {reason(error)}") from error
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(fd)
+    return False
+
+
+def reason(error: OSError) -> str:
+    """The kernel's own words for an error, without number and path."""
+    return (error.strerror or str(error)).lower()
+
+
+def _make(path: Path, mode: int) -> Path:
+    try:
+        path.mkdir(parents=True, exist_ok=True, mode=mode)
+        if path.stat().st_uid == os.geteuid() and mode == 0o700:
+            path.chmod(mode)
+    except OSError as error:
+        hint = " (are you root?)" if isinstance(error, PermissionError) and os.geteuid() else ""
+        raise HostError(f"cannot make the folder {path}: {reason(error)}{hint}") from error
+    return path

@@ -1,0 +1,72 @@
+"""What an interface remembers between runs: small JSON values, one file each, in its state folder."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+from nconnect.errors import HostError
+from nconnect.io.files import write_atomically
+from nconnect.io.paths import make_state_dir, reason
+
+log = logging.getLogger(__name__)
+
+
+class StateStore:
+    """Values by name in one folder, each replaced atomically; `problems` has a sentence for each one lost."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.problems: list[str] = []
+
+    @classmethod
+    def of(cls, interface: str) -> StateStore:
+        """The store of an interface; its folder is made, 0700."""
+        return cls(make_state_dir(interface))
+
+    def load(self, name: str) -> Any:
+        """The value last saved under `name`; None when there is none.
+
+        A file that cannot be understood is kept aside as `NAME.json.corrupt`, reported, and counts as none.
+        Raises `HostError` when the file is there but cannot be read.
+        """
+        path = self._path(name)
+        try:
+            data = path.read_bytes()
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise HostError(f"cannot read {path}: {reason(error)}") from error
+        try:
+            return json.loads(data)
+        except (ValueError, RecursionError):
+            aside = path.with_name(path.name + ".corrupt")
+            problem = f"{path} was damaged and is not used any more: it is kept as {aside.name}"
+            try:
+                path.replace(aside)
+            except OSError as error:
+                problem = f"{path} is damaged, and cannot be moved away: {reason(error)}"
+            log.warning("%s", problem)
+            self.problems.append(problem)
+            return None
+
+    def save(self, name: str, value: Any) -> None:
+        """Keep a JSON value under `name`. Raises `HostError` (disk full, …), and then the old one stays."""
+        path = self._path(name)
+        try:
+            write_atomically(path, json.dumps(value, separators=(",", ":")).encode() + b"\n")
+        except OSError as error:
+            raise HostError(f"cannot write {path}: {reason(error)}") from error
+
+    def remove(self, name: str) -> None:
+        """Forget `name`; nothing happens when it is not there."""
+        try:
+            self._path(name).unlink(missing_ok=True)
+        except OSError as error:
+            raise HostError(f"cannot remove {self._path(name)}: {reason(error)}") from error
+
+    def _path(self, name: str) -> Path:
+        assert name.replace("-", "").replace("_", "").isalnum(), name
+        return self.folder / f"{name}.json"
