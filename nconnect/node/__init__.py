@@ -1,0 +1,13 @@
+"""An NKN-compatible node as pure machines: no sockets, no clock, no randomness of its own.
+
+Glossary: a **connection** is one websocket to us; a **client** is a connection that has proven that it
+holds the key in its address; a **dest** is the address that a message is for; **held back** is a message
+that waits because its destination's socket is full; a **receipt** is a client's signature that it
+received a message.
+
+- `core.Node`: connections, login, relaying. `settings.NodeSettings`: what may be configured.
+- `egress.Egress`: the bounded, fair queue in front of one client's socket.
+- `proof.Ledger`: what a verifying node checks: signatures, receipts, recent block hashes.
+- `rpc.answer`: JSON-RPC. `limits.RateLimiter`: how often one host may ask or connect.
+- `reorder.Reorderer`: a test seam, the official node's disorder.
+"""

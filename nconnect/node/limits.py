@@ -1,0 +1,64 @@
+"""How often one host may ask or connect: a token bucket for each, in a table of bounded size.
+
+The official node allows each IP 10 RPC calls and 10 websocket connects a second, with a burst of 100.
+"""
+
+from __future__ import annotations
+
+from ipaddress import IPv6Address, ip_address
+
+OFFICIAL_RATE_PER_S = 10.0  # the official node's WsIPRateLimit and RPCIPRateLimit
+OFFICIAL_BURST = 100  # its WsIPRateBurst and RPCIPRateBurst
+MAX_HOSTS = 16_384  # guessed: 2 MB of table; who fills it costs others nothing but their used-up tokens
+_IPV6_SITE_BITS = 64  # one customer is usually given at least this much
+
+
+class RateLimiter:
+    """Token buckets by host. `rate_per_s` None: everything is allowed, and nothing remembered."""
+
+    def __init__(
+        self,
+        rate_per_s: float | None = OFFICIAL_RATE_PER_S,
+        burst: int = OFFICIAL_BURST,
+        *,
+        max_hosts: int = MAX_HOSTS,
+    ) -> None:
+        self._rate_per_s = rate_per_s
+        self._burst = float(burst)
+        self._max_hosts = max_hosts
+        # host -> (tokens, when they were counted); the one that asked longest ago stands first
+        self._buckets: dict[str, tuple[float, float]] = {}
+
+    def __len__(self) -> int:
+        return len(self._buckets)
+
+    def allow(self, host: str, now: float) -> bool:
+        """Take one token from the host's bucket; False when there is none left."""
+        if self._rate_per_s is None:
+            return True
+        key = limit_key(host)
+        tokens, counted_at = self._buckets.pop(key, (self._burst, now))
+        tokens = min(self._burst, tokens + max(0.0, now - counted_at) * self._rate_per_s)
+        allowed = tokens >= 1.0
+        self._buckets[key] = (tokens - 1.0 if allowed else tokens, now)
+        if len(self._buckets) > self._max_hosts:
+            del self._buckets[next(iter(self._buckets))]
+        return allowed
+
+
+def limit_key(host: str) -> str:
+    """What counts as one host: an IPv4 address, or the /64 that an IPv6 address stands in.
+
+    >>> limit_key("::ffff:192.0.2.1"), limit_key("2001:db8::1:2:3:4")
+    ('192.0.2.1', '2001:db8::')
+    """
+    try:
+        address = ip_address(host.partition("%")[0])
+    except ValueError:
+        return host
+    if not isinstance(address, IPv6Address):
+        return str(address)
+    if address.ipv4_mapped is not None:
+        return str(address.ipv4_mapped)
+    site = int(address) >> (128 - _IPV6_SITE_BITS) << (128 - _IPV6_SITE_BITS)
+    return str(IPv6Address(site))

@@ -1,0 +1,134 @@
+"""What a verifying node checks: the signature of each outbound message, and receipts (NKN.md).
+
+A receipt is asked for by a `prev_hash` in the inbound message; the client signs it. Of each client at
+most `MAX_OWED` receipts are outstanding: above that its messages go out without the question, and what
+has not been answered after `OWED_S` is forgotten and counted.
+
+A private node has no chain. Its block hash is SHA-256 of its key and the number of `BLOCK_INTERVAL_S`
+since it started, so that clients see it change as on the official network; the last few are accepted.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+
+from nconnect.crypto.keys import verify
+from nconnect.errors import ConfigError
+from nconnect.model import NknAddress
+from nconnect.node.settings import BLOCK_INTERVAL_S
+from nconnect.wire.nkn import OutboundMessage, Receipt
+from nconnect.wire.protobuf import bytes_field, bytes_head, string_field
+from nconnect.wire.sigchain import client_id, outbound_digest, receipt_digest
+
+MAX_OWED = 16_384  # guessed: 16 MiB of small messages on their way to one client
+OWED_S = 120.0  # guessed: longer than any queue holds a message
+RECENT_BLOCKS = 10  # a client may sign with the hash that it was told before the newest
+
+
+class Chain:
+    """The node's block hashes: one for each interval since it started."""
+
+    def __init__(self, public_key: bytes, now: float) -> None:
+        self._public_key = public_key
+        self._started_at = now
+
+    def height(self, now: float) -> int:
+        return max(0, int((now - self._started_at) / BLOCK_INTERVAL_S))
+
+    def block_hash(self, height: int) -> bytes:
+        return hashlib.sha256(self._public_key + height.to_bytes(8, "big")).digest()
+
+    def next_at(self, now: float) -> float:
+        """When the height grows."""
+        return self._started_at + (self.height(now) + 1) * BLOCK_INTERVAL_S
+
+    def is_recent(self, block_hash: bytes, now: float) -> bool:
+        height = self.height(now)
+        return any(
+            block_hash == self.block_hash(h) for h in range(height, max(-1, height - RECENT_BLOCKS), -1)
+        )
+
+
+class Ledger:
+    """Checks one client's signatures, and remembers which receipts it owes."""
+
+    __slots__ = ("_address", "_chain", "_id", "_key", "_node_key", "_owed", "forgotten")
+
+    def __init__(self, address: NknAddress, node_public_key: bytes, chain: Chain) -> None:
+        self._address = address
+        self._id = client_id(str(address))
+        self._key = address.public_key
+        self._node_key = node_public_key
+        self._chain = chain
+        self._owed: dict[bytes, float] = {}  # prev_hash -> when it was sent; oldest first
+        self.forgotten = 0  # receipts that never came
+
+    @property
+    def owed(self) -> int:
+        """Receipts outstanding."""
+        return len(self._owed)
+
+    def check_outbound(self, message: OutboundMessage, now: float) -> bool:
+        """Whether each dest's signature is this client's, over what it sent, with a block hash of ours."""
+        if len(message.signatures) != len(message.dests) or not self._chain.is_recent(
+            message.block_hash, now
+        ):
+            return False
+        for index, dest in enumerate(message.dests):
+            try:
+                dest_key = NknAddress.parse(dest).public_key
+            except ConfigError:
+                return False
+            digest = outbound_digest(
+                self._node_key,
+                message.nonce,
+                len(message.payload_for(index)),
+                message.block_hash,
+                self._id,
+                self._key,
+                client_id(dest),
+                dest_key,
+            )
+            if not verify(self._key, digest, message.signatures[index]):
+                return False
+        return True
+
+    def may_owe(self, now: float) -> bool:
+        """Whether one more receipt may be asked for."""
+        owed = self._owed
+        while owed:
+            oldest = next(iter(owed))
+            if now - owed[oldest] < OWED_S:
+                break
+            del owed[oldest]
+            self.forgotten += 1
+        return len(owed) < MAX_OWED
+
+    def owe(self, prev_hash: bytes, now: float) -> None:
+        """A message that asks for a receipt goes to this client."""
+        self._owed[prev_hash] = now
+
+    def check_receipt(self, receipt: Receipt) -> bool:
+        """Whether the client owed this receipt, and signed it; it is owed no longer."""
+        if self._owed.pop(receipt.prev_hash, None) is None:
+            return False
+        return verify(self._key, receipt_digest(receipt.prev_hash), receipt.signature)
+
+
+class PrevHashes:
+    """Values that no client can foresee and that never repeat: a hash over a secret and a count."""
+
+    def __init__(self, rng: Callable[[int], bytes]) -> None:
+        self._secret = rng(32)
+        self._count = 0
+
+    def next(self) -> bytes:
+        self._count += 1
+        return hashlib.sha256(self._secret + self._count.to_bytes(8, "big")).digest()
+
+
+def asking_prefix(src: str, prev_hash: bytes, payload_size: int) -> bytes:
+    """`wire.nkn.inbound_prefix` with a `prev_hash` in front of the payload, which still comes last."""
+    head = string_field(1, src) + bytes_field(3, prev_hash) + bytes_head(2, payload_size)
+    return b"\x08\x01" + bytes_head(2, len(head) + payload_size) + head

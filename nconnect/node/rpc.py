@@ -1,0 +1,157 @@
+"""The node's JSON-RPC: which node to connect to, and in what state it is. Pure.
+
+Answers and errors are the official node's (api/common/interfaces.go and errcode.go there): an error's
+code is the negative of its error number, its message a fixed text. Beyond what the official node does, a
+batch is answered as JSON-RPC 2.0 says, and a request's id may be a number.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from ipaddress import AddressValueError, IPv6Address
+from typing import Any
+
+from nconnect.errors import ConfigError
+from nconnect.model import NknAddress
+from nconnect.wire import jsonrpc
+from nconnect.wire.jsonrpc import BadRequest, NodeInfo, Request
+
+# The official node's error numbers and texts.
+INVALID_METHOD = (-42001, "INVALID METHOD")
+INVALID_PARAMS = (-42002, "INVALID PARAMS")
+INVALID_JSON = (-42004, "INVALID JSON")
+INTERNAL_ERROR = (-45001, "INTERNAL ERROR")
+
+# A host as in a URL: a name, an IPv4 address, or an IPv6 address in brackets; then perhaps a port.
+_HOST = re.compile(r"(\[[0-9A-Fa-f:.]{2,45}\]|[A-Za-z0-9][A-Za-z0-9._-]{0,252})(?::[0-9]{1,5})?")
+
+
+@dataclass(frozen=True, slots=True)
+class NodeFacts:
+    """What answers are made of, besides the request."""
+
+    host: str  # by which the caller reached us, or which we advertise; IPv6 without brackets
+    ws_port: int
+    rpc_port: int
+    public_key: bytes
+    version: str
+    height: int
+    block_hash: bytes
+    uptime_s: int
+    relayed: int  # messages
+
+
+def answer(body: bytes, facts: NodeFacts) -> bytes:
+    """The answer to one HTTP body, a request or a batch. Whatever the body is, there is one."""
+    asked = jsonrpc.parse_requests(body)
+    answers = [_answer(request, facts) for request in asked.requests]
+    return jsonrpc.encode_answers(answers, is_batch=asked.is_batch)
+
+
+def host_of(header: str) -> str | None:
+    """The host in a Host header, without port and brackets; None when nobody could connect to it.
+
+    >>> host_of("[2001:db8::1]:30003"), host_of("node.example"), host_of("a b")
+    ('2001:db8::1', 'node.example', None)
+    """
+    match = _HOST.fullmatch(header.strip())
+    if match is None:
+        return None
+    host = match.group(1)
+    if not host.startswith("["):
+        return host
+    try:
+        return str(IPv6Address(host[1:-1]))
+    except AddressValueError:
+        return None
+
+
+def node_id(public_key: bytes) -> bytes:
+    """The node's place on a ring: SHA-256 of its key, as a client's is of its address."""
+    return hashlib.sha256(public_key).digest()
+
+
+def node_info(host: str, ws_port: int, rpc_port: int, public_key: bytes) -> NodeInfo:
+    """This node, as who calls it `host` can reach it."""
+    return NodeInfo(
+        addr=jsonrpc.join_addr(host, ws_port),
+        rpc_addr=jsonrpc.join_addr(host, rpc_port),
+        public_key=public_key.hex(),
+        id=node_id(public_key).hex(),
+    )
+
+
+class _Refused(Exception):
+    """A call is answered with this error."""
+
+    def __init__(self, error: tuple[int, str]) -> None:
+        self.error = error
+
+
+def _answer(request: Request | BadRequest, facts: NodeFacts) -> dict[str, object]:
+    if isinstance(request, BadRequest):
+        error = INVALID_JSON if request.code == jsonrpc.PARSE_ERROR else INVALID_PARAMS
+        return jsonrpc.error(request.id, *error)
+    method = _METHODS.get(request.method)
+    if method is None:
+        return jsonrpc.error(request.id, *INVALID_METHOD)
+    try:
+        return jsonrpc.result(request.id, method(request.params, facts))
+    except _Refused as refused:
+        return jsonrpc.error(request.id, *refused.error)
+
+
+def _get_ws_addr(params: Mapping[str, Any], facts: NodeFacts) -> object:
+    if not params:
+        raise _Refused(INVALID_PARAMS)
+    address = params.get("address")
+    try:
+        NknAddress.parse(address if isinstance(address, str) else "")
+    except ConfigError:
+        raise _Refused(INTERNAL_ERROR) from None  # sic: what the official node calls a bad address
+    info = node_info(facts.host, facts.ws_port, facts.rpc_port, facts.public_key)
+    return {**info.to_json(), "sdp": ""}
+
+
+def _get_wss_addr(params: Mapping[str, Any], facts: NodeFacts) -> object:
+    raise _Refused(INTERNAL_ERROR)  # no TLS here, as on an official node that has no certificate
+
+
+def _get_node_state(params: Mapping[str, Any], facts: NodeFacts) -> object:
+    return {
+        "addr": f"tcp://{jsonrpc.join_addr(facts.host, facts.ws_port)}",
+        "height": facts.height,
+        "id": node_id(facts.public_key).hex(),
+        "jsonRpcPort": facts.rpc_port,
+        "publicKey": facts.public_key.hex(),
+        "relayMessageCount": facts.relayed,
+        "syncState": "PERSIST_FINISHED",
+        "uptime": facts.uptime_s,
+        "version": facts.version,
+        "websocketPort": facts.ws_port,
+    }
+
+
+def _get_version(params: Mapping[str, Any], facts: NodeFacts) -> object:
+    return facts.version
+
+
+def _get_latest_block_height(params: Mapping[str, Any], facts: NodeFacts) -> object:
+    return facts.height
+
+
+def _get_latest_block_hash(params: Mapping[str, Any], facts: NodeFacts) -> object:
+    return {"hash": facts.block_hash.hex(), "height": facts.height}
+
+
+_METHODS = {
+    "getwsaddr": _get_ws_addr,
+    "getwssaddr": _get_wss_addr,
+    "getnodestate": _get_node_state,
+    "getversion": _get_version,
+    "getlatestblockheight": _get_latest_block_height,
+    "getlatestblockhash": _get_latest_block_hash,
+}

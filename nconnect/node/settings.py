@@ -1,0 +1,71 @@
+"""What may be configured of a node, and the bounds that hold when nothing is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+from nconnect.node.limits import OFFICIAL_BURST, OFFICIAL_RATE_PER_S
+from nconnect.wire.actions import Waiver
+
+LOGIN_TIMEOUT_S = 10.0  # the official node drops a silent connection after as long
+PING_INTERVAL_S = 20.0  # guessed: SDKs ping us every 8 s anyway; this one keeps NAT bindings of the silent
+IDLE_TIMEOUT_S = 60.0  # guessed: three pings unanswered
+STALL_TIMEOUT_S = 60.0  # guessed: a client that reads nothing for so long is gone, or hostile
+MAX_DESTS = 256  # guessed: an SDK's MultiClient sends to 4 at a time
+BLOCK_INTERVAL_S = 20.0  # the official network's block time
+
+
+class NodeDrop(Enum):
+    """Why the node did not pass on a message, or closed a connection. Values are the names in `stats()`."""
+
+    # A connection is refused, or closed.
+    TOO_MANY_CONNECTIONS = "too_many_connections"
+    RATE_LIMITED = "rate_limited"
+    LOGIN_TIMEOUT = "login_timeout"
+    BAD_LOGIN = "bad_login"  # wrong signature, or a request that is none
+    IDLE = "idle"  # no frame for a minute
+    STALLED = "stalled"  # took nothing from its socket for a minute
+    # A frame from a client, in the order in which it is checked.
+    NOT_LOGGED_IN = "not_logged_in"
+    MALFORMED = "malformed"
+    TOO_BIG = "too_big"
+    TOO_MANY_DESTS = "too_many_dests"
+    BAD_SIGNATURE = "bad_signature"
+    BAD_RECEIPT = "bad_receipt"
+    # A well-formed message.
+    UNKNOWN_DEST = "unknown_dest"
+    QUEUE_FULL = "queue_full"  # the destination's queue
+    QUEUE_DELAY = "queue_delay"  # CoDel: stood in the destination's queue for too long
+    NODE_FULL = "node_full"  # all queues together
+    CLIENT_GONE = "client_gone"  # the destination left while the message was held back
+
+
+@dataclass(frozen=True, slots=True)
+class NodeSettings:
+    """A node's behaviour; every bound has a default. Sizes in bytes, durations in seconds."""
+
+    advertise: str | None = None  # None: the host by which the caller asked
+    verify_signatures: bool = False  # check every outbound signature, ask for receipts and check them
+    waive_signatures: bool = True  # tell clients to leave them out (never when we verify)
+    waive_mask: bool = True  # tell clients to send websocket frames unmasked
+    reorder: bool = False  # tests: disturb the order as the official node does
+    max_connections: int = 16_384  # under the usual bound of 20,000 descriptors
+    client_queue_bytes: int = 16 << 20
+    node_queue_bytes: int = 256 << 20
+    rate_per_s: float | None = OFFICIAL_RATE_PER_S  # of RPC calls and of connects, each, by host
+    burst: int = OFFICIAL_BURST
+    login_timeout_s: float = LOGIN_TIMEOUT_S
+    ping_interval_s: float = PING_INTERVAL_S
+    idle_timeout_s: float = IDLE_TIMEOUT_S
+    stall_timeout_s: float = STALL_TIMEOUT_S
+
+    @property
+    def waives(self) -> frozenset[Waiver]:
+        """What a client is told that it may leave out."""
+        waived = set()
+        if self.waive_signatures and not self.verify_signatures:
+            waived.add(Waiver.SIGNATURES)
+        if self.waive_mask:
+            waived.add(Waiver.MASK)
+        return frozenset(waived)
