@@ -68,7 +68,7 @@ class ControlServer:
 
     @classmethod
     async def listen(cls, path: Path, backend: Backend) -> ControlServer:
-        """Serve on `path`, mode 0600. The caller holds the interface's lock: an old socket is a dead one's."""
+        """Serve on `path`, mode 0600. The caller holds the interface's lock: an old socket is a dead one."""
         self = cls(backend)
         make_run_dir()
         _remove(path)

@@ -54,32 +54,41 @@ def make_state_dir(interface: str) -> Path:
 
 
 def acquire_lock(interface: str) -> int:
-    """Become the only daemon of `interface`, until the descriptor is closed or the process ends.
+    """Become the only daemon of `interface`, until `release_lock` or the end of the process.
 
-    Returns the descriptor, which is not inherited by programs that are started. Raises `HostError` when
+    Returns the lock's descriptor, which programs that are started do not inherit. Raises `HostError` when
     another process holds the lock.
     """
     make_run_dir()
     path = lock_path(interface)
-    try:
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-    except OSError as error:
-        raise HostError(f"cannot open {path}: {reason(error)}") from error
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        holder = os.pread(fd, 32, 0).decode(errors="replace").strip()
+    while True:
+        try:
+            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        except OSError as error:
+            raise HostError(f"cannot open {path}: {reason(error)}") from error
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if _is_at(fd, path):  # else its holder removed it, in between
+                break
+        except BlockingIOError:
+            holder = os.pread(fd, 32, 0).decode(errors="replace").strip()
+            os.close(fd)
+            by = f" (process {holder})" if holder.isdecimal() else ""
+            raise HostError(
+                f"{interface} is up already{by}: see `nconnect status`, or end it with `nconnect down`"
+            ) from None
         os.close(fd)
-        by = f" (process {holder})" if holder.isdecimal() else ""
-        raise HostError(
-            f"{interface} is up already{by}: see `nconnect status`, or end it with `nconnect down`"
-        ) from None
-    except OSError as error:
-        os.close(fd)
-        raise HostError(f"cannot lock {path}: {reason(error)}") from error
     os.ftruncate(fd, 0)
     os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
     return fd
+
+
+def release_lock(interface: str, fd: int) -> None:
+    """Give up the lock, and leave no file behind."""
+    try:
+        lock_path(interface).unlink(missing_ok=True)  # first: who locks it now finds that it is gone
+    finally:
+        os.close(fd)
 
 
 def is_locked(interface: str) -> bool:
@@ -102,6 +111,13 @@ def is_locked(interface: str) -> bool:
 def reason(error: OSError) -> str:
     """The kernel's own words for an error, without number and path."""
     return (error.strerror or str(error)).lower()
+
+
+def _is_at(fd: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(fd), os.stat(path))
+    except FileNotFoundError:
+        return False
 
 
 def _make(path: Path, mode: int) -> Path:
