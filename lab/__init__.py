@@ -1,0 +1,6 @@
+"""Network namespaces with real daemons in them: what the demo, the bench and the namespace tests share.
+
+A **namespace** is a machine of the lab, a **cable** a veth pair between two of them, a **side** one
+installation of nconnect (its configuration, its folders, its daemon), a **tap** a capture of one interface.
+The lab is driven through the product's own commands only; nothing here is imported by the product.
+"""

@@ -1,0 +1,176 @@
+"""Network namespaces: made, cabled, entered and removed.
+
+Everything is built with the `ip` command and named by process id, so that several labs can run at once.
+Interfaces are created inside the namespaces: nothing ever appears in the machine's own.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TypeVar
+
+T = TypeVar("T")
+CLONE_NEWNET = 0x40000000
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+class LabError(Exception):
+    """Building or using the lab failed; the text says at what, and holds the command's own words."""
+
+
+def ip(arguments: str, *, netns: str | None = None) -> str:
+    """Run `ip`, in the namespace if one is named, and return its output."""
+    command = ["ip", *(["-n", netns] if netns else []), *arguments.split()]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise LabError(f"{' '.join(command)}: {done.stderr.strip() or done.returncode}")
+    return done.stdout
+
+
+class Namespace:
+    """One machine of the lab. `remove` ends what still runs inside, by process id, and then deletes it."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        ip(f"netns add {name}")
+        ip("link set lo up", netns=name)
+        # Without duplicate address detection an IPv6 address can be used at once.
+        self.sysctl("net.ipv6.conf.default.accept_dad", "0")
+        self.sysctl("net.ipv6.conf.all.accept_dad", "0")
+
+    @property
+    def path(self) -> Path:
+        return Path("/run/netns", self.name)
+
+    def ip(self, arguments: str) -> str:
+        return ip(arguments, netns=self.name)
+
+    def command(self, arguments: Sequence[str]) -> list[str]:
+        """The command line that runs `arguments` inside (the process id stays the one of the first exec)."""
+        return ["ip", "netns", "exec", self.name, *arguments]
+
+    def run(
+        self,
+        arguments: Sequence[str],
+        *,
+        timeout_s: float = 60,
+        env: dict[str, str] | None = None,
+        input_text: str = "",
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a command to its end; its status is the caller's to judge."""
+        return subprocess.run(
+            self.command(arguments),
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=timeout_s,
+            env={**os.environ, **(env or {})},
+            input=input_text,
+        )
+
+    def enter(self, work: Callable[[], T]) -> T:
+        """Call `work` on a thread that is inside, and return its result. A socket it opens stays inside."""
+        result: list[T] = []
+        failure: list[BaseException] = []
+
+        def inside() -> None:
+            try:
+                fd = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+                try:
+                    if _libc.setns(fd, CLONE_NEWNET) != 0:
+                        raise OSError(ctypes.get_errno(), f"cannot enter namespace {self.name}")
+                finally:
+                    os.close(fd)
+                result.append(work())
+            except BaseException as error:
+                failure.append(error)
+
+        thread = threading.Thread(target=inside, name=f"in-{self.name}")
+        thread.start()
+        thread.join()
+        if failure:
+            raise failure[0]
+        return result[0]
+
+    def socket(self, family: int, kind: int, protocol: int = 0) -> socket.socket:
+        return self.enter(lambda: socket.socket(family, kind, protocol))
+
+    def sysctl(self, name: str, value: str | None = None) -> str:
+        """Read a sysctl of this namespace, after writing it if a value is given."""
+        path = Path("/proc/sys", name.replace(".", "/"))
+
+        def work() -> str:
+            if value is not None:
+                path.write_text(value)
+            return path.read_text().strip()
+
+        return self.enter(work)
+
+    def processes(self) -> list[int]:
+        return [int(pid) for pid in ip(f"netns pids {self.name}").split()]
+
+    def counters(self, interface: str) -> dict[str, int]:
+        """`rx_bytes`, `rx_packets`, `tx_bytes` and `tx_packets`, as the kernel counts them."""
+
+        def work() -> dict[str, int]:
+            for line in Path("/proc/thread-self/net/dev").read_text().splitlines()[2:]:
+                name, _, rest = line.partition(":")
+                if name.strip() == interface:
+                    fields = [int(field) for field in rest.split()]
+                    names = ("rx_bytes", "rx_packets", "tx_bytes", "tx_packets")
+                    return dict(zip(names, (fields[0], fields[1], fields[8], fields[9]), strict=True))
+            raise LabError(f"{self.name} has no interface {interface}")
+
+        return self.enter(work)
+
+    def remove(self) -> None:
+        if self.path.exists():
+            for pid in self.processes():
+                try:
+                    os.kill(pid, 9)
+                except ProcessLookupError:
+                    pass
+            subprocess.run(["ip", "netns", "del", self.name], capture_output=True, check=False)
+
+
+def cable(
+    left: Namespace,
+    left_name: str,
+    left_addresses: Sequence[str],
+    right: Namespace,
+    right_name: str,
+    right_addresses: Sequence[str],
+) -> None:
+    """Connect two namespaces with a veth pair and give both its ends their addresses ("192.0.2.1/24", …)."""
+    ip(f"link add {left_name} netns {left.name} type veth peer name {right_name} netns {right.name}")
+    for end, name, addresses in ((left, left_name, left_addresses), (right, right_name, right_addresses)):
+        for address in addresses:
+            nodad = " nodad" if ":" in address else ""
+            end.ip(f"address add {address} dev {name}{nodad}")
+        end.ip(f"link set {name} up")
+
+
+@contextmanager
+def namespaces(prefix: str, *names: str) -> Iterator[tuple[Namespace, ...]]:
+    """Namespaces called `<prefix><pid>-<name>`, gone when the block ends, however it ends."""
+    made: list[Namespace] = []
+    try:
+        for name in names:
+            made.append(Namespace(f"{prefix}{os.getpid()}-{name}"))
+        yield tuple(made)
+    finally:
+        for namespace in reversed(made):
+            namespace.remove()
+
+
+def require_root(what: str) -> None:
+    if os.geteuid() != 0:
+        sys.exit(f"{what} builds network namespaces: run it as root (sudo {what})")

@@ -1,0 +1,160 @@
+"""An installation of nconnect in a namespace, and a node in another, driven by the product's own commands."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from lab.netns import LabError, Namespace
+from lab.process import Process, until
+
+WS_PORT = 30002
+RPC_PORT = 30003
+
+
+def nconnect_command() -> list[str]:
+    """The console script beside this interpreter, or the module where it is not installed."""
+    script = Path(sys.prefix, "bin", "nconnect")
+    return [str(script)] if script.exists() else [sys.executable, "-m", "nconnect"]
+
+
+class Side:
+    """A configuration file, a run folder, a state folder and perhaps a daemon, all below `folder`."""
+
+    def __init__(self, name: str, namespace: Namespace, folder: Path, *, interface: str = "nc0") -> None:
+        self.name = name
+        self.namespace = namespace
+        self.folder = folder
+        self.interface = interface
+        self.config = folder / f"{interface}.toml"
+        self.env = {"NCONNECT_RUN_DIR": str(folder / "run"), "NCONNECT_STATE_DIR": str(folder / "state")}
+        self.daemon: Process | None = None
+        self._starts = 0
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def command(self, *arguments: str) -> list[str]:
+        return [*nconnect_command(), *arguments, "-c", str(self.config)]
+
+    def try_nconnect(
+        self, *arguments: str, env: dict[str, str] | None = None, timeout_s: float = 30
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a command of the product, whatever it answers."""
+        return self.namespace.run(
+            self.command(*arguments), env={**self.env, **(env or {})}, timeout_s=timeout_s
+        )
+
+    def nconnect(self, *arguments: str, timeout_s: float = 30) -> str:
+        """Run a command of the product that must succeed, and return its output."""
+        done = self.try_nconnect(*arguments, timeout_s=timeout_s)
+        if done.returncode:
+            command = f"nconnect {' '.join(arguments)}"
+            words = done.stderr + done.stdout
+            raise LabError(f"{self.name}: {command}: status {done.returncode}: {words}")
+        return done.stdout
+
+    def address(self) -> str:
+        return self.nconnect("address").strip()
+
+    def status(self) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads(self.nconnect("status", "--json"))
+        return found
+
+    def peer(self, index: int = 0) -> dict[str, Any]:
+        """The `status --json` object of one peer."""
+        found: dict[str, Any] = self.status()["peers"][index]
+        return found
+
+    def drops(self, reason: str) -> int:
+        """How many packets or messages were dropped for `reason`, all peers and the interface together."""
+        status = self.status()
+        places = [status, *status["peers"]]
+        return sum(int(place.get("drops", {}).get(reason, 0)) for place in places)
+
+    def start(self, *options: str, env: dict[str, str] | None = None, prefix: Sequence[str] = ()) -> Process:
+        """Start `nconnect up` in the foreground; `wait` tells when it is ready."""
+        self._starts += 1
+        log = self.folder / f"{self.name}-{self._starts}.log"
+        command = [*prefix, *self.command("up", *options)]
+        self.daemon = Process(self.namespace, command, log, env={**self.env, **(env or {})})
+        return self.daemon
+
+    def wait(self, peer: str | None = None, *, timeout_s: float = 15) -> None:
+        """Until the daemon has its addresses and a link, and with `peer` a session with it."""
+        until(self._socket_there, "the control socket", timeout_s=timeout_s, process=self.daemon)
+        self.nconnect("wait", *([peer] if peer else []), "--timeout", str(timeout_s), timeout_s=timeout_s + 5)
+
+    def _socket_there(self) -> bool:
+        return (self.folder / "run" / f"{self.interface}.sock").exists()
+
+    def down(self) -> None:
+        """`nconnect down`, and then the daemon must end by itself with status 0."""
+        self.nconnect("down")
+        if self.daemon is not None:
+            status = self.daemon.wait(10)
+            if status:
+                raise LabError(f"{self.name}: the daemon ended with status {status}:\n{self.daemon.tail()}")
+            self.daemon = None
+
+    def stop(self) -> None:
+        """Make sure that no daemon runs, whatever state it is in."""
+        if self.daemon is not None:
+            self.daemon.stop()
+            self.daemon = None
+
+    def logs(self) -> str:
+        return "\n".join(
+            f"--- {log.name}\n{log.read_text(errors='replace')[-6000:]}"
+            for log in sorted(self.folder.glob("*.log"))
+        )
+
+
+class Node:
+    """`nconnect node` in a namespace, on the official ports."""
+
+    def __init__(
+        self, namespace: Namespace, folder: Path, *, capture: bool = False, options: Sequence[str] = ()
+    ) -> None:
+        self.namespace = namespace
+        self.folder = folder
+        self.capture = folder / "relayed.bin" if capture else None
+        self.options = list(options)
+        self.process: Process | None = None
+        self._starts = 0
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def start(self) -> Process:
+        self._starts += 1
+        command = [*nconnect_command(), "node", "--listen", "0.0.0.0", *self.options]
+        if self.capture is not None:
+            command += ["--capture-file", str(self.capture)]
+        self.process = Process(self.namespace, command, self.folder / f"node-{self._starts}.log")
+        until(self._listens, "the node to listen", process=self.process)
+        return self.process
+
+    def _listens(self) -> bool:
+        for port in (WS_PORT, RPC_PORT):
+            with self.namespace.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+                if probe.connect_ex(("127.0.0.1", port)) != 0:
+                    return False
+        return True
+
+    def stop(self) -> None:
+        if self.process is not None:
+            self.process.stop()
+            self.process = None
+
+    def logs(self) -> str:
+        return "\n".join(
+            f"--- {log.name}\n{log.read_text(errors='replace')[-6000:]}"
+            for log in sorted(self.folder.glob("*.log"))
+        )
+
+
+def cpu_count() -> int:
+    return len(os.sched_getaffinity(0))
