@@ -120,7 +120,7 @@ class Demo:
     def refused(self, made: World) -> str:
         """Try to connect from the user's machine, and say how that failed."""
         with made.user.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-            probe.settimeout(2)
+            probe.settimeout(1)
             try:
                 probe.connect((SERVER, PORT))
             except OSError as error:
