@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -198,7 +199,7 @@ def test_the_control_law_spaces_drops_by_the_square_root() -> None:
     while now < 1.0:
         queue.dequeue(now)
         now += 0.0005
-    gaps = [b - a for a, b in zip(at, at[1:], strict=False)]
+    gaps = [b - a for a, b in pairwise(at)]
     for n, gap in enumerate(gaps[:10], start=1):
         assert gap == pytest.approx(0.1 / n**0.5, abs=0.0011)
 
@@ -246,7 +247,8 @@ def test_a_sparse_flow_loses_nothing_beside_a_bulk_one_that_is_dropped_from() ->
         if item is not None and item[0] == "token":
             waits.append(now - item[1])
     assert len(waits) == 125
-    assert max(waits) <= 0.0011  # the packet before it, at most
+    assert max(waits) <= 0.0021  # at the start both flows are new: a quantum, rounded up
+    assert max(waits[1:]) == 0
     assert queue.delay_drops > 0
     assert all(reason is DropReason.QUEUE_DELAY and item[0] == "bulk" for item, reason in drops.items)
 
