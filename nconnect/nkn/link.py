@@ -1,0 +1,492 @@
+"""One link: the way from a seed to a login at a node, and back to it whenever it breaks. Pure.
+
+    NEW -> RESOLVING -> CONNECTING -> AWAITING_CHALLENGE -> LOGGING_IN -> UP
+              ^             ^  a redirect, from the last three  |          |
+              |             +-----------------------------------+----------+
+              +-- WAITING (backoff) <- any failure
+
+The loop of a shell: call one input method, take every `poll_output()` and do it, then arm a timer for
+`poll_timeout()`. Outputs name one thing in flight at a time: a resolve, a connect, or a connection. After
+`Disconnect` none is left, and the shell reports nothing more of it.
+
+An input that the state forbids is the shell's mistake: `LocalProtocolError`. What a node or a seed sends
+never raises: it is counted, and where it breaks the protocol the link is given up, with backoff and the next
+seed.
+Times are CLOCK_BOOTTIME seconds. The protocol's facts: docs/protocol.md, "NKN".
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from enum import Enum, auto
+from ipaddress import ip_address
+
+from nconnect.crypto.keys import Identity
+from nconnect.errors import LocalProtocolError, RemoteProtocolError
+from nconnect.model import Deadline, NknAddress
+from nconnect.nkn.backoff import Backoff
+from nconnect.nkn.liveness import DEAD_AFTER_S, Liveness, Verdict
+from nconnect.nkn.outbound import OutboundPrefixes
+from nconnect.nkn.outputs import (
+    Connect,
+    Disconnect,
+    DownReason,
+    LinkCounters,
+    LinkDown,
+    LinkState,
+    LinkUp,
+    Output,
+    Resolve,
+    SendBinary,
+    SendPing,
+    SendText,
+    Waived,
+)
+from nconnect.wire import actions, sigchain
+from nconnect.wire.jsonrpc import NodeInfo, split_addr
+from nconnect.wire.nkn import InboundMessage, Receipt, decode_client_message
+
+# NKN.md: how long SDKs wait for a challenge before they take the node for an old one.
+CHALLENGE_S = 5.0
+# Ours, guessed.
+RESOLVE_S = 5.0
+CONNECT_S = 5.0
+LOGIN_S = 5.0
+SHELL_SLACK_S = 1.0  # the shell's own time-out comes first, since its reason is the better one
+MAX_REDIRECTS = 5  # in a row, without the link having been up for a while between them
+MAX_BAD_FRAMES = 32  # a connection that brought more frames that make no sense is given up
+MAX_PREV_HASH_BYTES = 64
+RESTART_AFTER_S = 1.0  # an attempt older than this starts again when the network changes
+SALT_BYTES = 32
+
+
+class _Event(Enum):
+    START = auto()
+    RESOLVED = auto()
+    FELL_BACK = auto()  # to the node that served us last
+    CONNECTED = auto()
+    LOGIN_SENT = auto()
+    ACCEPTED = auto()
+    REDIRECTED = auto()
+    FAILED = auto()
+    RETRY = auto()
+    STOP = auto()
+
+
+_S, _E = LinkState, _Event
+# State, event -> state. What is absent is a mistake of the caller.
+_TRANSITIONS: dict[LinkState, dict[_Event, LinkState]] = {
+    _S.NEW: {_E.START: _S.RESOLVING, _E.STOP: _S.CLOSED},
+    _S.RESOLVING: {
+        _E.RESOLVED: _S.CONNECTING,
+        _E.FELL_BACK: _S.CONNECTING,
+        _E.FAILED: _S.WAITING,
+        _E.STOP: _S.CLOSED,
+    },
+    _S.CONNECTING: {
+        _E.CONNECTED: _S.AWAITING_CHALLENGE,
+        _E.FAILED: _S.WAITING,
+        _E.STOP: _S.CLOSED,
+    },
+    _S.AWAITING_CHALLENGE: {
+        _E.LOGIN_SENT: _S.LOGGING_IN,
+        _E.REDIRECTED: _S.CONNECTING,
+        _E.FAILED: _S.WAITING,
+        _E.STOP: _S.CLOSED,
+    },
+    _S.LOGGING_IN: {
+        _E.LOGIN_SENT: _S.LOGGING_IN,  # the challenge came after all
+        _E.ACCEPTED: _S.UP,
+        _E.REDIRECTED: _S.CONNECTING,
+        _E.FAILED: _S.WAITING,
+        _E.STOP: _S.CLOSED,
+    },
+    _S.UP: {_E.REDIRECTED: _S.CONNECTING, _E.FAILED: _S.WAITING, _E.STOP: _S.CLOSED},
+    _S.WAITING: {_E.RETRY: _S.RESOLVING, _E.STOP: _S.CLOSED},
+    _S.CLOSED: {_E.START: _S.RESOLVING, _E.STOP: _S.CLOSED},
+}
+# Failures after which the seed that named the node is asked last.
+_ASK_ANOTHER = frozenset(
+    {
+        DownReason.UNREACHABLE,
+        DownReason.TIMED_OUT,
+        DownReason.BAD_SIGNATURE,
+        DownReason.REFUSED,
+        DownReason.BROKE_PROTOCOL,
+        DownReason.WRONG_KEY,
+        DownReason.REDIRECT_LOOP,
+        DownReason.LOST,
+    }
+)
+_OPEN = (_S.AWAITING_CHALLENGE, _S.LOGGING_IN, _S.UP)  # a websocket is open
+_IN_FLIGHT = (_S.RESOLVING, _S.CONNECTING, *_OPEN)
+
+
+class Link:
+    """One link of one client. See the module for the loop that drives it."""
+
+    def __init__(
+        self,
+        identity: Identity,
+        address: NknAddress,
+        seeds: Sequence[str],
+        *,
+        now: float,
+        rng: Callable[[int], bytes],
+        last_node: NodeInfo | None = None,
+    ) -> None:
+        """`address` may be a sub-client's of the identity. `last_node`: tried when no seed answers."""
+        if address.public_key != identity.public_key:
+            raise LocalProtocolError("a link's address must be of its own identity")
+        if not seeds:
+            raise LocalProtocolError("a link needs at least one seed")
+        self.address = address
+        self.state = LinkState.NEW
+        self.node: NodeInfo | None = None  # that we are connecting or connected to
+        self.up_since: float | None = None
+        self.last_error = ""  # of the newest failure, a sentence; "" once the link is up
+        self.counters = LinkCounters()
+        self.last_node = last_node  # the last that let us in: the shell may keep it for the next start
+        self._identity = identity
+        self._seeds = tuple(seeds)
+        self._rng = rng
+        self._backoff = Backoff(now=now, rng=rng)
+        self._outputs: deque[Output] = deque()
+        self._deadline: Deadline | None = None  # of every state but UP
+        self._liveness = Liveness(now)
+        self._prefixes: OutboundPrefixes | None = None  # while UP
+        self._attempt_at = now
+        self._no_seed = ""  # why no seed answered, when we fell back to the node that served us last
+        self._signed_in = False  # a signed login went out on this connection
+        self._redirects = 0
+        self._bad_frames = 0  # on this connection
+
+    # What a shell and a status ask
+
+    def poll_output(self) -> Output | None:
+        return self._outputs.popleft() if self._outputs else None
+
+    def poll_timeout(self) -> Deadline | None:
+        """When to call `handle_timeout`. A data frame does not move it: ask after the other calls."""
+        return self._liveness.poll_timeout() if self.state is LinkState.UP else self._deadline
+
+    @property
+    def is_up(self) -> bool:
+        return self.state is LinkState.UP
+
+    @property
+    def rtt_s(self) -> float | None:
+        """The newest round trip to the node; None while the link is not up, or nothing was measured yet."""
+        return self._liveness.rtt_s if self.state is LinkState.UP else None
+
+    @property
+    def reconnects(self) -> int:
+        return max(0, self.counters.logins - 1)
+
+    @property
+    def seeds(self) -> tuple[str, ...]:
+        """In the order in which they are asked next."""
+        return self._seeds
+
+    # Data
+
+    def outbound_prefix(self, dest: str, payload_size: int) -> bytes:
+        """All of an outbound message up to its payload; `LocalProtocolError` unless the link is up."""
+        if self._prefixes is None:
+            raise LocalProtocolError("the link is not up")
+        return self._prefixes.prefix(dest, payload_size)
+
+    def receive_binary(self, data: memoryview | bytes, now: float) -> InboundMessage | None:
+        """Take a binary frame: the message in it, whose payload is a view of `data`, or None (counted)."""
+        self._liveness.heard_at = now
+        if self.state is not LinkState.UP and self.state is not LinkState.LOGGING_IN:
+            # A node may hand over what it held before it confirms the login, but not before it was asked.
+            self._must_be_open("a binary frame")
+            self._bad_frame("a message came before the login", now)
+            return None
+        try:
+            message = decode_client_message(data)
+        except RemoteProtocolError as error:
+            self._bad_frame(str(error), now)
+            return None
+        if not isinstance(message, InboundMessage) or len(message.prev_hash) > MAX_PREV_HASH_BYTES:
+            self._bad_frame("a message that nodes do not send", now)
+            return None
+        if message.prev_hash:
+            signature = self._identity.sign(sigchain.receipt_digest(message.prev_hash))
+            self._outputs.append(SendBinary(Receipt(message.prev_hash, signature).encode()))
+            self.counters.receipts += 1
+        return message
+
+    def heard(self, now: float) -> None:
+        """Something came from the node (the other receive calls say so by themselves)."""
+        self._liveness.heard_at = now
+
+    # Control
+
+    def start(self, now: float) -> None:
+        self._become(_E.START)
+        self._resolve(now)
+
+    def resolved(self, node: NodeInfo, now: float, *, seed: str | None = None) -> None:
+        """A seed (`seed`, if it is one of ours, is asked first from now on) named this node."""
+        self._become(_E.RESOLVED)
+        if seed in self._seeds:
+            self._seeds = (seed, *(other for other in self._seeds if other != seed))
+        self._connect(node, now)
+
+    def resolve_failed(self, why: str, now: float) -> None:
+        """No seed answered; the node that served us last may still be there."""
+        if self.last_node is not None:
+            self._become(_E.FELL_BACK)
+            self._no_seed = why
+            self._connect(self.last_node, now)
+        else:
+            self._fail(why, DownReason.NO_SEED, now)
+
+    def connected(self, now: float) -> None:
+        self._become(_E.CONNECTED)
+        self._signed_in = False
+        self._bad_frames = 0
+        self._deadline = Deadline(now + CHALLENGE_S, "no challenge came")
+
+    def disconnected(self, why: str, now: float) -> None:
+        """A connect failed, or the connection broke."""
+        if self.state is LinkState.CONNECTING:
+            self._unreachable(why, now)
+        else:
+            self._must_be_open("a disconnect")
+            self._fail(f"{self._node_name()}: {why}", DownReason.LOST, now)
+
+    def receive_text(self, data: memoryview | bytes | str, now: float) -> None:
+        """Take a text frame."""
+        self._must_be_open("a text frame")
+        self._liveness.heard_at = now
+        try:
+            action = actions.parse_node_action(data)
+            if isinstance(action, actions.WrongNode):
+                refuse_unusable(action.node)
+        except RemoteProtocolError as error:
+            self._bad_frame(str(error), now)
+            return
+        if isinstance(action, actions.BlockHashUpdate):
+            if self._prefixes is not None:  # before the login is confirmed it comes with the confirmation
+                self._prefixes.use_block_hash(action.block_hash)
+        elif isinstance(action, actions.WrongNode):
+            self._redirect(action.node, now)
+        elif isinstance(action, actions.AuthChallenge) and self._may_be_challenged():
+            self._log_in(action.challenge, now)
+        elif isinstance(action, actions.ClientSet) and self.state is LinkState.LOGGING_IN:
+            self._accepted(action, now)
+        elif isinstance(action, actions.Refusal) and self.state is not LinkState.UP:
+            self._refused(action, now)
+        else:
+            self.counters.ignored_actions += 1
+
+    def pong(self, now: float) -> None:
+        self._liveness.pong(now)
+
+    def network_changed(self, now: float) -> None:
+        """Addresses, routes or the machine's sleep changed: find out now, not at the next time-out."""
+        if self.state is LinkState.UP:
+            self._liveness.probe(now)
+        elif self.state is LinkState.WAITING:
+            self._wait(min(self._deadline_at(), now + self._backoff.earliest_s(now)))
+        elif self.state in _IN_FLIGHT and now - self._attempt_at > RESTART_AFTER_S:
+            why = "the network changed while connecting"
+            self._fail(why, DownReason.NETWORK_CHANGED, now, abandon=True)
+            self._wait(now + self._backoff.earliest_s(now))
+
+    def handle_timeout(self, now: float) -> None:
+        """Do what is due; a call before the deadline is harmless."""
+        if self.state is LinkState.UP:
+            self._check_liveness(now)
+        elif self._deadline is None or now < self._deadline.at:
+            return
+        elif self.state is LinkState.WAITING:
+            self._become(_E.RETRY)
+            self._resolve(now)
+        elif self.state is LinkState.RESOLVING:
+            self._outputs.append(Disconnect("no seed answered"))
+            self.resolve_failed(f"no seed answered within {RESOLVE_S:g} s", now)
+        elif self.state is LinkState.CONNECTING:
+            why = f"{self._node_name()} did not take the connection within {CONNECT_S:g} s"
+            self._unreachable(why, now, abandon=True)
+        elif self.state is LinkState.AWAITING_CHALLENGE:
+            self._log_in(None, now)
+        else:
+            why = f"{self._node_name()} did not answer the login within {LOGIN_S:g} s"
+            self._fail(why, DownReason.TIMED_OUT, now, abandon=True)
+
+    def stop(self, now: float) -> None:
+        """Give up what is in flight; `start` begins again."""
+        was_up, in_flight = self.state is LinkState.UP, self.state in _IN_FLIGHT
+        self._become(_E.STOP)
+        self._left(now)
+        self._deadline = None
+        if in_flight:
+            self._outputs.append(Disconnect("stopped"))
+        if was_up:
+            self._outputs.append(LinkDown("stopped", DownReason.STOPPED))
+
+    # Below: in the order of a login
+
+    def _resolve(self, now: float) -> None:
+        self._begin_attempt(now)
+        self._deadline = Deadline(now + RESOLVE_S + SHELL_SLACK_S, "no seed answered")
+        self._outputs.append(Resolve(self._seeds, str(self.address), RESOLVE_S))
+
+    def _connect(self, node: NodeInfo, now: float) -> None:
+        self.node = node
+        self._deadline = Deadline(now + CONNECT_S + SHELL_SLACK_S, "the node did not take the connection")
+        self._outputs.append(Connect(node, CONNECT_S))
+
+    def _unreachable(self, why: str, now: float, *, abandon: bool = False) -> None:
+        if self._no_seed:  # which is what a user can mend, not where we went for want of a seed
+            self._fail(self._no_seed, DownReason.NO_SEED, now, abandon=abandon)
+        else:
+            self._fail(why, DownReason.UNREACHABLE, now, abandon=abandon)
+
+    def _may_be_challenged(self) -> bool:
+        """Once for each connection: a node gets no second signature out of us."""
+        return self.state is not LinkState.UP and not self._signed_in
+
+    def _log_in(self, challenge: bytes | None, now: float) -> None:
+        self._become(_E.LOGIN_SENT)
+        salt = signature = b""
+        if challenge is not None:
+            salt = self._rng(SALT_BYTES)
+            signature = self._identity.sign(sigchain.login_digest(challenge, salt))
+            self._signed_in = True
+        self._deadline = Deadline(now + LOGIN_S, "the node did not answer the login")
+        self._outputs.append(SendText(actions.SetClient(str(self.address), salt, signature).encode()))
+
+    def _accepted(self, answer: actions.ClientSet, now: float) -> None:
+        assert self.node is not None
+        if answer.node is not None and answer.node.public_key != self.node.public_key:
+            why = f"{self._node_name()} has another key than the node that was looked for"
+            self.last_node = None
+            self._fail(why, DownReason.WRONG_KEY, now, abandon=True)
+            return
+        self._become(_E.ACCEPTED)
+        signatures = actions.Waiver.SIGNATURES in answer.waives
+        self._prefixes = OutboundPrefixes(
+            self._identity,
+            self.address,
+            node_key=self.node.public_key_bytes,
+            block_hash=answer.block_hash,
+            signed=not signatures,
+            rng=self._rng,
+        )
+        self._liveness = Liveness(now)
+        self._deadline = None
+        self.up_since = now
+        self.last_node = self.node
+        self.last_error = ""
+        self.counters.logins += 1
+        self._outputs.append(Waived(signatures, actions.Waiver.MASK in answer.waives))
+        self._outputs.append(LinkUp(self.node))
+
+    def _refused(self, refusal: actions.Refusal, now: float) -> None:
+        bad_signature = refusal.code == actions.INVALID_SIGNATURE
+        reason = DownReason.BAD_SIGNATURE if bad_signature else DownReason.REFUSED
+        said = f"error {refusal.code} {_printable(refusal.description)}".rstrip()
+        what = "refused our signature" if bad_signature else "refused the login"
+        self._fail(f"{self._node_name()} {what} ({said})", reason, now, abandon=True)
+
+    def _redirect(self, node: NodeInfo, now: float) -> None:
+        was_up = self.state is LinkState.UP
+        self._left(now)
+        self._redirects += 1
+        self.counters.redirects += 1
+        if self._redirects > MAX_REDIRECTS:
+            why = f"nodes sent this client from one to the next {MAX_REDIRECTS} times in a row"
+            self._fail(why, DownReason.REDIRECT_LOOP, now, abandon=True)
+            return
+        why = f"{self._node_name()} is not this client's node: going to {node.addr}"
+        self._become(_E.REDIRECTED)
+        self._outputs.append(Disconnect(why))
+        if was_up:
+            self._outputs.append(LinkDown(why, DownReason.REDIRECTED))
+        self._begin_attempt(now)
+        self._connect(node, now)
+
+    def _check_liveness(self, now: float) -> None:
+        verdict = self._liveness.handle_timeout(now)
+        if verdict is Verdict.PING:
+            self._outputs.append(SendPing())
+        elif verdict is Verdict.DEAD:
+            silent_s = min(now - self._liveness.heard_at, DEAD_AFTER_S)
+            why = f"{self._node_name()} has been silent for {silent_s:.0f} s"
+            self._fail(why, DownReason.SILENT, now, abandon=True)
+
+    def _bad_frame(self, why: str, now: float) -> None:
+        """A node that is up may err now and then; one that errs at the login, or all the time, may not."""
+        self.counters.bad_frames += 1
+        self._bad_frames += 1
+        if self.state is not LinkState.UP or self._bad_frames > MAX_BAD_FRAMES:
+            why = f"{self._node_name()} does not speak NKN's protocol: {why}"
+            self._fail(why, DownReason.BROKE_PROTOCOL, now, abandon=True)
+
+    def _fail(self, why: str, reason: DownReason, now: float, *, abandon: bool = False) -> None:
+        """The attempt failed or the link broke. `abandon`: something is still in flight."""
+        if reason in _ASK_ANOTHER:
+            self._seeds = (*self._seeds[1:], self._seeds[0])
+        self._left(now)
+        self._become(_E.FAILED)
+        self._redirects = 0
+        self.last_error = why
+        self.counters.failures += 1
+        if abandon:
+            self._outputs.append(Disconnect(why))
+        self._outputs.append(LinkDown(why, reason))
+        self._wait(now + self._backoff.failed(now))
+
+    def _left(self, now: float) -> None:
+        """Whatever state this was, it is not UP any more."""
+        if self.up_since is not None and self._backoff.was_up(now - self.up_since):
+            self._redirects = 0
+        self.up_since = None
+        self._prefixes = None
+
+    def _begin_attempt(self, now: float) -> None:
+        self._backoff.attempted(now)
+        self._attempt_at = now
+        self._no_seed = ""
+
+    def _wait(self, until: float) -> None:
+        self._deadline = Deadline(until, "try again")
+
+    def _deadline_at(self) -> float:
+        assert self._deadline is not None
+        return self._deadline.at
+
+    def _become(self, event: _Event) -> None:
+        state = _TRANSITIONS[self.state].get(event)
+        if state is None:
+            raise LocalProtocolError(f"a link that is {self.state.name} cannot take {event.name}")
+        self.state = state
+
+    def _must_be_open(self, what: str) -> None:
+        if self.state not in _OPEN:
+            raise LocalProtocolError(f"a link that is {self.state.name} cannot take {what}")
+
+    def _node_name(self) -> str:
+        return f"node {self.node.addr}" if self.node else "the node"
+
+
+def refuse_unusable(node: NodeInfo) -> None:
+    """Raise `RemoteProtocolError` when nobody could connect to this node's address."""
+    host, _ = split_addr(node.addr)
+    try:
+        address = ip_address(host)
+    except ValueError:
+        return  # a name
+    if address.is_unspecified or address.is_multicast:
+        raise RemoteProtocolError(f"{node.addr} is no address of a node (is its --advertise wrong?)")
+
+
+def _printable(text: str) -> str:
+    """A stranger's words, fit for one line of a terminal."""
+    return "".join(c if c.isprintable() else " " for c in text[:120]).strip()

@@ -1,0 +1,76 @@
+"""Whether the node at the other end of a link is still there: pings, silence, and the round trip.
+
+Every read from the node writes `heard_at` and nothing else, so that it costs a data frame next to nothing;
+the deadlines look at it only when they are due.
+"""
+
+from __future__ import annotations
+
+from enum import Enum, auto
+
+from nconnect.model import Deadline
+
+# NKN.md, as the official SDKs do.
+PING_EVERY_S = 8.0
+DEAD_AFTER_S = 10.0
+# Ours, guessed.
+PROBE_S = 2.0  # after a network change or a sleep: how long a node that lives may take to answer
+LATE_S = 5.0  # a timer that is later than this means that the machine slept, or we were stopped
+
+
+class Verdict(Enum):
+    """What a due deadline asks of the link."""
+
+    WAIT = auto()
+    PING = auto()
+    DEAD = auto()
+
+
+class Liveness:
+    """The liveness of one connection that is logged in. Times are CLOCK_BOOTTIME seconds."""
+
+    __slots__ = ("_check_at", "_ping_at", "_pinged_at", "_probe_from", "heard_at", "rtt_s")
+
+    def __init__(self, now: float) -> None:
+        self.heard_at = now
+        self.rtt_s: float | None = None
+        self._ping_at = now  # the first at once: it measures the round trip
+        self._check_at = now + DEAD_AFTER_S
+        self._pinged_at: float | None = None  # the oldest ping that is not answered
+        self._probe_from: float | None = None
+
+    def pong(self, now: float) -> None:
+        self.heard_at = now
+        if self._pinged_at is not None:
+            self.rtt_s = now - self._pinged_at
+            self._pinged_at = None
+
+    def probe(self, now: float) -> None:
+        """Something may be wrong with the path: ping now, and decide within `PROBE_S`."""
+        self._ping_at = now
+        if self._probe_from is None:
+            self._probe_from = now
+            self._check_at = now + PROBE_S
+
+    def poll_timeout(self) -> Deadline:
+        if self._ping_at <= self._check_at:
+            return Deadline(self._ping_at, "ping the node")
+        return Deadline(self._check_at, "see whether the node was heard")
+
+    def handle_timeout(self, now: float) -> Verdict:
+        """What is to be done now; a call before the deadline asks for nothing."""
+        if now - min(self._ping_at, self._check_at) > LATE_S:
+            # What the node sent meanwhile may still lie unread: ask, rather than conclude from the silence.
+            self._probe_from = None
+            self.probe(now)
+        if now >= self._check_at:
+            since, self._probe_from = self._probe_from, None
+            if self.heard_at <= since if since is not None else now - self.heard_at >= DEAD_AFTER_S:
+                return Verdict.DEAD
+            self._check_at = max(self.heard_at + DEAD_AFTER_S, now + 0.001)
+        if now >= self._ping_at:
+            self._ping_at = now + PING_EVERY_S
+            if self._pinged_at is None:
+                self._pinged_at = now
+            return Verdict.PING
+        return Verdict.WAIT

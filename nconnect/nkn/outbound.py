@@ -1,0 +1,72 @@
+"""What stands before the payload of every message a link sends, with what is the same each time prepared."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from nconnect.crypto.keys import Identity
+from nconnect.errors import LocalProtocolError
+from nconnect.model import NknAddress
+from nconnect.wire import nkn, sigchain
+
+MAX_DESTINATIONS = 4096  # prepared digests kept, about 400 bytes each; forgotten all at once beyond
+
+
+class OutboundPrefixes:
+    """Prefixes for one login: for its node's key and block hash, signed unless the node waived that."""
+
+    __slots__ = ("_address_id", "_block_hash", "_digests", "_identity", "_node_key", "_rng", "_signed")
+
+    def __init__(
+        self,
+        identity: Identity,
+        address: NknAddress,
+        *,
+        node_key: bytes,
+        block_hash: bytes,
+        signed: bool,
+        rng: Callable[[int], bytes],
+    ) -> None:
+        self._identity = identity
+        self._address_id = sigchain.client_id(str(address))
+        self._node_key = node_key
+        self._block_hash = block_hash
+        self._signed = signed
+        self._rng = rng
+        self._digests: dict[str, sigchain.OutboundDigest] = {}
+
+    def use_block_hash(self, block_hash: bytes) -> None:
+        self._block_hash = block_hash
+        self._digests.clear()
+
+    def prefix(self, dest: str, payload_size: int) -> bytes:
+        """Everything of a `ClientMessage` to `dest` up to its `payload_size` bytes of payload.
+
+        Raises `LocalProtocolError` when the network would not take such a message.
+        """
+        if payload_size > nkn.MAX_MESSAGE_BYTES:
+            raise LocalProtocolError(f"a message of {payload_size} bytes is more than the network takes")
+        if not self._signed:
+            return nkn.outbound_prefix(dest, payload_size, nonce=0, block_hash=b"", signature=b"")
+        digest = self._digests.get(dest) or self._prepare(dest)
+        nonce = int.from_bytes(self._rng(4), "little")
+        return nkn.outbound_prefix(
+            dest,
+            payload_size,
+            nonce=nonce,
+            block_hash=self._block_hash,
+            signature=self._identity.sign(digest.digest(nonce, payload_size)),
+        )
+
+    def _prepare(self, dest: str) -> sigchain.OutboundDigest:
+        if len(self._digests) >= MAX_DESTINATIONS:
+            self._digests.clear()
+        digest = self._digests[dest] = sigchain.OutboundDigest(
+            self._node_key,
+            self._block_hash,
+            self._address_id,
+            self._identity.public_key,
+            sigchain.client_id(dest),
+            NknAddress.parse(dest).public_key,
+        )
+        return digest

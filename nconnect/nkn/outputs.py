@@ -1,0 +1,123 @@
+"""What a link says to its shell, and the words for its state."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum, auto
+
+from nconnect.wire.jsonrpc import NodeInfo
+
+
+class LinkState(Enum):
+    """Where a link stands."""
+
+    NEW = auto()
+    RESOLVING = auto()
+    CONNECTING = auto()
+    AWAITING_CHALLENGE = auto()
+    LOGGING_IN = auto()
+    UP = auto()
+    WAITING = auto()
+    CLOSED = auto()
+
+    @property
+    def word(self) -> str:
+        """What `status` says."""
+        if self is LinkState.UP:
+            return "up"
+        return "down" if self in (LinkState.WAITING, LinkState.CLOSED) else "connecting"
+
+
+class DownReason(Enum):
+    """Why a link is not up."""
+
+    NO_SEED = "no_seed"  # no seed named a node
+    UNREACHABLE = "unreachable"  # the node cannot be connected to
+    TIMED_OUT = "timed_out"  # it connected, but does not answer
+    BAD_SIGNATURE = "bad_signature"  # it refuses our proof (42003)
+    REFUSED = "refused"  # it refuses the login for another reason
+    BROKE_PROTOCOL = "broke_protocol"
+    WRONG_KEY = "wrong_key"  # it is not the node that the seed named
+    REDIRECTED = "redirected"
+    REDIRECT_LOOP = "redirect_loop"
+    LOST = "lost"  # the connection was closed
+    SILENT = "silent"
+    NETWORK_CHANGED = "network_changed"
+    STOPPED = "stopped"  # by ourselves
+
+
+@dataclass(frozen=True, slots=True)
+class Resolve:
+    """Ask the seeds, in this order of preference, which node serves `address`."""
+
+    seeds: tuple[str, ...]
+    address: str
+    timeout_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Connect:
+    """Open a websocket to this node."""
+
+    node: NodeInfo
+    timeout_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class SendText:
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class SendBinary:
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class SendPing:
+    """A websocket ping; its pong is to be reported."""
+
+
+@dataclass(frozen=True, slots=True)
+class Disconnect:
+    """Abandon what is in flight: a resolve, a connect or the connection."""
+
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class LinkUp:
+    """Logged in: messages may be sent."""
+
+    node: NodeInfo
+
+
+@dataclass(frozen=True, slots=True)
+class LinkDown:
+    """The link broke, or another attempt at it failed; `why` is a sentence for a user."""
+
+    why: str
+    reason: DownReason
+
+
+@dataclass(frozen=True, slots=True)
+class Waived:
+    """What this node does without (always between login and `LinkUp`, also when it is nothing)."""
+
+    signatures: bool
+    mask: bool
+
+
+Output = Resolve | Connect | SendText | SendBinary | SendPing | Disconnect | LinkUp | LinkDown | Waived
+
+
+@dataclass(slots=True)
+class LinkCounters:
+    """What happened to a link since it was made."""
+
+    logins: int = 0
+    failures: int = 0
+    redirects: int = 0
+    receipts: int = 0
+    bad_frames: int = 0  # not parsed, or not to be sent by a node now
+    ignored_actions: int = 0  # parsed, and none of our business
