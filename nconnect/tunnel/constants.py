@@ -1,0 +1,29 @@
+"""The numbers of the tunnel protocol: from the specification, measured, or guessed."""
+
+from __future__ import annotations
+
+# From WireGuard's protocol (section 6.1 of its paper), whose session rules ours are.
+REKEY_AFTER_S = 120.0
+REJECT_AFTER_S = 180.0
+REKEY_AFTER_MESSAGES = 1 << 60
+REJECT_AFTER_MESSAGES = (1 << 64) - (1 << 13) - 1
+REKEY_ATTEMPT_S = 90.0  # then packets that wait for a handshake are dropped
+KEEPALIVE_S = 10.0  # we owe a sign of life this long after data arrived, when nothing else was sent
+REKEY_TIMEOUT_S = 5.0
+UNANSWERED_S = KEEPALIVE_S + REKEY_TIMEOUT_S  # data sent, nothing heard: the session is in doubt
+REKEY_AFTER_RECEIVE_S = REJECT_AFTER_S - UNANSWERED_S  # the initiator renews before its keys end
+MIN_INITIATION_INTERVAL_S = 0.05  # 20 a second from one peer
+
+# Ours, from the specification in docs/protocol.md.
+REPLAY_WINDOW = 8192  # several links, and nodes that displace messages by hundreds (NKN.md)
+HANDSHAKE_RETRY_S = (0.5, 1.0, 2.0, 5.0)  # the last one repeats; relays lose less than UDP, so start early
+HANDSHAKE_JITTER_S = 0.333
+PERSISTENT_RETRY_S = 15.0  # a peer that we want to keep is tried again this long after giving up
+
+# Measured.
+BATCH_BYTES = 256 << 10  # 64 KiB: 0.8 of the rate; 512 KiB: no better, and more delay
+
+# Guessed.
+PERSISTENT_KEEPALIVE_S = 25.0  # what WireGuard's documentation recommends behind NAT
+QUEUE_BYTES = 8 << 20  # per peer: a receive window of Linux's default maximum (6 MiB), and some
+MAX_PENDING_SENDERS = 64

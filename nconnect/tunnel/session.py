@@ -1,0 +1,119 @@
+"""The keys shared with one peer: a key pair for each epoch, and how epochs follow one another.
+
+Three may live at once (the WireGuard paper, section 6.3): the responder's `next`, not used for sending until
+the initiator has proved that it holds it too; `current`; and `previous`, for what is still on its way. So a
+rekey at full speed loses nothing.
+"""
+
+from __future__ import annotations
+
+from nconnect.crypto.aead import Aead
+from nconnect.errors import DropReason
+from nconnect.tunnel.constants import (
+    REJECT_AFTER_MESSAGES,
+    REJECT_AFTER_S,
+    REKEY_AFTER_MESSAGES,
+    REKEY_AFTER_RECEIVE_S,
+    REKEY_AFTER_S,
+)
+from nconnect.tunnel.replay import ReplayWindow
+from nconnect.wire.tunnel import DATA_HEADER, VERSION, FrameKind
+
+Buffer = bytes | bytearray | memoryview
+
+
+class KeyPair:
+    """One epoch's keys: one to send under, with its counter, one to receive under, with its replay window."""
+
+    __slots__ = (
+        "_receive",
+        "_send",
+        "_window",
+        "counter",
+        "created_at",
+        "initiator",
+        "local_index",
+        "remote_index",
+    )
+
+    def __init__(
+        self, *, local_index: int, remote_index: int, send: Aead, receive: Aead, initiator: bool, now: float
+    ) -> None:
+        self.local_index = local_index
+        self.remote_index = remote_index
+        self.created_at = now
+        self.initiator = initiator
+        self.counter = 0  # of the next batch
+        self._send = send
+        self._receive = receive
+        self._window = ReplayWindow()
+
+    def can_send(self, now: float) -> bool:
+        return now < self.created_at + REJECT_AFTER_S and self.counter < REJECT_AFTER_MESSAGES
+
+    def wants_rekey_on_send(self, now: float) -> bool:
+        """Only the initiator renews by age, so that both do not do it at once."""
+        return (
+            self.initiator and now >= self.created_at + REKEY_AFTER_S
+        ) or self.counter >= REKEY_AFTER_MESSAGES
+
+    def wants_rekey_on_receive(self, now: float) -> bool:
+        return self.initiator and now >= self.created_at + REKEY_AFTER_RECEIVE_S
+
+    def seal_into(self, batch: Buffer, out: memoryview) -> tuple[bytes, int]:
+        """Seal a batch into `out`: (the frame's 16-byte header, bytes in `out`)."""
+        counter = self.counter
+        self.counter = counter + 1
+        header = DATA_HEADER.pack(VERSION, FrameKind.DATA, 0, self.remote_index, counter)
+        return header, self._send.seal_into(counter, header, batch, out)
+
+    def open_into(
+        self, header: bytes, counter: int, sealed: Buffer, out: memoryview, now: float
+    ) -> int | DropReason:
+        """Open a batch into `out`: its size, or why not. A counter is used up by a genuine batch only."""
+        if now >= self.created_at + REJECT_AFTER_S:
+            return DropReason.KEY_EXPIRED
+        if counter >= REJECT_AFTER_MESSAGES or not self._window.is_fresh(counter):
+            return DropReason.REPLAYED
+        size = self._receive.open_into(counter, header, sealed, out)
+        if size is None:
+            return DropReason.NOT_AUTHENTIC
+        self._window.mark(counter)
+        return size
+
+
+class Session:
+    """A peer's key pairs. Methods give back those that ended, so that their indices can be given up."""
+
+    __slots__ = ("current", "next", "previous")
+
+    def __init__(self) -> None:
+        self.previous: KeyPair | None = None
+        self.current: KeyPair | None = None
+        self.next: KeyPair | None = None
+
+    def initiated(self, pair: KeyPair) -> list[KeyPair]:
+        """A response has arrived: both sides hold `pair`, so it is for sending at once."""
+        ended = [self.previous, self.next]
+        self.previous, self.current, self.next = self.current, pair, None
+        return [p for p in ended if p is not None]
+
+    def responded(self, pair: KeyPair) -> list[KeyPair]:
+        """We answered an initiation: `pair` waits for the initiator's first batch."""
+        ended = [self.next]
+        self.next = pair
+        return [p for p in ended if p is not None]
+
+    def received_on(self, pair: KeyPair) -> list[KeyPair]:
+        """An authentic batch came under `pair`; if it was the waiting one, it is confirmed."""
+        if pair is not self.next:
+            return []
+        ended = [self.previous]
+        self.previous, self.current, self.next = self.current, pair, None
+        return [p for p in ended if p is not None]
+
+    def erase(self) -> list[KeyPair]:
+        """Forget all keys."""
+        ended = [self.previous, self.current, self.next]
+        self.previous = self.current = self.next = None
+        return [p for p in ended if p is not None]

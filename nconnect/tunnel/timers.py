@@ -1,0 +1,88 @@
+"""A peer's timers: what has to happen for its session, and when, if nothing else happens first.
+
+The notes are named after what happened and are called once per batch. Deadlines are in `now` seconds;
+calling `due` too early or twice is harmless.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+from nconnect.model import Deadline
+from nconnect.tunnel.constants import KEEPALIVE_S, UNANSWERED_S
+
+NEVER = float("inf")
+
+
+class Timer(IntEnum):
+    """What a deadline stands for; a peer's deadlines are indexed by it."""
+
+    RETRY_HANDSHAKE = 0  # no answer to our initiation so far
+    GIVE_UP_HANDSHAKE = 1  # tried for as long as waiting packets are worth it
+    UNANSWERED = 2  # data was sent and nothing was heard: renew the session
+    KEEPALIVE = 3  # data was heard and nothing was sent: give a sign of life
+    PERSISTENT_KEEPALIVE = 4  # keep the path, and our knowledge of the peer, fresh
+    REKEY = 5  # the initiator's keys grow old (only while it sends)
+    ERASE_KEYS = 6  # all keys are past their life
+    EXPIRE = 7  # the peer's permission ends
+
+
+class Timers:
+    """The deadlines of one peer."""
+
+    __slots__ = ("_at",)
+
+    def __init__(self) -> None:
+        self._at = [NEVER] * len(Timer)
+
+    def set(self, timer: Timer, at: float) -> None:
+        self._at[timer] = at
+
+    def set_if_unset(self, timer: Timer, at: float) -> None:
+        if self._at[timer] == NEVER:
+            self._at[timer] = at
+
+    def clear(self, timer: Timer) -> None:
+        self._at[timer] = NEVER
+
+    def is_set(self, timer: Timer) -> bool:
+        return self._at[timer] != NEVER
+
+    def data_sent(self, now: float) -> None:
+        """A batch with something in it has left: it counts as a sign of life, and wants an answer."""
+        at = self._at
+        at[Timer.KEEPALIVE] = NEVER
+        if at[Timer.UNANSWERED] == NEVER:
+            at[Timer.UNANSWERED] = now + UNANSWERED_S
+
+    def keepalive_sent(self) -> None:
+        """An empty batch has left: it wants no answer."""
+        self._at[Timer.KEEPALIVE] = NEVER
+
+    def data_received(self, now: float) -> None:
+        """An authentic batch with something in it has arrived."""
+        at = self._at
+        at[Timer.UNANSWERED] = NEVER
+        if at[Timer.KEEPALIVE] == NEVER:
+            at[Timer.KEEPALIVE] = now + KEEPALIVE_S
+
+    def keepalive_received(self) -> None:
+        """Something authentic has arrived that wants no answer."""
+        self._at[Timer.UNANSWERED] = NEVER
+
+    def session_ended(self) -> None:
+        """Everything that belongs to a session stops; the peer's own timers go on."""
+        for timer in (Timer.UNANSWERED, Timer.KEEPALIVE, Timer.REKEY, Timer.ERASE_KEYS):
+            self._at[timer] = NEVER
+
+    def due(self, now: float) -> list[Timer]:
+        """The timers whose time has come, in the enum's order; they are cleared."""
+        fired = [timer for timer in Timer if self._at[timer] <= now]
+        for timer in fired:
+            self._at[timer] = NEVER
+        return fired
+
+    def next(self) -> Deadline | None:
+        """The earliest deadline and its reason."""
+        at = min(self._at)
+        return None if at == NEVER else Deadline(at, Timer(self._at.index(at)).name.lower())

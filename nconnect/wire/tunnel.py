@@ -1,0 +1,135 @@
+"""Our own frames inside NKN messages (docs/protocol.md is their specification).
+
+Handshake frame: the data of an ordinary box-encrypted NKN payload of type BINARY.
+
+    0       2        3     4      5          8            12
+    | "nc"  | version| kind| suite| reserved | sender u32 | [receiver u32, response only] | Noise message |
+
+Data frame: an NKN message {encrypted: true, nonce, payload} whose 16-byte nonce field is ours, and whose
+payload is the sealed batch. The nonce field is also the associated data of the seal.
+
+    0        1     2          4              8              16
+    | version| kind| reserved | receiver u32 | counter u64  |
+
+A batch is a list of records. Each starts with a u32, length in the lower 24 bits, kind in the upper 8. A
+packet's body is a virtio-net header of 10 bytes and the IP packet.
+
+All integers are little-endian.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from enum import IntEnum, IntFlag
+
+from nconnect.errors import RemoteProtocolError
+
+VERSION = 1
+MAGIC = b"nc"
+
+DATA_HEADER = struct.Struct("<BBHIQ")
+RECORD_HEADER = struct.Struct("<I")
+RECORD_HEADER_BYTES = RECORD_HEADER.size
+MAX_RECORD_BYTES = (1 << 24) - 1
+VIRTIO_HEADER_BYTES = 10
+MAX_PACKET_BODY_BYTES = VIRTIO_HEADER_BYTES + 40 + 65535  # the largest IPv6 packet, without jumbograms
+PING_BODY = struct.Struct("<Q")
+
+_HANDSHAKE_HEAD = struct.Struct("<2sBBB3xI")
+_RECEIVER = struct.Struct("<I")
+_HELLO = struct.Struct("<QIBBHI")
+
+
+class FrameKind(IntEnum):
+    DATA = 0
+    INITIATION = 1
+    RESPONSE = 2
+
+
+class RecordKind(IntEnum):
+    """What a record holds. Kinds from 128 on are skipped by who does not know them."""
+
+    PACKET = 0
+    PING = 1  # u64 that the pong repeats
+    PONG = 2
+    CLOSE = 3  # the sender is going away: forget the session
+
+
+class Feature(IntFlag):
+    """What the sender's TUN takes from the other side."""
+
+    CHECKSUM = 1  # packets whose transport checksum is still to be completed
+    TSO4 = 2
+    TSO6 = 4
+    USO = 8  # UDP super-packets, both IP versions
+    ALL = 15
+
+
+@dataclass(frozen=True, slots=True)
+class Hello:
+    """The payload inside both handshake messages; bytes after it are for later versions.
+
+    u64 counter (initiation: above all earlier ones; response: 0), u32 features, u8 links, u8 reserved,
+    u16 mtu, u32 largest batch in bytes.
+    """
+
+    counter: int
+    features: Feature
+    links: int
+    mtu: int
+    batch_bytes: int
+
+    def encode(self) -> bytes:
+        return _HELLO.pack(self.counter, self.features, self.links, 0, self.mtu, self.batch_bytes)
+
+    @classmethod
+    def decode(cls, data: bytes) -> Hello:
+        if len(data) < _HELLO.size:
+            raise RemoteProtocolError("a handshake's payload is too short")
+        counter, features, links, _, mtu, batch_bytes = _HELLO.unpack_from(data)
+        return cls(counter, Feature(features & Feature.ALL), links, mtu, batch_bytes)
+
+
+@dataclass(frozen=True, slots=True)
+class HandshakeFrame:
+    """An initiation or a response; `receiver` is 0 in an initiation."""
+
+    kind: FrameKind
+    suite: int
+    sender: int
+    receiver: int
+    noise: bytes
+
+    def encode(self) -> bytes:
+        head = _HANDSHAKE_HEAD.pack(MAGIC, VERSION, self.kind, self.suite, self.sender)
+        receiver = _RECEIVER.pack(self.receiver) if self.kind is FrameKind.RESPONSE else b""
+        return head + receiver + self.noise
+
+
+class WrongVersionError(RemoteProtocolError):
+    """A frame of ours, but of a version that we do not speak."""
+
+
+def is_handshake(data: bytes) -> bool:
+    """Whether an NKN payload's data claims to be a frame of ours."""
+    return data[:2] == MAGIC
+
+
+def decode_handshake(data: bytes) -> HandshakeFrame:
+    """Read a handshake frame; raises `RemoteProtocolError` (`WrongVersionError` for another version)."""
+    if len(data) < _HANDSHAKE_HEAD.size:
+        raise RemoteProtocolError("a handshake frame is too short")
+    _, version, kind, suite, sender = _HANDSHAKE_HEAD.unpack_from(data)
+    if version != VERSION:
+        raise WrongVersionError(f"a handshake frame of version {version}")
+    at = _HANDSHAKE_HEAD.size
+    receiver = 0
+    if kind == FrameKind.RESPONSE:
+        if len(data) < at + _RECEIVER.size:
+            raise RemoteProtocolError("a handshake response is too short")
+        (receiver,) = _RECEIVER.unpack_from(data, at)
+        at += _RECEIVER.size
+    elif kind != FrameKind.INITIATION:
+        raise RemoteProtocolError(f"a handshake frame of unknown kind {kind}")
+    return HandshakeFrame(FrameKind(kind), suite, sender, receiver, data[at:])
