@@ -93,7 +93,7 @@ def _write_stats(server: NodeServer, path: Path) -> None:
 
 
 def _seed(path: Path | None) -> bytes:
-    """The node's seed: 64 hex digits in a file of mode 0600, made when it is not there; random without one."""
+    """The node's seed: 64 hex digits in a file of mode 0600, made when it is not there; random without."""
     if path is None:
         return os.urandom(_SEED_BYTES)
     try:

@@ -45,7 +45,6 @@ class NodeDrop(Enum):
 class NodeSettings:
     """A node's behaviour; every bound has a default. Sizes in bytes, durations in seconds."""
 
-    advertise: str | None = None  # None: the host by which the caller asked
     verify_signatures: bool = False  # check every outbound signature, ask for receipts and check them
     waive_signatures: bool = True  # tell clients to leave them out (never when we verify)
     waive_mask: bool = True  # tell clients to send websocket frames unmasked
