@@ -1,0 +1,261 @@
+"""What the kernel emits passes our check, and what passes our check (or we cut from it) the kernel takes.
+
+    namespace A                       this process                      namespace B
+    tunA 10.9.0.1, fd09::1  --read--> check, then as it is, --write-->  tunB 10.9.0.2, fd09::2
+                                      cut, or split
+
+The namespaces have no names: each lives as long as the thread that made it.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import fcntl
+import os
+import select
+import socket
+import struct
+import subprocess
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeVar
+
+import pytest
+import pytun
+
+from nconnect.ip import offload
+from nconnect.ip.packet import is_well_formed
+
+T = TypeVar("T")
+CLONE_NEWNET = 0x40000000
+IFF_VNET_HDR = 0x4000
+TUNSETOFFLOAD, TUNSETVNETHDRSZ = 0x400454D0, 0x400454D8
+CSUM, TSO4, TSO6, TSO_ECN, USO4, USO6 = 1, 2, 4, 8, 0x20, 0x40
+UDP_SEGMENT = 103
+TIMEOUT_S = 20
+ALL = CSUM | TSO4 | TSO6 | USO4 | USO6
+ADDRESSES = {4: "10.9.0.%d", 6: "fd09::%d"}
+
+
+class Side:
+    """One namespace with a TUN device in it, and a thread that lives there."""
+
+    def __init__(self, number: int, offloads: int) -> None:
+        self.number = number
+        self._thread = ThreadPoolExecutor(1)
+        self.device: pytun.TunTapDevice = self.run(self._set_up, offloads)
+        self.fd: int = self.device.fileno()
+        os.set_blocking(self.fd, False)
+
+    def run(self, function: Callable[..., T], *args: object) -> T:
+        return self.start(function, *args).result(TIMEOUT_S)
+
+    def start(self, function: Callable[..., T], *args: object) -> Future[T]:
+        return self._thread.submit(function, *args)
+
+    def close(self) -> None:
+        self.device.close()
+        self._thread.shutdown()
+
+    def address(self, version: int) -> str:
+        return ADDRESSES[version] % self.number
+
+    def _set_up(self, offloads: int) -> pytun.TunTapDevice:
+        if ctypes.CDLL(None, use_errno=True).unshare(CLONE_NEWNET) != 0:
+            pytest.skip("no network namespaces here")
+        name = f"tun{self.number}"
+        device = pytun.TunTapDevice(name, pytun.IFF_TUN | pytun.IFF_NO_PI | IFF_VNET_HDR)
+        fcntl.ioctl(device, TUNSETVNETHDRSZ, struct.pack("i", offload.HEADER_BYTES))
+        try:
+            fcntl.ioctl(device, TUNSETOFFLOAD, offloads)
+        except OSError:
+            device.close()
+            pytest.skip("this kernel does not offer these offloads")
+        for command in (
+            f"link set {name} up",
+            f"addr add {self.address(4)}/24 dev {name}",
+            f"addr add {self.address(6)}/64 dev {name} nodad",
+        ):
+            subprocess.run(["ip", *command.split()], check=True)
+        return device
+
+
+class Pump(threading.Thread):
+    """Carries every record from one device to the other and back, and keeps what `from_a` emitted."""
+
+    def __init__(self, a: Side, b: Side, deal: Callable[[memoryview], list[bytes]]) -> None:
+        super().__init__()
+        self.records: list[bytes] = []
+        self.refused: list[bytes] = []
+        self.failures: list[tuple[OSError, bytes]] = []
+        self._ways = {a.fd: b.fd, b.fd: a.fd}
+        self._deal = deal
+        self._wake, self._stop_fd = os.pipe()
+        self.start()
+
+    def run(self) -> None:
+        while True:
+            ready, _, _ = select.select([*self._ways, self._wake], [], [])
+            if self._wake in ready:
+                return
+            for fd in ready:
+                try:
+                    record = os.read(fd, 70_000)
+                except BlockingIOError:
+                    continue
+                self.records.append(record)
+                view = memoryview(bytearray(record))
+                if not (offload.check(view) and is_well_formed(view[offload.HEADER_BYTES :])):
+                    self.refused.append(record)
+                    continue
+                for piece in self._deal(view):
+                    try:
+                        os.write(self._ways[fd], piece)
+                    except OSError as error:
+                        self.failures.append((error, piece))
+
+    def stop(self) -> None:
+        os.close(self._stop_fd)
+        self.join(TIMEOUT_S)
+        os.close(self._wake)
+
+
+def as_it_is(record: memoryview) -> list[bytes]:
+    return [bytes(record)]
+
+
+def cut_small(record: memoryview) -> list[bytes]:
+    return offload.cut(record, 4000)
+
+
+def cut_to_segments(record: memoryview) -> list[bytes]:
+    return offload.cut(record, 1)
+
+
+def split_up(record: memoryview) -> list[bytes]:
+    return [offload.PLAIN + packet for packet in offload.split(record)]
+
+
+@pytest.fixture(
+    params=[ALL, CSUM | TSO4 | TSO6, CSUM | TSO4 | TSO6 | TSO_ECN, CSUM, 0], ids="offloads{:#x}".format
+)
+def sides(request: pytest.FixtureRequest) -> Iterator[tuple[Side, Side]]:
+    made: list[Side] = []
+    try:
+        made = [Side(1, request.param)]
+        made.append(Side(2, ALL))
+        yield made[0], made[1]
+    finally:
+        for side in made:
+            side.close()
+
+
+@pytest.fixture(params=[as_it_is, cut_small, cut_to_segments, split_up], ids=lambda deal: deal.__name__)
+def pump(request: pytest.FixtureRequest, sides: tuple[Side, Side]) -> Iterator[Pump]:
+    running = Pump(*sides, request.param)
+    try:
+        yield running
+    finally:
+        running.stop()
+    assert running.refused == [], "the kernel emits what our check refuses"
+    assert running.failures == [], "the kernel refuses what our check lets pass"
+
+
+def family(version: int) -> socket.AddressFamily:
+    return socket.AF_INET if version == 4 else socket.AF_INET6
+
+
+def listen(side: Side, version: int, kind: socket.SocketKind) -> socket.socket:
+    def make() -> socket.socket:
+        made = socket.socket(family(version), kind)
+        made.settimeout(TIMEOUT_S)
+        made.bind((side.address(version), 0))
+        if kind == socket.SOCK_STREAM:
+            made.listen()
+        return made
+
+    return side.run(make)
+
+
+def kinds(pump: Pump) -> set[int]:
+    return {record[1] & ~offload.GSO_ECN for record in pump.records}
+
+
+@pytest.mark.parametrize("version", [4, 6])
+def test_a_tcp_stream_arrives_whole(sides: tuple[Side, Side], pump: Pump, version: int) -> None:
+    a, b = sides
+    data = os.urandom(1 << 20)
+    with listen(b, version, socket.SOCK_STREAM) as server:
+
+        def receive() -> bytes:
+            taken, _ = server.accept()
+            with taken:
+                taken.settimeout(TIMEOUT_S)
+                received = bytearray()
+                while chunk := taken.recv(1 << 16):
+                    received += chunk
+                return bytes(received)
+
+        def send() -> None:
+            address = server.getsockname()[:2]
+            with socket.create_connection(address, TIMEOUT_S) as client:
+                client.sendall(data)
+
+        receiving = b.start(receive)
+        a.run(send)
+        assert receiving.result(TIMEOUT_S) == data
+
+
+@pytest.mark.parametrize("version", [4, 6])
+@pytest.mark.parametrize("segment", [100, 1200])
+def test_segmented_datagrams_arrive_one_by_one(
+    sides: tuple[Side, Side], pump: Pump, version: int, segment: int
+) -> None:
+    a, b = sides
+    data = os.urandom(segment * 20 + 7)
+    with listen(b, version, socket.SOCK_DGRAM) as server:
+
+        def send() -> None:
+            with socket.socket(family(version), socket.SOCK_DGRAM) as client:
+                client.setsockopt(socket.IPPROTO_UDP, UDP_SEGMENT, segment)
+                client.sendto(data, server.getsockname()[:2])
+
+        a.run(send)
+        received = [server.recv(65_535) for _ in range(21)]
+    assert [len(datagram) for datagram in received] == [segment] * 20 + [7]
+    assert b"".join(received) == data
+
+
+@pytest.mark.parametrize("version", [4, 6])
+@pytest.mark.parametrize("size", [0, 1, 1400, 5000])
+def test_datagrams_and_fragments_arrive(
+    sides: tuple[Side, Side], pump: Pump, version: int, size: int
+) -> None:
+    a, b = sides
+    data = os.urandom(size)
+    with listen(b, version, socket.SOCK_DGRAM) as server:
+
+        def send() -> None:
+            with socket.socket(family(version), socket.SOCK_DGRAM) as client:
+                client.sendto(data, server.getsockname()[:2])
+
+        a.run(send)
+        assert server.recv(65_535) == data
+
+
+def test_the_kernel_makes_super_packets_of_every_kind_that_we_know() -> None:
+    """The tests above saw what they are for: not only ordinary packets."""
+    seen: set[int] = set()
+    a, b = Side(1, ALL), Side(2, ALL)
+    pump = Pump(a, b, as_it_is)
+    try:
+        for version in (4, 6):
+            test_a_tcp_stream_arrives_whole((a, b), pump, version)
+            test_segmented_datagrams_arrive_one_by_one((a, b), pump, version, 1200)
+        seen = kinds(pump)
+    finally:
+        pump.stop()
+        a.close()
+        b.close()
+    assert seen == {offload.GSO_NONE, offload.GSO_TCPV4, offload.GSO_TCPV6, offload.GSO_UDP_L4}
