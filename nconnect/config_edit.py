@@ -7,6 +7,7 @@ never written.
 from __future__ import annotations
 
 import difflib
+import json
 import tomllib
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -91,27 +92,17 @@ def add_peer(
         name, address, tuple(allowed_ips), None if allow is None else tuple(allow), preshared_key, expires_at
     )
     content = {key: value for key, value in change.values().items() if value is not None}
-    plain, document = _load(text)
-    if any(peer.get("name") == name for peer in plain.setdefault("peer", [])):
+    try:
+        plain = tomllib.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"not TOML: {str(error).splitlines()[0]}") from None
+    if name in _names(plain):
         raise ConfigError(f"there is already a peer {name!r}: change it with `nconnect peer set {name}`")
-    plain["peer"].append(content)
-    import tomlkit
-    from tomlkit.items import AoT
-
-    peers = document.get("peer")
-    if peers is None:
-        peers = document["peer"] = tomlkit.aot()
-    if isinstance(peers, AoT):
-        section = tomlkit.table()
-        section.update(content)
-        if not _dump(document).endswith(("\n\n", "[]\n")):
-            document.add(tomlkit.nl()) if len(peers) == 0 else peers[-1].add(tomlkit.nl())
-        peers.append(section)
-    else:
-        entry = tomlkit.inline_table()
-        entry.update(content)
-        peers.append(entry)
-    return _checked(document, plain)
+    plain["peer"] = [*plain.get("peer", ()), content]
+    lines = [f"{key} = {_value(value)}" for key, value in content.items()]
+    # A section at the end belongs to the root, whatever stands before it.
+    head = f"{text.rstrip()}\n\n" if text.strip() else ""
+    return _checked(head + "\n".join(["[[peer]]", *lines]) + "\n", plain)
 
 
 def set_peer(text: str, name: str, change: PeerChange) -> str:
@@ -124,7 +115,7 @@ def set_peer(text: str, name: str, change: PeerChange) -> str:
                 peer.pop(key, None)
             elif peer.get(key) != value:
                 peer[key] = value
-    return _checked(document, plain)
+    return _checked(_dump(document), plain)
 
 
 def remove_peer(text: str, name: str) -> str:
@@ -135,7 +126,7 @@ def remove_peer(text: str, name: str) -> str:
         del content["peer"][index]
         if not content["peer"]:
             del content["peer"]
-    return _checked(document, plain)
+    return _checked(_dump(document), plain)
 
 
 def unknown_peer(name: str, names: Iterable[str]) -> ConfigError:
@@ -161,20 +152,24 @@ def _load(text: str) -> tuple[dict[str, Any], Any]:
         document = tomlkit.parse(text)
     except (ValueError, TOMLKitError, RecursionError) as error:
         raise ConfigError(f"not TOML: {str(error).splitlines()[0]}") from None
-    if not isinstance(plain.get("peer", []), list):
-        raise ConfigError("peer is not written [[peer]]: correct the file by hand")
     return plain, document
 
 
+def _names(plain: dict[str, Any]) -> list[str]:
+    peers = plain.get("peer", [])
+    if not isinstance(peers, list) or not all(isinstance(peer, dict) for peer in peers):
+        raise ConfigError("peer is not written [[peer]]: correct the file with an editor")
+    return [str(peer.get("name", "")) for peer in peers]
+
+
 def _index(plain: dict[str, Any], name: str) -> int:
-    names = [str(peer.get("name", "")) for peer in plain.get("peer", [])]
+    names = _names(plain)
     if name not in names:
         raise unknown_peer(name, names)
     return names.index(name)
 
 
-def _checked(document: Any, plain: dict[str, Any]) -> str:
-    text = _dump(document)
+def _checked(text: str, plain: dict[str, Any]) -> str:
     try:
         if tomllib.loads(text) == plain:
             return text
@@ -193,8 +188,15 @@ def _datetime(at: float | None) -> datetime | None:
     return None if at is None else datetime.fromtimestamp(int(at), UTC)
 
 
+def _value(value: Any) -> str:
+    if isinstance(value, datetime):
+        return f"{value:%Y-%m-%dT%H:%M:%SZ}"
+    return _list(value) if isinstance(value, list) else _quote(value)
+
+
 def _quote(text: str) -> str:
-    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
+    """A TOML basic string: JSON's escapes are among TOML's, but for DEL, which must be escaped."""
+    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 def _list(texts: Iterable[str]) -> str:

@@ -7,6 +7,7 @@ described in the same words wherever it is made.
 
 from nconnect.config.file import parse
 from nconnect.config.values import (
+    check_host,
     check_identifier,
     check_interface_name,
     check_peer_name,
@@ -28,6 +29,7 @@ from nconnect.config.values import (
 )
 
 __all__ = [
+    "check_host",
     "check_identifier",
     "check_interface_name",
     "check_peer_name",

@@ -422,10 +422,7 @@ def _tables(value: object) -> tuple[dict[str, Any], ...]:
 
 
 def _host(value: object) -> str:
-    text = _string(value)
-    if not text or any(c.isspace() for c in text) or "/" in text or text.count(":") == 1:
-        raise ConfigError(f"{text!r} is not a host: write an address or a name, without port")
-    return text
+    return values.check_host(_string(value))
 
 
 def _kind(value: object) -> str:

@@ -212,6 +212,13 @@ def parse_listen(text: str) -> tuple[str, int]:
     return str(address), _parse_port(port, text)
 
 
+def check_host(text: str) -> str:
+    """An address or a name to listen on or to be asked by, without port and without brackets."""
+    if not text or len(text) > 255 or re.search(r"[\s/\[\]]", text) or text.count(":") == 1:
+        raise ConfigError(f"{text!r} is not a host: write an address or a name, without port")
+    return text
+
+
 def parse_allow_rule(text: str) -> AllowRule:
     """One entry of `allow`: PREFIX[:PORT[-PORT]][/tcp|/udp|/icmp], an IPv6 prefix with a port in brackets.
 

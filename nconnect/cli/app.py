@@ -1,0 +1,90 @@
+"""The commands put together, and the one place where errors become a line and an exit status."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+
+import typer
+
+from nconnect.cli import daemon, inspect, node, peer, setup
+from nconnect.cli.options import ConfigOption, remember
+from nconnect.errors import ConfigError, NconnectError
+
+INTERRUPTED = 130  # 128 + SIGINT, as shells have it
+
+app = typer.Typer(
+    name="nconnect",
+    help="A tunnel between a device and somebody else's GPUs, over the NKN network.",
+    add_completion=False,
+    rich_markup_mode=None,  # rich takes longer to import than all the rest of --help
+    pretty_exceptions_enable=False,
+)
+
+
+@app.callback(invoke_without_command=True)
+def root(ctx: typer.Context, config: ConfigOption = None) -> None:
+    remember(ctx, config)
+    if ctx.invoked_subcommand is None:
+        typer.echo(ctx.get_help())
+
+
+app.command("init")(setup.init)
+app.command("up")(daemon.up)
+app.command("down")(daemon.down)
+app.command("wait")(daemon.wait)
+app.command("status")(inspect.status)
+app.command("address")(inspect.address)
+app.add_typer(peer.app, name="peer")
+app.command("ping")(inspect.ping)
+app.command("node")(node.node)
+app.command("version")(inspect.version)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; the exit status. `--debug`, anywhere, shows the traceback of an unexpected error."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    end = given.index("--") if "--" in given else len(given)
+    debug = "--debug" in given[:end]
+    given = [a for i, a in enumerate(given) if a != "--debug" or i > end]
+    try:
+        status = app(given, prog_name="nconnect", standalone_mode=False)
+        sys.stdout.flush()
+    except NconnectError as error:
+        return _fail(error, error.problems if isinstance(error, ConfigError) else [str(error)], debug)
+    except (KeyboardInterrupt, typer.Abort):
+        return INTERRUPTED
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nothing is left to flush at exit
+        return 1
+    except _ClickException as error:
+        return _fail(error, [_usage(error)], debug)
+    except Exception as error:
+        text = f"unexpected {type(error).__name__}: {error}" if str(error) else type(error).__name__
+        hint = "" if debug else " (a mistake of ours: --debug shows where)"
+        return _fail(error, [text + hint], debug)
+    return status if isinstance(status, int) else 0
+
+
+# The base of all of click's own errors; click is inside typer or beside it, depending on its version.
+_ClickException: type[Exception] = typer.BadParameter.__mro__[2]
+
+
+def _fail(error: Exception, lines: Sequence[str], debug: bool) -> int:
+    if debug:
+        import traceback
+
+        traceback.print_exception(error)
+    for line in lines:
+        print(f"nconnect: error: {' '.join(line.split())}", file=sys.stderr)
+    status = getattr(error, "exit_status", getattr(error, "exit_code", 1))
+    return status if isinstance(status, int) else 1
+
+
+def _usage(error: Exception) -> str:
+    message = error.format_message() if hasattr(error, "format_message") else str(error)
+    context = getattr(error, "ctx", None)
+    path = context.command_path if context is not None else "nconnect"
+    message = message.strip().rstrip(".")
+    return f"{message[:1].lower()}{message[1:]} (see `{path} --help`)"

@@ -1,0 +1,55 @@
+"""A change of the configuration file that a running daemon takes over at once, or that is taken back."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from enum import Enum
+from pathlib import Path
+
+from nconnect.control.client import ControlClient, NotRunning
+from nconnect.errors import ConfigError, ControlError
+from nconnect.io import config_file
+from nconnect.model import Config
+
+
+class Outcome(Enum):
+    """What became of a change; the value is how it is told."""
+
+    APPLIED = "in force now"
+    KEPT = "kept in the file; nothing runs that it would change"
+    NOTHING = "it was so already"
+
+
+def change_file(path: Path, change: Callable[[str], str]) -> Outcome:
+    """Replace the file's text by `change(text)`, checked, under the file's lock, and have it read again.
+
+    Raises `ConfigError` with the file untouched when the text or the change is wrong, and `ControlError` with
+    the old text put back when the daemon refuses it.
+    """
+    with config_file.locked(path):
+        before = config_file.read(path)
+        after = change(before)
+        checked = _check(path, before, after)
+        if after == before:
+            return Outcome.NOTHING
+        config_file.write(path, after)
+        try:
+            ControlClient(checked.interface).reload()
+        except NotRunning:
+            return Outcome.KEPT
+        except ControlError as error:
+            config_file.write(path, before)
+            raise ControlError(f"the daemon refused, and the file is as before: {error}") from None
+        return Outcome.APPLIED
+
+
+def _check(path: Path, before: str, after: str) -> Config:
+    """Check the new text; the old one's mistakes are told with their lines, the change's own without."""
+    try:
+        return config_file.check(path, after)
+    except ConfigError as error:
+        config_file.check(path, before)
+        raise ConfigError(
+            re.sub(rf"^{re.escape(str(path))}:\d+: ", "", text) for text in error.problems
+        ) from None

@@ -1,0 +1,131 @@
+"""`up`, `down` and `wait`: the daemon's life."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from nconnect.cli.options import ConfigOption, chosen, interface_at
+from nconnect.errors import ControlError
+
+STOP_TIMEOUT_S = 20.0  # for a daemon to take back what it set; guessed, it takes well under one
+DETACH_TIMEOUT_S = 30.0  # after which a detached daemon that still tries is left to it
+
+
+def up(
+    ctx: typer.Context,
+    detach: Annotated[bool, typer.Option("-d", "--detach", help="Go on in the background.")] = False,
+    keep_trying: Annotated[
+        bool, typer.Option("--keep-trying", help="Do not give up when no node can be reached.")
+    ] = False,
+    config: ConfigOption = None,
+) -> int:
+    """Start the tunnel. In the foreground Ctrl-C ends it."""
+    from nconnect.cli import preflight
+    from nconnect.cli.detach import detached
+    from nconnect.cli.logs import log_to_stderr
+    from nconnect.io import config_file, paths
+
+    path = chosen(ctx, config)
+    checked = config_file.load(path)
+    preflight.check()
+    path = path.absolute()  # a detached daemon leaves this folder
+
+    def run(is_detached: bool, on_ready: preflight.Ready) -> int:
+        from nconnect.daemon.up import run as run_daemon
+
+        log_to_stderr(dated=is_detached)
+        return run_daemon(
+            path, checked, keep_trying=keep_trying or is_detached, detached=is_detached, on_ready=on_ready
+        )
+
+    if not detach:
+        return run(False, lambda: None)
+    if paths.is_locked(checked.interface):
+        paths.acquire_lock(checked.interface)  # raises, and says who holds it
+    log = paths.make_state_dir(checked.interface) / paths.log_path(checked.interface).name
+    if detached(log, lambda on_ready: run(True, on_ready), timeout_s=DETACH_TIMEOUT_S):
+        print(f"{checked.interface} is up (log: {log})")
+    else:
+        print(f"{checked.interface} runs, but is not up yet: see `nconnect status` (log: {log})")
+    return 0
+
+
+def down(ctx: typer.Context, config: ConfigOption = None) -> None:
+    """Stop the tunnel, and take back what it set up."""
+    from nconnect.control.client import ControlClient, NotRunning
+    from nconnect.io import paths
+
+    interface = interface_at(chosen(ctx, config))
+    client = ControlClient(interface)
+    try:
+        client.down()
+    except NotRunning:
+        if paths.is_locked(interface):
+            raise ControlError(
+                f"the daemon of {interface} is starting or stopping: try again in a moment"
+            ) from None
+        _clean_up(interface)
+        return
+    _wait_until_gone(interface, client)
+    print(f"{interface} is down")
+
+
+def _wait_until_gone(interface: str, client: object) -> None:
+    import time
+
+    from nconnect.io import paths
+
+    deadline = time.monotonic() + STOP_TIMEOUT_S
+    while paths.is_locked(interface) or paths.socket_path(interface).exists():
+        if time.monotonic() > deadline:
+            raise ControlError(f"the daemon of {interface} has not ended: see {paths.log_path(interface)}")
+        time.sleep(0.02)
+
+
+def _clean_up(interface: str) -> None:
+    """Take back what a killed daemon left; nobody else may start one in the meantime."""
+    from nconnect.io import paths
+    from nconnect.io.host import Host
+
+    was_killed = paths.lock_path(interface).exists() or paths.socket_path(interface).exists()
+    lock = paths.acquire_lock(interface)
+    try:
+        Host(interface, paths.state_dir(interface)).remove()
+        paths.socket_path(interface).unlink(missing_ok=True)
+    finally:
+        paths.release_lock(interface, lock)
+    if was_killed:
+        print(f"{interface} was not up; what a killed daemon had left is removed")
+    else:
+        print(f"{interface} was not up")
+
+
+def wait(
+    ctx: typer.Context,
+    peer: Annotated[str | None, typer.Argument(metavar="[PEER]", help="Also wait for this peer.")] = None,
+    timeout: Annotated[
+        float, typer.Option("--timeout", metavar="S", min=0, max=86_400, help="Give up after S seconds.")
+    ] = 30.0,
+    config: ConfigOption = None,
+) -> None:
+    """Wait until the tunnel is up.
+
+    That is: the interface has its address and its link and, if a peer is named, a session with it.
+    """
+    import time
+
+    from nconnect.control.client import ControlClient, NotRunning
+
+    client = ControlClient(interface_at(chosen(ctx, config)))
+    deadline = time.monotonic() + timeout
+    while True:
+        left_s = deadline - time.monotonic()
+        try:
+            client.wait(peer, max(0.0, left_s))
+            return
+        except NotRunning:
+            if left_s <= 0:
+                raise
+            time.sleep(min(0.05, left_s))  # it may be about to start

@@ -1,0 +1,129 @@
+"""The commands that read: `status`, `address`, `ping`, `version`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from nconnect.cli.options import ConfigOption, JsonOption, chosen, interface_at
+from nconnect.errors import ControlError, UsageError
+
+
+def status(
+    ctx: typer.Context,
+    watch: Annotated[bool, typer.Option("--watch", help="Show it live; q ends it.")] = False,
+    as_json: JsonOption = False,
+    config: ConfigOption = None,
+) -> None:
+    """Show interface, links and peers.
+
+    What is wrong comes first, with what mends it.
+    """
+    import time
+
+    from nconnect.cli import output
+    from nconnect.cli.render import status_text
+    from nconnect.cli.watch import watch as watch_client
+    from nconnect.control.client import ControlClient
+
+    client = ControlClient(interface_at(chosen(ctx, config)))
+    if watch and as_json:
+        raise UsageError("--watch is for people, --json for programs: give one of the two")
+    if watch:
+        watch_client(client)
+    elif as_json:
+        output.print_json(client.status().to_json())
+    else:
+        print(status_text(client.status(), now=time.time(), colour=output.use_colour()))
+
+
+def address(ctx: typer.Context, as_json: JsonOption = False, config: ConfigOption = None) -> None:
+    """Print this device's NKN address.
+
+    The other side needs it for its `nconnect peer add`.
+    """
+    from nconnect.cli.output import print_json
+    from nconnect.crypto.keys import Identity
+    from nconnect.io.config_file import load
+    from nconnect.model import NknAddress
+
+    checked = load(chosen(ctx, config))
+    own = NknAddress(checked.identifier, Identity(checked.seed).public_key)
+    if as_json:
+        print_json(
+            {
+                "interface": checked.interface,
+                "address": str(own),
+                "identifier": own.identifier,
+                "public_key": own.public_key.hex(),
+            }
+        )
+    else:
+        print(own)
+
+
+def ping(
+    ctx: typer.Context,
+    peer: Annotated[str, typer.Argument(metavar="PEER")],
+    count: Annotated[int, typer.Option("--count", "-n", min=1, max=100_000, help="How many times.")] = 4,
+    interval: Annotated[float, typer.Option(min=0, max=3600, help="Seconds between them.")] = 1.0,
+    timeout: Annotated[float, typer.Option(min=0.01, max=3600, help="Seconds to wait for each.")] = 5.0,
+    as_json: JsonOption = False,
+    config: ConfigOption = None,
+) -> None:
+    """Measure the round trip to a peer's daemon, through the tunnel."""
+    import time
+
+    from nconnect.cli.output import ms_text, print_json
+    from nconnect.control.client import ControlClient, ControlTimeout
+
+    client = ControlClient(interface_at(chosen(ctx, config)))
+    trips: list[float] = []
+    for number in range(1, count + 1):
+        began = time.monotonic()
+        try:
+            reply = client.ping(peer, timeout)
+        except ControlTimeout:
+            line = f"{peer}: no answer within {timeout:g} s"
+        else:
+            trips.append(reply.rtt_ms)
+            node = f" (node {ms_text(reply.node_ms)})" if reply.node_ms is not None else ""
+            line = f"{peer}: {ms_text(reply.rtt_ms)}{node}"
+        if not as_json:
+            print(line, flush=True)
+        if number < count:
+            time.sleep(max(0.0, began + interval - time.monotonic()))
+    summary = {
+        "peer": peer,
+        "sent": count,
+        "received": len(trips),
+        "rtt_ms": trips,
+        "min_ms": min(trips, default=None),
+        "avg_ms": sum(trips) / len(trips) if trips else None,
+        "max_ms": max(trips, default=None),
+    }
+    if as_json:
+        print_json(summary)
+    elif trips:
+        print(
+            f"{len(trips)} of {count} answered, min {ms_text(min(trips))},"
+            f" avg {ms_text(sum(trips) / len(trips))}, max {ms_text(max(trips))}"
+        )
+    if not trips:
+        raise ControlError(f"{peer} did not answer: see `nconnect status`")
+
+
+def version(as_json: JsonOption = False) -> None:
+    """Print the version."""
+    import platform
+
+    from nconnect import __version__
+    from nconnect.cli.output import print_json
+
+    if as_json:
+        print_json(
+            {"version": __version__, "python": platform.python_version(), "kernel": platform.release()}
+        )
+    else:
+        print(f"nconnect {__version__}")

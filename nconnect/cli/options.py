@@ -1,0 +1,79 @@
+"""Options that several commands share, and which configuration file a command is about."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Annotated, TypeVar
+
+import typer
+
+from nconnect.errors import ConfigError
+
+T = TypeVar("T")
+
+ConfigOption = Annotated[
+    Path | None,
+    typer.Option(
+        "-c",
+        "--config",
+        metavar="PATH",
+        help="The configuration file ($NCONNECT_CONFIG, else /etc/nconnect/nc0.toml).",
+        show_default=False,
+    ),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+
+
+def remember(ctx: typer.Context, config: Path | None) -> None:
+    """Keep a `-c` that was given before the command's name, for `chosen`."""
+    inherited = ctx.parent.obj if ctx.parent is not None else None
+    ctx.obj = config or inherited
+
+
+def chosen(ctx: typer.Context, config: Path | None) -> Path:
+    """The file that the command is about: its own `-c`, one given before it, or the default."""
+    from nconnect.io.config_file import choose_path
+
+    return choose_path(config or ctx.obj)
+
+
+def interface_at(path: Path) -> str:
+    """The interface of a file that need not exist. Raises `ConfigError` when the name cannot be one."""
+    from nconnect.config import check_interface_name
+    from nconnect.io.config_file import interface_of
+
+    return check_interface_name(interface_of(path))
+
+
+class Checks:
+    """Option values checked one after another, so that all mistakes are reported at once."""
+
+    def __init__(self) -> None:
+        self._problems: list[str] = []
+
+    def one(self, option: str, text: str, check: Callable[[str], T]) -> T | None:
+        try:
+            return check(text)
+        except ConfigError as error:
+            self._problems += [f"{option}: {problem}" for problem in error.problems]
+            return None
+
+    def many(
+        self, option: str, texts: Sequence[str] | None, check: Callable[[str], object]
+    ) -> tuple[str, ...]:
+        """The single texts of an option that takes commas and repetition, each checked."""
+        from nconnect.config import split_commas
+
+        found = split_commas(texts or ())
+        for text in found:
+            self.one(option, text, check)
+        return found
+
+    def problem(self, text: str) -> None:
+        self._problems.append(text)
+
+    def finish(self) -> None:
+        """Raise `ConfigError` when anything was wrong."""
+        if self._problems:
+            raise ConfigError(self._problems)

@@ -1,0 +1,348 @@
+"""`nconnect peer …`: the table of authorised keys, in the file and in the running daemon."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from nconnect.cli.options import Checks, ConfigOption, JsonOption, chosen, remember
+from nconnect.errors import ConfigError, UsageError
+
+if TYPE_CHECKING:
+    from nconnect.model import PeerConfig
+
+Values = list[str] | None
+
+NameArgument = Annotated[str, typer.Argument(metavar="NAME")]
+AllowedIpsOption = Annotated[
+    Values, typer.Option("--allowed-ips", metavar="PREFIX,…", help="What it may send from, and gets.")
+]
+AllowOption = Annotated[
+    Values,
+    typer.Option(
+        "--allow",
+        metavar="RULE,…",
+        help="What it may reach here: PREFIX[:PORT[-PORT]][/tcp|/udp|/icmp], all, or none.",
+    ),
+]
+ExpiresOption = Annotated[
+    str | None,
+    typer.Option("--expires", metavar="WHEN", help="When its access ends: 2026-12-31, 30d, never."),
+]
+KeyFileOption = Annotated[
+    Path | None,
+    typer.Option("--preshared-key-file", metavar="FILE", help="A file with 32 bytes as hex or base64."),
+]
+
+app = typer.Typer(help="The peers: who may come in, and what they may reach.", rich_markup_mode=None)
+
+
+@app.callback(invoke_without_command=True)
+def root(ctx: typer.Context, config: ConfigOption = None) -> None:
+    remember(ctx, config)
+    if ctx.invoked_subcommand is None:
+        typer.echo(ctx.get_help())
+
+
+@app.command("add")
+def add(
+    ctx: typer.Context,
+    name: NameArgument,
+    address: Annotated[str, typer.Argument(metavar="ADDRESS", help="What its `nconnect address` prints.")],
+    allowed_ips: AllowedIpsOption = None,
+    allow: AllowOption = None,
+    preshared_key_file: KeyFileOption = None,
+    expires: ExpiresOption = None,
+    config: ConfigOption = None,
+) -> None:
+    """Let a key in. It takes effect at once."""
+    from nconnect import config as values
+    from nconnect.cli.change import change_file
+    from nconnect.config_edit import add_peer
+
+    path = chosen(ctx, config)
+    checks = Checks()
+    checks.one("NAME", name, values.check_peer_name)
+    checks.one("ADDRESS", address, values.parse_peer_address)
+    prefixes = _prefixes(checks, allowed_ips)
+    if not prefixes:
+        checks.problem(
+            "--allowed-ips is missing: give the peer's addresses, such as 10.86.0.2/32,"
+            " and with a provider its subnets"
+        )
+    rules = _rules(checks, allow)
+    expires_at = _expiry(checks, expires)
+    key = None if preshared_key_file is None else _read_key(checks, preshared_key_file)
+    checks.finish()
+    outcome = change_file(
+        path,
+        lambda text: add_peer(
+            text,
+            name=name,
+            address=address.strip(),
+            allowed_ips=prefixes,
+            allow=rules,
+            preshared_key=key,
+            expires_at=expires_at,
+        ),
+    )
+    print(f"peer {name} added: {outcome.value}")
+
+
+@app.command("list")
+def list_peers(ctx: typer.Context, as_json: JsonOption = False, config: ConfigOption = None) -> None:
+    """List the peers."""
+    from nconnect.cli import output
+    from nconnect.io.config_file import load
+
+    checked = load(chosen(ctx, config))
+    states = _states(checked.interface)
+    if as_json:
+        output.print_json({"peers": [_peer_json(peer, states) for peer in checked.peers]})
+    elif not checked.peers:
+        print("there are no peers: add one with `nconnect peer add NAME ADDRESS --allowed-ips …`")
+    else:
+        rows = [
+            (
+                peer.name,
+                states.get(peer.name, "-"),
+                ", ".join(map(str, peer.allowed_ips)),
+                _allow_text(peer),
+                output.time_text(peer.expires_at),
+                str(peer.address),
+            )
+            for peer in checked.peers
+        ]
+        header = ("PEER", "STATE", "ALLOWED IPS", "MAY REACH", "EXPIRES", "ADDRESS")
+        print("\n".join(output.table(header, rows)))
+
+
+@app.command("show")
+def show(
+    ctx: typer.Context, name: NameArgument, as_json: JsonOption = False, config: ConfigOption = None
+) -> None:
+    """Show one peer."""
+    from nconnect.cli import output
+    from nconnect.io.config_file import load
+
+    checked = load(chosen(ctx, config))
+    peer = _find(checked.peers, name)
+    states = _states(checked.interface)
+    if as_json:
+        output.print_json(_peer_json(peer, states))
+        return
+    facts = {
+        "name": peer.name,
+        "address": str(peer.address),
+        "state": states.get(name, "not running"),
+        "allowed ips": ", ".join(map(str, peer.allowed_ips)),
+        "may reach": _allow_text(peer),
+        "preshared key": "yes" if peer.preshared_key else "no",
+        "expires": output.time_text(peer.expires_at),
+    }
+    print("\n".join(f"{key:<14} {value}" for key, value in facts.items()))
+
+
+@app.command("set")
+def set_values(
+    ctx: typer.Context,
+    name: NameArgument,
+    new_name: Annotated[str | None, typer.Option("--name", help="Call it something else.")] = None,
+    address: Annotated[str | None, typer.Option("--address", help="Its new NKN address.")] = None,
+    allowed_ips: AllowedIpsOption = None,
+    allow: AllowOption = None,
+    add_allow: Annotated[
+        Values, typer.Option("--add-allow", metavar="RULE,…", help="Let it reach this too.")
+    ] = None,
+    remove_allow: Annotated[
+        Values,
+        typer.Option("--remove-allow", metavar="RULE,…", help="Take this away from what it may reach."),
+    ] = None,
+    preshared_key_file: KeyFileOption = None,
+    no_preshared_key: Annotated[bool, typer.Option("--no-preshared-key", help="Use none.")] = False,
+    expires: ExpiresOption = None,
+    config: ConfigOption = None,
+) -> None:
+    """Change a peer. It takes effect at once; what is not named stays."""
+    from nconnect import config as values
+    from nconnect.cli.change import change_file
+    from nconnect.config_edit import KEEP, PeerChange, set_peer
+
+    given = (new_name, address, allowed_ips, allow, add_allow, remove_allow, preshared_key_file, expires)
+    if not any(value is not None for value in given) and not no_preshared_key:
+        raise UsageError("what is to change? Give an option: see `nconnect peer set --help`")
+    if allow is not None and (add_allow is not None or remove_allow is not None):
+        raise UsageError("--allow sets the whole list: give it without --add-allow and --remove-allow")
+    if preshared_key_file is not None and no_preshared_key:
+        raise UsageError("--preshared-key-file and --no-preshared-key contradict each other: give one")
+    path = chosen(ctx, config)
+    checks = Checks()
+    if new_name is not None:
+        checks.one("--name", new_name, values.check_peer_name)
+    if address is not None:
+        checks.one("--address", address, values.parse_peer_address)
+    prefixes = _prefixes(checks, allowed_ips)
+    if allowed_ips is not None and not prefixes:
+        checks.problem("--allowed-ips is empty: give a prefix, or remove the peer")
+    rules = _rules(checks, allow)
+    added = checks.many("--add-allow", add_allow, values.parse_allow_rule)
+    removed = checks.many("--remove-allow", remove_allow, values.parse_allow_rule)
+    expires_at = _expiry(checks, expires)
+    key = None if preshared_key_file is None else _read_key(checks, preshared_key_file)
+    checks.finish()
+
+    def change(text: str) -> str:
+        merged: Any = KEEP if allow is None else rules
+        if added or removed:
+            merged = _merge_allow(_allow_of(text, name), added, removed)
+        return set_peer(
+            text,
+            name,
+            PeerChange(
+                name=KEEP if new_name is None else new_name,
+                address=KEEP if address is None else address.strip(),
+                allowed_ips=KEEP if allowed_ips is None else prefixes,
+                allow=merged,
+                preshared_key=key if key is not None or no_preshared_key else KEEP,
+                expires_at=KEEP if expires is None else expires_at,
+            ),
+        )
+
+    outcome = change_file(path, change)
+    print(f"peer {new_name or name} set: {outcome.value}")
+
+
+@app.command("remove")
+def remove(ctx: typer.Context, name: NameArgument, config: ConfigOption = None) -> None:
+    """Shut a key out. It takes effect at once."""
+    from nconnect.cli.change import change_file
+    from nconnect.config_edit import remove_peer
+
+    outcome = change_file(chosen(ctx, config), lambda text: remove_peer(text, name))
+    print(f"peer {name} removed: {outcome.value}")
+
+
+def _prefixes(checks: Checks, texts: Values) -> tuple[str, ...]:
+    from nconnect.config import parse_prefixes
+
+    return checks.many("--allowed-ips", texts, lambda text: parse_prefixes([text]))
+
+
+def _rules(checks: Checks, texts: Values) -> tuple[str, ...] | None:
+    """The rules of `--allow`; None for `all` (also when absent), () for `none`."""
+    from nconnect.config import parse_allow_rule, split_commas
+
+    words = split_commas(texts or ())
+    if texts is None or words == ("all",):
+        return None
+    if words == ("none",):
+        return ()
+    if not words or "all" in words or "none" in words:
+        checks.problem("--allow: give rules, or the word all, or the word none")
+        return None
+    return checks.many("--allow", texts, parse_allow_rule)
+
+
+def _expiry(checks: Checks, text: str | None) -> float | None:
+    import time
+
+    from nconnect.config import parse_expires
+
+    return (
+        None if text is None else checks.one("--expires", text, lambda t: parse_expires(t, now=time.time()))
+    )
+
+
+def _read_key(checks: Checks, path: Path) -> str | None:
+    """A preshared key as hex; the file must be as secret as the configuration."""
+    from nconnect.config import parse_key
+    from nconnect.io.config_file import read
+
+    def check(name: str) -> str:
+        text = read(path)
+        try:
+            return parse_key(text).hex()
+        except ConfigError as error:
+            raise ConfigError(f"{name}: {error}") from None
+
+    return checks.one("--preshared-key-file", str(path), check)
+
+
+def _allow_of(text: str, name: str) -> tuple[str, ...] | None:
+    """The `allow` of a peer as the file has it; raises `ConfigError` when there is no such peer."""
+    import tomllib
+
+    from nconnect.config_edit import unknown_peer
+
+    try:
+        peers = tomllib.loads(text).get("peer", [])
+        found = {str(peer.get("name")): peer.get("allow") for peer in peers}
+    except (ValueError, AttributeError, TypeError):
+        return None  # the file itself is wrong, which the check of the result says better
+    if name not in found:
+        raise unknown_peer(name, found)
+    allow = found[name]
+    return None if allow is None else tuple(map(str, allow))
+
+
+def _merge_allow(
+    current: tuple[str, ...] | None, added: tuple[str, ...], removed: tuple[str, ...]
+) -> tuple[str, ...]:
+    from nconnect.config import parse_allow_rule
+
+    if current is None:
+        raise ConfigError(
+            "the peer may reach all that is provided: say with --allow what it may reach instead"
+        )
+    gone = {parse_allow_rule(text): text for text in removed}
+    have = [parse_allow_rule(text) for text in current]
+    for rule, text in gone.items():
+        if rule not in have:
+            raise ConfigError(
+                f"--remove-allow: {text} is not in the list, which is {', '.join(current) or 'empty'}"
+            )
+    kept = [text for text, rule in zip(current, have, strict=True) if rule not in gone]
+    kept += [text for text in added if parse_allow_rule(text) not in have]
+    return tuple(kept)
+
+
+def _find(peers: tuple[PeerConfig, ...], name: str) -> PeerConfig:
+    from nconnect.config_edit import unknown_peer
+
+    for peer in peers:
+        if peer.name == name:
+            return peer
+    raise unknown_peer(name, (peer.name for peer in peers))
+
+
+def _states(interface: str) -> dict[str, str]:
+    """The peers' states if a daemon runs and we may ask it."""
+    from nconnect.control.client import ControlClient
+    from nconnect.errors import ControlError
+
+    try:
+        return {peer.name: peer.state for peer in ControlClient(interface).status().peers}
+    except ControlError:
+        return {}
+
+
+def _allow_text(peer: PeerConfig) -> str:
+    from nconnect.config import format_allow_rule
+
+    return "all" if peer.allow is None else ", ".join(map(format_allow_rule, peer.allow)) or "nothing"
+
+
+def _peer_json(peer: PeerConfig, states: dict[str, str]) -> dict[str, Any]:
+    from nconnect.config import format_allow_rule
+
+    return {
+        "name": peer.name,
+        "address": str(peer.address),
+        "allowed_ips": [str(prefix) for prefix in peer.allowed_ips],
+        "allow": None if peer.allow is None else [format_allow_rule(rule) for rule in peer.allow],
+        "preshared_key": peer.preshared_key is not None,
+        "expires": peer.expires_at,
+        "state": states.get(peer.name),
+    }

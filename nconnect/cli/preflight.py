@@ -1,0 +1,67 @@
+"""What must hold on this machine before a daemon starts; each refusal is one line that says what to do."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from nconnect.errors import HostError
+from nconnect.io.paths import reason
+
+Ready = Callable[[], None]
+
+TUN_DEVICE = Path("/dev/net/tun")
+PROCESS_STATUS = Path("/proc/self/status")
+SYSTEM_PATH = "/usr/sbin:/sbin:/usr/local/sbin"
+CAP_NET_ADMIN = 12  # linux/capability.h
+
+
+def check() -> None:
+    """Raise `HostError` for the first thing that is missing: privilege, TUN device, nft."""
+    check_privilege()
+    check_tun()
+    check_nft()
+
+
+def check_privilege() -> None:
+    """CAP_NET_ADMIN, which root has unless it was taken from it (a container)."""
+    if not _effective_capabilities() >> CAP_NET_ADMIN & 1:
+        if os.geteuid() == 0:
+            raise HostError(
+                "root lacks CAP_NET_ADMIN here: start the container with --cap-add NET_ADMIN"
+                " --device /dev/net/tun"
+            )
+        raise HostError("the tunnel needs root (CAP_NET_ADMIN): try with sudo")
+
+
+def check_tun() -> None:
+    """The kernel's TUN driver, by opening its device."""
+    try:
+        os.close(os.open(TUN_DEVICE, os.O_RDWR | os.O_CLOEXEC))
+    except FileNotFoundError:
+        raise HostError(
+            f"{TUN_DEVICE} does not exist: load the driver with `modprobe tun`,"
+            " in a container start it with --device /dev/net/tun"
+        ) from None
+    except OSError as error:
+        if error.errno in (errno.ENODEV, errno.ENXIO):
+            raise HostError("this kernel has no TUN driver: load it with `modprobe tun`") from None
+        raise HostError(
+            f"{TUN_DEVICE} cannot be opened ({reason(error)}): allow this container the device"
+        ) from None
+
+
+def check_nft() -> None:
+    """The program that sets the firewall's rules."""
+    if shutil.which("nft", path=f"{os.environ.get('PATH', '')}:{SYSTEM_PATH}") is None:
+        raise HostError("the program nft is missing: install it with `apt install nftables`")
+
+
+def _effective_capabilities() -> int:
+    for line in PROCESS_STATUS.read_text().splitlines():
+        if line.startswith("CapEff:"):
+            return int(line.split()[1], 16)
+    return 0

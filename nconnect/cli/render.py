@@ -1,0 +1,145 @@
+"""A `Status` as text: what is wrong first, then the interface, its links, its peers, its routes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from nconnect.cli.output import bytes_text, duration_text, ms_text, table, time_text
+from nconnect.control.schema import PeerStatus, Status
+
+_GREEN, _YELLOW, _RED, _BOLD, _RESET = "\x1b[32m", "\x1b[33m", "\x1b[31m", "\x1b[1m", "\x1b[0m"
+_COLOUR_OF = {
+    "up": _GREEN,
+    "connecting": _YELLOW,
+    "handshaking": _YELLOW,
+    "stale": _YELLOW,
+    "down": _RED,
+    "expired": _RED,
+}
+
+Rates = Mapping[str, tuple[float, float]]  # by peer: bytes received and sent a second
+
+
+def status_text(status: Status, *, now: float, colour: bool = False, rates: Rates | None = None) -> str:
+    """The whole state for a person; `now` is the wall clock's time. With `rates` also what flows now."""
+    problems = problems_of(status, now)
+    lines = [_headline(status, len(problems), now)]
+    lines += [f"  ! {problem}" for problem in problems]
+    lines += ["", *_facts(status), "", *_links(status)]
+    if status.peers:
+        lines += ["", *_peers(status, now, rates)]
+    lines += _drops(status)
+    return "\n".join(_paint(line) for line in lines) if colour else "\n".join(lines)
+
+
+def problems_of(status: Status, now: float) -> list[str]:
+    """What is wrong, a sentence each, with what mends it if that is known; the daemon's own words first."""
+    found = list(status.problems)
+    for index, link in enumerate(status.links):
+        if link.state != "up":
+            why = f": {link.why}" if link.why else ""
+            what = "is connecting" if link.state == "connecting" else "is down, trying again"
+            found.append(f"link {index} to {link.node or 'no node yet'} {what}{why}")
+    for peer in status.peers:
+        if problem := _peer_problem(peer, now):
+            found.append(f"peer {peer.name} {problem}")
+    found += [f"route {skipped.route} is not set: {skipped.why}" for skipped in status.skipped_routes]
+    return found
+
+
+def _peer_problem(peer: PeerStatus, now: float) -> str | None:
+    match peer.state:
+        case "expired":
+            return f"may not pass any more: `nconnect peer set {peer.name} --expires never` lets it in again"
+        case "handshaking":
+            return "does not answer yet: is the other side up, and is this device among its peers?"
+        case "stale":
+            return "has gone silent: is the other side still up?"
+    if peer.expires is not None and 0 < peer.expires - now < 86_400:
+        return (
+            f"expires in {duration_text(peer.expires - now)}: `nconnect peer set {peer.name} --expires 30d`"
+        )
+    return None
+
+
+def _headline(status: Status, problems: int, now: float) -> str:
+    trouble = f": {problems} problem{'s' if problems > 1 else ''}" if problems else ""
+    since = f" for {duration_text(now - status.started_at)}" if status.started_at is not None else ""
+    return f"{status.interface} is running{since}{trouble}"
+
+
+def _facts(status: Status) -> list[str]:
+    facts = {
+        "addresses": ", ".join(status.addresses),
+        "address": status.address,
+        "public key": status.public_key,
+        "routes": ", ".join(status.routes) or "none",
+    }
+    return [f"{name:<11} {value}" for name, value in facts.items() if value]
+
+
+def _links(status: Status) -> list[str]:
+    rows = [
+        (str(i), link.node or "-", link.state, ms_text(link.rtt_ms), str(link.reconnects))
+        for i, link in enumerate(status.links)
+    ]
+    return table(("LINK", "NODE", "STATE", "ROUND TRIP", "RECONNECTS"), rows, right=(3, 4))
+
+
+def _peers(status: Status, now: float, rates: Rates | None) -> list[str]:
+    header = ["PEER", "STATE", "HANDSHAKE", "ROUND TRIP", "RECEIVED", "SENT", "ALLOWED IPS"]
+    rows = []
+    for peer in status.peers:
+        row = [
+            peer.name,
+            peer.state,
+            _handshake(peer, now),
+            ms_text(peer.rtt_ms),
+            bytes_text(peer.rx_bytes),
+            bytes_text(peer.tx_bytes),
+            ", ".join(peer.allowed_ips),
+        ]
+        if rates is not None:
+            rx, tx = rates.get(peer.name, (0.0, 0.0))
+            row[4] += f" ({bytes_text(rx)}/s)"
+            row[5] += f" ({bytes_text(tx)}/s)"
+        rows.append(row)
+    lines = table(header, rows, right=(3, 4, 5))
+    limited = [p for p in status.peers if p.allow is not None or p.expires is not None]
+    for peer in limited:
+        allow = "all" if peer.allow is None else ", ".join(peer.allow) or "nothing"
+        expires = f", expires {time_text(peer.expires)}" if peer.expires is not None else ""
+        lines.append(f"  {peer.name} may reach {allow}{expires}")
+    return lines
+
+
+def _handshake(peer: PeerStatus, now: float) -> str:
+    if peer.handshake_age_s is not None:
+        return f"{duration_text(peer.handshake_age_s)} ago"
+    if peer.last_handshake_at is not None:
+        return f"{duration_text(now - peer.last_handshake_at)} ago"
+    return "never"
+
+
+def _drops(status: Status) -> list[str]:
+    owners: list[tuple[str, Mapping[str, int]]] = [("", status.drops)]
+    owners += [(f" of {peer.name}", peer.drops) for peer in status.peers]
+    lines = []
+    for owner, drops in owners:
+        counts = ", ".join(f"{reason} {count}" for reason, count in sorted(drops.items()) if count)
+        if counts:
+            lines.append(f"dropped{owner}: {counts}")
+    return ["", *lines] if lines else []
+
+
+def _paint(line: str) -> str:
+    """Colours for a terminal: headers bold, problems yellow, states by their word."""
+    if line.startswith("  ! "):
+        return f"{_YELLOW}{line}{_RESET}"
+    if line.startswith(("LINK ", "PEER ")):
+        return f"{_BOLD}{line}{_RESET}"
+    for state, colour in _COLOUR_OF.items():
+        before, found, after = line.partition(f"  {state} ")
+        if found:
+            return f"{before}  {colour}{state}{_RESET} {after}"
+    return line

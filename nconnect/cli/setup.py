@@ -1,0 +1,106 @@
+"""`nconnect init`: a new identity and its configuration."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from nconnect.cli.options import Checks, ConfigOption, chosen, interface_at
+from nconnect.errors import UsageError
+
+Values = list[str] | None
+
+
+def init(
+    ctx: typer.Context,
+    address: Annotated[
+        Values, typer.Option(metavar="IP/LEN", help="This device's address in the tunnel: 10.86.0.1/24.")
+    ] = None,
+    identifier: Annotated[
+        str | None, typer.Option(help="The first part of the NKN address. [default: the host's name]")
+    ] = None,
+    provide: Annotated[
+        Values, typer.Option(metavar="PREFIX[=SEEN]", help="A subnet to offer to peers: 192.168.50.0/24.")
+    ] = None,
+    service: Annotated[
+        Values, typer.Option(metavar="PORT/PROTO", help="A port of this machine to offer: 8000/tcp.")
+    ] = None,
+    expose: Annotated[
+        Values, typer.Option(metavar="HOST:PORT", help="A loopback server to offer: 127.0.0.1:11434.")
+    ] = None,
+    seed_rpc: Annotated[
+        Values, typer.Option(metavar="URL", help="A node's RPC. [default: the public network's seeds]")
+    ] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Overwrite a file; the old identity is lost.")
+    ] = False,
+    config: ConfigOption = None,
+) -> None:
+    """Make this device's identity and configuration."""
+    import os
+
+    from nconnect import config as values
+    from nconnect.config_edit import new_file
+    from nconnect.io import config_file
+
+    path = chosen(ctx, config)
+    interface_at(path)
+    if not address:
+        raise UsageError(
+            "which address has this device in the tunnel? Give --address 10.86.0.1/24 on the provider,"
+            " --address 10.86.0.2/24 on the user's side"
+        )
+    checks = Checks()
+    name = default_identifier() if identifier is None else identifier
+    checks.one("--identifier", name, values.check_identifier)
+    lists = {
+        "address": checks.many("--address", address, lambda text: values.parse_addresses([text])),
+        "provide": checks.many("--provide", provide, values.parse_subnet),
+        "services": checks.many("--service", service, values.parse_service),
+        "expose": checks.many("--expose", expose, values.parse_expose),
+        "seed_rpc": checks.many("--seed-rpc", seed_rpc, values.parse_seed_rpc),
+    }
+    checks.finish()
+    text = new_file(seed=os.urandom(32), identifier=name, **lists)
+    made = config_file.check(path, text)
+    config_file.create(path, text, force=force)
+    print(f"made {path}, interface {made.interface}")
+    _print_next_steps(path, str(own_address(made.seed, made.identifier)), lists["address"], lists["provide"])
+
+
+def default_identifier() -> str:
+    """The host's name, as far as it can stand in an NKN address."""
+    import re
+    import socket
+
+    name = re.sub(r"[^A-Za-z0-9_-]+", "-", socket.gethostname().partition(".")[0]).strip("-")
+    return name[:63] if name and not re.fullmatch(r"__\d+__", name) else "nconnect"
+
+
+def own_address(seed: bytes, identifier: str) -> object:
+    """The NKN address of a seed (an `NknAddress`)."""
+    from nconnect.crypto.keys import Identity
+    from nconnect.model import NknAddress
+
+    return NknAddress(identifier, Identity(seed).public_key)
+
+
+def _print_next_steps(path: Path, address: str, own: tuple[str, ...], provide: tuple[str, ...]) -> None:
+    from ipaddress import ip_interface
+
+    from nconnect.io.config_file import default_path
+
+    option = "" if path == default_path() else f" -c {path}"
+    hosts = [f"{i.ip}/{i.ip.max_prefixlen}" for i in map(ip_interface, own)]
+    seen = [subnet.rpartition("=")[2] for subnet in provide]
+    name = address.rpartition(".")[0].replace(".", "-") or "provider"
+    theirs = "IP/32" if provide else "IP/32,SUBNET"
+    there = f"nconnect peer add {name} {address} --allowed-ips {','.join([*hosts, *seen])}"
+    here = f"nconnect{option} peer add NAME ADDRESS --allowed-ips {theirs}"
+    print(f"its address is {address}")
+    print("next:")
+    print(f"  {there}    (on the other side)")
+    print(f"  {here}    (here, with the other side's address)")
+    print(f"  sudo nconnect{option} up")
