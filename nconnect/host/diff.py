@@ -1,0 +1,121 @@
+"""From what is there to what shall be there: ordered operations, each with its undo.
+
+The firewall comes first and forwarding last, so nothing is open for a moment; what is new comes before what
+is old goes, so a changed route leaves no gap. Applied to its own result, the diff is empty.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from nconnect.host.plan import HostState
+from nconnect.host.ruleset import Ruleset
+from nconnect.model import InterfaceAddress, Prefix
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What is there of ours. `ruleset` None: not known, or not there: it must be loaded whole."""
+
+    mtu: int
+    up: bool
+    addresses: tuple[InterfaceAddress, ...] = ()
+    routes: tuple[Prefix, ...] = ()
+    sysctls: Mapping[str, str] = field(default_factory=dict)
+    ruleset: Ruleset | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SetLink:
+    interface: str
+    mtu: int
+    up: bool
+
+
+@dataclass(frozen=True, slots=True)
+class AddAddress:
+    interface: str
+    address: InterfaceAddress
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteAddress:
+    interface: str
+    address: InterfaceAddress
+
+
+@dataclass(frozen=True, slots=True)
+class AddRoute:
+    interface: str
+    prefix: Prefix
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteRoute:
+    interface: str
+    prefix: Prefix
+
+
+@dataclass(frozen=True, slots=True)
+class SetSysctl:
+    name: str
+    before: str | None  # None: this kernel does not have it
+    value: str
+    remember: bool  # whether remove() must put `before` back
+
+
+@dataclass(frozen=True, slots=True)
+class LoadRuleset:
+    """`new` None: the table is removed."""
+
+    table: str
+    old: Ruleset | None
+    new: Ruleset | None
+
+
+Operation = SetLink | AddAddress | DeleteAddress | AddRoute | DeleteRoute | SetSysctl | LoadRuleset
+
+
+def diff(reading: Reading, wanted: HostState) -> tuple[Operation, ...]:
+    """What must be done, in this order, so that `wanted` is there."""
+    name = wanted.interface
+    operations: list[Operation] = []
+    if reading.ruleset != wanted.ruleset:
+        operations.append(LoadRuleset(wanted.ruleset.table, reading.ruleset, wanted.ruleset))
+    operations += _sysctls(reading, wanted.device_sysctls, remember=False)
+    if (reading.mtu, reading.up) != (wanted.mtu, True):
+        operations.append(SetLink(name, wanted.mtu, True))
+    operations += [AddAddress(name, a) for a in wanted.addresses if a not in reading.addresses]
+    operations += [AddRoute(name, r) for r in wanted.routes if r not in reading.routes]
+    operations += [DeleteRoute(name, r) for r in reading.routes if r not in wanted.routes]
+    operations += [DeleteAddress(name, a) for a in reading.addresses if a not in wanted.addresses]
+    operations += _sysctls(reading, wanted.sysctls, remember=True)
+    return tuple(operations)
+
+
+def undo(operation: Operation, reading: Reading) -> Operation | None:
+    """What takes an operation back; None when nothing need be done. `reading` is from before the diff."""
+    match operation:
+        case SetLink(interface):
+            return SetLink(interface, reading.mtu, reading.up)
+        case AddAddress(interface, address):
+            return DeleteAddress(interface, address)
+        case DeleteAddress(interface, address):
+            return AddAddress(interface, address)
+        case AddRoute(interface, prefix):
+            return DeleteRoute(interface, prefix)
+        case DeleteRoute(interface, prefix):
+            return AddRoute(interface, prefix)
+        case SetSysctl(name, before, value, remember):
+            return None if before is None else SetSysctl(name, value, before, remember)
+        case LoadRuleset(table, old, _):
+            return LoadRuleset(table, None, old)
+
+
+def _sysctls(reading: Reading, wanted: tuple[tuple[str, str], ...], *, remember: bool) -> list[Operation]:
+    return [
+        SetSysctl(name, reading.sysctls.get(name), value, remember)
+        for name, value in wanted
+        if reading.sysctls.get(name) != value
+    ]

@@ -1,0 +1,371 @@
+"""The firewall: which packets may pass between the tunnel and this machine, and its networks.
+
+One table. What comes out of the tunnel:
+
+```
+prerouting  raw      source unknown: drop; loopback destination: drop; SEEN -> REAL (mapped subnets)
+            dstnat   tunnel address and exposed port -> loopback
+input       tunnel_in      services: judged; replies and errors to what this side opened; ping; judged
+forward     tunnel_across  replies and errors to what this side opened; not provided: refused; judged
+```
+
+and what goes into it: replies; from other machines new connections only where this side provides nothing
+(a container on the user's device) or says `inbound`. A connection is judged by every packet that its opener
+sends, never by an `established` that remembers an older rule: a revoked one dies at the next packet.
+
+Each chain that a packet can end in refuses; the base chains drop behind it, should that ever be wrong.
+
+A side that provides nothing accepts no connection from its peers (a ping neither), unless `inbound`.
+A side that provides anything opens nothing else of itself by `inbound`.
+
+`allow`: absent, all that is provided and the services; a list, these alone. An entry that is one address
+names it, be it the provider's own; a wider one gives, of the provider's own addresses in it, the services
+only.
+Every peer may ping the tunnel addresses. Mapped subnets: entries may use the address that peers see.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from ipaddress import IPv4Address, IPv4Network, IPv6Network, ip_address
+
+from nconnect.host import expressions as e
+from nconnect.host.intervals import AddressRange, merged_ranges, owned_ranges
+from nconnect.host.ruleset import AddressMap, AddressSet, Chain, Hook, Json, Rule, Ruleset, table_name
+from nconnect.model import AllowRule, Config, Exposed, PeerConfig, Prefix, ProvidedSubnet
+
+VERSIONS = (4, 6)
+EVERYTHING = "accept"
+SERVICES = "jump services"
+# Netfilter's own places (uapi/linux/netfilter_ipv4.h); REAL -> SEEN comes after source NAT.
+_RAW, _MANGLE, _DSTNAT, _FILTER, _SRCNAT, _AFTER_SRCNAT = -300, -150, -100, 0, 100, 300
+_OPENING = ("fin", "syn", "rst", "ack")  # of these, only SYN is set in a connection's first segment
+
+
+def provides(config: Config) -> bool:
+    """Whether this side offers anything to its peers."""
+    return bool(config.provide.subnets or config.provide.services or config.provide.expose)
+
+
+def reachable_exposed(config: Config) -> tuple[Exposed, ...]:
+    """The exposed servers that destination NAT can reach: on IPv4 loopback, by an IPv4 tunnel address.
+
+    Linux has no `route_localnet` for IPv6.
+    """
+    if not any(address.version == 4 for address in config.address):
+        return ()
+    return tuple(server for server in config.provide.expose if loopback_of(server) is not None)
+
+
+def loopback_of(server: Exposed) -> IPv4Address | None:
+    """The IPv4 loopback address of an exposed server; None when it has none."""
+    if server.host == "localhost":
+        return IPv4Address("127.0.0.1")
+    try:
+        parsed = ip_address(server.host)
+    except ValueError:
+        return None
+    return parsed if isinstance(parsed, IPv4Address) and parsed.is_loopback else None
+
+
+def peer_id(peer: PeerConfig) -> str:
+    """A short name for a peer's chains and counter, the same as long as its address is."""
+    return hashlib.sha256(str(peer.address).encode()).hexdigest()[:16]
+
+
+def ruleset(config: Config) -> Ruleset:
+    """The table that a configuration asks for."""
+    exposed = reachable_exposed(config)
+    owned = [(prefix, peer) for peer in config.peers for prefix in peer.allowed_ips]
+    chains = _base_chains(config.interface) | {
+        "raw": _raw(config),
+        "tunnel_in": Chain(_local_rules(config, exposed)),
+        "tunnel_across": Chain(_across_rules(config)),
+        "into_tunnel": Chain(_into_rules(config)),
+        "judge_in": Chain(_judged_by("local")),
+        "judge_across": Chain(_judged_by("across")),
+        "services": Chain(_service_rules(config, exposed)),
+        "refuse": Chain(_refusal()),
+        "mss": _mss(config),
+    }
+    chains |= _address_translation(config, exposed)
+    for peer in config.peers:
+        if peer.allow:
+            chains[f"across_{peer_id(peer)}"] = Chain(
+                tuple(_across_allowed(peer.allow, config.provide.subnets))
+            )
+            chains[f"local_{peer_id(peer)}"] = Chain(
+                tuple(_local_allowed(peer.allow, config.provide.subnets, exposed))
+            )
+    sets: dict[str, AddressSet] = {}
+    maps: dict[str, AddressMap] = {}
+    real = [subnet.real for subnet in config.provide.subnets]
+    for version in VERSIONS:
+        owners = owned_ranges(((prefix, peer_id(peer)) for prefix, peer in owned), version)
+        by_id = {peer_id(peer): peer for peer in config.peers}
+        sets[f"sources{version}"] = AddressSet(version, merged_ranges((p for p, _ in owned), version))
+        sets[f"provided{version}"] = AddressSet(version, merged_ranges(real, version))
+        maps[f"across{version}"] = AddressMap(
+            version, "verdict", _verdicts(owners, by_id, EVERYTHING, "across_{}")
+        )
+        maps[f"local{version}"] = AddressMap(
+            version, "verdict", _verdicts(owners, by_id, SERVICES, "local_{}")
+        )
+        maps[f"refused{version}"] = AddressMap(
+            version, "counter", {at: f"refused_{owner}" for at, owner in owners.items()}
+        )
+    counters = {f"refused_{peer_id(peer)}": peer.name for peer in config.peers}
+    return Ruleset(table_name(config.interface), chains, sets, maps, counters)
+
+
+def _verdicts(
+    owners: dict[AddressRange, str], by_id: dict[str, PeerConfig], unlimited: str, chain: str
+) -> dict[AddressRange, str]:
+    """An empty `allow` has no element, and so falls through to the refusal."""
+    result = {}
+    for addresses, owner in owners.items():
+        allow = by_id[owner].allow
+        if allow is None:
+            result[addresses] = unlimited
+        elif allow:
+            result[addresses] = "jump " + chain.format(owner)
+    return result
+
+
+def _base_chains(interface: str) -> dict[str, Chain]:
+    entering = e.from_interface(interface)
+    leaving = e.to_interface(interface)
+    # After a revocation has flushed its connections, conntrack would take the next segment of the local
+    # server for a new connection of ours, and let the peer's answers in: a first segment must look like one.
+    stale = e.tcp_flags_are_not(("syn",), _OPENING)
+    return {
+        "input": Chain(
+            ((entering, e.jump("tunnel_in")), (entering, e.DROP)), Hook("filter", "input", _FILTER)
+        ),
+        "forward": Chain(
+            (
+                (entering, e.jump("tunnel_across")),
+                (entering, e.DROP),
+                (leaving, e.jump("into_tunnel")),
+            ),
+            Hook("filter", "forward", _FILTER),
+        ),
+        "output": Chain(
+            ((leaving, e.in_state("new"), stale, *_TCP_RESET),), Hook("filter", "output", _FILTER)
+        ),
+    }
+
+
+# Neither passed (source NAT would leave them as they are) nor refused: a reset for a late duplicate would end
+# a healthy connection.
+_INVALID: Rule = (e.in_state("invalid"), e.DROP)
+_TCP_RESET: Rule = (e.match(e.meta("l4proto"), "tcp"), {"reject": {"type": "tcp reset"}})
+
+
+def _raw(config: Config) -> Chain:
+    """Before connection tracking: who is not a peer, and what could never be answered, goes no further."""
+    entering = e.from_interface(config.interface)
+    rules: list[Rule] = []
+    for version in VERSIONS:
+        rules.append((entering, e.match(e.address(version, "saddr"), f"@sources{version}", "!="), e.DROP))
+    # With route_localnet (for `expose`) the kernel itself would no longer refuse these.
+    rules.append((entering, e.in_prefix(e.address(4, "daddr"), IPv4Network("127.0.0.0/8")), e.DROP))
+    rules.append((entering, e.in_prefix(e.address(6, "daddr"), IPv6Network("::1/128")), e.DROP))
+    for subnet in _mapped(config.provide.subnets):
+        version = subnet.seen.version
+        rules.append(
+            (
+                entering,
+                e.in_prefix(e.address(version, "daddr"), subnet.seen),
+                e.move_prefix(version, "daddr", subnet.real),
+                e.ACCEPT,  # or another map could move it on
+            )
+        )
+    return Chain(tuple(rules), Hook("filter", "prerouting", _RAW))
+
+
+def _address_translation(config: Config, exposed: tuple[Exposed, ...]) -> dict[str, Chain]:
+    """NAT chains exist only where they are used: each costs a look at every new connection of the machine."""
+    interface = config.interface
+    entering, leaving = e.from_interface(interface), e.to_interface(interface)
+    chains: dict[str, Chain] = {}
+    if config.provide.subnets and config.provide.masquerade:
+        out = e.match(e.meta("oifname"), interface, "!=")
+        chains["srcnat"] = Chain(
+            ((entering, out, {"masquerade": None}),), Hook("nat", "postrouting", _SRCNAT)
+        )
+    if exposed:
+        rules: list[Rule] = []
+        for address in config.address:
+            for server in exposed:
+                loopback = loopback_of(server)
+                if address.version == 4 and loopback is not None:
+                    to = {"dnat": {"family": "ip", "addr": str(loopback), "port": server.port}}
+                    at = e.match(e.address(4, "daddr"), str(address.ip))
+                    rules.append((entering, at, *e.ports_are("tcp", (server.port, server.port)), to))
+        chains["dstnat"] = Chain(tuple(rules), Hook("nat", "prerouting", _DSTNAT))
+    mapped = _mapped(config.provide.subnets)
+    if mapped:
+        chains["seen"] = Chain(
+            tuple(
+                (
+                    leaving,
+                    e.in_prefix(e.address(subnet.real.version, "saddr"), subnet.real),
+                    e.move_prefix(subnet.real.version, "saddr", subnet.seen),
+                    e.ACCEPT,
+                )
+                for subnet in mapped
+            ),
+            Hook("filter", "postrouting", _AFTER_SRCNAT),
+        )
+    return chains
+
+
+def _mapped(subnets: Iterable[ProvidedSubnet]) -> list[ProvidedSubnet]:
+    return [subnet for subnet in subnets if subnet.real != subnet.seen]
+
+
+def _answers() -> list[Rule]:
+    """What belongs to connections that this side opened, and ICMP errors about packets of the tunnel's."""
+    rules: list[Rule] = [(e.in_reply_direction(), e.in_state("established"), e.ACCEPT)]
+    for version in VERSIONS:
+        # Which connection an error relates to is its sender's word: it must at least be one of the tunnel's.
+        for end in (e.original_address(version, "saddr"), e.reply_address(version, "saddr")):
+            rules.append(
+                (
+                    e.in_state("related"),
+                    e.icmp_error(version),
+                    e.match(end, f"@sources{version}"),
+                    e.ACCEPT,
+                )
+            )
+    return rules
+
+
+def _local_rules(config: Config, exposed: tuple[Exposed, ...]) -> tuple[Rule, ...]:
+    """To this machine itself."""
+    to_us = e.match({"fib": {"result": "type", "flags": ["daddr"]}}, "local", "!=")
+    rules: list[Rule] = [(to_us, e.DROP)]  # broadcast and multicast
+    if not provides(config):
+        rules += _answers()
+        rules.append((e.ACCEPT,) if config.inbound else (e.jump("refuse"),))
+        return tuple(rules)
+    # Before the answers: what a flushed connection's server still sends must not turn it into one of ours.
+    for service in config.provide.services:
+        rules.append((*e.ports_are(service.protocol, service.ports), e.jump("judge_in")))
+    if exposed:
+        rules.append((e.in_state("new", "established"), *_exposed_now(), e.jump("judge_in")))
+    rules.append(_INVALID)
+    rules += _answers()
+    for address in config.address:
+        at = e.match(e.address(address.version, "daddr"), str(address.ip))
+        rules.append((at, e.echo_request(address.version), e.ACCEPT))
+    rules.append((e.jump("judge_in"),))
+    return tuple(rules)
+
+
+def _exposed_now() -> list[Json]:
+    """The destination was the tunnel address and is loopback now."""
+    loopback = e.in_prefix(e.address(4, "daddr"), IPv4Network("127.0.0.0/8"))
+    return [loopback, e.translated_destination()]
+
+
+def _across_rules(config: Config) -> tuple[Rule, ...]:
+    """Through this machine to another one."""
+    rules = [_INVALID, *_answers()]
+    rules.append((e.to_interface(config.interface), e.jump("refuse")))  # from peer to peer
+    for version in VERSIONS:
+        rules.append((e.match(e.address(version, "daddr"), f"@provided{version}", "!="), e.jump("refuse")))
+    rules.append((e.jump("judge_across"),))
+    return tuple(rules)
+
+
+def _into_rules(config: Config) -> tuple[Rule, ...]:
+    """From another machine into the tunnel."""
+    rules: list[Rule] = [_INVALID, (e.in_reply_direction(), e.in_state("established"), e.ACCEPT)]
+    rules.append((e.in_state("related"), e.ACCEPT))
+    if config.inbound or not provides(config):
+        rules.append((e.in_state("new"), e.tcp_flags_are_not(("syn",), _OPENING), *_TCP_RESET))
+        rules.append((e.in_state("new", "established"), e.ACCEPT))
+    rules += _reject()
+    return tuple(rules)
+
+
+def _judged_by(maps: str) -> tuple[Rule, ...]:
+    """The peer's own chain, found by its source address; it accepts or returns."""
+    rules: list[Rule] = []
+    for version in VERSIONS:
+        rules.append(({"vmap": {"key": e.address(version, "saddr"), "data": f"@{maps}{version}"}},))
+    rules.append((e.jump("refuse"),))
+    return tuple(rules)
+
+
+def _service_rules(config: Config, exposed: tuple[Exposed, ...]) -> tuple[Rule, ...]:
+    rules: list[Rule] = [(e.echo_request(version), e.ACCEPT) for version in VERSIONS]
+    rules += [(*e.ports_are(s.protocol, s.ports), e.ACCEPT) for s in config.provide.services]
+    rules += [(*_exposed_now(), *e.ports_are("tcp", (s.port, s.port)), e.ACCEPT) for s in exposed]
+    return tuple(rules)
+
+
+def _across_allowed(allow: Iterable[AllowRule], subnets: tuple[ProvidedSubnet, ...]) -> Iterable[Rule]:
+    for entry in allow:
+        prefix = _real(entry.prefix, subnets)
+        at = e.in_prefix(e.address(prefix.version, "daddr"), prefix)
+        yield (at, *e.ports_are(entry.protocol, entry.ports), e.ACCEPT)
+
+
+def _local_allowed(
+    allow: Iterable[AllowRule], subnets: tuple[ProvidedSubnet, ...], exposed: tuple[Exposed, ...]
+) -> Iterable[Rule]:
+    for entry in allow:
+        prefix = _real(entry.prefix, subnets)
+        named = prefix.prefixlen == prefix.max_prefixlen
+        verdict = e.ACCEPT if named else e.jump("services")
+        ports = e.ports_are(entry.protocol, entry.ports)
+        yield (e.in_prefix(e.address(prefix.version, "daddr"), prefix), *ports, verdict)
+        if exposed and prefix.version == 4:
+            asked_for = e.in_prefix(e.original_address(4, "daddr"), entry.prefix)
+            yield (*_exposed_now(), asked_for, *ports, verdict)
+
+
+def _real(prefix: Prefix, subnets: tuple[ProvidedSubnet, ...]) -> Prefix:
+    """A prefix that peers see under another address, as it is in truth; others as they are."""
+    for subnet in subnets:
+        if (
+            subnet.real != subnet.seen
+            and prefix.version == subnet.seen.version
+            and prefix.prefixlen >= subnet.seen.prefixlen
+            and prefix.network_address in subnet.seen
+        ):
+            host_bits = int(prefix.network_address) & int(subnet.seen.hostmask)
+            moved = int(subnet.real.network_address) | host_bits
+            return type(prefix)((moved, prefix.prefixlen))
+    return prefix
+
+
+def _refusal() -> tuple[Rule, ...]:
+    counted: list[Rule] = []
+    for version in VERSIONS:
+        counted.append(
+            ({"counter": {"map": {"key": e.address(version, "saddr"), "data": f"@refused{version}"}}},)
+        )
+    return (*counted, *_reject())
+
+
+def _reject() -> tuple[Rule, ...]:
+    return (_TCP_RESET, ({"reject": {"type": "icmpx", "expr": "admin-prohibited"}},))
+
+
+def _mss(config: Config) -> Chain:
+    """Segments cut to the path, in both directions; `[provide] mtu` where the path's is not known here."""
+    rules: list[Rule] = []
+    for side in (e.from_interface(config.interface), e.to_interface(config.interface)):
+        opening = e.tcp_flags_are(("syn",), ("syn", "rst"))
+        rules.append((side, opening, e.set_mss({"rt": {"key": "mtu"}})))
+        if config.provide.mtu is not None:
+            for version in VERSIONS:
+                size = config.provide.mtu - (40 if version == 4 else 60)
+                of_version = e.match(e.meta("nfproto"), f"ipv{version}")
+                rules.append((side, opening, of_version, e.match(e.MSS, size, ">"), e.set_mss(size)))
+    return Chain(tuple(rules), Hook("filter", "forward", _MANGLE))

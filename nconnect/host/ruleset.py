@@ -1,0 +1,237 @@
+"""One nftables table as a value, and the transactions (nft's JSON) that lead from one value to another.
+
+A transaction is atomic in the kernel. `transactions(old, new)` never leaves a moment in which something that
+stands in both is missing: chains that are new come first, then one transaction switches rules, sets and maps
+over, then what nobody refers to any more goes. nft 1.0.6 (Debian 12) refuses a map element that jumps to a
+chain made together with it, which asks for the same order.
+
+Schema: libnftables-json(5).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
+
+from nconnect.host.intervals import AddressRange
+
+Json = dict[str, Any]
+Rule = tuple[Json, ...]  # the statements of one rule
+
+FAMILY = "inet"
+TABLE_PREFIX = "nconnect_"
+_ESCAPED = re.compile(rb"_(_|[0-9a-f]{2})")
+
+
+@dataclass(frozen=True, slots=True)
+class Hook:
+    """Where a base chain hangs. Its policy is always accept: it judges the packets of our interface only."""
+
+    kind: str  # "filter" or "nat"
+    hook: str  # "prerouting", "input", "forward", "output" or "postrouting"
+    priority: int
+
+
+@dataclass(frozen=True, slots=True)
+class Chain:
+    rules: tuple[Rule, ...]
+    hook: Hook | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class AddressSet:
+    """An interval set of addresses of one IP version."""
+
+    version: int
+    elements: tuple[AddressRange, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class AddressMap:
+    """An interval map from addresses of one IP version to verdicts, or to the names of counters.
+
+    A target is "accept", "jump CHAIN", or the name of a counter.
+    """
+
+    version: int
+    data: str  # "verdict" or "counter"
+    elements: Mapping[AddressRange, str]
+
+
+def _empty() -> Mapping[str, Any]:
+    return MappingProxyType({})
+
+
+@dataclass(frozen=True, slots=True)
+class Ruleset:
+    """All that our table holds. `peers` names the peer behind each chain and counter id."""
+
+    table: str
+    chains: Mapping[str, Chain] = field(default_factory=_empty)
+    sets: Mapping[str, AddressSet] = field(default_factory=_empty)
+    maps: Mapping[str, AddressMap] = field(default_factory=_empty)
+    counters: Mapping[str, str] = field(default_factory=_empty)  # counter -> name of its peer
+
+
+def table_name(interface: str) -> str:
+    """The table of an interface. No two interfaces share one: `_` and odd characters are escaped."""
+    escaped = "".join(
+        chr(byte) if chr(byte).isascii() and chr(byte).isalnum() else "__" if byte == 0x5F else f"_{byte:02x}"
+        for byte in interface.encode()
+    )
+    return TABLE_PREFIX + escaped
+
+
+def interface_of(table: str) -> str | None:
+    """The interface to which a table belongs; None for a table that is not ours."""
+    if not table.startswith(TABLE_PREFIX):
+        return None
+
+    def plain(match: re.Match[bytes]) -> bytes:
+        code = match.group(1)
+        return b"_" if code == b"_" else bytes([int(code, 16)])
+
+    return _ESCAPED.sub(plain, table.removeprefix(TABLE_PREFIX).encode()).decode(errors="replace")
+
+
+def transactions(old: Ruleset | None, new: Ruleset) -> list[list[Json]]:
+    """What `nft -j -f -` must be given, in order. `old` None: whatever bears the table's name is replaced."""
+    table = {"family": FAMILY, "name": new.table}
+    first: list[Json] = []
+    if old is None:
+        # The first `add` makes the `delete` succeed when there was no table.
+        first += [{"add": {"table": table}}, {"delete": {"table": table}}, {"add": {"table": table}}]
+        old = Ruleset(new.table)
+    first += _additions(old, new)
+    result = [first, _switch(old, new), _removals(old, new)]
+    return [commands for commands in result if commands]
+
+
+def deletion(table: str) -> list[Json]:
+    """The transaction that removes a table, and succeeds when there is none."""
+    name = {"family": FAMILY, "name": table}
+    return [{"add": {"table": name}}, {"delete": {"table": name}}]
+
+
+def _additions(old: Ruleset, new: Ruleset) -> list[Json]:
+    """What nothing refers to yet. Regular chains are all declared before any rule that jumps to them."""
+    table = new.table
+    chains: list[Json] = []
+    rules: list[Json] = []
+    for name, chain in new.chains.items():
+        if name in old.chains:
+            continue
+        declared: Json = {"family": FAMILY, "table": table, "name": name}
+        if chain.hook is not None:
+            declared |= {
+                "type": chain.hook.kind,
+                "hook": chain.hook.hook,
+                "prio": chain.hook.priority,
+                "policy": "accept",
+            }
+        chains.append({"add": {"chain": declared}})
+        rules += [_rule(table, name, rule) for rule in chain.rules]
+    holders: list[Json] = []
+    for name in new.counters:
+        if name not in old.counters:
+            holders.append({"add": {"counter": {"family": FAMILY, "table": table, "name": name}}})
+    for name, addresses in new.sets.items():
+        if name not in old.sets:
+            holders.append(_holder("set", table, name, addresses.version))
+            holders += _elements("add", table, name, addresses.elements)
+    for name, mapping in new.maps.items():
+        if name not in old.maps:
+            holders.append(_holder("map", table, name, mapping.version, mapping.data))
+    return chains + holders + rules
+
+
+def _switch(old: Ruleset, new: Ruleset) -> list[Json]:
+    """One transaction for all that takes effect; deletions first, since elements must not overlap."""
+    table = new.table
+    gone: list[Json] = []
+    come: list[Json] = []
+    for name, chain in new.chains.items():
+        before = old.chains.get(name)
+        if before is not None and before.rules != chain.rules:
+            gone.append({"flush": {"chain": {"family": FAMILY, "table": table, "name": name}}})
+            come += [_rule(table, name, rule) for rule in chain.rules]
+    for name, addresses in new.sets.items():
+        held = old.sets.get(name)
+        if held is not None:
+            kept = set(held.elements) & set(addresses.elements)
+            gone += _elements("delete", table, name, [e for e in held.elements if e not in kept])
+            come += _elements("add", table, name, [e for e in addresses.elements if e not in kept])
+    for name, mapping in new.maps.items():
+        had: Mapping[AddressRange, str] = old.maps[name].elements if name in old.maps else {}
+        changed = {e for e in had.keys() | mapping.elements.keys() if had.get(e) != mapping.elements.get(e)}
+        gone += _targets("delete", table, name, mapping.data, {e: t for e, t in had.items() if e in changed})
+        come += _targets(
+            "add", table, name, mapping.data, {e: t for e, t in mapping.elements.items() if e in changed}
+        )
+    return gone + come
+
+
+def _removals(old: Ruleset, new: Ruleset) -> list[Json]:
+    table = new.table
+    gone = [name for name in old.chains if name not in new.chains]
+    # Emptied first: one of them may jump to another.
+    result: list[Json] = [{"flush": {"chain": {"family": FAMILY, "table": table, "name": n}}} for n in gone]
+    result += [{"delete": {"chain": {"family": FAMILY, "table": table, "name": n}}} for n in gone]
+    for kind, before, after in (
+        ("map", old.maps, new.maps),
+        ("set", old.sets, new.sets),
+        ("counter", old.counters, new.counters),
+    ):
+        for name in before:
+            if name not in after:
+                result.append({"delete": {kind: {"family": FAMILY, "table": table, "name": name}}})
+    return result
+
+
+def _rule(table: str, chain: str, rule: Rule) -> Json:
+    return {"add": {"rule": {"family": FAMILY, "table": table, "chain": chain, "expr": list(rule)}}}
+
+
+def _holder(kind: str, table: str, name: str, version: int, data: str | None = None) -> Json:
+    described: Json = {
+        "family": FAMILY,
+        "table": table,
+        "name": name,
+        "type": f"ipv{version}_addr",
+        "flags": ["interval"],
+    }
+    if data is not None:
+        described["map"] = data
+    return {"add": {kind: described}}
+
+
+def _key(addresses: AddressRange) -> Json | str:
+    first, last = addresses.ends()
+    return first if first == last else {"range": [first, last]}
+
+
+def _elements(
+    verb: str, table: str, name: str, elements: list[AddressRange] | tuple[AddressRange, ...]
+) -> list[Json]:
+    if not elements:
+        return []
+    listed = [_key(element) for element in elements]
+    return [{verb: {"element": {"family": FAMILY, "table": table, "name": name, "elem": listed}}}]
+
+
+def _targets(verb: str, table: str, name: str, data: str, elements: Mapping[AddressRange, str]) -> list[Json]:
+    if not elements:
+        return []
+    listed = [
+        [_key(element), target if data == "counter" else _verdict(target)]
+        for element, target in elements.items()
+    ]
+    return [{verb: {"element": {"family": FAMILY, "table": table, "name": name, "elem": listed}}}]
+
+
+def _verdict(target: str) -> Json:
+    word, _, chain = target.partition(" ")
+    return {word: {"target": chain}} if chain else {word: None}

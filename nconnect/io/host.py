@@ -1,0 +1,406 @@
+"""Bringing this machine into the state that a plan asks for, and back.
+
+Blocking: call it in a thread. All calls belong to one network namespace, that of the calling thread.
+
+What must outlive the process stands in `STATE_DIR/host.json`, written before the change that it is about, so
+that after a SIGKILL `remove()` (or the next `apply()` and its `remove()`) still knows what was there before.
+It is worth nothing after a reboot or in another network namespace, and says in which it was made.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from ipaddress import ip_interface
+from pathlib import Path
+
+from nconnect.errors import HostError
+from nconnect.host.diff import (
+    AddAddress,
+    AddRoute,
+    DeleteAddress,
+    DeleteRoute,
+    LoadRuleset,
+    Operation,
+    Reading,
+    SetLink,
+    SetSysctl,
+    diff,
+    undo,
+)
+from nconnect.host.plan import (
+    IP_FORWARD,
+    IPV6_FORWARDING,
+    ROUTE_PROTOCOL,
+    Facts,
+    HostPlan,
+    HostState,
+    LocalInterface,
+)
+from nconnect.host.ruleset import (
+    AddressMap,
+    AddressSet,
+    Ruleset,
+    deletion,
+    interface_of,
+    table_name,
+    transactions,
+)
+from nconnect.io import nftables, sysctl
+from nconnect.io.netlink import Link, Netlink, NetlinkError
+from nconnect.model import Prefix
+
+_FILE = "host.json"
+
+
+class Host:
+    """One interface's share of this machine. The TUN device is the daemon's: it exists before `apply`."""
+
+    def __init__(self, interface: str, state_dir: Path) -> None:
+        self._interface = interface
+        self._file = state_dir / _FILE
+        self._ruleset: Ruleset | None = None  # what this process has loaded
+        self._handle: int | None = None  # of the table into which it was loaded
+
+    def read_facts(self) -> Facts:
+        """What a plan needs to know of the kernel."""
+        with _asking("read the machine's addresses"), Netlink() as netlink:
+            links = netlink.links()
+            names = {link.index: link.name for link in links}
+            held = netlink.addresses()
+            routes = netlink.routes(names)
+        interfaces = tuple(
+            LocalInterface(link.name, tuple(a.address for a in held if a.index == link.index))
+            for link in links
+        )
+        return Facts(interfaces, tuple(routes), self._sysctls(), self._others(links))
+
+    def apply(self, plan: HostPlan) -> None:
+        """Make the machine as planned; again is harmless, and repairs what is gone.
+
+        Raises `HostError`, and then has taken back what it had done. A table that somebody emptied rather
+        than removed is found by `missing` only, which costs more; `apply` then loads it anew.
+        """
+        state = plan.state
+        with _asking(f"set up {self._interface}"), Netlink() as netlink:
+            link = self._link(netlink)
+            reading = self._read(netlink, link, state)
+            record = self._recorded(reading, state)
+            done: list[Operation] = []
+            try:
+                for operation in diff(reading, state):
+                    if isinstance(operation, SetSysctl) and operation.remember:
+                        record.remember(operation)
+                        record.write(self._file)
+                    done.append(operation)
+                    self._perform(netlink, link, operation)
+            except (HostError, NetlinkError) as error:
+                self._take_back(netlink, link, done, reading, record)
+                if isinstance(error, NetlinkError):
+                    raise HostError(_refused(done[-1], error)) from error
+                raise
+
+    def remove(self) -> None:
+        """Take back all that is ours, of a daemon that was killed too; harmless when nothing is there."""
+        problems: list[str] = []
+        record = _Record.read(self._file)
+        with _asking(f"take {self._interface} down"), Netlink() as netlink:
+            links = netlink.links()
+            link = next((link for link in links if link.name == self._interface), None)
+            if link is not None:
+                problems += self._clear(netlink, link, record)
+        try:
+            self._put_back(record, links)
+        except HostError as error:
+            problems.append(str(error))
+        try:
+            nftables.run([deletion(table_name(self._interface))])
+        except HostError as error:
+            problems.append(str(error))
+        self._ruleset = None
+        if problems:
+            raise HostError("; ".join(problems))
+
+    def missing(self, plan: HostPlan) -> list[str]:
+        """What of the plan is not there, in words; empty when all is."""
+        with _asking(f"look at {self._interface}"), Netlink() as netlink:
+            try:
+                link = self._link(netlink)
+            except HostError:
+                return [f"interface {self._interface}"]
+            if self._ruleset is not None and not self._is_loaded(self._ruleset):
+                self._ruleset = None
+            reading = self._read(netlink, link, plan.state)
+        return [_described(operation) for operation in diff(reading, plan.state)]
+
+    def refused_counts(self) -> dict[str, int]:
+        """How many packets of each peer were refused since the rules were loaded."""
+        if self._ruleset is None:
+            return {}
+        seen = nftables.counters(self._ruleset.table)
+        return {peer: seen.get(counter, 0) for counter, peer in self._ruleset.counters.items()}
+
+    def flush_conntrack(self, prefixes: Iterable[Prefix]) -> bool:
+        """Forget the connections of these addresses; False when `conntrack` is not installed."""
+        program = shutil.which("conntrack") or shutil.which("conntrack", path="/usr/sbin:/sbin")
+        if program is None:
+            return False
+        for prefix in prefixes:
+            family = "ipv4" if prefix.version == 4 else "ipv6"
+            for end in ("--orig-src", "--orig-dst"):
+                # Exit status 1 also says that there was nothing to delete.
+                subprocess.run(
+                    [program, "-D", "-f", family, end, str(prefix)],
+                    capture_output=True,
+                    check=False,
+                    timeout=10,
+                )
+        return True
+
+    def _link(self, netlink: Netlink) -> Link:
+        for link in netlink.links():
+            if link.name == self._interface:
+                return link
+        raise HostError(
+            f"there is no interface {self._interface}: something removed it; run `nconnect up` again"
+        )
+
+    def _read(self, netlink: Netlink, link: Link, state: HostState) -> Reading:
+        names = {link.index: link.name}
+        addresses = tuple(
+            held.address
+            for held in netlink.addresses()
+            if held.index == link.index and not held.address.is_link_local
+        )
+        routes = tuple(
+            route.prefix
+            for route in netlink.routes(names)
+            if route.interface == link.name and route.protocol == ROUTE_PROTOCOL
+        )
+        wanted = (*state.device_sysctls, *state.sysctls)
+        settings = {name: value for name, _ in wanted if (value := sysctl.read(name)) is not None}
+        if self._ruleset is not None and nftables.tables().get(self._ruleset.table) != self._handle:
+            self._ruleset = None
+        return Reading(link.mtu, link.up, addresses, routes, settings, self._ruleset)
+
+    def _is_loaded(self, ruleset: Ruleset) -> bool:
+        """Whether the kernel has all of it: every name, and the number of rules in each chain."""
+        listed = nftables.contents(ruleset.table)
+        if listed is None:
+            return False
+        rules = [entry["rule"]["chain"] for entry in listed if "rule" in entry]
+        chains = {entry["chain"]["name"] for entry in listed if "chain" in entry}
+        holders = {entry[kind]["name"] for entry in listed for kind in ("set", "map") if kind in entry}
+        filled = {
+            entry[kind]["name"]
+            for entry in listed
+            for kind in ("set", "map")
+            if kind in entry and entry[kind].get("elem")
+        }
+        elements: dict[str, AddressSet | AddressMap] = {**ruleset.sets, **ruleset.maps}
+        return (
+            all(rules.count(name) == len(chain.rules) for name, chain in ruleset.chains.items())
+            and chains == ruleset.chains.keys()
+            and holders == elements.keys()
+            and filled == {name for name, holder in elements.items() if holder.elements}
+        )
+
+    def _sysctls(self) -> dict[str, str]:
+        ipv6 = f"net/ipv6/conf/{self._interface}"
+        names = [IP_FORWARD, IPV6_FORWARDING, f"{ipv6}/disable_ipv6", *sysctl.interfaces_with("accept_ra")]
+        return {name: value for name in names if (value := sysctl.read(name)) is not None}
+
+    def _others(self, links: list[Link]) -> tuple[str, ...]:
+        """Interfaces of other nconnect daemons in this namespace: a table of theirs, and the device."""
+        present = {link.name for link in links} - {self._interface}
+        return tuple(
+            sorted({name for t in nftables.tables() if (name := interface_of(t)) in present and name})
+        )
+
+    def _recorded(self, reading: Reading, state: HostState) -> _Record:
+        """What an earlier run left to restore, and the addresses that we are about to add."""
+        record = _Record.read(self._file)
+        added = [str(a) for a in state.addresses if a not in reading.addresses]
+        if not set(added) <= set(record.addresses) or not self._file.exists():
+            record.addresses = sorted({*record.addresses, *added})
+            record.write(self._file)
+        return record
+
+    def _perform(self, netlink: Netlink, link: Link, operation: Operation) -> None:
+        match operation:
+            case SetLink(_, mtu, up):
+                netlink.set_link(link.index, mtu=mtu, up=up)
+            case AddAddress(_, address):
+                netlink.add_address(link.index, address)
+            case DeleteAddress(_, address):
+                netlink.delete_address(link.index, address)
+            case AddRoute(_, prefix):
+                netlink.add_route(link.index, prefix, ROUTE_PROTOCOL)
+            case DeleteRoute(_, prefix):
+                netlink.delete_route(link.index, prefix, ROUTE_PROTOCOL)
+            case SetSysctl(name, _, value):
+                sysctl.write(name, value)
+            case LoadRuleset(table, old, new):
+                self._ruleset = None
+                nftables.run([deletion(table)] if new is None else transactions(old, new))
+                self._ruleset, self._handle = new, nftables.tables().get(table)
+
+    def _take_back(
+        self, netlink: Netlink, link: Link, done: list[Operation], reading: Reading, record: _Record
+    ) -> None:
+        """Undo in reverse; the operation that failed too, since it may have been half done."""
+        for operation in reversed(done):
+            back = undo(operation, reading)
+            if back is None:
+                continue
+            if isinstance(back, LoadRuleset) and back.new is not None:
+                back = LoadRuleset(back.table, None, back.new)  # what the failed one left is not known
+            with contextlib.suppress(HostError, NetlinkError):
+                self._perform(netlink, link, back)
+                if isinstance(operation, SetSysctl):
+                    record.forget(operation.name)
+        if not record.sysctls and reading.ruleset is None:
+            self._file.unlink(missing_ok=True)
+        else:
+            record.write(self._file)
+
+    def _clear(self, netlink: Netlink, link: Link, record: _Record) -> list[str]:
+        """Routes and addresses; the link goes down first, so that nothing passes while the rules go."""
+        problems = []
+        try:
+            netlink.set_link(link.index, mtu=link.mtu, up=False)
+            names = {link.index: link.name}
+            for route in netlink.routes(names):
+                if route.interface == link.name and route.protocol == ROUTE_PROTOCOL:
+                    with _ignoring(errno.ESRCH):
+                        netlink.delete_route(link.index, route.prefix, ROUTE_PROTOCOL)
+            for text in record.addresses:
+                with _ignoring(errno.EADDRNOTAVAIL):
+                    netlink.delete_address(link.index, ip_interface(text))
+        except NetlinkError as error:
+            if error.errno != errno.ENODEV:  # it went away by itself, and took all with it
+                problems.append(f"cannot clear {link.name}: {error.strerror}")
+        return problems
+
+    def _put_back(self, record: _Record, links: list[Link]) -> None:
+        """Restore the machine's settings, unless another nconnect still runs: then its `remove` does."""
+        if record.sysctls or any(self._left_by_others(links)):
+            if self._others(links):
+                return
+            for one, file in ((record, self._file), *self._left_by_others(links)):
+                one.restore()
+                if file != self._file:
+                    file.unlink(missing_ok=True)
+        self._file.unlink(missing_ok=True)
+
+    def _left_by_others(self, links: list[Link]) -> list[tuple[_Record, Path]]:
+        """Records of interfaces that are gone and left the restoring to us."""
+        present = {link.name for link in links}
+        found = []
+        for file in sorted(self._file.parent.parent.glob(f"*/{_FILE}")):
+            if file != self._file and file.parent.name not in present:
+                record = _Record.read(file)
+                if record.sysctls:
+                    found.append((record, file))
+        return found
+
+
+@dataclass(slots=True)
+class _Record:
+    """What to restore: each setting's value before ours, in the order in which they were set."""
+
+    sysctls: dict[str, tuple[str, str]] = field(default_factory=dict)  # name -> before, set
+    addresses: list[str] = field(default_factory=list)
+
+    @classmethod
+    def read(cls, file: Path) -> _Record:
+        """The record of this boot and this namespace; empty when there is none, or it cannot be read."""
+        try:
+            told = json.loads(file.read_text())
+            if told["place"] != _place():
+                return cls()
+            settings = {str(name): (str(before), str(now)) for name, (before, now) in told["sysctls"].items()}
+            return cls(settings, [str(ip_interface(text)) for text in told["addresses"]])
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            return cls()
+
+    def write(self, file: Path) -> None:
+        """Atomically: a half-written record would lose what to restore."""
+        new = file.with_suffix(".new")
+        try:
+            file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            with open(new, "w", opener=lambda path, flags: os.open(path, flags, 0o600)) as out:
+                json.dump({"place": _place(), "sysctls": self.sysctls, "addresses": self.addresses}, out)
+            os.replace(new, file)
+        except OSError as error:
+            raise HostError(f"cannot write {file}: {error.strerror}") from error
+
+    def remember(self, operation: SetSysctl) -> None:
+        """Keep the oldest value: the one from before any of our runs."""
+        before = self.sysctls.get(operation.name, (operation.before or "", ""))[0]
+        if operation.before is not None:
+            self.sysctls[operation.name] = (before, operation.value)
+
+    def forget(self, name: str) -> None:
+        self.sysctls.pop(name, None)
+
+    def restore(self) -> None:
+        """Last set, first restored; what somebody else has changed since is theirs."""
+        for name, (before, ours) in reversed(self.sysctls.items()):
+            if sysctl.read(name) == ours:
+                sysctl.write(name, before)
+
+
+def _place() -> list[str]:
+    """This boot and this network namespace: elsewhere a record means nothing."""
+    boot = sysctl.read("kernel/random/boot_id") or ""
+    return [boot, os.readlink("/proc/thread-self/ns/net")]
+
+
+@contextlib.contextmanager
+def _asking(purpose: str) -> Iterator[None]:
+    """Turn the kernel's refusal into one line."""
+    try:
+        yield
+    except OSError as error:
+        hint = ": run it as root" if error.errno in (errno.EPERM, errno.EACCES) else ""
+        raise HostError(f"cannot {purpose}: {error.strerror}{hint}") from error
+
+
+@contextlib.contextmanager
+def _ignoring(code: int) -> Iterator[None]:
+    try:
+        yield
+    except NetlinkError as error:
+        if error.errno != code:
+            raise
+
+
+def _refused(operation: Operation, error: NetlinkError) -> str:
+    hints = {
+        errno.EPERM: "run it as root",
+        errno.EEXIST: "something else has set it already: see `ip route` and `ip address`",
+        errno.EINVAL: "the kernel does not take this value",
+    }
+    hint = hints.get(error.errno or 0)
+    return f"cannot set {_described(operation)}: {error.strerror}" + (f"; {hint}" if hint else "")
+
+
+def _described(operation: Operation) -> str:
+    match operation:
+        case SetLink(interface, mtu, _):
+            return f"link {interface} up with MTU {mtu}"
+        case AddAddress(interface, address) | DeleteAddress(interface, address):
+            return f"address {address} on {interface}"
+        case AddRoute(interface, prefix) | DeleteRoute(interface, prefix):
+            return f"route {prefix} through {interface}"
+        case SetSysctl(name, _, value):
+            return f"{name.replace('/', '.')} = {value}"
+        case LoadRuleset(table):
+            return f"nftables table {table}"
