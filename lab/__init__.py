@@ -4,3 +4,7 @@ A **namespace** is a machine of the lab, a **cable** a veth pair between two of 
 installation of nconnect (its configuration, its folders, its daemon), a **tap** a capture of one interface.
 The lab is driven through the product's own commands only; nothing here is imported by the product.
 """
+
+from pathlib import Path
+
+CHECKOUT = Path(__file__).parent.parent

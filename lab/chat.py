@@ -14,8 +14,8 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from itertools import pairwise
-from pathlib import Path
 
+from lab import CHECKOUT
 from lab.netns import LabError, Namespace
 
 
@@ -94,7 +94,7 @@ def chat_from(
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        cwd=Path(__file__).parent.parent,
+        cwd=CHECKOUT,
     )
     assert process.stdout is not None
     assert process.stderr is not None

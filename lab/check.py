@@ -16,7 +16,8 @@ import sys
 import time
 from dataclasses import asdict, dataclass, field
 
-from lab.command import CHECKOUT, give_back, interrupt_once
+from lab import CHECKOUT
+from lab.command import give_back, interrupt_once
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,8 +90,8 @@ def run(check: Check, *, quiet: bool) -> Outcome:
 def main() -> None:
     parser = argparse.ArgumentParser(
         prog="scripts/test",
-        description="Formatting and lint (ruff), types (mypy --strict), the unit tests, and, as root, the tests with"
-        " real daemons in network namespaces.",
+        description="Formatting and lint (ruff), types (mypy --strict), the unit tests, and, as root, the"
+        " tests with real daemons in network namespaces.",
     )
     parser.add_argument("--all", action="store_true", help="also the tests that take long")
     parser.add_argument(

@@ -87,7 +87,9 @@ class Demo:
 
     def play(self, made: World) -> None:
         with self.step(f"a language model on the server, {SERVER}:{PORT}"):
-            model = made.run_in_server([sys.executable, "-m", "lab.model_server", SERVER, str(PORT)], "model")
+            model = made.run_in(
+                made.server, [sys.executable, "-m", "lab.model_server", SERVER, str(PORT)], "model"
+            )
             until(lambda: "serving" in model.text(), "the model", timeout_s=60, process=model)
         with self.step("without the tunnel the user cannot reach it"):
             self.note(self.refused(made))

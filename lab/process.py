@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from lab import CHECKOUT
 from lab.netns import LabError, Namespace
 
 _CLOCK_TICKS = os.sysconf("SC_CLK_TCK")
@@ -29,6 +30,7 @@ class Process:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
+                cwd=CHECKOUT,
                 env={**os.environ, **(env or {})},
                 start_new_session=True,
             )

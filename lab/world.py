@@ -18,7 +18,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from lab.netns import Namespace, cable, namespaces
@@ -52,6 +52,7 @@ class World:
     node: Node
     user_side: Side
     provider_side: Side
+    programs: list[Process] = field(default_factory=list)
 
     def configure(self, *, services: Sequence[str] = (), cipher: str | None = None) -> None:
         """Write both configurations, with `nconnect init`, `address` and `peer add`."""
@@ -91,12 +92,17 @@ class World:
         self.user_side.start()
         self.user_side.wait(PROVIDER_PEER)
 
-    def run_in_server(self, arguments: Sequence[str], name: str) -> Process:
-        return Process(self.server, arguments, self.folder / f"{name}.log")
+    def run_in(self, namespace: Namespace, arguments: Sequence[str], name: str) -> Process:
+        """Start a program that ends with the world, if not before."""
+        process = Process(namespace, arguments, self.folder / f"{name}.log")
+        self.programs.append(process)
+        return process
 
     def stop(self) -> None:
         for stop in (self.user_side.stop, self.provider_side.stop, self.node.stop):
             stop()
+        for program in self.programs:
+            program.stop()
 
     def logs(self) -> str:
         return "\n".join(part.logs() for part in (self.node, self.provider_side, self.user_side))

@@ -1,0 +1,73 @@
+"""`python -m lab.servers PORT…`: on each port, over TCP and UDP and over IPv4 and IPv6, a server for tests.
+
+Over UDP it sends every datagram back. Over TCP the first line of a connection says what is wanted:
+`echo` sends all that follows back, `whoami` answers with the client's address, `source N` sends N bytes of
+`pattern`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import socket
+
+PATTERN_BYTES = 1 << 16
+
+
+def pattern(size: int) -> bytes:
+    """`size` bytes that are never the same at two offsets near one another."""
+    block = b"".join(n.to_bytes(4, "big") for n in range(PATTERN_BYTES // 4))
+    return (block * (size // PATTERN_BYTES + 1))[:size]
+
+
+async def _serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    with contextlib.suppress(ConnectionError):
+        wanted = (await reader.readline()).split()
+        if wanted[:1] == [b"echo"]:
+            while data := await reader.read(1 << 16):
+                writer.write(data)
+                await writer.drain()
+        elif wanted[:1] == [b"whoami"]:
+            writer.write(writer.get_extra_info("peername")[0].removeprefix("::ffff:").encode())
+        elif wanted[:1] == [b"source"]:
+            left = int(wanted[1])
+            block = pattern(PATTERN_BYTES)
+            while left:
+                writer.write(block[:left])
+                left -= min(left, PATTERN_BYTES)
+                await writer.drain()
+        writer.close()
+        await writer.wait_closed()
+
+
+class _UdpEcho(asyncio.DatagramProtocol):
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.DatagramTransport)
+        self._transport = transport
+
+    def datagram_received(self, data: bytes, addr: tuple[str | int, int]) -> None:
+        self._transport.sendto(data, addr)
+
+
+async def _run(ports: list[int]) -> None:
+    for port in ports:
+        listening = socket.create_server(("", port), family=socket.AF_INET6, dualstack_ipv6=True)
+        await asyncio.start_server(_serve, sock=listening)
+        datagrams = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
+        datagrams.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        datagrams.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 << 20)
+        datagrams.bind(("::", port))
+        await asyncio.get_running_loop().create_datagram_endpoint(_UdpEcho, sock=datagrams)
+    print("serving", flush=True)
+    await asyncio.Event().wait()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="lab.servers", description=__doc__)
+    parser.add_argument("port", type=int, nargs="+")
+    asyncio.run(_run(parser.parse_args().port))
+
+
+if __name__ == "__main__":
+    main()

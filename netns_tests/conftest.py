@@ -1,0 +1,51 @@
+"""Fixtures: one world for the tests that only use it, a fresh one for those that break it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from lab.world import World, world
+from netns_tests.topology import Provided, provided
+
+PREFIX = "nctest"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if os.geteuid() != 0:
+        for item in items:
+            item.add_marker(pytest.mark.skip(reason="needs root"))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+    """Put the daemons' and the node's logs below the failure of a test that used them."""
+    report = yield
+    if report.failed:
+        for value in getattr(item, "funcargs", {}).values():
+            made = value.world if isinstance(value, Provided) else value
+            if isinstance(made, World):
+                report.sections.append(("node and daemons", made.logs()))
+                break
+    return report
+
+
+@pytest.fixture(scope="session")
+def _shared() -> Iterator[Provided]:
+    with world(PREFIX) as made, provided(made) as running:
+        yield running
+
+
+@pytest.fixture
+def tunnel(_shared: Provided) -> Provided:
+    """A tunnel that is up, with echo servers behind and on the provider. Leave it as it is."""
+    return _shared
+
+
+@pytest.fixture
+def fresh() -> Iterator[World]:
+    """Machines on which nothing runs yet, for this test alone."""
+    with world(PREFIX) as made:
+        yield made

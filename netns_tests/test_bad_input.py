@@ -1,0 +1,211 @@
+"""Every refusal is one clear line, exit status 1 or 2, no traceback, and nothing half done.
+
+user ── node (where a test starts it) ── provider
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Iterator
+
+import pytest
+
+from lab.sides import Side
+from lab.snapshot import differences, snapshot
+from lab.world import PROVIDER_PEER, World, world
+
+NOBODY = ("setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups")
+
+
+@pytest.fixture(scope="module")
+def machines() -> Iterator[World]:
+    """Configured, node up, no daemon: what every test here must leave as it is."""
+    with world("nctest") as made:
+        made.configure()
+        made.node.start()
+        yield made
+
+
+@pytest.fixture
+def side(machines: World) -> Iterator[Side]:
+    """The user's side; its file, and its machine, must be afterwards as they were before."""
+    found = machines.user_side
+    text = found.config.read_text()
+    before = snapshot(found.namespace)
+    yield found
+    found.stop()
+    found.config.unlink(missing_ok=True)
+    found.config.write_text(text)
+    found.config.chmod(0o600)
+    assert differences(before, snapshot(found.namespace)) == []
+    assert not list((found.folder / "run").glob("*.sock"))
+
+
+def refused(done: subprocess.CompletedProcess[str], *words: str, status: tuple[int, ...] = (1, 2)) -> None:
+    """One line on standard error that holds all of `words`, nothing on standard output."""
+    assert done.returncode in status, done
+    lines = done.stderr.strip().splitlines()
+    assert len(lines) == 1, done.stderr
+    assert "Traceback" not in done.stderr
+    for word in words:
+        assert word.lower() in lines[0].lower(), lines[0]
+    assert done.stdout == ""
+
+
+def edited(side: Side, old: str, new: str) -> None:
+    text = side.config.read_text()
+    assert old in text
+    side.config.write_text(text.replace(old, new, 1))
+
+
+def test_a_second_daemon(machines: World, side: Side) -> None:
+    side.start()
+    side.wait()
+    running = snapshot(side.namespace)
+    refused(side.try_nconnect("up"), "nc0", "already", status=(1,))
+    assert differences(running, snapshot(side.namespace)) == []
+    assert side.status()["interface"] == "nc0", "the first one goes on"
+    side.down()
+
+
+def test_a_node_that_cannot_be_reached(side: Side) -> None:
+    edited(side, "http://192.0.2.1:30003", "http://192.0.2.1:31999")
+    refused(side.try_nconnect("up", timeout_s=15), "192.0.2.1:31999", status=(1,))
+
+
+def test_a_node_that_cannot_be_reached_and_keep_trying(machines: World, side: Side) -> None:
+    """With --keep-trying the daemon stays, and status tells why there is no link."""
+    machines.node.stop()
+    try:
+        side.start("--keep-trying")
+        assert side.try_nconnect("wait", "--timeout", "1").returncode == 1
+    finally:
+        machines.node.start()
+    side.nconnect("wait", "--timeout", "20")
+    side.down()
+
+
+def test_no_configuration(side: Side) -> None:
+    side.config.unlink()
+    refused(side.try_nconnect("up"), str(side.config), "init")
+
+
+def test_an_unreadable_configuration(side: Side) -> None:
+    side.folder.chmod(0o755)
+    side.folder.parent.chmod(0o755)
+    done = side.namespace.run([*NOBODY, *side.command("address")], env=side.env)
+    refused(done, str(side.config), "permission")
+
+
+def test_a_world_readable_configuration(side: Side) -> None:
+    side.config.chmod(0o644)
+    refused(side.try_nconnect("up"), str(side.config), "600")
+
+
+def test_no_privilege(side: Side) -> None:
+    side.folder.parent.chmod(0o755)
+    mine = Side("mine", side.namespace, side.folder.parent / "mine")
+    mine.config.write_text(side.config.read_text())
+    mine.config.chmod(0o600)
+    for path in (mine.folder, mine.config):
+        os.chown(path, 65534, 65534)
+    done = side.namespace.run([*NOBODY, *mine.command("up")], env=mine.env)
+    refused(done, "sudo", status=(1,))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "word"),
+    [
+        ('"10.86.0.2/24"', '"10.86.0.2/33"', "10.86.0.2/33"),
+        ('"10.86.0.2/24"', '"10.86.0/24"', "10.86.0/24"),
+        ("[interface]\n", "[interface]\nmtu = 70000\n", "mtu"),
+        ("[interface]\n", "[interface]\nmtuu = 1500\n", "mtuu"),
+        ("[interface]\n", '[interface]\ncipher = "rot13"\n', "rot13"),
+        ("192.168.50.0/24", "192.168.50.0/99", "192.168.50.0/99"),
+        ('seed = "', 'seed = "zz', "seed"),
+        ("[interface]\n", "[interface\n", "line 1"),
+    ],
+)
+def test_a_mistake_in_the_configuration(side: Side, old: str, new: str, word: str) -> None:
+    edited(side, old, new)
+    refused(side.try_nconnect("up"), str(side.config), word)
+
+
+def test_all_mistakes_at_once(side: Side) -> None:
+    edited(side, "[interface]\n", '[interface]\nmtu = 70000\ncipher = "rot13"\n')
+    done = side.try_nconnect("up")
+    assert done.returncode in (1, 2)
+    assert "mtu" in done.stderr
+    assert "rot13" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_no_tun_device(side: Side) -> None:
+    hide = ["unshare", "-m", "sh", "-c", 'mount -t tmpfs none /dev/net && exec "$@"', "sh"]
+    done = side.namespace.run([*hide, *side.command("up")], env=side.env)
+    refused(done, "/dev/net/tun", status=(1,))
+
+
+def test_no_nft(machines: World) -> None:
+    """The provider cannot be safe without its firewall: it does not start."""
+    provider = machines.provider_side
+    before = snapshot(provider.namespace)
+    hide = ["unshare", "-m", "sh", "-c", 'mount --bind /dev/null /usr/sbin/nft && exec "$@"', "sh"]
+    done = provider.namespace.run([*hide, *provider.command("up")], env=provider.env)
+    refused(done, "nft", status=(1,))
+    assert differences(before, snapshot(provider.namespace)) == []
+
+
+def test_an_address_that_is_already_in_use(side: Side) -> None:
+    side.namespace.ip("address add 10.86.0.2/32 dev lo")
+    try:
+        refused(side.try_nconnect("up"), "10.86.0.2", "lo", status=(1,))
+    finally:
+        side.namespace.ip("address del 10.86.0.2/32 dev lo")
+
+
+def test_an_interface_of_that_name_that_is_not_ours(side: Side) -> None:
+    side.namespace.ip("link add nc0 type dummy")
+    try:
+        refused(side.try_nconnect("up"), "nc0", status=(1,))
+        assert "dummy" in side.namespace.ip("-d link show nc0"), "it is still there"
+    finally:
+        side.namespace.ip("link del nc0")
+
+
+def test_a_wrong_key_in_peer_add(side: Side) -> None:
+    text = side.config.read_text()
+    done = side.try_nconnect("peer", "add", "other", "other.1234", "--allowed-ips", "10.86.0.9/32")
+    refused(done, "other.1234", status=(2,))
+    assert side.config.read_text() == text
+
+
+def test_a_wrong_prefix_in_peer_add(side: Side) -> None:
+    address = f"other.{'ab' * 32}"
+    done = side.try_nconnect("peer", "add", "other", address, "--allowed-ips", "10.86.0.9/40")
+    refused(done, "10.86.0.9/40", status=(2,))
+
+
+def test_a_peer_that_does_not_exist(side: Side) -> None:
+    refused(side.try_nconnect("peer", "remove", "nobody"), "nobody", PROVIDER_PEER)
+
+
+def test_commands_without_a_daemon(side: Side) -> None:
+    for command in ("status", "down", "wait"):
+        options = ("--timeout", "1") if command == "wait" else ()
+        refused(side.try_nconnect(command, *options), "up", status=(1,))
+
+
+@pytest.mark.parametrize("arguments", [("frobnicate",), ("up", "--frobnicate"), ("peer", "add")])
+def test_usage(side: Side, arguments: tuple[str, ...]) -> None:
+    done = side.namespace.run(side.command(*arguments)[: 1 + len(arguments)], env=side.env)
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+
+
+def test_a_node_on_a_port_that_is_taken(machines: World) -> None:
+    assert machines.node.process is not None
+    command = machines.user_side.command("node", "--listen", "0.0.0.0")
+    done = machines.internet.run(command[: command.index("-c")], env=machines.user_side.env, timeout_s=10)
+    refused(done, "3000", status=(1,))

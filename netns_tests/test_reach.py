@@ -1,0 +1,104 @@
+"""What must pass: ICMP, TCP and UDP, IPv4 and IPv6, small and large, to the subnet and to the provider.
+
+user 10.86.0.2, fd86::2 ── node ── provider 10.86.0.1, fd86::1 ── server 192.168.50.10, fd50::10
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+
+import pytest
+
+from lab.world import (
+    PROVIDER_LAN,
+    PROVIDER_TUNNEL,
+    PROVIDER_TUNNEL6,
+    SERVER,
+    SERVER6,
+)
+from netns_tests.topology import (
+    SERVICE,
+    Provided,
+    connect,
+    download,
+    expected_download,
+    family_of,
+    pings,
+    tcp_echo,
+    udp_echo,
+    whoami,
+)
+
+MIB = 1 << 20
+HOSTS = [SERVER, SERVER6, PROVIDER_TUNNEL, PROVIDER_TUNNEL6]
+IDS = ["server-v4", "server-v6", "provider-v4", "provider-v6"]
+every_host = pytest.mark.parametrize("host", HOSTS, ids=IDS)
+
+
+@every_host
+@pytest.mark.parametrize("size", [56, 1472, 60000])
+def test_ping(tunnel: Provided, host: str, size: int) -> None:
+    assert pings(tunnel.world.user, host, "-s", str(size))
+
+
+@every_host
+@pytest.mark.parametrize("size", [1, MIB])
+def test_tcp(tunnel: Provided, host: str, size: int) -> None:
+    data = os.urandom(size)
+    assert tcp_echo(tunnel.world.user, host, SERVICE, data) == data
+
+
+@every_host
+@pytest.mark.parametrize("size", [1, 1400, 9000])
+def test_udp(tunnel: Provided, host: str, size: int) -> None:
+    data = os.urandom(size)
+    assert udp_echo(tunnel.world.user, host, SERVICE, data) == data
+
+
+@every_host
+def test_udp_mebibyte(tunnel: Provided, host: str) -> None:
+    """1 MiB in datagrams that fill the tunnel's packets, eight of them on the way at a time: none is lost."""
+    size = 1400
+    datagrams = [n.to_bytes(4, "big") + os.urandom(size - 4) for n in range(MIB // size)]
+    with tunnel.world.user.socket(family_of(host), socket.SOCK_DGRAM) as client:
+        client.settimeout(5)
+        client.connect((host, SERVICE))
+        answers = []
+        for at in range(0, len(datagrams), 8):
+            for datagram in datagrams[at : at + 8]:
+                client.send(datagram)
+            answers += [client.recv(1 << 16) for _ in datagrams[at : at + 8]]
+    assert sorted(answers) == sorted(datagrams)
+
+
+@every_host
+def test_download(tunnel: Provided, host: str) -> None:
+    with connect(tunnel.world.user, host, SERVICE) as connection:
+        assert download(connection, 32 * MIB) == expected_download(32 * MIB)
+
+
+def test_the_providers_address_in_its_own_subnet_serves_too(tunnel: Provided) -> None:
+    assert pings(tunnel.world.user, PROVIDER_LAN)
+    assert tcp_echo(tunnel.world.user, PROVIDER_LAN, SERVICE, b"hello") == b"hello"
+
+
+def test_the_server_sees_the_provider(tunnel: Provided) -> None:
+    """Masquerade: the server has no route to the tunnel, and needs none."""
+    assert whoami(tunnel.world.user, SERVER, SERVICE) == PROVIDER_LAN
+    assert whoami(tunnel.world.user, SERVER6, SERVICE) == "fd50::1"
+
+
+def test_many_connections_at_once(tunnel: Provided) -> None:
+    connections = [connect(tunnel.world.user, SERVER, SERVICE) for _ in range(50)]
+    for n, connection in enumerate(connections):
+        connection.sendall(b"echo\n%d" % n)
+    assert [int(connection.recv(100)) for connection in connections] == list(range(50))
+    for connection in connections:
+        connection.close()
+
+
+def test_a_closed_port_of_the_server_refuses_at_once(tunnel: Provided) -> None:
+    """The server's own refusal comes back, as it would without a tunnel."""
+    with pytest.raises(ConnectionRefusedError):
+        connect(tunnel.world.user, SERVER, 9).close()

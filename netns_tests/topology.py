@@ -1,0 +1,141 @@
+"""The tunnel that the tests use: the lab's world with both daemons up, and servers to talk to.
+
+    user ──────────── internet ──────────── provider ──────────── server
+    10.86.0.2         node                  10.86.0.1             192.168.50.10
+    fd86::2           (no forwarding)       fd86::1               fd50::10
+                                            services 7000         servers on 7000, 7001
+                                            servers on 7000, 7001
+
+7000 is offered as a service of the provider's, over TCP and UDP; 7001 listens as well and is not.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import select
+import socket
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from lab.netns import Namespace
+from lab.process import Process, until
+from lab.servers import pattern
+from lab.world import World
+
+SERVICE = 7000
+CLOSED = 7001
+
+
+@dataclass(frozen=True, slots=True)
+class Provided:
+    """A running tunnel."""
+
+    world: World
+
+
+def serve(namespace: Namespace, world: World, *ports: int) -> Process:
+    """Start the lab's servers in a namespace, and return when they listen."""
+    name = f"servers-{namespace.name.rpartition('-')[2]}"
+    command = [sys.executable, "-m", "lab.servers", *map(str, ports)]
+    process = world.run_in(namespace, command, name)
+    until(lambda: "serving" in process.text(), f"the servers in {namespace.name}", process=process)
+    return process
+
+
+@contextmanager
+def provided(world: World) -> Iterator[Provided]:
+    """Servers, both configurations, the node and both daemons: all up."""
+    serve(world.server, world, SERVICE, CLOSED)
+    serve(world.provider, world, SERVICE, CLOSED)
+    world.configure(services=[f"{SERVICE}/tcp", f"{SERVICE}/udp"])
+    world.node.start()
+    world.up()
+    yield Provided(world)
+
+
+def family_of(host: str) -> int:
+    return socket.AF_INET6 if ":" in host else socket.AF_INET
+
+
+def connect(namespace: Namespace, host: str, port: int, *, timeout_s: float = 10) -> socket.socket:
+    """A TCP connection from inside a namespace; raises OSError."""
+    connection = namespace.socket(family_of(host), socket.SOCK_STREAM)
+    try:
+        connection.settimeout(timeout_s)
+        connection.connect((host, port))
+    except OSError:
+        connection.close()
+        raise
+    return connection
+
+
+def tcp_echo(namespace: Namespace, host: str, port: int, data: bytes) -> bytes:
+    """Send `data` and read as much back, at the same time."""
+    with connect(namespace, host, port) as connection:
+        connection.sendall(b"echo\n")
+        connection.setblocking(False)
+        return _exchange(connection, data)
+
+
+def _exchange(connection: socket.socket, data: bytes) -> bytes:
+    out, received = memoryview(data), bytearray()
+    while len(received) < len(data):
+        readable, writable, _ = select.select([connection], [connection] if out else [], [], 10)
+        assert readable or writable, f"stalled after {len(received)} of {len(data)} bytes"
+        if writable:
+            out = out[connection.send(out[: 1 << 16]) :]
+        if readable:
+            got = connection.recv(1 << 16)
+            assert got, f"closed after {len(received)} of {len(data)} bytes"
+            received += got
+    return bytes(received)
+
+
+def udp_echo(namespace: Namespace, host: str, port: int, data: bytes, *, timeout_s: float = 5) -> bytes:
+    """Send one datagram and return the answer; raises TimeoutError."""
+    with namespace.socket(family_of(host), socket.SOCK_DGRAM) as datagrams:
+        datagrams.settimeout(timeout_s)
+        datagrams.sendto(data, (host, port))
+        return datagrams.recv(1 << 16)
+
+
+def whoami(namespace: Namespace, host: str, port: int) -> str:
+    """The address as which the server sees a connection from `namespace`."""
+    with connect(namespace, host, port) as connection:
+        connection.sendall(b"whoami\n")
+        return connection.recv(100).decode()
+
+
+def download(connection: socket.socket, size: int) -> str:
+    """Read `size` bytes that the server makes, and return their SHA-256."""
+    connection.sendall(b"source %d\n" % size)
+    digest, left = hashlib.sha256(), size
+    while left:
+        data = connection.recv(1 << 20)
+        assert data, f"closed with {left} bytes to come"
+        digest.update(data)
+        left -= len(data)
+    return digest.hexdigest()
+
+
+def expected_download(size: int) -> str:
+    return hashlib.sha256(pattern(size)).hexdigest()
+
+
+def reaches(namespace: Namespace, host: str, port: int, kind: int = socket.SOCK_STREAM) -> bool:
+    """Whether a server answers there; a refusal and silence (for a second) are both no."""
+    try:
+        if kind == socket.SOCK_DGRAM:
+            return udp_echo(namespace, host, port, b"?", timeout_s=1) == b"?"
+        with connect(namespace, host, port, timeout_s=1) as connection:
+            connection.sendall(b"whoami\n")
+            return bool(connection.recv(100))
+    except OSError:
+        return False
+
+
+def pings(namespace: Namespace, host: str, *options: str) -> bool:
+    done = namespace.run(["ping", "-n", "-c", "1", "-W", "2", *options, host])
+    return done.returncode == 0
