@@ -1,0 +1,119 @@
+"""`nconnect node` as a process: it listens, says so, and ends cleanly."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from nconnect.daemon.node import run, settings_of
+from nconnect.errors import HostError
+from nconnect.model import NodeConfig
+
+PROGRAM = """
+import logging, sys
+from pathlib import Path
+from nconnect.daemon.node import run
+from nconnect.model import NodeConfig
+logging.basicConfig(level=logging.INFO, format="%(message)s")
+files = {name: Path(path) for name, path in (item.split("=") for item in sys.argv[1:])}
+sys.exit(run(NodeConfig("127.0.0.1", 0, 0, verify_signatures=True), **files))
+"""
+
+
+@contextmanager
+def node(**files: Path) -> Iterator[subprocess.Popen[str]]:
+    arguments = [f"{name}={path}" for name, path in files.items()]
+    process = subprocess.Popen(
+        [sys.executable, "-c", PROGRAM, *arguments], stderr=subprocess.PIPE, text=True, stdout=subprocess.PIPE
+    )
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            process.kill()
+        process.communicate()
+
+
+def listening(process: subprocess.Popen[str]) -> tuple[int, int]:
+    assert process.stderr is not None
+    line = process.stderr.readline()
+    found = re.search(r"websocket port (\d+), RPC port (\d+), verifying signatures", line)
+    assert found, line
+    return int(found.group(1)), int(found.group(2))
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_it_cleanly(number: signal.Signals, tmp_path: Path) -> None:
+    with node(stats_file=tmp_path / "stats.json") as process:
+        ws_port, rpc_port = listening(process)
+        for port in (ws_port, rpc_port):
+            socket.create_connection(("127.0.0.1", port), timeout=5).close()
+        process.send_signal(number)
+        out, errors = process.communicate(timeout=10)
+        assert (process.returncode, out, errors) == (0, "", "")
+        stats = json.loads((tmp_path / "stats.json").read_text())
+        assert stats["clients"] == stats["messages"] == stats["bytes"] == 0
+        assert [path.name for path in tmp_path.iterdir()] == ["stats.json"]
+
+
+def test_its_key_is_kept_in_the_seed_file(tmp_path: Path) -> None:
+    path = tmp_path / "seed"
+    seeds = []
+    for _ in range(2):
+        with node(seed_file=path) as process:
+            listening(process)
+            process.terminate()
+            process.communicate(timeout=10)
+        seeds.append(path.read_text())
+    assert seeds[0] == seeds[1]
+    assert len(bytes.fromhex(seeds[0].strip())) == 32
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
+def test_stats_on_a_signal(tmp_path: Path) -> None:
+    path = tmp_path / "stats.json"
+    with node(stats_file=path) as process:
+        listening(process)
+        assert not path.exists()
+        process.send_signal(signal.SIGUSR1)
+        process.terminate()
+        process.communicate(timeout=10)
+        assert json.loads(path.read_text())["drops"] == {}
+
+
+def test_an_address_in_use_is_one_line() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(HostError, match=f"port {port}") as caught:
+            run(NodeConfig("127.0.0.1", 0, port))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("content", ["", "zz", "ab" * 31, "\xff"])
+def test_a_seed_file_that_holds_no_key_is_one_line(content: str, tmp_path: Path) -> None:
+    path = tmp_path / "seed"
+    path.write_text(content)
+    with pytest.raises(HostError, match="does not hold a node's key"):
+        run(NodeConfig("127.0.0.1", 0, 0), seed_file=path)
+    assert path.read_text() == content
+
+
+def test_a_seed_file_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(HostError, match="cannot write"):
+        run(NodeConfig("127.0.0.1", 0, 0), seed_file=tmp_path / "missing" / "seed")
+
+
+def test_settings_follow_the_configuration() -> None:
+    assert settings_of(NodeConfig("::", verify_signatures=True)).verify_signatures
+    assert not settings_of(NodeConfig("::")).verify_signatures

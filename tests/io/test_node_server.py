@@ -1,0 +1,358 @@
+"""The node on loopback, with the `websockets` library and our own HTTP client as its callers."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import socket
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed, InvalidHandshake
+
+from nconnect.crypto.keys import Identity
+from nconnect.errors import HostError
+from nconnect.io.http import Response, request
+from nconnect.io.node_server import NodeServer
+from nconnect.model import NodeConfig
+from nconnect.node.settings import NodeSettings
+from nconnect.wire.actions import SetClient
+from nconnect.wire.nkn import InboundMessage, OutboundMessage, decode_client_message
+from nconnect.wire.sigchain import login_digest
+
+NODE = Identity(b"n" * 32)
+
+
+@contextlib.asynccontextmanager
+async def serving(
+    *, listen: str = "127.0.0.1", advertise: str | None = None, capture: Path | None = None, **settings: Any
+) -> AsyncIterator[NodeServer]:
+    config = NodeConfig(listen, 0, 0, advertise)
+    server = NodeServer(config, NODE, NodeSettings(**settings), capture_file=capture)
+    await server.start()
+    try:
+        async with asyncio.timeout(20):
+            yield server
+    finally:
+        await server.close()
+
+
+class Client:
+    """An NKN client in a few lines, on a websocket library that is not ours."""
+
+    def __init__(self, websocket: ClientConnection, identity: Identity, name: str) -> None:
+        self.websocket = websocket
+        self.identity = identity
+        self.address = f"{name}.{identity.public_key.hex()}"
+        self.answer: dict[str, Any] = {}
+
+    async def log_in(self) -> Client:
+        challenge = bytes.fromhex(json.loads(await self.websocket.recv())["Challenge"])
+        salt = os.urandom(32)
+        signature = self.identity.sign(login_digest(challenge, salt))
+        await self.websocket.send(SetClient(self.address, salt, signature).encode())
+        self.answer = json.loads(await self.websocket.recv())
+        return self
+
+    async def send(self, dest: str, payload: bytes) -> None:
+        await self.websocket.send(OutboundMessage((dest,), (payload,)).encode())
+
+    async def receive(self) -> InboundMessage:
+        message = decode_client_message(await self.websocket.recv(decode=False))
+        assert isinstance(message, InboundMessage)
+        return message
+
+
+@contextlib.asynccontextmanager
+async def client(server: NodeServer, name: str = "alice", host: str = "127.0.0.1") -> AsyncIterator[Client]:
+    url = f"ws://{f'[{host}]' if ':' in host else host}:{server.ws_port}"
+    async with connect(url, compression=None, max_size=5 << 20, proxy=None) as websocket:
+        yield Client(websocket, Identity(name.encode().ljust(32, b"_")), name)
+
+
+async def rpc(server: NodeServer, body: bytes, host: str = "127.0.0.1", method: str = "POST") -> Response:
+    name = f"[{host}]" if ":" in host else host
+    return await request(method, f"http://{name}:{server.rpc_port}/", body=body, timeout_s=5)
+
+
+def ask(address: str) -> bytes:
+    return json.dumps(
+        {"id": 1, "jsonrpc": "2.0", "method": "getwsaddr", "params": {"address": address}}
+    ).encode()
+
+
+def test_two_clients_exchange_messages_of_any_size() -> None:
+    async def run() -> None:
+        async with serving() as server, client(server) as alice, client(server, "bob") as bob:
+            await alice.log_in()
+            await bob.log_in()
+            assert alice.answer["Error"] == 0
+            assert alice.answer["Result"]["node"]["addr"] == f"127.0.0.1:{server.ws_port}"
+            for size in (0, 1, 125, 126, 65_535, 65_536, 1_000_000, 4_000_000):
+                payload = os.urandom(size)
+                await alice.send(bob.address, payload)
+                message = await bob.receive()
+                assert message.src == alice.address
+                assert bytes(message.payload) == payload
+                await bob.send(alice.address, payload[:100])
+                assert bytes((await alice.receive()).payload) == payload[:100]
+            stats = server.stats()
+            assert (stats["clients"], stats["messages"], stats["queue_bytes"], stats["drops"]) == (
+                2,
+                16,
+                0,
+                {},
+            )
+
+    asyncio.run(run())
+
+
+def test_a_receiver_that_is_slow_gets_it_in_order() -> None:
+    async def run() -> None:
+        async with serving() as server, client(server) as alice, client(server, "bob") as bob:
+            await alice.log_in()
+            await bob.log_in()
+            bob.websocket.transport.pause_reading()
+            for number in range(120):
+                await alice.send(bob.address, number.to_bytes(4, "big") + bytes(100_000))
+            await alice.send(alice.address, b"all sent")
+            await alice.receive()
+            assert server.stats()["queue_bytes"] > 1_000_000  # type: ignore[operator]
+            bob.websocket.transport.resume_reading()
+            got = [-1]
+            while got[-1] != 119:
+                got.append(int.from_bytes(bytes((await bob.receive()).payload[:4]), "big"))
+            assert got == sorted(set(got))
+            dropped = sum(server.stats()["drops"].values())  # type: ignore[attr-defined]
+            assert len(got) == 121 - dropped  # CoDel may drop when this machine is slow to read
+            assert server.stats()["queue_bytes"] == 0
+
+    asyncio.run(run())
+
+
+def test_a_receiver_that_never_reads_costs_others_nothing() -> None:
+    async def run() -> None:
+        async with (
+            serving(client_queue_bytes=1 << 20) as server,
+            client(server) as alice,
+            client(server, "bob") as bob,
+            client(server, "stuck") as stuck,
+        ):
+            for one in (alice, bob, stuck):
+                await one.log_in()
+            stuck.websocket.transport.pause_reading()
+            for _ in range(300):
+                await alice.send(stuck.address, bytes(100_000))
+            await alice.send(bob.address, b"still here")
+            assert bytes((await bob.receive()).payload) == b"still here"
+            stats = server.stats()
+            assert stats["queue_bytes"] <= 1 << 20  # type: ignore[operator]
+            assert stats["drops"]["queue_full"] > 0  # type: ignore[index]
+            stuck.websocket.transport.abort()
+
+    asyncio.run(run())
+
+
+def test_a_wrong_login_is_answered_and_closed() -> None:
+    async def run() -> None:
+        async with serving() as server, client(server) as mallory:
+            mallory.address = "bob." + Identity(b"b" * 32).public_key.hex()
+            await mallory.log_in()
+            assert mallory.answer["Error"] == 42003
+            with pytest.raises(ConnectionClosed):
+                await mallory.websocket.recv()
+            assert server.stats()["clients"] == 0
+
+    asyncio.run(run())
+
+
+def test_who_does_not_log_in_is_closed() -> None:
+    async def run() -> None:
+        async with serving(login_timeout_s=0.2) as server, client(server) as silent:
+            await silent.websocket.recv()  # the challenge
+            with pytest.raises(ConnectionClosed):
+                await silent.websocket.recv()
+            assert server.stats()["drops"] == {"login_timeout": 1}
+
+    asyncio.run(run())
+
+
+def test_clients_are_pinged_and_the_silent_closed() -> None:
+    async def run() -> None:
+        times = {"login_timeout_s": 0.5, "ping_interval_s": 0.2, "idle_timeout_s": 1.2}
+        async with serving(**times) as server, client(server) as alice:
+            await alice.log_in()
+            reader, writer = await asyncio.open_connection("127.0.0.1", server.ws_port)
+            writer.write(
+                b"GET / HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+                b"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+            )
+            await reader.readuntil(b"\r\n\r\n")
+            head = await reader.readexactly(2)
+            size = head[1] if head[1] < 126 else int.from_bytes(await reader.readexactly(2), "big")
+            challenge = bytes.fromhex(json.loads(await reader.readexactly(size))["Challenge"])
+            bob = Identity(b"b" * 32)
+            signature = bob.sign(login_digest(challenge, bytes(32)))
+            text = SetClient(f"bob.{bob.public_key.hex()}", bytes(32), signature).encode().encode()
+            writer.write(b"\x81\xfe" + len(text).to_bytes(2, "big") + bytes(4) + text)
+            assert await reader.read(-1)  # until the node closes it, since it never answers a ping
+            writer.close()
+            assert server.stats()["drops"] == {"idle": 1}
+            assert server.stats()["clients"] == 1
+
+    asyncio.run(run())
+
+
+def test_connects_of_one_host_are_limited() -> None:
+    async def run() -> None:
+        async with serving(rate_per_s=0.001, burst=2) as server:
+            async with client(server), client(server):
+                with pytest.raises((InvalidHandshake, OSError, EOFError)):
+                    async with client(server):
+                        pass
+            answers = [(await rpc(server, ask("x"))).status for _ in range(3)]
+            assert answers == [200, 200, 429]
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+def test_rpc_names_the_host_that_was_asked(host: str) -> None:
+    async def run() -> None:
+        async with serving() as server:
+            answer = await rpc(server, ask("laptop." + "ab" * 32), host)
+            result = json.loads(answer.body)["result"]
+            assert result["addr"] == f"{host}:{server.ws_port}"
+            assert result["rpcAddr"] == f"{host}:{server.rpc_port}"
+            assert result["pubkey"] == NODE.public_key.hex()
+            assert answer.header("access-control-allow-origin") == "*"
+
+    asyncio.run(run())
+
+
+def test_rpc_names_the_advertised_host() -> None:
+    async def run() -> None:
+        async with serving(advertise="node.example") as server, client(server) as alice:
+            result = json.loads((await rpc(server, ask("laptop." + "ab" * 32))).body)["result"]
+            assert result["addr"] == f"node.example:{server.ws_port}"
+            await alice.log_in()
+            assert alice.answer["Result"]["node"]["addr"] == f"node.example:{server.ws_port}"
+
+    asyncio.run(run())
+
+
+def test_ipv6() -> None:
+    async def run() -> None:
+        async with serving(listen="::1") as server, client(server, host="::1") as alice:
+            result = json.loads((await rpc(server, ask("laptop." + "ab" * 32), "::1")).body)["result"]
+            assert result["addr"] == f"[::1]:{server.ws_port}"
+            await alice.log_in()
+            assert alice.answer["Error"] == 0
+
+    asyncio.run(run())
+
+
+def test_browsers_may_ask() -> None:
+    async def run() -> None:
+        async with serving() as server:
+            preflight = await rpc(server, b"", method="OPTIONS")
+            assert preflight.status == 204
+            assert preflight.header("access-control-allow-origin") == "*"
+            assert "Content-Type" in preflight.header("access-control-allow-headers")
+            assert "POST" in preflight.header("access-control-allow-methods")
+            assert (await rpc(server, b"", method="GET")).status == 405
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b"[]", b"\xff", b"[" * 1000, b"x" * 60_000])
+def test_malformed_rpc_is_answered(body: bytes) -> None:
+    async def run() -> None:
+        async with serving() as server:
+            answer = await rpc(server, body)
+            assert json.loads(answer.body)["error"]["code"] < 0
+
+    asyncio.run(run())
+
+
+def test_a_body_beyond_the_bound_is_refused() -> None:
+    async def run() -> None:
+        async with serving() as server:
+            assert (await rpc(server, bytes(70_000))).status == 413
+
+    asyncio.run(run())
+
+
+def test_a_port_in_use_is_one_line_and_leaves_nothing_open() -> None:
+    async def run() -> None:
+        with socket.socket() as taken:
+            taken.bind(("127.0.0.1", 0))
+            taken.listen()
+            port = taken.getsockname()[1]
+            with socket.socket() as other:
+                other.bind(("127.0.0.1", 0))
+                free = other.getsockname()[1]
+            for ws_port, rpc_port in ((port, 0), (free, port)):
+                server = NodeServer(NodeConfig("127.0.0.1", ws_port, rpc_port), NODE, NodeSettings())
+                with pytest.raises(HostError, match=f"port {port}") as caught:
+                    await server.start()
+                assert "\n" not in str(caught.value)
+            server = NodeServer(NodeConfig("127.0.0.1", free, 0), NODE, NodeSettings())
+            await server.start()  # the second attempt above gave the free port back
+            await server.close()
+            await server.close()
+
+    asyncio.run(run())
+
+
+def test_capture_holds_what_was_passed_on(tmp_path: Path) -> None:
+    async def run() -> None:
+        path = tmp_path / "payloads"
+        async with serving(capture=path) as server, client(server) as alice:
+            await alice.log_in()
+            await alice.send(alice.address, b"sealed bytes")
+            await alice.receive()
+            assert path.stat().st_mode & 0o777 == 0o600
+        assert path.read_bytes() == b"sealed bytes\n"
+
+    asyncio.run(run())
+
+
+def test_a_capture_file_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
+    async def run() -> None:
+        with pytest.raises(HostError, match="cannot write"):
+            async with serving(capture=tmp_path / "missing" / "file"):
+                pass
+
+    asyncio.run(run())
+
+
+def test_a_disturbed_order_loses_nothing() -> None:
+    async def run() -> None:
+        async with serving(reorder=True) as server, client(server) as alice, client(server, "bob") as bob:
+            await alice.log_in()
+            await bob.log_in()
+            for number in range(200):
+                await alice.send(bob.address, b"%d" % number)
+            got = [int(bytes((await bob.receive()).payload)) for _ in range(200)]
+            assert got != sorted(got)
+            assert sorted(got) == list(range(200))
+
+    asyncio.run(run())
+
+
+def test_closing_the_node_closes_its_clients() -> None:
+    async def run() -> None:
+        async with serving() as server, client(server) as alice:
+            await alice.log_in()
+            await server.close()
+            with pytest.raises(ConnectionClosed):
+                await alice.websocket.recv()
+            assert server.stats()["connections"] == 0
+
+    asyncio.run(run())

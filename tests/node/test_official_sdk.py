@@ -1,0 +1,62 @@
+"""The official JavaScript SDK's clients over our verifying node: software we did not write is the judge."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from nconnect.crypto.keys import Identity
+from nconnect.io.node_server import NodeServer
+from nconnect.model import NodeConfig
+from nconnect.node.settings import NodeSettings
+
+MODULES = Path(os.environ.get("NCONNECT_NKN_SDK") or Path(__file__).parents[2] / "node_modules")
+NODE_JS = shutil.which("node")
+SCRIPT = Path(__file__).with_name("sdk_pair.mjs")
+
+
+@pytest.mark.skipif(
+    NODE_JS is None or not (MODULES / "nkn-sdk").is_dir(),
+    reason="needs Node.js and nkn-sdk (scripts/setup --dev), or NCONNECT_NKN_SDK to name a node_modules folder",
+)
+def test_the_official_sdks_clients_exchange_messages() -> None:
+    async def run() -> None:
+        settings = NodeSettings(verify_signatures=True)
+        server = NodeServer(NodeConfig("127.0.0.1", 0, 0), Identity(b"n" * 32), settings)
+        await server.start()
+        process = None
+        try:
+            process = await asyncio.create_subprocess_exec(
+                str(NODE_JS),
+                str(SCRIPT),
+                f"http://127.0.0.1:{server.rpc_port}",
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.PIPE,
+                env={**os.environ, "NCONNECT_NKN_SDK": str(MODULES.resolve())},
+            )
+            async with asyncio.timeout(60):
+                out, errors = await process.communicate()
+            assert process.returncode == 0, errors.decode()
+            result = json.loads(out.splitlines()[-1])
+            assert result["text"] == "reply to hello"
+            assert result["plain"] == "reply to open"
+            assert result["megabyte"] is True
+            assert result["both"] == ["bob", "carol"]
+            assert result["node"]["addr"] == f"127.0.0.1:{server.ws_port}"
+            assert {item["src"] for item in result["got"]} == {result["alice"]}
+            stats = server.node.stats()
+            assert stats.logins == 3
+            assert stats.receipts >= 6
+            assert stats.drops == {}
+        finally:
+            if process is not None and process.returncode is None:
+                process.kill()
+                await process.wait()
+            await server.close()
+
+    asyncio.run(run())
