@@ -76,6 +76,7 @@ class Attempt:
         hello = Hello.decode(self._noise.read_response(frame.noise))
         send, receive = self._noise.split()
         pair = KeyPair(
+            cipher=self._suite.value,
             local_index=self.local_index,
             remote_index=frame.sender,
             send=self._suite.aead(send),
@@ -103,6 +104,7 @@ class Initiation:
         noise = self.noise.write_response(hello.encode())
         send, receive = self.noise.split()
         pair = KeyPair(
+            cipher=self.suite.value,
             local_index=local_index,
             remote_index=self.frame.sender,
             send=self.suite.aead(send),

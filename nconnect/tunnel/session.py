@@ -29,6 +29,7 @@ class KeyPair:
         "_receive",
         "_send",
         "_window",
+        "cipher",
         "counter",
         "created_at",
         "initiator",
@@ -37,8 +38,17 @@ class KeyPair:
     )
 
     def __init__(
-        self, *, local_index: int, remote_index: int, send: Aead, receive: Aead, initiator: bool, now: float
+        self,
+        *,
+        cipher: str,
+        local_index: int,
+        remote_index: int,
+        send: Aead,
+        receive: Aead,
+        initiator: bool,
+        now: float,
     ) -> None:
+        self.cipher = cipher  # its name
         self.local_index = local_index
         self.remote_index = remote_index
         self.created_at = now

@@ -1,0 +1,89 @@
+"""What `status` says, put together from the daemon's parts."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+from nconnect import __version__
+from nconnect.config import format_allow_rule
+from nconnect.control.schema import LinkStatus, PeerStatus, SkippedRoute, Status
+from nconnect.host.plan import HostPlan
+from nconnect.model import Config
+from nconnect.nkn.link import Link
+from nconnect.tunnel.core import Tunnel
+from nconnect.tunnel.peer import Peer
+
+
+def build(
+    config: Config,
+    *,
+    address: str,
+    links: Sequence[Link],
+    tunnel: Tunnel,
+    plan: HostPlan | None,
+    drops: Counter[str],
+    refused: Mapping[str, int],
+    problems: Sequence[str],
+    started_at: float,
+    now: float,
+) -> Status:
+    """The whole state; `now` and `started_at` are CLOCK_BOOTTIME seconds, `refused` counts by peer name."""
+    wall = time.time() - now  # what turns our clock's times into the wall's
+    return Status(
+        interface=config.interface,
+        address=address,
+        public_key=address[-64:],
+        links=tuple(link_status(link) for link in links),
+        peers=tuple(peer_status(peer, tunnel, now, wall, refused) for peer in tunnel.peers.values()),
+        routes=tuple(str(route) for route in plan.state.routes) if plan else (),
+        skipped_routes=tuple(SkippedRoute(str(s.route), s.why) for s in plan.skipped_routes) if plan else (),
+        addresses=tuple(str(a) for a in config.address),
+        version=__version__,
+        pid=os.getpid(),
+        started_at=started_at + wall,
+        problems=tuple(problems),
+        drops=dict(sorted(drops.items())),
+    )
+
+
+def link_status(link: Link) -> LinkStatus:
+    rtt_s = link.rtt_s
+    return LinkStatus(
+        node=link.node.addr if link.node else "",
+        state=link.state.word,
+        rtt_ms=None if rtt_s is None else rtt_s * 1e3,
+        why=link.last_error,
+        reconnects=link.reconnects,
+    )
+
+
+def peer_status(
+    peer: Peer, tunnel: Tunnel, now: float, wall: float, refused: Mapping[str, int]
+) -> PeerStatus:
+    config = peer.config
+    drops = peer.all_drops()
+    if refused.get(peer.name):
+        drops["refused"] = refused[peer.name]
+    pair = peer.session.current
+    shaken_at = peer.last_handshake_at
+    return PeerStatus(
+        name=peer.name,
+        address=str(config.address),
+        allowed_ips=tuple(str(prefix) for prefix in config.allowed_ips),
+        allow=None if config.allow is None else tuple(format_allow_rule(rule) for rule in config.allow),
+        state=peer.state.value,
+        cipher=pair.cipher if pair else None,
+        last_handshake_at=None if shaken_at is None else shaken_at + wall,
+        handshake_age_s=None if shaken_at is None else now - shaken_at,
+        expires=config.expires_at,
+        rtt_ms=None if peer.rtt_s is None else peer.rtt_s * 1e3,
+        rx_bytes=peer.rx_bytes,
+        tx_bytes=peer.tx_bytes,
+        rx_packets=peer.rx_packets,
+        tx_packets=peer.tx_packets,
+        drops=drops,
+        queue_bytes=peer.queue.bytes_held,
+    )

@@ -1,0 +1,51 @@
+"""Named tasks that are started again when they fail: with backoff, counted, and said in the log."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import Awaitable, Callable
+
+log = logging.getLogger(__name__)
+
+FIRST_PAUSE_S = 0.1
+LONGEST_PAUSE_S = 10.0
+STEADY_AFTER_S = 60.0  # a task that ran this long starts again with the first pause
+
+
+class Supervisor:
+    """Runs tasks inside a `TaskGroup`; `restarts` counts by name. Ends only with the group."""
+
+    def __init__(self, group: asyncio.TaskGroup) -> None:
+        self.restarts: Counter[str] = Counter()
+        self.tasks: dict[str, asyncio.Task[None]] = {}
+        self._group = group
+
+    def start(self, name: str, run: Callable[[], Awaitable[None]]) -> None:
+        """Run `run()` again and again under this name; a normal return ends it for good."""
+        self.tasks[name] = self._group.create_task(self._keep(name, run), name=name)
+
+    async def _keep(self, name: str, run: Callable[[], Awaitable[None]]) -> None:
+        loop = asyncio.get_running_loop()
+        pause_s = FIRST_PAUSE_S
+        while True:
+            started_at = loop.time()
+            try:
+                await run()
+            except asyncio.CancelledError:
+                raise
+            except Exception:
+                self.restarts[name] += 1
+                log.exception("%s failed and is started again in %g s", name, pause_s)
+            else:
+                return
+            if loop.time() - started_at > STEADY_AFTER_S:
+                pause_s = FIRST_PAUSE_S
+            await asyncio.sleep(pause_s)
+            pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
+
+    def cancel(self) -> None:
+        """End all tasks."""
+        for task in self.tasks.values():
+            task.cancel()

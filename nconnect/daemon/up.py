@@ -1,0 +1,455 @@
+"""`nconnect up`: one interface, from its configuration to a running tunnel, and everything taken back at the end.
+
+The composition root. What it starts, in this order, and undoes in reverse: the interface's lock, a node of
+its own if configured, the TUN device, the tunnel core with its driver, the link, the host's state, the control
+socket.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import uvloop
+
+from nconnect.control.schema import PingReply, Status
+from nconnect.control.server import ControlServer
+from nconnect.crypto.aead import CipherSuite, faster_suite
+from nconnect.crypto.keys import Identity
+from nconnect.daemon import status
+from nconnect.daemon.driver import Driver
+from nconnect.daemon.node import settings_of
+from nconnect.daemon.supervisor import Supervisor
+from nconnect.errors import ConfigError, HostError, NconnectError, NetworkError
+from nconnect.host.plan import HostPlan, plan
+from nconnect.io import config_file, paths
+from nconnect.io.clock import boottime
+from nconnect.io.host import Host
+from nconnect.io.link import LinkRunner
+from nconnect.io.node_server import NodeServer
+from nconnect.io.process import keep_freed_memory
+from nconnect.io.state import StateStore
+from nconnect.io.tun import Tun
+from nconnect.model import PUBLIC_SEED_RPC, Config, NknAddress, PeerConfig
+from nconnect.nkn.link import Link
+from nconnect.nkn.outputs import DownReason
+from nconnect.tunnel.core import Pong, Settings, Tunnel
+from nconnect.tunnel.peer import Peer, PeerState
+from nconnect.wire.jsonrpc import NodeInfo
+from nconnect.wire.nkn import InboundMessage
+
+log = logging.getLogger(__name__)
+
+STOP_GRACE_S = 2.0  # for what is still to be sent at the end
+REFUSED_INTERVAL_S = 2.0  # how old the firewall's counters in `status` may be
+COUNTERS = "handshakes"  # the name of their file in the state folder
+
+# What a running daemon cannot change: these need a new device, or another identity.
+_FIXED = ("interface", "seed", "identifier", "address", "mtu", "cipher", "network", "node", "metrics")
+
+
+def run(
+    config_path: Path,
+    config: Config,
+    *,
+    keep_trying: bool,
+    detached: bool,
+    on_ready: Callable[[], None],
+) -> int:
+    """Run the tunnel until a signal, or `nconnect down`, ends it; the exit status.
+
+    Raises `NconnectError` when it cannot start; then nothing is left behind. With `keep_trying` a node that
+    cannot be reached is no reason to give up. `on_ready` is called once the interface is usable.
+    """
+    lock = paths.acquire_lock(config.interface)
+    try:
+        keep_freed_memory()
+        daemon = Daemon(config_path, config, keep_trying=keep_trying, on_ready=on_ready)
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(daemon.main())
+    finally:
+        paths.release_lock(config.interface, lock)
+    return 0
+
+
+class Daemon:
+    """One running interface: the control server's backend, and what link and driver report to."""
+
+    def __init__(
+        self, config_path: Path, config: Config, *, keep_trying: bool, on_ready: Callable[[], None]
+    ) -> None:
+        self._path = config_path
+        self._config = config
+        self._keep_trying = keep_trying
+        self._on_ready = on_ready
+        self._identity = Identity(config.seed)
+        self._address = NknAddress(config.identifier, self._identity.public_key)
+        self._started_at = boottime()
+        self._store = StateStore.of(config.interface)
+        self._host = Host(config.interface, paths.state_dir(config.interface))
+        self._plan: HostPlan | None = None
+        self._stop = asyncio.Event()
+        self._changed = asyncio.Event()  # something that `wait` looks at; replaced at each change
+        self._first_failure: asyncio.Future[str] | None = None
+        self._pings: dict[tuple[str, int], asyncio.Future[Pong]] = {}
+        self._saving = False
+        self._refused: dict[str, int] = {}
+        self._refused_at = -REFUSED_INTERVAL_S
+        self._ready = False
+        self._tun: Tun
+        self._tunnel: Tunnel
+        self._driver: Driver
+        self._link: LinkRunner
+        self._loop: asyncio.AbstractEventLoop
+
+    async def main(self) -> None:
+        """Everything, until `request_stop`."""
+        self._loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self._loop.add_signal_handler(number, self.request_stop)
+        self._loop.add_signal_handler(signal.SIGHUP, self._reload_in_background)
+        self._first_failure = self._loop.create_future()
+        node = await self._start_node()
+        try:
+            await self._with_tun()
+        finally:
+            if node is not None:
+                await node.close()
+
+    async def _start_node(self) -> NodeServer | None:
+        if self._config.node is None:
+            return None
+        node = NodeServer(self._config.node, self._identity, settings_of(self._config.node))
+        await node.start()
+        return node
+
+    async def _with_tun(self) -> None:
+        config = self._config
+        self._tun = Tun(config.interface)
+        try:
+            now = boottime()
+            self._tunnel = Tunnel(
+                self._identity,
+                self._address,
+                config.peers,
+                Settings(
+                    suite=_suite(config.cipher),
+                    features=self._tun.features,
+                    mtu=config.mtu,
+                    links=1,
+                    persistent=not _provides(config),
+                    accept_pending=config.accept_pending,
+                ),
+                now=now,
+                rng=os.urandom,
+                wall_clock_ns=time.time_ns,
+                counters=self._stored_counters(),
+            )
+            link = Link(self._identity, self._address, _seeds(config), now=now, rng=os.urandom)
+            self._link = LinkRunner(link, self)
+            self._driver = Driver(self._tun, self._tunnel, self._link, self, self._loop)
+            await self._with_tasks()
+        finally:
+            self._tun.close()
+
+    async def _with_tasks(self) -> None:
+        try:
+            async with asyncio.TaskGroup() as group:
+                supervisor = Supervisor(group)
+                supervisor.start("link", self._link.run)
+                try:
+                    await self._with_host()
+                finally:
+                    self._link.close()
+                    supervisor.cancel()
+        except BaseExceptionGroup as failed:
+            raise _first(failed) from failed
+
+    async def _with_host(self) -> None:
+        try:
+            await asyncio.to_thread(self._apply, self._config)
+            self._driver.start()
+            control = await ControlServer.listen(paths.socket_path(self._config.interface), self)
+            try:
+                await self._serve()
+            finally:
+                await control.close()
+        finally:
+            await self._take_back()
+
+    async def _serve(self) -> None:
+        if not self._keep_trying:
+            await self._link_or_failure()
+        self._ready = True
+        self._notify()
+        log.info("%s is up as %s", self._config.interface, self._address)
+        self._on_ready()
+        await self._stop.wait()
+
+    async def _link_or_failure(self) -> None:
+        """The first login; raises when it fails, since who starts us by hand wants to know."""
+        assert self._first_failure is not None
+        while not self._link.is_up and not self._stop.is_set():
+            changed = self._changed
+            if self._first_failure.done():
+                raise NetworkError(
+                    f"{self._first_failure.result()} (`nconnect up --keep-trying` goes on trying)"
+                )
+            await changed.wait()
+
+    async def _take_back(self) -> None:
+        """Say goodbye to the peers, and undo what we set. Goes on to the end when cancelled."""
+        self._driver.stop()
+        self._tunnel.close(boottime())
+        self._driver.drain()
+        self._save_counters()
+        # While the socket still sends, in a thread: netlink and nft block.
+        await asyncio.shield(asyncio.to_thread(self._host.remove))
+        log.info("%s is down", self._config.interface)
+
+    # Host
+
+    def _apply(self, config: Config) -> None:
+        """In a thread. The plan is kept only when it is in force."""
+        facts = self._host.read_facts()
+        wanted = plan(config, facts)
+        for warning in wanted.warnings:
+            log.warning("%s", warning)
+        for skipped in wanted.skipped_routes:
+            log.warning("route %s is skipped: %s", skipped.route, skipped.why)
+        self._host.apply(wanted)
+        self._plan = wanted
+
+    # What the link says
+
+    def on_message(self, message: InboundMessage) -> None:
+        self._driver.on_message(message)
+
+    def on_writable(self) -> None:
+        self._driver.flush()
+
+    def on_up(self, node: NodeInfo) -> None:
+        log.info("logged in at node %s", node.addr)
+        self._notify()
+        self._driver.on_link_up()
+
+    def on_down(self, why: str, reason: DownReason) -> None:
+        log.warning("no link to a node: %s", why)
+        if self._first_failure is not None and not self._first_failure.done():
+            self._first_failure.set_result(why)
+        self._notify()
+
+    # What the driver says
+
+    def on_session_up(self, peer: Peer) -> None:
+        log.info("%s: session up", peer.name)
+        self._notify()
+
+    def on_session_lost(self, peer: Peer, why: str) -> None:
+        log.info("%s", why)
+        self._notify()
+
+    def on_pong(self, pong: Pong) -> None:
+        waiting = self._pings.pop((pong.peer.dest, pong.ping_id), None)
+        if waiting is not None and not waiting.done():
+            waiting.set_result(pong)
+
+    def on_counters_moved(self) -> None:
+        """Keep the handshake counters, soon, and not more often than the disk takes it."""
+        if not self._saving:
+            self._saving = True
+            self._loop.call_later(0.05, self._save_counters)
+
+    def _save_counters(self) -> None:
+        self._saving = False
+        try:
+            self._store.save(COUNTERS, self._tunnel.counters())
+        except HostError as error:
+            log.warning("%s", error)
+
+    def _stored_counters(self) -> dict[str, int]:
+        stored = self._store.load(COUNTERS)
+        if not isinstance(stored, dict):
+            return {}
+        return {str(key): value for key, value in stored.items() if isinstance(value, int)}
+
+    # What the control socket asks
+
+    def status(self) -> Status:
+        drops: Counter[str] = Counter()
+        for counted in (self._tunnel.drops, self._driver.drops):
+            for reason, count in counted.items():
+                drops[reason.value] += count
+        now = boottime()
+        return status.build(
+            self._config,
+            address=str(self._address),
+            links=[self._link.link],
+            tunnel=self._tunnel,
+            plan=self._plan,
+            drops=drops,
+            refused=self._refused_counts(now),
+            problems=[*self._store.problems, *self._problems()],
+            started_at=self._started_at,
+            now=now,
+        )
+
+    def _refused_counts(self, now: float) -> dict[str, int]:
+        if _provides(self._config) and now - self._refused_at >= REFUSED_INTERVAL_S:
+            self._refused_at = now
+            try:
+                self._refused = self._host.refused_counts()
+            except HostError as error:
+                log.warning("%s", error)
+        return self._refused
+
+    def _problems(self) -> list[str]:
+        link = self._link.link
+        if link.is_up:
+            return []
+        return [f"no link to a node: {link.last_error or 'still connecting'}"]
+
+    async def wait(self, peer: str | None, timeout_s: float) -> None:
+        if peer is not None and self._tunnel.peer_named(peer) is None:
+            raise ConfigError(f"there is no peer {peer!r}: see `nconnect peer list`")
+        try:
+            async with asyncio.timeout(timeout_s):
+                while missing := self._missing(peer):
+                    await self._changed.wait()
+        except TimeoutError:
+            raise TimeoutError(f"{missing} after {timeout_s:g} s") from None
+
+    def _missing(self, name: str | None) -> str:
+        """What is not there yet, in words; empty when all is up."""
+        if self._plan is None or not self._ready:
+            return f"{self._config.interface} is not set up yet"
+        if not self._link.is_up:
+            return f"there is no link to a node ({self._link.link.last_error or 'still connecting'})"
+        if name is not None:
+            peer = self._tunnel.peer_named(name)
+            if peer is None:
+                return f"there is no peer {name}"
+            if peer.state is not PeerState.UP:
+                if self._tunnel.can_seal(peer, boottime()):
+                    self._tunnel.ping(peer, boottime())
+                self._driver.drain()
+                return f"{name} does not answer"
+        return ""
+
+    async def ping(self, peer: str, timeout_s: float) -> PingReply:
+        found = self._tunnel.peer_named(peer)
+        if found is None:
+            raise ConfigError(f"there is no peer {peer!r}: see `nconnect peer list`")
+        async with asyncio.timeout(timeout_s) as limit:
+            try:
+                await self.wait(peer, timeout_s)
+            except TimeoutError as error:
+                limit.reschedule(None)
+                raise TimeoutError(str(error)) from None
+            ping_id = self._tunnel.ping(found, boottime())
+            if ping_id is None:
+                raise TimeoutError(f"there is no session with {peer}")
+            answered: asyncio.Future[Pong] = self._loop.create_future()
+            self._pings[found.dest, ping_id] = answered
+            self._driver.drain()
+            try:
+                pong = await answered
+            except asyncio.CancelledError:
+                raise
+            finally:
+                self._pings.pop((found.dest, ping_id), None)
+        node_s = self._link.link.rtt_s
+        return PingReply(peer, pong.rtt_s * 1e3, None if node_s is None else node_s * 1e3)
+
+    async def reload(self) -> None:
+        """Apply the file as it is now. Peers and what is provided change at once."""
+        fresh = await asyncio.to_thread(config_file.load, self._path)
+        changed = [name for name in _FIXED if getattr(fresh, name) != getattr(self._config, name)]
+        if changed:
+            raise ConfigError(
+                f"{', '.join(changed)} cannot change while {self._config.interface} is up:"
+                " run `nconnect down`, then `nconnect up`"
+            )
+        old = self._config
+        revoked = _revoked(old, fresh)
+        self._set_peers(fresh.peers)
+        try:
+            await asyncio.to_thread(self._apply, fresh)
+        except NconnectError:
+            self._set_peers(old.peers)
+            raise
+        self._config = fresh
+        if revoked:
+            prefixes = [prefix for peer in revoked for prefix in peer.allowed_ips]
+            await asyncio.to_thread(self._host.flush_conntrack, prefixes)
+
+    def _set_peers(self, peers: tuple[PeerConfig, ...]) -> None:
+        self._tunnel.set_peers(peers, boottime())
+        self._driver.drain()
+        self._notify()
+
+    def _reload_in_background(self) -> None:
+        task = self._loop.create_task(self.reload(), name="reload")
+        task.add_done_callback(_log_failure)
+
+    def request_stop(self) -> None:
+        self._stop.set()
+        self._notify()
+
+    def _notify(self) -> None:
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+
+def _provides(config: Config) -> bool:
+    provide = config.provide
+    return bool(provide.subnets or provide.services or provide.expose)
+
+
+def _seeds(config: Config) -> tuple[str, ...]:
+    """Where to ask for a node: our own, when we run one and no other is configured."""
+    seeds = config.network.seed_rpc
+    if config.node is not None and seeds == PUBLIC_SEED_RPC:
+        host = config.node.listen
+        host = "127.0.0.1" if host in ("0.0.0.0", "::", "") else host
+        return (f"http://{f'[{host}]' if ':' in host else host}:{config.node.rpc_port}",)
+    return seeds
+
+
+def _suite(cipher: str) -> CipherSuite:
+    return faster_suite(time.perf_counter) if cipher == "auto" else CipherSuite(cipher)
+
+
+def _revoked(old: Config, new: Config) -> list[PeerConfig]:
+    """Peers of `old` that are gone, or may now reach or be less or other than before."""
+    kept = {str(peer.address): peer for peer in new.peers}
+    return [
+        peer
+        for peer in old.peers
+        if (now := kept.get(str(peer.address))) is None
+        or (now.allow, now.allowed_ips, now.expires_at) != (peer.allow, peer.allowed_ips, peer.expires_at)
+        or old.provide != new.provide
+    ]
+
+
+def _first(failed: BaseExceptionGroup[BaseException]) -> BaseException:
+    """The error to show out of a group's."""
+    errors = list(failed.exceptions)
+    while errors:
+        error = errors.pop(0)
+        if isinstance(error, BaseExceptionGroup):
+            errors += error.exceptions
+        elif isinstance(error, NconnectError) or not errors:
+            return error
+    return failed
+
+
+def _log_failure(task: asyncio.Task[None]) -> None:
+    if not task.cancelled() and (error := task.exception()) is not None:
+        log.error("reload: %s", error)
