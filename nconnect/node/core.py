@@ -30,7 +30,7 @@ from nconnect.node.egress import Egress, Pool
 from nconnect.node.limits import RateLimiter
 from nconnect.node.proof import Chain, Ledger, PrevHashes, asking_prefix
 from nconnect.node.reorder import HOLD_S, Reorderer
-from nconnect.node.settings import MAX_DESTS, NodeDrop, NodeSettings
+from nconnect.node.settings import MAX_CONNECTIONS_PER_ADDRESS, MAX_DESTS, NodeDrop, NodeSettings
 from nconnect.wire import actions
 from nconnect.wire.jsonrpc import NodeInfo
 from nconnect.wire.nkn import (
@@ -143,6 +143,7 @@ class NodeStats:
     messages: int  # passed on, each destination counted
     bytes: int  # of their payloads
     receipts: int  # checked and right
+    receipts_missing: int  # asked for and never given
     queue_bytes: int
     drops: dict[str, int]  # by `NodeDrop`, those that happened
 
@@ -167,6 +168,7 @@ class Node:
         self._logged_in = 0
         self._logins = 0
         self._receipts = 0
+        self._receipts_missing = 0  # of clients that are gone
         self._opened = 0
         self._drops = dict.fromkeys(NodeDrop, 0)
         self._pool = Pool(settings.node_queue_bytes)
@@ -207,6 +209,8 @@ class Node:
             raise LocalProtocolError("a connection was closed twice")
         self._connections.pop(connection.number, None)
         self._disordered.pop(connection.number, None)
+        if connection.ledger is not None:
+            self._receipts_missing += connection.ledger.forgotten
         if connection.egress is not None:
             connection.egress.clear()
             connection.egress = None
@@ -385,6 +389,10 @@ class Node:
         if not connection.move(Event.LOGGED_IN):
             self._refuse_login(connection, "setClient", actions.INVALID_METHOD, NodeDrop.BAD_LOGIN)
             return
+        others = self._clients.get(request.address, ())
+        if len(others) >= MAX_CONNECTIONS_PER_ADDRESS:
+            # Each gets every message: without a bound one client could have the node multiply its own.
+            self._refuse(others[0], NodeDrop.DISPLACED)
         connection.address = request.address
         if self.settings.verify_signatures:
             connection.ledger = Ledger(address, self._public_key, self.chain)
@@ -481,6 +489,8 @@ class Node:
             messages=self.messages,
             bytes=self.bytes,
             receipts=self._receipts,
+            receipts_missing=self._receipts_missing
+            + sum(c.ledger.forgotten for c in self._connections.values() if c.ledger is not None),
             queue_bytes=self._pool.used_bytes,
             drops={reason.value: count for reason, count in self._drops.items() if count},
         )

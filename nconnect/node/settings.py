@@ -12,6 +12,7 @@ LOGIN_TIMEOUT_S = 10.0  # the official node drops a silent connection after as l
 PING_INTERVAL_S = 20.0  # guessed: SDKs ping us every 8 s anyway; this one keeps NAT bindings of the silent
 IDLE_TIMEOUT_S = 60.0  # guessed: three pings unanswered
 STALL_TIMEOUT_S = 60.0  # guessed: a client that reads nothing for so long is gone, or hostile
+MAX_CONNECTIONS_PER_ADDRESS = 16  # guessed: a client that reconnects leaves a dead one for a minute
 MAX_DESTS = 256  # guessed: an SDK's MultiClient sends to 4 at a time
 BLOCK_INTERVAL_S = 20.0  # the official network's block time
 
@@ -24,6 +25,7 @@ class NodeDrop(Enum):
     RATE_LIMITED = "rate_limited"
     LOGIN_TIMEOUT = "login_timeout"
     BAD_LOGIN = "bad_login"  # wrong signature, or a request that is none
+    DISPLACED = "displaced"  # the oldest of too many connections with one address
     IDLE = "idle"  # no frame for a minute
     STALLED = "stalled"  # took nothing from its socket for a minute
     # A frame from a client, in the order in which it is checked.

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from nconnect.errors import LocalProtocolError
 from nconnect.node.core import MAX_FANOUT_BYTES, State
-from nconnect.node.settings import MAX_DESTS, NodeDrop
+from nconnect.node.settings import MAX_CONNECTIONS_PER_ADDRESS, MAX_DESTS, NodeDrop
 from nconnect.wire.actions import SetClient
 from nconnect.wire.nkn import MAX_FRAME_BYTES, MAX_MESSAGE_BYTES, InboundMessage, OutboundMessage, Receipt
 from tests.node.fakes import INFO, SALT, FakeClient, FakeTransport, make_node
@@ -210,6 +210,16 @@ def test_all_connections_of_an_address_get_the_message() -> None:
     alice.node.closed(second.connection)
     alice.send(bob.address, b"3")
     assert alice.node.stats().drops == {"unknown_dest": 1}
+
+
+def test_connections_with_one_address_are_bounded_and_the_newest_win() -> None:
+    node = make_node()
+    alice = FakeClient(node).log_in()
+    bobs = [FakeClient(node, "bob", b"b" * 32).log_in() for _ in range(MAX_CONNECTIONS_PER_ADDRESS + 2)]
+    alice.send(bobs[0].address, b"x")
+    assert [len(bob.transport.frames) for bob in bobs] == [0, 0] + [1] * MAX_CONNECTIONS_PER_ADDRESS
+    assert node.stats().drops == {"displaced": 2}
+    assert node.stats().clients == 1 + MAX_CONNECTIONS_PER_ADDRESS
 
 
 def test_several_dests_share_a_payload_or_get_one_each() -> None:
@@ -438,6 +448,17 @@ def test_a_signature_over_something_else_is_refused(change: dict[str, object]) -
     alice.binary(OutboundMessage(**values).encode())
     assert bob.transport.frames == []
     assert alice.node.stats().drops == {"bad_signature": 1}
+
+
+def test_receipts_that_never_come_are_counted() -> None:
+    alice, bob = pair(verify_signatures=True)
+    alice.send_signed(bob.address, b"1")
+    alice.send_signed(bob.address, b"2", now=19.0)
+    assert alice.node.stats().receipts_missing == 0
+    alice.send_signed(bob.address, b"3", now=130.0)
+    assert alice.node.stats().receipts_missing == 1
+    bob.transport.close()
+    assert alice.node.stats().receipts_missing == 1
 
 
 def test_a_forged_receipt_closes_the_connection() -> None:

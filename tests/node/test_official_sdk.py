@@ -15,14 +15,14 @@ from nconnect.io.node_server import NodeServer
 from nconnect.model import NodeConfig
 from nconnect.node.settings import NodeSettings
 
-MODULES = Path(os.environ.get("NCONNECT_NKN_SDK") or Path(__file__).parents[2] / "node_modules")
+MODULES = Path(os.environ.get("NCONNECT_NKN_SDK") or Path(__file__).parents[2] / "node_modules").resolve()
 NODE_JS = shutil.which("node")
 SCRIPT = Path(__file__).with_name("sdk_pair.mjs")
 
 
 @pytest.mark.skipif(
     NODE_JS is None or not (MODULES / "nkn-sdk").is_dir(),
-    reason="needs Node.js and nkn-sdk (scripts/setup --dev), or NCONNECT_NKN_SDK to name a node_modules folder",
+    reason="needs Node.js and nkn-sdk (scripts/setup --dev; NCONNECT_NKN_SDK names another node_modules)",
 )
 def test_the_official_sdks_clients_exchange_messages() -> None:
     async def run() -> None:
@@ -37,7 +37,7 @@ def test_the_official_sdks_clients_exchange_messages() -> None:
                 f"http://127.0.0.1:{server.rpc_port}",
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.PIPE,
-                env={**os.environ, "NCONNECT_NKN_SDK": str(MODULES.resolve())},
+                env={**os.environ, "NCONNECT_NKN_SDK": str(MODULES)},
             )
             async with asyncio.timeout(60):
                 out, errors = await process.communicate()
