@@ -229,6 +229,8 @@ async def request(
         raise NetworkError(f"{server}: TLS failed: {error.reason or error}") from error
     except OSError as error:
         raise NetworkError(f"{server}: {_reason(error)}") from error
+    except UnicodeError as error:
+        raise NetworkError(f"{server}: not a host name") from error
     except h11.LocalProtocolError as error:
         raise NetworkError(f"{url} cannot be asked for: {error}") from error
     except h11.RemoteProtocolError as error:
@@ -483,4 +485,6 @@ def _credentials(fd: int) -> Credentials:
 
 
 def _reason(error: OSError) -> str:
+    if error.errno is not None and error.errno > 0:  # asyncio's own text repeats the address
+        return os.strerror(error.errno).lower()
     return (error.strerror or str(error) or type(error).__name__).lower()

@@ -167,6 +167,10 @@ class Link:
     def poll_output(self) -> Output | None:
         return self._outputs.popleft() if self._outputs else None
 
+    @property
+    def has_output(self) -> bool:
+        return bool(self._outputs)
+
     def poll_timeout(self) -> Deadline | None:
         """When to call `handle_timeout`. A data frame does not move it: ask after the other calls."""
         return self._liveness.poll_timeout() if self.state is LinkState.UP else self._deadline
@@ -482,7 +486,9 @@ def refuse_unusable(node: NodeInfo) -> None:
     try:
         address = ip_address(host)
     except ValueError:
-        return  # a name
+        if not all(0 < len(label) < 64 for label in host.removesuffix(".").split(".")):
+            raise RemoteProtocolError("node: not a host name") from None  # RFC 1035 section 2.3.4
+        return
     if address.is_unspecified or address.is_multicast:
         raise RemoteProtocolError(f"{node.addr} is no address of a node (is its --advertise wrong?)")
 

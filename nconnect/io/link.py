@@ -1,0 +1,295 @@
+"""Runs one `nkn.link.Link`: does what it says with seeds and websockets, and tells it what happened.
+
+No decision is taken here. The cycle: an input, then every output, then one timer for the next deadline.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any, Protocol
+
+from nconnect.errors import NconnectError
+from nconnect.io import rpc, websocket
+from nconnect.io.clock import boottime
+from nconnect.io.websocket import Buffer, WebSocket
+from nconnect.nkn.link import Link
+from nconnect.nkn.outputs import (
+    Connect,
+    Disconnect,
+    DownReason,
+    LinkDown,
+    LinkUp,
+    Output,
+    Resolve,
+    SendBinary,
+    SendPing,
+    SendText,
+    Waived,
+)
+from nconnect.wire.jsonrpc import NodeInfo
+from nconnect.wire.nkn import InboundMessage
+
+# A timer that is armed no more than this before the deadline stays; the link then waits that little longer.
+_TIMER_SLACK_S = 0.001
+
+
+class LinkHandler(Protocol):
+    """What a link tells its owner, synchronously, on the loop."""
+
+    def on_message(self, message: InboundMessage) -> None:
+        """A message; its payload is borrowed until this returns."""
+
+    def on_up(self, node: NodeInfo) -> None: ...
+    def on_down(self, why: str, reason: DownReason) -> None:
+        """The link broke, or another attempt failed: may come several times without an `on_up`."""
+
+    def on_writable(self) -> None:
+        """`writable` is True again."""
+
+
+class LinkRunner:
+    """One link on the event loop. `run()` is its task; everything else may be called while that runs."""
+
+    def __init__(
+        self,
+        link: Link,
+        handler: LinkHandler,
+        *,
+        secure: bool = False,
+        tls: ssl.SSLContext | None = None,
+        clock: Callable[[], float] = boottime,
+    ) -> None:
+        """`secure`: ask for the node's TLS address and speak wss, with `tls` if given."""
+        self.link = link
+        self.websocket: WebSocket | None = None  # while one is open, for its TCP_INFO and options
+        self._handler = handler
+        self._secure = secure
+        self._tls = tls
+        self._clock = clock
+        self._loop: asyncio.AbstractEventLoop
+        self._work: asyncio.Task[None] | None = None  # a resolve or a connect, never both
+        self._connection: _Connection | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = 0.0
+        self._ended: asyncio.Future[None] | None = None
+
+    @property
+    def is_up(self) -> bool:
+        return self.link.is_up
+
+    @property
+    def writable(self) -> bool:
+        """Whether the link is up and the kernel took all that was sent so far."""
+        return self.link.is_up and self.websocket is not None and self.websocket.writable
+
+    def send(self, dest: str, parts: Sequence[Buffer]) -> bool:
+        """Send one message whose payload is `parts`; False when the link is down and it was dropped.
+
+        The parts may be reused as soon as this returns.
+        """
+        socket = self.websocket
+        if socket is None or not self.link.is_up:
+            return False
+        size = 0
+        for part in parts:
+            size += len(part)
+        socket.send_binary((self.link.outbound_prefix(dest, size), *parts))
+        return True
+
+    def network_changed(self) -> None:
+        self._tell(self.link.network_changed)
+
+    async def run(self) -> None:
+        """Keep the link until cancelled or closed; ends with the exception of a handler that failed.
+
+        May be called again afterwards.
+        """
+        self._loop = asyncio.get_running_loop()
+        self._ended = self._loop.create_future()
+        try:
+            self._tell(self.link.start)
+            await self._ended
+        finally:
+            self._ended = None
+            work = self._work
+            self._stop()
+            if work is not None:
+                await asyncio.wait([work])
+
+    def close(self) -> None:
+        """End `run()`."""
+        if self._ended is not None and not self._ended.done():
+            self._ended.set_result(None)
+
+    def _stop(self) -> None:
+        try:
+            self.link.stop(self._clock())
+            self._do_outputs()
+        finally:
+            self._abandon("stopped")
+            if self._timer is not None:
+                self._timer.cancel()
+                self._timer = None
+
+    # The cycle
+
+    def _tell(self, tell: Callable[[float], None]) -> None:
+        """An input to the machine, and all that follows from it. A failure of ours ends `run()`."""
+        if self._ended is None:
+            return
+        try:
+            tell(self._clock())
+            self._do_outputs()
+            self._arm()
+        except Exception as error:
+            self._crash(error)
+
+    def _crash(self, error: Exception) -> None:
+        if self._ended is not None and not self._ended.done():
+            self._ended.set_exception(error)
+
+    def _do_outputs(self) -> None:
+        while (output := self.link.poll_output()) is not None:
+            self._do(output)
+
+    def _do(self, output: Output) -> None:
+        match output:
+            case SendBinary(data):
+                if self.websocket is not None:
+                    self.websocket.send_binary((data,))
+            case SendPing():
+                if self.websocket is not None:
+                    self.websocket.ping()
+            case SendText(text):
+                if self.websocket is not None:
+                    self.websocket.send_text(text)
+            case Resolve():
+                self._begin(self._resolve(output), "resolve")
+            case Connect():
+                self._begin(self._connect(output), "connect")
+            case Disconnect(why):
+                self._abandon(why)
+            case Waived(_, mask):
+                if self.websocket is not None:
+                    self.websocket.mask = not mask
+            case LinkUp(node):
+                self._handler.on_up(node)
+            case LinkDown(why, reason):
+                self._handler.on_down(why, reason)
+
+    def _arm(self) -> None:
+        deadline = self.link.poll_timeout()
+        if deadline is None:
+            if self._timer is not None:
+                self._timer.cancel()
+                self._timer = None
+        elif self._timer is None or abs(deadline.at - self._timer_at) > _TIMER_SLACK_S:
+            if self._timer is not None:
+                self._timer.cancel()
+            self._timer_at = deadline.at
+            self._timer = self._loop.call_later(max(0.0, deadline.at - self._clock()), self._on_timer)
+
+    def _on_timer(self) -> None:
+        self._timer = None
+        self._tell(self.link.handle_timeout)
+
+    # What takes time: at most one task
+
+    def _begin(self, work: Coroutine[Any, Any, None], what: str) -> None:
+        assert self._work is None
+        self._work = self._loop.create_task(work, name=f"link {self.link.address.identifier or '-'}: {what}")
+
+    def _abandon(self, why: str) -> None:
+        """Nothing of what is in flight will be heard of again."""
+        work, self._work = self._work, None
+        if work is not None:
+            work.cancel()
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            self.websocket = None
+            connection.leave(why)
+
+    async def _resolve(self, ask: Resolve) -> None:
+        method = "getwssaddr" if self._secure else "getwsaddr"
+        try:
+            found = await rpc.first_answer(ask.seeds, ask.address, timeout_s=ask.timeout_s, method=method)
+        except NconnectError as error:
+            why = str(error)
+            self._done(lambda now: self.link.resolve_failed(why, now))
+        except Exception as error:
+            self._crash(error)
+        else:
+            self._done(lambda now: self.link.resolved(found.node, now, seed=found.seed))
+
+    async def _connect(self, to: Connect) -> None:
+        url = f"{'wss' if self._secure else 'ws'}://{to.node.addr}"
+        try:
+            socket = await websocket.connect(url, timeout_s=to.timeout_s, tls=self._tls)
+        except NconnectError as error:
+            why = str(error)
+            self._done(lambda now: self.link.disconnected(why, now))
+        except Exception as error:
+            self._crash(error)
+        else:
+            self._connection = _Connection(self, socket)
+            self.websocket = socket
+            self._done(self.link.connected)
+            if self.websocket is socket:
+                socket.start()
+
+    def _done(self, tell: Callable[[float], None]) -> None:
+        self._work = None  # this very task: nothing is left to cancel
+        self._tell(tell)
+
+
+class _Connection:
+    """The handler of one websocket, until the link leaves it."""
+
+    def __init__(self, runner: LinkRunner, socket: WebSocket) -> None:
+        self._runner = runner
+        self._socket = socket
+        self._left = False
+        socket.handler = self
+
+    def leave(self, why: str) -> None:
+        self._left = True
+        self._socket.close(1000, why)
+
+    def on_binary(self, data: memoryview) -> None:
+        runner = self._runner
+        if self._left:
+            return
+        try:
+            message = runner.link.receive_binary(data, runner._clock())
+            if message is not None:
+                runner._handler.on_message(message)
+            if runner.link.has_output:
+                runner._do_outputs()
+                runner._arm()
+        except Exception as error:
+            runner._crash(error)
+
+    def on_text(self, data: memoryview) -> None:
+        if not self._left:
+            self._runner._tell(lambda now: self._runner.link.receive_text(data, now))
+
+    def on_pong(self) -> None:
+        if not self._left:
+            self._runner._tell(self._runner.link.pong)
+
+    def on_writable(self) -> None:
+        if self._left:
+            return
+        try:
+            self._runner._handler.on_writable()
+        except Exception as error:
+            self._runner._crash(error)
+
+    def on_closed(self, why: str) -> None:
+        if self._left:
+            return
+        self._left = True
+        self._runner._connection = self._runner.websocket = None
+        self._runner._tell(lambda now: self._runner.link.disconnected(why, now))

@@ -1,0 +1,155 @@
+"""Asking seeds: which node serves an address.
+
+Seeds are asked one after another without waiting for the slow ones: the next when one fails, or 0.3 s after
+the last was asked. The first good answer wins. A seed that stays silent is asked again each second until the
+time is over, on a connection of its own, because a lost SYN is sent again only after one, two, four seconds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from nconnect.errors import NconnectError, NetworkError, RemoteProtocolError
+from nconnect.io import http
+from nconnect.nkn.link import refuse_unusable
+from nconnect.wire import jsonrpc, strict_json
+from nconnect.wire.jsonrpc import NodeInfo, RpcError
+
+STAGGER_S = 0.3  # between two seeds; guessed, as RFC 8305 has 0.25 s between two addresses
+ASK_AGAIN_S = 1.0
+MAX_ANSWER_BYTES = 64 * 1024  # guessed: a real answer has under 2 KB
+USABLE_STATE = "PERSIST_FINISHED"  # of getnodestate's syncState
+
+
+@dataclass(frozen=True, slots=True)
+class Resolution:
+    """The node that serves an address, and the seed that said so."""
+
+    node: NodeInfo
+    seed: str
+
+
+async def resolve(
+    seeds: Sequence[str], address: str, *, timeout_s: float, method: str = "getwsaddr"
+) -> NodeInfo:
+    """The node that serves `address`; raises `NetworkError` in one line when no seed names one."""
+    return (await first_answer(seeds, address, timeout_s=timeout_s, method=method)).node
+
+
+async def first_answer(
+    seeds: Sequence[str], address: str, *, timeout_s: float, method: str = "getwsaddr"
+) -> Resolution:
+    """As `resolve`, and which seed it was. `method` is `getwssaddr` for a node's TLS address."""
+    race = _Race(seeds, lambda seed: ask_node(seed, address, timeout_s=timeout_s, method=method))
+    return await race.run(timeout_s)
+
+
+async def ask_node(seed: str, address: str, *, timeout_s: float, method: str = "getwsaddr") -> NodeInfo:
+    """Ask one seed; raises `NetworkError` or `RemoteProtocolError`."""
+    answer = await call(seed, method, {"address": address}, timeout_s=timeout_s)
+    node = NodeInfo.from_json(answer)
+    refuse_unusable(node)
+    return node
+
+
+async def sync_state(rpc_addr: str, *, timeout_s: float) -> str:
+    """A node's `syncState` (`USABLE_STATE` when it is fit for clients); `rpc_addr` as in `NodeInfo`."""
+    answer = await call(f"http://{rpc_addr}", "getnodestate", {}, timeout_s=timeout_s)
+    return strict_json.text(strict_json.obj(answer), "syncState", "")
+
+
+async def call(url: str, method: str, params: dict[str, object], *, timeout_s: float) -> Any:
+    """One JSON-RPC call: its result. An error answer is a `RemoteProtocolError` too."""
+    response = await http.request(
+        "POST",
+        url,
+        body=jsonrpc.encode_request(method, params),
+        headers=(("Content-Type", "application/json"),),
+        timeout_s=timeout_s,
+        max_body_bytes=MAX_ANSWER_BYTES,
+    )
+    if response.status != 200:
+        raise RemoteProtocolError(f"it answered HTTP {response.status}")
+    try:
+        result = jsonrpc.parse_response(response.body)
+    except RemoteProtocolError as error:
+        raise RemoteProtocolError(f"it is no NKN seed ({error})") from error
+    if isinstance(result, RpcError):
+        raise RemoteProtocolError(f"it refused: error {result.code} {result.message[:100]!r}")
+    return result
+
+
+class _Race:
+    """Many seeds, one winner. Failures are kept by seed, so that the error can tell what was tried."""
+
+    def __init__(self, seeds: Sequence[str], ask: Callable[[str], Coroutine[Any, Any, NodeInfo]]) -> None:
+        self._seeds = tuple(dict.fromkeys(seeds))
+        self._ask = ask
+        self._running: dict[asyncio.Task[NodeInfo], str] = {}
+        self._failures: dict[str, str] = {}
+        self._just_failed = False
+
+    async def run(self, timeout_s: float) -> Resolution:
+        loop = asyncio.get_running_loop()
+        end = loop.time() + timeout_s
+        waiting = list(self._seeds)
+        try:
+            while loop.time() < end:
+                if not waiting and not self._running:
+                    break
+                if waiting:
+                    self._launch(waiting.pop(0))
+                pause = STAGGER_S if waiting else ASK_AGAIN_S
+                winner = await self._wait(min(pause, end - loop.time()))
+                if winner is not None:
+                    return winner
+                if not waiting and not self._just_failed:
+                    waiting = self._silent()
+            raise self._no_answer(timeout_s)
+        finally:
+            for task in self._running:
+                task.cancel()
+            await asyncio.gather(*self._running, return_exceptions=True)
+
+    def _launch(self, seed: str) -> None:
+        self._running[asyncio.create_task(self._ask(seed), name=f"ask {seed}")] = seed
+
+    async def _wait(self, pause_s: float) -> Resolution | None:
+        """Until one has answered or failed, or the pause is over."""
+        done, _ = await asyncio.wait(
+            self._running, timeout=max(0.0, pause_s), return_when=asyncio.FIRST_COMPLETED
+        )
+        self._just_failed = bool(done)
+        # By the order in which they were asked, so that the outcome does not hang on a set's order.
+        for task in [task for task in self._running if task in done]:
+            seed = self._running.pop(task)
+            try:
+                return Resolution(task.result(), seed)
+            except NconnectError as error:
+                self._failures[seed] = str(error)
+        return None
+
+    def _silent(self) -> list[str]:
+        """Seeds that neither answered nor failed."""
+        return [seed for seed in self._seeds if seed not in self._failures]
+
+    def _no_answer(self, timeout_s: float) -> NetworkError:
+        for seed in self._silent():
+            self._failures[seed] = f"no answer within {timeout_s:g} s"
+        reasons = Counter(_without(seed, why) for seed, why in self._failures.items())
+        reason = max(reasons, key=lambda why: reasons[why])
+        tried = ", ".join(self._seeds[:3]) + (f" and {len(self._seeds) - 3} more" * (len(self._seeds) > 3))
+        return NetworkError(
+            f"no seed named a node: {reason} (tried {tried}; check this device's connection"
+            " and [network] seed_rpc)"
+        )
+
+
+def _without(seed: str, why: str) -> str:
+    """A failure's reason without the seed's name, so that equal reasons count together."""
+    place = seed.partition("://")[2].strip("/")
+    return why.removeprefix(f"{place}: ").removeprefix(f"{place} ")

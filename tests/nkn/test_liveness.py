@@ -1,0 +1,59 @@
+"""The liveness of one connection, in virtual time (its life inside a link: test_link.py)."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nconnect.nkn.liveness import DEAD_AFTER_S, LATE_S, PROBE_S, Liveness, Verdict
+
+
+def test_the_first_ping_is_due_at_once_and_later_calls_before_the_deadline_do_nothing() -> None:
+    life = Liveness(100.0)
+    assert life.poll_timeout().at == 100.0
+    assert life.handle_timeout(100.0) is Verdict.PING
+    assert life.handle_timeout(100.0) is Verdict.WAIT
+    assert life.poll_timeout().at == 108.0
+
+
+def test_the_round_trip_is_that_of_the_oldest_ping_in_flight() -> None:
+    life = Liveness(100.0)
+    life.handle_timeout(100.0)
+    life.heard_at = 107.9
+    life.handle_timeout(108.0)
+    life.pong(109.0)
+    assert life.rtt_s == 9.0
+    life.pong(109.5)  # nobody asked for this one
+    assert life.rtt_s == 9.0
+
+
+def test_a_second_probe_does_not_put_off_the_verdict_of_the_first() -> None:
+    life = Liveness(100.0)
+    life.handle_timeout(100.0)
+    life.pong(100.01)
+    for tenths in range(19):
+        life.probe(103.0 + tenths / 10)
+        assert life.handle_timeout(103.0 + tenths / 10) is Verdict.PING
+    assert life.handle_timeout(103.0 + PROBE_S) is Verdict.DEAD
+
+
+@given(st.lists(st.floats(0.001, 9.0), min_size=1, max_size=30))
+def test_a_node_that_is_heard_within_ten_seconds_is_never_dead(gaps: list[float]) -> None:
+    now = 100.0
+    life = Liveness(now)
+    for gap in gaps:
+        until = now + gap
+        while (deadline := life.poll_timeout().at) <= until:
+            assert life.handle_timeout(max(now, deadline)) is not Verdict.DEAD
+        now = life.heard_at = until
+
+
+@given(st.floats(0.0, LATE_S))
+def test_a_node_that_is_not_heard_is_dead_after_ten_seconds_however_late_the_timer(late: float) -> None:
+    life = Liveness(100.0)
+    verdict = Verdict.WAIT
+    while verdict is not Verdict.DEAD:
+        at = life.poll_timeout().at + late
+        verdict = life.handle_timeout(at)
+        assert at < 100.0 + DEAD_AFTER_S + 8.0 + 2 * LATE_S
+    assert at >= 100.0 + DEAD_AFTER_S
