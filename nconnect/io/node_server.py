@@ -15,7 +15,8 @@ from nconnect.io.http import HttpServer, Limits, Request, Response
 from nconnect.io.websocket import WebSocket, WebSocketServer
 from nconnect.model import NodeConfig
 from nconnect.node import rpc
-from nconnect.node.core import Connection, Node
+from nconnect.node.connection import Connection
+from nconnect.node.core import Node
 from nconnect.node.limits import RateLimiter
 from nconnect.node.settings import NodeSettings
 

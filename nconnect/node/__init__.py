@@ -5,7 +5,8 @@ holds the key in its address; a **dest** is the address that a message is for; *
 that waits because its destination's socket is full; a **receipt** is a client's signature that it
 received a message.
 
-- `core.Node`: connections, login, relaying. `settings.NodeSettings`: what may be configured.
+- `core.Node`: login, relaying, time. `connection.Connection`: the states of one websocket.
+- `settings.NodeSettings`: what may be configured.
 - `egress.Egress`: the bounded, fair queue in front of one client's socket.
 - `proof.Ledger`: what a verifying node checks: signatures, receipts, recent block hashes.
 - `rpc.answer`: JSON-RPC. `limits.RateLimiter`: how often one host may ask or connect.

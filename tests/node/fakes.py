@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from nconnect.crypto.keys import Identity
-from nconnect.node.core import Connection, Node
+from nconnect.node.connection import Connection
+from nconnect.node.core import Node
 from nconnect.node.settings import NodeSettings
 from nconnect.wire.actions import SetClient
 from nconnect.wire.jsonrpc import NodeInfo

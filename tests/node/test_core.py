@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nconnect.errors import LocalProtocolError
-from nconnect.node.core import MAX_FANOUT_BYTES, State
+from nconnect.node.connection import State
+from nconnect.node.core import MAX_FANOUT_BYTES
 from nconnect.node.settings import MAX_CONNECTIONS_PER_ADDRESS, MAX_DESTS, NodeDrop
 from nconnect.wire.actions import SetClient
 from nconnect.wire.nkn import MAX_FRAME_BYTES, MAX_MESSAGE_BYTES, InboundMessage, OutboundMessage, Receipt

@@ -1,0 +1,95 @@
+"""One websocket to the node: its states, and what the node remembers of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import Enum
+from typing import Protocol
+
+from nconnect.node.egress import Egress
+from nconnect.node.proof import Ledger
+from nconnect.node.reorder import Reorderer
+from nconnect.wire.jsonrpc import NodeInfo
+
+Buffer = bytes | bytearray | memoryview
+
+
+class Transport(Protocol):
+    """What the node needs of a websocket (`nconnect.io.websocket.WebSocket` is one)."""
+
+    @property
+    def writable(self) -> bool: ...
+    @property
+    def unsent_bytes(self) -> int: ...
+    @property
+    def tx_bytes(self) -> int: ...
+    @property
+    def rx_bytes(self) -> int: ...
+    def send_binary(self, parts: Sequence[Buffer]) -> None: ...
+    def send_text(self, text: str) -> None: ...
+    def ping(self) -> None: ...
+    def close(self, code: int = 1000, why: str = "") -> None: ...
+
+
+class State(Enum):
+    """Of a connection."""
+
+    CHALLENGED = "challenged"  # it was sent a challenge
+    CLIENT = "client"  # it has proven its key
+    CLOSED = "closed"
+
+
+class Event(Enum):
+    """What changes a connection's state."""
+
+    LOGGED_IN = "logged_in"
+    CLOSED = "closed"
+
+
+# An absent entry is a mistake: of the client's for LOGGED_IN (only once), of ours for CLOSED.
+TRANSITIONS: dict[tuple[State, Event], State] = {
+    (State.CHALLENGED, Event.LOGGED_IN): State.CLIENT,
+    (State.CHALLENGED, Event.CLOSED): State.CLOSED,
+    (State.CLIENT, Event.CLOSED): State.CLOSED,
+}
+
+
+class Connection:
+    """One websocket to us. Made by `Node.open` and changed by the node alone."""
+
+    __slots__ = (
+        "address", "challenge", "direct", "egress", "heard_at", "info", "ledger", "moved_at", "number",
+        "prefixes", "remote_host", "reorderer", "rx_seen", "state", "transport", "tx_seen",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        number: int,
+        transport: Transport,
+        remote_host: str,
+        info: NodeInfo,
+        challenge: bytes,
+        now: float,
+    ) -> None:
+        self.number = number
+        self.transport = transport
+        self.remote_host = remote_host
+        self.info = info  # this node as this client sees it
+        self.challenge = challenge
+        self.heard_at = self.moved_at = now
+        self.rx_seen = self.tx_seen = 0
+        self.state = State.CHALLENGED
+        self.address = ""  # as text, since that is what it is looked up by
+        self.prefixes: dict[int, bytes] = {}  # payload size -> head of a message from this client
+        self.direct = True  # what is for this client may go to its socket as it is
+        self.egress: Egress | None = None  # there only while something waits in it
+        self.ledger: Ledger | None = None  # there only when the node verifies
+        self.reorderer: Reorderer | None = None  # there only in tests
+
+    def move(self, event: Event) -> bool:
+        """Follow the table; False when the event may not come now."""
+        state = TRANSITIONS.get((self.state, event))
+        if state is None:
+            return False
+        self.state = state
+        return True
