@@ -1,0 +1,193 @@
+"""Asking seeds, against small servers on loopback that answer, lie, or say nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+import pytest
+
+from nconnect.errors import NetworkError, RemoteProtocolError
+from nconnect.io import rpc
+from nconnect.io.http import Handler, HttpServer, Request, Response
+
+ADDRESS = "gpu." + "ab" * 32
+NODE = {"addr": "203.0.113.7:30002", "rpcAddr": "203.0.113.7:30003", "pubkey": "cd" * 32, "id": "ef" * 32}
+
+
+def run(test: Callable[[], Awaitable[None]]) -> None:
+    async def bounded() -> None:
+        async with asyncio.timeout(20.0):
+            await test()
+            left = [t for t in asyncio.all_tasks() if t is not asyncio.current_task()]
+            assert not left, f"tasks left: {left}"
+
+    asyncio.run(bounded())
+
+
+@contextlib.asynccontextmanager
+async def seed(handler: Handler) -> AsyncIterator[str]:
+    server = await HttpServer.listen_tcp("127.0.0.1", 0, handler)
+    try:
+        yield f"http://127.0.0.1:{server.port}"
+    finally:
+        await server.close()
+        await asyncio.sleep(0)
+
+
+def answer(result: object, asked: list[Request] | None = None) -> Handler:
+    async def handler(ask: Request) -> Response:
+        if asked is not None:
+            asked.append(ask)
+        return Response.json({"id": json.loads(ask.body)["id"], "jsonrpc": "2.0", "result": result})
+
+    return handler
+
+
+def fixed(body: bytes, status: int = 200) -> Handler:
+    async def handler(ask: Request) -> Response:
+        return Response(status, body)
+
+    return handler
+
+
+async def never(ask: Request) -> Response:
+    await asyncio.Event().wait()
+    return Response(500)
+
+
+@contextlib.asynccontextmanager
+async def refusing() -> AsyncIterator[str]:
+    """A port on which nobody listens any more."""
+    async with seed(never) as url:
+        pass
+    yield url
+
+
+def test_a_seed_names_the_node() -> None:
+    async def test() -> None:
+        asked: list[Request] = []
+        async with seed(answer(NODE, asked)) as url:
+            node = await rpc.resolve([url], ADDRESS, timeout_s=5.0)
+        assert (node.addr, node.public_key) == (NODE["addr"], NODE["pubkey"])
+        (ask,) = asked
+        assert ask.method == "POST"
+        body = json.loads(ask.body)
+        assert (body["method"], body["params"]) == ("getwsaddr", {"address": ADDRESS})
+
+    run(test)
+
+
+def test_a_seed_that_refuses_or_is_silent_costs_little() -> None:
+    async def test() -> None:
+        async with seed(answer(NODE)) as good, seed(never) as silent, refusing() as gone:
+            began = time.monotonic()
+            found = await rpc.first_answer([gone, silent, good], ADDRESS, timeout_s=10.0)
+            assert found.seed == good
+            assert rpc.STAGGER_S <= time.monotonic() - began < 5.0
+
+    run(test)
+
+
+def test_the_first_seed_is_preferred_and_others_are_not_asked_when_it_answers() -> None:
+    async def test() -> None:
+        asked: list[Request] = []
+        async with seed(answer(NODE)) as first, seed(answer(NODE, asked)) as second:
+            for _ in range(5):
+                assert (await rpc.first_answer([first, second], ADDRESS, timeout_s=5.0)).seed == first
+        assert not asked
+
+    run(test)
+
+
+@pytest.mark.parametrize(
+    ("handler", "why"),
+    [
+        (fixed(b"<html>Welcome to nginx!</html>"), "no NKN seed"),
+        (fixed(b""), "no NKN seed"),
+        (fixed(b"[" * 50_000), "no NKN seed"),
+        (fixed(b"{}" + b" " * 70_000), "longer than 65536 bytes"),
+        (fixed(b"not here", 404), "HTTP 404"),
+        (
+            fixed(b'{"id":1,"jsonrpc":"2.0","error":{"code":-45003,"message":"NULL\\nID"}}'),
+            "refused: error -45003",
+        ),
+        (answer(None), "object"),
+        (answer({**NODE, "addr": "203.0.113.7"}), "host:port"),
+        (answer({**NODE, "addr": ":30002"}), "host"),
+        (answer({**NODE, "addr": "0.0.0.0:30002"}), "no address of a node"),
+        (answer({**NODE, "addr": "[::]:30002"}), "no address of a node"),
+        (answer({**NODE, "pubkey": "xx"}), "pubkey"),
+    ],
+)
+def test_a_bad_answer_is_that_seeds_failure(handler: Handler, why: str) -> None:
+    async def test() -> None:
+        async with seed(handler) as bad, seed(answer(NODE)) as good:
+            with pytest.raises(NetworkError, match=why) as caught:
+                await rpc.resolve([bad], ADDRESS, timeout_s=5.0)
+            assert "\n" not in str(caught.value)
+            assert bad in str(caught.value)
+            assert (await rpc.first_answer([bad, good], ADDRESS, timeout_s=5.0)).seed == good
+
+    run(test)
+
+
+def test_all_failing_names_the_seeds_and_the_commonest_reason() -> None:
+    async def test() -> None:
+        async with contextlib.AsyncExitStack() as stack:
+            gone = [await stack.enter_async_context(refusing()) for _ in range(4)]
+            odd = await stack.enter_async_context(seed(fixed(b"", 500)))
+            with pytest.raises(NetworkError) as caught:
+                await rpc.resolve([odd, *gone], ADDRESS, timeout_s=5.0)
+        assert str(caught.value) == (
+            f"no seed named a node: connection refused (tried {odd}, {gone[0]}, {gone[1]} and 2 more;"
+            " check this device's connection and [network] seed_rpc)"
+        )
+
+    run(test)
+
+
+def test_silence_ends_at_the_timeout() -> None:
+    async def test() -> None:
+        async with seed(never) as silent:
+            with pytest.raises(NetworkError, match=r"no answer within 0\.2 s"):
+                await rpc.resolve([silent], ADDRESS, timeout_s=0.2)
+
+    run(test)
+
+
+def test_a_silent_seed_is_asked_again_and_cancelling_leaves_nothing() -> None:
+    async def test() -> None:
+        asks = 0
+
+        async def deaf_at_first(ask: Request) -> Response:
+            nonlocal asks
+            asks += 1
+            return await (never(ask) if asks == 1 else answer(NODE)(ask))
+
+        async with seed(deaf_at_first) as url:
+            await rpc.resolve([url], ADDRESS, timeout_s=10.0)
+            assert asks == 2
+        async with seed(never) as url:
+            task = asyncio.create_task(rpc.resolve([url], ADDRESS, timeout_s=10.0))
+            await asyncio.sleep(0.01)
+            task.cancel()
+            await asyncio.wait([task])
+            assert task.cancelled()
+
+    run(test)
+
+
+def test_the_state_of_a_node() -> None:
+    async def test() -> None:
+        async with seed(answer({"syncState": "PERSIST_FINISHED"})) as url:
+            state = await rpc.sync_state(url.removeprefix("http://"), timeout_s=5.0)
+            assert state == rpc.USABLE_STATE
+        async with seed(answer([])) as url:
+            with pytest.raises(RemoteProtocolError):
+                await rpc.sync_state(url.removeprefix("http://"), timeout_s=5.0)
+
+    run(test)
