@@ -1,0 +1,80 @@
+"""The machines of the bench.
+
+    user ─────── wan0 ─────── internet (node) ─────── wan0 ─────── provider
+    198.51.100.2              192.0.2.1                            203.0.113.2
+      └───────── direct0 ──────────────────────────── direct0 ─────────┘
+    10.99.0.1, fd99::1                                10.99.0.2, fd99::2
+
+Peers that need no node go over the direct cable: one hop fewer than our tunnel has to make.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from lab.netns import Namespace, cable, namespaces
+from lab.process import Process, until
+from lab.world import NODE_HOST, WAN_INTERFACE
+
+PREFIX = "ncbench"
+USER_DIRECT, USER_DIRECT6 = "10.99.0.1", "fd99::1"
+PROVIDER_DIRECT, PROVIDER_DIRECT6 = "10.99.0.2", "fd99::2"
+IPERF_PORT = 5201
+CHAT_PORT = 8000
+
+
+@dataclass
+class Bed:
+    """Three machines, and on the provider's the servers that every case asks."""
+
+    folder: Path
+    user: Namespace
+    internet: Namespace
+    provider: Namespace
+    servers: list[Process] = field(default_factory=list)
+
+    def serve(self, arguments: Sequence[str], name: str) -> Process:
+        process = Process(self.provider, arguments, self.folder / f"{name}.log")
+        self.servers.append(process)
+        return process
+
+    def serve_iperf(self) -> None:
+        process = self.serve(["iperf3", "-s", "-p", str(IPERF_PORT), "--forceflush"], "iperf3")
+        until(lambda: "listening" in process.text(), "iperf3", process=process)
+
+    def serve_model(self) -> None:
+        command = [sys.executable, "-m", "lab.model_server", "0.0.0.0", str(CHAT_PORT)]
+        process = self.serve(command, "model")
+        until(lambda: "serving" in process.text(), "the model", timeout_s=60, process=process)
+
+    def stop(self) -> None:
+        for process in self.servers:
+            process.stop()
+
+
+@contextmanager
+def bed() -> Iterator[Bed]:
+    """Build the machines; end all processes and remove all of it when the block ends, however it ends."""
+    with ExitStack() as undo:
+        folder = Path(tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-"))
+        undo.callback(shutil.rmtree, folder, ignore_errors=True)
+        user, internet, provider = undo.enter_context(namespaces(PREFIX, "user", "internet", "provider"))
+        cable(user, WAN_INTERFACE, ["198.51.100.2/24"], internet, "user", ["198.51.100.1/24"])
+        cable(provider, WAN_INTERFACE, ["203.0.113.2/24"], internet, "provider", ["203.0.113.1/24"])
+        cable(
+            *(user, "direct0", [f"{USER_DIRECT}/24", f"{USER_DIRECT6}/64"]),
+            *(provider, "direct0", [f"{PROVIDER_DIRECT}/24", f"{PROVIDER_DIRECT6}/64"]),
+        )
+        user.ip("route add default via 198.51.100.1")
+        provider.ip("route add default via 203.0.113.1")
+        internet.ip(f"address add {NODE_HOST}/32 dev lo")
+        made = Bed(folder, user, internet, provider)
+        undo.callback(made.stop)
+        yield made

@@ -1,0 +1,77 @@
+"""Rounds of contenders and cases, and the medians of what they gave."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from lab.bench.bed import bed
+from lab.bench.cases import Case, Settings
+from lab.bench.contenders import Contender
+from lab.netns import LabError
+
+Tell = Callable[[str], None]
+
+
+@dataclass
+class Results:
+    """Values by contender, metric and round; and what could not be measured, and why."""
+
+    values: dict[str, dict[str, list[float]]] = field(default_factory=dict)
+    failures: list[str] = field(default_factory=list)
+    skipped: list[str] = field(default_factory=list)
+    seconds: float = 0.0
+
+    def add(self, contender: str, metric: str, value: float) -> None:
+        self.values.setdefault(contender, {}).setdefault(metric, []).append(value)
+
+    def median(self, contender: str, metric: str) -> float | None:
+        values = self.values.get(contender, {}).get(metric)
+        return statistics.median(values) if values else None
+
+    def ratio(self, contender: str, baseline: str, metric: str) -> float | None:
+        """This contender's median over the baseline's."""
+        ours, theirs = self.median(contender, metric), self.median(baseline, metric)
+        return ours / theirs if ours is not None and theirs else None
+
+
+def compare(
+    contenders: Sequence[Contender], cases: Sequence[Case], settings: Settings, rounds: int, tell: Tell
+) -> Results:
+    """Measure; a case that fails is told, recorded and left out, and the others go on."""
+    results = Results()
+    started = time.monotonic()
+    usable = []
+    for contender in contenders:
+        why = contender.missing()
+        results.skipped += [f"{contender.name}: {why}"] if why else []
+        usable += [] if why else [contender]
+    present = []
+    for case in cases:
+        why = case.missing()
+        results.skipped += [f"{case.name}: {why}"] if why else []
+        present += [] if why else [case]
+    with bed() as machines:
+        machines.serve_iperf()
+        if any(case.name == "chat" for case in present):
+            machines.serve_model()
+        for number in range(1, rounds + 1):
+            for contender in usable:
+                label = f"round {number} of {rounds}, {contender.name}"
+                try:
+                    with contender.running(machines) as running:
+                        for case in present:
+                            tell(f"{label}: {case.name}")
+                            try:
+                                for metric, value in case.measure(running, settings).items():
+                                    results.add(contender.name, metric, value)
+                            except LabError as error:
+                                results.failures.append(f"{label}, {case.name}: {error}")
+                                tell(results.failures[-1])
+                except LabError as error:
+                    results.failures.append(f"{label}: {error}")
+                    tell(results.failures[-1])
+    results.seconds = round(time.monotonic() - started, 1)
+    return results
