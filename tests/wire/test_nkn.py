@@ -1,0 +1,346 @@
+"""NKN's messages, against the protobuf library and the official JavaScript SDK."""
+
+from __future__ import annotations
+
+import json
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from google.protobuf.message import DecodeError
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nconnect.errors import RemoteProtocolError
+from nconnect.wire.nkn import (
+    MAX_DESTS,
+    MAX_FRAME_BYTES,
+    InboundMessage,
+    Message,
+    OutboundMessage,
+    Payload,
+    PayloadType,
+    Receipt,
+    TextData,
+    decode_client_message,
+    inbound_prefix,
+    message_prefix,
+    outbound_prefix,
+)
+from tests.wire import nkn_proto
+
+VECTORS = json.loads((Path(__file__).parent.parent / "vectors" / "nkn_sdk.json").read_text())
+ALICE, BOB, CAROL = (each["address"] for each in VECTORS["identities"])
+HASH, SIGNATURE = b"h" * 32, b"s" * 64
+NAMES = st.text(st.characters(exclude_categories=("Cs",)), max_size=100)
+U32 = st.integers(0, 2**32 - 1)
+FEW_BYTES = st.binary(max_size=70)
+
+
+def client_message(kind: int, name: str, *, compression: int = 0, **values: Any) -> bytes:
+    body = nkn_proto.make(name, **values)
+    if compression == 1:
+        body = zlib.compress(body)
+    return nkn_proto.make("ClientMessage", message_type=kind, message=body, compression_type=compression)
+
+
+def framed(kind: int, body: bytes) -> bytes:
+    return nkn_proto.make("ClientMessage", message_type=kind, message=body)
+
+
+# --- the SDK's bytes ---
+
+
+@pytest.mark.parametrize("vector", VECTORS["payloads"], ids=lambda vector: vector["name"])
+def test_payloads_are_the_sdks(vector: dict[str, Any]) -> None:
+    expected = Payload(
+        PayloadType(vector["type"]),
+        bytes.fromhex(vector["messageId"]),
+        bytes.fromhex(vector["data"]),
+        bytes.fromhex(vector["replyToId"]),
+        vector["noReply"],
+    )
+    assert expected.encode().hex() == vector["bytes"]
+    assert Payload.decode(bytes.fromhex(vector["bytes"])) == expected
+
+
+def test_text_is_the_sdks() -> None:
+    data = next(bytes.fromhex(each["data"]) for each in VECTORS["payloads"] if each["name"] == "text")
+    assert TextData.decode(data) == TextData("grüße, мир")
+    assert TextData("grüße, мир").encode() == data
+    assert TextData.decode(b"") == TextData("")
+
+
+@pytest.mark.parametrize("vector", [VECTORS["single"], *VECTORS["several"]], ids=["single", "bob", "carol"])
+def test_envelopes_are_the_sdks(vector: dict[str, Any]) -> None:
+    payload, nonce, key = (bytes.fromhex(vector[name]) for name in ("payload", "nonce", "encryptedKey"))
+    expected = Message(payload, True, nonce, key)
+    assert expected.encode().hex() == vector["bytes"]
+    assert Message.decode(bytes.fromhex(vector["bytes"])) == expected
+
+
+def test_an_envelope_that_is_not_sealed_is_the_sdks() -> None:
+    assert Message.decode(bytes.fromhex(VECTORS["bare"])) == Message(bytes.fromhex(VECTORS["plaintext"]))
+    assert Message(bytes.fromhex(VECTORS["plaintext"])).encode().hex() == VECTORS["bare"]
+
+
+def sdk_outbound(name: str) -> dict[str, Any]:
+    return next(each for each in VECTORS["outbound"] if each["name"] == name)
+
+
+@pytest.mark.parametrize("vector", VECTORS["outbound"], ids=lambda vector: vector["name"])
+def test_outbound_messages_of_the_sdk_are_read(vector: dict[str, Any]) -> None:
+    data = bytes.fromhex(vector["bytes"])
+    data += bytes([7]) * (vector["size"] - len(data))
+    message = decode_client_message(data)
+    assert isinstance(message, OutboundMessage)
+    assert message.dests == tuple(vector["dests"])
+    assert message.nonce == vector["nonce"]
+    assert message.block_hash.hex() == vector["blockHash"]
+    assert message.max_holding_seconds == vector["maxHoldingSeconds"]
+    assert [signature.hex() for signature in message.signatures] == vector["signatures"]
+    assert [len(payload) for payload in message.payloads] == vector["payloadSizes"]
+    if not vector["compressed"]:
+        assert message.encode() == data
+
+
+@pytest.mark.parametrize("name", ["one", "held", "no block hash", "large"])
+def test_an_outbound_prefix_makes_the_sdks_bytes(name: str) -> None:
+    vector = sdk_outbound(name)
+    data = bytes.fromhex(vector["bytes"])
+    data += bytes([7]) * (vector["size"] - len(data))
+    (size,) = vector["payloadSizes"]
+    prefix = outbound_prefix(
+        vector["dests"][0],
+        size,
+        nonce=vector["nonce"],
+        block_hash=bytes.fromhex(vector["blockHash"]),
+        signature=bytes.fromhex(vector["signatures"][0]),
+        max_holding_seconds=vector["maxHoldingSeconds"],
+    )
+    assert prefix + data[-size:] == data
+
+
+def test_inbound_and_receipt_are_the_sdks() -> None:
+    inbound, receipt = VECTORS["inbound"], VECTORS["receipt"]
+    message = decode_client_message(bytes.fromhex(inbound["bytes"]))
+    payload = bytes.fromhex(VECTORS["single"]["bytes"])
+    assert message == InboundMessage(ALICE, payload, bytes.fromhex(inbound["prevHash"]))
+    assert message.encode().hex() == inbound["bytes"]
+    answer = decode_client_message(bytes.fromhex(receipt["bytes"]))
+    assert isinstance(answer, Receipt)
+    assert answer.prev_hash.hex() == receipt["prevHash"]
+    assert answer.encode().hex() == receipt["bytes"]
+
+
+# --- prefixes ---
+
+
+@given(
+    NAMES.filter(bool),
+    U32,
+    st.binary(max_size=32),
+    st.sampled_from([b"", SIGNATURE]),
+    U32,
+    st.binary(max_size=300),
+)
+def test_outbound_prefix(
+    dest: str, nonce: int, block_hash: bytes, signature: bytes, holding: int, payload: bytes
+) -> None:
+    prefix = outbound_prefix(
+        dest,
+        len(payload),
+        nonce=nonce,
+        block_hash=block_hash,
+        signature=signature,
+        max_holding_seconds=holding,
+    )
+    signatures = (signature,) if signature else ()
+    expected = OutboundMessage((dest,), (payload,), nonce, block_hash, signatures, holding)
+    assert decode_client_message(prefix + payload) == expected
+    assert prefix + payload == expected.encode()
+
+
+@given(NAMES, st.binary(max_size=300))
+def test_inbound_prefix(src: str, payload: bytes) -> None:
+    data = inbound_prefix(src, len(payload)) + payload
+    assert decode_client_message(data) == InboundMessage(src, payload)
+    outer = nkn_proto.read("ClientMessage", data)
+    inner = nkn_proto.read("InboundMessage", outer.message)
+    assert (outer.message_type, inner.src, inner.payload, inner.prev_hash) == (1, src, payload, b"")
+
+
+@given(st.binary(min_size=1, max_size=48), st.binary(max_size=300))
+def test_message_prefix(nonce: bytes, sealed: bytes) -> None:
+    data = message_prefix(nonce, len(sealed)) + sealed
+    assert Message.decode(data) == Message(sealed, True, nonce)
+    read = nkn_proto.read("Message", data)
+    assert (read.payload, read.encrypted, read.nonce) == (sealed, True, nonce)
+
+
+def test_payloads_are_views_of_the_input() -> None:
+    data = bytearray(inbound_prefix(ALICE, 4) + b"abcd")
+    message = decode_client_message(memoryview(data))
+    assert isinstance(message, InboundMessage)
+    data[-4:] = b"wxyz"
+    assert message.payload == b"wxyz"
+    data = bytearray(outbound_prefix(BOB, 4, nonce=1, block_hash=HASH, signature=SIGNATURE) + b"abcd")
+    out = decode_client_message(memoryview(data))
+    assert isinstance(out, OutboundMessage)
+    data[-4:] = b"wxyz"
+    assert out.payload_for(0) == b"wxyz"
+
+
+# --- against the library ---
+
+
+@given(
+    st.lists(NAMES.filter(bool), min_size=1, max_size=4),
+    st.data(),
+    U32,
+    FEW_BYTES,
+    U32,
+    st.booleans(),
+    st.booleans(),
+)
+def test_outbound_messages_of_the_library(
+    dests: list[str],
+    data: st.DataObject,
+    nonce: int,
+    block_hash: bytes,
+    holding: int,
+    compressed: bool,
+    signed: bool,
+) -> None:
+    payloads = data.draw(st.lists(FEW_BYTES, min_size=len(dests), max_size=len(dests)) | st.tuples(FEW_BYTES))
+    signatures = [SIGNATURE] * len(dests) if signed else []
+    made = client_message(
+        0, "OutboundMessage", compression=int(compressed), dests=dests, payloads=payloads, nonce=nonce,
+        block_hash=block_hash, max_holding_seconds=holding, signatures=signatures,
+    )  # fmt: skip
+    expected = OutboundMessage(tuple(dests), tuple(payloads), nonce, block_hash, tuple(signatures), holding)
+    assert decode_client_message(made) == expected
+    assert decode_client_message(expected.encode()) == expected
+    for index in range(len(dests)):
+        assert expected.payload_for(index) == payloads[index if len(payloads) > 1 else 0]
+
+
+def test_the_older_fields_for_one_destination() -> None:
+    made = client_message(0, "OutboundMessage", dest=BOB, payload=b"old")
+    assert decode_client_message(made) == OutboundMessage((BOB,), (b"old",))
+    both = client_message(0, "OutboundMessage", dest=BOB, payload=b"old", dests=[CAROL], payloads=[b"new"])
+    assert decode_client_message(both) == OutboundMessage((CAROL,), (b"new",))
+
+
+@given(
+    st.sampled_from(["Message", "Payload", "TextData", "InboundMessage", "Receipt"]), st.binary(max_size=60)
+)
+def test_any_bytes_mean_what_they_mean_to_the_library_or_are_refused(name: str, data: bytes) -> None:
+    decode: dict[str, Callable[[bytes], Any]] = {
+        "Message": Message.decode,
+        "Payload": Payload.decode,
+        "TextData": TextData.decode,
+        "InboundMessage": lambda body: decode_client_message(framed(1, body)),
+        "Receipt": lambda body: decode_client_message(framed(2, body)),
+    }
+    try:
+        ours = decode[name](data)
+    except RemoteProtocolError:
+        return
+    try:
+        theirs = nkn_proto.read(name, data)
+    except DecodeError:
+        pytest.fail("read what the library refuses")
+    for field in type(ours).__dataclass_fields__:
+        assert getattr(ours, field) == getattr(theirs, field)
+
+
+@given(st.binary(max_size=120))
+def test_any_frame_is_read_or_refused(data: bytes) -> None:
+    try:
+        decode_client_message(data)
+    except RemoteProtocolError:
+        pass
+
+
+@given(st.sampled_from([each["bytes"] for each in VECTORS["outbound"][:-1]]), st.data())
+def test_a_damaged_frame_is_read_or_refused(frame: str, data: st.DataObject) -> None:
+    damaged = bytearray.fromhex(frame)
+    for _ in range(data.draw(st.integers(1, 3))):
+        damaged[data.draw(st.integers(0, len(damaged) - 1))] = data.draw(st.integers(0, 255))
+    try:
+        decode_client_message(damaged[: data.draw(st.integers(0, len(damaged)))])
+    except RemoteProtocolError:
+        pass
+
+
+@given(st.permutations([b"\x08\x01", nkn_proto.make("ClientMessage", message=b"\x0a\x01a"), b"\x22\x01?"]))
+def test_fields_in_any_order_with_unknown_ones(parts: list[bytes]) -> None:
+    assert decode_client_message(b"".join(parts)) == InboundMessage("a", b"")
+
+
+# --- what must be refused ---
+
+
+@pytest.mark.parametrize(
+    ("data", "why"),
+    [
+        (b"", "destination"),
+        (nkn_proto.make("ClientMessage", message_type=3), "type 3"),
+        (nkn_proto.make("ClientMessage", message_type=1, compression_type=2), "compression 2"),
+        (nkn_proto.make("ClientMessage", message=b"junk", compression_type=1), "compressed"),
+        (client_message(0, "OutboundMessage", payloads=[b"x"]), "destination"),
+        (client_message(0, "OutboundMessage", dests=["a", "b", "c"], payloads=[b"x", b"y"]), "payload"),
+        (client_message(0, "OutboundMessage", dests=["a"], payloads=[b"x", b"y"]), "payload"),
+        (client_message(0, "OutboundMessage", dests=["a", "b"], signatures=[SIGNATURE]), "signature"),
+        (client_message(0, "OutboundMessage", dests=["a"], signatures=[SIGNATURE] * 2), "signature"),
+        (nkn_proto.make("ClientMessage", message=bytes.fromhex("1a02c328")), "UTF-8"),
+        (nkn_proto.make("ClientMessage", message=b"\x18\x01"), "number where bytes"),
+        (nkn_proto.make("ClientMessage", message=b"\x1a\x01a\x2a\x00"), "32-bit"),
+        (nkn_proto.make("ClientMessage", message=b"\x1a\x01a\x20\x80\x80\x80\x80\x10"), "32-bit"),
+        (bytes.fromhex("1003"), "number where bytes"),
+        (inbound_prefix(ALICE, 5) + b"four", "truncated"),
+    ],
+)
+def test_malformed_messages(data: bytes, why: str) -> None:
+    with pytest.raises(RemoteProtocolError, match=why):
+        decode_client_message(data)
+
+
+def test_an_unknown_payload_type() -> None:
+    with pytest.raises(RemoteProtocolError, match="payload type 4"):
+        Payload.decode(nkn_proto.make("Payload", type=4))
+
+
+def test_the_number_of_destinations_is_bounded() -> None:
+    most = OutboundMessage(("a",) * MAX_DESTS, (b"x",) * MAX_DESTS, signatures=(b"s",) * MAX_DESTS)
+    assert decode_client_message(most.encode()) == most
+    with pytest.raises(RemoteProtocolError, match="destinations"):
+        decode_client_message(client_message(0, "OutboundMessage", dests=["a"] * (MAX_DESTS + 1)))
+    with pytest.raises(RemoteProtocolError, match="too many"):
+        decode_client_message(client_message(0, "OutboundMessage", dests=["a"] * (4 * MAX_DESTS)))
+
+
+def compressed(body: bytes) -> bytes:
+    return nkn_proto.make("ClientMessage", message=body, compression_type=1)
+
+
+def test_what_it_decompresses_to_is_bounded() -> None:
+    head = nkn_proto.make("OutboundMessage", dests=["a"])
+    room = MAX_FRAME_BYTES - len(head) - 5
+    fits = zlib.compress(nkn_proto.make("OutboundMessage", dests=["a"], payloads=[bytes(room)]))
+    message = decode_client_message(compressed(fits))
+    assert isinstance(message, OutboundMessage)
+    assert len(message.payloads[0]) == room
+    bomb = zlib.compress(nkn_proto.make("OutboundMessage", dests=["a"], payloads=[bytes(room + 1)]))
+    with pytest.raises(RemoteProtocolError, match="too large"):
+        decode_client_message(compressed(bomb))
+
+
+@pytest.mark.parametrize("damage", [lambda body: body[:-1], lambda body: body + b"x", lambda body: b""])
+def test_a_damaged_compressed_message(damage: Callable[[bytes], bytes]) -> None:
+    body = zlib.compress(nkn_proto.make("OutboundMessage", dests=["a"]))
+    with pytest.raises(RemoteProtocolError, match="compressed"):
+        decode_client_message(compressed(damage(body)))
