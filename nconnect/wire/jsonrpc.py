@@ -72,13 +72,15 @@ def split_addr(addr: str) -> tuple[str, int]:
     if not colon or not _PORT.fullmatch(port) or not 0 < int(port) < 65536:
         raise RemoteProtocolError("node: an address must be host:port")
     if host.startswith("["):
+        bare = host[1:-1]
         try:
-            IPv6Address(host[1:-1])
+            # No zone ("%eth0"): it means nothing on another machine, and may hold any character.
+            if not host.endswith("]") or "%" in bare:
+                raise ValueError
+            IPv6Address(bare)
         except ValueError:
             raise RemoteProtocolError("node: a bracketed host must be an IPv6 address") from None
-        if not host.endswith("]"):
-            raise RemoteProtocolError("node: a bracketed host must be an IPv6 address")
-        return host[1:-1], int(port)
+        return bare, int(port)
     if not _HOST.fullmatch(host):
         raise RemoteProtocolError("node: not a host name or address")
     return host, int(port)

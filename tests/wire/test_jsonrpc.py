@@ -1,0 +1,213 @@
+"""JSON-RPC, both ends, and the description of a node."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nconnect.errors import RemoteProtocolError
+from nconnect.wire import jsonrpc
+from nconnect.wire.jsonrpc import (
+    INVALID_REQUEST,
+    MAX_BATCH,
+    PARSE_ERROR,
+    BadRequest,
+    NodeInfo,
+    Request,
+    RpcError,
+    encode_answers,
+    encode_request,
+    join_addr,
+    parse_requests,
+    parse_response,
+    split_addr,
+)
+
+NODE = NodeInfo("203.0.113.7:30002", "203.0.113.7:30003", "ab" * 32, "cd" * 32)
+
+
+def body(value: object) -> bytes:
+    return json.dumps(value).encode()
+
+
+# --- NodeInfo ---
+
+
+def test_a_node_is_read_and_written() -> None:
+    assert NodeInfo.from_json(NODE.to_json()) == NODE
+    assert NodeInfo.from_json(NODE.to_json() | {"pubkey": "AB" * 32, "sdp": "x"}) == NODE
+    assert NODE.public_key_bytes == b"\xab" * 32
+    assert NodeInfo.from_json({"addr": "h:1", "pubkey": "ab" * 32}) == NodeInfo("h:1", "", "ab" * 32, "")
+
+
+@pytest.mark.parametrize("name", ["addr", "rpcAddr", "pubkey", "id"])
+@pytest.mark.parametrize("value", [5, [], "zz", "host:port:extra/", "\n", "é" * 64])
+def test_malformed_nodes(name: str, value: object) -> None:
+    with pytest.raises(RemoteProtocolError):
+        NodeInfo.from_json(NODE.to_json() | {name: value})
+
+
+@pytest.mark.parametrize("value", [None, [], "node", {}, {"addr": "h:1"}, {"pubkey": "ab" * 32}])
+def test_what_is_no_node(value: object) -> None:
+    with pytest.raises(RemoteProtocolError):
+        NodeInfo.from_json(value)
+
+
+@pytest.mark.parametrize(
+    ("addr", "host", "port"),
+    [
+        ("203.0.113.7:30002", "203.0.113.7", 30002),
+        ("node-1.example.org:1", "node-1.example.org", 1),
+        ("a_b:65535", "a_b", 65535),
+        ("[2001:db8::7]:30002", "2001:db8::7", 30002),
+        ("[::1]:80", "::1", 80),
+    ],
+)
+def test_addresses_of_nodes(addr: str, host: str, port: int) -> None:
+    assert split_addr(addr) == (host, port)
+    assert join_addr(host, port) == addr
+
+
+@pytest.mark.parametrize(
+    "addr",
+    [
+        "", ":", "host", "host:", ":80", "host:0", "host:65536", "host:-1", "host:8 0", "host:٣",
+        "ho st:80", "host:80\n", "http://host:80", "user@host:80", "host/x:80", "::1:80", "2001:db8::7",
+        "[::1]", "[::1:80", "::1]:80", "[host]:80", "[]:80", "[::1]x:80", "[::1%eth0\r\n]:80", "-host:80",
+        "h" * 300 + ":80", "host\r\nX: y:80",
+    ],
+)  # fmt: skip
+def test_what_is_no_address_of_a_node(addr: str) -> None:
+    with pytest.raises(RemoteProtocolError):
+        split_addr(addr)
+
+
+# --- caller ---
+
+
+def test_a_request() -> None:
+    assert json.loads(encode_request("getwsaddr", {"address": "a"}, id=7)) == {
+        "id": 7,
+        "jsonrpc": "2.0",
+        "method": "getwsaddr",
+        "params": {"address": "a"},
+    }
+
+
+@pytest.mark.parametrize("result", [None, 5, "x", [], {"a": 1}])
+def test_a_result(result: object) -> None:
+    assert parse_response(body({"id": 1, "jsonrpc": "2.0", "result": result})) == result
+    assert parse_response(body({"id": "a", "result": result, "error": None}), id="a") == result
+
+
+def test_an_error() -> None:
+    error = {"code": -42001, "message": "INVALID METHOD", "data": None}
+    assert parse_response(body({"id": 1, "error": error})) == RpcError(-42001, "INVALID METHOD")
+    # Who could not read the request does not know its id.
+    assert parse_response(body({"id": None, "error": {}})) == RpcError(0, "")
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"<html>",
+        b"[]",
+        b"null",
+        body({"id": 1}),
+        body({"result": 5}),
+        body({"id": 2, "result": 5}),
+        body({"id": "1", "result": 5}),
+        body({"id": True, "result": 5}),
+        body({"id": 1.0, "result": 5}),
+        body({"id": 1, "result": 5, "jsonrpc": "1.0"}),
+        body({"id": 1, "result": 5, "jsonrpc": 2}),
+        body({"id": 1, "error": "no"}),
+        body({"id": 1, "error": {"code": "no"}}),
+        body({"id": 1, "error": {"message": 5}}),
+    ],
+)
+def test_malformed_answers(data: bytes) -> None:
+    with pytest.raises(RemoteProtocolError):
+        parse_response(data)
+
+
+# --- server ---
+
+
+@pytest.mark.parametrize("id", [1, "nkn-sdk-js", 1.5, None])
+def test_a_request_is_read(id: Any) -> None:
+    found = parse_requests(encode_request("getwsaddr", {"address": "a"}, id=id))
+    assert found.requests == (Request(id, "getwsaddr", {"address": "a"}),)
+    assert not found.is_batch
+
+
+def test_params_and_version_may_be_absent() -> None:
+    assert parse_requests(b'{"method":"getnodestate"}').requests == (Request(None, "getnodestate", {}),)
+
+
+def test_a_batch_is_answered_one_by_one() -> None:
+    found = parse_requests(body([{"id": 1, "method": "a"}, 5, {"id": 2, "method": 3}]))
+    assert found.is_batch
+    good, not_an_object, no_method = found.requests
+    assert good == Request(1, "a", {})
+    assert isinstance(not_an_object, BadRequest)
+    assert isinstance(no_method, BadRequest)
+    assert (not_an_object.id, not_an_object.code) == (None, INVALID_REQUEST)
+    assert (no_method.id, no_method.code) == (2, INVALID_REQUEST)
+
+
+@pytest.mark.parametrize("data", [b"", b"{", b"\xff", b"[" * 50_000])
+def test_what_is_no_json_is_a_parse_error(data: bytes) -> None:
+    (refused,) = parse_requests(data).requests
+    assert isinstance(refused, BadRequest)
+    assert (refused.id, refused.code) == (None, PARSE_ERROR)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [5, None, "x", [], [{}] * (MAX_BATCH + 1), {}, {"method": "a", "id": []}, {"method": "a", "id": True},
+     {"method": "a", "params": 5}, {"method": "a", "params": ["x"]}, {"method": "a", "jsonrpc": "1.0"},
+     {"method": "\ud800"}],
+    ids=lambda value: str(value)[:30].encode("ascii", "replace").decode(),
+)  # fmt: skip
+def test_bad_requests(value: object) -> None:
+    (refused,) = parse_requests(body(value)).requests
+    assert isinstance(refused, BadRequest)
+    assert refused.code == INVALID_REQUEST
+
+
+def test_answers() -> None:
+    one = jsonrpc.result(1, NODE.to_json())
+    other = jsonrpc.error("b", -32601, "no such method")
+    assert NodeInfo.from_json(parse_response(encode_answers([one], is_batch=False))) == NODE
+    assert json.loads(encode_answers([one, other], is_batch=True)) == [one, other]
+    assert json.loads(encode_answers([one], is_batch=True)) == [one]
+    answer = parse_response(encode_answers([other], is_batch=False), id="b")
+    assert answer == RpcError(-32601, "no such method")
+
+
+@given(st.binary(max_size=80))
+def test_any_bytes_are_requests_or_refusals(data: bytes) -> None:
+    assert parse_requests(data).requests
+
+
+@given(st.binary(max_size=80))
+def test_any_bytes_are_an_answer_or_refused(data: bytes) -> None:
+    try:
+        parse_response(data)
+    except RemoteProtocolError:
+        pass
+
+
+@given(st.text(max_size=40))
+def test_any_text_is_an_address_or_refused(text: str) -> None:
+    try:
+        host, port = split_addr(text)
+    except RemoteProtocolError:
+        return
+    assert split_addr(join_addr(host, port)) == (host, port)
