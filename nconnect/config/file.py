@@ -55,7 +55,7 @@ def parse(
     try:
         document = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise ConfigError(_syntax_problem(source, str(error))) from None
+        raise ConfigError(_syntax_problem(source, text, str(error))) from None
     except (ValueError, RecursionError):  # numbers of thousands of digits, brackets thousands deep
         raise ConfigError(f"{source}:1: not a configuration: a value is too large or too deep") from None
     problems = _Problems(source, text)
@@ -71,12 +71,11 @@ def parse(
     return config
 
 
-def _syntax_problem(source: str, message: str) -> str:
-    what, found, where = message.partition(" (at line ")
-    line = where.partition(",")[0] if found else ""
-    return f"{source}:{line if line.isdecimal() else 1}: not TOML: {what[:1].lower()}{what[1:]}".replace(
-        "\n", " "
-    )
+def _syntax_problem(source: str, text: str, message: str) -> str:
+    what, _, where = message.rpartition(" (at ")
+    line = where.removeprefix("line ").partition(",")[0]
+    number = int(line) if line.isdecimal() else text.rstrip().count("\n") + 1  # "(at end of document)"
+    return " ".join(f"{source}:{number}: not TOML: {what[:1].lower()}{what[1:]}".split())
 
 
 class _Problems:

@@ -74,15 +74,12 @@ def read(path: Path) -> str:
         raise ConfigError(f"{path} cannot be read: permission denied (try with sudo)") from None
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {reason(error)}") from None
-    with open(fd, "rb") as file:
-        status = os.fstat(fd)
-        if not stat.S_ISREG(status.st_mode):
-            raise ConfigError(f"{path} is not a file: name the configuration's file with -c")
-        if status.st_uid not in (0, os.geteuid()):
-            raise ConfigError(f"{path} belongs to another user, who could change it: chown root {path}")
-        if status.st_mode & 0o077:
-            raise ConfigError(f"{path} can be read by others, and it holds secrets: chmod 600 {path}")
-        data = file.read(MAX_BYTES + 1)
+    try:
+        _check_secret(path, os.fstat(fd))
+        with open(fd, "rb", closefd=False) as file:
+            data = file.read(MAX_BYTES + 1)
+    finally:
+        os.close(fd)
     if len(data) > MAX_BYTES:
         raise ConfigError(f"{path} is larger than {MAX_BYTES >> 20} MiB: that is no configuration")
     try:
@@ -152,6 +149,15 @@ def locked(path: Path) -> Iterator[None]:
         yield
     finally:
         os.close(fd)
+
+
+def _check_secret(path: Path, status: os.stat_result) -> None:
+    if not stat.S_ISREG(status.st_mode):
+        raise ConfigError(f"{path} is not a file: name the configuration's file with -c")
+    if status.st_uid not in (0, os.geteuid()):
+        raise ConfigError(f"{path} belongs to another user, who could change it: chown root {path}")
+    if status.st_mode & 0o077:
+        raise ConfigError(f"{path} can be read by others, and it holds secrets: chmod 600 {path}")
 
 
 def _hint(error: OSError) -> str:

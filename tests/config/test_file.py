@@ -1,0 +1,336 @@
+from __future__ import annotations
+
+from ipaddress import ip_interface, ip_network
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from nacl.signing import SigningKey
+
+from nconnect.config import parse
+from nconnect.errors import ConfigError
+from nconnect.model import (
+    PUBLIC_SEED_RPC,
+    AllowRule,
+    Config,
+    Exposed,
+    MetricsConfig,
+    NetworkConfig,
+    NodeConfig,
+    ProvideConfig,
+    ProvidedSubnet,
+    Service,
+)
+
+SEED = "11" * 32
+OWN_KEY = bytes(SigningKey(bytes.fromhex(SEED)).verify_key).hex()
+KEYS = [bytes(SigningKey(bytes([n]) * 32).verify_key).hex() for n in range(2, 6)]
+
+MINIMAL = f"""\
+[interface]
+seed = "{SEED}"
+address = ["10.86.0.1/24"]
+"""
+FULL = f"""\
+[interface]
+seed = "{SEED}"
+identifier = "gpu-box"
+address = ["10.86.0.1/24", "fd86::1/64"]
+mtu = 1400
+cipher = "aes256gcm"
+inbound = true
+fail_closed = true
+accept_pending = true
+
+[network]
+seed_rpc = ["http://203.0.113.7:30003"]
+links = 4
+
+[node]
+listen = "0.0.0.0"
+ws_port = 40002
+rpc_port = 40003
+advertise = "node.example"
+verify_signatures = true
+
+[provide]
+subnets = ["192.168.50.0/24", "192.168.1.0/24=10.99.1.0/24"]
+services = ["8000/tcp"]
+expose = ["127.0.0.1:11434"]
+masquerade = false
+mtu = 1400
+
+[metrics]
+listen = "127.0.0.1:9586"
+
+[[peer]]
+name = "laptop"
+address = "laptop.{KEYS[0]}"
+allowed_ips = ["10.86.0.2/32"]
+allow = ["192.168.50.10:8000/tcp"]
+preshared_key = "{"ab" * 32}"
+expires = 2026-12-31T00:00:00Z
+
+[[peer]]
+name = "phone"
+address = "{KEYS[1]}"
+allowed_ips = ["10.86.0.3/32", "fd86::3/128"]
+allow = []
+"""
+
+
+def problems(text: str, interface: str = "nc0") -> list[str]:
+    """The lines of the error, without the file's name."""
+    with pytest.raises(ConfigError) as caught:
+        parse(text, interface=interface, source="F", public_key_of=lambda s: bytes(SigningKey(s).verify_key))
+    for line in caught.value.problems:
+        assert line.startswith("F:")
+        assert "\n" not in line
+    return [line.removeprefix("F:") for line in caught.value.problems]
+
+
+def refusal(text: str) -> tuple[str, ...] | None:
+    """The error's lines; None when the text is a configuration."""
+    try:
+        parse(text, interface="nc0")
+    except ConfigError as error:
+        return error.problems
+    return None
+
+
+def peer(name: str, key: str, *allowed: str, **more: str) -> str:
+    lines = [
+        f'name = "{name}"',
+        f'address = "{name}.{key}"',
+        f"allowed_ips = {list(allowed)}".replace("'", '"'),
+    ]
+    lines += [f"{key} = {value}" for key, value in more.items()]
+    return "\n[[peer]]\n" + "\n".join(lines) + "\n"
+
+
+def test_defaults() -> None:
+    config = parse(MINIMAL, interface="nc0")
+    assert config == Config("nc0", bytes.fromhex(SEED), "", (ip_interface("10.86.0.1/24"),))
+    assert config.network.seed_rpc == PUBLIC_SEED_RPC
+    assert config.node is None
+    assert config.peers == ()
+
+
+def test_everything() -> None:
+    config = parse(FULL, interface="gpu")
+    assert (config.interface, config.identifier, config.mtu, config.cipher) == (
+        "gpu",
+        "gpu-box",
+        1400,
+        "aes256gcm",
+    )
+    assert config.inbound
+    assert config.fail_closed
+    assert config.accept_pending
+    assert config.network == NetworkConfig(("http://203.0.113.7:30003",), 4)
+    assert config.node == NodeConfig("0.0.0.0", 40002, 40003, "node.example", True)
+    lan = ip_network("192.168.50.0/24")
+    assert config.provide == ProvideConfig(
+        (ProvidedSubnet(lan, lan), ProvidedSubnet(ip_network("192.168.1.0/24"), ip_network("10.99.1.0/24"))),
+        (Service((8000, 8000), "tcp"),),
+        (Exposed("127.0.0.1", 11434),),
+        False,
+        1400,
+    )
+    assert config.metrics == MetricsConfig("127.0.0.1", 9586)
+    laptop, phone = config.peers
+    assert laptop.allow == (AllowRule(ip_network("192.168.50.10/32"), (8000, 8000), "tcp"),)
+    assert laptop.preshared_key == b"\xab" * 32
+    assert laptop.expires_at == 1_798_675_200.0
+    assert phone.allow == ()  # nothing, which is not None: everything
+    assert phone.preshared_key is None
+    assert phone.expires_at is None
+
+
+def test_secrets_are_not_shown() -> None:
+    shown = repr(parse(FULL, interface="nc0"))
+    assert "ab" * 32 not in shown
+    assert repr(b"\x11" * 32) not in shown
+
+
+def test_all_mistakes_at_once_each_with_its_line() -> None:
+    text = f"""\
+[interface]
+seed = "00"
+adress = ["10.86.0.1/24"]
+mtu = 99
+inbound = "yes"
+
+[network]
+links = 20
+
+[provide]
+subnets = [
+  "192.168.50.0/24",
+  "192.168.51.3/24",
+]
+services = ["8000"]
+
+[[peer]]
+name = "a"
+address = "a.aa"
+allowed_ips = ["10.86.0.2/32"]
+[[peer]]
+name = "b"
+address = "b.{KEYS[0]}"
+allowed_ips = ["10.86.0.3/32"]
+allow = ["192.168.50.11:9-3/tcp"]
+"""
+    found = problems(text)
+    assert [line.split(": ", 2)[0] + ": " + line.split(": ", 2)[1] for line in found] == [
+        "1: [interface] address",
+        "2: [interface] seed",
+        "3: [interface] adress",
+        "4: [interface] mtu",
+        "5: [interface] inbound",
+        "8: [network] links",
+        "13: [provide] subnets",
+        "15: [provide] services",
+        "19: [peer a] address",
+        "25: [peer b] allow",
+    ]
+    assert "did you mean address?" in found[2]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("", "1: there is no [interface] section: make a file with `nconnect init`"),
+        ("interface = 3", "1: interface: must be a section in brackets, not a number"),
+        ("[interface", "1: not TOML"),
+        (MINIMAL + "\nx = = 1", "5: not TOML"),
+        (MINIMAL + 'seed = "22"', "4: not TOML"),
+        (MINIMAL + "mtu = '1500'", "4: [interface] mtu: must be a number"),
+        (MINIMAL + "mtu = true", "4: [interface] mtu: must be a number"),
+        (MINIMAL + "mtu = 65536", "4: [interface] mtu: 65536 is out of range"),
+        (MINIMAL.replace('"]', '", "fd86::1/64"]') + "mtu = 1279", "from 1280 to 65535"),
+        (MINIMAL + "cipher = 'AES-256-GCM'", "did you mean 'aes256gcm'?"),
+        (MINIMAL + "cipher = 'rot13'", "write one of 'auto'"),
+        (MINIMAL + "identifier = 'a b'", "4: [interface] identifier: 'a b' cannot be an identifier"),
+        (MINIMAL + "identifier = '__0__'", "the network's own"),
+        (MINIMAL + "seed_file = 'x'", "4: [interface] seed_file: given beside seed"),
+        (MINIMAL.replace(f'seed = "{SEED}"', ""), "[interface] seed: missing"),
+        (
+            MINIMAL.replace('["10.86.0.1/24"]', '"10.86.0.1/24"'),
+            '3: [interface] address: must be a list: write ["10.',
+        ),
+        (MINIMAL.replace('["10.86.0.1/24"]', "[]"), "3: [interface] address: missing"),
+        (MINIMAL.replace('"]', '", "10.86.0.1/16"]'), "10.86.0.1 is there twice"),
+        (MINIMAL + "[netwrok]\nlinks = 1", "4: netwrok: unknown, did you mean network?"),
+        (MINIMAL + "[network]\nlinks = 0", "5: [network] links: 0 is out of range"),
+        (MINIMAL + "[network]\nlinks = 9", "write a number from 1 to 8"),
+        (MINIMAL + "[network]\nseed_rpc = []", "is empty"),
+        (MINIMAL + "[network]\nseed_rpc = ['203.0.113.7']", "write http://HOST:30003"),
+        (MINIMAL + "[node]\n", "4: [node] listen: missing"),
+        (MINIMAL + "[node]\nlisten = '0.0.0.0:30002'", "without port"),
+        (MINIMAL + "[node]\nlisten = '::'\nws_port = 30003", "the same as ws_port"),
+        (MINIMAL + "[provide]\nsubnets = ['192.168.1.0/24', '192.168.1.0/24']", "is there twice"),
+        (
+            MINIMAL + "[provide]\nsubnets = ['192.168.1.0/24', '192.168.2.0/24=192.168.1.0/24']",
+            "is there twice",
+        ),
+        (MINIMAL + "[provide]\nsubnets = ['192.168.0.0/16', '10.9.1.0/24=192.168.1.0/24']", "overlaps"),
+        (MINIMAL + "[provide]\nexpose = ['127.0.0.1:80', '[::1]:80']", "port 80 is there twice"),
+        (MINIMAL + "[provide]\nmtu = 100", "5: [provide] mtu: 100 is out of range"),
+        (MINIMAL + "[metrics]", "4: [metrics] listen: missing"),
+        (MINIMAL + "[metrics]\nlisten = '9586'", "is not ADDRESS:PORT"),
+        (MINIMAL + "[peer]\nname = 'x'", "is written [[peer]], with two brackets"),
+        (MINIMAL + "[[peer]]\n", "4: [peer 1] name: missing"),
+        (MINIMAL + peer("a", KEYS[0]), "[peer a] allowed_ips: missing"),
+        (
+            MINIMAL + peer("a", KEYS[0], "10.86.0.2/24"),
+            "8: [peer a] allowed_ips: '10.86.0.2/24' has host bits set",
+        ),
+        (MINIMAL + peer("a", KEYS[0], "10.86.0.1"), "is this interface's own address"),
+        (MINIMAL + peer("a", OWN_KEY, "10.86.0.2"), "7: [peer a] address: is this device's own address"),
+        (MINIMAL + peer("a", KEYS[0], "10.86.0.2", expires='"2026-12-31"'), "time without quotes"),
+        (
+            MINIMAL + peer("a", KEYS[0], "10.86.0.2", expires="2026-12-31T00:00:00"),
+            "write 2026-12-31T00:00:00Z",
+        ),
+        (MINIMAL + peer("a", KEYS[0], "10.86.0.2", preshared_key='"abc"'), "must be 32 bytes"),
+        (MINIMAL + peer("a", KEYS[0], "10.86.0.2", allow='"all"'), 'must be a list: write ["all"]'),
+        (MINIMAL + peer("a", KEYS[0], "10.86.0.2", alow="[]"), "unknown, did you mean allow?"),
+        (
+            MINIMAL + peer("a", KEYS[0], "10.86.0.2") + peer("a", KEYS[1], "10.86.0.3"),
+            "11: [peer a] name: there is another peer 'a'",
+        ),
+        (
+            MINIMAL + peer("a", KEYS[0], "10.86.0.2") + peer("b", KEYS[0], "10.86.0.3"),
+            "12: [peer b] address: has the same key as peer 'a'",
+        ),
+        (
+            MINIMAL + peer("a", KEYS[0], "10.86.0.2") + peer("b", KEYS[1], "10.86.0.2/32"),
+            "13: [peer b] allowed_ips: 10.86.0.2/32 also belongs to peer 'a'",
+        ),
+    ],
+)
+def test_mistakes(text: str, expected: str) -> None:
+    assert any(expected in line for line in problems(text)), problems(text)
+
+
+def test_interface_name_is_checked() -> None:
+    assert any("16 characters" in line for line in problems(MINIMAL, interface="x" * 16))
+
+
+def test_the_same_prefix_is_no_mistake_when_one_is_longer() -> None:
+    text = MINIMAL + peer("a", KEYS[0], "10.86.0.0/24") + peer("b", KEYS[1], "10.86.0.2/32")
+    assert len(parse(text, interface="nc0").peers) == 2
+
+
+def test_seed_file_is_read_by_the_reader_that_is_given() -> None:
+    text = MINIMAL.replace(f'seed = "{SEED}"', 'seed_file = "seed"')
+    files = {"seed": SEED + "\n"}
+    assert parse(text, interface="nc0", read_seed_file=files.__getitem__).seed == bytes.fromhex(SEED)
+    with pytest.raises(ConfigError, match="cannot be read here"):
+        parse(text, interface="nc0")
+    with pytest.raises(ConfigError, match=r":2: \[interface\] seed_file: seed: must be 64 hex digits"):
+        parse(text, interface="nc0", read_seed_file=lambda name: "nothing good")
+
+
+def test_a_file_for_each_interface_is_named_in_errors() -> None:
+    with pytest.raises(ConfigError, match=r"^gpu\.toml:1: "):
+        parse("", interface="gpu")
+
+
+@pytest.mark.parametrize("text", ["a = " + "[" * 100_000, "a = " + "9" * 5000, "a" + ".a" * 5000 + " = 1"])
+def test_what_the_toml_reader_cannot_digest(text: str) -> None:
+    with pytest.raises(ConfigError):
+        parse(text, interface="nc0")
+
+
+@given(st.text())
+def test_any_text_is_a_config_or_a_config_error(text: str) -> None:
+    assert refusal(text) != ()
+
+
+VALUES = st.recursive(
+    st.one_of(st.booleans(), st.integers(-(2**63), 2**63 - 1), st.floats(), st.text(), st.datetimes()),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["name", "listen"]), inner, max_size=2)
+    ),
+    max_leaves=5,
+)
+LINES = FULL.splitlines()
+
+
+@given(st.data())
+def test_any_value_anywhere_is_a_config_or_a_config_error(data: st.DataObject) -> None:
+    import tomlkit
+
+    index = data.draw(st.sampled_from([i for i, line in enumerate(LINES) if " = " in line]))
+    value = tomlkit.item(data.draw(VALUES)).as_string()
+    key = LINES[index].partition(" = ")[0]
+    text = "\n".join([*LINES[:index], f"{key} = {value}", *LINES[index + 1 :]])
+    assert all("\n" not in line for line in refusal(text) or ())
+
+
+@given(st.sets(st.integers(0, len(LINES) - 1)))
+def test_any_lines_missing_is_a_config_or_a_config_error(missing: set[int]) -> None:
+    text = "\n".join(line for i, line in enumerate(LINES) if i not in missing)
+    assert all(line.split(":")[1].isdecimal() for line in refusal(text) or ())

@@ -1,0 +1,106 @@
+"""A daemon's backend that only remembers what it was asked, served from a thread of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from nconnect.control.schema import LinkStatus, PeerStatus, PingReply, SkippedRoute, Status
+from nconnect.control.server import ControlServer
+from nconnect.errors import ConfigError, ControlError
+
+KEY = "d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a"  # RFC 8032, 7.1, test 1
+
+STATUS = Status(
+    interface="nc0",
+    address=f"gpu-box.{KEY}",
+    public_key=KEY,
+    links=(LinkStatus("203.0.113.7:30002", "up", 0.53),),
+    peers=(
+        PeerStatus(
+            "laptop",
+            f"laptop.{KEY}",
+            ("10.86.0.2/32",),
+            ("192.168.50.10:8000/tcp",),
+            "up",
+            cipher="aes256gcm",
+            last_handshake_at=1_790_000_000.0,
+            expires=1_798_675_200.0,
+            rtt_ms=12.3,
+            rx_bytes=1536,
+            tx_bytes=5_000_000,
+            drops={"spoofed_source": 3, "replayed": 0},
+            handshake_age_s=45.0,
+        ),
+        PeerStatus("phone", f"phone.{KEY}", ("10.86.0.3/32",), None, "never"),
+    ),
+    routes=("10.86.0.2/32", "10.86.0.3/32"),
+    skipped_routes=(SkippedRoute("192.168.1.0/24", "it is this machine's own network"),),
+    addresses=("10.86.0.1/24",),
+    started_at=1_789_999_000.0,
+    drops={"unknown_peer": 2},
+)
+
+
+class FakeBackend:
+    def __init__(self, socket: Path) -> None:
+        self.socket = socket
+        self.state = STATUS
+        self.asked: list[object] = []
+        self.refuse_reload: str | None = None
+        self.answers = True
+        self.breaks = False
+        self.stop = threading.Event()
+
+    def status(self) -> Status:
+        if self.breaks:
+            raise ZeroDivisionError
+        return self.state
+
+    async def reload(self) -> None:
+        self.asked.append("reload")
+        if self.refuse_reload:
+            raise ConfigError([self.refuse_reload, "and more"])
+
+    def request_stop(self) -> None:
+        self.asked.append("stop")
+        self.stop.set()
+
+    async def wait(self, peer: str | None, timeout_s: float) -> None:
+        self.asked.append(("wait", peer, timeout_s))
+        if not self.answers:
+            raise TimeoutError("no link is up")
+
+    async def ping(self, peer: str, timeout_s: float) -> PingReply:
+        self.asked.append(("ping", peer, timeout_s))
+        if peer not in {p.name for p in self.state.peers}:
+            raise ControlError(f"there is no peer {peer!r}")
+        if not self.answers:
+            raise TimeoutError
+        return PingReply(peer, 1.25, 0.5)
+
+
+@contextmanager
+def running(socket: Path) -> Iterator[FakeBackend]:
+    """Serve a `FakeBackend` at `socket` until the block ends, or until it was asked to stop."""
+    backend = FakeBackend(socket)
+    ready = threading.Event()
+
+    async def serve() -> None:
+        server = await ControlServer.listen(socket, backend)
+        ready.set()
+        await asyncio.to_thread(backend.stop.wait)
+        await server.close()
+
+    thread = threading.Thread(target=asyncio.run, args=(serve(),))
+    thread.start()
+    try:
+        assert ready.wait(10)
+        yield backend
+    finally:
+        backend.stop.set()
+        thread.join(10)
+        assert not thread.is_alive()

@@ -1,0 +1,59 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from nconnect.control.schema import Status
+from tests.control.fake import STATUS
+
+# What the contract promises; fields may be added, never renamed.
+STATUS_FIELDS = {"interface", "address", "public_key", "links", "peers", "routes", "skipped_routes"}
+LINK_FIELDS = {"node", "state", "rtt_ms"}
+PEER_FIELDS = set(
+    [
+        "name",
+        "address",
+        "allowed_ips",
+        "allow",
+        "state",
+        "path",
+        "cipher",
+        "last_handshake_at",
+        "expires",
+        "rtt_ms",
+        "rx_bytes",
+        "tx_bytes",
+        "rx_packets",
+        "tx_packets",
+        "drops",
+    ]
+)
+
+
+def test_the_names_of_the_contract() -> None:
+    content = STATUS.to_json()
+    assert set(content) >= STATUS_FIELDS
+    assert set(content["links"][0]) >= LINK_FIELDS
+    assert set(content["peers"][0]) >= PEER_FIELDS
+    assert set(content["skipped_routes"][0]) == {"route", "why"}
+    assert content["peers"][0]["drops"] == {"spoofed_source": 3, "replayed": 0}
+    assert content["peers"][1]["allow"] is None
+
+
+def test_it_passes_through_json() -> None:
+    assert Status.from_json(json.loads(json.dumps(STATUS.to_json()))) == STATUS
+
+
+def test_unknown_fields_are_passed_over() -> None:
+    content = STATUS.to_json() | {"colour": "blue"}
+    content["peers"][0]["mood"] = "good"
+    assert Status.from_json(content) == STATUS
+
+
+@pytest.mark.parametrize("missing", sorted(STATUS_FIELDS))
+def test_a_field_that_is_missing_is_an_error(missing: str) -> None:
+    content = STATUS.to_json()
+    del content[missing]
+    with pytest.raises((KeyError, TypeError)):
+        Status.from_json(content)
