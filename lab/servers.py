@@ -11,6 +11,7 @@ import argparse
 import asyncio
 import contextlib
 import socket
+from typing import cast
 
 PATTERN_BYTES = 1 << 16
 
@@ -43,8 +44,7 @@ async def _serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> 
 
 class _UdpEcho(asyncio.DatagramProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.DatagramTransport)
-        self._transport = transport
+        self._transport = cast(asyncio.DatagramTransport, transport)
 
     def datagram_received(self, data: bytes, addr: tuple[str | int, int]) -> None:
         self._transport.sendto(data, addr)

@@ -94,7 +94,8 @@ class World:
 
     def run_in(self, namespace: Namespace, arguments: Sequence[str], name: str) -> Process:
         """Start a program that ends with the world, if not before."""
-        process = Process(namespace, arguments, self.folder / f"{name}.log")
+        log = self.folder / f"{len(self.programs)}-{name}.log"
+        process = Process(namespace, arguments, log)
         self.programs.append(process)
         return process
 
@@ -105,7 +106,8 @@ class World:
             program.stop()
 
     def logs(self) -> str:
-        return "\n".join(part.logs() for part in (self.node, self.provider_side, self.user_side))
+        logs = [part.logs() for part in (self.node, self.provider_side, self.user_side)]
+        return "\n".join(logs + [program.tail() for program in self.programs])
 
 
 @contextmanager

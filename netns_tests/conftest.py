@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 
 import pytest
 
 from lab.world import World, world
 from netns_tests.topology import Provided, provided
 
-PREFIX = "nctest"
+# Worlds that stand at the same time need names of their own.
+SHARED_PREFIX, FRESH_PREFIX = "nctest", "ncfresh"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -20,7 +21,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+def pytest_runtest_makereport(
+    item: pytest.Item,
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Put the daemons' and the node's logs below the failure of a test that used them."""
     report = yield
     if report.failed:
@@ -34,7 +37,7 @@ def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def _shared() -> Iterator[Provided]:
-    with world(PREFIX) as made, provided(made) as running:
+    with world(SHARED_PREFIX) as made, provided(made) as running:
         yield running
 
 
@@ -47,5 +50,5 @@ def tunnel(_shared: Provided) -> Provided:
 @pytest.fixture
 def fresh() -> Iterator[World]:
     """Machines on which nothing runs yet, for this test alone."""
-    with world(PREFIX) as made:
+    with world(FRESH_PREFIX) as made:
         yield made

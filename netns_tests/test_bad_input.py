@@ -21,7 +21,7 @@ NOBODY = ("setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups")
 @pytest.fixture(scope="module")
 def machines() -> Iterator[World]:
     """Configured, node up, no daemon: what every test here must leave as it is."""
-    with world("nctest") as made:
+    with world("ncbad") as made:
         made.configure()
         made.node.start()
         yield made
