@@ -283,6 +283,9 @@ class _Connection:
         if self._left:
             return
         try:
+            # The other side's kernel has taken what was sent: a sign of life that a pong, behind a long
+            # upload on a slow line, cannot give in time.
+            self._runner.link.heard(self._runner._clock())
             self._runner._handler.on_writable()
         except Exception as error:
             self._runner._crash(error)

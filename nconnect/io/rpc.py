@@ -138,6 +138,8 @@ class _Race:
         return [seed for seed in self._seeds if seed not in self._failures]
 
     def _no_answer(self, timeout_s: float) -> NetworkError:
+        if not self._seeds:
+            return NetworkError("there is no seed to ask (add one to [network] seed_rpc)")
         for seed in self._silent():
             self._failures[seed] = f"no answer within {timeout_s:g} s"
         reasons = Counter(_without(seed, why) for seed, why in self._failures.items())

@@ -19,7 +19,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from enum import Enum, auto
 from ipaddress import ip_address
 
 from nconnect.crypto.keys import Identity
@@ -34,7 +33,6 @@ from nconnect.nkn.outputs import (
     DownReason,
     LinkCounters,
     LinkDown,
-    LinkState,
     LinkUp,
     Output,
     Resolve,
@@ -43,6 +41,7 @@ from nconnect.nkn.outputs import (
     SendText,
     Waived,
 )
+from nconnect.nkn.states import TRANSITIONS, Event, LinkState
 from nconnect.wire import actions, sigchain
 from nconnect.wire.jsonrpc import NodeInfo, split_addr
 from nconnect.wire.nkn import InboundMessage, Receipt, decode_client_message
@@ -61,51 +60,6 @@ RESTART_AFTER_S = 1.0  # an attempt older than this starts again when the networ
 SALT_BYTES = 32
 
 
-class _Event(Enum):
-    START = auto()
-    RESOLVED = auto()
-    FELL_BACK = auto()  # to the node that served us last
-    CONNECTED = auto()
-    LOGIN_SENT = auto()
-    ACCEPTED = auto()
-    REDIRECTED = auto()
-    FAILED = auto()
-    RETRY = auto()
-    STOP = auto()
-
-
-_S, _E = LinkState, _Event
-# State, event -> state. What is absent is a mistake of the caller.
-_TRANSITIONS: dict[LinkState, dict[_Event, LinkState]] = {
-    _S.NEW: {_E.START: _S.RESOLVING, _E.STOP: _S.CLOSED},
-    _S.RESOLVING: {
-        _E.RESOLVED: _S.CONNECTING,
-        _E.FELL_BACK: _S.CONNECTING,
-        _E.FAILED: _S.WAITING,
-        _E.STOP: _S.CLOSED,
-    },
-    _S.CONNECTING: {
-        _E.CONNECTED: _S.AWAITING_CHALLENGE,
-        _E.FAILED: _S.WAITING,
-        _E.STOP: _S.CLOSED,
-    },
-    _S.AWAITING_CHALLENGE: {
-        _E.LOGIN_SENT: _S.LOGGING_IN,
-        _E.REDIRECTED: _S.CONNECTING,
-        _E.FAILED: _S.WAITING,
-        _E.STOP: _S.CLOSED,
-    },
-    _S.LOGGING_IN: {
-        _E.LOGIN_SENT: _S.LOGGING_IN,  # the challenge came after all
-        _E.ACCEPTED: _S.UP,
-        _E.REDIRECTED: _S.CONNECTING,
-        _E.FAILED: _S.WAITING,
-        _E.STOP: _S.CLOSED,
-    },
-    _S.UP: {_E.REDIRECTED: _S.CONNECTING, _E.FAILED: _S.WAITING, _E.STOP: _S.CLOSED},
-    _S.WAITING: {_E.RETRY: _S.RESOLVING, _E.STOP: _S.CLOSED},
-    _S.CLOSED: {_E.START: _S.RESOLVING, _E.STOP: _S.CLOSED},
-}
 # Failures after which the seed that named the node is asked last.
 _ASK_ANOTHER = frozenset(
     {
@@ -119,8 +73,8 @@ _ASK_ANOTHER = frozenset(
         DownReason.LOST,
     }
 )
-_OPEN = (_S.AWAITING_CHALLENGE, _S.LOGGING_IN, _S.UP)  # a websocket is open
-_IN_FLIGHT = (_S.RESOLVING, _S.CONNECTING, *_OPEN)
+_OPEN = (LinkState.AWAITING_CHALLENGE, LinkState.LOGGING_IN, LinkState.UP)  # a websocket is open
+_IN_FLIGHT = (LinkState.RESOLVING, LinkState.CONNECTING, *_OPEN)
 
 
 class Link:
@@ -230,12 +184,12 @@ class Link:
     # Control
 
     def start(self, now: float) -> None:
-        self._become(_E.START)
+        self._become(Event.START)
         self._resolve(now)
 
     def resolved(self, node: NodeInfo, now: float, *, seed: str | None = None) -> None:
         """A seed (`seed`, if it is one of ours, is asked first from now on) named this node."""
-        self._become(_E.RESOLVED)
+        self._become(Event.RESOLVED)
         if seed in self._seeds:
             self._seeds = (seed, *(other for other in self._seeds if other != seed))
         self._connect(node, now)
@@ -243,14 +197,14 @@ class Link:
     def resolve_failed(self, why: str, now: float) -> None:
         """No seed answered; the node that served us last may still be there."""
         if self.last_node is not None:
-            self._become(_E.FELL_BACK)
+            self._become(Event.FELL_BACK)
             self._no_seed = why
             self._connect(self.last_node, now)
         else:
             self._fail(why, DownReason.NO_SEED, now)
 
     def connected(self, now: float) -> None:
-        self._become(_E.CONNECTED)
+        self._become(Event.CONNECTED)
         self._signed_in = False
         self._bad_frames = 0
         self._deadline = Deadline(now + CHALLENGE_S, "no challenge came")
@@ -309,7 +263,7 @@ class Link:
         elif self._deadline is None or now < self._deadline.at:
             return
         elif self.state is LinkState.WAITING:
-            self._become(_E.RETRY)
+            self._become(Event.RETRY)
             self._resolve(now)
         elif self.state is LinkState.RESOLVING:
             self._outputs.append(Disconnect("no seed answered"))
@@ -326,7 +280,7 @@ class Link:
     def stop(self, now: float) -> None:
         """Give up what is in flight; `start` begins again."""
         was_up, in_flight = self.state is LinkState.UP, self.state in _IN_FLIGHT
-        self._become(_E.STOP)
+        self._become(Event.STOP)
         self._left(now)
         self._deadline = None
         if in_flight:
@@ -357,7 +311,7 @@ class Link:
         return self.state is not LinkState.UP and not self._signed_in
 
     def _log_in(self, challenge: bytes | None, now: float) -> None:
-        self._become(_E.LOGIN_SENT)
+        self._become(Event.LOGIN_SENT)
         salt = signature = b""
         if challenge is not None:
             salt = self._rng(SALT_BYTES)
@@ -373,7 +327,7 @@ class Link:
             self.last_node = None
             self._fail(why, DownReason.WRONG_KEY, now, abandon=True)
             return
-        self._become(_E.ACCEPTED)
+        self._become(Event.ACCEPTED)
         signatures = actions.Waiver.SIGNATURES in answer.waives
         self._prefixes = OutboundPrefixes(
             self._identity,
@@ -409,7 +363,7 @@ class Link:
             self._fail(why, DownReason.REDIRECT_LOOP, now, abandon=True)
             return
         why = f"{self._node_name()} is not this client's node: going to {node.addr}"
-        self._become(_E.REDIRECTED)
+        self._become(Event.REDIRECTED)
         self._outputs.append(Disconnect(why))
         if was_up:
             self._outputs.append(LinkDown(why, DownReason.REDIRECTED))
@@ -438,7 +392,7 @@ class Link:
         if reason in _ASK_ANOTHER:
             self._seeds = (*self._seeds[1:], self._seeds[0])
         self._left(now)
-        self._become(_E.FAILED)
+        self._become(Event.FAILED)
         self._redirects = 0
         self.last_error = why
         self.counters.failures += 1
@@ -466,8 +420,8 @@ class Link:
         assert self._deadline is not None
         return self._deadline.at
 
-    def _become(self, event: _Event) -> None:
-        state = _TRANSITIONS[self.state].get(event)
+    def _become(self, event: Event) -> None:
+        state = TRANSITIONS[self.state].get(event)
         if state is None:
             raise LocalProtocolError(f"a link that is {self.state.name} cannot take {event.name}")
         self.state = state

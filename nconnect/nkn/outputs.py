@@ -1,31 +1,11 @@
-"""What a link says to its shell, and the words for its state."""
+"""What a link says to its shell, and what it counts."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import Enum, auto
+from enum import Enum
 
 from nconnect.wire.jsonrpc import NodeInfo
-
-
-class LinkState(Enum):
-    """Where a link stands."""
-
-    NEW = auto()
-    RESOLVING = auto()
-    CONNECTING = auto()
-    AWAITING_CHALLENGE = auto()
-    LOGGING_IN = auto()
-    UP = auto()
-    WAITING = auto()
-    CLOSED = auto()
-
-    @property
-    def word(self) -> str:
-        """What `status` says."""
-        if self is LinkState.UP:
-            return "up"
-        return "down" if self in (LinkState.WAITING, LinkState.CLOSED) else "connecting"
 
 
 class DownReason(Enum):

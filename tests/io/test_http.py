@@ -6,13 +6,17 @@ import asyncio
 import contextlib
 import os
 import socket
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
 import pytest
 import uvloop
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from nconnect.errors import HostError, NetworkError, RemoteProtocolError
+from nconnect.io import http
 from nconnect.io.http import Handler, HttpServer, Limits, Request, Response, request
 
 QUICK = Limits(
@@ -381,3 +385,82 @@ def test_the_client_says_what_is_wrong_with_an_address(url: str, why: str) -> No
         assert "\n" not in str(caught.value)
 
     run(test)
+
+
+class FakeTransport(asyncio.Transport):
+    """Takes what is written; tells whether the connection was closed."""
+
+    def __init__(self) -> None:
+        super().__init__({"peername": ("192.0.2.1", 5)})
+        self.written = bytearray()
+        self.reading = True
+        self.closed = False
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:  # type: ignore[override]
+        self.written += data
+
+    def is_closing(self) -> bool:
+        return self.closed
+
+    def can_write_eof(self) -> bool:
+        return True
+
+    def write_eof(self) -> None: ...
+
+    def close(self) -> None:
+        self.closed = True
+
+    abort = close
+
+    def pause_reading(self) -> None:
+        self.reading = False
+
+    def resume_reading(self) -> None:
+        self.reading = True
+
+
+PIECES = st.one_of(
+    st.binary(max_size=60),
+    st.sampled_from(
+        [
+            b"GET / HTTP/1.1\r\n",
+            b"POST /x HTTP/1.0\r\n",
+            b"Host: a\r\n",
+            b"Content-Length: 3\r\n",
+            b"Transfer-Encoding: chunked\r\n",
+            b"Expect: 100-continue\r\n",
+            b"Connection: close\r\n",
+            b"Upgrade: websocket\r\nConnection: upgrade\r\n",
+            b"\r\n",
+            b"abc",
+            b"3\r\nabc\r\n0\r\n\r\n",
+            b"GET / HTTP/1.1\r\nHost: a\r\n\r\n",
+        ]
+    ),
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(pieces=st.lists(PIECES, max_size=30), cuts=st.integers(1, 40))
+def test_any_bytes_are_answered_or_refused(pieces: list[bytes], cuts: int) -> None:
+    data = b"".join(pieces)
+
+    async def test() -> None:
+        broken: list[dict[str, object]] = []
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: broken.append(context))
+        connections: set[http._Connection] = set()
+        connection = http._Connection(echo, QUICK, connections, Counter())
+        transport = FakeTransport()
+        connection.connection_made(transport)
+        for at in range(0, len(data), cuts):
+            connection.data_received(data[at : at + cuts])
+            await asyncio.sleep(0)
+        for _ in range(3):
+            await asyncio.sleep(0)
+        connection.connection_lost(None)
+        await asyncio.sleep(0)
+        assert not broken
+        assert not connections
+        assert transport.written == b"" or transport.written.startswith(b"HTTP/1.1 ")
+
+    asyncio.run(test())

@@ -293,6 +293,37 @@ def test_no_seed_is_said_and_close_ends_the_attempt() -> None:
     run(test)
 
 
+def test_it_can_be_cancelled_while_a_node_keeps_it_waiting() -> None:
+    async def test() -> None:
+        async with FakeNode.serving() as node, seed_of(node) as seed:
+            accepted = asyncio.Event()
+
+            async def mute(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+                accepted.set()
+                await reader.read()
+                await reader.read()
+                writer.close()
+
+            server = await asyncio.start_server(mute, "127.0.0.1", 0)
+            port = server.sockets[0].getsockname()[1]
+            node.info = NodeInfo(f"127.0.0.1:{port}", "", "00" * 32, "")
+            async with linked(seed) as (runner, owner, task):
+                await accepted.wait()
+                task.cancel()
+                await asyncio.wait([task])
+                assert runner.websocket is None
+                assert owner.downs.empty()
+            server.close()
+            await _other_tasks_end()
+
+    run(test)
+
+
+async def _other_tasks_end() -> None:
+    while len(asyncio.all_tasks()) > 1:  # noqa: ASYNC110 - the server's own tasks
+        await asyncio.sleep(0.01)
+
+
 def test_garbage_from_the_node_is_counted_and_the_link_goes_on() -> None:
     async def test() -> None:
         async with FakeNode.serving() as node, seed_of(node) as seed, linked(seed) as (runner, owner, _):

@@ -159,6 +159,14 @@ def test_silence_ends_at_the_timeout() -> None:
     run(test)
 
 
+def test_no_seed_at_all() -> None:
+    async def test() -> None:
+        with pytest.raises(NetworkError, match="there is no seed to ask"):
+            await rpc.resolve([], ADDRESS, timeout_s=5.0)
+
+    run(test)
+
+
 def test_a_silent_seed_is_asked_again_and_cancelling_leaves_nothing() -> None:
     async def test() -> None:
         asks = 0

@@ -20,7 +20,6 @@ from nconnect.nkn.outputs import (
     Disconnect,
     DownReason,
     LinkDown,
-    LinkState,
     LinkUp,
     Output,
     Resolve,
@@ -29,6 +28,7 @@ from nconnect.nkn.outputs import (
     SendText,
     Waived,
 )
+from nconnect.nkn.states import LinkState
 from nconnect.wire import actions, sigchain
 from nconnect.wire.jsonrpc import NodeInfo
 from nconnect.wire.nkn import InboundMessage, OutboundMessage, Receipt, decode_client_message
@@ -496,14 +496,6 @@ def test_what_may_not_be_sent() -> None:
         d.link.outbound_prefix(DEST, 4_000_001)
     with pytest.raises(ConfigError):
         d.link.outbound_prefix("nobody", 1)
-
-
-def test_many_destinations_are_bounded_and_stay_right() -> None:
-    d = Driven()
-    d.log_in()
-    for n in range(5000):
-        d.link.outbound_prefix(f"{n}.{DEST}", 10)
-    assert prefix_of(d, b"x").dests == (DEST,)
 
 
 def test_a_message_is_handed_on_and_a_receipt_is_owed_where_asked() -> None:

@@ -1,0 +1,74 @@
+"""Where a link can stand, and what leads from where to where."""
+
+from __future__ import annotations
+
+from enum import Enum, auto
+
+
+class LinkState(Enum):
+    """Where a link stands."""
+
+    NEW = auto()
+    RESOLVING = auto()
+    CONNECTING = auto()
+    AWAITING_CHALLENGE = auto()
+    LOGGING_IN = auto()
+    UP = auto()
+    WAITING = auto()
+    CLOSED = auto()
+
+    @property
+    def word(self) -> str:
+        """What `status` says."""
+        if self is LinkState.UP:
+            return "up"
+        return "down" if self in (LinkState.WAITING, LinkState.CLOSED) else "connecting"
+
+
+class Event(Enum):
+    """What moves a link."""
+
+    START = auto()
+    RESOLVED = auto()
+    FELL_BACK = auto()  # to the node that served us last
+    CONNECTED = auto()
+    LOGIN_SENT = auto()
+    ACCEPTED = auto()
+    REDIRECTED = auto()
+    FAILED = auto()
+    RETRY = auto()
+    STOP = auto()
+
+
+_S, _E = LinkState, Event
+# State, event -> state. What is absent is a mistake of the caller.
+TRANSITIONS: dict[LinkState, dict[Event, LinkState]] = {
+    _S.NEW: {_E.START: _S.RESOLVING, _E.STOP: _S.CLOSED},
+    _S.RESOLVING: {
+        _E.RESOLVED: _S.CONNECTING,
+        _E.FELL_BACK: _S.CONNECTING,
+        _E.FAILED: _S.WAITING,
+        _E.STOP: _S.CLOSED,
+    },
+    _S.CONNECTING: {
+        _E.CONNECTED: _S.AWAITING_CHALLENGE,
+        _E.FAILED: _S.WAITING,
+        _E.STOP: _S.CLOSED,
+    },
+    _S.AWAITING_CHALLENGE: {
+        _E.LOGIN_SENT: _S.LOGGING_IN,
+        _E.REDIRECTED: _S.CONNECTING,
+        _E.FAILED: _S.WAITING,
+        _E.STOP: _S.CLOSED,
+    },
+    _S.LOGGING_IN: {
+        _E.LOGIN_SENT: _S.LOGGING_IN,  # the challenge came after all
+        _E.ACCEPTED: _S.UP,
+        _E.REDIRECTED: _S.CONNECTING,
+        _E.FAILED: _S.WAITING,
+        _E.STOP: _S.CLOSED,
+    },
+    _S.UP: {_E.REDIRECTED: _S.CONNECTING, _E.FAILED: _S.WAITING, _E.STOP: _S.CLOSED},
+    _S.WAITING: {_E.RETRY: _S.RESOLVING, _E.STOP: _S.CLOSED},
+    _S.CLOSED: {_E.START: _S.RESOLVING, _E.STOP: _S.CLOSED},
+}
