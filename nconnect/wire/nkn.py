@@ -284,7 +284,7 @@ class TextData:
 def _client_message_head(view: memoryview) -> tuple[int, int, memoryview] | None:
     """(type, compression, message) where a frame has the usual form: maybe a type, then a message to its end.
 
-    This saves a quarter of the decoding of a message in the data path (3.4 us instead of 4.5).
+    Most frames have it, and it saves 0.7 us of the 3.3 us that an inbound message takes.
     """
     size = len(view)
     if size < 8:
@@ -322,7 +322,7 @@ def _outbound(body: Buffer) -> OutboundMessage:
     holding = nonce = 0
     block_hash = b""
     # One tag each for dest, signature and payload, and the fields that come once. Types are checked in
-    # place and not by as_bytes: this is the node's data path, and five calls cost it 0.4 us of 4.4.
+    # place and not by as_bytes: this is the node's data path, and five calls cost 0.3 us of 5.
     for number, value in fields(body, max_fields=3 * MAX_DESTS + 16):
         if type(value) is memoryview:
             if number == 8:

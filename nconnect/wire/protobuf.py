@@ -17,12 +17,16 @@ from nconnect.errors import RemoteProtocolError
 Buffer = bytes | bytearray | memoryview
 
 MAX_FIELDS = 64  # guessed: our messages have at most 8 fields; bounds the work that hostile bytes can cause
-MAX_VARINT_BYTES = 10  # specification: 64 bits, 7 a byte
-_MAX_FIELD_NUMBER = (1 << 29) - 1  # specification
+_LAST_SHIFT = 63  # specification: a varint has at most 64 bits, 7 in each byte, the tenth byte one
+_SHIFTS = range(7, _LAST_SHIFT + 1, 7)
+_MAX_TAG = (1 << 32) - 1  # specification: field numbers have 29 bits
 
 
 def fields(data: Buffer, *, max_fields: int = MAX_FIELDS) -> Iterator[tuple[int, int | memoryview]]:
-    """Yield (field number, value): an int for the varint and fixed types, else a view of `data`.
+    """Yield (field number, value): an int for a varint, a view of `data` for what is length-delimited.
+
+    Fields of fixed width are checked and passed over: none of NKN's messages has one, so they are unknown
+    fields here, which proto3 ignores.
 
     Raises `RemoteProtocolError` where the bytes end early, a varint is longer than its value needs or
     exceeds 64 bits, a wire type or field number is not proto3, or there are more than `max_fields` fields.
@@ -35,9 +39,9 @@ def fields(data: Buffer, *, max_fields: int = MAX_FIELDS) -> Iterator[tuple[int,
         pos += 1
         if tag > 127:
             tag, pos = read_varint(view, pos - 1)
-        number, kind = tag >> 3, tag & 7
-        if not 0 < number <= _MAX_FIELD_NUMBER:
+        if not 8 <= tag <= _MAX_TAG:
             raise RemoteProtocolError("protobuf: field number out of range")
+        number, kind = tag >> 3, tag & 7
         max_fields -= 1
         if max_fields < 0:
             raise RemoteProtocolError("protobuf: too many fields")
@@ -55,43 +59,33 @@ def fields(data: Buffer, *, max_fields: int = MAX_FIELDS) -> Iterator[tuple[int,
             value, pos = read_varint(view, pos)
             yield number, value
         elif kind == 1 or kind == 5:
-            stop = pos + (8 if kind == 1 else 4)
-            if stop > end:
+            pos += 8 if kind == 1 else 4
+            if pos > end:
                 raise RemoteProtocolError("protobuf: truncated field")
-            yield number, int.from_bytes(view[pos:stop], "little")
-            pos = stop
         else:
             raise RemoteProtocolError(f"protobuf: wire type {kind} is not proto3")
 
 
 def read_varint(view: memoryview, pos: int) -> tuple[int, int]:
     """Read the varint at `pos`: (value, position after it). Raises `RemoteProtocolError`."""
-    end = len(view)
-    if pos + 3 <= end:  # unrolled: sizes under 2 MiB are most of what is read here
-        low, middle, high = view[pos : pos + 3]
-        if low < 128:
-            return low, pos + 1
-        if middle < 128:
-            if not middle:
-                raise RemoteProtocolError("protobuf: overlong varint")
-            return low - 128 | middle << 7, pos + 2
-        if 0 < high < 128:
-            return low - 128 | middle - 128 << 7 | high << 14, pos + 3
-    value = shift = 0
-    while pos < end:
+    try:
         byte = view[pos]
-        pos += 1
-        value |= (byte & 0x7F) << shift
         if byte < 128:
-            if byte == 0 and shift:
-                raise RemoteProtocolError("protobuf: overlong varint")
-            if value >> 64:
-                raise RemoteProtocolError("protobuf: varint over 64 bits")
-            return value, pos
-        shift += 7
-        if shift >= 7 * MAX_VARINT_BYTES:
-            raise RemoteProtocolError("protobuf: varint over 64 bits")
-    raise RemoteProtocolError("protobuf: truncated varint")
+            return byte, pos + 1
+        value = byte & 0x7F
+        for shift in _SHIFTS:
+            pos += 1
+            byte = view[pos]
+            if byte < 128:
+                if not byte:
+                    raise RemoteProtocolError("protobuf: overlong varint")
+                if shift == _LAST_SHIFT and byte > 1:
+                    break
+                return value | byte << shift, pos + 1
+            value |= (byte & 0x7F) << shift
+    except IndexError:
+        raise RemoteProtocolError("protobuf: truncated varint") from None
+    raise RemoteProtocolError("protobuf: varint over 64 bits")
 
 
 def as_bytes(value: int | memoryview) -> memoryview:

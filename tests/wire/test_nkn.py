@@ -257,6 +257,12 @@ def test_any_bytes_mean_what_they_mean_to_the_library_or_are_refused(name: str, 
         assert getattr(ours, field) == getattr(theirs, field)
 
 
+def test_fields_of_fixed_width_are_unknown_as_they_are_to_the_library() -> None:
+    for data in (b"\x15\x00\x00\x00\x01", b"\x11" + b"\xff" * 8, b"\x0d" + b"abcd"):
+        assert not nkn_proto.read("Message", data).encrypted
+        assert Message.decode(data) == Message(b"")
+
+
 @given(st.binary(max_size=120))
 def test_any_frame_is_read_or_refused(data: bytes) -> None:
     try:

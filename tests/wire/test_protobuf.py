@@ -71,13 +71,8 @@ def test_malformed_varints(data: str, why: str) -> None:
 
 def test_one_field_of_each_type() -> None:
     data = bytes.fromhex("089601 110100000000000080 1a0461626364 2501000080 820100")
-    assert list(fields(data)) == [
-        (1, 150),
-        (2, 0x8000000000000001),
-        (3, b"abcd"),
-        (4, 0x80000001),
-        (16, b""),
-    ]  # fmt: skip
+    # Those of fixed width, 2 and 4, are passed over.
+    assert list(fields(data)) == [(1, 150), (3, b"abcd"), (16, b"")]
 
 
 def test_values_are_views_of_the_input() -> None:
