@@ -21,7 +21,9 @@ A side that provides anything opens nothing else of itself by `inbound`.
 `allow`: absent, all that is provided and the services; a list, these alone. An entry that is one address
 names it, be it the provider's own; a wider one gives, of the provider's own addresses in it, the services
 only.
-Every peer may ping the tunnel addresses. Mapped subnets: entries may use the address that peers see.
+Every peer may ping the tunnel addresses. Mapped subnets: entries may use the address that peers see. The
+mapping is stateless, so an ICMP error about a mapped packet quotes its real address, which the peer's kernel
+does not recognise: TCP is reset at once there, UDP is refused in silence.
 """
 
 from __future__ import annotations

@@ -1,0 +1,137 @@
+"""The diff against a machine made of values: applying it gives what was wanted, undoing it what there was."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from ipaddress import ip_interface, ip_network
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nconnect.host.diff import (
+    AddAddress,
+    AddRoute,
+    DeleteAddress,
+    DeleteRoute,
+    LoadRuleset,
+    Operation,
+    Reading,
+    SetLink,
+    SetSysctl,
+    diff,
+    undo,
+)
+from nconnect.host.plan import HostState, plan
+from nconnect.host.ruleset import Ruleset
+from tests.host.examples import FACTS, PROVIDER, USER
+
+_ADDRESSES = tuple(map(ip_interface, ("10.86.0.1/24", "10.86.0.9/24", "fd86::1/64")))
+_ROUTES = tuple(map(ip_network, ("192.168.50.0/24", "172.16.0.0/12", "fd50::/64")))
+_NAMES = ("net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding")
+_rulesets = st.sampled_from([plan(PROVIDER, FACTS).state.ruleset, plan(USER, FACTS).state.ruleset])
+
+
+def _some(values: tuple[object, ...]) -> st.SearchStrategy[tuple[object, ...]]:
+    return st.lists(st.sampled_from(values), unique=True).map(tuple)
+
+
+_states = st.builds(
+    HostState,
+    interface=st.just("nc0"),
+    mtu=st.sampled_from([1280, 1500]),
+    addresses=_some(_ADDRESSES),
+    routes=_some(_ROUTES),
+    device_sysctls=st.just((("net/ipv4/conf/nc0/route_localnet", "1"),)),
+    sysctls=st.lists(st.sampled_from(_NAMES), unique=True).map(lambda names: tuple((n, "1") for n in names)),
+    ruleset=_rulesets,
+)
+_readings = st.builds(
+    Reading,
+    mtu=st.sampled_from([1280, 1500]),
+    up=st.booleans(),
+    addresses=_some(_ADDRESSES),
+    routes=_some(_ROUTES),
+    sysctls=st.fixed_dictionaries(dict.fromkeys(_NAMES, st.sampled_from("01"))),
+    ruleset=st.none() | _rulesets,
+)
+
+
+def perform(reading: Reading, operation: Operation) -> Reading:
+    match operation:
+        case SetLink(_, mtu, up):
+            return replace(reading, mtu=mtu, up=up)
+        case AddAddress(_, address):
+            assert address not in reading.addresses
+            return replace(reading, addresses=(*reading.addresses, address))
+        case DeleteAddress(_, address):
+            assert address in reading.addresses
+            return replace(reading, addresses=tuple(a for a in reading.addresses if a != address))
+        case AddRoute(_, prefix):
+            assert prefix not in reading.routes
+            return replace(reading, routes=(*reading.routes, prefix))
+        case DeleteRoute(_, prefix):
+            assert prefix in reading.routes
+            return replace(reading, routes=tuple(r for r in reading.routes if r != prefix))
+        case SetSysctl(name, _, value):
+            return replace(reading, sysctls={**reading.sysctls, name: value})
+        case LoadRuleset(_, _, new):
+            return replace(reading, ruleset=new)
+
+
+def comparable(reading: Reading) -> tuple[object, ...]:
+    known = {name: value for name, value in reading.sysctls.items() if name in _NAMES}
+    return (
+        reading.mtu, reading.up, set(reading.addresses), set(reading.routes), known, reading.ruleset,
+    )  # fmt: skip
+
+
+@given(_readings, _states)
+def test_applied_once_nothing_is_left_to_do(reading: Reading, wanted: HostState) -> None:
+    now = reading
+    for operation in diff(reading, wanted):
+        now = perform(now, operation)
+    assert diff(now, wanted) == ()
+    assert set(now.addresses) == set(wanted.addresses)
+    assert set(now.routes) == set(wanted.routes)
+
+
+@given(_readings, _states, st.data())
+def test_undone_at_any_point_everything_is_as_before(
+    reading: Reading, wanted: HostState, data: st.DataObject
+) -> None:
+    operations = diff(reading, wanted)
+    done = operations[: data.draw(st.integers(0, len(operations)))]
+    now = reading
+    for operation in done:
+        now = perform(now, operation)
+    for operation in reversed(done):
+        back = undo(operation, reading)
+        if back is not None:
+            now = perform(now, back)
+    assert comparable(now) == comparable(reading)
+
+
+@given(_readings, _states)
+def test_the_order_leaves_nothing_open(reading: Reading, wanted: HostState) -> None:
+    kinds = [type(operation) for operation in diff(reading, wanted)]
+    if LoadRuleset in kinds:
+        assert kinds[0] is LoadRuleset
+    for added, deleted in ((AddAddress, DeleteAddress), (AddRoute, DeleteRoute)):
+        if added in kinds and deleted in kinds:
+            assert len(kinds) - 1 - kinds[::-1].index(added) < kinds.index(deleted)
+    forwarding = [i for i, o in enumerate(diff(reading, wanted)) if isinstance(o, SetSysctl) and o.remember]
+    assert forwarding == list(range(len(kinds) - len(forwarding), len(kinds)))
+
+
+def test_a_setting_that_is_right_already_is_not_ours_to_restore() -> None:
+    wanted = plan(PROVIDER, FACTS).state
+    reading = Reading(1500, True, sysctls={"net/ipv4/ip_forward": "1"})
+    names = [o.name for o in diff(reading, wanted) if isinstance(o, SetSysctl)]
+    assert "net/ipv4/ip_forward" not in names
+
+
+def test_an_empty_table_is_not_the_wanted_one() -> None:
+    wanted = plan(USER, FACTS).state
+    assert diff(Reading(1500, True, ruleset=Ruleset(wanted.ruleset.table)), wanted)[0] == LoadRuleset(
+        "nconnect_nc0", Ruleset("nconnect_nc0"), wanted.ruleset
+    )

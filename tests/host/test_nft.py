@@ -1,0 +1,140 @@
+"""The rules as values: what the kernel makes of them is in netns_tests/test_host.py."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from ipaddress import ip_network
+
+import pytest
+
+from nconnect.host.nft import loopback_of, peer_id, reachable_exposed, ruleset
+from nconnect.host.ruleset import Ruleset, transactions
+from nconnect.model import AllowRule, Config, Exposed, ProvidedSubnet
+from tests.host.examples import PROVIDER, USER, peer
+
+
+def elements(rules: Ruleset, name: str) -> dict[str, str]:
+    return {str(at): target for at, target in rules.maps[name].elements.items()}
+
+
+def text(rules: Ruleset, chain: str) -> str:
+    return json.dumps(rules.chains[chain].rules)
+
+
+ALICE, BOB, CARL = (peer_id(p) for p in PROVIDER.peers)
+
+
+def test_each_peer_is_found_by_its_source() -> None:
+    rules = ruleset(PROVIDER)
+    assert elements(rules, "across4") == {"10.86.0.2": "accept", "10.86.0.3": f"jump across_{BOB}"}
+    assert elements(rules, "local4") == {"10.86.0.2": "jump services", "10.86.0.3": f"jump local_{BOB}"}
+    assert elements(rules, "across6") == {"fd86::2": "accept"}
+    assert set(elements(rules, "refused4").values()) == {f"refused_{p}" for p in (ALICE, BOB, CARL)}
+    assert rules.counters == {f"refused_{ALICE}": "alice", f"refused_{BOB}": "bob", f"refused_{CARL}": "carl"}
+
+
+def test_an_empty_allow_is_in_no_map_even_where_it_nests() -> None:
+    rules = ruleset(PROVIDER)
+    assert f"across_{CARL}" not in rules.chains
+    # carl's 10.0.0.0/8 surrounds alice and bob: theirs are the more specific ones.
+    assert elements(rules, "refused4")["10.86.0.2"] == f"refused_{ALICE}"
+    assert elements(rules, "refused4")["10.86.0.4-10.255.255.255"] == f"refused_{CARL}"
+
+
+@pytest.mark.parametrize("config", [PROVIDER, USER, replace(USER, inbound=True)])
+def test_no_way_out_of_the_chains_but_a_verdict(config: Config) -> None:
+    """Base chains accept by policy, so each that the tunnel enters must drop behind its jump."""
+    rules = ruleset(config)
+    for base in ("input", "forward"):
+        assert rules.chains[base].rules[1][-1] == {"drop": None}
+    for chain in ("tunnel_in", "tunnel_across", "judge_in", "judge_across"):
+        assert rules.chains[chain].rules[-1][-1] in (
+            {"jump": {"target": "refuse"}},
+            {"jump": {"target": "judge_in"}},
+            {"jump": {"target": "judge_across"}},
+            {"accept": None},
+        )
+    for chain in ("refuse", "into_tunnel"):
+        assert "reject" in rules.chains[chain].rules[-1][-1]
+
+
+def test_only_an_inbound_user_accepts_all() -> None:
+    assert ruleset(USER).chains["tunnel_in"].rules[-1] == ({"jump": {"target": "refuse"}},)
+    assert ruleset(replace(USER, inbound=True)).chains["tunnel_in"].rules[-1] == ({"accept": None},)
+    assert ruleset(replace(PROVIDER, inbound=True)).chains["tunnel_in"].rules[-1] == (
+        {"jump": {"target": "judge_in"}},
+    )
+
+
+def test_a_user_translates_nothing() -> None:
+    chains = ruleset(USER).chains
+    assert not {"srcnat", "dstnat", "seen"} & chains.keys()
+
+
+def test_masquerade_can_be_switched_off() -> None:
+    assert "srcnat" in ruleset(PROVIDER).chains
+    off = replace(PROVIDER, provide=replace(PROVIDER.provide, masquerade=False))
+    assert "srcnat" not in ruleset(off).chains
+
+
+def test_services_are_judged_before_any_established_accept() -> None:
+    order = [json.dumps(rule) for rule in ruleset(PROVIDER).chains["tunnel_in"].rules]
+    service = next(i for i, rule in enumerate(order) if "8000" in rule)
+    established = next(i for i, rule in enumerate(order) if "established" in rule)
+    assert service < established
+
+
+def test_a_wide_entry_gives_only_the_services_of_the_provider() -> None:
+    wide = AllowRule(ip_network("192.168.50.0/24"))
+    named = AllowRule(ip_network("192.168.50.1/32"), (22, 22), "tcp")
+    config = replace(PROVIDER, peers=(peer("bob", 2, "10.86.0.3/32", allow=(wide, named)),))
+    first, second = ruleset(config).chains[f"local_{BOB}"].rules
+    assert first[-1] == {"jump": {"target": "services"}}
+    assert second[-1] == {"accept": None}
+
+
+def test_entries_in_a_mapped_subnet_mean_what_the_peer_sees() -> None:
+    mapped = ProvidedSubnet(ip_network("192.168.1.0/24"), ip_network("10.99.1.0/24"))
+    allow = (AllowRule(ip_network("10.99.1.16/28")), AllowRule(ip_network("10.99.2.0/24")))
+    config = replace(
+        PROVIDER,
+        provide=replace(PROVIDER.provide, subnets=(mapped,)),
+        peers=(peer("bob", 2, "10.86.0.3/32", allow=allow),),
+    )
+    rules = ruleset(config)
+    assert "192.168.1.16" in text(rules, f"across_{BOB}")
+    assert "10.99.2.0" in text(rules, f"across_{BOB}")
+    assert [str(e) for e in rules.sets["provided4"].elements] == ["192.168.1.0-192.168.1.255"]
+
+
+@pytest.mark.parametrize(
+    ("host", "loopback"),
+    [("127.0.0.1", "127.0.0.1"), ("localhost", "127.0.0.1"), ("127.1.2.3", "127.1.2.3"), ("::1", None),
+     ("192.168.50.1", None), ("gpu", None)],
+)  # fmt: skip
+def test_what_can_be_exposed(host: str, loopback: str | None) -> None:
+    found = loopback_of(Exposed(host, 80))
+    assert (str(found) if found else None) == loopback
+
+
+def test_nothing_is_exposed_without_an_ipv4_tunnel_address() -> None:
+    provide = replace(PROVIDER.provide, expose=(Exposed("127.0.0.1", 80),))
+    assert reachable_exposed(replace(PROVIDER, provide=provide))
+    assert not reachable_exposed(replace(PROVIDER, provide=provide, address=PROVIDER.address[1:]))
+
+
+def test_adding_a_peer_touches_no_base_chain() -> None:
+    old = ruleset(replace(PROVIDER, peers=PROVIDER.peers[:1]))
+    new = ruleset(replace(PROVIDER, peers=PROVIDER.peers[:2]))
+    flushed = [
+        c for step in transactions(old, new) for c in step if "flush" in c or "table" in json.dumps(c)[:16]
+    ]
+    assert flushed == []
+
+
+def test_the_clamp_never_raises() -> None:
+    provide = replace(PROVIDER.provide, mtu=1400)
+    clamp = ruleset(replace(PROVIDER, provide=provide)).chains["mss"].rules
+    sizes = [s["match"]["right"] for rule in clamp for s in rule if s.get("match", {}).get("op") == ">"]
+    assert sizes == [1360, 1340, 1360, 1340]

@@ -1,0 +1,128 @@
+"""What is planned, and above all what is not."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from ipaddress import ip_address, ip_interface, ip_network
+
+import pytest
+
+from nconnect.host.plan import Facts, HostPlan, plan
+from nconnect.model import Config, Exposed, ProvidedSubnet
+from tests.host.examples import FACTS, PROVIDER, USER, peer
+
+
+def routes(made: HostPlan) -> list[str]:
+    return [str(route) for route in made.state.routes]
+
+
+def why_skipped(config: Config, facts: Facts, prefix: str) -> str | None:
+    made = plan(replace(config, peers=(peer("p", 9, prefix),)), facts)
+    reasons = [s.why for s in made.skipped_routes if s.route == ip_network(prefix)]
+    assert bool(reasons) != (prefix in routes(made))
+    return reasons[0] if reasons else None
+
+
+def test_a_user_gets_routes_for_what_its_own_addresses_do_not_cover() -> None:
+    made = plan(USER, FACTS)
+    assert routes(made) == ["192.168.50.0/24", "fd50::/64"]
+    assert made.state.addresses == USER.address
+    assert made.skipped_routes == ()
+    assert made.state.sysctls == ()  # a user's machine becomes no router
+
+
+@pytest.mark.parametrize(
+    ("prefix", "why"),
+    [
+        ("0.0.0.0/0", "default route"),
+        ("::/0", "default route"),
+        ("192.168.1.0/24", "equals the network of eth0"),
+        ("192.168.0.0/16", "covers the network 192.168.1.0/24 of eth0"),
+        ("192.168.1.128/25", "lies in the network 192.168.1.0/24 of eth0"),
+        ("192.168.1.20/32", "is an address of this machine"),
+        ("172.16.0.0/16", "holds the gateway 172.16.9.9"),
+        ("172.20.0.0/16", "routed through wg0 already"),
+        ("203.0.113.0/24", "holds the node 203.0.113.7"),
+        ("100.64.1.0/24", "holds the node 100.64.1.9"),
+        ("224.0.0.0/4", "cannot be routed"),
+        ("fe80::/10", "cannot be routed"),
+        ("127.5.0.0/16", "cannot be routed"),
+    ],
+)
+def test_what_would_cut_the_machine_off_is_skipped(prefix: str, why: str) -> None:
+    facts = replace(FACTS, nodes=(ip_address("100.64.1.9"),))
+    assert why in (why_skipped(USER, facts, prefix) or "")
+
+
+@pytest.mark.parametrize(
+    "prefix", ["192.168.2.0/24", "172.20.5.0/24", "203.0.114.0/24", "fd50::/64", "10.0.0.0/8"]
+)
+def test_near_misses_are_routed(prefix: str) -> None:
+    assert why_skipped(USER, FACTS, prefix) is None
+
+
+@pytest.mark.parametrize(
+    "prefix", ["192.168.50.0/24", "192.168.50.8/29", "192.168.48.0/20", "10.99.1.0/24", "10.99.0.0/16"]
+)
+def test_what_this_machine_provides_is_not_routed_to_a_peer(prefix: str) -> None:
+    mapped = ProvidedSubnet(ip_network("192.168.50.0/24"), ip_network("10.99.1.0/24"))
+    config = replace(PROVIDER, provide=replace(PROVIDER.provide, subnets=(mapped,)))
+    assert "provides" in (why_skipped(config, FACTS, prefix) or "")
+
+
+def test_the_tunnels_own_interface_is_no_obstacle() -> None:
+    """At a second `apply` the facts show what the first has done."""
+    first = plan(USER, FACTS)
+    interfaces = (*FACTS.interfaces[:2], replace(FACTS.interfaces[2], addresses=USER.address))
+    own = tuple(replace(FACTS.routes[1], prefix=route, interface="nc0") for route in first.state.routes)
+    assert plan(USER, replace(FACTS, interfaces=interfaces, routes=(*FACTS.routes, *own))) == first
+
+
+def test_an_address_whose_network_is_in_use_comes_alone() -> None:
+    made = plan(replace(USER, address=(ip_interface("192.168.1.99/24"),)), FACTS)
+    assert made.state.addresses == (ip_interface("192.168.1.99/32"),)
+    assert [str(s.route) for s in made.skipped_routes] == ["192.168.1.0/24"]
+    assert "10.86.0.1/32" in routes(made)  # no longer covered by the interface's own network
+
+
+def test_a_provider_forwards_and_keeps_its_router_advertisements() -> None:
+    assert plan(PROVIDER, FACTS).state.sysctls == (
+        ("net/ipv4/ip_forward", "1"),
+        ("net/ipv6/conf/eth0/accept_ra", "2"),
+        ("net/ipv6/conf/all/forwarding", "1"),
+    )
+
+
+def test_only_the_ip_versions_that_are_provided_are_forwarded() -> None:
+    provide = replace(PROVIDER.provide, subnets=PROVIDER.provide.subnets[:1])
+    assert plan(replace(PROVIDER, provide=provide), FACTS).state.sysctls == (("net/ipv4/ip_forward", "1"),)
+    services_alone = replace(PROVIDER.provide, subnets=())
+    assert plan(replace(PROVIDER, provide=services_alone), FACTS).state.sysctls == ()
+
+
+def test_accept_ra_stays_where_forwarding_was_on_before() -> None:
+    facts = replace(FACTS, sysctls={**FACTS.sysctls, "net/ipv6/conf/all/forwarding": "1"})
+    assert [name for name, _ in plan(PROVIDER, facts).state.sysctls if "accept_ra" in name] == []
+
+
+def test_a_machine_without_ipv6_is_told_so() -> None:
+    made = plan(PROVIDER, replace(FACTS, sysctls={"net/ipv4/ip_forward": "0"}))
+    assert made.state.sysctls == (("net/ipv4/ip_forward", "1"),)
+    assert made.state.device_sysctls == ()
+    assert any("IPv6 is switched off" in warning for warning in made.warnings)
+
+
+def test_exposing_needs_route_localnet_on_the_tunnel_only() -> None:
+    provide = replace(PROVIDER.provide, expose=(Exposed("127.0.0.1", 11434), Exposed("192.168.50.9", 80)))
+    made = plan(replace(PROVIDER, provide=provide), FACTS)
+    assert ("net/ipv4/conf/nc0/route_localnet", "1") in made.state.device_sysctls
+    assert [w for w in made.warnings if "expose" in w] == [
+        "expose 192.168.50.9:80 has no effect: it needs an IPv4 loopback address (127.0.0.1) and an IPv4"
+        " tunnel address"
+    ]
+    assert all("route_localnet" not in name for name, _ in plan(PROVIDER, FACTS).state.device_sysctls)
+
+
+def test_inbound_on_a_provider_is_warned_about() -> None:
+    assert any("inbound" in w for w in plan(replace(PROVIDER, inbound=True), FACTS).warnings)
+    assert plan(replace(USER, inbound=True), FACTS).warnings == ()
