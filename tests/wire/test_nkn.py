@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nconnect.errors import RemoteProtocolError
+from nconnect.wire import nkn
 from nconnect.wire.nkn import (
     MAX_DESTS,
     MAX_FRAME_BYTES,
@@ -29,6 +30,7 @@ from nconnect.wire.nkn import (
     message_prefix,
     outbound_prefix,
 )
+from nconnect.wire.protobuf import varint
 from tests.wire import nkn_proto
 
 VECTORS = json.loads((Path(__file__).parent.parent / "vectors" / "nkn_sdk.json").read_text())
@@ -234,27 +236,65 @@ def test_the_older_fields_for_one_destination() -> None:
     assert decode_client_message(both) == OutboundMessage((CAROL,), (b"new",))
 
 
-@given(
-    st.sampled_from(["Message", "Payload", "TextData", "InboundMessage", "Receipt"]), st.binary(max_size=60)
-)
-def test_any_bytes_mean_what_they_mean_to_the_library_or_are_refused(name: str, data: bytes) -> None:
-    decode: dict[str, Callable[[bytes], Any]] = {
-        "Message": Message.decode,
-        "Payload": Payload.decode,
-        "TextData": TextData.decode,
-        "InboundMessage": lambda body: decode_client_message(framed(1, body)),
-        "Receipt": lambda body: decode_client_message(framed(2, body)),
+def wire_field(number: int, kind: int, value: int, body: bytes) -> bytes:
+    content = {
+        0: varint(value),
+        1: value.to_bytes(8, "little"),
+        2: varint(len(body)) + body,
+        5: value.to_bytes(4, "little"),
     }
+    return varint(number << 3 | kind) + content[kind]
+
+
+FIELD = st.builds(
+    wire_field,
+    st.integers(1, 9) | st.just(1000),
+    st.sampled_from([0, 2, 2, 2, 1, 5]),
+    st.sampled_from([0, 1, 2, 3, 4, 300, 2**31, 2**32 - 1]),
+    FEW_BYTES | st.sampled_from([b"name", "ж".encode()]),
+)
+LIKELY = st.lists(FIELD, max_size=6).map(b"".join)
+DECODERS: dict[str, Callable[[bytes], Any]] = {
+    "Message": Message.decode,
+    "Payload": Payload.decode,
+    "TextData": TextData.decode,
+    "OutboundMessage": lambda body: decode_client_message(framed(0, body)),
+    "InboundMessage": lambda body: decode_client_message(framed(1, body)),
+    "Receipt": lambda body: decode_client_message(framed(2, body)),
+}
+
+
+@given(st.sampled_from(sorted(DECODERS)), LIKELY | st.binary(max_size=60))
+def test_any_bytes_mean_what_they_mean_to_the_library_or_are_refused(name: str, data: bytes) -> None:
     try:
-        ours = decode[name](data)
+        ours = DECODERS[name](data)
     except RemoteProtocolError:
         return
     try:
         theirs = nkn_proto.read(name, data)
     except DecodeError:
         pytest.fail("read what the library refuses")
-    for field in type(ours).__dataclass_fields__:
+    same = list(type(ours).__dataclass_fields__)
+    if isinstance(ours, OutboundMessage):
+        assert ours.dests == (tuple(theirs.dests) or (theirs.dest,))
+        assert ours.payloads == (tuple(theirs.payloads) or (theirs.payload,))
+        assert ours.signatures == tuple(theirs.signatures)
+        same = ["nonce", "block_hash", "max_holding_seconds"]
+    for field in same:
         assert getattr(ours, field) == getattr(theirs, field)
+
+
+@given(LIKELY | st.builds(framed, st.integers(0, 300), FEW_BYTES))
+def test_the_short_way_through_a_frame_ends_where_the_long_one_does(data: bytes) -> None:
+    view = memoryview(data)
+    try:
+        short = nkn._client_message_head(view)
+    except RemoteProtocolError:
+        with pytest.raises(RemoteProtocolError):
+            nkn._client_message_fields(view)
+        return
+    if short is not None:
+        assert nkn._client_message_fields(view) == short
 
 
 def test_fields_of_fixed_width_are_unknown_as_they_are_to_the_library() -> None:
