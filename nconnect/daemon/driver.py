@@ -20,15 +20,8 @@ from nconnect.errors import DropReason
 from nconnect.io.clock import boottime
 from nconnect.io.tun import Tun
 from nconnect.tunnel.constants import BATCH_BYTES
-from nconnect.tunnel.core import (
-    SEAL_BYTES,
-    CountersMoved,
-    Pong,
-    Send,
-    SessionLost,
-    SessionUp,
-    Tunnel,
-)
+from nconnect.tunnel.core import SEAL_BYTES, Tunnel
+from nconnect.tunnel.outputs import CountersMoved, Pong, Send, SessionLost, SessionUp
 from nconnect.tunnel.peer import Peer
 from nconnect.wire.nkn import InboundMessage
 from nconnect.wire.tunnel import (

@@ -1,8 +1,8 @@
-"""`nconnect up`: one interface, from its configuration to a running tunnel, and everything taken back at the end.
+"""`nconnect up`: one interface, from its configuration to a running tunnel, and all of it taken back.
 
 The composition root. What it starts, in this order, and undoes in reverse: the interface's lock, a node of
-its own if configured, the TUN device, the tunnel core with its driver, the link, the host's state, the control
-socket.
+its own if configured, the TUN device, the tunnel core with its driver, the link, the host's state, the
+control socket.
 """
 
 from __future__ import annotations
@@ -39,7 +39,8 @@ from nconnect.io.tun import Tun
 from nconnect.model import PUBLIC_SEED_RPC, Config, NknAddress, PeerConfig
 from nconnect.nkn.link import Link
 from nconnect.nkn.outputs import DownReason
-from nconnect.tunnel.core import Pong, Settings, Tunnel
+from nconnect.tunnel.core import Tunnel
+from nconnect.tunnel.outputs import Pong, Settings
 from nconnect.tunnel.peer import Peer, PeerState
 from nconnect.wire.jsonrpc import NodeInfo
 from nconnect.wire.nkn import InboundMessage

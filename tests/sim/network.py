@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from nconnect.crypto.aead import CipherSuite
 from nconnect.crypto.keys import Identity
 from nconnect.model import NknAddress, PeerConfig
-from nconnect.tunnel.core import CountersMoved, Output, Send, SessionLost, SessionUp, Settings, Tunnel
+from nconnect.tunnel.core import Tunnel
+from nconnect.tunnel.outputs import CountersMoved, Output, Send, SessionLost, SessionUp, Settings
 from nconnect.tunnel.peer import Peer
 from nconnect.wire.tunnel import VIRTIO_HEADER_BYTES
 
@@ -47,7 +48,9 @@ class Host:
         self.tunnel: Tunnel
         self.stopped = False
 
-    def start(self, peers: list[PeerConfig], settings: Settings, counters: dict[str, int] | None = None) -> None:
+    def start(
+        self, peers: list[PeerConfig], settings: Settings, counters: dict[str, int] | None = None
+    ) -> None:
         self.tunnel = Tunnel(
             self.identity,
             self.address,
@@ -162,8 +165,9 @@ class Simulation:
 def packet(source: str, destination: str, payload: bytes = b"x") -> bytes:
     """A record: an empty virtio-net header and a UDP-like IPv4 packet."""
     total = 28 + len(payload)
-    header = bytes([0x45, 0, total >> 8, total & 255, 0, 0, 0, 0, 64, 17, 0, 0]) + ip(source) + ip(destination)
-    return bytes(VIRTIO_HEADER_BYTES) + header + b"\x10\x00\x20\x00" + (8 + len(payload)).to_bytes(2) + b"\0\0" + payload
+    header = bytes([0x45, 0, total >> 8, total & 255, 0, 0, 0, 0, 64, 17, 0, 0])
+    udp = b"\x10\x00\x20\x00" + (8 + len(payload)).to_bytes(2) + b"\0\0"
+    return bytes(VIRTIO_HEADER_BYTES) + header + ip(source) + ip(destination) + udp + payload
 
 
 def ip(text: str) -> bytes:

@@ -1,0 +1,61 @@
+"""What the tunnel core is configured with, and what it says through `poll_output()`: plain values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from nconnect.crypto.aead import CipherSuite
+from nconnect.tunnel.peer import Peer
+from nconnect.wire.tunnel import Feature
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What does not change while the tunnel runs."""
+
+    suite: CipherSuite
+    features: Feature = Feature.ALL  # what our own TUN takes
+    mtu: int = 1500
+    links: int = 1
+    persistent: bool = True  # keep a session with every peer, used or not (the user's side)
+    accept_pending: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """Put this payload into an NKN message to `dest`."""
+
+    dest: str
+    payload: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class SessionUp:
+    """There are keys for this peer: what waits in its queue can leave."""
+
+    peer: Peer
+
+
+@dataclass(frozen=True, slots=True)
+class SessionLost:
+    """There are no keys any more, or nothing is heard; `why` is a plain sentence."""
+
+    peer: Peer
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Pong:
+    """An answer to `ping`."""
+
+    peer: Peer
+    ping_id: int
+    rtt_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class CountersMoved:
+    """`counters()` has changed and should be stored, so that old handshakes stay refused."""
+
+
+Output = Send | SessionUp | SessionLost | Pong | CountersMoved

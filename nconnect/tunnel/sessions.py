@@ -1,0 +1,424 @@
+"""The sessions with all peers: handshakes, rekeys, keepalives, and the timers behind them. Pure.
+
+Part of the core's control lane: `nconnect.tunnel.core` owns it and calls it. What it wants done goes to
+`outputs`. Which handshake message is refused for what, and what a refusal leaves untouched, stands in
+`nconnect.tunnel.handshake`.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import deque
+from collections.abc import Callable, Iterable
+
+from nconnect.crypto.aead import TAG_BYTES
+from nconnect.crypto.keys import Identity
+from nconnect.errors import DropReason, RemoteProtocolError
+from nconnect.model import Deadline, NknAddress
+from nconnect.tunnel.batch import control_batch
+from nconnect.tunnel.constants import (
+    BATCH_BYTES,
+    HANDSHAKE_JITTER_S,
+    HANDSHAKE_RETRY_S,
+    KEEPALIVE_S,
+    MIN_INITIATION_INTERVAL_S,
+    PERSISTENT_KEEPALIVE_S,
+    PERSISTENT_RETRY_S,
+    REJECT_AFTER_S,
+    REKEY_ATTEMPT_S,
+)
+from nconnect.tunnel.handshake import Attempt, Rng, boxed, read_initiation
+from nconnect.tunnel.outputs import CountersMoved, Output, Pong, Send, SessionLost, SessionUp, Settings
+from nconnect.tunnel.peer import Peer
+from nconnect.tunnel.session import KeyPair
+from nconnect.tunnel.timers import NEVER, Timer
+from nconnect.wire.nkn import Message, Payload, PayloadType, message_prefix
+from nconnect.wire.tunnel import (
+    MAX_PACKET_BODY_BYTES,
+    PING_BODY,
+    RECORD_HEADER_BYTES,
+    FrameKind,
+    HandshakeFrame,
+    Hello,
+    RecordKind,
+    WrongVersionError,
+    decode_handshake,
+    is_handshake,
+)
+
+EXPIRY_CHECK_S = 60.0  # the wall clock may be set: look again this often
+MAX_PINGS = 16  # of one peer that may be unanswered
+
+
+class Sessions:
+    """The key pairs of all peers, by index, and whatever has to happen to them in time."""
+
+    def __init__(
+        self,
+        identity: Identity,
+        address: NknAddress,
+        settings: Settings,
+        *,
+        rng: Rng,
+        wall_clock_ns: Callable[[], int],
+        last_counter: int,
+    ) -> None:
+        """`last_counter`: of the newest initiation that we ever sent."""
+        self.outputs: deque[Output] = deque()
+        self.by_index: dict[int, tuple[Peer, KeyPair]] = {}
+        self.last_counter = last_counter
+        self._identity = identity
+        self._address = address
+        self._settings = settings
+        self._rng = rng
+        self._wall_clock_ns = wall_clock_ns
+        self._attempts: dict[int, Peer] = {}
+        self._checks: list[tuple[float, int, Peer]] = []  # a heap; an entry is void if not at peer.check_at
+        self._check_number = 0
+
+    def receive_handshake(self, peer: Peer, message: Message, now: float) -> None:
+        """An NKN message from a peer's address that is no data frame; whatever it is, it never raises."""
+        if peer.expired:
+            peer.drops[DropReason.PEER_EXPIRED] += 1
+            return
+        if not message.encrypted or len(message.nonce) != 24:
+            peer.drops[DropReason.NOT_OURS] += 1
+            return
+        plaintext = peer.box.open(bytes(message.payload), message.nonce)
+        if plaintext is None:
+            peer.drops[DropReason.NOT_AUTHENTIC] += 1
+            return
+        try:
+            payload = Payload.decode(plaintext)
+            data = bytes(payload.data)
+            if payload.type != PayloadType.BINARY or not is_handshake(data):
+                peer.drops[DropReason.NOT_OURS] += 1
+                return
+            frame = decode_handshake(data)
+        except WrongVersionError:
+            peer.drops[DropReason.WRONG_VERSION] += 1
+            return
+        except RemoteProtocolError:
+            peer.drops[DropReason.MALFORMED] += 1
+            return
+        if frame.kind is FrameKind.INITIATION:
+            self._on_initiation(peer, frame, now)
+        else:
+            self._on_response(peer, frame, now)
+
+    def _on_initiation(self, peer: Peer, frame: HandshakeFrame, now: float) -> None:
+        if now < peer.last_initiation_at + MIN_INITIATION_INTERVAL_S:
+            peer.drops[DropReason.HANDSHAKE_FLOOD] += 1
+            return
+        try:
+            initiation = read_initiation(
+                frame,
+                identity=self._identity,
+                address=self._address,
+                peer=peer.config.address,
+                peer_dh_key=peer.dh_key,
+                rng=self._rng,
+            )
+            if initiation.hello.counter <= peer.last_counter:
+                peer.drops[DropReason.HANDSHAKE_REPLAYED] += 1
+                return
+            if self._prefers_own_attempt(peer, now):
+                return
+            local_index = self._new_index()
+            pair, response = initiation.answer(
+                preshared_key=peer.config.preshared_key,
+                local_index=local_index,
+                hello=self._hello(0),
+                now=now,
+            )
+        except RemoteProtocolError:
+            peer.drops[DropReason.HANDSHAKE_REFUSED] += 1
+            return
+        peer.last_counter = initiation.hello.counter
+        peer.last_initiation_at = now
+        self._drop_attempt(peer)
+        self._forget(peer.session.responded(pair))
+        self.by_index[local_index] = (peer, pair)
+        self._learn(peer, initiation.hello)
+        self.outputs.append(Send(peer.dest, boxed(peer.box, response, self._rng)))
+        self.outputs.append(CountersMoved())
+        peer.timers.set(Timer.ERASE_KEYS, now + REJECT_AFTER_S)
+        self.schedule(peer)
+
+    def _prefers_own_attempt(self, peer: Peer, now: float) -> bool:
+        """Both sides started at once: the smaller public key stays the initiator, for as long as one try."""
+        attempt = peer.attempt
+        return (
+            attempt is not None
+            and now < attempt.started_at + HANDSHAKE_RETRY_S[0]
+            and self._address.public_key < peer.config.address.public_key
+        )
+
+    def _on_response(self, peer: Peer, frame: HandshakeFrame, now: float) -> None:
+        attempt = peer.attempt
+        if attempt is None or frame.receiver != attempt.local_index:
+            peer.drops[DropReason.NO_SESSION] += 1
+            return
+        try:
+            pair, hello = attempt.finish(frame, now)
+        except RemoteProtocolError:
+            peer.drops[DropReason.HANDSHAKE_REFUSED] += 1
+            return
+        peer.rtt_s = now - attempt.started_at
+        peer.attempt = None
+        self._attempts.pop(attempt.local_index, None)
+        self._forget(peer.session.initiated(pair))
+        self.by_index[pair.local_index] = (peer, pair)
+        self._learn(peer, hello)
+        peer.last_received_at = now
+        peer.doubtful = False
+        peer.timers.keepalive_received()
+        # The responder may send only once it has heard from us under these keys: say something now.
+        self.send_control(peer, now)
+        self._session_up(peer, now)
+
+    def batch_received(self, peer: Peer, pair: KeyPair, size: int, now: float) -> None:
+        """An authentic batch of `size` bytes came under `pair`."""
+        peer.last_received_at = now
+        if peer.doubtful:
+            peer.doubtful = False
+            self.outputs.append(SessionUp(peer))
+        if pair is peer.session.next:
+            self._forget(peer.session.received_on(pair))
+            self._session_up(peer, now)
+        if size:
+            peer.timers.data_received(now)
+        else:
+            peer.timers.keepalive_received()
+        if pair is peer.session.current and pair.wants_rekey_on_receive(now):
+            self.initiate(peer, now)
+        if peer.check_at > now + KEEPALIVE_S:
+            self.schedule(peer)
+
+    def record_received(self, peer: Peer, kind: int, body: memoryview, now: float) -> None:
+        """A record that is no packet, from an authentic batch."""
+        if kind == RecordKind.PING:
+            self.send_control(peer, now, (RecordKind.PONG, bytes(body)))
+        elif kind == RecordKind.PONG:
+            (ping_id,) = PING_BODY.unpack(body)
+            sent_at = peer.pinged_at.pop(ping_id, None)
+            if sent_at is not None:
+                peer.rtt_s = now - sent_at
+                self.outputs.append(Pong(peer, ping_id, now - sent_at))
+        elif kind == RecordKind.CLOSE:
+            self.end(peer)
+            self.outputs.append(SessionLost(peer, f"{peer.name} has gone offline"))
+            if self._settings.persistent:
+                peer.timers.set(Timer.PERSISTENT_KEEPALIVE, now + PERSISTENT_RETRY_S)
+            self.schedule(peer)
+
+    def initiate(self, peer: Peer, now: float) -> None:
+        """Start a handshake unless one is under way."""
+        if peer.attempt is not None or peer.expired:
+            return
+        peer.timers.set_if_unset(Timer.GIVE_UP_HANDSHAKE, now + REKEY_ATTEMPT_S)
+        self._send_initiation(peer, now)
+
+    def _send_initiation(self, peer: Peer, now: float) -> None:
+        self._drop_attempt(peer)
+        self.last_counter = max(self._wall_clock_ns(), self.last_counter + 1)
+        attempt = Attempt(
+            identity=self._identity,
+            address=self._address,
+            peer=peer.config.address,
+            peer_dh_key=peer.dh_key,
+            preshared_key=peer.config.preshared_key,
+            suite=self._settings.suite,
+            local_index=self._new_index(),
+            hello=self._hello(self.last_counter),
+            started_at=now,
+            rng=self._rng,
+        )
+        peer.attempt = attempt
+        self._attempts[attempt.local_index] = peer
+        self.outputs.append(CountersMoved())
+        self.outputs.append(Send(peer.dest, boxed(peer.box, attempt.frame, self._rng)))
+        wait = HANDSHAKE_RETRY_S[min(peer.attempts, len(HANDSHAKE_RETRY_S) - 1)]
+        peer.attempts += 1
+        jitter = int.from_bytes(self._rng(2)) / 65536 * HANDSHAKE_JITTER_S
+        peer.timers.set(Timer.RETRY_HANDSHAKE, now + wait + jitter)
+        self.schedule(peer)
+
+    def _session_up(self, peer: Peer, now: float) -> None:
+        peer.attempts = 0
+        peer.last_handshake_at = now
+        timers = peer.timers
+        timers.clear(Timer.RETRY_HANDSHAKE)
+        timers.clear(Timer.GIVE_UP_HANDSHAKE)
+        timers.set(Timer.ERASE_KEYS, now + REJECT_AFTER_S)
+        if self._settings.persistent:
+            timers.set(Timer.PERSISTENT_KEEPALIVE, now + PERSISTENT_KEEPALIVE_S)
+        self.schedule(peer)
+        self.outputs.append(SessionUp(peer))
+
+    def can_send(self, peer: Peer, now: float) -> bool:
+        """Whether there is a key to send under; if not, a handshake is under way when this returns."""
+        pair = peer.session.current
+        if pair is not None and pair.can_send(now):
+            return True
+        self.initiate(peer, now)
+        return False
+
+    def ping(self, peer: Peer, now: float) -> int | None:
+        """Measure the round trip to a peer: the id that its `Pong` will have, or None without a session."""
+        if not self.can_send(peer, now):
+            return None
+        ping_id = int.from_bytes(self._rng(8))
+        if len(peer.pinged_at) >= 16:
+            peer.pinged_at.pop(next(iter(peer.pinged_at)))
+        peer.pinged_at[ping_id] = now
+        self.send_control(peer, now, (RecordKind.PING, PING_BODY.pack(ping_id)))
+        return ping_id
+
+    def send_control(self, peer: Peer, now: float, *records: tuple[RecordKind, bytes]) -> None:
+        """Seal and send a small batch of our own; nothing when there is no key."""
+        pair = peer.session.current
+        if pair is None or not pair.can_send(now):
+            return
+        batch = control_batch(*records)
+        out = bytearray(len(batch) + TAG_BYTES)
+        header, size = pair.seal_into(batch, memoryview(out))
+        if any(kind is RecordKind.PING for kind, _ in records):
+            peer.timers.data_sent(now)
+        else:
+            peer.timers.keepalive_sent()
+        self.schedule(peer)
+        if pair.wants_rekey_on_send(now):
+            self.initiate(peer, now)
+        self.outputs.append(Send(peer.dest, message_prefix(header, size) + out))
+
+    def link_up(self, peers: Iterable[Peer], now: float) -> None:
+        """A link came (back): what was sent meanwhile is lost, so try again now."""
+        for peer in peers:
+            if peer.expired:
+                continue
+            if peer.attempt is not None:
+                peer.attempts = 0
+                self._send_initiation(peer, now)
+            elif peer.session.current is not None and (self._settings.persistent or peer.doubtful):
+                self.ping(peer, now)
+            elif self._settings.persistent:
+                self.initiate(peer, now)
+
+    def close(self, peers: Iterable[Peer], now: float) -> None:
+        """Tell every peer that we go, and erase all keys."""
+        for peer in peers:
+            pair = peer.session.current
+            if pair is not None and pair.can_send(now):
+                self.send_control(peer, now, (RecordKind.CLOSE, b""))
+            self.end(peer)
+
+    def poll_timeout(self) -> Deadline | None:
+        """When to call `handle_timeout`, and for what."""
+        checks = self._checks
+        while checks and checks[0][2].check_at != checks[0][0]:
+            heapq.heappop(checks)
+        if not checks:
+            return None
+        at, _, peer = checks[0]
+        deadline = peer.timers.next()
+        return Deadline(at, f"{peer.name}: {deadline.why if deadline else 'check'}")
+
+    def handle_timeout(self, now: float) -> None:
+        """Do what is due. Early calls are harmless."""
+        while (deadline := self.poll_timeout()) is not None and deadline.at <= now:
+            peer = heapq.heappop(self._checks)[2]
+            peer.check_at = NEVER
+            for timer in peer.timers.due(now):
+                self._on_timer(peer, timer, now)
+            self.schedule(peer)
+
+    def _on_timer(self, peer: Peer, timer: Timer, now: float) -> None:
+        if timer is Timer.RETRY_HANDSHAKE:
+            if peer.attempt is not None:
+                self._send_initiation(peer, now)
+        elif timer is Timer.GIVE_UP_HANDSHAKE:
+            self._give_up(peer, now)
+        elif timer is Timer.UNANSWERED:
+            peer.doubtful = True
+            self.outputs.append(SessionLost(peer, f"{peer.name} does not answer"))
+            self.initiate(peer, now)
+        elif timer is Timer.KEEPALIVE:
+            if peer.session.current is not None and peer.session.current.can_send(now):
+                self.send_control(peer, now)
+        elif timer is Timer.PERSISTENT_KEEPALIVE:
+            peer.timers.set(Timer.PERSISTENT_KEEPALIVE, now + PERSISTENT_KEEPALIVE_S)
+            if self.can_send(peer, now):
+                self.ping(peer, now)
+        elif timer is Timer.ERASE_KEYS:
+            self.end(peer)
+            self.outputs.append(SessionLost(peer, f"the keys shared with {peer.name} are too old"))
+        elif timer is Timer.EXPIRE:
+            self.check_expiry(peer, now)
+
+    def _give_up(self, peer: Peer, now: float) -> None:
+        self._drop_attempt(peer)
+        peer.attempts = 0
+        peer.timers.clear(Timer.RETRY_HANDSHAKE)
+        peer.drops[DropReason.NO_KEY] += len(peer.queue)
+        peer.queue.clear(DropReason.NO_KEY)
+        if self._settings.persistent:
+            peer.timers.set(Timer.PERSISTENT_KEEPALIVE, now + PERSISTENT_RETRY_S)
+
+    def check_expiry(self, peer: Peer, now: float) -> None:
+        """Apply the peer's expiry, by the wall clock as it is now."""
+        expires_at = peer.config.expires_at
+        left = NEVER if expires_at is None else expires_at - self._wall_clock_ns() / 1e9
+        peer.expired = left <= 0
+        if left == NEVER:
+            peer.timers.clear(Timer.EXPIRE)
+        else:
+            peer.timers.set(Timer.EXPIRE, now + (min(left, EXPIRY_CHECK_S) if left > 0 else EXPIRY_CHECK_S))
+        if peer.expired and (peer.session.current or peer.session.next or peer.attempt):
+            self.end(peer)
+            self.outputs.append(SessionLost(peer, f"{peer.name} has expired"))
+
+    def end(self, peer: Peer) -> None:
+        """Erase the keys shared with a peer, and drop what waits for it."""
+        self._drop_attempt(peer)
+        self._forget(peer.session.erase())
+        peer.timers.session_ended()
+        for timer in (Timer.RETRY_HANDSHAKE, Timer.GIVE_UP_HANDSHAKE):
+            peer.timers.clear(timer)
+        peer.doubtful = False
+        peer.pinged_at.clear()
+        peer.drops[DropReason.NO_KEY] += len(peer.queue)
+        peer.queue.clear(DropReason.NO_KEY)
+
+    def _drop_attempt(self, peer: Peer) -> None:
+        if peer.attempt is not None:
+            self._attempts.pop(peer.attempt.local_index, None)
+            peer.attempt = None
+
+    def _forget(self, pairs: list[KeyPair]) -> None:
+        for pair in pairs:
+            self.by_index.pop(pair.local_index, None)
+
+    def _learn(self, peer: Peer, hello: Hello) -> None:
+        peer.features = hello.features
+        smallest = MAX_PACKET_BODY_BYTES + RECORD_HEADER_BYTES
+        peer.batch_bytes = max(smallest, min(hello.batch_bytes, BATCH_BYTES))
+
+    def _hello(self, counter: int) -> Hello:
+        settings = self._settings
+        return Hello(counter, settings.features, settings.links, settings.mtu, BATCH_BYTES)
+
+    def _new_index(self) -> int:
+        while True:
+            index = int.from_bytes(self._rng(4), "little")
+            if index and index not in self.by_index and index not in self._attempts:
+                return index
+
+    def schedule(self, peer: Peer) -> None:
+        """Look at this peer's timers when the earliest is due."""
+        deadline = peer.timers.next()
+        at = NEVER if deadline is None else deadline.at
+        if at < peer.check_at:
+            peer.check_at = at
+            self._check_number += 1
+            heapq.heappush(self._checks, (at, self._check_number, peer))
