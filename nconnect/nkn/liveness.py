@@ -15,6 +15,7 @@ PING_EVERY_S = 8.0
 DEAD_AFTER_S = 10.0
 # Ours, guessed.
 PROBE_S = 2.0  # after a network change or a sleep: how long a node that lives may take to answer
+FAIR_S = 1.5  # without a ping unanswered for this long silence proves nothing: we were held up
 LATE_S = 5.0  # a timer that is later than this means that the machine slept, or we were stopped
 
 
@@ -61,16 +62,23 @@ class Liveness:
         """What is to be done now; a call before the deadline asks for nothing."""
         if now - min(self._ping_at, self._check_at) > LATE_S:
             # What the node sent meanwhile may still lie unread: ask, rather than conclude from the silence.
-            self._probe_from = None
+            self._probe_from = self._pinged_at = None
             self.probe(now)
         if now >= self._check_at:
             since, self._probe_from = self._probe_from, None
-            if self.heard_at <= since if since is not None else now - self.heard_at >= DEAD_AFTER_S:
-                return Verdict.DEAD
+            if since is not None:
+                if self.heard_at <= since:
+                    return Verdict.DEAD
+            elif now - self.heard_at >= DEAD_AFTER_S:
+                if self._pinged_at is not None and now - self._pinged_at >= FAIR_S:
+                    return Verdict.DEAD
+                self.probe(now)
+                return self._ping(now)
             self._check_at = max(self.heard_at + DEAD_AFTER_S, now + 0.001)
-        if now >= self._ping_at:
-            self._ping_at = now + PING_EVERY_S
-            if self._pinged_at is None:
-                self._pinged_at = now
-            return Verdict.PING
-        return Verdict.WAIT
+        return self._ping(now) if now >= self._ping_at else Verdict.WAIT
+
+    def _ping(self, now: float) -> Verdict:
+        self._ping_at = now + PING_EVERY_S
+        if self._pinged_at is None:
+            self._pinged_at = now
+        return Verdict.PING

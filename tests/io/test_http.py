@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import datetime
 import os
 import socket
+import ssl
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
 import pytest
 import uvloop
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -383,6 +389,51 @@ def test_the_client_says_what_is_wrong_with_an_address(url: str, why: str) -> No
         with pytest.raises(NetworkError, match=why) as caught:
             await request("GET", url, timeout_s=5.0)
         assert "\n" not in str(caught.value)
+
+    run(test)
+
+
+def test_https(tmp_path: Path) -> None:
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
+    now = datetime.datetime.now(datetime.UTC)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(now - datetime.timedelta(days=1))
+        .not_valid_after(now + datetime.timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    pem = tmp_path / "both.pem"
+    pem.write_bytes(
+        certificate.public_bytes(serialization.Encoding.PEM)
+        + key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        )
+    )
+    ours = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    ours.load_cert_chain(pem)
+    theirs = ssl.create_default_context(cafile=str(pem))
+
+    async def test() -> None:
+        server = await HttpServer.listen_tcp("127.0.0.1", 0, echo, limits=QUICK, tls=ours)
+        try:
+            url = f"https://localhost:{server.port}/"
+            answer = await request("POST", url, body=b"hi", timeout_s=5.0, tls=theirs)
+            assert b'"body":"hi"' in answer.body
+            answer = await request("POST", url, body=bytes(5000), timeout_s=5.0, tls=theirs)
+            assert answer.status == 413
+            with pytest.raises(NetworkError, match=r"TLS failed: .*CERTIFICATE_VERIFY_FAILED"):
+                await request("GET", url, timeout_s=5.0)
+        finally:
+            await server.close()
+        await _until(lambda: len(asyncio.all_tasks()) == 1)  # the loop's own, for the failed handshake
 
     run(test)
 

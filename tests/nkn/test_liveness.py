@@ -37,6 +37,22 @@ def test_a_second_probe_does_not_put_off_the_verdict_of_the_first() -> None:
     assert life.handle_timeout(103.0 + PROBE_S) is Verdict.DEAD
 
 
+def test_a_loop_that_was_held_up_gives_the_node_a_fair_chance() -> None:
+    life = Liveness(100.0)
+    life.handle_timeout(100.0)
+    life.pong(100.02)
+    assert life.handle_timeout(110.4) is Verdict.PING  # due at 108: what came meanwhile is not read yet
+    life.pong(110.41)
+    assert life.handle_timeout(112.4) is Verdict.WAIT
+    assert life.poll_timeout().at > 115.0
+
+    life = Liveness(100.0)
+    life.handle_timeout(100.0)
+    life.pong(100.02)
+    assert life.handle_timeout(110.4) is Verdict.PING
+    assert life.handle_timeout(110.4 + PROBE_S) is Verdict.DEAD
+
+
 @given(st.lists(st.floats(0.001, 9.0), min_size=1, max_size=30))
 def test_a_node_that_is_heard_within_ten_seconds_is_never_dead(gaps: list[float]) -> None:
     now = 100.0
