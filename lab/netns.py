@@ -17,6 +17,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
+from lab import CHECKOUT
+
 T = TypeVar("T")
 CLONE_NEWNET = 0x40000000
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -65,16 +67,36 @@ class Namespace:
         env: dict[str, str] | None = None,
         input_text: str = "",
     ) -> subprocess.CompletedProcess[str]:
-        """Run a command to its end; its status is the caller's to judge."""
-        return subprocess.run(
-            self.command(arguments),
-            capture_output=True,
+        """Run a command to its end; its status is the caller's to judge.
+
+        One that takes too long is ended (SIGTERM, so that it can clean up), and is a `LabError`.
+        """
+        command = self.command(arguments)
+        with subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
             text=True,
-            check=False,
-            timeout=timeout_s,
             env={**os.environ, **(env or {})},
-            input=input_text,
-        )
+            cwd=CHECKOUT,
+        ) as process:
+            try:
+                out, errors = process.communicate(input_text, timeout_s)
+            except subprocess.TimeoutExpired:
+                process.terminate()
+                try:
+                    out, errors = process.communicate(timeout=5)
+                except subprocess.TimeoutExpired:
+                    process.kill()
+                    out, errors = process.communicate()
+                raise LabError(
+                    f"{' '.join(arguments)}: not done after {timeout_s} s: {out}{errors}"
+                ) from None
+            except BaseException:
+                process.kill()
+                raise
+            return subprocess.CompletedProcess(command, process.returncode, out, errors)
 
     def enter(self, work: Callable[[], T]) -> T:
         """Call `work` on a thread that is inside, and return its result. A socket it opens stays inside."""
