@@ -129,18 +129,19 @@ def complete(record: memoryview) -> None:
 
 
 def split(record: memoryview, *, mtu: int | None = None) -> list[bytes]:
-    """The finished packets that a record stands for, without virtio-net headers.
+    """Records of the finished packets that a record stands for; their headers are `PLAIN`.
 
-    For a receiver without offload. TCP segments are made as small as `mtu` asks, if that is less than
-    the record's own segment size; datagrams keep their size. A record that is no super-packet gives its one
-    packet, its checksum finished.
+    For a receiver without offload. They take more room than the record did: each segment repeats all
+    headers. TCP segments are made as small as `mtu` asks, if that is less than the record's own segment
+    size; datagrams keep their size. A record that is no super-packet gives its one packet, its checksum
+    finished.
     """
     if record[1] == GSO_NONE:
         if record[0] & NEEDS_CSUM:
             copy = memoryview(bytearray(record))
             complete(copy)
-            return [bytes(copy[HEADER_BYTES:])]
-        return [bytes(record[HEADER_BYTES:])]
+            return [bytes(copy)]
+        return [PLAIN + record[HEADER_BYTES:]]
     super_packet = _SuperPacket(record)
     step = super_packet.segment_bytes
     if mtu is not None and super_packet.is_tcp:
@@ -201,7 +202,7 @@ class _SuperPacket:
         self._fixed_transport_sum = word_sum(rest)
 
     def pieces(self, step: int, *, finished: bool) -> list[bytes]:
-        """Pieces of up to `step` payload bytes: finished packets, or records with partial checksums."""
+        """Records of up to `step` payload bytes each, with finished or with partial checksums."""
         made = []
         headers, payload, start, is_tcp = self._headers, self._payload, self._start, self.is_tcp
         size = len(payload)
@@ -232,7 +233,7 @@ class _SuperPacket:
                 if value == 0 and not is_tcp:
                     value = 0xFFFF
                 _U16.pack_into(headers, checksum_at, value)
-                made.append(b"".join((headers, part)))
+                made.append(b"".join((PLAIN, headers, part)))
             else:
                 _U16.pack_into(headers, checksum_at, total % 0xFFFF)
                 made.append(b"".join((self._virtio_header(at, len(part)), headers, part)))
