@@ -459,8 +459,13 @@ def test_a_revoked_flow_ends_at_once_and_others_live(net: Net) -> None:
         for connection in (alice, bob):
             connection.sendall(b"?")
             assert connection.recv(2000)
-        net.apply(allowing("bob", (rule(f"{SERVER}/32", 8001, "tcp"),)))
-        assert net.provider.run(net.provider_host.flush_conntrack, PROVIDER.peers[1].allowed_ips)
+        now = allowing("bob", (rule(f"{SERVER}/32", 8001, "tcp"),))
+        net.apply(now)
+        assert net.provider.run(net.provider_host.end_refused, now)
+        listed = net.provider.sh("conntrack -L -f ipv4 -p tcp 2>/dev/null")
+        to_server = [line for line in listed.splitlines() if "ESTABLISHED" in line and "dport=8000" in line]
+        assert any(f"src={ALICE}" in line for line in to_server)
+        assert not any(f"src={BOB}" in line for line in to_server)
         bob.sendall(b"?")
         with pytest.raises(ConnectionResetError):
             bob.recv(2000)
@@ -539,14 +544,17 @@ def test_nothing_is_left_and_nothing_foreign_is_touched(net: Net) -> None:
     net.provider.sh(
         "nft add table inet mine; nft add chain inet mine c '{ type filter hook forward priority 10; }';"
         "nft add rule inet mine c counter; nft add table inet nconnect_other; nft add table ip nconnect_nc0;"
-        "ip route add 198.51.100.0/24 dev eth0 proto 110; ip addr add 198.51.100.7/32 dev lo"
+        "ip route add 198.51.100.0/24 dev eth0 proto 110; ip addr add 198.51.100.7/32 dev lo;"
+        "ip addr add 198.51.100.8/32 dev nc0"
     )
     try:
         before = machine(net.provider)
         net.up(PROVIDER, USER)
         assert machine(net.provider) != before
         assert sysctl_of(net, "net/ipv4/ip_forward") == "1"
+        net.apply(PROVIDER)
         net.down()
+        assert "198.51.100.8/32" in net.provider.sh("ip addr show nc0")
         after = machine(net.provider)
         assert strip(after) == strip(before)
         net.down()  # again is harmless
@@ -555,7 +563,8 @@ def test_nothing_is_left_and_nothing_foreign_is_touched(net: Net) -> None:
         net.provider.sh(
             "nft delete table inet mine; nft delete table inet nconnect_other;"
             "nft delete table ip nconnect_nc0;"
-            "ip route del 198.51.100.0/24; ip addr del 198.51.100.7/32 dev lo"
+            "ip route del 198.51.100.0/24; ip addr del 198.51.100.7/32 dev lo;"
+            "ip addr del 198.51.100.8/32 dev nc0"
         )
 
 

@@ -76,6 +76,21 @@ def peer_id(peer: PeerConfig) -> str:
     return hashlib.sha256(str(peer.address).encode()).hexdigest()[:16]
 
 
+def real_prefix(prefix: Prefix, subnets: tuple[ProvidedSubnet, ...]) -> Prefix:
+    """A prefix that peers see under another address, as it is in truth; others as they are."""
+    for subnet in subnets:
+        if (
+            subnet.real != subnet.seen
+            and prefix.version == subnet.seen.version
+            and prefix.prefixlen >= subnet.seen.prefixlen
+            and prefix.network_address in subnet.seen
+        ):
+            host_bits = int(prefix.network_address) & int(subnet.seen.hostmask)
+            moved = int(subnet.real.network_address) | host_bits
+            return type(prefix)((moved, prefix.prefixlen))
+    return prefix
+
+
 def ruleset(config: Config) -> Ruleset:
     """The table that a configuration asks for."""
     exposed = reachable_exposed(config)
@@ -312,7 +327,7 @@ def _service_rules(config: Config, exposed: tuple[Exposed, ...]) -> tuple[Rule, 
 
 def _across_allowed(allow: Iterable[AllowRule], subnets: tuple[ProvidedSubnet, ...]) -> Iterable[Rule]:
     for entry in allow:
-        prefix = _real(entry.prefix, subnets)
+        prefix = real_prefix(entry.prefix, subnets)
         at = e.in_prefix(e.address(prefix.version, "daddr"), prefix)
         yield (at, *e.ports_are(entry.protocol, entry.ports), e.ACCEPT)
 
@@ -321,7 +336,7 @@ def _local_allowed(
     allow: Iterable[AllowRule], subnets: tuple[ProvidedSubnet, ...], exposed: tuple[Exposed, ...]
 ) -> Iterable[Rule]:
     for entry in allow:
-        prefix = _real(entry.prefix, subnets)
+        prefix = real_prefix(entry.prefix, subnets)
         named = prefix.prefixlen == prefix.max_prefixlen
         verdict = e.ACCEPT if named else e.jump("services")
         ports = e.ports_are(entry.protocol, entry.ports)
@@ -329,21 +344,6 @@ def _local_allowed(
         if exposed and prefix.version == 4:
             asked_for = e.in_prefix(e.original_address(4, "daddr"), entry.prefix)
             yield (*_exposed_now(), asked_for, *ports, verdict)
-
-
-def _real(prefix: Prefix, subnets: tuple[ProvidedSubnet, ...]) -> Prefix:
-    """A prefix that peers see under another address, as it is in truth; others as they are."""
-    for subnet in subnets:
-        if (
-            subnet.real != subnet.seen
-            and prefix.version == subnet.seen.version
-            and prefix.prefixlen >= subnet.seen.prefixlen
-            and prefix.network_address in subnet.seen
-        ):
-            host_bits = int(prefix.network_address) & int(subnet.seen.hostmask)
-            moved = int(subnet.real.network_address) | host_bits
-            return type(prefix)((moved, prefix.prefixlen))
-    return prefix
 
 
 def _refusal() -> tuple[Rule, ...]:

@@ -202,7 +202,7 @@ def _sysctls(config: Config, facts: Facts) -> Iterator[tuple[str, str]]:
             interface = scope.removeprefix("net/ipv6/conf/")
             if (
                 key == "accept_ra"
-                and interface not in ("all", config.interface)
+                and interface not in ("all", "lo", config.interface)
                 and facts.sysctls[name] == "1"
                 and facts.sysctls[IPV6_FORWARDING] == "0"
             ):

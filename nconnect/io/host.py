@@ -13,8 +13,6 @@ import contextlib
 import errno
 import json
 import os
-import shutil
-import subprocess
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from ipaddress import ip_interface
@@ -34,6 +32,7 @@ from nconnect.host.diff import (
     diff,
     undo,
 )
+from nconnect.host.judge import may_open
 from nconnect.host.plan import (
     IP_FORWARD,
     IPV6_FORWARDING,
@@ -52,9 +51,9 @@ from nconnect.host.ruleset import (
     table_name,
     transactions,
 )
-from nconnect.io import nftables, sysctl
+from nconnect.io import conntrack, nftables, sysctl
 from nconnect.io.netlink import Link, Netlink, NetlinkError
-from nconnect.model import Prefix
+from nconnect.model import Config, Prefix
 
 _FILE = "host.json"
 
@@ -90,8 +89,9 @@ class Host:
         state = plan.state
         with _asking(f"set up {self._interface}"), Netlink() as netlink:
             link = self._link(netlink)
-            reading = self._read(netlink, link, state)
-            record = self._recorded(reading, state)
+            record = _Record.read(self._file)
+            reading = self._read(netlink, link, state, record)
+            self._record_addresses(record, reading, state)
             done: list[Operation] = []
             try:
                 for operation in diff(reading, state):
@@ -136,7 +136,7 @@ class Host:
                 return [f"interface {self._interface}"]
             if self._ruleset is not None and not self._is_loaded(self._ruleset):
                 self._ruleset = None
-            reading = self._read(netlink, link, plan.state)
+            reading = self._read(netlink, link, plan.state, _Record.read(self._file))
         return [_described(operation) for operation in diff(reading, plan.state)]
 
     def refused_counts(self) -> dict[str, int]:
@@ -147,21 +147,19 @@ class Host:
         return {peer: seen.get(counter, 0) for counter, peer in self._ruleset.counters.items()}
 
     def flush_conntrack(self, prefixes: Iterable[Prefix]) -> bool:
-        """Forget the connections of these addresses; False when `conntrack` is not installed."""
-        program = shutil.which("conntrack") or shutil.which("conntrack", path="/usr/sbin:/sbin")
-        if program is None:
-            return False
-        for prefix in prefixes:
-            family = "ipv4" if prefix.version == 4 else "ipv6"
-            for end in ("--orig-src", "--orig-dst"):
-                # Exit status 1 also says that there was nothing to delete.
-                subprocess.run(
-                    [program, "-D", "-f", family, end, str(prefix)],
-                    capture_output=True,
-                    check=False,
-                    timeout=10,
-                )
-        return True
+        """Forget all connections of these addresses; False when `conntrack` is not installed."""
+        return conntrack.forget(prefixes)
+
+    def end_refused(self, config: Config) -> bool:
+        """Forget the connections that peers opened and may, as `config` now says, not open any more.
+
+        False when `conntrack` is not installed: the peers' packets are refused all the same, but a server
+        goes on sending until it gives up.
+        """
+        with _asking("read the machine's addresses"), Netlink() as netlink:
+            own = {held.address.ip for held in netlink.addresses()}
+        prefixes = [prefix for peer in config.peers for prefix in peer.allowed_ips]
+        return conntrack.forget(prefixes, lambda flow: may_open(flow, config, own))
 
     def _link(self, netlink: Netlink) -> Link:
         for link in netlink.links():
@@ -171,12 +169,14 @@ class Host:
             f"there is no interface {self._interface}: something removed it; run `nconnect up` again"
         )
 
-    def _read(self, netlink: Netlink, link: Link, state: HostState) -> Reading:
+    def _read(self, netlink: Netlink, link: Link, state: HostState, record: _Record) -> Reading:
+        """What of ours is there: an address that somebody else gave the interface is not seen."""
         names = {link.index: link.name}
+        ours = {*map(str, state.addresses), *record.addresses}
         addresses = tuple(
             held.address
             for held in netlink.addresses()
-            if held.index == link.index and not held.address.is_link_local
+            if held.index == link.index and str(held.address) in ours
         )
         routes = tuple(
             route.prefix
@@ -223,14 +223,12 @@ class Host:
             sorted({name for t in nftables.tables() if (name := interface_of(t)) in present and name})
         )
 
-    def _recorded(self, reading: Reading, state: HostState) -> _Record:
-        """What an earlier run left to restore, and the addresses that we are about to add."""
-        record = _Record.read(self._file)
-        added = [str(a) for a in state.addresses if a not in reading.addresses]
-        if not set(added) <= set(record.addresses) or not self._file.exists():
+    def _record_addresses(self, record: _Record, reading: Reading, state: HostState) -> None:
+        """Note which addresses we are about to add."""
+        added = {str(address) for address in state.addresses if address not in reading.addresses}
+        if not added <= set(record.addresses) or not self._file.exists():
             record.addresses = sorted({*record.addresses, *added})
             record.write(self._file)
-        return record
 
     def _perform(self, netlink: Netlink, link: Link, operation: Operation) -> None:
         match operation:

@@ -67,6 +67,7 @@ FACTS = Facts(
         "net/ipv6/conf/all/accept_ra": "1",
         "net/ipv6/conf/eth0/accept_ra": "1",
         "net/ipv6/conf/eth1/accept_ra": "0",
+        "net/ipv6/conf/lo/accept_ra": "1",
         "net/ipv6/conf/nc0/accept_ra": "1",
         "net/ipv6/conf/nc0/disable_ipv6": "0",
     },

@@ -14,7 +14,7 @@ from nconnect.io import nftables
 
 @pytest.fixture
 def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Writes `asked` (arguments and input of every run), answers with `says`, and fails if `fails` is there."""
+    """Writes `asked` (arguments and input of every run), answers with `says`, or fails with `fails`."""
     program = tmp_path / "nft"
     program.write_text(
         f'#!/bin/sh\necho "$@" >> {tmp_path}/asked\ncat >> {tmp_path}/asked\n'

@@ -1,0 +1,88 @@
+"""What the rules of `nconnect.host.nft` say of one connection: which ones a change has to end.
+
+Conntrack knows a connection as it is after the mapping of subnets, so `Flow` speaks of real addresses, and as
+it is before destination NAT: the destination of an exposed server is the tunnel address.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from nconnect.host import nft
+from nconnect.host.plan import Address
+from nconnect.model import AllowRule, Config, PeerConfig, Prefix
+
+
+@dataclass(frozen=True, slots=True)
+class Flow:
+    """The first packet of a connection. `port` is None where the protocol has none."""
+
+    protocol: str  # "tcp", "udp", "icmp" (IPv6's too), or another name
+    source: Address
+    destination: Address
+    source_port: int | None = None
+    port: int | None = None
+
+
+def owner_of(source: Address, config: Config) -> PeerConfig | None:
+    """The peer whose most specific prefix holds the address."""
+    held = [
+        (prefix.prefixlen, peer)
+        for peer in config.peers
+        for prefix in peer.allowed_ips
+        if prefix.version == source.version and source in prefix
+    ]
+    return max(held, key=lambda entry: entry[0])[1] if held else None
+
+
+def may_open(flow: Flow, config: Config, own: Collection[Address]) -> bool:
+    """Whether a peer may open this connection. `own`: all addresses of this machine."""
+    peer = owner_of(flow.source, config)
+    if peer is None:
+        return False
+    if flow.destination in own:
+        return _may_reach_this_machine(flow, peer, config)
+    provided = any(_holds(subnet.real, flow.destination) for subnet in config.provide.subnets)
+    return provided and (peer.allow is None or any(_names(rule, flow, config) for rule in peer.allow))
+
+
+def _may_reach_this_machine(flow: Flow, peer: PeerConfig, config: Config) -> bool:
+    if not nft.provides(config):
+        return config.inbound
+    if flow.protocol == "icmp" and any(flow.destination == address.ip for address in config.address):
+        return True
+    offered = flow.protocol == "icmp" or any(
+        service.protocol == flow.protocol and _in_range(flow.port, service.ports)
+        for service in config.provide.services
+    )
+    if flow.protocol == "tcp" and any(
+        flow.destination == address.ip and address.version == 4 and flow.port == server.port
+        for address in config.address
+        for server in nft.reachable_exposed(config)
+    ):
+        offered = True
+    if peer.allow is None:
+        return offered
+    return any(
+        _names(rule, flow, config) and (offered or rule.prefix.prefixlen == rule.prefix.max_prefixlen)
+        for rule in peer.allow
+    )
+
+
+def _names(rule: AllowRule, flow: Flow, config: Config) -> bool:
+    if not _holds(nft.real_prefix(rule.prefix, config.provide.subnets), flow.destination):
+        return False
+    if rule.protocol is not None and rule.protocol != flow.protocol:
+        return False
+    if rule.ports is None:
+        return True
+    return flow.protocol in ("tcp", "udp") and _in_range(flow.port, rule.ports)
+
+
+def _in_range(port: int | None, ports: tuple[int, int]) -> bool:
+    return port is not None and ports[0] <= port <= ports[1]
+
+
+def _holds(prefix: Prefix, address: Address) -> bool:
+    return prefix.version == address.version and address in prefix
