@@ -22,6 +22,8 @@ def up(
     config: ConfigOption = None,
 ) -> int:
     """Start the tunnel. In the foreground Ctrl-C ends it."""
+    import os
+
     from nconnect.cli import preflight
     from nconnect.cli.detach import detached
     from nconnect.cli.logs import log_to_stderr
@@ -31,13 +33,15 @@ def up(
     checked = config_file.load(path)
     preflight.check()
     path = path.absolute()  # a detached daemon leaves this folder
+    persistent = keep_trying or "NOTIFY_SOCKET" in os.environ  # systemd started us: nobody reads an error
 
     def run(is_detached: bool, on_ready: preflight.Ready) -> int:
         from nconnect.daemon.up import run as run_daemon
 
         log_to_stderr(dated=is_detached)
+        preflight.warn_of_the_clock()
         return run_daemon(
-            path, checked, keep_trying=keep_trying or is_detached, detached=is_detached, on_ready=on_ready
+            path, checked, keep_trying=persistent or is_detached, detached=is_detached, on_ready=on_ready
         )
 
     if not detach:

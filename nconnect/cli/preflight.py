@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 from nconnect.errors import HostError
 from nconnect.io.paths import reason
+
+log = logging.getLogger(__name__)
 
 Ready = Callable[[], None]
 
@@ -17,6 +21,7 @@ TUN_DEVICE = Path("/dev/net/tun")
 PROCESS_STATUS = Path("/proc/self/status")
 SYSTEM_PATH = "/usr/sbin:/sbin:/usr/local/sbin"
 CAP_NET_ADMIN = 12  # linux/capability.h
+RELEASED_AT = 1_767_225_600.0  # 2026-01-01: no clock that is right shows less
 
 
 def check() -> None:
@@ -58,6 +63,16 @@ def check_nft() -> None:
     """The program that sets the firewall's rules."""
     if shutil.which("nft", path=f"{os.environ.get('PATH', '')}:{SYSTEM_PATH}") is None:
         raise HostError("the program nft is missing: install it with `apt install nftables`")
+
+
+def warn_of_the_clock() -> None:
+    """Log it when the wall clock is older than this program: access would then end at the wrong time."""
+    now = time.time()
+    if now < RELEASED_AT:
+        log.warning(
+            "the clock says %s, which is long past: set it, or peers' access ends at the wrong time",
+            time.strftime("%Y-%m-%d", time.gmtime(now)),
+        )
 
 
 def _effective_capabilities() -> int:

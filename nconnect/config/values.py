@@ -242,7 +242,7 @@ def parse_allow_rule(text: str) -> AllowRule:
         prefix_text, _, ports_text = rest.partition(":")
     else:
         prefix_text = rest
-    if not prefix_text:
+    if not prefix_text or prefix_text.isdecimal():
         raise ConfigError(f"{text!r} is not an allow entry: write {_RULE_FORM}")
     prefix = _unicast(parse_prefix(prefix_text))
     if ports_text is None:

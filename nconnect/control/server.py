@@ -6,7 +6,7 @@
     POST /v1/down                       stop; answers before it does
     POST /v1/ping {"peer", "timeout_s"} one round trip to the peer's daemon (`schema.PingReply`), else 504
 
-Every refusal is `{"error": "one line"}` with a status of 4xx or 5xx. docs/openapi.json describes it all.
+Every refusal is `{"error": "one line"}` with a status of 4xx or 5xx. docs/control-api.md describes it all.
 """
 
 from __future__ import annotations

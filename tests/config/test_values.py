@@ -48,6 +48,7 @@ def test_allow_rule(text: str, rule: AllowRule) -> None:
     [
         ("", "is not an allow entry"),
         ("/tcp", "is not an allow entry"),
+        ("8000/tcp", "is not an allow entry"),
         ("gpu-box:8000/tcp", "is not an IP prefix"),
         ("192.168.50.10/sctp", "no protocol that can be allowed"),
         ("192.168.50.10/TCP", "no protocol that can be allowed"),

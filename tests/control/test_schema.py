@@ -10,25 +10,23 @@ from tests.control.fake import STATUS
 # What the contract promises; fields may be added, never renamed.
 STATUS_FIELDS = {"interface", "address", "public_key", "links", "peers", "routes", "skipped_routes"}
 LINK_FIELDS = {"node", "state", "rtt_ms"}
-PEER_FIELDS = set(
-    [
-        "name",
-        "address",
-        "allowed_ips",
-        "allow",
-        "state",
-        "path",
-        "cipher",
-        "last_handshake_at",
-        "expires",
-        "rtt_ms",
-        "rx_bytes",
-        "tx_bytes",
-        "rx_packets",
-        "tx_packets",
-        "drops",
-    ]
-)
+PEER_FIELDS = {
+    "name",
+    "address",
+    "allowed_ips",
+    "allow",
+    "state",
+    "path",
+    "cipher",
+    "last_handshake_at",
+    "expires",
+    "rtt_ms",
+    "rx_bytes",
+    "tx_bytes",
+    "rx_packets",
+    "tx_packets",
+    "drops",
+}
 
 
 def test_the_names_of_the_contract() -> None:

@@ -1,0 +1,43 @@
+from __future__ import annotations
+
+import pytest
+
+from nconnect.cli.output import bytes_text, duration_text, ms_text, table, time_text
+
+
+def test_table() -> None:
+    assert table(("A", "NUMBER"), [("long name", "1"), ("", "22")], right=(1,)) == [
+        "A          NUMBER",
+        "long name       1",
+        "               22",
+    ]
+    assert table(("A", "B"), []) == ["A  B"]
+
+
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [
+        (0, "0 B"),
+        (1023, "1023 B"),
+        (1536, "1.5 KiB"),
+        (5 << 20, "5.0 MiB"),
+        (3 << 30, "3.0 GiB"),
+        (2 << 40, "2.0 TiB"),
+        (1 << 60, "1048576.0 TiB"),
+    ],
+)
+def test_bytes(count: int, text: str) -> None:
+    assert bytes_text(count) == text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(-5, "0 s"), (59.9, "59 s"), (60, "1 min"), (3600, "1 h 0 min"), (90_000, "1 d 1 h")],
+)
+def test_duration(seconds: float, text: str) -> None:
+    assert duration_text(seconds) == text
+
+
+def test_ms_and_time() -> None:
+    assert (ms_text(None), ms_text(0.532), ms_text(12.7)) == ("-", "0.53 ms", "13 ms")
+    assert (time_text(None), time_text(0.0)) == ("never", "1970-01-01 00:00 UTC")

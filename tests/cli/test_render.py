@@ -1,0 +1,91 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from nconnect.cli.render import problems_of, status_text
+from nconnect.control.schema import LinkStatus, PeerStatus
+from tests.control.fake import KEY, STATUS
+
+NOW = 1_790_000_045.0
+
+EXPECTED = f"""\
+nc0 is running for 17 min: 1 problem
+  ! route 192.168.1.0/24 is not set: it is this machine's own network
+
+addresses   10.86.0.1/24
+address     gpu-box.{KEY}
+public key  {KEY}
+routes      10.86.0.2/32, 10.86.0.3/32
+
+LINK  NODE               STATE  ROUND TRIP  RECONNECTS
+0     203.0.113.7:30002  up        0.53 ms           0
+
+PEER    STATE  HANDSHAKE  ROUND TRIP  RECEIVED     SENT  ALLOWED IPS
+laptop  up     45 s ago        12 ms   1.5 KiB  4.8 MiB  10.86.0.2/32
+phone   never  never               -       0 B      0 B  10.86.0.3/32
+  laptop may reach 192.168.50.10:8000/tcp, expires 2026-12-31 00:00 UTC
+
+dropped: unknown_peer 2
+dropped of laptop: spoofed_source 3"""
+
+
+def test_the_whole() -> None:
+    assert status_text(STATUS, now=NOW) == EXPECTED
+
+
+def test_nothing_is_wrong_and_nobody_there() -> None:
+    status = replace(STATUS, peers=(), skipped_routes=(), drops={}, routes=())
+    text = status_text(status, now=NOW)
+    assert text.startswith("nc0 is running for 17 min\n")
+    assert "PEER" not in text
+    assert "dropped" not in text
+    assert "routes      none" in text
+
+
+def test_colours_change_nothing_but_the_colour() -> None:
+    import re
+
+    text = status_text(STATUS, now=NOW, colour=True)
+    assert "\x1b[32mup\x1b[0m" in text
+    assert re.sub(r"\x1b\[\d+m", "", text) == EXPECTED
+
+
+def test_rates() -> None:
+    text = status_text(STATUS, now=NOW, rates={"laptop": (2048.0, 10.0)})
+    assert "1.5 KiB (2.0 KiB/s)" in text
+    assert "4.8 MiB (10 B/s)" in text
+
+
+def peer(state: str, expires: float | None = None) -> PeerStatus:
+    return PeerStatus("laptop", f"laptop.{KEY}", ("10.86.0.2/32",), None, state, expires=expires)
+
+
+@pytest.mark.parametrize(
+    ("what", "says"),
+    [
+        (LinkStatus("", "connecting"), "link 0 to no node yet is connecting"),
+        (LinkStatus("n:1", "down", why="refused"), "link 0 to n:1 is down, trying again: refused"),
+        (peer("handshaking"), "peer laptop does not answer yet: is the other side up"),
+        (peer("stale"), "peer laptop has gone silent"),
+        (peer("expired", NOW - 1), "`nconnect peer set laptop --expires never`"),
+        (peer("up", NOW + 3600), "peer laptop expires in 1 h 0 min"),
+    ],
+)
+def test_problems(what: LinkStatus | PeerStatus, says: str) -> None:
+    quiet = replace(STATUS, peers=(), skipped_routes=())
+    assert problems_of(quiet, NOW) == []
+    status = replace(quiet, links=(what,)) if isinstance(what, LinkStatus) else replace(quiet, peers=(what,))
+    (problem,) = problems_of(status, NOW)
+    assert says in problem
+
+
+def test_the_daemons_own_problems_come_first() -> None:
+    status = replace(STATUS, problems=("the clock is far off",))
+    assert problems_of(status, NOW)[0] == "the clock is far off"
+
+
+@pytest.mark.parametrize("calm", [peer("up"), peer("never"), peer("up", NOW + 30 * 86_400)])
+def test_no_problem(calm: PeerStatus) -> None:
+    assert problems_of(replace(STATUS, peers=(calm,), skipped_routes=()), NOW) == []

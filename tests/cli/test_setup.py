@@ -1,0 +1,114 @@
+from __future__ import annotations
+
+import os
+import socket
+from pathlib import Path
+
+import pytest
+
+from nconnect.cli.setup import default_identifier
+from nconnect.io.config_file import load
+from tests.cli.conftest import Run
+
+
+def test_a_provider(run: Run, config_path: Path) -> None:
+    result = run(
+        "init", "--address", "10.86.0.1/24,fd86::1/64",
+        "--provide", "192.168.50.0/24", "--provide", "10.9.0.0/16",
+        "--service", "8000/tcp", "--expose", "127.0.0.1:11434", "--seed-rpc", "http://203.0.113.7:30003",
+        "--identifier", "gpu-box",
+    )  # fmt: skip
+    assert (result.status, result.err) == (0, "")
+    config = load(config_path)
+    assert config.identifier == "gpu-box"
+    assert [str(a) for a in config.address] == ["10.86.0.1/24", "fd86::1/64"]
+    assert [str(s.seen) for s in config.provide.subnets] == ["192.168.50.0/24", "10.9.0.0/16"]
+    assert config.network.seed_rpc == ("http://203.0.113.7:30003",)
+    address = run("address").out.strip()
+    assert address.startswith("gpu-box.")
+    assert (
+        f"nconnect peer add gpu-box {address} --allowed-ips 10.86.0.1/32,fd86::1/128,192.168.50.0/24"
+        in result.out
+    )
+    assert config.seed.hex() not in result.out
+
+
+def test_the_file_is_secret_whatever_the_umask(run: Run, config_path: Path) -> None:
+    before = os.umask(0)
+    try:
+        assert run("init", "--address", "10.86.0.1/24").status == 0
+    finally:
+        os.umask(before)
+    assert config_path.stat().st_mode & 0o777 == 0o600
+    assert config_path.parent.stat().st_mode & 0o777 == 0o700
+
+
+def test_each_identity_is_new(run: Run, made: Path, tmp_path: Path) -> None:
+    assert run("init", "--address", "10.86.0.1/24", "-c", tmp_path / "b.toml").status == 0
+    assert load(made).seed != load(tmp_path / "b.toml").seed
+
+
+def test_it_never_overwrites_unasked(run: Run, made: Path) -> None:
+    before = made.read_text()
+    result = run("init", "--address", "10.86.0.2/24")
+    assert result.status == 2
+    assert "exists already: --force" in result.err
+    assert made.read_text() == before
+    assert run("init", "--address", "10.86.0.2/24", "--force").status == 0
+    assert made.read_text() != before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ([], ["Give --address 10.86.0.1/24 on the provider"]),
+        (["--address", "10.86.0.1"], ["--address: '10.86.0.1' has no prefix length: write 10.86.0.1/24"]),
+        (["--address", "10.86.0.1/24,10.86.0.1/16"], ["10.86.0.1 is there twice"]),
+        (
+            ["--address", "x", "--provide", "192.168.50.3/24", "--service", "80", "--seed-rpc", "node:30003"],
+            ["--address: 'x'", "--provide: ", "--service: '80'", "--seed-rpc: 'node:30003'"],
+        ),
+        (
+            ["--address", "10.86.0.1/24", "--expose", "10.86.0.1:80"],
+            ["--expose: '10.86.0.1:80' is not on the loop"],
+        ),
+        (["--address", "10.86.0.1/24", "--identifier", "a b"], ["--identifier: 'a b'"]),
+    ],
+)
+def test_mistakes_leave_no_file(run: Run, config_path: Path, arguments: list[str], says: list[str]) -> None:
+    result = run("init", *arguments)
+    assert (result.status, result.out) == (2, "")
+    assert len(result.err.splitlines()) == len(says)
+    for line, expected in zip(result.err.splitlines(), says, strict=True):
+        assert line.startswith("nconnect: error: ")
+        assert expected in line
+    assert not config_path.parent.exists()
+
+
+def test_a_name_that_no_interface_can_have(run: Run, tmp_path: Path) -> None:
+    result = run("init", "--address", "10.86.0.1/24", "-c", tmp_path / "much-too-long-a-name.toml")
+    assert result.status == 2
+    assert "the kernel takes 15" in result.err
+    assert list(tmp_path.glob("*.toml")) == []
+
+
+def test_a_folder_that_cannot_be_made(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    result = run("init", "--address", "10.86.0.1/24", "-c", tmp_path / "file" / "nc0.toml")
+    assert result.status == 1
+    assert result.err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("host", "identifier"),
+    [
+        ("gpu-box", "gpu-box"),
+        ("gpu-box.example.org", "gpu-box"),
+        ("my box!", "my-box"),
+        ("", "nconnect"),
+        ("__0__", "nconnect"),
+    ],
+)
+def test_the_default_identifier(monkeypatch: pytest.MonkeyPatch, host: str, identifier: str) -> None:
+    monkeypatch.setattr(socket, "gethostname", lambda: host)
+    assert default_identifier() == identifier
