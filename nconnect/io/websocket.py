@@ -16,6 +16,7 @@ import socket
 import ssl
 from collections import deque
 from collections.abc import Callable, Sequence
+from itertools import islice
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
@@ -34,6 +35,7 @@ MAX_LARGE_BUFFERS = 64  # connections that may hold such a buffer while half a f
 MAX_UNSENT_BYTES = 16 << 20  # a peer that does not read is cut off here; senders stop far below
 UPGRADE_TIMEOUT_S = 10.0
 NO_MASK = bytes(4)
+_SMALL_BYTES = 4096  # guessed: half a frame under this is not worth a large buffer
 
 
 class FrameHandler(Protocol):
@@ -110,7 +112,7 @@ class WebSocket:
             self._buffer, self._lent = bytearray(early), False
             self._filled = len(early)
             self._take_frames()
-        elif isinstance(self._sock, TlsSocket):
+        if isinstance(self._sock, TlsSocket):
             self._loop.call_soon(self._on_readable)  # what came with the TLS handshake wakes no selector
 
     @property
@@ -190,7 +192,7 @@ class WebSocket:
         unsent = self._unsent
         try:
             while unsent:
-                sent = self._sock.sendmsg([unsent[0]] if len(unsent) == 1 else list(unsent)[:64])
+                sent = self._sock.sendmsg([unsent[0]] if len(unsent) == 1 else list(islice(unsent, 64)))
                 self.tx_bytes += sent
                 self.unsent_bytes -= sent
                 while sent:
@@ -212,6 +214,8 @@ class WebSocket:
     # Receiving
 
     def _on_readable(self) -> None:
+        if self.closed:  # since `call_soon`
+            return
         buffer = self._buffer
         if buffer is None:
             buffer = self._buffer = _buffers.take()
@@ -270,7 +274,8 @@ class WebSocket:
     def _on_frame(self, opcode: Opcode, fin: bool, payload: memoryview) -> None:
         handler = self.handler
         if opcode is Opcode.PING:
-            self._send(Opcode.PONG, (payload,))
+            if self.writable:  # who does not read gets no more pongs to read
+                self._send(Opcode.PONG, (payload,))
         elif opcode is Opcode.PONG:
             handler.on_pong()
         elif opcode is Opcode.CLOSE:
@@ -285,37 +290,26 @@ class WebSocket:
                 )
 
     def _make_room(self, needed: int) -> None:
-        """Keep the half frame where it is if the rest fits behind it, else move it to where it does."""
+        """Keep the half frame where it is if the rest fits behind it, else move it to where it does.
+
+        A lent buffer is kept for frames that are worth it, and by a bounded number of connections. All other
+        half frames lie in buffers that grow with what really arrives: an announced size alone costs nothing.
+        """
         buffer = self._buffer
         assert buffer is not None
-        have = self._filled - self._start
-        small = needed <= 4096 or _buffers.lent > MAX_LARGE_BUFFERS
-        if self._lent and not small and self._start + needed <= len(buffer):
+        start, have = self._start, self._filled - self._start
+        if self._lent and _SMALL_BYTES < needed <= len(buffer) and _buffers.lent <= MAX_LARGE_BUFFERS:
+            if start + needed > len(buffer):
+                memoryview(buffer)[:have] = memoryview(buffer)[start : self._filled]
+                self._start, self._filled = 0, have
             return
-        if self._lent and not small and needed <= len(buffer):
-            target = buffer
-        elif small:
-            # Grows with what really arrives, so that an announced size alone costs nothing.
-            target = bytearray(min(needed, max(1024, 2 * have)))
-            if (
-                not self._lent
-                and self._start == 0
-                and len(target) <= len(buffer)
-                and self._filled < len(buffer)
-            ):
-                return
-        elif not self._lent and self._start == 0 and len(buffer) >= needed:
+        if not self._lent and start == 0 and have < len(buffer):
             return
-        else:
-            target = bytearray(needed)
-        if target is buffer:
-            data = bytes(memoryview(buffer)[self._start : self._filled])
-            target[:have] = data
-        else:
-            target[:have] = memoryview(buffer)[self._start : self._filled]
-            if self._lent:
-                _buffers.give_back(buffer)
-                self._lent = False
+        target = bytearray(min(needed, max(1024, 2 * have)))
+        target[:have] = memoryview(buffer)[start : self._filled]
+        if self._lent:
+            _buffers.give_back(buffer)
+            self._lent = False
         self._buffer, self._start, self._filled = target, 0, have
 
     def _release_if_empty(self) -> None:
@@ -380,6 +374,8 @@ async def connect(url: str, *, timeout_s: float, tls: ssl.SSLContext | None = No
         raise NetworkError(f"{url} did not answer within {timeout_s:g} s") from None
     except RemoteProtocolError as error:
         raise NetworkError(f"{url}: {error}") from error
+    except UnicodeError:
+        raise NetworkError(f"{host} is not the name of a host") from None
     except OSError as error:
         raise NetworkError(f"{url}: {_reason(error)}") from error
 
@@ -420,14 +416,18 @@ async def _tls_handshake(
     secure = context.wrap_socket(
         sock, server_side=host is None, server_hostname=host, do_handshake_on_connect=False
     )
-    while True:
-        try:
-            secure.do_handshake()
-            return secure
-        except ssl.SSLWantReadError:
-            await _wait(loop, secure.fileno(), loop.add_reader, loop.remove_reader)
-        except ssl.SSLWantWriteError:
-            await _wait(loop, secure.fileno(), loop.add_writer, loop.remove_writer)
+    try:
+        while True:
+            try:
+                secure.do_handshake()
+                return secure
+            except ssl.SSLWantReadError:
+                await _wait(loop, secure.fileno(), loop.add_reader, loop.remove_reader)
+            except ssl.SSLWantWriteError:
+                await _wait(loop, secure.fileno(), loop.add_writer, loop.remove_writer)
+    except BaseException:
+        secure.close()  # `sock` gave its descriptor up
+        raise
 
 
 async def _receive_some(loop: asyncio.AbstractEventLoop, sock: Any) -> bytes:
@@ -515,7 +515,8 @@ class WebSocketServer:
 
     async def close(self) -> None:
         """Stop listening and close every websocket that came through here."""
-        self._loop.remove_reader(self._listener.fileno())
+        if self._listener.fileno() >= 0:
+            self._loop.remove_reader(self._listener.fileno())
         self._listener.close()
         for task in list(self._opening):
             task.cancel()
