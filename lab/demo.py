@@ -173,8 +173,9 @@ class Demo:
             )
         assert made.node.capture is not None
         relayed = made.node.capture.read_bytes()
-        if len(relayed) < len(needle) * 10:
-            raise LabError(f"the node's capture holds {len(relayed)} bytes only: the search proves nothing")
+        if len(relayed) < self.result.node_bytes // 4:
+            carried = f"{len(relayed):,} of {self.result.node_bytes:,} bytes"
+            raise LabError(f"the node's capture holds {carried} only: the search would prove nothing")
         self.result.plaintext_seen = needle in relayed
         if self.result.plaintext_seen:
             raise LabError("the question's text passed through the node in clear")
@@ -275,7 +276,7 @@ def main() -> None:
         console.print(Text(f"demo: {error}", style="red"), soft_wrap=True)
         status = 1
     except KeyboardInterrupt:
-        console.print("interrupted")
+        console.print("\ninterrupted: removing everything")
         status = 130
     if not (options.keep and status == 0):
         demo.result.leftovers += leftovers.of_lab(f"{PREFIX}{os.getpid()}-")

@@ -12,8 +12,8 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TypeVar
 
@@ -43,10 +43,14 @@ class Namespace:
     def __init__(self, name: str) -> None:
         self.name = name
         ip(f"netns add {name}")
-        ip("link set lo up", netns=name)
-        # Without duplicate address detection an IPv6 address can be used at once.
-        self.sysctl("net.ipv6.conf.default.accept_dad", "0")
-        self.sysctl("net.ipv6.conf.all.accept_dad", "0")
+        try:
+            ip("link set lo up", netns=name)
+            # Without duplicate address detection an IPv6 address can be used at once.
+            self.sysctl("net.ipv6.conf.default.accept_dad", "0")
+            self.sysctl("net.ipv6.conf.all.accept_dad", "0")
+        except BaseException:
+            self.remove()
+            raise
 
     @property
     def path(self) -> Path:
@@ -180,17 +184,14 @@ def cable(
         end.ip(f"link set {name} up")
 
 
-@contextmanager
-def namespaces(prefix: str, *names: str) -> Iterator[tuple[Namespace, ...]]:
-    """Namespaces called `<prefix><pid>-<name>`, gone when the block ends, however it ends."""
-    made: list[Namespace] = []
-    try:
-        for name in names:
-            made.append(Namespace(f"{prefix}{os.getpid()}-{name}"))
-        yield tuple(made)
-    finally:
-        for namespace in reversed(made):
-            namespace.remove()
+def namespaces(undo: ExitStack, prefix: str, *names: str) -> tuple[Namespace, ...]:
+    """Namespaces called `<prefix><pid>-<name>`; `undo` is told to remove each of them."""
+    made = []
+    for name in names:
+        namespace = Namespace(f"{prefix}{os.getpid()}-{name}")
+        undo.callback(namespace.remove)
+        made.append(namespace)
+    return tuple(made)
 
 
 def require_root(what: str) -> None:

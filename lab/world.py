@@ -126,7 +126,7 @@ def world(
         folder = Path(tempfile.mkdtemp(prefix=f"{prefix}{os.getpid()}-"))
         undo.callback(shutil.rmtree, folder, ignore_errors=True)
         names = ("user", "internet", "provider", "server")
-        user, internet, provider, server = undo.enter_context(namespaces(prefix, *names))
+        user, internet, provider, server = namespaces(undo, prefix, *names)
         cable(user, WAN_INTERFACE, ["198.51.100.2/24"], internet, "user", ["198.51.100.1/24"])
         cable(provider, WAN_INTERFACE, ["203.0.113.2/24"], internet, "provider", ["203.0.113.1/24"])
         cable(

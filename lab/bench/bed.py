@@ -65,7 +65,7 @@ def bed() -> Iterator[Bed]:
     with ExitStack() as undo:
         folder = Path(tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-"))
         undo.callback(shutil.rmtree, folder, ignore_errors=True)
-        user, internet, provider = undo.enter_context(namespaces(PREFIX, "user", "internet", "provider"))
+        user, internet, provider = namespaces(undo, PREFIX, "user", "internet", "provider")
         cable(user, WAN_INTERFACE, ["198.51.100.2/24"], internet, "user", ["198.51.100.1/24"])
         cable(provider, WAN_INTERFACE, ["203.0.113.2/24"], internet, "provider", ["203.0.113.1/24"])
         cable(
