@@ -260,7 +260,7 @@ def test_closing_the_server_closes_every_websocket() -> None:
             await server.server.close()
             assert await theirs.closed == "the node is going away"
             assert "1001" in await ours.closed
-            with pytest.raises(NetworkError, match="refused"):
+            with pytest.raises(NetworkError):
                 await connect(server.url, timeout_s=2)
 
     run(test)

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import heapq
 import random
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from ipaddress import ip_network
 
 from nconnect.crypto.aead import CipherSuite
 from nconnect.crypto.keys import Identity
@@ -47,6 +49,7 @@ class Host:
         self.opened = memoryview(bytearray(4 << 20))
         self.tunnel: Tunnel
         self.stopped = False
+        self.wakeups = 0  # how often a timer called
 
     def start(
         self, peers: list[PeerConfig], settings: Settings, counters: dict[str, int] | None = None
@@ -62,6 +65,19 @@ class Host:
             counters=counters,
         )
         self.stopped = False
+
+    def restart(self, *, counters: dict[str, int] | None = None) -> None:
+        """The daemon was killed and comes back: with what it had stored, or with `counters`."""
+        peers = [peer.config for peer in self.tunnel.peers.values()]
+        self.start(peers, self.tunnel.settings, self.tunnel.counters() if counters is None else counters)
+        self.drain()
+
+    def dropped(self) -> dict[str, int]:
+        """All that was counted, by name: of no peer, and of every peer."""
+        total = Counter({reason.value: n for reason, n in self.tunnel.drops.items() if n})
+        for peer in self.tunnel.peers.values():
+            total.update(peer.all_drops())
+        return dict(total)
 
     def peer(self, other: Host) -> Peer:
         return self.tunnel.peers[str(other.address)]
@@ -157,6 +173,7 @@ class Simulation:
                 self.now = max(due, self.now)
                 for at, host in deadlines:
                     if at <= self.now:
+                        host.wakeups += 1
                         host.tunnel.handle_timeout(self.now)
                         host.flush()
         return True
@@ -183,8 +200,6 @@ def pair(
     provider: Settings | None = None,
 ) -> tuple[Host, Host]:
     """A user (10.86.0.2) and a provider (10.86.0.1 and 192.168.50.0/24), started."""
-    from ipaddress import ip_network
-
     left, right = sim.host("user", 1), sim.host("provider", 2)
     to_right = PeerConfig(
         "gpu", right.address, (ip_network("10.86.0.1/32"), ip_network("192.168.50.0/24")), preshared_key=psk
