@@ -23,6 +23,7 @@ from nconnect.tunnel.constants import BATCH_BYTES
 from nconnect.tunnel.core import SEAL_BYTES, Tunnel
 from nconnect.tunnel.outputs import CountersMoved, Pong, Send, SessionLost, SessionUp
 from nconnect.tunnel.peer import Peer
+from nconnect.tunnel.timers import NEVER
 from nconnect.wire.nkn import InboundMessage
 from nconnect.wire.tunnel import (
     MAX_PACKET_BODY_BYTES,
@@ -87,7 +88,7 @@ class Driver:
         self._sealed = memoryview(bytearray(len(self._arena) + SEAL_BYTES))
         self._opened = memoryview(bytearray(MAX_OPENED_BYTES))
         self._timer: asyncio.TimerHandle | None = None
-        self._timer_at = float("inf")
+        self._timer_at = NEVER
 
     def start(self) -> None:
         """Begin to read the TUN, and to keep the core's timers."""
@@ -220,17 +221,22 @@ class Driver:
                 self._events.on_pong(output)
             elif isinstance(output, CountersMoved):
                 self._events.on_counters_moved()
-        deadline = tunnel.poll_timeout()
-        if deadline is not None and deadline.at != self._timer_at:
-            if self._timer is not None:
-                self._timer.cancel()
-            self._timer_at = deadline.at
-            self._timer = self._loop.call_later(max(0.0, deadline.at - self._clock()), self._on_timer)
+        at = tunnel.next_at()
+        if at != self._timer_at:
+            self._arm(at)
         if came_up:
             self.flush()
 
+    def _arm(self, at: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._timer_at = at
+        if at != NEVER:
+            self._timer = self._loop.call_later(max(0.0, at - self._clock()), self._on_timer)
+
     def _on_timer(self) -> None:
         self._timer = None
-        self._timer_at = float("inf")
+        self._timer_at = NEVER
         self._tunnel.handle_timeout(self._clock())
         self.drain()

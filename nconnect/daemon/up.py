@@ -14,6 +14,8 @@ import signal
 import time
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
+from ipaddress import ip_address
 from pathlib import Path
 
 import uvloop
@@ -27,7 +29,7 @@ from nconnect.daemon.driver import Driver
 from nconnect.daemon.node import settings_of
 from nconnect.daemon.supervisor import Supervisor
 from nconnect.errors import ConfigError, HostError, NconnectError, NetworkError
-from nconnect.host.plan import HostPlan, plan
+from nconnect.host.plan import Address, HostPlan, plan
 from nconnect.io import config_file, paths
 from nconnect.io.clock import boottime
 from nconnect.io.host import Host
@@ -42,13 +44,14 @@ from nconnect.nkn.outputs import DownReason
 from nconnect.tunnel.core import Tunnel
 from nconnect.tunnel.outputs import Pong, Settings
 from nconnect.tunnel.peer import Peer, PeerState
-from nconnect.wire.jsonrpc import NodeInfo
+from nconnect.wire.jsonrpc import NodeInfo, split_addr
 from nconnect.wire.nkn import InboundMessage
 
 log = logging.getLogger(__name__)
 
 STOP_GRACE_S = 2.0  # for what is still to be sent at the end
 REFUSED_INTERVAL_S = 2.0  # how old the firewall's counters in `status` may be
+CLOCK_WARNING_S = 3600.0  # expiry dates are as wrong as the clock
 COUNTERS = "handshakes"  # the name of their file in the state folder
 
 # What a running daemon cannot change: these need a new device, or another identity.
@@ -174,7 +177,7 @@ class Daemon:
 
     async def _with_host(self) -> None:
         try:
-            await asyncio.to_thread(self._apply, self._config)
+            await asyncio.to_thread(self._set_up)
             self._driver.start()
             control = await ControlServer.listen(paths.socket_path(self._config.interface), self)
             try:
@@ -216,9 +219,14 @@ class Daemon:
 
     # Host
 
+    def _set_up(self) -> None:
+        """In a thread: take back what a killed daemon left, then set up."""
+        self._host.remove()
+        self._apply(self._config)
+
     def _apply(self, config: Config) -> None:
         """In a thread. The plan is kept only when it is in force."""
-        facts = self._host.read_facts()
+        facts = replace(self._host.read_facts(), nodes=self._nodes())
         wanted = plan(config, facts)
         for warning in wanted.warnings:
             log.warning("%s", warning)
@@ -226,6 +234,14 @@ class Daemon:
             log.warning("route %s is skipped: %s", skipped.route, skipped.why)
         self._host.apply(wanted)
         self._plan = wanted
+
+    def _nodes(self) -> tuple[Address, ...]:
+        """The nodes in use: routes must not lead the way to them into the tunnel."""
+        node = self._link.link.node
+        try:
+            return (ip_address(split_addr(node.addr)[0]),) if node else ()
+        except ValueError:
+            return ()  # a name
 
     # What the link says
 
@@ -241,7 +257,8 @@ class Daemon:
         self._driver.on_link_up()
 
     def on_down(self, why: str, reason: DownReason) -> None:
-        log.warning("no link to a node: %s", why)
+        if reason is not DownReason.STOPPED:
+            log.warning("no link to a node: %s", why)
         if self._first_failure is not None and not self._first_failure.done():
             self._first_failure.set_result(why)
         self._notify()
@@ -312,9 +329,16 @@ class Daemon:
 
     def _problems(self) -> list[str]:
         link = self._link.link
-        if link.is_up:
-            return []
-        return [f"no link to a node: {link.last_error or 'still connecting'}"]
+        problems = []
+        if not link.is_up:
+            problems.append(f"no link to a node: {link.last_error or 'still connecting'}")
+        for peer in self._tunnel.peers.values():
+            if abs(peer.clock_ahead_s) > CLOCK_WARNING_S:
+                problems.append(
+                    f"the clocks here and at {peer.name} differ by {abs(peer.clock_ahead_s) / 3600:.0f} hours:"
+                    " set the one that is wrong (`timedatectl set-ntp true`)"
+                )
+        return problems
 
     async def wait(self, peer: str | None, timeout_s: float) -> None:
         if peer is not None and self._tunnel.peer_named(peer) is None:
@@ -378,7 +402,6 @@ class Daemon:
                 " run `nconnect down`, then `nconnect up`"
             )
         old = self._config
-        revoked = _revoked(old, fresh)
         self._set_peers(fresh.peers)
         try:
             await asyncio.to_thread(self._apply, fresh)
@@ -386,9 +409,16 @@ class Daemon:
             self._set_peers(old.peers)
             raise
         self._config = fresh
-        if revoked:
-            prefixes = [prefix for peer in revoked for prefix in peer.allowed_ips]
-            await asyncio.to_thread(self._host.flush_conntrack, prefixes)
+        if _provides(old) or _provides(fresh):
+            await asyncio.to_thread(self._end_flows, old, fresh)
+
+    def _end_flows(self, old: Config, fresh: Config) -> None:
+        """In a thread: forget connections that are no longer allowed, so that they end now."""
+        kept = {prefix for peer in fresh.peers for prefix in peer.allowed_ips}
+        gone = [prefix for peer in old.peers for prefix in peer.allowed_ips if prefix not in kept]
+        if gone:
+            self._host.flush_conntrack(gone)
+        self._host.end_refused(fresh)
 
     def _set_peers(self, peers: tuple[PeerConfig, ...]) -> None:
         self._tunnel.set_peers(peers, boottime())
@@ -425,18 +455,6 @@ def _seeds(config: Config) -> tuple[str, ...]:
 
 def _suite(cipher: str) -> CipherSuite:
     return faster_suite(time.perf_counter) if cipher == "auto" else CipherSuite(cipher)
-
-
-def _revoked(old: Config, new: Config) -> list[PeerConfig]:
-    """Peers of `old` that are gone, or may now reach or be less or other than before."""
-    kept = {str(peer.address): peer for peer in new.peers}
-    return [
-        peer
-        for peer in old.peers
-        if (now := kept.get(str(peer.address))) is None
-        or (now.allow, now.allowed_ips, now.expires_at) != (peer.allow, peer.allowed_ips, peer.expires_at)
-        or old.provide != new.provide
-    ]
 
 
 def _first(failed: BaseExceptionGroup[BaseException]) -> BaseException:

@@ -15,7 +15,7 @@ def admitted(
     peer: Peer, packets: list[memoryview], routes: AllowedIps[Peer], features: Feature
 ) -> list[memoryview]:
     """The packets that this peer may send: well-formed, with its own source, with a sane header."""
-    cache = routes.cache
+    cached = routes.source_cache.get
     good = 0
     for record in packets:
         view = record[VIRTIO_HEADER_BYTES:]
@@ -23,10 +23,7 @@ def admitted(
             peer.drops[DropReason.BAD_PACKET] += 1
             continue
         address = bytes(view[12:16]) if view[0] < 0x60 else bytes(view[8:24])
-        owner = cache.get(address)
-        if owner is None:
-            owner = routes.owner(address)
-        if owner is not peer or packet.is_forbidden_source(address):
+        if cached(address) is not peer and routes.source_owner(address) is not peer:
             peer.drops[DropReason.SPOOFED_SOURCE] += 1
             continue
         if not offload.check(record) or (features != Feature.ALL and needed_feature(record) & ~features):

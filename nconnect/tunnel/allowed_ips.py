@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Generic, TypeVar
 
+from nconnect.ip.packet import is_forbidden_source
 from nconnect.model import Prefix
 
 Owner = TypeVar("Owner")
@@ -21,7 +22,8 @@ class AllowedIps(Generic[Owner]):
     def __init__(self, entries: Iterable[tuple[Prefix, Owner]] = ()) -> None:
         self._by_length: dict[int, dict[int, dict[int, Owner]]] = {4: {}, 16: {}}
         self._order: dict[int, list[int]] = {4: [], 16: []}
-        self.cache: dict[bytes, Owner | None] = {}
+        self.cache: dict[bytes, Owner | None] = {}  # destinations
+        self.source_cache: dict[bytes, Owner | None] = {}
         for prefix, owner in entries:
             self._insert(prefix, owner)
 
@@ -41,6 +43,14 @@ class AllowedIps(Generic[Owner]):
         if len(self.cache) >= MAX_CACHED:
             self.cache.clear()  # only a scan fills it; the flows that matter are back with their next packet
         self.cache[address] = found
+        return found
+
+    def source_owner(self, address: bytes) -> Owner | None:
+        """The owner of a source address; None also for one that no packet from a peer may have."""
+        found = None if is_forbidden_source(address) else self._longest_match(address)
+        if len(self.source_cache) >= MAX_CACHED:
+            self.source_cache.clear()
+        self.source_cache[address] = found
         return found
 
     def _longest_match(self, address: bytes) -> Owner | None:

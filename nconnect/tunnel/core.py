@@ -290,6 +290,10 @@ class Tunnel:
         """When to call `handle_timeout`, and for what."""
         return self._sessions.poll_timeout()
 
+    def next_at(self) -> float:
+        """The same without the reason, for the data path: `timers.NEVER` when there is none."""
+        return self._sessions.next_at()
+
     def handle_timeout(self, now: float) -> None:
         """Do what is due. Early calls are harmless."""
         self._sessions.handle_timeout(now)

@@ -51,6 +51,7 @@ class Peer:
         self.last_handshake_at: float | None = None
         self.last_received_at: float | None = None
         self.rtt_s: float | None = None
+        self.clock_ahead_s = 0.0  # its wall clock against ours, by its last handshake message
         self.pinged_at: dict[int, float] = {}
         self.rx_bytes = self.tx_bytes = self.rx_packets = self.tx_packets = 0
         self.drops: Counter[DropReason] = Counter()

@@ -128,7 +128,7 @@ class Sessions:
             pair, response = initiation.answer(
                 preshared_key=peer.config.preshared_key,
                 local_index=local_index,
-                hello=self._hello(0),
+                hello=self._hello(self._wall_clock_ns()),
                 now=now,
             )
         except RemoteProtocolError:
@@ -313,20 +313,25 @@ class Sessions:
                 self.send_control(peer, now, (RecordKind.CLOSE, b""))
             self.end(peer)
 
-    def poll_timeout(self) -> Deadline | None:
-        """When to call `handle_timeout`, and for what."""
+    def next_at(self) -> float:
+        """When a timer may be due; `NEVER` when none is set."""
         checks = self._checks
         while checks and checks[0][2].check_at != checks[0][0]:
             heapq.heappop(checks)
-        if not checks:
+        return checks[0][0] if checks else NEVER
+
+    def poll_timeout(self) -> Deadline | None:
+        """When to call `handle_timeout`, and for what."""
+        at = self.next_at()
+        if at == NEVER:
             return None
-        at, _, peer = checks[0]
+        peer = self._checks[0][2]
         deadline = peer.timers.next()
         return Deadline(at, f"{peer.name}: {deadline.why if deadline else 'check'}")
 
     def handle_timeout(self, now: float) -> None:
         """Do what is due. Early calls are harmless."""
-        while (deadline := self.poll_timeout()) is not None and deadline.at <= now:
+        while self.next_at() <= now:
             peer = heapq.heappop(self._checks)[2]
             peer.check_at = NEVER
             for timer in peer.timers.due(now):
@@ -401,6 +406,7 @@ class Sessions:
 
     def _learn(self, peer: Peer, hello: Hello) -> None:
         peer.features = hello.features
+        peer.clock_ahead_s = (hello.counter - self._wall_clock_ns()) / 1e9
         smallest = MAX_PACKET_BODY_BYTES + RECORD_HEADER_BYTES
         peer.batch_bytes = max(smallest, min(hello.batch_bytes, BATCH_BYTES))
 
@@ -416,8 +422,7 @@ class Sessions:
 
     def schedule(self, peer: Peer) -> None:
         """Look at this peer's timers when the earliest is due."""
-        deadline = peer.timers.next()
-        at = NEVER if deadline is None else deadline.at
+        at = peer.timers.next_at()
         if at < peer.check_at:
             peer.check_at = at
             self._check_number += 1

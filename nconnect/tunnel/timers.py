@@ -82,6 +82,10 @@ class Timers:
             self._at[timer] = NEVER
         return fired
 
+    def next_at(self) -> float:
+        """The earliest deadline, or `NEVER`."""
+        return min(self._at)
+
     def next(self) -> Deadline | None:
         """The earliest deadline and its reason."""
         at = min(self._at)

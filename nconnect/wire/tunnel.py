@@ -70,7 +70,7 @@ class Feature(IntFlag):
 class Hello:
     """The payload inside both handshake messages; bytes after it are for later versions.
 
-    u64 counter (initiation: above all earlier ones; response: 0), u32 features, u8 links, u8 reserved,
+    u64 counter (initiation: above all earlier ones, from the wall clock in ns; response: the wall clock), u32 features, u8 links, u8 reserved,
     u16 mtu, u32 largest batch in bytes.
     """
 
