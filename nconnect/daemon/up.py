@@ -51,7 +51,7 @@ log = logging.getLogger(__name__)
 
 STOP_GRACE_S = 2.0  # for what is still to be sent at the end
 REFUSED_INTERVAL_S = 2.0  # how old the firewall's counters in `status` may be
-CLOCK_WARNING_S = 3600.0  # expiry dates are as wrong as the clock
+CLOCK_WARNING_HOURS = 1.0  # expiry dates are as wrong as the clock
 COUNTERS = "handshakes"  # the name of their file in the state folder
 
 # What a running daemon cannot change: these need a new device, or another identity.
@@ -333,9 +333,10 @@ class Daemon:
         if not link.is_up:
             problems.append(f"no link to a node: {link.last_error or 'still connecting'}")
         for peer in self._tunnel.peers.values():
-            if abs(peer.clock_ahead_s) > CLOCK_WARNING_S:
+            hours = abs(peer.clock_ahead_s) / 3600
+            if hours > CLOCK_WARNING_HOURS:
                 problems.append(
-                    f"the clocks here and at {peer.name} differ by {abs(peer.clock_ahead_s) / 3600:.0f} hours:"
+                    f"the clocks here and at {peer.name} differ by {hours:.0f} hours:"
                     " set the one that is wrong (`timedatectl set-ntp true`)"
                 )
         return problems

@@ -128,7 +128,7 @@ class Sessions:
             pair, response = initiation.answer(
                 preshared_key=peer.config.preshared_key,
                 local_index=local_index,
-                hello=self._hello(self._wall_clock_ns()),
+                hello=self._hello(0),
                 now=now,
             )
         except RemoteProtocolError:
@@ -406,13 +406,15 @@ class Sessions:
 
     def _learn(self, peer: Peer, hello: Hello) -> None:
         peer.features = hello.features
-        peer.clock_ahead_s = (hello.counter - self._wall_clock_ns()) / 1e9
+        peer.clock_ahead_s = (hello.wall_clock_ns - self._wall_clock_ns()) / 1e9
         smallest = MAX_PACKET_BODY_BYTES + RECORD_HEADER_BYTES
         peer.batch_bytes = max(smallest, min(hello.batch_bytes, BATCH_BYTES))
 
     def _hello(self, counter: int) -> Hello:
         settings = self._settings
-        return Hello(counter, settings.features, settings.links, settings.mtu, BATCH_BYTES)
+        return Hello(
+            counter, settings.features, settings.links, settings.mtu, BATCH_BYTES, self._wall_clock_ns()
+        )
 
     def _new_index(self) -> int:
         while True:

@@ -38,7 +38,7 @@ PING_BODY = struct.Struct("<Q")
 
 _HANDSHAKE_HEAD = struct.Struct("<2sBBB3xI")
 _RECEIVER = struct.Struct("<I")
-_HELLO = struct.Struct("<QIBBHI")
+_HELLO = struct.Struct("<QIBBHIQ")
 
 
 class FrameKind(IntEnum):
@@ -70,8 +70,8 @@ class Feature(IntFlag):
 class Hello:
     """The payload inside both handshake messages; bytes after it are for later versions.
 
-    u64 counter (initiation: above all earlier ones, from the wall clock in ns; response: the wall clock), u32 features, u8 links, u8 reserved,
-    u16 mtu, u32 largest batch in bytes.
+    u64 counter (initiation: above all earlier ones; response: 0), u32 features, u8 links, u8 reserved,
+    u16 mtu, u32 largest batch in bytes, u64 wall clock (nanoseconds since the Unix epoch; a hint only).
     """
 
     counter: int
@@ -79,16 +79,19 @@ class Hello:
     links: int
     mtu: int
     batch_bytes: int
+    wall_clock_ns: int = 0
 
     def encode(self) -> bytes:
-        return _HELLO.pack(self.counter, self.features, self.links, 0, self.mtu, self.batch_bytes)
+        return _HELLO.pack(
+            self.counter, self.features, self.links, 0, self.mtu, self.batch_bytes, self.wall_clock_ns
+        )
 
     @classmethod
     def decode(cls, data: bytes) -> Hello:
         if len(data) < _HELLO.size:
             raise RemoteProtocolError("a handshake's payload is too short")
-        counter, features, links, _, mtu, batch_bytes = _HELLO.unpack_from(data)
-        return cls(counter, Feature(features & Feature.ALL), links, mtu, batch_bytes)
+        counter, features, links, _, mtu, batch_bytes, wall_clock_ns = _HELLO.unpack_from(data)
+        return cls(counter, Feature(features & Feature.ALL), links, mtu, batch_bytes, wall_clock_ns)
 
 
 @dataclass(frozen=True, slots=True)
