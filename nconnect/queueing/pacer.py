@@ -1,0 +1,219 @@
+"""Pacing a link a little under its rate, so that its queue stands here, where it is fair, and nowhere else.
+
+A link is a TCP connection; what is handed to it cannot be taken back. The kernel's TCP_INFO tells how many
+bytes were acknowledged, the round trip, and what is unsent. From these the pacer learns the rate:
+
+- The *delay* is what the round trip has above its base. A queue *stands* when the delay has not been short
+  for `WINDOW_S`, or bytes have been unsent for `UNSENT_S` (TCP_NOTSENT_LOWAT keeps those few). A link on
+  which none stands is faster than we are, and is not paced at all.
+- While a queue stands the link is saturated, so what it acknowledges in that time is its rate. The pacer
+  then pauses until what is under way fits the link without a queue, and goes on at `CRUISE` of that rate.
+- Every `HOLD_S` it offers more, in steps that each last as long as an answer takes, until a queue stands
+  again (most often at once, and a few milliseconds long) or nobody asks for what it offers.
+- A queue that is still there after such a pause is not ours (the path became longer, or somebody else fills
+  the link): its delay becomes part of the base.
+
+The rate comes from the acknowledged bytes, not from tcpi_delivery_rate: whoever paces is "app-limited" to the
+kernel, which then goes on to report an old, higher rate.
+
+Pure: `now` is seconds of any clock that does not go back. One pacer for one link, used by one task.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from math import inf
+
+UNLIMITED_BYTES = 1 << 30  # the budget of a link that is not paced
+
+# Guessed, then tried on the simulated bottleneck of tests/queueing/bottleneck.py.
+ENTER_S = 0.010  # a longer delay is a queue, for a link that is not paced
+TRIGGER_S = 0.004  # and for one that is
+OF_BASE = 0.1  # on long paths: longer than this part of the base
+WINDOW_S = 0.030
+BASE_WINDOW_S = 30.0  # how long a shortest round trip is believed
+CRUISE = 0.94
+HOLD_S = 2.0
+GENTLE_STEP = 1.08  # up from CRUISE, across the rate that is known
+GENTLE_UNTIL = 1.15  # three such steps: at the first ones a queue grows too slowly to be seen in time
+BOLD_STEP = 1.3  # when there is no queue even above it: the link has become faster
+UNPACE_RATIO = 1.5  # offering that much above what was known, without a queue and without a taker
+UNSENT_S = 0.5  # unsent for longer: not a window that still grows, but all that this path gives
+SETTLE_S = 0.040  # the smoothed round trip follows the real one by some acknowledgements
+BURST_S = 0.004  # what may leave at once: timers of 1 ms are late by as much
+MIN_BURST_BYTES = 3_028  # two full packets
+PACKET_BYTES = 1_514
+MIN_RATE = 16_000.0  # bytes a second
+MAX_PAUSE_S = 2.0
+_NOT_OURS_S = 0.020  # only a delay of some size tells whose queue it is
+
+
+class Pacer:
+    """Says when how many bytes may go to one link.
+
+    The socket must have TCP_NOTSENT_LOWAT (16 KiB, say), which bounds what waits below the pacer. `sample` is
+    for every 10 to 20 ms in which something is sent or unacknowledged; none are needed while the link is
+    idle.
+    """
+
+    __slots__ = (
+        "_base", "_blind_until", "_climb_at", "_drain_until", "_drained_s", "_draining", "_known_rate",
+        "_rate", "_samples", "_sent_all_at", "_short_at", "_step_at", "_step_bytes", "_tokens", "_tokens_at",
+    )  # fmt: skip
+
+    def __init__(self, now: float) -> None:
+        self._rate: float | None = None  # bytes a second; None: not paced
+        self._known_rate = 0.0  # what the link delivered when it was last saturated
+        self._tokens = 0.0
+        self._tokens_at = now  # later than now: pausing until then
+        self._step_at = now  # when the step of now began, and what was sent in it
+        self._step_bytes = 0
+        self._climb_at = inf
+        self._short_at = now  # when the delay was last short, or had to be taken for it
+        self._blind_until = now  # until then round trips tell of a queue that was drained
+        self._sent_all_at = now  # when nothing worth speaking of was unsent
+        self._draining = False
+        self._drain_until = now  # at the latest
+        self._drained_s = 0.0  # the delay that the last pause was to remove
+        self._samples: deque[tuple[float, int]] = deque()  # (when, bytes acknowledged)
+        self._base: deque[tuple[float, float]] = deque()  # (when, round trip), rising: the first is the base
+
+    @property
+    def rate(self) -> float | None:
+        """Bytes a second that may be sent, or None when the link is not paced."""
+        return self._rate
+
+    def budget(self, now: float) -> int:
+        """How many bytes may be sent now. A packet may exceed it: what is too much is waited for later."""
+        if self._rate is None:
+            return UNLIMITED_BYTES
+        self._refill(now, self._rate)
+        return max(0, int(self._tokens))
+
+    def next_at(self, now: float) -> float:
+        """When there is a budget again, for one packet at least; `now` if there is one."""
+        if self._rate is None:
+            return now
+        self._refill(now, self._rate)
+        if self._tokens >= 1:
+            return now
+        return self._tokens_at + (PACKET_BYTES - self._tokens) / self._rate
+
+    def sent(self, now: float, size_bytes: int) -> None:
+        """Bytes were handed to the link."""
+        self._step_bytes += size_bytes
+        if self._rate is not None:
+            self._refill(now, self._rate)
+            self._tokens -= size_bytes
+
+    def sample(
+        self,
+        now: float,
+        *,
+        acked_bytes: int,
+        in_flight_bytes: int,
+        unsent_bytes: int,
+        rtt_s: float,
+        min_rtt_s: float,
+    ) -> None:
+        """Learn from TCP_INFO: bytes_acked, unacked (times snd_mss), notsent_bytes, rtt, min_rtt.
+
+        `unsent_bytes` also counts what the sender holds above the socket, if it cannot be taken back.
+        """
+        base = self._note_round_trip(now, rtt_s, min_rtt_s)
+        delivered = self._note_acknowledged(now, acked_bytes, base)
+        if unsent_bytes <= MIN_BURST_BYTES:
+            self._sent_all_at = now
+        if self._draining:
+            self._drain(now, delivered, in_flight_bytes + unsent_bytes, base, rtt_s)
+            return
+        if now < self._blind_until:
+            return
+        delay = rtt_s - base
+        if self._is_short(delay, base, delivered) and now - self._sent_all_at < UNSENT_S:
+            self._short_at = now
+            self._drained_s = 0.0
+        if now - self._short_at >= WINDOW_S:
+            self._slow_down(now, delivered, delay, in_flight_bytes + unsent_bytes, base, rtt_s)
+        elif self._rate is not None and now >= self._climb_at:
+            self._climb(now, self._rate, base)
+
+    def _is_short(self, delay: float, base: float, delivered: float) -> bool:
+        limit = ENTER_S if self._rate is None else TRIGGER_S
+        return delay <= max(limit, base * OF_BASE, 1.5 * PACKET_BYTES / max(delivered, MIN_RATE))
+
+    def _slow_down(
+        self, now: float, delivered: float, delay: float, outstanding: int, base: float, rtt_s: float
+    ) -> None:
+        """A queue stands: let it drain, then go on under the rate at which it did."""
+        if self._drained_s > _NOT_OURS_S and delay > 0.7 * self._drained_s:
+            # It outlived a pause in which ours has drained.
+            self._base.clear()
+            self._base.append((now, rtt_s))
+            self._short_at, self._drained_s = now, 0.0
+            return
+        self._drained_s = delay
+        self._draining = True
+        self._drain_until = now + delay + MAX_PAUSE_S
+        self._tokens = 0.0
+        self._drain(now, delivered, outstanding, base, rtt_s)
+
+    def _drain(self, now: float, delivered: float, outstanding: int, base: float, rtt_s: float) -> None:
+        """Pause until no more is under way than the link holds without a queue.
+
+        The link is saturated meanwhile, so its rate becomes better known with each sample.
+        """
+        self._known_rate = known = max(delivered, MIN_RATE)
+        self._rate = CRUISE * known
+        excess = outstanding - known * base - MIN_BURST_BYTES
+        if excess > 0 and now < self._drain_until:
+            self._tokens_at = now + excess / known
+            return
+        self._draining = False
+        self._blind_until = self._short_at = self._sent_all_at = (
+            now + max(base, rtt_s - self._drained_s) + SETTLE_S
+        )
+        self._begin_step(now, self._blind_until + HOLD_S)
+
+    def _climb(self, now: float, rate: float, base: float) -> None:
+        """No queue, and it is time to offer more, if what is offered was taken."""
+        taken = self._step_bytes >= 0.8 * rate * (now - self._step_at)
+        if taken:
+            self._rate = rate * (GENTLE_STEP if rate < GENTLE_UNTIL * self._known_rate else BOLD_STEP)
+        elif rate > UNPACE_RATIO * self._known_rate:
+            self._rate = None
+        self._begin_step(now, now + base + WINDOW_S + SETTLE_S)
+
+    def _begin_step(self, now: float, until: float) -> None:
+        self._step_at, self._step_bytes, self._climb_at = now, 0, until
+
+    def _note_round_trip(self, now: float, rtt_s: float, min_rtt_s: float) -> float:
+        """Keep the shortest round trip of the last `BASE_WINDOW_S`; give it.
+
+        The kernel's own shortest is up to 300 s old (net.ipv4.tcp_min_rtt_wlen): it is only to start with.
+        """
+        rtts = self._base
+        if not rtts:
+            rtts.append((now, min(rtt_s, min_rtt_s)))
+        while rtts and rtts[-1][1] >= rtt_s:
+            rtts.pop()
+        rtts.append((now, rtt_s))
+        if rtts[0][0] < now - BASE_WINDOW_S:
+            rtts.popleft()
+        return rtts[0][1]
+
+    def _note_acknowledged(self, now: float, acked_bytes: int, base: float) -> float:
+        """Bytes a second acknowledged within the last window."""
+        samples = self._samples
+        samples.append((now, acked_bytes))
+        begin = now - WINDOW_S - base
+        while len(samples) > 2 and samples[1][0] <= begin:
+            samples.popleft()
+        since, before = samples[0]
+        return (acked_bytes - before) / (now - since) if now > since else 0.0
+
+    def _refill(self, now: float, rate: float) -> None:
+        if now > self._tokens_at:
+            burst = max(MIN_BURST_BYTES, rate * BURST_S)
+            self._tokens = min(burst, self._tokens + (now - self._tokens_at) * rate)
+            self._tokens_at = now
