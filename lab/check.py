@@ -127,3 +127,7 @@ def main() -> None:
     if options.json:
         print(json.dumps(asdict(report)))
     sys.exit(0 if report.ok else 1)
+
+
+if __name__ == "__main__":
+    main()
