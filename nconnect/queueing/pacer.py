@@ -135,7 +135,7 @@ class Pacer:
             self._drained_s = 0.0
         if now - self._short_at >= WINDOW_S:
             self._slow_down(now, delivered, delay, in_flight_bytes + unsent_bytes, base, rtt_s)
-        elif self._rate is not None and now >= self._climb_at:
+        elif self._rate is not None and now >= self._climb_at and now - self._sent_all_at < WINDOW_S:
             self._climb(now, self._rate, base)
 
     def _is_short(self, delay: float, base: float, delivered: float) -> bool:

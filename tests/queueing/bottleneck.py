@@ -138,8 +138,10 @@ class Bottleneck:
                 self._buffer.append(self.now)
 
     def _serve(self) -> None:
-        self._credit = self._credit + self.rate * STEP_S if self._buffer else 0.0
+        self._credit += self.rate * STEP_S
         while self._buffer and self._credit >= self.packet_bytes:
             self._credit -= self.packet_bytes
             self.delivered_bytes += self.packet_bytes
             self._acks.append((self.now + self.base_rtt_s, self._buffer.popleft()))
+        if not self._buffer:
+            self._credit = 0.0  # time without a packet is lost
