@@ -45,6 +45,7 @@ from nconnect.wire.tunnel import (
     VIRTIO_HEADER_BYTES,
     Feature,
     FrameKind,
+    RecordKind,
 )
 
 Buffer = bytes | bytearray | memoryview
@@ -83,6 +84,7 @@ class Tunnel:
         self.drops: Counter[DropReason] = Counter()  # of no known peer
         self.pending: dict[str, PendingSender] = {}
         self.backlog: dict[Peer, None] = {}  # peers with packets that wait, in the order of their turn
+        self._closed = False
         self._identity = identity
         self._stored = dict(counters or {})
         self._sessions = Sessions(
@@ -104,6 +106,7 @@ class Tunnel:
         A removed peer's keys are erased at once. Raises ValueError for a public key that is none; the
         table is then unchanged.
         """
+        configs = tuple(configs)
         fresh: dict[str, Peer] = {}
         for config in configs:
             dest = str(config.address)
@@ -112,7 +115,7 @@ class Tunnel:
                 fresh[dest] = old
             else:
                 fresh[dest] = Peer(config, self._identity)
-                fresh[dest].last_counter = self._stored.get(dest, 0)
+                fresh[dest].last_counter = old.last_counter if old else self._stored.get(dest, 0)
         by_dest = {str(config.address): config for config in configs}
         for dest, peer in self.peers.items():
             if fresh.get(dest) is not peer:
@@ -168,6 +171,9 @@ class Tunnel:
 
     def enqueue(self, peer: Peer, record: bytearray, now: float) -> None:
         """Let a packet (virtio-net header and IP packet) wait; the queue owns `record` from here on."""
+        if peer.expired:
+            peer.drops[DropReason.PEER_EXPIRED] += 1
+            return
         flow = packet.flow_hash(memoryview(record)[VIRTIO_HEADER_BYTES:])
         peer.queue.enqueue(flow, record, len(record), now)
         self.backlog.setdefault(peer)
@@ -200,6 +206,9 @@ class Tunnel:
             if record is None:
                 break
             for piece in self.suited(peer, record):
+                if at + RECORD_HEADER_BYTES + len(piece) > len(arena):  # tiny segments, all headers
+                    peer.drops[DropReason.TOO_BIG] += 1
+                    continue
                 at = put_record(arena, at, piece)
                 packets += 1
                 peer.tx_bytes += len(piece) - VIRTIO_HEADER_BYTES
@@ -222,6 +231,8 @@ class Tunnel:
 
         `out` must hold a message's largest batch (4 MB); the views are valid until the next call with it.
         """
+        if self._closed:  # an answer would begin a session that nobody tends
+            return []
         try:
             message = Message.decode(payload)
         except RemoteProtocolError:
@@ -261,7 +272,12 @@ class Tunnel:
         except RemoteProtocolError:
             peer.drops[DropReason.BAD_RECORD] += 1
             return []
+        pinged = False
         for record_kind, body in others:
+            if record_kind == RecordKind.PING:
+                if pinged:  # one answer a batch, or a peer could keep us busy with answers
+                    continue
+                pinged = True
             self._sessions.record_received(peer, record_kind, body, now)
         return admitted(peer, packets, self.routes, self.settings.features) if packets else packets
 
@@ -275,8 +291,11 @@ class Tunnel:
         if peer is None:
             self._unknown_sender(source, now)
             return
+        if peer.expired:
+            peer.drops[DropReason.PEER_EXPIRED] += 1
+            return
         peer.drops[DropReason.NO_SESSION] += 1
-        if peer.session.current is None and not peer.expired:
+        if peer.session.current is None:
             self._sessions.initiate(peer, now)
 
     # Control lane
@@ -288,7 +307,7 @@ class Tunnel:
 
     def poll_timeout(self) -> Deadline | None:
         """When to call `handle_timeout`, and for what."""
-        return self._sessions.poll_timeout()
+        return None if self._closed else self._sessions.poll_timeout()
 
     def next_at(self) -> float:
         """The same without the reason, for the data path: `timers.NEVER` when there is none."""
@@ -307,7 +326,8 @@ class Tunnel:
         return self._sessions.ping(peer, now)
 
     def close(self, now: float) -> None:
-        """Tell every peer that we go, and erase all keys."""
+        """Tell every peer that we go, and erase all keys. What still arrives is ignored from here on."""
+        self._closed = True
         self._sessions.close(self.peers.values(), now)
 
     # Details

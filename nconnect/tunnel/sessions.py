@@ -185,6 +185,7 @@ class Sessions:
             self.outputs.append(SessionUp(peer))
         if pair is peer.session.next:
             self._forget(peer.session.received_on(pair))
+            self._drop_attempt(peer)  # ours is overtaken, and nothing would retry it any more
             self._session_up(peer, now)
         if size:
             peer.timers.data_received(now)
@@ -258,8 +259,7 @@ class Sessions:
 
     def can_send(self, peer: Peer, now: float) -> bool:
         """Whether there is a key to send under; if not, a handshake is under way when this returns."""
-        pair = peer.session.current
-        if pair is not None and pair.can_send(now):
+        if _can_send(peer, now):
             return True
         self.initiate(peer, now)
         return False
@@ -269,7 +269,7 @@ class Sessions:
         if not self.can_send(peer, now):
             return None
         ping_id = int.from_bytes(self._rng(8))
-        if len(peer.pinged_at) >= 16:
+        if len(peer.pinged_at) >= MAX_PINGS:
             peer.pinged_at.pop(next(iter(peer.pinged_at)))
         peer.pinged_at[ping_id] = now
         self.send_control(peer, now, (RecordKind.PING, PING_BODY.pack(ping_id)))
@@ -340,13 +340,15 @@ class Sessions:
 
     def _on_timer(self, peer: Peer, timer: Timer, now: float) -> None:
         if timer is Timer.RETRY_HANDSHAKE:
-            if peer.attempt is not None:
+            # Without an attempt: it gave way to one of theirs, which has not been confirmed since.
+            if peer.attempt is not None or (not _can_send(peer, now) and self._is_wanted(peer)):
                 self._send_initiation(peer, now)
         elif timer is Timer.GIVE_UP_HANDSHAKE:
             self._give_up(peer, now)
         elif timer is Timer.UNANSWERED:
-            peer.doubtful = True
-            self.outputs.append(SessionLost(peer, f"{peer.name} does not answer"))
+            if not peer.doubtful:
+                peer.doubtful = True
+                self.outputs.append(SessionLost(peer, f"{peer.name} does not answer"))
             self.initiate(peer, now)
         elif timer is Timer.KEEPALIVE:
             if peer.session.current is not None and peer.session.current.can_send(now):
@@ -400,6 +402,10 @@ class Sessions:
             self._attempts.pop(peer.attempt.local_index, None)
             peer.attempt = None
 
+    def _is_wanted(self, peer: Peer) -> bool:
+        """Whether a session with this peer is of use now."""
+        return not peer.expired and (self._settings.persistent or len(peer.queue) > 0)
+
     def _forget(self, pairs: list[KeyPair]) -> None:
         for pair in pairs:
             self.by_index.pop(pair.local_index, None)
@@ -429,3 +435,9 @@ class Sessions:
             peer.check_at = at
             self._check_number += 1
             heapq.heappush(self._checks, (at, self._check_number, peer))
+
+
+def _can_send(peer: Peer, now: float) -> bool:
+    """Whether there is a key to send under."""
+    pair = peer.session.current
+    return pair is not None and pair.can_send(now)
