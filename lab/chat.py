@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 
@@ -43,29 +44,13 @@ def stream_chat(
         }
     )
     started = time.perf_counter()
-    connection = http.client.HTTPConnection(host, port, timeout=30)
-    connection.request("POST", "/v1/chat/completions", body, {"Content-Type": "application/json"})
-    response = connection.getresponse()
-    if response.status != 200:
-        raise LabError(f"{host}:{port} answered {response.status}: {response.read(500)!r}")
-    times: list[float] = []
-    pieces: list[str] = []
-    complete = False
-    for raw in response:
-        line = raw.decode().strip()
-        if not line.startswith("data: "):
-            continue
-        if line == "data: [DONE]":
-            complete = True
-            break
-        for choice in json.loads(line[6:]).get("choices", ()):
-            piece = choice.get("delta", {}).get("content")
-            if piece:
-                times.append(time.perf_counter())
-                pieces.append(piece)
-                on_token(piece)
-    connection.close()
-    if not complete or not times:
+    with closing(http.client.HTTPConnection(host, port, timeout=30)) as connection:
+        connection.request("POST", "/v1/chat/completions", body, {"Content-Type": "application/json"})
+        with connection.getresponse() as response:
+            if response.status != 200:
+                raise LabError(f"{host}:{port} answered {response.status}: {response.read(500)!r}")
+            pieces, times = _read_stream(response, on_token)
+    if not times:
         raise LabError(f"{host}:{port} ended the stream before it was complete")
     gaps = [after - before for before, after in pairwise(times)]
     return Chat(
@@ -75,6 +60,26 @@ def stream_chat(
         max_gap_ms=max(gaps, default=0.0) * 1000,
         text="".join(pieces),
     )
+
+
+def _read_stream(
+    response: http.client.HTTPResponse, on_token: Callable[[str], None]
+) -> tuple[list[str], list[float]]:
+    """The pieces of text and when each came; nothing when the stream ended before its closing line."""
+    pieces: list[str] = []
+    times: list[float] = []
+    for raw in response:
+        line = raw.decode().strip()
+        if line == "data: [DONE]":
+            return pieces, times
+        if line.startswith("data: "):
+            for choice in json.loads(line[6:]).get("choices", ()):
+                piece = choice.get("delta", {}).get("content")
+                if piece:
+                    times.append(time.perf_counter())
+                    pieces.append(piece)
+                    on_token(piece)
+    return [], []
 
 
 def chat_from(
