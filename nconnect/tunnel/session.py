@@ -103,9 +103,16 @@ class Session:
         self.next: KeyPair | None = None
 
     def initiated(self, pair: KeyPair) -> list[KeyPair]:
-        """A response has arrived: both sides hold `pair`, so it is for sending at once."""
-        ended = [self.previous, self.next]
-        self.previous, self.current, self.next = self.current, pair, None
+        """A response has arrived: both sides hold `pair`, so it is for sending at once.
+
+        After crossed handshakes the other side may be sending under `next` already.
+        """
+        if self.next is None:
+            ended = [self.previous]
+            self.previous, self.current = self.current, pair
+        else:
+            ended = [self.previous, self.current]
+            self.previous, self.current, self.next = self.next, pair, None
         return [p for p in ended if p is not None]
 
     def responded(self, pair: KeyPair) -> list[KeyPair]:

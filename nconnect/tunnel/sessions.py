@@ -122,7 +122,7 @@ class Sessions:
             if initiation.hello.counter <= peer.last_counter:
                 peer.drops[DropReason.HANDSHAKE_REPLAYED] += 1
                 return
-            if self._prefers_own_attempt(peer, now):
+            if self._is_first(peer) and _is_fresh(peer.attempt, now):
                 return
             local_index = self._new_index()
             pair, response = initiation.answer(
@@ -136,7 +136,8 @@ class Sessions:
             return
         peer.last_counter = initiation.hello.counter
         peer.last_initiation_at = now
-        self._drop_attempt(peer)
+        if not self._is_first(peer):
+            self._drop_attempt(peer)
         self._forget(peer.session.responded(pair))
         self.by_index[local_index] = (peer, pair)
         self._learn(peer, initiation.hello)
@@ -145,14 +146,14 @@ class Sessions:
         peer.timers.set(Timer.ERASE_KEYS, now + REJECT_AFTER_S)
         self.schedule(peer)
 
-    def _prefers_own_attempt(self, peer: Peer, now: float) -> bool:
-        """Both sides started at once: the smaller public key stays the initiator, for as long as one try."""
-        attempt = peer.attempt
-        return (
-            attempt is not None
-            and now < attempt.started_at + HANDSHAKE_RETRY_S[0]
-            and self._address.public_key < peer.config.address.public_key
-        )
+    def _is_first(self, peer: Peer) -> bool:
+        """Both sides started at once: who stays the initiator, by public key.
+
+        The first ignores the other's initiation for as long as its own first try may take, then answers it
+        too, since its own may never arrive; the other always gives way. So one of the two is finished,
+        and by both sides.
+        """
+        return self._address.public_key < peer.config.address.public_key
 
     def _on_response(self, peer: Peer, frame: HandshakeFrame, now: float) -> None:
         attempt = peer.attempt
@@ -441,3 +442,8 @@ def _can_send(peer: Peer, now: float) -> bool:
     """Whether there is a key to send under."""
     pair = peer.session.current
     return pair is not None and pair.can_send(now)
+
+
+def _is_fresh(attempt: Attempt | None, now: float) -> bool:
+    """Whether an answer to this attempt is due any moment."""
+    return attempt is not None and now < attempt.started_at + HANDSHAKE_RETRY_S[0]

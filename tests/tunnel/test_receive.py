@@ -348,7 +348,11 @@ def test_any_source_is_taken_for_data_under_our_index_and_none_for_a_handshake()
     sim.inject(f"__3__.{user.address}", str(provider.address), unsent_data(sim, user, provider))
     sim.run(0.001)
     assert provider.delivered[-1] == GOOD
-    sim.inject(f"another.{user.identity.public_key.hex()}", str(provider.address), captured(sim, user, boxed_ones=True)[0])
+    sim.inject(
+        f"another.{user.identity.public_key.hex()}",
+        str(provider.address),
+        captured(sim, user, boxed_ones=True)[0],
+    )
     sim.run(0.001)
     assert provider.tunnel.drops[DropReason.UNKNOWN_PEER] == 1
 

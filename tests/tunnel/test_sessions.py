@@ -1,0 +1,644 @@
+"""The life of a session in virtual time: crossed handshakes, rekeys, restarts, closing, expiry, clocks."""
+
+from __future__ import annotations
+
+import dataclasses
+from ipaddress import ip_network
+
+import pytest
+
+from nconnect.crypto.aead import CipherSuite
+from nconnect.model import PeerConfig
+from nconnect.tunnel.constants import (
+    KEEPALIVE_S,
+    PERSISTENT_KEEPALIVE_S,
+    REJECT_AFTER_S,
+    REKEY_AFTER_S,
+    REKEY_ATTEMPT_S,
+    UNANSWERED_S,
+)
+from nconnect.tunnel.outputs import Pong, SessionUp, Settings
+from nconnect.tunnel.peer import PeerState
+from tests.sim.network import WALL_EPOCH_NS, Faults, Host, Simulation, ip, packet, pair
+from tests.tunnel.hostile import (
+    attempt,
+    batch_of,
+    captured,
+    connected,
+    count,
+    in_box,
+    initiation,
+    passes,
+    sealed_by,
+)
+
+SUITE = CipherSuite.AES256GCM
+ON_DEMAND = Settings(SUITE, persistent=False)
+PERSISTENT = Settings(SUITE, persistent=True)
+YEAR_NS = 365 * 86400 * 10**9
+UP = PeerState.UP
+
+
+def both_up(user: Host, provider: Host) -> bool:
+    return user.peer(provider).state is UP and provider.peer(user).state is UP
+
+
+def is_up_within(sim: Simulation, seconds: float, host: Host, other: Host) -> bool:
+    return sim.run(seconds, lambda: host.peer(other).state is UP)
+
+
+def second_try_at(sim: Simulation) -> float:
+    assert sim.run(2, lambda: len(sim.sent) == 2)
+    return sim.now
+
+
+def to_provider(number: int) -> tuple[bytes, bytes]:
+    return packet("10.86.0.2", "192.168.50.10", number.to_bytes(4)), ip("192.168.50.10")
+
+
+def to_user(number: int) -> tuple[bytes, bytes]:
+    return packet("192.168.50.10", "10.86.0.2", number.to_bytes(4)), ip("10.86.0.2")
+
+
+def indices(host: Host, other: Host) -> tuple[int, int]:
+    current = host.peer(other).session.current
+    assert current is not None
+    return current.local_index, current.remote_index
+
+
+# Both at once
+
+
+@pytest.mark.parametrize("delay_s", [0.001, 0.02, 0.2, 0.4, 0.6, 1.0, 2.0])
+@pytest.mark.parametrize("later_s", [0.0, 0.005, 0.3])
+@pytest.mark.parametrize("user_first", [True, False])
+def test_crossed_initiations_settle_in_one_session(delay_s: float, later_s: float, user_first: bool) -> None:
+    sim = Simulation()
+    sim.faults = Faults(delay=(delay_s, delay_s))
+    user, provider = pair(sim, user=ON_DEMAND, provider=ON_DEMAND)
+    both = [(user, to_provider), (provider, to_user)]
+    (first, first_packet), (second, second_packet) = both if user_first else both[::-1]
+    first.send_packet(*first_packet(1))
+    sim.run(later_s)
+    second.send_packet(*second_packet(1))
+    assert sim.run(30, lambda: bool(user.delivered and provider.delivered)), sim.now
+    sim.run(15)
+    assert both_up(user, provider)
+    assert indices(user, provider) == indices(provider, user)[::-1]
+    assert not user.lost()
+    assert not provider.lost()
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_crossed_initiations_settle_with_loss_too(seed: int) -> None:
+    sim = Simulation(seed)
+    sim.faults = Faults(loss=0.4, delay=(0.01, 0.3), duplicate=0.1)
+    user, provider = pair(sim, user=PERSISTENT, provider=PERSISTENT)
+    provider.drain()
+    user.send_packet(*to_provider(1))
+    provider.send_packet(*to_user(1))
+    assert sim.run(60, lambda: both_up(user, provider))
+    sim.faults = Faults()
+    assert passes(sim, user, provider)
+    assert passes(sim, provider, user)
+
+
+def test_an_attempt_that_is_overtaken_does_not_stop_the_next_rekey() -> None:
+    """The provider starts its own while the user's is not confirmed; its response is lost for good."""
+    sim = Simulation()
+    user, provider = pair(sim, user=ON_DEMAND, provider=ON_DEMAND)
+    user.send_packet(*to_provider(1))
+    sim.run(0.015)  # the provider has answered and waits for the first batch
+    assert provider.peer(user).session.next is not None
+    provider.send_packet(*to_user(1))
+    assert provider.peer(user).attempt is not None
+    sim.in_flight = [m for m in sim.in_flight if m[3] != str(user.address) or m[0] < sim.now + 0.006]
+    sim.run(5)
+    assert both_up(user, provider)
+    assert provider.peer(user).attempt is None
+    for number in range(400):
+        user.send_packet(*to_provider(number))
+        provider.send_packet(*to_user(number))
+        sim.run(1)
+    assert not user.lost()
+    assert not provider.lost()
+
+
+@pytest.mark.parametrize("user_suite", CipherSuite)
+@pytest.mark.parametrize("provider_suite", CipherSuite)
+def test_the_initiator_chooses_the_cipher(user_suite: CipherSuite, provider_suite: CipherSuite) -> None:
+    sim = Simulation()
+    user, provider = pair(sim, user=Settings(user_suite), provider=Settings(provider_suite, persistent=False))
+    assert passes(sim, user, provider)
+    assert provider.peer(user).session.current.cipher == user_suite.value  # type: ignore[union-attr]
+
+
+def test_a_wrong_preshared_key_never_connects_and_the_right_one_does() -> None:
+    sim = Simulation()
+    user, provider = pair(sim, psk=b"k" * 32)
+    assert passes(sim, user, provider)
+    (config,) = [peer.config for peer in user.tunnel.peers.values()]
+    user.tunnel.set_peers([dataclasses.replace(config, preshared_key=b"x" * 32)], sim.now)
+    user.drain()
+    user.send_packet(*to_provider(1))
+    sim.run(20)
+    assert user.peer(provider).state is PeerState.HANDSHAKING
+    assert count(user, "handshake_refused") > 0
+    assert to_provider(1)[0] not in provider.delivered
+    user.tunnel.set_peers([config], sim.now)
+    user.drain()
+    assert passes(sim, user, provider)
+
+
+# A forged message leaves the attempt usable
+
+
+def test_forged_responses_leave_the_attempt_usable() -> None:
+    sim = Simulation()
+    user, provider = pair(sim)
+    sim.run(0.001)
+    made = user.peer(provider).attempt
+    assert made is not None
+    frame = b"nc\x01\x02" + bytes([SUITE.wire_id]) + bytes(3) + (5).to_bytes(4, "little")
+    receiver = made.local_index.to_bytes(4, "little")
+    forged = [
+        frame + receiver + bytes(80),
+        frame + receiver + b"\x55" * 80,
+        frame[:4] + b"\x02" + frame[5:] + receiver + bytes(80),
+        frame + receiver,
+    ]
+    for data in forged:
+        sim.inject(str(provider.address), str(user.address), in_box(provider, user, data))
+    sim.run(0.001)
+    assert count(user, "handshake_refused") == len(forged)
+    assert user.peer(provider).attempt is made
+    assert sim.run(0.3, lambda: user.peer(provider).state is UP)
+    assert len(captured(sim, user, boxed_ones=True)) == 1
+
+
+# Rekey
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("provider_suite", CipherSuite)
+def test_rekeys_under_heavy_reordering_lose_and_double_nothing(
+    seed: int, provider_suite: CipherSuite
+) -> None:
+    sim = Simulation(seed)
+    sim.faults = Faults(delay=(0.0, 0.5), duplicate=0.2)
+    user, provider = pair(sim, provider=Settings(provider_suite, persistent=False))
+    assert sim.run(20, lambda: both_up(user, provider))
+    sent_up, sent_down = [], []
+    keys = set()
+    for number in range(5 * int(REKEY_AFTER_S) * 5):
+        up, down = to_provider(number), to_user(number)
+        user.send_packet(*up)
+        provider.send_packet(*down)
+        sent_up.append(up[0])
+        sent_down.append(down[0])
+        sim.run(0.2)
+        keys.add(indices(user, provider))
+    sim.run(2)
+    assert len(keys) >= 5
+    assert sorted(provider.delivered) == sorted(sent_up)
+    assert sorted(user.delivered) == sorted(sent_down)
+    assert not user.lost()
+    assert not provider.lost()
+    assert set(user.dropped()) | set(provider.dropped()) <= {
+        "replayed",  # the duplicates
+        "no_session",  # a response that came after its attempt's end
+        "handshake_replayed",
+        "handshake_flood",
+    }
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_ten_thousand_messages_in_a_node_s_disorder(seed: int) -> None:
+    """40 to 85 % arrive after a later one, displaced by up to 825."""
+    sim = Simulation(seed)
+    user, provider = pair(sim)
+    assert passes(sim, user, provider)
+    provider.delivered.clear()
+    total = 10_000
+    messages = [sealed_by(user, provider, batch_of(to_provider(n)[0])) for n in range(total)]
+    place = [n + (sim.random.randrange(1, 826) if sim.random.random() < 0.6 else 0) for n in range(total)]
+    order = sorted(range(total), key=lambda n: (place[n], n))
+    newest = late = furthest = 0
+    for position, number in enumerate(order):
+        late += number < newest
+        newest = max(newest, number)
+        furthest = max(furthest, position - number)
+        provider.receive(str(user.address), messages[number])
+    assert 0.40 <= late / total <= 0.85
+    assert 400 < furthest <= 825
+    assert len(provider.delivered) == total
+    assert set(provider.delivered) == {to_provider(n)[0] for n in range(total)}
+    for number in order:
+        provider.receive(str(user.address), messages[number])
+    assert len(provider.delivered) == total
+    assert count(provider, "replayed") == total
+
+
+def test_the_initiator_renews_and_the_responder_does_not() -> None:
+    sim, user, provider = connected()
+    first = indices(user, provider)
+    from_provider = len(captured(sim, provider, boxed_ones=True))
+    for number in range(int(REKEY_AFTER_S) + 10):
+        sim.run(1)
+        user.send_packet(*to_provider(number))
+        provider.send_packet(*to_user(number))
+    sim.run(1)
+    assert indices(user, provider) != first
+    assert len(captured(sim, user, boxed_ones=True)) == 2
+    assert len(captured(sim, provider, boxed_ones=True)) == from_provider + 1
+
+
+def test_keys_of_an_idle_session_on_demand_are_erased() -> None:
+    sim, user, provider = connected(user=ON_DEMAND)
+    sim.run(REJECT_AFTER_S + 1)
+    for host, other in ((user, provider), (provider, user)):
+        session = host.peer(other).session
+        assert session.current is session.previous is session.next is None
+        assert host.peer(other).state is PeerState.STALE
+        assert len(host.lost()) == 1
+    assert passes(sim, user, provider)
+
+
+# Restart
+
+
+@pytest.mark.parametrize("who", ["user", "provider"])
+@pytest.mark.parametrize("settings", [PERSISTENT, ON_DEMAND])
+def test_a_restart_of_either_side_is_noticed_within_two_seconds_of_traffic(
+    who: str, settings: Settings
+) -> None:
+    sim, user, provider = connected(user=settings)
+    host = user if who == "user" else provider
+    host.stopped = True
+    sim.run(3)
+    host.restart()
+    other = provider if host is user else user
+    started = sim.now
+    number = 0
+    before = len(host.delivered)
+    send = to_user if other is provider else to_provider
+    while len(host.delivered) == before and sim.now < started + 10:
+        other.send_packet(*send(number))
+        number += 1
+        sim.run(0.1)
+    assert sim.now - started < 2.0
+    assert passes(sim, user, provider)
+    assert passes(sim, provider, user)
+
+
+def test_after_a_restart_old_initiations_stay_refused() -> None:
+    sim, user, provider = connected()
+    old = captured(sim, user, boxed_ones=True)
+    provider.restart()
+    sim.run(1)
+    for payload in old:
+        sim.inject(str(user.address), str(provider.address), payload)
+    sim.run(0.001)
+    assert count(provider, "handshake_replayed") == len(old)
+    assert provider.peer(user).session.next is None
+
+
+def test_counters_survive_even_when_the_peer_is_removed_or_its_key_changes() -> None:
+    sim, user, provider = connected()
+    old = captured(sim, user, boxed_ones=True)[0]
+    config = provider.peer(user).config
+    provider.tunnel.set_peers([dataclasses.replace(config, preshared_key=b"k" * 32)], sim.now)
+    sim.run(1)
+    provider.receive(str(user.address), old)
+    assert count(provider, "handshake_replayed") == 1
+    provider.tunnel.set_peers([], sim.now)
+    provider.tunnel.set_peers([config], sim.now)
+    provider.receive(str(user.address), old)
+    assert count(provider, "handshake_replayed") == 1
+    assert provider.peer(user).session.next is None
+
+
+@pytest.mark.parametrize("years", [10, -10])
+@pytest.mark.parametrize("who", ["user", "provider"])
+def test_a_clock_that_jumps_by_years_and_back_stops_no_handshake(who: str, years: int) -> None:
+    sim, user, provider = connected(user=ON_DEMAND)
+    host = user if who == "user" else provider
+    for offset in (years, 0, -years, 0):
+        host.wall_offset_ns = offset * YEAR_NS
+        sim.run(REJECT_AFTER_S + 1)
+        assert user.peer(provider).session.current is None
+        assert passes(sim, user, provider)
+        sim.run(REJECT_AFTER_S + 1)
+        assert passes(sim, provider, user)
+    host.wall_offset_ns = years * YEAR_NS
+    host.restart()
+    passes(sim, user, provider)  # maybe under keys that are gone
+    assert passes(sim, user, provider)
+    host.wall_offset_ns = 0
+    host.restart()
+    passes(sim, user, provider)
+    assert passes(sim, user, provider)
+    assert passes(sim, provider, user)
+
+
+# The end of a session
+
+
+def test_close_is_heard_and_nothing_begins_again_by_what_still_arrives() -> None:
+    sim, user, provider = connected()
+    provider.tunnel.close(sim.now)
+    late = sealed_by(user, provider, batch_of(to_provider(1)[0]))
+    provider.drain()
+    sent = len(captured(sim, provider, boxed_ones=True))
+    provider.receive(str(user.address), late)
+    sim.run(1)
+    assert user.lost() == ["gpu has gone offline"]
+    assert user.peer(provider).session.current is None
+    assert provider.tunnel.poll_timeout() is None
+    assert len(captured(sim, provider, boxed_ones=True)) == sent
+    provider.restart()
+    assert sim.run(20, lambda: both_up(user, provider))  # it tries again by itself
+
+
+def test_close_of_the_user_stays_closed() -> None:
+    sim, user, provider = connected()
+    user.tunnel.close(sim.now)
+    user.drain()
+    sim.run(60)
+    assert provider.lost() == ["laptop has gone offline"]
+    assert provider.peer(user).session.current is None
+
+
+def expiring(sim: Simulation, at_s: float) -> tuple[Host, Host]:
+    user, provider = pair(sim)
+    config = dataclasses.replace(provider.peer(user).config, expires_at=WALL_EPOCH_NS / 1e9 + at_s)
+    provider.tunnel.set_peers([config], sim.now)
+    return user, provider
+
+
+def test_a_peer_expires_on_time_and_is_refused_from_then_on() -> None:
+    sim = Simulation()
+    user, provider = expiring(sim, sim.now + 100)
+    assert passes(sim, user, provider)
+    sim.run(96)
+    assert passes(sim, user, provider)
+    sim.run(10)
+    assert provider.peer(user).state is PeerState.EXPIRED
+    assert provider.lost() == ["laptop has expired"]
+    assert not passes(sim, user, provider)
+    assert count(provider, "peer_expired") > 0
+    before = count(provider, "peer_expired")
+    provider.receive(str(user.address), initiation(user, provider, attempt(user, provider)))
+    assert count(provider, "peer_expired") == before + 1
+    provider.send_packet(*to_user(1))
+    assert not provider.peer(user).queue
+    assert provider.peer(user).session.next is None
+    # A later date lets it in again.
+    config = dataclasses.replace(provider.peer(user).config, expires_at=None)
+    provider.tunnel.set_peers([config], sim.now)
+    sim.run(6)
+    assert passes(sim, user, provider)
+
+
+def test_expiry_follows_a_clock_that_was_set() -> None:
+    sim = Simulation()
+    user, provider = expiring(sim, 86_400)
+    assert passes(sim, user, provider)
+    provider.wall_offset_ns = YEAR_NS
+    sim.run(61)
+    assert provider.peer(user).state is PeerState.EXPIRED
+    provider.wall_offset_ns = 0
+    sim.run(90)
+    assert passes(sim, user, provider)
+
+
+# The peer table
+
+
+def test_an_unchanged_peer_keeps_its_session() -> None:
+    sim, user, provider = connected()
+    config = provider.peer(user).config
+    before = indices(provider, user)
+    renamed = dataclasses.replace(
+        config, name="other", allowed_ips=(ip_network("10.86.0.2/32"), ip_network("10.86.7.0/24"))
+    )
+    handshakes = len(captured(sim, user, boxed_ones=True))
+    provider.tunnel.set_peers((peer for peer in (renamed,)), sim.now)
+    assert indices(provider, user) == before
+    assert provider.tunnel.peer_named("other") is provider.peer(user)
+    assert provider.tunnel.peer_named("laptop") is None
+    batch = batch_of(packet("10.86.7.9", "192.168.50.10"))
+    provider.receive(str(user.address), sealed_by(user, provider, batch))
+    assert provider.delivered[-1] == packet("10.86.7.9", "192.168.50.10")
+    assert passes(sim, user, provider)
+    assert len(captured(sim, user, boxed_ones=True)) == handshakes
+
+
+def test_prefixes_that_are_taken_away_are_refused_at_once() -> None:
+    sim, user, provider = connected()
+    config = provider.peer(user).config
+    provider.tunnel.set_peers(
+        [dataclasses.replace(config, allowed_ips=(ip_network("10.86.0.9/32"),))], sim.now
+    )
+    assert not passes(sim, user, provider)
+    assert count(provider, "spoofed_source") > 0
+    assert provider.tunnel.routes.owner(ip("10.86.0.2")) is None
+
+
+@pytest.mark.parametrize("change", ["removed", "psk"])
+def test_a_removed_peer_or_changed_key_erases_the_session(change: str) -> None:
+    sim, user, provider = connected()
+    peer = provider.peer(user)
+    provider.tunnel.enqueue(peer, bytearray(to_user(1)[0]), sim.now)
+    late = sealed_by(user, provider, batch_of(to_provider(1)[0]))
+    fresh = [] if change == "removed" else [dataclasses.replace(peer.config, preshared_key=b"k" * 32)]
+    provider.tunnel.set_peers(fresh, sim.now)
+    assert peer.session.current is peer.session.next is peer.session.previous is None
+    assert not peer.queue
+    assert not provider.tunnel.backlog
+    provider.receive(str(user.address), late)
+    assert to_provider(1)[0] not in provider.delivered
+    provider.flush()
+    sim.run(30)
+    assert not both_up(user, provider) if change == "psk" else not provider.tunnel.peers
+
+
+def test_a_key_that_is_none_leaves_the_table_as_it_was() -> None:
+    sim, user, provider = connected()
+    config = provider.peer(user).config
+    bad = dataclasses.replace(
+        config, address=dataclasses.replace(config.address, public_key=b"\x02" + bytes(31))
+    )
+    with pytest.raises(ValueError, match=r"."):
+        provider.tunnel.set_peers([bad], sim.now)
+    assert passes(sim, user, provider)
+
+
+# Timers
+
+
+def test_an_unanswered_batch_is_noticed_after_fifteen_seconds_and_said_once() -> None:
+    for settings in (ON_DEMAND, PERSISTENT):
+        sim, user, provider = connected(user=settings)
+        sim.run(KEEPALIVE_S + 1)
+        provider.stopped = True
+        user.send_packet(*to_provider(1))
+        sim.run(UNANSWERED_S - 0.1)
+        assert user.peer(provider).state is UP
+        sim.run(0.2)
+        assert user.peer(provider).state is PeerState.STALE
+        for number in range(50):
+            user.send_packet(*to_provider(number))
+            sim.run(1)
+        assert user.lost() == ["gpu does not answer"]
+        provider.stopped = False
+        assert passes(sim, user, provider, within_s=10)
+        assert is_up_within(sim, 10, user, provider)
+        assert isinstance(user.events[-1], SessionUp)
+
+
+def test_a_provider_that_only_sends_notices_too() -> None:
+    sim, user, provider = connected()
+    sim.run(KEEPALIVE_S + 1)
+    user.stopped = True
+    provider.send_packet(*to_user(1))
+    sim.run(UNANSWERED_S + 0.1)
+    assert provider.lost() == ["laptop does not answer"]
+
+
+def test_one_way_traffic_is_answered_by_keepalives() -> None:
+    sim, user, provider = connected(user=ON_DEMAND)
+    for number in range(100):
+        user.send_packet(*to_provider(number))
+        sim.run(0.99)
+    sent = [s for s, _, p in sim.sent if s == str(provider.address)]
+    assert not user.lost()
+    assert 8 <= len(sent) <= 15
+
+
+def test_a_keepalive_wants_no_answer() -> None:
+    """Two idle sides do not keep each other awake."""
+    sim, _, _ = connected(user=ON_DEMAND)
+    sim.run(40)
+    before = len(sim.sent)
+    sim.run(120)
+    assert len(sim.sent) == before
+
+
+def test_who_is_not_there_is_given_up_and_tried_again_only_when_wanted() -> None:
+    for settings, wanted in ((ON_DEMAND, False), (PERSISTENT, True)):
+        sim = Simulation()
+        user, provider = pair(sim, user=settings)
+        provider.stopped = True
+        user.send_packet(*to_provider(1))
+        sim.run(REKEY_ATTEMPT_S + 1)
+        assert count(user, "no_key") == 1
+        assert not user.peer(provider).queue
+        tries = len(sim.sent)
+        assert 15 <= tries <= 25
+        sim.run(60)
+        assert (len(sim.sent) > tries) is wanted
+        provider.stopped = False
+        if not wanted:
+            user.send_packet(*to_provider(2))
+        assert is_up_within(sim, 40, user, provider)
+
+
+@pytest.mark.parametrize(("settings", "bound"), [(ON_DEMAND, 5), (PERSISTENT, 1200)])
+def test_an_idle_tunnel_wakes_rarely(settings: Settings, bound: int) -> None:
+    sim, user, provider = connected(user=settings)
+    sim.run(600)
+    before = user.wakeups + provider.wakeups
+    sim.run(3600)
+    assert user.wakeups + provider.wakeups - before < bound
+
+
+def test_a_lone_user_waits_without_hurry() -> None:
+    """Nobody answers for an hour: retries, but no flood of them."""
+    sim = Simulation()
+    user, provider = pair(sim)
+    provider.stopped = True
+    sim.run(3600)
+    assert user.wakeups < 1500
+    assert len(sim.sent) < 1000
+
+
+def test_a_persistent_peer_keeps_its_path_fresh_and_on_demand_keeps_silent() -> None:
+    sim, user, provider = connected()
+    before = sum(isinstance(event, Pong) for event in user.events)
+    sim.run(10 * PERSISTENT_KEEPALIVE_S)
+    pongs = [event for event in user.events[before:] if isinstance(event, Pong)]
+    assert 8 <= len(pongs) <= 12
+    assert all(pong.rtt_s == pytest.approx(0.02) for pong in pongs)
+    assert not any(isinstance(event, Pong) for event in provider.events)
+
+
+def test_persistent_connects_by_itself_and_on_demand_does_not() -> None:
+    sim = Simulation()
+    user, provider = pair(sim, user=ON_DEMAND)
+    sim.run(100)
+    assert user.peer(provider).state is PeerState.NEVER
+    assert not sim.sent
+    sim = Simulation()
+    user, provider = pair(sim, user=PERSISTENT)
+    assert sim.run(1, lambda: both_up(user, provider))
+
+
+def test_link_up_tries_again_at_once() -> None:
+    sim = Simulation()
+    sim.faults.cut = True
+    user, provider = pair(sim)
+    sim.run(30)
+    sim.faults.cut = False
+    user.tunnel.link_up(sim.now)
+    user.drain()
+    assert sim.run(0.2, lambda: both_up(user, provider))
+    # With a session it asks whether that still lives.
+    sim.run(1)
+    user.tunnel.link_up(sim.now)
+    user.drain()
+    assert sim.run(0.1, lambda: isinstance(user.events[-1], Pong))
+    # On demand, nobody is disturbed.
+    before = len(sim.sent)
+    provider.tunnel.link_up(sim.now)
+    provider.drain()
+    assert len(sim.sent) == before
+
+
+def test_unanswered_pings_are_bounded() -> None:
+    sim, user, provider = connected()
+    provider.stopped = True
+    for _ in range(100):
+        assert user.tunnel.ping(user.peer(provider), sim.now) is not None
+    assert len(user.peer(provider).pinged_at) <= 16
+
+
+def test_a_retry_is_jittered() -> None:
+    """Two users that were cut off together do not come back in step for ever."""
+    waits = set()
+    for seed in range(5):
+        sim = Simulation(seed)
+        _, provider = pair(sim)
+        provider.stopped = True
+        sim.run(0.3)
+        waits.add(second_try_at(sim))
+    assert len(waits) == 5
+
+
+def test_the_deadline_says_why() -> None:
+    _, user, _ = connected()
+    deadline = user.tunnel.poll_timeout()
+    assert deadline is not None
+    assert deadline.why.startswith("gpu: ")
+
+
+def test_a_peer_config_may_come_in_any_order() -> None:
+    sim, user, provider = connected()
+    config = provider.peer(user).config
+    others = [
+        PeerConfig(f"p{n}", Host(sim, f"p{n}", n + 10).address, (ip_network(f"10.87.{n}.0/24"),))
+        for n in range(5)
+    ]
+    provider.tunnel.set_peers([*others, config], sim.now)
+    assert [peer.name for peer in provider.tunnel.peers.values()] == ["p0", "p1", "p2", "p3", "p4", "laptop"]
+    assert passes(sim, user, provider)
