@@ -51,8 +51,11 @@ class Link(Protocol):
     def writable(self) -> bool:
         """Up, and the socket takes data."""
 
-    def send(self, dest: str, parts: Sequence[Buffer]) -> object:
-        """One NKN message to `dest`, made of `parts`, which may be reused when this returns."""
+    def send(self, dest: str, parts: Sequence[Buffer]) -> bool:
+        """One NKN message to `dest`, made of `parts`, which may be reused when this returns.
+
+        False when the link is down.
+        """
 
 
 class Events(Protocol):
@@ -208,9 +211,8 @@ class Driver:
         came_up = False
         while (output := tunnel.poll_output()) is not None:
             if isinstance(output, Send):
-                if self._link.writable:
-                    self._link.send(output.dest, (output.payload,))
-                else:
+                # A busy link too: it keeps a little, and its keys could not be renewed otherwise.
+                if not self._link.send(output.dest, (output.payload,)):
                     self.drops[DropReason.LINK_DOWN] += 1
             elif isinstance(output, SessionUp):
                 came_up = True

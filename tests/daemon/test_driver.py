@@ -1,0 +1,455 @@
+"""The hot loop, with a socket pair for the TUN's descriptor, and links and a clock that the test holds."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable, Iterator, Sequence
+from ipaddress import ip_network
+
+import pytest
+
+from nconnect.crypto.aead import CipherSuite
+from nconnect.crypto.keys import Identity
+from nconnect.daemon.driver import Driver
+from nconnect.errors import DropReason
+from nconnect.ip import offload
+from nconnect.model import NknAddress, PeerConfig
+from nconnect.tunnel.core import Tunnel
+from nconnect.tunnel.outputs import Pong, Settings
+from nconnect.tunnel.peer import Peer
+from nconnect.wire.nkn import InboundMessage, Message
+from nconnect.wire.tunnel import Feature
+from tests.ip.packets import assert_finished, tcp_super, udp_super
+from tests.sim.network import packet
+
+WALL_NS = 1_800_000_000_000_000_000
+
+
+class Timer:
+    def __init__(self, at: float, callback: Callable[[], None]) -> None:
+        self.at = at
+        self.callback = callback
+        self.cancelled = False
+
+    def cancel(self) -> None:
+        self.cancelled = True
+
+
+class Loop:
+    """What the driver uses of an event loop; the test says when anything happens."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+        self.readers: dict[int, Callable[[], None]] = {}
+        self.timers: list[Timer] = []
+
+    def add_reader(self, fd: int, callback: Callable[[], None]) -> None:
+        self.readers[fd] = callback
+
+    def remove_reader(self, fd: int) -> None:
+        self.readers.pop(fd, None)
+
+    def call_later(self, delay_s: float, callback: Callable[[], None]) -> Timer:
+        assert delay_s >= 0
+        self.timers.append(Timer(self.now + delay_s, callback))
+        return self.timers[-1]
+
+    @property
+    def armed(self) -> list[Timer]:
+        return [timer for timer in self.timers if not timer.cancelled]
+
+    def advance(self, seconds: float) -> None:
+        end = self.now + seconds
+        while due := [timer for timer in self.armed if timer.at <= end]:
+            timer = min(due, key=lambda timer: timer.at)
+            self.now = max(self.now, timer.at)
+            self.timers.remove(timer)
+            timer.callback()
+        self.now = end
+
+
+class FakeTun:
+    def __init__(self) -> None:
+        self.ours, self.kernel = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        for end in (self.ours, self.kernel):
+            end.setblocking(False)
+            end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4 << 20)
+        self.fd = self.ours.fileno()
+        self.features = Feature.ALL
+
+    def close(self) -> None:
+        self.ours.close()
+        self.kernel.close()
+
+
+class FakeLink:
+    def __init__(self) -> None:
+        self.writable = True
+        self.is_up = True
+        self.rate: float | None = None
+        self.room = 1 << 30
+        self.sent: list[tuple[str, bytes]] = []
+
+    def send(self, dest: str, parts: Sequence[bytes | bytearray | memoryview]) -> bool:
+        if self.is_up:
+            self.sent.append((dest, b"".join(parts)))
+        return self.is_up
+
+
+class Side:
+    """One daemon's hot half."""
+
+    def __init__(self, world: World, name: str, seed: int) -> None:
+        self.identity = Identity(bytes([seed]) * 32)
+        self.address = NknAddress(name, self.identity.public_key)
+        self.world = world
+        self.tun = FakeTun()
+        self.link = FakeLink()
+        self.ups: list[str] = []
+        self.losses: list[str] = []
+        self.pongs: list[Pong] = []
+        self.counters_moved = 0
+        self.driver: Driver
+        self.tunnel: Tunnel
+
+    def start(self, *peers: PeerConfig, features: Feature = Feature.ALL, persistent: bool = False) -> None:
+        loop = self.world.loop
+        self.tunnel = Tunnel(
+            self.identity,
+            self.address,
+            peers,
+            Settings(CipherSuite.AES256GCM, features=features, persistent=persistent),
+            now=loop.now,
+            rng=os.urandom,
+            wall_clock_ns=lambda: WALL_NS + int(loop.now * 1e9),
+        )
+        self.driver = Driver(
+            self.tun,  # type: ignore[arg-type]
+            self.tunnel,
+            self.link,
+            self,
+            loop,  # type: ignore[arg-type]
+            clock=lambda: loop.now,
+        )
+        self.driver.start()
+
+    def on_session_up(self, peer: Peer) -> None:
+        self.ups.append(peer.name)
+
+    def on_session_lost(self, peer: Peer, why: str) -> None:
+        self.losses.append(why)
+
+    def on_pong(self, pong: Pong) -> None:
+        self.pongs.append(pong)
+
+    def on_counters_moved(self) -> None:
+        self.counters_moved += 1
+
+    def packets(self, *records: bytes) -> None:
+        """The kernel has these for the TUN, all at once."""
+        for record in records:
+            self.tun.kernel.send(record)
+        self.world.loop.readers[self.tun.fd]()
+
+    def written(self) -> list[bytes]:
+        """What the kernel was given."""
+        found = []
+        while True:
+            try:
+                found.append(self.tun.kernel.recv(1 << 17))
+            except BlockingIOError:
+                return found
+
+    def data_sent(self) -> list[tuple[str, bytes]]:
+        return [
+            (dest, payload) for dest, payload in self.link.sent if len(Message.decode(payload).nonce) == 16
+        ]
+
+
+class World:
+    """A user, and two providers."""
+
+    def __init__(self) -> None:
+        self.loop = Loop()
+        self.user = Side(self, "user", 1)
+        self.one = Side(self, "one", 2)
+        self.two = Side(self, "two", 3)
+        self.sides = {str(side.address): side for side in (self.user, self.one, self.two)}
+
+    def start(self, features: Feature = Feature.ALL) -> None:
+        self.one.start(
+            PeerConfig("user", self.user.address, (ip_network("10.86.0.2/32"),)), features=features
+        )
+        self.two.start(PeerConfig("user", self.user.address, (ip_network("10.86.0.2/32"),)))
+        self.user.start(
+            PeerConfig("one", self.one.address, (ip_network("192.168.50.0/24"), ip_network("fd50::/64"))),
+            PeerConfig("two", self.two.address, (ip_network("192.168.60.0/24"),)),
+        )
+
+    def exchange(self) -> None:
+        """Carry everything that was sent, until all is quiet."""
+        while any(side.link.sent for side in self.sides.values()):
+            for source, side in self.sides.items():
+                sent, side.link.sent = side.link.sent, []
+                for dest, payload in sent:
+                    self.sides[dest].driver.on_message(InboundMessage(source, payload))
+
+    def connect(self) -> None:
+        self.start()
+        self.user.packets(to_one(0), to_two(0))
+        self.exchange()
+        self.loop.now += 0.1
+        assert self.one.written() == [to_one(0)]
+        assert self.two.written() == [to_two(0)]
+
+    def close(self) -> None:
+        for side in self.sides.values():
+            side.tun.close()
+
+
+@pytest.fixture
+def world() -> Iterator[World]:
+    made = World()
+    yield made
+    made.close()
+
+
+def to_one(number: int, size: int = 4) -> bytes:
+    return packet("10.86.0.2", "192.168.50.10", number.to_bytes(size))
+
+
+def to_two(number: int) -> bytes:
+    return packet("10.86.0.2", "192.168.60.10", number.to_bytes(4))
+
+
+def test_what_is_there_goes_in_one_message(world: World) -> None:
+    world.connect()
+    sent = [to_one(n) for n in range(50)]
+    world.user.packets(*sent)
+    assert [dest for dest, _ in world.user.link.sent] == [str(world.one.address)]
+    peer = world.user.tunnel.peer_named("one")
+    assert peer is not None
+    assert peer.tx_packets == 51
+    assert peer.tx_bytes == sum(len(record) - 10 for record in sent) + len(to_one(0)) - 10
+    world.exchange()
+    assert world.one.written() == sent
+    there = world.one.tunnel.peer_named("user")
+    assert there is not None
+    assert (there.rx_packets, there.rx_bytes) == (peer.tx_packets, peer.tx_bytes)
+
+
+def test_a_burst_for_two_peers_is_a_message_for_each(world: World) -> None:
+    world.connect()
+    ones, twos = [to_one(n) for n in range(20)], [to_two(n) for n in range(20)]
+    world.user.packets(*(record for both in zip(ones, twos, strict=True) for record in both))
+    assert sorted(dest for dest, _ in world.user.link.sent) == sorted(
+        [str(world.one.address), str(world.two.address)]
+    )
+    world.exchange()
+    assert world.one.written() == ones
+    assert world.two.written() == twos
+
+
+def test_packets_wait_for_the_handshake_and_leave_in_order(world: World) -> None:
+    world.start()
+    sent = [to_one(n) for n in range(30)]
+    world.user.packets(*sent[:10])
+    assert not world.user.data_sent()
+    world.user.packets(*sent[10:])
+    assert len(world.user.link.sent) == 1  # one initiation
+    world.exchange()
+    assert world.one.written() == sent
+    assert world.user.ups == ["one"]
+    assert world.one.ups == ["user"]
+    assert world.user.counters_moved >= 1
+    assert world.one.counters_moved >= 1
+
+
+def test_an_unwritable_link_makes_packets_wait_and_keeps_their_order(world: World) -> None:
+    world.connect()
+    world.user.link.writable = False
+    sent = [to_one(n) for n in range(40)]
+    for at in range(0, 40, 10):
+        world.user.packets(*sent[at : at + 10])
+    assert not world.user.link.sent
+    world.user.driver.flush()
+    assert not world.user.link.sent
+    world.user.link.writable = True
+    world.user.driver.flush()
+    world.exchange()
+    assert world.one.written() == sent
+    # and what comes later does not overtake
+    world.user.link.writable = False
+    world.user.packets(to_one(100))
+    world.user.link.writable = True
+    world.user.packets(to_one(101))
+    world.exchange()
+    assert world.one.written() == [to_one(100), to_one(101)]
+
+
+def test_a_link_that_is_busy_still_takes_handshakes(world: World) -> None:
+    """Else a saturated link could not renew its keys: it is never writable for long."""
+    world.connect()
+    world.user.link.writable = False
+    world.user.packets(to_one(1))
+    world.loop.advance(16)
+    peer = world.user.tunnel.peer_named("one")
+    assert peer is not None
+    world.user.tunnel.ping(peer, world.loop.now)
+    world.user.driver.drain()
+    assert world.user.link.sent
+    assert world.user.driver.drops[DropReason.LINK_DOWN] == 0
+    world.exchange()
+    assert len(world.user.pongs) == 1
+
+
+def test_what_is_said_while_the_link_is_down_is_counted(world: World) -> None:
+    world.start()
+    world.user.link.writable = world.user.link.is_up = False
+    peer = world.user.tunnel.peer_named("one")
+    assert peer is not None
+    assert not world.user.tunnel.can_seal(peer, world.loop.now)
+    world.user.driver.drain()
+    assert world.user.driver.drops[DropReason.LINK_DOWN] == 1
+    world.user.packets(to_one(1))
+    world.user.link.writable = world.user.link.is_up = True
+    world.user.driver.on_link_up()
+    world.exchange()
+    assert world.one.written() == [to_one(1)]
+
+
+def test_what_nobody_holds_is_counted_and_the_rest_goes_on(world: World) -> None:
+    world.connect()
+    nowhere = packet("10.86.0.2", "8.8.8.8")
+    strange = bytes(10) + b"\x50" + bytes(40)
+    world.user.packets(nowhere, to_one(1), strange, to_one(2), nowhere)
+    assert world.user.driver.drops == {DropReason.NO_ROUTE: 2, DropReason.BAD_PACKET: 1}
+    world.exchange()
+    assert world.one.written() == [to_one(1), to_one(2)]
+    world.user.packets(nowhere)
+    assert not world.user.link.sent
+
+
+def test_both_ip_versions(world: World) -> None:
+    world.connect()
+    one = ip_network("fd50::/64")[5].packed
+    header = b"\x60\0\0\0" + (8).to_bytes(2) + b"\x3b\x40" + bytes(16) + one
+    world.user.packets(bytes(10) + header + bytes(8))
+    assert [dest for dest, _ in world.user.link.sent] == [str(world.one.address)]
+    assert world.user.driver.drops == {}
+
+
+def test_what_the_kernel_refuses_is_counted(world: World) -> None:
+    world.connect()
+    records = [to_one(n) for n in range(3)]
+    world.user.packets(*records)
+    world.one.tun.ours.shutdown(socket.SHUT_WR)
+    world.exchange()
+    assert world.one.driver.drops == {DropReason.TUN_REFUSED: 3}
+
+
+def test_a_super_packet_crosses_whole(world: World) -> None:
+    world.connect()
+    record = bytes(tcp_super(60_000, 1400))
+    world.user.packets(record)
+    world.exchange()
+    assert world.one.written() == [record]
+
+
+@pytest.mark.parametrize("features", [Feature(0), Feature.CHECKSUM, Feature.CHECKSUM | Feature.TSO4])
+def test_a_peer_gets_only_what_it_takes(world: World, features: Feature) -> None:
+    world.start(features)
+    tcp, udp = bytes(tcp_super(60_000, 1400)), bytes(udp_super(10_000, 1200))
+    world.user.packets(tcp, udp, to_one(7))
+    world.exchange()
+    written = world.one.written()
+    assert world.one.driver.drops == {}
+    there = world.one.tunnel.peer_named("user")
+    assert there is not None
+    assert there.all_drops() == {}
+    if features & Feature.TSO4:
+        assert written[0] == tcp
+        del written[0]
+    else:
+        assert len(written) > 43
+    assert written[-1] == to_one(7)
+    for record in written[:-1]:
+        assert record[:10] == offload.PLAIN
+        assert len(record) <= 1500
+        assert_finished(record[10:])
+
+
+def test_more_than_a_batch_is_several_messages_and_all_arrive(world: World) -> None:
+    world.connect()
+    records = [bytes(tcp_super(60_000, 1400, seq=n)) for n in range(20)]
+    for at in range(0, 20, 5):
+        world.user.packets(*records[at : at + 5])
+    assert max(len(payload) for _, payload in world.user.link.sent) < 400_000
+    world.exchange()
+    assert world.one.written() == records
+
+
+def test_the_timer_is_armed_for_the_next_deadline_only(world: World) -> None:
+    world.connect()
+    world.user.packets(to_one(1))
+    world.exchange()
+    deadline = world.user.tunnel.poll_timeout()
+    assert deadline is not None
+    world.user.driver.drain()
+    world.user.driver.drain()
+    assert len(world.loop.armed) == 3  # one a driver
+    assert any(timer.at == pytest.approx(deadline.at) for timer in world.loop.armed)
+    world.loop.advance(1000)
+    assert len(world.loop.armed) <= 3
+    assert world.user.losses
+
+
+def test_stop_reads_no_more_and_leaves_no_timer(world: World) -> None:
+    world.connect()
+    side = world.user
+    side.driver.stop()
+    assert side.tun.fd not in world.loop.readers
+    side.tunnel.close(world.loop.now)
+    side.driver.drain()
+    assert len(side.data_sent()) == 2  # goodbye to both
+    world.exchange()
+    assert world.one.losses == ["user has gone offline"]
+    world.one.driver.stop()
+    world.two.driver.stop()
+    assert not side.link.sent
+    assert not [timer for timer in world.loop.armed if timer.callback == side.driver._on_timer]
+
+
+def test_link_up_asks_the_peers_that_are_up(world: World) -> None:
+    world.start()
+    world.user.start(PeerConfig("one", world.one.address, (ip_network("192.168.50.0/24"),)), persistent=True)
+    world.loop.advance(0.01)
+    world.exchange()
+    assert world.user.ups == ["one"]
+    world.user.driver.on_link_up()
+    world.exchange()
+    assert [pong.peer.name for pong in world.user.pongs] == ["one"]
+
+
+def test_garbage_from_the_node_is_counted_and_goes_no_further(world: World) -> None:
+    world.connect()
+    for payload in (b"", b"\xff", os.urandom(100)):
+        world.user.driver.on_message(InboundMessage("x", payload))
+        world.user.driver.on_message(InboundMessage(str(world.one.address), memoryview(payload)))
+    assert not world.user.written()
+    assert not world.user.link.sent
+
+
+def test_a_device_that_is_down_is_no_crash(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    world.connect()
+
+    def readv(fd: int, buffers: object) -> int:
+        raise OSError(5, "Input/output error")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "readv", readv)
+        world.loop.readers[world.user.tun.fd]()
+    world.user.packets(to_one(1))
+    world.exchange()
+    assert world.one.written() == [to_one(1)]
