@@ -51,6 +51,14 @@ class Link(Protocol):
     def writable(self) -> bool:
         """Up, and the socket takes data."""
 
+    @property
+    def room(self) -> int:
+        """How many bytes the link takes now without a queue; may be exceeded by one packet."""
+
+    @property
+    def rate(self) -> float | None:
+        """Bytes a second that the link is paced at; None when it is faster than we are."""
+
     def send(self, dest: str, parts: Sequence[Buffer]) -> bool:
         """One NKN message to `dest`, made of `parts`, which may be reused when this returns.
 
@@ -156,6 +164,8 @@ class Driver:
             single
             and first.features == Feature.ALL
             and self._link.writable
+            and self._link.rate is None
+            and first.sending.pacer.rate is None
             and not first.queue
             and tunnel.can_seal(first, now)
         ):
@@ -176,8 +186,9 @@ class Driver:
 
     def _flush(self, now: float) -> None:
         tunnel, link, sealed = self._tunnel, self._link, self._sealed
+        tunnel.link_rate = link.rate
         while link.writable and tunnel.backlog:
-            batch = tunnel.next_batch(self._arena, now)
+            batch = tunnel.next_batch(self._arena, now, link.room)
             if batch is None:
                 return
             peer, size, _ = batch
@@ -224,6 +235,8 @@ class Driver:
             elif isinstance(output, CountersMoved):
                 self._events.on_counters_moved()
         at = tunnel.next_at()
+        if tunnel.backlog and self._link.writable:
+            at = min(at, tunnel.next_send_at(self._clock()))
         if at != self._timer_at:
             self._arm(at)
         if came_up:
@@ -241,4 +254,4 @@ class Driver:
         self._timer = None
         self._timer_at = NEVER
         self._tunnel.handle_timeout(self._clock())
-        self.drain()
+        self.flush()

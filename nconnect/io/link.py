@@ -60,14 +60,20 @@ class LinkRunner:
         secure: bool = False,
         tls: ssl.SSLContext | None = None,
         clock: Callable[[], float] = boottime,
+        check_state: bool = False,
     ) -> None:
-        """`secure`: ask for the node's TLS address and speak wss, with `tls` if given."""
+        """`secure`: ask for the node's TLS address and speak wss, with `tls` if given.
+
+        `check_state`: ask each node that a seed names for its state first, which costs a round trip, and
+        leave one that is still catching up with the chain to itself.
+        """
         self.link = link
         self.websocket: WebSocket | None = None  # while one is open, for its TCP_INFO and options
         self._handler = handler
         self._secure = secure
         self._tls = tls
         self._clock = clock
+        self._check_state = check_state
         self._loop: asyncio.AbstractEventLoop
         self._work: asyncio.Task[None] | None = None  # a resolve or a connect, never both
         self._connection: _Connection | None = None
@@ -84,6 +90,16 @@ class LinkRunner:
         """Whether the link is up and the kernel took all that was sent so far."""
         return self.link.is_up and self.websocket is not None and self.websocket.writable
 
+    @property
+    def room(self) -> int:
+        """How many bytes the link takes now without a queue standing in it; one packet may exceed it."""
+        return self.websocket.room if self.websocket is not None else 0
+
+    @property
+    def rate(self) -> float | None:
+        """Bytes a second that the link is paced at; None when it is faster than we are."""
+        return self.websocket.rate if self.websocket is not None else None
+
     def send(self, dest: str, parts: Sequence[Buffer]) -> bool:
         """Send one message whose payload is `parts`; False when the link is down and it was dropped.
 
@@ -96,6 +112,17 @@ class LinkRunner:
         for part in parts:
             size += len(part)
         socket.send_binary((self.link.outbound_prefix(dest, size), *parts))
+        return True
+
+    def send_message(
+        self, dests: Sequence[str], payloads: Sequence[bytes], *, max_holding_seconds: int = 0
+    ) -> bool:
+        """Send one message to several, or one to be held; False when the link is down and it was dropped."""
+        socket = self.websocket
+        if socket is None or not self.link.is_up:
+            return False
+        frame = self.link.outbound(dests, payloads, max_holding_seconds=max_holding_seconds)
+        socket.send_binary((frame,))
         return True
 
     def network_changed(self) -> None:
@@ -175,6 +202,8 @@ class LinkRunner:
                 if self.websocket is not None:
                     self.websocket.mask = not mask
             case LinkUp(node):
+                if self.websocket is not None:
+                    self.websocket.pace()
                 self._handler.on_up(node)
             case LinkDown(why, reason):
                 self._handler.on_down(why, reason)
@@ -214,7 +243,13 @@ class LinkRunner:
     async def _resolve(self, ask: Resolve) -> None:
         method = "getwssaddr" if self._secure else "getwsaddr"
         try:
-            found = await rpc.first_answer(ask.seeds, ask.address, timeout_s=ask.timeout_s, method=method)
+            found = await rpc.first_answer(
+                ask.seeds,
+                ask.address,
+                timeout_s=ask.timeout_s,
+                method=method,
+                check_state=self._check_state,
+            )
         except NconnectError as error:
             why = str(error)
             self._done(lambda now: self.link.resolve_failed(why, now))

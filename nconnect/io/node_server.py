@@ -115,6 +115,7 @@ class NodeServer:
             self.node.closed(connection)
             return None
         client.connection = connection
+        websocket.pace()
         self.rearm()
         return client
 

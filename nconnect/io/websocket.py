@@ -23,6 +23,9 @@ from urllib.parse import urlsplit
 from websockets.speedups import apply_mask
 
 from nconnect.errors import HostError, NetworkError, RemoteProtocolError
+from nconnect.io import tcp_info
+from nconnect.io.clock import boottime
+from nconnect.queueing.pacer import UNLIMITED_BYTES, Pacer
 from nconnect.wire.upgrade import ClientUpgrade, ServerUpgrade, UpgradeRequest, refusal
 from nconnect.wire.websocket import Assembler, Opcode, close_payload, frame_header, parse_close, parse_header
 
@@ -32,9 +35,14 @@ MAX_FRAME_BYTES = 4 << 20  # the network's limit (NKN.md)
 RECEIVE_BUFFER_BYTES = 1 << 20  # measured: 256 KiB to 2 MiB make no difference, 64 KiB costs a tenth
 SPARE_BUFFERS = 4  # receive buffers kept for the next reader
 MAX_LARGE_BUFFERS = 64  # connections that may hold such a buffer while half a frame is in it
+ACCEPT_PAUSE_S = 1.0  # after the kernel had no descriptor left: those that are open need time to close
 MAX_UNSENT_BYTES = 16 << 20  # a peer that does not read is cut off here; senders stop far below
+SAMPLE_INTERVAL_S = (
+    0.015  # how often the kernel is asked about a connection that sends (the pacer: 10 to 20 ms)
+)
 UPGRADE_TIMEOUT_S = 10.0
 NO_MASK = bytes(4)
+_NO_ROOM = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 _SMALL_BYTES = 4096  # guessed: half a frame under this is not worth a large buffer
 
 
@@ -103,6 +111,10 @@ class WebSocket:
         self._start = 0
         self._filled = 0
         self._assembler = Assembler(MAX_FRAME_BYTES)
+        self._pinged: bytes | None = None  # what the newest unanswered ping said
+        self._pacer: Pacer | None = None
+        self._pace_timer: asyncio.TimerHandle | None = None
+        self._sampled_at = 0.0
 
     def start(self) -> None:
         """Begin to read. `handler` must be set."""
@@ -122,6 +134,20 @@ class WebSocket:
         return sock
 
     # Sending
+
+    def pace(self) -> None:
+        """From now on hold back in `writable` what would only stand in the kernel's or the path's queue."""
+        self._pacer = Pacer(boottime())
+
+    @property
+    def rate(self) -> float | None:
+        """Bytes a second that the connection is paced at; None when it is not."""
+        return None if self._pacer is None else self._pacer.rate
+
+    @property
+    def room(self) -> int:
+        """How many bytes may be sent now."""
+        return UNLIMITED_BYTES if self._pacer is None else self._pacer.budget(boottime())
 
     def send_binary(self, parts: Sequence[Buffer]) -> None:
         """Send one binary frame made of `parts`; they may be reused as soon as this returns."""
@@ -164,8 +190,55 @@ class WebSocket:
                 return
             self.tx_bytes += sent
             if sent == total:
+                if self._pacer is not None:
+                    self._pace(self._pacer, total)
                 return
         self._keep(out, sent, total - sent)
+        if self._pacer is not None:
+            self._pace(self._pacer, total)
+
+    def _pace(self, pacer: Pacer, sent: int) -> None:
+        """Account for what was sent, and hold back when that is enough for now."""
+        now = boottime()
+        pacer.sent(now, sent)
+        if now >= self._sampled_at + SAMPLE_INTERVAL_S:
+            self._sample(pacer, now)
+        if self._pace_timer is None and (self._unsent or pacer.rate is not None):
+            wait_s = SAMPLE_INTERVAL_S
+            if not self._unsent and not pacer.budget(now):
+                self.writable = False
+                wait_s = min(wait_s, pacer.next_at(now) - now)
+            self._pace_timer = self._loop.call_later(wait_s, self._on_pace_timer)
+
+    def _sample(self, pacer: Pacer, now: float) -> None:
+        self._sampled_at = now
+        try:
+            info = tcp_info.read(self.socket)
+        except OSError:
+            return  # gone; the next send or receive says so
+        pacer.sample(
+            now,
+            acked_bytes=info.acked_bytes,
+            in_flight_bytes=info.in_flight_bytes,
+            unsent_bytes=info.unsent_bytes + self.unsent_bytes,
+            rtt_s=info.rtt_s,
+            min_rtt_s=info.min_rtt_s,
+        )
+
+    def _on_pace_timer(self) -> None:
+        self._pace_timer = None
+        pacer = self._pacer
+        if pacer is None or self.closed:
+            return
+        now = boottime()
+        if now >= self._sampled_at + SAMPLE_INTERVAL_S:
+            self._sample(pacer, now)
+        if self._unsent or not pacer.budget(now):
+            wait_s = SAMPLE_INTERVAL_S if self._unsent else min(SAMPLE_INTERVAL_S, pacer.next_at(now) - now)
+            self._pace_timer = self._loop.call_later(wait_s, self._on_pace_timer)
+        elif not self.writable:
+            self.writable = True
+            self.handler.on_writable()
 
     def _keep(self, out: Sequence[Buffer], sent: int, rest: int) -> None:
         """Copy what the kernel did not take, and wait until it takes data again."""
@@ -208,8 +281,15 @@ class WebSocket:
             self._closed(_reason(error))
             return
         self._loop.remove_writer(self._fd)
-        self.writable = True
-        self.handler.on_writable()
+        if self._pinged is not None:
+            self._answer_ping()
+            if self.closed or self._unsent:
+                return
+        if self._pacer is None or self._pacer.budget(boottime()):
+            self.writable = True
+            self.handler.on_writable()
+        elif self._pace_timer is None:
+            self._on_pace_timer()
 
     # Receiving
 
@@ -270,12 +350,13 @@ class WebSocket:
             self._release_if_empty()
         else:
             self._make_room(needed)
+        if self._pinged is not None:
+            self._answer_ping()
 
     def _on_frame(self, opcode: Opcode, fin: bool, payload: memoryview) -> None:
         handler = self.handler
         if opcode is Opcode.PING:
-            if self.writable:  # who does not read gets no more pongs to read
-                self._send(Opcode.PONG, (payload,))
+            self._pinged = bytes(payload)  # answered once for all that came together (section 5.5.3)
         elif opcode is Opcode.PONG:
             handler.on_pong()
         elif opcode is Opcode.CLOSE:
@@ -288,6 +369,12 @@ class WebSocket:
                 (handler.on_binary if message[0] is Opcode.BINARY else handler.on_text)(
                     memoryview(message[1])
                 )
+
+    def _answer_ping(self) -> None:
+        """Who does not read gets no more pongs to read, until he does."""
+        if not self._unsent and self._pinged is not None:
+            pinged, self._pinged = self._pinged, None
+            self._send(Opcode.PONG, (pinged,))
 
     def _make_room(self, needed: int) -> None:
         """Keep the half frame where it is if the rest fits behind it, else move it to where it does.
@@ -330,6 +417,8 @@ class WebSocket:
         self.unsent_bytes = 0
         self._start = self._filled = 0
         self._release_if_empty()
+        if self._pace_timer is not None:
+            self._pace_timer.cancel()
         self._sock.close()
         self.handler.on_closed(why)
 
@@ -479,6 +568,7 @@ class WebSocketServer:
         self._loop = asyncio.get_running_loop()
         self._opening: set[asyncio.Task[None]] = set()
         self._open: set[WebSocket] = set()
+        self._resume: asyncio.TimerHandle | None = None
         self._loop.add_reader(listener.fileno(), self._on_acceptable)
 
     @classmethod
@@ -513,8 +603,15 @@ class WebSocketServer:
             ) from error
         return cls(listener, accept, tls, admit)
 
+    @property
+    def opening(self) -> int:
+        """Sockets that are connected and not websockets yet."""
+        return len(self._opening)
+
     async def close(self) -> None:
         """Stop listening and close every websocket that came through here."""
+        if self._resume is not None:
+            self._resume.cancel()
         if self._listener.fileno() >= 0:
             self._loop.remove_reader(self._listener.fileno())
         self._listener.close()
@@ -535,8 +632,11 @@ class WebSocketServer:
                 sock, address = self._listener.accept()
             except BlockingIOError:
                 return
-            except OSError:
-                return  # out of descriptors, or gone before we took it: the selector calls again
+            except OSError as error:
+                if error.errno in _NO_ROOM:  # the selector would call again and again
+                    self._loop.remove_reader(self._listener.fileno())
+                    self._resume = self._loop.call_later(ACCEPT_PAUSE_S, self._accept_again)
+                return  # else it was gone before we took it: the selector calls again
             if self._admit is not None and not self._admit(address[0]):
                 sock.close()
                 continue
@@ -544,6 +644,9 @@ class WebSocketServer:
             task = self._loop.create_task(self._welcome(sock), name=f"websocket from {address[0]}")
             self._opening.add(task)
             task.add_done_callback(self._opening.discard)
+
+    def _accept_again(self) -> None:
+        self._loop.add_reader(self._listener.fileno(), self._on_acceptable)
 
     async def _welcome(self, raw: socket.socket) -> None:
         sock: Any = raw

@@ -44,6 +44,8 @@ BURST_S = 0.004  # what may leave at once: timers of 1 ms are late by as much
 MIN_BURST_BYTES = 3_028  # two full packets
 PACKET_BYTES = 1_514
 MIN_RATE = 16_000.0  # bytes a second
+# Guessed: from a gigabit on the processors are the limit, and buffers in a path are short.
+MAX_RATE = 125e6
 MAX_PAUSE_S = 2.0
 _NOT_OURS_S = 0.020  # only a delay of some size tells whose queue it is
 
@@ -152,6 +154,10 @@ class Pacer:
             self._base.append((now, rtt_s))
             self._short_at, self._drained_s = now, 0.0
             return
+        if delivered > MAX_RATE:
+            self._rate = None
+            self._short_at = now
+            return
         self._drained_s = delay
         self._draining = True
         self._drain_until = now + delay + MAX_PAUSE_S
@@ -181,6 +187,8 @@ class Pacer:
         if taken:
             self._rate = rate * (GENTLE_STEP if rate < GENTLE_UNTIL * self._known_rate else BOLD_STEP)
         elif rate > UNPACE_RATIO * self._known_rate:
+            self._rate = None
+        if self._rate is not None and self._rate > MAX_RATE:
             self._rate = None
         self._begin_step(now, now + base + WINDOW_S + SETTLE_S)
 

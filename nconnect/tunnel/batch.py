@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from nconnect.errors import RemoteProtocolError
 from nconnect.wire.tunnel import (
+    FEEDBACK_BODY,
     MAX_RECORD_BYTES,
     PING_BODY,
     RECORD_HEADER,
@@ -13,6 +14,11 @@ from nconnect.wire.tunnel import (
 
 _SKIP_FROM = 128  # kinds that who does not know them skips
 _KNOWN = {int(kind) for kind in RecordKind}
+_BODY_BYTES = {
+    int(RecordKind.PING): PING_BODY.size,
+    int(RecordKind.PONG): PING_BODY.size,
+    int(RecordKind.FEEDBACK): FEEDBACK_BODY.size,
+}
 Record = tuple[int, memoryview]
 
 
@@ -53,8 +59,8 @@ def read_records(batch: memoryview) -> tuple[list[memoryview], list[Record]]:
             packets.append(batch[start:at])
         elif kind in _KNOWN:
             body = batch[start:at]
-            if kind in (RecordKind.PING, RecordKind.PONG) and len(body) != PING_BODY.size:
-                raise RemoteProtocolError("a ping of the wrong size")
+            if len(body) != _BODY_BYTES.get(kind, len(body)):
+                raise RemoteProtocolError("a record of the wrong size")
             others.append((kind, body))
         elif kind < _SKIP_FROM:
             raise RemoteProtocolError(f"a record of unknown kind {kind}")

@@ -21,6 +21,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from math import inf
 
 from nconnect.crypto.aead import TAG_BYTES
 from nconnect.crypto.keys import Identity
@@ -50,6 +51,8 @@ from nconnect.wire.tunnel import (
 
 Buffer = bytes | bytearray | memoryview
 SEAL_BYTES = TAG_BYTES  # what a sealed batch is longer than the batch
+NO_LIMIT = 1 << 30
+UNIT_S = 0.004  # as long as the pacer's burst: a token waits for no more than that
 MAX_SOURCE_CHARS = 256  # of a pending sender's address
 
 
@@ -84,6 +87,7 @@ class Tunnel:
         self.drops: Counter[DropReason] = Counter()  # of no known peer
         self.pending: dict[str, PendingSender] = {}
         self.backlog: dict[Peer, None] = {}  # peers with packets that wait, in the order of their turn
+        self.link_rate: float | None = None  # bytes a second of a slow link, set by the driver
         self._closed = False
         self._identity = identity
         self._stored = dict(counters or {})
@@ -114,7 +118,7 @@ class Tunnel:
             if old is not None and old.config.preshared_key == config.preshared_key:
                 fresh[dest] = old
             else:
-                fresh[dest] = Peer(config, self._identity)
+                fresh[dest] = Peer(config, self._identity, now)
                 fresh[dest].last_counter = old.last_counter if old else self._stored.get(dest, 0)
         by_dest = {str(config.address): config for config in configs}
         for dest, peer in self.peers.items():
@@ -157,11 +161,12 @@ class Tunnel:
         """Seal a batch into `out`, which needs `SEAL_BYTES` more room: (message prefix, bytes in `out`).
 
         Prefix and sealed bytes, one after another, are the payload of one NKN message to `peer.dest`.
-        Only after `can_seal`. Count packets with `count_sent`.
+        Only after `can_seal`.
         """
         pair = peer.session.current
         assert pair is not None
         header, size = pair.seal_into(batch, out)
+        peer.sending.sent(pair.remote_index, pair.counter - 1, len(batch), now)
         peer.timers.data_sent(now)
         if peer.check_at > now + UNANSWERED_S:
             self._sessions.schedule(peer)
@@ -174,34 +179,55 @@ class Tunnel:
         if peer.expired:
             peer.drops[DropReason.PEER_EXPIRED] += 1
             return
-        flow = packet.flow_hash(memoryview(record)[VIRTIO_HEADER_BYTES:])
-        peer.queue.enqueue(flow, record, len(record), now)
+        view = memoryview(record)
+        flow = packet.flow_hash(view[VIRTIO_HEADER_BYTES:])
+        if len(record) <= self._unit(peer):
+            peer.queue.enqueue(flow, record, len(record), now)
+        else:
+            for piece in offload.cut(view, self._unit(peer)):
+                peer.queue.enqueue(flow, bytearray(piece), len(piece), now)
         self.backlog.setdefault(peer)
 
-    def next_batch(self, arena: bytearray, now: float) -> tuple[Peer, int, int] | None:
+    def _unit(self, peer: Peer) -> int:
+        """The largest record that a slow path should be held by: what it carries in `UNIT_S`."""
+        rate = min(peer.sending.pacer.rate or inf, self.link_rate or inf)
+        return MAX_PACKET_BODY_BYTES if rate == inf else int(rate * UNIT_S)
+
+    def next_batch(self, arena: bytearray, now: float, room: int = NO_LIMIT) -> tuple[Peer, int, int] | None:
         """Fill `arena` with the next waiting batch: (peer, bytes, packets), or None if nothing can leave.
 
-        Peers take turns, a batch each.
+        Peers take turns, a batch each; one whose path is slower than what waits for it is passed over until
+        `next_send_at`. A batch ends with the packet that reaches `room` bytes, or the peer's own budget.
         """
         for _ in range(len(self.backlog)):
             peer = next(iter(self.backlog))
             del self.backlog[peer]
             if not peer.queue:
                 continue  # its session ended, and what waited went with it
-            if not self.can_seal(peer, now):
+            budget = peer.sending.pacer.budget(now)
+            if not budget or not self.can_seal(peer, now):
                 self.backlog[peer] = None
                 continue
-            size, packets = self._fill(peer, arena, now)
+            size, packets = self._fill(peer, arena, now, min(budget, room))
             if len(peer.queue):
                 self.backlog[peer] = None
             if packets:
                 return peer, size, packets
         return None
 
-    def _fill(self, peer: Peer, arena: bytearray, now: float) -> tuple[int, int]:
+    def next_send_at(self, now: float) -> float:
+        """When a peer that waits for its path may send again; `NEVER` if none does."""
+        waiting = (
+            peer.sending.pacer.next_at(now)
+            for peer in self.backlog
+            if peer.sending.pacer.rate is not None and peer.session.current is not None
+        )
+        return min(waiting, default=NEVER)
+
+    def _fill(self, peer: Peer, arena: bytearray, now: float, limit: int) -> tuple[int, int]:
         at = packets = 0
         room = min(len(arena), peer.batch_bytes) - RECORD_HEADER_BYTES - MAX_PACKET_BODY_BYTES
-        while at <= room:
+        while at <= room and at < limit:
             record = peer.queue.dequeue(now)
             if record is None:
                 break
@@ -267,6 +293,8 @@ class Tunnel:
             peer.drops[size] += 1
             return []
         self._sessions.batch_received(peer, pair, size, now)
+        if peer.arrivals.received(index, counter, size, now):
+            self._sessions.send_control(peer, now, (RecordKind.FEEDBACK, peer.arrivals.report(now)))
         try:
             packets, others = read_records(out[:size])
         except RemoteProtocolError:

@@ -12,6 +12,7 @@ from nconnect.model import PeerConfig
 from nconnect.queueing.fq_codel import FairQueue
 from nconnect.tunnel.constants import QUEUE_BYTES
 from nconnect.tunnel.handshake import Attempt
+from nconnect.tunnel.pacing import Arrivals, Sending
 from nconnect.tunnel.session import Session
 from nconnect.tunnel.timers import NEVER, Timers
 from nconnect.wire.tunnel import VIRTIO_HEADER_BYTES, Feature
@@ -30,7 +31,7 @@ class PeerState(Enum):
 class Peer:
     """One entry of the peer table and everything that lives as long as it. Owned by `tunnel.core`."""
 
-    def __init__(self, config: PeerConfig, identity: Identity) -> None:
+    def __init__(self, config: PeerConfig, identity: Identity, now: float) -> None:
         """Raises ValueError when the peer's public key is no point of the curve."""
         self.config = config
         self.dest = str(config.address)
@@ -44,6 +45,8 @@ class Peer:
         self.features = Feature(0)  # what its TUN takes
         self.batch_bytes = 0
         self.queue: FairQueue[bytearray] = FairQueue(max_bytes=QUEUE_BYTES, mark=_mark)
+        self.sending = Sending(now)
+        self.arrivals = Arrivals()
         self.expired = False
         self.doubtful = False  # what we sent went unanswered
         self.last_counter = 0  # of its initiations; kept over restarts

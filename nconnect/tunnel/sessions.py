@@ -207,6 +207,8 @@ class Sessions:
             if sent_at is not None:
                 peer.rtt_s = now - sent_at
                 self.outputs.append(Pong(peer, ping_id, now - sent_at))
+        elif kind == RecordKind.FEEDBACK:
+            peer.sending.on_report(body, now)
         elif kind == RecordKind.CLOSE:
             self.end(peer)
             self.outputs.append(SessionLost(peer, f"{peer.name} has gone offline"))

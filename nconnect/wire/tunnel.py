@@ -35,6 +35,9 @@ MAX_RECORD_BYTES = (1 << 24) - 1
 VIRTIO_HEADER_BYTES = 10
 MAX_PACKET_BODY_BYTES = VIRTIO_HEADER_BYTES + 40 + 65535  # the largest IPv6 packet, without jumbograms
 PING_BODY = struct.Struct("<Q")
+# u32 key index and u64 counter of the newest batch that arrived, between them u32 microseconds since then,
+# and u64 bytes of batches that arrived so far.
+FEEDBACK_BODY = struct.Struct("<IIQQ")
 
 _HANDSHAKE_HEAD = struct.Struct("<2sBBB3xI")
 _RECEIVER = struct.Struct("<I")
@@ -54,6 +57,7 @@ class RecordKind(IntEnum):
     PING = 1  # u64 that the pong repeats
     PONG = 2
     CLOSE = 3  # the sender is going away: forget the session
+    FEEDBACK = 4  # what has arrived from you: FEEDBACK_BODY
 
 
 class Feature(IntFlag):

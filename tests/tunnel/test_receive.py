@@ -389,7 +389,7 @@ def test_many_pings_in_one_batch_are_no_flood_of_answers() -> None:
     sent = len(sim.sent)
     sim.inject(str(user.address), str(provider.address), sealed_by(user, provider, batch))
     sim.run(0.001)
-    assert len(sim.sent) - sent <= 1
+    assert len(sim.sent) - sent <= 2  # one pong, and a report of what arrived
 
 
 def test_a_pong_that_nobody_asked_for_is_ignored() -> None:

@@ -1,0 +1,91 @@
+"""How fast one peer's direction may go, end to end: what we sent, and what the peer says has arrived.
+
+A relay's way to the peer may be the slow part, and what was handed to the relay can't be taken back. So the
+receiver reports, at most every `REPORT_INTERVAL_S` while data arrives, the newest batch, how long ago it came
+and how much came in all (record FEEDBACK). The sender's pacer learns rate and queue from these, as a link's
+pacer does from TCP_INFO.
+
+A report is believed for what it is: the peer can only slow down or spoil its own traffic by lying.
+"""
+
+from __future__ import annotations
+
+from nconnect.queueing.pacer import Pacer
+from nconnect.wire.tunnel import FEEDBACK_BODY
+
+REPORT_INTERVAL_S = 0.015  # guessed: what the pacer wants is 10 to 20 ms
+REPORT_BYTES = 4096  # less has arrived since: nobody needs to know
+MAX_LOGGED = 4096  # batches that were not reported on; above a second of the fastest
+MAX_HOLD_S = 1.0
+
+
+class Sending:
+    """Our side of one direction: a log of batches under way, and the pacer."""
+
+    __slots__ = ("_arrived", "_log", "_total", "pacer")
+
+    def __init__(self, now: float) -> None:
+        self.pacer = Pacer(now)
+        self._log: dict[tuple[int, int], tuple[float, int]] = {}  # (index, counter) -> (sent at, total then)
+        self._total = 0
+        self._arrived = 0
+
+    def sent(self, index: int, counter: int, size: int, now: float) -> None:
+        """A batch of `size` bytes has left under the peer's key index and counter."""
+        self._total += size
+        log = self._log
+        log[index, counter] = (now, self._total)
+        if len(log) > MAX_LOGGED:
+            del log[next(iter(log))]
+        self.pacer.sent(now, size)
+
+    def on_report(self, body: bytes | memoryview, now: float) -> None:
+        """The peer's FEEDBACK record."""
+        index, hold_us, counter, arrived = FEEDBACK_BODY.unpack(body)
+        entry = self._log.get((index, counter))
+        if entry is None:
+            return
+        sent_at, total = entry
+        if arrived < self._arrived:  # the peer has started again
+            self.pacer = Pacer(now)
+        self._arrived = arrived
+        for key in [key for key, (_, then) in self._log.items() if then <= total]:
+            del self._log[key]
+        rtt_s = now - sent_at - min(hold_us / 1e6, MAX_HOLD_S)
+        self.pacer.sample(
+            now,
+            acked_bytes=arrived,
+            in_flight_bytes=self._total - total,
+            unsent_bytes=0,
+            rtt_s=max(rtt_s, 1e-6),
+            min_rtt_s=max(rtt_s, 1e-6),
+        )
+
+
+class Arrivals:
+    """The receiving side of one direction: what to report."""
+
+    __slots__ = ("_newest", "_newest_at", "_reported", "_reported_at", "_total")
+
+    def __init__(self) -> None:
+        self._newest = (0, -1)
+        self._newest_at = 0.0
+        self._total = 0
+        self._reported = 0
+        self._reported_at = 0.0
+
+    def received(self, index: int, counter: int, size: int, now: float) -> bool:
+        """A batch came under our key index; True when a report is due."""
+        self._total += size
+        newest = self._newest
+        if counter > newest[1] or index != newest[0]:
+            self._newest = (index, counter)
+            self._newest_at = now
+        return now >= self._reported_at + REPORT_INTERVAL_S and self._total >= self._reported + REPORT_BYTES
+
+    def report(self, now: float) -> bytes:
+        """The body of a FEEDBACK record."""
+        self._reported, self._reported_at = self._total, now
+        index, counter = self._newest
+        hold_us = int((now - self._newest_at) * 1e6)
+        return FEEDBACK_BODY.pack(index, min(hold_us, 0xFFFFFFFF), counter, self._total)
