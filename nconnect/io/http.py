@@ -143,6 +143,28 @@ class HttpServer:
         return self
 
     @classmethod
+    async def listen_on(
+        cls,
+        listener: socket.socket,
+        handler: Handler,
+        *,
+        limits: Limits | None = None,
+        tls: ssl.SSLContext | None = None,
+    ) -> HttpServer:
+        """Serve on a socket that listens already, and is the server's from now on."""
+        self = cls(handler, limits or Limits())
+        loop = asyncio.get_running_loop()
+        timeout: dict[str, Any] = {"ssl_handshake_timeout": self._limits.request_s} if tls else {}
+        if listener.family == socket.AF_UNIX:
+            self._server = await loop.create_unix_server(self._connection, sock=listener, backlog=128)
+        else:
+            self._server = await loop.create_server(
+                self._connection, sock=listener, ssl=tls, backlog=1024, **timeout
+            )
+            self.port = listener.getsockname()[1]
+        return self
+
+    @classmethod
     async def listen_unix(
         cls, path: Path, handler: Handler, *, limits: Limits | None = None, mode: int = 0o600
     ) -> HttpServer:

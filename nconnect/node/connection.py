@@ -58,7 +58,7 @@ class Connection:
     """One websocket to us. Made by `Node.open` and changed by the node alone."""
 
     __slots__ = (
-        "address", "challenge", "direct", "egress", "heard_at", "info", "ledger", "moved_at", "number",
+        "address", "challenge", "direct", "drains_mail", "egress", "heard_at", "info", "ledger", "moved_at", "number",
         "prefixes", "remote_host", "reorderer", "rx_seen", "state", "transport", "tx_seen",
     )  # fmt: skip
 
@@ -82,6 +82,7 @@ class Connection:
         self.address = ""  # as text, since that is what it is looked up by
         self.prefixes: dict[int, bytes] = {}  # payload size -> head of a message from this client
         self.direct = True  # what is for this client may go to its socket as it is
+        self.drains_mail = False  # what was held for it goes first, as its socket takes it
         self.egress: Egress | None = None  # there only while something waits in it
         self.ledger: Ledger | None = None  # there only when the node verifies
         self.reorderer: Reorderer | None = None  # there only in tests

@@ -10,7 +10,8 @@ Contract with its shell (`nconnect.io.node_server`):
     node.poll_timeout() -> Deadline | None;  node.handle_timeout(now)
 
 A message goes straight from the buffer in which it arrived to its destination's socket, as a cached head
-and a view, with no copy, as long as that socket takes it. Else it is copied into that client's `Egress`.
+and a view, with no copy, as long as that socket takes it. Else it is copied into that client's `Egress`; and
+when nobody is logged in as its destination, into `Holding`, if its sender wants that.
 Whatever a client sends never raises: it is counted under a `NodeDrop`, and where it is not a matter of
 load but of protocol, the connection is closed. The order of each pair of clients is kept.
 """
@@ -26,7 +27,8 @@ from nconnect.errors import ConfigError, LocalProtocolError, RemoteProtocolError
 from nconnect.model import Deadline, NknAddress
 from nconnect.node.connection import Buffer, Connection, Event, State, Transport
 from nconnect.node.egress import Egress, Pool
-from nconnect.node.limits import RateLimiter
+from nconnect.node.holding import Held, Holding
+from nconnect.node.limits import RateLimiter, limit_key
 from nconnect.node.proof import Chain, Ledger, PrevHashes, asking_prefix
 from nconnect.node.reorder import HOLD_S, Reorderer
 from nconnect.node.settings import MAX_CONNECTIONS_PER_ADDRESS, MAX_DESTS, NodeDrop, NodeSettings
@@ -61,6 +63,8 @@ class NodeStats:
     receipts: int  # checked and right
     receipts_missing: int  # asked for and never given
     queue_bytes: int
+    held_messages: int  # kept for offline clients
+    held_bytes: int
     drops: dict[str, int]  # by `NodeDrop`, those that happened
 
 
@@ -88,6 +92,12 @@ class Node:
         self._opened = 0
         self._drops = dict.fromkeys(NodeDrop, 0)
         self._pool = Pool(settings.node_queue_bytes)
+        self._holding = Holding(
+            limit_bytes=settings.holding_bytes,
+            mailbox_bytes=settings.client_holding_bytes,
+            mailbox_messages=settings.client_holding_messages,
+            dropped=self.count,
+        )
         # One entry for each open connection; those whose connection has gone are skipped in their turn.
         self._checks: list[tuple[float, int]] = []
         self._disordered: dict[int, Connection] = {}
@@ -96,9 +106,12 @@ class Node:
 
     # --- connections ---
 
-    def admits(self, remote_host: str, now: float) -> bool:
-        """Whether a host may connect now: asked before its handshake costs anything."""
-        if len(self._connections) >= self.settings.max_connections:
+    def admits(self, remote_host: str, now: float, *, opening: int = 0) -> bool:
+        """Whether a host may connect now: asked before its handshake costs anything.
+
+        `opening` counts the sockets whose handshake is not done yet: they take up places too.
+        """
+        if len(self._connections) + opening >= self.settings.max_connections:
             self.count(NodeDrop.TOO_MANY_CONNECTIONS)
             return False
         if not self._limiter.allow(remote_host, now):
@@ -165,6 +178,8 @@ class Node:
 
     def writable(self, connection: Connection, now: float) -> None:
         """Send what waited, until the socket is full again."""
+        if connection.drains_mail and not self._drain_mail(connection, now):
+            return
         egress = connection.egress
         if egress is None:
             return
@@ -195,7 +210,7 @@ class Node:
                 continue
             targets = self._clients.get(dest)
             if targets is None:
-                self._undeliverable(message, index)
+                self._undeliverable(source, message, index, payload, now)
                 continue
             prefix = source.prefixes.get(size) or self._prefix(source, size)
             for target in targets:
@@ -230,7 +245,7 @@ class Node:
             self._send_or_queue(target, source.number, (prefix, payload), now)
 
     def _send_or_queue(self, target: Connection, source: int, parts: Sequence[Buffer], now: float) -> None:
-        if target.egress is None and target.transport.writable:
+        if target.egress is None and target.transport.writable and not target.drains_mail:
             target.transport.send_binary(parts)
             return
         if target.state is not State.CLIENT:
@@ -259,9 +274,41 @@ class Node:
         self._drops[NodeDrop.TOO_MANY_DESTS] += 1
         return False
 
-    def _undeliverable(self, message: OutboundMessage, index: int) -> None:
-        """Nobody is logged in as `message.dests[index]`; here a message could be held for later."""
-        self._drops[NodeDrop.UNKNOWN_DEST] += 1
+    def _undeliverable(
+        self, source: Connection, message: OutboundMessage, index: int, payload: Buffer, now: float
+    ) -> None:
+        """Nobody is logged in as `message.dests[index]`: keep the message for as long as its sender wants."""
+        dest = message.dests[index]
+        if not message.max_holding_seconds or not self.settings.holding_bytes or not _may_log_in(dest):
+            self._drops[NodeDrop.UNKNOWN_DEST] += 1
+            return
+        until = now + min(message.max_holding_seconds, self.settings.max_holding_s)
+        held = Held(source.address, bytes(payload), limit_key(source.remote_host), until)
+        self._holding.put(dest, held, now)
+
+    def _drain_mail(self, target: Connection, now: float) -> bool:
+        """Send what was held for a client while its socket takes it; whether that is all of it."""
+        while target.state is State.CLIENT and target.drains_mail:
+            if not target.transport.writable:
+                return False
+            held = self._holding.take(target.address, now)
+            if held is None:
+                self._stop_draining(target)
+                return True
+            size = len(held.payload)
+            prefix = inbound_prefix(held.src, size)
+            if target.ledger is not None and target.ledger.may_owe(now):
+                prev_hash = self._prev_hashes.next()
+                target.ledger.owe(prev_hash, now)
+                prefix = asking_prefix(held.src, prev_hash, size)
+            target.transport.send_binary((prefix, held.payload))
+            self.messages += 1
+            self.bytes += size
+        return False
+
+    def _stop_draining(self, connection: Connection) -> None:
+        connection.drains_mail = False
+        connection.direct = connection.ledger is None and connection.reorderer is None
 
     def _take_receipt(self, connection: Connection, receipt: Receipt) -> None:
         if connection.ledger is None:
@@ -295,7 +342,7 @@ class Node:
             address = NknAddress.parse(request.address)
         except ConfigError:
             address = None
-        if address is None or str(address) != request.address or len(request.address) > MAX_ADDRESS_CHARS:
+        if address is None or not _may_log_in(request.address):
             self._refuse_login(connection, "setClient", actions.INVALID_PARAMS, NodeDrop.BAD_LOGIN)
             return
         digest = login_digest(connection.challenge, request.salt)
@@ -323,16 +370,29 @@ class Node:
             self._clients[request.address] = (*self._clients.get(request.address, ()), connection)
             self._logged_in += 1
             self._logins += 1
+            if self._holding.waits(request.address):
+                self._start_draining(connection, now)
+
+    def _start_draining(self, connection: Connection, now: float) -> None:
+        """Give a client that has just logged in its mail: the newest of several connections gets the rest."""
+        for other in self._clients[connection.address]:
+            if other.drains_mail:
+                self._stop_draining(other)
+        connection.drains_mail, connection.direct = True, False
+        self._drain_mail(connection, now)
 
     # --- time ---
 
     def poll_timeout(self) -> Deadline | None:
-        """When `handle_timeout` is wanted; None when nobody is connected."""
+        """When `handle_timeout` is wanted; None when nothing is due."""
         if self._flush_at is not None:
             return Deadline(self._flush_at, "reorder")
+        end = self._holding.next_end()
         if not self._checks:
-            return None
+            return None if end is None else Deadline(end, "held messages")
         at, why = self._checks[0][0], "check connections"
+        if end is not None and end < at:
+            at, why = end, "held messages"
         if self.settings.verify_signatures and self._next_block_at < at:
             at, why = self._next_block_at, "block hash"
         return Deadline(at, why)
@@ -345,6 +405,7 @@ class Node:
             self._next_block_at = self.chain.next_at(now)
             if self.settings.verify_signatures:
                 self._announce_block(now)
+        self._holding.expire(now)
         while self._checks and self._checks[0][0] <= now:
             connection = self._connections.get(heapq.heappop(self._checks)[1])
             if connection is not None:
@@ -408,6 +469,8 @@ class Node:
             receipts_missing=self._receipts_missing
             + sum(c.ledger.forgotten for c in self._connections.values() if c.ledger is not None),
             queue_bytes=self._pool.used_bytes,
+            held_messages=self._holding.held_messages,
+            held_bytes=self._holding.held_bytes,
             drops={reason.value: count for reason, count in self._drops.items() if count},
         )
 
@@ -419,6 +482,16 @@ class Node:
     def _refuse_login(self, connection: Connection, action: str, code: int, reason: NodeDrop) -> None:
         connection.transport.send_text(_refusal(action, code))
         self._refuse(connection, reason)
+
+
+def _may_log_in(address: str) -> bool:
+    """Whether somebody could log in with this address, letter by letter."""
+    if len(address) > MAX_ADDRESS_CHARS:
+        return False
+    try:
+        return str(NknAddress.parse(address)) == address
+    except ConfigError:
+        return False
 
 
 # The official node's texts (api/common/errcode).

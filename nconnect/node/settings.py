@@ -14,6 +14,7 @@ IDLE_TIMEOUT_S = 60.0  # guessed: three pings unanswered
 STALL_TIMEOUT_S = 60.0  # guessed: a client that reads nothing for so long is gone, or hostile
 MAX_CONNECTIONS_PER_ADDRESS = 16  # guessed: a client that reconnects leaves a dead one for a minute
 MAX_DESTS = 256  # guessed: an SDK's MultiClient sends to 4 at a time
+MAX_HOLDING_S = 3 * 86_400.0  # guessed: a weekend; a sender may ask for less
 BLOCK_INTERVAL_S = 20.0  # the official network's block time
 
 
@@ -41,6 +42,8 @@ class NodeDrop(Enum):
     QUEUE_DELAY = "queue_delay"  # CoDel: stood in the destination's queue for too long
     NODE_FULL = "node_full"  # all queues together
     CLIENT_GONE = "client_gone"  # the destination left while the message was held back
+    HOLDING_FULL = "holding_full"  # no room to keep it for a client that is offline
+    HELD_TOO_LONG = "held_too_long"  # it waited for an offline client until its time was over
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +57,10 @@ class NodeSettings:
     max_connections: int = 16_384  # under the usual bound of 20,000 descriptors
     client_queue_bytes: int = 16 << 20
     node_queue_bytes: int = 256 << 20
+    holding_bytes: int = 64 << 20  # kept for offline clients, all together; 0: nothing is kept
+    client_holding_bytes: int = 8 << 20  # for one of them: two of the largest messages
+    client_holding_messages: int = 1024  # for one of them
+    max_holding_s: float = MAX_HOLDING_S
     rate_per_s: float | None = OFFICIAL_RATE_PER_S  # of RPC calls and of connects, each, by host
     burst: int = OFFICIAL_BURST
     login_timeout_s: float = LOGIN_TIMEOUT_S

@@ -1,0 +1,54 @@
+"""Listening sockets that are made at once, without an event loop: before a process gives up its rights."""
+
+from __future__ import annotations
+
+import os
+import socket
+import stat
+from pathlib import Path
+
+from nconnect.errors import HostError
+from nconnect.io.paths import reason
+
+BACKLOG = 1024
+
+
+def bind_tcp(host: str, port: int) -> socket.socket:
+    """A listening socket, not blocking; `::` takes IPv4 too. Raises `HostError` in one line."""
+    try:
+        infos = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        family, kind, protocol, _, address = infos[0]
+        listener = socket.socket(family, kind | socket.SOCK_CLOEXEC, protocol)
+    except (OSError, UnicodeError) as error:
+        why = reason(error) if isinstance(error, OSError) else "not a host name"
+        raise HostError(f"cannot listen on {host}: {why}") from error
+    try:
+        listener.setblocking(False)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        listener.bind(address)
+        listener.listen(BACKLOG)
+    except OSError as error:
+        listener.close()
+        raise HostError(
+            f"cannot listen on {host} port {port}: {reason(error)}"
+            " (is another node running? choose another address or port)"
+        ) from error
+    return listener
+
+
+def bind_unix(path: Path) -> socket.socket:
+    """A listening unix socket, mode 0600, in place of a dead one. Raises `HostError` in one line."""
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+    try:
+        listener.setblocking(False)
+        if path.exists() and stat.S_ISSOCK(path.lstat().st_mode):
+            path.unlink()
+        listener.bind(str(path))
+        os.chmod(path, 0o600)  # before listen: until then nobody can connect
+        listener.listen(128)
+    except OSError as error:
+        listener.close()
+        raise HostError(f"cannot listen on {path}: {reason(error)}") from error
+    return listener
