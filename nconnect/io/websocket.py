@@ -23,6 +23,9 @@ from urllib.parse import urlsplit
 from websockets.speedups import apply_mask
 
 from nconnect.errors import HostError, NetworkError, RemoteProtocolError
+from nconnect.io import tcp_info
+from nconnect.io.clock import boottime
+from nconnect.queueing.pacer import UNLIMITED_BYTES, Pacer
 from nconnect.wire.upgrade import ClientUpgrade, ServerUpgrade, UpgradeRequest, refusal
 from nconnect.wire.websocket import Assembler, Opcode, close_payload, frame_header, parse_close, parse_header
 
@@ -34,6 +37,9 @@ SPARE_BUFFERS = 4  # receive buffers kept for the next reader
 MAX_LARGE_BUFFERS = 64  # connections that may hold such a buffer while half a frame is in it
 ACCEPT_PAUSE_S = 1.0  # after the kernel had no descriptor left: those that are open need time to close
 MAX_UNSENT_BYTES = 16 << 20  # a peer that does not read is cut off here; senders stop far below
+SAMPLE_INTERVAL_S = (
+    0.015  # how often the kernel is asked about a connection that sends (the pacer: 10 to 20 ms)
+)
 UPGRADE_TIMEOUT_S = 10.0
 NO_MASK = bytes(4)
 _NO_ROOM = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
@@ -106,6 +112,9 @@ class WebSocket:
         self._filled = 0
         self._assembler = Assembler(MAX_FRAME_BYTES)
         self._pinged: bytes | None = None  # what the newest unanswered ping said
+        self._pacer: Pacer | None = None
+        self._pace_timer: asyncio.TimerHandle | None = None
+        self._sampled_at = 0.0
 
     def start(self) -> None:
         """Begin to read. `handler` must be set."""
@@ -125,6 +134,20 @@ class WebSocket:
         return sock
 
     # Sending
+
+    def pace(self) -> None:
+        """From now on hold back in `writable` what would only stand in the kernel's or the path's queue."""
+        self._pacer = Pacer(boottime())
+
+    @property
+    def rate(self) -> float | None:
+        """Bytes a second that the connection is paced at; None when it is not."""
+        return None if self._pacer is None else self._pacer.rate
+
+    @property
+    def room(self) -> int:
+        """How many bytes may be sent now."""
+        return UNLIMITED_BYTES if self._pacer is None else self._pacer.budget(boottime())
 
     def send_binary(self, parts: Sequence[Buffer]) -> None:
         """Send one binary frame made of `parts`; they may be reused as soon as this returns."""
@@ -167,8 +190,55 @@ class WebSocket:
                 return
             self.tx_bytes += sent
             if sent == total:
+                if self._pacer is not None:
+                    self._pace(self._pacer, total)
                 return
         self._keep(out, sent, total - sent)
+        if self._pacer is not None:
+            self._pace(self._pacer, total)
+
+    def _pace(self, pacer: Pacer, sent: int) -> None:
+        """Account for what was sent, and hold back when that is enough for now."""
+        now = boottime()
+        pacer.sent(now, sent)
+        if now >= self._sampled_at + SAMPLE_INTERVAL_S:
+            self._sample(pacer, now)
+        if self._pace_timer is None and (self._unsent or pacer.rate is not None):
+            wait_s = SAMPLE_INTERVAL_S
+            if not self._unsent and not pacer.budget(now):
+                self.writable = False
+                wait_s = min(wait_s, pacer.next_at(now) - now)
+            self._pace_timer = self._loop.call_later(wait_s, self._on_pace_timer)
+
+    def _sample(self, pacer: Pacer, now: float) -> None:
+        self._sampled_at = now
+        try:
+            info = tcp_info.read(self.socket)
+        except OSError:
+            return  # gone; the next send or receive says so
+        pacer.sample(
+            now,
+            acked_bytes=info.acked_bytes,
+            in_flight_bytes=info.in_flight_bytes,
+            unsent_bytes=info.unsent_bytes + self.unsent_bytes,
+            rtt_s=info.rtt_s,
+            min_rtt_s=info.min_rtt_s,
+        )
+
+    def _on_pace_timer(self) -> None:
+        self._pace_timer = None
+        pacer = self._pacer
+        if pacer is None or self.closed:
+            return
+        now = boottime()
+        if now >= self._sampled_at + SAMPLE_INTERVAL_S:
+            self._sample(pacer, now)
+        if self._unsent or not pacer.budget(now):
+            wait_s = SAMPLE_INTERVAL_S if self._unsent else min(SAMPLE_INTERVAL_S, pacer.next_at(now) - now)
+            self._pace_timer = self._loop.call_later(wait_s, self._on_pace_timer)
+        elif not self.writable:
+            self.writable = True
+            self.handler.on_writable()
 
     def _keep(self, out: Sequence[Buffer], sent: int, rest: int) -> None:
         """Copy what the kernel did not take, and wait until it takes data again."""
@@ -215,8 +285,11 @@ class WebSocket:
             self._answer_ping()
             if self.closed or self._unsent:
                 return
-        self.writable = True
-        self.handler.on_writable()
+        if self._pacer is None or self._pacer.budget(boottime()):
+            self.writable = True
+            self.handler.on_writable()
+        elif self._pace_timer is None:
+            self._on_pace_timer()
 
     # Receiving
 
@@ -344,6 +417,8 @@ class WebSocket:
         self.unsent_bytes = 0
         self._start = self._filled = 0
         self._release_if_empty()
+        if self._pace_timer is not None:
+            self._pace_timer.cancel()
         self._sock.close()
         self.handler.on_closed(why)
 
