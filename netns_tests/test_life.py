@@ -146,4 +146,5 @@ def test_the_node_is_gone_for_long_and_status_says_so(fresh: World) -> None:
         fresh.user_side.nconnect("wait", "--timeout", "1")
     fresh.node.start()
     fresh.user_side.nconnect("wait", PROVIDER_PEER, "--timeout", "20")
+    fresh.provider_side.nconnect("wait", "--timeout", "20")
     assert pings(fresh.user, SERVER)

@@ -1,0 +1,95 @@
+"""What a running daemon shows of itself: ciphers, memory, its log, its files.
+
+user 10.86.0.2 ── node ── provider 10.86.0.1 ── server
+"""
+
+from __future__ import annotations
+
+import stat
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from lab.world import PROVIDER_PEER, SERVER, USER_PEER, World
+from netns_tests.topology import SERVICE, Provided, connect, download, expected_download, pings, serve
+
+MIB = 1 << 20
+
+
+@pytest.mark.parametrize("cipher", ["aes256gcm", "chacha20poly1305"])
+def test_a_chosen_cipher_is_used(fresh: World, cipher: str) -> None:
+    serve(fresh.server, fresh, SERVICE)
+    fresh.configure(cipher=cipher)
+    fresh.node.start()
+    fresh.up()
+    assert fresh.user_side.peer()["cipher"] == cipher
+    assert fresh.provider_side.peer()["cipher"] == cipher
+    with connect(fresh.user, SERVER, SERVICE) as connection:
+        assert download(connection, 8 * MIB) == expected_download(8 * MIB)
+
+
+def test_memory_stays_below_the_promise(tunnel: Provided) -> None:
+    """80 MB, also after 256 MB have passed."""
+    world = tunnel.world
+    with connect(world.user, SERVER, SERVICE) as connection:
+        assert download(connection, 256 * MIB) == expected_download(256 * MIB)
+    for side in (world.user_side, world.provider_side):
+        assert side.daemon is not None
+        assert side.daemon.rss_bytes() < 80_000_000
+
+
+def test_status_counts_what_passed(tunnel: Provided) -> None:
+    world = tunnel.world
+    before = world.user_side.peer()
+    with connect(world.user, SERVER, SERVICE) as connection:
+        download(connection, MIB)
+    after = world.user_side.peer()
+    assert after["rx_bytes"] - before["rx_bytes"] >= MIB
+    assert after["tx_packets"] > before["tx_packets"]
+    assert after["state"] == "up"
+    assert after["path"] == "node"
+    status = world.user_side.status()
+    assert [link["state"] for link in status["links"]] == ["up"]
+    assert world.provider_side.peer()["name"] == USER_PEER
+
+
+def test_ping_measures_the_peers_daemon(tunnel: Provided) -> None:
+    assert tunnel.world.user_side.try_nconnect("ping", PROVIDER_PEER).returncode == 0
+    assert tunnel.world.user_side.try_nconnect("ping", "nobody").returncode in (1, 2)
+
+
+def test_no_secret_is_in_a_log(tunnel: Provided) -> None:
+    world = tunnel.world
+    for side in (world.user_side, world.provider_side):
+        assert side.daemon is not None
+        seed = tomllib.loads(side.config.read_text())["interface"]["seed"]
+        assert seed not in side.daemon.text()
+        assert seed not in side.nconnect("status")
+        assert seed not in Path(f"/proc/{side.daemon.pid}/cmdline").read_text()
+
+
+def test_files_are_closed_to_others(tunnel: Provided) -> None:
+    for side in (tunnel.world.user_side, tunnel.world.provider_side):
+        assert stat.S_IMODE(side.config.stat().st_mode) == 0o600
+        assert stat.S_IMODE((side.folder / "run" / "nc0.sock").stat().st_mode) == 0o600
+        state = side.folder / "state" / "nc0"
+        for path in (state, *state.rglob("*")):
+            assert stat.S_IMODE(path.stat().st_mode) & 0o077 == 0, path
+
+
+def test_a_program_that_keeps_its_connection_open_over_a_restart_of_the_daemon(fresh: World) -> None:
+    """A TCP connection outlives the user's daemon: down, up, and it goes on."""
+    serve(fresh.server, fresh, SERVICE)
+    fresh.configure()
+    fresh.node.start()
+    fresh.up()
+    with connect(fresh.user, SERVER, SERVICE, timeout_s=30) as connection:
+        connection.sendall(b"echo\n1")
+        assert connection.recv(1) == b"1"
+        fresh.user_side.down()
+        fresh.user_side.start()
+        fresh.user_side.wait(PROVIDER_PEER)
+        assert pings(fresh.user, SERVER)
+        connection.sendall(b"2")
+        assert connection.recv(1) == b"2"
