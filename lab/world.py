@@ -21,7 +21,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from lab.netns import Namespace, cable, namespaces
+from lab.netns import LabError, Namespace, cable, namespaces
 from lab.process import Process
 from lab.sides import RPC_PORT, Node, Side
 
@@ -86,11 +86,14 @@ class World:
         )
 
     def up(self) -> None:
-        """Start both daemons, and return when they have a session."""
-        self.provider_side.start()
-        self.provider_side.wait()
-        self.user_side.start()
-        self.user_side.wait(PROVIDER_PEER)
+        """Start both daemons, and return when they have a session; a failure tells all logs."""
+        try:
+            self.provider_side.start()
+            self.provider_side.wait()
+            self.user_side.start()
+            self.user_side.wait(PROVIDER_PEER)
+        except LabError as error:
+            raise LabError(f"{error}\n{self.logs()}") from None
 
     def run_in(self, namespace: Namespace, arguments: Sequence[str], name: str) -> Process:
         """Start a program that ends with the world, if not before."""
