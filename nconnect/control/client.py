@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
-from nconnect.control.schema import PingReply, Status
+from nconnect.control.schema import PendingPeer, PingReply, Status
 from nconnect.errors import ControlError
 from nconnect.io.paths import reason, socket_path
 
@@ -47,6 +47,16 @@ class ControlClient:
         """Return once the interface (and the peer's session) is up."""
         query = {"timeout_s": f"{timeout_s:g}"} | ({"peer": peer} if peer else {})
         self._ask("GET", f"/v1/wait?{urlencode(query)}", timeout_s=timeout_s)
+
+    def pending(self) -> list[PendingPeer]:
+        """Who is no peer and tried to reach this interface, the latest last."""
+        answer = self._ask("GET", "/v1/pending")
+        try:
+            return [
+                PendingPeer(p["address"], p["first_at"], p["last_at"], p["count"]) for p in answer["pending"]
+            ]
+        except (KeyError, TypeError):
+            raise ControlError("the daemon's answer cannot be read: is it of another version?") from None
 
     def reload(self) -> None:
         """Have the file read again; an error means that nothing has changed."""

@@ -108,6 +108,16 @@ class PingReply:
     path: str = "node"
 
 
+@dataclass(frozen=True, slots=True)
+class PendingPeer:
+    """An address that is no peer's and tried to reach us."""
+
+    address: str
+    first_at: float
+    last_at: float
+    count: int  # of its messages
+
+
 def to_json(value: Any) -> Any:
     """A value of this module as plain JSON values."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):

@@ -4,6 +4,7 @@
     GET  /v1/wait?peer=&timeout_s=      answers once address, link and the peer's session are up, else 504
     POST /v1/reload                     read the file again; refused with 409, then nothing has changed
     POST /v1/down                       stop; answers before it does
+    GET  /v1/pending                    who is no peer and tried to reach us (`schema.PendingPeer`)
     POST /v1/ping {"peer", "timeout_s"} one round trip to the peer's daemon (`schema.PingReply`), else 504
 
 Every refusal is `{"error": "one line"}` with a status of 4xx or 5xx. docs/control-api.md describes it all.
@@ -15,11 +16,11 @@ import json
 import logging
 import math
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from nconnect.control.schema import PingReply, Status, to_json
+from nconnect.control.schema import PendingPeer, PingReply, Status, to_json
 from nconnect.errors import NconnectError
 from nconnect.io.http import HttpServer, Request, Response
 from nconnect.io.paths import make_run_dir
@@ -34,6 +35,8 @@ class Backend(Protocol):
     """What the daemon offers. Errors are `NconnectError`, whose text goes to the caller."""
 
     def status(self) -> Status: ...
+
+    def pending(self) -> Sequence[PendingPeer]: ...
 
     async def reload(self) -> None:
         """Read the file again and apply what changed; raise, with nothing changed, when it is wrong."""
@@ -61,6 +64,7 @@ class ControlServer:
         self._routes: dict[tuple[str, str], Callable[[Request], Awaitable[Response]]] = {
             ("GET", "/v1/status"): self._status,
             ("GET", "/v1/wait"): self._wait,
+            ("GET", "/v1/pending"): self._pending,
             ("POST", "/v1/reload"): self._reload,
             ("POST", "/v1/down"): self._down,
             ("POST", "/v1/ping"): self._ping,
@@ -110,6 +114,9 @@ class ControlServer:
         timeout_s = _seconds(request.query.get("timeout_s", DEFAULT_WAIT_S))
         await self._backend.wait(request.query.get("peer") or None, timeout_s)
         return Response.json({})
+
+    async def _pending(self, request: Request) -> Response:
+        return Response.json({"pending": to_json(list(self._backend.pending()))})
 
     async def _reload(self, request: Request) -> Response:
         await self._backend.reload()

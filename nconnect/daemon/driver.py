@@ -21,7 +21,7 @@ from nconnect.io.clock import boottime
 from nconnect.io.tun import Tun
 from nconnect.tunnel.constants import BATCH_BYTES
 from nconnect.tunnel.core import SEAL_BYTES, Tunnel
-from nconnect.tunnel.outputs import CountersMoved, Pong, Send, SessionLost, SessionUp
+from nconnect.tunnel.outputs import CountersMoved, ExpiryChanged, Pong, Send, SessionLost, SessionUp
 from nconnect.tunnel.peer import Peer
 from nconnect.tunnel.timers import NEVER
 from nconnect.wire.nkn import InboundMessage
@@ -71,6 +71,7 @@ class Events(Protocol):
 
     def on_session_up(self, peer: Peer) -> None: ...
     def on_session_lost(self, peer: Peer, why: str) -> None: ...
+    def on_expiry_changed(self, peer: Peer) -> None: ...
     def on_pong(self, pong: Pong) -> None: ...
     def on_counters_moved(self) -> None: ...
 
@@ -230,6 +231,8 @@ class Driver:
                 self._events.on_session_up(output.peer)
             elif isinstance(output, SessionLost):
                 self._events.on_session_lost(output.peer, output.why)
+            elif isinstance(output, ExpiryChanged):
+                self._events.on_expiry_changed(output.peer)
             elif isinstance(output, Pong):
                 self._events.on_pong(output)
             elif isinstance(output, CountersMoved):

@@ -8,12 +8,13 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from nconnect import __version__
-from nconnect.config import format_allow_rule
-from nconnect.control.schema import LinkStatus, PeerStatus, SkippedRoute, Status
+from nconnect.config import format_allow_rule, parse_peer_address
+from nconnect.control.schema import LinkStatus, PeerStatus, PendingPeer, SkippedRoute, Status
+from nconnect.errors import ConfigError
 from nconnect.host.plan import HostPlan
-from nconnect.model import Config
+from nconnect.model import Config, NknAddress
 from nconnect.nkn.link import Link
-from nconnect.tunnel.core import Tunnel
+from nconnect.tunnel.core import PendingSender, Tunnel
 from nconnect.tunnel.peer import Peer
 
 
@@ -47,6 +48,25 @@ def build(
         problems=tuple(problems),
         drops=dict(sorted(drops.items())),
     )
+
+
+def pending_peers(pending: Mapping[str, PendingSender], now: float) -> list[PendingPeer]:
+    """Who tried to come in, by bare address, the latest last. `now` is CLOCK_BOOTTIME."""
+    wall = time.time() - now
+    found: dict[str, PendingPeer] = {}
+    for source, sender in pending.items():
+        try:
+            address = str(parse_peer_address(str(NknAddress.parse(source).bare)))
+        except ConfigError:
+            continue  # nobody could be let in under it
+        known = found.get(address, PendingPeer(address, sender.first_at + wall, 0.0, 0))
+        found[address] = PendingPeer(
+            address,
+            min(known.first_at, sender.first_at + wall),
+            max(known.last_at, sender.last_at + wall),
+            known.count + sender.count,
+        )
+    return sorted(found.values(), key=lambda peer: peer.last_at)
 
 
 def link_status(link: Link) -> LinkStatus:

@@ -20,19 +20,22 @@ from pathlib import Path
 
 import uvloop
 
-from nconnect.control.schema import PingReply, Status
+from nconnect.control.schema import PendingPeer, PingReply, Status
 from nconnect.control.server import ControlServer
 from nconnect.crypto.aead import CipherSuite, faster_suite
 from nconnect.crypto.keys import Identity
 from nconnect.daemon import status
 from nconnect.daemon.driver import Driver
+from nconnect.daemon.expiry import ExpiryNotices, in_force
 from nconnect.daemon.node import settings_of
+from nconnect.daemon.reception import Reception
 from nconnect.daemon.supervisor import Supervisor
 from nconnect.errors import ConfigError, HostError, NconnectError, NetworkError
 from nconnect.host.plan import Address, HostPlan, plan
 from nconnect.io import config_file, paths
 from nconnect.io.clock import boottime
 from nconnect.io.host import Host
+from nconnect.io.invitations import InvitationStore
 from nconnect.io.link import LinkRunner
 from nconnect.io.node_server import NodeServer
 from nconnect.io.process import keep_freed_memory
@@ -98,6 +101,11 @@ class Daemon:
         self._store = StateStore.of(config.interface)
         self._host = Host(config.interface, paths.state_dir(config.interface))
         self._plan: HostPlan | None = None
+        self._plan_expired: frozenset[str] = frozenset()  # the peers that had expired when it was made
+        self._host_lock = asyncio.Lock()  # one plan at a time
+        self._expiry = ExpiryNotices(self._store, time.time)
+        self._expiry_moved = asyncio.Event()
+        self._reception: Reception
         self._stop = asyncio.Event()
         self._changed = asyncio.Event()  # something that `wait` looks at; replaced at each change
         self._first_failure: asyncio.Future[str] | None = None
@@ -158,6 +166,16 @@ class Daemon:
             link = Link(self._identity, self._address, _seeds(config), now=now, rng=os.urandom)
             self._link = LinkRunner(link, self)
             self._driver = Driver(self._tun, self._tunnel, self._link, self, self._loop)
+            self._reception = Reception(
+                config_path=self._path,
+                identity=self._identity,
+                address=self._address,
+                store=InvitationStore.of(config.interface),
+                reload=self.reload,
+                send=self._send,
+            )
+            self._tunnel.on_visitor = self._reception.knock
+            self._expiry.set_peers(config.peers)
             await self._with_tasks()
         finally:
             self._tun.close()
@@ -167,6 +185,7 @@ class Daemon:
             async with asyncio.TaskGroup() as group:
                 supervisor = Supervisor(group)
                 supervisor.start("link", self._link.run)
+                supervisor.start("expiry", self._watch_expiry)
                 try:
                     await self._with_host()
                 finally:
@@ -183,6 +202,8 @@ class Daemon:
             try:
                 await self._serve()
             finally:
+                self._tunnel.on_visitor = None
+                await self._reception.close()
                 await control.close()
         finally:
             await self._take_back()
@@ -227,13 +248,35 @@ class Daemon:
     def _apply(self, config: Config) -> None:
         """In a thread. The plan is kept only when it is in force."""
         facts = replace(self._host.read_facts(), nodes=self._nodes())
-        wanted = plan(config, facts)
+        expired = self._expired()
+        wanted = plan(in_force(config, expired), facts)
         for warning in wanted.warnings:
             log.warning("%s", warning)
         for skipped in wanted.skipped_routes:
             log.warning("route %s is skipped: %s", skipped.route, skipped.why)
         self._host.apply(wanted)
-        self._plan = wanted
+        self._plan, self._plan_expired = wanted, expired
+
+    def _expired(self) -> frozenset[str]:
+        return frozenset(dest for dest, peer in self._tunnel.peers.items() if peer.expired)
+
+    async def _watch_expiry(self) -> None:
+        """Warn before a peer's access ends, and when it has ended, end what it still had open."""
+        while True:
+            wait_s = self._expiry.log_new()
+            try:
+                async with asyncio.timeout(wait_s):
+                    await self._expiry_moved.wait()
+            except TimeoutError:
+                continue
+            self._expiry_moved.clear()
+            try:
+                async with self._host_lock:
+                    if self._plan is not None and self._expired() != self._plan_expired:
+                        await asyncio.to_thread(self._apply, self._config)
+                        await asyncio.to_thread(self._end_flows, self._config, self._config)
+            except NconnectError as error:
+                log.error("the rules of expired peers: %s", error)
 
     def _nodes(self) -> tuple[Address, ...]:
         """The nodes in use: routes must not lead the way to them into the tunnel."""
@@ -267,11 +310,16 @@ class Daemon:
 
     def on_session_up(self, peer: Peer) -> None:
         log.info("%s: session up", peer.name)
+        self._reception.session_up(peer.dest)
         self._notify()
 
     def on_session_lost(self, peer: Peer, why: str) -> None:
         log.info("%s", why)
         self._notify()
+
+    def on_expiry_changed(self, peer: Peer) -> None:
+        log.info("%s", f"{peer.name} has expired" if peer.expired else f"{peer.name} may pass again")
+        self._expiry_moved.set()
 
     def on_pong(self, pong: Pong) -> None:
         waiting = self._pings.pop((pong.peer.dest, pong.ping_id), None)
@@ -339,7 +387,15 @@ class Daemon:
                     f"the clocks here and at {peer.name} differ by {hours:.0f} hours:"
                     " set the one that is wrong (`timedatectl set-ntp true`)"
                 )
-        return problems
+        return problems + self._expiry.warnings()
+
+    def pending(self) -> list[PendingPeer]:
+        """Unknown addresses that tried to reach us, the latest last."""
+        return status.pending_peers(self._tunnel.pending, boottime())
+
+    def _send(self, dest: str, payload: bytes) -> None:
+        """A message of its own, outside all sessions; lost when the link is down."""
+        self._link.send(dest, (payload,))
 
     async def wait(self, peer: str | None, timeout_s: float) -> None:
         if peer is not None and self._tunnel.peer_named(peer) is None:
@@ -404,25 +460,31 @@ class Daemon:
             )
         old = self._config
         self._set_peers(fresh.peers)
-        try:
-            await asyncio.to_thread(self._apply, fresh)
-        except NconnectError:
-            self._set_peers(old.peers)
-            raise
-        self._config = fresh
-        if _provides(old) or _provides(fresh):
+        async with self._host_lock:
+            try:
+                await asyncio.to_thread(self._apply, fresh)
+            except NconnectError:
+                self._set_peers(old.peers)
+                raise
+            self._config = fresh
             await asyncio.to_thread(self._end_flows, old, fresh)
 
     def _end_flows(self, old: Config, fresh: Config) -> None:
         """In a thread: forget connections that are no longer allowed, so that they end now."""
-        kept = {prefix for peer in fresh.peers for prefix in peer.allowed_ips}
+        if not _provides(old) and not _provides(fresh):
+            return
+        expired = self._plan_expired
+        passing = (peer for peer in fresh.peers if str(peer.address) not in expired)
+        kept = {prefix for peer in passing for prefix in peer.allowed_ips}
         gone = [prefix for peer in old.peers for prefix in peer.allowed_ips if prefix not in kept]
         if gone:
             self._host.flush_conntrack(gone)
-        self._host.end_refused(fresh)
+        self._host.end_refused(in_force(fresh, expired))
 
     def _set_peers(self, peers: tuple[PeerConfig, ...]) -> None:
         self._tunnel.set_peers(peers, boottime())
+        self._expiry.set_peers(peers)
+        self._expiry_moved.set()
         self._driver.drain()
         self._notify()
 

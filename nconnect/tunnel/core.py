@@ -88,6 +88,8 @@ class Tunnel:
         self.pending: dict[str, PendingSender] = {}
         self.backlog: dict[Peer, None] = {}  # peers with packets that wait, in the order of their turn
         self.link_rate: float | None = None  # bytes a second of a slow link, set by the driver
+        # Asked about what is not encrypted, from anybody; False when it is to be counted and dropped.
+        self.on_visitor: Callable[[str, Buffer, float], bool] | None = None
         self._closed = False
         self._identity = identity
         self._stored = dict(counters or {})
@@ -266,6 +268,8 @@ class Tunnel:
             return []
         if message.encrypted and len(message.nonce) == DATA_HEADER.size:
             return self._receive_data(source, message.nonce, message.payload, out, now)
+        if not message.encrypted and self.on_visitor and self.on_visitor(source, message.payload, now):
+            return []
         peer = self._peer_at(source)
         if peer is None:
             self._unknown_sender(source, now)
@@ -339,7 +343,7 @@ class Tunnel:
 
     def next_at(self) -> float:
         """The same without the reason, for the data path: `timers.NEVER` when there is none."""
-        return self._sessions.next_at()
+        return NEVER if self._closed else self._sessions.next_at()
 
     def handle_timeout(self, now: float) -> None:
         """Do what is due. Early calls are harmless."""
@@ -374,5 +378,9 @@ class Tunnel:
         sender = self.pending.get(source)
         if sender is not None:
             sender.last_at, sender.count = now, sender.count + 1
-        elif len(self.pending) < MAX_PENDING_SENDERS:
-            self.pending[source] = PendingSender(now, now, 1)
+            return
+        if len(self.pending) >= MAX_PENDING_SENDERS:
+            # The one that tried least, and not lately: who goes on trying stays, whoever else comes.
+            least = min(self.pending, key=lambda key: (self.pending[key].count, self.pending[key].last_at))
+            del self.pending[least]
+        self.pending[source] = PendingSender(now, now, 1)

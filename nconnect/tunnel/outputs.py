@@ -45,6 +45,13 @@ class SessionLost:
 
 
 @dataclass(frozen=True, slots=True)
+class ExpiryChanged:
+    """The peer's access has ended, or it was let in again (`peer.expired`)."""
+
+    peer: Peer
+
+
+@dataclass(frozen=True, slots=True)
 class Pong:
     """An answer to `ping`."""
 
@@ -58,4 +65,4 @@ class CountersMoved:
     """`counters()` has changed and should be stored, so that old handshakes stay refused."""
 
 
-Output = Send | SessionUp | SessionLost | Pong | CountersMoved
+Output = Send | SessionUp | SessionLost | ExpiryChanged | Pong | CountersMoved

@@ -28,7 +28,16 @@ from nconnect.tunnel.constants import (
     REKEY_ATTEMPT_S,
 )
 from nconnect.tunnel.handshake import Attempt, Rng, boxed, read_initiation
-from nconnect.tunnel.outputs import CountersMoved, Output, Pong, Send, SessionLost, SessionUp, Settings
+from nconnect.tunnel.outputs import (
+    CountersMoved,
+    ExpiryChanged,
+    Output,
+    Pong,
+    Send,
+    SessionLost,
+    SessionUp,
+    Settings,
+)
 from nconnect.tunnel.peer import Peer
 from nconnect.tunnel.session import KeyPair
 from nconnect.tunnel.timers import NEVER, Timer
@@ -379,7 +388,9 @@ class Sessions:
         """Apply the peer's expiry, by the wall clock as it is now."""
         expires_at = peer.config.expires_at
         left = NEVER if expires_at is None else expires_at - self._wall_clock_ns() / 1e9
-        peer.expired = left <= 0
+        if peer.expired != (left <= 0):
+            peer.expired = left <= 0
+            self.outputs.append(ExpiryChanged(peer))
         if left == NEVER:
             peer.timers.clear(Timer.EXPIRE)
         else:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from nconnect.control.schema import LinkStatus, PeerStatus, PingReply, SkippedRoute, Status
+from nconnect.control.schema import LinkStatus, PeerStatus, PendingPeer, PingReply, SkippedRoute, Status
 from nconnect.control.server import ControlServer
 from nconnect.errors import ConfigError, ControlError
 
@@ -50,6 +50,7 @@ class FakeBackend:
         self.socket = socket
         self.state = STATUS
         self.asked: list[object] = []
+        self.waiting: list[PendingPeer] = []
         self.refuse_reload: str | None = None
         self.answers = True
         self.breaks = False
@@ -59,6 +60,9 @@ class FakeBackend:
         if self.breaks:
             raise ZeroDivisionError
         return self.state
+
+    def pending(self) -> list[PendingPeer]:
+        return self.waiting
 
     async def reload(self) -> None:
         self.asked.append("reload")

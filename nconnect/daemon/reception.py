@@ -1,0 +1,205 @@
+"""Devices with an invitation: judged by the desk, added to the configuration's file, and answered.
+
+The desk's judgement is made on the loop. Adding a peer (two files and the firewall's rules) takes a thread
+and a task; one device for each invitation at a time, so a second message meanwhile is dropped, and asked
+again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import time
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any, Protocol
+
+from nconnect.config import parse_prefix
+from nconnect.config_edit import add_peer
+from nconnect.crypto.keys import Identity
+from nconnect.errors import ConfigError, NconnectError
+from nconnect.invite import pool
+from nconnect.invite.book import Invitation, InvitationState
+from nconnect.invite.desk import Admission, Buffer, Desk, application_in
+from nconnect.invite.welcome import Welcome
+from nconnect.io import config_file
+from nconnect.io.invitations import InvitationStore
+from nconnect.model import Config, NknAddress, PeerConfig
+from nconnect.wire.invite import Reason
+
+log = logging.getLogger(__name__)
+
+RELOAD_TIMEOUT_S = 20.0
+PRESHARED_KEY_BYTES = 32
+_FALLBACK_NAME = "provider"
+
+
+class Sender(Protocol):
+    def __call__(self, dest: str, payload: bytes) -> None: ...
+
+
+class Reception:
+    """Lives in the loop's thread. `knock` is the tunnel core's hook for unencrypted messages."""
+
+    def __init__(
+        self,
+        *,
+        config_path: Path,
+        identity: Identity,
+        address: NknAddress,
+        store: InvitationStore,
+        reload: Callable[[], Coroutine[Any, Any, None]],
+        send: Sender,
+    ) -> None:
+        """`reload` makes the running tunnel be what the file says, or raises with nothing changed."""
+        self._path = config_path
+        self._address = address
+        self._store = store
+        self._reload = reload
+        self._send = send
+        self._desk = Desk(identity, address, os.urandom)
+        self._admitting: dict[bytes, asyncio.Task[None]] = {}  # by token id
+
+    def knock(self, source: str, content: Buffer, now: float) -> bool:
+        """An unencrypted message from anybody; False when it deserves no answer and is to be counted."""
+        application = application_in(content)
+        if application is None:
+            return False
+        token_id = application.token_id
+        if token_id in self._admitting:
+            return True
+        judged = self._desk.knock(source, application, self._store.current(), now=now, wall=time.time())
+        if judged is None:
+            return False
+        if isinstance(judged, bytes):
+            self._send(source, judged)
+            return True
+        task = asyncio.get_running_loop().create_task(self._admit(judged), name="admit an invited device")
+        self._admitting[token_id] = task
+        task.add_done_callback(lambda _: self._admitting.pop(token_id, None))
+        return True
+
+    def session_up(self, device: str) -> None:
+        """A peer's session is up: if an invitation brought it, that one is over for good."""
+        if any(each.device == device and each.preshared is not None for each in self._store.current()):
+            task = asyncio.get_running_loop().create_task(
+                asyncio.to_thread(self._seal, device), name="close an invitation"
+            )
+            self._admitting[b"seal " + device.encode()] = task
+            task.add_done_callback(lambda _: self._admitting.pop(b"seal " + device.encode(), None))
+
+    async def close(self) -> None:
+        """Let what has begun come to its end."""
+        if self._admitting:
+            await asyncio.wait(list(self._admitting.values()), timeout=RELOAD_TIMEOUT_S)
+
+    async def _admit(self, admission: Admission) -> None:
+        name = admission.invitation.name
+        try:
+            welcome = await asyncio.to_thread(self._enrol, admission, asyncio.get_running_loop())
+        except _GoneError as gone:
+            self._send(admission.dest, admission.refuse(self._address, gone.reason, os.urandom))
+        except NconnectError as error:
+            log.error("%s used its invitation, but cannot be added: %s", name, " ".join(str(error).split()))
+            self._send(admission.dest, admission.refuse(self._address, Reason.FAILED, os.urandom))
+        else:
+            self._send(admission.dest, admission.grant(welcome, os.urandom))
+
+    def _enrol(self, admission: Admission, loop: asyncio.AbstractEventLoop) -> Welcome:
+        """In a thread: make the device a peer, unless it is one already, and say what it is to know."""
+        token_id = admission.invitation.token_id
+        with config_file.locked(self._path):
+            with self._store.changing() as book:
+                # Another process may have changed it since the desk looked.
+                found = book.get(token_id)
+                if found is None or found.preshared is None or found.device not in ("", admission.dest):
+                    raise _GoneError(Reason.USED)
+                if not found.device and (state := found.state(time.time())) is not InvitationState.OPEN:
+                    raise _GoneError(Reason.REVOKED if state is InvitationState.REVOKED else Reason.EXPIRED)
+                book.use(token_id, admission.dest, time.time())
+                reserved = [text for each in book.open(time.time()) for text in each.addresses]
+            text = config_file.read(self._path)
+            config = config_file.check(self._path, text)
+            peer = next((p for p in config.peers if p.address == admission.device), None)
+            if peer is not None:
+                return welcome(config, peer)
+            if found.is_added:
+                raise _GoneError(Reason.USED)  # and the provider has removed it since
+            try:
+                fresh = self._add(admission, text, config, found, reserved, loop)
+            except BaseException:
+                with self._store.changing() as book:
+                    book.release(token_id)
+                raise
+            with self._store.changing() as book:
+                book.added(token_id)
+            added = next(p for p in fresh.peers if p.address == admission.device)
+            log.info("%s joined as %s", added.name, ", ".join(map(str, added.allowed_ips)))
+            return welcome(fresh, added)
+
+    def _add(
+        self,
+        admission: Admission,
+        text: str,
+        config: Config,
+        invitation: Invitation,
+        reserved: list[str],
+        loop: asyncio.AbstractEventLoop,
+    ) -> Config:
+        """The configuration with the device in it, written and in force; else as it was."""
+        addresses = pool.pick(config, invitation.addresses, reserved)
+        after = add_peer(
+            text,
+            name=invitation.name,
+            address=admission.dest,
+            allowed_ips=[str(parse_prefix(str(address.ip))) for address in addresses],
+            allow=invitation.allow,
+            preshared_key=os.urandom(PRESHARED_KEY_BYTES).hex(),
+        )
+        fresh = config_file.check(self._path, after)
+        config_file.write(self._path, after)
+        try:
+            asyncio.run_coroutine_threadsafe(self._reload(), loop).result(RELOAD_TIMEOUT_S)
+        except BaseException:
+            config_file.write(self._path, text)
+            raise
+        return fresh
+
+    def _seal(self, device: str) -> None:
+        try:
+            with self._store.changing() as book:
+                book.seal(device)
+        except NconnectError as error:
+            log.warning("%s", error)
+
+
+class _GoneError(NconnectError):
+    """The invitation has ended since the desk looked at it."""
+
+    def __init__(self, reason: Reason) -> None:
+        super().__init__(reason.name)
+        self.reason = reason
+
+
+def welcome(config: Config, peer: PeerConfig) -> Welcome:
+    """What a peer of ours has to know to be one. Raises `ConfigError` when that cannot be told."""
+    if peer.preshared_key is None:
+        raise ConfigError(f"peer {peer.name} has no preshared key any more")
+    own = [parse_prefix(str(address.ip)) for address in config.address]
+    seen = [subnet.seen for subnet in config.provide.subnets]
+    addresses = [
+        f"{prefix.network_address}/{home.network.prefixlen}"
+        for prefix in peer.allowed_ips
+        for home in config.address
+        if prefix.prefixlen == prefix.max_prefixlen and prefix.network_address in home.network
+    ]
+    if not addresses:
+        raise ConfigError(f"peer {peer.name} has no address of its own")
+    return Welcome(
+        name=peer.name,
+        provider_name=config.identifier.replace(".", "-").strip("-_") or _FALLBACK_NAME,
+        addresses=tuple(addresses),
+        allowed_ips=tuple(map(str, [*own, *seen])),
+        preshared_key=peer.preshared_key,
+    )

@@ -1,0 +1,110 @@
+"""The new device's side of an invitation: asks until it is answered, or until there is no time left. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from nconnect.crypto.keys import Identity, dh_public_of
+from nconnect.crypto.noise import Initiator
+from nconnect.errors import NetworkError, RemoteProtocolError
+from nconnect.invite.desk import SUITE, prologue
+from nconnect.invite.token import Token, TokenKeys
+from nconnect.invite.welcome import Welcome
+from nconnect.model import NknAddress
+from nconnect.wire.invite import Application, Grant, Reason, Refusal, unwrap, wrap
+from nconnect.wire.nkn import Message
+
+Buffer = bytes | bytearray | memoryview
+
+# Guessed. The provider writes a file and sets rules before it answers; asking again changes nothing.
+ASK_AGAIN_S = (1.0, 2.0, 3.0)  # the last one repeats
+
+_SENTENCES: dict[Reason | None, str] = {
+    Reason.USED: "the invitation has been used already, and each lets in one device: ask for another"
+    " (if it was not you who used it, tell the provider)",
+    Reason.EXPIRED: "the invitation has expired: ask for another",
+    Reason.REVOKED: "the invitation was revoked: ask for another",
+    Reason.FAILED: "the provider could not add this device: its log says why; then try again",
+}
+
+
+class Refused(NetworkError):
+    """The provider answered, and did not let the device in. The text says why."""
+
+
+class Applicant:
+    """One application. Send `poll_send(now)` to `dest` whenever it gives something; feed what arrives."""
+
+    def __init__(
+        self, token: Token, identity: Identity, address: NknAddress, rng: Callable[[int], bytes]
+    ) -> None:
+        """Raises `InvalidKey` when the token's key is none."""
+        self.dest = str(token.provider)
+        self._token = token
+        self._address = str(address)
+        self._keys = TokenKeys.of(token.secret)
+        self._rng = rng
+        self._noise = Initiator(
+            SUITE,
+            identity.dh_private,
+            dh_public_of(token.provider.public_key),
+            psk=self._keys.preshared,
+            prologue=prologue(self._address, self.dest, token.token_id),
+            rng=rng,
+        )
+        noise = self._noise.write_initiation()
+        self._application = Application.sealed(
+            self._keys.mac, self._address, self.dest, token.token_id, noise
+        )
+        self._asked = 0
+        self._ask_at = 0.0
+
+    def poll_send(self, now: float) -> bytes | None:
+        """The NKN payload to send now; it is the same application each time, so it may arrive twice."""
+        if self._asked and now < self._ask_at:
+            return None
+        self._ask_at = now + ASK_AGAIN_S[min(self._asked, len(ASK_AGAIN_S) - 1)]
+        self._asked += 1
+        return wrap(self._application, self._rng(8))
+
+    def poll_timeout(self) -> float:
+        """When to call `poll_send` again."""
+        return self._ask_at
+
+    def receive(self, source: str, payload: Buffer) -> Welcome | None:
+        """Take an NKN message's payload; the provider's answer, or None when it is none.
+
+        Raises `Refused`. What is forged, or not for us, changes nothing.
+        """
+        if source != self.dest and not (source.startswith("__") and source.partition(".")[2] == self.dest):
+            return None
+        try:
+            message = Message.decode(payload)
+            frame = None if message.encrypted else unwrap(message.payload)
+            if isinstance(frame, Grant):
+                granted = self._noise.read_response(frame.noise)
+        except RemoteProtocolError:
+            return None
+        if isinstance(frame, Grant):
+            return _welcome(granted)
+        if isinstance(frame, Refusal) and frame.is_authentic(
+            self._keys.mac, self._address, self.dest, self._application
+        ):
+            raise Refused(_SENTENCES.get(_reason(frame.reason), "the provider refused this invitation"))
+        return None
+
+
+def _welcome(granted: bytes) -> Welcome:
+    try:
+        return Welcome.decode(granted)
+    except RemoteProtocolError as error:
+        raise Refused(
+            f"the provider's answer cannot be used ({error}): do both sides run the same version of nconnect?"
+        ) from None
+
+
+def _reason(value: int) -> Reason | None:
+    try:
+        return Reason(value)
+    except ValueError:
+        return None

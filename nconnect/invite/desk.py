@@ -1,0 +1,149 @@
+"""The provider's side of an invitation: who knocks, and what is said to them. Pure.
+
+knock                                       answer
+not a well-formed application               silence
+unknown token id                            silence, for the price of a dictionary's look-up
+MAC that is not the token's                 silence, for the price of a hash
+too many under one token                    silence
+expired, revoked, used by another device,   a refusal with the reason, no public-key operation
+  or by this one, which had a session since
+an open invitation, or this very device     `Admission`: the caller adds the peer, then grants it
+  once more, whose answer was lost
+does not decrypt, or names another key      silence
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from nconnect.crypto.aead import CipherSuite
+from nconnect.crypto.keys import Identity, InvalidKey, dh_public_of
+from nconnect.crypto.noise import Responder
+from nconnect.errors import ConfigError, RemoteProtocolError
+from nconnect.invite.book import Book, Invitation, InvitationState
+from nconnect.invite.welcome import Welcome
+from nconnect.model import NknAddress
+from nconnect.wire.invite import Application, Grant, Reason, Refusal, unwrap, wrap
+
+Buffer = bytes | bytearray | memoryview
+Rng = Callable[[int], bytes]
+
+# Guessed. Whoever can make a valid MAC holds a token, or repeats what somebody with a token has sent.
+BURST = 8  # applications under one token at once
+PER_SECOND = 1.0  # and over time
+SUITE = CipherSuite.CHACHA20POLY1305  # the same for all: one message each way
+
+_REASONS = {
+    InvitationState.USED: Reason.USED,
+    InvitationState.EXPIRED: Reason.EXPIRED,
+    InvitationState.REVOKED: Reason.REVOKED,
+}
+
+
+def prologue(device: str, provider: str, token_id: bytes) -> bytes:
+    """What both sides of the exchange mix into it first."""
+    return b"\0".join((b"nconnect join 1", device.encode(), provider.encode(), token_id))
+
+
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """A device that may come in. Add it as a peer, then send one of the two answers to `device`."""
+
+    invitation: Invitation
+    device: NknAddress
+    application: Application
+    noise: Responder
+
+    @property
+    def dest(self) -> str:
+        return str(self.device)
+
+    def grant(self, welcome: Welcome, rng: Rng) -> bytes:
+        """An NKN message's payload; only once."""
+        noise = self.noise.write_response(welcome.encode())
+        return wrap(Grant(self.application.token_id, noise), rng(8))
+
+    def refuse(self, provider: NknAddress, reason: Reason, rng: Rng) -> bytes:
+        """The device cannot be added, or was removed since."""
+        return _refusal(self.invitation, self.dest, provider, self.application, reason, rng)
+
+
+class Desk:
+    """Judges applications. The book is the caller's, who keeps it on the disk."""
+
+    def __init__(self, identity: Identity, address: NknAddress, rng: Rng) -> None:
+        self._identity = identity
+        self._address = address
+        self._rng = rng
+        self._buckets: dict[bytes, tuple[float, float]] = {}  # by token id: what is left, and when that was
+
+    def knock(
+        self, source: str, application: Application, book: Book, *, now: float, wall: float
+    ) -> bytes | Admission | None:
+        """Judge a frame from an NKN address: a refusal to send back, an admission, or None for silence.
+
+        `now` is CLOCK_BOOTTIME, `wall` the wall clock, which expiry goes by.
+        """
+        invitation = book.get(application.token_id)
+        if invitation is None:
+            return None
+        if not application.is_authentic(invitation.mac_key, source, str(self._address)):
+            return None
+        if not self._may_go_on(invitation.token_id, book, now):
+            return None
+        state = invitation.state(wall)
+        again = state is InvitationState.USED and invitation.device == source
+        preshared = invitation.preshared
+        if (state is not InvitationState.OPEN and not again) or preshared is None:
+            reason = _REASONS.get(state, Reason.USED)
+            return _refusal(invitation, source, self._address, application, reason, self._rng)
+        try:
+            device = _device(source)
+            noise = Responder(
+                SUITE,
+                self._identity.dh_private,
+                prologue=prologue(source, str(self._address), application.token_id),
+                rng=self._rng,
+            )
+            their_key, _ = noise.read_initiation(application.noise)
+            if their_key != dh_public_of(device.public_key):
+                return None
+        except (RemoteProtocolError, InvalidKey):
+            return None
+        noise.set_psk(preshared)
+        return Admission(invitation, device, application, noise)
+
+    def _may_go_on(self, token_id: bytes, book: Book, now: float) -> bool:
+        left, at = self._buckets.get(token_id, (float(BURST), now))
+        left = min(float(BURST), left + (now - at) * PER_SECOND)
+        if len(self._buckets) > 2 * len(book) + 16:  # of tokens that are forgotten
+            self._buckets = {key: value for key, value in self._buckets.items() if book.get(key)}
+        self._buckets[token_id] = (max(0.0, left - 1.0), now) if left >= 1.0 else (left, now)
+        return left >= 1.0
+
+
+def application_in(content: Buffer) -> Application | None:
+    """The application in an unencrypted NKN message; None when it is anything else, however malformed."""
+    try:
+        frame = unwrap(content)
+    except RemoteProtocolError:
+        return None
+    return frame if isinstance(frame, Application) else None
+
+
+def _device(source: str) -> NknAddress:
+    """A device applies under the address that it will have; a sub-client's is none."""
+    try:
+        device = NknAddress.parse(source)
+    except ConfigError:
+        raise RemoteProtocolError("an application from no NKN address") from None
+    if device.bare != device or str(device) != source:
+        raise RemoteProtocolError("an application from a sub-client")
+    return device
+
+
+def _refusal(
+    invitation: Invitation, device: str, provider: NknAddress, asked: Application, reason: Reason, rng: Rng
+) -> bytes:
+    return wrap(Refusal.sealed(invitation.mac_key, device, str(provider), asked, reason), rng(8))

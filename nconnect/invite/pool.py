@@ -1,0 +1,93 @@
+"""Addresses for new peers, out of the networks of the provider's own tunnel addresses."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_interface
+
+from nconnect.errors import ConfigError
+from nconnect.model import Config, InterfaceAddress, Prefix
+
+Address = IPv4Address | IPv6Address
+
+
+def pick(config: Config, wanted: Iterable[str], reserved: Iterable[str]) -> tuple[InterfaceAddress, ...]:
+    """A new peer's addresses, one from each of our networks, with that network's prefix length.
+
+    `wanted` are taken as they are; a family of which none is named gets the lowest free address, and one that
+    has none is left out. `reserved` is promised to others. Raises `ConfigError` when a wanted address cannot
+    be had, or when there is none at all.
+    """
+    kept = {ip_address(text) for text in reserved}
+    chosen: list[InterfaceAddress] = []
+    for text in wanted:
+        address = parse_wanted(text)
+        home = next((own for own in config.address if _same(own, address) and address in own.network), None)
+        if home is None:
+            networks = ", ".join(str(own.network) for own in config.address)
+            raise ConfigError(f"{address} is not in the tunnel's network: choose one from {networks}")
+        if address in kept or not _is_free(address, home, config):
+            raise ConfigError(f"{address} is not free: choose another, or leave it to the pool")
+        chosen.append(ip_interface(f"{address}/{home.network.prefixlen}"))
+    families = {address.version for address in chosen}
+    for own in config.address:
+        if own.version not in families and (found := _lowest(own, config, kept)) is not None:
+            chosen.append(ip_interface(f"{found}/{own.network.prefixlen}"))
+            families.add(own.version)
+    if not chosen:
+        networks = ", ".join(str(own) for own in config.address)
+        raise ConfigError(
+            f"no address is left in the tunnel's network ({networks}): remove a peer,"
+            " or give the interface a larger prefix, such as 10.86.0.1/24"
+        )
+    return tuple(chosen)
+
+
+def parse_wanted(text: str) -> Address:
+    """`--address`: an address, whose prefix length, if it has one, says nothing new. Raises `ConfigError`."""
+    try:
+        return ip_interface(text).ip
+    except ValueError:
+        raise ConfigError(f"{text!r} is not an address: write one such as 10.86.0.7") from None
+
+
+def _is_free(address: Address, own: InterfaceAddress, config: Config) -> bool:
+    return all(not first <= int(address) <= last for first, last in _taken(own, config, ()))
+
+
+def _lowest(own: InterfaceAddress, config: Config, kept: Iterable[Address]) -> Address | None:
+    candidate = int(own.network.network_address)
+    for first, last in sorted(_taken(own, config, kept)):
+        if candidate < first:
+            break
+        candidate = max(candidate, last + 1)
+    address = type(own.ip)(candidate) if candidate < 1 << own.max_prefixlen else own.network.network_address
+    return address if address in own.network and candidate == int(address) else None
+
+
+def _taken(own: InterfaceAddress, config: Config, kept: Iterable[Address]) -> list[tuple[int, int]]:
+    """Ranges of the network that nobody new can have."""
+    network = own.network
+    first, last = int(network.network_address), int(network.broadcast_address)
+    ranges = [(int(address.ip), int(address.ip)) for address in config.address if _same(address, own)]
+    ranges += [(int(address), int(address)) for address in kept if _same(address, own)]
+    if network.prefixlen < network.max_prefixlen - 1:
+        ranges.append((first, first))  # the network's own (IPv4), the routers' anycast (IPv6, RFC 4291)
+        if network.version == 4:
+            ranges.append((last, last))
+    for prefix in _prefixes(config):
+        # A prefix that holds the whole network is a way for what has no better one.
+        if _same(prefix, own) and prefix.overlaps(network) and prefix.prefixlen > network.prefixlen:
+            ranges.append((int(prefix.network_address), int(prefix.broadcast_address)))
+    return ranges
+
+
+def _prefixes(config: Config) -> Iterable[Prefix]:
+    for peer in config.peers:
+        yield from peer.allowed_ips
+    for subnet in config.provide.subnets:
+        yield subnet.seen
+
+
+def _same(a: Address | InterfaceAddress | Prefix, b: Address | InterfaceAddress | Prefix) -> bool:
+    return a.version == b.version

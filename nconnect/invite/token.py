@@ -1,0 +1,158 @@
+"""The token of an invitation: `nc1-` and a text in Crockford's base32, which has no ambiguous characters.
+
+What the text holds, with u8 lengths:
+
+    | length, identifier | Ed25519 key 32 | token id 8 | secret 16 | count, (length, seed) … | checksum 4 |
+
+Identifier and key are the provider's NKN address. The seeds are the RPCs of its network's nodes; none stands
+for the public network. The checksum is the start of the SHA-256 of `nconnect token 1` and what stands before.
+Letters may be of either case; blanks and hyphens count for nothing; o is read as 0, i and l as 1.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+
+from nconnect.config import parse_peer_address, parse_seed_rpc
+from nconnect.errors import ConfigError
+from nconnect.model import NknAddress
+
+PREFIX = "nc1-"
+TOKEN_ID_BYTES = 8
+SECRET_BYTES = 16
+KEY_BYTES = 32
+CHECKSUM_BYTES = 4
+MAX_SEEDS = 8
+MAX_CHARS = 4096  # guessed: a QR code holds 4,296 of these characters
+
+_ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
+_VALUES = {letter: value for value, letter in enumerate(_ALPHABET)} | {"o": 0, "i": 1, "l": 1}
+_AGAIN = "copy it again, whole, as `nconnect invite` printed it"
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """What an invited device must know. Its text is a secret until the invitation is used."""
+
+    provider: NknAddress
+    token_id: bytes
+    secret: bytes = field(repr=False)
+    seeds: tuple[str, ...] = ()  # (): the public network's
+
+    def encode(self) -> str:
+        """The text. Raises `ConfigError` when the seeds are too many or too long for it."""
+        if len(self.seeds) > MAX_SEEDS:
+            raise ConfigError(f"a token can name at most {MAX_SEEDS} seeds: choose some with --seed-rpc")
+        body = b"".join(
+            (
+                _short(self.provider.identifier),
+                self.provider.public_key,
+                self.token_id,
+                self.secret,
+                bytes([len(self.seeds)]),
+                *map(_short, self.seeds),
+            )
+        )
+        return PREFIX + _to_text(body + _checksum(body))
+
+    @classmethod
+    def parse(cls, text: str) -> Token:
+        """Read a token. Raises `ConfigError`, which never repeats it."""
+        return _parse(text)
+
+
+@dataclass(frozen=True, slots=True)
+class TokenKeys:
+    """What both sides derive from the secret: one key proves it, the other joins in the encryption."""
+
+    mac: bytes = field(repr=False)  # 32 bytes
+    preshared: bytes = field(repr=False)  # 32 bytes, the exchange's own: never the tunnel's
+
+    @classmethod
+    def of(cls, secret: bytes) -> TokenKeys:
+        return cls(
+            hashlib.blake2s(b"nconnect join: mac", key=secret).digest(),
+            hashlib.blake2s(b"nconnect join: psk", key=secret).digest(),
+        )
+
+
+def _parse(text: str) -> Token:
+    compact = "".join(text.split()).lower()
+    if not compact.startswith(PREFIX):
+        newer = compact[:2] == "nc" and compact[2:3].isdecimal()
+        raise ConfigError(
+            "this token is of another version of nconnect: install the same on both sides"
+            if newer and not compact.startswith("nc1")
+            else f"this is no invitation: a token begins with {PREFIX}"
+        )
+    if len(compact) > MAX_CHARS:
+        raise ConfigError(f"this is no invitation: it is too long; {_AGAIN}")
+    data = _to_bytes(compact[len(PREFIX) :].replace("-", ""))
+    body, checksum = data[:-CHECKSUM_BYTES], data[-CHECKSUM_BYTES:]
+    if len(checksum) < CHECKSUM_BYTES or _checksum(body) != checksum:
+        raise ConfigError(f"the token is mistyped or cut short: {_AGAIN}")
+    try:
+        return _read(body)
+    except (IndexError, UnicodeDecodeError, ConfigError):
+        # The checksum holds, so nobody mistyped it: who made it did not mean a token.
+        raise ConfigError("the token makes no sense, though its checksum holds: ask for another") from None
+
+
+def _read(body: bytes) -> Token:
+    """Raises IndexError, UnicodeDecodeError or `ConfigError`."""
+    at = 0
+
+    def take(count: int) -> bytes:
+        nonlocal at
+        at += count
+        if at > len(body):
+            raise IndexError
+        return body[at - count : at]
+
+    identifier = take(take(1)[0]).decode("ascii")
+    public_key = take(KEY_BYTES)
+    token_id, secret = take(TOKEN_ID_BYTES), take(SECRET_BYTES)
+    count = take(1)[0]
+    if count > MAX_SEEDS:
+        raise IndexError
+    seeds = tuple(take(take(1)[0]).decode("ascii") for _ in range(count))
+    if at != len(body) or any(parse_seed_rpc(seed) != seed for seed in seeds):
+        raise IndexError
+    provider = NknAddress(identifier, public_key)
+    if parse_peer_address(str(provider)) != provider:
+        raise IndexError
+    return Token(provider, token_id, secret, seeds)
+
+
+def _short(text: str) -> bytes:
+    data = text.encode("ascii", errors="replace")
+    if len(data) > 255:
+        raise ConfigError(f"{text[:40]!r}… is too long for a token: give a shorter one with --seed-rpc")
+    return bytes([len(data)]) + data
+
+
+def _checksum(body: bytes) -> bytes:
+    return hashlib.sha256(b"nconnect token 1" + body).digest()[:CHECKSUM_BYTES]
+
+
+def _to_text(data: bytes) -> str:
+    """Five bits a letter, the most significant first; the last letter is filled up with zeros."""
+    letters = -(-len(data) * 8 // 5)
+    number = int.from_bytes(data) << (letters * 5 - len(data) * 8)
+    return "".join(_ALPHABET[number >> (5 * i) & 31] for i in reversed(range(letters)))
+
+
+def _to_bytes(text: str) -> bytes:
+    number = 0
+    for place, letter in enumerate(text, len(PREFIX) + 1):
+        value = _VALUES.get(letter)
+        if value is None:
+            raise ConfigError(
+                f"the token is mistyped: {letter!r}, character {place}, is in no token; {_AGAIN}"
+            )
+        number = number << 5 | value
+    size, spare = divmod(len(text) * 5, 8)
+    if spare > 4 or number & ((1 << spare) - 1):
+        raise ConfigError(f"the token is mistyped or cut short: {_AGAIN}")
+    return (number >> spare).to_bytes(size)

@@ -1,0 +1,54 @@
+"""What a provider tells a device that it lets in: the secret content of a grant, as JSON."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+from nconnect.config import check_peer_name, parse_addresses, parse_key, parse_prefixes
+from nconnect.errors import ConfigError, RemoteProtocolError
+from nconnect.wire import strict_json
+
+
+@dataclass(frozen=True, slots=True)
+class Welcome:
+    """Everything that the device's configuration needs beyond the token."""
+
+    name: str  # what the provider calls the device
+    provider_name: str
+    addresses: tuple[str, ...]  # the device's in the tunnel, with prefix length
+    allowed_ips: tuple[str, ...]  # the provider's tunnel addresses, and its subnets as peers see them
+    preshared_key: bytes = field(repr=False)  # 32 fresh bytes: the tunnel's
+
+    def encode(self) -> bytes:
+        content = {
+            "name": self.name,
+            "provider": self.provider_name,
+            "address": list(self.addresses),
+            "allowed_ips": list(self.allowed_ips),
+            "preshared_key": self.preshared_key.hex(),
+        }
+        return json.dumps(content, separators=(",", ":")).encode()
+
+    @classmethod
+    def decode(cls, data: bytes) -> Welcome:
+        """Read and check one; fields that are not known are passed over. Raises `RemoteProtocolError`."""
+        try:
+            content = strict_json.obj(strict_json.load(data))
+            name = check_peer_name(strict_json.text(content, "name"))
+            provider = check_peer_name(strict_json.text(content, "provider"))
+            addresses, allowed_ips = _texts(content, "address"), _texts(content, "allowed_ips")
+            parse_addresses(addresses)
+            parse_prefixes(allowed_ips)
+            key = parse_key(strict_json.text(content, "preshared_key"))
+        except ConfigError:
+            raise RemoteProtocolError("a grant whose values cannot be used") from None
+        return cls(name, provider, addresses, allowed_ips, key)
+
+
+def _texts(content: strict_json.Members, name: str) -> tuple[str, ...]:
+    value: Any = content.get(name)
+    if type(value) is not list or not value or not all(type(item) is str for item in value):
+        raise RemoteProtocolError(f"a grant without {name}")
+    return tuple(value)

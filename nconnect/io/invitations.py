@@ -1,0 +1,90 @@
+"""The book of invitations on the disk, which the command line and the daemon both change."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from nconnect.errors import ConfigError, HostError
+from nconnect.invite.book import Book
+from nconnect.io.config_file import locked
+from nconnect.io.files import write_atomically
+from nconnect.io.paths import make_state_dir, reason
+
+log = logging.getLogger(__name__)
+
+NAME = "invitations.json"
+MAX_BYTES = 4 << 20  # guessed: 512 invitations have under 1 MB
+
+
+class InvitationStore:
+    """One interface's book, in its state folder, 0600."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._book = Book()
+        self._read_of: tuple[int, int, int] | None = None  # which file `_book` is of: inode, time, size
+
+    @classmethod
+    def of(cls, interface: str) -> InvitationStore:
+        """The store of an interface; its folder is made, 0700."""
+        return cls(make_state_dir(interface) / NAME)
+
+    def current(self) -> Book:
+        """The book as it is now, for reading alone; read again only when the file is another (one `stat`).
+
+        Never raises: a file that cannot be read is no invitation, and is reported once.
+        """
+        try:
+            status = os.stat(self._path)
+        except OSError:
+            self._read_of, self._book = None, Book()
+            return self._book
+        version = (status.st_ino, status.st_mtime_ns, status.st_size)
+        if version != self._read_of:
+            self._read_of = version
+            try:
+                self._book = self._read()
+            except (ConfigError, HostError) as error:
+                log.warning("no invitation is honoured: %s", error)
+                self._book = Book()
+        return self._book
+
+    @contextmanager
+    def changing(self) -> Iterator[Book]:
+        """The book, to change: stored when the block ends, unless it raises. Nobody else changes it then.
+
+        Blocks. Raises `HostError` or `ConfigError` when it cannot be read or stored.
+        """
+        with locked(self._path):
+            book = self._read()
+            yield book
+            self._write(book)
+
+    def _read(self) -> Book:
+        try:
+            data = self._path.read_bytes()
+        except FileNotFoundError:
+            return Book()
+        except OSError as error:
+            raise HostError(f"cannot read {self._path}: {reason(error)}") from error
+        try:
+            if len(data) > MAX_BYTES:
+                raise ValueError
+            return Book.from_json(json.loads(data))
+        except (ValueError, RecursionError, ConfigError):
+            raise ConfigError(
+                f"{self._path} is damaged: delete it, and invite again who has not joined yet"
+            ) from None
+
+    def _write(self, book: Book) -> None:
+        try:
+            folder = self._path.parent.stat()  # the daemon's, which may not be root
+            data = json.dumps(book.to_json(), separators=(",", ":")).encode() + b"\n"
+            write_atomically(self._path, data, owner=(folder.st_uid, folder.st_gid))
+        except OSError as error:
+            raise HostError(f"cannot write {self._path}: {reason(error)}") from error
