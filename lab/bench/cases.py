@@ -74,7 +74,7 @@ def _iperf(running: Running, settings: Settings, *options: str, host: str | None
         found: dict[str, Any] = json.loads(done.stdout)
     except ValueError:
         raise LabError(f"{' '.join(command)}: {done.stderr.strip() or done.stdout.strip()}") from None
-    if "error" in found or "end" not in found or not found["end"]:
+    if "error" in found or "sum_received" not in found.get("end", {}):
         raise LabError(f"{' '.join(command)}: {found.get('error', 'no result')}")
     return found
 
@@ -120,9 +120,8 @@ def tcp6_up(running: Running, settings: Settings) -> Values:
 
 def _udp(running: Running, settings: Settings, size: int) -> Values:
     """Flooded by the user; what arrives at the provider is counted there."""
-    found = _iperf(running, settings, "-u", "-b", "0", "-l", str(size), "--get-server-output")
-    counted = found["server_output_json"]["end"]["sum"]
-    return {f"udp_{size}": (counted["packets"] - counted["lost_packets"]) / counted["seconds"]}
+    found = _iperf(running, settings, "-u", "-b", "0", "-l", str(size))
+    return {f"udp_{size}": found["end"]["sum_received"]["bits_per_second"] / 8 / size}
 
 
 def udp_64(running: Running, settings: Settings) -> Values:
