@@ -1,0 +1,98 @@
+"""`status`, put together from real parts that were never started."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from ipaddress import ip_interface, ip_network
+
+import pytest
+
+from nconnect.control.schema import LINK_STATES, PEER_STATES
+from nconnect.crypto.aead import CipherSuite
+from nconnect.daemon import status
+from nconnect.errors import DropReason
+from nconnect.model import AllowRule, Config, PeerConfig
+from nconnect.nkn.link import Link
+from nconnect.tunnel.outputs import Settings
+from tests.sim.network import Host, Simulation
+from tests.tunnel.hostile import connected, passes
+
+
+def made(sim: Simulation, host: Host, refused: dict[str, int] | None = None) -> status.Status:
+    config = Config("nc7", bytes(32), host.name, (ip_interface("10.86.0.1/24"),))
+    link = Link(host.identity, host.address, ("http://127.0.0.1:1",), now=sim.now, rng=sim.random_bytes)
+    return status.build(
+        config,
+        address=str(host.address),
+        links=[link],
+        tunnel=host.tunnel,
+        plan=None,
+        drops=Counter({"not_ours": 2, "malformed": 1}),
+        refused=refused or {},
+        problems=["no link to a node: still connecting"],
+        started_at=sim.now - 50,
+        now=sim.now,
+    )
+
+
+def test_an_interface_with_a_peer_that_is_up() -> None:
+    sim, user, provider = connected()
+    sim.run(3)
+    found = made(sim, provider, {"laptop": 4})
+    assert (found.interface, found.address) == ("nc7", str(provider.address))
+    assert found.public_key == provider.identity.public_key.hex()
+    assert found.started_at == pytest.approx(time.time() - 50, abs=5)
+    assert found.drops == {"malformed": 1, "not_ours": 2}
+    assert found.problems == ("no link to a node: still connecting",)
+    (link,) = found.links
+    assert link.state in LINK_STATES
+    assert link.state != "up"
+    assert (link.node, link.rtt_ms) == ("", None)
+    (peer,) = found.peers
+    assert (peer.name, peer.address, peer.state) == ("laptop", str(user.address), "up")
+    assert (peer.allowed_ips, peer.allow) == (("10.86.0.2/32",), None)
+    assert peer.cipher == "aes256gcm"
+    assert peer.handshake_age_s == pytest.approx(3.1, abs=0.2)
+    assert peer.last_handshake_at == pytest.approx(time.time() - 3.1, abs=5)
+    assert (peer.rx_packets, peer.tx_packets) == (1, 1)
+    assert peer.drops["refused"] == 4
+
+
+def test_a_peer_that_was_never_there() -> None:
+    sim = Simulation()
+    host = sim.host("provider", 2)
+    rule = AllowRule(ip_network("192.168.50.10/32"), (8000, 8000), "tcp")
+    other = Host(sim, "laptop", 1).address
+
+    host.start(
+        [PeerConfig("laptop", other, (ip_network("10.86.0.2/32"),), allow=(rule,), expires_at=4e9)],
+        Settings(CipherSuite.AES256GCM, persistent=False),
+    )
+    (peer,) = made(sim, host).peers
+    assert (peer.state, peer.cipher, peer.rtt_ms) == ("never", None, None)
+    assert (peer.last_handshake_at, peer.handshake_age_s, peer.expires) == (None, None, 4e9)
+    assert peer.allow == ("192.168.50.10:8000/tcp",)
+    assert peer.drops == {}
+
+
+def test_every_state_and_every_drop_has_a_name_that_the_schema_knows() -> None:
+    sim, user, provider = connected()
+    seen = {made(sim, provider).peers[0].state}
+    provider.peer(user).doubtful = True
+    seen.add(made(sim, provider).peers[0].state)
+    provider.peer(user).expired = True
+    seen.add(made(sim, provider).peers[0].state)
+    assert seen == {"up", "stale", "expired"}
+    assert seen <= set(PEER_STATES)
+    for reason in DropReason:
+        provider.peer(user).drops[reason] += 1
+    assert set(made(sim, provider).peers[0].drops) == {reason.value for reason in DropReason}
+
+
+def test_traffic_is_counted_as_inner_packets() -> None:
+    sim, user, provider = connected()
+    before = made(sim, provider).peers[0]
+    assert passes(sim, user, provider)
+    after = made(sim, provider).peers[0]
+    assert (after.rx_packets - before.rx_packets, after.rx_bytes - before.rx_bytes) == (1, 36)

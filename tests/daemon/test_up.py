@@ -1,0 +1,74 @@
+"""What `up` decides by itself; that it runs, and takes everything back, is in netns_tests."""
+
+from __future__ import annotations
+
+import dataclasses
+from ipaddress import ip_network
+
+import pytest
+
+from nconnect.crypto.aead import CipherSuite
+from nconnect.daemon import up
+from nconnect.errors import HostError, NetworkError
+from nconnect.model import (
+    PUBLIC_SEED_RPC,
+    Config,
+    Exposed,
+    NetworkConfig,
+    NodeConfig,
+    ProvideConfig,
+    ProvidedSubnet,
+    Service,
+)
+
+BARE = Config("nc7", bytes(32), "gpu", ())
+SUBNET = ip_network("192.168.50.0/24")
+PROVIDES = ProvideConfig(subnets=(ProvidedSubnet(SUBNET, SUBNET),))
+
+
+def test_who_provides_anything_is_a_provider() -> None:
+    assert not up._provides(BARE)
+    assert up._provides(dataclasses.replace(BARE, provide=PROVIDES))
+    assert up._provides(
+        dataclasses.replace(BARE, provide=ProvideConfig(services=(Service((80, 80), "tcp"),)))
+    )
+    assert up._provides(dataclasses.replace(BARE, provide=ProvideConfig(expose=(Exposed("127.0.0.1", 1),))))
+
+
+@pytest.mark.parametrize(
+    ("listen", "seed"),
+    [
+        ("0.0.0.0", "http://127.0.0.1:7003"),
+        ("", "http://127.0.0.1:7003"),
+        ("203.0.113.7", "http://203.0.113.7:7003"),
+        ("fd00::1", "http://[fd00::1]:7003"),
+    ],
+)
+def test_a_node_of_our_own_is_our_seed_unless_another_is_named(listen: str, seed: str) -> None:
+    config = dataclasses.replace(BARE, node=NodeConfig(listen, rpc_port=7003))
+    assert up._seeds(config) == (seed,)
+    named = dataclasses.replace(config, network=NetworkConfig(seed_rpc=("http://other:30003",)))
+    assert up._seeds(named) == ("http://other:30003",)
+    assert up._seeds(BARE) == PUBLIC_SEED_RPC
+
+
+def test_the_cipher_is_the_named_one_or_the_faster() -> None:
+    assert up._suite("aes256gcm") is CipherSuite.AES256GCM
+    assert up._suite("chacha20poly1305") is CipherSuite.CHACHA20POLY1305
+    assert up._suite("auto") in CipherSuite
+
+
+def test_the_error_that_a_user_sees_out_of_a_group() -> None:
+    wanted = NetworkError("no node")
+    assert up._first(BaseExceptionGroup("g", [ZeroDivisionError(), wanted])) is wanted
+    nested = BaseExceptionGroup("g", [BaseExceptionGroup("h", [HostError("x")])])
+    assert str(up._first(nested)) == "x"
+    only = ZeroDivisionError("a bug")
+    assert up._first(BaseExceptionGroup("g", [only])) is only
+
+
+def test_every_field_of_the_configuration_is_either_fixed_or_applied_by_a_reload() -> None:
+    """A new field has to be put into one of the two."""
+    applied = {"inbound", "fail_closed", "accept_pending", "provide", "peers"}
+    assert {field.name for field in dataclasses.fields(Config)} == set(up._FIXED) | applied
+    assert not set(up._FIXED) & applied

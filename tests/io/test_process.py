@@ -1,0 +1,74 @@
+"""What the daemon sets for its own process, tried in processes of their own."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from nconnect.io import process
+
+KEPT = """
+import resource, sys
+from nconnect.io.process import keep_freed_memory
+if sys.argv[1] == "keep":
+    keep_freed_memory()
+for _ in range(50):
+    b"x" * 600_000
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(500):
+    b"x" * 600_000
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+def faults(how: str) -> int:
+    root = Path(process.__file__).parent.parent.parent
+    done = subprocess.run(
+        [sys.executable, "-c", KEPT, how], cwd=root, capture_output=True, text=True, check=True, timeout=30
+    )
+    return int(done.stdout)
+
+
+def test_freed_memory_is_kept() -> None:
+    assert faults("keep") < 1000
+
+
+def test_another_libc_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: object())
+    process.keep_freed_memory()
+
+    def fail(name: str | None) -> object:
+        raise OSError("no such library")
+
+    monkeypatch.setattr(ctypes, "CDLL", fail)
+    process.keep_freed_memory()
+
+
+def test_has_net_admin_reads_the_effective_capabilities() -> None:
+    effective = next(
+        int(line.split()[1], 16)
+        for line in Path("/proc/self/status").read_text().splitlines()
+        if line.startswith("CapEff:")
+    )
+    assert process.has_net_admin() is bool(effective & 1 << 12)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to give capabilities up")
+def test_has_net_admin_is_false_without_it() -> None:
+    code = (
+        "import os\n"
+        "from nconnect.io.process import has_net_admin\n"
+        "has_net_admin()  # what it needs is loaded while the files can still be read\n"
+        "os.setresuid(65534, 65534, 65534)\n"
+        "print(has_net_admin())\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=30,
+        cwd=Path(process.__file__).parent.parent.parent,
+    )  # fmt: skip
+    assert done.stdout == "False\n"
