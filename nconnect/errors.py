@@ -6,7 +6,7 @@ as it is. Hostile bytes are never an error that ends a batch: they become a coun
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from enum import Enum
 
 
@@ -42,6 +42,28 @@ class RemoteProtocolError(NconnectError):
 
 class NetworkError(NconnectError):
     """A node or a seed cannot be reached, or refused us."""
+
+
+class NotConnected(NetworkError):
+    """A client (`nconnect.nkn`) has no link to a node, so nothing was sent."""
+
+
+class NoReply(NetworkError):
+    """A message was sent, and not answered in time."""
+
+    def __init__(self, text: str, *, replies: Mapping[str, object], missing: Iterable[str]) -> None:
+        """`replies`: those that came, by destination. `missing`: the destinations that did not answer."""
+        super().__init__(text)
+        self.replies = dict(replies)
+        self.missing = tuple(missing)
+
+
+class ClientClosed(LocalProtocolError):
+    """A client (`nconnect.nkn`) was used before it was entered, or after it was closed."""
+
+
+class TooBig(LocalProtocolError):
+    """More than the network takes in one message."""
 
 
 class HostError(NconnectError):

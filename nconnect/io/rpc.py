@@ -21,6 +21,7 @@ from nconnect.wire.jsonrpc import NodeInfo, RpcError
 
 STAGGER_S = 0.3  # between two seeds; guessed, as RFC 8305 has 0.25 s between two addresses
 ASK_AGAIN_S = 1.0
+STATE_S = 1.0  # guessed: a node that takes longer to tell its state is taken as it is
 MAX_ANSWER_BYTES = 64 * 1024  # guessed: a real answer has under 2 KB
 USABLE_STATE = "PERSIST_FINISHED"  # of getnodestate's syncState
 
@@ -41,11 +42,25 @@ async def resolve(
 
 
 async def first_answer(
-    seeds: Sequence[str], address: str, *, timeout_s: float, method: str = "getwsaddr"
+    seeds: Sequence[str],
+    address: str,
+    *,
+    timeout_s: float,
+    method: str = "getwsaddr",
+    check_state: bool = False,
 ) -> Resolution:
-    """As `resolve`, and which seed it was. `method` is `getwssaddr` for a node's TLS address."""
-    race = _Race(seeds, lambda seed: ask_node(seed, address, timeout_s=timeout_s, method=method))
-    return await race.run(timeout_s)
+    """As `resolve`, and which seed it was. `method` is `getwssaddr` for a node's TLS address.
+
+    `check_state`: a node that says that it is not ready for clients is as good as no answer.
+    """
+
+    async def ask(seed: str) -> NodeInfo:
+        node = await ask_node(seed, address, timeout_s=timeout_s, method=method)
+        if check_state:
+            await refuse_unready(node, secure=method == "getwssaddr")
+        return node
+
+    return await _Race(seeds, ask).run(timeout_s)
 
 
 async def ask_node(seed: str, address: str, *, timeout_s: float, method: str = "getwsaddr") -> NodeInfo:
@@ -56,9 +71,27 @@ async def ask_node(seed: str, address: str, *, timeout_s: float, method: str = "
     return node
 
 
-async def sync_state(rpc_addr: str, *, timeout_s: float) -> str:
+async def refuse_unready(node: NodeInfo, *, secure: bool = False) -> None:
+    """Raise `RemoteProtocolError` when a node says that it is not ready for clients.
+
+    One that says nothing within a second may still be good: its RPC port can be closed to us. `secure`:
+    its `rpc_addr` is a TLS address, as in the answer to `getwssaddr`.
+    """
+    if not node.rpc_addr:
+        return
+    try:
+        state = await sync_state(node.rpc_addr, timeout_s=STATE_S, secure=secure)
+    except NconnectError:
+        return
+    if state != USABLE_STATE:
+        said = "".join(c if c.isprintable() else " " for c in state[:40])
+        raise RemoteProtocolError(f"node {node.addr} is not ready for clients ({said or 'no state'})")
+
+
+async def sync_state(rpc_addr: str, *, timeout_s: float, secure: bool = False) -> str:
     """A node's `syncState` (`USABLE_STATE` when it is fit for clients); `rpc_addr` as in `NodeInfo`."""
-    answer = await call(f"http://{rpc_addr}", "getnodestate", {}, timeout_s=timeout_s)
+    url = f"{'https' if secure else 'http'}://{rpc_addr}"
+    answer = await call(url, "getnodestate", {}, timeout_s=timeout_s)
     return strict_json.text(strict_json.obj(answer), "syncState", "")
 
 

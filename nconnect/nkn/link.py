@@ -155,6 +155,17 @@ class Link:
             raise LocalProtocolError("the link is not up")
         return self._prefixes.prefix(dest, payload_size)
 
+    def outbound(
+        self, dests: Sequence[str], payloads: Sequence[bytes], *, max_holding_seconds: int = 0
+    ) -> bytes:
+        """A whole outbound message to several, or one to be held; the frame to send.
+
+        Raises `LocalProtocolError` unless the link is up, and where the message is too large.
+        """
+        if self._prefixes is None:
+            raise LocalProtocolError("the link is not up")
+        return self._prefixes.message(dests, payloads, max_holding_seconds=max_holding_seconds)
+
     def receive_binary(self, data: memoryview | bytes, now: float) -> InboundMessage | None:
         """Take a binary frame: the message in it, whose payload is a view of `data`, or None (counted)."""
         self._liveness.heard_at = now

@@ -63,8 +63,8 @@ class OutboundMessage:
         """The payload for `dests[index]`."""
         return self.payloads[0] if len(self.payloads) == 1 else self.payloads[index]
 
-    def encode(self) -> bytes:
-        """The `ClientMessage`, compressed when there are several payloads, as the SDKs do."""
+    def encode(self, *, compress: bool | None = None) -> bytes:
+        """The `ClientMessage`; unless told, compressed when there are several payloads, as the SDKs do."""
         body = b"".join(
             (
                 *(_repeated(3, dest.encode()) for dest in self.dests),
@@ -75,7 +75,7 @@ class OutboundMessage:
                 *(_repeated(8, payload) for payload in self.payloads),
             )
         )
-        if len(self.payloads) > 1:
+        if len(self.payloads) > 1 if compress is None else compress:
             return _client_message(_OUTBOUND, zlib.compress(body)) + uint_field(3, _ZLIB)
         return _client_message(_OUTBOUND, body)
 

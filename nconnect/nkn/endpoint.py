@@ -1,0 +1,483 @@
+"""What `Client` and `MultiClient` have in common: links, an inbox, and messages that wait for an answer.
+
+Memory is bounded: the inbox in messages and bytes (the newest message is dropped when it is full, counted,
+and not acknowledged, so that its sender learns of it), what is unsent by the links' websockets (`send` waits
+for room), remembered ids and keys by number.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import ssl
+from collections import deque
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self, overload
+
+from nconnect.crypto.keys import Identity, InvalidKey
+from nconnect.errors import ClientClosed, ConfigError, LocalProtocolError, NetworkError, NoReply, NotConnected
+from nconnect.io.clock import boottime
+from nconnect.io.link import LinkRunner
+from nconnect.model import PUBLIC_SEED_RPC, NknAddress
+from nconnect.nkn.envelope import Batch, Buffer
+from nconnect.nkn.exchange import MAX_ADDRESS_CHARS, Answer, Exchange, Incoming
+from nconnect.nkn.link import Link
+from nconnect.nkn.message import Message, Reply
+from nconnect.nkn.outputs import DownReason
+from nconnect.wire.jsonrpc import NodeInfo
+from nconnect.wire.nkn import InboundMessage
+
+REPLY_TIMEOUT_S = 5.0  # the official SDKs' responseTimeout
+CONNECT_TIMEOUT_S = 20.0  # guessed: three attempts, each bounded by 5 s
+LINGER_S = 2.0  # guessed: how long leaving waits for the kernel to take what was sent last
+INBOX_MESSAGES = 1024
+INBOX_BYTES = 32 << 20  # guessed: eight of the largest messages
+MAX_DESTS = 4096  # guessed
+
+
+@dataclass(frozen=True, slots=True)
+class LinkStatus:
+    """One link to a node, now."""
+
+    address: str
+    """That it logs in with: the client's, or a sub-client's."""
+    state: str
+    """"up", "connecting" or "down" (which is the wait before the next attempt)."""
+    node: NodeInfo | None
+    """The node that it is, or tries to be, connected to."""
+    rtt_s: float | None
+    """Round trip to the node in seconds; None until it was measured."""
+    reconnects: int
+    last_error: str
+    """Of the newest failure, one line; "" once the link is up."""
+
+
+class Endpoint:
+    """The base of `Client` and `MultiClient`; not to be made by itself."""
+
+    def __init__(
+        self,
+        seed: bytes | str | None,
+        identifier: str,
+        sub_clients: Sequence[int | None],
+        *,
+        seed_rpc: str | Iterable[str] = PUBLIC_SEED_RPC,
+        tls: bool | ssl.SSLContext = False,
+        accept_unencrypted: bool = False,
+        connect_timeout_s: float | None = CONNECT_TIMEOUT_S,
+        inbox_messages: int = INBOX_MESSAGES,
+        inbox_bytes: int = INBOX_BYTES,
+        last_nodes: Sequence[NodeInfo] = (),
+    ) -> None:
+        self._identity = Identity(_seed_bytes(seed))
+        self._address = NknAddress(_checked(identifier), self._identity.public_key)
+        self._multi = list(sub_clients) != [None]
+        self._exchange = Exchange(self._identity, rng=os.urandom, accept_unencrypted=accept_unencrypted)
+        self._connect_timeout_s = connect_timeout_s
+        self._inbox: deque[Incoming] = deque()
+        self._inbox_messages = inbox_messages
+        self._inbox_bytes = inbox_bytes
+        self._held_bytes = 0  # in the inbox
+        self._waiting: dict[bytes, _Waiting] = {}
+        self._in_hand: Message | None = None  # what the loop over this client works on
+        self._changed = asyncio.Event()  # of a link; replaced each time it is set
+        self._arrived = asyncio.Event()  # set while the inbox is not empty, or closed
+        self._entered = self._closed = False
+        self._tasks = asyncio.TaskGroup()
+        seeds = (seed_rpc,) if isinstance(seed_rpc, str) else tuple(seed_rpc)
+        if not seeds:
+            raise ConfigError("seed_rpc is empty: name at least one seed (http://HOST:30003)")
+        now = boottime()
+        self._links = tuple(
+            _SubLink(
+                self,
+                index,
+                Link(
+                    self._identity,
+                    self._address if index is None else self._address.sub_client(index),
+                    seeds,
+                    now=now,
+                    rng=os.urandom,
+                    last_node=last_nodes[place] if place < len(last_nodes) else None,
+                ),
+                tls,
+            )
+            for place, index in enumerate(sub_clients)
+        )
+
+    # Who, and how it is
+
+    @property
+    def address(self) -> str:
+        """This client's NKN address, which others send to."""
+        return str(self._address)
+
+    @property
+    def public_key(self) -> bytes:
+        """Ed25519, 32 bytes."""
+        return self._identity.public_key
+
+    @property
+    def seed(self) -> bytes:
+        """The secret that this client's key is made from, 32 bytes: keep it to keep the address."""
+        return self._identity.seed
+
+    @property
+    def is_up(self) -> bool:
+        """Whether at least one link is logged in to a node."""
+        return any(sub.runner.is_up for sub in self._links)
+
+    @property
+    def links(self) -> tuple[LinkStatus, ...]:
+        return tuple(sub.status() for sub in self._links)
+
+    @property
+    def drops(self) -> dict[str, int]:
+        """How many messages were not delivered, by `MessageDrop`'s names; those that happened."""
+        return {reason.value: count for reason, count in self._exchange.drops.items() if count}
+
+    @property
+    def last_nodes(self) -> tuple[NodeInfo, ...]:
+        """The nodes that let this client in last: keep them, and a new client tries them without seeds."""
+        return tuple(sub.link.last_node for sub in self._links if sub.link.last_node is not None)
+
+    async def wait_up(self, links: int = 1, *, timeout_s: float | None = None) -> None:
+        """Until so many links are up. Raises `NotConnected` when it takes longer than `timeout_s`."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                while sum(sub.runner.is_up for sub in self._links) < links:
+                    self._must_be_open()
+                    await self._changed.wait()
+        except TimeoutError:
+            raise NotConnected(self._why_not(timeout_s)) from None
+
+    # Sending
+
+    @overload
+    async def send(
+        self,
+        dest: str,
+        data: str | Buffer,
+        *,
+        encrypt: bool = True,
+        no_reply: bool = False,
+        max_holding_s: int = 0,
+        reply_timeout_s: float = REPLY_TIMEOUT_S,
+    ) -> Reply | None: ...
+    @overload
+    async def send(
+        self,
+        dest: list[str] | tuple[str, ...],
+        data: str | Buffer,
+        *,
+        encrypt: bool = True,
+        no_reply: bool = False,
+        max_holding_s: int = 0,
+        reply_timeout_s: float = REPLY_TIMEOUT_S,
+    ) -> dict[str, Reply]: ...
+    async def send(
+        self,
+        dest: str | list[str] | tuple[str, ...],
+        data: str | Buffer,
+        *,
+        encrypt: bool = True,
+        no_reply: bool = False,
+        max_holding_s: int = 0,
+        reply_timeout_s: float = REPLY_TIMEOUT_S,
+    ) -> Reply | dict[str, Reply] | None:
+        """Send one message, and wait until each destination replied or acknowledged it.
+
+        `dest`: an address, for which the `Reply` is returned; or several, for which they are returned by
+        address. With `no_reply` the receivers are told not to answer, and None (or nothing) is returned as
+        soon as the message is on its way. `data`: a `str` goes as text, anything else as binary.
+        `encrypt=False` sends in the clear, which receivers refuse unless they were told otherwise.
+        `max_holding_s`: how long nodes may keep it for a destination that is away. `reply_timeout_s` bounds
+        everything, a reconnect in between included.
+
+        Raises `NoReply` (with those that came), `NotConnected` when no link came up in that time, `TooBig`,
+        `ConfigError` for what is no address, `ClientClosed`.
+        """
+        one = isinstance(dest, str)
+        dests = self._dests([dest] if isinstance(dest, str) else dest)
+        id = self._exchange.message_id()
+        batches = self._exchange.message(list(dests), data, id=id, encrypt=encrypt, no_reply=no_reply)
+        waiting = _Waiting(dests)
+        if not no_reply:
+            self._exchange.expect(id, list(dests), encrypted=encrypt)
+            self._waiting[id] = waiting
+        sent = False
+        try:
+            async with asyncio.timeout(reply_timeout_s):
+                await self._transmit(batches, max_holding_s)
+                sent = True
+                if not no_reply:
+                    await waiting.done
+                    self._must_be_open()
+        except TimeoutError:
+            raise (
+                self._no_answer(waiting, reply_timeout_s)
+                if sent
+                else NotConnected(self._why_not(reply_timeout_s))
+            ) from None
+        finally:
+            self._waiting.pop(id, None)
+            self._exchange.forget(id)
+        return next(iter(waiting.replies.values()), None) if one else waiting.replies
+
+    # Receiving
+
+    async def receive(self) -> Message:
+        """The next message, which is answered when you do so. Raises `ClientClosed`."""
+        while not self._inbox:
+            self._must_be_open()
+            await self._arrived.wait()
+        self._must_be_open()
+        incoming = self._inbox.popleft()
+        self._held_bytes -= len(incoming.data)
+        if not self._inbox:
+            self._arrived.clear()
+        return Message(incoming, str(self._shown(incoming.src)), self._answer)
+
+    def __aiter__(self) -> AsyncIterator[Message]:
+        """Messages as they come, until the client is closed.
+
+        A message that was not answered when the next is asked for is acknowledged. Several loops at once
+        would acknowledge each other's messages: use `receive` there.
+        """
+        return self
+
+    async def __anext__(self) -> Message:
+        await self._put_down()
+        try:
+            self._in_hand = await self.receive()
+        except ClientClosed:
+            raise StopAsyncIteration from None
+        return self._in_hand
+
+    # Life
+
+    async def __aenter__(self) -> Self:
+        """Connect. Raises `NotConnected` unless a link is up within `connect_timeout_s`."""
+        if self._entered:
+            raise LocalProtocolError("a client can be entered once: make another")
+        self._entered = True
+        await self._tasks.__aenter__()
+        for sub in self._links:
+            self._tasks.create_task(sub.run(), name=f"link of {sub.link.address}")
+        try:
+            await self.wait_up(timeout_s=self._connect_timeout_s)
+        except BaseException as error:
+            self.close()
+            await self._tasks.__aexit__(None, None, None)
+            if isinstance(error, ClientClosed):
+                raise NotConnected(self._why_not(None)) from None
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Acknowledge the message in hand, hand the last bytes to the kernel, and disconnect."""
+        try:
+            if kind is None:
+                await self._finish()
+        finally:
+            self.close()
+            if kind is not None and issubclass(kind, asyncio.CancelledError):
+                await self._tasks.__aexit__(kind, error, trace)
+            else:
+                await self._tasks.__aexit__(None, None, None)
+
+    def close(self) -> None:
+        """End all links at once; what waits in `send` or `receive` ends with `ClientClosed`."""
+        self._closed = True
+        for sub in self._links:
+            sub.runner.close()
+        for waiting in self._waiting.values():
+            waiting.end()
+        self._arrived.set()
+        self._on_change()
+
+    # What links tell
+
+    def _on_change(self) -> None:
+        """A link came up, went down, or takes data again."""
+        changed, self._changed = self._changed, asyncio.Event()
+        changed.set()
+
+    def _on_message(self, message: InboundMessage) -> None:
+        """A message, borrowed until this returns."""
+        has_room = len(self._inbox) < self._inbox_messages and self._held_bytes < self._inbox_bytes
+        found = self._exchange.receive(message.src, message.payload, boottime(), has_room=has_room)
+        if isinstance(found, Incoming):
+            self._inbox.append(found)
+            self._held_bytes += len(found.data)
+            self._arrived.set()
+        elif isinstance(found, Answer) and (waiting := self._waiting.get(found.to_id)) is not None:
+            waiting.take(found)
+
+    # Below: details
+
+    def _dests(self, given: Sequence[str]) -> dict[NknAddress, str]:
+        """Address -> as it was given. Raises `ConfigError`."""
+        self._must_be_open()
+        if not 0 < len(given) <= MAX_DESTS:
+            raise ConfigError(f"a message goes to 1 to {MAX_DESTS} destinations, not to {len(given)}")
+        dests: dict[NknAddress, str] = {}
+        for text in given:
+            address = NknAddress.parse(text)
+            dests.setdefault(self._shown(address), text)
+        return dests
+
+    def _shown(self, address: NknAddress) -> NknAddress:
+        """How applications see an address: a `MultiClient`'s sub-clients are one client."""
+        return address.bare if self._multi else address
+
+    async def _answer(self, to: Incoming, data: str | Buffer | None) -> None:
+        """Send a reply to `to`, or an ACK for None."""
+        self._must_be_open()
+        dest = self._shown(to.src)
+        batches = self._exchange.ack(to, dest) if data is None else self._exchange.reply(to, dest, data)
+        try:
+            async with asyncio.timeout(REPLY_TIMEOUT_S):
+                await self._transmit(batches, 0)
+        except TimeoutError:
+            raise NotConnected(self._why_not(REPLY_TIMEOUT_S)) from None
+
+    async def _transmit(self, batches: Iterator[Batch], max_holding_s: int) -> None:
+        """Each batch over every link that takes data now; waits until there is one."""
+        try:
+            for batch in batches:
+                for sub in await self._ready_links():
+                    sub.send(batch, max_holding_s)
+        except InvalidKey as error:
+            raise ConfigError(f"a destination's key is no key: {error}") from None
+
+    async def _ready_links(self) -> list[_SubLink]:
+        while True:
+            self._must_be_open()
+            ready = [sub for sub in self._links if sub.runner.writable]
+            if ready:
+                return ready
+            await self._changed.wait()
+
+    def _no_answer(self, waiting: _Waiting, timeout_s: float) -> NoReply:
+        missing = waiting.missing()
+        rest = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+        return NoReply(
+            f"no answer from {missing[0]}{rest} within {timeout_s:g} s"
+            " (is it running, and does it accept such messages?)",
+            replies=waiting.replies,
+            missing=missing,
+        )
+
+    def _why_not(self, timeout_s: float | None) -> str:
+        reasons = [sub.link.last_error for sub in self._links if sub.link.last_error]
+        why = reasons[0] if reasons else "no node took the connection"
+        return why if timeout_s is None else f"not connected within {timeout_s:g} s: {why}"
+
+    def _must_be_open(self) -> None:
+        if self._closed:
+            raise ClientClosed("the client was closed")
+        if not self._entered:
+            raise ClientClosed("the client is not connected: use it in `async with`")
+
+    async def _put_down(self) -> None:
+        """Acknowledge the message in hand, unless that was done, or no link is up to do it."""
+        in_hand, self._in_hand = self._in_hand, None
+        if in_hand is not None and in_hand.wants_answer and self.is_up and not self._closed:
+            try:
+                await in_hand.ack()
+            except (NetworkError, ClientClosed):
+                pass  # the sender's time-out tells it; the loop goes on
+
+    async def _finish(self) -> None:
+        try:
+            async with asyncio.timeout(LINGER_S):
+                await self._put_down()
+                while any(sub.runner.is_up and not sub.runner.writable for sub in self._links):
+                    await self._changed.wait()
+        except TimeoutError:
+            pass  # the node does not read
+
+
+class _SubLink:
+    """One link of an endpoint, with the prefix that it and what it sends to have."""
+
+    def __init__(self, endpoint: Endpoint, index: int | None, link: Link, tls: bool | ssl.SSLContext) -> None:
+        self.link = link
+        context = tls if isinstance(tls, ssl.SSLContext) else None
+        self.runner = LinkRunner(link, self, secure=bool(tls), tls=context, check_state=True)
+        self._endpoint = endpoint
+        self._index = index
+
+    async def run(self) -> None:
+        if not self._endpoint._closed:
+            await self.runner.run()
+
+    def send(self, batch: Batch, max_holding_s: int) -> None:
+        index = self._index
+        dests = [str(dest if index is None else dest.sub_client(index)) for dest in batch.dests]
+        self.runner.send_message(dests, batch.payloads, max_holding_seconds=max_holding_s)
+
+    def status(self) -> LinkStatus:
+        link = self.link
+        return LinkStatus(
+            str(link.address), link.state.word, link.node, link.rtt_s, link.reconnects, link.last_error
+        )
+
+    # As the handler of its link
+
+    def on_message(self, message: InboundMessage) -> None:
+        self._endpoint._on_message(message)
+
+    def on_up(self, node: NodeInfo) -> None:
+        self._endpoint._on_change()
+
+    def on_down(self, why: str, reason: DownReason) -> None:
+        self._endpoint._on_change()
+
+    def on_writable(self) -> None:
+        self._endpoint._on_change()
+
+
+class _Waiting:
+    """A message that was sent, and the answers to it so far."""
+
+    def __init__(self, dests: Mapping[NknAddress, str]) -> None:
+        self._dests = dests
+        self.replies: dict[str, Reply] = {}
+        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def take(self, answer: Answer) -> None:
+        dest = self._dests[answer.dest]
+        self.replies[dest] = Reply(dest, answer.data, answer.encrypted)
+        if len(self.replies) == len(self._dests):
+            self.end()
+
+    def end(self) -> None:
+        if not self.done.done():
+            self.done.set_result(None)
+
+    def missing(self) -> list[str]:
+        return [dest for dest in self._dests.values() if dest not in self.replies]
+
+
+def _seed_bytes(seed: bytes | str | None) -> bytes:
+    if seed is None:
+        return os.urandom(32)
+    try:
+        found = bytes.fromhex(seed) if isinstance(seed, str) else bytes(seed)
+    except ValueError:
+        found = b""
+    if len(found) != 32:
+        raise ConfigError("a seed is 32 bytes, or 64 hex digits")
+    return found
+
+
+def _checked(identifier: str) -> str:
+    if identifier != identifier.strip() or len(identifier) > MAX_ADDRESS_CHARS - 128:
+        raise ConfigError("an identifier has no space around it, and fewer than 900 characters")
+    return identifier

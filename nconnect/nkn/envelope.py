@@ -1,0 +1,108 @@
+"""Sealing and opening what clients send each other, as the official SDKs do.
+
+For one recipient: NaCl's box of the payload. For several: the payload is sealed once under a random key, and
+that key is boxed for each, so that a `Message` is
+
+    one       payload = box(payload)          nonce = 24 bytes
+    several   payload = secretbox(payload)    nonce = key nonce || payload nonce, 48 bytes
+              encrypted_key = box(key)
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+from nconnect.crypto.keys import KEY_BYTES, NONCE_BYTES, OVERHEAD_BYTES, SIGNATURE_BYTES, Box, Identity
+from nconnect.errors import TooBig
+from nconnect.model import NknAddress
+from nconnect.wire.nkn import MAX_MESSAGE_BYTES, Message
+
+Buffer = bytes | bytearray | memoryview
+
+MAX_BOXES = 1024  # shared keys kept, least used forgotten; guessed: 60 us to work one out again
+MAX_BATCH_DESTS = 128  # guessed: what nodes take in one message (ours: 256)
+# Of a message around its payload: nonces, boxed key, field heads, a sub-client's prefix.
+_HEADROOM_BYTES = OVERHEAD_BYTES + 2 * NONCE_BYTES + KEY_BYTES + OVERHEAD_BYTES + 64
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What goes into one outbound message: one payload for all `dests`, or one for each."""
+
+    dests: tuple[NknAddress, ...]
+    payloads: tuple[bytes, ...]
+
+
+class Envelopes:
+    """The boxes of one identity."""
+
+    def __init__(self, identity: Identity, *, rng: Callable[[int], bytes]) -> None:
+        self._identity = identity
+        self._rng = rng
+        self._boxes: OrderedDict[bytes, Box] = OrderedDict()
+
+    def batches(self, dests: Sequence[NknAddress], payload: bytes, *, encrypt: bool) -> Iterator[Batch]:
+        """`payload` for `dests`, sealed when its batch is asked for, in messages that the network takes.
+
+        Raises `TooBig` at once, and `InvalidKey` when it comes to an address whose key is none.
+        """
+        longest = max(len(str(dest)) for dest in dests)
+        size = len(payload) + longest + SIGNATURE_BYTES + _HEADROOM_BYTES
+        if size > MAX_MESSAGE_BYTES:
+            raise TooBig(
+                f"{len(payload)} bytes are too many for one message: the network takes"
+                f" {MAX_MESSAGE_BYTES - size + len(payload)} (send it in pieces)"
+            )
+        return self._sealed(dests, payload, size) if encrypt else self._open_batches(dests, payload)
+
+    def open(self, sender_key: bytes, message: Message) -> bytes | None:
+        """The payload of a sealed message; None when it is not authentic. Raises `InvalidKey`."""
+        box = self._box(sender_key)
+        nonce = message.nonce
+        if not message.encrypted_key:
+            return box.open(message.payload, nonce)
+        if len(nonce) != 2 * NONCE_BYTES:
+            return None
+        key = box.open(message.encrypted_key, nonce[:NONCE_BYTES])
+        if key is None or len(key) != KEY_BYTES:
+            return None
+        return Box.of_key(key).open(message.payload, nonce[NONCE_BYTES:])
+
+    def _sealed(self, dests: Sequence[NknAddress], payload: bytes, size: int) -> Iterator[Batch]:
+        if len(dests) == 1:
+            nonce = self._rng(NONCE_BYTES)
+            sealed = self._box(dests[0].public_key).seal(payload, nonce)
+            yield Batch(tuple(dests), (Message(sealed, True, nonce).encode(),))
+            return
+        key, payload_nonce = self._rng(KEY_BYTES), self._rng(NONCE_BYTES)
+        sealed = Box.of_key(key).seal(payload, payload_nonce)
+        for some in _parts(dests, max(1, min(MAX_BATCH_DESTS, MAX_MESSAGE_BYTES // size))):
+            yield Batch(tuple(some), tuple(self._with_key(dest, sealed, key, payload_nonce) for dest in some))
+
+    def _with_key(self, dest: NknAddress, sealed: bytes, key: bytes, payload_nonce: bytes) -> bytes:
+        nonce = self._rng(NONCE_BYTES)
+        boxed = self._box(dest.public_key).seal(key, nonce)
+        return Message(sealed, True, nonce + payload_nonce, boxed).encode()
+
+    def _open_batches(self, dests: Sequence[NknAddress], payload: bytes) -> Iterator[Batch]:
+        message = Message(payload).encode()
+        for some in _parts(dests, MAX_BATCH_DESTS):
+            yield Batch(tuple(some), (message,))
+
+    def _box(self, key: bytes) -> Box:
+        box = self._boxes.get(key)
+        if box is None:
+            box = Box(self._identity, key)
+            if len(self._boxes) >= MAX_BOXES:
+                self._boxes.popitem(last=False)
+            self._boxes[key] = box
+        else:
+            self._boxes.move_to_end(key)
+        return box
+
+
+def _parts(dests: Sequence[NknAddress], most: int) -> Iterator[Sequence[NknAddress]]:
+    for start in range(0, len(dests), most):
+        yield dests[start : start + most]

@@ -1,0 +1,59 @@
+"""`MultiClient`: one address, several links to several nodes."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Iterable, Sequence
+
+from nconnect.errors import ConfigError
+from nconnect.model import PUBLIC_SEED_RPC
+from nconnect.nkn.endpoint import CONNECT_TIMEOUT_S, INBOX_BYTES, INBOX_MESSAGES, Endpoint
+from nconnect.wire.jsonrpc import NodeInfo
+
+SUB_CLIENTS = 4  # the official SDKs' numSubClients
+MAX_SUB_CLIENTS = 64  # guessed
+
+
+class MultiClient(Endpoint):
+    """An NKN client that is logged in several times, so that one slow or lost node costs nothing.
+
+    Sub-client k logs in as `__k__.ADDRESS` and sends to `__k__.DEST`. A message goes out through every
+    sub-client that is connected; receivers take the first copy and drop the others, and the first answer
+    counts. So the other side must be a `MultiClient` too (of any official SDK), or both must have
+    `original`.
+    """
+
+    def __init__(
+        self,
+        seed: bytes | str | None = None,
+        *,
+        identifier: str = "",
+        sub_clients: int = SUB_CLIENTS,
+        original: bool = False,
+        seed_rpc: str | Iterable[str] = PUBLIC_SEED_RPC,
+        tls: bool | ssl.SSLContext = False,
+        accept_unencrypted: bool = False,
+        connect_timeout_s: float | None = CONNECT_TIMEOUT_S,
+        inbox_messages: int = INBOX_MESSAGES,
+        inbox_bytes: int = INBOX_BYTES,
+        last_nodes: Sequence[NodeInfo] = (),
+    ) -> None:
+        """`sub_clients`: how many. `original`: log in with the bare address as well, so that plain clients
+        can be sent to and send to this one. `last_nodes`: tried when no seed answers, one for each link.
+        The rest is as for `Client`; entering needs one link to be up. Raises `ConfigError`.
+        """
+        if not 0 <= sub_clients <= MAX_SUB_CLIENTS or not (sub_clients or original):
+            raise ConfigError(f"a MultiClient has 1 to {MAX_SUB_CLIENTS} sub-clients, not {sub_clients}")
+        originals: list[int | None] = [None] if original else []
+        super().__init__(
+            seed,
+            identifier,
+            [*originals, *range(sub_clients)],
+            seed_rpc=seed_rpc,
+            tls=tls,
+            accept_unencrypted=accept_unencrypted,
+            connect_timeout_s=connect_timeout_s,
+            inbox_messages=inbox_messages,
+            inbox_bytes=inbox_bytes,
+            last_nodes=last_nodes,
+        )
