@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 from ipaddress import IPv4Interface, IPv4Network, IPv6Interface, IPv6Network
+from pathlib import Path
 
 from nconnect.errors import ConfigError
 
@@ -18,6 +19,8 @@ DEFAULT_INTERFACE = "nc0"
 DEFAULT_MTU = 1500
 WS_PORT = 30002
 RPC_PORT = 30003
+WSS_PORT = 30004
+HTTPS_PORT = 30005
 PUBLIC_SEED_RPC = (
     "http://seed.nkn.org:30003",
     *(f"http://mainnet-seed-{n:04d}.nkn.org:30003" for n in range(1, 9)),
@@ -121,6 +124,10 @@ class NodeConfig:
     rpc_port: int = RPC_PORT
     advertise: str | None = None  # None: the host by which the caller asked
     verify_signatures: bool = False
+    tls_cert: Path | None = None  # a PEM file with the chain; absent: no TLS ports
+    tls_key: Path | None = None
+    wss_port: int = WSS_PORT
+    https_port: int = HTTPS_PORT
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,23 +1,59 @@
-"""`nconnect node`: a relay of one's own."""
+"""`nconnect node`: a relay of one's own; `nconnect node status`: how it is."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from nconnect.cli.options import JsonOption
 
+if TYPE_CHECKING:
+    from nconnect.control.node import NodeStatus
+
+app = typer.Typer(invoke_without_command=True, rich_markup_mode=None, add_completion=False)
+
+
+@app.callback()
 def node(
-    listen: Annotated[str, typer.Option(metavar="HOST", help="The address to listen on: 0.0.0.0, ::, …")],
+    ctx: typer.Context,
+    listen: Annotated[
+        str | None, typer.Option(metavar="HOST", help="The address to listen on: 0.0.0.0, ::, …")
+    ] = None,
     ws_port: Annotated[int, typer.Option(min=0, max=65535, help="The port of the websocket.")] = 30002,
     rpc_port: Annotated[int, typer.Option(min=0, max=65535, help="The port of the RPC.")] = 30003,
     advertise: Annotated[
         str | None,
         typer.Option(metavar="HOST", help="The host to tell clients. [default: the one they asked by]"),
     ] = None,
+    tls_cert: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="A certificate (PEM, with its chain): serve wss and https too."),
+    ] = None,
+    tls_key: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Its key (PEM). [default: in the same file]")
+    ] = None,
+    wss_port: Annotated[int, typer.Option(min=0, max=65535, help="The port of the TLS websocket.")] = 30004,
+    https_port: Annotated[int, typer.Option(min=0, max=65535, help="The port of the TLS RPC.")] = 30005,
+    rate_limit: Annotated[
+        float | None,
+        typer.Option(
+            metavar="N",
+            min=0,
+            help="Connects and RPC calls that one IP address may make in a second, each; 0: any number."
+            " [default: 10, and 100 at once]",
+        ),
+    ] = None,
     verify_signatures: Annotated[
         bool, typer.Option("--verify-signatures", help="Check every message's signature and receipt.")
+    ] = False,
+    require_signatures: Annotated[
+        bool,
+        typer.Option(
+            "--require-signatures",
+            help="Do not tell clients to leave signatures out; check none, as official nodes do.",
+        ),
     ] = False,
     seed_file: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Keep the node's key here. [default: a new one]")
@@ -30,6 +66,9 @@ def node(
 
     Clients use it with --seed-rpc http://HOST:30003.
     """
+    if ctx.invoked_subcommand is not None:
+        return 0
+
     from dataclasses import replace
 
     from nconnect.cli.logs import log_to_stderr
@@ -39,19 +78,83 @@ def node(
     from nconnect.errors import UsageError
     from nconnect.model import NodeConfig
 
+    if listen is None:
+        raise UsageError(
+            "missing option '--listen', the address to listen on: nconnect node --listen 0.0.0.0"
+        )
     checks = Checks()
     checks.one("--listen", listen, check_host)
     if advertise is not None:
         checks.one("--advertise", advertise, check_host)
     checks.finish()
-    if ws_port == rpc_port and ws_port:
-        raise UsageError(f"--ws-port and --rpc-port are both {ws_port}: give each its own")
-    config = NodeConfig(listen, ws_port, rpc_port, advertise, verify_signatures)
+    if tls_key is not None and tls_cert is None:
+        raise UsageError("--tls-key without --tls-cert: give the certificate too")
+    ports = {"--ws-port": ws_port, "--rpc-port": rpc_port}
+    if tls_cert is not None:
+        ports |= {"--wss-port": wss_port, "--https-port": https_port}
+    _refuse_equal(ports)
+    config = NodeConfig(
+        listen, ws_port, rpc_port, advertise, verify_signatures, tls_cert, tls_key, wss_port, https_port
+    )
+    settings = replace(settings_of(config), reorder=reorder, waive_signatures=not require_signatures)
+    if rate_limit is not None:
+        settings = settings.with_rate(rate_limit)
     log_to_stderr()
     return run(
-        config,
-        settings=replace(settings_of(config), reorder=reorder),
-        seed_file=seed_file,
-        stats_file=stats_file,
-        capture_file=capture_file,
+        config, settings=settings, seed_file=seed_file, stats_file=stats_file, capture_file=capture_file
     )
+
+
+@app.command("status")
+def status(
+    rpc_port: Annotated[
+        int | None,
+        typer.Option(metavar="PORT", help="The node with this RPC port, when several run here."),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show what the node that runs here does."""
+    from nconnect.cli.output import print_json
+    from nconnect.control.node import running_nodes
+    from nconnect.control.schema import to_json
+    from nconnect.errors import ControlError
+
+    nodes = [n for n in running_nodes() if rpc_port in (None, n.rpc_port)]
+    if not nodes:
+        with_port = f" with RPC port {rpc_port}" if rpc_port is not None else ""
+        raise ControlError(f"no node{with_port} runs here: start one with `nconnect node --listen 0.0.0.0`")
+    if len(nodes) > 1:
+        ports = ", ".join(str(n.rpc_port) for n in nodes)
+        raise ControlError(f"several nodes run here, with RPC ports {ports}: choose one with --rpc-port")
+    if as_json:
+        print_json(to_json(nodes[0]))
+    else:
+        print(status_text(nodes[0]))
+
+
+def status_text(node: NodeStatus) -> str:
+    """A node's status for a person."""
+    from nconnect.cli.output import bytes_text, duration_text
+
+    tls = f", {node.wss_port} (wss), {node.https_port} (https)" if node.wss_port is not None else ""
+    facts = {
+        "listens": f"{node.listen} ports {node.ws_port} (ws), {node.rpc_port} (rpc){tls}",
+        "public key": node.public_key,
+        "clients": f"{node.clients} ({node.connections} connections, {node.logins} logins so far)",
+        "relayed": f"{node.messages} messages, {bytes_text(node.bytes)}",
+        "held": f"{node.held_messages} messages, {bytes_text(node.held_bytes)}, for clients that are offline",
+        "queued": f"{bytes_text(node.queue_bytes)}, {node.queue_drops} messages dropped so far",
+        "dropped": ", ".join(f"{why} {count}" for why, count in sorted(node.drops.items())) or "nothing",
+    }
+    headline = f"node {node.pid} is running for {duration_text(node.uptime_s)}"
+    return "\n".join([headline, *(f"{name:<11} {value}" for name, value in facts.items())])
+
+
+def _refuse_equal(ports: dict[str, int]) -> None:
+    from nconnect.errors import UsageError
+
+    seen: dict[int, str] = {}
+    for option, port in ports.items():
+        if port and port in seen:
+            raise UsageError(f"{seen[port]} and {option} are both {port}: give each its own")
+        seen[port] = option

@@ -9,19 +9,25 @@ import os
 import resource
 import signal
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import uvloop
 
+from nconnect import __version__
+from nconnect.control.node import NodeControl, NodeStatus
 from nconnect.crypto.keys import Identity
 from nconnect.errors import HostError
 from nconnect.io.node_server import NodeServer
+from nconnect.io.privileges import drop_privileges
 from nconnect.model import NodeConfig
-from nconnect.node.settings import NodeSettings
+from nconnect.node.settings import NodeDrop, NodeSettings
 
 log = logging.getLogger(__name__)
 
 _SEED_BYTES = 32
+_QUEUE_DROPS = (NodeDrop.QUEUE_FULL, NodeDrop.QUEUE_DELAY, NodeDrop.NODE_FULL)
 
 
 def run(
@@ -36,14 +42,23 @@ def run(
     """Serve until a signal ends it; the exit status. Raises `HostError` when it cannot start.
 
     `settings` has what `config` does not say; absent, they are `settings_of(config)`. The node's key is kept
-    in `seed_file` (made if it is not there), else it is new at each start. `stats_file` is written as JSON
-    at SIGUSR1 and at the end. `on_ready` is called once both ports listen.
+    in `seed_file` (made if it is not there), else it is new at each start. Once the ports are bound the
+    process gives up every capability: it must not be one that has other things to do. `stats_file` is
+    written as JSON at SIGUSR1 and at the end. `on_ready` is called once both ports listen.
     """
     identity = Identity(_seed(seed_file))
     _raise_descriptor_limit()
-    server = NodeServer(config, identity, settings or settings_of(config), capture_file=capture_file)
+    settings = _within_descriptors(settings or settings_of(config))
+    server = NodeServer(config, identity, settings, capture_file=capture_file)
+    control = NodeControl(partial(_status, server, config))
+    server.bind()
+    try:
+        control.bind()
+    except HostError as error:
+        log.info("`nconnect node status` will not find this node: %s", error)
+    drop_privileges()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_serve(server, config, stats_file, on_ready))
+        runner.run(_serve(server, control, config, stats_file, on_ready))
     return 0
 
 
@@ -54,6 +69,7 @@ def settings_of(config: NodeConfig) -> NodeSettings:
 
 async def _serve(
     server: NodeServer,
+    control: NodeControl,
     config: NodeConfig,
     stats_file: Path | None,
     on_ready: Callable[[NodeServer], None] | None,
@@ -64,13 +80,15 @@ async def _serve(
         loop.add_signal_handler(number, ended.set)
     if stats_file is not None:
         loop.add_signal_handler(signal.SIGUSR1, _write_stats, server, stats_file)
-    await server.start()
     try:
+        await server.start()
+        await control.start()
         log.info(
-            "node listening on %s: websocket port %d, RPC port %d%s",
+            "node listening on %s: websocket port %d, RPC port %d%s%s",
             config.listen,
             server.ws_port,
             server.rpc_port,
+            f", with TLS {server.wss_port} and {server.https_port}" if server.wss_port else "",
             ", verifying signatures" if server.node.settings.verify_signatures else "",
         )
         if on_ready is not None:
@@ -79,7 +97,33 @@ async def _serve(
     finally:
         if stats_file is not None:
             _write_stats(server, stats_file)
+        await control.close()
         await server.close()
+
+
+def _status(server: NodeServer, config: NodeConfig) -> NodeStatus:
+    stats = server.node.stats()
+    return NodeStatus(
+        pid=os.getpid(),
+        version=__version__,
+        listen=config.listen,
+        ws_port=server.ws_port,
+        rpc_port=server.rpc_port,
+        wss_port=server.wss_port,
+        https_port=server.https_port,
+        public_key=server.public_key.hex(),
+        uptime_s=server.uptime_s,
+        connections=stats.connections,
+        clients=stats.clients,
+        logins=stats.logins,
+        messages=stats.messages,
+        bytes=stats.bytes,
+        held_messages=stats.held_messages,
+        held_bytes=stats.held_bytes,
+        queue_bytes=stats.queue_bytes,
+        queue_drops=sum(stats.drops.get(reason.value, 0) for reason in _QUEUE_DROPS),
+        drops=stats.drops,
+    )
 
 
 def _write_stats(server: NodeServer, path: Path) -> None:
@@ -118,6 +162,14 @@ def _read_seed(path: Path) -> bytes:
     if len(seed) != _SEED_BYTES:
         raise HostError(f"{path} does not hold a node's key of 64 hex digits; remove it to get a new one")
     return seed
+
+
+def _within_descriptors(settings: NodeSettings) -> NodeSettings:
+    """No more connections than there are descriptors for, besides those that the process itself needs."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY:
+        return settings
+    return replace(settings, max_connections=min(settings.max_connections, max(1, soft * 3 // 4)))
 
 
 def _raise_descriptor_limit() -> None:

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import os
-from dataclasses import asdict
+import socket
+import ssl
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 
 from nconnect import __version__
@@ -12,17 +16,21 @@ from nconnect.crypto.keys import Identity
 from nconnect.errors import HostError
 from nconnect.io.clock import boottime
 from nconnect.io.http import HttpServer, Limits, Request, Response
+from nconnect.io.listening import bind_tcp
+from nconnect.io.paths import reason
 from nconnect.io.websocket import WebSocket, WebSocketServer
 from nconnect.model import NodeConfig
 from nconnect.node import rpc
 from nconnect.node.connection import Connection
 from nconnect.node.core import Node
-from nconnect.node.limits import RateLimiter
+from nconnect.node.limits import OFFICIAL_RATE_PER_S, RateLimiter
 from nconnect.node.settings import NodeSettings
+from nconnect.wire.jsonrpc import NodeInfo
 
 Buffer = bytes | bytearray | memoryview
 
 MAX_RPC_BODY_BYTES = 64 << 10  # guessed: a request has about 200, a full batch 20 KB
+MAX_RPC_CONNECTIONS = 8192  # guessed: each is an answer away from its end
 MAX_CAPTURE_BYTES = 256 << 20
 
 # As the official node sends them: browsers use the SDK from pages of any origin.
@@ -34,7 +42,8 @@ _CORS = (
 
 
 class NodeServer:
-    """One node on two ports of one address. Port 0 takes a free one; `ws_port`, `rpc_port` say which."""
+    """One node on two ports of one address, and two more with TLS. Port 0 takes a free one; `ws_port`,
+    `rpc_port`, `wss_port` and `https_port` say which (the last two are None without a certificate)."""
 
     def __init__(
         self,
@@ -49,63 +58,113 @@ class NodeServer:
         self.node = Node(identity, settings, now=now, rng=os.urandom)
         self.ws_port = config.ws_port
         self.rpc_port = config.rpc_port
+        self.wss_port: int | None = None
+        self.https_port: int | None = None
+        self.assign: Callable[[str, bool], NodeInfo | None] | None = None  # a cluster's: see rpc.NodeFacts
         self._config = config
         self._identity = identity
         self._settings = settings
         self._started_at = now
         self._rpc_limiter = RateLimiter(settings.rate_per_s, settings.burst)
         self._capture = _Capture(capture_file) if capture_file else None
-        self._websockets: WebSocketServer | None = None
-        self._http: HttpServer | None = None
+        self._listeners: list[socket.socket] = []
+        self._tls: ssl.SSLContext | None = None
+        self._websockets: list[WebSocketServer] = []
+        self._https: list[HttpServer] = []
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at: float | None = None
 
+    def bind(self) -> None:
+        """Open all files and ports, or none, so that nothing after it needs any rights; `start` follows.
+
+        Raises `HostError` in one line.
+        """
+        config = self._config
+        try:
+            if self._capture is not None:
+                self._capture.open()
+            if config.tls_cert is not None:
+                self._tls = _tls_context(config.tls_cert, config.tls_key)
+            self.ws_port = self._bind(config.ws_port)
+            self.rpc_port = self._bind(config.rpc_port)
+            if self._tls is not None:
+                self.wss_port = self._bind(config.wss_port)
+                self.https_port = self._bind(config.https_port)
+        except BaseException:
+            self._unbind()
+            raise
+
     async def start(self) -> None:
-        """Listen on both ports, or on neither; raises `HostError` in one line."""
+        """Serve on all ports, bound here if `bind` was not called; raises `HostError` in one line."""
+        if not self._listeners:
+            self.bind()
         if self._capture is not None:
-            self._capture.open()
             self.node.capture = self._capture.write
         try:
-            self._websockets = await WebSocketServer.listen(
-                self._config.listen, self.ws_port, self._welcome, admit=self._admit
-            )
-            self.ws_port = self._websockets.port
-            self._http = await HttpServer.listen_tcp(
-                self._config.listen, self.rpc_port, self._answer, limits=Limits(body_bytes=MAX_RPC_BODY_BYTES)
-            )
-            self.rpc_port = self._http.port
+            await self._serve(None)
+            if self._tls is not None:
+                await self._serve(self._tls)
         except BaseException:
             await self.close()
             raise
 
     async def close(self) -> None:
         """Stop listening, close every connection. May be called twice, and before `start`."""
-        if self._http is not None:
-            await self._http.close()
-        if self._websockets is not None:
-            websockets, self._websockets = self._websockets, None
-            await websockets.close()
+        for http in self._https:
+            await http.close()
+        while self._websockets:
+            await self._websockets.pop().close()
         if self._timer is not None:
             self._timer.cancel()
             self._timer = self._timer_at = None
+        self.node.capture = None
+        self._unbind()
+
+    async def _serve(self, tls: ssl.SSLContext | None) -> None:
+        """Take clients on the next two of the bound sockets."""
+        websocket = self._listeners.pop(0)
+        welcome = partial(self._welcome, secure=tls is not None)
+        self._websockets.append(WebSocketServer(websocket, welcome, tls, self._admit))
+        limits = _rpc_limits(self._settings)
+        http = self._listeners.pop(0)
+        self._https.append(await HttpServer.listen_on(http, self._answer, limits=limits, tls=tls))
+
+    def _bind(self, port: int) -> int:
+        listener = bind_tcp(self._config.listen, port)
+        self._listeners.append(listener)
+        bound: int = listener.getsockname()[1]
+        return bound
+
+    def _unbind(self) -> None:
+        while self._listeners:
+            self._listeners.pop().close()
         if self._capture is not None:
-            self.node.capture = None
             self._capture.close()
+
+    @property
+    def public_key(self) -> bytes:
+        return self._identity.public_key
+
+    @property
+    def uptime_s(self) -> float:
+        return round(boottime() - self._started_at, 3)
 
     def stats(self) -> dict[str, object]:
         """What `NodeStats` says, and the time since the start, as a JSON object."""
-        return {**asdict(self.node.stats()), "uptime_s": round(boottime() - self._started_at, 3)}
+        return {**asdict(self.node.stats()), "uptime_s": self.uptime_s}
 
     # --- websockets ---
 
     def _admit(self, host: str) -> bool:
-        return self.node.admits(host, boottime())
+        opening = sum(server.opening for server in self._websockets)
+        return self.node.admits(host, boottime(), opening=opening)
 
-    def _welcome(self, websocket: WebSocket) -> _Client | None:
+    def _welcome(self, websocket: WebSocket, *, secure: bool) -> _Client | None:
         host = self._host(websocket.host_header)
         if host is None:
             return None
-        info = rpc.node_info(host, self.ws_port, self.rpc_port, self._identity.public_key)
+        ports = (self.wss_port, self.https_port) if secure else (self.ws_port, self.rpc_port)
+        info = rpc.node_info(host, ports[0] or 0, ports[1] or 0, self._identity.public_key)
         client = _Client(self)
         websocket.handler = client  # sending the challenge may already find the socket gone
         connection = self.node.open(websocket, websocket.peer_host, info, boottime())
@@ -172,7 +231,43 @@ class NodeServer:
             block_hash=chain.block_hash(height),
             uptime_s=int(now - self._started_at),
             relayed=self.node.messages,
+            wss_port=self.wss_port,
+            https_port=self.https_port,
+            assign=self.assign,
         )
+
+
+def _rpc_limits(settings: NodeSettings) -> Limits:
+    """Bounds of the RPC's connections, in proportion to how often one host may ask."""
+    usual = Limits(body_bytes=MAX_RPC_BODY_BYTES)
+    if settings.rate_per_s is None:  # then one host may be many: a proxy, or a test's
+        return replace(usual, connections=MAX_RPC_CONNECTIONS, connections_per_host=MAX_RPC_CONNECTIONS)
+    factor = max(1.0, settings.rate_per_s / OFFICIAL_RATE_PER_S)
+    return replace(
+        usual,
+        connections=min(MAX_RPC_CONNECTIONS, int(usual.connections * factor)),
+        connections_per_host=min(MAX_RPC_CONNECTIONS, int(usual.connections_per_host * factor)),
+    )
+
+
+def _tls_context(cert: Path, key: Path | None) -> ssl.SSLContext:
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    for path in (cert, key or cert):
+        try:
+            path.open("rb").close()  # ssl's own error does not say which of the two it is
+        except OSError as error:
+            raise HostError(f"cannot read {path}: {reason(error)}") from error
+    try:
+        # Without a password: a prompt would hang a service.
+        context.load_cert_chain(cert, key, password=lambda: b"")
+    except (ssl.SSLError, ValueError, OSError) as error:
+        why = getattr(error, "reason", None) or str(error)
+        why = str(why).replace("_", " ").lower()
+        raise HostError(
+            f"{cert} and {key or cert} are no TLS certificate and its key ({why}):"
+            " give PEM files that belong together, without a password"
+        ) from error
+    return context
 
 
 class _Client:

@@ -58,8 +58,8 @@ class Connection:
     """One websocket to us. Made by `Node.open` and changed by the node alone."""
 
     __slots__ = (
-        "address", "challenge", "direct", "drains_mail", "egress", "heard_at", "info", "ledger", "moved_at", "number",
-        "prefixes", "remote_host", "reorderer", "rx_seen", "state", "transport", "tx_seen",
+        "address", "challenge", "direct", "drains_mail", "egress", "heard_at", "info", "ledger", "moved_at",
+        "number", "prefixes", "remote_host", "reorderer", "rx_seen", "state", "transport", "tx_seen",
     )  # fmt: skip
 
     def __init__(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from ipaddress import AddressValueError, IPv6Address
 from typing import Any
@@ -42,6 +42,10 @@ class NodeFacts:
     block_hash: bytes
     uptime_s: int
     relayed: int  # messages
+    wss_port: int | None = None  # None: no TLS
+    https_port: int | None = None
+    # In a cluster: which node an address belongs to, as its clients (over TLS: True) reach it.
+    assign: Callable[[str, bool], NodeInfo | None] | None = None
 
 
 def answer(body: bytes, facts: NodeFacts) -> bytes:
@@ -105,19 +109,33 @@ def _answer(request: Request | BadRequest, facts: NodeFacts) -> dict[str, object
 
 
 def _get_ws_addr(params: Mapping[str, Any], facts: NodeFacts) -> object:
-    if not params:
-        raise _Refused(INVALID_PARAMS)
-    address = params.get("address")
-    try:
-        NknAddress.parse(address if isinstance(address, str) else "")
-    except ConfigError:
-        raise _Refused(INTERNAL_ERROR) from None  # sic: what the official node calls a bad address
     info = node_info(facts.host, facts.ws_port, facts.rpc_port, facts.public_key)
-    return {**info.to_json(), "sdp": ""}
+    return _assigned(_address_in(params), facts, info, secure=False)
 
 
 def _get_wss_addr(params: Mapping[str, Any], facts: NodeFacts) -> object:
-    raise _Refused(INTERNAL_ERROR)  # no TLS here, as on an official node that has no certificate
+    address = _address_in(params)
+    if facts.wss_port is None or facts.https_port is None:
+        raise _Refused(INTERNAL_ERROR)  # as an official node that has no certificate
+    info = node_info(facts.host, facts.wss_port, facts.https_port, facts.public_key)
+    return _assigned(address, facts, info, secure=True)
+
+
+def _assigned(address: str, facts: NodeFacts, own: NodeInfo, *, secure: bool) -> object:
+    info = facts.assign(address, secure) if facts.assign is not None else None
+    return {**(info or own).to_json(), "sdp": ""}
+
+
+def _address_in(params: Mapping[str, Any]) -> str:
+    if not params:
+        raise _Refused(INVALID_PARAMS)
+    address = params.get("address")
+    text = address if isinstance(address, str) else ""
+    try:
+        NknAddress.parse(text)
+    except ConfigError:
+        raise _Refused(INTERNAL_ERROR) from None  # sic: what the official node calls a bad address
+    return text
 
 
 def _get_node_state(params: Mapping[str, Any], facts: NodeFacts) -> object:

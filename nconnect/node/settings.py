@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 
 from nconnect.node.limits import OFFICIAL_BURST, OFFICIAL_RATE_PER_S
@@ -67,6 +67,11 @@ class NodeSettings:
     ping_interval_s: float = PING_INTERVAL_S
     idle_timeout_s: float = IDLE_TIMEOUT_S
     stall_timeout_s: float = STALL_TIMEOUT_S
+
+    def with_rate(self, rate_per_s: float) -> NodeSettings:
+        """Other limits for each host, with a burst in proportion; 0 lifts them."""
+        burst = max(1, round(OFFICIAL_BURST / OFFICIAL_RATE_PER_S * rate_per_s))
+        return replace(self, rate_per_s=rate_per_s or None, burst=burst)
 
     @property
     def waives(self) -> frozenset[Waiver]:

@@ -1,21 +1,19 @@
 from __future__ import annotations
 
+import json
 import sys
 import types
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from nconnect.cli.node import status_text
+from nconnect.control.node import NodeStatus
 from nconnect.model import NodeConfig
+from nconnect.node.settings import NodeSettings
+from nconnect.wire.actions import Waiver
 from tests.cli.conftest import Run
-
-
-@dataclass(frozen=True)
-class Settings:
-    verify_signatures: bool
-    reorder: bool = False
 
 
 @pytest.fixture
@@ -28,7 +26,7 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[tuple[NodeConfig, dict[str,
 
     module = types.ModuleType("nconnect.daemon.node")
     module.run = run  # type: ignore[attr-defined]
-    module.settings_of = lambda config: Settings(config.verify_signatures)  # type: ignore[attr-defined]
+    module.settings_of = lambda config: NodeSettings(verify_signatures=config.verify_signatures)  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "nconnect.daemon.node", module)
     monkeypatch.setattr("nconnect.cli.logs.log_to_stderr", lambda **how: None)
     return calls
@@ -38,7 +36,7 @@ def test_the_official_ports(run: Run, started: list[tuple[NodeConfig, dict[str, 
     assert run("node", "--listen", "0.0.0.0").status == 0
     config, how = started[0]
     assert config == NodeConfig("0.0.0.0", 30002, 30003)
-    assert how == {"settings": Settings(False), "seed_file": None, "stats_file": None, "capture_file": None}
+    assert how == {"settings": NodeSettings(), "seed_file": None, "stats_file": None, "capture_file": None}
 
 
 def test_everything(run: Run, started: list[tuple[NodeConfig, dict[str, Any]]], tmp_path: Path) -> None:
@@ -49,7 +47,7 @@ def test_everything(run: Run, started: list[tuple[NodeConfig, dict[str, Any]]], 
     assert result.status == 0, result.err
     config, how = started[0]
     assert config == NodeConfig("::", 0, 0, "node.example", True)
-    assert how["settings"] == Settings(True, True)
+    assert how["settings"] == NodeSettings(verify_signatures=True, reorder=True)
     assert (how["stats_file"], how["capture_file"]) == (tmp_path / "s", tmp_path / "c")
 
 
@@ -57,3 +55,79 @@ def test_what_tests_need_is_hidden(run: Run) -> None:
     shown = run("node", "--help").out
     assert "--advertise" in shown
     assert "--reorder" not in shown
+
+
+def test_tls_and_limits(run: Run, started: list[tuple[NodeConfig, dict[str, Any]]], tmp_path: Path) -> None:
+    result = run(
+        "node", "--listen", "::", "--tls-cert", tmp_path / "cert", "--tls-key", tmp_path / "key",
+        "--wss-port", "443", "--rate-limit", "0", "--require-signatures",
+    )  # fmt: skip
+    assert result.status == 0, result.err
+    config, how = started[0]
+    assert (config.tls_cert, config.tls_key) == (tmp_path / "cert", tmp_path / "key")
+    assert (config.wss_port, config.https_port) == (443, 30005)
+    assert how["settings"].rate_per_s is None
+    assert how["settings"].waives == {Waiver.MASK}
+
+
+def test_a_rate_has_a_burst_in_proportion(run: Run, started: list[tuple[NodeConfig, dict[str, Any]]]) -> None:
+    assert run("node", "--listen", "::", "--rate-limit", "25").status == 0
+    settings = started[0][1]["settings"]
+    assert (settings.rate_per_s, settings.burst) == (25.0, 250)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ([], "missing option '--listen'"),
+        (["--listen", "::", "--tls-key", "k"], "--tls-key without --tls-cert"),
+        (
+            ["--listen", "::", "--tls-cert", "c", "--wss-port", "30002"],
+            "--ws-port and --wss-port are both 30002",
+        ),
+        (["--listen", "::", "--rate-limit", "-1"], "'--rate-limit'"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(run: Run, arguments: list[str], said: str) -> None:
+    result = run("node", *arguments)
+    assert result.status == 2
+    assert said in result.err
+    assert result.err.count("\n") == 1
+
+
+def test_status_without_a_node(run: Run) -> None:
+    result = run("node", "status")
+    assert (result.status, result.out) == (1, "")
+    assert "no node runs here" in result.err
+    assert "RPC port 7" in run("node", "status", "--rpc-port", "7").err
+
+
+def status(pid: int, rpc_port: int) -> NodeStatus:
+    return NodeStatus(
+        pid, "0.1.0", "0.0.0.0", 30002, rpc_port, "ab" * 32, 3700.0, 5, 4, 1000, 1 << 20, 2, 2048, 0, 3,
+        drops={"unknown_dest": 2, "queue_full": 3},
+    )  # fmt: skip
+
+
+def test_status_as_json_and_of_one_of_several(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    nodes = [status(7, 30003), status(8, 30013)]
+    monkeypatch.setattr("nconnect.control.node.running_nodes", lambda: nodes)
+    assert "RPC ports 30003, 30013: choose one with --rpc-port" in run("node", "status").err
+    result = run("node", "status", "--rpc-port", "30013", "--json")
+    assert result.status == 0
+    shown = json.loads(result.out)
+    assert (shown["pid"], shown["clients"], shown["queue_drops"], shown["held_messages"]) == (8, 4, 3, 2)
+    assert shown["wss_port"] is None
+
+
+def test_status_for_a_person() -> None:
+    assert status_text(status(7, 30003)).splitlines() == [
+        "node 7 is running for 1 h 1 min",
+        "listens     0.0.0.0 ports 30002 (ws), 30003 (rpc)",
+        "public key  " + "ab" * 32,
+        "clients     4 (5 connections, 0 logins so far)",
+        "relayed     1000 messages, 1.0 MiB",
+        "held        2 messages, 2.0 KiB, for clients that are offline",
+        "queued      0 B, 3 messages dropped so far",
+        "dropped     queue_full 3, unknown_dest 2",
+    ]

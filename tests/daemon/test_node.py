@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import signal
 import socket
@@ -14,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from nconnect.control.node import running_nodes
 from nconnect.daemon.node import run, settings_of
 from nconnect.errors import HostError
 from nconnect.model import NodeConfig
@@ -27,6 +29,13 @@ logging.basicConfig(level=logging.INFO, format="%(message)s")
 files = {name: Path(path) for name, path in (item.split("=") for item in sys.argv[1:])}
 sys.exit(run(NodeConfig("127.0.0.1", 0, 0, verify_signatures=True), **files))
 """
+
+
+@pytest.fixture(autouse=True)
+def own_folders(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    folder = tmp_path_factory.mktemp("run")
+    monkeypatch.setenv("NCONNECT_RUN_DIR", str(folder))
+    return folder
 
 
 @contextmanager
@@ -117,3 +126,63 @@ def test_a_seed_file_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
 def test_settings_follow_the_configuration() -> None:
     assert settings_of(NodeConfig("::", verify_signatures=True)).verify_signatures
     assert not settings_of(NodeConfig("::")).verify_signatures
+
+
+def test_it_answers_for_its_status_and_leaves_no_socket(own_folders: Path) -> None:
+    with node() as process:
+        ws_port, rpc_port = listening(process)
+        (status,) = running_nodes()
+        assert (status.pid, status.ws_port, status.rpc_port) == (process.pid, ws_port, rpc_port)
+        assert (status.clients, status.messages, status.wss_port) == (0, 0, None)
+        path = own_folders / "nodes" / f"{process.pid}.sock"
+        assert path.stat().st_mode & 0o777 == 0o600
+        process.terminate()
+        assert process.wait(timeout=10) == 0
+        assert not path.exists()
+    assert running_nodes() == []
+
+
+def test_what_a_killed_node_left_behind_is_removed_by_the_next(own_folders: Path) -> None:
+    with node() as killed:
+        listening(killed)
+        killed.kill()
+        killed.wait(timeout=10)
+    assert running_nodes() == []
+    assert len(list((own_folders / "nodes").iterdir())) == 1
+    with node() as process:
+        listening(process)
+        assert [path.stem for path in (own_folders / "nodes").iterdir()] == [str(process.pid)]
+        process.terminate()
+        process.wait(timeout=10)
+
+
+def test_it_runs_without_a_place_for_its_socket(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("NCONNECT_RUN_DIR", str(tmp_path / "file" / "run"))
+    with node() as process:
+        assert process.stderr is not None
+        assert "status` will not find this node" in process.stderr.readline()
+        listening(process)
+        process.terminate()
+        assert process.wait(timeout=10) == 0
+
+
+def test_it_keeps_no_capability_in_any_thread() -> None:
+    with node() as process:
+        ws_port, _ = listening(process)
+        socket.create_connection(("127.0.0.1", ws_port), timeout=5).close()
+        running_nodes()
+        tasks = list(Path(f"/proc/{process.pid}/task").iterdir())
+        assert tasks
+        for task in tasks:
+            fields = dict(line.split(":", 1) for line in (task / "status").read_text().splitlines())
+            for name in ("CapEff", "CapPrm", "CapInh", "CapAmb"):
+                assert int(fields[name], 16) == 0, f"{name} of {task}"
+            if os.geteuid() == 0:
+                assert int(fields["CapBnd"], 16) == 0
+            assert fields["NoNewPrivs"].strip() == "1"
+        limits = Path(f"/proc/{process.pid}/limits").read_text().splitlines()
+        (core,) = [line.split() for line in limits if line.startswith("Max core file size")]
+        assert core[4:6] == ["0", "0"]
+        process.terminate()
+        assert process.wait(timeout=10) == 0

@@ -7,18 +7,23 @@ import contextlib
 import json
 import os
 import socket
+import ssl
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake
 
 from nconnect.crypto.keys import Identity
 from nconnect.errors import HostError
 from nconnect.io.http import Response, request
-from nconnect.io.node_server import NodeServer
+from nconnect.io.node_server import NodeServer, _rpc_limits
 from nconnect.model import NodeConfig
 from nconnect.node.settings import NodeSettings
 from nconnect.wire.actions import SetClient
@@ -356,3 +361,191 @@ def test_closing_the_node_closes_its_clients() -> None:
             assert server.stats()["connections"] == 0
 
     asyncio.run(run())
+
+
+# --- TLS ---
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A self-signed certificate for localhost, its key in the same file."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
+    now = datetime.now(UTC)
+    built = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    pem = serialization.Encoding.PEM
+    path = tmp_path_factory.mktemp("tls") / "both.pem"
+    path.write_bytes(
+        key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+        + built.public_bytes(pem)
+    )
+    return path
+
+
+def with_tls(certificate: Path) -> NodeServer:
+    config = NodeConfig("127.0.0.1", 0, 0, tls_cert=certificate, wss_port=0, https_port=0)
+    return NodeServer(config, NODE, NodeSettings())
+
+
+def test_wss_and_https(certificate: Path) -> None:
+    async def run() -> None:
+        server = with_tls(certificate)
+        await server.start()
+        trust = ssl.create_default_context(cafile=str(certificate))
+        try:
+            answer = await request(
+                "POST",
+                f"https://localhost:{server.https_port}/",
+                body=ask("a." + "ab" * 32).replace(b"getwsaddr", b"getwssaddr"),
+                timeout_s=5,
+                tls=trust,
+            )
+            result = json.loads(answer.body)["result"]
+            assert result["addr"] == f"localhost:{server.wss_port}"
+            assert result["rpcAddr"] == f"localhost:{server.https_port}"
+            url = f"wss://{result['addr']}"
+            async with (
+                connect(url, compression=None, max_size=5 << 20, proxy=None, ssl=trust) as websocket,
+                client(server, "bob") as bob,
+            ):
+                alice = Client(websocket, Identity(b"a" * 32), "alice")
+                await alice.log_in()
+                await bob.log_in()
+                assert alice.answer["Result"]["node"] == {k: v for k, v in result.items() if k != "sdp"}
+                assert bob.answer["Result"]["node"]["addr"] == f"127.0.0.1:{server.ws_port}"
+                for size in (0, 1, 70_000, 4_000_000):
+                    payload = os.urandom(size)
+                    await alice.send(bob.address, payload)
+                    assert bytes((await bob.receive()).payload) == payload
+                    await bob.send(alice.address, payload)
+                    assert bytes((await alice.receive()).payload) == payload
+        finally:
+            await server.close()
+
+    asyncio.run(run())
+
+
+def test_without_a_certificate_there_is_no_wss() -> None:
+    async def run() -> None:
+        async with serving() as server:
+            body = ask("a." + "ab" * 32).replace(b"getwsaddr", b"getwssaddr")
+            error = json.loads((await rpc(server, body)).body)["error"]
+            assert error["code"] == -45001
+            assert (server.wss_port, server.https_port) == (None, None)
+
+    asyncio.run(run())
+
+
+def test_plain_text_on_the_tls_port_is_turned_away(certificate: Path) -> None:
+    async def run() -> None:
+        server = with_tls(certificate)
+        await server.start()
+        try:
+            for port in (server.wss_port, server.https_port):
+                reader, writer = await asyncio.open_connection("127.0.0.1", port)
+                writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+                async with asyncio.timeout(5):
+                    with contextlib.suppress(ConnectionResetError):
+                        assert b"HTTP" not in await reader.read(-1)
+                writer.close()
+            assert server.stats()["clients"] == 0
+        finally:
+            await server.close()
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("content", [None, b"", b"no PEM", b"-----BEGIN CERTIFICATE-----\nAAAA\n"])
+def test_a_bad_certificate_is_one_line(content: bytes | None, tmp_path: Path) -> None:
+    path = tmp_path / "cert.pem"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(HostError, match=r"cert\.pem") as caught:
+        with_tls(path).bind()
+    assert "\n" not in str(caught.value)
+
+
+def test_a_key_that_belongs_to_another_certificate_is_one_line(certificate: Path, tmp_path: Path) -> None:
+    other = ec.generate_private_key(ec.SECP256R1())
+    key = tmp_path / "key.pem"
+    pem, plain = serialization.Encoding.PEM, serialization.NoEncryption()
+    key.write_bytes(other.private_bytes(pem, serialization.PrivateFormat.PKCS8, plain))
+    config = NodeConfig("127.0.0.1", 0, 0, tls_cert=certificate, tls_key=key, wss_port=0, https_port=0)
+    with pytest.raises(HostError, match="belong together"):
+        NodeServer(config, NODE, NodeSettings()).bind()
+
+
+# --- holding, limits, pings ---
+
+
+def test_a_message_waits_for_its_client() -> None:
+    async def run() -> None:
+        async with serving() as server, client(server) as alice:
+            await alice.log_in()
+            bob = "bob." + Identity(b"bob".ljust(32, b"_")).public_key.hex()
+            payloads = [os.urandom(300_000) for _ in range(12)]
+            for payload in payloads:
+                held = OutboundMessage((bob,), (payload,), max_holding_seconds=60)
+                await alice.websocket.send(held.encode())
+            await alice.send(alice.address, b"all sent")
+            await alice.receive()
+            assert server.stats()["held_messages"] == 12
+            async with client(server, "bob") as other:
+                await other.log_in()
+                assert [bytes((await other.receive()).payload) for _ in payloads] == payloads
+            assert server.stats()["held_bytes"] == 0
+
+    asyncio.run(run())
+
+
+def test_half_open_handshakes_take_up_places() -> None:
+    async def run() -> None:
+        async with serving(max_connections=3) as server:
+            half_open = [await asyncio.open_connection("127.0.0.1", server.ws_port) for _ in range(3)]
+            reader, writer = await asyncio.open_connection("127.0.0.1", server.ws_port)
+            assert await reader.read(1) == b""
+            writer.close()
+            assert server.stats()["drops"] == {"too_many_connections": 1}
+            half_open[0][1].close()
+            while sum(websockets.opening for websockets in server._websockets) == 3:  # noqa: ASYNC110
+                await asyncio.sleep(0)
+            async with client(server) as alice:
+                await alice.log_in()
+                assert alice.answer["Error"] == 0
+            for _, writer in half_open:
+                writer.close()
+
+    asyncio.run(run())
+
+
+def test_many_pings_at_once_get_one_pong() -> None:
+    async def run() -> None:
+        async with serving() as server, client(server) as alice:
+            await alice.log_in()
+            pings = b"".join(b"\x89\x82" + bytes(4) + b"%02d" % (number % 100) for number in range(5000))
+            before = server.node._clients[alice.address][0].transport.tx_bytes
+            alice.websocket.transport.write(pings)
+            await alice.send(alice.address, b"after")
+            assert bytes((await alice.receive()).payload) == b"after"
+            sent = server.node._clients[alice.address][0].transport.tx_bytes - before
+            assert sent < 1000, "a pong for each read, not for each ping"
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize(
+    ("rate", "per_host"), [(None, 8192), (10.0, 64), (1.0, 64), (100.0, 640), (1e6, 8192)]
+)
+def test_rpc_connections_are_bounded_in_proportion(rate: float | None, per_host: int) -> None:
+    assert _rpc_limits(NodeSettings(rate_per_s=rate)).connections_per_host == per_host

@@ -105,7 +105,9 @@ class FakeClient:
         names = (dests,) if isinstance(dests, str) else tuple(dests)
         self.binary(OutboundMessage(names, payloads, **changes).encode(), now)
 
-    def send_signed(self, dests: str | Sequence[str], *payloads: bytes, now: float = 0.0) -> None:
+    def send_signed(
+        self, dests: str | Sequence[str], *payloads: bytes, now: float = 0.0, **changes: Any
+    ) -> None:
         names = (dests,) if isinstance(dests, str) else tuple(dests)
         signatures = []
         for index, dest in enumerate(names):
@@ -121,9 +123,8 @@ class FakeClient:
                 bytes.fromhex(dest[-64:]),
             )
             signatures.append(self.identity.sign(digest))
-        self.send(
-            names, *payloads, now=now, nonce=7, block_hash=self.block_hash, signatures=tuple(signatures)
-        )
+        changes |= {"nonce": 7, "block_hash": self.block_hash, "signatures": tuple(signatures)}
+        self.send(names, *payloads, now=now, **changes)
 
     def acknowledge(self, message: InboundMessage) -> None:
         signature = self.identity.sign(receipt_digest(message.prev_hash))
