@@ -38,7 +38,7 @@ app.command("status")(inspect.status)
 app.command("address")(inspect.address)
 app.add_typer(peer.app, name="peer")
 app.command("ping")(inspect.ping)
-app.command("node")(node.node)
+app.add_typer(node.app, name="node")
 app.command("version")(inspect.version)
 
 
