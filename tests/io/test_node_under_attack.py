@@ -1,0 +1,204 @@
+"""A node under 1,000 hostile connections: its clients notice nothing, its memory is bounded, all are closed.
+
+The attackers are plain sockets of this process, on loopback; the node is a process of its own, with short
+times, so that what takes a minute in earnest takes seconds here.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import resource
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from nconnect.control.node import NodeStatus, running_nodes
+from nconnect.crypto.keys import Identity
+from nconnect.wire.actions import SetClient
+from nconnect.wire.nkn import InboundMessage, OutboundMessage, decode_client_message
+from nconnect.wire.sigchain import login_digest
+
+EACH = 200  # of five kinds
+QUEUES_BYTES = 32 << 20
+# What the node may grow by: its queues, a half-sent message for each slow reader, and 40 KiB a connection.
+GROWTH_BYTES = QUEUES_BYTES + EACH * (64 << 10) + 5 * EACH * (40 << 10)
+SLOWEST_REPLY_S = 2.0
+KEY = Identity(b"k" * 32)
+UPGRADE = (
+    b"GET / HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    b"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+)
+PROGRAM = f"""
+import logging, sys
+from nconnect.daemon.node import run
+from nconnect.io import websocket
+from nconnect.model import NodeConfig
+from nconnect.node.settings import NodeSettings
+logging.basicConfig(level=logging.INFO, format="%(message)s")
+websocket.UPGRADE_TIMEOUT_S = 4.0
+settings = NodeSettings(rate_per_s=None, login_timeout_s=4.0, ping_interval_s=1.0, idle_timeout_s=5.0,
+                        stall_timeout_s=4.0, client_queue_bytes=1 << 20, node_queue_bytes={QUEUES_BYTES})
+sys.exit(run(NodeConfig("127.0.0.1", 0, 0), settings=settings))
+"""
+
+
+class Client:
+    """An NKN client on a blocking socket, which sends unmasked as the node allows."""
+
+    def __init__(self, sock: socket.socket, name: str) -> None:
+        self.sock = sock
+        self.address = f"{name}.{KEY.public_key.hex()}"
+        self._file = sock.makefile("rb")
+
+    def log_in(self) -> Client:
+        self.sock.sendall(UPGRADE)
+        while self._file.readline() != b"\r\n":
+            pass
+        challenge = bytes.fromhex(json.loads(self.receive())["Challenge"])
+        signature = KEY.sign(login_digest(challenge, bytes(32)))
+        self.send(SetClient(self.address, bytes(32), signature).encode().encode(), opcode=1)
+        assert json.loads(self.receive())["Error"] == 0
+        return self
+
+    def send(self, data: bytes, opcode: int = 2) -> None:
+        self.sock.sendall(frame_head(opcode, len(data)) + data)
+
+    def receive(self) -> bytes:
+        """The next message; pings are answered on the way."""
+        while True:
+            head = self._file.read(2)
+            size = head[1]
+            if size >= 126:
+                size = int.from_bytes(self._file.read(2 if size == 126 else 8), "big")
+            data = self._file.read(size)
+            if head[0] & 15 == 9:
+                self.send(data, opcode=10)
+            elif head[0] & 15 < 3:
+                return data
+
+    def close(self) -> None:
+        self._file.close()
+        self.sock.close()
+
+
+def frame_head(opcode: int, size: int) -> bytes:
+    if size < 126:
+        length = bytes((0x80 | size,))
+    elif size < 1 << 16:
+        length = b"\xfe" + size.to_bytes(2, "big")
+    else:
+        length = b"\xff" + size.to_bytes(8, "big")
+    return bytes((0x80 | opcode,)) + length + bytes(4)
+
+
+@pytest.fixture
+def node(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
+    monkeypatch.setenv("NCONNECT_RUN_DIR", str(tmp_path))
+    process = subprocess.Popen([sys.executable, "-c", PROGRAM], stderr=subprocess.PIPE, text=True)
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+@pytest.fixture(autouse=True)
+def enough_descriptors() -> Iterator[None]:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY and hard < 2 * 5 * EACH:
+        pytest.skip(f"needs {2 * 5 * EACH} descriptors, {hard} are allowed")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def memory_bytes(pid: int, which: str) -> int:
+    found = re.search(rf"^{which}:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)
+    assert found
+    return int(found.group(1)) << 10
+
+
+def status() -> NodeStatus:
+    (found,) = running_nodes()
+    return found
+
+
+def test_a_thousand_hostile_connections(node: subprocess.Popen[str]) -> None:
+    assert node.stderr is not None
+    found = re.search(r"websocket port (\d+)", node.stderr.readline())
+    assert found
+    port = int(found.group(1))
+
+    with ExitStack() as stack:
+
+        def connect(receive_buffer: int | None = None) -> socket.socket:
+            sock = stack.enter_context(socket.socket())
+            if receive_buffer is not None:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+            sock.settimeout(20)
+            sock.connect(("127.0.0.1", port))
+            return sock
+
+        def log_in(name: str, receive_buffer: int | None = None) -> Client:
+            client = Client(connect(receive_buffer), name)
+            stack.callback(client.close)
+            return client.log_in()
+
+        alice, bob, flooder = log_in("alice"), log_in("bob"), log_in("flooder")
+
+        def chat() -> None:
+            """One message there and back, in bearable time."""
+            began = time.monotonic()
+            for one, other in ((alice, bob), (bob, alice)):
+                text = os.urandom(100)
+                one.send(OutboundMessage((other.address,), (text,)).encode())
+                message = decode_client_message(other.receive())
+                assert isinstance(message, InboundMessage)
+                assert bytes(message.payload) == text
+            assert time.monotonic() - began < SLOWEST_REPLY_S
+
+        chat()
+        before = memory_bytes(node.pid, "VmRSS")
+        slow = [log_in(f"slow{n}", receive_buffer=4096) for n in range(EACH)]
+        chat()
+        for _ in range(EACH):  # say nothing at all
+            connect()
+        chat()
+        for _ in range(EACH):  # begin a request, and never end it
+            connect().sendall(UPGRADE[:-4] + b"\r\nX-Filler: " + b"x" * 2000)
+        chat()
+        for number in range(EACH):  # garbage, before the upgrade and after it
+            connect().sendall((UPGRADE if number % 2 else b"") + os.urandom(5000))
+        chat()
+        for _ in range(EACH):  # never log in, but announce a large frame and send a part of it
+            connect().sendall(UPGRADE + frame_head(1, 4 << 20) + bytes(20_000))
+        chat()
+        for _ in range(16):  # 200 MB in all for those who do not read
+            message = OutboundMessage(tuple(client.address for client in slow), (bytes(64 << 10),))
+            flooder.send(message.encode())
+            chat()
+        full = status()
+        assert full.queue_bytes <= QUEUES_BYTES
+        assert full.queue_drops > 0
+        deadline = time.monotonic() + 30
+        while (now := status()).connections > 3:
+            assert time.monotonic() < deadline, now
+            chat()
+            flooder.send(OutboundMessage((flooder.address,), (b"still here",)).encode())
+            flooder.receive()
+        chat()
+        assert memory_bytes(node.pid, "VmHWM") - before < GROWTH_BYTES
+        assert now.queue_bytes == 0
+        assert now.drops["stalled"] + now.drops.get("idle", 0) == EACH
+        assert now.drops["login_timeout"] >= EACH
+        assert now.clients == 3
+        for client in (alice, bob, flooder):
+            client.close()
