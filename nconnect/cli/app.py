@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import typer
 
-from nconnect.cli import daemon, inspect, node, peer, setup
+from nconnect.cli import daemon, inspect, invite, join, node, peer, pending, setup
 from nconnect.cli.options import ConfigOption, remember
 from nconnect.errors import ConfigError, NconnectError
 
@@ -31,12 +31,16 @@ def root(ctx: typer.Context, config: ConfigOption = None) -> None:
 
 
 app.command("init")(setup.init)
+app.command("join")(join.join)
 app.command("up")(daemon.up)
 app.command("down")(daemon.down)
 app.command("wait")(daemon.wait)
 app.command("status")(inspect.status)
 app.command("address")(inspect.address)
 app.add_typer(peer.app, name="peer")
+peer.app.command("pending")(pending.pending)
+peer.app.command("approve")(pending.approve)
+app.add_typer(invite.app, name="invite")
 app.command("ping")(inspect.ping)
 app.add_typer(node.app, name="node")
 app.command("version")(inspect.version)

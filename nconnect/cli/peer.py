@@ -66,14 +66,14 @@ def add(
     checks = Checks()
     checks.one("NAME", name, values.check_peer_name)
     checks.one("ADDRESS", address, values.parse_peer_address)
-    prefixes = _prefixes(checks, allowed_ips)
+    prefixes = read_prefixes(checks, allowed_ips)
     if not prefixes:
         checks.problem(
             "--allowed-ips is missing: give the peer's addresses, such as 10.86.0.2/32,"
             " and with a provider its subnets"
         )
-    rules = _rules(checks, allow)
-    expires_at = _expiry(checks, expires)
+    rules = read_allow(checks, allow)
+    expires_at = read_expires(checks, expires)
     key = None if preshared_key_file is None else _read_key(checks, preshared_key_file)
     checks.finish()
     outcome = change_file(
@@ -183,13 +183,13 @@ def set_values(
         checks.one("--name", new_name, values.check_peer_name)
     if address is not None:
         checks.one("--address", address, values.parse_peer_address)
-    prefixes = _prefixes(checks, allowed_ips)
+    prefixes = read_prefixes(checks, allowed_ips)
     if allowed_ips is not None and not prefixes:
         checks.problem("--allowed-ips is empty: give a prefix, or remove the peer")
-    rules = _rules(checks, allow)
+    rules = read_allow(checks, allow)
     added = checks.many("--add-allow", add_allow, values.parse_allow_rule)
     removed = checks.many("--remove-allow", remove_allow, values.parse_allow_rule)
-    expires_at = _expiry(checks, expires)
+    expires_at = read_expires(checks, expires)
     key = None if preshared_key_file is None else _read_key(checks, preshared_key_file)
     checks.finish()
 
@@ -224,13 +224,13 @@ def remove(ctx: typer.Context, name: NameArgument, config: ConfigOption = None) 
     print(f"peer {name} removed: {outcome.value}")
 
 
-def _prefixes(checks: Checks, texts: Values) -> tuple[str, ...]:
+def read_prefixes(checks: Checks, texts: Values) -> tuple[str, ...]:
     from nconnect.config import parse_prefixes
 
     return checks.many("--allowed-ips", texts, lambda text: parse_prefixes([text]))
 
 
-def _rules(checks: Checks, texts: Values) -> tuple[str, ...] | None:
+def read_allow(checks: Checks, texts: Values) -> tuple[str, ...] | None:
     """The rules of `--allow`; None for `all` (also when absent), () for `none`."""
     from nconnect.config import parse_allow_rule, split_commas
 
@@ -245,7 +245,7 @@ def _rules(checks: Checks, texts: Values) -> tuple[str, ...] | None:
     return checks.many("--allow", texts, parse_allow_rule)
 
 
-def _expiry(checks: Checks, text: str | None) -> float | None:
+def read_expires(checks: Checks, text: str | None) -> float | None:
     import time
 
     from nconnect.config import parse_expires

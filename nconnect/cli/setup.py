@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from nconnect.cli.options import Checks, ConfigOption, chosen, interface_at
 from nconnect.errors import UsageError
+
+if TYPE_CHECKING:
+    from nconnect.model import NknAddress
 
 Values = list[str] | None
 
@@ -79,8 +82,8 @@ def default_identifier() -> str:
     return name[:63] if name and not re.fullmatch(r"__\d+__", name) else "nconnect"
 
 
-def own_address(seed: bytes, identifier: str) -> object:
-    """The NKN address of a seed (an `NknAddress`)."""
+def own_address(seed: bytes, identifier: str) -> NknAddress:
+    """The NKN address of a seed."""
     from nconnect.crypto.keys import Identity
     from nconnect.model import NknAddress
 

@@ -30,3 +30,23 @@ def has_net_admin() -> bool:
             if line.startswith("CapEff:"):
                 return bool(int(line.split()[1], 16) >> 12 & 1)
     return os.geteuid() == 0
+
+
+def hide_argument(text: str) -> None:
+    """Blot a secret out of this process's own command line, which every user of the machine can read.
+
+    Overwrites the kernel's view of it (proc(5), cmdline); what Python has read stays. Where that is not
+    possible it does nothing: whoever needs certainty reads secrets from standard input.
+    """
+    try:
+        with open("/proc/self/stat", "rb") as stat:
+            fields = stat.read().rpartition(b")")[2].split()
+        start, end = int(fields[45]), int(fields[46])  # arg_start and arg_end: fields 48 and 49
+        with open("/proc/self/cmdline", "rb") as cmdline:
+            shown = cmdline.read()
+    except (OSError, IndexError, ValueError):
+        return
+    secret = os.fsencode(text)
+    at = shown.find(secret) if secret else -1
+    if start and at >= 0 and start + at + len(secret) <= end:
+        ctypes.memset(start + at, ord("x"), len(secret))

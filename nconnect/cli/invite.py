@@ -1,0 +1,258 @@
+"""`nconnect invite …`: tokens that let one device in each."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+import typer.core
+
+from nconnect.cli.options import Checks, ConfigOption, JsonOption, chosen, remember
+from nconnect.cli.peer import AllowOption, NameArgument, read_allow
+from nconnect.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from nconnect.invite.book import Invitation
+    from nconnect.model import Config
+
+Values = list[str] | None
+
+_CREATE = "new"
+
+
+class _NameFirst(typer.core.TyperGroup):
+    """A group whose command may be left out: `invite NAME` is `invite new NAME`."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        at = 0
+        while at < len(args) and args[at].startswith(("-c", "--config")):
+            at += 2 if args[at] in ("-c", "--config") else 1  # -cPATH, --config=PATH
+        if at < len(args) and args[at] not in self.commands and args[at] not in ("--help", "-h"):
+            args = [*args[:at], _CREATE, *args[at:]]
+        parsed: list[str] = super().parse_args(ctx, args)
+        return parsed
+
+
+app = typer.Typer(
+    cls=_NameFirst,
+    help="Invite a device: `nconnect invite NAME` prints a token that lets in one.",
+    rich_markup_mode=None,
+)
+
+
+@app.callback(invoke_without_command=True)
+def root(ctx: typer.Context, config: ConfigOption = None) -> None:
+    remember(ctx, config)
+    if ctx.invoked_subcommand is None:
+        typer.echo(ctx.get_help())
+
+
+@app.command(_CREATE)
+def create(
+    ctx: typer.Context,
+    name: NameArgument,
+    allow: AllowOption = None,
+    expires: Annotated[
+        str, typer.Option("--expires", metavar="WHEN", help="When the token ends: 24h, 7d, 2026-12-31.")
+    ] = "24h",
+    address: Annotated[
+        Values,
+        typer.Option("--address", metavar="IP,…", help="Its address in the tunnel. [default: the next free]"),
+    ] = None,
+    seed_rpc: Annotated[
+        Values,
+        typer.Option("--seed-rpc", metavar="URL", help="A node's RPC, as the device reaches it."),
+    ] = None,
+    qr: Annotated[bool, typer.Option("--qr/--no-qr", help="Draw the QR code too.")] = True,
+    as_json: JsonOption = False,
+    config: ConfigOption = None,
+) -> None:
+    """Invite NAME (the word `new` may be left out)."""
+    import os
+    import time
+
+    from nconnect import config as values
+    from nconnect.cli.output import print_json, time_text
+    from nconnect.cli.setup import own_address
+    from nconnect.control.client import ControlClient
+    from nconnect.invite import pool
+    from nconnect.invite.book import Invitation
+    from nconnect.invite.token import SECRET_BYTES, TOKEN_ID_BYTES, Token
+    from nconnect.io.config_file import load
+    from nconnect.io.invitations import InvitationStore
+
+    checked = load(chosen(ctx, config))
+    now = time.time()
+    checks = Checks()
+    checks.one("NAME", name, values.check_peer_name)
+    if any(peer.name == name for peer in checked.peers):
+        checks.problem(f"NAME: there is already a peer {name!r}: choose another name, or remove that one")
+    rules = read_allow(checks, allow)
+    ends_at = checks.one("--expires", expires, lambda text: _end(text, now))
+    addresses = checks.many("--address", address, pool.parse_wanted)
+    given_seeds = checks.many("--seed-rpc", seed_rpc, values.parse_seed_rpc)
+    seeds = _seeds(checks, checked, given_seeds)
+    checks.finish()
+    assert ends_at is not None
+    token = Token(
+        provider=own_address(checked.seed, checked.identifier),
+        token_id=os.urandom(TOKEN_ID_BYTES),
+        secret=os.urandom(SECRET_BYTES),
+        seeds=seeds,
+    )
+    text = token.encode()
+    with InvitationStore.of(checked.interface).changing() as book:
+        pool.pick(checked, addresses, [each for open_one in book.open(now) for each in open_one.addresses])
+        invitation = Invitation.of(
+            token,
+            name=name,
+            now=now,
+            expires_at=ends_at,
+            allow=rules,
+            addresses=tuple(str(pool.parse_wanted(each)) for each in addresses),
+        )
+        book.add(invitation, now)
+    if as_json:
+        print_json({"token": text, "name": name, "expires": ends_at})
+        return
+    print(text)
+    if qr:
+        _print_qr(text)
+    print(f"\nlets one device in as {name}, until {time_text(ends_at)}; keep it secret until then. There:")
+    print("  sudo nconnect join TOKEN")
+    if not ControlClient(checked.interface).is_running():
+        print(f"{checked.interface} is not up: nobody answers `join` until it is (`sudo nconnect up`)")
+
+
+@app.command("list")
+def list_invitations(ctx: typer.Context, as_json: JsonOption = False, config: ConfigOption = None) -> None:
+    """List the invitations, those that are over too."""
+    import time
+
+    from nconnect.cli import output
+
+    interface = _interface(ctx, config)
+    invitations = _stored(interface)
+    now = time.time()
+    if as_json:
+        output.print_json({"invitations": [_to_json(each, now) for each in invitations]})
+    elif not invitations:
+        print("there are no invitations: make one with `nconnect invite NAME`")
+    else:
+        rows = [
+            (
+                each.name,
+                each.state(now).value,
+                output.time_text(each.expires_at),
+                "all" if each.allow is None else ", ".join(each.allow) or "nothing",
+                ", ".join(each.addresses) or "the next free",
+                each.token_id.hex(),
+                each.device or "-",
+            )
+            for each in invitations
+        ]
+        header = ("NAME", "STATE", "EXPIRES", "MAY REACH", "TUNNEL ADDRESS", "ID", "USED BY")
+        print("\n".join(output.table(header, rows)))
+
+
+@app.command("revoke")
+def revoke(
+    ctx: typer.Context,
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Its name, or its id.")],
+    config: ConfigOption = None,
+) -> None:
+    """End an invitation that nobody has used. It takes effect at once."""
+    import time
+
+    from nconnect.io.invitations import InvitationStore
+
+    with InvitationStore.of(_interface(ctx, config)).changing() as book:
+        gone = book.revoke(name, time.time())
+    print(f"the invitation of {gone.name} is revoked")
+
+
+def _interface(ctx: typer.Context, config: Any) -> str:
+    from nconnect.io.config_file import load
+
+    return load(chosen(ctx, config)).interface
+
+
+def _stored(interface: str) -> list[Invitation]:
+    from nconnect.io.invitations import InvitationStore
+
+    with InvitationStore.of(interface).changing() as book:
+        return list(book)
+
+
+def _to_json(each: Invitation, now: float) -> dict[str, Any]:
+    return {
+        "id": each.token_id.hex(),
+        "name": each.name,
+        "state": each.state(now).value,
+        "made_at": each.made_at,
+        "expires": each.expires_at,
+        "allow": None if each.allow is None else list(each.allow),
+        "address": list(each.addresses),
+        "used_by": each.device or None,
+        "used_at": each.used_at,
+    }
+
+
+def _end(text: str, now: float) -> float:
+    from nconnect.config import parse_expires
+
+    at = parse_expires(text, now=now)
+    if at is None:
+        raise ConfigError("an invitation must end: write 24h, 7d or a date")
+    return at
+
+
+def _seeds(checks: Checks, config: Config, given: Sequence[str]) -> tuple[str, ...]:
+    """The RPCs by which the device finds the network; () for the public one."""
+    from urllib.parse import urlsplit
+
+    from nconnect.model import PUBLIC_SEED_RPC
+
+    seeds = tuple(given) or config.network.seed_rpc
+    if config.node is not None and not given and seeds == PUBLIC_SEED_RPC:
+        host = config.node.advertise
+        if host is None:
+            checks.problem(
+                "this tunnel runs on a node of its own: say with --seed-rpc"
+                f" http://HOST:{config.node.rpc_port} how the device reaches it"
+            )
+            return ()
+        return (f"http://{f'[{host}]' if ':' in host else host}:{config.node.rpc_port}",)
+    if seeds == PUBLIC_SEED_RPC:
+        return ()
+    if all(_is_here_only(urlsplit(seed).hostname or "") for seed in seeds):
+        checks.problem(
+            f"the node is known here as {', '.join(seeds)}, which means nothing on another device:"
+            " say with --seed-rpc how it reaches the node"
+        )
+    return seeds
+
+
+def _is_here_only(host: str) -> bool:
+    from ipaddress import ip_address
+
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _print_qr(text: str) -> None:
+    """In half blocks, where the output can show them; capitals make the code smaller."""
+    import sys
+
+    import segno
+
+    try:
+        "▀▄█".encode(sys.stdout.encoding or "ascii")
+    except (LookupError, UnicodeEncodeError):
+        return
+    print()
+    segno.make(text.upper(), error="l", micro=False).terminal(out=sys.stdout, compact=True, border=2)

@@ -1,0 +1,153 @@
+"""`nconnect join TOKEN`: a new device's identity and configuration, out of an invitation."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from nconnect.cli.options import Checks, ConfigOption, JsonOption, chosen, interface_at
+from nconnect.errors import ConfigError, UsageError
+
+if TYPE_CHECKING:
+    from nconnect.invite.token import Token
+    from nconnect.invite.welcome import Welcome
+    from nconnect.io.state import StateStore
+
+DRAFT = "joining"  # in the state folder: the identity under which we have applied, until we are let in
+
+
+def join(
+    ctx: typer.Context,
+    token: Annotated[
+        str, typer.Argument(metavar="TOKEN", help="What `nconnect invite` printed; - reads it from stdin.")
+    ],
+    identifier: Annotated[
+        str | None, typer.Option(help="The first part of the NKN address. [default: the host's name]")
+    ] = None,
+    seed_rpc: Annotated[
+        list[str] | None,
+        typer.Option("--seed-rpc", metavar="URL", help="Another way to the provider's network."),
+    ] = None,
+    timeout: Annotated[
+        float, typer.Option("--timeout", metavar="S", min=1, max=3600, help="Give up after S seconds.")
+    ] = 20.0,
+    force: Annotated[
+        bool, typer.Option("--force", help="Overwrite a file; the old identity is lost.")
+    ] = False,
+    as_json: JsonOption = False,
+    config: ConfigOption = None,
+) -> None:
+    """Join a provider: makes this device's identity and configuration."""
+    import asyncio
+
+    from nconnect import config as values
+    from nconnect.cli.output import print_json
+    from nconnect.cli.setup import default_identifier
+    from nconnect.crypto.keys import Identity
+    from nconnect.invite.token import Token
+    from nconnect.io import config_file, join, paths
+    from nconnect.io.state import StateStore
+    from nconnect.model import PUBLIC_SEED_RPC, NknAddress
+
+    invitation = Token.parse(_read(token))
+    path = chosen(ctx, config)
+    interface = interface_at(path)
+    checks = Checks()
+    name = default_identifier() if identifier is None else identifier
+    checks.one("--identifier", name, values.check_identifier)
+    seeds = checks.many("--seed-rpc", seed_rpc, values.parse_seed_rpc) or invitation.seeds
+    checks.finish()
+    _check_free(path, force)
+    if paths.is_locked(interface):
+        raise ConfigError(f"{interface} is up with the old identity: end it first with `nconnect down`")
+    store = StateStore.of(interface)
+    seed, name = _identity(store, invitation, name)
+    own = Identity(seed)
+    if own.public_key == invitation.provider.public_key:
+        raise ConfigError("this invitation is this device's own: use it on another one")
+    welcome = asyncio.run(
+        join.apply(
+            invitation, own, NknAddress(name, own.public_key), seeds or PUBLIC_SEED_RPC, timeout_s=timeout
+        )
+    )
+    text = _configuration(invitation, seed, name, seeds, welcome)
+    config_file.check(path, text)
+    config_file.create(path, text, force=force)
+    store.remove(DRAFT)
+    if as_json:
+        print_json(
+            {
+                "interface": interface,
+                "config": str(path),
+                "name": welcome.name,
+                "peer": welcome.provider_name,
+                "address": list(welcome.addresses),
+                "allowed_ips": list(welcome.allowed_ips),
+            }
+        )
+        return
+    option = "" if path == config_file.default_path() else f" -c {path}"
+    print(f"joined {welcome.provider_name} as {welcome.name}: made {path}, interface {interface}")
+    print(f"this device is {', '.join(welcome.addresses)} and reaches {', '.join(welcome.allowed_ips)}")
+    print("next:")
+    print(f"  sudo nconnect{option} up")
+
+
+def _read(token: str) -> str:
+    """The token's text, which does not stay where others can see it."""
+    import sys
+
+    from nconnect.io.process import hide_argument
+
+    if token != "-":
+        hide_argument(token)
+        return token
+    text = sys.stdin.readline(8192)
+    if not text.strip():
+        raise UsageError("no token came on standard input: give what `nconnect invite` printed")
+    return text
+
+
+def _check_free(path: Path, force: bool) -> None:
+    """Before the token is used: is there a file that must not be overwritten."""
+    if not force and (path.exists() or path.is_symlink()):
+        raise ConfigError(
+            f"{path} exists already: -c makes another one, such as -c {path.with_name('nc1.toml')};"
+            " --force overwrites it (the old identity is lost)"
+        )
+
+
+def _identity(store: StateStore, token: Token, identifier: str) -> tuple[bytes, str]:
+    """Seed and identifier. An application that was not answered is repeated under the same ones, since the
+    provider may have let that identity in.
+    """
+    import os
+
+    draft = store.load(DRAFT)
+    if isinstance(draft, dict) and draft.get("token_id") == token.token_id.hex():
+        try:
+            seed = bytes.fromhex(draft["seed"])
+            if len(seed) == 32 and isinstance(draft["identifier"], str):
+                return seed, draft["identifier"]
+        except (KeyError, TypeError, ValueError):
+            pass
+    seed = os.urandom(32)
+    store.save(DRAFT, {"token_id": token.token_id.hex(), "seed": seed.hex(), "identifier": identifier})
+    return seed, identifier
+
+
+def _configuration(
+    token: Token, seed: bytes, identifier: str, seeds: tuple[str, ...], welcome: Welcome
+) -> str:
+    from nconnect.config_edit import add_peer, new_file
+
+    text = new_file(seed=seed, identifier=identifier, address=welcome.addresses, seed_rpc=seeds)
+    return add_peer(
+        text,
+        name=welcome.provider_name,
+        address=str(token.provider),
+        allowed_ips=welcome.allowed_ips,
+        preshared_key=welcome.preshared_key.hex(),
+    )

@@ -1,0 +1,101 @@
+"""Applying to a provider with a token, over a link that lives only that long."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Sequence
+from typing import Any
+
+from nconnect.crypto.keys import Identity
+from nconnect.errors import NetworkError
+from nconnect.invite.applicant import Applicant
+from nconnect.invite.token import Token
+from nconnect.invite.welcome import Welcome
+from nconnect.io.clock import boottime
+from nconnect.io.link import LinkRunner
+from nconnect.model import NknAddress
+from nconnect.nkn.link import Link
+from nconnect.nkn.outputs import DownReason
+from nconnect.wire.jsonrpc import NodeInfo
+from nconnect.wire.nkn import InboundMessage
+
+
+async def apply(
+    token: Token, identity: Identity, address: NknAddress, seeds: Sequence[str], *, timeout_s: float
+) -> Welcome:
+    """The provider's welcome. Raises `Refused` with its reason, or `NetworkError` when none comes in time."""
+    return await _Application(token, identity, address, seeds).run(timeout_s)
+
+
+class _Application:
+    """The handler of the link."""
+
+    def __init__(self, token: Token, identity: Identity, address: NknAddress, seeds: Sequence[str]) -> None:
+        self._applicant = Applicant(token, identity, address, os.urandom)
+        link = Link(identity, address, seeds, now=boottime(), rng=os.urandom)
+        self._runner = LinkRunner(link, self)
+        self._up = asyncio.Event()
+        self._was_up = False
+        self._answer: asyncio.Future[Welcome]
+
+    async def run(self, timeout_s: float) -> Welcome:
+        loop = asyncio.get_running_loop()
+        self._answer = loop.create_future()
+        tasks: list[asyncio.Task[None]] = [
+            loop.create_task(self._runner.run(), name="link"),
+            loop.create_task(self._ask(), name="apply"),
+        ]
+        try:
+            async with asyncio.timeout(timeout_s):
+                waited_for: list[asyncio.Future[Any]] = [*tasks, self._answer]
+                await asyncio.wait(waited_for, return_when=asyncio.FIRST_COMPLETED)
+            for task in tasks:
+                if task.done():
+                    task.result()  # raises: neither ends by itself
+            return await self._answer
+        except TimeoutError:
+            raise NetworkError(self._nothing(timeout_s)) from None
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            if self._answer.done() and not self._answer.cancelled():
+                self._answer.exception()  # it has been looked at
+
+    async def _ask(self) -> None:
+        while True:
+            await self._up.wait()
+            payload = self._applicant.poll_send(boottime())
+            if payload is not None:
+                self._runner.send(self._applicant.dest, (payload,))
+            await asyncio.sleep(max(0.01, self._applicant.poll_timeout() - boottime()))
+
+    def _nothing(self, timeout_s: float) -> str:
+        if not self._was_up:
+            why = self._runner.link.last_error or "still connecting"
+            return f"no node could be reached within {timeout_s:g} s: {why}"
+        return (
+            f"no answer within {timeout_s:g} s: the provider is offline, or this is not its invitation"
+            " (on its side, see `nconnect status` and `nconnect invite list`)"
+        )
+
+    def on_message(self, message: InboundMessage) -> None:
+        if self._answer.done():
+            return
+        try:
+            welcome = self._applicant.receive(message.src, message.payload)
+        except NetworkError as refused:
+            self._answer.set_exception(refused)
+        else:
+            if welcome is not None:
+                self._answer.set_result(welcome)
+
+    def on_up(self, node: NodeInfo) -> None:
+        self._was_up = True
+        self._up.set()
+
+    def on_down(self, why: str, reason: DownReason) -> None:
+        self._up.clear()
+
+    def on_writable(self) -> None: ...

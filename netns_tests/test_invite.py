@@ -1,0 +1,154 @@
+"""From an invitation to a ping, and every way in which a token lets nobody in.
+
+user ── node ── provider ── server; the user's machine has nothing of nconnect's on it before `join`
+"""
+
+from __future__ import annotations
+
+import json
+import time
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from lab.process import until
+from lab.sides import Side
+from lab.world import LAN, PROVIDER_TUNNEL, PROVIDER_TUNNEL6, SEED_RPC, SERVER, World
+from netns_tests.topology import pings
+
+ENOUGH_S = 5.0  # from token to ping; seen: about 2
+
+
+@pytest.fixture
+def provider(fresh: World) -> Side:
+    """A provider that is up, with a node, and without peers."""
+    fresh.node.start()
+    side = fresh.provider_side
+    side.nconnect(
+        *("init", "--identifier", "gpu-box", "--address", f"{PROVIDER_TUNNEL}/24,{PROVIDER_TUNNEL6}/64"),
+        *("--provide", LAN, "--seed-rpc", SEED_RPC),
+    )
+    side.start()
+    side.wait()
+    return side
+
+
+def invite(side: Side, name: str, *options: str) -> str:
+    token: str = json.loads(side.nconnect("invite", name, "--json", *options))["token"]
+    return token
+
+
+def another(world: World, name: str) -> Side:
+    """One more installation on the user's machine."""
+    return Side(name, world.user, world.folder / name, interface="nc1")
+
+
+def refusal(side: Side, token: str, *options: str) -> str:
+    """What `join` says, which must fail and leave no configuration."""
+    done = side.try_nconnect("join", token, *options)
+    assert done.returncode != 0
+    assert not side.config.exists()
+    assert len(done.stderr.splitlines()) == 1
+    assert token not in done.stderr
+    return done.stderr
+
+
+def test_from_token_to_ping(fresh: World, provider: Side) -> None:
+    token = invite(provider, "laptop", "--allow", f"{SERVER}/icmp")
+    began = time.monotonic()
+    said = fresh.user_side.nconnect("join", token, "--identifier", "laptop")
+    fresh.user_side.start()
+    until(lambda: pings(fresh.user, SERVER), "a ping's answer", process=fresh.user_side.daemon)
+    took = time.monotonic() - began
+    assert took < ENOUGH_S, f"{took:.1f} s from the token to the first answered ping"
+    assert "10.86.0.2/24, fd86::2/64" in said
+    assert "sudo nconnect" in said
+
+    config = tomllib.loads(fresh.user_side.config.read_text())
+    assert fresh.user_side.config.stat().st_mode & 0o777 == 0o600
+    assert config["interface"]["address"] == ["10.86.0.2/24", "fd86::2/64"]
+    assert config["network"]["seed_rpc"] == [SEED_RPC]
+    (peer,) = config["peer"]
+    assert peer["name"] == "gpu-box"
+    assert peer["allowed_ips"] == [f"{PROVIDER_TUNNEL}/32", f"{PROVIDER_TUNNEL6}/128", LAN]
+    (ours,) = tomllib.loads(provider.config.read_text())["peer"]
+    assert ours["name"] == "laptop"
+    assert ours["allow"] == [f"{SERVER}/icmp"]
+    assert ours["preshared_key"] == peer["preshared_key"]
+    secrets = {token, peer["preshared_key"], config["interface"]["seed"]}
+    for log in (fresh.logs(), said, provider.nconnect("status", "--json")):
+        assert not any(secret in log for secret in secrets)
+
+    # The token is worth nothing now: to others, and to the device itself, which had its session.
+    assert "has been used already" in refusal(another(fresh, "thief"), token)
+    (listed,) = json.loads(provider.nconnect("invite", "list", "--json"))["invitations"]
+    assert listed["state"] == "used"
+    assert listed["used_by"] == fresh.user_side.address()
+
+
+def test_an_answer_that_was_lost_comes_again(fresh: World, provider: Side) -> None:
+    """A `join` that was killed is repeated under the same identity; a removed peer's is not."""
+    token = invite(provider, "laptop")
+    first = json.loads(fresh.user_side.nconnect("join", token, "--json"))
+    draft = {"token_id": json.loads(provider.nconnect("invite", "list", "--json"))["invitations"][0]["id"]}
+    made = tomllib.loads(fresh.user_side.config.read_text())
+    draft |= {"seed": made["interface"]["seed"], "identifier": made["interface"]["identifier"]}
+    fresh.user_side.config.unlink()
+    state = Path(fresh.user_side.env["NCONNECT_STATE_DIR"]) / "nc0" / "joining.json"
+    state.write_text(json.dumps(draft))
+    assert json.loads(fresh.user_side.nconnect("join", token, "--json")) == first
+    assert tomllib.loads(fresh.user_side.config.read_text()) == made
+    fresh.user_side.config.unlink()
+    state.write_text(json.dumps(draft))
+    provider.nconnect("peer", "remove", "laptop")
+    assert "has been used already" in refusal(fresh.user_side, token)
+    assert "peer" not in tomllib.loads(provider.config.read_text())
+
+
+def test_the_provider_refuses_and_says_why(fresh: World, provider: Side) -> None:
+    revoked = invite(provider, "revoked")
+    provider.nconnect("invite", "revoke", "revoked")
+    assert "was revoked" in refusal(fresh.user_side, revoked)
+
+    expired = invite(provider, "expired")
+    store = Path(provider.env["NCONNECT_STATE_DIR"]) / "nc0" / "invitations.json"
+    book = json.loads(store.read_text())
+    book["invitations"][-1]["expires_at"] = time.time() - 1
+    store.write_text(json.dumps(book))
+    assert "has expired" in refusal(fresh.user_side, expired)
+
+    taken = invite(provider, "taken")
+    provider.nconnect("peer", "add", "taken", f"x.{PEER_KEY}", "--allowed-ips", "10.86.0.77")
+    assert "could not add this device" in refusal(fresh.user_side, taken)
+    assert "already a peer 'taken'" in provider.logs()
+    provider.nconnect("peer", "remove", "taken")
+    fresh.user_side.nconnect("join", taken)  # it was the provider's fault, and has not used the token
+
+
+PEER_KEY = "d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a"  # RFC 8032, 7.1, test 1
+
+
+def test_a_mistyped_token_and_a_stranger(fresh: World, provider: Side) -> None:
+    """The checksum finds the first before anything is sent; to the second the provider is silent."""
+    token = invite(provider, "laptop")
+    other = "z" if token[20] != "z" else "y"
+    assert "mistyped" in refusal(fresh.user_side, token[:20] + other + token[21:])
+    before = provider.drops("unknown_peer")
+    store = Path(provider.env["NCONNECT_STATE_DIR"]) / "nc0" / "invitations.json"
+    store.unlink()  # as if another provider had made it
+    invite(provider, "somebody")
+    assert "no answer within 2 s" in refusal(fresh.user_side, token, "--timeout", "2")
+    assert provider.drops("unknown_peer") > before
+
+
+def test_nothing_is_overwritten(fresh: World, provider: Side) -> None:
+    token = invite(provider, "laptop")
+    fresh.user_side.nconnect("init", "--address", "10.1.0.1/24")
+    before = fresh.user_side.config.read_text()
+    done = fresh.user_side.try_nconnect("join", token)
+    assert done.returncode == 2
+    assert "exists already" in done.stderr
+    assert fresh.user_side.config.read_text() == before
+    fresh.user_side.nconnect("join", token, "--force")
+    assert fresh.user_side.config.read_text() != before
