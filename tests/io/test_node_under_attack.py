@@ -44,7 +44,7 @@ from nconnect.model import NodeConfig
 from nconnect.node.settings import NodeSettings
 logging.basicConfig(level=logging.INFO, format="%(message)s")
 websocket.UPGRADE_TIMEOUT_S = 4.0
-settings = NodeSettings(rate_per_s=None, login_timeout_s=4.0, ping_interval_s=1.0, idle_timeout_s=5.0,
+settings = NodeSettings(rate_per_s=None, login_timeout_s=4.0, ping_interval_s=1.0, idle_timeout_s=8.0,
                         stall_timeout_s=4.0, client_queue_bytes=1 << 20, node_queue_bytes={QUEUES_BYTES})
 sys.exit(run(NodeConfig("127.0.0.1", 0, 0), settings=settings))
 """
@@ -167,8 +167,6 @@ def test_a_thousand_hostile_connections(node: subprocess.Popen[str]) -> None:
 
         chat()
         before = memory_bytes(node.pid, "VmRSS")
-        slow = [log_in(f"slow{n}", receive_buffer=4096) for n in range(EACH)]
-        chat()
         for _ in range(EACH):  # say nothing at all
             connect()
         chat()
@@ -180,6 +178,8 @@ def test_a_thousand_hostile_connections(node: subprocess.Popen[str]) -> None:
         chat()
         for _ in range(EACH):  # never log in, but announce a large frame and send a part of it
             connect().sendall(UPGRADE + frame_head(1, 4 << 20) + bytes(20_000))
+        chat()
+        slow = [log_in(f"slow{n}", receive_buffer=4096) for n in range(EACH)]
         chat()
         for _ in range(16):  # 200 MB in all for those who do not read
             message = OutboundMessage(tuple(client.address for client in slow), (bytes(64 << 10),))
