@@ -46,6 +46,11 @@ PACKET_BYTES = 1_514
 MIN_RATE = 16_000.0  # bytes a second
 # Guessed: from a gigabit on the processors are the limit, and buffers in a path are short.
 MAX_RATE = 125e6
+# A path that was that fast a moment ago has a busy processor rather than a slow link in it.
+FAST_MEMORY_S = 10.0
+FAST_PATIENCE_S = 1.0
+PRESSING = 0.8  # a paced link that is offered less than this part of its rate is not ours to slow down
+QUEUE_BYTES = 6_056  # four full packets: of fewer, the delay may be that of a delayed acknowledgement
 MAX_PAUSE_S = 2.0
 _NOT_OURS_S = 0.020  # only a delay of some size tells whose queue it is
 
@@ -59,8 +64,9 @@ class Pacer:
     """
 
     __slots__ = (
-        "_base", "_blind_until", "_climb_at", "_drain_until", "_drained_s", "_draining", "_known_rate",
-        "_rate", "_samples", "_sent_all_at", "_short_at", "_step_at", "_step_bytes", "_tokens", "_tokens_at",
+        "_base", "_blind_until", "_climb_at", "_drain_until", "_drained_s", "_draining", "_fast_at",
+        "_known_rate", "_offered", "_rate", "_samples", "_sent_all_at", "_sent_bytes", "_short_at",
+        "_step_at", "_step_bytes", "_tokens", "_tokens_at",
     )  # fmt: skip
 
     def __init__(self, now: float) -> None:
@@ -77,7 +83,10 @@ class Pacer:
         self._draining = False
         self._drain_until = now  # at the latest
         self._drained_s = 0.0  # the delay that the last pause was to remove
-        self._samples: deque[tuple[float, int]] = deque()  # (when, bytes acknowledged)
+        self._sent_bytes = 0
+        self._offered = 0.0  # bytes a second that were sent within the last window
+        self._fast_at = -inf  # when the link was last faster than `MAX_RATE`
+        self._samples: deque[tuple[float, int, int]] = deque()  # (when, bytes acknowledged, bytes sent)
         self._base: deque[tuple[float, float]] = deque()  # (when, round trip), rising: the first is the base
 
     @property
@@ -104,6 +113,7 @@ class Pacer:
     def sent(self, now: float, size_bytes: int) -> None:
         """Bytes were handed to the link."""
         self._step_bytes += size_bytes
+        self._sent_bytes += size_bytes
         if self._rate is not None:
             self._refill(now, self._rate)
             self._tokens -= size_bytes
@@ -132,10 +142,17 @@ class Pacer:
         if now < self._blind_until:
             return
         delay = rtt_s - base
-        if self._is_short(delay, base, delivered) and now - self._sent_all_at < UNSENT_S:
+        short = (
+            self._is_short(delay, base, delivered)
+            or in_flight_bytes + unsent_bytes < QUEUE_BYTES
+            or not self._is_pressing(delivered)
+        )
+        if short and now - self._sent_all_at < UNSENT_S:
             self._short_at = now
             self._drained_s = 0.0
-        if now - self._short_at >= WINDOW_S:
+        if delivered > MAX_RATE:
+            self._fast_at = now
+        if now - self._short_at >= (WINDOW_S if now - self._fast_at > FAST_MEMORY_S else FAST_PATIENCE_S):
             self._slow_down(now, delivered, delay, in_flight_bytes + unsent_bytes, base, rtt_s)
         elif self._rate is not None and now >= self._climb_at and now - self._sent_all_at < WINDOW_S:
             self._climb(now, self._rate, base)
@@ -143,6 +160,11 @@ class Pacer:
     def _is_short(self, delay: float, base: float, delivered: float) -> bool:
         limit = ENTER_S if self._rate is None else TRIGGER_S
         return delay <= max(limit, base * OF_BASE, 1.5 * PACKET_BYTES / max(delivered, MIN_RATE))
+
+    def _is_pressing(self, delivered: float) -> bool:
+        """Whether we may be why a queue stands: we use what we are allowed, or less arrives than we send."""
+        rate = self._rate
+        return rate is None or self._offered >= PRESSING * rate or delivered < 0.9 * self._offered
 
     def _slow_down(
         self, now: float, delivered: float, delay: float, outstanding: int, base: float, rtt_s: float
@@ -213,12 +235,15 @@ class Pacer:
     def _note_acknowledged(self, now: float, acked_bytes: int, base: float) -> float:
         """Bytes a second acknowledged within the last window."""
         samples = self._samples
-        samples.append((now, acked_bytes))
+        samples.append((now, acked_bytes, self._sent_bytes))
         begin = now - WINDOW_S - base
         while len(samples) > 2 and samples[1][0] <= begin:
             samples.popleft()
-        since, before = samples[0]
-        return (acked_bytes - before) / (now - since) if now > since else 0.0
+        since, acked, sent = samples[0]
+        if now <= since:
+            return 0.0
+        self._offered = (self._sent_bytes - sent) / (now - since)
+        return (acked_bytes - acked) / (now - since)
 
     def _refill(self, now: float, rate: float) -> None:
         if now > self._tokens_at:
