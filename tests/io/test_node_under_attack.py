@@ -181,10 +181,12 @@ def test_a_thousand_hostile_connections(node: subprocess.Popen[str]) -> None:
         chat()
         slow = [log_in(f"slow{n}", receive_buffer=4096) for n in range(EACH)]
         chat()
-        for _ in range(16):  # 200 MB in all for those who do not read
-            message = OutboundMessage(tuple(client.address for client in slow), (bytes(64 << 10),))
-            flooder.send(message.encode())
-            chat()
+        for number in range(16):  # 200 MB in all for those who do not read, and more for some of them
+            for readers, size in ((slow, 64 << 10), (slow[:20], 400_000)):
+                message = OutboundMessage(tuple(client.address for client in readers), (bytes(size),))
+                flooder.send(message.encode())
+            if number % 4 == 0:
+                chat()
         full = status()
         assert full.queue_bytes <= QUEUES_BYTES
         assert full.queue_drops > 0
@@ -197,7 +199,7 @@ def test_a_thousand_hostile_connections(node: subprocess.Popen[str]) -> None:
         chat()
         assert memory_bytes(node.pid, "VmHWM") - before < GROWTH_BYTES
         assert now.queue_bytes == 0
-        assert now.drops["stalled"] + now.drops.get("idle", 0) == EACH
+        assert now.drops.get("stalled", 0) + now.drops.get("idle", 0) == EACH
         assert now.drops["login_timeout"] >= EACH
         assert now.clients == 3
         for client in (alice, bob, flooder):
