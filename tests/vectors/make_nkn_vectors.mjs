@@ -89,6 +89,37 @@ inner.setPrevSignature(Buffer.from(prevHash, 'hex'))
 const inbound = message.newClientMessage(common.pb.messages.ClientMessageType.INBOUND_MESSAGE,
   inner.serializeBinary(), common.pb.messages.CompressionType.COMPRESSION_NONE)
 
+// What Bob's client gets from its node when Alice's sends each kind of message, as its own code wrote them.
+const askedId = fakeRandom(8)
+const exchanges = []
+for (const [name, payload, encrypt, dests] of [
+  ['text', message.newTextPayload('grüße, мир', null, fakeRandom(8)), true, bob.addr],
+  ['binary', message.newBinaryPayload(Uint8Array.of(0, 255, 1), null, fakeRandom(8)), true, bob.addr],
+  ['text to several', message.newTextPayload('to all', null, fakeRandom(8)), true, [bob.addr, carol.addr]],
+  ['binary to several', message.newBinaryPayload(new Uint8Array(300).fill(3), null, fakeRandom(8)), true, [bob.addr, carol.addr]],
+  ['text in the clear', message.newTextPayload('open', null, fakeRandom(8)), false, bob.addr],
+  ['binary in the clear', message.newBinaryPayload(Uint8Array.of(7), null, fakeRandom(8)), false, bob.addr],
+  ['reply', message.newTextPayload('yes', askedId), true, bob.addr],
+  ['binary reply', message.newBinaryPayload(Uint8Array.of(4, 5), askedId), true, bob.addr],
+  ['reply in the clear', message.newTextPayload('yes', askedId), false, bob.addr],
+  ['ACK', message.newAckPayload(askedId), true, bob.addr],
+  ['ACK in the clear', message.newAckPayload(askedId), false, bob.addr],
+  ['session', message.newSessionPayload(Uint8Array.of(9, 9), fakeRandom(8)), true, bob.addr],
+]) {
+  const msgs = await alice._messageFromPayload(payload, encrypt, dests)
+  const bodies = msgs.map((each) => each.serializeBinary())
+  const sent = await message.newOutboundMessage(alice, dests, bodies, 0)
+  const seen = new common.pb.messages.InboundMessage()
+  seen.setSrc(alice.addr)
+  seen.setPayload(bodies[0])
+  exchanges.push({ name, dests: [].concat(dests), encrypted: encrypt, type: payload.getType(),
+    plain: hex(payload.serializeBinary()), messageId: hex(payload.getMessageId()), data: hex(payload.getData()),
+    replyToId: hex(payload.getReplyToId()), outbound: hex(sent.serializeBinary()),
+    payloads: bodies.map(hex),
+    inbound: hex(message.newClientMessage(common.pb.messages.ClientMessageType.INBOUND_MESSAGE,
+      seen.serializeBinary(), common.pb.messages.CompressionType.COMPRESSION_NONE).serializeBinary()) })
+}
+
 const challenge = '5a'.repeat(32), salt = 'a5'.repeat(32)
 const loginDigest = common.hash.sha256Hex(challenge + salt)
 
@@ -98,6 +129,7 @@ writeFileSync(process.argv[2], JSON.stringify({
   several: several.map((msg, i) => envelope([bob.addr, carol.addr][i], msg)), bare: hex(bare.serializeBinary()),
   outbound, receipt: { prevHash, bytes: hex(receipt) },
   inbound: { src: alice.addr, prevHash, bytes: hex(inbound.serializeBinary()) },
+  askedId: hex(askedId), exchanges,
   login: { challenge, salt, digest: loginDigest, signature: await alice.key.sign(loginDigest) },
 }, null, 1) + '\n')
 process.exit(0)
