@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Self, overload
 
-from nconnect.crypto.keys import Identity, InvalidKey
+from nconnect.crypto.keys import Identity
 from nconnect.errors import ClientClosed, ConfigError, LocalProtocolError, NetworkError, NoReply, NotConnected
 from nconnect.io.clock import boottime
 from nconnect.io.link import LinkRunner
@@ -348,12 +348,9 @@ class Endpoint:
 
     async def _transmit(self, batches: Iterator[Batch], max_holding_s: int) -> None:
         """Each batch over every link that takes data now; waits until there is one."""
-        try:
-            for batch in batches:
-                for sub in await self._ready_links():
-                    sub.send(batch, max_holding_s)
-        except InvalidKey as error:
-            raise ConfigError(f"a destination's key is no key: {error}") from None
+        for batch in batches:
+            for sub in await self._ready_links():
+                sub.send(batch, max_holding_s)
 
     async def _ready_links(self) -> list[_SubLink]:
         while True:

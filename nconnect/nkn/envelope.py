@@ -14,8 +14,16 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from nconnect.crypto.keys import KEY_BYTES, NONCE_BYTES, OVERHEAD_BYTES, SIGNATURE_BYTES, Box, Identity
-from nconnect.errors import TooBig
+from nconnect.crypto.keys import (
+    KEY_BYTES,
+    NONCE_BYTES,
+    OVERHEAD_BYTES,
+    SIGNATURE_BYTES,
+    Box,
+    Identity,
+    InvalidKey,
+)
+from nconnect.errors import ConfigError, TooBig
 from nconnect.model import NknAddress
 from nconnect.wire.nkn import MAX_MESSAGE_BYTES, Message
 
@@ -46,7 +54,7 @@ class Envelopes:
     def batches(self, dests: Sequence[NknAddress], payload: bytes, *, encrypt: bool) -> Iterator[Batch]:
         """`payload` for `dests`, sealed when its batch is asked for, in messages that the network takes.
 
-        Raises `TooBig` at once, and `InvalidKey` when it comes to an address whose key is none.
+        Raises `TooBig` at once, and `ConfigError` when it comes to an address whose key is none.
         """
         longest = max(len(str(dest)) for dest in dests)
         size = len(payload) + longest + SIGNATURE_BYTES + _HEADROOM_BYTES
@@ -73,7 +81,7 @@ class Envelopes:
     def _sealed(self, dests: Sequence[NknAddress], payload: bytes, size: int) -> Iterator[Batch]:
         if len(dests) == 1:
             nonce = self._rng(NONCE_BYTES)
-            sealed = self._box(dests[0].public_key).seal(payload, nonce)
+            sealed = self._box_for(dests[0]).seal(payload, nonce)
             yield Batch(tuple(dests), (Message(sealed, True, nonce).encode(),))
             return
         key, payload_nonce = self._rng(KEY_BYTES), self._rng(NONCE_BYTES)
@@ -83,13 +91,19 @@ class Envelopes:
 
     def _with_key(self, dest: NknAddress, sealed: bytes, key: bytes, payload_nonce: bytes) -> bytes:
         nonce = self._rng(NONCE_BYTES)
-        boxed = self._box(dest.public_key).seal(key, nonce)
+        boxed = self._box_for(dest).seal(key, nonce)
         return Message(sealed, True, nonce + payload_nonce, boxed).encode()
 
     def _open_batches(self, dests: Sequence[NknAddress], payload: bytes) -> Iterator[Batch]:
         message = Message(payload).encode()
         for some in _parts(dests, MAX_BATCH_DESTS):
             yield Batch(tuple(some), (message,))
+
+    def _box_for(self, dest: NknAddress) -> Box:
+        try:
+            return self._box(dest.public_key)
+        except InvalidKey:
+            raise ConfigError(f"{dest} is not an NKN address: what it ends in is no public key") from None
 
     def _box(self, key: bytes) -> Box:
         box = self._boxes.get(key)

@@ -88,7 +88,7 @@ class Exchange:
     def message(
         self, dests: Sequence[NknAddress], data: str | Buffer, *, id: bytes, encrypt: bool, no_reply: bool
     ) -> Iterator[Batch]:
-        """Raises `TooBig`, `LocalProtocolError`; and `InvalidKey` while it is iterated."""
+        """Raises `TooBig`, `LocalProtocolError`; and `ConfigError` while it is iterated."""
         kind, content = _content(data)
         payload = Payload(kind, id, content, no_reply=no_reply)
         return self._envelopes.batches(dests, payload.encode(), encrypt=encrypt)

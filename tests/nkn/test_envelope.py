@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nconnect.crypto.keys import Box, Identity, InvalidKey
-from nconnect.errors import TooBig
+from nconnect.errors import ConfigError, TooBig
 from nconnect.model import NknAddress
 from nconnect.nkn import envelope
 from nconnect.nkn.envelope import Batch, Envelopes
@@ -127,7 +127,7 @@ def test_any_bytes_are_refused(payload: bytes, nonce: bytes, key: bytes) -> None
 def test_a_key_that_is_none() -> None:
     with pytest.raises(InvalidKey):
         envelopes(BOB).open(bytes(32), Message(b"x" * 40, True, bytes(24)))
-    with pytest.raises(InvalidKey):
+    with pytest.raises(ConfigError, match=r"x\.00+ is not an NKN address"):
         only(ALICE, [NknAddress("x", bytes(32))], b"x")
 
 
