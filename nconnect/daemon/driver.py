@@ -59,6 +59,9 @@ class Link(Protocol):
     def rate(self) -> float | None:
         """Bytes a second that the link is paced at; None when it is faster than we are."""
 
+    def is_backlogged(self) -> bool:
+        """Whether more has arrived than was handed on."""
+
     def send(self, dest: str, parts: Sequence[Buffer]) -> bool:
         """One NKN message to `dest`, made of `parts`, which may be reused when this returns.
 
@@ -104,6 +107,7 @@ class Driver:
 
     def start(self) -> None:
         """Begin to read the TUN, and to keep the core's timers."""
+        self._tunnel.ask_busy(self._link.is_backlogged)
         self._loop.add_reader(self._tun.fd, self._on_tun_readable)
         self.drain()
 

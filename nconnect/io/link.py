@@ -100,6 +100,10 @@ class LinkRunner:
         """Bytes a second that the link is paced at; None when it is faster than we are."""
         return self.websocket.rate if self.websocket is not None else None
 
+    def is_backlogged(self) -> bool:
+        """Whether more has arrived than we had time to read."""
+        return self.websocket is not None and self.websocket.is_backlogged()
+
     def send(self, dest: str, parts: Sequence[Buffer]) -> bool:
         """Send one message whose payload is `parts`; False when the link is down and it was dropped.
 

@@ -11,9 +11,12 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import fcntl
 import os
 import socket
 import ssl
+import sys
+import termios
 from collections import deque
 from collections.abc import Callable, Sequence
 from itertools import islice
@@ -40,6 +43,8 @@ MAX_UNSENT_BYTES = 16 << 20  # a peer that does not read is cut off here; sender
 SAMPLE_INTERVAL_S = (
     0.015  # how often the kernel is asked about a connection that sends (the pacer: 10 to 20 ms)
 )
+RECEIVER_LIMITED = 0.1  # guessed: held back by the receiver's window for more of the time, it is the slow one
+BACKLOG_BYTES = 16 << 10  # what may lie unread in the socket of one who keeps up
 UPGRADE_TIMEOUT_S = 10.0
 NO_MASK = bytes(4)
 _NO_ROOM = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
@@ -115,6 +120,7 @@ class WebSocket:
         self._pacer: Pacer | None = None
         self._pace_timer: asyncio.TimerHandle | None = None
         self._sampled_at = 0.0
+        self._receiver_limited_s = 0.0
 
     def start(self) -> None:
         """Begin to read. `handler` must be set."""
@@ -148,6 +154,13 @@ class WebSocket:
     def room(self) -> int:
         """How many bytes may be sent now."""
         return UNLIMITED_BYTES if self._pacer is None else self._pacer.budget(boottime())
+
+    def is_backlogged(self) -> bool:
+        """Whether more has arrived than we had time to read."""
+        if self.closed:
+            return False
+        unread = fcntl.ioctl(self._fd, termios.FIONREAD, bytes(4))
+        return int.from_bytes(unread, sys.byteorder) > BACKLOG_BYTES
 
     def send_binary(self, parts: Sequence[Buffer]) -> None:
         """Send one binary frame made of `parts`; they may be reused as soon as this returns."""
@@ -211,11 +224,13 @@ class WebSocket:
             self._pace_timer = self._loop.call_later(wait_s, self._on_pace_timer)
 
     def _sample(self, pacer: Pacer, now: float) -> None:
-        self._sampled_at = now
+        since_s, self._sampled_at = now - self._sampled_at, now
         try:
             info = tcp_info.read(self.socket)
         except OSError:
             return  # gone; the next send or receive says so
+        limited_s = info.receiver_limited_s - self._receiver_limited_s
+        self._receiver_limited_s = info.receiver_limited_s
         pacer.sample(
             now,
             acked_bytes=info.acked_bytes,
@@ -223,6 +238,7 @@ class WebSocket:
             unsent_bytes=info.unsent_bytes + self.unsent_bytes,
             rtt_s=info.rtt_s,
             min_rtt_s=info.min_rtt_s,
+            limited_elsewhere=limited_s > RECEIVER_LIMITED * since_s,
         )
 
     def _on_pace_timer(self) -> None:

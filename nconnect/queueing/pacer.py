@@ -127,10 +127,12 @@ class Pacer:
         unsent_bytes: int,
         rtt_s: float,
         min_rtt_s: float,
+        limited_elsewhere: bool = False,
     ) -> None:
         """Learn from TCP_INFO: bytes_acked, unacked (times snd_mss), notsent_bytes, rtt, min_rtt.
 
         `unsent_bytes` also counts what the sender holds above the socket, if it cannot be taken back.
+        `limited_elsewhere`: it is known that a queue that stands now does so because a receiver is late.
         """
         base = self._note_round_trip(now, rtt_s, min_rtt_s)
         delivered = self._note_acknowledged(now, acked_bytes, base)
@@ -143,11 +145,12 @@ class Pacer:
             return
         delay = rtt_s - base
         short = (
-            self._is_short(delay, base, delivered)
+            limited_elsewhere
+            or self._is_short(delay, base, delivered)
             or in_flight_bytes + unsent_bytes < QUEUE_BYTES
             or not self._is_pressing(delivered)
         )
-        if short and now - self._sent_all_at < UNSENT_S:
+        if short and (limited_elsewhere or now - self._sent_all_at < UNSENT_S):
             self._short_at = now
             self._drained_s = 0.0
         if delivered > MAX_RATE:

@@ -104,6 +104,10 @@ class Tunnel:
         self._by_index = self._sessions.by_index
         self.set_peers(peers, now)
 
+    def ask_busy(self, is_busy: Callable[[], bool]) -> None:
+        """How to find out whether more has arrived already than was handed to `receive`."""
+        self._sessions.is_busy = is_busy
+
     # The peer table
 
     def set_peers(self, configs: Iterable[PeerConfig], now: float) -> None:
@@ -298,7 +302,9 @@ class Tunnel:
             return []
         self._sessions.batch_received(peer, pair, size, now)
         if peer.arrivals.received(index, counter, size, now):
-            self._sessions.send_control(peer, now, (RecordKind.FEEDBACK, peer.arrivals.report(now)))
+            self._sessions.send_control(
+                peer, now, (RecordKind.FEEDBACK, peer.arrivals.report(now, busy=self._sessions.is_busy()))
+            )
         try:
             packets, others = read_records(out[:size])
         except RemoteProtocolError:

@@ -5,6 +5,9 @@ receiver reports, at most every `REPORT_INTERVAL_S` while data arrives, the newe
 and how much came in all (record FEEDBACK). The sender's pacer learns rate and queue from these, as a link's
 pacer does from TCP_INFO.
 
+Where a processor is the limit, on either side, delays say nothing of the path: then both sides know that they
+are late, the receiver says so, and nothing is learnt.
+
 A report is believed for what it is: the peer can only slow down or spoil its own traffic by lying.
 """
 
@@ -39,9 +42,9 @@ class Sending:
             del log[next(iter(log))]
         self.pacer.sent(now, size)
 
-    def on_report(self, body: bytes | memoryview, now: float) -> None:
-        """The peer's FEEDBACK record."""
-        index, hold_us, counter, arrived = FEEDBACK_BODY.unpack(body)
+    def on_report(self, body: bytes | memoryview, now: float, *, busy: bool) -> None:
+        """The peer's FEEDBACK record; `busy` when we are late in reading it ourselves."""
+        index, hold_us, counter, arrived, peer_busy = FEEDBACK_BODY.unpack(body)
         entry = self._log.get((index, counter))
         if entry is None:
             return
@@ -59,6 +62,7 @@ class Sending:
             unsent_bytes=0,
             rtt_s=max(rtt_s, 1e-6),
             min_rtt_s=max(rtt_s, 1e-6),
+            limited_elsewhere=busy or bool(peer_busy),
         )
 
 
@@ -83,9 +87,9 @@ class Arrivals:
             self._newest_at = now
         return now >= self._reported_at + REPORT_INTERVAL_S and self._total >= self._reported + REPORT_BYTES
 
-    def report(self, now: float) -> bytes:
-        """The body of a FEEDBACK record."""
+    def report(self, now: float, *, busy: bool) -> bytes:
+        """The body of a FEEDBACK record; `busy` when more has arrived than we have had time to read."""
         self._reported, self._reported_at = self._total, now
         index, counter = self._newest
         hold_us = int((now - self._newest_at) * 1e6)
-        return FEEDBACK_BODY.pack(index, min(hold_us, 0xFFFFFFFF), counter, self._total)
+        return FEEDBACK_BODY.pack(index, min(hold_us, 0xFFFFFFFF), counter, self._total, busy)

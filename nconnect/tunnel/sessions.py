@@ -76,6 +76,7 @@ class Sessions:
         self.outputs: deque[Output] = deque()
         self.by_index: dict[int, tuple[Peer, KeyPair]] = {}
         self.last_counter = last_counter
+        self.is_busy: Callable[[], bool] = bool  # False
         self._identity = identity
         self._address = address
         self._settings = settings
@@ -217,7 +218,7 @@ class Sessions:
                 peer.rtt_s = now - sent_at
                 self.outputs.append(Pong(peer, ping_id, now - sent_at))
         elif kind == RecordKind.FEEDBACK:
-            peer.sending.on_report(body, now)
+            peer.sending.on_report(body, now, busy=self.is_busy())
         elif kind == RecordKind.CLOSE:
             self.end(peer)
             self.outputs.append(SessionLost(peer, f"{peer.name} has gone offline"))

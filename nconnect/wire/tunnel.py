@@ -36,8 +36,8 @@ VIRTIO_HEADER_BYTES = 10
 MAX_PACKET_BODY_BYTES = VIRTIO_HEADER_BYTES + 40 + 65535  # the largest IPv6 packet, without jumbograms
 PING_BODY = struct.Struct("<Q")
 # u32 key index and u64 counter of the newest batch that arrived, between them u32 microseconds since then,
-# and u64 bytes of batches that arrived so far.
-FEEDBACK_BODY = struct.Struct("<IIQQ")
+# u64 bytes of batches that arrived so far, and u8: 1 if the receiver itself can't keep up, else 0.
+FEEDBACK_BODY = struct.Struct("<IIQQB")
 
 _HANDSHAKE_HEAD = struct.Struct("<2sBBB3xI")
 _RECEIVER = struct.Struct("<I")

@@ -91,6 +91,9 @@ class FakeLink:
         self.room = 1 << 30
         self.sent: list[tuple[str, bytes]] = []
 
+    def is_backlogged(self) -> bool:
+        return False
+
     def send(self, dest: str, parts: Sequence[bytes | bytearray | memoryview]) -> bool:
         if self.is_up:
             self.sent.append((dest, b"".join(parts)))
