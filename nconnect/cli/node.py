@@ -55,6 +55,14 @@ def node(
             help="Do not tell clients to leave signatures out; check none, as official nodes do.",
         ),
     ] = False,
+    cluster: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            envvar="NCONNECT_CLUSTER",
+            help="Be one of several nodes that share their clients, over a NATS server: nats://HOST:4222.",
+        ),
+    ] = None,
     seed_file: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Keep the node's key here. [default: a new one]")
     ] = None,
@@ -89,6 +97,14 @@ def node(
     checks.finish()
     if tls_key is not None and tls_cert is None:
         raise UsageError("--tls-key without --tls-cert: give the certificate too")
+    if cluster is not None:
+        from nconnect.io.cluster import check_url
+
+        check_url(cluster)
+        if advertise is None and listen in ("0.0.0.0", "::"):
+            raise UsageError(
+                "--cluster needs --advertise HOST: the other nodes tell clients where this one is"
+            )
     ports = {"--ws-port": ws_port, "--rpc-port": rpc_port}
     if tls_cert is not None:
         ports |= {"--wss-port": wss_port, "--https-port": https_port}
@@ -101,7 +117,12 @@ def node(
         settings = settings.with_rate(rate_limit)
     log_to_stderr()
     return run(
-        config, settings=settings, seed_file=seed_file, stats_file=stats_file, capture_file=capture_file
+        config,
+        settings=settings,
+        seed_file=seed_file,
+        stats_file=stats_file,
+        capture_file=capture_file,
+        cluster=cluster,
     )
 
 
@@ -146,6 +167,14 @@ def status_text(node: NodeStatus) -> str:
         "queued": f"{bytes_text(node.queue_bytes)}, {node.queue_drops} messages dropped so far",
         "dropped": ", ".join(f"{why} {count}" for why, count in sorted(node.drops.items())) or "nothing",
     }
+    if node.cluster is not None:
+        known = node.cluster
+        facts["cluster"] = (
+            f"{len(known['nodes'])} nodes, {known['sent']} messages to the others,"
+            f" {known['received']} from them"
+            if known["connected"]
+            else "not connected: this node is alone until NATS is back"
+        )
     headline = f"node {node.pid} is running for {duration_text(node.uptime_s)}"
     return "\n".join([headline, *(f"{name:<11} {value}" for name, value in facts.items())])
 

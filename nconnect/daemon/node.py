@@ -18,7 +18,9 @@ import uvloop
 from nconnect import __version__
 from nconnect.control.node import NodeControl, NodeStatus
 from nconnect.crypto.keys import Identity
+from nconnect.daemon.supervisor import Supervisor
 from nconnect.errors import HostError
+from nconnect.io.cluster import ClusterLink
 from nconnect.io.node_server import NodeServer
 from nconnect.io.privileges import drop_privileges
 from nconnect.model import NodeConfig
@@ -37,6 +39,7 @@ def run(
     seed_file: Path | None = None,
     stats_file: Path | None = None,
     capture_file: Path | None = None,
+    cluster: str | None = None,
     on_ready: Callable[[NodeServer], None] | None = None,
 ) -> int:
     """Serve until a signal ends it; the exit status. Raises `HostError` when it cannot start.
@@ -44,21 +47,23 @@ def run(
     `settings` has what `config` does not say; absent, they are `settings_of(config)`. The node's key is kept
     in `seed_file` (made if it is not there), else it is new at each start. Once the ports are bound the
     process gives up every capability: it must not be one that has other things to do. `stats_file` is
-    written as JSON at SIGUSR1 and at the end. `on_ready` is called once both ports listen.
+    written as JSON at SIGUSR1 and at the end. `cluster` is the URL of a NATS server.
+    `on_ready` is called once all ports listen.
     """
     identity = Identity(_seed(seed_file))
     _raise_descriptor_limit()
     settings = _within_descriptors(settings or settings_of(config))
     server = NodeServer(config, identity, settings, capture_file=capture_file)
-    control = NodeControl(partial(_status, server, config))
     server.bind()
+    link = _cluster_link(cluster, server, config) if cluster is not None else None
+    control = NodeControl(partial(_status, server, config, link))
     try:
         control.bind()
     except HostError as error:
         log.info("`nconnect node status` will not find this node: %s", error)
     drop_privileges()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_serve(server, control, config, stats_file, on_ready))
+        runner.run(_serve(server, control, config, link, stats_file, on_ready))
     return 0
 
 
@@ -71,6 +76,7 @@ async def _serve(
     server: NodeServer,
     control: NodeControl,
     config: NodeConfig,
+    link: ClusterLink | None,
     stats_file: Path | None,
     on_ready: Callable[[NodeServer], None] | None,
 ) -> None:
@@ -93,7 +99,12 @@ async def _serve(
         )
         if on_ready is not None:
             on_ready(server)
-        await ended.wait()
+        async with asyncio.TaskGroup() as group:
+            supervisor = Supervisor(group)
+            if link is not None:
+                supervisor.start("cluster", link.run)
+            await ended.wait()
+            supervisor.cancel()
     finally:
         if stats_file is not None:
             _write_stats(server, stats_file)
@@ -101,7 +112,7 @@ async def _serve(
         await server.close()
 
 
-def _status(server: NodeServer, config: NodeConfig) -> NodeStatus:
+def _status(server: NodeServer, config: NodeConfig, link: ClusterLink | None) -> NodeStatus:
     stats = server.node.stats()
     return NodeStatus(
         pid=os.getpid(),
@@ -123,7 +134,19 @@ def _status(server: NodeServer, config: NodeConfig) -> NodeStatus:
         queue_bytes=stats.queue_bytes,
         queue_drops=sum(stats.drops.get(reason.value, 0) for reason in _QUEUE_DROPS),
         drops=stats.drops,
+        cluster=link.status() if link is not None else None,
     )
+
+
+def _cluster_link(url: str, server: NodeServer, config: NodeConfig) -> ClusterLink:
+    """What makes the server one of several; its ports are bound."""
+    host = config.advertise or config.listen
+    ws = server.node_info(host)
+    assert ws is not None
+    link = ClusterLink(url, server.node, ws, server.node_info(host, secure=True))
+    server.node.elsewhere = link
+    server.assign = link.cluster.assign
+    return link
 
 
 def _write_stats(server: NodeServer, path: Path) -> None:

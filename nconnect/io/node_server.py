@@ -149,6 +149,13 @@ class NodeServer:
     def uptime_s(self) -> float:
         return round(boottime() - self._started_at, 3)
 
+    def node_info(self, host: str, *, secure: bool = False) -> NodeInfo | None:
+        """This node as who reaches it by `host` is told, once it is bound; None for TLS that it has not."""
+        ports = (self.wss_port, self.https_port) if secure else (self.ws_port, self.rpc_port)
+        if ports[0] is None or ports[1] is None:
+            return None
+        return rpc.node_info(host, ports[0], ports[1], self.public_key)
+
     def stats(self) -> dict[str, object]:
         """What `NodeStats` says, and the time since the start, as a JSON object."""
         return {**asdict(self.node.stats()), "uptime_s": self.uptime_s}
@@ -163,8 +170,8 @@ class NodeServer:
         host = self._host(websocket.host_header)
         if host is None:
             return None
-        ports = (self.wss_port, self.https_port) if secure else (self.ws_port, self.rpc_port)
-        info = rpc.node_info(host, ports[0] or 0, ports[1] or 0, self._identity.public_key)
+        info = self.node_info(host, secure=secure)
+        assert info is not None, "what came over TLS came through a TLS port"
         client = _Client(self)
         websocket.handler = client  # sending the challenge may already find the socket gone
         connection = self.node.open(websocket, websocket.peer_host, info, boottime())

@@ -19,8 +19,11 @@ load but of protocol, the connection is closed. The order of each pair of client
 from __future__ import annotations
 
 import heapq
+import math
+import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from nconnect.crypto.keys import Identity, verify
 from nconnect.errors import ConfigError, LocalProtocolError, RemoteProtocolError
@@ -68,6 +71,20 @@ class NodeStats:
     drops: dict[str, int]  # by `NodeDrop`, those that happened
 
 
+class Elsewhere(Protocol):
+    """The other nodes of a cluster, if there is one. Local delivery never asks it to succeed."""
+
+    def logged_in(self, address: str) -> None:
+        """The first connection of this address is a client."""
+
+    def logged_out(self, address: str) -> None:
+        """Its last connection is gone."""
+
+    def send(self, src: str, dest: str, payload: Buffer, holding_s: int) -> bool:
+        """Take a message for a client of another node (a copy); False when no other node has it."""
+        ...
+
+
 class Node:
     """All connections of one node. One task owns it."""
 
@@ -78,6 +95,7 @@ class Node:
         self.chain = Chain(identity.public_key, now)
         self.messages = 0
         self.bytes = 0
+        self.elsewhere: Elsewhere | None = None
         self.capture: Callable[[Buffer], None] | None = None  # tests: sees each payload, borrowed
         self._public_key = identity.public_key
         self._rng = rng
@@ -150,6 +168,8 @@ class Node:
                 self._clients[connection.address] = left
             else:
                 del self._clients[connection.address]
+                if self.elsewhere is not None:
+                    self.elsewhere.logged_out(connection.address)
 
     def close_all(self, why: str) -> None:
         """Say goodbye to everybody."""
@@ -209,6 +229,12 @@ class Node:
                 self._drops[NodeDrop.TOO_BIG] += 1
                 continue
             targets = self._clients.get(dest)
+            if (
+                self.elsewhere is not None
+                and self.elsewhere.send(source.address, dest, payload, message.max_holding_seconds)
+                and targets is None
+            ):
+                continue  # it is counted where it arrives
             if targets is None:
                 self._undeliverable(source, message, index, payload, now)
                 continue
@@ -217,22 +243,46 @@ class Node:
                 if target.direct and target.egress is None and target.transport.writable:
                     target.transport.send_binary((prefix, payload))
                 else:
-                    self._deliver(target, source, payload, now)
+                    self._deliver(target, source.address, source.number, prefix, payload, now)
             self.messages += 1
             self.bytes += size
             if self.capture is not None:
                 self.capture(payload)
 
-    def _deliver(self, target: Connection, source: Connection, payload: Buffer, now: float) -> None:
+    def deliver_from_elsewhere(
+        self, node: str, src: str, dest: str, payload: Buffer, holding_s: int, now: float
+    ) -> None:
+        """A message that another node of the cluster, named so, took for a client of ours."""
+        size = len(payload)
+        targets = self._clients.get(dest)
+        if targets is None:
+            self._hold(f"node {node}", src, dest, payload, holding_s, now)
+            return
+        prefix = inbound_prefix(src, size)
+        for target in targets:
+            self._deliver(target, src, -1 - zlib.crc32(src.encode()), prefix, payload, now)
+        self.messages += 1
+        self.bytes += size
+        if self.capture is not None:
+            self.capture(payload)
+
+    def forward_mail(self, address: str, now: float) -> None:
+        """A client has logged in on another node: send on what is held for it here."""
+        while self.elsewhere is not None and (held := self._holding.take(address, now)) is not None:
+            if not self.elsewhere.send(held.src, address, held.payload, math.ceil(held.expires_at - now)):
+                self._holding.put_back(address, held)
+                return
+
+    def _deliver(
+        self, target: Connection, src: str, number: int, prefix: bytes, payload: Buffer, now: float
+    ) -> None:
         """The longer way: with a receipt to ask for, out of order, or into the queue."""
         if target.state is not State.CLIENT:
             return  # it went while this very message was sent to another connection
-        size = len(payload)
-        prefix = self._prefix(source, size)
         if target.ledger is not None and target.ledger.may_owe(now):
             prev_hash = self._prev_hashes.next()
             target.ledger.owe(prev_hash, now)
-            prefix = asking_prefix(source.address, prev_hash, size)
+            prefix = asking_prefix(src, prev_hash, len(payload))
         if target.reorderer is not None:
             leaving = target.reorderer.push(b"".join((prefix, payload)))
             if len(target.reorderer):
@@ -240,9 +290,9 @@ class Node:
                 if self._flush_at is None:
                     self._flush_at = now + HOLD_S
             for message in leaving:
-                self._send_or_queue(target, source.number, (message,), now)
+                self._send_or_queue(target, number, (message,), now)
         else:
-            self._send_or_queue(target, source.number, (prefix, payload), now)
+            self._send_or_queue(target, number, (prefix, payload), now)
 
     def _send_or_queue(self, target: Connection, source: int, parts: Sequence[Buffer], now: float) -> None:
         if target.egress is None and target.transport.writable and not target.drains_mail:
@@ -278,13 +328,15 @@ class Node:
         self, source: Connection, message: OutboundMessage, index: int, payload: Buffer, now: float
     ) -> None:
         """Nobody is logged in as `message.dests[index]`: keep the message for as long as its sender wants."""
-        dest = message.dests[index]
-        if not message.max_holding_seconds or not self.settings.holding_bytes or not _may_log_in(dest):
+        host = limit_key(source.remote_host)
+        self._hold(host, source.address, message.dests[index], payload, message.max_holding_seconds, now)
+
+    def _hold(self, account: str, src: str, dest: str, payload: Buffer, holding_s: int, now: float) -> None:
+        if not holding_s or not self.settings.holding_bytes or not _may_log_in(dest):
             self._drops[NodeDrop.UNKNOWN_DEST] += 1
             return
-        until = now + min(message.max_holding_seconds, self.settings.max_holding_s)
-        held = Held(source.address, bytes(payload), limit_key(source.remote_host), until)
-        self._holding.put(dest, held, now)
+        until = now + min(holding_s, self.settings.max_holding_s)
+        self._holding.put(dest, Held(src, bytes(payload), account, until), now)
 
     def _drain_mail(self, target: Connection, now: float) -> bool:
         """Send what was held for a client while its socket takes it; whether that is all of it."""
@@ -367,6 +419,8 @@ class Node:
             actions.ClientSet(connection.info, block_hash, self.settings.waives).encode()
         )
         if connection.state is State.CLIENT:  # sending may have found the socket gone
+            if self.elsewhere is not None and request.address not in self._clients:
+                self.elsewhere.logged_in(request.address)
             self._clients[request.address] = (*self._clients.get(request.address, ()), connection)
             self._logged_in += 1
             self._logins += 1

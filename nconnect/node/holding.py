@@ -99,6 +99,12 @@ class Holding:
             self._dropped(NodeDrop.HELD_TOO_LONG)
         return None
 
+    def put_back(self, dest: str, held: Held) -> None:
+        """Undo `take`: the message stands first again."""
+        self._mailboxes.setdefault(dest, _Mailbox()).add(held, first=True)
+        self._account(held, 1)
+        heapq.heappush(self._ends, (held.expires_at, held.number, dest))
+
     def next_end(self) -> float | None:
         """When the next message may have waited long enough; None when nothing waits."""
         if not self.held_messages:
@@ -143,8 +149,11 @@ class _Mailbox:
         self.size_bytes = 0
         self._sources: dict[str, int] = {}
 
-    def add(self, held: Held) -> None:
-        self.messages.append(held)
+    def add(self, held: Held, *, first: bool = False) -> None:
+        if first:
+            self.messages.appendleft(held)
+        else:
+            self.messages.append(held)
         self.size_bytes += held.size_bytes
         self._sources[held.src] = self._sources.get(held.src, 0) + held.size_bytes
 

@@ -36,7 +36,13 @@ def test_the_official_ports(run: Run, started: list[tuple[NodeConfig, dict[str, 
     assert run("node", "--listen", "0.0.0.0").status == 0
     config, how = started[0]
     assert config == NodeConfig("0.0.0.0", 30002, 30003)
-    assert how == {"settings": NodeSettings(), "seed_file": None, "stats_file": None, "capture_file": None}
+    assert how == {
+        "settings": NodeSettings(),
+        "seed_file": None,
+        "stats_file": None,
+        "capture_file": None,
+        "cluster": None,
+    }
 
 
 def test_everything(run: Run, started: list[tuple[NodeConfig, dict[str, Any]]], tmp_path: Path) -> None:

@@ -1,0 +1,254 @@
+"""A node's place in a cluster, over NATS: who is alive, and messages for clients of other nodes.
+
+Subjects, under one prefix: `nconnect.nodes` for what all members say (`nconnect.node.cluster`), and
+`nconnect.to.KEY.CLIENT` for parcels to a client that is logged in on the node of that key; a node listens on
+`nconnect.to.KEY.*`. Whoever may publish there may speak for any node and any client, so the NATS server
+must be the nodes' alone: on a private network, or with TLS and a password in the URL.
+
+Nothing here is needed for local delivery. While NATS is away the node is alone, and tries again for ever.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import logging
+import os
+from collections import deque
+from typing import Any
+from urllib.parse import urlsplit
+
+from nconnect.errors import HostError, RemoteProtocolError, UsageError
+from nconnect.io.clock import boottime
+from nconnect.node.cluster import Arrived, Cluster, Publish
+from nconnect.node.core import Node
+from nconnect.node.parcel import RUN_BYTES, Joiner, cut
+from nconnect.wire.jsonrpc import NodeInfo
+
+log = logging.getLogger(__name__)
+
+Buffer = bytes | bytearray | memoryview
+
+NODES = "nconnect.nodes"
+PARCELS = "nconnect.to"
+MAX_OUTBOX_BYTES = 32 << 20  # drop policy: the newcomer
+MAX_PENDING_BYTES = 4 << 20  # that nats-py may hold for its socket
+MAX_INBOX_BYTES = 64 << 20  # that nats-py may hold for us; beyond it drops
+BATCH_BYTES = 1 << 20  # published before heartbeats get their turn again
+RETRY_S = 0.5
+TIMEOUT_S = 2.0
+
+
+def check_url(text: str) -> str:
+    """A NATS server's URL. Raises `UsageError`."""
+    parts = urlsplit(text)
+    try:
+        usable = parts.scheme in ("nats", "tls") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        usable = False
+    if not usable:
+        raise UsageError(f"--cluster {text} is not the address of a NATS server: nats://HOST:4222")
+    return text
+
+
+def load_nats() -> Any:
+    """The NATS client's module, which is needed by nobody else. Raises `HostError` when it is missing."""
+    try:
+        import nats
+    except ImportError:
+        raise HostError("a cluster needs the package nats-py: pip install 'nconnect[cluster]'") from None
+    return nats
+
+
+class ClusterLink:
+    """One node in its cluster: the node's `Elsewhere`, and what runs it. One task owns it, the node's."""
+
+    def __init__(self, url: str, node: Node, ws: NodeInfo, wss: NodeInfo | None) -> None:
+        run = os.urandom(RUN_BYTES)
+        self.cluster = Cluster(ws, wss, run=run.hex())
+        self.sent = 0  # messages to other nodes
+        self.received = 0
+        self.dropped = 0  # no room for them, or malformed
+        self._url = url
+        self._nats = load_nats()
+        self._node = node
+        self._run = run
+        self._count = 0
+        self._joiner = Joiner()
+        self._outbox: deque[tuple[str, bytes]] = deque()
+        self._outbox_bytes = 0
+        self._wake = asyncio.Event()
+
+    # --- what the node calls ---
+
+    def logged_in(self, address: str) -> None:
+        self.cluster.logged_in(address)
+        self._wake.set()
+
+    def logged_out(self, address: str) -> None:
+        self.cluster.logged_out(address)
+        self._wake.set()
+
+    def send(self, src: str, dest: str, payload: Buffer, holding_s: int) -> bool:
+        members = self.cluster.elsewhere(dest)
+        if not members:
+            return False
+        if self._outbox_bytes + len(payload) > MAX_OUTBOX_BYTES:
+            self.dropped += 1
+            return False
+        self._flush_outputs()  # a login must be known before what its client sends
+        client = hashlib.sha256(dest.encode()).hexdigest()
+        for member in members:
+            self._count += 1
+            subject = f"{PARCELS}.{member}.{client}"
+            for part in cut(self._run, self._count, src, dest, payload, holding_s):
+                self._put(subject, part)
+        self.sent += 1
+        self._wake.set()
+        return True
+
+    def status(self) -> dict[str, object]:
+        """For `nconnect node status`."""
+        return {
+            "connected": self.cluster.is_connected,
+            "nodes": self.cluster.members,
+            "sent": self.sent,
+            "received": self.received,
+            "dropped": self.dropped + self.cluster.malformed,
+        }
+
+    # --- what runs it ---
+
+    async def run(self) -> None:
+        """Be a member until cancelled; then say goodbye, if anybody can be told."""
+        client = self._nats.NATS()
+        try:
+            await self._connect(client)
+            await self._serve(client)
+        finally:
+            connected, farewell = client.is_connected, self.cluster.farewell()
+            self._lost()
+            with contextlib.suppress(TimeoutError, self._nats.errors.Error, OSError):
+                async with asyncio.timeout(TIMEOUT_S):
+                    if connected:
+                        await client.publish(NODES, farewell.encode())
+                    await client.close()
+
+    async def _connect(self, client: Any) -> None:
+        said = False
+        while True:
+            try:
+                await client.connect(
+                    self._url,
+                    connect_timeout=TIMEOUT_S,
+                    allow_reconnect=True,
+                    max_reconnect_attempts=-1,
+                    reconnect_time_wait=RETRY_S,
+                    ping_interval=2,  # a server that is silent for three of them is given up
+                    max_outstanding_pings=2,
+                    pending_size=0,  # while it is away nothing is kept: it would be stale
+                    error_cb=self._on_error,
+                    disconnected_cb=self._on_disconnected,
+                    reconnected_cb=self._on_reconnected,
+                    name="nconnect node",
+                )
+                break
+            except (self._nats.errors.Error, OSError, TimeoutError) as error:
+                if not said:
+                    log.warning(
+                        "the cluster at %s cannot be reached (%s): trying on", _shown(self._url), error
+                    )
+                    said = True
+                await asyncio.sleep(RETRY_S)
+        await client.subscribe(NODES, cb=self._on_control, pending_bytes_limit=MAX_INBOX_BYTES)
+        await client.subscribe(
+            f"{PARCELS}.{self.cluster.key}.*", cb=self._on_parcel, pending_bytes_limit=MAX_INBOX_BYTES
+        )
+        log.info("joined the cluster at %s", _shown(self._url))
+        self.cluster.connected(boottime())
+
+    async def _serve(self, client: Any) -> None:
+        while True:
+            now = boottime()
+            self.cluster.handle_timeout(now)
+            self._flush_outputs()
+            await self._publish(client)
+            if self._outbox:
+                continue
+            deadline = self.cluster.poll_timeout()
+            wait_s = RETRY_S if deadline is None else max(0.0, deadline.at - boottime())
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(wait_s):
+                    await self._wake.wait()
+            self._wake.clear()
+
+    def _flush_outputs(self) -> None:
+        while (output := self.cluster.poll_output()) is not None:
+            if isinstance(output, Publish):
+                self._put(NODES, output.text.encode())
+            elif isinstance(output, Arrived):
+                self._node.forward_mail(output.address, boottime())
+
+    def _put(self, subject: str, data: bytes) -> None:
+        self._outbox.append((subject, data))
+        self._outbox_bytes += len(data)
+
+    async def _publish(self, client: Any) -> None:
+        """Hand some of what waits to nats-py, which copies it; all is lost when the server is away."""
+        budget = BATCH_BYTES
+        while self._outbox and budget > 0 and client.is_connected:
+            subject, data = self._outbox.popleft()
+            self._outbox_bytes -= len(data)
+            budget -= len(data)
+            try:
+                await client.publish(subject, data)
+                if client.pending_data_size > MAX_PENDING_BYTES:
+                    await client.flush(timeout=TIMEOUT_S)
+            except (self._nats.errors.Error, OSError, TimeoutError) as error:
+                log.debug("publishing to the cluster: %s", error)
+                self.dropped += 1
+        if not client.is_connected:
+            self._lost()
+
+    def _lost(self) -> None:
+        self.cluster.disconnected()
+        self.dropped += len(self._outbox)
+        self._outbox.clear()
+        self._outbox_bytes = 0
+
+    # --- what nats-py calls ---
+
+    async def _on_control(self, message: Any) -> None:
+        self.cluster.receive(message.data, boottime())
+        self._wake.set()
+
+    async def _on_parcel(self, message: Any) -> None:
+        try:
+            parcel = self._joiner.add(message.data)
+        except RemoteProtocolError:
+            self.dropped += 1
+            return
+        if parcel is not None:
+            self.received += 1
+            self._node.deliver_from_elsewhere(
+                parcel.sender.hex(), parcel.src, parcel.dest, parcel.payload, parcel.holding_s, boottime()
+            )
+
+    async def _on_error(self, error: Exception) -> None:
+        log.debug("cluster: %s", error)
+
+    async def _on_disconnected(self) -> None:
+        if self.cluster.is_connected:
+            log.warning("the cluster at %s is gone: this node is alone until it is back", _shown(self._url))
+        self._lost()
+
+    async def _on_reconnected(self) -> None:
+        log.info("the cluster at %s is back", _shown(self._url))
+        self.cluster.connected(boottime())
+        self._wake.set()
+
+
+def _shown(url: str) -> str:
+    """Without a password."""
+    return url.rpartition("@")[2].rpartition("/")[2]
