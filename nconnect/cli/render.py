@@ -41,13 +41,13 @@ def problems_of(status: Status, now: float) -> list[str]:
             what = "is connecting" if link.state == "connecting" else "is down, trying again"
             found.append(f"link {index} to {link.node or 'no node yet'} {what}{why}")
     for peer in status.peers:
-        if problem := _peer_problem(peer, now):
+        if problem := _peer_problem(peer):
             found.append(f"peer {peer.name} {problem}")
     found += [f"route {skipped.route} is not set: {skipped.why}" for skipped in status.skipped_routes]
     return found
 
 
-def _peer_problem(peer: PeerStatus, now: float) -> str | None:
+def _peer_problem(peer: PeerStatus) -> str | None:
     match peer.state:
         case "expired":
             return f"may not pass any more: `nconnect peer set {peer.name} --expires never` lets it in again"
@@ -55,10 +55,6 @@ def _peer_problem(peer: PeerStatus, now: float) -> str | None:
             return "does not answer yet: is the other side up, and is this device among its peers?"
         case "stale":
             return "has gone silent: is the other side still up?"
-    if peer.expires is not None and 0 < peer.expires - now < 86_400:
-        return (
-            f"expires in {duration_text(peer.expires - now)}: `nconnect peer set {peer.name} --expires 30d`"
-        )
     return None
 
 

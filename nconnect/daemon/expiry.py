@@ -85,7 +85,7 @@ class ExpiryNotices:
             elif now < expires_at and (address, expires_at) not in self._logged:
                 self._logged.add((address, expires_at))
                 log.warning("%s", _sentence(peer.name, expires_at))
-        return max(1.0, wait)
+        return max(0.05, wait)
 
 
 def _sentence(name: str, expires_at: float) -> str:

@@ -70,7 +70,6 @@ def peer(state: str, expires: float | None = None) -> PeerStatus:
         (peer("handshaking"), "peer laptop does not answer yet: is the other side up"),
         (peer("stale"), "peer laptop has gone silent"),
         (peer("expired", NOW - 1), "`nconnect peer set laptop --expires never`"),
-        (peer("up", NOW + 3600), "peer laptop expires in 1 h 0 min"),
     ],
 )
 def test_problems(what: LinkStatus | PeerStatus, says: str) -> None:
@@ -86,6 +85,6 @@ def test_the_daemons_own_problems_come_first() -> None:
     assert problems_of(status, NOW)[0] == "the clock is far off"
 
 
-@pytest.mark.parametrize("calm", [peer("up"), peer("never"), peer("up", NOW + 30 * 86_400)])
+@pytest.mark.parametrize("calm", [peer("up"), peer("never"), peer("up", NOW + 60)])
 def test_no_problem(calm: PeerStatus) -> None:
     assert problems_of(replace(STATUS, peers=(calm,), skipped_routes=()), NOW) == []

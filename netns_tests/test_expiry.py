@@ -1,0 +1,105 @@
+"""The end of a peer's access, and who knocks without an invitation.
+
+user ── node ── provider ── server, on machines of their own; the server sends to the user all the while
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import threading
+import time
+from datetime import UTC, datetime
+
+from lab.process import until
+from lab.world import PROVIDER_PEER, SERVER, USER_PEER, USER_TUNNEL, World
+from netns_tests.topology import SERVICE, connect, pings, provided
+
+LEFT_S = 4  # from `peer set` to the end
+MIB = 1 << 20
+
+
+def test_access_ends_within_a_second_and_comes_back(fresh: World) -> None:
+    with provided(fresh):
+        provider = fresh.provider_side
+        assert pings(fresh.user, SERVER)
+        with connect(fresh.user, SERVER, SERVICE, timeout_s=30) as download:
+            download.sendall(b"source %d\n" % (1 << 40))
+            reader = threading.Thread(target=_read, args=(download,), daemon=True)
+            reader.start()
+            until(lambda: _received(fresh) > 10 * MIB, "a download at full speed")
+            ends_at = int(time.time()) + LEFT_S
+            text = datetime.fromtimestamp(ends_at, UTC).isoformat()
+            provider.nconnect("peer", "set", USER_PEER, "--expires", text)
+            assert provider.peer()["state"] == "up"
+            until(lambda: _warnings(fresh), "the warning before the end", timeout_s=LEFT_S)
+            until(lambda: time.time() >= ends_at, "the end", timeout_s=LEFT_S + 1)
+            until(lambda: provider.peer()["state"] == "expired", "the state expired", timeout_s=1)
+            until(lambda: not _flows(fresh), "the end of all its connections", timeout_s=1)
+            before = _received(fresh)
+            assert not pings(fresh.user, SERVER)  # waits for two seconds
+            assert _received(fresh) == before, "the download went on"
+        assert not _warnings(fresh)
+        assert "laptop has expired" in provider.logs()
+        assert "the access of laptop ends at" in provider.logs()
+        assert "may not pass any more" in provider.nconnect("status")
+        assert provider.drops("peer_expired") > 0
+        reader.join(10)
+
+        provider.nconnect("peer", "set", USER_PEER, "--expires", "never")
+        until(lambda: pings(fresh.user, SERVER), "a ping's answer", timeout_s=20)
+        assert provider.peer()["expires"] is None
+
+
+def test_who_has_expired_before_the_start_stays_out(fresh: World) -> None:
+    with provided(fresh):
+        provider = fresh.provider_side
+        provider.down()
+        ends_at = int(time.time()) + 2
+        text = datetime.fromtimestamp(ends_at, UTC).isoformat()
+        provider.nconnect("peer", "set", USER_PEER, "--expires", text)
+        until(lambda: time.time() >= ends_at, "the end")
+        provider.start()
+        provider.wait()
+        assert provider.peer()["state"] == "expired"
+        assert not pings(fresh.user, SERVER)
+
+
+def test_pending_and_approve(fresh: World) -> None:
+    with provided(fresh):
+        provider, user = fresh.provider_side, fresh.user_side
+        provider.nconnect("peer", "remove", USER_PEER)
+        assert json.loads(provider.nconnect("peer", "pending", "--json"))["pending"] == []
+        provider.down()
+        text = provider.config.read_text()
+        provider.config.write_text(text.replace("[interface]\n", "[interface]\naccept_pending = true\n", 1))
+        provider.start()
+        provider.wait()
+        assert not pings(fresh.user, SERVER)  # it tries: under the keys of its old session
+        assert provider.nconnect("peer", "pending").startswith("ADDRESS")
+        (waiting,) = json.loads(provider.nconnect("peer", "pending", "--json"))["pending"]
+        assert waiting["address"] == user.address()
+        assert waiting["count"] >= 1
+        provider.nconnect("peer", "approve", waiting["address"], "back", "--allow", f"{SERVER}/icmp")
+        user.wait(PROVIDER_PEER, timeout_s=30)
+        until(lambda: pings(fresh.user, SERVER), "a ping's answer")
+        assert json.loads(provider.nconnect("peer", "pending", "--json"))["pending"] == []
+
+
+def _read(download: object) -> None:
+    with contextlib.suppress(OSError):
+        while download.recv(1 << 20):  # type: ignore[attr-defined]
+            pass
+
+
+def _received(world: World) -> int:
+    return world.user.counters("nc0")["rx_bytes"]
+
+
+def _warnings(world: World) -> list[str]:
+    return [text for text in world.provider_side.status()["problems"] if "the access of laptop ends" in text]
+
+
+def _flows(world: World) -> list[str]:
+    listed = world.provider.run(["conntrack", "-L", "-f", "ipv4", "--orig-src", USER_TUNNEL])
+    return [line for line in listed.stdout.splitlines() if line]

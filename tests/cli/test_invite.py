@@ -1,0 +1,135 @@
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+
+import pytest
+
+from nconnect.invite.token import Token
+from nconnect.io.config_file import load
+from nconnect.io.invitations import InvitationStore
+from tests.cli.conftest import Run
+from tests.control.fake import KEY, FakeBackend
+
+
+def invited(run: Run, *arguments: object) -> Token:
+    result = run("invite", *arguments, "--json")
+    assert (result.status, result.err) == (0, "")
+    return Token.parse(json.loads(result.out)["token"])
+
+
+def test_a_token(run: Run, made: Path) -> None:
+    result = run("invite", "alice", "--json", "--allow", "192.168.50.10:8000/tcp")
+    content = json.loads(result.out)
+    assert set(content) == {"token", "name", "expires"}
+    assert content["name"] == "alice"
+    assert content["expires"] == pytest.approx(time.time() + 86_400, abs=60)
+    token = Token.parse(content["token"])
+    assert str(token.provider) == run("address").out.strip()
+    assert token.seeds == (), "the public network's seeds are not written into it"
+    (kept,) = InvitationStore.of("nc0").current()
+    assert kept.allow == ("192.168.50.10:8000/tcp",)
+    (listed,) = json.loads(run("invite", "list", "--json").out)["invitations"]
+    assert (listed["name"], listed["state"], listed["id"]) == ("alice", "open", token.token_id.hex())
+    for shown in (run("invite", "list"), run("invite", "list", "--json")):
+        assert content["token"] not in shown.out
+
+
+def test_for_people_there_is_a_code_and_what_to_do(run: Run, made: Path) -> None:
+    result = run("invite", "alice")
+    assert result.out.startswith("nc1-")
+    assert "▀" in result.out
+    assert "sudo nconnect join" in result.out
+    assert "nc0 is not up" in result.out
+    assert "▀" not in run("invite", "bob", "--no-qr").out
+
+
+def test_a_running_daemon_needs_no_word(run: Run, daemon: FakeBackend) -> None:
+    assert "not up" not in run("invite", "alice").out
+    assert daemon.asked == []
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["invite", "alice", "--expires", "2h"],
+        ["invite", "--expires", "2h", "alice"],
+        ["invite", "new", "--expires", "2h", "alice"],
+    ],
+)
+def test_the_name_may_stand_anywhere(run: Run, made: Path, arguments: list[str]) -> None:
+    assert run(*arguments).status == 0
+    assert [each.name for each in InvitationStore.of("nc0").current()] == ["alice"]
+
+
+def test_the_file_may_be_named_before_the_name(run: Run, made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("NCONNECT_CONFIG")
+    assert run("invite", "-c", made, "alice").status == 0
+    assert run("invite", f"--config={made}", "bob").status == 0
+    assert run("-c", made, "invite", "carol").status == 0
+    assert "alice" in run("invite", "-c", made, "list").out
+    assert "carol" in run("invite", f"--config={made}", "list").out
+
+
+def test_seeds(run: Run, made: Path) -> None:
+    text = made.read_text()
+    made.write_text(text + '\n[network]\nseed_rpc = ["http://203.0.113.7:30003"]\n')
+    assert invited(run, "alice").seeds == ("http://203.0.113.7:30003",)
+    assert invited(run, "bob", "--seed-rpc", "http://198.51.100.1:30003").seeds == (
+        "http://198.51.100.1:30003",
+    )
+    made.write_text(text + '\n[network]\nseed_rpc = ["http://127.0.0.1:30003"]\n')
+    assert "means nothing on another device" in run("invite", "carol").err
+    made.write_text(text + '\n[node]\nlisten = "0.0.0.0"\n')
+    assert "--seed-rpc http://HOST:30003" in run("invite", "carol").err
+    made.write_text(text + '\n[node]\nlisten = "0.0.0.0"\nadvertise = "203.0.113.9"\n')
+    assert invited(run, "carol").seeds == ("http://203.0.113.9:30003",)
+
+
+def test_addresses_are_kept_for_it(run: Run, made: Path) -> None:
+    assert run("invite", "alice", "--address", "10.86.0.7").status == 0
+    assert "10.86.0.7 is not free" in run("invite", "bob", "--address", "10.86.0.7").err
+    assert "choose one from 10.86.0.0/24" in run("invite", "bob", "--address", "10.87.0.7").err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["al ice"], "cannot be a peer's name"),
+        (["alice", "--allow", "192.168.50.10:99999/tcp"], "--allow"),
+        (["alice", "--expires", "never"], "an invitation must end"),
+        (["alice", "--expires", "yesterday"], "is not a time"),
+        (["alice", "--address", "x"], "is not an address"),
+        (["alice", "--seed-rpc", "x"], "is not a seed's address"),
+        (["alice", "bob"], "unexpected extra argument"),
+    ],
+)
+def test_mistakes(run: Run, made: Path, arguments: list[str], says: str) -> None:
+    result = run("invite", *arguments)
+    assert result.status == 2
+    assert says in result.err
+    assert len(InvitationStore.of("nc0").current()) == 0
+
+
+def test_a_peers_name_is_taken(run: Run, made: Path) -> None:
+    assert run("peer", "add", "alice", f"alice.{KEY}", "--allowed-ips", "10.86.0.2").status == 0
+    assert "there is already a peer 'alice'" in run("invite", "alice").err
+    assert run("invite", "bob").status == 0
+    assert "bob is invited already" in run("invite", "bob").err
+
+
+def test_revoke(run: Run, made: Path) -> None:
+    run("invite", "alice")
+    assert run("invite", "revoke", "alice").out == "the invitation of alice is revoked\n"
+    assert "revoked" in run("invite", "list").out
+    assert run("invite", "revoke", "alice").status == 2
+    assert run("invite", "alice").status == 0, "the name is free again"
+
+
+def test_without_invitations(run: Run, made: Path) -> None:
+    assert "there are no invitations" in run("invite", "list").out
+    assert json.loads(run("invite", "list", "--json").out) == {"invitations": []}
+    assert "none is open" in run("invite", "revoke", "alice").err
+    assert "Usage: nconnect invite" in run("invite").out
+    assert load(made).peers == ()

@@ -1,0 +1,85 @@
+"""What `join` refuses before it says anything to anybody; that it joins is in netns_tests."""
+
+from __future__ import annotations
+
+import io
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from nconnect.invite.token import Token
+from nconnect.io import paths
+from tests.cli.conftest import Run
+from tests.invite.examples import PROVIDER
+
+
+@pytest.fixture
+def token() -> Iterator[str]:
+    """One whose seed refuses every connection."""
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))
+        seed = f"http://127.0.0.1:{nobody.getsockname()[1]}"
+        yield Token(PROVIDER, b"token-id", bytes(16), (seed,)).encode()
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [("hello", "begins with nc1-"), ("nc1-abcd", "mistyped or cut short"), ("nc2-abcd", "another version")],
+)
+def test_what_is_no_token(run: Run, config_path: Path, text: str, says: str) -> None:
+    result = run("join", text)
+    assert result.status == 2
+    assert says in result.err
+    assert len(result.err.splitlines()) == 1
+    assert not config_path.parent.exists()
+
+
+def test_a_file_that_exists(run: Run, made: Path, token: str) -> None:
+    before = made.read_text()
+    result = run("join", token)
+    assert result.status == 2
+    assert "exists already" in result.err
+    assert made.read_text() == before
+
+
+def test_a_daemon_that_runs(run: Run, made: Path, token: str) -> None:
+    lock = paths.acquire_lock("nc0")
+    try:
+        result = run("join", token, "--force")
+    finally:
+        paths.release_lock("nc0", lock)
+    assert result.status == 2
+    assert "nconnect down" in result.err
+
+
+def test_nobody_there(run: Run, config_path: Path, token: str) -> None:
+    result = run("join", token, "--timeout", "1")
+    assert result.status == 1
+    assert "no node could be reached within 1 s" in result.err
+    assert token not in result.err
+    assert not config_path.exists()
+
+
+def test_the_identity_is_kept_for_another_attempt(run: Run, config_path: Path, token: str) -> None:
+    state = paths.state_dir("nc0") / "joining.json"
+    run("join", token, "--timeout", "1")
+    first = state.read_text()
+    assert state.stat().st_mode & 0o777 == 0o600
+    run("join", token, "--timeout", "1", "--identifier", "other")
+    assert state.read_text() == first
+    another = Token(PROVIDER, b"other-id", bytes(16), Token.parse(token).seeds).encode()
+    run("join", another, "--timeout", "1")
+    assert state.read_text() != first
+
+
+def test_a_token_from_standard_input(
+    run: Run, config_path: Path, token: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO(token + "\n"))
+    assert "no node could be reached" in run("join", "-", "--timeout", "1").err
+    monkeypatch.setattr("sys.stdin", io.StringIO(""))
+    result = run("join", "-")
+    assert result.status == 2
+    assert "no token came" in result.err

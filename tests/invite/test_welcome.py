@@ -1,0 +1,36 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nconnect.errors import RemoteProtocolError
+from nconnect.invite.welcome import Welcome
+from tests.invite.examples import WELCOME
+
+
+def test_what_is_written_is_read() -> None:
+    assert Welcome.decode(WELCOME.encode()) == WELCOME
+    assert WELCOME.preshared_key.hex() not in repr(WELCOME)
+    assert repr(WELCOME.preshared_key) not in repr(WELCOME)
+
+
+def test_fields_of_later_versions_are_passed_over() -> None:
+    content = json.loads(WELCOME.encode()) | {"mtu": 1400}
+    assert Welcome.decode(json.dumps(content).encode()) == WELCOME
+
+
+@pytest.mark.parametrize("field", ["name", "provider", "address", "allowed_ips", "preshared_key"])
+@pytest.mark.parametrize("value", [None, 7, "", [], ["x"], [7], "a b", {}])
+def test_what_cannot_be_used_is_refused(field: str, value: object) -> None:
+    content = json.loads(WELCOME.encode()) | {field: value}
+    with pytest.raises(RemoteProtocolError):
+        Welcome.decode(json.dumps(content).encode())
+
+
+@given(st.binary(max_size=100))
+def test_any_bytes_are_refused(data: bytes) -> None:
+    with pytest.raises(RemoteProtocolError):
+        Welcome.decode(data)
