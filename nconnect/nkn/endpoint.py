@@ -135,8 +135,13 @@ class Endpoint:
 
     @property
     def drops(self) -> dict[str, int]:
-        """How many messages were not delivered, by `MessageDrop`'s names; those that happened."""
-        return {reason.value: count for reason, count in self._exchange.drops.items() if count}
+        """How much that came was not delivered, by `MessageDrop`'s names; those that happened.
+
+        `bad_frame`: what nodes sent that is no frame of NKN's.
+        """
+        drops = {reason.value: count for reason, count in self._exchange.drops.items() if count}
+        bad_frames = sum(sub.link.counters.bad_frames for sub in self._links)
+        return {**drops, "bad_frame": bad_frames} if bad_frames else drops
 
     @property
     def last_nodes(self) -> tuple[NodeInfo, ...]:

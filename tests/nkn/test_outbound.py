@@ -88,3 +88,38 @@ def test_what_is_prepared_is_bounded_and_stays_right(monkeypatch: pytest.MonkeyP
         message = read(some.prefix(str(DEST.sub_client(n)), 0))
         assert is_signed(message, 0)
         assert len(some._digests) <= 8
+
+
+@given(st.integers(1, 5), st.booleans(), st.booleans(), st.integers(0, 2**32 - 1))
+def test_a_whole_message_is_signed_for_each_destination(
+    count: int, shared: bool, signed: bool, holding: int
+) -> None:
+    some = prefixes(signed=signed)
+    dests = [str(DEST.sub_client(n)) for n in range(count)]
+    payloads = [b"x" * (n + 1) for n in range(1 if shared else count)]
+    message = read(some.message(dests, payloads, max_holding_seconds=holding))
+    assert (list(message.dests), list(map(bytes, message.payloads))) == (dests, payloads)
+    assert message.max_holding_seconds == holding
+    assert len(message.signatures) == (count if signed else 0)
+    for index, (dest, signature) in enumerate(zip(dests, message.signatures, strict=False)):
+        size = len(message.payload_for(index))
+        assert is_signed(OutboundMessage((dest,), (b"",), message.nonce, b"hash", (signature,)), size)
+        assert not is_signed(OutboundMessage((dest,), (b"",), message.nonce, b"hash", (signature,)), size + 1)
+
+
+def test_several_payloads_are_compressed_where_it_can_help() -> None:
+    some, dests = prefixes(signed=False), [str(DEST), str(DEST.sub_client(0))]
+    for size, is_smaller in ((20_000, True), (40_000, False)):
+        body = os.urandom(size)
+        frame = some.message(dests, [body, body])
+        assert (len(frame) < 2 * size) is is_smaller
+        assert read(frame).payloads == (body, body)
+    assert len(some.message(dests, [bytes(20_000)])) > 20_000  # one payload: as the official SDKs do
+
+
+def test_a_whole_message_that_the_network_would_not_take() -> None:
+    for signed in (True, False):
+        some = prefixes(signed=signed)
+        some.message([str(DEST)], [bytes(4_000_000)])
+        with pytest.raises(LocalProtocolError, match="more than the network takes"):
+            some.message([str(DEST)] * 2, [bytes(2_100_000)] * 2)
