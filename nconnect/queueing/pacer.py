@@ -50,6 +50,7 @@ MAX_RATE = 125e6
 FAST_MEMORY_S = 10.0
 FAST_PATIENCE_S = 1.0
 PRESSING = 0.8  # a paced link that is offered less than this part of its rate is not ours to slow down
+QUEUE_S = 0.020
 QUEUE_BYTES = 6_056  # four full packets: of fewer, the delay may be that of a delayed acknowledgement
 MAX_PAUSE_S = 2.0
 _NOT_OURS_S = 0.020  # only a delay of some size tells whose queue it is
@@ -65,11 +66,17 @@ class Pacer:
 
     __slots__ = (
         "_base", "_blind_until", "_climb_at", "_drain_until", "_drained_s", "_draining", "_fast_at",
-        "_known_rate", "_offered", "_rate", "_samples", "_sent_all_at", "_sent_bytes", "_short_at",
-        "_step_at", "_step_bytes", "_tokens", "_tokens_at",
+        "_known_rate", "_offered", "_queue_bytes", "_rate", "_samples", "_sent_all_at", "_sent_bytes",
+        "_short_at", "_step_at", "_step_bytes", "_tokens", "_tokens_at", "_trigger_s",
     )  # fmt: skip
 
-    def __init__(self, now: float) -> None:
+    def __init__(self, now: float, *, queue_bytes: int = QUEUE_BYTES, trigger_s: float = TRIGGER_S) -> None:
+        """With less than `queue_bytes` under way, or a delay under `trigger_s`, no queue is believed to stand.
+
+        The defaults are for round trips that the kernel measures; what programs measure is less steady.
+        """
+        self._queue_bytes = queue_bytes
+        self._trigger_s = trigger_s
         self._rate: float | None = None  # bytes a second; None: not paced
         self._known_rate = 0.0  # what the link delivered when it was last saturated
         self._tokens = 0.0
@@ -147,7 +154,7 @@ class Pacer:
         short = (
             limited_elsewhere
             or self._is_short(delay, base, delivered)
-            or in_flight_bytes + unsent_bytes < QUEUE_BYTES
+            or in_flight_bytes + unsent_bytes < self._least_queue()
             or not self._is_pressing(delivered)
         )
         if short and (limited_elsewhere or now - self._sent_all_at < UNSENT_S):
@@ -161,8 +168,14 @@ class Pacer:
             self._climb(now, self._rate, base)
 
     def _is_short(self, delay: float, base: float, delivered: float) -> bool:
-        limit = ENTER_S if self._rate is None else TRIGGER_S
+        limit = ENTER_S if self._rate is None else self._trigger_s
         return delay <= max(limit, base * OF_BASE, 1.5 * PACKET_BYTES / max(delivered, MIN_RATE))
+
+    def _least_queue(self) -> float:
+        """Bytes under way that may stand for a queue: of a paced link, what it carries in `QUEUE_S`."""
+        if self._rate is None:
+            return self._queue_bytes
+        return max(QUEUE_BYTES, min(self._queue_bytes, self._rate * QUEUE_S))
 
     def _is_pressing(self, delivered: float) -> bool:
         """Whether we may be why a queue stands: we use what we are allowed, or less arrives than we send."""

@@ -20,6 +20,9 @@ REPORT_INTERVAL_S = 0.015  # guessed: what the pacer wants is 10 to 20 ms
 REPORT_BYTES = 4096  # less has arrived since: nobody needs to know
 MAX_LOGGED = 4096  # batches that were not reported on; above a second of the fastest
 MAX_HOLD_S = 1.0
+# Measured: waiting for a processor makes round trips of 20 ms and more, with a few kilobytes under way.
+QUEUE_BYTES = 48 << 10
+TRIGGER_S = 0.006
 
 
 class Sending:
@@ -28,7 +31,7 @@ class Sending:
     __slots__ = ("_arrived", "_log", "_total", "pacer")
 
     def __init__(self, now: float) -> None:
-        self.pacer = Pacer(now)
+        self.pacer = _pacer(now)
         self._log: dict[tuple[int, int], tuple[float, int]] = {}  # (index, counter) -> (sent at, total then)
         self._total = 0
         self._arrived = 0
@@ -50,7 +53,7 @@ class Sending:
             return
         sent_at, total = entry
         if arrived < self._arrived:  # the peer has started again
-            self.pacer = Pacer(now)
+            self.pacer = _pacer(now)
         self._arrived = arrived
         for key in [key for key, (_, then) in self._log.items() if then <= total]:
             del self._log[key]
@@ -64,6 +67,10 @@ class Sending:
             min_rtt_s=max(rtt_s, 1e-6),
             limited_elsewhere=busy or bool(peer_busy),
         )
+
+
+def _pacer(now: float) -> Pacer:
+    return Pacer(now, queue_bytes=QUEUE_BYTES, trigger_s=TRIGGER_S)
 
 
 class Arrivals:
