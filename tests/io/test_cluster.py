@@ -1,0 +1,339 @@
+"""Three real nodes as one, over a real NATS server on loopback, with clients on each."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from websockets.asyncio.client import connect
+
+from nconnect.control.node import NodeStatus, running_nodes
+from nconnect.crypto.keys import Identity
+from nconnect.errors import UsageError
+from nconnect.io.cluster import check_url
+from nconnect.io.http import request
+from nconnect.wire.nkn import OutboundMessage
+from tests.io.test_node_server import Client
+from tests.node.test_official_sdk import MODULES, NODE_JS, SCRIPT
+
+SERVER = shutil.which("nats-server") or (
+    "/usr/sbin/nats-server" if Path("/usr/sbin/nats-server").exists() else None
+)
+nats_only = pytest.mark.skipif(SERVER is None, reason="needs nats-server (scripts/setup --dev)")
+PROGRAM = "import sys; from nconnect.cli.app import main; sys.exit(main(sys.argv[1:]))"
+
+
+class Nats:
+    """A NATS server that can go away and come back on its port."""
+
+    def __init__(self) -> None:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port: int = probe.getsockname()[1]
+        self.url = f"nats://127.0.0.1:{self.port}"
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        assert SERVER is not None
+        self.process = subprocess.Popen(
+            [SERVER, "-a", "127.0.0.1", "-p", str(self.port)],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        deadline = time.monotonic() + 10
+        while True:
+            try:
+                socket.create_connection(("127.0.0.1", self.port), timeout=1).close()
+                return
+            except OSError:
+                assert time.monotonic() < deadline
+                time.sleep(0.02)
+
+    def stop(self) -> None:
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+            self.process = None
+
+
+class Node:
+    """`nconnect node --cluster` as a process."""
+
+    def __init__(self, url: str) -> None:
+        self.process = subprocess.Popen(
+            [
+                sys.executable, "-c", PROGRAM, "node", "--listen", "127.0.0.1", "--ws-port", "0",
+                "--rpc-port", "0", "--rate-limit", "0", "--cluster", url,
+            ],
+            stderr=subprocess.PIPE,
+            text=True,
+        )  # fmt: skip
+        assert self.process.stderr is not None
+        found = None
+        for line in self.process.stderr:
+            if found := re.search(r"websocket port (\d+), RPC port (\d+)", line):
+                break
+        assert found
+        self.ws_port, self.rpc_port = int(found[1]), int(found[2])
+        self.addr = f"127.0.0.1:{self.ws_port}"
+
+    def end(self, number: int = signal.SIGKILL) -> str:
+        """Send a signal, unless it has ended; what it said."""
+        if self.process.poll() is None:
+            self.process.send_signal(number)
+        return self.process.communicate(timeout=10)[1]
+
+    @property
+    def status(self) -> NodeStatus:
+        (found,) = [n for n in running_nodes() if n.pid == self.process.pid]
+        return found
+
+    async def named_for(self, address: str) -> str:
+        ask = {"id": 1, "jsonrpc": "2.0", "method": "getwsaddr", "params": {"address": address}}
+        url = f"http://127.0.0.1:{self.rpc_port}/"
+        answer = await request("POST", url, body=json.dumps(ask).encode(), timeout_s=5)
+        addr: str = json.loads(answer.body)["result"]["addr"]
+        return addr
+
+    @contextlib.asynccontextmanager
+    async def client(self, name: str) -> AsyncIterator[Client]:
+        url = f"ws://{self.addr}"
+        async with connect(url, compression=None, max_size=5 << 20, proxy=None) as websocket:
+            yield await Client(websocket, Identity(name.encode().ljust(32, b"_")), name).log_in()
+
+
+@pytest.fixture
+def nats() -> Iterator[Nats]:
+    server = Nats()
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def three(nats: Nats, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Node]]:
+    monkeypatch.setenv("NCONNECT_RUN_DIR", str(tmp_path))
+    nodes: list[Node] = []
+    try:
+        for _ in range(3):
+            nodes.append(Node(nats.url))
+        asyncio.run(until(lambda: all(knows(node, 3) for node in nodes)))
+        yield nodes
+    finally:
+        for node in nodes:
+            node.end()
+
+
+def knows(node: Node, count: int) -> bool:
+    cluster = node.status.cluster
+    return cluster is not None and len(cluster["nodes"]) == count
+
+
+async def until(reached: Any, within_s: float = 10.0) -> float:
+    """Wait for `reached()`; how long it took."""
+    began = time.monotonic()
+    while not reached():
+        assert time.monotonic() - began < within_s, "it did not come to that"
+        await asyncio.sleep(0.02)
+    return time.monotonic() - began
+
+
+async def exchange(one: Client, other: Client, size: int = 100) -> None:
+    for sender, receiver in ((one, other), (other, one)):
+        payload = os.urandom(size)
+        await sender.send(receiver.address, payload)
+        async with asyncio.timeout(10):
+            message = await receiver.receive()
+        assert (message.src, bytes(message.payload)) == (sender.address, payload)
+
+
+async def reachable(one: Client, other: Client, within_s: float = 10.0) -> None:
+    """Send until something arrives: presence takes a moment to be known."""
+    async with asyncio.timeout(within_s):
+        got = asyncio.ensure_future(other.receive())
+        while not got.done():
+            await one.send(other.address, b"are you there")
+            await asyncio.wait([got], timeout=0.1)
+        with contextlib.suppress(TimeoutError):
+            while True:
+                async with asyncio.timeout(0.3):
+                    await other.receive()
+
+
+@nats_only
+def test_clients_on_each_node_reach_each_other(three: list[Node]) -> None:
+    async def run() -> None:
+        a, b, c = three
+        async with a.client("alice") as alice, b.client("bob") as bob, c.client("carol") as carol:
+            for one, other in ((alice, bob), (bob, carol), (carol, alice)):
+                await reachable(one, other)
+                await reachable(other, one)
+                for size in (0, 1, 100_000, 4_000_000):
+                    await exchange(one, other, size)
+            for number in range(500):
+                await alice.send(bob.address, b"%d" % number)
+            async with asyncio.timeout(10):
+                got = [int(bytes((await bob.receive()).payload)) for _ in range(500)]
+            assert got == list(range(500)), "the order of a pair is kept"
+            await alice.send("nobody." + "ab" * 32, b"x")
+            await exchange(alice, bob)
+            assert a.status.drops["unknown_dest"] >= 1
+            cluster = b.status.cluster
+            assert cluster is not None
+            assert cluster["received"] >= 500
+            assert cluster["dropped"] == 0
+
+    asyncio.run(run())
+
+
+@nats_only
+def test_addresses_spread_and_all_nodes_agree(three: list[Node]) -> None:
+    async def run() -> None:
+        named = set()
+        for number in range(12):
+            address = f"__{number}__.gpu." + "ab" * 32
+            answers = {await node.named_for(address) for node in three}
+            assert len(answers) == 1
+            named |= answers
+        assert named == {node.addr for node in three}
+
+    asyncio.run(run())
+
+
+@nats_only
+def test_a_killed_node_is_out_within_five_seconds(three: list[Node]) -> None:
+    async def run() -> None:
+        a, b, c = three
+        async with c.client("carol"):
+            c.end(signal.SIGKILL)
+            began = time.monotonic()
+            await until(lambda: knows(a, 2) and knows(b, 2))
+            assert time.monotonic() - began < 5.0
+        for number in range(12):
+            address = f"{number}.gpu." + "ab" * 32
+            assert await a.named_for(address) in {a.addr, b.addr}
+        async with a.client("alice") as alice, b.client("bob") as bob:
+            await reachable(alice, bob)
+
+    asyncio.run(run())
+
+
+@nats_only
+def test_a_node_that_ends_says_goodbye(three: list[Node]) -> None:
+    async def run() -> None:
+        a, b, c = three
+        said = c.end(signal.SIGTERM)
+        assert c.process.returncode == 0
+        assert "Traceback" not in said
+        took = await until(lambda: knows(a, 2) and knows(b, 2))
+        assert took < 1.0
+
+    asyncio.run(run())
+
+
+@nats_only
+def test_held_mail_follows_its_client(three: list[Node]) -> None:
+    async def run() -> None:
+        a, b, _ = three
+        async with a.client("alice") as alice:
+            bob = "bob." + Identity(b"bob".ljust(32, b"_")).public_key.hex()
+            for number in range(20):
+                held = OutboundMessage((bob,), (b"%d" % number,), max_holding_seconds=60)
+                await alice.websocket.send(held.encode())
+            await until(lambda: a.status.held_messages == 20)
+            async with b.client("bob") as late:
+                async with asyncio.timeout(10):
+                    got = [await late.receive() for _ in range(20)]
+                assert [int(bytes(message.payload)) for message in got] == list(range(20))
+                assert {message.src for message in got} == {alice.address}
+            assert a.status.held_messages == 0
+
+    asyncio.run(run())
+
+
+@nats_only
+def test_nats_gone_and_back(three: list[Node], nats: Nats) -> None:
+    async def run() -> None:
+        a, b, _ = three
+        async with a.client("alice") as alice, b.client("bob") as bob, a.client("ann") as ann:
+            await reachable(alice, bob)
+            nats.stop()
+            await until(lambda: knows(a, 1) and knows(b, 1))
+            for _ in range(10):
+                await exchange(alice, ann)
+            await alice.send(bob.address, b"lost, and counted")
+            await exchange(alice, ann)
+            assert a.status.drops["unknown_dest"] >= 1
+            assert await a.named_for(alice.address) == a.addr
+            nats.start()
+            await until(lambda: all(knows(node, 3) for node in three))
+            await reachable(alice, bob)
+            await exchange(bob, alice)
+
+    asyncio.run(run())
+
+
+@nats_only
+def test_a_node_starts_without_nats_and_joins_later(
+    nats: Nats, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NCONNECT_RUN_DIR", str(tmp_path))
+    nats.stop()
+
+    async def run() -> None:
+        nodes = [Node(nats.url), Node(nats.url)]
+        try:
+            async with nodes[0].client("alice") as alice, nodes[0].client("ann") as ann:
+                await exchange(alice, ann)
+                nats.start()
+                await until(lambda: all(knows(node, 2) for node in nodes))
+                async with nodes[1].client("bob") as bob:
+                    await reachable(bob, alice)
+        finally:
+            for node in nodes:
+                assert "Traceback" not in node.end(signal.SIGTERM)
+
+    asyncio.run(run())
+
+
+@nats_only
+@pytest.mark.skipif(
+    NODE_JS is None or not (MODULES / "nkn-sdk").is_dir(),
+    reason="needs Node.js and nkn-sdk (scripts/setup --dev; NCONNECT_NKN_SDK names another node_modules)",
+)
+def test_the_official_sdks_clients_on_whatever_node_they_are_named(three: list[Node]) -> None:
+    result = subprocess.run(
+        [str(NODE_JS), str(SCRIPT), f"http://127.0.0.1:{three[0].rpc_port}"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env={**os.environ, "NCONNECT_NKN_SDK": str(MODULES)},
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+    said = json.loads(result.stdout.splitlines()[-1])
+    assert said["text"] == "reply to hello"
+    assert said["megabyte"] is True
+    assert sum(node.status.logins for node in three) == 3
+
+
+@pytest.mark.parametrize(
+    "url", ["", "127.0.0.1:4222", "http://h:1", "nats://", "nats://h:99999", "nats://h:0"]
+)
+def test_what_is_no_nats_url_is_refused(url: str) -> None:
+    with pytest.raises(UsageError, match="nats://HOST:4222") as caught:
+        check_url(url)
+    assert "\n" not in str(caught.value)
