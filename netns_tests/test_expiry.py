@@ -10,8 +10,10 @@ import json
 import threading
 import time
 from datetime import UTC, datetime
+from pathlib import Path
 
 from lab.process import until
+from lab.sides import Side
 from lab.world import PROVIDER_PEER, SERVER, USER_PEER, USER_TUNNEL, World
 from netns_tests.topology import SERVICE, connect, pings, provided
 
@@ -32,14 +34,12 @@ def test_access_ends_within_a_second_and_comes_back(fresh: World) -> None:
             text = datetime.fromtimestamp(ends_at, UTC).isoformat()
             provider.nconnect("peer", "set", USER_PEER, "--expires", text)
             assert provider.peer()["state"] == "up"
-            until(lambda: _warnings(fresh), "the warning before the end", timeout_s=LEFT_S)
             until(lambda: time.time() >= ends_at, "the end", timeout_s=LEFT_S + 1)
             until(lambda: provider.peer()["state"] == "expired", "the state expired", timeout_s=1)
             until(lambda: not _flows(fresh), "the end of all its connections", timeout_s=1)
             before = _received(fresh)
             assert not pings(fresh.user, SERVER)  # waits for two seconds
             assert _received(fresh) == before, "the download went on"
-        assert not _warnings(fresh)
         assert "laptop has expired" in provider.logs()
         assert "the access of laptop ends at" in provider.logs()
         assert "may not pass any more" in provider.nconnect("status")
@@ -49,6 +49,23 @@ def test_access_ends_within_a_second_and_comes_back(fresh: World) -> None:
         provider.nconnect("peer", "set", USER_PEER, "--expires", "never")
         until(lambda: pings(fresh.user, SERVER), "a ping's answer", timeout_s=20)
         assert provider.peer()["expires"] is None
+
+
+def test_the_warning(fresh: World) -> None:
+    """A day before the end it is there when access was given for thirty days, and not when for nine."""
+    with provided(fresh):
+        provider = fresh.provider_side
+        provider.nconnect("peer", "set", USER_PEER, "--expires", "1d")
+        assert not _warnings(fresh)
+        file = Path(provider.env["NCONNECT_STATE_DIR"]) / "nc0" / "expiries.json"
+        ((address, (expires_at, since)),) = json.loads(file.read_text()).items()
+        for days, warned in ((29, True), (8, False)):
+            provider.down()
+            file.write_text(json.dumps({address: [expires_at, since - days * 86_400]}))
+            provider.start()
+            provider.wait()
+            assert bool(_warnings(fresh)) is warned
+            assert ("the access of laptop ends at" in _log(provider)) is warned
 
 
 def test_who_has_expired_before_the_start_stays_out(fresh: World) -> None:
@@ -94,6 +111,11 @@ def _read(download: object) -> None:
 
 def _received(world: World) -> int:
     return world.user.counters("nc0")["rx_bytes"]
+
+
+def _log(side: Side) -> str:
+    assert side.daemon is not None
+    return side.daemon.text()
 
 
 def _warnings(world: World) -> list[str]:

@@ -111,6 +111,7 @@ class Daemon:
         self._first_failure: asyncio.Future[str] | None = None
         self._pings: dict[tuple[str, int], asyncio.Future[Pong]] = {}
         self._saving = False
+        self._reloading = asyncio.Lock()
         self._refused: dict[str, int] = {}
         self._refused_at = -REFUSED_INTERVAL_S
         self._ready = False
@@ -314,7 +315,8 @@ class Daemon:
         self._notify()
 
     def on_session_lost(self, peer: Peer, why: str) -> None:
-        log.info("%s", why)
+        if not peer.expired:  # else that was said already
+            log.info("%s", why)
         self._notify()
 
     def on_expiry_changed(self, peer: Peer) -> None:
@@ -451,6 +453,10 @@ class Daemon:
 
     async def reload(self) -> None:
         """Apply the file as it is now. Peers and what is provided change at once."""
+        async with self._reloading:
+            await self._reload()
+
+    async def _reload(self) -> None:
         fresh = await asyncio.to_thread(config_file.load, self._path)
         changed = [name for name in _FIXED if getattr(fresh, name) != getattr(self._config, name)]
         if changed:
