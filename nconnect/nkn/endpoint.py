@@ -50,6 +50,7 @@ class LinkStatus:
     rtt_s: float | None
     """Round trip to the node in seconds; None until it was measured."""
     reconnects: int
+    """How often it came back."""
     last_error: str
     """Of the newest failure, one line; "" once the link is up."""
 
@@ -131,6 +132,7 @@ class Endpoint:
 
     @property
     def links(self) -> tuple[LinkStatus, ...]:
+        """How each link is, the one with the bare address first, then by sub-client."""
         return tuple(sub.status() for sub in self._links)
 
     @property
@@ -450,21 +452,25 @@ class _Waiting:
 
     def __init__(self, dests: Mapping[NknAddress, str]) -> None:
         self._dests = dests
-        self.replies: dict[str, Reply] = {}
+        self._answers: dict[NknAddress, Reply] = {}
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def take(self, answer: Answer) -> None:
-        dest = self._dests[answer.dest]
-        self.replies[dest] = Reply(dest, answer.data, answer.encrypted)
-        if len(self.replies) == len(self._dests):
+        self._answers[answer.dest] = Reply(self._dests[answer.dest], answer.data, answer.encrypted)
+        if len(self._answers) == len(self._dests):
             self.end()
 
     def end(self) -> None:
         if not self.done.done():
             self.done.set_result(None)
 
+    @property
+    def replies(self) -> dict[str, Reply]:
+        """In the order of the destinations."""
+        return {text: self._answers[dest] for dest, text in self._dests.items() if dest in self._answers}
+
     def missing(self) -> list[str]:
-        return [dest for dest in self._dests.values() if dest not in self.replies]
+        return [text for dest, text in self._dests.items() if dest not in self._answers]
 
 
 def _seed_bytes(seed: bytes | str | None) -> bytes:

@@ -31,10 +31,10 @@ class MessageDrop(Enum):
     MALFORMED = "malformed"  # no message of NKN's, or from no address
     NOT_AUTHENTIC = "not_authentic"  # not sealed by who it says it is from, or not for us
     UNENCRYPTED = "unencrypted"  # in the clear, which was not asked for
-    DUPLICATE = "duplicate"
+    DUPLICATE = "duplicate"  # another copy came before
     UNEXPECTED_ANSWER = "unexpected_answer"  # to no message that waits, or from somebody else
     SESSION = "session"  # of a stream (NCP), which this library does not speak
-    INBOX_FULL = "inbox_full"
+    INBOX_FULL = "inbox_full"  # more waits to be received than may
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,7 @@ class Reply:
     data: str | bytes | None
     """The reply; None when it was an ACK: the message arrived, and there is nothing to say."""
     encrypted: bool
+    """Whether it was sealed; in the clear it can be only where the message was."""
 
     @property
     def is_ack(self) -> bool:

@@ -19,8 +19,7 @@ class MultiClient(Endpoint):
 
     Sub-client k logs in as `__k__.ADDRESS` and sends to `__k__.DEST`. A message goes out through every
     sub-client that is connected; receivers take the first copy and drop the others, and the first answer
-    counts. So the other side must be a `MultiClient` too (of any official SDK), or both must have
-    `original`.
+    counts. So the other side must be a `MultiClient` too (of any SDK), unless this one has `original`.
     """
 
     def __init__(
