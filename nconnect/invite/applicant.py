@@ -56,6 +56,7 @@ class Applicant:
         self._application = Application.sealed(
             self._keys.mac, self._address, self.dest, token.token_id, noise
         )
+        self._is_answered = False
         self._asked = 0
         self._ask_at = 0.0
 
@@ -76,6 +77,8 @@ class Applicant:
 
         Raises `Refused`. What is forged, or not for us, changes nothing.
         """
+        if self._is_answered:
+            return None  # each application that was repeated is answered
         if source != self.dest and not (source.startswith("__") and source.partition(".")[2] == self.dest):
             return None
         try:
@@ -86,6 +89,7 @@ class Applicant:
         except RemoteProtocolError:
             return None
         if isinstance(frame, Grant):
+            self._is_answered = True
             return _welcome(granted)
         if isinstance(frame, Refusal) and frame.is_authentic(
             self._keys.mac, self._address, self.dest, self._application
