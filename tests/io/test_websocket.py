@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import datetime
+import errno
 import ipaddress
 import os
 import random
@@ -225,6 +226,81 @@ def test_the_library_s_client_and_our_server() -> None:
             assert "1000" in await owner.closed
 
     run(test, loops=LOOPS[:1])
+
+
+def test_the_newest_of_many_pings_is_answered_once_and_before_what_follows() -> None:
+    async def test() -> None:
+        async with serving(echo=True) as server, raw(server) as (reader, writer):
+            pings = b"".join(masked(Opcode.PING, b"%03d" % number) for number in range(100))
+            writer.write(pings)
+            pongs = b""
+            while not pongs.endswith(b"099"):
+                pongs += await reader.readexactly(5)
+            assert len(pongs) <= 5 * 10, "about one for each read"
+            writer.write(masked(Opcode.PING, b""))
+            assert await reader.readexactly(2) == b"\x8a\x00"
+
+    run(test)
+
+
+def test_who_reads_no_pongs_is_sent_no_more_of_them() -> None:
+    async def test() -> None:
+        async with serving() as server, raw(server) as (_, writer):
+            owner = await server.owners.get()
+            owner.socket.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+            for _ in range(200):  # an answer that is never read, until the kernel takes no more
+                owner.socket.send_binary((bytes(100_000),))
+                if owner.socket.unsent_bytes:
+                    break
+            unsent = owner.socket.unsent_bytes
+            assert unsent
+            for _ in range(50):
+                writer.write(masked(Opcode.PING, b"x" * 100) * 100)
+                await writer.drain()
+            writer.write(masked(Opcode.TEXT, b"after"))
+            assert await owner.got.get() == "after"
+            assert owner.socket.unsent_bytes <= unsent
+
+    run(test)
+
+
+class _Full(socket.socket):
+    """A listener of a process that has no descriptor left, for as long as `full`."""
+
+    full = True
+    asked = 0
+
+    def accept(self) -> tuple[socket.socket, object]:
+        self.asked += 1
+        if self.full:
+            raise OSError(errno.EMFILE, "too many open files")
+        return super().accept()
+
+
+def test_a_process_without_descriptors_does_not_spin(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(websocket, "ACCEPT_PAUSE_S", 0.05)
+
+    async def test() -> None:
+        listener = _Full()
+        listener.setblocking(False)
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        made = Server(echo=False, turn_away=False)
+        made.server = WebSocketServer(listener, made.accept, None, None)
+        began = asyncio.get_running_loop().time()
+        connecting = asyncio.create_task(client(made.url))
+        while listener.asked < 5:
+            await asyncio.wait([connecting], timeout=0.01)
+        assert asyncio.get_running_loop().time() - began >= 0.15, "four pauses, a little less for the clock"
+        listener.full = False
+        ours = await connecting
+        await made.owners.get()
+        ours.socket.close()
+        listener.full = True
+        await made.server.close()
+        await asyncio.sleep(0)
+
+    run(test)
 
 
 def test_ping_and_pong() -> None:
