@@ -2,7 +2,7 @@
 
 It decides nothing: it reads into buffers that stay, calls the core, and writes. A byte is copied between TUN
 and websocket exactly twice on each side: by the kernel (read or write of the TUN, send or receive of the
-socket), and by the cipher. Only a packet that has to wait is copied once more, into its queue.
+socket), and by the cipher. Only a packet that has to wait is copied twice more, into its queue and out of it.
 
 Each callback has a budget, so that the TUN, the links and the timers take turns.
 """
@@ -19,7 +19,8 @@ from typing import Protocol
 from nconnect.errors import DropReason
 from nconnect.io.clock import boottime
 from nconnect.io.tun import Tun
-from nconnect.tunnel.constants import BATCH_BYTES
+from nconnect.ip.packet import IPV4_HEADER_BYTES
+from nconnect.tunnel.constants import BATCH_BYTES, MAX_BATCH_BYTES
 from nconnect.tunnel.core import SEAL_BYTES, Tunnel
 from nconnect.tunnel.outputs import CountersMoved, ExpiryChanged, Pong, Send, SessionLost, SessionUp
 from nconnect.tunnel.peer import Peer
@@ -41,6 +42,7 @@ LATE_S = 0.05  # guessed: three reports
 MAX_OPENED_BYTES = 4_000_000  # a message's largest batch
 
 _AT = RECORD_HEADER_BYTES + VIRTIO_HEADER_BYTES  # where the IP header begins in a record
+_LEAST_BYTES = VIRTIO_HEADER_BYTES + IPV4_HEADER_BYTES
 _DST4, _DST4_END = _AT + 16, _AT + 20
 _DST6, _DST6_END = _AT + 24, _AT + 40
 
@@ -99,7 +101,7 @@ class Driver:
         self._events = events
         self._loop = loop
         self._clock = clock
-        self._arena = bytearray(BATCH_BYTES + RECORD_HEADER_BYTES + MAX_PACKET_BODY_BYTES)
+        self._arena = bytearray(MAX_BATCH_BYTES)
         self._arena_view = memoryview(self._arena)
         self._sealed = memoryview(bytearray(len(self._arena) + SEAL_BYTES))
         self._opened = memoryview(bytearray(MAX_OPENED_BYTES))
@@ -142,6 +144,9 @@ class Driver:
                 start = at + RECORD_HEADER_BYTES
                 size = readv(fd, (view[start : start + MAX_PACKET_BODY_BYTES],))
                 version = arena[at + _AT] >> 4
+                if size < _LEAST_BYTES:
+                    self.drops[DropReason.BAD_PACKET] += 1
+                    continue
                 if version == 4:
                     destination = bytes(view[at + _DST4 : at + _DST4_END])
                 elif version == 6:
@@ -177,6 +182,7 @@ class Driver:
         if (
             single
             and first.features == Feature.ALL
+            and at <= first.batch_bytes
             and self._link.writable
             and self._link.rate is None
             and first.sending.pacer.rate is None

@@ -8,6 +8,7 @@ read, or asks for too much is cut off by the `Limits`. A handler whose caller go
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import logging
 import os
@@ -24,6 +25,7 @@ from urllib.parse import parse_qsl, urlsplit
 import h11
 
 from nconnect.errors import HostError, NetworkError, RemoteProtocolError
+from nconnect.io.resolve import stream_addresses
 
 log = logging.getLogger(__name__)
 
@@ -231,7 +233,7 @@ async def request(
                 reader, writer = await asyncio.open_unix_connection(str(unix_socket))
             else:
                 context = (tls or ssl.create_default_context()) if parts.scheme == "https" else None
-                reader, writer = await asyncio.open_connection(parts.hostname, port, ssl=context)
+                reader, writer = await _connect(parts.hostname, port, context)
             wire = h11.Connection(h11.CLIENT, max_incomplete_event_size=16 * 1024)
             ask = h11.Request(
                 method=method,
@@ -260,6 +262,21 @@ async def request(
     finally:
         if writer is not None:
             writer.transport.abort()  # the answer is whole, or not wanted any more
+
+
+async def _connect(
+    host: str, port: int, context: ssl.SSLContext | None
+) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """To the first address of the host that lets us."""
+    failure = OSError(errno.EHOSTUNREACH, f"no address for {host}")
+    for _, _, _, _, address in await stream_addresses(host, port):
+        try:
+            return await asyncio.open_connection(
+                address[0], address[1], ssl=context, server_hostname=host if context else None
+            )
+        except OSError as error:
+            failure = error
+    raise failure
 
 
 async def _read_response(wire: h11.Connection, reader: asyncio.StreamReader, max_body: int) -> Response:

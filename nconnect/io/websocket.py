@@ -2,7 +2,7 @@
 
 Why not a library's: here a message is received into, handed on from, and sent out of buffers that stay,
 several buffers make one frame without being joined, and the sender knows at once what the kernel did not
-take, which is what pacing and fair queues need (docs/decisions/websocket.md has the figures).
+take, which is what pacing and fair queues need (docs/decisions/0002-own-websocket.md).
 
 The handler is called synchronously, and what it gets is borrowed until it returns.
 """
@@ -28,6 +28,7 @@ from websockets.speedups import apply_mask
 from nconnect.errors import HostError, NetworkError, RemoteProtocolError
 from nconnect.io import tcp_info
 from nconnect.io.clock import boottime
+from nconnect.io.resolve import stream_addresses
 from nconnect.queueing.pacer import UNLIMITED_BYTES, Pacer
 from nconnect.wire.upgrade import ClientUpgrade, ServerUpgrade, UpgradeRequest, refusal
 from nconnect.wire.websocket import Assembler, Opcode, close_payload, frame_header, parse_close, parse_header
@@ -490,7 +491,7 @@ async def _connect(
 ) -> WebSocket:
     loop = asyncio.get_running_loop()
     failure: OSError = OSError(errno.EHOSTUNREACH, f"no address for {host}")
-    for family, kind, protocol, _, address in await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM):
+    for family, kind, protocol, _, address in await stream_addresses(host, port):
         sock: Any = socket.socket(family, kind | socket.SOCK_CLOEXEC, protocol)
         try:
             sock.setblocking(False)

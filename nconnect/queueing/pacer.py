@@ -71,7 +71,7 @@ class Pacer:
     )  # fmt: skip
 
     def __init__(self, now: float, *, queue_bytes: int = QUEUE_BYTES, trigger_s: float = TRIGGER_S) -> None:
-        """With less than `queue_bytes` under way, or a delay under `trigger_s`, no queue is believed to stand.
+        """With less than `queue_bytes` under way, or a delay under `trigger_s`, no queue is believed.
 
         The defaults are for round trips that the kernel measures; what programs measure is less steady.
         """

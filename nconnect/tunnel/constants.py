@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from nconnect.wire.tunnel import MAX_PACKET_BODY_BYTES, RECORD_HEADER_BYTES
+
 # From WireGuard's protocol (section 6.1 of its paper), whose session rules ours are.
 REKEY_AFTER_S = 120.0
 REJECT_AFTER_S = 180.0
@@ -22,6 +24,9 @@ PERSISTENT_RETRY_S = 15.0  # a peer that we want to keep is tried again this lon
 
 # Measured.
 BATCH_BYTES = 256 << 10  # 64 KiB: 0.8 of the rate; 512 KiB: no better, and more delay
+
+# A batch ends with the packet that reaches BATCH_BYTES.
+MAX_BATCH_BYTES = BATCH_BYTES + RECORD_HEADER_BYTES + MAX_PACKET_BODY_BYTES
 
 # Guessed.
 PERSISTENT_KEEPALIVE_S = 25.0  # what WireGuard's documentation recommends behind NAT

@@ -293,7 +293,7 @@ class Tunnel:
             self._unknown_index(source, now)
             return []
         peer, pair = entry
-        if len(sealed) < TAG_BYTES:
+        if not TAG_BYTES <= len(sealed) <= len(out) + TAG_BYTES:
             peer.drops[DropReason.MALFORMED] += 1
             return []
         size = pair.open_into(header, counter, sealed, out, now)
@@ -316,6 +316,8 @@ class Tunnel:
                 if pinged:  # one answer a batch, or a peer could keep us busy with answers
                     continue
                 pinged = True
+            elif record_kind == RecordKind.CLOSE and pair is not peer.session.current:
+                continue  # it ended an older session, and comes late
             self._sessions.record_received(peer, record_kind, body, now)
         return admitted(peer, packets, self.routes, self.settings.features) if packets else packets
 

@@ -17,10 +17,10 @@ from nconnect.errors import DropReason, RemoteProtocolError
 from nconnect.model import Deadline, NknAddress
 from nconnect.tunnel.batch import control_batch
 from nconnect.tunnel.constants import (
-    BATCH_BYTES,
     HANDSHAKE_JITTER_S,
     HANDSHAKE_RETRY_S,
     KEEPALIVE_S,
+    MAX_BATCH_BYTES,
     MIN_INITIATION_INTERVAL_S,
     PERSISTENT_KEEPALIVE_S,
     PERSISTENT_RETRY_S,
@@ -429,12 +429,12 @@ class Sessions:
         peer.features = hello.features
         peer.clock_ahead_s = (hello.wall_clock_ns - self._wall_clock_ns()) / 1e9
         smallest = MAX_PACKET_BODY_BYTES + RECORD_HEADER_BYTES
-        peer.batch_bytes = max(smallest, min(hello.batch_bytes, BATCH_BYTES))
+        peer.batch_bytes = max(smallest, min(hello.batch_bytes, MAX_BATCH_BYTES))
 
     def _hello(self, counter: int) -> Hello:
         settings = self._settings
         return Hello(
-            counter, settings.features, settings.links, settings.mtu, BATCH_BYTES, self._wall_clock_ns()
+            counter, settings.features, settings.links, settings.mtu, MAX_BATCH_BYTES, self._wall_clock_ns()
         )
 
     def _new_index(self) -> int:
