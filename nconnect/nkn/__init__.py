@@ -28,15 +28,15 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from nconnect.nkn.client import Client
-    from nconnect.nkn.endpoint import LinkStatus
     from nconnect.nkn.message import Message, Reply
     from nconnect.nkn.multiclient import MultiClient
+    from nconnect.nkn.sub_link import LinkStatus
 
 __all__ = ["Client", "LinkStatus", "Message", "MultiClient", "Reply"]
 
 _WHERE = {
     "Client": "client",
-    "LinkStatus": "endpoint",
+    "LinkStatus": "sub_link",
     "Message": "message",
     "MultiClient": "multiclient",
     "Reply": "message",

@@ -12,20 +12,18 @@ import os
 import ssl
 from collections import deque
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from types import TracebackType
 from typing import Self, overload
 
 from nconnect.crypto.keys import Identity
 from nconnect.errors import ClientClosed, ConfigError, LocalProtocolError, NetworkError, NoReply, NotConnected
 from nconnect.io.clock import boottime
-from nconnect.io.link import LinkRunner
 from nconnect.model import PUBLIC_SEED_RPC, NknAddress
 from nconnect.nkn.envelope import Batch, Buffer
 from nconnect.nkn.exchange import MAX_ADDRESS_CHARS, Answer, Exchange, Incoming
 from nconnect.nkn.link import Link
 from nconnect.nkn.message import Message, Reply
-from nconnect.nkn.outputs import DownReason
+from nconnect.nkn.sub_link import LinkStatus, SubLink
 from nconnect.wire.jsonrpc import NodeInfo
 from nconnect.wire.nkn import InboundMessage
 
@@ -35,24 +33,6 @@ LINGER_S = 2.0  # guessed: how long leaving waits for the kernel to take what wa
 INBOX_MESSAGES = 1024
 INBOX_BYTES = 32 << 20  # guessed: eight of the largest messages
 MAX_DESTS = 4096  # guessed
-
-
-@dataclass(frozen=True, slots=True)
-class LinkStatus:
-    """One link to a node, now."""
-
-    address: str
-    """That it logs in with: the client's, or a sub-client's."""
-    state: str
-    """"up", "connecting" or "down" (which is the wait before the next attempt)."""
-    node: NodeInfo | None
-    """The node that it is, or tries to be, connected to."""
-    rtt_s: float | None
-    """Round trip to the node in seconds; None until it was measured."""
-    reconnects: int
-    """How often it came back."""
-    last_error: str
-    """Of the newest failure, one line; "" once the link is up."""
 
 
 class Endpoint:
@@ -92,8 +72,7 @@ class Endpoint:
             raise ConfigError("seed_rpc is empty: name at least one seed (http://HOST:30003)")
         now = boottime()
         self._links = tuple(
-            _SubLink(
-                self,
+            SubLink(
                 index,
                 Link(
                     self._identity,
@@ -104,6 +83,8 @@ class Endpoint:
                     last_node=last_nodes[place] if place < len(last_nodes) else None,
                 ),
                 tls,
+                on_message=self._on_message,
+                on_change=self._on_change,
             )
             for place, index in enumerate(sub_clients)
         )
@@ -272,7 +253,7 @@ class Endpoint:
         self._entered = True
         await self._tasks.__aenter__()
         for sub in self._links:
-            self._tasks.create_task(sub.run(), name=f"link of {sub.link.address}")
+            self._tasks.create_task(self._run(sub), name=f"link of {sub.link.address}")
         try:
             await self.wait_up(timeout_s=self._connect_timeout_s)
         except BaseException as error:
@@ -359,7 +340,7 @@ class Endpoint:
             for sub in await self._ready_links():
                 sub.send(batch, max_holding_s)
 
-    async def _ready_links(self) -> list[_SubLink]:
+    async def _ready_links(self) -> list[SubLink]:
         while True:
             self._must_be_open()
             ready = [sub for sub in self._links if sub.runner.writable]
@@ -381,6 +362,10 @@ class Endpoint:
         reasons = [sub.link.last_error for sub in self._links if sub.link.last_error]
         why = reasons[0] if reasons else "no node took the connection"
         return why if timeout_s is None else f"not connected within {timeout_s:g} s: {why}"
+
+    async def _run(self, sub: SubLink) -> None:
+        if not self._closed:  # before it began: nothing would end it
+            await sub.runner.run()
 
     def _must_be_open(self) -> None:
         if self._closed:
@@ -405,46 +390,6 @@ class Endpoint:
                     await self._changed.wait()
         except TimeoutError:
             pass  # the node does not read
-
-
-class _SubLink:
-    """One link of an endpoint, with the prefix that it and what it sends to have."""
-
-    def __init__(self, endpoint: Endpoint, index: int | None, link: Link, tls: bool | ssl.SSLContext) -> None:
-        self.link = link
-        context = tls if isinstance(tls, ssl.SSLContext) else None
-        self.runner = LinkRunner(link, self, secure=bool(tls), tls=context, check_state=True)
-        self._endpoint = endpoint
-        self._index = index
-
-    async def run(self) -> None:
-        if not self._endpoint._closed:
-            await self.runner.run()
-
-    def send(self, batch: Batch, max_holding_s: int) -> None:
-        index = self._index
-        dests = [str(dest if index is None else dest.sub_client(index)) for dest in batch.dests]
-        self.runner.send_message(dests, batch.payloads, max_holding_seconds=max_holding_s)
-
-    def status(self) -> LinkStatus:
-        link = self.link
-        return LinkStatus(
-            str(link.address), link.state.word, link.node, link.rtt_s, link.reconnects, link.last_error
-        )
-
-    # As the handler of its link
-
-    def on_message(self, message: InboundMessage) -> None:
-        self._endpoint._on_message(message)
-
-    def on_up(self, node: NodeInfo) -> None:
-        self._endpoint._on_change()
-
-    def on_down(self, why: str, reason: DownReason) -> None:
-        self._endpoint._on_change()
-
-    def on_writable(self) -> None:
-        self._endpoint._on_change()
 
 
 class _Waiting:

@@ -279,6 +279,16 @@ def test_without_a_node_it_says_why() -> None:
     run(test)
 
 
+def test_no_time_to_connect() -> None:
+    async def test() -> None:
+        async with Net.running() as net:
+            for timeout_s in (0.0, -1.0):
+                with pytest.raises(NotConnected):
+                    await Client(seed_rpc=net.seed, connect_timeout_s=timeout_s).__aenter__()
+
+    run(test)
+
+
 def test_entering_can_be_cancelled() -> None:
     async def test() -> None:
         async def enter() -> None:
@@ -416,6 +426,20 @@ def test_the_last_node_is_remembered() -> None:
                 assert alice.links[0].node == node
             async with Client(seed_rpc="http://127.0.0.1:1", last_node=node) as alice:
                 assert alice.is_up
+
+    run(test)
+
+
+def test_a_message_is_held_for_who_is_away() -> None:
+    async def test() -> None:
+        async with Net.running() as net, Client(seed_rpc=net.seed) as alice:
+            bob = Client(identifier="bob", seed_rpc=net.seed)
+            carol = Client(identifier="carol", seed_rpc=net.seed)
+            await alice.send(bob.address, "not held", no_reply=True)
+            await alice.send([bob.address, carol.address], "held", no_reply=True, max_holding_s=60)
+            async with bob, carol:
+                for away in (bob, carol):
+                    assert (await away.receive()).data == "held"
 
     run(test)
 

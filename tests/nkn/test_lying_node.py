@@ -168,6 +168,30 @@ def test_where_nobody_is_honest_it_says_why_and_does_not_hammer(lie: Callable[[L
     run(test)
 
 
+@pytest.mark.parametrize("stage", ["before the login", "at the login", "later"])
+def test_a_redirect_to_an_honest_node_is_followed(stage: str) -> None:
+    async def test() -> None:
+        async with Liar.running() as liar, Liar.running() as right:
+
+            def send_away(guest: Guest) -> None:
+                if stage == "later":
+                    guest.let_in()
+                guest.say(actions.WrongNode(right.info))
+
+            if stage == "before the login":
+                liar.on_open = send_away
+            else:
+                liar.on_login = send_away
+            async with Client(seed_rpc=liar.seed, connect_timeout_s=HONEST_S) as client:
+                await until(lambda: client.is_up and client.links[0].node == right.info)
+                assert client.last_nodes == (right.info,)
+                await client.send(SENDER, "hello", no_reply=True)
+                await until(lambda: right.frames == 1)
+            assert (liar.connects, right.connects) == (1, 1)
+
+    run(test)
+
+
 # By RPC
 
 
