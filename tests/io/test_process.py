@@ -72,3 +72,30 @@ def test_has_net_admin_is_false_without_it() -> None:
         cwd=Path(process.__file__).parent.parent.parent,
     )  # fmt: skip
     assert done.stdout == "False\n"
+
+
+HIDES = """
+import os, sys
+from nconnect.io.process import hide_argument
+hide_argument(sys.argv[1])
+sys.stdout.write(open("/proc/self/cmdline").read() + "|" + sys.argv[1])
+"""
+
+
+def test_a_secret_argument_is_blotted_out_for_all_to_see() -> None:
+    root = Path(process.__file__).parent.parent.parent
+    secret = "nc1-secret"
+    done = subprocess.run(
+        [sys.executable, "-c", HIDES, secret, "after"], cwd=root, capture_output=True, text=True, check=True
+    )
+    shown, _, kept = done.stdout.rpartition("|")
+    assert secret not in shown
+    assert "x" * len(secret) + "\0after" in shown
+    assert kept == secret, "the program itself still has it"
+
+
+def test_hiding_what_is_not_there_does_nothing() -> None:
+    before = Path("/proc/self/cmdline").read_bytes()
+    for absent in ("", "no such argument of this process"):
+        process.hide_argument(absent)
+    assert Path("/proc/self/cmdline").read_bytes() == before

@@ -1,0 +1,66 @@
+"""What the core does with unknown senders: a hook for what is clear, a bounded memory of the rest."""
+
+from __future__ import annotations
+
+from nconnect.crypto.aead import CipherSuite
+from nconnect.crypto.keys import Identity
+from nconnect.errors import DropReason
+from nconnect.model import NknAddress
+from nconnect.tunnel.constants import MAX_PENDING_SENDERS
+from nconnect.tunnel.core import Tunnel
+from nconnect.tunnel.outputs import Settings
+from nconnect.wire.nkn import Message
+
+IDENTITY = Identity(bytes(32))
+OUT = memoryview(bytearray(1000))
+CLEAR = Message(b"hello").encode()
+SEALED = Message(b"hello", encrypted=True, nonce=bytes(24)).encode()
+
+
+def tunnel(*, accept_pending: bool = False) -> Tunnel:
+    return Tunnel(
+        IDENTITY,
+        NknAddress("gpu-box", IDENTITY.public_key),
+        (),
+        Settings(CipherSuite.AES256GCM, persistent=False, accept_pending=accept_pending),
+        now=0.0,
+        rng=lambda size: bytes(size),
+        wall_clock_ns=lambda: 0,
+    )
+
+
+def test_what_is_not_encrypted_goes_to_the_hook_first() -> None:
+    core = tunnel()
+    seen: list[tuple[str, bytes, float]] = []
+
+    def hook(source: str, content: bytes | bytearray | memoryview, now: float) -> bool:
+        seen.append((source, bytes(content), now))
+        return source == "guest"
+
+    core.on_visitor = hook
+    assert core.receive("guest", memoryview(CLEAR), OUT, 7.0) == []
+    assert not core.drops
+    core.receive("stranger", memoryview(CLEAR), OUT, 8.0)
+    assert core.drops == {DropReason.UNKNOWN_PEER: 1}
+    core.receive("guest", memoryview(SEALED), OUT, 9.0)
+    assert core.drops == {DropReason.UNKNOWN_PEER: 2}
+    assert seen == [("guest", b"hello", 7.0), ("stranger", b"hello", 8.0)]
+
+
+def test_without_a_hook_it_is_counted() -> None:
+    core = tunnel()
+    core.receive("guest", memoryview(CLEAR), OUT, 7.0)
+    assert core.drops == {DropReason.UNKNOWN_PEER: 1}
+    assert core.poll_output() is None
+
+
+def test_who_goes_on_trying_is_remembered_whoever_else_comes() -> None:
+    core = tunnel(accept_pending=True)
+    for now in (1.0, 2.0):
+        core.receive("steady", memoryview(SEALED), OUT, now)
+    for number in range(10 * MAX_PENDING_SENDERS):
+        core.receive(f"flood{number}", memoryview(SEALED), OUT, 3.0 + number)
+    assert len(core.pending) == MAX_PENDING_SENDERS
+    assert core.pending["steady"].count == 2
+    assert f"flood{10 * MAX_PENDING_SENDERS - 1}" in core.pending, "the newest is there, an older one went"
+    assert "flood0" not in core.pending
