@@ -8,6 +8,8 @@ received a message.
 - `core.Node`: login, relaying, time. `connection.Connection`: the states of one websocket.
 - `settings.NodeSettings`: what may be configured.
 - `egress.Egress`: the bounded, fair queue in front of one client's socket.
+- `holding.Holding`: mail for clients that are offline.
+- `cluster.Cluster`: several nodes as one: who lives, who is where. `parcel`: messages between them.
 - `proof.Ledger`: what a verifying node checks: signatures, receipts, recent block hashes.
 - `rpc.answer`: JSON-RPC. `limits.RateLimiter`: how often one host may ask or connect.
 - `reorder.Reorderer`: a test seam, the official node's disorder.
