@@ -214,6 +214,7 @@ class Pacer:
             self._tokens_at = now + excess / known
             return
         self._draining = False
+        self._tokens_at = now  # the pause was reckoned with a rate that was known less well
         self._blind_until = self._short_at = self._sent_all_at = (
             now + max(base, rtt_s - self._drained_s) + SETTLE_S
         )
