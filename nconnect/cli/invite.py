@@ -132,9 +132,10 @@ def list_invitations(ctx: typer.Context, as_json: JsonOption = False, config: Co
     import time
 
     from nconnect.cli import output
+    from nconnect.io.invitations import InvitationStore
 
     interface = _interface(ctx, config)
-    invitations = _stored(interface)
+    invitations = list(InvitationStore.of(interface).read())
     now = time.time()
     if as_json:
         output.print_json({"invitations": [_to_json(each, now) for each in invitations]})
@@ -177,13 +178,6 @@ def _interface(ctx: typer.Context, config: Any) -> str:
     from nconnect.io.config_file import load
 
     return load(chosen(ctx, config)).interface
-
-
-def _stored(interface: str) -> list[Invitation]:
-    from nconnect.io.invitations import InvitationStore
-
-    with InvitationStore.of(interface).changing() as book:
-        return list(book)
 
 
 def _to_json(each: Invitation, now: float) -> dict[str, Any]:

@@ -48,24 +48,14 @@ class InvitationStore:
         if version != self._read_of:
             self._read_of = version
             try:
-                self._book = self._read()
+                self._book = self.read()
             except (ConfigError, HostError) as error:
                 log.warning("no invitation is honoured: %s", error)
                 self._book = Book()
         return self._book
 
-    @contextmanager
-    def changing(self) -> Iterator[Book]:
-        """The book, to change: stored when the block ends, unless it raises. Nobody else changes it then.
-
-        Blocks. Raises `HostError` or `ConfigError` when it cannot be read or stored.
-        """
-        with locked(self._path):
-            book = self._read()
-            yield book
-            self._write(book)
-
-    def _read(self) -> Book:
+    def read(self) -> Book:
+        """The book on the disk, for reading alone. Raises `HostError` or `ConfigError`."""
         try:
             data = self._path.read_bytes()
         except FileNotFoundError:
@@ -80,6 +70,17 @@ class InvitationStore:
             raise ConfigError(
                 f"{self._path} is damaged: delete it, and invite again who has not joined yet"
             ) from None
+
+    @contextmanager
+    def changing(self) -> Iterator[Book]:
+        """The book, to change: stored when the block ends, unless it raises. Nobody else changes it then.
+
+        Blocks. Raises `HostError` or `ConfigError` when it cannot be read or stored.
+        """
+        with locked(self._path):
+            book = self.read()
+            yield book
+            self._write(book)
 
     def _write(self, book: Book) -> None:
         try:
