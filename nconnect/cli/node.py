@@ -136,7 +136,7 @@ def status(
 ) -> None:
     """Show what the node that runs here does."""
     from nconnect.cli.output import print_json
-    from nconnect.control.node import running_nodes
+    from nconnect.control.node_client import running_nodes
     from nconnect.control.schema import to_json
     from nconnect.errors import ControlError
 

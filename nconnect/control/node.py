@@ -1,4 +1,4 @@
-"""Asking a running `nconnect node` how it is: a unix socket for each, HTTP, root and its own user alone.
+"""Where a running `nconnect node` says how it is: a unix socket for each, HTTP, root and its own user alone.
 
     GET /v1/status      `NodeStatus` as a JSON object
 
@@ -17,9 +17,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from nconnect.control.client import ControlClient, NotRunning
 from nconnect.control.schema import to_json
-from nconnect.errors import ControlError, HostError
+from nconnect.errors import HostError
 from nconnect.io.http import HttpServer, Request, Response
 from nconnect.io.listening import bind_unix
 from nconnect.io.paths import make_run_dir, run_dir
@@ -65,17 +64,17 @@ class NodeControl:
         self._uids = {0, os.geteuid()}
         self._listener: socket.socket | None = None
         self._http: HttpServer | None = None
-        self._path = _folder() / f"{os.getpid()}.sock"
+        self._path = sockets_folder() / f"{os.getpid()}.sock"
 
     def bind(self) -> None:
         """Make the socket, and remove those of the dead; raises `HostError` in one line."""
         make_run_dir()
         try:
-            _folder().mkdir(mode=0o755, exist_ok=True)
+            sockets_folder().mkdir(mode=0o755, exist_ok=True)
         except OSError as error:
-            raise HostError(f"cannot make the folder {_folder()}: {error.strerror}") from error
-        for path in _folder().glob("*.sock"):
-            if not _client(path).is_running():
+            raise HostError(f"cannot make the folder {sockets_folder()}: {error.strerror}") from error
+        for path in sockets_folder().glob("*.sock"):
+            if _is_dead(path):
                 with contextlib.suppress(OSError):
                     path.unlink()
         self._listener = bind_unix(self._path)
@@ -108,29 +107,19 @@ class NodeControl:
         return Response.json(to_json(self._status()))
 
 
-def running_nodes() -> list[NodeStatus]:
-    """The status of each node that runs here, by process id. Raises `ControlError` in one line."""
-    found = []
-    for path in sorted(_folder().glob("*.sock")):
-        try:
-            found.append(_client(path).node_status())
-        except NotRunning:
-            continue  # it ended without removing its socket
-    return sorted(found, key=lambda status: status.pid)
-
-
-class _Client(ControlClient):
-    def node_status(self) -> NodeStatus:
-        answer = self._ask("GET", "/v1/status")
-        try:
-            return NodeStatus.from_json(answer)
-        except TypeError:
-            raise ControlError("the node's status cannot be read: is it of another version?") from None
-
-
-def _client(path: Path) -> _Client:
-    return _Client(f"node {path.stem}", path)
-
-
-def _folder() -> Path:
+def sockets_folder() -> Path:
+    """Where the sockets of running nodes are (not created)."""
     return run_dir() / "nodes"
+
+
+def _is_dead(path: Path) -> bool:
+    """Whether nobody listens on a socket any more."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as probe:
+        probe.setblocking(False)
+        try:
+            probe.connect(str(path))
+        except ConnectionRefusedError:
+            return True
+        except OSError:
+            pass  # gone meanwhile, or not ours to ask
+    return False

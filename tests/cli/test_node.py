@@ -117,7 +117,7 @@ def status(pid: int, rpc_port: int) -> NodeStatus:
 
 def test_status_as_json_and_of_one_of_several(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     nodes = [status(7, 30003), status(8, 30013)]
-    monkeypatch.setattr("nconnect.control.node.running_nodes", lambda: nodes)
+    monkeypatch.setattr("nconnect.control.node_client.running_nodes", lambda: nodes)
     assert "RPC ports 30003, 30013: choose one with --rpc-port" in run("node", "status").err
     result = run("node", "status", "--rpc-port", "30013", "--json")
     assert result.status == 0

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from nconnect.control.node import NodeControl, NodeStatus, running_nodes
+from nconnect.control.node import NodeControl, NodeStatus
+from nconnect.control.node_client import running_nodes
 from nconnect.errors import ControlError
 from nconnect.io.http import Credentials, Request, request
 

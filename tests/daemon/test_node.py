@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from nconnect.control.node import running_nodes
+from nconnect.control.node_client import running_nodes
 from nconnect.daemon.node import run, settings_of
 from nconnect.errors import HostError
 from nconnect.model import NodeConfig

@@ -20,7 +20,8 @@ from typing import Any
 import pytest
 from websockets.asyncio.client import connect
 
-from nconnect.control.node import NodeStatus, running_nodes
+from nconnect.control.node import NodeStatus
+from nconnect.control.node_client import running_nodes
 from nconnect.crypto.keys import Identity
 from nconnect.errors import UsageError
 from nconnect.io.cluster import check_url

@@ -20,7 +20,8 @@ from pathlib import Path
 
 import pytest
 
-from nconnect.control.node import NodeStatus, running_nodes
+from nconnect.control.node import NodeStatus
+from nconnect.control.node_client import running_nodes
 from nconnect.crypto.keys import Identity
 from nconnect.wire.actions import SetClient
 from nconnect.wire.nkn import InboundMessage, OutboundMessage, decode_client_message
