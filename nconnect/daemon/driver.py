@@ -38,6 +38,7 @@ Buffer = bytes | bytearray | memoryview
 
 # Measured on two cores: fewer packets a turn cost rate when UDP floods, more let the links wait over 1 ms.
 TUN_BUDGET_PACKETS = 256
+PROMPT_BYTES = 2048  # a message that small holds a packet or two, not a transfer
 LATE_S = 0.05  # guessed: three reports
 MAX_OPENED_BYTES = 4_000_000  # a message's largest batch
 
@@ -178,6 +179,7 @@ class Driver:
             if error.errno not in (errno.EIO, errno.EBADFD):  # EIO: the interface is down; others: deleted
                 raise
         if first is None:
+            self.drain()
             return
         if (
             single
@@ -227,7 +229,11 @@ class Driver:
                 os.write(fd, record)
             except OSError:
                 self.drops[DropReason.TUN_REFUSED] += 1
-        self.drain()
+        if len(view) < PROMPT_BYTES:
+            # The kernel has answered a ping or a SYN already: send that before the loop's next turn.
+            self._on_tun_readable()
+        else:
+            self.drain()
 
     def on_link_up(self) -> None:
         self._tunnel.link_up(self._clock())

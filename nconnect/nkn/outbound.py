@@ -13,13 +13,17 @@ from nconnect.wire import nkn, sigchain
 # does not shrink, since it is sealed, and costs 30 ms for each MiB.
 _WINDOW_BYTES = 32 << 10
 _HEADROOM_BYTES = 64 << 10  # under a frame's bound: field heads, nonce, block hash
+RECURRING_BYTES = 4096  # guessed: an acknowledgement, a token, a ping
+MAX_PREFIXES = 1024  # prepared unsigned prefixes kept, about 200 bytes each
 MAX_DESTINATIONS = 4096  # prepared digests kept, about 400 bytes each; forgotten all at once beyond
 
 
 class OutboundPrefixes:
     """Prefixes for one login: for its node's key and block hash, signed unless the node waived that."""
 
-    __slots__ = ("_address_id", "_block_hash", "_digests", "_identity", "_node_key", "_rng", "_signed")
+    __slots__ = (
+        "_address_id", "_block_hash", "_digests", "_identity", "_node_key", "_prefixes", "_rng", "_signed",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -38,6 +42,7 @@ class OutboundPrefixes:
         self._signed = signed
         self._rng = rng
         self._digests: dict[str, sigchain.OutboundDigest] = {}
+        self._prefixes: dict[tuple[str, int], bytes] = {}
 
     def use_block_hash(self, block_hash: bytes) -> None:
         self._block_hash = block_hash
@@ -51,7 +56,7 @@ class OutboundPrefixes:
         if payload_size > nkn.MAX_MESSAGE_BYTES:
             raise LocalProtocolError(f"a message of {payload_size} bytes is more than the network takes")
         if not self._signed:
-            return nkn.outbound_prefix(dest, payload_size, nonce=0, block_hash=b"", signature=b"")
+            return self._unsigned(dest, payload_size)
         digest = self._digests.get(dest) or self._prepare(dest)
         nonce = int.from_bytes(self._rng(4), "little")
         return nkn.outbound_prefix(
@@ -61,6 +66,17 @@ class OutboundPrefixes:
             block_hash=self._block_hash,
             signature=self._identity.sign(digest.digest(nonce, payload_size)),
         )
+
+    def _unsigned(self, dest: str, payload_size: int) -> bytes:
+        """Without nonce and signature a prefix is the same for all messages of a size: small ones recur."""
+        prefix = self._prefixes.get((dest, payload_size))
+        if prefix is None:
+            prefix = nkn.outbound_prefix(dest, payload_size, nonce=0, block_hash=b"", signature=b"")
+            if payload_size <= RECURRING_BYTES:
+                if len(self._prefixes) >= MAX_PREFIXES:
+                    self._prefixes.clear()
+                self._prefixes[dest, payload_size] = prefix
+        return prefix
 
     def message(
         self, dests: Sequence[str], payloads: Sequence[bytes], *, max_holding_seconds: int = 0

@@ -37,7 +37,7 @@ from nconnect.tunnel.outputs import Output, Settings
 from nconnect.tunnel.peer import Peer
 from nconnect.tunnel.sessions import Sessions
 from nconnect.tunnel.timers import NEVER, Timer
-from nconnect.wire.nkn import Message, message_prefix
+from nconnect.wire.nkn import Message
 from nconnect.wire.tunnel import (
     DATA_HEADER,
     MAX_PACKET_BODY_BYTES,
@@ -47,6 +47,8 @@ from nconnect.wire.tunnel import (
     Feature,
     FrameKind,
     RecordKind,
+    data_frame,
+    split_data_frame,
 )
 
 Buffer = bytes | bytearray | memoryview
@@ -178,7 +180,7 @@ class Tunnel:
             self._sessions.schedule(peer)
         if pair.wants_rekey_on_send(now):
             self._sessions.initiate(peer, now)
-        return message_prefix(header, size), size
+        return data_frame(header, size), size
 
     def enqueue(self, peer: Peer, record: bytearray, now: float) -> None:
         """Let a packet (virtio-net header and IP packet) wait; the queue owns `record` from here on."""
@@ -266,6 +268,9 @@ class Tunnel:
         if self._closed:  # an answer would begin a session that nobody tends
             return []
         try:
+            frame = split_data_frame(payload)
+            if frame is not None:
+                return self._receive_data(source, *frame, out, now)
             message = Message.decode(payload)
         except RemoteProtocolError:
             self.drops[DropReason.MALFORMED] += 1

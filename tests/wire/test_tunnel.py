@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nconnect.errors import RemoteProtocolError
+from nconnect.wire.nkn import Message, message_prefix
 from nconnect.wire.tunnel import (
     DATA_HEADER,
     MAX_PACKET_BODY_BYTES,
@@ -17,8 +18,10 @@ from nconnect.wire.tunnel import (
     HandshakeFrame,
     Hello,
     WrongVersionError,
+    data_frame,
     decode_handshake,
     is_handshake,
+    split_data_frame,
 )
 
 U32 = st.integers(0, 2**32 - 1)
@@ -99,3 +102,25 @@ def test_what_is_refused() -> None:
 
 def test_the_largest_packet_fits_a_record() -> None:
     assert MAX_PACKET_BODY_BYTES <= MAX_RECORD_BYTES
+
+
+@given(header=st.binary(min_size=16, max_size=16), sealed=st.binary(max_size=300))
+def test_a_data_frame_is_an_nkn_message(header: bytes, sealed: bytes) -> None:
+    assert not sealed or data_frame(header, len(sealed)) == message_prefix(header, len(sealed))
+    whole = memoryview(data_frame(header, len(sealed)) + sealed)
+    assert split_data_frame(whole) == (header, sealed)
+    message = Message.decode(whole)
+    assert (message.nonce, bytes(message.payload), message.encrypted) == (header, sealed, True)
+    for other in (whole[:-1], whole[1:], memoryview(bytes(whole) + b"x")):
+        assert split_data_frame(other) is None or len(sealed) == 0
+
+
+@given(st.binary(max_size=100))
+def test_what_splits_as_a_data_frame_is_one(data: bytes) -> None:
+    try:
+        split = split_data_frame(memoryview(b"\x10\x01\x1a\x10" + data))
+    except RemoteProtocolError:
+        return
+    if split is not None:
+        message = Message.decode(b"\x10\x01\x1a\x10" + data)
+        assert (message.nonce, message.payload) == split
