@@ -51,6 +51,7 @@ FAST_MEMORY_S = 10.0
 FAST_PATIENCE_S = 1.0
 PRESSING = 0.8  # a paced link that is offered less than this part of its rate is not ours to slow down
 QUEUE_S = 0.020
+IDLE_S = 0.15  # without a sample for as long, nothing is known of what stands now
 QUEUE_BYTES = 6_056  # four full packets: of fewer, the delay may be that of a delayed acknowledgement
 MAX_PAUSE_S = 2.0
 _NOT_OURS_S = 0.020  # only a delay of some size tells whose queue it is
@@ -141,6 +142,9 @@ class Pacer:
         `unsent_bytes` also counts what the sender holds above the socket, if it cannot be taken back.
         `limited_elsewhere`: it is known that a queue that stands now does so because a receiver is late.
         """
+        if self._samples and now - self._samples[-1][0] > IDLE_S and not self._draining:
+            self._samples.clear()
+            self._short_at = self._sent_all_at = now
         base = self._note_round_trip(now, rtt_s, min_rtt_s)
         delivered = self._note_acknowledged(now, acked_bytes, base)
         if unsent_bytes <= MIN_BURST_BYTES:
