@@ -108,4 +108,5 @@ class Sdk:
             else:
                 future.set_result(answer.get("result"))
         for future in self._asked.values():
-            future.set_exception(SdkError("the process ended"))
+            if not future.done():
+                future.set_exception(SdkError("the process ended"))

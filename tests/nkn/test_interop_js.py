@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from nconnect.errors import NoReply
@@ -143,6 +145,26 @@ def test_multi_clients_of_four(original: bool) -> None:
     run(test)
 
 
+def test_messages_are_held_for_who_is_away() -> None:
+    async def test() -> None:
+        async with Net.running() as net, Sdk.running(net.seed) as sdk:
+            bob = await sdk.open("bob", seed="11" * 32)
+            client = Client(identifier="python", seed_rpc=net.seed)
+            await sdk.send("bob", client.address, "held by theirs", noReply=True, msgHoldingSeconds=60)
+            await sdk.ask("close", name="bob")
+            while net.server.node.stats().clients:  # noqa: ASYNC110 - the node sees it in its own time
+                await asyncio.sleep(0.005)
+            async with client:
+                assert (await client.receive()).data == "held by theirs"
+                await client.send(bob, "held by ours", no_reply=True, max_holding_s=60)
+                assert await sdk.open("bob", seed="11" * 32) == bob
+                while not (got := await sdk.got("bob")):
+                    pass
+                assert [message["text"] for message in got] == ["held by ours"]
+
+    run(test)
+
+
 def test_both_come_back_when_the_node_does() -> None:
     async def test() -> None:
         async with (
@@ -169,12 +191,13 @@ def test_both_come_back_when_the_node_does() -> None:
 @pytest.mark.slow
 def test_their_session_carries_32_mib_both_ways_over_our_node() -> None:
     async def test() -> None:
-        async with Net.running() as net, Sdk.running(net.seed) as sdk:
+        # Two processes: in one, the answer to dial() comes sooner than it can take it.
+        async with Net.running() as net, Sdk.running(net.seed) as sdk, Sdk.running(net.seed) as other:
             # Its packets have 1 KiB unless told: signing 64 Ki of them takes JavaScript a minute.
             config = {"numSubClients": 4, "sessionConfig": {"mtu": 32 << 10}}
             await sdk.open("alice", multi=True, **config)
-            bob = await sdk.open("bob", multi=True, **config)
-            await sdk.ask("listen", name="bob")
+            bob = await other.open("bob", multi=True, **config)
+            await other.ask("listen", name="bob")
             carried = await sdk.ask("session", name="alice", dest=bob, bytes=32 << 20)
             assert carried["bytes"] == 32 << 20
             assert carried["sent"] == carried["back"]
