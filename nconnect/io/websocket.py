@@ -356,7 +356,10 @@ class WebSocket:
                 payload = view[begin:end]
                 if header.masked and header.mask != NO_MASK:
                     payload = memoryview(apply_mask(payload, header.mask))
-                self._on_frame(header.opcode, header.fin, payload)
+                if header.opcode is Opcode.BINARY and header.fin and not self._assembler.is_busy:
+                    self.handler.on_binary(payload)  # the data path: a message in one frame
+                else:
+                    self._on_frame(header.opcode, header.fin, payload)
                 if self.closed:
                     return
         except RemoteProtocolError as error:

@@ -44,7 +44,7 @@ from nconnect.nkn.outputs import (
 from nconnect.nkn.states import TRANSITIONS, Event, LinkState
 from nconnect.wire import actions, sigchain
 from nconnect.wire.jsonrpc import NodeInfo, split_addr
-from nconnect.wire.nkn import InboundMessage, Receipt, decode_client_message
+from nconnect.wire.nkn import HeadCache, InboundMessage, Receipt, decode_client_message
 
 # NKN.md: how long SDKs wait for a challenge before they take the node for an old one.
 CHALLENGE_S = 5.0
@@ -113,6 +113,7 @@ class Link:
         self._attempt_at = now
         self._no_seed = ""  # why no seed answered, when we fell back to the node that served us last
         self._signed_in = False  # a signed login went out on this connection
+        self._heads = HeadCache()
         self._redirects = 0
         self._bad_frames = 0  # on this connection
 
@@ -174,8 +175,12 @@ class Link:
             self._must_be_open("a binary frame")
             self._bad_frame("a message came before the login", now)
             return None
+        view = data if type(data) is memoryview else memoryview(data)
+        known = self._heads.find(view)
+        if known is not None:
+            return InboundMessage(*known)
         try:
-            message = decode_client_message(data)
+            message = decode_client_message(view)
         except RemoteProtocolError as error:
             self._bad_frame(str(error), now)
             return None
@@ -186,6 +191,8 @@ class Link:
             signature = self._identity.sign(sigchain.receipt_digest(message.prev_hash))
             self._outputs.append(SendBinary(Receipt(message.prev_hash, signature).encode()))
             self.counters.receipts += 1
+        else:
+            self._heads.keep(view, message.src, len(message.payload), message.payload)
         return message
 
     def heard(self, now: float) -> None:

@@ -10,6 +10,7 @@ from nconnect.node.egress import Egress
 from nconnect.node.proof import Ledger
 from nconnect.node.reorder import Reorderer
 from nconnect.wire.jsonrpc import NodeInfo
+from nconnect.wire.nkn import HeadCache
 
 Buffer = bytes | bytearray | memoryview
 
@@ -58,8 +59,9 @@ class Connection:
     """One websocket to us. Made by `Node.open` and changed by the node alone."""
 
     __slots__ = (
-        "address", "challenge", "direct", "drains_mail", "egress", "heard_at", "info", "ledger", "moved_at",
-        "number", "prefixes", "remote_host", "reorderer", "rx_seen", "state", "transport", "tx_seen",
+        "address", "challenge", "direct", "drains_mail", "egress", "heads", "heard_at", "info", "ledger",
+        "moved_at", "number", "prefixes", "remote_host", "reorderer", "rx_seen", "state", "transport",
+        "tx_seen",
     )  # fmt: skip
 
     def __init__(
@@ -81,6 +83,7 @@ class Connection:
         self.state = State.CHALLENGED
         self.address = ""  # as text, since that is what it is looked up by
         self.prefixes: dict[int, bytes] = {}  # payload size -> head of a message from this client
+        self.heads = HeadCache()  # of its messages
         self.direct = True  # what is for this client may go to its socket as it is
         self.drains_mail = False  # what was held for it goes first, as its socket takes it
         self.egress: Egress | None = None  # there only while something waits in it

@@ -184,13 +184,21 @@ class Node:
             if connection.state is State.CHALLENGED:
                 self._refuse(connection, NodeDrop.NOT_LOGGED_IN)
             return
+        view = data if type(data) is memoryview else memoryview(data)
+        known = connection.heads.find(view)
+        if known is not None:
+            self._pass_on(connection, *known, now)
+            return
         try:
-            message = decode_client_message(data)
+            message = decode_client_message(view)
         except RemoteProtocolError:
             self._refuse(connection, NodeDrop.MALFORMED)
             return
         if type(message) is OutboundMessage:
             self._relay(connection, message, now)
+            if connection.ledger is None and self.elsewhere is None and _is_plain(message):
+                payload = message.payloads[0]
+                connection.heads.keep(view, message.dests[0], len(payload), payload)
         elif type(message) is Receipt:
             self._take_receipt(connection, message)
         else:
@@ -238,16 +246,30 @@ class Node:
             if targets is None:
                 self._undeliverable(source, message, index, payload, now)
                 continue
-            prefix = source.prefixes.get(size) or self._prefix(source, size)
-            for target in targets:
-                if target.direct and target.egress is None and target.transport.writable:
-                    target.transport.send_binary((prefix, payload))
-                else:
-                    self._deliver(target, source.address, source.number, prefix, payload, now)
-            self.messages += 1
-            self.bytes += size
-            if self.capture is not None:
-                self.capture(payload)
+            self._send_to(targets, source, payload, now)
+
+    def _pass_on(self, source: Connection, dest: str, payload: Buffer, now: float) -> None:
+        """A message like one before: to one dest, unsigned, not to be held."""
+        targets = self._clients.get(dest)
+        if targets is None:
+            self._drops[NodeDrop.UNKNOWN_DEST] += 1
+        else:
+            self._send_to(targets, source, payload, now)
+
+    def _send_to(
+        self, targets: Sequence[Connection], source: Connection, payload: Buffer, now: float
+    ) -> None:
+        size = len(payload)
+        prefix = source.prefixes.get(size) or self._prefix(source, size)
+        for target in targets:
+            if target.direct and target.egress is None and target.transport.writable:
+                target.transport.send_binary((prefix, payload))
+            else:
+                self._deliver(target, source.address, source.number, prefix, payload, now)
+        self.messages += 1
+        self.bytes += size
+        if self.capture is not None:
+            self.capture(payload)
 
     def deliver_from_elsewhere(
         self, node: str, src: str, dest: str, payload: Buffer, holding_s: int, now: float
@@ -559,3 +581,8 @@ _DESCRIPTIONS = {
 
 def _refusal(action: str, code: int) -> str:
     return actions.Refusal(action, code, _DESCRIPTIONS[code]).encode()
+
+
+def _is_plain(message: OutboundMessage) -> bool:
+    """Whether a message to the same dest, with other content, would differ in its payload alone."""
+    return len(message.dests) == 1 and not message.signatures and not message.max_holding_seconds

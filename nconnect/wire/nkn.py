@@ -41,6 +41,9 @@ MAX_MESSAGE_BYTES = 4_000_000  # what the SDKs refuse to exceed when they send
 MAX_FRAME_BYTES = 4 << 20  # what the official node accepts in one frame, and for us what zlib may grow to
 MAX_DESTS = 4096  # guessed: far above what SDKs send at once; bounds the work that one frame can cause
 
+MAX_RECURRING_BYTES = 4096  # guessed: what is larger costs so much anyway that decoding does not matter
+MAX_HEADS = 256
+
 _OUTBOUND, _INBOUND, _RECEIPT = 0, 1, 2
 _NONE, _ZLIB = 0, 1
 
@@ -158,6 +161,37 @@ def inbound_prefix(src: str, payload_size: int) -> bytes:
     """All of a `ClientMessage` to a client up to its payload, whose `payload_size` bytes come last."""
     head = string_field(1, src) + bytes_head(2, payload_size)
     return b"\x08\x01" + bytes_head(2, len(head) + payload_size) + head
+
+
+class HeadCache:
+    """Messages of one sender that are the same up to their payload: acknowledgements, tokens, pings.
+
+    Of the newest message of each size it keeps all bytes before the payload, where the payload comes last. A
+    message of that size which begins with the same bytes says the same, so it need not be decoded again.
+    """
+
+    __slots__ = ("_heads",)
+
+    def __init__(self) -> None:
+        self._heads: dict[int, tuple[bytes, str]] = {}
+
+    def find(self, data: memoryview) -> tuple[str, memoryview] | None:
+        """(the address kept for such a message, its payload), or None."""
+        kept = self._heads.get(len(data))
+        if kept is None:
+            return None
+        head, address = kept
+        size = len(head)
+        return (address, data[size:]) if data[:size] == head else None
+
+    def keep(self, data: memoryview, address: str, payload_size: int, payload: Buffer) -> None:
+        """Remember a decoded message; one that is large, or whose payload does not come last, is not kept."""
+        head_size = len(data) - payload_size
+        if len(data) > MAX_RECURRING_BYTES or not payload_size or data[head_size:] != payload:
+            return
+        if len(self._heads) >= MAX_HEADS:
+            self._heads.clear()
+        self._heads[len(data)] = (bytes(data[:head_size]), address)
 
 
 # --- between clients ---

@@ -11,10 +11,10 @@ a client must (section 5.1) unless the node waived it.
 from __future__ import annotations
 
 import base64
-from dataclasses import dataclass
 from enum import IntEnum
 from hashlib import sha1
 from struct import Struct
+from typing import NamedTuple
 
 from nconnect.errors import LocalProtocolError, RemoteProtocolError
 
@@ -42,9 +42,11 @@ class Opcode(IntEnum):
 _OPCODES: dict[int, Opcode] = {opcode.value: opcode for opcode in Opcode}
 
 
-@dataclass(frozen=True, slots=True)
-class Header:
-    """A frame's header. The payload is the `payload_size` bytes after its `header_size` bytes."""
+class Header(NamedTuple):
+    """A frame's header; a tuple, since one is made for each frame.
+
+    The payload is the `payload_size` bytes after its `header_size` bytes.
+    """
 
     opcode: Opcode
     fin: bool
@@ -122,6 +124,11 @@ class Assembler:
         self._max_bytes = max_bytes
         self._opcode: Opcode | None = None
         self._parts = bytearray()
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether a fragmented message is under way."""
+        return self._opcode is not None
 
     @property
     def room(self) -> int:

@@ -18,6 +18,7 @@ from nconnect.wire import nkn
 from nconnect.wire.nkn import (
     MAX_DESTS,
     MAX_FRAME_BYTES,
+    HeadCache,
     InboundMessage,
     Message,
     OutboundMessage,
@@ -390,3 +391,33 @@ def test_a_damaged_compressed_message(damage: Callable[[bytes], bytes]) -> None:
     body = zlib.compress(nkn_proto.make("OutboundMessage", dests=["a"]))
     with pytest.raises(RemoteProtocolError, match="compressed"):
         decode_client_message(compressed(damage(body)))
+
+
+def test_a_message_like_the_last_one_is_recognised_and_no_other() -> None:
+    cache = HeadCache()
+    one = memoryview(inbound_prefix("laptop." + "ab" * 32, 5) + b"hello")
+    message = decode_client_message(one)
+    assert isinstance(message, InboundMessage)
+    assert cache.find(one) is None
+    cache.keep(one, message.src, len(message.payload), message.payload)
+    two = memoryview(inbound_prefix("laptop." + "ab" * 32, 5) + b"other")
+    found = cache.find(two)
+    assert found is not None
+    assert (found[0], bytes(found[1])) == (message.src, b"other")
+    for unlike in (inbound_prefix("laptop." + "ac" * 32, 5) + b"hello", bytes(one) + b"x", bytes(one)[:-1]):
+        assert cache.find(memoryview(unlike)) is None
+
+
+@given(st.binary(max_size=40), st.binary(max_size=40), st.binary(max_size=200))
+def test_what_is_recognised_decodes_to_the_same(src: bytes, payload: bytes, other: bytes) -> None:
+    """Whatever a first message looked like, a second that is recognised means what it is taken for."""
+    cache = HeadCache()
+    address = src.hex()
+    first = memoryview(InboundMessage(address, payload).encode())
+    cache.keep(first, address, len(payload), payload)
+    for frame in (other, bytes(first[: len(first) - len(payload)]) + other[: len(payload)]):
+        found = cache.find(memoryview(frame))
+        if found is not None:
+            message = decode_client_message(frame)
+            assert isinstance(message, InboundMessage)
+            assert (message.src, message.payload) == (found[0], found[1])
