@@ -23,6 +23,7 @@ from nconnect.errors import HostError
 from nconnect.io.cluster import ClusterLink
 from nconnect.io.node_server import NodeServer
 from nconnect.io.privileges import drop_privileges
+from nconnect.io.process import collect_rarely, keep_freed_memory
 from nconnect.model import NodeConfig
 from nconnect.node.settings import NodeDrop, NodeSettings
 
@@ -97,6 +98,8 @@ async def _serve(
             f", with TLS {server.wss_port} and {server.https_port}" if server.wss_port else "",
             ", verifying signatures" if server.node.settings.verify_signatures else "",
         )
+        keep_freed_memory()
+        collect_rarely()
         if on_ready is not None:
             on_ready(server)
         async with asyncio.TaskGroup() as group:

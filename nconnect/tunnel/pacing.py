@@ -13,6 +13,8 @@ A report is believed for what it is: the peer can only slow down or spoil its ow
 
 from __future__ import annotations
 
+from collections import deque
+
 from nconnect.queueing.pacer import Pacer
 from nconnect.wire.tunnel import FEEDBACK_BODY
 
@@ -32,31 +34,30 @@ class Sending:
 
     def __init__(self, now: float) -> None:
         self.pacer = _pacer(now)
-        self._log: dict[tuple[int, int], tuple[float, int]] = {}  # (index, counter) -> (sent at, total then)
+        # Of each batch under way: key index, counter, when it was sent, all bytes sent up to it.
+        self._log: deque[tuple[int, int, float, int]] = deque(maxlen=MAX_LOGGED)
         self._total = 0
         self._arrived = 0
 
     def sent(self, index: int, counter: int, size: int, now: float) -> None:
         """A batch of `size` bytes has left under the peer's key index and counter."""
         self._total += size
-        log = self._log
-        log[index, counter] = (now, self._total)
-        if len(log) > MAX_LOGGED:
-            del log[next(iter(log))]
+        self._log.append((index, counter, now, self._total))
         self.pacer.sent(now, size)
 
     def on_report(self, body: bytes | memoryview, now: float, *, busy: bool) -> None:
         """The peer's FEEDBACK record; `busy` when we are late in reading it ourselves."""
         index, hold_us, counter, arrived, peer_busy = FEEDBACK_BODY.unpack(body)
-        entry = self._log.get((index, counter))
-        if entry is None:
+        log = self._log
+        place = next((n for n, entry in enumerate(log) if entry[1] == counter and entry[0] == index), None)
+        if place is None:
             return
-        sent_at, total = entry
+        for _ in range(place):
+            log.popleft()  # earlier ones: nobody will ask for them any more
+        _, _, sent_at, total = log.popleft()
         if arrived < self._arrived:  # the peer has started again
             self.pacer = _pacer(now)
         self._arrived = arrived
-        for key in [key for key, (_, then) in self._log.items() if then <= total]:
-            del self._log[key]
         rtt_s = now - sent_at - min(hold_us / 1e6, MAX_HOLD_S)
         self.pacer.sample(
             now,
