@@ -127,6 +127,7 @@ def world(
     """
     with ExitStack() as undo:
         folder = Path(tempfile.mkdtemp(prefix=f"{prefix}{os.getpid()}-"))
+        folder.chmod(0o711)  # the daemons' own user must get through to their folders
         undo.callback(shutil.rmtree, folder, ignore_errors=True)
         names = ("user", "internet", "provider", "server")
         user, internet, provider, server = namespaces(undo, prefix, *names)

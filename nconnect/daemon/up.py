@@ -33,12 +33,13 @@ from nconnect.daemon.supervisor import Supervisor
 from nconnect.errors import ConfigError, HostError, NconnectError, NetworkError
 from nconnect.host.plan import Address, HostPlan, plan
 from nconnect.io import config_file, paths
+from nconnect.io.account import settle
 from nconnect.io.clock import boottime
 from nconnect.io.host import Host
 from nconnect.io.invitations import InvitationStore
 from nconnect.io.link import LinkRunner
 from nconnect.io.node_server import NodeServer
-from nconnect.io.process import keep_freed_memory
+from nconnect.io.process import collect_rarely, keep_freed_memory
 from nconnect.io.state import StateStore
 from nconnect.io.tun import Tun
 from nconnect.model import PUBLIC_SEED_RPC, Config, NknAddress, PeerConfig
@@ -78,6 +79,8 @@ def run(
     try:
         keep_freed_memory()
         daemon = Daemon(config_path, config, keep_trying=keep_trying, on_ready=on_ready)
+        daemon.open()
+        log.info("%s", settle(config.interface, config_path))
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(daemon.main())
     finally:
@@ -115,71 +118,70 @@ class Daemon:
         self._refused: dict[str, int] = {}
         self._refused_at = -REFUSED_INTERVAL_S
         self._ready = False
+        self._node: NodeServer | None = None
         self._tun: Tun
         self._tunnel: Tunnel
         self._driver: Driver
         self._link: LinkRunner
         self._loop: asyncio.AbstractEventLoop
 
+    def open(self) -> None:
+        """What may need more rights than CAP_NET_ADMIN: a node's ports and key, the TUN device."""
+        if self._config.node is not None:
+            self._node = NodeServer(self._config.node, self._identity, settings_of(self._config.node))
+            self._node.bind()
+        self._tun = Tun(self._config.interface)
+
     async def main(self) -> None:
-        """Everything, until `request_stop`."""
+        """Everything, until `request_stop`; after `open`."""
         self._loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
             self._loop.add_signal_handler(number, self.request_stop)
         self._loop.add_signal_handler(signal.SIGHUP, self._reload_in_background)
         self._first_failure = self._loop.create_future()
-        node = await self._start_node()
         try:
-            await self._with_tun()
-        finally:
-            if node is not None:
-                await node.close()
-
-    async def _start_node(self) -> NodeServer | None:
-        if self._config.node is None:
-            return None
-        node = NodeServer(self._config.node, self._identity, settings_of(self._config.node))
-        await node.start()
-        return node
-
-    async def _with_tun(self) -> None:
-        config = self._config
-        self._tun = Tun(config.interface)
-        try:
-            now = boottime()
-            self._tunnel = Tunnel(
-                self._identity,
-                self._address,
-                config.peers,
-                Settings(
-                    suite=_suite(config.cipher),
-                    features=self._tun.features,
-                    mtu=config.mtu,
-                    links=1,
-                    persistent=not _provides(config),
-                    accept_pending=config.accept_pending,
-                ),
-                now=now,
-                rng=os.urandom,
-                wall_clock_ns=time.time_ns,
-                counters=self._stored_counters(),
-            )
-            link = Link(self._identity, self._address, _seeds(config), now=now, rng=os.urandom)
-            self._link = LinkRunner(link, self)
-            self._driver = Driver(self._tun, self._tunnel, self._link, self, self._loop)
-            self._reception = Reception(
-                config_path=self._path,
-                identity=self._identity,
-                address=self._address,
-                store=InvitationStore.of(config.interface),
-                reload=self.reload,
-                send=self._send,
-            )
-            self._tunnel.on_visitor = self._reception.knock
-            self._expiry.set_peers(config.peers)
-            await self._with_tasks()
+            if self._node is not None:
+                await self._node.start()
+            await self._with_tunnel()
         finally:
             self._tun.close()
+            if self._node is not None:
+                await self._node.close()
+
+    async def _with_tunnel(self) -> None:
+        config = self._config
+        now = boottime()
+        self._tunnel = Tunnel(
+            self._identity,
+            self._address,
+            config.peers,
+            Settings(
+                suite=_suite(config.cipher),
+                features=self._tun.features,
+                mtu=config.mtu,
+                links=1,
+                persistent=not _provides(config),
+                accept_pending=config.accept_pending,
+            ),
+            now=now,
+            rng=os.urandom,
+            wall_clock_ns=time.time_ns,
+            counters=self._stored_counters(),
+        )
+        link = Link(self._identity, self._address, _seeds(config), now=now, rng=os.urandom)
+        self._link = LinkRunner(link, self)
+        self._driver = Driver(self._tun, self._tunnel, self._link, self, self._loop)
+        self._reception = Reception(
+            config_path=self._path,
+            identity=self._identity,
+            address=self._address,
+            store=InvitationStore.of(config.interface),
+            reload=self.reload,
+            send=self._send,
+        )
+        self._tunnel.on_visitor = self._reception.knock
+        self._expiry.set_peers(config.peers)
+        await self._with_tasks()
 
     async def _with_tasks(self) -> None:
         try:
@@ -213,6 +215,7 @@ class Daemon:
         if not self._keep_trying:
             await self._link_or_failure()
         self._ready = True
+        collect_rarely()
         self._notify()
         log.info("%s is up as %s", self._config.interface, self._address)
         self._on_ready()

@@ -12,11 +12,11 @@ from pathlib import Path
 
 from nconnect.config import parse
 from nconnect.errors import ConfigError, HostError
+from nconnect.io.account import CONFIG_DIR, trusted_owners
 from nconnect.io.files import write_atomically
 from nconnect.io.paths import reason
 from nconnect.model import DEFAULT_INTERFACE, Config
 
-CONFIG_DIR = Path("/etc/nconnect")
 MAX_BYTES = 16 << 20  # guessed: far above 10,000 peers
 LOCK_TIMEOUT_S = 15.0  # above what one change takes, a reload of the daemon included
 
@@ -154,7 +154,7 @@ def locked(path: Path) -> Iterator[None]:
 def _check_secret(path: Path, status: os.stat_result) -> None:
     if not stat.S_ISREG(status.st_mode):
         raise ConfigError(f"{path} is not a file: name the configuration's file with -c")
-    if status.st_uid not in (0, os.geteuid()):
+    if status.st_uid not in trusted_owners():
         raise ConfigError(f"{path} belongs to another user, who could change it: chown root {path}")
     if status.st_mode & 0o077:
         raise ConfigError(f"{path} can be read by others, and it holds secrets: chmod 600 {path}")

@@ -7,10 +7,13 @@ import secrets
 from pathlib import Path
 
 
-def write_atomically(path: Path, data: bytes, *, owner: tuple[int, int] | None = None) -> None:
+def write_atomically(
+    path: Path, data: bytes, *, owner: tuple[int, int] | None = None, durable: bool = True
+) -> None:
     """Put `data` at `path`, mode 0600 whatever the umask; it is on the disk when this returns.
 
-    `owner` is the uid and gid to give it. Raises `OSError`, and then leaves nothing behind.
+    `owner` is the uid and gid to give it. What need not survive a crash of the machine is not `durable`, and
+    does not wait for the disk. Raises `OSError`, and then leaves nothing behind.
     """
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}")
     fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
@@ -22,13 +25,16 @@ def write_atomically(path: Path, data: bytes, *, owner: tuple[int, int] | None =
             view = memoryview(data)
             while view:
                 view = view[os.write(fd, view) :]
-            os.fsync(fd)
+            if durable:
+                os.fsync(fd)
         finally:
             os.close(fd)
         os.replace(temporary, path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+    if not durable:
+        return
     folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(folder)

@@ -52,6 +52,7 @@ from nconnect.host.ruleset import (
     transactions,
 )
 from nconnect.io import conntrack, nftables, sysctl
+from nconnect.io.files import write_atomically
 from nconnect.io.netlink import Link, Netlink, NetlinkError
 from nconnect.model import Config, Prefix
 
@@ -324,18 +325,18 @@ class _Record:
             if told["place"] != _place():
                 return cls()
             settings = {str(name): (str(before), str(now)) for name, (before, now) in told["sysctls"].items()}
+            if not all(map(sysctl.is_network, settings)):
+                return cls()  # root may read this, and the daemon's user wrote it
             return cls(settings, [str(ip_interface(text)) for text in told["addresses"]])
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return cls()
 
     def write(self, file: Path) -> None:
         """Atomically: a half-written record would lose what to restore."""
-        new = file.with_suffix(".new")
+        value = {"place": _place(), "sysctls": self.sysctls, "addresses": self.addresses}
         try:
             file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            with open(new, "w", opener=lambda path, flags: os.open(path, flags, 0o600)) as out:
-                json.dump({"place": _place(), "sysctls": self.sysctls, "addresses": self.addresses}, out)
-            os.replace(new, file)
+            write_atomically(file, json.dumps(value).encode(), durable=False)  # worth nothing after a crash
         except OSError as error:
             raise HostError(f"cannot write {file}: {error.strerror}") from error
 

@@ -15,13 +15,16 @@ from nconnect.errors import HostError
 
 # <linux/prctl.h>
 _PR_SET_DUMPABLE = 4
+_PR_SET_KEEPCAPS = 8
 _PR_CAPBSET_DROP = 24
 _PR_SET_NO_NEW_PRIVS = 38
 _PR_CAP_AMBIENT = 47
+_PR_CAP_AMBIENT_RAISE = 2
 _PR_CAP_AMBIENT_CLEAR_ALL = 4
 # <linux/capability.h>: version 3, two words of 32 capabilities for each set
 _CAPABILITY_VERSION = 0x20080522
-_CAP_SETPCAP = 8
+CAP_NET_ADMIN = 12
+_CAP_CHOWN, _CAP_SETGID, _CAP_SETUID, _CAP_SETPCAP = 0, 6, 7, 8
 _LAST_CAP = Path("/proc/sys/kernel/cap_last_cap")
 
 
@@ -37,11 +40,13 @@ class _Sets(ctypes.Structure):
     )
 
 
-def drop_privileges(keep: Iterable[int] = ()) -> None:
+def drop_privileges(keep: Iterable[int] = (), *, user: tuple[int, int] | None = None) -> None:
     """Keep no capability but those numbered in `keep` (only what the process has), and get none ever again.
 
-    Sets no-new-privileges, empties the ambient and the bounding set, and forbids core dumps, also to a
-    debugger of the same user. Needs no rights itself. Raises `HostError` when the kernel refuses.
+    Sets no-new-privileges, empties the bounding set, and forbids core dumps, also to a debugger of the same
+    user. With `user` (uid, gid) the process becomes that user, which root alone may ask for; it leaves all
+    other groups. Who is not root afterwards hands what is kept on to the programs it starts, as root does
+    anyway. Needs no rights itself. Raises `HostError` when the kernel refuses.
     """
     libc = ctypes.CDLL(None, use_errno=True)
     kept = 0
@@ -49,19 +54,42 @@ def drop_privileges(keep: Iterable[int] = ()) -> None:
         kept |= 1 << capability
     effective, permitted = _capabilities(libc)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    _prctl(libc, _PR_SET_DUMPABLE, 0)
     _prctl(libc, _PR_SET_NO_NEW_PRIVS, 1)
     _prctl(libc, _PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL)
     if effective >> _CAP_SETPCAP & 1:  # else the bounding set cannot be changed, and is of no use either
         for capability in range(int(_LAST_CAP.read_text()) + 1):
             if not kept >> capability & 1:
                 _prctl(libc, _PR_CAPBSET_DROP, capability)
+    if user is not None:
+        _become(libc, *user)
     kept &= permitted
+    inherited = kept if os.geteuid() else 0
     header = _Header(_CAPABILITY_VERSION, 0)
-    words = (kept & 0xFFFF_FFFF, kept >> 32)
-    sets = (_Sets * 2)(*(_Sets(word, word, 0) for word in words))
+    words = ((kept & 0xFFFF_FFFF, inherited & 0xFFFF_FFFF), (kept >> 32, inherited >> 32))
+    sets = (_Sets * 2)(*(_Sets(word, word, handed_on) for word, handed_on in words))
     if libc.capset(ctypes.byref(header), sets):
         raise _refused("capset")
+    for capability in range(inherited.bit_length()):
+        if inherited >> capability & 1:
+            _prctl(libc, _PR_CAP_AMBIENT, _PR_CAP_AMBIENT_RAISE, capability)
+    _prctl(libc, _PR_SET_DUMPABLE, 0)  # last: changing the user sets it anew
+
+
+def can_change_user() -> bool:
+    """Whether this process may become another user, and give it files."""
+    effective, _ = _capabilities(ctypes.CDLL(None, use_errno=True))
+    return all(effective >> capability & 1 for capability in (_CAP_CHOWN, _CAP_SETGID, _CAP_SETUID))
+
+
+def _become(libc: ctypes.CDLL, uid: int, gid: int) -> None:
+    """Change to a user for good. The permitted capabilities stay, for `capset` to choose from."""
+    _prctl(libc, _PR_SET_KEEPCAPS, 1)
+    try:
+        os.setgroups([])
+        os.setresgid(gid, gid, gid)
+        os.setresuid(uid, uid, uid)
+    except OSError as error:
+        raise HostError(f"cannot become user {uid}: {(error.strerror or str(error)).lower()}") from error
 
 
 def _capabilities(libc: ctypes.CDLL) -> tuple[int, int]:
@@ -74,8 +102,8 @@ def _capabilities(libc: ctypes.CDLL) -> tuple[int, int]:
     return low.effective | high.effective << 32, low.permitted | high.permitted << 32
 
 
-def _prctl(libc: ctypes.CDLL, option: int, value: int) -> None:
-    arguments = [ctypes.c_ulong(n) for n in (value, 0, 0, 0)]
+def _prctl(libc: ctypes.CDLL, option: int, value: int, third: int = 0) -> None:
+    arguments = [ctypes.c_ulong(n) for n in (value, third, 0, 0)]
     if libc.prctl(option, *arguments):
         raise _refused(f"prctl({option}, {value})")
 

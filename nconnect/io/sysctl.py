@@ -28,6 +28,11 @@ def write(name: str, value: str) -> None:
         ) from error
 
 
+def is_network(name: str) -> bool:
+    """Whether it is a plain name of a setting of the network's, and no way out of /proc/sys."""
+    return name.startswith(("net/ipv4/", "net/ipv6/")) and ".." not in name.split("/")
+
+
 def interfaces_with(name: str) -> list[str]:
     """The IPv6 settings called `name`, one for each interface."""
     conf = ROOT / "net/ipv6/conf"

@@ -48,6 +48,25 @@ def test_a_damaged_record_restores_nothing(tmp_path: Path, content: str) -> None
 
 
 @pytest.mark.parametrize(
+    "name",
+    [
+        "kernel/core_pattern",
+        "net/ipv4/../../kernel/core_pattern",
+        "../../etc/passwd",
+        "/etc/passwd",
+        "net/core/x",
+    ],
+)
+def test_a_record_that_names_anything_but_the_network_restores_nothing(tmp_path: Path, name: str) -> None:
+    """The daemon's user can write it, and root restores by it."""
+    record = _Record(addresses=["10.86.0.1/24"])
+    record.remember(raised())
+    record.sysctls[name] = ("|/bin/false", "core")
+    record.write(tmp_path / "host.json")
+    assert _Record.read(tmp_path / "host.json") == _Record()
+
+
+@pytest.mark.parametrize(
     "damage",
     [{"sysctls": 5}, {"sysctls": {FORWARD: "1"}}, {"addresses": ["not one"]}, {"place": ["boot", "net:[1]"]}],
 )

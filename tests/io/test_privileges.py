@@ -12,10 +12,11 @@ import pytest
 
 CAP_NET_RAW, CAP_NET_ADMIN = 13, 12
 REPORT = """
-import json, os, resource, socket, sys, threading
+import json, os, resource, socket, subprocess, sys, threading
 from nconnect.io.privileges import drop_privileges
-keep = [int(text) for text in sys.argv[1:]]
-drop_privileges(keep)
+*words, user = sys.argv[1:]
+keep = [int(text) for text in words]
+drop_privileges(keep, user=(int(user), int(user)) if user else None)
 drop_privileges(keep)  # harmless
 started, ended = threading.Event(), threading.Event()
 def run():
@@ -43,8 +44,8 @@ print(json.dumps({
 """
 
 
-def report(*keep: int) -> dict[str, Any]:
-    arguments = [sys.executable, "-c", REPORT, *map(str, keep)]
+def report(*keep: int, user: int | None = None) -> dict[str, Any]:
+    arguments = [sys.executable, "-c", REPORT, *map(str, keep), "" if user is None else str(user)]
     done = subprocess.run(arguments, capture_output=True, text=True, timeout=30, check=False)
     assert done.returncode == 0, done.stderr
     found: dict[str, Any] = json.loads(done.stdout)
@@ -73,3 +74,16 @@ def test_what_is_named_is_kept_and_no_more() -> None:
     for task in said["tasks"]:
         assert [int(task[name], 16) for name in ("CapEff", "CapPrm", "CapBnd")] == [1 << CAP_NET_RAW] * 3
     assert (said["raw"], said["chroot"]) == ("done", "refused")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+def test_another_user_keeps_what_is_named_and_so_do_its_programs() -> None:
+    said = report(CAP_NET_ADMIN, user=54321)
+    for task in said["tasks"]:
+        assert task["Uid"].split() == task["Gid"].split() == ["54321"] * 4
+        assert task["Groups"].split() == []
+        sets = ("CapEff", "CapPrm", "CapBnd", "CapAmb", "CapInh")
+        assert [int(task[name], 16) for name in sets] == [1 << CAP_NET_ADMIN] * 5
+        assert task["NoNewPrivs"] == "1"
+    assert int(said["child"], 16) == 1 << CAP_NET_ADMIN
+    assert (said["raw"], said["chroot"], said["core"]) == ("refused", "refused", [0, 0])
