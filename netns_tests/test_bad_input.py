@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -73,7 +74,28 @@ def test_a_second_daemon(machines: World, side: Side) -> None:
 
 def test_a_node_that_cannot_be_reached(side: Side) -> None:
     edited(side, "http://192.0.2.1:30003", "http://192.0.2.1:31999")
-    refused(side.try_nconnect("up", timeout_s=15), "192.0.2.1:31999", status=(1,))
+    refused(side.try_nconnect("up", timeout_s=15), "192.0.2.1:31999", "--keep-trying", status=(1,))
+
+
+@pytest.mark.parametrize("machine", ["user", "server"])
+def test_the_public_network_cannot_be_reached(machines: World, machine: str) -> None:
+    """Without seeds of one's own, and no way out: packets vanish (user), or there is no route (server)."""
+    namespace = getattr(machines, machine)
+    lost = Side("lost", namespace, machines.folder / f"lost-{machine}")
+    lost.nconnect("init", "--address", "10.87.0.2/24")
+    before = snapshot(namespace)
+    started = time.monotonic()
+    refused(lost.try_nconnect("up", timeout_s=15), "no seed named a node", "connection", status=(1,))
+    assert time.monotonic() - started < 10
+    assert differences(before, snapshot(namespace)) == []
+
+
+def test_a_clock_that_is_far_off_is_a_warning(side: Side) -> None:
+    side.start(prefix=("faketime", "2020-01-01 12:00:00"))
+    side.wait()
+    assert side.daemon is not None
+    assert "WARNING the clock says 2020-01-01" in side.daemon.text()
+    side.down()
 
 
 def test_a_node_that_cannot_be_reached_and_keep_trying(machines: World, side: Side) -> None:
@@ -97,7 +119,7 @@ def test_an_unreadable_configuration(side: Side) -> None:
     side.folder.chmod(0o755)
     side.folder.parent.chmod(0o755)
     done = side.namespace.run([*NOBODY, *side.command("address")], env=side.env)
-    refused(done, str(side.config), "not readable")
+    refused(done, str(side.config), "permission denied", "sudo")
 
 
 def test_a_world_readable_configuration(side: Side) -> None:

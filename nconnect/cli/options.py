@@ -20,6 +20,7 @@ ConfigOption = Annotated[
         metavar="PATH",
         help="The configuration file ($NCONNECT_CONFIG, else /etc/nconnect/nc0.toml).",
         show_default=False,
+        readable=False,  # what cannot be read is for `io.config_file` to say, which knows what to do
     ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]

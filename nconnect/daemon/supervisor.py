@@ -12,6 +12,7 @@ log = logging.getLogger(__name__)
 FIRST_PAUSE_S = 0.1
 LONGEST_PAUSE_S = 10.0
 STEADY_AFTER_S = 60.0  # a task that ran this long starts again with the first pause
+RECENT_S = 3600.0  # guessed: for so long `status` tells of a failure
 
 
 class Supervisor:
@@ -20,6 +21,7 @@ class Supervisor:
     def __init__(self, group: asyncio.TaskGroup) -> None:
         self.restarts: Counter[str] = Counter()
         self.tasks: dict[str, asyncio.Task[None]] = {}
+        self._failures: dict[str, tuple[float, str]] = {}  # the newest of each: when (loop's time), and what
         self._group = group
 
     def start(self, name: str, run: Callable[[], Awaitable[None]]) -> None:
@@ -35,8 +37,9 @@ class Supervisor:
                 await run()
             except asyncio.CancelledError:
                 raise
-            except Exception:
+            except Exception as error:
                 self.restarts[name] += 1
+                self._failures[name] = (loop.time(), f"{type(error).__name__}: {error}")
                 log.exception("%s failed and is started again in %g s", name, pause_s)
             else:
                 return
@@ -44,6 +47,20 @@ class Supervisor:
                 pause_s = FIRST_PAUSE_S
             await asyncio.sleep(pause_s)
             pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
+
+    def problems(self) -> list[str]:
+        """What failed in the last hour, a sentence for each task."""
+        now = asyncio.get_running_loop().time()
+        found = []
+        for name, (at, what) in self._failures.items():
+            if now - at < RECENT_S:
+                count = self.restarts[name]
+                times = "once" if count == 1 else f"{count} times"
+                found.append(
+                    f"the task {name} failed {times}, last {now - at:.0f} s ago, and is started again each"
+                    f" time ({' '.join(what.split())}): a mistake of ours, the log has its traceback"
+                )
+        return found
 
     def cancel(self) -> None:
         """End all tasks."""

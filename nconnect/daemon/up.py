@@ -31,7 +31,7 @@ from nconnect.daemon.node import settings_of
 from nconnect.daemon.reception import Reception
 from nconnect.daemon.supervisor import Supervisor
 from nconnect.errors import ConfigError, HostError, NconnectError, NetworkError
-from nconnect.host.plan import Address, HostPlan, plan
+from nconnect.host.plan import Address, HostPlan, plan, refuse_taken_addresses
 from nconnect.io import config_file, paths
 from nconnect.io.account import settle
 from nconnect.io.clock import boottime
@@ -123,6 +123,7 @@ class Daemon:
         self._tunnel: Tunnel
         self._driver: Driver
         self._link: LinkRunner
+        self._supervisor: Supervisor
         self._loop: asyncio.AbstractEventLoop
 
     def open(self) -> None:
@@ -186,7 +187,7 @@ class Daemon:
     async def _with_tasks(self) -> None:
         try:
             async with asyncio.TaskGroup() as group:
-                supervisor = Supervisor(group)
+                supervisor = self._supervisor = Supervisor(group)
                 supervisor.start("link", self._link.run)
                 supervisor.start("expiry", self._watch_expiry)
                 try:
@@ -217,7 +218,9 @@ class Daemon:
         self._ready = True
         collect_rarely()
         self._notify()
-        log.info("%s is up as %s", self._config.interface, self._address)
+        node = self._link.link.node
+        where = f", logged in at node {node.addr}" if node is not None and self._link.is_up else ""
+        log.info("%s is up as %s%s", self._config.interface, self._address, where)
         self._on_ready()
         await self._stop.wait()
 
@@ -227,9 +230,8 @@ class Daemon:
         while not self._link.is_up and not self._stop.is_set():
             changed = self._changed
             if self._first_failure.done():
-                raise NetworkError(
-                    f"{self._first_failure.result()} (`nconnect up --keep-trying` goes on trying)"
-                )
+                why = self._first_failure.result()
+                raise NetworkError(f"{why}; `nconnect up --keep-trying` goes on trying")
             await changed.wait()
 
     async def _take_back(self) -> None:
@@ -240,13 +242,15 @@ class Daemon:
         self._save_counters()
         # While the socket still sends, in a thread: netlink and nft block.
         await asyncio.shield(asyncio.to_thread(self._host.remove))
-        log.info("%s is down", self._config.interface)
+        if self._ready:
+            log.info("%s is down", self._config.interface)
 
     # Host
 
     def _set_up(self) -> None:
         """In a thread: take back what a killed daemon left, then set up."""
         self._host.remove()
+        refuse_taken_addresses(self._config, self._host.read_facts())
         self._apply(self._config)
 
     def _apply(self, config: Config) -> None:
@@ -299,13 +303,14 @@ class Daemon:
         self._driver.flush()
 
     def on_up(self, node: NodeInfo) -> None:
-        log.info("logged in at node %s", node.addr)
+        if self._ready:
+            log.info("logged in at node %s", node.addr)
         self._notify()
         self._driver.on_link_up()
 
     def on_down(self, why: str, reason: DownReason) -> None:
-        if reason is not DownReason.STOPPED:
-            log.warning("no link to a node: %s", why)
+        if reason is not DownReason.STOPPED and (self._ready or self._keep_trying):
+            log.warning("no link to a node: %s", why)  # else it is the error that ends us
         if self._first_failure is not None and not self._first_failure.done():
             self._first_failure.set_result(why)
         self._notify()
@@ -382,7 +387,7 @@ class Daemon:
 
     def _problems(self) -> list[str]:
         link = self._link.link
-        problems = []
+        problems = self._supervisor.problems()
         if not link.is_up:
             problems.append(f"no link to a node: {link.last_error or 'still connecting'}")
         for peer in self._tunnel.peers.values():

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_interface
 from urllib.parse import urlsplit
 
+from nconnect.errors import HostError
 from nconnect.host import nft
 from nconnect.host.ruleset import Ruleset
 from nconnect.model import Config, InterfaceAddress, Prefix
@@ -99,6 +100,20 @@ def plan(config: Config, facts: Facts) -> HostPlan:
         ruleset=nft.ruleset(config),
     )
     return HostPlan(state, tuple(skipped), tuple(_warnings(config, facts)))
+
+
+def refuse_taken_addresses(config: Config, facts: Facts) -> None:
+    """Raise `HostError` when another interface of this machine holds an address that ours should have.
+
+    Only before the start: an address that somebody takes later is no reason to refuse a change.
+    """
+    for address in config.address:
+        for local in facts.interfaces:
+            if local.name != config.interface and any(held.ip == address.ip for held in local.addresses):
+                raise HostError(
+                    f"the address {address.ip} is already in use on this machine, by {local.name}:"
+                    f" give {config.interface} another one ([interface] address), or take it from there"
+                )
 
 
 def _addresses(config: Config, facts: Facts) -> tuple[list[InterfaceAddress], list[SkippedRoute]]:

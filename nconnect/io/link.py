@@ -34,6 +34,11 @@ from nconnect.wire.nkn import InboundMessage
 # A timer that is armed no more than this before the deadline stays; the link then waits that little longer.
 _TIMER_SLACK_S = 0.001
 
+# Receipts are signed a little later than the message came, so that its answer (a ping's) goes out first: the
+# delay is above a busy loop's turn, and far below what a node waits for a receipt. Both guessed.
+RECEIPT_DELAY_S = 0.003
+MAX_WAITING_RECEIPTS = 64  # more are sent at once
+
 
 class LinkHandler(Protocol):
     """What a link tells its owner, synchronously, on the loop."""
@@ -79,6 +84,7 @@ class LinkRunner:
         self._connection: _Connection | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
+        self._receipt_timer: asyncio.TimerHandle | None = None
         self._ended: asyncio.Future[None] | None = None
 
     @property
@@ -156,10 +162,14 @@ class LinkRunner:
 
     def _stop(self) -> None:
         try:
+            self._do_outputs()  # receipts
             self.link.stop(self._clock())
             self._do_outputs()
         finally:
             self._abandon("stopped")
+            if self._receipt_timer is not None:
+                self._receipt_timer.cancel()
+                self._receipt_timer = None
             if self._timer is not None:
                 self._timer.cancel()
                 self._timer = None
@@ -211,6 +221,19 @@ class LinkRunner:
                 self._handler.on_up(node)
             case LinkDown(why, reason):
                 self._handler.on_down(why, reason)
+
+    def _send_receipts_soon(self) -> None:
+        if self.link.unsent_receipts >= MAX_WAITING_RECEIPTS:
+            self._do_outputs()
+        elif self._receipt_timer is None:
+            self._receipt_timer = self._loop.call_later(RECEIPT_DELAY_S, self._on_receipt_timer)
+
+    def _on_receipt_timer(self) -> None:
+        self._receipt_timer = None
+        try:
+            self._do_outputs()
+        except Exception as error:
+            self._crash(error)
 
     def _arm(self) -> None:
         deadline = self.link.poll_timeout()
@@ -307,6 +330,8 @@ class _Connection:
             if runner.link.has_output:
                 runner._do_outputs()
                 runner._arm()
+            elif runner.link.unsent_receipts:
+                runner._send_receipts_soon()
         except Exception as error:
             runner._crash(error)
 

@@ -179,8 +179,8 @@ class _Race:
         reason = max(reasons, key=lambda why: reasons[why])
         tried = ", ".join(self._seeds[:3]) + (f" and {len(self._seeds) - 3} more" * (len(self._seeds) > 3))
         return NetworkError(
-            f"no seed named a node: {reason} (tried {tried}; check this device's connection"
-            " and [network] seed_rpc)"
+            f"no seed named a node: {reason} (tried {tried}): check this device's connection"
+            " and [network] seed_rpc"
         )
 
 

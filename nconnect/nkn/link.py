@@ -107,6 +107,7 @@ class Link:
         self._rng = rng
         self._backoff = Backoff(now=now, rng=rng)
         self._outputs: deque[Output] = deque()
+        self._receipts: deque[bytes] = deque()  # hashes to sign for this connection: see `unsent_receipts`
         self._deadline: Deadline | None = None  # of every state but UP
         self._liveness = Liveness(now)
         self._prefixes: OutboundPrefixes | None = None  # while UP
@@ -120,11 +121,22 @@ class Link:
     # What a shell and a status ask
 
     def poll_output(self) -> Output | None:
-        return self._outputs.popleft() if self._outputs else None
+        """The next thing to do; receipts come last, and are signed here."""
+        if self._outputs:
+            return self._outputs.popleft()
+        if self._receipts:
+            return self._receipt(self._receipts.popleft())
+        return None
 
     @property
     def has_output(self) -> bool:
+        """Whether there is something to do at once: not counting receipts."""
         return bool(self._outputs)
+
+    @property
+    def unsent_receipts(self) -> int:
+        """How many receipts wait. They may for a moment: a signature now would hold up the answer."""
+        return len(self._receipts)
 
     def poll_timeout(self) -> Deadline | None:
         """When to call `handle_timeout`. A data frame does not move it: ask after the other calls."""
@@ -188,9 +200,7 @@ class Link:
             self._bad_frame("a message that nodes do not send", now)
             return None
         if message.prev_hash:
-            signature = self._identity.sign(sigchain.receipt_digest(message.prev_hash))
-            self._outputs.append(SendBinary(Receipt(message.prev_hash, signature).encode()))
-            self.counters.receipts += 1
+            self._receipts.append(bytes(message.prev_hash))
         else:
             self._heads.keep(view, message.src, len(message.payload), message.payload)
         return message
@@ -307,6 +317,11 @@ class Link:
             self._outputs.append(LinkDown("stopped", DownReason.STOPPED))
 
     # Below: in the order of a login
+
+    def _receipt(self, prev_hash: bytes) -> SendBinary:
+        self.counters.receipts += 1
+        signature = self._identity.sign(sigchain.receipt_digest(prev_hash))
+        return SendBinary(Receipt(prev_hash, signature).encode())
 
     def _resolve(self, now: float) -> None:
         self._begin_attempt(now)
@@ -425,6 +440,7 @@ class Link:
             self._redirects = 0
         self.up_since = None
         self._prefixes = None
+        self._receipts.clear()  # no other connection's node wants them
 
     def _begin_attempt(self, now: float) -> None:
         self._backoff.attempted(now)

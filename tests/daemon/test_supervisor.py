@@ -104,3 +104,19 @@ def test_cancel_ends_all_of_them_and_the_group_without_an_error(pauses: list[flo
 
     assert asyncio.run(test()).restarts == {}
     assert len(ended) == 2
+
+
+def test_a_failure_is_a_problem_for_an_hour(pauses: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test() -> None:
+        async with asyncio.TaskGroup() as group:
+            made = Supervisor(group)
+            made.start("link", failing(2))
+            made.start("other", failing(0))
+            assert made.problems() == []
+        (problem,) = made.problems()
+        assert problem.startswith("the task link failed 2 times, last 0 s ago")
+        assert "ZeroDivisionError: a bug" in problem
+        monkeypatch.setattr(supervisor, "RECENT_S", 0.0)
+        assert made.problems() == []
+
+    asyncio.run(test())

@@ -7,7 +7,8 @@ from ipaddress import ip_address, ip_interface, ip_network
 
 import pytest
 
-from nconnect.host.plan import Facts, HostPlan, plan
+from nconnect.errors import HostError
+from nconnect.host.plan import Facts, HostPlan, LocalInterface, plan, refuse_taken_addresses
 from nconnect.model import Config, Exposed, ProvidedSubnet
 from tests.host.examples import FACTS, PROVIDER, USER, peer
 
@@ -126,3 +127,18 @@ def test_exposing_needs_route_localnet_on_the_tunnel_only() -> None:
 def test_inbound_on_a_provider_is_warned_about() -> None:
     assert any("inbound" in w for w in plan(replace(PROVIDER, inbound=True), FACTS).warnings)
     assert plan(replace(USER, inbound=True), FACTS).warnings == ()
+
+
+@pytest.mark.parametrize("taken", ["10.86.0.2/32", "10.86.0.2/16", "fd86::2/128"])
+def test_an_address_that_another_interface_holds_is_refused(taken: str) -> None:
+    held = ip_interface(taken)
+    facts = replace(FACTS, interfaces=(*FACTS.interfaces, LocalInterface("eth9", (held,))))
+    with pytest.raises(HostError) as caught:
+        refuse_taken_addresses(USER, facts)
+    assert f"address {held.ip} is already in use on this machine, by eth9" in str(caught.value)
+
+
+@pytest.mark.parametrize("near", ["10.86.0.1/24", "10.86.0.3/32", "fd86::3/64"])
+def test_other_addresses_and_our_own_interfaces_are_no_reason(near: str) -> None:
+    others = (LocalInterface("eth9", (ip_interface(near),)), LocalInterface("nc0", USER.address))
+    refuse_taken_addresses(USER, replace(FACTS, interfaces=(*FACTS.interfaces[:2], *others)))

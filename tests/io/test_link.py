@@ -14,7 +14,7 @@ import uvloop
 from nconnect.crypto.keys import Identity, verify
 from nconnect.io.clock import boottime
 from nconnect.io.http import HttpServer, Request, Response
-from nconnect.io.link import LinkRunner
+from nconnect.io.link import MAX_WAITING_RECEIPTS, LinkRunner
 from nconnect.io.websocket import WebSocket, WebSocketServer
 from nconnect.model import NknAddress
 from nconnect.nkn.link import Link
@@ -120,8 +120,11 @@ class Owner:
         self.downs: asyncio.Queue[DownReason] = asyncio.Queue()
         self.writable = asyncio.Event()
         self.fail_on_message = False
+        self.answer: Callable[[InboundMessage], object] | None = None
 
     def on_message(self, message: InboundMessage) -> None:
+        if self.answer is not None:
+            self.answer(message)
         if self.fail_on_message:
             raise ZeroDivisionError("a bug")
         self.messages.put_nowait((message.src, bytes(message.payload)))
@@ -191,6 +194,43 @@ def test_up_messages_both_ways_and_a_receipt() -> None:
             assert await owner.downs.get() is DownReason.STOPPED
             await session.closed.wait()
             assert not runner.send(DEST, (b"too late",))
+
+    run(test)
+
+
+def test_the_answer_goes_out_before_the_receipt() -> None:
+    """And when many receipts wait, they go at once."""
+
+    async def test() -> None:
+        async with FakeNode.serving() as node, seed_of(node) as seed, linked(seed) as (runner, owner, _):
+            await owner.ups.get()
+            session = await node.sessions.get()
+            owner.answer = lambda message: runner.send(message.src, (message.payload,))
+            session.socket.send_binary((InboundMessage(DEST, b"ping", HASH).encode(),))
+            assert isinstance(await session.messages.get(), OutboundMessage)
+            assert isinstance(await session.messages.get(), Receipt)
+
+            waited = []
+            owner.answer = lambda message: waited.append(runner.link.unsent_receipts)
+            flood = MAX_WAITING_RECEIPTS + 10
+            for n in range(flood):
+                session.socket.send_binary((InboundMessage(DEST, b"x", bytes([n]) * 32).encode(),))
+            receipts = [await session.messages.get() for _ in range(flood)]
+            assert [r.prev_hash[0] for r in receipts if isinstance(r, Receipt)] == list(range(flood))
+            assert max(waited) <= MAX_WAITING_RECEIPTS
+
+    run(test)
+
+
+def test_receipts_that_wait_are_sent_before_the_link_ends() -> None:
+    async def test() -> None:
+        async with FakeNode.serving() as node, seed_of(node) as seed, linked(seed) as (runner, owner, task):
+            await owner.ups.get()
+            session = await node.sessions.get()
+            owner.answer = lambda message: runner.close()
+            session.socket.send_binary((InboundMessage(DEST, b"x", HASH).encode(),))
+            await task
+            assert isinstance(await session.messages.get(), Receipt)
 
     run(test)
 

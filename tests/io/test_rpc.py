@@ -143,8 +143,8 @@ def test_all_failing_names_the_seeds_and_the_commonest_reason() -> None:
             with pytest.raises(NetworkError) as caught:
                 await rpc.resolve([odd, *gone], ADDRESS, timeout_s=5.0)
         assert str(caught.value) == (
-            f"no seed named a node: connection refused (tried {odd}, {gone[0]}, {gone[1]} and 2 more;"
-            " check this device's connection and [network] seed_rpc)"
+            f"no seed named a node: connection refused (tried {odd}, {gone[0]}, {gone[1]} and 2 more):"
+            " check this device's connection and [network] seed_rpc"
         )
 
     run(test)

@@ -508,12 +508,24 @@ def test_a_message_is_handed_on_and_a_receipt_is_owed_where_asked() -> None:
     assert d.said() == []
     got = d.link.receive_binary(InboundMessage(DEST, b"payload", HASH).encode(), d.now)
     assert got is not None
+    assert not d.link.has_output, "it may wait"
+    assert d.link.unsent_receipts == 1
     (receipt,) = d.said()
+    assert d.link.unsent_receipts == 0
     assert isinstance(receipt, SendBinary)
     sent = decode_client_message(receipt.data)
     assert isinstance(sent, Receipt)
     assert sent.prev_hash == HASH
     assert verify(IDENTITY.public_key, sigchain.receipt_digest(HASH), sent.signature)
+
+
+def test_a_receipt_is_for_its_own_connection_only() -> None:
+    d = Driven()
+    d.log_in()
+    d.link.receive_binary(InboundMessage(DEST, b"payload", HASH).encode(), d.now)
+    d.link.disconnected("gone", d.now)
+    assert d.link.unsent_receipts == 0
+    assert not any(isinstance(output, SendBinary) for output in d.said())
 
 
 @pytest.mark.parametrize(
