@@ -80,7 +80,7 @@ def run(
         keep_freed_memory()
         daemon = Daemon(config_path, config, keep_trying=keep_trying, on_ready=on_ready)
         daemon.open()
-        log.info("%s", settle(config.interface, config_path))
+        daemon.rights = settle(config.interface, config_path)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(daemon.main())
     finally:
@@ -118,6 +118,7 @@ class Daemon:
         self._refused: dict[str, int] = {}
         self._refused_at = -REFUSED_INTERVAL_S
         self._ready = False
+        self.rights = ""  # as whom we run, for the log; said once we are up: a start that fails is one line
         self._node: NodeServer | None = None
         self._tun: Tun
         self._tunnel: Tunnel
@@ -218,6 +219,8 @@ class Daemon:
         self._ready = True
         collect_rarely()
         self._notify()
+        if self.rights:
+            log.info("%s", self.rights)
         node = self._link.link.node
         where = f", logged in at node {node.addr}" if node is not None and self._link.is_up else ""
         log.info("%s is up as %s%s", self._config.interface, self._address, where)

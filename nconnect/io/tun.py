@@ -31,12 +31,27 @@ _OFFLOADS = (
     (0, _NOTHING),
 )
 
+# A seam for tests: what a kernel without it would not grant. Each word refuses what rests on it, too.
+REFUSE_VARIABLE = "NCONNECT_REFUSE_OFFLOAD"
+_REFUSALS = {
+    "": _NOTHING,
+    "uso": Feature.USO,
+    "tso": Feature.TSO4,
+    "csum": Feature.CHECKSUM,
+    "all": Feature.ALL,
+}
+
 
 class Tun:
     """An open TUN device. `features` is what it takes and gives."""
 
-    def __init__(self, name: str, *, refuse: Feature = _NOTHING) -> None:
-        """Create it; raises `HostError` in one line. `refuse` is a seam for tests: offload not to ask for."""
+    def __init__(self, name: str, *, refuse: Feature | None = None) -> None:
+        """Create it; raises `HostError` in one line.
+
+        `refuse` is a seam for tests: offload not to ask for; None: what the environment says.
+        """
+        if refuse is None:
+            refuse = _refused_by_the_environment()
         try:
             self._device = pytun.TunTapDevice(
                 name=name, flags=pytun.IFF_TUN | pytun.IFF_NO_PI | _IFF_VNET_HDR
@@ -71,6 +86,14 @@ class Tun:
     def close(self) -> None:
         """Give the device up; the kernel removes it, its addresses and its routes."""
         self._device.close()
+
+
+def _refused_by_the_environment() -> Feature:
+    word = os.environ.get(REFUSE_VARIABLE, "")
+    if word not in _REFUSALS:
+        words = ", ".join(filter(None, _REFUSALS))
+        raise HostError(f"{REFUSE_VARIABLE} is {word!r}: take one of {words}, or unset it")
+    return _REFUSALS[word]
 
 
 def _create_failure(name: str, error: Exception) -> str:

@@ -123,3 +123,28 @@ def test_a_machine_without_tun(kernel: Kernel, monkeypatch: pytest.MonkeyPatch) 
     kernel.create_error = pytun.Error(errno.ENOENT, "No such file or directory")
     with pytest.raises(HostError, match="there is no /dev/net/tun"):
         Tun("nc7")
+
+
+@pytest.mark.parametrize(
+    ("word", "features"),
+    [
+        ("", Feature.ALL),
+        ("uso", Feature.CHECKSUM | Feature.TSO4 | Feature.TSO6),
+        ("tso", Feature(0)),
+        ("csum", Feature(0)),
+        ("all", Feature(0)),
+    ],
+)
+def test_the_environment_can_refuse(
+    kernel: Kernel, monkeypatch: pytest.MonkeyPatch, word: str, features: Feature
+) -> None:
+    monkeypatch.setenv(tun.REFUSE_VARIABLE, word)
+    assert Tun("nc7").features == features
+    assert Tun("nc7", refuse=Feature(0)).features == Feature.ALL
+
+
+def test_a_word_in_the_environment_that_is_none(kernel: Kernel, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(tun.REFUSE_VARIABLE, "gso")
+    with pytest.raises(HostError, match="NCONNECT_REFUSE_OFFLOAD is 'gso': take one of uso, tso, csum, all"):
+        Tun("nc7")
+    assert kernel.created == []

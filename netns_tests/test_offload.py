@@ -1,0 +1,123 @@
+"""Every pair of offload abilities: what one kernel sends as one packet, the other gets as it can take it.
+
+user ── node ── provider ── server; each side with all offload, without UDP's (a kernel before 6.2), with none
+
+The abilities are refused by a seam of the product: the environment variable NCONNECT_REFUSE_OFFLOAD.
+"""
+
+from __future__ import annotations
+
+import array
+import fcntl
+import itertools
+import os
+import socket
+import struct
+from collections.abc import Iterator
+
+import pytest
+
+from lab.netns import Namespace
+from lab.sides import Side
+from lab.world import PROVIDER_PEER, PROVIDER_TUNNEL, SERVER, SERVER6, World, world
+from nconnect.io.tun import REFUSE_VARIABLE
+from netns_tests.topology import (
+    SERVICE,
+    connect,
+    download,
+    expected_download,
+    family_of,
+    pings,
+    serve,
+    tcp_echo,
+    udp_echo,
+)
+
+MIB = 1 << 20
+UDP_SEGMENT = 103  # <linux/udp.h>: one send, many datagrams of this size
+SIOCETHTOOL, ETHTOOL_GTSO = 0x8946, 0x1E  # <linux/sockios.h>, <linux/ethtool.h>
+ABILITIES = {"all": "", "no-uso": "uso", "none": "all"}  # by what is refused
+PAIRS = list(itertools.product(ABILITIES, ABILITIES))
+DATAGRAM, BURST = 1200, 40
+
+
+@pytest.fixture(scope="module")
+def machines() -> Iterator[World]:
+    with world("ncoffl") as made:
+        serve(made.server, made, SERVICE)
+        serve(made.provider, made, SERVICE)
+        made.configure(services=[f"{SERVICE}/tcp", f"{SERVICE}/udp"])
+        made.node.start()
+        yield made
+
+
+@pytest.mark.parametrize(("user", "provider"), PAIRS, ids=[f"{u}+{p}" for u, p in PAIRS])
+def test_everything_passes(machines: World, user: str, provider: str) -> None:
+    _start(machines.provider_side, provider)
+    _start(machines.user_side, user)
+    machines.user_side.wait(PROVIDER_PEER)
+    try:
+        assert _has_tso(machines.user) is (user != "none")
+        assert _has_tso(machines.provider) is (provider != "none")
+        for host in (SERVER, SERVER6, PROVIDER_TUNNEL):
+            for size in (56, 60_000):
+                assert pings(machines.user, host, "-s", str(size)), (host, size)
+            for size in (1, MIB):
+                data = os.urandom(size)
+                assert tcp_echo(machines.user, host, SERVICE, data) == data, (host, size)
+            for size in (1, 1400, 9000):
+                data = os.urandom(size)
+                assert udp_echo(machines.user, host, SERVICE, data) == data, (host, size)
+            with connect(machines.user, host, SERVICE) as connection:
+                assert download(connection, 8 * MIB) == expected_download(8 * MIB), host
+        for host in (SERVER, SERVER6):
+            _udp_bursts(machines, host)
+        for side in (machines.user_side, machines.provider_side):
+            assert side.drops("bad_offload_header") == side.drops("tun_refused") == 0
+    finally:
+        machines.user_side.down()
+        machines.provider_side.down()
+
+
+def test_a_word_that_is_none_is_refused(machines: World) -> None:
+    done = machines.user_side.try_nconnect("up", env={REFUSE_VARIABLE: "everything"})
+    assert done.returncode == 1
+    assert REFUSE_VARIABLE in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def _start(side: Side, ability: str) -> None:
+    side.start(env={REFUSE_VARIABLE: ABILITIES[ability]})
+    side.wait()
+
+
+def _has_tso(namespace: Namespace) -> bool:
+    """Whether the kernel may give the tunnel's device TCP super-packets."""
+    with namespace.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        value = array.array("I", [ETHTOOL_GTSO, 0])
+        request = struct.pack("16sP", b"nc0", value.buffer_info()[0])
+        fcntl.ioctl(probe.fileno(), SIOCETHTOOL, request.ljust(40, b"\0"))
+        return bool(value[1])
+
+
+def _udp_bursts(machines: World, host: str) -> None:
+    """40 datagrams in one send, each way: what a kernel with UDP segmentation carries as one packet."""
+    family = family_of(host)
+    burst = [n.to_bytes(2, "big") + os.urandom(DATAGRAM - 2) for n in range(BURST)]
+    with (
+        machines.user.socket(family, socket.SOCK_DGRAM) as user,
+        machines.server.socket(family, socket.SOCK_DGRAM) as server,
+    ):
+        server.bind((host, 7100))
+        user.connect((host, 7100))
+        for end in (user, server):
+            end.settimeout(5)
+            end.setsockopt(socket.IPPROTO_UDP, UDP_SEGMENT, DATAGRAM)
+        user.send(b"".join(burst))
+        arrived, source = [], None
+        for _ in burst:
+            datagram, source = server.recvfrom(1 << 16)
+            arrived.append(datagram)
+        assert sorted(arrived) == burst
+        server.sendto(b"".join(burst), source)
+        assert sorted(user.recv(1 << 16) for _ in burst) == burst
