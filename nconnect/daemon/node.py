@@ -147,7 +147,7 @@ def _cluster_link(url: str, server: NodeServer, config: NodeConfig) -> ClusterLi
     ws = server.node_info(host)
     assert ws is not None
     link = ClusterLink(url, server.node, ws, server.node_info(host, secure=True))
-    server.node.elsewhere = link
+    server.node.relay.elsewhere = link
     server.assign = link.cluster.assign
     return link
 

@@ -188,7 +188,7 @@ class ClusterLink:
             if isinstance(output, Publish):
                 self._put(NODES, output.text.encode())
             elif isinstance(output, Arrived):
-                self._node.forward_mail(output.address, boottime())
+                self._node.relay.forward_mail(output.address, boottime())
 
     def _put(self, subject: str, data: bytes) -> None:
         self._outbox.append((subject, data))
@@ -231,7 +231,7 @@ class ClusterLink:
             return
         if parcel is not None:
             self.received += 1
-            self._node.deliver_from_elsewhere(
+            self._node.relay.deliver_from_elsewhere(
                 parcel.sender.hex(), parcel.src, parcel.dest, parcel.payload, parcel.holding_s, boottime()
             )
 

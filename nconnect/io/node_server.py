@@ -99,7 +99,7 @@ class NodeServer:
         if not self._listeners:
             self.bind()
         if self._capture is not None:
-            self.node.capture = self._capture.write
+            self.node.relay.capture = self._capture.write
         try:
             await self._serve(None)
             if self._tls is not None:
@@ -117,7 +117,7 @@ class NodeServer:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = self._timer_at = None
-        self.node.capture = None
+        self.node.relay.capture = None
         self._unbind()
 
     async def _serve(self, tls: ssl.SSLContext | None) -> None:
@@ -237,7 +237,7 @@ class NodeServer:
             height=height,
             block_hash=chain.block_hash(height),
             uptime_s=int(now - self._started_at),
-            relayed=self.node.messages,
+            relayed=self.node.relay.messages,
             wss_port=self.wss_port,
             https_port=self.https_port,
             assign=self.assign,

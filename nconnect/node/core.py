@@ -19,30 +19,24 @@ load but of protocol, the connection is closed. The order of each pair of client
 from __future__ import annotations
 
 import heapq
-import math
-import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
 
 from nconnect.crypto.keys import Identity, verify
 from nconnect.errors import ConfigError, LocalProtocolError, RemoteProtocolError
 from nconnect.model import Deadline, NknAddress
 from nconnect.node.connection import Buffer, Connection, Event, State, Transport
-from nconnect.node.egress import Egress, Pool
-from nconnect.node.holding import Held, Holding
-from nconnect.node.limits import RateLimiter, limit_key
-from nconnect.node.proof import Chain, Ledger, PrevHashes, asking_prefix
-from nconnect.node.reorder import HOLD_S, Reorderer
-from nconnect.node.settings import MAX_CONNECTIONS_PER_ADDRESS, MAX_DESTS, NodeDrop, NodeSettings
+from nconnect.node.limits import RateLimiter
+from nconnect.node.proof import Chain, Ledger
+from nconnect.node.relay import Relay, may_log_in
+from nconnect.node.reorder import Reorderer
+from nconnect.node.settings import MAX_CONNECTIONS_PER_ADDRESS, NodeDrop, NodeSettings
 from nconnect.wire import actions
 from nconnect.wire.jsonrpc import NodeInfo
 from nconnect.wire.nkn import (
-    MAX_MESSAGE_BYTES,
     OutboundMessage,
     Receipt,
     decode_client_message,
-    inbound_prefix,
 )
 from nconnect.wire.sigchain import login_digest
 
@@ -71,20 +65,6 @@ class NodeStats:
     drops: dict[str, int]  # by `NodeDrop`, those that happened
 
 
-class Elsewhere(Protocol):
-    """The other nodes of a cluster, if there is one. Local delivery never asks it to succeed."""
-
-    def logged_in(self, address: str) -> None:
-        """The first connection of this address is a client."""
-
-    def logged_out(self, address: str) -> None:
-        """Its last connection is gone."""
-
-    def send(self, src: str, dest: str, payload: Buffer, holding_s: int) -> bool:
-        """Take a message for a client of another node (a copy); False when no other node has it."""
-        ...
-
-
 class Node:
     """All connections of one node. One task owns it."""
 
@@ -93,33 +73,18 @@ class Node:
     ) -> None:
         self.settings = settings
         self.chain = Chain(identity.public_key, now)
-        self.messages = 0
-        self.bytes = 0
-        self.elsewhere: Elsewhere | None = None
-        self.capture: Callable[[Buffer], None] | None = None  # tests: sees each payload, borrowed
+        self.relay = Relay(settings, rng)
         self._public_key = identity.public_key
         self._rng = rng
-        self._prev_hashes = PrevHashes(rng)
         self._limiter = RateLimiter(settings.rate_per_s, settings.burst)
         self._connections: dict[int, Connection] = {}
-        self._clients: dict[str, tuple[Connection, ...]] = {}  # address -> all that logged in with it
         self._logged_in = 0
         self._logins = 0
         self._receipts = 0
         self._receipts_missing = 0  # of clients that are gone
         self._opened = 0
-        self._drops = dict.fromkeys(NodeDrop, 0)
-        self._pool = Pool(settings.node_queue_bytes)
-        self._holding = Holding(
-            limit_bytes=settings.holding_bytes,
-            mailbox_bytes=settings.client_holding_bytes,
-            mailbox_messages=settings.client_holding_messages,
-            dropped=self.count,
-        )
         # One entry for each open connection; those whose connection has gone are skipped in their turn.
         self._checks: list[tuple[float, int]] = []
-        self._disordered: dict[int, Connection] = {}
-        self._flush_at: float | None = None
         self._next_block_at = self.chain.next_at(now)
 
     # --- connections ---
@@ -155,7 +120,7 @@ class Node:
         if not connection.move(Event.CLOSED):
             raise LocalProtocolError("a connection was closed twice")
         self._connections.pop(connection.number, None)
-        self._disordered.pop(connection.number, None)
+        self.relay.disordered.pop(connection.number, None)
         if connection.ledger is not None:
             self._receipts_missing += connection.ledger.forgotten
         if connection.egress is not None:
@@ -163,13 +128,13 @@ class Node:
             connection.egress = None
         if was_client:
             self._logged_in -= 1
-            left = tuple(c for c in self._clients[connection.address] if c is not connection)
+            left = tuple(c for c in self.relay.clients[connection.address] if c is not connection)
             if left:
-                self._clients[connection.address] = left
+                self.relay.clients[connection.address] = left
             else:
-                del self._clients[connection.address]
-                if self.elsewhere is not None:
-                    self.elsewhere.logged_out(connection.address)
+                del self.relay.clients[connection.address]
+                if self.relay.elsewhere is not None:
+                    self.relay.elsewhere.logged_out(connection.address)
 
     def close_all(self, why: str) -> None:
         """Say goodbye to everybody."""
@@ -187,7 +152,7 @@ class Node:
         view = data if type(data) is memoryview else memoryview(data)
         known = connection.heads.find(view)
         if known is not None:
-            self._pass_on(connection, *known, now)
+            self.relay.pass_on(connection, *known, now)
             return
         try:
             message = decode_client_message(view)
@@ -195,194 +160,17 @@ class Node:
             self._refuse(connection, NodeDrop.MALFORMED)
             return
         if type(message) is OutboundMessage:
-            self._relay(connection, message, now)
-            if connection.ledger is None and self.elsewhere is None and _is_plain(message):
+            if connection.ledger is not None and not connection.ledger.check_outbound(message, now):
+                self._refuse(connection, NodeDrop.BAD_SIGNATURE)
+                return
+            self.relay.relay(connection, message, now)
+            if connection.ledger is None and self.relay.is_repeatable(message):
                 payload = message.payloads[0]
                 connection.heads.keep(view, message.dests[0], len(payload), payload)
         elif type(message) is Receipt:
             self._take_receipt(connection, message)
         else:
             self._refuse(connection, NodeDrop.MALFORMED)
-
-    def writable(self, connection: Connection, now: float) -> None:
-        """Send what waited, until the socket is full again."""
-        if connection.drains_mail and not self._drain_mail(connection, now):
-            return
-        egress = connection.egress
-        if egress is None:
-            return
-        transport = connection.transport
-        while transport.writable:
-            message = egress.take(now)
-            if message is None:
-                connection.egress = None
-                return
-            transport.send_binary((message,))
-
-    def _relay(self, source: Connection, message: OutboundMessage, now: float) -> None:
-        dests = message.dests
-        payloads = message.payloads
-        if len(dests) > 1 and not self._fanout_is_bearable(source, message):
-            return
-        if source.ledger is not None and not source.ledger.check_outbound(message, now):
-            self._refuse(source, NodeDrop.BAD_SIGNATURE)
-            return
-        shared = len(payloads) == 1
-        payload = payloads[0]
-        for index, dest in enumerate(dests):
-            if not shared:
-                payload = payloads[index]
-            size = len(payload)
-            if size > MAX_MESSAGE_BYTES:
-                self._drops[NodeDrop.TOO_BIG] += 1
-                continue
-            targets = self._clients.get(dest)
-            if (
-                self.elsewhere is not None
-                and self.elsewhere.send(source.address, dest, payload, message.max_holding_seconds)
-                and targets is None
-            ):
-                continue  # it is counted where it arrives
-            if targets is None:
-                self._undeliverable(source, message, index, payload, now)
-                continue
-            self._send_to(targets, source, payload, now)
-
-    def _pass_on(self, source: Connection, dest: str, payload: Buffer, now: float) -> None:
-        """A message like one before: to one dest, unsigned, not to be held."""
-        targets = self._clients.get(dest)
-        if targets is None:
-            self._drops[NodeDrop.UNKNOWN_DEST] += 1
-        else:
-            self._send_to(targets, source, payload, now)
-
-    def _send_to(
-        self, targets: Sequence[Connection], source: Connection, payload: Buffer, now: float
-    ) -> None:
-        size = len(payload)
-        prefix = source.prefixes.get(size) or self._prefix(source, size)
-        for target in targets:
-            if target.direct and target.egress is None and target.transport.writable:
-                target.transport.send_binary((prefix, payload))
-            else:
-                self._deliver(target, source.address, source.number, prefix, payload, now)
-        self.messages += 1
-        self.bytes += size
-        if self.capture is not None:
-            self.capture(payload)
-
-    def deliver_from_elsewhere(
-        self, node: str, src: str, dest: str, payload: Buffer, holding_s: int, now: float
-    ) -> None:
-        """A message that another node of the cluster, named so, took for a client of ours."""
-        size = len(payload)
-        targets = self._clients.get(dest)
-        if targets is None:
-            self._hold(f"node {node}", src, dest, payload, holding_s, now)
-            return
-        prefix = inbound_prefix(src, size)
-        for target in targets:
-            self._deliver(target, src, -1 - zlib.crc32(src.encode()), prefix, payload, now)
-        self.messages += 1
-        self.bytes += size
-        if self.capture is not None:
-            self.capture(payload)
-
-    def forward_mail(self, address: str, now: float) -> None:
-        """A client has logged in on another node: send on what is held for it here."""
-        while self.elsewhere is not None and (held := self._holding.take(address, now)) is not None:
-            if not self.elsewhere.send(held.src, address, held.payload, math.ceil(held.expires_at - now)):
-                self._holding.put_back(address, held)
-                return
-
-    def _deliver(
-        self, target: Connection, src: str, number: int, prefix: bytes, payload: Buffer, now: float
-    ) -> None:
-        """The longer way: with a receipt to ask for, out of order, or into the queue."""
-        if target.state is not State.CLIENT:
-            return  # it went while this very message was sent to another connection
-        if target.ledger is not None and target.ledger.may_owe(now):
-            prev_hash = self._prev_hashes.next()
-            target.ledger.owe(prev_hash, now)
-            prefix = asking_prefix(src, prev_hash, len(payload))
-        if target.reorderer is not None:
-            leaving = target.reorderer.push(b"".join((prefix, payload)))
-            if len(target.reorderer):
-                self._disordered[target.number] = target
-                if self._flush_at is None:
-                    self._flush_at = now + HOLD_S
-            for message in leaving:
-                self._send_or_queue(target, number, (message,), now)
-        else:
-            self._send_or_queue(target, number, (prefix, payload), now)
-
-    def _send_or_queue(self, target: Connection, source: int, parts: Sequence[Buffer], now: float) -> None:
-        if target.egress is None and target.transport.writable and not target.drains_mail:
-            target.transport.send_binary(parts)
-            return
-        if target.state is not State.CLIENT:
-            return
-        if target.egress is None:
-            target.egress = Egress(self.settings.client_queue_bytes, self._pool, self.count)
-        target.egress.put(source, b"".join(parts), now)
-        if not len(target.egress):
-            target.egress = None
-
-    def _prefix(self, source: Connection, size: int) -> bytes:
-        """The head of a message from `source` of this size, from the cache if it is there."""
-        prefixes = source.prefixes
-        prefix = prefixes.get(size)
-        if prefix is None:
-            if len(prefixes) >= MAX_CACHED_PREFIXES:
-                prefixes.clear()
-            prefix = prefixes[size] = inbound_prefix(source.address, size)
-        return prefix
-
-    def _fanout_is_bearable(self, source: Connection, message: OutboundMessage) -> bool:
-        dests, payloads = message.dests, message.payloads
-        size = len(payloads[0]) * len(dests) if len(payloads) == 1 else sum(len(p) for p in payloads)
-        if len(dests) <= MAX_DESTS and size <= MAX_FANOUT_BYTES:
-            return True
-        self._drops[NodeDrop.TOO_MANY_DESTS] += 1
-        return False
-
-    def _undeliverable(
-        self, source: Connection, message: OutboundMessage, index: int, payload: Buffer, now: float
-    ) -> None:
-        """Nobody is logged in as `message.dests[index]`: keep the message for as long as its sender wants."""
-        host = limit_key(source.remote_host)
-        self._hold(host, source.address, message.dests[index], payload, message.max_holding_seconds, now)
-
-    def _hold(self, account: str, src: str, dest: str, payload: Buffer, holding_s: int, now: float) -> None:
-        if not holding_s or not self.settings.holding_bytes or not _may_log_in(dest):
-            self._drops[NodeDrop.UNKNOWN_DEST] += 1
-            return
-        until = now + min(holding_s, self.settings.max_holding_s)
-        self._holding.put(dest, Held(src, bytes(payload), account, until), now)
-
-    def _drain_mail(self, target: Connection, now: float) -> bool:
-        """Send what was held for a client while its socket takes it; whether that is all of it."""
-        while target.state is State.CLIENT and target.drains_mail:
-            if not target.transport.writable:
-                return False
-            held = self._holding.take(target.address, now)
-            if held is None:
-                self._stop_draining(target)
-                return True
-            size = len(held.payload)
-            prefix = inbound_prefix(held.src, size)
-            if target.ledger is not None and target.ledger.may_owe(now):
-                prev_hash = self._prev_hashes.next()
-                target.ledger.owe(prev_hash, now)
-                prefix = asking_prefix(held.src, prev_hash, size)
-            target.transport.send_binary((prefix, held.payload))
-            self.messages += 1
-            self.bytes += size
-        return False
-
-    def _stop_draining(self, connection: Connection) -> None:
-        connection.drains_mail = False
-        connection.direct = connection.ledger is None and connection.reorderer is None
 
     def _take_receipt(self, connection: Connection, receipt: Receipt) -> None:
         if connection.ledger is None:
@@ -391,6 +179,10 @@ class Node:
             self._receipts += 1
         else:
             self._refuse(connection, NodeDrop.BAD_RECEIPT)
+
+    def writable(self, connection: Connection, now: float) -> None:
+        """Send what waited, until the socket is full again."""
+        self.relay.writable(connection, now)
 
     # --- control lane ---
 
@@ -416,7 +208,7 @@ class Node:
             address = NknAddress.parse(request.address)
         except ConfigError:
             address = None
-        if address is None or not _may_log_in(request.address):
+        if address is None or not may_log_in(request.address):
             self._refuse_login(connection, "setClient", actions.INVALID_PARAMS, NodeDrop.BAD_LOGIN)
             return
         digest = login_digest(connection.challenge, request.salt)
@@ -426,7 +218,7 @@ class Node:
         if not connection.move(Event.LOGGED_IN):
             self._refuse_login(connection, "setClient", actions.INVALID_METHOD, NodeDrop.BAD_LOGIN)
             return
-        others = self._clients.get(request.address, ())
+        others = self.relay.clients.get(request.address, ())
         if len(others) >= MAX_CONNECTIONS_PER_ADDRESS:
             # Each gets every message: without a bound one client could have the node multiply its own.
             self._refuse(others[0], NodeDrop.DISPLACED)
@@ -441,29 +233,21 @@ class Node:
             actions.ClientSet(connection.info, block_hash, self.settings.waives).encode()
         )
         if connection.state is State.CLIENT:  # sending may have found the socket gone
-            if self.elsewhere is not None and request.address not in self._clients:
-                self.elsewhere.logged_in(request.address)
-            self._clients[request.address] = (*self._clients.get(request.address, ()), connection)
+            if self.relay.elsewhere is not None and request.address not in self.relay.clients:
+                self.relay.elsewhere.logged_in(request.address)
+            self.relay.clients[request.address] = (*self.relay.clients.get(request.address, ()), connection)
             self._logged_in += 1
             self._logins += 1
-            if self._holding.waits(request.address):
-                self._start_draining(connection, now)
-
-    def _start_draining(self, connection: Connection, now: float) -> None:
-        """Give a client that has just logged in its mail: the newest of several connections gets the rest."""
-        for other in self._clients[connection.address]:
-            if other.drains_mail:
-                self._stop_draining(other)
-        connection.drains_mail, connection.direct = True, False
-        self._drain_mail(connection, now)
+            if self.relay.holding.waits(request.address):
+                self.relay.start_draining(connection, now)
 
     # --- time ---
 
     def poll_timeout(self) -> Deadline | None:
         """When `handle_timeout` is wanted; None when nothing is due."""
-        if self._flush_at is not None:
-            return Deadline(self._flush_at, "reorder")
-        end = self._holding.next_end()
+        if self.relay.flush_at is not None:
+            return Deadline(self.relay.flush_at, "reorder")
+        end = self.relay.holding.next_end()
         if not self._checks:
             return None if end is None else Deadline(end, "held messages")
         at, why = self._checks[0][0], "check connections"
@@ -475,13 +259,13 @@ class Node:
 
     def handle_timeout(self, now: float) -> None:
         """Do what is due; harmless when nothing is."""
-        if self._flush_at is not None and now >= self._flush_at:
-            self._flush_disordered(now)
+        if self.relay.flush_at is not None and now >= self.relay.flush_at:
+            self.relay.flush_disordered(now)
         if now >= self._next_block_at:
             self._next_block_at = self.chain.next_at(now)
             if self.settings.verify_signatures:
                 self._announce_block(now)
-        self._holding.expire(now)
+        self.relay.holding.expire(now)
         while self._checks and self._checks[0][0] <= now:
             connection = self._connections.get(heapq.heappop(self._checks)[1])
             if connection is not None:
@@ -513,17 +297,9 @@ class Node:
             # Connections that came and went at once have left their entries behind.
             self._checks = sorted(entry for entry in self._checks if entry[1] in self._connections)
 
-    def _flush_disordered(self, now: float) -> None:
-        self._flush_at = None
-        disordered, self._disordered = self._disordered, {}
-        for target in disordered.values():
-            assert target.reorderer is not None
-            for message in target.reorderer.flush():
-                self._send_or_queue(target, 0, (message,), now)
-
     def _announce_block(self, now: float) -> None:
         text = actions.BlockHashUpdate(self.chain.block_hash(self.chain.height(now))).encode()
-        for targets in list(self._clients.values()):
+        for targets in list(self.relay.clients.values()):
             for target in targets:
                 if target.transport.writable:
                     target.transport.send_text(text)
@@ -532,22 +308,22 @@ class Node:
 
     def count(self, reason: NodeDrop) -> None:
         """One message or connection was dropped."""
-        self._drops[reason] += 1
+        self.relay.count(reason)
 
     def stats(self) -> NodeStats:
         return NodeStats(
             connections=len(self._connections),
             clients=self._logged_in,
             logins=self._logins,
-            messages=self.messages,
-            bytes=self.bytes,
+            messages=self.relay.messages,
+            bytes=self.relay.bytes,
             receipts=self._receipts,
             receipts_missing=self._receipts_missing
             + sum(c.ledger.forgotten for c in self._connections.values() if c.ledger is not None),
-            queue_bytes=self._pool.used_bytes,
-            held_messages=self._holding.held_messages,
-            held_bytes=self._holding.held_bytes,
-            drops={reason.value: count for reason, count in self._drops.items() if count},
+            queue_bytes=self.relay.pool.used_bytes,
+            held_messages=self.relay.holding.held_messages,
+            held_bytes=self.relay.holding.held_bytes,
+            drops={reason.value: count for reason, count in self.relay.drops.items() if count},
         )
 
     def _refuse(self, connection: Connection, reason: NodeDrop) -> None:
@@ -560,17 +336,6 @@ class Node:
         self._refuse(connection, reason)
 
 
-def _may_log_in(address: str) -> bool:
-    """Whether somebody could log in with this address, letter by letter."""
-    if len(address) > MAX_ADDRESS_CHARS:
-        return False
-    try:
-        return str(NknAddress.parse(address)) == address
-    except ConfigError:
-        return False
-
-
-# The official node's texts (api/common/errcode).
 _DESCRIPTIONS = {
     actions.ILLEGAL_DATA_FORMAT: "ILLEGAL DATAFORMAT",
     actions.INVALID_METHOD: "INVALID METHOD",
@@ -581,8 +346,3 @@ _DESCRIPTIONS = {
 
 def _refusal(action: str, code: int) -> str:
     return actions.Refusal(action, code, _DESCRIPTIONS[code]).encode()
-
-
-def _is_plain(message: OutboundMessage) -> bool:
-    """Whether a message to the same dest, with other content, would differ in its payload alone."""
-    return len(message.dests) == 1 and not message.signatures and not message.max_holding_seconds

@@ -534,11 +534,11 @@ def test_many_pings_at_once_get_one_pong() -> None:
         async with serving() as server, client(server) as alice:
             await alice.log_in()
             pings = b"".join(b"\x89\x82" + bytes(4) + b"%02d" % (number % 100) for number in range(5000))
-            before = server.node._clients[alice.address][0].transport.tx_bytes
+            before = server.node.relay.clients[alice.address][0].transport.tx_bytes
             alice.websocket.transport.write(pings)
             await alice.send(alice.address, b"after")
             assert bytes((await alice.receive()).payload) == b"after"
-            sent = server.node._clients[alice.address][0].transport.tx_bytes - before
+            sent = server.node.relay.clients[alice.address][0].transport.tx_bytes - before
             assert sent < 1000, "a pong for each read, not for each ping"
 
     asyncio.run(run())

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from nconnect.errors import LocalProtocolError
 from nconnect.node.connection import State
-from nconnect.node.core import MAX_FANOUT_BYTES
+from nconnect.node.relay import MAX_FANOUT_BYTES
 from nconnect.node.settings import MAX_CONNECTIONS_PER_ADDRESS, MAX_DESTS, NodeDrop
 from nconnect.wire.actions import SetClient
 from nconnect.wire.nkn import MAX_FRAME_BYTES, MAX_MESSAGE_BYTES, InboundMessage, OutboundMessage, Receipt
@@ -298,7 +298,7 @@ def test_a_receipt_that_was_not_asked_for_is_let_pass() -> None:
 def test_capture_sees_each_payload() -> None:
     alice, bob = pair()
     seen: list[bytes] = []
-    alice.node.capture = lambda payload: seen.append(bytes(payload))
+    alice.node.relay.capture = lambda payload: seen.append(bytes(payload))
     alice.send(bob.address, b"sealed")
     assert seen == [b"sealed"]
 

@@ -1,0 +1,287 @@
+"""Where each message goes: to its destination's socket, its queue, its mailbox, or another node. Pure.
+
+Part of `nconnect.node.core`, which lets in only messages of clients that have logged in. It keeps who is
+logged in as what, and counts what it passes on and what it drops.
+"""
+
+from __future__ import annotations
+
+import math
+import zlib
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from nconnect.errors import ConfigError
+from nconnect.model import NknAddress
+from nconnect.node.connection import Buffer, Connection, State
+from nconnect.node.egress import Egress, Pool
+from nconnect.node.holding import Held, Holding
+from nconnect.node.limits import limit_key
+from nconnect.node.proof import PrevHashes, asking_prefix
+from nconnect.node.reorder import HOLD_S
+from nconnect.node.settings import MAX_DESTS, NodeDrop, NodeSettings
+from nconnect.wire.nkn import MAX_MESSAGE_BYTES, OutboundMessage, inbound_prefix
+
+MAX_ADDRESS_CHARS = 1024  # guessed: identifiers are names; each logged-in address is kept
+MAX_FANOUT_BYTES = 64 << 20  # guessed: what one frame may become when it has many dests
+MAX_CACHED_PREFIXES = 256  # guessed: message sizes that one client uses again and again
+
+
+class Elsewhere(Protocol):
+    """The other nodes of a cluster, if there is one. Local delivery never asks it to succeed."""
+
+    def logged_in(self, address: str) -> None:
+        """The first connection of this address is a client."""
+
+    def logged_out(self, address: str) -> None:
+        """Its last connection is gone."""
+
+    def send(self, src: str, dest: str, payload: Buffer, holding_s: int) -> bool:
+        """Take a message for a client of another node (a copy); False when no other node has it."""
+        ...
+
+
+class Relay:
+    """The clients of one node, and the ways to them."""
+
+    def __init__(self, settings: NodeSettings, rng: Callable[[int], bytes]) -> None:
+        self.settings = settings
+        self.clients: dict[str, tuple[Connection, ...]] = {}  # address -> all that logged in with it
+        self.elsewhere: Elsewhere | None = None
+        self.capture: Callable[[Buffer], None] | None = None  # tests: sees each payload, borrowed
+        self.messages = 0
+        self.bytes = 0
+        self.drops = dict.fromkeys(NodeDrop, 0)
+        self.pool = Pool(settings.node_queue_bytes)
+        self.holding = Holding(
+            limit_bytes=settings.holding_bytes,
+            mailbox_bytes=settings.client_holding_bytes,
+            mailbox_messages=settings.client_holding_messages,
+            dropped=self.count,
+        )
+        self.disordered: dict[int, Connection] = {}
+        self.flush_at: float | None = None
+        self._prev_hashes = PrevHashes(rng)
+
+    def writable(self, connection: Connection, now: float) -> None:
+        """Send what waited, until the socket is full again."""
+        if connection.drains_mail and not self._drain_mail(connection, now):
+            return
+        egress = connection.egress
+        if egress is None:
+            return
+        transport = connection.transport
+        while transport.writable:
+            message = egress.take(now)
+            if message is None:
+                connection.egress = None
+                return
+            transport.send_binary((message,))
+
+    def relay(self, source: Connection, message: OutboundMessage, now: float) -> None:
+        """Pass a client's message on to each of its dests."""
+        dests = message.dests
+        payloads = message.payloads
+        if len(dests) > 1 and not self._fanout_is_bearable(source, message):
+            return
+        shared = len(payloads) == 1
+        payload = payloads[0]
+        for index, dest in enumerate(dests):
+            if not shared:
+                payload = payloads[index]
+            size = len(payload)
+            if size > MAX_MESSAGE_BYTES:
+                self.drops[NodeDrop.TOO_BIG] += 1
+                continue
+            targets = self.clients.get(dest)
+            if (
+                self.elsewhere is not None
+                and self.elsewhere.send(source.address, dest, payload, message.max_holding_seconds)
+                and targets is None
+            ):
+                continue  # it is counted where it arrives
+            if targets is None:
+                self._undeliverable(source, message, index, payload, now)
+                continue
+            self._send_to(targets, source, payload, now)
+
+    def pass_on(self, source: Connection, dest: str, payload: Buffer, now: float) -> None:
+        """A message like one before: to one dest, unsigned, not to be held."""
+        targets = self.clients.get(dest)
+        if targets is None:
+            self.drops[NodeDrop.UNKNOWN_DEST] += 1
+        else:
+            self._send_to(targets, source, payload, now)
+
+    def deliver_from_elsewhere(
+        self, node: str, src: str, dest: str, payload: Buffer, holding_s: int, now: float
+    ) -> None:
+        """A message that another node of the cluster, named so, took for a client of ours."""
+        size = len(payload)
+        targets = self.clients.get(dest)
+        if targets is None:
+            self._hold(f"node {node}", src, dest, payload, holding_s, now)
+            return
+        prefix = inbound_prefix(src, size)
+        for target in targets:
+            self._deliver(target, src, -1 - zlib.crc32(src.encode()), prefix, payload, now)
+        self.messages += 1
+        self.bytes += size
+        if self.capture is not None:
+            self.capture(payload)
+
+    def start_draining(self, connection: Connection, now: float) -> None:
+        """Give a client that has just logged in its mail: the newest of several connections gets the rest."""
+        for other in self.clients[connection.address]:
+            if other.drains_mail:
+                self._stop_draining(other)
+        connection.drains_mail, connection.direct = True, False
+        self._drain_mail(connection, now)
+
+    def forward_mail(self, address: str, now: float) -> None:
+        """A client has logged in on another node: send on what is held for it here."""
+        while self.elsewhere is not None and (held := self.holding.take(address, now)) is not None:
+            if not self.elsewhere.send(held.src, address, held.payload, math.ceil(held.expires_at - now)):
+                self.holding.put_back(address, held)
+                return
+
+    def flush_disordered(self, now: float) -> None:
+        """Tests: send what was held back to be sent out of order."""
+        self.flush_at = None
+        disordered, self.disordered = self.disordered, {}
+        for target in disordered.values():
+            assert target.reorderer is not None
+            for message in target.reorderer.flush():
+                self._send_or_queue(target, 0, (message,), now)
+
+    def is_repeatable(self, message: OutboundMessage) -> bool:
+        """Whether a message to the same dest, with other content, would differ in its payload alone."""
+        return (
+            self.elsewhere is None
+            and len(message.dests) == 1
+            and not message.signatures
+            and not message.max_holding_seconds
+        )
+
+    def count(self, reason: NodeDrop) -> None:
+        """One message, or connection, was dropped."""
+        self.drops[reason] += 1
+
+    # --- details ---
+
+    def _send_to(
+        self, targets: Sequence[Connection], source: Connection, payload: Buffer, now: float
+    ) -> None:
+        size = len(payload)
+        prefix = source.prefixes.get(size) or self._prefix(source, size)
+        for target in targets:
+            if target.direct and target.egress is None and target.transport.writable:
+                target.transport.send_binary((prefix, payload))
+            else:
+                self._deliver(target, source.address, source.number, prefix, payload, now)
+        self.messages += 1
+        self.bytes += size
+        if self.capture is not None:
+            self.capture(payload)
+
+    def _deliver(
+        self, target: Connection, src: str, number: int, prefix: bytes, payload: Buffer, now: float
+    ) -> None:
+        """The longer way: with a receipt to ask for, out of order, or into the queue."""
+        if target.state is not State.CLIENT:
+            return  # it went while this very message was sent to another connection
+        if target.ledger is not None and target.ledger.may_owe(now):
+            prev_hash = self._prev_hashes.next()
+            target.ledger.owe(prev_hash, now)
+            prefix = asking_prefix(src, prev_hash, len(payload))
+        if target.reorderer is not None:
+            leaving = target.reorderer.push(b"".join((prefix, payload)))
+            if len(target.reorderer):
+                self.disordered[target.number] = target
+                if self.flush_at is None:
+                    self.flush_at = now + HOLD_S
+            for message in leaving:
+                self._send_or_queue(target, number, (message,), now)
+        else:
+            self._send_or_queue(target, number, (prefix, payload), now)
+
+    def _send_or_queue(self, target: Connection, source: int, parts: Sequence[Buffer], now: float) -> None:
+        if target.egress is None and target.transport.writable and not target.drains_mail:
+            target.transport.send_binary(parts)
+            return
+        if target.state is not State.CLIENT:
+            return
+        if target.egress is None:
+            target.egress = Egress(self.settings.client_queue_bytes, self.pool, self.count)
+        target.egress.put(source, b"".join(parts), now)
+        if not len(target.egress):
+            target.egress = None
+
+    def _prefix(self, source: Connection, size: int) -> bytes:
+        """The head of a message from `source` of this size, from the cache if it is there."""
+        prefixes = source.prefixes
+        prefix = prefixes.get(size)
+        if prefix is None:
+            if len(prefixes) >= MAX_CACHED_PREFIXES:
+                prefixes.clear()
+            prefix = prefixes[size] = inbound_prefix(source.address, size)
+        return prefix
+
+    def _fanout_is_bearable(self, source: Connection, message: OutboundMessage) -> bool:
+        dests, payloads = message.dests, message.payloads
+        size = len(payloads[0]) * len(dests) if len(payloads) == 1 else sum(len(p) for p in payloads)
+        if len(dests) <= MAX_DESTS and size <= MAX_FANOUT_BYTES:
+            return True
+        self.drops[NodeDrop.TOO_MANY_DESTS] += 1
+        return False
+
+    def _undeliverable(
+        self, source: Connection, message: OutboundMessage, index: int, payload: Buffer, now: float
+    ) -> None:
+        """Nobody is logged in as `message.dests[index]`: keep the message for as long as its sender wants."""
+        host = limit_key(source.remote_host)
+        self._hold(host, source.address, message.dests[index], payload, message.max_holding_seconds, now)
+
+    def _hold(self, account: str, src: str, dest: str, payload: Buffer, holding_s: int, now: float) -> None:
+        if not holding_s or not self.settings.holding_bytes or not may_log_in(dest):
+            self.drops[NodeDrop.UNKNOWN_DEST] += 1
+            return
+        until = now + min(holding_s, self.settings.max_holding_s)
+        self.holding.put(dest, Held(src, bytes(payload), account, until), now)
+
+    def _drain_mail(self, target: Connection, now: float) -> bool:
+        """Send what was held for a client while its socket takes it; whether that is all of it."""
+        while target.state is State.CLIENT and target.drains_mail:
+            if not target.transport.writable:
+                return False
+            held = self.holding.take(target.address, now)
+            if held is None:
+                self._stop_draining(target)
+                return True
+            size = len(held.payload)
+            prefix = inbound_prefix(held.src, size)
+            if target.ledger is not None and target.ledger.may_owe(now):
+                prev_hash = self._prev_hashes.next()
+                target.ledger.owe(prev_hash, now)
+                prefix = asking_prefix(held.src, prev_hash, size)
+            target.transport.send_binary((prefix, held.payload))
+            self.messages += 1
+            self.bytes += size
+        return False
+
+    def _stop_draining(self, connection: Connection) -> None:
+        connection.drains_mail = False
+        connection.direct = connection.ledger is None and connection.reorderer is None
+
+
+def may_log_in(address: str) -> bool:
+    """Whether somebody could log in with this address, letter by letter."""
+    if len(address) > MAX_ADDRESS_CHARS:
+        return False
+    try:
+        return str(NknAddress.parse(address)) == address
+    except ConfigError:
+        return False
+
+
+# The official node's texts (api/common/errcode).
