@@ -129,6 +129,27 @@ class FairQueue(Generic[T]):
         self._count = self.bytes_held = 0
         self._forget_idle_flows()
 
+    def keep_newest(self, now: float, *, stale_s: float, dead_s: float) -> int:
+        """After an outage: how many items were dropped (they are the caller's to count).
+
+        Of each flow goes what is older than `stale_s`, except its newest item, and that too once it is
+        older than `dead_s`. What a sender tried last is what gets it going again; what it sent before, it
+        has given up or will send again.
+        """
+        dropped = 0
+        for flow in self._flows.values():
+            items = flow.items
+            while items and now - items[0][2] > (stale_s if len(items) > 1 else dead_s):
+                item = self._pop(flow)[0]
+                dropped += 1
+                if self._on_drop is not None:
+                    self._on_drop(item, DropReason.QUEUE_DELAY)
+            flow.above_since = None  # it stood for the outage's sake
+            flow.dropping = False
+        if not self._count:
+            self._forget_idle_flows()
+        return dropped
+
     def _forget_idle_flows(self) -> None:
         """Forget all flows; only when none holds an item."""
         self._flows.clear()

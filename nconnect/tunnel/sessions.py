@@ -17,6 +17,7 @@ from nconnect.errors import DropReason, RemoteProtocolError
 from nconnect.model import Deadline, NknAddress
 from nconnect.tunnel.batch import control_batch
 from nconnect.tunnel.constants import (
+    DEAD_S,
     HANDSHAKE_JITTER_S,
     HANDSHAKE_RETRY_S,
     KEEPALIVE_S,
@@ -26,6 +27,7 @@ from nconnect.tunnel.constants import (
     PERSISTENT_RETRY_S,
     REJECT_AFTER_S,
     REKEY_ATTEMPT_S,
+    STALE_S,
 )
 from nconnect.tunnel.handshake import Attempt, Rng, boxed, read_initiation
 from nconnect.tunnel.outputs import (
@@ -193,6 +195,7 @@ class Sessions:
         peer.last_received_at = now
         if peer.doubtful:
             peer.doubtful = False
+            self._freshen(peer, now)
             self.outputs.append(SessionUp(peer))
         if pair is peer.session.next:
             self._forget(peer.session.received_on(pair))
@@ -220,7 +223,7 @@ class Sessions:
         elif kind == RecordKind.FEEDBACK:
             peer.sending.on_report(body, now, busy=self.is_busy())
         elif kind == RecordKind.CLOSE:
-            self.end(peer)
+            self._lose_keys(peer, now)
             self.outputs.append(SessionLost(peer, f"{peer.name} has gone offline"))
             if self._settings.persistent:
                 peer.timers.set(Timer.PERSISTENT_KEEPALIVE, now + PERSISTENT_RETRY_S)
@@ -260,6 +263,7 @@ class Sessions:
 
     def _session_up(self, peer: Peer, now: float) -> None:
         peer.attempts = 0
+        self._freshen(peer, now)
         peer.last_handshake_at = now
         timers = peer.timers
         timers.clear(Timer.RETRY_HANDSHAKE)
@@ -271,15 +275,20 @@ class Sessions:
         self.outputs.append(SessionUp(peer))
 
     def can_send(self, peer: Peer, now: float) -> bool:
-        """Whether there is a key to send under; if not, a handshake is under way when this returns."""
-        if _can_send(peer, now):
+        """Whether packets may leave; if not, a handshake is under way when this returns.
+
+        A peer that does not answer gets none: they wait, and the newest of each flow is there when it
+        returns. Else a TCP that was cut for a minute would wait for another minute by its own backoff.
+        """
+        if _can_send(peer, now) and not peer.doubtful:
             return True
         self.initiate(peer, now)
         return False
 
     def ping(self, peer: Peer, now: float) -> int | None:
         """Measure the round trip to a peer: the id that its `Pong` will have, or None without a session."""
-        if not self.can_send(peer, now):
+        if not _can_send(peer, now):
+            self.initiate(peer, now)
             return None
         ping_id = int.from_bytes(self._rng(8))
         if len(peer.pinged_at) >= MAX_PINGS:
@@ -310,12 +319,13 @@ class Sessions:
         for peer in peers:
             if peer.expired:
                 continue
+            self._freshen(peer, now)
             if peer.attempt is not None:
                 peer.attempts = 0
                 self._send_initiation(peer, now)
-            elif peer.session.current is not None and (self._settings.persistent or peer.doubtful):
-                self.ping(peer, now)
-            elif self._settings.persistent:
+            elif peer.session.current is not None:
+                self.ping(peer, now)  # which also tells a peer that has given us up that we are back
+            elif self._is_wanted(peer):
                 self.initiate(peer, now)
 
     def close(self, peers: Iterable[Peer], now: float) -> None:
@@ -371,7 +381,7 @@ class Sessions:
             if self.can_send(peer, now):
                 self.ping(peer, now)
         elif timer is Timer.ERASE_KEYS:
-            self.end(peer)
+            self._lose_keys(peer, now)
             self.outputs.append(SessionLost(peer, f"the keys shared with {peer.name} are too old"))
         elif timer is Timer.EXPIRE:
             self.check_expiry(peer, now)
@@ -380,8 +390,7 @@ class Sessions:
         self._drop_attempt(peer)
         peer.attempts = 0
         peer.timers.clear(Timer.RETRY_HANDSHAKE)
-        peer.drops[DropReason.NO_KEY] += len(peer.queue)
-        peer.queue.clear(DropReason.NO_KEY)
+        self._freshen(peer, now)
         if self._settings.persistent:
             peer.timers.set(Timer.PERSISTENT_KEEPALIVE, now + PERSISTENT_RETRY_S)
 
@@ -402,6 +411,21 @@ class Sessions:
 
     def end(self, peer: Peer) -> None:
         """Erase the keys shared with a peer, and drop what waits for it."""
+        self._erase(peer)
+        peer.drops[DropReason.NO_KEY] += len(peer.queue)
+        peer.queue.clear(DropReason.NO_KEY)
+
+    def _lose_keys(self, peer: Peer, now: float) -> None:
+        """Erase the keys shared with a peer that may return: the newest packets wait for that."""
+        self._erase(peer)
+        self._freshen(peer, now)
+
+    def _freshen(self, peer: Peer, now: float) -> None:
+        """Let go of what waited through an outage, except for the newest of each flow."""
+        if peer.queue:
+            peer.drops[DropReason.NO_KEY] += peer.queue.keep_newest(now, stale_s=STALE_S, dead_s=DEAD_S)
+
+    def _erase(self, peer: Peer) -> None:
         self._drop_attempt(peer)
         self._forget(peer.session.erase())
         peer.timers.session_ended()
@@ -409,8 +433,6 @@ class Sessions:
             peer.timers.clear(timer)
         peer.doubtful = False
         peer.pinged_at.clear()
-        peer.drops[DropReason.NO_KEY] += len(peer.queue)
-        peer.queue.clear(DropReason.NO_KEY)
 
     def _drop_attempt(self, peer: Peer) -> None:
         if peer.attempt is not None:

@@ -300,3 +300,33 @@ def test_each_item_leaves_exactly_once_and_in_order(
     for flow, serial in taken:
         by_flow[flow].append(serial)
     assert all(serials == sorted(serials) for serials in by_flow.values())
+
+
+def test_after_an_outage_the_newest_of_each_flow_is_kept() -> None:
+    queue: FairQueue[str] = FairQueue(max_bytes=1 << 20)
+    for at, flow, item in (
+        (0, 1, "a1"),
+        (1, 2, "b1"),
+        (5, 1, "a2"),
+        (6, 3, "c1"),
+        (9, 3, "c2"),
+        (9, 3, "c3"),
+    ):
+        queue.enqueue(flow, item, 100, at)
+    assert queue.keep_newest(10, stale_s=3, dead_s=60) == 2  # a1 and c1
+    assert [queue.dequeue(10) for _ in range(6)] == ["a2", "b1", "c2", "c3", None, None]
+    assert queue.bytes_held == 0
+
+
+def test_what_is_dead_is_not_kept_even_if_it_is_the_newest() -> None:
+    dropped: list[tuple[str, DropReason]] = []
+    queue: FairQueue[str] = FairQueue(
+        max_bytes=1 << 20, on_drop=lambda item, why: dropped.append((item, why))
+    )
+    queue.enqueue(1, "a", 100, 0)
+    assert queue.keep_newest(59, stale_s=3, dead_s=60) == 0
+    assert queue.keep_newest(61, stale_s=3, dead_s=60) == 1
+    assert len(queue) == queue.bytes_held == 0
+    assert dropped == [("a", DropReason.QUEUE_DELAY)]
+    queue.enqueue(1, "b", 100, 62)
+    assert queue.dequeue(62) == "b"

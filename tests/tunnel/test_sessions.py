@@ -532,10 +532,13 @@ def test_who_is_not_there_is_given_up_and_tried_again_only_when_wanted() -> None
         provider.stopped = True
         user.send_packet(*to_provider(1))
         sim.run(REKEY_ATTEMPT_S + 1)
+        assert 15 <= len(sim.sent) <= 25
+        assert count(user, "no_key") == 0, "the newest packet of a flow is worth another try"
+        sim.run(REKEY_ATTEMPT_S + 1)
         assert count(user, "no_key") == 1
         assert not user.peer(provider).queue
         tries = len(sim.sent)
-        assert 15 <= tries <= 25
+        assert 30 <= tries <= 50
         sim.run(60)
         assert (len(sim.sent) > tries) is wanted
         provider.stopped = False
@@ -598,11 +601,50 @@ def test_link_up_tries_again_at_once() -> None:
     user.tunnel.link_up(sim.now)
     user.drain()
     assert sim.run(0.1, lambda: isinstance(user.events[-1], Pong))
-    # On demand, nobody is disturbed.
+    # So does who keeps sessions on demand only, and begins none: the other may have given it up.
+    provider.tunnel.link_up(sim.now)
+    provider.drain()
+    assert sim.run(0.1, lambda: isinstance(provider.events[-1], Pong))
+    user.stopped = True
+    sim.run(200)
     before = len(sim.sent)
     provider.tunnel.link_up(sim.now)
     provider.drain()
     assert len(sim.sent) == before
+
+
+def test_the_newest_packet_of_each_flow_outlives_an_outage() -> None:
+    """What a TCP tried last gets it going at once; else it would wait as long again as it was cut off."""
+    sim, user, provider = connected()
+    sim.run(1)
+    provider.stopped = True
+    user.send_packet(*to_provider(1))
+    sim.run(20)
+    assert user.lost()
+    for number in range(10, 20):
+        user.send_packet(*to_provider(number))
+        sim.run(4)
+    provider.delivered.clear()
+    before = count(user, "no_key")
+    provider.stopped = False
+    assert sim.run(6, lambda: bool(provider.delivered))
+    sim.run(1)
+    assert provider.delivered == [to_provider(19)[0]]
+    assert count(user, "no_key") - before == 9
+
+
+def test_what_waited_for_too_long_is_not_sent_at_all() -> None:
+    sim, user, provider = connected()
+    provider.stopped = True
+    user.send_packet(*to_provider(1))
+    sim.run(20)
+    user.send_packet(*to_provider(2))
+    sim.run(400)
+    provider.delivered.clear()
+    provider.stopped = False
+    assert sim.run(40, lambda: both_up(user, provider))
+    sim.run(5)
+    assert not provider.delivered
 
 
 def test_unanswered_pings_are_bounded() -> None:
