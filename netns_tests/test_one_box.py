@@ -1,0 +1,136 @@
+"""The commonest provider: one GPU box that serves by itself, without a subnet; and one with a node inside.
+
+user 10.86.0.2, fd86::2 ── node ── provider 10.86.0.1, fd86::1: services 7000, and 7001 that is none
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterator
+
+import pytest
+
+from lab.netns import LabError
+from lab.process import until
+from lab.snapshot import differences, snapshot
+from lab.world import (
+    LAN,
+    PROVIDER_LAN,
+    PROVIDER_PEER,
+    PROVIDER_TUNNEL,
+    PROVIDER_TUNNEL6,
+    SEED_RPC,
+    SERVER,
+    USER_PEER,
+    USER_TUNNEL,
+    USER_TUNNEL6,
+    World,
+    world,
+)
+from netns_tests.topology import CLOSED, SERVICE, pings, reaches, serve, tcp_echo, udp_echo
+
+MIB = 1 << 20
+BOX = "203.0.113.2"  # the provider's address on the way to the internet
+BOX_HOSTS = pytest.mark.parametrize("host", [PROVIDER_TUNNEL, PROVIDER_TUNNEL6])
+
+
+def configure(made: World, seed: str, *more: str) -> None:
+    """Both sides; the provider has services and nothing else."""
+    provider, user = made.provider_side, made.user_side
+    provider.nconnect(
+        *("init", "--identifier", PROVIDER_PEER, "--address", f"{PROVIDER_TUNNEL}/24,{PROVIDER_TUNNEL6}/64"),
+        *("--service", f"{SERVICE}/tcp", "--service", f"{SERVICE}/udp", *more),
+    )
+    user.nconnect(
+        *("init", "--identifier", USER_PEER, "--address", f"{USER_TUNNEL}/24,{USER_TUNNEL6}/64"),
+        *("--seed-rpc", seed),
+    )
+    provider.nconnect(
+        *("peer", "add", USER_PEER, user.address(), "--allowed-ips", f"{USER_TUNNEL}/32,{USER_TUNNEL6}/128")
+    )
+    user.nconnect(
+        *("peer", "add", PROVIDER_PEER, provider.address()),
+        *("--allowed-ips", f"{PROVIDER_TUNNEL}/32,{PROVIDER_TUNNEL6}/128,{LAN}"),
+    )
+
+
+@pytest.fixture(scope="module")
+def box() -> Iterator[World]:
+    """Up; the user even routes the provider's LAN into the tunnel, which is not offered."""
+    with world("ncbox") as made:
+        serve(made.server, made, SERVICE)
+        serve(made.provider, made, SERVICE, CLOSED)
+        configure(made, SEED_RPC, "--seed-rpc", SEED_RPC)
+        made.node.start()
+        made.up()
+        yield made
+
+
+@BOX_HOSTS
+def test_its_services_are_reached(box: World, host: str) -> None:
+    assert pings(box.user, host)
+    data = os.urandom(MIB)
+    assert tcp_echo(box.user, host, SERVICE, data) == data
+    assert udp_echo(box.user, host, SERVICE, data[:9000]) == data[:9000]
+
+
+@BOX_HOSTS
+def test_and_nothing_else_of_it(box: World, host: str) -> None:
+    for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
+        assert not reaches(box.user, host, CLOSED, kind)
+
+
+def test_and_nothing_behind_it(box: World) -> None:
+    assert reaches(box.provider, SERVER, SERVICE), "the server itself must run"
+    assert not reaches(box.user, SERVER, SERVICE)
+    assert not pings(box.user, SERVER)
+    assert not reaches(box.user, PROVIDER_LAN, CLOSED)
+
+
+def test_it_became_no_router(box: World) -> None:
+    """Without subnets nothing is forwarded, so nothing of the machine is switched to it."""
+    assert box.provider.sysctl("net.ipv4.ip_forward") == "0"
+    assert box.provider.sysctl("net.ipv6.conf.all.forwarding") == "0"
+    assert box.provider_side.status()["routes"] == []
+
+
+def test_a_node_inside_the_daemon(fresh: World) -> None:
+    """The user asks the provider's own machine for a node, and is logged in there."""
+    serve(fresh.provider, fresh, SERVICE)
+    configure(fresh, f"http://{BOX}:30003")
+    config = fresh.provider_side.config
+    config.write_text(f'{config.read_text()}\n[node]\nlisten = "0.0.0.0"\nverify_signatures = true\n')
+    fresh.internet.sysctl("net.ipv4.ip_forward", "1")  # here the user can reach the provider
+    before = [snapshot(side.namespace) for side in (fresh.user_side, fresh.provider_side)]
+    fresh.up()
+    assert [link["node"] for link in fresh.user_side.status()["links"]] == [f"{BOX}:30002"]
+    assert [link["node"] for link in fresh.provider_side.status()["links"]] == ["127.0.0.1:30002"]
+    data = os.urandom(MIB)
+    assert tcp_echo(fresh.user, PROVIDER_TUNNEL, SERVICE, data) == data
+    assert pings(fresh.user, PROVIDER_TUNNEL6)
+
+    fresh.provider_side.down()
+    until(lambda: fresh.user_side.status()["links"][0]["state"] != "up", "the user to notice that it is gone")
+    with pytest.raises(LabError):
+        fresh.user_side.nconnect("wait", "--timeout", "0.5")
+    fresh.provider_side.start()
+    fresh.user_side.nconnect("wait", PROVIDER_PEER, "--timeout", "20")
+    assert pings(fresh.user, PROVIDER_TUNNEL)
+    for side in (fresh.user_side, fresh.provider_side):
+        side.down()
+    after = [snapshot(side.namespace) for side in (fresh.user_side, fresh.provider_side)]
+    assert [differences(*pair) for pair in zip(before, after, strict=True)] == [[], []]
+
+
+def test_a_node_inside_whose_port_is_taken(fresh: World) -> None:
+    configure(fresh, SEED_RPC, "--seed-rpc", SEED_RPC)
+    config = fresh.provider_side.config
+    config.write_text(f'{config.read_text()}\n[node]\nlisten = "0.0.0.0"\nrpc_port = {SERVICE}\n')
+    serve(fresh.provider, fresh, SERVICE)
+    before = snapshot(fresh.provider)
+    done = fresh.provider_side.try_nconnect("up")
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert str(SERVICE) in line
+    assert differences(before, snapshot(fresh.provider)) == []
