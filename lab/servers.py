@@ -2,7 +2,7 @@
 
 Over UDP it sends every datagram back. Over TCP the first line of a connection says what is wanted:
 `echo` sends all that follows back, `whoami` answers with the client's address, `source N` sends N bytes of
-`pattern`.
+`pattern`, `sink` takes all that follows.
 """
 
 from __future__ import annotations
@@ -29,6 +29,9 @@ async def _serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> 
             while data := await reader.read(1 << 16):
                 writer.write(data)
                 await writer.drain()
+        elif wanted[:1] == [b"sink"]:
+            while await reader.read(1 << 16):
+                pass
         elif wanted[:1] == [b"whoami"]:
             writer.write(writer.get_extra_info("peername")[0].removeprefix("::ffff:").encode())
         elif wanted[:1] == [b"source"]:

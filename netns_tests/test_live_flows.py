@@ -1,0 +1,100 @@
+"""A change of a peer's rights ends its running flow within a second, and leaves the other peer's alone.
+
+user (10.86.0.2) and second (10.86.0.3) ── node ── provider ── server; both load it all the while
+"""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from lab.netns import Namespace
+from lab.process import until
+from lab.world import PROVIDER_PEER, SERVER, USER_PEER, World, world
+from netns_tests.live import Flow, at_server, second_peer
+from netns_tests.topology import CLOSED, SERVICE, provided, reaches
+
+FAST = 10_000_000  # bytes a second
+MOMENT_S = 1.0  # in which it must have ended
+FIRST = "first.toml"  # the provider's configuration as it was at first
+
+Pair = tuple[World, Namespace]
+Change = Callable[[World], None]
+
+
+@pytest.fixture(scope="module")
+def two_peers() -> Iterator[Pair]:
+    with world("nclive") as made, provided(made), second_peer(made) as second:
+        (made.folder / FIRST).write_text(made.provider_side.config.read_text())
+        yield made, second.namespace
+
+
+def _remove(made: World) -> None:
+    made.provider_side.nconnect("peer", "remove", USER_PEER)
+
+
+def _allow(made: World) -> None:
+    made.provider_side.nconnect("peer", "set", USER_PEER, "--allow", f"{SERVER}:{CLOSED}/tcp,{SERVER}/icmp")
+
+
+def _allow_nothing(made: World) -> None:
+    made.provider_side.nconnect("peer", "set", USER_PEER, "--allow", "none")
+
+
+def _expire(made: World) -> None:
+    """Set an end that lies ahead, and return when it has come."""
+    ends_at = int(time.time()) + 3
+    text = datetime.fromtimestamp(ends_at, UTC).isoformat()
+    made.provider_side.nconnect("peer", "set", USER_PEER, "--expires", text)
+    until(lambda: time.time() >= ends_at, "the end", timeout_s=4)
+
+
+@pytest.mark.parametrize("up", [False, True], ids=["download", "upload"])
+@pytest.mark.parametrize("change", [_remove, _allow, _allow_nothing, _expire])
+def test_a_change_ends_a_running_flow(two_peers: Pair, change: Change, up: bool) -> None:
+    """What must end has ended each time; the other's rate is the best of three, on a machine of two cores."""
+    kept: list[float] = []
+    while not kept or (max(kept) < 0.9 and len(kept) < 3):
+        kept.append(_try(*two_peers, change, up))
+        _restore(*two_peers)
+    assert max(kept) >= 0.9, f"the other peer kept {kept} of its throughput"
+
+
+def _try(made: World, second: Namespace, change: Change, up: bool) -> float:
+    """End the first peer's flow by `change`; how much of its throughput the second kept."""
+    with Flow(made.user, SERVICE, up=up) as ended, Flow(second, CLOSED) as kept:
+        until(lambda: ended.moved > FAST and kept.moved > FAST, "both at full speed")
+        before = kept.rate(1.0)
+        until(lambda: ended.rate(0.5) >= FAST, "its full speed")
+        started, moved = time.monotonic(), kept.moved
+        change(made)
+        time.sleep(MOMENT_S)
+        seen = at_server(made, SERVICE)
+        time.sleep(1.0)
+        assert at_server(made, SERVICE) in (seen, 0), "the server still sends or receives"
+        assert kept.ended_at is None
+        return (kept.moved - moved) / (time.monotonic() - started) / before
+
+
+def _restore(made: World, second: Namespace) -> None:
+    """The provider grants what it did at first."""
+    side = made.provider_side
+    file = side.config
+    text = (made.folder / FIRST).read_text()
+    file.write_text(text)
+    assert side.daemon is not None
+    side.daemon.signal(signal.SIGHUP)
+    until(lambda: _grants_all(side.status()), "the reload")
+    made.user_side.nconnect("wait", PROVIDER_PEER, "--timeout", "30")
+    until(lambda: reaches(made.user, SERVER, SERVICE), "the server again", timeout_s=30)
+
+
+def _grants_all(status: dict[str, Any]) -> bool:
+    peers = {peer["name"]: peer for peer in status["peers"]}
+    first = peers.get(USER_PEER)
+    return first is not None and first["allow"] is None and first["expires"] is None
