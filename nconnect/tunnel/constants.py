@@ -29,10 +29,11 @@ BATCH_BYTES = 256 << 10  # 64 KiB: 0.8 of the rate; 512 KiB: no better, and more
 MAX_BATCH_BYTES = BATCH_BYTES + RECORD_HEADER_BYTES + MAX_PACKET_BODY_BYTES
 
 # After an outage of link or session, of what waited:
-STALE_S = 3.0  # older is sent only if it is the newest of its flow; a restarted node is back within one second
+STALE_S = 3.0  # older is sent only if it is the newest of its flow; a restarted node is back in one second
 DEAD_S = 130.0  # older is not sent at all: TCP tries again at least every 120 s (RFC 6298's bound on Linux)
 
 # Guessed.
 PERSISTENT_KEEPALIVE_S = 25.0  # what WireGuard's documentation recommends behind NAT
 QUEUE_BYTES = 8 << 20  # per peer: a receive window of Linux's default maximum (6 MiB), and some
 MAX_PENDING_SENDERS = 64
+MAX_HANDSHAKE_BYTES = 4096  # of a boxed handshake frame, which has about 300: room for later versions

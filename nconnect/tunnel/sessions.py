@@ -22,6 +22,7 @@ from nconnect.tunnel.constants import (
     HANDSHAKE_RETRY_S,
     KEEPALIVE_S,
     MAX_BATCH_BYTES,
+    MAX_HANDSHAKE_BYTES,
     MIN_INITIATION_INTERVAL_S,
     PERSISTENT_KEEPALIVE_S,
     PERSISTENT_RETRY_S,
@@ -95,6 +96,9 @@ class Sessions:
             return
         if not message.encrypted or len(message.nonce) != 24:
             peer.drops[DropReason.NOT_OURS] += 1
+            return
+        if len(message.payload) > MAX_HANDSHAKE_BYTES:  # not worth opening
+            peer.drops[DropReason.MALFORMED] += 1
             return
         plaintext = peer.box.open(bytes(message.payload), message.nonce)
         if plaintext is None:

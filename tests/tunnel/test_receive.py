@@ -400,3 +400,23 @@ def test_a_pong_that_nobody_asked_for_is_ignored() -> None:
     sim.run(0.001)
     assert provider.peer(user).rtt_s == rtt_s
     assert passes(sim, user, provider)
+
+
+def test_a_handshake_that_is_far_too_long_is_not_even_opened() -> None:
+    sim, user, provider = connected()
+    too_long = in_box(user, provider, b"nc\x01\x01" + bytes(100_000))
+    sim.inject(str(user.address), str(provider.address), too_long)
+    sim.run(0.001)
+    assert count(provider, "malformed") == 1
+    assert passes(sim, user, provider)
+
+
+def test_a_batch_larger_than_there_is_room_for_is_refused() -> None:
+    sim, user, provider = connected()
+    pair = user.peer(provider).session.current
+    assert pair is not None
+    too_long = data_message(pair.remote_index, pair.counter, bytes(len(provider.opened) + 17))
+    sim.inject(str(user.address), str(provider.address), too_long)
+    sim.run(0.001)
+    assert count(provider, "malformed") == 1
+    assert passes(sim, user, provider)
