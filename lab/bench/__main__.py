@@ -21,11 +21,12 @@ from lab.bench.bed import PREFIX
 from lab.bench.cases import CASES, Settings
 from lab.bench.compare import compare
 from lab.bench.contenders import BASELINE, CONTENDERS
+from lab.bench.contenders import QUICK as QUICK_CONTENDERS
 from lab.command import give_back, interrupt_once
 from lab.netns import LabError, require_root
 
-FULL = Settings(seconds=5, warm_up_s=1, pings=200, chats=5)
-QUICK = Settings(seconds=2, warm_up_s=1, pings=50, chats=3)
+FULL = Settings(seconds=2, warm_up_s=1, pings=200, chats=5)
+QUICK = Settings(seconds=2, warm_up_s=1, pings=100, chats=3)
 
 
 class Named(Protocol):
@@ -75,7 +76,7 @@ def run_compare(options: argparse.Namespace, console: Console) -> int:
     if options.quick and not names & {case.name for case in CASES}:
         cases = [case for case in cases if case.quick]
     if options.quick and not names & {contender.name for contender in CONTENDERS}:
-        contenders = [contender for contender in contenders if contender.name != "nconnect-chacha20"]
+        contenders = [contender for contender in contenders if contender.name in QUICK_CONTENDERS]
     settings = QUICK if options.quick else FULL
     rounds = options.rounds or (2 if options.quick else 3)
     started = time.monotonic()

@@ -28,6 +28,9 @@ USER_DIRECT, USER_DIRECT6 = "10.99.0.1", "fd99::1"
 PROVIDER_DIRECT, PROVIDER_DIRECT6 = "10.99.0.2", "fd99::2"
 IPERF_PORT = 5201
 CHAT_PORT = 8000
+ECHO_PORT = 5301
+TOKEN_PORT = 5302  # lab.bench.tokens
+FLOOD_PORT = 5303  # lab.bench.flood
 
 
 @dataclass
@@ -48,6 +51,14 @@ class Bed:
     def serve_iperf(self) -> None:
         process = self.serve(["iperf3", "-s", "-p", str(IPERF_PORT), "--forceflush"], "iperf3")
         until(lambda: "listening" in process.text(), "iperf3", process=process)
+
+    def serve_echo(self) -> None:
+        process = self.serve([sys.executable, "-m", "lab.servers", str(ECHO_PORT)], "echo")
+        until(lambda: "serving" in process.text(), "the echo server", process=process)
+
+    def serve_tokens(self) -> None:
+        process = self.serve([sys.executable, "-m", "lab.bench.tokens", "serve", str(TOKEN_PORT)], "tokens")
+        until(lambda: "serving" in process.text(), "the token server", process=process)
 
     def serve_model(self) -> None:
         command = [sys.executable, "-m", "lab.model_server", "0.0.0.0", str(CHAT_PORT)]

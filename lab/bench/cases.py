@@ -1,4 +1,4 @@
-"""What is measured of each contender, and what the figures mean."""
+"""What is measured of each contender: the cases, by name."""
 
 from __future__ import annotations
 
@@ -6,56 +6,38 @@ import importlib.util
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+from math import ceil
 from typing import Any
 
+from lab.bench import shaped, udp
 from lab.bench.bed import CHAT_PORT, IPERF_PORT
 from lab.bench.contenders import Running
+from lab.bench.metrics import Values
 from lab.chat import chat_from
 from lab.netns import LabError
 from lab.ping import round_trips
+from lab.process import Process
 
 PROMPT = "In one sentence: what is a tunnel?"
-Values = dict[str, float]
-
-
-@dataclass(frozen=True, slots=True)
-class Metric:
-    """One column of the table."""
-
-    name: str
-    title: str
-    unit: str
-    digits: int
-    more_is_better: bool
-
-
-METRICS = (
-    Metric("tcp_up", "TCP up", "Gbit/s", 2, True),
-    Metric("tcp_down", "TCP down", "Gbit/s", 2, True),
-    Metric("tcp_up_8", "8 streams up", "Gbit/s", 2, True),
-    Metric("tcp_both", "both ways, sum", "Gbit/s", 2, True),
-    Metric("tcp6_up", "TCP up, IPv6", "Gbit/s", 2, True),
-    Metric("ping_p50", "ping p50", "ms", 3, False),
-    Metric("ping_p99", "ping p99", "ms", 3, False),
-    Metric("udp_64", "UDP 64 B", "packets/s", 0, True),
-    Metric("udp_1400", "UDP 1400 B", "packets/s", 0, True),
-    Metric("cpu_up", "CPU, up", "s/GB", 2, False),
-    Metric("cpu_down", "CPU, down", "s/GB", 2, False),
-    Metric("rss", "memory, largest process", "MB", 1, False),
-    Metric("start", "start to first reply", "s", 3, False),
-    Metric("ttft", "time to first token", "ms", 1, False),
-    Metric("tokens", "tokens a second", "1/s", 1, True),
-)
+PING_INTERVAL_S = 0.01
+FLOOD_BYTES = 1400
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
     """How long each measurement takes."""
 
-    seconds: float
-    warm_up_s: float  # not counted
+    seconds: int  # iperf3 takes whole seconds
+    warm_up_s: int  # not counted
     pings: int
     chats: int
+    udp_s: float = 1.5
+    probe_s: float = 0.6  # of one rate, in the search for the highest
+    probes: int = 4
+    settle_s: float = 3.0  # on the slow link
+    shaped_s: float = 5.0
+    volume_gb: float = 10.0  # for the memory after it; 0: left out
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +46,8 @@ class Case:
     measure: Callable[[Running, Settings], Values]
     quick: bool
     missing: Callable[[], str | None] = lambda: None
+    congestion: str | None = None  # on a slow link, under this; the contender is started for it
+    once: bool = False  # in the first round only
 
 
 def _iperf(running: Running, settings: Settings, *options: str, host: str | None = None) -> dict[str, Any]:
@@ -85,15 +69,19 @@ def _gbps(found: dict[str, Any], end: str = "sum_received") -> float:
 
 def _stream(running: Running, settings: Settings, direction: str, *options: str) -> Values:
     """One TCP stream, and what the tunnel's processes worked for it."""
-    before = sum(process.cpu_s() for process in running.processes)
-    found = _iperf(running, settings, *options)
-    worked = sum(process.cpu_s() for process in running.processes) - before
-    values = {f"tcp_{direction}": _gbps(found)}
-    if running.processes:
+    before = running.cpu_s()
+    own = running.own.get(f"tcp-{direction}")
+    if own is not None:
+        values = own(settings.seconds)
+        counted = 1.0
+    else:
+        values = {f"tcp_{direction}": _gbps(_iperf(running, settings, *options))}
         # The processes also worked in the warm-up, whose bytes iperf3 leaves out: scale to the whole time.
-        share = settings.seconds / (settings.seconds + settings.warm_up_s)
-        values[f"cpu_{direction}"] = worked * share / (found["end"]["sum_received"]["bytes"] / 1e9)
-        values["rss"] = max(process.rss_bytes() for process in running.processes) / 1e6
+        counted = settings.seconds / (settings.seconds + settings.warm_up_s)
+    worked = running.cpu_s() - before
+    carried_gb = values[f"tcp_{direction}"] * settings.seconds / 8
+    if running.processes and carried_gb:
+        values[f"cpu_{direction}"] = worked * counted / carried_gb
     return values
 
 
@@ -118,27 +106,72 @@ def tcp6_up(running: Running, settings: Settings) -> Values:
     return {"tcp6_up": _gbps(_iperf(running, settings, "-6", host=running.host6))}
 
 
-def _udp(running: Running, settings: Settings, size: int) -> Values:
-    """Flooded by the user; what arrives at the provider is counted there."""
-    found = _iperf(running, settings, "-u", "-b", "0", "-l", str(size))
-    return {f"udp_{size}": found["end"]["sum_received"]["bits_per_second"] / 8 / size}
+def udp_flood(size: int, running: Running, settings: Settings) -> Values:
+    """As fast as the sender can; what arrives at the provider is counted there."""
+    return {f"udp_{size}": udp.flood(running.bed, running.host, size, settings.udp_s)[0]}
 
 
-def udp_64(running: Running, settings: Settings) -> Values:
-    return _udp(running, settings, 64)
+def udp_rate(size: int, running: Running, settings: Settings) -> Values:
+    def measure(rate: float) -> tuple[float, float]:
+        return udp.flood(running.bed, running.host, size, settings.probe_s, rate)
+
+    most = 1.2 * udp.flood(running.bed, running.host, size, settings.probe_s)[0]
+    return {f"udp_rate_{size}": udp.highest_rate(measure, 0.0, most, settings.probes)}
 
 
-def udp_1400(running: Running, settings: Settings) -> Values:
-    return _udp(running, settings, 1400)
+def udp_tcp(running: Running, settings: Settings) -> Values:
+    """What a TCP stream gets while UDP floods the same way."""
+    log = running.bed.folder / "beside.log"
+    log.unlink(missing_ok=True)
+    command = ["iperf3", "-J", "-c", running.host, "-p", str(IPERF_PORT), "-t", str(ceil(settings.udp_s))]
+    beside = Process(running.bed.user, command, log)
+    try:
+        udp.flood(running.bed, running.host, FLOOD_BYTES, settings.udp_s)
+        beside.wait(settings.udp_s + 20)
+        found = json.loads(beside.text())
+        return {"tcp_in_flood": _gbps(found) if "sum_received" in found.get("end", {}) else 0.0}
+    except ValueError:
+        raise LabError(f"TCP beside a flood:\n{beside.tail()}") from None
+    finally:
+        beside.stop()
 
 
 def ping(running: Running, settings: Settings) -> Values:
-    trips = round_trips(running.bed.user, running.host, count=settings.pings, interval_s=0.02)
+    own = running.own.get("ping")
+    if own is not None:
+        return own(settings.pings * PING_INTERVAL_S)
+    trips = round_trips(running.bed.user, running.host, count=settings.pings, interval_s=PING_INTERVAL_S)
     return {"ping_p50": trips.p50_ms, "ping_p99": trips.p99_ms}
 
 
 def start(running: Running, settings: Settings) -> Values:
-    return {} if running.start_s is None else {"start": running.start_s}
+    values = {} if running.start_s is None else {"start": running.start_s}
+    if running.daemons:
+        values["rss_idle"] = max(process.rss_bytes() for process in running.daemons) / 1e6
+    return values
+
+
+def memory(running: Running, settings: Settings) -> Values:
+    """After all that went before it."""
+    if not running.processes:
+        return {}
+    largest = (
+        max(process.rss_bytes() for process in running.daemons) if running.daemons else running.rss_bytes()
+    )
+    return {"rss": largest / 1e6}
+
+
+def volume(running: Running, settings: Settings) -> Values:
+    """The memory after so many bytes more, in one stream each way."""
+    if not running.daemons or not settings.volume_gb:
+        return {}
+    half = str(int(settings.volume_gb * 5e8))
+    for options in ((), ("-R",)):
+        command = ["iperf3", "-c", running.host, "-p", str(IPERF_PORT), "-n", half, *options]
+        done = running.bed.user.run(command, timeout_s=300)
+        if done.returncode:
+            raise LabError(f"{' '.join(command)}: {done.stderr.strip() or done.stdout.strip()}")
+    return {"rss_10gb": max(process.rss_bytes() for process in running.daemons) / 1e6}
 
 
 def chat(running: Running, settings: Settings) -> Values:
@@ -154,6 +187,10 @@ def chat(running: Running, settings: Settings) -> Values:
     }
 
 
+def slow_link(congestion: str, running: Running, settings: Settings) -> Values:
+    return shaped.measure(running, congestion, settings.settle_s, settings.shaped_s)
+
+
 def _no_model() -> str | None:
     found = importlib.util.find_spec("xllamacpp")
     return None if found else "no model installed (scripts/setup --demo)"
@@ -167,7 +204,14 @@ CASES = (
     Case("tcp-up-8", tcp_up_8, quick=False),
     Case("tcp-both", tcp_both, quick=False),
     Case("tcp6-up", tcp6_up, quick=False),
-    Case("udp-64", udp_64, quick=False),
-    Case("udp-1400", udp_1400, quick=False),
+    Case("udp-64", partial(udp_flood, 64), quick=False),
+    Case("udp-1400", partial(udp_flood, 1400), quick=False),
+    Case("udp-rate-64", partial(udp_rate, 64), quick=False),
+    Case("udp-rate-1400", partial(udp_rate, 1400), quick=False),
+    Case("udp-tcp", udp_tcp, quick=False),
     Case("chat", chat, quick=False, missing=_no_model),
+    Case("memory", memory, quick=True),
+    Case("volume", volume, quick=False, once=True),
+    Case("shaped-cubic", partial(slow_link, "cubic"), quick=False, congestion="cubic"),
+    Case("shaped-bbr", partial(slow_link, "bbr"), quick=False, congestion="bbr"),
 )

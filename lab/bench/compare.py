@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 
-from lab.bench.bed import bed
+from lab.bench.bed import Bed, bed
 from lab.bench.cases import Case, Settings
 from lab.bench.contenders import Contender
+from lab.bench.metrics import CONGESTION_CONTROLS
+from lab.bench.shaped import congestion_control
 from lab.netns import LabError
 
 Tell = Callable[[str], None]
@@ -53,25 +56,59 @@ def compare(
         why = case.missing()
         results.skipped += [f"{case.name}: {why}"] if why else []
         present += [] if why else [case]
+    runs = [run for run in _runs(usable, present) if run.cases]
     with bed() as machines:
         machines.serve_iperf()
+        machines.serve_echo()
+        if any(case.congestion for case in present):
+            machines.serve_tokens()
         if any(case.name == "chat" for case in present):
             machines.serve_model()
         for number in range(1, rounds + 1):
-            for contender in usable:
-                label = f"round {number} of {rounds}, {contender.name}"
+            for place, run in enumerate(runs, 1):
+                label = f"round {number} of {rounds}, {place} of {len(runs)}, {run.contender.name}"
                 try:
-                    with contender.running(machines) as running:
-                        for case in present:
-                            tell(f"{label}: {case.name}")
-                            try:
-                                for metric, value in case.measure(running, settings).items():
-                                    results.add(contender.name, metric, value)
-                            except LabError as error:
-                                results.failures.append(f"{label}, {case.name}: {error}")
-                                tell(results.failures[-1])
+                    _measure(run, machines, settings, label, results, tell, first=number == 1)
                 except LabError as error:
                     results.failures.append(f"{label}: {error}")
                     tell(results.failures[-1])
     results.seconds = round(time.monotonic() - started, 1)
     return results
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """What one start of a contender is for."""
+
+    contender: Contender
+    cases: list[Case]
+    congestion: str | None
+
+
+def _runs(contenders: Sequence[Contender], cases: Sequence[Case]) -> Iterator[_Run]:
+    """Each contender once for all ordinary cases; then once for each congestion control."""
+    for congestion in (None, *CONGESTION_CONTROLS):
+        for contender in contenders:
+            meant = [
+                case for case in cases if case.congestion == congestion and contender.measures(case.name)
+            ]
+            yield _Run(contender, meant, congestion)
+
+
+def _measure(
+    run: _Run, machines: Bed, settings: Settings, label: str, results: Results, tell: Tell, *, first: bool
+) -> None:
+    with ExitStack() as undo:
+        if run.congestion is not None:
+            undo.enter_context(congestion_control(machines, run.congestion))
+        running = undo.enter_context(run.contender.running(machines))
+        for case in run.cases:
+            if case.once and not first:
+                continue
+            tell(f"{label}: {case.name}")
+            try:
+                for metric, value in case.measure(running, settings).items():
+                    results.add(run.contender.name, metric, value)
+            except LabError as error:
+                results.failures.append(f"{label}, {case.name}: {error}")
+                tell(results.failures[-1])

@@ -8,8 +8,8 @@ from typing import Any
 
 from rich.table import Table
 
-from lab.bench.cases import METRICS, Metric
 from lab.bench.compare import Results
+from lab.bench.metrics import METRICS, Metric
 
 
 def number(value: float, digits: int) -> str:

@@ -6,8 +6,9 @@ import pytest
 from rich.console import Console
 
 from lab.bench.__main__ import chosen, parse, run_compare
-from lab.bench.cases import CASES, METRICS
+from lab.bench.cases import CASES
 from lab.bench.contenders import BASELINE, CONTENDERS
+from lab.bench.metrics import METRICS
 
 
 def test_without_a_subcommand_it_compares() -> None:

@@ -1,0 +1,112 @@
+"""What a contender is, and what is known of it while it runs."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from lab.bench.bed import Bed
+from lab.netns import LabError, Namespace
+from lab.process import Process
+
+START_TIMEOUT_S = 20
+Measured = Callable[[float], dict[str, float]]  # seconds -> values by metric
+_CLOCK_TICKS = 100.0  # of /proc/PID/stat, on every Linux that Debian builds
+
+
+@dataclass(frozen=True)
+class Running:
+    """A contender that is up."""
+
+    bed: Bed
+    host: str  # the provider's address through it
+    host6: str
+    processes: tuple[Process, ...]  # all that the tunnel consists of, a node included
+    start_s: float | None  # from the user's command to the first answered ping
+    daemons: tuple[Process, ...] = ()  # the user's and the provider's process, where each has one of its own
+    uplink: tuple[Namespace, str] | None = None  # where the user's packets leave: shaped, and counted
+    downlink: tuple[Namespace, str] | None = None  # where those for the user leave
+    own: Mapping[str, Measured] = field(default_factory=dict)  # cases that it measures in its own way
+
+    def cpu_s(self) -> float:
+        """User and system time of all processes and those that they started, so far."""
+        return sum(_cpu_s(pid) for process in self.processes for pid in family(process.pid))
+
+    def rss_bytes(self) -> int:
+        """The resident size of the largest process."""
+        return max((_rss_bytes(pid) for process in self.processes for pid in family(process.pid)), default=0)
+
+
+class Contender(Protocol):
+    """A tunnel that the bench can start."""
+
+    name: str
+    about: str
+
+    def measures(self, case: str) -> bool:
+        """Whether a case means something for it."""
+
+    def missing(self) -> str | None:
+        """Why it cannot be measured on this machine, if so."""
+
+    def running(self, bed: Bed) -> AbstractContextManager[Running]:
+        """Start it, and stop it when the block ends."""
+
+
+TCP_ONLY = frozenset({"start", "ping", "tcp-up", "tcp-down"})
+LONG = frozenset({"volume", "chat", "shaped-cubic", "shaped-bbr"})  # for us, and what we are compared with
+
+
+def family(pid: int) -> list[int]:
+    """A process and all that descend from it; empty when it has ended."""
+    found = []
+    waiting = [pid]
+    while waiting:
+        pid = waiting.pop()
+        try:
+            for task in Path(f"/proc/{pid}/task").iterdir():
+                waiting += [int(child) for child in (task / "children").read_text().split()]
+        except OSError:
+            continue
+        found.append(pid)
+    return found
+
+
+def run(namespace: Namespace, *command: str, text: str = "") -> str:
+    """A command that must succeed; its output."""
+    done = namespace.run(command, input_text=text)
+    if done.returncode:
+        raise LabError(f"{' '.join(command)}: {done.stderr.strip() or done.returncode}")
+    return done.stdout.strip()
+
+
+def answers(ask: Callable[[], bool], what: str, timeout_s: float = START_TIMEOUT_S) -> float:
+    """Ask until it is true; `time.monotonic()` of then."""
+    deadline = time.monotonic() + timeout_s
+    while not ask():
+        if time.monotonic() > deadline:
+            raise LabError(f"{what}: no answer in {timeout_s} s")
+        time.sleep(0.01)
+    return time.monotonic()
+
+
+def _cpu_s(pid: int) -> float:
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return 0.0
+    return (int(fields[11]) + int(fields[12])) / _CLOCK_TICKS
+
+
+def _rss_bytes(pid: int) -> int:
+    try:
+        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+            if line.startswith("VmRSS:"):
+                return int(line.split()[1]) * 1024
+    except OSError:
+        pass
+    return 0

@@ -1,0 +1,88 @@
+"""Ourselves: the shipped daemons with every check on, through the shipped node."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+
+from lab.bench.bed import CHAT_PORT, FLOOD_PORT, IPERF_PORT, TOKEN_PORT, Bed
+from lab.bench.contenders.base import START_TIMEOUT_S, TCP_ONLY, Running
+from lab.netns import LabError
+from lab.ping import first_reply
+from lab.sides import Node, Side
+from lab.world import PROVIDER_PEER, SEED_RPC, USER_PEER, WAN_INTERFACE
+
+SERVICES = ",".join(
+    [f"{port}/tcp" for port in (IPERF_PORT, CHAT_PORT, TOKEN_PORT)]
+    + [f"{port}/udp" for port in (IPERF_PORT, FLOOD_PORT)]
+)
+SIGNED = ("--require-signatures",)
+_number = itertools.count()
+
+
+class Nconnect:
+    """`node_options` decide whether clients sign: by default our node waives it."""
+
+    def __init__(
+        self, cipher: str, name: str, node_options: Sequence[str] = (), *, all_cases: bool = False
+    ) -> None:
+        self.cipher = cipher
+        self.name = name
+        self.node_options = tuple(node_options)
+        signed = "every message signed" if node_options else "no signatures, as its node waives them"
+        self.about = f"nconnect through its node, {cipher}, {signed}"
+        self._all_cases = all_cases
+
+    def measures(self, case: str) -> bool:
+        return self._all_cases or case in TCP_ONLY
+
+    def missing(self) -> str | None:
+        return None
+
+    @contextmanager
+    def running(self, bed: Bed) -> Iterator[Running]:
+        folder = bed.folder / f"nconnect-{next(_number)}"
+        node = Node(bed.internet, folder / "node", options=self.node_options)
+        provider = Side("provider", bed.provider, folder / "provider")
+        user = Side("user", bed.user, folder / "user")
+        with ExitStack() as undo:
+            for part in (node, provider, user):
+                undo.callback(part.stop)
+            configure(provider, user, self.cipher)
+            processes = [node.start(), provider.start()]
+            provider.wait()
+            started = time.monotonic()
+            processes.append(user.start())
+            try:
+                answered = first_reply(bed.user, "10.86.0.1", timeout_s=START_TIMEOUT_S)
+            except LabError as error:
+                raise LabError(f"{error}\n{node.logs()}\n{provider.logs()}\n{user.logs()}") from None
+            yield Running(
+                bed,
+                "10.86.0.1",
+                "fd86::1",
+                tuple(processes),
+                answered - started,
+                daemons=(processes[2], processes[1]),
+                uplink=(bed.user, WAN_INTERFACE),
+                downlink=(bed.internet, "user"),
+            )
+            user.down()
+            provider.down()
+
+
+def configure(provider: Side, user: Side, cipher: str) -> None:
+    """Make two sides that know one another, with the bench's servers as the provider's services."""
+    for side, address, name, more in (
+        (provider, "10.86.0.1/24,fd86::1/64", PROVIDER_PEER, ["--service", SERVICES]),
+        (user, "10.86.0.2/24,fd86::2/64", USER_PEER, []),
+    ):
+        side.nconnect("init", "--identifier", name, "--address", address, "--seed-rpc", SEED_RPC, *more)
+        text = side.config.read_text()
+        side.config.write_text(text.replace("[interface]\n", f'[interface]\ncipher = "{cipher}"\n', 1))
+    provider.nconnect("peer", "add", USER_PEER, user.address(), "--allowed-ips", "10.86.0.2/32,fd86::2/128")
+    user.nconnect(
+        "peer", "add", PROVIDER_PEER, provider.address(), "--allowed-ips", "10.86.0.1/32,fd86::1/128"
+    )

@@ -1,0 +1,165 @@
+"""sshuttle (Debian's), over an sshd that the bench starts with throw-away keys: TCP over IPv4 only.
+
+It asks nothing of the machine's own sshd or accounts. Where none is installed, Debian's package is unpacked
+into the cache folder, never installed: installing it would open a port to everybody.
+"""
+
+from __future__ import annotations
+
+import itertools
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager
+from pathlib import Path
+
+from lab.bench.bed import ECHO_PORT, PROVIDER_DIRECT, Bed
+from lab.bench.contenders.base import TCP_ONLY, Running, answers, run
+from lab.bench.contenders.wireguard import cache_folder
+from lab.netns import LabError
+from lab.ping import quantile
+from lab.process import Process, until
+
+HOST = "10.97.0.1"
+ROUND_TRIP_PAUSE_S = 0.01
+_number = itertools.count()
+
+# `ip netns exec` gives the process a mount namespace of its own: these mounts are seen by nobody else.
+_SSHD = """\
+mount -t tmpfs none /run && mkdir -p /run/sshd
+mount --bind {folder}/passwd /etc/passwd && mount --bind {folder}/shadow /etc/shadow
+exec {sshd} -D -e -f {folder}/sshd_config
+"""
+_CONFIG = """\
+ListenAddress {host}
+Port 22
+HostKey {folder}/host
+AuthorizedKeysFile {folder}/user.pub
+PidFile none
+StrictModes no
+UsePAM no
+PermitRootLogin prohibit-password
+PasswordAuthentication no
+"""
+
+
+class Sshuttle:
+    name = "sshuttle"
+    about = "Debian's sshuttle over OpenSSH, direct"
+
+    def measures(self, case: str) -> bool:
+        return case in TCP_ONLY | {"tcp-up-8", "tcp-both", "memory"}
+
+    def missing(self) -> str | None:
+        absent = [name for name in ("sshuttle", "ssh", "ssh-keygen", "nft") if shutil.which(name) is None]
+        if absent:
+            return f"{' and '.join(absent)} not installed (scripts/setup --dev)"
+        try:
+            _sshd()
+        except LabError as error:
+            return str(error)
+        return None
+
+    @contextmanager
+    def running(self, bed: Bed) -> Iterator[Running]:
+        folder = bed.folder / f"sshuttle-{next(_number)}"
+        folder.mkdir()
+        for name in ("host", "user"):
+            run(bed.user, "ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(folder / name))
+        (folder / "passwd").write_text(
+            "root:x:0:0:root:/root:/bin/sh\nsshd:x:65534:65534::/run/sshd:/usr/sbin/nologin\n"
+        )
+        (folder / "shadow").write_text("root:*:19000:0:99999:7:::\nsshd:*:19000:0:99999:7:::\n")
+        (folder / "sshd_config").write_text(_CONFIG.format(folder=folder, host=PROVIDER_DIRECT))
+        program, libraries = _sshd()
+        with ExitStack() as undo:
+            bed.provider.ip(f"address add {HOST}/32 dev lo")
+            undo.callback(bed.provider.ip, f"address del {HOST}/32 dev lo")
+            sshd = Process(
+                bed.provider,
+                ["sh", "-c", _SSHD.format(folder=folder, sshd=program)],
+                folder / "sshd.log",
+                env={"LD_LIBRARY_PATH": libraries} if libraries else None,
+            )
+            undo.callback(sshd.stop)
+            until(lambda: "listening" in sshd.text(), "sshd", process=sshd)
+            ssh = (
+                f"ssh -i {folder}/user -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null"
+                " -o LogLevel=ERROR -F none"
+            )
+            started = time.monotonic()
+            client = Process(
+                bed.user,
+                ["sshuttle", "--method", "nft", "-e", ssh, "-r", f"root@{PROVIDER_DIRECT}", f"{HOST}/32"],
+                folder / "sshuttle.log",
+            )
+            undo.callback(client.stop)
+            try:
+                answered = answers(lambda: bool(_trips(bed, 1)), "sshuttle")
+            except LabError as error:
+                raise LabError(f"{error}\n{sshd.tail()}\n{client.tail()}") from None
+            yield Running(
+                bed,
+                HOST,
+                "",
+                (client, sshd),
+                answered - started,
+                own={"ping": lambda seconds: _round_trips(bed, seconds)},
+            )
+
+
+def _trips(bed: Bed, count: int) -> list[float]:
+    """Round trips of a byte over one TCP connection, in seconds; fewer when the connection fails."""
+
+    def work() -> list[float]:
+        trips: list[float] = []
+        try:
+            with closing(socket.create_connection((HOST, ECHO_PORT), timeout=1)) as connection:
+                connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                connection.sendall(b"echo\n")
+                for _ in range(count):
+                    at = time.perf_counter()
+                    connection.sendall(b".")
+                    if not connection.recv(1):
+                        break
+                    trips.append(time.perf_counter() - at)
+                    time.sleep(ROUND_TRIP_PAUSE_S if count > 1 else 0)
+        except OSError:
+            pass
+        return trips
+
+    return bed.user.enter(work)
+
+
+def _round_trips(bed: Bed, seconds: float) -> dict[str, float]:
+    trips = sorted(_trips(bed, max(10, int(seconds / ROUND_TRIP_PAUSE_S))))
+    if not trips:
+        raise LabError("sshuttle: the echo server does not answer")
+    return {"ping_p50": quantile(trips, 0.5) * 1e3, "ping_p99": quantile(trips, 0.99) * 1e3}
+
+
+def _sshd() -> tuple[str, str]:
+    """OpenSSH's server, and the folder of libraries that it needs if it is not installed."""
+    installed = shutil.which("sshd") or shutil.which("sshd", path="/usr/sbin")
+    if installed:
+        return installed, ""
+    folder = cache_folder() / "sshd"
+    program = folder / "usr/sbin/sshd"
+    if not program.exists():
+        _unpack(folder)
+    libraries = next((str(found.parent) for found in folder.glob("usr/lib/*/libwrap.so.0")), "")
+    return str(program), libraries
+
+
+def _unpack(folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        for command in (
+            ["apt-get", "-qq", "-o", "APT::Sandbox::User=root", "download", "openssh-server", "libwrap0"],
+            ["sh", "-c", "for package in *.deb; do dpkg -x $package . && rm $package || exit 1; done"],
+        ):
+            subprocess.run(command, cwd=folder, check=True, capture_output=True, text=True, timeout=60)
+    except (OSError, subprocess.SubprocessError) as error:
+        raise LabError(f"no sshd, and fetching Debian's failed: {error}") from None

@@ -1,0 +1,133 @@
+"""wireguard-go, user directly connected: Debian's of 2022, and the current one if Go is here."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from pathlib import Path
+
+from lab.bench.bed import PROVIDER_DIRECT, USER_DIRECT, Bed
+from lab.bench.contenders.base import LONG, START_TIMEOUT_S, Running, run
+from lab.netns import ip
+from lab.ping import first_reply
+from lab.process import Process, until
+
+GO_MODULE = "golang.zx2c4.com/wireguard"
+GO_VERSION = "v0.0.0-20260522210424-ecfc5a8d5446"  # the latest of November 2026
+BUILD_TIMEOUT_S = 300
+_number = itertools.count()
+
+
+def cache_folder() -> Path:
+    """Where things that the bench builds stay, outside of the checkout."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "nconnect-bench")
+
+
+class WireguardGo:
+    """Debian's."""
+
+    name = "wireguard-go"
+    about = "Debian's wireguard-go (2022), direct, without a node"
+
+    def program(self) -> str:
+        return "wireguard-go"
+
+    def measures(self, case: str) -> bool:
+        return case != "volume"
+
+    def missing(self) -> str | None:
+        absent = [name for name in ("wireguard-go", "wg") if shutil.which(name) is None]
+        return f"{' and '.join(absent)} not installed (scripts/setup --dev)" if absent else None
+
+    @contextmanager
+    def running(self, bed: Bed) -> Iterator[Running]:
+        keys = {}
+        for end in ("user", "provider"):
+            private = run(bed.user, "wg", "genkey")
+            keys[end] = private, run(bed.user, "wg", "pubkey", text=private)
+        number = next(_number)
+        with ExitStack() as undo:
+            processes: list[Process] = []
+            started = 0.0
+            for end, namespace, peer, endpoint, tail in (
+                ("provider", bed.provider, "user", USER_DIRECT, 1),
+                ("user", bed.user, "provider", PROVIDER_DIRECT, 2),
+            ):
+                started = time.monotonic()
+                # Its control sockets stand in one folder of the machine: the names must differ.
+                device = f"wg{end[0]}{os.getpid() % 100000}x{number}"
+                log = bed.folder / f"wireguard-{end}-{number}.log"
+                environment = {"WG_PROCESS_FOREGROUND": "1", "LOG_LEVEL": "error"}
+                process = Process(namespace, [self.program(), device], log, env=environment)
+                undo.callback(process.stop)
+                processes.append(process)
+                socket = f"/var/run/wireguard/{device}.sock"
+                until(partial(os.path.exists, socket), "wireguard-go", process=process)
+                key = bed.folder / f"{device}.key"
+                key.write_text(keys[end][0])
+                run(
+                    namespace,
+                    *("wg", "set", device, "private-key", str(key), "listen-port", "51820"),
+                    *("peer", keys[peer][1], "endpoint", f"{endpoint}:51820"),
+                    *("allowed-ips", "10.98.0.0/24,fd98::/64"),
+                )
+                ip(f"address add 10.98.0.{tail}/24 dev {device}", netns=namespace.name)
+                ip(f"address add fd98::{tail}/64 dev {device} nodad", netns=namespace.name)
+                ip(f"link set {device} up", netns=namespace.name)
+            answered = first_reply(bed.user, "10.98.0.1", timeout_s=START_TIMEOUT_S)
+            yield Running(
+                bed,
+                "10.98.0.1",
+                "fd98::1",
+                tuple(processes),
+                answered - started,
+                daemons=tuple(processes),
+                uplink=(bed.user, "direct0"),
+                downlink=(bed.provider, "direct0"),
+            )
+
+
+class CurrentWireguardGo(WireguardGo):
+    """Built once from its Go module, and kept in the cache folder."""
+
+    name = "wireguard-go-new"
+    about = "the current wireguard-go, built as a Go module, direct"
+
+    def program(self) -> str:
+        return str(cache_folder() / GO_VERSION / "wireguard")
+
+    def measures(self, case: str) -> bool:
+        return case not in LONG
+
+    def missing(self) -> str | None:
+        if shutil.which("wg") is None:
+            return "wg not installed (scripts/setup --dev)"
+        if Path(self.program()).exists():
+            return None
+        go = shutil.which("go") or shutil.which("go", path="/usr/local/go/bin")
+        if go is None:
+            return "Go is not installed"
+        folder = Path(self.program()).parent
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            subprocess.run(
+                [go, "install", f"{GO_MODULE}@{GO_VERSION}"],
+                env={**os.environ, "GOBIN": str(folder), "CGO_ENABLED": "0", "GOFLAGS": ""},
+                cwd=folder,
+                check=True,
+                capture_output=True,
+                text=True,
+                timeout=BUILD_TIMEOUT_S,
+            )
+        except subprocess.CalledProcessError as error:
+            last = (error.stderr.strip().splitlines() or ["no word why"])[-1]
+            return f"building it failed: {last}"
+        except (OSError, subprocess.TimeoutExpired) as error:
+            return f"building it failed: {error}"
+        return None

@@ -1,0 +1,53 @@
+"""UDP from user to provider: what arrives of a flood, and the highest rate that arrives nearly whole."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+
+from lab.bench.bed import FLOOD_PORT, Bed
+from lab.netns import LabError
+from lab.process import Process, until
+
+SKIP_S = 0.3
+TOO_MUCH_LOSS = 0.01
+
+
+def flood(bed: Bed, host: str, size: int, seconds: float, rate: float = 0) -> tuple[float, float]:
+    """Send for `seconds` and a little; (packets a second that arrived, share that was lost)."""
+    program = [sys.executable, "-m", "lab.bench.flood"]
+    log = bed.folder / "flood-receive.log"
+    log.unlink(missing_ok=True)
+    receiver = Process(bed.provider, [*program, "receive", str(FLOOD_PORT), str(SKIP_S), str(seconds)], log)
+    try:
+        until(lambda: "listening" in receiver.text(), "the receiver", process=receiver)
+        sending = str(seconds + SKIP_S + 0.2)
+        done = bed.user.run([*program, "send", host, str(FLOOD_PORT), str(size), sending, str(rate)])
+        if done.returncode:
+            raise LabError(f"flood: {done.stderr.strip()}")
+        receiver.wait(seconds + 10)
+        found = json.loads(receiver.text().splitlines()[-1])
+    finally:
+        receiver.stop()
+    if not found["sent"]:
+        return 0.0, 1.0
+    return found["packets"] / found["seconds"], 1 - found["packets"] / found["sent"]
+
+
+def highest_rate(
+    measure: Callable[[float], tuple[float, float]], least: float, most: float, probes: int
+) -> float:
+    """The best rate that arrived with less than 1 % of loss, in `probes` halvings between two bounds.
+
+    `measure` gives (arrived packets a second, loss) for a rate. 0 when even the lowest was lost.
+    """
+    best = 0.0
+    for _ in range(probes):
+        rate = (least + most) / 2
+        arrived, loss = measure(rate)
+        if loss < TOO_MUCH_LOSS:
+            least, best = rate, max(best, arrived)
+        else:
+            most = rate
+    return best
