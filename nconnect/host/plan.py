@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 from nconnect.errors import HostError
 from nconnect.host import nft
+from nconnect.host.overlap import proposal
 from nconnect.host.ruleset import Ruleset
 from nconnect.model import Config, InterfaceAddress, Prefix
 
@@ -88,8 +89,12 @@ def plan(config: Config, facts: Facts) -> HostPlan:
         why = _obstacle(prefix, config, facts)
         if why is None:
             routes.append(prefix)
-        else:
-            skipped.append(SkippedRoute(prefix, why))
+            continue
+        if _is_taken(prefix, config.interface, facts):
+            taken = (*_known_prefixes(facts), *wanted, *(address.network for address in config.address))
+            line = proposal(prefix, taken)
+            why = f"{why}; {line}" if line else why
+        skipped.append(SkippedRoute(prefix, why))
     state = HostState(
         interface=config.interface,
         mtu=config.mtu,
@@ -156,6 +161,22 @@ def _obstacle(prefix: Prefix, config: Config, facts: Facts) -> str | None:
         if _holds(prefix, node):
             return f"it holds the node {node} that carries the tunnel"
     return None
+
+
+def _is_taken(prefix: Prefix, interface: str, facts: Facts) -> bool:
+    """Whether the machine uses the same addresses otherwise, so that another name for the prefix helps."""
+    return _own_network(prefix, interface, facts) is not None or any(
+        route.prefix == prefix and route.interface != interface and prefix.prefixlen for route in facts.routes
+    )
+
+
+def _known_prefixes(facts: Facts) -> Iterator[Prefix]:
+    for local in facts.interfaces:
+        for address in local.addresses:
+            yield address.network
+    for route in facts.routes:
+        if route.prefix.prefixlen:
+            yield route.prefix
 
 
 def _own_network(prefix: Prefix, interface: str, facts: Facts) -> str | None:
