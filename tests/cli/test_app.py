@@ -9,7 +9,7 @@ import pytest
 from tests.cli.conftest import Run
 
 COMMANDS = ["init", "up", "down", "wait", "status", "address", "ping", "node", "version", "peer"]
-HEAVY = ["asyncio", "rich", "pydantic", "tomlkit", "nacl", "cryptography", "pyroute2", "uvloop", "h11"]
+HEAVY = ["asyncio", "rich", "pydantic", "tomlkit", "nacl", "cryptography", "uvloop", "h11"]
 
 
 def test_help_names_every_command(run: Run) -> None:
