@@ -122,6 +122,12 @@ class Driver:
         if self._timer is not None:
             self._timer.cancel()
 
+    def use(self, tun: Tun) -> None:
+        """Read and write another device from now on: the old one was deleted under us."""
+        self._loop.remove_reader(self._tun.fd)
+        self._tun = tun
+        self._loop.add_reader(tun.fd, self._on_tun_readable)
+
     def _is_late(self) -> bool:
         """Whether packets wait for us on either side, so that times tell more of us than of a path."""
         return self._clock() - self._late_at < LATE_S or self._link.is_backlogged()
@@ -176,7 +182,9 @@ class Driver:
         except BlockingIOError:
             pass
         except OSError as error:
-            if error.errno not in (errno.EIO, errno.EBADFD):  # EIO: the interface is down; others: deleted
+            if error.errno == errno.EBADFD:  # deleted: it would be readable for ever (see `use`)
+                self._loop.remove_reader(fd)
+            elif error.errno != errno.EIO:  # the interface is down
                 raise
         if first is None:
             self.drain()
@@ -234,6 +242,10 @@ class Driver:
             self._on_tun_readable()
         else:
             self.drain()
+
+    def check_peers(self) -> None:
+        """Time has passed without us: find out now who is still there."""
+        self.on_link_up()
 
     def on_link_up(self) -> None:
         self._tunnel.link_up(self._clock())

@@ -24,21 +24,25 @@ from nconnect.control.schema import PendingPeer, PingReply, Status
 from nconnect.control.server import ControlServer
 from nconnect.crypto.aead import CipherSuite, faster_suite
 from nconnect.crypto.keys import Identity
-from nconnect.daemon import status
+from nconnect.daemon import resume, status
 from nconnect.daemon.driver import Driver
 from nconnect.daemon.expiry import ExpiryNotices, in_force
+from nconnect.daemon.keeper import Keeper
 from nconnect.daemon.node import settings_of
 from nconnect.daemon.reception import Reception
 from nconnect.daemon.supervisor import Supervisor
 from nconnect.errors import ConfigError, HostError, NconnectError, NetworkError
 from nconnect.host.plan import Address, HostPlan, plan, refuse_taken_addresses
+from nconnect.host.ruleset import table_name
 from nconnect.io import config_file, paths
 from nconnect.io.account import settle
 from nconnect.io.clock import boottime
 from nconnect.io.host import Host
 from nconnect.io.invitations import InvitationStore
 from nconnect.io.link import LinkRunner
+from nconnect.io.monitor import Monitor
 from nconnect.io.node_server import NodeServer
+from nconnect.io.notify import ServiceManager
 from nconnect.io.process import collect_rarely, keep_freed_memory
 from nconnect.io.state import StateStore
 from nconnect.io.tun import Tun
@@ -118,6 +122,14 @@ class Daemon:
         self._refused: dict[str, int] = {}
         self._refused_at = -REFUSED_INTERVAL_S
         self._ready = False
+        self._ending = False
+        self._service = ServiceManager()
+        self._keeper = Keeper(
+            lambda: Monitor(config.interface, table_name(config.interface)),
+            on_network=self._network_changed,
+            repair=self._repair,
+            clock=boottime,
+        )
         self.rights = ""  # as whom we run, for the log; said once we are up: a start that fails is one line
         self._node: NodeServer | None = None
         self._tun: Tun
@@ -204,6 +216,10 @@ class Daemon:
             await asyncio.to_thread(self._set_up)
             self._driver.start()
             control = await ControlServer.listen(paths.socket_path(self._config.interface), self)
+            self._supervisor.start("keeper", self._keeper.run)
+            self._supervisor.start("resume", lambda: resume.watch(self._on_resume))
+            if self._service.watchdog_s is not None:
+                self._supervisor.start("watchdog", self._feed_watchdog)
             try:
                 await self._serve()
             finally:
@@ -239,14 +255,20 @@ class Daemon:
 
     async def _take_back(self) -> None:
         """Say goodbye to the peers, and undo what we set. Goes on to the end when cancelled."""
+        self._ending = True
+        self._service.stopping()
         self._driver.stop()
         self._tunnel.close(boottime())
         self._driver.drain()
         self._save_counters()
         # While the socket still sends, in a thread: netlink and nft block.
-        await asyncio.shield(asyncio.to_thread(self._host.remove))
+        await asyncio.shield(self._remove())
         if self._ready:
             log.info("%s is down", self._config.interface)
+
+    async def _remove(self) -> None:
+        async with self._host_lock:
+            await asyncio.to_thread(self._host.remove)
 
     # Host
 
@@ -267,6 +289,48 @@ class Daemon:
             log.warning("route %s is skipped: %s", skipped.route, skipped.why)
         self._host.apply(wanted)
         self._plan, self._plan_expired = wanted, expired
+
+    async def _repair(self) -> list[str]:
+        """Set again what somebody removed; what that was, in words."""
+        async with self._host_lock:
+            if self._plan is None or self._ending:
+                return []
+            gone = await asyncio.to_thread(self._host.missing, self._plan)
+            if self._host.is_interface(gone):
+                deleted, self._tun = self._tun, Tun(self._config.interface)
+                self._driver.use(self._tun)
+                deleted.close()
+            if gone:
+                await asyncio.to_thread(self._host.apply, self._plan)
+            return gone
+
+    async def _network_changed(self) -> None:
+        """Ask the link at once whether it lives, and plan again: our routes must not hide a new network."""
+        self._link.network_changed()
+        try:
+            async with self._host_lock:
+                if self._plan is not None and not self._ending:
+                    await asyncio.to_thread(self._apply_if_changed)
+        except NconnectError as error:
+            log.error("the network changed: %s", error)
+
+    def _apply_if_changed(self) -> None:
+        """In a thread."""
+        facts = replace(self._host.read_facts(), nodes=self._nodes())
+        if self._plan is None or plan(in_force(self._config, self._expired()), facts) != self._plan:
+            self._apply(self._config)
+
+    def _on_resume(self, away_s: float) -> None:
+        log.info("this machine slept, or was held up, for %.0f s", away_s)
+        self._link.network_changed()
+        self._driver.check_peers()
+
+    async def _feed_watchdog(self) -> None:
+        """systemd restarts us when the loop does not come round any more."""
+        assert self._service.watchdog_s is not None
+        while True:
+            self._service.alive()
+            await asyncio.sleep(self._service.watchdog_s / 3)
 
     def _expired(self) -> frozenset[str]:
         return frozenset(dest for dest, peer in self._tunnel.peers.items() if peer.expired)
@@ -365,6 +429,10 @@ class Daemon:
         for counted in (self._tunnel.drops, self._driver.drops):
             for reason, count in counted.items():
                 drops[reason.value] += count
+        link = self._link.link.counters
+        for name, count in (("bad_frames", link.bad_frames), ("ignored_actions", link.ignored_actions)):
+            if count:
+                drops[name] += count
         now = boottime()
         return status.build(
             self._config,
@@ -400,6 +468,8 @@ class Daemon:
                     f"the clocks here and at {peer.name} differ by {hours:.0f} hours:"
                     " set the one that is wrong (`timedatectl set-ntp true`)"
                 )
+        if self._keeper.problem:
+            problems.append(self._keeper.problem)
         return problems + self._expiry.warnings()
 
     def pending(self) -> list[PendingPeer]:
@@ -484,6 +554,7 @@ class Daemon:
                 self._set_peers(old.peers)
                 raise
             self._config = fresh
+            self._keeper.forgive()
             await asyncio.to_thread(self._end_flows, old, fresh)
 
     def _end_flows(self, old: Config, fresh: Config) -> None:
@@ -514,6 +585,8 @@ class Daemon:
         self._notify()
 
     def _notify(self) -> None:
+        if self._ready and self._link.is_up:
+            self._service.ready(f"{self._config.interface} is up as {self._address}")
         self._changed.set()
         self._changed = asyncio.Event()
 

@@ -64,6 +64,7 @@ class Host:
 
     def __init__(self, interface: str, state_dir: Path) -> None:
         self._interface = interface
+        self._device = f"interface {interface}"
         self._file = state_dir / _FILE
         self._ruleset: Ruleset | None = None  # what this process has loaded
         self._handle: int | None = None  # of the table into which it was loaded
@@ -134,11 +135,15 @@ class Host:
             try:
                 link = self._link(netlink)
             except HostError:
-                return [f"interface {self._interface}"]
+                return [self._device]
             if self._ruleset is not None and not self._is_loaded(self._ruleset):
                 self._ruleset = None
             reading = self._read(netlink, link, plan.state, _Record.read(self._file))
         return [_described(operation) for operation in diff(reading, plan.state)]
+
+    def is_interface(self, missing: list[str]) -> bool:
+        """Whether what `missing` found is the device itself, which is the daemon's to make."""
+        return missing == [self._device]
 
     def refused_counts(self) -> dict[str, int]:
         """How many packets of each peer were refused since the rules were loaded."""

@@ -83,7 +83,7 @@ class Netlink:
         found = []
         for body in self._dump(_GETLINK, _LINK.pack(0, 0, 0, 0, 0)):
             _, _, index, flags, _ = _LINK.unpack_from(body)
-            attributes = dict(_attributes(body[_LINK.size :]))
+            attributes = dict(read_attributes(body[_LINK.size :]))
             name = bytes(attributes[_IFLA_IFNAME]).rstrip(b"\0").decode(errors="surrogateescape")
             (mtu,) = _UINT.unpack(attributes[_IFLA_MTU])
             found.append(Link(index, name, mtu, bool(flags & _IFF_UP)))
@@ -93,7 +93,7 @@ class Netlink:
         found = []
         for body in self._dump(_GETADDR, _ADDRESS.pack(0, 0, 0, 0, 0)):
             _, length, _, _, index = _ADDRESS.unpack_from(body)
-            attributes = dict(_attributes(body[_ADDRESS.size :]))
+            attributes = dict(read_attributes(body[_ADDRESS.size :]))
             raw = attributes.get(_IFA_LOCAL, attributes.get(_IFA_ADDRESS))
             if raw is not None:
                 found.append(LinkAddress(index, ip_interface((bytes(raw), length))))
@@ -104,7 +104,7 @@ class Netlink:
         found = []
         for body in self._dump(_GETROUTE, _ROUTE.pack(0, 0, 0, 0, 0, 0, 0, 0, 0)):
             family, length, _, _, table, protocol, _, kind, flags = _ROUTE.unpack_from(body)
-            attributes = dict(_attributes(body[_ROUTE.size :]))
+            attributes = dict(read_attributes(body[_ROUTE.size :]))
             if _RTA_TABLE in attributes:
                 (table,) = _UINT.unpack(attributes[_RTA_TABLE])
             if table != _RT_TABLE_MAIN or kind != _RTN_UNICAST or flags & _RTM_F_CLONED:
@@ -179,7 +179,8 @@ def _attribute(kind: int, value: bytes) -> bytes:
     return _ATTRIBUTE.pack(length, kind) + value + bytes(_aligned(length) - length)
 
 
-def _attributes(data: memoryview) -> Iterator[tuple[int, memoryview]]:
+def read_attributes(data: memoryview) -> Iterator[tuple[int, memoryview]]:
+    """Kind and value of each attribute; ends at the first that is no attribute."""
     while len(data) >= _ATTRIBUTE.size:
         length, kind = _ATTRIBUTE.unpack_from(data)
         if not _ATTRIBUTE.size <= length <= len(data):
@@ -198,7 +199,7 @@ def _hops(attributes: dict[int, memoryview]) -> Iterator[tuple[int, Address | No
         length, _, _, index = _NEXT_HOP.unpack_from(multipath)
         if not _NEXT_HOP.size <= length <= len(multipath):
             return
-        yield index, _gateway(dict(_attributes(multipath[_NEXT_HOP.size : length])))
+        yield index, _gateway(dict(read_attributes(multipath[_NEXT_HOP.size : length])))
         multipath = multipath[_aligned(length) :]
 
 

@@ -1,0 +1,45 @@
+"""Noticing that time has passed without us: the machine slept, or the process was stopped.
+
+Two signs: CLOCK_BOOTTIME went on while CLOCK_MONOTONIC stood (sleep), or a timer came late (SIGSTOP, a frozen
+virtual machine).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+LOOK_EVERY_S = 2.0
+LATE_S = 5.0  # a timer may be late on a busy machine, but not so late
+SLEPT_S = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """Both clocks, read at once; seconds."""
+
+    boot: float
+    monotonic: float
+
+
+def moment() -> Moment:
+    return Moment(time.clock_gettime(time.CLOCK_BOOTTIME), time.monotonic())
+
+
+def missed_s(before: Moment, after: Moment, asked_s: float) -> float:
+    """How long we were away while we meant to wait for `asked_s`; 0.0 when we were not."""
+    late_s = after.boot - before.boot - asked_s
+    slept_s = (after.boot - before.boot) - (after.monotonic - before.monotonic)
+    return max(late_s, slept_s) if late_s > LATE_S or slept_s > SLEPT_S else 0.0
+
+
+async def watch(on_resume: Callable[[float], None], now: Callable[[], Moment] = moment) -> None:
+    """Call `on_resume` with the seconds that were missed, whenever there were any; for ever."""
+    while True:
+        before = now()
+        await asyncio.sleep(LOOK_EVERY_S)
+        away_s = missed_s(before, now(), LOOK_EVERY_S)
+        if away_s:
+            on_resume(away_s)

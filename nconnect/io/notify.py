@@ -1,0 +1,69 @@
+"""Telling systemd how we are: sd_notify(3), datagrams to `$NOTIFY_SOCKET`.
+
+Nothing here fails: a daemon does not stop because nobody listens.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Mapping
+
+
+class ServiceManager:
+    """What started us, if it is systemd; else every call does nothing."""
+
+    def __init__(self, environment: Mapping[str, str] | None = None) -> None:
+        environment = os.environ if environment is None else environment
+        path = environment.get("NOTIFY_SOCKET", "")
+        # "@name" is the abstract name space: a zero byte and the name.
+        self._address = "\0" + path[1:] if path.startswith("@") else path
+        self.watchdog_s = _watchdog_s(environment)  # how long it waits for a sign of life; None: for ever
+        self._socket: socket.socket | None = None
+        self._is_ready = False
+        if path.startswith(("/", "@")):
+            self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
+            self._socket.setblocking(False)
+
+    @property
+    def is_there(self) -> bool:
+        return self._socket is not None
+
+    def ready(self, status: str) -> None:
+        """All is up. Said once."""
+        if not self._is_ready:
+            self._is_ready = True
+            self._send(f"READY=1\nSTATUS={status}")
+
+    def status(self, text: str) -> None:
+        """One line for `systemctl status`."""
+        self._send(f"STATUS={text}")
+
+    def alive(self) -> None:
+        """The watchdog's food."""
+        self._send("WATCHDOG=1")
+
+    def stopping(self) -> None:
+        self._send("STOPPING=1")
+
+    def close(self) -> None:
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
+
+    def _send(self, text: str) -> None:
+        if self._socket is not None:
+            try:
+                self._socket.sendto(text.encode(), self._address)
+            except OSError:
+                pass
+
+
+def _watchdog_s(environment: Mapping[str, str]) -> float | None:
+    """$WATCHDOG_USEC, if it is meant for this process ($WATCHDOG_PID)."""
+    try:
+        pid = int(environment.get("WATCHDOG_PID", os.getpid()))
+        micros = int(environment["WATCHDOG_USEC"])
+    except (KeyError, ValueError):
+        return None
+    return micros / 1e6 if pid == os.getpid() and micros > 0 else None
