@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import typer
 
-from nconnect.cli import daemon, inspect, invite, join, node, peer, pending, setup
+from nconnect.cli import daemon, doctor, inspect, invite, join, node, peer, pending, setup
 from nconnect.cli.options import ConfigOption, remember
 from nconnect.errors import ConfigError, NconnectError
 
@@ -43,6 +43,7 @@ peer.app.command("approve")(pending.approve)
 app.add_typer(invite.app, name="invite")
 app.command("ping")(inspect.ping)
 app.add_typer(node.app, name="node")
+app.command("doctor")(doctor.doctor)
 app.command("version")(inspect.version)
 
 

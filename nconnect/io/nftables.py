@@ -34,6 +34,11 @@ def contents(table: str) -> list[Json] | None:
     return _list(["list", "table", FAMILY, table])
 
 
+def ruleset() -> list[Json]:
+    """Everything of all tables, other programs' too."""
+    return _list(["list", "ruleset"])
+
+
 def counters(table: str) -> dict[str, int]:
     """The packets that each named counter of a table has seen; none when there is no such table."""
     if table not in tables():

@@ -1,0 +1,179 @@
+"""`nconnect doctor`: what is wrong on this machine, each with the command that mends it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from nconnect.cli.options import Checks, ConfigOption, JsonOption, chosen, interface_at
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from nconnect.doctor.facts import Facts
+    from nconnect.doctor.findings import Finding
+
+
+def doctor(
+    ctx: typer.Context,
+    fix: Annotated[bool, typer.Option("--fix", help="Run what mends it, where that is safe.")] = False,
+    report: Annotated[
+        Path | None,
+        typer.Option(
+            "--report", metavar="FILE", help="Also write a bundle for a bug report, without secrets."
+        ),
+    ] = None,
+    host: Annotated[
+        list[str] | None,
+        typer.Option("--host", metavar="IP", help="A host of a provided subnet, to be asked."),
+    ] = None,
+    as_json: JsonOption = False,
+    config: ConfigOption = None,
+) -> int:
+    """Look for what is wrong, and say what mends it.
+
+    Looks at this machine (TUN, privileges, firewalls, routes, clock), at the way to each seed and node, and
+    on a provider at the subnets and inference servers. Exit status 1 when something fails.
+    """
+    from nconnect.cli import output
+    from nconnect.doctor.checks import diagnose, worst
+    from nconnect.doctor.findings import Level
+
+    path = chosen(ctx, config)
+    interface = interface_at(path)
+    hosts = _hosts(host)
+    facts = _look(path, interface, hosts)
+    findings = diagnose(facts)
+    fixes = []
+    if fix:
+        fixes = _fix(findings, quiet=as_json)
+        if fixes:
+            facts = _look(path, interface, hosts)
+            findings = diagnose(facts)
+    failed = worst(findings) is Level.FAILURE
+    written = _report(report, facts, findings, path) if report is not None else None
+    if as_json:
+        output.print_json(
+            {
+                "interface": interface,
+                "ok": not failed,
+                "findings": [finding.to_json() for finding in findings],
+                "fixes": fixes,
+                "report": None if report is None else str(report),
+            }
+        )
+    else:
+        print(text_of(findings, colour=output.use_colour(), fixed=fix))
+        if written is not None:
+            print(f"wrote {report}: {', '.join(written)}; secrets are removed, look through it all the same")
+    return 1 if failed else 0
+
+
+def text_of(findings: Sequence[Finding], *, colour: bool = False, fixed: bool = False) -> str:
+    """The findings as lines: the word, the check, the sentence; below it what mends it."""
+    from nconnect.doctor.findings import Level
+
+    paint = {Level.OK: "\x1b[32m", Level.WARNING: "\x1b[33m", Level.FAILURE: "\x1b[31m"} if colour else {}
+    reset = "\x1b[0m" if colour else ""
+    width = max((len(f.check) for f in findings), default=0)
+    lines = []
+    for finding in findings:
+        word = f"{paint.get(finding.level, '')}{finding.level.value:<8}{reset}"
+        lines.append(f"{word} {finding.check:<{width}}  {finding.text}")
+        if finding.mend:
+            lines.append(f"{'':<8} {'':<{width}}  -> {finding.mend}")
+    counts = [sum(f.level is level for f in findings) for level in (Level.FAILURE, Level.WARNING)]
+    parts = [
+        f"{n} {word}{'s' if n > 1 else ''}"
+        for n, word in zip(counts, ("failure", "warning"), strict=True)
+        if n
+    ]
+    lines += ["", ", ".join(parts) if parts else "nothing is wrong"]
+    if not fixed and any(f.fix for f in findings):
+        lines[-1] += "; `nconnect doctor --fix` mends " + ", ".join(
+            dict.fromkeys(f.check for f in findings if f.fix)
+        )
+    return "\n".join(lines)
+
+
+def _hosts(given: list[str] | None) -> tuple[str, ...]:
+    from nconnect.config import parse_prefix
+    from nconnect.errors import ConfigError
+
+    def check(text: str) -> None:
+        if parse_prefix(text).num_addresses != 1:
+            raise ConfigError(f"{text} is not one address: give one host of a provided subnet")
+
+    checks = Checks()
+    found = checks.many("--host", given, check)
+    checks.finish()
+    return tuple(text.partition("/")[0] for text in found)
+
+
+def _look(path: Path, interface: str, hosts: tuple[str, ...]) -> Facts:
+    from nconnect.cli import preflight
+    from nconnect.control.client import ControlClient
+    from nconnect.errors import HostError
+    from nconnect.io.doctor import Machine, gather
+
+    problems = {}
+    for name, check in (
+        ("privilege", preflight.check_privilege),
+        ("tun", preflight.check_tun),
+        ("nft", preflight.check_nft),
+    ):
+        try:
+            check()
+        except HostError as error:
+            problems[name] = str(error).partition(":")[0]
+    machine = Machine(
+        net_admin="privilege" not in problems,
+        tun=problems.get("tun", ""),
+        nft=problems.get("nft", ""),
+        released_at=preflight.RELEASED_AT,
+        hosts=hosts,
+    )
+    return gather(path, interface, machine, is_running=ControlClient(interface).is_running)
+
+
+def _fix(findings: Sequence[Finding], *, quiet: bool) -> list[dict[str, str | None]]:
+    """Run every fix once; what was run, and why it failed."""
+    from nconnect.io.doctor import run_fix
+
+    done: list[dict[str, str | None]] = []
+    for command in dict.fromkeys(command for finding in findings for command in finding.fix):
+        problem = run_fix(command)
+        done.append({"command": " ".join(command), "error": problem or None})
+        if not quiet:
+            print(
+                f"{'failed' if problem else 'ran':<8} {' '.join(command)}{f': {problem}' if problem else ''}"
+            )
+    if done and not quiet:
+        print()
+    return done
+
+
+def _report(target: Path, facts: Facts, findings: Sequence[Finding], path: Path) -> list[str]:
+    from nconnect.control.client import ControlClient
+    from nconnect.errors import ControlError
+    from nconnect.io import report
+
+    try:
+        status: object = ControlClient(facts.interface).status().to_json()
+    except ControlError as error:
+        status = {"error": str(error)}
+    try:
+        text = path.read_text(errors="replace")
+    except OSError as error:
+        text = f"# {error.strerror}"
+    return report.write(
+        target,
+        interface=facts.interface,
+        config=facts.config,
+        config_text=text,
+        findings=[finding.to_json() for finding in findings],
+        status=status,
+        outputs={"sysctls.txt": "\n".join(f"{k} = {v}" for k, v in sorted(facts.sysctls.items()))},
+    )

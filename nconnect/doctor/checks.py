@@ -1,0 +1,288 @@
+"""The checks, in the order in which a person would look: this machine, the way out, what is behind."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+
+from nconnect.doctor.facts import Facts
+from nconnect.doctor.findings import Finding, Level, failure, ok, warning
+from nconnect.host.plan import IP_FORWARD, IPV6_FORWARDING
+from nconnect.model import Config
+
+CLOCK_WARNING_S = 60.0  # guessed: nothing of the tunnel minds a minute, expiry dates hardly
+CLOCK_FAILURE_S = 3600.0
+STRICT = "1"  # rp_filter: the source must be routed to the interface it came from (RFC 3704)
+
+Check = Callable[[Facts], Iterator[Finding]]
+
+
+def diagnose(facts: Facts) -> list[Finding]:
+    """All findings, in the checks' order."""
+    return [finding for check in CHECKS for finding in check(facts)]
+
+
+def worst(findings: list[Finding]) -> Level:
+    """The worst level of all; ok when there is none."""
+    order = list(Level)
+    return max((finding.level for finding in findings), key=order.index, default=Level.OK)
+
+
+def check_config(facts: Facts) -> Iterator[Finding]:
+    if facts.config_readable_by_others:
+        mend = f"chmod 600 {facts.path}"
+        yield failure(
+            "config", f"{facts.path} can be read by others, and it holds secrets", mend, [tuple(mend.split())]
+        )
+    elif facts.config_problems:
+        for problem in facts.config_problems:
+            yield failure("config", problem, f"correct {facts.path}, then `nconnect config check`")
+    elif facts.config is not None:
+        count = len(facts.config.peers)
+        yield ok("config", f"{facts.path} is valid, with {count} peer{'' if count == 1 else 's'}")
+        if not count:
+            yield warning(
+                "peers", "there is no peer, so nothing can be reached", "nconnect peer add, or join"
+            )
+
+
+def check_privileges(facts: Facts) -> Iterator[Finding]:
+    if facts.net_admin:
+        yield ok("privileges", "CAP_NET_ADMIN is there")
+    elif facts.is_root:
+        yield failure(
+            "privileges", "root lacks CAP_NET_ADMIN here", "start the container with --cap-add NET_ADMIN"
+        )
+    else:
+        yield failure("privileges", "the tunnel needs root (CAP_NET_ADMIN)", "sudo nconnect doctor")
+
+
+def check_tun(facts: Facts) -> Iterator[Finding]:
+    if not facts.tun:
+        yield ok("tun", "/dev/net/tun can be used")
+    elif facts.in_container:
+        yield failure("tun", facts.tun, "start the container with --device /dev/net/tun")
+    else:
+        yield failure("tun", facts.tun, "modprobe tun", [("modprobe", "tun")] if facts.tun_module else ())
+
+
+def check_nft(facts: Facts) -> Iterator[Finding]:
+    if facts.nft:
+        yield failure("nft", facts.nft, "apt install nftables")
+    else:
+        yield ok("nft", "nft answers")
+
+
+def check_daemon(facts: Facts) -> Iterator[Finding]:
+    if facts.running:
+        yield ok("daemon", f"{facts.interface} is up")
+    elif facts.left_behind:
+        command = ("nconnect", "-c", facts.path, "down")
+        yield warning(
+            "daemon",
+            f"{facts.interface} is not up, and a daemon that was killed left its rules behind",
+            " ".join(command),
+            [command],
+        )
+    elif facts.config is not None:
+        yield warning("daemon", f"{facts.interface} is not up", "nconnect up")
+
+
+def check_forwarding(facts: Facts) -> Iterator[Finding]:
+    subnets = facts.config.provide.subnets if facts.config else ()
+    for version, name in ((4, IP_FORWARD), (6, IPV6_FORWARDING)):
+        if not any(subnet.real.version == version for subnet in subnets):
+            continue
+        dotted = name.replace("/", ".")
+        value = facts.sysctls.get(name)
+        if value is None:
+            yield failure(f"forwarding v{version}", f"an IPv{version} subnet is provided, and this kernel has"
+                          f" no {dotted}", f"take the IPv{version} subnet out of [provide]")  # fmt: skip
+        elif value != "0":
+            yield ok(f"forwarding v{version}", f"{dotted} is on")
+        elif facts.running:
+            command = ("sysctl", "-w", f"{dotted}=1")
+            yield failure(
+                f"forwarding v{version}",
+                f"{dotted} is off while {facts.interface} is up: something switched it off again",
+                " ".join(command),
+                [command],
+            )
+        else:
+            yield ok(f"forwarding v{version}", f"{dotted} is off; `nconnect up` switches it on")
+
+
+def check_firewalls(facts: Facts) -> Iterator[Finding]:
+    subnets = facts.config.provide.subnets if facts.config else ()
+    if not subnets:
+        return
+    versions = {subnet.real.version for subnet in subnets}
+    stopping = [o for o in facts.obstacles if o.version is None or o.version in versions]
+    for obstacle in stopping:
+        yield failure(
+            "firewall",
+            f"{obstacle.owner} drops what is forwarded ({obstacle.chain}), so peers reach no subnet",
+            obstacle.mend,
+            obstacle.commands if obstacle.safe else (),
+        )
+    if not stopping and not facts.nft:
+        yield ok("firewall", "no other firewall drops what is forwarded")
+
+
+def check_rp_filter(facts: Facts) -> Iterator[Finding]:
+    names = [f"net/ipv4/conf/{where}/rp_filter" for where in ("all", facts.interface)]
+    strict = [name for name in names if facts.sysctls.get(name) == STRICT]
+    loose = any(facts.sysctls.get(name) == "2" for name in names)
+    if not strict or loose:  # the larger of the two values counts (kernel: ip-sysctl)
+        yield ok("rp_filter", "replies are not dropped by rp_filter")
+        return
+    if any(skipped.route.version == 4 for skipped in facts.skipped_routes):
+        dotted = names[1].replace("/", ".")
+        yield warning(
+            "rp_filter",
+            "rp_filter is strict, and a peer's route could not be set: what comes from there is dropped",
+            f"sysctl -w {dotted}=2 (or mend the route)",
+        )
+    else:
+        yield ok("rp_filter", "rp_filter is strict, and every peer is routed into the tunnel")
+
+
+def check_routes(facts: Facts) -> Iterator[Finding]:
+    if facts.plan_problem:
+        yield failure("routes", facts.plan_problem, f"change [interface] address in {facts.path}")
+        return
+    for skipped in facts.skipped_routes:
+        yield warning(
+            "routes",
+            f"{skipped.route} is not routed into the tunnel: {skipped.why}",
+            'have the provider offer it under another prefix: subnets = ["REAL=SEEN"]',
+        )
+    for text in facts.plan_warnings:
+        yield warning("provide", text, f"correct [provide] in {facts.path}")
+    if facts.config is not None and not facts.skipped_routes:
+        yield ok("routes", "no route of the tunnel collides with this machine's own")
+
+
+def check_clock(facts: Facts) -> Iterator[Finding]:
+    command = ("timedatectl", "set-ntp", "true")
+    mend = " ".join(command)
+    if facts.now < facts.released_at:
+        day = datetime.fromtimestamp(facts.now, UTC)
+        yield failure("clock", f"the clock says {day:%Y-%m-%d}, which is long past", mend, [command])
+        return
+    known = sorted(s.clock_ahead_s for s in facts.seeds if s.clock_ahead_s is not None)
+    if not known:
+        if facts.seeds:
+            yield warning("clock", "no seed told the time, so the clock could not be compared", "timedatectl")
+        return
+    ahead = known[len(known) // 2]
+    way = "behind" if ahead > 0 else "ahead"
+    if abs(ahead) < CLOCK_WARNING_S:
+        yield ok("clock", f"the clock agrees with the seeds ({-ahead:+.0f} s)")
+    else:
+        text = f"the clock is {abs(ahead):.0f} s {way}: access ends at the wrong time"
+        level = failure if abs(ahead) >= CLOCK_FAILURE_S else warning
+        yield level("clock", text, mend, [command])
+
+
+def check_seeds(facts: Facts) -> Iterator[Finding]:
+    reached = [seed for seed in facts.seeds if seed.node and not seed.why]
+    for seed in facts.seeds:
+        if seed in reached:
+            trip = f" in {seed.rtt_ms:.0f} ms" if seed.rtt_ms is not None else ""
+            yield ok("node", f"{seed.url} names the node {seed.node}, which takes connections{trip}")
+            continue
+        what = f"the node {seed.node}, named by {seed.url}, cannot be reached" if seed.node else (
+            f"{seed.url} cannot be asked")  # fmt: skip
+        mend = "look at this machine's network and firewall (TCP out to ports 30002 and 30003)"
+        yield (warning if reached else failure)("node", f"{what}: {seed.why}", mend)
+
+
+def check_subnets(facts: Facts) -> Iterator[Finding]:
+    if facts.config is None:
+        return
+    for subnet in facts.subnets:
+        if not subnet.interface:
+            yield failure(
+                "subnet",
+                f"no route but the default one leads to {subnet.prefix}, which is provided",
+                f"connect this machine to it, or take it out of [provide] in {facts.path}",
+            )
+            continue
+        yield from _check_mtu(
+            facts.config, facts.path, subnet.prefix, subnet.mtu, subnet.path_mtu, subnet.interface
+        )
+        if subnet.answered:
+            yield ok("subnet", f"{subnet.answered[0]} in {subnet.prefix} answers")
+        elif subnet.tried:
+            yield warning(
+                "subnet",
+                f"none of {', '.join(subnet.tried[:4])} in {subnet.prefix} answers",
+                "look whether the servers are on and answer pings from here, or name one with --host",
+            )
+        else:
+            yield warning("subnet", f"no host of {subnet.prefix} is known, so none was asked",
+                          "name one: nconnect doctor --host IP")  # fmt: skip
+
+
+def _check_mtu(
+    config: Config, path: str, prefix: object, mtu: int, path_mtu: int | None, interface: str
+) -> Iterator[Finding]:
+    clamp = config.provide.mtu
+    real = min(mtu, path_mtu) if path_mtu is not None else mtu
+    wanted = clamp or min(config.mtu, mtu)
+    if real < wanted:
+        where = f"the path into {prefix}" if path_mtu is not None and path_mtu < mtu else interface
+        yield warning(
+            "mtu",
+            f"{where} takes packets of {real} bytes, and {wanted} is assumed: large downloads may hang",
+            f"write mtu = {real} in [provide] of {path}, then nconnect reload",
+        )
+    else:
+        yield ok("mtu", f"packets of {wanted} bytes pass into {prefix} ({interface})")
+
+
+def check_inference(facts: Facts) -> Iterator[Finding]:
+    if facts.config is None:
+        return
+    provide = facts.config.provide
+    exposed = {server.port for server in provide.expose}
+    for server in facts.listeners:
+        served = any(
+            s.protocol == "tcp" and s.ports[0] <= server.port <= s.ports[1] for s in provide.services
+        )
+        what = f"{server.name} on {server.host}:{server.port}"
+        if server.wide and served:
+            yield ok("inference", f"{what} is offered to peers (services)")
+        elif not server.wide and server.port in exposed:
+            yield ok("inference", f"{what} is offered to peers (expose)")
+        elif not server.wide:
+            yield warning(
+                "inference",
+                f"{what} listens on loopback only, so peers cannot reach it",
+                f'write expose = ["{server.host}:{server.port}"] in [provide] of {facts.path},'
+                " then nconnect reload",
+            )
+        else:
+            yield warning(
+                "inference",
+                f"{what} is not offered to peers",
+                f'write services = ["{server.port}/tcp"] in [provide] of {facts.path}, then nconnect reload',
+            )
+
+
+CHECKS: tuple[Check, ...] = (
+    check_config,
+    check_privileges,
+    check_tun,
+    check_nft,
+    check_daemon,
+    check_forwarding,
+    check_firewalls,
+    check_rp_filter,
+    check_routes,
+    check_clock,
+    check_seeds,
+    check_subnets,
+    check_inference,
+)

@@ -1,0 +1,72 @@
+"""What is known of a machine when it is judged. Every field has a value for "could not be looked at"."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from nconnect.doctor.firewalls import Obstacle
+from nconnect.host.plan import SkippedRoute
+from nconnect.model import Config, Prefix
+
+
+@dataclass(frozen=True, slots=True)
+class SeedFact:
+    """One seed that was asked. `node` is HOST:PORT that it named; `why`: what failed."""
+
+    url: str
+    node: str = ""
+    rtt_ms: float | None = None
+    why: str = ""
+    clock_ahead_s: float | None = None  # the seed's wall clock against ours
+
+
+@dataclass(frozen=True, slots=True)
+class SubnetFact:
+    """One provided subnet as this machine reaches it."""
+
+    prefix: Prefix
+    interface: str = ""  # "": no route leads there
+    mtu: int = 0  # of that interface
+    tried: tuple[str, ...] = ()  # the hosts that were asked
+    answered: tuple[str, ...] = ()
+    path_mtu: int | None = None  # the largest packet that came back from a host; None: none was tried
+
+
+@dataclass(frozen=True, slots=True)
+class Listener:
+    """An inference server on this machine. `wide`: it listens on more than loopback."""
+
+    name: str  # Ollama, vLLM, …
+    host: str
+    port: int
+    wide: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """All that the checks look at."""
+
+    interface: str
+    path: str  # the configuration's file
+    config: Config | None = None
+    config_problems: tuple[str, ...] = ()
+    config_readable_by_others: bool = False
+    is_root: bool = True
+    net_admin: bool = True
+    in_container: bool = False
+    tun: str = ""  # why /dev/net/tun cannot be used; "" when it can
+    tun_module: bool = True  # whether `modprobe tun` can help
+    nft: str = ""  # why nft cannot be used
+    running: bool = False
+    left_behind: bool = False  # a table of a daemon that was killed
+    sysctls: Mapping[str, str] = field(default_factory=dict)
+    obstacles: tuple[Obstacle, ...] = ()
+    skipped_routes: tuple[SkippedRoute, ...] = ()
+    plan_warnings: tuple[str, ...] = ()
+    plan_problem: str = ""
+    now: float = 0.0  # seconds since the Unix epoch
+    released_at: float = 0.0  # no right clock shows less
+    seeds: tuple[SeedFact, ...] = ()
+    subnets: tuple[SubnetFact, ...] = ()
+    listeners: tuple[Listener, ...] = ()

@@ -1,0 +1,49 @@
+"""What the doctor says: a sentence, how bad it is, and what mends it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import Enum
+
+Command = tuple[str, ...]
+
+
+class Level(Enum):
+    """How bad a finding is; the value is its word in the output and in JSON."""
+
+    OK = "ok"
+    WARNING = "warning"
+    FAILURE = "failure"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One line of the doctor's. `mend` is for a person: a command, or where to write what."""
+
+    check: str
+    level: Level
+    text: str
+    mend: str = ""
+    fix: tuple[Command, ...] = ()  # what `--fix` runs: safe, and enough
+
+    def to_json(self) -> dict[str, object]:
+        return {
+            "check": self.check,
+            "level": self.level.value,
+            "text": self.text,
+            "mend": self.mend or None,
+            "fixable": bool(self.fix),
+        }
+
+
+def ok(check: str, text: str) -> Finding:
+    return Finding(check, Level.OK, text)
+
+
+def warning(check: str, text: str, mend: str = "", fix: Iterable[Command] = ()) -> Finding:
+    return Finding(check, Level.WARNING, text, mend, tuple(fix))
+
+
+def failure(check: str, text: str, mend: str = "", fix: Iterable[Command] = ()) -> Finding:
+    return Finding(check, Level.FAILURE, text, mend, tuple(fix))

@@ -1,0 +1,61 @@
+"""Inference servers: the ports they like, and how to tell from an answer which one it is."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+
+# What each documents as its default port.
+PORTS: dict[int, str] = {
+    11434: "Ollama",
+    8000: "vLLM",
+    8080: "llama.cpp",
+    1234: "LM Studio",
+    3000: "TGI",
+}
+PATHS = ("/v1/models", "/api/version", "/info")  # asked in this order; the first that says something counts
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """An inference server that answered."""
+
+    name: str
+    host: str
+    port: int
+    models: tuple[str, ...] = ()
+
+
+def recognise(host: str, port: int, path: str, status: int, server: str, body: bytes) -> Server | None:
+    """Who answers so at `path`; None when it does not look like inference. `server` is its Server header."""
+    if status != 200:
+        return None
+    try:
+        content = json.loads(body)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(content, dict):
+        return None
+    if path == "/api/version" and isinstance(content.get("version"), str) and len(content) == 1:
+        return Server("Ollama", host, port)
+    if path == "/info" and isinstance(content.get("model_id"), str):
+        return Server("TGI", host, port, (_word(content["model_id"]),))
+    models = content.get("data")
+    if path != "/v1/models" or not isinstance(models, list):
+        return None
+    entries = [m for m in models if isinstance(m, dict) and isinstance(m.get("id"), str)]
+    if models and not entries:
+        return None
+    owners = {str(m.get("owned_by", "")).lower() for m in entries}
+    name = PORTS.get(port, "an OpenAI-compatible server")
+    for word, known in (("llamacpp", "llama.cpp"), ("vllm", "vLLM"), ("library", "Ollama")):
+        if word in owners:
+            name = known
+    if "llama.cpp" in server.lower():
+        name = "llama.cpp"
+    return Server(name, host, port, tuple(_word(m["id"]) for m in entries[:8]))
+
+
+def _word(text: str) -> str:
+    """A server's own text, fit for a terminal."""
+    return "".join(c for c in text[:80] if c.isprintable())

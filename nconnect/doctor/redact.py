@@ -1,0 +1,58 @@
+"""Taking every secret out of a text that is to be shown to others.
+
+What is secret: seeds and preshared keys, in the file or anywhere else; invitations; passwords in URLs.
+Three nets, one behind the other: the values that are known to be secret in every form they may be written in,
+the keys of a configuration under which secrets stand, and whatever looks like a key (64 hex digits, or 32
+bytes in base64) and is not known to be public.
+"""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections.abc import Collection
+
+REMOVED = "(removed)"
+
+_KEYS = "seed|preshared_key|private_key|secret|password|passphrase|psk"
+_ASSIGNED = re.compile(rf'(?im)^(\s*["\']?(?:{_KEYS})["\']?\s*[=:]\s*)(?!\(removed\)).+$')
+_JSON = re.compile(rf'(?i)("(?:{_KEYS})"\s*:\s*)"(?:[^"\\]|\\.)*"')
+_TOKEN = re.compile(r"(?i)\bnc1[-\s]?[0-9a-z][0-9a-z-]{15,}")
+_LOGIN = re.compile(r"(?i)\b([a-z][a-z0-9+.-]*://)[^\s/@\"']+@")
+_QUERY = re.compile(r"(?i)([?&](?:token|key|auth|secret|password|sig)[^=\s&]*=)[^&\s\"']+")
+_HEX = re.compile(r"(?i)(?<![0-9a-f])[0-9a-f]{48,}(?![0-9a-f])")
+_BASE64 = re.compile(r"(?<![A-Za-z0-9+/_=-])[A-Za-z0-9+/_-]{42,43}={0,2}(?![A-Za-z0-9+/_=-])")
+
+
+def redact(text: str, *, secrets: Collection[bytes] = (), public: Collection[bytes] = ()) -> str:
+    """The text without secrets. `secrets` are known ones (raw bytes), `public` keys that may stay."""
+    for secret in sorted(secrets):
+        for form in _forms(secret):
+            text = re.sub(re.escape(form), REMOVED, text, flags=re.IGNORECASE)
+    text = _ASSIGNED.sub(rf"\1{REMOVED}", text)
+    text = _JSON.sub(rf'\1"{REMOVED}"', text)
+    text = _TOKEN.sub(REMOVED, text)
+    text = _LOGIN.sub(rf"\1{REMOVED}@", text)
+    text = _QUERY.sub(rf"\1{REMOVED}", text)
+    shown = {key.hex() for key in public}
+    text = _HEX.sub(lambda found: found[0] if found[0].lower() in shown else REMOVED, text)
+    return _BASE64.sub(lambda found: REMOVED if _is_key(found[0]) else found[0], text)
+
+
+def _forms(secret: bytes) -> tuple[str, ...]:
+    standard = base64.b64encode(secret).decode()
+    url = base64.urlsafe_b64encode(secret).decode()
+    spaced = " ".join(f"{byte:02x}" for byte in secret)
+    colons = ":".join(f"{byte:02x}" for byte in secret)
+    escaped = "".join(f"\\x{byte:02x}" for byte in secret)
+    forms = {secret.hex(), standard, url, standard.rstrip("="), url.rstrip("="), spaced, colons, escaped}
+    forms.add(repr(secret)[2:-1])
+    return tuple(sorted((form for form in forms if len(form) >= 8), key=len, reverse=True))
+
+
+def _is_key(text: str) -> bool:
+    """Whether it is base64 of exactly 32 bytes, with the mix of characters that random bytes have."""
+    core = text.rstrip("=")
+    if len(core) != 43:
+        return False
+    return len(set(core)) > 12 and any(c.isdigit() for c in core) and core.lower() != core

@@ -1,0 +1,317 @@
+"""Gathering the facts that `nconnect.doctor` judges. Looks, and changes nothing; every look has an end."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import subprocess
+import time
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass, replace
+from email.utils import parsedate_to_datetime
+from ipaddress import ip_address
+from pathlib import Path
+
+from nconnect.doctor.facts import Facts, Listener, SeedFact, SubnetFact
+from nconnect.doctor.findings import Command
+from nconnect.doctor.firewalls import Obstacle, legacy_obstacle, obstacles
+from nconnect.errors import ConfigError, HostError, NconnectError
+from nconnect.host import plan as planning
+from nconnect.host.ruleset import TABLE_PREFIX, table_name
+from nconnect.io import config_file, echo, http, inference, nftables, paths, rpc, sysctl
+from nconnect.io.host import Host
+from nconnect.io.netlink import Netlink
+from nconnect.model import Config, Prefix
+from nconnect.wire.jsonrpc import split_addr
+
+SEED_S = 4.0
+TCP_S = 1.0
+MAX_TRIED = 8  # hosts of one subnet
+MTU_STEPS = (9000, 1500, 1492, 1480, 1450, 1420, 1400, 1350, 1280, 1000, 576)
+ARP = Path("/proc/net/arp")
+LEGACY_TABLES = Path("/proc/net/ip_tables_names")  # of iptables-legacy, which nft does not show
+PROGRAM_S = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """What the command line has found out already, or was told."""
+
+    net_admin: bool
+    tun: str = ""
+    nft: str = ""
+    released_at: float = 0.0
+    hosts: Sequence[str] = ()  # of provided subnets, to be asked first
+    seed_s: float = SEED_S
+
+
+def gather(path: Path, interface: str, machine: Machine, *, is_running: Callable[[], bool]) -> Facts:
+    """All facts about one interface. Never raises for what it finds wrong: that is a fact too."""
+    facts = Facts(
+        interface=interface,
+        path=str(path),
+        is_root=os.geteuid() == 0,
+        net_admin=machine.net_admin,
+        in_container=_in_container(),
+        tun=machine.tun,
+        tun_module="does not exist" in machine.tun or "no TUN driver" in machine.tun,
+        nft=machine.nft,
+        running=is_running(),
+        now=time.time(),
+        released_at=machine.released_at,
+    )
+    facts = _with_config(facts, path)
+    if not facts.nft and facts.net_admin:
+        facts = _with_firewalls(facts)
+    facts = replace(facts, sysctls=_sysctls(interface))
+    if facts.config is None:
+        return facts
+    config = facts.config
+    return asyncio.run(_with_network(_with_plan(facts, config), config, machine))
+
+
+def run_fix(command: Command) -> str:
+    """Run one fix; "" when it worked, else why not, one line."""
+    try:
+        done = subprocess.run(
+            command,
+            capture_output=True,
+            text=True,
+            timeout=PROGRAM_S * 3,
+            check=False,
+            stdin=subprocess.DEVNULL,
+        )
+    except FileNotFoundError:
+        return f"{command[0]} is not installed"
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return " ".join(str(error).split())
+    said = (done.stderr or done.stdout).strip().splitlines()
+    return "" if done.returncode == 0 else (said[-1] if said else f"it ended with status {done.returncode}")
+
+
+def _with_config(facts: Facts, path: Path) -> Facts:
+    try:
+        if path.stat().st_mode & 0o077:
+            facts = replace(facts, config_readable_by_others=True)
+    except OSError:
+        pass
+    try:
+        return replace(facts, config=config_file.load(path))
+    except ConfigError as error:
+        return replace(facts, config_problems=error.problems)
+
+
+def _with_firewalls(facts: Facts) -> Facts:
+    try:
+        listed = nftables.ruleset()
+    except HostError as error:
+        return replace(facts, nft=str(error))
+    found: list[Obstacle] = [*obstacles(listed, facts.interface, TABLE_PREFIX)]
+    program = shutil.which("iptables-legacy")
+    try:
+        in_use = "filter" in LEGACY_TABLES.read_text().split()
+    except OSError:
+        in_use = False
+    if program and in_use:
+        legacy = legacy_obstacle(_output([program, "-S"]), facts.interface)
+        found += [legacy] if legacy else []
+    ours = table_name(facts.interface)
+    has_table = any(isinstance(e, dict) and e.get("table", {}).get("name") == ours for e in listed)
+    locked = _is_locked(facts.interface)
+    return replace(facts, obstacles=tuple(found), left_behind=has_table and not facts.running and not locked)
+
+
+def _is_locked(interface: str) -> bool:
+    try:
+        return paths.is_locked(interface)
+    except HostError:
+        return True  # somebody else's: then nothing can be said
+
+
+def _with_plan(facts: Facts, config: Config) -> Facts:
+    try:
+        seen = Host(config.interface, paths.state_dir(config.interface)).read_facts()
+    except HostError:
+        return facts  # no right to look: said elsewhere
+    made = planning.plan(config, seen)
+    problem = ""
+    if not facts.running:
+        try:
+            planning.refuse_taken_addresses(config, seen)
+        except HostError as error:
+            problem = str(error)
+    return replace(
+        facts, skipped_routes=made.skipped_routes, plan_warnings=made.warnings, plan_problem=problem
+    )
+
+
+async def _with_network(facts: Facts, config: Config, machine: Machine) -> Facts:
+    async with asyncio.TaskGroup() as group:
+        seeds = [
+            group.create_task(_seed(url, config, machine.seed_s), name=f"seed {url}")
+            for url in config.network.seed_rpc
+        ]
+        subnets = group.create_task(asyncio.to_thread(_subnets, config, machine.hosts), name="subnets")
+        servers = group.create_task(_listeners(), name="inference servers")
+    return replace(
+        facts,
+        seeds=tuple(task.result() for task in seeds),
+        subnets=subnets.result(),
+        listeners=servers.result(),
+    )
+
+
+async def _seed(url: str, config: Config, seed_s: float) -> SeedFact:
+    from nconnect.crypto.keys import Identity
+    from nconnect.model import NknAddress
+
+    address = str(NknAddress(config.identifier, Identity(config.seed).public_key))
+    began = time.monotonic()
+    try:
+        node = (await rpc.ask_node(url, address, timeout_s=seed_s)).addr
+    except NconnectError as error:
+        return SeedFact(url, why=str(error))
+    rtt_ms = (time.monotonic() - began) * 1e3
+    ahead = await _clock_ahead(url, seed_s)
+    host, port = split_addr(node)
+    try:
+        async with asyncio.timeout(seed_s):
+            _, writer = await asyncio.open_connection(host, port)
+        writer.transport.abort()
+    except TimeoutError:
+        return SeedFact(url, node, rtt_ms, f"no answer within {seed_s:g} s", ahead)
+    except OSError as error:
+        return SeedFact(url, node, rtt_ms, paths.reason(error), ahead)
+    return SeedFact(url, node, rtt_ms, "", ahead)
+
+
+async def _clock_ahead(url: str, timeout_s: float) -> float | None:
+    """How far the seed's clock is ahead of ours, by HTTP's Date, to a second; None when it says nothing."""
+    try:
+        date = (await http.request("GET", url, timeout_s=timeout_s)).header("date")
+        return parsedate_to_datetime(date).timestamp() - time.time() if date else None
+    except (NconnectError, ValueError, TypeError):
+        return None
+
+
+async def _listeners() -> tuple[Listener, ...]:
+    found = []
+    for port, addresses in sorted(inference.listening().items()):
+        loopback = [str(a) for a in addresses if a.is_loopback]
+        wide = [a for a in addresses if not a.is_loopback]
+        host = loopback[0] if loopback and not wide else "127.0.0.1" if _any(wide) else str(wide[0])
+        server = await inference.probe(host, port)
+        if server is not None:
+            found.append(Listener(server.name, host, port, bool(wide)))
+    return tuple(found)
+
+
+def _any(addresses: Iterable[object]) -> bool:
+    return any(str(address) in ("0.0.0.0", "::") for address in addresses)
+
+
+def _subnets(config: Config, hosts: Sequence[str]) -> tuple[SubnetFact, ...]:
+    if not config.provide.subnets:
+        return ()
+    with Netlink() as netlink:
+        links = netlink.links()
+        names = {link.index: link.name for link in links}
+        held = [(names.get(a.index, ""), a.address) for a in netlink.addresses()]
+        routes = netlink.routes(names)
+    mtu_of = {link.name: link.mtu for link in links}
+    found = []
+    for subnet in config.provide.subnets:
+        prefix = subnet.real
+        near = [
+            (address.network.prefixlen, name)
+            for name, address in held
+            if address.version == prefix.version
+            and address.network.overlaps(prefix)
+            and name not in (config.interface, "lo")
+        ]
+        near += [
+            (route.prefix.prefixlen, route.interface)
+            for route in routes
+            if route.prefix.version == prefix.version
+            and route.prefix.prefixlen  # a default route leads anywhere, and tells nothing
+            and prefix.network_address in route.prefix
+            and route.interface != config.interface
+        ]
+        name = max(near)[1] if near else ""
+        own = {address.ip for _, address in held}
+        fact = SubnetFact(prefix, name, mtu_of.get(name, 0))
+        found.append(_asked(fact, config, _candidates(config, prefix, own, hosts)) if name else fact)
+    return tuple(found)
+
+
+def _candidates(config: Config, prefix: Prefix, own: Collection[object], named: Sequence[str]) -> list[str]:
+    """Hosts of a subnet that somebody has spoken of: the caller, the peers' rules, the ARP table."""
+    texts = [*named]
+    for peer in config.peers:
+        texts += [str(r.prefix.network_address) for r in peer.allow or () if r.prefix.num_addresses == 1]
+    try:
+        for line in ARP.read_text().splitlines()[1:]:
+            fields = line.split()
+            if len(fields) > 3 and int(fields[2], 16) & 2:  # ATF_COM: it has answered
+                texts.append(fields[0])
+    except (OSError, ValueError):
+        pass
+    inside = [t for t in dict.fromkeys(texts) if (a := ip_address(t)) in prefix and a not in own]
+    return inside[:MAX_TRIED]
+
+
+def _asked(fact: SubnetFact, config: Config, hosts: list[str]) -> SubnetFact:
+    answered = []
+    path_mtu = None
+    for host in hosts:
+        try:
+            replied = echo.answers(host)
+        except OSError:
+            replied = False
+        if not replied and not _takes_tcp(host, config):
+            continue
+        answered.append(host)
+        if replied:
+            top = min(fact.mtu, config.provide.mtu or config.mtu)
+            path_mtu = echo.largest(host, (top, *(s for s in MTU_STEPS if s < top)))
+        break
+    return replace(fact, tried=tuple(hosts), answered=tuple(answered), path_mtu=path_mtu)
+
+
+def _takes_tcp(host: str, config: Config) -> bool:
+    """Whether something of the host answers a connection; a refusal is an answer."""
+    import socket
+
+    ports = [
+        r.ports[0]
+        for peer in config.peers
+        for r in peer.allow or ()
+        if r.ports and ip_address(host) in r.prefix and r.protocol != "udp"
+    ]
+    for port in dict.fromkeys([*ports[:3], 22, 80]):
+        try:
+            socket.create_connection((host, port), TCP_S).close()
+        except ConnectionRefusedError:
+            return True
+        except OSError:
+            continue
+        return True
+    return False
+
+
+def _sysctls(interface: str) -> dict[str, str]:
+    names = [planning.IP_FORWARD, planning.IPV6_FORWARDING]
+    names += [f"net/ipv4/conf/{where}/rp_filter" for where in ("all", interface)]
+    return {name: value for name in names if (value := sysctl.read(name)) is not None}
+
+
+def _in_container() -> bool:
+    return Path("/.dockerenv").exists() or Path("/run/.containerenv").exists() or "container" in os.environ
+
+
+def _output(command: Sequence[str]) -> str:
+    try:
+        return subprocess.run(command, capture_output=True, text=True, timeout=PROGRAM_S, check=False).stdout
+    except (OSError, subprocess.TimeoutExpired):
+        return ""

@@ -1,0 +1,188 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from ipaddress import ip_network
+from typing import Any
+
+import pytest
+
+from nconnect.doctor.checks import CHECKS, diagnose, worst
+from nconnect.doctor.facts import Facts, Listener, SeedFact, SubnetFact
+from nconnect.doctor.findings import Finding, Level
+from nconnect.doctor.firewalls import Obstacle
+from nconnect.host.plan import SkippedRoute
+from nconnect.model import ProvideConfig, ProvidedSubnet
+from tests.doctor.examples import CONFIG, FACTS, LAN, spoilt
+
+SEED = FACTS.seeds[0]
+DOCKER = Obstacle(
+    "docker", "ip filter FORWARD", 4, (("iptables", "-I", "DOCKER-USER", "-i", "nc0"),), safe=True
+)
+UFW = Obstacle("ufw", "ip filter FORWARD", 4, (("ufw", "route", "allow", "in", "on", "nc0"),))
+IP_FORWARD = {"net/ipv4/ip_forward": "0"}
+STRICT = {"net/ipv4/ip_forward": "1", "net/ipv4/conf/all/rp_filter": "1"}
+ROUTE = SkippedRoute(ip_network("10.9.0.0/16"), "it equals the network of eth0")
+IPV6 = ip_network("fd50::/64")
+WITH_IPV6 = replace(CONFIG, provide=ProvideConfig(subnets=(ProvidedSubnet(IPV6, IPV6),)))
+
+
+def of(check: str, facts: Facts) -> list[Finding]:
+    return [finding for finding in diagnose(facts) if finding.check == check]
+
+
+def test_a_good_machine_has_no_complaint() -> None:
+    findings = diagnose(FACTS)
+    assert {finding.level for finding in findings} == {Level.OK}
+    assert worst(findings) is Level.OK
+    assert len(findings) >= len(CHECKS) - 1  # nothing listens for inference
+    assert worst([]) is Level.OK
+
+
+@pytest.mark.parametrize(
+    ("changes", "check", "level", "says", "mend"),
+    [
+        (
+            {"config": None, "config_problems": ("nc0.toml:3: wrong",)},
+            "config",
+            "failure",
+            "nc0.toml:3",
+            "config check",
+        ),
+        ({"config_readable_by_others": True}, "config", "failure", "read by others", "chmod 600"),
+        ({"config": replace(CONFIG, peers=())}, "peers", "warning", "no peer", "peer add"),
+        ({"net_admin": False}, "privileges", "failure", "root lacks", "--cap-add"),
+        ({"net_admin": False, "is_root": False}, "privileges", "failure", "needs root", "sudo"),
+        ({"tun": "no TUN driver"}, "tun", "failure", "no TUN driver", "modprobe tun"),
+        ({"tun": "no TUN driver", "in_container": True}, "tun", "failure", "no TUN", "--device /dev/net/tun"),
+        ({"nft": "nft is missing"}, "nft", "failure", "missing", "apt install nftables"),
+        ({"running": False}, "daemon", "warning", "nc0 is not up", "nconnect up"),
+        ({"running": False, "left_behind": True}, "daemon", "warning", "killed", "down"),
+        (
+            {"sysctls": IP_FORWARD},
+            "forwarding v4",
+            "failure",
+            "switched it off",
+            "sysctl -w net.ipv4.ip_forward=1",
+        ),
+        (
+            {"sysctls": {}, "config": WITH_IPV6},
+            "forwarding v6",
+            "failure",
+            "this kernel has no",
+            "take the IPv6",
+        ),
+        ({"obstacles": (DOCKER,)}, "firewall", "failure", "docker drops", "DOCKER-USER"),
+        ({"obstacles": (UFW,)}, "firewall", "failure", "ufw drops", "ufw route allow"),
+        ({"sysctls": STRICT, "skipped_routes": (ROUTE,)}, "rp_filter", "warning", "strict", "rp_filter=2"),
+        ({"skipped_routes": (ROUTE,)}, "routes", "warning", "10.9.0.0/16 is not routed", "REAL=SEEN"),
+        ({"plan_warnings": ("expose x has no effect",)}, "provide", "warning", "no effect", "[provide]"),
+        ({"plan_problem": "10.86.0.1 is in use"}, "routes", "failure", "in use", "[interface] address"),
+        ({"now": 1.0}, "clock", "failure", "1970-01-01", "timedatectl set-ntp true"),
+        ({"seeds": (replace(SEED, clock_ahead_s=300.0),)}, "clock", "warning", "300 s behind", "set-ntp"),
+        ({"seeds": (replace(SEED, clock_ahead_s=-9e4),)}, "clock", "failure", "90000 s ahead", "set-ntp"),
+        (
+            {"seeds": (replace(SEED, clock_ahead_s=None),)},
+            "clock",
+            "warning",
+            "could not be compared",
+            "timedatectl",
+        ),
+        (
+            {"seeds": (SeedFact("http://x:1", why="refused"),)},
+            "node",
+            "failure",
+            "cannot be asked: refused",
+            "TCP out",
+        ),
+        (
+            {"seeds": (replace(SEED, why="refused"),)},
+            "node",
+            "failure",
+            "the node 203.0.113.7:30002",
+            "TCP out",
+        ),
+        ({"subnets": (SubnetFact(LAN),)}, "subnet", "failure", "no route", "take it out"),
+        (
+            {"subnets": (SubnetFact(LAN, "eth0", 1500, ("192.168.50.9",)),)},
+            "subnet",
+            "warning",
+            "none of 192.168.50.9",
+            "--host",
+        ),
+        ({"subnets": (SubnetFact(LAN, "eth0", 1500),)}, "subnet", "warning", "no host of", "--host"),
+        (
+            {"subnets": (SubnetFact(LAN, "eth0", 1500, path_mtu=1400),)},
+            "mtu",
+            "warning",
+            "1400 bytes",
+            "mtu = 1400",
+        ),
+        (
+            {"listeners": (Listener("Ollama", "127.0.0.1", 1234),)},
+            "inference",
+            "warning",
+            "loopback only",
+            'expose = ["127.0.0.1:1234"]',
+        ),
+        (
+            {"listeners": (Listener("TGI", "127.0.0.1", 3000, True),)},
+            "inference",
+            "warning",
+            "not offered",
+            'services = ["3000/tcp"]',
+        ),
+    ],
+)
+def test_each_mistake_is_found_and_mended(
+    changes: dict[str, Any], check: str, level: str, says: str, mend: str
+) -> None:
+    findings = [f for f in of(check, spoilt(**changes)) if f.level is not Level.OK]
+    assert findings, "nothing was said"
+    assert findings[0].level.value == level
+    assert says in findings[0].text
+    assert mend in findings[0].mend
+    assert "\n" not in findings[0].text + findings[0].mend
+
+
+def test_what_is_offered_is_fine() -> None:
+    listeners = (Listener("Ollama", "127.0.0.1", 11434), Listener("vLLM", "127.0.0.1", 8000, True))
+    assert {f.level for f in of("inference", spoilt(listeners=listeners))} == {Level.OK}
+
+
+def test_a_seed_that_fails_beside_one_that_works_is_a_warning() -> None:
+    facts = spoilt(seeds=(SEED, SeedFact("http://x:1", why="refused")))
+    assert [f.level for f in of("node", facts)] == [Level.OK, Level.WARNING]
+
+
+def test_forwarding_that_is_off_before_up_is_no_mistake() -> None:
+    (finding,) = of("forwarding v4", spoilt(sysctls=IP_FORWARD, running=False))
+    assert finding.level is Level.OK
+
+
+def test_a_user_who_provides_nothing_is_not_asked_about_forwarding_or_firewalls() -> None:
+    facts = spoilt(
+        config=replace(CONFIG, provide=ProvideConfig()), sysctls={}, obstacles=(DOCKER,), subnets=()
+    )
+    checks = {finding.check for finding in diagnose(facts)}
+    assert not {"forwarding v4", "firewall", "subnet"} & checks
+
+
+def test_only_what_is_safe_is_fixed() -> None:
+    assert of("firewall", spoilt(obstacles=(DOCKER,)))[0].fix == DOCKER.commands
+    assert of("firewall", spoilt(obstacles=(UFW,)))[0].fix == ()
+    for loopback in (Listener("Ollama", "127.0.0.1", 1234), Listener("TGI", "127.0.0.1", 3000, True)):
+        assert of("inference", spoilt(listeners=(loopback,)))[0].fix == ()  # it would open something
+
+
+def test_an_ipv6_firewall_does_not_matter_to_an_ipv4_subnet() -> None:
+    six = replace(DOCKER, version=6)
+    assert [f.level for f in of("firewall", spoilt(obstacles=(six,)))] == [Level.OK]
+    assert [f.level for f in of("firewall", spoilt(obstacles=(replace(six, version=None),)))] == [
+        Level.FAILURE
+    ]
+
+
+def test_a_clamp_that_is_small_enough_is_fine() -> None:
+    config = replace(CONFIG, provide=replace(CONFIG.provide, mtu=1400))
+    facts = spoilt(config=config, subnets=(SubnetFact(LAN, "eth0", 1500, path_mtu=1400),))
+    assert [f.level for f in of("mtu", facts)] == [Level.OK]

@@ -1,0 +1,64 @@
+from __future__ import annotations
+
+import base64
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nconnect.doctor.redact import REMOVED, redact
+
+SEED, KEY, PUBLIC = bytes(range(32)), bytes(range(100, 132)), bytes(range(200, 232))
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        f'seed = "{SEED.hex()}"',
+        f"  seed='{SEED.hex().upper()}'",
+        f'preshared_key = "{base64.b64encode(KEY).decode()}"',
+        'seed_rpc = ["http://user:hunter2@203.0.113.7:30003"]',
+        "token nc1-abcd-efgh-1234-5678-90ab",
+        f"log line with {SEED.hex()} in the middle",
+        f"log line with {base64.urlsafe_b64encode(KEY).decode()} in the middle",
+        f'{{"preshared_key": "{base64.b64encode(KEY).decode()}", "name": "x"}}',
+        "GET /x?token=hunter2&y=1",
+    ],
+)
+def test_secrets_go_even_when_nobody_knows_them(line: str) -> None:
+    cleaned = redact(line, public=[PUBLIC])
+    assert REMOVED in cleaned
+    for secret in (SEED.hex(), base64.b64encode(KEY).decode(), "hunter2", "abcd-efgh"):
+        assert secret.lower() not in cleaned.lower()
+
+
+@pytest.mark.parametrize("secret", [SEED, KEY])
+def test_a_known_secret_goes_in_every_form(secret: bytes) -> None:
+    forms = [
+        secret.hex(),
+        secret.hex().upper(),
+        base64.b64encode(secret).decode(),
+        ":".join(f"{b:02x}" for b in secret),
+        repr(secret),
+    ]
+    for form in forms:
+        cleaned = redact(f"before {form} after", secrets=[secret])
+        assert form.strip("b'") not in cleaned
+        assert cleaned.startswith("before ")
+        assert cleaned.endswith(" after")
+
+
+def test_public_keys_and_ordinary_words_stay() -> None:
+    text = f"address laptop.{PUBLIC.hex()} at 203.0.113.7:30002, seeds were asked, drop spoofed_source 3"
+    assert redact(text, secrets=[SEED], public=[PUBLIC]) == text
+    word = "a_rather_long_identifier_of_a_python_module"
+    assert redact(word) == word
+
+
+@given(st.binary(min_size=32, max_size=32).filter(lambda s: len(set(s)) > 8), st.text(max_size=40))
+def test_no_seed_survives_anywhere(secret: bytes, around: str) -> None:
+    encoded = base64.b64encode(secret).decode()
+    text = f"{around} {secret.hex()} {around}{encoded} {around}"
+    cleaned = redact(text, secrets=[secret])
+    assert secret.hex() not in cleaned
+    assert encoded not in cleaned
