@@ -11,7 +11,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Protocol
 
 from nconnect.errors import NconnectError
-from nconnect.io import rpc, websocket
+from nconnect.io import rpc, websocket_client
 from nconnect.io.clock import boottime
 from nconnect.io.websocket import Buffer, WebSocket
 from nconnect.nkn.link import Link
@@ -288,7 +288,7 @@ class LinkRunner:
     async def _connect(self, to: Connect) -> None:
         url = f"{'wss' if self._secure else 'ws'}://{to.node.addr}"
         try:
-            socket = await websocket.connect(url, timeout_s=to.timeout_s, tls=self._tls)
+            socket = await websocket_client.connect(url, timeout_s=to.timeout_s, tls=self._tls)
         except NconnectError as error:
             why = str(error)
             self._done(lambda now: self.link.disconnected(why, now))

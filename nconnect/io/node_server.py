@@ -18,7 +18,8 @@ from nconnect.io.clock import boottime
 from nconnect.io.http import HttpServer, Limits, Request, Response
 from nconnect.io.listening import bind_tcp
 from nconnect.io.paths import reason
-from nconnect.io.websocket import WebSocket, WebSocketServer
+from nconnect.io.websocket import WebSocket
+from nconnect.io.websocket_server import WebSocketServer
 from nconnect.model import NodeConfig
 from nconnect.node import rpc
 from nconnect.node.connection import Connection

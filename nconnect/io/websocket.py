@@ -4,33 +4,32 @@ Why not a library's: here a message is received into, handed on from, and sent o
 several buffers make one frame without being joined, and the sender knows at once what the kernel did not
 take, which is what pacing and fair queues need (docs/decisions/0002-own-websocket.md).
 
+`websocket_client` opens one, `websocket_server` accepts them.
+
 The handler is called synchronously, and what it gets is borrowed until it returns.
 """
 
 from __future__ import annotations
 
 import asyncio
-import errno
 import fcntl
 import os
 import socket
-import ssl
 import sys
 import termios
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import islice
 from typing import Any, Protocol
-from urllib.parse import urlsplit
 
 from websockets.speedups import apply_mask
 
-from nconnect.errors import HostError, NetworkError, RemoteProtocolError
+from nconnect.errors import RemoteProtocolError
 from nconnect.io import tcp_info
 from nconnect.io.clock import boottime
-from nconnect.io.resolve import stream_addresses
+from nconnect.io.readiness import socket_error
+from nconnect.io.tls_socket import TlsSocket
 from nconnect.queueing.pacer import UNLIMITED_BYTES, Pacer
-from nconnect.wire.upgrade import ClientUpgrade, ServerUpgrade, UpgradeRequest, refusal
 from nconnect.wire.websocket import Assembler, Opcode, close_payload, frame_header, parse_close, parse_header
 
 Buffer = bytes | bytearray | memoryview
@@ -39,16 +38,13 @@ MAX_FRAME_BYTES = 4 << 20  # the network's limit (NKN.md)
 RECEIVE_BUFFER_BYTES = 1 << 20  # measured: 256 KiB to 2 MiB make no difference, 64 KiB costs a tenth
 SPARE_BUFFERS = 4  # receive buffers kept for the next reader
 MAX_LARGE_BUFFERS = 64  # connections that may hold such a buffer while half a frame is in it
-ACCEPT_PAUSE_S = 1.0  # after the kernel had no descriptor left: those that are open need time to close
 MAX_UNSENT_BYTES = 16 << 20  # a peer that does not read is cut off here; senders stop far below
 SAMPLE_INTERVAL_S = (
     0.015  # how often the kernel is asked about a connection that sends (the pacer: 10 to 20 ms)
 )
 RECEIVER_LIMITED = 0.1  # guessed: held back by the receiver's window for more of the time, it is the slow one
 BACKLOG_BYTES = 16 << 10  # what may lie unread in the socket of one who keeps up
-UPGRADE_TIMEOUT_S = 10.0
 NO_MASK = bytes(4)
-_NO_ROOM = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 _SMALL_BYTES = 4096  # guessed: half a frame under this is not worth a large buffer
 
 
@@ -200,7 +196,7 @@ class WebSocket:
             except BlockingIOError:
                 pass
             except OSError as error:
-                self._closed(_reason(error))
+                self._closed(socket_error(error))
                 return
             self.tx_bytes += sent
             if sent == total:
@@ -295,7 +291,7 @@ class WebSocket:
         except BlockingIOError:
             return
         except OSError as error:
-            self._closed(_reason(error))
+            self._closed(socket_error(error))
             return
         self._loop.remove_writer(self._fd)
         if self._pinged is not None:
@@ -324,7 +320,7 @@ class WebSocket:
             self._release_if_empty()
             return
         except OSError as error:
-            self._closed(_reason(error))
+            self._closed(socket_error(error))
             return
         if not size:
             self._closed("the other side closed the connection")
@@ -441,292 +437,3 @@ class WebSocket:
             self._pace_timer.cancel()
         self._sock.close()
         self.handler.on_closed(why)
-
-
-class TlsSocket:
-    """A non-blocking TLS socket with the two calls that `WebSocket` uses, on the standard library's ssl."""
-
-    def __init__(self, sock: ssl.SSLSocket) -> None:
-        self.socket = sock
-        self.fileno = sock.fileno
-        self.getpeername = sock.getpeername
-        self.close = sock.close
-        self.pending = sock.pending
-
-    def recv_into(self, buffer: memoryview) -> int:
-        try:
-            return self.socket.recv_into(buffer)
-        except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
-            raise BlockingIOError from None
-
-    def sendmsg(self, parts: Sequence[Buffer]) -> int:
-        try:
-            return self.socket.send(parts[0] if len(parts) == 1 else b"".join(parts))
-        except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
-            raise BlockingIOError from None
-
-
-async def connect(url: str, *, timeout_s: float, tls: ssl.SSLContext | None = None) -> WebSocket:
-    """Open a websocket to a `ws://` or `wss://` URL; raises `NetworkError` in one line."""
-    parts = urlsplit(url)
-    try:
-        port = parts.port or (443 if parts.scheme == "wss" else 80)
-    except ValueError as error:
-        raise NetworkError(f"{url}: {error}") from error
-    host = parts.hostname
-    if parts.scheme not in ("ws", "wss") or not host:
-        raise NetworkError(f"{url} is not a websocket address (ws://HOST:PORT or wss://HOST:PORT)")
-    try:
-        async with asyncio.timeout(timeout_s):
-            return await _connect(host, port, parts.netloc, parts.path or "/", parts.scheme == "wss", tls)
-    except TimeoutError:
-        raise NetworkError(f"{url} did not answer within {timeout_s:g} s") from None
-    except RemoteProtocolError as error:
-        raise NetworkError(f"{url}: {error}") from error
-    except UnicodeError:
-        raise NetworkError(f"{host} is not the name of a host") from None
-    except OSError as error:
-        raise NetworkError(f"{url}: {_reason(error)}") from error
-
-
-async def _connect(
-    host: str, port: int, netloc: str, path: str, secure: bool, tls: ssl.SSLContext | None
-) -> WebSocket:
-    loop = asyncio.get_running_loop()
-    failure: OSError = OSError(errno.EHOSTUNREACH, f"no address for {host}")
-    for family, kind, protocol, _, address in await stream_addresses(host, port):
-        sock: Any = socket.socket(family, kind | socket.SOCK_CLOEXEC, protocol)
-        try:
-            sock.setblocking(False)
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            await loop.sock_connect(sock, address)
-            if secure:
-                context = tls or ssl.create_default_context()
-                sock = TlsSocket(await _tls_handshake(loop, sock, context, host))
-            upgrade = ClientUpgrade(netloc, path, os.urandom(16))
-            sock.sendmsg([upgrade.request])
-            early: bytes | None = None
-            while early is None:
-                early = upgrade.receive(await _receive_some(loop, sock))
-            return WebSocket(sock, client=True, loop=loop, early=early)
-        except OSError as error:
-            sock.close()
-            failure = error
-        except BaseException:
-            sock.close()
-            raise
-    raise failure
-
-
-async def _tls_handshake(
-    loop: asyncio.AbstractEventLoop, sock: socket.socket, context: ssl.SSLContext, host: str | None
-) -> ssl.SSLSocket:
-    """Wrap a connected socket; `host` None on the server's side."""
-    secure = context.wrap_socket(
-        sock, server_side=host is None, server_hostname=host, do_handshake_on_connect=False
-    )
-    try:
-        while True:
-            try:
-                secure.do_handshake()
-                return secure
-            except ssl.SSLWantReadError:
-                await _wait(loop, secure.fileno(), loop.add_reader, loop.remove_reader)
-            except ssl.SSLWantWriteError:
-                await _wait(loop, secure.fileno(), loop.add_writer, loop.remove_writer)
-    except BaseException:
-        secure.close()  # `sock` gave its descriptor up
-        raise
-
-
-async def _receive_some(loop: asyncio.AbstractEventLoop, sock: Any) -> bytes:
-    """At most 4 KiB; raises ConnectionResetError at the end of the stream."""
-    buffer = bytearray(4096)
-    while True:
-        try:
-            size = sock.recv_into(memoryview(buffer))
-        except BlockingIOError:
-            await _wait(loop, sock.fileno(), loop.add_reader, loop.remove_reader)
-            continue
-        if not size:
-            raise ConnectionResetError(errno.ECONNRESET, "closed during the websocket handshake")
-        return bytes(buffer[:size])
-
-
-async def _wait(
-    loop: asyncio.AbstractEventLoop, fd: int, add: Callable[..., None], remove: Callable[[int], object]
-) -> None:
-    """Until `fd` is ready in the way that `add` asks for."""
-    ready: asyncio.Future[None] = loop.create_future()
-
-    def on_ready() -> None:
-        if not ready.done():
-            ready.set_result(None)
-
-    add(fd, on_ready)
-    try:
-        await ready
-    finally:
-        remove(fd)
-
-
-class WebSocketServer:
-    """One listening socket. `accept` is asked for the handler of each new websocket; None turns it away."""
-
-    def __init__(
-        self,
-        listener: socket.socket,
-        accept: Callable[[WebSocket], FrameHandler | None],
-        tls: ssl.SSLContext | None,
-        admit: Callable[[str], bool] | None,
-    ) -> None:
-        self.port: int = listener.getsockname()[1]
-        self._listener = listener
-        self._accept = accept
-        self._tls = tls
-        self._admit = admit
-        self._loop = asyncio.get_running_loop()
-        self._opening: set[asyncio.Task[None]] = set()
-        self._open: set[WebSocket] = set()
-        self._resume: asyncio.TimerHandle | None = None
-        self._loop.add_reader(listener.fileno(), self._on_acceptable)
-
-    @classmethod
-    async def listen(
-        cls,
-        host: str,
-        port: int,
-        accept: Callable[[WebSocket], FrameHandler | None],
-        *,
-        tls: ssl.SSLContext | None = None,
-        admit: Callable[[str], bool] | None = None,
-        backlog: int = 1024,
-    ) -> WebSocketServer:
-        """Listen; `admit(ip)` is asked before a handshake costs anything. Raises `HostError` in one line."""
-        loop = asyncio.get_running_loop()
-        try:
-            infos = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-            family, kind, protocol, _, address = infos[0]
-            listener = socket.socket(family, kind | socket.SOCK_CLOEXEC, protocol)
-        except OSError as error:
-            raise HostError(f"cannot listen on {host}: {_reason(error)}") from error
-        try:
-            listener.setblocking(False)
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            listener.bind(address)
-            listener.listen(backlog)
-        except OSError as error:
-            listener.close()
-            raise HostError(
-                f"cannot listen on {host} port {port}: {_reason(error)}"
-                " (is another node running? choose another address or port)"
-            ) from error
-        return cls(listener, accept, tls, admit)
-
-    @property
-    def opening(self) -> int:
-        """Sockets that are connected and not websockets yet."""
-        return len(self._opening)
-
-    async def close(self) -> None:
-        """Stop listening and close every websocket that came through here."""
-        if self._resume is not None:
-            self._resume.cancel()
-        if self._listener.fileno() >= 0:
-            self._loop.remove_reader(self._listener.fileno())
-        self._listener.close()
-        for task in list(self._opening):
-            task.cancel()
-        await asyncio.gather(*self._opening, return_exceptions=True)
-        for websocket in list(self._open):
-            websocket.close(1001, "the node is going away")
-        self._open.clear()
-
-    def forget(self, websocket: WebSocket) -> None:
-        """A websocket of ours has closed."""
-        self._open.discard(websocket)
-
-    def _on_acceptable(self) -> None:
-        for _ in range(64):  # then let the sockets that are open already have their turn
-            try:
-                sock, address = self._listener.accept()
-            except BlockingIOError:
-                return
-            except OSError as error:
-                if error.errno in _NO_ROOM:  # the selector would call again and again
-                    self._loop.remove_reader(self._listener.fileno())
-                    self._resume = self._loop.call_later(ACCEPT_PAUSE_S, self._accept_again)
-                return  # else it was gone before we took it: the selector calls again
-            if self._admit is not None and not self._admit(address[0]):
-                sock.close()
-                continue
-            sock.setblocking(False)
-            task = self._loop.create_task(self._welcome(sock), name=f"websocket from {address[0]}")
-            self._opening.add(task)
-            task.add_done_callback(self._opening.discard)
-
-    def _accept_again(self) -> None:
-        self._loop.add_reader(self._listener.fileno(), self._on_acceptable)
-
-    async def _welcome(self, raw: socket.socket) -> None:
-        sock: Any = raw
-        try:
-            raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            async with asyncio.timeout(UPGRADE_TIMEOUT_S):
-                if self._tls is not None:
-                    sock = TlsSocket(await _tls_handshake(self._loop, raw, self._tls, None))
-                request = await self._read_request(sock)
-            if request is None:
-                sock.close()
-                return
-            sock.sendmsg([request.response])
-            websocket = WebSocket(
-                sock, client=False, loop=self._loop, early=request.trailing, host_header=request.host
-            )
-        except (OSError, TimeoutError):
-            sock.close()
-            return
-        except BaseException:
-            sock.close()
-            raise
-        handler = self._accept(websocket)
-        if handler is None:
-            sock.close()
-            return
-        self._open.add(websocket)
-        websocket.handler = _Forgetting(handler, websocket, self)
-        websocket.start()
-
-    async def _read_request(self, sock: Any) -> UpgradeRequest | None:
-        upgrade = ServerUpgrade()
-        try:
-            while True:
-                request = upgrade.receive(await _receive_some(self._loop, sock))
-                if request is not None:
-                    return request
-        except RemoteProtocolError as error:
-            sock.sendmsg([refusal(str(error))])
-            return None
-
-
-class _Forgetting:
-    """The handler that `accept` gave, and the server told when its websocket closes."""
-
-    __slots__ = ("_handler", "_server", "_websocket", "on_binary", "on_pong", "on_text", "on_writable")
-
-    def __init__(self, handler: FrameHandler, websocket: WebSocket, server: WebSocketServer) -> None:
-        self._handler = handler
-        self._websocket = websocket
-        self._server = server
-        self.on_binary = handler.on_binary
-        self.on_text = handler.on_text
-        self.on_pong = handler.on_pong
-        self.on_writable = handler.on_writable
-
-    def on_closed(self, why: str) -> None:
-        self._server.forget(self._websocket)
-        self._handler.on_closed(why)
-
-
-def _reason(error: OSError) -> str:
-    return (error.strerror or str(error) or type(error).__name__).lower()

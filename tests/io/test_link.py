@@ -15,7 +15,8 @@ from nconnect.crypto.keys import Identity, verify
 from nconnect.io.clock import boottime
 from nconnect.io.http import HttpServer, Request, Response
 from nconnect.io.link import MAX_WAITING_RECEIPTS, LinkRunner
-from nconnect.io.websocket import WebSocket, WebSocketServer
+from nconnect.io.websocket import WebSocket
+from nconnect.io.websocket_server import WebSocketServer
 from nconnect.model import NknAddress
 from nconnect.nkn.link import Link
 from nconnect.nkn.outputs import DownReason

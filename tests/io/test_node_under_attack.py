@@ -40,11 +40,11 @@ UPGRADE = (
 PROGRAM = f"""
 import logging, sys
 from nconnect.daemon.node import run
-from nconnect.io import websocket
+from nconnect.io import websocket_server
 from nconnect.model import NodeConfig
 from nconnect.node.settings import NodeSettings
 logging.basicConfig(level=logging.INFO, format="%(message)s")
-websocket.UPGRADE_TIMEOUT_S = 4.0
+websocket_server.UPGRADE_TIMEOUT_S = 4.0
 settings = NodeSettings(rate_per_s=None, login_timeout_s=4.0, ping_interval_s=1.0, idle_timeout_s=8.0,
                         stall_timeout_s=4.0, client_queue_bytes=1 << 20, node_queue_bytes={QUEUES_BYTES})
 sys.exit(run(NodeConfig("127.0.0.1", 0, 0), settings=settings))

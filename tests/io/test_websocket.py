@@ -23,8 +23,10 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from nconnect.errors import HostError, NetworkError
-from nconnect.io import websocket
-from nconnect.io.websocket import MAX_FRAME_BYTES, NO_MASK, WebSocket, WebSocketServer, connect
+from nconnect.io import websocket, websocket_server
+from nconnect.io.websocket import MAX_FRAME_BYTES, NO_MASK, WebSocket
+from nconnect.io.websocket_client import connect
+from nconnect.io.websocket_server import WebSocketServer
 from nconnect.wire.upgrade import ClientUpgrade
 from nconnect.wire.websocket import Opcode, frame_header
 
@@ -278,7 +280,7 @@ class _Full(socket.socket):
 
 
 def test_a_process_without_descriptors_does_not_spin(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(websocket, "ACCEPT_PAUSE_S", 0.05)
+    monkeypatch.setattr(websocket_server, "ACCEPT_PAUSE_S", 0.05)
 
     async def test() -> None:
         listener = _Full()
@@ -609,7 +611,7 @@ def test_what_is_no_handshake_gets_400(said: bytes) -> None:
 
 
 def test_a_handshake_that_trickles_in_times_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(websocket, "UPGRADE_TIMEOUT_S", 0.1)
+    monkeypatch.setattr(websocket_server, "UPGRADE_TIMEOUT_S", 0.1)
 
     async def test() -> None:
         async with serving() as server, raw(server, upgraded=False) as (reader, writer):
@@ -934,7 +936,7 @@ def test_wss_refuses_a_certificate_that_nobody_vouches_for(certificate: Path) ->
 def test_wss_who_speaks_no_tls_is_let_go(
     certificate: Path, said: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(websocket, "UPGRADE_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(websocket_server, "UPGRADE_TIMEOUT_S", 0.2)
 
     async def test() -> None:
         for_server, _ = contexts(certificate)

@@ -10,7 +10,8 @@ import ssl
 from collections.abc import AsyncIterator, Callable
 
 from nconnect.io.http import HttpServer, Request, Response
-from nconnect.io.websocket import WebSocket, WebSocketServer
+from nconnect.io.websocket import WebSocket
+from nconnect.io.websocket_server import WebSocketServer
 from nconnect.wire import actions
 from nconnect.wire.jsonrpc import NodeInfo
 

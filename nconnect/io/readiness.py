@@ -1,0 +1,44 @@
+"""Waiting for a plain non-blocking socket, before it becomes a `WebSocket` that has callbacks of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+from collections.abc import Callable
+from typing import Any
+
+
+async def receive_some(loop: asyncio.AbstractEventLoop, sock: Any) -> bytes:
+    """At most 4 KiB; raises ConnectionResetError at the end of the stream."""
+    buffer = bytearray(4096)
+    while True:
+        try:
+            size = sock.recv_into(memoryview(buffer))
+        except BlockingIOError:
+            await until_ready(loop, sock.fileno(), loop.add_reader, loop.remove_reader)
+            continue
+        if not size:
+            raise ConnectionResetError(errno.ECONNRESET, "closed during the websocket handshake")
+        return bytes(buffer[:size])
+
+
+async def until_ready(
+    loop: asyncio.AbstractEventLoop, fd: int, add: Callable[..., None], remove: Callable[[int], object]
+) -> None:
+    """Until `fd` is ready in the way that `add` asks for."""
+    ready: asyncio.Future[None] = loop.create_future()
+
+    def on_ready() -> None:
+        if not ready.done():
+            ready.set_result(None)
+
+    add(fd, on_ready)
+    try:
+        await ready
+    finally:
+        remove(fd)
+
+
+def socket_error(error: OSError) -> str:
+    """The kernel's own words, without number."""
+    return (error.strerror or str(error) or type(error).__name__).lower()

@@ -1,0 +1,178 @@
+"""Accepting websockets on one listening socket, with or without TLS."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import socket
+import ssl
+from collections.abc import Callable
+from typing import Any
+
+from nconnect.errors import HostError, RemoteProtocolError
+from nconnect.io.readiness import receive_some, socket_error
+from nconnect.io.tls_socket import TlsSocket, tls_handshake
+from nconnect.io.websocket import FrameHandler, WebSocket
+from nconnect.wire.upgrade import ServerUpgrade, UpgradeRequest, refusal
+
+UPGRADE_TIMEOUT_S = 10.0
+ACCEPT_PAUSE_S = 1.0  # after the kernel had no descriptor left: those that are open need time to close
+_NO_ROOM = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
+
+
+class WebSocketServer:
+    """One listening socket. `accept` is asked for the handler of each new websocket; None turns it away."""
+
+    def __init__(
+        self,
+        listener: socket.socket,
+        accept: Callable[[WebSocket], FrameHandler | None],
+        tls: ssl.SSLContext | None,
+        admit: Callable[[str], bool] | None,
+    ) -> None:
+        self.port: int = listener.getsockname()[1]
+        self._listener = listener
+        self._accept = accept
+        self._tls = tls
+        self._admit = admit
+        self._loop = asyncio.get_running_loop()
+        self._opening: set[asyncio.Task[None]] = set()
+        self._open: set[WebSocket] = set()
+        self._resume: asyncio.TimerHandle | None = None
+        self._loop.add_reader(listener.fileno(), self._on_acceptable)
+
+    @classmethod
+    async def listen(
+        cls,
+        host: str,
+        port: int,
+        accept: Callable[[WebSocket], FrameHandler | None],
+        *,
+        tls: ssl.SSLContext | None = None,
+        admit: Callable[[str], bool] | None = None,
+        backlog: int = 1024,
+    ) -> WebSocketServer:
+        """Listen; `admit(ip)` is asked before a handshake costs anything. Raises `HostError` in one line."""
+        loop = asyncio.get_running_loop()
+        try:
+            infos = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+            family, kind, protocol, _, address = infos[0]
+            listener = socket.socket(family, kind | socket.SOCK_CLOEXEC, protocol)
+        except OSError as error:
+            raise HostError(f"cannot listen on {host}: {socket_error(error)}") from error
+        try:
+            listener.setblocking(False)
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(address)
+            listener.listen(backlog)
+        except OSError as error:
+            listener.close()
+            raise HostError(
+                f"cannot listen on {host} port {port}: {socket_error(error)}"
+                " (is another node running? choose another address or port)"
+            ) from error
+        return cls(listener, accept, tls, admit)
+
+    @property
+    def opening(self) -> int:
+        """Sockets that are connected and not websockets yet."""
+        return len(self._opening)
+
+    async def close(self) -> None:
+        """Stop listening and close every websocket that came through here."""
+        if self._resume is not None:
+            self._resume.cancel()
+        if self._listener.fileno() >= 0:
+            self._loop.remove_reader(self._listener.fileno())
+        self._listener.close()
+        for task in list(self._opening):
+            task.cancel()
+        await asyncio.gather(*self._opening, return_exceptions=True)
+        for websocket in list(self._open):
+            websocket.close(1001, "the node is going away")
+        self._open.clear()
+
+    def forget(self, websocket: WebSocket) -> None:
+        """A websocket of ours has closed."""
+        self._open.discard(websocket)
+
+    def _on_acceptable(self) -> None:
+        for _ in range(64):  # then let the sockets that are open already have their turn
+            try:
+                sock, address = self._listener.accept()
+            except BlockingIOError:
+                return
+            except OSError as error:
+                if error.errno in _NO_ROOM:  # the selector would call again and again
+                    self._loop.remove_reader(self._listener.fileno())
+                    self._resume = self._loop.call_later(ACCEPT_PAUSE_S, self._accept_again)
+                return  # else it was gone before we took it: the selector calls again
+            if self._admit is not None and not self._admit(address[0]):
+                sock.close()
+                continue
+            sock.setblocking(False)
+            task = self._loop.create_task(self._welcome(sock), name=f"websocket from {address[0]}")
+            self._opening.add(task)
+            task.add_done_callback(self._opening.discard)
+
+    def _accept_again(self) -> None:
+        self._loop.add_reader(self._listener.fileno(), self._on_acceptable)
+
+    async def _welcome(self, raw: socket.socket) -> None:
+        sock: Any = raw
+        try:
+            raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            async with asyncio.timeout(UPGRADE_TIMEOUT_S):
+                if self._tls is not None:
+                    sock = TlsSocket(await tls_handshake(self._loop, raw, self._tls, None))
+                request = await self._read_request(sock)
+            if request is None:
+                sock.close()
+                return
+            sock.sendmsg([request.response])
+            websocket = WebSocket(
+                sock, client=False, loop=self._loop, early=request.trailing, host_header=request.host
+            )
+        except (OSError, TimeoutError):
+            sock.close()
+            return
+        except BaseException:
+            sock.close()
+            raise
+        handler = self._accept(websocket)
+        if handler is None:
+            sock.close()
+            return
+        self._open.add(websocket)
+        websocket.handler = _Forgetting(handler, websocket, self)
+        websocket.start()
+
+    async def _read_request(self, sock: Any) -> UpgradeRequest | None:
+        upgrade = ServerUpgrade()
+        try:
+            while True:
+                request = upgrade.receive(await receive_some(self._loop, sock))
+                if request is not None:
+                    return request
+        except RemoteProtocolError as error:
+            sock.sendmsg([refusal(str(error))])
+            return None
+
+
+class _Forgetting:
+    """The handler that `accept` gave, and the server told when its websocket closes."""
+
+    __slots__ = ("_handler", "_server", "_websocket", "on_binary", "on_pong", "on_text", "on_writable")
+
+    def __init__(self, handler: FrameHandler, websocket: WebSocket, server: WebSocketServer) -> None:
+        self._handler = handler
+        self._websocket = websocket
+        self._server = server
+        self.on_binary = handler.on_binary
+        self.on_text = handler.on_text
+        self.on_pong = handler.on_pong
+        self.on_writable = handler.on_writable
+
+    def on_closed(self, why: str) -> None:
+        self._server.forget(self._websocket)
+        self._handler.on_closed(why)
