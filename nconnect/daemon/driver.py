@@ -13,7 +13,7 @@ import asyncio
 import errno
 import os
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 from nconnect.errors import DropReason
@@ -22,7 +22,7 @@ from nconnect.io.tun import Tun
 from nconnect.ip.packet import IPV4_HEADER_BYTES
 from nconnect.tunnel.constants import BATCH_BYTES, MAX_BATCH_BYTES
 from nconnect.tunnel.core import SEAL_BYTES, Tunnel
-from nconnect.tunnel.outputs import CountersMoved, ExpiryChanged, Pong, Send, SessionLost, SessionUp
+from nconnect.tunnel.outputs import CountersMoved, Deliver, ExpiryChanged, Pong, Send, SessionLost, SessionUp
 from nconnect.tunnel.peer import Peer
 from nconnect.tunnel.timers import NEVER
 from nconnect.wire.nkn import InboundMessage
@@ -94,11 +94,14 @@ class Driver:
         events: Events,
         loop: asyncio.AbstractEventLoop,
         clock: Callable[[], float] = boottime,
+        *,
+        more_links: Sequence[Link] = (),
     ) -> None:
+        """`link` is link 0; `more_links` are 1 and on."""
         self.drops: Counter[DropReason] = Counter()
         self._tun = tun
         self._tunnel = tunnel
-        self._link = link
+        self._links = (link, *more_links)
         self._events = events
         self._loop = loop
         self._clock = clock
@@ -130,7 +133,7 @@ class Driver:
 
     def _is_late(self) -> bool:
         """Whether packets wait for us on either side, so that times tell more of us than of a path."""
-        return self._clock() - self._late_at < LATE_S or self._link.is_backlogged()
+        return self._clock() - self._late_at < LATE_S or any(link.is_backlogged() for link in self._links)
 
     # To the network
 
@@ -189,18 +192,21 @@ class Driver:
         if first is None:
             self.drain()
             return
+        lane = first.lane
+        link = self._links[lane.link]
         if (
             single
+            and first.spread is None
             and first.features == Feature.ALL
             and at <= first.batch_bytes
-            and self._link.writable
-            and self._link.rate is None
-            and first.sending.pacer.rate is None
-            and not first.queue
+            and link.writable
+            and link.rate is None
+            and lane.sending.pacer.rate is None
+            and not lane.queue
             and tunnel.can_seal(first, now)
         ):
-            prefix, n = tunnel.seal(first, view[:at], self._sealed, now)
-            self._link.send(first.dest, (prefix, self._sealed[:n]))
+            prefix, n = tunnel.seal(first, view[:at], self._sealed, now, lane)
+            link.send(lane.dest, (prefix, self._sealed[:n]))
             first.tx_packets += len(records)
             first.tx_bytes += packet_bytes - len(records) * VIRTIO_HEADER_BYTES
         else:
@@ -215,33 +221,43 @@ class Driver:
         self.drain()
 
     def _flush(self, now: float) -> None:
-        tunnel, link, sealed = self._tunnel, self._link, self._sealed
-        tunnel.link_rate = link.rate
-        while link.writable and tunnel.backlog:
-            batch = tunnel.next_batch(self._arena, now, link.room)
-            if batch is None:
-                return
-            peer, size, _ = batch
-            prefix, n = tunnel.seal(peer, self._arena_view[:size], sealed, now)
-            link.send(peer.dest, (prefix, sealed[:n]))
+        tunnel, sealed = self._tunnel, self._sealed
+        for number, link in enumerate(self._links):
+            tunnel.link_rates[number] = link.rate
+            while link.writable and tunnel.backlog:
+                batch = tunnel.next_batch(self._arena, now, link.room, number)
+                if batch is None:
+                    break
+                peer, size, _, lane = batch
+                prefix, n = tunnel.seal(peer, self._arena_view[:size], sealed, now, lane)
+                link.send(lane.dest, (prefix, sealed[:n]))
 
     # From the network
 
     def on_message(self, message: InboundMessage) -> None:
         """An NKN message from a link; its payload is borrowed."""
-        fd = self._tun.fd
         payload = message.payload
         view = payload if isinstance(payload, memoryview) else memoryview(payload)
-        for record in self._tunnel.receive(message.src, view, self._opened, self._clock()):
-            try:
-                os.write(fd, record)
-            except OSError:
-                self.drops[DropReason.TUN_REFUSED] += 1
+        self._write(self._tunnel.receive(message.src, view, self._opened, self._clock()))
         if len(view) < PROMPT_BYTES:
             # The kernel has answered a ping or a SYN already: send that before the loop's next turn.
             self._on_tun_readable()
         else:
             self.drain()
+
+    def _write(self, packets: Sequence[memoryview]) -> None:
+        fd = self._tun.fd
+        for record in packets:
+            try:
+                os.write(fd, record)
+            except OSError:
+                self.drops[DropReason.TUN_REFUSED] += 1
+
+    def set_links(self, links: Mapping[int, int]) -> None:
+        """Which links are up, and the tags of their nodes."""
+        self._tunnel.set_links(links, self._clock())
+        self.drain()
+        self.flush()
 
     def check_peers(self) -> None:
         """Time has passed without us: find out now who is still there."""
@@ -261,8 +277,7 @@ class Driver:
         while (output := tunnel.poll_output()) is not None:
             if isinstance(output, Send):
                 # A busy link too: it keeps a little, and its keys could not be renewed otherwise.
-                if not self._link.send(output.dest, (output.payload,)):
-                    self.drops[DropReason.LINK_DOWN] += 1
+                self._send(output)
             elif isinstance(output, SessionUp):
                 came_up = True
                 self._events.on_session_up(output.peer)
@@ -274,13 +289,24 @@ class Driver:
                 self._events.on_pong(output)
             elif isinstance(output, CountersMoved):
                 self._events.on_counters_moved()
+            elif isinstance(output, Deliver):
+                self._write(output.packets)
         at = tunnel.next_at()
-        if tunnel.backlog and self._link.writable:
+        if tunnel.backlog and any(link.writable for link in self._links):
             at = min(at, tunnel.next_send_at(self._clock()))
         if at != self._timer_at:
             self._arm(at)
         if came_up:
             self.flush()
+
+    def _send(self, output: Send) -> None:
+        """On its link, or on any that is up."""
+        parts = (output.payload,)
+        first = self._links[output.link]
+        if first.send(output.dest, parts):
+            return
+        if not any(link.send(output.dest, parts) for link in self._links if link is not first):
+            self.drops[DropReason.LINK_DOWN] += 1
 
     def _arm(self, at: float) -> None:
         if self._timer is not None:

@@ -105,5 +105,5 @@ def peer_status(
         rx_packets=peer.rx_packets,
         tx_packets=peer.tx_packets,
         drops=drops,
-        queue_bytes=peer.queue.bytes_held,
+        queue_bytes=peer.bytes_held,
     )

@@ -173,7 +173,6 @@ class Daemon:
                 suite=_suite(config.cipher),
                 features=self._tun.features,
                 mtu=config.mtu,
-                links=1,
                 persistent=not _provides(config),
                 accept_pending=config.accept_pending,
             ),

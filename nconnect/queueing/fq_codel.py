@@ -120,6 +120,20 @@ class FairQueue(Generic[T]):
             self._forget_idle_flows()
         return None
 
+    def flows(self) -> list[tuple[int, int]]:
+        """The flows (modulo `max_flows`) that hold anything, and how many bytes."""
+        return [(flow.bucket, flow.size_bytes) for flow in self._flows.values() if flow.items]
+
+    def take_flow(self, flow_id: int) -> list[tuple[T, int, float]]:
+        """Remove all items of a flow, to be queued elsewhere: (item, size, when it came), in order."""
+        flow = self._flows.get(flow_id % self._max_flows)
+        if flow is None:
+            return []
+        taken = []
+        while flow.items:
+            taken.append(self._pop(flow))
+        return taken
+
     def clear(self, reason: DropReason) -> None:
         """Drop everything, for this reason (it is the caller's to count)."""
         for flow in (*self._new, *self._old):

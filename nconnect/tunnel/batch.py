@@ -9,6 +9,7 @@ from nconnect.wire.tunnel import (
     PING_BODY,
     RECORD_HEADER,
     RECORD_HEADER_BYTES,
+    STRIPE_BODY,
     RecordKind,
 )
 
@@ -18,6 +19,7 @@ _BODY_BYTES = {
     int(RecordKind.PING): PING_BODY.size,
     int(RecordKind.PONG): PING_BODY.size,
     int(RecordKind.FEEDBACK): FEEDBACK_BODY.size,
+    int(RecordKind.STRIPE): STRIPE_BODY.size,
 }
 Record = tuple[int, memoryview]
 
@@ -34,6 +36,15 @@ def put_record(arena: bytearray, at: int, body: bytes | bytearray | memoryview) 
     start = at + RECORD_HEADER_BYTES
     arena[start : start + size] = body
     return start + size
+
+
+STRIPE_BYTES = RECORD_HEADER_BYTES + STRIPE_BODY.size
+
+
+def put_stripe(arena: bytearray, number: int, wait_s: float) -> None:
+    """Begin a striped batch with its number; it takes `STRIPE_BYTES`."""
+    RECORD_HEADER.pack_into(arena, 0, STRIPE_BODY.size | RecordKind.STRIPE << 24)
+    STRIPE_BODY.pack_into(arena, RECORD_HEADER_BYTES, number, min(int(wait_s * 1e3) + 1, 0xFFFF))
 
 
 def read_records(batch: memoryview) -> tuple[list[memoryview], list[Record]]:

@@ -8,8 +8,11 @@ Data lane, direct calls without an object per packet:
     peer = tunnel.routes.owner(destination)         whose packet is it
     tunnel.enqueue(peer, record, now)               let it wait in the peer's fair queue
     tunnel.can_seal(peer, now)                      False: a handshake has been started, enqueue instead
-    prefix, size = tunnel.seal(peer, batch, out, now)
+    prefix, size = tunnel.seal(peer, batch, out, now)   for `peer.lane`: its `dest`, on its `link`
+    peer, size, packets, lane = tunnel.next_batch(arena, now, room, link)
     packets = tunnel.receive(source, payload, out, now)
+
+Where there are several links, `set_links` says which are up, and batches go by `nconnect.tunnel.lanes`.
 
 Control lane: after any call, drain `poll_output()` until it gives None, and call `handle_timeout(now)` at
 `poll_timeout()`. Hostile input never raises here: it is counted under a `DropReason`, for the peer where one
@@ -28,20 +31,25 @@ from nconnect.crypto.keys import Identity
 from nconnect.errors import DropReason, RemoteProtocolError
 from nconnect.ip import offload, packet
 from nconnect.model import Deadline, NknAddress, PeerConfig
+from nconnect.queueing.fq_codel import FairQueue
 from nconnect.tunnel.admission import admitted, needed_feature
 from nconnect.tunnel.allowed_ips import AllowedIps
-from nconnect.tunnel.batch import put_record, read_records
+from nconnect.tunnel.batch import STRIPE_BYTES, put_record, put_stripe, read_records
 from nconnect.tunnel.constants import MAX_PENDING_SENDERS, UNANSWERED_S
 from nconnect.tunnel.handshake import Rng
+from nconnect.tunnel.lanes import Lane
 from nconnect.tunnel.outputs import Output, Settings
 from nconnect.tunnel.peer import Peer
 from nconnect.tunnel.sessions import Sessions
+from nconnect.tunnel.spread import Spread
 from nconnect.tunnel.timers import NEVER, Timer
 from nconnect.wire.nkn import Message
 from nconnect.wire.tunnel import (
     DATA_HEADER,
+    MAX_LINKS,
     MAX_PACKET_BODY_BYTES,
     RECORD_HEADER_BYTES,
+    STRIPE_BODY,
     VERSION,
     VIRTIO_HEADER_BYTES,
     Feature,
@@ -89,7 +97,8 @@ class Tunnel:
         self.drops: Counter[DropReason] = Counter()  # of no known peer
         self.pending: dict[str, PendingSender] = {}
         self.backlog: dict[Peer, None] = {}  # peers with packets that wait, in the order of their turn
-        self.link_rate: float | None = None  # bytes a second of a slow link, set by the driver
+        # By link: bytes a second of a slow one, set by the driver.
+        self.link_rates: list[float | None] = [None] * MAX_LINKS
         # Asked about what is not encrypted, from anybody; False when it is to be counted and dropped.
         self.on_visitor: Callable[[str, Buffer, float], bool] | None = None
         self._closed = False
@@ -165,17 +174,24 @@ class Tunnel:
         """Whether there is a key to send under. If not, a handshake is under way when this returns."""
         return self._sessions.can_send(peer, now)
 
-    def seal(self, peer: Peer, batch: Buffer, out: memoryview, now: float) -> tuple[bytes, int]:
+    def seal(
+        self, peer: Peer, batch: Buffer, out: memoryview, now: float, lane: Lane | None = None
+    ) -> tuple[bytes, int]:
         """Seal a batch into `out`, which needs `SEAL_BYTES` more room: (message prefix, bytes in `out`).
 
-        Prefix and sealed bytes, one after another, are the payload of one NKN message to `peer.dest`.
-        Only after `can_seal`.
+        Prefix and sealed bytes, one after another, are the payload of one NKN message to the lane's `dest`
+        on its `link`; the lane is `peer.lane`, or the one that `next_batch` gave. Only after `can_seal`.
         """
         pair = peer.session.current
         assert pair is not None
-        header, size = pair.seal_into(batch, out)
-        peer.sending.sent(pair.remote_index, pair.counter - 1, len(batch), now)
+        if lane is None:
+            lane = peer.lane
+        header, size = pair.seal_into(batch, out, lane.number)
+        lane.sending.sent(pair.remote_index, pair.counter - 1, len(batch), now)
+        lane.sent_at = now
         peer.timers.data_sent(now)
+        if len(peer.lanes.used) > 1:
+            self._sessions.watch_lanes(peer, now)
         if peer.check_at > now + UNANSWERED_S:
             self._sessions.schedule(peer)
         if pair.wants_rekey_on_send(now):
@@ -189,54 +205,98 @@ class Tunnel:
             return
         view = memoryview(record)
         flow = packet.flow_hash(view[VIRTIO_HEADER_BYTES:])
-        if len(record) <= self._unit(peer):
-            peer.queue.enqueue(flow, record, len(record), now)
-        else:
-            for piece in offload.cut(view, self._unit(peer)):
-                peer.queue.enqueue(flow, bytearray(piece), len(piece), now)
+        spread = peer.spread
+        if spread is None and len(peer.lanes.used) > 1:
+            spread = self._spread(peer, now)
+        lane = peer.lane if spread is None else spread.lane_of(flow, now)
+        unit = self._unit(lane)
+        pieces = [record] if len(record) <= unit else map(bytearray, offload.cut(view, unit))
+        for piece in pieces:
+            if spread is None:
+                lane.queue.enqueue(flow, piece, len(piece), now)
+            else:
+                spread.enqueue(flow, piece, now)
         self.backlog.setdefault(peer)
 
-    def _unit(self, peer: Peer) -> int:
-        """The largest record that a slow path should be held by: what it carries in `UNIT_S`."""
-        rate = min(peer.sending.pacer.rate or inf, self.link_rate or inf)
+    def _spread(self, peer: Peer, now: float) -> Spread:
+        """Something has to wait, and there are several lanes."""
+        if peer.stripe_number is None:
+            peer.stripe_number = self._sessions.random_u32()
+        peer.spread = Spread(peer.lanes, now)
+        return peer.spread
+
+    def _unit(self, lane: Lane) -> int:
+        """The largest record that a slow lane should be held by: what it carries in `UNIT_S`."""
+        rate = min(lane.sending.pacer.rate or inf, self.link_rates[lane.link] or inf)
         return MAX_PACKET_BODY_BYTES if rate == inf else int(rate * UNIT_S)
 
-    def next_batch(self, arena: bytearray, now: float, room: int = NO_LIMIT) -> tuple[Peer, int, int] | None:
-        """Fill `arena` with the next waiting batch: (peer, bytes, packets), or None if nothing can leave.
+    def next_batch(
+        self, arena: bytearray, now: float, room: int = NO_LIMIT, link: int = 0
+    ) -> tuple[Peer, int, int, Lane] | None:
+        """Fill `arena` with the next batch that may leave over this link: (peer, bytes, packets, lane).
 
-        Peers take turns, a batch each; one whose path is slower than what waits for it is passed over until
-        `next_send_at`. A batch ends with the packet that reaches `room` bytes, or the peer's own budget.
+        None if there is none. Peers take turns, a batch each; one whose path is slower than what waits for
+        it is passed over until `next_send_at`. A batch ends with the packet that reaches `room` bytes, or
+        the lane's own budget.
         """
         for _ in range(len(self.backlog)):
             peer = next(iter(self.backlog))
             del self.backlog[peer]
-            if not peer.queue:
+            spread, lane = peer.spread, peer.lane
+            queue = lane.queue
+            if not (queue if spread is None else spread.bytes_held):
                 continue  # its session ended, and what waited went with it
-            budget = peer.sending.pacer.budget(now)
-            if not budget or not self.can_seal(peer, now):
-                self.backlog[peer] = None
+            self.backlog[peer] = None
+            if spread is not None:
+                found = spread.next_lane(link, now)
+                if found is None:
+                    continue
+                lane, queue = found
+            elif lane.link != link:
                 continue
-            size, packets = self._fill(peer, arena, now, min(budget, room))
-            if len(peer.queue):
-                self.backlog[peer] = None
+            budget = lane.sending.pacer.budget(now)
+            if not budget or not self.can_seal(peer, now):
+                continue
+            limit = min(budget, room)
+            if spread is None or queue is lane.queue:
+                size, packets = self._fill(peer, queue, arena, now, limit)
+            else:
+                size, packets = self._fill_striped(peer, spread, arena, now, limit)
+            if not (queue if spread is None else spread.bytes_held):
+                del self.backlog[peer]
             if packets:
-                return peer, size, packets
+                return peer, size, packets, lane
         return None
+
+    def _fill_striped(
+        self, peer: Peer, spread: Spread, arena: bytearray, now: float, limit: int
+    ) -> tuple[int, int]:
+        size, packets = self._fill(peer, spread.striped, arena, now, limit + STRIPE_BYTES, STRIPE_BYTES)
+        if packets:
+            assert peer.stripe_number is not None
+            put_stripe(arena, peer.stripe_number, spread.wait_s())
+            peer.stripe_number = (peer.stripe_number + 1) & 0xFFFFFFFF
+        return size, packets
 
     def next_send_at(self, now: float) -> float:
         """When a peer that waits for its path may send again; `NEVER` if none does."""
-        waiting = (
-            peer.sending.pacer.next_at(now)
-            for peer in self.backlog
-            if peer.sending.pacer.rate is not None and peer.session.current is not None
-        )
-        return min(waiting, default=NEVER)
+        at = NEVER
+        for peer in self.backlog:
+            if peer.session.current is None:
+                continue
+            if peer.spread is not None:
+                at = min(at, peer.spread.next_at(now))
+            elif peer.lane.sending.pacer.rate is not None:
+                at = min(at, peer.lane.sending.pacer.next_at(now))
+        return at
 
-    def _fill(self, peer: Peer, arena: bytearray, now: float, limit: int) -> tuple[int, int]:
-        at = packets = 0
+    def _fill(
+        self, peer: Peer, queue: FairQueue[bytearray], arena: bytearray, now: float, limit: int, at: int = 0
+    ) -> tuple[int, int]:
+        packets = 0
         room = min(len(arena), peer.batch_bytes) - RECORD_HEADER_BYTES - MAX_PACKET_BODY_BYTES
         while at <= room and at < limit:
-            record = peer.queue.dequeue(now)
+            record = queue.dequeue(now)
             if record is None:
                 break
             for piece in self.suited(peer, record):
@@ -283,13 +343,13 @@ class Tunnel:
         if peer is None:
             self._unknown_sender(source, now)
         else:
-            self._sessions.receive_handshake(peer, message, now)
+            self._sessions.receive_handshake(peer, message, now, source)
         return []
 
     def _receive_data(
         self, source: str, header: bytes, sealed: Buffer, out: memoryview, now: float
     ) -> list[memoryview]:
-        version, kind, _, index, counter = DATA_HEADER.unpack(header)
+        version, kind, number, index, counter = DATA_HEADER.unpack(header)
         if version != VERSION or kind != FrameKind.DATA:
             self.drops[DropReason.WRONG_VERSION] += 1
             return []
@@ -306,16 +366,20 @@ class Tunnel:
             peer.drops[size] += 1
             return []
         self._sessions.batch_received(peer, pair, size, now)
-        if peer.arrivals.received(index, counter, size, now):
-            self._sessions.send_control(
-                peer, now, (RecordKind.FEEDBACK, peer.arrivals.report(now, busy=self._sessions.is_busy()))
-            )
+        if number or len(peer.lanes.used) > 1:
+            arrivals, back = self._sessions.heard_on(peer, number, now)
+        else:
+            arrivals, back = peer.arrivals, peer.lane
+        if arrivals.received(index, counter, size, now):
+            report = arrivals.report(now, busy=self._sessions.is_busy())
+            self._sessions.send_control(peer, now, (RecordKind.FEEDBACK, report), lane=back)
         try:
             packets, others = read_records(out[:size])
         except RemoteProtocolError:
             peer.drops[DropReason.BAD_RECORD] += 1
             return []
         pinged = False
+        stripe: memoryview | None = None
         for record_kind, body in others:
             if record_kind == RecordKind.PING:
                 if pinged:  # one answer a batch, or a peer could keep us busy with answers
@@ -323,8 +387,28 @@ class Tunnel:
                 pinged = True
             elif record_kind == RecordKind.CLOSE and pair is not peer.session.current:
                 continue  # it ended an older session, and comes late
-            self._sessions.record_received(peer, record_kind, body, now)
-        return admitted(peer, packets, self.routes, self.settings.features) if packets else packets
+            elif record_kind == RecordKind.STRIPE:
+                stripe = body
+                continue
+            self._sessions.record_received(peer, record_kind, body, now, back)
+        if packets:
+            packets = admitted(peer, packets, self.routes, self.settings.features)
+        return packets if stripe is None else self._in_order(peer, packets, size, stripe, now)
+
+    def _in_order(
+        self, peer: Peer, packets: list[memoryview], size: int, stripe: memoryview, now: float
+    ) -> list[memoryview]:
+        """What may pass now that this striped batch is there. What has to wait is copied."""
+        number, wait_ms = STRIPE_BODY.unpack(stripe)
+        if not peer.striped.is_next(number):
+            packets = [memoryview(bytes(packet)) for packet in packets]
+        passed = peer.striped.put(number, packets, size, wait_ms / 1e3, now)
+        self._await_order(peer)
+        return passed
+
+    def _await_order(self, peer: Peer) -> None:
+        peer.timers.set(Timer.REORDER, peer.striped.next_at())
+        self._sessions.schedule(peer)
 
     def _unknown_index(self, source: str, now: float) -> None:
         """Keys that we do not hold. A peer of ours that uses them has not noticed that we restarted: tell it.
@@ -361,6 +445,23 @@ class Tunnel:
     def handle_timeout(self, now: float) -> None:
         """Do what is due. Early calls are harmless."""
         self._sessions.handle_timeout(now)
+
+    def set_links(self, links: Mapping[int, int], now: float) -> None:
+        """Our links that are up, number -> tag of the node (32 bits, the same for the same node).
+
+        Never called, it is link 0 alone. Flows on a link that is not up any more move at once; what they had
+        under way is lost. Peers are told.
+        """
+        self._sessions.set_links(self.peers.values(), links, now)
+
+    def traffic_of(self, link: int) -> tuple[int, int]:
+        """Bytes of batches sent and received over one of our links, in sessions with peers of now."""
+        tx = rx = 0
+        for peer in self.peers.values():
+            tx += sum(lane.sending.total_bytes for lane in peer.lanes.all if lane.link == link)
+            rx += sum(a.total_bytes for n, a in peer.lane_arrivals.items() if n % MAX_LINKS == link)
+            rx += peer.arrivals.total_bytes if not link else 0
+        return tx, rx
 
     def link_up(self, now: float) -> None:
         """A link came (back): what was sent meanwhile is lost, so try again now."""

@@ -16,17 +16,17 @@ class Settings:
     suite: CipherSuite
     features: Feature = Feature.ALL  # what our own TUN takes
     mtu: int = 1500
-    links: int = 1
     persistent: bool = True  # keep a session with every peer, used or not (the user's side)
     accept_pending: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Send:
-    """Put this payload into an NKN message to `dest`."""
+    """Put this payload into an NKN message to `dest`, on this link, or on any where that one is down."""
 
     dest: str
     payload: bytes
+    link: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +61,15 @@ class Pong:
 
 
 @dataclass(frozen=True, slots=True)
+class Deliver:
+    """Packets for the TUN that waited for others before them."""
+
+    packets: tuple[memoryview, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class CountersMoved:
     """`counters()` has changed and should be stored, so that old handshakes stay refused."""
 
 
-Output = Send | SessionUp | SessionLost | ExpiryChanged | Pong | CountersMoved
+Output = Send | SessionUp | SessionLost | ExpiryChanged | Pong | Deliver | CountersMoved

@@ -39,35 +39,44 @@ class Sending:
         self._total = 0
         self._arrived = 0
 
+    @property
+    def total_bytes(self) -> int:
+        """All that was ever sent here."""
+        return self._total
+
     def sent(self, index: int, counter: int, size: int, now: float) -> None:
         """A batch of `size` bytes has left under the peer's key index and counter."""
         self._total += size
         self._log.append((index, counter, now, self._total))
         self.pacer.sent(now, size)
 
-    def on_report(self, body: bytes | memoryview, now: float, *, busy: bool) -> None:
-        """The peer's FEEDBACK record; `busy` when we are late in reading it ourselves."""
+    def on_report(self, body: bytes | memoryview, now: float, *, busy: bool) -> float | None:
+        """The peer's FEEDBACK record; `busy` when we are late in reading it ourselves.
+
+        The round trip in seconds; None when it is about a batch that did not leave here.
+        """
         index, hold_us, counter, arrived, peer_busy = FEEDBACK_BODY.unpack(body)
         log = self._log
         place = next((n for n, entry in enumerate(log) if entry[1] == counter and entry[0] == index), None)
         if place is None:
-            return
+            return None
         for _ in range(place):
             log.popleft()  # earlier ones: nobody will ask for them any more
         _, _, sent_at, total = log.popleft()
         if arrived < self._arrived:  # the peer has started again
             self.pacer = _pacer(now)
         self._arrived = arrived
-        rtt_s = now - sent_at - min(hold_us / 1e6, MAX_HOLD_S)
+        rtt_s: float = max(now - sent_at - min(hold_us / 1e6, MAX_HOLD_S), 1e-6)
         self.pacer.sample(
             now,
             acked_bytes=arrived,
             in_flight_bytes=self._total - total,
             unsent_bytes=0,
-            rtt_s=max(rtt_s, 1e-6),
-            min_rtt_s=max(rtt_s, 1e-6),
+            rtt_s=rtt_s,
+            min_rtt_s=rtt_s,
             limited_elsewhere=busy or bool(peer_busy),
         )
+        return rtt_s
 
 
 def _pacer(now: float) -> Pacer:
@@ -85,6 +94,11 @@ class Arrivals:
         self._total = 0
         self._reported = 0
         self._reported_at = 0.0
+
+    @property
+    def total_bytes(self) -> int:
+        """All that ever came here."""
+        return self._total
 
     def received(self, index: int, counter: int, size: int, now: float) -> bool:
         """A batch came under our key index; True when a report is due."""

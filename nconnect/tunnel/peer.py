@@ -7,15 +7,16 @@ from enum import Enum
 
 from nconnect.crypto.keys import Box, Identity, dh_public_of
 from nconnect.errors import DropReason
-from nconnect.ip.packet import mark_congestion
 from nconnect.model import PeerConfig
 from nconnect.queueing.fq_codel import FairQueue
-from nconnect.tunnel.constants import QUEUE_BYTES
 from nconnect.tunnel.handshake import Attempt
+from nconnect.tunnel.lanes import Lane, Lanes
 from nconnect.tunnel.pacing import Arrivals, Sending
+from nconnect.tunnel.resequence import Resequencer
 from nconnect.tunnel.session import Session
+from nconnect.tunnel.spread import Spread
 from nconnect.tunnel.timers import NEVER, Timers
-from nconnect.wire.tunnel import VIRTIO_HEADER_BYTES, Feature
+from nconnect.wire.tunnel import Feature
 
 
 class PeerState(Enum):
@@ -44,9 +45,14 @@ class Peer:
         self.check_at = NEVER  # when the core looks at the timers
         self.features = Feature(0)  # what its TUN takes
         self.batch_bytes = 0
-        self.queue: FairQueue[bytearray] = FairQueue(max_bytes=QUEUE_BYTES, mark=_mark)
-        self.sending = Sending(now)
-        self.arrivals = Arrivals()
+        self.lanes = Lanes(config.address, now)
+        self.lane = self.lanes.best  # what has no reason to go elsewhere goes here
+        self.spread: Spread | None = None  # while one lane is not enough
+        self.stripe_number: int | None = None  # of the next striped batch
+        self.links_revision = -1  # of the newest list of its links
+        self.arrivals = Arrivals()  # on the lane between the bare addresses
+        self.lane_arrivals: dict[int, Arrivals] = {}  # on the others, by the peer's lane number
+        self.striped = Resequencer()
         self.expired = False
         self.doubtful = False  # what we sent went unanswered
         self.last_counter = 0  # of its initiations; kept over restarts
@@ -55,13 +61,40 @@ class Peer:
         self.last_received_at: float | None = None
         self.rtt_s: float | None = None
         self.clock_ahead_s = 0.0  # its wall clock against ours, by its last handshake message
-        self.pinged_at: dict[int, float] = {}
+        self.pinged_at: dict[int, tuple[float, Lane]] = {}
         self.rx_bytes = self.tx_bytes = self.rx_packets = self.tx_packets = 0
         self.drops: Counter[DropReason] = Counter()
 
     @property
     def name(self) -> str:
         return self.config.name
+
+    @property
+    def queue(self) -> FairQueue[bytearray]:
+        """What waits for the best lane; for any lane, if nothing is spread."""
+        return self.lane.queue
+
+    @property
+    def queues(self) -> list[FairQueue[bytearray]]:
+        """All that may hold something."""
+        return [lane.queue for lane in self.lanes.all] + ([self.spread.striped] if self.spread else [])
+
+    @property
+    def sending(self) -> Sending:
+        """The best lane's pace."""
+        return self.lane.sending
+
+    @property
+    def bytes_held(self) -> int:
+        """What waits to be sent."""
+        return self.spread.bytes_held if self.spread is not None else self.lane.queue.bytes_held
+
+    def clear_queues(self, reason: DropReason) -> None:
+        """Drop all that waits, and count it."""
+        for queue in self.queues:
+            self.drops[reason] += len(queue)
+            queue.clear(reason)
+        self.spread = None
 
     @property
     def state(self) -> PeerState:
@@ -78,11 +111,7 @@ class Peer:
     def all_drops(self) -> dict[str, int]:
         """Drops by reason's name, the queue's included, in the order of `DropReason`."""
         total = Counter(self.drops)
-        total[DropReason.QUEUE_FULL] += self.queue.full_drops
-        total[DropReason.QUEUE_DELAY] += self.queue.delay_drops
+        for queue in self.queues:
+            total[DropReason.QUEUE_FULL] += queue.full_drops
+            total[DropReason.QUEUE_DELAY] += queue.delay_drops
         return {reason.value: total[reason] for reason in DropReason if total[reason]}
-
-
-def _mark(record: bytearray) -> bool:
-    """Mark a queued packet instead of dropping it, where it allows that."""
-    return mark_congestion(memoryview(record)[VIRTIO_HEADER_BYTES:])

@@ -70,11 +70,11 @@ class KeyPair:
     def wants_rekey_on_receive(self, now: float) -> bool:
         return self.initiator and now >= self.created_at + REKEY_AFTER_RECEIVE_S
 
-    def seal_into(self, batch: Buffer, out: memoryview) -> tuple[bytes, int]:
+    def seal_into(self, batch: Buffer, out: memoryview, lane: int = 0) -> tuple[bytes, int]:
         """Seal a batch into `out`: (the frame's 16-byte header, bytes in `out`)."""
         counter = self.counter
         self.counter = counter + 1
-        header = DATA_HEADER.pack(VERSION, FrameKind.DATA, 0, self.remote_index, counter)
+        header = DATA_HEADER.pack(VERSION, FrameKind.DATA, lane, self.remote_index, counter)
         return header, self._send.seal_into(counter, header, batch, out)
 
     def open_into(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import heapq
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 from nconnect.crypto.aead import TAG_BYTES
 from nconnect.crypto.keys import Identity
@@ -31,8 +31,10 @@ from nconnect.tunnel.constants import (
     STALE_S,
 )
 from nconnect.tunnel.handshake import Attempt, Rng, boxed, read_initiation
+from nconnect.tunnel.lanes import QUIET_S, Lane
 from nconnect.tunnel.outputs import (
     CountersMoved,
+    Deliver,
     ExpiryChanged,
     Output,
     Pong,
@@ -41,11 +43,14 @@ from nconnect.tunnel.outputs import (
     SessionUp,
     Settings,
 )
+from nconnect.tunnel.pacing import Arrivals
 from nconnect.tunnel.peer import Peer
 from nconnect.tunnel.session import KeyPair
+from nconnect.tunnel.spread import Spread
 from nconnect.tunnel.timers import NEVER, Timer
 from nconnect.wire.nkn import Message, Payload, PayloadType, message_prefix
 from nconnect.wire.tunnel import (
+    MAX_LINKS,
     MAX_PACKET_BODY_BYTES,
     PING_BODY,
     RECORD_HEADER_BYTES,
@@ -55,6 +60,8 @@ from nconnect.wire.tunnel import (
     RecordKind,
     WrongVersionError,
     decode_handshake,
+    decode_links,
+    encode_links,
     is_handshake,
 )
 
@@ -88,8 +95,10 @@ class Sessions:
         self._attempts: dict[int, Peer] = {}
         self._checks: list[tuple[float, int, Peer]] = []  # a heap; an entry is void if not at peer.check_at
         self._check_number = 0
+        self._links: dict[int, int] = {0: 0}
+        self._links_revision = 0
 
-    def receive_handshake(self, peer: Peer, message: Message, now: float) -> None:
+    def receive_handshake(self, peer: Peer, message: Message, now: float, source: str) -> None:
         """An NKN message from a peer's address that is no data frame; whatever it is, it never raises."""
         if peer.expired:
             peer.drops[DropReason.PEER_EXPIRED] += 1
@@ -118,11 +127,11 @@ class Sessions:
             peer.drops[DropReason.MALFORMED] += 1
             return
         if frame.kind is FrameKind.INITIATION:
-            self._on_initiation(peer, frame, now)
+            self._on_initiation(peer, frame, now, source)
         else:
             self._on_response(peer, frame, now)
 
-    def _on_initiation(self, peer: Peer, frame: HandshakeFrame, now: float) -> None:
+    def _on_initiation(self, peer: Peer, frame: HandshakeFrame, now: float, source: str) -> None:
         if now < peer.last_initiation_at + MIN_INITIATION_INTERVAL_S:
             peer.drops[DropReason.HANDSHAKE_FLOOD] += 1
             return
@@ -156,8 +165,9 @@ class Sessions:
             self._drop_attempt(peer)
         self._forget(peer.session.responded(pair))
         self.by_index[local_index] = (peer, pair)
-        self._learn(peer, initiation.hello)
-        self.outputs.append(Send(peer.dest, boxed(peer.box, response, self._rng)))
+        self._learn(peer, initiation.hello, now)
+        dest = peer.lanes.dest_of(source)
+        self.outputs.append(Send(dest, boxed(peer.box, response, self._rng), self._link_to_try(0)))
         self.outputs.append(CountersMoved())
         peer.timers.set(Timer.ERASE_KEYS, now + REJECT_AFTER_S)
         self.schedule(peer)
@@ -186,7 +196,7 @@ class Sessions:
         self._attempts.pop(attempt.local_index, None)
         self._forget(peer.session.initiated(pair))
         self.by_index[pair.local_index] = (peer, pair)
-        self._learn(peer, hello)
+        self._learn(peer, hello, now)
         peer.last_received_at = now
         peer.doubtful = False
         peer.timers.keepalive_received()
@@ -214,18 +224,23 @@ class Sessions:
         if peer.check_at > now + KEEPALIVE_S:
             self.schedule(peer)
 
-    def record_received(self, peer: Peer, kind: int, body: memoryview, now: float) -> None:
-        """A record that is no packet, from an authentic batch."""
+    def record_received(self, peer: Peer, kind: int, body: memoryview, now: float, back: Lane) -> None:
+        """A record that is no packet, from an authentic batch; `back` is the lane to answer on."""
         if kind == RecordKind.PING:
-            self.send_control(peer, now, (RecordKind.PONG, bytes(body)))
+            self.send_control(peer, now, (RecordKind.PONG, bytes(body)), lane=back)
         elif kind == RecordKind.PONG:
             (ping_id,) = PING_BODY.unpack(body)
-            sent_at = peer.pinged_at.pop(ping_id, None)
+            sent_at, lane = peer.pinged_at.pop(ping_id, (None, peer.lane))
             if sent_at is not None:
-                peer.rtt_s = now - sent_at
+                lane.took(now - sent_at)
+                if lane is peer.lane:
+                    peer.rtt_s = now - sent_at
+                self._choose(peer)
                 self.outputs.append(Pong(peer, ping_id, now - sent_at))
         elif kind == RecordKind.FEEDBACK:
-            peer.sending.on_report(body, now, busy=self.is_busy())
+            self._on_report(peer, body, now, back)
+        elif kind == RecordKind.LINKS:
+            self._on_links(peer, body, now)
         elif kind == RecordKind.CLOSE:
             self._lose_keys(peer, now)
             self.outputs.append(SessionLost(peer, f"{peer.name} has gone offline"))
@@ -258,7 +273,8 @@ class Sessions:
         peer.attempt = attempt
         self._attempts[attempt.local_index] = peer
         self.outputs.append(CountersMoved())
-        self.outputs.append(Send(peer.dest, boxed(peer.box, attempt.frame, self._rng)))
+        dest, link = peer.lanes.dest_to_try(peer.attempts), self._link_to_try(peer.attempts)
+        self.outputs.append(Send(dest, boxed(peer.box, attempt.frame, self._rng), link))
         wait = HANDSHAKE_RETRY_S[min(peer.attempts, len(HANDSHAKE_RETRY_S) - 1)]
         peer.attempts += 1
         jitter = int.from_bytes(self._rng(2)) / 65536 * HANDSHAKE_JITTER_S
@@ -277,6 +293,8 @@ class Sessions:
             timers.set(Timer.PERSISTENT_KEEPALIVE, now + PERSISTENT_KEEPALIVE_S)
         self.schedule(peer)
         self.outputs.append(SessionUp(peer))
+        if len(peer.lanes.used) > 1:
+            self.probe(peer, peer.lanes.used, now)
 
     def can_send(self, peer: Peer, now: float) -> bool:
         """Whether packets may leave; if not, a handshake is under way when this returns.
@@ -289,34 +307,144 @@ class Sessions:
         self.initiate(peer, now)
         return False
 
-    def ping(self, peer: Peer, now: float) -> int | None:
-        """Measure the round trip to a peer: the id that its `Pong` will have, or None without a session."""
+    def ping(
+        self, peer: Peer, now: float, lane: Lane | None = None, *records: tuple[RecordKind, bytes]
+    ) -> int | None:
+        """Measure the round trip to a peer: the id that its `Pong` will have, or None without a session.
+
+        On the best lane, or the one that is named; `records` go with it.
+        """
         if not _can_send(peer, now):
             self.initiate(peer, now)
             return None
+        lane = lane or peer.lane
         ping_id = int.from_bytes(self._rng(8))
         if len(peer.pinged_at) >= MAX_PINGS:
             peer.pinged_at.pop(next(iter(peer.pinged_at)))
-        peer.pinged_at[ping_id] = now
-        self.send_control(peer, now, (RecordKind.PING, PING_BODY.pack(ping_id)))
+        peer.pinged_at[ping_id] = (now, lane)
+        self.send_control(peer, now, (RecordKind.PING, PING_BODY.pack(ping_id)), *records, lane=lane)
         return ping_id
 
-    def send_control(self, peer: Peer, now: float, *records: tuple[RecordKind, bytes]) -> None:
+    def send_control(
+        self, peer: Peer, now: float, *records: tuple[RecordKind, bytes], lane: Lane | None = None
+    ) -> None:
         """Seal and send a small batch of our own; nothing when there is no key."""
+        lane = lane or peer.lane
         pair = peer.session.current
         if pair is None or not pair.can_send(now):
             return
         batch = control_batch(*records)
         out = bytearray(len(batch) + TAG_BYTES)
-        header, size = pair.seal_into(batch, memoryview(out))
+        header, size = pair.seal_into(batch, memoryview(out), lane.number)
         if any(kind is RecordKind.PING for kind, _ in records):
+            lane.sent_at = now
             peer.timers.data_sent(now)
         else:
             peer.timers.keepalive_sent()
         self.schedule(peer)
         if pair.wants_rekey_on_send(now):
             self.initiate(peer, now)
-        self.outputs.append(Send(peer.dest, message_prefix(header, size) + out))
+        self.outputs.append(Send(lane.dest, message_prefix(header, size) + out, lane.link))
+
+    # Several lanes
+
+    def set_links(self, peers: Iterable[Peer], links: Mapping[int, int], now: float) -> None:
+        """Our links that are up have changed; without any, what we had stays until one is back."""
+        if not links or links == self._links:
+            return
+        self._links = dict(links)
+        self._links_revision += 1
+        for peer in peers:
+            self._pair_lanes(peer, now)
+            if _can_send(peer, now):
+                self.probe(peer, peer.lanes.used, now)
+
+    def watch_lanes(self, peer: Peer, now: float) -> None:
+        """Something was sent: see in a while whether its lane answers."""
+        if not peer.timers.is_set(Timer.LANES):
+            peer.timers.set(Timer.LANES, now + QUIET_S)
+            self.schedule(peer)
+
+    def heard_on(self, peer: Peer, number: int, now: float) -> tuple[Arrivals, Lane]:
+        """A batch came on the peer's lane `number`: what has arrived on it, and the lane that leads back."""
+        number %= MAX_LINKS * MAX_LINKS
+        back = peer.lanes.of_peer_number(number, now)
+        if back.heard(now):
+            self._choose(peer)
+        arrivals = peer.arrivals
+        if number:
+            arrivals = peer.lane_arrivals.get(number) or peer.lane_arrivals.setdefault(number, Arrivals())
+        return arrivals, back if back.link in self._links else peer.lane
+
+    def probe(self, peer: Peer, lanes: Iterable[Lane], now: float) -> None:
+        """Ask on each of these lanes whether it lives, and say which links we have."""
+        for lane in lanes:
+            if len(peer.lanes.used) == 1 and len(self._links) == 1 and not self._links_revision:
+                self.ping(peer, now, lane)
+                continue
+            links = encode_links(self._links_revision, self._links)
+            if self.ping(peer, now, lane, (RecordKind.LINKS, links)) is None:
+                return
+            peer.lanes.asked(lane, now)
+        if len(peer.lanes.used) > 1:
+            self.watch_lanes(peer, now)
+
+    def _look_at_lanes(self, peer: Peer, now: float) -> None:
+        ask, died = peer.lanes.judge(now)
+        self._leave(peer, died, now)
+        if ask:
+            self.probe(peer, ask, now)
+        if peer.spread is not None and peer.spread.close_up(now):
+            peer.spread = None
+        if peer.spread is not None or peer.lanes.is_watching():
+            peer.timers.set(Timer.LANES, now + QUIET_S)
+
+    def _leave(self, peer: Peer, lanes: Iterable[Lane], now: float) -> None:
+        """These lanes carry nothing any more."""
+        peer.lane = peer.lanes.best
+        for lane in lanes:
+            if peer.spread is None and lane.queue:
+                peer.spread = Spread(peer.lanes, now)
+            if peer.spread is not None:
+                peer.spread.hand_over(lane, now)
+
+    def _choose(self, peer: Peer) -> None:
+        peer.lanes.choose()
+        peer.lane = peer.lanes.best
+
+    def _pair_lanes(self, peer: Peer, now: float, theirs: Mapping[int, int] | None = None) -> None:
+        lanes = peer.lanes
+        self._leave(peer, lanes.pair(self._links, lanes.theirs if theirs is None else theirs, now), now)
+
+    def _on_links(self, peer: Peer, body: memoryview, now: float) -> None:
+        try:
+            revision, links = decode_links(body)
+        except RemoteProtocolError:
+            peer.drops[DropReason.BAD_RECORD] += 1
+            return
+        if revision > peer.links_revision:
+            peer.links_revision = revision
+            if links != peer.lanes.theirs:
+                self._pair_lanes(peer, now, links)
+                self.probe(peer, peer.lanes.used, now)
+
+    def _on_report(self, peer: Peer, body: memoryview, now: float, back: Lane) -> None:
+        for lane in (back, *peer.lanes.all):  # it came back on its lane, if it could
+            rtt_s = lane.sending.on_report(body, now, busy=self.is_busy())
+            if rtt_s is not None:
+                if len(peer.lanes.used) > 1:
+                    lane.took(rtt_s)
+                    self._choose(peer)
+                return
+
+    def _link_to_try(self, attempt: int) -> int:
+        links = sorted(self._links)
+        return links[attempt % len(links)]
+
+    def random_u32(self) -> int:
+        return int.from_bytes(self._rng(4))
+
+    # All peers
 
     def link_up(self, peers: Iterable[Peer], now: float) -> None:
         """A link came (back): what was sent meanwhile is lost, so try again now."""
@@ -383,7 +511,12 @@ class Sessions:
         elif timer is Timer.PERSISTENT_KEEPALIVE:
             peer.timers.set(Timer.PERSISTENT_KEEPALIVE, now + PERSISTENT_KEEPALIVE_S)
             if self.can_send(peer, now):
-                self.ping(peer, now)
+                self.probe(peer, peer.lanes.used, now)
+        elif timer is Timer.LANES:
+            self._look_at_lanes(peer, now)
+        elif timer is Timer.REORDER:
+            self.outputs.append(Deliver(tuple(peer.striped.expire(now))))
+            peer.timers.set(Timer.REORDER, peer.striped.next_at())
         elif timer is Timer.ERASE_KEYS:
             self._lose_keys(peer, now)
             self.outputs.append(SessionLost(peer, f"the keys shared with {peer.name} are too old"))
@@ -416,8 +549,7 @@ class Sessions:
     def end(self, peer: Peer) -> None:
         """Erase the keys shared with a peer, and drop what waits for it."""
         self._erase(peer)
-        peer.drops[DropReason.NO_KEY] += len(peer.queue)
-        peer.queue.clear(DropReason.NO_KEY)
+        peer.clear_queues(DropReason.NO_KEY)
 
     def _lose_keys(self, peer: Peer, now: float) -> None:
         """Erase the keys shared with a peer that may return: the newest packets wait for that."""
@@ -426,8 +558,9 @@ class Sessions:
 
     def _freshen(self, peer: Peer, now: float) -> None:
         """Let go of what waited through an outage, except for the newest of each flow."""
-        if peer.queue:
-            peer.drops[DropReason.NO_KEY] += peer.queue.keep_newest(now, stale_s=STALE_S, dead_s=DEAD_S)
+        for queue in peer.queues:
+            if queue:
+                peer.drops[DropReason.NO_KEY] += queue.keep_newest(now, stale_s=STALE_S, dead_s=DEAD_S)
 
     def _erase(self, peer: Peer) -> None:
         self._drop_attempt(peer)
@@ -445,13 +578,16 @@ class Sessions:
 
     def _is_wanted(self, peer: Peer) -> bool:
         """Whether a session with this peer is of use now."""
-        return not peer.expired and (self._settings.persistent or len(peer.queue) > 0)
+        return not peer.expired and (self._settings.persistent or peer.bytes_held > 0)
 
     def _forget(self, pairs: list[KeyPair]) -> None:
         for pair in pairs:
             self.by_index.pop(pair.local_index, None)
 
-    def _learn(self, peer: Peer, hello: Hello) -> None:
+    def _learn(self, peer: Peer, hello: Hello, now: float) -> None:
+        links = {k: peer.lanes.theirs.get(k, 0) for k in range(MAX_LINKS) if (hello.links or 1) >> k & 1}
+        peer.links_revision = -1
+        self._pair_lanes(peer, now, links)
         peer.features = hello.features
         peer.clock_ahead_s = (hello.wall_clock_ns - self._wall_clock_ns()) / 1e9
         smallest = MAX_PACKET_BODY_BYTES + RECORD_HEADER_BYTES
@@ -460,7 +596,12 @@ class Sessions:
     def _hello(self, counter: int) -> Hello:
         settings = self._settings
         return Hello(
-            counter, settings.features, settings.links, settings.mtu, MAX_BATCH_BYTES, self._wall_clock_ns()
+            counter,
+            settings.features,
+            sum(1 << k for k in self._links),
+            settings.mtu,
+            MAX_BATCH_BYTES,
+            self._wall_clock_ns(),
         )
 
     def _new_index(self) -> int:

@@ -25,6 +25,8 @@ class Timer(IntEnum):
     REKEY = 5  # the initiator's keys grow old (only while it sends)
     ERASE_KEYS = 6  # all keys are past their life
     EXPIRE = 7  # the peer's permission ends
+    LANES = 8  # several lanes: look whether each is alive, and whether one is enough
+    REORDER = 9  # striped batches have waited long enough for those before them
 
 
 class Timers:
@@ -72,7 +74,7 @@ class Timers:
 
     def session_ended(self) -> None:
         """Everything that belongs to a session stops; the peer's own timers go on."""
-        for timer in (Timer.UNANSWERED, Timer.KEEPALIVE, Timer.REKEY, Timer.ERASE_KEYS):
+        for timer in (Timer.UNANSWERED, Timer.KEEPALIVE, Timer.REKEY, Timer.ERASE_KEYS, Timer.LANES):
             self._at[timer] = NEVER
 
     def due(self, now: float) -> list[Timer]:

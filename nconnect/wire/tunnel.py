@@ -6,10 +6,11 @@ Handshake frame: the data of an ordinary box-encrypted NKN payload of type BINAR
     | "nc"  | version| kind| suite| reserved | sender u32 | [receiver u32, response only] | Noise message |
 
 Data frame: an NKN message {encrypted: true, nonce, payload} whose 16-byte nonce field is ours, and whose
-payload is the sealed batch. The nonce field is also the associated data of the seal.
+payload is the sealed batch. The nonce field is also the associated data of the seal. Lane: the sender's link
+number times 8, and the receiver's.
 
     0        1     2          4              8              16
-    | version| kind| reserved | receiver u32 | counter u64  |
+    | version| kind| lane u16 | receiver u32 | counter u64  |
 
 A batch is a list of records. Each starts with a u32, length in the lower 24 bits, kind in the upper 8. A
 packet's body is a virtio-net header of 10 bytes and the IP packet.
@@ -20,6 +21,7 @@ All integers are little-endian.
 from __future__ import annotations
 
 import struct
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import IntEnum, IntFlag
 
@@ -39,6 +41,11 @@ PING_BODY = struct.Struct("<Q")
 # u32 key index and u64 counter of the newest batch that arrived, between them u32 microseconds since then,
 # u64 bytes of batches that arrived so far, and u8: 1 if the receiver itself can't keep up, else 0.
 FEEDBACK_BODY = struct.Struct("<IIQQB")
+
+LINKS_HEAD = struct.Struct("<I")  # a number that rises with each change; then for each link that is up
+LINKS_ENTRY = struct.Struct("<BI")  # its number, and a tag that is the same for the same node (0: unknown)
+STRIPE_BODY = struct.Struct("<IH")  # number of the striped batch, milliseconds it may wait for earlier ones
+MAX_LINKS = 8  # of one side
 
 # NKN's Message: field 2 (encrypted) true, field 3 (nonce) of 16 bytes; then field 1 (payload).
 _MESSAGE_HEAD = b"\x10\x01\x1a\x10"
@@ -62,6 +69,8 @@ class RecordKind(IntEnum):
     PONG = 2
     CLOSE = 3  # the sender is going away: forget the session
     FEEDBACK = 4  # what has arrived from you: FEEDBACK_BODY
+    LINKS = 5  # the sender's links that are up: `encode_links`
+    STRIPE = 6  # the first record of a batch that may overtake others and is to be put in order: STRIPE_BODY
 
 
 class Feature(IntFlag):
@@ -78,7 +87,8 @@ class Feature(IntFlag):
 class Hello:
     """The payload inside both handshake messages; bytes after it are for later versions.
 
-    u64 counter (initiation: above all earlier ones; response: 0), u32 features, u8 links, u8 reserved,
+    u64 counter (initiation: above all earlier ones; response: 0), u32 features, u8 links that are up (bit
+    k: sub-client k; bit 0: the bare address; none means bit 0), u8 reserved,
     u16 mtu, u32 largest batch in bytes, u64 wall clock (nanoseconds since the Unix epoch; a hint only).
     """
 
@@ -116,6 +126,23 @@ class HandshakeFrame:
         head = _HANDSHAKE_HEAD.pack(MAGIC, VERSION, self.kind, self.suite, self.sender)
         receiver = _RECEIVER.pack(self.receiver) if self.kind is FrameKind.RESPONSE else b""
         return head + receiver + self.noise
+
+
+def encode_links(revision: int, links: Mapping[int, int]) -> bytes:
+    """The body of a LINKS record: number -> tag."""
+    return LINKS_HEAD.pack(revision) + b"".join(LINKS_ENTRY.pack(*link) for link in sorted(links.items()))
+
+
+def decode_links(body: bytes | memoryview) -> tuple[int, dict[int, int]]:
+    """(revision, links) of a LINKS record; raises `RemoteProtocolError`."""
+    size = len(body) - LINKS_HEAD.size
+    if size <= 0 or size % LINKS_ENTRY.size or size > MAX_LINKS * LINKS_ENTRY.size:
+        raise RemoteProtocolError("a list of links of the wrong size")
+    (revision,) = LINKS_HEAD.unpack_from(body)
+    links = dict(LINKS_ENTRY.iter_unpack(body[LINKS_HEAD.size :]))
+    if len(links) * LINKS_ENTRY.size != size or max(links) >= MAX_LINKS:
+        raise RemoteProtocolError("a list of links with one twice, or out of range")
+    return revision, links
 
 
 class WrongVersionError(RemoteProtocolError):

@@ -300,9 +300,9 @@ class Machine:
             batch = tunnel.next_batch(_arena, now)
             if batch is None:
                 return
-            peer, size, _ = batch
-            prefix, n = tunnel.seal(peer, _arena_view[:size], _sealed, now)
-            self._send(peer.dest, prefix + bytes(_sealed[:n]))
+            peer, size, _, lane = batch
+            prefix, n = tunnel.seal(peer, _arena_view[:size], _sealed, now, lane)
+            self._send(lane.dest, prefix + bytes(_sealed[:n]))
 
     # Time
 

@@ -92,9 +92,9 @@ class Host:
     def flush(self) -> None:
         sealed = memoryview(self.sealed)
         while (batch := self.tunnel.next_batch(self.arena, self.sim.now)) is not None:
-            peer, size, _ = batch
-            prefix, n = self.tunnel.seal(peer, memoryview(self.arena)[:size], sealed, self.sim.now)
-            self.sim.transmit(self, peer.dest, prefix + bytes(sealed[:n]))
+            peer, size, _, lane = batch
+            prefix, n = self.tunnel.seal(peer, memoryview(self.arena)[:size], sealed, self.sim.now, lane)
+            self.sim.transmit(self, lane.dest, prefix + bytes(sealed[:n]))
         self.drain()
 
     def receive(self, source: str, payload: bytes) -> None:

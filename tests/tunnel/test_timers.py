@@ -59,6 +59,7 @@ def test_the_end_of_a_session_stops_what_belongs_to_it() -> None:
         Timer.GIVE_UP_HANDSHAKE,
         Timer.PERSISTENT_KEEPALIVE,
         Timer.EXPIRE,
+        Timer.REORDER,
     ]
 
 

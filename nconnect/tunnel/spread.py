@@ -1,0 +1,194 @@
+"""Which of a peer's lanes each flow takes, while one lane is not enough. Pure.
+
+A flow is pinned to a lane, so that it is not reordered; a new one starts on the best lane. Work is not
+pushed to lanes: a lane that may send and has nothing to send looks for one whose queue has stood for a
+while, longer than what the slower round trip would cost, and takes over its share of the bulk flows there.
+So a slow lane is used only when that helps. Where the standing queue is that of a single bulk flow, the
+flow is *striped*: its packets go to a queue that all lanes take from as fast as each may send, in numbered
+batches that the other side puts in order again (`nconnect.tunnel.resequence`).
+
+A flow that moves to a quicker lane could overtake itself: the new lane then waits for the difference.
+"""
+
+from __future__ import annotations
+
+from math import inf
+
+from nconnect.queueing.fq_codel import MAX_FLOWS, QUANTUM_BYTES, FairQueue
+from nconnect.tunnel.constants import QUEUE_BYTES
+from nconnect.tunnel.lanes import Lane, Lanes, mark
+
+# Guessed, then tried in tests/tunnel/test_spread.py and on shaped nodes.
+STOOD_S = 0.020  # a queue that stood for so long is more than a burst
+IDLE_S = 1.0  # after such a pause a flow has nothing under way and may be placed anew
+BULK_BYTES = 2 * QUANTUM_BYTES  # a flow with that much waiting is bulk
+MAX_STRIPE_S = 0.2  # lanes whose round trips differ by more do not share a flow
+SLOW_PART = 0.1  # a lane with less than this part of the fastest one's rate takes no part in striping
+SLACK_S = 0.030  # how much later than its round trip says a batch may come
+
+
+class _Place:
+    """Where a flow goes: `lane` is None while it is striped."""
+
+    __slots__ = ("lane", "last_at")
+
+    def __init__(self, lane: Lane | None, now: float) -> None:
+        self.lane = lane
+        self.last_at = now
+
+
+class Spread:
+    """The flows to one peer over its lanes."""
+
+    def __init__(self, lanes: Lanes, now: float) -> None:
+        self.striped: FairQueue[bytearray] = FairQueue(max_bytes=QUEUE_BYTES, mark=mark)
+        self._lanes = lanes
+        self._places: dict[int, _Place] = {}
+        self._striped_turn = False
+        self._busy_at = now
+        for lane in lanes.all:
+            for flow, _ in lane.queue.flows():
+                self._places[flow] = _Place(lane, now)
+
+    @property
+    def bytes_held(self) -> int:
+        return self.striped.bytes_held + sum(lane.queue.bytes_held for lane in self._lanes.all)
+
+    def lane_of(self, flow: int, now: float) -> Lane:
+        """The lane that a packet of this flow will take, or for a striped one, the best."""
+        place = self._place(flow % MAX_FLOWS, now)
+        return place.lane or self._lanes.best
+
+    def enqueue(self, flow: int, record: bytearray, now: float) -> None:
+        """Let a packet wait."""
+        flow %= MAX_FLOWS
+        place = self._place(flow, now)
+        place.last_at = now
+        lane = place.lane
+        if lane is None:
+            self.striped.enqueue(flow, record, len(record), now)
+            return
+        lane.queue.enqueue(flow, record, len(record), now)
+        lane.busy_since = min(lane.busy_since, now)
+
+    def next_lane(self, link: int, now: float) -> tuple[Lane, FairQueue[bytearray]] | None:
+        """What may leave over this link of ours now: the lane, and the queue to take from."""
+        for lane in self._lanes.used:
+            if lane.link != link or now < lane.hold_until or not lane.sending.pacer.budget(now):
+                continue
+            if lane.dead and lane is not self._lanes.best:
+                continue
+            if not lane.queue:
+                lane.busy_since = inf
+                if not self.striped:
+                    self._take_over(lane, now)
+            striped = bool(self.striped) and now >= lane.stripe_from and self._may_stripe(lane)
+            if striped and lane.queue:
+                striped = self._striped_turn = not self._striped_turn
+            if striped:
+                return lane, self.striped
+            if lane.queue and now >= lane.hold_until:
+                return lane, lane.queue
+        return None
+
+    def next_at(self, now: float) -> float:
+        """When a lane that has something to send may send it."""
+        found = inf
+        for lane in self._lanes.used:
+            if lane.queue:
+                found = min(found, max(lane.hold_until, lane.sending.pacer.next_at(now)))
+            elif self.striped and now < lane.stripe_from:
+                found = min(found, lane.stripe_from)
+            if self.striped and lane.sending.pacer.rate is not None:
+                found = min(found, max(lane.stripe_from, lane.sending.pacer.next_at(now)))
+        return found
+
+    def wait_s(self) -> float:
+        """How long a striped batch may have to wait for those before it."""
+        trips = [lane.rtt_s for lane in self._lanes.used if lane.rtt_s is not None and not lane.dead]
+        apart = max(trips) - min(trips) if trips else 0.0
+        return min(apart, MAX_STRIPE_S) + SLACK_S
+
+    def hand_over(self, gone: Lane, now: float) -> None:
+        """A lane is dead or not in use any more: all its flows go to the best."""
+        best = self._lanes.best
+        for flow in [flow for flow, place in self._places.items() if place.lane is gone]:
+            self._move(flow, gone, best, now)
+
+    def close_up(self, now: float) -> bool:
+        """Forget flows that paused; True when one lane is enough again and nothing needs to be spread."""
+        places = self._places
+        for flow in [flow for flow, place in places.items() if now - place.last_at > IDLE_S]:
+            if (lane := places[flow].lane) is None or not lane.queue:
+                del places[flow]
+        if self.bytes_held:
+            self._busy_at = now
+            return False
+        return now - self._busy_at > IDLE_S or all(p.lane is self._lanes.best for p in places.values())
+
+    # Below: placing
+
+    def _place(self, flow: int, now: float) -> _Place:
+        place = self._places.get(flow)
+        if place is None:
+            place = self._places[flow] = _Place(self._lanes.best, now)
+        elif now - place.last_at > IDLE_S and not (place.lane.queue if place.lane else self.striped):
+            place.lane = self._lanes.best
+        return place
+
+    def _may_stripe(self, lane: Lane) -> bool:
+        """Whether this lane's part of a flow would come in time to be of use."""
+        best = self._lanes.best
+        if lane is best:
+            return True
+        if (lane.rtt_s or 0.0) - (best.rtt_s or 0.0) > MAX_STRIPE_S:
+            return False
+        rate = lane.sending.pacer.rate
+        fastest = max((other.sending.pacer.rate or 0.0 for other in self._lanes.used), default=0.0)
+        return rate is None or rate >= SLOW_PART * fastest
+
+    def _take_over(self, lane: Lane, now: float) -> None:
+        """This lane is idle: relieve the one whose queue has stood longest, if that helps."""
+        donor, since = None, inf
+        for other in self._lanes.used:
+            if other is not lane and other.queue and other.busy_since < since:
+                donor, since = other, other.busy_since
+        if donor is None:
+            return
+        later = (lane.rtt_s or 0.0) - (donor.rtt_s or 0.0)
+        if now - since < STOOD_S + max(0.0, later):
+            return
+        bulk = sorted(
+            (flow for flow, size in donor.queue.flows() if size >= BULK_BYTES),
+            key=lambda flow: self._places[flow].last_at if flow in self._places else 0.0,
+        )
+        if len(bulk) == 1:
+            if self._may_stripe(lane):
+                self._stripe(bulk[0], donor, now)
+        elif bulk:
+            for flow in bulk[: max(1, len(bulk) // 2)]:
+                self._move(flow, donor, lane, now)
+
+    def _move(self, flow: int, old: Lane, new: Lane, now: float) -> None:
+        place = self._places.setdefault(flow, _Place(new, now))
+        place.lane = new
+        waits = _wait_to_overtake(old, new)
+        if waits and not old.dead and new is not self._lanes.best:
+            new.hold_until = max(new.hold_until, now + waits)
+        for item, size, at in old.queue.take_flow(flow):
+            new.queue.enqueue(flow, item, size, at)
+        if new.queue:
+            new.busy_since = min(new.busy_since, now)
+
+    def _stripe(self, flow: int, old: Lane, now: float) -> None:
+        self._places.setdefault(flow, _Place(None, now)).lane = None
+        for lane in self._lanes.used:
+            if lane is not old:
+                lane.stripe_from = max(lane.stripe_from, now + _wait_to_overtake(old, lane))
+        for item, size, at in old.queue.take_flow(flow):
+            self.striped.enqueue(flow, item, size, at)
+
+
+def _wait_to_overtake(old: Lane, new: Lane) -> float:
+    """How long a packet on `new` must wait so as not to overtake one that has just left on `old`."""
+    return max(0.0, (old.rtt_s or 0.0) - (new.rtt_s or 0.0))
