@@ -7,10 +7,10 @@ import json
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from rich.console import Console
 from rich.text import Text
@@ -19,9 +19,10 @@ from lab import leftovers
 from lab.bench import report
 from lab.bench.bed import PREFIX
 from lab.bench.cases import CASES, Settings
-from lab.bench.compare import compare
+from lab.bench.compare import Results, Tell, compare
 from lab.bench.contenders import BASELINE, CONTENDERS
 from lab.bench.contenders import QUICK as QUICK_CONTENDERS
+from lab.bench.scale import Plan, label, scale
 from lab.command import give_back, interrupt_once
 from lab.netns import LabError, require_root
 
@@ -46,7 +47,10 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     )
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
     comparing = commands.add_parser("compare", help="throughput, round trip, memory, CPU: the default")
-    for target in (parser, comparing):
+    scaling = commands.add_parser(
+        "scale", help="1, 100 and 1,000 peers of a provider; 10,000 clients of a node"
+    )
+    for target in (parser, comparing, scaling):
         target.add_argument("--quick", action="store_true", help="the main cases only, under 90 s")
         target.add_argument("--rounds", type=int, help="how often each contender has its turn (3; quick: 2)")
         target.add_argument(
@@ -79,27 +83,58 @@ def run_compare(options: argparse.Namespace, console: Console) -> int:
         contenders = [contender for contender in contenders if contender.name in QUICK_CONTENDERS]
     settings = QUICK if options.quick else FULL
     rounds = options.rounds or (2 if options.quick else 3)
+    results = compare(contenders, cases, settings, rounds, teller(console))
+    show(results, BASELINE, options, {**asdict(settings), "rounds": rounds}, console)
+    return 1 if results.failures else 0
+
+
+def teller(console: Console) -> Tell:
     started = time.monotonic()
 
     def tell(line: str) -> None:
         console.print(Text(f"[{time.monotonic() - started:6.1f} s] {line}"), soft_wrap=True)
 
-    results = compare(contenders, cases, settings, rounds, tell)
-    console.print(report.table(results, BASELINE))
+    return tell
+
+
+def show(
+    results: Results, baseline: str, options: argparse.Namespace, settings: dict[str, Any], console: Console
+) -> None:
+    """On the terminal, and in the files that were asked for."""
+    for table in report.tables(results, baseline):
+        console.print(table)
     for line in (
         *(f"skipped: {what}" for what in results.skipped),
         *(f"failed: {what}" for what in results.failures),
     ):
         console.print(Text(line), soft_wrap=True)
     if options.json:
-        text = json.dumps(report.as_json(results, BASELINE, {**asdict(settings), "rounds": rounds}), indent=1)
+        text = json.dumps(report.as_json(results, baseline, settings), indent=1)
         if options.json == "-":
             print(text)
         else:
             Path(options.json).write_text(text + "\n")
     if options.markdown:
-        Path(options.markdown).write_text(report.markdown(results, BASELINE))
+        Path(options.markdown).write_text(report.markdown(results, baseline))
+
+
+def run_scale(options: argparse.Namespace, console: Console) -> int:
+    plan = Plan(
+        peers=(1, 100) if options.quick else (1, 100, 1000),
+        clients=1000 if options.quick else 10_000,
+        rounds=options.rounds or (1 if options.quick else 3),
+        settings=QUICK,
+    )
+    results = scale(plan, teller(console))
+    show(results, label(1), options, {"clients": plan.clients, "rounds": plan.rounds}, console)
     return 1 if results.failures else 0
+
+
+COMMANDS: dict[str | None, Callable[[argparse.Namespace, Console], int]] = {
+    None: run_compare,
+    "compare": run_compare,
+    "scale": run_scale,
+}
 
 
 def main() -> None:
@@ -110,7 +145,7 @@ def main() -> None:
     machine = leftovers.machine()
     status = 1
     try:
-        status = run_compare(options, console)
+        status = COMMANDS[options.command](options, console)
     except LabError as error:
         console.print(Text(f"bench: {error}"), soft_wrap=True)
     except KeyboardInterrupt:

@@ -16,7 +16,7 @@ class Metric:
     unit: str
     digits: int
     more_is_better: bool
-    table: str = "speed"  # or "shaped"
+    table: str = "speed"  # or "shaped", "scale"
 
 
 SPEED = (
@@ -64,6 +64,16 @@ def _shaped(congestion: str, load: str) -> tuple[Metric, ...]:
     return tuple(found)
 
 
-METRICS = SPEED + tuple(
+SCALE = (
+    Metric("peer_kb", "provider's memory for each further peer", "KB", 1, False, "scale"),
+    Metric("client_kb", "node's memory for each client", "KB", 1, False, "scale"),
+    Metric("node_rss", "node's memory", "MB", 1, False, "scale"),
+    Metric("idle_cpu", "node's CPU, all idle", "%", 1, False, "scale"),
+    Metric("handshakes", "users that come, each from nothing to a session", "1/s", 0, True, "scale"),
+    Metric("logins", "clients that come", "1/s", 0, True, "scale"),
+    Metric("back", "all back after the node's restart", "s", 2, False, "scale"),
+)
+
+METRICS = (*SPEED, *SCALE) + tuple(
     metric for congestion in CONGESTION_CONTROLS for load in LOADS for metric in _shaped(congestion, load)
 )

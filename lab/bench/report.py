@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import platform
+from collections.abc import Iterator
 from typing import Any
 
 from rich.table import Table
 
 from lab.bench.compare import Results
 from lab.bench.metrics import METRICS, Metric
+
+COLUMNS = 4  # of contenders in a terminal's table
 
 
 def number(value: float, digits: int) -> str:
@@ -38,15 +41,21 @@ def _rows(results: Results, baseline: str) -> list[list[str]]:
     return rows
 
 
-def table(results: Results, baseline: str) -> Table:
-    """Medians; in brackets the ratio to `baseline`."""
-    made = Table(title=f"medians; in brackets: times {baseline}'s", title_justify="left")
-    made.add_column("")
-    for contender in results.values:
-        made.add_column(contender, justify="right")
-    for row in _rows(results, baseline):
-        made.add_row(*row)
-    return made
+def tables(results: Results, baseline: str) -> Iterator[Table]:
+    """Medians; in brackets the ratio to `baseline`. As many contenders in a table as a terminal has room for."""
+    names = list(results.values)
+    rows = _rows(results, baseline)
+    for first in range(0, len(names), COLUMNS):
+        some = range(first, min(first + COLUMNS, len(names)))
+        made = Table(title=f"medians; in brackets: times {baseline}'s", title_justify="left")
+        made.add_column("")
+        for n in some:
+            made.add_column(names[n], justify="right")
+        for row in rows:
+            cells = [row[1 + n] for n in some]
+            if any(cells):
+                made.add_row(row[0], *cells)
+        yield made
 
 
 def markdown(results: Results, baseline: str) -> str:

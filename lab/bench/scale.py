@@ -1,0 +1,258 @@
+"""Many at once: peers of one provider, and idle clients of one node.
+
+    crowd 0 … 3 ──┐
+    user ─────────┴── internet (node) ─────── provider (a TUN, and 1 to 1,000 peers)
+
+All but one of the peers are users without a TUN (`lab.bench.crowd`): each has its own key, link, session and
+place in the provider's routing table. The one is the shipped daemon, and the throughput is measured through
+it. The crowd's processes have a machine and an address each, and the node's limits for one address are
+lifted. All of it shares this machine's cores.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from lab.bench.bed import PREFIX, Bed, bed
+from lab.bench.cases import Settings, tcp_down, tcp_up
+from lab.bench.compare import Results, Tell
+from lab.bench.contenders import Running
+from lab.bench.contenders.nconnect import configure
+from lab.bench.crowd import tunnel_address, user_address
+from lab.netns import LabError, Namespace, cable, namespaces
+from lab.ping import first_reply
+from lab.process import Process, until
+from lab.sides import Node, Side
+from lab.world import SEED_RPC
+
+CROWDS = 4
+UP_TIMEOUT_S = 180
+NODE_OPTIONS = ("--rate-limit", "0")
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    peers: tuple[int, ...]
+    clients: int
+    rounds: int
+    settings: Settings
+
+
+def label(peers: int) -> str:
+    return f"{peers:,} peer{'s' if peers > 1 else ''}"
+
+
+def clients_label(clients: int) -> str:
+    return f"{clients:,} clients"
+
+
+def scale(plan: Plan, tell: Tell) -> Results:
+    """Peers in rounds that take turns; then the clients, once."""
+    results = Results()
+    started = time.monotonic()
+    with bed() as machines, ExitStack() as undo:
+        machines.serve_iperf()
+        homes = _homes(machines, undo)
+        for number in range(1, plan.rounds + 1):
+            for peers in plan.peers:
+                name = f"round {number} of {plan.rounds}, {label(peers)}"
+                with _told(results, name, tell):
+                    _peers(machines, homes, peers, plan, results, name, tell)
+        if plan.clients:
+            name = clients_label(plan.clients)
+            with _told(results, name, tell):
+                _clients(machines, homes, plan.clients, results, name, tell)
+    _per_peer(results, plan.peers)
+    results.seconds = round(time.monotonic() - started, 1)
+    return results
+
+
+@contextmanager
+def _told(results: Results, name: str, tell: Tell) -> Iterator[None]:
+    """A failure is recorded, and what comes next goes on."""
+    try:
+        yield
+    except LabError as error:
+        results.failures.append(f"{name}: {error}")
+        tell(results.failures[-1])
+
+
+def _homes(machines: Bed, undo: ExitStack) -> tuple[Namespace, ...]:
+    """A machine for each process of the crowd."""
+    homes = namespaces(undo, PREFIX, *(f"crowd{n}" for n in range(CROWDS)))
+    for n, home in enumerate(homes):
+        cable(home, "wan0", [f"198.18.{n}.2/24"], machines.internet, f"crowd{n}", [f"198.18.{n}.1/24"])
+        home.ip(f"route add default via 198.18.{n}.1")
+    return homes
+
+
+class Crowd:
+    """So many clients, spread over the homes; `provider` makes users of them."""
+
+    def __init__(
+        self, homes: Sequence[Namespace], folder: Path, count: int, provider: str | None = None
+    ) -> None:
+        self.count = count
+        self._processes: list[Process] = []
+        self.started_at = time.monotonic()
+        first = 1
+        for n, home in enumerate(homes):
+            share = count // len(homes) + (n < count % len(homes))
+            if share:
+                command = [sys.executable, "-m", "lab.bench.crowd", SEED_RPC, str(first), str(share)]
+                command += [provider] if provider else []
+                self._processes.append(Process(home, command, folder / f"crowd{n}.log"))
+            first += share
+
+    def wait(self, what: str, *, since: float = 0.0) -> float:
+        """Until all links or sessions are up, told after `since`; `time.monotonic()` of then."""
+        latest = since
+
+        def all_up() -> bool:
+            nonlocal latest
+            found = [_last(process) for process in self._processes]
+            latest = max((float(line["at"]) for line in found), default=since)
+            return sum(int(line[what]) for line in found) == self.count and all(
+                float(line["at"]) >= since for line in found
+            )
+
+        until(
+            all_up,
+            f"{self.count} {what}",
+            timeout_s=UP_TIMEOUT_S,
+            process=self._processes[0] if self._processes else None,
+        )
+        return latest
+
+    def stop(self) -> None:
+        for process in self._processes:
+            process.stop()
+
+
+def _last(process: Process) -> dict[str, float]:
+    """The last whole line that a crowd's process has printed."""
+    with process.log.open("rb") as log:
+        log.seek(0, 2)
+        log.seek(max(0, log.tell() - 400))
+        for line in reversed(log.read().split(b"\n")[:-1]):
+            try:
+                found = json.loads(line)
+            except ValueError:
+                continue
+            if isinstance(found, dict):
+                return found
+    return {"at": 0.0, "links": 0, "sessions": 0}
+
+
+def _peers(
+    machines: Bed,
+    homes: Sequence[Namespace],
+    peers: int,
+    plan: Plan,
+    results: Results,
+    name: str,
+    tell: Tell,
+) -> None:
+    """One active user, and the others with a session that is kept."""
+    key = label(peers)
+    with _tunnel(machines, peers) as (node, provider, user):
+        tell(f"{name}: {peers - 1} others come")
+        crowd = Crowd(homes, provider.folder, peers - 1, provider.address())
+        try:
+            if crowd.count:
+                came = crowd.wait("sessions")
+                results.add(key, "handshakes", crowd.count / (came - crowd.started_at))
+            started = time.monotonic()
+            process = user.start()
+            results.add(key, "start", first_reply(machines.user, "10.86.0.1", timeout_s=30) - started)
+            assert node.process is not None
+            assert provider.daemon is not None
+            running = Running(
+                machines, "10.86.0.1", "fd86::1", (node.process, provider.daemon, process), None
+            )
+            for measure in (tcp_up, tcp_down):
+                tell(f"{name}: {measure.__name__}")
+                for metric, value in measure(running, plan.settings).items():
+                    results.add(key, metric, value)
+            results.add(key, "rss", provider.daemon.rss_bytes() / 1e6)
+            tell(f"{name}: the node restarts")
+            node.stop()
+            node.start()
+            started = time.monotonic()
+            answered = first_reply(machines.user, "10.86.0.1", timeout_s=UP_TIMEOUT_S)
+            back = crowd.wait("links", since=started) if crowd.count else answered
+            results.add(key, "back", max(answered, back) - started)
+        finally:
+            crowd.stop()
+
+
+@contextmanager
+def _tunnel(machines: Bed, peers: int) -> Iterator[tuple[Node, Side, Side]]:
+    """The node and a provider with so many peers run; the user is ready to be started."""
+    folder = machines.folder / f"scale-{peers}-{time.monotonic_ns()}"
+    node = Node(machines.internet, folder / "node", options=NODE_OPTIONS)
+    provider = Side("provider", machines.provider, folder / "provider")
+    user = Side("user", machines.user, folder / "user")
+    with ExitStack() as undo:
+        for part in (node, provider, user):
+            undo.callback(part.stop)
+        configure(provider, user, "aes256gcm")
+        with provider.config.open("a") as config:
+            for number in range(1, peers):
+                config.write(
+                    f'\n[[peer]]\nname = "u{number}"\naddress = "{user_address(number)}"\n'
+                    f'allowed_ips = ["{tunnel_address(number)}/32"]\n'
+                )
+        node.start()
+        provider.start()
+        provider.wait(timeout_s=60)
+        yield node, provider, user
+        user.down()
+        provider.down()
+
+
+def _clients(
+    machines: Bed, homes: Sequence[Namespace], clients: int, results: Results, name: str, tell: Tell
+) -> None:
+    """Clients that are logged in and say nothing."""
+    folder = machines.folder / "clients"
+    node = Node(machines.internet, folder / "node", options=NODE_OPTIONS)
+    process = node.start()
+    crowd = None
+    try:
+        before = process.rss_bytes()
+        tell(f"{name}: they come")
+        crowd = Crowd(homes, folder, clients)
+        came = crowd.wait("links")
+        results.add(name, "logins", clients / (came - crowd.started_at))
+        results.add(name, "client_kb", (process.rss_bytes() - before) / 1e3 / clients)
+        results.add(name, "node_rss", process.rss_bytes() / 1e6)
+        worked, began = process.cpu_s(), time.monotonic()
+        time.sleep(5)  # what it costs to have them
+        results.add(name, "idle_cpu", 100 * (process.cpu_s() - worked) / (time.monotonic() - began))
+        tell(f"{name}: the node restarts")
+        node.stop()
+        node.start()
+        started = time.monotonic()
+        results.add(name, "back", crowd.wait("links", since=started) - started)
+    finally:
+        if crowd is not None:
+            crowd.stop()
+        node.stop()
+
+
+def _per_peer(results: Results, sizes: Sequence[int]) -> None:
+    """What each further peer takes of the provider's memory: against the fewest, round by round."""
+    least = min(sizes)
+    base = results.values.get(label(least), {}).get("rss", [])
+    for peers in sizes:
+        found = results.values.get(label(peers), {}).get("rss", [])
+        if peers > least:
+            for ours, theirs in zip(found, base, strict=False):
+                results.add(label(peers), "peer_kb", (ours - theirs) * 1e3 / (peers - least))
