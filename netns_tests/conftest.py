@@ -4,14 +4,29 @@ from __future__ import annotations
 
 import os
 from collections.abc import Generator, Iterator
+from pathlib import Path
 
 import pytest
 
 from lab.world import World, world
+from netns_tests import recovery
 from netns_tests.topology import Provided, provided
 
 # Worlds that stand at the same time need names of their own.
 SHARED_PREFIX, FRESH_PREFIX = "nctest", "ncfresh"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--recovery-table", help="write the measured recovery times to this file")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Print how long each fault interrupted a flow."""
+    if recovery.table:
+        terminalreporter.section("recovery times")
+        terminalreporter.write_line(recovery.markdown())
+        if path := config.getoption("--recovery-table"):
+            Path(path).write_text(recovery.markdown() + "\n")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

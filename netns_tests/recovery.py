@@ -1,0 +1,139 @@
+"""Flows that go on for as long as a test lasts, and how long each fault interrupted them.
+
+A flow asks every 50 ms and checks every answer: TCP with numbered lines that must come back complete and in
+order, UDP with datagrams of which any answer counts. What was measured is in `table`, which the run prints.
+"""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from dataclasses import dataclass
+
+from lab.netns import LabError, Namespace
+from netns_tests.topology import SERVICE, connect, family_of
+
+EVERY_S = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class Recovery:
+    """One row: how long after the fault's end the flow was answered again."""
+
+    fault: str
+    flow: str
+    seconds: float
+    bound_s: float
+
+
+table: list[Recovery] = []
+
+
+def markdown() -> str:
+    """The table, a row for each fault and flow: the slowest of all times measured."""
+    worst: dict[tuple[str, str], Recovery] = {}
+    for row in table:
+        key = (row.fault, row.flow)
+        if key not in worst or worst[key].seconds < row.seconds:
+            worst[key] = row
+    lines = ["| fault | flow | answered again after | bound |", "|---|---|---|---|"]
+    lines += [
+        f"| {row.fault} | {row.flow} | {row.seconds:.2f} s | {row.bound_s:g} s |" for row in worst.values()
+    ]
+    return "\n".join(lines)
+
+
+class Flow:
+    """A flow from inside a namespace; use it in a `with` block."""
+
+    name = ""
+
+    def __init__(self, namespace: Namespace, host: str, port: int = SERVICE) -> None:
+        self.answers: list[float] = []  # when, time.monotonic()
+        self.failure = ""
+        self._namespace = namespace
+        self._host = host
+        self._port = port
+        self._ending = threading.Event()
+        self._thread = threading.Thread(target=self._run, name=f"flow-{self.name}", daemon=True)
+
+    def __enter__(self) -> Flow:
+        self._thread.start()
+        self.answered_after(time.monotonic(), within_s=10)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ending.set()
+        self._thread.join(30)
+
+    def answered_after(self, since: float, *, within_s: float) -> float:
+        """How many seconds after `since` the first answer came; `LabError` when none does in time."""
+        deadline = time.monotonic() + within_s
+        while not self.answers or self.answers[-1] <= since:
+            if self.failure:
+                raise LabError(f"the {self.name} flow broke: {self.failure}")
+            if time.monotonic() > deadline:
+                raise LabError(f"the {self.name} flow was not answered within {within_s} s")
+            time.sleep(0.01)
+        return next(at for at in self.answers if at > since) - since
+
+    def recovered(self, fault: str, since: float, *, bound_s: float) -> float:
+        """Measure the return after a fault that ended at `since`, and keep it for the table."""
+        taken_s = self.answered_after(since, within_s=max(30.0, 3 * bound_s))
+        table.append(Recovery(fault, self.name, taken_s, bound_s))
+        assert taken_s <= bound_s, f"{fault}: {self.name} was back after {taken_s:.2f} s, not {bound_s:g} s"
+        return taken_s
+
+    def _run(self) -> None:
+        try:
+            self._talk()
+        except (OSError, AssertionError) as error:
+            if not self._ending.is_set():
+                self.failure = f"{type(error).__name__}: {error}"
+
+    def _talk(self) -> None:
+        raise NotImplementedError
+
+
+class Tcp(Flow):
+    name = "TCP"
+
+    def _talk(self) -> None:
+        with connect(self._namespace, self._host, self._port) as connection:
+            connection.settimeout(240)
+            connection.sendall(b"echo\n")
+            received = b""
+            number = 0
+            while not self._ending.is_set():
+                number += 1
+                line = b"%012d %s\n" % (number, b"x" * (number % 50))
+                connection.sendall(line)
+                while len(received) < len(line):
+                    got = connection.recv(1 << 16)
+                    assert got, "closed"
+                    received += got
+                assert received == line, f"{received!r} instead of {line!r}"
+                received = b""
+                self.answers.append(time.monotonic())
+                self._ending.wait(EVERY_S)
+
+
+class Udp(Flow):
+    name = "UDP"
+
+    def _talk(self) -> None:
+        with self._namespace.socket(family_of(self._host), socket.SOCK_DGRAM) as datagrams:
+            datagrams.settimeout(EVERY_S)
+            number, newest = 0, 0
+            while not self._ending.is_set():
+                number += 1
+                try:
+                    datagrams.sendto(b"%d" % number, (self._host, self._port))
+                    answer = int(datagrams.recv(100))
+                    assert 0 < answer <= number
+                    newest = max(newest, answer)
+                    self.answers.append(time.monotonic())
+                except OSError:
+                    pass  # no route, or no answer, for the moment
+                self._ending.wait(EVERY_S)

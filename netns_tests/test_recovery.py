@@ -1,0 +1,227 @@
+"""Faults under running flows: each is back within its bound. What is measured is printed as a table.
+
+user ── node ── provider ── server, each test on machines of its own
+
+The flows: TCP and UDP from the user to the server behind the provider, a question every 50 ms.
+"""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from lab.netns import LabError
+from lab.process import until
+from lab.sides import Side
+from lab.snapshot import differences, snapshot
+from lab.world import LAN, PROVIDER_PEER, SERVER, USER_TUNNEL, WAN_INTERFACE, World
+from netns_tests.recovery import Flow, Tcp, Udp
+from netns_tests.topology import SERVICE, pings, serve
+
+SIDES = ["user", "provider"]
+
+
+@pytest.fixture
+def running(fresh: World) -> World:
+    """Both daemons up."""
+    serve(fresh.server, fresh, SERVICE)
+    fresh.configure()
+    fresh.node.start()
+    fresh.up()
+    return fresh
+
+
+@contextmanager
+def flows(world: World) -> Iterator[tuple[Flow, Flow]]:
+    with Tcp(world.user, SERVER) as tcp, Udp(world.user, SERVER) as udp:
+        yield tcp, udp
+
+
+def side_of(world: World, name: str) -> Side:
+    return world.user_side if name == "user" else world.provider_side
+
+
+def problems(side: Side) -> str:
+    return "\n".join(side.status()["problems"])
+
+
+@pytest.mark.parametrize("seconds", [1, 10, pytest.param(60, marks=pytest.mark.slow)])
+def test_the_node_is_killed_and_returns(running: World, seconds: int) -> None:
+    with flows(running) as (tcp, udp):
+        assert running.node.process is not None
+        running.node.process.kill()
+        time.sleep(seconds)
+        running.node.start()
+        back = time.monotonic()
+        udp.recovered(f"node gone for {seconds} s", back, bound_s=1.5)
+        tcp.recovered(f"node gone for {seconds} s", back, bound_s=3)
+
+
+@pytest.mark.parametrize("name", SIDES)
+def test_a_daemon_is_killed_and_started_again(running: World, name: str) -> None:
+    side = side_of(running, name)
+    with flows(running) as (tcp, udp):
+        up_before = snapshot(side.namespace)
+        assert side.daemon is not None
+        side.daemon.kill()
+        time.sleep(2)
+        side.start()
+        side.wait()
+        back = time.monotonic()
+        udp.recovered(f"{name} killed, started after 2 s", back, bound_s=3)
+        tcp.recovered(f"{name} killed, started after 2 s", back, bound_s=3)
+        left = [line for line in differences(up_before, snapshot(side.namespace)) if "nc0" not in line]
+        assert left == [], "nothing is there twice, and nothing is missing"
+
+
+@pytest.mark.parametrize("seconds", [15, pytest.param(200, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("name", SIDES)
+@pytest.mark.timeout(400)
+def test_a_daemon_stands_still_and_goes_on(running: World, name: str, seconds: int) -> None:
+    side = side_of(running, name)
+    with flows(running) as (tcp, udp):
+        assert side.daemon is not None
+        side.daemon.signal(signal.SIGSTOP)
+        time.sleep(seconds)
+        side.daemon.signal(signal.SIGCONT)
+        back = time.monotonic()
+        udp.recovered(f"{name} stopped for {seconds} s", back, bound_s=3)
+        tcp.recovered(f"{name} stopped for {seconds} s", back, bound_s=3)
+        assert "held up" in side.daemon.text()
+
+
+def test_the_users_interface_goes_down_and_up(running: World) -> None:
+    with flows(running) as (tcp, udp):
+        running.user.ip(f"link set {WAN_INTERFACE} down")
+        time.sleep(5)
+        running.user.ip(f"link set {WAN_INTERFACE} up")
+        running.user.ip("route add default via 198.51.100.1")
+        back = time.monotonic()
+        udp.recovered("interface down for 5 s", back, bound_s=3)
+        tcp.recovered("interface down for 5 s", back, bound_s=4)
+
+
+def test_the_users_address_changes(running: World) -> None:
+    with flows(running) as (tcp, udp):
+        running.user.ip(f"address add 198.51.100.77/24 dev {WAN_INTERFACE}")
+        running.user.ip(f"address del 198.51.100.2/24 dev {WAN_INTERFACE}")
+        until(lambda: "198.51.100.77" in running.user.ip("address show"), "the new address")
+        running.user.ip("route replace default via 198.51.100.1")
+        back = time.monotonic()
+        udp.recovered("address changed", back, bound_s=4)
+        tcp.recovered("address changed", back, bound_s=5)
+
+
+def test_the_user_moves_to_another_network(running: World) -> None:
+    """Another address, another gateway; of the old network nothing answers any more."""
+    with flows(running) as (tcp, udp):
+        running.internet.ip("address add 100.64.9.1/24 dev user")
+        running.user.ip(f"address flush dev {WAN_INTERFACE}")
+        running.internet.ip("address del 198.51.100.1/24 dev user")
+        time.sleep(2)
+        running.user.ip(f"address add 100.64.9.2/24 dev {WAN_INTERFACE}")
+        running.user.ip("route add default via 100.64.9.1")
+        back = time.monotonic()
+        udp.recovered("another network", back, bound_s=4)
+        tcp.recovered("another network", back, bound_s=5)
+
+
+@pytest.mark.parametrize("direction", ["input", "output"])
+@pytest.mark.parametrize("name", SIDES)
+def test_one_way_loss_is_found(running: World, name: str, direction: str) -> None:
+    side = side_of(running, name)
+    device = "iifname" if direction == "input" else "oifname"
+    rules = (
+        "add table inet fault",
+        f"add chain inet fault drop {{ type filter hook {direction} priority -500; }}",
+        f"add rule inet fault drop {device} {WAN_INTERFACE} drop",
+    )
+    with flows(running) as (tcp, udp):
+        for rule in rules:
+            done = side.namespace.run(["nft", *rule.split(" ")])
+            assert done.returncode == 0, done.stderr
+        began = time.monotonic()
+        until(
+            lambda: all(link["state"] != "up" for link in side.status()["links"]),
+            "the loss to be noticed",
+            timeout_s=15,
+        )
+        assert time.monotonic() - began <= 15
+        assert side.namespace.run(["nft", "delete", "table", "inet", "fault"]).returncode == 0
+        back = time.monotonic()
+        fault = f"one-way loss at the {name}, {direction}"
+        udp.recovered(fault, back, bound_s=7)
+        tcp.recovered(fault, back, bound_s=8)
+
+
+REMOVALS = {
+    "table": (["nft", "delete", "table", "inet", "nconnect_nc0"], "nftables table"),
+    "route": (["ip", "route", "del", LAN, "dev", "nc0"], f"route {LAN}"),
+    "address": (["ip", "address", "del", f"{USER_TUNNEL}/24", "dev", "nc0"], f"address {USER_TUNNEL}"),
+    "link": (["ip", "link", "set", "nc0", "down"], "link nc0"),
+    "device": (["ip", "link", "del", "nc0"], "interface nc0"),
+}
+
+
+@pytest.mark.parametrize("what", REMOVALS)
+def test_what_somebody_removes_is_set_again(running: World, what: str) -> None:
+    command, named = REMOVALS[what]
+    before = snapshot(running.user)
+    with flows(running) as (_, udp):
+        done = running.user.run(command)
+        assert done.returncode == 0, done.stderr
+        back = time.monotonic()
+        daemon = running.user_side.daemon
+        assert daemon is not None
+        until(lambda: "set again" in daemon.text(), "the repair", process=daemon)
+        udp.recovered(f"{what} removed", back, bound_s=3)
+    assert named in daemon.text()
+    until(lambda: _unnumbered(snapshot(running.user)) == _unnumbered(before), "all to be as before")
+    assert problems(running.user_side) == ""
+    running.user_side.down()
+
+
+def _unnumbered(lines: frozenset[str]) -> list[str]:
+    """Without indices and handles: what is made anew has new ones."""
+    return sorted(
+        line.partition(": ")[2] if line[:1].isdigit() else line for line in lines if "counter" not in line
+    )
+
+
+def test_a_fight_is_given_up_and_said(running: World) -> None:
+    side = running.user_side
+
+    def remove_and_look() -> bool:
+        side.namespace.run(["ip", "route", "del", LAN, "dev", "nc0"])
+        return "again and again" in problems(side)
+
+    until(remove_and_look, "the daemon to give up", timeout_s=40)
+    assert "nconnect down" in problems(side)
+    assert side.daemon is not None
+    repairs = side.daemon.text().count("set again")
+    assert repairs <= 12
+    side.down()
+
+
+def test_what_a_reload_changes_is_no_theft(running: World) -> None:
+    side = running.user_side
+    side.nconnect("peer", "set", PROVIDER_PEER, "--allowed-ips", "10.86.0.1/32")
+    side.nconnect("peer", "set", PROVIDER_PEER, "--allowed-ips", f"10.86.0.1/32,{LAN}")
+    until(lambda: pings(running.user, SERVER), "the way back")
+    time.sleep(1.5)
+    assert side.daemon is not None
+    assert "set again" not in side.daemon.text()
+
+
+def test_no_daemon_ends_a_flow_when_its_own_network_is_quiet(running: World) -> None:
+    """The control of all the above: without a fault nothing is interrupted."""
+    with flows(running) as (tcp, _):
+        time.sleep(2)
+        gaps = [b - a for a, b in zip(tcp.answers, tcp.answers[1:], strict=False)]
+        assert max(gaps) < 1.0
+    with pytest.raises(LabError):
+        tcp.answered_after(time.monotonic(), within_s=0.2)
