@@ -1,0 +1,212 @@
+"""The Debian package, as a user meets it: installed into a clean root, run, removed, and nothing is left.
+
+user ──────────── internet ──────────── provider ──────────── server
+the package,      node                  this checkout         192.168.50.10
+in a root of
+its own
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from lab.netns import Namespace
+from lab.package import build_deb, build_wheel, dependencies
+from lab.process import Process, until
+from lab.world import (
+    LAN,
+    PROVIDER_PEER,
+    PROVIDER_TUNNEL,
+    SEED_RPC,
+    SERVER,
+    USER_PEER,
+    USER_TUNNEL,
+    World,
+)
+from netns_tests.topology import pings
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.timeout(400),
+    pytest.mark.skipif(shutil.which("debootstrap") is None, reason="needs debootstrap"),
+    pytest.mark.skipif(sys.version_info[:2] != (3, 11), reason="Debian 12 has Python 3.11"),
+]
+
+# What dpkg, apt and the account tools write down of every package; not the package's own.
+_BOOKKEEPING = (
+    *("var/lib/dpkg/", "var/log/", "var/cache/", "root/.cache"),
+    *("etc/passwd-", "etc/group-", "etc/shadow-", "etc/gshadow-"),
+    *("etc/subuid", "etc/subgid", "etc/.pwd.lock"),
+)
+
+
+@dataclass
+class Root:
+    """A file system with a Debian in it. Nothing is mounted in it but while a command runs."""
+
+    path: Path
+
+    def command(self, *arguments: str) -> list[str]:
+        """A command inside. Its mounts are in a namespace of its own, and end with it."""
+        mounts = 'mount -t proc proc "$0/proc" && mount -t sysfs sysfs "$0/sys" && exec chroot "$0" "$@"'
+        return ["unshare", "--mount", "sh", "-c", mounts, str(self.path), *arguments]
+
+    def run(self, *arguments: str) -> str:
+        env = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "DEBIAN_FRONTEND": "noninteractive"}
+        done = subprocess.run(
+            self.command(*arguments), capture_output=True, text=True, env=env, timeout=120, check=False
+        )
+        assert done.returncode == 0, f"{arguments}: {done.stdout}{done.stderr}"
+        return done.stdout
+
+    def files(self) -> dict[str, tuple[int, int]]:
+        """Mode and size of everything outside of the package tools' own books."""
+        found = {}
+        for folder, _, names in os.walk(self.path):
+            for path in (folder, *(os.path.join(folder, name) for name in names)):
+                name = os.path.relpath(path, self.path)
+                if not name.startswith(_BOOKKEEPING):
+                    status = os.lstat(path)
+                    found[name] = (status.st_mode, 0 if os.path.isdir(path) else status.st_size)
+        return found
+
+
+@pytest.fixture(scope="module")
+def deb(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    pytest.importorskip("hatchling")
+    folder = tmp_path_factory.mktemp("dist")
+    return build_deb(build_wheel(folder), folder)
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Root]:
+    """A minimal Debian 12, and of other packages those alone that ours depends on."""
+    path = tmp_path_factory.mktemp("debian") / "root"
+    names = {word.split()[0] for line in dependencies() for word in line.split(", ")}
+    command = [
+        "debootstrap",
+        "--variant=minbase",
+        f"--include={','.join(sorted(names))}",
+        "bookworm",
+        str(path),
+    ]
+    done = subprocess.run([*command, *_mirror()], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"debootstrap: {done.stdout[-2000:]}{done.stderr}"
+    path.parent.chmod(0o755)
+    (path / "dev/net").mkdir(exist_ok=True)
+    if not (path / "dev/net/tun").exists():
+        os.mknod(path / "dev/net/tun", 0o666 | 0o020000, os.makedev(10, 200))
+    yield Root(path)
+    shutil.rmtree(path, ignore_errors=True)
+
+
+def test_it_runs_in_a_clean_debian_and_leaves_no_trace(root: Root, deb: Path, fresh: World) -> None:
+    before = root.files()
+    accounts = (root.path / "etc/passwd").read_text()
+    shutil.copy(deb, root.path / "nconnect.deb")
+    root.run("dpkg", "-i", "/nconnect.deb")
+    (root.path / "nconnect.deb").unlink()
+    assert "nconnect " in root.run("nconnect", "version")
+    assert "nconnect:" in (root.path / "etc/passwd").read_text()
+    installed = root.files()
+    assert "usr/lib/systemd/system/nconnect@.service" in installed
+
+    _tunnel(root, fresh)
+    assert {name for name in root.files() if name.startswith("usr/")} == {
+        name for name in installed if name.startswith("usr/")
+    }, "running it wrote into /usr"
+
+    root.run("dpkg", "--remove", "nconnect")
+    assert (root.path / "etc/nconnect/nc0.toml").exists(), "a removal keeps the identity"
+    assert not (root.path / "usr/lib/nconnect").exists()
+    root.run("dpkg", "--purge", "nconnect")
+    after = root.files()
+    assert {name: after[name] for name in after if before.get(name) != after[name]} == {}
+    assert set(before) == set(after)
+    assert (root.path / "etc/passwd").read_text() == accounts
+
+
+def test_its_dependencies_are_what_it_needs(root: Root, deb: Path) -> None:
+    """dpkg finds all of them in the root, which has nothing else."""
+    told = root.run("dpkg-query", "-W", "-f", "${Package} ${Status}\n")
+    for name in ("nftables", "conntrack", "python3"):
+        assert f"{name} install ok installed" in told
+    fields = subprocess.run(["dpkg-deb", "-f", deb, "Depends"], capture_output=True, text=True, check=True)
+    assert "python3 (>= 3.11)" in fields.stdout
+
+
+def _tunnel(root: Root, world: World) -> None:
+    """The packaged daemon, as a user's, carries a ping to the server behind the provider."""
+    inside = _In(root, world.user, world)
+    inside.run(
+        "nconnect",
+        "init",
+        "--identifier",
+        USER_PEER,
+        "--address",
+        f"{USER_TUNNEL}/24",
+        "--seed-rpc",
+        SEED_RPC,
+    )
+    provider = world.provider_side
+    provider.nconnect(
+        *("init", "--identifier", PROVIDER_PEER, "--address", f"{PROVIDER_TUNNEL}/24"),
+        *("--provide", LAN, "--seed-rpc", SEED_RPC),
+    )
+    address = inside.run("nconnect", "address").strip()
+    provider.nconnect("peer", "add", USER_PEER, address, "--allowed-ips", f"{USER_TUNNEL}/32")
+    inside.run(
+        *("nconnect", "peer", "add", PROVIDER_PEER, provider.address()),
+        *("--allowed-ips", f"{PROVIDER_TUNNEL}/32,{LAN}"),
+    )
+    world.node.start()
+    provider.start()
+    provider.wait()
+    daemon = inside.start("nconnect", "up")
+    until((root.path / "run/nconnect/nc0.sock").exists, "the packaged daemon's socket", process=daemon)
+    inside.run("nconnect", "wait", PROVIDER_PEER, "--timeout", "15")
+    assert pings(world.user, SERVER)
+    uid = Path(f"/proc/{daemon.pid}").stat().st_uid
+    assert f"nconnect:x:{uid}:" in (root.path / "etc/passwd").read_text(), "it runs as a user of its own"
+    inside.run("nconnect", "down")
+    assert daemon.wait(10) == 0, daemon.tail()
+
+
+@dataclass
+class _In:
+    """Commands in a root and in a machine of the world at once."""
+
+    root: Root
+    namespace: Namespace
+    world: World
+
+    def run(self, *arguments: str) -> str:
+        done = self.namespace.run(self.root.command(*arguments))
+        assert done.returncode == 0, f"{arguments}: {done.stdout}{done.stderr}"
+        return done.stdout
+
+    def start(self, *arguments: str) -> Process:
+        return self.world.run_in(self.namespace, self.root.command(*arguments), "packaged")
+
+
+def _mirror() -> Sequence[str]:
+    """The mirror that this machine's apt uses, if it says so; else debootstrap's own choice."""
+    command = [
+        "apt-get",
+        "indextargets",
+        "--format",
+        "$(SITE) $(REPO_URI)",
+        "Codename: bookworm",
+        "Label: Debian",
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    found = [line.split()[1] for line in done.stdout.splitlines() if len(line.split()) == 2]
+    return [found[0].rstrip("/")] if found else []
