@@ -1,0 +1,7 @@
+"""`scripts/attack`: a hostile node and hostile senders against a live tunnel that carries a chat.
+
+- **node**: a relay that does its work, and on command injects what a hostile one could.
+- **sender**: an NKN client that misbehaves: as a stranger, or with an authorised peer's key and session.
+- **chat**: a server that streams a token every 50 ms, and a client that notes when each arrives.
+- **report**: the table, and the verdict.
+"""
