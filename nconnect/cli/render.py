@@ -36,7 +36,7 @@ def problems_of(status: Status, now: float) -> list[str]:
     """What is wrong, a sentence each, with what mends it if that is known; the daemon's own words first."""
     found = list(status.problems)
     for index, link in enumerate(status.links):
-        if link.state != "up":
+        if link.state != "up" and link.shared_with is None:
             why = f": {link.why}" if link.why else ""
             what = "is connecting" if link.state == "connecting" else "is down, trying again"
             found.append(f"link {index} to {link.node or 'no node yet'} {what}{why}")
@@ -75,11 +75,18 @@ def _facts(status: Status) -> list[str]:
 
 
 def _links(status: Status) -> list[str]:
+    header = ["LINK", "NODE", "STATE", "ROUND TRIP", "RECONNECTS"]
     rows = [
-        (str(i), link.node or "-", link.state, ms_text(link.rtt_ms), str(link.reconnects))
+        [str(i), link.node or "-", link.state, ms_text(link.rtt_ms), str(link.reconnects)]
         for i, link in enumerate(status.links)
     ]
-    return table(("LINK", "NODE", "STATE", "ROUND TRIP", "RECONNECTS"), rows, right=(3, 4))
+    if len(rows) > 1:
+        header.append("SHARE")
+        for row, link in zip(rows, status.links, strict=True):
+            if link.shared_with is not None:
+                row[2] = f"as link {link.shared_with}"
+            row.append("-" if link.share is None else f"{link.share:.0%}")
+    return table(header, rows, right=(3, 4, 5))
 
 
 def _peers(status: Status, now: float, rates: Rates | None) -> list[str]:

@@ -26,6 +26,10 @@ class LinkStatus:
     rtt_ms: float | None = None
     why: str = ""  # what keeps it from being up, one sentence
     reconnects: int = 0
+    shared_with: int | None = None  # the number of the link at the same node that stands in for it
+    tx_bytes: int = 0  # of batches to and from peers
+    rx_bytes: int = 0
+    share: float | None = None  # of all links' traffic, 0 to 1
 
 
 @dataclass(frozen=True, slots=True)

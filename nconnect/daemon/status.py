@@ -23,6 +23,7 @@ def build(
     *,
     address: str,
     links: Sequence[Link],
+    shared_with: Sequence[int | None] = (),
     tunnel: Tunnel,
     plan: HostPlan | None,
     drops: Counter[str],
@@ -37,7 +38,7 @@ def build(
         interface=config.interface,
         address=address,
         public_key=address[-64:],
-        links=tuple(link_status(link) for link in links),
+        links=link_statuses(links, shared_with or [None] * len(links), tunnel),
         peers=tuple(peer_status(peer, tunnel, now, wall, refused) for peer in tunnel.peers.values()),
         routes=tuple(str(route) for route in plan.state.routes) if plan else (),
         skipped_routes=tuple(SkippedRoute(str(s.route), s.why) for s in plan.skipped_routes) if plan else (),
@@ -69,15 +70,30 @@ def pending_peers(pending: Mapping[str, PendingSender], now: float) -> list[Pend
     return sorted(found.values(), key=lambda peer: peer.last_at)
 
 
-def link_status(link: Link) -> LinkStatus:
-    rtt_s = link.rtt_s
-    return LinkStatus(
-        node=link.node.addr if link.node else "",
-        state=link.state.word,
-        rtt_ms=None if rtt_s is None else rtt_s * 1e3,
-        why=link.last_error,
-        reconnects=link.reconnects,
-    )
+def link_statuses(
+    links: Sequence[Link], shared_with: Sequence[int | None], tunnel: Tunnel
+) -> tuple[LinkStatus, ...]:
+    """By number; one that another stands in for has that one's node and state."""
+    traffic = [tunnel.traffic_of(number) for number in range(len(links))]
+    total = sum(tx + rx for tx, rx in traffic)
+    found = []
+    for number, (link, other) in enumerate(zip(links, shared_with, strict=True)):
+        seen = link if other is None else links[other]
+        tx, rx = traffic[number]
+        found.append(
+            LinkStatus(
+                node=seen.node.addr if seen.node else "",
+                state=seen.state.word,
+                rtt_ms=None if seen.rtt_s is None else seen.rtt_s * 1e3,
+                why=seen.last_error,
+                reconnects=link.reconnects,
+                shared_with=other,
+                tx_bytes=tx,
+                rx_bytes=rx,
+                share=(tx + rx) / total if total else None,
+            )
+        )
+    return tuple(found)
 
 
 def peer_status(

@@ -39,7 +39,7 @@ from nconnect.io.account import settle
 from nconnect.io.clock import boottime
 from nconnect.io.host import Host
 from nconnect.io.invitations import InvitationStore
-from nconnect.io.link import LinkRunner
+from nconnect.io.links import Links
 from nconnect.io.monitor import Monitor
 from nconnect.io.node_server import NodeServer
 from nconnect.io.notify import ServiceManager
@@ -47,7 +47,6 @@ from nconnect.io.process import collect_rarely, keep_freed_memory
 from nconnect.io.state import StateStore
 from nconnect.io.tun import Tun
 from nconnect.model import PUBLIC_SEED_RPC, Config, NknAddress, PeerConfig
-from nconnect.nkn.link import Link
 from nconnect.nkn.outputs import DownReason
 from nconnect.tunnel.core import Tunnel
 from nconnect.tunnel.outputs import Pong, Settings
@@ -135,7 +134,7 @@ class Daemon:
         self._tun: Tun
         self._tunnel: Tunnel
         self._driver: Driver
-        self._link: LinkRunner
+        self._link: Links
         self._supervisor: Supervisor
         self._loop: asyncio.AbstractEventLoop
 
@@ -181,9 +180,16 @@ class Daemon:
             wall_clock_ns=time.time_ns,
             counters=self._stored_counters(),
         )
-        link = Link(self._identity, self._address, _seeds(config), now=now, rng=os.urandom)
-        self._link = LinkRunner(link, self)
-        self._driver = Driver(self._tun, self._tunnel, self._link, self, self._loop)
+        self._link = Links(
+            self._identity,
+            self._address,
+            _seeds(config),
+            self,
+            count=config.network.links,
+            rng=os.urandom,
+        )
+        first, *more = self._link.runners
+        self._driver = Driver(self._tun, self._tunnel, first, self, self._loop, more_links=more)
         self._reception = Reception(
             config_path=self._path,
             identity=self._identity,
@@ -200,7 +206,8 @@ class Daemon:
         try:
             async with asyncio.TaskGroup() as group:
                 supervisor = self._supervisor = Supervisor(group)
-                supervisor.start("link", self._link.run)
+                for name, run_link in self._link.tasks():
+                    supervisor.start(name, run_link)
                 supervisor.start("expiry", self._watch_expiry)
                 try:
                     await self._with_host()
@@ -354,11 +361,13 @@ class Daemon:
 
     def _nodes(self) -> tuple[Address, ...]:
         """The nodes in use: routes must not lead the way to them into the tunnel."""
-        node = self._link.link.node
-        try:
-            return (ip_address(split_addr(node.addr)[0]),) if node else ()
-        except ValueError:
-            return ()  # a name
+        found = []
+        for link in self._link.links:
+            try:
+                found += [ip_address(split_addr(link.node.addr)[0])] if link.node else []
+            except ValueError:
+                pass  # a name
+        return tuple(dict.fromkeys(found))
 
     # What the link says
 
@@ -372,14 +381,24 @@ class Daemon:
         if self._ready:
             log.info("logged in at node %s", node.addr)
         self._notify()
-        self._driver.on_link_up()
+        self._tell_links()
+        if len(self._link.tags()) == 1:
+            self._driver.on_link_up()
 
-    def on_down(self, why: str, reason: DownReason) -> None:
+    def on_down(self, why: str, reason: DownReason, link: int) -> None:
         if reason is not DownReason.STOPPED and (self._ready or self._keep_trying):
-            log.warning("no link to a node: %s", why)  # else it is the error that ends us
-        if self._first_failure is not None and not self._first_failure.done():
+            if self._link.is_up:
+                log.info("link %d is down, others are up: %s", link, why)
+            else:
+                log.warning("no link to a node: %s", why)  # else it is the error that ends us
+        if not link and self._first_failure is not None and not self._first_failure.done():
             self._first_failure.set_result(why)
         self._notify()
+        self._tell_links()
+
+    def _tell_links(self) -> None:
+        if self._config.network.links > 1:
+            self._driver.set_links(self._link.tags())
 
     # What the driver says
 
@@ -436,7 +455,8 @@ class Daemon:
         return status.build(
             self._config,
             address=str(self._address),
-            links=[self._link.link],
+            links=self._link.links,
+            shared_with=self._link.shared_with,
             tunnel=self._tunnel,
             plan=self._plan,
             drops=drops,
