@@ -8,20 +8,23 @@ import os
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from rich.console import Console
 from rich.text import Text
 
-from lab import leftovers
+from lab import CHECKOUT, leftovers
 from lab.bench import report
 from lab.bench.bed import PREFIX
 from lab.bench.cases import CASES, Settings
 from lab.bench.compare import Results, Tell, compare
 from lab.bench.contenders import BASELINE, CONTENDERS
 from lab.bench.contenders import QUICK as QUICK_CONTENDERS
+from lab.bench.page import page
+from lab.bench.plots import plots
+from lab.bench.profile import profile
 from lab.bench.scale import Plan, label, scale
 from lab.command import give_back, interrupt_once
 from lab.netns import LabError, require_root
@@ -47,18 +50,37 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     )
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
     comparing = commands.add_parser("compare", help="throughput, round trip, memory, CPU: the default")
-    scaling = commands.add_parser(
-        "scale", help="1, 100 and 1,000 peers of a provider; 10,000 clients of a node"
-    )
-    for target in (parser, comparing, scaling):
+    scaling = commands.add_parser("scale", help="1 to 1,000 peers of a provider, 10,000 clients of a node")
+    documenting = commands.add_parser("docs", help="compare and scale, and write docs/benchmarks.md")
+    profiling = commands.add_parser("profile", help="a flame graph of user, node and provider")
+    for target in (parser, comparing, scaling, documenting):
         target.add_argument("--quick", action="store_true", help="the main cases only, under 90 s")
-        target.add_argument("--rounds", type=int, help="how often each contender has its turn (3; quick: 2)")
+        target.add_argument("--rounds", type=at_least_one, help="turns of each contender (3; quick: fewer)")
+        target.add_argument("--json", metavar="FILE", help="write all values there (- for standard output)")
+    for target in (parser, comparing, documenting):
+        target.add_argument("--seconds", type=at_least_one, help="of each transfer (2)")
         target.add_argument(
             "--only", action="append", default=[], metavar="NAMES", help="contenders and cases, by name"
         )
-        target.add_argument("--json", metavar="FILE", help="write all values there (- for standard output)")
+    for target in (parser, comparing, scaling):
         target.add_argument("--markdown", metavar="FILE", help="write the table there")
+        target.add_argument("--plots", metavar="FOLDER", help="write pictures there")
+    documenting.add_argument(
+        "--from", action="append", default=[], metavar="FILE", help="measure nothing: take these --json files"
+    )
+    documenting.add_argument("--folder", default=str(CHECKOUT / "docs"), help="where to write (docs)")
+    profiling.add_argument("--folder", default=".", help="where to write profile-*.svg (here)")
+    profiling.add_argument("--seconds", type=at_least_one, default=5, help="how long (5)")
+    profiling.add_argument("--down", action="store_true", help="from provider to user")
+    profiling.add_argument("--native", action="store_true", help="show C functions too")
     return parser.parse_args(arguments)
+
+
+def at_least_one(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError("at least 1")
+    return value
 
 
 def chosen(items: Sequence[T], names: set[str]) -> list[T]:
@@ -68,13 +90,68 @@ def chosen(items: Sequence[T], names: set[str]) -> list[T]:
 
 
 def run_compare(options: argparse.Namespace, console: Console) -> int:
-    names = {name for value in options.only for name in value.split(",") if name}
-    known = {found.name for found in CONTENDERS} | {found.name for found in CASES}
-    if names - known:
-        console.print(
-            f"bench: unknown: {', '.join(sorted(names - known))} (known: {', '.join(sorted(known))})"
-        )
+    if _unknown(options, console):
         return 2
+    results, settings = measure_contenders(options, teller(console))
+    show(results, BASELINE, options, settings, console)
+    return 1 if results.failures else 0
+
+
+def run_scale(options: argparse.Namespace, console: Console) -> int:
+    results, settings = measure_scale(options, teller(console))
+    show(results, label(1), options, settings, console)
+    return 1 if results.failures else 0
+
+
+def run_docs(options: argparse.Namespace, console: Console) -> int:
+    """Both, one after the other, as one set of results; and the page about them."""
+    folder = Path(options.folder)
+    results = Results()
+    machine, settings = report.machine(), dict[str, Any]()
+    if files := getattr(options, "from"):
+        for file in files:
+            try:
+                value = json.loads(Path(file).read_text())
+                results.include(report.from_json(value))
+                machine, settings = value["machine"], {**value["settings"], **settings}
+            except (OSError, ValueError, KeyError) as error:
+                console.print(Text(f"bench: {file} is not what --json writes: {error!r}"), soft_wrap=True)
+                return 2
+    else:
+        if _unknown(options, console):
+            return 2
+        tell = teller(console)
+        for measure in (measure_contenders, measure_scale):
+            found, of_it = measure(options, tell)
+            results.include(found)
+            settings = {**of_it, **settings}
+    pictures = plots(results, folder / "pictures")
+    (folder / "benchmarks.md").write_text(page(results, machine, settings, pictures))
+    options.markdown = options.plots = None
+    show(results, BASELINE, options, settings, console)
+    console.print(Text(f"wrote {folder / 'benchmarks.md'}"), soft_wrap=True)
+    return 1 if results.failures else 0
+
+
+def run_profile(options: argparse.Namespace, console: Console) -> int:
+    profile(Path(options.folder), options.seconds, teller(console), down=options.down, native=options.native)
+    return 0
+
+
+def _names(options: argparse.Namespace) -> set[str]:
+    return {name for value in options.only for name in value.split(",") if name}
+
+
+def _unknown(options: argparse.Namespace, console: Console) -> bool:
+    known = {found.name for found in CONTENDERS} | {found.name for found in CASES}
+    unknown = _names(options) - known
+    if unknown:
+        console.print(f"bench: unknown: {', '.join(sorted(unknown))} (known: {', '.join(sorted(known))})")
+    return bool(unknown)
+
+
+def measure_contenders(options: argparse.Namespace, tell: Tell) -> tuple[Results, dict[str, Any]]:
+    names = _names(options)
     contenders = chosen(CONTENDERS, names)
     cases = chosen(CASES, names)
     if options.quick and not names & {case.name for case in CASES}:
@@ -82,10 +159,21 @@ def run_compare(options: argparse.Namespace, console: Console) -> int:
     if options.quick and not names & {contender.name for contender in CONTENDERS}:
         contenders = [contender for contender in contenders if contender.name in QUICK_CONTENDERS]
     settings = QUICK if options.quick else FULL
+    if options.seconds:
+        settings = replace(settings, seconds=options.seconds)
     rounds = options.rounds or (2 if options.quick else 3)
-    results = compare(contenders, cases, settings, rounds, teller(console))
-    show(results, BASELINE, options, {**asdict(settings), "rounds": rounds}, console)
-    return 1 if results.failures else 0
+    results = compare(contenders, cases, settings, rounds, tell)
+    return results, {**asdict(settings), "rounds": rounds}
+
+
+def measure_scale(options: argparse.Namespace, tell: Tell) -> tuple[Results, dict[str, Any]]:
+    plan = Plan(
+        peers=(1, 100) if options.quick else (1, 100, 1000),
+        clients=1000 if options.quick else 10_000,
+        rounds=options.rounds or (1 if options.quick else 3),
+        settings=QUICK,
+    )
+    return scale(plan, tell), {"clients": plan.clients, "rounds": plan.rounds}
 
 
 def teller(console: Console) -> Tell:
@@ -103,6 +191,9 @@ def show(
     """On the terminal, and in the files that were asked for."""
     for table in report.tables(results, baseline):
         console.print(table)
+    reached = report.reach_table(results)
+    if reached is not None:
+        console.print(reached)
     for line in (
         *(f"skipped: {what}" for what in results.skipped),
         *(f"failed: {what}" for what in results.failures),
@@ -116,24 +207,16 @@ def show(
             Path(options.json).write_text(text + "\n")
     if options.markdown:
         Path(options.markdown).write_text(report.markdown(results, baseline))
-
-
-def run_scale(options: argparse.Namespace, console: Console) -> int:
-    plan = Plan(
-        peers=(1, 100) if options.quick else (1, 100, 1000),
-        clients=1000 if options.quick else 10_000,
-        rounds=options.rounds or (1 if options.quick else 3),
-        settings=QUICK,
-    )
-    results = scale(plan, teller(console))
-    show(results, label(1), options, {"clients": plan.clients, "rounds": plan.rounds}, console)
-    return 1 if results.failures else 0
+    if options.plots:
+        plots(results, Path(options.plots))
 
 
 COMMANDS: dict[str | None, Callable[[argparse.Namespace, Console], int]] = {
     None: run_compare,
     "compare": run_compare,
     "scale": run_scale,
+    "docs": run_docs,
+    "profile": run_profile,
 }
 
 
@@ -141,7 +224,7 @@ def main() -> None:
     options = parse(sys.argv[1:])
     require_root("scripts/bench")
     interrupt_once()
-    console = Console(stderr=options.json == "-", highlight=False, emoji=False)
+    console = Console(stderr=getattr(options, "json", None) == "-", highlight=False, emoji=False)
     machine = leftovers.machine()
     status = 1
     try:

@@ -34,6 +34,20 @@ class Results:
         values = self.values.get(contender, {}).get(metric)
         return statistics.median(values) if values else None
 
+    def first(self, contender: str, metric: str) -> float | None:
+        """The first round's."""
+        values = self.values.get(contender, {}).get(metric)
+        return values[0] if values else None
+
+    def include(self, other: Results) -> None:
+        """Add what another run found."""
+        for contender, found in other.values.items():
+            for metric, values in found.items():
+                self.values.setdefault(contender, {}).setdefault(metric, []).extend(values)
+        self.failures += other.failures
+        self.skipped += other.skipped
+        self.seconds += other.seconds
+
     def ratio(self, contender: str, baseline: str, metric: str) -> float | None:
         """This contender's median over the baseline's."""
         ours, theirs = self.median(contender, metric), self.median(baseline, metric)

@@ -2,7 +2,8 @@
 
 Each has a link of its own, as the daemon has it; with PROVIDER (an NKN address) also a tunnel core of its own
 with that one peer, but no TUN. Whenever the numbers have changed it prints a JSON object, at most 20 times a
-second: {"at": time.monotonic(), "links", "sessions"}. Ends at SIGTERM.
+second: {"at": time.monotonic(), "links", "sessions", "why"}; why has the most frequent reasons for which links
+broke or did not come to be. Ends at SIGTERM.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import os
 import signal
 import sys
 import time
+from collections import Counter
 from ipaddress import ip_network
 
 import uvloop
@@ -92,6 +94,7 @@ class User:
 
     def on_down(self, why: str, reason: DownReason) -> None:
         self.is_up = False
+        self._crowd.reasons[why] += 1
         self._crowd.changed()
 
     def on_writable(self) -> None: ...
@@ -135,6 +138,7 @@ class Crowd:
 
     def __init__(self, seed_rpc: str, first: int, count: int, provider: str | None) -> None:
         self._users = [User(number, seed_rpc, provider, self) for number in range(first, first + count)]
+        self.reasons: Counter[str] = Counter()
         self._reporting: asyncio.TimerHandle | None = None
 
     async def run(self) -> None:
@@ -165,7 +169,10 @@ class Crowd:
         self._reporting = None
         links = sum(user.is_up for user in self._users)
         sessions = sum(user.sessions for user in self._users)
-        print(json.dumps({"at": time.monotonic(), "links": links, "sessions": sessions}), flush=True)
+        why = dict(self.reasons.most_common(3))
+        print(
+            json.dumps({"at": time.monotonic(), "links": links, "sessions": sessions, "why": why}), flush=True
+        )
 
 
 async def _main() -> None:

@@ -74,6 +74,7 @@ SCALE = (
     Metric("back", "all back after the node's restart", "s", 2, False, "scale"),
 )
 
-METRICS = (*SPEED, *SCALE) + tuple(
+SHAPED = tuple(
     metric for congestion in CONGESTION_CONTROLS for load in LOADS for metric in _shaped(congestion, load)
 )
+METRICS = (*SPEED, *SHAPED, *SCALE)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from rich.table import Table
 
 from lab.bench.compare import Results
 from lab.bench.metrics import METRICS, Metric
+from lab.bench.reach import reach
 
 COLUMNS = 4  # of contenders in a terminal's table
 
@@ -19,63 +20,90 @@ def number(value: float, digits: int) -> str:
     return f"{value:,.{digits}f}"
 
 
-def _measured(results: Results) -> list[Metric]:
-    return [metric for metric in METRICS if any(metric.name in found for found in results.values.values())]
-
-
-def _rows(results: Results, baseline: str) -> list[list[str]]:
+def _rows(
+    results: Results, baseline: str, names: Sequence[str], metrics: Sequence[Metric], *, ratios: bool = True
+) -> list[list[str]]:
+    """A row for each metric that one of `names` has: its title, then a cell for each name."""
     rows = []
-    for metric in _measured(results):
-        row = [f"{metric.title}, {metric.unit}"]
-        for contender in results.values:
-            value = results.median(contender, metric.name)
-            if value is None:
-                row.append("")
-                continue
-            cell = number(value, metric.digits)
-            ratio = results.ratio(contender, baseline, metric.name)
-            if ratio is not None and contender != baseline:
+    for metric in metrics:
+        cells = []
+        for name in names:
+            value = results.median(name, metric.name)
+            cell = number(value, metric.digits) if value is not None else ""
+            ratio = results.ratio(name, baseline, metric.name)
+            if ratio is not None and name != baseline and ratios:
                 cell += f" ({ratio:.2f}×)"
-            row.append(cell)
-        rows.append(row)
+            cells.append(cell)
+        if any(cells):
+            rows.append([f"{metric.title}, {metric.unit}", *cells])
     return rows
 
 
 def tables(results: Results, baseline: str) -> Iterator[Table]:
-    """Medians; in brackets the ratio to `baseline`. As many contenders in a table as a terminal has room for."""
+    """Medians; in brackets the ratio to `baseline`. As many contenders in each as a terminal has room for."""
     names = list(results.values)
-    rows = _rows(results, baseline)
     for first in range(0, len(names), COLUMNS):
-        some = range(first, min(first + COLUMNS, len(names)))
+        some = names[first : first + COLUMNS]
         made = Table(title=f"medians; in brackets: times {baseline}'s", title_justify="left")
         made.add_column("")
-        for n in some:
-            made.add_column(names[n], justify="right")
-        for row in rows:
-            cells = [row[1 + n] for n in some]
-            if any(cells):
-                made.add_row(row[0], *cells)
+        for name in some:
+            made.add_column(name, justify="right")
+        for row in _rows(results, baseline, some, METRICS):
+            made.add_row(*row)
         yield made
 
 
-def markdown(results: Results, baseline: str) -> str:
-    names = list(results.values)
-    lines = ["| | " + " | ".join(names) + " |", "|---|" + "---:|" * len(names)]
-    lines += ["| " + " | ".join(row) + " |" for row in _rows(results, baseline)]
+def reach_table(results: Results) -> Table | None:
+    """The rows of which something was measured, and what came of them."""
+    rows = [row for row in reach(results) if row.measured]
+    if not rows:
+        return None
+    made = Table(title="what is reached", title_justify="left")
+    for column in ("", "must", "goal", "measured", "reached"):
+        made.add_column(column)
+    for row in rows:
+        made.add_row(row.what, row.must, row.goal, row.measured, row.verdict.value)
+    return made
+
+
+def markdown(
+    results: Results,
+    baseline: str,
+    names: Sequence[str] | None = None,
+    metrics: Sequence[Metric] = METRICS,
+    *,
+    ratios: bool = True,
+) -> str:
+    """One table, of those of `names` that were measured; empty when there is nothing to show."""
+    shown = [name for name in (results.values if names is None else names) if name in results.values]
+    rows = _rows(results, baseline, shown, metrics, ratios=ratios)
+    if not rows:
+        return ""
+    lines = ["| | " + " | ".join(shown) + " |", "|---|" + "---:|" * len(shown)]
+    lines += ["| " + " | ".join(row) + " |" for row in rows]
     return "\n".join(lines) + "\n"
+
+
+def machine() -> dict[str, Any]:
+    """What a run was made on."""
+    return {
+        "cpus": len(os.sched_getaffinity(0)),
+        "kernel": platform.release(),
+        "python": platform.python_version(),
+        "processor": processor(),
+    }
 
 
 def as_json(results: Results, baseline: str, settings: dict[str, Any]) -> dict[str, Any]:
     """All values, medians and ratios, and what they were measured on."""
     return {
-        "machine": {
-            "cpus": len(os.sched_getaffinity(0)),
-            "kernel": platform.release(),
-            "python": platform.python_version(),
-            "processor": processor(),
-        },
+        "machine": machine(),
         "settings": settings,
-        "units": {metric.name: metric.unit for metric in _measured(results)},
+        "units": {
+            metric.name: metric.unit
+            for metric in METRICS
+            if any(metric.name in found for found in results.values.values())
+        },
         "baseline": baseline,
         "results": {
             contender: {
@@ -88,10 +116,27 @@ def as_json(results: Results, baseline: str, settings: dict[str, Any]) -> dict[s
             }
             for contender, found in results.values.items()
         },
+        "reach": [
+            {"what": row.what, "measured": row.measured, "reached": row.verdict.value}
+            for row in reach(results)
+        ],
         "failures": results.failures,
         "skipped": results.skipped,
         "seconds": results.seconds,
     }
+
+
+def from_json(value: dict[str, Any]) -> Results:
+    """What `as_json` made of them."""
+    return Results(
+        {
+            contender: {metric: list(entry["rounds"]) for metric, entry in found.items()}
+            for contender, found in value["results"].items()
+        },
+        list(value["failures"]),
+        list(value["skipped"]),
+        float(value["seconds"]),
+    )
 
 
 def processor() -> str:

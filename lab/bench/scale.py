@@ -14,10 +14,12 @@ from __future__ import annotations
 import json
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from lab.bench.bed import PREFIX, Bed, bed
 from lab.bench.cases import Settings, tcp_down, tcp_up
@@ -27,7 +29,7 @@ from lab.bench.contenders.nconnect import configure
 from lab.bench.crowd import tunnel_address, user_address
 from lab.netns import LabError, Namespace, cable, namespaces
 from lab.ping import first_reply
-from lab.process import Process, until
+from lab.process import Process
 from lab.sides import Node, Side
 from lab.world import SEED_RPC
 
@@ -112,34 +114,33 @@ class Crowd:
 
     def wait(self, what: str, *, since: float = 0.0) -> float:
         """Until all links or sessions are up, told after `since`; `time.monotonic()` of then."""
-        latest = since
-
-        def all_up() -> bool:
-            nonlocal latest
+        deadline = time.monotonic() + UP_TIMEOUT_S
+        while True:
             found = [_last(process) for process in self._processes]
-            latest = max((float(line["at"]) for line in found), default=since)
-            return sum(int(line[what]) for line in found) == self.count and all(
-                float(line["at"]) >= since for line in found
-            )
-
-        until(
-            all_up,
-            f"{self.count} {what}",
-            timeout_s=UP_TIMEOUT_S,
-            process=self._processes[0] if self._processes else None,
-        )
-        return latest
+            up = sum(line[what] for line in found)
+            if up == self.count and all(line["at"] >= since for line in found):
+                return max((float(line["at"]) for line in found), default=since)
+            for process in self._processes:
+                if not process.running:
+                    raise LabError(f"a crowd ended:\n{process.tail(10)}")
+            if time.monotonic() > deadline:
+                why = Counter[str]()
+                for line in found:
+                    why.update(line["why"])
+                often = "; ".join(f"{count} times {text}" for text, count in why.most_common(2))
+                raise LabError(f"{up} of {self.count} {what} after {UP_TIMEOUT_S} s: {often}")
+            time.sleep(0.02)
 
     def stop(self) -> None:
         for process in self._processes:
             process.stop()
 
 
-def _last(process: Process) -> dict[str, float]:
+def _last(process: Process) -> dict[str, Any]:
     """The last whole line that a crowd's process has printed."""
     with process.log.open("rb") as log:
         log.seek(0, 2)
-        log.seek(max(0, log.tell() - 400))
+        log.seek(max(0, log.tell() - 2000))
         for line in reversed(log.read().split(b"\n")[:-1]):
             try:
                 found = json.loads(line)
@@ -147,7 +148,7 @@ def _last(process: Process) -> dict[str, float]:
                 continue
             if isinstance(found, dict):
                 return found
-    return {"at": 0.0, "links": 0, "sessions": 0}
+    return {"at": 0.0, "links": 0, "sessions": 0, "why": {}}
 
 
 def _peers(
