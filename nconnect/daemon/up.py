@@ -28,6 +28,7 @@ from nconnect.daemon import resume, status
 from nconnect.daemon.driver import Driver
 from nconnect.daemon.expiry import ExpiryNotices, in_force
 from nconnect.daemon.keeper import Keeper
+from nconnect.daemon.metrics import Metrics
 from nconnect.daemon.node import settings_of
 from nconnect.daemon.reception import Reception
 from nconnect.daemon.supervisor import Supervisor
@@ -122,6 +123,7 @@ class Daemon:
         self._refused_at = -REFUSED_INTERVAL_S
         self._ready = False
         self._ending = False
+        self._stays_closed = False  # with `fail_closed`: the rules were in force before, or we were up
         self._service = ServiceManager()
         self._keeper = Keeper(
             lambda: Monitor(config.interface, table_name(config.interface)),
@@ -188,6 +190,7 @@ class Daemon:
             count=config.network.links,
             rng=os.urandom,
         )
+        self._link.on_found = self._on_found
         first, *more = self._link.runners
         self._driver = Driver(self._tun, self._tunnel, first, self, self._loop, more_links=more)
         self._reception = Reception(
@@ -226,9 +229,13 @@ class Daemon:
             self._supervisor.start("resume", lambda: resume.watch(self._on_resume))
             if self._service.watchdog_s is not None:
                 self._supervisor.start("watchdog", self._feed_watchdog)
+            metrics = Metrics(self._tunnel, self.status)
             try:
+                if self._config.metrics is not None:
+                    await metrics.listen(self._config.metrics)
                 await self._serve()
             finally:
+                await metrics.close()
                 self._tunnel.on_visitor = None
                 await self._reception.close()
                 await control.close()
@@ -239,13 +246,15 @@ class Daemon:
         if not self._keep_trying:
             await self._link_or_failure()
         self._ready = True
+        self._stays_closed = True
         collect_rarely()
         self._notify()
         if self.rights:
             log.info("%s", self.rights)
         node = self._link.link.node
         where = f", logged in at node {node.addr}" if node is not None and self._link.is_up else ""
-        log.info("%s is up as %s%s", self._config.interface, self._address, where)
+        event = {"event": "up", "interface": self._config.interface, "address": str(self._address)}
+        log.info("%s is up as %s%s", self._config.interface, self._address, where, extra=event)
         self._on_ready()
         await self._stop.wait()
 
@@ -274,13 +283,17 @@ class Daemon:
 
     async def _remove(self) -> None:
         async with self._host_lock:
-            await asyncio.to_thread(self._host.remove)
+            # An end that nobody asked for must not open what `fail_closed` shuts.
+            keep = self._config.fail_closed and self._stays_closed and not self._stop.is_set()
+            await asyncio.to_thread(self._host.remove, keep_rules=keep)
 
     # Host
 
     def _set_up(self) -> None:
         """In a thread: take back what a killed daemon left, then set up."""
-        self._host.remove()
+        if self._config.fail_closed:
+            self._stays_closed = self._host.has_rules()
+        self._host.remove(keep_rules=self._stays_closed)
         refuse_taken_addresses(self._config, self._host.read_facts())
         self._apply(self._config)
 
@@ -294,6 +307,9 @@ class Daemon:
         for skipped in wanted.skipped_routes:
             log.warning("route %s is skipped: %s", skipped.route, skipped.why)
         self._host.apply(wanted)
+        if self._plan is None:
+            routes = ", ".join(map(str, wanted.state.routes)) or "none"
+            self._step(f"routes set: {routes}", event="routes_set", routes=routes)
         self._plan, self._plan_expired = wanted, expired
 
     async def _repair(self) -> list[str]:
@@ -369,6 +385,10 @@ class Daemon:
                 pass  # a name
         return tuple(dict.fromkeys(found))
 
+    def _step(self, text: str, **fields: str) -> None:
+        """Before all is up this is for who watches the start: one that fails is one line in the log."""
+        log.log(logging.INFO if self._ready else logging.DEBUG, "%s", text, extra=fields)
+
     # What the link says
 
     def on_message(self, message: InboundMessage) -> None:
@@ -377,9 +397,11 @@ class Daemon:
     def on_writable(self) -> None:
         self._driver.flush()
 
+    def _on_found(self, node: NodeInfo) -> None:
+        self._step(f"node found: {node.addr}", event="node_found", node=node.addr)
+
     def on_up(self, node: NodeInfo) -> None:
-        if self._ready:
-            log.info("logged in at node %s", node.addr)
+        self._step(f"logged in at node {node.addr}", event="logged_in", node=node.addr)
         self._notify()
         self._tell_links()
         if len(self._link.tags()) == 1:
@@ -403,7 +425,12 @@ class Daemon:
     # What the driver says
 
     def on_session_up(self, peer: Peer) -> None:
-        log.info("%s: session up", peer.name)
+        reach = [str(prefix) for prefix in peer.config.allowed_ips]
+        log.info(
+            "%s: session up",
+            peer.name,
+            extra={"event": "peer_up", "peer": peer.name, "allowed_ips": reach},
+        )
         self._reception.session_up(peer.dest)
         self._notify()
 

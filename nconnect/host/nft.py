@@ -91,8 +91,8 @@ def real_prefix(prefix: Prefix, subnets: tuple[ProvidedSubnet, ...]) -> Prefix:
     return prefix
 
 
-def ruleset(config: Config) -> Ruleset:
-    """The table that a configuration asks for."""
+def ruleset(config: Config, closed: Iterable[Prefix] = ()) -> Ruleset:
+    """The table that a configuration asks for. To `closed` nothing may go but through the tunnel."""
     exposed = reachable_exposed(config)
     owned = [(prefix, peer) for peer in config.peers for prefix in peer.allowed_ips]
     chains = _base_chains(config.interface) | {
@@ -107,6 +107,9 @@ def ruleset(config: Config) -> Ruleset:
         "mss": _mss(config),
     }
     chains |= _address_translation(config, exposed)
+    closed = tuple(closed)
+    if closed:
+        chains |= _closing(config.interface, chains)
     for peer in config.peers:
         if peer.allow:
             chains[f"across_{peer_id(peer)}"] = Chain(
@@ -132,8 +135,27 @@ def ruleset(config: Config) -> Ruleset:
         maps[f"refused{version}"] = AddressMap(
             version, "counter", {at: f"refused_{owner}" for at, owner in owners.items()}
         )
+        if closed:
+            sets[f"closed{version}"] = AddressSet(version, merged_ranges(closed, version))
     counters = {f"refused_{peer_id(peer)}": peer.name for peer in config.peers}
     return Ruleset(table_name(config.interface), chains, sets, maps, counters)
+
+
+def _closing(interface: str, chains: dict[str, Chain]) -> dict[str, Chain]:
+    """For `fail_closed`: the base chains, and before all else in them what keeps the peers' packets in.
+
+    These rules outlive the daemon, when the routes into the tunnel are gone with its device. A connection
+    that is rejected so is not reset: it goes on when the tunnel is back.
+    """
+    elsewhere = (e.match(e.meta("oifname"), interface, "!="), e.match(e.meta("oifname"), "lo", "!="))
+    rules: tuple[Rule, ...] = tuple(
+        (*elsewhere, e.match(e.address(version, "daddr"), f"@closed{version}"), e.jump("closed"))
+        for version in VERSIONS
+    )
+    found = {"closed": Chain((_PROHIBITED,))}
+    for name in ("forward", "output"):
+        found[name] = Chain((*rules, *chains[name].rules), chains[name].hook)
+    return found
 
 
 def _verdicts(
@@ -177,6 +199,7 @@ def _base_chains(interface: str) -> dict[str, Chain]:
 # Neither passed (source NAT would leave them as they are) nor refused: a reset for a late duplicate would end
 # a healthy connection.
 _INVALID: Rule = (e.in_state("invalid"), e.DROP)
+_PROHIBITED: Rule = ({"reject": {"type": "icmpx", "expr": "admin-prohibited"}},)
 _TCP_RESET: Rule = (e.match(e.meta("l4proto"), "tcp"), {"reject": {"type": "tcp reset"}})
 
 
@@ -356,7 +379,7 @@ def _refusal() -> tuple[Rule, ...]:
 
 
 def _reject() -> tuple[Rule, ...]:
-    return (_TCP_RESET, ({"reject": {"type": "icmpx", "expr": "admin-prohibited"}},))
+    return (_TCP_RESET, _PROHIBITED)
 
 
 def _mss(config: Config) -> Chain:

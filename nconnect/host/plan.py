@@ -95,6 +95,9 @@ def plan(config: Config, facts: Facts) -> HostPlan:
             line = proposal(prefix, taken)
             why = f"{why}; {line}" if line else why
         skipped.append(SkippedRoute(prefix, why))
+    # What was skipped is reached on another way, and stays so.
+    networks = [a.network for a in addresses if a.network.prefixlen < a.network.max_prefixlen]
+    closed = (*networks, *routes)
     state = HostState(
         interface=config.interface,
         mtu=config.mtu,
@@ -102,7 +105,7 @@ def plan(config: Config, facts: Facts) -> HostPlan:
         routes=tuple(sorted(routes, key=lambda p: (p.version, p))),
         device_sysctls=tuple(_device_sysctls(config, facts)),
         sysctls=tuple(_sysctls(config, facts)),
-        ruleset=nft.ruleset(config),
+        ruleset=nft.ruleset(config, closed if config.fail_closed else ()),
     )
     return HostPlan(state, tuple(skipped), tuple(_warnings(config, facts)))
 

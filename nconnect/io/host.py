@@ -108,8 +108,11 @@ class Host:
                     raise HostError(_refused(done[-1], error)) from error
                 raise
 
-    def remove(self) -> None:
-        """Take back all that is ours, of a daemon that was killed too; harmless when nothing is there."""
+    def remove(self, *, keep_rules: bool = False) -> None:
+        """Take back all that is ours, of a daemon that was killed too; harmless when nothing is there.
+
+        `keep_rules`: leave the firewall's table, so that `fail_closed` goes on.
+        """
         problems: list[str] = []
         record = _Record.read(self._file)
         with _asking(f"take {self._interface} down"), Netlink() as netlink:
@@ -122,7 +125,8 @@ class Host:
         except HostError as error:
             problems.append(str(error))
         try:
-            nftables.run([deletion(table_name(self._interface))])
+            if not keep_rules:
+                nftables.run([deletion(table_name(self._interface))])
         except HostError as error:
             problems.append(str(error))
         self._ruleset = None
@@ -144,6 +148,10 @@ class Host:
     def is_interface(self, missing: list[str]) -> bool:
         """Whether what `missing` found is the device itself, which is the daemon's to make."""
         return missing == [self._device]
+
+    def has_rules(self) -> bool:
+        """Whether the firewall has a table of ours: of this daemon, or of one that was killed."""
+        return table_name(self._interface) in nftables.tables()
 
     def refused_counts(self) -> dict[str, int]:
         """How many packets of each peer were refused since the rules were loaded."""

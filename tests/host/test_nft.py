@@ -138,3 +138,19 @@ def test_the_clamp_never_raises() -> None:
     clamp = ruleset(replace(PROVIDER, provide=provide)).chains["mss"].rules
     sizes = [s["match"]["right"] for rule in clamp for s in rule if s.get("match", {}).get("op") == ">"]
     assert sizes == [1360, 1340, 1360, 1340]
+
+
+def test_fail_closed_rejects_elsewhere_before_anything_else() -> None:
+    closed = (ip_network("10.86.0.0/24"), ip_network("fd50::/64"))
+    shut = ruleset(USER, closed)
+    for name in ("output", "forward"):
+        for version, rule in zip((4, 6), shut.chains[name].rules, strict=False):
+            text = json.dumps(rule)
+            assert f"@closed{version}" in text
+            assert '"op": "!="' in text
+            assert "closed" in text
+        assert shut.chains[name].rules[2:] == ruleset(USER).chains[name].rules
+    assert shut.sets["closed4"].elements
+    assert shut.sets["closed6"].elements
+    assert "tcp reset" not in json.dumps(shut.chains["closed"].rules), "a running connection must survive"
+    assert "closed" not in ruleset(USER).chains
