@@ -2,8 +2,8 @@
 
 Each has a link of its own, as the daemon has it; with PROVIDER (an NKN address) also a tunnel core of its own
 with that one peer, but no TUN. Whenever the numbers have changed it prints a JSON object, at most 20 times a
-second: {"at": time.monotonic(), "links", "sessions", "why"}; why has the most frequent reasons for which links
-broke or did not come to be. Ends at SIGTERM.
+second: {"at": time.monotonic(), "links", "sessions", "why"}; why has the most frequent reasons for which
+links broke or did not come to be. Ends at SIGTERM.
 """
 
 from __future__ import annotations
