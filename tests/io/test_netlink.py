@@ -54,7 +54,7 @@ def test_multipath_routes_give_each_gateway() -> None:
 
 @given(st.binary(max_size=200))
 def test_any_bytes_are_read_as_attributes_or_not_at_all(data: bytes) -> None:
-    for _, value in netlink._attributes(memoryview(data)):
+    for _, value in netlink.read_attributes(memoryview(data)):
         assert len(value) <= len(data)
 
 

@@ -1,0 +1,146 @@
+"""What the kernel tells of changes: made-up messages, and a namespace of our own where that is allowed."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import select
+import socket
+import struct
+import subprocess
+import threading
+from collections.abc import Callable, Iterator
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nconnect.io import monitor
+from nconnect.io.monitor import Change, Monitor
+
+CLONE_NEWNET = 0x40000000
+OURS, OTHER = 7, 3
+
+
+@pytest.fixture(scope="module")
+def watching() -> Iterator[Monitor]:
+    made = Monitor("nc7-absent", "nconnect_nc7")
+    yield made
+    made.close()
+
+
+def link(index: int, flags: int) -> memoryview:
+    return memoryview(struct.pack("=BxHiII", 0, 1, index, flags, 0))
+
+
+def address(index: int) -> memoryview:
+    return memoryview(struct.pack("=BBBBI", socket.AF_INET, 24, 0, 0, index))
+
+
+def route(index: int, table: int = 254, flags: int = 0) -> memoryview:
+    body = struct.pack("=BBBBBBBBI", socket.AF_INET, 24, 0, 0, table, 3, 0, 1, flags)
+    return memoryview(body + struct.pack("=HHi", 8, 4, index))
+
+
+@pytest.mark.parametrize(
+    ("kind", "body", "change"),
+    [
+        (monitor._DELADDR, address(OURS), Change.OURS),
+        (monitor._NEWADDR, address(OURS), Change.NONE),
+        (monitor._DELADDR, address(OTHER), Change.NETWORK),
+        (monitor._NEWADDR, address(OTHER), Change.NETWORK),
+        (monitor._DELROUTE, route(OURS), Change.OURS),
+        (monitor._NEWROUTE, route(OURS), Change.NONE),
+        (monitor._NEWROUTE, route(OTHER), Change.NETWORK),
+        (monitor._DELROUTE, route(OTHER, table=255), Change.NONE),  # the kernel's own
+        (monitor._DELROUTE, route(OTHER, flags=monitor._RTM_F_CLONED), Change.NONE),
+        (monitor._DELLINK, link(OURS, 0), Change.OURS),
+        (monitor._NEWLINK, link(OURS, 0), Change.OURS),  # it was set down
+        (monitor._NEWLINK, link(OURS, monitor._IFF_UP), Change.NONE),
+        (monitor._DELLINK, link(OTHER, 0), Change.NETWORK),
+        (monitor._NEWADDR, memoryview(b"short"), Change.NONE),
+        (99, memoryview(bytes(40)), Change.NONE),
+    ],
+)
+def test_whose_change_it_is(watching: Monitor, kind: int, body: memoryview, change: Change) -> None:
+    assert watching._of_route(kind, body, OURS) is change
+
+
+def test_a_link_that_only_counts_has_not_changed(watching: Monitor) -> None:
+    up = monitor._IFF_UP | monitor._IFF_RUNNING
+    assert watching._of_route(monitor._NEWLINK, link(50, up), OURS) is Change.NETWORK
+    assert watching._of_route(monitor._NEWLINK, link(50, up | 0x100), OURS) is Change.NONE
+    assert watching._of_route(monitor._NEWLINK, link(50, monitor._IFF_UP), OURS) is Change.NETWORK
+
+
+def firewall(name: bytes) -> memoryview:
+    return memoryview(bytes(4) + struct.pack("=HH", 4 + len(name), 1) + name)
+
+
+def test_only_our_tables_loss_is_ours(watching: Monitor) -> None:
+    deleted = monitor._NFNL_SUBSYS_NFTABLES << 8 | 2
+    assert watching._of_firewall(deleted, firewall(b"nconnect_nc7\0")) is Change.OURS
+    assert watching._of_firewall(deleted, firewall(b"nconnect_nc70\0")) is Change.NONE
+    assert watching._of_firewall(deleted, firewall(b"docker\0")) is Change.NONE
+    assert watching._of_firewall(deleted - 2, firewall(b"nconnect_nc7\0")) is Change.NONE  # made, not deleted
+    assert watching._of_firewall(2, firewall(b"nconnect_nc7\0")) is Change.NONE  # another subsystem
+
+
+@given(st.binary(max_size=200))
+def test_any_bytes_are_read(watching: Monitor, data: bytes) -> None:
+    for kind, body in monitor._split(memoryview(data)):
+        watching._of_route(kind, body, OURS)
+        watching._of_firewall(kind, body)
+
+
+def test_it_never_blocks_and_an_absent_device_is_said(watching: Monitor) -> None:
+    assert Change.OURS in watching.read()
+    assert all(not os.get_inheritable(fd) for fd in watching.fds)
+
+
+def in_a_namespace(work: Callable[[], None]) -> None:
+    """On a thread with a network of its own; skips where that is not allowed."""
+    failures: list[BaseException] = []
+
+    def inside() -> None:
+        try:
+            if ctypes.CDLL(None, use_errno=True).unshare(CLONE_NEWNET) != 0:
+                pytest.skip("network namespaces are not allowed here")
+            work()
+        except BaseException as error:
+            failures.append(error)
+
+    thread = threading.Thread(target=inside)
+    thread.start()
+    thread.join()
+    if failures:
+        raise failures[0]
+
+
+def test_the_kernel_tells() -> None:
+    def work() -> None:
+        def ip(text: str) -> None:
+            subprocess.run(["ip", *text.split()], check=True, capture_output=True)
+
+        def told() -> Change:
+            change = Change.NONE
+            while select.select(watch.fds, [], [], 0.2)[0]:
+                change |= watch.read()
+            return change
+
+        ip("link add nc7 type veth peer name other")
+        watch = Monitor("nc7", "nconnect_nc7")
+        try:
+            ip("link set nc7 up")
+            ip("address add 10.86.0.2/24 dev nc7")
+            told()
+            ip("address add 198.51.100.2/24 dev other")
+            assert told() is Change.NETWORK
+            ip("address del 10.86.0.2/24 dev nc7")
+            assert Change.OURS in told()
+            ip("link del nc7")
+            assert Change.OURS in told()
+        finally:
+            watch.close()
+
+    in_a_namespace(work)
