@@ -1,11 +1,12 @@
 from __future__ import annotations
 
 import io
+from pathlib import Path
 
 import pytest
 from rich.console import Console
 
-from lab.bench.__main__ import chosen, parse, run_compare
+from lab.bench.__main__ import chosen, parse, run_compare, run_docs
 from lab.bench.cases import CASES
 from lab.bench.contenders import BASELINE, CONTENDERS
 from lab.bench.metrics import METRICS
@@ -41,3 +42,32 @@ def test_names_are_unique_and_the_baseline_is_among_them() -> None:
     assert len(names) == len(set(names))
     assert BASELINE in names
     assert len({metric.name for metric in METRICS}) == len(METRICS)
+
+
+@pytest.mark.parametrize(
+    "wrong", [["--rounds", "0"], ["scale", "--only", "veth"], ["profile", "--seconds", "x"]]
+)
+def test_values_that_mean_nothing_are_refused(wrong: list[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        parse(wrong)
+    assert ended.value.code == 2
+
+
+def test_a_page_cannot_be_made_of_something_else(tmp_path: Path) -> None:
+    broken = tmp_path / "broken.json"
+    broken.write_text("{}")
+    out = io.StringIO()
+    options = parse(["docs", "--from", str(broken), "--folder", str(tmp_path)])
+    assert run_docs(options, Console(file=out, width=200)) == 2
+    assert "broken.json" in out.getvalue()
+    assert not (tmp_path / "benchmarks.md").exists()
+
+
+def test_each_contender_is_measured_by_some_case_and_says_what_it_is() -> None:
+    for contender in CONTENDERS:
+        assert contender.about
+        assert any(contender.measures(case.name) for case in CASES)
+    by_name = {contender.name: contender for contender in CONTENDERS}
+    assert all(by_name["nconnect"].measures(case.name) for case in CASES)
+    assert not by_name["sshuttle"].measures("udp-64")
+    assert not by_name["nebula"].measures("tcp6-up")
