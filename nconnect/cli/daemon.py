@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated
 
 import typer
 
 from nconnect.cli.options import ConfigOption, chosen, interface_at
-from nconnect.errors import ControlError
+from nconnect.errors import ControlError, UsageError
 
 STOP_TIMEOUT_S = 20.0  # for a daemon to take back what it set; guessed, it takes well under one
 DETACH_TIMEOUT_S = 30.0  # after which a detached daemon that still tries is left to it
@@ -19,32 +20,44 @@ def up(
     keep_trying: Annotated[
         bool, typer.Option("--keep-trying", help="Do not give up when no node can be reached.")
     ] = False,
+    log_format: Annotated[
+        str, typer.Option("--log-format", metavar="text|json", help="What log lines look like.")
+    ] = "text",
     config: ConfigOption = None,
 ) -> int:
-    """Start the tunnel. In the foreground Ctrl-C ends it."""
-    import os
+    """Start the tunnel. In the foreground Ctrl-C ends it.
 
-    from nconnect.cli import preflight
+    A terminal shows each step with its time, and then one line that stays; everywhere else it logs.
+    """
+    import os
+    import sys
+
+    from nconnect.cli import output, preflight
     from nconnect.cli.detach import detached
-    from nconnect.cli.logs import log_to_stderr
+    from nconnect.cli.logs import FORMATS, log_to_stderr
     from nconnect.io import config_file, paths
 
+    if log_format not in FORMATS:
+        raise UsageError(f"--log-format: {log_format!r} is unknown, write {' or '.join(FORMATS)}")
     path = chosen(ctx, config)
     checked = config_file.load(path)
     preflight.check()
     path = path.absolute()  # a detached daemon leaves this folder
     persistent = keep_trying or "NOTIFY_SOCKET" in os.environ  # systemd started us: nobody reads an error
 
-    def run(is_detached: bool, on_ready: preflight.Ready) -> int:
+    def run(is_detached: bool, on_ready: preflight.Ready, *, logs: bool = True) -> int:
         from nconnect.daemon.up import run as run_daemon
 
-        log_to_stderr(dated=is_detached)
+        if logs:
+            log_to_stderr(dated=is_detached, form=log_format)
         preflight.warn_of_the_clock()
         return run_daemon(
             path, checked, keep_trying=persistent or is_detached, detached=is_detached, on_ready=on_ready
         )
 
     if not detach:
+        if output.can_move(sys.stderr) and log_format == "text":
+            return _in_terminal(checked.interface, lambda ready: run(False, ready, logs=False))
         return run(False, lambda: None)
     if paths.is_locked(checked.interface):
         paths.acquire_lock(checked.interface)  # raises, and says who holds it
@@ -54,6 +67,23 @@ def up(
     else:
         print(f"{checked.interface} runs, but is not up yet: see `nconnect status` (log: {log})")
     return 0
+
+
+def _in_terminal(interface: str, run: Callable[[Callable[[], None]], int]) -> int:
+    """Run with steps and a live line in place of a log."""
+    import shutil
+    import sys
+
+    from nconnect.cli.output import use_colour
+    from nconnect.cli.progress import LiveLine, Progress
+
+    progress = Progress(sys.stderr, colour=use_colour(sys.stderr))
+    progress.install()
+    live = LiveLine(progress, interface, width=shutil.get_terminal_size().columns)
+    try:
+        return run(live.start)
+    finally:
+        live.stop()
 
 
 def down(ctx: typer.Context, config: ConfigOption = None) -> None:

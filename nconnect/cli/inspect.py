@@ -114,6 +114,32 @@ def ping(
         raise ControlError(f"{peer} did not answer: see `nconnect status`")
 
 
+def logs(
+    ctx: typer.Context,
+    follow: Annotated[
+        bool, typer.Option("-f", "--follow", help="Go on with what comes; Ctrl-C ends it.")
+    ] = False,
+    lines: Annotated[int, typer.Option("-n", "--lines", min=0, max=1_000_000, help="How many.")] = 50,
+    config: ConfigOption = None,
+) -> int:
+    """Show the daemon's log: of `up -d`, or the journal where systemd runs it."""
+    import sys
+
+    from nconnect.cli import logs as source
+    from nconnect.io import paths
+
+    interface = interface_at(chosen(ctx, config))
+    if source.has_unit(interface):
+        return source.show_journal(interface, lines, follow=follow)
+
+    def write(text: str) -> None:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+
+    source.show_file(paths.log_path(interface), lines, follow=follow, write=write)
+    return 0
+
+
 def version(as_json: JsonOption = False) -> None:
     """Print the version."""
     import platform

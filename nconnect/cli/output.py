@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from typing import IO
 
 
 def print_json(value: object) -> None:
@@ -14,9 +15,14 @@ def print_json(value: object) -> None:
     print(json.dumps(value), flush=True)
 
 
-def use_colour() -> bool:
-    """Whether standard output is a terminal that wants colours (https://no-color.org)."""
-    return sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+def use_colour(stream: IO[str] | None = None) -> bool:
+    """Whether standard output (or `stream`) is a terminal that wants colours (https://no-color.org)."""
+    return can_move(stream) and not os.environ.get("NO_COLOR")
+
+
+def can_move(stream: IO[str] | None = None) -> bool:
+    """Whether standard output (or `stream`) is a terminal whose lines can be written again."""
+    return (sys.stdout if stream is None else stream).isatty() and os.environ.get("TERM") != "dumb"
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence[int] = ()) -> list[str]:

@@ -73,6 +73,7 @@ class LinkRunner:
         leave one that is still catching up with the chain to itself.
         """
         self.link = link
+        self.on_found: Callable[[NodeInfo], None] | None = None  # told of each node that is tried
         self.websocket: WebSocket | None = None  # while one is open, for its TCP_INFO and options
         self._handler = handler
         self._secure = secure
@@ -208,7 +209,9 @@ class LinkRunner:
                     self.websocket.send_text(text)
             case Resolve():
                 self._begin(self._resolve(output), "resolve")
-            case Connect():
+            case Connect(node):
+                if self.on_found is not None:
+                    self.on_found(node)
                 self._begin(self._connect(output), "connect")
             case Disconnect(why):
                 self._abandon(why)

@@ -18,6 +18,7 @@ from math import sqrt
 from typing import Generic, TypeVar
 
 from nconnect.errors import DropReason
+from nconnect.queueing.histogram import Histogram
 
 T = TypeVar("T")
 
@@ -42,7 +43,7 @@ class FairQueue(Generic[T]):
 
     __slots__ = (
         "_count", "_flows", "_interval_s", "_mark", "_max_flows", "_new", "_old", "_on_drop", "_quantum",
-        "_target_s", "bytes_held", "delay_drops", "full_drops", "marks", "max_bytes",
+        "_target_s", "bytes_held", "delay_drops", "delays", "full_drops", "marks", "max_bytes",
     )  # fmt: skip
 
     def __init__(
@@ -61,6 +62,7 @@ class FairQueue(Generic[T]):
         self.full_drops = 0  # DropReason.QUEUE_FULL
         self.delay_drops = 0  # DropReason.QUEUE_DELAY
         self.marks = 0
+        self.delays: Histogram | None = None  # how long delivered items stood; somebody may want to count
         self._quantum = quantum_bytes
         self._target_s = target_s
         self._interval_s = interval_s
@@ -113,7 +115,9 @@ class FairQueue(Generic[T]):
                 else:
                     del self._flows[flow.bucket]
                 continue
-            item, size_bytes, _ = self._take(flow, now)
+            item, size_bytes, since = self._take(flow, now)
+            if self.delays is not None:
+                self.delays.observe(now - since)
             flow.deficit -= size_bytes
             return item
         if self._flows:

@@ -17,6 +17,7 @@ from math import inf
 from nconnect.ip.packet import mark_congestion
 from nconnect.model import NknAddress
 from nconnect.queueing.fq_codel import FairQueue
+from nconnect.queueing.histogram import Histogram
 from nconnect.tunnel.constants import QUEUE_BYTES
 from nconnect.tunnel.pacing import Sending
 from nconnect.wire.tunnel import MAX_LINKS, VIRTIO_HEADER_BYTES
@@ -35,7 +36,7 @@ class Lane:
 
     __slots__ = (
         "asked_at", "busy_since", "dead", "dest", "heard_at", "hold_until", "link", "number", "queue",
-        "rtt_s", "sending", "sent_at", "stripe_from",
+        "round_trips", "rtt_s", "sending", "sent_at", "stripe_from",
     )  # fmt: skip
 
     def __init__(self, link: int, sub_client: int, dest: str, now: float) -> None:
@@ -44,6 +45,7 @@ class Lane:
         self.number = link * MAX_LINKS + sub_client
         self.queue: FairQueue[bytearray] = FairQueue(max_bytes=QUEUE_BYTES, mark=mark)
         self.sending = Sending(now)
+        self.round_trips: Histogram | None = None  # somebody may want to count them
         self.rtt_s: float | None = None  # smoothed
         self.sent_at = -inf
         self.heard_at = -inf
@@ -56,6 +58,8 @@ class Lane:
     def took(self, rtt_s: float) -> None:
         """A round trip on this lane was measured."""
         self.rtt_s = rtt_s if self.rtt_s is None else _OLD * self.rtt_s + _NEW * rtt_s
+        if self.round_trips is not None:
+            self.round_trips.observe(rtt_s)
 
     def heard(self, now: float) -> bool:
         """Something came back on it; True when it was held for dead."""

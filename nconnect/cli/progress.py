@@ -1,0 +1,161 @@
+"""`up` in a terminal: each step with its time, then what can be reached, then one quiet line that stays.
+
+The daemon says what it does through its log; records with an `event` are the steps. All writing to the
+terminal is done under one lock, since the live line has a thread of its own.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import IO
+
+from nconnect.cli.output import bytes_text, ms_text
+from nconnect.cli.watch import rates_between
+from nconnect.control.client import ControlClient
+from nconnect.control.schema import Status
+from nconnect.errors import ControlError
+
+REFRESH_S = 2.0
+_CLEAR_LINE = "\r\x1b[K"
+STEPS = ("node_found", "logged_in", "routes_set", "peer_up", "up")
+
+
+class Progress(logging.Handler):
+    """The terminal's log handler, and the owner of its last line."""
+
+    def __init__(
+        self, terminal: IO[str], *, colour: bool = False, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        super().__init__(logging.DEBUG)
+        self._terminal = terminal
+        self._colour = colour
+        self._clock = clock
+        self._began_at = clock()
+        self._line = ""  # what stands in the last line
+        self._told: set[str] = set()  # the peers whose prefixes were said to be reachable
+        self._is_up = False
+
+    def install(self) -> None:
+        """Become the only handler; steps are seen from the start, everything else from INFO on."""
+        root = logging.getLogger()
+        root.handlers[:] = [self]
+        root.setLevel(logging.INFO)
+        logging.getLogger("nconnect.daemon.up").setLevel(logging.DEBUG)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        event = getattr(record, "event", None)
+        if record.levelno < logging.INFO and event not in STEPS:
+            return
+        try:
+            for line in self._lines(record, event):
+                self.say(line)
+        except Exception:
+            self.handleError(record)
+
+    def say(self, line: str) -> None:
+        """One line above the live line."""
+        self.acquire()
+        try:
+            self._terminal.write(f"{_CLEAR_LINE if self._line else ''}{line}\n{self._line}")
+            self._terminal.flush()
+        finally:
+            self.release()
+
+    def show(self, line: str) -> None:
+        """Put this into the last line."""
+        self.acquire()
+        try:
+            self._terminal.write(f"{_CLEAR_LINE}{line}")
+            self._terminal.flush()
+            self._line = line
+        finally:
+            self.release()
+
+    def end(self) -> None:
+        """Leave the terminal as a line of its own begins."""
+        if self._line:
+            self.show("")
+
+    def _lines(self, record: logging.LogRecord, event: object) -> Sequence[str]:
+        text = " ".join(record.getMessage().splitlines())
+        if record.exc_info:
+            text += "\n" + logging.Formatter().formatException(record.exc_info)
+        if event not in STEPS:
+            if record.levelno < logging.WARNING:
+                return [f"{'':>9} {self._paint(text, '2')}"]
+            return [f"{'':>9} {self._paint(text, '33' if record.levelno < logging.ERROR else '31')}"]
+        after = f"{self._clock() - self._began_at:7.2f} s"
+        if event == "up":
+            self._is_up = True
+            return [f"{after} {self._paint(text, '1')} (Ctrl-C ends it)"]
+        lines = [f"{after} {text}"]
+        peer, reach = str(getattr(record, "peer", "")), getattr(record, "allowed_ips", ())
+        if event == "peer_up":
+            lines = [f"{after} {peer} reached"]
+            if peer not in self._told:
+                self._told.add(peer)
+                lines.append(f"{'':>9} {self._paint(reachable(peer, reach), '32')}")
+        return lines
+
+    def _paint(self, text: str, code: str) -> str:
+        return f"\x1b[{code}m{text}\x1b[0m" if self._colour else text
+
+
+def reachable(peer: str, prefixes: Sequence[str]) -> str:
+    """What can be reached now, in one line."""
+    hosts = [p.partition("/")[0] if p.endswith(("/32", "/128")) else p for p in prefixes]
+    return f"reachable now through {peer}: {', '.join(hosts)}"
+
+
+class LiveLine:
+    """Keeps the last line true, asking the daemon as any other program would. A thread: its own process
+    answers.
+    """
+
+    def __init__(self, progress: Progress, interface: str, *, width: int = 80) -> None:
+        self._progress = progress
+        self._client = ControlClient(interface)
+        self._width = width
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="live line", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Returns once nothing is written any more."""
+        self._ended.set()
+        if self._thread.is_alive():
+            self._thread.join(1.0)
+        self._progress.end()
+
+    def _run(self) -> None:
+        before: tuple[float, Status] | None = None
+        while not self._ended.wait(REFRESH_S):
+            try:
+                status, at = self._client.status(), time.monotonic()
+            except ControlError:
+                continue
+            rates = rates_between(before[1], status, at - before[0]) if before else {}
+            before = (at, status)
+            if not self._ended.is_set():
+                self._progress.show(live_text(status, rates)[: self._width - 1])
+
+
+def live_text(status: Status, rates: dict[str, tuple[float, float]]) -> str:
+    """The state in one line: who is up, how far away, what flows."""
+    if not any(link.state == "up" for link in status.links):
+        why = next((link.why for link in status.links if link.why), "")
+        return f"{status.interface}: no link to a node{': ' + why if why else ''}"
+    up = [peer for peer in status.peers if peer.state == "up"]
+    rx = sum(rate[0] for rate in rates.values())
+    tx = sum(rate[1] for rate in rates.values())
+    if len(up) == 1:
+        who = f"{up[0].name} {ms_text(up[0].rtt_ms)}"
+    else:
+        who = f"{len(up)} of {len(status.peers)} peers up"
+    flow = f", {bytes_text(rx)}/s in, {bytes_text(tx)}/s out" if rates else ""
+    return f"{status.interface}: {who}{flow}"

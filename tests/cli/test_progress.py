@@ -1,0 +1,91 @@
+from __future__ import annotations
+
+import io
+import logging
+from dataclasses import replace
+
+import pytest
+
+from nconnect.cli.progress import LiveLine, Progress, live_text, reachable
+from nconnect.control.schema import LinkStatus
+from tests.control.fake import STATUS
+
+
+class Clock:
+    now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def terminal() -> io.StringIO:
+    return io.StringIO()
+
+
+def emit(progress: Progress, text: str, level: int = logging.INFO, **fields: object) -> None:
+    record = logging.makeLogRecord({"levelno": level, "msg": text} | fields)
+    progress.handle(record)
+
+
+def test_each_step_has_its_time(terminal: io.StringIO) -> None:
+    clock = Clock()
+    progress = Progress(terminal, clock=clock)
+    clock.now += 0.12
+    emit(progress, "node found: 203.0.113.7:30002", logging.DEBUG, event="node_found")
+    clock.now += 0.30
+    emit(progress, "nc0 is up as x", event="up")
+    emit(
+        progress,
+        "gpu-box: session up",
+        event="peer_up",
+        peer="gpu-box",
+        allowed_ips=["10.86.0.1/32", "192.168.50.0/24"],
+    )
+    emit(progress, "gpu-box: session up", event="peer_up", peer="gpu-box", allowed_ips=["10.86.0.1/32"])
+    assert terminal.getvalue().splitlines() == [
+        "   0.12 s node found: 203.0.113.7:30002",
+        "   0.42 s nc0 is up as x (Ctrl-C ends it)",
+        "   0.42 s gpu-box reached",
+        "          reachable now through gpu-box: 10.86.0.1, 192.168.50.0/24",
+        "   0.42 s gpu-box reached",
+    ]
+
+
+def test_debug_without_an_event_is_not_shown(terminal: io.StringIO) -> None:
+    emit(Progress(terminal), "noise", logging.DEBUG)
+    emit(Progress(terminal), "careful\nnow", logging.WARNING)
+    assert terminal.getvalue() == "          careful now\n"
+
+
+def test_lines_go_above_the_live_line(terminal: io.StringIO) -> None:
+    progress = Progress(terminal)
+    progress.show("nc0: gpu-box 12 ms")
+    progress.say("hello")
+    assert terminal.getvalue().endswith("\r\x1b[Khello\nnc0: gpu-box 12 ms")
+    progress.end()
+    assert terminal.getvalue().endswith("\r\x1b[K")
+
+
+def test_colours_only_when_wanted(terminal: io.StringIO) -> None:
+    emit(Progress(terminal, colour=True), "bad", logging.ERROR)
+    assert "\x1b[31mbad\x1b[0m" in terminal.getvalue()
+
+
+def test_what_can_be_reached() -> None:
+    assert reachable("b", ["10.0.0.1/32", "fd00::1/128", "192.168.0.0/24"]) == (
+        "reachable now through b: 10.0.0.1, fd00::1, 192.168.0.0/24"
+    )
+
+
+def test_the_live_line_says_what_matters() -> None:
+    one = replace(STATUS, peers=STATUS.peers[:1])
+    assert live_text(one, {"laptop": (1024.0, 0.0)}) == "nc0: laptop 12 ms, 1.0 KiB/s in, 0 B/s out"
+    assert live_text(replace(STATUS, peers=()), {}) == "nc0: 0 of 0 peers up"
+    down = replace(STATUS, links=(LinkStatus("", "down", why="no route"),))
+    assert live_text(down, {}) == "nc0: no link to a node: no route"
+
+
+def test_a_live_line_that_never_began_stops(terminal: io.StringIO) -> None:
+    LiveLine(Progress(terminal), "nc0").stop()
+    assert terminal.getvalue() == ""
