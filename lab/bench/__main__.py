@@ -222,7 +222,8 @@ COMMANDS: dict[str | None, Callable[[argparse.Namespace, Console], int]] = {
 
 def main() -> None:
     options = parse(sys.argv[1:])
-    require_root("scripts/bench")
+    if not getattr(options, "from", None):
+        require_root("scripts/bench")
     interrupt_once()
     console = Console(stderr=getattr(options, "json", None) == "-", highlight=False, emoji=False)
     machine = leftovers.machine()
