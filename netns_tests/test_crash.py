@@ -1,0 +1,58 @@
+"""Every supervised task is made to fail in turn: it starts again, and the tunnel stays.
+
+user ── node ── provider ── server
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+import time
+
+import pytest
+
+from lab.process import Process, until
+from lab.sides import Side
+from lab.snapshot import snapshot
+from lab.world import PROVIDER_PEER, SERVER, World
+from netns_tests.recovery import Tcp, Udp
+from netns_tests.topology import SERVICE, serve
+
+TASKS = ("expiry", "keeper", "link", "resume", "watchdog")  # those that every daemon has; there may be more
+
+
+def start_breakable(side: Side) -> Process:
+    command = [sys.executable, "-m", "netns_tests.crashing", "up", "-c", str(side.config)]
+    env = {**side.env, "WATCHDOG_USEC": "30000000"}
+    side.daemon = Process(side.namespace, command, side.folder / f"{side.name}-breakable.log", env=env)
+    return side.daemon
+
+
+@pytest.mark.parametrize("name", ["user", "provider"])
+def test_each_task_fails_in_turn(fresh: World, name: str) -> None:
+    serve(fresh.server, fresh, SERVICE)
+    fresh.configure()
+    fresh.node.start()
+    side = fresh.user_side if name == "user" else fresh.provider_side
+    other = fresh.provider_side if name == "user" else fresh.user_side
+    other.start("--keep-trying")
+    other.wait()
+    daemon = start_breakable(side)
+    side.wait()
+    fresh.user_side.wait(PROVIDER_PEER)
+    before = snapshot(side.namespace)
+    with Tcp(fresh.user, SERVER) as tcp, Udp(fresh.user, SERVER) as udp:
+        for task in TASKS:
+            daemon.signal(signal.SIGUSR1)
+            until(lambda t=task: f"{t} was killed by the test" in daemon.text(), task, process=daemon)
+            failed = time.monotonic()
+            udp.recovered(f"task {task} fails ({name})", failed, bound_s=2)
+            tcp.recovered(f"task {task} fails ({name})", failed, bound_s=3)
+            side.wait(timeout_s=5)
+        device = [line for line in before if "nc0" in line]
+        assert set(device) <= snapshot(side.namespace), "the device and its routes are the same ones"
+        problems = "\n".join(side.status()["problems"])
+        for task in TASKS:
+            assert f"the task {task} failed once" in problems
+        assert daemon.text().count("Traceback") >= len(TASKS), "the log has each cause"
+    side.down()
