@@ -37,6 +37,7 @@ class Progress(logging.Handler):
         self._line = ""  # what stands in the last line
         self._told: set[str] = set()  # the peers whose prefixes were said to be reachable
         self._is_up = False
+        self._waiting: list[str] = []  # of peers that were reached before the routes were set
 
     def install(self) -> None:
         """Become the only handler; steps are seen from the start, everything else from INFO on."""
@@ -90,14 +91,16 @@ class Progress(logging.Handler):
         after = f"{self._clock() - self._began_at:7.2f} s"
         if event == "up":
             self._is_up = True
-            return [f"{after} {self._paint(text, '1')} (Ctrl-C ends it)"]
+            waiting, self._waiting = self._waiting, []
+            return [f"{after} {self._paint(text, '1')} (Ctrl-C ends it)", *waiting]
         lines = [f"{after} {text}"]
         peer, reach = str(getattr(record, "peer", "")), getattr(record, "allowed_ips", ())
         if event == "peer_up":
             lines = [f"{after} {peer} reached"]
-            if peer not in self._told:
+            if reach and peer not in self._told:
                 self._told.add(peer)
-                lines.append(f"{'':>9} {self._paint(reachable(peer, reach), '32')}")
+                line = f"{'':>9} {self._paint(reachable(peer, reach), '32')}"
+                (lines if self._is_up else self._waiting).append(line)
         return lines
 
     def _paint(self, text: str, code: str) -> str:

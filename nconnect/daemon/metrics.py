@@ -39,7 +39,7 @@ class Metrics:
         """Raises `HostError` when the address cannot be had."""
         self._server = await HttpServer.listen_tcp(config.host, config.port, self.handle, limits=LIMITS)
         self._look()
-        log.info("metrics at http://%s:%d/metrics", config.host, self.port)
+        log.debug("metrics at http://%s:%d/metrics", config.host, self.port)
 
     async def close(self) -> None:
         """May be called twice, and without `listen`."""

@@ -425,7 +425,8 @@ class Daemon:
     # What the driver says
 
     def on_session_up(self, peer: Peer) -> None:
-        reach = [str(prefix) for prefix in peer.config.allowed_ips]
+        skipped = {skipped.route for skipped in self._plan.skipped_routes} if self._plan else set()
+        reach = [str(p) for p in peer.config.allowed_ips if p not in skipped and not _provides(self._config)]
         log.info(
             "%s: session up",
             peer.name,

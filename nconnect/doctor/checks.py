@@ -14,6 +14,8 @@ CLOCK_WARNING_S = 60.0  # guessed: nothing of the tunnel minds a minute, expiry 
 CLOCK_FAILURE_S = 3600.0
 STRICT = "1"  # rp_filter: the source must be routed to the interface it came from (RFC 3704)
 
+_MAP = 'have the provider offer it under another prefix: subnets = ["REAL=SEEN"]'
+
 Check = Callable[[Facts], Iterator[Finding]]
 
 
@@ -152,11 +154,8 @@ def check_routes(facts: Facts) -> Iterator[Finding]:
         yield failure("routes", facts.plan_problem, f"change [interface] address in {facts.path}")
         return
     for skipped in facts.skipped_routes:
-        yield warning(
-            "routes",
-            f"{skipped.route} is not routed into the tunnel: {skipped.why}",
-            'have the provider offer it under another prefix: subnets = ["REAL=SEEN"]',
-        )
+        why, _, mend = skipped.why.partition("; ")
+        yield warning("routes", f"{skipped.route} is not routed into the tunnel: {why}", mend or _MAP)
     for text in facts.plan_warnings:
         yield warning("provide", text, f"correct [provide] in {facts.path}")
     if facts.config is not None and not facts.skipped_routes:

@@ -15,6 +15,7 @@ import os
 import socket
 import ssl
 import struct
+import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
@@ -459,7 +460,8 @@ class _Connection(asyncio.Protocol):
 
     def _send(self, answer: Response) -> None:
         length = () if answer.status == 204 else (("content-length", str(len(answer.body))),)
-        head = h11.Response(status_code=answer.status, headers=[*answer.headers, *length])
+        date = ("date", time.strftime("%a, %d %b %Y %H:%M:%S GMT", time.gmtime()))  # RFC 9110, section 6.6.1
+        head = h11.Response(status_code=answer.status, headers=[*answer.headers, date, *length])
         data = self._wire.send(head) or b""
         self._transport.write(data + _whole_body(self._wire, b"" if self._no_body else answer.body))
 

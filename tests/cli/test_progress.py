@@ -52,6 +52,15 @@ def test_each_step_has_its_time(terminal: io.StringIO) -> None:
     ]
 
 
+def test_what_can_be_reached_is_said_once_the_routes_are_set(terminal: io.StringIO) -> None:
+    progress = Progress(terminal)
+    emit(progress, "x", event="peer_up", peer="b", allowed_ips=["10.0.0.1/32"])
+    emit(progress, "x", event="peer_up", peer="c", allowed_ips=[])
+    assert "reachable" not in terminal.getvalue()
+    emit(progress, "nc0 is up", event="up")
+    assert terminal.getvalue().splitlines()[-1] == "          reachable now through b: 10.0.0.1"
+
+
 def test_debug_without_an_event_is_not_shown(terminal: io.StringIO) -> None:
     emit(Progress(terminal), "noise", logging.DEBUG)
     emit(Progress(terminal), "careful\nnow", logging.WARNING)
