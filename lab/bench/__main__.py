@@ -68,6 +68,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     documenting.add_argument(
         "--from", action="append", default=[], metavar="FILE", help="measure nothing: take these --json files"
     )
+    documenting.add_argument("--note", default="", metavar="TEXT", help="what to say of the machine besides")
     documenting.add_argument("--folder", default=str(CHECKOUT / "docs"), help="where to write (docs)")
     profiling.add_argument("--folder", default=".", help="where to write profile-*.svg (here)")
     profiling.add_argument("--seconds", type=at_least_one, default=5, help="how long (5)")
@@ -126,7 +127,7 @@ def run_docs(options: argparse.Namespace, console: Console) -> int:
             results.include(found)
             settings = {**of_it, **settings}
     pictures = plots(results, folder / "pictures")
-    (folder / "benchmarks.md").write_text(page(results, machine, settings, pictures))
+    (folder / "benchmarks.md").write_text(page(results, machine, settings, pictures, note=options.note))
     options.markdown = options.plots = None
     show(results, BASELINE, options, settings, console)
     console.print(Text(f"wrote {folder / 'benchmarks.md'}"), soft_wrap=True)

@@ -66,7 +66,14 @@ _NOTES = """\
 """
 
 
-def page(results: Results, machine: dict[str, Any], settings: dict[str, Any], pictures: Iterable[str]) -> str:
+def page(
+    results: Results,
+    machine: dict[str, Any],
+    settings: dict[str, Any],
+    pictures: Iterable[str],
+    *,
+    note: str = "",
+) -> str:
     """`results` holds a comparison, a run at scale, or both; `pictures` are names in `pictures/`."""
     drawn = set(pictures)
     measured = [found for found in CONTENDERS if found.name in results.values]
@@ -75,7 +82,7 @@ def page(results: Results, machine: dict[str, Any], settings: dict[str, Any], pi
         _HEAD.format(baseline=BASELINE),
         f"Here: {machine['cpus']} cores ({machine['processor']}), Linux {machine['kernel']}, Python"
         f" {machine['python']}; {rounds} round{'s' if rounds > 1 else ''}, {results.seconds / 60:.0f}"
-        " minutes.\n",
+        f" minutes.{f' {note}' if note else ''}\n",
         *_reach(results),
         *_figures(results, "Speed", "bench-speed", drawn, (MAIN, SPEED), (OTHERS, SPEED)),
         *_figures(results, "A slow link", "bench-slow-link", drawn, (("wireguard-go", "nconnect"), SHAPED)),
