@@ -107,9 +107,8 @@ def test_the_users_interface_goes_down_and_up(running: World) -> None:
 
 def test_the_users_address_changes(running: World) -> None:
     with flows(running) as (tcp, udp):
-        running.user.ip(f"address add 198.51.100.77/24 dev {WAN_INTERFACE}")
         running.user.ip(f"address del 198.51.100.2/24 dev {WAN_INTERFACE}")
-        until(lambda: "198.51.100.77" in running.user.ip("address show"), "the new address")
+        running.user.ip(f"address add 198.51.100.77/24 dev {WAN_INTERFACE}")
         running.user.ip("route replace default via 198.51.100.1")
         back = time.monotonic()
         udp.recovered("address changed", back, bound_s=4)
@@ -137,8 +136,8 @@ def test_one_way_loss_is_found(running: World, name: str, direction: str) -> Non
     device = "iifname" if direction == "input" else "oifname"
     rules = (
         "add table inet fault",
-        f"add chain inet fault drop {{ type filter hook {direction} priority -500; }}",
-        f"add rule inet fault drop {device} {WAN_INTERFACE} drop",
+        f"add chain inet fault lossy {{ type filter hook {direction} priority -500; }}",
+        f"add rule inet fault lossy {device} {WAN_INTERFACE} drop",
     )
     with flows(running) as (tcp, udp):
         for rule in rules:

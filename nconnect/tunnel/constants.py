@@ -30,6 +30,7 @@ MAX_BATCH_BYTES = BATCH_BYTES + RECORD_HEADER_BYTES + MAX_PACKET_BODY_BYTES
 
 # After an outage of link or session, of what waited:
 STALE_S = 3.0  # older is sent only if it is the newest of its flow; a restarted node is back in one second
+ASK_S = 1.0  # guessed: after a link's return a peer that has not answered for so long gets a handshake
 DEAD_S = 130.0  # older is not sent at all: TCP tries again at least every 120 s (RFC 6298's bound on Linux)
 
 # Guessed.

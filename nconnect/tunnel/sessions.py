@@ -17,6 +17,7 @@ from nconnect.errors import DropReason, RemoteProtocolError
 from nconnect.model import Deadline, NknAddress
 from nconnect.tunnel.batch import control_batch
 from nconnect.tunnel.constants import (
+    ASK_S,
     DEAD_S,
     HANDSHAKE_JITTER_S,
     HANDSHAKE_RETRY_S,
@@ -456,9 +457,22 @@ class Sessions:
                 peer.attempts = 0
                 self._send_initiation(peer, now)
             elif peer.session.current is not None:
-                self.ping(peer, now)  # which also tells a peer that has given us up that we are back
+                self._ask(peer, now)
             elif self._is_wanted(peer):
                 self.initiate(peer, now)
+
+    def _ask(self, peer: Peer, now: float) -> None:
+        """Is the peer there? That also tells one that has given us up that we are back.
+
+        When the node was gone, the peer has lost its link too, perhaps for longer than we: what we sent
+        before it is back would be lost, and a TCP would wait for twice as long. So packets wait for its
+        answer, or for its own question.
+        """
+        self.ping(peer, now)
+        if peer.last_received_at is None or now > peer.last_received_at + ASK_S:
+            peer.doubtful = True
+            peer.timers.set(Timer.UNANSWERED, now + ASK_S)
+            self.schedule(peer)
 
     def close(self, peers: Iterable[Peer], now: float) -> None:
         """Tell every peer that we go, and erase all keys."""
