@@ -8,7 +8,8 @@ from collections.abc import Sequence
 
 import typer
 
-from nconnect.cli import daemon, doctor, inspect, invite, join, node, peer, pending, setup
+from nconnect.cli import config as config_commands
+from nconnect.cli import daemon, doctor, inspect, invite, join, node, peer, pending, setup, transfer
 from nconnect.cli.options import ConfigOption, remember
 from nconnect.errors import ConfigError, NconnectError
 
@@ -40,10 +41,14 @@ app.command("address")(inspect.address)
 app.add_typer(peer.app, name="peer")
 peer.app.command("pending")(pending.pending)
 peer.app.command("approve")(pending.approve)
+peer.app.command("export")(transfer.export)
+peer.app.command("import")(transfer.import_peers)
 app.add_typer(invite.app, name="invite")
 app.command("logs")(inspect.logs)
 app.command("ping")(inspect.ping)
 app.add_typer(node.app, name="node")
+app.command("reload")(config_commands.reload)
+app.add_typer(config_commands.app, name="config")
 app.command("doctor")(doctor.doctor)
 app.command("version")(inspect.version)
 

@@ -19,14 +19,24 @@ class Outcome(Enum):
     APPLIED = "in force now"
     KEPT = "kept in the file; nothing runs that it would change"
     NOTHING = "it was so already"
+    SHOWN = "nothing was changed (--dry-run)"
 
 
-def change_file(path: Path, change: Callable[[str], str]) -> Outcome:
+def change_file(path: Path, change: Callable[[str], str], *, dry_run: bool = False) -> Outcome:
     """Replace the file's text by `change(text)`, checked, under the file's lock, and have it read again.
 
     Raises `ConfigError` with the file untouched when the text or the change is wrong, and `ControlError` with
-    the old text put back when the daemon refuses it.
+    the old text put back when the daemon refuses it. With `dry_run` the result is checked and its difference
+    is printed, without secrets; the file stays, and the daemon is not asked.
     """
+    if dry_run:
+        before = config_file.read(path)
+        after = change(before)
+        _check(path, before, after)
+        if after == before:
+            return Outcome.NOTHING
+        print("\n".join(difference(before, after)))
+        return Outcome.SHOWN
     with config_file.locked(path):
         before = config_file.read(path)
         after = change(before)
@@ -42,6 +52,21 @@ def change_file(path: Path, change: Callable[[str], str]) -> Outcome:
             config_file.write(path, before)
             raise ControlError(f"the daemon refused, and the file is as before: {error}") from None
         return Outcome.APPLIED
+
+
+def difference(before: str, after: str) -> list[str]:
+    """The lines that differ, marked + and -, each section's head before them; secrets are taken out."""
+    import difflib
+
+    return [
+        line[0] + _hide(line[1:])
+        for line in difflib.unified_diff(before.splitlines(), after.splitlines(), n=2, lineterm="")
+        if not line.startswith(("---", "+++", "@@"))
+    ]
+
+
+def _hide(line: str) -> str:
+    return re.sub(r"^(\s*(?:seed|preshared_key)\s*=\s*).*", r"\1(hidden)", line)
 
 
 def _check(path: Path, before: str, after: str) -> Config:

@@ -8,9 +8,14 @@ from typing import Annotated, TypeVar
 
 import typer
 
-from nconnect.errors import ConfigError
+from nconnect.errors import ConfigError, NconnectError
 
 T = TypeVar("T")
+
+
+class Declined(NconnectError):
+    """The person at the terminal did not want it after all."""
+
 
 ConfigOption = Annotated[
     Path | None,
@@ -23,6 +28,10 @@ ConfigOption = Annotated[
         readable=False,  # what cannot be read is for `io.config_file` to say, which knows what to do
     ),
 ]
+DryRunOption = Annotated[
+    bool, typer.Option("--dry-run", help="Show what would change in the file, and change nothing.")
+]
+YesOption = Annotated[bool, typer.Option("-y", "--yes", help="Do not ask.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 
@@ -37,6 +46,20 @@ def chosen(ctx: typer.Context, config: Path | None) -> Path:
     from nconnect.io.config_file import choose_path
 
     return choose_path(config or ctx.obj)
+
+
+def confirm(question: str, yes: bool) -> None:
+    """Ask before what cannot be undone; not where nobody is there to answer.
+
+    Raises `Declined` unless the answer is yes.
+    """
+    import sys
+
+    if yes or not sys.stdin.isatty() or not sys.stderr.isatty():
+        return
+    print(f"{question} [y/N] ", end="", file=sys.stderr, flush=True)
+    if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+        raise Declined("nothing was changed: you did not say yes (--yes says it beforehand)")
 
 
 def interface_at(path: Path) -> str:

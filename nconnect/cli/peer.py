@@ -7,7 +7,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from nconnect.cli.options import Checks, ConfigOption, JsonOption, chosen, remember
+from nconnect.cli.options import (
+    Checks,
+    ConfigOption,
+    DryRunOption,
+    JsonOption,
+    YesOption,
+    chosen,
+    confirm,
+    remember,
+)
 from nconnect.errors import ConfigError, UsageError
 
 if TYPE_CHECKING:
@@ -55,6 +64,7 @@ def add(
     allow: AllowOption = None,
     preshared_key_file: KeyFileOption = None,
     expires: ExpiresOption = None,
+    dry_run: DryRunOption = False,
     config: ConfigOption = None,
 ) -> None:
     """Let a key in. It takes effect at once."""
@@ -87,6 +97,7 @@ def add(
             preshared_key=key,
             expires_at=expires_at,
         ),
+        dry_run=dry_run,
     )
     print(f"peer {name} added: {outcome.value}")
 
@@ -163,6 +174,7 @@ def set_values(
     preshared_key_file: KeyFileOption = None,
     no_preshared_key: Annotated[bool, typer.Option("--no-preshared-key", help="Use none.")] = False,
     expires: ExpiresOption = None,
+    dry_run: DryRunOption = False,
     config: ConfigOption = None,
 ) -> None:
     """Change a peer. It takes effect at once; what is not named stays."""
@@ -210,17 +222,28 @@ def set_values(
             ),
         )
 
-    outcome = change_file(path, change)
+    outcome = change_file(path, change, dry_run=dry_run)
     print(f"peer {new_name or name} set: {outcome.value}")
 
 
 @app.command("remove")
-def remove(ctx: typer.Context, name: NameArgument, config: ConfigOption = None) -> None:
+def remove(
+    ctx: typer.Context,
+    name: NameArgument,
+    dry_run: DryRunOption = False,
+    yes: YesOption = False,
+    config: ConfigOption = None,
+) -> None:
     """Shut a key out. It takes effect at once."""
     from nconnect.cli.change import change_file
     from nconnect.config_edit import remove_peer
+    from nconnect.io.config_file import load
 
-    outcome = change_file(chosen(ctx, config), lambda text: remove_peer(text, name))
+    path = chosen(ctx, config)
+    _find(load(path).peers, name)
+    if not dry_run:
+        confirm(f"shut out {name}, and end its connections now?", yes)
+    outcome = change_file(path, lambda text: remove_peer(text, name), dry_run=dry_run)
     print(f"peer {name} removed: {outcome.value}")
 
 

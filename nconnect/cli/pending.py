@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from nconnect.cli.options import Checks, ConfigOption, JsonOption, chosen
+from nconnect.cli.options import Checks, ConfigOption, DryRunOption, JsonOption, chosen
 from nconnect.cli.peer import (
     AllowedIpsOption,
     AllowOption,
@@ -60,6 +60,7 @@ def approve(
     allow: AllowOption = None,
     allowed_ips: AllowedIpsOption = None,
     expires: ExpiresOption = None,
+    dry_run: DryRunOption = False,
     config: ConfigOption = None,
 ) -> None:
     """Let in an address that tried. It takes effect at once."""
@@ -95,7 +96,7 @@ def approve(
             expires_at=expires_at,
         )
 
-    outcome = change_file(path, change)
+    outcome = change_file(path, change, dry_run=dry_run)
     print(f"peer {name} approved as {', '.join(chosen_ips[0])}: {outcome.value}")
 
 

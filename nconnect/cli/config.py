@@ -1,0 +1,164 @@
+"""`nconnect config check`, `config show`, and `reload`: the file, and the daemon that reads it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from nconnect.cli.options import ConfigOption, JsonOption, chosen, remember
+
+if TYPE_CHECKING:
+    from nconnect.model import Config
+
+app = typer.Typer(help="The configuration's file: check it, show it.", rich_markup_mode=None)
+
+HIDDEN = "(hidden)"
+
+
+@app.callback(invoke_without_command=True)
+def root(ctx: typer.Context, config: ConfigOption = None) -> None:
+    remember(ctx, config)
+    if ctx.invoked_subcommand is None:
+        typer.echo(ctx.get_help())
+
+
+@app.command("check")
+def check(
+    ctx: typer.Context,
+    file: Annotated[
+        Path | None, typer.Argument(metavar="[FILE]", help="Another file.", show_default=False)
+    ] = None,
+    as_json: JsonOption = False,
+    config: ConfigOption = None,
+) -> int:
+    """Check the file, and report every mistake with its line. Changes nothing."""
+    from nconnect.cli.output import print_json
+    from nconnect.errors import ConfigError
+    from nconnect.io.config_file import load
+
+    path = file or chosen(ctx, config)
+    try:
+        checked = load(path)
+    except ConfigError as error:
+        if not as_json:
+            raise
+        print_json({"file": str(path), "ok": False, "problems": list(error.problems)})
+        return error.exit_status
+    if as_json:
+        print_json({"file": str(path), "ok": True, "problems": []})
+    else:
+        count = len(checked.peers)
+        print(f"{path} is valid: interface {checked.interface}, {count} peer{'' if count == 1 else 's'}")
+    return 0
+
+
+@app.command("show")
+def show(ctx: typer.Context, as_json: JsonOption = False, config: ConfigOption = None) -> None:
+    """Show what is in force once the file is read, defaults included; secrets are hidden."""
+    from nconnect.cli.output import print_json
+    from nconnect.io.config_file import load
+
+    path = chosen(ctx, config)
+    content = shown(load(path))
+    if as_json:
+        print_json(content)
+    else:
+        print(f"# {path}, with every default; secrets are hidden")
+        print(_toml(content))
+
+
+def reload(ctx: typer.Context, config: ConfigOption = None) -> None:
+    """Have the running daemon read its file again, without dropping sessions.
+
+    A file that is wrong changes nothing. What needs a new device or identity is refused: `down`, then `up`.
+    """
+    from nconnect.control.client import ControlClient
+    from nconnect.io.config_file import load
+
+    checked = load(chosen(ctx, config))  # its mistakes, with their lines, before the daemon is asked
+    ControlClient(checked.interface).reload()
+    print(f"{checked.interface} has read its file again; sessions go on")
+
+
+def shown(config: Config) -> dict[str, Any]:
+    """A configuration as the file's tables, every default written out and every secret hidden."""
+    from nconnect.config import format_allow_rule
+
+    content: dict[str, Any] = {
+        "interface": {
+            "seed": HIDDEN,
+            "identifier": config.identifier,
+            "address": [str(a) for a in config.address],
+            "mtu": config.mtu,
+            "cipher": config.cipher,
+            "inbound": config.inbound,
+            "fail_closed": config.fail_closed,
+            "accept_pending": config.accept_pending,
+        },
+        "network": {
+            "seed_rpc": list(config.network.seed_rpc),
+            "links": config.network.links,
+        },
+    }
+    if config.node is not None:
+        content["node"] = {
+            "listen": config.node.listen,
+            "ws_port": config.node.ws_port,
+            "rpc_port": config.node.rpc_port,
+            "advertise": config.node.advertise,
+            "verify_signatures": config.node.verify_signatures,
+        }
+    provide = config.provide
+    subnets = [str(s.real) if s.real == s.seen else f"{s.real}={s.seen}" for s in provide.subnets]
+    content["provide"] = {
+        "subnets": subnets,
+        "services": [f"{_ports(s.ports)}/{s.protocol}" for s in provide.services],
+        "expose": [f"[{e.host}]:{e.port}" if ":" in e.host else f"{e.host}:{e.port}" for e in provide.expose],
+        "masquerade": provide.masquerade,
+        "mtu": provide.mtu,
+    }
+    if config.metrics is not None:
+        host = f"[{config.metrics.host}]" if ":" in config.metrics.host else config.metrics.host
+        content["metrics"] = {"listen": f"{host}:{config.metrics.port}"}
+    content["peer"] = [
+        {
+            "name": peer.name,
+            "address": str(peer.address),
+            "allowed_ips": [str(p) for p in peer.allowed_ips],
+            "allow": None if peer.allow is None else [format_allow_rule(rule) for rule in peer.allow],
+            "preshared_key": HIDDEN if peer.preshared_key else None,
+            "expires": _time(peer.expires_at),
+        }
+        for peer in config.peers
+    ]
+    return content
+
+
+def _ports(ports: tuple[int, int]) -> str:
+    return str(ports[0]) if ports[0] == ports[1] else f"{ports[0]}-{ports[1]}"
+
+
+def _time(at: float | None) -> str | None:
+    from datetime import UTC, datetime
+
+    return None if at is None else f"{datetime.fromtimestamp(at, UTC):%Y-%m-%dT%H:%M:%SZ}"
+
+
+def _toml(content: dict[str, Any]) -> str:
+    import json
+
+    def value(item: Any) -> str:
+        return json.dumps(
+            item, ensure_ascii=False
+        )  # texts, numbers, booleans and lists are written as in TOML
+
+    lines = []
+    for name, table in content.items():
+        for part in table if isinstance(table, list) else [table]:
+            lines += ["", f"[[{name}]]" if isinstance(table, list) else f"[{name}]"]
+            for key, item in part.items():
+                if item is not None:
+                    lines.append(f"{key} = {item if key == 'expires' else value(item)}")
+    return "\n".join(lines[1:])

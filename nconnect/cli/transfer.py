@@ -1,0 +1,158 @@
+"""`nconnect peer export` and `peer import`: a table of peers as a file, from one provider to another."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from nconnect.cli.options import ConfigOption, DryRunOption, chosen
+from nconnect.errors import ConfigError, HostError
+
+MAX_BYTES = 16 << 20
+
+
+def export(
+    ctx: typer.Context,
+    file: Annotated[
+        Path | None, typer.Argument(metavar="[FILE]", help="A new file, 0600.", show_default=False)
+    ] = None,
+    secrets: Annotated[
+        bool, typer.Option("--secrets", help="With the preshared keys: the file is then a secret.")
+    ] = False,
+    config: ConfigOption = None,
+) -> None:
+    """Print the table of peers, for `peer import` on another machine."""
+    import os
+
+    from nconnect.io.config_file import load
+    from nconnect.io.paths import reason
+
+    peers = load(chosen(ctx, config)).peers
+    text = table_of(peers, secrets=secrets)
+    if file is None:
+        print(text, end="")
+        return
+    try:
+        fd = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    except FileExistsError:
+        raise HostError(f"{file} exists already: name a new file") from None
+    except OSError as error:
+        raise HostError(f"cannot write {file}: {reason(error)}") from None
+    with open(fd, "w") as target:
+        target.write(text)
+    kept = sum(peer.preshared_key is not None for peer in peers)
+    left = f"; {kept} preshared keys were left out (--secrets)" if kept and not secrets else ""
+    print(f"wrote {len(peers)} peer{'' if len(peers) == 1 else 's'} to {file}{left}")
+
+
+def import_peers(
+    ctx: typer.Context,
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="What `peer export` wrote; - reads stdin.")],
+    replace: Annotated[bool, typer.Option("--replace", help="Overwrite peers of the same name.")] = False,
+    dry_run: DryRunOption = False,
+    config: ConfigOption = None,
+) -> None:
+    """Add the peers of an exported table: all of them, or none. It takes effect at once."""
+    from nconnect.cli.change import change_file
+
+    wanted = _read(file)
+    names = {"added": 0, "replaced": 0, "unchanged": 0}
+
+    def change(text: str) -> str:
+        return merged(text, wanted, replace=replace, count=names)
+
+    outcome = change_file(chosen(ctx, config), change, dry_run=dry_run)
+    said = ", ".join(f"{count} {what}" for what, count in names.items() if count) or "no peers in it"
+    print(f"{said}: {outcome.value}")
+
+
+def table_of(peers: Any, *, secrets: bool) -> str:
+    """The `[[peer]]` sections of a configuration, in its own form."""
+    from nconnect.config import format_allow_rule
+    from nconnect.config_edit import add_peer
+
+    text = "# nconnect: a table of peers, for `nconnect peer import`.\n"
+    for peer in peers:
+        text = add_peer(
+            text,
+            name=peer.name,
+            address=str(peer.address),
+            allowed_ips=[str(prefix) for prefix in peer.allowed_ips],
+            allow=None if peer.allow is None else [format_allow_rule(rule) for rule in peer.allow],
+            preshared_key=peer.preshared_key.hex() if secrets and peer.preshared_key else None,
+            expires_at=peer.expires_at,
+        )
+    return text
+
+
+def merged(text: str, wanted: list[dict[str, Any]], *, replace: bool, count: dict[str, int]) -> str:
+    """The text with these peers in it. Raises `ConfigError` when one is there already and differs."""
+    import tomllib
+
+    from nconnect.config_edit import PeerChange, add_peer, set_peer
+
+    try:
+        there = {str(peer.get("name")): peer for peer in tomllib.loads(text).get("peer", [])}
+    except (ValueError, AttributeError, TypeError):
+        there = {}  # the check of the result says it better
+    for peer in wanted:
+        fields = _fields(peer)
+        known = there.get(fields["name"])
+        if known is None:
+            text = add_peer(text, **fields)
+            count["added"] += 1
+        elif all(known.get(key) == value for key, value in peer.items()):
+            count["unchanged"] += 1
+        elif not replace:
+            raise ConfigError(f"there is another peer {fields['name']!r} already: --replace overwrites it")
+        else:
+            text = set_peer(text, fields["name"], PeerChange(**fields))
+            count["replaced"] += 1
+    return text
+
+
+def _fields(peer: dict[str, Any]) -> dict[str, Any]:
+    """The arguments of `add_peer`. Raises `ConfigError` when it is not a peer's section."""
+    from nconnect.config.values import parse_expires_value
+
+    known = ("name", "address", "allowed_ips", "allow", "preshared_key", "expires")
+    unknown = [key for key in peer if key not in known]
+    lists = [peer.get("allowed_ips"), peer.get("allow", [])]
+    texts = [peer.get("name"), peer.get("address"), peer.get("preshared_key", "")]
+    good = all(isinstance(v, list) and all(isinstance(t, str) for t in v) for v in lists)
+    if unknown or not good or not all(isinstance(text, str) for text in texts):
+        what = f"{unknown[0]} is unknown" if unknown else "name, address or allowed_ips is missing or wrong"
+        raise ConfigError(f"peer {peer.get('name', '?')!r} of the file: {what}; write it with `peer export`")
+    expires = peer.get("expires")
+    return {
+        "name": peer["name"],
+        "address": peer["address"],
+        "allowed_ips": tuple(peer["allowed_ips"]),
+        "allow": tuple(peer["allow"]) if "allow" in peer else None,
+        "preshared_key": peer.get("preshared_key"),
+        "expires_at": None if expires is None else parse_expires_value(expires),
+    }
+
+
+def _read(file: Path) -> list[dict[str, Any]]:
+    import sys
+    import tomllib
+
+    from nconnect.io.paths import reason
+
+    try:
+        data = sys.stdin.buffer.read(MAX_BYTES) if str(file) == "-" else file.read_bytes()[:MAX_BYTES]
+    except FileNotFoundError:
+        raise ConfigError(f"{file} does not exist: write it with `nconnect peer export`") from None
+    except OSError as error:
+        raise ConfigError(f"{file} cannot be read: {reason(error)}") from None
+    try:
+        content = tomllib.loads(data.decode())
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"{file}: not a table of peers: {str(error).splitlines()[0]}") from None
+    peers = content.get("peer", [])
+    if set(content) - {"peer"} or not isinstance(peers, list) or not all(isinstance(p, dict) for p in peers):
+        raise ConfigError(f"{file}: holds more than [[peer]] sections: write it with `nconnect peer export`")
+    return peers
