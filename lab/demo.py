@@ -183,7 +183,9 @@ class Demo:
     def status(self, made: World) -> None:
         done = made.user_side.nconnect("status")
         self.console.print(Text("\n  user$ nconnect status", style="bold"))
-        self.console.print(Text("\n".join(f"  {line}" for line in done.splitlines()), style="dim"))
+        self.console.print(
+            Text("\n".join(f"  {line}" for line in done.splitlines()), style="dim"), soft_wrap=True
+        )
 
     def table(self) -> None:
         result = self.result

@@ -14,7 +14,6 @@ import signal
 import time
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import replace
 from ipaddress import ip_address
 from pathlib import Path
 
@@ -26,14 +25,16 @@ from nconnect.crypto.aead import CipherSuite, faster_suite
 from nconnect.crypto.keys import Identity
 from nconnect.daemon import resume, status
 from nconnect.daemon.driver import Driver
-from nconnect.daemon.expiry import ExpiryNotices, in_force
+from nconnect.daemon.enforcement import Enforcement
+from nconnect.daemon.expiry import ExpiryNotices
 from nconnect.daemon.keeper import Keeper
 from nconnect.daemon.metrics import Metrics
 from nconnect.daemon.node import settings_of
 from nconnect.daemon.reception import Reception
 from nconnect.daemon.supervisor import Supervisor
 from nconnect.errors import ConfigError, HostError, NconnectError, NetworkError
-from nconnect.host.plan import Address, HostPlan, plan, refuse_taken_addresses
+from nconnect.host.nft import provides
+from nconnect.host.plan import Address
 from nconnect.host.ruleset import table_name
 from nconnect.io import config_file, paths
 from nconnect.io.account import settle
@@ -58,7 +59,6 @@ from nconnect.wire.nkn import InboundMessage
 log = logging.getLogger(__name__)
 
 STOP_GRACE_S = 2.0  # for what is still to be sent at the end
-REFUSED_INTERVAL_S = 2.0  # how old the firewall's counters in `status` may be
 CLOCK_WARNING_HOURS = 1.0  # expiry dates are as wrong as the clock
 COUNTERS = "handshakes"  # the name of their file in the state folder
 
@@ -106,10 +106,12 @@ class Daemon:
         self._address = NknAddress(config.identifier, self._identity.public_key)
         self._started_at = boottime()
         self._store = StateStore.of(config.interface)
-        self._host = Host(config.interface, paths.state_dir(config.interface))
-        self._plan: HostPlan | None = None
-        self._plan_expired: frozenset[str] = frozenset()  # the peers that had expired when it was made
-        self._host_lock = asyncio.Lock()  # one plan at a time
+        self._enforcement = Enforcement(
+            config,
+            Host(config.interface, paths.state_dir(config.interface)),
+            nodes=self._nodes,
+            expired=self._expired,
+        )
         self._expiry = ExpiryNotices(self._store, time.time)
         self._expiry_moved = asyncio.Event()
         self._reception: Reception
@@ -119,16 +121,12 @@ class Daemon:
         self._pings: dict[tuple[str, int], asyncio.Future[Pong]] = {}
         self._saving = False
         self._reloading = asyncio.Lock()
-        self._refused: dict[str, int] = {}
-        self._refused_at = -REFUSED_INTERVAL_S
         self._ready = False
-        self._ending = False
-        self._stays_closed = False  # with `fail_closed`: the rules were in force before, or we were up
         self._service = ServiceManager()
         self._keeper = Keeper(
             lambda: Monitor(config.interface, table_name(config.interface)),
             on_network=self._network_changed,
-            repair=self._repair,
+            repair=lambda: self._enforcement.repair(self._renew_device),
             clock=boottime,
         )
         self.rights = ""  # as whom we run, for the log; said once we are up: a start that fails is one line
@@ -174,7 +172,7 @@ class Daemon:
                 suite=_suite(config.cipher),
                 features=self._tun.features,
                 mtu=config.mtu,
-                persistent=not _provides(config),
+                persistent=not provides(config),
                 accept_pending=config.accept_pending,
             ),
             now=now,
@@ -222,7 +220,8 @@ class Daemon:
 
     async def _with_host(self) -> None:
         try:
-            await asyncio.to_thread(self._set_up)
+            await self._enforcement.set_up()
+            self._say_routes()
             self._driver.start()
             control = await ControlServer.listen(paths.socket_path(self._config.interface), self)
             self._supervisor.start("keeper", self._keeper.run)
@@ -246,7 +245,7 @@ class Daemon:
         if not self._keep_trying:
             await self._link_or_failure()
         self._ready = True
-        self._stays_closed = True
+        self._enforcement.was_up()
         collect_rarely()
         self._notify()
         if self.rights:
@@ -270,77 +269,36 @@ class Daemon:
 
     async def _take_back(self) -> None:
         """Say goodbye to the peers, and undo what we set. Goes on to the end when cancelled."""
-        self._ending = True
         self._service.stopping()
         self._driver.stop()
         self._tunnel.close(boottime())
         self._driver.drain()
         self._save_counters()
         # While the socket still sends, in a thread: netlink and nft block.
-        await asyncio.shield(self._remove())
+        await asyncio.shield(self._enforcement.remove(asked=self._stop.is_set()))
         if self._ready:
             log.info("%s is down", self._config.interface)
 
-    async def _remove(self) -> None:
-        async with self._host_lock:
-            # An end that nobody asked for must not open what `fail_closed` shuts.
-            keep = self._config.fail_closed and self._stays_closed and not self._stop.is_set()
-            await asyncio.to_thread(self._host.remove, keep_rules=keep)
-
     # Host
 
-    def _set_up(self) -> None:
-        """In a thread: take back what a killed daemon left, then set up."""
-        if self._config.fail_closed:
-            self._stays_closed = self._host.has_rules()
-        self._host.remove(keep_rules=self._stays_closed)
-        refuse_taken_addresses(self._config, self._host.read_facts())
-        self._apply(self._config)
+    def _say_routes(self) -> None:
+        plan = self._enforcement.plan
+        routes = ", ".join(map(str, plan.state.routes if plan else ())) or "none"
+        self._step(f"routes set: {routes}", event="routes_set", routes=routes)
 
-    def _apply(self, config: Config) -> None:
-        """In a thread. The plan is kept only when it is in force."""
-        facts = replace(self._host.read_facts(), nodes=self._nodes())
-        expired = self._expired()
-        wanted = plan(in_force(config, expired), facts)
-        for warning in wanted.warnings:
-            log.warning("%s", warning)
-        for skipped in wanted.skipped_routes:
-            log.warning("route %s is skipped: %s", skipped.route, skipped.why)
-        self._host.apply(wanted)
-        if self._plan is None:
-            routes = ", ".join(map(str, wanted.state.routes)) or "none"
-            self._step(f"routes set: {routes}", event="routes_set", routes=routes)
-        self._plan, self._plan_expired = wanted, expired
-
-    async def _repair(self) -> list[str]:
-        """Set again what somebody removed; what that was, in words."""
-        async with self._host_lock:
-            if self._plan is None or self._ending:
-                return []
-            gone = await asyncio.to_thread(self._host.missing, self._plan)
-            if self._host.is_interface(gone):
-                deleted, self._tun = self._tun, Tun(self._config.interface)
-                self._driver.use(self._tun)
-                deleted.close()
-            if gone:
-                await asyncio.to_thread(self._host.apply, self._plan)
-            return gone
+    def _renew_device(self) -> None:
+        """Somebody deleted the TUN device: the driver gets another of that name."""
+        deleted, self._tun = self._tun, Tun(self._config.interface)
+        self._driver.use(self._tun)
+        deleted.close()
 
     async def _network_changed(self) -> None:
         """Ask the link at once whether it lives, and plan again: our routes must not hide a new network."""
         self._link.network_changed()
         try:
-            async with self._host_lock:
-                if self._plan is not None and not self._ending:
-                    await asyncio.to_thread(self._apply_if_changed)
+            await self._enforcement.follow_network()
         except NconnectError as error:
             log.error("the network changed: %s", error)
-
-    def _apply_if_changed(self) -> None:
-        """In a thread."""
-        facts = replace(self._host.read_facts(), nodes=self._nodes())
-        if self._plan is None or plan(in_force(self._config, self._expired()), facts) != self._plan:
-            self._apply(self._config)
 
     def _on_resume(self, away_s: float) -> None:
         log.info("this machine slept, or was held up, for %.0f s", away_s)
@@ -368,10 +326,7 @@ class Daemon:
                 continue
             self._expiry_moved.clear()
             try:
-                async with self._host_lock:
-                    if self._plan is not None and self._expired() != self._plan_expired:
-                        await asyncio.to_thread(self._apply, self._config)
-                        await asyncio.to_thread(self._end_flows, self._config, self._config)
+                await self._enforcement.follow_expiry()
             except NconnectError as error:
                 log.error("the rules of expired peers: %s", error)
 
@@ -425,8 +380,9 @@ class Daemon:
     # What the driver says
 
     def on_session_up(self, peer: Peer) -> None:
-        skipped = {skipped.route for skipped in self._plan.skipped_routes} if self._plan else set()
-        reach = [str(p) for p in peer.config.allowed_ips if p not in skipped and not _provides(self._config)]
+        plan = self._enforcement.plan
+        skipped = {skipped.route for skipped in plan.skipped_routes} if plan else set()
+        reach = [str(p) for p in peer.config.allowed_ips if p not in skipped and not provides(self._config)]
         log.info(
             "%s: session up",
             peer.name,
@@ -486,22 +442,13 @@ class Daemon:
             links=self._link.links,
             shared_with=self._link.shared_with,
             tunnel=self._tunnel,
-            plan=self._plan,
+            plan=self._enforcement.plan,
             drops=drops,
-            refused=self._refused_counts(now),
+            refused=self._enforcement.refused_counts(now),
             problems=[*self._store.problems, *self._problems()],
             started_at=self._started_at,
             now=now,
         )
-
-    def _refused_counts(self, now: float) -> dict[str, int]:
-        if _provides(self._config) and now - self._refused_at >= REFUSED_INTERVAL_S:
-            self._refused_at = now
-            try:
-                self._refused = self._host.refused_counts()
-            except HostError as error:
-                log.warning("%s", error)
-        return self._refused
 
     def _problems(self) -> list[str]:
         link = self._link.link
@@ -539,7 +486,7 @@ class Daemon:
 
     def _missing(self, name: str | None) -> str:
         """What is not there yet, in words; empty when all is up."""
-        if self._plan is None or not self._ready:
+        if self._enforcement.plan is None or not self._ready:
             return f"{self._config.interface} is not set up yet"
         if not self._link.is_up:
             return f"there is no link to a node ({self._link.link.last_error or 'still connecting'})"
@@ -594,27 +541,14 @@ class Daemon:
             )
         old = self._config
         self._set_peers(fresh.peers)
-        async with self._host_lock:
-            try:
-                await asyncio.to_thread(self._apply, fresh)
-            except NconnectError:
-                self._set_peers(old.peers)
-                raise
-            self._config = fresh
-            self._keeper.forgive()
-            await asyncio.to_thread(self._end_flows, old, fresh)
-
-    def _end_flows(self, old: Config, fresh: Config) -> None:
-        """In a thread: forget connections that are no longer allowed, so that they end now."""
-        if not _provides(old) and not _provides(fresh):
-            return
-        expired = self._plan_expired
-        passing = (peer for peer in fresh.peers if str(peer.address) not in expired)
-        kept = {prefix for peer in passing for prefix in peer.allowed_ips}
-        gone = [prefix for peer in old.peers for prefix in peer.allowed_ips if prefix not in kept]
-        if gone:
-            self._host.flush_conntrack(gone)
-        self._host.end_refused(in_force(fresh, expired))
+        try:
+            await self._enforcement.change(fresh)
+        except NconnectError:
+            self._set_peers(old.peers)
+            raise
+        self._config = fresh
+        self._keeper.forgive()
+        await self._enforcement.end_flows(old)
 
     def _set_peers(self, peers: tuple[PeerConfig, ...]) -> None:
         self._tunnel.set_peers(peers, boottime())
@@ -636,11 +570,6 @@ class Daemon:
             self._service.ready(f"{self._config.interface} is up as {self._address}")
         self._changed.set()
         self._changed = asyncio.Event()
-
-
-def _provides(config: Config) -> bool:
-    provide = config.provide
-    return bool(provide.subnets or provide.services or provide.expose)
 
 
 def _seeds(config: Config) -> tuple[str, ...]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from ipaddress import ip_network
 
 import pytest
 
@@ -13,26 +12,11 @@ from nconnect.errors import HostError, NetworkError
 from nconnect.model import (
     PUBLIC_SEED_RPC,
     Config,
-    Exposed,
     NetworkConfig,
     NodeConfig,
-    ProvideConfig,
-    ProvidedSubnet,
-    Service,
 )
 
 BARE = Config("nc7", bytes(32), "gpu", ())
-SUBNET = ip_network("192.168.50.0/24")
-PROVIDES = ProvideConfig(subnets=(ProvidedSubnet(SUBNET, SUBNET),))
-
-
-def test_who_provides_anything_is_a_provider() -> None:
-    assert not up._provides(BARE)
-    assert up._provides(dataclasses.replace(BARE, provide=PROVIDES))
-    assert up._provides(
-        dataclasses.replace(BARE, provide=ProvideConfig(services=(Service((80, 80), "tcp"),)))
-    )
-    assert up._provides(dataclasses.replace(BARE, provide=ProvideConfig(expose=(Exposed("127.0.0.1", 1),))))
 
 
 @pytest.mark.parametrize(

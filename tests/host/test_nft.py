@@ -8,9 +8,9 @@ from ipaddress import ip_network
 
 import pytest
 
-from nconnect.host.nft import loopback_of, peer_id, reachable_exposed, ruleset
+from nconnect.host.nft import loopback_of, peer_id, provides, reachable_exposed, ruleset
 from nconnect.host.ruleset import Ruleset, transactions
-from nconnect.model import AllowRule, Config, Exposed, ProvidedSubnet
+from nconnect.model import AllowRule, Config, Exposed, ProvideConfig, ProvidedSubnet, Service
 from tests.host.examples import PROVIDER, USER, peer
 
 
@@ -154,3 +154,14 @@ def test_fail_closed_rejects_elsewhere_before_anything_else() -> None:
     assert shut.sets["closed6"].elements
     assert "tcp reset" not in json.dumps(shut.chains["closed"].rules), "a running connection must survive"
     assert "closed" not in ruleset(USER).chains
+
+
+def test_who_provides_anything_is_a_provider() -> None:
+    assert not provides(USER)
+    assert provides(PROVIDER)
+    for offer in (
+        ProvideConfig(services=(Service((80, 80), "tcp"),)),
+        ProvideConfig(expose=(Exposed("127.0.0.1", 1),)),
+        ProvideConfig(subnets=PROVIDER.provide.subnets),
+    ):
+        assert provides(replace(USER, provide=offer))

@@ -1,0 +1,146 @@
+"""What the configuration asks of this machine: planned, set, set again when it is gone, and taken back.
+
+Everything blocks (netlink, nft, conntrack) and so runs in a thread, one call at a time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+
+from nconnect.daemon.expiry import in_force
+from nconnect.errors import HostError
+from nconnect.host.nft import provides
+from nconnect.host.plan import Address, Facts, HostPlan, plan, refuse_taken_addresses
+from nconnect.io.host import Host
+from nconnect.model import Config
+
+log = logging.getLogger(__name__)
+
+REFUSED_INTERVAL_S = 2.0  # how old the firewall's counters in `status` may be
+
+
+class Enforcement:
+    """One interface's. `plan` is what is in force; None before `set_up`."""
+
+    def __init__(
+        self,
+        config: Config,
+        host: Host,
+        *,
+        nodes: Callable[[], tuple[Address, ...]],
+        expired: Callable[[], frozenset[str]],
+    ) -> None:
+        """`nodes`: those in use, which no route may hide. `expired`: the peers whose access has ended."""
+        self.plan: HostPlan | None = None
+        self._config = config
+        self._host = host
+        self._nodes = nodes
+        self._expired = expired
+        self._expired_then: frozenset[str] = frozenset()  # the peers that had expired when it was made
+        self._lock = asyncio.Lock()  # one plan at a time
+        self._ending = False
+        self._stays_closed = False  # with `fail_closed`: the rules were in force before, or we were up
+        self._refused: Mapping[str, int] = {}
+        self._refused_at = -REFUSED_INTERVAL_S
+
+    async def set_up(self) -> None:
+        """Take back what a killed daemon left, then set up. Raises `HostError`; `remove` is still due."""
+        async with self._lock:
+            await asyncio.to_thread(self._set_up)
+
+    async def change(self, config: Config) -> None:
+        """Put another configuration in force; raises `NconnectError`, and then the old one is."""
+        async with self._lock:
+            await asyncio.to_thread(self._apply, config)
+            self._config = config
+
+    async def end_flows(self, old: Config) -> None:
+        """Forget connections that `old` allowed and the configuration in force does not, so that they end."""
+        async with self._lock:
+            await asyncio.to_thread(self._end_flows, old, self._config)
+
+    async def follow_expiry(self) -> None:
+        """Let in and shut out those whose access has changed by the clock alone."""
+        async with self._lock:
+            if self.plan is not None and self._expired() != self._expired_then:
+                await asyncio.to_thread(self._apply, self._config)
+                await asyncio.to_thread(self._end_flows, self._config, self._config)
+
+    async def follow_network(self) -> None:
+        """Plan again: our routes must not hide a network that the machine has entered."""
+        async with self._lock:
+            if self.plan is not None and not self._ending:
+                await asyncio.to_thread(self._apply_if_changed)
+
+    async def repair(self, renew_device: Callable[[], None]) -> list[str]:
+        """Set again what somebody removed; what that was, in words. `renew_device`: the TUN is gone."""
+        async with self._lock:
+            if self.plan is None or self._ending:
+                return []
+            gone = await asyncio.to_thread(self._host.missing, self.plan)
+            if self._host.is_interface(gone):
+                renew_device()
+            if gone:
+                await asyncio.to_thread(self._host.apply, self.plan)
+            return gone
+
+    def was_up(self) -> None:
+        """From now on `fail_closed` holds, however this ends."""
+        self._stays_closed = True
+
+    async def remove(self, *, asked: bool) -> None:
+        """Take all of it back, for good. Only an end that was asked for opens what `fail_closed` shuts."""
+        self._ending = True
+        async with self._lock:
+            keep = self._config.fail_closed and self._stays_closed and not asked
+            await asyncio.to_thread(self._host.remove, keep_rules=keep)
+
+    def refused_counts(self, now: float) -> Mapping[str, int]:
+        """How many packets of each peer the firewall turned away, a little while ago at most."""
+        if provides(self._config) and now - self._refused_at >= REFUSED_INTERVAL_S:
+            self._refused_at = now
+            try:
+                self._refused = self._host.refused_counts()
+            except HostError as error:
+                log.warning("%s", error)
+        return self._refused
+
+    # In a thread
+
+    def _set_up(self) -> None:
+        if self._config.fail_closed:
+            self._stays_closed = self._host.has_rules()
+        self._host.remove(keep_rules=self._stays_closed)
+        refuse_taken_addresses(self._config, self._host.read_facts())
+        self._apply(self._config)
+
+    def _apply(self, config: Config) -> None:
+        """The plan is kept only when it is in force."""
+        expired = self._expired()
+        wanted = plan(in_force(config, expired), self._facts())
+        for warning in wanted.warnings:
+            log.warning("%s", warning)
+        for skipped in wanted.skipped_routes:
+            log.warning("route %s is skipped: %s", skipped.route, skipped.why)
+        self._host.apply(wanted)
+        self.plan, self._expired_then = wanted, expired
+
+    def _apply_if_changed(self) -> None:
+        if plan(in_force(self._config, self._expired()), self._facts()) != self.plan:
+            self._apply(self._config)
+
+    def _facts(self) -> Facts:
+        return replace(self._host.read_facts(), nodes=self._nodes())
+
+    def _end_flows(self, old: Config, fresh: Config) -> None:
+        if not provides(old) and not provides(fresh):
+            return
+        passing = (peer for peer in fresh.peers if str(peer.address) not in self._expired_then)
+        kept = {prefix for peer in passing for prefix in peer.allowed_ips}
+        gone = [prefix for peer in old.peers for prefix in peer.allowed_ips if prefix not in kept]
+        if gone:
+            self._host.flush_conntrack(gone)
+        self._host.end_refused(in_force(fresh, self._expired_then))
