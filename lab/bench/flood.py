@@ -3,7 +3,8 @@
 The sender numbers its datagrams (32 bits, big-endian, at the front) and hands them to the kernel 64 at a time
 (`sendmmsg`, without segmentation offload: each is a packet of its own from here on); RATE in packets a
 second, 0 as fast as it goes. The receiver waits for the first one, leaves SKIP_S out, counts for SECONDS and
-prints one JSON object: {"packets": arrived, "sent": how many the numbers span, "seconds"}.
+prints one JSON object: {"packets": arrived, "sent": how many the numbers span, "seconds"}; the sender prints
+{"rate": packets a second}.
 """
 
 from __future__ import annotations
@@ -96,7 +97,7 @@ def receive(port: int, skip_s: float, seconds: float) -> dict[str, float]:
         return {"packets": packets, "sent": max(packets, last - first + 1), "seconds": seconds}
 
 
-def send(host: str, port: int, size: int, seconds: float, rate: float) -> None:
+def send(host: str, port: int, size: int, seconds: float, rate: float) -> dict[str, float]:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sending:
         sending.connect((host, port))
         batch = Batch(size)
@@ -117,6 +118,7 @@ def send(host: str, port: int, size: int, seconds: float, rate: float) -> None:
                     raise OSError(code, os.strerror(code))
                 continue
             number += sent
+        return {"rate": number / passed}
 
 
 def main() -> None:
@@ -124,7 +126,7 @@ def main() -> None:
         case ["receive", port, skip_s, seconds]:
             print(json.dumps(receive(int(port), float(skip_s), float(seconds))), flush=True)
         case ["send", host, port, size, seconds, rate]:
-            send(host, int(port), int(size), float(seconds), float(rate))
+            print(json.dumps(send(host, int(port), int(size), float(seconds), float(rate))), flush=True)
         case _:
             sys.exit(__doc__)
 

@@ -197,7 +197,7 @@ def _peers(
 def _tunnel(machines: Bed, peers: int) -> Iterator[tuple[Node, Side, Side]]:
     """The node and a provider with so many peers run; the user is ready to be started."""
     folder = machines.folder / f"scale-{peers}-{time.monotonic_ns()}"
-    node = Node(machines.internet, folder / "node", options=NODE_OPTIONS)
+    node = _node(machines, folder)
     provider = Side("provider", machines.provider, folder / "provider")
     user = Side("user", machines.user, folder / "user")
     with ExitStack() as undo:
@@ -218,12 +218,18 @@ def _tunnel(machines: Bed, peers: int) -> Iterator[tuple[Node, Side, Side]]:
         provider.down()
 
 
+def _node(machines: Bed, folder: Path) -> Node:
+    """One that keeps its key when it restarts, as a node that runs for long does."""
+    seed_file = ("--seed-file", str(folder / "node.seed"))
+    return Node(machines.internet, folder / "node", options=(*NODE_OPTIONS, *seed_file))
+
+
 def _clients(
     machines: Bed, homes: Sequence[Namespace], clients: int, results: Results, name: str, tell: Tell
 ) -> None:
     """Clients that are logged in and say nothing."""
     folder = machines.folder / "clients"
-    node = Node(machines.internet, folder / "node", options=NODE_OPTIONS)
+    node = _node(machines, folder)
     process = node.start()
     crowd = None
     try:

@@ -31,12 +31,12 @@ def test_what_is_flooded_is_counted() -> None:
     ) as receiver:
         assert receiver.stdout is not None
         assert receiver.stdout.readline() == "listening\n"
-        subprocess.run(
-            [*program, "send", "127.0.0.1", str(port), "64", "0.4", "2000"], check=True, cwd=CHECKOUT
-        )
+        command = [*program, "send", "127.0.0.1", str(port), "64", "0.4", "2000"]
+        sent = subprocess.run(command, check=True, cwd=CHECKOUT, stdout=subprocess.PIPE, text=True)
         found = json.loads(receiver.stdout.read())
     assert found["seconds"] == 0.2
     assert 0 < found["packets"] <= found["sent"] < 1000
+    assert 0 < json.loads(sent.stdout)["rate"] <= 2100
 
 
 def test_a_receiver_that_hears_nothing_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
