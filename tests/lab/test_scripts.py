@@ -13,7 +13,10 @@ def run(*command: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, check=False, cwd=CHECKOUT, timeout=60)
 
 
-@pytest.mark.parametrize("name", ["setup", "lock", "demo", "test", "bench", "lib/common.sh", "../.ci/run"])
+@pytest.mark.parametrize(
+    "name",
+    ["setup", "lock", "demo", "test", "bench", "package", "docs", "reference", "lib/common.sh", "../.ci/run"],
+)
 def test_every_script_is_well_formed(name: str) -> None:
     found = run("bash", "-n", f"scripts/{name}")
     assert found.stderr == ""
