@@ -8,8 +8,21 @@ from collections.abc import Sequence
 
 import typer
 
+from nconnect.cli import (
+    completion,
+    daemon,
+    doctor,
+    inspect,
+    invite,
+    join,
+    node,
+    peer,
+    pending,
+    setup,
+    transfer,
+)
 from nconnect.cli import config as config_commands
-from nconnect.cli import daemon, doctor, inspect, invite, join, node, peer, pending, setup, transfer
+from nconnect.cli.groups import Grouped, explain
 from nconnect.cli.options import ConfigOption, remember
 from nconnect.errors import ConfigError, NconnectError
 
@@ -17,6 +30,7 @@ INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 
 app = typer.Typer(
     name="nconnect",
+    cls=Grouped,
     help="A tunnel between a device and somebody else's GPUs, over the NKN network.",
     add_completion=False,
     rich_markup_mode=None,  # rich takes longer to import than all the rest of --help
@@ -51,6 +65,9 @@ app.command("reload")(config_commands.reload)
 app.add_typer(config_commands.app, name="config")
 app.command("doctor")(doctor.doctor)
 app.command("version")(inspect.version)
+app.command("completion")(completion.completion)
+app.command(completion.NAMES, hidden=True)(completion.peers)
+explain(app)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
