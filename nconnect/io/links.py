@@ -112,7 +112,7 @@ class Links:
     def on_found(self, tell: Callable[[NodeInfo], None] | None) -> None:
         self._on_found = tell
         for runner in self.runners:
-            vars(runner)["on_found"] = tell
+            runner.on_found = tell
 
     def tags(self) -> dict[int, int]:
         """The links that are up, and a tag of each one's node, the same for all clients of that node."""

@@ -207,7 +207,7 @@ class Tunnel:
         flow = packet.flow_hash(view[VIRTIO_HEADER_BYTES:])
         spread = peer.spread
         if spread is None and len(peer.lanes.used) > 1:
-            spread = self._spread(peer, now)
+            spread = self._sessions.spread_out(peer, now)
         lane = peer.lane if spread is None else spread.lane_of(flow, now)
         unit = self._unit(lane)
         pieces = [record] if len(record) <= unit else map(bytearray, offload.cut(view, unit))
@@ -217,13 +217,6 @@ class Tunnel:
             else:
                 spread.enqueue(flow, piece, now)
         self.backlog.setdefault(peer)
-
-    def _spread(self, peer: Peer, now: float) -> Spread:
-        """Something has to wait, and there are several lanes."""
-        if peer.stripe_number is None:
-            peer.stripe_number = self._sessions.random_u32()
-        peer.spread = Spread(peer.lanes, now)
-        return peer.spread
 
     def _unit(self, lane: Lane) -> int:
         """The largest record that a slow lane should be held by: what it carries in `UNIT_S`."""
@@ -273,8 +266,7 @@ class Tunnel:
     ) -> tuple[int, int]:
         size, packets = self._fill(peer, spread.striped, arena, now, limit + STRIPE_BYTES, STRIPE_BYTES)
         if packets:
-            assert peer.stripe_number is not None
-            put_stripe(arena, peer.stripe_number, spread.wait_s())
+            put_stripe(arena, peer.stripe_number, spread.wait_s(now))
             peer.stripe_number = (peer.stripe_number + 1) & 0xFFFFFFFF
         return size, packets
 

@@ -28,6 +28,8 @@ SILENT_S = 0.6  # asked, and others have answered: dead (or three of its round t
 ASK_DEAD_S = 2.0  # how often a dead lane is asked whether it lives
 SWITCH_RATIO = 0.7  # another lane is the best one when its round trip is that much shorter …
 SWITCH_S = 0.005  # … and by at least this
+HOLD_S, HOLD_SLACK_S = 0.5, 0.005  # the report on what was under way at a move is not waited for longer
+REPORTED_BYTES = 16 << 10
 _OLD, _NEW = 0.8, 0.2  # weights of the smoothed round trip
 
 
@@ -35,8 +37,8 @@ class Lane:
     """One way to the peer. Its queue holds what is pinned to it."""
 
     __slots__ = (
-        "asked_at", "busy_since", "dead", "dest", "heard_at", "hold_until", "link", "number", "queue",
-        "round_trips", "rtt_s", "sending", "sent_at", "stripe_from",
+        "asked_at", "busy_since", "dead", "dest", "heard_at", "link", "number", "pinned_hold", "queue",
+        "round_trips", "rtt_s", "sending", "sent_at", "striped_hold",
     )  # fmt: skip
 
     def __init__(self, link: int, sub_client: int, dest: str, now: float) -> None:
@@ -52,8 +54,8 @@ class Lane:
         self.asked_at = inf  # when the first question went out that is unanswered
         self.dead = False
         self.busy_since = inf  # since when its queue has never been empty
-        self.hold_until = -inf  # a flow that moved here may not overtake itself
-        self.stripe_from = -inf  # the same for striped flows
+        self.pinned_hold = Hold()  # a flow that moved here may not overtake itself
+        self.striped_hold = Hold()  # the same for striped flows
 
     def took(self, rtt_s: float) -> None:
         """A round trip on this lane was measured."""
@@ -66,6 +68,33 @@ class Lane:
         was_dead, self.dead = self.dead, False
         self.heard_at, self.asked_at = now, inf
         return was_dead
+
+
+class Hold:
+    """What has to have arrived on other lanes before something may be sent."""
+
+    __slots__ = ("_marks",)
+
+    def __init__(self) -> None:
+        self._marks: list[tuple[Lane, int, float]] = []  # lane, bytes to be reported on, at the latest
+
+    def add(self, lane: Lane, new: Lane, now: float) -> None:
+        """Before something goes on to `new`, wait for all that is under way on `lane`."""
+        sending = lane.sending
+        if lane.dead or sending.total_bytes == sending.reported_bytes or now - lane.sent_at > HOLD_S:
+            return
+        patience_s = HOLD_S
+        if sending.total_bytes - sending.reported_bytes < REPORTED_BYTES:  # maybe too little for a report
+            patience_s = max(0.0, (lane.rtt_s or 0.0) - (new.rtt_s or 0.0)) + HOLD_SLACK_S
+        self._marks.append((lane, sending.total_bytes, now + patience_s))
+
+    def is_over(self, now: float) -> bool:
+        """Whether it may be sent."""
+        if self._marks:
+            self._marks = [
+                mark for mark in self._marks if mark[0].sending.reported_bytes < mark[1] and now < mark[2]
+            ]
+        return not self._marks
 
 
 class Lanes:

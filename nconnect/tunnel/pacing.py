@@ -30,7 +30,7 @@ TRIGGER_S = 0.006
 class Sending:
     """Our side of one direction: a log of batches under way, and the pacer."""
 
-    __slots__ = ("_arrived", "_log", "_total", "pacer")
+    __slots__ = ("_arrived", "_log", "_total", "pacer", "reported_bytes")
 
     def __init__(self, now: float) -> None:
         self.pacer = _pacer(now)
@@ -38,11 +38,16 @@ class Sending:
         self._log: deque[tuple[int, int, float, int]] = deque(maxlen=MAX_LOGGED)
         self._total = 0
         self._arrived = 0
+        self.reported_bytes = 0  # of `total_bytes`: those up to the newest batch that the peer reported
 
     @property
     def total_bytes(self) -> int:
         """All that was ever sent here."""
         return self._total
+
+    def waiting_s(self, now: float) -> float:
+        """How long the oldest batch has been under way that the peer has not reported on."""
+        return now - self._log[0][2] if self._log else 0.0
 
     def sent(self, index: int, counter: int, size: int, now: float) -> None:
         """A batch of `size` bytes has left under the peer's key index and counter."""
@@ -63,6 +68,7 @@ class Sending:
         for _ in range(place):
             log.popleft()  # earlier ones: nobody will ask for them any more
         _, _, sent_at, total = log.popleft()
+        self.reported_bytes = total
         if arrived < self._arrived:  # the peer has started again
             self.pacer = _pacer(now)
         self._arrived = arrived

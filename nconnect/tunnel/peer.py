@@ -48,7 +48,7 @@ class Peer:
         self.lanes = Lanes(config.address, now)
         self.lane = self.lanes.best  # what has no reason to go elsewhere goes here
         self.spread: Spread | None = None  # while one lane is not enough
-        self.stripe_number: int | None = None  # of the next striped batch
+        self.stripe_number = 0  # of the next striped batch; begins anywhere
         self.links_revision = -1  # of the newest list of its links
         self.arrivals = Arrivals()  # on the lane between the bare addresses
         self.lane_arrivals: dict[int, Arrivals] = {}  # on the others, by the peer's lane number

@@ -236,7 +236,7 @@ class Sessions:
                 lane.took(now - sent_at)
                 if lane is peer.lane:
                     peer.rtt_s = now - sent_at
-                self._choose(peer)
+                self._choose(peer, now)
                 self.outputs.append(Pong(peer, ping_id, now - sent_at))
         elif kind == RecordKind.FEEDBACK:
             self._on_report(peer, body, now, back)
@@ -366,12 +366,20 @@ class Sessions:
             peer.timers.set(Timer.LANES, now + QUIET_S)
             self.schedule(peer)
 
+    def spread_out(self, peer: Peer, now: float) -> Spread:
+        """From now on each flow has its lane, until one is enough again."""
+        if not peer.stripe_number:  # another run of ours, or a wrap: the other side must not take it for late
+            peer.stripe_number = int.from_bytes(self._rng(4))
+        peer.spread = Spread(peer.lanes, now)
+        self.watch_lanes(peer, now)
+        return peer.spread
+
     def heard_on(self, peer: Peer, number: int, now: float) -> tuple[Arrivals, Lane]:
         """A batch came on the peer's lane `number`: what has arrived on it, and the lane that leads back."""
         number %= MAX_LINKS * MAX_LINKS
         back = peer.lanes.of_peer_number(number, now)
         if back.heard(now):
-            self._choose(peer)
+            self._choose(peer, now)
         arrivals = peer.arrivals
         if number:
             arrivals = peer.lane_arrivals.get(number) or peer.lane_arrivals.setdefault(number, Arrivals())
@@ -405,13 +413,19 @@ class Sessions:
         peer.lane = peer.lanes.best
         for lane in lanes:
             if peer.spread is None and lane.queue:
-                peer.spread = Spread(peer.lanes, now)
+                self.spread_out(peer, now)
             if peer.spread is not None:
                 peer.spread.hand_over(lane, now)
 
-    def _choose(self, peer: Peer) -> None:
+    def _choose(self, peer: Peer, now: float) -> None:
+        """Another lane may be the best; flows that go on there must not overtake themselves."""
+        old = peer.lane
         peer.lanes.choose()
-        peer.lane = peer.lanes.best
+        new = peer.lane = peer.lanes.best
+        if new is not old:
+            new.pinned_hold.add(old, new, now)
+            if peer.spread is None and not new.pinned_hold.is_over(now):
+                self.spread_out(peer, now)
 
     def _pair_lanes(self, peer: Peer, now: float, theirs: Mapping[int, int] | None = None) -> None:
         lanes = peer.lanes
@@ -435,15 +449,12 @@ class Sessions:
             if rtt_s is not None:
                 if len(peer.lanes.used) > 1:
                     lane.took(rtt_s)
-                    self._choose(peer)
+                    self._choose(peer, now)
                 return
 
     def _link_to_try(self, attempt: int) -> int:
         links = sorted(self._links)
         return links[attempt % len(links)]
-
-    def random_u32(self) -> int:
-        return int.from_bytes(self._rng(4))
 
     # All peers
 

@@ -7,7 +7,7 @@ So a slow lane is used only when that helps. Where the standing queue is that of
 flow is *striped*: its packets go to a queue that all lanes take from as fast as each may send, in numbered
 batches that the other side puts in order again (`nconnect.tunnel.resequence`).
 
-A flow that moves to a quicker lane could overtake itself: the new lane then waits for the difference.
+A flow that moves could overtake itself: the new lane waits until what was under way on the old one arrived.
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ IDLE_S = 1.0  # after such a pause a flow has nothing under way and may be place
 BULK_BYTES = 2 * QUANTUM_BYTES  # a flow with that much waiting is bulk
 MAX_STRIPE_S = 0.2  # lanes whose round trips differ by more do not share a flow
 SLOW_PART = 0.1  # a lane with less than this part of the fastest one's rate takes no part in striping
+FIRST_BYTES = 128 << 10  # to be under way on a lane whose rate is not known, beside one that is slow
+LOOK_AGAIN_S = 0.005  # whether what a flow is held back for has arrived
 SLACK_S = 0.030  # how much later than its round trip says a batch may come
 
 
@@ -74,7 +76,7 @@ class Spread:
     def next_lane(self, link: int, now: float) -> tuple[Lane, FairQueue[bytearray]] | None:
         """What may leave over this link of ours now: the lane, and the queue to take from."""
         for lane in self._lanes.used:
-            if lane.link != link or now < lane.hold_until or not lane.sending.pacer.budget(now):
+            if lane.link != link or not lane.sending.pacer.budget(now):
                 continue
             if lane.dead and lane is not self._lanes.best:
                 continue
@@ -82,12 +84,13 @@ class Spread:
                 lane.busy_since = inf
                 if not self.striped:
                     self._take_over(lane, now)
-            striped = bool(self.striped) and now >= lane.stripe_from and self._may_stripe(lane)
-            if striped and lane.queue:
+            striped = bool(self.striped) and lane.striped_hold.is_over(now) and self._may_stripe(lane)
+            pinned = bool(lane.queue) and lane.pinned_hold.is_over(now)
+            if striped and pinned:
                 striped = self._striped_turn = not self._striped_turn
             if striped:
                 return lane, self.striped
-            if lane.queue and now >= lane.hold_until:
+            if pinned:
                 return lane, lane.queue
         return None
 
@@ -95,19 +98,23 @@ class Spread:
         """When a lane that has something to send may send it."""
         found = inf
         for lane in self._lanes.used:
-            if lane.queue:
-                found = min(found, max(lane.hold_until, lane.sending.pacer.next_at(now)))
-            elif self.striped and now < lane.stripe_from:
-                found = min(found, lane.stripe_from)
-            if self.striped and lane.sending.pacer.rate is not None:
-                found = min(found, max(lane.stripe_from, lane.sending.pacer.next_at(now)))
+            if lane.queue or self.striped:
+                hold = lane.pinned_hold if lane.queue else lane.striped_hold
+                if not hold.is_over(now):
+                    found = min(found, now + LOOK_AGAIN_S)
+                elif lane.sending.pacer.rate is not None:
+                    found = min(found, lane.sending.pacer.next_at(now))
         return found
 
-    def wait_s(self) -> float:
+    def wait_s(self, now: float) -> float:
         """How long a striped batch may have to wait for those before it."""
-        trips = [lane.rtt_s for lane in self._lanes.used if lane.rtt_s is not None and not lane.dead]
-        apart = max(trips) - min(trips) if trips else 0.0
-        return min(apart, MAX_STRIPE_S) + SLACK_S
+        lanes = [lane for lane in self._lanes.used if not lane.dead]
+        trips = [lane.rtt_s for lane in lanes if lane.rtt_s is not None]
+        if not trips:
+            return SLACK_S
+        # A queue that has just built up on the way is not in the smoothed round trip yet.
+        slowest = max(*trips, *(lane.sending.waiting_s(now) for lane in lanes))
+        return min(slowest - min(trips), MAX_STRIPE_S) + SLACK_S
 
     def hand_over(self, gone: Lane, now: float) -> None:
         """A lane is dead or not in use any more: all its flows go to the best."""
@@ -145,7 +152,11 @@ class Spread:
             return False
         rate = lane.sending.pacer.rate
         fastest = max((other.sending.pacer.rate or 0.0 for other in self._lanes.used), default=0.0)
-        return rate is None or rate >= SLOW_PART * fastest
+        if rate is not None:
+            return rate >= SLOW_PART * fastest
+        # Not known to be slow, while another one is: let it show, but not take all at once.
+        under_way = lane.sending.total_bytes - lane.sending.reported_bytes
+        return not fastest or under_way < max(FIRST_BYTES, 2 * fastest * (lane.rtt_s or 0.0))
 
     def _take_over(self, lane: Lane, now: float) -> None:
         """This lane is idle: relieve the one whose queue has stood longest, if that helps."""
@@ -172,9 +183,7 @@ class Spread:
     def _move(self, flow: int, old: Lane, new: Lane, now: float) -> None:
         place = self._places.setdefault(flow, _Place(new, now))
         place.lane = new
-        waits = _wait_to_overtake(old, new)
-        if waits and not old.dead and new is not self._lanes.best:
-            new.hold_until = max(new.hold_until, now + waits)
+        new.pinned_hold.add(old, new, now)
         for item, size, at in old.queue.take_flow(flow):
             new.queue.enqueue(flow, item, size, at)
         if new.queue:
@@ -184,11 +193,6 @@ class Spread:
         self._places.setdefault(flow, _Place(None, now)).lane = None
         for lane in self._lanes.used:
             if lane is not old:
-                lane.stripe_from = max(lane.stripe_from, now + _wait_to_overtake(old, lane))
+                lane.striped_hold.add(old, lane, now)
         for item, size, at in old.queue.take_flow(flow):
             self.striped.enqueue(flow, item, size, at)
-
-
-def _wait_to_overtake(old: Lane, new: Lane) -> float:
-    """How long a packet on `new` must wait so as not to overtake one that has just left on `old`."""
-    return max(0.0, (old.rtt_s or 0.0) - (new.rtt_s or 0.0))
