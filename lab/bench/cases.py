@@ -20,7 +20,7 @@ from lab.ping import round_trips
 from lab.process import Process
 
 PROMPT = "In one sentence: what is a tunnel?"
-PING_INTERVAL_S = 0.01
+PING_INTERVAL_S = 0.005
 FLOOD_BYTES = 1400
 
 
@@ -32,11 +32,11 @@ class Settings:
     warm_up_s: int  # not counted
     pings: int
     chats: int
-    udp_s: float = 1.5
+    udp_s: float = 1.0
     probe_s: float = 0.6  # of one rate, in the search for the highest
-    probes: int = 4
+    probes: int = 3
     settle_s: float = 3.0  # on the slow link
-    shaped_s: float = 5.0
+    shaped_s: float = 4.0
     volume_gb: float = 10.0  # for the memory after it; 0: left out
 
 

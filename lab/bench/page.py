@@ -45,7 +45,7 @@ _NOTES = """\
 
 - *TCP* is iperf3, one stream unless it says otherwise; the first second is left out. *up* is from user to
   provider.
-- *ping* is ICMP, 100 a second; for sshuttle, which carries TCP only, and for the SDK it is a byte there
+- *ping* is ICMP, 200 a second; for sshuttle, which carries TCP only, and for the SDK it is a byte there
   and back over an open connection.
 - *UDP flooded*: one sender as fast as it can, without segmentation offload; what the receiving program
   gets in a second. *loss under 1 %*: the highest steady rate that arrives nearly whole, found by halving.

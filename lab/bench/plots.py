@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 from lab.bench.compare import Results
 from lab.bench.contenders import CONTENDERS
-from lab.bench.metrics import CONGESTION_CONTROLS, METRICS, shaped_name
+from lab.bench.metrics import CONGESTION_CONTROLS, shaped_name
+from lab.bench.report import number
 from lab.netns import LabError
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-OURS, THEIRS, CABLE = "#1a7f5a", "#8a96a3", "#d5dade"
+OURS, THEIRS = "#1a7f5a", "#8a96a3"
 SECOND = "#7cc4a6", "#c2c9d0"  # ours and theirs, the second bar of a pair
 NAMES = {
     "wireguard-go": "wireguard-go, Debian",
@@ -24,7 +25,7 @@ NAMES = {
     "nconnect-chacha20-signed": "nconnect, ChaCha20, signed",
     "nkn-sdk": "NKN SDK session",
 }
-BY_NAME = {metric.name: metric for metric in METRICS}
+SDK = "nkn-sdk"
 
 
 def plots(results: Results, folder: Path) -> list[str]:
@@ -59,11 +60,16 @@ def plots(results: Results, folder: Path) -> list[str]:
 
 def _speed(results: Results) -> Any | None:
     names = [found.name for found in CONTENDERS if found.name in results.values]
+    ways = "dark: up, light: down"
     panels = (
-        ("One TCP stream, Gbit/s: more is better", ("tcp_up", "tcp_down"), "up, down"),
-        ("UDP flooded, 1,000 packets/s that arrive: more is better", ("udp_64", "udp_1400"), "64 B, 1,400 B"),
-        ("CPU seconds a gigabyte, all processes: less is better", ("cpu_up", "cpu_down"), "up, down"),
-        ("Idle round trip, ms: less is better", ("ping_p50", "ping_p99"), "p50, p99"),
+        ("One TCP stream, Gbit/s: more is better", ("tcp_up", "tcp_down"), ways),
+        (
+            "UDP flooded, 1,000 packets/s that arrive: more is better",
+            ("udp_64", "udp_1400"),
+            "dark: 64 B, light: 1,400 B",
+        ),
+        ("CPU seconds a gigabyte, all processes: less is better", ("cpu_up", "cpu_down"), ways),
+        ("Idle round trip, ms: less is better", ("ping_p50", "ping_p99"), "dark: p50, light: p99"),
     )
     if not names or results.median(names[0], "tcp_up") is None:
         return None
@@ -94,9 +100,7 @@ def _slow_link(results: Results) -> Any | None:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(11, 4.2), layout="constrained")
-    figure.suptitle(
-        "A bulk transfer fills a link of 10 Mbit/s up, 50 down, with one second of buffer: the worst 1 %"
-    )
+    figure.suptitle("A bulk transfer fills a link of 10 Mbit/s up, 50 down, with one second of buffer")
     panels = (
         ("p99 ping, ms", "ping_p99"),
         ("p99 gap between a chat's tokens, ms", "gap_p99"),
@@ -145,30 +149,39 @@ def _scale(results: Results) -> Any | None:
 def _bars(
     axes: Axes, title: str, results: Results, names: Sequence[str], metrics: Sequence[str], scale: float
 ) -> None:
-    """A group of bars for each name: one for each metric, the first on top and darker."""
+    """A group of bars for each name: one for each metric, the first on top and darker.
+
+    The axis ends where the longest bar but the SDK's does: that one, far out, is cut off, with its number.
+    """
+    names = [name for name in names if any(results.median(name, metric) is not None for metric in metrics)]
     axes.set_title(title, loc="left", fontsize=9)
     height = 0.8 / len(metrics)
+    longest = max(
+        (
+            value * scale
+            for name in names
+            for metric in metrics
+            if name != SDK and (value := results.median(name, metric)) is not None
+        ),
+        default=1.0,
+    )
     for n, metric in enumerate(metrics):
         for place, name in enumerate(names):
-            value = results.median(name, metric)
-            if value is None:
+            median = results.median(name, metric)
+            if median is None:
                 continue
+            value = median * scale
             ours = name.startswith("nconnect") or name[0].isdigit()
             color = (OURS if ours else THEIRS) if n == 0 else SECOND[0 if ours else 1]
             at = place + (n - (len(metrics) - 1) / 2) * height
-            axes.barh(at, value * scale, height * 0.92, color=color)
-            digits = 0 if value * scale >= 100 else 1 if value * scale >= 10 else 2
-            axes.annotate(
-                f"{value * scale:,.{digits}f}",
-                (value * scale, at),
-                xytext=(3, 0),
-                textcoords="offset points",
-                va="center",
-                fontsize=7.5,
-            )
+            axes.barh(at, min(value, longest), height * 0.92, color=color)
+            digits = 0 if value >= 100 else 1 if value >= 10 else 2
+            words = number(value, digits) + (" ▸" if value > longest else "")
+            _label(axes, words, min(value, longest), at)
     axes.set_yticks(range(len(names)), [NAMES.get(name, name) for name in names])
     axes.invert_yaxis()
-    _room(axes, [results.median(name, metric) for name in names for metric in metrics], scale)
+    axes.set_xticks([])
+    axes.set_xlim(0, longest * 1.18)
 
 
 def _grouped(
@@ -184,30 +197,14 @@ def _grouped(
         axes.barh(at, [value or 0 for value in values], height * 0.92, color=color, label=name)
         for y, value in zip(at, values, strict=True):
             if value is not None:
-                axes.annotate(
-                    words.format(value),
-                    (value, y),
-                    xytext=(3, 0),
-                    textcoords="offset points",
-                    va="center",
-                    fontsize=7.5,
-                )
+                _label(axes, words.format(value), value, y)
     axes.set_yticks(range(len(labels)), labels)
     axes.invert_yaxis()
-    _room(axes, [value for _, _, values in series for value in values], 1.0)
-
-
-def _room(axes: Axes, values: Sequence[float | None], scale: float) -> None:
-    """The numbers stand at the bars: no ticks. A range of more than 200 gets a logarithmic axis."""
-    known = [value * scale for value in values if value]
     axes.set_xticks([])
-    if not known:
-        return
-    if max(known) > 200 * min(known):
-        axes.set_xscale("log")
-        axes.set_xlim(min(known) / 3, max(known) * 6)
-        axes.set_xticks([])
-        axes.minorticks_off()
-        axes.set_title(axes.get_title("left") + ", logarithmic", loc="left", fontsize=9)
-    else:
-        axes.set_xlim(0, max(known) * 1.18)
+    longest = max((value for _, _, values in series for value in values if value), default=1.0)
+    axes.set_xlim(0, longest * 1.18)
+
+
+def _label(axes: Axes, words: str, x: float, y: float) -> None:
+    """The number stands at the end of its bar: no ticks are needed."""
+    axes.annotate(words, (x, y), xytext=(3, 0), textcoords="offset points", va="center", fontsize=7.5)

@@ -17,6 +17,9 @@ COLUMNS = 4  # of contenders in a terminal's table
 
 
 def number(value: float, digits: int) -> str:
+    """With so many digits behind the point; with two more where they would show next to nothing."""
+    if 0 < value < 5 * 10**-digits:
+        digits += 2
     return f"{value:,.{digits}f}"
 
 
@@ -31,12 +34,17 @@ def _rows(
             value = results.median(name, metric.name)
             cell = number(value, metric.digits) if value is not None else ""
             ratio = results.ratio(name, baseline, metric.name)
-            if ratio is not None and name != baseline and ratios:
+            if ratio is not None and name != baseline and ratios and _comparable(name, baseline):
                 cell += f" ({ratio:.2f}×)"
             cells.append(cell)
         if any(cells):
             rows.append([f"{metric.title}, {metric.unit}", *cells])
     return rows
+
+
+def _comparable(name: str, baseline: str) -> bool:
+    """Numbers of peers with one another, tunnels with one another."""
+    return name[0].isdigit() == baseline[0].isdigit()
 
 
 def tables(results: Results, baseline: str) -> Iterator[Table]:
