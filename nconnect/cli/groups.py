@@ -24,6 +24,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     ),
     "nconnect init": (
         "sudo nconnect init",
+        "sudo nconnect init --role provider --scan",
         "sudo nconnect init --address 10.86.0.1/24 --expose 127.0.0.1:11434",
     ),
     "nconnect up": ("sudo nconnect up", "sudo nconnect up -d", "sudo nconnect -c /etc/nconnect/nc1.toml up"),

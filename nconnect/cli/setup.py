@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from nconnect.cli.options import Checks, ConfigOption, chosen, interface_at
+from nconnect.cli.options import Checks, ConfigOption, YesOption, chosen, confirm, interface_at
 from nconnect.errors import UsageError
 
 if TYPE_CHECKING:
+    from nconnect.cli.interview import Answers
     from nconnect.model import NknAddress
 
 Values = list[str] | None
@@ -36,20 +37,48 @@ def init(
     seed_rpc: Annotated[
         Values, typer.Option(metavar="URL", help="A node's RPC. [default: the public network's seeds]")
     ] = None,
+    role: Annotated[
+        str | None,
+        typer.Option("--role", metavar="user|provider", help="Which side this is. [default: asked]"),
+    ] = None,
+    scan: Annotated[
+        bool,
+        typer.Option("--scan", help="Look for inference servers here and in the subnets, and offer them."),
+    ] = False,
     force: Annotated[
         bool, typer.Option("--force", help="Overwrite a file; the old identity is lost.")
     ] = False,
+    yes: YesOption = False,
     config: ConfigOption = None,
 ) -> None:
-    """Make this device's identity and configuration."""
+    """Make this device's identity and configuration.
+
+    In a terminal it asks for what no option says. Nothing is searched unless --scan, or an answer, says so.
+    """
     import os
 
     from nconnect import config as values
+    from nconnect.cli import interview
     from nconnect.config_edit import new_file
     from nconnect.io import config_file
 
     path = chosen(ctx, config)
     interface_at(path)
+    interview.check_role(role)
+    if not force:
+        config_file.refuse_existing(path)
+    elif path.exists():
+        confirm(f"overwrite {path}, and lose the identity in it?", yes)
+    answers = interview.Answers(
+        role=role,
+        address=list(address or ()),
+        provide=list(provide or ()),
+        service=list(service or ()),
+        expose=list(expose or ()),
+        scan=scan,
+    )
+    _complete(answers, ask=interview.at_terminal() and not yes)
+    address, provide, service, expose = answers.address, answers.provide, answers.service, answers.expose
     if not address:
         raise UsageError(
             "which address has this device in the tunnel? Give --address 10.86.0.1/24 on the provider,"
@@ -71,6 +100,32 @@ def init(
     config_file.create(path, text, force=force)
     print(f"made {path}, interface {made.interface}")
     _print_next_steps(path, str(own_address(made.seed, made.identifier)), lists["address"], lists["provide"])
+
+
+def _complete(answers: Answers, *, ask: bool) -> None:
+    """Fill in what no option said: by asking, or where nobody is there, from the role and the search."""
+    from nconnect.cli import interview
+    from nconnect.config import parse_subnet, split_commas
+
+    for name in ("address", "provide", "service", "expose"):
+        setattr(answers, name, list(split_commas(getattr(answers, name))))
+    if answers.scan:  # then they are used before all is checked
+        checks = Checks()
+        checks.many("--provide", answers.provide, parse_subnet)
+        checks.finish()
+    if ask and not answers.address:
+        interview.interview(
+            answers,
+            ask=interview.ask_terminal,
+            say=print,
+            networks=interview.local_networks,
+            look=interview.search,
+        )
+        return
+    if not answers.address and answers.role is not None:
+        answers.address = [interview.ADDRESS_OF[answers.role]]
+    if answers.scan and answers.address:
+        interview.add_found(answers, interview.search(answers.provide), print, lambda _: True)
 
 
 def default_identifier() -> str:

@@ -89,6 +89,14 @@ def read(path: Path) -> str:
         raise ConfigError(f"{path}:{line}: is not text in UTF-8: correct it with an editor") from None
 
 
+def refuse_existing(path: Path) -> None:
+    """Raise `ConfigError` when there is something at `path` already."""
+    if path.exists() or path.is_symlink():
+        raise ConfigError(
+            f"{path} exists already: --force overwrites it (the old identity is lost), -c makes another one"
+        )
+
+
 def create(path: Path, text: str, *, force: bool = False) -> None:
     """Write a new file, and its folder if need be. Without `force` one that exists is left alone."""
     if not path.parent.exists():
@@ -97,14 +105,10 @@ def create(path: Path, text: str, *, force: bool = False) -> None:
         except OSError as error:
             raise HostError(f"cannot make the folder {path.parent}: {reason(error)}{_hint(error)}") from None
     with locked(path):
-        if path.exists() or path.is_symlink():
-            if not force:
-                raise ConfigError(
-                    f"{path} exists already: --force overwrites it (the old identity is lost),"
-                    " -c makes another one"
-                )
-            if path.is_dir():
-                raise ConfigError(f"{path} is a folder: name the configuration's file with -c")
+        if not force:
+            refuse_existing(path)
+        elif path.is_dir():
+            raise ConfigError(f"{path} is a folder: name the configuration's file with -c")
         write(path, text)
 
 
