@@ -316,6 +316,7 @@ class _Connection:
         self._runner = runner
         self._socket = socket
         self._left = False
+        self._acked = 0
         socket.handler = self
 
     def leave(self, why: str) -> None:
@@ -350,9 +351,12 @@ class _Connection:
         if self._left:
             return
         try:
-            # The other side's kernel has taken what was sent: a sign of life that a pong, behind a long
-            # upload on a slow line, cannot give in time.
-            self._runner.link.heard(self._runner._clock())
+            # The other side's kernel has confirmed what was sent: a sign of life that a pong, behind a long
+            # upload on a slow line, cannot give in time. (The pacer's turn alone is none.)
+            acked = self._socket.acked_bytes
+            if acked > self._acked:
+                self._acked = acked
+                self._runner.link.heard(self._runner._clock())
             self._runner._handler.on_writable()
         except Exception as error:
             self._runner._crash(error)

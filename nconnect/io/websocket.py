@@ -131,6 +131,14 @@ class WebSocket:
             self._loop.call_soon(self._on_readable)  # what came with the TLS handshake wakes no selector
 
     @property
+    def acked_bytes(self) -> int:
+        """What the other side's kernel has confirmed so far; 0 where nobody counts it."""
+        try:
+            return tcp_info.read(self.socket).acked_bytes
+        except OSError:
+            return 0
+
+    @property
     def socket(self) -> socket.socket:
         """The socket below, for its options and TCP_INFO."""
         sock: socket.socket = self._sock.socket if isinstance(self._sock, TlsSocket) else self._sock
