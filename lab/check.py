@@ -52,6 +52,7 @@ def checks(*, everything: bool) -> tuple[Check, ...]:
         Check("format", (python, "-m", "ruff", "format", "--check", ".")),
         Check("lint", (python, "-m", "ruff", "check", ".")),
         Check("types", (python, "-m", "mypy")),
+        Check("documentation", ("bash", "scripts/docs", "build")),
         Check("unit tests", (python, "-m", "pytest", "tests", *marks)),
         Check("namespace tests", (python, "-m", "pytest", "netns_tests", *marks), root=True),
     )

@@ -15,7 +15,19 @@ def run(*command: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.parametrize(
     "name",
-    ["setup", "lock", "demo", "test", "bench", "package", "docs", "reference", "lib/common.sh", "../.ci/run"],
+    [
+        "setup",
+        "lock",
+        "demo",
+        "test",
+        "bench",
+        "package",
+        "docs",
+        "reference",
+        "pictures",
+        "lib/common.sh",
+        "../.ci/run",
+    ],
 )
 def test_every_script_is_well_formed(name: str) -> None:
     found = run("bash", "-n", f"scripts/{name}")
