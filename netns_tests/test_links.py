@@ -1,0 +1,183 @@
+"""Two nodes as one, both sides with two links, and a node that is killed under a chat and a download.
+
+    user ──── internet ──── (40 Mbit/s) provider ──── server
+              node A 192.0.2.1
+              node B 192.0.2.2
+              NATS   127.0.0.1
+
+Link 0 of the user and link 1 of the provider are at A, the others at B.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import threading
+import time
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pytest
+
+from lab.netns import Namespace
+from lab.process import Process, until
+from lab.sides import RPC_PORT, Side, nconnect_command
+from lab.world import NODE_HOST, SERVER, WAN_INTERFACE, World, world
+from netns_tests.topology import SERVICE, connect, download, expected_download, serve
+
+NATS = shutil.which("nats-server", path="/usr/sbin:/usr/local/sbin:/usr/bin:/usr/local/bin")
+HOSTS = (NODE_HOST, "192.0.2.2")
+DOWNLOAD_BYTES = 16_000_000
+
+pytestmark = pytest.mark.skipif(NATS is None, reason="needs nats-server (scripts/setup --dev)")
+
+
+@dataclass
+class TwoNodes:
+    world: World
+    nodes: dict[str, Process]
+
+
+def node_of(internet: Namespace, asked: str, address: str) -> str:
+    """The host that a node names for an address."""
+    body = {"jsonrpc": "2.0", "id": 1, "method": "getwsaddr", "params": {"address": address}}
+    request = urllib.request.Request(
+        f"http://{asked}:{RPC_PORT}",
+        json.dumps(body).encode(),
+        {"Content-Type": "application/json"},
+    )
+
+    def ask() -> str:
+        with urllib.request.urlopen(request, timeout=5) as answer:
+            return str(json.load(answer)["result"]["addr"]).rpartition(":")[0]
+
+    return internet.enter(ask)
+
+
+def place(two: TwoNodes, side: Side, other: Side, wanted: tuple[str, str]) -> None:
+    """Give a side the identifier whose two addresses are served by these nodes."""
+    identifier, _, key = side.address().rpartition(".")
+    for number in range(200):
+        fresh = f"{identifier}{number}"
+        addresses = (f"{fresh}.{key}", f"__1__.{fresh}.{key}")
+        if tuple(node_of(two.world.internet, NODE_HOST, address) for address in addresses) == wanted:
+            break
+    else:
+        raise AssertionError("no identifier found")
+    for config in (side.config, other.config):
+        text = config.read_text().replace(f"{identifier}.{key}", f"{fresh}.{key}")
+        config.write_text(text.replace(f'identifier = "{identifier}"', f'identifier = "{fresh}"'))
+
+
+@pytest.fixture
+def two() -> Iterator[TwoNodes]:
+    with world("nclinks") as made:
+        assert NATS is not None
+        made.internet.ip(f"address add {HOSTS[1]}/32 dev lo")
+        made.run_in(made.internet, [NATS, "-a", "127.0.0.1", "-p", "4222"], "nats")
+        nodes = {}
+        for number, host in enumerate(HOSTS):
+            command = [*nconnect_command(), "node", "--listen", host, "--advertise", host]
+            command += ["--cluster", "nats://127.0.0.1:4222", "--rate-limit", "0"]
+            nodes[host] = made.run_in(made.internet, command, f"node-{number}")
+        two = TwoNodes(made, nodes)
+        addresses = [f"x{n}.{'ab' * 32}" for n in range(20)]
+
+        def know_one_another() -> bool:
+            try:
+                named = [{node_of(made.internet, host, address) for address in addresses} for host in HOSTS]
+            except OSError:
+                return False
+            return all(hosts == set(HOSTS) for hosts in named)
+
+        until(know_one_another, "the nodes", timeout_s=20, process=nodes[HOSTS[0]])
+        made.configure(services=[f"{SERVICE}/tcp"])
+        place(two, made.user_side, made.provider_side, HOSTS)
+        place(two, made.provider_side, made.user_side, HOSTS[::-1])
+        seeds = ", ".join(f'"http://{host}:{RPC_PORT}"' for host in HOSTS)
+        for side in (made.user_side, made.provider_side):
+            lines = [line for line in side.config.read_text().splitlines() if "seed_rpc" not in line]
+            at = lines.index("[network]") if "[network]" in lines else len(lines)
+            lines[at : at + 1] = ["[network]", "links = 2", f"seed_rpc = [{seeds}]"]
+            side.config.write_text("\n".join(lines) + "\n")
+        serve(made.server, made, SERVICE)
+        made.up()
+        yield two
+
+
+def links_up(side: Side) -> list[str]:
+    """The hosts of a side's nodes, of links that are up."""
+    return [link["node"].rpartition(":")[0] for link in side.status()["links"] if link["state"] == "up"]
+
+
+def shape(namespace: Namespace, mbit: int) -> None:
+    done = namespace.run(
+        ["tc", "qdisc", "add", "dev", WAN_INTERFACE, "root", "tbf"]
+        + ["rate", f"{mbit}mbit", "burst", "32kb", "latency", "100ms"]
+    )
+    assert done.returncode == 0, done.stderr
+
+
+class Chat(threading.Thread):
+    """One line every 50 ms, and its echo."""
+
+    def __init__(self, namespace: Namespace) -> None:
+        super().__init__(daemon=True)
+        self.connection = connect(namespace, SERVER, SERVICE)
+        self.connection.settimeout(30)
+        self.lines = 0
+        self.longest_s = 0.0
+        self.failure: BaseException | None = None
+        self.ended = threading.Event()
+
+    def run(self) -> None:
+        try:
+            self.connection.sendall(b"echo\n")
+            while not self.ended.is_set():
+                line = b"%08d\n" % self.lines
+                at = time.monotonic()
+                self.connection.sendall(line)
+                got = b""
+                while len(got) < len(line):
+                    data = self.connection.recv(100)
+                    assert data, "the chat was closed"
+                    got += data
+                assert got == line
+                self.longest_s = max(self.longest_s, time.monotonic() - at)
+                self.lines += 1
+                time.sleep(0.05)
+        except BaseException as error:
+            self.failure = error
+        finally:
+            self.connection.close()
+
+
+def test_a_node_is_killed_and_a_chat_and_a_download_complete(two: TwoNodes) -> None:
+    made = two.world
+    user, provider = made.user_side, made.provider_side
+    until(lambda: set(links_up(user)) == set(links_up(provider)) == set(HOSTS), "two links on each side")
+    before = user.peer()["last_handshake_at"]
+    chat = Chat(made.user)
+    chat.start()
+    until(lambda: chat.lines > 5, "the chat")
+    digest: list[str] = []
+    with connect(made.user, SERVER, SERVICE) as connection:
+        connection.settimeout(30)
+        worker = threading.Thread(target=lambda: digest.append(download(connection, DOWNLOAD_BYTES)))
+        shape(made.provider, 40)
+        worker.start()
+        time.sleep(0.8)
+        two.nodes[HOSTS[0]].kill()
+        worker.join(60)
+    lines = chat.lines
+    until(lambda: chat.lines > lines + 5 or chat.failure, "the chat to go on")
+    chat.ended.set()
+    chat.join(10)
+    assert chat.failure is None
+    assert digest == [expected_download(DOWNLOAD_BYTES)]
+    assert chat.longest_s < 5
+    assert user.peer()["last_handshake_at"] == pytest.approx(before, abs=0.1), "without a new handshake"
+    until(lambda: links_up(user)[:1] == [HOSTS[1]], "the user's link 0 at node B", timeout_s=20)
+    text = user.nconnect("status")
+    assert "SHARE" in text
