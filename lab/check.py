@@ -20,6 +20,9 @@ from lab import CHECKOUT
 from lab.command import give_back, interrupt_once
 
 
+FUZZ_S = 120
+
+
 @dataclass(frozen=True, slots=True)
 class Check:
     """One program to run; `root` when it builds namespaces."""
@@ -54,6 +57,7 @@ def checks(*, everything: bool) -> tuple[Check, ...]:
         Check("types", (python, "-m", "mypy")),
         Check("documentation", ("bash", "scripts/docs", "build")),
         Check("unit tests", (python, "-m", "pytest", "tests", *marks)),
+        Check("fuzz", (python, "-m", "lab.fuzz", str(FUZZ_S))),
         Check("namespace tests", (python, "-m", "pytest", "netns_tests", *marks), root=True),
     )
 

@@ -1,0 +1,137 @@
+"""`scripts/fuzz SECONDS`: every parser and every machine under a coverage-guided fuzzer, in turn.
+
+Each target gets its share of the time, and starts from its corpus in tests/fuzz/corpus. Prints executions and
+edges for each. What makes a target fail is kept in tests/fuzz/corpus too, so that it is tested from then on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from lab import CHECKOUT
+from lab.command import give_back, interrupt_once
+
+CORPUS = CHECKOUT / "tests" / "fuzz" / "corpus"
+MAX_INPUT_BYTES = 4096
+RSS_LIMIT_MB = 1024
+STARTUP_S = 60  # to import everything instrumented, and to run the corpus
+
+_STATUS = re.compile(r"#(\d+)\s+\w+\s+cov: (\d+)")
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    target: str
+    executions: int
+    edges: int
+    finding: str  # a file, or empty
+    words: str  # the end of what the fuzzer said, where there is a finding
+
+
+def names() -> list[str]:
+    code = "from tests.fuzz.targets import TARGETS; print(*TARGETS)"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=CHECKOUT
+    )
+    return done.stdout.split()
+
+
+def fuzz(target: str, seconds: float, *, keep: bool) -> Outcome:
+    """Run one target; with `keep` new inputs that reach new edges go into the corpus."""
+    own = CORPUS / target
+    with tempfile.TemporaryDirectory(prefix=f"fuzz-{target}-") as name:
+        found, crashes = Path(name, "found"), Path(name, "crash")
+        found.mkdir()
+        crashes.mkdir()
+        command = [sys.executable, "-m", "tests.fuzz", target]
+        options = [
+            f"-max_total_time={max(1, round(seconds))}", f"-max_len={MAX_INPUT_BYTES}", "-timeout=10",
+            f"-rss_limit_mb={RSS_LIMIT_MB}", f"-artifact_prefix={crashes}/", "-print_final_stats=0",
+        ]  # fmt: skip
+        folders = [str(found), *([str(own)] if own.is_dir() else [])]
+        text, failed = _run([*command, *options, *folders], seconds + STARTUP_S)
+        finding = ""
+        for crash in sorted(crashes.iterdir()):
+            own.mkdir(parents=True, exist_ok=True)
+            kept = own / crash.name
+            shutil.copy(crash, kept)
+            finding = str(kept.relative_to(CHECKOUT))
+        if keep and not finding and any(found.iterdir()):
+            own.mkdir(parents=True, exist_ok=True)
+            _run([*command, "-merge=1", str(own), str(found)], STARTUP_S)
+    runs = [(int(count), int(edges)) for count, edges in _STATUS.findall(text)]
+    executions, edges = runs[-1] if runs else (0, 0)
+    if failed and not finding:
+        finding = "the fuzzer itself failed"
+    return Outcome(target, executions, edges, finding, text[-3000:] if finding else "")
+
+
+def _run(command: list[str], timeout_s: float) -> tuple[str, bool]:
+    try:
+        done = subprocess.run(
+            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
+            cwd=CHECKOUT, timeout=timeout_s, check=False, env={**os.environ, "PYTHONHASHSEED": "0"},
+        )  # fmt: skip
+    except subprocess.TimeoutExpired as error:
+        return (error.stdout or b"").decode(errors="replace") + "\nnot done in time", True
+    return done.stdout.decode(errors="replace"), done.returncode != 0
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="scripts/fuzz", description=__doc__)
+    parser.add_argument("seconds", type=float, help="of processor time's worth for all targets together")
+    parser.add_argument("--target", action="append", help="this one alone; may be repeated")
+    parser.add_argument("--keep", action="store_true", help="keep inputs that reach new edges in the corpus")
+    parser.add_argument("--json", action="store_true", help="one JSON object on standard output")
+    options = parser.parse_args()
+    if options.seconds <= 0:
+        parser.error("SECONDS must be above 0")
+    if importlib.util.find_spec("atheris") is None:
+        sys.exit("fuzz: atheris is not installed: run scripts/setup --dev")
+    interrupt_once()
+    known = names()
+    unknown = set(options.target or ()) - set(known)
+    if unknown:
+        parser.error(f"there is no target {', '.join(sorted(unknown))}: choose from {', '.join(known)}")
+    chosen = options.target or known
+    workers = min(len(chosen), len(os.sched_getaffinity(0)))
+    share = max(1.0, options.seconds * workers / len(chosen))
+    out = sys.stderr if options.json else sys.stdout
+    print(f"{'target':22}{'executions':>12}{'edges':>8}", file=out, flush=True)
+    outcomes = []
+    try:
+        with ThreadPoolExecutor(workers) as pool:
+            for outcome in pool.map(lambda target: fuzz(target, share, keep=options.keep), chosen):
+                outcomes.append(outcome)
+                word = f"  FOUND: {outcome.finding}" if outcome.finding else ""
+                print(
+                    f"{outcome.target:22}{outcome.executions:12}{outcome.edges:8}{word}", file=out, flush=True
+                )
+                if outcome.words:
+                    print(outcome.words, file=sys.stderr)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    finally:
+        give_back()
+    ok = not any(outcome.finding for outcome in outcomes)
+    total = sum(outcome.executions for outcome in outcomes)
+    found = sum(bool(outcome.finding) for outcome in outcomes)
+    print(f"{total} executions, {len(outcomes)} targets, {found} findings", file=out)
+    if options.json:
+        print(json.dumps({"ok": ok, "targets": [asdict(outcome) for outcome in outcomes]}))
+    sys.exit(0 if ok else 1)
+
+
+if __name__ == "__main__":
+    main()
