@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+import re
 import select
+import shutil
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from nconnect.cli.output import use_colour
+from nconnect.cli.history import History
+from nconnect.cli.output import can_move, use_colour
 from nconnect.cli.render import status_text
 from nconnect.control.client import ControlClient
 from nconnect.control.schema import Status
@@ -22,19 +25,58 @@ _CLEAR = "\x1b[H\x1b[2J"
 def watch(client: ControlClient, *, interval_s: float = INTERVAL_S) -> None:
     """Show the status until the user ends it."""
     before: tuple[float, Status] | None = None
-    with _keys() as wants_to_quit:
+    history = History()
+    with _screen(), _keys() as wants_to_quit:
         while True:
             try:
                 at, status = time.monotonic(), client.status()
                 rates = rates_between(before[1], status, at - before[0]) if before else {}
                 before = (at, status)
+                history.add(status, rates)
                 text = status_text(status, now=time.time(), colour=use_colour(), rates=rates)
             except ControlError as error:
                 before = None
+                history.interrupted()
                 text = f"{error} (waiting for it)"
-            print(f"{_CLEAR if sys.stdout.isatty() else ''}{text}\n", flush=True)
+            graphs = history.lines()
+            text = "\n".join([text, "", *graphs]) if graphs else text
+            if can_move():
+                print(f"{_CLEAR}{fitting(text, *shutil.get_terminal_size())}", end="", flush=True)
+            else:
+                print(f"{text}\n", flush=True)
             if wants_to_quit(interval_s):
                 return
+
+
+def fitting(text: str, columns: int, rows: int) -> str:
+    """What of a text fits a terminal, so that it does not scroll; the last line says how to leave."""
+    lines = [_cut(line, columns) for line in text.split("\n")]
+    if len(lines) > rows - 1:
+        lines = [*lines[: max(0, rows - 2)], "…"]
+    return "\n".join([*lines, "q ends this"])
+
+
+def _cut(line: str, columns: int) -> str:
+    """At most so many characters, those that only colour not counted."""
+    parts = re.split(r"(\x1b\[[0-9;]*m)", line)
+    left = columns
+    for index in range(0, len(parts), 2):
+        parts[index] = parts[index][:left]
+        left -= len(parts[index])
+    return "".join(parts)
+
+
+@contextmanager
+def _screen() -> Iterator[None]:
+    """A screen of its own where there is a terminal: what stood there before comes back."""
+    if not can_move():
+        yield
+        return
+    print("\x1b[?1049h\x1b[?25l", end="", flush=True)
+    try:
+        yield
+    finally:
+        print("\x1b[?25h\x1b[?1049l", end="", flush=True)
 
 
 def rates_between(before: Status, after: Status, seconds: float) -> dict[str, tuple[float, float]]:

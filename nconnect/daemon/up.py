@@ -19,6 +19,7 @@ from pathlib import Path
 
 import uvloop
 
+from nconnect.config_edit import unknown_peer
 from nconnect.control.schema import PendingPeer, PingReply, Status
 from nconnect.control.server import ControlServer
 from nconnect.crypto.aead import CipherSuite, faster_suite
@@ -476,7 +477,7 @@ class Daemon:
 
     async def wait(self, peer: str | None, timeout_s: float) -> None:
         if peer is not None and self._tunnel.peer_named(peer) is None:
-            raise ConfigError(f"there is no peer {peer!r}: see `nconnect peer list`")
+            raise unknown_peer(peer, (known.name for known in self._tunnel.peers.values()))
         try:
             async with asyncio.timeout(timeout_s):
                 while missing := self._missing(peer):
@@ -504,7 +505,7 @@ class Daemon:
     async def ping(self, peer: str, timeout_s: float) -> PingReply:
         found = self._tunnel.peer_named(peer)
         if found is None:
-            raise ConfigError(f"there is no peer {peer!r}: see `nconnect peer list`")
+            raise unknown_peer(peer, (known.name for known in self._tunnel.peers.values()))
         async with asyncio.timeout(timeout_s) as limit:
             try:
                 await self.wait(peer, timeout_s)
