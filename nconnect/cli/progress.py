@@ -37,7 +37,9 @@ class Progress(logging.Handler):
         self._line = ""  # what stands in the last line
         self._told: set[str] = set()  # the peers whose prefixes were said to be reachable
         self._is_up = False
-        self._waiting: list[str] = []  # of peers that were reached before the routes were set
+        self._waiting: list[
+            tuple[str, Sequence[str]]
+        ] = []  # of peers that were reached before the routes were set
 
     def install(self) -> None:
         """Become the only handler; steps are seen from the start, everything else from INFO on."""
@@ -91,17 +93,25 @@ class Progress(logging.Handler):
         after = f"{self._clock() - self._began_at:7.2f} s"
         if event == "up":
             self._is_up = True
-            waiting, self._waiting = self._waiting, []
-            return [f"{after} {self._paint(text, '1')} (Ctrl-C ends it)", *waiting]
+            skipped = getattr(record, "skipped", ())  # was not known yet when the peers were reached
+            now = [(p, [r for r in routes if r not in skipped]) for p, routes in self._waiting]
+            self._waiting = []
+            lines = [f"{after} {self._paint(text, '1')} (Ctrl-C ends it)"]
+            return lines + [self._reachable(p, routes) for p, routes in now if routes]
         lines = [f"{after} {text}"]
         peer, reach = str(getattr(record, "peer", "")), getattr(record, "allowed_ips", ())
         if event == "peer_up":
             lines = [f"{after} {peer} reached"]
             if reach and peer not in self._told:
                 self._told.add(peer)
-                line = f"{'':>9} {self._paint(reachable(peer, reach), '32')}"
-                (lines if self._is_up else self._waiting).append(line)
+                if self._is_up:
+                    lines.append(self._reachable(peer, reach))
+                else:
+                    self._waiting.append((peer, reach))
         return lines
+
+    def _reachable(self, peer: str, prefixes: Sequence[str]) -> str:
+        return f"{'':>9} {self._paint(reachable(peer, prefixes), '32')}"
 
     def _paint(self, text: str, code: str) -> str:
         return f"\x1b[{code}m{text}\x1b[0m" if self._colour else text

@@ -253,7 +253,14 @@ class Daemon:
             log.info("%s", self.rights)
         node = self._link.link.node
         where = f", logged in at node {node.addr}" if node is not None and self._link.is_up else ""
-        event = {"event": "up", "interface": self._config.interface, "address": str(self._address)}
+        plan = self._enforcement.plan
+        skipped = [str(skipped.route) for skipped in plan.skipped_routes] if plan else []
+        event = {
+            "event": "up",
+            "interface": self._config.interface,
+            "address": str(self._address),
+            "skipped": skipped,
+        }
         log.info("%s is up as %s%s", self._config.interface, self._address, where, extra=event)
         self._on_ready()
         await self._stop.wait()

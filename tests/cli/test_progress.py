@@ -54,10 +54,10 @@ def test_each_step_has_its_time(terminal: io.StringIO) -> None:
 
 def test_what_can_be_reached_is_said_once_the_routes_are_set(terminal: io.StringIO) -> None:
     progress = Progress(terminal)
-    emit(progress, "x", event="peer_up", peer="b", allowed_ips=["10.0.0.1/32"])
+    emit(progress, "x", event="peer_up", peer="b", allowed_ips=["10.0.0.1/32", "10.9.0.0/16"])
     emit(progress, "x", event="peer_up", peer="c", allowed_ips=[])
     assert "reachable" not in terminal.getvalue()
-    emit(progress, "nc0 is up", event="up")
+    emit(progress, "nc0 is up", event="up", skipped=["10.9.0.0/16"])
     assert terminal.getvalue().splitlines()[-1] == "          reachable now through b: 10.0.0.1"
 
 
