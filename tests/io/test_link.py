@@ -7,11 +7,14 @@ import contextlib
 import json
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 import uvloop
 
 from nconnect.crypto.keys import Identity, verify
+from nconnect.io import link as link_module
 from nconnect.io.clock import boottime
 from nconnect.io.http import HttpServer, Request, Response
 from nconnect.io.link import MAX_WAITING_RECEIPTS, LinkRunner
@@ -397,3 +400,23 @@ def test_a_handler_that_fails_ends_the_task_which_can_be_run_again() -> None:
                 await again
 
     run(test)
+
+
+def test_only_what_the_other_side_confirmed_is_a_sign_of_life() -> None:
+    """The pacer lets us write again too, on a path that is dead: that once hid a cut for half a minute."""
+    heard: list[float] = []
+    turns: list[int] = []
+    runner = SimpleNamespace(
+        link=SimpleNamespace(heard=heard.append),
+        _clock=lambda: 7.0,
+        _handler=SimpleNamespace(on_writable=lambda: turns.append(1)),
+    )
+    socket = SimpleNamespace(acked_bytes=0, handler=None)
+    connection = link_module._Connection(cast(Any, runner), cast(Any, socket))
+    connection.on_writable()
+    assert heard == []
+    socket.acked_bytes = 100
+    connection.on_writable()
+    connection.on_writable()
+    assert heard == [7.0]
+    assert len(turns) == 3
