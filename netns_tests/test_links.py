@@ -112,10 +112,8 @@ def links_up(side: Side) -> list[str]:
 
 
 def shape(namespace: Namespace, mbit: int) -> None:
-    done = namespace.run(
-        ["tc", "qdisc", "add", "dev", WAN_INTERFACE, "root", "tbf"]
-        + ["rate", f"{mbit}mbit", "burst", "32kb", "latency", "100ms"]
-    )
+    bucket = ["tbf", "rate", f"{mbit}mbit", "burst", "32kb", "latency", "100ms"]
+    done = namespace.run(["tc", "qdisc", "add", "dev", WAN_INTERFACE, "root", *bucket])
     assert done.returncode == 0, done.stderr
 
 
