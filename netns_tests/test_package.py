@@ -40,6 +40,7 @@ pytestmark = [
     pytest.mark.skipif(sys.version_info[:2] != (3, 11), reason="Debian 12 has Python 3.11"),
 ]
 
+SHELLS = ("share/bash-completion/completions/nconnect", "share/zsh/vendor-completions/_nconnect")
 # What dpkg, apt and the account tools write down of every package; not the package's own.
 _BOOKKEEPING = (
     *("var/lib/dpkg/", "var/log/", "var/cache/", "root/.cache"),
@@ -117,7 +118,8 @@ def test_it_runs_in_a_clean_debian_and_leaves_no_trace(root: Root, deb: Path, fr
     assert "nconnect " in root.run("nconnect", "version")
     assert "nconnect:" in (root.path / "etc/passwd").read_text()
     installed = root.files()
-    assert "usr/lib/systemd/system/nconnect@.service" in installed
+    for name in ("lib/systemd/system/nconnect@.service", "share/man/man1/nconnect.1.gz", *SHELLS):
+        assert f"usr/{name}" in installed
 
     _tunnel(root, fresh)
     assert {name for name in root.files() if name.startswith("usr/")} == {
