@@ -20,6 +20,10 @@ Labels = Mapping[str, str]
 LINK_METRICS: dict[str, tuple[str, str, float, str]] = {
     "rtt_ms": ("last_round_trip_seconds", "gauge", 1e-3, "The newest round trip to the node."),
     "reconnects": ("reconnects_total", "counter", 1, "Logins after the first one."),
+    "rx_bytes": ("receive_bytes_total", "counter", 1, "Bytes of batches from peers."),
+    "tx_bytes": ("transmit_bytes_total", "counter", 1, "Bytes of batches to peers."),
+    "share": ("traffic_share_ratio", "gauge", 1, "Of all links' traffic, 0 to 1."),
+    "shared_with": ("shared_with_link", "gauge", 1, "The number of the link that stands in for it."),
 }
 PEER_METRICS: dict[str, tuple[str, str, float, str]] = {
     "rx_bytes": ("receive_bytes_total", "counter", 1, "Bytes of inner packets received."),

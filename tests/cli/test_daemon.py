@@ -89,8 +89,9 @@ def test_down_waits_until_socket_and_lock_are_gone(run: Run, made: Path, tmp_pat
         thread = threading.Thread(target=end)
         thread.start()
         result = run("down")
-        assert released.is_set()
+        assert not paths.is_locked("nc0")
         thread.join()
+    assert released.is_set()
     assert (result.status, result.out) == (0, "nc0 is down\n")
     assert list((tmp_path / "run").iterdir()) == []
 
