@@ -66,18 +66,31 @@ class Pacer:
     """
 
     __slots__ = (
-        "_base", "_blind_until", "_climb_at", "_drain_until", "_drained_s", "_draining", "_fast_at",
-        "_known_rate", "_offered", "_queue_bytes", "_rate", "_samples", "_sent_all_at", "_sent_bytes",
-        "_short_at", "_step_at", "_step_bytes", "_tokens", "_tokens_at", "_trigger_s",
+        "_base", "_best", "_best_of_s", "_blind_until", "_climb_at", "_drain_until", "_drained_s",
+        "_draining", "_fast_at", "_known_rate", "_offered", "_patience_s", "_queue_bytes", "_rate",
+        "_samples", "_sent_all_at", "_sent_bytes", "_short_at", "_step_at", "_step_bytes",
+        "_tokens", "_tokens_at", "_trigger_s",
     )  # fmt: skip
 
-    def __init__(self, now: float, *, queue_bytes: int = QUEUE_BYTES, trigger_s: float = TRIGGER_S) -> None:
+    def __init__(
+        self,
+        now: float,
+        *,
+        queue_bytes: int = QUEUE_BYTES,
+        trigger_s: float = TRIGGER_S,
+        patience_s: float = WINDOW_S,
+        best_of_s: float = 0.0,
+    ) -> None:
         """With less than `queue_bytes` under way, or a delay under `trigger_s`, no queue is believed.
+
+        Nor before it has stood for `patience_s`. The rate at which it drains is the best of `best_of_s`.
 
         The defaults are for round trips that the kernel measures; what programs measure is less steady.
         """
         self._queue_bytes = queue_bytes
         self._trigger_s = trigger_s
+        self._patience_s = patience_s
+        self._best_of_s = best_of_s
         self._rate: float | None = None  # bytes a second; None: not paced
         self._known_rate = 0.0  # what the link delivered when it was last saturated
         self._tokens = 0.0
@@ -95,6 +108,7 @@ class Pacer:
         self._offered = 0.0  # bytes a second that were sent within the last window
         self._fast_at = -inf  # when the link was last faster than `MAX_RATE`
         self._samples: deque[tuple[float, int, int]] = deque()  # (when, bytes acknowledged, bytes sent)
+        self._best: deque[tuple[float, float]] = deque()  # (when, bytes a second), falling: the first is best
         self._base: deque[tuple[float, float]] = deque()  # (when, round trip), rising: the first is the base
 
     @property
@@ -144,6 +158,7 @@ class Pacer:
         """
         if self._samples and now - self._samples[-1][0] > IDLE_S and not self._draining:
             self._samples.clear()
+            self._best.clear()
             self._short_at = self._sent_all_at = now
         base = self._note_round_trip(now, rtt_s, min_rtt_s)
         delivered = self._note_acknowledged(now, acked_bytes, base)
@@ -166,7 +181,9 @@ class Pacer:
             self._drained_s = 0.0
         if delivered > MAX_RATE:
             self._fast_at = now
-        if now - self._short_at >= (WINDOW_S if now - self._fast_at > FAST_MEMORY_S else FAST_PATIENCE_S):
+        if now - self._short_at >= (
+            self._patience_s if now - self._fast_at > FAST_MEMORY_S else FAST_PATIENCE_S
+        ):
             self._slow_down(now, delivered, delay, in_flight_bytes + unsent_bytes, base, rtt_s)
         elif self._rate is not None and now >= self._climb_at and now - self._sent_all_at < WINDOW_S:
             self._climb(now, self._rate, base)
@@ -209,9 +226,11 @@ class Pacer:
     def _drain(self, now: float, delivered: float, outstanding: int, base: float, rtt_s: float) -> None:
         """Pause until no more is under way than the link holds without a queue.
 
-        The link is saturated meanwhile, so its rate becomes better known with each sample.
+        The link is saturated meanwhile, so its rate becomes better known with each sample. Where programs
+        acknowledge, it is the best of a while: a processor that is busy elsewhere stops a link, but none
+        speeds one up.
         """
-        self._known_rate = known = max(delivered, MIN_RATE)
+        self._known_rate = known = max(self._best[0][1], MIN_RATE)
         self._rate = CRUISE * known
         excess = outstanding - known * base - MIN_BURST_BYTES
         if excess > 0 and now < self._drain_until:
@@ -262,9 +281,17 @@ class Pacer:
             samples.popleft()
         since, acked, sent = samples[0]
         if now <= since:
+            self._best.append((now, 0.0))
             return 0.0
         self._offered = (self._sent_bytes - sent) / (now - since)
-        return (acked_bytes - acked) / (now - since)
+        delivered = (acked_bytes - acked) / (now - since)
+        best = self._best
+        while best and best[-1][1] <= delivered:
+            best.pop()
+        best.append((now, delivered))
+        while best[0][0] < now - self._best_of_s:
+            best.popleft()
+        return delivered
 
     def _refill(self, now: float, rate: float) -> None:
         if now > self._tokens_at:

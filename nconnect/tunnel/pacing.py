@@ -25,6 +25,8 @@ MAX_HOLD_S = 1.0
 # Measured: waiting for a processor makes round trips of 20 ms and more, with a few kilobytes under way.
 QUEUE_BYTES = 48 << 10
 TRIGGER_S = 0.006
+PATIENCE_S = 0.1
+BEST_OF_S = 0.25
 
 
 class Sending:
@@ -86,7 +88,9 @@ class Sending:
 
 
 def _pacer(now: float) -> Pacer:
-    return Pacer(now, queue_bytes=QUEUE_BYTES, trigger_s=TRIGGER_S)
+    return Pacer(
+        now, queue_bytes=QUEUE_BYTES, trigger_s=TRIGGER_S, patience_s=PATIENCE_S, best_of_s=BEST_OF_S
+    )
 
 
 class Arrivals:
