@@ -7,6 +7,7 @@ nesting or numbers beyond what the parser stands, members of another type, text 
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Mapping
 from typing import Any, NoReturn
@@ -26,7 +27,7 @@ def load(data: bytes | bytearray | memoryview | str) -> Any:
         raise RemoteProtocolError("JSON: larger than 1 MiB")
     try:
         text = data if isinstance(data, str) else str(data, "utf-8")
-        return json.loads(text, parse_constant=_refuse_constant)
+        return json.loads(text, parse_constant=_refuse_constant, parse_float=_finite)
     except (ValueError, RecursionError) as error:
         # A JSONDecodeError quotes none of the input, so it may be shown.
         raise RemoteProtocolError(f"JSON: {str(error) or 'malformed'}") from None
@@ -80,3 +81,11 @@ def hex_bytes(members: Members, name: str, size: int | None = None, *, default: 
 
 def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not JSON")
+
+
+def _finite(digits: str) -> float:
+    """A number with a point or an exponent; one too large for a float would become an infinity."""
+    value = float(digits)
+    if math.isinf(value):
+        raise ValueError("a number is too large")
+    return value

@@ -92,3 +92,10 @@ def test_members_of_the_right_type() -> None:
         assert strict_json.text(members, name, "d") == "d"
         assert strict_json.number(members, name, 9) == 9
         assert strict_json.hex_bytes(members, name, default="") == b""
+
+
+@pytest.mark.parametrize("number", ["1e999", "-1e999", "1" * 30 + "E" + "1" * 38])
+def test_a_number_that_would_be_an_infinity_is_refused(number: str) -> None:
+    """Found by the fuzzer: it was read as one, and could not be answered with."""
+    with pytest.raises(RemoteProtocolError):
+        strict_json.load(number)
