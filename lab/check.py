@@ -19,7 +19,6 @@ from dataclasses import asdict, dataclass, field
 from lab import CHECKOUT
 from lab.command import give_back, interrupt_once
 
-
 FUZZ_S = 120
 
 
