@@ -5,6 +5,7 @@ Nothing here fails: a daemon does not stop because nobody listens.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 from collections.abc import Mapping
@@ -24,6 +25,9 @@ class ServiceManager:
         if path.startswith(("/", "@")):
             self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
             self._socket.setblocking(False)
+            # Now, while we may go wherever the socket is: the daemon gives its rights up later.
+            with contextlib.suppress(OSError):
+                self._socket.connect(self._address)
 
     @property
     def is_there(self) -> bool:
@@ -53,10 +57,8 @@ class ServiceManager:
 
     def _send(self, text: str) -> None:
         if self._socket is not None:
-            try:
-                self._socket.sendto(text.encode(), self._address)
-            except OSError:
-                pass
+            with contextlib.suppress(OSError):
+                self._socket.send(text.encode())
 
 
 def _watchdog_s(environment: Mapping[str, str]) -> float | None:
