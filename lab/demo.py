@@ -77,7 +77,7 @@ class Demo:
         """Play all steps; `LabError` tells what did not hold."""
         with self.step("four machines that do not know each other: user, internet, provider, server"):
             stack = contextlib.ExitStack()
-            made = stack.enter_context(world(PREFIX, capture=True, keep=self.keep))
+            made = stack.enter_context(world(PREFIX, capture=True, node_options=(), keep=self.keep))
         with stack:
             try:
                 self.play(made)
@@ -95,7 +95,7 @@ class Demo:
             self.note(self.refused(made))
         with self.step("both sides: nconnect init, address, peer add"):
             made.configure()
-        with self.step("the internet: nconnect node --listen 0.0.0.0 --verify-signatures"):
+        with self.step("the internet: nconnect node --listen 0.0.0.0"):
             made.node.start()
         before = {side.name: snapshot(side.namespace) for side in (made.user_side, made.provider_side)}
         with self.step("the provider: nconnect up"):
