@@ -47,8 +47,11 @@ def names() -> list[str]:
     return done.stdout.split()
 
 
-def fuzz(target: str, seconds: float, *, keep: bool) -> Outcome:
-    """Run one target; with `keep` new inputs that reach new edges go into the corpus."""
+def fuzz(target: str, seconds: float, *, keep: bool, seed: int = 0) -> Outcome:
+    """Run one target from a seed (0: another each time).
+
+    With `keep` new inputs that reach new edges go into the corpus.
+    """
     own = CORPUS / target
     with tempfile.TemporaryDirectory(prefix=f"fuzz-{target}-") as name:
         found, crashes = Path(name, "found"), Path(name, "crash")
@@ -58,6 +61,7 @@ def fuzz(target: str, seconds: float, *, keep: bool) -> Outcome:
         options = [
             f"-max_total_time={max(1, round(seconds))}", f"-max_len={MAX_INPUT_BYTES}", "-timeout=10",
             f"-rss_limit_mb={RSS_LIMIT_MB}", f"-artifact_prefix={crashes}/", "-print_final_stats=0",
+            f"-seed={seed}",
         ]  # fmt: skip
         folders = [str(found), *([str(own)] if own.is_dir() else [])]
         text, failed = _run([*command, *options, *folders], seconds + STARTUP_S)
@@ -93,6 +97,9 @@ def main() -> None:
     parser.add_argument("seconds", type=float, help="of processor time's worth for all targets together")
     parser.add_argument("--target", action="append", help="this one alone; may be repeated")
     parser.add_argument("--keep", action="store_true", help="keep inputs that reach new edges in the corpus")
+    parser.add_argument(
+        "--seed", type=int, default=0, metavar="N", help="begin from this one (another each time)"
+    )
     parser.add_argument("--json", action="store_true", help="one JSON object on standard output")
     options = parser.parse_args()
     if options.seconds <= 0:
@@ -112,7 +119,9 @@ def main() -> None:
     outcomes = []
     try:
         with ThreadPoolExecutor(workers) as pool:
-            for outcome in pool.map(lambda target: fuzz(target, share, keep=options.keep), chosen):
+            for outcome in pool.map(
+                lambda target: fuzz(target, share, keep=options.keep, seed=options.seed), chosen
+            ):
                 outcomes.append(outcome)
                 word = f"  FOUND: {outcome.finding}" if outcome.finding else ""
                 print(
