@@ -5,13 +5,14 @@ user 10.86.0.2 ── node ── provider 10.86.0.1 ── server
 
 from __future__ import annotations
 
+import json
 import stat
 import tomllib
 from pathlib import Path
 
 import pytest
 
-from lab.world import PROVIDER_PEER, SERVER, USER_PEER, World
+from lab.world import PROVIDER_PEER, SERVER, USER_PEER, WAN_INTERFACE, World
 from netns_tests.topology import SERVICE, Provided, connect, download, expected_download, pings, serve
 
 MIB = 1 << 20
@@ -57,6 +58,25 @@ def test_status_counts_what_passed(tunnel: Provided) -> None:
 def test_ping_measures_the_peers_daemon(tunnel: Provided) -> None:
     assert tunnel.world.user_side.try_nconnect("ping", PROVIDER_PEER).returncode == 0
     assert tunnel.world.user_side.try_nconnect("ping", "nobody").returncode in (1, 2)
+
+
+def test_ping_says_where_the_time_goes(fresh: World) -> None:
+    """20 ms between the user and its node, 60 ms between the provider and its: as the kernel delays them."""
+    fresh.configure()
+    fresh.node.start()
+    fresh.up()
+    for side, delay_ms in ((fresh.user, 20), (fresh.provider, 60)):
+        netem = ["tc", "qdisc", "add", "dev", WAN_INTERFACE, "root", "netem", "delay", f"{delay_ms}ms"]
+        assert side.run(netem).returncode == 0
+    ping = ("ping", PROVIDER_PEER, "--count", "3", "--interval", "0.7", "--json")
+    answer = json.loads(fresh.user_side.nconnect(*ping))
+    last = answer["replies"][-1]  # each side has measured its leg during the first
+    assert 20 <= last["node_ms"] < last["rtt_ms"]
+    assert 60 <= last["peer_node_ms"] < last["rtt_ms"]
+    assert last["rtt_ms"] >= 80
+    rest_ms = last["rtt_ms"] - last["node_ms"] - last["peer_node_ms"]
+    assert last["rest_ms"] == pytest.approx(max(0, rest_ms), abs=0.01)
+    assert "gpu-box to its node and back" in fresh.user_side.nconnect("ping", PROVIDER_PEER, "-n", "1")
 
 
 def test_no_secret_is_in_a_log(tunnel: Provided) -> None:

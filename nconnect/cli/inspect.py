@@ -72,14 +72,20 @@ def ping(
     as_json: JsonOption = False,
     config: ConfigOption = None,
 ) -> None:
-    """Measure the round trip to a peer's daemon, through the tunnel."""
+    """Measure the round trip to a peer's daemon, through the tunnel, and where its time goes.
+
+    The way to each side's own node is measured on its own; the rest is the nodes, the way between them, and
+    the two daemons.
+    """
     import time
 
+    from nconnect.cli import round_trip
     from nconnect.cli.output import ms_text, print_json
     from nconnect.control.client import ControlClient, ControlTimeout
+    from nconnect.control.schema import PingReply, to_json
 
     client = ControlClient(interface_at(chosen(ctx, config)))
-    trips: list[float] = []
+    replies: list[PingReply] = []
     for number in range(1, count + 1):
         began = time.monotonic()
         try:
@@ -87,13 +93,13 @@ def ping(
         except ControlTimeout:
             line = f"{peer}: no answer within {timeout:g} s"
         else:
-            trips.append(reply.rtt_ms)
-            node = f" (node {ms_text(reply.node_ms)})" if reply.node_ms is not None else ""
-            line = f"{peer}: {ms_text(reply.rtt_ms)}{node}"
+            replies.append(reply)
+            line = round_trip.line(reply)
         if not as_json:
             print(line, flush=True)
         if number < count:
             time.sleep(max(0.0, began + interval - time.monotonic()))
+    trips = [reply.rtt_ms for reply in replies]
     summary = {
         "peer": peer,
         "sent": count,
@@ -102,13 +108,17 @@ def ping(
         "min_ms": min(trips, default=None),
         "avg_ms": sum(trips) / len(trips) if trips else None,
         "max_ms": max(trips, default=None),
+        **round_trip.averages(replies),
+        "replies": [to_json(reply) for reply in replies],
     }
     if as_json:
         print_json(summary)
     elif trips:
         print(
             f"{len(trips)} of {count} answered, min {ms_text(min(trips))},"
-            f" avg {ms_text(sum(trips) / len(trips))}, max {ms_text(max(trips))}"
+            f" avg {ms_text(sum(trips) / len(trips))}, max {ms_text(max(trips))}",
+            *round_trip.where_it_goes(replies),
+            sep="\n",
         )
     if not trips:
         raise ControlError(f"{peer} did not answer: see `nconnect status`")

@@ -70,7 +70,7 @@ class ControlClient:
         """One round trip to a peer's daemon."""
         answer = self._ask("POST", "/v1/ping", {"peer": peer, "timeout_s": timeout_s}, timeout_s=timeout_s)
         try:
-            return PingReply(peer, float(answer["rtt_ms"]), answer.get("node_ms"), answer.get("path", "node"))
+            return PingReply.from_json(peer, answer)
         except (KeyError, TypeError, ValueError):
             raise ControlError("the daemon's answer cannot be read: is it of another version?") from None
 

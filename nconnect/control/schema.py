@@ -104,12 +104,26 @@ class Status:
 
 @dataclass(frozen=True, slots=True)
 class PingReply:
-    """The answer to one ping through the tunnel to a peer's daemon. `node_ms` is the link's part of it."""
+    """The answer to one ping through the tunnel to a peer's daemon, and where its time went.
+
+    The parts are measured by themselves, each a moment before the ping or with it.
+    """
 
     peer: str
     rtt_ms: float
-    node_ms: float | None = None
+    node_ms: float | None = None  # between us and our node
     path: str = "node"
+    peer_node_ms: float | None = None  # between the peer and its node, as it says
+    rest_ms: float | None = None  # what is left: the nodes, the way between them, both daemons
+
+    @classmethod
+    def from_json(cls, peer: str, value: Mapping[str, Any]) -> PingReply:
+        """Read what a daemon answered; raises `KeyError`, `TypeError` or `ValueError` when it is none."""
+        known = _known(cls, value) | {"peer": peer, "rtt_ms": float(value["rtt_ms"])}
+        for name in ("node_ms", "peer_node_ms", "rest_ms"):
+            if known.get(name) is not None:
+                known[name] = float(known[name])
+        return cls(**known)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 
 from nconnect import __version__
 from nconnect.config import format_allow_rule, parse_peer_address
-from nconnect.control.schema import LinkStatus, PeerStatus, PendingPeer, SkippedRoute, Status
+from nconnect.control.schema import LinkStatus, PeerStatus, PendingPeer, PingReply, SkippedRoute, Status
 from nconnect.errors import ConfigError
 from nconnect.host.plan import HostPlan
 from nconnect.model import Config, NknAddress
@@ -49,6 +49,17 @@ def build(
         problems=tuple(problems),
         drops=dict(sorted(drops.items())),
     )
+
+
+def ping_reply(peer: str, rtt_s: float, node_s: float | None, peer_node_s: float | None) -> PingReply:
+    """One ping's answer: the whole, the two ways to a node as they were measured last, and what is left."""
+
+    def ms(seconds: float | None) -> float | None:
+        return None if seconds is None else seconds * 1e3
+
+    # The parts are measured by themselves: together they may be a little more than the whole.
+    rest_s = None if node_s is None else max(0.0, rtt_s - node_s - (peer_node_s or 0.0))
+    return PingReply(peer, rtt_s * 1e3, node_ms=ms(node_s), peer_node_ms=ms(peer_node_s), rest_ms=ms(rest_s))
 
 
 def pending_peers(pending: Mapping[str, PendingSender], now: float) -> list[PendingPeer]:

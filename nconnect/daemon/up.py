@@ -201,6 +201,7 @@ class Daemon:
             send=self._send,
         )
         self._tunnel.on_visitor = self._reception.knock
+        self._tunnel.ask_legs(self._leg_s)
         self._expiry.set_peers(config.peers)
         await self._with_tasks()
 
@@ -519,6 +520,7 @@ class Daemon:
             except TimeoutError as error:
                 limit.reschedule(None)
                 raise TimeoutError(str(error)) from None
+            self._leg_s(found.lane.link)
             ping_id = self._tunnel.ping(found, boottime())
             if ping_id is None:
                 raise TimeoutError(f"there is no session with {peer}")
@@ -531,8 +533,13 @@ class Daemon:
                 raise
             finally:
                 self._pings.pop((found.dest, ping_id), None)
-        node_s = self._link.link.rtt_s
-        return PingReply(peer, pong.rtt_s * 1e3, None if node_s is None else node_s * 1e3)
+        return status.ping_reply(peer, pong.rtt_s, self._link.links[pong.link].rtt_s, pong.leg_s)
+
+    def _leg_s(self, link: int) -> float | None:
+        """The newest round trip of this link to its node. Who asks has a newer one soon."""
+        runner = self._link.runners[link]
+        runner.measure()
+        return runner.link.rtt_s
 
     async def reload(self) -> None:
         """Apply the file as it is now. Peers and what is provided change at once."""

@@ -136,6 +136,12 @@ class LinkRunner:
         socket.send_binary((frame,))
         return True
 
+    def measure(self) -> None:
+        """Measure the round trip to the node in the loop's next turn, for `link.rtt_s`."""
+        if self.link.is_up:
+            self.link.measure(self._clock())
+            self._arm()
+
     def network_changed(self) -> None:
         self._tell(self.link.network_changed)
 

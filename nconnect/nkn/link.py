@@ -273,6 +273,11 @@ class Link:
     def pong(self, now: float) -> None:
         self._liveness.pong(now)
 
+    def measure(self, now: float) -> None:
+        """Somebody looks at the round trip: measure it at the next deadline, unless it is fresh."""
+        if self.state is LinkState.UP:
+            self._liveness.measure(now)
+
     def network_changed(self, now: float) -> None:
         """Addresses, routes or the machine's sleep changed: find out now, not at the next time-out."""
         if self.state is LinkState.UP:

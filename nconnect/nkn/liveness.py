@@ -16,6 +16,7 @@ DEAD_AFTER_S = 10.0
 # Ours, guessed.
 PROBE_S = 2.0  # after a network change or a sleep: how long a node that lives may take to answer
 FAIR_S = 1.5  # without a ping unanswered for this long silence proves nothing: we were held up
+FRESH_S = 0.5  # a round trip that is younger need not be measured again
 LATE_S = 5.0  # a timer that is later than this means that the machine slept, or we were stopped
 
 
@@ -30,7 +31,7 @@ class Verdict(Enum):
 class Liveness:
     """The liveness of one connection that is logged in. Times are CLOCK_BOOTTIME seconds."""
 
-    __slots__ = ("_check_at", "_ping_at", "_pinged_at", "_probe_from", "heard_at", "rtt_s")
+    __slots__ = ("_check_at", "_ping_at", "_pinged_at", "_probe_from", "_took_at", "heard_at", "rtt_s")
 
     def __init__(self, now: float) -> None:
         self.heard_at = now
@@ -39,11 +40,13 @@ class Liveness:
         self._check_at = now + DEAD_AFTER_S
         self._pinged_at: float | None = None  # the oldest ping that is not answered
         self._probe_from: float | None = None
+        self._took_at = now  # when `rtt_s` was measured
 
     def pong(self, now: float) -> None:
         self.heard_at = now
         if self._pinged_at is not None:
             self.rtt_s = now - self._pinged_at
+            self._took_at = now
             self._pinged_at = None
 
     def probe(self, now: float) -> None:
@@ -52,6 +55,11 @@ class Liveness:
         if self._probe_from is None:
             self._probe_from = now
             self._check_at = now + PROBE_S
+
+    def measure(self, now: float) -> None:
+        """Somebody looks at the round trip: ping soon, unless one is under way or was just answered."""
+        if self._pinged_at is None and now - self._took_at >= FRESH_S:
+            self._ping_at = min(self._ping_at, now)
 
     def poll_timeout(self) -> Deadline:
         if self._ping_at <= self._check_at:

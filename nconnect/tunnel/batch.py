@@ -5,6 +5,7 @@ from __future__ import annotations
 from nconnect.errors import RemoteProtocolError
 from nconnect.wire.tunnel import (
     FEEDBACK_BODY,
+    LEG_BODY,
     MAX_RECORD_BYTES,
     PING_BODY,
     RECORD_HEADER,
@@ -20,6 +21,7 @@ _BODY_BYTES = {
     int(RecordKind.PONG): PING_BODY.size,
     int(RecordKind.FEEDBACK): FEEDBACK_BODY.size,
     int(RecordKind.STRIPE): STRIPE_BODY.size,
+    int(RecordKind.LEG): LEG_BODY.size,
 }
 Record = tuple[int, memoryview]
 

@@ -119,6 +119,10 @@ class Tunnel:
         """How to find out whether more has arrived already than was handed to `receive`."""
         self._sessions.is_busy = is_busy
 
+    def ask_legs(self, leg_s: Callable[[int], float | None]) -> None:
+        """How to find out the round trip of a link of ours to its node: pongs tell the peer."""
+        self._sessions.leg_s = leg_s
+
     # The peer table
 
     def set_peers(self, configs: Iterable[PeerConfig], now: float) -> None:

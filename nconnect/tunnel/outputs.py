@@ -53,11 +53,13 @@ class ExpiryChanged:
 
 @dataclass(frozen=True, slots=True)
 class Pong:
-    """An answer to `ping`."""
+    """An answer to `ping`. `link` is ours that it came by; `leg_s` the peer's round trip to its own node."""
 
     peer: Peer
     ping_id: int
     rtt_s: float
+    link: int = 0
+    leg_s: float | None = None  # None where the peer does not say
 
 
 @dataclass(frozen=True, slots=True)

@@ -51,6 +51,7 @@ from nconnect.tunnel.spread import Spread
 from nconnect.tunnel.timers import NEVER, Timer
 from nconnect.wire.nkn import Message, Payload, PayloadType, message_prefix
 from nconnect.wire.tunnel import (
+    LEG_BODY,
     MAX_LINKS,
     MAX_PACKET_BODY_BYTES,
     PING_BODY,
@@ -88,6 +89,7 @@ class Sessions:
         self.by_index: dict[int, tuple[Peer, KeyPair]] = {}
         self.last_counter = last_counter
         self.is_busy: Callable[[], bool] = bool  # False
+        self.leg_s: Callable[[int], float | None] = lambda link: None
         self._identity = identity
         self._address = address
         self._settings = settings
@@ -228,7 +230,7 @@ class Sessions:
     def record_received(self, peer: Peer, kind: int, body: memoryview, now: float, back: Lane) -> None:
         """A record that is no packet, from an authentic batch; `back` is the lane to answer on."""
         if kind == RecordKind.PING:
-            self.send_control(peer, now, (RecordKind.PONG, bytes(body)), lane=back)
+            self.send_control(peer, now, *self._leg(back.link), (RecordKind.PONG, bytes(body)), lane=back)
         elif kind == RecordKind.PONG:
             (ping_id,) = PING_BODY.unpack(body)
             sent_at, lane = peer.pinged_at.pop(ping_id, (None, peer.lane))
@@ -237,7 +239,9 @@ class Sessions:
                 if lane is peer.lane:
                     peer.rtt_s = now - sent_at
                 self._choose(peer, now)
-                self.outputs.append(Pong(peer, ping_id, now - sent_at))
+                self.outputs.append(Pong(peer, ping_id, now - sent_at, lane.link, lane.leg_s))
+        elif kind == RecordKind.LEG:
+            back.leg_s = LEG_BODY.unpack(body)[0] / 1e6
         elif kind == RecordKind.FEEDBACK:
             self._on_report(peer, body, now, back)
         elif kind == RecordKind.LINKS:
@@ -248,6 +252,11 @@ class Sessions:
             if self._settings.persistent:
                 peer.timers.set(Timer.PERSISTENT_KEEPALIVE, now + PERSISTENT_RETRY_S)
             self.schedule(peer)
+
+    def _leg(self, link: int) -> list[tuple[RecordKind, bytes]]:
+        """The record about a link of ours; none while its round trip is not known."""
+        leg_s = self.leg_s(link)
+        return [] if leg_s is None else [(RecordKind.LEG, LEG_BODY.pack(min(int(leg_s * 1e6), 0xFFFF_FFFF)))]
 
     def initiate(self, peer: Peer, now: float) -> None:
         """Start a handshake unless one is under way."""

@@ -38,6 +38,7 @@ MAX_RECORD_BYTES = (1 << 24) - 1
 VIRTIO_HEADER_BYTES = 10
 MAX_PACKET_BODY_BYTES = VIRTIO_HEADER_BYTES + 40 + 65535  # the largest IPv6 packet, without jumbograms
 PING_BODY = struct.Struct("<Q")
+LEG_BODY = struct.Struct("<I")  # microseconds
 # u32 key index and u64 counter of the newest batch that arrived, between them u32 microseconds since then,
 # u64 bytes of batches that arrived so far, and u8: 1 if the receiver itself can't keep up, else 0.
 FEEDBACK_BODY = struct.Struct("<IIQQB")
@@ -71,6 +72,7 @@ class RecordKind(IntEnum):
     FEEDBACK = 4  # what has arrived from you: FEEDBACK_BODY
     LINKS = 5  # the sender's links that are up: `encode_links`
     STRIPE = 6  # the first record of a batch that may overtake others and is to be put in order: STRIPE_BODY
+    LEG = 128  # before a pong: the round trip between its sender and the node it leaves by
 
 
 class Feature(IntFlag):

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from nconnect import __version__
-from nconnect.cli import watch
+from nconnect.cli import round_trip, watch
+from nconnect.control.schema import PingReply
 from tests.cli.conftest import Run
 from tests.control.fake import KEY, STATUS, FakeBackend
 
@@ -55,15 +56,35 @@ def test_ping(run: Run, daemon: FakeBackend) -> None:
     result = run("ping", "laptop", "--count", "2", "--interval", "0")
     assert result.status == 0
     assert result.out.splitlines() == [
-        "laptop: 1.25 ms (node 0.50 ms)",
-        "laptop: 1.25 ms (node 0.50 ms)",
+        "laptop: 1.25 ms (our node 0.50 ms, its node 0.25 ms, the rest 0.50 ms)",
+        "laptop: 1.25 ms (our node 0.50 ms, its node 0.25 ms, the rest 0.50 ms)",
         "2 of 2 answered, min 1.25 ms, avg 1.25 ms, max 1.25 ms",
+        "  this device to its node and back         0.50 ms   40 %",
+        "  laptop to its node and back              0.25 ms   20 %",
+        "  between the nodes, and in both daemons   0.50 ms   40 %",
     ]
     content = json.loads(run("ping", "laptop", "--count", "2", "--interval", "0", "--json").out)
     assert content == {
         "peer": "laptop", "sent": 2, "received": 2, "rtt_ms": [1.25, 1.25],
         "min_ms": 1.25, "avg_ms": 1.25, "max_ms": 1.25,
+        "node_ms": 0.5, "peer_node_ms": 0.25, "rest_ms": 0.5, "replies": 2 * [
+            {"peer": "laptop", "rtt_ms": 1.25, "path": "node",
+             "node_ms": 0.5, "peer_node_ms": 0.25, "rest_ms": 0.5},
+        ],
     }  # fmt: skip
+
+
+def test_ping_says_what_it_knows_of_the_parts() -> None:
+    beyond = PingReply("laptop", 4.0, node_ms=1.0, rest_ms=3.0)  # the peer is of an older version
+    assert round_trip.line(beyond) == "laptop: 4.00 ms (our node 1.00 ms, the rest 3.00 ms)"
+    assert round_trip.where_it_goes([beyond]) == [
+        "  this device to its node and back   1.00 ms   25 %",
+        "  beyond the node                    3.00 ms   75 %",
+    ]
+    unknown = PingReply("laptop", 4.0)
+    assert round_trip.line(unknown) == "laptop: 4.00 ms"
+    assert round_trip.where_it_goes([unknown]) == round_trip.where_it_goes([]) == []
+    assert round_trip.averages([beyond, unknown]) == {"node_ms": 1.0, "peer_node_ms": None, "rest_ms": 3.0}
 
 
 def test_ping_without_an_answer(run: Run, daemon: FakeBackend) -> None:

@@ -84,7 +84,7 @@ class FakeBackend:
             raise ControlError(f"there is no peer {peer!r}")
         if not self.answers:
             raise TimeoutError
-        return PingReply(peer, 1.25, 0.5)
+        return PingReply(peer, 1.25, 0.5, peer_node_ms=0.25, rest_ms=0.5)
 
 
 @contextmanager

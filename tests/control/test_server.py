@@ -89,7 +89,8 @@ def test_down() -> None:
 
 def test_ping() -> None:
     backend = FakeBackend(Path("/nowhere"))
-    reply = {"peer": "laptop", "rtt_ms": 1.25, "node_ms": 0.5, "path": "node"}
+    reply = {"peer": "laptop", "rtt_ms": 1.25, "node_ms": 0.5, "path": "node",
+             "peer_node_ms": 0.25, "rest_ms": 0.5}  # fmt: skip
     assert ask("POST", "/v1/ping", {"peer": "laptop", "timeout_s": 1}, backend=backend) == (200, reply)
     assert ask("POST", "/v1/ping", {"peer": "nobody"}, backend=backend)[0] == 409
     backend.answers = False

@@ -90,6 +90,24 @@ def test_every_state_and_every_drop_has_a_name_that_the_schema_knows() -> None:
     assert set(made(sim, provider).peers[0].drops) == {reason.value for reason in DropReason}
 
 
+@pytest.mark.parametrize(
+    ("node_s", "peer_node_s", "rest_ms"),
+    [
+        (0.012, 0.022, 8.0),
+        (0.030, 0.020, 0.0),  # measured at other moments, and more than the whole
+        (0.012, None, 30.0),
+        (None, 0.022, None),
+        (None, None, None),
+    ],
+)
+def test_what_is_left_of_a_round_trip(
+    node_s: float | None, peer_node_s: float | None, rest_ms: float | None
+) -> None:
+    reply = status.ping_reply("gpu-box", 0.042, node_s, peer_node_s)
+    assert reply.rtt_ms == pytest.approx(42)
+    assert reply.rest_ms == (None if rest_ms is None else pytest.approx(rest_ms))
+
+
 def test_traffic_is_counted_as_inner_packets() -> None:
     sim, user, provider = connected()
     before = made(sim, provider).peers[0]

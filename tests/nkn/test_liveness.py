@@ -27,6 +27,22 @@ def test_the_round_trip_is_that_of_the_oldest_ping_in_flight() -> None:
     assert life.rtt_s == 9.0
 
 
+def test_a_look_at_the_round_trip_measures_it_again_but_not_over_and_over() -> None:
+    life = Liveness(100.0)
+    life.handle_timeout(100.0)
+    life.measure(100.01)  # one is under way
+    assert life.poll_timeout().at == 108.0
+    life.pong(100.02)
+    life.measure(100.1)  # just measured
+    assert life.poll_timeout().at == 108.0
+    life.measure(103.0)
+    assert life.poll_timeout().at == 103.0
+    assert life.handle_timeout(103.0) is Verdict.PING
+    life.pong(103.5)
+    assert life.rtt_s == 0.5
+    assert life.poll_timeout().at == 110.0  # silence is judged as before: it was no probe
+
+
 def test_a_second_probe_does_not_put_off_the_verdict_of_the_first() -> None:
     life = Liveness(100.0)
     life.handle_timeout(100.0)

@@ -36,7 +36,7 @@ def test_any_bytes_parse_or_are_refused(data: bytes) -> None:
 
 
 @given(
-    st.lists(st.tuples(st.sampled_from([0, 3, 127, 128, 255]), st.binary(max_size=20)), max_size=8), st.data()
+    st.lists(st.tuples(st.sampled_from([0, 3, 127, 129, 255]), st.binary(max_size=20)), max_size=8), st.data()
 )
 def test_a_prefix_of_a_batch_is_whole_records_or_refused(
     records: list[tuple[int, bytes]], data: st.DataObject
@@ -75,7 +75,7 @@ def test_unknown_kinds_from_128_on_are_skipped_and_others_refused() -> None:
             read_records(batch((0, b"packet"), (kind, b"")))
 
 
-@pytest.mark.parametrize("kind", [RecordKind.PING, RecordKind.PONG])
+@pytest.mark.parametrize("kind", [RecordKind.PING, RecordKind.PONG, RecordKind.LEG])
 @pytest.mark.parametrize("size", [0, 7, 9])
 def test_pings_have_one_size(kind: RecordKind, size: int) -> None:
     with pytest.raises(RemoteProtocolError):

@@ -576,6 +576,30 @@ def test_a_persistent_peer_keeps_its_path_fresh_and_on_demand_keeps_silent() -> 
     assert not any(isinstance(event, Pong) for event in provider.events)
 
 
+def test_a_pong_says_how_far_its_sender_is_from_its_node() -> None:
+    sim, user, provider = connected()
+    provider.tunnel.ask_legs({0: 0.0125}.get)
+    assert ping(sim, user, provider).leg_s == 0.0125
+    provider.tunnel.ask_legs({0: 1e9}.get)  # nonsense fits too
+    assert ping(sim, user, provider).leg_s == pytest.approx(4294.967295)
+
+
+def test_a_peer_that_does_not_say_how_far_its_node_is() -> None:
+    sim, user, provider = connected()
+    pong = ping(sim, user, provider)
+    assert (pong.leg_s, pong.link) == (None, 0)
+    assert pong.rtt_s == pytest.approx(0.02)
+
+
+def ping(sim: Simulation, user: Host, provider: Host) -> Pong:
+    before = len(user.events)
+    user.tunnel.ping(user.peer(provider), sim.now)
+    user.drain()
+    sim.run(0.5)
+    (pong,) = [event for event in user.events[before:] if isinstance(event, Pong)]
+    return pong
+
+
 def test_persistent_connects_by_itself_and_on_demand_does_not() -> None:
     sim = Simulation()
     user, provider = pair(sim, user=ON_DEMAND)
