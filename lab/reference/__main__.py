@@ -6,15 +6,20 @@ import argparse
 import sys
 
 from lab import CHECKOUT
-from lab.reference import cli, openapi
+from lab.reference import cli, metrics, openapi
 
-PAGES = {CHECKOUT / "docs/reference/cli.md": cli.page, CHECKOUT / "docs/openapi.json": openapi.document}
+PAGES = {
+    CHECKOUT / "docs/reference/cli.md": cli.page,
+    CHECKOUT / "docs/reference/metrics.md": metrics.page,
+    CHECKOUT / "docs/openapi.json": openapi.document,
+}
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(
         prog="scripts/reference",
-        description="Writes docs/reference/cli.md from --help, and docs/openapi.json from the control API.",
+        description="Writes docs/reference/cli.md from --help, docs/reference/metrics.md from what a daemon"
+        " exposes, and docs/openapi.json from the control API.",
     )
     parser.add_argument("--check", action="store_true", help="only say whether they are current")
     check = parser.parse_args().check

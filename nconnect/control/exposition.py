@@ -80,7 +80,13 @@ def _samples(status: Status) -> Iterator[Sample]:
     yield "nconnect_info", "gauge", "What runs here; always 1.", info, 1
     if status.started_at is not None:
         yield "nconnect_start_time_seconds", "gauge", "When it started (Unix time).", {}, status.started_at
-    yield "nconnect_problems", "gauge", "What `status` has to say, sentences.", {}, len(status.problems)
+    yield (
+        "nconnect_problems",
+        "gauge",
+        "How many sentences `status` begins with: what is wrong.",
+        {},
+        len(status.problems),
+    )
     yield "nconnect_routes", "gauge", "Routes into the tunnel.", {}, len(status.routes)
     yield "nconnect_skipped_routes", "gauge", "Routes that could not be set.", {}, len(status.skipped_routes)
     for name, count in sorted(status.counters.items()):

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from lab.reference import cli, openapi
+from lab.reference import cli, metrics, openapi
 from lab.reference.__main__ import PAGES
+from nconnect.control.exposition import PeerHistograms, exposition
 from nconnect.control.schema import Status
 from nconnect.control.server import ControlServer
+from nconnect.errors import DropReason
 from tests.control.fake import FakeBackend
 
 
@@ -39,6 +42,20 @@ def test_every_reference_leads_somewhere() -> None:
     schemas = json.loads(text)["components"]["schemas"]
     for part in text.split('"#/components/schemas/')[1:]:
         assert part.partition('"')[0] in schemas
+
+
+def test_every_metric_has_its_row_and_every_drop_its_reason() -> None:
+    text = metrics.page()
+    status = metrics.example()
+    exposed = exposition(status, {"peer": PeerHistograms()})
+    names = re.findall(r"^# TYPE (\S+)", exposed, re.MULTILINE)
+    assert len(names) > 25
+    for name in names:
+        assert text.count(f"| `{name}` |") == 1, name
+    assert set(metrics.REASONS) == set(DropReason)
+    assert "| `nconnect_peer_round_trip_seconds` | histogram | seconds | `peer` |" in text
+    assert "| `nconnect_peer_drops_total` | counter |  | `peer`, `reason` |" in text
+    assert "| `nconnect_link_receive_bytes_total` | counter | bytes | `link`, `node` |" in text
 
 
 def test_a_type_without_a_schema_is_refused() -> None:

@@ -1,0 +1,129 @@
+"""The metrics' reference: every family of `nconnect.control.exposition`, from an example that has all."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from dataclasses import dataclass
+
+from nconnect.control.exposition import LINK_METRICS, PEER_METRICS, PeerHistograms, exposition
+from nconnect.control.schema import PEER_STATES, LinkStatus, PeerStatus, Status
+from nconnect.errors import DropReason
+from nconnect.queueing.histogram import BOUNDS_S
+
+_HEAD = """# Reference: metrics
+
+Written by `scripts/reference` from `nconnect/control/exposition.py`.
+
+With [`[metrics]`](../configuration.md#metrics) in its file a daemon answers `GET /metrics` in Prometheus'
+text format. Units are base units: seconds, bytes, ratios from 0 to 1. Every series has the label
+`interface`, so one job can scrape several daemons. A value that is not known has no series. Counters begin
+at 0 with the daemon.
+
+```yaml
+scrape_configs:
+  - job_name: nconnect
+    static_configs: [{targets: ["127.0.0.1:9586"]}]
+```
+"""
+
+# What `status` and the metrics count under `drops`, beyond the names themselves.
+REASONS = {
+    DropReason.NOT_OURS: "an NKN message that is no tunnel frame",
+    DropReason.UNKNOWN_PEER: "its sender is not in the peer table",
+    DropReason.MALFORMED: "too short, too long, or its fields contradict each other",
+    DropReason.WRONG_VERSION: "of a version of the protocol that this one does not speak",
+    DropReason.HANDSHAKE_REFUSED: "a handshake that does not decrypt, or names another static key",
+    DropReason.HANDSHAKE_REPLAYED: "a handshake whose counter is not above the last one",
+    DropReason.HANDSHAKE_FLOOD: "more handshakes a second than a peer may begin",
+    DropReason.NO_SESSION: "of a session that is not, or no longer, held here",
+    DropReason.KEY_EXPIRED: "under keys that are past their life",
+    DropReason.REPLAYED: "a batch that came before",
+    DropReason.NOT_AUTHENTIC: "a batch that does not decrypt",
+    DropReason.BAD_RECORD: "sealed correctly, but no well-formed list of records",
+    DropReason.BAD_OFFLOAD_HEADER: "its virtio-net header contradicts the packet",
+    DropReason.BAD_PACKET: "no well-formed IPv4 or IPv6 packet",
+    DropReason.SPOOFED_SOURCE: "from an address that is not this peer's (`allowed_ips`)",
+    DropReason.PEER_EXPIRED: "the peer's access has ended",
+    DropReason.NO_ROUTE: "no peer holds the destination",
+    DropReason.NO_KEY: "waited too long for a handshake",
+    DropReason.QUEUE_FULL: "the queue was full",
+    DropReason.QUEUE_DELAY: "stood in the queue for too long (CoDel)",
+    DropReason.TOO_BIG: "larger than the peer takes",
+    DropReason.LINK_DOWN: "there was no link to a node",
+    DropReason.TUN_REFUSED: "the kernel did not take it",
+}
+OTHER_REASONS = {
+    "refused": "a packet of this peer's that neither `provide` nor `allow` lets through (provider)",
+    "bad_frames": "a frame from the node that is none, or not to be sent then",
+    "ignored_actions": "a message of the node's that is none of a client's business",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """One metric: what the exposition says of it."""
+
+    name: str
+    kind: str
+    text: str
+    labels: tuple[str, ...]
+
+    @property
+    def unit(self) -> str:
+        plain = self.name.removesuffix("_total")
+        return next((u for u in ("seconds", "bytes", "ratio") if plain.endswith(f"_{u}")), "")
+
+
+def page() -> str:
+    """The whole page, Markdown."""
+    families = families_of(exposition(example(), {"peer": PeerHistograms()}))
+    parts = [_HEAD]
+    for title, prefix in (
+        ("The interface", "nconnect_"),
+        ("Each link", "nconnect_link_"),
+        ("Each peer", "nconnect_peer_"),
+    ):
+        own = [family for family in families if _prefix(family) == prefix]
+        parts.append(f"## {title}\n\n| metric | type | unit | labels | |\n|---|---|---|---|---|")
+        parts += [
+            f"| `{f.name}` | {f.kind} | {f.unit} | {', '.join(f'`{name}`' for name in f.labels)} | {f.text} |"
+            for f in own
+        ]
+        parts.append("")
+    bounds = ", ".join(f"{bound:g}" for bound in BOUNDS_S)
+    parts.append(f"The histograms' bounds (`le`), in seconds: {bounds}.\n")
+    parts.append("## Why something was dropped\n")
+    parts.append(
+        "The label `reason`, and the names under `drops` in `status --json`.\n\n| reason | |\n|---|---|"
+    )
+    parts += [f"| `{reason.value}` | {REASONS[reason]} |" for reason in DropReason]
+    parts += [f"| `{name}` | {text} |" for name, text in OTHER_REASONS.items()]
+    return "\n".join(parts) + "\n"
+
+
+def example() -> Status:
+    """A status that has a value for every metric."""
+    link = LinkStatus("node", "up", **_all(LinkStatus, LINK_METRICS))
+    peer = PeerStatus("peer", "", (), None, PEER_STATES[0], drops={"r": 1}, **_all(PeerStatus, PEER_METRICS))
+    return Status("nc0", "", "", (link,), (peer,), (), (), started_at=1.0, drops={"r": 1})
+
+
+def families_of(text: str) -> list[Family]:
+    """The metrics in a text of the exposition, in its order, without the labels that all have."""
+    found = []
+    for head in re.finditer(r"^# HELP (\S+) (.*)\n# TYPE \S+ (\S+)\n(\S+)\{(.*?)\} ", text, re.MULTILINE):
+        labels = re.findall(r'(\w+)="', head[5])
+        found.append(
+            Family(head[1], head[3], head[2], tuple(n for n in labels if n not in ("interface", "le")))
+        )
+    return found
+
+
+def _prefix(family: Family) -> str:
+    return next(p for p in ("nconnect_link_", "nconnect_peer_", "nconnect_") if family.name.startswith(p))
+
+
+def _all(cls: type, metrics: dict[str, tuple[str, str, float, str]]) -> dict[str, float]:
+    known = {field.name for field in dataclasses.fields(cls)}
+    return {name: 1.0 for name in metrics if name in known}
