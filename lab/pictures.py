@@ -13,11 +13,13 @@ import io
 import os
 import pty
 import re
+import select
 import struct
 import subprocess
 import sys
 import termios
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -33,6 +35,17 @@ from lab.world import LAN, PROVIDER_PEER, PROVIDER_TUNNEL, SEED_RPC, SERVER, USE
 FOLDER = CHECKOUT / "docs" / "pictures"
 WIDTH = 104
 PORT = 8000
+WATCHED_S = 25
+# Downloads of changing sizes, as somebody's who works with the servers.
+TRAFFIC = """
+import itertools, socket, sys, time
+for turn in itertools.count():
+    with socket.create_connection((sys.argv[1], int(sys.argv[2]))) as connection:
+        connection.sendall(b"source %d\\n" % (((turn * 7) % 11) ** 3 << 10))
+        while connection.recv(1 << 16):
+            pass
+    time.sleep(0.2)
+"""
 # Dark, with a background of its own: to be read on a light page as well as on a dark one.
 THEME = TerminalTheme(
     (22, 27, 34),
@@ -42,46 +55,96 @@ THEME = TerminalTheme(
 )  # fmt: skip
 
 
-def take(side: Side, name: str, *commands: Sequence[str]) -> None:
-    """Run commands of nconnect, one after the other, and write what the terminal shows to `name`.svg."""
-    console = Console(record=True, width=WIDTH, file=io.StringIO(), force_terminal=True, highlight=False)
+Ends = Callable[[str], bool]
+
+
+def take(side: Side, name: str, *commands: Sequence[str], ends: Ends | None = None, key: str = "q") -> None:
+    """Run commands of nconnect, one after the other, and write what the terminal shows to `name`.svg.
+
+    With `ends` the last of them is one that stays: the picture is taken once its screen is as `ends` wants,
+    then `key` is pressed.
+    """
+    lines: list[Text] = []
     for number, words in enumerate(commands):
-        if number:
-            console.print()
-        console.print(Text(f"{side.name}$ sudo nconnect {' '.join(words)}", style="bold"))
-        shown = on_terminal(side, words)
-        console.print(Text.from_ansi(shown.replace("\r\n", "\n").rstrip("\n")), soft_wrap=False)
-    svg = console.export_svg(title=f"{side.name}", theme=THEME, unique_id=name)
+        is_last = number == len(commands) - 1
+        typed = re.sub(r"nc1-\S+", "nc1-…", " ".join(words))
+        command = side.namespace.command(side.command(*words))
+        # doctor ends with 1 when it finds something: that is a picture too.
+        shown = on_terminal(
+            command, env=side.env, ends=ends if is_last else None, key=key, may_fail=words[0] == "doctor"
+        )
+        shown = shown.replace(str(side.config), "/etc/nconnect/nc0.toml")
+        lines += [Text(""), Text(f"{side.name}$ sudo nconnect {typed}", style="bold"), Text.from_ansi(shown)]
+    write_picture(name, side.name, lines[1:])
+
+
+def write_picture(name: str, title: str, lines: Sequence[Text]) -> None:
+    console = Console(record=True, width=WIDTH, file=io.StringIO(), force_terminal=True, highlight=False)
+    for line in lines:
+        console.print(line, soft_wrap=False)
+    svg = console.export_svg(title=title, theme=THEME, unique_id=name)
     # The browser's own monospaced font: a picture loads nothing from anywhere.
     svg = re.sub(r"@font-face \{.*?\}\s*", "", svg, flags=re.DOTALL)
     svg = svg.replace("Fira Code", "DejaVu Sans Mono")
     (FOLDER / f"{name}.svg").write_text("\n".join(line.rstrip() for line in svg.splitlines()) + "\n")
 
 
-def on_terminal(side: Side, words: Sequence[str]) -> str:
-    """What a command prints on a terminal of WIDTH columns; `LabError` when it fails."""
+def on_terminal(
+    command: Sequence[str],
+    *,
+    env: Mapping[str, str],
+    ends: Ends | None = None,
+    key: str = "q",
+    may_fail: bool = False,
+    timeout_s: float = 120,
+) -> str:
+    """What stands on a terminal of WIDTH columns when a command has ended, or when `ends` is content."""
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 50, WIDTH, 0, 0))
-    env = {**os.environ, **side.env, "TERM": "xterm-256color", "COLUMNS": str(WIDTH)}
-    env.pop("NO_COLOR", None)
-    command = side.namespace.command(side.command(*words))
+    full = {**os.environ, **env, "TERM": "xterm-256color", "COLUMNS": str(WIDTH)}
+    full.pop("NO_COLOR", None)
     process = subprocess.Popen(
-        command, stdin=theirs, stdout=theirs, stderr=theirs, env=env, cwd=CHECKOUT, start_new_session=True
+        command, stdin=theirs, stdout=theirs, stderr=theirs, env=full, cwd=CHECKOUT, preexec_fn=_own_terminal
     )
     os.close(theirs)
-    shown = bytearray()
+    written, taken = bytearray(), ""
+    deadline = time.monotonic() + timeout_s
     try:
-        while data := os.read(ours, 1 << 16):
-            shown += data
+        while select.select([ours], [], [], max(0.0, deadline - time.monotonic()))[0]:
+            if not (data := os.read(ours, 1 << 16)):
+                break
+            written += data
+            if ends is not None and not taken and ends(screen(written.decode(errors="replace"))):
+                taken = screen(written.decode(errors="replace"))
+                os.write(ours, key.encode())
     except OSError:
         pass  # the terminal's end: nobody has it open any more
     finally:
-        os.close(ours)
-    text = shown.decode(errors="replace")
-    # doctor ends with 1 when it finds something: that is a picture too.
-    if process.wait(30) and words[0] != "doctor":
-        raise LabError(f"{' '.join(words)}: {text}")
-    return text.replace(str(side.config), "/etc/nconnect/nc0.toml")
+        try:
+            status = process.wait(30)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            raise LabError(f"{' '.join(command)} does not end") from None
+        finally:
+            os.close(ours)
+    shown = screen(written.decode(errors="replace"))
+    if (status and not may_fail) or (ends is not None and not taken):
+        raise LabError(f"{' '.join(command)}: {shown}")
+    return taken or shown
+
+
+def _own_terminal() -> None:
+    """In the child: its standard input is the terminal of a session of its own, so that Ctrl-C reaches it."""
+    os.setsid()
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+
+
+def screen(written: str) -> str:
+    """What is left of all that was written: after the last clearing of the screen, and of each line."""
+    text = written.rpartition("\x1b[H\x1b[2J")[2]
+    text = re.sub(r"\x1b\[\?\d+[hl]", "", text)
+    lines = [line.rstrip("\r").rpartition("\r\x1b[K")[2] for line in text.split("\n")]
+    return "\n".join(lines).rstrip()
 
 
 def take_all(made: World) -> None:
@@ -98,7 +161,7 @@ def take_all(made: World) -> None:
     allow = f"{SERVER}:{PORT}/tcp,{SERVER}/icmp"
     take(provider, "invite", ("invite", USER_PEER, "--allow", allow))
     (token,) = re.findall(r"nc1-\S+", provider.nconnect("invite", "second", "--allow", allow))
-    user.nconnect("join", token, "--identifier", USER_PEER)
+    take(user, "join", ("join", token, "--identifier", USER_PEER), ("up",), ends=has_live_line, key="\x03")
     user.start()
     user.wait(PROVIDER_PEER)
     made.user.run(["ping", "-c", "3", "-i", "0.2", SERVER])
@@ -106,6 +169,27 @@ def take_all(made: World) -> None:
     take(user, "ping", ("ping", PROVIDER_PEER))
     take(provider, "peers", ("peer", "list"), ("invite", "list"))
     take(user, "doctor", ("doctor",))
+    traffic = made.run_in(made.user, [sys.executable, "-c", TRAFFIC, SERVER, str(PORT)], "traffic")
+    take(user, "watch", ("status", "--watch"), ends=lambda shown: graph_length(shown) >= WATCHED_S)
+    traffic.stop()
+
+
+def has_live_line(shown: str) -> bool:
+    """Whether `up` has come to its last line, with rates in it."""
+    return "reachable now" in shown and shown.endswith("/s out")
+
+
+def graph_length(shown: str) -> int:
+    """How many samples the longest graph of `status --watch` has."""
+    return max((len(bars) for bars in re.findall("[▁▂▃▄▅▆▇█]+", shown)), default=0)
+
+
+def take_demo() -> None:
+    command = [sys.executable, "-m", "lab.demo"]
+    shown = on_terminal(command, env={}, timeout_s=300)
+    write_picture(
+        "demo", "scripts/demo", [Text("$ sudo ./scripts/demo", style="bold"), Text.from_ansi(shown)]
+    )
 
 
 def main() -> int:
@@ -114,12 +198,15 @@ def main() -> int:
         description="Takes the documentation's terminal pictures (docs/pictures) from real runs: a user, a"
         " node and a provider in network namespaces. Needs root.",
     )
-    parser.parse_args()
+    parser.add_argument("--no-demo", action="store_true", help="leave out the demo's, which needs the model")
+    demo = not parser.parse_args().no_demo
     require_root("scripts/pictures")
     interrupt_once()
     try:
         with world("ncpic") as made:
             take_all(made)
+        if demo:
+            take_demo()
     except LabError as error:
         print(f"pictures: {error}", file=sys.stderr)
         return 1
