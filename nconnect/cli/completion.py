@@ -260,6 +260,13 @@ function __nconnect_in
     test (string replace -ra ' \\\\+' '' -- (__nconnect_place)) = $argv[1]
 end
 function __nconnect_peers
+    set -l words (commandline -opc)
+    for option in -c --config
+        if set -l at (contains -i -- $option $words)
+            nconnect {NAMES} -c $words[(math $at + 1)] 2>/dev/null
+            return
+        end
+    end
     nconnect {NAMES} 2>/dev/null
 end
 complete -c nconnect -f

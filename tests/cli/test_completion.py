@@ -15,6 +15,20 @@ from tests.control.fake import KEY
 BASH = shutil.which("bash")
 
 
+# A zsh inside a zsh's pseudo-terminal: the line is typed, Tab pressed, and a key that prints the line.
+ZSH = r"""
+zmodload zsh/zpty
+zpty z zsh -f -i
+zpty -w z "fpath=($1 \$fpath); autoload -Uz compinit; compinit -u -D; PS1="
+zpty -w z 'tell() { print -r -- "<<$BUFFER>>"; exit }; zle -N tell; bindkey "^X" tell; print rea""dy'
+zpty -r -m z found '*ready*'
+zpty -n -w z "$2"$'\t\x18'
+zpty -r -m z found '*<<*>>*'
+print -r -- "$found"
+zpty -d z
+"""
+
+
 @pytest.mark.parametrize("shell", SHELLS)
 def test_each_shell_gets_every_command(run: Run, shell: str) -> None:
     result = run("completion", shell)
@@ -48,29 +62,80 @@ printf '%s\\n' "${{COMPREPLY[@]}}"
     return done.stdout.split()
 
 
-@pytest.mark.skipif(BASH is None, reason="bash is not installed")
-def test_bash_goes_into_commands_and_asks_for_peers(run: Run, made: Path, tmp_path: Path) -> None:
+@pytest.fixture
+def bin_dir(run: Run, made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with `nconnect` in it, for shells; the configuration has one peer, gpu-box."""
     run("peer", "add", "gpu-box", f"gpu-box.{KEY}", "--allowed-ips", "10.86.0.2/32")
-    script = run("completion", "bash").out
     program = tmp_path / "bin" / "nconnect"
     program.parent.mkdir()
     program.write_text(f'#!/bin/sh\nexec {sys.executable} -m nconnect "$@"\n')
     program.chmod(0o755)
-    root = Path(__file__).parents[2]
-    os.environ["PYTHONPATH"] = str(root)
-    try:
-        assert {"up", "down", "doctor", "peer"} <= set(complete(script, "nconnect |", program.parent))
-        assert complete(script, "nconnect do", program.parent) == ["down", "doctor"]
-        assert complete(script, "nconnect -c x pe", program.parent) == ["peer"]
-        assert "remove" in complete(script, "nconnect peer |", program.parent)
-        assert complete(script, "nconnect peer show g", program.parent) == ["gpu-box"]
-        assert complete(script, f"nconnect -c {made} ping |", program.parent) == ["gpu-box"]
-        assert complete(script, "nconnect ping gpu-box |", program.parent) == []
-        assert complete(script, "nconnect peer add g", program.parent) == []  # a new name
-        assert "--keep-trying" in complete(script, "nconnect up --k", program.parent)
-        assert "peers-for-completion" not in complete(script, "nconnect p", program.parent)
-    finally:
-        del os.environ["PYTHONPATH"]
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
+    return program.parent
+
+
+@pytest.mark.skipif(BASH is None, reason="bash is not installed")
+def test_bash_goes_into_commands_and_asks_for_peers(run: Run, made: Path, bin_dir: Path) -> None:
+    script = run("completion", "bash").out
+    assert {"up", "down", "doctor", "peer"} <= set(complete(script, "nconnect |", bin_dir))
+    assert complete(script, "nconnect do", bin_dir) == ["down", "doctor"]
+    assert complete(script, "nconnect -c x pe", bin_dir) == ["peer"]
+    assert "remove" in complete(script, "nconnect peer |", bin_dir)
+    assert complete(script, "nconnect peer show g", bin_dir) == ["gpu-box"]
+    assert complete(script, f"nconnect -c {made} ping |", bin_dir) == ["gpu-box"]
+    assert complete(script, "nconnect ping gpu-box |", bin_dir) == []
+    assert complete(script, "nconnect peer add g", bin_dir) == []  # a new name
+    assert "--keep-trying" in complete(script, "nconnect up --k", bin_dir)
+    assert "peers-for-completion" not in complete(script, "nconnect p", bin_dir)
+
+
+@pytest.mark.skipif(shutil.which("fish") is None, reason="fish is not installed")
+def test_fish_goes_into_commands_and_asks_for_peers(
+    run: Run, made: Path, bin_dir: Path, tmp_path: Path
+) -> None:
+    script = tmp_path / "nconnect.fish"
+    script.write_text(run("completion", "fish").out)
+    env = {**os.environ, "PATH": f"{bin_dir}:{os.environ['PATH']}", "HOME": str(tmp_path)}
+
+    def offered(line: str) -> list[str]:
+        command = ["fish", "--no-config", "-c", f"source {script}; complete -C {line!r}"]
+        done = subprocess.run(command, capture_output=True, text=True, check=True, env=env, timeout=60)
+        assert done.stderr == ""
+        return [found.partition("\t")[0] for found in done.stdout.splitlines()]
+
+    assert {"up", "down", "doctor", "peer"} <= set(offered("nconnect "))
+    assert offered("nconnect do") == ["doctor", "down"]
+    assert "remove" in offered("nconnect peer ")
+    assert offered("nconnect peer show g") == ["gpu-box"]
+    assert offered(f"nconnect -c {made} ping ") == ["gpu-box"]
+    assert offered(f"nconnect -c {tmp_path}/none.toml ping ") == []
+    assert offered("nconnect ping gpu-box ") == []
+    assert offered("nconnect peer add g") == []
+    assert "--keep-trying" in offered("nconnect up --k")
+    assert "peers-for-completion" not in offered("nconnect p")
+
+
+@pytest.mark.skipif(shutil.which("zsh") is None, reason="zsh is not installed")
+def test_zsh_goes_into_commands_and_asks_for_peers(
+    run: Run, made: Path, bin_dir: Path, tmp_path: Path
+) -> None:
+    """In a zsh of its own, on a terminal, with Tab pressed: what it has made of the line."""
+    (tmp_path / "_nconnect").write_text(run("completion", "zsh").out)
+    (tmp_path / "completed.zsh").write_text(ZSH)
+    env = {**os.environ, "PATH": f"{bin_dir}:{os.environ['PATH']}", "HOME": str(tmp_path)}
+
+    def completed(line: str) -> str:
+        command = ["zsh", "-f", str(tmp_path / "completed.zsh"), str(tmp_path), line]
+        done = subprocess.run(command, capture_output=True, text=True, check=True, env=env, timeout=60)
+        return done.stdout.rpartition("<<")[2].partition(">>")[0]
+
+    assert completed("nconnect doc") == "nconnect doctor "
+    assert completed("nconnect peer sh") == "nconnect peer show "
+    assert completed("nconnect peer show g") == "nconnect peer show gpu-box "
+    assert completed(f"nconnect -c {made} ping ") == f"nconnect -c {made} ping gpu-box "
+    assert completed("nconnect peer add g") == "nconnect peer add g"
+    assert completed("nconnect up --k") == "nconnect up --keep-trying "
+    assert completed("nconnect peers-f") == "nconnect peers-f"
 
 
 def test_names_are_never_an_error(run: Run, config_path: Path) -> None:
