@@ -110,8 +110,21 @@ def _fail(error: Exception, lines: Sequence[str], debug: bool) -> int:
     return status if isinstance(status, int) else 1
 
 
+# What the parser says about a number, and what we say.
+_NUMBERS = (
+    (r"Input should be a valid number.*", "write a number"),
+    (r"Input should be a valid integer.*", "write a whole number"),
+    (r"Input should be greater than or equal to ([\d.]+).*", r"write \1 or more"),
+    (r"Input should be less than or equal to ([\d.]+).*", r"write \1 at most"),
+)
+
+
 def _usage(error: Exception) -> str:
+    import re
+
     message = error.format_message() if hasattr(error, "format_message") else str(error)
+    for theirs, ours in _NUMBERS:
+        message = re.sub(theirs, ours, message)
     context = getattr(error, "ctx", None)
     path = context.command_path if context is not None else "nconnect"
     message = message.strip().rstrip(".")

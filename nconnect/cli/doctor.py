@@ -99,17 +99,22 @@ def text_of(findings: Sequence[Finding], *, colour: bool = False, fixed: bool = 
 
 
 def _hosts(given: list[str] | None) -> tuple[str, ...]:
-    from nconnect.config import parse_prefix
+    from ipaddress import ip_address
+
     from nconnect.errors import ConfigError
 
     def check(text: str) -> None:
-        if parse_prefix(text).num_addresses != 1:
-            raise ConfigError(f"{text} is not one address: give one host of a provided subnet")
+        try:
+            ip_address(text)
+        except ValueError:
+            raise ConfigError(
+                f"{text!r} is not one address: write one such as 192.168.50.10, a host of a provided subnet"
+            ) from None
 
     checks = Checks()
     found = checks.many("--host", given, check)
     checks.finish()
-    return tuple(text.partition("/")[0] for text in found)
+    return found
 
 
 def _look(path: Path, interface: str, hosts: tuple[str, ...]) -> Facts:

@@ -284,6 +284,10 @@ def _read_key(checks: Checks, path: Path) -> str | None:
     from nconnect.io.config_file import read
 
     def check(name: str) -> str:
+        if not path.exists():
+            raise ConfigError(
+                f"{path} does not exist: `(umask 077; openssl rand -hex 32 > FILE)` makes one, for both sides"
+            )
         text = read(path)
         try:
             return parse_key(text).hex()

@@ -99,7 +99,9 @@ def init(
     made = config_file.check(path, text)
     config_file.create(path, text, force=force)
     print(f"made {path}, interface {made.interface}")
-    _print_next_steps(path, str(own_address(made.seed, made.identifier)), lists["address"], lists["provide"])
+    own = str(own_address(made.seed, made.identifier))
+    offers = bool(lists["provide"] or lists["services"] or lists["expose"])
+    _print_next_steps(path, own, lists["address"], lists["provide"], offers=offers)
 
 
 def _complete(answers: Answers, *, ask: bool) -> None:
@@ -145,7 +147,9 @@ def own_address(seed: bytes, identifier: str) -> NknAddress:
     return NknAddress(identifier, Identity(seed).public_key)
 
 
-def _print_next_steps(path: Path, address: str, own: tuple[str, ...], provide: tuple[str, ...]) -> None:
+def _print_next_steps(
+    path: Path, address: str, own: tuple[str, ...], provide: tuple[str, ...], *, offers: bool
+) -> None:
     from ipaddress import ip_interface
 
     from nconnect.io.config_file import default_path
@@ -154,11 +158,19 @@ def _print_next_steps(path: Path, address: str, own: tuple[str, ...], provide: t
     hosts = [f"{i.ip}/{i.ip.max_prefixlen}" for i in map(ip_interface, own)]
     seen = [subnet.rpartition("=")[2] for subnet in provide]
     name = address.rpartition(".")[0].replace(".", "-") or "provider"
-    theirs = "IP/32" if provide else "IP/32,SUBNET"
+    theirs = "IP/32" if offers else "IP/32,SUBNET"
     there = f"nconnect peer add {name} {address} --allowed-ips {','.join([*hosts, *seen])}"
     here = f"nconnect{option} peer add NAME ADDRESS --allowed-ips {theirs}"
     print(f"its address is {address}")
     print("next:")
+    up = f"  sudo nconnect{option} up"
+    if offers:
+        print(up)
+        print(
+            f"  sudo nconnect{option} invite NAME    (a token, with which the other side runs: nconnect join)"
+        )
+        print("or, without an invitation:")
     print(f"  {there}    (on the other side)")
     print(f"  {here}    (here, with the other side's address)")
-    print(f"  sudo nconnect{option} up")
+    if not offers:
+        print(up)
