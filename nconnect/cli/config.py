@@ -56,7 +56,10 @@ def check(
 
 @app.command("show")
 def show(ctx: typer.Context, as_json: JsonOption = False, config: ConfigOption = None) -> None:
-    """Show what is in force once the file is read, defaults included; secrets are hidden."""
+    """Show what the file means, defaults included.
+
+    Secrets are hidden.
+    """
     from nconnect.cli.output import print_json
     from nconnect.io.config_file import load
 
@@ -70,7 +73,7 @@ def show(ctx: typer.Context, as_json: JsonOption = False, config: ConfigOption =
 
 
 def reload(ctx: typer.Context, config: ConfigOption = None) -> None:
-    """Have the running daemon read its file again, without dropping sessions.
+    """Have the daemon read its file again; sessions stay.
 
     A file that is wrong changes nothing. What needs a new device or identity is refused: `down`, then `up`.
     """

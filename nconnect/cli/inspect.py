@@ -72,10 +72,10 @@ def ping(
     as_json: JsonOption = False,
     config: ConfigOption = None,
 ) -> None:
-    """Measure the round trip to a peer's daemon, through the tunnel, and where its time goes.
+    """Measure the round trip to a peer, and where the time goes.
 
-    The way to each side's own node is measured on its own; the rest is the nodes, the way between them, and
-    the two daemons.
+    It is the peer's daemon that answers, through the tunnel. The way to each side's own node is measured by
+    itself; the rest is the nodes, the way between them, and the two daemons.
     """
     import time
 
@@ -132,7 +132,10 @@ def logs(
     lines: Annotated[int, typer.Option("-n", "--lines", min=0, max=1_000_000, help="How many.")] = 50,
     config: ConfigOption = None,
 ) -> int:
-    """Show the daemon's log: of `up -d`, or the journal where systemd runs it."""
+    """Show the daemon's log.
+
+    That of `up -d`, or the journal where systemd runs it.
+    """
     import sys
 
     from nconnect.cli import logs as source

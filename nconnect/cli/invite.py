@@ -37,7 +37,7 @@ class _NameFirst(typer.core.TyperGroup):
 
 app = typer.Typer(
     cls=_NameFirst,
-    help="Invite a device: `nconnect invite NAME` prints a token that lets in one.",
+    help="Invite a device: `invite NAME` prints a token for one.",
     rich_markup_mode=None,
 )
 

@@ -39,7 +39,10 @@ def join(
     as_json: JsonOption = False,
     config: ConfigOption = None,
 ) -> None:
-    """Join a provider: makes this device's identity and configuration."""
+    """Join a provider, with the token that it printed.
+
+    Makes this device's identity and configuration; `nconnect up` then starts the tunnel.
+    """
     import asyncio
 
     from nconnect import config as values

@@ -39,7 +39,8 @@ def problems_of(status: Status, now: float) -> list[str]:
         if link.state != "up" and link.shared_with is None:
             why = f": {link.why}" if link.why else ""
             what = "is connecting" if link.state == "connecting" else "is down, trying again"
-            found.append(f"link {index} to {link.node or 'no node yet'} {what}{why}")
+            mend = "; `nconnect doctor` looks at the way to it" if link.state == "down" else ""
+            found.append(f"link {index} to {link.node or 'no node yet'} {what}{why}{mend}")
     for peer in status.peers:
         if problem := _peer_problem(peer):
             found.append(f"peer {peer.name} {problem}")
@@ -52,9 +53,12 @@ def _peer_problem(peer: PeerStatus) -> str | None:
         case "expired":
             return f"may not pass any more: `nconnect peer set {peer.name} --expires never` lets it in again"
         case "handshaking":
-            return "does not answer yet: is the other side up, and is this device among its peers?"
+            return (
+                "does not answer yet: on the other side, `nconnect status` says whether it is up, and"
+                " `nconnect peer list` whether it knows this device's address"
+            )
         case "stale":
-            return "has gone silent: is the other side still up?"
+            return f"has gone silent: `nconnect ping {peer.name}` asks it; its side has `nconnect status` too"
     return None
 
 

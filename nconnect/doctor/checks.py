@@ -189,7 +189,7 @@ def check_seeds(facts: Facts) -> Iterator[Finding]:
     for seed in facts.seeds:
         if seed in reached:
             trip = f" in {seed.rtt_ms:.0f} ms" if seed.rtt_ms is not None else ""
-            yield ok("node", f"{seed.url} names the node {seed.node}, which takes connections{trip}")
+            yield ok("node", f"{seed.url} names the node {seed.node}, which answers{trip}")
             continue
         what = f"the node {seed.node}, named by {seed.url}, cannot be reached" if seed.node else (
             f"{seed.url} cannot be asked")  # fmt: skip

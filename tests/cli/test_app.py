@@ -19,6 +19,13 @@ def test_help_names_every_command(run: Run) -> None:
     assert run().out == result.out
 
 
+def test_no_summary_is_cut_off(run: Run) -> None:
+    for group in ([], ["peer"], ["invite"], ["config"], ["node"]):
+        text = run(*group, "--help").out
+        assert "Commands" in text or "Set up:" in text
+        assert "..." not in text.replace("[ARGS]...", "")
+
+
 @pytest.mark.parametrize(
     "command", [*COMMANDS, *(f"peer {c}" for c in ("add", "list", "show", "set", "remove"))]
 )

@@ -66,9 +66,9 @@ def peer(state: str, expires: float | None = None) -> PeerStatus:
     ("what", "says"),
     [
         (LinkStatus("", "connecting"), "link 0 to no node yet is connecting"),
-        (LinkStatus("n:1", "down", why="refused"), "link 0 to n:1 is down, trying again: refused"),
-        (peer("handshaking"), "peer laptop does not answer yet: is the other side up"),
-        (peer("stale"), "peer laptop has gone silent"),
+        (LinkStatus("n:1", "down", why="refused"), "is down, trying again: refused; `nconnect doctor` looks"),
+        (peer("handshaking"), "`nconnect peer list` whether it knows this device"),
+        (peer("stale"), "peer laptop has gone silent: `nconnect ping laptop`"),
         (peer("expired", NOW - 1), "`nconnect peer set laptop --expires never`"),
     ],
 )
