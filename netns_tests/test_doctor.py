@@ -1,0 +1,165 @@
+"""`nconnect doctor` on a provider whose machine is really spoilt, and what it proposes, done as it says.
+
+user ── node ── provider (doctor) ── server
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+import shutil
+import sys
+import tarfile
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lab.process import until
+from lab.sides import Side
+from lab.world import LAN_INTERFACE, SERVER, SERVER6, World
+from netns_tests.topology import SERVICE, Provided, provided, reaches
+
+Finding = dict[str, Any]
+HOSTS = ("--host", f"{SERVER},{SERVER6}")
+# A firewall of the administrator's own, and one as Docker makes it: both drop what is forwarded.
+OWN = "add table inet mine; add chain inet mine fwd { type filter hook forward priority 0; policy drop; }"
+DOCKER = (
+    "add table ip filter; add chain ip filter DOCKER-USER;"
+    " add chain ip filter FORWARD { type filter hook forward priority 0; policy drop; };"
+    " add rule ip filter FORWARD jump DOCKER-USER"
+)
+# What Ollama answers, as far as it is looked at.
+OLLAMA = """
+import http.server
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        found = self.path == "/api/version"
+        self.send_response(200 if found else 404)
+        self.end_headers()
+        self.wfile.write(b'{"version": "0.9"}' if found else b"")
+http.server.HTTPServer(("127.0.0.1", 11434), Handler).serve_forever()
+"""
+
+
+@pytest.fixture
+def up(fresh: World) -> Iterator[Provided]:
+    with provided(fresh) as made:
+        yield made
+
+
+def findings(side: Side, *options: str) -> list[Finding]:
+    done = side.try_nconnect("doctor", "--json", *options)
+    answer = json.loads(done.stdout)
+    assert done.returncode == (0 if answer["ok"] else 1)
+    found: list[Finding] = answer["findings"]
+    for finding in found:
+        assert (finding["level"] == "ok") == (not finding["mend"]), finding
+    return found
+
+
+def wrong(side: Side, *options: str) -> dict[str, Finding]:
+    return {f["check"]: f for f in findings(side, *options) if f["level"] != "ok"}
+
+
+def do(up: Provided, mend: str) -> None:
+    """Type what doctor proposed."""
+    for command in mend.split(" && "):
+        done = up.world.provider.run(shlex.split(command))
+        assert done.returncode == 0, done.stderr
+
+
+def nft(up: Provided, commands: str) -> None:
+    done = up.world.provider.run(["nft", "-f", "-"], input_text=commands.replace("; add", "\nadd"))
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_good_provider(up: Provided) -> None:
+    found = findings(up.world.provider_side, *HOSTS)
+    assert [f for f in found if f["level"] != "ok"] == []
+    checks = {f["check"] for f in found}
+    assert {
+        "privileges",
+        "tun",
+        "nft",
+        "firewall",
+        "rp_filter",
+        "routes",
+        "clock",
+        "node",
+        "subnet",
+        "mtu",
+    } <= checks
+    assert any(SERVER in f["text"] for f in found if f["check"] == "subnet")
+
+
+def test_another_firewall_and_what_mends_it(up: Provided) -> None:
+    nft(up, OWN)
+    assert not reaches(up.world.user, SERVER, SERVICE)
+    found = wrong(up.world.provider_side, *HOSTS)
+    assert list(found) == ["firewall"]
+    assert "the table mine drops what is forwarded" in found["firewall"]["text"]
+    # That is somebody's own rule: `--fix` leaves it alone.
+    assert list(wrong(up.world.provider_side, *HOSTS, "--fix")) == ["firewall"]
+    do(up, found["firewall"]["mend"])
+    assert wrong(up.world.provider_side, *HOSTS) == {}
+    until(lambda: reaches(up.world.user, SERVER, SERVICE), "the server")
+
+
+@pytest.mark.skipif(shutil.which("iptables") is None, reason="no iptables")
+def test_docker_is_mended_by_fix(up: Provided) -> None:
+    nft(up, DOCKER)
+    assert not reaches(up.world.user, SERVER, SERVICE)
+    side = up.world.provider_side
+    assert "docker drops" in wrong(side, *HOSTS)["firewall"]["text"]
+    assert wrong(side, *HOSTS, "--fix") == {}
+    until(lambda: reaches(up.world.user, SERVER, SERVICE), "the server")
+
+
+def test_forwarding_that_was_switched_off(up: Provided) -> None:
+    side = up.world.provider_side
+    up.world.provider.sysctl("net.ipv4.ip_forward", "0")
+    found = wrong(side, *HOSTS)
+    assert "something switched it off again" in found["forwarding v4"]["text"]
+    assert wrong(side, *HOSTS, "--fix") == {}
+    assert up.world.provider.sysctl("net.ipv4.ip_forward") == "1"
+
+
+def test_a_narrow_subnet_a_silent_one_and_a_lonely_server(up: Provided) -> None:
+    world, side = up.world, up.world.provider_side
+    world.provider.ip(f"link set {LAN_INTERFACE} mtu 1400")
+    server = world.run_in(world.provider, [sys.executable, "-c", OLLAMA], "ollama")
+    asked = ["curl", "-s", "http://127.0.0.1:11434/api/version"]
+    until(lambda: world.provider.run(asked).returncode == 0, "the server", process=server)
+    found = wrong(side, *HOSTS)
+    assert set(found) == {"mtu", "inference"}
+    assert "write mtu = 1400 in [provide]" in found["mtu"]["mend"]
+    assert "Ollama on 127.0.0.1:11434 listens on loopback only" in found["inference"]["text"]
+    assert 'expose = ["127.0.0.1:11434"]' in found["inference"]["mend"]
+    # What it proposes is all that it wants.
+    text = side.config.read_text()
+    lines = '[provide]\nmtu = 1400\nexpose = ["127.0.0.1:11434"]\n'
+    side.config.write_text(text.replace("[provide]\n", lines))
+    side.nconnect("reload")
+    assert wrong(side, *HOSTS) == {}
+    world.server.ip("link set eth0 down")
+    assert "none of" in wrong(side, *HOSTS)["subnet"]["text"]
+
+
+def test_no_node_and_a_report(up: Provided, tmp_path: Path) -> None:
+    world, side = up.world, up.world.user_side
+    assert wrong(side) == {}
+    world.node.stop()
+    found = wrong(side, "--report", str(tmp_path / "report.tar.gz"))
+    assert found["node"]["level"] == "failure"
+    assert "192.0.2.1:30003" in found["node"]["text"]
+    # Read whole: the daemon's state, its file, what doctor found, and no seed in any of them.
+    with tarfile.open(tmp_path / "report.tar.gz") as bundle:
+        names = {name.rpartition("/")[2] for name in bundle.getnames()}
+        whole = b"".join(file.read() for m in bundle.getmembers() if (file := bundle.extractfile(m)))
+    assert names >= {"doctor.json", "status.json", "nc0.toml"}
+    seed = tomllib.loads(side.config.read_text())["interface"]["seed"]
+    assert seed.encode() not in whole
+    assert b"192.0.2.1:30003" in whole
