@@ -10,23 +10,21 @@ Link 0 of the user and link 1 of the provider are at A, the others at B.
 
 from __future__ import annotations
 
-import json
-import shutil
 import threading
 import time
-import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import pytest
 
+from lab.cluster import know_one_another, links_up, nats_server, place, use_links
 from lab.netns import Namespace
 from lab.process import Process, until
-from lab.sides import RPC_PORT, Side, nconnect_command
+from lab.sides import nconnect_command
 from lab.world import NODE_HOST, SERVER, WAN_INTERFACE, World, world
 from netns_tests.topology import SERVICE, connect, download, expected_download, serve
 
-NATS = shutil.which("nats-server", path="/usr/sbin:/usr/local/sbin:/usr/bin:/usr/local/bin")
+NATS = nats_server()
 HOSTS = (NODE_HOST, "192.0.2.2")
 DOWNLOAD_BYTES = 16_000_000
 
@@ -37,37 +35,6 @@ pytestmark = pytest.mark.skipif(NATS is None, reason="needs nats-server (scripts
 class TwoNodes:
     world: World
     nodes: dict[str, Process]
-
-
-def node_of(internet: Namespace, asked: str, address: str) -> str:
-    """The host that a node names for an address."""
-    body = {"jsonrpc": "2.0", "id": 1, "method": "getwsaddr", "params": {"address": address}}
-    request = urllib.request.Request(
-        f"http://{asked}:{RPC_PORT}",
-        json.dumps(body).encode(),
-        {"Content-Type": "application/json"},
-    )
-
-    def ask() -> str:
-        with urllib.request.urlopen(request, timeout=5) as answer:
-            return str(json.load(answer)["result"]["addr"]).rpartition(":")[0]
-
-    return internet.enter(ask)
-
-
-def place(two: TwoNodes, side: Side, other: Side, wanted: tuple[str, str]) -> None:
-    """Give a side the identifier whose two addresses are served by these nodes."""
-    identifier, _, key = side.address().rpartition(".")
-    for number in range(200):
-        fresh = f"{identifier}{number}"
-        addresses = (f"{fresh}.{key}", f"__1__.{fresh}.{key}")
-        if tuple(node_of(two.world.internet, NODE_HOST, address) for address in addresses) == wanted:
-            break
-    else:
-        raise AssertionError("no identifier found")
-    for config in (side.config, other.config):
-        text = config.read_text().replace(f"{identifier}.{key}", f"{fresh}.{key}")
-        config.write_text(text.replace(f'identifier = "{identifier}"', f'identifier = "{fresh}"'))
 
 
 @pytest.fixture
@@ -82,33 +49,20 @@ def two() -> Iterator[TwoNodes]:
             command += ["--cluster", "nats://127.0.0.1:4222", "--rate-limit", "0"]
             nodes[host] = made.run_in(made.internet, command, f"node-{number}")
         two = TwoNodes(made, nodes)
-        addresses = [f"x{n}.{'ab' * 32}" for n in range(20)]
-
-        def know_one_another() -> bool:
-            try:
-                named = [{node_of(made.internet, host, address) for address in addresses} for host in HOSTS]
-            except OSError:
-                return False
-            return all(hosts == set(HOSTS) for hosts in named)
-
-        until(know_one_another, "the nodes", timeout_s=20, process=nodes[HOSTS[0]])
+        until(
+            lambda: know_one_another(made.internet, HOSTS),
+            "the nodes",
+            timeout_s=20,
+            process=nodes[HOSTS[0]],
+        )
         made.configure(services=[f"{SERVICE}/tcp"])
-        place(two, made.user_side, made.provider_side, HOSTS)
-        place(two, made.provider_side, made.user_side, HOSTS[::-1])
-        seeds = ", ".join(f'"http://{host}:{RPC_PORT}"' for host in HOSTS)
-        for side in (made.user_side, made.provider_side):
-            lines = [line for line in side.config.read_text().splitlines() if "seed_rpc" not in line]
-            at = lines.index("[network]") if "[network]" in lines else len(lines)
-            lines[at : at + 1] = ["[network]", "links = 2", f"seed_rpc = [{seeds}]"]
-            side.config.write_text("\n".join(lines) + "\n")
+        sides = (made.user_side, made.provider_side)
+        for side, other, wanted in ((*sides, HOSTS), (*sides[::-1], HOSTS[::-1])):
+            place(made.internet, NODE_HOST, side, other, 2, lambda named, wanted=wanted: named == wanted)  # type: ignore[misc]
+            use_links(side, 2, HOSTS)
         serve(made.server, made, SERVICE)
         made.up()
         yield two
-
-
-def links_up(side: Side) -> list[str]:
-    """The hosts of a side's nodes, of links that are up."""
-    return [link["node"].rpartition(":")[0] for link in side.status()["links"] if link["state"] == "up"]
 
 
 def shape(namespace: Namespace, mbit: int) -> None:

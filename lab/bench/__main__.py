@@ -139,20 +139,25 @@ def run_profile(options: argparse.Namespace, console: Console) -> int:
     return 0
 
 
-def _names(options: argparse.Namespace) -> set[str]:
-    return {name for value in options.only for name in value.split(",") if name}
+def names_of(options: argparse.Namespace) -> set[str]:
+    """What was asked for; `links` stands for the case under each congestion control."""
+    given = {name for value in options.only for name in value.split(",") if name}
+    for case in CASES:
+        if case.congestion and case.name.removesuffix(f"-{case.congestion}") in given:
+            given.add(case.name)
+    return given - {case.name.removesuffix(f"-{case.congestion}") for case in CASES if case.congestion}
 
 
 def _unknown(options: argparse.Namespace, console: Console) -> bool:
     known = {found.name for found in CONTENDERS} | {found.name for found in CASES}
-    unknown = _names(options) - known
+    unknown = names_of(options) - known
     if unknown:
         console.print(f"bench: unknown: {', '.join(sorted(unknown))} (known: {', '.join(sorted(known))})")
     return bool(unknown)
 
 
 def measure_contenders(options: argparse.Namespace, tell: Tell) -> tuple[Results, dict[str, Any]]:
-    names = _names(options)
+    names = names_of(options)
     contenders = chosen(CONTENDERS, names)
     cases = chosen(CASES, names)
     if options.quick and not names & {case.name for case in CASES}:

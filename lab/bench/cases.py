@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from math import ceil
 from typing import Any
@@ -13,7 +13,7 @@ from typing import Any
 from lab.bench import shaped, udp
 from lab.bench.bed import CHAT_PORT, IPERF_PORT
 from lab.bench.contenders import Running
-from lab.bench.metrics import Values
+from lab.bench.metrics import FLOWS, Values, flows_name
 from lab.chat import chat_from
 from lab.netns import LabError
 from lab.ping import round_trips
@@ -37,6 +37,8 @@ class Settings:
     probes: int = 3
     settle_s: float = 3.0  # on the slow link
     shaped_s: float = 4.0
+    links_s: int = 8
+    links_settle_s: int = 4
     volume_gb: float = 10.0  # for the memory after it; 0: left out
 
 
@@ -191,6 +193,15 @@ def slow_link(congestion: str, running: Running, settings: Settings) -> Values:
     return shaped.measure(running, congestion, settings.settle_s, settings.shaped_s)
 
 
+def several_links(congestion: str, running: Running, settings: Settings) -> Values:
+    """Many flows, then one; a few seconds pass until each link's rate is known."""
+    longer = replace(settings, seconds=settings.links_s, warm_up_s=settings.links_settle_s)
+    return {
+        flows_name(congestion, flows): 1e3 * _gbps(_iperf(running, longer, "-P", str(flows)))
+        for flows in FLOWS
+    }
+
+
 def _no_model() -> str | None:
     found = importlib.util.find_spec("xllamacpp")
     return None if found else "no model installed (scripts/setup --demo)"
@@ -214,4 +225,6 @@ CASES = (
     Case("volume", volume, quick=False, once=True),
     Case("shaped-cubic", partial(slow_link, "cubic"), quick=False, congestion="cubic"),
     Case("shaped-bbr", partial(slow_link, "bbr"), quick=False, congestion="bbr"),
+    Case("links-cubic", partial(several_links, "cubic"), quick=False, congestion="cubic"),
+    Case("links-bbr", partial(several_links, "bbr"), quick=False, congestion="bbr"),
 )

@@ -16,7 +16,7 @@ class Metric:
     unit: str
     digits: int
     more_is_better: bool
-    table: str = "speed"  # or "shaped", "scale"
+    table: str = "speed"  # or "shaped", "links", "scale"
 
 
 SPEED = (
@@ -74,7 +74,31 @@ SCALE = (
     Metric("back", "all back after the node's restart", "s", 2, False, "scale"),
 )
 
+FLOWS = (32, 1)
+
+
+def links_name(links: int) -> str:
+    """Ourselves over so many links, as a contender."""
+    return f"links-{links}"
+
+
+def flows_name(congestion: str, flows: int) -> str:
+    return f"links_{congestion}_{flows}"
+
+
+OVER_LINKS = tuple(
+    Metric(
+        flows_name(congestion, flows),
+        f"{congestion.upper()}, {flows} flow{'s' if flows > 1 else ''} up",
+        "Mbit/s",
+        1,
+        True,
+        "links",
+    )
+    for congestion in CONGESTION_CONTROLS
+    for flows in FLOWS
+)
 SHAPED = tuple(
     metric for congestion in CONGESTION_CONTROLS for load in LOADS for metric in _shaped(congestion, load)
 )
-METRICS = (*SPEED, *SHAPED, *SCALE)
+METRICS = (*SPEED, *SHAPED, *OVER_LINKS, *SCALE)

@@ -8,7 +8,7 @@ from typing import Any
 from lab.bench import report
 from lab.bench.compare import Results
 from lab.bench.contenders import BASELINE, CONTENDERS
-from lab.bench.metrics import SCALE, SHAPED, SPEED, Metric
+from lab.bench.metrics import OVER_LINKS, SCALE, SHAPED, SPEED, Metric
 from lab.bench.reach import reach
 
 MAIN = ("veth", "wireguard-go", "wireguard-go-new", "nebula", "nconnect")
@@ -61,6 +61,8 @@ _NOTES = """\
 - *slow link*: the user's cable carries 10 Mbit/s up and 50 down (tbf) and buffers one second. During a
   bulk transfer the ping, and a stream of 40 tokens a second. A *gap* is how much longer it was between
   two tokens' arrivals than between their departures. *link used* counts all bytes on the cable.
+- *links-N*: both sides have so many links, each at another of four nodes that are one cluster, each node on
+  a cable of 20 Mbit/s. The bytes of iperf3, after four seconds in which each link's rate is found.
 - *users that come* and *clients that come* share the two cores with the provider and the node; a user's
   way there is an RPC, a websocket, a login and a handshake. Restarting begins when the new node listens.
 """
@@ -86,6 +88,7 @@ def page(
         *_reach(results),
         *_figures(results, "Speed", "bench-speed", drawn, (MAIN, SPEED), (OTHERS, SPEED)),
         *_figures(results, "A slow link", "bench-slow-link", drawn, (("wireguard-go", "nconnect"), SHAPED)),
+        *_figures(results, "Several links", "", drawn, (_over_links(results), OVER_LINKS), ratios=False),
         *_figures(
             results, "Many at once", "bench-scale", drawn, (_counts(results), _SCALE_METRICS), ratios=False
         ),
@@ -122,6 +125,10 @@ def _figures(
         text = report.markdown(results, BASELINE, names, metrics, ratios=ratios)
         parts += [text] if text else []
     return [f"## {title}\n", *parts] if parts else []
+
+
+def _over_links(results: Results) -> list[str]:
+    return [name for name in results.values if name.startswith("links-")]
 
 
 def _counts(results: Results) -> list[str]:

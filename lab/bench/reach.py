@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from lab.bench.compare import Results
-from lab.bench.metrics import shaped_name
+from lab.bench.metrics import CONGESTION_CONTROLS, flows_name, links_name, shaped_name
 
 US = "nconnect"
 DEBIAN, CURRENT = "wireguard-go", "wireguard-go-new"
@@ -123,6 +123,19 @@ def _slow_link(found: Results) -> list[_Bound]:
     return bounds
 
 
+def _several_links(found: Results) -> list[_Bound]:
+    return [
+        _Bound(
+            f"{congestion.upper()}: {flows} flow{'s' if flows > 1 else ''} {{:.1f}}×",
+            found.ratio(links_name(4), links_name(1), flows_name(congestion, flows)),
+            must,
+            at_least=True,
+        )
+        for congestion in CONGESTION_CONTROLS
+        for flows, must in ((32, 3.2), (1, 2.5))
+    ]
+
+
 def _start(found: Results) -> list[_Bound]:
     return [_Bound("{:.2f} s", found.median(US, "start"), 1, 0.5)]
 
@@ -179,6 +192,12 @@ _ROWS: tuple[tuple[str, str, str, Callable[[Results], list[_Bound]]], ...] = (
         "idle + 30 ms, 80 % of the link used",
         "idle + 10 ms, 90 %",
         _slow_link,
+    ),
+    (
+        "4 links over 4 nodes at 20 Mbit/s each, against one",
+        "32 flows 3.2 ×, a single one 2.5 ×",
+        "",
+        _several_links,
     ),
     ("`up` to first reply", "1 s", "0.5 s", _start),
     ("daemon memory, idle and after 10 GB", "80 MB, no growth", "60 MB", _daemon_memory),

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from lab.bench.__main__ import chosen, parse, run_compare, run_docs
+from lab.bench.__main__ import chosen, names_of, parse, run_compare, run_docs
 from lab.bench.cases import CASES
 from lab.bench.contenders import BASELINE, CONTENDERS
 from lab.bench.metrics import METRICS
@@ -22,6 +22,11 @@ def test_names_choose_contenders_and_cases() -> None:
     assert [found.name for found in chosen(CONTENDERS, {"veth", "ping"})] == ["veth"]
     assert [found.name for found in chosen(CASES, {"veth", "ping"})] == ["ping"]
     assert chosen(CASES, {"veth"}) == list(CASES)
+
+
+def test_a_case_is_named_with_or_without_its_congestion_control() -> None:
+    assert names_of(parse(["--only", "links"])) == {"links-cubic", "links-bbr"}
+    assert names_of(parse(["--only", "links-bbr,nconnect"])) == {"links-bbr", "nconnect"}
 
 
 def test_an_unknown_name_is_refused_before_anything_is_built() -> None:
@@ -68,6 +73,10 @@ def test_each_contender_is_measured_by_some_case_and_says_what_it_is() -> None:
         assert contender.about
         assert any(contender.measures(case.name) for case in CASES)
     by_name = {contender.name: contender for contender in CONTENDERS}
-    assert all(by_name["nconnect"].measures(case.name) for case in CASES)
+    assert all(
+        by_name["links-4" if case.name.startswith("links") else "nconnect"].measures(case.name)
+        for case in CASES
+    )
+    assert not by_name["nconnect"].measures("links-bbr")
     assert not by_name["sshuttle"].measures("udp-64")
     assert not by_name["nebula"].measures("tcp6-up")

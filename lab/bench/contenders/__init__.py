@@ -7,6 +7,7 @@ from contextlib import contextmanager
 
 from lab.bench.bed import PROVIDER_DIRECT, PROVIDER_DIRECT6, Bed
 from lab.bench.contenders.base import LONG, Contender, Running
+from lab.bench.contenders.links import NODES, Links
 from lab.bench.contenders.nconnect import SIGNED, Nconnect
 from lab.bench.contenders.nebula import Nebula
 from lab.bench.contenders.sdk import SdkSession
@@ -42,6 +43,8 @@ CONTENDERS: tuple[Contender, ...] = (
     Nebula(),
     Sshuttle(),
     SdkSession(),
+    Links(1),
+    Links(NODES),
 )
 BASELINE = "wireguard-go"
 QUICK = ("veth", "wireguard-go", "wireguard-go-new", "nconnect")

@@ -58,7 +58,9 @@ class Contender(Protocol):
 
 
 TCP_ONLY = frozenset({"start", "ping", "tcp-up", "tcp-down"})
-LONG = frozenset({"volume", "chat", "shaped-cubic", "shaped-bbr"})  # for us, and what we are compared with
+OVER_LINKS = frozenset({"links-cubic", "links-bbr"})  # for us, over one link and over several
+# For us, and perhaps for what we are compared with.
+LONG = frozenset({"volume", "chat", "shaped-cubic", "shaped-bbr"}) | OVER_LINKS
 
 
 def family(pid: int) -> list[int]:

@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 
 from lab.bench.bed import PROVIDER_DIRECT, USER_DIRECT, Bed
-from lab.bench.contenders.base import LONG, START_TIMEOUT_S, Running, run
+from lab.bench.contenders.base import LONG, OVER_LINKS, START_TIMEOUT_S, Running, run
 from lab.netns import ip
 from lab.ping import first_reply
 from lab.process import Process, until
@@ -39,7 +39,7 @@ class WireguardGo:
         return "wireguard-go"
 
     def measures(self, case: str) -> bool:
-        return case != "volume"
+        return case not in OVER_LINKS | {"volume"}
 
     def missing(self) -> str | None:
         absent = [name for name in ("wireguard-go", "wg") if shutil.which(name) is None]
