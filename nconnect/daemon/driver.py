@@ -224,10 +224,14 @@ class Driver:
         tunnel, sealed = self._tunnel, self._sealed
         for number, link in enumerate(self._links):
             tunnel.link_rates[number] = link.rate
-            while link.writable and tunnel.backlog:
-                batch = tunnel.next_batch(self._arena, now, link.room, number)
+        ready = list(enumerate(self._links))
+        while ready and tunnel.backlog:
+            for turn in tuple(ready):  # a batch each: what is striped goes over all that are free
+                number, link = turn
+                batch = tunnel.next_batch(self._arena, now, link.room, number) if link.writable else None
                 if batch is None:
-                    break
+                    ready.remove(turn)
+                    continue
                 peer, size, _, lane = batch
                 prefix, n = tunnel.seal(peer, self._arena_view[:size], sealed, now, lane)
                 link.send(lane.dest, (prefix, sealed[:n]))

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 _SIZE = 184  # up to and with tcpi_rwnd_limited: Linux 4.10
 # By offset: 16 snd_mss, 24 unacked (packets), 68 rtt, 120 bytes_acked, 144 notsent_bytes, 148 min_rtt,
-# 176 rwnd_limited; times in us.
-_FIELDS = struct.Struct("=16xI4xI40xI48xQ16xII24xQ")
+# 168 busy_time, 176 rwnd_limited; times in us.
+_FIELDS = struct.Struct("=16xI4xI40xI48xQ16xII16xQQ")
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,11 +21,14 @@ class TcpInfo:
     unsent_bytes: int
     rtt_s: float
     min_rtt_s: float
+    busy_s: float  # in all, how long something was unacknowledged
     receiver_limited_s: float  # in all, how long the receiver's window held us back
 
 
 def read(sock: socket.socket) -> TcpInfo:
     """One reading; raises OSError when the socket is no TCP connection."""
     data = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _SIZE)
-    mss, unacked, rtt_us, acked, unsent, min_rtt_us, limited_us = _FIELDS.unpack(data)
-    return TcpInfo(acked, unacked * mss, unsent, rtt_us / 1e6, min_rtt_us / 1e6, limited_us / 1e6)
+    mss, unacked, rtt_us, acked, unsent, min_rtt_us, busy_us, limited_us = _FIELDS.unpack(data)
+    return TcpInfo(
+        acked, unacked * mss, unsent, rtt_us / 1e6, min_rtt_us / 1e6, busy_us / 1e6, limited_us / 1e6
+    )

@@ -243,6 +243,7 @@ class WebSocket:
             unsent_bytes=info.unsent_bytes + self.unsent_bytes,
             rtt_s=info.rtt_s,
             min_rtt_s=info.min_rtt_s,
+            busy_s=info.busy_s,
             limited_elsewhere=limited_s > RECEIVER_LIMITED * since_s,
         )
 

@@ -4,8 +4,8 @@ A link is a TCP connection; what is handed to it cannot be taken back. The kerne
 bytes were acknowledged, the round trip, and what is unsent. From these the pacer learns the rate:
 
 - The *delay* is what the round trip has above its base. A queue *stands* when the delay has not been short
-  for `WINDOW_S`, or bytes have been unsent for `UNSENT_S` (TCP_NOTSENT_LOWAT keeps those few). A link on
-  which none stands is faster than we are, and is not paced at all.
+  for `WINDOW_S` in which something was under way all the time, or bytes have been unsent for `UNSENT_S`
+  (TCP_NOTSENT_LOWAT keeps those few). A link on which none stands is faster than we are, and is not paced.
 - While a queue stands the link is saturated, so what it acknowledges in that time is its rate. The pacer
   then pauses until what is under way fits the link without a queue, and goes on at `CRUISE` of that rate.
 - Every `HOLD_S` it offers more, in steps that each last as long as an answer takes, until a queue stands
@@ -50,6 +50,9 @@ MAX_RATE = 125e6
 FAST_MEMORY_S = 10.0
 FAST_PATIENCE_S = 1.0
 PRESSING = 0.8  # a paced link that is offered less than this part of its rate is not ours to slow down
+# Of the time something is under way: else what is acknowledged is not the link's rate. (The kernel counts in
+# jiffies, of up to 4 ms.)
+SATURATED = 0.8
 QUEUE_S = 0.020
 IDLE_S = 0.15  # without a sample for as long, nothing is known of what stands now
 QUEUE_BYTES = 6_056  # four full packets: of fewer, the delay may be that of a delayed acknowledgement
@@ -66,10 +69,10 @@ class Pacer:
     """
 
     __slots__ = (
-        "_base", "_best", "_best_of_s", "_blind_until", "_climb_at", "_drain_until", "_drained_s",
-        "_draining", "_fast_at", "_known_rate", "_offered", "_patience_s", "_queue_bytes", "_rate",
-        "_samples", "_sent_all_at", "_sent_bytes", "_short_at", "_step_at", "_step_bytes",
-        "_tokens", "_tokens_at", "_trigger_s",
+        "_base", "_best", "_best_of_s", "_blind_until", "_busy_part", "_climb_at", "_drain_until",
+        "_drained_s", "_draining", "_fast_at", "_known_rate", "_offered", "_patience_s", "_queue_bytes",
+        "_queued_until", "_rate", "_samples", "_sent_all_at", "_sent_bytes", "_short_at", "_step_at",
+        "_step_bytes", "_tokens", "_tokens_at", "_trigger_s",
     )  # fmt: skip
 
     def __init__(
@@ -103,11 +106,14 @@ class Pacer:
         self._sent_all_at = now  # when nothing worth speaking of was unsent
         self._draining = False
         self._drain_until = now  # at the latest
+        self._queued_until = 0  # bytes acknowledged when all has arrived that it is to remove
         self._drained_s = 0.0  # the delay that the last pause was to remove
         self._sent_bytes = 0
         self._offered = 0.0  # bytes a second that were sent within the last window
         self._fast_at = -inf  # when the link was last faster than `MAX_RATE`
-        self._samples: deque[tuple[float, int, int]] = deque()  # (when, bytes acknowledged, bytes sent)
+        # (when, bytes acknowledged, bytes sent, seconds with something under way)
+        self._samples: deque[tuple[float, int, int, float]] = deque()
+        self._busy_part = 1.0  # of the last window in which something was under way
         self._best: deque[tuple[float, float]] = deque()  # (when, bytes a second), falling: the first is best
         self._base: deque[tuple[float, float]] = deque()  # (when, round trip), rising: the first is the base
 
@@ -115,6 +121,16 @@ class Pacer:
     def rate(self) -> float | None:
         """Bytes a second that may be sent, or None when the link is not paced."""
         return self._rate
+
+    @property
+    def acknowledged_rate(self) -> float:
+        """Bytes a second that arrived in the newest window, whether or not that was all the link gives."""
+        return self._best[-1][1] if self._best else 0.0
+
+    @property
+    def base_s(self) -> float:
+        """The round trip without a queue, as far as it is known."""
+        return self._base[0][1] if self._base else 0.0
 
     def budget(self, now: float) -> int:
         """How many bytes may be sent now. A packet may exceed it: what is too much is waited for later."""
@@ -149,10 +165,12 @@ class Pacer:
         unsent_bytes: int,
         rtt_s: float,
         min_rtt_s: float,
+        busy_s: float | None = None,
         limited_elsewhere: bool = False,
     ) -> None:
-        """Learn from TCP_INFO: bytes_acked, unacked (times snd_mss), notsent_bytes, rtt, min_rtt.
+        """Learn from TCP_INFO: bytes_acked, unacked (times snd_mss), notsent_bytes, rtt, min_rtt, busy_time.
 
+        `busy_s` is in all for how long something was under way; None: always, as far as anybody knows.
         `unsent_bytes` also counts what the sender holds above the socket, if it cannot be taken back.
         `limited_elsewhere`: it is known that a queue that stands now does so because a receiver is late.
         """
@@ -161,11 +179,11 @@ class Pacer:
             self._best.clear()
             self._short_at = self._sent_all_at = now
         base = self._note_round_trip(now, rtt_s, min_rtt_s)
-        delivered = self._note_acknowledged(now, acked_bytes, base)
+        delivered = self._note_acknowledged(now, acked_bytes, base, now if busy_s is None else busy_s)
         if unsent_bytes <= MIN_BURST_BYTES:
             self._sent_all_at = now
         if self._draining:
-            self._drain(now, delivered, in_flight_bytes + unsent_bytes, base, rtt_s)
+            self._drain(now, acked_bytes, in_flight_bytes + unsent_bytes, base, rtt_s)
             return
         if now < self._blind_until:
             return
@@ -175,6 +193,7 @@ class Pacer:
             or self._is_short(delay, base, delivered)
             or in_flight_bytes + unsent_bytes < self._least_queue()
             or not self._is_pressing(delivered)
+            or self._busy_part < SATURATED
         )
         if short and (limited_elsewhere or now - self._sent_all_at < UNSENT_S):
             self._short_at = now
@@ -184,7 +203,7 @@ class Pacer:
         if now - self._short_at >= (
             self._patience_s if now - self._fast_at > FAST_MEMORY_S else FAST_PATIENCE_S
         ):
-            self._slow_down(now, delivered, delay, in_flight_bytes + unsent_bytes, base, rtt_s)
+            self._slow_down(now, acked_bytes, in_flight_bytes + unsent_bytes, delay, base, rtt_s)
         elif self._rate is not None and now >= self._climb_at and now - self._sent_all_at < WINDOW_S:
             self._climb(now, self._rate, base)
 
@@ -204,7 +223,7 @@ class Pacer:
         return rate is None or self._offered >= PRESSING * rate or delivered < 0.9 * self._offered
 
     def _slow_down(
-        self, now: float, delivered: float, delay: float, outstanding: int, base: float, rtt_s: float
+        self, now: float, acked: int, outstanding: int, delay: float, base: float, rtt_s: float
     ) -> None:
         """A queue stands: let it drain, then go on under the rate at which it did."""
         if self._drained_s > _NOT_OURS_S and delay > 0.7 * self._drained_s:
@@ -213,25 +232,29 @@ class Pacer:
             self._base.append((now, rtt_s))
             self._short_at, self._drained_s = now, 0.0
             return
-        if delivered > MAX_RATE:
+        if self.acknowledged_rate > MAX_RATE:
             self._rate = None
             self._short_at = now
             return
-        self._drained_s = delay
         self._draining = True
+        self._drained_s = delay
         self._drain_until = now + delay + MAX_PAUSE_S
+        self._queued_until = acked + outstanding
         self._tokens = 0.0
-        self._drain(now, delivered, outstanding, base, rtt_s)
+        self._drain(now, acked, outstanding, base, rtt_s)
 
-    def _drain(self, now: float, delivered: float, outstanding: int, base: float, rtt_s: float) -> None:
+    def _drain(self, now: float, acked: int, outstanding: int, base: float, rtt_s: float) -> None:
         """Pause until no more is under way than the link holds without a queue.
 
-        The link is saturated meanwhile, so its rate becomes better known with each sample. Where programs
-        acknowledge, it is the best of a while: a processor that is busy elsewhere stops a link, but none
-        speeds one up.
+        The link is saturated as long as something is left of the queue that was found, and its rate becomes
+        better known with each sample. What came later may have left it idle for a while. Where programs
+        acknowledge, the rate is the best of a while: a processor that is busy elsewhere stops a link, but
+        none speeds one up.
         """
-        self._known_rate = known = max(self._best[0][1], MIN_RATE)
-        self._rate = CRUISE * known
+        if acked < self._queued_until:
+            self._known_rate = max(self._best[0][1], MIN_RATE)
+            self._rate = CRUISE * self._known_rate
+        known = self._known_rate
         excess = outstanding - known * base - MIN_BURST_BYTES
         if excess > 0 and now < self._drain_until:
             self._tokens_at = now + excess / known
@@ -272,17 +295,18 @@ class Pacer:
             rtts.popleft()
         return rtts[0][1]
 
-    def _note_acknowledged(self, now: float, acked_bytes: int, base: float) -> float:
+    def _note_acknowledged(self, now: float, acked_bytes: int, base: float, busy_s: float) -> float:
         """Bytes a second acknowledged within the last window."""
         samples = self._samples
-        samples.append((now, acked_bytes, self._sent_bytes))
+        samples.append((now, acked_bytes, self._sent_bytes, busy_s))
         begin = now - WINDOW_S - base
         while len(samples) > 2 and samples[1][0] <= begin:
             samples.popleft()
-        since, acked, sent = samples[0]
+        since, acked, sent, busy = samples[0]
         if now <= since:
             self._best.append((now, 0.0))
             return 0.0
+        self._busy_part = (busy_s - busy) / (now - since)
         self._offered = (self._sent_bytes - sent) / (now - since)
         delivered = (acked_bytes - acked) / (now - since)
         best = self._best

@@ -239,7 +239,7 @@ class Tunnel:
         for _ in range(len(self.backlog)):
             peer = next(iter(self.backlog))
             del self.backlog[peer]
-            spread, lane = peer.spread, peer.lane
+            spread, lane, limit = peer.spread, peer.lane, room
             queue = lane.queue
             if not (queue if spread is None else spread.bytes_held):
                 continue  # its session ended, and what waited went with it
@@ -248,13 +248,14 @@ class Tunnel:
                 found = spread.next_lane(link, now)
                 if found is None:
                     continue
-                lane, queue = found
+                lane, queue, limit = found
+                limit = min(limit, room)
             elif lane.link != link:
                 continue
             budget = lane.sending.pacer.budget(now)
             if not budget or not self.can_seal(peer, now):
                 continue
-            limit = min(budget, room)
+            limit = min(budget, limit)
             if spread is None or queue is lane.queue:
                 size, packets = self._fill(peer, queue, arena, now, limit)
             else:

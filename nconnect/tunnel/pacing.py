@@ -32,7 +32,7 @@ BEST_OF_S = 0.25
 class Sending:
     """Our side of one direction: a log of batches under way, and the pacer."""
 
-    __slots__ = ("_arrived", "_log", "_total", "pacer", "reported_bytes")
+    __slots__ = ("_arrived", "_idle_s", "_idle_since", "_log", "_total", "pacer", "reported_bytes")
 
     def __init__(self, now: float) -> None:
         self.pacer = _pacer(now)
@@ -40,6 +40,8 @@ class Sending:
         self._log: deque[tuple[int, int, float, int]] = deque(maxlen=MAX_LOGGED)
         self._total = 0
         self._arrived = 0
+        self._idle_s = 0.0  # in all, how long nothing was under way, as far as we know
+        self._idle_since = now
         self.reported_bytes = 0  # of `total_bytes`: those up to the newest batch that the peer reported
 
     @property
@@ -47,13 +49,23 @@ class Sending:
         """All that was ever sent here."""
         return self._total
 
-    def waiting_s(self, now: float) -> float:
-        """How long the oldest batch has been under way that the peer has not reported on."""
-        return now - self._log[0][2] if self._log else 0.0
+    @property
+    def under_way_bytes(self) -> int:
+        """What was sent and is not known to have arrived."""
+        return self._total - self.reported_bytes
+
+    def arrives_in_s(self, now: float) -> float:
+        """How long what is sent now may take at most, by what is under way and for how long it has been."""
+        if not self._log:
+            return 0.0
+        rate = self.pacer.acknowledged_rate
+        return max(now - self._log[0][2], self.under_way_bytes / rate if rate else 0.0)
 
     def sent(self, index: int, counter: int, size: int, now: float) -> None:
         """A batch of `size` bytes has left under the peer's key index and counter."""
         self._total += size
+        if not self._log:
+            self._idle_s += now - self._idle_since
         self._log.append((index, counter, now, self._total))
         self.pacer.sent(now, size)
 
@@ -70,6 +82,7 @@ class Sending:
         for _ in range(place):
             log.popleft()  # earlier ones: nobody will ask for them any more
         _, _, sent_at, total = log.popleft()
+        self._idle_since = now  # if that was all
         self.reported_bytes = total
         if arrived < self._arrived:  # the peer has started again
             self.pacer = _pacer(now)
@@ -82,6 +95,7 @@ class Sending:
             unsent_bytes=0,
             rtt_s=rtt_s,
             min_rtt_s=rtt_s,
+            busy_s=now - self._idle_s,
             limited_elsewhere=busy or bool(peer_busy),
         )
         return rtt_s

@@ -51,6 +51,7 @@ class Bottleneck:
         self._acked = 0
         self._owed = 0.0
         self._steps = 0
+        self._busy_s = 0.0
 
     def run(self, seconds: float) -> Bottleneck:
         until = self.now + seconds
@@ -74,6 +75,7 @@ class Bottleneck:
     def _step(self) -> None:
         self._steps += 1
         self.now = self._steps * STEP_S
+        self._busy_s += STEP_S if self._in_flight or self._unsent else 0
         self._learn()
         self._produce()
         self._transmit()
@@ -86,6 +88,7 @@ class Bottleneck:
                 rtt_s=self._srtt,
                 min_rtt_s=self._min_rtt,
                 unsent_bytes=self._unsent,
+                busy_s=self._busy_s,
             )
         queued = len(self._buffer) * self.packet_bytes + self._unsent
         self.delays.append(queued / self.rate)

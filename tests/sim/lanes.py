@@ -29,7 +29,7 @@ class Path:
 
 
 class LaneHost(Host):
-    """A tunnel core whose links all take data at any time."""
+    """A tunnel core; its links take what the network has room for."""
 
     net: LaneNet
     links: int = 1
@@ -37,8 +37,14 @@ class LaneHost(Host):
     def flush(self) -> None:
         sealed = memoryview(self.sealed)
         now = self.sim.now
-        for link in range(self.links):
-            while (batch := self.tunnel.next_batch(self.arena, now, 1 << 30, link)) is not None:
+        ready = list(range(self.links))
+        while ready:
+            for link in tuple(ready):
+                room = self.net.room(self, link)
+                batch = self.tunnel.next_batch(self.arena, now, room, link) if room else None
+                if batch is None:
+                    ready.remove(link)
+                    continue
                 peer, size, _, lane = batch
                 prefix, n = self.tunnel.seal(peer, memoryview(self.arena)[:size], sealed, now, lane)
                 self.net.send(self, link, lane.dest, prefix + bytes(sealed[:n]))
@@ -64,6 +70,10 @@ class LaneNet(Simulation):
         self.paths: defaultdict[tuple[int, int], Path] = defaultdict(Path)  # (user's link, provider's)
         self.free_at: dict[tuple[str, int, int], float] = {}
         self.carried: dict[tuple[str, int, int], int] = defaultdict(int)
+
+    def room(self, source: Host, link: int) -> int:
+        """How many bytes a host's link takes now."""
+        return 1 << 30
 
     def send(self, source: Host, link: int, dest: str, payload: bytes) -> None:
         sub, to = split(dest)

@@ -92,7 +92,6 @@ def _cluster(bed: Bed, undo: ExitStack, folder: Path) -> tuple[list[str], list[N
     before = internet.sysctl("net.ipv4.ip_forward")
     undo.callback(internet.sysctl, "net.ipv4.ip_forward", before)
     internet.sysctl("net.ipv4.ip_forward", "1")
-    folder.mkdir()
     server = cluster.nats_server()
     assert server is not None
     nats = Process(internet, [server, "-a", NODE_HOST, "-p", str(cluster.NATS_PORT)], folder / "nats.log")
