@@ -24,6 +24,7 @@ INVALID_METHOD = (-42001, "INVALID METHOD")
 INVALID_PARAMS = (-42002, "INVALID PARAMS")
 INVALID_JSON = (-42004, "INVALID JSON")
 INTERNAL_ERROR = (-45001, "INTERNAL ERROR")
+_MALFORMED = {jsonrpc.PARSE_ERROR: INVALID_JSON, jsonrpc.METHOD_NOT_FOUND: INVALID_METHOD}
 
 # A host as in a URL: a name, an IPv4 address, or an IPv6 address in brackets; then perhaps a port.
 _HOST = re.compile(r"(\[[0-9A-Fa-f:.]{2,45}\]|[A-Za-z0-9][A-Za-z0-9._-]{0,252})(?::[0-9]{1,5})?")
@@ -89,23 +90,23 @@ def node_info(host: str, ws_port: int, rpc_port: int, public_key: bytes) -> Node
 
 
 class _Refused(Exception):
-    """A call is answered with this error."""
+    """A call is answered with this error, and in `data` with what is wrong."""
 
-    def __init__(self, error: tuple[int, str]) -> None:
+    def __init__(self, error: tuple[int, str], data: str) -> None:
         self.error = error
+        self.data = data
 
 
 def _answer(request: Request | BadRequest, facts: NodeFacts) -> dict[str, object]:
     if isinstance(request, BadRequest):
-        error = INVALID_JSON if request.code == jsonrpc.PARSE_ERROR else INVALID_PARAMS
-        return jsonrpc.error(request.id, *error)
+        return jsonrpc.error(request.id, *_MALFORMED.get(request.code, INVALID_PARAMS))
     method = _METHODS.get(request.method)
     if method is None:
         return jsonrpc.error(request.id, *INVALID_METHOD)
     try:
         return jsonrpc.result(request.id, method(request.params, facts))
     except _Refused as refused:
-        return jsonrpc.error(request.id, *refused.error)
+        return jsonrpc.error(request.id, *refused.error, refused.data)
 
 
 def _get_ws_addr(params: Mapping[str, Any], facts: NodeFacts) -> object:
@@ -116,7 +117,7 @@ def _get_ws_addr(params: Mapping[str, Any], facts: NodeFacts) -> object:
 def _get_wss_addr(params: Mapping[str, Any], facts: NodeFacts) -> object:
     address = _address_in(params)
     if facts.wss_port is None or facts.https_port is None:
-        raise _Refused(INTERNAL_ERROR)  # as an official node that has no certificate
+        raise _Refused(INTERNAL_ERROR, "this node has no certificate")  # as an official one without
     info = node_info(facts.host, facts.wss_port, facts.https_port, facts.public_key)
     return _assigned(address, facts, info, secure=True)
 
@@ -128,14 +129,16 @@ def _assigned(address: str, facts: NodeFacts, own: NodeInfo, *, secure: bool) ->
 
 def _address_in(params: Mapping[str, Any]) -> str:
     if not params:
-        raise _Refused(INVALID_PARAMS)
+        raise _Refused(INVALID_PARAMS, "length of params is less than 1")
     address = params.get("address")
-    text = address if isinstance(address, str) else ""
+    if not isinstance(address, str):
+        raise _Refused(INTERNAL_ERROR, "address should be a string")
     try:
-        NknAddress.parse(text)
+        NknAddress.parse(address)
     except ConfigError:
-        raise _Refused(INTERNAL_ERROR) from None  # sic: what the official node calls a bad address
-    return text
+        # sic: the official node's number for it
+        raise _Refused(INTERNAL_ERROR, "address should end in a key of 64 hex digits") from None
+    return address
 
 
 def _get_node_state(params: Mapping[str, Any], facts: NodeFacts) -> object:

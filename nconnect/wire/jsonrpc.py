@@ -174,9 +174,12 @@ def result(id: Id, value: object) -> dict[str, object]:
     return {"id": id, "jsonrpc": "2.0", "result": value}
 
 
-def error(id: Id, code: int, message: str) -> dict[str, object]:
-    """An error answer object."""
-    return {"id": id, "jsonrpc": "2.0", "error": {"code": code, "message": message}}
+def error(id: Id, code: int, message: str, data: str | None = None) -> dict[str, object]:
+    """An error answer object; `data` says more."""
+    told: dict[str, object] = {"code": code, "message": message}
+    if data is not None:
+        told["data"] = data
+    return {"id": id, "jsonrpc": "2.0", "error": told}
 
 
 def encode_answers(answers: Sequence[Mapping[str, object]], *, is_batch: bool) -> bytes:
@@ -193,9 +196,11 @@ def _request(value: object) -> Request | BadRequest:
             raise RemoteProtocolError("RPC: id must be a string or a number")
         id = given
         _check_version(members)
-        method = strict_json.text(members, "method")
         params = members.get("params")
-        return Request(id, method, {} if params is None else strict_json.obj(params))
+        checked = {} if params is None else strict_json.obj(params)
+        if type(members.get("method")) is not str:
+            return BadRequest(id, METHOD_NOT_FOUND, "RPC: method must be a string")
+        return Request(id, strict_json.text(members, "method"), checked)
     except RemoteProtocolError as problem:
         return BadRequest(id, INVALID_REQUEST, str(problem))
 

@@ -13,7 +13,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ from nconnect.io.cluster import check_url
 from nconnect.io.http import request
 from nconnect.wire.nkn import OutboundMessage
 from tests.io.test_node_server import Client
-from tests.node.test_official_sdk import MODULES, NODE_JS, SCRIPT
+from tests.nkn.sdk import Sdk, SdkError, needs_sdk, seen
 
 SERVER = shutil.which("nats-server") or (
     "/usr/sbin/nats-server" if Path("/usr/sbin/nats-server").exists() else None
@@ -204,7 +204,7 @@ def test_clients_on_each_node_reach_each_other(three: list[Node]) -> None:
 def test_addresses_spread_and_all_nodes_agree(three: list[Node]) -> None:
     async def run() -> None:
         named = set()
-        for number in range(12):
+        for number in range(64):  # of which a third each; that one node has none never happens
             address = f"__{number}__.gpu." + "ab" * 32
             answers = {await node.named_for(address) for node in three}
             assert len(answers) == 1
@@ -311,24 +311,56 @@ def test_a_node_starts_without_nats_and_joins_later(
 
 
 @nats_only
-@pytest.mark.skipif(
-    NODE_JS is None or not (MODULES / "nkn-sdk").is_dir(),
-    reason="needs Node.js and nkn-sdk (scripts/setup --dev; NCONNECT_NKN_SDK names another node_modules)",
-)
-def test_the_official_sdks_clients_on_whatever_node_they_are_named(three: list[Node]) -> None:
-    result = subprocess.run(
-        [str(NODE_JS), str(SCRIPT), f"http://127.0.0.1:{three[0].rpc_port}"],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        env={**os.environ, "NCONNECT_NKN_SDK": str(MODULES)},
-        check=False,
-    )
-    assert result.returncode == 0, result.stderr
-    said = json.loads(result.stdout.splitlines()[-1])
-    assert said["text"] == "reply to hello"
-    assert said["megabyte"] is True
-    assert sum(node.status.logins for node in three) == 3
+@needs_sdk
+def test_the_official_sdks_clients_on_each_node_and_after_one_is_killed(three: list[Node]) -> None:
+    async def run() -> None:
+        a, b, c = three
+        async with Sdk.running(f"http://127.0.0.1:{a.rpc_port}") as sdk:
+            clients: dict[str, tuple[str, str]] = {}  # by node: name and address
+            number = 0
+            while len(clients) < 3:
+                name, number = f"client{number}", number + 1
+                address = await sdk.open(name)
+                node = await a.named_for(address)
+                if node in clients:
+                    await sdk.ask("close", name=name)
+                else:
+                    clients[node] = name, address
+            assert [node.status.clients for node in three] == [1, 1, 1]
+
+            async def all_to_all() -> None:
+                for name, _ in clients.values():
+                    for other, address in clients.values():
+                        said = {"text": f"{other} got hello"}
+                        assert await sdk.send(name, address, "hello", responseTimeout=500) == said
+
+            async def again(exchange: Callable[[], Awaitable[None]]) -> None:
+                while True:  # who has just logged in is not known everywhere yet
+                    with contextlib.suppress(SdkError):
+                        return await exchange()
+
+            async with asyncio.timeout(10):
+                await again(all_to_all)
+            for name, _ in clients.values():
+                everybody = [address for _, address in clients.values()]
+                await sdk.send(name, everybody, 1 << 20, noReply=True)
+            for name, _ in clients.values():
+                received = [one for one in await sdk.got(name) if one.get("bytes") == 1 << 20]
+                while len(received) < 3:
+                    received += [one for one in await sdk.got(name) if one.get("bytes") == 1 << 20]
+                assert {one["digest"] for one in received} == {seen(1 << 20)["digest"]}
+                assert {one["src"] for one in received} == {address for _, address in clients.values()}
+            c.end(signal.SIGKILL)
+            began = time.monotonic()
+            _, orphan = clients[c.addr]
+            while await a.named_for(orphan) == c.addr:
+                assert time.monotonic() - began < 5.0
+                await asyncio.sleep(0.05)
+            async with asyncio.timeout(15):  # its client finds its new node by itself
+                await again(all_to_all)
+            assert a.status.clients + b.status.clients == 3
+
+    asyncio.run(run())
 
 
 @pytest.mark.parametrize(

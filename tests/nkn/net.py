@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
 
 from nconnect.crypto.keys import Identity
 from nconnect.io.node_server import NodeServer
@@ -29,14 +30,18 @@ def run(test: Callable[[], Awaitable[None]], *, within_s: float = 30.0) -> None:
 class Net:
     """A node that checks every signature and asks for receipts; it can be restarted on the same ports."""
 
-    def __init__(self, settings: NodeSettings | None = None) -> None:
+    def __init__(self, settings: NodeSettings | None = None, tls_cert: Path | None = None) -> None:
+        self._tls_cert = tls_cert
         self._settings = settings or NodeSettings(verify_signatures=True, rate_per_s=None)
         self.server = self._make(0, 0, b"n" * 32)
 
     @classmethod
     @contextlib.asynccontextmanager
-    async def running(cls, settings: NodeSettings | None = None) -> AsyncIterator[Net]:
-        net = cls(settings)
+    async def running(
+        cls, settings: NodeSettings | None = None, *, tls_cert: Path | None = None
+    ) -> AsyncIterator[Net]:
+        """`tls_cert` holds the key too: wss and https are served as well."""
+        net = cls(settings, tls_cert)
         await net.server.start()
         try:
             yield net
@@ -56,7 +61,14 @@ class Net:
         await self.server.start()
 
     def _make(self, ws_port: int, rpc_port: int, seed: bytes) -> NodeServer:
-        config = NodeConfig(listen="127.0.0.1", ws_port=ws_port, rpc_port=rpc_port)
+        config = NodeConfig(
+            listen="127.0.0.1",
+            ws_port=ws_port,
+            rpc_port=rpc_port,
+            tls_cert=self._tls_cert,
+            wss_port=0,
+            https_port=0,
+        )
         return NodeServer(config, Identity(seed), self._settings)
 
 

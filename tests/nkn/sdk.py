@@ -9,7 +9,7 @@ import itertools
 import json
 import os
 import shutil
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -49,14 +49,14 @@ class Sdk:
 
     @classmethod
     @contextlib.asynccontextmanager
-    async def running(cls, seed: str) -> AsyncIterator[Sdk]:
+    async def running(cls, seed: str, *, env: Mapping[str, str] | None = None) -> AsyncIterator[Sdk]:
         process = await asyncio.create_subprocess_exec(
             str(NODE_JS),
             str(SCRIPT),
             seed,
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
-            env={**os.environ, "NCONNECT_NKN_SDK": str(MODULES)},
+            env={**os.environ, "NCONNECT_NKN_SDK": str(MODULES), **(env or {})},
         )
         sdk = cls(process)
         reader = asyncio.create_task(sdk._read(), name="what the SDK says")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -59,11 +61,20 @@ def test_our_client_to_theirs() -> None:
             assert (open_reply.data, open_reply.encrypted) == ("bob got in the clear", False)
             (message,) = await sdk.got("bob")
             assert message["encrypted"] is False
-            open_replies = await client.send([bob, carol], "clear to both", encrypt=False)
-            assert len(open_replies) == 2
+            for size in SIZES:
+                reply = await client.send(bob, pattern(size), encrypt=False, reply_timeout_s=20.0)
+                assert reply is not None
+                assert (reply.data, reply.encrypted) == (pattern(size), False)
+            await sdk.got("bob")
+            for data in ("clear to both", pattern(2), pattern(1 << 20)):
+                replies = await client.send([bob, carol], data, encrypt=False, reply_timeout_s=20.0)
+                assert len(replies) == 2
+                (message,) = await sdk.got("bob")
+                assert message["encrypted"] is False
+                assert message.get("text", message.get("digest")) in (data, seen(len(data))["digest"])
             assert await client.send(bob, "no answer, please", no_reply=True) is None
             assert await client.send([bob], "only acknowledge") != {}
-            assert (await sdk.got("bob"))[1]["noReply"] is True
+            assert (await sdk.got("bob"))[0]["noReply"] is True
             assert client.drops == {}
             assert net.server.stats()["drops"] == {}
 
@@ -96,7 +107,10 @@ def test_their_client_to_ours() -> None:
             assert [message.data for message in got_a] == ["both", pattern(100_000), "only acknowledge"]
             assert got_a[1].wants_answer is False
             assert await sdk.send("bob", b.address, "clear", encrypt=False) == {"text": "python got clear"}
-            assert got_b[-1].encrypted is False
+            for size in SIZES:
+                options = {"encrypt": False, "responseTimeout": 20_000}
+                assert await sdk.send("bob", b.address, size, **options) == seen(size)
+                assert (got_b[-1].data, got_b[-1].encrypted) == (pattern(size), False)
             with pytest.raises(SdkError, match="timeout"):
                 await sdk.send("bob", a.address, "clear", encrypt=False, responseTimeout=300)
             assert a.drops == {"unencrypted": 1}
@@ -165,15 +179,16 @@ def test_messages_are_held_for_who_is_away() -> None:
     run(test)
 
 
-def test_both_come_back_when_the_node_does() -> None:
+@pytest.mark.parametrize("kind", [Client, MultiClient])
+def test_both_come_back_when_the_node_does(kind: type[Client | MultiClient]) -> None:
     async def test() -> None:
         async with (
             Net.running() as net,
             Sdk.running(net.seed) as sdk,
-            Client(identifier="python", seed_rpc=net.seed) as client,
+            kind(identifier="python", seed_rpc=net.seed) as client,
             answering(client),
         ):
-            bob = await sdk.open("bob")
+            bob = await sdk.open("bob", multi=kind is MultiClient)
             assert await client.send(bob, "before")
             await net.restart()
             while True:  # whichever side is back later loses what is sent to it until then
@@ -182,8 +197,136 @@ def test_both_come_back_when_the_node_does() -> None:
                     break
                 except NoReply:
                     pass
+            await client.wait_up(len(client.links), timeout_s=10.0)
             assert await sdk.send("bob", client.address, "after") == {"text": "python got after"}
-            assert client.links[0].reconnects == 1
+            assert {link.reconnects for link in client.links} == {1}
+
+    run(test)
+
+
+# Their clients with each other: what our node does to them, without our library
+
+
+@pytest.mark.parametrize("encrypt", [True, False], ids=["sealed", "in the clear"])
+def test_their_clients_with_each_other(encrypt: bool) -> None:
+    async def test() -> None:
+        async with Net.running() as net, Sdk.running(net.seed) as sdk, Sdk.running(net.seed) as other:
+            alice, bob, carol = await sdk.open("alice"), await other.open("bob"), await other.open("carol")
+            options = {"encrypt": encrypt, "responseTimeout": 20_000}
+            assert await sdk.send("alice", bob, "grüße", **options) == {"text": "bob got grüße"}
+            assert await other.send("bob", alice, "мир", **options) == {"text": "alice got мир"}
+            assert await sdk.send("alice", bob, "only acknowledge", **options) == "ack"
+            for size in SIZES:
+                assert await sdk.send("alice", bob, size, **options) == seen(size)
+                assert await other.send("carol", alice, size, **options) == seen(size)
+            assert {(message["src"], message["encrypted"]) for message in await other.got("bob")} == {
+                (alice, encrypt)
+            }
+            for data in ("to both", 2, 1 << 20):
+                await sdk.send("alice", [bob, carol], data, noReply=True, **options)
+            for name in ("bob", "carol"):
+                got = []
+                while len(got) < 3:
+                    got += await other.got(name)
+                assert [message.get("text", message.get("bytes")) for message in got] == [
+                    "to both",
+                    2,
+                    1 << 20,
+                ]
+                assert got[2]["digest"] == seen(1 << 20)["digest"]
+                assert all(message["encrypted"] is encrypt for message in got)
+            with pytest.raises(SdkError, match="timeout"):
+                await sdk.send("alice", bob, "say nothing", encrypt=encrypt, responseTimeout=300)
+            stats = net.server.node.stats()
+            assert stats.drops == {}
+            assert stats.receipts > 20
+
+    run(test)
+
+
+def test_their_multi_clients_with_each_other_and_after_a_restart() -> None:
+    async def test() -> None:
+        async with Net.running() as net, Sdk.running(net.seed) as sdk, Sdk.running(net.seed) as other:
+            alice = await sdk.open("alice", multi=True, numSubClients=4)
+            bob = await other.open("bob", multi=True, numSubClients=4)
+            assert net.server.node.stats().clients == 8
+
+            async def exchange() -> None:
+                assert await sdk.send("alice", bob, "hi", responseTimeout=500) == {"text": "bob got hi"}
+                assert await other.send("bob", alice, "hi", responseTimeout=500) == {"text": "alice got hi"}
+
+            await exchange()
+            assert await sdk.send("alice", bob, 1 << 20, responseTimeout=20_000) == seen(1 << 20)
+            assert [message["src"] for message in await other.got("bob")] == [alice] * 2, "once each"
+            await net.restart()
+            while True:  # what is sent before both are back is lost
+                try:
+                    await exchange()
+                    break
+                except SdkError:
+                    pass
+            assert net.server.node.stats().clients <= 8
+
+    run(test)
+
+
+def test_their_messages_are_held_for_each_other() -> None:
+    async def test() -> None:
+        async with Net.running() as net, Sdk.running(net.seed) as sdk, Sdk.running(net.seed) as other:
+            bob = await other.open("bob", seed="11" * 32)
+            await sdk.open("alice")
+            await other.ask("close", name="bob")
+            while net.server.node.stats().clients > 1:  # noqa: ASYNC110 - the node sees it in its own time
+                await asyncio.sleep(0.005)
+            for number in range(5):
+                await sdk.send("alice", bob, f"held {number}", noReply=True, msgHoldingSeconds=60)
+            await sdk.send("alice", bob, "not held", noReply=True, msgHoldingSeconds=0)
+            await sdk.send("alice", bob, 1 << 20, noReply=True, msgHoldingSeconds=60)
+            while net.server.node.stats().held_messages < 6:  # noqa: ASYNC110
+                await asyncio.sleep(0.005)
+            assert await other.open("bob", seed="11" * 32) == bob
+            got = []
+            while len(got) < 6:
+                got += await other.got("bob")
+            assert [message.get("text") for message in got] == [f"held {n}" for n in range(5)] + [None]
+            assert got[-1]["digest"] == seen(1 << 20)["digest"]
+            assert net.server.node.stats().drops == {"unknown_dest": 1}
+
+    run(test)
+
+
+def test_their_clients_over_tls(tmp_path: Path) -> None:
+    certificate = tmp_path / "node.pem"
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes",
+         "-days", "2", "-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1",
+         "-keyout", str(certificate), "-out", str(tmp_path / "node.crt")],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    certificate.write_text(certificate.read_text() + (tmp_path / "node.crt").read_text())
+
+    async def test() -> None:
+        async with Net.running(tls_cert=certificate) as net:
+            seed = f"https://127.0.0.1:{net.server.https_port}"
+            trust = {"NODE_EXTRA_CA_CERTS": str(tmp_path / "node.crt")}
+            async with (
+                Sdk.running(seed, env=trust) as sdk,
+                Client(identifier="python", seed_rpc=net.seed) as client,
+                answering(client),
+            ):
+                bob = await sdk.open("bob", tls=True)
+                assert await sdk.send("bob", client.address, 1 << 20, responseTimeout=20_000) == seen(1 << 20)
+                reply = await client.send(bob, "hi", reply_timeout_s=20.0)
+                assert reply is not None
+                assert reply.data == "bob got hi"
+                connections = net.server.node.stats()
+                assert connections.clients == 2
+            # Who does not trust the certificate is not let through by the SDK, nor by us.
+            async with Sdk.running(seed) as sdk:
+                with pytest.raises(TimeoutError):
+                    async with asyncio.timeout(1.5):
+                        await sdk.open("eve", tls=True)
+            assert net.server.node.stats().logins == 2
 
     run(test)
 

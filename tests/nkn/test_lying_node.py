@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
 import ssl
 import subprocess
+import tracemalloc
 import zlib
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -17,7 +20,7 @@ from nconnect.crypto.keys import Identity
 from nconnect.errors import NotConnected
 from nconnect.io import rpc
 from nconnect.io.http import Response
-from nconnect.nkn import Client, link
+from nconnect.nkn import Client, link, liveness
 from nconnect.wire import actions
 from nconnect.wire.jsonrpc import NodeInfo
 from nconnect.wire.nkn import InboundMessage, Message, Payload, PayloadType
@@ -376,6 +379,145 @@ def test_replies_that_nobody_waits_for_and_a_flood_of_messages() -> None:
                 guest.socket.send_binary((InboundMessage(SENDER, ack).encode(),))
                 await until(lambda: client.drops == {"inbox_full": 450, "unexpected_answer": 1})
                 assert len(client._inbox) == 50
+
+    run(test)
+
+
+# Slowness: each answer comes, a byte at a time, and never to its end
+
+
+@asynccontextmanager
+async def trickling(head: bytes) -> AsyncIterator[tuple[str, list[int]]]:
+    """A server that begins each answer with `head`, goes on for ever, and is slow; who came so far."""
+    came: list[int] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        came.append(1)
+        try:
+            writer.write(head)
+            while True:
+                writer.write(b"a")
+                await writer.drain()
+                await asyncio.sleep(0.02)
+        except (OSError, asyncio.CancelledError):
+            pass
+        finally:
+            writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    try:
+        yield f"127.0.0.1:{server.sockets[0].getsockname()[1]}", came
+    finally:
+        server.close()
+        await until(lambda: len(asyncio.all_tasks()) == 1)  # what it serves ends with its clients
+
+
+SLOW_HEADS = [
+    b"",
+    b"HTTP/1.1 200 OK\r\nX: ",
+    b"HTTP/1.1 200 OK\r\nContent-Length: 60000\r\n\r\n",
+    b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nffff\r\n",
+]
+
+
+@pytest.mark.parametrize("head", SLOW_HEADS, ids=["status", "header", "body", "chunk"])
+def test_after_a_seed_that_never_comes_to_an_end_the_next_is_asked(head: bytes) -> None:
+    async def test() -> None:
+        async with trickling(head) as (slow, came), Net.running() as honest:
+            with pytest.raises(NotConnected) as told:
+                async with Client(seed_rpc=f"http://{slow}", connect_timeout_s=0.7):
+                    pass
+            assert "\n" not in str(told.value)
+            assert 0 < len(came) <= 5
+            seeds = [f"http://{slow}", honest.seed]
+            async with Client(seed_rpc=seeds, connect_timeout_s=HONEST_S) as client:
+                assert client.is_up
+
+    run(test)
+
+
+@pytest.mark.parametrize("head", [b"", b"HTTP/1.1 101 Switching Protocols\r\nX: "], ids=["status", "header"])
+def test_a_node_that_never_comes_to_an_end_of_its_greeting(head: bytes) -> None:
+    async def test() -> None:
+        async with trickling(head) as (slow, came), Liar.running() as seed, Net.running() as honest:
+            seed.answer = lambda _: NodeInfo(slow, "", "ab" * 32, "").to_json()
+            async with Client(seed_rpc=[seed.seed, honest.seed], connect_timeout_s=HONEST_S) as client:
+                assert client.links[0].node is not None
+                assert client.links[0].node.addr == f"127.0.0.1:{honest.server.ws_port}"
+            assert 0 < len(came) <= 6
+
+    run(test)
+
+
+def test_a_frame_that_never_ends_is_silence(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, seconds in (("PING_EVERY_S", 0.2), ("DEAD_AFTER_S", 0.5), ("FAIR_S", 0.1)):
+        monkeypatch.setattr(liveness, name, seconds)
+
+    async def test() -> None:
+        async with Liar.running() as liar, guest_of(liar) as (client, guest):
+            os.write(guest.socket._fd, b"\x82\x7f" + (1 << 20).to_bytes(8, "big"))  # a megabyte follows
+            while not guest.closed:
+                os.write(guest.socket._fd, b"x")
+                await asyncio.sleep(0.02)
+            await until(lambda: client.is_up)
+            assert client.links[0].reconnects == 1
+            assert client.drops == {}
+
+    run(test)
+
+
+def test_a_node_that_floods_at_each_login_is_not_come_back_to_at_once() -> None:
+    async def test() -> None:
+        async with Liar.running() as liar:
+
+            def flood(guest: Guest) -> None:
+                guest.let_in()
+                guest.socket.send_binary((bytes(5 << 20),))
+
+            liar.on_login = flood
+            with contextlib.suppress(NotConnected):
+                async with Client(seed_rpc=liar.seed, connect_timeout_s=1.0) as client:
+                    await asyncio.sleep(1.0)
+                    assert not client._inbox
+            assert 0 < liar.connects <= 8
+
+    run(test)
+
+
+@pytest.mark.parametrize("kind", ["zip bomb", "5 MiB", "flood"])
+def test_what_a_liar_sends_does_not_fill_the_memory(kind: str) -> None:
+    """Beside the 4 MiB that one frame may have, and what may wait in the inbox."""
+
+    async def test() -> None:
+        async with Liar.running() as liar:
+            inside: asyncio.Queue[Guest] = asyncio.Queue()
+            liar.on_login = lambda guest: (guest.let_in(), inside.put_nowait(guest))
+            async with Client(
+                seed_rpc=liar.seed, accept_unencrypted=True, inbox_bytes=4 << 20, connect_timeout_s=HONEST_S
+            ) as client:
+                guest = await inside.get()
+                frame = bomb() if kind == "zip bomb" else bytes(5 << 20)
+                tracemalloc.start()
+                try:
+                    for n in range(4):
+                        if kind == "flood":
+                            payload = Payload(PayloadType.BINARY, n.to_bytes(8, "big"), bytes(3 << 20))
+                            frame = InboundMessage(SENDER, Message(payload.encode()).encode()).encode()
+                        seen = sum(client.drops.values()) + len(client._inbox)
+                        if guest.closed:
+                            guest = await inside.get()
+                        tracemalloc.reset_peak()
+                        before = tracemalloc.get_traced_memory()[0]
+                        guest.socket.send_binary((frame,))
+                        await until(
+                            lambda seen=seen, guest=guest: (
+                                guest.closed or sum(client.drops.values()) + len(client._inbox) > seen
+                            )
+                        )
+                        assert tracemalloc.get_traced_memory()[1] - before < 24 << 20
+                finally:
+                    tracemalloc.stop()
+                assert sum(len(each.data) for each in client._inbox) <= 7 << 20
 
     run(test)
 

@@ -69,7 +69,9 @@ def test_state_and_chain() -> None:
         ("getwssaddr", {"address": ADDRESS}, -45001),
         ("nosuchmethod", {}, -42001),
         ("__class__", {}, -42001),
-        (7, {}, -42002),
+        (7, {}, -42001),
+        (None, None, -42001),
+        (7, [1], -42002),
         ("getversion", [1], -42002),
     ],
 )
@@ -79,6 +81,21 @@ def test_errors_are_the_official_nodes(method: object, params: object, code: int
     assert found["error"]["message"].isupper()
     assert found["id"] == "x"
     assert "result" not in found
+
+
+@pytest.mark.parametrize(
+    ("method", "params", "data"),
+    [
+        ("getwsaddr", {}, "length of params is less than 1"),
+        ("getwsaddr", {"address": 7}, "address should be a string"),
+        ("getwssaddr", {"adress": ADDRESS}, "address should be a string"),
+        ("getwsaddr", {"address": "laptop"}, "64 hex digits"),
+    ],
+)
+def test_an_error_says_what_is_wrong(method: str, params: object, data: str) -> None:
+    said = ask(method, params)["error"]["data"]
+    assert data in said
+    assert "\n" not in said
 
 
 def test_a_batch_is_answered_in_order() -> None:

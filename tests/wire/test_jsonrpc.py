@@ -14,6 +14,7 @@ from nconnect.wire import jsonrpc
 from nconnect.wire.jsonrpc import (
     INVALID_REQUEST,
     MAX_BATCH,
+    METHOD_NOT_FOUND,
     PARSE_ERROR,
     BadRequest,
     NodeInfo,
@@ -158,7 +159,7 @@ def test_a_batch_is_answered_one_by_one() -> None:
     assert isinstance(not_an_object, BadRequest)
     assert isinstance(no_method, BadRequest)
     assert (not_an_object.id, not_an_object.code) == (None, INVALID_REQUEST)
-    assert (no_method.id, no_method.code) == (2, INVALID_REQUEST)
+    assert (no_method.id, no_method.code) == (2, METHOD_NOT_FOUND)
 
 
 @pytest.mark.parametrize("data", [b"", b"{", b"\xff", b"[" * 50_000])
@@ -170,7 +171,7 @@ def test_what_is_no_json_is_a_parse_error(data: bytes) -> None:
 
 @pytest.mark.parametrize(
     "value",
-    [5, None, "x", [], [{}] * (MAX_BATCH + 1), {}, {"method": "a", "id": []}, {"method": "a", "id": True},
+    [5, None, "x", [], [{}] * (MAX_BATCH + 1), {"method": "a", "id": []}, {"method": "a", "id": True},
      {"method": "a", "params": 5}, {"method": "a", "params": ["x"]}, {"method": "a", "jsonrpc": "1.0"},
      {"method": "\ud800"}],
     ids=lambda value: str(value)[:30].encode("ascii", "replace").decode(),
