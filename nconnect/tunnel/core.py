@@ -390,9 +390,15 @@ class Tunnel:
             self._sessions.record_received(peer, record_kind, body, now, back)
         if packets:
             packets = admitted(peer, packets, self.routes, self.settings.features)
-        return packets if stripe is None else self._in_order(peer, packets, size, stripe, now)
+        if stripe is not None:
+            return self._striped_in_order(peer, packets, size, stripe, now)
+        if len(peer.lanes.used) > 1 or peer.order.passes(index, counter):
+            return packets
+        passed = peer.order.put(index, counter, packets, size, now)
+        self._await_order(peer)
+        return passed
 
-    def _in_order(
+    def _striped_in_order(
         self, peer: Peer, packets: list[memoryview], size: int, stripe: memoryview, now: float
     ) -> list[memoryview]:
         """What may pass now that this striped batch is there. What has to wait is copied."""
@@ -404,7 +410,7 @@ class Tunnel:
         return passed
 
     def _await_order(self, peer: Peer) -> None:
-        peer.timers.set(Timer.REORDER, peer.striped.next_at())
+        peer.timers.set(Timer.REORDER, min(peer.striped.next_at(), peer.order.next_at()))
         self._sessions.schedule(peer)
 
     def _unknown_index(self, source: str, now: float) -> None:

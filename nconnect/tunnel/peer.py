@@ -11,6 +11,7 @@ from nconnect.model import PeerConfig
 from nconnect.queueing.fq_codel import FairQueue
 from nconnect.tunnel.handshake import Attempt
 from nconnect.tunnel.lanes import Lane, Lanes
+from nconnect.tunnel.order import Order
 from nconnect.tunnel.pacing import Arrivals, Sending
 from nconnect.tunnel.resequence import Resequencer
 from nconnect.tunnel.session import Session
@@ -53,6 +54,7 @@ class Peer:
         self.arrivals = Arrivals()  # on the lane between the bare addresses
         self.lane_arrivals: dict[int, Arrivals] = {}  # on the others, by the peer's lane number
         self.striped = Resequencer()
+        self.order = Order()  # of batches on a single lane
         self.expired = False
         self.doubtful = False  # what we sent went unanswered
         self.last_counter = 0  # of its initiations; kept over restarts

@@ -21,14 +21,26 @@ class Resequencer:
 
     __slots__ = ("_held", "_held_bytes", "_next")
 
-    def __init__(self) -> None:
-        self._next: int | None = None
+    def __init__(self, first: int | None = None) -> None:
+        """`first` is the number that is expected; None: whichever comes first."""
+        self._next = first
         self._held: dict[int, tuple[list[memoryview], int, float]] = {}  # number -> packets, bytes, until
         self._held_bytes = 0
+
+    def __bool__(self) -> bool:
+        """Whether anything is held."""
+        return bool(self._held)
 
     @property
     def held_bytes(self) -> int:
         return self._held_bytes
+
+    def passes(self, number: int) -> bool:
+        """Whether this batch comes in its turn while none is held: then there is nothing to `put`."""
+        if number != self._next or self._held:
+            return False
+        self._next = (number + 1) % _SPAN
+        return True
 
     def is_next(self, number: int) -> bool:
         """Whether this batch is in its turn or past it, so that its packets may be used where they lie."""
@@ -59,6 +71,17 @@ class Resequencer:
         while self.next_at() <= now:
             passed += self._skip()
         return passed
+
+    def release(self) -> list[memoryview]:
+        """Wait for nothing any more: all that is held, in order."""
+        passed: list[memoryview] = []
+        while self._held:
+            passed += self._skip()
+        return passed
+
+    def jump(self, number: int) -> None:
+        """What is missing before this batch is not waited for."""
+        self._next = number
 
     def _ahead(self, number: int) -> int:
         """How many batches are missing before this one; negative: its turn is over."""

@@ -549,8 +549,8 @@ class Sessions:
         elif timer is Timer.LANES:
             self._look_at_lanes(peer, now)
         elif timer is Timer.REORDER:
-            self.outputs.append(Deliver(tuple(peer.striped.expire(now))))
-            peer.timers.set(Timer.REORDER, peer.striped.next_at())
+            self.outputs.append(Deliver((*peer.striped.expire(now), *peer.order.expire(now))))
+            peer.timers.set(Timer.REORDER, min(peer.striped.next_at(), peer.order.next_at()))
         elif timer is Timer.ERASE_KEYS:
             self._lose_keys(peer, now)
             self.outputs.append(SessionLost(peer, f"the keys shared with {peer.name} are too old"))

@@ -13,7 +13,7 @@ from nconnect.model import NknAddress, PeerConfig
 from nconnect.nkn.link import Link
 from nconnect.nkn.outputs import Connect, Disconnect, LinkUp, Resolve, SendBinary, SendPing, SendText
 from nconnect.tunnel.core import Tunnel
-from nconnect.tunnel.outputs import CountersMoved, Send, SessionUp, Settings
+from nconnect.tunnel.outputs import CountersMoved, Deliver, Send, SessionUp, Settings
 from nconnect.tunnel.timers import NEVER
 from tests.sim.clock import Clock
 from tests.sim.internet import Internet, Socket, Way
@@ -286,6 +286,9 @@ class Machine:
             elif isinstance(output, SessionUp):
                 self.handshakes += 1
                 self._flush()
+            elif isinstance(output, Deliver):
+                for record in output.packets:
+                    self._on_packet(self, bytes(record))
             elif isinstance(output, CountersMoved):
                 self.clock.after(STORED_AFTER_S, self._store)
         return did

@@ -16,7 +16,7 @@ from nconnect.crypto.aead import CipherSuite
 from nconnect.crypto.keys import Identity
 from nconnect.model import NknAddress, PeerConfig
 from nconnect.tunnel.core import Tunnel
-from nconnect.tunnel.outputs import CountersMoved, Output, Send, SessionLost, SessionUp, Settings
+from nconnect.tunnel.outputs import CountersMoved, Deliver, Output, Send, SessionLost, SessionUp, Settings
 from nconnect.tunnel.peer import Peer
 from nconnect.wire.tunnel import VIRTIO_HEADER_BYTES
 
@@ -111,6 +111,8 @@ class Host:
             elif isinstance(output, SessionUp):
                 self.events.append(output)
                 self.flush()
+            elif isinstance(output, Deliver):
+                self.delivered += map(bytes, output.packets)
             elif not isinstance(output, CountersMoved):
                 self.events.append(output)
 

@@ -1,0 +1,139 @@
+"""A node that lets messages overtake each other as the official one does, under TCP, UDP, QUIC and a chat.
+
+user ── node --reorder ── provider ── server 192.168.50.10
+                                      7000 the lab's servers, 4433 QUIC, 5201 iperf3, 8000 a model
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from lab.chat import chat_from
+from lab.process import until
+from lab.servers import pattern
+from lab.world import PROVIDER_PEER, SERVER, World, world
+from netns_tests.topology import SERVICE, connect, download, expected_download, serve, tcp_echo
+
+ORDERED = ("--rate-limit", "0")
+DISTURBED = (*ORDERED, "--reorder")
+QUIC_PORT, IPERF_PORT, CHAT_PORT = 4433, 5201, 8000
+DATAGRAMS = 1500
+UDP = (socket.AF_INET, socket.SOCK_DGRAM)
+RECEIVE_BUFFER = (socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
+
+
+@pytest.fixture(scope="module")
+def disturbed() -> Iterator[World]:
+    with world("ncorder", node_options=DISTURBED) as made:
+        serve(made.server, made, SERVICE)
+        made.configure(services=[])
+        made.node.start()
+        made.up()
+        yield made
+
+
+def test_tcp_arrives_as_it_was_sent(disturbed: World) -> None:
+    with connect(disturbed.user, SERVER, SERVICE) as connection:
+        assert download(connection, 40_000_000) == expected_download(40_000_000)
+    data = pattern(5_000_000)
+    assert tcp_echo(disturbed.user, SERVER, SERVICE, data) == data
+
+
+def test_udp_arrives_once_and_nearly_in_order(disturbed: World) -> None:
+    """Sent 0.25 ms apart, so that most have a message of their own, which the node puts behind later ones."""
+    numbers = []
+    with disturbed.user.socket(*UDP) as datagrams:
+        datagrams.settimeout(2.0)
+        datagrams.connect((SERVER, SERVICE))
+        datagrams.setsockopt(*RECEIVE_BUFFER)
+        next_at = time.monotonic()
+        for number in range(DATAGRAMS):
+            datagrams.send(b"%d" % number)
+            next_at += 0.00025
+            while time.monotonic() < next_at:
+                pass
+        while len(numbers) < DATAGRAMS:
+            numbers.append(int(datagrams.recv(100)))
+    assert sorted(numbers) == list(range(DATAGRAMS))
+    highest, late = -1, 0
+    for number in numbers:
+        late += number < highest
+        highest = max(highest, number)
+    assert late < 0.25 * DATAGRAMS, "the node has put two thirds of them behind later ones, each way"
+
+
+def test_quic_is_unharmed(disturbed: World) -> None:
+    pytest.importorskip("aioquic", reason="needs aioquic (scripts/setup --dev)")
+    certificate = disturbed.folder / "quic.pem"
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes",
+         "-days", "2", "-subj", "/CN=server", "-keyout", str(certificate), "-out", f"{certificate}.crt"],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    with certificate.open("a") as both:
+        both.write((disturbed.folder / "quic.pem.crt").read_text())
+    program = [sys.executable, "-m", "netns_tests.quic"]
+    server = disturbed.run_in(disturbed.server, [*program, "serve", str(QUIC_PORT), str(certificate)], "quic")
+    until(lambda: "serving" in server.text(), "the QUIC server", process=server)
+    size = 4_000_000
+    done = disturbed.user.run([*program, "fetch", SERVER, str(QUIC_PORT), str(size)], timeout_s=60)
+    server.stop()
+    assert done.returncode == 0, done.stderr + server.tail()
+    told = json.loads(done.stdout)
+    assert told["echo"] == "over and out"
+    assert told["sha256"] == hashlib.sha256(pattern(size)).hexdigest()
+
+
+@pytest.mark.skipif(importlib.util.find_spec("xllamacpp") is None, reason="no model: scripts/setup --demo")
+def test_a_chat_is_unharmed(disturbed: World) -> None:
+    model = disturbed.run_in(
+        disturbed.server, [sys.executable, "-m", "lab.model_server", SERVER, str(CHAT_PORT)], "model"
+    )
+    until(lambda: "serving" in model.text(), "the model", timeout_s=60, process=model)
+    try:
+        prompt = "Name three rivers of Europe."
+        direct = chat_from(disturbed.provider, SERVER, CHAT_PORT, prompt)
+        pieces: list[str] = []
+        through = chat_from(disturbed.user, SERVER, CHAT_PORT, prompt, on_token=pieces.append)
+    finally:
+        model.stop()
+    assert through.text == direct.text == "".join(pieces)
+    assert through.tokens == direct.tokens > 5
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("iperf3") is None, reason="needs iperf3 (scripts/setup --dev)")
+def test_tcp_keeps_seven_tenths_of_its_rate() -> None:
+    """In turns over one node and the other, the best of each: what else the machine does hits both."""
+    with world("ncorder2", node_options=ORDERED) as made:
+        made.run_in(made.server, ["iperf3", "-s", "-p", str(IPERF_PORT)], "iperf")
+        made.configure(services=[])
+        made.node.start()
+        made.up()
+        best = {ORDERED: 0.0, DISTURBED: 0.0}
+        for options in (ORDERED, DISTURBED) * 3:
+            made.node.stop()
+            made.node.options = list(options)
+            made.node.start()
+            made.user_side.wait(PROVIDER_PEER)
+            for direction in ((), ("-R",)):
+                best[options] = max(best[options], _rate(made, *direction))
+        assert best[DISTURBED] >= 0.7 * best[ORDERED], best
+
+
+def _rate(made: World, *options: str) -> float:
+    """Bits a second that one stream carries."""
+    command = ["iperf3", "-J", "-c", SERVER, "-p", str(IPERF_PORT), "-t", "2", "-O", "1", *options]
+    done = made.user.run(command, timeout_s=60)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return float(json.loads(done.stdout)["end"]["sum_received"]["bits_per_second"])
