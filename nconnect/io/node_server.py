@@ -67,6 +67,7 @@ class NodeServer:
         self._settings = settings
         self._started_at = now
         self._rpc_limiter = RateLimiter(settings.rate_per_s, settings.burst)
+        self._rpc_total = RateLimiter(settings.rpc_rate_per_s, settings.rpc_burst)  # one bucket for all
         self._capture = _Capture(capture_file) if capture_file else None
         self._listeners: list[socket.socket] = []
         self._tls: ssl.SSLContext | None = None
@@ -213,7 +214,8 @@ class NodeServer:
     # --- RPC ---
 
     async def _answer(self, request: Request) -> Response:
-        if not self._rpc_limiter.allow(request.peer_host, boottime()):
+        now = boottime()
+        if not (self._rpc_limiter.allow(request.peer_host, now) and self._rpc_total.allow("", now)):
             return Response(429, headers=_CORS)
         if request.method == "OPTIONS":
             return Response(204, headers=(*_CORS, ("access-control-max-age", "86400")))

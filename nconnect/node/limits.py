@@ -1,6 +1,7 @@
 """How often one host may ask or connect: a token bucket for each, in a table of bounded size.
 
-The official node allows each IP 10 RPC calls and 10 websocket connects a second, with a burst of 100.
+The official node allows each IP 10 RPC calls and 10 websocket connects a second, with a burst of 100, and all
+of them together 1,024 RPC calls, with a burst of 4,096.
 """
 
 from __future__ import annotations
@@ -9,6 +10,8 @@ from ipaddress import IPv6Address, ip_address
 
 OFFICIAL_RATE_PER_S = 10.0  # the official node's WsIPRateLimit and RPCIPRateLimit
 OFFICIAL_BURST = 100  # its WsIPRateBurst and RPCIPRateBurst
+OFFICIAL_RPC_RATE_PER_S = 1024.0  # of all IPs together: its RPCRateLimit
+OFFICIAL_RPC_BURST = 4096  # its RPCRateBurst
 MAX_HOSTS = 16_384  # guessed: 2 MB of table; who fills it costs others nothing but their used-up tokens
 _IPV6_SITE_BITS = 64  # one customer is usually given at least this much
 

@@ -5,7 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from enum import Enum
 
-from nconnect.node.limits import OFFICIAL_BURST, OFFICIAL_RATE_PER_S
+from nconnect.node.limits import (
+    OFFICIAL_BURST,
+    OFFICIAL_RATE_PER_S,
+    OFFICIAL_RPC_BURST,
+    OFFICIAL_RPC_RATE_PER_S,
+)
 from nconnect.wire.actions import Waiver
 
 LOGIN_TIMEOUT_S = 10.0  # the official node drops a silent connection after as long
@@ -63,6 +68,8 @@ class NodeSettings:
     max_holding_s: float = MAX_HOLDING_S
     rate_per_s: float | None = OFFICIAL_RATE_PER_S  # of RPC calls and of connects, each, by host
     burst: int = OFFICIAL_BURST
+    rpc_rate_per_s: float | None = OFFICIAL_RPC_RATE_PER_S  # of RPC calls of all hosts together
+    rpc_burst: int = OFFICIAL_RPC_BURST
     login_timeout_s: float = LOGIN_TIMEOUT_S
     ping_interval_s: float = PING_INTERVAL_S
     idle_timeout_s: float = IDLE_TIMEOUT_S
@@ -71,7 +78,9 @@ class NodeSettings:
     def with_rate(self, rate_per_s: float) -> NodeSettings:
         """Other limits for each host, with a burst in proportion; 0 lifts them."""
         burst = max(1, round(OFFICIAL_BURST / OFFICIAL_RATE_PER_S * rate_per_s))
-        return replace(self, rate_per_s=rate_per_s or None, burst=burst)
+        if not rate_per_s:
+            return replace(self, rate_per_s=None, burst=burst, rpc_rate_per_s=None)
+        return replace(self, rate_per_s=rate_per_s, burst=burst)
 
     @property
     def waives(self) -> frozenset[Waiver]:

@@ -73,6 +73,7 @@ def test_tls_and_limits(run: Run, started: list[tuple[NodeConfig, dict[str, Any]
     assert (config.tls_cert, config.tls_key) == (tmp_path / "cert", tmp_path / "key")
     assert (config.wss_port, config.https_port) == (443, 30005)
     assert how["settings"].rate_per_s is None
+    assert how["settings"].rpc_rate_per_s is None
     assert how["settings"].waives == {Waiver.MASK}
 
 

@@ -226,6 +226,18 @@ def test_connects_of_one_host_are_limited() -> None:
     asyncio.run(run())
 
 
+def test_calls_of_all_hosts_together_are_limited() -> None:
+    async def run() -> None:
+        async with serving(rate_per_s=None, rpc_rate_per_s=0.001, rpc_burst=2) as server:
+            answers = [(await rpc(server, ask("x"))).status for _ in range(3)]
+            assert answers == [200, 200, 429]
+            async with client(server) as alice:
+                await alice.log_in()
+                assert alice.answer["Error"] == 0, "who knows its node needs no call"
+
+    asyncio.run(run())
+
+
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
 def test_rpc_names_the_host_that_was_asked(host: str) -> None:
     async def run() -> None:
