@@ -18,7 +18,7 @@ FORGET_S = 10.0  # guessed: a path that has kept the order for so long keeps it
 KEEP = 0.99  # of the greatest lateness, with each late batch
 MAX_GAPS = 256  # remembered: what is later than that many later ones is late by as much as the oldest
 SPAN = 1 << 32
-BATCH_BYTES = 256  # what a held batch costs beside its packets
+BATCH_BYTES = 2048  # reckoned for a held batch beside its packets, so that small ones are bounded in number
 
 
 class Order:

@@ -19,13 +19,14 @@ _SPAN = 1 << 32
 class Resequencer:
     """The striped batches of one peer. A packet list given to `put` is handed out once, in order."""
 
-    __slots__ = ("_held", "_held_bytes", "_next")
+    __slots__ = ("_held", "_held_bytes", "_next", "_until")
 
     def __init__(self, first: int | None = None) -> None:
         """`first` is the number that is expected; None: whichever comes first."""
         self._next = first
         self._held: dict[int, tuple[list[memoryview], int, float]] = {}  # number -> packets, bytes, until
         self._held_bytes = 0
+        self._until = inf  # no batch waits until before then
 
     def __bool__(self) -> bool:
         """Whether anything is held."""
@@ -55,21 +56,25 @@ class Resequencer:
         if ahead < 0 or number in self._held:
             return packets
         if ahead > 0:
-            self._held[number] = (packets, size, now + min(wait_s, MAX_WAIT_S))
+            until = now + min(wait_s, MAX_WAIT_S)
+            self._held[number] = (packets, size, until)
             self._held_bytes += size
+            self._until = min(self._until, until)
             return self._skip() if self._held_bytes > MAX_HELD_BYTES else []
         self._next = (number + 1) % _SPAN
         return packets + self._run() if self._held else packets
 
     def next_at(self) -> float:
-        """When `expire` has something to do; infinite if never."""
-        return min((until for _, _, until in self._held.values()), default=inf)
+        """When `expire` is to be called, which may find that there is nothing to do; infinite if never."""
+        return self._until if self._held else inf
 
     def expire(self, now: float) -> list[memoryview]:
         """Give up waiting for what is overdue: the packets that may pass now."""
         passed: list[memoryview] = []
         while self.next_at() <= now:
-            passed += self._skip()
+            self._until = min(until for _, _, until in self._held.values())
+            if self._until <= now:
+                passed += self._skip()
         return passed
 
     def release(self) -> list[memoryview]:
@@ -106,4 +111,6 @@ class Resequencer:
             passed += entry[0]
             self._held_bytes -= entry[1]
             self._next = (self._next + 1) % _SPAN
+        if not self._held:
+            self._until = inf
         return passed
