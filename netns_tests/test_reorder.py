@@ -121,7 +121,7 @@ def test_tcp_keeps_seven_tenths_of_its_rate() -> None:
         made.node.start()
         made.up()
         best = {ORDERED: 0.0, DISTURBED: 0.0}
-        for options in (ORDERED, DISTURBED) * 3:
+        for options in (ORDERED, DISTURBED) * 2:
             made.node.stop()
             made.node.options = list(options)
             made.node.start()
