@@ -26,7 +26,7 @@ class Timer(IntEnum):
     ERASE_KEYS = 6  # all keys are past their life
     EXPIRE = 7  # the peer's permission ends
     LANES = 8  # several lanes: look whether each is alive, and whether one is enough
-    REORDER = 9  # striped batches have waited long enough for those before them
+    REORDER = 9  # batches that overtook others have waited for them long enough
 
 
 class Timers:

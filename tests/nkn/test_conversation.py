@@ -108,10 +108,10 @@ def test_our_strict_node_takes_nothing_of_it_that_was_said_to_another() -> None:
     assert connection is not None
     node.receive_text(connection, memoryview(by("node 1", "text")[1].encode()), 0.0)
     node.receive_binary(connection, memoryview(bytes.fromhex(by("node 1", "binary")[0])), 0.0)
-    assert {reason.value for reason in node.stats().drops} <= {"unknown_dest"}
+    assert set(node.stats().drops) <= {"unknown_dest"}
     node.receive_binary(connection, memoryview(bytes.fromhex(by("node 2", "binary")[0])), 0.0)
     assert transport.closed is not None
-    assert "bad_signature" in {str(getattr(r, "value", r)) for r in node.stats().drops}
+    assert "bad_signature" in node.stats().drops
 
 
 class Recorded:
