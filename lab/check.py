@@ -1,6 +1,7 @@
 """`scripts/test`: formatting, lint, types, unit tests and namespace tests, one after the other.
 
-All of them run even when one fails; the exit status is 0 only when all that ran have passed.
+What mostly waits runs beside the next one, and is shown when both have ended. All of them run even when one
+fails; the exit status is 0 only when all that ran have passed.
 """
 
 from __future__ import annotations
@@ -13,23 +14,27 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from dataclasses import asdict, dataclass, field
+from typing import IO
 
 from lab import CHECKOUT
 from lab.command import give_back, interrupt_once
 
 FUZZ_S = 120
-FUZZ_SEED = "1"  # the same in every run: a finding is the change's, `scripts/fuzz` alone looks further
+SOAK_MINUTES = 3
+SEED = "1"  # the same in every run: a finding is the change's, `scripts/fuzz` and `scripts/soak` look further
 
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One program to run; `root` when it builds namespaces."""
+    """One program to run; `root` when it builds namespaces, `beside` when it may run beside the next one."""
 
     name: str
     command: tuple[str, ...]
     root: bool = False
+    beside: bool = False
 
 
 @dataclass
@@ -47,6 +52,10 @@ class Report:
     skipped: list[str] = field(default_factory=list)
     seconds: float = 0.0
 
+    def add(self, outcome: Outcome) -> None:
+        self.checks.append(outcome)
+        self.ok = self.ok and outcome.ok
+
 
 def checks(*, everything: bool) -> tuple[Check, ...]:
     python = sys.executable
@@ -57,46 +66,79 @@ def checks(*, everything: bool) -> tuple[Check, ...]:
         Check("types", (python, "-m", "mypy")),
         Check("documentation", ("bash", "scripts/docs", "build")),
         Check("unit tests", (python, "-m", "pytest", "tests", *marks)),
-        Check("fuzz", (python, "-m", "lab.fuzz", str(FUZZ_S), "--seed", FUZZ_SEED)),
+        Check(
+            "soak",
+            (python, "-m", "lab.soak", "--minutes", str(SOAK_MINUTES), "--seed", SEED),
+            root=True,
+            beside=True,
+        ),
+        Check("fuzz", (python, "-m", "lab.fuzz", str(FUZZ_S), "--seed", SEED)),
         Check("namespace tests", (python, "-m", "pytest", "netns_tests", *marks), root=True),
     )
 
 
-def run(check: Check, *, quiet: bool) -> Outcome:
-    """Run one check, its output passed on as it comes; with `quiet` to standard error."""
-    started = time.monotonic()
-    process = subprocess.Popen(
-        check.command,
-        cwd=CHECKOUT,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        start_new_session=True,  # Ctrl-C reaches it once, from here, so that its clean-up is not cut short
-    )
-    assert process.stdout is not None
-    last = b""
-    out = sys.stderr.buffer if quiet else sys.stdout.buffer
-    try:
-        for line in process.stdout:
-            out.write(line)
-            out.flush()
+class Running:
+    """A check that was started. Its output is passed on as it comes, or with `held` once it has ended."""
+
+    def __init__(self, check: Check, *, quiet: bool, held: bool = False) -> None:
+        """`quiet`: to standard error."""
+        self._check = check
+        self._out = sys.stderr.buffer if quiet else sys.stdout.buffer
+        self._held = tempfile.TemporaryFile() if held else None  # noqa: SIM115 (until `outcome`)
+        self._started = time.monotonic()
+        self._process = subprocess.Popen(
+            check.command,
+            cwd=CHECKOUT,
+            stdin=subprocess.DEVNULL,
+            stdout=self._held or subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,  # Ctrl-C reaches it once, from here: its clean-up is not cut short
+        )
+
+    def outcome(self) -> Outcome:
+        """Wait for its end."""
+        try:
+            last = self._pass_on(self._process.stdout) if self._process.stdout is not None else b""
+            status = self._process.wait()
+            seconds = time.monotonic() - self._started
+            if self._held is not None:
+                self._held.seek(0)
+                last = self._pass_on(self._held)
+        except KeyboardInterrupt:
+            self.interrupt()
+            raise
+        finally:
+            for file in (self._process.stdout, self._held):
+                if file is not None:
+                    file.close()
+        summary = re.sub(r"\x1b\[[0-9;]*m", "", last.decode(errors="replace")).strip("= ")
+        return Outcome(self._check.name, status == 0, round(seconds, 1), summary)
+
+    def interrupt(self) -> None:
+        """End it early, and wait until it has cleaned up."""
+        self._process.send_signal(signal.SIGINT)
+        self._process.wait()
+
+    def _pass_on(self, source: IO[bytes]) -> bytes:
+        """The last line that says something."""
+        last = b""
+        for line in source:
+            self._out.write(line)
+            self._out.flush()
             last = line.strip() or last
-        status = process.wait()
-    except KeyboardInterrupt:
-        process.send_signal(signal.SIGINT)
-        process.wait()
-        raise
-    finally:
-        process.stdout.close()
-    summary = re.sub(r"\x1b\[[0-9;]*m", "", last.decode(errors="replace")).strip("= ")
-    return Outcome(check.name, status == 0, round(time.monotonic() - started, 1), summary)
+        return last
+
+
+def run(check: Check, *, quiet: bool) -> Outcome:
+    """Run one check to its end."""
+    return Running(check, quiet=quiet).outcome()
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(
         prog="scripts/test",
-        description="Formatting and lint (ruff), types (mypy --strict), the unit tests, and, as root, the"
-        " tests with real daemons in network namespaces.",
+        description="Formatting and lint (ruff), types (mypy --strict), the unit tests, fuzzing, and, as"
+        " root, a soak and the tests with real daemons in network namespaces.",
     )
     parser.add_argument("--all", action="store_true", help="also the tests that take long")
     parser.add_argument(
@@ -107,19 +149,27 @@ def main() -> None:
     out = sys.stderr if options.json else sys.stdout
     report = Report()
     started = time.monotonic()
+    beside: list[Running] = []
     try:
         for check in checks(everything=options.all):
             if check.root and (os.geteuid() != 0 or shutil.which("ip") is None):
                 report.skipped.append(check.name)
                 continue
-            print(f"--- {check.name}: {' '.join(check.command[2:])}", file=out, flush=True)
-            outcome = run(check, quiet=options.json)
-            report.checks.append(outcome)
-            report.ok = report.ok and outcome.ok
+            words = "beside the next one: " if check.beside else ""
+            print(f"--- {check.name}: {words}{' '.join(check.command[2:])}", file=out, flush=True)
+            if check.beside:
+                beside.append(Running(check, quiet=options.json, held=True))
+                continue
+            report.add(run(check, quiet=options.json))
+            while beside:
+                report.add(beside[0].outcome())
+                beside.pop(0)
     except KeyboardInterrupt:
         report.ok = False
         print("interrupted", file=out)
     finally:
+        for running in beside:
+            running.interrupt()
         give_back()
     report.seconds = round(time.monotonic() - started, 1)
     print(file=out)

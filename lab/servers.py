@@ -2,7 +2,7 @@
 
 Over UDP it sends every datagram back. Over TCP the first line of a connection says what is wanted:
 `echo` sends all that follows back, `whoami` answers with the client's address, `source N` sends N bytes of
-`pattern`, `sink` takes all that follows.
+`pattern`, `sink` takes all that follows, `digest N` takes N bytes and answers with their SHA-256.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import hashlib
 import socket
 from typing import cast
 
@@ -32,6 +33,12 @@ async def _serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> 
         elif wanted[:1] == [b"sink"]:
             while await reader.read(1 << 16):
                 pass
+        elif wanted[:1] == [b"digest"]:
+            digest, left = hashlib.sha256(), int(wanted[1])
+            while left and (data := await reader.read(min(left, 1 << 20))):
+                digest.update(data)
+                left -= len(data)
+            writer.write(digest.hexdigest().encode())
         elif wanted[:1] == [b"whoami"]:
             writer.write(writer.get_extra_info("peername")[0].removeprefix("::ffff:").encode())
         elif wanted[:1] == [b"source"]:

@@ -1,19 +1,18 @@
 """`scripts/soak`: mixed traffic under random faults, for as long as is asked.
 
-Two flows run all the time, TCP and UDP, and one checksummed download after the other. The faults come from
-the seed, which is printed: the node restarted or gone for a while, a daemon killed or stopped, the user's
-interface down, the user's routes or firewall table removed. After each, all flows must be back within
-`BOUND_S`. At the end both daemons must have given back what they took: memory, descriptors, all that they
-set on their machines.
+Two flows run all the time, TCP over IPv4 and UDP over IPv6, and transfers one after the other, down and up,
+each with its checksum. The faults (`lab.faults`) and their times come from the seed, which is printed. After
+each, all flows must be back within their bound. At the end nobody may hold what he does not need: the
+daemons and the node no memory, descriptors and threads above a fresh one's, the machines no setting.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import random
-import signal
 import sys
 import threading
 import time
@@ -22,19 +21,24 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 
 from lab.command import interrupt_once
+from lab.faults import FAULTS
 from lab.netns import LabError, require_root
-from lab.sides import Side
+from lab.process import Process
 from lab.snapshot import differences, snapshot
-from lab.world import LAN, PROVIDER_PEER, SERVER, WAN_INTERFACE, World, world
-from netns_tests.recovery import Tcp, Udp
-from netns_tests.topology import SERVICE, connect, download, expected_download, serve
+from lab.world import PROVIDER_PEER, SERVER, SERVER6, World, world
+from netns_tests.recovery import Flow, Tcp, Udp
+from netns_tests.topology import SERVICE, connect, download, expected_download, serve, upload
 
 BOUND_S = 20.0
 TCP_BOUND_S = 60.0  # its own backoff may take as long as the outage
 CALM_S = (2.0, 8.0)  # between two faults
-DOWNLOAD_BYTES = 4 << 20
-MAX_GROWTH_BYTES = 16 << 20
-MAX_MORE_DESCRIPTORS = 8
+TRANSFER_BYTES = 4 << 20
+TRANSFER_PAUSE_S = 0.25  # so that the machine has time for others
+TRANSFER_TIMEOUT_S = 120.0
+# A generous bound above a fresh process, for what a day would make of it.
+MAX_RSS_BYTES = 80 << 20
+MAX_DESCRIPTORS = 28
+MAX_THREADS = 16
 
 
 @dataclass
@@ -43,58 +47,9 @@ class Report:
     minutes: float
     faults: Counter[str] = field(default_factory=Counter)
     slowest_s: dict[str, float] = field(default_factory=dict)
-    downloads: int = 0
+    transfers: int = 0
+    bytes_checked: int = 0
     problems: list[str] = field(default_factory=list)
-
-
-def restart_node(lab: World, rng: random.Random) -> None:
-    assert lab.node.process is not None
-    lab.node.process.kill()
-    time.sleep(rng.choice((0.1, 2.0, 12.0)))
-    lab.node.start()
-
-
-def kill_daemon(lab: World, rng: random.Random) -> None:
-    side: Side = rng.choice((lab.user_side, lab.provider_side))
-    assert side.daemon is not None
-    side.daemon.kill()
-    time.sleep(rng.uniform(0, 2))
-    side.start("--keep-trying")
-    side.wait(timeout_s=30)
-
-
-def stop_daemon(lab: World, rng: random.Random) -> None:
-    side: Side = rng.choice((lab.user_side, lab.provider_side))
-    assert side.daemon is not None
-    side.daemon.signal(signal.SIGSTOP)
-    time.sleep(rng.choice((1.0, 6.0, 16.0)))
-    side.daemon.signal(signal.SIGCONT)
-
-
-def cut_user(lab: World, rng: random.Random) -> None:
-    lab.user.ip(f"link set {WAN_INTERFACE} down")
-    time.sleep(rng.uniform(0.1, 15))
-    lab.user.ip(f"link set {WAN_INTERFACE} up")
-    lab.user.ip("route add default via 198.51.100.1")
-
-
-def remove_routes(lab: World, rng: random.Random) -> None:
-    lab.user.run(["ip", "route", "del", LAN, "dev", "nc0"])
-
-
-def remove_table(lab: World, rng: random.Random) -> None:
-    namespace = rng.choice((lab.user, lab.provider))
-    namespace.run(["nft", "delete", "table", "inet", "nconnect_nc0"])
-
-
-FAULTS: dict[str, Callable[[World, random.Random], None]] = {
-    "node restarted": restart_node,
-    "daemon killed": kill_daemon,
-    "daemon stopped": stop_daemon,
-    "network cut": cut_user,
-    "routes removed": remove_routes,
-    "firewall table removed": remove_table,
-}
 
 
 def soak(lab: World, report: Report, say: Callable[[str], None]) -> None:
@@ -106,59 +61,82 @@ def soak(lab: World, report: Report, say: Callable[[str], None]) -> None:
     lab.node.start()
     lab.up()
     ending = threading.Event()
-    loader = threading.Thread(target=_download, args=(lab, report, ending), daemon=True)
-    with Tcp(lab.user, SERVER) as tcp, Udp(lab.user, SERVER) as udp:
+    loader = threading.Thread(target=_transfer, args=(lab, report, ending), name="transfers", daemon=True)
+    with Tcp(lab.user, SERVER) as tcp, Udp(lab.user, SERVER6) as udp:
         loader.start()
         end = time.monotonic() + report.minutes * 60
         while time.monotonic() < end:
             time.sleep(rng.uniform(*CALM_S))
             name = rng.choice(list(FAULTS))
-            FAULTS[name](lab, rng)
-            back = time.monotonic()
-            taken_s = max(
-                udp.answered_after(back, within_s=BOUND_S), tcp.answered_after(back, within_s=TCP_BOUND_S)
-            )
+            taken_s = _break(lab, rng, name, tcp, udp)
             report.faults[name] += 1
             report.slowest_s[name] = round(max(taken_s, report.slowest_s.get(name, 0.0)), 2)
             say(f"{name}: all flows were back after {taken_s:.2f} s")
             if report.problems:
                 raise LabError(report.problems[0])
         ending.set()
-        loader.join(120)
+        loader.join(TRANSFER_TIMEOUT_S)
         if loader.is_alive():
-            raise LabError("the last download did not end")
+            raise LabError("the last transfer did not end")
+        for flow in (tcp, udp):
+            flow.answered_after(time.monotonic(), within_s=BOUND_S)
     lab.user_side.wait(PROVIDER_PEER, timeout_s=30)
+    assert lab.node.process is not None
+    report.problems += _leaks(lab.node.process)
     for side in (lab.user_side, lab.provider_side):
-        report.problems += _leaks(side)
+        assert side.daemon is not None
+        report.problems += _leaks(side.daemon)
         side.down()
         report.problems += [
             f"{side.name}: {line}" for line in differences(before[side.name], snapshot(side.namespace))
         ]
 
 
-def _download(lab: World, report: Report, ending: threading.Event) -> None:
-    expected = expected_download(DOWNLOAD_BYTES)
-    while not ending.is_set():
+def _break(lab: World, rng: random.Random, name: str, tcp: Flow, udp: Flow) -> float:
+    """Give one fault; how many seconds after its end both flows were back."""
+    try:
+        FAULTS[name](lab, rng)
+        back = time.monotonic()
+        return max(udp.answered_after(back, within_s=BOUND_S), tcp.answered_after(back, within_s=TCP_BOUND_S))
+    except LabError as error:
+        raise LabError(f"{name}: {error}") from None
+
+
+def _transfer(lab: World, report: Report, ending: threading.Event) -> None:
+    expected = expected_download(TRANSFER_BYTES)
+    for number in itertools.count():
+        if ending.wait(TRANSFER_PAUSE_S):
+            return
+        host, up = (SERVER, SERVER6)[number % 2], number // 2 % 2
+        what = "an upload" if up else "a download"
         try:
-            with connect(lab.user, SERVER, SERVICE, timeout_s=120) as connection:
-                if download(connection, DOWNLOAD_BYTES) != expected:
-                    report.problems.append("a download was corrupted")
-            report.downloads += 1
+            connection = connect(lab.user, host, SERVICE, timeout_s=TRANSFER_TIMEOUT_S)
         except OSError:
             ending.wait(1)  # no route for the moment: the user's daemon was killed
-        except AssertionError as error:
-            report.problems.append(f"a download was cut off: {error}")
+            continue
+        try:
+            with connection:
+                found = upload(connection, TRANSFER_BYTES) if up else download(connection, TRANSFER_BYTES)
+        except (OSError, AssertionError) as error:
+            report.problems.append(f"{what} was cut off: {error}")
+            continue
+        report.transfers += 1
+        report.bytes_checked += TRANSFER_BYTES
+        if found != expected:
+            report.problems.append(f"{what} was corrupted")
 
 
-def _leaks(side: Side) -> list[str]:
-    """What a daemon holds more of than a fresh one: a generous bound, for what a day would make of it."""
-    assert side.daemon is not None
-    descriptors = len(os.listdir(f"/proc/{side.daemon.pid}/fd"))
+def _leaks(process: Process) -> list[str]:
+    """What a process holds more of than a fresh one."""
     found = []
-    if descriptors > 20 + MAX_MORE_DESCRIPTORS:
-        found.append(f"{side.name}: {descriptors} descriptors are open")
-    if side.daemon.rss_bytes() > (64 << 20) + MAX_GROWTH_BYTES:
-        found.append(f"{side.name}: {side.daemon.rss_bytes() >> 20} MiB of memory")
+    descriptors = len(os.listdir(f"/proc/{process.pid}/fd"))
+    threads = len(os.listdir(f"/proc/{process.pid}/task"))
+    if descriptors > MAX_DESCRIPTORS:
+        found.append(f"{process.name}: {descriptors} descriptors are open")
+    if threads > MAX_THREADS:
+        found.append(f"{process.name}: {threads} threads")
+    if process.rss_bytes() > MAX_RSS_BYTES:
+        found.append(f"{process.name}: {process.rss_bytes() >> 20} MiB of memory")
     return found
 
 
@@ -185,7 +163,10 @@ def main() -> None:
         except (LabError, AssertionError) as error:
             report.problems.append(str(error).partition("\n")[0])
             print(lab.logs(), file=out)
-    print(f"{sum(report.faults.values())} faults, {report.downloads} downloads", file=out)
+    for name, count in sorted(report.faults.items()):
+        print(f"{name:24} {count:4} times, back within {report.slowest_s[name]:.2f} s", file=out)
+    checked = f"{report.transfers} transfers, {report.bytes_checked >> 20} MiB checked"
+    print(f"seed {seed}: {sum(report.faults.values())} faults, {checked}", file=out)
     for problem in report.problems:
         print(f"FAILED: {problem} (again: scripts/soak --seed {seed})", file=out)
     if options.json:

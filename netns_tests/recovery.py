@@ -1,11 +1,13 @@
 """Flows that go on for as long as a test lasts, and how long each fault interrupted them.
 
 A flow asks every 50 ms and checks every answer: TCP with numbered lines that must come back complete and in
-order, UDP with datagrams of which any answer counts. What was measured is in `table`, which the run prints.
+order, UDP with datagrams, of which any answer counts that is one of the questions. What was measured is in
+`table`, which the run prints.
 """
 
 from __future__ import annotations
 
+import hashlib
 import socket
 import threading
 import time
@@ -88,7 +90,7 @@ class Flow:
     def _run(self) -> None:
         try:
             self._talk()
-        except (OSError, AssertionError) as error:
+        except (OSError, AssertionError, ValueError) as error:
             if not self._ending.is_set():
                 self.failure = f"{type(error).__name__}: {error}"
 
@@ -125,15 +127,21 @@ class Udp(Flow):
     def _talk(self) -> None:
         with self._namespace.socket(family_of(self._host), socket.SOCK_DGRAM) as datagrams:
             datagrams.settimeout(EVERY_S)
-            number, newest = 0, 0
+            number = 0
             while not self._ending.is_set():
                 number += 1
                 try:
-                    datagrams.sendto(b"%d" % number, (self._host, self._port))
-                    answer = int(datagrams.recv(100))
-                    assert 0 < answer <= number
-                    newest = max(newest, answer)
+                    datagrams.sendto(_datagram(number), (self._host, self._port))
+                    answer = datagrams.recv(2000)
+                    asked = int(answer[:12])
+                    assert asked <= number, f"{asked} was never sent"
+                    assert answer == _datagram(asked), f"{answer!r} instead of {_datagram(asked)!r}"
                     self.answers.append(time.monotonic())
                 except OSError:
                     pass  # no route, or no answer, for the moment
                 self._ending.wait(EVERY_S)
+
+
+def _datagram(number: int) -> bytes:
+    """The question of this number: no two are alike, and their sizes differ."""
+    return b"%012d " % number + hashlib.sha256(b"%d" % number).digest() * (number % 40)

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 
 from lab.netns import Namespace
 from lab.process import Process, until
-from lab.servers import pattern
+from lab.servers import PATTERN_BYTES, pattern
 from lab.world import World
 
 SERVICE = 7000
@@ -121,7 +121,25 @@ def download(connection: socket.socket, size: int) -> str:
 
 
 def expected_download(size: int) -> str:
-    return hashlib.sha256(pattern(size)).hexdigest()
+    digest, block = hashlib.sha256(), pattern(PATTERN_BYTES)
+    for _ in range(size // PATTERN_BYTES):
+        digest.update(block)
+    digest.update(block[: size % PATTERN_BYTES])
+    return digest.hexdigest()
+
+
+def upload(connection: socket.socket, size: int) -> str:
+    """Send `size` bytes of the pattern, and return the SHA-256 of what the server received."""
+    connection.sendall(b"digest %d\n" % size)
+    block, left = pattern(PATTERN_BYTES), size
+    while left:
+        part = block[:left]
+        connection.sendall(part)
+        left -= len(part)
+    answer = b""
+    while data := connection.recv(100):
+        answer += data
+    return answer.decode()
 
 
 def reaches(namespace: Namespace, host: str, port: int, kind: int = socket.SOCK_STREAM) -> bool:

@@ -1,15 +1,20 @@
 from __future__ import annotations
 
+import os
 import sys
+import time
 
-from lab.check import Check, checks, run
+import pytest
+
+from lab.check import Check, Running, checks, run
 
 
 def test_the_slow_tests_are_left_out_unless_asked_for() -> None:
     usual = {check.name: check for check in checks(everything=False)}
     assert "not slow" in usual["unit tests"].command
     assert all("not slow" not in check.command for check in checks(everything=True))
-    assert [check.name for check in usual.values() if check.root] == ["namespace tests"]
+    assert [check.name for check in usual.values() if check.root] == ["soak", "namespace tests"]
+    assert not list(usual.values())[-1].beside, "there is a next one"
 
 
 def test_the_closing_line_and_the_status_are_kept() -> None:
@@ -23,3 +28,35 @@ def test_a_check_that_passes() -> None:
     outcome = run(Check("some", (sys.executable, "-c", "print('All checks passed!')")), quiet=True)
     assert outcome.ok
     assert outcome.summary == "All checks passed!"
+
+
+def test_what_runs_beside_another_is_shown_when_it_has_ended(
+    capfdbinary: pytest.CaptureFixture[bytes],
+) -> None:
+    program = "print('first'); print('last'); exit(1)"
+    running = Running(Check("some", (sys.executable, "-c", program)), quiet=False, held=True)
+    assert running._process.wait(30) == 1
+    assert capfdbinary.readouterr().out == b""
+    outcome = running.outcome()
+    assert not outcome.ok
+    assert outcome.summary == "last"
+    assert capfdbinary.readouterr().out == b"first\nlast\n"
+
+
+def test_what_is_interrupted_may_clean_up() -> None:
+    program = (
+        "import signal, time\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # whoever started the tests may ignore it
+        "try:\n"
+        "    print('ready', flush=True)\n"
+        "    time.sleep(60)\n"
+        "except KeyboardInterrupt: print('cleaned up')\n"
+    )
+    running = Running(Check("some", (sys.executable, "-c", program)), quiet=True, held=True)
+    assert running._held is not None
+    deadline = time.monotonic() + 30
+    while not os.fstat(running._held.fileno()).st_size:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    running.interrupt()
+    assert running.outcome().summary == "cleaned up"
