@@ -8,9 +8,11 @@ import shutil
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 
 from lab.bench.bed import PROVIDER_DIRECT, Bed
 from lab.bench.contenders.base import LONG, START_TIMEOUT_S, Running, run
+from lab.netns import Namespace
 from lab.ping import first_reply
 from lab.process import Process
 
@@ -30,6 +32,41 @@ firewall:
 """
 
 
+def make_certificates(namespace: Namespace, folder: Path) -> None:
+    """A throw-away authority, and a certificate for each end."""
+    ca = ("-out-crt", f"{folder}/ca.crt", "-out-key", f"{folder}/ca.key")
+    run(namespace, "nebula-cert", "ca", "-name", "bench", *ca)
+    for end, address in (("provider", PROVIDER), ("user", USER)):
+        run(
+            namespace,
+            *("nebula-cert", "sign", "-name", end, "-ip", f"{address}/24"),
+            *("-ca-crt", f"{folder}/ca.crt", "-ca-key", f"{folder}/ca.key"),
+            *("-out-crt", f"{folder}/{end}.crt", "-out-key", f"{folder}/{end}.key"),
+        )
+
+
+def device_name(end: str) -> str:
+    return f"neb{end[0]}{os.getpid() % 100000}"
+
+
+def start_end(namespace: Namespace, folder: Path, end: str, provider_host: str) -> Process:
+    """Start one end, after `make_certificates`; the provider is the lighthouse."""
+    is_provider = end == "provider"
+    config = folder / f"{end}.yml"
+    config.write_text(
+        _CONFIG.format(
+            folder=folder,
+            end=end,
+            static="" if is_provider else f'"{PROVIDER}": ["{provider_host}:4242"]',
+            lighthouse=str(is_provider).lower(),
+            hosts="" if is_provider else f'"{PROVIDER}"',
+            port=4242 if is_provider else 0,
+            device=device_name(end),
+        )
+    )
+    return Process(namespace, ["nebula", "-config", str(config)], folder / f"{end}.log")
+
+
 class Nebula:
     name = "nebula"
     about = "Debian's nebula, direct"
@@ -46,41 +83,13 @@ class Nebula:
         number = next(_number)
         folder = bed.folder / f"nebula-{number}"
         folder.mkdir()
-        cert = ("nebula-cert",)
-        run(
-            bed.user,
-            *cert,
-            *["ca", "-name", "bench", "-out-crt"],
-            f"{folder}/ca.crt",
-            "-out-key",
-            f"{folder}/ca.key",
-        )
-        for end, address in (("provider", PROVIDER), ("user", USER)):
-            run(
-                bed.user,
-                *(*cert, "sign", "-name", end, "-ip", f"{address}/24"),
-                *("-ca-crt", f"{folder}/ca.crt", "-ca-key", f"{folder}/ca.key"),
-                *("-out-crt", f"{folder}/{end}.crt", "-out-key", f"{folder}/{end}.key"),
-            )
+        make_certificates(bed.user, folder)
         with ExitStack() as undo:
             processes = []
             started = 0.0
             for end, namespace in (("provider", bed.provider), ("user", bed.user)):
-                is_provider = end == "provider"
-                config = folder / f"{end}.yml"
-                config.write_text(
-                    _CONFIG.format(
-                        folder=folder,
-                        end=end,
-                        static="" if is_provider else f'"{PROVIDER}": ["{PROVIDER_DIRECT}:4242"]',
-                        lighthouse=str(is_provider).lower(),
-                        hosts="" if is_provider else f'"{PROVIDER}"',
-                        port=4242 if is_provider else 0,
-                        device=f"neb{end[0]}{os.getpid() % 100000}",
-                    )
-                )
                 started = time.monotonic()
-                process = Process(namespace, ["nebula", "-config", str(config)], folder / f"{end}.log")
+                process = start_end(namespace, folder, end, PROVIDER_DIRECT)
                 undo.callback(process.stop)
                 processes.append(process)
             answered = first_reply(bed.user, PROVIDER, timeout_s=START_TIMEOUT_S)

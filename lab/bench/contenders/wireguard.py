@@ -5,16 +5,17 @@ from __future__ import annotations
 import itertools
 import os
 import shutil
+import socket
+import string
 import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from functools import partial
 from pathlib import Path
 
 from lab.bench.bed import PROVIDER_DIRECT, USER_DIRECT, Bed
 from lab.bench.contenders.base import LONG, OVER_LINKS, START_TIMEOUT_S, Running, run
-from lab.netns import ip
+from lab.netns import Namespace, ip
 from lab.ping import first_reply
 from lab.process import Process, until
 
@@ -22,11 +23,55 @@ GO_MODULE = "golang.zx2c4.com/wireguard"
 GO_VERSION = "v0.0.0-20260522210424-ecfc5a8d5446"  # the latest of November 2026
 BUILD_TIMEOUT_S = 300
 _number = itertools.count()
+_LETTERS = string.ascii_lowercase
 
 
 def cache_folder() -> Path:
     """Where things that the bench builds stay, outside of the checkout."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "nconnect-bench")
+
+
+def device_name(name: str) -> str:
+    """Its control sockets stand in one folder of the machine: the names of all ends differ."""
+    return f"wg{name[0]}{os.getpid() % 100000}x{name.lstrip(_LETTERS)}"
+
+
+def start_end(
+    program: str,
+    namespace: Namespace,
+    folder: Path,
+    name: str,
+    private_key: str,
+    peer_key: str,
+    tail: int,
+    options: str,
+) -> Process:
+    """Start one end as 10.98.0.`tail` and fd98::`tail`; `options` are those of `wg set … peer`."""
+    device = device_name(name)
+    environment = {"WG_PROCESS_FOREGROUND": "1", "LOG_LEVEL": "error"}
+    process = Process(namespace, [program, device], folder / f"wireguard-{name}.log", env=environment)
+    try:
+        until(lambda: _answers(device), "wireguard-go", process=process)
+        key = folder / f"{device}.key"
+        key.write_text(private_key)
+        run(
+            namespace,
+            *("wg", "set", device, "private-key", str(key), "listen-port", "51820"),
+            *("peer", peer_key, *options.split(), "allowed-ips", "10.98.0.0/24,fd98::/64"),
+        )
+        ip(f"address add 10.98.0.{tail}/24 dev {device}", netns=namespace.name)
+        ip(f"address add fd98::{tail}/64 dev {device} nodad", netns=namespace.name)
+        ip(f"link set {device} up", netns=namespace.name)
+    except BaseException:
+        process.stop()
+        raise
+    return process
+
+
+def _answers(device: str) -> bool:
+    """Whether its control socket is there, and not only the file of one that was killed."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        return probe.connect_ex(f"/var/run/wireguard/{device}.sock") == 0
 
 
 class WireguardGo:
@@ -60,26 +105,12 @@ class WireguardGo:
                 ("user", bed.user, "provider", PROVIDER_DIRECT, 2),
             ):
                 started = time.monotonic()
-                # Its control sockets stand in one folder of the machine: the names must differ.
-                device = f"wg{end[0]}{os.getpid() % 100000}x{number}"
-                log = bed.folder / f"wireguard-{end}-{number}.log"
-                environment = {"WG_PROCESS_FOREGROUND": "1", "LOG_LEVEL": "error"}
-                process = Process(namespace, [self.program(), device], log, env=environment)
+                process = start_end(
+                    *(self.program(), namespace, bed.folder, f"{end}{number}", keys[end][0], keys[peer][1]),
+                    *(tail, f"endpoint {endpoint}:51820"),
+                )
                 undo.callback(process.stop)
                 processes.append(process)
-                socket = f"/var/run/wireguard/{device}.sock"
-                until(partial(os.path.exists, socket), "wireguard-go", process=process)
-                key = bed.folder / f"{device}.key"
-                key.write_text(keys[end][0])
-                run(
-                    namespace,
-                    *("wg", "set", device, "private-key", str(key), "listen-port", "51820"),
-                    *("peer", keys[peer][1], "endpoint", f"{endpoint}:51820"),
-                    *("allowed-ips", "10.98.0.0/24,fd98::/64"),
-                )
-                ip(f"address add 10.98.0.{tail}/24 dev {device}", netns=namespace.name)
-                ip(f"address add fd98::{tail}/64 dev {device} nodad", netns=namespace.name)
-                ip(f"link set {device} up", netns=namespace.name)
             answered = first_reply(bed.user, "10.98.0.1", timeout_s=START_TIMEOUT_S)
             yield Running(
                 bed,
