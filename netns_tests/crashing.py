@@ -1,4 +1,7 @@
-"""`python -m netns_tests.crashing …`: `nconnect …` in which each SIGUSR1 fails the next supervised task."""
+"""`python -m netns_tests.crashing …`: `nconnect …` in which each SIGUSR1 fails the next supervised task.
+
+SIGUSR2 prints a line with the supervised tasks, and one with all tasks of the loop.
+"""
 
 from __future__ import annotations
 
@@ -40,9 +43,17 @@ def kill_next(*_: Any) -> None:
         killer.get_loop().call_soon_threadsafe(killer.set_result, None)
 
 
+def tell(*_: Any) -> None:
+    names = sorted(_killers)
+    loop = _killers[names[0]].get_loop()
+    print(f"supervised: {', '.join(names)}", flush=True)
+    print(f"tasks: {', '.join(sorted(task.get_name() for task in asyncio.all_tasks(loop)))}", flush=True)
+
+
 if __name__ == "__main__":
     Supervisor.start = start  # type: ignore[method-assign]
     signal.signal(signal.SIGUSR1, kill_next)
+    signal.signal(signal.SIGUSR2, tell)
     from nconnect.cli.app import main
 
     main()

@@ -18,7 +18,7 @@ from lab.world import PROVIDER_PEER, SERVER, World
 from netns_tests.recovery import Tcp, Udp
 from netns_tests.topology import SERVICE, serve
 
-TASKS = ("expiry", "keeper", "link", "resume", "watchdog")  # those that every daemon has; there may be more
+TASKS = {"expiry", "firewalls", "keeper", "link", "presence", "resume", "watchdog"}
 
 
 def start_breakable(side: Side) -> Process:
@@ -26,6 +26,14 @@ def start_breakable(side: Side) -> Process:
     env = {**side.env, "WATCHDOG_USEC": "30000000"}
     side.daemon = Process(side.namespace, command, side.folder / f"{side.name}-breakable.log", env=env)
     return side.daemon
+
+
+def supervised(daemon: Process) -> list[str]:
+    """The names of all tasks that are started again, in the order in which they are made to fail."""
+    daemon.signal(signal.SIGUSR2)
+    until(lambda: "supervised: " in daemon.text(), "the names", process=daemon)
+    line = daemon.text().partition("supervised: ")[2].partition("\n")[0]
+    return line.split(", ")
 
 
 @pytest.mark.parametrize("name", ["user", "provider"])
@@ -41,8 +49,10 @@ def test_each_task_fails_in_turn(fresh: World, name: str) -> None:
     side.wait()
     fresh.user_side.wait(PROVIDER_PEER)
     before = snapshot(side.namespace)
+    tasks = supervised(daemon)
+    assert set(tasks) == TASKS, "each of them is tried: add a new one here"
     with Tcp(fresh.user, SERVER) as tcp, Udp(fresh.user, SERVER) as udp:
-        for task in TASKS:
+        for task in tasks:
             daemon.signal(signal.SIGUSR1)
             until(lambda t=task: f"{t} was killed by the test" in daemon.text(), task, process=daemon)
             failed = time.monotonic()
@@ -52,7 +62,7 @@ def test_each_task_fails_in_turn(fresh: World, name: str) -> None:
         device = [line for line in before if "nc0" in line]
         assert set(device) <= snapshot(side.namespace), "the device and its routes are the same ones"
         problems = "\n".join(side.status()["problems"])
-        for task in TASKS:
+        for task in tasks:
             assert f"the task {task} failed once" in problems
-        assert daemon.text().count("Traceback") >= len(TASKS), "the log has each cause"
+        assert daemon.text().count("Traceback") >= len(tasks), "the log has each cause"
     side.down()

@@ -6,12 +6,13 @@ virtual machine).
 
 from __future__ import annotations
 
-import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-LOOK_EVERY_S = 2.0
+from nconnect.io import boot_timer
+
+LOOK_EVERY_S = 4.0  # by the boot clock, so at once after a longer sleep; an idle daemon wakes rarely
 LATE_S = 5.0  # a timer may be late on a busy machine, but not so late
 SLEPT_S = 1.0
 
@@ -35,11 +36,15 @@ def missed_s(before: Moment, after: Moment, asked_s: float) -> float:
     return max(late_s, slept_s) if late_s > LATE_S or slept_s > SLEPT_S else 0.0
 
 
-async def watch(on_resume: Callable[[float], None], now: Callable[[], Moment] = moment) -> None:
+async def watch(
+    on_resume: Callable[[float], None],
+    now: Callable[[], Moment] = moment,
+    sleep: Callable[[float], Awaitable[None]] = boot_timer.sleep,
+) -> None:
     """Call `on_resume` with the seconds that were missed, whenever there were any; for ever."""
     while True:
         before = now()
-        await asyncio.sleep(LOOK_EVERY_S)
+        await sleep(LOOK_EVERY_S)
         away_s = missed_s(before, now(), LOOK_EVERY_S)
         if away_s:
             on_resume(away_s)

@@ -1,0 +1,123 @@
+"""What a daemon holds does not grow with what has come and gone, and an idle one sleeps.
+
+user ── node ── provider ── server
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from lab.netns import Namespace
+from lab.process import Process, until
+from lab.snapshot import differences, snapshot
+from lab.world import PROVIDER_PEER, SERVER, World
+from netns_tests.test_crash import start_breakable
+from netns_tests.topology import SERVICE, pings, serve, tcp_echo
+
+ROUNDS = 500
+WARM_UP = 20  # caches fill, and the allocator takes what it will keep
+MAX_GROWTH_BYTES = 6 << 20
+IDLE_S = 30.0
+
+
+@dataclass(frozen=True)
+class Held:
+    """What a process holds."""
+
+    rss_bytes: int
+    descriptors: int
+    threads: int
+
+    @classmethod
+    def by(cls, process: Process | None) -> Held:
+        assert process is not None
+        folder = Path("/proc", str(process.pid))
+        return cls(process.rss_bytes(), len(os.listdir(folder / "fd")), len(os.listdir(folder / "task")))
+
+
+def tasks(daemon: Process) -> list[str]:
+    """The names of all tasks of a daemon's loop, as it says when asked."""
+    before = daemon.text().count("\ntasks: ")
+    daemon.signal(signal.SIGUSR2)
+    until(lambda: daemon.text().count("\ntasks: ") > before, "the names", process=daemon)
+    return daemon.text().rpartition("\ntasks: ")[2].partition("\n")[0].split(", ")
+
+
+def open_flows(namespace: Namespace) -> list[str]:
+    """Connections that conntrack takes for open."""
+    listed = namespace.run(["conntrack", "-L"]).stdout.splitlines()
+    return [line for line in listed if "ESTABLISHED" in line and f"dst={SERVER}" in line]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3000)
+def test_connects_and_disconnects(fresh: World) -> None:
+    serve(fresh.server, fresh, SERVICE)
+    fresh.configure()
+    fresh.node.start()
+    provider, user = fresh.provider_side, fresh.user_side
+    daemon = start_breakable(provider)
+    provider.wait()
+    of_user = snapshot(fresh.user)
+
+    def once() -> None:
+        user.start()
+        user.wait(PROVIDER_PEER)
+        assert tcp_echo(fresh.user, SERVER, SERVICE, b"?" * 5000) == b"?" * 5000
+        user.down()
+
+    for _ in range(WARM_UP):
+        once()
+    of_provider = snapshot(fresh.provider)
+    before = {"provider": Held.by(daemon), "node": Held.by(fresh.node.process)}
+    tasks_before = tasks(daemon)
+    for _ in range(ROUNDS):
+        once()
+    for name, process in (("provider", daemon), ("node", fresh.node.process)):
+        now, then = Held.by(process), before[name]
+        print(f"{name} after {ROUNDS} more: {now}, before: {then}")
+        assert now.descriptors <= then.descriptors, name
+        assert now.threads <= then.threads + 2, name
+        assert now.rss_bytes <= then.rss_bytes + MAX_GROWTH_BYTES, name
+    assert tasks(daemon) == tasks_before
+    assert open_flows(fresh.provider) == []
+    assert _without_counters(snapshot(fresh.provider)) == _without_counters(of_provider)
+    assert differences(of_user, snapshot(fresh.user)) == []
+
+
+def _without_counters(lines: frozenset[str]) -> set[str]:
+    return {line for line in lines if "counter" not in line}
+
+
+@pytest.mark.slow
+def test_an_idle_daemon_wakes_less_than_once_a_second(fresh: World) -> None:
+    serve(fresh.server, fresh, SERVICE)
+    fresh.configure()
+    fresh.node.start()
+    fresh.up()
+    assert pings(fresh.user, SERVER)
+    time.sleep(12)  # until the sign of life that we owe for that
+    daemons = {"user": fresh.user_side.daemon, "provider": fresh.provider_side.daemon}
+    before = {name: switches(daemon) for name, daemon in daemons.items()}
+    time.sleep(IDLE_S)
+    woken = {name: switches(daemon) - before[name] for name, daemon in daemons.items()}
+    print(f"woken in {IDLE_S:g} s: {woken}")
+    assert max(woken.values()) < IDLE_S
+    assert min(woken.values()) > 0, "the control: it is seen to wake"
+
+
+def switches(process: Process | None) -> int:
+    """How often a process's threads went to sleep so far."""
+    assert process is not None
+    found = 0
+    for task in Path(f"/proc/{process.pid}/task").iterdir():
+        for line in (task / "status").read_text().splitlines():
+            if line.startswith("voluntary_ctxt_switches:"):
+                found += int(line.split()[1])
+    return found
