@@ -193,3 +193,26 @@ def test_without_the_right_it_says_run_as_root(namespace: Namespace) -> None:
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
     namespace.run(test)
+
+
+def test_a_deleted_device_is_made_again_without_the_right_to_open_one(namespace: Namespace) -> None:
+    """The daemon keeps CAP_NET_ADMIN and its descriptor, and may not open /dev/net/tun any more."""
+
+    def test() -> None:
+        tun = Tun("nct0")
+        for _ in range(3):
+            ip("link set nct0 up", "address add 10.9.1.1/24 dev nct0")
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as datagrams:
+                datagrams.sendto(b"x" * 100, ("10.9.1.2", 9))
+            assert select.select([tun.fd], [], [], 5)[0]
+            while not os.read(tun.fd, 70_000).endswith(b"x" * 100):
+                pass
+            ip("link del nct0")
+            with pytest.raises(OSError, match="File descriptor in bad state"):
+                os.read(tun.fd, 100)
+            before = len(os.listdir("/proc/self/fd"))
+            tun.renew()
+            assert len(os.listdir("/proc/self/fd")) == before, "nothing is opened"
+        tun.close()
+
+    namespace.run(test)

@@ -125,11 +125,10 @@ class Driver:
         if self._timer is not None:
             self._timer.cancel()
 
-    def use(self, tun: Tun) -> None:
-        """Read and write another device from now on: the old one was deleted under us."""
+    def read_on(self) -> None:
+        """The TUN device was deleted under us, and made again."""
         self._loop.remove_reader(self._tun.fd)
-        self._tun = tun
-        self._loop.add_reader(tun.fd, self._on_tun_readable)
+        self._loop.add_reader(self._tun.fd, self._on_tun_readable)
 
     def _is_late(self) -> bool:
         """Whether packets wait for us on either side, so that times tell more of us than of a path."""
@@ -185,7 +184,7 @@ class Driver:
         except BlockingIOError:
             pass
         except OSError as error:
-            if error.errno == errno.EBADFD:  # deleted: it would be readable for ever (see `use`)
+            if error.errno == errno.EBADFD:  # deleted: it would be readable for ever (see `read_on`)
                 self._loop.remove_reader(fd)
             elif error.errno != errno.EIO:  # the interface is down
                 raise

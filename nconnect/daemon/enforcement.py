@@ -11,9 +11,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from nconnect.daemon.expiry import in_force
+from nconnect.doctor.firewalls import obstacles
 from nconnect.errors import HostError
 from nconnect.host.nft import provides
 from nconnect.host.plan import Address, Facts, HostPlan, plan, refuse_taken_addresses
+from nconnect.host.ruleset import TABLE_PREFIX
+from nconnect.io import nftables
 from nconnect.io.host import Host
 from nconnect.model import Config
 
@@ -87,6 +90,20 @@ class Enforcement:
                 await asyncio.to_thread(self._host.apply, self.plan)
             return gone
 
+    async def obstacles(self) -> list[str]:
+        """Other programs' firewalls that stop what is provided, a sentence for each."""
+        if not self._config.provide.subnets:
+            return []
+        try:
+            return await asyncio.to_thread(self._obstacles)
+        except HostError as error:
+            log.warning("%s", error)
+            return []
+
+    @property
+    def problem(self) -> str:
+        return self._host.problem
+
     def was_up(self) -> None:
         """From now on `fail_closed` holds, however this ends."""
         self._stays_closed = True
@@ -111,9 +128,11 @@ class Enforcement:
     # In a thread
 
     def _set_up(self) -> None:
-        if self._config.fail_closed:
-            self._stays_closed = self._host.has_rules()
-        self._host.remove(keep_rules=self._stays_closed)
+        # What a killed daemon left goes on until ours replaces it in one step: without any rules the kernel
+        # would stop to follow connections, and those that live would be reset when their packets come.
+        has_rules = self._host.has_rules()
+        self._stays_closed = self._config.fail_closed and has_rules
+        self._host.remove(keep_rules=has_rules)
         refuse_taken_addresses(self._config, self._host.read_facts())
         self._apply(self._config)
 
@@ -131,6 +150,12 @@ class Enforcement:
     def _apply_if_changed(self) -> None:
         if plan(in_force(self._config, self._expired()), self._facts()) != self.plan:
             self._apply(self._config)
+
+    def _obstacles(self) -> list[str]:
+        subnets = self._config.provide.subnets
+        versions = {None, *(subnet.real.version for subnet in subnets)}
+        found = obstacles(nftables.ruleset(), self._config.interface, TABLE_PREFIX)
+        return [f"{o.sentence}: `{o.mend}`" for o in found if o.version in versions]
 
     def _facts(self) -> Facts:
         return replace(self._host.read_facts(), nodes=self._nodes())

@@ -289,7 +289,7 @@ def _local_rules(config: Config, exposed: tuple[Exposed, ...]) -> tuple[Rule, ..
     rules: list[Rule] = [(to_us, e.DROP)]  # broadcast and multicast
     if not provides(config):
         rules += _answers()
-        rules.append((e.ACCEPT,) if config.inbound else (e.jump("refuse"),))
+        rules += [(e.ACCEPT,)] if config.inbound else [_INVALID, (e.jump("refuse"),)]
         return tuple(rules)
     # Before the answers: what a flushed connection's server still sends must not turn it into one of ours.
     for service in config.provide.services:

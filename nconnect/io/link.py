@@ -6,6 +6,8 @@ No decision is taken here. The cycle: an input, then every output, then one time
 from __future__ import annotations
 
 import asyncio
+import errno
+import socket
 import ssl
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Protocol
@@ -38,6 +40,9 @@ _TIMER_SLACK_S = 0.001
 # delay is above a busy loop's turn, and far below what a node waits for a receipt. Both guessed.
 RECEIPT_DELAY_S = 0.003
 MAX_WAITING_RECEIPTS = 64  # more are sent at once
+
+
+_ORPHANED = "this machine has another address now"
 
 
 class LinkHandler(Protocol):
@@ -143,6 +148,10 @@ class LinkRunner:
             self._arm()
 
     def network_changed(self) -> None:
+        """Find out now whether the link lives; one whose address this machine has no more does not."""
+        if self.websocket is not None and _is_orphan(self.websocket.socket):
+            self._abandon(_ORPHANED)
+            self._tell(lambda now: self.link.disconnected(_ORPHANED, now))
         self._tell(self.link.network_changed)
 
     async def run(self) -> None:
@@ -373,3 +382,14 @@ class _Connection:
         self._left = True
         self._runner._connection = self._runner.websocket = None
         self._runner._tell(lambda now: self._runner.link.disconnected(why, now))
+
+
+def _is_orphan(sock: socket.socket) -> bool:
+    """Whether the machine no longer has the address that a connection leaves from."""
+    host, _, *more = sock.getsockname()
+    with socket.socket(sock.family, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.bind((host, 0, *more))
+        except OSError as error:
+            return error.errno == errno.EADDRNOTAVAIL
+    return False

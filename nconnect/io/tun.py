@@ -10,13 +10,16 @@ import errno
 import fcntl
 import os
 import struct
+from pathlib import Path
 
 import pytun
 
 from nconnect.errors import HostError
 from nconnect.wire.tunnel import VIRTIO_HEADER_BYTES, Feature
 
-_IFF_VNET_HDR = 0x4000  # <linux/if_tun.h>
+_IFF_VNET_HDR, _IFF_PERSIST = 0x4000, 0x0800  # <linux/if_tun.h>
+_FLAGS = pytun.IFF_TUN | pytun.IFF_NO_PI | _IFF_VNET_HDR
+_TUNSETIFF = 0x400454CA
 _TUNSETOFFLOAD = 0x400454D0
 _TUNSETVNETHDRSZ = 0x400454D8
 _TUNSETVNETLE = 0x400454DC
@@ -53,20 +56,33 @@ class Tun:
         if refuse is None:
             refuse = _refused_by_the_environment()
         try:
-            self._device = pytun.TunTapDevice(
-                name=name, flags=pytun.IFF_TUN | pytun.IFF_NO_PI | _IFF_VNET_HDR
-            )
+            self._device = pytun.TunTapDevice(name=name, flags=_FLAGS)
         except pytun.Error as error:
             raise HostError(_create_failure(name, error)) from error
         self.name = name
         self.fd: int = self._device.fileno()
+        self._refuse = refuse
         os.set_blocking(self.fd, False)
         os.set_inheritable(self.fd, False)
+        self.features = self._set_up()
+
+    def renew(self) -> None:
+        """Make the device again, after somebody deleted it; raises `HostError`.
+
+        The descriptor stays: to open /dev/net/tun once more may take rights that were given up.
+        """
+        try:
+            fcntl.ioctl(self.fd, _TUNSETIFF, struct.pack("16sH22x", self.name.encode(), _FLAGS))
+        except OSError as error:
+            raise HostError(_create_failure(self.name, error)) from error
+        self.features = self._set_up()
+
+    def _set_up(self) -> Feature:
         fcntl.ioctl(self.fd, _TUNSETVNETHDRSZ, struct.pack("i", VIRTIO_HEADER_BYTES))
         fcntl.ioctl(
             self.fd, _TUNSETVNETLE, struct.pack("i", 1)
         )  # the header is little-endian on every machine
-        self.features = self._set_offload(refuse)
+        return self._set_offload(self._refuse)
 
     def _set_offload(self, refuse: Feature) -> Feature:
         for flags, features in _OFFLOADS:
@@ -86,6 +102,15 @@ class Tun:
     def close(self) -> None:
         """Give the device up; the kernel removes it, its addresses and its routes."""
         self._device.close()
+
+
+def is_held(name: str) -> bool:
+    """Whether some process has the TUN device of this name open: without one it would be gone."""
+    try:
+        flags = int(Path(f"/sys/class/net/{name}/tun_flags").read_text(), 16)
+    except (OSError, ValueError):
+        return False
+    return not flags & _IFF_PERSIST
 
 
 def _refused_by_the_environment() -> Feature:

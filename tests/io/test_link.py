@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import os
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from types import SimpleNamespace
 from typing import Any, cast
@@ -304,6 +305,43 @@ def test_a_lost_connection_comes_back() -> None:
             await owner.ups.get()
 
     run(test)
+
+
+def test_a_link_whose_address_is_gone_is_made_anew_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without waiting for an answer to a ping that could not come."""
+    orphaned = False
+    monkeypatch.setattr(link_module, "_is_orphan", lambda _: orphaned)
+
+    async def test() -> None:
+        nonlocal orphaned
+        async with FakeNode.serving() as node, seed_of(node) as seed, linked(seed) as (runner, owner, _):
+            await owner.ups.get()
+            first = await node.sessions.get()
+            runner.network_changed()
+            await asyncio.sleep(0)
+            assert runner.is_up, "only asked"
+            orphaned = True
+            runner.network_changed()
+            orphaned = False
+            assert await owner.downs.get() is DownReason.LOST
+            assert "another address" in runner.link.last_error
+            await owner.ups.get()
+            assert runner.link.reconnects == 1
+            await first.closed.wait()
+
+    run(test)
+
+
+def test_an_address_is_ours_or_not() -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as ours:
+        ours.bind(("127.0.0.1", 0))
+        assert not link_module._is_orphan(ours)
+    for family, name in (
+        (socket.AF_INET, ("198.51.100.254", 40_000)),
+        (socket.AF_INET6, ("2001:db8::254", 40_000, 0, 0)),
+    ):
+        gone = SimpleNamespace(family=family, getsockname=lambda name=name: name)
+        assert link_module._is_orphan(cast(socket.socket, gone))
 
 
 def test_a_node_that_hangs_up_during_the_login_is_not_hammered() -> None:

@@ -16,6 +16,7 @@ from nconnect.io import tun
 from nconnect.io.tun import Tun
 from nconnect.wire.tunnel import Feature
 
+TUNSETIFF = 0x400454CA
 TUNSETOFFLOAD = 0x400454D0
 
 
@@ -71,6 +72,38 @@ def test_everything_is_asked_for_first(kernel: Kernel) -> None:
     assert not os.get_inheritable(device.fd)
     device.close()
     assert kernel.ends[0].fileno() == -1
+
+
+def test_a_device_that_was_deleted_is_made_again_on_the_same_descriptor(
+    kernel: Kernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    device = Tun("nc7")
+    made: list[object] = []
+
+    def ioctl(fd: int, request: int, argument: object = 0) -> int:
+        if request == TUNSETIFF:
+            made.append((fd, argument))
+        return kernel.ioctl(fd, request, argument)
+
+    monkeypatch.setattr(fcntl, "ioctl", ioctl)
+    kernel.knows = 0x0F
+    device.renew()
+    assert made == [(device.fd, b"nc7" + bytes(13) + b"\x01\x50" + bytes(22))]
+    assert device.features == Feature.CHECKSUM | Feature.TSO4 | Feature.TSO6
+    assert len(kernel.created) == 1
+
+
+def test_a_device_that_cannot_be_made_again_is_an_error(
+    kernel: Kernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    device = Tun("nc7")
+
+    def ioctl(fd: int, request: int, argument: object = 0) -> int:
+        raise OSError(errno.EBUSY, "Device or resource busy")
+
+    monkeypatch.setattr(fcntl, "ioctl", ioctl)
+    with pytest.raises(HostError, match="nc7 exists and is in use"):
+        device.renew()
 
 
 def test_an_older_kernel_without_udp_segmentation(kernel: Kernel) -> None:
