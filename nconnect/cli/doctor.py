@@ -120,10 +120,11 @@ def _hosts(given: list[str] | None) -> tuple[str, ...]:
 def _look(path: Path, interface: str, hosts: tuple[str, ...]) -> Facts:
     from nconnect.cli import preflight
     from nconnect.control.client import ControlClient
-    from nconnect.errors import HostError
+    from nconnect.errors import ControlError, HostError
     from nconnect.io.doctor import Machine, gather
 
     problems = {}
+    client = ControlClient(interface)
     for name, check in (
         ("privilege", preflight.check_privilege),
         ("tun", preflight.check_tun),
@@ -133,14 +134,20 @@ def _look(path: Path, interface: str, hosts: tuple[str, ...]) -> Facts:
             check()
         except HostError as error:
             problems[name] = str(error).partition(":")[0]
+    try:
+        said = client.status().problems
+    except ControlError:
+        said = ()  # it does not run, or is another user's
     machine = Machine(
         net_admin="privilege" not in problems,
         tun=problems.get("tun", ""),
         nft=problems.get("nft", ""),
         released_at=preflight.RELEASED_AT,
         hosts=hosts,
+        said=said,
+        unreachable=client.is_unreachable(),
     )
-    return gather(path, interface, machine, is_running=ControlClient(interface).is_running)
+    return gather(path, interface, machine, is_running=client.is_running)
 
 
 def _fix(findings: Sequence[Finding], *, quiet: bool) -> list[dict[str, str | None]]:

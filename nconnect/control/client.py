@@ -10,8 +10,8 @@ from typing import Any
 from urllib.parse import urlencode
 
 from nconnect.control.schema import PendingPeer, PingReply, Status
-from nconnect.errors import ControlError
-from nconnect.io.paths import reason, socket_path
+from nconnect.errors import ControlError, HostError
+from nconnect.io.paths import is_locked, reason, socket_path
 
 TIMEOUT_S = 10.0  # for an answer beyond the time that the request itself may take
 MAX_BODY = 64 << 20  # far above the status of 10,000 peers
@@ -21,6 +21,10 @@ class NotRunning(ControlError):
     """No daemon of this interface listens."""
 
 
+class Unreachable(ControlError):
+    """A daemon of this interface runs, and its control socket is gone."""
+
+
 class ControlTimeout(ControlError):
     """The daemon answered that what was waited for did not come in time."""
 
@@ -28,8 +32,8 @@ class ControlTimeout(ControlError):
 class ControlClient:
     """The API of one interface's daemon; each call is a connection of its own.
 
-    Every call raises `ControlError` in one line: `NotRunning` when there is no daemon, `ControlTimeout` when
-    it waited in vain.
+    Every call raises `ControlError` in one line: `NotRunning` when there is no daemon, `Unreachable` when its
+    socket was removed, `ControlTimeout` when it waited in vain.
     """
 
     def __init__(self, interface: str, path: Path | None = None) -> None:
@@ -84,6 +88,15 @@ class ControlClient:
             pass
         return True
 
+    def is_unreachable(self) -> bool:
+        """Whether a daemon runs that cannot be asked: it has its device, and neither lock nor socket."""
+        from nconnect.io.tun import is_held
+
+        try:
+            return is_held(self.interface) and not is_locked(self.interface) and not self.is_running()
+        except HostError:
+            return False  # the lock is somebody else's: then nothing can be said
+
     def _ask(
         self, method: str, target: str, content: object = None, *, timeout_s: float = 0.0
     ) -> dict[str, Any]:
@@ -94,6 +107,11 @@ class ControlClient:
             response = connection.getresponse()
             status, data = response.status, response.read(MAX_BODY)
         except (FileNotFoundError, ConnectionRefusedError):
+            if self.is_unreachable():
+                raise Unreachable(
+                    f"{self.interface} is up, but somebody removed {self.path}:"
+                    " `nconnect doctor --fix` makes its folder again, and the daemon the rest"
+                ) from None
             raise NotRunning(f"{self.interface} is not up: start it with `nconnect up`") from None
         except PermissionError:
             raise ControlError(f"may not ask the daemon of {self.interface}: try with sudo") from None

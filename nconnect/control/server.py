@@ -17,13 +17,14 @@ import logging
 import math
 import os
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
 
 from nconnect.control.schema import PendingPeer, PingReply, Status, to_json
-from nconnect.errors import NconnectError
+from nconnect.errors import HostError, NconnectError
 from nconnect.io.http import HttpServer, Request, Response
-from nconnect.io.paths import make_run_dir
+from nconnect.io.paths import make_run_dir, reason
 
 log = logging.getLogger(__name__)
 
@@ -61,6 +62,7 @@ class ControlServer:
         self._uids = {0, os.geteuid() if uid is None else uid}
         self._http: HttpServer | None = None
         self._path: Path | None = None
+        self._made: os.stat_result | None = None
         self._routes: dict[tuple[str, str], Callable[[Request], Awaitable[Response]]] = {
             ("GET", "/v1/status"): self._status,
             ("GET", "/v1/wait"): self._wait,
@@ -78,12 +80,22 @@ class ControlServer:
         _remove(path)
         self._http = await HttpServer.listen_unix(path, self.handle)
         self._path = path
+        self._made = os.stat(path)
         return self
+
+    def is_reachable(self) -> bool:
+        """Whether the socket's file is still the one we made."""
+        try:
+            return self._made is not None and os.path.samestat(self._made, os.stat(self._path or ""))
+        except OSError:
+            return False
 
     async def close(self) -> None:
         """Stop serving and remove the socket. May be called twice."""
         if self._http is not None and self._path is not None:
-            _remove(self._path)
+            if self.is_reachable():
+                with suppress(HostError):  # the folder is not ours any more
+                    _remove(self._path)
             await self._http.close()
             self._http = None
 
@@ -152,7 +164,10 @@ def _seconds(value: Any) -> float:
 
 
 def _remove(path: Path) -> None:
-    path.unlink(missing_ok=True)
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise HostError(f"cannot remove {path}: {reason(error)}") from error
 
 
 def _refusal(status: int, text: str) -> Response:

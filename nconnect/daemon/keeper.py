@@ -31,14 +31,19 @@ class Keeper:
         make_monitor: Callable[[], Monitor],
         *,
         on_network: Callable[[], Awaitable[None]],
+        on_firewall: Callable[[], None],
         repair: Callable[[], Awaitable[list[str]]],
         clock: Callable[[], float],
     ) -> None:
-        """`on_network`: the machine's network changed. `repair`: set again what is gone, and name it."""
+        """`on_network`: the machine's network changed. `on_firewall`: another program's rules did.
+
+        `repair`: set again what is gone, and name it.
+        """
         self.problem = ""  # for `status`; a sentence
         self.repairs = 0
         self._make_monitor = make_monitor
         self._on_network = on_network
+        self._on_firewall = on_firewall
         self._repair = repair
         self._clock = clock
         self._recent: deque[float] = deque(maxlen=MAX_REPAIRS)
@@ -80,10 +85,14 @@ class Keeper:
         self.problem = ""
 
     async def _keep(self, change: Change) -> None:
+        if Change.FIREWALL in change:
+            self._on_firewall()
+        if Change.OURS in change and not self._given_up:  # first: what is planned anew needs the device
+            await self._mend()
         if Change.NETWORK in change:
             await self._on_network()
-        if Change.OURS not in change or self._given_up:
-            return
+
+    async def _mend(self) -> None:
         try:
             gone = await self._repair()
         except NconnectError as error:

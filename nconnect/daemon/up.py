@@ -21,16 +21,17 @@ import uvloop
 
 from nconnect.config_edit import unknown_peer
 from nconnect.control.schema import PendingPeer, PingReply, Status
-from nconnect.control.server import ControlServer
 from nconnect.crypto.aead import CipherSuite, faster_suite
 from nconnect.crypto.keys import Identity
 from nconnect.daemon import resume, status
 from nconnect.daemon.driver import Driver
 from nconnect.daemon.enforcement import Enforcement
 from nconnect.daemon.expiry import ExpiryNotices
+from nconnect.daemon.firewalls import Firewalls
 from nconnect.daemon.keeper import Keeper
 from nconnect.daemon.metrics import Metrics
 from nconnect.daemon.node import settings_of
+from nconnect.daemon.presence import Presence
 from nconnect.daemon.reception import Reception
 from nconnect.daemon.supervisor import Supervisor
 from nconnect.errors import ConfigError, HostError, NconnectError, NetworkError
@@ -61,6 +62,7 @@ log = logging.getLogger(__name__)
 
 STOP_GRACE_S = 2.0  # for what is still to be sent at the end
 CLOCK_WARNING_HOURS = 1.0  # expiry dates are as wrong as the clock
+SAVE_AGAIN_S = 10.0  # on a disk that was full
 COUNTERS = "handshakes"  # the name of their file in the state folder
 
 # What a running daemon cannot change: these need a new device, or another identity.
@@ -80,16 +82,16 @@ def run(
     Raises `NconnectError` when it cannot start; then nothing is left behind. With `keep_trying` a node that
     cannot be reached is no reason to give up. `on_ready` is called once the interface is usable.
     """
-    lock = paths.acquire_lock(config.interface)
+    presence = Presence(config.interface, paths.acquire_lock(config.interface))
     try:
         keep_freed_memory()
-        daemon = Daemon(config_path, config, keep_trying=keep_trying, on_ready=on_ready)
+        daemon = Daemon(config_path, config, presence, keep_trying=keep_trying, on_ready=on_ready)
         daemon.open()
         daemon.rights = settle(config.interface, config_path)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(daemon.main())
     finally:
-        paths.release_lock(config.interface, lock)
+        paths.release_lock(config.interface, presence.lock)
     return 0
 
 
@@ -97,9 +99,16 @@ class Daemon:
     """One running interface: the control server's backend, and what link and driver report to."""
 
     def __init__(
-        self, config_path: Path, config: Config, *, keep_trying: bool, on_ready: Callable[[], None]
+        self,
+        config_path: Path,
+        config: Config,
+        presence: Presence,
+        *,
+        keep_trying: bool,
+        on_ready: Callable[[], None],
     ) -> None:
         self._path = config_path
+        self._presence = presence
         self._config = config
         self._keep_trying = keep_trying
         self._on_ready = on_ready
@@ -120,13 +129,15 @@ class Daemon:
         self._changed = asyncio.Event()  # something that `wait` looks at; replaced at each change
         self._first_failure: asyncio.Future[str] | None = None
         self._pings: dict[tuple[str, int], asyncio.Future[Pong]] = {}
-        self._saving = False
+        self._saving = self._save_failed = False
         self._reloading = asyncio.Lock()
         self._ready = False
         self._service = ServiceManager()
+        self._firewalls = Firewalls(self._enforcement.obstacles)
         self._keeper = Keeper(
             lambda: Monitor(config.interface, table_name(config.interface)),
             on_network=self._network_changed,
+            on_firewall=self._firewalls.changed,
             repair=lambda: self._enforcement.repair(self._renew_device),
             clock=boottime,
         )
@@ -225,8 +236,10 @@ class Daemon:
             await self._enforcement.set_up()
             self._say_routes()
             self._driver.start()
-            control = await ControlServer.listen(paths.socket_path(self._config.interface), self)
+            await self._presence.listen(self)
+            self._supervisor.start("presence", self._presence.run)
             self._supervisor.start("keeper", self._keeper.run)
+            self._supervisor.start("firewalls", self._firewalls.run)
             self._supervisor.start("resume", lambda: resume.watch(self._on_resume))
             if self._service.watchdog_s is not None:
                 self._supervisor.start("watchdog", self._feed_watchdog)
@@ -239,7 +252,7 @@ class Daemon:
                 await metrics.close()
                 self._tunnel.on_visitor = None
                 await self._reception.close()
-                await control.close()
+                await self._presence.close()
         finally:
             await self._take_back()
 
@@ -296,10 +309,9 @@ class Daemon:
         self._step(f"routes set: {routes}", event="routes_set", routes=routes)
 
     def _renew_device(self) -> None:
-        """Somebody deleted the TUN device: the driver gets another of that name."""
-        deleted, self._tun = self._tun, Tun(self._config.interface)
-        self._driver.use(self._tun)
-        deleted.close()
+        """Somebody deleted the TUN device: it is made again, and the driver reads on."""
+        self._tun.renew()
+        self._driver.read_on()
 
     async def _network_changed(self) -> None:
         """Ask the link at once whether it lives, and plan again: our routes must not hide a new network."""
@@ -425,7 +437,12 @@ class Daemon:
         try:
             self._store.save(COUNTERS, self._tunnel.counters())
         except HostError as error:
-            log.warning("%s", error)
+            if not self._save_failed:
+                log.warning("%s", error)
+            self._save_failed = True
+            self._loop.call_later(SAVE_AGAIN_S, self.on_counters_moved)
+        else:
+            self._save_failed = False
 
     def _stored_counters(self) -> dict[str, int]:
         stored = self._store.load(COUNTERS)
@@ -471,8 +488,8 @@ class Daemon:
                     f"the clocks here and at {peer.name} differ by {hours:.0f} hours:"
                     " set the one that is wrong (`timedatectl set-ntp true`)"
                 )
-        if self._keeper.problem:
-            problems.append(self._keeper.problem)
+        problems += [problem for problem in (self._keeper.problem, self._enforcement.problem) if problem]
+        problems += self._firewalls.problems
         return problems + self._expiry.warnings()
 
     def pending(self) -> list[PendingPeer]:

@@ -48,6 +48,16 @@ def check_config(facts: Facts) -> Iterator[Finding]:
             )
 
 
+def check_folders(facts: Facts) -> Iterator[Finding]:
+    for name, why, lost in (
+        ("config", facts.config_unwritable, "no peer can be added, and no invitation used"),
+        ("state", facts.state_unwritable, "what must outlive the daemon cannot be kept"),
+    ):
+        if why:
+            mend = "make room on its disk" if "space" in why or "quota" in why else "make it writable"
+            yield warning(name, f"the folder of {name} takes no file ({why}): {lost}", mend)
+
+
 def check_privileges(facts: Facts) -> Iterator[Finding]:
     if facts.net_admin:
         yield ok("privileges", "CAP_NET_ADMIN is there")
@@ -78,6 +88,15 @@ def check_nft(facts: Facts) -> Iterator[Finding]:
 def check_daemon(facts: Facts) -> Iterator[Finding]:
     if facts.running:
         yield ok("daemon", f"{facts.interface} is up")
+        for problem in facts.said:
+            yield warning("daemon", problem)
+    elif facts.unreachable:
+        yield failure(
+            "daemon",
+            f"{facts.interface} is up, and cannot be asked: somebody removed its control socket",
+            " ".join(facts.unreachable),
+            [facts.unreachable],
+        )
     elif facts.left_behind:
         command = ("nconnect", "-c", facts.path, "down")
         yield warning(
@@ -123,7 +142,7 @@ def check_firewalls(facts: Facts) -> Iterator[Finding]:
     for obstacle in stopping:
         yield failure(
             "firewall",
-            f"{obstacle.owner} drops what is forwarded ({obstacle.chain}), so peers reach no subnet",
+            obstacle.sentence,
             obstacle.mend,
             obstacle.commands if obstacle.safe else (),
         )
@@ -272,6 +291,7 @@ def check_inference(facts: Facts) -> Iterator[Finding]:
 
 CHECKS: tuple[Check, ...] = (
     check_config,
+    check_folders,
     check_privileges,
     check_tun,
     check_nft,

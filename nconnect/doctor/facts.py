@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from nconnect.doctor.findings import Command
 from nconnect.doctor.firewalls import Obstacle
 from nconnect.host.plan import SkippedRoute
 from nconnect.model import Config, Prefix
@@ -60,6 +61,10 @@ class Facts:
     nft: str = ""  # why nft cannot be used
     running: bool = False
     left_behind: bool = False  # a table of a daemon that was killed
+    unreachable: Command = ()  # a daemon runs without its control socket: what brings the socket back
+    said: tuple[str, ...] = ()  # what the running daemon's `status` says is wrong
+    config_unwritable: str = ""  # why nothing can be written beside the configuration
+    state_unwritable: str = ""  # the same of the state folder
     sysctls: Mapping[str, str] = field(default_factory=dict)
     obstacles: tuple[Obstacle, ...] = ()
     skipped_routes: tuple[SkippedRoute, ...] = ()

@@ -30,6 +30,10 @@ class Obstacle:
     safe: bool = False  # whether these may be run without asking
 
     @property
+    def sentence(self) -> str:
+        return f"{self.owner} drops what is forwarded ({self.chain}), so peers reach no subnet"
+
+    @property
     def mend(self) -> str:
         return " && ".join(" ".join(command) for command in self.commands)
 

@@ -91,6 +91,8 @@ def _obstacle(
     own = {paths.run_dir().resolve(), paths.state_dir(interface).parent.resolve(), *secrets}
     if folder != CONFIG_DIR and not _is_own(folder, own, account):
         return f"{folder} holds other things as well (put the configuration into a folder of its own)"
+    if not os.access(config, os.W_OK) and config.stat().st_uid != account.uid:  # a read-only mount
+        return f"{config} cannot be written, so it cannot be given to {account.name}"
     ways = [*(path.parent for path in secrets[1:]), folder.parent]
     ways += [paths.run_dir().resolve().parent, paths.state_dir(interface).resolve().parent]
     ways += [Path(entry) for entry in sys.path if os.path.isdir(entry)]  # of what is imported later
@@ -146,8 +148,9 @@ def _give_folder(path: Path, to: Account, owners: set[int], *, mode: int | None 
     try:
         status = os.fstat(folder)
         if status.st_uid in owners and not status.st_mode & stat.S_ISVTX:
-            os.fchown(folder, to.uid, to.gid)
-            if mode is not None:
+            if not _is_owner(to, status):
+                os.fchown(folder, to.uid, to.gid)
+            if mode is not None and stat.S_IMODE(status.st_mode) != mode:
                 os.fchmod(folder, mode)
     finally:
         os.close(folder)
@@ -157,10 +160,16 @@ def _give_file(name: str, folder: int, to: Account, owners: set[int]) -> None:
     """A regular file with one name only: no link of the daemon's user makes another's file its own."""
     try:
         status = os.stat(name, dir_fd=folder, follow_symlinks=False)
-        if stat.S_ISREG(status.st_mode) and status.st_nlink == 1 and status.st_uid in owners:
+        free = stat.S_ISREG(status.st_mode) and status.st_nlink == 1 and status.st_uid in owners
+        if free and not _is_owner(to, status):
             os.chown(name, to.uid, to.gid, dir_fd=folder, follow_symlinks=False)
     finally:
         os.close(folder)
+
+
+def _is_owner(account: Account, status: os.stat_result) -> bool:
+    """Then nothing is to be changed: it may be on a read-only mount."""
+    return (status.st_uid, status.st_gid) == (account.uid, account.gid)
 
 
 def _as(account: Account, look: Callable[[], list[Path]]) -> list[Path]:

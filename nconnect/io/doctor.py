@@ -6,6 +6,7 @@ import asyncio
 import os
 import shutil
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -32,6 +33,7 @@ MTU_STEPS = (9000, 1500, 1492, 1480, 1450, 1420, 1400, 1350, 1280, 1000, 576)
 ARP = Path("/proc/net/arp")
 LEGACY_TABLES = Path("/proc/net/ip_tables_names")  # of iptables-legacy, which nft does not show
 PROGRAM_S = 10.0
+PROBE_BYTES = 1 << 16  # above any usual configuration, which is replaced as a whole
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +46,8 @@ class Machine:
     released_at: float = 0.0
     hosts: Sequence[str] = ()  # of provided subnets, to be asked first
     seed_s: float = SEED_S
+    said: Sequence[str] = ()  # by the running daemon's `status`
+    unreachable: bool = False  # a daemon runs without its control socket
 
 
 def gather(path: Path, interface: str, machine: Machine, *, is_running: Callable[[], bool]) -> Facts:
@@ -60,6 +64,8 @@ def gather(path: Path, interface: str, machine: Machine, *, is_running: Callable
         running=is_running(),
         now=time.time(),
         released_at=machine.released_at,
+        said=tuple(machine.said),
+        unreachable=_folder_again(interface) if machine.unreachable else (),
     )
     facts = _with_config(facts, path)
     if not facts.nft and facts.net_admin:
@@ -96,10 +102,36 @@ def _with_config(facts: Facts, path: Path) -> Facts:
             facts = replace(facts, config_readable_by_others=True)
     except OSError:
         pass
+    facts = replace(
+        facts,
+        config_unwritable=_unwritable(path.parent),
+        state_unwritable=_unwritable(paths.state_dir(facts.interface)),
+    )
     try:
         return replace(facts, config=config_file.load(path))
     except ConfigError as error:
         return replace(facts, config_problems=error.problems)
+
+
+def _unwritable(folder: Path) -> str:
+    """Why a folder takes no file, tried with one that has no name; "" when it does, or may not be asked."""
+    try:
+        with tempfile.TemporaryFile(dir=folder, buffering=0) as probe:
+            probe.write(bytes(PROBE_BYTES))
+    except (FileNotFoundError, PermissionError):
+        return ""  # it does not exist yet, or we are not root, which is said elsewhere
+    except OSError as error:
+        return paths.reason(error)
+    return ""
+
+
+def _folder_again(interface: str) -> Command:
+    """What makes the run folder, for the daemon that owns the interface's state."""
+    try:
+        owner = paths.state_dir(interface).stat().st_uid
+    except OSError:
+        owner = 0
+    return ("install", "-d", "-m", "0775", "-o", str(owner), str(paths.run_dir()))
 
 
 def _with_firewalls(facts: Facts) -> Facts:
@@ -119,7 +151,8 @@ def _with_firewalls(facts: Facts) -> Facts:
     ours = table_name(facts.interface)
     has_table = any(isinstance(e, dict) and e.get("table", {}).get("name") == ours for e in listed)
     locked = _is_locked(facts.interface)
-    return replace(facts, obstacles=tuple(found), left_behind=has_table and not facts.running and not locked)
+    dead = not facts.running and not locked and not facts.unreachable
+    return replace(facts, obstacles=tuple(found), left_behind=has_table and dead)
 
 
 def _is_locked(interface: str) -> bool:

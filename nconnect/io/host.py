@@ -4,7 +4,9 @@ Blocking: call it in a thread. All calls belong to one network namespace, that o
 
 What must outlive the process stands in `STATE_DIR/host.json`, written before the change that it is about, so
 that after a SIGKILL `remove()` (or the next `apply()` and its `remove()`) still knows what was there before.
-It is worth nothing after a reboot or in another network namespace, and says in which it was made.
+Where it cannot be written (a full disk) we go on, since the tunnel may be the only way to mend that:
+`problem` says so, and the process itself knows what to restore. The file is worth nothing after a reboot or
+in another network namespace, and says in which it was made.
 """
 
 from __future__ import annotations
@@ -65,7 +67,9 @@ class Host:
     def __init__(self, interface: str, state_dir: Path) -> None:
         self._interface = interface
         self._device = f"interface {interface}"
+        self.problem = ""  # a sentence: what to restore could not be kept
         self._file = state_dir / _FILE
+        self._unkept: _Record | None = None  # what should be in the file, and is not
         self._ruleset: Ruleset | None = None  # what this process has loaded
         self._handle: int | None = None  # of the table into which it was loaded
 
@@ -91,7 +95,7 @@ class Host:
         state = plan.state
         with _asking(f"set up {self._interface}"), Netlink() as netlink:
             link = self._link(netlink)
-            record = _Record.read(self._file)
+            record = self._recorded()
             reading = self._read(netlink, link, state, record)
             self._record_addresses(record, reading, state)
             done: list[Operation] = []
@@ -99,7 +103,7 @@ class Host:
                 for operation in diff(reading, state):
                     if isinstance(operation, SetSysctl) and operation.remember:
                         record.remember(operation)
-                        record.write(self._file)
+                        self._keep(record)
                     done.append(operation)
                     self._perform(netlink, link, operation)
             except (HostError, NetlinkError) as error:
@@ -114,7 +118,7 @@ class Host:
         `keep_rules`: leave the firewall's table, so that `fail_closed` goes on.
         """
         problems: list[str] = []
-        record = _Record.read(self._file)
+        record = self._recorded()
         with _asking(f"take {self._interface} down"), Netlink() as netlink:
             links = netlink.links()
             link = next((link for link in links if link.name == self._interface), None)
@@ -142,7 +146,7 @@ class Host:
                 return [self._device]
             if self._ruleset is not None and not self._is_loaded(self._ruleset):
                 self._ruleset = None
-            reading = self._read(netlink, link, plan.state, _Record.read(self._file))
+            reading = self._read(netlink, link, plan.state, self._recorded())
         return [_described(operation) for operation in diff(reading, plan.state)]
 
     def is_interface(self, missing: list[str]) -> bool:
@@ -242,7 +246,22 @@ class Host:
         added = {str(address) for address in state.addresses if address not in reading.addresses}
         if not added <= set(record.addresses) or not self._file.exists():
             record.addresses = sorted({*record.addresses, *added})
+            self._keep(record)
+
+    def _recorded(self) -> _Record:
+        return self._unkept or _Record.read(self._file)
+
+    def _keep(self, record: _Record) -> None:
+        try:
             record.write(self._file)
+        except HostError as error:
+            self._unkept = record
+            self.problem = f"{error}: if this daemon is killed, nobody knows what it has changed here"
+        else:
+            self._forgotten()
+
+    def _forgotten(self) -> None:
+        self._unkept, self.problem = None, ""
 
     def _perform(self, netlink: Netlink, link: Link, operation: Operation) -> None:
         match operation:
@@ -279,8 +298,9 @@ class Host:
                     record.forget(operation.name)
         if not record.sysctls and reading.ruleset is None:
             self._file.unlink(missing_ok=True)
+            self._forgotten()
         else:
-            record.write(self._file)
+            self._keep(record)
 
     def _clear(self, netlink: Netlink, link: Link, record: _Record) -> list[str]:
         """Routes and addresses; the link goes down first, so that nothing passes while the rules go."""
@@ -310,6 +330,7 @@ class Host:
                 if file != self._file:
                     file.unlink(missing_ok=True)
         self._file.unlink(missing_ok=True)
+        self._forgotten()
 
     def _left_by_others(self, links: list[Link]) -> list[tuple[_Record, Path]]:
         """Records of interfaces that are gone and left the restoring to us."""

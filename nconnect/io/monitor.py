@@ -32,6 +32,7 @@ _RT_TABLE_MAIN, _RTM_F_CLONED = 254, 0x200
 _NETLINK_NETFILTER, _NFNLGRP_NFTABLES = 12, 7
 _NFNL_SUBSYS_NFTABLES = 10
 _NFT_DELETIONS = {2, 5, 8, 11, 14}  # of a table, chain, rule, set, set element
+_NFT_CHAINS_AND_RULES = {2, 3, 5, 6, 8}  # new and deleted ones, and a table that takes its own along
 _NFTA_TABLE = 1  # the table's name, in each of these messages
 _SOL_NETLINK, _NETLINK_ADD_MEMBERSHIP = 270, 1
 _RECEIVE_BYTES = 1 << 18
@@ -44,6 +45,7 @@ class Change(Flag):
     NONE = 0
     NETWORK = auto()  # a link, an address or a route of somebody else's came, went or changed
     OURS = auto()  # something of our interface's, or of our table's, went
+    FIREWALL = auto()  # a chain or a rule of somebody else's came or went
 
 
 class Monitor:
@@ -123,10 +125,12 @@ class Monitor:
         return Change.NONE
 
     def _of_firewall(self, kind: int, body: memoryview) -> Change:
-        if kind >> 8 != _NFNL_SUBSYS_NFTABLES or kind & 0xFF not in _NFT_DELETIONS:
+        if kind >> 8 != _NFNL_SUBSYS_NFTABLES:
             return Change.NONE
         name = dict(read_attributes(body[_NFGENMSG_BYTES:])).get(_NFTA_TABLE)
-        return Change.OURS if name is not None and bytes(name) == self._table else Change.NONE
+        if name is not None and bytes(name) == self._table:
+            return Change.OURS if kind & 0xFF in _NFT_DELETIONS else Change.NONE
+        return Change.FIREWALL if kind & 0xFF in _NFT_CHAINS_AND_RULES else Change.NONE
 
 
 _LITTLE = struct.pack("=H", 1) == b"\1\0"

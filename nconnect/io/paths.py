@@ -86,9 +86,17 @@ def acquire_lock(interface: str) -> int:
 def release_lock(interface: str, fd: int) -> None:
     """Give up the lock, and leave no file behind."""
     try:
-        lock_path(interface).unlink(missing_ok=True)  # first: who locks it now finds that it is gone
+        if holds_lock(interface, fd):
+            lock_path(interface).unlink()  # first: who locks it now finds that it is gone
+    except OSError:
+        pass  # the folder is not ours any more: without its holder the file means nothing
     finally:
         os.close(fd)
+
+
+def holds_lock(interface: str, fd: int) -> bool:
+    """Whether the lock's file is still the one that was locked: somebody may have removed it."""
+    return _is_at(fd, lock_path(interface))
 
 
 def is_locked(interface: str) -> bool:
@@ -116,8 +124,8 @@ def reason(error: OSError) -> str:
 def _is_at(fd: int, path: Path) -> bool:
     try:
         return os.path.samestat(os.fstat(fd), os.stat(path))
-    except FileNotFoundError:
-        return False
+    except OSError:
+        return False  # gone, or in a folder that is closed to us
 
 
 def _make(path: Path, mode: int) -> Path:

@@ -15,11 +15,19 @@ log = logging.getLogger(__name__)
 
 
 class StateStore:
-    """Values by name in one folder, each replaced atomically; `problems` has a sentence for each one lost."""
+    """Values by name in one folder, each replaced atomically.
+
+    `problems` has a sentence for each one lost, or that cannot be saved as long as it cannot.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.problems: list[str] = []
+        self._lost: list[str] = []
+        self._unsaved: dict[str, str] = {}
+
+    @property
+    def problems(self) -> list[str]:
+        return [*self._lost, *self._unsaved.values()]
 
     @classmethod
     def of(cls, interface: str) -> StateStore:
@@ -49,7 +57,7 @@ class StateStore:
             except OSError as error:
                 problem = f"{path} is damaged, and cannot be moved away: {reason(error)}"
             log.warning("%s", problem)
-            self.problems.append(problem)
+            self._lost.append(problem)
             return None
 
     def save(self, name: str, value: Any) -> None:
@@ -58,7 +66,10 @@ class StateStore:
         try:
             write_atomically(path, json.dumps(value, separators=(",", ":")).encode() + b"\n")
         except OSError as error:
-            raise HostError(f"cannot write {path}: {reason(error)}") from error
+            problem = f"cannot write {path}: {reason(error)}"
+            self._unsaved[name] = f"{problem}: make room, or the folder writable"
+            raise HostError(problem) from error
+        self._unsaved.pop(name, None)
 
     def remove(self, name: str) -> None:
         """Forget `name`; nothing happens when it is not there."""

@@ -80,10 +80,18 @@ def firewall(name: bytes) -> memoryview:
 def test_only_our_tables_loss_is_ours(watching: Monitor) -> None:
     deleted = monitor._NFNL_SUBSYS_NFTABLES << 8 | 2
     assert watching._of_firewall(deleted, firewall(b"nconnect_nc7\0")) is Change.OURS
-    assert watching._of_firewall(deleted, firewall(b"nconnect_nc70\0")) is Change.NONE
-    assert watching._of_firewall(deleted, firewall(b"docker\0")) is Change.NONE
+    assert watching._of_firewall(deleted, firewall(b"nconnect_nc70\0")) is not Change.OURS
     assert watching._of_firewall(deleted - 2, firewall(b"nconnect_nc7\0")) is Change.NONE  # made, not deleted
     assert watching._of_firewall(2, firewall(b"nconnect_nc7\0")) is Change.NONE  # another subsystem
+
+
+@pytest.mark.parametrize(
+    ("kind", "seen"), [(2, True), (3, True), (5, True), (6, True), (8, True), (12, False)]
+)
+def test_other_programs_chains_and_rules_are_seen(watching: Monitor, kind: int, seen: bool) -> None:
+    """Not the elements of their sets, which some change all the time."""
+    change = watching._of_firewall(monitor._NFNL_SUBSYS_NFTABLES << 8 | kind, firewall(b"docker\0"))
+    assert change is (Change.FIREWALL if seen else Change.NONE)
 
 
 @given(st.binary(max_size=200))

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -60,6 +61,24 @@ def test_a_killed_daemon_holds_no_lock() -> None:
     assert paths.lock_path("nc0").exists()
     assert not paths.is_locked("nc0")
     paths.release_lock("nc0", paths.acquire_lock("nc0"))
+
+
+def test_a_lock_whose_file_was_removed_is_not_held_and_anothers_is_not_removed() -> None:
+    lock = paths.acquire_lock("nc0")
+    assert paths.holds_lock("nc0", lock)
+    paths.lock_path("nc0").unlink()
+    assert not paths.holds_lock("nc0", lock)
+    other = paths.acquire_lock("nc0")
+    paths.release_lock("nc0", lock)
+    assert paths.is_locked("nc0")
+    paths.release_lock("nc0", other)
+
+
+def test_the_lock_is_given_up_when_its_folder_has_gone() -> None:
+    lock = paths.acquire_lock("nc0")
+    shutil.rmtree(paths.run_dir())
+    paths.release_lock("nc0", lock)
+    assert not paths.is_locked("nc0")
 
 
 def test_the_lock_is_not_inherited() -> None:

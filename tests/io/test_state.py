@@ -71,6 +71,10 @@ def test_a_failing_disk_is_one_line_and_the_old_value_stays(
         with pytest.raises(HostError, match=r"cannot write .*counters\.json: no space left"):
             store.save("counters", 2)
     assert store.load("counters") == 1
+    assert "no space left on device: make room" in store.problems[0]
+    assert len(store.problems) == 1
+    store.save("counters", 3)
+    assert store.problems == [], "what is over is not told any more"
 
 
 def test_a_value_that_is_no_json_changes_nothing(store: StateStore) -> None:

@@ -1,0 +1,61 @@
+"""Looking at other programs' firewalls: when they change, and not too often."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from nconnect.daemon import firewalls
+from nconnect.daemon.firewalls import Firewalls
+
+
+def test_it_looks_at_the_start_and_after_changes_and_says_each_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(firewalls, "SETTLE_S", 0.001)
+    monkeypatch.setattr(firewalls, "PAUSE_S", 0.001)
+    answers = [["docker drops"], ["docker drops", "ufw drops"], []]
+    looks: list[float] = []
+
+    async def look() -> list[str]:
+        looks.append(0)
+        return answers[len(looks) - 1]
+
+    async def main() -> None:
+        made = Firewalls(look)
+        task = asyncio.create_task(made.run())
+        for count in (1, 2, 3):
+            async with asyncio.timeout(5):
+                while made.problems != answers[count - 1] or len(looks) < count:  # noqa: ASYNC110
+                    await asyncio.sleep(0.001)
+            await asyncio.sleep(0.02)
+            assert len(looks) == count, "nothing changed"
+            made.changed()
+            made.changed()
+            if count == 3:
+                break
+        task.cancel()
+
+    asyncio.run(main())
+    assert [record.message for record in caplog.records] == ["docker drops", "ufw drops"]
+
+
+def test_it_does_not_look_all_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(firewalls, "SETTLE_S", 0.001)
+    looks: list[float] = []
+
+    async def look() -> list[str]:
+        looks.append(0)
+        return []
+
+    async def main() -> None:
+        made = Firewalls(look)
+        task = asyncio.create_task(made.run())
+        for _ in range(50):
+            made.changed()
+            await asyncio.sleep(0.002)
+        task.cancel()
+
+    asyncio.run(main())
+    assert len(looks) == 1, "the next one is due in ten seconds"
