@@ -46,7 +46,7 @@ def test_what_runs_beside_another_is_shown_when_it_has_ended(
 def test_what_is_interrupted_may_clean_up() -> None:
     program = (
         "import signal, time\n"
-        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # whoever started the tests may ignore it
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # it may be ignored here
         "try:\n"
         "    print('ready', flush=True)\n"
         "    time.sleep(60)\n"
