@@ -86,9 +86,10 @@ def remove_routes(lab: World, _: random.Random) -> None:
     lab.user.run(["ip", "route", "del", LAN, "dev", "nc0"])
 
 
-def remove_table(lab: World, _: random.Random) -> None:
-    """The user's: without a provider's source NAT its kernel ends what it gets from a server meanwhile."""
-    lab.user.run(["nft", "delete", "table", "inet", "nconnect_nc0"])
+def remove_table(lab: World, rng: random.Random) -> None:
+    """Until it is set again the kernel follows no connection, and translates no address: see `NEEDS_CALM`."""
+    _either(lab, rng).namespace.run(["nft", "delete", "table", "inet", "nconnect_nc0"])
+    time.sleep(0.5)
 
 
 def remove_device(lab: World, rng: random.Random) -> None:
@@ -106,6 +107,9 @@ FAULTS: dict[str, Fault] = {
     "firewall table removed": remove_table,
     "device removed": remove_device,
 }
+
+# A connection that is opened in that moment, or bulk of which a segment arrives in it, is reset.
+NEEDS_CALM = {"firewall table removed"}
 
 
 def _either(lab: World, rng: random.Random) -> Side:

@@ -18,10 +18,11 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 
 from lab.command import interrupt_once
-from lab.faults import FAULTS
+from lab.faults import FAULTS, NEEDS_CALM
 from lab.netns import LabError, require_root
 from lab.process import Process
 from lab.snapshot import differences, snapshot
@@ -60,15 +61,18 @@ def soak(lab: World, report: Report, say: Callable[[str], None]) -> None:
     before = {side.name: snapshot(side.namespace) for side in (lab.user_side, lab.provider_side)}
     lab.node.start()
     lab.up()
-    ending = threading.Event()
-    loader = threading.Thread(target=_transfer, args=(lab, report, ending), name="transfers", daemon=True)
+    ending, moving = threading.Event(), threading.Lock()
+    loader = threading.Thread(
+        target=_transfer, args=(lab, report, ending, moving), name="transfers", daemon=True
+    )
     with Tcp(lab.user, SERVER) as tcp, Udp(lab.user, SERVER6) as udp:
         loader.start()
         end = time.monotonic() + report.minutes * 60
         while time.monotonic() < end:
             time.sleep(rng.uniform(*CALM_S))
             name = rng.choice(list(FAULTS))
-            taken_s = _break(lab, rng, name, tcp, udp)
+            with moving if name in NEEDS_CALM else nullcontext():
+                taken_s = _break(lab, rng, name, tcp, udp)
             report.faults[name] += 1
             report.slowest_s[name] = round(max(taken_s, report.slowest_s.get(name, 0.0)), 2)
             say(f"{name}: all flows were back after {taken_s:.2f} s")
@@ -102,24 +106,26 @@ def _break(lab: World, rng: random.Random, name: str, tcp: Flow, udp: Flow) -> f
         raise LabError(f"{name}: {error}") from None
 
 
-def _transfer(lab: World, report: Report, ending: threading.Event) -> None:
+def _transfer(lab: World, report: Report, ending: threading.Event, moving: threading.Lock) -> None:
+    """One after the other, each while it holds `moving`."""
     expected = expected_download(TRANSFER_BYTES)
     for number in itertools.count():
         if ending.wait(TRANSFER_PAUSE_S):
             return
         host, up = (SERVER, SERVER6)[number % 2], number // 2 % 2
         what = "an upload" if up else "a download"
-        try:
-            connection = connect(lab.user, host, SERVICE, timeout_s=TRANSFER_TIMEOUT_S)
-        except OSError:
-            ending.wait(1)  # no route for the moment: the user's daemon was killed
-            continue
-        try:
-            with connection:
-                found = upload(connection, TRANSFER_BYTES) if up else download(connection, TRANSFER_BYTES)
-        except (OSError, AssertionError) as error:
-            report.problems.append(f"{what} was cut off: {error}")
-            continue
+        with moving:
+            try:
+                connection = connect(lab.user, host, SERVICE, timeout_s=TRANSFER_TIMEOUT_S)
+            except OSError:
+                ending.wait(1)  # no route for the moment: the user's daemon was killed
+                continue
+            try:
+                with connection:
+                    found = upload(connection, TRANSFER_BYTES) if up else download(connection, TRANSFER_BYTES)
+            except (OSError, AssertionError) as error:
+                report.problems.append(f"{what} was cut off: {error}")
+                continue
         report.transfers += 1
         report.bytes_checked += TRANSFER_BYTES
         if found != expected:
