@@ -51,7 +51,7 @@ def first_reply(namespace: Namespace, host: str, *, timeout_s: float) -> float:
         while time.monotonic() < deadline:
             sequence = (sequence + 1) & 0xFFFF
             try:
-                echo.sendto(_echo_request(identifier, sequence), (host, 0))
+                echo.sendto(echo_request(identifier, sequence), (host, 0))
             except OSError:
                 pass
             ready, _, _ = select.select([echo], [], [], 0.01)
@@ -70,7 +70,7 @@ def first_reply(namespace: Namespace, host: str, *, timeout_s: float) -> float:
     raise LabError(f"{namespace.name}: no answer from {host} in {timeout_s} s")
 
 
-def _echo_request(identifier: int, sequence: int) -> bytes:
+def echo_request(identifier: int, sequence: int) -> bytes:
     """RFC 792: type 8, code 0, checksum, identifier, sequence number."""
     total = 0x0800 + identifier + sequence
     total = (total & 0xFFFF) + (total >> 16)

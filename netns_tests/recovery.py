@@ -14,6 +14,7 @@ import time
 from dataclasses import dataclass
 
 from lab.netns import LabError, Namespace
+from lab.ping import echo_request
 from netns_tests.topology import SERVICE, connect, family_of
 
 EVERY_S = 0.05
@@ -118,6 +119,30 @@ class Tcp(Flow):
                 assert received == line, f"{received!r} instead of {line!r}"
                 received = b""
                 self.answers.append(time.monotonic())
+                self._ending.wait(EVERY_S)
+
+
+class Ping(Flow):
+    """ICMP echo, IPv4."""
+
+    name = "ping"
+
+    def _talk(self) -> None:
+        with self._namespace.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP) as echo:
+            echo.settimeout(EVERY_S)
+            identifier = id(echo) & 0xFFFF
+            number = 0
+            while not self._ending.is_set():
+                number = (number + 1) & 0xFFFF
+                try:
+                    echo.sendto(echo_request(identifier, number), (self._host, 0))
+                    packet, source = echo.recvfrom(2048)
+                    at = (packet[0] & 15) * 4
+                    ours = packet[at + 4 : at + 6] == identifier.to_bytes(2)
+                    if source[0] == self._host and packet[at] == 0 and ours:
+                        self.answers.append(time.monotonic())
+                except OSError:
+                    pass  # no route, or no answer, for the moment
                 self._ending.wait(EVERY_S)
 
 

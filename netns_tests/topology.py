@@ -101,6 +101,17 @@ def udp_echo(namespace: Namespace, host: str, port: int, data: bytes, *, timeout
         return datagrams.recv(1 << 16)
 
 
+def gibibyte(namespace: Namespace, host: str, way: str) -> None:
+    """1 GiB `down`, `up` or as `udp` both ways, and its checksum."""
+    size = 1 << 30
+    if way == "udp":
+        udp_volume(namespace, host, size)
+        return
+    with connect(namespace, host, SERVICE, timeout_s=60) as connection:
+        moved = download(connection, size) if way == "down" else upload(connection, size)
+    assert moved == expected_download(size)
+
+
 def whoami(namespace: Namespace, host: str, port: int) -> str:
     """The address as which the server sees a connection from `namespace`."""
     with connect(namespace, host, port) as connection:
@@ -140,6 +151,30 @@ def upload(connection: socket.socket, size: int) -> str:
     while data := connection.recv(100):
         answer += data
     return answer.decode()
+
+
+def udp_volume(namespace: Namespace, host: str, size: int, *, datagram_bytes: int = 1400) -> None:
+    """`size` bytes there and back in numbered datagrams, 32 under way at a time: each comes back once."""
+    block = pattern(2 * PATTERN_BYTES)
+    count = -(-size // datagram_bytes)
+
+    def datagram(number: int) -> bytes:
+        at = number % PATTERN_BYTES
+        return number.to_bytes(4) + block[at : at + datagram_bytes - 4]
+
+    with namespace.socket(family_of(host), socket.SOCK_DGRAM) as client:
+        client.settimeout(10)
+        client.connect((host, SERVICE))
+        for first in range(0, count, 32):
+            numbers = range(first, min(first + 32, count))
+            for number in numbers:
+                client.send(datagram(number))
+            missing = set(numbers)
+            while missing:
+                got = client.recv(1 << 16)
+                number = int.from_bytes(got[:4])
+                missing.remove(number)  # raises for one that comes twice
+                assert got == datagram(number)
 
 
 def reaches(namespace: Namespace, host: str, port: int, kind: int = socket.SOCK_STREAM) -> bool:

@@ -4,7 +4,7 @@ import struct
 
 import pytest
 
-from lab.ping import _echo_request, quantile
+from lab.ping import echo_request, quantile
 
 
 @pytest.mark.parametrize(
@@ -25,9 +25,9 @@ def test_quantile(values: list[float], share: float, expected: float) -> None:
 
 @pytest.mark.parametrize("identifier", [0, 1, 0x1234, 0xFFFF])
 @pytest.mark.parametrize("sequence", [1, 0x8000, 0xFFFF])
-def test_an_echo_request_sums_to_all_ones(identifier: int, sequence: int) -> None:
+def test_anecho_request_sums_to_all_ones(identifier: int, sequence: int) -> None:
     """RFC 1071: the sum over a message with a correct checksum is 0xffff."""
-    total = sum(struct.unpack("!4H", _echo_request(identifier, sequence)))
+    total = sum(struct.unpack("!4H", echo_request(identifier, sequence)))
     while total >> 16:
         total = (total & 0xFFFF) + (total >> 16)
     assert total == 0xFFFF

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import time
 from collections import Counter
 from concurrent.futures import ProcessPoolExecutor
 
@@ -15,29 +16,34 @@ from tests.sim.play import ROUNDS, Broken, Outcome, Play, play
 
 SEEDS = 1000
 CHUNK = 20
+BUDGET_S = 90.0  # on two processors it takes 40
 
 
-def play_some(first: int) -> tuple[list[Outcome], list[str]]:
-    """Seeds `first` and on; what went wrong, a line each."""
+def play_some(first: int) -> tuple[list[Outcome], list[str], float]:
+    """Seeds `first` and on; what went wrong, a line each; seconds of a processor that it took."""
     outcomes, broken = [], []
+    started = time.process_time()
     for seed in range(first, first + CHUNK):
         try:
             outcomes.append(play(seed))
         except Broken as error:
             broken.append(str(error))
-    return outcomes, broken
+    return outcomes, broken, time.process_time() - started
 
 
 @pytest.mark.timeout(600)
 def test_a_thousand_seeds(capsys: pytest.CaptureFixture[str]) -> None:
     outcomes: list[Outcome] = []
     broken: list[str] = []
+    processors = len(os.sched_getaffinity(0))
+    cpu_s = 0.0
     # Not fork: the test run's other tests may have left threads.
     context = multiprocessing.get_context("forkserver")
-    with ProcessPoolExecutor(len(os.sched_getaffinity(0)), mp_context=context) as pool:
-        for played, failed in pool.map(play_some, range(0, SEEDS, CHUNK)):
+    with ProcessPoolExecutor(processors, mp_context=context) as pool:
+        for played, failed, spent_s in pool.map(play_some, range(0, SEEDS, CHUNK)):
             outcomes += played
             broken += failed
+            cpu_s += spent_s
     fired: Counter[str] = Counter()
     slowest: dict[str, float] = {}
     for outcome in outcomes:
@@ -45,10 +51,14 @@ def test_a_thousand_seeds(capsys: pytest.CaptureFixture[str]) -> None:
         for names, taken_s in outcome.recovered_s:
             slowest[names] = max(slowest.get(names, 0.0), taken_s)
     with capsys.disabled():
-        print(f"\n{len(outcomes)} seeds; faults: {_listed(fired)}")
+        print(
+            f"\n{len(outcomes)} seeds, {cpu_s / processors:.0f} s of each processor; faults: {_listed(fired)}"
+        )
         alone = {names: f"{taken_s:.1f} s" for names, taken_s in slowest.items() if " and " not in names}
         print(f"slowest return of both directions after: {_listed(alone)}")
     assert not broken, "\n".join(broken)
+    assert len(outcomes) == SEEDS
+    assert cpu_s / processors <= BUDGET_S  # of processor time: other programs' is none of ours
     for outcome in outcomes:
         assert outcome.virtual_s >= 600
         assert outcome.packets >= 300

@@ -1,0 +1,134 @@
+"""A path that loses, doubles and reorders: packets below a link, and messages that a node relays.
+
+user ── wire ── internet (node) ── provider ── server
+
+The flows: TCP and UDP, a question every 50 ms, and a download whose checksum must be right.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from itertools import pairwise
+
+import pytest
+
+from lab.process import Process, until
+from lab.wire import Action, Fault, Wire, splice
+from lab.world import PROVIDER_PEER, SERVER, WAN_INTERFACE, World, world
+from netns_tests.recovery import Flow, Recovery, Tcp, Udp, table
+from netns_tests.topology import SERVICE, connect, download, expected_download, serve
+
+DOWNLOAD_BYTES = 1 << 20
+ANSWERS = 40  # that each flow must have while the fault lasts: two seconds' on a path without faults
+EVERY = 10
+
+
+@dataclass
+class Lossy:
+    """The daemons run from the first test on; each test makes its own fault."""
+
+    world: World
+    wire: Wire
+    node: Process | None = None
+
+
+@pytest.fixture(scope="module")
+def _lossy() -> Iterator[Lossy]:
+    with ExitStack() as undo:
+        made = undo.enter_context(world("nclossy"))
+        wire = splice(
+            undo,
+            (made.user, WAN_INTERFACE, ["198.51.100.2/24"]),
+            (made.internet, "user", ["198.51.100.1/24"]),
+            made.user.name.replace("-user", "-wire"),
+        )
+        made.user.ip("route add default via 198.51.100.1")
+        serve(made.server, made, SERVICE)
+        made.configure()
+        made.node.start()
+        made.up()
+        yield Lossy(made, wire)
+
+
+@pytest.fixture
+def lossy(_lossy: Lossy) -> Iterator[Lossy]:
+    yield _lossy
+    _lossy.wire.fault = None
+    if _lossy.node is not None:
+        _lossy.node.stop()
+        _lossy.node = None
+        _lossy.world.node.start()
+    _lossy.world.user_side.wait(PROVIDER_PEER, timeout_s=30)
+
+
+def longest_gap_s(flow: Flow, since: float) -> float:
+    times = [since, *(at for at in flow.answers if at > since), time.monotonic()]
+    return max(after - before for before, after in pairwise(times))
+
+
+def goes_on(made: World, flow: Flow, since: float) -> None:
+    until(
+        lambda: flow.failure or sum(at > since for at in flow.answers) >= ANSWERS,
+        f"{ANSWERS} answers to the {flow.name} flow",
+        timeout_s=90,
+    )
+    assert not flow.failure, flow.failure
+
+
+def endure(made: World, what: str, bound_s: float) -> None:
+    """With the fault there: the download is right, the flows go on, and no pause is longer than the bound."""
+    with Tcp(made.user, SERVER) as tcp, Udp(made.user, SERVER) as udp:
+        since = time.monotonic()
+        with connect(made.user, SERVER, SERVICE, timeout_s=60) as connection:
+            assert download(connection, DOWNLOAD_BYTES) == expected_download(DOWNLOAD_BYTES)
+        for flow in (udp, tcp):
+            goes_on(made, flow, since)
+            gap_s = longest_gap_s(flow, since)
+            table.append(Recovery(f"{what}: the longest pause", flow.name, gap_s, bound_s))
+            assert gap_s <= bound_s, f"{what}: {flow.name} paused for {gap_s:.2f} s"
+
+
+FRAME_FAULTS = [
+    (Fault(Action.DROP, share=0.05), 3.0),
+    (Fault(Action.DROP, share=0.2), 12.0),  # a segment lost five times in a row costs TCP 6 s
+    (Fault(Action.DROP, every=EVERY), 3.0),
+    (Fault(Action.DUPLICATE, every=EVERY), 2.0),
+    (Fault(Action.REORDER, every=EVERY), 2.0),
+]
+
+
+@pytest.mark.parametrize(("fault", "bound_s"), FRAME_FAULTS, ids=[str(fault) for fault, _ in FRAME_FAULTS])
+def test_frames_below_the_link(lossy: Lossy, fault: Fault, bound_s: float) -> None:
+    daemon = lossy.world.user_side.daemon
+    assert daemon is not None
+    before = len(daemon.text())
+    lossy.wire.fired.clear()
+    lossy.wire.fault = fault
+    endure(lossy.world, str(fault), bound_s)
+    assert lossy.wire.fired[fault.action] >= 10
+    if fault.share < 0.2:
+        assert "no link" not in daemon.text()[before:], "the link is alive, and was not given up"
+
+
+@pytest.mark.parametrize("action", list(Action))
+def test_messages_of_the_node(lossy: Lossy, action: Action) -> None:
+    made = lossy.world
+    made.node.stop()
+    command = [sys.executable, "-m", "lab.faulty_node", action.value, str(EVERY)]
+    node = lossy.node = made.run_in(made.internet, command, f"faulty-{action.value}")
+    until(lambda: "listening" in node.text(), "the node", process=node)
+    for side in (made.user_side, made.provider_side):
+        side.wait(timeout_s=30)
+    made.user_side.wait(PROVIDER_PEER, timeout_s=30)
+    replayed = [side.drops("replayed") for side in (made.user_side, made.provider_side)]
+    endure(made, f"every {EVERY}th message {action.value}", 5.0)
+    assert node.text().count(action.value) >= 10
+    if action is Action.DUPLICATE:
+        after = [side.drops("replayed") for side in (made.user_side, made.provider_side)]
+        assert all(now > then for now, then in zip(after, replayed, strict=True)), (
+            "each once, the rest counted"
+        )
