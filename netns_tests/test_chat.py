@@ -7,28 +7,46 @@ from __future__ import annotations
 
 import importlib.util
 import sys
+import threading
+import time
 
 import pytest
 
-from lab.chat import chat_from
-from lab.process import until
+from lab.chat import Chat, chat_from
+from lab.netns import LabError
+from lab.process import Process, until
 from lab.tap import Tap
-from lab.world import LAN_INTERFACE, SERVER, WAN_INTERFACE
-from netns_tests.topology import Provided
+from lab.world import LAN_INTERFACE, SERVER, WAN_INTERFACE, World
+from netns_tests.recovery import Recovery, table
+from netns_tests.topology import (
+    SERVICE,
+    Provided,
+    connect,
+    download,
+    expected_download,
+    provided,
+)
 
 PORT = 8000
 PROMPT = "Name three rivers of Europe."
+LONG_PROMPT = "Write a long story about a river, its towns and its boats."
+DOWNLOAD_BYTES = 256 << 20
 
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("xllamacpp") is None, reason="no model: scripts/setup --demo"
 )
 
 
-def test_a_completion_is_streamed_and_never_in_clear_outside(tunnel: Provided) -> None:
-    world = tunnel.world
+def start_model(world: World) -> Process:
     command = [sys.executable, "-m", "lab.model_server", SERVER, str(PORT)]
     model = world.run_in(world.server, command, "model")
     until(lambda: "serving" in model.text(), "the model", timeout_s=60, process=model)
+    return model
+
+
+def test_a_completion_is_streamed_and_never_in_clear_outside(tunnel: Provided) -> None:
+    world = tunnel.world
+    model = start_model(world)
     try:
         direct = chat_from(world.provider, SERVER, PORT, PROMPT)
         pieces: list[str] = []
@@ -41,3 +59,50 @@ def test_a_completion_is_streamed_and_never_in_clear_outside(tunnel: Provided) -
     assert PROMPT.encode() in lan.data, "the search itself must work"
     assert len(outside.data) > len(PROMPT) * 10
     assert PROMPT.encode() not in outside.data
+
+
+@pytest.mark.parametrize("seconds", [1, pytest.param(10, marks=pytest.mark.slow)])
+def test_a_chat_and_a_download_complete_though_the_node_is_killed(fresh: World, seconds: int) -> None:
+    with provided(fresh):
+        start_model(fresh)
+        direct = chat_from(fresh.provider, SERVER, PORT, LONG_PROMPT, max_tokens=250)
+        times: list[float] = []
+        answers: list[Chat | LabError] = []
+        digests: list[str] = []
+
+        def chat() -> None:
+            try:
+                answers.append(
+                    chat_from(
+                        *(fresh.user, SERVER, PORT, LONG_PROMPT),
+                        max_tokens=250,
+                        on_token=lambda _: times.append(time.monotonic()),
+                    )
+                )
+            except LabError as error:
+                answers.append(error)
+
+        with connect(fresh.user, SERVER, SERVICE, timeout_s=60) as connection:
+            chatting = threading.Thread(target=chat)
+            loading = threading.Thread(target=lambda: digests.append(download(connection, DOWNLOAD_BYTES)))
+            chatting.start()
+            until(lambda: len(times) > 5 or answers, "the first words", timeout_s=30)
+            loading.start()
+            until(lambda: fresh.user.counters("nc0")["rx_bytes"] > DOWNLOAD_BYTES // 16, "the download")
+            assert fresh.node.process is not None
+            fresh.node.process.kill()
+            assert not answers, "it must be in the middle of the chat"
+            assert not digests, "and of the download"
+            time.sleep(seconds)
+            fresh.node.start()
+            back = time.monotonic()
+            chatting.join(60)
+            loading.join(60)
+        assert digests == [expected_download(DOWNLOAD_BYTES)]
+        assert len(answers) == 1
+        (answer,) = answers
+        assert isinstance(answer, Chat), answer
+        assert answer.text == direct.text
+        taken_s = next(at for at in times if at > back) - back
+        table.append(Recovery(f"node gone for {seconds} s", "chat", taken_s, 3.0))
+        assert taken_s <= 3.0

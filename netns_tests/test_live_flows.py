@@ -6,8 +6,10 @@ user (10.86.0.2) and second (10.86.0.3) ── node ── provider ── serve
 from __future__ import annotations
 
 import signal
+import socket
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import Any
 
@@ -15,9 +17,19 @@ import pytest
 
 from lab.netns import Namespace
 from lab.process import until
-from lab.world import PROVIDER_PEER, SERVER, USER_PEER, World, world
-from netns_tests.live import Flow, at_server, second_peer
-from netns_tests.topology import CLOSED, SERVICE, provided, reaches
+from lab.world import PROVIDER_PEER, PROVIDER_TUNNEL, SERVER, USER_PEER, USER_TUNNEL, World, world
+from netns_tests.live import SECOND_TUNNEL, Flow, at_server, second_peer
+from netns_tests.topology import (
+    CLOSED,
+    SERVICE,
+    connect,
+    download,
+    expected_download,
+    provided,
+    reaches,
+    upload,
+    whoami,
+)
 
 FAST = 10_000_000  # bytes a second
 MOMENT_S = 1.0  # in which it must have ended
@@ -98,3 +110,21 @@ def _grants_all(status: dict[str, Any]) -> bool:
     peers = {peer["name"]: peer for peer in status["peers"]}
     first = peers.get(USER_PEER)
     return first is not None and first["allow"] is None and first["expires"] is None
+
+
+def test_two_users_at_once(two_peers: Pair) -> None:
+    """Each downloads and uploads beside the other, and gets its own bytes."""
+    made, second = two_peers
+    size = 32 << 20
+
+    def move(job: tuple[Namespace, Callable[[socket.socket, int], str]]) -> str:
+        user, how = job
+        with connect(user, SERVER, SERVICE, timeout_s=60) as connection:
+            return how(connection, size)
+
+    jobs = [(user, how) for user in (made.user, second) for how in (download, upload)]
+    with ThreadPoolExecutor(len(jobs)) as pool:
+        digests = list(pool.map(move, jobs))
+    assert digests == [expected_download(size)] * len(jobs)
+    seen = [whoami(user, PROVIDER_TUNNEL, SERVICE) for user in (made.user, second)]
+    assert seen == [USER_TUNNEL, SECOND_TUNNEL], "each as itself"

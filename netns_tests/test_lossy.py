@@ -101,7 +101,9 @@ FRAME_FAULTS = [
 ]
 
 
-@pytest.mark.parametrize(("fault", "bound_s"), FRAME_FAULTS, ids=[str(fault) for fault, _ in FRAME_FAULTS])
+@pytest.mark.parametrize(
+    ("fault", "bound_s"), FRAME_FAULTS, ids=[str(fault).replace(" ", "-") for fault, _ in FRAME_FAULTS]
+)
 def test_frames_below_the_link(lossy: Lossy, fault: Fault, bound_s: float) -> None:
     daemon = lossy.world.user_side.daemon
     assert daemon is not None
@@ -114,7 +116,7 @@ def test_frames_below_the_link(lossy: Lossy, fault: Fault, bound_s: float) -> No
         assert "no link" not in daemon.text()[before:], "the link is alive, and was not given up"
 
 
-@pytest.mark.parametrize("action", list(Action))
+@pytest.mark.parametrize("action", list(Action), ids=[action.value for action in Action])
 def test_messages_of_the_node(lossy: Lossy, action: Action) -> None:
     made = lossy.world
     made.node.stop()

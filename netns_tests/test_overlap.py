@@ -8,6 +8,7 @@ lan 192.168.50.77        internet (node) ─┬─ provider ── server 192.16
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 
 from lab.netns import Namespace, cable
@@ -15,7 +16,16 @@ from lab.netns import namespaces as namespaces_of
 from lab.process import until
 from lab.sides import Side
 from lab.world import LAN, PROVIDER_PEER, SEED_RPC, SERVER, USER_PEER, WAN_INTERFACE, World
-from netns_tests.topology import SERVICE, provided, reaches, serve, whoami
+from netns_tests.topology import (
+    SERVICE,
+    connect,
+    download,
+    expected_download,
+    provided,
+    reaches,
+    serve,
+    whoami,
+)
 
 OTHER_PEER = "other"
 
@@ -48,6 +58,19 @@ def other_provider(world: World) -> Iterator[Side]:
         yield side
 
 
+def both_at_once(user: Namespace) -> None:
+    """A download and a check of each of its bytes from either, while the other one's runs."""
+    size = 64 << 20
+
+    def move(host: str) -> str:
+        with connect(user, host, SERVICE, timeout_s=60) as connection:
+            return download(connection, size)
+
+    with ThreadPoolExecutor(2) as pool:
+        digests = list(pool.map(move, ("10.99.50.10", "10.98.50.10")))
+    assert digests == [expected_download(size)] * 2
+
+
 def test_both_providers_and_the_users_own_lan_work(fresh: World) -> None:
     user, side = fresh.user, fresh.user_side
     user.ip("link add lan0 type veth peer name lan1")
@@ -77,6 +100,7 @@ def test_both_providers_and_the_users_own_lan_work(fresh: World) -> None:
         assert whoami(user, "10.99.50.10", SERVICE) == "192.168.50.1"
         assert whoami(user, "10.98.50.10", SERVICE) == "192.168.50.2"
         assert "lan0" in user.ip(f"route get {SERVER}")
+        both_at_once(user)
         assert not [s for s in side.status()["skipped_routes"] if s["route"].startswith("10.9")]
         # And each is reached under its own name alone.
         assert not reaches(user, "10.98.50.10", SERVICE + 1)

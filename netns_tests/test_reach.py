@@ -6,7 +6,6 @@ user 10.86.0.2, fd86::2 ── node ── provider 10.86.0.1, fd86::1 ── se
 from __future__ import annotations
 
 import os
-import socket
 
 import pytest
 
@@ -23,10 +22,11 @@ from netns_tests.topology import (
     connect,
     download,
     expected_download,
-    family_of,
+    gibibyte,
     pings,
     tcp_echo,
     udp_echo,
+    udp_volume,
     whoami,
 )
 
@@ -58,24 +58,22 @@ def test_udp(tunnel: Provided, host: str, size: int) -> None:
 
 @every_host
 def test_udp_mebibyte(tunnel: Provided, host: str) -> None:
-    """1 MiB in datagrams that fill the tunnel's packets, eight of them on the way at a time: none is lost."""
-    size = 1400
-    datagrams = [n.to_bytes(4, "big") + os.urandom(size - 4) for n in range(MIB // size)]
-    with tunnel.world.user.socket(family_of(host), socket.SOCK_DGRAM) as client:
-        client.settimeout(5)
-        client.connect((host, SERVICE))
-        answers = []
-        for at in range(0, len(datagrams), 8):
-            for datagram in datagrams[at : at + 8]:
-                client.send(datagram)
-            answers += [client.recv(1 << 16) for _ in datagrams[at : at + 8]]
-    assert sorted(answers) == sorted(datagrams)
+    """In datagrams that fill the tunnel's packets: none is lost."""
+    udp_volume(tunnel.world.user, host, MIB)
 
 
 @every_host
 def test_download(tunnel: Provided, host: str) -> None:
     with connect(tunnel.world.user, host, SERVICE) as connection:
         assert download(connection, 32 * MIB) == expected_download(32 * MIB)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@every_host
+@pytest.mark.parametrize("way", ["down", "up", "udp"])
+def test_gibibyte(tunnel: Provided, host: str, way: str) -> None:
+    gibibyte(tunnel.world.user, host, way)
 
 
 def test_the_providers_address_in_its_own_subnet_serves_too(tunnel: Provided) -> None:

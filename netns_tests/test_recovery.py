@@ -21,7 +21,7 @@ from lab.process import until
 from lab.sides import Side
 from lab.snapshot import snapshot
 from lab.world import LAN, PROVIDER_PEER, SERVER, USER_TUNNEL, WAN_INTERFACE, World
-from netns_tests.recovery import Flow, Tcp, Udp
+from netns_tests.recovery import Flow, Ping, Tcp, Udp
 from netns_tests.topology import SERVICE, connect, download, expected_download, pings, serve, upload
 
 TRANSFER_BYTES = 512 << 20
@@ -83,13 +83,14 @@ def problems(side: Side) -> str:
 
 @pytest.mark.parametrize("seconds", [1, 10, pytest.param(60, marks=pytest.mark.slow)])
 def test_the_node_is_killed_and_returns(running: World, seconds: int) -> None:
-    with flows(running) as (tcp, udp):
+    with flows(running) as (tcp, udp), Ping(running.user, SERVER) as ping:
         assert running.node.process is not None
         running.node.process.kill()
         time.sleep(seconds)
         running.node.start()
         back = time.monotonic()
-        udp.recovered(f"node gone for {seconds} s", back, bound_s=1.5)
+        ping.recovered(f"node gone for {seconds} s", back, bound_s=1)
+        udp.recovered(f"node gone for {seconds} s", back, bound_s=3)
         tcp.recovered(f"node gone for {seconds} s", back, bound_s=3)
 
 

@@ -131,6 +131,7 @@ class Daemon:
         self._pings: dict[tuple[str, int], asyncio.Future[Pong]] = {}
         self._saving = self._save_failed = False
         self._reloading = asyncio.Lock()
+        self._not_applied = ""  # why the file as it is now was refused, a sentence for `status`
         self._ready = False
         self._service = ServiceManager()
         self._firewalls = Firewalls(self._enforcement.obstacles)
@@ -488,7 +489,8 @@ class Daemon:
                     f"the clocks here and at {peer.name} differ by {hours:.0f} hours:"
                     " set the one that is wrong (`timedatectl set-ntp true`)"
                 )
-        problems += [problem for problem in (self._keeper.problem, self._enforcement.problem) if problem]
+        held = (self._keeper.problem, self._enforcement.problem, self._not_applied)
+        problems += [problem for problem in held if problem]
         problems += self._firewalls.problems
         return problems + self._expiry.warnings()
 
@@ -561,7 +563,13 @@ class Daemon:
     async def reload(self) -> None:
         """Apply the file as it is now. Peers and what is provided change at once."""
         async with self._reloading:
-            await self._reload()
+            try:
+                await self._reload()
+            except NconnectError as error:
+                first = str(error).partition("\n")[0]
+                self._not_applied = f"the configuration file as it is now is not applied: {first}"
+                raise
+            self._not_applied = ""
 
     async def _reload(self) -> None:
         fresh = await asyncio.to_thread(config_file.load, self._path)
