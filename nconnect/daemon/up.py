@@ -131,7 +131,7 @@ class Daemon:
         self._pings: dict[tuple[str, int], asyncio.Future[Pong]] = {}
         self._saving = self._save_failed = False
         self._reloading = asyncio.Lock()
-        self._not_applied = ""  # why the file as it is now was refused, a sentence for `status`
+        self._not_applied = ""  # why the file was refused, a sentence for `status`
         self._ready = False
         self._service = ServiceManager()
         self._firewalls = Firewalls(self._enforcement.obstacles)
@@ -563,12 +563,7 @@ class Daemon:
     async def reload(self) -> None:
         """Apply the file as it is now. Peers and what is provided change at once."""
         async with self._reloading:
-            try:
-                await self._reload()
-            except NconnectError as error:
-                first = str(error).partition("\n")[0]
-                self._not_applied = f"the configuration file as it is now is not applied: {first}"
-                raise
+            await self._reload()
             self._not_applied = ""
 
     async def _reload(self) -> None:
@@ -598,8 +593,18 @@ class Daemon:
         self._notify()
 
     def _reload_in_background(self) -> None:
-        task = self._loop.create_task(self.reload(), name="reload")
-        task.add_done_callback(_log_failure)
+        self._loop.create_task(self._reload_or_say_why(), name="reload")
+
+    async def _reload_or_say_why(self) -> None:
+        """For who sent a signal, and gets no answer: `status` has it until a reload succeeds."""
+        try:
+            await self.reload()
+        except NconnectError as error:
+            log.error("reload: %s", error)
+            first = str(error).partition("\n")[0]
+            self._not_applied = (
+                f"the configuration file is not applied: {first}; correct it, then run `nconnect reload`"
+            )
 
     def request_stop(self) -> None:
         self._stop.set()
@@ -636,8 +641,3 @@ def _first(failed: BaseExceptionGroup[BaseException]) -> BaseException:
         elif isinstance(error, NconnectError) or not errors:
             return error
     return failed
-
-
-def _log_failure(task: asyncio.Task[None]) -> None:
-    if not task.cancelled() and (error := task.exception()) is not None:
-        log.error("reload: %s", error)
