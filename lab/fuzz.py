@@ -25,7 +25,7 @@ from lab.command import give_back, interrupt_once
 CORPUS = CHECKOUT / "tests" / "fuzz" / "corpus"
 MAX_INPUT_BYTES = 4096
 RSS_LIMIT_MB = 1024
-STARTUP_S = 60  # to import everything instrumented, and to run the corpus
+STARTUP_S = 120  # to import everything instrumented, and to run the corpus
 
 _STATUS = re.compile(r"#(\d+)\s+\w+\s+cov: (\d+)")
 
@@ -59,7 +59,7 @@ def fuzz(target: str, seconds: float, *, keep: bool, seed: int = 0) -> Outcome:
         crashes.mkdir()
         command = [sys.executable, "-m", "tests.fuzz", target]
         options = [
-            f"-max_total_time={max(1, round(seconds))}", f"-max_len={MAX_INPUT_BYTES}", "-timeout=10",
+            f"-max_total_time={max(1, round(seconds))}", f"-max_len={MAX_INPUT_BYTES}", "-timeout=60",
             f"-rss_limit_mb={RSS_LIMIT_MB}", f"-artifact_prefix={crashes}/", "-print_final_stats=0",
             f"-seed={seed}",
         ]  # fmt: skip

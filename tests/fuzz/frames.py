@@ -1,0 +1,243 @@
+"""Targets for the websocket, for our own frames, and for parts of messages between nodes."""
+
+from __future__ import annotations
+
+from nconnect.errors import RemoteProtocolError
+from nconnect.node import parcel
+from nconnect.tunnel.batch import read_records
+from nconnect.wire import nkn, tunnel, upgrade, websocket
+from tests.fuzz import oracles
+from tests.fuzz.draw import Draw
+
+Refused = RemoteProtocolError
+
+# --- websocket ---
+
+
+def websocket_frames(data: bytes) -> None:
+    """All at once, and byte by byte: the same."""
+    view, most = memoryview(data), 1 << 20
+    expected = oracles.frame_header(data, most)
+    try:
+        header = websocket.parse_header(view, max_payload=most)
+    except Refused:
+        assert isinstance(expected, str), "refused, and nothing is wrong"
+    else:
+        assert not isinstance(expected, str), f"taken, and it is {expected}"
+        read = header and (
+            header.opcode, header.fin, header.mask, header.header_size, header.payload_size,
+        )  # fmt: skip
+        assert read == expected
+        assert header is None or header.masked is bool(header.mask)
+        for size in range(min(len(data), 14)):
+            part = websocket.parse_header(view[:size], max_payload=most)
+            assert part is None or part == header
+    try:
+        websocket.parse_close(data)
+    except Refused:
+        assert not oracles.close_code(data)
+    else:
+        assert oracles.close_code(data)
+    _assemble(Draw(data))
+
+
+def _assemble(draw: Draw) -> None:
+    """Fragments, beside a list of what should come of them."""
+    most = 16
+    assembler = websocket.Assembler(most)
+    parts: list[bytes] = []
+    kind = None
+    while draw:
+        opcode = draw.of((websocket.Opcode.CONTINUATION, websocket.Opcode.TEXT, websocket.Opcode.BINARY))
+        fin, payload = draw.flag(), draw.piece(9)
+        is_first = opcode != websocket.Opcode.CONTINUATION
+        wrong = is_first is (kind is not None) or sum(map(len, parts)) + len(payload) > most
+        try:
+            whole = assembler.add(opcode, fin, payload)
+        except Refused:
+            assert wrong
+            return
+        assert not wrong
+        kind = opcode if is_first else kind
+        parts.append(payload)
+        assert (whole is not None) is fin
+        if whole is not None:
+            assert (whole[0], bytes(whole[1])) == (kind, b"".join(parts))
+            parts, kind = [], None
+        assert assembler.is_busy is (kind is not None)
+        assert assembler.room == most - sum(map(len, parts))
+
+
+_NONCE = b"0123456789abcdef"
+_GOOD_KEY = b"MDEyMzQ1Njc4OWFiY2RlZg=="
+# Header, what it must be, and what it must not.
+_UPGRADE = (
+    (b"Host", (b"h", b"H:1"), ()),
+    (b"Upgrade", (b"websocket", b"WebSocket"), (b"web socket", b"h2c", b"")),
+    (b"Connection", (b"Upgrade", b"keep-alive, upgrade"), (b"close", b"upgraded", b"")),
+    (b"Sec-WebSocket-Version", (b"13",), (b"8", b"14", b"13, 8", b"")),
+    (b"Sec-WebSocket-Key", (_GOOD_KEY,), (b"MDEyMw==", b"????", b"", _GOOD_KEY[:-1], b"QUJD" * 6)),
+)
+
+
+def websocket_upgrades(data: bytes) -> None:
+    for end in (upgrade.ServerUpgrade(), upgrade.ClientUpgrade("host", "/", b"0" * 16)):
+        try:
+            for at in range(0, len(data), 7):
+                if end.receive(data[at : at + 7]) is not None:
+                    break
+        except Refused:
+            pass
+    draw = Draw(data)
+    _upgrade_request(draw)
+    _upgrade_answer(draw)
+
+
+def _upgrade_request(draw: Draw) -> None:
+    method = draw.of((b"GET", b"GET", b"GET", b"POST"))
+    lines, good = [method + b" / HTTP/1.1"], method == b"GET"
+    faulty = draw.below(2 * len(_UPGRADE))
+    for number, (name, right, wrong) in enumerate(_UPGRADE):
+        if number == faulty and wrong:
+            good = False
+            if draw.flag():
+                lines.append(name + b": " + draw.of(wrong))
+        else:
+            lines.append(name + b": " + draw.of(right))
+    after = draw.piece(20)
+    server = upgrade.ServerUpgrade()
+    request = _fed(server, b"\r\n".join((*lines, b"", b"")), after, draw)
+    if isinstance(request, upgrade.UpgradeRequest):
+        assert good
+        assert after.startswith(request.trailing)
+        assert oracles.websocket_accept(_GOOD_KEY) in request.response
+    else:
+        assert not good
+
+
+def _upgrade_answer(draw: Draw) -> None:
+    client = upgrade.ClientUpgrade("host", "/", _NONCE)
+    status = draw.of((b"101", b"101", b"101", b"200", b"400"))
+    accept = oracles.websocket_accept(draw.of((_GOOD_KEY, _GOOD_KEY, b"other")))
+    extra = draw.of((b"", b"", b"Sec-WebSocket-Extensions: permessage-deflate\r\n"))
+    head = b"HTTP/1.1 " + status + b" X\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n" + extra
+    head += b"Content-Length: 0\r\n" if status != b"101" else b""
+    after = draw.piece(20)
+    good = status == b"101" and accept == oracles.websocket_accept(_GOOD_KEY) and not extra
+    rest = _fed(client, head + b"Sec-WebSocket-Accept: " + accept + b"\r\n\r\n", after, draw)
+    assert isinstance(rest, bytes) is good
+    assert not isinstance(rest, bytes) or after.startswith(rest)
+
+
+def _fed(end: upgrade.ServerUpgrade | upgrade.ClientUpgrade, head: bytes, after: bytes, draw: Draw) -> object:
+    """What comes of a head, fed in pieces; what follows comes with its last byte. None: refused."""
+    step = 1 + draw.number()
+    *pieces, last = [head[at : at + step] for at in range(0, len(head), step)]
+    try:
+        for piece in pieces:
+            assert end.receive(piece) is None
+        found = end.receive(last + after)
+    except Refused:
+        return None
+    assert found is not None, "all of the head is there"
+    assert (found.trailing if isinstance(found, upgrade.UpgradeRequest) else found) == after
+    return found
+
+
+# --- our own frames ---
+
+
+def handshake_frames(data: bytes) -> None:
+    for frame in (data, b"nc\x01" + data):
+        _agree_on_handshake(frame)
+    try:
+        hello = tunnel.Hello.decode(data)
+    except Refused:
+        assert len(data) < 28
+    else:
+        assert hello.counter == int.from_bytes(data[:8], "little")
+        assert hello.wall_clock_ns == int.from_bytes(data[20:28], "little")
+        assert tunnel.Hello.decode(hello.encode()) == hello
+    expected = oracles.links(data)
+    oracles.agree(lambda: tunnel.decode_links(data), expected)
+    if expected is not None:
+        assert tunnel.decode_links(tunnel.encode_links(*expected)) == expected
+
+
+def _agree_on_handshake(data: bytes) -> None:
+    expected = oracles.handshake(data)
+    try:
+        frame = tunnel.decode_handshake(data)
+    except Refused:
+        assert expected is None
+        return
+    assert expected == (frame.kind, frame.suite, frame.sender, frame.receiver, frame.noise)
+    assert tunnel.decode_handshake(frame.encode()) == frame
+
+
+def data_frames(data: bytes) -> None:
+    """What is found quickly is what the slow way finds, and each of our own is found."""
+    draw = Draw(data)
+    header, body = draw.take(16), draw.rest()
+    made = tunnel.data_frame(header, len(body)) + body
+    for frame in (data, b"\x10\x01\x1a\x10" + data, made, made[:-1], made + b"x"):
+        try:
+            found = tunnel.split_data_frame(memoryview(frame))
+        except Refused:
+            continue
+        if found is not None:
+            slow = nkn.Message.decode(frame)
+            assert (found[0], bytes(found[1])) == (slow.nonce, bytes(slow.payload))
+            assert slow.encrypted
+            assert not slow.encrypted_key
+    if body:
+        whole = tunnel.split_data_frame(memoryview(made))
+        assert whole is not None
+        assert (whole[0], bytes(whole[1])) == (header, body)
+
+
+def batches(data: bytes) -> None:
+    draw = Draw(data)
+    made = bytearray()
+    while draw:
+        kind, body = draw.of((0, 0, 1, 2, 3, 4, 5, 6, 7, 127, 128, 255)), draw.piece(30)
+        made += len(body).to_bytes(3, "little") + bytes([kind]) + body
+    for batch in (data, bytes(made), bytes(made[:-1])):
+        try:
+            packets, others = read_records(memoryview(bytearray(batch)))
+        except Refused:
+            assert oracles.records(batch) is None
+        else:
+            found = [bytes(each) for each in packets], [(kind, bytes(body)) for kind, body in others]
+            assert found == oracles.records(batch)
+
+
+def parcels(data: bytes) -> None:
+    """Parts of messages between nodes: what was cut is joined, and nothing else is."""
+    draw = Draw(data)
+    joiner = parcel.Joiner()
+    try:
+        joiner.add(data)
+    except Refused:
+        pass
+    src, dest, payload = draw.text(9), draw.text(9), draw.piece(40)
+    parts = list(
+        parcel.cut(b"runs run", draw.number(2), src, dest, payload, draw.number(), 1 + draw.below(9))
+    )
+    sent: list[bytes] = []
+    while draw and len(sent) < 12:
+        sent.append(draw.of(parts))
+    joined, at = parcel.Joiner(), 0
+    for part in sent:
+        try:
+            whole = joined.add(part)
+        except Refused:
+            at = 0
+            assert part is not parts[0], "a first part is always taken"
+            continue
+        assert part is parts[0] or part is parts[at] or part in (parts[0], parts[at]), "out of its order"
+        at = 1 if part == parts[0] else at + 1
+        assert (whole is not None) is (at == len(parts))
+        if whole is not None:
+            assert (whole.src, whole.dest, whole.payload) == (src, dest, payload)
+            at = 0
