@@ -52,6 +52,7 @@ from nconnect.io.state import StateStore
 from nconnect.io.tun import Tun
 from nconnect.model import PUBLIC_SEED_RPC, Config, NknAddress, PeerConfig
 from nconnect.nkn.outputs import DownReason
+from nconnect.tunnel.constants import REKEY_AFTER_S
 from nconnect.tunnel.core import Tunnel
 from nconnect.tunnel.outputs import Pong, Settings
 from nconnect.tunnel.peer import Peer, PeerState
@@ -63,6 +64,7 @@ log = logging.getLogger(__name__)
 STOP_GRACE_S = 2.0  # for what is still to be sent at the end
 CLOCK_WARNING_HOURS = 1.0  # expiry dates are as wrong as the clock
 SAVE_AGAIN_S = 10.0  # on a disk that was full
+REKEY_VARIABLE = "NCONNECT_REKEY_AFTER_S"
 COUNTERS = "handshakes"  # the name of their file in the state folder
 
 # What a running daemon cannot change: these need a new device, or another identity.
@@ -187,6 +189,7 @@ class Daemon:
                 mtu=config.mtu,
                 persistent=not provides(config),
                 accept_pending=config.accept_pending,
+                rekey_after_s=_rekey_after_s(),
             ),
             now=now,
             rng=os.urandom,
@@ -629,6 +632,18 @@ def _seeds(config: Config) -> tuple[str, ...]:
 
 def _suite(cipher: str) -> CipherSuite:
     return faster_suite(time.perf_counter) if cipher == "auto" else CipherSuite(cipher)
+
+
+def _rekey_after_s() -> float:
+    """A seam for tests: keys may be renewed earlier than the protocol asks for, never later."""
+    word = os.environ.get(REKEY_VARIABLE, "")
+    try:
+        seconds = float(word) if word else REKEY_AFTER_S
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds <= REKEY_AFTER_S:
+        raise ConfigError(f"{REKEY_VARIABLE} is {word!r}: take seconds up to {REKEY_AFTER_S:g}, or unset it")
+    return seconds
 
 
 def _first(failed: BaseExceptionGroup[BaseException]) -> BaseException:

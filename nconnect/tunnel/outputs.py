@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from nconnect.crypto.aead import CipherSuite
+from nconnect.tunnel.constants import REKEY_AFTER_S
 from nconnect.tunnel.peer import Peer
 from nconnect.wire.tunnel import Feature
 
@@ -18,6 +19,7 @@ class Settings:
     mtu: int = 1500
     persistent: bool = True  # keep a session with every peer, used or not (the user's side)
     accept_pending: bool = False
+    rekey_after_s: float = REKEY_AFTER_S  # a seam for tests
 
 
 @dataclass(frozen=True, slots=True)

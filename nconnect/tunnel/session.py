@@ -17,6 +17,7 @@ from nconnect.tunnel.constants import (
     REKEY_AFTER_S,
 )
 from nconnect.tunnel.replay import ReplayWindow
+from nconnect.tunnel.timers import NEVER
 from nconnect.wire.tunnel import DATA_HEADER, VERSION, FrameKind
 
 Buffer = bytes | bytearray | memoryview
@@ -34,6 +35,7 @@ class KeyPair:
         "created_at",
         "initiator",
         "local_index",
+        "rekey_at",
         "remote_index",
     )
 
@@ -53,6 +55,8 @@ class KeyPair:
         self.remote_index = remote_index
         self.created_at = now
         self.initiator = initiator
+        # Only the initiator renews by age, so that both do not do it at once.
+        self.rekey_at = now + REKEY_AFTER_S if initiator else NEVER
         self.counter = 0  # of the next batch
         self._send = send
         self._receive = receive
@@ -62,10 +66,7 @@ class KeyPair:
         return now < self.created_at + REJECT_AFTER_S and self.counter < REJECT_AFTER_MESSAGES
 
     def wants_rekey_on_send(self, now: float) -> bool:
-        """Only the initiator renews by age, so that both do not do it at once."""
-        return (
-            self.initiator and now >= self.created_at + REKEY_AFTER_S
-        ) or self.counter >= REKEY_AFTER_MESSAGES
+        return now >= self.rekey_at or self.counter >= REKEY_AFTER_MESSAGES
 
     def wants_rekey_on_receive(self, now: float) -> bool:
         return self.initiator and now >= self.created_at + REKEY_AFTER_RECEIVE_S

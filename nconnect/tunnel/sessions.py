@@ -194,6 +194,7 @@ class Sessions:
         except RemoteProtocolError:
             peer.drops[DropReason.HANDSHAKE_REFUSED] += 1
             return
+        pair.rekey_at = now + self._settings.rekey_after_s
         peer.rtt_s = now - attempt.started_at
         peer.attempt = None
         self._attempts.pop(attempt.local_index, None)

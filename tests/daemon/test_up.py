@@ -8,13 +8,14 @@ import pytest
 
 from nconnect.crypto.aead import CipherSuite
 from nconnect.daemon import up
-from nconnect.errors import HostError, NetworkError
+from nconnect.errors import ConfigError, HostError, NetworkError
 from nconnect.model import (
     PUBLIC_SEED_RPC,
     Config,
     NetworkConfig,
     NodeConfig,
 )
+from nconnect.tunnel.constants import REKEY_AFTER_S
 
 BARE = Config("nc7", bytes(32), "gpu", ())
 
@@ -56,3 +57,14 @@ def test_every_field_of_the_configuration_is_either_fixed_or_applied_by_a_reload
     applied = {"inbound", "fail_closed", "accept_pending", "provide", "peers"}
     assert {field.name for field in dataclasses.fields(Config)} == set(up._FIXED) | applied
     assert not set(up._FIXED) & applied
+
+
+def test_keys_can_be_renewed_earlier_and_never_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(up.REKEY_VARIABLE, raising=False)
+    assert up._rekey_after_s() == REKEY_AFTER_S
+    monkeypatch.setenv(up.REKEY_VARIABLE, "2.5")
+    assert up._rekey_after_s() == 2.5
+    for word in ("121", "0", "-1", "nan", "inf", "soon"):
+        monkeypatch.setenv(up.REKEY_VARIABLE, word)
+        with pytest.raises(ConfigError, match=up.REKEY_VARIABLE):
+            up._rekey_after_s()

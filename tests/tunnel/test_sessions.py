@@ -213,6 +213,31 @@ def test_rekeys_under_heavy_reordering_lose_and_double_nothing(
 
 
 @pytest.mark.parametrize("seed", range(3))
+def test_a_rekey_every_second_loses_nothing(seed: int) -> None:
+    """A packet each way every 10 ms for half a minute, on a path that delays each by up to 0.3 s."""
+    sim = Simulation(seed)
+    sim.faults = Faults(delay=(0.0, 0.3))
+    often = dataclasses.replace(PERSISTENT, rekey_after_s=1.0)
+    user, provider = pair(sim, user=often)
+    assert sim.run(20, lambda: both_up(user, provider))
+    sent_up, sent_down, keys = [], [], set()
+    for number in range(3000):
+        up, down = to_provider(number), to_user(number)
+        user.send_packet(*up)
+        provider.send_packet(*down)
+        sent_up.append(up[0])
+        sent_down.append(down[0])
+        sim.run(0.01)
+        keys.add(indices(user, provider))
+    sim.run(2)
+    assert len(keys) >= 20
+    assert sorted(provider.delivered) == sorted(sent_up)
+    assert sorted(user.delivered) == sorted(sent_down)
+    assert not user.dropped()
+    assert not provider.dropped()
+
+
+@pytest.mark.parametrize("seed", range(3))
 def test_ten_thousand_messages_in_a_node_s_disorder(seed: int) -> None:
     """40 to 85 % arrive after a later one, displaced by up to 825."""
     sim = Simulation(seed)
