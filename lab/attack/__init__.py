@@ -2,6 +2,6 @@
 
 - **node**: a relay that does its work, and on command injects what a hostile one could.
 - **sender**: an NKN client that misbehaves: as a stranger, or with an authorised peer's key and session.
-- **chat**: a server that streams a token every 50 ms, and a client that notes when each arrives.
+- **chat**: a chat with a real language model behind the provider, which notes when each token arrives.
 - **report**: the table, and the verdict.
 """

@@ -1,6 +1,6 @@
 """`scripts/attack`: everything that a hostile node, peer or stranger can do, while a chat goes on.
 
-    user ── node (hostile) ── provider ── server (a stream of tokens)
+    user (chats) ── node (hostile) ── provider ── server (SmolLM2-135M)
     evil: an authorised peer and a stranger, on the internet's machine
 
 Prints a table: the attack, how often its own reason was counted, the chat's longest pause meanwhile. Exits
@@ -29,7 +29,7 @@ from lab.sides import Side
 from lab.world import PROVIDER_PEER, SERVER, World, world
 from nconnect.crypto.keys import Identity
 
-PORT = 7000
+PORT = 8000
 EVIL, EVIL_TUNNEL = "evil", "10.86.0.66"
 SETTLE_S = 1.2  # how long the chat is watched after each attack: above the pause that it may not make
 LOCAL_SEED_RPC = "http://127.0.0.1:30003"
@@ -115,9 +115,14 @@ class Stage:
 
     def pause_s(self, since: float) -> float:
         """The longest time without a token from shortly before `since` until now."""
-        times = [float(line) for line in self.reader.text().splitlines()]
+        times = self.token_times()
         times = [since, *(moment for moment in times if moment > since), time.monotonic()]
         return max(after - before for before, after in pairwise(times))
+
+    def token_times(self) -> list[float]:
+        """When each token of the chat came; what else the reader said is not one."""
+        lines = self.reader.text().splitlines()
+        return [float(line) for line in lines if line.replace(".", "").isdigit()]
 
     def rss(self) -> dict[str, int]:
         found = {}
@@ -165,23 +170,26 @@ def stage() -> Iterator[Stage]:
         )
         programs = {"node": hostile("node", "lab.attack.node")}
         made.up()
-        chat = [sys.executable, "-m", "lab.attack.chat"]
-        made.run_in(made.server, [*chat, "serve", str(PORT)], "chat-server")
-        reader = made.run_in(made.user, [*chat, "read", SERVER, str(PORT)], "chat")
-        until(lambda: len(reader.text().splitlines()) > 20, "the chat")
+        command = [sys.executable, "-m", "lab.model_server", SERVER, str(PORT)]
+        model = made.run_in(made.server, command, "model")
+        until(lambda: "serving" in model.text(), "the model", timeout_s=60, process=model)
+        chat = [sys.executable, "-m", "lab.attack.chat", SERVER, str(PORT)]
+        reader = made.run_in(made.user, chat, "chat")
+        built = Stage(made, programs, reader)
+        until(lambda: len(built.token_times()) > 20, "the chat", timeout_s=30, process=reader)
         # The node has now frames of a session that is about to end.
         made.user_side.down()
         made.user_side.start()
         made.user_side.wait(PROVIDER_PEER)
-        seen = len(reader.text().splitlines())
-        until(lambda: len(reader.text().splitlines()) > seen + 40, "the chat again", timeout_s=20)
+        seen = len(built.token_times())
+        until(lambda: len(built.token_times()) > seen + 40, "the chat again", timeout_s=30, process=reader)
         for name, identifier in (("peer", EVIL), ("stranger", "nobody")):
             programs[name] = hostile(
                 name, "lab.attack.sender", LOCAL_SEED_RPC, seeds[name].hex(), identifier,
                 made.provider_side.address(), EVIL_TUNNEL,
             )  # fmt: skip
         programs["peer"].do("session")
-        yield Stage(made, programs, reader)
+        yield built
 
 
 def main() -> None:
