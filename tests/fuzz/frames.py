@@ -15,6 +15,24 @@ Refused = RemoteProtocolError
 
 
 def websocket_frames(data: bytes) -> None:
+    draw = Draw(data)
+    marker, width = draw.of(((126, 2), (127, 8)))
+    size = draw.of((0, 1, 125, 126, 127, 65535, 65536, 1 << 20, (1 << 20) + 1)) % (1 << 8 * width)
+    head = bytes([draw.number(), draw.of((marker, marker | 128))])
+    for header in (data, head + size.to_bytes(width, "big") + draw.piece(4)):
+        _frame_header(header)
+    code = draw.of((999, 1000, 1003, 1004, 1006, 1007, 1014, 1015, 1016, 2999, 3000, 4999, 5000))
+    for payload in (data, code.to_bytes(2, "big") + draw.piece(9)):
+        try:
+            websocket.parse_close(payload)
+        except Refused:
+            assert not oracles.close_code(payload)
+        else:
+            assert oracles.close_code(payload)
+    _assemble(Draw(data))
+
+
+def _frame_header(data: bytes) -> None:
     """All at once, and byte by byte: the same."""
     view, most = memoryview(data), 1 << 20
     expected = oracles.frame_header(data, most)
@@ -32,13 +50,6 @@ def websocket_frames(data: bytes) -> None:
         for size in range(min(len(data), 14)):
             part = websocket.parse_header(view[:size], max_payload=most)
             assert part is None or part == header
-    try:
-        websocket.parse_close(data)
-    except Refused:
-        assert not oracles.close_code(data)
-    else:
-        assert oracles.close_code(data)
-    _assemble(Draw(data))
 
 
 def _assemble(draw: Draw) -> None:
@@ -215,15 +226,16 @@ def batches(data: bytes) -> None:
 def parcels(data: bytes) -> None:
     """Parts of messages between nodes: what was cut is joined, and nothing else is."""
     draw = Draw(data)
-    joiner = parcel.Joiner()
-    try:
-        joiner.add(data)
-    except Refused:
-        pass
+    size, less = 1 + draw.below(9), draw.number()
     src, dest, payload = draw.text(9), draw.text(9), draw.piece(40)
-    parts = list(
-        parcel.cut(b"runs run", draw.number(2), src, dest, payload, draw.number(), 1 + draw.below(9))
-    )
+    (whole_part,) = parcel.cut(b"runs run", 1, src, dest, payload, 0)
+    for part in (data, whole_part[: len(whole_part) - less % len(whole_part)]):
+        try:
+            found = parcel.Joiner().add(part)
+        except Refused:
+            continue
+        assert found is None or part is data or (found.src, found.dest) == (src, dest)
+    parts = list(parcel.cut(b"runs run", draw.number(2), src, dest, payload, draw.number(), size))
     sent: list[bytes] = []
     while draw and len(sent) < 12:
         sent.append(draw.of(parts))

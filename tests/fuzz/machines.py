@@ -121,7 +121,7 @@ def handshake_machine(data: bytes) -> None:
 def _under_another_key(used: _Tunnel) -> Attempt:
     stranger = Host(used.sim, used.user.name, 9)
     stranger.tunnel = used.user.tunnel
-    return attempt(stranger, used.provider)
+    return attempt(stranger, used.provider, address=used.user.address)
 
 
 def _same(frame: bytes, other: bytes) -> bool:
@@ -218,7 +218,8 @@ def replay_windows(data: bytes) -> None:
     base = draw.number(8)
     while draw:
         step = draw.number(2)
-        base = draw.of((base, base + step, base - step, base + draw.of((63, 64, 8128, 8191, 8192, 8193))))
+        jump = draw.of((63, 64, 8128, 8191, 8192, 8193, 8256))
+        base = draw.of((base, base + step, base - step, base + jump))
         counter = max(0, base)
         newest = max(marked, default=-1)
         fresh = counter not in marked and counter > newest - REPLAY_WINDOW
@@ -239,8 +240,8 @@ def noise_messages(data: bytes) -> None:
     """Against an independent implementation; what was changed on its way is refused, and spoils nothing."""
     draw = Draw(data)
     suite = draw.of(tuple(CipherSuite))
-    psk, prologue, first, second = draw.take(32), draw.piece(20), draw.piece(40), draw.piece(40)
-    ours_starts = draw.flag()
+    ours_starts, flips = draw.flag(), Draw(draw.take(10))
+    psk, prologue, first, second = draw.take(4) * 8, draw.piece(20), draw.piece(40), draw.piece(40)
     theirs = NoiseConnection.from_name(_NAMES[suite])
     theirs.set_psks(psk)
     theirs.set_prologue(prologue)
@@ -255,7 +256,7 @@ def noise_messages(data: bytes) -> None:
         )
         assert theirs.read_message(start.write_initiation(first)) == first
         answer = bytes(theirs.write_message(second))
-        _refused_when_changed(start.read_response, answer, draw)
+        _refused_when_changed(start.read_response, answer, flips)
         assert start.read_response(answer) == second
         send, receive = start.split()
         digest = start.handshake_hash
@@ -265,7 +266,7 @@ def noise_messages(data: bytes) -> None:
         theirs.start_handshake()
         end = Responder(suite, _BOB.dh_private, rng=lambda _: ephemeral, psk=psk, prologue=prologue)
         message = bytes(theirs.write_message(first))
-        _refused_when_changed(end.read_initiation, message, draw)
+        _refused_when_changed(end.read_initiation, message, flips)
         assert end.read_initiation(message) == (_ALICE.dh_public, first)
         assert theirs.read_message(end.write_response(second)) == second
         send, receive = end.split()
@@ -353,7 +354,7 @@ def link_machine(data: bytes) -> None:
     draw, now = Draw(data), 0.0
     challenged = False
     while draw:
-        what = draw.below(8)
+        what, node = draw.below(8), None
         if what == 6 and not challenged:
             text, challenged = b'{"Action":"authChallenge","Challenge":"' + b"33" * 32 + b'"}', True
         elif what == 7:
@@ -367,6 +368,7 @@ def link_machine(data: bytes) -> None:
         names = _drain(link)
         if "LinkUp" in names:
             assert challenged, "up without a login"
+            assert node in (None, INFO), "up at a node of another key"
         if message is not None:
             assert challenged, "a message before the login was asked for"
             assert what != 2 or bytes(message.payload) == text

@@ -68,15 +68,26 @@ def _flow(data: bytes, protocol: int, at: int) -> None:
 
 
 def _congestion(data: bytes) -> None:
-    """Only the two bits change, and an IPv4 header's checksum stays right."""
+    """Only the two bits change, and an IPv4 header's checksum stays right, whatever it was."""
     fixed = bytearray(data)
-    is_ipv4 = data[0] >> 4 == 4
-    if is_ipv4:
+    if data[0] >> 4 == 6:
+        _marked(fixed)
+        return
+    for wanted in (None, 0, 1, 2, 0xFFFE):
         size = 4 * (data[0] & 15)
         fixed[10:12] = bytes(2)
+        if wanted is not None:  # by the identification
+            fixed[4:6] = bytes(2)
+            rest = oracles.ones_sum(bytes(fixed[:size]))
+            fixed[4:6] = ((0xFFFF - wanted - rest) % 0xFFFF).to_bytes(2, "big")
         fixed[10:12] = (0xFFFF - oracles.ones_sum(bytes(fixed[:size]))).to_bytes(2, "big")
+        _marked(fixed)
+
+
+def _marked(fixed: bytearray) -> None:
+    is_ipv4, size = fixed[0] >> 4 == 4, 4 * (fixed[0] & 15)
     ecn = fixed[1] & 3 if is_ipv4 else fixed[1] >> 4 & 3
-    marked = bytearray(fixed)
+    marked, fixed = bytearray(fixed), bytearray(fixed)
     assert packet.mark_congestion(memoryview(marked)) is (ecn != 0)
     if not ecn:
         assert marked == fixed
@@ -107,7 +118,7 @@ def _nearly_offload(draw: Draw) -> bytes:
     payload = draw.piece(60) + bytes(draw.of((0, 1, 50)))
     transport = bytearray(draw.take(20 if is_tcp else 8)) + bytes(options)
     if is_tcp:
-        transport[12] = (20 + options) << 2
+        transport[12] = draw.of(((20 + options) << 2,) * 5 + (0x40, 0x60, 0xF0))
     else:
         transport[4:6] = (8 + len(payload)).to_bytes(2, "big")
     ip = bytearray(draw.take(20 if is_ipv4 else 40))
@@ -119,11 +130,29 @@ def _nearly_offload(draw: Draw) -> bytes:
     kind = draw.of((0, (1 if is_ipv4 else 4) if is_tcp else 5, 0x81, 0x84))
     segment = draw.of((8, 9, 20, 48)) if kind else 0
     header = [1, kind, len(ip) + len(transport), segment, len(ip), 16 if is_tcp else 6]
+    _complete(ip, transport, payload, 6 if is_tcp else 17, segment or len(payload), zero=draw.flag())
     if draw.flag():
         header[draw.below(6)] = draw.of((0, 1, 2, 3, 5, 7, 128, 129, 255, draw.number()))
     if draw.flag():
         (transport if draw.flag() else ip)[draw.below(20) % 8] ^= draw.number()
     return offload.HEADER.pack(*header) + bytes(ip) + bytes(transport) + payload
+
+
+def _complete(
+    ip: bytearray, transport: bytearray, payload: bytes, protocol: int, segment: int, *, zero: bool
+) -> None:
+    """The pseudo-header's sum where the checksum goes; with `zero` ports with which the first is 0."""
+    at = 16 if protocol == 6 else 6
+    first = bytearray(transport)
+    if protocol == 17:
+        first[4:6] = (8 + len(payload[:segment])).to_bytes(2, "big")
+    if zero:
+        first[:2] = first[at : at + 2] = bytes(2)
+        pseudo = oracles.pseudo_header(bytes(ip), protocol, len(first) + len(payload[:segment]))
+        total = oracles.ones_sum(pseudo + bytes(first) + payload[:segment])
+        transport[:2] = (0xFFFF - total).to_bytes(2, "big")
+    pseudo = oracles.pseudo_header(bytes(ip), protocol, len(transport) + len(payload))
+    transport[at : at + 2] = oracles.ones_sum(pseudo).to_bytes(2, "big")
 
 
 def _pieces(record: bytes) -> None:
@@ -137,6 +166,8 @@ def _pieces(record: bytes) -> None:
         for piece in made:
             assert oracles.is_packet(piece[10:])
             assert oracles.is_offload_sane(piece)
+        if not record[1] and finished and record[0] & 1:
+            _finished(record, made[0][10:], protocol, start)
         if not record[1] or made == [record]:
             continue
         head = start + (4 * (whole[start + 12] >> 4) if protocol == 6 else 8)
@@ -146,6 +177,15 @@ def _pieces(record: bytes) -> None:
             content = piece[10:]
             _piece(record, content, start, at, number + 1 == len(made), finished)
             at += len(content) - head
+
+
+def _finished(record: bytes, content: bytes, protocol: int, start: int) -> None:
+    """A packet whose checksum was half done, if it was, has a whole one."""
+    at = start + (16 if protocol == 6 else 6)
+    pseudo = oracles.pseudo_header(content, protocol, len(content) - start)
+    if record[10 + at : 12 + at] == oracles.ones_sum(pseudo).to_bytes(2, "big"):
+        assert oracles.ones_sum(pseudo + content[start:]) == 0xFFFF
+        assert protocol == 6 or content[at : at + 2] != b"\0\0"
 
 
 def _piece(record: bytes, content: bytes, start: int, at: int, is_last: bool, finished: bool) -> None:

@@ -152,7 +152,11 @@ def invitation_books(data: bytes) -> None:
         except (ValueError, RecursionError, ConfigError):
             assert text is data or made != _INVITATION or content["invitations"] not in ([made], [made, made])
             continue
+        entries = {entry["id"].lower(): entry for entry in json.loads(text)["invitations"]}
         for each in book:
+            entry = entries[each.token_id.hex()]
+            assert list(each.addresses) == entry["addresses"]
+            assert each.allow is None or list(each.allow) == entry["allow"]
             assert len(each.token_id) == 8
             assert len(each.mac_key) == 32
             assert each.preshared is None or len(each.preshared) == 32
@@ -199,8 +203,12 @@ _LINES: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...] = (
         ("", 'expose = ["127.0.0.1:11434"]'),
         ('expose = ["127.0.0.1"]', 'expose = ["127.0.0.1:0"]', 'expose = ["127.0.0.1:1", "127.0.0.2:1"]'),
     ),
-    ("node", ("", 'listen = "0.0.0.0"'), ("ws_port = 30002", 'listen = "a b"', "listen = 1")),
-    ("node2", ("", "ws_port = 1\nrpc_port = 65535"), ("ws_port = 0", "ws_port = 30003", "rpc_port = 65536")),
+    (
+        "node",
+        ("", 'listen = "0.0.0.0"', 'listen = "::"\nws_port = 1\nrpc_port = 65535'),
+        ("ws_port = 30002", 'listen = "a b"', "listen = 1", 'listen = "::"\nws_port = 0',
+         'listen = "::"\nws_port = 30003', 'listen = "::"\nrpc_port = 65536'),
+    ),
     ("metrics", ("", 'listen = "127.0.0.1:9586"'), ('listen = "127.0.0.1"', 'listen = "127.0.0.1:0"')),
     ("peer", (f'address = "a.{oracles.KEY}"',), ('address = "a"', 'address = "a.' + "00" * 32 + '"')),
     ("peer", ('name = "laptop"',), ('name = ""', 'name = "a b\\n"', "name = 1", 'name = "second"', "")),
@@ -236,19 +244,12 @@ def configurations(data: bytes) -> None:
         if not error.problems or any("\n" in line for line in error.problems):
             raise AssertionError("not a line for each mistake") from error
     draw = Draw(data)
-    faulty = draw.below(2 * len(_LINES))
+    faulty, mistake = draw.below(2 * len(_LINES)), draw.number()
     chosen: dict[str, list[str]] = {}
     for number, (section, right, wrong) in enumerate(_LINES):
-        line = draw.of(wrong) if number == faulty else draw.of(right)
+        line = wrong[mistake % len(wrong)] if number == faulty else draw.of(right)
         if line:
             chosen.setdefault(section, []).append(line)
-    listens = chosen.get("node") or []
-    if listens and listens[0].startswith("listen"):
-        listens += chosen.get("node2", [])
-    elif not listens and number_of("node2") == faulty:
-        faulty = len(_LINES)
-    chosen.pop("node2", None)
-    # A peer after one without a name, or the other way round, says nothing new: the second one is last.
     text = "".join(
         f"{'[[peer]]' if name == 'peer' else f'[{name}]'}\n" + "\n".join(lines) + "\n"
         for name, lines in chosen.items()
@@ -259,10 +260,6 @@ def configurations(data: bytes) -> None:
         assert faulty < len(_LINES), f"refused, and nothing is wrong:\n{text}"
     else:
         assert faulty >= len(_LINES), f"taken, and there is a mistake in it:\n{text}"
-
-
-def number_of(section: str) -> int:
-    return next(number for number, line in enumerate(_LINES) if line[0] == section)
 
 
 def _configuration(text: str) -> None:
