@@ -219,7 +219,7 @@ def replay_windows(data: bytes) -> None:
     while draw:
         step = draw.number(2)
         jump = draw.of((63, 64, 8128, 8191, 8192, 8193, 8256))
-        base = draw.of((base, base + step, base - step, base + jump))
+        base += draw.of((0, 1, -1, step, -step, jump))
         counter = max(0, base)
         newest = max(marked, default=-1)
         fresh = counter not in marked and counter > newest - REPLAY_WINDOW

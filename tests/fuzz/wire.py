@@ -210,16 +210,35 @@ def _is_node(node: jsonrpc.NodeInfo) -> None:
 # --- JSON and JSON-RPC ---
 
 
+_JSON = (
+    "NaN",
+    "Infinity",
+    "1e999",
+    "-0",
+    "1.5e3",
+    "01",
+    '"\\ud800"',
+    '"a"',
+    "{}",
+    '{"a":1}',
+    "[]",
+    "null",
+    "",
+)
+
+
 def json_text(data: bytes) -> None:
-    expected = oracles.strict_json(data)
-    try:
-        value = strict_json.load(data)
-    except Refused:
-        assert expected is None
-    else:
-        assert expected is not None
-        assert strict_json.load(strict_json.dump(value)) == value == expected[0]
     draw = Draw(data)
+    made = "[" + draw.of(",: ").join(draw.of(_JSON) for _ in range(draw.below(5))) + draw.of(("]", "]", "}"))
+    for text in (data, made.encode()):
+        expected = oracles.strict_json(text)
+        try:
+            value = strict_json.load(text)
+        except Refused:
+            assert expected is None
+        else:
+            assert expected is not None
+            assert strict_json.load(strict_json.dump(value)) == value == expected[0]
     given = draw.of(
         (*oracles.ODD, draw.text(), draw.piece(40).hex(), draw.piece(40).hex().upper(), draw.number(4))
     )
