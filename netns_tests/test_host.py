@@ -37,6 +37,7 @@ from nconnect.errors import HostError
 from nconnect.host.plan import HostPlan, plan
 from nconnect.io import nftables, sysctl
 from nconnect.io.host import Host
+from nconnect.ip.checksum import checksum
 from nconnect.model import (
     AllowRule,
     Config,
@@ -523,6 +524,40 @@ def test_an_exposed_loopback_server_is_reached_through_the_tunnel_only(net: Net)
         connect(net.lan, OWN_LAN, 11434)
     net.apply(replace(allowing("bob", (rule("10.86.0.1/32", 11434, "tcp"),)), provide=provide))
     assert tcp(net, "10.86.0.1", 11434, BOB)
+
+
+def test_a_packet_for_loopback_itself_goes_nowhere(net: Net) -> None:
+    """`expose` has the kernel take loopback addresses from the tunnel: what was not translated is dropped."""
+    provide = replace(PROVIDER.provide, expose=(Exposed("127.0.0.1", 11434),))
+    net.up(replace(PROVIDER, provide=provide), USER)
+
+    def listen() -> socket.socket:
+        made = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        made.bind(("127.0.0.1", 11435))
+        made.settimeout(1)
+        return made
+
+    with net.provider.run(listen) as listening:
+        send_raw(net.user, ALICE, "127.0.0.1", 11435)
+        with pytest.raises(TimeoutError):
+            listening.recv(100)
+        net.provider.sh("nft delete table inet nconnect_nc0")
+        send_raw(net.user, ALICE, "127.0.0.1", 11435)
+        assert listening.recv(100) == b"?", "without the rules the same packet arrives"
+
+
+def send_raw(where: Namespace, source: str, destination: str, port: int) -> None:
+    """A datagram straight into the tunnel, past the kernel's own idea of where it should go."""
+    ends = socket.inet_aton(source) + socket.inet_aton(destination)
+    udp = struct.pack(">HHHH", 40000, port, 9, 0) + b"?"
+    head = struct.pack(">BBHHHBBH", 0x45, 0, 20 + len(udp), 0, 0, 64, 17, 0)
+    head = head[:10] + struct.pack(">H", checksum(head + ends))
+
+    def there() -> None:
+        with socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM) as raw:
+            raw.sendto(head + ends + udp, ("nc0", 0x0800))
+
+    where.run(there)
 
 
 def machine(where: Namespace) -> dict[str, Any]:
