@@ -50,3 +50,10 @@ class Draw:
         piece = self._data[self._at :]
         self._at = len(self._data)
         return piece
+
+    def changed(self, data: bytes) -> bytes:
+        """`data` with a few bytes flipped, cut short or grown; perhaps as it was."""
+        made = bytearray(data)
+        for _ in range(self.below(4)):
+            made[self.number(2) % len(made)] ^= self.number()
+        return bytes(made[: len(made) - self.of((0, 0, 0, 1, 16)) or None]) + self.of((b"", b"", b"\0"))

@@ -10,8 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from tests.fuzz import frames, packets, values, wire
-from tests.fuzz.machines import MACHINES
+from tests.fuzz import frames, packets, services, sessions, values, wire
 
 Target = Callable[[bytes], None]
 PARSERS: tuple[Target, ...] = (
@@ -20,5 +19,10 @@ PARSERS: tuple[Target, ...] = (
     frames.data_frames, frames.batches, frames.parcels, packets.packets, packets.super_packets,
     values.invitations, values.tokens, values.invitation_books, values.configurations,
     values.conntrack_lists, values.netlink_attributes,
+)  # fmt: skip
+MACHINES: tuple[Target, ...] = (
+    sessions.handshake_machine, sessions.session_machine, sessions.message_machine, sessions.replay_windows,
+    sessions.noise_messages, services.node_machine, services.link_machine, services.control_machine,
+    services.invitation_machine,
 )  # fmt: skip
 TARGETS: dict[str, Target] = {target.__name__: target for target in (*PARSERS, *MACHINES)}
