@@ -1,8 +1,7 @@
 """`scripts/pictures`: the documentation's terminal pictures, from real runs in namespaces.
 
 Each command runs on a terminal of its own (a pty), so that it shows what it shows a person. What stands in a
-picture is what was printed, colours included; only the path of the lab's configuration file becomes the
-usual one.
+picture is what was printed, colours included; the lab's configuration file and device name are left out.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ from lab.world import LAN, PROVIDER_PEER, PROVIDER_TUNNEL, SEED_RPC, SERVER, USE
 FOLDER = CHECKOUT / "docs" / "pictures"
 WIDTH = 104
 PORT = 8000
-WATCHED_S = 25
+WATCHED_S = 16
 # Downloads of changing sizes, as somebody's who works with the servers.
 TRAFFIC = """
 import itertools, socket, sys, time
@@ -58,24 +57,27 @@ THEME = TerminalTheme(
 Ends = Callable[[str], bool]
 
 
-def take(side: Side, name: str, *commands: Sequence[str], ends: Ends | None = None, key: str = "q") -> None:
+def take(side: Side, name: str, *commands: Sequence[str], ends: Ends | None = None, key: str = "q") -> str:
     """Run commands of nconnect, one after the other, and write what the terminal shows to `name`.svg.
 
     With `ends` the last of them is one that stays: the picture is taken once its screen is as `ends` wants,
-    then `key` is pressed.
+    then `key` is pressed. Returns what the last of them showed.
     """
     lines: list[Text] = []
+    shown = ""
     for number, words in enumerate(commands):
         is_last = number == len(commands) - 1
-        typed = re.sub(r"nc1-\S+", "nc1-…", " ".join(words))
+        typed = re.sub(r"nc1-\S+", "nc1-…", " ".join(words)).removesuffix(f" --identifier {USER_PEER}")
         command = side.namespace.command(side.command(*words))
         # doctor ends with 1 when it finds something: that is a picture too.
         shown = on_terminal(
             command, env=side.env, ends=ends if is_last else None, key=key, may_fail=words[0] == "doctor"
         )
-        shown = shown.replace(str(side.config), "/etc/nconnect/nc0.toml")
+        # As where the file is in its usual place, and need not be named.
+        shown = shown.replace(f" -c {side.config}", "").replace(str(side.config), "/etc/nconnect/nc0.toml")
         lines += [Text(""), Text(f"{side.name}$ sudo nconnect {typed}", style="bold"), Text.from_ansi(shown)]
     write_picture(name, side.name, lines[1:])
+    return shown
 
 
 def write_picture(name: str, title: str, lines: Sequence[Text]) -> None:
@@ -140,11 +142,27 @@ def _own_terminal() -> None:
 
 
 def screen(written: str) -> str:
-    """What is left of all that was written: after the last clearing of the screen, and of each line."""
-    text = written.rpartition("\x1b[H\x1b[2J")[2]
-    text = re.sub(r"\x1b\[\?\d+[hl]", "", text)
-    lines = [line.rstrip("\r").rpartition("\r\x1b[K")[2] for line in text.split("\n")]
-    return "\n".join(lines).rstrip()
+    """What is left of all that was written, as a terminal shows it: lines that were written again, and a
+    screen that was cleared. Colours stay. Enough of a terminal for what `nconnect` and rich send.
+    """
+    lines, row, begin = [""], 0, False  # `begin`: the cursor is at the line's begin
+    for part in re.split(r"(\x1b\[[?\d;]*[A-Za-z]|\r|\n)", written):
+        if part == "\n":
+            row += 1
+            lines += [""] * (row == len(lines))
+        elif part == "\r":
+            begin = True
+        elif part == "\x1b[2J":
+            lines, row, begin = [""], 0, False
+        elif re.fullmatch(r"\x1b\[\d*A", part):
+            row = max(0, row - int(part[2:-1] or 1))
+        elif part in ("\x1b[2K", "\x1b[K", "\x1b[0K"):
+            if begin or part == "\x1b[2K":
+                lines[row] = ""
+        elif part and (not part.startswith("\x1b") or part.endswith("m")):
+            lines[row] = ("" if begin else lines[row]) + part
+            begin = False
+    return "\n".join(line.rstrip() for line in lines).rstrip()
 
 
 def take_all(made: World) -> None:
@@ -159,14 +177,15 @@ def take_all(made: World) -> None:
     provider.start()
     provider.wait()
     allow = f"{SERVER}:{PORT}/tcp,{SERVER}/icmp"
-    take(provider, "invite", ("invite", USER_PEER, "--allow", allow))
-    (token,) = re.findall(r"nc1-\S+", provider.nconnect("invite", "second", "--allow", allow))
+    printed = take(provider, "invite", ("invite", "alice", "--allow", allow))
+    (token,) = re.findall(r"nc1-\S+", printed)
     take(user, "join", ("join", token, "--identifier", USER_PEER), ("up",), ends=has_live_line, key="\x03")
     user.start()
     user.wait(PROVIDER_PEER)
     made.user.run(["ping", "-c", "3", "-i", "0.2", SERVER])
     take(user, "status", ("status",))
     take(user, "ping", ("ping", PROVIDER_PEER))
+    provider.nconnect("invite", "bob", "--expires", "7d")
     take(provider, "peers", ("peer", "list"), ("invite", "list"))
     take(user, "doctor", ("doctor",))
     traffic = made.run_in(made.user, [sys.executable, "-c", TRAFFIC, SERVER, str(PORT)], "traffic")

@@ -155,7 +155,7 @@ def list_invitations(ctx: typer.Context, as_json: JsonOption = False, config: Co
             for each in invitations
         ]
         header = ("NAME", "STATE", "EXPIRES", "MAY REACH", "TUNNEL ADDRESS", "ID", "USED BY")
-        print("\n".join(output.table(header, rows)))
+        print("\n".join(output.fitted_table(header, rows)))
 
 
 @app.command("revoke")

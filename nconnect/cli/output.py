@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shutil
 import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import IO
+
+_KEY = re.compile(r"\b([0-9a-f]{6})[0-9a-f]{52}([0-9a-f]{6})\b")
 
 
 def print_json(value: object) -> None:
@@ -35,6 +39,14 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequen
         ]
         lines.append("  ".join(cells).rstrip())
     return lines
+
+
+def fitted_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """The same; on a terminal that it would not fit, only the ends of public keys are shown."""
+    lines = table(header, rows)
+    if not can_move() or max(map(len, lines)) <= shutil.get_terminal_size().columns:
+        return lines
+    return table(header, [[_KEY.sub(r"\1…\2", cell) for cell in row] for row in rows])
 
 
 def bytes_text(count: float) -> str:

@@ -127,7 +127,7 @@ def list_peers(ctx: typer.Context, as_json: JsonOption = False, config: ConfigOp
             for peer in checked.peers
         ]
         header = ("PEER", "STATE", "ALLOWED IPS", "MAY REACH", "EXPIRES", "ADDRESS")
-        print("\n".join(output.table(header, rows)))
+        print("\n".join(output.fitted_table(header, rows)))
 
 
 @app.command("show")

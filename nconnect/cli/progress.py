@@ -96,6 +96,8 @@ class Progress(logging.Handler):
             skipped = getattr(record, "skipped", ())  # was not known yet when the peers were reached
             now = [(p, [r for r in routes if r not in skipped]) for p, routes in self._waiting]
             self._waiting = []
+            name = getattr(record, "interface", "")  # a log also has the address; here there is little room
+            text = f"{name} is up" if name else text
             lines = [f"{after} {self._paint(text, '1')} (Ctrl-C ends it)"]
             return lines + [self._reachable(p, routes) for p, routes in now if routes]
         lines = [f"{after} {text}"]

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from nconnect.cli.output import bytes_text, duration_text, ms_text, table, time_text
+from nconnect.cli.output import bytes_text, duration_text, fitted_table, ms_text, table, time_text
 
 
 def test_table() -> None:
@@ -12,6 +12,18 @@ def test_table() -> None:
         "               22",
     ]
     assert table(("A", "B"), []) == ["A  B"]
+
+
+def test_a_terminal_that_is_too_narrow_gets_the_ends_of_keys(monkeypatch: pytest.MonkeyPatch) -> None:
+    key = "0123456789abcdef" * 4
+    rows = [("gpu-box", f"gpu-box.{key}")]
+    whole = fitted_table(("PEER", "ADDRESS"), rows)
+    assert key in whole[1]  # a program reads this
+    monkeypatch.setattr("nconnect.cli.output.can_move", lambda: True)
+    monkeypatch.setenv("COLUMNS", "200")
+    assert fitted_table(("PEER", "ADDRESS"), rows) == whole
+    monkeypatch.setenv("COLUMNS", "80")
+    assert fitted_table(("PEER", "ADDRESS"), rows) == ["PEER     ADDRESS", "gpu-box  gpu-box.012345…abcdef"]
 
 
 @pytest.mark.parametrize(

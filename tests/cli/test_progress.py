@@ -34,7 +34,7 @@ def test_each_step_has_its_time(terminal: io.StringIO) -> None:
     clock.now += 0.12
     emit(progress, "node found: 203.0.113.7:30002", logging.DEBUG, event="node_found")
     clock.now += 0.30
-    emit(progress, "nc0 is up as x", event="up")
+    emit(progress, "nc0 is up as x.4d6f, logged in at node n", event="up", interface="nc0")
     emit(
         progress,
         "gpu-box: session up",
@@ -45,7 +45,7 @@ def test_each_step_has_its_time(terminal: io.StringIO) -> None:
     emit(progress, "gpu-box: session up", event="peer_up", peer="gpu-box", allowed_ips=["10.86.0.1/32"])
     assert terminal.getvalue().splitlines() == [
         "   0.12 s node found: 203.0.113.7:30002",
-        "   0.42 s nc0 is up as x (Ctrl-C ends it)",
+        "   0.42 s nc0 is up (Ctrl-C ends it)",
         "   0.42 s gpu-box reached",
         "          reachable now through gpu-box: 10.86.0.1, 192.168.50.0/24",
         "   0.42 s gpu-box reached",

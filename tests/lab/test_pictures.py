@@ -28,6 +28,8 @@ except KeyboardInterrupt:
             "second\nq ends this",
         ),
         ("\r\x1b[Klive 1\r\x1b[Kstep\r\n\r\x1b[Klive 2", "step\nlive 2"),
+        ("\r\x1b[2K* working\n\r\x1b[1A\x1b[2K  0.1 s done\r\n", "  0.1 s done"),
+        ("12\r3\r\n4", "3\n4"),
         ("\x1b[32mgreen\x1b[0m\r\n", "\x1b[32mgreen\x1b[0m"),
     ],
 )
