@@ -105,8 +105,9 @@ def on_terminal(
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 50, WIDTH, 0, 0))
     full = {**os.environ, **env, "TERM": "xterm-256color", "COLUMNS": str(WIDTH)}
     full.pop("NO_COLOR", None)
+    # A session of its own, whose terminal this is: then Ctrl-C reaches it.
     process = subprocess.Popen(
-        command, stdin=theirs, stdout=theirs, stderr=theirs, env=full, cwd=CHECKOUT, preexec_fn=_own_terminal
+        ["setsid", "--ctty", *command], stdin=theirs, stdout=theirs, stderr=theirs, env=full, cwd=CHECKOUT
     )
     os.close(theirs)
     written, taken = bytearray(), ""
@@ -121,6 +122,9 @@ def on_terminal(
                 os.write(ours, key.encode())
     except OSError:
         pass  # the terminal's end: nobody has it open any more
+    except BaseException:
+        process.kill()
+        raise
     finally:
         try:
             status = process.wait(30)
@@ -133,12 +137,6 @@ def on_terminal(
     if (status and not may_fail) or (ends is not None and not taken):
         raise LabError(f"{' '.join(command)}: {shown}")
     return taken or shown
-
-
-def _own_terminal() -> None:
-    """In the child: its standard input is the terminal of a session of its own, so that Ctrl-C reaches it."""
-    os.setsid()
-    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 
 
 def screen(written: str) -> str:
