@@ -18,7 +18,8 @@ from __future__ import annotations
 import hashlib
 import hmac
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import lru_cache
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 
@@ -57,7 +58,7 @@ class Initiator:
         prologue: bytes = b"",
     ) -> None:
         """Keys are X25519, 32 bytes; `rng(32)` gives the ephemeral key. Raises `InvalidKey`."""
-        self._static = _KeyPair(static_private)
+        self._static = _static_pair(bytes(static_private))
         self._remote_static = bytes(remote_static)
         shared = self._static.shared_with(self._remote_static)
         if shared is None:
@@ -128,7 +129,7 @@ class Responder:
         prologue: bytes = b"",
     ) -> None:
         """Keys are X25519, 32 bytes; `rng(32)` gives the ephemeral key when the response is written."""
-        self._static = _KeyPair(static_private)
+        self._static = _static_pair(bytes(static_private))
         self._psk = _checked_psk(psk)
         self._rng = rng
         self._start: _State | None = _State.begin(suite, prologue, self._static.public)
@@ -215,11 +216,11 @@ class _State:
     def mix_hash(self, data: Buffer) -> _State:
         digest = hashlib.new(_HASHES[self.suite], self.hash)
         digest.update(data)
-        return replace(self, hash=digest.digest())
+        return _State(self.suite, self.chaining_key, digest.digest(), self.key)
 
     def mix_key(self, material: bytes) -> _State:
         chaining_key, key, _ = self._hkdf(material)
-        return replace(self, chaining_key=chaining_key, key=key)
+        return _State(self.suite, chaining_key, self.hash, key)
 
     def mix_ephemeral(self, public: bytes) -> _State:
         """The token `e`: in patterns with a psk it goes into the key as well (section 9.2)."""
@@ -227,7 +228,7 @@ class _State:
 
     def mix_key_and_hash(self, material: bytes) -> _State:
         chaining_key, hashed, key = self._hkdf(material)
-        return replace(self.mix_hash(hashed), chaining_key=chaining_key, key=key)
+        return _State(self.suite, chaining_key, self.mix_hash(hashed).hash, key)
 
     # The counter is 0 each time: in this pattern no two things are sealed without a new key in between.
 
@@ -249,10 +250,10 @@ class _State:
     def _hkdf(self, material: bytes) -> tuple[bytes, bytes, bytes]:
         """Section 4.3. The third output does not change the first two, so it is always made."""
         name = _HASHES[self.suite]
-        temporary = hmac.new(self.chaining_key, material, name).digest()
-        first = hmac.new(temporary, b"\x01", name).digest()
-        second = hmac.new(temporary, first + b"\x02", name).digest()
-        third = hmac.new(temporary, second + b"\x03", name).digest()
+        temporary = hmac.digest(self.chaining_key, material, name)
+        first = hmac.digest(temporary, b"\x01", name)
+        second = hmac.digest(temporary, first + b"\x02", name)
+        third = hmac.digest(temporary, second + b"\x03", name)
         return first, second, third
 
 
@@ -271,6 +272,12 @@ class _KeyPair:
             return self._private.exchange(X25519PublicKey.from_public_bytes(public))
         except ValueError:
             return None
+
+
+@lru_cache(maxsize=2)
+def _static_pair(private: bytes) -> _KeyPair:
+    """An identity's: a process has one, and working out its public key costs as much as a DH."""
+    return _KeyPair(private)
 
 
 def _dh(pair: _KeyPair, public: bytes) -> bytes:
