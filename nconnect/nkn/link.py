@@ -5,6 +5,9 @@
               |             +-----------------------------------+----------+
               +-- WAITING (backoff) <- any failure
 
+A node that closed the connection, as one does that is restarted, is gone back to without a question, and the
+seeds are asked if it is not there: so a node whose thousands of clients return answers half as much.
+
 The loop of a shell: call one input method, take every `poll_output()` and do it, then arm a timer for
 `poll_timeout()`. Outputs name one thing in flight at a time: a resolve, a connect, or a connection. After
 `Disconnect` none is left, and the shell reports nothing more of it.
@@ -52,6 +55,7 @@ CHALLENGE_S = 5.0
 RESOLVE_S = 5.0
 CONNECT_S = 5.0
 LOGIN_S = 5.0
+RETURN_WITHIN_S = 1.0  # a host that takes longer to say no is gone: later attempts begin with the seeds
 SHELL_SLACK_S = 1.0  # the shell's own time-out comes first, since its reason is the better one
 MAX_REDIRECTS = 5  # in a row, without the link having been up for a while between them
 MAX_BAD_FRAMES = 32  # a connection that brought more frames that make no sense is given up
@@ -113,6 +117,9 @@ class Link:
         self._prefixes: OutboundPrefixes | None = None  # while UP
         self._attempt_at = now
         self._no_seed = ""  # why no seed answered, when we fell back to the node that served us last
+        self._return_to: NodeInfo | None = None  # it closed the connection, and may be there again
+        self._returning = False  # this attempt is on its way there
+        self._tried: NodeInfo | None = None  # this attempt was there in vain
         self._signed_in = False  # a signed login went out on this connection
         self._heads = HeadCache()
         self._redirects = 0
@@ -223,8 +230,8 @@ class Link:
         self._connect(node, now)
 
     def resolve_failed(self, why: str, now: float) -> None:
-        """No seed answered; the node that served us last may still be there."""
-        if self.last_node is not None:
+        """No seed answered; the node that served us last may still be there, if that was not tried yet."""
+        if self.last_node is not None and self.last_node != self._tried:
             self._become(Event.FELL_BACK)
             self._no_seed = why
             self._connect(self.last_node, now)
@@ -243,6 +250,7 @@ class Link:
             self._unreachable(why, now)
         else:
             self._must_be_open("a disconnect")
+            self._return_to = self.node if self.state is LinkState.UP else None
             self._fail(f"{self._node_name()}: {why}", DownReason.LOST, now)
 
     def receive_text(self, data: memoryview | bytes | str, now: float) -> None:
@@ -280,6 +288,7 @@ class Link:
 
     def network_changed(self, now: float) -> None:
         """Addresses, routes or the machine's sleep changed: find out now, not at the next time-out."""
+        self._return_to = None
         if self.state is LinkState.UP:
             self._liveness.probe(now)
         elif self.state is LinkState.WAITING:
@@ -296,8 +305,7 @@ class Link:
         elif self._deadline is None or now < self._deadline.at:
             return
         elif self.state is LinkState.WAITING:
-            self._become(Event.RETRY)
-            self._resolve(now)
+            self._try_again(now)
         elif self.state is LinkState.RESOLVING:
             self._outputs.append(Disconnect("no seed answered"))
             self.resolve_failed(f"no seed answered within {RESOLVE_S:g} s", now)
@@ -315,7 +323,7 @@ class Link:
         was_up, in_flight = self.state is LinkState.UP, self.state in _IN_FLIGHT
         self._become(Event.STOP)
         self._left(now)
-        self._deadline = None
+        self._deadline = self._return_to = None
         if in_flight:
             self._outputs.append(Disconnect("stopped"))
         if was_up:
@@ -328,8 +336,31 @@ class Link:
         signature = self._identity.sign(sigchain.receipt_digest(prev_hash))
         return SendBinary(Receipt(prev_hash, signature).encode())
 
+    def _try_again(self, now: float) -> None:
+        if self._return_to is None:
+            self._become(Event.RETRY)
+            self._resolve(now)
+        else:
+            self._become(Event.RETURNED)
+            self._begin_attempt(now)
+            self._returning = True
+            self._connect(self._return_to, now)
+
+    def _ask_after_all(self, why: str, now: float, *, abandon: bool) -> None:
+        """The node that we went back to is not there: go on with what this attempt began with before."""
+        if now - self._attempt_at > RETURN_WITHIN_S:
+            self._return_to = None
+        self._returning, self._tried = False, self.node
+        if abandon:
+            self._outputs.append(Disconnect(why))
+        self._become(Event.ASKED_AFTER_ALL)
+        self._ask_seeds(now)
+
     def _resolve(self, now: float) -> None:
         self._begin_attempt(now)
+        self._ask_seeds(now)
+
+    def _ask_seeds(self, now: float) -> None:
         self._deadline = Deadline(now + RESOLVE_S + SHELL_SLACK_S, "no seed answered")
         self._outputs.append(Resolve(self._seeds, str(self.address), RESOLVE_S))
 
@@ -339,7 +370,9 @@ class Link:
         self._outputs.append(Connect(node, CONNECT_S))
 
     def _unreachable(self, why: str, now: float, *, abandon: bool = False) -> None:
-        if self._no_seed:  # which is what a user can mend, not where we went for want of a seed
+        if self._returning:
+            self._ask_after_all(why, now, abandon=abandon)
+        elif self._no_seed:  # which is what a user can mend, not where we went for want of a seed
             self._fail(self._no_seed, DownReason.NO_SEED, now, abandon=abandon)
         else:
             self._fail(why, DownReason.UNREACHABLE, now, abandon=abandon)
@@ -363,7 +396,11 @@ class Link:
         if answer.node is not None and answer.node.public_key != self.node.public_key:
             why = f"{self._node_name()} has another key than the node that was looked for"
             self.last_node = None
-            self._fail(why, DownReason.WRONG_KEY, now, abandon=True)
+            if self._returning:  # restarted with another key
+                self._return_to = None
+                self._ask_after_all(why, now, abandon=True)
+            else:
+                self._fail(why, DownReason.WRONG_KEY, now, abandon=True)
             return
         self._become(Event.ACCEPTED)
         signatures = actions.Waiver.SIGNATURES in answer.waives
@@ -451,6 +488,7 @@ class Link:
         self._backoff.attempted(now)
         self._attempt_at = now
         self._no_seed = ""
+        self._returning, self._tried = False, None
 
     def _wait(self, until: float) -> None:
         self._deadline = Deadline(until, "try again")

@@ -31,6 +31,8 @@ class Event(Enum):
     START = auto()
     RESOLVED = auto()
     FELL_BACK = auto()  # to the node that served us last
+    RETURNED = auto()  # straight to the node that closed our connection: it may be there again
+    ASKED_AFTER_ALL = auto()  # it is not, or it is another
     CONNECTED = auto()
     LOGIN_SENT = auto()
     ACCEPTED = auto()
@@ -52,6 +54,7 @@ TRANSITIONS: dict[LinkState, dict[Event, LinkState]] = {
     },
     _S.CONNECTING: {
         _E.CONNECTED: _S.AWAITING_CHALLENGE,
+        _E.ASKED_AFTER_ALL: _S.RESOLVING,
         _E.FAILED: _S.WAITING,
         _E.STOP: _S.CLOSED,
     },
@@ -64,11 +67,12 @@ TRANSITIONS: dict[LinkState, dict[Event, LinkState]] = {
     _S.LOGGING_IN: {
         _E.LOGIN_SENT: _S.LOGGING_IN,  # the challenge came after all
         _E.ACCEPTED: _S.UP,
+        _E.ASKED_AFTER_ALL: _S.RESOLVING,
         _E.REDIRECTED: _S.CONNECTING,
         _E.FAILED: _S.WAITING,
         _E.STOP: _S.CLOSED,
     },
     _S.UP: {_E.REDIRECTED: _S.CONNECTING, _E.FAILED: _S.WAITING, _E.STOP: _S.CLOSED},
-    _S.WAITING: {_E.RETRY: _S.RESOLVING, _E.STOP: _S.CLOSED},
+    _S.WAITING: {_E.RETRY: _S.RESOLVING, _E.RETURNED: _S.CONNECTING, _E.STOP: _S.CLOSED},
     _S.CLOSED: {_E.START: _S.RESOLVING, _E.STOP: _S.CLOSED},
 }

@@ -99,6 +99,11 @@ class Driven:
         assert isinstance(said[0], Resolve)
 
 
+def lost(d: Driven) -> None:
+    said = d.after(0.01, lambda now: d.link.disconnected("the other side closed the connection", now))
+    assert reasons(said) == [DownReason.LOST]
+
+
 def reasons(said: list[Output]) -> list[DownReason]:
     return [output.reason for output in said if isinstance(output, LinkDown)]
 
@@ -585,11 +590,76 @@ def test_a_lost_link_comes_back_and_is_counted() -> None:
     said = d.after(30.0, lambda now: d.link.disconnected("the other side closed the connection", now))
     assert said == [LinkDown("node 203.0.113.1:30002: the other side closed the connection", DownReason.LOST)]
     before = d.now
-    d.back_in_flight()
+    assert d.next_deadline() == ("try again", [Connect(node(1), 5.0)])  # without asking a seed
     assert d.now - before < 0.3
     d.log_in()
     assert d.link.reconnects == 1
     assert d.link.counters.failures == 1
+
+
+def test_a_node_that_closed_and_is_not_back_is_no_delay() -> None:
+    d = Driven()
+    d.log_in()
+    lost(d)
+    for _ in range(3):
+        assert d.next_deadline() == ("try again", [Connect(node(1), 5.0)])
+        (asked,) = d.after(0.001, lambda now: d.link.disconnected("connection refused", now))
+        assert isinstance(asked, Resolve)
+        said = d.after(0.001, lambda now: d.link.resolve_failed("no seed: refused", now))
+        assert said == [LinkDown("no seed: refused", DownReason.NO_SEED)]  # and not to node 1 once more
+    d.next_deadline()
+    d.after(0.001, lambda now: d.link.disconnected("connection refused", now))
+    assert d.after(0.001, lambda now: d.link.resolved(node(2), now)) == [Connect(node(2), 5.0)]
+    d.log_in()
+    assert d.link.node == node(2)
+
+
+def test_a_node_that_is_back_with_another_key_is_looked_for_again_at_once() -> None:
+    d = Driven()
+    d.log_in()
+    lost(d)
+    d.next_deadline()
+    d.connect()
+    d.text(actions.AuthChallenge(CHALLENGE))
+    said = d.text(actions.ClientSet(node(2), HASH))
+    assert [type(output) for output in said] == [Disconnect, Resolve]
+    assert d.link.last_node is None
+    d.after(0.01, lambda now: d.link.resolved(node(2), now))
+    d.log_in()
+    assert d.link.node == node(2)
+
+
+def test_a_host_that_does_not_say_no_is_not_gone_back_to_again() -> None:
+    d = Driven()
+    d.log_in()
+    lost(d)
+    d.next_deadline()
+    _, said = d.next_deadline()
+    assert [type(output) for output in said] == [Disconnect, Resolve]
+    d.after(0.1, lambda now: d.link.resolve_failed("no seed answered", now))
+    d.back_in_flight()
+
+
+@pytest.mark.parametrize("what", ["silent", "another network", "refused a login", "stopped"])
+def test_only_a_node_that_closed_is_gone_back_to(what: str) -> None:
+    d = Driven()
+    d.log_in()
+    if what == "silent":
+        while d.link.is_up:
+            d.next_deadline()
+    else:
+        lost(d)
+    if what == "another network":
+        d.after(0.0, d.link.network_changed)
+    elif what == "refused a login":
+        d.next_deadline()
+        d.connect()
+        lost(d)
+    elif what == "stopped":
+        d.after(0.0, d.link.stop)
+        assert isinstance(d.after(0.0, d.link.start)[0], Resolve)
+        return
+    d.back_in_flight()
 
 
 def test_it_stops_and_starts() -> None:
