@@ -212,9 +212,11 @@ async def request(
     max_body_bytes: int = 1 << 20,
     unix_socket: Path | None = None,
     tls: ssl.SSLContext | None = None,
+    on_connected: Callable[[], None] | None = None,
 ) -> Response:
     """Ask an `http://` or `https://` URL (through `unix_socket` if given) once, on a connection of its own.
 
+    `on_connected` is told when somebody has taken the connection.
     Raises `NetworkError` when the server cannot be reached or does not answer within `timeout_s`, and
     `RemoteProtocolError` when what it answers is no HTTP, or is too large.
     """
@@ -235,6 +237,8 @@ async def request(
             else:
                 context = (tls or ssl.create_default_context()) if parts.scheme == "https" else None
                 reader, writer = await _connect(parts.hostname, port, context)
+            if on_connected is not None:
+                on_connected()
             wire = h11.Connection(h11.CLIENT, max_incomplete_event_size=16 * 1024)
             ask = h11.Request(
                 method=method,

@@ -21,6 +21,7 @@ from nconnect.wire.jsonrpc import NodeInfo, RpcError
 
 STAGGER_S = 0.3  # between two seeds; guessed, as RFC 8305 has 0.25 s between two addresses
 ASK_AGAIN_S = 1.0
+ASK_AGAIN_CONNECTED_S = 3.0  # guessed
 STATE_S = 1.0  # guessed: a node that takes longer to tell its state is taken as it is
 MAX_ANSWER_BYTES = 64 * 1024  # guessed: a real answer has under 2 KB
 USABLE_STATE = "PERSIST_FINISHED"  # of getnodestate's syncState
@@ -54,8 +55,8 @@ async def first_answer(
     `check_state`: a node that says that it is not ready for clients is as good as no answer.
     """
 
-    async def ask(seed: str) -> NodeInfo:
-        node = await ask_node(seed, address, timeout_s=timeout_s, method=method)
+    async def ask(seed: str, on_connected: Callable[[], None]) -> NodeInfo:
+        node = await ask_node(seed, address, timeout_s=timeout_s, method=method, on_connected=on_connected)
         if check_state:
             await refuse_unready(node, secure=method == "getwssaddr")
         return node
@@ -63,9 +64,16 @@ async def first_answer(
     return await _Race(seeds, ask).run(timeout_s)
 
 
-async def ask_node(seed: str, address: str, *, timeout_s: float, method: str = "getwsaddr") -> NodeInfo:
+async def ask_node(
+    seed: str,
+    address: str,
+    *,
+    timeout_s: float,
+    method: str = "getwsaddr",
+    on_connected: Callable[[], None] | None = None,
+) -> NodeInfo:
     """Ask one seed; raises `NetworkError` or `RemoteProtocolError`."""
-    answer = await call(seed, method, {"address": address}, timeout_s=timeout_s)
+    answer = await call(seed, method, {"address": address}, timeout_s=timeout_s, on_connected=on_connected)
     node = NodeInfo.from_json(answer)
     refuse_unusable(node)
     return node
@@ -95,7 +103,14 @@ async def sync_state(rpc_addr: str, *, timeout_s: float, secure: bool = False) -
     return strict_json.text(strict_json.obj(answer), "syncState", "")
 
 
-async def call(url: str, method: str, params: dict[str, object], *, timeout_s: float) -> Any:
+async def call(
+    url: str,
+    method: str,
+    params: dict[str, object],
+    *,
+    timeout_s: float,
+    on_connected: Callable[[], None] | None = None,
+) -> Any:
     """One JSON-RPC call: its result. An error answer is a `RemoteProtocolError` too."""
     response = await http.request(
         "POST",
@@ -104,6 +119,7 @@ async def call(url: str, method: str, params: dict[str, object], *, timeout_s: f
         headers=(("Content-Type", "application/json"),),
         timeout_s=timeout_s,
         max_body_bytes=MAX_ANSWER_BYTES,
+        on_connected=on_connected,
     )
     if response.status != 200:
         raise RemoteProtocolError(f"it answered HTTP {response.status}")
@@ -119,11 +135,16 @@ async def call(url: str, method: str, params: dict[str, object], *, timeout_s: f
 class _Race:
     """Many seeds, one winner. Failures are kept by seed, so that the error can tell what was tried."""
 
-    def __init__(self, seeds: Sequence[str], ask: Callable[[str], Coroutine[Any, Any, NodeInfo]]) -> None:
+    def __init__(
+        self,
+        seeds: Sequence[str],
+        ask: Callable[[str, Callable[[], None]], Coroutine[Any, Any, NodeInfo]],
+    ) -> None:
         self._seeds = tuple(dict.fromkeys(seeds))
         self._ask = ask
         self._running: dict[asyncio.Task[NodeInfo], str] = {}
         self._failures: dict[str, str] = {}
+        self._connected: dict[str, float] = {}  # seed -> when it last took a connection
         self._just_failed = False
 
     async def run(self, timeout_s: float) -> Resolution:
@@ -141,7 +162,8 @@ class _Race:
                 if winner is not None:
                     return winner
                 if not waiting and not self._just_failed:
-                    waiting = self._silent()
+                    since = loop.time() - ASK_AGAIN_CONNECTED_S
+                    waiting = [seed for seed in self._silent() if self._connected.get(seed, since) <= since]
             raise self._no_answer(timeout_s)
         finally:
             for task in self._running:
@@ -149,7 +171,10 @@ class _Race:
             await asyncio.gather(*self._running, return_exceptions=True)
 
     def _launch(self, seed: str) -> None:
-        self._running[asyncio.create_task(self._ask(seed), name=f"ask {seed}")] = seed
+        def connected() -> None:
+            self._connected[seed] = asyncio.get_running_loop().time()
+
+        self._running[asyncio.create_task(self._ask(seed, connected), name=f"ask {seed}")] = seed
 
     async def _wait(self, pause_s: float) -> Resolution | None:
         """Until one has answered or failed, or the pause is over."""

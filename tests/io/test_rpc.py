@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 import pytest
 
 from nconnect.errors import NetworkError, RemoteProtocolError
-from nconnect.io import rpc
+from nconnect.io import http, rpc
 from nconnect.io.http import Handler, HttpServer, Request, Response
 
 ADDRESS = "gpu." + "ab" * 32
@@ -185,6 +185,49 @@ def test_a_silent_seed_is_asked_again_and_cancelling_leaves_nothing() -> None:
             task.cancel()
             await asyncio.wait([task])
             assert task.cancelled()
+
+    run(test)
+
+
+def test_a_seed_that_took_the_connection_is_asked_again_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Then it has the question; only a SYN may be lost for a long time."""
+    monkeypatch.setattr(rpc, "ASK_AGAIN_S", 0.02)
+
+    async def asks(again_s: float) -> int:
+        monkeypatch.setattr(rpc, "ASK_AGAIN_CONNECTED_S", again_s)
+        asked: list[Request] = []
+
+        async def silent(ask: Request) -> Response:
+            asked.append(ask)
+            return await never(ask)
+
+        async with seed(silent) as url:
+            with pytest.raises(NetworkError, match="no answer within"):
+                await rpc.resolve([url], ADDRESS, timeout_s=0.5)
+        return len(asked)
+
+    async def test() -> None:
+        assert await asks(30.0) == 1
+        assert await asks(0.1) > 1
+
+    run(test)
+
+
+def test_a_seed_that_does_not_take_the_connection_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rpc, "ASK_AGAIN_S", 0.02)
+    calls = 0
+
+    async def unreached(*args: object, **options: object) -> Response:
+        nonlocal calls
+        calls += 1
+        return await never(Request("POST", "/", ()))
+
+    monkeypatch.setattr(http, "request", unreached)
+
+    async def test() -> None:
+        with pytest.raises(NetworkError, match="no answer within"):
+            await rpc.resolve(["http://192.0.2.1:1"], ADDRESS, timeout_s=0.5)
+        assert calls > 2
 
     run(test)
 
