@@ -24,6 +24,7 @@ from nconnect.control.schema import PendingPeer, PingReply, Status
 from nconnect.crypto.aead import CipherSuite, faster_suite
 from nconnect.crypto.keys import Identity
 from nconnect.daemon import resume, status
+from nconnect.daemon.counters import CounterKeeper
 from nconnect.daemon.driver import Driver
 from nconnect.daemon.enforcement import Enforcement
 from nconnect.daemon.expiry import ExpiryNotices
@@ -34,7 +35,7 @@ from nconnect.daemon.node import settings_of
 from nconnect.daemon.presence import Presence
 from nconnect.daemon.reception import Reception
 from nconnect.daemon.supervisor import Supervisor
-from nconnect.errors import ConfigError, HostError, NconnectError, NetworkError
+from nconnect.errors import ConfigError, NconnectError, NetworkError
 from nconnect.host.nft import provides
 from nconnect.host.plan import Address
 from nconnect.host.ruleset import table_name
@@ -63,9 +64,7 @@ log = logging.getLogger(__name__)
 
 STOP_GRACE_S = 2.0  # for what is still to be sent at the end
 CLOCK_WARNING_HOURS = 1.0  # expiry dates are as wrong as the clock
-SAVE_AGAIN_S = 10.0  # on a disk that was full
 REKEY_VARIABLE = "NCONNECT_REKEY_AFTER_S"
-COUNTERS = "handshakes"  # the name of their file in the state folder
 
 # What a running daemon cannot change: these need a new device, or another identity.
 _FIXED = ("interface", "seed", "identifier", "address", "mtu", "cipher", "network", "node", "metrics")
@@ -131,7 +130,7 @@ class Daemon:
         self._changed = asyncio.Event()  # something that `wait` looks at; replaced at each change
         self._first_failure: asyncio.Future[str] | None = None
         self._pings: dict[tuple[str, int], asyncio.Future[Pong]] = {}
-        self._saving = self._save_failed = False
+        self._counters = CounterKeeper(self._store, lambda: self._tunnel.counters())
         self._reloading = asyncio.Lock()
         self._not_applied = ""  # why the file was refused, a sentence for `status`
         self._ready = False
@@ -194,7 +193,7 @@ class Daemon:
             now=now,
             rng=os.urandom,
             wall_clock_ns=time.time_ns,
-            counters=self._stored_counters(),
+            counters=self._counters.stored(),
         )
         self._link = Links(
             self._identity,
@@ -299,11 +298,14 @@ class Daemon:
         self._driver.stop()
         self._tunnel.close(boottime())
         self._driver.drain()
-        self._save_counters()
-        # While the socket still sends, in a thread: netlink and nft block.
-        await asyncio.shield(self._enforcement.remove(asked=self._stop.is_set()))
+        await asyncio.shield(self._leave_nothing())
         if self._ready:
             log.info("%s is down", self._config.interface)
+
+    async def _leave_nothing(self) -> None:
+        """While the socket still sends, in threads: disks, netlink and nft block."""
+        await self._counters.close()
+        await self._enforcement.remove(asked=self._stop.is_set())
 
     # Host
 
@@ -431,28 +433,7 @@ class Daemon:
             waiting.set_result(pong)
 
     def on_counters_moved(self) -> None:
-        """Keep the handshake counters, soon, and not more often than the disk takes it."""
-        if not self._saving:
-            self._saving = True
-            self._loop.call_later(0.05, self._save_counters)
-
-    def _save_counters(self) -> None:
-        self._saving = False
-        try:
-            self._store.save(COUNTERS, self._tunnel.counters())
-        except HostError as error:
-            if not self._save_failed:
-                log.warning("%s", error)
-            self._save_failed = True
-            self._loop.call_later(SAVE_AGAIN_S, self.on_counters_moved)
-        else:
-            self._save_failed = False
-
-    def _stored_counters(self) -> dict[str, int]:
-        stored = self._store.load(COUNTERS)
-        if not isinstance(stored, dict):
-            return {}
-        return {str(key): value for key, value in stored.items() if isinstance(value, int)}
+        self._counters.moved()
 
     # What the control socket asks
 
