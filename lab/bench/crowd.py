@@ -1,9 +1,10 @@
 """`python -m lab.bench.crowd SEED_RPC FIRST COUNT [PROVIDER]`: many clients, or many users, in one process.
 
-Each has a link of its own, as the daemon has it; with PROVIDER (an NKN address) also a tunnel core of its own
-with that one peer, but no TUN. Whenever the numbers have changed it prints a JSON object, at most 20 times a
-second: {"at": time.monotonic(), "links", "sessions", "why"}; why has the most frequent reasons for which
-links broke or did not come to be. Ends at SIGTERM.
+Each has a link of its own with the machine of every client (`nkn.link`), but a lean shell (`lab.bench.lean`),
+since they all share one processor; with PROVIDER (an NKN address) also a tunnel core of its own with that
+one peer, but no TUN. Whenever the numbers have changed it prints a JSON object, at most 20 times a second:
+{"at": time.monotonic(), "began", "links", "sessions", "why"}; began is when the first link was started, why
+has the most frequent reasons for which links broke or did not come to be. Ends at SIGTERM.
 """
 
 from __future__ import annotations
@@ -20,10 +21,11 @@ from ipaddress import ip_network
 
 import uvloop
 
+from lab.bench.lean import LeanLink
 from nconnect.crypto.aead import CipherSuite
 from nconnect.crypto.keys import Identity
 from nconnect.io.clock import boottime
-from nconnect.io.link import LinkRunner
+from nconnect.io.process import collect_rarely
 from nconnect.model import NknAddress, PeerConfig
 from nconnect.nkn.link import Link
 from nconnect.nkn.outputs import DownReason
@@ -59,7 +61,7 @@ class User:
         self.is_up = False
         self.sessions = 0
         self._crowd = crowd
-        self._started = asyncio.Event()
+        self._has_started = False
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = NEVER
         self._tunnel: Tunnel | None = None
@@ -77,16 +79,12 @@ class User:
                 rng=os.urandom,
                 wall_clock_ns=time.time_ns,
             )
-        self.runner = LinkRunner(Link(key, address, (seed_rpc,), now=now, rng=os.urandom), self)
-
-    async def started(self) -> None:
-        """Until all is up for the first time."""
-        await self._started.wait()
+        self.link = LeanLink(Link(key, address, (seed_rpc,), now=now, rng=os.urandom), self)
 
     def on_up(self, node: NodeInfo) -> None:
         self.is_up = True
         if self._tunnel is None:
-            self._started.set()
+            self._started()
         else:
             self._tunnel.link_up(boottime())
             self._drain()
@@ -99,6 +97,12 @@ class User:
 
     def on_writable(self) -> None: ...
 
+    def _started(self) -> None:
+        """All is up; for the first time?"""
+        if not self._has_started:
+            self._has_started = True
+            self._crowd.begin_another()
+
     def on_message(self, message: InboundMessage) -> None:
         if self._tunnel is not None:
             self._tunnel.receive(message.src, memoryview(message.payload), _OPENED, boottime())
@@ -108,10 +112,10 @@ class User:
         assert self._tunnel is not None
         while (output := self._tunnel.poll_output()) is not None:
             if isinstance(output, Send):
-                self.runner.send(output.dest, (output.payload,))
+                self.link.send(output.dest, (output.payload,))
             elif isinstance(output, SessionUp):
                 self.sessions = 1
-                self._started.set()
+                self._started()
                 self._crowd.changed()
             elif isinstance(output, SessionLost):
                 self.sessions = 0
@@ -138,28 +142,27 @@ class Crowd:
 
     def __init__(self, seed_rpc: str, first: int, count: int, provider: str | None) -> None:
         self._users = [User(number, seed_rpc, provider, self) for number in range(first, first + count)]
+        self._waiting = iter(self._users)
+        self._began = 0.0
         self.reasons: Counter[str] = Counter()
         self._reporting: asyncio.TimerHandle | None = None
 
     async def run(self) -> None:
-        loop = asyncio.get_running_loop()
         ended = asyncio.Event()
-        loop.add_signal_handler(signal.SIGTERM, ended.set)
-        at_once = asyncio.Semaphore(AT_ONCE)
-        links: list[asyncio.Task[None]] = []
-
-        async def begin(user: User) -> None:
-            async with at_once:
-                links.append(asyncio.create_task(user.runner.run(), name="link"))
-                await user.started()
-
-        starting = asyncio.gather(*(begin(user) for user in self._users))
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, ended.set)
+        collect_rarely()
+        self._began = time.monotonic()
+        for _ in range(AT_ONCE):
+            self.begin_another()
         await ended.wait()
-        starting.cancel()
-        await asyncio.gather(starting, return_exceptions=True)
         for user in self._users:
-            user.runner.close()
-        await asyncio.gather(*links)
+            user.link.close()
+
+    def begin_another(self) -> None:
+        """One of those that have begun is up."""
+        user = next(self._waiting, None)
+        if user is not None:
+            user.link.start()
 
     def changed(self) -> None:
         if self._reporting is None:
@@ -169,10 +172,8 @@ class Crowd:
         self._reporting = None
         links = sum(user.is_up for user in self._users)
         sessions = sum(user.sessions for user in self._users)
-        why = dict(self.reasons.most_common(3))
-        print(
-            json.dumps({"at": time.monotonic(), "links": links, "sessions": sessions, "why": why}), flush=True
-        )
+        said = {"at": time.monotonic(), "began": self._began, "links": links, "sessions": sessions}
+        print(json.dumps({**said, "why": dict(self.reasons.most_common(3))}), flush=True)
 
 
 async def _main() -> None:

@@ -34,7 +34,9 @@ from lab.sides import Node, Side
 from lab.world import SEED_RPC
 
 CROWDS = 4
-UP_TIMEOUT_S = 180
+UP_TIMEOUT_S = 60
+LIMIT_S = 420  # then no further round is begun
+TELL_S = 5
 NODE_OPTIONS = ("--rate-limit", "0")
 
 
@@ -55,21 +57,25 @@ def clients_label(clients: int) -> str:
 
 
 def scale(plan: Plan, tell: Tell) -> Results:
-    """Peers in rounds that take turns; then the clients, once."""
+    """Peers in rounds that take turns; the clients once, after the first."""
     results = Results()
     started = time.monotonic()
     with bed() as machines, ExitStack() as undo:
         machines.serve_iperf()
         homes = _homes(machines, undo)
         for number in range(1, plan.rounds + 1):
+            if time.monotonic() > started + LIMIT_S:
+                results.skipped.append(f"round {number} of {plan.rounds}: over {LIMIT_S} s by then")
+                tell(results.skipped[-1])
+                break
             for peers in plan.peers:
                 name = f"round {number} of {plan.rounds}, {label(peers)}"
                 with _told(results, name, tell):
                     _peers(machines, homes, peers, plan, results, name, tell)
-        if plan.clients:
-            name = clients_label(plan.clients)
-            with _told(results, name, tell):
-                _clients(machines, homes, plan.clients, results, name, tell)
+            if plan.clients and number == 1:
+                name = clients_label(plan.clients)
+                with _told(results, name, tell):
+                    _clients(machines, homes, plan.clients, results, name, tell)
     _per_peer(results, plan.peers)
     results.seconds = round(time.monotonic() - started, 1)
     return results
@@ -98,11 +104,11 @@ class Crowd:
     """So many clients, spread over the homes; `provider` makes users of them."""
 
     def __init__(
-        self, homes: Sequence[Namespace], folder: Path, count: int, provider: str | None = None
+        self, homes: Sequence[Namespace], folder: Path, count: int, tell: Tell, provider: str | None = None
     ) -> None:
         self.count = count
+        self._tell = tell
         self._processes: list[Process] = []
-        self.started_at = time.monotonic()
         first = 1
         for n, home in enumerate(homes):
             share = count // len(homes) + (n < count % len(homes))
@@ -112,9 +118,14 @@ class Crowd:
                 self._processes.append(Process(home, command, folder / f"crowd{n}.log"))
             first += share
 
+    def came(self, what: str) -> float:
+        """Until all are up for the first time: how many came in a second."""
+        at = self.wait(what)
+        return self.count / (at - min(float(_last(process)["began"]) for process in self._processes))
+
     def wait(self, what: str, *, since: float = 0.0) -> float:
         """Until all links or sessions are up, told after `since`; `time.monotonic()` of then."""
-        deadline = time.monotonic() + UP_TIMEOUT_S
+        began = told_at = time.monotonic()
         while True:
             found = [_last(process) for process in self._processes]
             up = sum(line[what] for line in found)
@@ -123,12 +134,16 @@ class Crowd:
             for process in self._processes:
                 if not process.running:
                     raise LabError(f"a crowd ended:\n{process.tail(10)}")
-            if time.monotonic() > deadline:
+            now = time.monotonic()
+            if now > began + UP_TIMEOUT_S:
                 why = Counter[str]()
                 for line in found:
                     why.update(line["why"])
                 often = "; ".join(f"{count} times {text}" for text, count in why.most_common(2))
                 raise LabError(f"{up} of {self.count} {what} after {UP_TIMEOUT_S} s: {often}")
+            if now > told_at + TELL_S:
+                told_at = now
+                self._tell(f"{up} of {self.count} {what}")
             time.sleep(0.02)
 
     def stop(self) -> None:
@@ -148,7 +163,7 @@ def _last(process: Process) -> dict[str, Any]:
                 continue
             if isinstance(found, dict):
                 return found
-    return {"at": 0.0, "links": 0, "sessions": 0, "why": {}}
+    return {"at": 0.0, "began": 0.0, "links": 0, "sessions": 0, "why": {}}
 
 
 def _peers(
@@ -164,11 +179,10 @@ def _peers(
     key = label(peers)
     with _tunnel(machines, peers) as (node, provider, user):
         tell(f"{name}: {peers - 1} others come")
-        crowd = Crowd(homes, provider.folder, peers - 1, provider.address())
+        crowd = Crowd(homes, provider.folder, peers - 1, tell, provider.address())
         try:
             if crowd.count:
-                came = crowd.wait("sessions")
-                results.add(key, "handshakes", crowd.count / (came - crowd.started_at))
+                results.add(key, "handshakes", crowd.came("sessions"))
             started = time.monotonic()
             process = user.start()
             results.add(key, "start", first_reply(machines.user, "10.86.0.1", timeout_s=30) - started)
@@ -235,9 +249,8 @@ def _clients(
     try:
         before = process.rss_bytes()
         tell(f"{name}: they come")
-        crowd = Crowd(homes, folder, clients)
-        came = crowd.wait("links")
-        results.add(name, "logins", clients / (came - crowd.started_at))
+        crowd = Crowd(homes, folder, clients, tell)
+        results.add(name, "logins", crowd.came("links"))
         results.add(name, "client_kb", (process.rss_bytes() - before) / 1e3 / clients)
         results.add(name, "node_rss", process.rss_bytes() / 1e6)
         worked, began = process.cpu_s(), time.monotonic()

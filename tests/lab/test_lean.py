@@ -1,0 +1,113 @@
+"""The lean shell of the bench's crowds, against a real node on loopback."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+from collections.abc import Awaitable, Callable
+
+import pytest
+
+from lab.bench import lean
+from lab.bench.lean import LeanLink
+from nconnect.crypto.keys import Identity
+from nconnect.errors import RemoteProtocolError
+from nconnect.io.clock import boottime
+from nconnect.io.node_server import NodeServer
+from nconnect.model import NknAddress, NodeConfig
+from nconnect.nkn.link import Link
+from nconnect.nkn.outputs import DownReason
+from nconnect.node.settings import NodeSettings
+from nconnect.wire.jsonrpc import NodeInfo
+from nconnect.wire.nkn import InboundMessage
+
+
+class Client:
+    def __init__(self, number: int, seed: str) -> None:
+        key = Identity(hashlib.sha256(b"%d" % number).digest())
+        self.address = NknAddress(f"c{number}", key.public_key)
+        self.ups = 0
+        self.downs: list[DownReason] = []
+        self.got: list[tuple[str, bytes]] = []
+        self.changed = asyncio.Event()
+        self.link = LeanLink(Link(key, self.address, (seed,), now=boottime(), rng=os.urandom), self)
+
+    def on_up(self, node: NodeInfo) -> None:
+        self.ups += 1
+        self.changed.set()
+
+    def on_down(self, why: str, reason: DownReason) -> None:
+        self.downs.append(reason)
+        self.changed.set()
+
+    def on_message(self, message: InboundMessage) -> None:
+        self.got.append((message.src, bytes(message.payload)))
+        self.changed.set()
+
+    def on_writable(self) -> None: ...
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        while not condition():
+            self.changed.clear()
+            await self.changed.wait()
+
+
+def server_on(ws_port: int = 0, rpc_port: int = 0) -> NodeServer:
+    config = NodeConfig(listen="127.0.0.1", ws_port=ws_port, rpc_port=rpc_port)
+    return NodeServer(config, Identity(b"n" * 32), NodeSettings(rate_per_s=None))
+
+
+def run(test: Callable[[], Awaitable[None]]) -> None:
+    async def bounded() -> None:
+        async with asyncio.timeout(30.0):
+            await test()
+
+    asyncio.run(bounded())
+
+
+def test_it_logs_in_sends_receives_and_comes_back() -> None:
+    async def test() -> None:
+        server = server_on()
+        await server.start()
+        seed = f"http://127.0.0.1:{server.rpc_port}"
+        one, two = Client(1, seed), Client(2, seed)
+        for client in (one, two):
+            assert not client.link.send(str(two.address), (b"too early",))
+            client.link.start()
+            await client.until(lambda client=client: client.ups == 1)  # type: ignore[misc]
+        assert one.link.send(str(two.address), (b"he", b"llo"))
+        await two.until(lambda: bool(two.got))
+        assert two.got == [(str(one.address), b"hello")]
+        ports = server.ws_port, server.rpc_port
+        await server.close()
+        await one.until(lambda: DownReason.LOST in one.downs and DownReason.NO_SEED in one.downs)
+        server = server_on(*ports)
+        await server.start()
+        await one.until(lambda: one.ups == 2)
+        await two.until(lambda: two.ups == 2)
+        for client in (one, two):
+            client.link.close()
+        await server.close()
+
+    run(test)
+
+
+@pytest.mark.parametrize(
+    ("response", "found"),
+    [
+        (b"HTTP/1.1 200 OK\r\nContent-Le", None),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nab", None),
+        (b"HTTP/1.1 200 OK\r\ncontent-length: 3\r\n\r\nabc", b"abc"),
+    ],
+)
+def test_answers_are_read_when_they_are_whole(response: bytes, found: bytes | None) -> None:
+    assert lean._answer_of(response) == found
+
+
+def test_another_status_is_a_failure() -> None:
+    with pytest.raises(RemoteProtocolError, match="503 Service Unavailable"):
+        lean._answer_of(b"HTTP/1.1 503 Service Unavailable\r\n\r\n")
+    with pytest.raises(RemoteProtocolError, match="400"):
+        lean._frames_after(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+    assert lean._frames_after(b"HTTP/1.1 101 Switching Protocols\r\n\r\n\x81\x01") == b"\x81\x01"
