@@ -16,6 +16,7 @@ from nconnect.io.websocket import FrameHandler, WebSocket
 from nconnect.wire.upgrade import ServerUpgrade, UpgradeRequest, refusal
 
 UPGRADE_TIMEOUT_S = 10.0
+ACCEPTS_A_TURN = 16  # guessed: a login takes a third of a millisecond, and clients that talk wait for a turn
 ACCEPT_PAUSE_S = 1.0  # after the kernel had no descriptor left: those that are open need time to close
 _NO_ROOM = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 
@@ -97,7 +98,7 @@ class WebSocketServer:
         self._open.discard(websocket)
 
     def _on_acceptable(self) -> None:
-        for _ in range(64):  # then let the sockets that are open already have their turn
+        for _ in range(ACCEPTS_A_TURN):  # then let the sockets that are open already have their turn
             try:
                 sock, address = self._listener.accept()
             except BlockingIOError:
@@ -126,7 +127,7 @@ class WebSocketServer:
                 if self._tls is not None:
                     sock = TlsSocket(await tls_handshake(self._loop, raw, self._tls, None))
                 request = await self._read_request(sock)
-            if request is None:
+            if request is None or (self._tls is None and _has_hung_up(raw)):
                 sock.close()
                 return
             sock.sendmsg([request.response])
@@ -157,6 +158,16 @@ class WebSocketServer:
         except RemoteProtocolError as error:
             sock.sendmsg([refusal(str(error))])
             return None
+
+
+def _has_hung_up(sock: socket.socket) -> bool:
+    """Whether who asked is gone. When thousands come at once, some wait here for longer than they want to."""
+    try:
+        return not sock.recv(1, socket.MSG_PEEK)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
 
 
 class _Forgetting:

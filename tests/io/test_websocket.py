@@ -655,6 +655,21 @@ def test_admit_and_accept_may_turn_away() -> None:
     run(test)
 
 
+def test_who_hung_up_while_he_waited_costs_no_websocket() -> None:
+    async def test() -> None:
+        async with serving() as server:
+            with socket.create_connection(("127.0.0.1", server.server.port)) as gone:
+                gone.sendall(UPGRADE)
+                gone.shutdown(socket.SHUT_WR)
+                # The loop has had no turn yet: that one stands in the kernel's queue, in front of this one.
+                _, theirs = await pair(server)
+                assert server.owners.empty()
+                assert gone.recv(1) == b"", "no answer either"
+            assert not theirs.closed.done()
+
+    run(test)
+
+
 def answering(answer: bytes) -> Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]:
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
