@@ -272,12 +272,13 @@ class Node:
                 self._check(connection, now)
 
     def _check(self, connection: Connection, now: float) -> None:
-        """Close who did not log in, went silent or does not read; ping the others."""
+        """Close who did not log in, went silent or does not read; ping who said nothing since the last."""
         settings, transport = self.settings, connection.transport
         if connection.state is State.CHALLENGED:
             self._refuse(connection, NodeDrop.LOGIN_TIMEOUT)
             return
-        if transport.rx_bytes != connection.rx_seen:
+        heard = transport.rx_bytes != connection.rx_seen
+        if heard:
             connection.rx_seen, connection.heard_at = transport.rx_bytes, now
         if transport.writable or transport.tx_bytes != connection.tx_seen:
             connection.tx_seen, connection.moved_at = transport.tx_bytes, now
@@ -287,7 +288,7 @@ class Node:
             self._refuse(connection, NodeDrop.STALLED)
         else:
             self._check_later(connection, now + settings.ping_interval_s)
-            if transport.writable:
+            if transport.writable and not heard:
                 transport.ping()
 
     def _check_later(self, connection: Connection, at: float) -> None:

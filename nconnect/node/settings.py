@@ -14,8 +14,8 @@ from nconnect.node.limits import (
 from nconnect.wire.actions import Waiver
 
 LOGIN_TIMEOUT_S = 10.0  # the official node drops a silent connection after as long
-PING_INTERVAL_S = 20.0  # guessed: SDKs ping us every 8 s anyway; this one keeps NAT bindings of the silent
-IDLE_TIMEOUT_S = 60.0  # guessed: three pings unanswered
+PING_INTERVAL_S = 20.0  # guessed: only for who said nothing meanwhile; SDKs ping us every 8 s
+IDLE_TIMEOUT_S = 60.0  # guessed: two pings unanswered
 STALL_TIMEOUT_S = 60.0  # guessed: a client that reads nothing for so long is gone, or hostile
 MAX_CONNECTIONS_PER_ADDRESS = 16  # guessed: a client that reconnects leaves a dead one for a minute
 MAX_DESTS = 256  # guessed: an SDK's MultiClient sends to 4 at a time
