@@ -37,6 +37,7 @@ CROWDS = 4
 UP_TIMEOUT_S = 60
 LIMIT_S = 420  # then no further round is begun
 TELL_S = 5
+TRANSFERS = 2  # each way in a round: one alone may be an unlucky one
 NODE_OPTIONS = ("--rate-limit", "0")
 
 
@@ -191,7 +192,7 @@ def _peers(
             running = Running(
                 machines, "10.86.0.1", "fd86::1", (node.process, provider.daemon, process), None
             )
-            for measure in (tcp_up, tcp_down):
+            for measure in (tcp_up, tcp_down) * TRANSFERS:
                 tell(f"{name}: {measure.__name__}")
                 for metric, value in measure(running, plan.settings).items():
                     results.add(key, metric, value)
