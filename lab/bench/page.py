@@ -35,9 +35,14 @@ daemons and the node share the machine with both ends of every transfer. The oth
 their own, straight from user to provider. All figures are of one run in which the contenders took turns
 (A B A B), and medians of its rounds; in brackets: times {baseline}'s.
 
-`scripts/bench` alone compares, `scripts/bench scale` counts up, `scripts/bench profile` draws flame
-graphs. `--quick` takes less than 90 s, `--only NAMES` chooses contenders and cases, `--rounds N` says how
-often each has its turn, `--json FILE` keeps every value.
+`scripts/bench` alone compares, `scripts/bench scale` counts up. `--quick` takes less than 90 s,
+`--only NAMES` chooses contenders and cases, `--rounds N` says how often each has its turn, `--json FILE`
+keeps every value.
+
+`scripts/bench profile` shows where the time of a packet goes: `profile-user.svg`, `-node.svg` and
+`-provider.svg` are flame graphs of a transfer up, or down with `--down`. Open them in a browser. Each bar is
+a function, as wide as its share of the time, below the one that called it; a click zooms in, Ctrl-F finds a
+name. `--native` shows the C functions too.
 """
 
 _NOTES = """\

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import sys
@@ -55,6 +56,8 @@ def profile(
                         words, _ = recorder.communicate(timeout=seconds + 30)
                         if recorder.returncode or not path.exists():
                             raise LabError(f"py-spy, {name}: {words.strip()}")
+                        title = f"{name}, {seconds} s of TCP {'down' if down else 'up'}"
+                        path.write_text(readable(path.read_text(), title))
                         written.append(path)
                         tell(f"wrote {path}")
                 except subprocess.TimeoutExpired:
@@ -68,10 +71,17 @@ def profile(
     return written
 
 
+def readable(svg: str, title: str) -> str:
+    """py-spy's picture under another title than its own command, and with names cut at their ends."""
+    svg = re.sub(r'(<text id="title"[^>]*>)[^<]*', rf"\g<1>{title}", svg, count=1)
+    return svg.replace("truncate_text_right = false", "truncate_text_right = true")
+
+
 def _record(program: str, pid: int, path: Path, seconds: int, native: bool) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [
             *(program, "record", "--pid", str(pid), "--duration", str(seconds), "--rate", str(SAMPLES_PER_S)),
+            "--function",  # a bar for each function, not for each line
             *("--format", "flamegraph", "--output", str(path), *(["--native"] if native else [])),
         ],
         stdout=subprocess.PIPE,

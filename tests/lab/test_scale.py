@@ -121,3 +121,14 @@ def test_without_py_spy_it_says_what_to_do(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(LabError, match="scripts/setup --dev"):
         profiling.profile(tmp_path, 1, lambda line: None)
+
+
+def test_a_flame_graph_has_a_title_and_names_that_begin_at_their_beginning() -> None:
+    svg = (
+        "<script>var truncate_text_right = false;</script>"
+        '<text id="title" x="50%">/usr/bin/py-spy record --pid 7</text><text id="details"> </text>'
+    )
+    assert profiling.readable(svg, "node, 5 s of TCP up") == (
+        "<script>var truncate_text_right = true;</script>"
+        '<text id="title" x="50%">node, 5 s of TCP up</text><text id="details"> </text>'
+    )
