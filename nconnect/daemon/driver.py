@@ -39,6 +39,8 @@ Buffer = bytes | bytearray | memoryview
 # Measured on two cores: fewer packets a turn cost rate when UDP floods, more let the links wait over 1 ms.
 TUN_BUDGET_PACKETS = 256
 PROMPT_BYTES = 2048  # a message that small holds a packet or two, not a transfer
+SPARSE_S = 0.001  # guessed: a small packet so long after the last turn is alone
+_ALL = Feature.ALL  # an enum's member costs a look-up in its class
 LATE_S = 0.05  # guessed: three reports
 MAX_OPENED_BYTES = 4_000_000  # a message's largest batch
 
@@ -112,6 +114,7 @@ class Driver:
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = NEVER
         self._late_at = -NEVER  # when there was more in the TUN than one turn reads
+        self._turn_at = -NEVER  # when the TUN was last read
 
     def start(self) -> None:
         """Begin to read the TUN, and to keep the core's timers."""
@@ -137,8 +140,13 @@ class Driver:
     # To the network
 
     def _on_tun_readable(self) -> None:
-        """Read what is there into one batch; send it at once when nothing stands in the way."""
+        """Read what is there into one batch; send it at once when nothing stands in the way.
+
+        A small packet after a pause leaves without a look for more: should there be more, it is another turn.
+        """
         now = self._clock()
+        sparse = now - self._turn_at > SPARSE_S
+        self._turn_at = now
         arena, view, fd = self._arena, self._arena_view, self._tun.fd
         tunnel = self._tunnel
         routes = tunnel.routes
@@ -179,6 +187,8 @@ class Driver:
                 if at >= BATCH_BYTES:
                     self._late_at = now
                     break
+                if sparse and at < PROMPT_BYTES:
+                    break
             else:
                 self._late_at = now
         except BlockingIOError:
@@ -196,7 +206,7 @@ class Driver:
         if (
             single
             and first.spread is None
-            and first.features == Feature.ALL
+            and first.features == _ALL
             and at <= first.batch_bytes
             and link.writable
             and link.rate is None

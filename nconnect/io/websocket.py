@@ -30,7 +30,16 @@ from nconnect.io.clock import boottime
 from nconnect.io.readiness import socket_error
 from nconnect.io.tls_socket import TlsSocket
 from nconnect.queueing.pacer import UNLIMITED_BYTES, Pacer
-from nconnect.wire.websocket import Assembler, Opcode, close_payload, frame_header, parse_close, parse_header
+from nconnect.wire.websocket import (
+    NO_MASK,
+    Assembler,
+    Opcode,
+    close_payload,
+    frame_header,
+    lone_message,
+    parse_close,
+    parse_header,
+)
 
 Buffer = bytes | bytearray | memoryview
 
@@ -42,9 +51,17 @@ MAX_UNSENT_BYTES = 16 << 20  # a peer that does not read is cut off here; sender
 SAMPLE_INTERVAL_S = (
     0.015  # how often the kernel is asked about a connection that sends (the pacer: 10 to 20 ms)
 )
+SPARSE_BYTES = (
+    4096  # less was sent in that time: no queue worth knowing of, and the kernel is asked less often
+)
+SPARSE_INTERVAL_S = 0.1  # below what the pacer takes for a pause
 RECEIVER_LIMITED = 0.1  # guessed: held back by the receiver's window for more of the time, it is the slow one
 BACKLOG_BYTES = 16 << 10  # what may lie unread in the socket of one who keeps up
-NO_MASK = bytes(4)
+# A shorter round trip is one machine or one room: nothing is lost there but what overflows, and BBR, where it
+# is the system's default, costs a third of the rate by its timer for each burst (docs/decisions/0012).
+LOCAL_RTT_S = 0.001
+PLAIN_CONGESTION_CONTROL = b"reno"  # what everybody may choose, without any right
+_BINARY = Opcode.BINARY  # an enum's member costs a look-up in its class
 _SMALL_BYTES = 4096  # guessed: half a frame under this is not worth a large buffer
 
 
@@ -65,17 +82,21 @@ class _Buffers:
     """Receive buffers of this process, lent to a connection for as long as it has half a frame in one."""
 
     def __init__(self) -> None:
-        self._spare: list[bytearray] = []
+        self._spare: list[tuple[bytearray, memoryview]] = []
         self.lent = 0
 
-    def take(self) -> bytearray:
+    def take(self) -> tuple[bytearray, memoryview]:
+        """A buffer, and the view of all of it."""
         self.lent += 1
-        return self._spare.pop() if self._spare else bytearray(RECEIVE_BUFFER_BYTES)
+        if self._spare:
+            return self._spare.pop()
+        buffer = bytearray(RECEIVE_BUFFER_BYTES)
+        return buffer, memoryview(buffer)
 
-    def give_back(self, buffer: bytearray) -> None:
+    def give_back(self, buffer: bytearray, view: memoryview) -> None:
         self.lent -= 1
         if len(self._spare) < SPARE_BUFFERS:
-            self._spare.append(buffer)
+            self._spare.append((buffer, view))
 
 
 _buffers = _Buffers()
@@ -109,6 +130,7 @@ class WebSocket:
         self._unsent: deque[memoryview] = deque()
         self._early = early
         self._buffer: bytearray | None = None  # holds [start:filled], the frame that is not whole yet
+        self._view: memoryview  # of all of it
         self._lent = False
         self._start = 0
         self._filled = 0
@@ -117,7 +139,10 @@ class WebSocket:
         self._pacer: Pacer | None = None
         self._pace_timer: asyncio.TimerHandle | None = None
         self._sampled_at = 0.0
+        self._unsampled_bytes = 0  # sent since
         self._receiver_limited_s = 0.0
+        self._plain = False  # TCP's own pacing is off
+        self._tls = isinstance(sock, TlsSocket)
 
     def start(self) -> None:
         """Begin to read. `handler` must be set."""
@@ -125,9 +150,10 @@ class WebSocket:
         if self._early:
             early, self._early = self._early, b""
             self._buffer, self._lent = bytearray(early), False
+            self._view = memoryview(self._buffer)
             self._filled = len(early)
             self._take_frames()
-        if isinstance(self._sock, TlsSocket):
+        if self._tls:
             self._loop.call_soon(self._on_readable)  # what came with the TLS handshake wakes no selector
 
     @property
@@ -141,7 +167,7 @@ class WebSocket:
     @property
     def socket(self) -> socket.socket:
         """The socket below, for its options and TCP_INFO."""
-        sock: socket.socket = self._sock.socket if isinstance(self._sock, TlsSocket) else self._sock
+        sock: socket.socket = self._sock.socket if self._tls else self._sock
         return sock
 
     # Sending
@@ -169,7 +195,7 @@ class WebSocket:
 
     def send_binary(self, parts: Sequence[Buffer]) -> None:
         """Send one binary frame made of `parts`; they may be reused as soon as this returns."""
-        self._send(Opcode.BINARY, parts)
+        self._send(_BINARY, parts)
 
     def send_text(self, text: str) -> None:
         self._send(Opcode.TEXT, (text.encode(),))
@@ -219,7 +245,14 @@ class WebSocket:
         """Account for what was sent, and hold back when that is enough for now."""
         now = boottime()
         pacer.sent(now, sent)
-        if now >= self._sampled_at + SAMPLE_INTERVAL_S:
+        self._unsampled_bytes += sent
+        since_s = now - self._sampled_at
+        if since_s >= SAMPLE_INTERVAL_S and (
+            self._unsampled_bytes >= SPARSE_BYTES
+            or since_s >= SPARSE_INTERVAL_S
+            or pacer.rate is not None
+            or self._unsent
+        ):
             self._sample(pacer, now)
         if self._pace_timer is None and (self._unsent or pacer.rate is not None):
             wait_s = SAMPLE_INTERVAL_S
@@ -229,11 +262,14 @@ class WebSocket:
             self._pace_timer = self._loop.call_later(wait_s, self._on_pace_timer)
 
     def _sample(self, pacer: Pacer, now: float) -> None:
-        since_s, self._sampled_at = now - self._sampled_at, now
+        since_s, self._sampled_at, self._unsampled_bytes = now - self._sampled_at, now, 0
         try:
             info = tcp_info.read(self.socket)
         except OSError:
             return  # gone; the next send or receive says so
+        if not self._plain and info.min_rtt_s < LOCAL_RTT_S:
+            self._plain = True
+            _use_plain_congestion_control(self.socket)
         limited_s = info.receiver_limited_s - self._receiver_limited_s
         self._receiver_limited_s = info.receiver_limited_s
         pacer.sample(
@@ -318,31 +354,56 @@ class WebSocket:
     def _on_readable(self) -> None:
         if self.closed:  # since `call_soon`
             return
-        buffer = self._buffer
-        if buffer is None:
-            buffer = self._buffer = _buffers.take()
-            self._lent = True
-            self._start = self._filled = 0
+        if self._buffer is None:
+            if self._receive_fresh():
+                return
+        elif not self._receive(self._view[self._filled :]):
+            return
+        self._take_frames()
+        if self._tls and not self.closed and self._sock.pending():
+            self._loop.call_soon(self._on_readable)
+
+    def _receive_fresh(self) -> bool:
+        """Receive into a buffer that nothing is in; whether that was all: nothing, or one small message.
+
+        The short way of the small message: what it does not touch need not come into the processor's cache.
+        """
+        self._buffer, self._view = buffer, view = _buffers.take()
+        self._lent = True
+        self._start = self._filled = 0
+        if not self._receive(view):
+            return True
+        size = self._filled
+        at = lone_message(buffer, size, masked=not self._client)
+        if not at or self._assembler.is_busy or (self._tls and self._sock.pending()):
+            return False
+        self._buffer = None
         try:
-            size = self._sock.recv_into(memoryview(buffer)[self._filled :])
+            self.handler.on_binary(view[at:size])
+        finally:
+            _buffers.give_back(buffer, view)
+        return True
+
+    def _receive(self, room: memoryview) -> bool:
+        """Receive behind what is there; False when nothing came, and then nothing is left to do."""
+        try:
+            size = self._sock.recv_into(room)
         except BlockingIOError:
             self._release_if_empty()
-            return
+            return False
         except OSError as error:
             self._closed(socket_error(error))
-            return
+            return False
         if not size:
             self._closed("the other side closed the connection")
-            return
+            return False
         self.rx_bytes += size
         self._filled += size
-        self._take_frames()
-        if isinstance(self._sock, TlsSocket) and not self.closed and self._sock.pending():
-            self._loop.call_soon(self._on_readable)
+        return True
 
     def _take_frames(self) -> None:
         """Hand on every whole frame in the buffer; arrange room for the one that is not whole."""
-        view = memoryview(self._buffer)  # type: ignore[arg-type]
+        view = self._view
         needed = 0
         try:
             while self._start < self._filled:
@@ -361,7 +422,7 @@ class WebSocket:
                 payload = view[begin:end]
                 if header.masked and header.mask != NO_MASK:
                     payload = memoryview(apply_mask(payload, header.mask))
-                if header.opcode is Opcode.BINARY and header.fin and not self._assembler.is_busy:
+                if header.opcode is _BINARY and header.fin and not self._assembler.is_busy:
                     self.handler.on_binary(payload)  # the data path: a message in one frame
                 else:
                     self._on_frame(header.opcode, header.fin, payload)
@@ -412,22 +473,23 @@ class WebSocket:
         start, have = self._start, self._filled - self._start
         if self._lent and _SMALL_BYTES < needed <= len(buffer) and _buffers.lent <= MAX_LARGE_BUFFERS:
             if start + needed > len(buffer):
-                memoryview(buffer)[:have] = memoryview(buffer)[start : self._filled]
+                self._view[:have] = self._view[start : self._filled]
                 self._start, self._filled = 0, have
             return
         if not self._lent and start == 0 and have < len(buffer):
             return
         target = bytearray(min(needed, max(1024, 2 * have)))
-        target[:have] = memoryview(buffer)[start : self._filled]
+        target[:have] = self._view[start : self._filled]
         if self._lent:
-            _buffers.give_back(buffer)
+            _buffers.give_back(buffer, self._view)
             self._lent = False
-        self._buffer, self._start, self._filled = target, 0, have
+        self._buffer, self._view = target, memoryview(target)
+        self._start, self._filled = 0, have
 
     def _release_if_empty(self) -> None:
         if self._buffer is not None and self._start == self._filled:
             if self._lent:
-                _buffers.give_back(self._buffer)
+                _buffers.give_back(self._buffer, self._view)
             self._buffer, self._lent = None, False
 
     def _closed(self, why: str) -> None:
@@ -446,3 +508,12 @@ class WebSocket:
             self._pace_timer.cancel()
         self._sock.close()
         self.handler.on_closed(why)
+
+
+def _use_plain_congestion_control(sock: socket.socket) -> None:
+    """Have the kernel send what the window allows at once, as CUBIC does as well."""
+    try:
+        if sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, 16).startswith(b"bbr"):
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, PLAIN_CONGESTION_CONTROL)
+    except OSError:
+        pass  # it is a matter of speed alone

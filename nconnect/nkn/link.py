@@ -78,6 +78,7 @@ _ASK_ANOTHER = frozenset(
     }
 )
 _OPEN = (LinkState.AWAITING_CHALLENGE, LinkState.LOGGING_IN, LinkState.UP)  # a websocket is open
+_UP, _LOGGING_IN = LinkState.UP, LinkState.LOGGING_IN  # an enum's member costs a look-up in its class
 _IN_FLIGHT = (LinkState.RESOLVING, LinkState.CONNECTING, *_OPEN)
 
 
@@ -151,7 +152,7 @@ class Link:
 
     @property
     def is_up(self) -> bool:
-        return self.state is LinkState.UP
+        return self.state is _UP
 
     @property
     def rtt_s(self) -> float | None:
@@ -189,7 +190,7 @@ class Link:
     def receive_binary(self, data: memoryview | bytes, now: float) -> InboundMessage | None:
         """Take a binary frame: the message in it, whose payload is a view of `data`, or None (counted)."""
         self._liveness.heard_at = now
-        if self.state is not LinkState.UP and self.state is not LinkState.LOGGING_IN:
+        if self.state is not _UP and self.state is not _LOGGING_IN:
             # A node may hand over what it held before it confirms the login, but not before it was asked.
             self._must_be_open("a binary frame")
             self._bad_frame("a message came before the login", now)

@@ -45,6 +45,7 @@ MAX_TEXT_BYTES = 16 << 10  # guessed: a setClient request has about 400
 MAX_FANOUT_BYTES = 64 << 20  # guessed: what one frame may become when it has many dests
 MAX_UNREAD_ANSWER_BYTES = 64 << 10  # guessed: who does not read our answers asks for no more of them
 MAX_CACHED_PREFIXES = 256  # guessed: message sizes that one client uses again and again
+_CLIENT = State.CLIENT  # an enum's member costs a look-up in its class
 _CHECK_GRAIN_S = 0.5  # checks are rounded up to it, so that many idle clients share a wakeup
 
 
@@ -145,14 +146,14 @@ class Node:
 
     def receive_binary(self, connection: Connection, data: Buffer, now: float) -> None:
         """A binary frame: a message to pass on, or a receipt."""
-        if connection.state is not State.CLIENT:
+        if connection.state is not _CLIENT:
             if connection.state is State.CHALLENGED:
                 self._refuse(connection, NodeDrop.NOT_LOGGED_IN)
             return
         view = data if type(data) is memoryview else memoryview(data)
         known = connection.heads.find(view)
         if known is not None:
-            self.relay.pass_on(connection, *known, now)
+            self.relay.pass_on(connection, known[0], known[1], now)
             return
         try:
             message = decode_client_message(view)

@@ -71,8 +71,8 @@ class Pacer:
     __slots__ = (
         "_base", "_best", "_best_of_s", "_blind_until", "_busy_part", "_climb_at", "_drain_until",
         "_drained_s", "_draining", "_fast_at", "_known_rate", "_offered", "_patience_s", "_queue_bytes",
-        "_queued_until", "_rate", "_samples", "_sent_all_at", "_sent_bytes", "_short_at", "_step_at",
-        "_step_bytes", "_tokens", "_tokens_at", "_trigger_s",
+        "_queued_until", "_samples", "_sent_all_at", "_sent_bytes", "_short_at", "_step_at",
+        "_step_bytes", "_tokens", "_tokens_at", "_trigger_s", "rate",
     )  # fmt: skip
 
     def __init__(
@@ -94,7 +94,7 @@ class Pacer:
         self._trigger_s = trigger_s
         self._patience_s = patience_s
         self._best_of_s = best_of_s
-        self._rate: float | None = None  # bytes a second; None: not paced
+        self.rate: float | None = None  # bytes a second that may be sent; None: the link is not paced
         self._known_rate = 0.0  # what the link delivered when it was last saturated
         self._tokens = 0.0
         self._tokens_at = now  # later than now: pausing until then
@@ -118,11 +118,6 @@ class Pacer:
         self._base: deque[tuple[float, float]] = deque()  # (when, round trip), rising: the first is the base
 
     @property
-    def rate(self) -> float | None:
-        """Bytes a second that may be sent, or None when the link is not paced."""
-        return self._rate
-
-    @property
     def acknowledged_rate(self) -> float:
         """Bytes a second that arrived in the newest window, whether or not that was all the link gives."""
         return self._best[-1][1] if self._best else 0.0
@@ -134,26 +129,26 @@ class Pacer:
 
     def budget(self, now: float) -> int:
         """How many bytes may be sent now. A packet may exceed it: what is too much is waited for later."""
-        if self._rate is None:
+        if self.rate is None:
             return UNLIMITED_BYTES
-        self._refill(now, self._rate)
+        self._refill(now, self.rate)
         return max(0, int(self._tokens))
 
     def next_at(self, now: float) -> float:
         """When there is a budget again, for one packet at least; `now` if there is one."""
-        if self._rate is None:
+        if self.rate is None:
             return now
-        self._refill(now, self._rate)
+        self._refill(now, self.rate)
         if self._tokens >= 1:
             return now
-        return self._tokens_at + (PACKET_BYTES - self._tokens) / self._rate
+        return self._tokens_at + (PACKET_BYTES - self._tokens) / self.rate
 
     def sent(self, now: float, size_bytes: int) -> None:
         """Bytes were handed to the link."""
         self._step_bytes += size_bytes
         self._sent_bytes += size_bytes
-        if self._rate is not None:
-            self._refill(now, self._rate)
+        if self.rate is not None:
+            self._refill(now, self.rate)
             self._tokens -= size_bytes
 
     def sample(
@@ -204,22 +199,22 @@ class Pacer:
             self._patience_s if now - self._fast_at > FAST_MEMORY_S else FAST_PATIENCE_S
         ):
             self._slow_down(now, acked_bytes, in_flight_bytes + unsent_bytes, delay, base, rtt_s)
-        elif self._rate is not None and now >= self._climb_at and now - self._sent_all_at < WINDOW_S:
-            self._climb(now, self._rate, base)
+        elif self.rate is not None and now >= self._climb_at and now - self._sent_all_at < WINDOW_S:
+            self._climb(now, self.rate, base)
 
     def _is_short(self, delay: float, base: float, delivered: float) -> bool:
-        limit = ENTER_S if self._rate is None else self._trigger_s
+        limit = ENTER_S if self.rate is None else self._trigger_s
         return delay <= max(limit, base * OF_BASE, 1.5 * PACKET_BYTES / max(delivered, MIN_RATE))
 
     def _least_queue(self) -> float:
         """Bytes under way that may stand for a queue: of a paced link, what it carries in `QUEUE_S`."""
-        if self._rate is None:
+        if self.rate is None:
             return self._queue_bytes
-        return max(QUEUE_BYTES, min(self._queue_bytes, self._rate * QUEUE_S))
+        return max(QUEUE_BYTES, min(self._queue_bytes, self.rate * QUEUE_S))
 
     def _is_pressing(self, delivered: float) -> bool:
         """Whether we may be why a queue stands: we use what we are allowed, or less arrives than we send."""
-        rate = self._rate
+        rate = self.rate
         return rate is None or self._offered >= PRESSING * rate or delivered < 0.9 * self._offered
 
     def _slow_down(
@@ -233,7 +228,7 @@ class Pacer:
             self._short_at, self._drained_s = now, 0.0
             return
         if self.acknowledged_rate > MAX_RATE:
-            self._rate = None
+            self.rate = None
             self._short_at = now
             return
         self._draining = True
@@ -253,7 +248,7 @@ class Pacer:
         """
         if acked < self._queued_until:
             self._known_rate = max(self._best[0][1], MIN_RATE)
-            self._rate = CRUISE * self._known_rate
+            self.rate = CRUISE * self._known_rate
         known = self._known_rate
         excess = outstanding - known * base - MIN_BURST_BYTES
         if excess > 0 and now < self._drain_until:
@@ -270,11 +265,11 @@ class Pacer:
         """No queue, and it is time to offer more, if what is offered was taken."""
         taken = self._step_bytes >= 0.8 * rate * (now - self._step_at)
         if taken:
-            self._rate = rate * (GENTLE_STEP if rate < GENTLE_UNTIL * self._known_rate else BOLD_STEP)
+            self.rate = rate * (GENTLE_STEP if rate < GENTLE_UNTIL * self._known_rate else BOLD_STEP)
         elif rate > UNPACE_RATIO * self._known_rate:
-            self._rate = None
-        if self._rate is not None and self._rate > MAX_RATE:
-            self._rate = None
+            self.rate = None
+        if self.rate is not None and self.rate > MAX_RATE:
+            self.rate = None
         self._begin_step(now, now + base + WINDOW_S + SETTLE_S)
 
     def _begin_step(self, now: float, until: float) -> None:

@@ -62,6 +62,7 @@ from nconnect.wire.tunnel import (
 Buffer = bytes | bytearray | memoryview
 SEAL_BYTES = TAG_BYTES  # what a sealed batch is longer than the batch
 NO_LIMIT = 1 << 30
+_DATA = int(FrameKind.DATA)
 UNIT_S = 0.004  # as long as the pacer's burst: a token waits for no more than that
 MAX_SOURCE_CHARS = 256  # of a pending sender's address
 
@@ -176,6 +177,9 @@ class Tunnel:
 
     def can_seal(self, peer: Peer, now: float) -> bool:
         """Whether there is a key to send under. If not, a handshake is under way when this returns."""
+        pair = peer.session.current
+        if pair is not None and not (peer.doubtful or peer.expired) and pair.can_send(now):
+            return True
         return self._sessions.can_send(peer, now)
 
     def seal(
@@ -327,7 +331,7 @@ class Tunnel:
         try:
             frame = split_data_frame(payload)
             if frame is not None:
-                return self._receive_data(source, *frame, out, now)
+                return self._receive_data(source, frame[0], frame[1], out, now)
             message = Message.decode(payload)
         except RemoteProtocolError:
             self.drops[DropReason.MALFORMED] += 1
@@ -347,7 +351,7 @@ class Tunnel:
         self, source: str, header: bytes, sealed: Buffer, out: memoryview, now: float
     ) -> list[memoryview]:
         version, kind, number, index, counter = DATA_HEADER.unpack(header)
-        if version != VERSION or kind != FrameKind.DATA:
+        if version != VERSION or kind != _DATA:
             self.drops[DropReason.WRONG_VERSION] += 1
             return []
         entry = self._by_index.get(index)

@@ -35,7 +35,8 @@ class ReplayWindow:
         newest = self._newest
         if counter > newest:
             first = newest // _BLOCK_BITS + 1 if newest >= 0 else 0
-            for passed in range(max(first, block - _BLOCKS + 1), block + 1):
-                self._blocks[passed % _BLOCKS] = 0
+            if block >= first:
+                for passed in range(max(first, block - _BLOCKS + 1), block + 1):
+                    self._blocks[passed % _BLOCKS] = 0
             self._newest = counter
         self._blocks[block % _BLOCKS] |= 1 << counter % _BLOCK_BITS

@@ -22,6 +22,8 @@ from nconnect.wire.tunnel import DATA_HEADER, VERSION, FrameKind
 
 Buffer = bytes | bytearray | memoryview
 
+_DATA = int(FrameKind.DATA)
+
 
 class KeyPair:
     """One epoch's keys: one to send under, with its counter, one to receive under, with its replay window."""
@@ -75,7 +77,7 @@ class KeyPair:
         """Seal a batch into `out`: (the frame's 16-byte header, bytes in `out`)."""
         counter = self.counter
         self.counter = counter + 1
-        header = DATA_HEADER.pack(VERSION, FrameKind.DATA, lane, self.remote_index, counter)
+        header = DATA_HEADER.pack(VERSION, _DATA, lane, self.remote_index, counter)
         return header, self._send.seal_into(counter, header, batch, out)
 
     def open_into(

@@ -29,6 +29,10 @@ class Timer(IntEnum):
     REORDER = 9  # batches that overtook others have waited for them long enough
 
 
+# Plain indices: the notes are called for each batch.
+_UNANSWERED, _KEEPALIVE = int(Timer.UNANSWERED), int(Timer.KEEPALIVE)
+
+
 class Timers:
     """The deadlines of one peer."""
 
@@ -53,9 +57,9 @@ class Timers:
     def data_sent(self, now: float) -> None:
         """A batch with something in it has left: it counts as a sign of life, and wants an answer."""
         at = self._at
-        at[Timer.KEEPALIVE] = NEVER
-        if at[Timer.UNANSWERED] == NEVER:
-            at[Timer.UNANSWERED] = now + UNANSWERED_S
+        at[_KEEPALIVE] = NEVER
+        if at[_UNANSWERED] == NEVER:
+            at[_UNANSWERED] = now + UNANSWERED_S
 
     def keepalive_sent(self) -> None:
         """An empty batch has left: it wants no answer."""
@@ -64,9 +68,9 @@ class Timers:
     def data_received(self, now: float) -> None:
         """An authentic batch with something in it has arrived."""
         at = self._at
-        at[Timer.UNANSWERED] = NEVER
-        if at[Timer.KEEPALIVE] == NEVER:
-            at[Timer.KEEPALIVE] = now + KEEPALIVE_S
+        at[_UNANSWERED] = NEVER
+        if at[_KEEPALIVE] == NEVER:
+            at[_KEEPALIVE] = now + KEEPALIVE_S
 
     def keepalive_received(self) -> None:
         """Something authentic has arrived that wants no answer."""

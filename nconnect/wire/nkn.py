@@ -83,9 +83,12 @@ class OutboundMessage:
         return _client_message(_OUTBOUND, body)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class InboundMessage:
-    """Node to client. A receipt is owed when `prev_hash` is not empty."""
+    """Node to client. A receipt is owed when `prev_hash` is not empty.
+
+    One is made for each message, so it is not frozen, which would cost it a microsecond.
+    """
 
     src: str
     payload: Buffer

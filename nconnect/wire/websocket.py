@@ -22,8 +22,10 @@ Buffer = bytes | bytearray | memoryview
 
 MAX_HEADER_BYTES = 14  # 2, 8 for the length, 4 for the mask
 MAX_CONTROL_BYTES = 125  # section 5.5
+NO_MASK = bytes(4)  # leaves the payload as it is
 
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # section 1.3
+_LONE_BINARY = 0x80 | 2  # FIN, and the opcode
 _U16, _U64 = Struct(">BBH"), Struct(">BBQ")
 _CLOSE_CODE = Struct(">H")
 
@@ -110,6 +112,25 @@ def parse_header(data: Buffer, *, max_payload: int) -> Header | None:
     if have < pos + 4:
         return None
     return Header(opcode, fin, True, bytes(data[pos : pos + 4]), pos + 4, size)
+
+
+def lone_message(data: bytearray, size: int, *, masked: bool) -> int:
+    """Where the payload begins, if `size` bytes are one whole binary message with 126 to 65,535 bytes of it.
+
+    0 for everything else, which `parse_header` is for: a mask other than the empty one, several frames, a
+    half one. Most small messages come alone, and the less is looked at, the shorter is a round trip.
+    """
+    if data[0] != _LONE_BINARY:
+        return 0
+    if masked:
+        at = 8
+        if data[1] != 0x80 | 126 or data[4:8] != NO_MASK:
+            return 0
+    else:
+        at = 4
+        if data[1] != 126:
+            return 0
+    return at if size - at == data[2] << 8 | data[3] >= 126 else 0
 
 
 class Assembler:

@@ -962,3 +962,25 @@ def test_wss_who_speaks_no_tls_is_let_go(
             assert server.owners.empty()
 
     run(test)
+
+
+def test_on_a_short_path_tcp_does_not_pace() -> None:
+    """Where BBR is the default, its timers would cost a third of the rate between two processes."""
+
+    async def scenario() -> None:
+        async with serving(echo=True) as server:
+            ours, _ = await pair(server)
+            control = ours.socket.socket
+            try:
+                control.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, b"bbr")
+            except OSError:
+                pytest.skip("this kernel has no BBR")
+            ours.socket.pace()
+            ours.socket.send_binary((bytes(10_000),))
+            assert len(await ours.got.get()) == 10_000
+            used = control.getsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, 16).rstrip(b"\0")
+            assert used == websocket.PLAIN_CONGESTION_CONTROL
+            ours.socket.close()
+            await ours.closed
+
+    run(scenario)

@@ -18,6 +18,7 @@ from nconnect.wire.websocket import (
     accept_key,
     close_payload,
     frame_header,
+    lone_message,
     parse_close,
     parse_header,
 )
@@ -188,3 +189,32 @@ def test_malformed_close(payload: str) -> None:
 def test_accept_key() -> None:
     assert accept_key("dGhlIHNhbXBsZSBub25jZQ==") == "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="  # RFC 6455, section 1.3
     assert accept_key("AAAAAAAAAAAAAAAAAAAAAA==") == their_accept_key("AAAAAAAAAAAAAAAAAAAAAA==")
+
+
+@given(
+    opcode=st.sampled_from(list(Opcode)[:3]),
+    mask=st.sampled_from([None, bytes(4), MASK]),
+    fin=st.booleans(),
+    size=st.sampled_from([0, 125, 126, 300, 65535, 65536]),
+    more=st.integers(-1, 1),
+    masked=st.booleans(),
+)
+def test_a_lone_message_is_what_its_header_says(
+    opcode: Opcode, mask: bytes | None, fin: bool, size: int, more: int, masked: bool
+) -> None:
+    """The short way takes exactly what the long way would hand on as it is."""
+    written = frame_header(opcode, size, mask, fin=fin)
+    data = bytearray(written + bytes(size) + b"?")
+    whole = opcode is Opcode.BINARY and fin and more == 0 and 126 <= size <= 65535
+    expected = len(written) if whole and mask == (bytes(4) if masked else None) else 0
+    assert lone_message(data, len(written) + size + more, masked=masked) == expected
+
+
+@given(data=st.binary(min_size=10, max_size=200), masked=st.booleans())
+def test_a_lone_message_of_any_bytes(data: bytes, masked: bool) -> None:
+    at = lone_message(bytearray(b"\x82" + data), 1 + len(data), masked=masked)
+    if at:
+        header = parse_header(b"\x82" + data, max_payload=LIMIT)
+        assert header is not None
+        assert (header.masked, header.header_size) == (masked, at)
+        assert header.header_size + header.payload_size == 1 + len(data)
