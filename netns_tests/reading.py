@@ -39,7 +39,8 @@ def section(page: str, title: str, level: str = "##") -> str:
 
 def blocks(text: str, language: str = "") -> list[str]:
     """The code blocks of that language."""
-    return re.findall(rf"^```{language}\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    found = re.findall(r"^```(\w*)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    return [block for kind, block in found if kind == language]
 
 
 def commands(text: str) -> list[Typed]:
