@@ -80,17 +80,17 @@ def page() -> str:
     """The whole page, Markdown."""
     families = families_of(exposition(example(), {"peer": PeerHistograms()}))
     parts = [_HEAD]
-    for title, prefix in (
-        ("The interface", "nconnect_"),
-        ("Each link", "nconnect_link_"),
-        ("Each peer", "nconnect_peer_"),
+    for title, prefix, common in (
+        ("The interface", "nconnect_", ()),
+        ("Each link", "nconnect_link_", ("link", "node")),
+        ("Each peer", "nconnect_peer_", ("peer",)),
     ):
         own = [family for family in families if _prefix(family) == prefix]
-        parts.append(f"## {title}\n\n| metric | type | unit | labels | |\n|---|---|---|---|---|")
-        parts += [
-            f"| `{f.name}` | {f.kind} | {f.unit} | {', '.join(f'`{name}`' for name in f.labels)} | {f.text} |"
-            for f in own
-        ]
+        if any(family.labels[: len(common)] != common for family in own):
+            raise ValueError(f"a metric of {title.lower()} is without the labels {common}")
+        labels = f"Labels: {_quoted(common)}.\n\n" if common else ""
+        parts.append(f"## {title}\n\n{labels}| metric | type | unit | |\n|---|---|---|---|")
+        parts += [_row(family, family.labels[len(common) :]) for family in own]
         parts.append("")
     bounds = ", ".join(f"{bound:g}" for bound in BOUNDS_S)
     parts.append(f"The histograms' bounds (`le`), in seconds: {bounds}.\n")
@@ -101,6 +101,15 @@ def page() -> str:
     parts += [f"| `{reason.value}` | {REASONS[reason]} |" for reason in DropReason]
     parts += [f"| `{name}` | {text} |" for name, text in OTHER_REASONS.items()]
     return "\n".join(parts) + "\n"
+
+
+def _row(family: Family, labels: tuple[str, ...]) -> str:
+    by = f" By {_quoted(labels)}." if labels else ""
+    return f"| `{family.name}` | {family.kind} | {family.unit} | {family.text}{by} |"
+
+
+def _quoted(names: tuple[str, ...]) -> str:
+    return ", ".join(f"`{name}`" for name in names)
 
 
 def example() -> Status:

@@ -53,9 +53,9 @@ def test_every_metric_has_its_row_and_every_drop_its_reason() -> None:
     for name in names:
         assert text.count(f"| `{name}` |") == 1, name
     assert set(metrics.REASONS) == set(DropReason)
-    assert "| `nconnect_peer_round_trip_seconds` | histogram | seconds | `peer` |" in text
-    assert "| `nconnect_peer_drops_total` | counter |  | `peer`, `reason` |" in text
-    assert "| `nconnect_link_receive_bytes_total` | counter | bytes | `link`, `node` |" in text
+    assert "| `nconnect_peer_round_trip_seconds` | histogram | seconds | Round trips" in text
+    assert "| `nconnect_peer_drops_total` | counter |  | Dropped packets and messages. By `reason`. |" in text
+    assert "| `nconnect_link_receive_bytes_total` | counter | bytes |" in text
 
 
 def test_a_type_without_a_schema_is_refused() -> None:
