@@ -69,7 +69,9 @@ _NOTES = """\
 - *links-N*: both sides have so many links, each at another of four nodes that are one cluster, each node on
   a cable of 20 Mbit/s. The bytes of iperf3, after four seconds in which each link's rate is found.
 - *users that come* and *clients that come* share the two cores with the provider and the node; a user's
-  way there is an RPC, a websocket, a login and a handshake. Restarting begins when the new node listens.
+  way there is an RPC, a websocket, a login and a handshake. The schedule by which they try and the protocol
+  are every client's; only what moves the bytes is leaner, since one process is thousands of them. Restarting
+  begins when the new node listens.
 """
 
 
