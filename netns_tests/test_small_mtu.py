@@ -23,7 +23,7 @@ MIB = 1 << 20
 HOP_BYTES = 1280
 FAR, FAR6 = "192.168.61.0/24", "fd61::/64"
 HOSTS = ["192.168.61.10", "fd61::10"]
-STALLED_S = 3.0
+STALLED_S = 2.0
 
 
 @pytest.fixture

@@ -133,6 +133,7 @@ class Daemon:
         self._counters = CounterKeeper(self._store, lambda: self._tunnel.counters())
         self._reloading = asyncio.Lock()
         self._not_applied = ""  # why the file was refused, a sentence for `status`
+        self._signalled: asyncio.Task[None] | None = None  # the newest reload by signal; the loop keeps none
         self._ready = False
         self._service = ServiceManager()
         self._firewalls = Firewalls(self._enforcement.obstacles)
@@ -577,7 +578,7 @@ class Daemon:
         self._notify()
 
     def _reload_in_background(self) -> None:
-        self._loop.create_task(self._reload_or_say_why(), name="reload")
+        self._signalled = self._loop.create_task(self._reload_or_say_why(), name="reload")
 
     async def _reload_or_say_why(self) -> None:
         """For who sent a signal, and gets no answer: `status` has it until a reload succeeds."""

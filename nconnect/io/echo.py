@@ -43,8 +43,18 @@ def answers(host: str, size_bytes: int = 84, *, wait_s: float = WAIT_S) -> bool:
 
 
 def largest(host: str, sizes: Iterable[int]) -> int | None:
-    """The first of `sizes` (largest first) that comes back; None when none does."""
-    return next((size for size in sizes if answers(host, size)), None)
+    """The first of `sizes` (largest first) that comes back; None when none does.
+
+    What did not come back is tried once more from there upwards: it may have been lost by chance.
+    """
+    tried: list[int] = []
+    for size in sizes:
+        if answers(host, size):
+            while tried and answers(host, tried[-1]):
+                size = tried.pop()
+            return size
+        tried.append(size)
+    return None
 
 
 class _open:

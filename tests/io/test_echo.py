@@ -19,6 +19,31 @@ def test_loopback_answers_with_packets_up_to_its_mtu() -> None:
     assert echo.largest("127.0.0.1", (1500, 576)) == 1500
 
 
+@pytest.mark.parametrize(
+    ("lost", "found"),
+    [
+        ((), 1280),
+        ((1280,), 1280),
+        ((1280, 1000), 1280),
+        ((1280, 1280), 1000),
+    ],
+)
+def test_a_packet_lost_by_chance_does_not_count(
+    monkeypatch: pytest.MonkeyPatch, lost: tuple[int, ...], found: int
+) -> None:
+    """Of a path that takes 1300 bytes; `lost` are the sizes of packets that are lost, once each."""
+    left = list(lost)
+
+    def answers(host: str, size: int) -> bool:
+        if size in left:
+            left.remove(size)
+            return False
+        return size <= 1300
+
+    monkeypatch.setattr(echo, "answers", answers)
+    assert echo.largest("host", (1500, 1400, 1280, 1000, 576)) == found
+
+
 def test_a_packet_that_does_not_fit_is_no_answer() -> None:
     assert not echo.answers("127.0.0.1", 70_000)
 
