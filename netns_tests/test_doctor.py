@@ -19,7 +19,7 @@ import pytest
 
 from lab.process import until
 from lab.sides import Side
-from lab.world import LAN_INTERFACE, SERVER, SERVER6, World
+from lab.world import LAN_INTERFACE, SERVER, SERVER6, world
 from netns_tests.topology import SERVICE, Provided, provided, reaches
 
 Finding = dict[str, Any]
@@ -44,10 +44,18 @@ http.server.HTTPServer(("127.0.0.1", 11434), Handler).serve_forever()
 """
 
 
+@pytest.fixture(scope="module")
+def shared() -> Iterator[Provided]:
+    with world("ncdoctor") as made, provided(made) as running:
+        yield running
+
+
 @pytest.fixture
-def up(fresh: World) -> Iterator[Provided]:
-    with provided(fresh) as made:
-        yield made
+def up(shared: Provided) -> Iterator[Provided]:
+    """Each test finds a good machine, and leaves one."""
+    assert wrong(shared.world.provider_side, *HOSTS) == {}
+    yield shared
+    assert wrong(shared.world.provider_side, *HOSTS) == {}
 
 
 def findings(side: Side, *options: str) -> list[Finding]:
@@ -128,11 +136,11 @@ def test_forwarding_that_was_switched_off(up: Provided) -> None:
 
 
 def test_a_narrow_subnet_a_silent_one_and_a_lonely_server(up: Provided) -> None:
-    world, side = up.world, up.world.provider_side
-    world.provider.ip(f"link set {LAN_INTERFACE} mtu 1400")
-    server = world.run_in(world.provider, [sys.executable, "-c", OLLAMA], "ollama")
+    made, side = up.world, up.world.provider_side
+    made.provider.ip(f"link set {LAN_INTERFACE} mtu 1400")
+    server = made.run_in(made.provider, [sys.executable, "-c", OLLAMA], "ollama")
     asked = ["curl", "-s", "http://127.0.0.1:11434/api/version"]
-    until(lambda: world.provider.run(asked).returncode == 0, "the server", process=server)
+    until(lambda: made.provider.run(asked).returncode == 0, "the server", process=server)
     found = wrong(side, *HOSTS)
     assert set(found) == {"mtu", "inference"}
     assert "write mtu = 1400 in [provide]" in found["mtu"]["mend"]
@@ -144,14 +152,17 @@ def test_a_narrow_subnet_a_silent_one_and_a_lonely_server(up: Provided) -> None:
     side.config.write_text(text.replace("[provide]\n", lines))
     side.nconnect("reload")
     assert wrong(side, *HOSTS) == {}
-    world.server.ip("link set eth0 down")
+    server.stop()
+    made.server.ip("link set eth0 down")
     assert "none of" in wrong(side, *HOSTS)["subnet"]["text"]
+    made.server.ip("link set eth0 up")
+    made.server.ip(f"address add {SERVER6}/64 dev eth0 nodad")  # going down has taken it
 
 
 def test_no_node_and_a_report(up: Provided, tmp_path: Path) -> None:
-    world, side = up.world, up.world.user_side
+    made, side = up.world, up.world.user_side
     assert wrong(side) == {}
-    world.node.stop()
+    made.node.stop()
     found = wrong(side, "--report", str(tmp_path / "report.tar.gz"))
     assert found["node"]["level"] == "failure"
     assert "192.0.2.1:30003" in found["node"]["text"]
@@ -163,3 +174,6 @@ def test_no_node_and_a_report(up: Provided, tmp_path: Path) -> None:
     seed = tomllib.loads(side.config.read_text())["interface"]["seed"]
     assert seed.encode() not in whole
     assert b"192.0.2.1:30003" in whole
+    made.node.start()
+    for each in (side, made.provider_side):
+        each.wait()
