@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from ipaddress import ip_address, ip_network
 
 import pytest
 
+from nconnect.crypto import keys, noise
 from nconnect.crypto.aead import CipherSuite
 from nconnect.crypto.keys import Identity
 from nconnect.errors import DropReason
 from nconnect.ip import offload
-from nconnect.model import NknAddress
+from nconnect.model import NknAddress, PeerConfig
 from nconnect.tunnel.constants import MAX_PENDING_SENDERS, REJECT_AFTER_S
 from nconnect.tunnel.outputs import Settings
 from nconnect.wire.nkn import Message, PayloadType
@@ -299,14 +301,50 @@ def test_the_good_packets_of_a_batch_pass_beside_bad_ones() -> None:
     assert (count(provider, "spoofed_source"), count(provider, "bad_packet")) == (1, 1)
 
 
-def test_a_peer_s_address_even_if_allowed_is_never_loopback_or_multicast() -> None:
+@pytest.mark.parametrize(
+    "source",
+    ["0.0.0.1", "127.0.0.1", "224.0.0.1", "169.254.1.1", "240.0.0.1", "255.255.255.255", "::", "::1",
+     "::10.86.0.1", "::ffff:10.86.0.1", "fe80::1", "ff02::1"],
+)  # fmt: skip
+def test_a_peer_s_address_even_if_allowed_is_never_loopback_or_multicast(source: str) -> None:
+    """From a peer that may be everything; its other addresses pass."""
     sim, user, provider = connected()
-    for source in ("127.0.0.1", "224.0.0.1", "169.254.1.1", "255.255.255.255"):
-        before = count(user, "spoofed_source")
-        batch = batch_of(packet(source, "10.86.0.2"))
-        sim.inject(str(provider.address), str(user.address), sealed_by(provider, user, batch))
-        sim.run(0.001)
-        assert count(user, "spoofed_source") == before + 1
+    everything = (ip_network("0.0.0.0/0"), ip_network("::/0"))
+    user.tunnel.set_peers([PeerConfig("gpu", provider.address, everything)], sim.now)
+    good = from_address("fd50::10" if ":" in source else "192.0.2.1")
+    batch = batch_of(from_address(source), good)
+    before = len(user.delivered)
+    sim.inject(str(provider.address), str(user.address), sealed_by(provider, user, batch))
+    sim.run(0.001)
+    assert user.delivered[before:] == [good]
+    assert count(user, "spoofed_source") == 1
+
+
+def from_address(source: str) -> bytes:
+    """A record of a packet that has nothing but its header."""
+    address = ip_address(source)
+    if address.version == 4:
+        return packet(source, "10.86.0.2")
+    return bytes(10) + bytes((0x60, 0, 0, 0, 0, 0, 59, 64)) + address.packed + ip_address("fd86::2").packed
+
+
+def test_an_unknown_sender_costs_no_public_key_operation(monkeypatch: pytest.MonkeyPatch) -> None:
+    sim, user, provider = connected()
+    genuine = captured(sim, user, boxed_ones=True)[0]
+
+    def costly(*_: object, **__: object) -> None:
+        raise AssertionError("a stranger made us work")
+
+    with monkeypatch.context() as patch:
+        for name in ("crypto_box_beforenm", "crypto_box_open_easy_afternm", "crypto_sign_open"):
+            patch.setattr(keys.bindings, name, costly)
+        patch.setattr(noise, "_dh", costly)
+        for source in (f"laptop.{bytes(32).hex()}", "x", ""):
+            for payload in (genuine, data_message(5, 0, bytes(40)), b"", b"nc\x01\x01"):
+                provider.receive(source, payload)
+        with pytest.raises(AssertionError, match="a stranger"):  # the patch is in the way of a peer
+            provider.receive(str(user.address), genuine)
+    assert passes(sim, user, provider)
 
 
 def test_an_unknown_sender_gets_no_answer_and_makes_no_state() -> None:
