@@ -64,8 +64,7 @@ class Provider:
             message = Message.decode(payload)
         except RemoteProtocolError:
             return None
-        assert not message.encrypted
-        application = application_in(message.payload)
+        application = None if message.encrypted else application_in(message.payload)
         if application is None:
             return None
         return self.desk.knock(str(source), application, self.book, now=now, wall=wall)
