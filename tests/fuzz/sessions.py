@@ -123,9 +123,6 @@ def session_machine(data: bytes) -> None:
     """Any batch that the peer itself sealed: its own packets come out, once, and nothing else."""
     used, draw = _Tunnel.of("session"), Draw(data)
     user, provider = used.user, used.provider
-    if user.peer(provider).session.current is None:
-        _tunnels.clear()
-        return
     mine = genuine_packet(USER, SERVER, data)
     changed = bytearray(mine)
     for _ in range(draw.below(6)):
@@ -147,15 +144,14 @@ def session_machine(data: bytes) -> None:
             assert oracles.is_packet(record[10:])
             assert oracles.is_offload_sane(record)
             assert str(oracles.addresses(record[10:])[0]) == USER
-        if (
-            user.peer(provider).session.current is not None
-            and provider.peer(user).session.current is not None
-        ):
-            replayed = used.count(DropReason.REPLAYED)
-            provider.receive(str(user.address), sealed)
-            assert len(provider.delivered) == before + len(came), "delivered twice"
-            assert used.count(DropReason.REPLAYED) > replayed
         del provider.delivered[before:]
+        if provider.peer(user).session.current is None:  # the batch was a goodbye
+            del _tunnels["session"]
+            return
+        replayed = used.count(DropReason.REPLAYED)
+        provider.receive(str(user.address), sealed)
+        assert len(provider.delivered) == before, "delivered twice"
+        assert used.count(DropReason.REPLAYED) > replayed
 
 
 def message_machine(data: bytes) -> None:
