@@ -113,16 +113,20 @@ class Tunnel:
             wall_clock_ns=wall_clock_ns,
             last_counter=self._stored.get("self", 0),
         )
-        self._by_index = self._sessions.by_index
+        self._agenda = self._sessions.agenda
+        self._steering = self._sessions.steering
+        self._keying = self._sessions.keying
+        self._records = self._sessions.records
+        self._by_index = self._keying.by_index
         self.set_peers(peers, now)
 
     def ask_busy(self, is_busy: Callable[[], bool]) -> None:
         """How to find out whether more has arrived already than was handed to `receive`."""
-        self._sessions.is_busy = is_busy
+        self._records.is_busy = is_busy
 
     def ask_legs(self, leg_s: Callable[[int], float | None]) -> None:
         """How to find out the round trip of a link of ours to its node: pongs tell the peer."""
-        self._sessions.leg_s = leg_s
+        self._records.leg_s = leg_s
 
     # The peer table
 
@@ -161,7 +165,7 @@ class Tunnel:
                 and not peer.timers.is_set(Timer.PERSISTENT_KEEPALIVE)
             ):
                 peer.timers.set(Timer.PERSISTENT_KEEPALIVE, now)
-            self._sessions.schedule(peer)
+            self._agenda.schedule(peer)
 
     def peer_named(self, name: str) -> Peer | None:
         return next((peer for peer in self.peers.values() if peer.name == name), None)
@@ -170,7 +174,7 @@ class Tunnel:
         """What must outlive a restart: our last handshake counter, and each peer's."""
         kept = dict(self._stored)
         kept.update({dest: peer.last_counter for dest, peer in self.peers.items() if peer.last_counter})
-        kept["self"] = self._sessions.last_counter
+        kept["self"] = self._keying.last_counter
         return kept
 
     # Data lane: to the network
@@ -199,11 +203,11 @@ class Tunnel:
         lane.sent_at = now
         peer.timers.data_sent(now)
         if len(peer.lanes.used) > 1:
-            self._sessions.watch_lanes(peer, now)
+            self._steering.watch(peer, now)
         if peer.check_at > now + UNANSWERED_S:
-            self._sessions.schedule(peer)
+            self._agenda.schedule(peer)
         if pair.wants_rekey_on_send(now):
-            self._sessions.initiate(peer, now)
+            self._keying.initiate(peer, now)
         return data_frame(header, size), size
 
     def enqueue(self, peer: Peer, record: bytearray, now: float) -> None:
@@ -215,7 +219,7 @@ class Tunnel:
         flow = packet.flow_hash(view[VIRTIO_HEADER_BYTES:])
         spread = peer.spread
         if spread is None and len(peer.lanes.used) > 1:
-            spread = self._sessions.spread_out(peer, now)
+            spread = self._steering.spread_out(peer, now)
         lane = peer.lane if spread is None else spread.lane_of(flow, now)
         unit = self._unit(lane)
         pieces = [record] if len(record) <= unit else map(bytearray, offload.cut(view, unit))
@@ -368,12 +372,12 @@ class Tunnel:
             return []
         self._sessions.batch_received(peer, pair, size, now)
         if number or len(peer.lanes.used) > 1:
-            arrivals, back = self._sessions.heard_on(peer, number, now)
+            arrivals, back = self._steering.heard_on(peer, number, now)
         else:
             arrivals, back = peer.arrivals, peer.lane
         if arrivals.received(index, counter, size, now):
-            report = arrivals.report(now, busy=self._sessions.is_busy())
-            self._sessions.send_control(peer, now, (RecordKind.FEEDBACK, report), lane=back)
+            report = arrivals.report(now, busy=self._records.is_busy())
+            self._records.send(peer, now, (RecordKind.FEEDBACK, report), lane=back)
         try:
             packets, others = read_records(out[:size])
         except RemoteProtocolError:
@@ -386,12 +390,14 @@ class Tunnel:
                 if pinged:  # one answer a batch, or a peer could keep us busy with answers
                     continue
                 pinged = True
-            elif record_kind == RecordKind.CLOSE and pair is not peer.session.current:
-                continue  # it ended an older session, and comes late
+            elif record_kind == RecordKind.CLOSE:
+                if pair is peer.session.current:  # else it ended an older session, and comes late
+                    self._sessions.close_received(peer, now)
+                continue
             elif record_kind == RecordKind.STRIPE:
                 stripe = body
                 continue
-            self._sessions.record_received(peer, record_kind, body, now, back)
+            self._records.received(peer, record_kind, body, now, back)
         if packets:
             packets = admitted(peer, packets, self.routes, self.settings.features)
         if stripe is not None:
@@ -415,7 +421,7 @@ class Tunnel:
 
     def _await_order(self, peer: Peer) -> None:
         peer.timers.set(Timer.REORDER, min(peer.striped.next_at(), peer.order.next_at()))
-        self._sessions.schedule(peer)
+        self._agenda.schedule(peer)
 
     def _unknown_index(self, source: str, now: float) -> None:
         """Keys that we do not hold. A peer of ours that uses them has not noticed that we restarted: tell it.
@@ -432,7 +438,7 @@ class Tunnel:
             return
         peer.drops[DropReason.NO_SESSION] += 1
         if peer.session.current is None:
-            self._sessions.initiate(peer, now)
+            self._keying.initiate(peer, now)
 
     # Control lane
 
@@ -443,11 +449,11 @@ class Tunnel:
 
     def poll_timeout(self) -> Deadline | None:
         """When to call `handle_timeout`, and for what."""
-        return None if self._closed else self._sessions.poll_timeout()
+        return None if self._closed else self._agenda.next()
 
     def next_at(self) -> float:
         """The same without the reason, for the data path: `timers.NEVER` when there is none."""
-        return NEVER if self._closed else self._sessions.next_at()
+        return NEVER if self._closed else self._agenda.next_at()
 
     def handle_timeout(self, now: float) -> None:
         """Do what is due. Early calls are harmless."""
@@ -476,7 +482,7 @@ class Tunnel:
 
     def ping(self, peer: Peer, now: float) -> int | None:
         """Measure the round trip to a peer: the id that its `Pong` will have, or None without a session."""
-        return self._sessions.ping(peer, now)
+        return self._records.ping(peer, now)
 
     def close(self, now: float) -> None:
         """Tell every peer that we go, and erase all keys. What still arrives is ignored from here on."""

@@ -9,6 +9,7 @@ from nconnect.crypto.keys import Box, Identity, dh_public_of
 from nconnect.errors import DropReason
 from nconnect.model import PeerConfig
 from nconnect.queueing.fq_codel import FairQueue
+from nconnect.tunnel.constants import DEAD_S, STALE_S
 from nconnect.tunnel.handshake import Attempt
 from nconnect.tunnel.lanes import Lane, Lanes
 from nconnect.tunnel.order import Order
@@ -90,6 +91,17 @@ class Peer:
     def bytes_held(self) -> int:
         """What waits to be sent."""
         return self.spread.bytes_held if self.spread is not None else self.lane.queue.bytes_held
+
+    def can_send(self, now: float) -> bool:
+        """Whether there is a key to send under."""
+        pair = self.session.current
+        return pair is not None and pair.can_send(now)
+
+    def keep_newest(self, now: float) -> None:
+        """Let go of what waited through an outage, except for the newest of each flow."""
+        for queue in self.queues:
+            if queue:
+                self.drops[DropReason.NO_KEY] += queue.keep_newest(now, stale_s=STALE_S, dead_s=DEAD_S)
 
     def clear_queues(self, reason: DropReason) -> None:
         """Drop all that waits, and count it."""

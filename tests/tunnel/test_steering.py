@@ -1,0 +1,80 @@
+"""Which lane is taken when links go, or fall silent, and come back."""
+
+from __future__ import annotations
+
+from nconnect.tunnel.agenda import Agenda
+from nconnect.tunnel.steering import Steering
+from nconnect.tunnel.timers import NEVER, Timer
+from tests.sim.lanes import joined
+from tests.sim.load import HEADER, RATE, Load, shaped
+
+
+def test_a_silent_lane_hands_its_flows_over_without_a_handshake() -> None:
+    net = shaped(2)
+    user, provider = joined(net, 2, 2)
+    load = Load(user, provider, 8)
+    load.run(net, 3)
+    sessions = user.peer(provider).session.current
+    net.paths[0, 0].cut = True
+    load.run(net, 2)
+    before = len(provider.delivered)
+    assert load.run(net, 1) > 0.8 * RATE
+    assert {int.from_bytes(r[HEADER : HEADER + 2]) for r in provider.delivered[before:]} == set(range(8))
+    assert user.peer(provider).session.current is sessions
+    assert not user.lost()
+    dead = [lane for lane in user.peer(provider).lanes.used if lane.dead]
+    assert [lane.link for lane in dead] == [0]
+
+
+def test_a_dead_lane_that_lives_again_is_used_again() -> None:
+    net = shaped(2)
+    user, provider = joined(net, 2, 2)
+    load = Load(user, provider, 8)
+    load.run(net, 2)
+    net.paths[0, 0].cut = True
+    load.run(net, 2)
+    net.paths[0, 0].cut = False
+    load.run(net, 5)
+    assert not any(lane.dead for lane in user.peer(provider).lanes.used)
+    assert load.run(net, 2) > 1.5 * RATE
+
+
+def test_a_link_that_goes_down_takes_nothing_with_it() -> None:
+    net = shaped(2)
+    user, provider = joined(net, 2, 2)
+    load = Load(user, provider, 4)
+    load.run(net, 2)
+    net.paths[0, 0].cut = True
+    user.tunnel.set_links({1: 2}, net.now)
+    user.drain()
+    net.run(0.3)
+    assert [lane.link for lane in user.peer(provider).lanes.used] == [1, 1]
+    assert {lane.number for lane in provider.peer(user).lanes.used} == {1, 9}
+    before = len(provider.delivered)
+    assert load.run(net, 1.5) > 0.7 * RATE
+    assert {int.from_bytes(r[HEADER : HEADER + 2]) for r in provider.delivered[before:]} == set(range(4))
+
+
+def test_each_link_is_tried_in_turn_and_none_is_forgotten_while_all_are_down() -> None:
+    steering = Steering(Agenda(), bytes)
+    assert [steering.link_to_try(n) for n in range(3)] == [0, 0, 0]
+    assert steering.set_links({3: 1, 1: 2})
+    assert [steering.link_to_try(n) for n in range(4)] == [1, 3, 1, 3]
+    assert not steering.set_links({1: 2, 3: 1}), "the same in another order is no news"
+    assert not steering.set_links({})
+    assert steering.links == {1: 2, 3: 1}
+    assert steering.revision == 1
+
+
+def test_an_idle_peer_s_lanes_are_not_looked_at() -> None:
+    """Silence with nothing asked wakes nobody; one batch is looked after, and then it is quiet again."""
+    net = shaped(2)
+    user, provider = joined(net, 2, 2)
+    peer = user.peer(provider)
+    net.run(5)
+    assert not peer.timers.is_set(Timer.LANES)
+    user.tunnel.ping(peer, net.now)
+    user.drain()
+    net.run(5)
+    assert not peer.timers.is_set(Timer.LANES)
+    assert user.tunnel.next_at() != NEVER
