@@ -7,12 +7,13 @@ is at once where it runs while `peer set` is used, else when it starts.
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Awaitable, Callable, Collection, Iterable
 from dataclasses import replace
 from datetime import UTC, datetime
 
-from nconnect.errors import HostError
+from nconnect.errors import HostError, NconnectError
 from nconnect.io.state import StateStore
 from nconnect.model import Config, PeerConfig
 
@@ -46,9 +47,11 @@ class ExpiryNotices:
         self._peers: dict[str, PeerConfig] = {}
         self._since = _checked(store.load(NAME))
         self._logged: set[tuple[str, float]] = set()
+        self.moved = asyncio.Event()  # set when a peer has expired, or may pass again
 
     def set_peers(self, peers: Iterable[PeerConfig]) -> None:
         """The peers as they are from now on."""
+        self.moved.set()
         now = self._wall()
         self._peers = {str(p.address): p for p in peers if p.expires_at is not None}
         since: dict[str, tuple[float, float]] = {}
@@ -72,6 +75,21 @@ class ExpiryNotices:
             for expires_at, since in [self._since[address]]
             if warning_from(expires_at, since) <= now < expires_at
         ]
+
+    async def watch(self, follow: Callable[[], Awaitable[None]]) -> None:
+        """Warn before a peer's access ends, and when it has ended, `follow`: end what it still had open."""
+        while True:
+            wait_s = self.log_new()
+            try:
+                async with asyncio.timeout(wait_s):
+                    await self.moved.wait()
+            except TimeoutError:
+                continue
+            self.moved.clear()
+            try:
+                await follow()
+            except NconnectError as error:
+                log.error("the rules of expired peers: %s", error)
 
     def log_new(self) -> float:
         """Log each warning once; how many seconds to wait before the next look."""

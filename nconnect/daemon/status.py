@@ -5,17 +5,19 @@ from __future__ import annotations
 import os
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from nconnect import __version__
 from nconnect.config import format_allow_rule, parse_peer_address
 from nconnect.control.schema import LinkStatus, PeerStatus, PendingPeer, PingReply, SkippedRoute, Status
-from nconnect.errors import ConfigError
+from nconnect.errors import ConfigError, DropReason
 from nconnect.host.plan import HostPlan
 from nconnect.model import Config, NknAddress
 from nconnect.nkn.link import Link
 from nconnect.tunnel.core import PendingSender, Tunnel
 from nconnect.tunnel.peer import Peer
+
+CLOCK_WARNING_HOURS = 1.0  # expiry dates are as wrong as the clock
 
 
 def build(
@@ -60,6 +62,33 @@ def ping_reply(peer: str, rtt_s: float, node_s: float | None, peer_node_s: float
     # The parts are measured by themselves: together they may be a little more than the whole.
     rest_s = None if node_s is None else max(0.0, rtt_s - node_s - (peer_node_s or 0.0))
     return PingReply(peer, rtt_s * 1e3, node_ms=ms(node_s), peer_node_ms=ms(peer_node_s), rest_ms=ms(rest_s))
+
+
+def drops(*counted: Mapping[DropReason, int], link: Link) -> Counter[str]:
+    """What was dropped that belongs to no peer, by reason; `link` is the one that is up."""
+    total: Counter[str] = Counter()
+    for counts in counted:
+        for reason, count in counts.items():
+            total[reason.value] += count
+    for name in ("bad_frames", "ignored_actions"):
+        if count := getattr(link.counters, name):
+            total[name] += count
+    return total
+
+
+def problems(link: Link, peers: Iterable[Peer]) -> list[str]:
+    """What is wrong with the way to the peers, and with the clocks, a sentence each."""
+    found = []
+    if not link.is_up:
+        found.append(f"no link to a node: {link.last_error or 'still connecting'}")
+    for peer in peers:
+        hours = abs(peer.clock_ahead_s) / 3600
+        if hours > CLOCK_WARNING_HOURS:
+            found.append(
+                f"the clocks here and at {peer.name} differ by {hours:.0f} hours:"
+                " set the one that is wrong (`timedatectl set-ntp true`)"
+            )
+    return found
 
 
 def pending_peers(pending: Mapping[str, PendingSender], now: float) -> list[PendingPeer]:

@@ -7,6 +7,8 @@ import logging
 from collections import Counter
 from collections.abc import Awaitable, Callable
 
+from nconnect.errors import NconnectError
+
 log = logging.getLogger(__name__)
 
 FIRST_PAUSE_S = 0.1
@@ -66,3 +68,15 @@ class Supervisor:
         """End all tasks."""
         for task in self.tasks.values():
             task.cancel()
+
+
+def first_error(failed: BaseExceptionGroup[BaseException]) -> BaseException:
+    """The error to show a user out of a task group's."""
+    errors = list(failed.exceptions)
+    while errors:
+        error = errors.pop(0)
+        if isinstance(error, BaseExceptionGroup):
+            errors += error.exceptions
+        elif isinstance(error, NconnectError) or not errors:
+            return error
+    return failed

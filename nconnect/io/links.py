@@ -118,6 +118,12 @@ class Links:
         """The links that are up, and a tag of each one's node, the same for all clients of that node."""
         return {one.number: tag_of(one.node) for one in self._ones if one.is_up and one.node is not None}
 
+    def leg_s(self, link: int) -> float | None:
+        """The newest round trip of this link to its node. Who asks has a newer one soon."""
+        runner = self.runners[link]
+        runner.measure()
+        return runner.link.rtt_s
+
     def send(self, dest: str, parts: Sequence[Buffer]) -> bool:
         """Send one message over any link; False when all are down and it was dropped."""
         return any(one.is_up and one.runner.send(dest, parts) for one in self._ones)

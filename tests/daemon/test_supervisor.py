@@ -9,7 +9,8 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from nconnect.daemon import supervisor
-from nconnect.daemon.supervisor import Supervisor
+from nconnect.daemon.supervisor import Supervisor, first_error
+from nconnect.errors import HostError, NetworkError
 
 
 @pytest.fixture
@@ -120,3 +121,12 @@ def test_a_failure_is_a_problem_for_an_hour(pauses: list[float], monkeypatch: py
         assert made.problems() == []
 
     asyncio.run(test())
+
+
+def test_the_error_that_a_user_sees_out_of_a_group() -> None:
+    wanted = NetworkError("no node")
+    assert first_error(BaseExceptionGroup("g", [ZeroDivisionError(), wanted])) is wanted
+    nested = BaseExceptionGroup("g", [BaseExceptionGroup("h", [HostError("x")])])
+    assert str(first_error(nested)) == "x"
+    only = ZeroDivisionError("a bug")
+    assert first_error(BaseExceptionGroup("g", [only])) is only

@@ -8,7 +8,7 @@ import pytest
 
 from nconnect.crypto.aead import CipherSuite
 from nconnect.daemon import up
-from nconnect.errors import ConfigError, HostError, NetworkError
+from nconnect.errors import ConfigError
 from nconnect.model import (
     PUBLIC_SEED_RPC,
     Config,
@@ -41,22 +41,6 @@ def test_the_cipher_is_the_named_one_or_the_faster() -> None:
     assert up._suite("aes256gcm") is CipherSuite.AES256GCM
     assert up._suite("chacha20poly1305") is CipherSuite.CHACHA20POLY1305
     assert up._suite("auto") in CipherSuite
-
-
-def test_the_error_that_a_user_sees_out_of_a_group() -> None:
-    wanted = NetworkError("no node")
-    assert up._first(BaseExceptionGroup("g", [ZeroDivisionError(), wanted])) is wanted
-    nested = BaseExceptionGroup("g", [BaseExceptionGroup("h", [HostError("x")])])
-    assert str(up._first(nested)) == "x"
-    only = ZeroDivisionError("a bug")
-    assert up._first(BaseExceptionGroup("g", [only])) is only
-
-
-def test_every_field_of_the_configuration_is_either_fixed_or_applied_by_a_reload() -> None:
-    """A new field has to be put into one of the two."""
-    applied = {"inbound", "fail_closed", "accept_pending", "provide", "peers"}
-    assert {field.name for field in dataclasses.fields(Config)} == set(up._FIXED) | applied
-    assert not set(up._FIXED) & applied
 
 
 def test_keys_can_be_renewed_earlier_and_never_later(monkeypatch: pytest.MonkeyPatch) -> None:

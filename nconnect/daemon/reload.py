@@ -1,0 +1,84 @@
+"""The configuration's file, read again while the interface is up: all of it is put in force, or nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+from nconnect.daemon.enforcement import Enforcement
+from nconnect.daemon.keeper import Keeper
+from nconnect.errors import ConfigError, NconnectError
+from nconnect.io import config_file
+from nconnect.model import Config, PeerConfig
+
+log = logging.getLogger(__name__)
+
+# What a running daemon cannot change: these need a new device, or another identity.
+FIXED = ("interface", "seed", "identifier", "address", "mtu", "cipher", "network", "node", "metrics")
+
+
+class Reload:
+    """One interface's. `config` is what is in force; `problem` a sentence for `status`: the file is not."""
+
+    def __init__(
+        self,
+        path: Path,
+        config: Config,
+        *,
+        set_peers: Callable[[tuple[PeerConfig, ...]], None],
+        enforcement: Enforcement,
+        keeper: Keeper,
+    ) -> None:
+        self.config = config
+        self.problem = ""
+        self._path = path
+        self._set_peers = set_peers
+        self._enforcement = enforcement
+        self._keeper = keeper
+        self._lock = asyncio.Lock()
+        self._signalled: asyncio.Task[None] | None = None  # the newest; the loop keeps none
+
+    async def apply(self) -> None:
+        """Put the file as it is now in force. Peers and what is provided change at once.
+
+        Raises `NconnectError` when it is wrong, or changes what is fixed; then nothing has changed.
+        """
+        async with self._lock:
+            await self._apply()
+            self.problem = ""
+
+    async def _apply(self) -> None:
+        old, fresh = self.config, await asyncio.to_thread(config_file.load, self._path)
+        changed = [name for name in FIXED if getattr(fresh, name) != getattr(old, name)]
+        if changed:
+            raise ConfigError(
+                f"{', '.join(changed)} cannot change while {old.interface} is up:"
+                " run `nconnect down`, then `nconnect up`"
+            )
+        self._set_peers(fresh.peers)
+        try:
+            await self._enforcement.change(fresh)
+        except NconnectError:
+            self._set_peers(old.peers)
+            raise
+        self.config = fresh
+        self._keeper.forgive()
+        await self._enforcement.end_flows(old)
+
+    def in_background(self) -> None:
+        """For a signal: nobody waits for an answer."""
+        task = self._apply_or_say_why()
+        self._signalled = asyncio.get_running_loop().create_task(task, name="reload")
+
+    async def _apply_or_say_why(self) -> None:
+        """What is wrong is in the log, and in `status` until a reload succeeds."""
+        try:
+            await self.apply()
+        except NconnectError as error:
+            log.error("reload: %s", error)
+            first = str(error).partition("\n")[0]
+            self.problem = (
+                f"the configuration file is not applied: {first}; correct it, then run `nconnect reload`"
+            )

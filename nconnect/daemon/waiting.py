@@ -1,0 +1,131 @@
+"""Who waits for the interface: whoever started it, `nconnect wait`, `nconnect ping`.
+
+Whatever may have brought it nearer calls `notify`, and all that wait look again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from nconnect.config_edit import unknown_peer
+from nconnect.control.schema import PingReply
+from nconnect.daemon import status
+from nconnect.daemon.driver import Driver
+from nconnect.daemon.enforcement import Enforcement
+from nconnect.errors import NetworkError
+from nconnect.io.clock import boottime
+from nconnect.io.links import Links
+from nconnect.io.notify import ServiceManager
+from nconnect.model import NknAddress
+from nconnect.tunnel.core import Tunnel
+from nconnect.tunnel.outputs import Pong
+from nconnect.tunnel.peer import Peer, PeerState
+
+
+class Waiting:
+    """One interface's. `is_ready` is set once it is usable, `stop` when it is to end."""
+
+    def __init__(
+        self,
+        interface: str,
+        address: NknAddress,
+        *,
+        tunnel: Tunnel,
+        driver: Driver,
+        links: Links,
+        enforcement: Enforcement,
+        service: ServiceManager,
+        clock: Callable[[], float] = boottime,
+    ) -> None:
+        self.is_ready = False
+        self.stop = asyncio.Event()
+        self._interface = interface
+        self._address = address
+        self._tunnel = tunnel
+        self._driver = driver
+        self._links = links
+        self._enforcement = enforcement
+        self._service = service
+        self._clock = clock
+        self._changed = asyncio.Event()  # replaced at each change
+        self._first_failure: str | None = None
+        self._pings: dict[tuple[str, int], asyncio.Future[Pong]] = {}
+
+    def notify(self) -> None:
+        """Something that somebody waits for may have changed."""
+        if self.is_ready and self._links.is_up:
+            self._service.ready(f"{self._interface} is up as {self._address}")
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    def link_failed(self, why: str) -> None:
+        """Link 0 could not log in, or was lost."""
+        self._first_failure = self._first_failure or why
+
+    async def first_login(self) -> None:
+        """Return at the first login; raise when it fails, since who starts us by hand wants to know."""
+        while not self._links.is_up and not self.stop.is_set():
+            if self._first_failure is not None:
+                raise NetworkError(f"{self._first_failure}; `nconnect up --keep-trying` goes on trying")
+            await self._changed.wait()
+
+    async def wait(self, peer: str | None, timeout_s: float) -> None:
+        """Return when all is up, and the session with `peer` too; see `control.server.Backend`."""
+        if peer is not None:
+            self._peer(peer)
+        try:
+            async with asyncio.timeout(timeout_s):
+                while missing := self._missing(peer):
+                    await self._changed.wait()
+        except TimeoutError:
+            raise TimeoutError(f"{missing} after {timeout_s:g} s") from None
+
+    async def ping(self, peer: str, timeout_s: float) -> PingReply:
+        """One round trip to the peer's daemon; see `control.server.Backend`."""
+        found = self._peer(peer)
+        loop = asyncio.get_running_loop()
+        until = loop.time() + timeout_s
+        await self.wait(peer, timeout_s)
+        self._links.leg_s(found.lane.link)
+        ping_id = self._tunnel.ping(found, self._clock())
+        if ping_id is None:
+            raise TimeoutError(f"there is no session with {peer}")
+        answered: asyncio.Future[Pong] = loop.create_future()
+        self._pings[found.dest, ping_id] = answered
+        try:
+            self._driver.drain()
+            async with asyncio.timeout_at(until):
+                pong = await answered
+        finally:
+            self._pings.pop((found.dest, ping_id), None)
+        return status.ping_reply(peer, pong.rtt_s, self._links.links[pong.link].rtt_s, pong.leg_s)
+
+    def answered(self, pong: Pong) -> None:
+        """A peer has answered a ping, perhaps one of `ping`'s."""
+        waiting = self._pings.pop((pong.peer.dest, pong.ping_id), None)
+        if waiting is not None and not waiting.done():
+            waiting.set_result(pong)
+
+    def _peer(self, name: str) -> Peer:
+        found = self._tunnel.peer_named(name)
+        if found is None:
+            raise unknown_peer(name, (known.name for known in self._tunnel.peers.values()))
+        return found
+
+    def _missing(self, name: str | None) -> str:
+        """What is not there yet, in words; empty when all is up."""
+        if self._enforcement.plan is None or not self.is_ready:
+            return f"{self._interface} is not set up yet"
+        if not self._links.is_up:
+            return f"there is no link to a node ({self._links.link.last_error or 'still connecting'})"
+        if name is not None:
+            peer = self._tunnel.peer_named(name)
+            if peer is None:
+                return f"there is no peer {name}"
+            if peer.state is not PeerState.UP:
+                if self._tunnel.can_seal(peer, self._clock()):
+                    self._tunnel.ping(peer, self._clock())
+                self._driver.drain()
+                return f"{name} does not answer"
+        return ""

@@ -1,0 +1,111 @@
+"""What of the file a running daemon takes, what it refuses, and that a refusal changes nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import logging
+from pathlib import Path
+from typing import cast
+
+import pytest
+
+from nconnect.daemon.enforcement import Enforcement
+from nconnect.daemon.keeper import Keeper
+from nconnect.daemon.reload import FIXED, Reload
+from nconnect.errors import ConfigError, HostError
+from nconnect.io import config_file
+from nconnect.model import Config, NknAddress, PeerConfig
+
+PEER = PeerConfig("laptop", NknAddress("laptop", bytes(32)), ())
+BARE = Config("nc7", bytes(32), "gpu", ())
+
+
+class Parts:
+    """An `Enforcement` and a `Keeper` that take notes, and the file."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.notes: list[object] = []
+        self.file: Config = BARE
+        self.refuses = False
+        monkeypatch.setattr(config_file, "load", self._load)
+        self.reload = Reload(
+            Path("nc7.toml"),
+            BARE,
+            set_peers=lambda peers: self.notes.append([peer.name for peer in peers]),
+            enforcement=cast(Enforcement, self),
+            keeper=cast(Keeper, self),
+        )
+
+    def _load(self, path: Path) -> Config:
+        assert path == Path("nc7.toml")
+        return self.file
+
+    async def change(self, config: Config) -> None:
+        if self.refuses:
+            raise HostError("nft does not take it")
+        self.notes.append("change")
+
+    async def end_flows(self, old: Config) -> None:
+        self.notes.append(("end flows of", len(old.peers)))
+
+    def forgive(self) -> None:
+        self.notes.append("forgive")
+
+
+def test_peers_then_rules_then_what_is_allowed_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    parts = Parts(monkeypatch)
+    parts.file = dataclasses.replace(BARE, peers=(PEER,), inbound=True)
+    asyncio.run(parts.reload.apply())
+    assert parts.notes == [["laptop"], "change", "forgive", ("end flows of", 0)]
+    assert parts.reload.config is parts.file
+
+
+def test_rules_that_are_refused_leave_peers_and_configuration_as_they_were(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    parts = Parts(monkeypatch)
+    parts.refuses = True
+    parts.file = dataclasses.replace(BARE, peers=(PEER,))
+    with pytest.raises(HostError, match="nft"):
+        asyncio.run(parts.reload.apply())
+    assert parts.notes == [["laptop"], []]
+    assert parts.reload.config is BARE
+
+
+@pytest.mark.parametrize(("field", "value"), [("mtu", 1400), ("seed", b"x" * 32), ("identifier", "other")])
+def test_what_needs_another_device_or_identity_is_refused(
+    monkeypatch: pytest.MonkeyPatch, field: str, value: object
+) -> None:
+    parts = Parts(monkeypatch)
+    parts.file = dataclasses.replace(BARE, peers=(PEER,), **{field: value})  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match=f"{field} cannot change while nc7 is up: run `nconnect down`"):
+        asyncio.run(parts.reload.apply())
+    assert parts.notes == []
+
+
+def test_a_signal_s_reload_says_what_is_wrong_until_one_succeeds(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    parts = Parts(monkeypatch)
+
+    async def signalled(file: Config) -> None:
+        parts.file = file
+        parts.reload.in_background()
+        (task,) = asyncio.all_tasks() - {asyncio.current_task()}
+        await task
+
+    with caplog.at_level(logging.ERROR):
+        asyncio.run(signalled(dataclasses.replace(BARE, mtu=1400)))
+    (record,) = caplog.records
+    assert record.message.startswith("reload: mtu cannot change")
+    assert parts.reload.problem.startswith("the configuration file is not applied: mtu cannot change")
+    asyncio.run(signalled(BARE))
+    assert parts.reload.problem == ""
+
+
+def test_every_field_of_the_configuration_is_either_fixed_or_applied_by_a_reload() -> None:
+    """A new field has to be put into one of the two."""
+    applied = {"inbound", "fail_closed", "accept_pending", "provide", "peers"}
+    assert {field.name for field in dataclasses.fields(Config)} == set(FIXED) | applied
+    assert not set(FIXED) & applied
