@@ -13,8 +13,8 @@ from urllib.parse import urlsplit
 
 from nconnect.errors import NconnectError, RemoteProtocolError
 from nconnect.io.clock import boottime
+from nconnect.io.errors import reason
 from nconnect.io.link import LinkHandler
-from nconnect.io.readiness import socket_error
 from nconnect.io.websocket import Buffer, WebSocket
 from nconnect.nkn.link import Link, refuse_unusable
 from nconnect.nkn.outputs import (
@@ -255,7 +255,7 @@ class _Exchange:
         try:
             self._sock.send(self._request)
         except OSError as error:  # the connect's error
-            self._fail(socket_error(error))
+            self._fail(reason(error))
         else:
             self._loop.add_reader(self._sock.fileno(), self._on_readable)
 
@@ -265,7 +265,7 @@ class _Exchange:
         except BlockingIOError:
             return
         except OSError as error:
-            self._fail(socket_error(error))
+            self._fail(reason(error))
             return
         if not data or len(self._got) > MAX_ANSWER_BYTES:
             self._fail("closed without an answer")

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from nconnect.cli.options import ConfigOption, chosen
+from nconnect.cli.options import ConfigOption, UnusedConfigOption, chosen
 from nconnect.errors import UsageError
+from nconnect.io.errors import reason
 
 if TYPE_CHECKING:
     from nconnect.cli.tree import Command
@@ -33,6 +34,7 @@ def completion(
     install: Annotated[
         bool, typer.Option("--install", help="Write it where this user's shell looks for it.")
     ] = False,
+    config: UnusedConfigOption = None,
 ) -> None:
     """Print the completion script of a shell."""
     import difflib
@@ -87,7 +89,7 @@ def _write(target: Path, text: str) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text(text)
     except OSError as error:
-        raise HostError(f"cannot write {target}: {(error.strerror or str(error)).lower()}") from None
+        raise HostError(f"cannot write {target}: {reason(error)}") from None
 
 
 def _with_values(root: Command) -> list[str]:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from nconnect.errors import ConfigError, HostError, NconnectError
+from nconnect.io.errors import reason
 
 Ready = Callable[[], None]
 
@@ -33,7 +34,7 @@ def detached(log: Path, run: Callable[[Ready], int], *, timeout_s: float) -> boo
     try:
         output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     except OSError as error:
-        raise HostError(f"cannot write the log {log}: {(error.strerror or str(error)).lower()}") from None
+        raise HostError(f"cannot write the log {log}: {reason(error)}") from None
     result, word = os.pipe2(os.O_CLOEXEC)
     sys.stdout.flush()
     sys.stderr.flush()

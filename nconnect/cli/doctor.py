@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from nconnect.cli.options import Checks, ConfigOption, JsonOption, chosen, interface_at
+from nconnect.io.errors import reason
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -179,7 +180,7 @@ def _report(target: Path, facts: Facts, findings: Sequence[Finding], path: Path)
     try:
         text = path.read_text(errors="replace")
     except OSError as error:
-        text = f"# {error.strerror}"
+        text = f"# {reason(error)}"
     return report.write(
         target,
         interface=facts.interface,

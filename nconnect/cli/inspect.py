@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from nconnect.cli.options import ConfigOption, JsonOption, chosen, interface_at
+from nconnect.cli.options import ConfigOption, JsonOption, UnusedConfigOption, chosen, interface_at
 from nconnect.errors import ControlError, UsageError
 
 
@@ -153,7 +153,7 @@ def logs(
     return 0
 
 
-def version(as_json: JsonOption = False) -> None:
+def version(as_json: JsonOption = False, config: UnusedConfigOption = None) -> None:
     """Print the version."""
     import platform
 

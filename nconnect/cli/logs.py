@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import IO
 
 from nconnect.errors import ControlError
+from nconnect.io.errors import reason
 
 FORMATS = ("text", "json")
 FIELDS = ("event", "interface", "peer", "node", "address", "allowed_ips", "routes")
@@ -123,9 +124,7 @@ def show_file(
             f"there is no log at {path}: only `up -d` writes one; in the foreground it is on the terminal"
         ) from None
     except OSError as error:
-        raise ControlError(
-            f"{path} cannot be read: {(error.strerror or '').lower()} (try with sudo)"
-        ) from None
+        raise ControlError(f"{path} cannot be read: {reason(error)} (try with sudo)") from None
     try:
         write(_tail(file, count))
         while follow and not stop():
@@ -147,7 +146,7 @@ def show_journal(interface: str, count: int, *, follow: bool) -> int:
     try:
         return subprocess.run([*command, "--follow"] if follow else command, check=False).returncode
     except OSError as error:
-        raise ControlError(f"journalctl cannot be run: {error.strerror}") from None
+        raise ControlError(f"journalctl cannot be run: {reason(error)}") from None
 
 
 def has_unit(interface: str) -> bool:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from nconnect.cli.options import JsonOption
+from nconnect.cli.options import JsonOption, UnusedConfigOption
 
 if TYPE_CHECKING:
     from nconnect.control.node import NodeStatus
@@ -69,6 +69,7 @@ def node(
     reorder: Annotated[bool, typer.Option("--reorder", hidden=True)] = False,
     stats_file: Annotated[Path | None, typer.Option(hidden=True)] = None,
     capture_file: Annotated[Path | None, typer.Option(hidden=True)] = None,
+    _config: UnusedConfigOption = None,
 ) -> int:
     """Run an NKN node, until Ctrl-C.
 
@@ -133,6 +134,7 @@ def status(
         typer.Option(metavar="PORT", help="The node with this RPC port, when several run here."),
     ] = None,
     as_json: JsonOption = False,
+    config: UnusedConfigOption = None,
 ) -> None:
     """Show what the node that runs here does."""
     from nconnect.cli.output import print_json

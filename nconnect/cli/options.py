@@ -28,6 +28,10 @@ ConfigOption = Annotated[
         readable=False,  # what cannot be read is for `io.config_file` to say, which knows what to do
     ),
 ]
+# For commands that have no use for it, so that a script can give it to all.
+UnusedConfigOption = Annotated[
+    Path | None, typer.Option("-c", "--config", metavar="PATH", hidden=True, readable=False)
+]
 DryRunOption = Annotated[
     bool, typer.Option("--dry-run", help="Show what would change in the file, and change nothing.")
 ]

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from nconnect.errors import HostError
-from nconnect.io.paths import reason
+from nconnect.io.errors import reason
 
 log = logging.getLogger(__name__)
 

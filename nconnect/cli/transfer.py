@@ -27,7 +27,7 @@ def export(
     import os
 
     from nconnect.io.config_file import load
-    from nconnect.io.paths import reason
+    from nconnect.io.errors import reason
 
     peers = load(chosen(ctx, config)).peers
     text = table_of(peers, secrets=secrets)
@@ -140,7 +140,7 @@ def _read(file: Path) -> list[dict[str, Any]]:
     import sys
     import tomllib
 
-    from nconnect.io.paths import reason
+    from nconnect.io.errors import reason
 
     try:
         data = sys.stdin.buffer.read(MAX_BYTES) if str(file) == "-" else file.read_bytes()[:MAX_BYTES]

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
-import difflib
 import tomllib
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterable
+from typing import Any
 
 from nconnect.config import values
-from nconnect.config.locate import Lines, Path
+from nconnect.config.locate import Path
+from nconnect.config.table import (
+    Problems,
+    T,
+    Table,
+    boolean,
+    integer,
+    one_of,
+    string,
+    tables,
+)
 from nconnect.errors import ConfigError
 from nconnect.model import (
     DEFAULT_MTU,
@@ -31,8 +40,6 @@ MIN_MTU_IPV6 = 1280  # RFC 8200, section 5
 MAX_MTU = 65535
 MAX_LINKS = 8
 CIPHERS = ("auto", "aes256gcm", "chacha20poly1305")
-
-T = TypeVar("T")
 
 
 def parse(
@@ -58,12 +65,12 @@ def parse(
         raise ConfigError(_syntax_problem(source, text, str(error))) from None
     except (ValueError, RecursionError):  # numbers of thousands of digits, brackets thousands deep
         raise ConfigError(f"{source}:1: not a configuration: a value is too large or too deep") from None
-    problems = _Problems(source, text)
+    problems = Problems(source, text)
     try:
         values.check_interface_name(interface)
     except ConfigError as error:
         problems.add((), "", "", str(error))
-    root = _Table(document, (), "", problems)
+    root = Table(document, (), "", problems)
     config = _read_config(root, interface, read_seed_file)
     root.finish()
     _check_whole(config, problems, public_key_of)
@@ -78,86 +85,16 @@ def _syntax_problem(source: str, text: str, message: str) -> str:
     return " ".join(f"{source}:{number}: not TOML: {what[:1].lower()}{what[1:]}".split())
 
 
-class _Problems:
-    """Mistakes as they are found; lines are looked up only if there are any."""
-
-    def __init__(self, source: str, text: str) -> None:
-        self._source = source
-        self._text = text
-        self._found: list[tuple[Path, str | None, str]] = []
-
-    def add(self, path: Path, label: str, key: str, message: str, element: str | None = None) -> None:
-        where = " ".join(part for part in (label and f"[{label}]", key) if part)
-        self._found.append((path, element, f"{where}: {message}" if where else message))
-
-    def raise_any(self) -> None:
-        if self._found:
-            lines = Lines(self._text)
-            located = sorted((lines.find(path, element), text) for path, element, text in self._found)
-            raise ConfigError(f"{self._source}:{line}: {text}" for line, text in dict.fromkeys(located))
-
-
-class _Table:
-    """A table of the document that is read key by key; the keys that nobody asked for are mistakes."""
-
-    def __init__(self, content: Mapping[str, Any], path: Path, label: str, problems: _Problems) -> None:
-        self.content = content
-        self.path = path
-        self.label = label
-        self.problems = problems
-        self._known: list[str] = []
-
-    def problem(self, key: str, message: str, element: object = None) -> None:
-        path = (*self.path, key) if key else self.path
-        self.problems.add(path, self.label, key, message, element if isinstance(element, str) else None)
-
-    def take(self, key: str, read: Callable[[Any], T], default: T) -> T:
-        """The value of `key` as `read` gives it; `default` when absent or wrong (then noted)."""
-        self._known.append(key)
-        if key not in self.content:
-            return default
-        try:
-            return read(self.content[key])
-        except ConfigError as error:
-            self.problem(key, str(error))
-            return default
-
-    def take_list(self, key: str, read: Callable[[str], T]) -> tuple[T, ...]:
-        """The strings of a list, each as `read` gives it; those that are wrong are noted and left out."""
-        found = []
-        nothing: tuple[str, ...] = ()
-        for item in self.take(key, _strings, nothing):
-            try:
-                found.append(read(item))
-            except ConfigError as error:
-                self.problem(key, str(error), element=item)
-        return tuple(found)
-
-    def table(self, key: str) -> _Table | None:
-        """A sub-table, which the caller must finish."""
-        content = self.take(key, _table, None)
-        return None if content is None else _Table(content, (*self.path, key), key, self.problems)
-
-    def finish(self) -> None:
-        """Note the keys that were not asked for, each with the known one that looks most like it."""
-        for key in self.content:
-            if key not in self._known:
-                near = difflib.get_close_matches(key, self._known, n=1)
-                hint = f", did you mean {near[0]}?" if near else f": known are {', '.join(self._known)}"
-                shown = key if key.isprintable() and len(key) < 60 else repr(key)[:60]
-                self.problem(shown, f"unknown{hint}")
-
-
-def _read_config(root: _Table, interface: str, read_seed_file: Callable[[str], str] | None) -> Config:
+def _read_config(root: Table, interface: str, read_seed_file: Callable[[str], str] | None) -> Config:
     section = root.table("interface")
     if section is None:
         if "interface" not in root.content:
             root.problem("", "there is no [interface] section: make a file with `nconnect init`")
-        section = _Table(
+        section = Table(
             {"seed": "00" * 32, "address": ["10.0.0.1/8"]}, ("interface",), "interface", root.problems
         )
     seed = _read_seed(section, read_seed_file)
-    identifier = section.take("identifier", lambda v: values.check_identifier(_string(v)), "")
+    identifier = section.take("identifier", lambda v: values.check_identifier(string(v)), "")
     address = section.take_list("address", lambda text: values.parse_addresses([text])[0])
     if not section.content.get("address"):
         section.problem("address", 'missing: write one such as address = ["10.86.0.1/24"]')
@@ -167,11 +104,11 @@ def _read_config(root: _Table, interface: str, read_seed_file: Callable[[str], s
         seed=seed,
         identifier=identifier,
         address=address,
-        mtu=section.take("mtu", _integer(lowest, MAX_MTU), DEFAULT_MTU),
-        cipher=section.take("cipher", _one_of(CIPHERS), "auto"),
-        inbound=section.take("inbound", _boolean, False),
-        fail_closed=section.take("fail_closed", _boolean, False),
-        accept_pending=section.take("accept_pending", _boolean, False),
+        mtu=section.take("mtu", integer(lowest, MAX_MTU), DEFAULT_MTU),
+        cipher=section.take("cipher", one_of(CIPHERS), "auto"),
+        inbound=section.take("inbound", boolean, False),
+        fail_closed=section.take("fail_closed", boolean, False),
+        accept_pending=section.take("accept_pending", boolean, False),
         network=_read_network(root),
         node=_read_node(root),
         provide=_read_provide(root),
@@ -182,12 +119,12 @@ def _read_config(root: _Table, interface: str, read_seed_file: Callable[[str], s
     return config
 
 
-def _read_seed(section: _Table, read_seed_file: Callable[[str], str] | None) -> bytes:
+def _read_seed(section: Table, read_seed_file: Callable[[str], str] | None) -> bytes:
     def from_file(value: object) -> bytes:
         if read_seed_file is None:
             raise ConfigError("cannot be read here: write seed instead")
         try:
-            return values.parse_seed(read_seed_file(_string(value)))
+            return values.parse_seed(read_seed_file(string(value)))
         except ConfigError as error:
             raise ConfigError(f"{value}: {error}") from None
 
@@ -197,32 +134,32 @@ def _read_seed(section: _Table, read_seed_file: Callable[[str], str] | None) -> 
         section.problem("seed_file", "given beside seed: keep one of the two")
     elif both == (False, False):
         section.problem("seed", "missing: make a file with `nconnect init`, or name a seed_file")
-    seed = section.take("seed", lambda v: values.parse_seed(_string(v)), nothing)
+    seed = section.take("seed", lambda v: values.parse_seed(string(v)), nothing)
     return seed if both[0] else section.take("seed_file", from_file, nothing)
 
 
-def _read_network(root: _Table) -> NetworkConfig:
+def _read_network(root: Table) -> NetworkConfig:
     section = root.table("network")
     if section is None:
         return NetworkConfig()
     seed_rpc = section.take_list("seed_rpc", values.parse_seed_rpc)
     if section.content.get("seed_rpc") == []:
         section.problem("seed_rpc", "is empty: name a seed, or delete the line to use the public network's")
-    links = section.take("links", _integer(1, MAX_LINKS), 1)
+    links = section.take("links", integer(1, MAX_LINKS), 1)
     section.finish()
     return NetworkConfig(seed_rpc or PUBLIC_SEED_RPC, links)
 
 
-def _read_node(root: _Table) -> NodeConfig | None:
+def _read_node(root: Table) -> NodeConfig | None:
     section = root.table("node")
     if section is None:
         return None
     node = NodeConfig(
         listen=section.take("listen", _host, ""),
-        ws_port=section.take("ws_port", _integer(1, 65535), WS_PORT),
-        rpc_port=section.take("rpc_port", _integer(1, 65535), RPC_PORT),
+        ws_port=section.take("ws_port", integer(1, 65535), WS_PORT),
+        rpc_port=section.take("rpc_port", integer(1, 65535), RPC_PORT),
         advertise=section.take("advertise", _host, None),
-        verify_signatures=section.take("verify_signatures", _boolean, False),
+        verify_signatures=section.take("verify_signatures", boolean, False),
     )
     if "listen" not in section.content:
         section.problem("listen", 'missing: write listen = "0.0.0.0", or delete the section')
@@ -232,7 +169,7 @@ def _read_node(root: _Table) -> NodeConfig | None:
     return node
 
 
-def _read_provide(root: _Table) -> ProvideConfig:
+def _read_provide(root: Table) -> ProvideConfig:
     section = root.table("provide")
     if section is None:
         return ProvideConfig()
@@ -240,8 +177,8 @@ def _read_provide(root: _Table) -> ProvideConfig:
         subnets=section.take_list("subnets", values.parse_subnet),
         services=section.take_list("services", values.parse_service),
         expose=section.take_list("expose", values.parse_expose),
-        masquerade=section.take("masquerade", _boolean, True),
-        mtu=section.take("mtu", _integer(MIN_MTU, MAX_MTU), None),
+        masquerade=section.take("masquerade", boolean, True),
+        mtu=section.take("mtu", integer(MIN_MTU, MAX_MTU), None),
     )
     _check_subnets(section, provide.subnets)
     for port in sorted(_duplicates(exposed.port for exposed in provide.expose)):
@@ -250,7 +187,7 @@ def _read_provide(root: _Table) -> ProvideConfig:
     return provide
 
 
-def _check_subnets(section: _Table, subnets: tuple[ProvidedSubnet, ...]) -> None:
+def _check_subnets(section: Table, subnets: tuple[ProvidedSubnet, ...]) -> None:
     for seen in sorted(_duplicates(subnet.seen for subnet in subnets), key=str):
         section.problem("subnets", f"{seen} is there twice: keep one, or map one with REAL=SEEN")
     mapped = [subnet for subnet in subnets if subnet.real != subnet.seen]
@@ -260,24 +197,24 @@ def _check_subnets(section: _Table, subnets: tuple[ProvidedSubnet, ...]) -> None
                 section.problem("subnets", f"{one.seen} overlaps {other.seen}: map to a prefix of its own")
 
 
-def _read_metrics(root: _Table) -> MetricsConfig | None:
+def _read_metrics(root: Table) -> MetricsConfig | None:
     section = root.table("metrics")
     if section is None:
         return None
-    host, port = section.take("listen", lambda v: values.parse_listen(_string(v)), ("127.0.0.1", 9586))
+    host, port = section.take("listen", lambda v: values.parse_listen(string(v)), ("127.0.0.1", 9586))
     if "listen" not in section.content:
         section.problem("listen", 'missing: write listen = "127.0.0.1:9586", or delete the section')
     section.finish()
     return MetricsConfig(host, port)
 
 
-def _read_peers(root: _Table) -> tuple[PeerConfig, ...]:
+def _read_peers(root: Table) -> tuple[PeerConfig, ...]:
     peers: list[PeerConfig] = []
     nothing: tuple[dict[str, Any], ...] = ()
-    for index, content in enumerate(root.take("peer", _tables, nothing)):
+    for index, content in enumerate(root.take("peer", tables, nothing)):
         name = content.get("name")
         label = f"peer {name}" if isinstance(name, str) and name.isprintable() else f"peer {index + 1}"
-        section = _Table(content, ("peer", index), label, root.problems)
+        section = Table(content, ("peer", index), label, root.problems)
         peer = _read_peer(section)
         section.finish()
         if peer is not None:
@@ -286,7 +223,7 @@ def _read_peers(root: _Table) -> tuple[PeerConfig, ...]:
     return tuple(peers)
 
 
-def _read_peer(section: _Table) -> PeerConfig | None:
+def _read_peer(section: Table) -> PeerConfig | None:
     for key, example in (
         ("name", '"laptop"'),
         ("address", '"laptop.<64 hex digits>"'),
@@ -294,11 +231,11 @@ def _read_peer(section: _Table) -> PeerConfig | None:
     ):
         if not section.content.get(key):
             section.problem(key, f"missing: write {key} = {example}")
-    name = section.take("name", lambda v: values.check_peer_name(_string(v)), "")
-    address = section.take("address", lambda v: values.parse_peer_address(_string(v)), None)
+    name = section.take("name", lambda v: values.check_peer_name(string(v)), "")
+    address = section.take("address", lambda v: values.parse_peer_address(string(v)), None)
     allowed_ips = section.take_list("allowed_ips", lambda text: values.parse_prefixes([text])[0])
     allow = section.take_list("allow", values.parse_allow_rule)
-    preshared_key = section.take("preshared_key", lambda v: values.parse_key(_string(v)), None)
+    preshared_key = section.take("preshared_key", lambda v: values.parse_key(string(v)), None)
     expires_at = section.take("expires", values.parse_expires_value, None)
     if address is None:
         return None
@@ -306,7 +243,7 @@ def _read_peer(section: _Table) -> PeerConfig | None:
     return PeerConfig(name, address, allowed_ips, allow if has_allow else None, preshared_key, expires_at)
 
 
-def _check_peer(section: _Table, peer: PeerConfig, earlier: list[PeerConfig]) -> None:
+def _check_peer(section: Table, peer: PeerConfig, earlier: list[PeerConfig]) -> None:
     """What a peer must not share with those before it: its name, its key, its prefixes."""
     for prefix in sorted(_duplicates(peer.allowed_ips), key=str):
         section.problem("allowed_ips", f"{prefix} is there twice: delete one", element=str(prefix))
@@ -325,7 +262,7 @@ def _check_peer(section: _Table, peer: PeerConfig, earlier: list[PeerConfig]) ->
                 )
 
 
-def _check_whole(config: Config, problems: _Problems, public_key_of: Callable[[bytes], bytes] | None) -> None:
+def _check_whole(config: Config, problems: Problems, public_key_of: Callable[[bytes], bytes] | None) -> None:
     """What only the sections together show."""
     for address in sorted(_duplicates(a.ip for a in config.address), key=str):
         problems.add(
@@ -362,75 +299,5 @@ def _duplicates(items: Iterable[T]) -> set[T]:
     return twice
 
 
-def _string(value: object) -> str:
-    if not isinstance(value, str):
-        raise ConfigError(f"must be a text in quotes, not {_kind(value)}")
-    return value
-
-
-def _boolean(value: object) -> bool:
-    if not isinstance(value, bool):
-        raise ConfigError(f"must be true or false, without quotes, not {_kind(value)}")
-    return value
-
-
-def _integer(lowest: int, highest: int) -> Callable[[object], int]:
-    def read(value: object) -> int:
-        if not isinstance(value, int) or isinstance(value, bool):
-            raise ConfigError(f"must be a number from {lowest} to {highest}, without quotes")
-        if not lowest <= value <= highest:
-            shown = str(value) if abs(value) < 10**12 else "this"
-            raise ConfigError(f"{shown} is out of range: write a number from {lowest} to {highest}")
-        return value
-
-    return read
-
-
-def _one_of(choices: tuple[str, ...]) -> Callable[[object], str]:
-    def read(value: object) -> str:
-        text = _string(value)
-        if text not in choices:
-            near = difflib.get_close_matches(text.lower().replace("-", ""), choices, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"write one of {', '.join(map(repr, choices))}"
-            raise ConfigError(f"{text!r} is unknown, {hint}")
-        return text
-
-    return read
-
-
-def _strings(value: object) -> tuple[str, ...]:
-    if isinstance(value, str):
-        raise ConfigError(f"must be a list: write [{value!r}]".replace("'", '"'))
-    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
-        raise ConfigError(f"must be a list of texts in quotes, not {_kind(value)}")
-    return tuple(value)
-
-
-def _table(value: object) -> dict[str, Any]:
-    if not isinstance(value, dict):
-        raise ConfigError(f"must be a section in brackets, not {_kind(value)}")
-    return value
-
-
-def _tables(value: object) -> tuple[dict[str, Any], ...]:
-    if isinstance(value, dict):
-        raise ConfigError("is written [[peer]], with two brackets, once for each peer")
-    if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
-        raise ConfigError(f"must be sections written [[peer]], not {_kind(value)}")
-    return tuple(value)
-
-
 def _host(value: object) -> str:
-    return values.check_host(_string(value))
-
-
-def _kind(value: object) -> str:
-    kinds = {
-        bool: "a boolean",
-        int: "a number",
-        float: "a number",
-        str: "a text",
-        list: "a list",
-        dict: "a section",
-    }
-    return kinds.get(type(value), "a time")
+    return values.check_host(string(value))

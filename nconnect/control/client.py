@@ -11,7 +11,8 @@ from urllib.parse import urlencode
 
 from nconnect.control.schema import PendingPeer, PingReply, Status
 from nconnect.errors import ControlError, HostError
-from nconnect.io.paths import is_locked, reason, socket_path
+from nconnect.io.errors import reason
+from nconnect.io.paths import is_locked, socket_path
 
 TIMEOUT_S = 10.0  # for an answer beyond the time that the request itself may take
 MAX_BODY = 64 << 20  # far above the status of 10,000 peers

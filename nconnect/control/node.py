@@ -19,7 +19,9 @@ from typing import Any
 
 from nconnect.control.schema import to_json
 from nconnect.errors import HostError
-from nconnect.io.http import HttpServer, Request, Response
+from nconnect.io.errors import reason
+from nconnect.io.http import Request, Response
+from nconnect.io.http_server import HttpServer
 from nconnect.io.listening import bind_unix
 from nconnect.io.paths import make_run_dir, run_dir
 
@@ -69,15 +71,18 @@ class NodeControl:
     def bind(self) -> None:
         """Make the socket, and remove those of the dead; raises `HostError` in one line."""
         make_run_dir()
-        try:
-            sockets_folder().mkdir(mode=0o755, exist_ok=True)
-        except OSError as error:
-            raise HostError(f"cannot make the folder {sockets_folder()}: {error.strerror}") from error
+        _make_folder()
         for path in sockets_folder().glob("*.sock"):
             if _is_dead(path):
                 with contextlib.suppress(OSError):
                     path.unlink()
-        self._listener = bind_unix(self._path)
+        try:
+            self._listener = bind_unix(self._path)
+        except HostError:
+            if sockets_folder().exists():
+                raise
+            _make_folder()  # the last node ended just now, and took the folder with it
+            self._listener = bind_unix(self._path)
 
     async def start(self) -> None:
         """Answer from now on; nothing when there is no socket."""
@@ -86,10 +91,11 @@ class NodeControl:
             self._http = await HttpServer.listen_on(listener, self.handle)
 
     async def close(self) -> None:
-        """Stop, and remove the socket. May be called twice, and before `bind`."""
+        """Stop, and remove the socket; the last one takes the folder. May come twice, and before `bind`."""
         if self._listener is not None or self._http is not None:
             with contextlib.suppress(OSError):  # the folder may be another user's; the next one removes it
                 self._path.unlink()
+                sockets_folder().rmdir()  # not while another node's socket is in it
         if self._listener is not None:
             self._listener.close()
             self._listener = None
@@ -110,6 +116,13 @@ class NodeControl:
 def sockets_folder() -> Path:
     """Where the sockets of running nodes are (not created)."""
     return run_dir() / "nodes"
+
+
+def _make_folder() -> None:
+    try:
+        sockets_folder().mkdir(mode=0o755, exist_ok=True)
+    except OSError as error:
+        raise HostError(f"cannot make the folder {sockets_folder()}: {reason(error)}") from error
 
 
 def _is_dead(path: Path) -> bool:

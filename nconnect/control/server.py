@@ -23,8 +23,10 @@ from typing import Any, Protocol
 
 from nconnect.control.schema import PendingPeer, PingReply, Status, to_json
 from nconnect.errors import HostError, NconnectError
-from nconnect.io.http import HttpServer, Request, Response
-from nconnect.io.paths import make_run_dir, reason
+from nconnect.io.errors import reason
+from nconnect.io.http import Request, Response
+from nconnect.io.http_server import HttpServer
+from nconnect.io.paths import make_run_dir
 
 log = logging.getLogger(__name__)
 

@@ -21,6 +21,7 @@ from nconnect.crypto.keys import Identity
 from nconnect.daemon.supervisor import Supervisor
 from nconnect.errors import HostError
 from nconnect.io.cluster import ClusterLink
+from nconnect.io.errors import reason
 from nconnect.io.node_server import NodeServer
 from nconnect.io.privileges import drop_privileges
 from nconnect.io.process import collect_rarely, keep_freed_memory
@@ -159,7 +160,7 @@ def _write_stats(server: NodeServer, path: Path) -> None:
         new.write_text(json.dumps(server.stats(), indent=2) + "\n")
         new.replace(path)
     except OSError as error:
-        log.error("cannot write %s: %s", path, (error.strerror or str(error)).lower())
+        log.error("cannot write %s: %s", path, reason(error))
 
 
 def _seed(path: Path | None) -> bytes:
@@ -171,7 +172,7 @@ def _seed(path: Path | None) -> bytes:
     except FileExistsError:
         return _read_seed(path)
     except OSError as error:
-        raise HostError(f"cannot write {path}: {(error.strerror or str(error)).lower()}") from error
+        raise HostError(f"cannot write {path}: {reason(error)}") from error
     seed = os.urandom(_SEED_BYTES)
     with os.fdopen(fd, "w") as file:
         file.write(seed.hex() + "\n")
@@ -182,7 +183,7 @@ def _read_seed(path: Path) -> bytes:
     try:
         seed = bytes.fromhex(path.read_text().strip())
     except OSError as error:
-        raise HostError(f"cannot read {path}: {(error.strerror or str(error)).lower()}") from error
+        raise HostError(f"cannot read {path}: {reason(error)}") from error
     except ValueError:
         seed = b""
     if len(seed) != _SEED_BYTES:

@@ -22,6 +22,7 @@ from pathlib import Path
 
 from nconnect.errors import HostError
 from nconnect.io import paths
+from nconnect.io.errors import reason
 
 USER = "nconnect"
 CONFIG_DIR = Path("/etc/nconnect")
@@ -138,9 +139,7 @@ def _give(known: Account, to: Account, interface: str, config: Path, secrets: It
         # Root's group may write here: a node that root started has no other right to remove its socket.
         _give_folder(paths.make_run_dir(), Account(to.name, to.uid, 0), owners, mode=0o775)
     except OSError as error:
-        raise HostError(
-            f"cannot give {error.filename or config} to {to.name}: {paths.reason(error)}"
-        ) from error
+        raise HostError(f"cannot give {error.filename or config} to {to.name}: {reason(error)}") from error
 
 
 def _give_folder(path: Path, to: Account, owners: set[int], *, mode: int | None = None) -> None:

@@ -13,8 +13,8 @@ from pathlib import Path
 from nconnect.config import parse
 from nconnect.errors import ConfigError, HostError
 from nconnect.io.account import CONFIG_DIR, trusted_owners
+from nconnect.io.errors import reason
 from nconnect.io.files import write_atomically
-from nconnect.io.paths import reason
 from nconnect.model import DEFAULT_INTERFACE, Config
 
 MAX_BYTES = 16 << 20  # guessed: far above 10,000 peers

@@ -20,7 +20,8 @@ from nconnect.doctor.firewalls import Obstacle, legacy_obstacle, obstacles
 from nconnect.errors import ConfigError, HostError, NconnectError
 from nconnect.host import plan as planning
 from nconnect.host.ruleset import TABLE_PREFIX, table_name
-from nconnect.io import config_file, echo, http, inference, nftables, paths, rpc, sysctl
+from nconnect.io import config_file, echo, http_client, inference, nftables, paths, rpc, sysctl
+from nconnect.io.errors import reason
 from nconnect.io.host import Host
 from nconnect.io.netlink import Netlink
 from nconnect.model import Config, Prefix
@@ -121,7 +122,7 @@ def _unwritable(folder: Path) -> str:
     except (FileNotFoundError, PermissionError):
         return ""  # it does not exist yet, or we are not root, which is said elsewhere
     except OSError as error:
-        return paths.reason(error)
+        return reason(error)
     return ""
 
 
@@ -215,14 +216,14 @@ async def _seed(url: str, config: Config, seed_s: float) -> SeedFact:
     except TimeoutError:
         return SeedFact(url, node, rtt_ms, f"no answer within {seed_s:g} s", ahead)
     except OSError as error:
-        return SeedFact(url, node, rtt_ms, paths.reason(error), ahead)
+        return SeedFact(url, node, rtt_ms, reason(error), ahead)
     return SeedFact(url, node, rtt_ms, "", ahead)
 
 
 async def _clock_ahead(url: str, timeout_s: float) -> float | None:
     """How far the seed's clock is ahead of ours, by HTTP's Date, to a second; None when it says nothing."""
     try:
-        date = (await http.request("GET", url, timeout_s=timeout_s)).header("date")
+        date = (await http_client.request("GET", url, timeout_s=timeout_s)).header("date")
         return parsedate_to_datetime(date).timestamp() - time.time() if date else None
     except (NconnectError, ValueError, TypeError):
         return None

@@ -54,6 +54,7 @@ from nconnect.host.ruleset import (
     transactions,
 )
 from nconnect.io import conntrack, nftables, sysctl
+from nconnect.io.errors import reason
 from nconnect.io.files import write_atomically
 from nconnect.io.netlink import Link, Netlink, NetlinkError
 from nconnect.model import Config, Prefix
@@ -317,7 +318,7 @@ class Host:
                     netlink.delete_address(link.index, ip_interface(text))
         except NetlinkError as error:
             if error.errno != errno.ENODEV:  # it went away by itself, and took all with it
-                problems.append(f"cannot clear {link.name}: {error.strerror}")
+                problems.append(f"cannot clear {link.name}: {reason(error)}")
         return problems
 
     def _put_back(self, record: _Record, links: list[Link]) -> None:
@@ -372,7 +373,7 @@ class _Record:
             file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             write_atomically(file, json.dumps(value).encode(), durable=False)  # worth nothing after a crash
         except OSError as error:
-            raise HostError(f"cannot write {file}: {error.strerror}") from error
+            raise HostError(f"cannot write {file}: {reason(error)}") from error
 
     def remember(self, operation: SetSysctl) -> None:
         """Keep the oldest value: the one from before any of our runs."""
@@ -403,7 +404,7 @@ def _asking(purpose: str) -> Iterator[None]:
         yield
     except OSError as error:
         hint = ": run it as root" if error.errno in (errno.EPERM, errno.EACCES) else ""
-        raise HostError(f"cannot {purpose}: {error.strerror}{hint}") from error
+        raise HostError(f"cannot {purpose}: {reason(error)}{hint}") from error
 
 
 @contextlib.contextmanager
@@ -422,7 +423,7 @@ def _refused(operation: Operation, error: NetlinkError) -> str:
         errno.EINVAL: "the kernel does not take this value",
     }
     hint = hints.get(error.errno or 0)
-    return f"cannot set {_described(operation)}: {error.strerror}" + (f"; {hint}" if hint else "")
+    return f"cannot set {_described(operation)}: {reason(error)}" + (f"; {hint}" if hint else "")
 
 
 def _described(operation: Operation) -> str:

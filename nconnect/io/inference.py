@@ -9,7 +9,7 @@ from pathlib import Path
 
 from nconnect.doctor.inference import PATHS, PORTS, Server, recognise
 from nconnect.errors import NconnectError
-from nconnect.io import http
+from nconnect.io import http_client
 
 CONNECT_S = 0.7  # guessed: a neighbour answers within a millisecond, one that sleeps does not count
 ANSWER_S = 3.0  # a server that is loading a model is slow
@@ -43,7 +43,7 @@ async def probe(host: str, port: int) -> Server | None:
     where = f"[{host}]" if ":" in host else host
     for path in PATHS:
         try:
-            answer = await http.request("GET", f"http://{where}:{port}{path}", timeout_s=ANSWER_S)
+            answer = await http_client.request("GET", f"http://{where}:{port}{path}", timeout_s=ANSWER_S)
         except NconnectError:
             continue
         server = recognise(host, port, path, answer.status, answer.header("server"), answer.body)

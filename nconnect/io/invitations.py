@@ -12,8 +12,9 @@ from pathlib import Path
 from nconnect.errors import ConfigError, HostError
 from nconnect.invite.book import Book
 from nconnect.io.config_file import locked
+from nconnect.io.errors import reason
 from nconnect.io.files import write_atomically
-from nconnect.io.paths import make_state_dir, reason
+from nconnect.io.paths import make_state_dir
 
 log = logging.getLogger(__name__)
 

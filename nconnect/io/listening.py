@@ -8,7 +8,7 @@ import stat
 from pathlib import Path
 
 from nconnect.errors import HostError
-from nconnect.io.paths import reason
+from nconnect.io.errors import reason
 
 BACKLOG = 1024
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from nconnect.errors import HostError
 from nconnect.host.ruleset import FAMILY, Json
+from nconnect.io.errors import reason
 
 _TIMEOUT_S = 20.0  # guessed: a thousand peers take a second on a slow machine
 _PATH = "/usr/sbin:/sbin:/usr/bin:/bin"
@@ -68,7 +69,7 @@ def _nft(arguments: list[str], text: str) -> str:
     except subprocess.TimeoutExpired:
         raise HostError(f"nft did not answer within {_TIMEOUT_S:.0f} s: try `nft list tables`") from None
     except OSError as error:
-        raise HostError(f"nft cannot be run: {error.strerror}") from error
+        raise HostError(f"nft cannot be run: {reason(error)}") from error
     if done.returncode != 0:
         said = done.stderr.strip().splitlines() or ["no reason given"]
         hint = " (run as root)" if "not permitted" in done.stderr else ""

@@ -15,9 +15,10 @@ from nconnect import __version__
 from nconnect.crypto.keys import Identity
 from nconnect.errors import HostError
 from nconnect.io.clock import boottime
-from nconnect.io.http import HttpServer, Limits, Request, Response
+from nconnect.io.errors import reason
+from nconnect.io.http import Request, Response
+from nconnect.io.http_server import HttpServer, Limits
 from nconnect.io.listening import bind_tcp
-from nconnect.io.paths import reason
 from nconnect.io.websocket import WebSocket
 from nconnect.io.websocket_server import WebSocketServer
 from nconnect.model import NodeConfig
@@ -325,9 +326,7 @@ class _Capture:
         try:
             self._fd = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
         except OSError as error:
-            raise HostError(
-                f"cannot write to {self._path}: {(error.strerror or str(error)).lower()}"
-            ) from error
+            raise HostError(f"cannot write to {self._path}: {reason(error)}") from error
 
     def write(self, payload: Buffer) -> None:
         if self._left >= len(payload):

@@ -12,6 +12,7 @@ import os
 from pathlib import Path
 
 from nconnect.errors import HostError
+from nconnect.io.errors import reason
 
 RUN_DIR = Path("/run/nconnect")
 STATE_DIR = Path("/var/lib/nconnect")
@@ -114,11 +115,6 @@ def is_locked(interface: str) -> bool:
     finally:
         os.close(fd)
     return False
-
-
-def reason(error: OSError) -> str:
-    """The kernel's own words for an error, without number and path."""
-    return (error.strerror or str(error)).lower()
 
 
 def _is_at(fd: int, path: Path) -> bool:

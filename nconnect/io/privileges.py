@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from nconnect.errors import HostError
+from nconnect.io.errors import reason
 
 # <linux/prctl.h>
 _PR_SET_DUMPABLE = 4
@@ -89,7 +90,7 @@ def _become(libc: ctypes.CDLL, uid: int, gid: int) -> None:
         os.setresgid(gid, gid, gid)
         os.setresuid(uid, uid, uid)
     except OSError as error:
-        raise HostError(f"cannot become user {uid}: {(error.strerror or str(error)).lower()}") from error
+        raise HostError(f"cannot become user {uid}: {reason(error)}") from error
 
 
 def _capabilities(libc: ctypes.CDLL) -> tuple[int, int]:

@@ -34,15 +34,6 @@ def collect_rarely() -> None:
     gc.set_threshold(50_000, 20, 50)
 
 
-def has_net_admin() -> bool:
-    """Whether this process may configure the network (CAP_NET_ADMIN among its effective capabilities)."""
-    with open("/proc/self/status", encoding="ascii") as status:
-        for line in status:
-            if line.startswith("CapEff:"):
-                return bool(int(line.split()[1], 16) >> 12 & 1)
-    return os.geteuid() == 0
-
-
 def hide_argument(text: str) -> None:
     """Blot a secret out of this process's own command line, which every user of the machine can read.
 

@@ -37,8 +37,3 @@ async def until_ready(
         await ready
     finally:
         remove(fd)
-
-
-def socket_error(error: OSError) -> str:
-    """The kernel's own words, without number."""
-    return (error.strerror or str(error) or type(error).__name__).lower()

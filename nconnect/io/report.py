@@ -15,6 +15,7 @@ from nconnect import __version__
 from nconnect.doctor.redact import redact
 from nconnect.errors import HostError
 from nconnect.io import paths
+from nconnect.io.errors import reason
 from nconnect.model import Config
 
 LOG_BYTES = 512 * 1024  # of the log's end
@@ -81,7 +82,7 @@ def write(
     except FileExistsError:
         raise HostError(f"{target} exists already: give --report another name") from None
     except OSError as error:
-        raise HostError(f"cannot write {target}: {paths.reason(error)}") from None
+        raise HostError(f"cannot write {target}: {reason(error)}") from None
     with open(fd, "wb") as file, tarfile.open(fileobj=file, mode="w:gz") as bundle:
         for name, text in texts.items():
             raw = redact(text, secrets=secrets, public=public).encode()

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from nconnect.errors import NconnectError, NetworkError, RemoteProtocolError
-from nconnect.io import http
+from nconnect.io import http_client
 from nconnect.nkn.link import refuse_unusable
 from nconnect.wire import jsonrpc, strict_json
 from nconnect.wire.jsonrpc import NodeInfo, RpcError
@@ -112,7 +112,7 @@ async def call(
     on_connected: Callable[[], None] | None = None,
 ) -> Any:
     """One JSON-RPC call: its result. An error answer is a `RemoteProtocolError` too."""
-    response = await http.request(
+    response = await http_client.request(
         "POST",
         url,
         body=jsonrpc.encode_request(method, params),

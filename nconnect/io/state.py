@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from nconnect.errors import HostError
+from nconnect.io.errors import reason
 from nconnect.io.files import write_atomically
-from nconnect.io.paths import make_state_dir, reason
+from nconnect.io.paths import make_state_dir
 
 log = logging.getLogger(__name__)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from nconnect.errors import HostError
+from nconnect.io.errors import reason
 
 ROOT = Path("/proc/sys")
 
@@ -23,7 +24,7 @@ def write(name: str, value: str) -> None:
         (ROOT / name).write_text(value)
     except OSError as error:
         raise HostError(
-            f"cannot set {name.replace('/', '.')} to {value}: {error.strerror}"
+            f"cannot set {name.replace('/', '.')} to {value}: {reason(error)}"
             " (run as root; in a container, set it on the host)"
         ) from error
 

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytun
 
 from nconnect.errors import HostError
+from nconnect.io.errors import reason
 from nconnect.wire.tunnel import VIRTIO_HEADER_BYTES, Feature
 
 _IFF_VNET_HDR, _IFF_PERSIST = 0x4000, 0x0800  # <linux/if_tun.h>
@@ -93,7 +94,7 @@ class Tun:
             except OSError as error:
                 if error.errno != errno.EINVAL:
                     raise HostError(
-                        f"{self.name}: the kernel refuses TUN offload: {error.strerror}"
+                        f"{self.name}: the kernel refuses TUN offload: {reason(error)}"
                     ) from error
             else:
                 return features

@@ -27,7 +27,7 @@ from websockets.speedups import apply_mask
 from nconnect.errors import RemoteProtocolError
 from nconnect.io import tcp_info
 from nconnect.io.clock import boottime
-from nconnect.io.readiness import socket_error
+from nconnect.io.errors import reason
 from nconnect.io.tls_socket import TlsSocket
 from nconnect.queueing.pacer import UNLIMITED_BYTES, Pacer
 from nconnect.wire.websocket import (
@@ -230,7 +230,7 @@ class WebSocket:
             except BlockingIOError:
                 pass
             except OSError as error:
-                self._closed(socket_error(error))
+                self._closed(reason(error))
                 return
             self.tx_bytes += sent
             if sent == total:
@@ -336,7 +336,7 @@ class WebSocket:
         except BlockingIOError:
             return
         except OSError as error:
-            self._closed(socket_error(error))
+            self._closed(reason(error))
             return
         self._loop.remove_writer(self._fd)
         if self._pinged is not None:
@@ -392,7 +392,7 @@ class WebSocket:
             self._release_if_empty()
             return False
         except OSError as error:
-            self._closed(socket_error(error))
+            self._closed(reason(error))
             return False
         if not size:
             self._closed("the other side closed the connection")

@@ -11,7 +11,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from nconnect.errors import NetworkError, RemoteProtocolError
-from nconnect.io.readiness import receive_some, socket_error
+from nconnect.io.errors import reason
+from nconnect.io.readiness import receive_some
 from nconnect.io.resolve import stream_addresses
 from nconnect.io.tls_socket import TlsSocket, tls_handshake
 from nconnect.io.websocket import WebSocket
@@ -38,7 +39,7 @@ async def connect(url: str, *, timeout_s: float, tls: ssl.SSLContext | None = No
     except UnicodeError:
         raise NetworkError(f"{host} is not the name of a host") from None
     except OSError as error:
-        raise NetworkError(f"{url}: {socket_error(error)}") from error
+        raise NetworkError(f"{url}: {reason(error)}") from error
 
 
 async def _connect(

@@ -10,7 +10,8 @@ from collections.abc import Callable
 from typing import Any
 
 from nconnect.errors import HostError, RemoteProtocolError
-from nconnect.io.readiness import receive_some, socket_error
+from nconnect.io.errors import reason
+from nconnect.io.readiness import receive_some
 from nconnect.io.tls_socket import TlsSocket, tls_handshake
 from nconnect.io.websocket import FrameHandler, WebSocket
 from nconnect.wire.upgrade import ServerUpgrade, UpgradeRequest, refusal
@@ -60,7 +61,7 @@ class WebSocketServer:
             family, kind, protocol, _, address = infos[0]
             listener = socket.socket(family, kind | socket.SOCK_CLOEXEC, protocol)
         except OSError as error:
-            raise HostError(f"cannot listen on {host}: {socket_error(error)}") from error
+            raise HostError(f"cannot listen on {host}: {reason(error)}") from error
         try:
             listener.setblocking(False)
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -69,7 +70,7 @@ class WebSocketServer:
         except OSError as error:
             listener.close()
             raise HostError(
-                f"cannot listen on {host} port {port}: {socket_error(error)}"
+                f"cannot listen on {host} port {port}: {reason(error)}"
                 " (is another node running? choose another address or port)"
             ) from error
         return cls(listener, accept, tls, admit)

@@ -24,11 +24,6 @@ _EXTENSION_HEADERS = frozenset((0, 43, 60, 135))  # hop-by-hop, routing, destina
 _MAX_EXTENSION_HEADERS = 8
 
 
-def ip_version(view: memoryview) -> int:
-    """The version nibble: 4, 6, or whatever else stands there; 0 for an empty view."""
-    return view[0] >> 4 if view else 0
-
-
 def is_well_formed(view: memoryview) -> bool:
     """Whether the view is exactly one IPv4 or IPv6 packet by its fixed header.
 
@@ -45,13 +40,6 @@ def is_well_formed(view: memoryview) -> bool:
     return (
         first >> 4 == 6 and size >= IPV6_HEADER_BYTES and size == (view[4] << 8 | view[5]) + IPV6_HEADER_BYTES
     )
-
-
-def total_length(view: memoryview) -> int:
-    """The length in bytes that the header of a packet tells (IPv6: its 40 bytes included)."""
-    if view[0] >> 4 == 4:
-        return view[2] << 8 | view[3]
-    return (view[4] << 8 | view[5]) + IPV6_HEADER_BYTES
 
 
 def source(view: memoryview) -> bytes:

@@ -25,7 +25,7 @@ from nconnect.control.node_client import running_nodes
 from nconnect.crypto.keys import Identity
 from nconnect.errors import UsageError
 from nconnect.io.cluster import check_url
-from nconnect.io.http import request
+from nconnect.io.http_client import request
 from nconnect.wire.nkn import OutboundMessage
 from tests.io.test_node_server import Client
 from tests.nkn.sdk import Sdk, SdkError, needs_sdk, seen

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from nconnect.io import inference
-from nconnect.io.http import HttpServer, Request, Response
+from nconnect.io.http import Request, Response
+from nconnect.io.http_server import HttpServer
 
 
 async def _models(request: Request) -> Response:

@@ -17,7 +17,8 @@ import uvloop
 from nconnect.crypto.keys import Identity, verify
 from nconnect.io import link as link_module
 from nconnect.io.clock import boottime
-from nconnect.io.http import HttpServer, Request, Response
+from nconnect.io.http import Request, Response
+from nconnect.io.http_server import HttpServer
 from nconnect.io.link import MAX_WAITING_RECEIPTS, LinkRunner
 from nconnect.io.websocket import WebSocket
 from nconnect.io.websocket_server import WebSocketServer

@@ -22,7 +22,8 @@ from websockets.exceptions import ConnectionClosed, InvalidHandshake
 
 from nconnect.crypto.keys import Identity
 from nconnect.errors import HostError
-from nconnect.io.http import Response, request
+from nconnect.io.http import Response
+from nconnect.io.http_client import request
 from nconnect.io.node_server import NodeServer, _rpc_limits
 from nconnect.model import NodeConfig
 from nconnect.node.settings import NodeSettings

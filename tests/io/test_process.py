@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -47,31 +46,6 @@ def test_another_libc_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(ctypes, "CDLL", fail)
     process.keep_freed_memory()
-
-
-def test_has_net_admin_reads_the_effective_capabilities() -> None:
-    effective = next(
-        int(line.split()[1], 16)
-        for line in Path("/proc/self/status").read_text().splitlines()
-        if line.startswith("CapEff:")
-    )
-    assert process.has_net_admin() is bool(effective & 1 << 12)
-
-
-@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to give capabilities up")
-def test_has_net_admin_is_false_without_it() -> None:
-    code = (
-        "import os\n"
-        "from nconnect.io.process import has_net_admin\n"
-        "has_net_admin()  # what it needs is loaded while the files can still be read\n"
-        "os.setresuid(65534, 65534, 65534)\n"
-        "print(has_net_admin())\n"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=30,
-        cwd=Path(process.__file__).parent.parent.parent,
-    )  # fmt: skip
-    assert done.stdout == "False\n"
 
 
 HIDES = """

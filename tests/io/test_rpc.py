@@ -11,8 +11,9 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 import pytest
 
 from nconnect.errors import NetworkError, RemoteProtocolError
-from nconnect.io import http, rpc
-from nconnect.io.http import Handler, HttpServer, Request, Response
+from nconnect.io import http_client, rpc
+from nconnect.io.http import Request, Response
+from nconnect.io.http_server import Handler, HttpServer
 
 ADDRESS = "gpu." + "ab" * 32
 NODE = {"addr": "203.0.113.7:30002", "rpcAddr": "203.0.113.7:30003", "pubkey": "cd" * 32, "id": "ef" * 32}
@@ -222,7 +223,7 @@ def test_a_seed_that_does_not_take_the_connection_is_asked_again(monkeypatch: py
         calls += 1
         return await never(Request("POST", "/", ()))
 
-    monkeypatch.setattr(http, "request", unreached)
+    monkeypatch.setattr(http_client, "request", unreached)
 
     async def test() -> None:
         with pytest.raises(NetworkError, match="no answer within"):

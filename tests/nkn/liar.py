@@ -9,7 +9,8 @@ import os
 import ssl
 from collections.abc import AsyncIterator, Callable
 
-from nconnect.io.http import HttpServer, Request, Response
+from nconnect.io.http import Request, Response
+from nconnect.io.http_server import HttpServer
 from nconnect.io.websocket import WebSocket
 from nconnect.io.websocket_server import WebSocketServer
 from nconnect.wire import actions

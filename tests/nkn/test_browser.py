@@ -21,7 +21,8 @@ from urllib.parse import quote
 
 import pytest
 
-from nconnect.io.http import HttpServer, Request, Response
+from nconnect.io.http import Request, Response
+from nconnect.io.http_server import HttpServer
 from nconnect.io.node_server import NodeServer
 from nconnect.nkn import MultiClient
 from tests.nkn.net import Net, answering, run

@@ -1,0 +1,17 @@
+"""The system's errors, in words that fit into one line of ours."""
+
+from __future__ import annotations
+
+import os
+
+
+def reason(error: OSError) -> str:
+    """Why, in the error's own words: without number and path."""
+    return (error.strerror or str(error) or type(error).__name__).lower()
+
+
+def plain_reason(error: OSError) -> str:
+    """The same for what asyncio raises, whose words repeat the address."""
+    if error.errno is not None and error.errno > 0:
+        return os.strerror(error.errno).lower()
+    return reason(error)

@@ -1,0 +1,124 @@
+"""Asking an HTTP/1.1 server once: seeds, a machine's clock, what runs at a port. On h11."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import ssl
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import h11
+
+from nconnect.errors import NetworkError, RemoteProtocolError
+from nconnect.io.errors import plain_reason
+from nconnect.io.http import (
+    Response,
+    framed,
+    header_texts,
+)
+from nconnect.io.resolve import stream_addresses
+
+_READ_BYTES = 64 * 1024
+
+
+async def request(
+    method: str,
+    url: str,
+    *,
+    body: bytes = b"",
+    headers: Iterable[tuple[str, str]] = (),
+    timeout_s: float,
+    max_body_bytes: int = 1 << 20,
+    unix_socket: Path | None = None,
+    tls: ssl.SSLContext | None = None,
+    on_connected: Callable[[], None] | None = None,
+) -> Response:
+    """Ask an `http://` or `https://` URL (through `unix_socket` if given) once, on a connection of its own.
+
+    `on_connected` is told when somebody has taken the connection.
+    Raises `NetworkError` when the server cannot be reached or does not answer within `timeout_s`, and
+    `RemoteProtocolError` when what it answers is no HTTP, or is too large.
+    """
+    parts = urlsplit(url)
+    try:
+        port = parts.port or (443 if parts.scheme == "https" else 80)
+    except ValueError as error:
+        raise NetworkError(f"{url}: {error}") from error
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise NetworkError(f"{url} is not an HTTP address (http://HOST:PORT)")
+    server = str(unix_socket) if unix_socket else f"{parts.hostname}:{port}"
+    target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+    writer: asyncio.StreamWriter | None = None
+    try:
+        async with asyncio.timeout(timeout_s):
+            if unix_socket is not None:
+                reader, writer = await asyncio.open_unix_connection(str(unix_socket))
+            else:
+                context = (tls or ssl.create_default_context()) if parts.scheme == "https" else None
+                reader, writer = await _connect(parts.hostname, port, context)
+            if on_connected is not None:
+                on_connected()
+            wire = h11.Connection(h11.CLIENT, max_incomplete_event_size=16 * 1024)
+            ask = h11.Request(
+                method=method,
+                target=target,
+                headers=[
+                    ("Host", parts.netloc.rpartition("@")[2]),
+                    ("Connection", "close"),
+                    ("Content-Length", str(len(body))),
+                    *headers,
+                ],
+            )
+            writer.write((wire.send(ask) or b"") + framed(wire, body))
+            return await _read_response(wire, reader, max_body_bytes)
+    except TimeoutError:
+        raise NetworkError(f"{server} did not answer within {timeout_s:g} s") from None
+    except ssl.SSLError as error:
+        raise NetworkError(f"{server}: TLS failed: {error.reason or error}") from error
+    except OSError as error:
+        raise NetworkError(f"{server}: {plain_reason(error)}") from error
+    except UnicodeError as error:
+        raise NetworkError(f"{server}: not a host name") from error
+    except h11.LocalProtocolError as error:
+        raise NetworkError(f"{url} cannot be asked for: {error}") from error
+    except h11.RemoteProtocolError as error:
+        raise RemoteProtocolError(f"{server} does not speak HTTP: {error}") from error
+    finally:
+        if writer is not None:
+            writer.transport.abort()  # the answer is whole, or not wanted any more
+
+
+async def _connect(
+    host: str, port: int, context: ssl.SSLContext | None
+) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """To the first address of the host that lets us."""
+    failure = OSError(errno.EHOSTUNREACH, f"no address for {host}")
+    for _, _, _, _, address in await stream_addresses(host, port):
+        try:
+            return await asyncio.open_connection(
+                address[0], address[1], ssl=context, server_hostname=host if context else None
+            )
+        except OSError as error:
+            failure = error
+    raise failure
+
+
+async def _read_response(wire: h11.Connection, reader: asyncio.StreamReader, max_body: int) -> Response:
+    head: h11.Response | None = None
+    body = bytearray()
+    while True:
+        event = wire.next_event()
+        if event is h11.NEED_DATA:
+            wire.receive_data(await reader.read(_READ_BYTES))
+        elif isinstance(event, h11.Response):
+            head = event
+        elif isinstance(event, h11.Data):
+            body += event.data
+            if len(body) > max_body:
+                raise RemoteProtocolError(f"the answer is longer than {max_body} bytes")
+        elif isinstance(event, h11.EndOfMessage) and head is not None:
+            return Response(head.status_code, bytes(body), header_texts(head.headers))
+        elif isinstance(event, h11.ConnectionClosed):
+            raise RemoteProtocolError("the connection was closed without an answer")

@@ -1,0 +1,59 @@
+"""What the tests of HTTP have in common: both loops, a server that says what it was asked."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+import uvloop
+
+from nconnect.io.http import Request, Response
+from nconnect.io.http_server import Handler, HttpServer, Limits
+
+QUICK = Limits(
+    header_bytes=2048, body_bytes=4096, request_s=0.1, idle_s=0.1, write_s=0.2, connections=4,
+    connections_per_host=4,
+)  # fmt: skip
+
+
+def run(test: Callable[[], Awaitable[None]]) -> None:
+    """Run on asyncio's loop and on uvloop, which production uses."""
+    for factory in (asyncio.new_event_loop, uvloop.new_event_loop):
+        with asyncio.Runner(loop_factory=factory) as runner:
+            runner.run(_within_10_s(test))
+
+
+async def _within_10_s(test: Callable[[], Awaitable[None]]) -> None:
+    async with asyncio.timeout(10.0):
+        await test()
+        left = [t for t in asyncio.all_tasks() if t is not asyncio.current_task()]
+        assert not left, f"tasks left: {left}"
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    while not condition():  # noqa: ASYNC110 - what is waited for is inside, and tells nobody
+        await asyncio.sleep(0.01)
+
+
+async def echo(ask: Request) -> Response:
+    return Response.json(
+        {
+            "method": ask.method,
+            "path": ask.path,
+            "query": ask.query,
+            "body": ask.body.decode(),
+            "peer": ask.peer_host,
+            "host": ask.host,
+        }
+    )
+
+
+@contextlib.asynccontextmanager
+async def serving(handler: Handler = echo, limits: Limits | None = None) -> AsyncIterator[HttpServer]:
+    server = await HttpServer.listen_tcp("127.0.0.1", 0, handler, limits=limits)
+    try:
+        yield server
+    finally:
+        await server.close()
+        await asyncio.sleep(0)

@@ -1,0 +1,24 @@
+from __future__ import annotations
+
+import errno
+import socket
+
+import pytest
+
+from nconnect.io.errors import plain_reason, reason
+
+
+@pytest.mark.parametrize(
+    ("error", "own", "plain"),
+    [
+        (OSError(errno.ENOENT, "No such file or directory", "/x"), "no such file or directory", None),
+        (OSError(errno.ECONNREFUSED, "Connect call failed ('::1', 1)"), "connect call failed ('::1', 1)",
+         "connection refused"),
+        (socket.gaierror(socket.EAI_NONAME, "Name or service not known"), "name or service not known", None),
+        (OSError("No address"), "no address", None),
+        (BrokenPipeError(), "brokenpipeerror", None),
+    ],
+)  # fmt: skip
+def test_why_in_one_line(error: OSError, own: str, plain: str | None) -> None:
+    assert reason(error) == own
+    assert plain_reason(error) == (plain or own)
