@@ -4,6 +4,7 @@ Some nodes let messages of one pair overtake each other. Whether this one does i
 after a later one is late by the time since that one came. Only while that happens does a batch that overtook
 wait for what is missing: for twice the greatest lateness of late, and never beyond `MAX_WAIT_S`. So on a path
 that keeps the order nothing ever waits, not even after a loss; and a batch that comes in its turn never does.
+TCP's bare acknowledgements never do either.
 """
 
 from __future__ import annotations
@@ -11,7 +12,9 @@ from __future__ import annotations
 from collections import deque
 from math import inf
 
+from nconnect.ip.packet import is_acknowledgement
 from nconnect.tunnel.resequence import Resequencer
+from nconnect.wire.tunnel import VIRTIO_HEADER_BYTES
 
 MAX_WAIT_S = 0.030  # measured: docs/decisions/0011
 FORGET_S = 10.0  # guessed: a path that has kept the order for so long keeps it
@@ -69,7 +72,8 @@ class Order:
         number = counter % SPAN
         if not self._queue.is_next(number):
             if wait_s or self._queue:
-                packets = [memoryview(bytes(packet)) for packet in packets]
+                passed += [packet for packet in packets if _may_overtake(packet)]
+                packets = [memoryview(bytes(packet)) for packet in packets if not _may_overtake(packet)]
             else:
                 self._queue.jump(number)
         return passed + self._queue.put(number, packets, size + BATCH_BYTES, wait_s, now)
@@ -99,3 +103,8 @@ class Order:
             since = at
         self._late_s = max(now - since, KEEP * self._late_s)
         self._late_at = now
+
+
+def _may_overtake(record: memoryview) -> bool:
+    """TCP's acknowledgements: the newest says all that the earlier ones do, and a TCP that waits is slow."""
+    return is_acknowledgement(record[VIRTIO_HEADER_BYTES:])

@@ -7,14 +7,17 @@ from math import inf
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scapy.all import TCP, Raw
 
 from nconnect.node.reorder import Reorderer
 from nconnect.tunnel.order import FORGET_S, MAX_WAIT_S, Order
 from nconnect.tunnel.resequence import MAX_HELD_BYTES
+from tests.ip.packets import ipv4, plain
 from tests.sim.network import Faults, ip, packet
 from tests.tunnel.hostile import connected
 
 KEYS = 7  # an index
+MARK = packet("10.86.0.2", "192.168.50.10")  # what a record begins with
 WAY = ("10.86.0.2", "192.168.50.10")
 
 
@@ -29,7 +32,7 @@ class Path:
     def arrives(self, counter: int, *, after_s: float = 0.0, size: int = 100, index: int = KEYS) -> list[int]:
         """Let it arrive, and all timers before it; what passes because of it."""
         self.run(after_s)
-        packet = memoryview(counter.to_bytes(8, "big"))
+        packet = memoryview(MARK + counter.to_bytes(8, "big"))
         if self.order.passes(index, counter):
             return self._note([packet])
         return self._note(self.order.put(index, counter, [packet], size, self.now))
@@ -52,7 +55,7 @@ class Path:
         return begin + 3
 
     def _note(self, packets: list[memoryview]) -> list[int]:
-        numbers = [int.from_bytes(packet, "big") for packet in packets]
+        numbers = [int.from_bytes(packet[-8:], "big") for packet in packets]
         self.passed += numbers
         return numbers
 
@@ -130,6 +133,22 @@ def test_new_keys_begin_a_new_count_and_let_go_of_what_waited() -> None:
     assert path.arrives(1, index=8) == [1, 2]
     assert path.arrives(1, index=9) == [], "the first under other keys is missing"
     assert path.arrives(0, index=9) == [0, 1]
+
+
+def test_bare_acknowledgements_of_tcp_do_not_wait_and_the_rest_of_their_batch_does() -> None:
+    path = Path()
+    begin = path.disturb()
+    bare = plain(ipv4(TCP(sport=1, dport=2, flags="A", options=[("Timestamp", (1, 2))])))
+    data = plain(ipv4(TCP(sport=1, dport=2, flags="PA") / Raw(b"data")))
+    last = plain(ipv4(TCP(sport=1, dport=2, flags="FA")))
+    order = path.order
+    assert not order.passes(KEYS, begin + 1)
+    assert order.put(KEYS, begin + 1, [bare, data, bare, last], 1000, path.now) == [bare, bare]
+    assert path.arrives(begin + 2) == []
+    assert order.passes(KEYS, begin) is False
+    passed = order.put(KEYS, begin, [], 0, path.now)
+    assert passed[:2] == [data, last]
+    assert len(passed) == 3
 
 
 def test_what_waits_is_bounded() -> None:
