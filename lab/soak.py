@@ -36,6 +36,7 @@ CALM_S = (2.0, 8.0)  # between two faults
 TRANSFER_BYTES = 4 << 20
 TRANSFER_PAUSE_S = 0.25  # so that the machine has time for others
 TRANSFER_TIMEOUT_S = 120.0
+CONNECT_TIMEOUT_S = 5.0
 # A generous bound above a fresh process, for what a day would make of it.
 MAX_RSS_BYTES = 80 << 20
 MAX_DESCRIPTORS = 28
@@ -116,11 +117,12 @@ def _transfer(lab: World, report: Report, ending: threading.Event, moving: threa
         what = "an upload" if up else "a download"
         with moving:
             try:
-                connection = connect(lab.user, host, SERVICE, timeout_s=TRANSFER_TIMEOUT_S)
+                connection = connect(lab.user, host, SERVICE, timeout_s=CONNECT_TIMEOUT_S)
             except OSError:
-                ending.wait(1)  # no route for the moment: the user's daemon was killed
+                ending.wait(1)  # no route for the moment, or one that leads elsewhere: the daemon was killed
                 continue
             try:
+                connection.settimeout(TRANSFER_TIMEOUT_S)
                 with connection:
                     found = upload(connection, TRANSFER_BYTES) if up else download(connection, TRANSFER_BYTES)
             except (OSError, AssertionError) as error:

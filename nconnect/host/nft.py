@@ -199,6 +199,10 @@ def _base_chains(interface: str) -> dict[str, Chain]:
 # Neither passed (source NAT would leave them as they are) nor refused: a reset for a late duplicate would end
 # a healthy connection.
 _INVALID: Rule = (e.in_state("invalid"), e.DROP)
+# When somebody had removed the rules, the kernel missed a part of each connection, and may take what comes
+# then for invalid, for ever. Whether an acknowledgement is for a connection the TCP at its end knows better;
+# without one, or at a listener, it resets it.
+_CONTINUED: Rule = (e.in_state("invalid"), e.tcp_flags_are(("ack",), ("syn", "rst", "ack")), e.ACCEPT)
 _PROHIBITED: Rule = ({"reject": {"type": "icmpx", "expr": "admin-prohibited"}},)
 _TCP_RESET: Rule = (e.match(e.meta("l4proto"), "tcp"), {"reject": {"type": "tcp reset"}})
 
@@ -289,7 +293,7 @@ def _local_rules(config: Config, exposed: tuple[Exposed, ...]) -> tuple[Rule, ..
     rules: list[Rule] = [(to_us, e.DROP)]  # broadcast and multicast
     if not provides(config):
         rules += _answers()
-        rules += [(e.ACCEPT,)] if config.inbound else [_INVALID, (e.jump("refuse"),)]
+        rules += [(e.ACCEPT,)] if config.inbound else [_CONTINUED, _INVALID, (e.jump("refuse"),)]
         return tuple(rules)
     # Before the answers: what a flushed connection's server still sends must not turn it into one of ours.
     for service in config.provide.services:
