@@ -14,6 +14,7 @@ from typing import TextIO
 
 from lab.command import interrupt_once
 from lab.netns import LabError, require_root
+from lab.ping import first_reply
 from lab.recovery import page
 from lab.recovery.faults import FAULTS, Fault
 from lab.recovery.tunnels import TUNNELS, Tunnel, bring_up, missing
@@ -27,6 +28,7 @@ CALM_S = 2.0  # between two faults
 
 def measure(tunnel: Tunnel, lab: World, fault: Fault) -> page.Times:
     """Give one fault; after how many seconds UDP and TCP were answered, None: not within `LIMIT_S`."""
+    first_reply(lab.user, tunnel.host, timeout_s=2 * LIMIT_S)  # some take their time after the fault before
     with Tcp(lab.user, tunnel.host) as tcp, Udp(lab.user, tunnel.host) as udp:
         time.sleep(CALM_S)
         fault.do(lab, tunnel)

@@ -35,7 +35,7 @@ from nconnect.queueing.fq_codel import FairQueue
 from nconnect.tunnel.admission import admitted, needed_feature
 from nconnect.tunnel.allowed_ips import AllowedIps
 from nconnect.tunnel.batch import STRIPE_BYTES, put_record, put_stripe, read_records
-from nconnect.tunnel.constants import MAX_PENDING_SENDERS, UNANSWERED_S
+from nconnect.tunnel.constants import MAX_PENDING_SENDERS, QUESTION_S
 from nconnect.tunnel.handshake import Rng
 from nconnect.tunnel.lanes import Lane
 from nconnect.tunnel.outputs import Output, Settings
@@ -204,7 +204,7 @@ class Tunnel:
         peer.timers.data_sent(now)
         if len(peer.lanes.used) > 1:
             self._steering.watch(peer, now)
-        if peer.check_at > now + UNANSWERED_S:
+        if peer.check_at > now + QUESTION_S:
             self._agenda.schedule(peer)
         if pair.wants_rekey_on_send(now):
             self._keying.initiate(peer, now)

@@ -15,11 +15,14 @@ from nconnect.errors import DropReason
 from nconnect.model import NknAddress
 from nconnect.tunnel.agenda import Agenda
 from nconnect.tunnel.constants import (
+    ANSWER_S,
     ASK_S,
     KEEPALIVE_S,
     PERSISTENT_KEEPALIVE_S,
     PERSISTENT_RETRY_S,
+    QUESTION_S,
     REJECT_AFTER_S,
+    UNANSWERED_S,
 )
 from nconnect.tunnel.handshake import Rng
 from nconnect.tunnel.keying import Keying
@@ -200,6 +203,10 @@ class Sessions:
                 peer.doubtful = True
                 self.outputs.append(SessionLost(peer, f"{peer.name} does not answer"))
             self.keying.initiate(peer, now)
+        elif timer is Timer.QUESTION:
+            if not peer.doubtful and self.records.ping(peer, now) is not None:
+                wait_s = min(max(ANSWER_S, 4 * (peer.rtt_s or 0.0)), UNANSWERED_S - QUESTION_S)
+                peer.timers.set(Timer.UNANSWERED, now + wait_s)
         elif timer is Timer.KEEPALIVE:
             self.records.send(peer, now)
         elif timer is Timer.PERSISTENT_KEEPALIVE:

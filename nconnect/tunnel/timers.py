@@ -9,7 +9,7 @@ from __future__ import annotations
 from enum import IntEnum
 
 from nconnect.model import Deadline
-from nconnect.tunnel.constants import KEEPALIVE_S, UNANSWERED_S
+from nconnect.tunnel.constants import KEEPALIVE_S, QUESTION_S, UNANSWERED_S
 
 NEVER = float("inf")
 
@@ -27,10 +27,21 @@ class Timer(IntEnum):
     EXPIRE = 7  # the peer's permission ends
     LANES = 8  # several lanes: look whether each is alive, and whether one is enough
     REORDER = 9  # batches that overtook others have waited for them long enough
+    QUESTION = 10  # data was sent and nothing was heard for a while: ask
+
+
+_OF_SESSION = (
+    Timer.UNANSWERED,
+    Timer.QUESTION,
+    Timer.KEEPALIVE,
+    Timer.REKEY,
+    Timer.ERASE_KEYS,
+    Timer.LANES,
+)
 
 
 # Plain indices: the notes are called for each batch.
-_UNANSWERED, _KEEPALIVE = int(Timer.UNANSWERED), int(Timer.KEEPALIVE)
+_UNANSWERED, _QUESTION, _KEEPALIVE = int(Timer.UNANSWERED), int(Timer.QUESTION), int(Timer.KEEPALIVE)
 
 
 class Timers:
@@ -60,6 +71,7 @@ class Timers:
         at[_KEEPALIVE] = NEVER
         if at[_UNANSWERED] == NEVER:
             at[_UNANSWERED] = now + UNANSWERED_S
+            at[_QUESTION] = now + QUESTION_S
 
     def keepalive_sent(self) -> None:
         """An empty batch has left: it wants no answer."""
@@ -68,17 +80,17 @@ class Timers:
     def data_received(self, now: float) -> None:
         """An authentic batch with something in it has arrived."""
         at = self._at
-        at[_UNANSWERED] = NEVER
+        at[_UNANSWERED] = at[_QUESTION] = NEVER
         if at[_KEEPALIVE] == NEVER:
             at[_KEEPALIVE] = now + KEEPALIVE_S
 
     def keepalive_received(self) -> None:
         """Something authentic has arrived that wants no answer."""
-        self._at[Timer.UNANSWERED] = NEVER
+        self._at[Timer.UNANSWERED] = self._at[Timer.QUESTION] = NEVER
 
     def session_ended(self) -> None:
         """Everything that belongs to a session stops; the peer's own timers go on."""
-        for timer in (Timer.UNANSWERED, Timer.KEEPALIVE, Timer.REKEY, Timer.ERASE_KEYS, Timer.LANES):
+        for timer in _OF_SESSION:
             self._at[timer] = NEVER
 
     def due(self, now: float) -> list[Timer]:

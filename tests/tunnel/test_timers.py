@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nconnect.model import Deadline
-from nconnect.tunnel.constants import KEEPALIVE_S, UNANSWERED_S
+from nconnect.tunnel.constants import KEEPALIVE_S, QUESTION_S, UNANSWERED_S
 from nconnect.tunnel.timers import Timer, Timers
 
 
@@ -20,6 +20,8 @@ def test_sent_data_wants_an_answer_once() -> None:
     timers = Timers()
     timers.data_sent(100)
     timers.data_sent(110)  # the first unanswered batch counts
+    assert timers.next() == Deadline(100 + QUESTION_S, "question")
+    assert timers.due(100 + QUESTION_S) == [Timer.QUESTION]
     assert timers.next() == Deadline(100 + UNANSWERED_S, "unanswered")
     assert timers.due(100 + UNANSWERED_S - 0.001) == []
     assert timers.due(100 + UNANSWERED_S) == [Timer.UNANSWERED]
