@@ -30,5 +30,12 @@ def test_it_is_put_into_its_place_again_and_again() -> None:
         page.place("nothing of it", "| new |")
 
 
+def test_the_page_has_the_place_and_names_every_fault() -> None:
+    text = page.PAGE.read_text()
+    table = text.partition(page.BEGIN)[2].partition(page.END)[0]
+    missing = [fault.name for fault in FAULTS if f"| {fault.name} |" not in table]
+    assert missing == [], "scripts/recovery --docs writes them"
+
+
 def test_the_names_are_unique() -> None:
     assert len({fault.name for fault in FAULTS}) == len(FAULTS)
