@@ -34,7 +34,7 @@ from lab.sides import Node, Side
 from lab.world import SEED_RPC
 
 CROWDS = 4
-UP_TIMEOUT_S = 60
+UP_TIMEOUT_S = 90
 LIMIT_S = 420  # then no further round is begun
 TELL_S = 5
 TRANSFERS = 2  # each way in a round: one alone may be an unlucky one
