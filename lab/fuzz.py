@@ -25,6 +25,7 @@ from lab.command import give_back, interrupt_once
 CORPUS = CHECKOUT / "tests" / "fuzz" / "corpus"
 MAX_INPUT_BYTES = 4096
 RSS_LIMIT_MB = 1024
+UNIT_S = 60  # for one input: each takes milliseconds, but the machine may be held up
 STARTUP_S = 120  # to import everything instrumented, and to run the corpus
 
 _STATUS = re.compile(r"#(\d+)\s+\w+\s+cov: (\d+)")
@@ -59,9 +60,9 @@ def fuzz(target: str, seconds: float, *, keep: bool, seed: int = 0) -> Outcome:
         crashes.mkdir()
         command = [sys.executable, "-m", "tests.fuzz", target]
         options = [
-            f"-max_total_time={max(1, round(seconds))}", f"-max_len={MAX_INPUT_BYTES}", "-timeout=60",
-            f"-rss_limit_mb={RSS_LIMIT_MB}", f"-artifact_prefix={crashes}/", "-print_final_stats=0",
-            f"-seed={seed}",
+            f"-max_total_time={max(1, round(seconds))}", f"-max_len={MAX_INPUT_BYTES}",
+            f"-timeout={UNIT_S}", f"-report_slow_units={UNIT_S}", f"-rss_limit_mb={RSS_LIMIT_MB}",
+            f"-artifact_prefix={crashes}/", "-print_final_stats=0", f"-seed={seed}",
         ]  # fmt: skip
         folders = [str(found), *([str(own)] if own.is_dir() else [])]
         text, failed = _run([*command, *options, *folders], seconds + STARTUP_S)
