@@ -1,0 +1,22 @@
+"""`python -m netns_tests.loud …`: nconnect, logging all that it has to say, asyncio's part too."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+
+from nconnect.cli import app, logs
+
+
+def main() -> int:
+    options = logs.log_to_stderr.__kwdefaults__
+    assert "level" in options
+    options["level"] = logging.DEBUG
+    logging.getLogger("asyncio").setLevel(logging.DEBUG)
+    asyncio.Runner.__init__.__kwdefaults__["debug"] = True
+    return app.main()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
