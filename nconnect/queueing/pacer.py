@@ -8,8 +8,10 @@ bytes were acknowledged, the round trip, and what is unsent. From these the pace
   (TCP_NOTSENT_LOWAT keeps those few). A link on which none stands is faster than we are, and is not paced.
 - While a queue stands the link is saturated, so what it acknowledges in that time is its rate. The pacer
   then pauses until what is under way fits the link without a queue, and goes on at `CRUISE` of that rate.
-- Every `HOLD_S` it offers more, in steps that each last as long as an answer takes, until a queue stands
-  again (most often at once, and a few milliseconds long) or nobody asks for what it offers.
+- After a while it offers more, in steps that each last as long as an answer takes, until a queue stands
+  again (most often at once, and a few milliseconds long) or nobody asks for what it offers. A rate that was
+  found once may be a moment's (a processor was busy) and is tried again soon; one that was found again is
+  held for longer, up to `HOLD_S`.
 - A queue that is still there after such a pause is not ours (the path became longer, or somebody else fills
   the link): its delay becomes part of the base.
 
@@ -34,9 +36,14 @@ WINDOW_S = 0.030
 BASE_WINDOW_S = 30.0  # how long a shortest round trip is believed
 CRUISE = 0.94
 HOLD_S = 2.0
+FIRST_HOLD_S = 0.1  # doubled each time when the rate is found again
+SAME_RATE = 1.25  # within this factor
+FAST_RATE = 12.5e6  # from 100 Mbit/s on a wrong rate costs more than a look whether it is right
+FAST_HOLD_S = 0.5
 GENTLE_STEP = 1.08  # up from CRUISE, across the rate that is known
 GENTLE_UNTIL = 1.15  # three such steps: at the first ones a queue grows too slowly to be seen in time
 BOLD_STEP = 1.3  # when there is no queue even above it: the link has become faster
+FAST_BOLD_STEP = 1.6
 UNPACE_RATIO = 1.5  # offering that much above what was known, without a queue and without a taker
 UNSENT_S = 0.5  # unsent for longer: not a window that still grows, but all that this path gives
 SETTLE_S = 0.040  # the smoothed round trip follows the real one by some acknowledgements
@@ -53,7 +60,7 @@ PRESSING = 0.8  # a paced link that is offered less than this part of its rate i
 # Of the time something is under way: else what is acknowledged is not the link's rate. (The kernel counts in
 # jiffies, of up to 4 ms.)
 SATURATED = 0.8
-QUEUE_S = 0.020
+QUEUE_S = 0.012
 IDLE_S = 0.15  # without a sample for as long, nothing is known of what stands now
 QUEUE_BYTES = 6_056  # four full packets: of fewer, the delay may be that of a delayed acknowledgement
 MAX_PAUSE_S = 2.0
@@ -70,9 +77,9 @@ class Pacer:
 
     __slots__ = (
         "_base", "_best", "_best_of_s", "_blind_until", "_busy_part", "_climb_at", "_drain_until",
-        "_drained_s", "_draining", "_fast_at", "_known_rate", "_offered", "_patience_s", "_queue_bytes",
-        "_queued_until", "_samples", "_sent_all_at", "_sent_bytes", "_short_at", "_step_at",
-        "_step_bytes", "_tokens", "_tokens_at", "_trigger_s", "rate",
+        "_drained_s", "_draining", "_fast_at", "_held_rate", "_hold_s", "_known_rate", "_offered",
+        "_patience_s", "_queue_bytes", "_queued_until", "_samples", "_sent_all_at", "_sent_bytes",
+        "_short_at", "_step_at", "_step_bytes", "_tokens", "_tokens_at", "_trigger_s", "rate",
     )  # fmt: skip
 
     def __init__(
@@ -95,6 +102,8 @@ class Pacer:
         self._patience_s = patience_s
         self._best_of_s = best_of_s
         self.rate: float | None = None  # bytes a second that may be sent; None: the link is not paced
+        self._hold_s = FIRST_HOLD_S
+        self._held_rate = 0.0  # the rate that was found before
         self._known_rate = 0.0  # what the link delivered when it was last saturated
         self._tokens = 0.0
         self._tokens_at = now  # later than now: pausing until then
@@ -200,7 +209,7 @@ class Pacer:
         ):
             self._slow_down(now, acked_bytes, in_flight_bytes + unsent_bytes, delay, base, rtt_s)
         elif self.rate is not None and now >= self._climb_at and now - self._sent_all_at < WINDOW_S:
-            self._climb(now, self.rate, base)
+            self._climb(now, self.rate, base, sure=self._is_short(delay, base, delivered))
 
     def _is_short(self, delay: float, base: float, delivered: float) -> bool:
         limit = ENTER_S if self.rate is None else self._trigger_s
@@ -259,13 +268,22 @@ class Pacer:
         self._blind_until = self._short_at = self._sent_all_at = (
             now + max(base, rtt_s - self._drained_s) + SETTLE_S
         )
-        self._begin_step(now, self._blind_until + HOLD_S)
+        same = self._held_rate / SAME_RATE < known < self._held_rate * SAME_RATE
+        self._hold_s = 2 * self._hold_s if same else FIRST_HOLD_S
+        self._hold_s = min(self._hold_s, FAST_HOLD_S if known > FAST_RATE else HOLD_S)
+        self._held_rate = known
+        self._begin_step(now, self._blind_until + self._hold_s)
 
-    def _climb(self, now: float, rate: float, base: float) -> None:
-        """No queue, and it is time to offer more, if what is offered was taken."""
+    def _climb(self, now: float, rate: float, base: float, *, sure: bool) -> None:
+        """No queue, and it is time to offer more, if what is offered was taken.
+
+        Unless it is `sure`, the delay may be that of a queue that is still too short to be believed.
+        """
         taken = self._step_bytes >= 0.8 * rate * (now - self._step_at)
         if taken:
-            self.rate = rate * (GENTLE_STEP if rate < GENTLE_UNTIL * self._known_rate else BOLD_STEP)
+            bold = FAST_BOLD_STEP if rate > FAST_RATE else BOLD_STEP
+            is_bold = sure and rate >= GENTLE_UNTIL * self._known_rate
+            self.rate = rate * (bold if is_bold else GENTLE_STEP)
         elif rate > UNPACE_RATIO * self._known_rate:
             self.rate = None
         if self.rate is not None and self.rate > MAX_RATE:

@@ -1,0 +1,102 @@
+"""One peer's direction, end to end, in virtual time: a slow path is paced, a busy processor forgotten."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+
+import pytest
+
+from nconnect.tunnel.pacing import Arrivals, Sending
+
+STEP_S = 0.001
+BATCH_BYTES = 128 << 10
+WINDOW_BYTES = 2 << 20  # what the sockets on the way take
+HOP_S = 0.0005
+FAST = 250e6  # bytes a second: 2 Gbit/s
+Speed = Callable[[float], float]
+
+
+class Path:
+    """A sender with an unlimited amount to send, a queue served at `speed(now)`, and the peer's reports.
+
+    Neither side knows that a processor is late: the worst case.
+    """
+
+    def __init__(self, speed: Speed) -> None:
+        self.now = 0.0
+        self.sending = Sending(0.0)
+        self.arrived_bytes = 0
+        self.delays: list[float] = []
+        self._speed = speed
+        self._arrivals = Arrivals()
+        self._queue: deque[tuple[int, int, float]] = deque()  # number, bytes, when
+        self._under_way = 0
+        self._reports: deque[tuple[float, bytes]] = deque()
+        self._credit = 0.0
+        self._number = 0
+        self._steps = 0
+
+    def run(self, seconds: float) -> float:
+        """Go on; bytes a second that arrive meanwhile."""
+        self.arrived_bytes = 0
+        self.delays.clear()
+        for _ in range(round(seconds / STEP_S)):
+            self._steps += 1
+            self.now = self._steps * STEP_S
+            self._step()
+        return self.arrived_bytes / seconds
+
+    def _step(self) -> None:
+        now = self.now
+        while self._reports and self._reports[0][0] <= now:
+            self.sending.on_report(self._reports.popleft()[1], now, busy=False)
+        while self._under_way < WINDOW_BYTES and (budget := self.sending.pacer.budget(now)):
+            size = min(budget, BATCH_BYTES)
+            self.sending.sent(1, self._number, size, now)
+            self._queue.append((self._number, size, now))
+            self._number += 1
+            self._under_way += size
+        self._credit += self._speed(now) * STEP_S
+        while self._queue and self._credit >= self._queue[0][1]:
+            number, size, since = self._queue.popleft()
+            self._credit -= size
+            self._under_way -= size
+            self.arrived_bytes += size
+            self.delays.append(now - since)
+            if self._arrivals.received(1, number, size, now + HOP_S):
+                self._reports.append((now + 3 * HOP_S, self._arrivals.report(now + HOP_S, busy=False)))
+        if not self._queue:
+            self._credit = 0.0
+
+
+def slow_until(end: float, speed: float) -> Speed:
+    return lambda now: speed if now < end else FAST
+
+
+def test_a_path_that_was_slow_for_its_first_half_second_is_soon_at_its_full_rate() -> None:
+    """As it is when a daemon starts on a machine that is busy with something else."""
+    path = Path(slow_until(0.5, 25e6))
+    path.run(0.5)
+    assert path.sending.pacer.rate is not None, "there is something to be forgotten"
+    path.run(0.5)
+    assert path.run(1) > 0.9 * FAST
+    assert path.sending.pacer.rate is None
+
+
+def test_a_path_that_is_stopped_again_and_again_is_soon_at_its_full_rate() -> None:
+    """A processor that has a fifth of the time, in turns, for two seconds."""
+    path = Path(lambda now: FAST if now > 3 or now < 1 or now % 0.05 < 0.01 else 0.0)
+    assert path.run(1) > 0.9 * FAST
+    assert path.run(2) > 0.1 * FAST
+    path.run(0.7)
+    assert path.run(1) > 0.9 * FAST
+
+
+@pytest.mark.parametrize("mbit", [20, 100, 500])
+def test_a_slow_path_is_used_and_its_queue_is_not(mbit: int) -> None:
+    rate = mbit * 1e6 / 8
+    path = Path(lambda now: rate)
+    path.run(4)
+    assert path.run(8) > 0.85 * rate
+    assert sorted(path.delays)[int(0.98 * len(path.delays))] < 0.030
