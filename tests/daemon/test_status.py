@@ -15,7 +15,8 @@ from nconnect.errors import DropReason
 from nconnect.model import AllowRule, Config, PeerConfig
 from nconnect.nkn.link import Link
 from nconnect.tunnel.outputs import Settings
-from tests.sim.network import Host, Simulation
+from tests.sim.lanes import LaneNet, Path, joined
+from tests.sim.network import Host, Simulation, packet
 from tests.tunnel.hostile import connected, passes
 
 
@@ -34,6 +35,25 @@ def made(sim: Simulation, host: Host, refused: dict[str, int] | None = None) -> 
         started_at=sim.now - 50,
         now=sim.now,
     )
+
+
+def test_each_link_has_its_share_of_the_traffic() -> None:
+    net = LaneNet()
+    net.paths[1, 1] = Path(delay_s=0.05)
+    user, _ = joined(net, 2, 2)
+    for _ in range(50):
+        user.send_packet(packet("10.86.0.2", "192.168.50.10", bytes(1000)), bytes([192, 168, 50, 10]))
+    net.run(1)
+    links = [
+        Link(user.identity, user.address, ("http://127.0.0.1:1",), now=net.now, rng=net.random_bytes)
+        for _ in range(3)
+    ]
+    quick, slow, shared = status.link_statuses(links, [None, None, 0], user.tunnel)
+    assert quick.share is not None
+    assert slow.share is not None
+    assert quick.share > 0.9
+    assert quick.share + slow.share == pytest.approx(1)
+    assert (shared.shared_with, shared.share, shared.tx_bytes) == (0, 0.0, 0)
 
 
 def test_an_interface_with_a_peer_that_is_up() -> None:

@@ -357,6 +357,26 @@ def test_a_heavy_source_does_not_push_out_another() -> None:
     assert light.address in sources[:2]
 
 
+def test_a_heavy_client_does_not_delay_another() -> None:
+    """A token waits for a quantum or two of a transfer to the same client, and for nothing to another."""
+    node = make_node()
+    heavy, light = FakeClient(node).log_in(), FakeClient(node, "light", b"l" * 32).log_in()
+    bob, carol = FakeClient(node, "bob", b"b" * 32).log_in(), FakeClient(node, "carol", b"c" * 32).log_in()
+    bob.transport.writable = False
+    for _ in range(100):
+        heavy.send(bob.address, bytes(64_000))
+    for number in range(20):
+        light.send(carol.address, b"%d" % number)
+        assert carol.payloads()[-1] == b"%d" % number, "at once"
+        before = len(bob.received())
+        light.send(bob.address, b"%d" % number)
+        for _ in range(3):  # a slow socket takes one at a time
+            bob.transport.writable, bob.transport.takes = True, 1
+            node.writable(bob.connection, 0.001 * number)
+        assert b"%d" % number in [message.payload for message in bob.received()[before:]]
+    assert node.stats().drops == {}
+
+
 def test_slow_clients_together_stay_within_the_nodes_bound() -> None:
     node = make_node(client_queue_bytes=50_000, node_queue_bytes=100_000)
     alice = FakeClient(node).log_in()

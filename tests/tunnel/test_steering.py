@@ -26,6 +26,39 @@ def test_a_silent_lane_hands_its_flows_over_without_a_handshake() -> None:
     assert [lane.link for lane in dead] == [0]
 
 
+def test_flows_are_handed_over_within_a_second_of_the_lane_being_found_dead() -> None:
+    net = shaped(4)
+    user, provider = joined(net, 4, 4)
+    load = Load(user, provider, 12, 60_000)
+    load.run(net, 2)
+    cut_at, lane = net.now, user.peer(provider).lanes.used[2]
+    net.paths[2, 2].cut = True
+    while not lane.dead:
+        load.run(net, 0.02)
+        assert net.now - cut_at < 1.5
+    before = len(provider.delivered)
+    load.run(net, 1)
+    assert {int.from_bytes(r[HEADER : HEADER + 2]) for r in provider.delivered[before:]} == set(range(12))
+    assert not lane.queue
+    assert not user.lost()
+
+
+def test_one_link_costs_nothing_more() -> None:
+    """No lane is watched, nothing is spread, and no list of links is sent."""
+    net = shaped(1)
+    user, provider = joined(net, 1, 1)
+    load = Load(user, provider, 8)
+    peer = user.peer(provider)
+    for _ in range(20):
+        load.run(net, 0.1)
+        assert peer.spread is None
+        assert not peer.timers.is_set(Timer.LANES)
+    assert [(lane.link, lane.number) for lane in peer.lanes.all] == [(0, 0)]
+    assert peer.stripe_number == 0
+    assert provider.peer(user).links_revision == -1
+    assert not provider.peer(user).lane_arrivals
+
+
 def test_a_dead_lane_that_lives_again_is_used_again() -> None:
     net = shaped(2)
     user, provider = joined(net, 2, 2)
