@@ -123,6 +123,7 @@ class Node:
         self.namespace = namespace
         self.folder = folder
         self.capture = folder / "relayed.bin" if capture else None
+        self.env = {"NCONNECT_RUN_DIR": str(folder / "run")}
         self.options = list(options)
         self.process: Process | None = None
         self._starts = 0
@@ -133,7 +134,9 @@ class Node:
         command = [*nconnect_command(), "node", "--listen", "0.0.0.0", *self.options]
         if self.capture is not None:
             command += ["--capture-file", str(self.capture)]
-        self.process = Process(self.namespace, command, self.folder / f"node-{self._starts}.log")
+        self.process = Process(
+            self.namespace, command, self.folder / f"node-{self._starts}.log", env=self.env
+        )
         until(self._listens, "the node to listen", process=self.process)
         return self.process
 
@@ -143,6 +146,14 @@ class Node:
                 if probe.connect_ex(("127.0.0.1", port)) != 0:
                     return False
         return True
+
+    def status(self) -> dict[str, Any]:
+        """The `node status --json` object."""
+        done = self.namespace.run([*nconnect_command(), "node", "status", "--json"], env=self.env)
+        if done.returncode:
+            raise LabError(f"nconnect node status: {done.stderr}")
+        found: dict[str, Any] = json.loads(done.stdout)
+        return found
 
     def stop(self) -> None:
         if self.process is not None:

@@ -113,6 +113,15 @@ class World:
         return "\n".join(logs + [program.tail() for program in self.programs])
 
 
+def to_the_internet(user: Namespace, internet: Namespace, provider: Namespace) -> None:
+    """A cable and a default route for both sides, and the node's address."""
+    cable(user, WAN_INTERFACE, ["198.51.100.2/24"], internet, "user", ["198.51.100.1/24"])
+    cable(provider, WAN_INTERFACE, ["203.0.113.2/24"], internet, "provider", ["203.0.113.1/24"])
+    user.ip("route add default via 198.51.100.1")
+    provider.ip("route add default via 203.0.113.1")
+    internet.ip(f"address add {NODE_HOST}/32 dev lo")
+
+
 @contextmanager
 def world(
     prefix: str = "nc",
@@ -131,15 +140,11 @@ def world(
         undo.callback(shutil.rmtree, folder, ignore_errors=True)
         names = ("user", "internet", "provider", "server")
         user, internet, provider, server = namespaces(undo, prefix, *names)
-        cable(user, WAN_INTERFACE, ["198.51.100.2/24"], internet, "user", ["198.51.100.1/24"])
-        cable(provider, WAN_INTERFACE, ["203.0.113.2/24"], internet, "provider", ["203.0.113.1/24"])
+        to_the_internet(user, internet, provider)
         cable(
             *(provider, LAN_INTERFACE, [f"{PROVIDER_LAN}/24", "fd50::1/64"]),
             *(server, "eth0", [f"{SERVER}/24", f"{SERVER6}/64"]),
         )
-        user.ip("route add default via 198.51.100.1")
-        provider.ip("route add default via 203.0.113.1")
-        internet.ip(f"address add {NODE_HOST}/32 dev lo")
         internet.sysctl("net.ipv4.ip_forward", "0")
         made = World(
             folder,

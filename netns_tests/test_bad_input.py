@@ -148,6 +148,8 @@ def test_no_privilege(side: Side) -> None:
         ("[interface]\n", '[interface]\ncipher = "rot13"\n', "rot13"),
         ("192.168.50.0/24", "192.168.50.0/99", "192.168.50.0/99"),
         ('seed = "', 'seed = "zz', "seed"),
+        ("http://192.0.2.1:30003", "http://192.0.2.1:99999", "99999"),
+        ('address = "gpu-box.', 'address = "gpu-box.zz', "64 hex digits"),
         ("[interface]\n", "[interface\n", ":3:"),
     ],
 )
@@ -225,6 +227,13 @@ def test_usage(side: Side, arguments: tuple[str, ...]) -> None:
     done = side.namespace.run(side.command(*arguments)[: 1 + len(arguments)], env=side.env)
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
+
+
+def test_a_node_at_an_address_that_is_not_this_machine_s(machines: World) -> None:
+    command = machines.user_side.command("node", "--listen", "203.0.113.99")
+    done = machines.user.run(command[: command.index("-c")], env=machines.user_side.env, timeout_s=10)
+    refused(done, "203.0.113.99", "cannot assign", status=(1,))
+    assert not (machines.user_side.folder / "run" / "nodes").exists()
 
 
 def test_a_node_on_a_port_that_is_taken(machines: World) -> None:

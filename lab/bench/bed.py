@@ -21,7 +21,7 @@ from pathlib import Path
 
 from lab.netns import Namespace, cable, namespaces
 from lab.process import Process, until
-from lab.world import NODE_HOST, WAN_INTERFACE
+from lab.world import to_the_internet
 
 PREFIX = "ncbench"
 USER_DIRECT, USER_DIRECT6 = "10.99.0.1", "fd99::1"
@@ -77,15 +77,11 @@ def bed() -> Iterator[Bed]:
         folder = Path(tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-"))
         undo.callback(shutil.rmtree, folder, ignore_errors=True)
         user, internet, provider = namespaces(undo, PREFIX, "user", "internet", "provider")
-        cable(user, WAN_INTERFACE, ["198.51.100.2/24"], internet, "user", ["198.51.100.1/24"])
-        cable(provider, WAN_INTERFACE, ["203.0.113.2/24"], internet, "provider", ["203.0.113.1/24"])
+        to_the_internet(user, internet, provider)
         cable(
             *(user, "direct0", [f"{USER_DIRECT}/24", f"{USER_DIRECT6}/64"]),
             *(provider, "direct0", [f"{PROVIDER_DIRECT}/24", f"{PROVIDER_DIRECT6}/64"]),
         )
-        user.ip("route add default via 198.51.100.1")
-        provider.ip("route add default via 203.0.113.1")
-        internet.ip(f"address add {NODE_HOST}/32 dev lo")
         made = Bed(folder, user, internet, provider)
         undo.callback(made.stop)
         yield made

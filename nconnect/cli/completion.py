@@ -30,6 +30,7 @@ _PLACES = {
 
 
 def completion(
+    ctx: typer.Context,
     shell: Annotated[str, typer.Argument(metavar="SHELL", help="bash, zsh or fish.")],
     install: Annotated[
         bool, typer.Option("--install", help="Write it where this user's shell looks for it.")
@@ -39,15 +40,14 @@ def completion(
     """Print the completion script of a shell."""
     import difflib
 
-    from nconnect.cli.app import app
-    from nconnect.cli.tree import tree
+    from nconnect.cli.tree import tree_around
 
     if shell not in SHELLS:
         near = difflib.get_close_matches(shell, SHELLS, n=1)
         raise UsageError(
             f"{shell!r} is unknown, " + (f"did you mean {near[0]}?" if near else "write bash, zsh or fish")
         )
-    text = script(tree(app), shell)
+    text = script(tree_around(ctx), shell)
     if not install:
         print(text, end="")
         return

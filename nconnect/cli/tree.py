@@ -55,6 +55,11 @@ def tree(app: typer.Typer) -> Command:
     return _command(typer.main.get_command(app), "nconnect")
 
 
+def tree_around(ctx: typer.Context) -> Command:
+    """The whole tree that a running command is part of."""
+    return _command(ctx.find_root().command, "nconnect")
+
+
 def _command(command: Any, path: str) -> Command:
     options, arguments = [], []
     for param in command.params:

@@ -10,8 +10,8 @@ from nconnect.daemon.counters import CounterKeeper
 from nconnect.daemon.driver import Driver
 from nconnect.daemon.enforcement import Enforcement
 from nconnect.daemon.expiry import ExpiryNotices
-from nconnect.daemon.outage import Outage
 from nconnect.daemon.reception import Reception
+from nconnect.daemon.repetition import Repetition
 from nconnect.daemon.waiting import Waiting
 from nconnect.host.nft import provides
 from nconnect.io.clock import boottime
@@ -54,8 +54,9 @@ class Reports:
         self._counters = counters
         self._keep_trying = keep_trying
         self._clock = clock
-        self._outage = Outage()  # no link at all
-        self._link_outages: defaultdict[int, Outage] = defaultdict(Outage)  # one, while others are up
+        self._found = Repetition()  # a link that is tried again finds the same node, each time
+        self._outage = Repetition()  # no link at all
+        self._link_outages: defaultdict[int, Repetition] = defaultdict(Repetition)  # one, while others are up
 
     # Of the links
 
@@ -66,15 +67,16 @@ class Reports:
         self.driver.flush()
 
     def on_found(self, node: NodeInfo) -> None:
-        self._step(f"node found: {node.addr}", event="node_found", node=node.addr)
+        if self._found.is_news(node.addr, self._clock()):
+            self._step(f"node found: {node.addr}", event="node_found", node=node.addr)
 
     def on_up(self, node: NodeInfo) -> None:
         self._step(f"logged in at node {node.addr}", event="logged_in", node=node.addr)
         self.waiting.notify()
         self._tell_links()
         tags = self.links.tags()
-        for outage in (self._outage, *(self._link_outages[link] for link in tags)):
-            outage.end()
+        for said in (self._found, self._outage, *(self._link_outages[link] for link in tags)):
+            said.end()
         if len(tags) == 1:
             self.driver.on_link_up()
 

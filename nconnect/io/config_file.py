@@ -19,6 +19,8 @@ from nconnect.model import DEFAULT_INTERFACE, Config
 
 MAX_BYTES = 16 << 20  # guessed: far above 10,000 peers
 LOCK_TIMEOUT_S = 15.0  # above what one change takes, a reload of the daemon included
+_MEND_FILE = "make it with `nconnect init`, or name it with -c"
+_MEND_SEED = "write a seed to it (openssl rand -hex 32), or name another file"
 
 
 def default_path(interface: str = DEFAULT_INTERFACE) -> Path:
@@ -51,7 +53,7 @@ def check(path: Path, text: str) -> Config:
         return Identity(seed).public_key
 
     def read_seed_file(name: str) -> str:
-        return read(path.resolve().parent / name)
+        return read(path.resolve().parent / name, mend=_MEND_SEED)
 
     return parse(
         text,
@@ -62,14 +64,15 @@ def check(path: Path, text: str) -> Config:
     )
 
 
-def read(path: Path) -> str:
-    """A secret file's text. Raises `ConfigError` when it cannot be read, or when others can read it."""
+def read(path: Path, *, mend: str = _MEND_FILE) -> str:
+    """A secret file's text. Raises `ConfigError` when it cannot be read, or when others can read it.
+
+    `mend`: what to do when there is none.
+    """
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a FIFO does not hold us up
     except FileNotFoundError:
-        raise ConfigError(
-            f"{path} does not exist: make it with `nconnect init`, or name it with -c"
-        ) from None
+        raise ConfigError(f"{path} does not exist: {mend}") from None
     except PermissionError:
         raise ConfigError(f"{path} cannot be read: permission denied (try with sudo)") from None
     except OSError as error:

@@ -29,6 +29,10 @@ USAGE = [
     ("init --address 10.86.0.1/24 --service 80", 2, "--service"),
     ("init --address 10.86.0.1/24 --expose 10.86.0.1:80", 2, "loopback"),
     ("init --address 10.86.0.1/24 --seed-rpc node", 2, "http://HOST:30003"),
+    ("init --address 10.86.0.1/24 --provide 192.168.50.0/99", 2, "not an IP prefix"),
+    ("init --address 10.86.0.1/24 --service 99999/tcp", 2, "from 1 to 65535"),
+    ("init --address 10.86.0.1/24 --expose 127.0.0.1:99999", 2, "from 1 to 65535"),
+    ("init --address 10.86.0.1/24 --seed-rpc http://x:99999", 2, "http://HOST:30003"),
     ("init --address 10.86.0.1/24 --identifier a/b", 2, "--identifier"),
     ("init --role boss", 2, "user or provider"),
     ("address", 2, "nconnect init"),
@@ -44,6 +48,7 @@ USAGE = [
     ("doctor --host nowhere", 2, "write one such as 192.168.50.10"),
     ("node", 2, "--listen"),
     ("node --listen 0.0.0.0:1", 2, "without port"),
+    ("node --listen 0.0.0.0 --ws-port 99999", 2, "write 65535 at most"),
     ("-c /nonexistent/nc0.toml config check", 2, "does not exist"),
     ("-c /tmp address", 2, "is not a file"),
     ("-c /nonexistent/a-name-that-is-too-long.toml status", 2, "the kernel takes 15"),
@@ -135,6 +140,29 @@ def test_in_the_file(run: Run, made: Path, text: str, says: str) -> None:
         assert says in result.err
         assert f"{made}:" in result.err
     assert made.read_text() == before
+
+
+def test_a_seed_file_that_cannot_be_used(run: Run, made: Path, tmp_path: Path) -> None:
+    lines = [
+        'seed_file = "key"' if line.startswith("seed = ") else line for line in made.read_text().split("\n")
+    ]
+    made.write_text("\n".join(lines))
+    key = made.parent / "key"
+
+    def refused() -> str:
+        result = run("address")
+        assert (result.status, result.out, result.err.count("\n")) == (2, "", 1)
+        assert f"{made}:" in result.err
+        return result.err
+
+    assert f"{key} does not exist: write a seed to it (openssl rand -hex 32)" in refused()
+    key.write_text("short\n")
+    key.chmod(0o600)
+    assert "64 hex digits" in refused()
+    key.write_text("07" * 32 + "\n")
+    assert run("address").status == 0
+    key.chmod(0o644)
+    assert f"chmod 600 {key}" in refused()
 
 
 def test_a_file_that_others_can_read(run: Run, made: Path) -> None:

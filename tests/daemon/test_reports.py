@@ -10,7 +10,7 @@ import pytest
 from nconnect.daemon.counters import CounterKeeper
 from nconnect.daemon.enforcement import Enforcement
 from nconnect.daemon.expiry import ExpiryNotices
-from nconnect.daemon.outage import FIRST_S
+from nconnect.daemon.repetition import FIRST_S
 from nconnect.daemon.reports import Reports
 from nconnect.model import Config, NetworkConfig
 from nconnect.nkn.outputs import DownReason
@@ -85,6 +85,19 @@ def test_an_outage_is_said_once_and_then_rarely(caplog: pytest.LogCaptureFixture
     parts.up = {}
     parts.reports.on_down("203.0.113.7:30002: connection refused", REFUSED, 0)
     assert len(lines(caplog)) == 1, "the next outage is news"
+
+
+def test_the_node_that_is_found_again_is_said_as_rarely(caplog: pytest.LogCaptureFixture) -> None:
+    parts = Parts()
+    parts.is_ready = True
+    for _ in range(20):
+        parts.reports.on_found(NODE)
+    assert lines(caplog) == ["node found: 203.0.113.7:30002"]
+    parts.up = {0: 7}
+    parts.reports.on_up(NODE)
+    lines(caplog)
+    parts.reports.on_found(NODE)
+    assert lines(caplog) == ["node found: 203.0.113.7:30002"]
 
 
 def test_one_link_of_several_is_said_as_rarely(caplog: pytest.LogCaptureFixture) -> None:

@@ -50,6 +50,13 @@ async def echo(ask: Request) -> Response:
 
 
 @contextlib.asynccontextmanager
+async def url_of(handler: Handler) -> AsyncIterator[str]:
+    """Where a server answers with this handler."""
+    async with serving(handler) as server:
+        yield f"http://127.0.0.1:{server.port}"
+
+
+@contextlib.asynccontextmanager
 async def serving(handler: Handler = echo, limits: Limits | None = None) -> AsyncIterator[HttpServer]:
     server = await HttpServer.listen_tcp("127.0.0.1", 0, handler, limits=limits)
     try:

@@ -18,7 +18,6 @@ from nconnect.crypto.keys import Identity, verify
 from nconnect.io import link as link_module
 from nconnect.io.clock import boottime
 from nconnect.io.http import Request, Response
-from nconnect.io.http_server import HttpServer
 from nconnect.io.link import MAX_WAITING_RECEIPTS, LinkRunner
 from nconnect.io.websocket import WebSocket
 from nconnect.io.websocket_server import WebSocketServer
@@ -28,6 +27,7 @@ from nconnect.nkn.outputs import DownReason
 from nconnect.wire import actions, sigchain
 from nconnect.wire.jsonrpc import NodeInfo
 from nconnect.wire.nkn import InboundMessage, OutboundMessage, Receipt, decode_client_message
+from tests.io.serving import url_of
 
 IDENTITY = Identity(bytes(range(32)))
 ADDRESS = NknAddress("gpu", IDENTITY.public_key)
@@ -153,12 +153,8 @@ async def seed_of(node: FakeNode) -> AsyncIterator[str]:
         assert asked["params"] == {"address": str(ADDRESS)}
         return Response.json({"id": asked["id"], "jsonrpc": "2.0", "result": node.info.to_json()})
 
-    server = await HttpServer.listen_tcp("127.0.0.1", 0, handler)
-    try:
-        yield f"http://127.0.0.1:{server.port}"
-    finally:
-        await server.close()
-        await asyncio.sleep(0)
+    async with url_of(handler) as url:
+        yield url
 
 
 @contextlib.asynccontextmanager

@@ -13,7 +13,8 @@ import pytest
 from nconnect.errors import NetworkError, RemoteProtocolError
 from nconnect.io import http_client, rpc
 from nconnect.io.http import Request, Response
-from nconnect.io.http_server import Handler, HttpServer
+from nconnect.io.http_server import Handler
+from tests.io.serving import url_of
 
 ADDRESS = "gpu." + "ab" * 32
 NODE = {"addr": "203.0.113.7:30002", "rpcAddr": "203.0.113.7:30003", "pubkey": "cd" * 32, "id": "ef" * 32}
@@ -27,16 +28,6 @@ def run(test: Callable[[], Awaitable[None]]) -> None:
             assert not left, f"tasks left: {left}"
 
     asyncio.run(bounded())
-
-
-@contextlib.asynccontextmanager
-async def seed(handler: Handler) -> AsyncIterator[str]:
-    server = await HttpServer.listen_tcp("127.0.0.1", 0, handler)
-    try:
-        yield f"http://127.0.0.1:{server.port}"
-    finally:
-        await server.close()
-        await asyncio.sleep(0)
 
 
 def answer(result: object, asked: list[Request] | None = None) -> Handler:
@@ -63,7 +54,7 @@ async def never(ask: Request) -> Response:
 @contextlib.asynccontextmanager
 async def refusing() -> AsyncIterator[str]:
     """A port on which nobody listens any more."""
-    async with seed(never) as url:
+    async with url_of(never) as url:
         pass
     yield url
 
@@ -71,7 +62,7 @@ async def refusing() -> AsyncIterator[str]:
 def test_a_seed_names_the_node() -> None:
     async def test() -> None:
         asked: list[Request] = []
-        async with seed(answer(NODE, asked)) as url:
+        async with url_of(answer(NODE, asked)) as url:
             node = await rpc.resolve([url], ADDRESS, timeout_s=5.0)
         assert (node.addr, node.public_key) == (NODE["addr"], NODE["pubkey"])
         (ask,) = asked
@@ -84,7 +75,7 @@ def test_a_seed_names_the_node() -> None:
 
 def test_a_seed_that_refuses_or_is_silent_costs_little() -> None:
     async def test() -> None:
-        async with seed(answer(NODE)) as good, seed(never) as silent, refusing() as gone:
+        async with url_of(answer(NODE)) as good, url_of(never) as silent, refusing() as gone:
             began = time.monotonic()
             found = await rpc.first_answer([gone, silent, good], ADDRESS, timeout_s=10.0)
             assert found.seed == good
@@ -96,7 +87,7 @@ def test_a_seed_that_refuses_or_is_silent_costs_little() -> None:
 def test_the_first_seed_is_preferred_and_others_are_not_asked_when_it_answers() -> None:
     async def test() -> None:
         asked: list[Request] = []
-        async with seed(answer(NODE)) as first, seed(answer(NODE, asked)) as second:
+        async with url_of(answer(NODE)) as first, url_of(answer(NODE, asked)) as second:
             for _ in range(5):
                 assert (await rpc.first_answer([first, second], ADDRESS, timeout_s=5.0)).seed == first
         assert not asked
@@ -126,7 +117,7 @@ def test_the_first_seed_is_preferred_and_others_are_not_asked_when_it_answers() 
 )
 def test_a_bad_answer_is_that_seeds_failure(handler: Handler, why: str) -> None:
     async def test() -> None:
-        async with seed(handler) as bad, seed(answer(NODE)) as good:
+        async with url_of(handler) as bad, url_of(answer(NODE)) as good:
             with pytest.raises(NetworkError, match=why) as caught:
                 await rpc.resolve([bad], ADDRESS, timeout_s=5.0)
             assert "\n" not in str(caught.value)
@@ -140,7 +131,7 @@ def test_all_failing_names_the_seeds_and_the_commonest_reason() -> None:
     async def test() -> None:
         async with contextlib.AsyncExitStack() as stack:
             gone = [await stack.enter_async_context(refusing()) for _ in range(4)]
-            odd = await stack.enter_async_context(seed(fixed(b"", 500)))
+            odd = await stack.enter_async_context(url_of(fixed(b"", 500)))
             with pytest.raises(NetworkError) as caught:
                 await rpc.resolve([odd, *gone], ADDRESS, timeout_s=5.0)
         assert str(caught.value) == (
@@ -153,7 +144,7 @@ def test_all_failing_names_the_seeds_and_the_commonest_reason() -> None:
 
 def test_silence_ends_at_the_timeout() -> None:
     async def test() -> None:
-        async with seed(never) as silent:
+        async with url_of(never) as silent:
             with pytest.raises(NetworkError, match=r"no answer within 0\.2 s"):
                 await rpc.resolve([silent], ADDRESS, timeout_s=0.2)
 
@@ -177,10 +168,10 @@ def test_a_silent_seed_is_asked_again_and_cancelling_leaves_nothing() -> None:
             asks += 1
             return await (never(ask) if asks == 1 else answer(NODE)(ask))
 
-        async with seed(deaf_at_first) as url:
+        async with url_of(deaf_at_first) as url:
             await rpc.resolve([url], ADDRESS, timeout_s=10.0)
             assert asks == 2
-        async with seed(never) as url:
+        async with url_of(never) as url:
             task = asyncio.create_task(rpc.resolve([url], ADDRESS, timeout_s=10.0))
             await asyncio.sleep(0.01)
             task.cancel()
@@ -202,7 +193,7 @@ def test_a_seed_that_took_the_connection_is_asked_again_later(monkeypatch: pytes
             asked.append(ask)
             return await never(ask)
 
-        async with seed(silent) as url:
+        async with url_of(silent) as url:
             with pytest.raises(NetworkError, match="no answer within"):
                 await rpc.resolve([url], ADDRESS, timeout_s=0.5)
         return len(asked)
@@ -235,10 +226,10 @@ def test_a_seed_that_does_not_take_the_connection_is_asked_again(monkeypatch: py
 
 def test_the_state_of_a_node() -> None:
     async def test() -> None:
-        async with seed(answer({"syncState": "PERSIST_FINISHED"})) as url:
+        async with url_of(answer({"syncState": "PERSIST_FINISHED"})) as url:
             state = await rpc.sync_state(url.removeprefix("http://"), timeout_s=5.0)
             assert state == rpc.USABLE_STATE
-        async with seed(answer([])) as url:
+        async with url_of(answer([])) as url:
             with pytest.raises(RemoteProtocolError):
                 await rpc.sync_state(url.removeprefix("http://"), timeout_s=5.0)
 

@@ -14,7 +14,6 @@ import os
 import shutil
 import signal
 import subprocess
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -22,9 +21,9 @@ from urllib.parse import quote
 import pytest
 
 from nconnect.io.http import Request, Response
-from nconnect.io.http_server import HttpServer
 from nconnect.io.node_server import NodeServer
 from nconnect.nkn import MultiClient
+from tests.io.serving import url_of
 from tests.nkn.net import Net, answering, run
 from tests.nkn.sdk import MODULES, pattern
 
@@ -64,16 +63,6 @@ class Site:
         if request.path == "/":
             return Response(200, PAGE.read_bytes(), (("content-type", "text/html; charset=utf-8"),))
         return Response(404)
-
-
-@contextlib.asynccontextmanager
-async def listening(handler: Any) -> AsyncIterator[str]:
-    server = await HttpServer.listen_tcp("127.0.0.1", 0, handler)
-    try:
-        yield f"http://127.0.0.1:{server.port}"
-    finally:
-        await server.close()
-        await asyncio.sleep(0)
 
 
 @contextlib.contextmanager
@@ -118,8 +107,8 @@ def test_the_bundle_in_a_browser_speaks_with_a_python_client(
         site = Site()
         async with (
             Net.running() as net,
-            listening(site.answer) as page,
-            listening(closed) as closed_seed,
+            url_of(site.answer) as page,
+            url_of(closed) as closed_seed,
             MultiClient(identifier="python", original=True, seed_rpc=net.seed) as client,
             answering(client) as got,
         ):
