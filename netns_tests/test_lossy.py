@@ -70,7 +70,7 @@ def longest_gap_s(flow: Flow, since: float) -> float:
     return max(after - before for before, after in pairwise(times))
 
 
-def goes_on(made: World, flow: Flow, since: float) -> None:
+def goes_on(flow: Flow, since: float) -> None:
     until(
         lambda: flow.failure or sum(at > since for at in flow.answers) >= ANSWERS,
         f"{ANSWERS} answers to the {flow.name} flow",
@@ -86,7 +86,7 @@ def endure(made: World, what: str, bound_s: float) -> None:
         with connect(made.user, SERVER, SERVICE, timeout_s=60) as connection:
             assert download(connection, DOWNLOAD_BYTES) == expected_download(DOWNLOAD_BYTES)
         for flow in (udp, tcp):
-            goes_on(made, flow, since)
+            goes_on(flow, since)
             gap_s = longest_gap_s(flow, since)
             table.append(Recovery(f"{what}: the longest pause", flow.name, gap_s, bound_s))
             assert gap_s <= bound_s, f"{what}: {flow.name} paused for {gap_s:.2f} s"

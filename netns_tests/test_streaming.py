@@ -48,7 +48,7 @@ def token(there: socket.socket, number: int) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("silence_s", [90, 200])  # within the life of a key, and past all of them
+@pytest.mark.parametrize("silence_s", [90, 200])  # within the life of a key, and past every one of them
 def test_silence_in_a_stream_ends_nothing(tunnel: Provided, silence_s: float) -> None:
     with accepted(tunnel.world, tunnel.world.user) as (here, there):
         here.sendall(b"POST\n")
