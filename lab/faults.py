@@ -60,6 +60,12 @@ def change_address(lab: World, rng: random.Random) -> None:
     lab.user.ip(f"route replace default via {USER_GATEWAY}")
 
 
+def home(lab: World) -> None:
+    """The user has its first address again."""
+    if f" {USER_ADDRESSES[0]}/" not in lab.user.ip(f"-o -4 address show dev {WAN_INTERFACE}"):
+        change_address(lab, random.Random(0))
+
+
 def lose_one_way(lab: World, rng: random.Random) -> None:
     side, direction = _either(lab, rng), rng.choice(("input", "output"))
     drop_all(side, direction)

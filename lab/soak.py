@@ -22,7 +22,7 @@ from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 
 from lab.command import interrupt_once
-from lab.faults import FAULTS, NEEDS_CALM
+from lab.faults import FAULTS, NEEDS_CALM, home
 from lab.netns import LabError, require_root
 from lab.process import Process
 from lab.snapshot import differences, snapshot
@@ -85,6 +85,7 @@ def soak(lab: World, report: Report, say: Callable[[str], None]) -> None:
             raise LabError("the last transfer did not end")
         for flow in (tcp, udp):
             flow.answered_after(time.monotonic(), within_s=BOUND_S)
+    home(lab)
     lab.user_side.wait(PROVIDER_PEER, timeout_s=30)
     assert lab.node.process is not None
     report.problems += _leaks(lab.node.process)

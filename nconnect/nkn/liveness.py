@@ -48,6 +48,8 @@ class Liveness:
             self.rtt_s = now - self._pinged_at
             self._took_at = now
             self._pinged_at = None
+        if self._probe_from is None:
+            self._check_at = now + DEAD_AFTER_S  # after the next ping: an idle link wakes for that alone
 
     def probe(self, now: float) -> None:
         """Something may be wrong with the path: ping now, and decide within `PROBE_S`."""

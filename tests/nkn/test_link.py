@@ -366,7 +366,7 @@ def test_an_idle_link_wakes_seldom() -> None:
         wakes += 1
         if SendPing() in said:
             d.after(0.03, d.link.pong)
-    assert wakes < 600 / 3
+    assert wakes <= 600 / 8 + 1, "for its pings, and nothing else"
 
 
 def test_a_network_change_is_decided_within_two_seconds() -> None:

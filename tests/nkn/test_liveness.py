@@ -40,7 +40,7 @@ def test_a_look_at_the_round_trip_measures_it_again_but_not_over_and_over() -> N
     assert life.handle_timeout(103.0) is Verdict.PING
     life.pong(103.5)
     assert life.rtt_s == 0.5
-    assert life.poll_timeout().at == 110.0  # silence is judged as before: it was no probe
+    assert life.poll_timeout().at == 111.0  # silence is judged as before, from that answer: it was no probe
 
 
 def test_a_second_probe_does_not_put_off_the_verdict_of_the_first() -> None:
