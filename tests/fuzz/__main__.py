@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 
 import atheris  # type: ignore[import-untyped, unused-ignore]
@@ -11,8 +12,10 @@ with atheris.instrument_imports(include=["nconnect"]):
 
 
 def main() -> None:
-    target = TARGETS[sys.argv.pop(1)]
-    atheris.Setup(sys.argv, target)
+    name = sys.argv.pop(1)
+    # For -merge libFuzzer starts this program anew, through a shell.
+    sys.argv[0] = f"{shlex.quote(sys.executable)} -m tests.fuzz {name}"
+    atheris.Setup(sys.argv, TARGETS[name])
     atheris.Fuzz()
 
 
