@@ -16,9 +16,6 @@ PROTOCOL_UDP = 17
 PROTOCOL_ICMPV6 = 58
 
 _WITH_PORTS = frozenset((PROTOCOL_TCP, PROTOCOL_UDP, 33, 132, 136))  # also DCCP, SCTP, UDP-Lite
-_TCP_HEADER_BYTES = 20  # without options
-_ACK = 16
-_FIN_SYN_RST_ACK = 7 | _ACK
 _FRAGMENT = 44
 _NO_NEXT_HEADER = 59
 _EXTENSION_HEADERS = frozenset((0, 43, 60, 135))  # hop-by-hop, routing, destination options, mobility
@@ -77,14 +74,6 @@ def transport(view: memoryview) -> tuple[int, int]:
             break
         protocol, at = view[at], at + 8 + (view[at + 1] << 3)
     return protocol, 0
-
-
-def is_acknowledgement(view: memoryview) -> bool:
-    """Whether a well-formed packet is TCP's acknowledgement of what came, and nothing else."""
-    protocol, at = transport(view)
-    if protocol != PROTOCOL_TCP or not at or len(view) < at + _TCP_HEADER_BYTES:
-        return False
-    return len(view) == at + (view[at + 12] >> 4) * 4 and view[at + 13] & _FIN_SYN_RST_ACK == _ACK
 
 
 def flow_hash(view: memoryview) -> int:

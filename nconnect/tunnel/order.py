@@ -4,7 +4,7 @@ Some nodes let messages of one pair overtake each other. Whether this one does i
 after a later one is late by the time since that one came. Only while that happens does a batch that overtook
 wait for what is missing: for twice the greatest lateness of late, and never beyond `MAX_WAIT_S`. So on a path
 that keeps the order nothing ever waits, not even after a loss; and a batch that comes in its turn never does.
-TCP's bare acknowledgements never do either.
+TCP never does either: it puts itself in order.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections import deque
 from math import inf
 
-from nconnect.ip.packet import is_acknowledgement
+from nconnect.ip.packet import PROTOCOL_TCP, transport
 from nconnect.tunnel.resequence import Resequencer
 from nconnect.wire.tunnel import VIRTIO_HEADER_BYTES
 
@@ -106,5 +106,5 @@ class Order:
 
 
 def _may_overtake(record: memoryview) -> bool:
-    """TCP's acknowledgements: the newest says all that the earlier ones do, and a TCP that waits is slow."""
-    return is_acknowledgement(record[VIRTIO_HEADER_BYTES:])
+    """TCP puts itself in order, and each moment that it waits makes it slower."""
+    return transport(record[VIRTIO_HEADER_BYTES:])[0] == PROTOCOL_TCP

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from ipaddress import ip_address
-from typing import Any
 
 import pytest
 from hypothesis import given
@@ -239,19 +238,3 @@ def test_the_header_checksum_follows_the_mark(identification: int, tos: int) -> 
 
 def test_ping_of_ipv6_has_a_transport_offset() -> None:
     assert packet.transport(view(ipv6(ICMPv6EchoRequest()))) == (packet.PROTOCOL_ICMPV6, 40)
-
-
-@pytest.mark.parametrize("wrap", [ipv4, ipv6])
-@pytest.mark.parametrize(
-    ("flags", "payload", "bare"),
-    [("A", b"", True), ("A", b"x", False), ("PA", b"", True), ("SA", b"", False), ("FA", b"", False),
-     ("RA", b"", False), ("S", b"", False), ("", b"", False)],
-)  # fmt: skip
-def test_bare_acknowledgements(wrap: Any, flags: str, payload: bytes, bare: bool) -> None:
-    for options in ([], [("Timestamp", (1, 2))]):
-        segment = TCP(sport=1, dport=2, flags=flags, options=options)
-        assert packet.is_acknowledgement(view(wrap(segment / payload if payload else segment))) is bare
-    assert not packet.is_acknowledgement(view(wrap(UDP(sport=1, dport=2))))
-    assert not packet.is_acknowledgement(view(wrap(Raw(b""))))
-    cut = wrap(TCP(flags="A"))[:-4]
-    assert not packet.is_acknowledgement(view(cut))
