@@ -154,7 +154,7 @@ def upload(connection: socket.socket, size: int) -> str:
 
 
 def udp_volume(namespace: Namespace, host: str, size: int, *, datagram_bytes: int = 1400) -> None:
-    """`size` bytes there and back in numbered datagrams, 32 under way at a time: each comes back once."""
+    """`size` bytes there and back in numbered datagrams, 64 under way at a time: each comes back once."""
     block = pattern(2 * PATTERN_BYTES)
     count = -(-size // datagram_bytes)
 
@@ -165,8 +165,8 @@ def udp_volume(namespace: Namespace, host: str, size: int, *, datagram_bytes: in
     with namespace.socket(family_of(host), socket.SOCK_DGRAM) as client:
         client.settimeout(10)
         client.connect((host, SERVICE))
-        for first in range(0, count, 32):
-            numbers = range(first, min(first + 32, count))
+        for first in range(0, count, 64):
+            numbers = range(first, min(first + 64, count))
             for number in numbers:
                 client.send(datagram(number))
             missing = set(numbers)
