@@ -47,6 +47,9 @@ MAX_FRAME_BYTES = 4 << 20  # the network's limit (NKN.md)
 RECEIVE_BUFFER_BYTES = 1 << 20  # measured: 256 KiB to 2 MiB make no difference, 64 KiB costs a tenth
 SPARE_BUFFERS = 4  # receive buffers kept for the next reader
 MAX_LARGE_BUFFERS = 64  # connections that may hold such a buffer while half a frame is in it
+MAX_FRAMES_A_TURN = (
+    256  # guessed: then the others have theirs, whatever lies in the buffer: some milliseconds
+)
 MAX_UNSENT_BYTES = 16 << 20  # a peer that does not read is cut off here; senders stop far below
 SAMPLE_INTERVAL_S = (
     0.015  # how often the kernel is asked about a connection that sends (the pacer: 10 to 20 ms)
@@ -134,6 +137,7 @@ class WebSocket:
         self._lent = False
         self._start = 0
         self._filled = 0
+        self._pausing = False  # more frames than a turn may take are in the buffer
         self._assembler = Assembler(MAX_FRAME_BYTES)
         self._pinged: bytes | None = None  # what the newest unanswered ping said
         self._pacer: Pacer | None = None
@@ -352,7 +356,7 @@ class WebSocket:
     # Receiving
 
     def _on_readable(self) -> None:
-        if self.closed:  # since `call_soon`
+        if self.closed or self._pausing:  # since `call_soon`
             return
         if self._buffer is None:
             if self._receive_fresh():
@@ -405,8 +409,13 @@ class WebSocket:
         """Hand on every whole frame in the buffer; arrange room for the one that is not whole."""
         view = self._view
         needed = 0
+        frames = 0
         try:
             while self._start < self._filled:
+                if frames == MAX_FRAMES_A_TURN:
+                    self._pause()
+                    return
+                frames += 1
                 header = parse_header(view[self._start : self._filled], max_payload=MAX_FRAME_BYTES)
                 if header is None:
                     needed = 14  # the longest header
@@ -438,6 +447,21 @@ class WebSocket:
             self._make_room(needed)
         if self._pinged is not None:
             self._answer_ping()
+
+    def _pause(self) -> None:
+        """Who sends many small frames does not keep the loop from the others: go on in its next turn."""
+        self._pausing = True
+        self._loop.remove_reader(self._fd)
+        self._loop.call_soon(self._go_on)
+
+    def _go_on(self) -> None:
+        self._pausing = False
+        if self.closed:
+            return
+        self._loop.add_reader(self._fd, self._on_readable)
+        self._take_frames()
+        if self._tls and not self.closed and self._sock.pending():
+            self._loop.call_soon(self._on_readable)
 
     def _on_frame(self, opcode: Opcode, fin: bool, payload: memoryview) -> None:
         handler = self.handler

@@ -7,6 +7,7 @@ import contextlib
 import datetime
 import errno
 import ipaddress
+import itertools
 import os
 import random
 import socket
@@ -982,5 +983,34 @@ def test_on_a_short_path_tcp_does_not_pace() -> None:
             assert used == websocket.PLAIN_CONGESTION_CONTROL
             ours.socket.close()
             await ours.closed
+
+    run(scenario)
+
+
+def test_many_small_frames_leave_others_their_turn() -> None:
+    async def scenario() -> None:
+        loop = asyncio.get_running_loop()
+        async with serving() as server:
+            ours, theirs = await pair(server)
+            turns: list[int] = []
+            all_there = asyncio.Event()
+
+            def count() -> None:
+                turns.append(theirs.got.qsize())
+                if turns[-1] < 5000:
+                    loop.call_soon(count)
+                else:
+                    all_there.set()
+
+            count()
+            frame = frame_header(Opcode.BINARY, 4, NO_MASK) + b"tiny"
+            ours.socket.socket.sendall(frame * 2500 + frame[:5])
+            ours.socket.socket.sendall(frame[5:] + frame * 2499)
+            async with asyncio.timeout(10):
+                await all_there.wait()
+            steps = [after - before for before, after in itertools.pairwise(turns)]
+            assert max(steps) <= websocket.MAX_FRAMES_A_TURN
+            ours.socket.close()
+            await theirs.closed
 
     run(scenario)
