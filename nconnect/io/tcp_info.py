@@ -1,10 +1,15 @@
-"""What the kernel knows of a TCP connection (struct tcp_info of <linux/tcp.h>), as far as pacing asks."""
+"""What the kernel knows of a TCP connection's pace (struct tcp_info of <linux/tcp.h>), and is told of it."""
 
 from __future__ import annotations
 
 import socket
 import struct
 from dataclasses import dataclass
+
+# A shorter round trip is one machine or one room: nothing is lost there but what overflows, and BBR, where it
+# is the system's default, costs a third of the rate by its timer for each burst (docs/decisions/0012).
+LOCAL_RTT_S = 0.001
+PLAIN_CONGESTION_CONTROL = b"reno"  # what everybody may choose, without any right
 
 _SIZE = 184  # up to and with tcpi_rwnd_limited: Linux 4.10
 # By offset: 16 snd_mss, 24 unacked (packets), 68 rtt, 120 bytes_acked, 144 notsent_bytes, 148 min_rtt,
@@ -32,3 +37,12 @@ def read(sock: socket.socket) -> TcpInfo:
     return TcpInfo(
         acked, unacked * mss, unsent, rtt_us / 1e6, min_rtt_us / 1e6, busy_us / 1e6, limited_us / 1e6
     )
+
+
+def send_at_once(sock: socket.socket) -> None:
+    """Have the kernel send what the window allows at once, as CUBIC does as well."""
+    try:
+        if sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, 16).startswith(b"bbr"):
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, PLAIN_CONGESTION_CONTROL)
+    except OSError:
+        pass  # it is a matter of speed alone

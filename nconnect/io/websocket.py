@@ -28,6 +28,7 @@ from nconnect.errors import RemoteProtocolError
 from nconnect.io import tcp_info
 from nconnect.io.clock import boottime
 from nconnect.io.errors import reason
+from nconnect.io.receive_buffers import ReceiveBuffers
 from nconnect.io.tls_socket import TlsSocket
 from nconnect.queueing.pacer import UNLIMITED_BYTES, Pacer
 from nconnect.wire.websocket import (
@@ -44,8 +45,6 @@ from nconnect.wire.websocket import (
 Buffer = bytes | bytearray | memoryview
 
 MAX_FRAME_BYTES = 4 << 20  # the network's limit (NKN.md)
-RECEIVE_BUFFER_BYTES = 1 << 20  # measured: 256 KiB to 2 MiB make no difference, 64 KiB costs a tenth
-SPARE_BUFFERS = 4  # receive buffers kept for the next reader
 MAX_LARGE_BUFFERS = 64  # connections that may hold such a buffer while half a frame is in it
 MAX_FRAMES_A_TURN = (
     256  # guessed: then the others have theirs, whatever lies in the buffer: some milliseconds
@@ -60,10 +59,6 @@ SPARSE_BYTES = (
 SPARSE_INTERVAL_S = 0.1  # below what the pacer takes for a pause
 RECEIVER_LIMITED = 0.1  # guessed: held back by the receiver's window for more of the time, it is the slow one
 BACKLOG_BYTES = 16 << 10  # what may lie unread in the socket of one who keeps up
-# A shorter round trip is one machine or one room: nothing is lost there but what overflows, and BBR, where it
-# is the system's default, costs a third of the rate by its timer for each burst (docs/decisions/0012).
-LOCAL_RTT_S = 0.001
-PLAIN_CONGESTION_CONTROL = b"reno"  # what everybody may choose, without any right
 _BINARY = Opcode.BINARY  # an enum's member costs a look-up in its class
 _SMALL_BYTES = 4096  # guessed: half a frame under this is not worth a large buffer
 
@@ -81,28 +76,7 @@ class FrameHandler(Protocol):
         """Called once, last."""
 
 
-class _Buffers:
-    """Receive buffers of this process, lent to a connection for as long as it has half a frame in one."""
-
-    def __init__(self) -> None:
-        self._spare: list[tuple[bytearray, memoryview]] = []
-        self.lent = 0
-
-    def take(self) -> tuple[bytearray, memoryview]:
-        """A buffer, and the view of all of it."""
-        self.lent += 1
-        if self._spare:
-            return self._spare.pop()
-        buffer = bytearray(RECEIVE_BUFFER_BYTES)
-        return buffer, memoryview(buffer)
-
-    def give_back(self, buffer: bytearray, view: memoryview) -> None:
-        self.lent -= 1
-        if len(self._spare) < SPARE_BUFFERS:
-            self._spare.append((buffer, view))
-
-
-_buffers = _Buffers()
+_buffers = ReceiveBuffers()
 
 
 class WebSocket:
@@ -271,9 +245,9 @@ class WebSocket:
             info = tcp_info.read(self.socket)
         except OSError:
             return  # gone; the next send or receive says so
-        if not self._plain and info.min_rtt_s < LOCAL_RTT_S:
+        if not self._plain and info.min_rtt_s < tcp_info.LOCAL_RTT_S:
             self._plain = True
-            _use_plain_congestion_control(self.socket)
+            tcp_info.send_at_once(self.socket)
         limited_s = info.receiver_limited_s - self._receiver_limited_s
         self._receiver_limited_s = info.receiver_limited_s
         pacer.sample(
@@ -532,12 +506,3 @@ class WebSocket:
             self._pace_timer.cancel()
         self._sock.close()
         self.handler.on_closed(why)
-
-
-def _use_plain_congestion_control(sock: socket.socket) -> None:
-    """Have the kernel send what the window allows at once, as CUBIC does as well."""
-    try:
-        if sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, 16).startswith(b"bbr"):
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, PLAIN_CONGESTION_CONTROL)
-    except OSError:
-        pass  # it is a matter of speed alone

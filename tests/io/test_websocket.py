@@ -24,7 +24,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from nconnect.errors import HostError, NetworkError
-from nconnect.io import websocket, websocket_server
+from nconnect.io import receive_buffers, tcp_info, websocket, websocket_server
 from nconnect.io.websocket import MAX_FRAME_BYTES, NO_MASK, WebSocket
 from nconnect.io.websocket_client import connect
 from nconnect.io.websocket_server import WebSocketServer
@@ -457,7 +457,7 @@ def chunks(data: bytes, rng: random.Random) -> list[bytes]:
 @pytest.fixture
 def small_buffers(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Buffers so small that frames wrap, and do not fit, all the time."""
-    monkeypatch.setattr(websocket, "RECEIVE_BUFFER_BYTES", 66_000)
+    monkeypatch.setattr(receive_buffers, "RECEIVE_BUFFER_BYTES", 66_000)
     monkeypatch.setattr(websocket._buffers, "_spare", [])
     yield
     websocket._buffers._spare.clear()
@@ -805,9 +805,10 @@ def test_an_announced_frame_alone_costs_next_to_nothing(cut: int) -> None:
     head = frame_header(Opcode.BINARY, MAX_FRAME_BYTES, b"\1\2\3\4")
     sockets = [fed([head[:cut], head[cut:] + bytes(3000)])[0] for _ in range(200)]
     assert (
-        sum(map(held_by, sockets)) < 200 * 8192 + websocket.MAX_LARGE_BUFFERS * websocket.RECEIVE_BUFFER_BYTES
+        sum(map(held_by, sockets))
+        < 200 * 8192 + websocket.MAX_LARGE_BUFFERS * receive_buffers.RECEIVE_BUFFER_BYTES
     )
-    assert max(map(held_by, sockets)) <= websocket.RECEIVE_BUFFER_BYTES
+    assert max(map(held_by, sockets)) <= receive_buffers.RECEIVE_BUFFER_BYTES
     for made in sockets:
         made.close()
     assert websocket._buffers.lent == 0
@@ -821,7 +822,7 @@ def test_half_frames_of_many_connections_hold_few_large_buffers() -> None:
     for made in sockets:
         made.close()
     assert websocket._buffers.lent == 0
-    assert len(websocket._buffers._spare) <= websocket.SPARE_BUFFERS
+    assert len(websocket._buffers._spare) <= receive_buffers.SPARE_BUFFERS
 
 
 def test_an_idle_connection_holds_no_buffer() -> None:
@@ -980,7 +981,7 @@ def test_on_a_short_path_tcp_does_not_pace() -> None:
             ours.socket.send_binary((bytes(10_000),))
             assert len(await ours.got.get()) == 10_000
             used = control.getsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, 16).rstrip(b"\0")
-            assert used == websocket.PLAIN_CONGESTION_CONTROL
+            assert used == tcp_info.PLAIN_CONGESTION_CONTROL
             ours.socket.close()
             await ours.closed
 
