@@ -15,7 +15,7 @@ from typing import IO
 from nconnect.cli.output import bytes_text, ms_text
 from nconnect.cli.watch import rates_between
 from nconnect.control.client import ControlClient
-from nconnect.control.schema import Status
+from nconnect.control.schema import NO_LINK, Status
 from nconnect.errors import ControlError
 
 REFRESH_S = 2.0
@@ -164,7 +164,7 @@ def live_text(status: Status, rates: dict[str, tuple[float, float]]) -> str:
     """The state in one line: who is up, how far away, what flows."""
     if not any(link.state == "up" for link in status.links):
         why = next((link.why for link in status.links if link.why), "")
-        return f"{status.interface}: no link to a node{': ' + why if why else ''}"
+        return f"{status.interface}: {NO_LINK}{': ' + why if why else ''}"
     up = [peer for peer in status.peers if peer.state == "up"]
     rx = sum(rate[0] for rate in rates.values())
     tx = sum(rate[1] for rate in rates.values())

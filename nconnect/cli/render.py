@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from nconnect.cli.output import bytes_text, duration_text, ms_text, table, time_text
-from nconnect.control.schema import PeerStatus, Status
+from nconnect.control.schema import NO_LINK, PeerStatus, Status
 
 _GREEN, _YELLOW, _RED, _BOLD, _RESET = "\x1b[32m", "\x1b[33m", "\x1b[31m", "\x1b[1m", "\x1b[0m"
 _COLOUR_OF = {
@@ -34,7 +34,8 @@ def status_text(status: Status, *, now: float, colour: bool = False, rates: Rate
 
 def problems_of(status: Status, now: float) -> list[str]:
     """What is wrong, a sentence each, with what mends it if that is known; the daemon's own words first."""
-    found = list(status.problems)
+    # With no link up each has a line of its own below, which says more.
+    found = [problem for problem in status.problems if not problem.startswith(NO_LINK)]
     for index, link in enumerate(status.links):
         if link.state != "up" and link.shared_with is None:
             why = f": {link.why}" if link.why else ""

@@ -9,7 +9,15 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from nconnect import __version__
 from nconnect.config import format_allow_rule, parse_peer_address
-from nconnect.control.schema import LinkStatus, PeerStatus, PendingPeer, PingReply, SkippedRoute, Status
+from nconnect.control.schema import (
+    NO_LINK,
+    LinkStatus,
+    PeerStatus,
+    PendingPeer,
+    PingReply,
+    SkippedRoute,
+    Status,
+)
 from nconnect.errors import ConfigError, DropReason
 from nconnect.host.plan import HostPlan
 from nconnect.model import Config, NknAddress
@@ -80,7 +88,7 @@ def problems(link: Link, peers: Iterable[Peer]) -> list[str]:
     """What is wrong with the way to the peers, and with the clocks, a sentence each."""
     found = []
     if not link.is_up:
-        found.append(f"no link to a node: {link.last_error or 'still connecting'}")
+        found.append(f"{NO_LINK}: {link.last_error or 'still connecting'}")
     for peer in peers:
         hours = abs(peer.clock_ahead_s) / 3600
         if hours > CLOCK_WARNING_HOURS:

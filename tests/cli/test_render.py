@@ -85,6 +85,19 @@ def test_the_daemons_own_problems_come_first() -> None:
     assert problems_of(status, NOW)[0] == "the clock is far off"
 
 
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_lost_link_is_said_once(count: int) -> None:
+    links = tuple(LinkStatus(f"n:{i}", "down", why=f"refused {i}") for i in range(count))
+    status = replace(
+        STATUS, peers=(), skipped_routes=(), links=links, problems=("no link to a node: refused 0", "x")
+    )
+    first, *lost = problems_of(status, NOW)
+    assert first == "x"
+    assert [line.partition(";")[0] for line in lost] == [
+        f"link {i} to n:{i} is down, trying again: refused {i}" for i in range(count)
+    ]
+
+
 @pytest.mark.parametrize("calm", [peer("up"), peer("never"), peer("up", NOW + 60)])
 def test_no_problem(calm: PeerStatus) -> None:
     assert problems_of(replace(STATUS, peers=(calm,), skipped_routes=()), NOW) == []
