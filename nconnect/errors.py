@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from enum import Enum
 
+NO_LINK = "no link to a node"  # how one of `status`'s problems begins: no link at all is up
+
 
 class NconnectError(Exception):
     """Base of all errors that a user may see; the text is one line: what is wrong, and what to do."""

@@ -15,8 +15,8 @@ from typing import IO
 from nconnect.cli.output import bytes_text, ms_text
 from nconnect.cli.watch import rates_between
 from nconnect.control.client import ControlClient
-from nconnect.control.schema import NO_LINK, Status
-from nconnect.errors import ControlError
+from nconnect.control.schema import Status
+from nconnect.errors import NO_LINK, ControlError
 
 REFRESH_S = 2.0
 _CLEAR_LINE = "\r\x1b[K"

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from nconnect.cli.output import bytes_text, duration_text, ms_text, table, time_text
-from nconnect.control.schema import NO_LINK, PeerStatus, Status
+from nconnect.control.schema import PeerStatus, Status
+from nconnect.errors import NO_LINK
 
 _GREEN, _YELLOW, _RED, _BOLD, _RESET = "\x1b[32m", "\x1b[33m", "\x1b[31m", "\x1b[1m", "\x1b[0m"
 _COLOUR_OF = {

@@ -13,7 +13,6 @@ from typing import Any, TypeVar
 LINK_STATES = ("connecting", "up", "down")
 PEER_STATES = ("never", "handshaking", "up", "stale", "expired")
 PATHS = ("node", "direct")
-NO_LINK = "no link to a node"  # how a problem begins when no link is up
 
 T = TypeVar("T")
 

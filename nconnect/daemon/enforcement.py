@@ -155,7 +155,7 @@ class Enforcement:
         subnets = self._config.provide.subnets
         versions = {None, *(subnet.real.version for subnet in subnets)}
         found = obstacles(nftables.ruleset(), self._config.interface, TABLE_PREFIX)
-        return [f"{o.sentence}: `{o.mend}`" for o in found if o.version in versions]
+        return [o.problem for o in found if o.version in versions]
 
     def _facts(self) -> Facts:
         return replace(self._host.read_facts(), nodes=self._nodes())

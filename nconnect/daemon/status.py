@@ -9,16 +9,8 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from nconnect import __version__
 from nconnect.config import format_allow_rule, parse_peer_address
-from nconnect.control.schema import (
-    NO_LINK,
-    LinkStatus,
-    PeerStatus,
-    PendingPeer,
-    PingReply,
-    SkippedRoute,
-    Status,
-)
-from nconnect.errors import ConfigError, DropReason
+from nconnect.control.schema import LinkStatus, PeerStatus, PendingPeer, PingReply, SkippedRoute, Status
+from nconnect.errors import NO_LINK, ConfigError, DropReason
 from nconnect.host.plan import HostPlan
 from nconnect.model import Config, NknAddress
 from nconnect.nkn.link import Link

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 
 from nconnect.doctor.facts import Facts
 from nconnect.doctor.findings import Finding, Level, failure, ok, warning
+from nconnect.doctor.said import said_by_the_daemon
 from nconnect.host.plan import IP_FORWARD, IPV6_FORWARDING
 from nconnect.model import Config
 
@@ -88,8 +89,7 @@ def check_nft(facts: Facts) -> Iterator[Finding]:
 def check_daemon(facts: Facts) -> Iterator[Finding]:
     if facts.running:
         yield ok("daemon", f"{facts.interface} is up")
-        for problem in facts.said:
-            yield warning("daemon", problem)
+        yield from said_by_the_daemon(facts)
     elif facts.unreachable:
         yield failure(
             "daemon",

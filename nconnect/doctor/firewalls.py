@@ -17,6 +17,7 @@ Json = Mapping[str, Any]
 
 _VERDICTS = ("drop", "reject")
 _PASSES = ("accept", "goto", "jump")
+_STOPS = "drops what is forwarded"
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,11 +32,21 @@ class Obstacle:
 
     @property
     def sentence(self) -> str:
-        return f"{self.owner} drops what is forwarded ({self.chain}), so peers reach no subnet"
+        return f"{self.owner} {_STOPS} ({self.chain}), so peers reach no subnet"
 
     @property
     def mend(self) -> str:
         return " && ".join(" ".join(command) for command in self.commands)
+
+    @property
+    def problem(self) -> str:
+        """Both, for `status`."""
+        return f"{self.sentence}: `{self.mend}`"
+
+
+def is_obstacle(problem: str) -> bool:
+    """Whether one of `status`'s problems is an obstacle's."""
+    return f" {_STOPS} (" in problem
 
 
 def obstacles(ruleset: Iterable[Json], interface: str, own_prefix: str) -> tuple[Obstacle, ...]:

@@ -83,7 +83,7 @@ def test_a_good_machine_has_no_complaint() -> None:
             "removed its control socket",
             "install -d /run/nconnect",
         ),
-        ({"said": ("docker drops it all",)}, "daemon", "warning", "docker drops it all", ""),
+        ({"said": ("it is odd: `mend it`",)}, "daemon", "warning", "it is odd", "mend it"),
         ({"config_unwritable": "read-only file system"}, "config", "warning", "no peer", "make it writable"),
         ({"state_unwritable": "no space left on device"}, "state", "warning", "no space", "make room"),
         ({"plan_problem": "10.86.0.1 is in use"}, "routes", "failure", "in use", "[interface] address"),

@@ -1,0 +1,39 @@
+"""What the running daemon says is wrong, as findings: each sentence parted from what mends it.
+
+What a check has looked at by itself is left out. That is said there, and is newer: the daemon looks at the
+firewalls every few seconds only, so it may still complain of what was mended a moment ago.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from nconnect.doctor.facts import Facts
+from nconnect.doctor.findings import Finding, warning
+from nconnect.doctor.firewalls import is_obstacle
+from nconnect.errors import NO_LINK
+
+_LOOK = "nconnect logs"  # for a sentence that names no command
+
+
+def said_by_the_daemon(facts: Facts) -> Iterator[Finding]:
+    for problem in facts.said:
+        if not _is_known(problem, facts):
+            yield warning("daemon", *parted(problem))
+
+
+def parted(problem: str) -> tuple[str, str]:
+    """What is wrong, and what mends it: the clause of the sentence in which a first command stands."""
+    before, tick, _ = problem.partition("`")
+    end = max(before.rfind(": "), before.rfind("; "))
+    if not tick or end < 0:
+        return problem, _LOOK
+    mend = problem[end + 2 :]
+    whole = mend.count("`") == 2 and mend.startswith("`") and mend.endswith("`")
+    return problem[:end], mend.strip("`") if whole else mend
+
+
+def _is_known(problem: str, facts: Facts) -> bool:
+    if is_obstacle(problem):
+        return facts.net_admin and not facts.nft
+    return problem.startswith(NO_LINK) and any(seed.why for seed in facts.seeds)

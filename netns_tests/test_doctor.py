@@ -1,0 +1,181 @@
+"""`nconnect doctor` on a provider whose machine is really spoilt, and what it proposes, done as it says.
+
+user ── node ── provider (doctor) ── server
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+import shutil
+import sys
+import tarfile
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lab.process import until
+from lab.sides import Side
+from lab.world import SERVER, SERVER6, world
+from netns_tests.topology import SERVICE, Provided, provided, reaches
+
+Finding = dict[str, Any]
+HOSTS = ("--host", f"{SERVER},{SERVER6}")
+# A firewall of the administrator's own, and one as Docker makes it: both drop what is forwarded.
+DROPS = "{ type filter hook forward priority 0; policy drop; }"
+OWN = ("add table inet mine", f"add chain inet mine forward {DROPS}")
+DOCKER = (
+    "add table ip filter",
+    "add chain ip filter DOCKER-USER",
+    f"add chain ip filter FORWARD {DROPS}",
+    "add rule ip filter FORWARD jump DOCKER-USER",
+)
+# What Ollama answers, as far as it is looked at.
+OLLAMA = """
+import http.server
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        found = self.path == "/api/version"
+        self.send_response(200 if found else 404)
+        self.end_headers()
+        self.wfile.write(b'{"version": "0.9"}' if found else b"")
+http.server.HTTPServer(("127.0.0.1", 11434), Handler).serve_forever()
+"""
+
+
+@pytest.fixture(scope="module")
+def shared() -> Iterator[Provided]:
+    with world("ncdoctor") as made, provided(made) as running:
+        yield running
+
+
+@pytest.fixture
+def up(shared: Provided) -> Iterator[Provided]:
+    """Each test finds a good machine, and leaves one."""
+    assert wrong(shared.world.provider_side, *HOSTS) == {}
+    yield shared
+    assert wrong(shared.world.provider_side, *HOSTS) == {}
+
+
+def findings(side: Side, *options: str) -> list[Finding]:
+    done = side.try_nconnect("doctor", "--json", *options)
+    answer = json.loads(done.stdout)
+    assert done.returncode == (0 if answer["ok"] else 1)
+    found: list[Finding] = answer["findings"]
+    for finding in found:
+        assert (finding["level"] == "ok") == (not finding["mend"]), finding
+    return found
+
+
+def wrong(side: Side, *options: str) -> dict[str, Finding]:
+    return {f["check"]: f for f in findings(side, *options) if f["level"] != "ok"}
+
+
+def do(up: Provided, mend: str) -> None:
+    """Type what doctor proposed."""
+    for command in mend.split(" && "):
+        done = up.world.provider.run(shlex.split(command))
+        assert done.returncode == 0, done.stderr
+
+
+def nft(up: Provided, *commands: str) -> None:
+    done = up.world.provider.run(["nft", "-f", "-"], input_text="\n".join(commands) + "\n")
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_good_provider(up: Provided) -> None:
+    found = findings(up.world.provider_side, *HOSTS)
+    assert [f for f in found if f["level"] != "ok"] == []
+    checks = {f["check"] for f in found}
+    assert {
+        "privileges",
+        "tun",
+        "nft",
+        "firewall",
+        "rp_filter",
+        "routes",
+        "clock",
+        "node",
+        "subnet",
+        "mtu",
+    } <= checks
+    assert any(SERVER in f["text"] for f in found if f["check"] == "subnet")
+
+
+def test_another_firewall_and_what_mends_it(up: Provided) -> None:
+    nft(up, *OWN)
+    assert not reaches(up.world.user, SERVER, SERVICE)
+    found = wrong(up.world.provider_side, *HOSTS)
+    assert list(found) == ["firewall"]
+    assert "the table mine drops what is forwarded" in found["firewall"]["text"]
+    # That is somebody's own rule: `--fix` leaves it alone.
+    assert list(wrong(up.world.provider_side, *HOSTS, "--fix")) == ["firewall"]
+    do(up, found["firewall"]["mend"])
+    assert wrong(up.world.provider_side, *HOSTS) == {}
+    until(lambda: reaches(up.world.user, SERVER, SERVICE), "the server")
+
+
+@pytest.mark.skipif(shutil.which("iptables") is None, reason="no iptables")
+def test_docker_is_mended_by_fix(up: Provided) -> None:
+    nft(up, *DOCKER)
+    assert not reaches(up.world.user, SERVER, SERVICE)
+    side = up.world.provider_side
+    assert "docker drops" in wrong(side, *HOSTS)["firewall"]["text"]
+    assert wrong(side, *HOSTS, "--fix") == {}
+    until(lambda: reaches(up.world.user, SERVER, SERVICE), "the server")
+
+
+def test_forwarding_that_was_switched_off(up: Provided) -> None:
+    side = up.world.provider_side
+    up.world.provider.sysctl("net.ipv4.ip_forward", "0")
+    found = wrong(side, *HOSTS)
+    assert "something switched it off again" in found["forwarding v4"]["text"]
+    assert wrong(side, *HOSTS, "--fix") == {}
+    assert up.world.provider.sysctl("net.ipv4.ip_forward") == "1"
+
+
+def test_a_narrow_subnet_a_silent_one_and_a_lonely_server(up: Provided) -> None:
+    made, side = up.world, up.world.provider_side
+    made.server.ip("link set eth0 mtu 1400")
+    server = made.run_in(made.provider, [sys.executable, "-c", OLLAMA], "ollama")
+    asked = ["curl", "-s", "http://127.0.0.1:11434/api/version"]
+    until(lambda: made.provider.run(asked).returncode == 0, "the server", process=server)
+    found = wrong(side, *HOSTS)
+    assert set(found) == {"mtu", "inference"}
+    assert "write mtu = 1400 in [provide]" in found["mtu"]["mend"]
+    assert "Ollama on 127.0.0.1:11434 listens on loopback only" in found["inference"]["text"]
+    assert 'expose = ["127.0.0.1:11434"]' in found["inference"]["mend"]
+    # What it proposes is all that it wants.
+    text = side.config.read_text()
+    lines = '[provide]\nmtu = 1400\nexpose = ["127.0.0.1:11434"]\n'
+    side.config.write_text(text.replace("[provide]\n", lines))
+    side.nconnect("reload")
+    assert wrong(side, *HOSTS) == {}
+    server.stop()
+    made.server.ip("link set eth0 down")
+    assert "none of" in wrong(side, *HOSTS)["subnet"]["text"]
+    made.server.ip("link set eth0 up")
+    made.server.ip(f"address add {SERVER6}/64 dev eth0 nodad")  # going down has taken it
+
+
+def test_no_node_and_a_report(up: Provided, tmp_path: Path) -> None:
+    made, side = up.world, up.world.user_side
+    assert wrong(side) == {}
+    made.node.stop()
+    found = wrong(side, "--report", str(tmp_path / "report.tar.gz"))
+    assert found["node"]["level"] == "failure"
+    assert "192.0.2.1:30003" in found["node"]["text"]
+    # Read whole: the daemon's state, its file, what doctor found, and no seed in any of them.
+    with tarfile.open(tmp_path / "report.tar.gz") as bundle:
+        names = {name.rpartition("/")[2] for name in bundle.getnames()}
+        whole = b"".join(file.read() for m in bundle.getmembers() if (file := bundle.extractfile(m)))
+    assert names >= {"doctor.json", "status.json", "nc0.toml"}
+    seed = tomllib.loads(side.config.read_text())["interface"]["seed"]
+    assert seed.encode() not in whole
+    assert b"192.0.2.1:30003" in whole
+    made.node.start()
+    for each in (side, made.provider_side):
+        each.wait()
