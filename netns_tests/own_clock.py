@@ -1,0 +1,22 @@
+"""`python -m netns_tests.own_clock …`: nconnect under libfaketime.
+
+Its `clock_nanosleep` refuses the monotonic clock where that one is not faked, and that is what `time.sleep`
+calls: here a sleep is a `select` without files.
+"""
+
+from __future__ import annotations
+
+import select
+import sys
+import time
+
+
+def _sleep(seconds: float) -> None:
+    select.select((), (), (), seconds)
+
+
+if __name__ == "__main__":
+    time.sleep = _sleep
+    from nconnect.cli.app import main
+
+    sys.exit(main())
