@@ -56,6 +56,7 @@ class Clock:
         fresh.replace(self._file)
 
 
+@pytest.mark.slow  # about 40 s each: two handshakes after each jump
 @pytest.mark.parametrize("whose", ["user", "provider"])
 def test_a_clock_that_jumps_interrupts_nothing(fresh: World, whose: str) -> None:
     world = fresh
