@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import json
 import stat
+import sys
 import tomllib
 from pathlib import Path
 
 import pytest
 
-from lab.world import PROVIDER_PEER, SERVER, USER_PEER, World
+from lab.process import until
+from lab.world import NODE_HOST, PROVIDER_PEER, SERVER, USER_PEER, World
 from netns_tests.topology import SERVICE, Provided, connect, download, expected_download, pings, serve
 
 MIB = 1 << 20
@@ -60,15 +62,51 @@ def test_ping_measures_the_peers_daemon(tunnel: Provided) -> None:
     assert tunnel.world.user_side.try_nconnect("ping", "nobody").returncode in (1, 2)
 
 
-def test_ping_says_where_the_time_goes(tunnel: Provided) -> None:
-    user = tunnel.world.user_side
-    answer = json.loads(user.nconnect("ping", PROVIDER_PEER, "--count", "3", "--interval", "0.7", "--json"))
-    last = answer["replies"][-1]  # each side has measured its own way by then
-    assert last["node_ms"] > 0
-    assert last["peer_node_ms"] > 0
+# Listens on a port of the node's machine, passes everything on to the node, each way DELAY seconds later.
+FAR = """
+import asyncio, sys
+host, port, delay = sys.argv[1], int(sys.argv[2]), float(sys.argv[3])
+async def pump(reader, writer):
+    while data := await reader.read(1 << 16):
+        asyncio.get_running_loop().call_later(delay, writer.write, data)
+    writer.close()
+async def passed(reader, writer):
+    far = await asyncio.open_connection(host, 30002)
+    await asyncio.gather(pump(reader, far[1]), pump(far[0], writer))
+async def main():
+    async with await asyncio.start_server(passed, host, port) as server:
+        print("listening", flush=True)
+        await server.serve_forever()
+asyncio.run(main())
+"""
+
+
+def test_ping_says_where_the_time_goes(fresh: World) -> None:
+    """The user is 20 ms from its node, there and back, and the provider 60 ms."""
+    fresh.configure()
+    fresh.node.start()
+    for machine, port, delay_s in ((fresh.user, 40020, 0.01), (fresh.provider, 40060, 0.03)):
+        command = [sys.executable, "-c", FAR, NODE_HOST, str(port), str(delay_s)]
+        relay = fresh.run_in(fresh.internet, command, f"far-{port}")
+        until(lambda relay=relay: "listening" in relay.text(), "the relay", process=relay)  # type: ignore[misc]
+        rules = (
+            "add table ip far",
+            "add chain ip far out { type nat hook output priority -100; }",
+            f"add rule ip far out ip daddr {NODE_HOST} tcp dport 30002 dnat to {NODE_HOST}:{port}",
+        )
+        done = machine.run(["nft", "-f", "-"], input_text="\n".join(rules) + "\n")
+        assert done.returncode == 0, done.stderr
+    fresh.up()
+    ping = ("ping", PROVIDER_PEER, "--count", "3", "--interval", "0.7", "--json")
+    answer = json.loads(fresh.user_side.nconnect(*ping))
+    first, *_, last = answer["replies"]  # each side has measured its own way by the last
+    assert last["node_ms"] >= 20
+    assert min(first["node_ms"], last["node_ms"]) < 60, "its own way, not the provider's"
+    assert last["peer_node_ms"] >= 60
+    assert last["rtt_ms"] >= 80
     rest_ms = last["rtt_ms"] - last["node_ms"] - last["peer_node_ms"]
     assert last["rest_ms"] == pytest.approx(max(0, rest_ms), abs=0.01)
-    assert "gpu-box to its node and back" in user.nconnect("ping", PROVIDER_PEER, "-n", "1")
+    assert "gpu-box to its node and back" in fresh.user_side.nconnect("ping", PROVIDER_PEER, "-n", "1")
 
 
 def test_no_secret_is_in_a_log(tunnel: Provided) -> None:
