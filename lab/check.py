@@ -73,7 +73,22 @@ def checks(*, everything: bool) -> tuple[Check, ...]:
             beside=True,
         ),
         Check("fuzz", (python, "-m", "lab.fuzz", str(FUZZ_S), "--seed", SEED)),
-        Check("namespace tests", (python, "-m", "pytest", "netns_tests", *marks), root=True),
+        *_namespace_tests(marks),
+    )
+
+
+def _namespace_tests(marks: tuple[str, ...]) -> tuple[Check, ...]:
+    """Two halves, one beside the other: their daemons wait most of the time, each in a world of its own."""
+    files = sorted(str(path.relative_to(CHECKOUT)) for path in (CHECKOUT / "netns_tests").glob("test_*.py"))
+    halves = files[::2], files[1::2]
+    return tuple(
+        Check(
+            f"namespace tests, {number} of {len(halves)}",
+            (sys.executable, "-m", "pytest", *half, *marks),
+            root=True,
+            beside=number < len(halves),
+        )
+        for number, half in enumerate(halves, 1)
     )
 
 

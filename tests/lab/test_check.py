@@ -6,15 +6,26 @@ import time
 
 import pytest
 
+from lab import CHECKOUT
 from lab.check import Check, Running, checks, run
+
+NAMESPACE_TESTS = CHECKOUT / "netns_tests"
 
 
 def test_the_slow_tests_are_left_out_unless_asked_for() -> None:
     usual = {check.name: check for check in checks(everything=False)}
     assert "not slow" in usual["unit tests"].command
     assert all("not slow" not in check.command for check in checks(everything=True))
-    assert [check.name for check in usual.values() if check.root] == ["soak", "namespace tests"]
+    names = ["soak", "namespace tests, 1 of 2", "namespace tests, 2 of 2"]
+    assert [check.name for check in usual.values() if check.root] == names
     assert not list(usual.values())[-1].beside, "there is a next one"
+
+
+def test_each_namespace_test_is_in_one_half() -> None:
+    halves = [check.command for check in checks(everything=False) if check.name.startswith("namespace")]
+    files = [word for command in halves for word in command if word.startswith("netns_tests/")]
+    assert sorted(files) == sorted(f"netns_tests/{path.name}" for path in NAMESPACE_TESTS.glob("test_*.py"))
+    assert halves[0] != halves[1]
 
 
 def test_the_closing_line_and_the_status_are_kept() -> None:
