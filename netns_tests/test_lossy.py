@@ -101,8 +101,14 @@ FRAME_FAULTS = [
 ]
 
 
+# The worst of each kind is in every run, the rest where there is time for it.
+USUAL = (FRAME_FAULTS[1], FRAME_FAULTS[4])
+
+
 @pytest.mark.parametrize(
-    ("fault", "bound_s"), FRAME_FAULTS, ids=[str(fault).replace(" ", "-") for fault, _ in FRAME_FAULTS]
+    ("fault", "bound_s"),
+    [pytest.param(*each, marks=() if each in USUAL else pytest.mark.slow) for each in FRAME_FAULTS],
+    ids=[str(fault).replace(" ", "-") for fault, _ in FRAME_FAULTS],
 )
 def test_frames_below_the_link(lossy: Lossy, fault: Fault, bound_s: float) -> None:
     daemon = lossy.world.user_side.daemon
@@ -116,7 +122,11 @@ def test_frames_below_the_link(lossy: Lossy, fault: Fault, bound_s: float) -> No
         assert "no link" not in daemon.text()[before:], "the link is alive, and was not given up"
 
 
-@pytest.mark.parametrize("action", list(Action), ids=[action.value for action in Action])
+@pytest.mark.parametrize(
+    "action",
+    [Action.DROP, pytest.param(Action.DUPLICATE, marks=pytest.mark.slow), Action.REORDER],
+    ids=lambda action: action.value,
+)
 def test_messages_of_the_node(lossy: Lossy, action: Action) -> None:
     made = lossy.world
     made.node.stop()
