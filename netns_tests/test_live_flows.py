@@ -82,7 +82,7 @@ def _try(made: World, second: Namespace, change: Change, up: bool) -> float:
     with Flow(made.user, SERVICE, up=up) as ended, Flow(second, CLOSED) as kept:
         until(lambda: ended.moved > FAST and kept.moved > FAST, "both at full speed")
         before = kept.rate(1.0)
-        until(lambda: ended.rate(0.5) >= FAST, "its full speed")
+        until(lambda: ended.rate(0.5) >= FAST, "its full speed", timeout_s=30)
         started, moved = time.monotonic(), kept.moved
         change(made)
         time.sleep(MOMENT_S)

@@ -119,14 +119,15 @@ def test_a_daemon_is_killed_and_started_again(running: World, name: str) -> None
 def test_a_daemon_stands_still_and_goes_on(running: World, name: str, seconds: int) -> None:
     side = side_of(running, name)
     with flows(running) as (tcp, udp):
-        assert side.daemon is not None
-        side.daemon.signal(signal.SIGSTOP)
+        daemon = side.daemon
+        assert daemon is not None
+        daemon.signal(signal.SIGSTOP)
         time.sleep(seconds)
-        side.daemon.signal(signal.SIGCONT)
+        daemon.signal(signal.SIGCONT)
         back = time.monotonic()
         udp.recovered(f"{name} stopped for {seconds} s", back, bound_s=3)
         tcp.recovered(f"{name} stopped for {seconds} s", back, bound_s=3)
-        assert "held up" in side.daemon.text()
+        until(lambda: "held up" in daemon.text(), "the daemon to say so", process=daemon)
 
 
 def test_the_users_interface_goes_down_and_up(running: World) -> None:

@@ -1,4 +1,4 @@
-"""What the kernel knows of a TCP connection's pace (struct tcp_info of <linux/tcp.h>), and is told of it."""
+"""What the kernel knows of a TCP connection (struct tcp_info of <linux/tcp.h>), as far as pacing asks."""
 
 from __future__ import annotations
 
@@ -6,15 +6,10 @@ import socket
 import struct
 from dataclasses import dataclass
 
-# A shorter round trip is one machine or one room: nothing is lost there but what overflows, and BBR, where it
-# is the system's default, costs a third of the rate by its timer for each burst (docs/decisions/0012).
-LOCAL_RTT_S = 0.001
-PLAIN_CONGESTION_CONTROL = b"reno"  # what everybody may choose, without any right
-
 _SIZE = 184  # up to and with tcpi_rwnd_limited: Linux 4.10
-# By offset: 16 snd_mss, 24 unacked (packets), 68 rtt, 120 bytes_acked, 144 notsent_bytes, 148 min_rtt,
-# 168 busy_time, 176 rwnd_limited; times in us.
-_FIELDS = struct.Struct("=16xI4xI40xI48xQ16xII16xQQ")
+# By offset: 16 snd_mss, 24 unacked (packets), 68 rtt, 100 total_retrans (packets), 120 bytes_acked,
+# 144 notsent_bytes, 148 min_rtt, 168 busy_time, 176 rwnd_limited; times in us.
+_FIELDS = struct.Struct("=16xI4xI40xI28xI16xQ16xII16xQQ")
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +20,7 @@ class TcpInfo:
     in_flight_bytes: int
     unsent_bytes: int
     rtt_s: float
+    retransmitted: int  # packets, in all
     min_rtt_s: float
     busy_s: float  # in all, how long something was unacknowledged
     receiver_limited_s: float  # in all, how long the receiver's window held us back
@@ -33,16 +29,14 @@ class TcpInfo:
 def read(sock: socket.socket) -> TcpInfo:
     """One reading; raises OSError when the socket is no TCP connection."""
     data = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _SIZE)
-    mss, unacked, rtt_us, acked, unsent, min_rtt_us, busy_us, limited_us = _FIELDS.unpack(data)
+    mss, unacked, rtt_us, resent, acked, unsent, min_rtt_us, busy_us, limited_us = _FIELDS.unpack(data)
     return TcpInfo(
-        acked, unacked * mss, unsent, rtt_us / 1e6, min_rtt_us / 1e6, busy_us / 1e6, limited_us / 1e6
+        acked,
+        unacked * mss,
+        unsent,
+        rtt_us / 1e6,
+        resent,
+        min_rtt_us / 1e6,
+        busy_us / 1e6,
+        limited_us / 1e6,
     )
-
-
-def send_at_once(sock: socket.socket) -> None:
-    """Have the kernel send what the window allows at once, as CUBIC does as well."""
-    try:
-        if sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, 16).startswith(b"bbr"):
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, PLAIN_CONGESTION_CONTROL)
-    except OSError:
-        pass  # it is a matter of speed alone

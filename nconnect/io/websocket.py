@@ -27,6 +27,7 @@ from websockets.speedups import apply_mask
 from nconnect.errors import RemoteProtocolError
 from nconnect.io import tcp_info
 from nconnect.io.clock import boottime
+from nconnect.io.congestion import CongestionControl
 from nconnect.io.errors import reason
 from nconnect.io.receive_buffers import ReceiveBuffers
 from nconnect.io.tls_socket import TlsSocket
@@ -119,7 +120,7 @@ class WebSocket:
         self._sampled_at = 0.0
         self._unsampled_bytes = 0  # sent since
         self._receiver_limited_s = 0.0
-        self._plain = False  # TCP's own pacing is off
+        self._congestion = CongestionControl()
         self._tls = isinstance(sock, TlsSocket)
 
     def start(self) -> None:
@@ -245,9 +246,7 @@ class WebSocket:
             info = tcp_info.read(self.socket)
         except OSError:
             return  # gone; the next send or receive says so
-        if not self._plain and info.min_rtt_s < tcp_info.LOCAL_RTT_S:
-            self._plain = True
-            tcp_info.send_at_once(self.socket)
+        self._congestion.look(self.socket, info)
         limited_s = info.receiver_limited_s - self._receiver_limited_s
         self._receiver_limited_s = info.receiver_limited_s
         pacer.sample(

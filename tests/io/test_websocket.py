@@ -24,7 +24,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from nconnect.errors import HostError, NetworkError
-from nconnect.io import receive_buffers, tcp_info, websocket, websocket_server
+from nconnect.io import receive_buffers, websocket, websocket_server
 from nconnect.io.websocket import MAX_FRAME_BYTES, NO_MASK, WebSocket
 from nconnect.io.websocket_client import connect
 from nconnect.io.websocket_server import WebSocketServer
@@ -964,28 +964,6 @@ def test_wss_who_speaks_no_tls_is_let_go(
             assert server.owners.empty()
 
     run(test)
-
-
-def test_on_a_short_path_tcp_does_not_pace() -> None:
-    """Where BBR is the default, its timers would cost a third of the rate between two processes."""
-
-    async def scenario() -> None:
-        async with serving(echo=True) as server:
-            ours, _ = await pair(server)
-            control = ours.socket.socket
-            try:
-                control.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, b"bbr")
-            except OSError:
-                pytest.skip("this kernel has no BBR")
-            ours.socket.pace()
-            ours.socket.send_binary((bytes(10_000),))
-            assert len(await ours.got.get()) == 10_000
-            used = control.getsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, 16).rstrip(b"\0")
-            assert used == tcp_info.PLAIN_CONGESTION_CONTROL
-            ours.socket.close()
-            await ours.closed
-
-    run(scenario)
 
 
 def test_many_small_frames_leave_others_their_turn() -> None:
