@@ -128,7 +128,12 @@ def _figures(
     parts = []
     if picture in drawn:
         parts.append(f"![{title}](pictures/{picture}.svg)\n")
+    shown: set[str] = set()
     for names, metrics in tables:
+        there = {name for name in names if name in results.values}
+        if there <= shown:
+            continue  # nothing that was not in the table before
+        shown |= there
         text = report.markdown(results, BASELINE, names, metrics, ratios=ratios)
         parts += [text] if text else []
     return [f"## {title}\n", *parts] if parts else []
