@@ -181,9 +181,6 @@ class Tunnel:
 
     def can_seal(self, peer: Peer, now: float) -> bool:
         """Whether there is a key to send under. If not, a handshake is under way when this returns."""
-        pair = peer.session.current
-        if pair is not None and not (peer.doubtful or peer.expired) and pair.can_send(now):
-            return True
         return self._sessions.can_send(peer, now)
 
     def seal(
