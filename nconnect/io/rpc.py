@@ -22,6 +22,7 @@ from nconnect.wire.jsonrpc import NodeInfo, RpcError
 STAGGER_S = 0.3  # between two seeds; guessed, as RFC 8305 has 0.25 s between two addresses
 ASK_AGAIN_S = 1.0
 ASK_AGAIN_CONNECTED_S = 3.0  # guessed
+SLACK_S = 1.0  # the race's end comes before that of each question, so that it says why in its own words
 STATE_S = 1.0  # guessed: a node that takes longer to tell its state is taken as it is
 MAX_ANSWER_BYTES = 64 * 1024  # guessed: a real answer has under 2 KB
 USABLE_STATE = "PERSIST_FINISHED"  # of getnodestate's syncState
@@ -56,7 +57,8 @@ async def first_answer(
     """
 
     async def ask(seed: str, on_connected: Callable[[], None]) -> NodeInfo:
-        node = await ask_node(seed, address, timeout_s=timeout_s, method=method, on_connected=on_connected)
+        patience_s = timeout_s + SLACK_S
+        node = await ask_node(seed, address, timeout_s=patience_s, method=method, on_connected=on_connected)
         if check_state:
             await refuse_unready(node, secure=method == "getwssaddr")
         return node

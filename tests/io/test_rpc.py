@@ -194,7 +194,7 @@ def test_a_seed_that_took_the_connection_is_asked_again_later(monkeypatch: pytes
             return await never(ask)
 
         async with url_of(silent) as url:
-            with pytest.raises(NetworkError, match=r"answer within 0\.5 s"):
+            with pytest.raises(NetworkError, match="no answer within"):
                 await rpc.resolve([url], ADDRESS, timeout_s=0.5)
         return len(asked)
 
