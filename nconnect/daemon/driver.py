@@ -65,6 +65,9 @@ class Link(Protocol):
     def rate(self) -> float | None:
         """Bytes a second that the link is paced at; None when it is faster than we are."""
 
+    def is_clear(self) -> bool:
+        """Whether what is sent now leaves at once: `writable`, and not paced."""
+
     def is_backlogged(self) -> bool:
         """Whether more has arrived than was handed on."""
 
@@ -208,10 +211,9 @@ class Driver:
             and first.spread is None
             and first.features == _ALL
             and at <= first.batch_bytes
-            and link.writable
-            and link.rate is None
+            and first not in tunnel.backlog
             and lane.sending.pacer.rate is None
-            and not lane.queue
+            and link.is_clear()
             and tunnel.can_seal(first, now)
         ):
             prefix, n = tunnel.seal(first, view[:at], self._sealed, now, lane)

@@ -30,6 +30,7 @@ from nconnect.nkn.outputs import (
     SendText,
     Waived,
 )
+from nconnect.nkn.states import LinkState
 from nconnect.wire.jsonrpc import NodeInfo
 from nconnect.wire.nkn import InboundMessage
 
@@ -42,6 +43,7 @@ RECEIPT_DELAY_S = 0.003
 MAX_WAITING_RECEIPTS = 64  # more are sent at once
 
 
+_UP = LinkState.UP  # an enum's member costs a look-up in its class
 _ORPHANED = "this machine has another address now"
 
 
@@ -112,6 +114,11 @@ class LinkRunner:
         """Bytes a second that the link is paced at; None when it is faster than we are."""
         return self.websocket.rate if self.websocket is not None else None
 
+    def is_clear(self) -> bool:
+        """Whether what is sent now leaves at once: up, nothing waits in front, and faster than we are."""
+        socket = self.websocket
+        return socket is not None and socket.writable and socket.rate is None and self.link.state is _UP
+
     def is_backlogged(self) -> bool:
         """Whether more has arrived than we had time to read."""
         return self.websocket is not None and self.websocket.is_backlogged()
@@ -121,13 +128,13 @@ class LinkRunner:
 
         The parts may be reused as soon as this returns.
         """
-        socket = self.websocket
-        if socket is None or not self.link.is_up:
+        socket, link = self.websocket, self.link
+        if socket is None or link.state is not _UP:
             return False
         size = 0
         for part in parts:
             size += len(part)
-        socket.send_binary((self.link.outbound_prefix(dest, size), *parts))
+        socket.send_binary((link.outbound_prefix(dest, size), *parts))
         return True
 
     def send_message(

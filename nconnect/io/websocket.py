@@ -95,6 +95,7 @@ class WebSocket:
         self.handler: FrameHandler
         self.mask = client
         self.writable = True
+        self.rate: float | None = None  # bytes a second that it is paced at; None: faster than we are
         self.unsent_bytes = 0
         self.closed = False
         self.host_header = host_header
@@ -156,11 +157,6 @@ class WebSocket:
         self._pacer = Pacer(boottime())
 
     @property
-    def rate(self) -> float | None:
-        """Bytes a second that the connection is paced at; None when it is not."""
-        return None if self._pacer is None else self._pacer.rate
-
-    @property
     def room(self) -> int:
         """How many bytes may be sent now."""
         return UNLIMITED_BYTES if self._pacer is None else self._pacer.budget(boottime())
@@ -171,10 +167,6 @@ class WebSocket:
             return False
         unread = fcntl.ioctl(self._fd, termios.FIONREAD, bytes(4))
         return int.from_bytes(unread, sys.byteorder) > BACKLOG_BYTES
-
-    def send_binary(self, parts: Sequence[Buffer]) -> None:
-        """Send one binary frame made of `parts`; they may be reused as soon as this returns."""
-        self._send(_BINARY, parts)
 
     def send_text(self, text: str) -> None:
         self._send(Opcode.TEXT, (text.encode(),))
@@ -189,6 +181,10 @@ class WebSocket:
             self._closed(why or "closed")
 
     def _send(self, opcode: Opcode, parts: Sequence[Buffer]) -> None:
+        self.send_binary(parts, opcode)
+
+    def send_binary(self, parts: Sequence[Buffer], opcode: Opcode = _BINARY) -> None:
+        """Send one frame, binary unless told, made of `parts`; they may be reused when this returns."""
         if self.closed:
             return
         size = 0
@@ -259,6 +255,7 @@ class WebSocket:
             busy_s=info.busy_s,
             limited_elsewhere=limited_s > RECEIVER_LIMITED * since_s,
         )
+        self.rate = pacer.rate
 
     def _on_pace_timer(self) -> None:
         self._pace_timer = None
@@ -331,52 +328,39 @@ class WebSocket:
     def _on_readable(self) -> None:
         if self.closed or self._pausing:  # since `call_soon`
             return
+        fresh = None
         if self._buffer is None:
-            if self._receive_fresh():
-                return
-        elif not self._receive(self._view[self._filled :]):
-            return
-        self._take_frames()
-        if self._tls and not self.closed and self._sock.pending():
-            self._loop.call_soon(self._on_readable)
-
-    def _receive_fresh(self) -> bool:
-        """Receive into a buffer that nothing is in; whether that was all: nothing, or one small message.
-
-        The short way of the small message: what it does not touch need not come into the processor's cache.
-        """
-        self._buffer, self._view = buffer, view = _buffers.take()
-        self._lent = True
-        self._start = self._filled = 0
-        if not self._receive(view):
-            return True
-        size = self._filled
-        at = lone_message(buffer, size, masked=not self._client)
-        if not at or self._assembler.is_busy or (self._tls and self._sock.pending()):
-            return False
-        self._buffer = None
-        try:
-            self.handler.on_binary(view[at:size])
-        finally:
-            _buffers.give_back(buffer, view)
-        return True
-
-    def _receive(self, room: memoryview) -> bool:
-        """Receive behind what is there; False when nothing came, and then nothing is left to do."""
+            self._buffer, self._view = fresh, room = _buffers.take()
+            self._lent = True
+            self._start = self._filled = 0
+        else:
+            room = self._view[self._filled :]
         try:
             size = self._sock.recv_into(room)
         except BlockingIOError:
             self._release_if_empty()
-            return False
+            return
         except OSError as error:
             self._closed(reason(error))
-            return False
+            return
         if not size:
             self._closed("the other side closed the connection")
-            return False
+            return
         self.rx_bytes += size
         self._filled += size
-        return True
+        if fresh is not None and not self._assembler.is_busy and not self._tls:
+            # The short way of a small message: what it does not touch need not come into the cache.
+            at = lone_message(fresh, size, masked=not self._client)
+            if at:
+                self._buffer = None
+                try:
+                    self.handler.on_binary(room[at:size])
+                finally:
+                    _buffers.give_back(fresh, room)
+                return
+        self._take_frames()
+        if self._tls and not self.closed and self._sock.pending():
+            self._loop.call_soon(self._on_readable)
 
     def _take_frames(self) -> None:
         """Hand on every whole frame in the buffer; arrange room for the one that is not whole."""

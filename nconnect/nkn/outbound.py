@@ -53,6 +53,9 @@ class OutboundPrefixes:
 
         Raises `LocalProtocolError` when the network would not take such a message.
         """
+        kept = self._prefixes.get((dest, payload_size))
+        if kept is not None:
+            return kept
         if payload_size > nkn.MAX_MESSAGE_BYTES:
             raise LocalProtocolError(f"a message of {payload_size} bytes is more than the network takes")
         if not self._signed:
@@ -69,13 +72,11 @@ class OutboundPrefixes:
 
     def _unsigned(self, dest: str, payload_size: int) -> bytes:
         """Without nonce and signature a prefix is the same for all messages of a size: small ones recur."""
-        prefix = self._prefixes.get((dest, payload_size))
-        if prefix is None:
-            prefix = nkn.outbound_prefix(dest, payload_size, nonce=0, block_hash=b"", signature=b"")
-            if payload_size <= RECURRING_BYTES:
-                if len(self._prefixes) >= MAX_PREFIXES:
-                    self._prefixes.clear()
-                self._prefixes[dest, payload_size] = prefix
+        prefix = nkn.outbound_prefix(dest, payload_size, nonce=0, block_hash=b"", signature=b"")
+        if payload_size <= RECURRING_BYTES:
+            if len(self._prefixes) >= MAX_PREFIXES:
+                self._prefixes.clear()
+            self._prefixes[dest, payload_size] = prefix
         return prefix
 
     def message(

@@ -18,6 +18,7 @@ def admitted(
 ) -> list[memoryview]:
     """The packets that this peer may send: well-formed, with its own source, with a sane header."""
     cached = routes.source_cache.get
+    finished = offload.FINISHED
     takes_all = features == _ALL
     good = 0
     for record in packets:
@@ -29,7 +30,9 @@ def admitted(
         if cached(address) is not peer and routes.source_owner(address) is not peer:
             peer.drops[DropReason.SPOOFED_SOURCE] += 1
             continue
-        if not offload.check(record) or (not takes_all and needed_feature(record) & ~features):
+        if not (bytes(record[:VIRTIO_HEADER_BYTES]) in finished or offload.check(record)) or (
+            not takes_all and needed_feature(record) & ~features
+        ):
             peer.drops[DropReason.BAD_OFFLOAD_HEADER] += 1
             continue
         packets[good] = record

@@ -59,6 +59,9 @@ def read_records(batch: memoryview) -> tuple[list[memoryview], list[Record]]:
     others: list[Record] = []
     at, end = 0, len(batch)
     unpack = RECORD_HEADER.unpack_from
+    if end >= RECORD_HEADER_BYTES and unpack(batch)[0] == end - RECORD_HEADER_BYTES:
+        packets.append(batch[RECORD_HEADER_BYTES:])  # one packet, and nothing else
+        return packets, others
     while at < end:
         start = at + RECORD_HEADER_BYTES
         if start > end:

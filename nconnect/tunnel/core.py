@@ -25,6 +25,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from math import inf
+from typing import Any
 
 from nconnect.crypto.aead import TAG_BYTES
 from nconnect.crypto.keys import Identity
@@ -39,7 +40,9 @@ from nconnect.tunnel.constants import MAX_PENDING_SENDERS, QUESTION_S
 from nconnect.tunnel.handshake import Rng
 from nconnect.tunnel.lanes import Lane
 from nconnect.tunnel.outputs import Output, Settings
+from nconnect.tunnel.pacing import Arrivals
 from nconnect.tunnel.peer import Peer
+from nconnect.tunnel.session import KeyPair
 from nconnect.tunnel.sessions import Sessions
 from nconnect.tunnel.spread import Spread
 from nconnect.tunnel.timers import NEVER, Timer
@@ -103,6 +106,7 @@ class Tunnel:
         # Asked about what is not encrypted, from anybody; False when it is to be counted and dropped.
         self.on_visitor: Callable[[str, Buffer, float], bool] | None = None
         self._closed = False
+        self._put_off: list[tuple[Callable[..., None], tuple[Any, ...]]] = []  # see `_settle`
         self._identity = identity
         self._stored = dict(counters or {})
         self._sessions = Sessions(
@@ -136,6 +140,7 @@ class Tunnel:
         A removed peer's keys are erased at once. Raises ValueError for a public key that is none; the
         table is then unchanged.
         """
+        self._settle()
         configs = tuple(configs)
         fresh: dict[str, Peer] = {}
         for config in configs:
@@ -181,6 +186,9 @@ class Tunnel:
 
     def can_seal(self, peer: Peer, now: float) -> bool:
         """Whether there is a key to send under. If not, a handshake is under way when this returns."""
+        pair = peer.session.current
+        if pair is not None and not peer.doubtful and pair.can_send(now):
+            return True
         return self._sessions.can_send(peer, now)
 
     def seal(
@@ -196,7 +204,12 @@ class Tunnel:
         if lane is None:
             lane = peer.lane
         header, size = pair.seal_into(batch, out, lane.number)
-        lane.sending.sent(pair.remote_index, pair.counter - 1, len(batch), now)
+        self._put_off.append((self._sent, (peer, lane, pair, pair.counter - 1, len(batch), now)))
+        return data_frame(header, size), size
+
+    def _sent(self, peer: Peer, lane: Lane, pair: KeyPair, counter: int, size: int, now: float) -> None:
+        """A batch has left."""
+        lane.sending.sent(pair.remote_index, counter, size, now)
         lane.sent_at = now
         peer.timers.data_sent(now)
         if len(peer.lanes.used) > 1:
@@ -205,10 +218,20 @@ class Tunnel:
             self._agenda.schedule(peer)
         if pair.wants_rekey_on_send(now):
             self._keying.initiate(peer, now)
-        return data_frame(header, size), size
+
+    def _settle(self) -> None:
+        """Do what was put off until the packets were on their way: nobody waits for it.
+
+        It is done before anything else happens, by the first call that is not of the data lane.
+        """
+        put_off, self._put_off = self._put_off, []
+        for do, arguments in put_off:
+            do(*arguments)
 
     def enqueue(self, peer: Peer, record: bytearray, now: float) -> None:
         """Let a packet (virtio-net header and IP packet) wait; the queue owns `record` from here on."""
+        if self._put_off:
+            self._settle()
         if peer.expired:
             peer.drops[DropReason.PEER_EXPIRED] += 1
             return
@@ -241,6 +264,8 @@ class Tunnel:
         it is passed over until `next_send_at`. A batch ends with the packet that reaches `room` bytes, or
         the lane's own budget.
         """
+        if self._put_off:
+            self._settle()
         for _ in range(len(self.backlog)):
             peer = next(iter(self.backlog))
             del self.backlog[peer]
@@ -327,6 +352,8 @@ class Tunnel:
 
         `out` must hold a message's largest batch (4 MB); the views are valid until the next call with it.
         """
+        if self._put_off:
+            self._settle()
         if self._closed:  # an answer would begin a session that nobody tends
             return []
         try:
@@ -367,19 +394,21 @@ class Tunnel:
         if isinstance(size, DropReason):
             peer.drops[size] += 1
             return []
-        self._sessions.batch_received(peer, pair, size, now)
         if number or len(peer.lanes.used) > 1:
             arrivals, back = self._steering.heard_on(peer, number, now)
         else:
             arrivals, back = peer.arrivals, peer.lane
-        if arrivals.received(index, counter, size, now):
-            report = arrivals.report(now, busy=self._records.is_busy())
-            self._records.send(peer, now, (RecordKind.FEEDBACK, report), lane=back)
+        if pair is not peer.session.current or peer.doubtful:
+            self._arrived(peer, pair, arrivals, back, counter, size, now)
+        else:
+            self._put_off.append((self._arrived, (peer, pair, arrivals, back, counter, size, now)))
         try:
             packets, others = read_records(out[:size])
         except RemoteProtocolError:
             peer.drops[DropReason.BAD_RECORD] += 1
             return []
+        if others:
+            self._settle()
         pinged = False
         stripe: memoryview | None = None
         for record_kind, body in others:
@@ -404,6 +433,15 @@ class Tunnel:
         passed = peer.order.put(index, counter, packets, size, now)
         self._await_order(peer)
         return passed
+
+    def _arrived(
+        self, peer: Peer, pair: KeyPair, arrivals: Arrivals, back: Lane, counter: int, size: int, now: float
+    ) -> None:
+        """An authentic batch has come."""
+        self._sessions.batch_received(peer, pair, size, now)
+        if arrivals.received(pair.local_index, counter, size, now):
+            report = arrivals.report(now, busy=self._records.is_busy())
+            self._records.send(peer, now, (RecordKind.FEEDBACK, report), lane=back)
 
     def _striped_in_order(
         self, peer: Peer, packets: list[memoryview], size: int, stripe: memoryview, now: float
@@ -441,19 +479,26 @@ class Tunnel:
 
     def poll_output(self) -> Output | None:
         """What to do next, or None."""
+        if self._put_off:
+            self._settle()
         outputs = self._sessions.outputs
         return outputs.popleft() if outputs else None
 
     def poll_timeout(self) -> Deadline | None:
         """When to call `handle_timeout`, and for what."""
+        if self._put_off:
+            self._settle()
         return None if self._closed else self._agenda.next()
 
     def next_at(self) -> float:
         """The same without the reason, for the data path: `timers.NEVER` when there is none."""
+        if self._put_off:
+            self._settle()
         return NEVER if self._closed else self._agenda.next_at()
 
     def handle_timeout(self, now: float) -> None:
         """Do what is due. Early calls are harmless."""
+        self._settle()
         self._sessions.handle_timeout(now)
 
     def set_links(self, links: Mapping[int, int], now: float) -> None:
@@ -462,6 +507,7 @@ class Tunnel:
         Never called, it is link 0 alone. Flows on a link that is not up any more move at once; what they had
         under way is lost. Peers are told.
         """
+        self._settle()
         self._sessions.set_links(self.peers.values(), links, now)
 
     def traffic_of(self, link: int) -> tuple[int, int]:
@@ -475,14 +521,17 @@ class Tunnel:
 
     def link_up(self, now: float) -> None:
         """A link came (back): what was sent meanwhile is lost, so try again now."""
+        self._settle()
         self._sessions.link_up(self.peers.values(), now)
 
     def ping(self, peer: Peer, now: float) -> int | None:
         """Measure the round trip to a peer: the id that its `Pong` will have, or None without a session."""
+        self._settle()
         return self._records.ping(peer, now)
 
     def close(self, now: float) -> None:
         """Tell every peer that we go, and erase all keys. What still arrives is ignored from here on."""
+        self._settle()
         self._closed = True
         self._sessions.close(self.peers.values(), now)
 

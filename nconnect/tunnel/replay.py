@@ -14,14 +14,14 @@ class ReplayWindow:
     Call `is_fresh` before the message is opened, and `mark` only after it proved authentic.
     """
 
-    __slots__ = ("_blocks", "_newest")
+    __slots__ = ("_blocks", "newest")
 
     def __init__(self) -> None:
-        self._newest = -1
+        self.newest = -1  # a counter above it is fresh
         self._blocks = [0] * _BLOCKS
 
     def is_fresh(self, counter: int) -> bool:
-        newest = self._newest
+        newest = self.newest
         if counter > newest:
             return True
         if counter + REPLAY_WINDOW <= newest:
@@ -32,11 +32,11 @@ class ReplayWindow:
     def mark(self, counter: int) -> None:
         """Remember a counter that `is_fresh` accepted."""
         block = counter // _BLOCK_BITS
-        newest = self._newest
+        newest = self.newest
         if counter > newest:
             first = newest // _BLOCK_BITS + 1 if newest >= 0 else 0
             if block >= first:
                 for passed in range(max(first, block - _BLOCKS + 1), block + 1):
                     self._blocks[passed % _BLOCKS] = 0
-            self._newest = counter
+            self.newest = counter
         self._blocks[block % _BLOCKS] |= 1 << counter % _BLOCK_BITS

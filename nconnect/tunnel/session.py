@@ -37,6 +37,7 @@ class KeyPair:
         "created_at",
         "initiator",
         "local_index",
+        "reject_at",
         "rekey_at",
         "remote_index",
     )
@@ -56,6 +57,7 @@ class KeyPair:
         self.local_index = local_index
         self.remote_index = remote_index
         self.created_at = now
+        self.reject_at = now + REJECT_AFTER_S
         self.initiator = initiator
         # Only the initiator renews by age, so that both do not do it at once.
         self.rekey_at = now + REKEY_AFTER_S if initiator else NEVER
@@ -65,7 +67,7 @@ class KeyPair:
         self._window = ReplayWindow()
 
     def can_send(self, now: float) -> bool:
-        return now < self.created_at + REJECT_AFTER_S and self.counter < REJECT_AFTER_MESSAGES
+        return now < self.reject_at and self.counter < REJECT_AFTER_MESSAGES
 
     def wants_rekey_on_send(self, now: float) -> bool:
         return now >= self.rekey_at or self.counter >= REKEY_AFTER_MESSAGES
@@ -84,14 +86,15 @@ class KeyPair:
         self, header: bytes, counter: int, sealed: Buffer, out: memoryview, now: float
     ) -> int | DropReason:
         """Open a batch into `out`: its size, or why not. A counter is used up by a genuine batch only."""
-        if now >= self.created_at + REJECT_AFTER_S:
+        window = self._window
+        if now >= self.reject_at:
             return DropReason.KEY_EXPIRED
-        if counter >= REJECT_AFTER_MESSAGES or not self._window.is_fresh(counter):
+        if counter >= REJECT_AFTER_MESSAGES or (counter <= window.newest and not window.is_fresh(counter)):
             return DropReason.REPLAYED
         size = self._receive.open_into(counter, header, sealed, out)
         if size is None:
             return DropReason.NOT_AUTHENTIC
-        self._window.mark(counter)
+        window.mark(counter)
         return size
 
 

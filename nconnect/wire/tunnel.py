@@ -153,6 +153,8 @@ class WrongVersionError(RemoteProtocolError):
 
 def data_frame(header: bytes, sealed_size: int) -> bytes:
     """A data frame's NKN message up to its `sealed_size` sealed bytes: `nkn.message_prefix`, made quickly."""
+    if sealed_size < 128:
+        return b"%b%b\x0a%c" % (_MESSAGE_HEAD, header, sealed_size)
     return _MESSAGE_HEAD + header + b"\x0a" + varint(sealed_size)
 
 
@@ -163,7 +165,9 @@ def split_data_frame(payload: memoryview) -> tuple[bytes, memoryview] | None:
     """
     if payload[:4] != _MESSAGE_HEAD or len(payload) < _SEALED_AT or payload[20] != 0x0A:
         return None
-    size, at = read_varint(payload, _SEALED_AT - 1)
+    size, at = payload[_SEALED_AT - 1], _SEALED_AT
+    if size > 127:
+        size, at = read_varint(payload, _SEALED_AT - 1)
     return (bytes(payload[4:20]), payload[at:]) if at + size == len(payload) else None
 
 

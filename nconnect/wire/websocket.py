@@ -42,6 +42,7 @@ class Opcode(IntEnum):
 
 
 _OPCODES: dict[int, Opcode] = {opcode.value: opcode for opcode in Opcode}
+_CLOSE = Opcode.CLOSE  # an enum's member costs a look-up in its class
 
 
 class Header(NamedTuple):
@@ -60,7 +61,7 @@ class Header(NamedTuple):
 
 def frame_header(opcode: Opcode, length: int, mask: bytes | None = None, *, fin: bool = True) -> bytes:
     """The header of a frame of `length` payload bytes, which the caller has masked with `mask` if given."""
-    if opcode >= Opcode.CLOSE and (length > MAX_CONTROL_BYTES or not fin):
+    if opcode >= _CLOSE and (length > MAX_CONTROL_BYTES or not fin):
         raise LocalProtocolError("websocket: a control frame is whole and at most 125 bytes")
     first = opcode | 0x80 if fin else opcode
     masked = 0x80 if mask is not None else 0
@@ -139,17 +140,13 @@ class Assembler:
     A message in one frame, which is the common case, is returned as it came, without a copy.
     """
 
-    __slots__ = ("_max_bytes", "_opcode", "_parts")
+    __slots__ = ("_max_bytes", "_opcode", "_parts", "is_busy")
 
     def __init__(self, max_bytes: int) -> None:
+        self.is_busy = False  # a fragmented message is under way
         self._max_bytes = max_bytes
         self._opcode: Opcode | None = None
         self._parts = bytearray()
-
-    @property
-    def is_busy(self) -> bool:
-        """Whether a fragmented message is under way."""
-        return self._opcode is not None
 
     @property
     def room(self) -> int:
@@ -173,12 +170,12 @@ class Assembler:
         if self._opcode is None:
             if fin:
                 return opcode, payload
-            self._opcode = opcode
+            self._opcode, self.is_busy = opcode, True
         self._parts += payload
         if not fin:
             return None
         whole = self._opcode, self._parts
-        self._opcode, self._parts = None, bytearray()
+        self._opcode, self._parts, self.is_busy = None, bytearray(), False
         return whole
 
 

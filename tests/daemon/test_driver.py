@@ -95,6 +95,9 @@ class FakeLink:
     def is_backlogged(self) -> bool:
         return False
 
+    def is_clear(self) -> bool:
+        return self.is_up and self.writable and self.rate is None
+
     def send(self, dest: str, parts: Sequence[bytes | bytearray | memoryview]) -> bool:
         if self.is_up:
             self.sent.append((dest, b"".join(parts)))
