@@ -14,8 +14,9 @@ from nconnect.errors import NO_LINK, ConfigError, DropReason
 from nconnect.host.plan import HostPlan
 from nconnect.model import Config, NknAddress
 from nconnect.nkn.link import Link
-from nconnect.tunnel.core import PendingSender, Tunnel
+from nconnect.tunnel.core import Tunnel
 from nconnect.tunnel.peer import Peer
+from nconnect.tunnel.pending import PendingSender
 
 CLOCK_WARNING_HOURS = 1.0  # expiry dates are as wrong as the clock
 
@@ -91,13 +92,13 @@ def problems(link: Link, peers: Iterable[Peer]) -> list[str]:
     return found
 
 
-def pending_peers(pending: Mapping[str, PendingSender], now: float) -> list[PendingPeer]:
+def pending_peers(pending: Iterable[PendingSender], now: float) -> list[PendingPeer]:
     """Who tried to come in, by bare address, the latest last. `now` is CLOCK_BOOTTIME."""
     wall = time.time() - now
     found: dict[str, PendingPeer] = {}
-    for source, sender in pending.items():
+    for sender in pending:
         try:
-            address = str(parse_peer_address(str(NknAddress.parse(source).bare)))
+            address = str(parse_peer_address(str(NknAddress.parse(sender.address).bare)))
         except ConfigError:
             continue  # nobody could be let in under it
         known = found.get(address, PendingPeer(address, sender.first_at + wall, 0.0, 0))

@@ -15,7 +15,8 @@ Data lane, direct calls without an object per packet:
 Where there are several links, `set_links` says which are up, and batches go by `nconnect.tunnel.lanes`.
 
 Control lane: after any call, drain `poll_output()` until it gives None, and call `handle_timeout(now)` at
-`poll_timeout()`. Hostile input never raises here: it is counted under a `DropReason`, for the peer where one
+`poll_timeout()`. What `seal` and `receive` have to do that no packet waits for is done there, so drain after
+the packets are on their way. Hostile input never raises here: it is counted under a `DropReason`, for the peer where one
 is known, else in `drops`.
 """
 
@@ -23,39 +24,32 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
-from math import inf
 from typing import Any
 
 from nconnect.crypto.aead import TAG_BYTES
 from nconnect.crypto.keys import Identity
 from nconnect.errors import DropReason, RemoteProtocolError
-from nconnect.ip import offload, packet
 from nconnect.model import Deadline, NknAddress, PeerConfig
-from nconnect.queueing.fq_codel import FairQueue
-from nconnect.tunnel.admission import admitted, needed_feature
+from nconnect.tunnel.admission import admitted
 from nconnect.tunnel.allowed_ips import AllowedIps
-from nconnect.tunnel.batch import STRIPE_BYTES, put_record, put_stripe, read_records
-from nconnect.tunnel.constants import MAX_PENDING_SENDERS, QUESTION_S
+from nconnect.tunnel.batch import read_records
+from nconnect.tunnel.constants import QUESTION_S
 from nconnect.tunnel.handshake import Rng
 from nconnect.tunnel.lanes import Lane
+from nconnect.tunnel.outbox import NO_LIMIT, Outbox
 from nconnect.tunnel.outputs import Output, Settings
 from nconnect.tunnel.pacing import Arrivals
 from nconnect.tunnel.peer import Peer
+from nconnect.tunnel.pending import PendingSenders
 from nconnect.tunnel.session import KeyPair
 from nconnect.tunnel.sessions import Sessions
-from nconnect.tunnel.spread import Spread
 from nconnect.tunnel.timers import NEVER, Timer
 from nconnect.wire.nkn import Message
 from nconnect.wire.tunnel import (
     DATA_HEADER,
     MAX_LINKS,
-    MAX_PACKET_BODY_BYTES,
-    RECORD_HEADER_BYTES,
     STRIPE_BODY,
     VERSION,
-    VIRTIO_HEADER_BYTES,
-    Feature,
     FrameKind,
     RecordKind,
     data_frame,
@@ -64,19 +58,7 @@ from nconnect.wire.tunnel import (
 
 Buffer = bytes | bytearray | memoryview
 SEAL_BYTES = TAG_BYTES  # what a sealed batch is longer than the batch
-NO_LIMIT = 1 << 30
 _DATA = int(FrameKind.DATA)
-UNIT_S = 0.004  # as long as the pacer's burst: a token waits for no more than that
-MAX_SOURCE_CHARS = 256  # of a pending sender's address
-
-
-@dataclass(slots=True)
-class PendingSender:
-    """An unknown address that tried to reach us."""
-
-    first_at: float
-    last_at: float
-    count: int
 
 
 class Tunnel:
@@ -99,10 +81,7 @@ class Tunnel:
         self.routes: AllowedIps[Peer] = AllowedIps()
         self.peers: dict[str, Peer] = {}  # by bare NKN address
         self.drops: Counter[DropReason] = Counter()  # of no known peer
-        self.pending: dict[str, PendingSender] = {}
-        self.backlog: dict[Peer, None] = {}  # peers with packets that wait, in the order of their turn
-        # By link: bytes a second of a slow one, set by the driver.
-        self.link_rates: list[float | None] = [None] * MAX_LINKS
+        self.pending = PendingSenders()
         # Asked about what is not encrypted, from anybody; False when it is to be counted and dropped.
         self.on_visitor: Callable[[str, Buffer, float], bool] | None = None
         self._closed = False
@@ -121,6 +100,9 @@ class Tunnel:
         self._steering = self._sessions.steering
         self._keying = self._sessions.keying
         self._records = self._sessions.records
+        self._outbox = Outbox(self._steering, self.can_seal)
+        self.backlog = self._outbox.backlog
+        self.link_rates = self._outbox.link_rates
         self._by_index = self._keying.by_index
         self.set_peers(peers, now)
 
@@ -162,7 +144,7 @@ class Tunnel:
         self.routes = AllowedIps((prefix, fresh[d]) for d, c in by_dest.items() for prefix in c.allowed_ips)
         for dest, peer in fresh.items():
             peer.config = by_dest[dest]
-            self.pending.pop(dest, None)
+            self.pending.forget(dest)
             self._sessions.check_expiry(peer, now)
             if (
                 self.settings.persistent
@@ -232,118 +214,23 @@ class Tunnel:
         """Let a packet (virtio-net header and IP packet) wait; the queue owns `record` from here on."""
         if self._put_off:
             self._settle()
-        if peer.expired:
-            peer.drops[DropReason.PEER_EXPIRED] += 1
-            return
-        view = memoryview(record)
-        flow = packet.flow_hash(view[VIRTIO_HEADER_BYTES:])
-        spread = peer.spread
-        if spread is None and len(peer.lanes.used) > 1:
-            spread = self._steering.spread_out(peer, now)
-        lane = peer.lane if spread is None else spread.lane_of(flow, now)
-        unit = self._unit(lane)
-        pieces = [record] if len(record) <= unit else map(bytearray, offload.cut(view, unit))
-        for piece in pieces:
-            if spread is None:
-                lane.queue.enqueue(flow, piece, len(piece), now)
-            else:
-                spread.enqueue(flow, piece, now)
-        self.backlog.setdefault(peer)
-
-    def _unit(self, lane: Lane) -> int:
-        """The largest record that a slow lane should be held by: what it carries in `UNIT_S`."""
-        rate = min(lane.sending.pacer.rate or inf, self.link_rates[lane.link] or inf)
-        return MAX_PACKET_BODY_BYTES if rate == inf else int(rate * UNIT_S)
+        self._outbox.enqueue(peer, record, now)
 
     def next_batch(
         self, arena: bytearray, now: float, room: int = NO_LIMIT, link: int = 0
     ) -> tuple[Peer, int, int, Lane] | None:
         """Fill `arena` with the next batch that may leave over this link: (peer, bytes, packets, lane).
 
-        None if there is none. Peers take turns, a batch each; one whose path is slower than what waits for
-        it is passed over until `next_send_at`. A batch ends with the packet that reaches `room` bytes, or
-        the lane's own budget.
+        None if there is none. A batch ends with the packet that reaches `room` bytes, or the lane's own
+        budget.
         """
         if self._put_off:
             self._settle()
-        for _ in range(len(self.backlog)):
-            peer = next(iter(self.backlog))
-            del self.backlog[peer]
-            spread, lane, limit = peer.spread, peer.lane, room
-            queue = lane.queue
-            if not (queue if spread is None else spread.bytes_held):
-                continue  # its session ended, and what waited went with it
-            self.backlog[peer] = None
-            if spread is not None:
-                found = spread.next_lane(link, now)
-                if found is None:
-                    continue
-                lane, queue, limit = found
-                limit = min(limit, room)
-            elif lane.link != link:
-                continue
-            budget = lane.sending.pacer.budget(now)
-            if not budget or not self.can_seal(peer, now):
-                continue
-            limit = min(budget, limit)
-            if spread is None or queue is lane.queue:
-                size, packets = self._fill(peer, queue, arena, now, limit)
-            else:
-                size, packets = self._fill_striped(peer, spread, arena, now, limit)
-            if not (queue if spread is None else spread.bytes_held):
-                del self.backlog[peer]
-            if packets:
-                return peer, size, packets, lane
-        return None
-
-    def _fill_striped(
-        self, peer: Peer, spread: Spread, arena: bytearray, now: float, limit: int
-    ) -> tuple[int, int]:
-        size, packets = self._fill(peer, spread.striped, arena, now, limit + STRIPE_BYTES, STRIPE_BYTES)
-        if packets:
-            put_stripe(arena, peer.stripe_number, spread.wait_s(now))
-            peer.stripe_number = (peer.stripe_number + 1) & 0xFFFFFFFF
-        return size, packets
+        return self._outbox.next_batch(arena, now, room, link)
 
     def next_send_at(self, now: float) -> float:
         """When a peer that waits for its path may send again; `NEVER` if none does."""
-        at = NEVER
-        for peer in self.backlog:
-            if peer.session.current is None:
-                continue
-            if peer.spread is not None:
-                at = min(at, peer.spread.next_at(now))
-            elif peer.lane.sending.pacer.rate is not None:
-                at = min(at, peer.lane.sending.pacer.next_at(now))
-        return at
-
-    def _fill(
-        self, peer: Peer, queue: FairQueue[bytearray], arena: bytearray, now: float, limit: int, at: int = 0
-    ) -> tuple[int, int]:
-        packets = 0
-        room = min(len(arena), peer.batch_bytes) - RECORD_HEADER_BYTES - MAX_PACKET_BODY_BYTES
-        while at <= room and at < limit:
-            record = queue.dequeue(now)
-            if record is None:
-                break
-            for piece in self.suited(peer, record):
-                if at + RECORD_HEADER_BYTES + len(piece) > len(arena):  # tiny segments, all headers
-                    peer.drops[DropReason.TOO_BIG] += 1
-                    continue
-                at = put_record(arena, at, piece)
-                packets += 1
-                peer.tx_bytes += len(piece) - VIRTIO_HEADER_BYTES
-        peer.tx_packets += packets
-        return at, packets
-
-    def suited(self, peer: Peer, record: bytearray) -> list[bytearray] | list[bytes]:
-        """The record as the peer's TUN takes it: as it is, or split and its checksums completed."""
-        if peer.features == Feature.ALL:
-            return [record]
-        needed = needed_feature(record)
-        if not needed & ~peer.features:
-            return [record]
-        return offload.split(memoryview(record))
+        return self._outbox.next_send_at(now)
 
     # Data lane: from the network
 
@@ -546,14 +433,5 @@ class Tunnel:
 
     def _unknown_sender(self, source: str, now: float) -> None:
         self.drops[DropReason.UNKNOWN_PEER] += 1
-        if not self.settings.accept_pending or len(source) > MAX_SOURCE_CHARS:
-            return
-        sender = self.pending.get(source)
-        if sender is not None:
-            sender.last_at, sender.count = now, sender.count + 1
-            return
-        if len(self.pending) >= MAX_PENDING_SENDERS:
-            # The one that tried least, and not lately: who goes on trying stays, whoever else comes.
-            least = min(self.pending, key=lambda key: (self.pending[key].count, self.pending[key].last_at))
-            del self.pending[least]
-        self.pending[source] = PendingSender(now, now, 1)
+        if self.settings.accept_pending:
+            self.pending.tried(source, now)

@@ -376,8 +376,8 @@ def test_pending_senders_are_remembered_when_wanted_and_bounded() -> None:
     sim.run(0.001)
     pending = provider.tunnel.pending
     assert len(pending) == MAX_PENDING_SENDERS
-    assert all(sender.count == 2 and sender.first_at <= sender.last_at for sender in pending.values())
-    assert max(map(len, pending)) < 100
+    assert all(sender.count == 2 and sender.first_at <= sender.last_at for sender in pending)
+    assert max(len(sender.address) for sender in pending) < 100
 
 
 def test_any_source_is_taken_for_data_under_our_index_and_none_for_a_handshake() -> None:

@@ -6,7 +6,6 @@ from nconnect.crypto.aead import CipherSuite
 from nconnect.crypto.keys import Identity
 from nconnect.errors import DropReason
 from nconnect.model import NknAddress
-from nconnect.tunnel.constants import MAX_PENDING_SENDERS
 from nconnect.tunnel.core import Tunnel
 from nconnect.tunnel.outputs import Settings
 from nconnect.wire.nkn import Message
@@ -52,15 +51,3 @@ def test_without_a_hook_it_is_counted() -> None:
     core.receive("guest", memoryview(CLEAR), OUT, 7.0)
     assert core.drops == {DropReason.UNKNOWN_PEER: 1}
     assert core.poll_output() is None
-
-
-def test_who_goes_on_trying_is_remembered_whoever_else_comes() -> None:
-    core = tunnel(accept_pending=True)
-    for now in (1.0, 2.0):
-        core.receive("steady", memoryview(SEALED), OUT, now)
-    for number in range(10 * MAX_PENDING_SENDERS):
-        core.receive(f"flood{number}", memoryview(SEALED), OUT, 3.0 + number)
-    assert len(core.pending) == MAX_PENDING_SENDERS
-    assert core.pending["steady"].count == 2
-    assert f"flood{10 * MAX_PENDING_SENDERS - 1}" in core.pending, "the newest is there, an older one went"
-    assert "flood0" not in core.pending

@@ -11,6 +11,7 @@ from nconnect.crypto.aead import CipherSuite
 from nconnect.ip import offload
 from nconnect.model import PeerConfig
 from nconnect.tunnel.constants import BATCH_BYTES, QUEUE_BYTES
+from nconnect.tunnel.outbox import suited
 from nconnect.tunnel.outputs import Settings
 from nconnect.wire.nkn import Message
 from nconnect.wire.tunnel import MAX_PACKET_BODY_BYTES, Feature
@@ -138,7 +139,7 @@ def test_a_record_is_suited_to_the_peer_s_tun(features: Feature, whole: set[str]
     records["partial"] = bytes(offload.cut(memoryview(records["tcp4"]), 1200)[0])
     assert records["partial"][0] & offload.NEEDS_CSUM
     for name, record in records.items():
-        pieces = [bytes(piece) for piece in user.tunnel.suited(user.peer(provider), bytearray(record))]
+        pieces = [bytes(piece) for piece in suited(user.peer(provider), bytearray(record))]
         if name in whole:
             assert pieces == [record]
             continue
