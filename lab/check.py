@@ -17,6 +17,7 @@ import sys
 import tempfile
 import time
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import IO
 
 from lab import CHECKOUT
@@ -57,7 +58,8 @@ class Report:
         self.ok = self.ok and outcome.ok
 
 
-def checks(*, everything: bool) -> tuple[Check, ...]:
+def checks(share: Path, *, everything: bool) -> tuple[Check, ...]:
+    """In their order; the runs of the namespace tests share them by means of the folder `share`."""
     python = sys.executable
     marks = () if everything else ("-m", "not slow")
     return (
@@ -65,30 +67,24 @@ def checks(*, everything: bool) -> tuple[Check, ...]:
         Check("lint", (python, "-m", "ruff", "check", ".")),
         Check("types", (python, "-m", "mypy")),
         Check("documentation", ("bash", "scripts/docs", "build")),
-        Check("unit tests", (python, "-m", "pytest", "tests", *marks)),
         Check(
             "soak",
             (python, "-m", "lab.soak", "--minutes", str(SOAK_MINUTES), "--seed", SEED),
             root=True,
             beside=True,
         ),
+        Check("unit tests", (python, "-m", "pytest", "tests", *marks)),
         Check("fuzz", (python, "-m", "lab.fuzz", str(FUZZ_S), "--seed", SEED)),
-        *_namespace_tests(marks),
-    )
-
-
-def _namespace_tests(marks: tuple[str, ...]) -> tuple[Check, ...]:
-    """Two halves, one beside the other: their daemons wait most of the time, each in a world of its own."""
-    files = sorted(str(path.relative_to(CHECKOUT)) for path in (CHECKOUT / "netns_tests").glob("test_*.py"))
-    halves = files[::2], files[1::2]
-    return tuple(
-        Check(
-            f"namespace tests, {number} of {len(halves)}",
-            (sys.executable, "-m", "pytest", *half, *marks),
-            root=True,
-            beside=number < len(halves),
-        )
-        for number, half in enumerate(halves, 1)
+        # Two runs, one beside the other: their daemons wait most of the time, each in a world of its own.
+        *(
+            Check(
+                f"namespace tests, {number} of 2",
+                (python, "-m", "pytest", "netns_tests", "--share", str(share), *marks),
+                root=True,
+                beside=number == 1,
+            )
+            for number in (1, 2)
+        ),
     )
 
 
@@ -165,8 +161,9 @@ def main() -> None:
     report = Report()
     started = time.monotonic()
     beside: list[Running] = []
+    share = tempfile.TemporaryDirectory()
     try:
-        for check in checks(everything=options.all):
+        for check in checks(Path(share.name), everything=options.all):
             if check.root and (os.geteuid() != 0 or shutil.which("ip") is None):
                 report.skipped.append(check.name)
                 continue
@@ -185,6 +182,7 @@ def main() -> None:
     finally:
         for running in beside:
             running.interrupt()
+        share.cleanup()
         give_back()
     report.seconds = round(time.monotonic() - started, 1)
     print(file=out)

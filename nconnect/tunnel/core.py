@@ -16,8 +16,8 @@ Where there are several links, `set_links` says which are up, and batches go by 
 
 Control lane: after any call, drain `poll_output()` until it gives None, and call `handle_timeout(now)` at
 `poll_timeout()`. What `seal` and `receive` have to do that no packet waits for is done there, so drain after
-the packets are on their way. Hostile input never raises here: it is counted under a `DropReason`, for the peer
-where one is known, else in `drops`.
+the packets are on their way. Hostile input never raises here: it is counted under a `DropReason`, for the
+peer where one is known, else in `drops`.
 """
 
 from __future__ import annotations

@@ -1,31 +1,45 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
 from lab import CHECKOUT
 from lab.check import Check, Running, checks, run
-
-NAMESPACE_TESTS = CHECKOUT / "netns_tests"
+from netns_tests.sharing import Share
 
 
 def test_the_slow_tests_are_left_out_unless_asked_for() -> None:
-    usual = {check.name: check for check in checks(everything=False)}
+    usual = {check.name: check for check in checks(Path("share"), everything=False)}
     assert "not slow" in usual["unit tests"].command
-    assert all("not slow" not in check.command for check in checks(everything=True))
+    assert all("not slow" not in check.command for check in checks(Path("share"), everything=True))
     names = ["soak", "namespace tests, 1 of 2", "namespace tests, 2 of 2"]
     assert [check.name for check in usual.values() if check.root] == names
     assert not list(usual.values())[-1].beside, "there is a next one"
 
 
-def test_each_namespace_test_is_in_one_half() -> None:
-    halves = [check.command for check in checks(everything=False) if check.name.startswith("namespace")]
-    files = [word for command in halves for word in command if word.startswith("netns_tests/")]
-    assert sorted(files) == sorted(f"netns_tests/{path.name}" for path in NAMESPACE_TESTS.glob("test_*.py"))
-    assert halves[0] != halves[1]
+def test_each_file_of_namespace_tests_is_taken_by_one_of_two_runs(tmp_path: Path) -> None:
+    one, other = Share(tmp_path), Share(tmp_path)
+    assert [one.takes("a"), other.takes("a"), other.takes("b"), one.takes("b")] == [True, False, True, False]
+    assert one.takes("a"), "its second test too"
+
+
+def test_what_another_run_has_begun_is_left_to_it(tmp_path: Path) -> None:
+    file, share = tmp_path / "test_one.py", tmp_path / "share"
+    file.write_text("def test_one(): pass\n")
+    share.mkdir()
+    options = ("-c", os.devnull, "-p", "netns_tests.conftest", "--share", share)
+    command = (sys.executable, "-m", "pytest", *options, file)
+    first, second = (
+        subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, check=True).stdout
+        for _ in range(2)
+    )
+    assert "1 passed" in first or "1 skipped" in first, "which needs root"
+    assert "no tests ran" in second
 
 
 def test_the_closing_line_and_the_status_are_kept() -> None:
