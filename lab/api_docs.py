@@ -22,6 +22,7 @@ from nconnect.nkn.exchange import MessageDrop
 
 PAGE = Path(CHECKOUT) / "docs" / "reference" / "nkn.md"
 
+MAX_SIGNATURE = 60  # characters of parameters on one line
 _MADE_BY_USERS = ("Client", "MultiClient")
 _CLASSES = ("Client", "MultiClient", "Message", "Reply", "LinkStatus")
 _ERRORS = (errors.NetworkError, errors.NotConnected, errors.NoReply, errors.TooBig, errors.ClientClosed,
@@ -66,7 +67,8 @@ def _class(kind: type) -> Iterator[str]:
     yield f"{inspect.getdoc(kind)}\n"
     members = dict(_members(kind))
     if "__init__" in members and kind.__name__ in _MADE_BY_USERS:
-        yield _entry(f"{kind.__name__}{_signature(members['__init__'])}", members["__init__"])
+        made = members["__init__"]
+        yield f"```python\n{kind.__name__}{_signature(made)}\n```\n\n{inspect.getdoc(made)}\n"
     for name, text, annotation in _attributes(kind):
         yield f"### `{name}: {annotation}`\n\n{text}\n"
     for name, member in members.items():
@@ -74,8 +76,7 @@ def _class(kind: type) -> Iterator[str]:
             yield _entry(f"{name}: {member.fget.__annotations__['return']}", member)
     for name, member in members.items():
         if isinstance(member, FunctionType) and name != "__init__":
-            word = "async " if inspect.iscoroutinefunction(member) else ""
-            yield _entry(_SPECIAL.get(name) or f"{word}{name}{_signature(member)}", member)
+            yield _entry(_SPECIAL[name], member) if name in _SPECIAL else _function(name, member)
     if kind is nconnect.nkn.MultiClient:
         yield "Everything else is as in `Client`.\n"
 
@@ -100,15 +101,21 @@ def _attributes(kind: type) -> Iterator[tuple[str, str, str]]:
             yield line.target.id, inspect.cleandoc(str(after.value.value)), ast.unparse(line.annotation)
 
 
-def _entry(head: str, member: object) -> str:
+def _function(name: str, member: object) -> str:
+    """Its heading is the name alone, so that a table of contents can be read."""
+    word = "async def" if inspect.iscoroutinefunction(member) else "def"
+    return _entry(name, member, f"```python\n{word} {name}{_signature(member)}\n```\n\n")
+
+
+def _entry(head: str, member: object, signature: str = "") -> str:
     text = inspect.getdoc(member)
     if not text:
         raise SystemExit(f"{head} has no docstring")
-    return f"### `{head}`\n\n{text}\n"
+    return f"### `{head}`\n\n{signature}{text}\n"
 
 
 def _signature(function: object) -> str:
-    """With annotations as they are written, and defaults that can be read."""
+    """With annotations as they are written, and defaults that can be read; a long one in lines."""
     assert isinstance(function, FunctionType)
     signature = inspect.signature(function)
     shown = []
@@ -122,7 +129,9 @@ def _signature(function: object) -> str:
             text += f" = {parameter.default!r}"
         shown.append(text)
     result = "" if function.__name__ == "__init__" else f" -> {signature.return_annotation}"
-    return f"({', '.join(shown)}){result}"
+    if sum(map(len, shown)) < MAX_SIGNATURE:
+        return f"({', '.join(shown)}){result}"
+    return "(\n" + "".join(f"    {parameter},\n" for parameter in shown) + f"){result}"
 
 
 def _first_line(kind: type) -> str:
