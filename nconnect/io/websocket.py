@@ -229,11 +229,14 @@ class WebSocket:
             or self._unsent
         ):
             self._sample(pacer, now)
+        wait_s = SAMPLE_INTERVAL_S
+        if pacer.rate is not None and not self._unsent and not pacer.budget(now):
+            self.writable = False
+            wait_s = min(wait_s, pacer.next_at(now) - now)
+            if self._pace_timer is not None:
+                self._pace_timer.cancel()
+                self._pace_timer = None
         if self._pace_timer is None and (self._unsent or pacer.rate is not None):
-            wait_s = SAMPLE_INTERVAL_S
-            if not self._unsent and not pacer.budget(now):
-                self.writable = False
-                wait_s = min(wait_s, pacer.next_at(now) - now)
             self._pace_timer = self._loop.call_later(wait_s, self._on_pace_timer)
 
     def _sample(self, pacer: Pacer, now: float) -> None:

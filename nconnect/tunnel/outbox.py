@@ -65,7 +65,7 @@ class Outbox:
     def _unit(self, lane: Lane) -> int:
         """The largest record that a slow lane should be held by: what it carries in `UNIT_S`."""
         rate = min(lane.sending.pacer.rate or inf, self.link_rates[lane.link] or inf)
-        return MAX_PACKET_BODY_BYTES if rate == inf else int(rate * UNIT_S)
+        return MAX_PACKET_BODY_BYTES if rate == inf else int(rate * UNIT_S / max(1, lane.queue.flow_count))
 
     def next_batch(
         self, arena: bytearray, now: float, room: int = NO_LIMIT, link: int = 0

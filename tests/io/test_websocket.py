@@ -30,6 +30,7 @@ from nconnect.io.websocket_client import connect
 from nconnect.io.websocket_server import WebSocketServer
 from nconnect.wire.upgrade import ClientUpgrade
 from nconnect.wire.websocket import Opcode, frame_header
+from tests.io.serving import until
 
 SIZES = (0, 1, 125, 126, 65535, 65536, 1 << 20, MAX_FRAME_BYTES)
 LOOPS = (asyncio.new_event_loop, uvloop.new_event_loop)
@@ -760,6 +761,30 @@ def test_a_slow_reader_holds_the_sender_back_and_gets_everything_in_order() -> N
             await owner.writable.wait()
             assert owner.socket.unsent_bytes == 0
             assert owner.socket.writable
+
+    run(test)
+
+
+def test_whoever_used_the_budget_up_is_told_when_there_is_one_again() -> None:
+    """Also while the timer for the next look at the connection runs: he sends nothing more until told."""
+
+    async def test() -> None:
+        async with serving() as server:
+            mine, _ = await pair(server)
+            socket = mine.socket
+            socket.pace()
+            assert socket._pacer is not None
+            socket._pacer.rate = socket.rate = 100_000.0
+            await until(lambda: socket.room > 3000)
+            socket.send_binary((bytes(500),))
+            assert socket.writable, "more may leave at once"
+            assert socket._pace_timer is not None
+            while socket.room:
+                socket.send_binary((bytes(500),))
+            assert not socket.writable
+            assert not mine.writable.is_set()
+            await mine.writable.wait()
+            assert socket.room
 
     run(test)
 

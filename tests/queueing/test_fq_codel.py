@@ -233,6 +233,23 @@ def test_the_last_item_is_never_dropped_however_late() -> None:
     assert queue.delay_drops == 0
 
 
+def test_many_flows_that_hold_little_each_are_left_alone_however_long_a_round_takes() -> None:
+    drops = Drops()
+    queue = FairQueue[str](max_bytes=1_000_000, on_drop=drops)
+    flows = 64
+    for held in (3, 4):  # packets that each flow keeps in the queue, of which one is leaving
+        for flow in range(flows):
+            while dict(queue.flows()).get(flow, 0) < held * MTU:
+                queue.enqueue(flow, "", MTU, 0.0)
+        now = 0.0
+        for turn in range(20 * flows):
+            now = turn * 0.001  # 12 Mbit/s: a round takes 64 ms
+            flow = turn % flows
+            assert queue.dequeue(now) is not None
+            queue.enqueue(flow, "", MTU, now)
+        assert bool(drops.items) is (held == 4)
+
+
 def test_a_sparse_flow_loses_nothing_beside_a_bulk_one_that_is_dropped_from() -> None:
     drops = Drops()
     queue = FairQueue[tuple[str, float]](max_bytes=1 << 30, on_drop=drops)
