@@ -34,13 +34,16 @@ class Backoff:
         self._failures = 0
         self._late_failures = 0
 
-    def attempted(self, now: float) -> None:
-        """An attempt begins (a redirect and a forced retry are attempts too)."""
+    def attempted(self, now: float, share: float = 1.0) -> None:
+        """An attempt begins, or a part of one (a redirect and a forced retry are attempts too)."""
         self._refill(now)
-        self._credit -= 1.0
+        self._credit -= share
 
-    def failed(self, now: float) -> float:
-        """An attempt failed, or the link broke: return after how many seconds to try again."""
+    def failed(self, now: float, share: float = 1.0) -> float:
+        """An attempt failed, or the link broke: return after how many seconds to try again.
+
+        `share`: what is tried then is this part of an attempt, and is due so much earlier.
+        """
         if self._failing_since is None:
             self._failing_since = now
         ceiling = min(FIRST_CEILING_S * 2.0 ** min(self._failures, 8), PATIENT_CEILING_S)
@@ -49,12 +52,12 @@ class Backoff:
             self._late_failures += 1
             ceiling = min(PATIENT_CEILING_S * 2.0 ** min(self._late_failures, 8), CEILING_S)
         fraction = int.from_bytes(self._rng(4), "big") / 2**32
-        return max(ceiling * fraction, self.earliest_s(now))
+        return max(ceiling * fraction * share, self.earliest_s(now, share))
 
-    def earliest_s(self, now: float) -> float:
-        """After how many seconds the rate allows another attempt, were one asked for now."""
+    def earliest_s(self, now: float, share: float = 1.0) -> float:
+        """After how many seconds the rate allows another attempt, or part of one, were it asked for now."""
         self._refill(now)
-        return max(0.0, (1.0 - self._credit) / ATTEMPTS_PER_S)
+        return max(0.0, (share - self._credit) / ATTEMPTS_PER_S)
 
     def was_up(self, for_s: float) -> bool:
         """The link was up for so many seconds: start the schedule again if that was a while; say if it was.

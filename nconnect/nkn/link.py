@@ -5,8 +5,8 @@
               |             +-----------------------------------+----------+
               +-- WAITING (backoff) <- any failure
 
-A node that closed the connection, as one does that is restarted, is gone back to without a question, and the
-seeds are asked if it is not there: so a node whose thousands of clients return answers half as much.
+A node that closed the connection is gone back to without a question (`nconnect.nkn.way_back`): so a node
+whose thousands of clients return answers half as much.
 
 The loop of a shell: call one input method, take every `poll_output()` and do it, then arm a timer for
 `poll_timeout()`. Outputs name one thing in flight at a time: a resolve, a connect, or a connection. After
@@ -45,6 +45,7 @@ from nconnect.nkn.outputs import (
     Waived,
 )
 from nconnect.nkn.states import TRANSITIONS, Event, LinkState
+from nconnect.nkn.way_back import WayBack
 from nconnect.wire import actions, sigchain
 from nconnect.wire.jsonrpc import NodeInfo, split_addr
 from nconnect.wire.nkn import HeadCache, InboundMessage, Receipt, decode_client_message
@@ -118,9 +119,9 @@ class Link:
         self._prefixes: OutboundPrefixes | None = None  # while UP
         self._attempt_at = now
         self._no_seed = ""  # why no seed answered, when we fell back to the node that served us last
-        self._return_to: NodeInfo | None = None  # it closed the connection, and may be there again
+        self._way_back = WayBack()
         self._returning = False  # this attempt is on its way there
-        self._tried: NodeInfo | None = None  # this attempt was there in vain
+        self._tried: NodeInfo | None = None  # it was there in vain, or this attempt is not to go there
         self._signed_in = False  # a signed login went out on this connection
         self._heads = HeadCache()
         self._redirects = 0
@@ -251,7 +252,7 @@ class Link:
             self._unreachable(why, now)
         else:
             self._must_be_open("a disconnect")
-            self._return_to = self.node if self.state is LinkState.UP else None
+            self._way_back.lost(self.node if self.state is LinkState.UP else None)
             self._fail(f"{self._node_name()}: {why}", DownReason.LOST, now)
 
     def receive_text(self, data: memoryview | bytes | str, now: float) -> None:
@@ -289,7 +290,7 @@ class Link:
 
     def network_changed(self, now: float) -> None:
         """Addresses, routes or the machine's sleep changed: find out now, not at the next time-out."""
-        self._return_to = None
+        self._way_back.lost(None)
         if self.state is LinkState.UP:
             self._liveness.probe(now)
         elif self.state is LinkState.WAITING:
@@ -324,7 +325,8 @@ class Link:
         was_up, in_flight = self.state is LinkState.UP, self.state in _IN_FLIGHT
         self._become(Event.STOP)
         self._left(now)
-        self._deadline = self._return_to = None
+        self._deadline = None
+        self._way_back.lost(None)
         if in_flight:
             self._outputs.append(Disconnect("stopped"))
         if was_up:
@@ -338,24 +340,30 @@ class Link:
         return SendBinary(Receipt(prev_hash, signature).encode())
 
     def _try_again(self, now: float) -> None:
-        if self._return_to is None:
+        node = self._way_back.choose()
+        if node is None:
             self._become(Event.RETRY)
             self._resolve(now)
+            self._tried = self._way_back.node
         else:
             self._become(Event.RETURNED)
             self._begin_attempt(now)
             self._returning = True
-            self._connect(self._return_to, now)
+            self._connect(node, now)
 
     def _ask_after_all(self, why: str, now: float, *, abandon: bool) -> None:
         """The node that we went back to is not there: go on with what this attempt began with before."""
         if now - self._attempt_at > RETURN_WITHIN_S:
-            self._return_to = None
+            self._way_back.lost(None)
         self._returning, self._tried = False, self.node
         if abandon:
             self._outputs.append(Disconnect(why))
-        self._become(Event.ASKED_AFTER_ALL)
-        self._ask_seeds(now)
+        if self._way_back.in_turn:
+            self._become(Event.FAILED)
+            self._wait(now + self._backoff.failed(now, self._way_back.share))
+        else:
+            self._become(Event.ASKED_AFTER_ALL)
+            self._ask_seeds(now)
 
     def _resolve(self, now: float) -> None:
         self._begin_attempt(now)
@@ -398,7 +406,7 @@ class Link:
             why = f"{self._node_name()} has another key than the node that was looked for"
             self.last_node = None
             if self._returning:  # restarted with another key
-                self._return_to = None
+                self._way_back.lost(None)
                 self._ask_after_all(why, now, abandon=True)
             else:
                 self._fail(why, DownReason.WRONG_KEY, now, abandon=True)
@@ -475,7 +483,9 @@ class Link:
         if abandon:
             self._outputs.append(Disconnect(why))
         self._outputs.append(LinkDown(why, reason))
-        self._wait(now + self._backoff.failed(now))
+        if reason is DownReason.NO_SEED:
+            self._way_back.found_nothing()
+        self._wait(now + self._backoff.failed(now, self._way_back.share))
 
     def _left(self, now: float) -> None:
         """Whatever state this was, it is not UP any more."""
@@ -486,7 +496,7 @@ class Link:
         self._receipts.clear()  # no other connection's node wants them
 
     def _begin_attempt(self, now: float) -> None:
-        self._backoff.attempted(now)
+        self._backoff.attempted(now, self._way_back.share)
         self._attempt_at = now
         self._no_seed = ""
         self._returning, self._tried = False, None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Callable
+from itertools import pairwise
 
 import pytest
 from hypothesis import given, settings
@@ -14,6 +15,7 @@ from nconnect.crypto.keys import Identity, verify
 from nconnect.errors import ConfigError, LocalProtocolError, RemoteProtocolError
 from nconnect.model import NknAddress
 from nconnect.nkn import backoff
+from nconnect.nkn.backoff import BURST
 from nconnect.nkn.link import MAX_BAD_FRAMES, MAX_REDIRECTS, Link, refuse_unusable
 from nconnect.nkn.outputs import (
     Connect,
@@ -601,17 +603,53 @@ def test_a_node_that_closed_and_is_not_back_is_no_delay() -> None:
     d = Driven()
     d.log_in()
     lost(d)
-    for _ in range(3):
-        assert d.next_deadline() == ("try again", [Connect(node(1), 5.0)])
-        (asked,) = d.after(0.001, lambda now: d.link.disconnected("connection refused", now))
-        assert isinstance(asked, Resolve)
-        said = d.after(0.001, lambda now: d.link.resolve_failed("no seed: refused", now))
-        assert said == [LinkDown("no seed: refused", DownReason.NO_SEED)]  # and not to node 1 once more
-    d.next_deadline()
-    d.after(0.001, lambda now: d.link.disconnected("connection refused", now))
+    assert d.next_deadline() == ("try again", [Connect(node(1), 5.0)])
+    (asked,) = d.after(0.001, lambda now: d.link.disconnected("connection refused", now))
+    assert isinstance(asked, Resolve)
     assert d.after(0.001, lambda now: d.link.resolved(node(2), now)) == [Connect(node(2), 5.0)]
     d.log_in()
     assert d.link.node == node(2)
+
+
+def test_node_and_seeds_are_tried_in_turn_each_once_a_second() -> None:
+    d = Driven()
+    d.log_in()
+    lost(d)
+    d.next_deadline()
+    d.after(0.001, lambda now: d.link.disconnected("connection refused", now))
+    tries: dict[type[Output], list[float]] = {Connect: [], Resolve: []}
+    last: type[Output] = Resolve
+    began = d.now
+    while d.now < began + 100.0:
+        if last is Resolve:
+            said = d.after(0.001, lambda now: d.link.resolve_failed("no seed: refused", now))
+            assert said == [LinkDown("no seed: refused", DownReason.NO_SEED)]  # and not to node 1 once more
+        else:
+            assert d.after(0.001, lambda now: d.link.disconnected("connection refused", now)) == []
+            assert d.link.last_error == "no seed: refused", "what a user can mend"
+        why, (tried,) = d.next_deadline()
+        assert why == "try again"
+        assert type(tried) is not last
+        last = type(tried)
+        tries[last].append(d.now - began)
+    for times in tries.values():
+        assert all(len([at for at in times if at <= end]) <= BURST + end for end in times)
+    both = sorted(at for times in tries.values() for at in times if at > 10.0)
+    assert max(b - a for a, b in pairwise(both)) < 0.51
+    d.log_in()
+    assert d.link.is_up
+
+
+def test_after_turns_a_lost_node_is_gone_back_to_and_the_seeds_are_asked_at_once() -> None:
+    d = Driven()
+    d.log_in()
+    for _ in range(2):
+        lost(d)
+        d.next_deadline()
+        d.after(0.001, lambda now: d.link.disconnected("connection refused", now))
+        d.after(0.001, lambda now: d.link.resolve_failed("no seed: refused", now))
+        assert d.next_deadline()[1] == [Connect(node(1), 5.0)]
+        d.log_in()
 
 
 def test_a_node_that_is_back_with_another_key_is_looked_for_again_at_once() -> None:
