@@ -12,7 +12,7 @@ from nconnect.wire.jsonrpc import NodeInfo
 
 
 class WayBack:
-    """Of one link. `node` is None where there is nothing to go back to: each attempt begins with the seeds."""
+    """Of one link. Where `node` is None, there is nothing to go back to, and attempts begin with the seeds."""
 
     __slots__ = ("_node_had_its_turn", "in_turn", "node")
 
