@@ -12,7 +12,7 @@ from nconnect.wire.jsonrpc import NodeInfo
 
 
 class WayBack:
-    """Of one link. Where `node` is None, there is nothing to go back to, and attempts begin with the seeds."""
+    """Of one link. Where `node` is None, there is nothing to go back to, and attempts go to the seeds."""
 
     __slots__ = ("_node_had_its_turn", "in_turn", "node")
 
