@@ -24,7 +24,12 @@ INVALID_METHOD = (-42001, "INVALID METHOD")
 INVALID_PARAMS = (-42002, "INVALID PARAMS")
 INVALID_JSON = (-42004, "INVALID JSON")
 INTERNAL_ERROR = (-45001, "INTERNAL ERROR")
-_MALFORMED = {jsonrpc.PARSE_ERROR: INVALID_JSON, jsonrpc.METHOD_NOT_FOUND: INVALID_METHOD}
+_MALFORMED = {
+    jsonrpc.PARSE_ERROR: INVALID_JSON,
+    jsonrpc.INVALID_REQUEST: INVALID_JSON,  # sic: also of what is JSON, but no object
+    jsonrpc.METHOD_NOT_FOUND: INVALID_METHOD,
+    jsonrpc.INVALID_PARAMS: INVALID_PARAMS,
+}
 
 # A host as in a URL: a name, an IPv4 address, or an IPv6 address in brackets; then perhaps a port.
 _HOST = re.compile(r"(\[[0-9A-Fa-f:.]{2,45}\]|[A-Za-z0-9][A-Za-z0-9._-]{0,252})(?::[0-9]{1,5})?")
@@ -99,7 +104,7 @@ class _Refused(Exception):
 
 def _answer(request: Request | BadRequest, facts: NodeFacts) -> dict[str, object]:
     if isinstance(request, BadRequest):
-        return jsonrpc.error(request.id, *_MALFORMED.get(request.code, INVALID_PARAMS))
+        return jsonrpc.error(request.id, *_MALFORMED[request.code])
     method = _METHODS.get(request.method)
     if method is None:
         return jsonrpc.error(request.id, *INVALID_METHOD)

@@ -189,6 +189,7 @@ def encode_answers(answers: Sequence[Mapping[str, object]], *, is_batch: bool) -
 
 def _request(value: object) -> Request | BadRequest:
     id: Id = None
+    code = INVALID_REQUEST
     try:
         members = strict_json.obj(value)
         given = members.get("id")
@@ -196,13 +197,13 @@ def _request(value: object) -> Request | BadRequest:
             raise RemoteProtocolError("RPC: id must be a string or a number")
         id = given
         _check_version(members)
+        code = INVALID_PARAMS
         params = members.get("params")
         checked = {} if params is None else strict_json.obj(params)
-        if type(members.get("method")) is not str:
-            return BadRequest(id, METHOD_NOT_FOUND, "RPC: method must be a string")
+        code = METHOD_NOT_FOUND
         return Request(id, strict_json.text(members, "method"), checked)
     except RemoteProtocolError as problem:
-        return BadRequest(id, INVALID_REQUEST, str(problem))
+        return BadRequest(id, code, str(problem))
 
 
 def _check_version(members: Mapping[str, Any]) -> None:

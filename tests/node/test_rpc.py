@@ -103,10 +103,14 @@ def test_a_batch_is_answered_in_order() -> None:
     found = json.loads(answer(body, FACTS))
     assert [item.get("result") for item in found] == ["nconnect-1", None, None]
     assert [item["id"] for item in found] == [0, 1, None]
+    assert [item["error"]["code"] for item in found[1:]] == [-42001, -42004]
 
 
-def test_what_is_no_json_is_answered() -> None:
-    assert json.loads(answer(b"{", FACTS))["error"]["code"] == -42004
+@pytest.mark.parametrize("body", [b"{", b"7", b'"getversion"', b"true", b"[]"])
+def test_what_is_no_json_or_no_object_is_invalid_json(body: bytes) -> None:
+    found = json.loads(answer(body, FACTS))
+    assert found["error"] == {"code": -42004, "message": "INVALID JSON"}
+    assert found["id"] is None
 
 
 @given(st.binary(max_size=200))

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from nconnect.errors import RemoteProtocolError
 from nconnect.wire import jsonrpc
 from nconnect.wire.jsonrpc import (
+    INVALID_PARAMS,
     INVALID_REQUEST,
     MAX_BATCH,
     METHOD_NOT_FOUND,
@@ -170,16 +171,29 @@ def test_what_is_no_json_is_a_parse_error(data: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    "value",
-    [5, None, "x", [], [{}] * (MAX_BATCH + 1), {"method": "a", "id": []}, {"method": "a", "id": True},
-     {"method": "a", "params": 5}, {"method": "a", "params": ["x"]}, {"method": "a", "jsonrpc": "1.0"},
-     {"method": "\ud800"}],
+    ("value", "code"),
+    [
+        (5, INVALID_REQUEST),
+        (None, INVALID_REQUEST),
+        ("x", INVALID_REQUEST),
+        ([], INVALID_REQUEST),
+        ([{}] * (MAX_BATCH + 1), INVALID_REQUEST),
+        ({"method": "a", "id": []}, INVALID_REQUEST),
+        ({"method": "a", "id": True}, INVALID_REQUEST),
+        ({"method": "a", "jsonrpc": "1.0"}, INVALID_REQUEST),
+        ({"method": "a", "params": 5}, INVALID_PARAMS),
+        ({"method": "a", "params": ["x"]}, INVALID_PARAMS),
+        ({"method": 5, "params": ["x"]}, INVALID_PARAMS),
+        ({"method": 5}, METHOD_NOT_FOUND),
+        ({"method": "\ud800"}, METHOD_NOT_FOUND),
+        ({}, METHOD_NOT_FOUND),
+    ],
     ids=lambda value: str(value)[:30].encode("ascii", "replace").decode(),
-)  # fmt: skip
-def test_bad_requests(value: object) -> None:
+)
+def test_bad_requests(value: object, code: int) -> None:
     (refused,) = parse_requests(body(value)).requests
     assert isinstance(refused, BadRequest)
-    assert refused.code == INVALID_REQUEST
+    assert refused.code == code
 
 
 def test_answers() -> None:
