@@ -147,15 +147,15 @@ def list_invitations(ctx: typer.Context, as_json: JsonOption = False, config: Co
                 each.name,
                 each.state(now).value,
                 output.time_text(each.expires_at),
-                "all" if each.allow is None else ", ".join(each.allow) or "nothing",
-                ", ".join(each.addresses) or "the next free",
-                each.token_id.hex(),
-                each.device or "-",
+                output.short_keys(each.device) or "-",
             )
             for each in invitations
         ]
-        header = ("NAME", "STATE", "EXPIRES", "MAY REACH", "TUNNEL ADDRESS", "ID", "USED BY")
-        print("\n".join(output.fitted_table(header, rows)))
+        header, *lines = output.table(("NAME", "STATE", "EXPIRES", "USED BY"), rows)
+        print(header)
+        for line, each in zip(lines, invitations, strict=True):
+            print(line)
+            print("\n".join(output.indented(_details(each))))
 
 
 @app.command("revoke")
@@ -178,6 +178,12 @@ def _interface(ctx: typer.Context, config: Any) -> str:
     from nconnect.io.config_file import load
 
     return load(chosen(ctx, config)).interface
+
+
+def _details(each: Invitation) -> str:
+    reach = "all" if each.allow is None else ", ".join(each.allow) or "nothing"
+    address = f"address {', '.join(each.addresses)}" if each.addresses else "next free address"
+    return f"id {each.token_id.hex()}; {address}; may reach {reach}"
 
 
 def _to_json(each: Invitation, now: float) -> dict[str, Any]:

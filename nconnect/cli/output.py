@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import sys
+import textwrap
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import IO
@@ -46,7 +47,25 @@ def fitted_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[s
     lines = table(header, rows)
     if not can_move() or max(map(len, lines)) <= shutil.get_terminal_size().columns:
         return lines
-    return table(header, [[_KEY.sub(r"\1…\2", cell) for cell in row] for row in rows])
+    return table(header, [list(map(short_keys, row)) for row in rows])
+
+
+def short_keys(text: str) -> str:
+    """The same with only the ends of public keys."""
+    return _KEY.sub(r"\1…\2", text)
+
+
+def indented(text: str) -> list[str]:
+    """What belongs to the line before it, on lines of at most 80 columns; only a longer word goes beyond."""
+    margin = "  "
+    return textwrap.wrap(
+        text,
+        80,
+        initial_indent=margin,
+        subsequent_indent=margin,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
 
 
 def bytes_text(count: float) -> str:

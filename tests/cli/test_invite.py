@@ -127,6 +127,28 @@ def test_revoke(run: Run, made: Path) -> None:
     assert run("invite", "alice").status == 0, "the name is free again"
 
 
+def test_the_list_fits_80_columns(run: Run, made: Path) -> None:
+    one = invited(run, "alice", "--allow", "192.168.50.10:8000/tcp,192.168.50.10/icmp")
+    two = invited(run, "bob", "--address", "10.86.0.7", "--allow", "none")
+    three = invited(run, "a-device-with-a-longer-name", "--expires", "2099-12-31")
+    with InvitationStore.of("nc0").changing() as book:
+        book.use(one.token_id, f"laptop.{KEY}", time.time())
+    header, *lines = run("invite", "list").out.splitlines()
+    assert header.split("  ")[0] == "NAME"
+    assert max(map(len, lines)) <= 80
+    assert lines[0].endswith(f"UTC  laptop.{KEY[:6]}…{KEY[-6:]}")
+    assert lines[1:] == [
+        f"  id {one.token_id.hex()}; next free address; may reach 192.168.50.10:8000/tcp,",
+        "  192.168.50.10/icmp",
+        lines[3],
+        f"  id {two.token_id.hex()}; address 10.86.0.7; may reach nothing",
+        "a-device-with-a-longer-name  open   2099-12-31 00:00 UTC  -",
+        f"  id {three.token_id.hex()}; next free address; may reach all",
+    ]
+    assert lines[3].startswith("bob ")
+    assert lines[3].endswith("UTC  -")
+
+
 def test_without_invitations(run: Run, made: Path) -> None:
     assert "there are no invitations" in run("invite", "list").out
     assert json.loads(run("invite", "list", "--json").out) == {"invitations": []}

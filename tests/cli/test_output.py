@@ -2,7 +2,16 @@ from __future__ import annotations
 
 import pytest
 
-from nconnect.cli.output import bytes_text, duration_text, fitted_table, ms_text, table, time_text
+from nconnect.cli.output import (
+    bytes_text,
+    duration_text,
+    fitted_table,
+    indented,
+    ms_text,
+    short_keys,
+    table,
+    time_text,
+)
 
 
 def test_table() -> None:
@@ -24,6 +33,20 @@ def test_a_terminal_that_is_too_narrow_gets_the_ends_of_keys(monkeypatch: pytest
     assert fitted_table(("PEER", "ADDRESS"), rows) == whole
     monkeypatch.setenv("COLUMNS", "80")
     assert fitted_table(("PEER", "ADDRESS"), rows) == ["PEER     ADDRESS", "gpu-box  gpu-box.012345…abcdef"]
+
+
+def test_only_the_ends_of_keys() -> None:
+    assert short_keys("gpu-box." + "0123456789abcdef" * 4) == "gpu-box.012345…abcdef"
+    assert short_keys("gpu-box") == "gpu-box"
+
+
+def test_long_details_are_wrapped() -> None:
+    assert indented("id 1") == ["  id 1"]
+    rules = [f"192.168.50.{n}:8000-8010/tcp" for n in range(9)]
+    lines = indented(", ".join(rules))
+    assert max(map(len, lines)) <= 80
+    assert all(line.startswith("  1") for line in lines)
+    assert " ".join(line.strip() for line in lines) == ", ".join(rules)
 
 
 @pytest.mark.parametrize(
