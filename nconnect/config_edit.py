@@ -9,13 +9,21 @@ from __future__ import annotations
 import difflib
 import json
 import tomllib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import Enum
 from typing import Any
 
+from nconnect import config
 from nconnect.errors import ConfigError
+
+# The lists of [provide]: what one entry is called, and how it is read; read alike, entries are the same.
+OFFERS: dict[str, tuple[str, Callable[[str], object]]] = {
+    "subnets": ("subnet", config.parse_subnet),
+    "services": ("service", config.parse_service),
+    "expose": ("exposed server", config.parse_expose),
+}
 
 
 class Keep(Enum):
@@ -129,17 +137,67 @@ def remove_peer(text: str, name: str) -> str:
     return _checked(_dump(document), plain)
 
 
+def add_offers(text: str, offers: Mapping[str, Sequence[str]]) -> str:
+    """The text with more entries in the lists of `[provide]`, by the names of `OFFERS`.
+
+    Raises `ConfigError` with a line for each that is there already.
+    """
+    plain, document = _load(text)
+    if "provide" not in plain:
+        plain, document = _load(f"{text.rstrip()}\n\n[provide]\n".lstrip())
+    problems = []
+    for key, entries in offers.items():
+        kind, read = OFFERS[key]
+        known = [read(entry) for entry in _offered(plain, key)]
+        for entry in entries:
+            if read(entry) in known:
+                problems.append(f"there is already a {kind} {entry!r}: see `nconnect provide show`")
+                continue
+            known.append(read(entry))
+            for content in (plain, document):
+                content["provide"].setdefault(key, []).append(entry)
+    if problems:
+        raise ConfigError(problems)
+    return _checked(_dump(document), plain)
+
+
+def remove_offers(text: str, offers: Mapping[str, Sequence[str]]) -> str:
+    """The text without these entries of `[provide]`; a list that becomes empty stays.
+
+    Raises `ConfigError` with a line for each that is not there, with the nearest that is.
+    """
+    plain, document = _load(text)
+    problems = []
+    for key, entries in offers.items():
+        kind, read = OFFERS[key]
+        for entry in entries:
+            there = _offered(plain, key)
+            known = [read(each) for each in there]
+            if read(entry) not in known:
+                problems.append(_unknown(kind, entry, there, add="nconnect provide add"))
+                continue
+            for content in (plain, document):
+                del content["provide"][key][known.index(read(entry))]
+    if problems:
+        raise ConfigError(problems)
+    return _checked(_dump(document), plain)
+
+
 def unknown_peer(name: str, names: Iterable[str]) -> ConfigError:
     """The error for a peer that is not there, with the nearest name that is."""
-    known = sorted(names)
-    near = difflib.get_close_matches(name, known, n=1)
+    return ConfigError(_unknown("peer", name, sorted(names), add="nconnect peer add"))
+
+
+def _unknown(kind: str, name: str, known: Sequence[str], *, add: str) -> str:
+    mapped = [each for each in known if name in each.split("=")]  # one side of REAL=SEEN
+    near = mapped or difflib.get_close_matches(name, known, n=1)
     if near:
         hint = f"did you mean {near[0]!r}?"
     elif known:
         hint = f"there are {', '.join(known)}"
     else:
-        hint = "there is none yet: add one with `nconnect peer add`"
-    return ConfigError(f"there is no peer {name!r}: {hint}")
+        hint = f"there is none yet: add one with `{add}`"
+    return f"there is no {kind} {name!r}: {hint}"
 
 
 def _load(text: str) -> tuple[dict[str, Any], Any]:
@@ -167,6 +225,15 @@ def _index(plain: dict[str, Any], name: str) -> int:
     if name not in names:
         raise unknown_peer(name, names)
     return names.index(name)
+
+
+def _offered(plain: dict[str, Any], key: str) -> list[str]:
+    """A list of `[provide]`; [] when it is absent."""
+    section = plain.get("provide", {})
+    entries = section.get(key, []) if isinstance(section, dict) else None
+    if not isinstance(entries, list) or not all(isinstance(entry, str) for entry in entries):
+        raise ConfigError(f"{key} of [provide] is no list of texts: correct the file with an editor")
+    return entries
 
 
 def _checked(text: str, plain: dict[str, Any]) -> str:

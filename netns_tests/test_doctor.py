@@ -147,12 +147,12 @@ def test_a_narrow_subnet_a_silent_one_and_a_lonely_server(up: Provided) -> None:
     assert set(found) == {"mtu", "inference"}
     assert "write mtu = 1400 in [provide]" in found["mtu"]["mend"]
     assert "Ollama on 127.0.0.1:11434 listens on loopback only" in found["inference"]["text"]
-    assert 'expose = ["127.0.0.1:11434"]' in found["inference"]["mend"]
+    assert "provide add --expose 127.0.0.1:11434" in found["inference"]["mend"]
     # What it proposes is all that it wants.
     text = side.config.read_text()
-    lines = '[provide]\nmtu = 1400\nexpose = ["127.0.0.1:11434"]\n'
-    side.config.write_text(text.replace("[provide]\n", lines))
+    side.config.write_text(text.replace("[provide]\n", "[provide]\nmtu = 1400\n"))
     side.nconnect("reload")
+    side.nconnect("provide", "add", "--expose", "127.0.0.1:11434")
     assert wrong(side, *HOSTS) == {}
     server.stop()
     made.server.ip("link set eth0 down")

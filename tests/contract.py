@@ -30,6 +30,9 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "peer remove": (),
     "peer pending": ("--json",),
     "peer approve": (),
+    "provide show": ("--json",),
+    "provide add": ("--subnet", "--service", "--expose"),
+    "provide remove": ("--subnet", "--service", "--expose"),
     "invite": (),
     "invite new": ("--json",),
     "invite list": ("--json",),
@@ -85,6 +88,9 @@ JSON: dict[str, Any] = {
     "peer show": _PEER,
     "peer list": {"peers": [_PEER]},
     "peer pending": {"pending": [{"address": str, "first_at": _NUMBER, "last_at": _NUMBER, "count": int}]},
+    "provide show": {
+        "subnets": [str], "services": [str], "expose": [str], "masquerade": bool, "mtu": (int, None),
+    },
     "invite new": {"token": str, "name": str, "expires": _NUMBER},
     "invite list": {
         "invitations": [

@@ -7,7 +7,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nconnect.config import parse
-from nconnect.config_edit import KEEP, PeerChange, add_peer, new_file, remove_peer, set_peer
+from nconnect.config_edit import (
+    KEEP,
+    PeerChange,
+    add_offers,
+    add_peer,
+    new_file,
+    remove_offers,
+    remove_peer,
+    set_peer,
+)
 from nconnect.errors import ConfigError
 
 KEYS = ["d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a"]
@@ -162,3 +171,85 @@ def test_add_refuses_a_name_that_is_taken() -> None:
 def test_a_layout_that_defeats_editing_is_refused_and_not_mangled() -> None:
     with pytest.raises(ConfigError, match="with an editor"):
         add_peer("peer = [{name = 'a'}]\n", name="b", address="x", allowed_ips=[])
+
+
+PROVIDE = """\
+[provide]  # mine
+subnets = [
+  "192.168.50.0/24",  # the lab
+  "192.168.1.0/24=10.99.1.0/24",  # the office
+]
+services = ["8000/tcp"]  # a model
+mtu = 1400
+
+[[peer]]
+name = "a"
+"""
+
+
+def offers_of(text: str) -> dict[str, object]:
+    offers: dict[str, object] = tomllib.loads(text)["provide"]
+    return offers
+
+
+def test_add_offers_keeps_comments() -> None:
+    text = add_offers(PROVIDE, {"subnets": ["fd50::/64"], "services": [], "expose": ["127.0.0.1:11434"]})
+    assert offers_of(text) == {
+        "subnets": ["192.168.50.0/24", "192.168.1.0/24=10.99.1.0/24", "fd50::/64"],
+        "services": ["8000/tcp"],
+        "expose": ["127.0.0.1:11434"],
+        "mtu": 1400,
+    }
+    for comment in ("# mine", "# the lab", "# the office", "# a model"):
+        assert comment in text
+    assert text.index("fd50") < text.index("# a model") < text.index("[[peer]]")
+
+
+def test_the_first_offer_makes_the_section() -> None:
+    text = add_offers(TEXT, {"services": ["8000/tcp"]})
+    assert text == TEXT + '\n[provide]\nservices = ["8000/tcp"]\n'
+    assert add_offers("", {"services": ["8000/tcp"]}) == '[provide]\nservices = ["8000/tcp"]\n'
+
+
+def test_remove_offers_keeps_the_others_and_their_comments() -> None:
+    text = remove_offers(PROVIDE, {"subnets": ["192.168.50.0/24"], "services": ["8000-8000/tcp"]})
+    assert offers_of(text) == {"subnets": ["192.168.1.0/24=10.99.1.0/24"], "services": [], "mtu": 1400}
+    assert "# the office" in text
+    assert "# a model" in text
+    assert "# the lab" not in text
+    both = ["192.168.50.0/24", "192.168.1.0/24=10.99.1.0/24"]
+    assert offers_of(remove_offers(PROVIDE, {"subnets": both}))["subnets"] == []
+
+
+@pytest.mark.parametrize(
+    ("offers", "says"),
+    [
+        ({"subnets": ["192.168.51.0/24"]}, "no subnet '192.168.51.0/24': did you mean '192.168.50.0/24'?"),
+        ({"subnets": ["192.168.1.0/24"]}, "did you mean '192.168.1.0/24=10.99.1.0/24'?"),
+        ({"subnets": ["10.99.1.0/24"]}, "did you mean '192.168.1.0/24=10.99.1.0/24'?"),
+        ({"services": ["53/udp", "8000/tcp"]}, "no service '53/udp': there are 8000/tcp"),
+        ({"services": ["8000/tcp", "8000/tcp"]}, "no service '8000/tcp': there is none yet"),
+        ({"expose": ["127.0.0.1:80"]}, "no exposed server '127.0.0.1:80': there is none yet"),
+    ],
+)
+def test_what_is_not_offered_cannot_be_removed(offers: dict[str, list[str]], says: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        remove_offers(PROVIDE, offers)
+    assert len(caught.value.problems) == 1
+    assert says in str(caught.value)
+
+
+def test_what_is_offered_cannot_be_added_in_other_words_either() -> None:
+    with pytest.raises(ConfigError) as caught:
+        add_offers(PROVIDE, {"subnets": ["10.0.0.1", "10.0.0.1/32"], "services": ["8000-8000/tcp"]})
+    assert [problem.partition(":")[0] for problem in caught.value.problems] == [
+        "there is already a subnet '10.0.0.1/32'",
+        "there is already a service '8000-8000/tcp'",
+    ]
+
+
+@pytest.mark.parametrize("text", ["provide = 3", "[provide]\nsubnets = 3", "[provide]\nsubnets = [3]"])
+def test_offers_that_are_no_lists_are_refused(text: str) -> None:
+    for edit in (add_offers, remove_offers):
+        with pytest.raises(ConfigError, match="is no list of texts"):
+            edit(text, {"subnets": ["10.0.0.0/8"]})

@@ -18,6 +18,7 @@ from nconnect.cli import (
     node,
     peer,
     pending,
+    provide,
     setup,
     transfer,
 )
@@ -57,6 +58,7 @@ peer.app.command("pending")(pending.pending)
 peer.app.command("approve")(pending.approve)
 peer.app.command("export")(transfer.export)
 peer.app.command("import")(transfer.import_peers)
+app.add_typer(provide.app, name="provide")
 app.add_typer(invite.app, name="invite")
 app.command("logs")(inspect.logs)
 app.command("ping")(inspect.ping)

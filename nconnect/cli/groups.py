@@ -8,7 +8,7 @@ import typer
 import typer.core
 
 GROUPS: dict[str, tuple[str, ...]] = {
-    "Set up": ("init", "join", "invite", "peer", "config"),
+    "Set up": ("init", "join", "invite", "peer", "provide", "config"),
     "Run": ("up", "down", "reload", "wait", "node"),
     "Look": ("status", "ping", "doctor", "logs", "address", "version"),
 }
@@ -53,6 +53,12 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "nconnect peer remove": ("sudo nconnect peer remove laptop --yes",),
     "nconnect peer export": ("sudo nconnect peer export peers.toml",),
     "nconnect peer import": ("sudo nconnect peer import peers.toml --dry-run",),
+    "nconnect provide": ("sudo nconnect provide show",),
+    "nconnect provide add": (
+        "sudo nconnect provide add --subnet 192.168.51.0/24",
+        "sudo nconnect provide add --service 8000/tcp --expose 127.0.0.1:11434 --dry-run",
+    ),
+    "nconnect provide remove": ("sudo nconnect provide remove --subnet 192.168.51.0/24 --yes",),
     "nconnect completion": ("nconnect completion bash --install",),
 }  # fmt: skip
 

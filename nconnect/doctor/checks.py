@@ -10,6 +10,7 @@ from nconnect.doctor.findings import Finding, Level, failure, ok, warning
 from nconnect.doctor.said import said_by_the_daemon
 from nconnect.host.plan import IP_FORWARD, IPV6_FORWARDING
 from nconnect.model import Config
+from nconnect.wire.jsonrpc import join_addr
 
 CLOCK_WARNING_S = 60.0  # guessed: nothing of the tunnel minds a minute, expiry dates hardly
 CLOCK_FAILURE_S = 3600.0
@@ -278,14 +279,13 @@ def check_inference(facts: Facts) -> Iterator[Finding]:
             yield warning(
                 "inference",
                 f"{what} listens on loopback only, so peers cannot reach it",
-                f'write expose = ["{server.host}:{server.port}"] in [provide] of {facts.path},'
-                " then nconnect reload",
+                f"nconnect -c {facts.path} provide add --expose {join_addr(server.host, server.port)}",
             )
         else:
             yield warning(
                 "inference",
                 f"{what} is not offered to peers",
-                f'write services = ["{server.port}/tcp"] in [provide] of {facts.path}, then nconnect reload',
+                f"nconnect -c {facts.path} provide add --service {server.port}/tcp",
             )
 
 

@@ -69,6 +69,7 @@ def test_what_is_read_of_the_files_alone(run: Run, made: Path) -> None:
     assert address["address"] == f"{address['identifier']}.{address['public_key']}"
     reading(run, "version")
     reading(run, "peer list")
+    assert reading(run, "provide show")["subnets"] == ["192.168.50.0/24"]
     invited = reading(run, "invite new", "alice", "--allow", "192.168.50.10:8000/tcp")
     assert invited["token"].startswith("nc1-")
     (invitation,) = reading(run, "invite list")["invitations"]

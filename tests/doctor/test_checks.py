@@ -132,14 +132,14 @@ def test_a_good_machine_has_no_complaint() -> None:
             "inference",
             "warning",
             "loopback only",
-            'expose = ["127.0.0.1:1234"]',
+            "provide add --expose 127.0.0.1:1234",
         ),
         (
             {"listeners": (Listener("TGI", "127.0.0.1", 3000, True),)},
             "inference",
             "warning",
             "not offered",
-            'services = ["3000/tcp"]',
+            "provide add --service 3000/tcp",
         ),
     ],
 )
