@@ -75,18 +75,13 @@ class HttpServer:
     ) -> HttpServer:
         """Listen on one address; port 0 takes a free one. Raises `HostError` in one line."""
         self = cls(handler, limits or Limits())
-        loop = asyncio.get_running_loop()
-        timeout: dict[str, Any] = {"ssl_handshake_timeout": self._limits.request_s} if tls else {}
         try:
-            self._server = await loop.create_server(
-                self._connection, host, port, ssl=tls, backlog=1024, **timeout
-            )
+            await self._listen(tls, host=host, port=port)
         except OSError as error:
             raise HostError(
                 f"cannot listen on {host} port {port}: {plain_reason(error)}"
                 " (is another one running? choose another address or port)"
             ) from error
-        self.port = self._server.sockets[0].getsockname()[1]
         return self
 
     @classmethod
@@ -100,15 +95,10 @@ class HttpServer:
     ) -> HttpServer:
         """Serve on a socket that listens already, and is the server's from now on."""
         self = cls(handler, limits or Limits())
-        loop = asyncio.get_running_loop()
-        timeout: dict[str, Any] = {"ssl_handshake_timeout": self._limits.request_s} if tls else {}
         if listener.family == socket.AF_UNIX:
-            self._server = await loop.create_unix_server(self._connection, sock=listener, backlog=128)
+            await self._listen_unix(listener)
         else:
-            self._server = await loop.create_server(
-                self._connection, sock=listener, ssl=tls, backlog=1024, **timeout
-            )
-            self.port = listener.getsockname()[1]
+            await self._listen(tls, sock=listener)
         return self
 
     @classmethod
@@ -125,9 +115,7 @@ class HttpServer:
             listener.setblocking(False)
             listener.bind(str(path))
             os.chmod(path, mode)  # before listen: until then nobody can connect
-            self._server = await asyncio.get_running_loop().create_unix_server(
-                self._connection, sock=listener, backlog=128
-            )
+            await self._listen_unix(listener)
         except OSError as error:
             listener.close()
             raise HostError(f"cannot listen on {path}: {plain_reason(error)}") from error
@@ -142,6 +130,22 @@ class HttpServer:
             connection.abort()
         await asyncio.gather(*tasks, return_exceptions=True)
         await asyncio.sleep(0)  # what was aborted is closed in the loop's next turn
+
+    async def _listen(self, tls: ssl.SSLContext | None, **where: Any) -> None:
+        """Listen on TCP, at a host and port or on a socket; with TLS its handshake has a request's time."""
+        loop = asyncio.get_running_loop()
+        self._server = await loop.create_server(
+            self._connection,
+            ssl=tls,
+            ssl_handshake_timeout=self._limits.request_s if tls else None,
+            backlog=1024,
+            **where,
+        )
+        self.port = self._server.sockets[0].getsockname()[1]
+
+    async def _listen_unix(self, listener: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        self._server = await loop.create_unix_server(self._connection, sock=listener, backlog=128)
 
     def _connection(self) -> asyncio.Protocol:
         return _Connection(self._handler, self._limits, self._connections, self._hosts)
