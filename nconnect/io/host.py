@@ -2,21 +2,15 @@
 
 Blocking: call it in a thread. All calls belong to one network namespace, that of the calling thread.
 
-What must outlive the process stands in `STATE_DIR/host.json`, written before the change that it is about, so
-that after a SIGKILL `remove()` (or the next `apply()` and its `remove()`) still knows what was there before.
-Where it cannot be written (a full disk) we go on, since the tunnel may be the only way to mend that:
-`problem` says so, and the process itself knows what to restore. The file is worth nothing after a reboot or
-in another network namespace, and says in which it was made.
+What must outlive the process stands in a record (`io.host_record`), written before the change that it is
+about: after a SIGKILL `remove()` (or the next `apply()` and its `remove()`) knows what there was before.
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
-import json
-import os
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
 from ipaddress import ip_interface
 from pathlib import Path
 
@@ -55,11 +49,9 @@ from nconnect.host.ruleset import (
 )
 from nconnect.io import conntrack, nftables, sysctl
 from nconnect.io.errors import reason
-from nconnect.io.files import write_atomically
+from nconnect.io.host_record import Record, RecordFile
 from nconnect.io.netlink import Link, Netlink, NetlinkError
 from nconnect.model import Config, Prefix
-
-_FILE = "host.json"
 
 
 class Host:
@@ -68,11 +60,14 @@ class Host:
     def __init__(self, interface: str, state_dir: Path) -> None:
         self._interface = interface
         self._device = f"interface {interface}"
-        self.problem = ""  # a sentence: what to restore could not be kept
-        self._file = state_dir / _FILE
-        self._unkept: _Record | None = None  # what should be in the file, and is not
+        self._file = RecordFile(state_dir)
         self._ruleset: Ruleset | None = None  # what this process has loaded
         self._handle: int | None = None  # of the table into which it was loaded
+
+    @property
+    def problem(self) -> str:
+        """A sentence: what to restore could not be kept; "" when it could."""
+        return self._file.problem
 
     def read_facts(self) -> Facts:
         """What a plan needs to know of the kernel."""
@@ -96,7 +91,7 @@ class Host:
         state = plan.state
         with _asking(f"set up {self._interface}"), Netlink() as netlink:
             link = self._link(netlink)
-            record = self._recorded()
+            record = self._file.read()
             reading = self._read(netlink, link, state, record)
             self._record_addresses(record, reading, state)
             done: list[Operation] = []
@@ -104,7 +99,7 @@ class Host:
                 for operation in diff(reading, state):
                     if isinstance(operation, SetSysctl) and operation.remember:
                         record.remember(operation)
-                        self._keep(record)
+                        self._file.write(record)
                     done.append(operation)
                     self._perform(netlink, link, operation)
             except (HostError, NetlinkError) as error:
@@ -119,7 +114,7 @@ class Host:
         `keep_rules`: leave the firewall's table, so that `fail_closed` goes on.
         """
         problems: list[str] = []
-        record = self._recorded()
+        record = self._file.read()
         with _asking(f"take {self._interface} down"), Netlink() as netlink:
             links = netlink.links()
             link = next((link for link in links if link.name == self._interface), None)
@@ -147,7 +142,7 @@ class Host:
                 return [self._device]
             if self._ruleset is not None and not self._is_loaded(self._ruleset):
                 self._ruleset = None
-            reading = self._read(netlink, link, plan.state, self._recorded())
+            reading = self._read(netlink, link, plan.state, self._file.read())
         return [_described(operation) for operation in diff(reading, plan.state)]
 
     def is_interface(self, missing: list[str]) -> bool:
@@ -188,7 +183,7 @@ class Host:
             f"there is no interface {self._interface}: something removed it; run `nconnect up` again"
         )
 
-    def _read(self, netlink: Netlink, link: Link, state: HostState, record: _Record) -> Reading:
+    def _read(self, netlink: Netlink, link: Link, state: HostState, record: Record) -> Reading:
         """What of ours is there: an address that somebody else gave the interface is not seen."""
         names = {link.index: link.name}
         ours = {*map(str, state.addresses), *record.addresses}
@@ -242,27 +237,12 @@ class Host:
             sorted({name for t in nftables.tables() if (name := interface_of(t)) in present and name})
         )
 
-    def _record_addresses(self, record: _Record, reading: Reading, state: HostState) -> None:
+    def _record_addresses(self, record: Record, reading: Reading, state: HostState) -> None:
         """Note which addresses we are about to add."""
         added = {str(address) for address in state.addresses if address not in reading.addresses}
         if not added <= set(record.addresses) or not self._file.exists():
             record.addresses = sorted({*record.addresses, *added})
-            self._keep(record)
-
-    def _recorded(self) -> _Record:
-        return self._unkept or _Record.read(self._file)
-
-    def _keep(self, record: _Record) -> None:
-        try:
-            record.write(self._file)
-        except HostError as error:
-            self._unkept = record
-            self.problem = f"{error}: if this daemon is killed, nobody knows what it has changed here"
-        else:
-            self._forgotten()
-
-    def _forgotten(self) -> None:
-        self._unkept, self.problem = None, ""
+            self._file.write(record)
 
     def _perform(self, netlink: Netlink, link: Link, operation: Operation) -> None:
         match operation:
@@ -284,7 +264,7 @@ class Host:
                 self._ruleset, self._handle = new, nftables.tables().get(table)
 
     def _take_back(
-        self, netlink: Netlink, link: Link, done: list[Operation], reading: Reading, record: _Record
+        self, netlink: Netlink, link: Link, done: list[Operation], reading: Reading, record: Record
     ) -> None:
         """Undo in reverse; the operation that failed too, since it may have been half done."""
         for operation in reversed(done):
@@ -298,12 +278,11 @@ class Host:
                 if isinstance(operation, SetSysctl):
                     record.forget(operation.name)
         if not record.sysctls and reading.ruleset is None:
-            self._file.unlink(missing_ok=True)
-            self._forgotten()
+            self._file.remove()
         else:
-            self._keep(record)
+            self._file.write(record)
 
-    def _clear(self, netlink: Netlink, link: Link, record: _Record) -> list[str]:
+    def _clear(self, netlink: Netlink, link: Link, record: Record) -> list[str]:
         """Routes and addresses; the link goes down first, so that nothing passes while the rules go."""
         problems = []
         try:
@@ -321,80 +300,16 @@ class Host:
                 problems.append(f"cannot clear {link.name}: {reason(error)}")
         return problems
 
-    def _put_back(self, record: _Record, links: list[Link]) -> None:
+    def _put_back(self, record: Record, links: list[Link]) -> None:
         """Restore the machine's settings, unless another nconnect still runs: then its `remove` does."""
-        if record.sysctls or any(self._left_by_others(links)):
-            if self._others(links):
-                return
-            for one, file in ((record, self._file), *self._left_by_others(links)):
-                one.restore()
-                if file != self._file:
-                    file.unlink(missing_ok=True)
-        self._file.unlink(missing_ok=True)
-        self._forgotten()
-
-    def _left_by_others(self, links: list[Link]) -> list[tuple[_Record, Path]]:
-        """Records of interfaces that are gone and left the restoring to us."""
-        present = {link.name for link in links}
-        found = []
-        for file in sorted(self._file.parent.parent.glob(f"*/{_FILE}")):
-            if file != self._file and file.parent.name not in present:
-                record = _Record.read(file)
-                if record.sysctls:
-                    found.append((record, file))
-        return found
-
-
-@dataclass(slots=True)
-class _Record:
-    """What to restore: each setting's value before ours, in the order in which they were set."""
-
-    sysctls: dict[str, tuple[str, str]] = field(default_factory=dict)  # name -> before, set
-    addresses: list[str] = field(default_factory=list)
-
-    @classmethod
-    def read(cls, file: Path) -> _Record:
-        """The record of this boot and this namespace; empty when there is none, or it cannot be read."""
-        try:
-            told = json.loads(file.read_text())
-            if told["place"] != _place():
-                return cls()
-            settings = {str(name): (str(before), str(now)) for name, (before, now) in told["sysctls"].items()}
-            if not all(map(sysctl.is_network, settings)):
-                return cls()  # root may read this, and the daemon's user wrote it
-            return cls(settings, [str(ip_interface(text)) for text in told["addresses"]])
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
-            return cls()
-
-    def write(self, file: Path) -> None:
-        """Atomically: a half-written record would lose what to restore."""
-        value = {"place": _place(), "sysctls": self.sysctls, "addresses": self.addresses}
-        try:
-            file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            write_atomically(file, json.dumps(value).encode(), durable=False)  # worth nothing after a crash
-        except OSError as error:
-            raise HostError(f"cannot write {file}: {reason(error)}") from error
-
-    def remember(self, operation: SetSysctl) -> None:
-        """Keep the oldest value: the one from before any of our runs."""
-        before = self.sysctls.get(operation.name, (operation.before or "", ""))[0]
-        if operation.before is not None:
-            self.sysctls[operation.name] = (before, operation.value)
-
-    def forget(self, name: str) -> None:
-        self.sysctls.pop(name, None)
-
-    def restore(self) -> None:
-        """Last set, first restored; what somebody else has changed since is theirs."""
-        for name, (before, ours) in reversed(self.sysctls.items()):
-            if sysctl.read(name) == ours:
-                sysctl.write(name, before)
-
-
-def _place() -> list[str]:
-    """This boot and this network namespace: elsewhere a record means nothing."""
-    boot = sysctl.read("kernel/random/boot_id") or ""
-    return [boot, os.readlink("/proc/thread-self/ns/net")]
+        left = self._file.left_by_others({link.name for link in links})
+        if (record.sysctls or left) and self._others(links):
+            return
+        record.restore()
+        for other in left:
+            other.read().restore()
+            other.remove()
+        self._file.remove()
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""The record of what to restore; all that touches a kernel is in netns_tests/test_host.py."""
+"""The record of what to restore; that it is restored is in netns_tests/test_host.py."""
 
 from __future__ import annotations
 
@@ -7,10 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from nconnect.errors import HostError
 from nconnect.host.diff import SetSysctl
 from nconnect.io import sysctl
-from nconnect.io.host import _Record
+from nconnect.io.host_record import Record, RecordFile
 
 FORWARD = "net/ipv4/ip_forward"
 
@@ -21,17 +20,19 @@ def raised(before: str = "0", value: str = "1") -> SetSysctl:
 
 def test_a_record_is_kept_for_its_owner_alone(tmp_path: Path) -> None:
     file = tmp_path / "new" / "host.json"
-    record = _Record(addresses=["10.86.0.1/24"])
+    assert not RecordFile(file.parent).exists()
+    record = Record(addresses=["10.86.0.1/24"])
     record.remember(raised())
-    record.write(file)
-    assert _Record.read(file) == record
+    RecordFile(file.parent).write(record)
+    assert RecordFile(file.parent).exists()
+    assert RecordFile(file.parent).read() == record
     assert file.stat().st_mode & 0o777 == 0o600
     assert file.parent.stat().st_mode & 0o777 == 0o700
     assert [f.name for f in file.parent.iterdir()] == ["host.json"]
 
 
 def test_the_oldest_value_is_the_one_to_restore() -> None:
-    record = _Record()
+    record = Record()
     record.remember(raised("0", "1"))
     record.remember(raised("2", "1"))
     assert record.sysctls == {FORWARD: ("0", "1")}
@@ -42,9 +43,8 @@ def test_the_oldest_value_is_the_one_to_restore() -> None:
     ["", "[]", "{", "null", '{"place": []}', '{"sysctls": {}, "addresses": []}', "\x00\xff"],
 )
 def test_a_damaged_record_restores_nothing(tmp_path: Path, content: str) -> None:
-    file = tmp_path / "host.json"
-    file.write_text(content)
-    assert _Record.read(file) == _Record()
+    (tmp_path / "host.json").write_text(content)
+    assert RecordFile(tmp_path).read() == Record()
 
 
 @pytest.mark.parametrize(
@@ -59,11 +59,11 @@ def test_a_damaged_record_restores_nothing(tmp_path: Path, content: str) -> None
 )
 def test_a_record_that_names_anything_but_the_network_restores_nothing(tmp_path: Path, name: str) -> None:
     """The daemon's user can write it, and root restores by it."""
-    record = _Record(addresses=["10.86.0.1/24"])
+    record = Record(addresses=["10.86.0.1/24"])
     record.remember(raised())
     record.sysctls[name] = ("|/bin/false", "core")
-    record.write(tmp_path / "host.json")
-    assert _Record.read(tmp_path / "host.json") == _Record()
+    RecordFile(tmp_path).write(record)
+    assert RecordFile(tmp_path).read() == Record()
 
 
 @pytest.mark.parametrize(
@@ -74,18 +74,18 @@ def test_a_record_of_wrong_shape_or_from_elsewhere_restores_nothing(
     tmp_path: Path, damage: dict[str, object]
 ) -> None:
     file = tmp_path / "host.json"
-    record = _Record(addresses=["10.86.0.1/24"])
+    record = Record(addresses=["10.86.0.1/24"])
     record.remember(raised())
-    record.write(file)
+    RecordFile(tmp_path).write(record)
     file.write_text(json.dumps(json.loads(file.read_text()) | damage))
-    assert _Record.read(file) == _Record()
+    assert RecordFile(tmp_path).read() == Record()
 
 
 def test_only_what_is_still_ours_is_restored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sysctl, "ROOT", tmp_path)
     setting = tmp_path / FORWARD
     setting.parent.mkdir(parents=True)
-    record = _Record()
+    record = Record()
     record.remember(raised())
     for now, after in (("1", "0"), ("2", "2")):
         setting.write_text(now)
@@ -93,7 +93,33 @@ def test_only_what_is_still_ours_is_restored(tmp_path: Path, monkeypatch: pytest
         assert setting.read_text() == after
 
 
-def test_a_folder_that_cannot_be_written_is_one_clear_line(tmp_path: Path) -> None:
+def test_what_cannot_be_written_is_known_to_the_process_alone(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(HostError, match="cannot write"):
-        _Record().write(tmp_path / "file" / "host.json")
+    file = RecordFile(tmp_path / "file" / "nc0")
+    record = Record(addresses=["10.86.0.1/24"])
+    file.write(record)
+    assert file.problem.startswith(f"cannot write {tmp_path}/file/nc0/host.json: ")
+    assert "nobody knows what it has changed here" in file.problem
+    assert file.read() is record
+    assert RecordFile(tmp_path / "file" / "nc0").read() == Record()
+    (tmp_path / "file").unlink()
+    file.write(record)
+    assert (file.problem, file.read()) == ("", record)
+    file.remove()
+    assert (file.exists(), file.read()) == (False, Record())
+    file.remove()
+
+
+def test_what_interfaces_that_are_gone_left_is_found(tmp_path: Path) -> None:
+    record = Record()
+    record.remember(raised())
+    for name in ("nc0", "nc1", "nc2"):
+        RecordFile(tmp_path / name).write(record)
+    RecordFile(tmp_path / "nc3").write(Record(addresses=["10.86.0.1/24"]))  # nothing to restore
+    ours = RecordFile(tmp_path / "nc0")
+    (left,) = ours.left_by_others({"nc1", "lo"})
+    assert left.read() == record
+    left.remove()
+    assert ours.left_by_others({"nc1", "lo"}) == []
+    assert not (tmp_path / "nc2" / "host.json").exists()
+    assert ours.exists()
