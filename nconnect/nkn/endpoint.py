@@ -10,28 +10,27 @@ from __future__ import annotations
 import asyncio
 import os
 import ssl
-from collections import deque
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from types import TracebackType
 from typing import Self, overload
 
 from nconnect.crypto.keys import Identity
-from nconnect.errors import ClientClosed, ConfigError, LocalProtocolError, NetworkError, NoReply, NotConnected
+from nconnect.errors import ClientClosed, ConfigError, LocalProtocolError, NetworkError, NotConnected
 from nconnect.io.clock import boottime
 from nconnect.model import PUBLIC_SEED_RPC, NknAddress
 from nconnect.nkn.envelope import Batch, Buffer
 from nconnect.nkn.exchange import MAX_ADDRESS_CHARS, Answer, Exchange, Incoming
+from nconnect.nkn.inbox import INBOX_BYTES, INBOX_MESSAGES, Inbox
 from nconnect.nkn.link import Link
 from nconnect.nkn.message import Message, Reply
 from nconnect.nkn.sub_link import LinkStatus, SubLink
+from nconnect.nkn.waiting import Waiting
 from nconnect.wire.jsonrpc import NodeInfo
 from nconnect.wire.nkn import InboundMessage
 
 REPLY_TIMEOUT_S = 5.0  # the official SDKs' responseTimeout
 CONNECT_TIMEOUT_S = 20.0  # guessed: three attempts, each bounded by 5 s
 LINGER_S = 2.0  # guessed: how long leaving waits for the kernel to take what was sent last
-INBOX_MESSAGES = 1024
-INBOX_BYTES = 32 << 20  # guessed: eight of the largest messages
 MAX_DESTS = 4096  # guessed
 
 
@@ -57,14 +56,10 @@ class Endpoint:
         self._multi = list(sub_clients) != [None]
         self._exchange = Exchange(self._identity, rng=os.urandom, accept_unencrypted=accept_unencrypted)
         self._connect_timeout_s = connect_timeout_s
-        self._inbox: deque[Incoming] = deque()
-        self._inbox_messages = inbox_messages
-        self._inbox_bytes = inbox_bytes
-        self._held_bytes = 0  # in the inbox
-        self._waiting: dict[bytes, _Waiting] = {}
+        self._inbox = Inbox(inbox_messages, inbox_bytes)
+        self._waiting: dict[bytes, Waiting] = {}
         self._in_hand: Message | None = None  # what the loop over this client works on
         self._changed = asyncio.Event()  # of a link; replaced each time it is set
-        self._arrived = asyncio.Event()  # set while the inbox is not empty, or closed
         self._entered = self._closed = False
         self._tasks = asyncio.TaskGroup()
         seeds = (seed_rpc,) if isinstance(seed_rpc, str) else tuple(seed_rpc)
@@ -191,7 +186,7 @@ class Endpoint:
         dests = self._dests([dest] if isinstance(dest, str) else dest)
         id = self._exchange.message_id()
         batches = self._exchange.message(list(dests), data, id=id, encrypt=encrypt, no_reply=no_reply)
-        waiting = _Waiting(dests)
+        waiting = Waiting(dests)
         if not no_reply:
             self._exchange.expect(id, list(dests), encrypted=encrypt)
             self._waiting[id] = waiting
@@ -205,9 +200,7 @@ class Endpoint:
                     self._must_be_open()
         except TimeoutError:
             raise (
-                self._no_answer(waiting, reply_timeout_s)
-                if sent
-                else NotConnected(self._why_not(reply_timeout_s))
+                waiting.no_reply(reply_timeout_s) if sent else NotConnected(self._why_not(reply_timeout_s))
             ) from None
         finally:
             self._waiting.pop(id, None)
@@ -218,14 +211,10 @@ class Endpoint:
 
     async def receive(self) -> Message:
         """The next message, which is answered when you do so. Raises `ClientClosed`."""
-        while not self._inbox:
-            self._must_be_open()
-            await self._arrived.wait()
         self._must_be_open()
-        incoming = self._inbox.popleft()
-        self._held_bytes -= len(incoming.data)
-        if not self._inbox:
-            self._arrived.clear()
+        while (incoming := self._inbox.take()) is None:
+            await self._inbox.wait()
+            self._must_be_open()
         return Message(incoming, str(self._shown(incoming.src)), self._answer)
 
     def __aiter__(self) -> AsyncIterator[Message]:
@@ -285,7 +274,7 @@ class Endpoint:
             sub.runner.close()
         for waiting in self._waiting.values():
             waiting.end()
-        self._arrived.set()
+        self._inbox.wake()
         self._on_change()
 
     # What links tell
@@ -297,12 +286,11 @@ class Endpoint:
 
     def _on_message(self, message: InboundMessage) -> None:
         """A message, borrowed until this returns."""
-        has_room = len(self._inbox) < self._inbox_messages and self._held_bytes < self._inbox_bytes
-        found = self._exchange.receive(message.src, message.payload, boottime(), has_room=has_room)
+        found = self._exchange.receive(
+            message.src, message.payload, boottime(), has_room=self._inbox.has_room
+        )
         if isinstance(found, Incoming):
-            self._inbox.append(found)
-            self._held_bytes += len(found.data)
-            self._arrived.set()
+            self._inbox.put(found)
         elif isinstance(found, Answer) and (waiting := self._waiting.get(found.to_id)) is not None:
             waiting.take(found)
 
@@ -348,16 +336,6 @@ class Endpoint:
                 return ready
             await self._changed.wait()
 
-    def _no_answer(self, waiting: _Waiting, timeout_s: float) -> NoReply:
-        missing = waiting.missing()
-        rest = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
-        return NoReply(
-            f"no answer from {missing[0]}{rest} within {timeout_s:g} s"
-            " (is it running, and does it accept such messages?)",
-            replies=waiting.replies,
-            missing=missing,
-        )
-
     def _why_not(self, timeout_s: float | None) -> str:
         reasons = [sub.link.last_error for sub in self._links if sub.link.last_error]
         why = reasons[0] if reasons else "no node took the connection"
@@ -390,32 +368,6 @@ class Endpoint:
                     await self._changed.wait()
         except TimeoutError:
             pass  # the node does not read
-
-
-class _Waiting:
-    """A message that was sent, and the answers to it so far."""
-
-    def __init__(self, dests: Mapping[NknAddress, str]) -> None:
-        self._dests = dests
-        self._answers: dict[NknAddress, Reply] = {}
-        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-
-    def take(self, answer: Answer) -> None:
-        self._answers[answer.dest] = Reply(self._dests[answer.dest], answer.data, answer.encrypted)
-        if len(self._answers) == len(self._dests):
-            self.end()
-
-    def end(self) -> None:
-        if not self.done.done():
-            self.done.set_result(None)
-
-    @property
-    def replies(self) -> dict[str, Reply]:
-        """In the order of the destinations."""
-        return {text: self._answers[dest] for dest, text in self._dests.items() if dest in self._answers}
-
-    def missing(self) -> list[str]:
-        return [text for dest, text in self._dests.items() if dest not in self._answers]
 
 
 def _seed_bytes(seed: bytes | str | None) -> bytes:
