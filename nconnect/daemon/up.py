@@ -19,9 +19,8 @@ from pathlib import Path
 import uvloop
 
 from nconnect.control.schema import PendingPeer, PingReply, Status
-from nconnect.crypto.aead import CipherSuite, faster_suite
 from nconnect.crypto.keys import Identity
-from nconnect.daemon import resume, status
+from nconnect.daemon import resume, settings, status
 from nconnect.daemon.counters import CounterKeeper
 from nconnect.daemon.driver import Driver
 from nconnect.daemon.enforcement import Enforcement
@@ -36,8 +35,7 @@ from nconnect.daemon.reload import Reload
 from nconnect.daemon.reports import Reports
 from nconnect.daemon.supervisor import Supervisor, first_error
 from nconnect.daemon.waiting import Waiting
-from nconnect.errors import ConfigError, NconnectError
-from nconnect.host.nft import provides
+from nconnect.errors import NconnectError
 from nconnect.host.plan import Address
 from nconnect.host.ruleset import table_name
 from nconnect.io import paths
@@ -52,15 +50,11 @@ from nconnect.io.notify import ServiceManager
 from nconnect.io.process import collect_rarely, keep_freed_memory
 from nconnect.io.state import StateStore
 from nconnect.io.tun import Tun
-from nconnect.model import PUBLIC_SEED_RPC, Config, NknAddress, PeerConfig
-from nconnect.tunnel.constants import REKEY_AFTER_S
+from nconnect.model import Config, NknAddress, PeerConfig
 from nconnect.tunnel.core import Tunnel
-from nconnect.tunnel.outputs import Settings
 from nconnect.wire.jsonrpc import split_addr
 
 log = logging.getLogger(__name__)
-
-REKEY_VARIABLE = "NCONNECT_REKEY_AFTER_S"
 
 
 def run(
@@ -176,14 +170,7 @@ class Daemon:
             self._identity,
             self._address,
             config.peers,
-            Settings(
-                suite=_suite(config.cipher),
-                features=self._tun.features,
-                mtu=config.mtu,
-                persistent=not provides(config),
-                accept_pending=config.accept_pending,
-                rekey_after_s=_rekey_after_s(),
-            ),
+            settings.of_tunnel(config, self._tun.features),
             now=boottime(),
             rng=os.urandom,
             wall_clock_ns=time.time_ns,
@@ -200,7 +187,7 @@ class Daemon:
         links = self._links = reports.links = Links(
             self._identity,
             self._address,
-            _seeds(config),
+            settings.seeds(config),
             reports,
             count=config.network.links,
             rng=os.urandom,
@@ -403,29 +390,3 @@ class Daemon:
     def request_stop(self) -> None:
         self._waiting.stop.set()
         self._waiting.notify()
-
-
-def _seeds(config: Config) -> tuple[str, ...]:
-    """Where to ask for a node: our own, when we run one and no other is configured."""
-    seeds = config.network.seed_rpc
-    if config.node is not None and seeds == PUBLIC_SEED_RPC:
-        host = config.node.listen
-        host = "127.0.0.1" if host in ("0.0.0.0", "::", "") else host
-        return (f"http://{f'[{host}]' if ':' in host else host}:{config.node.rpc_port}",)
-    return seeds
-
-
-def _suite(cipher: str) -> CipherSuite:
-    return faster_suite(time.perf_counter) if cipher == "auto" else CipherSuite(cipher)
-
-
-def _rekey_after_s() -> float:
-    """A seam for tests: keys may be renewed earlier than the protocol asks for, never later."""
-    word = os.environ.get(REKEY_VARIABLE, "")
-    try:
-        seconds = float(word) if word else REKEY_AFTER_S
-    except ValueError:
-        seconds = 0.0
-    if not 0 < seconds <= REKEY_AFTER_S:
-        raise ConfigError(f"{REKEY_VARIABLE} is {word!r}: take seconds up to {REKEY_AFTER_S:g}, or unset it")
-    return seconds

@@ -1,0 +1,54 @@
+"""What the configuration, and the environment, tell the parts of the daemon."""
+
+from __future__ import annotations
+
+import os
+import time
+
+from nconnect.crypto.aead import CipherSuite, faster_suite
+from nconnect.errors import ConfigError
+from nconnect.host.nft import provides
+from nconnect.model import PUBLIC_SEED_RPC, Config
+from nconnect.tunnel.constants import REKEY_AFTER_S
+from nconnect.tunnel.outputs import Settings
+from nconnect.wire.tunnel import Feature
+
+REKEY_VARIABLE = "NCONNECT_REKEY_AFTER_S"
+
+
+def seeds(config: Config) -> tuple[str, ...]:
+    """Where to ask for a node: our own, when we run one and no other is configured."""
+    named = config.network.seed_rpc
+    if config.node is not None and named == PUBLIC_SEED_RPC:
+        host = config.node.listen
+        host = "127.0.0.1" if host in ("0.0.0.0", "::", "") else host
+        return (f"http://{f'[{host}]' if ':' in host else host}:{config.node.rpc_port}",)
+    return named
+
+
+def of_tunnel(config: Config, features: Feature) -> Settings:
+    """The tunnel's, with what our own TUN takes. Raises `ConfigError` when the environment is wrong."""
+    return Settings(
+        suite=_suite(config.cipher),
+        features=features,
+        mtu=config.mtu,
+        persistent=not provides(config),
+        accept_pending=config.accept_pending,
+        rekey_after_s=_rekey_after_s(),
+    )
+
+
+def _suite(cipher: str) -> CipherSuite:
+    return faster_suite(time.perf_counter) if cipher == "auto" else CipherSuite(cipher)
+
+
+def _rekey_after_s() -> float:
+    """A seam for tests: keys may be renewed earlier than the protocol asks for, never later."""
+    word = os.environ.get(REKEY_VARIABLE, "")
+    try:
+        seconds = float(word) if word else REKEY_AFTER_S
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds <= REKEY_AFTER_S:
+        raise ConfigError(f"{REKEY_VARIABLE} is {word!r}: take seconds up to {REKEY_AFTER_S:g}, or unset it")
+    return seconds
