@@ -70,8 +70,8 @@ def records_of(tun: Tun, wanted: Callable[[bytes], bool], send: Callable[[], obj
     """What the kernel hands over once `send` was called, until the first that is wanted."""
     send()
     found: list[bytes] = []
-    while select.select([tun.fd], [], [], 5)[0]:
-        found.append(os.read(tun.fd, 70_000))
+    while readable := select.select(tun.fds, [], [], 5)[0]:
+        found.append(os.read(readable[0], 70_000))
         if wanted(found[-1]):
             return found
     pytest.fail("the kernel handed nothing over")
@@ -203,13 +203,15 @@ def test_a_deleted_device_is_made_again_without_the_right_to_open_one(namespace:
         for _ in range(3):
             ip("link set nct0 up", "address add 10.9.1.1/24 dev nct0")
             with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as datagrams:
-                datagrams.sendto(b"x" * 100, ("10.9.1.2", 9))
-            assert select.select([tun.fd], [], [], 5)[0]
-            while not os.read(tun.fd, 70_000).endswith(b"x" * 100):
-                pass
+                records_of(
+                    tun,
+                    lambda record: record.endswith(b"x" * 100),
+                    lambda: datagrams.sendto(b"x" * 100, ("10.9.1.2", 9)),
+                )
             ip("link del nct0")
-            with pytest.raises(OSError, match="File descriptor in bad state"):
-                os.read(tun.fd, 100)
+            for fd in tun.fds:
+                with pytest.raises(OSError, match="File descriptor in bad state"):
+                    os.read(fd, 100)
             before = len(os.listdir("/proc/self/fd"))
             tun.renew()
             assert len(os.listdir("/proc/self/fd")) == before, "nothing is opened"

@@ -122,19 +122,21 @@ class Driver:
     def start(self) -> None:
         """Begin to read the TUN, and to keep the core's timers."""
         self._tunnel.ask_busy(self._is_late)
-        self._loop.add_reader(self._tun.fd, self._on_tun_readable)
+        self.read_on()
         self.drain()
 
     def stop(self) -> None:
         """Read no more; the TUN and the links stay open."""
-        self._loop.remove_reader(self._tun.fd)
+        for fd in self._tun.fds:
+            self._loop.remove_reader(fd)
         if self._timer is not None:
             self._timer.cancel()
 
     def read_on(self) -> None:
-        """The TUN device was deleted under us, and made again."""
-        self._loop.remove_reader(self._tun.fd)
-        self._loop.add_reader(self._tun.fd, self._on_tun_readable)
+        """Begin to read all queues of the TUN, also after it was deleted under us, and made again."""
+        for fd in self._tun.fds:
+            self._loop.remove_reader(fd)
+            self._loop.add_reader(fd, self._on_tun_readable, fd)
 
     def _is_late(self) -> bool:
         """Whether packets wait for us on either side, so that times tell more of us than of a path."""
@@ -142,15 +144,15 @@ class Driver:
 
     # To the network
 
-    def _on_tun_readable(self) -> None:
-        """Read what is there into one batch; send it at once when nothing stands in the way.
+    def _on_tun_readable(self, fd: int) -> None:
+        """Read what is in this queue into one batch; send it at once when nothing stands in the way.
 
         A small packet after a pause leaves without a look for more: should there be more, it is another turn.
         """
         now = self._clock()
         sparse = now - self._turn_at > SPARSE_S
         self._turn_at = now
-        arena, view, fd = self._arena, self._arena_view, self._tun.fd
+        arena, view = self._arena, self._arena_view
         tunnel = self._tunnel
         routes = tunnel.routes
         cached = routes.cache.get
@@ -212,7 +214,7 @@ class Driver:
             and first.features == _ALL
             and at <= first.batch_bytes
             and first not in tunnel.backlog
-            and lane.sending.pacer.rate is None
+            and lane.sending.is_clear(now)
             and link.is_clear()
             and tunnel.can_seal(first, now)
         ):
@@ -256,7 +258,7 @@ class Driver:
         self._write(self._tunnel.receive(message.src, view, self._opened, self._clock()))
         if len(view) < PROMPT_BYTES:
             # The kernel has answered a ping or a SYN already: send that before the loop's next turn.
-            self._on_tun_readable()
+            self._on_tun_readable(self._tun.fd)
         else:
             self.drain()
 

@@ -1,7 +1,12 @@
 """The TUN device: super-packets with their virtio-net headers, straight to and from our own buffers.
 
-A packet on the descriptor is a 10-byte virtio-net header and an IP packet (<linux/if_tun.h>, IFF_VNET_HDR).
-The device is not persistent: it vanishes with the descriptor, and its addresses and routes with it.
+A packet on a descriptor is a 10-byte virtio-net header and an IP packet (<linux/if_tun.h>, IFF_VNET_HDR).
+The device is not persistent: it vanishes with its descriptors, and its addresses and routes with it.
+
+It has several queues, a descriptor each (IFF_MULTI_QUEUE), since a queue that is full loses packets of
+whatever flow. The kernel puts packets of a flow that was written to a descriptor into that one's queue, and
+others by the flow's hash. As all is written to the first, flows that are answered, TCP's above all, have that
+one for themselves and the few one-way ones whose hash is theirs.
 """
 
 from __future__ import annotations
@@ -18,8 +23,12 @@ from nconnect.errors import HostError
 from nconnect.io.errors import reason
 from nconnect.wire.tunnel import VIRTIO_HEADER_BYTES, Feature
 
-_IFF_VNET_HDR, _IFF_PERSIST = 0x4000, 0x0800  # <linux/if_tun.h>
-_FLAGS = pytun.IFF_TUN | pytun.IFF_NO_PI | _IFF_VNET_HDR
+DEVICE = "/dev/net/tun"
+QUEUES = 8  # a flood that is not answered is in the way of those that are once in so many times
+
+_IFF_VNET_HDR, _IFF_PERSIST, _IFF_MULTI_QUEUE, _IFF_TUN_EXCL = 0x4000, 0x0800, 0x0100, 0x8000
+_FLAGS = pytun.IFF_TUN | pytun.IFF_NO_PI | _IFF_VNET_HDR | _IFF_MULTI_QUEUE
+_NEW = _FLAGS | _IFF_TUN_EXCL  # a queue of a device that is there would be given to whoever asks
 _TUNSETIFF = 0x400454CA
 _TUNSETOFFLOAD = 0x400454D0
 _TUNSETVNETHDRSZ = 0x400454D8
@@ -47,7 +56,10 @@ _REFUSALS = {
 
 
 class Tun:
-    """An open TUN device. `features` is what it takes and gives."""
+    """An open TUN device. `features` is what it takes and gives.
+
+    Each of `fds` is to be read; what is written goes to `fd`, the first of them.
+    """
 
     def __init__(self, name: str, *, refuse: Feature | None = None) -> None:
         """Create it; raises `HostError` in one line.
@@ -57,26 +69,40 @@ class Tun:
         if refuse is None:
             refuse = _refused_by_the_environment()
         try:
-            self._device = pytun.TunTapDevice(name=name, flags=_FLAGS)
+            self._device = pytun.TunTapDevice(name=name, flags=_NEW)
         except pytun.Error as error:
             raise HostError(_create_failure(name, error)) from error
         self.name = name
         self.fd: int = self._device.fileno()
+        self.fds = [self.fd]
         self._refuse = refuse
-        os.set_blocking(self.fd, False)
-        os.set_inheritable(self.fd, False)
+        try:
+            for _ in range(1, QUEUES):
+                self.fds.append(os.open(DEVICE, os.O_RDWR))
+                self._attach(self.fds[-1], _FLAGS)
+        except OSError as error:
+            self.close()
+            raise HostError(_create_failure(name, error)) from error
+        for fd in self.fds:
+            os.set_blocking(fd, False)
+            os.set_inheritable(fd, False)
         self.features = self._set_up()
 
     def renew(self) -> None:
         """Make the device again, after somebody deleted it; raises `HostError`.
 
-        The descriptor stays: to open /dev/net/tun once more may take rights that were given up.
+        The descriptors stay: to open /dev/net/tun once more may take rights that were given up.
         """
         try:
-            fcntl.ioctl(self.fd, _TUNSETIFF, struct.pack("16sH22x", self.name.encode(), _FLAGS))
+            for fd in self.fds:
+                self._attach(fd, _NEW if fd == self.fd else _FLAGS)
         except OSError as error:
             raise HostError(_create_failure(self.name, error)) from error
         self.features = self._set_up()
+
+    def _attach(self, fd: int, flags: int) -> None:
+        """Make this descriptor a queue of the device, which the first one creates."""
+        fcntl.ioctl(fd, _TUNSETIFF, struct.pack("16sH22x", self.name.encode(), flags))
 
     def _set_up(self) -> Feature:
         fcntl.ioctl(self.fd, _TUNSETVNETHDRSZ, struct.pack("i", VIRTIO_HEADER_BYTES))
@@ -102,6 +128,8 @@ class Tun:
 
     def close(self) -> None:
         """Give the device up; the kernel removes it, its addresses and its routes."""
+        for fd in self.fds[1:]:
+            os.close(fd)
         self._device.close()
 
 
@@ -124,9 +152,9 @@ def _refused_by_the_environment() -> Feature:
 
 def _create_failure(name: str, error: Exception) -> str:
     code = error.args[0] if error.args and isinstance(error.args[0], int) else getattr(error, "errno", None)
-    if not os.path.exists("/dev/net/tun"):
+    if not os.path.exists(DEVICE):
         return (
-            "there is no /dev/net/tun: load the kernel's tun module"
+            f"there is no {DEVICE}: load the kernel's tun module"
             " (`modprobe tun`), or give this container the device"
         )
     if code in (errno.EPERM, errno.EACCES):

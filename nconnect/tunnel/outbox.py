@@ -92,7 +92,7 @@ class Outbox:
                 limit = min(limit, room)
             elif lane.link != link:
                 continue
-            budget = lane.sending.pacer.budget(now)
+            budget = lane.sending.budget(now)
             if not budget or not self._can_seal(peer, now):
                 continue
             limit = min(budget, limit)
@@ -123,8 +123,8 @@ class Outbox:
                 continue
             if peer.spread is not None:
                 at = min(at, peer.spread.next_at(now))
-            elif peer.lane.sending.pacer.rate is not None:
-                at = min(at, peer.lane.sending.pacer.next_at(now))
+            elif not peer.lane.sending.is_clear(now):
+                at = min(at, peer.lane.sending.next_at(now))
         return at
 
     def _fill(

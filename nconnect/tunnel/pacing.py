@@ -1,9 +1,9 @@
 """How fast one peer's direction may go, end to end: what we sent, and what the peer says has arrived.
 
 A relay's way to the peer may be the slow part, and what was handed to the relay can't be taken back. So the
-receiver reports, at most every `REPORT_INTERVAL_S` while data arrives, the newest batch, how long ago it came
-and how much came in all (record FEEDBACK). The sender's pacer learns rate and queue from these, as a link's
-pacer does from TCP_INFO.
+receiver reports, every `REPORT_INTERVAL_S` while data arrives or when `MUCH_BYTES` have, the newest batch,
+how long ago it came and how much came in all (record FEEDBACK). The sender's pacer learns rate and queue from
+these, as a link's pacer does from TCP_INFO.
 
 Where a processor is the limit, on either side, delays say nothing of the path: then both sides know that they
 are late, the receiver says so, and nothing is learnt.
@@ -14,12 +14,14 @@ A report is believed for what it is: the peer can only slow down or spoil its ow
 from __future__ import annotations
 
 from collections import deque
+from math import inf
 
 from nconnect.queueing.pacer import Pacer
 from nconnect.wire.tunnel import FEEDBACK_BODY
 
 REPORT_INTERVAL_S = 0.015  # guessed: what the pacer wants is 10 to 20 ms
 REPORT_BYTES = 4096  # less has arrived since: nobody needs to know
+MUCH_BYTES = 2 << 20  # more has arrived since: the sender may be waiting to know
 MAX_LOGGED = 4096  # batches that were not reported on; above a second of the fastest
 MAX_HOLD_S = 1.0
 # Measured: waiting for a processor makes round trips of 20 ms and more, with a few kilobytes under way.
@@ -27,12 +29,21 @@ QUEUE_BYTES = 48 << 10
 TRIGGER_S = 0.006
 PATIENCE_S = 0.1
 BEST_OF_S = 0.25
+# What a relay holds for a peer that can't keep up it drops, whatever flow it is of: so no more may be under
+# way than WINDOW_BYTES, or what arrives in two round trips and WINDOW_S, as long as reports come. Guessed:
+# three reports, and a third of what our node holds for a client.
+WINDOW_BYTES = 6 << 20
+WINDOW_S = 0.03
+LATELY_S = 0.25
+LOOK_AGAIN_S = 0.003
 
 
 class Sending:
     """Our side of one direction: a log of batches under way, and the pacer."""
 
-    __slots__ = ("_arrived", "_idle_s", "_idle_since", "_log", "_total", "pacer", "reported_bytes")
+    __slots__ = (
+        "_arrived", "_idle_s", "_idle_since", "_log", "_reported_at", "_total", "pacer", "reported_bytes",
+    )  # fmt: skip
 
     def __init__(self, now: float) -> None:
         self.pacer = _pacer(now)
@@ -42,6 +53,7 @@ class Sending:
         self._arrived = 0
         self._idle_s = 0.0  # in all, how long nothing was under way, as far as we know
         self._idle_since = now
+        self._reported_at = -inf
         self.reported_bytes = 0  # of `total_bytes`: those up to the newest batch that the peer reported
 
     @property
@@ -53,6 +65,27 @@ class Sending:
     def under_way_bytes(self) -> int:
         """What was sent and is not known to have arrived."""
         return self._total - self.reported_bytes
+
+    def is_clear(self, now: float) -> bool:
+        """Whether any amount may be sent now."""
+        return self.pacer.rate is None and not self._is_full(now)
+
+    def budget(self, now: float) -> int:
+        """How many bytes may be sent now. A packet may exceed it."""
+        return 0 if self._is_full(now) else self.pacer.budget(now)
+
+    def next_at(self, now: float) -> float:
+        """When there may be a budget again; `now` if there is one."""
+        return now + LOOK_AGAIN_S if self._is_full(now) else self.pacer.next_at(now)
+
+    def _is_full(self, now: float) -> bool:
+        """Whether the peer has to catch up first."""
+        under_way = self._total - self.reported_bytes
+        return (
+            under_way > WINDOW_BYTES
+            and now - self._reported_at < LATELY_S
+            and under_way > self.pacer.acknowledged_rate * (2 * self.pacer.base_s + WINDOW_S)
+        )
 
     def arrives_in_s(self, now: float) -> float:
         """How long what is sent now may take at most, by what is under way and for how long it has been."""
@@ -82,7 +115,7 @@ class Sending:
         for _ in range(place):
             log.popleft()  # earlier ones: nobody will ask for them any more
         _, _, sent_at, total = log.popleft()
-        self._idle_since = now  # if that was all
+        self._idle_since = self._reported_at = now  # idle if that was all
         self.reported_bytes = total
         if arrived < self._arrived:  # the peer has started again
             self.pacer = _pacer(now)
@@ -131,7 +164,10 @@ class Arrivals:
         if counter > newest[1] or index != newest[0]:
             self._newest = (index, counter)
             self._newest_at = now
-        return now >= self._reported_at + REPORT_INTERVAL_S and self._total >= self._reported + REPORT_BYTES
+        unreported = self._total - self._reported
+        return unreported >= REPORT_BYTES and (
+            now >= self._reported_at + REPORT_INTERVAL_S or unreported >= MUCH_BYTES
+        )
 
     def report(self, now: float, *, busy: bool) -> bytes:
         """The body of a FEEDBACK record; `busy` when more has arrived than we have had time to read."""

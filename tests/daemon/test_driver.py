@@ -42,10 +42,11 @@ class Loop:
 
     def __init__(self) -> None:
         self.now = 1000.0
-        self.readers: dict[int, Callable[[], None]] = {}
+        self.readers: dict[int, Callable[[int], None]] = {}
         self.timers: list[Timer] = []
 
-    def add_reader(self, fd: int, callback: Callable[[], None]) -> None:
+    def add_reader(self, fd: int, callback: Callable[[int], None], of: int) -> None:
+        assert of == fd
         self.readers[fd] = callback
 
     def remove_reader(self, fd: int) -> None:
@@ -77,6 +78,7 @@ class FakeTun:
             end.setblocking(False)
             end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4 << 20)
         self.fd = self.ours.fileno()
+        self.fds = [self.fd]
         self.features = Feature.ALL
 
     def close(self) -> None:
@@ -159,7 +161,7 @@ class Side:
             self.tun.kernel.send(record)
         fd = self.tun.fd
         while fd in self.world.loop.readers and select.select([fd], [], [], 0)[0]:
-            self.world.loop.readers[fd]()
+            self.world.loop.readers[fd](fd)
 
     def written(self) -> list[bytes]:
         """What the kernel was given."""
@@ -460,7 +462,7 @@ def test_a_device_that_is_down_is_no_crash(world: World, monkeypatch: pytest.Mon
 
     with monkeypatch.context() as patched:
         patched.setattr(os, "readv", readv)
-        world.loop.readers[world.user.tun.fd]()
+        world.loop.readers[world.user.tun.fd](world.user.tun.fd)
     world.user.packets(to_one(1))
     world.exchange()
     assert world.one.written() == [to_one(1)]

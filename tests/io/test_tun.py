@@ -58,6 +58,7 @@ def kernel(monkeypatch: pytest.MonkeyPatch) -> Iterator[Kernel]:
     made = Kernel()
     monkeypatch.setattr(pytun, "TunTapDevice", made.device)
     monkeypatch.setattr(fcntl, "ioctl", made.ioctl)
+    monkeypatch.setattr(tun, "DEVICE", os.devnull)  # of the other queues
     yield made
     made.close()
 
@@ -67,11 +68,15 @@ def test_everything_is_asked_for_first(kernel: Kernel) -> None:
     assert device.features == Feature.ALL
     assert (device.name, device.fd) == ("nc7", kernel.fileno())
     assert kernel.asked == [0x6F]
-    assert kernel.created == [("nc7", pytun.IFF_TUN | pytun.IFF_NO_PI | 0x4000)]
-    assert not os.get_blocking(device.fd)
-    assert not os.get_inheritable(device.fd)
+    assert kernel.created == [("nc7", pytun.IFF_TUN | pytun.IFF_NO_PI | 0xC100)]
+    assert len(set(device.fds)) == tun.QUEUES
+    assert device.fds[0] == device.fd
+    assert not any(os.get_blocking(fd) or os.get_inheritable(fd) for fd in device.fds)
     device.close()
     assert kernel.ends[0].fileno() == -1
+    for fd in device.fds[1:]:
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            os.fstat(fd)
 
 
 def test_a_device_that_was_deleted_is_made_again_on_the_same_descriptor(
@@ -88,7 +93,10 @@ def test_a_device_that_was_deleted_is_made_again_on_the_same_descriptor(
     monkeypatch.setattr(fcntl, "ioctl", ioctl)
     kernel.knows = 0x0F
     device.renew()
-    assert made == [(device.fd, b"nc7" + bytes(13) + b"\x01\x50" + bytes(22))]
+    flags = [b"\x01\xd1", *[b"\x01\x51"] * (tun.QUEUES - 1)]  # the first takes no device of somebody else's
+    assert made == [
+        (fd, b"nc7" + bytes(13) + asked + bytes(22)) for fd, asked in zip(device.fds, flags, strict=True)
+    ]
     assert device.features == Feature.CHECKSUM | Feature.TSO4 | Feature.TSO6
     assert len(kernel.created) == 1
 
@@ -154,7 +162,7 @@ def test_why_it_cannot_be_made_is_one_line(
 def test_a_machine_without_tun(kernel: Kernel, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tun.os.path, "exists", lambda path: False)
     kernel.create_error = pytun.Error(errno.ENOENT, "No such file or directory")
-    with pytest.raises(HostError, match="there is no /dev/net/tun"):
+    with pytest.raises(HostError, match=f"there is no {tun.DEVICE}"):
         Tun("nc7")
 
 

@@ -7,11 +7,13 @@ from collections.abc import Callable
 
 import pytest
 
-from nconnect.tunnel.pacing import Arrivals, Sending
+from nconnect.tunnel import pacing
+from nconnect.tunnel.pacing import MUCH_BYTES, REPORT_BYTES, REPORT_INTERVAL_S, Arrivals, Sending
 
 STEP_S = 0.001
 BATCH_BYTES = 128 << 10
 WINDOW_BYTES = 2 << 20  # what the sockets on the way take
+OFFERED_BYTES = 2 << 20  # in a step, by programs
 HOP_S = 0.0005
 FAST = 250e6  # bytes a second: 2 Gbit/s
 Speed = Callable[[float], float]
@@ -23,7 +25,12 @@ class Path:
     Neither side knows that a processor is late: the worst case.
     """
 
-    def __init__(self, speed: Speed) -> None:
+    def __init__(
+        self, speed: Speed, *, taken_bytes: int = WINDOW_BYTES, hop_s: float = HOP_S, busy: bool = False
+    ) -> None:
+        """`taken_bytes`: by the sockets. `hop_s`: a third of the round trip. `busy`: it says it is late."""
+        self.taken_bytes, self.hop_s, self.busy = taken_bytes, hop_s, busy
+        self.most_under_way = 0
         self.now = 0.0
         self.sending = Sending(0.0)
         self.arrived_bytes = 0
@@ -51,12 +58,19 @@ class Path:
         now = self.now
         while self._reports and self._reports[0][0] <= now:
             self.sending.on_report(self._reports.popleft()[1], now, busy=False)
-        while self._under_way < WINDOW_BYTES and (budget := self.sending.pacer.budget(now)):
+        offered = 0
+        while (
+            self._under_way < self.taken_bytes
+            and offered < OFFERED_BYTES
+            and (budget := self.sending.budget(now))
+        ):
             size = min(budget, BATCH_BYTES)
+            offered += size
             self.sending.sent(1, self._number, size, now)
             self._queue.append((self._number, size, now))
             self._number += 1
             self._under_way += size
+        self.most_under_way = max(self.most_under_way, self._under_way)
         self._credit += self._speed(now) * STEP_S
         while self._queue and self._credit >= self._queue[0][1]:
             number, size, since = self._queue.popleft()
@@ -64,8 +78,9 @@ class Path:
             self._under_way -= size
             self.arrived_bytes += size
             self.delays.append(now - since)
-            if self._arrivals.received(1, number, size, now + HOP_S):
-                self._reports.append((now + 3 * HOP_S, self._arrivals.report(now + HOP_S, busy=False)))
+            if self._arrivals.received(1, number, size, now + self.hop_s):
+                report = self._arrivals.report(now + self.hop_s, busy=self.busy)
+                self._reports.append((now + 3 * self.hop_s, report))
         if not self._queue:
             self._credit = 0.0
 
@@ -100,3 +115,48 @@ def test_a_slow_path_is_used_and_its_queue_is_not(mbit: int) -> None:
     path.run(4)
     assert path.run(8) > 0.85 * rate
     assert sorted(path.delays)[int(0.98 * len(path.delays))] < 0.030
+
+
+@pytest.mark.parametrize("speed", [25e6, 100e6, FAST])
+def test_a_relay_holds_little_for_a_peer_that_cannot_keep_up(speed: float) -> None:
+    """Its queue would drop packets of whatever flow, where ours drops those of the fattest."""
+    path = Path(lambda now: speed, taken_bytes=1 << 40, busy=True)
+    assert path.run(3) > 0.95 * speed
+    assert path.sending.pacer.rate is None, "nothing is known of the path"
+    path.most_under_way = 0  # there was no bound before the first report
+    assert path.run(1) > 0.95 * speed
+    assert path.most_under_way < 16 << 20, "what our node holds for a client"
+
+
+def test_a_long_way_is_filled() -> None:
+    path = Path(lambda now: 100e6, taken_bytes=1 << 40, hop_s=0.2 / 3, busy=True)
+    path.run(3)
+    assert path.run(3) > 0.9 * 100e6
+
+
+def test_a_peer_that_reports_nothing_is_not_waited_for_for_long() -> None:
+    sending = Sending(0.0)
+    sending.sent(1, 0, pacing.WINDOW_BYTES, 0.0)
+    assert sending.is_clear(0.0), "who has never reported may not do so at all"
+    report = Arrivals()
+    assert report.received(1, 0, pacing.WINDOW_BYTES, 0.01)
+    sending.on_report(report.report(0.01, busy=True), 0.02, busy=False)
+    for number in range(1, 100):
+        sending.sent(1, number, 1 << 20, 0.02)
+    assert not sending.is_clear(0.03)
+    assert sending.budget(0.03) == 0
+    assert 0.03 < sending.next_at(0.03) < 0.04
+    assert sending.is_clear(0.02 + pacing.LATELY_S)
+
+
+def test_a_report_is_due_after_a_while_or_after_much() -> None:
+    arrivals = Arrivals()
+    arrivals.received(1, 0, REPORT_BYTES, 0.0)
+    arrivals.report(1.0, busy=False)
+    assert not arrivals.received(1, 1, REPORT_BYTES, 1.0)
+    assert arrivals.received(1, 2, 1, 1.0 + REPORT_INTERVAL_S)
+    arrivals.report(2.0, busy=False)
+    assert not arrivals.received(1, 3, MUCH_BYTES - 1, 2.0)
+    assert arrivals.received(1, 4, 1, 2.0)
+    arrivals.report(3.0, busy=False)
+    assert not arrivals.received(1, 5, REPORT_BYTES - 1, 9.0), "nobody needs to know"
