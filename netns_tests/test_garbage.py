@@ -16,7 +16,7 @@ from lab.process import until
 from lab.world import SEED_RPC, SERVER, USER_PEER, World
 from nconnect.crypto.keys import Box, Identity
 from nconnect.model import NknAddress
-from nconnect.wire.nkn import Message, Payload, PayloadType, message_prefix
+from nconnect.wire.message import Message, Payload, PayloadType, message_prefix
 from nconnect.wire.tunnel import DATA_HEADER, VERSION
 from netns_tests.topology import Provided, pings
 

@@ -20,7 +20,8 @@ from nconnect.errors import RemoteProtocolError
 from nconnect.io.node_server import NodeServer
 from nconnect.model import NodeConfig
 from nconnect.node.settings import NodeSettings
-from nconnect.wire.nkn import InboundMessage, Message, decode_client_message, inbound_prefix
+from nconnect.wire.message import Message
+from nconnect.wire.nkn import InboundMessage, decode_client_message, inbound_prefix
 
 KEPT = 256  # messages to each client that are kept to be used again
 MANY = 200

@@ -27,7 +27,8 @@ from nconnect.tunnel.core import Tunnel
 from nconnect.tunnel.handshake import Attempt, boxed
 from nconnect.tunnel.outputs import Send, Settings
 from nconnect.wire.jsonrpc import NodeInfo
-from nconnect.wire.nkn import InboundMessage, message_prefix
+from nconnect.wire.message import message_prefix
+from nconnect.wire.nkn import InboundMessage
 from nconnect.wire.tunnel import DATA_HEADER, VERSION, Feature, Hello, RecordKind
 
 MANY = 200

@@ -12,7 +12,7 @@ from nconnect.invite.token import Token, TokenKeys
 from nconnect.invite.welcome import Welcome
 from nconnect.model import NknAddress
 from nconnect.wire.invite import Application, Grant, Reason, Refusal, unwrap, wrap
-from nconnect.wire.nkn import Message
+from nconnect.wire.message import Message
 
 Buffer = bytes | bytearray | memoryview
 

@@ -25,7 +25,8 @@ from nconnect.crypto.keys import (
 )
 from nconnect.errors import ConfigError, TooBig
 from nconnect.model import NknAddress
-from nconnect.wire.nkn import MAX_MESSAGE_BYTES, Message
+from nconnect.wire.message import Message
+from nconnect.wire.nkn import MAX_MESSAGE_BYTES
 
 Buffer = bytes | bytearray | memoryview
 

@@ -18,7 +18,7 @@ from nconnect.errors import ConfigError, LocalProtocolError, RemoteProtocolError
 from nconnect.model import NknAddress
 from nconnect.nkn.envelope import Batch, Buffer, Envelopes
 from nconnect.nkn.recent import RecentIds
-from nconnect.wire.nkn import Message, Payload, PayloadType, TextData
+from nconnect.wire.message import Message, Payload, PayloadType, TextData
 
 ID_BYTES = 8  # the official SDKs' message ids
 MAX_ID_BYTES = 64  # guessed: longer ones are refused, since they are remembered and sent back

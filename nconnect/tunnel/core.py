@@ -44,7 +44,7 @@ from nconnect.tunnel.pending import PendingSenders
 from nconnect.tunnel.session import KeyPair
 from nconnect.tunnel.sessions import Sessions
 from nconnect.tunnel.timers import NEVER, Timer
-from nconnect.wire.nkn import Message
+from nconnect.wire.message import Message
 from nconnect.wire.tunnel import (
     DATA_HEADER,
     MAX_LINKS,

@@ -20,7 +20,7 @@ from nconnect.crypto.noise import NO_PSK, Initiator, Responder
 from nconnect.errors import RemoteProtocolError
 from nconnect.model import NknAddress
 from nconnect.tunnel.session import KeyPair
-from nconnect.wire.nkn import Message, Payload, PayloadType
+from nconnect.wire.message import Message, Payload, PayloadType
 from nconnect.wire.tunnel import FrameKind, HandshakeFrame, Hello
 
 Rng = Callable[[int], bytes]

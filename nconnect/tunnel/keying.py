@@ -28,7 +28,7 @@ from nconnect.tunnel.peer import Peer
 from nconnect.tunnel.session import KeyPair
 from nconnect.tunnel.steering import Steering
 from nconnect.tunnel.timers import Timer
-from nconnect.wire.nkn import Message, Payload, PayloadType
+from nconnect.wire.message import Message, Payload, PayloadType
 from nconnect.wire.tunnel import (
     MAX_LINKS,
     MAX_PACKET_BODY_BYTES,

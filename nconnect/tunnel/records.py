@@ -18,7 +18,7 @@ from nconnect.tunnel.lanes import Lane
 from nconnect.tunnel.outputs import Output, Pong, Send
 from nconnect.tunnel.peer import Peer
 from nconnect.tunnel.steering import Steering
-from nconnect.wire.nkn import message_prefix
+from nconnect.wire.message import message_prefix
 from nconnect.wire.tunnel import LEG_BODY, PING_BODY, RecordKind, decode_links, encode_links
 
 MAX_PINGS = 16  # of one peer that may be unanswered

@@ -32,7 +32,7 @@ from nconnect.tunnel.records import Records
 from nconnect.tunnel.session import KeyPair
 from nconnect.tunnel.steering import Steering
 from nconnect.tunnel.timers import NEVER, Timer
-from nconnect.wire.nkn import Message
+from nconnect.wire.message import Message
 from nconnect.wire.tunnel import RecordKind
 
 EXPIRY_CHECK_S = 60.0  # the wall clock may be set: look again this often

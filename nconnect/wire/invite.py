@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 
 from nconnect.errors import RemoteProtocolError
-from nconnect.wire.nkn import Message, Payload, PayloadType
+from nconnect.wire.message import Message, Payload, PayloadType
 from nconnect.wire.tunnel import MAGIC, VERSION
 
 Buffer = bytes | bytearray | memoryview

@@ -19,7 +19,8 @@ from nconnect.model import NknAddress, PeerConfig
 from nconnect.tunnel.core import Tunnel
 from nconnect.tunnel.outputs import Pong, Settings
 from nconnect.tunnel.peer import Peer
-from nconnect.wire.nkn import InboundMessage, Message
+from nconnect.wire.message import Message
+from nconnect.wire.nkn import InboundMessage
 from nconnect.wire.tunnel import Feature
 from tests.ip.packets import assert_finished, tcp_super, udp_super
 from tests.sim.network import packet

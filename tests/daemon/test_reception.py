@@ -16,7 +16,7 @@ from nconnect.invite.applicant import Refused
 from nconnect.invite.welcome import Welcome
 from nconnect.io.config_file import load, write
 from nconnect.io.invitations import InvitationStore
-from nconnect.wire.nkn import Message
+from nconnect.wire.message import Message
 from tests.invite.examples import (
     DEVICE,
     NOW,

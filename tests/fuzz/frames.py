@@ -5,7 +5,7 @@ from __future__ import annotations
 from nconnect.errors import RemoteProtocolError
 from nconnect.node import parcel
 from nconnect.tunnel.batch import read_records
-from nconnect.wire import nkn, tunnel, upgrade, websocket
+from nconnect.wire import message, tunnel, upgrade, websocket
 from tests.fuzz import oracles
 from tests.fuzz.draw import Draw
 
@@ -197,7 +197,7 @@ def data_frames(data: bytes) -> None:
         except Refused:
             continue
         if found is not None:
-            slow = nkn.Message.decode(frame)
+            slow = message.Message.decode(frame)
             assert (found[0], bytes(found[1])) == (slow.nonce, bytes(slow.payload))
             assert slow.encrypted
             assert not slow.encrypted_key

@@ -17,7 +17,8 @@ from nconnect.model import NknAddress
 from nconnect.nkn.link import Link
 from nconnect.wire.actions import ClientSet, SetClient
 from nconnect.wire.invite import unwrap
-from nconnect.wire.nkn import InboundMessage, Message, OutboundMessage
+from nconnect.wire.message import Message
+from nconnect.wire.nkn import InboundMessage, OutboundMessage
 from nconnect.wire.sigchain import login_digest
 from tests.control.fake import FakeBackend
 from tests.fuzz.draw import Draw

@@ -13,7 +13,7 @@ from nconnect.errors import DropReason, RemoteProtocolError
 from nconnect.tunnel.constants import REPLAY_WINDOW
 from nconnect.tunnel.handshake import Attempt
 from nconnect.tunnel.replay import ReplayWindow
-from nconnect.wire.nkn import Message
+from nconnect.wire.message import Message
 from tests.fuzz import oracles
 from tests.fuzz.draw import Draw
 from tests.sim.network import Host

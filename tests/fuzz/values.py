@@ -12,7 +12,7 @@ from nconnect.invite.token import Token
 from nconnect.invite.welcome import Welcome
 from nconnect.io import conntrack
 from nconnect.io.netlink import read_attributes
-from nconnect.wire import invite, nkn
+from nconnect.wire import invite, message
 from tests.fuzz import oracles
 from tests.fuzz.draw import Draw
 
@@ -39,7 +39,7 @@ def invitations(data: bytes) -> None:
         assert found.token_id == token_id
         assert found.encode() == frame
         assert found.encode()[12:] == rest
-        wrapped = nkn.Message.decode(invite.wrap(found, b"12345678"))
+        wrapped = message.Message.decode(invite.wrap(found, b"12345678"))
         assert invite.unwrap(wrapped.payload) == found
     try:
         invite.unwrap(data)

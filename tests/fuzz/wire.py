@@ -7,7 +7,7 @@ import zlib
 
 from nconnect.errors import ConfigError, RemoteProtocolError
 from nconnect.model import NknAddress
-from nconnect.wire import actions, jsonrpc, nkn, protobuf, strict_json
+from nconnect.wire import actions, jsonrpc, message, nkn, protobuf, strict_json
 from tests.fuzz import oracles
 from tests.fuzz.draw import Draw
 from tests.wire import nkn_proto
@@ -90,7 +90,7 @@ def _nkn_frame(data: bytes) -> None:
 
 
 def nkn_payloads(data: bytes) -> None:
-    for kind in (nkn.Message, nkn.Payload, nkn.TextData):
+    for kind in (message.Message, message.Payload, message.TextData):
         try:
             found = kind.decode(data)
         except Refused:
@@ -98,10 +98,10 @@ def nkn_payloads(data: bytes) -> None:
         assert oracles.fields(data) is not None
         assert kind.decode(found.encode()) == found
         inner = nkn_proto.read(kind.__name__, data)
-        if isinstance(found, nkn.Message):
+        if isinstance(found, message.Message):
             assert (bytes(found.payload), found.encrypted) == (inner.payload, inner.encrypted)
             assert (found.nonce, found.encrypted_key) == (inner.nonce, inner.encrypted_key)
-        elif isinstance(found, nkn.Payload):
+        elif isinstance(found, message.Payload):
             assert (found.type, found.message_id, bytes(found.data)) == (
                 inner.type, inner.message_id, inner.data,
             )  # fmt: skip

@@ -13,7 +13,7 @@ from nconnect.invite.desk import Admission, Desk, application_in
 from nconnect.invite.token import Token
 from nconnect.invite.welcome import Welcome
 from nconnect.model import NknAddress
-from nconnect.wire.nkn import Message
+from nconnect.wire.message import Message
 
 NOW = 1_800_000_000.0
 SEEDS = ("http://203.0.113.7:30003",)

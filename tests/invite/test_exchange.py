@@ -15,7 +15,7 @@ from nconnect.invite.desk import BURST, Admission, application_in
 from nconnect.invite.token import Token, TokenKeys
 from nconnect.model import NknAddress
 from nconnect.wire.invite import Application, Grant, Reason, Refusal, unwrap, wrap
-from nconnect.wire.nkn import Message
+from nconnect.wire.message import Message
 from tests.invite.examples import (
     DEVICE,
     DEVICE_IDENTITY,
@@ -182,7 +182,7 @@ def test_a_right_mac_over_any_noise_is_judged(noise: bytes) -> None:
 
 
 def wrap_raw(data: bytes) -> bytes:
-    from nconnect.wire.nkn import Payload, PayloadType
+    from nconnect.wire.message import Payload, PayloadType
 
     return Payload(PayloadType.BINARY, message_id=bytes(8), data=data).encode()
 

@@ -15,7 +15,8 @@ from nconnect.errors import ConfigError, TooBig
 from nconnect.model import NknAddress
 from nconnect.nkn import envelope
 from nconnect.nkn.envelope import Batch, Envelopes
-from nconnect.wire.nkn import MAX_MESSAGE_BYTES, Message
+from nconnect.wire.message import Message
+from nconnect.wire.nkn import MAX_MESSAGE_BYTES
 
 VECTORS = json.loads((Path(__file__).parents[1] / "vectors" / "nkn_sdk.json").read_text())
 ALICE, BOB, CAROL = (Identity(bytes.fromhex(each["seed"])) for each in VECTORS["identities"])

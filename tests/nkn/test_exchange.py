@@ -17,15 +17,8 @@ from nconnect.model import NknAddress
 from nconnect.nkn.envelope import Envelopes
 from nconnect.nkn.exchange import MAX_ID_BYTES, Answer, Exchange, Incoming, MessageDrop
 from nconnect.nkn.recent import KEEP_S
-from nconnect.wire.nkn import (
-    InboundMessage,
-    Message,
-    OutboundMessage,
-    Payload,
-    PayloadType,
-    TextData,
-    decode_client_message,
-)
+from nconnect.wire.message import Message, Payload, PayloadType, TextData
+from nconnect.wire.nkn import InboundMessage, OutboundMessage, decode_client_message
 
 VECTORS = json.loads((Path(__file__).parents[1] / "vectors" / "nkn_sdk.json").read_text())
 IDENTITIES = {

@@ -23,7 +23,8 @@ from nconnect.io.http import Response
 from nconnect.nkn import Client, link, liveness
 from nconnect.wire import actions
 from nconnect.wire.jsonrpc import NodeInfo
-from nconnect.wire.nkn import InboundMessage, Message, Payload, PayloadType
+from nconnect.wire.message import Message, Payload, PayloadType
+from nconnect.wire.nkn import InboundMessage
 from nconnect.wire.protobuf import bytes_field, uint_field
 from tests.nkn.liar import Guest, Liar
 from tests.nkn.net import Net, answering, run

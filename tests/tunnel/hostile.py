@@ -6,7 +6,7 @@ from nconnect.crypto.aead import TAG_BYTES, CipherSuite
 from nconnect.model import NknAddress
 from nconnect.tunnel.batch import put_record
 from nconnect.tunnel.handshake import Attempt, boxed
-from nconnect.wire.nkn import Message, Payload, PayloadType, message_prefix
+from nconnect.wire.message import Message, Payload, PayloadType, message_prefix
 from nconnect.wire.tunnel import DATA_HEADER, VERSION, Feature, FrameKind, Hello
 from tests.sim.network import WALL_EPOCH_NS, Host, Simulation, ip, packet, pair
 

@@ -6,7 +6,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from nconnect.errors import DropReason
-from nconnect.wire.nkn import Message
+from nconnect.wire.message import Message
 from nconnect.wire.tunnel import DATA_HEADER
 from tests.sim.network import Host, Simulation, packet
 from tests.tunnel.hostile import attempt, batch_of, captured, connected, in_box, initiation, passes, sealed_by

@@ -15,7 +15,7 @@ from nconnect.errors import RemoteProtocolError
 from nconnect.model import NknAddress
 from nconnect.tunnel.handshake import Attempt, boxed, prologue, read_initiation
 from nconnect.tunnel.session import KeyPair
-from nconnect.wire.nkn import Message, Payload, PayloadType
+from nconnect.wire.message import Message, Payload, PayloadType
 from nconnect.wire.tunnel import Feature, HandshakeFrame, Hello, decode_handshake
 
 RNG = random.Random(1).randbytes

@@ -13,7 +13,7 @@ from nconnect.model import PeerConfig
 from nconnect.tunnel.constants import BATCH_BYTES, QUEUE_BYTES
 from nconnect.tunnel.outbox import suited
 from nconnect.tunnel.outputs import Settings
-from nconnect.wire.nkn import Message
+from nconnect.wire.message import Message
 from nconnect.wire.tunnel import MAX_PACKET_BODY_BYTES, Feature
 from tests.ip.packets import assert_finished, tcp_super, udp_super
 from tests.sim.network import Host, Simulation, packet

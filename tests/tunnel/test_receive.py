@@ -15,7 +15,7 @@ from nconnect.ip import offload
 from nconnect.model import NknAddress, PeerConfig
 from nconnect.tunnel.constants import MAX_PENDING_SENDERS, REJECT_AFTER_S
 from nconnect.tunnel.outputs import Settings
-from nconnect.wire.nkn import Message, PayloadType
+from nconnect.wire.message import Message, PayloadType
 from nconnect.wire.tunnel import DATA_HEADER, PING_BODY, RECORD_HEADER, Feature, FrameKind, RecordKind
 from tests.ip.packets import tcp_super
 from tests.sim.network import Host, Simulation, packet

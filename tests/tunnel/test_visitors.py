@@ -8,7 +8,7 @@ from nconnect.errors import DropReason
 from nconnect.model import NknAddress
 from nconnect.tunnel.core import Tunnel
 from nconnect.tunnel.outputs import Settings
-from nconnect.wire.nkn import Message
+from nconnect.wire.message import Message
 
 IDENTITY = Identity(bytes(32))
 OUT = memoryview(bytearray(1000))

@@ -16,7 +16,7 @@ from nconnect.wire.invite import (
     unwrap,
     wrap,
 )
-from nconnect.wire.nkn import Message, Payload, PayloadType
+from nconnect.wire.message import Message, Payload, PayloadType
 from nconnect.wire.tunnel import FrameKind
 
 ids = st.binary(min_size=8, max_size=8)

@@ -15,20 +15,16 @@ from hypothesis import strategies as st
 
 from nconnect.errors import RemoteProtocolError
 from nconnect.wire import nkn
+from nconnect.wire.message import Message, Payload, TextData
 from nconnect.wire.nkn import (
     MAX_DESTS,
     MAX_FRAME_BYTES,
     HeadCache,
     InboundMessage,
-    Message,
     OutboundMessage,
-    Payload,
-    PayloadType,
     Receipt,
-    TextData,
     decode_client_message,
     inbound_prefix,
-    message_prefix,
     outbound_prefix,
 )
 from nconnect.wire.protobuf import varint
@@ -54,39 +50,6 @@ def framed(kind: int, body: bytes) -> bytes:
 
 
 # --- the SDK's bytes ---
-
-
-@pytest.mark.parametrize("vector", VECTORS["payloads"], ids=lambda vector: vector["name"])
-def test_payloads_are_the_sdks(vector: dict[str, Any]) -> None:
-    expected = Payload(
-        PayloadType(vector["type"]),
-        bytes.fromhex(vector["messageId"]),
-        bytes.fromhex(vector["data"]),
-        bytes.fromhex(vector["replyToId"]),
-        vector["noReply"],
-    )
-    assert expected.encode().hex() == vector["bytes"]
-    assert Payload.decode(bytes.fromhex(vector["bytes"])) == expected
-
-
-def test_text_is_the_sdks() -> None:
-    data = next(bytes.fromhex(each["data"]) for each in VECTORS["payloads"] if each["name"] == "text")
-    assert TextData.decode(data) == TextData("grüße, мир")
-    assert TextData("grüße, мир").encode() == data
-    assert TextData.decode(b"") == TextData("")
-
-
-@pytest.mark.parametrize("vector", [VECTORS["single"], *VECTORS["several"]], ids=["single", "bob", "carol"])
-def test_envelopes_are_the_sdks(vector: dict[str, Any]) -> None:
-    payload, nonce, key = (bytes.fromhex(vector[name]) for name in ("payload", "nonce", "encryptedKey"))
-    expected = Message(payload, True, nonce, key)
-    assert expected.encode().hex() == vector["bytes"]
-    assert Message.decode(bytes.fromhex(vector["bytes"])) == expected
-
-
-def test_an_envelope_that_is_not_sealed_is_the_sdks() -> None:
-    assert Message.decode(bytes.fromhex(VECTORS["bare"])) == Message(bytes.fromhex(VECTORS["plaintext"]))
-    assert Message(bytes.fromhex(VECTORS["plaintext"])).encode().hex() == VECTORS["bare"]
 
 
 def sdk_outbound(name: str) -> dict[str, Any]:
@@ -173,14 +136,6 @@ def test_inbound_prefix(src: str, payload: bytes) -> None:
     outer = nkn_proto.read("ClientMessage", data)
     inner = nkn_proto.read("InboundMessage", outer.message)
     assert (outer.message_type, inner.src, inner.payload, inner.prev_hash) == (1, src, payload, b"")
-
-
-@given(st.binary(min_size=1, max_size=48), st.binary(max_size=300))
-def test_message_prefix(nonce: bytes, sealed: bytes) -> None:
-    data = message_prefix(nonce, len(sealed)) + sealed
-    assert Message.decode(data) == Message(sealed, True, nonce)
-    read = nkn_proto.read("Message", data)
-    assert (read.payload, read.encrypted, read.nonce) == (sealed, True, nonce)
 
 
 def test_payloads_are_views_of_the_input() -> None:
@@ -298,12 +253,6 @@ def test_the_short_way_through_a_frame_ends_where_the_long_one_does(data: bytes)
         assert nkn._client_message_fields(view) == short
 
 
-def test_fields_of_fixed_width_are_unknown_as_they_are_to_the_library() -> None:
-    for data in (b"\x15\x00\x00\x00\x01", b"\x11" + b"\xff" * 8, b"\x0d" + b"abcd"):
-        assert not nkn_proto.read("Message", data).encrypted
-        assert Message.decode(data) == Message(b"")
-
-
 @given(st.binary(max_size=120))
 def test_any_frame_is_read_or_refused(data: bytes) -> None:
     try:
@@ -354,11 +303,6 @@ def test_fields_in_any_order_with_unknown_ones(parts: list[bytes]) -> None:
 def test_malformed_messages(data: bytes, why: str) -> None:
     with pytest.raises(RemoteProtocolError, match=why):
         decode_client_message(data)
-
-
-def test_an_unknown_payload_type() -> None:
-    with pytest.raises(RemoteProtocolError, match="payload type 4"):
-        Payload.decode(nkn_proto.make("Payload", type=4))
 
 
 def test_the_number_of_destinations_is_bounded() -> None:

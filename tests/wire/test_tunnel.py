@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nconnect.errors import RemoteProtocolError
-from nconnect.wire.nkn import Message, message_prefix
+from nconnect.wire.message import Message, message_prefix
 from nconnect.wire.tunnel import (
     DATA_HEADER,
     MAX_PACKET_BODY_BYTES,
