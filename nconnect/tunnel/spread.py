@@ -89,7 +89,7 @@ class Spread:
     def next_lane(self, link: int, now: float) -> tuple[Lane, FairQueue[bytearray], int] | None:
         """What may leave over this link of ours now: the lane, the queue to take from, and how many bytes."""
         for lane in self._lanes.used:
-            if lane.link != link or not lane.sending.pacer.budget(now):
+            if lane.link != link or not lane.sending.budget(now):
                 continue
             if lane.dead and lane is not self._lanes.best:
                 continue
@@ -116,8 +116,8 @@ class Spread:
                 hold = lane.pinned_hold if lane.queue else lane.striped_hold
                 if not hold.is_over(now) or (not lane.queue and not self._stripe_room(lane, now)):
                     found = min(found, now + LOOK_AGAIN_S)
-                elif lane.sending.pacer.rate is not None:
-                    found = min(found, lane.sending.pacer.next_at(now))
+                elif not lane.sending.is_clear(now):
+                    found = min(found, lane.sending.next_at(now))
         return found
 
     def wait_s(self, now: float) -> float:

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from nconnect.crypto.keys import Identity
+from nconnect.model import NknAddress
 from nconnect.tunnel.constants import QUEUE_BYTES
+from nconnect.tunnel.lanes import Lanes
+from nconnect.tunnel.pacing import LATELY_S, REPORT_BYTES, WINDOW_BYTES, Arrivals
+from nconnect.tunnel.spread import Spread
 from tests.sim.lanes import LaneHost, LaneNet, Path, joined
 from tests.sim.load import HEADER, RATE, Load, put, shaped
 
@@ -76,6 +81,22 @@ def test_a_lane_that_is_much_slower_is_not_used_while_the_best_is_enough() -> No
         net.run(0.005)
     carried = net.carried_by("user")
     assert carried.get((1, 1), 0) < 0.02 * carried[0, 0]
+
+
+def test_a_lane_whose_peer_has_to_catch_up_waits_and_is_looked_at_again_soon() -> None:
+    lanes = Lanes(NknAddress("peer", Identity(bytes(32)).public_key), 0.0)
+    spread = Spread(lanes, 0.0)
+    lane = lanes.best
+    spread.enqueue(1, bytearray(1000), 0.0)
+    assert spread.next_lane(0, 0.0) is not None
+    arrivals = Arrivals()
+    lane.sending.sent(1, 0, REPORT_BYTES, 0.0)
+    assert arrivals.received(1, 0, REPORT_BYTES, 0.02)
+    lane.sending.on_report(arrivals.report(0.02, busy=True), 0.02, busy=False)
+    lane.sending.sent(1, 1, 2 * WINDOW_BYTES, 0.02)
+    assert spread.next_lane(0, 0.03) is None
+    assert 0.03 < spread.next_at(0.03) < 0.04, "nothing else may wake us"
+    assert spread.next_lane(0, 0.02 + LATELY_S) is not None
 
 
 def test_when_the_load_ends_one_lane_is_enough_again() -> None:
