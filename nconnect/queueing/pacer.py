@@ -222,9 +222,14 @@ class Pacer:
         return max(QUEUE_BYTES, min(self._queue_bytes, self.rate * QUEUE_S))
 
     def _is_pressing(self, delivered: float) -> bool:
-        """Whether we may be why a queue stands: we use what we are allowed, or less arrives than we send."""
-        rate = self.rate
-        return rate is None or self._offered >= PRESSING * rate or delivered < 0.9 * self._offered
+        """Whether we may be why a queue stands: we use what the link is known to carry, or send more.
+
+        While more is allowed than that, who has no use for it can fill the link all the same.
+        """
+        if self.rate is None:
+            return True
+        most = min(self.rate, self._known_rate)
+        return self._offered >= PRESSING * most or delivered < 0.9 * self._offered
 
     def _slow_down(
         self, now: float, acked: int, outstanding: int, delay: float, base: float, rtt_s: float

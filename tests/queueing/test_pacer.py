@@ -147,6 +147,29 @@ def test_without_a_taker_the_rate_does_not_climb() -> None:
     assert pacer.rate == before
 
 
+def test_a_taker_of_less_than_is_allowed_can_fill_the_link_too() -> None:
+    """The rate climbed past what the link carries, as too little stood in that moment to be believed."""
+    rate = 1e6
+    pacer, now = paced(rate)
+    while pacer.rate is not None and pacer.rate < 1.25 * rate:
+        pacer.sent(now, int(0.010 * pacer.rate))
+        now = samples(pacer, now, now + 0.005, rate=rate, rtt_s=0.026, in_flight=6_000)
+    assert pacer.rate is not None and pacer.rate > 1.25 * rate
+    begin = now
+    while pacer.rate is None or pacer.rate > rate:
+        pacer.sent(now, int(0.95 * rate * 0.010))
+        stands = now > begin + 0.1
+        now = samples(
+            pacer,
+            now,
+            now + 0.005,
+            rate=rate,
+            rtt_s=0.060 if stands else 0.020,
+            in_flight=60_000 if stands else 6_000,
+        )
+        assert now < begin + 1.0, "the queue is left to stand"
+
+
 def test_bytes_that_stay_unsent_are_a_queue_too() -> None:
     pacer = Pacer(0.0)
     samples(pacer, 0.0, 3.0, rate=1e6, rtt_s=0.020, in_flight=20_000, unsent=16_000)
