@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from nconnect.tunnel import pacing
-from nconnect.tunnel.pacing import MUCH_BYTES, REPORT_BYTES, REPORT_INTERVAL_S, Arrivals, Sending
+from nconnect.tunnel.pacing import MUCH_BYTES, REPORT_BYTES, REPORT_INTERVAL_S, SOON_BYTES, SOON_S, Arrivals, Sending
 
 STEP_S = 0.001
 BATCH_BYTES = 128 << 10
@@ -156,7 +156,19 @@ def test_a_report_is_due_after_a_while_or_after_much() -> None:
     assert not arrivals.received(1, 1, REPORT_BYTES, 1.0)
     assert arrivals.received(1, 2, 1, 1.0 + REPORT_INTERVAL_S)
     arrivals.report(2.0, busy=False)
-    assert not arrivals.received(1, 3, MUCH_BYTES - 1, 2.0)
-    assert arrivals.received(1, 4, 1, 2.0)
+    assert not arrivals.received(1, 3, SOON_BYTES - 1, 2.0 + SOON_S)
+    assert arrivals.received(1, 4, 1, 2.0 + SOON_S)
+    arrivals.report(2.5, busy=False)
+    assert not arrivals.received(1, 5, MUCH_BYTES - 1, 2.5), "as often as anybody has to know"
+    assert arrivals.received(1, 6, 1, 2.5)
     arrivals.report(3.0, busy=False)
-    assert not arrivals.received(1, 5, REPORT_BYTES - 1, 9.0), "nobody needs to know"
+    assert not arrivals.received(1, 7, REPORT_BYTES - 1, 9.0), "nobody needs to know"
+
+
+def test_who_waits_for_a_report_gets_one() -> None:
+    """A window that arrived between two reports, save a message that was lost, is all there is to report on."""
+    arrivals = Arrivals()
+    arrivals.received(1, 0, REPORT_BYTES, 1.0)
+    arrivals.report(1.0, busy=False)
+    size = 256 << 10
+    assert any(arrivals.received(1, n, size, 1.0) for n in range(1, pacing.WINDOW_BYTES // size))
