@@ -6,6 +6,7 @@ import importlib.util
 import json
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from math import ceil
@@ -24,6 +25,7 @@ PROMPT = "In one sentence: what is a tunnel?"
 PING_INTERVAL_S = 0.005
 IPERF_BUSY_S = 15.0
 FLOOD_BYTES = 1400
+FLOOD_PING_S = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,20 +126,35 @@ def udp_rate(size: int, running: Running, settings: Settings) -> Values:
 
 
 def udp_tcp(running: Running, settings: Settings) -> Values:
-    """What a TCP stream gets while UDP floods the same way."""
+    """A TCP stream, and a ping, while UDP floods the same way; the stream's start is not counted."""
+    seconds = ceil(settings.udp_s)
     log = running.bed.folder / "beside.log"
     log.unlink(missing_ok=True)
-    command = ["iperf3", "-J", "-c", running.host, "-p", str(IPERF_PORT), "-t", str(ceil(settings.udp_s))]
+    command = ["iperf3", "-J", "-c", running.host, "-p", str(IPERF_PORT), "-t", str(seconds), "-O", "1"]
     beside = Process(running.bed.user, command, log)
+    with ThreadPoolExecutor(1) as pool:
+        try:
+            trips = pool.submit(_trips_beside, running, seconds)
+            packets, _ = udp.flood(running.bed, running.host, FLOOD_BYTES, seconds + 1)
+            beside.wait(settings.udp_s + 20)
+            found = json.loads(beside.text())
+        except ValueError:
+            raise LabError(f"TCP beside a flood:\n{beside.tail()}") from None
+        finally:
+            beside.stop()
+    gbps = _gbps(found) if "sum_received" in found.get("end", {}) else 0.0
+    flood_gbps = packets * FLOOD_BYTES * 8 / 1e9
+    return {"flood_tcp": gbps, "flood_share": 100 * gbps / (gbps + flood_gbps)} | trips.result()
+
+
+def _trips_beside(running: Running, seconds: int) -> Values:
+    count = int(seconds / FLOOD_PING_S)
+    time.sleep(1)  # both are at their pace by then, and there is no state to ask for
     try:
-        udp.flood(running.bed, running.host, FLOOD_BYTES, settings.udp_s)
-        beside.wait(settings.udp_s + 20)
-        found = json.loads(beside.text())
-        return {"tcp_in_flood": _gbps(found) if "sum_received" in found.get("end", {}) else 0.0}
-    except ValueError:
-        raise LabError(f"TCP beside a flood:\n{beside.tail()}") from None
-    finally:
-        beside.stop()
+        trips = round_trips(running.bed.user, running.host, count=count, interval_s=FLOOD_PING_S)
+    except LabError:  # none was answered
+        return {"flood_ping_lost": 100.0}
+    return {"flood_ping": trips.p50_ms, "flood_ping_lost": 100 * trips.lost / count}
 
 
 def ping(running: Running, settings: Settings) -> Values:

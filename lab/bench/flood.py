@@ -1,8 +1,8 @@
-"""`python -m lab.bench.flood receive PORT SKIP_S SECONDS | send HOST PORT SIZE SECONDS RATE`: UDP in batches.
+"""`python -m lab.bench.flood receive PORT SKIP_S SECONDS | send HOST PORT SIZE SECONDS RATE [FROM]`: UDP in batches.
 
 The sender numbers its datagrams (32 bits, big-endian, at the front) and hands them to the kernel 64 at a time
 (`sendmmsg`, without segmentation offload: each is a packet of its own from here on); RATE in packets a
-second, 0 as fast as it goes. The receiver waits for the first one, leaves SKIP_S out, counts for SECONDS and
+second, 0 as fast as it goes; FROM the port that it sends from. The receiver waits for the first one, leaves SKIP_S out, counts for SECONDS and
 prints one JSON object: {"packets": arrived, "sent": how many the numbers span, "seconds"}; the sender prints
 {"rate": packets a second}.
 """
@@ -97,8 +97,9 @@ def receive(port: int, skip_s: float, seconds: float) -> dict[str, float]:
         return {"packets": packets, "sent": max(packets, last - first + 1), "seconds": seconds}
 
 
-def send(host: str, port: int, size: int, seconds: float, rate: float) -> dict[str, float]:
+def send(host: str, port: int, size: int, seconds: float, rate: float, source: int = 0) -> dict[str, float]:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sending:
+        sending.bind(("", source))
         sending.connect((host, port))
         batch = Batch(size)
         pack, memory, messages, fd = NUMBER.pack_into, batch.memory, batch.messages, sending.fileno()
@@ -125,8 +126,9 @@ def main() -> None:
     match sys.argv[1:]:
         case ["receive", port, skip_s, seconds]:
             print(json.dumps(receive(int(port), float(skip_s), float(seconds))), flush=True)
-        case ["send", host, port, size, seconds, rate]:
-            print(json.dumps(send(host, int(port), int(size), float(seconds), float(rate))), flush=True)
+        case ["send", host, port, size, seconds, rate, *source]:
+            sent = send(host, int(port), int(size), float(seconds), float(rate), *map(int, source))
+            print(json.dumps(sent), flush=True)
         case _:
             sys.exit(__doc__)
 

@@ -40,6 +40,8 @@ Buffer = bytes | bytearray | memoryview
 TUN_BUDGET_PACKETS = 256
 PROMPT_BYTES = 2048  # a message that small holds a packet or two, not a transfer
 SPARSE_S = 0.001  # guessed: a small packet so long after the last turn is alone
+FLOOD_PACKETS = 128  # guessed: flows that are answered come as super-packets, and do not fill a turn with so many
+STAY_S = 1.0  # guessed: a move may put packets out of order, once
 _ALL = Feature.ALL  # an enum's member costs a look-up in its class
 LATE_S = 0.05  # guessed: three reports
 MAX_OPENED_BYTES = 4_000_000  # a message's largest batch
@@ -118,6 +120,8 @@ class Driver:
         self._timer_at = NEVER
         self._late_at = -NEVER  # when there was more in the TUN than one turn reads
         self._turn_at = -NEVER  # when the TUN was last read
+        self._out = tun.fd  # the queue that is written to, and so that of the flows that are answered
+        self._moved_at = -NEVER
 
     def start(self) -> None:
         """Begin to read the TUN, and to keep the core's timers."""
@@ -226,7 +230,16 @@ class Driver:
             for peer, start, end in records:
                 tunnel.enqueue(peer, arena[start:end], now)
             self._flush(now)
+        if len(records) >= FLOOD_PACKETS and fd == self._out:
+            self._make_way(now)
         self.drain()
+
+    def _make_way(self, now: float) -> None:
+        """The queue of the flows that are answered is flooded: they get another, from their next answer on."""
+        if now - self._moved_at >= STAY_S:
+            self._moved_at = now
+            fds = self._tun.fds
+            self._out = fds[(fds.index(self._out) + 1) % len(fds)]
 
     def flush(self) -> None:
         """Send what waits: the link takes data again, or a session is up."""
@@ -258,12 +271,12 @@ class Driver:
         self._write(self._tunnel.receive(message.src, view, self._opened, self._clock()))
         if len(view) < PROMPT_BYTES:
             # The kernel has answered a ping or a SYN already: send that before the loop's next turn.
-            self._on_tun_readable(self._tun.fd)
+            self._on_tun_readable(self._out)
         else:
             self.drain()
 
     def _write(self, packets: Sequence[memoryview]) -> None:
-        fd = self._tun.fd
+        fd = self._out
         for record in packets:
             try:
                 os.write(fd, record)

@@ -5,8 +5,8 @@ The device is not persistent: it vanishes with its descriptors, and its addresse
 
 It has several queues, a descriptor each (IFF_MULTI_QUEUE), since a queue that is full loses packets of
 whatever flow. The kernel puts packets of a flow that was written to a descriptor into that one's queue, and
-others by the flow's hash. As all is written to the first, flows that are answered, TCP's above all, have that
-one for themselves and the few one-way ones whose hash is theirs.
+others by the flow's hash. As all is written to one, flows that are answered, TCP's above all, have that one
+for themselves and the few one-way ones whose hash is theirs.
 """
 
 from __future__ import annotations
@@ -58,7 +58,8 @@ _REFUSALS = {
 class Tun:
     """An open TUN device. `features` is what it takes and gives.
 
-    Each of `fds` is to be read; what is written goes to `fd`, the first of them.
+    Each of `fds` is to be read, and all is written to one of them, at first `fd`. Written to another one, flows
+    that are answered move there.
     """
 
     def __init__(self, name: str, *, refuse: Feature | None = None) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from nconnect.crypto.aead import CipherSuite
 from nconnect.crypto.keys import Identity
-from nconnect.daemon.driver import Driver
+from nconnect.daemon.driver import FLOOD_PACKETS, Driver
 from nconnect.errors import DropReason
 from nconnect.ip import offload
 from nconnect.model import NknAddress, PeerConfig
@@ -467,3 +467,23 @@ def test_a_device_that_is_down_is_no_crash(world: World, monkeypatch: pytest.Mon
     world.user.packets(to_one(1))
     world.exchange()
     assert world.one.written() == [to_one(1)]
+
+
+def test_flows_that_are_answered_leave_a_queue_that_is_flooded(world: World) -> None:
+    """The kernel queues their packets where what is for them was written last."""
+    world.connect()
+    side = world.user
+    other, kernel = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with other, kernel:
+        for end in (other, kernel):
+            end.setblocking(False)
+        side.tun.fds.append(other.fileno())
+        side.packets(*[to_one(1)] * (FLOOD_PACKETS - 1))
+        world.one.packets(packet("192.168.50.10", "10.86.0.2", b"a"))
+        world.exchange()
+        assert len(side.written()) == 1, "that was no flood"
+        side.packets(*[to_one(1)] * FLOOD_PACKETS)
+        world.one.packets(packet("192.168.50.10", "10.86.0.2", b"b"))
+        world.exchange()
+        assert not side.written()
+        assert kernel.recv(2000).endswith(b"b")
