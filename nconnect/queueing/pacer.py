@@ -256,11 +256,11 @@ class Pacer:
         """Pause until no more is under way than the link holds without a queue.
 
         The link is saturated as long as something is left of the queue that was found, and its rate becomes
-        better known with each sample. What came later may have left it idle for a while. Where programs
-        acknowledge, the rate is the best of a while: a processor that is busy elsewhere stops a link, but
-        none speeds one up.
+        better known with each sample. Once nothing is under way, it may have been idle for a while. Where
+        programs acknowledge, the rate is the best of a while: a processor that is busy elsewhere stops a
+        link, but none speeds one up.
         """
-        if acked < self._queued_until:
+        if outstanding and acked < self._queued_until:
             self._known_rate = max(self._best[0][1], MIN_RATE)
             self.rate = CRUISE * self._known_rate
         known = self._known_rate
