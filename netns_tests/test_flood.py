@@ -54,12 +54,16 @@ def _flood(tunnel: Provided, source: int) -> Iterator[None]:
         process.stop()
 
 
-@pytest.mark.parametrize("shares", [True, False], ids=["in the queue of the answered flows", "in another queue"])
+@pytest.mark.parametrize(
+    "shares", [True, False], ids=["in the queue of the answered flows", "in another queue"]
+)
 def test_what_goes_beside_a_flood_gets_through(tunnel: Provided, shares: bool) -> None:
     """A flow that is answered moves out of the flood's way, if they are in one queue."""
     user = tunnel.world.user
     home = _queue_of(user, 40_001, SERVICE, answered=True)
-    source = next(port for port in range(41_000, 42_000) if (_queue_of(user, port, UNANSWERED) == home) is shares)
+    source = next(
+        port for port in range(41_000, 42_000) if (_queue_of(user, port, UNANSWERED) == home) is shares
+    )
     with _flood(tunnel, source):
         trips = round_trips(user, SERVER, count=PINGS, interval_s=0.05)
         with connect(user, SERVER, SERVICE) as connection:

@@ -1,10 +1,10 @@
-"""`python -m lab.bench.flood receive PORT SKIP_S SECONDS | send HOST PORT SIZE SECONDS RATE [FROM]`: UDP in batches.
+"""`python -m lab.bench.flood receive PORT SKIP_S SECONDS`, or `send HOST PORT SIZE SECONDS RATE [FROM]`: UDP.
 
 The sender numbers its datagrams (32 bits, big-endian, at the front) and hands them to the kernel 64 at a time
 (`sendmmsg`, without segmentation offload: each is a packet of its own from here on); RATE in packets a
-second, 0 as fast as it goes; FROM the port that it sends from. The receiver waits for the first one, leaves SKIP_S out, counts for SECONDS and
-prints one JSON object: {"packets": arrived, "sent": how many the numbers span, "seconds"}; the sender prints
-{"rate": packets a second}.
+second, 0 as fast as it goes; FROM the port that it sends from. The receiver waits for the first one, leaves
+SKIP_S out, counts for SECONDS and prints one JSON object: {"packets": arrived, "sent": how many the numbers
+span, "seconds"}; the sender prints {"rate": packets a second}.
 """
 
 from __future__ import annotations

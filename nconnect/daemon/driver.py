@@ -40,7 +40,9 @@ Buffer = bytes | bytearray | memoryview
 TUN_BUDGET_PACKETS = 256
 PROMPT_BYTES = 2048  # a message that small holds a packet or two, not a transfer
 SPARSE_S = 0.001  # guessed: a small packet so long after the last turn is alone
-FLOOD_PACKETS = 128  # guessed: flows that are answered come as super-packets, and do not fill a turn with so many
+FLOOD_PACKETS = (
+    128  # guessed: flows that are answered come as super-packets, and do not fill a turn with so many
+)
 STAY_S = 1.0  # guessed: a move may put packets out of order, once
 _ALL = Feature.ALL  # an enum's member costs a look-up in its class
 LATE_S = 0.05  # guessed: three reports
@@ -235,7 +237,7 @@ class Driver:
         self.drain()
 
     def _make_way(self, now: float) -> None:
-        """The queue of the flows that are answered is flooded: they get another, from their next answer on."""
+        """The queue of the flows that are answered is flooded: they move to another at their next answer."""
         if now - self._moved_at >= STAY_S:
             self._moved_at = now
             fds = self._tun.fds

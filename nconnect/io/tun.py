@@ -58,8 +58,8 @@ _REFUSALS = {
 class Tun:
     """An open TUN device. `features` is what it takes and gives.
 
-    Each of `fds` is to be read, and all is written to one of them, at first `fd`. Written to another one, flows
-    that are answered move there.
+    Each of `fds` is to be read, and all is written to one of them, at first `fd`. When that becomes another
+    one, flows that are answered move there.
     """
 
     def __init__(self, name: str, *, refuse: Feature | None = None) -> None:

@@ -154,7 +154,8 @@ def test_a_taker_of_less_than_is_allowed_can_fill_the_link_too() -> None:
     while pacer.rate is not None and pacer.rate < 1.25 * rate:
         pacer.sent(now, int(0.010 * pacer.rate))
         now = samples(pacer, now, now + 0.005, rate=rate, rtt_s=0.026, in_flight=6_000)
-    assert pacer.rate is not None and pacer.rate > 1.25 * rate
+    assert pacer.rate is not None
+    assert pacer.rate > 1.25 * rate
     begin = now
     while pacer.rate is None or pacer.rate > rate:
         pacer.sent(now, int(0.95 * rate * 0.010))

@@ -8,7 +8,15 @@ from collections.abc import Callable
 import pytest
 
 from nconnect.tunnel import pacing
-from nconnect.tunnel.pacing import MUCH_BYTES, REPORT_BYTES, REPORT_INTERVAL_S, SOON_BYTES, SOON_S, Arrivals, Sending
+from nconnect.tunnel.pacing import (
+    MUCH_BYTES,
+    REPORT_BYTES,
+    REPORT_INTERVAL_S,
+    SOON_BYTES,
+    SOON_S,
+    Arrivals,
+    Sending,
+)
 
 STEP_S = 0.001
 BATCH_BYTES = 128 << 10
@@ -166,7 +174,7 @@ def test_a_report_is_due_after_a_while_or_after_much() -> None:
 
 
 def test_who_waits_for_a_report_gets_one() -> None:
-    """A window that arrived between two reports, save a message that was lost, is all there is to report on."""
+    """A window that came between two reports, save a message that was lost, is all there is to report on."""
     arrivals = Arrivals()
     arrivals.received(1, 0, REPORT_BYTES, 1.0)
     arrivals.report(1.0, busy=False)
