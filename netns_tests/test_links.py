@@ -22,7 +22,7 @@ from lab.netns import Namespace
 from lab.process import Process, until
 from lab.sides import nconnect_command
 from lab.world import NODE_HOST, SERVER, WAN_INTERFACE, World, world
-from netns_tests.topology import SERVICE, connect, download, expected_download, serve
+from netns_tests.topology import SERVICE, connect, download, expected_download, serve, shape
 
 NATS = nats_server()
 HOSTS = (NODE_HOST, "192.0.2.2")
@@ -63,12 +63,6 @@ def two() -> Iterator[TwoNodes]:
         serve(made.server, made, SERVICE)
         made.up()
         yield two
-
-
-def shape(namespace: Namespace, mbit: int) -> None:
-    bucket = ["tbf", "rate", f"{mbit}mbit", "burst", "32kb", "latency", "100ms"]
-    done = namespace.run(["tc", "qdisc", "add", "dev", WAN_INTERFACE, "root", *bucket])
-    assert done.returncode == 0, done.stderr
 
 
 class Chat(threading.Thread):
@@ -117,7 +111,7 @@ def test_a_node_is_killed_and_a_chat_and_a_download_complete(two: TwoNodes) -> N
     with connect(made.user, SERVER, SERVICE) as connection:
         connection.settimeout(30)
         worker = threading.Thread(target=lambda: digest.append(download(connection, DOWNLOAD_BYTES)))
-        shape(made.provider, 40)
+        shape(made.provider, WAN_INTERFACE, 40)
         worker.start()
         time.sleep(0.8)
         two.nodes[HOSTS[0]].kill()

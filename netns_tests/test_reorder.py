@@ -21,13 +21,14 @@ import pytest
 from lab.chat import chat_from
 from lab.process import until
 from lab.servers import pattern
-from lab.world import PROVIDER_PEER, SERVER, World, world
-from netns_tests.topology import SERVICE, connect, download, expected_download, serve, tcp_echo
+from lab.world import PROVIDER_PEER, SERVER, WAN_INTERFACE, World, world
+from netns_tests.topology import SERVICE, connect, download, expected_download, serve, shape, tcp_echo
 
 ORDERED = ("--rate-limit", "0")
 DISTURBED = (*ORDERED, "--reorder")
 QUIC_PORT, IPERF_PORT, CHAT_PORT = 4433, 5201, 8000
 IPERF_BUSY_S = 30.0
+CABLE_MBIT = 500
 DATAGRAMS = 1500
 UDP = (socket.AF_INET, socket.SOCK_DGRAM)
 RECEIVE_BUFFER = (socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
@@ -115,10 +116,16 @@ def test_a_chat_is_unharmed(disturbed: World) -> None:
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("iperf3") is None, reason="needs iperf3 (scripts/setup --dev)")
 def test_tcp_keeps_seven_tenths_of_its_rate() -> None:
-    """In turns over one node and the other, the best of each: what else the machine does hits both."""
+    """In turns over one node and the other, the best of each: what else the machine does hits both.
+
+    On a cable that carries less than the machine does: without, TCP's window is the limit, and the 2 ms for
+    which the node holds messages cost more than their order (docs/decisions/0011).
+    """
     with world("ncorder2", node_options=ORDERED) as made:
         made.run_in(made.server, ["iperf3", "-s", "-p", str(IPERF_PORT)], "iperf")
         made.configure(services=[])
+        shape(made.user, WAN_INTERFACE, CABLE_MBIT)
+        shape(made.internet, "user", CABLE_MBIT)
         made.node.start()
         made.up()
         best = {ORDERED: 0.0, DISTURBED: 0.0}

@@ -55,6 +55,13 @@ def provided(world: World) -> Iterator[Provided]:
     yield Provided(world)
 
 
+def shape(namespace: Namespace, interface: str, mbit: int) -> None:
+    """Make a cable slow in the direction that leaves the namespace here."""
+    bucket = ["tbf", "rate", f"{mbit}mbit", "burst", "100kb", "latency", "100ms"]
+    done = namespace.run(["tc", "qdisc", "add", "dev", interface, "root", *bucket])
+    assert done.returncode == 0, done.stderr
+
+
 def family_of(host: str) -> int:
     return socket.AF_INET6 if ":" in host else socket.AF_INET
 
