@@ -77,7 +77,18 @@ class FrameHandler(Protocol):
         """Called once, last."""
 
 
+class _Nobody:
+    """The handler of a websocket that has closed: so that it leaves no cycle, and is freed at once."""
+
+    def on_text(self, data: memoryview) -> None: ...
+    def on_binary(self, data: memoryview) -> None: ...
+    def on_pong(self) -> None: ...
+    def on_writable(self) -> None: ...
+    def on_closed(self, why: str) -> None: ...
+
+
 _buffers = ReceiveBuffers()
+_nobody = _Nobody()
 
 
 class WebSocket:
@@ -491,4 +502,5 @@ class WebSocket:
         if self._pace_timer is not None:
             self._pace_timer.cancel()
         self._sock.close()
-        self.handler.on_closed(why)
+        handler, self.handler = self.handler, _nobody
+        handler.on_closed(why)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import json
 import os
 import socket
@@ -25,6 +26,7 @@ from nconnect.errors import HostError
 from nconnect.io.http import Response
 from nconnect.io.http_client import request
 from nconnect.io.node_server import NodeServer, _rpc_limits
+from nconnect.io.websocket import WebSocket
 from nconnect.model import NodeConfig
 from nconnect.node.settings import NodeSettings
 from nconnect.wire.actions import SetClient
@@ -186,6 +188,26 @@ def test_who_does_not_log_in_is_closed() -> None:
             assert server.stats()["drops"] == {"login_timeout": 1}
 
     asyncio.run(run())
+
+
+def test_who_has_gone_takes_no_memory_until_cycles_are_looked_for() -> None:
+    async def run() -> None:
+        async with serving() as server:
+            async with client(server) as alice:
+                await alice.log_in()
+            for _ in range(500):
+                if not server.node.stats().connections:
+                    break
+                await asyncio.sleep(0.01)
+            await asyncio.sleep(0)  # the callback that closed it returns
+            assert not any(isinstance(found, WebSocket) for found in gc.get_objects())
+
+    gc.collect()
+    gc.disable()
+    try:
+        asyncio.run(run())
+    finally:
+        gc.enable()
 
 
 def test_clients_are_pinged_and_the_silent_closed() -> None:

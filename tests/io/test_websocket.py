@@ -585,11 +585,11 @@ def test_a_handler_that_closes_in_the_middle_of_a_read_hears_no_more() -> None:
             kept.on_binary(data)
             made.close(1000, "enough")
 
-    made.handler = Closing()
+    closing = made.handler = Closing()
     made.start()
     made._on_readable()
     assert kept.got == [b"\0"]
-    assert made.handler.closed == ["enough"]
+    assert closing.closed == ["enough"]
 
 
 # The handshake
