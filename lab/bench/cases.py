@@ -143,8 +143,9 @@ def udp_tcp(running: Running, settings: Settings) -> Values:
         finally:
             beside.stop()
     gbps = _gbps(found) if "sum_received" in found.get("end", {}) else 0.0
-    flood_gbps = packets * FLOOD_BYTES * 8 / 1e9
-    return {"flood_tcp": gbps, "flood_share": 100 * gbps / (gbps + flood_gbps)} | trips.result()
+    all_gbps = gbps + packets * FLOOD_BYTES * 8 / 1e9
+    share = 100 * gbps / all_gbps if all_gbps else 0.0  # some let neither through
+    return {"flood_tcp": gbps, "flood_share": share} | trips.result()
 
 
 def _trips_beside(running: Running, seconds: int) -> Values:
