@@ -96,9 +96,9 @@ class World:
             raise LabError(f"{error}\n{self.logs()}") from None
 
     def run_in(self, namespace: Namespace, arguments: Sequence[str], name: str) -> Process:
-        """Start a program that ends with the world, if not before."""
+        """Start a program that ends with the world, if not before; so does what a node leaves when killed."""
         log = self.folder / f"{len(self.programs)}-{name}.log"
-        process = Process(namespace, arguments, log)
+        process = Process(namespace, arguments, log, env={"NCONNECT_RUN_DIR": str(self.folder / "run")})
         self.programs.append(process)
         return process
 
