@@ -19,7 +19,6 @@ from lab.bench.metrics import FLOWS, Values, flows_name
 from lab.chat import chat_from
 from lab.netns import LabError
 from lab.ping import round_trips
-from lab.process import Process
 
 PROMPT = "In one sentence: what is a tunnel?"
 PING_INTERVAL_S = 0.005
@@ -127,30 +126,27 @@ def udp_rate(size: int, running: Running, settings: Settings) -> Values:
 
 def udp_tcp(running: Running, settings: Settings) -> Values:
     """A TCP stream, and a ping, while UDP floods the same way; the stream's start is not counted."""
-    seconds = ceil(settings.udp_s)
-    log = running.bed.folder / "beside.log"
-    log.unlink(missing_ok=True)
-    command = ["iperf3", "-J", "-c", running.host, "-p", str(IPERF_PORT), "-t", str(seconds), "-O", "1"]
-    beside = Process(running.bed.user, command, log)
-    with ThreadPoolExecutor(1) as pool:
-        try:
-            trips = pool.submit(_trips_beside, running, seconds)
-            packets, _ = udp.flood(running.bed, running.host, FLOOD_BYTES, seconds + 1)
-            beside.wait(settings.udp_s + 20)
-            found = json.loads(beside.text())
-        except ValueError:
-            raise LabError(f"TCP beside a flood:\n{beside.tail()}") from None
-        finally:
-            beside.stop()
-    gbps = _gbps(found) if "sum_received" in found.get("end", {}) else 0.0
+    steady = replace(settings, seconds=ceil(settings.udp_s), warm_up_s=1)
+    with ThreadPoolExecutor(2) as pool:
+        stream = pool.submit(_gbps_beside, running, steady)
+        trips = pool.submit(_trips_beside, running, steady)
+        packets, _ = udp.flood(running.bed, running.host, FLOOD_BYTES, steady.warm_up_s + steady.seconds)
+    gbps = stream.result()
     all_gbps = gbps + packets * FLOOD_BYTES * 8 / 1e9
     share = 100 * gbps / all_gbps if all_gbps else 0.0  # some let neither through
     return {"flood_tcp": gbps, "flood_share": share} | trips.result()
 
 
-def _trips_beside(running: Running, seconds: int) -> Values:
-    count = int(seconds / FLOOD_PING_S)
-    time.sleep(1)  # both are at their pace by then, and there is no state to ask for
+def _gbps_beside(running: Running, settings: Settings) -> float:
+    try:
+        return _gbps(_iperf(running, settings))
+    except LabError:  # nothing of it came through
+        return 0.0
+
+
+def _trips_beside(running: Running, settings: Settings) -> Values:
+    count = int(settings.seconds / FLOOD_PING_S)
+    time.sleep(settings.warm_up_s)  # both are at their pace by then, and there is no state to ask for
     try:
         trips = round_trips(running.bed.user, running.host, count=count, interval_s=FLOOD_PING_S)
     except LabError:  # none was answered
