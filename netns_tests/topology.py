@@ -57,7 +57,7 @@ def provided(world: World) -> Iterator[Provided]:
 
 def shape(namespace: Namespace, interface: str, mbit: int) -> None:
     """Make a cable slow in the direction that leaves the namespace here."""
-    bucket = ["tbf", "rate", f"{mbit}mbit", "burst", "100kb", "latency", "100ms"]
+    bucket = ["tbf", "rate", f"{mbit}mbit", "burst", "32kb", "latency", "100ms"]
     done = namespace.run(["tc", "qdisc", "add", "dev", interface, "root", *bucket])
     assert done.returncode == 0, done.stderr
 

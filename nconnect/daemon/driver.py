@@ -40,9 +40,7 @@ Buffer = bytes | bytearray | memoryview
 TUN_BUDGET_PACKETS = 256
 PROMPT_BYTES = 2048  # a message that small holds a packet or two, not a transfer
 SPARSE_S = 0.001  # guessed: a small packet so long after the last turn is alone
-FLOOD_PACKETS = (
-    128  # guessed: flows that are answered come as super-packets, and do not fill a turn with so many
-)
+FLOOD_PACKETS = 128  # guessed: flows that are answered come as super-packets, so many do not fill a turn
 STAY_S = 1.0  # guessed: a move may put packets out of order, once
 _ALL = Feature.ALL  # an enum's member costs a look-up in its class
 LATE_S = 0.05  # guessed: three reports
