@@ -11,6 +11,7 @@ import array
 import fcntl
 import itertools
 import os
+import signal
 import socket
 import struct
 from collections.abc import Iterator
@@ -72,6 +73,8 @@ def test_everything_passes(machines: World, user: str, provider: str) -> None:
                 assert download(connection, 8 * MIB) == expected_download(8 * MIB), host
         for host in (SERVER, SERVER6):
             _udp_bursts(machines, host)
+            packets = _datagrams_that_pile_up(machines, host)
+            assert (packets < BURST // 4) is (user != "none" and provider == "all"), packets
         for side in (machines.user_side, machines.provider_side):
             assert side.drops("bad_offload_header") == side.drops("tun_refused") == 0
     finally:
@@ -136,3 +139,27 @@ def _udp_bursts(machines: World, host: str) -> None:
         assert sorted(arrived) == burst
         server.sendto(b"".join(burst), source)
         assert sorted(user.recv(1 << 16) for _ in burst) == burst
+
+
+def _datagrams_that_pile_up(machines: World, host: str) -> int:
+    """40 datagrams, sent one by one, that the daemon finds all at once; how many packets cross for them."""
+    side = machines.user_side
+    burst = [n.to_bytes(2, "big") + os.urandom(DATAGRAM - 2) for n in range(BURST)]
+    before = side.peer()["tx_packets"]
+    family = family_of(host)
+    with (
+        machines.user.socket(family, socket.SOCK_DGRAM) as user,
+        machines.server.socket(family, socket.SOCK_DGRAM) as server,
+    ):
+        server.bind((host, 7100))
+        server.settimeout(5)
+        user.connect((host, 7100))
+        assert side.daemon is not None
+        side.daemon.signal(signal.SIGSTOP)
+        try:
+            for datagram in burst:
+                user.send(datagram)
+        finally:
+            side.daemon.signal(signal.SIGCONT)
+        assert [server.recv(1 << 16) for _ in burst] == burst
+    return int(side.peer()["tx_packets"]) - before

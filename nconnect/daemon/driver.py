@@ -19,6 +19,7 @@ from typing import Protocol
 from nconnect.errors import DropReason
 from nconnect.io.clock import boottime
 from nconnect.io.tun import Tun
+from nconnect.ip.gro import MAX_DATAGRAM_BYTES, Run
 from nconnect.ip.packet import IPV4_HEADER_BYTES
 from nconnect.tunnel.constants import BATCH_BYTES, MAX_BATCH_BYTES
 from nconnect.tunnel.core import SEAL_BYTES, Tunnel
@@ -114,6 +115,7 @@ class Driver:
         self._clock = clock
         self._arena = bytearray(MAX_BATCH_BYTES)
         self._arena_view = memoryview(self._arena)
+        self._run = Run(self._arena)
         self._sealed = memoryview(bytearray(len(self._arena) + SEAL_BYTES))
         self._opened = memoryview(bytearray(MAX_OPENED_BYTES))
         self._timer: asyncio.TimerHandle | None = None
@@ -152,6 +154,7 @@ class Driver:
         """Read what is in this queue into one batch; send it at once when nothing stands in the way.
 
         A small packet after a pause leaves without a look for more: should there be more, it is another turn.
+        A datagram like the one before it joins its record (`nconnect.ip.gro`): the payload moves up.
         """
         now = self._clock()
         sparse = now - self._turn_at > SPARSE_S
@@ -162,13 +165,27 @@ class Driver:
         cached = routes.cache.get
         readv, pack_into = os.readv, RECORD_HEADER.pack_into
         records: list[tuple[Peer, int, int]] = []
-        at, packet_bytes = 0, 0
+        at, reads = 0, 0
         first: Peer | None = None
         single = True
+        run = self._run
+        run.clear()
         try:
             for _ in range(TUN_BUDGET_PACKETS):
                 start = at + RECORD_HEADER_BYTES
                 size = readv(fd, (view[start : start + MAX_PACKET_BODY_BYTES],))
+                reads += 1
+                if (
+                    size == run.size
+                    and size <= MAX_DATAGRAM_BYTES
+                    and records[-1][0].features == _ALL
+                    and run.extend(start)
+                ):
+                    at = run.end
+                    if at >= BATCH_BYTES:
+                        self._late_at = now
+                        break
+                    continue
                 version = arena[at + _AT] >> 4
                 if size < _LEAST_BYTES:
                     self.drops[DropReason.BAD_PACKET] += 1
@@ -189,10 +206,12 @@ class Driver:
                 if peer is not first:
                     single = first is None
                     first = peer
+                if run.count > 1:
+                    self._joined(records)
                 pack_into(arena, at, size)
                 records.append((peer, start, start + size))
+                run.start, run.size = start, size
                 at = start + size
-                packet_bytes += size
                 if at >= BATCH_BYTES:
                     self._late_at = now
                     break
@@ -210,6 +229,8 @@ class Driver:
         if first is None:
             self.drain()
             return
+        if run.count > 1:
+            self._joined(records)
         lane = first.lane
         link = self._links[lane.link]
         if (
@@ -225,14 +246,20 @@ class Driver:
             prefix, n = tunnel.seal(first, view[:at], self._sealed, now, lane)
             link.send(lane.dest, (prefix, self._sealed[:n]))
             first.tx_packets += len(records)
-            first.tx_bytes += packet_bytes - len(records) * VIRTIO_HEADER_BYTES
+            first.tx_bytes += at - len(records) * _AT
         else:
             for peer, start, end in records:
                 tunnel.enqueue(peer, arena[start:end], now)
             self._flush(now)
-        if len(records) >= FLOOD_PACKETS and fd == self._out:
+        if reads >= FLOOD_PACKETS and fd == self._out:
             self._make_way(now)
         self.drain()
+
+    def _joined(self, records: list[tuple[Peer, int, int]]) -> None:
+        """The last record is a super-packet now."""
+        start, end = self._run.finish()
+        records[-1] = records[-1][0], start, end
+        RECORD_HEADER.pack_into(self._arena, start - RECORD_HEADER_BYTES, end - start)
 
     def _make_way(self, now: float) -> None:
         """The queue of the flows that are answered is flooded: they move to another at their next answer."""

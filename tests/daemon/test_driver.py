@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import select
 import socket
@@ -22,7 +23,7 @@ from nconnect.tunnel.peer import Peer
 from nconnect.wire.message import Message
 from nconnect.wire.nkn import InboundMessage
 from nconnect.wire.tunnel import Feature
-from tests.ip.packets import assert_finished, tcp_super, udp_super
+from tests.ip.packets import assert_finished, datagram, noise, tcp_super, udp_super
 from tests.sim.network import packet
 
 WALL_NS = 1_800_000_000_000_000_000
@@ -394,6 +395,74 @@ def test_a_peer_gets_only_what_it_takes(world: World, features: Feature) -> None
         assert_finished(record[10:])
 
 
+def test_equal_datagrams_of_one_flow_cross_as_one(world: World) -> None:
+    world.connect()
+    sent = [bytes(datagram(noise(1200, seed=n), number=n)) for n in range(20)]
+    last = bytes(datagram(b"short", number=20))
+    world.user.packets(*sent, last)
+    peer = world.user.tunnel.peer_named("one")
+    assert peer is not None
+    world.exchange()
+    first, joined, written_last = world.one.written()
+    assert (first, written_last) == (sent[0], last)
+    assert offload.split(memoryview(joined)) == [
+        made for record in sent[1:] for made in offload.split(memoryview(record))
+    ]
+    there = world.one.tunnel.peer_named("user")
+    assert there is not None
+    assert there.all_drops() == {}
+    assert (peer.tx_packets, peer.tx_bytes) == (there.rx_packets, there.rx_bytes)
+    assert peer.tx_bytes == len(to_one(0)) + len(first) + len(joined) + len(last) - 40
+
+
+def test_datagrams_for_two_peers_are_not_mixed_up(world: World) -> None:
+    world.connect()
+    ones = [bytes(datagram(bytes([n]), number=n)) for n in range(12)]
+    twos = [bytes(datagram(bytes([n]), number=n, dst="192.168.60.10")) for n in range(12)]
+    order = [*ones[:4], *twos[:4], ones[4], twos[4], *ones[5:], *twos[5:]]
+    world.user.packets(*order)
+    world.exchange()
+    for side, sent in ((world.one, ones), (world.two, twos)):
+        records = [made for record in side.written() for made in offload.split(memoryview(record))]
+        assert [made[-1] for made in records] == list(range(len(sent)))
+
+
+@pytest.mark.parametrize("features", [Feature(0), Feature.ALL & ~Feature.USO])
+def test_datagrams_are_not_joined_for_a_peer_that_cannot_cut_them(world: World, features: Feature) -> None:
+    world.start(features)
+    sent = [bytes(datagram(bytes([n]), number=n)) for n in range(12)]
+    world.user.packets(*sent[:2])
+    world.exchange()
+    world.user.packets(*sent[2:])
+    world.exchange()
+    written = world.one.written()
+    assert len(written) == len(sent)
+    assert [record[-1] for record in written] == list(range(len(sent)))
+    for record in written:
+        assert (record[0] & offload.NEEDS_CSUM) == (features & Feature.CHECKSUM)
+
+
+def test_a_device_that_fails_within_a_run_does_no_harm(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    world.connect()
+    side = world.user
+    whole = os.readv
+    left = 5
+
+    def readv(fd: int, buffers: Sequence[memoryview]) -> int:
+        nonlocal left
+        left -= 1
+        if not left:
+            raise OSError(errno.EINVAL, "no such thing")
+        return whole(fd, buffers)
+
+    monkeypatch.setattr(os, "readv", readv)
+    with pytest.raises(OSError, match="no such thing"):
+        side.packets(*(bytes(datagram(number=n)) for n in range(9)))
+    side.packets(to_one(1))
+    world.exchange()
+    assert world.one.written()[-1] == to_one(1)
+
+
 def test_more_than_a_batch_is_several_messages_and_all_arrive(world: World) -> None:
     world.connect()
     records = [bytes(tcp_super(60_000, 1400, seq=n)) for n in range(20)]
@@ -469,7 +538,8 @@ def test_a_device_that_is_down_is_no_crash(world: World, monkeypatch: pytest.Mon
     assert world.one.written() == [to_one(1)]
 
 
-def test_flows_that_are_answered_leave_a_queue_that_is_flooded(world: World) -> None:
+@pytest.mark.parametrize("record", [to_one(1), bytes(datagram())], ids=["alone", "joined"])
+def test_flows_that_are_answered_leave_a_queue_that_is_flooded(world: World, record: bytes) -> None:
     """The kernel queues their packets where what is for them was written last."""
     world.connect()
     side = world.user
@@ -478,11 +548,11 @@ def test_flows_that_are_answered_leave_a_queue_that_is_flooded(world: World) -> 
         for end in (other, kernel):
             end.setblocking(False)
         side.tun.fds.append(other.fileno())
-        side.packets(*[to_one(1)] * (FLOOD_PACKETS - 1))
+        side.packets(*[record] * (FLOOD_PACKETS - 1))
         world.one.packets(packet("192.168.50.10", "10.86.0.2", b"a"))
         world.exchange()
         assert len(side.written()) == 1, "that was no flood"
-        side.packets(*[to_one(1)] * FLOOD_PACKETS)
+        side.packets(*[record] * FLOOD_PACKETS)
         world.one.packets(packet("192.168.50.10", "10.86.0.2", b"b"))
         world.exchange()
         assert not side.written()

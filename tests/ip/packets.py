@@ -13,7 +13,7 @@ SYN, FIN, PSH, ACK, ECE, CWR = 0x02, 0x01, 0x08, 0x10, 0x40, 0x80
 
 
 def ipv4(payload: Packet, **fields: object) -> bytes:
-    return bytes(IP(src="10.86.0.2", dst="192.168.50.10", **fields) / payload)
+    return bytes(IP(**{"src": "10.86.0.2", "dst": "192.168.50.10", **fields}) / payload)
 
 
 def ipv6(payload: Packet, **fields: object) -> bytes:
@@ -74,6 +74,16 @@ def tcp_super(
 def udp_super(size: int, segment: int, *, version: int = 4) -> memoryview:
     packet = (ipv4 if version == 4 else ipv6)(UDP(sport=40000, dport=53) / Raw(noise(size)))
     return partial(packet, gso_type=offload.GSO_UDP_L4, gso_size=segment)
+
+
+def datagram(
+    payload: bytes = b"hello", *, version: int = 4, sport: int = 40000, number: int = 0, **fields: object
+) -> memoryview:
+    """A record of a datagram as Linux sends it: never fragmented, its checksum left to be completed."""
+    udp = UDP(sport=sport, dport=53) / Raw(payload)
+    if version == 6:
+        return partial(ipv6(udp, **fields))
+    return partial(ipv4(udp, **{"flags": "DF", "id": 7 + number, **fields}))
 
 
 def parse(packet: bytes) -> Packet:
