@@ -130,7 +130,8 @@ def _write_headers(record: memoryview, segment_bytes: int) -> None:
         addresses = packet[8:40]
     length = len(packet) - start
     _U16.pack_into(packet, start + 4, length)
-    _U16.pack_into(packet, start + _UDP_CHECKSUM_AT, (word_sum(addresses) + PROTOCOL_UDP + length) % 0xFFFF)
+    pseudo_sum = (word_sum(addresses) + PROTOCOL_UDP + length) % 0xFFFF
+    _U16.pack_into(packet, start + _UDP_CHECKSUM_AT, pseudo_sum or 0xFFFF)  # 0 would mean "none" (RFC 768)
     HEADER.pack_into(
         record, 0, NEEDS_CSUM, GSO_UDP_L4, start + _UDP_HEADER_BYTES, segment_bytes, start, _UDP_CHECKSUM_AT
     )

@@ -17,6 +17,7 @@ from nconnect.daemon.driver import FLOOD_PACKETS, Driver
 from nconnect.errors import DropReason
 from nconnect.ip import offload
 from nconnect.model import NknAddress, PeerConfig
+from nconnect.tunnel.constants import BATCH_BYTES
 from nconnect.tunnel.core import Tunnel
 from nconnect.tunnel.outputs import Pong, Settings
 from nconnect.tunnel.peer import Peer
@@ -397,22 +398,34 @@ def test_a_peer_gets_only_what_it_takes(world: World, features: Feature) -> None
 
 def test_equal_datagrams_of_one_flow_cross_as_one(world: World) -> None:
     world.connect()
+    others = [to_one(1), to_one(2)]  # the first leaves alone
     sent = [bytes(datagram(noise(1200, seed=n), number=n)) for n in range(20)]
     last = bytes(datagram(b"short", number=20))
-    world.user.packets(*sent, last)
+    world.user.packets(*others, *sent, last)
     peer = world.user.tunnel.peer_named("one")
     assert peer is not None
     world.exchange()
-    first, joined, written_last = world.one.written()
-    assert (first, written_last) == (sent[0], last)
+    *written_others, joined, written_last = world.one.written()
+    assert (written_others, written_last) == (others, last)
     assert offload.split(memoryview(joined)) == [
-        made for record in sent[1:] for made in offload.split(memoryview(record))
+        made for record in sent for made in offload.split(memoryview(record))
     ]
     there = world.one.tunnel.peer_named("user")
     assert there is not None
     assert there.all_drops() == {}
     assert (peer.tx_packets, peer.tx_bytes) == (there.rx_packets, there.rx_bytes)
-    assert peer.tx_bytes == len(to_one(0)) + len(first) + len(joined) + len(last) - 40
+    assert peer.tx_packets == 5
+    assert peer.tx_bytes == 3 * len(others[0]) + len(joined) + len(last) - 50
+
+
+def test_a_flood_of_datagrams_is_several_messages_and_arrives_whole(world: World) -> None:
+    world.connect()
+    sent = [bytes(datagram(n.to_bytes(2) + noise(1398, seed=n), number=n)) for n in range(400)]
+    world.user.packets(*sent)
+    assert max(len(payload) for _, payload in world.user.link.sent) < BATCH_BYTES + 2000
+    world.exchange()
+    made = [piece for record in world.one.written() for piece in offload.split(memoryview(record))]
+    assert made == [piece for record in sent for piece in offload.split(memoryview(record))]
 
 
 def test_datagrams_for_two_peers_are_not_mixed_up(world: World) -> None:

@@ -17,7 +17,7 @@ def ipv4(payload: Packet, **fields: object) -> bytes:
 
 
 def ipv6(payload: Packet, **fields: object) -> bytes:
-    return bytes(IPv6(src="fd86::2", dst="fd50::10", **fields) / payload)
+    return bytes(IPv6(**{"src": "fd86::2", "dst": "fd50::10", **fields}) / payload)
 
 
 def view(data: bytes) -> memoryview:
@@ -77,13 +77,20 @@ def udp_super(size: int, segment: int, *, version: int = 4) -> memoryview:
 
 
 def datagram(
-    payload: bytes = b"hello", *, version: int = 4, sport: int = 40000, number: int = 0, **fields: object
+    payload: bytes = b"hello",
+    *,
+    version: int = 4,
+    sport: int = 40000,
+    number: int = 0,
+    gso_size: int = 0,
+    **fields: object,
 ) -> memoryview:
     """A record of a datagram as Linux sends it: never fragmented, its checksum left to be completed."""
+    gso_type = offload.GSO_UDP_L4 if gso_size else offload.GSO_NONE
     udp = UDP(sport=sport, dport=53) / Raw(payload)
-    if version == 6:
-        return partial(ipv6(udp, **fields))
-    return partial(ipv4(udp, **{"flags": "DF", "id": 7 + number, **fields}))
+    own = {} if version == 6 else {"flags": "DF", "id": 7 + number}
+    packet = (ipv6 if version == 6 else ipv4)(udp, **{**own, **fields})
+    return partial(packet, gso_type=gso_type, gso_size=gso_size)
 
 
 def parse(packet: bytes) -> Packet:
