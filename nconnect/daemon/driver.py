@@ -19,6 +19,7 @@ from typing import Protocol
 from nconnect.errors import DropReason
 from nconnect.io.clock import boottime
 from nconnect.io.tun import Tun
+from nconnect.ip import offload
 from nconnect.ip.gro import MAX_DATAGRAM_BYTES, Run
 from nconnect.ip.packet import IPV4_HEADER_BYTES
 from nconnect.tunnel.constants import BATCH_BYTES, MAX_BATCH_BYTES
@@ -307,7 +308,11 @@ class Driver:
         for record in packets:
             try:
                 os.write(fd, record)
-            except OSError:
+            except OSError as error:
+                if error.errno == errno.EINVAL and record[1] == offload.GSO_UDP_L4:
+                    # Some kernels grant USO and refuse it (e269d79c61d3, in 6.6.44 and a few besides).
+                    self._write([memoryview(piece) for piece in offload.split(record)])
+                    continue
                 self.drops[DropReason.TUN_REFUSED] += 1
 
     def set_links(self, links: Mapping[int, int]) -> None:

@@ -14,9 +14,8 @@ from __future__ import annotations
 
 from struct import Struct
 
-from nconnect.ip.checksum import checksum, word_sum
 from nconnect.ip.offload import GSO_NONE, GSO_UDP_L4, HEADER, HEADER_BYTES, NEEDS_CSUM
-from nconnect.ip.packet import IPV4_HEADER_BYTES, IPV6_HEADER_BYTES, PROTOCOL_UDP
+from nconnect.ip.packet import IPV4_HEADER_BYTES, IPV6_HEADER_BYTES, PROTOCOL_UDP, is_well_formed
 
 MAX_JOINED = 64  # packets: UDP_MAX_SEGMENTS of <linux/udp.h> before Linux 6.9
 MAX_JOINED_BYTES = HEADER_BYTES + 65535  # a record, by what IPv4's total length can tell
@@ -107,6 +106,8 @@ def _joinable_headers(arena: bytearray, at: int, size: int) -> int:
     length = size - HEADER_BYTES - start
     if length <= _UDP_HEADER_BYTES or _U16.unpack_from(arena, ip + start + 4)[0] != length:
         return 0
+    if not is_well_formed(memoryview(arena)[ip : at + size]):
+        return 0
     return size - length + _UDP_HEADER_BYTES
 
 
@@ -116,22 +117,24 @@ def _common(arena: bytearray, at: int) -> tuple[bytes, ...]:
 
 
 def _write_headers(record: memoryview, segment_bytes: int) -> None:
-    """Turn the first datagram's headers into those of all that is in `record`: see `nconnect.ip.offload`."""
+    """Turn the first datagram's headers into those of all that is in `record`: see `nconnect.ip.offload`.
+
+    The sums change by what the lengths do (RFC 1624): one that was wrong stays wrong.
+    """
     packet = record[HEADER_BYTES:]
     if packet[0] >> 4 == 4:
         start = IPV4_HEADER_BYTES
+        grown = len(packet) - _U16.unpack_from(packet, 2)[0]
         _U16.pack_into(packet, 2, len(packet))
-        _U16.pack_into(packet, 10, 0)
-        _U16.pack_into(packet, 10, checksum(packet[:start]))
-        addresses = packet[12:20]
+        _U16.pack_into(packet, 10, (_U16.unpack_from(packet, 10)[0] - grown) % 0xFFFF)
     else:
         start = IPV6_HEADER_BYTES
+        grown = len(packet) - start - _U16.unpack_from(packet, 4)[0]
         _U16.pack_into(packet, 4, len(packet) - start)
-        addresses = packet[8:40]
-    length = len(packet) - start
-    _U16.pack_into(packet, start + 4, length)
-    pseudo_sum = (word_sum(addresses) + PROTOCOL_UDP + length) % 0xFFFF
-    _U16.pack_into(packet, start + _UDP_CHECKSUM_AT, pseudo_sum or 0xFFFF)  # 0 would mean "none" (RFC 768)
+    _U16.pack_into(packet, start + 4, len(packet) - start)
+    checksum_at = start + _UDP_CHECKSUM_AT
+    pseudo_sum = (_U16.unpack_from(packet, checksum_at)[0] + grown) % 0xFFFF
+    _U16.pack_into(packet, checksum_at, pseudo_sum or 0xFFFF)
     HEADER.pack_into(
         record, 0, NEEDS_CSUM, GSO_UDP_L4, start + _UDP_HEADER_BYTES, segment_bytes, start, _UDP_CHECKSUM_AT
     )

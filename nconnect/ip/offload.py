@@ -9,7 +9,8 @@ A record is `struct virtio_net_hdr` (virtio 1.2, section 5.1.6), little-endian, 
 that come from our own kernel or have passed `check` (and `packet.is_well_formed`). They never trust
 `hdr_len`: the kernel writes the length of a buffer's linear part there, not of the headers.
 
-A packet with NEEDS_CSUM has the sum of its pseudo-header (with its whole length) in the checksum field.
+A packet with NEEDS_CSUM has the sum of its pseudo-header (with its whole length) in the checksum field, with
+0xffff for a sum of 0, as Linux has it: 0 says that a datagram has no checksum (RFC 768), and NAT believes it.
 """
 
 from __future__ import annotations
@@ -235,7 +236,7 @@ class _SuperPacket:
                 _U16.pack_into(headers, checksum_at, value)
                 made.append(b"".join((PLAIN, headers, part)))
             else:
-                _U16.pack_into(headers, checksum_at, total % 0xFFFF)
+                _U16.pack_into(headers, checksum_at, total % 0xFFFF or 0xFFFF)
                 made.append(b"".join((self._virtio_header(at, len(part)), headers, part)))
         return made
 

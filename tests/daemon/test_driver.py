@@ -428,6 +428,42 @@ def test_a_flood_of_datagrams_is_several_messages_and_arrives_whole(world: World
     assert made == [piece for record in sent for piece in offload.split(memoryview(record))]
 
 
+def test_joined_datagrams_are_cut_for_a_slow_link(world: World) -> None:
+    world.connect()
+    world.user.link.rate = 1e6
+    sent = [bytes(datagram(noise(1200, seed=n), number=n)) for n in range(20)]
+    world.user.packets(to_one(1), *sent)
+    world.exchange()
+    first, *written = world.one.written()
+    assert first == to_one(1)
+    assert len(written) > 1
+    assert max(map(len, written)) <= 4000
+    assert [piece for record in written for piece in offload.split(memoryview(record))] == [
+        piece for record in sent for piece in offload.split(memoryview(record))
+    ]
+
+
+def test_a_kernel_that_refuses_what_it_granted_gets_datagrams(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.connect()
+    sent = [bytes(datagram(noise(1200, seed=n), number=n)) for n in range(20)]
+    world.user.packets(to_one(1), *sent)
+    whole = os.write
+
+    def write(fd: int, record: memoryview) -> int:
+        if record[1] == offload.GSO_UDP_L4:
+            raise OSError(errno.EINVAL, "no such kind")
+        return whole(fd, record)
+
+    monkeypatch.setattr(os, "write", write)
+    world.exchange()
+    assert world.one.driver.drops == {}
+    assert world.one.written()[1:] == [
+        piece for record in sent for piece in offload.split(memoryview(record))
+    ]
+
+
 def test_datagrams_for_two_peers_are_not_mixed_up(world: World) -> None:
     world.connect()
     ones = [bytes(datagram(bytes([n]), number=n)) for n in range(12)]

@@ -12,7 +12,7 @@ from scapy.all import IP, TCP, UDP, IPOption_NOP, IPv6, IPv6ExtHdrDestOpt, Raw
 from nconnect.ip import offload
 from nconnect.ip.gro import MAX_DATAGRAM_BYTES, MAX_JOINED_BYTES, Run
 from nconnect.ip.packet import is_well_formed
-from tests.ip.packets import datagram, noise, parse, partial, plain, tcp_super, udp_super
+from tests.ip.packets import datagram, noise, parse, partial, plain, tcp_super
 
 LEAST = 58  # what a run may look at behind a record's beginning
 
@@ -100,7 +100,24 @@ ALONE = {
     "another port, IPv6": (datagram(version=6), changed(datagram(version=6), 10 + 40 + 3, 54)),
     "another address": (datagram(), datagram(src="10.86.0.3")),
     "another address, IPv6": (datagram(version=6), datagram(version=6, src="fd86::3")),
-    "addresses of the same sum": (datagram(), datagram(src="10.86.0.3", dst="192.168.50.9")),
+    "another source of the same sum": (datagram(src="10.86.1.2"), datagram(src="1.2.10.86")),
+    "another destination of the same sum": (datagram(dst="10.86.1.2"), datagram(dst="1.2.10.86")),
+    "another source of the same sum, IPv6": (
+        datagram(version=6, src="fd86::1:2"),
+        datagram(version=6, src="fd86::2:1"),
+    ),
+    "another destination of the same sum, IPv6": (
+        datagram(version=6, dst="fd86::1:2"),
+        datagram(version=6, dst="fd86::2:1"),
+    ),
+    "another IP length": (datagram(), changed(datagram(), 10 + 3, 32)),
+    "another IP length, IPv6": (datagram(version=6), changed(datagram(version=6), 10 + 5, 12)),
+    "an IP length that is not the packet's": twice(changed(datagram(), 10 + 3, 32)),
+    "an IP length that is not the packet's, IPv6": twice(changed(datagram(version=6), 10 + 5, 12)),
+    "one with the sum of a packet inside": (
+        datagram(b"x" * 60),
+        changed(datagram(b"x" * 60), 6, 20 + 8 + 20),
+    ),
     "another TTL": (datagram(), datagram(ttl=3)),
     "another hop limit": (datagram(version=6), datagram(version=6, hlim=3)),
     "another ECN mark": (datagram(tos=1), datagram(tos=3)),
@@ -111,6 +128,7 @@ ALONE = {
     "another protocol, IPv6": (datagram(version=6), changed(datagram(version=6), 10 + 6, 136)),
     "another length": (datagram(), changed(datagram(), 10 + 20 + 5, 14)),
     "another sum to begin with": (datagram(), changed(datagram(), 10 + 20 + 7, 1)),
+    "another sum to begin with, IPv6": (datagram(version=6), changed(datagram(version=6), 10 + 40 + 7, 1)),
     "one that may be fragmented": (datagram(), datagram(flags=0)),
     "one finished": (datagram(), plain(bytes(datagram()[10:]))),
     "one finished, IPv6": (datagram(version=6), plain(bytes(datagram(version=6)[10:]))),
@@ -131,7 +149,7 @@ ALONE = {
     "a packet inside, with its sum": twice(changed(datagram(b"x" * 60), 6, 20 + 8 + 20)),
     "a length that is not the packet's": twice(changed(datagram(), 10 + 20 + 5, 14)),
     "empty": twice(datagram(b"")),
-    "super-packets": twice(udp_super(5000, 1000)),
+    "super-packets": twice(datagram(noise(5000), gso_size=1000)),
     "of another kind": twice(changed(datagram(), 1, offload.GSO_UDP_L4)),
     "TCP": twice(tcp_super(5000, 1000)),
     "TCP without a payload": twice(partial(bytes(IP(flags="DF") / TCP(flags="A")))),
@@ -144,6 +162,31 @@ def test_what_is_not_of_a_kind_stays_alone(name: str) -> None:
     records = list(ALONE[name])
     assert len({len(record) for record in records}) == 1, "no run takes another size"
     assert join(records) == records
+
+
+@pytest.mark.parametrize("fields", [{"src": "10.86.165.29"}, {"version": 6, "src": "fd86::a73e"}], ids=str)
+def test_a_sum_of_zero_is_not_written_as_no_checksum(fields: dict[str, object]) -> None:
+    """Of these addresses and that length. Nor is it in the pieces that a slow link gets."""
+    records = [datagram(noise(1200, seed=n), **fields) for n in range(20)]
+    (joined,) = join(records)
+    at = len(joined) - 20 * 1200 - 2
+    assert bytes(joined[at : at + 2]) == b"\xff\xff"
+    (longer,) = join([*records, *records])
+    halves = offload.cut(longer, 20 * 1200 + 100)
+    assert [bytes(half[at : at + 2]) for half in halves] == [b"\xff\xff"] * 2
+
+
+@pytest.mark.parametrize(("version", "at"), [(4, 10 + 10), (4, 10 + 26), (6, 10 + 46)])
+def test_a_checksum_that_is_wrong_stays_wrong(version: int, at: int) -> None:
+    """Of the IP header, or what the datagram's begins with."""
+    records = [datagram(noise(100, seed=n), version=version) for n in range(5)]
+    (right,) = join(records)
+    for record in records:
+        record[at] ^= 0x10
+    (wrong,) = join(records)
+    assert bytes(wrong[at : at + 2]) != bytes(right[at : at + 2])
+    assert wrong[:at] == right[:at]
+    assert wrong[at + 2 :] == right[at + 2 :]
 
 
 def test_another_size_ends_a_run_and_the_next_begins() -> None:
