@@ -40,6 +40,7 @@ CONNECT_TIMEOUT_S = 5.0
 # A generous bound above a fresh process, for what a day would make of it.
 MAX_RSS_BYTES = 80 << 20
 MAX_DESCRIPTORS = 28
+SETTLE_S = 5.0
 MAX_THREADS = 16
 
 
@@ -136,7 +137,14 @@ def _transfer(lab: World, report: Report, ending: threading.Event, moving: threa
 
 
 def _leaks(process: Process) -> list[str]:
-    """What a process holds more of than a fresh one."""
+    """What a process holds more of than a fresh one, once an answer or a repair under way has ended."""
+    deadline = time.monotonic() + SETTLE_S
+    while (found := _held_too_much(process)) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    return found
+
+
+def _held_too_much(process: Process) -> list[str]:
     found = []
     descriptors = len(os.listdir(f"/proc/{process.pid}/fd"))
     threads = len(os.listdir(f"/proc/{process.pid}/task"))

@@ -196,7 +196,8 @@ class _In:
         return done.stdout
 
     def start(self, *arguments: str) -> Process:
-        return self.world.run_in(self.namespace, self.root.command(*arguments), "packaged")
+        own_folders = ("env", "-u", "NCONNECT_RUN_DIR")  # as a user of the package has them
+        return self.world.run_in(self.namespace, self.root.command(*own_folders, *arguments), "packaged")
 
 
 def _mirror() -> Sequence[str]:
