@@ -40,8 +40,8 @@ CONNECT_TIMEOUT_S = 5.0
 # A generous bound above a fresh process, for what a day would make of it.
 MAX_RSS_BYTES = 80 << 20
 MAX_DESCRIPTORS = 28
-SETTLE_S = 5.0
 MAX_THREADS = 16
+SETTLE_S = 5.0
 
 
 @dataclass

@@ -15,6 +15,7 @@ import signal
 import socket
 import struct
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 
@@ -118,10 +119,10 @@ def _has_tso(namespace: Namespace) -> bool:
         return bool(value[1])
 
 
-def _udp_bursts(machines: World, host: str) -> None:
-    """40 datagrams in one send, each way: what a kernel with UDP segmentation carries as one packet."""
+@contextmanager
+def _ends(machines: World, host: str) -> Iterator[tuple[socket.socket, socket.socket]]:
+    """The user's and the server's, the first connected to the other."""
     family = family_of(host)
-    burst = [n.to_bytes(2, "big") + os.urandom(DATAGRAM - 2) for n in range(BURST)]
     with (
         machines.user.socket(family, socket.SOCK_DGRAM) as user,
         machines.server.socket(family, socket.SOCK_DGRAM) as server,
@@ -130,6 +131,18 @@ def _udp_bursts(machines: World, host: str) -> None:
         user.connect((host, 7100))
         for end in (user, server):
             end.settimeout(5)
+        yield user, server
+
+
+def _burst() -> list[bytes]:
+    return [n.to_bytes(2, "big") + os.urandom(DATAGRAM - 2) for n in range(BURST)]
+
+
+def _udp_bursts(machines: World, host: str) -> None:
+    """40 datagrams in one send, each way: what a kernel with UDP segmentation carries as one packet."""
+    burst = _burst()
+    with _ends(machines, host) as (user, server):
+        for end in (user, server):
             end.setsockopt(socket.IPPROTO_UDP, UDP_SEGMENT, DATAGRAM)
         user.send(b"".join(burst))
         arrived, source = [], None
@@ -144,17 +157,10 @@ def _udp_bursts(machines: World, host: str) -> None:
 def _datagrams_that_pile_up(machines: World, host: str) -> int:
     """40 datagrams, sent one by one, that the daemon finds all at once; how many packets cross for them."""
     side = machines.user_side
-    burst = [n.to_bytes(2, "big") + os.urandom(DATAGRAM - 2) for n in range(BURST)]
+    assert side.daemon is not None
+    burst = _burst()
     before = side.peer()["tx_packets"]
-    family = family_of(host)
-    with (
-        machines.user.socket(family, socket.SOCK_DGRAM) as user,
-        machines.server.socket(family, socket.SOCK_DGRAM) as server,
-    ):
-        server.bind((host, 7100))
-        server.settimeout(5)
-        user.connect((host, 7100))
-        assert side.daemon is not None
+    with _ends(machines, host) as (user, server):
         side.daemon.signal(signal.SIGSTOP)
         try:
             for datagram in burst:

@@ -56,14 +56,14 @@ class Root:
     path: Path
 
     def command(self, *arguments: str) -> list[str]:
-        """A command inside. Its mounts are in a namespace of its own, and end with it."""
+        """A command inside, without our environment. It has its mounts to itself, and they end with it."""
         mounts = 'mount -t proc proc "$0/proc" && mount -t sysfs sysfs "$0/sys" && exec chroot "$0" "$@"'
-        return ["unshare", "--mount", "sh", "-c", mounts, str(self.path), *arguments]
+        clean = ("env", "-i", "PATH=/usr/sbin:/usr/bin:/sbin:/bin", "DEBIAN_FRONTEND=noninteractive")
+        return ["unshare", "--mount", "sh", "-c", mounts, str(self.path), *clean, *arguments]
 
     def run(self, *arguments: str) -> str:
-        env = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "DEBIAN_FRONTEND": "noninteractive"}
         done = subprocess.run(
-            self.command(*arguments), capture_output=True, text=True, env=env, timeout=120, check=False
+            self.command(*arguments), capture_output=True, text=True, timeout=120, check=False
         )
         assert done.returncode == 0, f"{arguments}: {done.stdout}{done.stderr}"
         return done.stdout
@@ -196,8 +196,7 @@ class _In:
         return done.stdout
 
     def start(self, *arguments: str) -> Process:
-        own_folders = ("env", "-u", "NCONNECT_RUN_DIR")  # as a user of the package has them
-        return self.world.run_in(self.namespace, self.root.command(*own_folders, *arguments), "packaged")
+        return self.world.run_in(self.namespace, self.root.command(*arguments), "packaged")
 
 
 def _mirror() -> Sequence[str]:

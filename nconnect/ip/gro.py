@@ -14,20 +14,25 @@ from __future__ import annotations
 
 from struct import Struct
 
-from nconnect.ip.offload import GSO_NONE, GSO_UDP_L4, HEADER, HEADER_BYTES, NEEDS_CSUM
+from nconnect.ip.offload import (
+    GSO_NONE,
+    GSO_UDP_L4,
+    HEADER,
+    HEADER_BYTES,
+    NEEDS_CSUM,
+    UDP_CHECKSUM_AT,
+    UDP_HEADER_BYTES,
+    check,
+)
 from nconnect.ip.packet import IPV4_HEADER_BYTES, IPV6_HEADER_BYTES, PROTOCOL_UDP, is_well_formed
 
 MAX_JOINED = 64  # packets: UDP_MAX_SEGMENTS of <linux/udp.h> before Linux 6.9
 MAX_JOINED_BYTES = HEADER_BYTES + 65535  # a record, by what IPv4's total length can tell
-
 MAX_DATAGRAM_BYTES = MAX_JOINED_BYTES // 2  # a record of more has no room for another
 
 _NONE = -1  # no record has this size
-_UDP_HEADER_BYTES = 8
-_UDP_CHECKSUM_AT = 6
 _DF = 0x40
 _U16 = Struct("!H")
-_START_AND_OFFSET = Struct("<HH")  # where the checksum begins that is to be completed, and stands from there
 # All headers but IPv4's identification and header checksum: the virtio-net header, IP and UDP.
 _COMMON4 = Struct("14s2x4s2x16s")
 _COMMON6 = Struct("58s")
@@ -66,7 +71,7 @@ class Run:
         arena, start = self._arena, self.start
         if self.count == 1:
             self.end = start + self.size
-            self._headers = _joinable_headers(arena, start, self.size)
+            self._headers = _joinable_headers(self._view[start : self.end])
             if self._headers:
                 self._common = _common(arena, start)
         headers = self._headers
@@ -88,27 +93,23 @@ class Run:
         return start, end
 
 
-def _joinable_headers(arena: bytearray, at: int, size: int) -> int:
+def _joinable_headers(record: memoryview) -> int:
     """How long the headers (virtio-net, IP, UDP) of a record are that may be joined with others; else 0."""
-    if arena[at] != NEEDS_CSUM or arena[at + 1] != GSO_NONE:
+    if record[0] != NEEDS_CSUM or record[1] != GSO_NONE:
         return 0
-    ip = at + HEADER_BYTES
-    if arena[ip] == 0x45:
+    packet = record[HEADER_BYTES:]
+    if packet[0] == 0x45:
         start = IPV4_HEADER_BYTES
-        if arena[ip + 9] != PROTOCOL_UDP or arena[ip + 6] != _DF or arena[ip + 7]:
+        if packet[9] != PROTOCOL_UDP or packet[6] != _DF:
             return 0
-    elif arena[ip] >> 4 == 6 and arena[ip + 6] == PROTOCOL_UDP:
+    elif packet[0] >> 4 == 6 and packet[6] == PROTOCOL_UDP:
         start = IPV6_HEADER_BYTES
     else:
         return 0
-    if _START_AND_OFFSET.unpack_from(arena, at + 6) != (start, _UDP_CHECKSUM_AT):
-        return 0  # of a packet inside of this one
-    length = size - HEADER_BYTES - start
-    if length <= _UDP_HEADER_BYTES or _U16.unpack_from(arena, ip + start + 4)[0] != length:
+    headers = HEADER_BYTES + start + UDP_HEADER_BYTES
+    if len(record) <= headers or not is_well_formed(packet) or not check(record):
         return 0
-    if not is_well_formed(memoryview(arena)[ip : at + size]):
-        return 0
-    return size - length + _UDP_HEADER_BYTES
+    return headers
 
 
 def _common(arena: bytearray, at: int) -> tuple[bytes, ...]:
@@ -132,9 +133,9 @@ def _write_headers(record: memoryview, segment_bytes: int) -> None:
         grown = len(packet) - start - _U16.unpack_from(packet, 4)[0]
         _U16.pack_into(packet, 4, len(packet) - start)
     _U16.pack_into(packet, start + 4, len(packet) - start)
-    checksum_at = start + _UDP_CHECKSUM_AT
+    checksum_at = start + UDP_CHECKSUM_AT
     pseudo_sum = (_U16.unpack_from(packet, checksum_at)[0] + grown) % 0xFFFF
     _U16.pack_into(packet, checksum_at, pseudo_sum or 0xFFFF)
     HEADER.pack_into(
-        record, 0, NEEDS_CSUM, GSO_UDP_L4, start + _UDP_HEADER_BYTES, segment_bytes, start, _UDP_CHECKSUM_AT
+        record, 0, NEEDS_CSUM, GSO_UDP_L4, start + UDP_HEADER_BYTES, segment_bytes, start, UDP_CHECKSUM_AT
     )

@@ -35,9 +35,9 @@ HEADER = Struct("<BBHHHH")  # flags, gso_type, hdr_len, gso_size, csum_start, cs
 
 FINISHED = frozenset((PLAIN, bytes((DATA_VALID,)) + PLAIN[1:]))
 _TCP_HEADER_BYTES = 20  # without options
-_UDP_HEADER_BYTES = 8
+UDP_HEADER_BYTES = 8
 _TCP_CHECKSUM_AT = 16
-_UDP_CHECKSUM_AT = 6
+UDP_CHECKSUM_AT = 6
 _GSO_BY_FRAGS = 0xFFFF  # the kernel's own marker in the field of gso_size; it refuses it from outside
 
 # A bound on how many packets one record may become in the kernel. TCP: Linux sends no segment under
@@ -66,7 +66,7 @@ def check(record: memoryview) -> bool:
         return False
     fields: tuple[int, int, int, int, int, int] = HEADER.unpack(header)
     flags, gso_type, hdr_len, gso_size, start, offset = fields
-    if flags != NEEDS_CSUM or hdr_len > size or start + _UDP_HEADER_BYTES > size:
+    if flags != NEEDS_CSUM or hdr_len > size or start + UDP_HEADER_BYTES > size:
         return False
     first = record[10]
     if first >> 4 == 4:
@@ -96,11 +96,11 @@ def check(record: memoryview) -> bool:
         )
     if protocol == PROTOCOL_UDP:
         # The length counts all that follows, in a super-packet too.
-        if offset != _UDP_CHECKSUM_AT or record[start + 14] << 8 | record[start + 15] != size - start:
+        if offset != UDP_CHECKSUM_AT or record[start + 14] << 8 | record[start + 15] != size - start:
             return False
         if gso_type == GSO_NONE:
             return gso_size == 0
-        payload = size - start - _UDP_HEADER_BYTES
+        payload = size - start - UDP_HEADER_BYTES
         return (
             gso_type == GSO_UDP_L4
             and gso_size < _GSO_BY_FRAGS
@@ -123,7 +123,7 @@ def complete(record: memoryview) -> None:
     if flags & NEEDS_CSUM:
         at = HEADER_BYTES + start
         value = checksum(record[at:])
-        if value == 0 and offset == _UDP_CHECKSUM_AT:
+        if value == 0 and offset == UDP_CHECKSUM_AT:
             value = 0xFFFF
         _U16.pack_into(record, at + offset, value)
     record[:HEADER_BYTES] = PLAIN
@@ -182,7 +182,7 @@ class _SuperPacket:
         self._start: int = start
         self.is_tcp = self._gso_type != GSO_UDP_L4
         packet = record[HEADER_BYTES:]
-        self.header_bytes = start + (packet[start + 12] >> 4 << 2 if self.is_tcp else _UDP_HEADER_BYTES)
+        self.header_bytes = start + (packet[start + 12] >> 4 << 2 if self.is_tcp else UDP_HEADER_BYTES)
         self._payload = packet[self.header_bytes :]
         self._headers = headers = bytearray(packet[: self.header_bytes])
         self._is_ipv4 = headers[0] >> 4 == 4
@@ -227,7 +227,7 @@ class _SuperPacket:
                 varying = own_sequence + own
             else:
                 _U16.pack_into(headers, start + 4, length)
-                checksum_at = start + _UDP_CHECKSUM_AT
+                checksum_at = start + UDP_CHECKSUM_AT
                 varying = length
             if finished:
                 value = -(total + self._fixed_transport_sum + varying + word_sum(part)) % 0xFFFF
@@ -259,5 +259,5 @@ class _SuperPacket:
             gso_type = gso_size = GSO_NONE
         elif at:
             gso_type &= ~GSO_ECN  # CWR is in the first piece only
-        checksum_at = _TCP_CHECKSUM_AT if self.is_tcp else _UDP_CHECKSUM_AT
+        checksum_at = _TCP_CHECKSUM_AT if self.is_tcp else UDP_CHECKSUM_AT
         return HEADER.pack(NEEDS_CSUM, gso_type, self.header_bytes, gso_size, self._start, checksum_at)

@@ -24,7 +24,7 @@ from nconnect.tunnel.peer import Peer
 from nconnect.wire.message import Message
 from nconnect.wire.nkn import InboundMessage
 from nconnect.wire.tunnel import Feature
-from tests.ip.packets import assert_finished, datagram, noise, tcp_super, udp_super
+from tests.ip.packets import apart, assert_finished, datagram, noise, tcp_super, udp_super
 from tests.sim.network import packet
 
 WALL_NS = 1_800_000_000_000_000_000
@@ -407,9 +407,7 @@ def test_equal_datagrams_of_one_flow_cross_as_one(world: World) -> None:
     world.exchange()
     *written_others, joined, written_last = world.one.written()
     assert (written_others, written_last) == (others, last)
-    assert offload.split(memoryview(joined)) == [
-        made for record in sent for made in offload.split(memoryview(record))
-    ]
+    assert apart([joined]) == apart(sent)
     there = world.one.tunnel.peer_named("user")
     assert there is not None
     assert there.all_drops() == {}
@@ -424,8 +422,7 @@ def test_a_flood_of_datagrams_is_several_messages_and_arrives_whole(world: World
     world.user.packets(*sent)
     assert max(len(payload) for _, payload in world.user.link.sent) < BATCH_BYTES + 2000
     world.exchange()
-    made = [piece for record in world.one.written() for piece in offload.split(memoryview(record))]
-    assert made == [piece for record in sent for piece in offload.split(memoryview(record))]
+    assert apart(world.one.written()) == apart(sent)
 
 
 def test_joined_datagrams_are_cut_for_a_slow_link(world: World) -> None:
@@ -438,9 +435,7 @@ def test_joined_datagrams_are_cut_for_a_slow_link(world: World) -> None:
     assert first == to_one(1)
     assert len(written) > 1
     assert max(map(len, written)) <= 4000
-    assert [piece for record in written for piece in offload.split(memoryview(record))] == [
-        piece for record in sent for piece in offload.split(memoryview(record))
-    ]
+    assert apart(written) == apart(sent)
 
 
 def test_a_kernel_that_refuses_what_it_granted_gets_datagrams(
@@ -459,9 +454,7 @@ def test_a_kernel_that_refuses_what_it_granted_gets_datagrams(
     monkeypatch.setattr(os, "write", write)
     world.exchange()
     assert world.one.driver.drops == {}
-    assert world.one.written()[1:] == [
-        piece for record in sent for piece in offload.split(memoryview(record))
-    ]
+    assert world.one.written()[1:] == apart(sent)
 
 
 def test_datagrams_for_two_peers_are_not_mixed_up(world: World) -> None:
@@ -472,8 +465,7 @@ def test_datagrams_for_two_peers_are_not_mixed_up(world: World) -> None:
     world.user.packets(*order)
     world.exchange()
     for side, sent in ((world.one, ones), (world.two, twos)):
-        records = [made for record in side.written() for made in offload.split(memoryview(record))]
-        assert [made[-1] for made in records] == list(range(len(sent)))
+        assert [made[-1] for made in apart(side.written())] == list(range(len(sent)))
 
 
 @pytest.mark.parametrize("features", [Feature(0), Feature.ALL & ~Feature.USO])

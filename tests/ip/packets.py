@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterable
 
 from scapy.all import IP, TCP, UDP, ICMPv6EchoRequest, IPv6, IPv6ExtHdrDestOpt, IPv6ExtHdrHopByHop, Raw
 from scapy.packet import Packet
@@ -91,6 +92,11 @@ def datagram(
     own = {} if version == 6 else {"flags": "DF", "id": 7 + number}
     packet = (ipv6 if version == 6 else ipv4)(udp, **{**own, **fields})
     return partial(packet, gso_type=gso_type, gso_size=gso_size)
+
+
+def apart(records: Iterable[bytes | memoryview]) -> list[bytes]:
+    """The finished packets that the records stand for, in order, as plain records."""
+    return [piece for record in records for piece in offload.split(memoryview(record))]
 
 
 def parse(packet: bytes) -> Packet:
