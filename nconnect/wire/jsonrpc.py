@@ -107,10 +107,12 @@ def encode_request(method: str, params: Mapping[str, object], *, id: Id = 1) -> 
     return strict_json.dump({"id": id, "jsonrpc": "2.0", "method": method, "params": params}).encode()
 
 
-def parse_response(data: bytes | bytearray | memoryview, *, id: Id = 1) -> Any | RpcError:
-    """The `result` of the answer to request `id`, or an `RpcError`. Raises `RemoteProtocolError`.
+def parse_response(data: bytes | bytearray | memoryview) -> Any | RpcError:
+    """The `result` of an answer, or an `RpcError`. Raises `RemoteProtocolError`.
 
-    The result is any JSON value: its own parser has to check it.
+    The answer's `id` is not compared: an HTTP response answers the request it came back on, and the official
+    node answers `"id":"1"` to every request whose own id is not a string. The result is any JSON value: its
+    own parser has to check it.
     """
     members = strict_json.obj(strict_json.load(data))
     _check_version(members)
@@ -118,9 +120,6 @@ def parse_response(data: bytes | bytearray | memoryview, *, id: Id = 1) -> Any |
     if error is not None:
         fields = strict_json.obj(error)
         return RpcError(strict_json.number(fields, "code", 0), strict_json.text(fields, "message", ""))
-    answered = members.get("id")
-    if type(answered) is not type(id) or answered != id:
-        raise RemoteProtocolError("RPC: the answer to another request")
     if "result" not in members:
         raise RemoteProtocolError("RPC: an answer with neither result nor error")
     return members["result"]

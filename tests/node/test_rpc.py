@@ -47,7 +47,7 @@ def test_getwsaddr_names_us_as_the_caller_does() -> None:
 
 def test_our_own_client_understands_it() -> None:
     body = b'{"id":5,"method":"getwsaddr","params":{"address":"%s"}}' % ADDRESS.encode()
-    assert NodeInfo.from_json(parse_response(answer(body, FACTS), id=5)).addr == "203.0.113.7:30002"
+    assert NodeInfo.from_json(parse_response(answer(body, FACTS))).addr == "203.0.113.7:30002"
 
 
 def test_state_and_chain() -> None:

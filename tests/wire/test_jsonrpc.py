@@ -103,7 +103,25 @@ def test_a_request() -> None:
 @pytest.mark.parametrize("result", [None, 5, "x", [], {"a": 1}])
 def test_a_result(result: object) -> None:
     assert parse_response(body({"id": 1, "jsonrpc": "2.0", "result": result})) == result
-    assert parse_response(body({"id": "a", "result": result, "error": None}), id="a") == result
+    assert parse_response(body({"id": "a", "result": result, "error": None})) == result
+
+
+# What an official node (nknd v2.2.0) sent to a request with `"id": 1`.
+OFFICIAL_GETWSADDR = (
+    b'{"id":"1","jsonrpc":"2.0","result":{"addr":"192.0.2.1:30002","id":"' + b"cd" * 32 + b'",'
+    b'"pubkey":"' + b"ab" * 32 + b'","rpcAddr":"192.0.2.1:30003","sdp":""}}'
+)
+
+
+def test_an_official_node_answers_with_an_id_of_its_own() -> None:
+    node = NodeInfo.from_json(parse_response(OFFICIAL_GETWSADDR))
+    assert node == NodeInfo("192.0.2.1:30002", "192.0.2.1:30003", "ab" * 32, "cd" * 32)
+
+
+@pytest.mark.parametrize("id", ["1", 2, 1.0, True, None, [], {}])
+def test_no_id_of_an_answer_is_refused(id: object) -> None:
+    assert parse_response(body({"id": id, "jsonrpc": "2.0", "result": 5})) == 5
+    assert parse_response(body({"result": 5})) == 5
 
 
 def test_an_error() -> None:
@@ -121,11 +139,6 @@ def test_an_error() -> None:
         b"[]",
         b"null",
         body({"id": 1}),
-        body({"result": 5}),
-        body({"id": 2, "result": 5}),
-        body({"id": "1", "result": 5}),
-        body({"id": True, "result": 5}),
-        body({"id": 1.0, "result": 5}),
         body({"id": 1, "result": 5, "jsonrpc": "1.0"}),
         body({"id": 1, "result": 5, "jsonrpc": 2}),
         body({"id": 1, "error": "no"}),
@@ -202,7 +215,7 @@ def test_answers() -> None:
     assert NodeInfo.from_json(parse_response(encode_answers([one], is_batch=False))) == NODE
     assert json.loads(encode_answers([one, other], is_batch=True)) == [one, other]
     assert json.loads(encode_answers([one], is_batch=True)) == [one]
-    answer = parse_response(encode_answers([other], is_batch=False), id="b")
+    answer = parse_response(encode_answers([other], is_batch=False))
     assert answer == RpcError(-32601, "no such method")
 
 
