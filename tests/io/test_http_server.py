@@ -329,7 +329,7 @@ PIECES = st.one_of(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(pieces=st.lists(PIECES, max_size=30), cuts=st.integers(1, 40))
 def test_any_bytes_are_answered_or_refused(pieces: list[bytes], cuts: int) -> None:
     data = b"".join(pieces)

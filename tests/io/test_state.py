@@ -3,9 +3,10 @@ from __future__ import annotations
 import logging
 import os
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nconnect.errors import HostError
@@ -29,11 +30,12 @@ def test_nothing_was_saved(store: StateStore) -> None:
     assert store.problems == []
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(JSON)
-def test_what_is_saved_is_loaded(store: StateStore, value: object) -> None:
-    store.save("counters", value)
-    assert StateStore(store.folder).load("counters") == value
+def test_what_is_saved_is_loaded(value: object) -> None:
+    with TemporaryDirectory() as folder:
+        StateStore(Path(folder)).save("counters", value)
+        assert StateStore(Path(folder)).load("counters") == value
 
 
 def test_files_and_folder_are_secret(store: StateStore) -> None:

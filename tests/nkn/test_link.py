@@ -769,7 +769,7 @@ BINARIES = st.one_of(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     stage=st.sampled_from(STAGES),
     frames=st.lists(

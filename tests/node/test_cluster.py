@@ -203,7 +203,7 @@ def test_alone_without_a_connection_and_whole_again_after_it() -> None:
 
 
 @given(st.lists(st.tuples(st.integers(0, 2), st.booleans(), st.integers(0, 4), st.booleans()), max_size=40))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_whatever_is_lost_all_agree_in_the_end(steps: list[tuple[int, bool, int, bool]]) -> None:
     network = Network(3)
     there: list[set[str]] = [set(), set(), set()]

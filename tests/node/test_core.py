@@ -602,7 +602,7 @@ def test_reordering_loses_nothing_and_delays_no_lone_message() -> None:
 
 
 @given(st.lists(st.tuples(st.booleans(), st.binary(max_size=300)), max_size=8), st.booleans(), st.booleans())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_any_bytes_are_counted_and_nothing_else(
     frames: list[tuple[bool, bytes]], login: bool, verify: bool
 ) -> None:
@@ -618,7 +618,7 @@ def test_any_bytes_are_counted_and_nothing_else(
 
 
 @given(st.data())
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_a_damaged_message_never_raises(data: st.DataObject) -> None:
     alice, bob = pair()
     frame = bytearray(

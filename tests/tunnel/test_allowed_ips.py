@@ -36,7 +36,7 @@ def naive(entries: list[tuple[Prefix, int]], address: bytes) -> int | None:
     return None if best is None else best[1]
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(ENTRIES, st.lists(ADDRESS, min_size=1, max_size=20))
 def test_against_a_naive_list_and_py_radix(entries: list[tuple[Prefix, int]], addresses: list[bytes]) -> None:
     table = AllowedIps(entries)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nconnect.errors import DropReason
@@ -21,7 +21,7 @@ SOURCE = st.one_of(
     st.binary(min_size=32, max_size=32).map(lambda key: f"x.{key.hex()}"),
 )
 INDEX = PROVIDER.peer(USER).session.current.local_index  # type: ignore[union-attr]
-COMMON = settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.too_slow])
+COMMON = settings(max_examples=150)
 
 
 def give(source: str, payload: bytes) -> int:

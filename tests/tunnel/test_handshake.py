@@ -127,7 +127,7 @@ def test_an_unknown_suite_is_refused() -> None:
         answer(frame)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.binary(max_size=200))
 def test_any_noise_is_refused(noise: bytes) -> None:
     ours = attempt()

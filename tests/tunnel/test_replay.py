@@ -61,7 +61,7 @@ STEP = st.one_of(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.lists(STEP, max_size=60), st.sampled_from([0, 1, 63, W, 2**40, 2**63]))
 def test_against_a_set(steps: list[int], start: int) -> None:
     """Counters near the newest, jumps of many windows included: accepted once, and none behind the window."""

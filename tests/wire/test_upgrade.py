@@ -124,7 +124,7 @@ def test_a_head_without_end_is_refused() -> None:
             upgrade.receive(b"a" * 100)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.binary(min_size=1, max_size=300), st.integers(0, len(REQUEST)))
 def test_any_bytes_are_taken_or_refused(data: bytes, at: int) -> None:
     for said in (data, REQUEST[:at] + data):
