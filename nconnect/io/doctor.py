@@ -21,7 +21,8 @@ from nconnect.errors import ConfigError, HostError, NconnectError
 from nconnect.host import plan as planning
 from nconnect.host.ruleset import TABLE_PREFIX, table_name
 from nconnect.io import config_file, echo, http_client, inference, nftables, paths, rpc, sysctl
-from nconnect.io.errors import reason
+from nconnect.io.dial import dial
+from nconnect.io.errors import plain_reason, reason
 from nconnect.io.host import Host
 from nconnect.io.netlink import Netlink
 from nconnect.model import Config, Prefix
@@ -211,12 +212,11 @@ async def _seed(url: str, config: Config, seed_s: float) -> SeedFact:
     host, port = split_addr(node)
     try:
         async with asyncio.timeout(seed_s):
-            _, writer = await asyncio.open_connection(host, port)
-        writer.transport.abort()
+            (await dial(host, port)).close()
     except TimeoutError:
         return SeedFact(url, node, rtt_ms, f"no answer within {seed_s:g} s", ahead)
     except OSError as error:
-        return SeedFact(url, node, rtt_ms, reason(error), ahead)
+        return SeedFact(url, node, rtt_ms, plain_reason(error), ahead)
     return SeedFact(url, node, rtt_ms, "", ahead)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import errno
 import ssl
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -12,13 +11,13 @@ from urllib.parse import urlsplit
 import h11
 
 from nconnect.errors import NetworkError, RemoteProtocolError
+from nconnect.io.dial import dial
 from nconnect.io.errors import plain_reason
 from nconnect.io.http import (
     Response,
     framed,
     header_texts,
 )
-from nconnect.io.resolve import stream_addresses
 
 _READ_BYTES = 64 * 1024
 
@@ -79,8 +78,6 @@ async def request(
         raise NetworkError(f"{server}: TLS failed: {error.reason or error}") from error
     except OSError as error:
         raise NetworkError(f"{server}: {plain_reason(error)}") from error
-    except UnicodeError as error:
-        raise NetworkError(f"{server}: not a host name") from error
     except h11.LocalProtocolError as error:
         raise NetworkError(f"{url} cannot be asked for: {error}") from error
     except h11.RemoteProtocolError as error:
@@ -93,16 +90,14 @@ async def request(
 async def _connect(
     host: str, port: int, context: ssl.SSLContext | None
 ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-    """To the first address of the host that lets us."""
-    failure = OSError(errno.EHOSTUNREACH, f"no address for {host}")
-    for _, _, _, _, address in await stream_addresses(host, port):
-        try:
-            return await asyncio.open_connection(
-                address[0], address[1], ssl=context, server_hostname=host if context else None
-            )
-        except OSError as error:
-            failure = error
-    raise failure
+    sock = await dial(host, port)
+    try:
+        return await asyncio.open_connection(
+            sock=sock, ssl=context, server_hostname=host if context else None
+        )
+    except BaseException:
+        sock.close()
+        raise
 
 
 async def _read_response(wire: h11.Connection, reader: asyncio.StreamReader, max_body: int) -> Response:

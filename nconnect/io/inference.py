@@ -10,6 +10,7 @@ from pathlib import Path
 from nconnect.doctor.inference import PATHS, PORTS, Server, recognise
 from nconnect.errors import NconnectError
 from nconnect.io import http_client
+from nconnect.io.dial import dial
 
 CONNECT_S = 0.7  # guessed: a neighbour answers within a millisecond, one that sleeps does not count
 ANSWER_S = 3.0  # a server that is loading a model is slow
@@ -36,8 +37,7 @@ async def probe(host: str, port: int) -> Server | None:
     """The inference server at one port; None when nothing answers, or something else does."""
     try:
         async with asyncio.timeout(CONNECT_S):
-            _, writer = await asyncio.open_connection(host, port)
-        writer.transport.abort()
+            (await dial(host, port)).close()
     except (OSError, TimeoutError):
         return None
     where = f"[{host}]" if ":" in host else host

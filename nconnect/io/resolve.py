@@ -18,7 +18,7 @@ _turns = threading.BoundedSemaphore(MAX_LOOKUPS)
 
 
 async def stream_addresses(host: str, port: int) -> list[AddressInfo]:
-    """What `socket.getaddrinfo` says of a TCP port; raises OSError or UnicodeError like it."""
+    """What `socket.getaddrinfo` says of a TCP port, at least one address; raises OSError like it."""
     try:
         ip_address(host.partition("%")[0])
     except ValueError:
@@ -43,7 +43,7 @@ async def _in_thread(host: str, port: int) -> list[AddressInfo]:
         with _turns:
             try:
                 result = _look_up(host, port)
-            except (OSError, UnicodeError) as error:
+            except OSError as error:
                 result = error
         try:
             loop.call_soon_threadsafe(tell, result)
@@ -55,4 +55,7 @@ async def _in_thread(host: str, port: int) -> list[AddressInfo]:
 
 
 def _look_up(host: str, port: int) -> list[AddressInfo]:
-    return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)  # type: ignore[return-value]
+    try:
+        return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)  # type: ignore[return-value]
+    except UnicodeError:
+        raise socket.gaierror(socket.EAI_NONAME, "not a host name") from None

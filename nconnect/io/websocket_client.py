@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import errno
 import os
-import socket
 import ssl
 from typing import Any
 from urllib.parse import urlsplit
 
 from nconnect.errors import NetworkError, RemoteProtocolError
+from nconnect.io.dial import dial
 from nconnect.io.errors import reason
 from nconnect.io.readiness import receive_some
-from nconnect.io.resolve import stream_addresses
 from nconnect.io.tls_socket import TlsSocket, tls_handshake
 from nconnect.io.websocket import WebSocket
 from nconnect.wire.upgrade import ClientUpgrade
@@ -36,8 +34,6 @@ async def connect(url: str, *, timeout_s: float, tls: ssl.SSLContext | None = No
         raise NetworkError(f"{url} did not answer within {timeout_s:g} s") from None
     except RemoteProtocolError as error:
         raise NetworkError(f"{url}: {error}") from error
-    except UnicodeError:
-        raise NetworkError(f"{host} is not the name of a host") from None
     except OSError as error:
         raise NetworkError(f"{url}: {reason(error)}") from error
 
@@ -46,26 +42,17 @@ async def _connect(
     host: str, port: int, netloc: str, path: str, secure: bool, tls: ssl.SSLContext | None
 ) -> WebSocket:
     loop = asyncio.get_running_loop()
-    failure: OSError = OSError(errno.EHOSTUNREACH, f"no address for {host}")
-    for family, kind, protocol, _, address in await stream_addresses(host, port):
-        sock: Any = socket.socket(family, kind | socket.SOCK_CLOEXEC, protocol)
-        try:
-            sock.setblocking(False)
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            await loop.sock_connect(sock, address)
-            if secure:
-                context = tls or ssl.create_default_context()
-                sock = TlsSocket(await tls_handshake(loop, sock, context, host))
-            upgrade = ClientUpgrade(netloc, path, os.urandom(16))
-            sock.sendmsg([upgrade.request])
-            early: bytes | None = None
-            while early is None:
-                early = upgrade.receive(await receive_some(loop, sock))
-            return WebSocket(sock, client=True, loop=loop, early=early)
-        except OSError as error:
-            sock.close()
-            failure = error
-        except BaseException:
-            sock.close()
-            raise
-    raise failure
+    sock: Any = await dial(host, port)
+    try:
+        if secure:
+            context = tls or ssl.create_default_context()
+            sock = TlsSocket(await tls_handshake(loop, sock, context, host))
+        upgrade = ClientUpgrade(netloc, path, os.urandom(16))
+        sock.sendmsg([upgrade.request])
+        early: bytes | None = None
+        while early is None:
+            early = upgrade.receive(await receive_some(loop, sock))
+        return WebSocket(sock, client=True, loop=loop, early=early)
+    except BaseException:
+        sock.close()
+        raise

@@ -1,0 +1,77 @@
+"""Opening TCP connections: the one place where the package connects to anything but a unix socket.
+
+A name's addresses are tried as RFC 8305 ("Happy Eyeballs") says: families interleaved, the next address as
+soon as one fails or has been silent for 0.25 s, and the first that connects wins. So an address that swallows
+packets costs a quarter of a second and no time-out. aiohappyeyeballs runs that race.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import re
+import socket
+
+import aiohappyeyeballs
+
+from nconnect.io.resolve import AddressInfo, stream_addresses
+
+ATTEMPT_DELAY_S = 0.25  # RFC 8305, section 8: "Connection Attempt Delay"
+
+# When addresses fail for different reasons, tell the one that says most: first what an address answered, then
+# what is wrong on the path to it.
+_TELLING = (
+    errno.ECONNREFUSED, errno.ECONNRESET, errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ENETUNREACH,
+)  # fmt: skip
+_ERRNO = re.compile(r"\[Errno (\d+)\]")
+
+
+async def dial(host: str, port: int) -> socket.socket:
+    """Connect to a TCP port: a connected, non-blocking, close-on-exec socket with TCP_NODELAY.
+
+    `host` is a name, an IPv4 or an IPv6 address without brackets. There is no time limit: the caller sets one
+    (`asyncio.timeout`), and cancelling leaves nothing open. Raises OSError, whose `plain_reason` is in words:
+    why the name has no address, or why no address could be connected to.
+    """
+    return await _connect(await stream_addresses(host, port))
+
+
+async def _connect(addresses: list[AddressInfo]) -> socket.socket:
+    task = asyncio.current_task()
+    assert task is not None
+    cancelled = task.cancelling()
+    try:
+        sock = await aiohappyeyeballs.start_connection(
+            addresses, happy_eyeballs_delay=ATTEMPT_DELAY_S, socket_factory=_new_socket
+        )
+    except (OSError, RuntimeError) as error:  # uvloop may raise RuntimeError
+        raise _in_words(error) from error
+    if task.cancelling() > cancelled:  # the race swallows a cancellation that arrives while it ends
+        sock.close()
+        raise asyncio.CancelledError
+    return sock
+
+
+def _new_socket(address: AddressInfo) -> socket.socket:
+    family, kind, protocol, _, _ = address
+    sock = socket.socket(
+        family, kind, protocol
+    )  # close-on-exec, as all of Python's; the race makes it non-blocking
+    try:
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    except OSError:
+        sock.close()
+        raise
+    return sock
+
+
+def _in_words(error: OSError | RuntimeError) -> OSError:
+    """The most telling of the errors that the race has put into one; each is named there as "[Errno N]"."""
+    if isinstance(error, OSError) and error.errno:
+        return OSError(error.errno, os.strerror(error.errno))
+    found = [int(number) for number in _ERRNO.findall(str(error))]
+    if not found:
+        return OSError(str(error))
+    number = min(found, key=lambda n: _TELLING.index(n) if n in _TELLING else len(_TELLING))
+    return OSError(number, os.strerror(number))
