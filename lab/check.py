@@ -20,7 +20,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import IO
 
-from lab import CHECKOUT
+from lab import CHECKOUT, official
 from lab.command import give_back, interrupt_once
 
 FUZZ_S = 120
@@ -51,11 +51,22 @@ class Report:
     ok: bool = True
     checks: list[Outcome] = field(default_factory=list)
     skipped: list[str] = field(default_factory=list)
+    not_built: list[str] = field(default_factory=list)  # official programs, whose tests are left out
     seconds: float = 0.0
 
     def add(self, outcome: Outcome) -> None:
         self.checks.append(outcome)
         self.ok = self.ok and outcome.ok
+
+    def left_out(self) -> list[str]:
+        """What was not checked, and what to do about it, a line each."""
+        lines = []
+        if self.skipped:
+            lines.append(f"left out: {', '.join(self.skipped)} (they need root: sudo ./scripts/test)")
+        if self.not_built:
+            names = ", ".join(self.not_built)
+            lines.append(f"left out: tests with {names} (not built: see scripts/setup --dev)")
+        return lines
 
 
 def checks(share: Path, *, everything: bool) -> tuple[Check, ...]:
@@ -158,7 +169,8 @@ def main() -> None:
     options = parser.parse_args()
     interrupt_once()
     out = sys.stderr if options.json else sys.stdout
-    report = Report()
+    report = Report(not_built=official.missing())
+    report.ok = not (options.all and report.not_built)
     started = time.monotonic()
     beside: list[Running] = []
     share = tempfile.TemporaryDirectory()
@@ -189,8 +201,8 @@ def main() -> None:
     for outcome in report.checks:
         word = "ok    " if outcome.ok else "FAILED"
         print(f"{word} {outcome.seconds:6.1f} s  {outcome.name}: {outcome.summary}", file=out)
-    if report.skipped:
-        print(f"left out: {', '.join(report.skipped)} (they need root: sudo ./scripts/test)", file=out)
+    for line in report.left_out():
+        print(line, file=out)
     print(f"{'all passed' if report.ok else 'FAILED'} in {report.seconds:.0f} s", file=out, flush=True)
     if options.json:
         print(json.dumps(asdict(report)))

@@ -54,7 +54,7 @@ def test_every_decision_is_in_the_index_in_order() -> None:
     folder = CHECKOUT / "docs" / "decisions"
     files = sorted(path.name for path in folder.glob("*.md") if path.name != "README.md")
     assert re.findall(r"\]\((\d{4}-[\w-]+\.md)\)", (folder / "README.md").read_text()) == files
-    assert [int(name[:4]) for name in files] == list(range(1, len(files) + 1))
+    assert len({name[:4] for name in files}) == len(files), "a number is a decision's alone"
     for name in files:
         assert (folder / name).read_text().startswith(f"# {name[:4]}: ")
 

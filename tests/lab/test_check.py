@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from lab import CHECKOUT
-from lab.check import Check, Running, checks, run
+from lab import CHECKOUT, check, official
+from lab.check import Check, Report, Running, checks, run
 from netns_tests.sharing import Share
 
 
@@ -85,3 +85,27 @@ def test_what_is_interrupted_may_clean_up() -> None:
         time.sleep(0.01)
     running.interrupt()
     assert running.outcome().summary == "cleaned up"
+
+
+def test_official_programs_that_are_not_built_are_told() -> None:
+    assert Report().left_out() == []
+    (line,) = Report(not_built=["nknd", "nknc"]).left_out()
+    assert line.startswith("left out: ")
+    assert "nknd, nknc" in line
+    assert "scripts/setup --dev" in line
+
+
+@pytest.mark.parametrize("everything", [False, True])
+def test_only_a_run_of_everything_fails_without_the_official_programs(
+    everything: bool,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(official, "BUILT", tmp_path)
+    monkeypatch.setattr(check, "checks", lambda *_, **__: ())
+    monkeypatch.setattr(sys, "argv", ["scripts/test", *(["--all"] if everything else [])])
+    with pytest.raises(SystemExit) as ended:
+        check.main()
+    assert ended.value.code == (1 if everything else 0)
+    assert "left out: tests with nkn-tunnel, nknc, nknd" in capsys.readouterr().out

@@ -26,6 +26,7 @@ def run(*command: str) -> subprocess.CompletedProcess[str]:
         "reference",
         "pictures",
         "lib/common.sh",
+        "lib/official.sh",
         "../.ci/run",
     ],
 )
