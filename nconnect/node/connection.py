@@ -59,9 +59,9 @@ class Connection:
     """One websocket to us. Made by `Node.open` and changed by the node alone."""
 
     __slots__ = (
-        "address", "challenge", "direct", "drains_mail", "egress", "heads", "heard_at", "info", "ledger",
-        "moved_at", "number", "prefixes", "remote_host", "reorderer", "rx_seen", "state", "transport",
-        "tx_seen",
+        "address", "bad_frames", "challenge", "direct", "drains_mail", "early_bytes", "egress", "heads",
+        "heard_at", "info", "ledger", "moved_at", "number", "prefixes", "remote_host", "reorderer", "rx_seen",
+        "state", "transport", "tx_seen",
     )  # fmt: skip
 
     def __init__(
@@ -80,6 +80,8 @@ class Connection:
         self.challenge = challenge
         self.heard_at = self.moved_at = now
         self.rx_seen = self.tx_seen = 0
+        self.early_bytes = 0  # of binary frames before the login
+        self.bad_frames = 0  # since the last check
         self.state = State.CHALLENGED
         self.address = ""  # as text, since that is what it is looked up by
         self.prefixes: dict[int, bytes] = {}  # payload size -> head of a message from this client

@@ -12,8 +12,9 @@ Contract with its shell (`nconnect.io.node_server`):
 A message goes straight from the buffer in which it arrived to its destination's socket, as a cached head
 and a view, with no copy, as long as that socket takes it. Else it is copied into that client's `Egress`; and
 when nobody is logged in as its destination, into `Holding`, if its sender wants that.
-Whatever a client sends never raises: it is counted under a `NodeDrop`, and where it is not a matter of
-load but of protocol, the connection is closed. The order of each pair of clients is kept.
+Whatever a client sends never raises: it is dropped and counted under a `NodeDrop`. As at the official node
+the connection stays open, unless a login's signature is wrong, or more than `MAX_BAD_FRAMES` frames that
+break the protocol come within one `ping_interval_s`. The order of each pair of clients is kept.
 """
 
 from __future__ import annotations
@@ -40,11 +41,10 @@ from nconnect.wire.nkn import (
 )
 from nconnect.wire.sigchain import login_digest
 
-MAX_ADDRESS_CHARS = 1024  # guessed: identifiers are names; each logged-in address is kept
 MAX_TEXT_BYTES = 16 << 10  # guessed: a setClient request has about 400
-MAX_FANOUT_BYTES = 64 << 20  # guessed: what one frame may become when it has many dests
+MAX_EARLY_BYTES = 4 << 20  # guessed: of frames before the login, dropped unread; one of the largest
+MAX_BAD_FRAMES = 32  # guessed: a client of another version may err now and then
 MAX_UNREAD_ANSWER_BYTES = 64 << 10  # guessed: who does not read our answers asks for no more of them
-MAX_CACHED_PREFIXES = 256  # guessed: message sizes that one client uses again and again
 _CLIENT = State.CLIENT  # an enum's member costs a look-up in its class
 _CHECK_GRAIN_S = 0.5  # checks are rounded up to it, so that many idle clients share a wakeup
 
@@ -148,7 +148,7 @@ class Node:
         """A binary frame: a message to pass on, or a receipt."""
         if connection.state is not _CLIENT:
             if connection.state is State.CHALLENGED:
-                self._refuse(connection, NodeDrop.NOT_LOGGED_IN)
+                self._drop_early(connection, len(data))
             return
         view = data if type(data) is memoryview else memoryview(data)
         known = connection.heads.find(view)
@@ -158,11 +158,11 @@ class Node:
         try:
             message = decode_client_message(view)
         except RemoteProtocolError:
-            self._refuse(connection, NodeDrop.MALFORMED)
+            self._tolerate(connection, NodeDrop.MALFORMED)
             return
         if type(message) is OutboundMessage:
             if connection.ledger is not None and not connection.ledger.check_outbound(message, now):
-                self._refuse(connection, NodeDrop.BAD_SIGNATURE)
+                self._tolerate(connection, NodeDrop.BAD_SIGNATURE)
                 return
             self.relay.relay(connection, message, now)
             if connection.ledger is None and self.relay.is_repeatable(message):
@@ -171,7 +171,16 @@ class Node:
         elif type(message) is Receipt:
             self._take_receipt(connection, message)
         else:
-            self._refuse(connection, NodeDrop.MALFORMED)
+            self._tolerate(connection, NodeDrop.MALFORMED)
+
+    def _drop_early(self, connection: Connection, size_bytes: int) -> None:
+        """A binary frame before the login: a MultiClient of the official SDK for Go sends through all its
+        clients as soon as one of them is logged in."""
+        connection.early_bytes += size_bytes
+        if connection.early_bytes > MAX_EARLY_BYTES:
+            self._refuse(connection, NodeDrop.NOT_LOGGED_IN)
+        else:
+            self.count(NodeDrop.NOT_LOGGED_IN)
 
     def _take_receipt(self, connection: Connection, receipt: Receipt) -> None:
         if connection.ledger is None:
@@ -179,7 +188,7 @@ class Node:
         if connection.ledger.check_receipt(receipt):
             self._receipts += 1
         else:
-            self._refuse(connection, NodeDrop.BAD_RECEIPT)
+            self._tolerate(connection, NodeDrop.BAD_RECEIPT)
 
     def writable(self, connection: Connection, now: float) -> None:
         """Send what waited, until the socket is full again."""
@@ -191,13 +200,16 @@ class Node:
         """A text frame: the login, or something that a node without a chain does not answer."""
         if connection.state is State.CLOSED:
             return
-        if len(data) > MAX_TEXT_BYTES or connection.transport.unsent_bytes > MAX_UNREAD_ANSWER_BYTES:
-            self._refuse(connection, NodeDrop.TOO_BIG)
+        if connection.transport.unsent_bytes > MAX_UNREAD_ANSWER_BYTES:
+            self._tolerate(connection, NodeDrop.STALLED)
+            return
+        if len(data) > MAX_TEXT_BYTES:
+            self._reject(connection, "", actions.ILLEGAL_DATA_FORMAT, NodeDrop.TOO_BIG)
             return
         try:
             request = actions.parse_client_action(data)
         except RemoteProtocolError:
-            self._refuse_login(connection, "", actions.ILLEGAL_DATA_FORMAT, NodeDrop.MALFORMED)
+            self._reject(connection, "", actions.ILLEGAL_DATA_FORMAT, NodeDrop.MALFORMED)
             return
         if isinstance(request, actions.SetClient):
             self._log_in(connection, request, now)
@@ -210,14 +222,18 @@ class Node:
         except ConfigError:
             address = None
         if address is None or not may_log_in(request.address):
-            self._refuse_login(connection, "setClient", actions.INVALID_PARAMS, NodeDrop.BAD_LOGIN)
+            self._reject(connection, "setClient", actions.INVALID_PARAMS, NodeDrop.BAD_LOGIN)
             return
         digest = login_digest(connection.challenge, request.salt)
         if not verify(address.public_key, digest, request.signature):
-            self._refuse_login(connection, "setClient", actions.INVALID_SIGNATURE, NodeDrop.BAD_LOGIN)
+            connection.transport.send_text(_refusal("setClient", actions.INVALID_SIGNATURE))
+            self._refuse(connection, NodeDrop.BAD_LOGIN)
+            return
+        if connection.state is _CLIENT and connection.address == request.address:
+            self._confirm_login(connection, now)  # it asks again, as after an answer that was late
             return
         if not connection.move(Event.LOGGED_IN):
-            self._refuse_login(connection, "setClient", actions.INVALID_METHOD, NodeDrop.BAD_LOGIN)
+            self._reject(connection, "setClient", actions.INVALID_METHOD, NodeDrop.BAD_LOGIN)
             return
         others = self.relay.clients.get(request.address, ())
         if len(others) >= MAX_CONNECTIONS_PER_ADDRESS:
@@ -229,10 +245,7 @@ class Node:
         if self.settings.reorder:
             connection.reorderer = Reorderer(connection.number)
         connection.direct = connection.ledger is None and connection.reorderer is None
-        block_hash = self.chain.block_hash(self.chain.height(now))
-        connection.transport.send_text(
-            actions.ClientSet(connection.info, block_hash, self.settings.waives).encode()
-        )
+        self._confirm_login(connection, now)
         if connection.state is State.CLIENT:  # sending may have found the socket gone
             if self.relay.elsewhere is not None and request.address not in self.relay.clients:
                 self.relay.elsewhere.logged_in(request.address)
@@ -241,6 +254,11 @@ class Node:
             self._logins += 1
             if self.relay.holding.waits(request.address):
                 self.relay.start_draining(connection, now)
+
+    def _confirm_login(self, connection: Connection, now: float) -> None:
+        block_hash = self.chain.block_hash(self.chain.height(now))
+        answer = actions.ClientSet(connection.info, block_hash, self.settings.waives)
+        connection.transport.send_text(answer.encode())
 
     # --- time ---
 
@@ -275,6 +293,7 @@ class Node:
     def _check(self, connection: Connection, now: float) -> None:
         """Close who did not log in, went silent or does not read; ping who said nothing since the last."""
         settings, transport = self.settings, connection.transport
+        connection.bad_frames = 0
         if connection.state is State.CHALLENGED:
             self._refuse(connection, NodeDrop.LOGIN_TIMEOUT)
             return
@@ -329,13 +348,23 @@ class Node:
         )
 
     def _refuse(self, connection: Connection, reason: NodeDrop) -> None:
-        """The client broke the protocol, or is of no use any more: count it, and close."""
+        """Count it, and close the connection."""
         self.count(reason)
         connection.transport.close(1008, reason.value)
 
-    def _refuse_login(self, connection: Connection, action: str, code: int, reason: NodeDrop) -> None:
+    def _tolerate(self, connection: Connection, reason: NodeDrop) -> None:
+        """A frame that breaks the protocol: drop and count it; close the connection when they are many."""
+        connection.bad_frames += 1
+        if connection.bad_frames > MAX_BAD_FRAMES:
+            self._refuse(connection, reason)
+        else:
+            self.count(reason)
+
+    def _reject(self, connection: Connection, action: str, code: int, reason: NodeDrop) -> None:
+        """Answer a text frame with an error, and tolerate it."""
         connection.transport.send_text(_refusal(action, code))
-        self._refuse(connection, reason)
+        if connection.state is not State.CLOSED:  # sending may have found the socket gone
+            self._tolerate(connection, reason)
 
 
 _DESCRIPTIONS = {

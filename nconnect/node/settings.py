@@ -33,9 +33,9 @@ class NodeDrop(Enum):
     BAD_LOGIN = "bad_login"  # wrong signature, or a request that is none
     DISPLACED = "displaced"  # the oldest of too many connections with one address
     IDLE = "idle"  # no frame for a minute
-    STALLED = "stalled"  # took nothing from its socket for a minute
-    # A frame from a client, in the order in which it is checked.
-    NOT_LOGGED_IN = "not_logged_in"
+    STALLED = "stalled"  # took nothing from its socket for a minute, or asks on without reading the answers
+    # A frame from a client, in the order in which it is checked. Many of them close the connection.
+    NOT_LOGGED_IN = "not_logged_in"  # a binary frame before the login
     MALFORMED = "malformed"
     TOO_BIG = "too_big"
     TOO_MANY_DESTS = "too_many_dests"

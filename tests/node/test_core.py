@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from nconnect.errors import LocalProtocolError
 from nconnect.node.connection import State
+from nconnect.node.core import MAX_BAD_FRAMES, MAX_EARLY_BYTES, MAX_TEXT_BYTES
 from nconnect.node.relay import MAX_FANOUT_BYTES
 from nconnect.node.settings import MAX_CONNECTIONS_PER_ADDRESS, MAX_DESTS, NodeDrop
 from nconnect.wire.actions import SetClient
@@ -84,7 +85,7 @@ def test_what_is_no_address_is_refused(address: str) -> None:
     client = FakeClient(make_node())
     client.log_in(address=address.format(address=client.address, upper=client.address.upper()))
     assert client.transport.texts[1]["Error"] in (42002, 42003)
-    assert client.transport.closed is not None
+    assert client.connection.state is not State.CLIENT
 
 
 @pytest.mark.parametrize(
@@ -101,13 +102,24 @@ def test_what_is_no_address_is_refused(address: str) -> None:
         b"[" * 5000,
     ],
 )
-def test_a_malformed_login_is_answered_and_closed(text: bytes) -> None:
+def test_a_malformed_request_is_answered_and_the_login_then_works(text: bytes) -> None:
     node = make_node()
     client = FakeClient(node)
     client.text(text)
     assert client.transport.texts[1]["Error"] == 41003
-    assert client.transport.closed is not None
+    client.log_in()
+    assert client.connection.state is State.CLIENT
     assert node.stats().drops == {"malformed": 1}
+
+
+def test_a_request_that_is_too_long_is_answered_and_not_read() -> None:
+    node = make_node()
+    client = FakeClient(node)
+    client.text(b" " * MAX_TEXT_BYTES + SetClient(client.address, SALT, bytes(64)).encode().encode())
+    assert client.transport.texts[1]["Error"] == 41003
+    client.log_in()
+    assert client.connection.state is State.CLIENT
+    assert node.stats().drops == {"too_big": 1}
 
 
 def test_an_unknown_action_is_answered_and_the_connection_goes_on() -> None:
@@ -118,29 +130,78 @@ def test_an_unknown_action_is_answered_and_the_connection_goes_on() -> None:
     assert client.connection.state is State.CLIENT
 
 
-def test_who_does_not_read_the_answers_is_closed() -> None:
-    client = FakeClient(make_node())
+def test_who_does_not_read_the_answers_gets_no_more_of_them() -> None:
+    client = FakeClient(make_node()).log_in()
     client.transport.unsent_bytes = 1 << 20
+    texts = len(client.transport.texts)
+    for _ in range(MAX_BAD_FRAMES):
+        client.text(json.dumps({"Action": "getsessioncount"}))
+    assert len(client.transport.texts) == texts
+    assert client.transport.closed is None
     client.text(json.dumps({"Action": "getsessioncount"}))
-    assert client.transport.closed is not None
+    assert client.transport.closed == (1008, "stalled")
 
 
-def test_logging_in_twice_is_refused() -> None:
+def test_a_login_may_be_repeated() -> None:
+    """As the official node allows: an SDK that waited too long for the challenge logs in twice."""
     node = make_node()
     client = FakeClient(node).log_in()
     client.log_in()
-    assert client.transport.closed is not None
-    assert node.stats().clients == 0
+    assert [text["Error"] for text in client.transport.texts[1:]] == [0, 0]
+    client.send(client.address, b"once")
+    assert client.payloads() == [b"once"]
+    assert (node.stats().clients, node.stats().logins) == (1, 1)
 
 
-def test_nothing_is_passed_on_before_login() -> None:
+def test_a_second_login_may_not_change_the_address() -> None:
+    node = make_node()
+    client = FakeClient(node).log_in()
+    client.log_in(address=f"another.{client.identity.public_key.hex()}")
+    assert client.transport.texts[2]["Error"] == 42001
+    client.send(f"another.{client.identity.public_key.hex()}", b"lost")
+    client.send(client.address, b"kept")
+    assert client.payloads() == [b"kept"]
+    assert node.stats().drops == {"bad_login": 1, "unknown_dest": 1}
+
+
+def test_a_second_login_with_a_wrong_signature_ends_the_connection() -> None:
+    client = FakeClient(make_node()).log_in()
+    client.log_in(signature=bytes(64))
+    assert client.transport.closed == (1008, "bad_login")
+
+
+def test_a_message_before_the_login_is_dropped_and_the_login_then_works() -> None:
+    """The MultiClient of the Go SDK 1.4.8 sends as soon as one of its clients is logged in."""
     node = make_node()
     bob = FakeClient(node, "bob", b"b" * 32).log_in()
     stranger = FakeClient(node)
-    stranger.send(bob.address, b"hello")
+    stranger.send(bob.address, bytes(MAX_MESSAGE_BYTES))
+    stranger.binary(Receipt(b"x" * 32, b"y" * 64).encode())
+    stranger.binary(b"\xff")
     assert bob.transport.frames == []
-    assert node.stats().drops == {"not_logged_in": 1}
-    assert stranger.transport.closed is not None
+    assert node.stats().drops == {"not_logged_in": 3}
+    stranger.log_in()
+    stranger.send(bob.address, b"hello")
+    assert bob.payloads() == [b"hello"]
+
+
+def test_messages_before_the_login_are_bounded() -> None:
+    stranger = FakeClient(make_node())
+    for _ in range(MAX_EARLY_BYTES // 1024):
+        stranger.binary(bytes(1024))
+    assert stranger.transport.closed is None
+    stranger.binary(bytes(1024))
+    assert stranger.transport.closed == (1008, "not_logged_in")
+
+
+def test_messages_before_the_login_do_not_put_off_its_end() -> None:
+    node = make_node()
+    stranger = FakeClient(node)
+    for tenths in range(100):
+        stranger.transport.rx_bytes += 1
+        stranger.binary(b"x", now=tenths / 10)
+    node.handle_timeout(10.5)
+    assert stranger.transport.closed == (1008, "login_timeout")
 
 
 def test_closing_twice_is_our_mistake() -> None:
@@ -281,12 +342,24 @@ def test_a_zip_bomb_is_refused() -> None:
 @pytest.mark.parametrize(
     "frame", [b"\xff", b"\x08\x07", InboundMessage("eve", b"x").encode(), b"\x18\x05\x12\x00"]
 )
-def test_a_malformed_frame_closes_the_connection(frame: bytes) -> None:
+def test_malformed_frames_are_dropped_and_too_many_close_the_connection(frame: bytes) -> None:
     alice, bob = pair()
+    for _ in range(MAX_BAD_FRAMES):
+        alice.binary(frame)
+    alice.send(bob.address, b"still here")
+    assert bob.payloads() == [b"still here"]
+    assert alice.node.stats().drops == {"malformed": MAX_BAD_FRAMES}
     alice.binary(frame)
-    assert alice.transport.closed is not None
+    assert alice.transport.closed == (1008, "malformed")
     assert bob.transport.closed is None
-    assert alice.node.stats().drops == {"malformed": 1}
+
+
+def test_a_malformed_frame_now_and_then_closes_nothing() -> None:
+    alice, _ = pair()
+    for minute in range(2 * MAX_BAD_FRAMES):
+        alice.binary(b"\xff", now=60.0 * minute)
+        run_until(alice, 60.0 * (minute + 1))
+    assert alice.transport.closed is None
 
 
 def test_a_receipt_that_was_not_asked_for_is_let_pass() -> None:
@@ -427,9 +500,9 @@ def test_a_right_signature_is_passed_on_with_a_receipt_asked_for() -> None:
     assert len(message.prev_hash) == 32
     bob.acknowledge(message)
     assert alice.node.stats().receipts == 1
-    assert bob.transport.closed is None
     bob.acknowledge(message)  # only once
-    assert bob.transport.closed is not None
+    assert bob.transport.closed is None
+    assert alice.node.stats().receipts == 1
     assert alice.node.stats().drops == {"bad_receipt": 1}
 
 
@@ -446,7 +519,15 @@ def test_a_message_without_signature_is_refused() -> None:
     alice.send(bob.address, b"hello", block_hash=alice.block_hash)
     assert bob.transport.frames == []
     assert alice.node.stats().drops == {"bad_signature": 1}
-    assert alice.transport.closed is not None
+    alice.send_signed(bob.address, b"signed")
+    assert bob.payloads() == [b"signed"]
+
+
+def test_who_signs_wrongly_again_and_again_is_closed() -> None:
+    alice, bob = pair(verify_signatures=True)
+    for _ in range(MAX_BAD_FRAMES + 1):
+        alice.send(bob.address, b"hello", block_hash=alice.block_hash)
+    assert alice.transport.closed == (1008, "bad_signature")
 
 
 @pytest.mark.parametrize(
@@ -482,12 +563,14 @@ def test_receipts_that_never_come_are_counted() -> None:
     assert alice.node.stats().receipts_missing == 1
 
 
-def test_a_forged_receipt_closes_the_connection() -> None:
+def test_a_forged_receipt_is_none() -> None:
     alice, bob = pair(verify_signatures=True)
     alice.send_signed(bob.address, b"hello")
-    bob.binary(Receipt(bob.received()[0].prev_hash, bytes(64)).encode())
-    assert bob.transport.closed is not None
-    assert alice.node.stats().drops == {"bad_receipt": 1}
+    for _ in range(MAX_BAD_FRAMES + 1):
+        assert bob.transport.closed is None
+        bob.binary(Receipt(bob.received()[0].prev_hash, bytes(64)).encode())
+    assert bob.transport.closed == (1008, "bad_receipt")
+    assert alice.node.stats().receipts == 0
 
 
 def test_the_block_hash_changes_and_the_old_one_is_good_for_a_while() -> None:
