@@ -1,8 +1,10 @@
-"""Keeps what we set on this machine: set again when somebody took it away, but never a fight.
+"""Keeps what we set on this machine, and follows the changes around it.
 
-The kernel says (`io.monitor`) that something of ours went, or that the network around us changed. Repairs
-come at most once a second, are said in the log, and end after a bound: then somebody else wants it
-otherwise, and `status` says so.
+The kernel tells over netlink (`io.monitor`) that something of ours was removed, or that the network or
+another program's firewall changed. Besides, everything of ours is looked at every 30 s, so that no lost
+message leaves a gap for good. What was removed is set again, with a line in the log. Rate limit: a look each
+half second, and ten repairs within two minutes; then another program wants it otherwise, we stop, and
+`status` says so.
 """
 
 from __future__ import annotations
@@ -10,7 +12,8 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
+from math import inf
 
 from nconnect.errors import NconnectError
 from nconnect.io.monitor import Change, Monitor
@@ -18,7 +21,9 @@ from nconnect.io.monitor import Change, Monitor
 log = logging.getLogger(__name__)
 
 SETTLE_S = 0.1  # an interface that goes takes its routes along, a message each
-PAUSE_S = 1.0
+PAUSE_S = 0.4  # after a look, before the next one
+NETWORK_PAUSE_S = 1.0  # between two plans: each reads all addresses and routes
+LOOK_S = 30.0  # without a message
 MAX_REPAIRS = 10  # so many within WINDOW_S are a fight
 WINDOW_S = 120.0
 
@@ -49,34 +54,33 @@ class Keeper:
         self._recent: deque[float] = deque(maxlen=MAX_REPAIRS)
         self._failed = False
         self._given_up = False
+        self._planned_at = -inf
 
     async def run(self) -> None:
         """Watch and keep, for ever."""
-        loop = asyncio.get_running_loop()
         monitor = self._make_monitor()
-        told = asyncio.Event()
-        fds = monitor.fds
         try:
-            for fd in fds:
-                loop.add_reader(fd, told.set)
             monitor.read()  # what we did ourselves
-            await self._keep(Change.OURS)
+            change = Change.OURS
             while True:
+                change = await self._keep(change)
+                await asyncio.sleep(PAUSE_S)
                 try:
-                    async with asyncio.timeout(PAUSE_S if self._failed else None):
-                        await told.wait()
+                    async with asyncio.timeout(self._patience_s(change)):
+                        await _readable(monitor.fds)
                     await asyncio.sleep(SETTLE_S)
-                    told.clear()
-                    change = monitor.read()
+                    change |= monitor.read()
                 except TimeoutError:
-                    change = Change.OURS  # try what failed again
-                if change is not Change.NONE:
-                    await self._keep(change)
-                    await asyncio.sleep(PAUSE_S - SETTLE_S)
+                    if change is Change.NONE:
+                        change = Change.OURS
         finally:
-            for fd in fds:
-                loop.remove_reader(fd)
             monitor.close()
+
+    def _patience_s(self, left: Change) -> float:
+        """How long to wait for a message; `left` is what is still to be followed."""
+        if Change.NETWORK in left:
+            return max(0.0, self._planned_at + NETWORK_PAUSE_S - self._clock())
+        return PAUSE_S if self._failed else LOOK_S
 
     def forgive(self) -> None:
         """All was set anew on a person's word: begin again."""
@@ -84,13 +88,19 @@ class Keeper:
         self._given_up = self._failed = False
         self.problem = ""
 
-    async def _keep(self, change: Change) -> None:
+    async def _keep(self, change: Change) -> Change:
+        """Follow the changes; which of them has to wait for its turn."""
         if Change.FIREWALL in change:
             self._on_firewall()
         if Change.OURS in change and not self._given_up:  # first: what is planned anew needs the device
             await self._mend()
-        if Change.NETWORK in change:
-            await self._on_network()
+        if Change.NETWORK not in change:
+            return Change.NONE
+        if self._clock() - self._planned_at < NETWORK_PAUSE_S:
+            return Change.NETWORK
+        await self._on_network()
+        self._planned_at = self._clock()
+        return Change.NONE
 
     async def _mend(self) -> None:
         try:
@@ -119,3 +129,19 @@ class Keeper:
                 " then run `nconnect down` and `nconnect up`"
             )
             log.error("%s", self.problem)
+
+
+async def _readable(fds: Iterable[int]) -> None:
+    """Wait until one of the descriptors has something to read.
+
+    They are watched only while somebody waits: what stays unread meanwhile must not spin the loop.
+    """
+    loop = asyncio.get_running_loop()
+    told = asyncio.Event()
+    for fd in fds:
+        loop.add_reader(fd, told.set)
+    try:
+        await told.wait()
+    finally:
+        for fd in fds:
+            loop.remove_reader(fd)

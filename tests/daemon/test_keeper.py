@@ -80,6 +80,7 @@ class World:
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(keeper, "SETTLE_S", 0.002)
     monkeypatch.setattr(keeper, "PAUSE_S", 0.02)
+    monkeypatch.setattr(keeper, "NETWORK_PAUSE_S", 0.06)
 
 
 def run(test: Callable[[World], Awaitable[None]]) -> World:
@@ -125,6 +126,31 @@ def test_repairs_keep_a_distance() -> None:
     world = run(test)
     gaps = [b - a for a, b in zip(world.asked[1:], world.asked[2:], strict=False)]
     assert min(gaps) >= 0.02 - 0.002
+
+
+def test_everything_is_looked_at_now_and_then_without_a_message(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(keeper, "LOOK_S", 0.03)
+
+    async def test(world: World) -> None:
+        await world.until(lambda: len(world.asked) >= 3)
+        assert world.networks == 0
+
+    run(test)
+
+
+def test_plans_keep_a_greater_distance_and_none_is_lost() -> None:
+    async def test(world: World) -> None:
+        began = asyncio.get_running_loop().time()
+        while asyncio.get_running_loop().time() < began + 0.2:
+            world.monitor.tell(Change.NETWORK)
+            await asyncio.sleep(0.005)
+        assert 2 <= world.networks <= 4
+        planned = world.networks
+        world.monitor.tell(Change.NETWORK)
+        await world.until(lambda: world.networks > planned)
+        assert len(world.asked) == 1, "nothing of ours went"
+
+    run(test)
 
 
 def test_a_fight_ends_until_a_person_steps_in(caplog: pytest.LogCaptureFixture) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import ctypes
 import os
 import select
@@ -9,12 +10,17 @@ import socket
 import struct
 import subprocess
 import threading
+import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
+import uvloop
 from hypothesis import given
 from hypothesis import strategies as st
 
+from nconnect.daemon import keeper as keeper_module
+from nconnect.daemon.keeper import Keeper
 from nconnect.io import monitor
 from nconnect.io.monitor import Change, Monitor
 
@@ -125,11 +131,104 @@ def in_a_namespace(work: Callable[[], None]) -> None:
         raise failures[0]
 
 
+def ip(text: str) -> None:
+    subprocess.run(["ip", *text.split()], check=True, capture_output=True)
+
+
+def routes(verb: str, count: int) -> None:
+    """More messages at once than a socket holds."""
+    lines = "".join(f"route {verb} 203.0.{n >> 8}.{n & 255}/32 dev lo\n" for n in range(count))
+    subprocess.run(["ip", "-batch", "-"], input=lines, text=True, check=True, capture_output=True)
+
+
+def test_after_messages_were_dropped_everything_may_have_changed() -> None:
+    def work() -> None:
+        ip("link set lo up")
+        watch = Monitor("nc7", "nconnect_nc7")
+        try:
+            watch.read()
+            routes("add", 4000)
+            assert watch.read() is Change.ALL
+            assert watch.read() is Change.OURS, "all was read, and the device is still not there"
+            routes("del", 1)
+            assert watch.read() == Change.NETWORK | Change.OURS
+        finally:
+            watch.close()
+
+    in_a_namespace(work)
+
+
+@pytest.mark.parametrize("loop", [asyncio.new_event_loop, uvloop.new_event_loop])
+def test_an_event_loop_goes_on_watching_after_a_burst(loop: Callable[[], asyncio.AbstractEventLoop]) -> None:
+    """POLLERR would end uvloop's watch of the descriptor for good."""
+
+    async def main() -> None:
+        repairs = 0
+        repaired = asyncio.Event()
+
+        async def repair() -> list[str]:
+            nonlocal repairs
+            repairs += 1
+            repaired.set()
+            return []
+
+        async def nothing() -> None:
+            pass
+
+        keeper = Keeper(
+            lambda: Monitor("nc7", "nconnect_nc7"),
+            on_network=nothing,
+            on_firewall=lambda: None,
+            repair=repair,
+            clock=time.monotonic,
+        )
+        task = asyncio.create_task(keeper.run())
+        try:
+            async with asyncio.timeout(20):
+                await repaired.wait()
+                await asyncio.sleep(keeper_module.PAUSE_S + 0.1)  # the descriptors are watched again
+                routes("add", 4000)  # the loop stands still meanwhile
+                repaired.clear()
+                await repaired.wait()
+                await asyncio.sleep(keeper_module.PAUSE_S + 0.1)
+                repaired.clear()
+                started = time.monotonic()
+                ip("address del 10.86.0.2/24 dev nc7")
+                await repaired.wait()
+                assert time.monotonic() - started < 2.0
+        finally:
+            task.cancel()
+            await asyncio.wait([task])
+        assert repairs < 10, "it must not look all the time"
+
+    def work() -> None:
+        ip("link set lo up")
+        ip("link add nc7 type veth peer name other")
+        ip("link set nc7 up")
+        ip("address add 10.86.0.2/24 dev nc7")
+        with asyncio.Runner(loop_factory=loop) as runner:
+            runner.run(main())
+
+    in_a_namespace(work)
+
+
+def test_forwarding_that_is_switched_is_ours() -> None:
+    def work() -> None:
+        watch = Monitor("lo", "nconnect_lo")
+        try:
+            watch.read()
+            Path("/proc/sys/net/ipv4/ip_forward").write_text("1")
+            assert watch.read() is Change.OURS
+            Path("/proc/sys/net/ipv4/conf/lo/log_martians").write_text("1")
+            assert watch.read() is Change.NONE
+        finally:
+            watch.close()
+
+    in_a_namespace(work)
+
+
 def test_the_kernel_tells() -> None:
     def work() -> None:
-        def ip(text: str) -> None:
-            subprocess.run(["ip", *text.split()], check=True, capture_output=True)
-
         def told() -> Change:
             change = Change.NONE
             while select.select(watch.fds, [], [], 0.2)[0]:
