@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from nconnect.daemon.expiry import in_force
 from nconnect.doctor.firewalls import obstacles
 from nconnect.errors import HostError
+from nconnect.host.diff import setting
 from nconnect.host.nft import provides
 from nconnect.host.plan import Address, Facts, HostPlan, plan, refuse_taken_addresses
 from nconnect.host.ruleset import TABLE_PREFIX
@@ -48,6 +49,7 @@ class Enforcement:
         self._stays_closed = False  # with `fail_closed`: the rules were in force before, or we were up
         self._refused: Mapping[str, int] = {}
         self._refused_at = -REFUSED_INTERVAL_S
+        self._settings = _Settings()
 
     async def set_up(self) -> None:
         """Take back what a killed daemon left, then set up. Raises `HostError`; `remove` is still due."""
@@ -59,6 +61,7 @@ class Enforcement:
         async with self._lock:
             await asyncio.to_thread(self._apply, config)
             self._config = config
+            self._settings.forgive()
 
     async def end_flows(self, old: Config) -> None:
         """Forget connections that `old` allowed and the configuration in force does not, so that they end."""
@@ -86,8 +89,10 @@ class Enforcement:
             gone = await asyncio.to_thread(self._host.missing, self.plan)
             if self._host.is_interface(gone):
                 renew_device()
+            wanted = self._settings.without_overruled(self.plan, gone)
+            gone = [what for what in gone if what not in self._settings.overruled]
             if gone:
-                await asyncio.to_thread(self._host.apply, self.plan)
+                await asyncio.to_thread(self._host.apply, wanted)
             return gone
 
     async def obstacles(self) -> list[str]:
@@ -101,8 +106,9 @@ class Enforcement:
             return []
 
     @property
-    def problem(self) -> str:
-        return self._host.problem
+    def problems(self) -> list[str]:
+        """Sentences for `status`."""
+        return [*filter(None, (self._host.problem,)), *self._settings.problems()]
 
     def was_up(self) -> None:
         """From now on `fail_closed` holds, however this ends."""
@@ -169,3 +175,36 @@ class Enforcement:
         if gone:
             self._host.flush_conntrack(gone)
         self._host.end_refused(in_force(fresh, self._expired_then))
+
+
+class _Settings:
+    """The settings of the whole machine that another program sets otherwise.
+
+    Each is set again once. When it is changed a second time, the other program is configured to do so: we
+    leave it, and say it until the setting has our value again.
+    """
+
+    def __init__(self) -> None:
+        self.overruled: set[str] = set()  # as `setting` words them
+        self._set_again: set[str] = set()
+
+    def without_overruled(self, wanted: HostPlan, gone: Sequence[str]) -> HostPlan:
+        """The plan less the settings that are left to another program. `gone`: what the plan misses."""
+        changed = {words for name, value in wanted.state.sysctls if (words := setting(name, value)) in gone}
+        self.overruled = changed & self._set_again
+        self._set_again |= changed
+        kept = tuple(pair for pair in wanted.state.sysctls if setting(*pair) not in self.overruled)
+        return replace(wanted, state=replace(wanted.state, sysctls=kept))
+
+    def problems(self) -> list[str]:
+        return [
+            f"another program sets {words.partition(' ')[0]} (nconnect needs {words}), so that peers cannot"
+            " reach what is provided: find it (a file in /etc/sysctl.d, a firewall, a network manager), then"
+            " run `nconnect reload`"
+            for words in sorted(self.overruled)
+        ]
+
+    def forgive(self) -> None:
+        """Somebody has put a configuration in force, and the settings with it."""
+        self.overruled.clear()
+        self._set_again.clear()

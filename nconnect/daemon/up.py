@@ -370,7 +370,8 @@ class Daemon:
         return [
             *self._supervisor.problems(),
             *status.problems(self._links.link, self._tunnel.peers.values()),
-            *filter(None, (self._keeper.problem, self._enforcement.problem, self._reload.problem)),
+            *filter(None, (self._keeper.problem, self._reload.problem)),
+            *self._enforcement.problems,
             *self._firewalls.problems,
             *self._expiry.warnings(),
         ]

@@ -113,6 +113,11 @@ def undo(operation: Operation, reading: Reading) -> Operation | None:
             return LoadRuleset(table, None, old)
 
 
+def setting(name: str, value: str) -> str:
+    """A setting in words, by the name that sysctl(8) has for it."""
+    return f"{name.replace('/', '.')} = {value}"
+
+
 def _sysctls(reading: Reading, wanted: tuple[tuple[str, str], ...], *, remember: bool) -> list[Operation]:
     return [
         SetSysctl(name, reading.sysctls.get(name), value, remember)

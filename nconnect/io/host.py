@@ -26,6 +26,7 @@ from nconnect.host.diff import (
     SetLink,
     SetSysctl,
     diff,
+    setting,
     undo,
 )
 from nconnect.host.judge import may_open
@@ -350,6 +351,6 @@ def _described(operation: Operation) -> str:
         case AddRoute(interface, prefix) | DeleteRoute(interface, prefix):
             return f"route {prefix} through {interface}"
         case SetSysctl(name, _, value):
-            return f"{name.replace('/', '.')} = {value}"
+            return setting(name, value)
         case LoadRuleset(table):
             return f"nftables table {table}"
