@@ -53,17 +53,28 @@ async def first_answer(
 ) -> Resolution:
     """As `resolve`, and which seed it was. `method` is `getwssaddr` for a node's TLS address.
 
-    `check_state`: a node that says that it is not ready for clients is as good as no answer.
+    `check_state`: a node that says that it is not ready for clients is taken only when no seed names another.
     """
+    unready: list[Resolution] = []
 
     async def ask(seed: str, on_connected: Callable[[], None]) -> NodeInfo:
         patience_s = timeout_s + SLACK_S
         node = await ask_node(seed, address, timeout_s=patience_s, method=method, on_connected=on_connected)
         if check_state:
-            await refuse_unready(node, secure=method == "getwssaddr")
+            try:
+                await refuse_unready(node, secure=method == "getwssaddr")
+            except RemoteProtocolError:
+                unready.append(Resolution(node, seed))
+                raise
         return node
 
-    return await _Race(seeds, ask).run(timeout_s)
+    try:
+        return await _Race(seeds, ask).run(timeout_s)
+    except NetworkError:
+        # The official nodes relay in every state, and the official SDKs connect to them.
+        if unready:
+            return unready[0]
+        raise
 
 
 async def ask_node(

@@ -250,17 +250,16 @@ def test_after_a_lie_by_rpc_the_next_seed_is_asked(answer: Callable[[str], objec
     run(test)
 
 
-def test_a_node_that_is_not_ready_is_left_alone() -> None:
+def test_a_node_that_is_not_ready_is_taken_only_when_there_is_no_other() -> None:
     async def test() -> None:
         async with Liar.running() as liar, Net.running() as honest:
-            liar.state = "SYNC_STARTED"
-            with pytest.raises(NotConnected, match=r"is not ready for clients \(SYNC_STARTED\)"):
-                async with Client(seed_rpc=liar.seed, connect_timeout_s=0.3):
-                    pass
-            assert liar.connects == 0
+            liar.state = "WAIT_FOR_SYNCING"  # an official node's, for minutes, while it serves clients
+            async with Client(seed_rpc=liar.seed, connect_timeout_s=HONEST_S) as client:
+                assert client.is_up
+            assert liar.connects == 1
             async with Client(seed_rpc=[liar.seed, honest.seed], connect_timeout_s=HONEST_S) as client:
                 assert client.is_up
-            assert liar.connects == 0
+            assert liar.connects == 1
 
     run(test)
 
