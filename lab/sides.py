@@ -131,14 +131,17 @@ class Node:
 
     def start(self) -> Process:
         self._starts += 1
-        command = [*nconnect_command(), "node", "--listen", "0.0.0.0", *self.options]
-        if self.capture is not None:
-            command += ["--capture-file", str(self.capture)]
         self.process = Process(
-            self.namespace, command, self.folder / f"node-{self._starts}.log", env=self.env
+            self.namespace, self.command(), self.folder / f"node-{self._starts}.log", env=self.env
         )
         until(self._listens, "the node to listen", process=self.process)
         return self.process
+
+    def command(self) -> list[str]:
+        command = [*nconnect_command(), "node", "--listen", "0.0.0.0", *self.options]
+        if self.capture is not None:
+            command += ["--capture-file", str(self.capture)]
+        return command
 
     def _listens(self) -> bool:
         for port in (WS_PORT, RPC_PORT):

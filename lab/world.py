@@ -22,6 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from lab.netns import LabError, Namespace, cable, namespaces
+from lab.official import OfficialNode
 from lab.process import Process
 from lab.sides import RPC_PORT, Node, Side
 
@@ -128,11 +129,13 @@ def world(
     *,
     capture: bool = False,
     node_options: Sequence[str] = ("--verify-signatures",),
+    official: bool = False,
     keep: bool = False,
 ) -> Iterator[World]:
     """Build the machines; when the block ends, however it ends, end all processes and remove all of it.
 
-    `keep` leaves it standing after a block that ends well.
+    `official`: with NKN's own node instead of ours, which knows neither `capture` nor `node_options`. `keep`
+    leaves it standing after a block that ends well.
     """
     with ExitStack() as undo:
         folder = Path(tempfile.mkdtemp(prefix=f"{prefix}{os.getpid()}-"))
@@ -152,7 +155,9 @@ def world(
             internet,
             provider,
             server,
-            Node(internet, folder / "node", capture=capture, options=node_options),
+            OfficialNode(internet, folder / "node", NODE_HOST)
+            if official
+            else Node(internet, folder / "node", capture=capture, options=node_options),
             Side("user", user, folder / "user"),
             Side("provider", provider, folder / "provider"),
         )

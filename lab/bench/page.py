@@ -20,6 +20,7 @@ OTHERS = (
     "sshuttle",
     "nkn-sdk",
 )
+OFFICIAL = ("nknd-nkn-tunnel", "nknd-nconnect", "nknd-nconnect-4", "nknd-messages")
 _SCALE_METRICS = (*(m for m in SPEED if m.name in {"tcp_up", "tcp_down", "rss", "start"}), *SCALE)
 
 _HEAD = """\
@@ -61,6 +62,11 @@ _NOTES = """\
   provider is up already.
 - *nkn-sdk* is the official JavaScript SDK: a session of two MultiClients with four sub-clients each, over
   our node.
+- *over the official node*: all packets pass through NKN's own nknd, which runs as a private network of one
+  node; in brackets: times nkn-tunnel's. nkn-tunnel carries TCP only: its ping is a byte there and back over
+  an open connection. *messages* are what the network itself carries between two clients of `nconnect.nkn`,
+  signed and not encrypted: the best of six sizes from 16 to 512 KiB, each for as long as a TCP stream;
+  their ping is a message of 100 bytes and its reply.
 - *signed*: the node runs with `--require-signatures`, so that clients sign every message, and checks
   none, as official nodes do.
 - *slow link*: the user's cable carries 10 Mbit/s up and 50 down (tbf) and buffers one second. During a
@@ -94,6 +100,7 @@ def page(
         f" minutes.{f' {note}' if note else ''}\n",
         *_reach(results),
         *_figures(results, "Speed", "bench-speed", drawn, (MAIN, SPEED), (OTHERS, SPEED)),
+        *_figures(results, "Over the official node", "", drawn, (OFFICIAL, SPEED), baseline=OFFICIAL[0]),
         *_figures(results, "A slow link", "bench-slow-link", drawn, (("wireguard-go", "nconnect"), SHAPED)),
         *_figures(results, "Several links", "", drawn, (_over_links(results), OVER_LINKS), ratios=False),
         *_figures(
@@ -124,6 +131,7 @@ def _figures(
     drawn: set[str],
     *tables: tuple[Sequence[str], Sequence[Metric]],
     ratios: bool = True,
+    baseline: str = BASELINE,
 ) -> list[str]:
     parts = []
     if picture in drawn:
@@ -134,7 +142,7 @@ def _figures(
         if there <= shown:
             continue  # nothing that was not in the table before
         shown |= there
-        text = report.markdown(results, BASELINE, names, metrics, ratios=ratios)
+        text = report.markdown(results, baseline, names, metrics, ratios=ratios)
         parts += [text] if text else []
     return [f"## {title}\n", *parts] if parts else []
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
@@ -10,6 +11,7 @@ from lab.bench.compare import Results
 from lab.bench.metrics import CONGESTION_CONTROLS, flows_name, links_name, shaped_name
 
 US = "nconnect"
+OVER_NKND, NKN_TUNNEL, MESSAGES = "nknd-nconnect", "nknd-nkn-tunnel", "nknd-messages"
 DEBIAN, CURRENT = "wireguard-go", "wireguard-go-new"
 ONE_PEER, MANY_PEERS, MANY_CLIENTS = "1 peer", "1,000 peers", "10,000 clients"
 STARVED = 20.0  # per cent of all bytes that arrive: a TCP stream beside one flood; half of them would be fair
@@ -102,6 +104,28 @@ def _udp(found: Results) -> list[_Bound]:
     return [*bounds, _Bound("beside it TCP carries {:.0f} % of the bytes", share, STARVED, at_least=True)]
 
 
+def _official(found: Results) -> list[_Bound]:
+    """Each way: so many times nkn-tunnel, or else the part of what bare messages carry."""
+    bounds = []
+    for way, metric in (("up", "tcp_up"), ("down", "tcp_down")):
+        times = _Bound(
+            f"{way} {{:.1f}}× nkn-tunnel", found.ratio(OVER_NKND, NKN_TUNNEL, metric), 10, 12, at_least=True
+        )
+        ours = found.ratio(OVER_NKND, MESSAGES, metric)
+        part = _Bound(f"{way} {{:.2f}} of messages", ours, 0.9, math.inf, at_least=True)
+        enough = part.value is not None and part.reaches(part.must)
+        bounds.append(part if enough and not (times.value and times.reaches(times.must)) else times)
+    return bounds
+
+
+def _official_round_trip(found: Results) -> list[_Bound]:
+    return [_Bound("{:.2f}× messages", found.ratio(OVER_NKND, MESSAGES, "ping_p50"), 1.2)]
+
+
+def _official_udp(found: Results) -> list[_Bound]:
+    return [_Bound("{:.3f} % lost", found.median(OVER_NKND, "udp_50_lost"), 0.1)]
+
+
 def _cpu(found: Results) -> list[_Bound]:
     return [
         _Bound(f"{way} {{:.2f}}× {name}", found.ratio(US, theirs, f"cpu_{way}"), must, goal)
@@ -181,6 +205,19 @@ _ROWS: tuple[tuple[str, str, str, Callable[[Results], list[_Bound]]], ...] = (
         "64 B 3 ×, 1,400 B 5 ×",
         _udp,
     ),
+    (
+        "over the official node: single-stream TCP, both ways, one link",
+        "10 × the official nkn-tunnel, or 0.9 of bare messages of the best size",
+        "12 ×",
+        _official,
+    ),
+    (
+        "over the official node: idle round trip",
+        "1.2 × a message's and its reply's",
+        "",
+        _official_round_trip,
+    ),
+    ("over the official node: UDP at 50 Mbit/s", "under 0.1 % lost", "", _official_udp),
     (
         "CPU seconds a gigabyte, node included",
         "0.2 of Debian's wireguard-go, 0.8 of the current one",

@@ -46,6 +46,15 @@ def test_a_page_of_nothing_says_that_nothing_is_reached() -> None:
     assert "| goal |\n" not in text.replace("| must | goal | measured | reached |", "")
 
 
+def test_the_official_node_has_a_table_with_a_baseline_of_its_own() -> None:
+    found = results()
+    for contender, rate in (("nknd-nkn-tunnel", 0.1), ("nknd-nconnect", 1.0)):
+        found.add(contender, "tcp_up", rate)
+    text = page(found, machine(), {}, [])
+    assert "| | nknd-nkn-tunnel | nknd-nconnect |" in text
+    assert "1.00 (10.00×)" in text
+
+
 def test_json_can_be_read_back() -> None:
     found = results()
     again = from_json(json.loads(json.dumps(as_json(found, "wireguard-go", {}))))

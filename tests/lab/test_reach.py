@@ -93,3 +93,18 @@ def test_scale_has_rows_of_its_own() -> None:
     assert verdict(found, "node memory for an idle client") is Verdict.MUST
     found.add(MANY_PEERS, "peer_kb", 300)
     assert verdict(found, "1,000 peers") is Verdict.MISSED
+
+
+@pytest.mark.parametrize(
+    ("ours", "expected"),
+    [(1.25, Verdict.GOAL), (1.05, Verdict.MUST), (0.95, Verdict.MUST), (0.85, Verdict.MISSED)],
+)
+def test_over_the_official_node_either_bound_is_enough(ours: float, expected: Verdict) -> None:
+    """Ten times the official tunnel, or nearly what bare messages carry."""
+    row = "over the official node: single-stream TCP, both ways, one link"
+    found = Results()
+    for way in ("tcp_up", "tcp_down"):
+        found.add("nknd-nconnect", way, ours)
+        found.add("nknd-nkn-tunnel", way, 0.1)
+        found.add("nknd-messages", way, 1.0)
+    assert verdict(found, row) is expected

@@ -10,6 +10,7 @@ from lab.bench.contenders.base import LONG, Contender, Running
 from lab.bench.contenders.links import NODES, Links
 from lab.bench.contenders.nconnect import SIGNED, Nconnect
 from lab.bench.contenders.nebula import Nebula
+from lab.bench.contenders.official import BareMessages, NconnectOverNknd, NknTunnel
 from lab.bench.contenders.sdk import SdkSession
 from lab.bench.contenders.sshuttle import Sshuttle
 from lab.bench.contenders.wireguard import CurrentWireguardGo, WireguardGo
@@ -43,6 +44,10 @@ CONTENDERS: tuple[Contender, ...] = (
     Nebula(),
     Sshuttle(),
     SdkSession(),
+    NconnectOverNknd(1),
+    NconnectOverNknd(4),
+    NknTunnel(),
+    BareMessages(),
     Links(1),
     Links(NODES),
 )

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import socket
 import time
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from lab.bench.bed import Bed
+from lab.bench.bed import ECHO_PORT, Bed
 from lab.netns import LabError, Namespace
 from lab.process import Process
 
 START_TIMEOUT_S = 20
 Measured = Callable[[float], dict[str, float]]  # seconds -> values by metric
+ROUND_TRIP_PAUSE_S = 0.01
 _CLOCK_TICKS = 100.0  # of /proc/PID/stat, on every Linux that Debian builds
 
 
@@ -94,6 +96,29 @@ def answers(ask: Callable[[], bool], what: str, timeout_s: float = START_TIMEOUT
             raise LabError(f"{what}: no answer in {timeout_s} s")
         time.sleep(0.01)
     return time.monotonic()
+
+
+def tcp_round_trips(bed: Bed, host: str, count: int) -> list[float]:
+    """Round trips of a byte over one TCP connection, in seconds; fewer when the connection fails."""
+
+    def work() -> list[float]:
+        trips: list[float] = []
+        try:
+            with closing(socket.create_connection((host, ECHO_PORT), timeout=1)) as connection:
+                connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                connection.sendall(b"echo\n")
+                for _ in range(count):
+                    at = time.perf_counter()
+                    connection.sendall(b".")
+                    if not connection.recv(1):
+                        break
+                    trips.append(time.perf_counter() - at)
+                    time.sleep(ROUND_TRIP_PAUSE_S if count > 1 else 0)
+        except OSError:
+            pass
+        return trips
+
+    return bed.user.enter(work)
 
 
 def _cpu_s(pid: int) -> float:

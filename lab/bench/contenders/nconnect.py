@@ -26,7 +26,13 @@ class Nconnect:
     """`node_options` decide whether clients sign: by default our node waives it."""
 
     def __init__(
-        self, cipher: str, name: str, node_options: Sequence[str] = (), *, all_cases: bool = False
+        self,
+        cipher: str,
+        name: str,
+        node_options: Sequence[str] = (),
+        *,
+        all_cases: bool = False,
+        links: int = 1,
     ) -> None:
         self.cipher = cipher
         self.name = name
@@ -34,6 +40,7 @@ class Nconnect:
         signed = "every message signed" if node_options else "no signatures, as its node waives them"
         self.about = f"nconnect through its node, {cipher}, {signed}"
         self._all_cases = all_cases
+        self._links = links
 
     def measures(self, case: str) -> bool:
         return case in TCP_ONLY or (self._all_cases and case not in OVER_LINKS)
@@ -41,16 +48,20 @@ class Nconnect:
     def missing(self) -> str | None:
         return None
 
+    def node(self, bed: Bed, number: int) -> Node:
+        return Node(bed.internet, bed.folder / f"node-{number}", options=self.node_options)
+
     @contextmanager
     def running(self, bed: Bed) -> Iterator[Running]:
-        folder = bed.folder / f"nconnect-{next(_number)}"
-        node = Node(bed.internet, folder / "node", options=self.node_options)
+        number = next(_number)
+        folder = bed.folder / f"nconnect-{number}"
+        node = self.node(bed, number)
         provider = Side("provider", bed.provider, folder / "provider")
         user = Side("user", bed.user, folder / "user")
         with ExitStack() as undo:
             for part in (node, provider, user):
                 undo.callback(part.stop)
-            configure(provider, user, self.cipher)
+            configure(provider, user, self.cipher, self._links)
             processes = [node.start(), provider.start()]
             provider.wait()
             started = time.monotonic()
@@ -73,7 +84,7 @@ class Nconnect:
             provider.down()
 
 
-def configure(provider: Side, user: Side, cipher: str) -> None:
+def configure(provider: Side, user: Side, cipher: str, links: int = 1) -> None:
     """Make two sides that know one another, with the bench's servers as the provider's services."""
     for side, address, name, more in (
         (provider, "10.86.0.1/24,fd86::1/64", PROVIDER_PEER, ["--service", SERVICES]),
@@ -81,7 +92,8 @@ def configure(provider: Side, user: Side, cipher: str) -> None:
     ):
         side.nconnect("init", "--identifier", name, "--address", address, "--seed-rpc", SEED_RPC, *more)
         text = side.config.read_text()
-        side.config.write_text(text.replace("[interface]\n", f'[interface]\ncipher = "{cipher}"\n', 1))
+        text = text.replace("[interface]\n", f'[interface]\ncipher = "{cipher}"\n', 1)
+        side.config.write_text(text.replace("[network]\n", f"[network]\nlinks = {links}\n", 1))
     provider.nconnect("peer", "add", USER_PEER, user.address(), "--allowed-ips", "10.86.0.2/32,fd86::2/128")
     user.nconnect(
         "peer", "add", PROVIDER_PEER, provider.address(), "--allowed-ips", "10.86.0.1/32,fd86::1/128"

@@ -8,22 +8,20 @@ from __future__ import annotations
 
 import itertools
 import shutil
-import socket
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from lab.bench.bed import ECHO_PORT, PROVIDER_DIRECT, Bed
-from lab.bench.contenders.base import TCP_ONLY, Running, answers, run
+from lab.bench.bed import PROVIDER_DIRECT, Bed
+from lab.bench.contenders.base import ROUND_TRIP_PAUSE_S, TCP_ONLY, Running, answers, run, tcp_round_trips
 from lab.bench.contenders.wireguard import cache_folder
 from lab.netns import LabError
 from lab.ping import quantile
 from lab.process import Process, until
 
 HOST = "10.97.0.1"
-ROUND_TRIP_PAUSE_S = 0.01
 _number = itertools.count()
 
 # `ip netns exec` gives the process a mount namespace of its own: these mounts are seen by nobody else.
@@ -97,7 +95,7 @@ class Sshuttle:
             )
             undo.callback(client.stop)
             try:
-                answered = answers(lambda: bool(_trips(bed, 1)), "sshuttle")
+                answered = answers(lambda: bool(tcp_round_trips(bed, HOST, 1)), "sshuttle")
             except LabError as error:
                 raise LabError(f"{error}\n{sshd.tail()}\n{client.tail()}") from None
             yield Running(
@@ -110,31 +108,8 @@ class Sshuttle:
             )
 
 
-def _trips(bed: Bed, count: int) -> list[float]:
-    """Round trips of a byte over one TCP connection, in seconds; fewer when the connection fails."""
-
-    def work() -> list[float]:
-        trips: list[float] = []
-        try:
-            with closing(socket.create_connection((HOST, ECHO_PORT), timeout=1)) as connection:
-                connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                connection.sendall(b"echo\n")
-                for _ in range(count):
-                    at = time.perf_counter()
-                    connection.sendall(b".")
-                    if not connection.recv(1):
-                        break
-                    trips.append(time.perf_counter() - at)
-                    time.sleep(ROUND_TRIP_PAUSE_S if count > 1 else 0)
-        except OSError:
-            pass
-        return trips
-
-    return bed.user.enter(work)
-
-
 def _round_trips(bed: Bed, seconds: float) -> dict[str, float]:
-    trips = sorted(_trips(bed, max(10, int(seconds / ROUND_TRIP_PAUSE_S))))
+    trips = sorted(tcp_round_trips(bed, HOST, max(10, int(seconds / ROUND_TRIP_PAUSE_S))))
     if not trips:
         raise LabError("sshuttle: the echo server does not answer")
     return {"ping_p50": quantile(trips, 0.5) * 1e3, "ping_p99": quantile(trips, 0.99) * 1e3}
