@@ -14,7 +14,7 @@ from typing import Protocol
 
 from nconnect.crypto.keys import Identity
 from nconnect.errors import NconnectError
-from nconnect.io import rpc
+from nconnect.io import resolve, rpc
 from nconnect.io.clock import boottime
 from nconnect.io.link import LinkRunner
 from nconnect.io.websocket import Buffer
@@ -141,6 +141,7 @@ class Links:
             one.runner.close()
 
     def network_changed(self) -> None:
+        resolve.forget()
         for one in self._ones:
             if one.shared_with is None:
                 one.runner.network_changed()

@@ -3,6 +3,7 @@
 Seeds are asked one after another without waiting for the slow ones: the next when one fails, or 0.3 s after
 the last was asked. The first good answer wins. A seed that stays silent is asked again each second until the
 time is over, on a connection of its own, because a lost SYN is sent again only after one, two, four seconds.
+One whose name is still being looked up is not: another question would only wait for the same answer.
 """
 
 from __future__ import annotations
@@ -12,9 +13,11 @@ from collections import Counter
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import urlsplit
 
 from nconnect.errors import NconnectError, NetworkError, RemoteProtocolError
 from nconnect.io import http_client
+from nconnect.io import resolve as names
 from nconnect.nkn.link import refuse_unusable
 from nconnect.wire import jsonrpc, strict_json
 from nconnect.wire.jsonrpc import NodeInfo, RpcError
@@ -175,8 +178,7 @@ class _Race:
                 if winner is not None:
                     return winner
                 if not waiting and not self._just_failed:
-                    since = loop.time() - ASK_AGAIN_CONNECTED_S
-                    waiting = [seed for seed in self._silent() if self._connected.get(seed, since) <= since]
+                    waiting = self._worth_asking_again()
             raise self._no_answer(timeout_s)
         finally:
             for task in self._running:
@@ -208,6 +210,15 @@ class _Race:
         """Seeds that neither answered nor failed."""
         return [seed for seed in self._seeds if seed not in self._failures]
 
+    def _worth_asking_again(self) -> list[str]:
+        """The silent ones, without those whose name is being looked up or that just took a connection."""
+        since = asyncio.get_running_loop().time() - ASK_AGAIN_CONNECTED_S
+        return [
+            seed
+            for seed in self._silent()
+            if self._connected.get(seed, since) <= since and not names.is_asking(_host(seed))
+        ]
+
     def _no_answer(self, timeout_s: float) -> NetworkError:
         if not self._seeds:
             return NetworkError("there is no seed to ask (add one to [network] seed_rpc)")
@@ -220,6 +231,13 @@ class _Race:
             f"no seed named a node: {reason} (tried {tried}): check this device's connection"
             " and [network] seed_rpc"
         )
+
+
+def _host(url: str) -> str:
+    try:
+        return urlsplit(url).hostname or ""
+    except ValueError:
+        return ""
 
 
 def _without(seed: str, why: str) -> str:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import errno
 import fcntl
+import gc
 import os
 import socket
 import time
@@ -49,12 +50,12 @@ def silent() -> Iterator[int]:
 def stands_for(monkeypatch: pytest.MonkeyPatch, *addresses: str) -> None:
     """Let `NAME` have these addresses."""
 
-    def look_up(host: str, port: int) -> list[resolve.AddressInfo]:
+    def look_up(host: str) -> list[resolve.AddressInfo]:
         if host == NAME and not addresses:
             raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
         if host == NAME:
-            return [info for address in addresses for info in real(address, port)]
-        return real(host, port)
+            return [info for address in addresses for info in real(address)]
+        return real(host)
 
     real = resolve._look_up
     monkeypatch.setattr(resolve, "_look_up", look_up)
@@ -69,6 +70,7 @@ def _no_socket_left_open() -> Iterator[None]:
                 found += os.readlink(f"/proc/self/fd/{name}").startswith("socket:")
         return found
 
+    gc.collect()
     before = sockets()
     yield
     assert sockets() == before
