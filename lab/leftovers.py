@@ -50,6 +50,7 @@ def remove_kept(prefix: str) -> list[str]:
             for pid in (int(word) for word in ip(f"netns pids {name}").split()):
                 _end(pid)
             ip(f"netns del {name}")
+            shutil.rmtree(Path("/etc/netns", name), ignore_errors=True)
             removed.append(name)
     for folder in Path(tempfile.gettempdir()).glob(f"{prefix}*"):
         match = re.match(rf"{re.escape(prefix)}(\d+)-", folder.name)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -140,6 +141,15 @@ class Namespace:
 
         return self.enter(work)
 
+    def etc(self, name: str, text: str) -> None:
+        """Let /etc/NAME (resolv.conf, hosts) have this text for the commands that start in here later.
+
+        A command that runs already sees the change of a file that it was started with.
+        """
+        path = Path("/etc/netns", self.name, name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+
     def processes(self) -> list[int]:
         return [int(pid) for pid in ip(f"netns pids {self.name}").split()]
 
@@ -165,6 +175,7 @@ class Namespace:
                 except ProcessLookupError:
                     pass
             subprocess.run(["ip", "netns", "del", self.name], capture_output=True, check=False)
+        shutil.rmtree(Path("/etc/netns", self.name), ignore_errors=True)
 
 
 def cable(
