@@ -2,7 +2,8 @@
 
 A **namespace** is a machine of the lab, a **cable** a veth pair between two of them, a **side** one
 installation of nconnect (its configuration, its folders, its daemon), a **tap** a capture of one interface.
-The lab is driven through the product's own commands only; nothing here is imported by the product.
+The lab is driven through the product's own commands and its control API only; nothing here is imported by
+the product.
 """
 
 from pathlib import Path

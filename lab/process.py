@@ -91,9 +91,16 @@ class Process:
 def until(
     condition: Callable[[], object], what: str, *, timeout_s: float = 10, process: Process | None = None
 ) -> None:
-    """Poll `condition`; `LabError` when it is not true in time, or when `process` ends before."""
+    """Poll `condition`; `LabError` when it is not true in time, or when `process` ends before.
+
+    The pauses are 10 ms, or up to 100 ms where the condition takes long itself: one that runs a program must
+    not keep a processor busy.
+    """
     deadline = time.monotonic() + timeout_s
-    while not condition():
+    while True:
+        began = time.monotonic()
+        if condition():
+            return
         if process is not None and not process.running:
             raise LabError(
                 f"{process.name} ended with status {process.status} before {what}:\n{process.tail()}"
@@ -101,4 +108,4 @@ def until(
         if time.monotonic() > deadline:
             words = f":\n{process.tail()}" if process is not None else ""
             raise LabError(f"waited {timeout_s} s in vain for {what}{words}")
-        time.sleep(0.01)
+        time.sleep(min(0.1, max(0.01, time.monotonic() - began)))

@@ -56,7 +56,22 @@ class World:
     programs: list[Process] = field(default_factory=list)
 
     def configure(self, *, services: Sequence[str] = (), cipher: str | None = None) -> None:
-        """Write both configurations, with `nconnect init`, `address` and `peer add`."""
+        """Write both configurations.
+
+        The first time they are made with `nconnect init`, `address` and `peer add`. Later worlds of this
+        process get copies, with the same keys.
+        """
+        made = _configurations.get((*services, cipher))
+        sides = (self.provider_side, self.user_side)
+        if made is None:
+            self._make_configurations(services, cipher)
+            _configurations[*services, cipher] = tuple(side.config.read_text() for side in sides)
+            return
+        for side, text in zip(sides, made, strict=True):
+            side.config.touch(0o600)
+            side.config.write_text(text)
+
+    def _make_configurations(self, services: Sequence[str], cipher: str | None) -> None:
         self.provider_side.nconnect(
             "init",
             *("--identifier", PROVIDER_PEER),
@@ -112,6 +127,10 @@ class World:
     def logs(self) -> str:
         logs = [part.logs() for part in (self.node, self.provider_side, self.user_side)]
         return "\n".join(logs + [program.tail() for program in self.programs])
+
+
+# The configurations of provider and user, by what `World.configure` was asked for.
+_configurations: dict[tuple[str | None, ...], tuple[str, ...]] = {}
 
 
 def to_the_internet(user: Namespace, internet: Namespace, provider: Namespace) -> None:

@@ -72,6 +72,7 @@ def test_both_sides_before_the_node(stopped: World) -> None:
         until(
             lambda daemon=daemon: "no link to a node" in daemon.text(), "an attempt to fail", process=daemon
         )
+        until(side.listens, "the control socket", process=daemon)
         assert all(link["state"] != "up" for link in side.status()["links"])
         assert "no link to a node" in "\n".join(side.status()["problems"])
     stopped.node.start()
