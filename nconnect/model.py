@@ -9,6 +9,7 @@ import re
 from dataclasses import dataclass, field
 from ipaddress import IPv4Interface, IPv4Network, IPv6Interface, IPv6Network
 from pathlib import Path
+from typing import Literal
 
 from nconnect.errors import ConfigError
 
@@ -110,9 +111,24 @@ class PeerConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class Proxy:
+    """A proxy that leads out of a network. Its text is HOST:PORT: user and password are secret."""
+
+    scheme: str  # "http" (CONNECT, RFC 9110 section 9.3.6) or "socks5" (RFC 1928)
+    host: str  # a name or an address, without brackets
+    port: int
+    username: str = field(default="", repr=False)  # "": no login
+    password: str = field(default="", repr=False)
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
 class NetworkConfig:
     seed_rpc: tuple[str, ...] = PUBLIC_SEED_RPC
     links: int = 1
+    proxy: Proxy | Literal["none"] | None = None  # None: the environment's
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ import typer
 from nconnect.cli.options import ConfigOption, JsonOption, chosen, remember
 
 if TYPE_CHECKING:
-    from nconnect.model import Config
+    from nconnect.model import Config, Proxy
 
 app = typer.Typer(help="The configuration's file: check it, show it.", rich_markup_mode=None)
 
@@ -103,6 +103,7 @@ def shown(config: Config) -> dict[str, Any]:
         "network": {
             "seed_rpc": list(config.network.seed_rpc),
             "links": config.network.links,
+            "proxy": _proxy(config.network.proxy),
         },
     }
     if config.node is not None:
@@ -137,6 +138,12 @@ def shown(config: Config) -> dict[str, Any]:
         for peer in config.peers
     ]
     return content
+
+
+def _proxy(proxy: Proxy | str | None) -> str | None:
+    if proxy is None or isinstance(proxy, str):
+        return proxy
+    return f"{proxy.scheme}://{f'{HIDDEN}@' if proxy.username else ''}{proxy}"
 
 
 def _ports(ports: tuple[int, int]) -> str:

@@ -6,6 +6,7 @@ described in the same words wherever it is made.
 """
 
 from nconnect.config.file import parse
+from nconnect.config.proxy import parse_proxy, parse_proxy_setting
 from nconnect.config.values import (
     check_host,
     check_identifier,
@@ -44,6 +45,8 @@ __all__ = [
     "parse_peer_address",
     "parse_prefix",
     "parse_prefixes",
+    "parse_proxy",
+    "parse_proxy_setting",
     "parse_seed",
     "parse_seed_rpc",
     "parse_service",

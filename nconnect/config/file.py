@@ -8,6 +8,7 @@ from typing import Any
 
 from nconnect.config import values
 from nconnect.config.locate import Path
+from nconnect.config.proxy import parse_proxy_setting
 from nconnect.config.table import (
     Problems,
     T,
@@ -146,8 +147,9 @@ def _read_network(root: Table) -> NetworkConfig:
     if section.content.get("seed_rpc") == []:
         section.problem("seed_rpc", "is empty: name a seed, or delete the line to use the public network's")
     links = section.take("links", integer(1, MAX_LINKS), 1)
+    proxy = section.take("proxy", lambda v: parse_proxy_setting(string(v)), None)
     section.finish()
-    return NetworkConfig(seed_rpc or PUBLIC_SEED_RPC, links)
+    return NetworkConfig(seed_rpc or PUBLIC_SEED_RPC, links, proxy)
 
 
 def _read_node(root: Table) -> NodeConfig | None:

@@ -1,6 +1,7 @@
 """Taking every secret out of a text that is to be shown to others.
 
-What is secret: seeds and preshared keys, in the file or anywhere else; invitations; passwords in URLs.
+What is secret: seeds and preshared keys, in the file or anywhere else; invitations; passwords in URLs, and
+what logs in to a proxy.
 Three nets, one behind the other: the values that are known to be secret in every form they may be written in,
 the keys of a configuration under which secrets stand, and whatever looks like a key (64 hex digits, or 32
 bytes in base64) and is not known to be public.
@@ -18,17 +19,33 @@ _KEYS = "seed|preshared_key|private_key|secret|password|passphrase|psk"
 _ASSIGNED = re.compile(rf'(?im)^(\s*["\']?(?:{_KEYS})["\']?\s*[=:]\s*)(?!\(removed\)).+$')
 _JSON = re.compile(rf'(?i)("(?:{_KEYS})"\s*:\s*)"(?:[^"\\]|\\.)*"')
 _TOKEN = re.compile(r"(?i)\bnc1[-\s]?[0-9a-z][0-9a-z-]{15,}")
-_LOGIN = re.compile(r"(?i)\b([a-z][a-z0-9+.-]*://)[^\s/@\"']+@")
+_LOGIN = re.compile(r"(?i)\b([a-z][a-z0-9+.-]*://)[^\s/\"']+@")
+# A proxy's URL may be mistyped, with a password that no URL can hold: all of the line before the last "@".
+_PROXY = re.compile(r"(?im)^(.*\b(?:\w+_)?proxy[\"']?\s*[=:]\s*[\"']?(?:[a-z0-9+.-]+://)?).*@")
+MIN_WORD = 4  # a known word that is shorter stays: it would take half of the text with it
 _QUERY = re.compile(r"(?i)([?&](?:token|key|auth|secret|password|sig)[^=\s&]*=)[^&\s\"']+")
 _HEX = re.compile(r"(?i)(?<![0-9a-f])[0-9a-f]{48,}(?![0-9a-f])")
 _BASE64 = re.compile(r"(?<![A-Za-z0-9+/_=-])[A-Za-z0-9+/_-]{42,43}={0,2}(?![A-Za-z0-9+/_=-])")
 
 
-def redact(text: str, *, secrets: Collection[bytes] = (), public: Collection[bytes] = ()) -> str:
-    """The text without secrets. `secrets` are known ones (raw bytes), `public` keys that may stay."""
+def redact(
+    text: str,
+    *,
+    secrets: Collection[bytes] = (),
+    public: Collection[bytes] = (),
+    words: Collection[str] = (),
+) -> str:
+    """The text without secrets.
+
+    `secrets` are known ones (raw bytes), `words` known ones as they are written, `public` keys that may stay.
+    """
     for secret in sorted(secrets):
         for form in _forms(secret):
             text = re.sub(re.escape(form), REMOVED, text, flags=re.IGNORECASE)
+    for word in sorted(words, key=lambda word: (-len(word), word)):
+        if len(word) >= MIN_WORD:
+            text = text.replace(word, REMOVED)
+    text = _PROXY.sub(rf"\1{REMOVED}@", text)
     text = _ASSIGNED.sub(rf"\1{REMOVED}", text)
     text = _JSON.sub(rf'\1"{REMOVED}"', text)
     text = _TOKEN.sub(REMOVED, text)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import json
 import os
@@ -10,13 +11,14 @@ import tarfile
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from urllib.parse import quote
 
 from nconnect import __version__
 from nconnect.doctor.redact import redact
 from nconnect.errors import HostError
 from nconnect.io import paths
 from nconnect.io.errors import reason
-from nconnect.model import Config
+from nconnect.model import Config, Proxy
 
 LOG_BYTES = 512 * 1024  # of the log's end
 
@@ -30,6 +32,16 @@ def secrets_of(config: Config | None) -> tuple[bytes, ...]:
     keys = [config.seed, *(peer.preshared_key for peer in config.peers if peer.preshared_key)]
     keys.append(Identity(config.seed).dh_private)
     return tuple(key for key in keys if any(key))
+
+
+def words_of(config: Config | None) -> tuple[str, ...]:
+    """What logs in to the proxy, as it may be written: in the file, in the environment, in a request."""
+    proxy = config.network.proxy if config is not None else None
+    if not isinstance(proxy, Proxy) or not proxy.username:
+        return ()
+    plain = (proxy.password, proxy.username)
+    basic = base64.b64encode(f"{proxy.username}:{proxy.password}".encode()).decode()
+    return tuple(dict.fromkeys([*plain, *(quote(word, safe="") for word in plain), basic]))
 
 
 def public_of(config: Config | None) -> tuple[bytes, ...]:
@@ -76,7 +88,7 @@ def write(
         "nconnect.log": data,
         **outputs,
     }
-    secrets, public = secrets_of(config), public_of(config)
+    secrets, public, words = secrets_of(config), public_of(config), words_of(config)
     try:
         fd = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     except FileExistsError:
@@ -85,7 +97,7 @@ def write(
         raise HostError(f"cannot write {target}: {reason(error)}") from None
     with open(fd, "wb") as file, tarfile.open(fileobj=file, mode="w:gz") as bundle:
         for name, text in texts.items():
-            raw = redact(text, secrets=secrets, public=public).encode()
+            raw = redact(text, secrets=secrets, public=public, words=words).encode()
             entry = tarfile.TarInfo(f"nconnect-report/{name}")
             entry.size, entry.mode, entry.mtime = len(raw), 0o600, int(time.time())
             bundle.addfile(entry, io.BytesIO(raw))

@@ -49,6 +49,17 @@ def test_show_hides_secrets_and_is_a_configuration(run: Run, made: Path, tmp_pat
     assert content["provide"]["subnets"] == ["192.168.50.0/24"]
 
 
+def test_show_hides_what_logs_in_to_the_proxy(run: Run, made: Path) -> None:
+    made.write_text(made.read_text() + '\n[network]\nproxy = "http://bob:hunter2@10.0.0.1:3128"\n')
+    for arguments in (["config", "show"], ["config", "show", "--json"]):
+        out = run(*arguments).out
+        assert "http://(hidden)@10.0.0.1:3128" in out
+        assert "hunter2" not in out
+        assert "bob" not in out
+    made.write_text(made.read_text().replace("http://bob:hunter2@10.0.0.1:3128", "none"))
+    assert tomllib.loads(run("config", "show").out)["network"]["proxy"] == "none"
+
+
 def test_reload_asks_the_daemon(run: Run, daemon: FakeBackend) -> None:
     result = run("reload")
     assert (result.status, result.err) == (0, "")

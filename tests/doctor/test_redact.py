@@ -18,6 +18,11 @@ SEED, KEY, PUBLIC = bytes(range(32)), bytes(range(100, 132)), bytes(range(200, 2
         f"  seed='{SEED.hex().upper()}'",
         f'preshared_key = "{base64.b64encode(KEY).decode()}"',
         'seed_rpc = ["http://user:hunter2@203.0.113.7:30003"]',
+        'proxy = "http://bob:hunter2@10.0.0.1:3128"',
+        'proxy = "http://bob:x/hunter2@y@10.0.0.1:3128"',
+        'network = { proxy = "socks5://bob:hunter2#1@10.0.0.1:1080" }',
+        'proxy = "bob:hunter2 @10.0.0.1:3128"',
+        "HTTPS_PROXY=http://bob:a@hunter2@10.0.0.1:3128",
         "token nc1-abcd-efgh-1234-5678-90ab",
         f"log line with {SEED.hex()} in the middle",
         f"log line with {base64.urlsafe_b64encode(KEY).decode()} in the middle",
@@ -46,6 +51,17 @@ def test_a_known_secret_goes_in_every_form(secret: bytes) -> None:
         assert form.strip("b'") not in cleaned
         assert cleaned.startswith("before ")
         assert cleaned.endswith(" after")
+
+
+def test_known_words_go_but_for_those_too_short_to_be_told_from_text() -> None:
+    cleaned = redact("hunter2 logs in as bob, Ym9iOmh1bnRlcjI=", words=["bob", "hunter2", "Ym9iOmh1bnRlcjI="])
+    assert cleaned == f"{REMOVED} logs in as bob, {REMOVED}"
+
+
+def test_a_proxy_s_place_stays() -> None:
+    text = 'proxy = "http://10.0.0.1:3128"'
+    assert redact(text) == text
+    assert redact('proxy = "http://bob:hunter2@10.0.0.1:3128"') == f'proxy = "http://{REMOVED}@10.0.0.1:3128"'
 
 
 def test_public_keys_and_ordinary_words_stay() -> None:

@@ -1,0 +1,175 @@
+"""Proxies: one URL to a checked value, the environment's variables, and which destination goes by proxy.
+
+A URL may hold a password, so no error repeats it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
+from typing import Literal
+from urllib.parse import unquote, urlsplit
+
+from nconnect.errors import ConfigError
+from nconnect.model import Config, Proxy
+
+FORM = "http://[USER:PASSWORD@]HOST:PORT or socks5://[USER:PASSWORD@]HOST:PORT"
+# The first that is set counts. Lower case comes first, as in curl. HTTPS_PROXY means CONNECT, which is what
+# both RPC and websocket need, also without TLS; HTTP_PROXY means requests that only HTTP/1.1 without TLS has.
+VARIABLES = ("https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY")
+EXCEPTIONS = ("no_proxy", "NO_PROXY")
+
+_SCHEMES = {"http": "http", "socks5": "socks5", "socks5h": "socks5", "socks": "socks5"}
+_HOST = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9._-]{0,251}[A-Za-z0-9_])?\.?")
+_ESCAPE = "a character such as @ : / # % in a user or password is written percent-encoded, as %40"
+_MAX_LOGIN_BYTES = 255  # RFC 1929 section 2
+
+
+def parse_proxy_setting(text: str) -> Proxy | Literal["none"]:
+    """The value of `[network] proxy`: a URL, or "none" for no proxy whatever the environment says."""
+    return "none" if text == "none" else parse_proxy(text)
+
+
+def parse_proxy(text: str, *, bare: bool = False) -> Proxy:
+    """A proxy's URL; `bare`: HOST:PORT without a scheme is HTTP. Raises `ConfigError` without the text."""
+    if not text or not text.isprintable() or " " in text:
+        raise ConfigError(f"is no proxy's URL, it holds a space or a control character: write {FORM}")
+    if "://" not in text and bare:
+        text = f"http://{text}"
+    scheme, separator, _ = text.partition("://")
+    if not separator:
+        raise ConfigError(f'is no proxy\'s URL: write {FORM}, or "none"')
+    if scheme.lower() not in _SCHEMES:
+        shown = f"{scheme[:20]}://" if scheme.isascii() and scheme.isalnum() else "that scheme"
+        raise ConfigError(f"{shown} is no kind of proxy that nconnect speaks to: write {FORM}")
+    try:
+        url = urlsplit(text)
+        host, port = url.hostname or "", url.port
+    except ValueError:
+        raise ConfigError(f"is no proxy's URL: write {FORM}; {_ESCAPE}") from None
+    if url.path not in ("", "/") or url.query or url.fragment:
+        raise ConfigError(f"holds more than a proxy's URL does: write {FORM}; {_ESCAPE}")
+    if not _is_host(host):
+        raise ConfigError(f"names no host: write {FORM}")
+    if not port:
+        raise ConfigError(f"has no port: write {FORM} (3128 and 8080 are usual, 1080 for SOCKS)")
+    username, password = unquote(url.username or ""), unquote(url.password or "")
+    kind = _SCHEMES[scheme.lower()]
+    _check_login(kind, username, password)
+    return Proxy(kind, host, port, username, password)
+
+
+def _is_host(host: str) -> bool:
+    try:
+        return not getattr(ip_address(host), "scope_id", None)
+    except ValueError:
+        return bool(_HOST.fullmatch(host))
+
+
+def _check_login(kind: str, username: str, password: str) -> None:
+    if not username and not password:
+        return
+    if not (username + password).isprintable():
+        raise ConfigError("has a control character in its user or password: correct it")
+    if kind == "http":
+        if not username or ":" in username:  # RFC 7617 section 2
+            raise ConfigError(f"has no user, or one with a colon, which HTTP cannot carry: write {FORM}")
+        return
+    sizes = [len(part) for part in (username, password)]
+    if not (username + password).isascii() or not all(1 <= size <= _MAX_LOGIN_BYTES for size in sizes):
+        raise ConfigError(
+            "has a user or password that SOCKS5 cannot carry: both must be 1 to 255 ASCII characters"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Proxies:
+    """Which way connections go out: through one proxy, but for some destinations."""
+
+    proxy: Proxy | None = None
+    exceptions: tuple[str, ...] = ()  # entries of NO_PROXY, lower case
+    own: frozenset[str] = frozenset()  # hosts of our own node, lower case
+    source: str = ""  # where the proxy was set: "[network] proxy", "HTTPS_PROXY", …
+
+    def to(self, host: str, port: int) -> Proxy | None:
+        """The proxy to ask for a connection to this host (without brackets); None: connect to it directly.
+
+        Names are compared as they are written; nothing is looked up. Loopback and our own node are always
+        direct.
+        """
+        if self.proxy is None:
+            return None
+        name = host.lower().removesuffix(".")
+        address = _address(name)
+        if address is not None and (address.is_loopback or address.is_unspecified):
+            return None
+        if name == "localhost" or name.endswith(".localhost") or name in self.own:
+            return None
+        if any(_matches(entry, name, address, port) for entry in self.exceptions):
+            return None
+        return self.proxy
+
+
+DIRECT = Proxies()
+
+
+def of_environment(environ: Mapping[str, str]) -> Proxies:
+    """What HTTPS_PROXY, ALL_PROXY and NO_PROXY ask for; `ConfigError` names a variable that is wrong."""
+    name = next((name for name in VARIABLES if environ.get(name)), None)
+    if name is None:
+        return DIRECT
+    try:
+        proxy = parse_proxy(environ[name].strip(), bare=True)
+    except ConfigError as error:
+        raise ConfigError(f"the environment's {name}: {error}; or unset it") from None
+    excepted = next((environ[name] for name in EXCEPTIONS if environ.get(name)), "")
+    return Proxies(proxy, tuple(re.split(r"[,\s]+", excepted.lower().strip())), source=name)
+
+
+def of_config(config: Config, environ: Mapping[str, str]) -> Proxies:
+    """What a configuration asks for, or the environment where it says nothing."""
+    setting = config.network.proxy
+    if setting == "none":
+        return DIRECT
+    chosen = of_environment(environ) if setting is None else Proxies(setting, source="[network] proxy")
+    if config.node is None or chosen.proxy is None:
+        return chosen
+    hosts = (config.node.listen, config.node.advertise or "")
+    own = frozenset(host.lower().removesuffix(".") for host in hosts if host)
+    return Proxies(chosen.proxy, chosen.exceptions, own, chosen.source)
+
+
+def _matches(entry: str, name: str, address: IPv4Address | IPv6Address | None, port: int) -> bool:
+    """Whether an entry of NO_PROXY means this destination.
+
+    An entry is *, NAME, .NAME, *.NAME, ADDRESS or PREFIX, perhaps with :PORT.
+    """
+    if entry == "*":
+        return True
+    host, colon, port_text = entry.rpartition(":")
+    if colon and port_text.isascii() and port_text.isdecimal() and (host.endswith("]") or ":" not in host):
+        if int(port_text[:6]) != port:
+            return False
+        entry = host
+    entry = entry.removeprefix("[").removesuffix("]").removesuffix(".")
+    if not entry:
+        return False
+    if address is None:
+        suffix = entry.removeprefix("*").removeprefix(".")
+        return bool(suffix) and (name == suffix or name.endswith(f".{suffix}"))
+    try:
+        network = ip_network(entry, strict=False)
+    except ValueError:
+        return False
+    return network.version == address.version and address in network
+
+
+def _address(host: str) -> IPv4Address | IPv6Address | None:
+    try:
+        address = ip_address(host.partition("%")[0])
+    except ValueError:
+        return None
+    mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
+    return mapped or address
