@@ -39,16 +39,17 @@ class Backoff:
         self._refill(now)
         self._credit -= share
 
-    def failed(self, now: float, share: float = 1.0) -> float:
+    def failed(self, now: float, share: float = 1.0, *, soon: bool = False) -> float:
         """An attempt failed, or the link broke: return after how many seconds to try again.
 
-        `share`: what is tried then is this part of an attempt, and is due so much earlier.
+        `share`: what is tried then is this part of an attempt, and is due so much earlier. `soon`: wait no
+        longer than at the start of an outage, however long this one lasts.
         """
         if self._failing_since is None:
             self._failing_since = now
         ceiling = min(FIRST_CEILING_S * 2.0 ** min(self._failures, 8), PATIENT_CEILING_S)
         self._failures += 1
-        if now - self._failing_since > PATIENCE_S:
+        if now - self._failing_since > PATIENCE_S and not soon:
             self._late_failures += 1
             ceiling = min(PATIENT_CEILING_S * 2.0 ** min(self._late_failures, 8), CEILING_S)
         fraction = int.from_bytes(self._rng(4), "big") / 2**32

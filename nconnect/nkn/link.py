@@ -118,7 +118,9 @@ class Link:
         self._liveness = Liveness(now)
         self._prefixes: OutboundPrefixes | None = None  # while UP
         self._attempt_at = now
-        self._no_seed = ""  # why no seed answered, when we fell back to the node that served us last
+        self._no_seed: tuple[str, DownReason] | None = (
+            None  # why no seed answered, when we fell back to the node that served us last
+        )
         self._way_back = WayBack()
         self._returning = False  # this attempt is on its way there
         self._tried: NodeInfo | None = None  # it was there in vain, or this attempt is not to go there
@@ -231,14 +233,18 @@ class Link:
             self._seeds = (seed, *(other for other in self._seeds if other != seed))
         self._connect(node, now)
 
-    def resolve_failed(self, why: str, now: float) -> None:
-        """No seed answered; the node that served us last may still be there, if that was not tried yet."""
+    def resolve_failed(self, why: str, now: float, *, reason: DownReason = DownReason.NO_SEED) -> None:
+        """No seed answered; the node that served us last may still be there, if that was not tried yet.
+
+        `reason` is `NO_SEED` or `LOGIN_PAGE`. Somebody is about to open the page: then the wait before the
+        next attempt stays short.
+        """
         if self.last_node is not None and self.last_node != self._tried:
             self._become(Event.FELL_BACK)
-            self._no_seed = why
+            self._no_seed = (why, reason)
             self._connect(self.last_node, now)
         else:
-            self._fail(why, DownReason.NO_SEED, now)
+            self._fail(why, reason, now)
 
     def connected(self, now: float) -> None:
         self._become(Event.CONNECTED)
@@ -382,7 +388,7 @@ class Link:
         if self._returning:
             self._ask_after_all(why, now, abandon=abandon)
         elif self._no_seed:  # which is what a user can mend, not where we went for want of a seed
-            self._fail(self._no_seed, DownReason.NO_SEED, now, abandon=abandon)
+            self._fail(*self._no_seed, now, abandon=abandon)
         else:
             self._fail(why, DownReason.UNREACHABLE, now, abandon=abandon)
 
@@ -483,9 +489,10 @@ class Link:
         if abandon:
             self._outputs.append(Disconnect(why))
         self._outputs.append(LinkDown(why, reason))
-        if reason is DownReason.NO_SEED:
+        if reason in (DownReason.NO_SEED, DownReason.LOGIN_PAGE):
             self._way_back.found_nothing()
-        self._wait(now + self._backoff.failed(now, self._way_back.share))
+        soon = reason is DownReason.LOGIN_PAGE
+        self._wait(now + self._backoff.failed(now, self._way_back.share, soon=soon))
 
     def _left(self, now: float) -> None:
         """Whatever state this was, it is not UP any more."""
@@ -498,7 +505,7 @@ class Link:
     def _begin_attempt(self, now: float) -> None:
         self._backoff.attempted(now, self._way_back.share)
         self._attempt_at = now
-        self._no_seed = ""
+        self._no_seed = None
         self._returning, self._tried = False, None
 
     def _wait(self, until: float) -> None:

@@ -12,6 +12,7 @@ class DownReason(Enum):
     """Why a link is not up."""
 
     NO_SEED = "no_seed"  # no seed named a node
+    LOGIN_PAGE = "login_page"  # a captive portal answered in place of the seeds
     UNREACHABLE = "unreachable"  # the node cannot be connected to
     TIMED_OUT = "timed_out"  # it connected, but does not answer
     BAD_SIGNATURE = "bad_signature"  # it refuses our proof (42003)

@@ -52,6 +52,17 @@ def test_it_never_gives_up_and_never_waits_longer_than_the_ceiling() -> None:
     assert 4.0 < sum(late) / len(late) < 6.0  # full jitter below ten seconds
 
 
+@given(st.integers(0, 2**32))
+def test_what_somebody_is_about_to_mend_is_tried_every_second_however_long_it_takes(seed: int) -> None:
+    schedule = Backoff(now=0.0, rng=random.Random(seed).randbytes)
+    now = 0.0
+    while now < 3 * module.PATIENCE_S:
+        schedule.attempted(now)
+        wait_s = schedule.failed(now, soon=True)
+        assert wait_s <= 1.0 + 1e-6
+        now += wait_s
+
+
 def test_two_clients_do_not_come_back_together() -> None:
     assert attempts(1, 60.0)[1:4] != attempts(2, 60.0)[1:4]
 

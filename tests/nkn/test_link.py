@@ -193,6 +193,18 @@ def test_seeds_that_never_answer() -> None:
     assert d.link.last_error == "no seed answered within 5 s"
 
 
+def test_a_login_page_is_looked_at_every_second_however_long_it_takes() -> None:
+    d = Driven()
+    d.after(0.0, d.link.start)
+    for _ in range(200):
+        said = d.after(0.1, lambda now: d.link.resolve_failed("a page", now, reason=DownReason.LOGIN_PAGE))
+        assert said == [LinkDown("a page", DownReason.LOGIN_PAGE)]
+        deadline = d.link.poll_timeout()
+        assert deadline is not None
+        assert deadline.at - d.now <= 1.0
+        d.back_in_flight()
+
+
 def test_without_a_seed_the_last_node_is_tried_and_the_seeds_are_what_is_reported() -> None:
     d = Driven(last_node=node(7))
     d.after(0.0, d.link.start)
