@@ -46,6 +46,23 @@ class NetworkError(NconnectError):
     """A node or a seed cannot be reached, or refused us."""
 
 
+class WayOutError(NetworkError):
+    """This device's own network stops us, whichever seed or node is asked. The text is a whole sentence."""
+
+
+class ProxyError(WayOutError):
+    """The proxy cannot be reached, refuses us, or does not speak the protocol that its URL names."""
+
+
+class LoginPageError(WayOutError):
+    """A captive portal answered in place of a seed: somebody must log in to the network first."""
+
+    def __init__(self, url: str, *, by_itself: bool = False) -> None:
+        """`url`: the page, cleaned (`wire.login_page`). `by_itself`: the answer was the page, no redirect."""
+        perhaps = " (unless that is a page of another kind: then it is no NKN seed)" if by_itself else ""
+        super().__init__(f"this network shows a login page: open {url} in a browser{perhaps}")
+
+
 class NotConnected(NetworkError):
     """A client (`nconnect.nkn`) has no link to a node, so nothing was sent."""
 

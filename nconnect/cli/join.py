@@ -44,10 +44,12 @@ def join(
     Makes this device's identity and configuration; `nconnect up` then starts the tunnel.
     """
     import asyncio
+    import os
 
     from nconnect import config as values
     from nconnect.cli.output import print_json
     from nconnect.cli.setup import default_identifier
+    from nconnect.config.proxy import of_environment
     from nconnect.crypto.keys import Identity
     from nconnect.invite.token import Token
     from nconnect.io import config_file, join, paths
@@ -65,6 +67,7 @@ def join(
     _check_free(path, force)
     if paths.is_locked(interface):
         raise ConfigError(f"{interface} is up with the old identity: end it first with `nconnect down`")
+    proxies = of_environment(os.environ)
     store = StateStore.of(interface)
     seed, name = _identity(store, invitation, name)
     own = Identity(seed)
@@ -72,7 +75,13 @@ def join(
         raise ConfigError("this invitation is this device's own: use it on another one")
     welcome = asyncio.run(
         join.apply(
-            invitation, own, NknAddress(name, own.public_key), seeds or PUBLIC_SEED_RPC, timeout_s=timeout
+            invitation,
+            own,
+            NknAddress(name, own.public_key),
+            seeds or PUBLIC_SEED_RPC,
+            timeout_s=timeout,
+            proxies=proxies,
+            say=_say,
         )
     )
     text = _configuration(invitation, seed, name, seeds, welcome)
@@ -96,6 +105,13 @@ def join(
     print(f"this device is {', '.join(welcome.addresses)} and reaches {', '.join(welcome.allowed_ips)}")
     print("next:")
     print(f"  sudo nconnect{option} up")
+
+
+def _say(why: str) -> None:
+    """Something that somebody at this machine must do while we go on trying."""
+    import sys
+
+    print(f"nconnect: {why}; trying again", file=sys.stderr, flush=True)
 
 
 def _read(token: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from nconnect.cli.output import bytes_text, duration_text, ms_text, table, time_text
-from nconnect.control.schema import PeerStatus, Status
+from nconnect.control.schema import LinkStatus, PeerStatus, Status
 from nconnect.errors import NO_LINK
 
 _GREEN, _YELLOW, _RED, _BOLD, _RESET = "\x1b[32m", "\x1b[33m", "\x1b[31m", "\x1b[1m", "\x1b[0m"
@@ -37,8 +37,10 @@ def problems_of(status: Status, now: float) -> list[str]:
     """What is wrong, a sentence each, with what mends it if that is known; the daemon's own words first."""
     # With no link up each has a line of its own below, which says more.
     found = [problem for problem in status.problems if not problem.startswith(NO_LINK)]
+    said: set[str] = set()
     for index, link in enumerate(status.links):
-        if link.state != "up" and link.shared_with is None:
+        if link.state != "up" and link.shared_with is None and link.why not in said:
+            said.update(filter(None, [link.why]))  # what stops all of them is one thing to mend
             why = f": {link.why}" if link.why else ""
             what = "is connecting" if link.state == "connecting" else "is down, trying again"
             mend = "; `nconnect doctor` looks at the way to it" if link.state == "down" else ""
@@ -80,10 +82,15 @@ def _facts(status: Status) -> list[str]:
     return [f"{name:<11} {value}" for name, value in facts.items() if value]
 
 
+def _node_of(link: LinkStatus) -> str:
+    by = f" by proxy {link.proxy}" if link.proxy else ""
+    return f"{link.node or '-'}{by}"
+
+
 def _links(status: Status) -> list[str]:
     header = ["LINK", "NODE", "STATE", "ROUND TRIP", "RECONNECTS"]
     rows = [
-        [str(i), link.node or "-", link.state, ms_text(link.rtt_ms), str(link.reconnects)]
+        [str(i), _node_of(link), link.state, ms_text(link.rtt_ms), str(link.reconnects)]
         for i, link in enumerate(status.links)
     ]
     if len(rows) > 1:

@@ -30,6 +30,7 @@ class LinkStatus:
     tx_bytes: int = 0  # of batches to and from peers
     rx_bytes: int = 0
     share: float | None = None  # of all links' traffic, 0 to 1
+    proxy: str | None = None  # HOST:PORT of the proxy on the way to the node; null: none
 
 
 @dataclass(frozen=True, slots=True)

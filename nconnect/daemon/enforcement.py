@@ -10,6 +10,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
+from nconnect.config.proxy import DIRECT, Proxies
 from nconnect.daemon.expiry import in_force
 from nconnect.doctor.firewalls import obstacles
 from nconnect.errors import HostError
@@ -36,12 +37,17 @@ class Enforcement:
         *,
         nodes: Callable[[], tuple[Address, ...]],
         expired: Callable[[], frozenset[str]],
+        proxies: Proxies = DIRECT,
     ) -> None:
-        """`nodes`: those in use, which no route may hide. `expired`: the peers whose access has ended."""
+        """`nodes`: those in use, which no route may hide. `expired`: the peers whose access has ended.
+
+        `proxies`: the way to nodes and seeds.
+        """
         self.plan: HostPlan | None = None
         self._config = config
         self._host = host
         self._nodes = nodes
+        self._proxies = proxies
         self._expired = expired
         self._expired_then: frozenset[str] = frozenset()  # the peers that had expired when it was made
         self._lock = asyncio.Lock()  # one plan at a time
@@ -164,7 +170,7 @@ class Enforcement:
         return [o.problem for o in found if o.version in versions]
 
     def _facts(self) -> Facts:
-        return replace(self._host.read_facts(), nodes=self._nodes())
+        return replace(self._host.read_facts(), nodes=self._nodes(), proxies=self._proxies)
 
     def _end_flows(self, old: Config, fresh: Config) -> None:
         if not provides(old) and not provides(fresh):

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from nconnect import __version__
 from nconnect.config import format_allow_rule, parse_peer_address
+from nconnect.config.proxy import DIRECT, Proxies
 from nconnect.control.schema import LinkStatus, PeerStatus, PendingPeer, PingReply, SkippedRoute, Status
 from nconnect.errors import NO_LINK, ConfigError, DropReason
 from nconnect.host.plan import HostPlan
@@ -17,6 +18,7 @@ from nconnect.nkn.link import Link
 from nconnect.tunnel.core import Tunnel
 from nconnect.tunnel.peer import Peer
 from nconnect.tunnel.pending import PendingSender
+from nconnect.wire.jsonrpc import split_addr
 
 CLOCK_WARNING_HOURS = 1.0  # expiry dates are as wrong as the clock
 
@@ -27,6 +29,7 @@ def build(
     address: str,
     links: Sequence[Link],
     shared_with: Sequence[int | None] = (),
+    proxies: Proxies = DIRECT,
     tunnel: Tunnel,
     plan: HostPlan | None,
     drops: Counter[str],
@@ -41,7 +44,7 @@ def build(
         interface=config.interface,
         address=address,
         public_key=address[-64:],
-        links=link_statuses(links, shared_with or [None] * len(links), tunnel),
+        links=link_statuses(links, shared_with or [None] * len(links), tunnel, proxies),
         peers=tuple(peer_status(peer, tunnel, now, wall, refused) for peer in tunnel.peers.values()),
         routes=tuple(str(route) for route in plan.state.routes) if plan else (),
         skipped_routes=tuple(SkippedRoute(str(s.route), s.why) for s in plan.skipped_routes) if plan else (),
@@ -112,7 +115,10 @@ def pending_peers(pending: Iterable[PendingSender], now: float) -> list[PendingP
 
 
 def link_statuses(
-    links: Sequence[Link], shared_with: Sequence[int | None], tunnel: Tunnel
+    links: Sequence[Link],
+    shared_with: Sequence[int | None],
+    tunnel: Tunnel,
+    proxies: Proxies = DIRECT,
 ) -> tuple[LinkStatus, ...]:
     """By number; one that another stands in for has that one's node and state."""
     traffic = [tunnel.traffic_of(number) for number in range(len(links))]
@@ -121,6 +127,7 @@ def link_statuses(
     for number, (link, other) in enumerate(zip(links, shared_with, strict=True)):
         seen = link if other is None else links[other]
         tx, rx = traffic[number]
+        proxy = proxies.to(*split_addr(seen.node.addr)) if seen.node else None
         found.append(
             LinkStatus(
                 node=seen.node.addr if seen.node else "",
@@ -132,6 +139,7 @@ def link_statuses(
                 tx_bytes=tx,
                 rx_bytes=rx,
                 share=(tx + rx) / total if total else None,
+                proxy=None if proxy is None else str(proxy),
             )
         )
     return tuple(found)

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import uvloop
 
+from nconnect.config.proxy import of_config
 from nconnect.control.schema import PendingPeer, PingReply, Status
 from nconnect.crypto.keys import Identity
 from nconnect.daemon import resume, settings, status
@@ -102,12 +103,14 @@ class Daemon:
         self._interface = config.interface
         self._identity = Identity(config.seed)
         self._address = NknAddress(config.identifier, self._identity.public_key)
+        self._proxies = of_config(config, os.environ)
         self._started_at = boottime()
         self._store = StateStore.of(config.interface)
         self._enforcement = Enforcement(
             config,
             Host(config.interface, paths.state_dir(config.interface)),
             nodes=self._nodes,
+            proxies=self._proxies,
             expired=self._expired,
         )
         self._counters = CounterKeeper(self._store, lambda: self._tunnel.counters())
@@ -191,6 +194,7 @@ class Daemon:
             reports,
             count=config.network.links,
             rng=os.urandom,
+            proxies=self._proxies,
         )
         links.on_found = reports.on_found
         first, *more = links.runners
@@ -329,13 +333,17 @@ class Daemon:
         return frozenset(dest for dest, peer in self._tunnel.peers.items() if peer.expired)
 
     def _nodes(self) -> tuple[Address, ...]:
-        """The nodes in use: routes must not lead the way to them into the tunnel."""
+        """Who we are connected to, nodes or proxies: no route may lead the way to them into the tunnel."""
         found = []
-        for link in self._links.links:
+        for runner in self._links.runners:
+            node = runner.link.node
             try:
-                found += [ip_address(split_addr(link.node.addr)[0])] if link.node else []
+                if node is not None and self._proxies.to(*split_addr(node.addr)) is None:
+                    found.append(ip_address(split_addr(node.addr)[0]))
             except ValueError:
                 pass  # a name
+            if runner.websocket is not None:
+                found.append(ip_address(runner.websocket.peer_host))
         return tuple(dict.fromkeys(found))
 
     def _set_peers(self, peers: tuple[PeerConfig, ...]) -> None:
@@ -357,6 +365,7 @@ class Daemon:
             address=str(self._address),
             links=self._links.links,
             shared_with=self._links.shared_with,
+            proxies=self._proxies,
             tunnel=self._tunnel,
             plan=self._enforcement.plan,
             drops=status.drops(self._tunnel.drops, self._driver.drops, link=self._links.link),

@@ -1,7 +1,7 @@
 """From a configuration and what the kernel says now, the host state that we want.
 
 The plan never asks for what would cut the machine off: a route that covers, equals or lies in a network of
-its own, holds a gateway or a node, or is somebody else's already, is skipped, with the reason.
+its own, holds a gateway, a node or a proxy, or is somebody else's already, is skipped, with the reason.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_interface
 from urllib.parse import urlsplit
 
+from nconnect.config.proxy import DIRECT, Proxies
 from nconnect.errors import HostError
 from nconnect.host import nft
 from nconnect.host.overlap import proposal
@@ -49,7 +50,8 @@ class Facts:
     routes: tuple[LocalRoute, ...] = ()
     sysctls: Mapping[str, str] = field(default_factory=dict)
     other_tunnels: tuple[str, ...] = ()  # interfaces of other running nconnect daemons
-    nodes: tuple[Address, ...] = ()  # nodes in use, which must stay reachable outside of the tunnel
+    nodes: tuple[Address, ...] = ()  # nodes or proxies in use: they must stay reachable outside of the tunnel
+    proxies: Proxies = DIRECT  # by which seeds and nodes are reached
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +162,10 @@ def _obstacle(prefix: Prefix, config: Config, facts: Facts) -> str | None:
             return f"it holds the gateway {route.gateway} of {route.interface}"
         if route.prefix == prefix:
             return f"it is routed through {route.interface} already"
-    for node in (*facts.nodes, *_seed_addresses(config)):
+    for proxy in _proxy_address(facts):
+        if _holds(prefix, proxy):
+            return f"it holds the proxy {proxy} that leads out of here"
+    for node in (*facts.nodes, *_seed_addresses(config, facts)):
         if _holds(prefix, node):
             return f"it holds the node {node} that carries the tunnel"
     return None
@@ -202,13 +207,24 @@ def _own_network(prefix: Prefix, interface: str, facts: Facts) -> str | None:
     return None
 
 
-def _seed_addresses(config: Config) -> Iterator[Address]:
+def _seed_addresses(config: Config, facts: Facts) -> Iterator[Address]:
     """The seeds that are named by address: they are asked again whenever a link is lost."""
-    for url in config.network.seed_rpc:
+    for seed in config.network.seed_rpc:
+        url = urlsplit(seed)
+        host = url.hostname or ""
+        if facts.proxies.to(host, url.port or (443 if url.scheme == "https" else 80)) is not None:
+            continue  # the proxy connects to it, wherever that is
         try:
-            yield ip_address(urlsplit(url).hostname or "")
+            yield ip_address(host)
         except ValueError:
             continue  # a host name
+
+
+def _proxy_address(facts: Facts) -> Iterator[Address]:
+    try:
+        yield ip_address(facts.proxies.proxy.host if facts.proxies.proxy else "")
+    except ValueError:
+        pass  # none, or a name: its address is among the nodes once it is in use
 
 
 def _device_sysctls(config: Config, facts: Facts) -> Iterator[tuple[str, str]]:

@@ -15,8 +15,13 @@ import socket
 
 import aiohappyeyeballs
 
+from nconnect.errors import ProxyError
+from nconnect.io.errors import plain_reason
+from nconnect.io.proxy import open_through
 from nconnect.io.resolve import AddressInfo, stream_addresses
+from nconnect.model import Proxy
 
+PROXY_S = 4.0  # guessed; below the 5 s that an attempt has, so that the error names the proxy
 ATTEMPT_DELAY_S = 0.25  # RFC 8305, section 8: "Connection Attempt Delay"
 
 # When addresses fail for different reasons, tell the one that says most: first what an address answered, then
@@ -27,14 +32,38 @@ _TELLING = (
 _ERRNO = re.compile(r"\[Errno (\d+)\]")
 
 
-async def dial(host: str, port: int) -> socket.socket:
+async def dial(host: str, port: int, proxy: Proxy | None = None) -> socket.socket:
     """Connect to a TCP port: a connected, non-blocking, close-on-exec socket with TCP_NODELAY.
 
     `host` is a name, an IPv4 or an IPv6 address without brackets. There is no time limit: the caller sets one
     (`asyncio.timeout`), and cancelling leaves nothing open. Raises OSError, whose `plain_reason` is in words:
     why the name has no address, or why no address could be connected to.
+
+    With a `proxy` that one is connected to, and asked for the connection; it looks up the name. This has
+    `PROXY_S`, and raises what `open_through` does, and `ProxyError`.
     """
-    return await _connect(await stream_addresses(host, port))
+    if proxy is None:
+        return await _connect(await stream_addresses(host, port))
+    try:
+        async with asyncio.timeout(PROXY_S):
+            return await _dial_through(proxy, host, port)
+    except TimeoutError:
+        raise ProxyError(
+            f"the proxy {proxy} did not answer within {PROXY_S:g} s: look whether it is the right one"
+        ) from None
+
+
+async def _dial_through(proxy: Proxy, host: str, port: int) -> socket.socket:
+    try:
+        sock = await dial(proxy.host, proxy.port)
+    except OSError as error:
+        raise ProxyError(f"the proxy {proxy} cannot be reached: {plain_reason(error)}") from error
+    try:
+        await open_through(sock, proxy, host, port)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
 
 
 async def _connect(addresses: list[AddressInfo]) -> socket.socket:

@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 import h11
 
+from nconnect.config.proxy import DIRECT, Proxies
 from nconnect.errors import NetworkError, RemoteProtocolError
 from nconnect.io.dial import dial
 from nconnect.io.errors import plain_reason
@@ -30,13 +31,17 @@ async def request(
     headers: Iterable[tuple[str, str]] = (),
     timeout_s: float,
     max_body_bytes: int = 1 << 20,
+    cut: bool = False,
     unix_socket: Path | None = None,
     tls: ssl.SSLContext | None = None,
+    proxies: Proxies = DIRECT,
     on_connected: Callable[[], None] | None = None,
 ) -> Response:
     """Ask an `http://` or `https://` URL (through `unix_socket` if given) once, on a connection of its own.
 
-    `on_connected` is told when somebody has taken the connection.
+    `proxies` says whether that goes through a proxy (by CONNECT, also without TLS). `on_connected` is told
+    when somebody has taken the connection. `cut`: of a body longer than `max_body_bytes` the beginning is
+    returned, a byte more than that at least; otherwise it is an error.
     Raises `NetworkError` when the server cannot be reached or does not answer within `timeout_s`, and
     `RemoteProtocolError` when what it answers is no HTTP, or is too large.
     """
@@ -56,7 +61,7 @@ async def request(
                 reader, writer = await asyncio.open_unix_connection(str(unix_socket))
             else:
                 context = (tls or ssl.create_default_context()) if parts.scheme == "https" else None
-                reader, writer = await _connect(parts.hostname, port, context)
+                reader, writer = await _connect(parts.hostname, port, context, proxies)
             if on_connected is not None:
                 on_connected()
             wire = h11.Connection(h11.CLIENT, max_incomplete_event_size=16 * 1024)
@@ -71,7 +76,7 @@ async def request(
                 ],
             )
             writer.write((wire.send(ask) or b"") + framed(wire, body))
-            return await _read_response(wire, reader, max_body_bytes)
+            return await _read_response(wire, reader, max_body_bytes, cut)
     except TimeoutError:
         raise NetworkError(f"{server} did not answer within {timeout_s:g} s") from None
     except ssl.SSLError as error:
@@ -88,9 +93,9 @@ async def request(
 
 
 async def _connect(
-    host: str, port: int, context: ssl.SSLContext | None
+    host: str, port: int, context: ssl.SSLContext | None, proxies: Proxies
 ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-    sock = await dial(host, port)
+    sock = await dial(host, port, proxies.to(host, port))
     try:
         return await asyncio.open_connection(
             sock=sock, ssl=context, server_hostname=host if context else None
@@ -100,7 +105,9 @@ async def _connect(
         raise
 
 
-async def _read_response(wire: h11.Connection, reader: asyncio.StreamReader, max_body: int) -> Response:
+async def _read_response(
+    wire: h11.Connection, reader: asyncio.StreamReader, max_body: int, cut: bool
+) -> Response:
     head: h11.Response | None = None
     body = bytearray()
     while True:
@@ -111,6 +118,8 @@ async def _read_response(wire: h11.Connection, reader: asyncio.StreamReader, max
             head = event
         elif isinstance(event, h11.Data):
             body += event.data
+            if len(body) > max_body and cut and head is not None:
+                return Response(head.status_code, bytes(body), header_texts(head.headers))
             if len(body) > max_body:
                 raise RemoteProtocolError(f"the answer is longer than {max_body} bytes")
         elif isinstance(event, h11.EndOfMessage) and head is not None:

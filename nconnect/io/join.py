@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
+from nconnect.config.proxy import DIRECT, Proxies
 from nconnect.crypto.keys import Identity
 from nconnect.errors import NetworkError
 from nconnect.invite.applicant import Applicant
@@ -20,21 +21,43 @@ from nconnect.nkn.outputs import DownReason
 from nconnect.wire.jsonrpc import NodeInfo
 from nconnect.wire.nkn import InboundMessage
 
+MAX_SAID = 3  # different pages that are told; a portal may put another number into each URL
+
 
 async def apply(
-    token: Token, identity: Identity, address: NknAddress, seeds: Sequence[str], *, timeout_s: float
+    token: Token,
+    identity: Identity,
+    address: NknAddress,
+    seeds: Sequence[str],
+    *,
+    timeout_s: float,
+    proxies: Proxies = DIRECT,
+    say: Callable[[str], None] = lambda why: None,
 ) -> Welcome:
-    """The provider's welcome. Raises `Refused` with its reason, or `NetworkError` when none comes in time."""
-    return await _Application(token, identity, address, seeds).run(timeout_s)
+    """The provider's welcome. Raises `Refused` with its reason, or `NetworkError` when none comes in time.
+
+    It goes on trying until then. `say` is told, once each, of a login page that somebody must open meanwhile.
+    """
+    return await _Application(token, identity, address, seeds, proxies, say).run(timeout_s)
 
 
 class _Application:
     """The handler of the link."""
 
-    def __init__(self, token: Token, identity: Identity, address: NknAddress, seeds: Sequence[str]) -> None:
+    def __init__(
+        self,
+        token: Token,
+        identity: Identity,
+        address: NknAddress,
+        seeds: Sequence[str],
+        proxies: Proxies,
+        say: Callable[[str], None],
+    ) -> None:
+        self._say = say
+        self._said: set[str] = set()
         self._applicant = Applicant(token, identity, address, os.urandom)
         link = Link(identity, address, seeds, now=boottime(), rng=os.urandom)
-        self._runner = LinkRunner(link, self)
+        self._runner = LinkRunner(link, self, proxies=proxies)
         self._up = asyncio.Event()
         self._was_up = False
         self._answer: asyncio.Future[Welcome]
@@ -97,5 +120,8 @@ class _Application:
 
     def on_down(self, why: str, reason: DownReason) -> None:
         self._up.clear()
+        if reason is DownReason.LOGIN_PAGE and why not in self._said and len(self._said) < MAX_SAID:
+            self._said.add(why)
+            self._say(why)
 
     def on_writable(self) -> None: ...

@@ -12,7 +12,8 @@ import ssl
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Protocol
 
-from nconnect.errors import NconnectError
+from nconnect.config.proxy import DIRECT, Proxies
+from nconnect.errors import LoginPageError, NconnectError
 from nconnect.io import rpc, websocket_client
 from nconnect.io.clock import boottime
 from nconnect.io.websocket import Buffer, WebSocket
@@ -73,11 +74,12 @@ class LinkRunner:
         tls: ssl.SSLContext | None = None,
         clock: Callable[[], float] = boottime,
         check_state: bool = False,
+        proxies: Proxies = DIRECT,
     ) -> None:
         """`secure`: ask for the node's TLS address and speak wss, with `tls` if given.
 
         `check_state`: ask each node that a seed names for its state first, which costs a round trip, and
-        leave one that is still catching up with the chain to itself.
+        leave one that is still catching up with the chain to itself. `proxies`: the way out.
         """
         self.link = link
         self.on_found: Callable[[NodeInfo], None] | None = None  # told of each node that is tried
@@ -87,6 +89,7 @@ class LinkRunner:
         self._tls = tls
         self._clock = clock
         self._check_state = check_state
+        self._proxies = proxies
         self._loop: asyncio.AbstractEventLoop
         self._work: asyncio.Task[None] | None = None  # a resolve or a connect, never both
         self._connection: _Connection | None = None
@@ -301,10 +304,12 @@ class LinkRunner:
                 timeout_s=ask.timeout_s,
                 method=method,
                 check_state=self._check_state,
+                proxies=self._proxies,
             )
         except NconnectError as error:
             why = str(error)
-            self._done(lambda now: self.link.resolve_failed(why, now))
+            reason = DownReason.LOGIN_PAGE if isinstance(error, LoginPageError) else DownReason.NO_SEED
+            self._done(lambda now: self.link.resolve_failed(why, now, reason=reason))
         except Exception as error:
             self._crash(error)
         else:
@@ -313,7 +318,9 @@ class LinkRunner:
     async def _connect(self, to: Connect) -> None:
         url = f"{'wss' if self._secure else 'ws'}://{to.node.addr}"
         try:
-            socket = await websocket_client.connect(url, timeout_s=to.timeout_s, tls=self._tls)
+            socket = await websocket_client.connect(
+                url, timeout_s=to.timeout_s, tls=self._tls, proxies=self._proxies
+            )
         except NconnectError as error:
             why = str(error)
             self._done(lambda now: self.link.disconnected(why, now))

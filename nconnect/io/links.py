@@ -12,6 +12,7 @@ import hashlib
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol
 
+from nconnect.config.proxy import DIRECT, Proxies
 from nconnect.crypto.keys import Identity
 from nconnect.errors import NconnectError
 from nconnect.io import resolve, rpc
@@ -61,7 +62,9 @@ class Links:
         clock: Callable[[], float] = boottime,
         ask_again_s: float = ASK_AGAIN_S,
         after_loss_s: float = AFTER_LOSS_S,
+        proxies: Proxies = DIRECT,
     ) -> None:
+        self.proxies = proxies
         self._ones = [
             _One(
                 self,
@@ -173,7 +176,7 @@ class _One:
         self.on_writable = handler.on_writable
         self._links = links
         self._handler = handler
-        self.runner = LinkRunner(link, self, clock=clock)
+        self.runner = LinkRunner(link, self, clock=clock, proxies=links.proxies)
 
     @property
     def is_up(self) -> bool:
@@ -222,7 +225,9 @@ class _One:
                 pass
             self.recheck.clear()
             try:
-                node = await rpc.resolve(link.seeds, str(link.address), timeout_s=RESOLVE_S)
+                node = await rpc.resolve(
+                    link.seeds, str(link.address), timeout_s=RESOLVE_S, proxies=self._links.proxies
+                )
             except NconnectError:
                 continue
             other = self._links.other_at(node, self.number)

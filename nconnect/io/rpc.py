@@ -15,12 +15,15 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
-from nconnect.errors import NconnectError, NetworkError, RemoteProtocolError
+from nconnect.config.proxy import DIRECT, Proxies
+from nconnect.errors import LoginPageError, NconnectError, NetworkError, RemoteProtocolError, WayOutError
 from nconnect.io import http_client
 from nconnect.io import resolve as names
+from nconnect.io.http import Response
 from nconnect.nkn.link import refuse_unusable
 from nconnect.wire import jsonrpc, strict_json
 from nconnect.wire.jsonrpc import NodeInfo, RpcError
+from nconnect.wire.login_page import login_page, over_tls
 
 STAGGER_S = 0.3  # between two seeds; guessed, as RFC 8305 has 0.25 s between two addresses
 ASK_AGAIN_S = 1.0
@@ -40,10 +43,16 @@ class Resolution:
 
 
 async def resolve(
-    seeds: Sequence[str], address: str, *, timeout_s: float, method: str = "getwsaddr"
+    seeds: Sequence[str],
+    address: str,
+    *,
+    timeout_s: float,
+    method: str = "getwsaddr",
+    proxies: Proxies = DIRECT,
 ) -> NodeInfo:
     """The node that serves `address`; raises `NetworkError` in one line when no seed names one."""
-    return (await first_answer(seeds, address, timeout_s=timeout_s, method=method)).node
+    found = await first_answer(seeds, address, timeout_s=timeout_s, method=method, proxies=proxies)
+    return found.node
 
 
 async def first_answer(
@@ -53,19 +62,24 @@ async def first_answer(
     timeout_s: float,
     method: str = "getwsaddr",
     check_state: bool = False,
+    proxies: Proxies = DIRECT,
 ) -> Resolution:
     """As `resolve`, and which seed it was. `method` is `getwssaddr` for a node's TLS address.
 
     `check_state`: a node that says that it is not ready for clients is taken only when no seed names another.
+    `proxies`: the way to the seeds. Where none answers because of a proxy or a login page, that error is
+    raised.
     """
     unready: list[Resolution] = []
 
     async def ask(seed: str, on_connected: Callable[[], None]) -> NodeInfo:
         patience_s = timeout_s + SLACK_S
-        node = await ask_node(seed, address, timeout_s=patience_s, method=method, on_connected=on_connected)
+        node = await ask_node(
+            seed, address, timeout_s=patience_s, method=method, proxies=proxies, on_connected=on_connected
+        )
         if check_state:
             try:
-                await refuse_unready(node, secure=method == "getwssaddr")
+                await refuse_unready(node, secure=method == "getwssaddr", proxies=proxies)
             except RemoteProtocolError:
                 unready.append(Resolution(node, seed))
                 raise
@@ -86,16 +100,24 @@ async def ask_node(
     *,
     timeout_s: float,
     method: str = "getwsaddr",
+    proxies: Proxies = DIRECT,
     on_connected: Callable[[], None] | None = None,
 ) -> NodeInfo:
     """Ask one seed; raises `NetworkError` or `RemoteProtocolError`."""
-    answer = await call(seed, method, {"address": address}, timeout_s=timeout_s, on_connected=on_connected)
+    answer = await call(
+        seed,
+        method,
+        {"address": address},
+        timeout_s=timeout_s,
+        proxies=proxies,
+        on_connected=on_connected,
+    )
     node = NodeInfo.from_json(answer)
     refuse_unusable(node)
     return node
 
 
-async def refuse_unready(node: NodeInfo, *, secure: bool = False) -> None:
+async def refuse_unready(node: NodeInfo, *, secure: bool = False, proxies: Proxies = DIRECT) -> None:
     """Raise `RemoteProtocolError` when a node says that it is not ready for clients.
 
     One that says nothing within a second may still be good: its RPC port can be closed to us. `secure`:
@@ -104,7 +126,7 @@ async def refuse_unready(node: NodeInfo, *, secure: bool = False) -> None:
     if not node.rpc_addr:
         return
     try:
-        state = await sync_state(node.rpc_addr, timeout_s=STATE_S, secure=secure)
+        state = await sync_state(node.rpc_addr, timeout_s=STATE_S, secure=secure, proxies=proxies)
     except NconnectError:
         return
     if state != USABLE_STATE:
@@ -112,10 +134,12 @@ async def refuse_unready(node: NodeInfo, *, secure: bool = False) -> None:
         raise RemoteProtocolError(f"node {node.addr} is not ready for clients ({said or 'no state'})")
 
 
-async def sync_state(rpc_addr: str, *, timeout_s: float, secure: bool = False) -> str:
+async def sync_state(
+    rpc_addr: str, *, timeout_s: float, secure: bool = False, proxies: Proxies = DIRECT
+) -> str:
     """A node's `syncState` (`USABLE_STATE` when it is fit for clients); `rpc_addr` as in `NodeInfo`."""
     url = f"{'https' if secure else 'http'}://{rpc_addr}"
-    answer = await call(url, "getnodestate", {}, timeout_s=timeout_s)
+    answer = await call(url, "getnodestate", {}, timeout_s=timeout_s, proxies=proxies)
     return strict_json.text(strict_json.obj(answer), "syncState", "")
 
 
@@ -125,20 +149,47 @@ async def call(
     params: dict[str, object],
     *,
     timeout_s: float,
+    proxies: Proxies = DIRECT,
     on_connected: Callable[[], None] | None = None,
 ) -> Any:
-    """One JSON-RPC call: its result. An error answer is a `RemoteProtocolError` too."""
-    response = await http_client.request(
-        "POST",
-        url,
-        body=jsonrpc.encode_request(method, params),
-        headers=(("Content-Type", "application/json"),),
-        timeout_s=timeout_s,
-        max_body_bytes=MAX_ANSWER_BYTES,
-        on_connected=on_connected,
-    )
+    """One JSON-RPC call: its result. An error answer is a `RemoteProtocolError` too.
+
+    A plain http URL that has moved for good to the same host over TLS is asked there. What else answers like
+    a captive portal is a `LoginPageError`; over TLS nobody but the seed can answer.
+    """
+    body = jsonrpc.encode_request(method, params)
+
+    async def ask(url: str) -> Response:
+        return await http_client.request(
+            "POST",
+            url,
+            body=body,
+            headers=(("Content-Type", "application/json"),),
+            timeout_s=timeout_s,
+            max_body_bytes=MAX_ANSWER_BYTES,
+            cut=True,
+            proxies=proxies,
+            on_connected=on_connected,
+        )
+
+    response = await ask(url)
+    moved = over_tls(url, response.status, response.header("location"))
+    if moved is not None:
+        response = await ask(moved)
+    elif url.startswith("http:"):
+        page = login_page(
+            url,
+            response.status,
+            response.header("location"),
+            response.header("content-type"),
+            response.body,
+        )
+        if page is not None:
+            raise LoginPageError(page, by_itself=response.status == 200)
     if response.status != 200:
         raise RemoteProtocolError(f"it answered HTTP {response.status}")
+    if len(response.body) > MAX_ANSWER_BYTES:
+        raise RemoteProtocolError(f"the answer is longer than {MAX_ANSWER_BYTES} bytes")
     try:
         result = jsonrpc.parse_response(response.body)
     except RemoteProtocolError as error:
@@ -162,6 +213,7 @@ class _Race:
         self._failures: dict[str, str] = {}
         self._connected: dict[str, float] = {}  # seed -> when it last took a connection
         self._just_failed = False
+        self._in_the_way: WayOutError | None = None  # the newest failure that is no seed's own
 
     async def run(self, timeout_s: float) -> Resolution:
         loop = asyncio.get_running_loop()
@@ -204,6 +256,8 @@ class _Race:
                 return Resolution(task.result(), seed)
             except NconnectError as error:
                 self._failures[seed] = str(error)
+                if isinstance(error, WayOutError):
+                    self._in_the_way = error
         return None
 
     def _silent(self) -> list[str]:
@@ -222,6 +276,8 @@ class _Race:
     def _no_answer(self, timeout_s: float) -> NetworkError:
         if not self._seeds:
             return NetworkError("there is no seed to ask (add one to [network] seed_rpc)")
+        if self._in_the_way is not None:
+            return self._in_the_way
         for seed in self._silent():
             self._failures[seed] = f"no answer within {timeout_s:g} s"
         reasons = Counter(_without(seed, why) for seed, why in self._failures.items())

@@ -8,6 +8,7 @@ import ssl
 from typing import Any
 from urllib.parse import urlsplit
 
+from nconnect.config.proxy import DIRECT, Proxies
 from nconnect.errors import NetworkError, RemoteProtocolError
 from nconnect.io.dial import dial
 from nconnect.io.errors import reason
@@ -17,8 +18,13 @@ from nconnect.io.websocket import WebSocket
 from nconnect.wire.upgrade import ClientUpgrade
 
 
-async def connect(url: str, *, timeout_s: float, tls: ssl.SSLContext | None = None) -> WebSocket:
-    """Open a websocket to a `ws://` or `wss://` URL; raises `NetworkError` in one line."""
+async def connect(
+    url: str, *, timeout_s: float, tls: ssl.SSLContext | None = None, proxies: Proxies = DIRECT
+) -> WebSocket:
+    """Open a websocket to a `ws://` or `wss://` URL; raises `NetworkError` in one line.
+
+    `proxies` says whether that goes through a proxy.
+    """
     parts = urlsplit(url)
     try:
         port = parts.port or (443 if parts.scheme == "wss" else 80)
@@ -29,7 +35,8 @@ async def connect(url: str, *, timeout_s: float, tls: ssl.SSLContext | None = No
         raise NetworkError(f"{url} is not a websocket address (ws://HOST:PORT or wss://HOST:PORT)")
     try:
         async with asyncio.timeout(timeout_s):
-            return await _connect(host, port, parts.netloc, parts.path or "/", parts.scheme == "wss", tls)
+            sock = await dial(host, port, proxies.to(host, port))
+            return await _upgrade(sock, host, parts.netloc, parts.path or "/", parts.scheme == "wss", tls)
     except TimeoutError:
         raise NetworkError(f"{url} did not answer within {timeout_s:g} s") from None
     except RemoteProtocolError as error:
@@ -38,11 +45,11 @@ async def connect(url: str, *, timeout_s: float, tls: ssl.SSLContext | None = No
         raise NetworkError(f"{url}: {reason(error)}") from error
 
 
-async def _connect(
-    host: str, port: int, netloc: str, path: str, secure: bool, tls: ssl.SSLContext | None
+async def _upgrade(
+    sock: Any, host: str, netloc: str, path: str, secure: bool, tls: ssl.SSLContext | None
 ) -> WebSocket:
+    """Takes the socket over, and closes it where it fails."""
     loop = asyncio.get_running_loop()
-    sock: Any = await dial(host, port)
     try:
         if secure:
             context = tls or ssl.create_default_context()

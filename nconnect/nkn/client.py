@@ -28,6 +28,7 @@ class Client(Endpoint):
         identifier: str = "",
         seed_rpc: str | Iterable[str] = PUBLIC_SEED_RPC,
         tls: bool | ssl.SSLContext = False,
+        proxy: str | None = None,
         accept_unencrypted: bool = False,
         connect_timeout_s: float | None = CONNECT_TIMEOUT_S,
         inbox_messages: int = INBOX_MESSAGES,
@@ -38,6 +39,8 @@ class Client(Endpoint):
 
         `identifier`: the part of the address before the key. `seed_rpc`: where to ask for a node, tried in
         parallel, a little apart. `tls`: speak wss, with this context if it is one.
+        `proxy`: http://[USER:PASSWORD@]HOST:PORT, socks5://… or "none"; None: the environment's HTTPS_PROXY,
+        ALL_PROXY and NO_PROXY.
         `accept_unencrypted`: let messages in the clear through, which anybody on the way can read, change
         and make. `connect_timeout_s`: for entering; None: wait for ever. `inbox_messages`, `inbox_bytes`:
         what may wait to be received; beyond it the newest is dropped. `last_node`: tried when no seed
@@ -49,6 +52,7 @@ class Client(Endpoint):
             (None,),
             seed_rpc=seed_rpc,
             tls=tls,
+            proxy=proxy,
             accept_unencrypted=accept_unencrypted,
             connect_timeout_s=connect_timeout_s,
             inbox_messages=inbox_messages,

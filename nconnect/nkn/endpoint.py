@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from types import TracebackType
 from typing import Self, overload
 
+from nconnect.config.proxy import DIRECT, Proxies, of_environment, parse_proxy_setting
 from nconnect.crypto.keys import Identity
 from nconnect.errors import ClientClosed, ConfigError, LocalProtocolError, NetworkError, NotConnected
 from nconnect.io.clock import boottime
@@ -45,6 +46,7 @@ class Endpoint:
         *,
         seed_rpc: str | Iterable[str] = PUBLIC_SEED_RPC,
         tls: bool | ssl.SSLContext = False,
+        proxy: str | None = None,
         accept_unencrypted: bool = False,
         connect_timeout_s: float | None = CONNECT_TIMEOUT_S,
         inbox_messages: int = INBOX_MESSAGES,
@@ -65,7 +67,7 @@ class Endpoint:
         seeds = (seed_rpc,) if isinstance(seed_rpc, str) else tuple(seed_rpc)
         if not seeds:
             raise ConfigError("seed_rpc is empty: name at least one seed (http://HOST:30003)")
-        now = boottime()
+        now, proxies = boottime(), _proxies(proxy)
         self._links = tuple(
             SubLink(
                 index,
@@ -78,6 +80,7 @@ class Endpoint:
                     last_node=last_nodes[place] if place < len(last_nodes) else None,
                 ),
                 tls,
+                proxies=proxies,
                 on_message=self._on_message,
                 on_change=self._on_change,
             )
@@ -380,6 +383,17 @@ def _seed_bytes(seed: bytes | str | None) -> bytes:
     if len(found) != 32:
         raise ConfigError("a seed is 32 bytes, or 64 hex digits")
     return found
+
+
+def _proxies(setting: str | None) -> Proxies:
+    """The way out: what `proxy` says, or the environment."""
+    if setting is None:
+        return of_environment(os.environ)
+    try:
+        chosen = parse_proxy_setting(setting)
+    except ConfigError as error:
+        raise ConfigError(f"proxy: {error}") from None
+    return DIRECT if chosen == "none" else Proxies(chosen, source="proxy")
 
 
 def _checked(identifier: str) -> str:

@@ -6,6 +6,7 @@ import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from nconnect.config.proxy import Proxies
 from nconnect.io.link import LinkRunner
 from nconnect.nkn.envelope import Batch
 from nconnect.nkn.link import Link
@@ -41,6 +42,7 @@ class SubLink:
         link: Link,
         tls: bool | ssl.SSLContext,
         *,
+        proxies: Proxies,
         on_message: Callable[[InboundMessage], None],
         on_change: Callable[[], None],
     ) -> None:
@@ -49,7 +51,7 @@ class SubLink:
         """
         self.link = link
         context = tls if isinstance(tls, ssl.SSLContext) else None
-        self.runner = LinkRunner(link, self, secure=bool(tls), tls=context, check_state=True)
+        self.runner = LinkRunner(link, self, secure=bool(tls), tls=context, check_state=True, proxies=proxies)
         self._index = index
         self._on_message = on_message
         self._on_change = on_change

@@ -101,3 +101,18 @@ def test_a_lost_link_is_said_once(count: int) -> None:
 @pytest.mark.parametrize("calm", [peer("up"), peer("never"), peer("up", NOW + 60)])
 def test_no_problem(calm: PeerStatus) -> None:
     assert problems_of(replace(STATUS, peers=(calm,), skipped_routes=()), NOW) == []
+
+
+def test_what_stops_all_links_is_said_once() -> None:
+    why = "this network shows a login page: open http://portal/ in a browser"
+    links = tuple(LinkStatus("", "down", why=why) for _ in range(4))
+    status = replace(
+        STATUS, peers=(), skipped_routes=(), links=links, problems=(f"no link to a node: {why}",)
+    )
+    (line,) = problems_of(status, NOW)
+    assert line.startswith(f"link 0 to no node yet is down, trying again: {why};")
+
+
+def test_a_link_s_proxy_is_shown() -> None:
+    status = replace(STATUS, links=(LinkStatus("203.0.113.7:30002", "up", 0.5, proxy="10.0.0.1:3128"),))
+    assert "203.0.113.7:30002 by proxy 10.0.0.1:3128" in status_text(status, now=NOW)

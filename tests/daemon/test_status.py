@@ -8,13 +8,15 @@ from ipaddress import ip_interface, ip_network
 
 import pytest
 
+from nconnect.config.proxy import Proxies
 from nconnect.control.schema import LINK_STATES, PEER_STATES
 from nconnect.crypto.aead import CipherSuite
 from nconnect.daemon import status
 from nconnect.errors import DropReason
-from nconnect.model import AllowRule, Config, PeerConfig
+from nconnect.model import AllowRule, Config, PeerConfig, Proxy
 from nconnect.nkn.link import Link
 from nconnect.tunnel.outputs import Settings
+from nconnect.wire.jsonrpc import NodeInfo
 from tests.sim.lanes import LaneNet, Path, joined
 from tests.sim.network import Host, Simulation, packet
 from tests.tunnel.hostile import connected, passes
@@ -54,6 +56,18 @@ def test_each_link_has_its_share_of_the_traffic() -> None:
     assert quick.share > 0.9
     assert quick.share + slow.share == pytest.approx(1)
     assert (shared.shared_with, shared.share, shared.tx_bytes) == (0, 0.0, 0)
+
+
+def test_each_link_names_its_proxy_and_not_how_to_log_in_there() -> None:
+    net = LaneNet()
+    user, _ = joined(net, 1, 1)
+    link = Link(user.identity, user.address, ("http://127.0.0.1:1",), now=net.now, rng=net.random_bytes)
+    proxies = Proxies(Proxy("http", "10.0.0.1", 3128, "bob", "hunter2"), ("excepted.example",))
+    found = []
+    for host in ("node.example", "excepted.example", "127.0.0.1"):
+        link.node = NodeInfo(f"{host}:30002", "", "ab" * 32, "")
+        found += [each.proxy for each in status.link_statuses([link], [None], user.tunnel, proxies)]
+    assert found == ["10.0.0.1:3128", None, None]
 
 
 def test_an_interface_with_a_peer_that_is_up() -> None:

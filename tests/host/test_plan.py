@@ -7,9 +7,11 @@ from ipaddress import ip_address, ip_interface, ip_network
 
 import pytest
 
+from nconnect.config.proxy import Proxies
 from nconnect.errors import HostError
+from nconnect.host import nft
 from nconnect.host.plan import Facts, HostPlan, LocalInterface, plan, refuse_taken_addresses
-from nconnect.model import Config, Exposed, ProvidedSubnet
+from nconnect.model import Config, Exposed, ProvidedSubnet, Proxy
 from tests.host.examples import FACTS, PROVIDER, USER, peer
 
 
@@ -53,6 +55,29 @@ def test_a_user_gets_routes_for_what_its_own_addresses_do_not_cover() -> None:
 def test_what_would_cut_the_machine_off_is_skipped(prefix: str, why: str) -> None:
     facts = replace(FACTS, nodes=(ip_address("100.64.1.9"),))
     assert why in (why_skipped(USER, facts, prefix) or "")
+
+
+def test_with_a_proxy_the_way_to_it_stays_and_not_the_way_to_the_node() -> None:
+    """The node and the seeds are the proxy's to reach, so they may lie behind the peer."""
+    by_proxy = replace(FACTS, proxies=Proxies(Proxy("http", "100.64.2.1", 3128)))
+    assert "holds the node 203.0.113.7" in (why_skipped(USER, FACTS, "203.0.113.0/24") or "")
+    assert why_skipped(USER, by_proxy, "203.0.113.0/24") is None
+    assert "holds the proxy 100.64.2.1" in (why_skipped(USER, by_proxy, "100.64.2.0/24") or "")
+    assert why_skipped(USER, FACTS, "100.64.2.0/24") is None
+
+
+def test_a_proxy_that_is_not_for_the_seeds_leaves_them_their_way() -> None:
+    excepted = replace(FACTS, proxies=Proxies(Proxy("http", "proxy.example", 3128), ("203.0.113.0/24",)))
+    assert "holds the node 203.0.113.7" in (why_skipped(USER, excepted, "203.0.113.0/24") or "")
+
+
+def test_nothing_closed_by_fail_closed_holds_the_proxy() -> None:
+    config = replace(USER, fail_closed=True, peers=(peer("p", 9, "100.64.2.0/24"),))
+    by_proxy = replace(FACTS, proxies=Proxies(Proxy("http", "100.64.2.1", 3128)))
+    networks = [address.network for address in config.address]
+    assert plan(config, by_proxy).state.ruleset == nft.ruleset(config, networks)
+    closed = nft.ruleset(config, [*networks, ip_network("100.64.2.0/24")])
+    assert plan(config, FACTS).state.ruleset == closed != nft.ruleset(config, networks)
 
 
 @pytest.mark.parametrize(

@@ -5,16 +5,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import ssl
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
 
 import pytest
 
-from nconnect.errors import NetworkError, RemoteProtocolError
+from nconnect.errors import LoginPageError, NetworkError, RemoteProtocolError
 from nconnect.io import http_client, rpc
 from nconnect.io.http import Request, Response
-from nconnect.io.http_server import Handler
-from tests.io.serving import url_of
+from nconnect.io.http_server import Handler, HttpServer
+from tests.io.serving import localhost_certificate, url_of
 
 ADDRESS = "gpu." + "ab" * 32
 NODE = {"addr": "203.0.113.7:30002", "rpcAddr": "203.0.113.7:30003", "pubkey": "cd" * 32, "id": "ef" * 32}
@@ -39,9 +41,9 @@ def answer(result: object, asked: list[Request] | None = None) -> Handler:
     return handler
 
 
-def fixed(body: bytes, status: int = 200) -> Handler:
+def fixed(body: bytes, status: int = 200, **headers: str) -> Handler:
     async def handler(ask: Request) -> Response:
-        return Response(status, body)
+        return Response(status, body, tuple((name.replace("_", "-"), text) for name, text in headers.items()))
 
     return handler
 
@@ -98,7 +100,7 @@ def test_the_first_seed_is_preferred_and_others_are_not_asked_when_it_answers() 
 @pytest.mark.parametrize(
     ("handler", "why"),
     [
-        (fixed(b"<html>Welcome to nginx!</html>"), "no NKN seed"),
+        (fixed(b"welcome"), "no NKN seed"),
         (fixed(b""), "no NKN seed"),
         (fixed(b"[" * 50_000), "no NKN seed"),
         (fixed(b"{}" + b" " * 70_000), "longer than 65536 bytes"),
@@ -123,6 +125,60 @@ def test_a_bad_answer_is_that_seeds_failure(handler: Handler, why: str) -> None:
             assert "\n" not in str(caught.value)
             assert bad in str(caught.value)
             assert (await rpc.first_answer([bad, good], ADDRESS, timeout_s=5.0)).seed == good
+
+    run(test)
+
+
+@pytest.mark.parametrize(
+    ("handler", "why"),
+    [
+        (
+            fixed(b"", 302, location="http://portal.example/in"),
+            r"open http://portal\.example/in in a browser$",
+        ),
+        (fixed(b"", 511), r"open \S+/ in a browser$"),
+        (fixed(b"<html>Log in</html>"), r"open \S+/ in a browser \(unless"),
+        (fixed(b"<html>" + b"x" * 70_000, content_type="text/html"), r"open \S+/ in a browser \(unless"),
+        (fixed(b"", 302, location="http://p/\x1b[31m" + "x" * 5000), r"open http://p/ in a browser$"),
+    ],
+)
+def test_a_login_page_is_named_once_for_all_seeds(handler: Handler, why: str) -> None:
+    async def test() -> None:
+        async with url_of(handler) as one, url_of(handler) as two, url_of(answer(NODE)) as good:
+            with pytest.raises(LoginPageError, match=f"^this network shows a login page: {why}") as caught:
+                await rpc.resolve([one, two], ADDRESS, timeout_s=5.0)
+            assert str(caught.value).isprintable()
+            assert len(str(caught.value)) < 400
+            assert (await rpc.first_answer([one, good], ADDRESS, timeout_s=5.0)).seed == good
+
+    run(test)
+
+
+def test_a_plain_seed_that_moved_to_tls_is_followed_and_never_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pem = localhost_certificate(tmp_path)
+    ours, theirs = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH), ssl.create_default_context(cafile=pem)
+    ours.load_cert_chain(pem)
+    monkeypatch.setattr(ssl, "create_default_context", lambda: theirs)
+
+    async def test() -> None:
+        async with url_of(answer(NODE)) as good:
+            secure = await HttpServer.listen_tcp("127.0.0.1", 0, answer(NODE), tls=ours)
+            back = await HttpServer.listen_tcp("127.0.0.1", 0, fixed(b"", 308, location=good), tls=ours)
+            good_url, back_url = (f"https://localhost:{server.port}/" for server in (secure, back))
+            try:
+                for status in (301, 308):
+                    async with url_of(fixed(b"", status, location=good_url)) as url:
+                        plain = url.replace("127.0.0.1", "localhost")
+                        assert (await rpc.resolve([plain], ADDRESS, timeout_s=5.0)).addr == NODE["addr"]
+                async with url_of(fixed(b"", 308, location=back_url)) as url:
+                    for seed in (url.replace("127.0.0.1", "localhost"), back_url):
+                        with pytest.raises(NetworkError, match="it answered HTTP 308"):
+                            await rpc.resolve([seed], ADDRESS, timeout_s=5.0)
+            finally:
+                await secure.close()
+                await back.close()
 
     run(test)
 
