@@ -149,7 +149,7 @@ class Node:
         self.namespace = namespace
         self.folder = folder
         self.capture = folder / "relayed.bin" if capture else None
-        self.env = {"NCONNECT_RUN_DIR": str(folder / "run")}
+        self.env = {"NCONNECT_RUN_DIR": str(folder / "run"), "NCONNECT_STATE_DIR": str(folder / "state")}
         self.options = list(options)
         self.process: Process | None = None
         self._starts = 0

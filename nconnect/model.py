@@ -133,17 +133,57 @@ class NetworkConfig:
 
 @dataclass(frozen=True, slots=True)
 class NodeConfig:
-    """A node to run: on its own, or inside the daemon."""
+    """A node to run: on its own, or inside the daemon. A port that is None is not served."""
 
     listen: str
-    ws_port: int = WS_PORT
-    rpc_port: int = RPC_PORT
+    ws_port: int | None = WS_PORT
+    rpc_port: int | None = RPC_PORT
     advertise: str | None = None  # None: the host by which the caller asked
     verify_signatures: bool = False
-    tls_cert: Path | None = None  # a PEM file with the chain; absent: no TLS ports
+    tls_cert: Path | None = None  # a PEM file with the chain
     tls_key: Path | None = None
-    wss_port: int = WSS_PORT
-    https_port: int = HTTPS_PORT
+    wss_port: int | None = WSS_PORT  # served only with TLS, as https_port
+    https_port: int | None = HTTPS_PORT
+    port: int | None = None  # RPC and websocket on one port, over TLS where there is TLS
+    tls: bool = False  # serve TLS also without tls_cert: with a certificate of its own
+
+    @property
+    def has_tls(self) -> bool:
+        return self.tls or self.tls_cert is not None
+
+    @classmethod
+    def of(
+        cls,
+        listen: str,
+        *,
+        port: int | None,
+        ws_port: int | None,
+        rpc_port: int | None,
+        wss_port: int | None = None,
+        https_port: int | None = None,
+        advertise: str | None = None,
+        verify_signatures: bool = False,
+        tls: bool = False,
+        tls_cert: Path | None = None,
+        tls_key: Path | None = None,
+    ) -> NodeConfig:
+        """A node with the official ports in place of those that are None, unless it has `port` for all."""
+        if port is None:
+            ws_port = WS_PORT if ws_port is None else ws_port
+            rpc_port = RPC_PORT if rpc_port is None else rpc_port
+            wss_port = WSS_PORT if wss_port is None else wss_port
+            https_port = HTTPS_PORT if https_port is None else https_port
+        return cls(
+            listen, ws_port, rpc_port, advertise, verify_signatures, tls_cert, tls_key, wss_port, https_port,
+            port, tls,
+        )  # fmt: skip
+
+    def ports(self) -> dict[str, int]:
+        """The ports that are served, by the field's name."""
+        named = {"port": self.port, "ws_port": self.ws_port, "rpc_port": self.rpc_port}
+        if self.has_tls:
+            named |= {"wss_port": self.wss_port, "https_port": self.https_port}
+        return {name: port for name, port in named.items() if port is not None}
 
 
 @dataclass(frozen=True, slots=True)

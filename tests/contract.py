@@ -120,8 +120,8 @@ JSON: dict[str, Any] = {
         "pid": int,
         "version": str,
         "listen": str,
-        "ws_port": int,
-        "rpc_port": int,
+        "ws_port": (int, None),
+        "rpc_port": (int, None),
         "public_key": str,
         "uptime_s": _NUMBER,
         "connections": int,
@@ -137,6 +137,9 @@ JSON: dict[str, Any] = {
         "logins": int,
         "drops": Counts,
         "cluster": (dict, None),
+        "port": (int, None),
+        "fingerprint": _MAYBE_TEXT,
+        "seed_url": str,
     },
 }  # fmt: skip
 LINK_STATES = {"connecting", "up", "down"}

@@ -109,10 +109,12 @@ def shown(config: Config) -> dict[str, Any]:
     if config.node is not None:
         content["node"] = {
             "listen": config.node.listen,
-            "ws_port": config.node.ws_port,
-            "rpc_port": config.node.rpc_port,
+            **config.node.ports(),
             "advertise": config.node.advertise,
             "verify_signatures": config.node.verify_signatures,
+            "tls": config.node.has_tls,
+            "tls_cert": config.node.tls_cert and str(config.node.tls_cert),
+            "tls_key": config.node.tls_key and str(config.node.tls_key),
         }
     provide = config.provide
     subnets = [str(s.real) if s.real == s.seen else f"{s.real}={s.seen}" for s in provide.subnets]

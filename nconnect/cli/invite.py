@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from nconnect.invite.book import Invitation
-    from nconnect.model import Config
+    from nconnect.model import Config, NodeConfig
 
 Values = list[str] | None
 
@@ -221,10 +221,10 @@ def _seeds(checks: Checks, config: Config, given: Sequence[str]) -> tuple[str, .
         if host is None:
             checks.problem(
                 "this tunnel runs on a node of its own: say with --seed-rpc"
-                f" http://HOST:{config.node.rpc_port} how the device reaches it"
+                f" {_own_seed(config.interface, config.node, 'HOST')} how the device reaches it"
             )
             return ()
-        return (f"http://{f'[{host}]' if ':' in host else host}:{config.node.rpc_port}",)
+        return (_own_seed(config.interface, config.node, host),)
     if seeds == PUBLIC_SEED_RPC:
         return ()
     if all(_is_here_only(urlsplit(seed).hostname or "") for seed in seeds):
@@ -233,6 +233,21 @@ def _seeds(checks: Checks, config: Config, given: Sequence[str]) -> tuple[str, .
             " say with --seed-rpc how it reaches the node"
         )
     return seeds
+
+
+def _own_seed(interface: str, node: NodeConfig, host: str) -> str:
+    """The URL of this interface's own node at `host`: over TLS with the certificate pinned."""
+    from nconnect.io import certificate, paths
+    from nconnect.wire.jsonrpc import join_addr
+
+    port = node.port if node.port is not None else node.https_port if node.has_tls else node.rpc_port
+    assert port is not None, "[node] has one port for all, or the usual ones"
+    if not node.has_tls:
+        return f"http://{join_addr(host, port)}"
+    own = paths.state_dir(interface) / paths.NODE_CERTIFICATE
+    if node.tls_cert is None and not own.exists():
+        raise ConfigError("the node has no certificate yet: start it once with `nconnect up`")
+    return f"https://{join_addr(host, port)}#sha256={certificate.fingerprint(node.tls_cert or own)}"
 
 
 def _is_here_only(host: str) -> bool:

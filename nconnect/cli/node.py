@@ -21,21 +21,43 @@ def node(
     listen: Annotated[
         str | None, typer.Option(metavar="HOST", help="The address to listen on: 0.0.0.0, ::, …")
     ] = None,
-    ws_port: Annotated[int, typer.Option(min=0, max=65535, help="The port of the websocket.")] = 30002,
-    rpc_port: Annotated[int, typer.Option(min=0, max=65535, help="The port of the RPC.")] = 30003,
+    port: Annotated[
+        int | None,
+        typer.Option(min=0, max=65535, help="One port for all, such as 443, in place of the others."),
+    ] = None,
+    tls: Annotated[
+        bool,
+        typer.Option("--tls", help="Serve TLS, with a certificate of its own where none is given."),
+    ] = False,
+    ws_port: Annotated[
+        int | None,
+        typer.Option(min=0, max=65535, help="The port of the websocket. [default: 30002; none with --port]"),
+    ] = None,
+    rpc_port: Annotated[
+        int | None,
+        typer.Option(min=0, max=65535, help="The port of the RPC. [default: 30003; none with --port]"),
+    ] = None,
     advertise: Annotated[
         str | None,
         typer.Option(metavar="HOST", help="The host to tell clients. [default: the one they asked by]"),
     ] = None,
     tls_cert: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="A certificate (PEM, with its chain): serve wss and https too."),
+        typer.Option(metavar="FILE", help="A certificate (PEM, with its chain): serve TLS with it."),
     ] = None,
     tls_key: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Its key (PEM). [default: in the same file]")
     ] = None,
-    wss_port: Annotated[int, typer.Option(min=0, max=65535, help="The port of the TLS websocket.")] = 30004,
-    https_port: Annotated[int, typer.Option(min=0, max=65535, help="The port of the TLS RPC.")] = 30005,
+    wss_port: Annotated[
+        int | None,
+        typer.Option(
+            min=0, max=65535, help="The port of the TLS websocket. [default: 30004; none with --port]"
+        ),
+    ] = None,
+    https_port: Annotated[
+        int | None,
+        typer.Option(min=0, max=65535, help="The port of the TLS RPC. [default: 30005; none with --port]"),
+    ] = None,
     rate_limit: Annotated[
         float | None,
         typer.Option(
@@ -64,7 +86,8 @@ def node(
         ),
     ] = None,
     seed_file: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Keep the node's key here. [default: a new one]")
+        Path | None,
+        typer.Option(metavar="FILE", help="Keep the node's key here. [default: its state folder]"),
     ] = None,
     reorder: Annotated[bool, typer.Option("--reorder", hidden=True)] = False,
     stats_file: Annotated[Path | None, typer.Option(hidden=True)] = None,
@@ -73,7 +96,7 @@ def node(
 ) -> int:
     """Run an NKN node, until Ctrl-C.
 
-    Clients use it with --seed-rpc http://HOST:30003.
+    It prints the URL that clients give as --seed-rpc, such as http://HOST:30003.
     """
     if ctx.invoked_subcommand is not None:
         return 0
@@ -106,13 +129,23 @@ def node(
             raise UsageError(
                 "--cluster needs --advertise HOST: the other nodes tell clients where this one is"
             )
-    ports = {"--ws-port": ws_port, "--rpc-port": rpc_port}
-    if tls_cert is not None:
-        ports |= {"--wss-port": wss_port, "--https-port": https_port}
-    _refuse_equal(ports)
-    config = NodeConfig(
-        listen, ws_port, rpc_port, advertise, verify_signatures, tls_cert, tls_key, wss_port, https_port
+    config = NodeConfig.of(
+        listen,
+        port=port,
+        ws_port=ws_port,
+        rpc_port=rpc_port,
+        wss_port=wss_port,
+        https_port=https_port,
+        advertise=advertise,
+        verify_signatures=verify_signatures,
+        tls=tls,
+        tls_cert=tls_cert,
+        tls_key=tls_key,
     )
+    _refuse_equal({f"--{name.replace('_', '-')}": number for name, number in config.ports().items()})
+    for option, given in (("--wss-port", wss_port), ("--https-port", https_port)):
+        if given is not None and not config.has_tls:
+            raise UsageError(f"{option} without TLS: give --tls or --tls-cert too")
     settings = replace(settings_of(config), reorder=reorder, waive_signatures=not require_signatures)
     if rate_limit is not None:
         settings = settings.with_rate(rate_limit)
@@ -124,6 +157,7 @@ def node(
         stats_file=stats_file,
         capture_file=capture_file,
         cluster=cluster,
+        keep_state=True,
     )
 
 
@@ -131,7 +165,7 @@ def node(
 def status(
     rpc_port: Annotated[
         int | None,
-        typer.Option(metavar="PORT", help="The node with this RPC port, when several run here."),
+        typer.Option(metavar="PORT", help="The node that takes RPC at this port, when several run here."),
     ] = None,
     as_json: JsonOption = False,
     config: UnusedConfigOption = None,
@@ -142,12 +176,12 @@ def status(
     from nconnect.control.schema import to_json
     from nconnect.errors import ControlError
 
-    nodes = [n for n in running_nodes() if rpc_port in (None, n.rpc_port)]
+    nodes = [n for n in running_nodes() if rpc_port is None or rpc_port in n.rpc_ports]
     if not nodes:
         with_port = f" with RPC port {rpc_port}" if rpc_port is not None else ""
         raise ControlError(f"no node{with_port} runs here: start one with `nconnect node --listen 0.0.0.0`")
     if len(nodes) > 1:
-        ports = ", ".join(str(n.rpc_port) for n in nodes)
+        ports = ", ".join(str(n.rpc_ports[0]) for n in nodes if n.rpc_ports)
         raise ControlError(f"several nodes run here, with RPC ports {ports}: choose one with --rpc-port")
     if as_json:
         print_json(to_json(nodes[0]))
@@ -159,9 +193,15 @@ def status_text(node: NodeStatus) -> str:
     """A node's status for a person."""
     from nconnect.cli.output import bytes_text, duration_text
 
-    tls = f", {node.wss_port} (wss), {node.https_port} (https)" if node.wss_port is not None else ""
+    named = {"ws": node.ws_port, "rpc": node.rpc_port, "wss": node.wss_port, "https": node.https_port}
+    names: dict[int, list[str]] = {}
+    for name, port in named.items():
+        if port is not None:
+            names.setdefault(port, []).append(name)
+    ports = ", ".join(f"{port} ({', '.join(which)})" for port, which in names.items())
     facts = {
-        "listens": f"{node.listen} ports {node.ws_port} (ws), {node.rpc_port} (rpc){tls}",
+        "listens": f"{node.listen} port{'s' if len(names) > 1 else ''} {ports}",
+        "seed": node.seed_url,
         "public key": node.public_key,
         "clients": f"{node.clients} ({node.connections} connections, {node.logins} logins so far)",
         "relayed": f"{node.messages} messages, {bytes_text(node.bytes)}",
@@ -178,7 +218,7 @@ def status_text(node: NodeStatus) -> str:
             else "not connected: this node is alone until NATS is back"
         )
     headline = f"node {node.pid} is running for {duration_text(node.uptime_s)}"
-    return "\n".join([headline, *(f"{name:<11} {value}" for name, value in facts.items())])
+    return "\n".join([headline, *(f"{name:<11} {value}" for name, value in facts.items() if value)])
 
 
 def _refuse_equal(ports: dict[str, int]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Callable, Iterable
+from pathlib import Path as FilePath
 from typing import Any
 
 from nconnect.config import values
@@ -23,8 +24,6 @@ from nconnect.errors import ConfigError
 from nconnect.model import (
     DEFAULT_MTU,
     PUBLIC_SEED_RPC,
-    RPC_PORT,
-    WS_PORT,
     Config,
     InterfaceAddress,
     MetricsConfig,
@@ -156,17 +155,32 @@ def _read_node(root: Table) -> NodeConfig | None:
     section = root.table("node")
     if section is None:
         return None
-    node = NodeConfig(
-        listen=section.take("listen", _host, ""),
-        ws_port=section.take("ws_port", integer(1, 65535), WS_PORT),
-        rpc_port=section.take("rpc_port", integer(1, 65535), RPC_PORT),
+    port = integer(1, 65535)
+    node = NodeConfig.of(
+        section.take("listen", _host, ""),
+        port=section.take("port", port, None),
+        ws_port=section.take("ws_port", port, None),
+        rpc_port=section.take("rpc_port", port, None),
+        wss_port=section.take("wss_port", port, None),
+        https_port=section.take("https_port", port, None),
         advertise=section.take("advertise", _host, None),
         verify_signatures=section.take("verify_signatures", boolean, False),
+        tls=section.take("tls", boolean, False),
+        tls_cert=section.take("tls_cert", _file, None),
+        tls_key=section.take("tls_key", _file, None),
     )
     if "listen" not in section.content:
         section.problem("listen", 'missing: write listen = "0.0.0.0", or delete the section')
-    if node.ws_port == node.rpc_port:
-        section.problem("rpc_port", f"the same as ws_port ({node.ws_port}): give each its own")
+    seen: dict[int, str] = {}
+    for name, number in node.ports().items():
+        if number in seen:
+            section.problem(name, f"the same as {seen[number]} ({number}): give each its own")
+        seen.setdefault(number, name)
+    if node.tls_key is not None and node.tls_cert is None:
+        section.problem("tls_key", "without tls_cert: give the certificate too")
+    for name in ("wss_port", "https_port"):
+        if name in section.content and not node.has_tls:
+            section.problem(name, "without TLS: write tls = true, or tls_cert")
     section.finish()
     return node
 
@@ -303,3 +317,10 @@ def _duplicates(items: Iterable[T]) -> set[T]:
 
 def _host(value: object) -> str:
     return values.check_host(string(value))
+
+
+def _file(value: object) -> FilePath:
+    path = FilePath(string(value))
+    if not path.is_absolute():
+        raise ConfigError(f"{value!r} is not a whole path: write one such as /etc/nconnect/node.pem")
+    return path

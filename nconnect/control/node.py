@@ -28,13 +28,16 @@ from nconnect.io.paths import make_run_dir, run_dir
 
 @dataclass(frozen=True, slots=True)
 class NodeStatus:
-    """One running node. Counters count from its start; ports are null where there is no TLS."""
+    """One running node. Counters count from its start.
+
+    Ports are those that clients are told of for each purpose; null where there is none, as without TLS.
+    """
 
     pid: int
     version: str
     listen: str
-    ws_port: int
-    rpc_port: int
+    ws_port: int | None
+    rpc_port: int | None
     public_key: str  # hex
     uptime_s: float
     connections: int  # open websockets
@@ -50,6 +53,14 @@ class NodeStatus:
     logins: int = 0
     drops: Mapping[str, int] = field(default_factory=dict)  # by `NodeDrop`'s value
     cluster: Mapping[str, Any] | None = None  # null: it is on its own
+    port: int | None = None  # of websocket and RPC together
+    fingerprint: str | None = None  # SHA-256 of the certificate's DER, hex
+    seed_url: str = ""  # for clients' `seed_rpc`; with TLS it pins the certificate
+
+    @property
+    def rpc_ports(self) -> tuple[int, ...]:
+        """Where it takes RPC, without TLS first."""
+        return tuple(dict.fromkeys(p for p in (self.rpc_port, self.https_port) if p is not None))
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> NodeStatus:

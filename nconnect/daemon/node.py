@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import json
 import logging
 import os
@@ -23,6 +24,7 @@ from nconnect.errors import HostError
 from nconnect.io.cluster import ClusterLink
 from nconnect.io.errors import reason
 from nconnect.io.node_server import NodeServer
+from nconnect.io.paths import NODE_CERTIFICATE, make_node_dir
 from nconnect.io.privileges import drop_privileges
 from nconnect.io.process import collect_rarely, keep_freed_memory
 from nconnect.model import NodeConfig
@@ -42,20 +44,28 @@ def run(
     stats_file: Path | None = None,
     capture_file: Path | None = None,
     cluster: str | None = None,
+    keep_state: bool = False,
     on_ready: Callable[[NodeServer], None] | None = None,
 ) -> int:
     """Serve until a signal ends it; the exit status. Raises `HostError` when it cannot start.
 
     `settings` has what `config` does not say; absent, they are `settings_of(config)`. The node's key is kept
-    in `seed_file` (made if it is not there), else it is new at each start. Once the ports are bound the
-    process gives up every capability: it must not be one that has other things to do. `stats_file` is
-    written as JSON at SIGUSR1 and at the end. `cluster` is the URL of a NATS server.
-    `on_ready` is called once all ports listen.
+    in `seed_file` (made if it is not there), else with `keep_state` in a state folder, as the certificate is
+    that `config.tls` asks for; else it is new at each start. Once the ports are bound the process gives up
+    every capability: it must not be one that has other things to do. `stats_file` is written as JSON at
+    SIGUSR1 and at the end. `cluster` is the URL of a NATS server. `on_ready` is called once all ports listen.
     """
-    identity = Identity(_seed(seed_file))
+    folder = _state_folder(config) if keep_state else None
+    identity = Identity(_seed(seed_file or (folder and folder / "seed")))
     _raise_descriptor_limit()
     settings = _within_descriptors(settings or settings_of(config))
-    server = NodeServer(config, identity, settings, capture_file=capture_file)
+    server = NodeServer(
+        config,
+        identity,
+        settings,
+        own_certificate=folder and folder / NODE_CERTIFICATE,
+        capture_file=capture_file,
+    )
     server.bind()
     link = _cluster_link(cluster, server, config) if cluster is not None else None
     control = NodeControl(partial(_status, server, config, link))
@@ -91,14 +101,9 @@ async def _serve(
     try:
         await server.start()
         await control.start()
-        log.info(
-            "node listening on %s: websocket port %d, RPC port %d%s%s",
-            config.listen,
-            server.ws_port,
-            server.rpc_port,
-            f", with TLS {server.wss_port} and {server.https_port}" if server.wss_port else "",
-            ", verifying signatures" if server.node.settings.verify_signatures else "",
-        )
+        verifying = ", verifying signatures" if server.node.settings.verify_signatures else ""
+        log.info("node listening on %s: %s%s", config.listen, _ports_text(server), verifying)
+        log.info("clients find it with --seed-rpc %s", server.seed_url())
         keep_freed_memory()
         collect_rarely()
         if on_ready is not None:
@@ -116,6 +121,21 @@ async def _serve(
         await server.close()
 
 
+def _ports_text(server: NodeServer) -> str:
+    plain = server.fingerprint is None
+    words = []
+    if server.port is not None:
+        words.append(f"port {server.port} (websocket and RPC{'' if plain else ', with TLS'})")
+    if server.ws_port not in (None, server.port):
+        words.append(f"websocket port {server.ws_port}")
+    if server.rpc_port not in (None, server.port):
+        words.append(f"RPC port {server.rpc_port}")
+    secure = [str(p) for p in (server.wss_port, server.https_port) if p not in (None, server.port)]
+    if secure:
+        words.append(f"with TLS {' and '.join(secure)}")
+    return ", ".join(words)
+
+
 def _status(server: NodeServer, config: NodeConfig, link: ClusterLink | None) -> NodeStatus:
     stats = server.node.stats()
     return NodeStatus(
@@ -126,6 +146,9 @@ def _status(server: NodeServer, config: NodeConfig, link: ClusterLink | None) ->
         rpc_port=server.rpc_port,
         wss_port=server.wss_port,
         https_port=server.https_port,
+        port=server.port,
+        fingerprint=server.fingerprint,
+        seed_url=server.seed_url(),
         public_key=server.public_key.hex(),
         uptime_s=server.uptime_s,
         connections=stats.connections,
@@ -145,9 +168,7 @@ def _status(server: NodeServer, config: NodeConfig, link: ClusterLink | None) ->
 def _cluster_link(url: str, server: NodeServer, config: NodeConfig) -> ClusterLink:
     """What makes the server one of several; its ports are bound."""
     host = config.advertise or config.listen
-    ws = server.node_info(host)
-    assert ws is not None
-    link = ClusterLink(url, server.node, ws, server.node_info(host, secure=True))
+    link = ClusterLink(url, server.node, server.node_info(host), server.node_info(host, secure=True))
     server.node.relay.elsewhere = link
     server.assign = link.cluster.assign
     return link
@@ -161,6 +182,32 @@ def _write_stats(server: NodeServer, path: Path) -> None:
         new.replace(path)
     except OSError as error:
         log.error("cannot write %s: %s", path, reason(error))
+
+
+def _state_folder(config: NodeConfig) -> Path | None:
+    """Where this node keeps its key and certificate; None if it can't, and then needs no certificate either.
+
+    The folder stays locked until the process ends: two nodes must not have one key.
+    """
+    port = next(p for p in (config.port, config.rpc_port, config.https_port) if p is not None)
+    try:
+        folder = make_node_dir(port)
+        fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if not os.access(folder, os.W_OK, effective_ids=True):
+            raise HostError(f"cannot write to {folder}")
+    except BlockingIOError:
+        problem = f"another node uses the state folder {folder}"
+    except OSError as error:
+        problem = f"cannot open {folder}: {reason(error)}"
+    except HostError as error:
+        problem = str(error)
+    else:
+        return folder
+    if config.tls and config.tls_cert is None:
+        raise HostError(f"{problem}: set $NCONNECT_STATE_DIR to a folder for this node's certificate")
+    log.info("%s: this node's key is new at each start (--seed-file keeps it)", problem)
+    return None
 
 
 def _seed(path: Path | None) -> bytes:

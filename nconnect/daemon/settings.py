@@ -16,14 +16,13 @@ from nconnect.wire.tunnel import Feature
 REKEY_VARIABLE = "NCONNECT_REKEY_AFTER_S"
 
 
-def seeds(config: Config) -> tuple[str, ...]:
-    """Where to ask for a node: our own, when we run one and no other is configured."""
+def seeds(config: Config, own_node: str | None) -> tuple[str, ...]:
+    """Where to ask for a node: our own, when we run one and no other is configured.
+
+    `own_node` is that one's URL, as it is reached on this machine.
+    """
     named = config.network.seed_rpc
-    if config.node is not None and named == PUBLIC_SEED_RPC:
-        host = config.node.listen
-        host = "127.0.0.1" if host in ("0.0.0.0", "::", "") else host
-        return (f"http://{f'[{host}]' if ':' in host else host}:{config.node.rpc_port}",)
-    return named
+    return (own_node,) if own_node is not None and named == PUBLIC_SEED_RPC else named
 
 
 def of_tunnel(config: Config, features: Feature) -> Settings:

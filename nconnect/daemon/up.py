@@ -150,7 +150,12 @@ class Daemon:
     def open(self) -> None:
         """What may need more rights than CAP_NET_ADMIN: a node's ports and key, the TUN device."""
         if self._config.node is not None:
-            self._node = NodeServer(self._config.node, self._identity, settings_of(self._config.node))
+            self._node = NodeServer(
+                self._config.node,
+                self._identity,
+                settings_of(self._config.node),
+                own_certificate=paths.make_state_dir(self._interface) / paths.NODE_CERTIFICATE,
+            )
             self._node.bind()
         self._tun = Tun(self._interface)
 
@@ -190,7 +195,7 @@ class Daemon:
         links = self._links = reports.links = Links(
             self._identity,
             self._address,
-            settings.seeds(config),
+            settings.seeds(config, self._node.seed_url(here=True) if self._node is not None else None),
             reports,
             count=config.network.links,
             rng=os.urandom,

@@ -64,7 +64,7 @@ def load_nats() -> Any:
 class ClusterLink:
     """One node in its cluster: the node's `Elsewhere`, and what runs it. One task owns it, the node's."""
 
-    def __init__(self, url: str, node: Node, ws: NodeInfo, wss: NodeInfo | None) -> None:
+    def __init__(self, url: str, node: Node, ws: NodeInfo | None, wss: NodeInfo | None) -> None:
         run = os.urandom(RUN_BYTES)
         self.cluster = Cluster(ws, wss, run=run.hex())
         self.sent = 0  # messages to other nodes

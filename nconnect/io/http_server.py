@@ -31,6 +31,7 @@ from nconnect.io.http import (
     framed,
     header_texts,
 )
+from nconnect.io.socket_transport import SocketTransport
 
 log = logging.getLogger(__name__)
 
@@ -53,7 +54,7 @@ class Limits:
 
 
 class HttpServer:
-    """One listening socket and its connections."""
+    """One listening socket and its connections, or, made directly, only those that it is given to `adopt`."""
 
     def __init__(self, handler: Handler, limits: Limits) -> None:
         self._handler = handler
@@ -120,6 +121,11 @@ class HttpServer:
             listener.close()
             raise HostError(f"cannot listen on {path}: {plain_reason(error)}") from error
         return self
+
+    def adopt(self, sock: Any, received: bytes) -> None:
+        """Serve an accepted connection, a non-blocking `socket.socket` or `TlsSocket`, whose first bytes
+        somebody has read. Closing it is the server's from now on."""
+        SocketTransport(asyncio.get_running_loop(), sock, self._connection()).start(received)
 
     async def close(self) -> None:
         """Stop listening, cancel the handlers that run, close every connection. May be called twice."""

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import stat
+from contextlib import suppress
+from ipaddress import ip_address
 from pathlib import Path
 
 from nconnect.errors import HostError
@@ -31,10 +34,10 @@ def bind_tcp(host: str, port: int) -> socket.socket:
         listener.listen(BACKLOG)
     except OSError as error:
         listener.close()
-        raise HostError(
-            f"cannot listen on {host} port {port}: {reason(error)}"
-            " (is another node running? choose another address or port)"
-        ) from error
+        hint = "is another node running? choose another address or port"
+        if error.errno == errno.EACCES:
+            hint = "ports below 1024 need root, or CAP_NET_BIND_SERVICE"
+        raise HostError(f"cannot listen on {host} port {port}: {reason(error)} ({hint})") from error
     return listener
 
 
@@ -52,3 +55,21 @@ def bind_unix(path: Path) -> socket.socket:
         listener.close()
         raise HostError(f"cannot listen on {path}: {reason(error)}") from error
     return listener
+
+
+def is_any_address(host: str) -> bool:
+    """Whether listening there means listening at all addresses of this machine."""
+    try:
+        return ip_address(host).is_unspecified
+    except ValueError:
+        return False
+
+
+def outgoing_address() -> str:
+    """The address from which this machine reaches others, or its name; asks nobody."""
+    for family, far in ((socket.AF_INET, "192.0.2.1"), (socket.AF_INET6, "2001:db8::1")):  # RFC 5737, 3849
+        with suppress(OSError), socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as probe:
+            probe.connect((far, 9))  # UDP: chooses a route, sends nothing
+            found: str = probe.getsockname()[0]
+            return found
+    return socket.gethostname()

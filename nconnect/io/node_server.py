@@ -7,27 +7,28 @@ import os
 import socket
 import ssl
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 
 from nconnect import __version__
 from nconnect.crypto.keys import Identity
 from nconnect.errors import HostError
+from nconnect.io import certificate
 from nconnect.io.clock import boottime
 from nconnect.io.errors import reason
 from nconnect.io.http import Request, Response
 from nconnect.io.http_server import HttpServer, Limits
-from nconnect.io.listening import bind_tcp
+from nconnect.io.listening import bind_tcp, is_any_address, outgoing_address
 from nconnect.io.websocket import WebSocket
-from nconnect.io.websocket_server import WebSocketServer
+from nconnect.io.websocket_server import SharedPort, WebSocketServer
 from nconnect.model import NodeConfig
 from nconnect.node import rpc
 from nconnect.node.connection import Connection
 from nconnect.node.core import Node
 from nconnect.node.limits import OFFICIAL_RATE_PER_S, RateLimiter
-from nconnect.node.settings import NodeSettings
-from nconnect.wire.jsonrpc import NodeInfo
+from nconnect.node.settings import NodeDrop, NodeSettings
+from nconnect.wire.jsonrpc import NodeInfo, join_addr
 
 Buffer = bytes | bytearray | memoryview
 
@@ -43,9 +44,22 @@ _CORS = (
 )
 
 
+@dataclass(frozen=True, slots=True)
+class _Listener:
+    """A bound socket and what it serves."""
+
+    socket: socket.socket
+    serves: str  # "ws", "rpc" or "both"
+    secure: bool
+
+
 class NodeServer:
-    """One node on two ports of one address, and two more with TLS. Port 0 takes a free one; `ws_port`,
-    `rpc_port`, `wss_port` and `https_port` say which (the last two are None without a certificate)."""
+    """One node: websocket and RPC on a port each, with TLS on two more, or all on `port`.
+
+    Once bound, `ws_port`, `rpc_port`, `wss_port` and `https_port` are the ports that clients are told of,
+    None where there is none; `fingerprint` is the certificate's SHA-256 in hex, None without TLS. Port 0
+    takes a free one.
+    """
 
     def __init__(
         self,
@@ -53,15 +67,21 @@ class NodeServer:
         identity: Identity,
         settings: NodeSettings,
         *,
+        own_certificate: Path | None = None,
         capture_file: Path | None = None,
     ) -> None:
-        """`capture_file` is a test seam: every payload passed on is appended to it, 256 MiB at most."""
+        """`own_certificate` is where to keep the certificate that `tls` asks for without `tls_cert`.
+
+        `capture_file` is a test seam: every payload passed on is appended to it, 256 MiB at most.
+        """
         now = boottime()
         self.node = Node(identity, settings, now=now, rng=os.urandom)
-        self.ws_port = config.ws_port
-        self.rpc_port = config.rpc_port
+        self.port: int | None = None
+        self.ws_port: int | None = None
+        self.rpc_port: int | None = None
         self.wss_port: int | None = None
         self.https_port: int | None = None
+        self.fingerprint: str | None = None
         self.assign: Callable[[str, bool], NodeInfo | None] | None = None  # a cluster's: see rpc.NodeFacts
         self._config = config
         self._identity = identity
@@ -69,11 +89,15 @@ class NodeServer:
         self._started_at = now
         self._rpc_limiter = RateLimiter(settings.rate_per_s, settings.burst)
         self._rpc_total = RateLimiter(settings.rpc_rate_per_s, settings.rpc_burst)  # one bucket for all
+        # Of a port for both: who opens a connection for RPC takes none of his websockets' turns.
+        rate = settings.rate_per_s
+        self._shared_limiter = RateLimiter(None if rate is None else 2 * rate, 2 * settings.burst)
         self._capture = _Capture(capture_file) if capture_file else None
-        self._listeners: list[socket.socket] = []
+        self._own_certificate = own_certificate
+        self._listeners: list[_Listener] = []
         self._tls: ssl.SSLContext | None = None
         self._websockets: list[WebSocketServer] = []
-        self._https: list[HttpServer] = []
+        self._http: list[HttpServer] = []
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at: float | None = None
 
@@ -82,17 +106,11 @@ class NodeServer:
 
         Raises `HostError` in one line.
         """
-        config = self._config
         try:
             if self._capture is not None:
                 self._capture.open()
-            if config.tls_cert is not None:
-                self._tls = _tls_context(config.tls_cert, config.tls_key)
-            self.ws_port = self._bind(config.ws_port)
-            self.rpc_port = self._bind(config.rpc_port)
-            if self._tls is not None:
-                self.wss_port = self._bind(config.wss_port)
-                self.https_port = self._bind(config.https_port)
+            self._load_certificate()
+            self._bind_all()
         except BaseException:
             self._unbind()
             raise
@@ -104,16 +122,15 @@ class NodeServer:
         if self._capture is not None:
             self.node.relay.capture = self._capture.write
         try:
-            await self._serve(None)
-            if self._tls is not None:
-                await self._serve(self._tls)
+            while self._listeners:
+                await self._serve(self._listeners.pop(0))
         except BaseException:
             await self.close()
             raise
 
     async def close(self) -> None:
         """Stop listening, close every connection. May be called twice, and before `start`."""
-        for http in self._https:
+        for http in self._http:
             await http.close()
         while self._websockets:
             await self._websockets.pop().close()
@@ -123,24 +140,59 @@ class NodeServer:
         self.node.relay.capture = None
         self._unbind()
 
-    async def _serve(self, tls: ssl.SSLContext | None) -> None:
-        """Take clients on the next two of the bound sockets."""
-        websocket = self._listeners.pop(0)
-        welcome = partial(self._welcome, secure=tls is not None)
-        self._websockets.append(WebSocketServer(websocket, welcome, tls, self._admit))
-        limits = _rpc_limits(self._settings)
-        http = self._listeners.pop(0)
-        self._https.append(await HttpServer.listen_on(http, self._answer, limits=limits, tls=tls))
+    def _load_certificate(self) -> None:
+        config = self._config
+        cert = config.tls_cert
+        if cert is None and config.tls:
+            if (cert := self._own_certificate) is None:
+                raise HostError("there is no folder to keep the node's certificate in: give --tls-cert")
+            hosts = (config.advertise, None if is_any_address(config.listen) else config.listen)
+            certificate.make_unless_there(cert, filter(None, hosts))
+        if cert is not None:
+            self._tls = _tls_context(cert, config.tls_key)
+            self.fingerprint = certificate.fingerprint(cert)
 
-    def _bind(self, port: int) -> int:
+    def _bind_all(self) -> None:
+        config = self._config
+        secure = self._tls is not None
+        self.ws_port = self._bind(config.ws_port, "ws")
+        self.rpc_port = self._bind(config.rpc_port, "rpc")
+        if secure:
+            self.wss_port = self._bind(config.wss_port, "ws", secure=True)
+            self.https_port = self._bind(config.https_port, "rpc", secure=True)
+        self.port = self._bind(config.port, "both", secure=secure)
+        if self.port is not None:
+            if secure:
+                self.wss_port = self.https_port = self.port
+            else:
+                self.ws_port = self.rpc_port = self.port
+
+    async def _serve(self, listener: _Listener) -> None:
+        tls = self._tls if listener.secure else None
+        limits = _rpc_limits(self._settings)
+        if listener.serves == "rpc":
+            http = await HttpServer.listen_on(listener.socket, self._answer, limits=limits, tls=tls)
+            self._http.append(http)
+            return
+        shared = None
+        if listener.serves == "both":
+            http = HttpServer(self._answer, limits)
+            self._http.append(http)
+            shared = SharedPort(http.adopt, self._admit_either)
+        welcome = partial(self._welcome, secure=listener.secure)
+        self._websockets.append(WebSocketServer(listener.socket, welcome, tls, self._admit, shared=shared))
+
+    def _bind(self, port: int | None, serves: str, *, secure: bool = False) -> int | None:
+        if port is None:
+            return None
         listener = bind_tcp(self._config.listen, port)
-        self._listeners.append(listener)
+        self._listeners.append(_Listener(listener, serves, secure))
         bound: int = listener.getsockname()[1]
         return bound
 
     def _unbind(self) -> None:
         while self._listeners:
-            self._listeners.pop().close()
+            self._listeners.pop().socket.close()
         if self._capture is not None:
             self._capture.close()
 
@@ -153,11 +205,22 @@ class NodeServer:
         return round(boottime() - self._started_at, 3)
 
     def node_info(self, host: str, *, secure: bool = False) -> NodeInfo | None:
-        """This node as who reaches it by `host` is told, once it is bound; None for TLS that it has not."""
-        ports = (self.wss_port, self.https_port) if secure else (self.ws_port, self.rpc_port)
-        if ports[0] is None or ports[1] is None:
-            return None
-        return rpc.node_info(host, ports[0], ports[1], self.public_key)
+        """This node as who reaches it by `host` is told, once it is bound; None when it has no
+        websocket with TLS, or none without."""
+        ws, http = (self.wss_port, self.https_port) if secure else (self.ws_port, self.rpc_port)
+        return None if ws is None else rpc.node_info(host, ws, http, self.public_key)
+
+    def seed_url(self, *, here: bool = False) -> str:
+        """What clients write into `seed_rpc`, once it is bound: over TLS with the certificate pinned.
+
+        `here`: clients on this machine, which need no TLS where it can be done without.
+        """
+        host = self._config.listen if here else self._config.advertise or self._config.listen
+        if is_any_address(host):
+            host = "127.0.0.1" if here else outgoing_address()
+        if self.https_port is not None and not (here and self.rpc_port is not None):
+            return f"https://{join_addr(host, self.https_port)}#sha256={self.fingerprint}"
+        return f"http://{join_addr(host, self.rpc_port or 0)}"
 
     def stats(self) -> dict[str, object]:
         """What `NodeStats` says, and the time since the start, as a JSON object."""
@@ -166,8 +229,19 @@ class NodeServer:
     # --- websockets ---
 
     def _admit(self, host: str) -> bool:
-        opening = sum(server.opening for server in self._websockets)
-        return self.node.admits(host, boottime(), opening=opening)
+        return self.node.admits(host, boottime(), opening=self._opening())
+
+    def _admit_either(self, host: str) -> bool:
+        """As `_admit`, for a connection of which nobody knows yet what it asks for."""
+        if not self.node.has_room(self._opening()):
+            return False
+        allowed = self._shared_limiter.allow(host, boottime())
+        if not allowed:
+            self.node.count(NodeDrop.RATE_LIMITED)
+        return allowed
+
+    def _opening(self) -> int:
+        return sum(server.opening for server in self._websockets)
 
     def _welcome(self, websocket: WebSocket, *, secure: bool) -> _Client | None:
         host = self._host(websocket.host_header)

@@ -16,6 +16,7 @@ from nconnect.io.errors import reason
 
 RUN_DIR = Path("/run/nconnect")
 STATE_DIR = Path("/var/lib/nconnect")
+NODE_CERTIFICATE = "tls.pem"  # in the state folder of whatever runs a node
 
 
 def run_dir() -> Path:
@@ -26,6 +27,24 @@ def run_dir() -> Path:
 def state_dir(interface: str) -> Path:
     """The folder of what an interface keeps between runs (not created)."""
     return Path(os.environ.get("NCONNECT_STATE_DIR") or STATE_DIR) / interface
+
+
+def node_dir(port: int) -> Path:
+    """The folder of what a node that runs on its own at this port keeps between runs (not created).
+
+    `$NCONNECT_STATE_DIR`, or for root /var/lib/nconnect, for others $XDG_STATE_HOME/nconnect; its name there
+    is longer than an interface's can be.
+    """
+    base = os.environ.get("NCONNECT_STATE_DIR")
+    if not base and os.geteuid():
+        base = os.path.join(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local/state", "nconnect")
+    return Path(base or STATE_DIR) / f"standalone-node-{port}"
+
+
+def make_node_dir(port: int) -> Path:
+    """Create it, for its owner alone."""
+    _make(node_dir(port).parent, 0o755)
+    return _make(node_dir(port), 0o700)
 
 
 def socket_path(interface: str) -> Path:

@@ -1,4 +1,7 @@
-"""Accepting websockets on one listening socket, with or without TLS."""
+"""Accepting websockets on one listening socket, with or without TLS.
+
+The port may be shared with an HTTP server: each connection's first request then decides whose it is.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ import errno
 import socket
 import ssl
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from nconnect.errors import HostError, RemoteProtocolError
@@ -14,12 +18,25 @@ from nconnect.io.errors import reason
 from nconnect.io.readiness import receive_some
 from nconnect.io.tls_socket import TlsSocket, tls_handshake
 from nconnect.io.websocket import FrameHandler, WebSocket
-from nconnect.wire.upgrade import ServerUpgrade, UpgradeRequest, refusal
+from nconnect.wire.upgrade import OtherRequest, ServerUpgrade, UpgradeRequest, refusal
 
 UPGRADE_TIMEOUT_S = 10.0
 ACCEPTS_A_TURN = 16  # guessed: a login takes a third of a millisecond, and clients that talk wait for a turn
 ACCEPT_PAUSE_S = 1.0  # after the kernel had no descriptor left: those that are open need time to close
 _NO_ROOM = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
+
+
+@dataclass(frozen=True, slots=True)
+class SharedPort:
+    """The other server of a port that serves HTTP requests too.
+
+    `serve(socket, received)` takes over a connection whose first request does not ask for a websocket, with
+    the bytes read so far. `admit(ip)` is asked before a handshake costs anything, for both kinds; the
+    websocket server's own `admit` is then asked once a request is known to be for a websocket.
+    """
+
+    serve: Callable[[Any, bytes], None]
+    admit: Callable[[str], bool]
 
 
 class WebSocketServer:
@@ -31,12 +48,15 @@ class WebSocketServer:
         accept: Callable[[WebSocket], FrameHandler | None],
         tls: ssl.SSLContext | None,
         admit: Callable[[str], bool] | None,
+        *,
+        shared: SharedPort | None = None,
     ) -> None:
         self.port: int = listener.getsockname()[1]
         self._listener = listener
         self._accept = accept
         self._tls = tls
         self._admit = admit
+        self._shared = shared
         self._loop = asyncio.get_running_loop()
         self._opening: set[asyncio.Task[None]] = set()
         self._open: set[WebSocket] = set()
@@ -109,7 +129,8 @@ class WebSocketServer:
                     self._loop.remove_reader(self._listener.fileno())
                     self._resume = self._loop.call_later(ACCEPT_PAUSE_S, self._accept_again)
                 return  # else it was gone before we took it: the selector calls again
-            if self._admit is not None and not self._admit(address[0]):
+            admit = self._shared.admit if self._shared is not None else self._admit
+            if admit is not None and not admit(address[0]):
                 sock.close()
                 continue
             sock.setblocking(False)
@@ -128,6 +149,12 @@ class WebSocketServer:
                 if self._tls is not None:
                     sock = TlsSocket(await tls_handshake(self._loop, raw, self._tls, None))
                 request = await self._read_request(sock)
+            if isinstance(request, OtherRequest):
+                assert self._shared is not None
+                self._shared.serve(sock, request.received)
+                return
+            if self._shared is not None and self._admit and not self._admit(sock.getpeername()[0]):
+                request = None
             if request is None or (self._tls is None and _has_hung_up(raw)):
                 sock.close()
                 return
@@ -149,8 +176,8 @@ class WebSocketServer:
         websocket.handler = _Forgetting(handler, websocket, self)
         websocket.start()
 
-    async def _read_request(self, sock: Any) -> UpgradeRequest | None:
-        upgrade = ServerUpgrade()
+    async def _read_request(self, sock: Any) -> UpgradeRequest | OtherRequest | None:
+        upgrade = ServerUpgrade(shared=self._shared is not None)
         try:
             while True:
                 request = upgrade.receive(await receive_some(self._loop, sock))

@@ -5,7 +5,7 @@ Glossary: a **member** is a node of the cluster; a **run** is one life of a memb
 
 All members publish on one subject, and hear each other in the order of sending:
 
-    {"t": "alive", "node": KEY, "run": HEX, "seq": N, "ws": {…}, "wss": {…} or null}     every second
+    {"t": "alive", "node": KEY, "run": HEX, "seq": N, "ws": {…}, "wss": {…}}   every second; one may be null
     {"t": "on" | "off", "node", "run", "seq": N, "address": A}     the first login, the last one's end
     {"t": "ask", "node": KEY, "of": KEY}                           your presence, please
     {"t": "all", "node", "run", "seq": N, "part": I, "parts": K, "addresses": [A, …]}
@@ -27,7 +27,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from nconnect.errors import RemoteProtocolError
+from nconnect.errors import LocalProtocolError, RemoteProtocolError
 from nconnect.model import Deadline
 from nconnect.wire import strict_json
 from nconnect.wire.jsonrpc import NodeInfo
@@ -69,7 +69,7 @@ class Arrived:
 
 @dataclass(slots=True)
 class _Member:
-    ws: NodeInfo
+    ws: NodeInfo | None
     wss: NodeInfo | None
     run: str
     heard_at: float
@@ -83,8 +83,11 @@ class _Member:
 class Cluster:
     """One node's view of the others. `key` is its public key in hex, `run` anything that is new each time."""
 
-    def __init__(self, ws: NodeInfo, wss: NodeInfo | None, *, run: str) -> None:
-        self.key = ws.public_key
+    def __init__(self, ws: NodeInfo | None, wss: NodeInfo | None, *, run: str) -> None:
+        own = ws or wss
+        if own is None:
+            raise LocalProtocolError("a node without a websocket port cannot join a cluster")
+        self.key = own.public_key
         self.malformed = 0  # messages that no member would send
         self._ws = ws
         self._wss = wss
@@ -174,8 +177,8 @@ class Cluster:
 
     def _beat(self, now: float) -> None:
         self._beat_at = now + HEARTBEAT_S
-        wss = self._wss.to_json() if self._wss is not None else None
-        self._publish("alive", run=self._run, seq=self._seq, ws=self._ws.to_json(), wss=wss)
+        ws, wss = (info and info.to_json() for info in (self._ws, self._wss))
+        self._publish("alive", run=self._run, seq=self._seq, ws=ws, wss=wss)
         if self._asked:
             self._tell_all(now)
 
@@ -228,9 +231,10 @@ class Cluster:
 
     def _take_alive(self, key: str, message: Mapping[str, Any], now: float) -> None:
         run, seq = strict_json.text(message, "run"), _count(message, "seq")
-        ws = NodeInfo.from_json(message.get("ws"))
-        wss = NodeInfo.from_json(message["wss"]) if message.get("wss") is not None else None
-        if ws.public_key != key or (wss is not None and wss.public_key != key):
+        ws, wss = (
+            None if message.get(name) is None else NodeInfo.from_json(message[name]) for name in ("ws", "wss")
+        )
+        if {info.public_key for info in (ws, wss) if info is not None} != {key}:
             raise RemoteProtocolError("cluster: a member speaks for another one")
         member = self._members.get(key)
         if member is not None and member.run != run:

@@ -95,13 +95,19 @@ class Node:
 
         `opening` counts the sockets whose handshake is not done yet: they take up places too.
         """
-        if len(self._connections) + opening >= self.settings.max_connections:
-            self.count(NodeDrop.TOO_MANY_CONNECTIONS)
+        if not self.has_room(opening):
             return False
         if not self._limiter.allow(remote_host, now):
             self.count(NodeDrop.RATE_LIMITED)
             return False
         return True
+
+    def has_room(self, opening: int) -> bool:
+        """Whether one more connection fits; counted if not."""
+        if len(self._connections) + opening < self.settings.max_connections:
+            return True
+        self.count(NodeDrop.TOO_MANY_CONNECTIONS)
+        return False
 
     def open(self, transport: Transport, remote_host: str, info: NodeInfo, now: float) -> Connection | None:
         """A websocket is open: challenge it. None when there are too many; the shell closes it then."""

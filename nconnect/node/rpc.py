@@ -40,8 +40,8 @@ class NodeFacts:
     """What answers are made of, besides the request."""
 
     host: str  # by which the caller reached us, or which we advertise; IPv6 without brackets
-    ws_port: int
-    rpc_port: int
+    ws_port: int | None  # None: it speaks TLS only
+    rpc_port: int | None
     public_key: bytes
     version: str
     height: int
@@ -84,11 +84,11 @@ def node_id(public_key: bytes) -> bytes:
     return hashlib.sha256(public_key).digest()
 
 
-def node_info(host: str, ws_port: int, rpc_port: int, public_key: bytes) -> NodeInfo:
+def node_info(host: str, ws_port: int, rpc_port: int | None, public_key: bytes) -> NodeInfo:
     """This node, as who calls it `host` can reach it."""
     return NodeInfo(
         addr=jsonrpc.join_addr(host, ws_port),
-        rpc_addr=jsonrpc.join_addr(host, rpc_port),
+        rpc_addr="" if rpc_port is None else jsonrpc.join_addr(host, rpc_port),
         public_key=public_key.hex(),
         id=node_id(public_key).hex(),
     )
@@ -115,13 +115,16 @@ def _answer(request: Request | BadRequest, facts: NodeFacts) -> dict[str, object
 
 
 def _get_ws_addr(params: Mapping[str, Any], facts: NodeFacts) -> object:
+    address = _address_in(params)
+    if facts.ws_port is None:
+        raise _Refused(INTERNAL_ERROR, "this node speaks TLS only: ask getwssaddr")
     info = node_info(facts.host, facts.ws_port, facts.rpc_port, facts.public_key)
-    return _assigned(_address_in(params), facts, info, secure=False)
+    return _assigned(address, facts, info, secure=False)
 
 
 def _get_wss_addr(params: Mapping[str, Any], facts: NodeFacts) -> object:
     address = _address_in(params)
-    if facts.wss_port is None or facts.https_port is None:
+    if facts.wss_port is None:
         raise _Refused(INTERNAL_ERROR, "this node has no certificate")  # as an official one without
     info = node_info(facts.host, facts.wss_port, facts.https_port, facts.public_key)
     return _assigned(address, facts, info, secure=True)
@@ -148,16 +151,18 @@ def _address_in(params: Mapping[str, Any]) -> str:
 
 def _get_node_state(params: Mapping[str, Any], facts: NodeFacts) -> object:
     return {
-        "addr": f"tcp://{jsonrpc.join_addr(facts.host, facts.ws_port)}",
+        "addr": f"tcp://{jsonrpc.join_addr(facts.host, facts.ws_port or facts.wss_port or 0)}",
         "height": facts.height,
         "id": node_id(facts.public_key).hex(),
-        "jsonRpcPort": facts.rpc_port,
+        "jsonRpcPort": facts.rpc_port or 0,
         "publicKey": facts.public_key.hex(),
         "relayMessageCount": facts.relayed,
         "syncState": "PERSIST_FINISHED",
+        "tlsJsonRpcPort": facts.https_port or 0,
+        "tlsWebsocketPort": facts.wss_port or 0,
         "uptime": facts.uptime_s,
         "version": facts.version,
-        "websocketPort": facts.ws_port,
+        "websocketPort": facts.ws_port or 0,
     }
 
 

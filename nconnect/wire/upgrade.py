@@ -15,6 +15,7 @@ from nconnect.errors import RemoteProtocolError
 from nconnect.wire.websocket import accept_key
 
 MAX_HEAD_BYTES = 8192
+_GET = b"GET "
 
 
 class ClientUpgrade:
@@ -68,17 +69,33 @@ class UpgradeRequest:
     trailing: bytes
 
 
+@dataclass(frozen=True, slots=True)
+class OtherRequest:
+    """A request that does not ask for a websocket, on a port that also serves HTTP."""
+
+    received: bytes  # everything so far, from the first byte of the request
+
+
 class ServerUpgrade:
     """The server's side: feed what arrives until `receive` returns the request."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, shared: bool = False) -> None:
+        """`shared`: the port also serves HTTP, so a request for anything else is an `OtherRequest`."""
         self._connection = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEAD_BYTES)
+        self._shared = shared
+        self._received = b""
 
-    def receive(self, data: bytes) -> UpgradeRequest | None:
+    def receive(self, data: bytes) -> UpgradeRequest | OtherRequest | None:
         """Take bytes; None when more are needed.
 
-        Raises `RemoteProtocolError` whose text is the HTTP answer's reason.
+        A method other than GET decides at once; a GET is decided by its whole head (RFC 9110, section 7.8:
+        an upgrade is asked for by the Upgrade header). Raises `RemoteProtocolError` whose text is the HTTP
+        answer's reason.
         """
+        if self._shared:
+            self._received += data
+            if not _GET.startswith(self._received[: len(_GET)]):
+                return OtherRequest(self._received)
         try:
             self._connection.receive_data(data)
             event = self._connection.next_event()
@@ -89,6 +106,8 @@ class ServerUpgrade:
         if not isinstance(event, h11.Request):
             raise RemoteProtocolError("no request")
         headers = dict(event.headers)
+        if self._shared and headers.get(b"upgrade", b"").lower() != b"websocket":
+            return OtherRequest(self._received)
         key = headers.get(b"sec-websocket-key", b"")
         if (
             event.method != b"GET"

@@ -42,6 +42,7 @@ def test_the_official_ports(run: Run, started: list[tuple[NodeConfig, dict[str, 
         "stats_file": None,
         "capture_file": None,
         "cluster": None,
+        "keep_state": True,
     }
 
 
@@ -77,6 +78,28 @@ def test_tls_and_limits(run: Run, started: list[tuple[NodeConfig, dict[str, Any]
     assert how["settings"].waives == {Waiver.MASK}
 
 
+@pytest.mark.parametrize(
+    ("arguments", "ports"),
+    [
+        (["--port", "443", "--tls"], {"port": 443}),
+        (["--port", "8080"], {"port": 8080}),
+        (["--port", "443", "--tls", "--rpc-port", "30003"], {"port": 443, "rpc_port": 30003}),
+        (["--tls"], {"ws_port": 30002, "rpc_port": 30003, "wss_port": 30004, "https_port": 30005}),
+        (["--port", "443", "--tls", "--wss-port", "30004"], {"port": 443, "wss_port": 30004}),
+    ],
+)
+def test_one_port_in_place_of_the_others(
+    run: Run,
+    started: list[tuple[NodeConfig, dict[str, Any]]],
+    arguments: list[str],
+    ports: dict[str, int],
+) -> None:
+    result = run("node", "--listen", "::", *arguments)
+    assert result.status == 0, result.err
+    assert started[0][0].ports() == ports
+    assert started[0][0].has_tls == ("--tls" in arguments)
+
+
 def test_a_rate_has_a_burst_in_proportion(run: Run, started: list[tuple[NodeConfig, dict[str, Any]]]) -> None:
     assert run("node", "--listen", "::", "--rate-limit", "25").status == 0
     settings = started[0][1]["settings"]
@@ -93,6 +116,9 @@ def test_a_rate_has_a_burst_in_proportion(run: Run, started: list[tuple[NodeConf
             "--ws-port and --wss-port are both 30002",
         ),
         (["--listen", "::", "--rate-limit", "-1"], "'--rate-limit'"),
+        (["--listen", "::", "--port", "30002", "--ws-port", "30002"], "--port and --ws-port are both 30002"),
+        (["--listen", "::", "--port", "443", "--wss-port", "30004"], "--wss-port without TLS"),
+        (["--listen", "::", "--port", "65536"], "'--port'"),
     ],
 )
 def test_what_makes_no_sense_is_refused(run: Run, arguments: list[str], said: str) -> None:
@@ -125,6 +151,20 @@ def test_status_as_json_and_of_one_of_several(run: Run, monkeypatch: pytest.Monk
     shown = json.loads(result.out)
     assert (shown["pid"], shown["clients"], shown["queue_drops"], shown["held_messages"]) == (8, 4, 3, 2)
     assert shown["wss_port"] is None
+
+
+def test_status_of_a_node_with_one_port(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    url = "https://node.example:443#sha256=" + "cd" * 32
+    node = NodeStatus(
+        7, "0.1.0", "0.0.0.0", None, None, "ab" * 32, 1.0, 0, 0, 0, 0, 0, 0, 0, 0,
+        wss_port=443, https_port=443, port=443, fingerprint="cd" * 32, seed_url=url,
+    )  # fmt: skip
+    monkeypatch.setattr("nconnect.control.node_client.running_nodes", lambda: [node, status(8, 30003)])
+    assert "RPC ports 443, 30003: choose one" in run("node", "status").err
+    shown = json.loads(run("node", "status", "--rpc-port", "443", "--json").out)
+    assert (shown["fingerprint"], shown["port"], shown["rpc_port"]) == ("cd" * 32, 443, None)
+    lines = status_text(node).splitlines()
+    assert lines[1:3] == ["listens     0.0.0.0 port 443 (wss, https)", f"seed        {url}"]
 
 
 def test_status_for_a_person() -> None:

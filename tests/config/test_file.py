@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from ipaddress import ip_interface, ip_network
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -116,6 +117,17 @@ def test_defaults() -> None:
     assert config.peers == ()
 
 
+def test_a_node_on_one_port() -> None:
+    node = parse(MINIMAL + "[node]\nlisten = '::'\nport = 443\ntls = true", interface="nc0").node
+    assert node is not None
+    assert (node.ports(), node.has_tls, node.tls_cert) == ({"port": 443}, True, None)
+    text = MINIMAL + "[node]\nlisten = '::'\nport = 443\nrpc_port = 30003\ntls_cert = '/c'\ntls_key = '/k'"
+    node = parse(text, interface="nc0").node
+    assert node is not None
+    assert node.ports() == {"port": 443, "rpc_port": 30003}
+    assert (node.has_tls, node.tls_cert, node.tls_key) == (True, Path("/c"), Path("/k"))
+
+
 def test_everything() -> None:
     config = parse(FULL, interface="gpu")
     assert (config.interface, config.identifier, config.mtu, config.cipher) == (
@@ -229,6 +241,11 @@ allow = ["192.168.50.11:9-3/tcp"]
         (MINIMAL + "[node]\n", "4: [node] listen: missing"),
         (MINIMAL + "[node]\nlisten = '0.0.0.0:30002'", "without port"),
         (MINIMAL + "[node]\nlisten = '::'\nws_port = 30003", "the same as ws_port"),
+        (MINIMAL + "[node]\nlisten = '::'\nport = 443\nws_port = 443", "the same as port"),
+        (MINIMAL + "[node]\nlisten = '::'\nport = 0", "[node] port: 0 is out of range"),
+        (MINIMAL + "[node]\nlisten = '::'\ntls_key = '/k'", "without tls_cert: give the certificate too"),
+        (MINIMAL + "[node]\nlisten = '::'\ntls_cert = 'k'", "not a whole path"),
+        (MINIMAL + "[node]\nlisten = '::'\nwss_port = 443", "wss_port: without TLS"),
         (MINIMAL + "[provide]\nsubnets = ['192.168.1.0/24', '192.168.1.0/24']", "is there twice"),
         (
             MINIMAL + "[provide]\nsubnets = ['192.168.1.0/24', '192.168.2.0/24=192.168.1.0/24']",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import re
@@ -28,6 +29,19 @@ from nconnect.model import NodeConfig
 logging.basicConfig(level=logging.INFO, format="%(message)s")
 files = {name: Path(path) for name, path in (item.split("=") for item in sys.argv[1:])}
 sys.exit(run(NodeConfig("127.0.0.1", 0, 0, verify_signatures=True), **files))
+"""
+
+ONE_PORT = """
+import os, signal, sys
+from nconnect.daemon.node import run
+from nconnect.model import NodeConfig
+
+def ready(server):
+    print(server.public_key.hex(), server.seed_url(), flush=True)
+    os.kill(os.getpid(), signal.SIGTERM)
+
+config = NodeConfig.of("127.0.0.1", port=0, ws_port=None, rpc_port=None, tls=bool(sys.argv[1]))
+sys.exit(run(config, keep_state=True, on_ready=ready))
 """
 
 
@@ -57,6 +71,7 @@ def listening(process: subprocess.Popen[str]) -> tuple[int, int]:
     line = process.stderr.readline()
     found = re.search(r"websocket port (\d+), RPC port (\d+), verifying signatures", line)
     assert found, line
+    assert process.stderr.readline() == f"clients find it with --seed-rpc http://127.0.0.1:{found[2]}\n"
     return int(found.group(1)), int(found.group(2))
 
 
@@ -121,6 +136,46 @@ def test_a_seed_file_that_holds_no_key_is_one_line(content: str, tmp_path: Path)
 def test_a_seed_file_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(HostError, match="cannot write"):
         run(NodeConfig("127.0.0.1", 0, 0), seed_file=tmp_path / "missing" / "seed")
+
+
+def kept(folder: Path, *, tls: bool = False) -> tuple[str, str]:
+    """The key and the seed URL of a node that keeps its state in this folder."""
+    done = subprocess.run(
+        [sys.executable, "-c", ONE_PORT, "tls" if tls else ""],
+        env={**os.environ, "NCONNECT_STATE_DIR": str(folder)},
+        capture_output=True,
+        text=True,
+        timeout=20,
+        check=True,
+    )
+    key, url = done.stdout.split()
+    return key, url
+
+
+def test_key_and_certificate_stay_in_the_state_folder(tmp_path: Path) -> None:
+    first, second = kept(tmp_path, tls=True), kept(tmp_path, tls=True)
+    assert first[0] == second[0]
+    assert first[1].startswith("https://127.0.0.1:")
+    assert first[1].partition("#")[2] == second[1].partition("#")[2]
+    folder = tmp_path / "standalone-node-0"
+    assert {path.name: path.stat().st_mode & 0o777 for path in folder.iterdir()} == {
+        "seed": 0o600,
+        "tls.pem": 0o600,
+    }
+    assert folder.stat().st_mode & 0o777 == 0o700
+
+
+def test_two_nodes_do_not_share_a_state_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept(tmp_path)
+    fd = os.open(tmp_path / "standalone-node-0", os.O_RDONLY)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        assert kept(tmp_path)[0] != kept(tmp_path)[0]
+        monkeypatch.setenv("NCONNECT_STATE_DIR", str(tmp_path))
+        with pytest.raises(HostError, match="another node uses the state folder"):
+            run(NodeConfig.of("127.0.0.1", port=0, ws_port=None, rpc_port=None, tls=True), keep_state=True)
+    finally:
+        os.close(fd)
 
 
 def test_settings_follow_the_configuration() -> None:

@@ -14,7 +14,6 @@ from nconnect.model import (
     PUBLIC_SEED_RPC,
     Config,
     NetworkConfig,
-    NodeConfig,
     ProvideConfig,
     Service,
 )
@@ -25,21 +24,12 @@ from nconnect.wire.tunnel import Feature
 BARE = Config("nc7", bytes(32), "gpu", ())
 
 
-@pytest.mark.parametrize(
-    ("listen", "seed"),
-    [
-        ("0.0.0.0", "http://127.0.0.1:7003"),
-        ("", "http://127.0.0.1:7003"),
-        ("203.0.113.7", "http://203.0.113.7:7003"),
-        ("fd00::1", "http://[fd00::1]:7003"),
-    ],
-)
-def test_a_node_of_our_own_is_our_seed_unless_another_is_named(listen: str, seed: str) -> None:
-    config = dataclasses.replace(BARE, node=NodeConfig(listen, rpc_port=7003))
-    assert settings.seeds(config) == (seed,)
-    named = dataclasses.replace(config, network=NetworkConfig(seed_rpc=("http://other:30003",)))
-    assert settings.seeds(named) == ("http://other:30003",)
-    assert settings.seeds(BARE) == PUBLIC_SEED_RPC
+def test_a_node_of_our_own_is_our_seed_unless_another_is_named() -> None:
+    own = "http://127.0.0.1:7003"
+    assert settings.seeds(BARE, own) == (own,)
+    named = dataclasses.replace(BARE, network=NetworkConfig(seed_rpc=("http://other:30003",)))
+    assert settings.seeds(named, own) == ("http://other:30003",)
+    assert settings.seeds(BARE, None) == PUBLIC_SEED_RPC
 
 
 def told(**changes: Any) -> Settings:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import socket
 from pathlib import Path
 
@@ -15,6 +16,18 @@ def test_a_port_of_its_own() -> None:
         socket.create_connection(("127.0.0.1", port), timeout=5).close()
         with pytest.raises(HostError, match=f"port {port}.*choose another") as caught:
             bind_tcp("127.0.0.1", port)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_port_that_only_root_may_take_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(self: socket.socket, address: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(socket.socket, "bind", refuse)
+    with pytest.raises(
+        HostError, match=r"port 443: permission denied \(ports below 1024 need root"
+    ) as caught:
+        bind_tcp("127.0.0.1", 443)
     assert "\n" not in str(caught.value)
 
 

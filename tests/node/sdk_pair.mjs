@@ -7,7 +7,8 @@ const nkn = require("nkn-sdk");
 const rpcServerAddr = process.argv[2];
 
 function client(identifier) {
-  return new nkn.Client({ identifier, rpcServerAddr, tls: false, reconnectIntervalMin: 100 });
+  const tls = rpcServerAddr.startsWith("https:");
+  return new nkn.Client({ identifier, rpcServerAddr, tls, reconnectIntervalMin: 100 });
 }
 
 const ready = (one) => new Promise((resolve) => one.onConnect(resolve));

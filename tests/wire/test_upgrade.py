@@ -7,7 +7,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nconnect.errors import RemoteProtocolError
-from nconnect.wire.upgrade import MAX_HEAD_BYTES, ClientUpgrade, ServerUpgrade, refusal
+from nconnect.wire.upgrade import (
+    MAX_HEAD_BYTES,
+    ClientUpgrade,
+    OtherRequest,
+    ServerUpgrade,
+    UpgradeRequest,
+    refusal,
+)
 
 NONCE = b"the sample nonce"  # RFC 6455, section 1.3
 REQUEST = (
@@ -114,6 +121,24 @@ def test_requests_that_are_refused(old: bytes, new: bytes) -> None:
 def test_answers_that_are_refused(said: bytes) -> None:
     with pytest.raises(RemoteProtocolError):
         client().receive(said)
+
+
+def test_a_shared_port_takes_websockets_and_hands_on_other_requests() -> None:
+    for at in range(1, len(REQUEST)):
+        server = ServerUpgrade(shared=True)
+        assert server.receive(REQUEST[:at]) is None
+        found = server.receive(REQUEST[at:] + b"x")
+        assert isinstance(found, UpgradeRequest)
+        assert found.trailing == b"x"
+    get = b"GET / HTTP/1.1\r\nHost: h\r\nUpgrade: h2c\r\n\r\nmore"
+    for at in range(1, len(get) - 5):
+        server = ServerUpgrade(shared=True)
+        assert server.receive(get[:at]) is None
+        assert server.receive(get[at:]) == OtherRequest(get)
+    for first in (b"P", b"GE\n", b"OPTIONS * HTTP/1.1\r\n", b"\x16\x03\x01"):  # decided without a whole head
+        assert ServerUpgrade(shared=True).receive(first) == OtherRequest(first)
+    with pytest.raises(RemoteProtocolError, match="websocket only"):
+        ServerUpgrade(shared=True).receive(REQUEST.replace(b"Version: 13", b"Version: 8"))
 
 
 def test_a_head_without_end_is_refused() -> None:
