@@ -3,6 +3,8 @@
 A name's addresses are tried as RFC 8305 ("Happy Eyeballs") says: families interleaved, the next address as
 soon as one fails or has been silent for 0.25 s, and the first that connects wins. So an address that swallows
 packets costs a quarter of a second and no time-out. aiohappyeyeballs runs that race.
+
+Where IPv4 leads nowhere, IPv4 addresses are tried once more through the network's NAT64, if it has one.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ import socket
 import aiohappyeyeballs
 
 from nconnect.errors import ProxyError
+from nconnect.io import nat64
 from nconnect.io.errors import plain_reason
 from nconnect.io.proxy import open_through
 from nconnect.io.resolve import AddressInfo, stream_addresses
@@ -43,7 +46,7 @@ async def dial(host: str, port: int, proxy: Proxy | None = None) -> socket.socke
     `PROXY_S`, and raises what `open_through` does, and `ProxyError`.
     """
     if proxy is None:
-        return await _connect(await stream_addresses(host, port))
+        return await _dial_directly(host, port)
     try:
         async with asyncio.timeout(PROXY_S):
             return await _dial_through(proxy, host, port)
@@ -55,7 +58,7 @@ async def dial(host: str, port: int, proxy: Proxy | None = None) -> socket.socke
 
 async def _dial_through(proxy: Proxy, host: str, port: int) -> socket.socket:
     try:
-        sock = await dial(proxy.host, proxy.port)
+        sock = await _dial_directly(proxy.host, proxy.port)
     except OSError as error:
         raise ProxyError(f"the proxy {proxy} cannot be reached: {plain_reason(error)}") from error
     try:
@@ -64,6 +67,19 @@ async def _dial_through(proxy: Proxy, host: str, port: int) -> socket.socket:
         sock.close()
         raise
     return sock
+
+
+async def _dial_directly(host: str, port: int) -> socket.socket:
+    addresses = await stream_addresses(host, port)
+    try:
+        return await _connect(addresses)
+    except OSError as error:
+        if error.errno not in (errno.ENETUNREACH, errno.EHOSTUNREACH):
+            raise
+        translated = await nat64.translated(addresses)
+        if not translated:
+            raise
+    return await _connect(translated)
 
 
 async def _connect(addresses: list[AddressInfo]) -> socket.socket:
@@ -84,9 +100,7 @@ async def _connect(addresses: list[AddressInfo]) -> socket.socket:
 
 def _new_socket(address: AddressInfo) -> socket.socket:
     family, kind, protocol, _, _ = address
-    sock = socket.socket(
-        family, kind, protocol
-    )  # close-on-exec, as all of Python's; the race makes it non-blocking
+    sock = socket.socket(family, kind, protocol)  # close-on-exec like all of Python's
     try:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     except OSError:

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from nconnect.errors import NetworkError
-from nconnect.io import http_client, resolve, websocket_client
+from nconnect.io import http_client, nat64, resolve, websocket_client
 from nconnect.io.dial import ATTEMPT_DELAY_S, dial
 from nconnect.io.errors import plain_reason
 from nconnect.io.http import Request, Response
@@ -177,6 +177,37 @@ def test_why_in_words(monkeypatch: pytest.MonkeyPatch, addresses: list[str], num
     run(test)
 
 
+def test_ipv4_that_leads_nowhere_is_tried_through_nat64(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[list[resolve.AddressInfo]] = []
+    through: list[resolve.AddressInfo] = []
+
+    async def translated(addresses: list[resolve.AddressInfo]) -> list[resolve.AddressInfo]:
+        asked.append(addresses)
+        return through
+
+    monkeypatch.setattr(nat64, "translated", translated)
+
+    async def test() -> None:
+        with listening("::1") as port:
+            through[:] = resolve._look_up("::1")
+            through[0] = (*through[0][:4], ("::1", port, 0, 0))
+            with await dial("255.255.255.255", port) as sock:
+                assert sock.getpeername()[:2] == ("::1", port)
+        asked.clear()
+        with pytest.raises(ConnectionRefusedError):  # refused by the NAT64's address
+            await dial("255.255.255.255", port)
+        through.clear()
+        with pytest.raises(OSError, match="unreachable"):
+            await dial("255.255.255.255", port)
+        assert [addresses[0][4] for addresses in asked] == [("255.255.255.255", port)] * 2
+        asked.clear()
+        with pytest.raises(ConnectionRefusedError):
+            await dial("127.0.0.1", port)
+        assert not asked
+
+    run(test)
+
+
 @pytest.mark.parametrize("after_s", [0, 0.1, 0.3])
 def test_cancelling_leaves_nothing_open(monkeypatch: pytest.MonkeyPatch, silent: int, after_s: float) -> None:
     stands_for(monkeypatch, SILENT, SILENT)
@@ -204,4 +235,5 @@ def test_nothing_else_connects() -> None:
     assert found == [
         "io/doctor.py: create_connection",  # `_takes_tcp`: hosts of a provider's own subnet, by their address
         "io/http_client.py: open_connection",  # on a socket of `dial`
+        "io/nat64.py: .connect((",  # a datagram socket that sends nothing
     ]
