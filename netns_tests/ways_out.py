@@ -176,3 +176,43 @@ def swallow(namespace: Namespace, rule: str) -> None:
     """
     done = namespace.run(["nft", "-f", "-"], input_text=text)
     assert done.returncode == 0, done.stderr
+
+
+@contextmanager
+def nat64(world: World, router: Namespace, prefix: str) -> Iterator[None]:
+    """Let a router translate what it gets for `prefix` (a /96) into IPv4, and send it under its own address.
+
+    Debian's tayga translates, one IPv4 address of its pool for each IPv6 address; masquerading does the rest.
+    """
+    folder = world.folder / router.name
+    folder.mkdir()
+    config = folder / "tayga.conf"
+    config.write_text(
+        "tun-device nat64\nipv4-addr 192.168.255.1\nipv6-addr 2001:db8:ffff::1\n"
+        f"prefix {prefix}\ndynamic-pool 192.168.255.0/24\ndata-dir {folder}\n"
+    )
+    made = router.run(["tayga", "--mktun", "-c", str(config)])
+    assert made.returncode == 0, made.stderr
+    router.ip("link set nat64 up")
+    router.ip("address add 192.168.255.2/32 dev nat64")
+    router.ip("route add 192.168.255.0/24 dev nat64")
+    router.ip(f"-6 route add {prefix} dev nat64")
+    router.sysctl("net.ipv4.ip_forward", "1")
+    router.sysctl("net.ipv6.conf.all.forwarding", "1")
+    masquerade(router)
+    process = world.run_in(router, ["tayga", "--nodetach", "-c", str(config)], "tayga")
+    try:
+        yield
+    finally:
+        process.stop()
+
+
+def masquerade(router: Namespace) -> None:
+    """Let what a router forwards to the internet leave under its own address."""
+    text = f"""
+        add table ip out
+        add chain ip out post {{ type nat hook postrouting priority 100; }}
+        add rule ip out post oifname {WAN_INTERFACE} masquerade
+    """
+    done = router.run(["nft", "-f", "-"], input_text=text)
+    assert done.returncode == 0, done.stderr
