@@ -77,8 +77,8 @@ class Pacer:
 
     __slots__ = (
         "_base", "_best", "_best_of_s", "_blind_until", "_busy_part", "_climb_at", "_drain_until",
-        "_drained_s", "_draining", "_fast_at", "_held_rate", "_hold_s", "_known_rate", "_offered",
-        "_patience_s", "_queue_bytes", "_queued_until", "_samples", "_sent_all_at", "_sent_bytes",
+        "_drain_from", "_drained_s", "_draining", "_fast_at", "_held_rate", "_hold_s", "_known_rate",
+        "_offered", "_patience_s", "_queue_bytes", "_queued_until", "_samples", "_sent_all_at", "_sent_bytes",
         "_short_at", "_step_at", "_step_bytes", "_tokens", "_tokens_at", "_trigger_s", "rate",
     )  # fmt: skip
 
@@ -107,13 +107,14 @@ class Pacer:
         self._known_rate = 0.0  # what the link delivered when it was last saturated
         self._tokens = 0.0
         self._tokens_at = now  # later than now: pausing until then
-        self._step_at = now  # when the step of now began, and what was sent in it
-        self._step_bytes = 0
+        self._step_at = now  # when the step of now began, and what was sent for it
+        self._step_bytes = 0.0
         self._climb_at = inf
         self._short_at = now  # when the delay was last short, or had to be taken for it
         self._blind_until = now  # until then round trips tell of a queue that was drained
         self._sent_all_at = now  # when nothing worth speaking of was unsent
         self._draining = False
+        self._drain_from = (now, 0)  # when the queue was found, and the bytes acknowledged by then
         self._drain_until = now  # at the latest
         self._queued_until = 0  # bytes acknowledged when all has arrived that it is to remove
         self._drained_s = 0.0  # the delay that the last pause was to remove
@@ -247,6 +248,7 @@ class Pacer:
             return
         self._draining = True
         self._drained_s = delay
+        self._drain_from = (now, acked)
         self._drain_until = now + delay + MAX_PAUSE_S
         self._queued_until = acked + outstanding
         self._tokens = 0.0
@@ -262,6 +264,11 @@ class Pacer:
         """
         if outstanding and acked < self._queued_until:
             self._known_rate = max(self._best[0][1], MIN_RATE)
+            self.rate = CRUISE * self._known_rate
+        since, acked_before = self._drain_from
+        if now > since:
+            # Where a packet was lost, nothing may be acknowledged in the last window, and then all at once.
+            self._known_rate = max(self._known_rate, (acked - acked_before) / (now - since))
             self.rate = CRUISE * self._known_rate
         known = self._known_rate
         excess = outstanding - known * base - MIN_BURST_BYTES
@@ -296,7 +303,9 @@ class Pacer:
         self._begin_step(now, now + base + WINDOW_S + SETTLE_S)
 
     def _begin_step(self, now: float, until: float) -> None:
-        self._step_at, self._step_bytes, self._climb_at = now, 0, until
+        # A message larger than the budget is paid for in later steps.
+        debt = 0.0 if self.rate is None else max(0.0, -self._tokens)
+        self._step_at, self._step_bytes, self._climb_at = now, debt, until
 
     def _note_round_trip(self, now: float, rtt_s: float, min_rtt_s: float) -> float:
         """Keep the shortest round trip of the last `BASE_WINDOW_S`; give it.

@@ -94,6 +94,32 @@ def test_a_link_that_falls_idle_while_its_queue_drains_keeps_its_rate() -> None:
     assert pacer.rate == pytest.approx(CRUISE * 1e6, rel=0.05)
 
 
+def test_a_stall_while_the_queue_drains_is_not_the_links_rate() -> None:
+    """The last packet was lost: nothing is acknowledged until it has come again, and then all at once."""
+    pacer = Pacer(0.0)
+    now = samples(pacer, 0.0, 0.1, rate=1e6, rtt_s=0.020)
+    now = samples(pacer, now, now + 0.05, rate=1e6, rtt_s=0.120, in_flight=120_000)
+    acked = int((now - 0.01) * 1e6)
+    for n in range(30):
+        pacer.sample(
+            now + n * 0.01,
+            acked_bytes=acked,
+            in_flight_bytes=120_000,
+            unsent_bytes=0,
+            rtt_s=0.120,
+            min_rtt_s=0.02,
+        )
+    pacer.sample(
+        now + 0.3,
+        acked_bytes=acked + 120_000,
+        in_flight_bytes=0,
+        unsent_bytes=0,
+        rtt_s=0.120,
+        min_rtt_s=0.02,
+    )
+    assert pacer.rate == pytest.approx(CRUISE * 120_000 / 0.3, rel=0.1)
+
+
 def test_bursts_with_pauses_between_are_not_a_saturated_link() -> None:
     """The round trip that the kernel has smoothed stays long while nothing is under way."""
     for part, limited in ((0.6, False), (1.0, True)):
@@ -145,6 +171,19 @@ def test_without_a_taker_the_rate_does_not_climb() -> None:
     before = pacer.rate
     samples(pacer, now, now + 20.0, rate=1e5, rtt_s=0.020)
     assert pacer.rate == before
+
+
+def test_large_messages_do_not_hold_the_rate_down() -> None:
+    """At such a rate one of them is paid for in four seconds, in which nothing else is sent."""
+    pacer, now = paced(rate=250_000)
+    acked, end = int(now * 250_000), now + 8.0
+    while now < end:
+        if pacer.budget(now):
+            pacer.sent(now, 1_000_000)
+            acked += 1_000_000
+        pacer.sample(now, acked_bytes=acked, in_flight_bytes=0, unsent_bytes=0, rtt_s=0.020, min_rtt_s=0.020)
+        now += 0.010
+    assert pacer.rate is None or pacer.rate > 2_500_000
 
 
 def test_a_taker_of_less_than_is_allowed_can_fill_the_link_too() -> None:
