@@ -33,7 +33,7 @@ from nconnect.node.settings import NodeDrop, NodeSettings
 log = logging.getLogger(__name__)
 
 _SEED_BYTES = 32
-_QUEUE_DROPS = (NodeDrop.QUEUE_FULL, NodeDrop.QUEUE_DELAY, NodeDrop.NODE_FULL)
+_QUEUE_DROPS = (NodeDrop.QUEUE_FULL, NodeDrop.NODE_FULL)
 
 
 def run(

@@ -3,13 +3,15 @@
 Used only while the socket takes nothing more; as long as it does, messages go to it directly from the
 buffer in which they arrived. Here they are copies, and each belongs to the queue until it is sent or
 dropped. Drop policy: over the client's own bound the oldest message of the source that fills it most;
-over the node's bound, when this queue already holds as much as is left for all, the newcomer.
+over the node's bound, when this queue already holds as much as is left for all, the newcomer. Nothing is
+dropped for its age: docs/decisions/0019-no-codel-in-the-node.md.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import inf
 
 from nconnect.errors import DropReason
 from nconnect.node.settings import NodeDrop
@@ -17,13 +19,9 @@ from nconnect.queueing.fq_codel import FairQueue
 
 # RFC 8290 speaks of packets of 1500 bytes; here a message is a batch of up to some hundred kilobytes.
 QUANTUM_BYTES = 64 << 10
-# CoDel's clock is set for a path on which one message alone may take 50 ms (64 KiB at 10 Mbit/s).
-TARGET_S = 0.060
-INTERVAL_S = 0.300
 
 _REASONS = {
     DropReason.QUEUE_FULL: NodeDrop.QUEUE_FULL,
-    DropReason.QUEUE_DELAY: NodeDrop.QUEUE_DELAY,
     DropReason.LINK_DOWN: NodeDrop.CLIENT_GONE,
 }
 
@@ -45,8 +43,7 @@ class Egress:
         self._queue: FairQueue[bytes] = FairQueue(
             max_bytes=limit_bytes,
             quantum_bytes=QUANTUM_BYTES,
-            target_s=TARGET_S,
-            interval_s=INTERVAL_S,
+            target_s=inf,
             on_drop=self._on_drop,
         )
         self._pool = pool

@@ -44,7 +44,6 @@ class NodeDrop(Enum):
     # A well-formed message.
     UNKNOWN_DEST = "unknown_dest"
     QUEUE_FULL = "queue_full"  # the destination's queue
-    QUEUE_DELAY = "queue_delay"  # CoDel: stood in the destination's queue for too long
     NODE_FULL = "node_full"  # all queues together
     CLIENT_GONE = "client_gone"  # the destination left while the message was held back
     HOLDING_FULL = "holding_full"  # no room to keep it for a client that is offline

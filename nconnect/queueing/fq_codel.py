@@ -41,7 +41,7 @@ class FairQueue(Generic[T]):
     The queue owns an item from `enqueue` until it hands it to the caller of `dequeue` or to `on_drop`;
     exactly one of the two gets each item. `mark` is asked before CoDel drops: it returns True if it has
     marked the item "congestion experienced", which is then delivered. Times are seconds of any clock that
-    does not go back. Neither callback may call the queue.
+    does not go back. Neither callback may call the queue. With `target_s` infinite CoDel drops nothing.
     """
 
     __slots__ = (

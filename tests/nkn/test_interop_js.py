@@ -344,7 +344,6 @@ def test_their_session_carries_32_mib_both_ways_over_our_node() -> None:
             carried = await sdk.ask("session", name="alice", dest=bob, bytes=32 << 20)
             assert carried["bytes"] == 32 << 20
             assert carried["sent"] == carried["back"]
-            # What stood too long before a reader this slow; a session sends it again.
-            assert set(net.server.node.stats().drops) <= {"queue_delay"}
+            assert net.server.node.stats().drops == {}
 
     run(test, within_s=100.0)
