@@ -157,6 +157,12 @@ class Links:
                 return one
         return None
 
+    def stand_in(self, old: int, new: int) -> None:
+        """`new` stands in for all for which `old` did, which becomes shared itself."""
+        for one in self._ones:
+            if one.shared_with == old:
+                one.shared_with = new
+
     def lost_one(self) -> None:
         for one in self._ones:
             one.recheck.set()
@@ -208,6 +214,7 @@ class _One:
             self._links.lost_one()
 
     def _share(self, other: _One) -> None:
+        self._links.stand_in(self.number, other.number)
         self.shared_with = other.number
         self.recheck.clear()
         self.runner.close()

@@ -6,8 +6,12 @@ import asyncio
 import contextlib
 import os
 from collections.abc import AsyncIterator, Callable
+from itertools import permutations
+
+import pytest
 
 from nconnect.crypto.keys import Identity
+from nconnect.io.link import LinkRunner
 from nconnect.io.links import Links, tag_of
 from nconnect.model import NknAddress
 from nconnect.nkn.outputs import DownReason
@@ -92,6 +96,22 @@ def test_links_that_are_named_the_same_node_share_the_one_with_the_lowest_number
                 await until(lambda: not any(runner.is_up for runner in links.runners[1:]))
         finally:
             await server.close()
+
+    run(test)
+
+
+def test_a_link_stands_in_for_all_that_the_one_it_replaces_stood_in_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """In whatever order the links came up, at one node: status shows the state of the one that is left."""
+
+    async def test() -> None:
+        monkeypatch.setattr(LinkRunner, "is_up", True)
+        for order in permutations(range(3)):
+            links = Links(IDENTITY, ADDRESS, ["http://127.0.0.1:1"], Owner(), count=3, rng=os.urandom)
+            for number in order:
+                links._ones[number].on_up(node(1))
+            assert links.shared_with == [None, 0, 0], order
 
     run(test)
 
