@@ -6,12 +6,10 @@ user ── node --reorder ── provider ── server 192.168.50.10
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
 import json
 import shutil
 import socket
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -22,11 +20,20 @@ from lab.chat import chat_from
 from lab.process import until
 from lab.servers import pattern
 from lab.world import PROVIDER_PEER, SERVER, WAN_INTERFACE, World, world
-from netns_tests.topology import SERVICE, connect, download, expected_download, serve, shape, tcp_echo
+from netns_tests.topology import (
+    SERVICE,
+    connect,
+    download,
+    expected_download,
+    quic_download,
+    serve,
+    shape,
+    tcp_echo,
+)
 
 ORDERED = ("--rate-limit", "0")
 DISTURBED = (*ORDERED, "--reorder")
-QUIC_PORT, IPERF_PORT, CHAT_PORT = 4433, 5201, 8000
+IPERF_PORT, CHAT_PORT = 5201, 8000
 IPERF_BUSY_S = 30.0
 CABLE_MBIT = 500
 DATAGRAMS = 1500
@@ -76,24 +83,7 @@ def test_udp_arrives_once_and_nearly_in_order(disturbed: World) -> None:
 
 def test_quic_is_unharmed(disturbed: World) -> None:
     pytest.importorskip("aioquic", reason="needs aioquic (scripts/setup --dev)")
-    certificate = disturbed.folder / "quic.pem"
-    subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes",
-         "-days", "2", "-subj", "/CN=server", "-keyout", str(certificate), "-out", f"{certificate}.crt"],
-        check=True, capture_output=True,
-    )  # fmt: skip
-    with certificate.open("a") as both:
-        both.write((disturbed.folder / "quic.pem.crt").read_text())
-    program = [sys.executable, "-m", "netns_tests.quic"]
-    server = disturbed.run_in(disturbed.server, [*program, "serve", str(QUIC_PORT), str(certificate)], "quic")
-    until(lambda: "serving" in server.text(), "the QUIC server", process=server)
-    size = 4_000_000
-    done = disturbed.user.run([*program, "fetch", SERVER, str(QUIC_PORT), str(size)], timeout_s=60)
-    server.stop()
-    assert done.returncode == 0, done.stderr + server.tail()
-    told = json.loads(done.stdout)
-    assert told["echo"] == "over and out"
-    assert told["sha256"] == hashlib.sha256(pattern(size)).hexdigest()
+    quic_download(disturbed, 4_000_000)
 
 
 @pytest.mark.skipif(importlib.util.find_spec("xllamacpp") is None, reason="no model: scripts/setup --demo")

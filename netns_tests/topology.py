@@ -12,8 +12,10 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import select
 import socket
+import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,10 +24,11 @@ from dataclasses import dataclass
 from lab.netns import Namespace
 from lab.process import Process, until
 from lab.servers import PATTERN_BYTES, pattern
-from lab.world import World
+from lab.world import SERVER, World
 
 SERVICE = 7000
 CLOSED = 7001
+QUIC_PORT = 4433
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +63,28 @@ def shape(namespace: Namespace, interface: str, mbit: int) -> None:
     bucket = ["tbf", "rate", f"{mbit}mbit", "burst", "32kb", "latency", "100ms"]
     done = namespace.run(["tc", "qdisc", "add", "dev", interface, "root", *bucket])
     assert done.returncode == 0, done.stderr
+
+
+def quic_download(world: World, size: int) -> None:
+    """`size` bytes by QUIC from the server, whole and unchanged; needs aioquic."""
+    certificate = world.folder / "quic.pem"
+    made = world.folder / "quic.crt"
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes",
+         "-days", "2", "-subj", "/CN=server", "-keyout", str(certificate), "-out", str(made)],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    with certificate.open("a") as both:
+        both.write(made.read_text())
+    program = [sys.executable, "-m", "netns_tests.quic"]
+    server = world.run_in(world.server, [*program, "serve", str(QUIC_PORT), str(certificate)], "quic")
+    until(lambda: "serving" in server.text(), "the QUIC server", process=server)
+    done = world.user.run([*program, "fetch", SERVER, str(QUIC_PORT), str(size)], timeout_s=60)
+    server.stop()
+    assert done.returncode == 0, done.stderr + server.tail()
+    told = json.loads(done.stdout)
+    assert told["echo"] == "over and out"
+    assert told["sha256"] == hashlib.sha256(pattern(size)).hexdigest()
 
 
 def family_of(host: str) -> int:
