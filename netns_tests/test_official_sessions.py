@@ -3,8 +3,8 @@
     user ────(20 Mbit/s)──── internet ──── provider
     nkn-tunnel, dials        node          nkn-tunnel, listens; a server
 
-Their protocol, NCP, has no congestion control: up to 4 MiB wait in the node, and what is dropped is sent again
-after 5 s. docs/decisions/0019-no-codel-in-the-node.md.
+Their protocol, NCP, has no congestion control: up to 4 MiB wait in the node, and what is dropped is sent
+again after 5 s. docs/decisions/0019-no-codel-in-the-node.md.
 """
 
 from __future__ import annotations

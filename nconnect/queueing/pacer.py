@@ -76,8 +76,8 @@ class Pacer:
     """
 
     __slots__ = (
-        "_base", "_best", "_best_of_s", "_blind_until", "_busy_part", "_climb_at", "_drain_until",
-        "_drain_from", "_drained_s", "_draining", "_fast_at", "_held_rate", "_hold_s", "_known_rate",
+        "_base", "_best", "_best_of_s", "_blind_until", "_busy_part", "_climb_at", "_drain_from",
+        "_drain_until", "_drained_s", "_draining", "_fast_at", "_held_rate", "_hold_s", "_known_rate",
         "_offered", "_patience_s", "_queue_bytes", "_queued_until", "_samples", "_sent_all_at", "_sent_bytes",
         "_short_at", "_step_at", "_step_bytes", "_tokens", "_tokens_at", "_trigger_s", "rate",
     )  # fmt: skip
