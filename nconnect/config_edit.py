@@ -64,6 +64,7 @@ def new_file(
     identifier: str,
     address: Iterable[str],
     seed_rpc: Iterable[str] = (),
+    proxy: str | None = None,
     provide: Iterable[str] = (),
     services: Iterable[str] = (),
     expose: Iterable[str] = (),
@@ -77,8 +78,10 @@ def new_file(
         f"identifier = {_quote(identifier)}",
         f"address = {_list(address)}",
     ]
-    if seeds := tuple(seed_rpc):
-        lines += ["", "[network]", f"seed_rpc = {_list(seeds)}"]
+    network = [f"seed_rpc = {_list(seeds)}"] if (seeds := tuple(seed_rpc)) else []
+    network += [] if proxy is None else [f"proxy = {_quote(proxy)}"]
+    if network:
+        lines += ["", "[network]", *network]
     offers = {"subnets": tuple(provide), "services": tuple(services), "expose": tuple(expose)}
     if any(offers.values()):
         lines += ["", "[provide]", *(f"{key} = {_list(value)}" for key, value in offers.items() if value)]

@@ -1,4 +1,4 @@
-"""Hypothesis' profile for all tests.
+"""Hypothesis' profile for all tests, and an environment without a proxy.
 
 How long one example takes says something about the machine, not about the code: neither the deadline for an
 example nor the health check for slow generation may fail a test. A busy machine has done both.
@@ -6,7 +6,14 @@ example nor the health check for slow generation may fail a test. A busy machine
 
 from __future__ import annotations
 
+import os
+
 from hypothesis import HealthCheck, settings
+
+from nconnect.config.proxy import EXCEPTIONS, VARIABLES
 
 settings.register_profile("nconnect", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("nconnect")
+
+for _name in (*VARIABLES, *EXCEPTIONS):
+    os.environ.pop(_name, None)  # a proxy of the machine's own is no part of a test

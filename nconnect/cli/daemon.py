@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from nconnect.cli.options import ConfigOption, chosen, interface_at
-from nconnect.errors import ControlError, UsageError
+from nconnect.errors import ControlError, NetworkError, UsageError
 
 STOP_TIMEOUT_S = 20.0  # for a daemon to take back what it set; guessed, it takes well under one
 DETACH_TIMEOUT_S = 30.0  # after which a detached daemon that still tries is left to it
@@ -35,12 +35,16 @@ def up(
     from nconnect.cli import output, preflight
     from nconnect.cli.detach import detached
     from nconnect.cli.logs import FORMATS, log_to_stderr
+    from nconnect.config.proxy import of_config
     from nconnect.io import config_file, paths
+    from nconnect.io.proxy_search import hint
 
     if log_format not in FORMATS:
         raise UsageError(f"--log-format: {log_format!r} is unknown, write {' or '.join(FORMATS)}")
     path = chosen(ctx, config)
     checked = config_file.load(path)
+    has_proxy = of_config(checked, os.environ).proxy is not None or checked.network.proxy == "none"
+    unused = "" if has_proxy else hint(path)  # now: without root's rights it can no longer be found
     preflight.check()
     path = path.absolute()  # a detached daemon leaves this folder
     persistent = keep_trying or "NOTIFY_SOCKET" in os.environ  # systemd started us: nobody reads an error
@@ -51,9 +55,12 @@ def up(
         if logs:
             log_to_stderr(dated=is_detached, form=log_format)
         preflight.warn_of_the_clock()
-        return run_daemon(
-            path, checked, keep_trying=persistent or is_detached, detached=is_detached, on_ready=on_ready
-        )
+        try:
+            return run_daemon(
+                path, checked, keep_trying=persistent or is_detached, detached=is_detached, on_ready=on_ready
+            )
+        except NetworkError as error:
+            raise NetworkError(f"{error}{unused}") from error
 
     if not detach:
         if output.can_move(sys.stderr) and log_format == "text":

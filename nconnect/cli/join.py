@@ -7,8 +7,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from nconnect.cli.options import Checks, ConfigOption, JsonOption, chosen, interface_at
-from nconnect.errors import ConfigError, UsageError
+from nconnect.cli.options import (
+    Checks,
+    ConfigOption,
+    JsonOption,
+    ProxyOption,
+    chosen,
+    interface_at,
+    read_proxy,
+)
+from nconnect.errors import ConfigError, NetworkError, UsageError
 
 if TYPE_CHECKING:
     from nconnect.invite.token import Token
@@ -30,6 +38,7 @@ def join(
         list[str] | None,
         typer.Option("--seed-rpc", metavar="URL", help="Another way to the provider's network."),
     ] = None,
+    proxy: ProxyOption = None,
     timeout: Annotated[
         float, typer.Option("--timeout", metavar="S", min=1, max=3600, help="Give up after S seconds.")
     ] = 20.0,
@@ -49,10 +58,12 @@ def join(
     from nconnect import config as values
     from nconnect.cli.output import print_json
     from nconnect.cli.setup import default_identifier
-    from nconnect.config.proxy import of_environment
+    from nconnect.config.proxy import of_setting
     from nconnect.crypto.keys import Identity
     from nconnect.invite.token import Token
     from nconnect.io import config_file, join, paths
+    from nconnect.io.join import NoNode
+    from nconnect.io.proxy_search import hint
     from nconnect.io.state import StateStore
     from nconnect.model import PUBLIC_SEED_RPC, NknAddress
 
@@ -63,28 +74,32 @@ def join(
     name = default_identifier() if identifier is None else identifier
     checks.one("--identifier", name, values.check_identifier)
     seeds = checks.many("--seed-rpc", seed_rpc, values.parse_seed_rpc) or invitation.seeds
+    setting = read_proxy(checks, proxy)
     checks.finish()
     _check_free(path, force)
     if paths.is_locked(interface):
         raise ConfigError(f"{interface} is up with the old identity: end it first with `nconnect down`")
-    proxies = of_environment(os.environ)
+    proxies = of_setting(setting, os.environ)
     store = StateStore.of(interface)
     seed, name = _identity(store, invitation, name)
     own = Identity(seed)
     if own.public_key == invitation.provider.public_key:
         raise ConfigError("this invitation is this device's own: use it on another one")
-    welcome = asyncio.run(
-        join.apply(
-            invitation,
-            own,
-            NknAddress(name, own.public_key),
-            seeds or PUBLIC_SEED_RPC,
-            timeout_s=timeout,
-            proxies=proxies,
-            say=_say,
-        )
+    applying = join.apply(
+        invitation,
+        own,
+        NknAddress(name, own.public_key),
+        seeds or PUBLIC_SEED_RPC,
+        timeout_s=timeout,
+        proxies=proxies,
+        say=_say,
     )
-    text = _configuration(invitation, seed, name, seeds, welcome)
+    try:
+        welcome = asyncio.run(applying)
+    except NoNode as error:
+        unused = "" if proxies.proxy is not None or proxy == "none" else hint()
+        raise NetworkError(f"{error}{unused}") from error
+    text = _configuration(invitation, seed, name, seeds, proxy, welcome)
     config_file.check(path, text)
     config_file.create(path, text, force=force)
     store.remove(DRAFT)
@@ -158,11 +173,16 @@ def _identity(store: StateStore, token: Token, identifier: str) -> tuple[bytes, 
 
 
 def _configuration(
-    token: Token, seed: bytes, identifier: str, seeds: tuple[str, ...], welcome: Welcome
+    token: Token,
+    seed: bytes,
+    identifier: str,
+    seeds: tuple[str, ...],
+    proxy: str | None,
+    welcome: Welcome,
 ) -> str:
     from nconnect.config_edit import add_peer, new_file
 
-    text = new_file(seed=seed, identifier=identifier, address=welcome.addresses, seed_rpc=seeds)
+    text = new_file(seed=seed, identifier=identifier, address=welcome.addresses, seed_rpc=seeds, proxy=proxy)
     return add_peer(
         text,
         name=welcome.provider_name,

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
 
 import typer
 
 from nconnect.errors import ConfigError, NconnectError
+
+if TYPE_CHECKING:
+    from nconnect.model import Proxy
 
 T = TypeVar("T")
 
@@ -31,6 +34,15 @@ ConfigOption = Annotated[
 # For commands that have no use for it, so that a script can give it to all.
 UnusedConfigOption = Annotated[
     Path | None, typer.Option("-c", "--config", metavar="PATH", hidden=True, readable=False)
+]
+ProxyOption = Annotated[
+    str | None,
+    typer.Option(
+        "--proxy",
+        metavar="URL",
+        help='The way out, kept in the file: http://…, socks5://… or "none". [default: the environment\'s]',
+        show_default=False,
+    ),
 ]
 DryRunOption = Annotated[
     bool, typer.Option("--dry-run", help="Show what would change in the file, and change nothing.")
@@ -72,6 +84,17 @@ def interface_at(path: Path) -> str:
     from nconnect.io.config_file import interface_of
 
     return check_interface_name(interface_of(path))
+
+
+def read_proxy(checks: Checks, text: str | None) -> Proxy | Literal["none"] | None:
+    """The value of `--proxy`, which may hold a password: it does not stay where others can see it."""
+    from nconnect.config import parse_proxy_setting
+    from nconnect.io.process import hide_argument
+
+    if text is None:
+        return None
+    hide_argument(text)
+    return checks.one("--proxy", text, parse_proxy_setting)
 
 
 class Checks:

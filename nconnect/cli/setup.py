@@ -7,7 +7,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from nconnect.cli.options import Checks, ConfigOption, YesOption, chosen, confirm, interface_at
+from nconnect.cli.options import (
+    Checks,
+    ConfigOption,
+    ProxyOption,
+    YesOption,
+    chosen,
+    confirm,
+    interface_at,
+    read_proxy,
+)
 from nconnect.errors import UsageError
 
 if TYPE_CHECKING:
@@ -37,6 +46,7 @@ def init(
     seed_rpc: Annotated[
         Values, typer.Option(metavar="URL", help="A node's RPC. [default: the public network's seeds]")
     ] = None,
+    proxy: ProxyOption = None,
     role: Annotated[
         str | None,
         typer.Option("--role", metavar="user|provider", help="Which side this is. [default: asked]"),
@@ -87,6 +97,7 @@ def init(
     checks = Checks()
     name = default_identifier() if identifier is None else identifier
     checks.one("--identifier", name, values.check_identifier)
+    read_proxy(checks, proxy)
     lists = {
         "address": checks.many("--address", address, lambda text: values.parse_addresses([text])),
         "provide": checks.many("--provide", provide, values.parse_subnet),
@@ -95,13 +106,35 @@ def init(
         "seed_rpc": checks.many("--seed-rpc", seed_rpc, values.parse_seed_rpc),
     }
     checks.finish()
-    text = new_file(seed=os.urandom(32), identifier=name, **lists)
+    text = new_file(seed=os.urandom(32), identifier=name, proxy=proxy, **lists)
     made = config_file.check(path, text)
     config_file.create(path, text, force=force)
     print(f"made {path}, interface {made.interface}")
     own = str(own_address(made.seed, made.identifier))
+    if proxy is None:
+        _tell_of_proxies(path)
     offers = bool(lists["provide"] or lists["services"] or lists["expose"])
     _print_next_steps(path, own, lists["address"], lists["provide"], offers=offers)
+
+
+def _tell_of_proxies(path: Path) -> None:
+    """Say which proxies are set on this machine, and whether `up` will use one."""
+    import os
+
+    from nconnect.config.proxy import of_environment
+    from nconnect.errors import ConfigError
+    from nconnect.io.proxy_search import elsewhere
+
+    try:
+        ours = of_environment(os.environ)
+    except ConfigError as error:
+        print(f"note: {error}")
+        return
+    if ours.proxy is not None:
+        print(f"{ours.source} is used when it is set at `nconnect up`: the proxy {ours.proxy}")
+        return
+    for found in elsewhere()[:1]:
+        print(f"a proxy {found.proxy} is set {found.where}; if it is the only way out, {found.mend(path)}")
 
 
 def _complete(answers: Answers, *, ask: bool) -> None:

@@ -21,6 +21,8 @@ FORM = "http://[USER:PASSWORD@]HOST:PORT or socks5://[USER:PASSWORD@]HOST:PORT"
 VARIABLES = ("https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY")
 EXCEPTIONS = ("no_proxy", "NO_PROXY")
 
+Setting = Proxy | Literal["none"] | None
+
 _SCHEMES = {"http": "http", "socks5": "socks5", "socks5h": "socks5", "socks": "socks5"}
 _HOST = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9._-]{0,251}[A-Za-z0-9_])?\.?")
 _ESCAPE = "a character such as @ : / # % in a user or password is written percent-encoded, as %40"
@@ -128,12 +130,16 @@ def of_environment(environ: Mapping[str, str]) -> Proxies:
     return Proxies(proxy, tuple(re.split(r"[,\s]+", excepted.lower().strip())), source=name)
 
 
+def of_setting(setting: Setting, environ: Mapping[str, str], *, source: str = "--proxy") -> Proxies:
+    """What a setting asks for, or the environment where it is None. `source`: where the setting stands."""
+    if setting is None:
+        return of_environment(environ)
+    return DIRECT if setting == "none" else Proxies(setting, source=source)
+
+
 def of_config(config: Config, environ: Mapping[str, str]) -> Proxies:
     """What a configuration asks for, or the environment where it says nothing."""
-    setting = config.network.proxy
-    if setting == "none":
-        return DIRECT
-    chosen = of_environment(environ) if setting is None else Proxies(setting, source="[network] proxy")
+    chosen = of_setting(config.network.proxy, environ, source="[network] proxy")
     if config.node is None or chosen.proxy is None:
         return chosen
     hosts = (config.node.listen, config.node.advertise or "")

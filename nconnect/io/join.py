@@ -21,6 +21,11 @@ from nconnect.nkn.outputs import DownReason
 from nconnect.wire.jsonrpc import NodeInfo
 from nconnect.wire.nkn import InboundMessage
 
+
+class NoNode(NetworkError):
+    """No node was reached in time."""
+
+
 MAX_SAID = 3  # different pages that are told; a portal may put another number into each URL
 
 
@@ -78,7 +83,7 @@ class _Application:
                     task.result()  # raises: neither ends by itself
             return await self._answer
         except TimeoutError:
-            raise NetworkError(self._nothing(timeout_s)) from None
+            raise self._nothing(timeout_s) from None
         finally:
             for task in tasks:
                 task.cancel()
@@ -94,11 +99,11 @@ class _Application:
                 self._runner.send(self._applicant.dest, (payload,))
             await asyncio.sleep(max(0.01, self._applicant.poll_timeout() - boottime()))
 
-    def _nothing(self, timeout_s: float) -> str:
+    def _nothing(self, timeout_s: float) -> NetworkError:
         if not self._was_up:
             why = self._runner.link.last_error or "still connecting"
-            return f"no node could be reached within {timeout_s:g} s: {why}"
-        return (
+            return NoNode(f"no node could be reached within {timeout_s:g} s: {why}")
+        return NetworkError(
             f"no answer within {timeout_s:g} s: the provider is offline, or this is not its invitation"
             " (on its side, see `nconnect status` and `nconnect invite list`)"
         )

@@ -39,9 +39,8 @@ def words_of(config: Config | None) -> tuple[str, ...]:
     proxy = config.network.proxy if config is not None else None
     if not isinstance(proxy, Proxy) or not proxy.username:
         return ()
-    plain = (proxy.password, proxy.username)
     basic = base64.b64encode(f"{proxy.username}:{proxy.password}".encode()).decode()
-    return tuple(dict.fromkeys([*plain, *(quote(word, safe="") for word in plain), basic]))
+    return tuple(dict.fromkeys([proxy.password, quote(proxy.password, safe=""), basic]))
 
 
 def public_of(config: Config | None) -> tuple[bytes, ...]:

@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from types import TracebackType
 from typing import Self, overload
 
-from nconnect.config.proxy import DIRECT, Proxies, of_environment, parse_proxy_setting
+from nconnect.config.proxy import Proxies, of_setting, parse_proxy_setting
 from nconnect.crypto.keys import Identity
 from nconnect.errors import ClientClosed, ConfigError, LocalProtocolError, NetworkError, NotConnected
 from nconnect.io.clock import boottime
@@ -387,13 +387,11 @@ def _seed_bytes(seed: bytes | str | None) -> bytes:
 
 def _proxies(setting: str | None) -> Proxies:
     """The way out: what `proxy` says, or the environment."""
-    if setting is None:
-        return of_environment(os.environ)
     try:
-        chosen = parse_proxy_setting(setting)
+        chosen = None if setting is None else parse_proxy_setting(setting)
     except ConfigError as error:
         raise ConfigError(f"proxy: {error}") from None
-    return DIRECT if chosen == "none" else Proxies(chosen, source="proxy")
+    return of_setting(chosen, os.environ)
 
 
 def _checked(identifier: str) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from nconnect.invite.token import Token
-from nconnect.io import paths
+from nconnect.io import paths, proxy_search
 from tests.cli.conftest import Run
 from tests.invite.examples import PROVIDER
 
@@ -83,3 +83,39 @@ def test_a_token_from_standard_input(
     result = run("join", "-")
     assert result.status == 2
     assert "no token came" in result.err
+
+
+def test_a_proxy_that_is_not_there_or_not_used_is_named(
+    run: Run, config_path: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))
+        port = nobody.getsockname()[1]
+        invited = Token(PROVIDER, b"token-id", bytes(16), ("http://node.example.invalid:1",)).encode()
+        url = f"http://bob:hunter2@127.0.0.1:{port}"
+        for arguments, variables in ((["--proxy", url], {}), ([], {"HTTPS_PROXY": url})):
+            for name, value in variables.items():
+                monkeypatch.setenv(name, value)
+            result = run("join", invited, "--timeout", "1", *arguments)
+            assert result.status == 1
+            assert f"the proxy 127.0.0.1:{port} cannot be reached: connection refused" in result.err
+            assert "hunter2" not in result.err
+            assert len(result.err.splitlines()) == 1
+    monkeypatch.delenv("HTTPS_PROXY")
+    monkeypatch.setattr(proxy_search, "ENVIRONMENT", tmp_path / "environment")
+    (tmp_path / "environment").write_text("https_proxy=10.0.0.1:3128\n")
+    result = run("join", invited, "--timeout", "1")
+    assert "a proxy 10.0.0.1:3128 is set in" in result.err
+    assert result.err.rstrip().endswith("and not used: give --proxy http://10.0.0.1:3128")
+    assert "a proxy" not in run("join", invited, "--timeout", "1", "--proxy", "none").err
+    assert not config_path.exists()
+
+
+def test_a_wrong_proxy_uses_no_token(run: Run, config_path: Path, token: str) -> None:
+    result = run("join", token, "--proxy", "http://bob:hunter2@h")
+    assert result.status == 2
+    assert result.err == (
+        "nconnect: error: --proxy: has no port: write http://[USER:PASSWORD@]HOST:PORT or"
+        " socks5://[USER:PASSWORD@]HOST:PORT (3128 and 8080 are usual, 1080 for SOCKS)\n"
+    )
+    assert not config_path.parent.exists()

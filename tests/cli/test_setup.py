@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 
 from nconnect.cli.setup import default_identifier
+from nconnect.io import proxy_search
 from nconnect.io.config_file import load
+from nconnect.model import Proxy
 from tests.cli.conftest import Run
 
 
@@ -112,3 +114,36 @@ def test_a_folder_that_cannot_be_made(run: Run, tmp_path: Path) -> None:
 def test_the_default_identifier(monkeypatch: pytest.MonkeyPatch, host: str, identifier: str) -> None:
     monkeypatch.setattr(socket, "gethostname", lambda: host)
     assert default_identifier() == identifier
+
+
+def test_a_proxy_is_written_into_the_file_and_not_shown(run: Run, config_path: Path) -> None:
+    url = "http://bob:hunter2@10.0.0.1:3128"
+    result = run("init", "--address", "10.86.0.1/24", "--proxy", url)
+    assert (result.status, result.err) == (0, "")
+    assert load(config_path).network.proxy == Proxy("http", "10.0.0.1", 3128, "bob", "hunter2")
+    assert "hunter2" not in result.out
+
+
+def test_a_wrong_proxy_makes_no_file(run: Run, config_path: Path) -> None:
+    result = run("init", "--address", "10.86.0.1/24", "--proxy", "ftp://bob:hunter2@h:1")
+    assert result.status == 2
+    assert result.err.startswith("nconnect: error: --proxy: ftp:// is no kind of proxy")
+    assert len(result.err.splitlines()) == 1
+    assert "hunter2" not in result.err
+    assert not config_path.exists()
+
+
+def test_init_speaks_of_a_proxy(
+    run: Run, config_path: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Of one that the environment has now, or of one that is set where nconnect does not look."""
+    monkeypatch.setattr(proxy_search, "ENVIRONMENT", tmp_path / "environment")
+    (tmp_path / "environment").write_text("HTTPS_PROXY=http://10.0.0.1:3128\n")
+    told = f'only way out, write proxy = "http://10.0.0.1:3128" in [network] of {config_path}'
+    assert told in run("init", "--address", "10.86.0.1/24").out
+    assert "a proxy" not in run("init", "--address", "10.86.0.1/24", "--force", "--proxy", "none").out
+    assert load(config_path).network.proxy == "none"
+    monkeypatch.setenv("HTTPS_PROXY", "http://bob:hunter2@10.0.0.2:3128")
+    out = run("init", "--address", "10.86.0.1/24", "--force").out
+    assert "HTTPS_PROXY is used when it is set at `nconnect up`: the proxy 10.0.0.2:3128" in out
+    assert "hunter2" not in out
