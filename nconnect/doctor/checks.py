@@ -204,9 +204,29 @@ def check_clock(facts: Facts) -> Iterator[Finding]:
         yield level("clock", text, mend, [command])
 
 
+def check_proxies(facts: Facts) -> Iterator[Finding]:
+    reached = any(seed.node and not seed.why for seed in facts.seeds)
+    for proxy in facts.proxies:
+        if proxy.why:
+            yield failure("proxy", proxy.why, f"correct {proxy.where}, or ask who runs the proxy")
+        elif proxy.used:
+            yield ok("proxy", f"the proxy {proxy.place} ({proxy.where}) answers")
+        elif reached:
+            yield ok("proxy", f"a proxy {proxy.place} is set {proxy.where} and not used: none is needed")
+        else:
+            yield warning("proxy", f"a proxy {proxy.place} is set {proxy.where} and not used", proxy.mend)
+
+
 def check_seeds(facts: Facts) -> Iterator[Finding]:
     reached = [seed for seed in facts.seeds if seed.node and not seed.why]
+    said = {proxy.why for proxy in facts.proxies}
+    for why in dict.fromkeys(seed.why for seed in facts.seeds if seed.in_the_way):
+        if why not in said:
+            what, _, mend = why.partition(": ")  # "this network shows a login page: open …"
+            yield failure("network", what, mend)
     for seed in facts.seeds:
+        if seed.in_the_way:
+            continue
         if seed in reached:
             trip = f" in {seed.rtt_ms:.0f} ms" if seed.rtt_ms is not None else ""
             yield ok("node", f"{seed.url} names the node {seed.node}, which answers{trip}")
@@ -301,6 +321,7 @@ CHECKS: tuple[Check, ...] = (
     check_rp_filter,
     check_routes,
     check_clock,
+    check_proxies,
     check_seeds,
     check_subnets,
     check_inference,

@@ -20,6 +20,18 @@ class SeedFact:
     rtt_ms: float | None = None
     why: str = ""
     clock_ahead_s: float | None = None  # the seed's wall clock against ours
+    in_the_way: bool = False  # `why` is no fault of this seed: a proxy's, or a login page
+
+
+@dataclass(frozen=True, slots=True)
+class ProxyFact:
+    """A proxy that is set on this machine."""
+
+    place: str  # HOST:PORT, "" when the setting is wrong
+    where: str  # in words that follow "it is set"
+    used: bool
+    why: str = ""  # what is wrong with it, a sentence; only of one that is used
+    mend: str = ""  # what to do to have it used
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +84,7 @@ class Facts:
     plan_problem: str = ""
     now: float = 0.0  # seconds since the Unix epoch
     released_at: float = 0.0  # no right clock shows less
+    proxies: tuple[ProxyFact, ...] = ()
     seeds: tuple[SeedFact, ...] = ()
     subnets: tuple[SubnetFact, ...] = ()
     listeners: tuple[Listener, ...] = ()

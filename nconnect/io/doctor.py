@@ -13,11 +13,13 @@ from dataclasses import dataclass, replace
 from email.utils import parsedate_to_datetime
 from ipaddress import ip_address
 from pathlib import Path
+from urllib.parse import urlsplit
 
-from nconnect.doctor.facts import Facts, Listener, SeedFact, SubnetFact
+from nconnect.config.proxy import DIRECT, Proxies, of_config
+from nconnect.doctor.facts import Facts, Listener, ProxyFact, SeedFact, SubnetFact
 from nconnect.doctor.findings import Command
 from nconnect.doctor.firewalls import Obstacle, legacy_obstacle, obstacles
-from nconnect.errors import ConfigError, HostError, NconnectError
+from nconnect.errors import ConfigError, HostError, NconnectError, NetworkError, WayOutError
 from nconnect.host import plan as planning
 from nconnect.host.ruleset import TABLE_PREFIX, table_name
 from nconnect.io import config_file, echo, http_client, inference, nftables, paths, rpc, sysctl
@@ -25,6 +27,7 @@ from nconnect.io.dial import dial
 from nconnect.io.errors import plain_reason, reason
 from nconnect.io.host import Host
 from nconnect.io.netlink import Netlink
+from nconnect.io.proxy_search import elsewhere
 from nconnect.model import Config, Prefix
 from nconnect.wire.jsonrpc import split_addr
 
@@ -76,7 +79,12 @@ def gather(path: Path, interface: str, machine: Machine, *, is_running: Callable
     if facts.config is None:
         return facts
     config = facts.config
-    return asyncio.run(_with_network(_with_plan(facts, config), config, machine))
+    try:
+        proxies = of_config(config, os.environ)
+    except ConfigError as error:
+        proxies = DIRECT
+        facts = replace(facts, proxies=(ProxyFact("", "the environment", used=True, why=str(error)),))
+    return asyncio.run(_with_network(_with_plan(facts, config, proxies), config, machine, proxies))
 
 
 def run_fix(command: Command) -> str:
@@ -164,12 +172,12 @@ def _is_locked(interface: str) -> bool:
         return True  # somebody else's: then nothing can be said
 
 
-def _with_plan(facts: Facts, config: Config) -> Facts:
+def _with_plan(facts: Facts, config: Config, proxies: Proxies) -> Facts:
     try:
         seen = Host(config.interface, paths.state_dir(config.interface)).read_facts()
     except HostError:
         return facts  # no right to look: said elsewhere
-    made = planning.plan(config, seen)
+    made = planning.plan(config, replace(seen, proxies=proxies))
     problem = ""
     if not facts.running:
         try:
@@ -181,38 +189,63 @@ def _with_plan(facts: Facts, config: Config) -> Facts:
     )
 
 
-async def _with_network(facts: Facts, config: Config, machine: Machine) -> Facts:
+async def _with_network(facts: Facts, config: Config, machine: Machine, proxies: Proxies) -> Facts:
     async with asyncio.TaskGroup() as group:
         seeds = [
-            group.create_task(_seed(url, config, machine.seed_s), name=f"seed {url}")
+            group.create_task(_seed(url, config, machine.seed_s, proxies), name=f"seed {url}")
             for url in config.network.seed_rpc
         ]
+        found = group.create_task(_proxies(config, facts.path, proxies), name="proxies")
         subnets = group.create_task(asyncio.to_thread(_subnets, config, machine.hosts), name="subnets")
         servers = group.create_task(_listeners(), name="inference servers")
     return replace(
         facts,
         seeds=tuple(task.result() for task in seeds),
+        proxies=(*facts.proxies, *found.result()),
         subnets=subnets.result(),
         listeners=servers.result(),
     )
 
 
-async def _seed(url: str, config: Config, seed_s: float) -> SeedFact:
+async def _proxies(config: Config, path: str, proxies: Proxies) -> tuple[ProxyFact, ...]:
+    """The one that is used, and whether it takes us to the first seed; else those that are set elsewhere."""
+    if proxies.proxy is None:
+        if config.network.proxy == "none":
+            return ()
+        found = await asyncio.to_thread(elsewhere)
+        return tuple(ProxyFact(str(f.proxy), f.where, used=False, mend=f.mend(path)) for f in found)
+    why = ""
+    try:
+        seed = urlsplit(config.network.seed_rpc[0])
+        port = seed.port or (443 if seed.scheme == "https" else 80)
+        (await dial(seed.hostname or "", port, proxies.proxy)).close()
+    except WayOutError as error:
+        why = str(error)
+    except NetworkError:
+        pass  # it answers, and could not reach that seed
+    return (ProxyFact(str(proxies.proxy), proxies.source, used=True, why=why),)
+
+
+async def _seed(url: str, config: Config, seed_s: float, proxies: Proxies) -> SeedFact:
     from nconnect.crypto.keys import Identity
     from nconnect.model import NknAddress
 
     address = str(NknAddress(config.identifier, Identity(config.seed).public_key))
     began = time.monotonic()
     try:
-        node = (await rpc.ask_node(url, address, timeout_s=seed_s)).addr
+        node = (await rpc.ask_node(url, address, timeout_s=seed_s, proxies=proxies)).addr
     except NconnectError as error:
-        return SeedFact(url, why=str(error))
+        return SeedFact(url, why=str(error), in_the_way=isinstance(error, WayOutError))
     rtt_ms = (time.monotonic() - began) * 1e3
-    ahead = await _clock_ahead(url, seed_s)
+    ahead = await _clock_ahead(url, seed_s, proxies)
     host, port = split_addr(node)
     try:
         async with asyncio.timeout(seed_s):
-            (await dial(host, port)).close()
+            (await dial(host, port, proxies.to(host, port))).close()
+    except WayOutError as error:
+        return SeedFact(url, node, rtt_ms, str(error), ahead, in_the_way=True)
+    except NetworkError as error:
+        return SeedFact(url, node, rtt_ms, str(error), ahead)
     except TimeoutError:
         return SeedFact(url, node, rtt_ms, f"no answer within {seed_s:g} s", ahead)
     except OSError as error:
@@ -220,10 +253,10 @@ async def _seed(url: str, config: Config, seed_s: float) -> SeedFact:
     return SeedFact(url, node, rtt_ms, "", ahead)
 
 
-async def _clock_ahead(url: str, timeout_s: float) -> float | None:
+async def _clock_ahead(url: str, timeout_s: float, proxies: Proxies) -> float | None:
     """How far the seed's clock is ahead of ours, by HTTP's Date, to a second; None when it says nothing."""
     try:
-        date = (await http_client.request("GET", url, timeout_s=timeout_s)).header("date")
+        date = (await http_client.request("GET", url, timeout_s=timeout_s, proxies=proxies)).header("date")
         return parsedate_to_datetime(date).timestamp() - time.time() if date else None
     except (NconnectError, ValueError, TypeError):
         return None

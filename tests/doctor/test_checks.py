@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from nconnect.doctor.checks import CHECKS, diagnose, worst
-from nconnect.doctor.facts import Facts, Listener, SeedFact, SubnetFact
+from nconnect.doctor.facts import Facts, Listener, ProxyFact, SeedFact, SubnetFact
 from nconnect.doctor.findings import Finding, Level
 from nconnect.doctor.firewalls import Obstacle
 from nconnect.host.plan import SkippedRoute
@@ -34,7 +34,7 @@ def test_a_good_machine_has_no_complaint() -> None:
     findings = diagnose(FACTS)
     assert {finding.level for finding in findings} == {Level.OK}
     assert worst(findings) is Level.OK
-    assert len(findings) >= len(CHECKS) - 1  # nothing listens for inference
+    assert len(findings) >= len(CHECKS) - 2  # nothing listens for inference, and no proxy is set
     assert worst([]) is Level.OK
 
 
@@ -196,3 +196,42 @@ def test_a_clamp_that_is_small_enough_is_fine() -> None:
     config = replace(CONFIG, provide=replace(CONFIG.provide, mtu=1400))
     facts = spoilt(config=config, subnets=(SubnetFact(LAN, "eth0", 1500, path_mtu=1400),))
     assert [f.level for f in of("mtu", facts)] == [Level.OK]
+
+
+PROXY = ProxyFact("10.0.0.1:3128", "in /etc/environment", used=False, mend="write proxy = …")
+UNREACHED = (SeedFact("http://x:1", why="no answer"), SeedFact("http://y:1", why="no answer"))
+
+
+def proxy_findings(**changes: object) -> list[tuple[str, str, str]]:
+    return [
+        (f.check, f.level.value, f.text)
+        for f in diagnose(spoilt(**changes))
+        if f.check in ("proxy", "network")
+    ]
+
+
+def test_a_proxy_that_is_set_and_not_used_matters_where_no_seed_is_reached() -> None:
+    text = "a proxy 10.0.0.1:3128 is set in /etc/environment and not used"
+    assert proxy_findings(proxies=(PROXY,), seeds=UNREACHED) == [("proxy", "warning", text)]
+    assert proxy_findings(proxies=(PROXY,)) == [("proxy", "ok", f"{text}: none is needed")]
+
+
+def test_a_proxy_that_is_used_answers_or_is_what_is_wrong_once() -> None:
+    used = ProxyFact("10.0.0.1:3128", "HTTPS_PROXY", used=True)
+    assert proxy_findings(proxies=(used,)) == [
+        ("proxy", "ok", "the proxy 10.0.0.1:3128 (HTTPS_PROXY) answers")
+    ]
+    why = "the proxy 10.0.0.1:3128 wants a user and a password (407): write http://…"
+    seeds = tuple(SeedFact(f"http://x:{n}", why=why, in_the_way=True) for n in range(1, 10))
+    refusing = replace(used, why=why)
+    assert proxy_findings(proxies=(refusing,), seeds=seeds) == [("proxy", "failure", why)]
+    failed = [f for f in diagnose(spoilt(proxies=(refusing,), seeds=seeds)) if f.level is Level.FAILURE]
+    assert len(failed) == 1
+
+
+def test_a_login_page_is_said_once_for_all_seeds() -> None:
+    why = "this network shows a login page: open http://portal/ in a browser"
+    seeds = tuple(SeedFact(f"http://x:{n}", why=why, in_the_way=True) for n in range(1, 10))
+    (finding,) = [f for f in diagnose(spoilt(seeds=seeds)) if f.level is Level.FAILURE]
+    assert finding.text == "this network shows a login page"
+    assert finding.mend == "open http://portal/ in a browser"
