@@ -8,15 +8,17 @@ comes after them.
 
 from __future__ import annotations
 
+import socket
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 
 import pytest
 
-from lab.netns import Namespace
+from lab.netns import Namespace, cable, namespaces
 from lab.process import until
-from lab.sides import Side
-from lab.world import LAN, SERVER, World, world
+from lab.sides import RPC_PORT, Side
+from lab.world import LAN, NODE_HOST, PROVIDER_LAN, SERVER, World, world
 from netns_tests.topology import SERVICE, pings, reaches, serve
 
 BACK_S = 2.0  # a second is asked of a quiet machine
@@ -117,3 +119,92 @@ def test_forwarding_that_is_switched_off_is_set_again_once_and_then_said(shared:
     side.nconnect("reload")
     until(lambda: said(side) == "", "the status to be content", timeout_s=5)
     assert reaches(shared.user, SERVER, SERVICE)
+
+
+def reaches_node(namespace: Namespace) -> bool:
+    with namespace.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        probe.settimeout(1)
+        return probe.connect_ex((NODE_HOST, RPC_PORT)) == 0
+
+
+def neighbour_reaches(shared: World) -> bool:
+    """Whether somebody on the provider's uplink, who routes the subnet by the provider, gets an answer."""
+    return reaches(shared.internet, SERVER, SERVICE)
+
+
+@pytest.fixture
+def neighbour(shared: World) -> Iterator[World]:
+    """The uplink's other machine has a route to the subnet, and the server one back."""
+    shared.internet.ip(f"route add {LAN} via 203.0.113.2")
+    shared.server.ip(f"route add 203.0.113.0/24 via {PROVIDER_LAN}")
+    yield shared
+    shared.internet.ip(f"route del {LAN}")
+    shared.server.ip("route del 203.0.113.0/24")
+
+
+def test_a_neighbour_is_not_forwarded_because_we_switched_forwarding_on(neighbour: World) -> None:
+    side = neighbour.provider_side
+    assert neighbour.provider.sysctl(IP_FORWARD) == "1"
+    assert not neighbour_reaches(neighbour)
+    assert reaches(neighbour.user, SERVER, SERVICE), "peers are"
+    until(lambda: "did not forward" in said(side), "the status to name what was stopped", timeout_s=5)
+    # A killed daemon's rules stay until the next one replaces them, which still knows who switched it on.
+    assert side.daemon is not None
+    side.daemon.kill()
+    side.stop()
+    side.start()
+    side.wait()
+    assert not neighbour_reaches(neighbour)
+    until(lambda: reaches(neighbour.user, SERVER, SERVICE), "the peer's way", timeout_s=15)
+    side.down()
+    assert neighbour.provider.sysctl(IP_FORWARD) == "0"
+    try:
+        neighbour.provider.sysctl(IP_FORWARD, "1")
+        assert neighbour_reaches(neighbour), "the control: a router forwards"
+        side.start()
+        side.wait()
+        assert neighbour_reaches(neighbour), "and still is one while we run"
+        assert said(side) == ""
+        side.down()
+    finally:
+        neighbour.provider.sysctl(IP_FORWARD, "0")
+        side.start()
+        side.wait()
+    until(lambda: reaches(neighbour.user, SERVER, SERVICE), "the peer's way", timeout_s=15)
+
+
+def test_docker_that_begins_to_forward_after_us_keeps_working(shared: World) -> None:
+    """Its bridge, its container and its rules, as Docker makes them when it finds forwarding on."""
+    provider, side = shared.provider, shared.provider_side
+    with ExitStack() as undo:
+        (container,) = namespaces(undo, "ncothers", "container")
+        provider.ip("link add docker0 type bridge")
+        try:
+            cable(provider, "veth1", [], container, "eth0", ["172.17.0.2/16"])
+            for words in ("link set veth1 master docker0", "address add 172.17.0.1/16 dev docker0",
+                          "link set docker0 up"):  # fmt: skip
+                provider.ip(words)
+            container.ip("route add default via 172.17.0.1")
+            for rule in (
+                "-t nat -A POSTROUTING -s 172.17.0.0/16 ! -o docker0 -j MASQUERADE",
+                "-A FORWARD -o docker0 -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT",
+                "-A FORWARD -i docker0 ! -o docker0 -j ACCEPT",
+            ):
+                done = provider.run(["iptables-nft", *rule.split()])
+                assert done.returncode == 0, done.stderr
+            until(lambda: reaches_node(container), "the container's way out", timeout_s=5)
+            side.down()
+            assert provider.sysctl(IP_FORWARD) == "1", "it is Docker's now"
+            assert reaches_node(container)
+            side.start()
+            side.wait()
+            assert reaches_node(container)
+        finally:
+            provider.run(["iptables-nft", "-F"])
+            provider.run(["iptables-nft", "-t", "nat", "-F"])
+            provider.ip("link del docker0")
+    side.down()
+    assert provider.sysctl(IP_FORWARD) == "0"
+    side.start()
+    side.wait()
+    until(lambda: reaches(shared.user, SERVER, SERVICE), "the peer's way", timeout_s=15)

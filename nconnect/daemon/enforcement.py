@@ -114,7 +114,15 @@ class Enforcement:
     @property
     def problems(self) -> list[str]:
         """Sentences for `status`."""
-        return [*filter(None, (self._host.problem,)), *self._settings.problems()]
+        found = [*filter(None, (self._host.problem,)), *self._settings.problems()]
+        if stopped := self._refused.get(""):
+            found.append(
+                f"{stopped} packets between other interfaces were dropped: this machine did not forward"
+                " before nconnect, which forwards for its peers alone. If it shall be a router too, run"
+                " `nconnect down`, `sysctl net.ipv4.ip_forward=1` (IPv6: net.ipv6.conf.all.forwarding), and"
+                " `nconnect up`"
+            )
+        return found
 
     def was_up(self) -> None:
         """From now on `fail_closed` holds, however this ends."""

@@ -7,6 +7,7 @@ prerouting  raw      source unknown: drop; loopback destination: drop; SEEN -> R
             dstnat   tunnel address and exposed port -> loopback
 input       tunnel_in      services: judged; replies and errors to what this side opened; ping; judged
 forward     tunnel_across  replies and errors to what this side opened; not provided: refused; judged
+            forward        between other interfaces: see nconnect.host.forwarding
 ```
 
 and what goes into it: replies; from other machines new connections only where this side provides nothing
@@ -33,6 +34,8 @@ from collections.abc import Iterable
 from ipaddress import IPv4Address, IPv4Network, IPv6Network, ip_address
 
 from nconnect.host import expressions as e
+from nconnect.host import forwarding
+from nconnect.host.forwarding import Guard
 from nconnect.host.intervals import AddressRange, merged_ranges, owned_ranges
 from nconnect.host.ruleset import AddressMap, AddressSet, Chain, Hook, Json, Rule, Ruleset, table_name
 from nconnect.model import AllowRule, Config, Exposed, PeerConfig, Prefix, ProvidedSubnet
@@ -91,8 +94,11 @@ def real_prefix(prefix: Prefix, subnets: tuple[ProvidedSubnet, ...]) -> Prefix:
     return prefix
 
 
-def ruleset(config: Config, closed: Iterable[Prefix] = ()) -> Ruleset:
-    """The table that a configuration asks for. To `closed` nothing may go but through the tunnel."""
+def ruleset(config: Config, closed: Iterable[Prefix] = (), guard: Guard | None = None) -> Ruleset:
+    """The table that a configuration asks for. To `closed` nothing may go but through the tunnel.
+
+    `guard`: forwarding between other interfaces is not to be on because of us.
+    """
     exposed = reachable_exposed(config)
     owned = [(prefix, peer) for peer in config.peers for prefix in peer.allowed_ips]
     chains = _base_chains(config.interface) | {
@@ -107,6 +113,11 @@ def ruleset(config: Config, closed: Iterable[Prefix] = ()) -> Ruleset:
         "mss": _mss(config),
     }
     chains |= _address_translation(config, exposed)
+    counters = {f"refused_{peer_id(peer)}": peer.name for peer in config.peers}
+    if guard is not None:
+        forward = chains["forward"]
+        chains["forward"] = Chain((*forward.rules, *forwarding.rules(guard)), forward.hook)
+        counters[forwarding.COUNTER] = ""
     closed = tuple(closed)
     if closed:
         chains |= _closing(config.interface, chains)
@@ -137,7 +148,6 @@ def ruleset(config: Config, closed: Iterable[Prefix] = ()) -> Ruleset:
         )
         if closed:
             sets[f"closed{version}"] = AddressSet(version, merged_ranges(closed, version))
-    counters = {f"refused_{peer_id(peer)}": peer.name for peer in config.peers}
     return Ruleset(table_name(config.interface), chains, sets, maps, counters)
 
 

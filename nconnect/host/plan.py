@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 from nconnect.config.proxy import DIRECT, Proxies
 from nconnect.errors import HostError
 from nconnect.host import nft
+from nconnect.host.forwarding import VIRTUAL_KINDS, Guard
 from nconnect.host.overlap import proposal
 from nconnect.host.ruleset import Ruleset
 from nconnect.model import Config, InterfaceAddress, Prefix
@@ -24,12 +25,14 @@ ROUTE_PROTOCOL = 0x6E  # marks our routes (rtm_protocol; "n"). Guessed free: see
 
 IP_FORWARD = "net/ipv4/ip_forward"
 IPV6_FORWARDING = "net/ipv6/conf/all/forwarding"
+FORWARDING = frozenset({IP_FORWARD, IPV6_FORWARDING})
 
 
 @dataclass(frozen=True, slots=True)
 class LocalInterface:
     name: str
     addresses: tuple[InterfaceAddress, ...]
+    kind: str = ""  # of a virtual one: "bridge", "tun" and so on, as IFLA_INFO_KIND has it
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +55,9 @@ class Facts:
     other_tunnels: tuple[str, ...] = ()  # interfaces of other running nconnect daemons
     nodes: tuple[Address, ...] = ()  # nodes or proxies in use: they must stay reachable outside of the tunnel
     proxies: Proxies = DIRECT  # by which seeds and nodes are reached
+    # What nconnect (this daemon or another one) switched on, and which interfaces were there then.
+    switched_on: frozenset[str] = frozenset()  # names of sysctls
+    there_before: frozenset[str] | None = None  # None: nothing was switched on yet
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +113,7 @@ def plan(config: Config, facts: Facts) -> HostPlan:
         routes=tuple(sorted(routes, key=lambda p: (p.version, p))),
         device_sysctls=tuple(_device_sysctls(config, facts)),
         sysctls=tuple(_sysctls(config, facts)),
-        ruleset=nft.ruleset(config, closed if config.fail_closed else ()),
+        ruleset=nft.ruleset(config, closed if config.fail_closed else (), _guard(config, facts)),
     )
     return HostPlan(state, tuple(skipped), tuple(_warnings(config, facts)))
 
@@ -263,6 +269,27 @@ def _sysctls(config: Config, facts: Facts) -> Iterator[tuple[str, str]]:
             ):
                 yield name, "2"
         yield IPV6_FORWARDING, "1"
+
+
+def _guard(config: Config, facts: Facts) -> Guard | None:
+    """Where forwarding is on, or will be, because of nconnect alone; None where the machine was a router."""
+    versions = tuple(
+        version
+        for version, name in ((4, IP_FORWARD), (6, IPV6_FORWARDING))
+        if name in facts.switched_on or facts.sysctls.get(name) == "0"
+    )
+    if not config.provide.subnets or not versions:
+        return None
+    here = [local for local in facts.interfaces if local.name != config.interface]
+    later = {
+        local.name
+        for local in here
+        if facts.there_before is not None
+        and local.kind in VIRTUAL_KINDS
+        and local.name not in facts.there_before
+    }
+    bridges = tuple(sorted(local.name for local in here if local.kind == "bridge"))
+    return Guard(versions, tuple(sorted(later | set(facts.other_tunnels))), bridges)
 
 
 def _warnings(config: Config, facts: Facts) -> Iterator[str]:

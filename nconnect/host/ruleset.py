@@ -73,7 +73,7 @@ class Ruleset:
     chains: Mapping[str, Chain] = field(default_factory=_empty)
     sets: Mapping[str, AddressSet] = field(default_factory=_empty)
     maps: Mapping[str, AddressMap] = field(default_factory=_empty)
-    counters: Mapping[str, str] = field(default_factory=_empty)  # counter -> name of its peer
+    counters: Mapping[str, str] = field(default_factory=_empty)  # counter -> name of its peer, or ""
 
 
 def table_name(interface: str) -> str:

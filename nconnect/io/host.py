@@ -29,8 +29,10 @@ from nconnect.host.diff import (
     setting,
     undo,
 )
+from nconnect.host.forwarding import VIRTUAL_KINDS
 from nconnect.host.judge import may_open
 from nconnect.host.plan import (
+    FORWARDING,
     IP_FORWARD,
     IPV6_FORWARDING,
     ROUTE_PROTOCOL,
@@ -78,10 +80,24 @@ class Host:
             held = netlink.addresses()
             routes = netlink.routes(names)
         interfaces = tuple(
-            LocalInterface(link.name, tuple(a.address for a in held if a.index == link.index))
+            LocalInterface(link.name, tuple(a.address for a in held if a.index == link.index), link.kind)
             for link in links
         )
-        return Facts(interfaces, tuple(routes), self._sysctls(), self._others(links))
+        records = self._records()
+        there_before = [frozenset(record.interfaces) for record in records if record.interfaces]
+        return Facts(
+            interfaces,
+            tuple(routes),
+            self._sysctls(),
+            self._others(links),
+            switched_on=frozenset(
+                name
+                for record in records
+                for name, (before, _) in record.sysctls.items()
+                if name in FORWARDING and before == "0"
+            ),
+            there_before=frozenset().union(*there_before) if there_before else None,
+        )
 
     def apply(self, plan: HostPlan) -> None:
         """Make the machine as planned; again is harmless, and repairs what is gone.
@@ -100,6 +116,8 @@ class Host:
                 for operation in diff(reading, state):
                     if isinstance(operation, SetSysctl) and operation.remember:
                         record.remember(operation)
+                        if operation.name in FORWARDING and not record.interfaces:
+                            record.interfaces = sorted(other.name for other in netlink.links())
                         self._file.write(record)
                     done.append(operation)
                     self._perform(netlink, link, operation)
@@ -238,6 +256,10 @@ class Host:
             sorted({name for t in nftables.tables() if (name := interface_of(t)) in present and name})
         )
 
+    def _records(self) -> list[Record]:
+        """Ours, and those of other daemons on this machine."""
+        return [self._file.read(), *(file.read() for _, file in self._file.of_others())]
+
     def _record_addresses(self, record: Record, reading: Reading, state: HostState) -> None:
         """Note which addresses we are about to add."""
         added = {str(address) for address in state.addresses if address not in reading.addresses}
@@ -306,11 +328,22 @@ class Host:
         left = self._file.left_by_others({link.name for link in links})
         if (record.sysctls or left) and self._others(links):
             return
-        record.restore()
-        for other in left:
-            other.read().restore()
-            other.remove()
-        self._file.remove()
+        keep = FORWARDING if self._has_forwarders(links) else frozenset[str]()
+        for file, kept in ((self._file, record), *((other, other.read()) for other in left)):
+            kept.restore(keep=keep)
+            if kept.sysctls:
+                kept.addresses = []
+                file.write(kept)
+            else:
+                file.remove()
+
+    def _has_forwarders(self, links: list[Link]) -> bool:
+        """Whether another program began to forward after us, and relies on the setting now."""
+        before = {name for record in self._records() for name in record.interfaces}
+        own = {self._interface, *self._others(links)}
+        return bool(before) and any(
+            link.up and link.kind in VIRTUAL_KINDS and link.name not in before | own for link in links
+        )
 
 
 @contextlib.contextmanager

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Set
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from ipaddress import ip_interface
 from pathlib import Path
 
@@ -23,10 +23,15 @@ _NAME = "host.json"
 
 @dataclass(slots=True)
 class Record:
-    """Each setting's value before ours, in the order in which they were set, and the addresses we added."""
+    """What we changed.
+
+    `sysctls`: each setting's value before ours, in the order in which they were set. `addresses`: those we
+    added. `interfaces`: those that were there when forwarding was switched on.
+    """
 
     sysctls: dict[str, tuple[str, str]] = field(default_factory=dict)  # name -> before, set
     addresses: list[str] = field(default_factory=list)
+    interfaces: list[str] = field(default_factory=list)
 
     def remember(self, operation: SetSysctl) -> None:
         """Keep the oldest value: the one from before any of our runs."""
@@ -37,11 +42,17 @@ class Record:
     def forget(self, name: str) -> None:
         self.sysctls.pop(name, None)
 
-    def restore(self) -> None:
-        """Last set, first restored; what somebody else has changed since is theirs. Raises `HostError`."""
-        for name, (before, ours) in reversed(self.sysctls.items()):
+    def restore(self, *, keep: Set[str] = frozenset()) -> None:
+        """Last set, first restored; what somebody else has changed since is theirs. Raises `HostError`.
+
+        What is restored is forgotten; the settings in `keep` stay as they are, and in the record.
+        """
+        for name, (before, ours) in reversed(tuple(self.sysctls.items())):
+            if name in keep:
+                continue
             if sysctl.read(name) == ours:
                 sysctl.write(name, before)
+            self.forget(name)
 
 
 class RecordFile:
@@ -70,7 +81,11 @@ class RecordFile:
             settings = {str(name): (str(before), str(now)) for name, (before, now) in told["sysctls"].items()}
             if not all(map(sysctl.is_network, settings)):
                 return Record()  # root may read this, and the daemon's user wrote it
-            return Record(settings, [str(ip_interface(text)) for text in told["addresses"]])
+            return Record(
+                settings,
+                [str(ip_interface(text)) for text in told["addresses"]],
+                [str(name) for name in told.get("interfaces", ())],  # absent before it was kept
+            )
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return Record()
 
@@ -90,16 +105,17 @@ class RecordFile:
         self._path.unlink(missing_ok=True)
         self._unkept, self.problem = None, ""
 
+    def of_others(self) -> list[tuple[str, RecordFile]]:
+        """The files beside this one, with the names of their interfaces."""
+        folders = sorted(path.parent for path in self._path.parent.parent.glob(f"*/{_NAME}"))
+        return [(each.name, RecordFile(each)) for each in folders if each != self._path.parent]
+
     def left_by_others(self, present: Set[str]) -> list[RecordFile]:
         """The files of interfaces that are not `present` any more and left the restoring to us."""
-        folders = sorted(path.parent for path in self._path.parent.parent.glob(f"*/{_NAME}"))
-        others = [
-            RecordFile(each) for each in folders if each != self._path.parent and each.name not in present
-        ]
-        return [file for file in others if file.read().sysctls]
+        return [file for name, file in self.of_others() if name not in present and file.read().sysctls]
 
     def _write(self, record: Record) -> None:
-        value = {"place": _place(), "sysctls": record.sysctls, "addresses": record.addresses}
+        value = {"place": _place(), **asdict(record)}
         self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         write_atomically(self._path, json.dumps(value).encode(), durable=False)  # worth nothing after a crash
 

@@ -34,7 +34,8 @@ _NEWADDR, _DELADDR, _GETADDR = 20, 21, 22
 _NEWROUTE, _DELROUTE, _GETROUTE = 24, 25, 26
 _REQUEST, _ACK, _DUMP, _CREATE, _EXCL = 0x1, 0x4, 0x300, 0x400, 0x200
 _IFF_UP = 0x1
-_IFLA_IFNAME, _IFLA_MTU = 3, 4
+_IFLA_IFNAME, _IFLA_MTU, _IFLA_LINKINFO = 3, 4, 18
+_IFLA_INFO_KIND = 1  # within _IFLA_LINKINFO
 _IFA_ADDRESS, _IFA_LOCAL, _IFA_FLAGS = 1, 2, 8
 _IFA_F_NODAD = 0x02
 _RTA_DST, _RTA_OIF, _RTA_GATEWAY, _RTA_MULTIPATH, _RTA_TABLE = 1, 4, 5, 9, 15
@@ -55,6 +56,7 @@ class Link:
     name: str
     mtu: int
     up: bool
+    kind: str  # of a virtual link ("bridge", "tun"); "" for a device
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +88,9 @@ class Netlink:
             attributes = dict(read_attributes(body[_LINK.size :]))
             name = bytes(attributes[_IFLA_IFNAME]).rstrip(b"\0").decode(errors="surrogateescape")
             (mtu,) = _UINT.unpack(attributes[_IFLA_MTU])
-            found.append(Link(index, name, mtu, bool(flags & _IFF_UP)))
+            info = dict(read_attributes(attributes.get(_IFLA_LINKINFO, memoryview(b""))))
+            kind = bytes(info.get(_IFLA_INFO_KIND, b"")).rstrip(b"\0").decode(errors="replace")
+            found.append(Link(index, name, mtu, bool(flags & _IFF_UP), kind))
         return found
 
     def addresses(self) -> list[LinkAddress]:

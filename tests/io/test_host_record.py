@@ -123,3 +123,24 @@ def test_what_interfaces_that_are_gone_left_is_found(tmp_path: Path) -> None:
     assert ours.left_by_others({"nc1", "lo"}) == []
     assert not (tmp_path / "nc2" / "host.json").exists()
     assert ours.exists()
+
+
+def test_what_is_kept_stays_as_it_is_and_in_the_record(monkeypatch: pytest.MonkeyPatch) -> None:
+    values = {FORWARD: "1", "net/ipv4/conf/nc0/route_localnet": "1"}
+    monkeypatch.setattr(sysctl, "read", values.get)
+    monkeypatch.setattr(sysctl, "write", values.__setitem__)
+    record = Record(dict.fromkeys(values, ("0", "1")))
+    record.restore(keep={FORWARD})
+    assert values == {FORWARD: "1", "net/ipv4/conf/nc0/route_localnet": "0"}
+    assert record.sysctls == {FORWARD: ("0", "1")}
+
+
+def test_a_record_of_an_older_version_names_no_interfaces(tmp_path: Path) -> None:
+    file = RecordFile(tmp_path)
+    file.write(Record({FORWARD: ("0", "1")}, interfaces=["eth0"]))
+    assert file.read().interfaces == ["eth0"]
+    path = tmp_path / "host.json"
+    old = json.loads(path.read_text())
+    del old["interfaces"]
+    path.write_text(json.dumps(old))
+    assert file.read() == Record({FORWARD: ("0", "1")})

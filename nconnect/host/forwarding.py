@@ -1,0 +1,46 @@
+"""What is forwarded between other interfaces on a machine that forwards only because of us. Pure.
+
+To provide a subnet, nconnect switches forwarding on. That setting is the whole machine's: a neighbour on the
+uplink, who routes the subnet by this machine, would reach it without any right, and other networks too. So
+where we switched it on, new connections between two other interfaces are dropped and counted.
+
+Other programs begin to forward after us, and find the setting on: Docker, libvirt, another VPN. They bring
+virtual interfaces of their own, which we do not stop: an interface of such a kind that was not there when we
+switched forwarding on is theirs. Bridged packets that pass the IP hooks (br_netfilter) enter and leave by one
+bridge, and are not forwarded by the machine at all.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from nconnect.host import expressions as e
+from nconnect.host.ruleset import Json, Rule
+
+COUNTER = "not_forwarded"
+# IFLA_INFO_KIND of what programs that forward make for it; tun is also the kind of a tap device.
+VIRTUAL_KINDS = frozenset({"bridge", "veth", "tun", "wireguard"})
+
+
+@dataclass(frozen=True, slots=True)
+class Guard:
+    """`versions` of IP whose forwarding we switched on, `passing` interfaces of programs that forward."""
+
+    versions: tuple[int, ...]
+    passing: tuple[str, ...] = ()
+    bridges: tuple[str, ...] = ()
+
+
+def rules(guard: Guard) -> tuple[Rule, ...]:
+    """For the end of the forward chain: behind the rules about our own interface."""
+    made: list[Rule] = [
+        (e.from_interface(bridge), e.to_interface(bridge), e.ACCEPT) for bridge in guard.bridges
+    ]
+    if guard.passing:
+        names: Json = {"set": list(guard.passing)}
+        made += [(e.match(e.meta(key), names), e.ACCEPT) for key in ("iifname", "oifname")]
+    made += [
+        (e.match(e.meta("nfproto"), f"ipv{version}"), e.in_state("new"), {"counter": COUNTER}, e.DROP)
+        for version in guard.versions
+    ]
+    return tuple(made)
