@@ -73,13 +73,11 @@ class LinkRunner:
         secure: bool = False,
         tls: ssl.SSLContext | None = None,
         clock: Callable[[], float] = boottime,
-        check_state: bool = False,
         proxies: Proxies = DIRECT,
     ) -> None:
         """`secure`: ask for the node's TLS address and speak wss, with `tls` if given.
 
-        `check_state`: ask each node that a seed names for its state first, which costs a round trip, and
-        leave one that is still catching up with the chain to itself. `proxies`: the way out.
+        `proxies`: the way out.
         """
         self.link = link
         self.on_found: Callable[[NodeInfo], None] | None = None  # told of each node that is tried
@@ -88,7 +86,6 @@ class LinkRunner:
         self._secure = secure
         self._tls = tls
         self._clock = clock
-        self._check_state = check_state
         self._proxies = proxies
         self._loop: asyncio.AbstractEventLoop
         self._work: asyncio.Task[None] | None = None  # a resolve or a connect, never both
@@ -299,12 +296,7 @@ class LinkRunner:
         method = "getwssaddr" if self._secure else "getwsaddr"
         try:
             found = await rpc.first_answer(
-                ask.seeds,
-                ask.address,
-                timeout_s=ask.timeout_s,
-                method=method,
-                check_state=self._check_state,
-                proxies=self._proxies,
+                ask.seeds, ask.address, timeout_s=ask.timeout_s, method=method, proxies=self._proxies
             )
         except NconnectError as error:
             why = str(error)

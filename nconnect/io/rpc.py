@@ -21,7 +21,7 @@ from nconnect.io import http_client
 from nconnect.io import resolve as names
 from nconnect.io.http import Response
 from nconnect.nkn.link import refuse_unusable
-from nconnect.wire import jsonrpc, strict_json
+from nconnect.wire import jsonrpc
 from nconnect.wire.jsonrpc import NodeInfo, RpcError
 from nconnect.wire.login_page import login_page, over_tls
 
@@ -29,9 +29,7 @@ STAGGER_S = 0.3  # between two seeds; guessed, as RFC 8305 has 0.25 s between tw
 ASK_AGAIN_S = 1.0
 ASK_AGAIN_CONNECTED_S = 3.0  # guessed
 SLACK_S = 1.0  # the race's end comes before that of each question, so that it says why in its own words
-STATE_S = 1.0  # guessed: a node that takes longer to tell its state is taken as it is
 MAX_ANSWER_BYTES = 64 * 1024  # guessed: a real answer has under 2 KB
-USABLE_STATE = "PERSIST_FINISHED"  # of getnodestate's syncState
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,37 +59,21 @@ async def first_answer(
     *,
     timeout_s: float,
     method: str = "getwsaddr",
-    check_state: bool = False,
     proxies: Proxies = DIRECT,
 ) -> Resolution:
     """As `resolve`, and which seed it was. `method` is `getwssaddr` for a node's TLS address.
 
-    `check_state`: a node that says that it is not ready for clients is taken only when no seed names another.
     `proxies`: the way to the seeds. Where none answers because of a proxy or a login page, that error is
     raised.
     """
-    unready: list[Resolution] = []
 
     async def ask(seed: str, on_connected: Callable[[], None]) -> NodeInfo:
         patience_s = timeout_s + SLACK_S
-        node = await ask_node(
+        return await ask_node(
             seed, address, timeout_s=patience_s, method=method, proxies=proxies, on_connected=on_connected
         )
-        if check_state:
-            try:
-                await refuse_unready(node, secure=method == "getwssaddr", proxies=proxies)
-            except RemoteProtocolError:
-                unready.append(Resolution(node, seed))
-                raise
-        return node
 
-    try:
-        return await _Race(seeds, ask).run(timeout_s)
-    except NetworkError:
-        # The official nodes relay in every state, and the official SDKs connect to them.
-        if unready:
-            return unready[0]
-        raise
+    return await _Race(seeds, ask).run(timeout_s)
 
 
 async def ask_node(
@@ -115,32 +97,6 @@ async def ask_node(
     node = NodeInfo.from_json(answer)
     refuse_unusable(node)
     return node
-
-
-async def refuse_unready(node: NodeInfo, *, secure: bool = False, proxies: Proxies = DIRECT) -> None:
-    """Raise `RemoteProtocolError` when a node says that it is not ready for clients.
-
-    One that says nothing within a second may still be good: its RPC port can be closed to us. `secure`:
-    its `rpc_addr` is a TLS address, as in the answer to `getwssaddr`.
-    """
-    if not node.rpc_addr:
-        return
-    try:
-        state = await sync_state(node.rpc_addr, timeout_s=STATE_S, secure=secure, proxies=proxies)
-    except NconnectError:
-        return
-    if state != USABLE_STATE:
-        said = "".join(c if c.isprintable() else " " for c in state[:40])
-        raise RemoteProtocolError(f"node {node.addr} is not ready for clients ({said or 'no state'})")
-
-
-async def sync_state(
-    rpc_addr: str, *, timeout_s: float, secure: bool = False, proxies: Proxies = DIRECT
-) -> str:
-    """A node's `syncState` (`USABLE_STATE` when it is fit for clients); `rpc_addr` as in `NodeInfo`."""
-    url = f"{'https' if secure else 'http'}://{rpc_addr}"
-    answer = await call(url, "getnodestate", {}, timeout_s=timeout_s, proxies=proxies)
-    return strict_json.text(strict_json.obj(answer), "syncState", "")
 
 
 async def call(
@@ -186,6 +142,8 @@ async def call(
         )
         if page is not None:
             raise LoginPageError(page, by_itself=response.status == 200)
+    if response.status == 429:  # the official node's: ten a second, and a hundred at once
+        raise RemoteProtocolError("it is asked too often from this address (HTTP 429)")
     if response.status != 200:
         raise RemoteProtocolError(f"it answered HTTP {response.status}")
     if len(response.body) > MAX_ANSWER_BYTES:
@@ -195,7 +153,8 @@ async def call(
     except RemoteProtocolError as error:
         raise RemoteProtocolError(f"it is no NKN seed ({error})") from error
     if isinstance(result, RpcError):
-        raise RemoteProtocolError(f"it refused: error {result.code} {result.message[:100]!r}")
+        words = ": ".join(filter(None, (result.message[:100], result.data[:100])))
+        raise RemoteProtocolError(f"it refused: error {result.code} {words!r}")
     return result
 
 

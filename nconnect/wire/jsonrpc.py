@@ -32,6 +32,7 @@ MAX_BATCH = 100  # guessed: SDKs send single requests
 _HOST = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9._-]{0,251}[A-Za-z0-9_])?\.?")
 _PORT = re.compile(r"[0-9]{1,5}")
 _KEY = re.compile(r"[0-9a-f]{64}")
+_ID = re.compile(r"(?:[0-9a-f]{2}){0,64}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,36 +51,44 @@ class NodeInfo:
 
     @classmethod
     def from_json(cls, value: object) -> NodeInfo:
-        """Check and take over a JSON object; raise `RemoteProtocolError`."""
+        """Take over a JSON object; raise `RemoteProtocolError` when address or key cannot be used.
+
+        A client can do without the other two: what is wrong with them makes them "". The official node writes
+        ":0" for RPC over TLS that it does not serve, and IPv6 addresses without brackets.
+        """
         members = strict_json.obj(value)
-        addr = strict_json.text(members, "addr")
-        split_addr(addr)
-        rpc_addr = strict_json.text(members, "rpcAddr", "")
-        if rpc_addr:
-            split_addr(rpc_addr)
+        addr = join_addr(*split_addr(strict_json.text(members, "addr")))
         public_key = strict_json.text(members, "pubkey").lower()
         if not _KEY.fullmatch(public_key):
             raise RemoteProtocolError("node: pubkey must be 64 hex digits")
-        return cls(addr, rpc_addr, public_key, strict_json.hex_bytes(members, "id", default="").hex())
+        try:
+            rpc_addr = join_addr(*split_addr(strict_json.text(members, "rpcAddr", "")))
+        except RemoteProtocolError:
+            rpc_addr = ""
+        id = strict_json.text_or_empty(members, "id").lower()
+        return cls(addr, rpc_addr, public_key, id if _ID.fullmatch(id) else "")
 
     def to_json(self) -> dict[str, str]:
         return {"addr": self.addr, "rpcAddr": self.rpc_addr, "pubkey": self.public_key, "id": self.id}
 
 
 def split_addr(addr: str) -> tuple[str, int]:
-    """`host:port` or `[IPv6]:port` -> (host without brackets, port); raise `RemoteProtocolError`."""
+    """`host:port`, `[IPv6]:port` or `IPv6:port` -> (host without brackets, port).
+
+    Raises `RemoteProtocolError` when it is none of them.
+    """
     host, colon, port = addr.rpartition(":")
     if not colon or not _PORT.fullmatch(port) or not 0 < int(port) < 65536:
         raise RemoteProtocolError("node: an address must be host:port")
-    if host.startswith("["):
-        bare = host[1:-1]
+    if ":" in host:
+        bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
         try:
             # No zone ("%eth0"): it means nothing on another machine, and may hold any character.
-            if not host.endswith("]") or "%" in bare:
+            if "%" in bare:
                 raise ValueError
             IPv6Address(bare)
         except ValueError:
-            raise RemoteProtocolError("node: a bracketed host must be an IPv6 address") from None
+            raise RemoteProtocolError("node: a host with colons must be an IPv6 address") from None
         return bare, int(port)
     if not _HOST.fullmatch(host):
         raise RemoteProtocolError("node: not a host name or address")
@@ -100,6 +109,7 @@ class RpcError:
 
     code: int
     message: str
+    data: str = ""  # what else it says: the reason, from official nodes
 
 
 def encode_request(method: str, params: Mapping[str, object], *, id: Id = 1) -> bytes:
@@ -110,16 +120,21 @@ def encode_request(method: str, params: Mapping[str, object], *, id: Id = 1) -> 
 def parse_response(data: bytes | bytearray | memoryview) -> Any | RpcError:
     """The `result` of an answer, or an `RpcError`. Raises `RemoteProtocolError`.
 
-    The answer's `id` is not compared: an HTTP response answers the request it came back on, and the official
-    node answers `"id":"1"` to every request whose own id is not a string. The result is any JSON value: its
-    own parser has to check it.
+    `id` and `jsonrpc` are not looked at: an HTTP response answers the request it came back on, and the
+    official node answers `"id":"1"` to every request whose own id is not a string. Of an error only what can
+    be shown is taken. The result is any JSON value: its own parser has to check it.
     """
     members = strict_json.obj(strict_json.load(data))
-    _check_version(members)
     error = members.get("error")
     if error is not None:
-        fields = strict_json.obj(error)
-        return RpcError(strict_json.number(fields, "code", 0), strict_json.text(fields, "message", ""))
+        fields = error if type(error) is dict else {"message": error}
+        try:
+            code = strict_json.number(fields, "code", 0)
+        except RemoteProtocolError:
+            code = 0
+        return RpcError(
+            code, strict_json.text_or_empty(fields, "message"), strict_json.text_or_empty(fields, "data")
+        )
     if "result" not in members:
         raise RemoteProtocolError("RPC: an answer with neither result nor error")
     return members["result"]

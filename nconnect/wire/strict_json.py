@@ -59,13 +59,21 @@ def text(members: Members, name: str, default: str | None = None) -> str:
     return value
 
 
+def text_or_empty(members: Members, name: str) -> str:
+    """A string member; "" when it is absent or anything else: for what is only shown."""
+    try:
+        return text(members, name, "")
+    except RemoteProtocolError:
+        return ""
+
+
 def number(members: Members, name: str, default: int | None = None) -> int:
     """An integer member; `default` when it is absent or null, an error when there is no default."""
     value = members.get(name)
     if value is None and default is not None:
         return default
-    if type(value) is not int:
-        raise RemoteProtocolError(f"JSON: {name} must be an integer")
+    if type(value) is not int or value.bit_length() > 64:
+        raise RemoteProtocolError(f"JSON: {name} must be an integer of 64 bits")
     return value
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import re
 from collections.abc import Callable
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from typing import Any
@@ -48,6 +49,11 @@ def agree(parse: Callable[[], object], expected: object) -> None:
     assert expected is not None, f"taken: {found!r}"
     assert found == expected
     assert type(found) is type(expected)
+
+
+def shown(value: object) -> str:
+    """What of a member is shown: a string that can be encoded, or nothing."""
+    return value if isinstance(value, str) and value.encode(errors="ignore").decode() == value else ""
 
 
 def number(data: bytes, at: int, size: int) -> int:
@@ -314,16 +320,18 @@ def strict_json(data: bytes) -> tuple[Any] | None:
 
 
 def is_host_port(text: str) -> tuple[str, int] | None:
-    """(host, port) of host:port, where an IPv6 address stands in brackets."""
+    """(host, port) of host:port, where an IPv6 address may stand in brackets."""
     host, colon, port = text.rpartition(":")
     if not colon or not (port.isascii() and port.isdigit() and len(port) <= 5 and 1 <= int(port) <= 65535):
         return None
-    if host[:1] == "[":
+    if ":" in host:
+        inside = re.fullmatch(r"\[([^][]*)\]|([^][]*)", host, re.DOTALL)
+        address = inside and (inside[1] or inside[2])
         try:
-            IPv6Address(host[1:-1])
+            IPv6Address(address or "")
         except ValueError:
             return None
-        return (host[1:-1], int(port)) if host[-1] == "]" and "%" not in host else None
+        return (address, int(port)) if address and "%" not in address else None
     labels = set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-")
     ends = labels - set(".-")
     bare = host.removesuffix(".")

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from nconnect.errors import LoginPageError, NetworkError, RemoteProtocolError
+from nconnect.errors import LoginPageError, NetworkError
 from nconnect.io import http_client, rpc
 from nconnect.io.http import Request, Response
 from nconnect.io.http_server import Handler, HttpServer
@@ -109,6 +109,11 @@ def test_the_first_seed_is_preferred_and_others_are_not_asked_when_it_answers() 
             fixed(b'{"id":1,"jsonrpc":"2.0","error":{"code":-45003,"message":"NULL\\nID"}}'),
             "refused: error -45003",
         ),
+        (
+            fixed(b'{"error":{"code":-45001,"data":"\\u001b[1mno WSS","message":"INTERNAL ERROR"},"id":"1"}'),
+            r"error -45001 'INTERNAL ERROR: \\x1b\[1mno WSS'",
+        ),
+        (fixed(b"", 429), "asked too often"),
         (answer(None), "object"),
         (answer({**NODE, "addr": "203.0.113.7"}), "host:port"),
         (answer({**NODE, "addr": ":30002"}), "host"),
@@ -276,17 +281,5 @@ def test_a_seed_that_does_not_take_the_connection_is_asked_again(monkeypatch: py
         with pytest.raises(NetworkError, match="no answer within"):
             await rpc.resolve(["http://192.0.2.1:1"], ADDRESS, timeout_s=0.5)
         assert calls > 2
-
-    run(test)
-
-
-def test_the_state_of_a_node() -> None:
-    async def test() -> None:
-        async with url_of(answer({"syncState": "PERSIST_FINISHED"})) as url:
-            state = await rpc.sync_state(url.removeprefix("http://"), timeout_s=5.0)
-            assert state == rpc.USABLE_STATE
-        async with url_of(answer([])) as url:
-            with pytest.raises(RemoteProtocolError):
-                await rpc.sync_state(url.removeprefix("http://"), timeout_s=5.0)
 
     run(test)
