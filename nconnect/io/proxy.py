@@ -73,7 +73,7 @@ async def _connect(sock: socket.socket, proxy: Proxy, host: str, port: int) -> N
 def _refused(answer: h11.Response, proxy: Proxy, host: str, port: int) -> NoReturn:
     status = answer.status_code
     headers = dict(header_texts(answer.headers))
-    if status == 407:
+    if status in (401, 407):  # tinyproxy says 401 to a wrong password
         offered = headers.get("proxy-authenticate", "").partition(" ")[0]
         if offered and offered.lower() != "basic" and offered.isalnum():
             raise ProxyError(
@@ -82,9 +82,9 @@ def _refused(answer: h11.Response, proxy: Proxy, host: str, port: int) -> NoRetu
             )
         if proxy.username:
             raise ProxyError(
-                f"the proxy {proxy} refuses the user and password (407): correct them in its URL"
+                f"the proxy {proxy} refuses the user and password ({status}): correct them in its URL"
             )
-        raise ProxyError(f"the proxy {proxy} wants a user and a password (407): write {FORM}")
+        raise ProxyError(f"the proxy {proxy} wants a user and a password ({status}): write {FORM}")
     if status in (502, 503, 504):
         raise NetworkError(f"the proxy {proxy} cannot reach {join_addr(host, port)} (HTTP {status})")
     page = login_page(f"http://{proxy}/", status, headers.get("location", ""), "", b"")

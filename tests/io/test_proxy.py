@@ -97,6 +97,7 @@ def test_a_login_that_is_wrong_or_missing(proxied) -> None:  # type: ignore[no-u
     ("reply", "error", "why"),
     [
         (b"HTTP/1.1 403 Forbidden\r\n\r\n", ProxyError, "refuses connections to port 30003 .403."),
+        (b"HTTP/1.1 401 Unauthorized\r\n\r\n", ProxyError, "wants a user and a password .401."),
         (b"HTTP/1.1 407 x\r\nProxy-Authenticate: NTLM\r\n\r\n", ProxyError, "wants a login by NTLM"),
         (b"HTTP/1.1 502 Bad Gateway\r\n\r\n", NetworkError, "cannot reach node.example.invalid:30003"),
         (b"HTTP/1.1 405 No\r\n\r\n", ProxyError, "answered HTTP 405 to CONNECT"),
