@@ -9,15 +9,27 @@ from __future__ import annotations
 import importlib.util
 import shutil
 import socket
+import sys
+import tarfile
+import threading
+import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
-from lab.world import NODE_HOST, WAN_INTERFACE, world
+from lab.netns import Namespace
+from lab.portal import PAGE
+from lab.process import until
+from lab.world import NODE_HOST, PROVIDER_PEER, WAN_INTERFACE, world
 from netns_tests.ways_out import (
+    GATE,
+    MAX_LONGER_S,
     NAME,
     NAMED_SEED,
     Base,
+    Times,
+    Traveller,
     base,
     name_server,
     nat64,
@@ -83,3 +95,130 @@ def test_three_dead_name_servers_beside_a_living_one(ways: Base) -> None:
         times = user.do_all("--seed-rpc", NAMED_SEED)
         assert user.link()["node"] == f"{NAME}:30002"
     ways.not_much_longer(times)
+
+
+@pytest.mark.skipif(shutil.which("tinyproxy") is None, reason="needs tinyproxy (scripts/setup --dev)")
+def test_a_connect_proxy_with_a_password(ways: Base) -> None:
+    """The only way out, set in the file; the proxy alone knows the node's name."""
+    with ways.gate() as (user, router):
+        settings = user.side.folder / "tinyproxy.conf"
+        settings.write_text(f"Port 3128\nListen {GATE}\nTimeout 600\nBasicAuth bob {SECRET}\n")
+        ways.serve(user, router, ["tinyproxy", "-d", "-c", str(settings)], 3128)
+        right, wrong = (f"http://bob:{word}@{GATE}:3128" for word in (SECRET, "wrong"))
+        times = Times(user.join("--seed-rpc", NAMED_SEED, "--proxy", right), user.up())
+        user.chat()
+        link = user.link()
+        assert (link["proxy"], link["node"]) == (f"{GATE}:3128", f"{NAME}:30002")
+        _nowhere(user, SECRET)
+        user.side.down()
+
+        user.side.config.write_text(user.side.config.read_text().replace(right, wrong))
+        assert _refused_up(user) == (
+            f"nconnect: error: the proxy {GATE}:3128 refuses the user and password (401):"
+            " correct them in its URL; `nconnect up --keep-trying` goes on trying"
+        )
+    ways.not_much_longer(times)
+
+
+@pytest.mark.skipif(shutil.which("microsocks") is None, reason="needs microsocks (scripts/setup --dev)")
+def test_a_socks_proxy_with_a_password_from_the_environment(ways: Base) -> None:
+    with ways.gate() as (user, router):
+        command = ["microsocks", "-i", GATE, "-p", "1080", "-u", "bob", "-P", SECRET]
+        ways.serve(user, router, command, 1080)
+        env = {"ALL_PROXY": f"socks5h://bob:{SECRET}@{GATE}:1080"}
+        join_s = user.join("--seed-rpc", NAMED_SEED, env=env)
+        text = user.side.config.read_text()
+        user.side.config.write_text(text.replace("[network]\n", "[network]\nlinks = 4\n"))
+        times = Times(join_s, user.up(env=env))
+        user.chat()
+        assert {link["proxy"] for link in user.side.status()["links"]} == {f"{GATE}:1080"}
+        _nowhere(user, SECRET)
+        user.side.down()
+
+        said = _refused_up(user)  # without the environment, as under sudo
+        assert "no seed named a node" in said
+    ways.not_much_longer(times)
+
+
+def test_a_captive_portal_that_opens(ways: Base) -> None:
+    """`join` and `up --keep-trying` wait for somebody to log in, and say so once."""
+    with ways.gate() as (user, router):
+        user.namespace.ip(f"route add default via {GATE}")
+        user.namespace.etc("hosts", f"{NODE_HOST} {NAME}\n")
+        router.sysctl("net.ipv4.ip_forward", "1")
+        _nft(router, "add table ip out; add chain ip out after { type nat hook postrouting priority 100; }")
+        _nft(router, f"add rule ip out after oifname {WAN_INTERFACE} masquerade")
+        ways.serve(user, router, [sys.executable, "-m", "lab.portal", GATE, "8080"], 8080)
+
+        _close(router)
+        opening = threading.Timer(PORTAL_S, _nft, (router, OPEN))
+        token = user.invitation()
+        began = time.monotonic()
+        opening.start()
+        done = user.side.try_nconnect("join", token, "--timeout", "60")
+        join_s = time.monotonic() - began - PORTAL_S
+        opening.join()
+        assert done.returncode == 0, done.stderr
+        assert done.stderr == f"nconnect: this network shows a login page: {LOGIN}; trying again\n"
+
+        _close(router)
+        assert _refused_up(user) == (
+            f"nconnect: error: this network shows a login page: {LOGIN};"
+            " `nconnect up --keep-trying` goes on trying"
+        )
+        daemon = user.side.start("--keep-trying")
+        until(lambda: LOGIN in daemon.text(), "the login page to be said", process=daemon)
+        until(user.side.listens, "the control socket", process=daemon)
+        assert LOGIN in user.link()["why"]
+        shown = user.side.nconnect("status")
+        found = user.side.try_nconnect("doctor").stdout
+        assert (shown.count("login page"), found.count("login page")) == (1, 1), shown + found
+        assert daemon.text().count("login page") == 1
+        began = time.monotonic()
+        _nft(router, OPEN)
+        user.side.wait(PROVIDER_PEER)
+        up_s = time.monotonic() - began
+        user.chat()
+    assert up_s < MAX_LONGER_S, f"up {up_s:.1f} s after the portal has opened"
+    assert join_s < ways.plain.join_s + MAX_LONGER_S, f"joined {join_s:.1f} s after the portal had opened"
+
+
+SECRET = "hunter2-of-the-proxy"
+PORTAL_S = 3.0  # after which somebody has logged in
+LOGIN = f"open {PAGE} in a browser"
+OPEN = "delete table ip portal"
+
+
+def _close(router: Namespace) -> None:
+    _nft(router, "add table ip portal; add chain ip portal in { type nat hook prerouting priority -100; }")
+    _nft(router, "add rule ip portal in iifname lan0 meta l4proto tcp redirect to :8080")
+
+
+def _nft(namespace: Namespace, commands: str) -> None:
+    done = namespace.run(["nft", commands])
+    assert done.returncode == 0, done.stderr
+
+
+def _refused_up(user: Traveller) -> str:
+    """What `up` says, which must be one line and the end."""
+    done = user.side.try_nconnect("up")
+    assert done.returncode == 1
+    assert len(done.stderr.splitlines()) == 1, done.stderr
+    return done.stderr.strip()
+
+
+def _nowhere(user: Traveller, secret: str) -> None:
+    """A secret is in none of the places where others look."""
+    report = user.side.folder / "report.tar.gz"
+    user.side.try_nconnect("doctor", "--report", str(report))
+    with tarfile.open(report) as bundle:
+        members = [bundle.extractfile(member) for member in bundle.getmembers()]
+        texts = [member.read().decode() for member in members if member is not None]
+    assert len(texts) > 3
+    texts += [
+        user.side.nconnect(*command) for command in (("status", "--json"), ("status",), ("config", "show"))
+    ]
+    texts += [Path(f"/proc/{pid}/cmdline").read_text() for pid in user.namespace.processes()]
+    texts.append(user.side.logs())
+    for text in texts:
+        assert secret not in text

@@ -11,21 +11,24 @@ compares the times with those on a plain network.
 from __future__ import annotations
 
 import json
+import socket
 import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from lab.chat import chat_from
 from lab.netns import Namespace, cable
 from lab.process import Process, until
 from lab.sides import Side
-from lab.world import LAN, PROVIDER_PEER, PROVIDER_TUNNEL, SEED_RPC, SERVER, WAN_INTERFACE, World
+from lab.world import LAN, NODE_HOST, PROVIDER_PEER, PROVIDER_TUNNEL, SEED_RPC, SERVER, WAN_INTERFACE, World
 
 NAME = "node.example"  # that of the node, for those who have a name server or a hosts file
 NAMED_SEED = f"http://{NAME}:30003"
+GATE, BEHIND_GATE = "10.9.9.1", "10.9.9.2"
 MODEL_PORT = 8000
 PROMPT = "Name three rivers of Europe."
 MAX_LONGER_S = 2.0  # what `up` may take more than on a plain network
@@ -56,13 +59,19 @@ class Traveller:
         for net in nets:
             self.namespace.ip(f"route add default via {net.partition('/')[0] % 1}")
 
+    def invitation(self) -> str:
+        """A new token for it."""
+        invited = self.world.provider_side.nconnect("invite", f"traveller-{self.number}", "--json")
+        token: str = json.loads(invited)["token"]
+        return token
+
     def join(self, *options: str, env: dict[str, str] | None = None) -> float:
         """Join with a new invitation; returns the seconds that the device's command took."""
-        name = f"traveller-{self.number}"
-        invited = self.world.provider_side.nconnect("invite", name, "--json")
-        token = json.loads(invited)["token"]
+        token = self.invitation()
         began = time.monotonic()
-        done = self.side.try_nconnect("join", token, "--identifier", name, *options, env=env)
+        done = self.side.try_nconnect(
+            "join", token, "--identifier", f"traveller-{self.number}", *options, env=env
+        )
         assert done.returncode == 0, done.stderr
         return time.monotonic() - began
 
@@ -126,6 +135,25 @@ class Base:
             yield router
         finally:
             router.remove()
+
+    @contextmanager
+    def gate(self) -> Iterator[tuple[Traveller, Namespace]]:
+        """A traveller whose only neighbour is a machine that forwards nothing, and knows the node's name."""
+        with self.traveller() as user, self.router(user, [f"{GATE}/24"]) as router:
+            user.namespace.ip(f"address add {BEHIND_GATE}/24 dev {WAN_INTERFACE}")
+            user.namespace.etc("resolv.conf", "")
+            router.etc("hosts", f"{NODE_HOST} {NAME}\n")
+            yield user, router
+
+    def serve(self, user: Traveller, router: Namespace, command: Sequence[str], port: int) -> None:
+        """Run a program in the router until it listens for the user."""
+        program = self.world.run_in(router, command, f"{Path(command[0]).name}-{port}")
+
+        def listens() -> bool:
+            with user.namespace.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+                return probe.connect_ex((GATE, port)) == 0
+
+        until(listens, f"{command[0]} to listen", process=program)
 
     def not_much_longer(self, times: Times) -> None:
         assert times.up_s < self.plain.up_s + MAX_LONGER_S, f"{times}, and plainly {self.plain}"

@@ -1,0 +1,29 @@
+"""A captive portal's web server: every request is sent to a login page. `python -m lab.portal HOST PORT`."""
+
+from __future__ import annotations
+
+import socketserver
+import sys
+from http.server import BaseHTTPRequestHandler
+
+PAGE = "http://portal.example/login?from=here"
+
+
+class _Portal(BaseHTTPRequestHandler):
+    def do_POST(self) -> None:
+        self.send_response(302)
+        self.send_header("Location", PAGE)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    do_GET = do_POST
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+if __name__ == "__main__":
+    # No HTTPServer: that one looks up its own name, which takes long where no name server answers.
+    server = socketserver.ThreadingTCPServer((sys.argv[1], int(sys.argv[2])), _Portal)
+    print("serving", flush=True)
+    server.serve_forever()
