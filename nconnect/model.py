@@ -31,6 +31,11 @@ _HEX_KEY = re.compile(r"[0-9a-f]{64}")
 _SUB_CLIENT = re.compile(r"__\d+__")
 
 
+def join_addr(host: str, port: int) -> str:
+    """HOST:PORT, an IPv6 address in brackets (RFC 3986, section 3.2.2)."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
 @dataclass(frozen=True, slots=True)
 class NknAddress:
     """An NKN address: `identifier.publickeyhex`, or the key alone (identifier "")."""
@@ -121,7 +126,7 @@ class Proxy:
     password: str = field(default="", repr=False)
 
     def __str__(self) -> str:
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+        return join_addr(self.host, self.port)
 
 
 @dataclass(frozen=True, slots=True)

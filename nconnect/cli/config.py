@@ -88,6 +88,7 @@ def reload(ctx: typer.Context, config: ConfigOption = None) -> None:
 def shown(config: Config) -> dict[str, Any]:
     """A configuration as the file's tables, every default written out and every secret hidden."""
     from nconnect.config import format_allow_rule
+    from nconnect.model import join_addr
 
     content: dict[str, Any] = {
         "interface": {
@@ -121,13 +122,12 @@ def shown(config: Config) -> dict[str, Any]:
     content["provide"] = {
         "subnets": subnets,
         "services": [f"{_ports(s.ports)}/{s.protocol}" for s in provide.services],
-        "expose": [f"[{e.host}]:{e.port}" if ":" in e.host else f"{e.host}:{e.port}" for e in provide.expose],
+        "expose": [join_addr(e.host, e.port) for e in provide.expose],
         "masquerade": provide.masquerade,
         "mtu": provide.mtu,
     }
     if config.metrics is not None:
-        host = f"[{config.metrics.host}]" if ":" in config.metrics.host else config.metrics.host
-        content["metrics"] = {"listen": f"{host}:{config.metrics.port}"}
+        content["metrics"] = {"listen": join_addr(config.metrics.host, config.metrics.port)}
     content["peer"] = [
         {
             "name": peer.name,

@@ -75,12 +75,14 @@ def interview(
 
 def add_found(answers: Answers, found: Found, say: Say, agree: Callable[[str], bool]) -> None:
     """Tell what was found, and offer what is on this machine where `agree` says so."""
+    from nconnect.model import join_addr
+
     for server in found.there:
         say(f"found {_named(server)}: reachable by its own address once its network is offered")
     for prefix in found.passed_over:
         say(f"{prefix} has too many addresses to look at each: not searched")
     for server, loopback in found.here:
-        entry = f"{_host(server)}:{server.port}" if loopback else f"{server.port}/tcp"
+        entry = join_addr(server.host, server.port) if loopback else f"{server.port}/tcp"
         wanted = answers.expose if loopback else answers.service
         say(f"found {_named(server)}{', on loopback only' if loopback else ''}")
         if entry not in wanted and agree(
@@ -198,11 +200,9 @@ def _yes(ask: Ask, question: str, default: bool) -> bool:
 
 
 def _named(server: Server) -> str:
+    from nconnect.model import join_addr
+
     models: Iterable[str] = server.models[:3]
-    return f"{server.name} at {_host(server)}:{server.port}" + (
+    return f"{server.name} at {join_addr(server.host, server.port)}" + (
         f" ({', '.join(models)})" if server.models else ""
     )
-
-
-def _host(server: Server) -> str:
-    return f"[{server.host}]" if ":" in server.host else server.host

@@ -290,7 +290,7 @@ def check_inference(facts: Facts) -> Iterator[Finding]:
         served = any(
             s.protocol == "tcp" and s.ports[0] <= server.port <= s.ports[1] for s in provide.services
         )
-        what = f"{server.name} on {server.host}:{server.port}"
+        what = f"{server.name} on {join_addr(server.host, server.port)}"
         if server.wide and served:
             yield ok("inference", f"{what} is offered to peers (services)")
         elif not server.wide and server.port in exposed:

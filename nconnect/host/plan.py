@@ -17,7 +17,7 @@ from nconnect.host import nft
 from nconnect.host.forwarding import VIRTUAL_KINDS, Guard
 from nconnect.host.overlap import proposal
 from nconnect.host.ruleset import Ruleset
-from nconnect.model import Config, InterfaceAddress, Prefix
+from nconnect.model import Config, InterfaceAddress, Prefix, join_addr
 
 Address = IPv4Address | IPv6Address
 
@@ -297,8 +297,8 @@ def _warnings(config: Config, facts: Facts) -> Iterator[str]:
     for server in config.provide.expose:
         if server not in reachable:
             yield (
-                f"expose {server.host}:{server.port} has no effect: it needs an IPv4 loopback address"
-                " (127.0.0.1) and an IPv4 tunnel address"
+                f"expose {join_addr(server.host, server.port)} has no effect: it needs an IPv4 loopback"
+                " address (127.0.0.1) and an IPv4 tunnel address"
             )
     if config.inbound and nft.provides(config):
         yield (

@@ -21,6 +21,7 @@ from urllib.parse import urlsplit
 
 from nconnect.errors import HostError, RemoteProtocolError, UsageError
 from nconnect.io.clock import boottime
+from nconnect.io.errors import plain_reason
 from nconnect.node.cluster import Arrived, Cluster, Publish
 from nconnect.node.core import Node
 from nconnect.node.parcel import RUN_BYTES, Joiner, cut
@@ -156,9 +157,8 @@ class ClusterLink:
                 break
             except (self._nats.errors.Error, OSError, TimeoutError) as error:
                 if not said:
-                    log.warning(
-                        "the cluster at %s cannot be reached (%s): trying on", _shown(self._url), error
-                    )
+                    why = plain_reason(error) if isinstance(error, OSError) else error
+                    log.warning("the cluster at %s cannot be reached (%s): trying on", _shown(self._url), why)
                     said = True
                 await asyncio.sleep(RETRY_S)
         await client.subscribe(NODES, cb=self._on_control, pending_bytes_limit=MAX_INBOX_BYTES)

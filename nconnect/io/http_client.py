@@ -14,11 +14,8 @@ from nconnect.config.proxy import DIRECT, Proxies
 from nconnect.errors import NetworkError, RemoteProtocolError
 from nconnect.io.dial import dial
 from nconnect.io.errors import plain_reason
-from nconnect.io.http import (
-    Response,
-    framed,
-    header_texts,
-)
+from nconnect.io.http import Response, framed, header_texts
+from nconnect.model import join_addr
 
 _READ_BYTES = 64 * 1024
 
@@ -52,7 +49,7 @@ async def request(
         raise NetworkError(f"{url}: {error}") from error
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise NetworkError(f"{url} is not an HTTP address (http://HOST:PORT)")
-    server = str(unix_socket) if unix_socket else f"{parts.hostname}:{port}"
+    server = str(unix_socket) if unix_socket else join_addr(parts.hostname, port)
     target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
     writer: asyncio.StreamWriter | None = None
     try:

@@ -11,6 +11,7 @@ from nconnect.doctor.inference import PATHS, PORTS, Server, recognise
 from nconnect.errors import NconnectError
 from nconnect.io import http_client
 from nconnect.io.dial import dial
+from nconnect.model import join_addr
 
 CONNECT_S = 0.7  # guessed: a neighbour answers within a millisecond, one that sleeps does not count
 ANSWER_S = 3.0  # a server that is loading a model is slow
@@ -40,10 +41,11 @@ async def probe(host: str, port: int) -> Server | None:
             (await dial(host, port)).close()
     except (OSError, TimeoutError):
         return None
-    where = f"[{host}]" if ":" in host else host
     for path in PATHS:
         try:
-            answer = await http_client.request("GET", f"http://{where}:{port}{path}", timeout_s=ANSWER_S)
+            answer = await http_client.request(
+                "GET", f"http://{join_addr(host, port)}{path}", timeout_s=ANSWER_S
+            )
         except NconnectError:
             continue
         server = recognise(host, port, path, answer.status, answer.header("server"), answer.body)

@@ -16,6 +16,7 @@ from ipaddress import IPv6Address
 from typing import Any
 
 from nconnect.errors import RemoteProtocolError
+from nconnect.model import join_addr as join_addr
 from nconnect.wire import strict_json
 
 Id = str | int | float | None
@@ -93,11 +94,6 @@ def split_addr(addr: str) -> tuple[str, int]:
     if not _HOST.fullmatch(host):
         raise RemoteProtocolError("node: not a host name or address")
     return host, int(port)
-
-
-def join_addr(host: str, port: int) -> str:
-    """The reverse of `split_addr`."""
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 # --- caller ---

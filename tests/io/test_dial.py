@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from nconnect.errors import NetworkError
-from nconnect.io import http_client, nat64, resolve, websocket_client
+from nconnect.io import http_client, nat64, resolve, rpc, websocket_client
 from nconnect.io.dial import ATTEMPT_DELAY_S, dial
 from nconnect.io.errors import plain_reason
 from nconnect.io.http import Request, Response
@@ -173,6 +173,26 @@ def test_why_in_words(monkeypatch: pytest.MonkeyPatch, addresses: list[str], num
             await http_client.request("GET", f"http://{NAME}:{port}", timeout_s=5)
         with pytest.raises(NetworkError, match=words + "$"):
             await websocket_client.connect(f"ws://{NAME}:{port}", timeout_s=5)
+
+    run(test)
+
+
+def test_an_ipv6_address_is_in_brackets_and_its_failure_in_words() -> None:
+    async def test() -> None:
+        with listening("::1") as port:
+            pass
+        with pytest.raises(NetworkError) as caught:
+            await http_client.request("GET", f"http://[::1]:{port}/", timeout_s=5)
+        assert str(caught.value) == f"[::1]:{port}: connection refused"
+        with pytest.raises(NetworkError) as caught:
+            await websocket_client.connect(f"ws://[::1]:{port}", timeout_s=5)
+        assert str(caught.value) == f"ws://[::1]:{port}: connection refused"
+        with pytest.raises(NetworkError) as caught:
+            await rpc.resolve([f"http://[::1]:{port}"], "a." + "ab" * 32, timeout_s=5)
+        assert f": connection refused (tried http://[::1]:{port})" in str(caught.value)
+        with pytest.raises(NetworkError) as caught:
+            await http_client.request("GET", "http://[ff02::1%lo]:1/", timeout_s=5)
+        assert str(caught.value) == "[ff02::1%lo]:1: network is unreachable"
 
     run(test)
 
