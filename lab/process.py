@@ -82,6 +82,9 @@ class Process:
                 return int(line.split()[1]) * 1024
         return 0
 
+    def threads(self) -> int:
+        return len(list(Path(f"/proc/{self.pid}/task").iterdir()))
+
     def cpu_s(self) -> float:
         """User and system time so far, all threads, without children."""
         fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()

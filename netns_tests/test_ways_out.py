@@ -43,6 +43,9 @@ pytestmark = pytest.mark.skipif(
 
 NODE_HOST6 = "2001:db8::1"
 LIVING = "192.0.2.54"  # a name server
+OTHER_THREADS = 6  # of the daemon, besides those of look-ups
+MAX_GROWTH_BYTES = 4 << 20
+MAX_MEMORY_BYTES = 80 << 20
 
 
 @pytest.fixture(scope="module")
@@ -95,6 +98,53 @@ def test_three_dead_name_servers_beside_a_living_one(ways: Base) -> None:
         times = user.do_all("--seed-rpc", NAMED_SEED)
         assert user.link()["node"] == f"{NAME}:30002"
     ways.not_much_longer(times)
+
+
+def test_unreachable_in_words(ways: Base) -> None:
+    with ways.traveller() as user:
+        user.plug_in()
+        user.namespace.ip("route add unreachable 203.0.113.99")
+        token = user.invitation()
+        for seed, why in (
+            ("http://203.0.113.99:30003", "no route to host"),
+            ("http://[fd01::1]:30003", "network is unreachable"),
+            (f"http://{NODE_HOST}:9", "connection refused"),
+        ):
+            done = user.side.try_nconnect("join", token, "--seed-rpc", seed, "--timeout", "1")
+            assert done.returncode == 1
+            assert why in done.stderr
+            assert seed in done.stderr
+            assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("run_s", [20, pytest.param(600, marks=[pytest.mark.slow, pytest.mark.timeout(700)])])
+def test_threads_and_memory_stay_flat_while_no_name_server_answers(ways: Base, run_s: float) -> None:
+    """The default seeds, by name, with four links, as they retry; looked at from the tenth second on."""
+    dead = [f"192.0.2.{host}" for host in (61, 62, 63)]
+    with ways.traveller() as user:
+        user.plug_in()
+        for host in dead:
+            ways.world.internet.ip(f"address add {host}/32 dev lo")
+        swallow(ways.world.internet, f"ip daddr {{ {', '.join(dead)} }}")
+        use_name_servers(user.namespace, *dead)
+        user.side.nconnect("init", "--identifier", "flat", "--address", "10.86.0.99/24")
+        text = user.side.config.read_text()
+        assert "seed_rpc" not in text
+        user.side.config.write_text(text + "\n[network]\nlinks = 4\n")
+        daemon = user.side.start("--keep-trying")
+        began = time.monotonic()
+        most_threads = 0
+        memory: list[int] = []
+        while (age_s := time.monotonic() - began) < run_s:
+            assert daemon.running, daemon.tail()
+            most_threads = max(most_threads, daemon.threads())
+            if age_s > 10:
+                memory.append(daemon.rss_bytes())
+            time.sleep(0.2)
+        assert most_threads <= 16 + OTHER_THREADS
+        assert max(memory) - memory[0] < MAX_GROWTH_BYTES
+        assert max(memory) < MAX_MEMORY_BYTES
+        assert "mistake of ours" not in daemon.text()
 
 
 @pytest.mark.skipif(shutil.which("tinyproxy") is None, reason="needs tinyproxy (scripts/setup --dev)")
