@@ -1,4 +1,4 @@
-"""No test asks this machine's name servers."""
+"""A resolv.conf of a test's own."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from nconnect.io import name_servers
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture
 def resolv_conf(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """The file that stands for resolv.conf: none yet."""
     path = tmp_path / "resolv.conf"
