@@ -25,6 +25,7 @@ from lab.command import give_back, interrupt_once
 
 FUZZ_S = 120
 SOAK_MINUTES = 3
+OFFICIAL_SOAK_MINUTES = 10
 SEED = "1"  # the same in every run: a finding is the change's, `scripts/fuzz` and `scripts/soak` look further
 
 
@@ -85,6 +86,7 @@ def checks(share: Path, *, everything: bool) -> tuple[Check, ...]:
             beside=True,
         ),
         Check("unit tests", (python, "-m", "pytest", "tests", *marks)),
+        *(_long_soaks(python) if everything else ()),
         Check("fuzz", (python, "-m", "lab.fuzz", str(FUZZ_S), "--seed", SEED)),
         # Two runs, one beside the other: their daemons wait most of the time, each in a world of its own.
         *(
@@ -97,6 +99,14 @@ def checks(share: Path, *, everything: bool) -> tuple[Check, ...]:
             for number in (1, 2)
         ),
     )
+
+
+def _long_soaks(python: str) -> list[Check]:
+    if official.missing("nknd", "nknc"):  # which fails the run, and is told at its end
+        return []
+    command = (python, "-m", "lab.soak", "--official", "--minutes", str(OFFICIAL_SOAK_MINUTES))
+    name = "soak over the official node"
+    return [Check(name, (*command, "--seed", SEED), root=True, beside=True)]
 
 
 class Running:

@@ -22,6 +22,21 @@ def test_the_slow_tests_are_left_out_unless_asked_for() -> None:
     assert not list(usual.values())[-1].beside, "there is a next one"
 
 
+def test_only_a_run_of_everything_soaks_the_official_node(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def soaks(everything: bool) -> list[str]:
+        found = checks(Path("share"), everything=everything)
+        return [check.name for check in found if "--official" in check.command]
+
+    monkeypatch.setattr(official, "BUILT", tmp_path)
+    assert soaks(True) == [], "it is not built"
+    for name in ("nknd", "nknc"):
+        (tmp_path / name).touch()
+    assert soaks(False) == []
+    assert soaks(True) == ["soak over the official node"]
+
+
 def test_each_file_of_namespace_tests_is_taken_by_one_of_two_runs(tmp_path: Path) -> None:
     one, other = Share(tmp_path), Share(tmp_path)
     assert [one.takes("a"), other.takes("a"), other.takes("b"), one.takes("b")] == [True, False, True, False]
