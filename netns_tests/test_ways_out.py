@@ -21,7 +21,7 @@ import pytest
 from lab.netns import Namespace
 from lab.portal import PAGE
 from lab.process import until
-from lab.world import NODE_HOST, PROVIDER_PEER, WAN_INTERFACE, world
+from lab.world import LAN, NODE_HOST, PROVIDER_PEER, PROVIDER_TUNNEL, WAN_INTERFACE, world
 from netns_tests.ways_out import (
     GATE,
     MAX_LONGER_S,
@@ -172,21 +172,26 @@ def test_a_connect_proxy_with_a_password(ways: Base) -> None:
 
 @pytest.mark.skipif(shutil.which("microsocks") is None, reason="needs microsocks (scripts/setup --dev)")
 def test_a_socks_proxy_with_a_password_from_the_environment(ways: Base) -> None:
+    """Four links, and a proxy that is a name, in a network that the peer claims to be its own."""
     with ways.gate() as (user, router):
-        command = ["microsocks", "-i", GATE, "-p", "1080", "-u", "bob", "-P", SECRET]
-        ways.serve(user, router, command, 1080)
-        env = {"ALL_PROXY": f"socks5h://bob:{SECRET}@{GATE}:1080"}
+        router.ip("address add 10.20.0.1/32 dev lo")
+        user.namespace.ip(f"route add default via {GATE}")
+        user.namespace.etc("hosts", "10.20.0.1 proxy.example\n")
+        ways.serve(user, router, ["microsocks", "-p", "1080", "-u", "bob", "-P", SECRET], 1080)
+        env = {"ALL_PROXY": f"socks5h://bob:{SECRET}@proxy.example:1080"}
         join_s = user.join("--seed-rpc", NAMED_SEED, env=env)
+        prefixes = f"{PROVIDER_TUNNEL}/32,{LAN},10.20.0.0/24"
+        user.side.nconnect("peer", "set", PROVIDER_PEER, "--allowed-ips", prefixes)
         text = user.side.config.read_text()
         user.side.config.write_text(text.replace("[network]\n", "[network]\nlinks = 4\n"))
         times = Times(join_s, user.up(env=env))
         user.chat()
-        assert {link["proxy"] for link in user.side.status()["links"]} == {f"{GATE}:1080"}
+        status = user.side.status()
+        assert [link["proxy"] for link in status["links"]] == ["proxy.example:1080"] * 4
+        (skipped,) = status["skipped_routes"]
+        assert skipped["route"] == "10.20.0.0/24"
+        assert "holds the node or proxy 10.20.0.1" in skipped["why"]
         _nowhere(user, SECRET)
-        user.side.down()
-
-        said = _refused_up(user)  # without the environment, as under sudo
-        assert "no seed named a node" in said
     ways.not_much_longer(times)
 
 

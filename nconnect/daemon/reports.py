@@ -48,6 +48,7 @@ class Reports:
         clock: Callable[[], float] = boottime,
     ) -> None:
         """`keep_trying`: a first login that fails is not the end, so it is said in the log."""
+        self.link_changed: Callable[[], None] = lambda: None  # a link is up, or failed
         self._config = config
         self._enforcement = enforcement
         self._expiry = expiry
@@ -74,6 +75,7 @@ class Reports:
         self._step(f"logged in at node {node.addr}", event="logged_in", node=node.addr)
         self.waiting.notify()
         self._tell_links()
+        self.link_changed()
         tags = self.links.tags()
         for said in (self._found, self._outage, *(self._link_outages[link] for link in tags)):
             said.end()
@@ -83,6 +85,8 @@ class Reports:
     def on_down(self, why: str, reason: DownReason, link: int) -> None:
         if reason is not DownReason.STOPPED and (self.waiting.is_ready or self._keep_trying):
             self._say_outage(why, link)
+        if reason is not DownReason.STOPPED:
+            self.link_changed()
         if not link:
             self.waiting.link_failed(why)
         self.waiting.notify()

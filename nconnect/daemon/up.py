@@ -31,6 +31,7 @@ from nconnect.daemon.keeper import Keeper
 from nconnect.daemon.metrics import Metrics
 from nconnect.daemon.node import settings_of
 from nconnect.daemon.presence import Presence
+from nconnect.daemon.proxy_addresses import ProxyAddresses
 from nconnect.daemon.reception import Reception
 from nconnect.daemon.reload import Reload
 from nconnect.daemon.reports import Reports
@@ -104,6 +105,7 @@ class Daemon:
         self._identity = Identity(config.seed)
         self._address = NknAddress(config.identifier, self._identity.public_key)
         self._proxies = of_config(config, os.environ)
+        self._proxy = ProxyAddresses(self._proxies, self._plan_again)
         self._started_at = boottime()
         self._store = StateStore.of(config.interface)
         self._enforcement = Enforcement(
@@ -202,6 +204,7 @@ class Daemon:
             proxies=self._proxies,
         )
         links.on_found = reports.on_found
+        reports.link_changed = self._proxy.link_changed
         first, *more = links.runners
         self._driver = reports.driver = Driver(self._tun, self._tunnel, first, reports, loop, more_links=more)
         self._waiting = reports.waiting = Waiting(
@@ -244,6 +247,7 @@ class Daemon:
 
     async def _with_host(self) -> None:
         try:
+            await self._proxy.look_up()
             await self._enforcement.set_up()
             self._reports.routes_set()
             self._driver.start()
@@ -315,6 +319,10 @@ class Daemon:
     async def _network_changed(self) -> None:
         """Ask the link at once whether it lives, and plan again: our routes must not hide a new network."""
         self._links.network_changed()
+        await self._proxy.look_up()
+        await self._plan_again()
+
+    async def _plan_again(self) -> None:
         try:
             await self._enforcement.follow_network()
         except NconnectError as error:
@@ -340,16 +348,13 @@ class Daemon:
     def _nodes(self) -> tuple[Address, ...]:
         """Who we are connected to, nodes or proxies: no route may lead the way to them into the tunnel."""
         found = []
-        for runner in self._links.runners:
-            node = runner.link.node
+        for link in self._links.links:
             try:
-                if node is not None and self._proxies.to(*split_addr(node.addr)) is None:
-                    found.append(ip_address(split_addr(node.addr)[0]))
+                host, port = split_addr(link.node.addr) if link.node else ("", 0)
+                found += [] if self._proxies.to(host, port) else [ip_address(host)]
             except ValueError:
-                pass  # a name
-            if runner.websocket is not None:
-                found.append(ip_address(runner.websocket.peer_host))
-        return tuple(dict.fromkeys(found))
+                pass  # a name, or none
+        return tuple(dict.fromkeys([*found, *self._proxy.found]))
 
     def _set_peers(self, peers: tuple[PeerConfig, ...]) -> None:
         self._tunnel.set_peers(peers, boottime())

@@ -173,7 +173,8 @@ def _obstacle(prefix: Prefix, config: Config, facts: Facts) -> str | None:
             return f"it holds the proxy {proxy} that leads out of here"
     for node in (*facts.nodes, *_seed_addresses(config, facts)):
         if _holds(prefix, node):
-            return f"it holds the node {node} that carries the tunnel"
+            what = "node" if facts.proxies.proxy is None else "node or proxy"
+            return f"it holds the {what} {node} that carries the tunnel"
     return None
 
 

@@ -68,7 +68,7 @@ def test_with_a_proxy_the_way_to_it_stays_and_not_the_way_to_the_node() -> None:
 
 def test_a_proxy_that_is_not_for_the_seeds_leaves_them_their_way() -> None:
     excepted = replace(FACTS, proxies=Proxies(Proxy("http", "proxy.example", 3128), ("203.0.113.0/24",)))
-    assert "holds the node 203.0.113.7" in (why_skipped(USER, excepted, "203.0.113.0/24") or "")
+    assert "holds the node or proxy 203.0.113.7" in (why_skipped(USER, excepted, "203.0.113.0/24") or "")
 
 
 def test_nothing_closed_by_fail_closed_holds_the_proxy() -> None:
