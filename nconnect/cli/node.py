@@ -67,6 +67,15 @@ def node(
             " [default: 10, and 100 at once]",
         ),
     ] = None,
+    connections_per_address: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            min=1,
+            help="Clients that may be connected from one IPv4 address or IPv6 /64."
+            " [default: a sixteenth of all]",
+        ),
+    ] = None,
     verify_signatures: Annotated[
         bool, typer.Option("--verify-signatures", help="Check every message's signature and receipt.")
     ] = False,
@@ -149,6 +158,8 @@ def node(
     settings = replace(settings_of(config), reorder=reorder, waive_signatures=not require_signatures)
     if rate_limit is not None:
         settings = settings.with_rate(rate_limit)
+    if connections_per_address is not None:
+        settings = replace(settings, source_connections=connections_per_address)
     log_to_stderr()
     return run(
         config,

@@ -8,6 +8,7 @@ read, or asks for too much is cut off by the `Limits`. A handler whose caller go
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import os
 import socket
@@ -32,10 +33,12 @@ from nconnect.io.http import (
     header_texts,
 )
 from nconnect.io.socket_transport import SocketTransport
+from nconnect.node.limits import limit_key
 
 log = logging.getLogger(__name__)
 
 Handler = Callable[["Request"], Awaitable["Response"]]
+_numbers = itertools.count()  # of connections, by age
 _LINGER_S = 1.0  # for a refused client to stop talking and read why
 _UCRED = struct.Struct("3i")  # struct ucred of unix(7): pid, uid, gid
 
@@ -49,8 +52,8 @@ class Limits:
     request_s: float = 10.0  # from the first byte (or the connect) to the end of the body; then 408, closed
     idle_s: float = 30.0  # between two requests of a connection
     write_s: float = 10.0  # for the client to take an answer
-    connections: int = 512  # beyond: 503 and closed
-    connections_per_host: int = 64  # one host cannot take all of them; a unix socket is not counted
+    connections: int = 512  # beyond: the oldest idle one goes; none is: 503 and closed
+    connections_per_host: int = 64  # of one IPv4 address or IPv6 /64; a unix socket is not counted
 
 
 class HttpServer:
@@ -173,6 +176,7 @@ class _Connection(asyncio.Protocol):
         self._transport: asyncio.Transport
         self._timer: asyncio.TimerHandle | None = None
         self._peer_host = ""
+        self._source = ""  # what counts as one host: see `limit_key`
         self._credentials: Credentials | None = None
         self._head: h11.Request | None = None
         self._body = bytearray()
@@ -180,6 +184,7 @@ class _Connection(asyncio.Protocol):
         self._idle = False  # waiting for the first byte of the next request
         self._write_paused = False
         self._closing = False  # nothing more is read; the last answer may still be on its way
+        self._number = next(_numbers)
 
     # What asyncio calls
 
@@ -189,12 +194,14 @@ class _Connection(asyncio.Protocol):
         peer = transport.get_extra_info("peername")
         if isinstance(peer, tuple):
             self._peer_host = peer[0]
-            self._hosts[self._peer_host] += 1
+            self._source = limit_key(peer[0])
+            self._hosts[self._source] += 1
         else:
             self._credentials = _credentials(transport.get_extra_info("socket").fileno())
         self._arm(self._limits.request_s, self._too_slow)
         full = len(self._connections) > self._limits.connections
-        if full or self._hosts[self._peer_host] > self._limits.connections_per_host:
+        too_many = self._hosts[self._source] > self._limits.connections_per_host
+        if too_many or (full and not self._displace()):
             self._refuse(503, "too many connections")
 
     def data_received(self, data: bytes) -> None:
@@ -226,14 +233,26 @@ class _Connection(asyncio.Protocol):
         self._closing = True
         self._disarm()
         self._connections.discard(self)
-        if self._peer_host:
-            self._hosts[self._peer_host] -= 1
-            if not self._hosts[self._peer_host]:
-                del self._hosts[self._peer_host]
+        if self._source:
+            self._hosts[self._source] -= 1
+            if not self._hosts[self._source]:
+                del self._hosts[self._source]
         if self.task is not None:
             self.task.cancel()
 
     # Steps of a connection's life
+
+    def _displace(self) -> bool:
+        """Close the oldest connection that waits for a request, of the source that has the most."""
+        waiting = [c for c in self._connections if c is not self and c._is_waiting()]
+        if not waiting:
+            return False
+        min(waiting, key=lambda c: (-self._hosts[c._source], c._number)).abort()
+        return True
+
+    def _is_waiting(self) -> bool:
+        """Whether it has asked for nothing that is not answered."""
+        return self.task is None and self._head is None and not self._closing
 
     def abort(self) -> None:
         self._closing = True

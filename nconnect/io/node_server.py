@@ -6,6 +6,7 @@ import asyncio
 import os
 import socket
 import ssl
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -233,15 +234,16 @@ class NodeServer:
 
     def _admit_either(self, host: str) -> bool:
         """As `_admit`, for a connection of which nobody knows yet what it asks for."""
-        if not self.node.has_room(self._opening()):
+        if not self.node.has_room(host, self._opening()):
             return False
         allowed = self._shared_limiter.allow(host, boottime())
         if not allowed:
             self.node.count(NodeDrop.RATE_LIMITED)
         return allowed
 
-    def _opening(self) -> int:
-        return sum(server.opening for server in self._websockets)
+    def _opening(self) -> Counter[str]:
+        """The sockets whose handshake is not done yet, by source."""
+        return sum((server.opening for server in self._websockets), Counter[str]())
 
     def _welcome(self, websocket: WebSocket, *, secure: bool) -> _Client | None:
         host = self._host(websocket.host_header)

@@ -9,8 +9,10 @@ import asyncio
 import errno
 import socket
 import ssl
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from nconnect.errors import HostError, RemoteProtocolError
@@ -18,6 +20,7 @@ from nconnect.io.errors import reason
 from nconnect.io.readiness import receive_some
 from nconnect.io.tls_socket import TlsSocket, tls_handshake
 from nconnect.io.websocket import FrameHandler, WebSocket
+from nconnect.node.limits import limit_key
 from nconnect.wire.upgrade import OtherRequest, ServerUpgrade, UpgradeRequest, refusal
 
 UPGRADE_TIMEOUT_S = 10.0
@@ -58,6 +61,7 @@ class WebSocketServer:
         self._admit = admit
         self._shared = shared
         self._loop = asyncio.get_running_loop()
+        self.opening: Counter[str] = Counter()  # sockets that are no websockets yet, by source (`limit_key`)
         self._opening: set[asyncio.Task[None]] = set()
         self._open: set[WebSocket] = set()
         self._resume: asyncio.TimerHandle | None = None
@@ -95,11 +99,6 @@ class WebSocketServer:
             ) from error
         return cls(listener, accept, tls, admit)
 
-    @property
-    def opening(self) -> int:
-        """Sockets that are connected and not websockets yet."""
-        return len(self._opening)
-
     async def close(self) -> None:
         """Stop listening and close every websocket that came through here."""
         if self._resume is not None:
@@ -136,7 +135,16 @@ class WebSocketServer:
             sock.setblocking(False)
             task = self._loop.create_task(self._welcome(sock), name=f"websocket from {address[0]}")
             self._opening.add(task)
-            task.add_done_callback(self._opening.discard)
+            source = limit_key(address[0])
+            self.opening[source] += 1
+            task.add_done_callback(partial(self._opened, source))
+
+    def _opened(self, source: str, task: asyncio.Task[None]) -> None:
+        """Its handshake is over, however it ended."""
+        self._opening.discard(task)
+        self.opening[source] -= 1
+        if not self.opening[source]:
+            del self.opening[source]
 
     def _accept_again(self) -> None:
         self._loop.add_reader(self._listener.fileno(), self._on_acceptable)

@@ -7,6 +7,7 @@ from enum import Enum
 from typing import Protocol
 
 from nconnect.node.egress import Egress
+from nconnect.node.limits import limit_key
 from nconnect.node.proof import Ledger
 from nconnect.node.reorder import Reorderer
 from nconnect.wire.jsonrpc import NodeInfo
@@ -61,7 +62,7 @@ class Connection:
     __slots__ = (
         "address", "bad_frames", "challenge", "direct", "drains_mail", "early_bytes", "egress", "heads",
         "heard_at", "info", "ledger", "moved_at", "number", "prefixes", "remote_host", "reorderer", "rx_seen",
-        "state", "transport", "tx_seen",
+        "source", "state", "transport", "tx_seen",
     )  # fmt: skip
 
     def __init__(
@@ -76,6 +77,7 @@ class Connection:
         self.number = number
         self.transport = transport
         self.remote_host = remote_host
+        self.source = limit_key(remote_host)
         self.info = info  # this node as this client sees it
         self.challenge = challenge
         self.heard_at = self.moved_at = now

@@ -20,14 +20,15 @@ break the protocol come within one `ping_interval_s`. The order of each pair of 
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from nconnect.crypto.keys import Identity, verify
 from nconnect.errors import ConfigError, LocalProtocolError, RemoteProtocolError
 from nconnect.model import Deadline, NknAddress
 from nconnect.node.connection import Buffer, Connection, Event, State, Transport
-from nconnect.node.limits import RateLimiter
+from nconnect.node.limits import RateLimiter, limit_key
 from nconnect.node.proof import Chain, Ledger
 from nconnect.node.relay import Relay, may_log_in
 from nconnect.node.reorder import Reorderer
@@ -46,6 +47,7 @@ MAX_EARLY_BYTES = 4 << 20  # guessed: of frames before the login, dropped unread
 MAX_BAD_FRAMES = 32  # guessed: a client of another version may err now and then
 MAX_UNREAD_ANSWER_BYTES = 64 << 10  # guessed: who does not read our answers asks for no more of them
 _CLIENT = State.CLIENT  # an enum's member costs a look-up in its class
+_NONE: Mapping[str, int] = MappingProxyType({})
 _CHECK_GRAIN_S = 0.5  # checks are rounded up to it, so that many idle clients share a wakeup
 
 
@@ -79,6 +81,7 @@ class Node:
         self._rng = rng
         self._limiter = RateLimiter(settings.rate_per_s, settings.burst)
         self._connections: dict[int, Connection] = {}
+        self._by_source: dict[str, dict[int, Connection]] = {}  # the same; none is empty
         self._logged_in = 0
         self._logins = 0
         self._receipts = 0
@@ -90,24 +93,44 @@ class Node:
 
     # --- connections ---
 
-    def admits(self, remote_host: str, now: float, *, opening: int = 0) -> bool:
+    def admits(self, remote_host: str, now: float, *, opening: Mapping[str, int] = _NONE) -> bool:
         """Whether a host may connect now: asked before its handshake costs anything.
 
-        `opening` counts the sockets whose handshake is not done yet: they take up places too.
+        `opening` counts the sockets whose handshake is not done yet, by source (`limit_key`): they take up
+        places too.
         """
-        if not self.has_room(opening):
+        if not self.has_room(remote_host, opening):
             return False
         if not self._limiter.allow(remote_host, now):
             self.count(NodeDrop.RATE_LIMITED)
             return False
         return True
 
-    def has_room(self, opening: int) -> bool:
-        """Whether one more connection fits; counted if not."""
-        if len(self._connections) + opening < self.settings.max_connections:
-            return True
+    def has_room(self, remote_host: str, opening: Mapping[str, int]) -> bool:
+        """Whether one more connection of this host fits; counted if not.
+
+        A source may hold `source_share` connections. When the node is full, a source that has fewer than
+        the one with the most takes a place from that one, so that a few sources cannot keep others out.
+        """
+        source = limit_key(remote_host)
+        held = len(self._by_source.get(source, ())) + opening.get(source, 0)
+        if held < self.settings.source_share:
+            if len(self._connections) + sum(opening.values()) < self.settings.max_connections:
+                return True
+            if self._displace_for(held):
+                return True
         self.count(NodeDrop.TOO_MANY_CONNECTIONS)
         return False
+
+    def _displace_for(self, held: int) -> bool:
+        """Close a connection of the source with the most, if that has more than one above `held`: one that is
+        not logged in, else the one that has been silent longest."""
+        most = max(self._by_source.values(), key=len, default={})
+        if len(most) <= held + 1:
+            return False
+        victim = min(most.values(), key=lambda c: (c.state is _CLIENT, c.heard_at, c.number))
+        self._refuse(victim, NodeDrop.DISPLACED)
+        return True
 
     def open(self, transport: Transport, remote_host: str, info: NodeInfo, now: float) -> Connection | None:
         """A websocket is open: challenge it. None when there are too many; the shell closes it then."""
@@ -117,6 +140,7 @@ class Node:
         self._opened += 1
         connection = Connection(self._opened, transport, remote_host, info, self._rng(32), now)
         self._connections[connection.number] = connection
+        self._by_source.setdefault(connection.source, {})[connection.number] = connection
         self._check_later(connection, now + self.settings.login_timeout_s)
         transport.send_text(actions.AuthChallenge(connection.challenge).encode())
         return connection
@@ -127,6 +151,10 @@ class Node:
         if not connection.move(Event.CLOSED):
             raise LocalProtocolError("a connection was closed twice")
         self._connections.pop(connection.number, None)
+        of_source = self._by_source[connection.source]
+        del of_source[connection.number]
+        if not of_source:
+            del self._by_source[connection.source]
         self.relay.disordered.pop(connection.number, None)
         if connection.ledger is not None:
             self._receipts_missing += connection.ledger.forgotten

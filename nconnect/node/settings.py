@@ -18,6 +18,8 @@ PING_INTERVAL_S = 20.0  # guessed: only for who said nothing meanwhile; SDKs pin
 IDLE_TIMEOUT_S = 60.0  # guessed: two pings unanswered
 STALL_TIMEOUT_S = 60.0  # guessed: a client that reads nothing for so long is gone, or hostile
 MAX_CONNECTIONS_PER_ADDRESS = 16  # guessed: a client that reconnects leaves a dead one for a minute
+SOURCES = 16  # guessed: that many addresses together can fill a node; more are treated evenly
+MIN_SOURCE_SHARE = 16  # guessed: a household's devices with four links each
 MAX_DESTS = 256  # guessed: an SDK's MultiClient sends to 4 at a time
 MAX_HOLDING_S = 3 * 86_400.0  # guessed: a weekend; a sender may ask for less
 BLOCK_INTERVAL_S = 20.0  # the official network's block time
@@ -31,7 +33,7 @@ class NodeDrop(Enum):
     RATE_LIMITED = "rate_limited"
     LOGIN_TIMEOUT = "login_timeout"
     BAD_LOGIN = "bad_login"  # wrong signature, or a request that is none
-    DISPLACED = "displaced"  # the oldest of too many connections with one address
+    DISPLACED = "displaced"  # for another: of too many with one NKN address, or of the source that has most
     IDLE = "idle"  # no frame for a minute
     STALLED = "stalled"  # took nothing from its socket for a minute, or asks on without reading the answers
     # A frame from a client, in the order in which it is checked. Many of them close the connection.
@@ -59,6 +61,7 @@ class NodeSettings:
     waive_mask: bool = True  # tell clients to send websocket frames unmasked
     reorder: bool = False  # tests: disturb the order as the official node does
     max_connections: int = 16_384  # under the usual bound of 20,000 descriptors
+    source_connections: int | None = None  # of one IPv4 address or IPv6 /64; None: see `source_share`
     client_queue_bytes: int = 16 << 20
     node_queue_bytes: int = 256 << 20
     holding_bytes: int = 64 << 20  # kept for offline clients, all together; 0: nothing is kept
@@ -78,8 +81,18 @@ class NodeSettings:
         """Other limits for each host, with a burst in proportion; 0 lifts them."""
         burst = max(1, round(OFFICIAL_BURST / OFFICIAL_RATE_PER_S * rate_per_s))
         if not rate_per_s:
-            return replace(self, rate_per_s=None, burst=burst, rpc_rate_per_s=None)
+            everything = self.source_connections or self.max_connections
+            return replace(
+                self, rate_per_s=None, burst=burst, rpc_rate_per_s=None, source_connections=everything
+            )
         return replace(self, rate_per_s=rate_per_s, burst=burst)
+
+    @property
+    def source_share(self) -> int:
+        """How many of the connections one source may hold."""
+        if self.source_connections is not None:
+            return self.source_connections
+        return max(MIN_SOURCE_SHARE, self.max_connections // SOURCES)
 
     @property
     def waives(self) -> frozenset[Waiver]:

@@ -353,3 +353,40 @@ def test_any_bytes_are_answered_or_refused(pieces: list[bytes], cuts: int) -> No
         assert transport.written == b"" or transport.written.startswith(b"HTTP/1.1 ")
 
     asyncio.run(test())
+
+
+def test_a_full_server_closes_the_oldest_idle_connection_of_who_has_most() -> None:
+    async def test() -> None:
+        async with serving(limits=Limits(connections=3)) as server, contextlib.AsyncExitStack() as stack:
+            idle = [await stack.enter_async_context(raw(server.port)) for _ in range(3)]
+            reader, writer = await stack.enter_async_context(raw(server.port))
+            writer.write(b"GET / HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n")
+            assert (await reader.read()).startswith(b"HTTP/1.1 200")
+            with contextlib.suppress(ConnectionResetError):
+                assert await idle[0][0].read() == b"", "the oldest"
+            assert not idle[1][0].at_eof()
+
+    run(test)
+
+
+def test_a_full_server_that_is_busy_refuses() -> None:
+    async def test() -> None:
+        started, release = asyncio.Event(), asyncio.Event()
+
+        async def slow(ask: Request) -> Response:
+            started.set()
+            await release.wait()
+            return Response(200)
+
+        async with (
+            serving(slow, limits=Limits(connections=1)) as server,
+            raw(server.port) as (reader, writer),
+        ):
+            writer.write(b"GET / HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n")
+            await started.wait()
+            async with raw(server.port) as (refused, _):
+                assert (await refused.read()).startswith(b"HTTP/1.1 503")
+            release.set()
+            assert (await reader.read()).startswith(b"HTTP/1.1 200")
+
+    run(test)

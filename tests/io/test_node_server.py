@@ -553,7 +553,7 @@ def test_half_open_handshakes_take_up_places() -> None:
             writer.close()
             assert server.stats()["drops"] == {"too_many_connections": 1}
             half_open[0][1].close()
-            while sum(websockets.opening for websockets in server._websockets) == 3:  # noqa: ASYNC110
+            while server._opening().total() == 3:  # noqa: ASYNC110
                 await asyncio.sleep(0)
             async with client(server) as alice:
                 await alice.log_in()

@@ -70,12 +70,20 @@ def make_node(now: float = 0.0, **settings: Any) -> Node:
 class FakeClient:
     """The client's side of one connection."""
 
-    def __init__(self, node: Node, name: str = "alice", seed: bytes = b"a" * 32, now: float = 0.0) -> None:
+    def __init__(
+        self,
+        node: Node,
+        name: str = "alice",
+        seed: bytes = b"a" * 32,
+        now: float = 0.0,
+        *,
+        host: str = "198.51.100.1",
+    ) -> None:
         self.node = node
         self.identity = Identity(seed)
         self.address = f"{name}.{self.identity.public_key.hex()}"
         self.transport = FakeTransport()
-        connection = node.open(self.transport, "198.51.100.1", INFO, now)
+        connection = node.open(self.transport, host, INFO, now)
         assert connection is not None
         self.connection: Connection = connection
         self.transport.on_closed = lambda: node.closed(connection)

@@ -13,7 +13,7 @@ from nconnect.errors import LocalProtocolError
 from nconnect.node.connection import State
 from nconnect.node.core import MAX_BAD_FRAMES, MAX_EARLY_BYTES, MAX_TEXT_BYTES
 from nconnect.node.relay import MAX_FANOUT_BYTES
-from nconnect.node.settings import MAX_CONNECTIONS_PER_ADDRESS, MAX_DESTS, NodeDrop
+from nconnect.node.settings import MAX_CONNECTIONS_PER_ADDRESS, MAX_DESTS, NodeDrop, NodeSettings
 from nconnect.wire.actions import SetClient
 from nconnect.wire.nkn import MAX_FRAME_BYTES, MAX_MESSAGE_BYTES, InboundMessage, OutboundMessage, Receipt
 from tests.node.fakes import INFO, SALT, FakeClient, FakeTransport, make_node
@@ -214,10 +214,47 @@ def test_closing_twice_is_our_mistake() -> None:
 
 def test_connections_are_bounded() -> None:
     node = make_node(max_connections=2)
-    FakeClient(node), FakeClient(node)
-    assert not node.admits("192.0.2.9", 0.0)
+    FakeClient(node), FakeClient(node, host="198.51.100.2")
+    assert not node.admits("192.0.2.9", 0.0), "nobody has more than it would have"
     assert node.open(FakeTransport(), "192.0.2.9", INFO, 0.0) is None
     assert node.stats().drops == {"too_many_connections": 2}
+
+
+def test_one_source_has_a_share_of_the_connections() -> None:
+    node = make_node(max_connections=1000, source_connections=3, rate_per_s=None)
+    clients = [FakeClient(node, host=f"2001:db8:1:2::{n}") for n in range(3)]
+    assert not node.admits("2001:db8:1:2:ffff::1", 0.0), "one /64 is one source"
+    assert node.admits("2001:db8:1:3::1", 0.0)
+    assert node.admits("192.0.2.9", 0.0)
+    clients[0].transport.close()
+    assert node.admits("2001:db8:1:2:ffff::1", 0.0)
+    assert not node.admits("2001:db8:1:2:ffff::1", 0.0, opening={"2001:db8:1:2::": 1})
+
+
+def test_the_share_follows_the_size_and_no_rate_limit_means_no_share() -> None:
+    assert NodeSettings().source_share == 1024
+    assert NodeSettings(max_connections=100).source_share == 16
+    assert NodeSettings().with_rate(0).source_share == NodeSettings().max_connections
+    assert NodeSettings(source_connections=5).with_rate(0).source_share == 5
+
+
+def test_few_sources_that_fill_a_node_keep_nobody_out() -> None:
+    """Ten addresses hold all places; honest clients log in, and none of theirs is taken."""
+    node = make_node(max_connections=100, rate_per_s=None)
+    hostile = [FakeClient(node, seed=bytes([n]) * 32, host=f"203.0.113.{n % 10}") for n in range(100)]
+    for client in hostile[:95]:
+        client.log_in()
+    honest = []
+    for n in range(20):
+        assert node.admits(f"198.51.100.{n}", 1.0)
+        honest.append(
+            FakeClient(node, seed=bytes([200 + n]) * 32, now=1.0, host=f"198.51.100.{n}").log_in(1.0)
+        )
+    assert not any(client.transport.closed for client in honest)
+    assert all(client.transport.closed for client in hostile[95:]), "who is not logged in goes first"
+    assert node.stats().drops == {"displaced": 20}
+    taken = [sum(1 for c in hostile[n::10] if c.transport.closed) for n in range(10)]
+    assert taken == [2] * 10, "those that have most, in turn"
 
 
 def test_connects_of_one_host_are_limited() -> None:
