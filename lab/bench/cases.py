@@ -60,6 +60,7 @@ def _iperf(running: Running, settings: Settings, *options: str, host: str | None
     command = ["iperf3", "-J", "-c", host or running.host, "-p", str(IPERF_PORT)]
     command += ["-t", str(settings.seconds), "-O", str(settings.warm_up_s), *options]
     # The server takes one test at a time, and on a slow way ends the last one late.
+    again = ("busy", "closed unexpectedly") if running.closes_early else ("busy",)
     deadline = time.monotonic() + IPERF_BUSY_S
     while True:
         done = running.bed.user.run(command, timeout_s=settings.seconds + settings.warm_up_s + 30)
@@ -69,8 +70,9 @@ def _iperf(running: Running, settings: Settings, *options: str, host: str | None
             raise LabError(f"{' '.join(command)}: {done.stderr.strip() or done.stdout.strip()}") from None
         if "error" not in found and "sum_received" in found.get("end", {}):
             return found
-        if "busy" not in str(found.get("error")) or time.monotonic() > deadline:
-            raise LabError(f"{' '.join(command)}: {found.get('error', 'no result')}")
+        why = str(found.get("error", "no result"))
+        if not any(words in why for words in again) or time.monotonic() > deadline:
+            raise LabError(f"{' '.join(command)}: {why}")
         time.sleep(0.5)
 
 

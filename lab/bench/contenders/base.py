@@ -33,6 +33,7 @@ class Running:
     uplink: tuple[Namespace, str] | None = None  # where the user's packets leave: shaped, and counted
     downlink: tuple[Namespace, str] | None = None  # where those for the user leave
     own: Mapping[str, Measured] = field(default_factory=dict)  # cases that it measures in its own way
+    closes_early: bool = False  # a connection may end before all that was sent has arrived
 
     def cpu_s(self) -> float:
         """User and system time of all processes and those that they started, so far."""

@@ -102,6 +102,7 @@ class NknTunnel:
                 tuple(processes),
                 answered - started,
                 own={"ping": lambda seconds: _ping(tcp_round_trips(bed, "127.0.0.1", int(seconds * 100)))},
+                closes_early=True,
             )
 
 
