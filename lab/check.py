@@ -1,7 +1,8 @@
-"""`scripts/test`: formatting, lint, types, unit tests and namespace tests, one after the other.
+"""`scripts/test`: formatting, lint, types, documentation, unit tests, fuzzing, soak and namespace tests.
 
-What mostly waits runs beside the next one, and is shown when both have ended. All of them run even when one
-fails; the exit status is 0 only when all that ran have passed.
+Most of them wait a good part of their time, so a few run at once. The unit tests and the namespace tests are
+several runs each, which share the test files among them (`lab.sharing`): a run that starts late takes what is
+left. Every check runs even when another fails; the exit status is 0 only when all that ran have passed.
 """
 
 from __future__ import annotations
@@ -16,27 +17,34 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter, deque
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import IO
+from typing import BinaryIO, TextIO
 
 from lab import CHECKOUT, official
 from lab.command import give_back, interrupt_once
+from lab.sharing import Share, record, recorded
 
-FUZZ_S = 120
-SOAK_MINUTES = 3
+AT_ONCE = 3  # on two processors: the tests use half of one on average
+# Seconds of fuzzing for all targets together, and minutes of soak: a smoke, and with --all more.
+FUZZ_S, SOAK_MINUTES = 30, 1
+ALL_FUZZ_S, ALL_SOAK_MINUTES = 240, 3
 OFFICIAL_SOAK_MINUTES = 10
 SEED = "1"  # the same in every run: a finding is the change's, `scripts/fuzz` and `scripts/soak` look further
+POLL_S = 0.2
+LOOK_EVERY_S, TELL_EVERY_S = 5.0, 20.0  # for failures; and a line at least so often
+LONG_S = 20.0  # a test file that takes longer must be in the table of recorded times
 
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One program to run; `root` when it builds namespaces, `beside` when it may run beside the next one."""
+    """One program to run; `root` when it builds namespaces, `nice` when it is to give way to the others."""
 
     name: str
     command: tuple[str, ...]
     root: bool = False
-    beside: bool = False
+    nice: bool = False
 
 
 @dataclass
@@ -44,6 +52,7 @@ class Outcome:
     name: str
     ok: bool
     seconds: float
+    processor_s: float  # of the program and of all that it waited for
     summary: str  # the program's closing line
 
 
@@ -54,10 +63,12 @@ class Report:
     skipped: list[str] = field(default_factory=list)
     not_built: list[str] = field(default_factory=list)  # official programs, whose tests are left out
     seconds: float = 0.0
+    processor_s: float = 0.0
 
     def add(self, outcome: Outcome) -> None:
         self.checks.append(outcome)
         self.ok = self.ok and outcome.ok
+        self.processor_s = round(self.processor_s + outcome.processor_s, 1)
 
     def left_out(self) -> list[str]:
         """What was not checked, and what to do about it, a line each."""
@@ -70,34 +81,32 @@ class Report:
         return lines
 
 
-def checks(share: Path, *, everything: bool) -> tuple[Check, ...]:
-    """In their order; the runs of the namespace tests share them by means of the folder `share`."""
+def checks(share: Path, *, everything: bool, root: bool = True) -> tuple[Check, ...]:
+    """In the order in which they are started. Runs of the same tests share the files through a folder.
+
+    Without `root` there is room for a second run of the unit tests.
+    """
     python = sys.executable
     marks = () if everything else ("-m", "not slow")
+    fuzz_s, soak_minutes = (ALL_FUZZ_S, ALL_SOAK_MINUTES) if everything else (FUZZ_S, SOAK_MINUTES)
+
+    def tests(name: str, folder: str, number: int, *, root: bool = False) -> Check:
+        command = (python, "-m", "pytest", "-p", "lab.sharing", "--share", str(share), folder, *marks)
+        return Check(f"{name}, run {number}", command, root=root)
+
     return (
         Check("format", (python, "-m", "ruff", "format", "--check", ".")),
         Check("lint", (python, "-m", "ruff", "check", ".")),
-        Check("types", (python, "-m", "mypy")),
-        Check("documentation", ("bash", "scripts/docs", "build")),
-        Check(
-            "soak",
-            (python, "-m", "lab.soak", "--minutes", str(SOAK_MINUTES), "--seed", SEED),
-            root=True,
-            beside=True,
-        ),
-        Check("unit tests", (python, "-m", "pytest", "tests", *marks)),
+        tests("namespace tests", "netns_tests", 1, root=True),
+        tests("namespace tests", "netns_tests", 2, root=True),
+        tests("unit tests", "tests", 1),
+        Check("types", (python, "-m", "mypy"), nice=True),
+        Check("documentation", ("bash", "scripts/docs", "build"), nice=True),
         *(_long_soaks(python) if everything else ()),
-        Check("fuzz", (python, "-m", "lab.fuzz", str(FUZZ_S), "--seed", SEED)),
-        # Two runs, one beside the other: their daemons wait most of the time, each in a world of its own.
-        *(
-            Check(
-                f"namespace tests, {number} of 2",
-                (python, "-m", "pytest", "netns_tests", "--share", str(share), *marks),
-                root=True,
-                beside=number == 1,
-            )
-            for number in (1, 2)
-        ),
+        Check("soak", (python, "-m", "lab.soak", "--minutes", str(soak_minutes), "--seed", SEED), root=True),
+        Check("fuzz", (python, "-m", "lab.fuzz", str(fuzz_s), "--workers", "1", "--seed", SEED), nice=True),
+        *(() if root else (tests("unit tests", "tests", 2),)),
+        tests("namespace tests", "netns_tests", 3, root=True),
     )
 
 
@@ -106,117 +115,172 @@ def _long_soaks(python: str) -> list[Check]:
         return []
     command = (python, "-m", "lab.soak", "--official", "--minutes", str(OFFICIAL_SOAK_MINUTES))
     name = "soak over the official node"
-    return [Check(name, (*command, "--seed", SEED), root=True, beside=True)]
+    return [Check(name, (*command, "--seed", SEED), root=True)]
 
 
 class Running:
-    """A check that was started. Its output is passed on as it comes, or with `held` once it has ended."""
+    """A check that was started. Its output is kept until it has ended."""
 
-    def __init__(self, check: Check, *, quiet: bool, held: bool = False) -> None:
-        """`quiet`: to standard error."""
-        self._check = check
-        self._out = sys.stderr.buffer if quiet else sys.stdout.buffer
-        self._held = tempfile.TemporaryFile() if held else None  # noqa: SIM115 (until `outcome`)
+    def __init__(self, check: Check) -> None:
+        self.name = check.name
+        self._output = tempfile.TemporaryFile()  # noqa: SIM115 (until `show`)
         self._started = time.monotonic()
         self._process = subprocess.Popen(
-            check.command,
+            [*(("nice", "-n", "10") if check.nice else ()), *check.command],
             cwd=CHECKOUT,
             stdin=subprocess.DEVNULL,
-            stdout=self._held or subprocess.PIPE,
+            stdout=self._output,
             stderr=subprocess.STDOUT,
             start_new_session=True,  # Ctrl-C reaches it once, from here: its clean-up is not cut short
         )
 
-    def outcome(self) -> Outcome:
-        """Wait for its end."""
-        try:
-            last = self._pass_on(self._process.stdout) if self._process.stdout is not None else b""
-            status = self._process.wait()
-            seconds = time.monotonic() - self._started
-            if self._held is not None:
-                self._held.seek(0)
-                last = self._pass_on(self._held)
-        except KeyboardInterrupt:
-            self.interrupt()
-            raise
-        finally:
-            for file in (self._process.stdout, self._held):
-                if file is not None:
-                    file.close()
-        summary = re.sub(r"\x1b\[[0-9;]*m", "", last.decode(errors="replace")).strip("= ")
-        return Outcome(self._check.name, status == 0, round(seconds, 1), summary)
+    def poll(self) -> Outcome | None:
+        """Its outcome once it has ended."""
+        return self._wait(os.WNOHANG)
 
-    def interrupt(self) -> None:
+    def interrupt(self) -> Outcome:
         """End it early, and wait until it has cleaned up."""
-        self._process.send_signal(signal.SIGINT)
-        self._process.wait()
+        if self._process.returncode is None:
+            os.kill(self._process.pid, signal.SIGINT)
+        outcome = self._wait(0)
+        assert outcome is not None
+        return outcome
 
-    def _pass_on(self, source: IO[bytes]) -> bytes:
-        """The last line that says something."""
-        last = b""
-        for line in source:
-            self._out.write(line)
-            self._out.flush()
-            last = line.strip() or last
-        return last
+    def show(self, out: BinaryIO) -> None:
+        """Copy its output; it must have ended."""
+        with self._output:
+            self._output.seek(0)
+            shutil.copyfileobj(self._output, out)
+        out.flush()
+
+    def _wait(self, options: int) -> Outcome | None:
+        pid, status, usage = os.wait4(self._process.pid, options)
+        if pid == 0:
+            return None
+        self._process.returncode = os.waitstatus_to_exitcode(status)
+        return Outcome(
+            self.name,
+            self._process.returncode == 0,
+            round(time.monotonic() - self._started, 1),
+            round(usage.ru_utime + usage.ru_stime, 1),
+            self._closing_line(),
+        )
+
+    def _closing_line(self) -> str:
+        self._output.seek(0)
+        lines = [line for line in self._output.read().decode(errors="replace").splitlines() if line.strip()]
+        return re.sub(r"\x1b\[[0-9;]*m", "", lines[-1]).strip("= ") if lines else ""
 
 
-def run(check: Check, *, quiet: bool) -> Outcome:
-    """Run one check to its end."""
-    return Running(check, quiet=quiet).outcome()
+class Progress:
+    """Lines for whoever waits: what runs, how many tests are done, and each failure at once."""
+
+    def __init__(self, share: Share, out: TextIO) -> None:
+        self._share = share
+        self._out = out
+        self._started = self._looked = self._told = time.monotonic()
+        self._failures: set[str] = set()
+
+    def say(self, text: str) -> None:
+        self._told = time.monotonic()
+        print(f"{self._told - self._started:5.0f} s  {text}", file=self._out, flush=True)
+
+    def tell(self, running: list[Running]) -> None:
+        if time.monotonic() < self._looked + LOOK_EVERY_S:
+            return
+        self._looked = time.monotonic()
+        phases = self._share.phases()
+        for failure in sorted({phase.test for phase in phases if phase.failed} - self._failures):
+            self._failures.add(failure)
+            self.say(f"FAILED {failure} (its run tells more when it ends)")
+        if time.monotonic() >= self._told + TELL_EVERY_S:
+            done = Counter(phase.test.partition("/")[0] for phase in phases if phase.when == "teardown")
+            tests = ", ".join(f"{count} of {folder}" for folder, count in sorted(done.items()))
+            self.say(f"tests done: {tests or 'none'}; running: {', '.join(each.name for each in running)}")
+
+
+def run(todo: deque[Check], report: Report, progress: Progress, out: BinaryIO) -> None:
+    """Run all, some at once, and show the output of each when it ends."""
+    running: list[Running] = []
+    try:
+        while todo or running:
+            while todo and len(running) < AT_ONCE:
+                check = todo.popleft()
+                progress.say(f"start {check.name}: {' '.join(check.command)}")
+                running.append(Running(check))
+            time.sleep(POLL_S)
+            for each in list(running):
+                if outcome := each.poll():
+                    running.remove(each)
+                    report.add(outcome)
+                    each.show(out)
+                    progress.say(f"{'passed' if outcome.ok else 'FAILED'}: {outcome.name}")
+            progress.tell(running)
+    finally:
+        for each in running:
+            report.add(each.interrupt())
+            each.show(out)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(
         prog="scripts/test",
-        description="Formatting and lint (ruff), types (mypy --strict), the unit tests, fuzzing, and, as"
-        " root, a soak and the tests with real daemons in network namespaces.",
+        description="Formatting and lint (ruff), types (mypy --strict), the documentation, the unit tests,"
+        " fuzzing, and, as root, a soak and the tests with real daemons in network namespaces.",
     )
     parser.add_argument("--all", action="store_true", help="also the tests that take long")
+    parser.add_argument(
+        "--record", action="store_true", help="keep how long each test file took, in lab/durations.json"
+    )
     parser.add_argument(
         "--json", action="store_true", help="print one JSON object last (the rest goes to stderr)"
     )
     options = parser.parse_args()
+    if options.all and options.record:
+        parser.error("--record keeps the times of a run without --all: give one of the two")
     interrupt_once()
     out = sys.stderr if options.json else sys.stdout
     report = Report(not_built=official.missing())
     report.ok = not (options.all and report.not_built)
     started = time.monotonic()
-    beside: list[Running] = []
-    share = tempfile.TemporaryDirectory()
-    try:
-        for check in checks(Path(share.name), everything=options.all):
-            if check.root and (os.geteuid() != 0 or shutil.which("ip") is None):
-                report.skipped.append(check.name)
-                continue
-            words = "beside the next one: " if check.beside else ""
-            print(f"--- {check.name}: {words}{' '.join(check.command[2:])}", file=out, flush=True)
-            if check.beside:
-                beside.append(Running(check, quiet=options.json, held=True))
-                continue
-            report.add(run(check, quiet=options.json))
-            while beside:
-                report.add(beside[0].outcome())
-                beside.pop(0)
-    except KeyboardInterrupt:
-        report.ok = False
-        print("interrupted", file=out)
-    finally:
-        for running in beside:
-            running.interrupt()
-        share.cleanup()
-        give_back()
+    with tempfile.TemporaryDirectory() as folder:
+        share = Share(Path(folder))
+        root = os.geteuid() == 0 and shutil.which("ip") is not None
+        wanted = checks(Path(folder), everything=options.all, root=root)
+        report.skipped = [check.name for check in wanted if check.root and not root]
+        todo = deque(check for check in wanted if check.name not in report.skipped)
+        try:
+            run(todo, report, Progress(share, out), out.buffer)
+        except KeyboardInterrupt:
+            report.ok = False
+            print("interrupted", file=out)
+        finally:
+            give_back()
+        measured = share.seconds()
     report.seconds = round(time.monotonic() - started, 1)
-    print(file=out)
-    for outcome in report.checks:
-        word = "ok    " if outcome.ok else "FAILED"
-        print(f"{word} {outcome.seconds:6.1f} s  {outcome.name}: {outcome.summary}", file=out)
-    for line in report.left_out():
-        print(line, file=out)
-    print(f"{'all passed' if report.ok else 'FAILED'} in {report.seconds:.0f} s", file=out, flush=True)
+    if options.record and report.ok:
+        record(measured)
+        give_back()
+    _print(report, out)
+    late = [name for name, seconds in measured.items() if seconds > LONG_S and name not in recorded()]
+    if late and not options.all:
+        print(f"not in lab/durations.json (scripts/test --record): {', '.join(late)}", file=out)
     if options.json:
         print(json.dumps(asdict(report)))
     sys.exit(0 if report.ok else 1)
+
+
+def _print(report: Report, out: TextIO) -> None:
+    """A line for each check: how long it took, and how much of that time it used a processor."""
+    print("\n          time  processor", file=out)
+    for outcome in report.checks:
+        word = "ok    " if outcome.ok else "FAILED"
+        times = f"{outcome.seconds:6.1f} s {outcome.processor_s:8.1f} s"
+        print(f"{word} {times}  {outcome.name}: {outcome.summary}", file=out)
+    for line in report.left_out():
+        print(line, file=out)
+    took = f"{report.seconds:.0f} s, {report.processor_s:.0f} s of processor time"
+    print(f"{'all passed' if report.ok else 'FAILED'} in {took}", file=out, flush=True)
 
 
 if __name__ == "__main__":

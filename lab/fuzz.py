@@ -101,10 +101,15 @@ def main() -> None:
     parser.add_argument(
         "--seed", type=int, default=0, metavar="N", help="begin from this one (another each time)"
     )
+    parser.add_argument(
+        "--workers", type=int, metavar="N", help="fuzz so many targets at once (one for each processor)"
+    )
     parser.add_argument("--json", action="store_true", help="one JSON object on standard output")
     options = parser.parse_args()
     if options.seconds <= 0:
         parser.error("SECONDS must be above 0")
+    if options.workers is not None and options.workers < 1:
+        parser.error("--workers must be 1 or more")
     if importlib.util.find_spec("atheris") is None:
         sys.exit("fuzz: atheris is not installed: run scripts/setup --dev")
     interrupt_once()
@@ -113,7 +118,7 @@ def main() -> None:
     if unknown:
         parser.error(f"there is no target {', '.join(sorted(unknown))}: choose from {', '.join(known)}")
     chosen = options.target or known
-    workers = min(len(chosen), len(os.sched_getaffinity(0)))
+    workers = min(len(chosen), options.workers or len(os.sched_getaffinity(0)))
     share = max(1.0, options.seconds * workers / len(chosen))
     out = sys.stderr if options.json else sys.stdout
     print(f"{'target':22}{'executions':>12}{'edges':>8}", file=out, flush=True)

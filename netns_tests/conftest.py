@@ -11,7 +11,6 @@ import pytest
 from lab.world import World, world
 from nconnect.config.proxy import EXCEPTIONS, VARIABLES
 from netns_tests import recovery
-from netns_tests.sharing import Share
 from netns_tests.topology import Provided, provided
 
 # Worlds that stand at the same time need names of their own.
@@ -20,7 +19,6 @@ SHARED_PREFIX, FRESH_PREFIX = "nctest", "ncfresh"
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--recovery-table", help="write the measured recovery times to this file")
-    parser.addoption("--share", type=Path, help="leave out the files that a run with this folder has begun")
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
@@ -40,21 +38,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 for _name in (*VARIABLES, *EXCEPTIONS):
     os.environ.pop(_name, None)  # a proxy of the machine's own is no part of a test
-
-
-_share = pytest.StashKey[Share]()
-
-
-def pytest_configure(config: pytest.Config) -> None:
-    if folder := config.getoption("--share"):
-        config.stash[_share] = Share(folder)
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_runtest_protocol(item: pytest.Item) -> bool | None:
-    """True: nothing is left to do, since the test's file is the other run's."""
-    share = item.config.stash.get(_share, None)
-    return None if share is None or share.takes(item.path.name) else True
 
 
 @pytest.hookimpl(wrapper=True)
