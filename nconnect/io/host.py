@@ -174,10 +174,11 @@ class Host:
 
     def refused_counts(self) -> dict[str, int]:
         """How many packets of each peer were refused since the rules were loaded."""
-        if self._ruleset is None:
+        ruleset = self._ruleset  # a thread that applies a plan may replace it meanwhile
+        if ruleset is None:
             return {}
-        seen = nftables.counters(self._ruleset.table)
-        return {peer: seen.get(counter, 0) for counter, peer in self._ruleset.counters.items()}
+        seen = nftables.counters(ruleset.table)
+        return {peer: seen.get(counter, 0) for counter, peer in ruleset.counters.items()}
 
     def flush_conntrack(self, prefixes: Iterable[Prefix]) -> bool:
         """Forget all connections of these addresses; False when `conntrack` is not installed."""
