@@ -20,7 +20,7 @@ OTHERS = (
     "sshuttle",
     "nkn-sdk",
 )
-OFFICIAL = ("nknd-nkn-tunnel", "nknd-nconnect", "nknd-nconnect-4", "nknd-messages")
+OFFICIAL = ("nknd-nkn-tunnel", "nknd-nconnect", "nknd-messages")
 _SCALE_METRICS = (*(m for m in SPEED if m.name in {"tcp_up", "tcp_down", "rss", "start"}), *SCALE)
 
 _HEAD = """\

@@ -26,13 +26,7 @@ class Nconnect:
     """`node_options` decide whether clients sign: by default our node waives it."""
 
     def __init__(
-        self,
-        cipher: str,
-        name: str,
-        node_options: Sequence[str] = (),
-        *,
-        all_cases: bool = False,
-        links: int = 1,
+        self, cipher: str, name: str, node_options: Sequence[str] = (), *, all_cases: bool = False
     ) -> None:
         self.cipher = cipher
         self.name = name
@@ -40,7 +34,6 @@ class Nconnect:
         signed = "every message signed" if node_options else "no signatures, as its node waives them"
         self.about = f"nconnect through its node, {cipher}, {signed}"
         self._all_cases = all_cases
-        self._links = links
 
     def measures(self, case: str) -> bool:
         return case in TCP_ONLY or (self._all_cases and case not in OVER_LINKS)
@@ -61,7 +54,7 @@ class Nconnect:
         with ExitStack() as undo:
             for part in (node, provider, user):
                 undo.callback(part.stop)
-            configure(provider, user, self.cipher, self._links)
+            configure(provider, user, self.cipher)
             processes = [node.start(), provider.start()]
             provider.wait()
             started = time.monotonic()
@@ -84,7 +77,7 @@ class Nconnect:
             provider.down()
 
 
-def configure(provider: Side, user: Side, cipher: str, links: int = 1) -> None:
+def configure(provider: Side, user: Side, cipher: str) -> None:
     """Make two sides that know one another, with the bench's servers as the provider's services."""
     for side, address, name, more in (
         (provider, "10.86.0.1/24,fd86::1/64", PROVIDER_PEER, ["--service", SERVICES]),
@@ -92,8 +85,7 @@ def configure(provider: Side, user: Side, cipher: str, links: int = 1) -> None:
     ):
         side.nconnect("init", "--identifier", name, "--address", address, "--seed-rpc", SEED_RPC, *more)
         text = side.config.read_text()
-        text = text.replace("[interface]\n", f'[interface]\ncipher = "{cipher}"\n', 1)
-        side.config.write_text(text.replace("[network]\n", f"[network]\nlinks = {links}\n", 1))
+        side.config.write_text(text.replace("[interface]\n", f'[interface]\ncipher = "{cipher}"\n', 1))
     provider.nconnect("peer", "add", USER_PEER, user.address(), "--allowed-ips", "10.86.0.2/32,fd86::2/128")
     user.nconnect(
         "peer", "add", PROVIDER_PEER, provider.address(), "--allowed-ips", "10.86.0.1/32,fd86::1/128"

@@ -38,13 +38,11 @@ def _missing(*programs: str) -> str | None:
 
 
 class NconnectOverNknd(Nconnect):
-    """Ourselves, with so many links."""
+    """Ourselves, with one link: there is one node, and several links at one node are one."""
 
-    def __init__(self, links: int) -> None:
-        name = "nknd-nconnect" if links == 1 else f"nknd-nconnect-{links}"
-        super().__init__("aes256gcm", name, links=links)
-        words = f"{links} link{'s' if links > 1 else ''}"
-        self.about = f"nconnect through the official node nknd, {words}, every message signed"
+    def __init__(self) -> None:
+        super().__init__("aes256gcm", "nknd-nconnect")
+        self.about = "nconnect through the official node nknd, one link, every message signed"
 
     def measures(self, case: str) -> bool:
         return case in TCP_ONLY | {"udp-50", "memory"}
