@@ -6,6 +6,15 @@ The lab is driven through the product's own commands and its control API only; n
 the product.
 """
 
+import os
 from pathlib import Path
 
+from nconnect.config.proxy import EXCEPTIONS, VARIABLES
+
 CHECKOUT = Path(__file__).parent.parent
+
+
+def environment(**changes: str) -> dict[str, str]:
+    """This process's environment without a proxy: there is none of the machine's own in the lab."""
+    kept = {name: text for name, text in os.environ.items() if name not in (*VARIABLES, *EXCEPTIONS)}
+    return {**kept, **changes}

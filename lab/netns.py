@@ -18,7 +18,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TypeVar
 
-from lab import CHECKOUT
+from lab import CHECKOUT, environment
 
 T = TypeVar("T")
 CLONE_NEWNET = 0x40000000
@@ -83,7 +83,7 @@ class Namespace:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            env={**os.environ, **(env or {})},
+            env=environment(**(env or {})),
             cwd=CHECKOUT,
         ) as process:
             try:

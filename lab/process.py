@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from lab import CHECKOUT
+from lab import CHECKOUT, environment
 from lab.netns import LabError, Namespace
 
 _CLOCK_TICKS = os.sysconf("SC_CLK_TCK")
@@ -31,7 +31,7 @@ class Process:
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 cwd=CHECKOUT,
-                env={**os.environ, **(env or {})},
+                env=environment(**(env or {})),
                 start_new_session=True,
             )
 

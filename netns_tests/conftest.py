@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from lab.world import World, world
-from nconnect.config.proxy import EXCEPTIONS, VARIABLES
 from netns_tests import recovery
 from netns_tests.topology import Provided, provided
 
@@ -34,10 +33,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     if os.geteuid() != 0:
         for item in items:
             item.add_marker(pytest.mark.skip(reason="needs root"))
-
-
-for _name in (*VARIABLES, *EXCEPTIONS):
-    os.environ.pop(_name, None)  # a proxy of the machine's own is no part of a test
 
 
 @pytest.hookimpl(wrapper=True)
