@@ -21,6 +21,7 @@ from nconnect.nkn.outputs import DownReason
 from nconnect.tunnel.outputs import Pong
 from nconnect.tunnel.peer import Peer
 from nconnect.wire.jsonrpc import NodeInfo
+from nconnect.wire.login_page import without_query
 from nconnect.wire.nkn import InboundMessage
 
 log = logging.getLogger(__name__)
@@ -93,10 +94,11 @@ class Reports:
         self._tell_links()
 
     def _say_outage(self, why: str, link: int) -> None:
+        what = without_query(why)
         if self.links.is_up:
-            if self._link_outages[link].is_news(why, self._clock()):
+            if self._link_outages[link].is_news(what, self._clock()):
                 log.info("link %d is down, others are up: %s", link, why)
-        elif self._outage.is_news(why, self._clock()):
+        elif self._outage.is_news(what, self._clock()):
             log.warning("no link to a node: %s", why)
 
     def _tell_links(self) -> None:

@@ -19,6 +19,7 @@ from nconnect.model import NknAddress
 from nconnect.nkn.link import Link
 from nconnect.nkn.outputs import DownReason
 from nconnect.wire.jsonrpc import NodeInfo
+from nconnect.wire.login_page import without_query
 from nconnect.wire.nkn import InboundMessage
 
 
@@ -26,7 +27,7 @@ class NoNode(NetworkError):
     """No node was reached in time."""
 
 
-MAX_SAID = 3  # different pages that are told; a portal may put another number into each URL
+MAX_SAID = 3  # different pages that are told; whoever is on the way could make them up
 
 
 async def apply(
@@ -125,8 +126,9 @@ class _Application:
 
     def on_down(self, why: str, reason: DownReason) -> None:
         self._up.clear()
-        if reason is DownReason.LOGIN_PAGE and why not in self._said and len(self._said) < MAX_SAID:
-            self._said.add(why)
+        what = without_query(why)
+        if reason is DownReason.LOGIN_PAGE and what not in self._said and len(self._said) < MAX_SAID:
+            self._said.add(what)
             self._say(why)
 
     def on_writable(self) -> None: ...

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from urllib.parse import quote, urljoin, urlsplit
 
 REDIRECTS = frozenset({301, 302, 303, 307, 308})  # RFC 9110 section 15.4
 MUST_LOG_IN = 511  # RFC 6585 section 6
 MAX_URL = 200  # characters; guessed: a terminal's two lines
+_QUERY = re.compile(r"\?\S*")
 _URL_SAFE = "%/:?#[]@!$&'()*+,;=-._~"  # RFC 3986: what stands for itself
 
 
@@ -54,6 +56,11 @@ def cleaned(url: str, *, base: str = "") -> str | None:
     start = f"{parts.scheme}://{place}{f':{port}' if port else ''}"
     candidates = (start + path + query, start + path, f"{start}/")
     return next((found for found in candidates if len(found) <= MAX_URL), None)
+
+
+def without_query(text: str) -> str:
+    """A sentence whose URL has no query: portals put another number into each."""
+    return _QUERY.sub("", text)
 
 
 def _is_html(content_type: str, body: bytes) -> bool:
