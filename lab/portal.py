@@ -1,18 +1,22 @@
-"""A captive portal's web server: every request is sent to a login page. `python -m lab.portal HOST PORT`."""
+"""A captive portal's web server: sends every request to a login page, each by a URL of its own.
+
+`python -m lab.portal HOST PORT`
+"""
 
 from __future__ import annotations
 
+import secrets
 import socketserver
 import sys
 from http.server import BaseHTTPRequestHandler
 
-PAGE = "http://portal.example/login?from=here"
+PAGE = "http://portal.example/login"
 
 
 class _Portal(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         self.send_response(302)
-        self.send_header("Location", PAGE)
+        self.send_header("Location", f"{PAGE}?session={secrets.token_hex(8)}")
         self.send_header("Content-Length", "0")
         self.end_headers()
 

@@ -220,12 +220,13 @@ def check_proxies(facts: Facts) -> Iterator[Finding]:
 def check_seeds(facts: Facts) -> Iterator[Finding]:
     reached = [seed for seed in facts.seeds if seed.node and not seed.why]
     said = {proxy.why for proxy in facts.proxies}
-    for why in dict.fromkeys(seed.why for seed in facts.seeds if seed.in_the_way):
-        if why not in said:
+    in_the_way = [seed.why for seed in facts.seeds if seed.in_the_way]
+    for why in dict.fromkeys([*in_the_way, facts.login_page]):
+        if why and why not in said:
             what, _, mend = why.partition(": ")  # "this network shows a login page: open …"
             yield failure("network", what, mend)
     for seed in facts.seeds:
-        if seed.in_the_way:
+        if seed.in_the_way or (facts.login_page and seed not in reached):
             continue
         if seed in reached:
             trip = f" in {seed.rtt_ms:.0f} ms" if seed.rtt_ms is not None else ""

@@ -86,5 +86,6 @@ class Facts:
     released_at: float = 0.0  # no right clock shows less
     proxies: tuple[ProxyFact, ...] = ()
     seeds: tuple[SeedFact, ...] = ()
+    login_page: str = ""  # a portal that answers web requests only, and stops all others: a sentence
     subnets: tuple[SubnetFact, ...] = ()
     listeners: tuple[Listener, ...] = ()

@@ -19,7 +19,14 @@ from nconnect.config.proxy import DIRECT, Proxies, of_config
 from nconnect.doctor.facts import Facts, Listener, ProxyFact, SeedFact, SubnetFact
 from nconnect.doctor.findings import Command
 from nconnect.doctor.firewalls import Obstacle, legacy_obstacle, obstacles
-from nconnect.errors import ConfigError, HostError, NconnectError, NetworkError, WayOutError
+from nconnect.errors import (
+    ConfigError,
+    HostError,
+    LoginPageError,
+    NconnectError,
+    NetworkError,
+    WayOutError,
+)
 from nconnect.host import plan as planning
 from nconnect.host.ruleset import TABLE_PREFIX, table_name
 from nconnect.io import config_file, echo, http_client, inference, nftables, paths, rpc, sysctl
@@ -30,8 +37,11 @@ from nconnect.io.netlink import Netlink
 from nconnect.io.proxy_search import elsewhere
 from nconnect.model import Config, Prefix
 from nconnect.wire.jsonrpc import split_addr
+from nconnect.wire.login_page import login_page
 
 SEED_S = 4.0
+NOBODY = "http://192.0.2.80/"  # RFC 5737: no machine has this address, so what answers stands in between
+LOGIN_PAGE_S = 2.0
 TCP_S = 1.0
 MAX_TRIED = 8  # hosts of one subnet
 MTU_STEPS = (9000, 1500, 1492, 1480, 1450, 1420, 1400, 1350, 1280, 1000, 576)
@@ -198,9 +208,12 @@ async def _with_network(facts: Facts, config: Config, machine: Machine, proxies:
         found = group.create_task(_proxies(config, facts.path, proxies), name="proxies")
         subnets = group.create_task(asyncio.to_thread(_subnets, config, machine.hosts), name="subnets")
         servers = group.create_task(_listeners(), name="inference servers")
+    asked = tuple(task.result() for task in seeds)
+    stopped = proxies.proxy is None and all(seed.why and not seed.in_the_way for seed in asked)
     return replace(
         facts,
-        seeds=tuple(task.result() for task in seeds),
+        seeds=asked,
+        login_page=await _login_page() if stopped else "",
         proxies=(*facts.proxies, *found.result()),
         subnets=subnets.result(),
         listeners=servers.result(),
@@ -224,6 +237,19 @@ async def _proxies(config: Config, path: str, proxies: Proxies) -> tuple[ProxyFa
     except NetworkError:
         pass  # it answers, and could not reach that seed
     return (ProxyFact(str(proxies.proxy), proxies.source, used=True, why=why),)
+
+
+async def _login_page() -> str:
+    """Many portals answer web requests only, and stop everything else without a word; "" if none answers."""
+    try:
+        response = await http_client.request(
+            "GET", NOBODY, timeout_s=LOGIN_PAGE_S, max_body_bytes=PROBE_BYTES, cut=True
+        )
+    except NconnectError:
+        return ""
+    headers = (response.header("location"), response.header("content-type"))
+    page = login_page(NOBODY, response.status, *headers, response.body)
+    return "" if page is None else str(LoginPageError(page))
 
 
 async def _seed(url: str, config: Config, seed_s: float, proxies: Proxies) -> SeedFact:

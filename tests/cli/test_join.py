@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
+import re
 import socket
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from nconnect.invite.token import Token
-from nconnect.io import paths, proxy_search
+from nconnect.io import dial, paths, proxy_search
 from tests.cli.conftest import Run
 from tests.invite.examples import PROVIDER
 
@@ -104,6 +107,7 @@ def test_a_proxy_that_is_not_there_or_not_used_is_named(
     monkeypatch.delenv("HTTPS_PROXY")
     monkeypatch.setattr(proxy_search, "ENVIRONMENT", tmp_path / "environment")
     (tmp_path / "environment").write_text("https_proxy=10.0.0.1:3128\n")
+    invited = Token(PROVIDER, b"token-id", bytes(16), (f"http://127.0.0.1:{port}",)).encode()
     result = run("join", invited, "--timeout", "1")
     assert "a proxy 10.0.0.1:3128 is set in" in result.err
     assert result.err.rstrip().endswith("and not used: give --proxy http://10.0.0.1:3128")
@@ -119,3 +123,43 @@ def test_a_wrong_proxy_uses_no_token(run: Run, config_path: Path, token: str) ->
         " socks5://[USER:PASSWORD@]HOST:PORT (3128 and 8080 are usual, 1080 for SOCKS)\n"
     )
     assert not config_path.parent.exists()
+
+
+@pytest.mark.parametrize(
+    ("scheme", "says", "why"),
+    [
+        ("http", b"\0\xff" * 20_000, "does not speak HTTP"),
+        ("socks5", b"HTTP/1.1 400 Bad Request\r\n\r\n", "refused \\(unexpected socks version"),
+        ("http", None, "did not answer within 0.2 s"),
+        ("socks5", None, "did not answer within 0.2 s"),
+    ],
+)
+def test_a_proxy_that_hangs_or_is_none_is_one_line(
+    run: Run, config_path: Path, monkeypatch: pytest.MonkeyPatch, scheme: str, says: bytes | None, why: str
+) -> None:
+    monkeypatch.setattr(dial, "PROXY_S", 0.2)
+    invited = Token(PROVIDER, b"token-id", bytes(16), ("http://node.example.invalid:1",)).encode()
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve() -> None:
+            with contextlib.suppress(OSError):
+                while True:
+                    connection, _ = server.accept()
+                    kept.append(connection)
+                    if says is not None:
+                        connection.recv(1)
+                        connection.sendall(says)
+
+        kept: list[socket.socket] = []
+        thread = threading.Thread(target=serve)
+        thread.start()
+        url = f"{scheme}://127.0.0.1:{server.getsockname()[1]}"
+        result = run("join", invited, "--proxy", url, "--timeout", "1")
+        server.shutdown(socket.SHUT_RDWR)
+        thread.join()
+        for connection in kept:
+            connection.close()
+    assert result.status == 1
+    assert re.search(f"the proxy 127\\.0\\.0\\.1:\\d+ {why}", result.err)
+    assert len(result.err.splitlines()) == 1
+    assert not config_path.exists()

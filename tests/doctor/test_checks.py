@@ -235,3 +235,9 @@ def test_a_login_page_is_said_once_for_all_seeds() -> None:
     (finding,) = [f for f in diagnose(spoilt(seeds=seeds)) if f.level is Level.FAILURE]
     assert finding.text == "this network shows a login page"
     assert finding.mend == "open http://portal/ in a browser"
+
+
+def test_a_portal_that_stops_everything_but_the_web_is_said_in_place_of_the_seeds() -> None:
+    facts = spoilt(seeds=UNREACHED, login_page="this network shows a login page: open http://p/ in a browser")
+    (finding,) = [f for f in diagnose(facts) if f.level is Level.FAILURE]
+    assert (finding.check, finding.mend) == ("network", "open http://p/ in a browser")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import socket
 from collections.abc import AsyncIterator
 
 import pytest
@@ -13,7 +14,7 @@ from nconnect.config.proxy import Proxies
 from nconnect.crypto.keys import Identity
 from nconnect.errors import ConfigError, LoginPageError, NetworkError, NotConnected, ProxyError
 from nconnect.io import dial as dialling
-from nconnect.io import http_client, websocket_client
+from nconnect.io import http_client, resolve, websocket_client
 from nconnect.io.dial import dial
 from nconnect.io.http_server import HttpServer
 from nconnect.io.node_server import NodeServer
@@ -260,6 +261,15 @@ def test_a_websocket_that_a_proxy_refuses_says_why() -> None:
 
 def test_all_links_of_a_client_go_by_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
     """By a parameter, or by the environment, which the parameter switches off."""
+
+    look_up = resolve._look_up
+
+    def only_addresses(host: str) -> list[AddressInfo]:
+        if host == NAME:
+            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+        return look_up(host)
+
+    monkeypatch.setattr(resolve, "_look_up", only_addresses)
 
     async def test() -> None:
         config = NodeConfig(listen="127.0.0.1", ws_port=0, rpc_port=0, advertise=NAME)
