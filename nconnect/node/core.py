@@ -32,13 +32,16 @@ from nconnect.node.limits import RateLimiter, limit_key
 from nconnect.node.proof import Chain, Ledger
 from nconnect.node.relay import Relay, may_log_in
 from nconnect.node.reorder import Reorderer
-from nconnect.node.settings import MAX_CONNECTIONS_PER_ADDRESS, NodeDrop, NodeSettings
+from nconnect.node.settings import INFLATES_FREELY, MAX_CONNECTIONS_PER_ADDRESS, NodeDrop, NodeSettings
 from nconnect.wire import actions
 from nconnect.wire.jsonrpc import NodeInfo
 from nconnect.wire.nkn import (
+    MAX_FRAME_BYTES,
+    InflatesTooFar,
     OutboundMessage,
     Receipt,
     decode_client_message,
+    inflate,
 )
 from nconnect.wire.sigchain import login_digest
 
@@ -80,6 +83,7 @@ class Node:
         self._public_key = identity.public_key
         self._rng = rng
         self._limiter = RateLimiter(settings.rate_per_s, settings.burst)
+        self._inflated = RateLimiter(settings.inflated_rate, max(MAX_FRAME_BYTES, settings.inflated_rate))
         self._connections: dict[int, Connection] = {}
         self._by_source: dict[str, dict[int, Connection]] = {}  # the same; none is empty
         self._logged_in = 0
@@ -190,7 +194,10 @@ class Node:
             self.relay.pass_on(connection, known[0], known[1], now)
             return
         try:
-            message = decode_client_message(view)
+            message = decode_client_message(view, lambda body: self._inflate(connection, body, now))
+        except InflatesTooFar:
+            self.count(NodeDrop.INFLATES_TOO_FAR)
+            return
         except RemoteProtocolError:
             self._tolerate(connection, NodeDrop.MALFORMED)
             return
@@ -206,6 +213,19 @@ class Node:
             self._take_receipt(connection, message)
         else:
             self._tolerate(connection, NodeDrop.MALFORMED)
+
+    def _inflate(self, connection: Connection, body: Buffer, now: float) -> bytes:
+        """Decompress as far as the source's budget goes: a kilobyte can hold megabytes."""
+        free = INFLATES_FREELY * len(body)
+        left = self._inflated.left(connection.source, now)
+        most = max(1, int(min(MAX_FRAME_BYTES, free + left)))
+        try:
+            plain = inflate(body, most)
+        except RemoteProtocolError:
+            self._inflated.take(connection.source, max(0.0, min(left, most - free)))
+            raise
+        self._inflated.take(connection.source, max(0, len(plain) - free))
+        return plain
 
     def _drop_early(self, connection: Connection, size_bytes: int) -> None:
         """A binary frame before the login: a MultiClient of the official SDK for Go sends through all its

@@ -7,6 +7,7 @@ of them together 1,024 RPC calls, with a burst of 4,096.
 from __future__ import annotations
 
 from ipaddress import IPv6Address, ip_address
+from math import inf
 
 OFFICIAL_RATE_PER_S = 10.0  # the official node's WsIPRateLimit and RPCIPRateLimit
 OFFICIAL_BURST = 100  # its WsIPRateBurst and RPCIPRateBurst
@@ -39,14 +40,29 @@ class RateLimiter:
         """Take one token from the host's bucket; False when there is none left."""
         if self._rate_per_s is None:
             return True
+        if self.left(host, now) < 1.0:
+            return False
+        self.take(host, 1.0)
+        return True
+
+    def left(self, host: str, now: float) -> float:
+        """How many tokens the host's bucket holds."""
+        if self._rate_per_s is None:
+            return inf
         key = limit_key(host)
         tokens, counted_at = self._buckets.pop(key, (self._burst, now))
         tokens = min(self._burst, tokens + max(0.0, now - counted_at) * self._rate_per_s)
-        allowed = tokens >= 1.0
-        self._buckets[key] = (tokens - 1.0 if allowed else tokens, now)
+        self._buckets[key] = (tokens, now)
         if len(self._buckets) > self._max_hosts:
             del self._buckets[next(iter(self._buckets))]
-        return allowed
+        return tokens
+
+    def take(self, host: str, tokens: float) -> None:
+        """Take tokens from a bucket that `left` has just looked at."""
+        if self._rate_per_s is not None:
+            key = limit_key(host)
+            held, counted_at = self._buckets[key]
+            self._buckets[key] = (held - tokens, counted_at)
 
 
 def limit_key(host: str) -> str:

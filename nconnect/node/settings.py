@@ -20,6 +20,9 @@ STALL_TIMEOUT_S = 60.0  # guessed: a client that reads nothing for so long is go
 MAX_CONNECTIONS_PER_ADDRESS = 16  # guessed: a client that reconnects leaves a dead one for a minute
 SOURCES = 16  # guessed: that many addresses together can fill a node; more are treated evenly
 MIN_SOURCE_SHARE = 16  # guessed: a household's devices with four links each
+# A message to several clients has one payload for each, which differ by a few bytes: compressed, those of the
+# official SDK's four sub-clients take a quarter. So what is sent compressed may grow as far for nothing.
+INFLATES_FREELY = 4
 MAX_DESTS = 256  # guessed: an SDK's MultiClient sends to 4 at a time
 MAX_HOLDING_S = 3 * 86_400.0  # guessed: a weekend; a sender may ask for less
 BLOCK_INTERVAL_S = 20.0  # the official network's block time
@@ -41,6 +44,7 @@ class NodeDrop(Enum):
     MALFORMED = "malformed"
     TOO_BIG = "too_big"
     TOO_MANY_DESTS = "too_many_dests"
+    INFLATES_TOO_FAR = "inflates_too_far"  # compressed, and over what its source may make us decompress
     BAD_SIGNATURE = "bad_signature"
     BAD_RECEIPT = "bad_receipt"
     # A well-formed message.
@@ -72,6 +76,7 @@ class NodeSettings:
     burst: int = OFFICIAL_BURST
     rpc_rate_per_s: float | None = OFFICIAL_RPC_RATE_PER_S  # of RPC calls of all hosts together
     rpc_burst: int = OFFICIAL_RPC_BURST
+    inflated_rate: int = 8 << 20  # bytes a second that a source may make us decompress to, besides its own
     login_timeout_s: float = LOGIN_TIMEOUT_S
     ping_interval_s: float = PING_INTERVAL_S
     idle_timeout_s: float = IDLE_TIMEOUT_S

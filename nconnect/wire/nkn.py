@@ -18,6 +18,7 @@ Digests that are signed stand in `nconnect.wire.sigchain`, the JSON actions in `
 from __future__ import annotations
 
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from nconnect.errors import RemoteProtocolError
@@ -113,15 +114,38 @@ class Receipt:
         return _client_message(_RECEIPT, bytes_field(1, self.prev_hash) + bytes_field(2, self.signature))
 
 
-def decode_client_message(data: Buffer) -> OutboundMessage | InboundMessage | Receipt:
-    """Read one binary frame. Payloads are views of `data`, or of what it decompresses to."""
+class InflatesTooFar(RemoteProtocolError):
+    """A compressed message is larger than it may be."""
+
+
+def inflate(body: Buffer, most: int = MAX_FRAME_BYTES) -> bytes:
+    """What a compressed body holds: at most `most` bytes (at least 1), else `InflatesTooFar`."""
+    stream = zlib.decompressobj()
+    try:
+        plain = stream.decompress(body, most)
+    except zlib.error as error:
+        raise RemoteProtocolError(f"NKN: bad compressed message: {error}") from None
+    if not stream.eof and len(plain) == most:
+        raise InflatesTooFar("NKN: a compressed message that is too large")
+    if not stream.eof or stream.unused_data:
+        raise RemoteProtocolError("NKN: a compressed message that is cut short or followed by more")
+    return plain
+
+
+def decode_client_message(
+    data: Buffer, inflate: Callable[[Buffer], bytes] = inflate
+) -> OutboundMessage | InboundMessage | Receipt:
+    """Read one binary frame. Payloads are views of `data`, or of what it decompresses to.
+
+    `inflate` decompresses, where a receiver has a budget for that.
+    """
     view = data if type(data) is memoryview else memoryview(data)
     body: Buffer
     kind, compression, body = _client_message_head(view) or _client_message_fields(view)
     if compression:
         if compression != _ZLIB:
             raise RemoteProtocolError(f"NKN: unknown compression {compression}")
-        body = _decompress(body)
+        body = inflate(body)
     if kind == _INBOUND:
         return _inbound(body)
     if kind == _OUTBOUND:
@@ -298,19 +322,6 @@ def _receipt(body: Buffer) -> Receipt:
         elif number == 2:
             signature = bytes(as_bytes(value))
     return Receipt(prev_hash, signature)
-
-
-def _decompress(body: Buffer) -> bytes:
-    inflate = zlib.decompressobj()
-    try:
-        plain = inflate.decompress(body, MAX_FRAME_BYTES)
-    except zlib.error as error:
-        raise RemoteProtocolError(f"NKN: bad compressed message: {error}") from None
-    if not inflate.eof or inflate.unused_data:
-        raise RemoteProtocolError(
-            "NKN: a compressed message that is too large, cut short or followed by more"
-        )
-    return plain
 
 
 def _client_message(kind: int, body: bytes) -> bytes:

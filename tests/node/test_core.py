@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import zlib
 
 import pytest
@@ -389,6 +390,40 @@ def test_malformed_frames_are_dropped_and_too_many_close_the_connection(frame: b
     alice.binary(frame)
     assert alice.transport.closed == (1008, "malformed")
     assert bob.transport.closed is None
+
+
+def bomb() -> bytes:
+    """A compressed message whose payload is zeros, nearly the largest that there may be."""
+    return OutboundMessage(("nobody",), (bytes(3_900_000),)).encode(compress=True)
+
+
+def test_a_source_makes_the_node_decompress_no_more_than_its_budget() -> None:
+    node = make_node(inflated_rate=8 << 20)
+    alice = FakeClient(node).log_in()
+    other = FakeClient(node, "other", b"o" * 32, host="198.51.100.9").log_in()
+    frame = bomb()
+    assert len(frame) < 8192
+    for _ in range(10):
+        alice.binary(frame, now=1.0)
+    assert node.stats().drops == {"unknown_dest": 2, "inflates_too_far": 8}
+    assert alice.transport.closed is None
+    other.binary(frame, now=1.0)
+    assert node.stats().drops["unknown_dest"] == 3, "another source has its own"
+    alice.binary(frame, now=1.3)
+    assert node.stats().drops["inflates_too_far"] == 9
+    alice.binary(frame, now=2.0)
+    assert node.stats().drops["unknown_dest"] == 4
+
+
+def test_what_the_sdk_compresses_for_its_sub_clients_costs_no_budget() -> None:
+    node = make_node(inflated_rate=1 << 20)
+    alice = FakeClient(node).log_in()
+    shared = os.urandom(20_000)  # within what zlib looks back
+    message = OutboundMessage(("a", "b", "c", "d"), tuple(bytes([n]) * 40 + shared for n in range(4)))
+    frame = message.encode(compress=True)
+    for _ in range(500):  # 40 MB in no time
+        alice.binary(frame, now=1.0)
+    assert node.stats().drops == {"unknown_dest": 2000}
 
 
 def test_a_malformed_frame_now_and_then_closes_nothing() -> None:
