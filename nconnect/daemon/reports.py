@@ -55,6 +55,7 @@ class Reports:
         self._expiry = expiry
         self._counters = counters
         self._keep_trying = keep_trying
+        self._why_link_0 = ""  # it could not come up; a spare link might
         self._clock = clock
         self._found = Repetition()  # a link that is tried again finds the same node, each time
         self._outage = Repetition()  # no link at all
@@ -88,8 +89,11 @@ class Reports:
             self._say_outage(why, link)
         if reason is not DownReason.STOPPED:
             self.link_changed()
-        if not link:
-            self.waiting.link_failed(why)
+            if not link:
+                self._why_link_0 = why
+        at_the_node = reason in (DownReason.UNREACHABLE, DownReason.TIMED_OUT, DownReason.STOPPED)
+        if self._why_link_0 and not (at_the_node and self.links.spare_may_help()):
+            self.waiting.link_failed(self._why_link_0)
         self.waiting.notify()
         self._tell_links()
 
@@ -102,7 +106,7 @@ class Reports:
             log.warning("no link to a node: %s", why)
 
     def _tell_links(self) -> None:
-        if self._config().network.links > 1:
+        if self.links.count > 1 or self.links.spare_was_up:
             self.driver.set_links(self.links.tags())
 
     # Of the driver

@@ -99,7 +99,7 @@ class Waiting:
                 pong = await answered
         finally:
             self._pings.pop((found.dest, ping_id), None)
-        return status.ping_reply(peer, pong.rtt_s, self._links.links[pong.link].rtt_s, pong.leg_s)
+        return status.ping_reply(peer, pong.rtt_s, self._links.runners[pong.link].link.rtt_s, pong.leg_s)
 
     def answered(self, pong: Pong) -> None:
         """A peer has answered a ping, perhaps one of `ping`'s."""

@@ -3,6 +3,8 @@
 Each goes to the node that the network names for its address. Where two are named the same node, the one
 with the higher number is *shared*: it leaves, the lower one stands in for it, and from time to time, and
 whenever a link is lost, it asks whether it has a node of its own by now.
+
+Behind them are spare links (`nconnect.nkn.spares`), which run while no other can reach its node.
 """
 
 from __future__ import annotations
@@ -22,13 +24,18 @@ from nconnect.io.websocket import Buffer
 from nconnect.model import NknAddress
 from nconnect.nkn.link import Link
 from nconnect.nkn.outputs import DownReason
+from nconnect.nkn.spares import Spares
 from nconnect.wire.jsonrpc import NodeInfo
 from nconnect.wire.nkn import InboundMessage
+from nconnect.wire.tunnel import MAX_LINKS, SPARES
 
 # Guessed. Who serves an address changes when nodes come and go.
 ASK_AGAIN_S = 60.0
 AFTER_LOSS_S = 1.0  # a link was lost: its node may be out of the seeds' answers soon
 RESOLVE_S = 5.0
+LOOK_S = 0.25  # how often it is seen whether a link is stuck
+
+_NO_NODE = (DownReason.NO_SEED, DownReason.LOGIN_PAGE, DownReason.NETWORK_CHANGED, DownReason.STOPPED)
 
 
 class LinksHandler(Protocol):
@@ -48,7 +55,7 @@ class LinksHandler(Protocol):
 
 
 class Links:
-    """The links of one client. `runners` are for the driver, by number."""
+    """The links of one client. `runners` are for the driver, by number: `count`, and the spare ones."""
 
     def __init__(
         self,
@@ -65,6 +72,11 @@ class Links:
         proxies: Proxies = DIRECT,
     ) -> None:
         self.proxies = proxies
+        spares = min(SPARES, MAX_LINKS - count)
+        self.count = count
+        self._spares = Spares(count, spares)
+        self._clock = clock
+        self._look_timer: asyncio.TimerHandle | None = None
         self._ones = [
             _One(
                 self,
@@ -72,15 +84,17 @@ class Links:
                 Link(
                     identity,
                     address.sub_client(number) if number else address,
-                    seeds,
+                    # A seed that names a dead node is not what a spare asks first.
+                    seeds if number < count else [*seeds[1:], *seeds[:1]],
                     now=clock(),
                     rng=rng,
                 ),
                 handler,
                 clock,
             )
-            for number in range(count)
+            for number in range(count + spares)
         ]
+        self.spare_was_up = False
         self.runners = [one.runner for one in self._ones]
         self.ask_again_s, self.after_loss_s = ask_again_s, after_loss_s
         self.closed = False
@@ -90,7 +104,8 @@ class Links:
 
     @property
     def links(self) -> list[Link]:
-        return [runner.link for runner in self.runners]
+        """By number; without the spare ones that do not run."""
+        return [runner.link for runner in self.runners[: self._shown]]
 
     @property
     def link(self) -> Link:
@@ -101,10 +116,18 @@ class Links:
     def is_up(self) -> bool:
         return any(one.is_up for one in self._ones)
 
+    def spare_may_help(self) -> bool:
+        """Whether a spare link may come up yet, where the node of another was not reached."""
+        return self._spares.may_help(self._clock())
+
     @property
     def shared_with(self) -> list[int | None]:
         """For each link the number of the one that stands in for it."""
-        return [one.shared_with for one in self._ones]
+        return [one.shared_with for one in self._ones[: self._shown]]
+
+    @property
+    def _shown(self) -> int:
+        return max((one.number + 1 for one in self._ones if one.wanted.is_set()), default=self.count)
 
     @property
     def on_found(self) -> Callable[[NodeInfo], None] | None:
@@ -114,8 +137,6 @@ class Links:
     @on_found.setter
     def on_found(self, tell: Callable[[NodeInfo], None] | None) -> None:
         self._on_found = tell
-        for runner in self.runners:
-            runner.on_found = tell
 
     def tags(self) -> dict[int, int]:
         """The links that are up, and a tag of each one's node, the same for all clients of that node."""
@@ -139,8 +160,12 @@ class Links:
 
     def close(self) -> None:
         self.closed = True
+        if self._look_timer is not None:
+            self._look_timer.cancel()
+            self._look_timer = None
         for one in self._ones:
             one.recheck.set()
+            one.wanted.set()
             one.runner.close()
 
     def network_changed(self) -> None:
@@ -167,6 +192,46 @@ class Links:
         for one in self._ones:
             one.recheck.set()
 
+    def found(self, number: int, node: NodeInfo) -> None:
+        """A link goes to this node."""
+        if self.runners[number].link.is_named:
+            self._spares.named(number, node.public_key, self._clock())
+            self._look()
+        if self._on_found is not None:
+            self._on_found(node)
+
+    def came_up(self, number: int) -> None:
+        self._spares.up(number, self._clock())
+        self.spare_was_up |= number >= self.count
+        self._look()
+
+    def went(self, number: int, reason: DownReason) -> None:
+        """A link broke, was stopped, or failed to come up."""
+        if reason in _NO_NODE:
+            self._spares.went(number)
+        else:
+            self._spares.failed(number)
+        self._look()
+
+    def _look(self) -> None:
+        """Start and stop the spares, now and, as long as time may change that, every `LOOK_S`."""
+        if self.closed:
+            return
+        wanted = self._spares.wanted(self._clock())
+        for one in self._ones[self.count :]:
+            if one.number in wanted:
+                one.wanted.set()
+            elif one.wanted.is_set():
+                one.wanted.clear()
+                # Later: what calls this may be the link itself.
+                asyncio.get_running_loop().call_soon(one.runner.close)
+        if self._look_timer is None and self._spares.is_watching():
+            self._look_timer = asyncio.get_running_loop().call_later(LOOK_S, self._on_look_timer)
+
+    def _on_look_timer(self) -> None:
+        self._look_timer = None
+        self._look()
+
 
 class _One:
     """One of them, and the handler of its runner."""
@@ -178,11 +243,15 @@ class _One:
         self.node: NodeInfo | None = None  # while up
         self.shared_with: int | None = None
         self.recheck = asyncio.Event()
+        self.wanted = asyncio.Event()  # of a spare: it is to run
+        if number < links.count:
+            self.wanted.set()
         self.on_message = handler.on_message
         self.on_writable = handler.on_writable
         self._links = links
         self._handler = handler
         self.runner = LinkRunner(link, self, clock=clock, proxies=links.proxies)
+        self.runner.on_found = lambda node: links.found(number, node)
 
     @property
     def is_up(self) -> bool:
@@ -192,6 +261,12 @@ class _One:
         """Keep the link, or ask for a node of its own while it is shared."""
         while not self._links.closed:
             self.shared_with = None
+            if self.number >= self._links.count:
+                await self.wanted.wait()
+                if self.wanted.is_set() and not self._links.closed:
+                    await self.runner.run()
+                    self._links.went(self.number, DownReason.STOPPED)
+                continue
             await self.runner.run()
             if self.shared_with is None:
                 return
@@ -205,10 +280,12 @@ class _One:
             return
         if other is not None:
             other._share(self)
+        self._links.came_up(self.number)
         self._handler.on_up(node)
 
     def on_down(self, why: str, reason: DownReason) -> None:
         self.node = None
+        self._links.went(self.number, reason)
         if self.shared_with is None:
             self._handler.on_down(why, reason, self.number)
             self._links.lost_one()

@@ -104,6 +104,7 @@ class Link:
         self.address = address
         self.state = LinkState.NEW
         self.node: NodeInfo | None = None  # that we are connecting or connected to
+        self.is_named = False  # by a seed, in this attempt
         self.up_since: float | None = None
         self.last_error = ""  # of the newest failure, a sentence; "" once the link is up
         self.counters = LinkCounters()
@@ -231,6 +232,7 @@ class Link:
         self._become(Event.RESOLVED)
         if seed in self._seeds:
             self._seeds = (seed, *(other for other in self._seeds if other != seed))
+        self.is_named = True
         self._connect(node, now)
 
     def resolve_failed(self, why: str, now: float, *, reason: DownReason = DownReason.NO_SEED) -> None:
@@ -506,6 +508,7 @@ class Link:
         self._backoff.attempted(now, self._way_back.share)
         self._attempt_at = now
         self._no_seed = None
+        self.is_named = False
         self._returning, self._tried = False, None
 
     def _wait(self, until: float) -> None:

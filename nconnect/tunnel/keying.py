@@ -134,7 +134,10 @@ class Keying:
         self._attempts[attempt.local_index] = peer
         self._outputs.append(CountersMoved())
         dest, link = peer.lanes.dest_to_try(peer.attempts), self._steering.link_to_try(peer.attempts)
-        self._outputs.append(Send(dest, boxed(peer.box, attempt.frame, self._rng), link))
+        message = boxed(peer.box, attempt.frame, self._rng)
+        self._outputs.append(Send(dest, message, link))
+        if spare := peer.lanes.spare_dest(peer.attempts):
+            self._outputs.append(Send(spare, message, link))
         wait = HANDSHAKE_RETRY_S[min(peer.attempts, len(HANDSHAKE_RETRY_S) - 1)]
         peer.attempts += 1
         jitter = int.from_bytes(self._rng(2)) / 65536 * HANDSHAKE_JITTER_S

@@ -20,7 +20,7 @@ from nconnect.queueing.fq_codel import FairQueue
 from nconnect.queueing.histogram import Histogram
 from nconnect.tunnel.constants import QUEUE_BYTES
 from nconnect.tunnel.pacing import Sending
-from nconnect.wire.tunnel import MAX_LINKS, VIRTIO_HEADER_BYTES
+from nconnect.wire.tunnel import MAX_LINKS, SPARES, VIRTIO_HEADER_BYTES
 
 # Guessed. A lane is found dead QUIET_S + SILENT_S after it went silent, if something is sent on it.
 QUIET_S = 0.3  # sent, and nothing heard for this long: ask
@@ -30,6 +30,7 @@ SWITCH_RATIO = 0.7  # another lane is the best one when its round trip is that m
 SWITCH_S = 0.005  # … and by at least this
 HOLD_S, HOLD_SLACK_S = 0.5, 0.005  # the report on what was under way at a move is not waited for longer
 REPORTED_BYTES = 16 << 10
+SPARE_TURN = 8  # of so many attempts the second and third go to the spare links too: every 40 s in the end
 _OLD, _NEW = 0.8, 0.2  # weights of the smoothed round trip
 
 
@@ -136,6 +137,15 @@ class Lanes:
         """Where to send the handshake message of attempt `attempt` (from 0): each known address in turn."""
         known = sorted(self.theirs)
         return self._dests[known[attempt % len(known)]]
+
+    def spare_dest(self, attempt: int) -> str | None:
+        """Where to send it besides, at some attempts: to a spare link of the peer's; no other may be up.
+
+        None at the others, and if the peer has said already that this sub-client is one of its links.
+        """
+        spare = attempt % SPARE_TURN
+        is_turn = 1 <= spare <= SPARES
+        return self._dests[spare] if is_turn and spare not in self.theirs else None
 
     def pair(self, ours: Mapping[int, int], theirs: Mapping[int, int], now: float) -> list[Lane]:
         """Use the lanes between these links; the lanes that are in use no more."""

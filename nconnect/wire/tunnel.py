@@ -47,6 +47,7 @@ LINKS_HEAD = struct.Struct("<I")  # a number that rises with each change; then f
 LINKS_ENTRY = struct.Struct("<BI")  # its number, and a tag that is the same for the same node (0: unknown)
 STRIPE_BODY = struct.Struct("<IH")  # number of the striped batch, milliseconds it may wait for earlier ones
 MAX_LINKS = 8  # of one side
+SPARES = 2  # sub-clients 1 and 2 get initiations too: a peer without another link that is up may be there
 
 # NKN's Message: field 2 (encrypted) true, field 3 (nonce) of 16 bytes; then field 1 (payload).
 _MESSAGE_HEAD = b"\x10\x01\x1a\x10"

@@ -207,7 +207,8 @@ class World:
             for source, side in self.sides.items():
                 sent, side.link.sent = side.link.sent, []
                 for dest, payload in sent:
-                    self.sides[dest].driver.on_message(InboundMessage(source, payload))
+                    if dest in self.sides:  # else it was for a spare link
+                        self.sides[dest].driver.on_message(InboundMessage(source, payload))
 
     def connect(self) -> None:
         self.start()

@@ -28,6 +28,9 @@ class Parts:
         self.told: list[object] = []
         self.up: dict[int, int] = {}
         self.is_ready = False
+        self.count = links  # of `Links`
+        self.spare_was_up = False
+        self.spare_helps = False
         self.reports = Reports(
             lambda: Config("nc7", bytes(32), "gpu", (), network=NetworkConfig(links=links)),
             enforcement=cast(Enforcement, self),
@@ -42,6 +45,9 @@ class Parts:
     @property
     def is_up(self) -> bool:
         return bool(self.up)
+
+    def spare_may_help(self) -> bool:
+        return self.spare_helps
 
     def tags(self) -> dict[int, int]:
         return self.up
@@ -120,6 +126,28 @@ def test_before_it_is_ready_a_failure_is_the_error_that_ends_it_and_no_line(
     parts = Parts(keep_trying=True)
     parts.reports.on_down("no answer", REFUSED, 0)
     assert lines(caplog) == ["no link to a node: no answer"]
+
+
+def test_a_node_that_cannot_be_reached_is_no_failure_while_a_spare_link_may_come_up() -> None:
+    parts = Parts()
+    parts.spare_helps = True
+    parts.reports.on_down("silent", DownReason.UNREACHABLE, 0)
+    assert parts.told == ["notify"]
+    parts.spare_helps = False
+    parts.reports.on_down("silent too", DownReason.TIMED_OUT, 1)
+    assert parts.told == ["notify", ("failed", "silent"), "notify"]
+    parts = Parts()
+    parts.spare_helps = True
+    parts.reports.on_down("no seed", DownReason.NO_SEED, 0)
+    assert parts.told == [("failed", "no seed"), "notify"]
+
+
+def test_peers_are_told_of_a_spare_link() -> None:
+    parts = Parts()
+    parts.up = {1: 7}
+    parts.spare_was_up = True
+    parts.reports.on_up(NODE)
+    assert ("links", {1: 7}) in parts.told
 
 
 def test_the_end_of_the_daemon_is_no_outage(caplog: pytest.LogCaptureFixture) -> None:

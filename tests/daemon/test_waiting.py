@@ -41,7 +41,7 @@ class Parts:
         return self
 
     @property
-    def links(self) -> list[Parts]:
+    def runners(self) -> list[Parts]:
         return [self]
 
     def leg_s(self, link: int) -> float | None:

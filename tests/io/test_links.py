@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import socket
 from collections.abc import AsyncIterator, Callable
 from itertools import permutations
 
@@ -14,7 +15,9 @@ from nconnect.crypto.keys import Identity
 from nconnect.io.link import LinkRunner
 from nconnect.io.links import Links, tag_of
 from nconnect.model import NknAddress
+from nconnect.nkn import spares
 from nconnect.nkn.outputs import DownReason
+from nconnect.node.rpc import node_info
 from nconnect.wire.jsonrpc import NodeInfo
 from nconnect.wire.nkn import InboundMessage
 from tests.io.test_link_and_node import node as node_server
@@ -138,5 +141,64 @@ def test_a_lost_node_takes_all_links_down_and_they_come_back_as_one() -> None:
                 await until(lambda: len(links.tags()) == 1 and None in links.shared_with)
         finally:
             await server.close()
+
+    run(test)
+
+
+@pytest.mark.parametrize("seeds", [1, 2])
+def test_while_the_node_it_is_named_does_not_answer_a_spare_link_stands_in(
+    monkeypatch: pytest.MonkeyPatch, seeds: int
+) -> None:
+    """One seed that names such a node for the bare address, or one that names it for all and a good one."""
+    monkeypatch.setattr(spares, "PATIENCE_S", 0.1)
+    monkeypatch.setattr(spares, "STAY_S", 0.1)
+    monkeypatch.setattr("nconnect.nkn.link.CONNECT_S", 0.5)
+
+    async def test() -> None:
+        server, owner = await node_server(verify=False), Owner()
+        other = await node_server(verify=False) if seeds > 1 else server
+        with socket.create_server(("127.0.0.1", 0)) as silent:
+            dead = node_info("127.0.0.1", silent.getsockname()[1], 1, bytes(32))
+            server.assign = lambda address, secure: None if seeds == 1 and address.startswith("__") else dead
+            urls = list(dict.fromkeys(f"http://127.0.0.1:{each.rpc_port}" for each in (server, other)))
+            links = Links(IDENTITY, ADDRESS, urls, owner, count=1, rng=os.urandom)
+            try:
+                async with running(links):
+                    await until(lambda: links.is_up)
+                    assert set(links.tags()) == {1}
+                    assert links.spare_was_up
+                    assert links.spare_may_help()
+                    assert [link.is_up for link in links.links] == [False, True]
+                    assert links.send(str(ADDRESS), (b"x",))
+                    server.assign = None
+                    await until(lambda: set(links.tags()) == {0} and len(links.links) == 1)
+                    assert not links.runners[1].is_up
+            finally:
+                await server.close()
+                await other.close()
+
+    run(test)
+
+
+def test_a_spare_that_is_named_the_same_node_ends_and_no_other_is_left_to_try(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(spares, "PATIENCE_S", 0.1)
+
+    async def test() -> None:
+        server, owner = await node_server(verify=False), Owner()
+        with socket.create_server(("127.0.0.1", 0)) as silent:
+            dead = node_info("127.0.0.1", silent.getsockname()[1], 1, bytes(32))
+            server.assign = lambda address, secure: dead
+            seeds = [f"http://127.0.0.1:{server.rpc_port}"]
+            links = Links(IDENTITY, ADDRESS, seeds, owner, count=1, rng=os.urandom)
+            try:
+                async with running(links):
+                    assert links.spare_may_help()
+                    await until(lambda: not links.spare_may_help())
+                    await until(lambda: len(links.links) == 1)
+                    assert not any(link.is_up for link in links.links)
+            finally:
+                await server.close()
 
     run(test)

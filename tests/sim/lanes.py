@@ -99,13 +99,16 @@ def split(dest: str) -> tuple[int, str]:
 
 
 def joined(
-    net: LaneNet, user_links: int, provider_links: int, nodes: bool = True
+    net: LaneNet, user_links: int, provider_links: int, nodes: bool = True, *, only: bool = False
 ) -> tuple[LaneHost, LaneHost]:
-    """Both sides connected, with that many links, link `k` of either at node `k`, unless `nodes` is false."""
+    """Both sides connected, with that many links, link `k` of either at node `k`, unless `nodes` is false.
+
+    `only`: each has one link, and the numbers say which.
+    """
     hosts = []
     for name, seed, links in (("user", 1, user_links), ("provider", 2, provider_links)):
         host = LaneHost(net, name, seed)
-        host.net, host.links = net, links
+        host.net, host.links = net, links + only
         net.hosts[str(host.address)] = host
         hosts.append(host)
     user, provider = hosts
@@ -115,9 +118,11 @@ def joined(
     provider.start([to_user], Settings(suite, persistent=False))
     user.start([to_provider], Settings(suite, persistent=True))
     for host in hosts:
-        if host.links > 1:
+        if only:
+            host.tunnel.set_links({host.links - 1: host.links}, net.now)
+        elif host.links > 1:
             host.tunnel.set_links({k: k + 1 if nodes else 0 for k in range(host.links)}, net.now)
     user.drain()
-    assert net.run(2, lambda: user.peer(provider).session.current is not None)
+    assert net.run(5, lambda: user.peer(provider).session.current is not None)
     net.run(0.5)
     return user, provider

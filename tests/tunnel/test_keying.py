@@ -35,7 +35,7 @@ YEAR_NS = 365 * 86400 * 10**9
 
 
 def second_try_at(sim: Simulation) -> float:
-    assert sim.run(2, lambda: len(sim.sent) == 2)
+    assert sim.run(2, lambda: len(sim.sent) >= 2)
     return sim.now
 
 

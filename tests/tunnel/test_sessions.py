@@ -407,13 +407,13 @@ def test_who_is_not_there_is_given_up_and_tried_again_only_when_wanted() -> None
         provider.stopped = True
         user.send_packet(*to_provider(1))
         sim.run(REKEY_ATTEMPT_S + 1)
-        assert 15 <= len(sim.sent) <= 25
+        assert 15 <= len(sim.sent) <= 31  # a quarter of them to spare links of the peer
         assert count(user, "no_key") == 0, "the newest packet of a flow is worth another try"
         sim.run(REKEY_ATTEMPT_S + 1)
         assert count(user, "no_key") == 1
         assert not user.peer(provider).queue
         tries = len(sim.sent)
-        assert 30 <= tries <= 50
+        assert 30 <= tries <= 62
         sim.run(60)
         assert (len(sim.sent) > tries) is wanted
         provider.stopped = False

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import pytest
+
 from nconnect.tunnel.agenda import Agenda
 from nconnect.tunnel.steering import Steering
 from nconnect.tunnel.timers import NEVER, Timer
-from tests.sim.lanes import joined
+from nconnect.wire.tunnel import MAX_LINKS
+from tests.sim.lanes import LaneNet, joined
 from tests.sim.load import HEADER, RATE, Load, shaped
 
 
@@ -111,3 +114,30 @@ def test_an_idle_peer_s_lanes_are_not_looked_at() -> None:
     net.run(5)
     assert not peer.timers.is_set(Timer.LANES)
     assert user.tunnel.next_at() != NEVER
+
+
+@pytest.mark.parametrize("user_link", [0, 1])
+@pytest.mark.parametrize("provider_link", [0, 1, 2])
+def test_a_peer_whose_only_link_is_a_spare_one_is_found(user_link: int, provider_link: int) -> None:
+    """Nobody told the user: its second or third attempt goes there too."""
+    net = LaneNet()
+    started = net.now
+    links = (user_link, provider_link)
+    for path in ((a, b) for a in range(3) for b in range(3) if (a, b) != links):
+        net.paths[path].cut = True
+    user, provider = joined(net, *links, only=True)
+    assert user.peer(provider).session.current is not None
+    assert net.now - started < 3.5
+    assert {lane.number for lane in provider.peer(user).lanes.used} == {provider_link * MAX_LINKS + user_link}
+
+
+def test_a_peer_learns_that_the_spare_link_has_gone_and_another_is_back() -> None:
+    net = LaneNet()
+    user, provider = joined(net, 1, 1, only=True)
+    user.tunnel.set_links({0: 1, 1: 2}, net.now)
+    user.drain()
+    assert net.run(1, lambda: provider.peer(user).lanes.theirs == {0: 1, 1: 2})
+    user.tunnel.set_links({0: 1}, net.now)
+    user.drain()
+    assert net.run(1, lambda: provider.peer(user).lanes.theirs == {0: 1})
+    assert not user.lost()

@@ -1,0 +1,36 @@
+"""A node whose RPC names another one, which nobody can reach, for every address that is no sub-client's.
+
+`python -m netns_tests.naming DEAD_HOST`; SIGUSR1 ends that, and it names itself for all.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+
+from nconnect.crypto.keys import Identity
+from nconnect.io.node_server import NodeServer
+from nconnect.model import NodeConfig
+from nconnect.node.rpc import node_info
+from nconnect.node.settings import NodeSettings
+from nconnect.wire.jsonrpc import NodeInfo
+
+
+async def serve(dead_host: str) -> None:
+    server = NodeServer(NodeConfig(listen="0.0.0.0"), Identity(os.urandom(32)), NodeSettings(rate_per_s=None))
+    await server.start()
+    dead = node_info(dead_host, server.ws_port, server.rpc_port, os.urandom(32))
+
+    def assign(address: str, secure: bool) -> NodeInfo | None:
+        return None if address.startswith("__") else dead
+
+    server.assign = assign
+    asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, setattr, server, "assign", None)
+    print("serving", flush=True)
+    await asyncio.Event().wait()
+
+
+if __name__ == "__main__":
+    asyncio.run(serve(sys.argv[1]))
