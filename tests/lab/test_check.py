@@ -236,4 +236,4 @@ def test_only_a_run_of_everything_fails_without_the_official_programs(
     with pytest.raises(SystemExit) as ended:
         check.main()
     assert ended.value.code == (1 if everything else 0)
-    assert "left out: tests with nkn-tunnel, nknc, nknd" in capsys.readouterr().out
+    assert "left out: tests with nkn-sdk-go, nkn-tunnel, nknc, nknd" in capsys.readouterr().out

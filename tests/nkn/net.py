@@ -60,6 +60,15 @@ class Net:
         self.server = self._make(*ports, b"m" * 32)
         await self.server.start()
 
+    async def has_clients(self, number: int) -> None:
+        """Wait until so many are connected."""
+        while self.server.node.stats().clients != number:  # noqa: ASYNC110 - the node sees it in its own time
+            await asyncio.sleep(0.005)
+
+    def drops(self) -> dict[str, int]:
+        """What the node did not deliver, by reason."""
+        return self.server.node.stats().drops
+
     def _make(self, ws_port: int, rpc_port: int, seed: bytes) -> NodeServer:
         config = NodeConfig(
             listen="127.0.0.1",

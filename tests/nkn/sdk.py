@@ -1,4 +1,4 @@
-"""The official JavaScript SDK as the other end of a test: see sdk.mjs beside this file."""
+"""NKN's SDKs as the other end of a test: sdk.mjs beside this file, and tests/official/nkn-sdk-go/main.go."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ from typing import Any
 
 import pytest
 
+from lab import official
+
 MODULES = Path(os.environ.get("NCONNECT_NKN_SDK") or Path(__file__).parents[2] / "node_modules").resolve()
 NODE_JS = shutil.which("node")
 SCRIPT = Path(__file__).with_name("sdk.mjs")
@@ -23,6 +25,15 @@ needs_sdk = pytest.mark.skipif(
     NODE_JS is None or not (MODULES / "nkn-sdk").is_dir(),
     reason="needs Node.js and nkn-sdk (scripts/setup --dev; NCONNECT_NKN_SDK names another node_modules)",
 )
+GO = "nkn-sdk-go"
+needs_go = pytest.mark.skipif(
+    bool(official.missing(GO)), reason="NKN's SDK for Go is not built: scripts/setup --dev"
+)
+SDKS = [pytest.param("js", marks=needs_sdk), pytest.param("go", marks=needs_go)]
+PAIRS = [
+    pytest.param(("js", "js"), id="js", marks=needs_sdk),
+    pytest.param(("go", "js"), id="go and js", marks=[needs_sdk, needs_go]),
+]
 
 
 def pattern(size: int) -> bytes:
@@ -40,7 +51,7 @@ class SdkError(Exception):
 
 
 class Sdk:
-    """A Node.js process with clients in it."""
+    """A process with clients in it."""
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self._process = process
@@ -49,10 +60,12 @@ class Sdk:
 
     @classmethod
     @contextlib.asynccontextmanager
-    async def running(cls, seed: str, *, env: Mapping[str, str] | None = None) -> AsyncIterator[Sdk]:
+    async def running(
+        cls, seed: str, kind: str = "js", *, env: Mapping[str, str] | None = None
+    ) -> AsyncIterator[Sdk]:
+        """`kind`: the SDK, "js" or "go"."""
         process = await asyncio.create_subprocess_exec(
-            str(NODE_JS),
-            str(SCRIPT),
+            *((str(NODE_JS), str(SCRIPT)) if kind == "js" else (official.program(GO),)),
             seed,
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
