@@ -26,7 +26,7 @@ from nconnect.io.websocket_server import SharedPort, WebSocketServer
 from nconnect.model import NodeConfig
 from nconnect.node import rpc
 from nconnect.node.connection import Connection
-from nconnect.node.core import Node
+from nconnect.node.core import EARLY_FRAME_BYTES, Node
 from nconnect.node.limits import OFFICIAL_RATE_PER_S, RateLimiter
 from nconnect.node.settings import NodeDrop, NodeSettings
 from nconnect.wire.jsonrpc import NodeInfo, join_addr
@@ -260,6 +260,7 @@ class NodeServer:
             self.node.closed(connection)
             return None
         client.connection = connection
+        websocket.limit(EARLY_FRAME_BYTES, partial(self.node.skipped, connection))
         websocket.pace()
         self.rearm()
         return client

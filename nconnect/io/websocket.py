@@ -18,7 +18,7 @@ import socket
 import sys
 import termios
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import islice
 from typing import Any, Protocol
 
@@ -126,6 +126,9 @@ class WebSocket:
         self._filled = 0
         self._pausing = False  # more frames than a turn may take are in the buffer
         self._assembler = Assembler(MAX_FRAME_BYTES)
+        self._keeps = MAX_FRAME_BYTES  # a larger frame is skipped
+        self._on_skipped: Callable[[int], None] | None = None
+        self._skip = 0  # bytes of a frame that is skipped, which are still to come
         self._pinged: bytes | None = None  # what the newest unanswered ping said
         self._pacer: Pacer | None = None
         self._pace_timer: asyncio.TimerHandle | None = None
@@ -146,6 +149,20 @@ class WebSocket:
             self._take_frames()
         if self._tls:
             self._loop.call_soon(self._on_readable)  # what came with the TLS handshake wakes no selector
+
+    def limit(self, keeps: int, on_skipped: Callable[[int], None]) -> None:
+        """Until `lift_limit`: keep no more than `keeps` bytes of a message in memory.
+
+        Of a larger frame nothing is kept, and `on_skipped` is told its size. A message that grows larger in
+        fragments closes the connection.
+        """
+        self._keeps, self._on_skipped = keeps, on_skipped
+        self._assembler = Assembler(keeps)
+
+    def lift_limit(self) -> None:
+        """Take messages of the network's size. Between two messages only."""
+        self._keeps, self._on_skipped = MAX_FRAME_BYTES, None
+        self._assembler = Assembler(MAX_FRAME_BYTES)
 
     @property
     def acked_bytes(self) -> int:
@@ -362,7 +379,7 @@ class WebSocket:
             return
         self.rx_bytes += size
         self._filled += size
-        if fresh is not None and not self._assembler.is_busy and not self._tls:
+        if fresh is not None and not self._assembler.is_busy and not self._tls and not self._skip:
             # The short way of a small message: what it does not touch need not come into the cache.
             at = lone_message(fresh, size, masked=not self._client)
             if at:
@@ -382,6 +399,8 @@ class WebSocket:
         needed = 0
         frames = 0
         try:
+            if self._skip:
+                self._skip_on()
             while self._start < self._filled:
                 if frames == MAX_FRAMES_A_TURN:
                     self._pause()
@@ -395,6 +414,14 @@ class WebSocket:
                     raise RemoteProtocolError("a frame is masked where it must not be, or the reverse")
                 begin = self._start + header.header_size
                 end = begin + header.payload_size
+                if header.payload_size > self._keeps:
+                    self._skip = end - self._start
+                    self._skip_on()
+                    if self._on_skipped is not None:
+                        self._on_skipped(header.payload_size)
+                    if self.closed:
+                        return
+                    continue
                 if end > self._filled:
                     needed = end - self._start
                     break
@@ -418,6 +445,12 @@ class WebSocket:
             self._make_room(needed)
         if self._pinged is not None:
             self._answer_ping()
+
+    def _skip_on(self) -> None:
+        """Pass over what has come of a frame that is not wanted."""
+        size = min(self._skip, self._filled - self._start)
+        self._start += size
+        self._skip -= size
 
     def _pause(self) -> None:
         """Who sends many small frames does not keep the loop from the others: go on in its next turn."""

@@ -46,6 +46,7 @@ from nconnect.wire.nkn import (
 from nconnect.wire.sigchain import login_digest
 
 MAX_TEXT_BYTES = 16 << 10  # guessed: a setClient request has about 400
+EARLY_FRAME_BYTES = MAX_TEXT_BYTES  # larger frames before the login are skipped as they come
 MAX_EARLY_BYTES = 4 << 20  # guessed: of frames before the login, dropped unread; one of the largest
 MAX_BAD_FRAMES = 32  # guessed: a client of another version may err now and then
 MAX_UNREAD_ANSWER_BYTES = 64 << 10  # guessed: who does not read our answers asks for no more of them
@@ -227,6 +228,11 @@ class Node:
         self._inflated.take(connection.source, max(0, len(plain) - free))
         return plain
 
+    def skipped(self, connection: Connection, size_bytes: int) -> None:
+        """A frame before the login was too large to be kept (`EARLY_FRAME_BYTES`)."""
+        if connection.state is State.CHALLENGED:
+            self._drop_early(connection, size_bytes)
+
     def _drop_early(self, connection: Connection, size_bytes: int) -> None:
         """A binary frame before the login: a MultiClient of the official SDK for Go sends through all its
         clients as soon as one of them is logged in."""
@@ -294,6 +300,7 @@ class Node:
             # Each gets every message: without a bound one client could have the node multiply its own.
             self._refuse(others[0], NodeDrop.DISPLACED)
         connection.address = request.address
+        connection.transport.lift_limit()
         if self.settings.verify_signatures:
             connection.ledger = Ledger(address, self._public_key, self.chain)
         if self.settings.reorder:

@@ -434,15 +434,21 @@ class Kept:
         self.closed.append(why)
 
 
-def fed(pieces: list[bytes], early: bytes = b"") -> tuple[WebSocket, Kept]:
-    """A server's websocket that has read all the pieces."""
+def fed(
+    pieces: list[bytes], early: bytes = b"", *, keeps: int | None = None, skipped: list[int] | None = None
+) -> tuple[WebSocket, Kept]:
+    """A server's websocket that has read all the pieces; `keeps`, `skipped`: with a limit."""
     source = Fed([piece for piece in pieces if piece])
     made = WebSocket(source, client=False, loop=Unwatched(), early=early)  # type: ignore[arg-type]
     kept = Kept()
     made.handler = kept
+    if keeps is not None and skipped is not None:
+        made.limit(keeps, skipped.append)
     made.start()
     while source.pieces and not made.closed:
         made._on_readable()
+        if keeps is not None and made._buffer is not None and not made._lent:
+            assert len(made._buffer) <= 2 * keeps + 1024
     return made, kept
 
 
@@ -488,6 +494,49 @@ def test_any_chunks_give_the_same_messages_when_no_large_buffer_is_left(
         made, kept = fed(chunks(stream, random.Random(seed)))
         assert kept.got == expected
         made.close()
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_frame_over_the_limit_is_skipped_and_never_kept(seed: int, small_buffers: None) -> None:
+    rng = random.Random(seed)
+    messages = [
+        rng.randbytes(rng.choice((0, 100, 300, 4999, 5000, 5001, 70_000, 300_000))) for _ in range(30)
+    ]
+    stream = b"".join(masked(Opcode.BINARY, message) for message in messages)
+    skipped: list[int] = []
+    made, kept = fed(chunks(stream, rng), keeps=5000, skipped=skipped)
+    assert kept.got == [message for message in messages if len(message) <= 5000]
+    assert skipped == [len(message) for message in messages if len(message) > 5000]
+    assert made._buffer is None
+    made.lift_limit()
+    made.close()
+
+
+def test_after_the_limit_is_lifted_all_is_taken() -> None:
+    skipped: list[int] = []
+    large = bytes(200_000)
+
+    class Lifting(Kept):
+        def on_text(self, data: memoryview) -> None:
+            made.lift_limit()
+
+    source = Fed(
+        [masked(Opcode.BINARY, large) + masked(Opcode.TEXT, b"login") + masked(Opcode.BINARY, large)]
+    )
+    made = WebSocket(source, client=False, loop=Unwatched())  # type: ignore[arg-type]
+    made.handler = kept = Lifting()
+    made.limit(16_384, skipped.append)
+    made.start()
+    made._on_readable()
+    assert (skipped, kept.got) == ([200_000], [large])
+    made.close()
+
+
+def test_fragments_over_the_limit_end_the_connection() -> None:
+    part = masked(Opcode.BINARY, bytes(3000), fin=False)
+    _made, kept = fed([part, masked(Opcode.CONTINUATION, bytes(3000))], keeps=5000, skipped=[])
+    assert kept.got == []
+    assert "over 5000 bytes" in kept.closed[0]
 
 
 def test_a_frame_split_at_every_byte() -> None:

@@ -28,6 +28,7 @@ class FakeTransport:
         self.parts: list[Sequence[Any]] = []
         self.texts: list[dict[str, Any]] = []
         self.pings = 0
+        self.limited = True
         self.writable = True
         self.unsent_bytes = 0
         self.tx_bytes = 0
@@ -50,6 +51,9 @@ class FakeTransport:
 
     def ping(self) -> None:
         self.pings += 1
+
+    def lift_limit(self) -> None:
+        self.limited = False
 
     def close(self, code: int = 1000, why: str = "") -> None:
         if self.closed is None:

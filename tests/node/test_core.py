@@ -195,6 +195,16 @@ def test_messages_before_the_login_are_bounded() -> None:
     assert stranger.transport.closed == (1008, "not_logged_in")
 
 
+def test_frames_that_were_too_large_to_keep_count_too() -> None:
+    stranger = FakeClient(make_node())
+    assert stranger.transport.limited
+    stranger.node.skipped(stranger.connection, MAX_EARLY_BYTES)
+    assert stranger.transport.closed is None
+    stranger.node.skipped(stranger.connection, 1)
+    assert stranger.transport.closed == (1008, "not_logged_in")
+    assert not FakeClient(make_node()).log_in().transport.limited
+
+
 def test_messages_before_the_login_do_not_put_off_its_end() -> None:
     node = make_node()
     stranger = FakeClient(node)
