@@ -12,6 +12,8 @@ import asyncio
 import contextlib
 import hashlib
 import socket
+import subprocess
+from pathlib import Path
 from typing import cast
 
 PATTERN_BYTES = 1 << 16
@@ -21,6 +23,19 @@ def pattern(size: int) -> bytes:
     """`size` bytes that are never the same at two offsets near one another."""
     block = b"".join(n.to_bytes(4, "big") for n in range(PATTERN_BYTES // 4))
     return (block * (size // PATTERN_BYTES + 1))[:size]
+
+
+def self_signed(path: Path) -> Path:
+    """Write a certificate that nobody vouches for, and its key, into one file."""
+    made = path.with_suffix(".crt")
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes",
+         "-days", "2", "-subj", "/CN=server", "-keyout", str(path), "-out", str(made)],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    with path.open("a") as both:
+        both.write(made.read_text())
+    return path
 
 
 async def _serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

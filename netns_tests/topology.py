@@ -15,7 +15,6 @@ import hashlib
 import json
 import select
 import socket
-import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,7 +22,7 @@ from dataclasses import dataclass
 
 from lab.netns import Namespace
 from lab.process import Process, until
-from lab.servers import PATTERN_BYTES, pattern
+from lab.servers import PATTERN_BYTES, pattern, self_signed
 from lab.world import SERVER, World
 
 SERVICE = 7000
@@ -67,15 +66,7 @@ def shape(namespace: Namespace, interface: str, mbit: int) -> None:
 
 def quic_download(world: World, size: int) -> None:
     """`size` bytes by QUIC from the server, whole and unchanged; needs aioquic."""
-    certificate = world.folder / "quic.pem"
-    made = world.folder / "quic.crt"
-    subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes",
-         "-days", "2", "-subj", "/CN=server", "-keyout", str(certificate), "-out", str(made)],
-        check=True, capture_output=True,
-    )  # fmt: skip
-    with certificate.open("a") as both:
-        both.write(made.read_text())
+    certificate = self_signed(world.folder / "quic.pem")
     program = [sys.executable, "-m", "netns_tests.quic"]
     server = world.run_in(world.server, [*program, "serve", str(QUIC_PORT), str(certificate)], "quic")
     until(lambda: "serving" in server.text(), "the QUIC server", process=server)

@@ -21,6 +21,7 @@ from pathlib import Path
 
 from lab.netns import Namespace, cable, namespaces
 from lab.process import Process, until
+from lab.servers import self_signed
 from lab.world import to_the_internet
 
 PREFIX = "ncbench"
@@ -31,6 +32,7 @@ CHAT_PORT = 8000
 ECHO_PORT = 5301
 TOKEN_PORT = 5302  # lab.bench.tokens
 FLOOD_PORT = 5303  # lab.bench.flood
+QUIC_PORT = 4433
 
 
 @dataclass
@@ -59,6 +61,12 @@ class Bed:
     def serve_tokens(self) -> None:
         process = self.serve([sys.executable, "-m", "lab.bench.tokens", "serve", str(TOKEN_PORT)], "tokens")
         until(lambda: "serving" in process.text(), "the token server", process=process)
+
+    def serve_quic(self) -> None:
+        certificate = self_signed(self.folder / "quic.pem")
+        command = [sys.executable, "-m", "netns_tests.quic", "serve", str(QUIC_PORT), str(certificate)]
+        process = self.serve(command, "quic")
+        until(lambda: "serving" in process.text(), "the QUIC server", process=process)
 
     def serve_model(self) -> None:
         command = [sys.executable, "-m", "lab.model_server", "0.0.0.0", str(CHAT_PORT)]

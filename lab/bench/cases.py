@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -13,7 +14,7 @@ from math import ceil
 from typing import Any
 
 from lab.bench import shaped, udp
-from lab.bench.bed import CHAT_PORT, IPERF_PORT
+from lab.bench.bed import CHAT_PORT, IPERF_PORT, QUIC_PORT
 from lab.bench.contenders import Running
 from lab.bench.metrics import FLOWS, Values, flows_name
 from lab.chat import chat_from
@@ -26,6 +27,7 @@ IPERF_BUSY_S = 15.0
 FLOOD_BYTES = 1400
 FLOOD_PING_S = 0.05
 UDP_STEADY_BITS = 50e6
+QUIC_BYTES = 16_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +132,24 @@ def udp_rate(size: int, running: Running, settings: Settings) -> Values:
 
     most = 1.2 * udp.flood(running.bed, running.host, size, settings.probe_s)[0]
     return {f"udp_rate_{size}": udp.highest_rate(measure, 0.0, most, settings.probes)}
+
+
+def quic_down(running: Running, settings: Settings) -> Values:
+    """A stream of aioquic's; its own work is most of what it costs, and what it is slowed by is disorder."""
+    command = [
+        sys.executable,
+        "-m",
+        "netns_tests.quic",
+        "fetch",
+        running.host,
+        str(QUIC_PORT),
+        str(QUIC_BYTES),
+    ]
+    done = running.bed.user.run(command, timeout_s=60)
+    if done.returncode:
+        raise LabError(f"quic: {done.stderr.strip()}")
+    found = json.loads(done.stdout)
+    return {"quic_down": found["bytes"] * 8 / found["seconds"] / 1e6}
 
 
 def udp_steady(running: Running, settings: Settings) -> Values:
@@ -238,6 +258,10 @@ def _no_model() -> str | None:
     return None if found else "no model installed (scripts/setup --demo)"
 
 
+def _no_quic() -> str | None:
+    return None if importlib.util.find_spec("aioquic") else "aioquic is not installed (scripts/setup --dev)"
+
+
 CASES = (
     Case("start", start, quick=True),
     Case("ping", ping, quick=True),
@@ -251,6 +275,7 @@ CASES = (
     Case("udp-rate-64", partial(udp_rate, 64), quick=False),
     Case("udp-rate-1400", partial(udp_rate, 1400), quick=False),
     Case("udp-50", udp_steady, quick=False),
+    Case("quic-down", quic_down, quick=False, missing=_no_quic),
     Case("udp-tcp", udp_tcp, quick=False),
     Case("chat", chat, quick=False, missing=_no_model),
     Case("memory", memory, quick=True),

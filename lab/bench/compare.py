@@ -76,6 +76,8 @@ def compare(
         machines.serve_echo()
         if any(case.congestion for case in present):
             machines.serve_tokens()
+        if any(case.name == "quic-down" for case in present):
+            machines.serve_quic()
         if any(case.name == "chat" for case in present):
             machines.serve_model()
         for number in range(1, rounds + 1):

@@ -36,6 +36,7 @@ SPEED = (
     Metric("flood_ping", "beside a UDP flood: ping p50", "ms", 1, False),
     Metric("flood_ping_lost", "beside a UDP flood: pings lost", "%", 0, False),
     Metric("udp_50_lost", "UDP at 50 Mbit/s: lost", "%", 3, False),
+    Metric("quic_down", "QUIC down (aioquic)", "Mbit/s", 0, True),
     Metric("message_up", "best message size, up", "KiB", 0, True),
     Metric("message_down", "best message size, down", "KiB", 0, True),
     Metric("cpu_up", "CPU, up", "s/GB", 2, False),

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 
-from lab.bench.bed import CHAT_PORT, FLOOD_PORT, IPERF_PORT, TOKEN_PORT, Bed
+from lab.bench.bed import CHAT_PORT, FLOOD_PORT, IPERF_PORT, QUIC_PORT, TOKEN_PORT, Bed
 from lab.bench.contenders.base import OVER_LINKS, START_TIMEOUT_S, TCP_ONLY, Running
 from lab.netns import LabError
 from lab.ping import first_reply
@@ -16,7 +16,7 @@ from lab.world import PROVIDER_PEER, SEED_RPC, USER_PEER, WAN_INTERFACE
 
 SERVICES = ",".join(
     [f"{port}/tcp" for port in (IPERF_PORT, CHAT_PORT, TOKEN_PORT)]
-    + [f"{port}/udp" for port in (IPERF_PORT, FLOOD_PORT)]
+    + [f"{port}/udp" for port in (IPERF_PORT, FLOOD_PORT, QUIC_PORT)]
 )
 SIGNED = ("--require-signatures",)
 _number = itertools.count()

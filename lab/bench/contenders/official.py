@@ -45,7 +45,7 @@ class NconnectOverNknd(Nconnect):
         self.about = "nconnect through the official node nknd, one link, every message signed"
 
     def measures(self, case: str) -> bool:
-        return case in TCP_ONLY | {"udp-50", "memory"}
+        return case in TCP_ONLY | {"udp-50", "quic-down", "memory"}
 
     def missing(self) -> str | None:
         return _missing("nknd", "nknc")
