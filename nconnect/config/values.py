@@ -42,6 +42,7 @@ _IDENTIFIER = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*")
 _SUB_CLIENT = re.compile(r"__\d+__")
 _PEER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 _HEX_32 = re.compile(r"[0-9a-fA-F]{64}")
+_PIN = re.compile(r"sha256=[0-9a-f]{64}")
 _DURATION = re.compile(r"(\d{1,9})([mhdw])")
 _DURATION_S = {"m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 _RULE_FORM = "PREFIX[:PORT[-PORT]][/tcp|/udp|/icmp], such as 192.168.50.10:8000/tcp"
@@ -307,7 +308,9 @@ def parse_expires_value(value: object) -> float:
 
 
 def parse_seed_rpc(text: str) -> str:
-    """A seed's RPC address: http://HOST:PORT."""
+    """A seed's RPC address: http://HOST:PORT, https://HOST[:PORT], or the latter with a pin, #sha256=…"""
+    text, mark, pin = text.partition("#")
+    pin = pin.lower()
     try:
         url = urlsplit(text)
         port = url.port
@@ -317,9 +320,19 @@ def parse_seed_rpc(text: str) -> str:
         raise ConfigError(f"{text!r} is not a seed's address: write http://HOST:30003")
     if port is None and url.scheme == "http":
         raise ConfigError(f"{text!r} has no port: write http://{url.netloc}:30003")
-    if url.query or url.fragment or url.username is not None:
+    if url.query or url.username is not None:
         raise ConfigError(f"{text!r} is not a seed's address: write {url.scheme}://HOST:30003, without more")
-    return text.rstrip("/")
+    text = text.rstrip("/")
+    if not mark:
+        return text
+    if not _PIN.fullmatch(pin):
+        raise ConfigError(
+            f"{text}#… pins no certificate: write {text}#sha256= and the 64 hex digits"
+            " that `nconnect node status` shows"
+        )
+    if url.scheme != "https":
+        raise ConfigError(f"{text}#… pins a certificate, but http has none: write https://{url.netloc}#{pin}")
+    return f"{text}#{pin}"
 
 
 def _parse_address(text: str) -> InterfaceAddress:

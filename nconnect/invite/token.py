@@ -5,8 +5,9 @@ What the text holds, with u8 lengths:
     | length, identifier | Ed25519 key 32 | token id 8 | secret 16 | count, (length, seed) … | checksum 4 |
 
 Identifier and key are the provider's NKN address. The seeds are the RPCs of its network's nodes; none stands
-for the public network. The checksum is the start of the SHA-256 of `nconnect token 1` and what stands before.
-Letters may be of either case; blanks and hyphens count for nothing; o is read as 0, i and l as 1.
+for the public network. One that pins a certificate is its URL without the pin, `#`, and the pin's 32 bytes.
+The checksum is the start of the SHA-256 of `nconnect token 1` and what stands before. Letters may be of
+either case; blanks and hyphens count for nothing; o is read as 0, i and l as 1.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import hashlib
 from dataclasses import dataclass, field
 
 from nconnect.config import parse_peer_address, parse_seed_rpc
+from nconnect.config.seed_url import PIN
 from nconnect.errors import ConfigError
 from nconnect.model import NknAddress
 
@@ -46,12 +48,12 @@ class Token:
             raise ConfigError(f"a token can name at most {MAX_SEEDS} seeds: choose some with --seed-rpc")
         body = b"".join(
             (
-                _short(self.provider.identifier),
+                _short(self.provider.identifier.encode("ascii", errors="replace")),
                 self.provider.public_key,
                 self.token_id,
                 self.secret,
                 bytes([len(self.seeds)]),
-                *map(_short, self.seeds),
+                *map(_seed, self.seeds),
             )
         )
         return PREFIX + _to_text(body + _checksum(body))
@@ -116,7 +118,7 @@ def _read(body: bytes) -> Token:
     count = take(1)[0]
     if count > MAX_SEEDS:
         raise IndexError
-    seeds = tuple(take(take(1)[0]).decode("ascii") for _ in range(count))
+    seeds = tuple(_seed_text(take(take(1)[0])) for _ in range(count))
     if at != len(body) or any(parse_seed_rpc(seed) != seed for seed in seeds):
         raise IndexError
     provider = NknAddress(identifier, public_key)
@@ -125,11 +127,23 @@ def _read(body: bytes) -> Token:
     return Token(provider, token_id, secret, seeds)
 
 
-def _short(text: str) -> bytes:
-    data = text.encode("ascii", errors="replace")
+def _short(data: bytes) -> bytes:
     if len(data) > 255:
-        raise ConfigError(f"{text[:40]!r}… is too long for a token: give a shorter one with --seed-rpc")
+        text = data[:40].decode("ascii", errors="replace")
+        raise ConfigError(f"{text!r}… is too long for a token: give a shorter one with --seed-rpc")
     return bytes([len(data)]) + data
+
+
+def _seed(url: str) -> bytes:
+    place, mark, pin = url.partition(PIN)
+    data = place.encode("ascii", errors="replace")
+    return _short(data + b"#" + bytes.fromhex(pin) if mark else data)
+
+
+def _seed_text(data: bytes) -> str:
+    """The URL; `_read` checks it. The version before pins refuses a token with one: it is no ASCII."""
+    place, mark, pin = data.partition(b"#")
+    return place.decode("ascii") + (PIN + pin.hex() if mark else "")
 
 
 def _checksum(body: bytes) -> bytes:

@@ -334,7 +334,14 @@ def test_interface_name_refused(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["http://203.0.113.7:30003", "http://[fd00::1]:30003", "https://node.example"]
+    "text",
+    [
+        "http://203.0.113.7:30003",
+        "http://[fd00::1]:30003",
+        "https://node.example",
+        "https://node.example:443#sha256=" + "0f" * 32,
+        "https://[fd00::1]:443#sha256=" + "0f" * 32,
+    ],
 )
 def test_seed_rpc(text: str) -> None:
     assert config.parse_seed_rpc(text) == text
@@ -350,11 +357,25 @@ def test_seed_rpc(text: str) -> None:
         "http://x:99999",
         "http://u@x:1",
         "http://x:1/?a",
+        "https://x:1#",
+        "https://x:1#sha256=",
+        "https://x:1#sha256=" + "0f" * 31,
+        "https://x:1#sha256=" + "0g" * 32,
+        "https://x:1#sha1=" + "0f" * 32,
+        "https://x:1#sha256=" + "0f" * 32 + "#",
+        "http://x:1#sha256=" + "0f" * 32,
     ],
 )
 def test_seed_rpc_refused(text: str) -> None:
     with pytest.raises(ConfigError, match="write"):
         config.parse_seed_rpc(text)
+
+
+def test_a_pin_is_written_in_one_way() -> None:
+    pin = "#sha256=" + "0f" * 32
+    assert (
+        config.parse_seed_rpc("https://node.example:443/" + pin.upper()) == "https://node.example:443" + pin
+    )
 
 
 def test_split_commas() -> None:

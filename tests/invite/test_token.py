@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -137,6 +139,24 @@ def test_a_key_that_is_none_is_refused() -> None:
     bad = Token(NknAddress("gpu-box", b"\x00" * 32), TOKEN.token_id, TOKEN.secret)
     with pytest.raises(ConfigError, match="makes no sense"):
         Token.parse(bad.encode())
+
+
+def test_a_pin_costs_33_bytes_and_comes_back() -> None:
+    seeds = tuple(f"https://n{i}.example:443#sha256={i:064x}" for i in range(3))
+    pinned, without = (
+        replace(TOKEN, seeds=seeds),
+        replace(TOKEN, seeds=tuple(s[: s.index("#")] for s in seeds)),
+    )
+    assert Token.parse(pinned.encode()) == pinned
+    assert len(pinned.encode()) - len(without.encode()) == pytest.approx(3 * 33 * 8 / 5, abs=1)
+
+
+@pytest.mark.parametrize("seed", [b"http://h:1#" + bytes(32), b"https://h:1#" + bytes(31), b"https://h:1#"])
+def test_a_seed_with_a_bad_pin_is_refused(seed: bytes) -> None:
+    head = bytes([0]) + TOKEN.provider.public_key + TOKEN.token_id + TOKEN.secret
+    body = head + bytes([1, len(seed)]) + seed
+    with pytest.raises(ConfigError, match="makes no sense"):
+        Token.parse(PREFIX + module._to_text(body + module._checksum(body)))
 
 
 def test_too_many_seeds_cannot_be_written() -> None:
