@@ -63,6 +63,16 @@ class LoginPageError(WayOutError):
         super().__init__(f"this network shows a login page: open {url} in a browser{perhaps}")
 
 
+class TlsError(NetworkError):
+    """TLS with a server failed, or its certificate is refused."""
+
+    def __init__(self, what: str, mend: str) -> None:
+        """`what` is wrong, and what `mend`s it: two clauses of one line."""
+        super().__init__(f"{what}: {mend}")
+        self.what = what
+        self.mend = mend
+
+
 class NotConnected(NetworkError):
     """A client (`nconnect.nkn`) has no link to a node, so nothing was sent."""
 

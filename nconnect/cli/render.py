@@ -83,8 +83,9 @@ def _facts(status: Status) -> list[str]:
 
 
 def _node_of(link: LinkStatus) -> str:
+    tls = " (TLS)" if link.tls else ""
     by = f" by proxy {link.proxy}" if link.proxy else ""
-    return f"{link.node or '-'}{by}"
+    return f"{link.node or '-'}{tls}{by}"
 
 
 def _links(status: Status) -> list[str]:

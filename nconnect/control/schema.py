@@ -31,6 +31,8 @@ class LinkStatus:
     rx_bytes: int = 0
     share: float | None = None  # of all links' traffic, 0 to 1
     proxy: str | None = None  # HOST:PORT of the proxy on the way to the node; null: none
+    tls: bool = False  # the websocket is wss
+    port: int | None = None  # the node's; null while none is known
 
 
 @dataclass(frozen=True, slots=True)

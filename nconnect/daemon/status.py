@@ -127,7 +127,8 @@ def link_statuses(
     for number, (link, other) in enumerate(zip(links, shared_with, strict=True)):
         seen = link if other is None else links[other]
         tx, rx = traffic[number]
-        proxy = proxies.to(*split_addr(seen.node.addr)) if seen.node else None
+        place = split_addr(seen.node.addr) if seen.node else None
+        proxy = proxies.to(*place) if place else None
         found.append(
             LinkStatus(
                 node=seen.node.addr if seen.node else "",
@@ -140,6 +141,8 @@ def link_statuses(
                 rx_bytes=rx,
                 share=(tx + rx) / total if total else None,
                 proxy=None if proxy is None else str(proxy),
+                tls=seen.way.secure,
+                port=place[1] if place else None,
             )
         )
     return tuple(found)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 
-from nconnect.doctor.facts import Facts
+from nconnect.config.seed_url import place_of
+from nconnect.doctor.facts import Facts, SeedFact
 from nconnect.doctor.findings import Finding, Level, failure, ok, warning
 from nconnect.doctor.said import said_by_the_daemon
 from nconnect.host.plan import IP_FORWARD, IPV6_FORWARDING
@@ -234,8 +235,15 @@ def check_seeds(facts: Facts) -> Iterator[Finding]:
             continue
         what = f"the node {seed.node}, named by {seed.url}, cannot be reached" if seed.node else (
             f"{seed.url} cannot be asked")  # fmt: skip
-        mend = "look at this machine's network and firewall (TCP out to ports 30002 and 30003)"
+        mend = seed.mend or f"look at this machine's network and firewall (TCP out to {_ports(seed)})"
         yield (warning if reached else failure)("node", f"{what}: {seed.why}", mend)
+
+
+def _ports(seed: SeedFact) -> str:
+    """Those that a way to the network needs: the seed's, and the node's once it is named."""
+    node = seed.node.rpartition(":")[2]
+    found = dict.fromkeys((str(place_of(seed.url)[1]), *([node] if node else [])))
+    return f"port{'s' if len(found) > 1 else ''} {' and '.join(found)}"
 
 
 def check_subnets(facts: Facts) -> Iterator[Finding]:

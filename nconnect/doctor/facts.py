@@ -20,6 +20,7 @@ class SeedFact:
     rtt_ms: float | None = None
     why: str = ""
     clock_ahead_s: float | None = None  # the seed's wall clock against ours
+    mend: str = ""  # what to do about `why`, where that is known
     in_the_way: bool = False  # `why` is no fault of this seed: a proxy's, or a login page
 
 

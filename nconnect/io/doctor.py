@@ -25,6 +25,7 @@ from nconnect.errors import (
     LoginPageError,
     NconnectError,
     NetworkError,
+    TlsError,
     WayOutError,
 )
 from nconnect.host import plan as planning
@@ -260,6 +261,8 @@ async def _seed(url: str, config: Config, seed_s: float, proxies: Proxies) -> Se
     began = time.monotonic()
     try:
         node = (await rpc.ask_node(url, address, timeout_s=seed_s, proxies=proxies)).addr
+    except TlsError as error:
+        return SeedFact(url, why=error.what, mend=error.mend)
     except NconnectError as error:
         return SeedFact(url, why=str(error), in_the_way=isinstance(error, WayOutError))
     rtt_ms = (time.monotonic() - began) * 1e3

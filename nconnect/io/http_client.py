@@ -11,10 +11,12 @@ from urllib.parse import urlsplit
 import h11
 
 from nconnect.config.proxy import DIRECT, Proxies
+from nconnect.config.seed_url import pin_of
 from nconnect.errors import NetworkError, RemoteProtocolError
 from nconnect.io.dial import dial
 from nconnect.io.errors import plain_reason
 from nconnect.io.http import Response, framed, header_texts
+from nconnect.io.tls import check_pin, context_for, explained
 from nconnect.model import join_addr
 
 _READ_BYTES = 64 * 1024
@@ -36,6 +38,8 @@ async def request(
 ) -> Response:
     """Ask an `http://` or `https://` URL (through `unix_socket` if given) once, on a connection of its own.
 
+    A fragment `#sha256=…` pins the server's certificate: any other is refused before anything is sent.
+    Otherwise it is verified, by `tls` or by name, dates and issuer. Redirects are not followed.
     `proxies` says whether that goes through a proxy (by CONNECT, also without TLS). `on_connected` is told
     when somebody has taken the connection. `cut`: of a body longer than `max_body_bytes` the beginning is
     returned, a byte more than that at least; otherwise it is an error.
@@ -57,8 +61,9 @@ async def request(
             if unix_socket is not None:
                 reader, writer = await asyncio.open_unix_connection(str(unix_socket))
             else:
-                context = (tls or ssl.create_default_context()) if parts.scheme == "https" else None
-                reader, writer = await _connect(parts.hostname, port, context, proxies)
+                reader, writer = await _connect(
+                    parts.hostname, port, tls, proxies, pin_of(url), secure=parts.scheme == "https"
+                )
             if on_connected is not None:
                 on_connected()
             wire = h11.Connection(h11.CLIENT, max_incomplete_event_size=16 * 1024)
@@ -76,8 +81,6 @@ async def request(
             return await _read_response(wire, reader, max_body_bytes, cut)
     except TimeoutError:
         raise NetworkError(f"{server} did not answer within {timeout_s:g} s") from None
-    except ssl.SSLError as error:
-        raise NetworkError(f"{server}: TLS failed: {error.reason or error}") from error
     except OSError as error:
         raise NetworkError(f"{server}: {plain_reason(error)}") from error
     except h11.LocalProtocolError as error:
@@ -90,16 +93,28 @@ async def request(
 
 
 async def _connect(
-    host: str, port: int, context: ssl.SSLContext | None, proxies: Proxies
+    host: str, port: int, tls: ssl.SSLContext | None, proxies: Proxies, pin: str | None, *, secure: bool
 ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """Raises also `TlsError`, with which nothing was sent."""
     sock = await dial(host, port, proxies.to(host, port))
     try:
-        return await asyncio.open_connection(
-            sock=sock, ssl=context, server_hostname=host if context else None
-        )
+        if not secure:
+            return await asyncio.open_connection(sock=sock)
+        context = tls or context_for(pin)
+        reader, writer = await asyncio.open_connection(sock=sock, ssl=context, server_hostname=host)
+    except ssl.SSLError as error:
+        raise await explained(error, host, port, proxies, plain="http") from error
     except BaseException:
         sock.close()
         raise
+    if pin is not None:
+        try:
+            certificate = writer.get_extra_info("ssl_object").getpeercert(binary_form=True)
+            check_pin(pin, certificate, join_addr(host, port))
+        except BaseException:
+            writer.transport.abort()
+            raise
+    return reader, writer
 
 
 async def _read_response(

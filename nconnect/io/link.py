@@ -14,8 +14,9 @@ from typing import Any, Protocol
 
 from nconnect.config.proxy import DIRECT, Proxies
 from nconnect.errors import LoginPageError, NconnectError
-from nconnect.io import rpc, websocket_client
+from nconnect.io import rpc
 from nconnect.io.clock import boottime
+from nconnect.io.ways import open_first
 from nconnect.io.websocket import Buffer, WebSocket
 from nconnect.nkn.link import Link
 from nconnect.nkn.outputs import (
@@ -70,12 +71,11 @@ class LinkRunner:
         link: Link,
         handler: LinkHandler,
         *,
-        secure: bool = False,
         tls: ssl.SSLContext | None = None,
         clock: Callable[[], float] = boottime,
         proxies: Proxies = DIRECT,
     ) -> None:
-        """`secure`: ask for the node's TLS address and speak wss, with `tls` if given.
+        """`tls`: what verifies certificates, in place of the system's authorities.
 
         `proxies`: the way out.
         """
@@ -83,7 +83,6 @@ class LinkRunner:
         self.on_found: Callable[[NodeInfo], None] | None = None  # told of each node that is tried
         self.websocket: WebSocket | None = None  # while one is open, for its TCP_INFO and options
         self._handler = handler
-        self._secure = secure
         self._tls = tls
         self._clock = clock
         self._proxies = proxies
@@ -231,7 +230,7 @@ class LinkRunner:
                     self.websocket.send_text(text)
             case Resolve():
                 self._begin(self._resolve(output), "resolve")
-            case Connect(node):
+            case Connect(node=node):
                 if self.on_found is not None:
                     self.on_found(node)
                 self._begin(self._connect(output), "connect")
@@ -293,10 +292,13 @@ class LinkRunner:
             connection.leave(why)
 
     async def _resolve(self, ask: Resolve) -> None:
-        method = "getwssaddr" if self._secure else "getwsaddr"
         try:
             found = await rpc.first_answer(
-                ask.seeds, ask.address, timeout_s=ask.timeout_s, method=method, proxies=self._proxies
+                ask.seeds,
+                ask.address,
+                timeout_s=ask.timeout_s,
+                tls=self.link.tls_only,
+                proxies=self._proxies,
             )
         except NconnectError as error:
             why = str(error)
@@ -308,10 +310,13 @@ class LinkRunner:
             self._done(lambda now: self.link.resolved(found.node, now, seed=found.seed))
 
     async def _connect(self, to: Connect) -> None:
-        url = f"{'wss' if self._secure else 'ws'}://{to.node.addr}"
         try:
-            socket = await websocket_client.connect(
-                url, timeout_s=to.timeout_s, tls=self._tls, proxies=self._proxies
+            opened = await open_first(
+                to,
+                str(self.link.address),
+                tls=self._tls,
+                proxies=self._proxies,
+                on_found=lambda node: self.on_found and self.on_found(node),
             )
         except NconnectError as error:
             why = str(error)
@@ -319,9 +324,10 @@ class LinkRunner:
         except Exception as error:
             self._crash(error)
         else:
+            socket = opened.socket
             self._connection = _Connection(self, socket)
             self.websocket = socket
-            self._done(self.link.connected)
+            self._done(lambda now: self.link.connected(now, node=opened.node, way=opened.way))
             if self.websocket is socket:
                 socket.start()
 

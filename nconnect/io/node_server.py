@@ -209,7 +209,8 @@ class NodeServer:
         """This node as who reaches it by `host` is told, once it is bound; None when it has no
         websocket with TLS, or none without."""
         ws, http = (self.wss_port, self.https_port) if secure else (self.ws_port, self.rpc_port)
-        return None if ws is None else rpc.node_info(host, ws, http, self.public_key)
+        fingerprint = self.fingerprint if secure else None
+        return None if ws is None else rpc.node_info(host, ws, http, self.public_key, fingerprint)
 
     def seed_url(self, *, here: bool = False) -> str:
         """What clients write into `seed_rpc`, once it is bound: over TLS with the certificate pinned.
@@ -321,6 +322,7 @@ class NodeServer:
             relayed=self.node.relay.messages,
             wss_port=self.wss_port,
             https_port=self.https_port,
+            fingerprint=self.fingerprint,
             assign=self.assign,
         )
 

@@ -16,6 +16,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from nconnect.config.proxy import DIRECT, Proxies
+from nconnect.config.seed_url import is_secure
 from nconnect.errors import LoginPageError, NconnectError, NetworkError, RemoteProtocolError, WayOutError
 from nconnect.io import http_client
 from nconnect.io import resolve as names
@@ -45,11 +46,10 @@ async def resolve(
     address: str,
     *,
     timeout_s: float,
-    method: str = "getwsaddr",
     proxies: Proxies = DIRECT,
 ) -> NodeInfo:
     """The node that serves `address`; raises `NetworkError` in one line when no seed names one."""
-    found = await first_answer(seeds, address, timeout_s=timeout_s, method=method, proxies=proxies)
+    found = await first_answer(seeds, address, timeout_s=timeout_s, proxies=proxies)
     return found.node
 
 
@@ -58,10 +58,11 @@ async def first_answer(
     address: str,
     *,
     timeout_s: float,
-    method: str = "getwsaddr",
+    tls: bool = False,
     proxies: Proxies = DIRECT,
 ) -> Resolution:
-    """As `resolve`, and which seed it was. `method` is `getwssaddr` for a node's TLS address.
+    """As `resolve`, and which seed it was. A seed that is asked over TLS names the node's TLS address; with
+    `tls` every seed does.
 
     `proxies`: the way to the seeds. Where none answers because of a proxy or a login page, that error is
     raised.
@@ -70,7 +71,7 @@ async def first_answer(
     async def ask(seed: str, on_connected: Callable[[], None]) -> NodeInfo:
         patience_s = timeout_s + SLACK_S
         return await ask_node(
-            seed, address, timeout_s=patience_s, method=method, proxies=proxies, on_connected=on_connected
+            seed, address, timeout_s=patience_s, tls=tls, proxies=proxies, on_connected=on_connected
         )
 
     return await _Race(seeds, ask).run(timeout_s)
@@ -81,14 +82,17 @@ async def ask_node(
     address: str,
     *,
     timeout_s: float,
-    method: str = "getwsaddr",
+    tls: bool = False,
     proxies: Proxies = DIRECT,
     on_connected: Callable[[], None] | None = None,
 ) -> NodeInfo:
-    """Ask one seed; raises `NetworkError` or `RemoteProtocolError`."""
+    """Ask one seed, for a TLS address with `tls` or where the seed is asked over TLS.
+
+    Raises `NetworkError` or `RemoteProtocolError`.
+    """
     answer = await call(
         seed,
-        method,
+        "getwssaddr" if tls or is_secure(seed) else "getwsaddr",
         {"address": address},
         timeout_s=timeout_s,
         proxies=proxies,

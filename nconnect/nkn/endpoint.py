@@ -78,6 +78,7 @@ class Endpoint:
                     now=now,
                     rng=os.urandom,
                     last_node=last_nodes[place] if place < len(last_nodes) else None,
+                    tls_only=bool(tls),
                 ),
                 tls,
                 proxies=proxies,

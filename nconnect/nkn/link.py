@@ -22,6 +22,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from ipaddress import ip_address
 
 from nconnect.crypto.keys import Identity
@@ -46,6 +47,7 @@ from nconnect.nkn.outputs import (
 )
 from nconnect.nkn.states import TRANSITIONS, Event, LinkState
 from nconnect.nkn.way_back import WayBack
+from nconnect.nkn.ways import PLAIN, Way, redirected, ways_to
 from nconnect.wire import actions, sigchain
 from nconnect.wire.jsonrpc import NodeInfo, split_addr
 from nconnect.wire.nkn import HeadCache, InboundMessage, Receipt, decode_client_message
@@ -95,8 +97,12 @@ class Link:
         now: float,
         rng: Callable[[int], bytes],
         last_node: NodeInfo | None = None,
+        tls_only: bool = False,
     ) -> None:
-        """`address` may be a sub-client's of the identity. `last_node`: tried when no seed answers."""
+        """`address` may be a sub-client's of the identity. `last_node`: tried when no seed answers.
+
+        `tls_only`: over TLS, and verified, whichever seed names the node.
+        """
         if address.public_key != identity.public_key:
             raise LocalProtocolError("a link's address must be of its own identity")
         if not seeds:
@@ -109,6 +115,9 @@ class Link:
         self.last_error = ""  # of the newest failure, a sentence; "" once the link is up
         self.counters = LinkCounters()
         self.last_node = last_node  # the last that let us in: the shell may keep it for the next start
+        self.way = PLAIN  # to `node`
+        self.tls_only = tls_only
+        self._last_way: Way | None = None  # to `last_node`; None: not found out
         self._identity = identity
         self._seeds = tuple(seeds)
         self._rng = rng
@@ -124,6 +133,7 @@ class Link:
         )
         self._way_back = WayBack()
         self._returning = False  # this attempt is on its way there
+        self._tls_first = False  # TLS got through last
         self._tried: NodeInfo | None = None  # it was there in vain, or this attempt is not to go there
         self._signed_in = False  # a signed login went out on this connection
         self._heads = HeadCache()
@@ -233,7 +243,7 @@ class Link:
         if seed in self._seeds:
             self._seeds = (seed, *(other for other in self._seeds if other != seed))
         self.is_named = True
-        self._connect(node, now)
+        self._connect(node, self._ways_to(node, seed), now)
 
     def resolve_failed(self, why: str, now: float, *, reason: DownReason = DownReason.NO_SEED) -> None:
         """No seed answered; the node that served us last may still be there, if that was not tried yet.
@@ -244,12 +254,16 @@ class Link:
         if self.last_node is not None and self.last_node != self._tried:
             self._become(Event.FELL_BACK)
             self._no_seed = (why, reason)
-            self._connect(self.last_node, now)
+            self._connect(self.last_node, self._ways_back(self.last_node), now)
         else:
             self._fail(why, reason, now)
 
-    def connected(self, now: float) -> None:
+    def connected(self, now: float, *, node: NodeInfo | None = None, way: Way | None = None) -> None:
+        """By this way, of those that `Connect` named, to its node: where that was asked for, as `node`."""
         self._become(Event.CONNECTED)
+        self.node = node or self.node
+        self.way = way or self.way
+        self._tls_first = self.way.secure
         self._signed_in = False
         self._bad_frames = 0
         self._deadline = Deadline(now + CHALLENGE_S, "no challenge came")
@@ -357,7 +371,7 @@ class Link:
             self._become(Event.RETURNED)
             self._begin_attempt(now)
             self._returning = True
-            self._connect(node, now)
+            self._connect(node, self._ways_back(node), now)
 
     def _ask_after_all(self, why: str, now: float, *, abandon: bool) -> None:
         """The node that we went back to is not there: go on with what this attempt began with before."""
@@ -381,10 +395,20 @@ class Link:
         self._deadline = Deadline(now + RESOLVE_S + SHELL_SLACK_S, "no seed answered")
         self._outputs.append(Resolve(self._seeds, str(self.address), RESOLVE_S))
 
-    def _connect(self, node: NodeInfo, now: float) -> None:
-        self.node = node
+    def _ways_to(self, node: NodeInfo, seed: str | None) -> tuple[Way, ...]:
+        ways = ways_to(node, seed, self._seeds, tls_first=self._tls_first)
+        if self.tls_only and not ways[0].is_verified:
+            return (Way(secure=True, verify=True),)
+        return ways
+
+    def _ways_back(self, node: NodeInfo) -> tuple[Way, ...]:
+        """To the node that served us last: as then."""
+        return self._ways_to(node, None) if self._last_way is None else (self._last_way,)
+
+    def _connect(self, node: NodeInfo, ways: tuple[Way, ...], now: float) -> None:
+        self.node, self.way = node, ways[0]
         self._deadline = Deadline(now + CONNECT_S + SHELL_SLACK_S, "the node did not take the connection")
-        self._outputs.append(Connect(node, CONNECT_S))
+        self._outputs.append(Connect(node, CONNECT_S, ways))
 
     def _unreachable(self, why: str, now: float, *, abandon: bool = False) -> None:
         if self._returning:
@@ -432,7 +456,7 @@ class Link:
         self._liveness = Liveness(now)
         self._deadline = None
         self.up_since = now
-        self.last_node = self.node
+        self.last_node, self._last_way = self.node, replace(self.way, ask=None)
         self.last_error = ""
         self.counters.logins += 1
         self._outputs.append(Waived(signatures, actions.Waiver.MASK in answer.waives))
@@ -460,7 +484,7 @@ class Link:
         if was_up:
             self._outputs.append(LinkDown(why, DownReason.REDIRECTED))
         self._begin_attempt(now)
-        self._connect(node, now)
+        self._connect(node, (redirected(node, self.way, self._seeds),), now)
 
     def _check_liveness(self, now: float) -> None:
         verdict = self._liveness.handle_timeout(now)

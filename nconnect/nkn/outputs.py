@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
+from nconnect.nkn.ways import PLAIN, Way
 from nconnect.wire.jsonrpc import NodeInfo
 
 
@@ -38,10 +39,11 @@ class Resolve:
 
 @dataclass(frozen=True, slots=True)
 class Connect:
-    """Open a websocket to this node."""
+    """Open a websocket to this node, by whichever of the ways gets there first (`nconnect.nkn.ways`)."""
 
     node: NodeInfo
     timeout_s: float
+    ways: tuple[Way, ...] = (PLAIN,)
 
 
 @dataclass(frozen=True, slots=True)

@@ -51,7 +51,7 @@ class SubLink:
         """
         self.link = link
         context = tls if isinstance(tls, ssl.SSLContext) else None
-        self.runner = LinkRunner(link, self, secure=bool(tls), tls=context, proxies=proxies)
+        self.runner = LinkRunner(link, self, tls=context, proxies=proxies)
         self._index = index
         self._on_message = on_message
         self._on_change = on_change

@@ -50,6 +50,7 @@ class NodeFacts:
     relayed: int  # messages
     wss_port: int | None = None  # None: no TLS
     https_port: int | None = None
+    fingerprint: str | None = None  # of its certificate
     # In a cluster: which node an address belongs to, as its clients (over TLS: True) reach it.
     assign: Callable[[str, bool], NodeInfo | None] | None = None
 
@@ -84,13 +85,16 @@ def node_id(public_key: bytes) -> bytes:
     return hashlib.sha256(public_key).digest()
 
 
-def node_info(host: str, ws_port: int, rpc_port: int | None, public_key: bytes) -> NodeInfo:
-    """This node, as who calls it `host` can reach it."""
+def node_info(
+    host: str, ws_port: int, rpc_port: int | None, public_key: bytes, fingerprint: str | None = None
+) -> NodeInfo:
+    """This node, as who calls it `host` can reach it; over TLS with its certificate's `fingerprint`."""
     return NodeInfo(
         addr=jsonrpc.join_addr(host, ws_port),
         rpc_addr="" if rpc_port is None else jsonrpc.join_addr(host, rpc_port),
         public_key=public_key.hex(),
         id=node_id(public_key).hex(),
+        fingerprint=fingerprint or "",
     )
 
 
@@ -126,7 +130,7 @@ def _get_wss_addr(params: Mapping[str, Any], facts: NodeFacts) -> object:
     address = _address_in(params)
     if facts.wss_port is None:
         raise _Refused(INTERNAL_ERROR, "this node has no certificate")  # as an official one without
-    info = node_info(facts.host, facts.wss_port, facts.https_port, facts.public_key)
+    info = node_info(facts.host, facts.wss_port, facts.https_port, facts.public_key, facts.fingerprint)
     return _assigned(address, facts, info, secure=True)
 
 

@@ -44,6 +44,7 @@ class NodeInfo:
     rpc_addr: str  # host:port, "" when the node named none
     public_key: str  # Ed25519, 64 hex digits, lower case
     id: str  # the node's place on the ring, hex, "" when the node named none
+    fingerprint: str = ""  # SHA-256 of its TLS certificate's DER, hex; "" when the node named none
 
     @property
     def public_key_bytes(self) -> bytes:
@@ -67,10 +68,18 @@ class NodeInfo:
         except RemoteProtocolError:
             rpc_addr = ""
         id = strict_json.text_or_empty(members, "id").lower()
-        return cls(addr, rpc_addr, public_key, id if _ID.fullmatch(id) else "")
+        fingerprint = strict_json.text_or_empty(members, "fingerprint").lower()
+        return cls(
+            addr,
+            rpc_addr,
+            public_key,
+            id if _ID.fullmatch(id) else "",
+            fingerprint if _KEY.fullmatch(fingerprint) else "",
+        )
 
     def to_json(self) -> dict[str, str]:
-        return {"addr": self.addr, "rpcAddr": self.rpc_addr, "pubkey": self.public_key, "id": self.id}
+        told = {"addr": self.addr, "rpcAddr": self.rpc_addr, "pubkey": self.public_key, "id": self.id}
+        return told | ({"fingerprint": self.fingerprint} if self.fingerprint else {})
 
 
 def split_addr(addr: str) -> tuple[str, int]:

@@ -113,6 +113,12 @@ def test_what_stops_all_links_is_said_once() -> None:
     assert line.startswith(f"link 0 to no node yet is down, trying again: {why};")
 
 
+def test_a_link_with_tls_is_shown() -> None:
+    status = replace(STATUS, links=(LinkStatus("node.example:443", "up", 0.5, tls=True, port=443),))
+    assert "node.example:443 (TLS)  " in status_text(status, now=NOW)
+    assert "TLS" not in status_text(replace(STATUS, links=(LinkStatus("n:1", "up", 0.5),)), now=NOW)
+
+
 def test_a_link_s_proxy_is_shown() -> None:
     status = replace(STATUS, links=(LinkStatus("203.0.113.7:30002", "up", 0.5, proxy="10.0.0.1:3128"),))
     assert "203.0.113.7:30002 by proxy 10.0.0.1:3128" in status_text(status, now=NOW)

@@ -39,6 +39,18 @@ def made(sim: Simulation, host: Host, refused: dict[str, int] | None = None) -> 
     )
 
 
+def test_a_link_tells_port_and_tls() -> None:
+    net = LaneNet()
+    user, _ = joined(net, 1, 1)
+    link = Link(user.identity, user.address, ("https://n:443",), now=net.now, rng=net.random_bytes)
+    (found,) = status.link_statuses([link], [None], user.tunnel)
+    assert (found.tls, found.port) == (False, None)
+    link.start(net.now)
+    link.resolved(NodeInfo("n:443", "", "ab" * 32, ""), net.now, seed="https://n:443")
+    (found,) = status.link_statuses([link], [None], user.tunnel)
+    assert (found.tls, found.port) == (True, 443)
+
+
 def test_each_link_has_its_share_of_the_traffic() -> None:
     net = LaneNet()
     net.paths[1, 1] = Path(delay_s=0.05)

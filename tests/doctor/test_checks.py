@@ -202,6 +202,22 @@ PROXY = ProxyFact("10.0.0.1:3128", "in /etc/environment", used=False, mend="writ
 UNREACHED = (SeedFact("http://x:1", why="no answer"), SeedFact("http://y:1", why="no answer"))
 
 
+def test_a_tls_fault_is_no_firewall_s() -> None:
+    seed = SeedFact("https://n:443", why="n:443 does not speak TLS", mend="is it http://?")
+    (finding,) = [f for f in diagnose(spoilt(seeds=(seed,))) if f.check == "node"]
+    assert finding.text == "https://n:443 cannot be asked: n:443 does not speak TLS"
+    assert finding.mend == "is it http://?"
+
+
+def test_a_firewall_is_told_of_the_ports_that_are_needed() -> None:
+    for seed, ports in (
+        (SeedFact("https://n#sha256=" + "ab" * 32, why="silent"), "port 443"),
+        (SeedFact("http://n:30003", "m:30002", why="silent"), "ports 30003 and 30002"),
+    ):
+        (finding,) = [f for f in diagnose(spoilt(seeds=(seed,))) if f.check == "node"]
+        assert f"(TCP out to {ports})" in (finding.mend or "")
+
+
 def proxy_findings(**changes: object) -> list[tuple[str, str, str]]:
     return [
         (f.check, f.level.value, f.text)

@@ -96,7 +96,7 @@ def test_https(tmp_path: Path) -> None:
             assert b'"body":"hi"' in answer.body
             answer = await request("POST", url, body=bytes(5000), timeout_s=5.0, tls=theirs)
             assert answer.status == 413
-            with pytest.raises(NetworkError, match=r"TLS failed: .*CERTIFICATE_VERIFY_FAILED"):
+            with pytest.raises(NetworkError, match="its certificate is self-signed"):
                 await request("GET", url, timeout_s=5.0)
         finally:
             await server.close()

@@ -165,7 +165,7 @@ def test_a_plain_seed_that_moved_to_tls_is_followed_and_never_back(
     pem = localhost_certificate(tmp_path)
     ours, theirs = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH), ssl.create_default_context(cafile=pem)
     ours.load_cert_chain(pem)
-    monkeypatch.setattr(ssl, "create_default_context", lambda: theirs)
+    monkeypatch.setattr("nconnect.io.tls.verifying", lambda: theirs)
 
     async def test() -> None:
         async with url_of(answer(NODE)) as good:

@@ -31,6 +31,7 @@ from nconnect.nkn.outputs import (
     Waived,
 )
 from nconnect.nkn.states import LinkState
+from nconnect.nkn.ways import PLAIN, Way
 from nconnect.wire import actions, sigchain
 from nconnect.wire.jsonrpc import NodeInfo
 from nconnect.wire.nkn import InboundMessage, OutboundMessage, Receipt, decode_client_message
@@ -50,9 +51,10 @@ def node(n: int) -> NodeInfo:
 class Driven:
     """A link, its virtual clock, and what it said since it was last asked."""
 
-    def __init__(self, seed: int = 1, **options: object) -> None:
+    def __init__(self, seed: int = 1, seeds: tuple[str, ...] = SEEDS, **options: object) -> None:
         self.now = 5000.0
-        self.link = Link(IDENTITY, ADDRESS, SEEDS, now=self.now, rng=random.Random(seed).randbytes, **options)  # type: ignore[arg-type]
+        rng = random.Random(seed).randbytes
+        self.link = Link(IDENTITY, ADDRESS, seeds, now=self.now, rng=rng, **options)  # type: ignore[arg-type]
 
     def said(self) -> list[Output]:
         outputs = []
@@ -111,6 +113,53 @@ def reasons(said: list[Output]) -> list[DownReason]:
 
 
 # The way up
+
+
+def test_which_ways_lead_to_a_node_is_said_with_it() -> None:
+    pin = "#sha256=" + "ab" * 32
+    d = Driven(seeds=("https://h:443" + pin,))
+    d.after(0.0, d.link.start)
+    way = Way(secure=True, pin="ab" * 32)
+    at = NodeInfo("h:443", "", node(1).public_key, "")
+    said = d.after(0.1, lambda now: d.link.resolved(at, now, seed="https://h:443" + pin))
+    assert said == [Connect(at, 5.0, (way,))]
+    d.log_in()
+    # Wherever that node sends us, TLS stays, and is verified.
+    (*_, go) = d.text(actions.WrongNode(node(2)))
+    assert go == Connect(node(2), 5.0, (Way(secure=True, verify=True),))
+    d.log_in()
+    lost(d)
+    assert d.next_deadline()[1] == [Connect(node(2), 5.0, (Way(secure=True, verify=True),))]
+    assert [o for o in d.after(0.1, lambda now: d.link.disconnected("gone", now)) if isinstance(o, Resolve)]
+    fell_back = d.after(0.1, lambda now: d.link.resolve_failed("none", now))
+    assert not [o for o in fell_back if isinstance(o, Connect)]  # it was there in vain already
+
+
+def test_a_plain_seed_s_node_is_reached_by_the_way_that_worked_last_first() -> None:
+    d = Driven()
+    tls = Way(secure=True, ask=SEEDS[0])
+    d.after(0.0, d.link.start)
+    said = d.after(0.1, lambda now: d.link.resolved(node(1), now, seed=SEEDS[0]))
+    assert said == [Connect(node(1), 5.0, (PLAIN, tls))]
+    secure = NodeInfo("203.0.113.7:443", "", node(1).public_key, "")
+    d.after(0.1, lambda now: d.link.connected(now, node=secure, way=tls))
+    d.text(actions.AuthChallenge(CHALLENGE))
+    d.text(actions.ClientSet(secure, HASH))
+    assert d.link.is_up
+    assert (d.link.node, d.link.way.secure) == (secure, True)
+    lost(d)
+    back = Way(secure=True)
+    assert d.next_deadline()[1] == [Connect(secure, 5.0, (back,))]
+    d.after(0.1, lambda now: d.link.disconnected("gone", now))
+    said = d.after(0.1, lambda now: d.link.resolved(node(1), now, seed=SEEDS[0]))
+    assert said == [Connect(node(1), 5.0, (tls, PLAIN))]
+
+
+def test_tls_only_is_verified_whichever_seed_named_the_node() -> None:
+    d = Driven(tls_only=True)
+    d.after(0.0, d.link.start)
+    said = d.after(0.1, lambda now: d.link.resolved(node(1), now, seed=SEEDS[0]))
+    assert said == [Connect(node(1), 5.0, (Way(secure=True, verify=True),))]
 
 
 def test_from_a_seed_to_a_login() -> None:

@@ -240,7 +240,7 @@ def test_after_a_lie_by_rpc_the_next_seed_is_asked(answer: Callable[[str], objec
                     pass
             assert "\n" not in str(told.value)
             asked = len(liar.asked)
-            assert asked <= 5
+            assert asked <= 8  # a port that is closed is a reason to ask for the TLS one too
             async with Client(seed_rpc=[liar.seed, honest.seed], connect_timeout_s=HONEST_S) as client:
                 assert client.is_up
             assert len(liar.asked) > asked
