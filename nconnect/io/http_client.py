@@ -41,8 +41,8 @@ async def request(
     A fragment `#sha256=…` pins the server's certificate: any other is refused before anything is sent.
     Otherwise it is verified, by `tls` or by name, dates and issuer. Redirects are not followed.
     `proxies` says whether that goes through a proxy (by CONNECT, also without TLS). `on_connected` is told
-    when somebody has taken the connection. `cut`: of a body longer than `max_body_bytes` the beginning is
-    returned, a byte more than that at least; otherwise it is an error.
+    when somebody has taken the connection, or a proxy is asked for it. `cut`: of a body longer than
+    `max_body_bytes` the beginning is returned, a byte more than that at least; otherwise it is an error.
     Raises `NetworkError` when the server cannot be reached or does not answer within `timeout_s`, and
     `RemoteProtocolError` when what it answers is no HTTP, or is too large.
     """
@@ -61,6 +61,8 @@ async def request(
             if unix_socket is not None:
                 reader, writer = await asyncio.open_unix_connection(str(unix_socket))
             else:
+                if on_connected is not None and proxies.to(parts.hostname, port) is not None:
+                    on_connected()  # the rest is the proxy's to do: asking it twice would not help
                 reader, writer = await _connect(
                     parts.hostname, port, tls, proxies, pin_of(url), secure=parts.scheme == "https"
                 )

@@ -219,6 +219,8 @@ class _Race:
                 return Resolution(task.result(), seed)
             except NconnectError as error:
                 self._failures[seed] = str(error)
+                # Its traceback leads back to its task: such cycles are garbage that is found late.
+                error.with_traceback(None)
                 if isinstance(error, WayOutError):
                     self._in_the_way = error
         return None
@@ -240,7 +242,8 @@ class _Race:
         if not self._seeds:
             return NetworkError("there is no seed to ask (add one to [network] seed_rpc)")
         if self._in_the_way is not None:
-            return self._in_the_way
+            error, self._in_the_way = self._in_the_way, None  # else it would hold us, and we it
+            return error
         for seed in self._silent():
             self._failures[seed] = f"no answer within {timeout_s:g} s"
         reasons = Counter(_without(seed, why) for seed, why in self._failures.items())
