@@ -21,8 +21,8 @@ import pytest
 
 from lab.netns import Namespace
 from lab.portal import PAGE
-from lab.process import until
-from lab.world import LAN, NODE_HOST, PROVIDER_PEER, PROVIDER_TUNNEL, WAN_INTERFACE, world
+from lab.process import Process, until
+from lab.world import LAN, NODE_HOST, PROVIDER_PEER, PROVIDER_TUNNEL, SEED_RPC, WAN_INTERFACE, world
 from netns_tests.ways_out import (
     GATE,
     MAX_LONGER_S,
@@ -118,6 +118,23 @@ def test_unreachable_in_words(ways: Base) -> None:
             assert len(done.stderr.splitlines()) == 1
 
 
+def _stays_flat(daemon: Process, run_s: float, *, settled_s: float = 10) -> None:
+    """Threads and memory of a daemon that fails again and again; memory from `settled_s` on."""
+    began = time.monotonic()
+    most_threads = 0
+    memory: list[int] = []
+    while (age_s := time.monotonic() - began) < run_s:
+        assert daemon.running, daemon.tail()
+        most_threads = max(most_threads, daemon.threads())
+        if age_s > settled_s:
+            memory.append(daemon.rss_bytes())
+        time.sleep(0.2)
+    assert most_threads <= 16 + OTHER_THREADS
+    assert max(memory) - memory[0] < MAX_GROWTH_BYTES
+    assert max(memory) < MAX_MEMORY_BYTES
+    assert "mistake of ours" not in daemon.text()
+
+
 @pytest.mark.parametrize("run_s", [20, pytest.param(600, marks=[pytest.mark.slow, pytest.mark.timeout(700)])])
 def test_threads_and_memory_stay_flat_while_no_name_server_answers(ways: Base, run_s: float) -> None:
     """The default seeds, by name, with four links, as they retry; looked at from the tenth second on."""
@@ -133,19 +150,7 @@ def test_threads_and_memory_stay_flat_while_no_name_server_answers(ways: Base, r
         assert "seed_rpc" not in text
         user.side.config.write_text(text + "\n[network]\nlinks = 4\n")
         daemon = user.side.start("--keep-trying")
-        began = time.monotonic()
-        most_threads = 0
-        memory: list[int] = []
-        while (age_s := time.monotonic() - began) < run_s:
-            assert daemon.running, daemon.tail()
-            most_threads = max(most_threads, daemon.threads())
-            if age_s > 10:
-                memory.append(daemon.rss_bytes())
-            time.sleep(0.2)
-        assert most_threads <= 16 + OTHER_THREADS
-        assert max(memory) - memory[0] < MAX_GROWTH_BYTES
-        assert max(memory) < MAX_MEMORY_BYTES
-        assert "mistake of ours" not in daemon.text()
+        _stays_flat(daemon, run_s)
 
 
 @pytest.mark.skipif(shutil.which("tinyproxy") is None, reason="needs tinyproxy (scripts/setup --dev)")
@@ -246,6 +251,43 @@ def test_a_captive_portal_that_opens(ways: Base) -> None:
     assert join_s < ways.plain.join_s + MAX_LONGER_S, f"joined {join_s:.1f} s after the portal had opened"
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(700)
+def test_threads_and_memory_stay_flat_behind_a_portal_that_never_opens(ways: Base) -> None:
+    with ways.gate() as (user, router):
+        user.namespace.ip(f"route add default via {GATE}")
+        ways.serve(user, router, [sys.executable, "-m", "lab.portal", GATE, "8080"], 8080)
+        _close(router)
+        command = ("init", "--identifier", "flat", "--address", "10.86.0.99/24", "--seed-rpc", SEED_RPC)
+        user.side.nconnect(*command)
+        user.side.config.write_text(user.side.config.read_text().replace("[network]", "[network]\nlinks = 4"))
+        _stays_flat(user.side.start("--keep-trying"), FLAT_S, settled_s=COLLECTED_S)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(700)
+def test_threads_and_memory_stay_flat_while_a_proxy_hangs(ways: Base) -> None:
+    """Its name is found, and it takes connections; it never says a word."""
+    with ways.gate() as (user, router):
+        user.namespace.etc("hosts", f"{GATE} proxy.example\n")
+        ways.serve(user, router, [sys.executable, "-c", SILENT, GATE], 3128)
+        url = "http://proxy.example:3128"
+        user.side.nconnect("init", "--identifier", "flat", "--address", "10.86.0.99/24", "--proxy", url)
+        text = user.side.config.read_text()
+        user.side.config.write_text(text.replace("[network]", "[network]\nlinks = 4"))
+        _stays_flat(user.side.start("--keep-trying"), FLAT_S, settled_s=COLLECTED_S)
+
+
+FLAT_S = 600
+COLLECTED_S = 200  # what is garbage in cycles is collected after so long at the latest (seen: 90 s)
+SILENT = """
+import socket, sys
+kept = []
+with socket.create_server((sys.argv[1], 3128), backlog=512) as server:
+    while True:
+        kept.append(server.accept()[0])
+        del kept[:-200]
+"""
 SECRET = "hunter2-of-the-proxy"
 PORTAL_S = 3.0  # after which somebody has logged in
 LOGIN = rf"this network shows a login page: open {PAGE}\?session=\w+ in a browser"

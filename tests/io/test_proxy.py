@@ -6,7 +6,9 @@ import asyncio
 import contextlib
 import os
 import socket
+import ssl
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 
@@ -23,7 +25,7 @@ from nconnect.model import NodeConfig, Proxy
 from nconnect.nkn import Client, MultiClient
 from nconnect.node.settings import NodeSettings
 from tests.io.proxies import Served, connect_proxy, odd_proxy, socks5_proxy
-from tests.io.serving import echo, run, serving
+from tests.io.serving import echo, localhost_certificate, run, serving
 from tests.io.test_websocket import Owner
 from tests.io.test_websocket import serving as serving_websockets
 
@@ -246,6 +248,36 @@ def test_a_websocket_goes_by_proxy(scheme: str) -> None:
             assert await owner.got.get() == bytes(200_000)
             assert served.asked == [f"{NAME}:{server.server.port}"]
             owner.socket.close(1000, "")
+
+    run(test)
+
+
+@pytest.mark.parametrize("scheme", ["http", "socks5"])
+def test_tls_goes_through_a_proxy_end_to_end(scheme: str, tmp_path: Path) -> None:
+    pem = localhost_certificate(tmp_path)
+    ours, theirs = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH), ssl.create_default_context(cafile=pem)
+    ours.load_cert_chain(pem)
+    theirs.check_hostname = False  # it is localhost's, which is never reached by proxy
+
+    async def test() -> None:
+        async with serving_websockets(echo=True, tls=ours) as sockets, proxy_of(scheme) as served:
+            server = await HttpServer.listen_tcp("127.0.0.1", 0, echo, tls=ours)
+            proxies = Proxies(served.proxy)
+            try:
+                url = f"https://{NAME}:{server.port}/"
+                response = await http_client.request("GET", url, timeout_s=5.0, tls=theirs, proxies=proxies)
+                assert response.status == 200
+                owner = Owner()
+                url = f"wss://{NAME}:{sockets.server.port}"
+                owner.socket = await websocket_client.connect(url, timeout_s=5.0, tls=theirs, proxies=proxies)
+                owner.socket.handler = owner
+                owner.socket.start()
+                owner.socket.send_binary((bytes(200_000),))
+                assert await owner.got.get() == bytes(200_000)
+                owner.socket.close(1000, "")
+            finally:
+                await server.close()
+            assert served.asked == [f"{NAME}:{server.port}", f"{NAME}:{sockets.server.port}"]
 
     run(test)
 
