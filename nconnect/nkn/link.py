@@ -51,6 +51,7 @@ from nconnect.nkn.ways import PLAIN, Way, redirected, ways_to
 from nconnect.wire import actions, sigchain
 from nconnect.wire.jsonrpc import NodeInfo, split_addr
 from nconnect.wire.nkn import HeadCache, InboundMessage, Receipt, decode_client_message
+from nconnect.wire.text import printable
 
 # NKN.md: how long SDKs wait for a challenge before they take the node for an old one.
 CHALLENGE_S = 5.0
@@ -465,7 +466,7 @@ class Link:
     def _refused(self, refusal: actions.Refusal, now: float) -> None:
         bad_signature = refusal.code == actions.INVALID_SIGNATURE
         reason = DownReason.BAD_SIGNATURE if bad_signature else DownReason.REFUSED
-        said = f"error {refusal.code} {_printable(refusal.description)}".rstrip()
+        said = f"error {refusal.code} {printable(refusal.description)}".rstrip()
         what = "refused our signature" if bad_signature else "refused the login"
         self._fail(f"{self._node_name()} {what} ({said})", reason, now, abandon=True)
 
@@ -567,8 +568,3 @@ def refuse_unusable(node: NodeInfo) -> None:
         return
     if address.is_unspecified or address.is_multicast:
         raise RemoteProtocolError(f"{node.addr} is no address of a node (is its --advertise wrong?)")
-
-
-def _printable(text: str) -> str:
-    """A stranger's words, fit for one line of a terminal."""
-    return "".join(c if c.isprintable() else " " for c in text[:120]).strip()

@@ -17,6 +17,7 @@ from struct import Struct
 from typing import NamedTuple
 
 from nconnect.errors import LocalProtocolError, RemoteProtocolError
+from nconnect.wire.text import printable
 
 Buffer = bytes | bytearray | memoryview
 
@@ -186,7 +187,10 @@ def close_payload(code: int, why: str = "") -> bytes:
 
 
 def parse_close(payload: Buffer) -> tuple[int, str]:
-    """(code, reason) of a close frame; code 1005 when it holds none. Raises `RemoteProtocolError`."""
+    """(code, reason) of a close frame; code 1005 when it holds none. Raises `RemoteProtocolError`.
+
+    The reason is `printable`: it is shown to people.
+    """
     if not len(payload):
         return 1005, ""
     if len(payload) == 1:
@@ -196,7 +200,7 @@ def parse_close(payload: Buffer) -> tuple[int, str]:
     if not (1000 <= code < 1015 or 3000 <= code < 5000) or code in (1004, 1005, 1006):
         raise RemoteProtocolError(f"websocket: close code {code}")
     try:
-        return code, str(payload[2:], "utf-8")
+        return code, printable(str(payload[2:], "utf-8"))
     except UnicodeDecodeError:
         raise RemoteProtocolError("websocket: a close reason that is not UTF-8") from None
 

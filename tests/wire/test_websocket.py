@@ -174,6 +174,11 @@ def test_a_long_reason_is_cut_at_a_character() -> None:
     assert parse_close(payload) == (1000, "ж" * 61)
 
 
+def test_a_reason_is_fit_for_a_terminal() -> None:
+    said = "\x1b[2J\x1b]0;title\x07 left\u202egnp.exe\r\nroot# "
+    assert parse_close(close_payload(1000, said)) == (1000, "[2J ]0;title  left gnp.exe  root#")
+
+
 def test_close_without_a_code() -> None:
     assert parse_close(b"") == (1005, "")
 
