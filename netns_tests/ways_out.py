@@ -195,6 +195,11 @@ def use_name_servers(namespace: Namespace, *servers: str) -> None:
     namespace.etc("resolv.conf", "".join(f"nameserver {server}\n" for server in servers))
 
 
+def let_all_pass(namespace: Namespace) -> None:
+    """Undo every `swallow`."""
+    namespace.run(["nft", "delete table inet swallow"])
+
+
 def swallow(namespace: Namespace, rule: str) -> None:
     """Let a machine drop, without a word, what arrives and matches an nft rule ("ip daddr 192.0.2.9")."""
     text = f"""
