@@ -153,6 +153,7 @@ def test_threads_and_memory_stay_flat_while_no_name_server_answers(ways: Base, r
         user.side.config.write_text(text + "\n[network]\nlinks = 4\n")
         daemon = user.side.start("--keep-trying")
         _stays_flat(daemon, run_s, settled_s=run_s / 2)
+        assert "no seed named a node: no name server answered" in daemon.text()
 
         # One of them answers again: the system's look-ups wait for its time-outs, and the link comes up.
         server = name_server(ways.world, ways.world.internet, dead[2], {"seed.nkn.org": [NODE_HOST]})

@@ -86,7 +86,7 @@ class _Question:
         import dns.message
 
         try:
-            return cls([dns.message.make_query(host, kind, use_edns=True) for kind in ("AAAA", "A")])
+            return cls([dns.message.make_query(host, kind) for kind in ("AAAA", "A")])
         except dns.exception.DNSException:
             return None
 

@@ -245,7 +245,8 @@ class _Race:
             error, self._in_the_way = self._in_the_way, None  # else it would hold us, and we it
             return error
         for seed in self._silent():
-            self._failures[seed] = f"no answer within {timeout_s:g} s"
+            unanswered = names.is_asking(_host(seed))
+            self._failures[seed] = names.UNANSWERED if unanswered else f"no answer within {timeout_s:g} s"
         reasons = Counter(_without(seed, why) for seed, why in self._failures.items())
         reason = max(reasons, key=lambda why: reasons[why])
         tried = ", ".join(self._seeds[:3]) + (f" and {len(self._seeds) - 3} more" * (len(self._seeds) > 3))

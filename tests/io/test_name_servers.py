@@ -139,6 +139,8 @@ class Odd(NameServer):
                 return data
             case "refused":
                 return answer[:3] + b"\x85" + answer[4:]
+            case "truncated":
+                return answer[:2] + bytes([answer[2] | 2]) + answer[3:]
             case "loop":
                 message = dns.message.from_wire(answer)
                 message.answer = [dns.rrset.from_text(f"{NAME}.", 1, "IN", "CNAME", f"{NAME}.")]
@@ -167,6 +169,16 @@ def test_what_is_no_answer_is_passed_over(
             assert not asking.done()
             good.silent = False
             assert [info[4][0] for info in await asking] == ["192.0.2.7"]
+
+    run(test)
+
+
+def test_a_truncated_answer_is_used_as_far_as_it_goes(resolv_conf: Path) -> None:
+    write(resolv_conf, [LIVING])
+
+    async def test() -> None:
+        async with serving(LIVING, Odd("truncated")):
+            assert [info[4][0] for info in await name_servers.ask(NAME)] == ["203.0.113.66"]
 
     run(test)
 

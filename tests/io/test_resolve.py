@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from nconnect.errors import NetworkError
-from nconnect.io import name_servers, resolve, rpc
+from nconnect.io import name_servers, resolve, rpc, websocket_client
 from nconnect.io.resolve import stream_addresses
 from tests.io.serving import run, until
 
@@ -90,6 +90,29 @@ def test_nobody_waits_for_a_lookup_that_was_given_up(system: System) -> None:
 
     with pytest.raises(TimeoutError):
         asyncio.run(give_up())  # and the loop closes at once
+
+
+def test_that_no_name_server_answers_is_said(monkeypatch: pytest.MonkeyPatch, system: System) -> None:
+    """Also by those who connect, whose own time-out would blame the other end."""
+    monkeypatch.setattr(resolve, "ANSWER_S", 0.05)
+    monkeypatch.setattr(resolve, "SLOW_S", 0.01)
+    words = "no name server answered"
+
+    async def test() -> None:
+        system.release.clear()
+        with pytest.raises(socket.gaierror, match=words):
+            await stream_addresses(NAME, 80)
+        assert not resolve.is_asking(NAME)
+        with pytest.raises(NetworkError, match=f"^no seed named a node: {words}"):
+            await rpc.resolve([f"http://{NAME}:1"], "a." + "ab" * 32, timeout_s=5)
+        with pytest.raises(NetworkError, match=f"^no seed named a node: {words}"):
+            await rpc.resolve([f"http://{NAME}:1"], "a." + "ab" * 32, timeout_s=0.03)
+        with pytest.raises(NetworkError, match=f"ws://{NAME}:1: {words}"):
+            await websocket_client.connect(f"ws://{NAME}:1", timeout_s=5)
+        system.release.set()
+        await no_thread_left()
+
+    run(test)
 
 
 def test_many_ask_and_one_look_up_is_made(system: System) -> None:
@@ -258,7 +281,7 @@ def test_threads_stay_few_while_name_servers_are_silent(
     async def retry(times: int) -> None:
         nonlocal most
         for _ in range(times):
-            with pytest.raises(NetworkError, match="no answer within"):
+            with pytest.raises(NetworkError, match="no seed named a node"):
                 await rpc.resolve(seeds, "a." + "ab" * 32, timeout_s=0.1)
             most = max(most, _look_up_threads())
 
