@@ -120,7 +120,7 @@ def test_unreachable_in_words(ways: Base) -> None:
             assert len(done.stderr.splitlines()) == 1
 
 
-def _stays_flat(daemon: Process, run_s: float, *, settled_s: float = 10) -> None:
+def _stays_flat(daemon: Process, run_s: float, *, settled_s: float) -> None:
     """Threads and memory of a daemon that fails again and again; memory from `settled_s` on."""
     began = time.monotonic()
     most_threads = 0
