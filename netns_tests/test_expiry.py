@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import socket
 import threading
 import time
 from datetime import UTC, datetime
@@ -40,11 +41,12 @@ def test_access_ends_within_a_second_and_comes_back(fresh: World) -> None:
             before = _received(fresh)
             assert not pings(fresh.user, SERVER)  # waits for two seconds
             assert _received(fresh) == before, "the download went on"
+            download.shutdown(socket.SHUT_RDWR)  # which wakes the reader
+            reader.join(10)
         assert "laptop has expired" in provider.logs()
         assert "the access of laptop ends at" in provider.logs()
         assert "may not pass any more" in provider.nconnect("status")
         assert provider.drops("peer_expired") > 0
-        reader.join(10)
 
         provider.nconnect("peer", "set", USER_PEER, "--expires", "never")
         until(lambda: pings(fresh.user, SERVER), "a ping's answer", timeout_s=20)
