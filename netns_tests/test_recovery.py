@@ -49,13 +49,16 @@ def flows(world: World) -> Iterator[tuple[Flow, Flow]]:
 def transfers(world: World) -> Iterator[list[str]]:
     """A download and an upload, under way when the block begins; complete and right some time after it.
 
-    Their digests, once each is done.
+    Their digests, once each is done; or what ended one early.
     """
     found: list[str] = []
 
     def move(what: Callable[[socket.socket, int], str]) -> None:
-        with connect(world.user, SERVER, SERVICE, timeout_s=60) as connection:
-            found.append(what(connection, TRANSFER_BYTES))
+        try:
+            with connect(world.user, SERVER, SERVICE, timeout_s=60) as connection:
+                found.append(what(connection, TRANSFER_BYTES))
+        except (OSError, AssertionError) as error:
+            found.append(f"{what.__name__}: {error}")
 
     threads = [threading.Thread(target=move, args=(what,)) for what in (download, upload)]
     before = world.user.counters("nc0")
@@ -101,13 +104,15 @@ def test_a_daemon_is_killed_and_started_again(running: World, name: str) -> None
         up_before = snapshot(side.namespace)
         assert side.daemon is not None
         side.daemon.kill()
+        killed = time.monotonic()
         assert moved == [], "they are under way"
         time.sleep(2)
         side.start()
         side.wait()
         back = time.monotonic()
         udp.recovered(f"{name} killed, started after 2 s", back, bound_s=3)
-        tcp.recovered(f"{name} killed, started after 2 s", back, bound_s=3)
+        # The kernel doubles TCP's pauses (RFC 6298): its next try is up to as far off as the outage was long.
+        tcp.recovered(f"{name} killed, started after 2 s", back, bound_s=1 + back - killed)
         assert _unnumbered(snapshot(side.namespace)) == _unnumbered(up_before), (
             "nothing is there twice, and nothing is missing"
         )
