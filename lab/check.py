@@ -254,13 +254,13 @@ def main() -> None:
         except KeyboardInterrupt:
             report.ok = False
             print("interrupted", file=out)
+        else:
+            if options.record:
+                record(share.seconds())
         finally:
             give_back()
         measured = share.seconds()
     report.seconds = round(time.monotonic() - started, 1)
-    if options.record and report.ok:
-        record(measured)
-        give_back()
     _print(report, out)
     late = [name for name, seconds in measured.items() if seconds > LONG_S and name not in recorded()]
     if late and not options.all:
