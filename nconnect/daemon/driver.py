@@ -69,6 +69,10 @@ class Link(Protocol):
     def rate(self) -> float | None:
         """Bytes a second that the link is paced at; None when it is faster than we are."""
 
+    @property
+    def signs(self) -> bool:
+        """Whether its node wants each message signed."""
+
     def is_clear(self) -> bool:
         """Whether what is sent now leaves at once: `writable`, and not paced."""
 
@@ -242,6 +246,7 @@ class Driver:
             and first not in tunnel.backlog
             and lane.sending.is_clear(now)
             and link.is_clear()
+            and not (link.signs and tunnel.gathers(lane, now))
             and tunnel.can_seal(first, now)
         ):
             prefix, n = tunnel.seal(first, view[:at], self._sealed, now, lane)
@@ -277,7 +282,7 @@ class Driver:
     def _flush(self, now: float) -> None:
         tunnel, sealed = self._tunnel, self._sealed
         for number, link in enumerate(self._links):
-            tunnel.link_rates[number] = link.rate
+            tunnel.link_rates[number], tunnel.link_signs[number] = link.rate, link.signs
         ready = list(enumerate(self._links))
         while ready and tunnel.backlog:
             for turn in tuple(ready):  # a batch each: what is striped goes over all that are free

@@ -81,6 +81,7 @@ class LinkRunner:
         """
         self.link = link
         self.on_found: Callable[[NodeInfo], None] | None = None  # told of each node that is tried
+        self.signs = True  # the node wants each message signed
         self.websocket: WebSocket | None = None  # while one is open, for its TCP_INFO and options
         self._handler = handler
         self._tls = tls
@@ -236,7 +237,8 @@ class LinkRunner:
                 self._begin(self._connect(output), "connect")
             case Disconnect(why):
                 self._abandon(why)
-            case Waived(_, mask):
+            case Waived(signatures, mask):
+                self.signs = not signatures
                 if self.websocket is not None:
                     self.websocket.mask = not mask
             case LinkUp(node):

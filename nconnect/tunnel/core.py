@@ -103,6 +103,8 @@ class Tunnel:
         self._outbox = Outbox(self._steering, self.can_seal)
         self.backlog = self._outbox.backlog
         self.link_rates = self._outbox.link_rates
+        self.link_signs = self._outbox.link_signs
+        self.gathers = self._outbox.gathers
         self._by_index = self._keying.by_index
         self.set_peers(peers, now)
 

@@ -95,6 +95,7 @@ class FakeLink:
         self.is_up = True
         self.rate: float | None = None
         self.room = 1 << 30
+        self.signs = False
         self.sent: list[tuple[str, bytes]] = []
 
     def is_backlogged(self) -> bool:

@@ -11,7 +11,8 @@ from nconnect.crypto.aead import CipherSuite
 from nconnect.ip import offload
 from nconnect.model import PeerConfig
 from nconnect.tunnel.constants import BATCH_BYTES, QUEUE_BYTES
-from nconnect.tunnel.outbox import suited
+from nconnect.tunnel.core import SEAL_BYTES
+from nconnect.tunnel.outbox import GATHER_BYTES, GATHER_S, GATHER_UNDER_WAY_BYTES, suited
 from nconnect.tunnel.outputs import Settings
 from nconnect.wire.message import Message
 from nconnect.wire.tunnel import MAX_PACKET_BODY_BYTES, Feature
@@ -76,6 +77,42 @@ def test_peers_take_turns_a_batch_each() -> None:
         total[name] += packets
     assert total == {"u0": 1000, "u1": 400, "u2": 1}
     assert not provider.tunnel.backlog
+
+
+def test_batches_grow_where_each_is_signed_and_much_is_under_way() -> None:
+    sim = Simulation()
+    provider, users = star(sim, 1)
+    tunnel, peer = provider.tunnel, provider.peer(users[0])
+    bulk = packet("192.168.50.1", NET.format(0), bytes(1400))
+
+    def leave(times: int) -> list[tuple[str, int, int]]:
+        """Enqueue, and seal what may leave."""
+        wait(provider, users[0], bulk, times)
+        found = []
+        sealed = memoryview(bytearray(len(provider.arena) + SEAL_BYTES))
+        while (batch := tunnel.next_batch(provider.arena, sim.now)) is not None:
+            _, size, packets, lane = batch
+            tunnel.seal(peer, memoryview(provider.arena)[:size], sealed, sim.now, lane)
+            tunnel.next_at()  # what was put off is done
+            found.append((peer.name, size, packets))
+        return found
+
+    def is_sent_at_once() -> bool:
+        return bool(leave(1))
+
+    assert leave(200), "a burst leaves"
+    assert is_sent_at_once(), "a node that waives signatures: nothing waits"
+    tunnel.link_signs[0] = True
+    assert peer.lane.sending.under_way_bytes > GATHER_UNDER_WAY_BYTES
+    assert not is_sent_at_once()
+    assert tunnel.next_send_at(sim.now) == pytest.approx(peer.lane.sent_at + GATHER_S)
+    (grown,) = leave(GATHER_BYTES // 1400)
+    assert grown[1] >= GATHER_BYTES, "enough waits"
+    assert not is_sent_at_once()
+    sim.now += 1.01 * GATHER_S
+    assert is_sent_at_once(), "and after a moment it goes whatever it is"
+    peer.lane.sending.reported_bytes = peer.lane.sending.total_bytes
+    assert is_sent_at_once(), "all has arrived: a lone packet never waits"
 
 
 def test_a_peer_without_a_session_does_not_hold_the_others_up() -> None:
