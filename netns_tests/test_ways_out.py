@@ -14,7 +14,8 @@ import sys
 import tarfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,7 @@ import pytest
 from lab.netns import Namespace
 from lab.portal import PAGE
 from lab.process import Process, until
+from lab.sides import nconnect_command
 from lab.world import LAN, NODE_HOST, PROVIDER_PEER, PROVIDER_TUNNEL, SEED_RPC, WAN_INTERFACE, world
 from netns_tests.ways_out import (
     GATE,
@@ -44,6 +46,10 @@ pytestmark = pytest.mark.skipif(
 )
 
 NODE_HOST6 = "2001:db8::1"
+NODE_OPTIONS = (
+    *("--verify-signatures", "--ws-port", "30002", "--rpc-port", "30003"),
+    *("--port", "443", "--tls"),
+)
 LIVING = "192.0.2.54"  # a name server
 OTHER_THREADS = 6  # of the daemon, besides those of look-ups
 BACK_S = 16.0  # an attempt that is under way, 5 s, and the longest pause, 10 s
@@ -53,7 +59,7 @@ MAX_MEMORY_BYTES = 80 << 20
 
 @pytest.fixture(scope="module")
 def ways() -> Iterator[Base]:
-    with world("ncways") as made:
+    with world("ncways", node_options=NODE_OPTIONS) as made:
         made.internet.ip(f"address add {NODE_HOST6}/128 dev lo nodad")
         with base(made) as running:
             yield running
@@ -210,6 +216,56 @@ def test_a_socks_proxy_with_a_password_from_the_environment(ways: Base) -> None:
     ways.not_much_longer(times)
 
 
+def test_tcp_443_alone(ways: Base) -> None:
+    """TLS on one port, with a certificate that nobody vouches for but the invitation, which pins it."""
+    node = ways.world.node.status()
+    assert (node["port"], node["ws_port"], node["wss_port"]) == (443, 30002, 443)
+    seed = f"https://{NODE_HOST}:443#sha256={node['fingerprint']}"
+    assert node["seed_url"].endswith(f":443#sha256={node['fingerprint']}")
+    with ways.traveller() as user:
+        user.plug_in()
+        way = f"iifname way{user.number}"
+        swallow(ways.world.internet, f"{way} meta l4proto != tcp")
+        swallow(ways.world.internet, f"{way} tcp dport != 443")
+        times = Times(user.join(seed=seed), user.up())
+        user.chat()
+        link = user.link()
+        assert (link["node"], link["tls"], link["port"]) == (f"{NODE_HOST}:443", True, 443)
+        assert f"{NODE_HOST}:443 (TLS)" in user.side.nconnect("status")
+        assert seed in user.side.config.read_text()
+        user.side.down()
+
+        # Another node answers there: nobody logs in to it.
+        options = ["--listen", "0.0.0.0", "--port", "4443", "--tls"]
+        with _instead(ways, user, 4443, [*nconnect_command(), "node", *options], "mallory"):
+            said = _refused_up(user)
+            assert "the certificate is not the one that the seed URL names (sha256 " in said
+            assert "somebody may be in between" in said
+            assert '"logins": 0' in _mallory_status(ways)
+
+        # The right certificate, but an address without TLS.
+        key = ways.world.node.folder / "state" / "standalone-node-443" / "tls.pem"
+        arguments = ["4444", str(key), f"{NODE_HOST}:30002", node["public_key"]]
+        script = [sys.executable, "-m", "netns_tests.downgrading", *arguments]
+        with _instead(ways, user, 4444, script, "downgrading") as downgrading:
+            logins = ways.world.node.status()["logins"]
+            said = _refused_up(user)
+            assert f"{NODE_HOST}:30002" in said
+            assert set(downgrading.text().split()) == {"serving", "getwssaddr"}
+            assert ways.world.node.status()["logins"] == logins
+    ways.not_much_longer(times)
+
+
+def test_a_plain_seed_whose_node_is_reached_over_tls_alone(ways: Base) -> None:
+    with ways.traveller() as user:
+        user.plug_in()
+        swallow(ways.world.internet, f"iifname way{user.number} tcp dport 30002")
+        times = user.do_all()
+        link = user.link()
+        assert (link["node"], link["tls"], link["port"]) == (f"{NODE_HOST}:443", True, 443)
+    ways.not_much_longer(times)
+
+
 def test_a_captive_portal_that_opens(ways: Base) -> None:
     """`join` and `up --keep-trying` wait for somebody to log in, and say so once."""
     with ways.gate() as (user, router):
@@ -314,6 +370,39 @@ def _close(router: Namespace, what: str = "meta l4proto tcp", *chains: str) -> N
 def _nft(namespace: Namespace, commands: str) -> None:
     done = namespace.run(["nft", commands])
     assert done.returncode == 0, done.stderr
+
+
+@contextmanager
+def _instead(ways: Base, user: Traveller, port: int, command: Sequence[str], name: str) -> Iterator[Process]:
+    """Lead the user's connections to the node's port 443 to a program at another one."""
+    internet = ways.world.internet
+    process = Process(internet, command, ways.world.folder / f"{name}.log", env=_env_of(ways, name))
+
+    def listens() -> bool:
+        with internet.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+            return probe.connect_ex(("127.0.0.1", port)) == 0
+
+    try:
+        until(listens, f"{name} to listen", process=process)
+        chain = f"add chain ip {name} in {{ type nat hook prerouting priority -100; }}"
+        _nft(internet, f"add table ip {name}; {chain}")
+        _nft(internet, f"add rule ip {name} in iifname way{user.number} tcp dport 443 redirect to :{port}")
+        yield process
+        _nft(internet, f"delete table ip {name}")
+    finally:
+        process.stop()
+
+
+def _mallory_status(ways: Base) -> str:
+    command = [*nconnect_command(), "node", "status", "--json"]
+    done = ways.world.internet.run(command, env=_env_of(ways, "mallory"))
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def _env_of(ways: Base, name: str) -> dict[str, str]:
+    folder = str(ways.world.folder / name)
+    return {"NCONNECT_RUN_DIR": folder, "NCONNECT_STATE_DIR": folder}
 
 
 def _refused_up(user: Traveller) -> str:

@@ -59,15 +59,16 @@ class Traveller:
         for net in nets:
             self.namespace.ip(f"route add default via {net.partition('/')[0] % 1}")
 
-    def invitation(self) -> str:
-        """A new token for it."""
-        invited = self.world.provider_side.nconnect("invite", f"traveller-{self.number}", "--json")
+    def invitation(self, *options: str) -> str:
+        """A new token for it; `options` are those of `invite`."""
+        name = f"traveller-{self.number}"
+        invited = self.world.provider_side.nconnect("invite", name, "--json", *options)
         token: str = json.loads(invited)["token"]
         return token
 
-    def join(self, *options: str, env: dict[str, str] | None = None) -> float:
-        """Join with a new invitation; returns the seconds that the device's command took."""
-        token = self.invitation()
+    def join(self, *options: str, env: dict[str, str] | None = None, seed: str | None = None) -> float:
+        """Join with a new invitation, which names `seed`; returns the seconds that the command took."""
+        token = self.invitation(*(() if seed is None else ("--seed-rpc", seed)))
         began = time.monotonic()
         done = self.side.try_nconnect(
             "join", token, "--identifier", f"traveller-{self.number}", *options, env=env
