@@ -179,9 +179,10 @@ class NodeServer:
         if listener.serves == "both":
             http = HttpServer(self._answer, limits)
             self._http.append(http)
-            shared = SharedPort(http.adopt, self._admit_either)
+            shared = SharedPort(http.adopt, lambda host: self.node.in_rate(host, boottime()))
         welcome = partial(self._welcome, secure=listener.secure)
-        self._websockets.append(WebSocketServer(listener.socket, welcome, tls, self._admit, shared=shared))
+        admit = self._admit if shared is None else self._admit_either
+        self._websockets.append(WebSocketServer(listener.socket, welcome, tls, admit, shared=shared))
 
     def _bind(self, port: int | None, serves: str, *, secure: bool = False) -> int | None:
         if port is None:

@@ -34,12 +34,12 @@ class SharedPort:
     """The other server of a port that serves HTTP requests too.
 
     `serve(socket, received)` takes over a connection whose first request does not ask for a websocket, with
-    the bytes read so far. `admit(ip)` is asked before a handshake costs anything, for both kinds; the
-    websocket server's own `admit` is then asked once a request is known to be for a websocket.
+    the bytes read so far. The websocket server's `admit` is then for both kinds; `admit_websocket(ip)` is
+    asked besides, once a request is known to be for a websocket.
     """
 
     serve: Callable[[Any, bytes], None]
-    admit: Callable[[str], bool]
+    admit_websocket: Callable[[str], bool]
 
 
 class WebSocketServer:
@@ -128,8 +128,7 @@ class WebSocketServer:
                     self._loop.remove_reader(self._listener.fileno())
                     self._resume = self._loop.call_later(ACCEPT_PAUSE_S, self._accept_again)
                 return  # else it was gone before we took it: the selector calls again
-            admit = self._shared.admit if self._shared is not None else self._admit
-            if admit is not None and not admit(address[0]):
+            if self._admit is not None and not self._admit(address[0]):
                 sock.close()
                 continue
             sock.setblocking(False)
@@ -161,7 +160,7 @@ class WebSocketServer:
                 assert self._shared is not None
                 self._shared.serve(sock, request.received)
                 return
-            if self._shared is not None and self._admit and not self._admit(sock.getpeername()[0]):
+            if self._shared is not None and not self._shared.admit_websocket(sock.getpeername()[0]):
                 request = None
             if request is None or (self._tls is None and _has_hung_up(raw)):
                 sock.close()

@@ -104,12 +104,14 @@ class Node:
         `opening` counts the sockets whose handshake is not done yet, by source (`limit_key`): they take up
         places too.
         """
-        if not self.has_room(remote_host, opening):
-            return False
-        if not self._limiter.allow(remote_host, now):
+        return self.has_room(remote_host, opening) and self.in_rate(remote_host, now)
+
+    def in_rate(self, remote_host: str, now: float) -> bool:
+        """Whether this host has not made too many connects; one more is counted, or its refusal."""
+        allowed = self._limiter.allow(remote_host, now)
+        if not allowed:
             self.count(NodeDrop.RATE_LIMITED)
-            return False
-        return True
+        return allowed
 
     def has_room(self, remote_host: str, opening: Mapping[str, int]) -> bool:
         """Whether one more connection of this host fits; counted if not.

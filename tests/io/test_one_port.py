@@ -190,6 +190,25 @@ def test_one_host_has_a_rate_for_each_kind(tmp_path: Path) -> None:
     run(test)
 
 
+def test_a_newcomer_displaces_one_client_and_no_more(tmp_path: Path) -> None:
+    """A full node takes a place from the source with the most; it is asked for once for each connection."""
+
+    async def test() -> None:
+        async with shared(tmp_path, False, rate_per_s=None, max_connections=4) as node:
+            crowd = [await node.websocket() for _ in range(4)]
+            for websocket in crowd:
+                await websocket.recv()
+            url = f"ws://127.0.0.1:{node.port}"
+            async with connect(url, proxy=None, local_addr=("127.0.0.2", 0)) as newcomer:
+                await newcomer.recv()
+                assert node.server.node.stats().drops == {"displaced": 1}
+                assert node.server.node.stats().connections == 4
+            for websocket in crowd:
+                await websocket.close()
+
+    run(test)
+
+
 def test_other_ports_are_served_where_they_are_given_too(tmp_path: Path) -> None:
     async def test() -> None:
         config = NodeConfig.of("127.0.0.1", port=0, ws_port=0, rpc_port=0, tls=True)
