@@ -73,7 +73,6 @@ def dependencies() -> list[str]:
         f"libc6 (>= {glibc})",
         f"python3 (>= {major}.{minor}), python3 (<< {major}.{minor + 1})",
         "nftables",
-        "conntrack",
         "passwd",
     ]
 

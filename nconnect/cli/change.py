@@ -7,7 +7,7 @@ from collections.abc import Callable
 from enum import Enum
 from pathlib import Path
 
-from nconnect.control.client import ControlClient, NotRunning
+from nconnect.control.client import ControlClient, NotRunning, Refused
 from nconnect.errors import ConfigError, ControlError
 from nconnect.io import config_file
 from nconnect.model import Config
@@ -26,7 +26,8 @@ def change_file(path: Path, change: Callable[[str], str], *, dry_run: bool = Fal
     """Replace the file's text by `change(text)`, checked, under the file's lock, and have it read again.
 
     Raises `ConfigError` with the file untouched when the text or the change is wrong, and `ControlError` with
-    the old text put back when the daemon refuses it. With `dry_run` the result is checked and its difference
+    the old text put back when the daemon refuses it, or with the new text kept when nobody knows whether the
+    daemon has taken it over. With `dry_run` the result is checked and its difference
     is printed, without secrets; the file stays, and the daemon is not asked.
     """
     if dry_run:
@@ -48,9 +49,16 @@ def change_file(path: Path, change: Callable[[str], str], *, dry_run: bool = Fal
             ControlClient(checked.interface).reload()
         except NotRunning:
             return Outcome.KEPT
-        except ControlError as error:
+        except Refused as error:
             config_file.write(path, before)
             raise ControlError(f"the daemon refused, and the file is as before: {error}") from None
+        except ControlError as error:
+            # The change may be in force: to take it back could give a peer rights at the next start that it
+            # has lost.
+            raise ControlError(
+                f"{error}; the file has the change, and whether it is in force is not known:"
+                " try `nconnect reload`"
+            ) from None
         return Outcome.APPLIED
 
 

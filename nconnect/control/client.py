@@ -22,7 +22,11 @@ class NotRunning(ControlError):
     """No daemon of this interface listens."""
 
 
-class Unreachable(ControlError):
+class Refused(ControlError):
+    """The daemon did not do what it was asked, or could not be asked at all: nothing has changed."""
+
+
+class Unreachable(Refused):
     """A daemon of this interface runs, and its control socket is gone."""
 
 
@@ -33,8 +37,9 @@ class ControlTimeout(ControlError):
 class ControlClient:
     """The API of one interface's daemon; each call is a connection of its own.
 
-    Every call raises `ControlError` in one line: `NotRunning` when there is no daemon, `Unreachable` when its
-    socket was removed, `ControlTimeout` when it waited in vain.
+    Every call raises `ControlError` in one line: `NotRunning` when there is no daemon, `Refused` when it did
+    not do what was asked (`Unreachable`: its socket was removed), `ControlTimeout` when it waited in vain.
+    After any other the daemon may or may not have done it.
     """
 
     def __init__(self, interface: str, path: Path | None = None) -> None:
@@ -64,7 +69,7 @@ class ControlClient:
             raise ControlError("the daemon's answer cannot be read: is it of another version?") from None
 
     def reload(self) -> None:
-        """Have the file read again; an error means that nothing has changed."""
+        """Have the file read again. After `Refused` nothing has changed; after other errors it may have."""
         self._ask("POST", "/v1/reload", timeout_s=20.0)
 
     def down(self) -> None:
@@ -115,7 +120,7 @@ class ControlClient:
                 ) from None
             raise NotRunning(f"{self.interface} is not up: start it with `nconnect up`") from None
         except PermissionError:
-            raise ControlError(f"may not ask the daemon of {self.interface}: try with sudo") from None
+            raise Refused(f"may not ask the daemon of {self.interface}: try with sudo") from None
         except TimeoutError:
             raise ControlError(f"the daemon of {self.interface} does not answer: see its log") from None
         except OSError as error:
@@ -159,5 +164,7 @@ def _content(status: int, data: bytes) -> dict[str, Any]:
         raise ControlError("the daemon's answer cannot be read: is it of another version?")
     if status >= 400:
         error = str(content.get("error") or f"the daemon refused ({status})")
-        raise ControlTimeout(error) if status == 504 else ControlError(error)
+        if status == 504:
+            raise ControlTimeout(error)
+        raise Refused(error) if status < 500 else ControlError(error)
     return content

@@ -37,7 +37,7 @@ MAX_WAIT_S = 86_400.0
 class Backend(Protocol):
     """What the daemon offers. Errors are `NconnectError`, whose text goes to the caller."""
 
-    def status(self) -> Status: ...
+    async def status(self) -> Status: ...
 
     def pending(self) -> Sequence[PendingPeer]: ...
 
@@ -122,7 +122,7 @@ class ControlServer:
             return _refusal(500, f"the daemon made a mistake ({type(error).__name__}): see its log")
 
     async def _status(self, request: Request) -> Response:
-        return Response.json(self._backend.status().to_json())
+        return Response.json((await self._backend.status()).to_json())
 
     async def _wait(self, request: Request) -> Response:
         timeout_s = _seconds(request.query.get("timeout_s", DEFAULT_WAIT_S))

@@ -55,6 +55,7 @@ class Enforcement:
         self._stays_closed = False  # with `fail_closed`: the rules were in force before, or we were up
         self._refused: Mapping[str, int] = {}
         self._refused_at = -REFUSED_INTERVAL_S
+        self._flows_problem = ""
         self._settings = _Settings()
 
     async def set_up(self) -> None:
@@ -70,7 +71,10 @@ class Enforcement:
             self._settings.forgive()
 
     async def end_flows(self, old: Config) -> None:
-        """Forget connections that `old` allowed and the configuration in force does not, so that they end."""
+        """Forget connections that `old` allowed and the configuration in force does not, so that they end.
+
+        A failure is a problem for `status`, not an error: the rules are in force, and refuse the packets.
+        """
         async with self._lock:
             await asyncio.to_thread(self._end_flows, old, self._config)
 
@@ -114,7 +118,7 @@ class Enforcement:
     @property
     def problems(self) -> list[str]:
         """Sentences for `status`."""
-        found = [*filter(None, (self._host.problem,)), *self._settings.problems()]
+        found = [*filter(None, (self._host.problem, self._flows_problem)), *self._settings.problems()]
         if stopped := self._refused.get(""):
             found.append(
                 f"{stopped} packets between other interfaces were dropped: this machine did not forward"
@@ -135,12 +139,12 @@ class Enforcement:
             keep = self._config.fail_closed and self._stays_closed and not asked
             await asyncio.to_thread(self._host.remove, keep_rules=keep)
 
-    def refused_counts(self, now: float) -> Mapping[str, int]:
+    async def refused_counts(self, now: float) -> Mapping[str, int]:
         """How many packets of each peer the firewall turned away, a little while ago at most."""
         if provides(self._config) and now - self._refused_at >= REFUSED_INTERVAL_S:
             self._refused_at = now
             try:
-                self._refused = self._host.refused_counts()
+                self._refused = await asyncio.to_thread(self._host.refused_counts)
             except HostError as error:
                 log.warning("%s", error)
         return self._refused
@@ -186,9 +190,15 @@ class Enforcement:
         passing = (peer for peer in fresh.peers if str(peer.address) not in self._expired_then)
         kept = {prefix for peer in passing for prefix in peer.allowed_ips}
         gone = [prefix for peer in old.peers for prefix in peer.allowed_ips if prefix not in kept]
-        if gone:
-            self._host.flush_conntrack(gone)
-        self._host.end_refused(in_force(fresh, self._expired_then))
+        try:
+            if gone:
+                self._host.flush_conntrack(gone)
+            self._host.end_refused(in_force(fresh, self._expired_then))
+        except HostError as error:
+            self._flows_problem = f"connections that peers have lost may go on for a while: {error}"
+            log.error("%s", self._flows_problem)
+        else:
+            self._flows_problem = ""
 
 
 class _Settings:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from ipaddress import ip_address
 
 from nconnect.control.exposition import CONTENT_TYPE, PeerHistograms, exposition
@@ -24,7 +24,7 @@ LIMITS = Limits(body_bytes=0, connections=32, connections_per_host=32)
 class Metrics:
     """The server, and the histograms that it has the peers keep."""
 
-    def __init__(self, tunnel: Tunnel, status: Callable[[], Status]) -> None:
+    def __init__(self, tunnel: Tunnel, status: Callable[[], Awaitable[Status]]) -> None:
         self._tunnel = tunnel
         self._status = status
         self._server: HttpServer | None = None
@@ -57,7 +57,7 @@ class Metrics:
             return _plain(404, "there is only /metrics")
         if request.method not in ("GET", "HEAD"):
             return _plain(405, "only GET")
-        text = exposition(self._status(), self._histograms())
+        text = exposition(await self._status(), self._histograms())
         return Response(200, text.encode(), (("content-type", CONTENT_TYPE),))
 
     def _histograms(self) -> dict[str, PeerHistograms]:

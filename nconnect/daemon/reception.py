@@ -18,7 +18,7 @@ from typing import Any, Protocol
 from nconnect.config import parse_prefix
 from nconnect.config_edit import add_peer
 from nconnect.crypto.keys import Identity
-from nconnect.errors import ConfigError, NconnectError
+from nconnect.errors import ConfigError, HostError, NconnectError
 from nconnect.invite import pool
 from nconnect.invite.book import Invitation, InvitationState
 from nconnect.invite.desk import Admission, Buffer, Desk, application_in
@@ -128,6 +128,11 @@ class Reception:
                 raise _GoneError(Reason.USED)  # and the provider has removed it since
             try:
                 fresh = self._add(admission, text, config, found, reserved, loop)
+            except TimeoutError:
+                # It may be in force: the device is in the file, and gets its answer when it asks again.
+                with self._store.changing() as book:
+                    book.added(token_id)
+                raise HostError("the new peer is in the file, but was not in force in time") from None
             except BaseException:
                 with self._store.changing() as book:
                     book.release(token_id)
@@ -161,6 +166,8 @@ class Reception:
         config_file.write(self._path, after)
         try:
             asyncio.run_coroutine_threadsafe(self._reload(), loop).result(RELOAD_TIMEOUT_S)
+        except TimeoutError:
+            raise  # its outcome is not known: it may be in force
         except BaseException:
             config_file.write(self._path, text)
             raise

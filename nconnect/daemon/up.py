@@ -368,8 +368,9 @@ class Daemon:
 
     # What the control socket asks (`control.server.Backend`)
 
-    def status(self) -> Status:
+    async def status(self) -> Status:
         now = boottime()
+        refused = await self._enforcement.refused_counts(now)
         return status.build(
             self._config,
             address=str(self._address),
@@ -379,7 +380,7 @@ class Daemon:
             tunnel=self._tunnel,
             plan=self._enforcement.plan,
             drops=status.drops(self._tunnel.drops, self._driver.drops, link=self._links.link),
-            refused=self._enforcement.refused_counts(now),
+            refused=refused,
             problems=[*self._store.problems, *self._problems()],
             started_at=self._started_at,
             now=now,

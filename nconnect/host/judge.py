@@ -6,7 +6,7 @@ it is before destination NAT: the destination of an exposed server is the tunnel
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 from nconnect.host import nft
@@ -38,7 +38,22 @@ def owner_of(source: Address, config: Config) -> PeerConfig | None:
 
 def may_open(flow: Flow, config: Config, own: Collection[Address]) -> bool:
     """Whether a peer may open this connection. `own`: all addresses of this machine."""
-    peer = owner_of(flow.source, config)
+    return _may_open(flow, owner_of(flow.source, config), config, own)
+
+
+def judge(config: Config, own: Collection[Address]) -> Callable[[Flow], bool]:
+    """`may_open` for many connections: the peer behind each source is looked up once."""
+    owners: dict[Address, PeerConfig | None] = {}
+
+    def judged(flow: Flow) -> bool:
+        if flow.source not in owners:
+            owners[flow.source] = owner_of(flow.source, config)
+        return _may_open(flow, owners[flow.source], config, own)
+
+    return judged
+
+
+def _may_open(flow: Flow, peer: PeerConfig | None, config: Config, own: Collection[Address]) -> bool:
     if peer is None:
         return False
     if flow.destination in own:

@@ -30,7 +30,7 @@ from nconnect.host.diff import (
     undo,
 )
 from nconnect.host.forwarding import VIRTUAL_KINDS
-from nconnect.host.judge import may_open
+from nconnect.host.judge import judge
 from nconnect.host.plan import (
     FORWARDING,
     IP_FORWARD,
@@ -181,19 +181,21 @@ class Host:
         return {peer: seen.get(counter, 0) for counter, peer in ruleset.counters.items()}
 
     def flush_conntrack(self, prefixes: Iterable[Prefix]) -> bool:
-        """Forget all connections of these addresses; False when `conntrack` is not installed."""
-        return conntrack.forget(prefixes)
+        """Forget all connections of these addresses; False when the kernel has no ctnetlink."""
+        with _asking("end the connections of peers"):
+            return conntrack.forget(prefixes)
 
     def end_refused(self, config: Config) -> bool:
         """Forget the connections that peers opened and may, as `config` now says, not open any more.
 
-        False when `conntrack` is not installed: the peers' packets are refused all the same, but a server
+        False when the kernel has no ctnetlink: the peers' packets are refused all the same, but a server
         goes on sending until it gives up.
         """
         with _asking("read the machine's addresses"), Netlink() as netlink:
             own = {held.address.ip for held in netlink.addresses()}
         prefixes = [prefix for peer in config.peers for prefix in peer.allowed_ips]
-        return conntrack.forget(prefixes, lambda flow: may_open(flow, config, own))
+        with _asking("end the connections of peers"):
+            return conntrack.forget(prefixes, judge(config, own))
 
     def _link(self, netlink: Netlink) -> Link:
         for link in netlink.links():

@@ -86,6 +86,17 @@ def test_a_change_that_the_daemon_refuses_is_taken_back(run: Run, daemon: FakeBa
     assert made.read_text() == before
 
 
+def test_a_change_whose_outcome_is_not_known_stays_in_the_file(
+    run: Run, daemon: FakeBackend, made: Path
+) -> None:
+    """Else a right that is taken away in the daemon would come back at its next start."""
+    daemon.loses_reload = True
+    result = run("peer", "add", "tablet", LAPTOP, "--allowed-ips", "10.86.0.2/32", "--allow", "none")
+    assert result.status == 1
+    assert "the file has the change, and whether it is in force is not known" in result.err
+    assert 'name = "tablet"' in made.read_text()
+
+
 def test_list_and_show_know_the_state_of_a_running_daemon(run: Run, daemon: FakeBackend) -> None:
     run("peer", "add", "laptop", LAPTOP, "--allowed-ips", "10.86.0.2/32")
     header, row = run("peer", "list").out.splitlines()

@@ -52,11 +52,12 @@ class FakeBackend:
         self.asked: list[object] = []
         self.waiting: list[PendingPeer] = []
         self.refuse_reload: str | None = None
+        self.loses_reload = False  # it breaks, and may have done it or not
         self.answers = True
         self.breaks = False
         self.stop = threading.Event()
 
-    def status(self) -> Status:
+    async def status(self) -> Status:
         if self.breaks:
             raise ZeroDivisionError
         return self.state
@@ -66,6 +67,8 @@ class FakeBackend:
 
     async def reload(self) -> None:
         self.asked.append("reload")
+        if self.loses_reload:
+            raise ZeroDivisionError
         if self.refuse_reload:
             raise ConfigError([self.refuse_reload, "and more"])
 

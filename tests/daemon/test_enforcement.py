@@ -234,14 +234,14 @@ def test_a_start_that_fails_leaves_shut_what_was_shut_and_nothing_else(killed: b
 
 def test_the_firewall_is_asked_now_and_then_and_only_at_a_provider() -> None:
     async def test(case: Case) -> None:
-        assert case.made.refused_counts(100.0) == {"alice": 1}
-        assert case.made.refused_counts(100.0 + enforcement.REFUSED_INTERVAL_S / 2) == {"alice": 1}
-        assert case.made.refused_counts(100.0 + enforcement.REFUSED_INTERVAL_S) == {"alice": 2}
+        assert await case.made.refused_counts(100.0) == {"alice": 1}
+        assert await case.made.refused_counts(100.0 + enforcement.REFUSED_INTERVAL_S / 2) == {"alice": 1}
+        assert await case.made.refused_counts(100.0 + enforcement.REFUSED_INTERVAL_S) == {"alice": 2}
         case.host.refuses = "count"
-        assert case.made.refused_counts(200.0) == {"alice": 2}, "the last that is known"
+        assert await case.made.refused_counts(200.0) == {"alice": 2}, "the last that is known"
 
     async def user(case: Case) -> None:
-        assert case.made.refused_counts(100.0) == {}
+        assert await case.made.refused_counts(100.0) == {}
         assert case.host.counts == 0
 
     run(PROVIDER, test)

@@ -32,7 +32,11 @@ class _Peer:
 
 
 def made(tunnel: Any) -> Metrics:
-    return Metrics(cast(Tunnel, tunnel), lambda: STATUS)
+
+    async def status() -> Any:
+        return STATUS
+
+    return Metrics(cast(Tunnel, tunnel), status)
 
 
 def test_it_serves_what_was_counted() -> None:

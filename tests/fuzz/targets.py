@@ -18,7 +18,7 @@ PARSERS: tuple[Target, ...] = (
     wire.node_addresses, frames.websocket_frames, frames.websocket_upgrades, frames.handshake_frames,
     frames.data_frames, frames.batches, frames.parcels, packets.packets, packets.super_packets,
     values.invitations, values.tokens, values.invitation_books, values.configurations,
-    values.conntrack_lists, values.netlink_attributes,
+    values.conntrack_messages, values.netlink_attributes,
 )  # fmt: skip
 MACHINES: tuple[Target, ...] = (
     sessions.handshake_machine, sessions.session_machine, sessions.message_machine, sessions.replay_windows,

@@ -1,70 +1,71 @@
-"""Reading `conntrack -L`, and deleting with a program in its place."""
+"""Reading ctnetlink's messages; that the kernel takes the deletions is in netns_tests/test_many_flows.py."""
 
 from __future__ import annotations
 
+import struct
 from ipaddress import ip_address, ip_network
-from pathlib import Path
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from nconnect.host.judge import Flow
 from nconnect.io import conntrack
 
-LISTING = (
-    "tcp      6 431999 ESTABLISHED src=10.86.0.3 dst=192.168.50.10 sport=48686 dport=8000"
-    " src=192.168.50.10 dst=192.168.50.1 sport=8000 dport=48686 [ASSURED] mark=0 use=1\n"
-    "icmpv6   58 29 src=fd86::2 dst=fd50::10 type=128 code=0 id=1"
-    " src=fd50::10 dst=fd86::2 type=129 code=0 id=1\n"
-)
-TCP = Flow("tcp", ip_address("10.86.0.3"), ip_address("192.168.50.10"), 48686, 8000)
-PING = Flow("icmp", ip_address("fd86::2"), ip_address("fd50::10"))
+
+def attribute(kind: int, value: bytes) -> bytes:
+    return struct.pack("=HH", 4 + len(value), kind) + value + bytes(-len(value) % 4)
+
+
+def message(source: str, destination: str, protocol: int, ports: tuple[int, int] | None) -> memoryview:
+    """As the kernel writes it: the original direction, then the reply's, which is the other way round."""
+    ends = [ip_address(text).packed for text in (source, destination)]
+    kinds = (1, 2) if len(ends[0]) == 4 else (3, 4)
+    told = attribute(1, bytes([protocol]))
+    if ports is not None:
+        told += b"".join(
+            attribute(kind, struct.pack(">H", port)) for kind, port in zip((2, 3), ports, strict=True)
+        )
+
+    def direction(first: bytes, second: bytes) -> bytes:
+        return attribute(0x8001, attribute(kinds[0], first) + attribute(kinds[1], second)) + attribute(
+            0x8002, told
+        )
+
+    body = attribute(0x8001, direction(*ends)) + attribute(0x8002, direction(*reversed(ends)))
+    return memoryview(
+        struct.pack("=BBH", 2 if len(ends[0]) == 4 else 10, 0, 0) + body + attribute(18, b"\0\x07")
+    )
 
 
 def test_the_original_direction_counts() -> None:
-    assert list(conntrack.parse(LISTING)) == [TCP, PING]
+    entry = conntrack.parse(message("10.86.0.3", "192.168.50.10", 6, (48686, 8000)))
+    assert entry is not None
+    assert entry.flow() == Flow("tcp", ip_address("10.86.0.3"), ip_address("192.168.50.10"), 48686, 8000)
+    assert (entry.family, entry.zone) == (2, b"\0\x07")
 
 
-@given(st.text())
-def test_any_text_is_read(text: str) -> None:
-    list(conntrack.parse(text))
+def test_a_ping_has_no_ports() -> None:
+    entry = conntrack.parse(message("fd86::2", "fd50::10", 58, None))
+    assert entry is not None
+    assert entry.flow() == Flow("icmp", ip_address("fd86::2"), ip_address("fd50::10"))
 
 
-@pytest.fixture
-def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    (tmp_path / "list").write_text(LISTING)
-    program = tmp_path / "conntrack"
-    program.write_text(
-        f'#!/bin/sh\necho "$@" >> {tmp_path}/asked\n[ "$1" = -L ] && cat {tmp_path}/list\nexit 1\n'
-    )
-    program.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
-    return tmp_path / "asked"
+@given(st.binary())
+def test_any_bytes_are_read(data: bytes) -> None:
+    conntrack.parse(memoryview(data))
 
 
-def test_all_of_an_address(fake: Path) -> None:
-    assert conntrack.forget([ip_network("10.86.0.3/32")])
-    assert fake.read_text().splitlines() == [
-        "-D -f ipv4 --orig-src 10.86.0.3/32",
-        "-D -f ipv4 --orig-dst 10.86.0.3/32",
+@given(st.integers(0, 200))
+def test_a_message_that_is_cut_short_is_read(size: int) -> None:
+    conntrack.parse(message("10.86.0.3", "192.168.50.10", 6, (48686, 8000))[:size])
+
+
+def test_an_address_lies_in_the_prefixes_of_its_version() -> None:
+    prefixes = [ip_network(p) for p in ("10.86.0.0/24", "10.87.0.3/32", "fd86::/64")]
+    four, six = (conntrack._membership(prefixes, version) for version in (4, 6))
+    assert [four(ip_address(a).packed) for a in ("10.86.0.9", "10.87.0.3", "10.87.0.4")] == [
+        True,
+        True,
+        False,
     ]
-
-
-def test_what_may_stay_stays(fake: Path) -> None:
-    prefixes = [ip_network(p) for p in ("10.86.0.2/32", "10.86.0.3/32")]
-    assert conntrack.forget(prefixes, lambda flow: flow == PING)
-    assert fake.read_text().splitlines()[1:] == [
-        "-D -f ipv4 --orig-src 10.86.0.3 --orig-dst 192.168.50.10 -p tcp --sport 48686 --dport 8000"
-    ]
-
-
-def test_what_others_opened_stays(fake: Path) -> None:
-    assert conntrack.forget([ip_network("10.86.0.2/32")], lambda flow: False)
-    assert fake.read_text().splitlines() == ["-L -f ipv4"]
-
-
-def test_without_the_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.setattr(conntrack, "_PATH", str(tmp_path))
-    assert not conntrack.forget([ip_network("10.86.0.3/32")])
+    assert [six(ip_address(a).packed) for a in ("fd86::9", "fd87::9")] == [True, False]
