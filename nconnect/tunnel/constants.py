@@ -38,5 +38,6 @@ QUESTION_S = 3.0  # data sent, nothing heard: ask
 ANSWER_S = 3.0  # without an answer, or four round trips if that is longer, the session is in doubt
 PERSISTENT_KEEPALIVE_S = 25.0  # what WireGuard's documentation recommends behind NAT
 QUEUE_BYTES = 8 << 20  # per peer: a receive window of Linux's default maximum (6 MiB), and some
-MAX_PENDING_SENDERS = 64
+MAX_PENDING_SENDERS = 1024  # guessed; 0.5 MB
+PENDING_SILENT_S = 600.0  # guessed: a device that still wants to come in tries every few seconds
 MAX_HANDSHAKE_BYTES = 4096  # of a boxed handshake frame, which has about 300: room for later versions

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from nconnect.tunnel.constants import MAX_PENDING_SENDERS
+from nconnect.tunnel.constants import MAX_PENDING_SENDERS, PENDING_SILENT_S
 
 MAX_SOURCE_CHARS = 256  # of an address
 
@@ -21,7 +21,7 @@ class PendingSender:
 
 
 class PendingSenders:
-    """All of them, in the order in which they came."""
+    """All of them, in the order of their latest tries."""
 
     def __init__(self) -> None:
         self._senders: dict[str, PendingSender] = {}
@@ -36,14 +36,17 @@ class PendingSenders:
         """Something came from this address."""
         if len(address) > MAX_SOURCE_CHARS:
             return
-        sender = self._senders.get(address)
+        sender = self._senders.pop(address, None)
         if sender is not None:
             sender.last_at, sender.count = now, sender.count + 1
+            self._senders[address] = sender
             return
         if len(self._senders) >= MAX_PENDING_SENDERS:
-            # The one that tried least, and not lately: who goes on trying stays, whoever else comes.
-            least = min(self, key=lambda sender: (sender.count, sender.last_at))
-            del self._senders[least.address]
+            # Keys cost nothing: a newcomer replaces one that has given up, never one that still tries.
+            silent = next(iter(self))
+            if now - silent.last_at < PENDING_SILENT_S:
+                return
+            del self._senders[silent.address]
         self._senders[address] = PendingSender(address, now, now, 1)
 
     def forget(self, address: str) -> None:

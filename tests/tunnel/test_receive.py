@@ -368,7 +368,7 @@ def test_pending_senders_are_remembered_when_wanted_and_bounded() -> None:
     suite = CipherSuite.AES256GCM
     sim, _, provider = connected(provider=Settings(suite, persistent=False, accept_pending=True))
     genuine = captured(sim, provider, boxed_ones=True)[0]
-    for number in range(500):
+    for number in range(MAX_PENDING_SENDERS + 100):
         for _ in range(2):
             sim.inject(f"{number}.{'ab' * 32}", str(provider.address), genuine)
         sim.run(0.001)
