@@ -18,7 +18,8 @@ from lab.world import PROVIDER_PEER, SERVER, World
 from netns_tests.recovery import Tcp, Udp
 from netns_tests.topology import SERVICE, serve
 
-TASKS = {"expiry", "firewalls", "keeper", "link", "presence", "resume", "watchdog"}
+# "link 1" and "link 2" are spare links: idle as long as "link" reaches its node.
+TASKS = {"expiry", "firewalls", "keeper", "link", "link 1", "link 2", "presence", "resume", "watchdog"}
 
 
 def start_breakable(side: Side) -> Process:

@@ -94,6 +94,10 @@ def test_three_rekeys_at_full_speed_lose_nothing(fresh: World) -> None:
     assert not udp.failure
     new = [_drops(side.status()) - before for side, before in zip(sides, drops, strict=True)]
     congestion = sum(found.pop(reason, 0) for found in new for reason in CONGESTION)
+    for found in new:
+        found.pop(
+            "no_route", None
+        )  # the kernel's own multicast: its MLD reports come up to 10 s after the start
     assert new == [{}, {}], "something was dropped, and not for a full queue"
     # Seen: 1. A rekey that loses what is under way costs hundreds at this speed.
     assert _resent(fresh) - resent <= 20 + SEGMENTS * congestion

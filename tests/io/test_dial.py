@@ -73,7 +73,7 @@ def _no_socket_left_open() -> Iterator[None]:
     gc.collect()
     before = sockets()
     yield
-    assert sockets() == before
+    assert sockets() <= before  # what an earlier test left may close meanwhile
 
 
 @contextlib.contextmanager
