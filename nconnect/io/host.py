@@ -109,6 +109,8 @@ class Host:
         with _asking(f"set up {self._interface}"), Netlink() as netlink:
             link = self._link(netlink)
             record = self._file.read()
+            if self._ruleset is not None and nftables.tables().get(self._ruleset.table) != self._handle:
+                self._ruleset = None
             reading = self._read(netlink, link, state, record)
             self._record_addresses(record, reading, state)
             done: list[Operation] = []
@@ -221,14 +223,13 @@ class Host:
         )
         wanted = (*state.device_sysctls, *state.sysctls)
         settings = {name: value for name, _ in wanted if (value := sysctl.read(name)) is not None}
-        if self._ruleset is not None and nftables.tables().get(self._ruleset.table) != self._handle:
-            self._ruleset = None
         return Reading(link.mtu, link.up, addresses, routes, settings, self._ruleset)
 
     def _is_loaded(self, ruleset: Ruleset) -> bool:
-        """Whether the kernel has all of it: every name, and the number of rules in each chain."""
+        """Whether the kernel has all of it: the table that we made, every name, and the number of rules in
+        each chain."""
         listed = nftables.contents(ruleset.table)
-        if listed is None:
+        if listed is None or self._handle not in [e["table"]["handle"] for e in listed if "table" in e]:
             return False
         rules = [entry["rule"]["chain"] for entry in listed if "rule" in entry]
         chains = {entry["chain"]["name"] for entry in listed if "chain" in entry}

@@ -30,9 +30,12 @@ def tables() -> dict[str, int]:
 
 def contents(table: str) -> list[Json] | None:
     """Everything in a table, or None when there is no such table."""
-    if table not in tables():
-        return None
-    return _list(["list", "table", FAMILY, table])
+    try:
+        return _list(["list", "table", FAMILY, table])
+    except HostError:
+        if table not in tables():
+            return None
+        raise
 
 
 def ruleset() -> list[Json]:

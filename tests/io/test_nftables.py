@@ -45,8 +45,18 @@ def test_tables_and_their_handles(fake: Path) -> None:
     table = {"table": {"family": "inet", "name": "nconnect_nc0", "handle": 7}}
     (fake / "says").write_text(json.dumps({"nftables": [{"metainfo": {}}, table]}))
     assert nftables.tables() == {"nconnect_nc0": 7}
-    assert nftables.contents("nconnect_nc1") is None
     assert nftables.counters("nconnect_nc1") == {}
+
+
+def test_the_contents_of_a_table_take_one_run(fake: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (fake / "says").write_text(json.dumps({"nftables": [{"metainfo": {}}]}))
+    assert nftables.contents("nconnect_nc0") == [{"metainfo": {}}]
+    assert (fake / "asked").read_text() == "-j list table inet nconnect_nc0\n"
+    (fake / "fails").write_text("Error: No such file or directory\n")
+    monkeypatch.setattr(nftables, "tables", lambda: {"nconnect_nc1": 7})
+    assert nftables.contents("nconnect_nc0") is None
+    with pytest.raises(HostError, match="nft refused"):
+        nftables.contents("nconnect_nc1")
 
 
 def test_without_nft(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
