@@ -365,6 +365,8 @@ class _Connection:
                 runner._arm()
             elif runner.link.unsent_receipts:
                 runner._send_receipts_soon()
+            if runner.link.deadline_moved:
+                runner._arm()
         except Exception as error:
             runner._crash(error)
 

@@ -29,7 +29,7 @@ from nconnect.crypto.keys import Identity
 from nconnect.errors import LocalProtocolError, RemoteProtocolError
 from nconnect.model import Deadline, NknAddress
 from nconnect.nkn.backoff import Backoff
-from nconnect.nkn.liveness import DEAD_AFTER_S, Liveness, Verdict
+from nconnect.nkn.liveness import BUSY_S, DEAD_AFTER_S, Liveness, Verdict
 from nconnect.nkn.outbound import OutboundPrefixes
 from nconnect.nkn.outputs import (
     Connect,
@@ -127,6 +127,7 @@ class Link:
         self._receipts: deque[bytes] = deque()  # hashes to sign for this connection: see `unsent_receipts`
         self._deadline: Deadline | None = None  # of every state but UP
         self._liveness = Liveness(now)
+        self.deadline_moved = False  # by a data frame
         self._prefixes: OutboundPrefixes | None = None  # while UP
         self._attempt_at = now
         self._no_seed: tuple[str, DownReason] | None = (
@@ -162,7 +163,8 @@ class Link:
         return len(self._receipts)
 
     def poll_timeout(self) -> Deadline | None:
-        """When to call `handle_timeout`. A data frame does not move it: ask after the other calls."""
+        """When to call `handle_timeout`. A data frame moves it if `deadline_moved` says so."""
+        self.deadline_moved = False
         return self._liveness.poll_timeout() if self.state is LinkState.UP else self._deadline
 
     @property
@@ -204,7 +206,11 @@ class Link:
 
     def receive_binary(self, data: memoryview | bytes, now: float) -> InboundMessage | None:
         """Take a binary frame: the message in it, whose payload is a view of `data`, or None (counted)."""
-        self._liveness.heard_at = now
+        liveness = self._liveness
+        if not liveness.is_busy and now - liveness.heard_at < BUSY_S and self.state is _UP:
+            liveness.became_busy(now)
+            self.deadline_moved = True
+        liveness.heard_at = now
         if self.state is not _UP and self.state is not _LOGGING_IN:
             # A node may hand over what it held before it confirms the login, but not before it was asked.
             self._must_be_open("a binary frame")

@@ -2,6 +2,10 @@
 
 Every read from the node writes `heard_at` and nothing else, so that it costs a data frame next to nothing;
 the deadlines look at it only when they are due.
+
+An idle link is pinged every `PING_EVERY_S`. On a *busy* one, where messages follow each other within
+`BUSY_S`, somebody waits for what does not come: when it falls silent it is pinged after `QUIET_S`, and is
+dead `PROBE_S` later, or three of its round trips if that is longer.
 """
 
 from __future__ import annotations
@@ -14,7 +18,10 @@ from nconnect.model import Deadline
 PING_EVERY_S = 8.0
 DEAD_AFTER_S = 10.0
 # Ours, guessed.
-PROBE_S = 2.0  # after a network change or a sleep: how long a node that lives may take to answer
+BUSY_S = 1.0
+QUIET_S = 1.5
+PROBE_S = 2.0  # of a busy link, after a network change or a sleep: how long a node that lives may take
+HELD_UP_S = 0.25  # a verdict that is later than this waits once for what may lie unread
 FAIR_S = 1.5  # without a ping unanswered for this long silence proves nothing: we were held up
 FRESH_S = 0.5  # a round trip that is younger need not be measured again
 LATE_S = 5.0  # a timer that is later than this means that the machine slept, or we were stopped
@@ -31,7 +38,10 @@ class Verdict(Enum):
 class Liveness:
     """The liveness of one connection that is logged in. Times are CLOCK_BOOTTIME seconds."""
 
-    __slots__ = ("_check_at", "_ping_at", "_pinged_at", "_probe_from", "_took_at", "heard_at", "rtt_s")
+    __slots__ = (
+        "_check_at", "_fair", "_ping_at", "_pinged_at", "_probe_from", "_took_at", "heard_at", "is_busy",
+        "rtt_s",
+    )  # fmt: skip
 
     def __init__(self, now: float) -> None:
         self.heard_at = now
@@ -40,7 +50,9 @@ class Liveness:
         self._check_at = now + DEAD_AFTER_S
         self._pinged_at: float | None = None  # the oldest ping that is not answered
         self._probe_from: float | None = None
+        self._fair = False  # the verdict of this probe was put off
         self._took_at = now  # when `rtt_s` was measured
+        self.is_busy = False
 
     def pong(self, now: float) -> None:
         self.heard_at = now
@@ -48,15 +60,20 @@ class Liveness:
             self.rtt_s = now - self._pinged_at
             self._took_at = now
             self._pinged_at = None
-        if self._probe_from is None:
+        if self._probe_from is None and not self.is_busy:
             self._check_at = now + DEAD_AFTER_S  # after the next ping: an idle link wakes for that alone
 
     def probe(self, now: float) -> None:
         """Something may be wrong with the path: ping now, and decide within `PROBE_S`."""
         self._ping_at = now
         if self._probe_from is None:
-            self._probe_from = now
-            self._check_at = now + PROBE_S
+            self._probe_from, self._fair = now, False
+            self._check_at = now + min(max(PROBE_S, 3 * (self.rtt_s or 0.0)), DEAD_AFTER_S)
+
+    def became_busy(self, now: float) -> None:
+        """Messages follow each other: notice soon if they cease."""
+        self.is_busy = True
+        self._check_at = min(self._check_at, now + QUIET_S)
 
     def measure(self, now: float) -> None:
         """Somebody looks at the round trip: ping soon, unless one is under way or was just answered."""
@@ -75,10 +92,22 @@ class Liveness:
             self._probe_from = self._pinged_at = None
             self.probe(now)
         if now >= self._check_at:
-            since, self._probe_from = self._probe_from, None
+            since = self._probe_from
+            is_silent = since is not None and self.heard_at <= since
+            if is_silent and not self._fair and now - self._check_at > HELD_UP_S:
+                self._fair, self._check_at = True, now + HELD_UP_S
+                return Verdict.WAIT
+            self._probe_from = None
+            if is_silent:
+                return Verdict.DEAD
             if since is not None:
-                if self.heard_at <= since:
-                    return Verdict.DEAD
+                self.is_busy = False
+            elif self.is_busy:
+                if now - self.heard_at >= QUIET_S:
+                    self.probe(now)
+                    return self._ping(now)
+                self._check_at = max(self.heard_at + QUIET_S, now + 0.001)
+                return self._ping(now) if now >= self._ping_at else Verdict.WAIT
             elif now - self.heard_at >= DEAD_AFTER_S:
                 if self._pinged_at is not None and now - self._pinged_at >= FAIR_S:
                     return Verdict.DEAD

@@ -410,6 +410,32 @@ def test_it_pings_every_8_s_and_a_silent_node_is_dead_after_10() -> None:
     assert "silent for 10 s" in d.link.last_error
 
 
+def test_a_node_that_falls_silent_while_messages_come_is_dead_within_4_s() -> None:
+    d = Driven()
+    d.log_in()
+    frame = InboundMessage(DEST, b"payload").encode()
+    for _ in range(200):
+        d.after(0.05, lambda now: d.link.receive_binary(frame, now))
+        deadline = d.link.poll_timeout()
+        if deadline is not None and deadline.at <= d.now:
+            d.link.handle_timeout(d.now)
+            d.link.pong(d.now)
+    silent_at = d.now
+    while d.link.is_up:
+        d.next_deadline()
+    assert 3.0 <= d.now - silent_at < 4.0
+    assert "silent for 4 s" in d.link.last_error
+
+
+def test_a_lone_message_changes_no_deadline() -> None:
+    d = Driven()
+    d.log_in()
+    frame = InboundMessage(DEST, b"payload").encode()
+    for _ in range(3):
+        d.after(2.0, lambda now: d.link.receive_binary(frame, now))
+        assert not d.link.deadline_moved
+
+
 def test_frames_keep_a_link_alive_without_a_pong() -> None:
     d = Driven()
     d.log_in()

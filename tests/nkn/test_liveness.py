@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nconnect.nkn.liveness import DEAD_AFTER_S, LATE_S, PROBE_S, Liveness, Verdict
+from nconnect.nkn.liveness import DEAD_AFTER_S, LATE_S, PROBE_S, QUIET_S, Liveness, Verdict
 
 
 def test_the_first_ping_is_due_at_once_and_later_calls_before_the_deadline_do_nothing() -> None:
@@ -67,6 +67,49 @@ def test_a_loop_that_was_held_up_gives_the_node_a_fair_chance() -> None:
     life.pong(100.02)
     assert life.handle_timeout(110.4) is Verdict.PING
     assert life.handle_timeout(110.4 + PROBE_S) is Verdict.DEAD
+
+
+def busy(rtt_s: float = 0.02) -> Liveness:
+    """Pinged at 100, answered, and messages follow each other until 103."""
+    life = Liveness(100.0)
+    life.handle_timeout(100.0)
+    life.pong(100.0 + rtt_s)
+    life.became_busy(102.0)
+    life.heard_at = 103.0
+    assert life.handle_timeout(102.0 + QUIET_S) is Verdict.WAIT
+    assert life.poll_timeout().at == 103.0 + QUIET_S
+    return life
+
+
+def test_a_busy_link_that_falls_silent_is_dead_soon() -> None:
+    life = busy()
+    assert life.handle_timeout(103.0 + QUIET_S) is Verdict.PING
+    assert life.poll_timeout().at == 103.0 + QUIET_S + PROBE_S
+    assert life.handle_timeout(103.0 + QUIET_S + PROBE_S) is Verdict.DEAD
+
+
+def test_a_busy_link_whose_ping_is_answered_is_idle_then() -> None:
+    life = busy()
+    life.handle_timeout(103.0 + QUIET_S)
+    life.pong(105.0)
+    assert life.handle_timeout(103.0 + QUIET_S + PROBE_S) is Verdict.WAIT
+    assert not life.is_busy
+    assert life.poll_timeout().at == 103.0 + QUIET_S + 8.0
+
+
+def test_a_busy_link_with_long_round_trips_is_waited_for() -> None:
+    life = busy(rtt_s=1.5)
+    life.handle_timeout(103.0 + QUIET_S)
+    assert life.poll_timeout().at == 103.0 + QUIET_S + 4.5
+
+
+def test_a_verdict_that_comes_late_lets_the_socket_be_read_first() -> None:
+    life = busy()
+    life.handle_timeout(103.0 + QUIET_S)
+    assert life.handle_timeout(103.0 + QUIET_S + PROBE_S + 1.0) is Verdict.WAIT
+    again = life.poll_timeout().at
+    assert again == 103.0 + QUIET_S + PROBE_S + 1.25
+    assert life.handle_timeout(again + 1.0) is Verdict.DEAD, "once"
 
 
 @given(st.lists(st.floats(0.001, 9.0), min_size=1, max_size=30))
