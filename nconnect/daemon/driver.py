@@ -282,7 +282,8 @@ class Driver:
     def _flush(self, now: float) -> None:
         tunnel, sealed = self._tunnel, self._sealed
         for number, link in enumerate(self._links):
-            tunnel.link_rates[number], tunnel.link_signs[number] = link.rate, link.signs
+            tunnel.link_rates[number] = link.rate
+            tunnel.link_signs[number] = link.signs and link.writable
         ready = list(enumerate(self._links))
         while ready and tunnel.backlog:
             for turn in tuple(ready):  # a batch each: what is striped goes over all that are free

@@ -38,8 +38,8 @@ class Lane:
     """One way to the peer. Its queue holds what is pinned to it."""
 
     __slots__ = (
-        "asked_at", "busy_since", "dead", "dest", "heard_at", "leg_s", "link", "number", "pinned_hold",
-        "queue", "round_trips", "rtt_s", "sending", "sent_at", "striped_hold",
+        "asked_at", "busy_since", "dead", "dest", "gather_at", "heard_at", "leg_s", "link", "number",
+        "pinned_hold", "queue", "round_trips", "rtt_s", "sending", "sent_at", "striped_hold",
     )  # fmt: skip
 
     def __init__(self, link: int, sub_client: int, dest: str, now: float) -> None:
@@ -52,6 +52,7 @@ class Lane:
         self.rtt_s: float | None = None  # smoothed
         self.leg_s: float | None = None  # the peer's part of it, as it said last: to its node and back
         self.sent_at = -inf
+        self.gather_at = inf  # until then what waits for it gathers: see `outbox`
         self.heard_at = -inf
         self.asked_at = inf  # when the first question went out that is unanswered
         self.dead = False

@@ -45,7 +45,8 @@ class Outbox:
         self.backlog: dict[Peer, None] = {}  # peers with packets that wait, in the order of their turn
         # By link: bytes a second of a slow one, set by the driver.
         self.link_rates: list[float | None] = [None] * MAX_LINKS
-        self.link_signs = [False] * MAX_LINKS  # by link: its messages must be signed; set by the driver
+        # By link: it takes messages now, and each must be signed. Set by the driver.
+        self.link_signs = [False] * MAX_LINKS
         self._steering = steering
         self._can_seal = can_seal
 
@@ -99,10 +100,12 @@ class Outbox:
                 limit = min(limit, room)
             elif lane.link != link:
                 continue
+            lane.gather_at = NEVER
             budget = lane.sending.budget(now)
             if not budget or not self._can_seal(peer, now):
                 continue
             if spread is None and queue.bytes_held < GATHER_BYTES and self.gathers(lane, now):
+                lane.gather_at = lane.sent_at + GATHER_S
                 continue
             limit = min(budget, limit)
             if spread is None or queue is lane.queue:
@@ -134,8 +137,8 @@ class Outbox:
                 at = min(at, peer.spread.next_at(now))
             elif not peer.lane.sending.is_clear(now):
                 at = min(at, peer.lane.sending.next_at(now))
-            elif self.gathers(peer.lane, now):
-                at = min(at, peer.lane.sent_at + GATHER_S)
+            elif self.link_signs[peer.lane.link]:
+                at = min(at, peer.lane.gather_at)  # perhaps over by now: then at once
         return at
 
     def gathers(self, lane: Lane, now: float) -> bool:

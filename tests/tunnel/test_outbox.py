@@ -14,6 +14,7 @@ from nconnect.tunnel.constants import BATCH_BYTES, QUEUE_BYTES
 from nconnect.tunnel.core import SEAL_BYTES
 from nconnect.tunnel.outbox import GATHER_BYTES, GATHER_S, GATHER_UNDER_WAY_BYTES, suited
 from nconnect.tunnel.outputs import Settings
+from nconnect.tunnel.timers import NEVER
 from nconnect.wire.message import Message
 from nconnect.wire.tunnel import MAX_PACKET_BODY_BYTES, Feature
 from tests.ip.packets import assert_finished, tcp_super, udp_super
@@ -106,6 +107,11 @@ def test_batches_grow_where_each_is_signed_and_much_is_under_way() -> None:
     assert peer.lane.sending.under_way_bytes > GATHER_UNDER_WAY_BYTES
     assert not is_sent_at_once()
     assert tunnel.next_send_at(sim.now) == pytest.approx(peer.lane.sent_at + GATHER_S)
+    later = sim.now + 10 * GATHER_S
+    assert tunnel.next_send_at(later) <= later, "what waits is due, however late we look"
+    tunnel.link_signs[0] = False
+    assert tunnel.next_send_at(later) == NEVER, "a link that takes nothing says itself when it does"
+    tunnel.link_signs[0] = True
     (grown,) = leave(GATHER_BYTES // 1400)
     assert grown[1] >= GATHER_BYTES, "enough waits"
     assert not is_sent_at_once()
