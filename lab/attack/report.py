@@ -11,20 +11,23 @@ MAX_GROWTH_BYTES = 20_000_000
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """`counted`: how often under `reason`, which is empty where there is nothing to count."""
+    """One attack. `achieved`, `seen`: see `lab.attack.attack.Result`; `pause_s`: the chat's longest pause."""
 
+    part: str
     by: str
     name: str
     what: str
-    reason: str
-    counted: int
+    fault: str
+    achieved: str
+    seen: str
     pause_s: float
+    seconds: float
 
     @property
     def problems(self) -> list[str]:
         found = []
-        if self.reason and not self.counted:
-            found.append(f"{self.by} {self.name}: was not counted as {self.reason}")
+        if self.achieved:
+            found.append(f"{self.by} {self.name}: {self.achieved}")
         if self.pause_s > MAX_PAUSE_S:
             found.append(f"{self.by} {self.name}: the chat paused for {self.pause_s:.2f} s")
         return found
@@ -50,18 +53,14 @@ class Report:
         grown = ", ".join(f"{side} {size / 1e6:+.1f} MB" for side, size in self.grown_bytes.items())
         lines = [f"the daemons grew: {grown}", *(f"FAILED: {problem}" for problem in self.problems())]
         if self.ok:
-            lines.append(f"{len(self.outcomes)} attacks, none noticed by the chat")
+            lines.append(f"{len(self.outcomes)} attacks, none worked or was noticed by the chat")
         return "\n".join(lines)
 
 
 def table(outcomes: Sequence[Outcome]) -> str:
-    """A line for each: who, what, what was counted, the chat's longest pause."""
-    lines = []
-    for outcome in outcomes:
-        counted = f"{outcome.reason} +{outcome.counted}" if outcome.reason else "-"
-        word = "NOTICED" if outcome.problems else "ok"
-        lines.append(
-            f"{outcome.by:9}{outcome.name:18}{outcome.what:46}{counted:28}"
-            f"{outcome.pause_s * 1e3:6.0f} ms  {word}"
-        )
-    return "\n".join(lines)
+    """A line for each: who, what, what the product did, the chat's longest pause."""
+    return "\n".join(
+        f"{outcome.by:9}{outcome.name:22}{outcome.what:52}{outcome.seen or '-':28}"
+        f"{outcome.pause_s * 1e3:6.0f} ms  {'FAILED' if outcome.problems else 'ok'}"
+        for outcome in outcomes
+    )

@@ -1,27 +1,32 @@
-"""The verdict over the attacks."""
+"""The attacks' table, and the verdict over them."""
 
 from __future__ import annotations
 
+import time
+from collections import Counter
 from dataclasses import replace
 
 import pytest
 
+from lab.attack.__main__ import at_most
 from lab.attack.report import Outcome, Report, table
+from lab.attack.rows import PARTS
+from lab.netns import LabError
 
-GOOD = Outcome("node", "replay", "frames again", "replayed", 7, 0.06)
+GOOD = Outcome("tunnel", "node", "replay", "frames again", "", "", "replayed +7", 0.06, 0.1)
 
 
 def test_all_is_well() -> None:
-    report = Report([GOOD, replace(GOOD, reason="", counted=0)], {"user": 1_000_000})
+    report = Report([GOOD, replace(GOOD, seen="")], {"user": 1_000_000})
     assert report.ok
-    assert "2 attacks, none noticed" in report.verdict()
+    assert "2 attacks, none worked" in report.verdict()
     assert "replayed +7" in table(report.outcomes)
 
 
 @pytest.mark.parametrize(
     ("outcome", "grown", "problem"),
     [
-        (replace(GOOD, counted=0), 0, "was not counted as replayed"),
+        (replace(GOOD, achieved="it was not counted as replayed"), 0, "was not counted as replayed"),
         (replace(GOOD, pause_s=1.2), 0, "the chat paused for 1.20 s"),
         (GOOD, 21_000_000, "grew by 21 MB"),
     ],
@@ -34,3 +39,13 @@ def test_what_fails(outcome: Outcome, grown: int, problem: str) -> None:
 
 def test_nothing_is_no_success() -> None:
     assert not Report().ok
+
+
+def test_each_attack_has_a_name_of_its_own() -> None:
+    names = Counter(attack.name for rows in PARTS.values() for attack in rows)
+    assert not [name for name, count in names.items() if count > 1]
+
+
+def test_a_row_that_takes_too_long_is_stopped() -> None:
+    with pytest.raises(LabError, match="not done"), at_most(0.01):
+        time.sleep(10)

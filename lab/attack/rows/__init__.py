@@ -1,0 +1,15 @@
+"""The attacks, by the part of the product that they are about."""
+
+from __future__ import annotations
+
+from lab.attack.attack import Attack
+from lab.attack.rows import files, flows, leaks, node, terminal, tunnel
+
+PARTS: dict[str, tuple[Attack, ...]] = {
+    "tunnel": tunnel.ROWS,
+    "terminal": terminal.ROWS,
+    "files": files.ROWS,
+    "leaks": leaks.ROWS,
+    "flows": flows.ROWS,
+    "node": node.ROWS,
+}

@@ -1,0 +1,7 @@
+"""Who owns which file."""
+
+from __future__ import annotations
+
+from lab.attack.attack import Attack
+
+ROWS: tuple[Attack, ...] = ()

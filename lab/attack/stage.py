@@ -1,0 +1,112 @@
+"""The world that all attacks share.
+
+user (chats) ── node (hostile) ── provider ── server (SmolLM2-135M)
+attacker ── internet's machine: reaches the node, and has ten IPv4 addresses and an IPv6 /64
+the peer and the stranger run on the internet's machine
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from itertools import pairwise
+
+from lab.attack.commands import Hostile
+from lab.netns import Namespace, cable, namespaces
+from lab.process import Process, until
+from lab.sides import RPC_PORT, Side
+from lab.world import PROVIDER_PEER, SERVER, World, world
+from nconnect.crypto.keys import Identity
+
+PORT = 8000
+EVIL, EVIL_TUNNEL = "evil", "10.86.0.66"
+LOCAL_SEED_RPC = f"http://127.0.0.1:{RPC_PORT}"
+ATTACKER_ADDRESSES = tuple(f"198.18.0.{n}" for n in range(2, 12))
+ATTACKER_PREFIX6 = "2001:db8:66::"  # a /64
+NODE_FOR_ATTACKER, NODE_FOR_ATTACKER6 = "198.18.0.1", "2001:db8:66::1"
+
+
+@dataclass
+class Stage:
+    """What an attack may use. `programs`: "node", "peer" and "stranger", which take commands."""
+
+    world: World
+    attacker: Namespace
+    programs: dict[str, Hostile]
+    reader: Process
+    evil_address: str  # NKN address of the hostile peer
+
+    def side(self, name: str) -> Side:
+        return self.world.provider_side if name == "provider" else self.world.user_side
+
+    def pause_s(self, since: float) -> float:
+        """The chat's longest time without a token from `since` (CLOCK_MONOTONIC) until now."""
+        times = [since, *(moment for moment in self.token_times() if moment > since), time.monotonic()]
+        return max(after - before for before, after in pairwise(times))
+
+    def token_times(self) -> list[float]:
+        """When each token of the chat came; the reader's other lines are left out."""
+        lines = self.reader.text().splitlines()
+        return [float(line) for line in lines if line.replace(".", "").isdigit()]
+
+    def rss(self) -> dict[str, int]:
+        found = {}
+        for name in ("user", "provider"):
+            daemon = self.side(name).daemon
+            assert daemon is not None
+            found[name] = daemon.rss_bytes()
+        return found
+
+
+@contextmanager
+def stage() -> Iterator[Stage]:
+    """The world with a hostile node in its middle, the tunnel up, the chat under way, the senders ready."""
+    with world("ncattack") as made, ExitStack() as undo:
+        seeds = {"peer": os.urandom(32), "stranger": os.urandom(32)}
+
+        def hostile(name: str, module: str, *arguments: str) -> Hostile:
+            program = Hostile(made.internet, module, arguments, made.folder / f"{name}.log", {})
+            undo.callback(program.stop)
+            program.wait("ready")
+            return program
+
+        (attacker,) = namespaces(undo, "ncattack", "attacker")
+        cable(
+            *(attacker, "eth0", [f"{address}/24" for address in ATTACKER_ADDRESSES]),
+            *(made.internet, "attacker", [f"{NODE_FOR_ATTACKER}/24", f"{NODE_FOR_ATTACKER6}/64"]),
+        )
+        for n in range(2, 12):
+            attacker.ip(f"address add {ATTACKER_PREFIX6}{n:x}/64 dev eth0 nodad")
+        made.configure()
+        evil = f"{EVIL}.{Identity(seeds['peer']).public_key.hex()}"
+        made.provider_side.nconnect(
+            *("peer", "add", EVIL, evil),
+            *("--allowed-ips", f"{EVIL_TUNNEL}/32"),
+            *("--allow", f"{SERVER}:{PORT}/tcp"),
+        )
+        programs = {"node": hostile("node", "lab.attack.node")}
+        made.up()
+        command = [sys.executable, "-m", "lab.model_server", SERVER, str(PORT)]
+        model = made.run_in(made.server, command, "model")
+        until(lambda: "serving" in model.text(), "the model", timeout_s=60, process=model)
+        chat = [sys.executable, "-m", "lab.attack.chat", SERVER, str(PORT)]
+        reader = made.run_in(made.user, chat, "chat")
+        built = Stage(made, attacker, programs, reader, evil)
+        until(lambda: len(built.token_times()) > 20, "the chat", timeout_s=30, process=reader)
+        # A new session, so that the node holds frames of one that is over.
+        made.user_side.down()
+        made.user_side.start()
+        made.user_side.wait(PROVIDER_PEER)
+        seen = len(built.token_times())
+        until(lambda: len(built.token_times()) > seen + 40, "the chat again", timeout_s=30, process=reader)
+        for name, identifier in (("peer", EVIL), ("stranger", "nobody")):
+            programs[name] = hostile(
+                name, "lab.attack.sender", LOCAL_SEED_RPC, seeds[name].hex(), identifier,
+                made.provider_side.address(), EVIL_TUNNEL,
+            )  # fmt: skip
+        programs["peer"].do("session")
+        yield built
