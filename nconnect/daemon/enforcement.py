@@ -15,8 +15,9 @@ from nconnect.daemon.expiry import in_force
 from nconnect.doctor.firewalls import obstacles
 from nconnect.errors import HostError
 from nconnect.host.diff import setting
+from nconnect.host.facts import Address, Facts
 from nconnect.host.nft import provides
-from nconnect.host.plan import Address, Facts, HostPlan, plan, refuse_taken_addresses
+from nconnect.host.plan import HostPlan, plan, refuse_taken_addresses
 from nconnect.host.ruleset import TABLE_PREFIX
 from nconnect.io import nftables
 from nconnect.io.host import Host

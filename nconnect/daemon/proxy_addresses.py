@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable
 from ipaddress import ip_address
 
 from nconnect.config.proxy import Proxies
-from nconnect.host.plan import Address
+from nconnect.host.facts import Address
 from nconnect.io.resolve import stream_addresses
 from nconnect.model import Proxy
 

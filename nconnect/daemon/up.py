@@ -38,7 +38,7 @@ from nconnect.daemon.reports import Reports
 from nconnect.daemon.supervisor import Supervisor, first_error
 from nconnect.daemon.waiting import Waiting
 from nconnect.errors import NconnectError
-from nconnect.host.plan import Address
+from nconnect.host.facts import Address
 from nconnect.host.ruleset import table_name
 from nconnect.io import paths
 from nconnect.io.account import settle

@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 from nconnect.host import nft
-from nconnect.host.plan import Address
+from nconnect.host.facts import Address
 from nconnect.model import AllowRule, Config, PeerConfig, Prefix
 
 

@@ -6,58 +6,24 @@ its own, holds a gateway, a node or a proxy, or is somebody else's already, is s
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
-from ipaddress import IPv4Address, IPv6Address, ip_address, ip_interface
-from urllib.parse import urlsplit
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from ipaddress import ip_interface
 
-from nconnect.config.proxy import DIRECT, Proxies
 from nconnect.errors import HostError
 from nconnect.host import nft
+from nconnect.host.facts import Facts
 from nconnect.host.forwarding import VIRTUAL_KINDS, Guard
 from nconnect.host.overlap import proposal
+from nconnect.host.routes import obstacle, own_network, within
 from nconnect.host.ruleset import Ruleset
 from nconnect.model import Config, InterfaceAddress, Prefix, join_addr
-
-Address = IPv4Address | IPv6Address
 
 ROUTE_PROTOCOL = 0x6E  # marks our routes (rtm_protocol; "n"). Guessed free: see iproute2's rt_protos
 
 IP_FORWARD = "net/ipv4/ip_forward"
 IPV6_FORWARDING = "net/ipv6/conf/all/forwarding"
 FORWARDING = frozenset({IP_FORWARD, IPV6_FORWARDING})
-
-
-@dataclass(frozen=True, slots=True)
-class LocalInterface:
-    name: str
-    addresses: tuple[InterfaceAddress, ...]
-    kind: str = ""  # of a virtual one: "bridge", "tun" and so on, as IFLA_INFO_KIND has it
-
-
-@dataclass(frozen=True, slots=True)
-class LocalRoute:
-    """A unicast route of the main table."""
-
-    prefix: Prefix
-    interface: str
-    gateway: Address | None = None
-    protocol: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Facts:
-    """What the kernel says. A sysctl that this kernel does not have is absent."""
-
-    interfaces: tuple[LocalInterface, ...] = ()
-    routes: tuple[LocalRoute, ...] = ()
-    sysctls: Mapping[str, str] = field(default_factory=dict)
-    other_tunnels: tuple[str, ...] = ()  # interfaces of other running nconnect daemons
-    nodes: tuple[Address, ...] = ()  # nodes or proxies in use: they must stay reachable outside of the tunnel
-    proxies: Proxies = DIRECT  # by which seeds and nodes are reached
-    # What nconnect (this daemon or another one) switched on, and which interfaces were there then.
-    switched_on: frozenset[str] = frozenset()  # names of sysctls
-    there_before: frozenset[str] | None = None  # None: nothing was switched on yet
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,9 +58,9 @@ def plan(config: Config, facts: Facts) -> HostPlan:
     routes: list[Prefix] = []
     wanted = dict.fromkeys(prefix for peer in config.peers for prefix in peer.allowed_ips)
     for prefix in wanted:
-        if any(_within(prefix, address.network) for address in addresses):
+        if any(within(prefix, address.network) for address in addresses):
             continue  # the kernel's own route for the interface's address leads there
-        why = _obstacle(prefix, config, facts)
+        why = obstacle(prefix, config, facts)
         if why is None:
             routes.append(prefix)
             continue
@@ -139,7 +105,7 @@ def _addresses(config: Config, facts: Facts) -> tuple[list[InterfaceAddress], li
     for address in config.address:
         why = None
         if address.network.prefixlen < address.network.max_prefixlen:
-            why = _own_network(address.network, config.interface, facts)
+            why = own_network(address.network, config.interface, facts)
         if why is None:
             addresses.append(address)
         else:
@@ -148,39 +114,9 @@ def _addresses(config: Config, facts: Facts) -> tuple[list[InterfaceAddress], li
     return addresses, skipped
 
 
-def _obstacle(prefix: Prefix, config: Config, facts: Facts) -> str | None:
-    """Why a route to `prefix` through the tunnel must not be set; None when it may."""
-    if prefix.prefixlen == 0:
-        return "a default route through the tunnel would cut off the node that carries it"
-    if prefix.is_multicast or prefix.is_loopback or prefix.is_link_local:
-        return "loopback, link-local and multicast prefixes cannot be routed"
-    why = _own_network(prefix, config.interface, facts)
-    if why is not None:
-        return why
-    for subnet in config.provide.subnets:
-        for own in dict.fromkeys((subnet.real, subnet.seen)):
-            if _overlap(prefix, own):
-                return f"this machine provides {own} itself"
-    for route in facts.routes:
-        if route.interface == config.interface:
-            continue
-        if route.gateway is not None and _holds(prefix, route.gateway):
-            return f"it holds the gateway {route.gateway} of {route.interface}"
-        if route.prefix == prefix:
-            return f"it is routed through {route.interface} already"
-    for proxy in _proxy_address(facts):
-        if _holds(prefix, proxy):
-            return f"it holds the proxy {proxy} that leads out of here"
-    for node in (*facts.nodes, *_seed_addresses(config, facts)):
-        if _holds(prefix, node):
-            what = "node" if facts.proxies.proxy is None else "node or proxy"
-            return f"it holds the {what} {node} that carries the tunnel"
-    return None
-
-
 def _is_taken(prefix: Prefix, interface: str, facts: Facts) -> bool:
     """Whether the machine uses the same addresses otherwise, so that another name for the prefix helps."""
-    return _own_network(prefix, interface, facts) is not None or any(
+    return own_network(prefix, interface, facts) is not None or any(
         route.prefix == prefix and route.interface != interface and prefix.prefixlen for route in facts.routes
     )
 
@@ -192,46 +128,6 @@ def _known_prefixes(facts: Facts) -> Iterator[Prefix]:
     for route in facts.routes:
         if route.prefix.prefixlen:
             yield route.prefix
-
-
-def _own_network(prefix: Prefix, interface: str, facts: Facts) -> str | None:
-    """How `prefix` collides with a network that this machine is in, if it does."""
-    for local in facts.interfaces:
-        if local.name == interface:
-            continue
-        for address in local.addresses:
-            network = address.network
-            if _holds_only(prefix, address.ip):
-                return f"{address.ip} is an address of this machine ({local.name})"
-            if network.prefixlen == network.max_prefixlen:
-                continue  # no neighbours there; the kernel always finds its own addresses first
-            if prefix == network:
-                return f"it equals the network of {local.name}"
-            if _within(network, prefix):
-                return f"it covers the network {network} of {local.name}"
-            if _within(prefix, network):
-                return f"it lies in the network {network} of {local.name}"
-    return None
-
-
-def _seed_addresses(config: Config, facts: Facts) -> Iterator[Address]:
-    """The seeds that are named by address: they are asked again whenever a link is lost."""
-    for seed in config.network.seed_rpc:
-        url = urlsplit(seed)
-        host = url.hostname or ""
-        if facts.proxies.to(host, url.port or (443 if url.scheme == "https" else 80)) is not None:
-            continue  # the proxy connects to it, wherever that is
-        try:
-            yield ip_address(host)
-        except ValueError:
-            continue  # a host name
-
-
-def _proxy_address(facts: Facts) -> Iterator[Address]:
-    try:
-        yield ip_address(facts.proxies.proxy.host if facts.proxies.proxy else "")
-    except ValueError:
-        pass  # none, or a name: its address is among the nodes once it is in use
 
 
 def _device_sysctls(config: Config, facts: Facts) -> Iterator[tuple[str, str]]:
@@ -314,23 +210,3 @@ def _warnings(config: Config, facts: Facts) -> Iterator[str]:
 def tunnel_prefixes(state: HostState) -> Iterable[Prefix]:
     """All that is routed into the tunnel, the interface's own networks included."""
     return (*(address.network for address in state.addresses), *state.routes)
-
-
-def _within(inner: Prefix, outer: Prefix) -> bool:
-    return (
-        inner.version == outer.version
-        and inner.prefixlen >= outer.prefixlen
-        and inner.network_address in outer
-    )
-
-
-def _overlap(one: Prefix, other: Prefix) -> bool:
-    return _within(one, other) or _within(other, one)
-
-
-def _holds(prefix: Prefix, address: Address) -> bool:
-    return prefix.version == address.version and address in prefix
-
-
-def _holds_only(prefix: Prefix, address: Address) -> bool:
-    return prefix.prefixlen == prefix.max_prefixlen and prefix.network_address == address

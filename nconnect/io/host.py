@@ -29,18 +29,10 @@ from nconnect.host.diff import (
     setting,
     undo,
 )
+from nconnect.host.facts import Facts, LocalInterface
 from nconnect.host.forwarding import VIRTUAL_KINDS
 from nconnect.host.judge import judge
-from nconnect.host.plan import (
-    FORWARDING,
-    IP_FORWARD,
-    IPV6_FORWARDING,
-    ROUTE_PROTOCOL,
-    Facts,
-    HostPlan,
-    HostState,
-    LocalInterface,
-)
+from nconnect.host.plan import FORWARDING, IP_FORWARD, IPV6_FORWARDING, ROUTE_PROTOCOL, HostPlan, HostState
 from nconnect.host.ruleset import (
     AddressMap,
     AddressSet,

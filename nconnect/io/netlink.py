@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from ipaddress import ip_address, ip_interface, ip_network
 from typing import Self
 
-from nconnect.host.plan import Address, LocalRoute
+from nconnect.host.facts import Address, LocalRoute
 from nconnect.model import InterfaceAddress, Prefix
 
 _HEADER = struct.Struct("=IHHII")  # nlmsghdr: length, type, flags, sequence, port

@@ -13,7 +13,8 @@ import pytest
 from nconnect.daemon import enforcement
 from nconnect.daemon.enforcement import Enforcement
 from nconnect.errors import HostError
-from nconnect.host.plan import Facts, HostPlan, LocalInterface
+from nconnect.host.facts import Facts, LocalInterface
+from nconnect.host.plan import HostPlan
 from nconnect.io.host import Host
 from nconnect.model import Config, Prefix
 from tests.host.examples import FACTS, PROVIDER, USER

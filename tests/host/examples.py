@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ipaddress import ip_address, ip_interface, ip_network
 
-from nconnect.host.plan import Facts, LocalInterface, LocalRoute
+from nconnect.host.facts import Facts, LocalInterface, LocalRoute
 from nconnect.model import (
     AllowRule,
     Config,

@@ -6,8 +6,9 @@ from dataclasses import replace
 
 import pytest
 
+from nconnect.host.facts import Facts, LocalInterface
 from nconnect.host.forwarding import COUNTER
-from nconnect.host.plan import IP_FORWARD, IPV6_FORWARDING, Facts, LocalInterface, plan
+from nconnect.host.plan import IP_FORWARD, IPV6_FORWARDING, plan
 from nconnect.host.ruleset import Rule
 from nconnect.model import ProvideConfig
 from tests.host.examples import FACTS, PROVIDER, USER

@@ -10,7 +10,8 @@ import pytest
 from nconnect.config.proxy import Proxies
 from nconnect.errors import HostError
 from nconnect.host import nft
-from nconnect.host.plan import Facts, HostPlan, LocalInterface, plan, refuse_taken_addresses
+from nconnect.host.facts import Facts, LocalInterface
+from nconnect.host.plan import HostPlan, plan, refuse_taken_addresses
 from nconnect.model import Config, Exposed, ProvidedSubnet, Proxy
 from tests.host.examples import FACTS, PROVIDER, USER, peer
 

@@ -1,0 +1,44 @@
+"""What the kernel and the daemon's links say about this machine: the input of `host.plan`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from ipaddress import IPv4Address, IPv6Address
+
+from nconnect.config.proxy import DIRECT, Proxies
+from nconnect.model import InterfaceAddress, Prefix
+
+Address = IPv4Address | IPv6Address
+
+
+@dataclass(frozen=True, slots=True)
+class LocalInterface:
+    name: str
+    addresses: tuple[InterfaceAddress, ...]
+    kind: str = ""  # of a virtual one: "bridge", "tun" and so on, as IFLA_INFO_KIND has it
+
+
+@dataclass(frozen=True, slots=True)
+class LocalRoute:
+    """A unicast route of the main table."""
+
+    prefix: Prefix
+    interface: str
+    gateway: Address | None = None
+    protocol: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What the kernel says. A sysctl that this kernel does not have is absent."""
+
+    interfaces: tuple[LocalInterface, ...] = ()
+    routes: tuple[LocalRoute, ...] = ()
+    sysctls: Mapping[str, str] = field(default_factory=dict)
+    other_tunnels: tuple[str, ...] = ()  # interfaces of other running nconnect daemons
+    nodes: tuple[Address, ...] = ()  # nodes or proxies in use: they must stay reachable outside of the tunnel
+    proxies: Proxies = DIRECT  # by which seeds and nodes are reached
+    # What nconnect (this daemon or another one) switched on, and which interfaces were there then.
+    switched_on: frozenset[str] = frozenset()  # names of sysctls
+    there_before: frozenset[str] | None = None  # None: nothing was switched on yet
