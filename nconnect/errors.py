@@ -122,6 +122,7 @@ class DropReason(Enum):
     BAD_OFFLOAD_HEADER = "bad_offload_header"  # the virtio-net header contradicts its packet
     BAD_PACKET = "bad_packet"  # not a well-formed IPv4 or IPv6 header
     SPOOFED_SOURCE = "spoofed_source"  # the source address is not this peer's
+    FOREIGN_ERROR = "foreign_error"  # an ICMP error about a packet that did not go to this peer
     PEER_EXPIRED = "peer_expired"
     # What leaves through the tunnel.
     NO_ROUTE = "no_route"  # no peer holds the destination

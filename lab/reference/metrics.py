@@ -45,6 +45,7 @@ REASONS = {
     DropReason.BAD_OFFLOAD_HEADER: "its virtio-net header contradicts the packet",
     DropReason.BAD_PACKET: "no well-formed IPv4 or IPv6 packet",
     DropReason.SPOOFED_SOURCE: "from an address that is not this peer's (`allowed_ips`)",
+    DropReason.FOREIGN_ERROR: "an ICMP error about a packet that did not go to this peer",
     DropReason.PEER_EXPIRED: "the peer's access has ended",
     DropReason.NO_ROUTE: "no peer holds the destination",
     DropReason.NO_KEY: "waited too long for a handshake",

@@ -39,7 +39,7 @@ class AllowedIps(Generic[Owner]):
             return self.cache[address]
         except KeyError:
             pass
-        found = self._longest_match(address)
+        found = self.longest_match(address)
         if len(self.cache) >= MAX_CACHED:
             self.cache.clear()  # only a scan fills it; the flows that matter are back with their next packet
         self.cache[address] = found
@@ -47,13 +47,14 @@ class AllowedIps(Generic[Owner]):
 
     def source_owner(self, address: bytes) -> Owner | None:
         """The owner of a source address; None also for one that no packet from a peer may have."""
-        found = None if is_forbidden_source(address) else self._longest_match(address)
+        found = None if is_forbidden_source(address) else self.longest_match(address)
         if len(self.source_cache) >= MAX_CACHED:
             self.source_cache.clear()
         self.source_cache[address] = found
         return found
 
-    def _longest_match(self, address: bytes) -> Owner | None:
+    def longest_match(self, address: bytes) -> Owner | None:
+        """`owner`, without the cache: for addresses that a peer chooses, which would flush it."""
         size = len(address)
         value = int.from_bytes(address)
         for length in self._order[size]:

@@ -69,6 +69,15 @@ def under(header: bytes, body: bytes) -> bytes:
     return header + body[10:]
 
 
+def error_about(destination: str) -> bytes:
+    """A record of the user's port-unreachable about a packet to `destination`; "" quotes none."""
+    quoted = packet("192.168.50.10", destination)[10:] if destination else b""
+    made = bytearray(packet("10.86.0.2", "192.168.50.10", quoted))
+    made[10 + 9] = 1
+    made[10 + 20 : 10 + 28] = bytes((3, 3)) + bytes(6)
+    return bytes(made)
+
+
 def bad_batch(batch: bytes) -> Made:
     return lambda sim, user, provider: sealed_by(user, provider, batch)
 
@@ -257,6 +266,15 @@ MALFORMED: dict[str, tuple[Made, DropReason]] = {
     ),
     "our own address": (bad_batch(batch_of(packet("10.86.0.1", "192.168.50.10"))), DropReason.SPOOFED_SOURCE),
     "no address": (bad_batch(batch_of(packet("0.0.0.0", "192.168.50.10"))), DropReason.SPOOFED_SOURCE),
+    "an error about another's packet": (
+        bad_batch(batch_of(error_about("10.86.0.3"))),
+        DropReason.FOREIGN_ERROR,
+    ),
+    "an error about a packet of ours": (
+        bad_batch(batch_of(error_about("192.168.50.10"))),
+        DropReason.FOREIGN_ERROR,
+    ),
+    "an error that quotes nothing": (bad_batch(batch_of(error_about(""))), DropReason.FOREIGN_ERROR),
     "segments of a packet that is none": (
         bad_batch(batch_of(under(offload.HEADER.pack(1, 1, 40, 1400, 20, 16), GOOD))),
         DropReason.BAD_OFFLOAD_HEADER,
@@ -299,6 +317,15 @@ def test_the_good_packets_of_a_batch_pass_beside_bad_ones() -> None:
     sim.run(0.001)
     assert provider.delivered[before:] == [GOOD] * 3
     assert (count(provider, "spoofed_source"), count(provider, "bad_packet")) == (1, 1)
+
+
+def test_an_error_about_a_packet_that_went_to_the_peer_passes() -> None:
+    sim, user, provider = connected()
+    about = error_about("10.86.0.2")
+    sim.inject(str(user.address), str(provider.address), sealed_by(user, provider, batch_of(about)))
+    sim.run(0.001)
+    assert provider.delivered[-1] == about
+    assert count(provider, "foreign_error") == 0
 
 
 @pytest.mark.parametrize(
