@@ -10,6 +10,7 @@ import random
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from ipaddress import ip_network
 
 from nconnect.crypto.aead import CipherSuite
@@ -189,6 +190,7 @@ def packet(source: str, destination: str, payload: bytes = b"x") -> bytes:
     return bytes(VIRTIO_HEADER_BYTES) + header + ip(source) + ip(destination) + udp + payload
 
 
+@cache
 def ip(text: str) -> bytes:
     return bytes(int(part) for part in text.split("."))
 

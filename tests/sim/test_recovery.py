@@ -1,78 +1,46 @@
-"""A thousand seeds of everything that goes wrong, in virtual time; see `tests.sim.play`."""
+"""Thousands of seeds of everything that goes wrong, in virtual time; see `tests.sim.play`."""
 
 from __future__ import annotations
-
-import multiprocessing
-import os
-import time
-from collections import Counter
-from concurrent.futures import ProcessPoolExecutor
 
 import pytest
 
 from nconnect.tunnel.replay import ReplayWindow
 from tests.sim.faults import Fault
-from tests.sim.play import ROUNDS, Broken, Outcome, Play, play
+from tests.sim.play import ROUNDS, Broken, Play, play
+from tests.sim.seeds import play_all
 
 SEEDS = 1000
-CHUNK = 20
-BUDGET_S = 90.0  # on two processors it takes 40
-
-
-def play_some(first: int) -> tuple[list[Outcome], list[str], float]:
-    """Seeds `first` and on; what went wrong, a line each; seconds of a processor that it took."""
-    outcomes, broken = [], []
-    started = time.process_time()
-    for seed in range(first, first + CHUNK):
-        try:
-            outcomes.append(play(seed))
-        except Broken as error:
-            broken.append(str(error))
-    return outcomes, broken, time.process_time() - started
+ALL_SEEDS = 10_000
+SEED_BUDGET_S = 0.18  # of processor time; alone on a machine it takes 0.05
 
 
 @pytest.mark.timeout(600)
 def test_a_thousand_seeds(capsys: pytest.CaptureFixture[str]) -> None:
-    outcomes: list[Outcome] = []
-    broken: list[str] = []
-    processors = len(os.sched_getaffinity(0))
-    cpu_s = 0.0
-    # Not fork: the test run's other tests may have left threads.
-    context = multiprocessing.get_context("forkserver")
-    # They use all processors: tests that run beside them, with times of seconds to keep, go first.
-    with ProcessPoolExecutor(processors, mp_context=context, initializer=os.nice, initargs=(10,)) as pool:
-        for played, failed, spent_s in pool.map(play_some, range(0, SEEDS, CHUNK)):
-            outcomes += played
-            broken += failed
-            cpu_s += spent_s
-    fired: Counter[str] = Counter()
-    slowest: dict[str, float] = {}
-    for outcome in outcomes:
-        fired += outcome.fired
-        for names, taken_s in outcome.recovered_s:
-            slowest[names] = max(slowest.get(names, 0.0), taken_s)
+    _all_hold(0, SEEDS, capsys)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_nine_thousand_more_seeds(capsys: pytest.CaptureFixture[str]) -> None:
+    _all_hold(SEEDS, ALL_SEEDS - SEEDS, capsys)
+
+
+def _all_hold(first: int, count: int, capsys: pytest.CaptureFixture[str]) -> None:
+    played = play_all(first, count)
     with capsys.disabled():
-        print(
-            f"\n{len(outcomes)} seeds, {cpu_s / processors:.0f} s of each processor; faults: {_listed(fired)}"
-        )
-        alone = {names: f"{taken_s:.1f} s" for names, taken_s in slowest.items() if " and " not in names}
-        print(f"slowest return of both directions after: {_listed(alone)}")
-    assert not broken, "\n".join(broken)
-    assert len(outcomes) == SEEDS
-    assert cpu_s / processors <= BUDGET_S  # of processor time: other programs' is none of ours
-    for outcome in outcomes:
+        print(f"\n{played.report()}")
+    assert not played.broken, "\n".join(played.broken)
+    assert [outcome.seed for outcome in played.outcomes] == list(range(first, first + count))
+    assert played.cpu_s <= count * SEED_BUDGET_S  # of processor time: other programs' is none of ours
+    for outcome in played.outcomes:
         assert outcome.virtual_s >= 600
         assert outcome.packets >= 300
         assert outcome.rekeys >= 1
         assert sum(outcome.fired[fault.value] for fault in Fault) >= ROUNDS
     for fault in Fault:
-        assert fired[fault.value] >= SEEDS / 10, fault
+        assert sum(outcome.fired[fault.value] for outcome in played.outcomes) >= count / 10, fault
     for kind in ("loss", "duplicate", "reorder", "corrupt", "replay"):
-        assert fired[f"messages: {kind}"] >= SEEDS, kind
-
-
-def _listed(counted: dict[str, int] | dict[str, str]) -> str:
-    return ", ".join(f"{name} {count}" for name, count in sorted(counted.items()))
+        assert sum(outcome.fired[f"messages: {kind}"] for outcome in played.outcomes) >= count, kind
 
 
 def test_a_seed_always_plays_the_same() -> None:
