@@ -11,20 +11,23 @@ import sys
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from lab import CHECKOUT
 from lab.netns import LabError, Namespace
 
+READY_S = 20.0
 
-async def obey(do: Callable[..., Awaitable[None]]) -> None:
-    """In the program: call `do(*words)` for each line of standard input, until it ends."""
+
+async def obey(do: Callable[..., Awaitable[object]]) -> None:
+    """In the program: call `do(*words)` for each line of standard input, until it ends; say the result."""
     print("ready", flush=True)
     reader = asyncio.StreamReader()
     loop = asyncio.get_running_loop()
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
     while line := await reader.readline():
-        await do(*json.loads(line))
-        print("done", flush=True)
+        result = await do(*json.loads(line))
+        print(json.dumps(result), flush=True)
 
 
 class Hostile:
@@ -43,26 +46,33 @@ class Hostile:
         self.log = log
         self._answers = b""
 
-    def wait(self, word: str, timeout_s: float = 20) -> None:
-        """Until it says `word`."""
-        deadline = time.monotonic() + timeout_s
-        assert self.process.stdout is not None
-        while f"{word}\n".encode() not in self._answers:
-            ready, _, _ = select.select([self.process.stdout], [], [], max(0, deadline - time.monotonic()))
-            data = os.read(self.process.stdout.fileno(), 4096) if ready else b""
-            if not data:
-                raise LabError(f"{self.name} did not say {word}:\n{self.log.read_text()[-3000:]}")
-            self._answers += data
-        self._answers = self._answers.partition(f"{word}\n".encode())[2]
+    def wait_ready(self) -> None:
+        word = self._line(READY_S)
+        if word != "ready":
+            raise LabError(f"{self.name} said {word!r} first:\n{self.log.read_text()[-3000:]}")
 
-    def do(self, *words: str) -> None:
+    def do(self, *words: str, timeout_s: float = 20) -> Any:
+        """Have it do something to the end, and return the result."""
         assert self.process.stdin is not None
         try:
             self.process.stdin.write(json.dumps(words).encode() + b"\n")
             self.process.stdin.flush()
         except BrokenPipeError:
-            pass  # it has ended: `wait` tells of what
-        self.wait("done")
+            pass  # it has ended: `_line` tells of what
+        return json.loads(self._line(timeout_s))
+
+    def _line(self, timeout_s: float) -> str:
+        """The next line that it says."""
+        deadline = time.monotonic() + timeout_s
+        assert self.process.stdout is not None
+        while b"\n" not in self._answers:
+            ready, _, _ = select.select([self.process.stdout], [], [], max(0, deadline - time.monotonic()))
+            data = os.read(self.process.stdout.fileno(), 4096) if ready else b""
+            if not data:
+                raise LabError(f"{self.name} did not answer:\n{self.log.read_text()[-3000:]}")
+            self._answers += data
+        line, _, self._answers = self._answers.partition(b"\n")
+        return line.decode()
 
     def stop(self) -> None:
         self.process.kill()

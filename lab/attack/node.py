@@ -25,7 +25,10 @@ from nconnect.wire.nkn import InboundMessage, decode_client_message, inbound_pre
 
 KEPT = 256  # messages to each client that are kept to be used again
 MANY = 200
+MAX_CONNECTIONS = 256  # so that an attacker has as many soon
 DATA_NONCE_BYTES = 16
+HOSTILE_WORDS = "\x1b[2J\x1b]0;owned\x07\u202eevil"
+HONEST = f"phone.{Identity(b'honest device'.ljust(32)).public_key.hex()}"  # of whom a node may tell
 
 
 class Tap:
@@ -72,6 +75,7 @@ class HostileNode:
         packer = zlib.compressobj(1)
         self._bomb = b"".join(packer.compress(bytes(1 << 20)) for _ in range(200)) + packer.flush()
         node: Any = server.node
+        self._node = server.node
         original = node.open
 
         def opened(websocket: Any, *rest: Any) -> Any:
@@ -86,6 +90,19 @@ class HostileNode:
     def tap(self, address: str) -> Tap:
         """The newest connection of a client."""
         return [tap for connection, tap in self._taps.items() if connection.address == address][-1]
+
+    async def do(self, name: str, *words: str) -> object:
+        """An attack, or what the lab asks about the node itself."""
+        if name == "measure":
+            return self.measure()
+        await self.attack(name, *words)
+        return None
+
+    def measure(self) -> dict[str, int]:
+        """The node's counts of what it refused, and its memory."""
+        counted = self._node.stats().drops
+        with open("/proc/self/statm") as file:
+            return {**counted, "rss_bytes": int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")}
 
     async def attack(self, name: str, address: str, other: str = "") -> None:
         getattr(self, name)(self.tap(address), self.tap(other) if other else None)
@@ -174,6 +191,14 @@ class HostileNode:
     def hang_up(self, tap: Tap, _: Tap | None) -> None:
         tap.close(1000, "goodbye")
 
+    def hang_up_in_colour(self, tap: Tap, _: Tap | None) -> None:
+        """The reason clears a terminal, sets its title and turns the text round."""
+        tap.close(1008, HOSTILE_WORDS)
+
+    def knock(self, tap: Tap, _: Tap | None) -> None:
+        """One sender that nobody knows, the same each time."""
+        tap.inject(HONEST, Message(os.urandom(60), encrypted=True, nonce=os.urandom(24)).encode())
+
 
 def _renumbered(nonce: bytes, ahead: int) -> bytes:
     version, kind, reserved, index, counter = struct.unpack("<BBHIQ", nonce)
@@ -193,10 +218,12 @@ def _varint(number: int) -> bytes:
 
 
 async def _main() -> None:
-    server = NodeServer(NodeConfig("0.0.0.0"), Identity(os.urandom(32)), NodeSettings())
+    server = NodeServer(
+        NodeConfig("::"), Identity(os.urandom(32)), NodeSettings(max_connections=MAX_CONNECTIONS)
+    )
     hostile = HostileNode(server)
     await server.start()
-    await obey(hostile.attack)
+    await obey(hostile.do)
     await server.close()
 
 

@@ -87,8 +87,8 @@ class Sender:
         self._runner.close()
         await running
 
-    async def attack(self, name: str) -> None:
-        await getattr(self, name)()
+    async def attack(self, name: str, *words: str) -> None:
+        await getattr(self, name)(*words)
 
     async def session(self) -> None:
         """Become what an ordinary peer is."""
@@ -130,6 +130,13 @@ class Sender:
         for host in (b"\xc0\xa8\x32\x0a", b"\xc0\xa8\x32\x01", b"\x0a\x56\x00\x02", b"\x08\x08\x08\x08"):
             for port in range(20, 70):
                 await self._seal(self._packet(host, port=port))
+
+    async def many_flows(self, port: str, count: str) -> None:
+        """A datagram from so many source ports to one port of the server."""
+        for n in range(int(count)):
+            await self._seal(self._datagram(b"\xc0\xa8\x32\x0a", 20_000 + n, int(port)))
+            if n % 100 == 99:
+                await asyncio.sleep(0.02)
 
     async def ping_flood(self) -> None:
         arena, at = bytearray(12 * 20_000), 0
@@ -183,9 +190,11 @@ class Sender:
         source = source or self._source
         tcp = struct.pack(">HHIIBBHHH", 40000 + port, port, 1, 0, 0x50, 2, 65535, 0, 0)
         total = checksum(source + destination + struct.pack(">BBH", 0, 6, len(tcp)) + tcp)
-        tcp = tcp[:16] + struct.pack(">H", total) + tcp[18:]
-        ip = struct.pack(">BBHHHBBH", 0x45, 0, 20 + len(tcp), 0, 0, 64, 6, 0) + source + destination
-        return NO_OFFLOAD + ip[:10] + struct.pack(">H", checksum(ip)) + ip[12:] + tcp
+        return _ipv4(source, destination, 6, tcp[:16] + struct.pack(">H", total) + tcp[18:])
+
+    def _datagram(self, destination: bytes, source_port: int, port: int) -> bytes:
+        """UDP of one byte, without a checksum, behind such a header."""
+        return _ipv4(self._source, destination, 17, struct.pack(">HHHHx", source_port, port, 9, 0))
 
     async def _seal(self, record: bytes) -> None:
         arena = bytearray(len(record) + 4)
@@ -204,6 +213,12 @@ class Sender:
             self._writable.clear()
             await self._writable.wait()
         self._runner.send(str(self._dest), (payload,))
+
+
+def _ipv4(source: bytes, destination: bytes, protocol: int, body: bytes) -> bytes:
+    """A packet behind a virtio-net header that asks for nothing."""
+    head = struct.pack(">BBHHHBBH", 0x45, 0, 20 + len(body), 0, 0, 64, protocol, 0) + source + destination
+    return NO_OFFLOAD + head[:10] + struct.pack(">H", checksum(head)) + head[12:] + body
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ from lab.world import PROVIDER_PEER, SERVER, World, world
 from nconnect.crypto.keys import Identity
 
 PORT = 8000
+FLOOD_PORT = 9000  # UDP; nothing listens there
 EVIL, EVIL_TUNNEL = "evil", "10.86.0.66"
 LOCAL_SEED_RPC = f"http://127.0.0.1:{RPC_PORT}"
 ATTACKER_ADDRESSES = tuple(f"198.18.0.{n}" for n in range(2, 12))
@@ -32,7 +33,10 @@ NODE_FOR_ATTACKER, NODE_FOR_ATTACKER6 = "198.18.0.1", "2001:db8:66::1"
 
 @dataclass
 class Stage:
-    """What an attack may use. `programs`: "node", "peer" and "stranger", which take commands."""
+    """What an attack may use.
+
+    `programs` take commands: "node", "peer", "stranger", and "abuser" on the attacker's machine.
+    """
 
     world: World
     attacker: Namespace
@@ -68,10 +72,10 @@ def stage() -> Iterator[Stage]:
     with world("ncattack") as made, ExitStack() as undo:
         seeds = {"peer": os.urandom(32), "stranger": os.urandom(32)}
 
-        def hostile(name: str, module: str, *arguments: str) -> Hostile:
-            program = Hostile(made.internet, module, arguments, made.folder / f"{name}.log", {})
+        def hostile(where: Namespace, name: str, module: str, *arguments: str) -> Hostile:
+            program = Hostile(where, module, arguments, made.folder / f"{name}.log", {})
             undo.callback(program.stop)
-            program.wait("ready")
+            program.wait_ready()
             return program
 
         (attacker,) = namespaces(undo, "ncattack", "attacker")
@@ -86,9 +90,17 @@ def stage() -> Iterator[Stage]:
         made.provider_side.nconnect(
             *("peer", "add", EVIL, evil),
             *("--allowed-ips", f"{EVIL_TUNNEL}/32"),
-            *("--allow", f"{SERVER}:{PORT}/tcp"),
+            *("--allow", f"{SERVER}:{PORT}/tcp,{SERVER}:{FLOOD_PORT}/udp"),
         )
-        programs = {"node": hostile("node", "lab.attack.node")}
+        # Who knocks at the provider is remembered for `peer pending`.
+        config = made.provider_side.config
+        config.write_text(
+            config.read_text().replace("[interface]\n", "[interface]\naccept_pending = true\n", 1)
+        )
+        programs = {
+            "node": hostile(made.internet, "node", "lab.attack.node"),
+            "abuser": hostile(attacker, "abuser", "lab.attack.abuser"),
+        }
         made.up()
         command = [sys.executable, "-m", "lab.model_server", SERVER, str(PORT)]
         model = made.run_in(made.server, command, "model")
@@ -105,7 +117,7 @@ def stage() -> Iterator[Stage]:
         until(lambda: len(built.token_times()) > seen + 40, "the chat again", timeout_s=30, process=reader)
         for name, identifier in (("peer", EVIL), ("stranger", "nobody")):
             programs[name] = hostile(
-                name, "lab.attack.sender", LOCAL_SEED_RPC, seeds[name].hex(), identifier,
+                made.internet, name, "lab.attack.sender", LOCAL_SEED_RPC, seeds[name].hex(), identifier,
                 made.provider_side.address(), EVIL_TUNNEL,
             )  # fmt: skip
         programs["peer"].do("session")

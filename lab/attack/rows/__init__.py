@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from lab.attack.attack import Attack
-from lab.attack.rows import files, flows, leaks, node, terminal, tunnel
+from lab.attack.rows import files, flows, leaks, node, strangers, terminal, tunnel
 
 PARTS: dict[str, tuple[Attack, ...]] = {
+    "strangers": strangers.ROWS,  # first: the list of those who wait is empty then
     "tunnel": tunnel.ROWS,
     "terminal": terminal.ROWS,
     "files": files.ROWS,
