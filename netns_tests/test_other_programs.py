@@ -18,7 +18,7 @@ import pytest
 from lab.netns import Namespace, cable, namespaces
 from lab.process import until
 from lab.sides import RPC_PORT, Side
-from lab.world import LAN, NODE_HOST, PROVIDER_LAN, SERVER, World, world
+from lab.world import LAN, NODE_HOST, PROVIDER_LAN, PROVIDER_PEER, PROVIDER_TUNNEL, SERVER, World, world
 from netns_tests.topology import SERVICE, pings, reaches, serve
 
 BACK_S = 2.0  # a second is asked of a quiet machine
@@ -119,6 +119,93 @@ def test_forwarding_that_is_switched_off_is_set_again_once_and_then_said(shared:
     side.nconnect("reload")
     until(lambda: said(side) == "", "the status to be content", timeout_s=5)
     assert reaches(shared.user, SERVER, SERVICE)
+
+
+def skipped(side: Side) -> dict[str, str]:
+    return {entry["route"]: entry["why"] for entry in side.status()["skipped_routes"]}
+
+
+def test_a_blackhole_of_somebody_else_s_costs_its_prefix_alone(shared: World) -> None:
+    """The kernel refuses a second route to the same prefix ("file exists")."""
+    side = shared.user_side
+    side.down()
+    shared.user.ip(f"route add blackhole {LAN}")
+    try:
+        side.start()
+        side.wait(PROVIDER_PEER)
+        assert f"ip route del blackhole {LAN}" in skipped(side)[LAN]
+        assert pings(shared.user, PROVIDER_TUNNEL)
+        assert not pings(shared.user, SERVER)
+    finally:
+        shared.user.ip(f"route del blackhole {LAN}")
+    until(lambda: pings(shared.user, SERVER), "the route once that one is gone", timeout_s=5)
+    assert skipped(side) == {}
+    shared.user.ip(f"route replace blackhole {LAN}")  # it takes the place of ours
+    until(lambda: LAN in skipped(side), "the status to say it", timeout_s=5)
+    shared.user.ip(f"route del blackhole {LAN}")
+    until(lambda: pings(shared.user, SERVER), "the route again", timeout_s=5)
+
+
+def test_a_route_of_somebody_else_s_into_the_tunnel_does_no_harm(shared: World) -> None:
+    side = shared.user_side
+    wanted = ("peer", "set", PROVIDER_PEER, "--allowed-ips")
+    text = side.config.read_text()
+    shared.user.ip("route add 192.168.77.0/24 dev nc0")
+    try:
+        side.nconnect(*wanted, f"{PROVIDER_TUNNEL}/32,{LAN},192.168.77.0/24")
+        assert skipped(side) == {}
+        assert said(side) == ""
+    finally:
+        side.config.write_text(text)
+        side.nconnect("reload")
+    assert "192.168.77.0/24" in shared.user.ip("route show dev nc0"), "it is theirs"
+    shared.user.ip("route del 192.168.77.0/24 dev nc0")
+    assert pings(shared.user, SERVER)
+
+
+def test_the_interface_is_renamed(shared: World) -> None:
+    """As udev may do; the firewall's rules find it by its name."""
+    user, side = shared.user, shared.user_side
+    batch(user, ["ip", "-batch", "-"], "link set nc0 down\nlink set nc0 name foo\nlink set foo up\n")
+    until(lambda: "nc0" in user.ip("-br link"), "its name", timeout_s=5)
+    until(lambda: pings(user, SERVER), "the tunnel", timeout_s=5)
+    assert "foo" not in user.ip("-br link")
+    batch(user, ["ip", "-batch", "-"], "link set nc0 down\nlink set nc0 name foo\nlink add nc0 type bridge\n")
+    until(lambda: "nc0 was renamed foo" in said(side), "the status to say it", timeout_s=5)
+    assert "UP" not in user.ip("-br link show foo"), "without rules nothing passes"
+    user.ip("link del nc0")
+    until(lambda: pings(user, SERVER), "the tunnel again", timeout_s=5)
+    until(lambda: said(side) == "", "the status to be content")
+
+
+def test_the_interface_is_moved_to_another_namespace(shared: World) -> None:
+    user, side = shared.user, shared.user_side
+    user.ip(f"link set nc0 netns {shared.internet.name}")
+    until(lambda: "moved to another network namespace" in said(side), "the status to say it", timeout_s=5)
+    shared.internet.ip(f"link set nc0 netns {user.name}")
+    until(lambda: pings(user, SERVER), "the tunnel again", timeout_s=5)
+
+
+def test_a_wide_network_that_appears_takes_nothing_from_the_tunnel(shared: World) -> None:
+    """As Docker's, or a hotel's: a longer prefix wins, as long as it hides nobody."""
+    user, side = shared.user, shared.user_side
+    user.ip("link add docker0 type bridge")
+    try:
+        user.ip("link set docker0 up")
+        user.ip("address add 10.3.4.5/8 dev docker0")
+        user.ip("address add 192.168.48.1/20 dev docker0")
+        time.sleep(1.5)  # the daemon plans again, and there is nothing to see of it
+        assert skipped(side) == {}
+        assert pings(user, SERVER)
+        assert pings(user, PROVIDER_TUNNEL)
+        user.ip("neighbour replace 192.168.50.7 lladdr 02:00:00:00:00:07 dev docker0 nud reachable")
+        user.ip("address add 192.168.48.2/20 dev docker0")  # something to plan for
+        until(lambda: "holds the neighbour 192.168.50.7" in skipped(side).get(LAN, ""), "the neighbour's way")
+        assert "docker0" in user.ip("route get 192.168.50.7")
+        assert pings(user, PROVIDER_TUNNEL), "the rest of the tunnel stays"
+    finally:
+        user.ip("link del docker0")
+    until(lambda: pings(user, SERVER), "the route again", timeout_s=5)
 
 
 def reaches_node(namespace: Namespace) -> bool:

@@ -169,6 +169,8 @@ class Enforcement:
             log.warning("%s", warning)
         for skipped in wanted.skipped_routes:
             log.warning("route %s is skipped: %s", skipped.route, skipped.why)
+        for note in wanted.notes:
+            log.info("%s", note)
         self._host.apply(wanted)
         self.plan, self._expired_then = wanted, expired
 

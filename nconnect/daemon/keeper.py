@@ -116,7 +116,7 @@ class Keeper:
         if gone:
             self.repairs += 1
             what = gone[0] if len(gone) == 1 else f"{gone[0]} and {len(gone) - 1} more"
-            log.warning("somebody removed %s: set again", what)
+            log.warning("somebody removed or changed %s: set again", what)
             self._count(f"something removes {what} again and again")
 
     def _count(self, why: str) -> None:

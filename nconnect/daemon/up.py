@@ -110,7 +110,7 @@ class Daemon:
         self._store = StateStore.of(config.interface)
         self._enforcement = Enforcement(
             config,
-            Host(config.interface, paths.state_dir(config.interface)),
+            Host(config.interface, paths.state_dir(config.interface), device=lambda: self._tun.index()),
             nodes=self._nodes,
             proxies=self._proxies,
             expired=self._expired,

@@ -179,6 +179,8 @@ def check_routes(facts: Facts) -> Iterator[Finding]:
         yield warning("routes", f"{skipped.route} is not routed into the tunnel: {why}", mend or _MAP)
     for text in facts.plan_warnings:
         yield warning("provide", text, f"correct [provide] in {facts.path}")
+    for text in facts.plan_notes:
+        yield ok("routes", text)
     if facts.config is not None and not facts.skipped_routes:
         yield ok("routes", "no route of the tunnel collides with this machine's own")
 

@@ -82,6 +82,7 @@ class Facts:
     obstacles: tuple[Obstacle, ...] = ()
     skipped_routes: tuple[SkippedRoute, ...] = ()
     plan_warnings: tuple[str, ...] = ()
+    plan_notes: tuple[str, ...] = ()
     plan_problem: str = ""
     now: float = 0.0  # seconds since the Unix epoch
     released_at: float = 0.0  # no right clock shows less

@@ -21,12 +21,22 @@ class LocalInterface:
 
 @dataclass(frozen=True, slots=True)
 class LocalRoute:
-    """A unicast route of the main table."""
+    """A route of the main table. `kind`: "" for a unicast route, else "blackhole", "throw" and so on."""
 
     prefix: Prefix
     interface: str
     gateway: Address | None = None
     protocol: int = 0
+    kind: str = ""
+    metric: int = 0  # the lowest wins
+
+
+@dataclass(frozen=True, slots=True)
+class LocalNeighbour:
+    """A machine in a network of this one's: it has answered on that interface (ARP, RFC 4861)."""
+
+    address: Address
+    interface: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +45,8 @@ class Facts:
 
     interfaces: tuple[LocalInterface, ...] = ()
     routes: tuple[LocalRoute, ...] = ()
+    neighbours: tuple[LocalNeighbour, ...] = ()
+    name_servers: tuple[Address, ...] = ()
     sysctls: Mapping[str, str] = field(default_factory=dict)
     other_tunnels: tuple[str, ...] = ()  # interfaces of other running nconnect daemons
     nodes: tuple[Address, ...] = ()  # nodes or proxies in use: they must stay reachable outside of the tunnel

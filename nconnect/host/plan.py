@@ -1,7 +1,8 @@
 """From a configuration and what the kernel says now, the host state that we want.
 
-The plan never asks for what would cut the machine off: a route that covers, equals or lies in a network of
-its own, holds a gateway, a node or a proxy, or is somebody else's already, is skipped, with the reason.
+The plan never asks for what would cut the machine off: a route that equals a network of its own, or hides a
+neighbour, a gateway, a node or a proxy, or is somebody else's already, is skipped, with the reason
+(`host.routes`).
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from nconnect.host import nft
 from nconnect.host.facts import Facts
 from nconnect.host.forwarding import VIRTUAL_KINDS, Guard
 from nconnect.host.overlap import proposal
-from nconnect.host.routes import obstacle, own_network, within
+from nconnect.host.routes import hidden, networks_around, networks_inside, obstacle, taken, within
 from nconnect.host.ruleset import Ruleset
 from nconnect.model import Config, InterfaceAddress, Prefix, join_addr
 
@@ -24,6 +25,8 @@ ROUTE_PROTOCOL = 0x6E  # marks our routes (rtm_protocol; "n"). Guessed free: see
 IP_FORWARD = "net/ipv4/ip_forward"
 IPV6_FORWARDING = "net/ipv6/conf/all/forwarding"
 FORWARDING = frozenset({IP_FORWARD, IPV6_FORWARDING})
+
+_OTHER_ADDRESS = "choose another network for the tunnel: [interface] address on both sides, and allowed_ips"
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +53,7 @@ class HostPlan:
     state: HostState
     skipped_routes: tuple[SkippedRoute, ...] = ()
     warnings: tuple[str, ...] = ()  # for the log: what of the configuration has no effect
+    notes: tuple[str, ...] = ()  # what else a person may want to know, a sentence each
 
 
 def plan(config: Config, facts: Facts) -> HostPlan:
@@ -61,17 +65,21 @@ def plan(config: Config, facts: Facts) -> HostPlan:
         if any(within(prefix, address.network) for address in addresses):
             continue  # the kernel's own route for the interface's address leads there
         why = obstacle(prefix, config, facts)
-        if why is None:
-            routes.append(prefix)
+        if why is not None:
+            skipped.append(SkippedRoute(prefix, _with_advice(why, prefix, wanted, config, facts)))
             continue
-        if _is_taken(prefix, config.interface, facts):
-            taken = (*_known_prefixes(facts), *wanted, *(address.network for address in config.address))
-            line = proposal(prefix, taken)
-            why = f"{why}; {line}" if line else why
-        skipped.append(SkippedRoute(prefix, why))
+        routes.append(prefix)
+        for network, interface in networks_inside(prefix, config.interface, facts):
+            why = f"it is the network of {interface}, and only the rest of {prefix} goes into the tunnel"
+            skipped.append(SkippedRoute(network, _with_advice(why, prefix, wanted, config, facts)))
     # What was skipped is reached on another way, and stays so.
     networks = [a.network for a in addresses if a.network.prefixlen < a.network.max_prefixlen]
     closed = (*networks, *routes)
+    notes = tuple(
+        f"{prefix} goes into the tunnel, and is no part of the network {network} of {interface} meanwhile"
+        for prefix in closed
+        for network, interface in networks_around(prefix, config.interface, facts)
+    )
     state = HostState(
         interface=config.interface,
         mtu=config.mtu,
@@ -81,7 +89,7 @@ def plan(config: Config, facts: Facts) -> HostPlan:
         sysctls=tuple(_sysctls(config, facts)),
         ruleset=nft.ruleset(config, closed if config.fail_closed else (), _guard(config, facts)),
     )
-    return HostPlan(state, tuple(skipped), tuple(_warnings(config, facts)))
+    return HostPlan(state, tuple(skipped), tuple(_warnings(config, facts)), notes)
 
 
 def refuse_taken_addresses(config: Config, facts: Facts) -> None:
@@ -99,26 +107,37 @@ def refuse_taken_addresses(config: Config, facts: Facts) -> None:
 
 
 def _addresses(config: Config, facts: Facts) -> tuple[list[InterfaceAddress], list[SkippedRoute]]:
-    """The addresses; one whose network is in use here already comes alone, without its network."""
+    """The addresses; one whose network is in use here already comes alone, without its network.
+
+    The peers in that network are routed one by one then.
+    """
     addresses: list[InterfaceAddress] = []
     skipped: list[SkippedRoute] = []
     for address in config.address:
         why = None
         if address.network.prefixlen < address.network.max_prefixlen:
-            why = own_network(address.network, config.interface, facts)
+            why = taken(address.network, config.interface, facts) or hidden(address.network, config, facts)
         if why is None:
             addresses.append(address)
         else:
             addresses.append(ip_interface(address.ip))
-            skipped.append(SkippedRoute(address.network, why))
+            advice = "" if "; " in why else f"; {_OTHER_ADDRESS}"
+            skipped.append(SkippedRoute(address.network, why + advice))
     return addresses, skipped
 
 
-def _is_taken(prefix: Prefix, interface: str, facts: Facts) -> bool:
-    """Whether the machine uses the same addresses otherwise, so that another name for the prefix helps."""
-    return own_network(prefix, interface, facts) is not None or any(
-        route.prefix == prefix and route.interface != interface and prefix.prefixlen for route in facts.routes
-    )
+def _with_advice(why: str, prefix: Prefix, wanted: Iterable[Prefix], config: Config, facts: Facts) -> str:
+    """The reason, and what to do about addresses that are used twice."""
+    if "; " in why:
+        return why  # it says so itself
+    if any(within(prefix, address.network) for address in config.address):
+        return f"{why}; {_OTHER_ADDRESS}"
+    inside = any(networks_inside(prefix, config.interface, facts))
+    if not prefix.prefixlen or not (inside or taken(prefix, config.interface, facts)):
+        return why
+    used = (*_known_prefixes(facts), *wanted, *(address.network for address in config.address))
+    line = proposal(prefix, used)
+    return f"{why}; {line}" if line else why
 
 
 def _known_prefixes(facts: Facts) -> Iterator[Prefix]:

@@ -3,45 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_network
 from urllib.parse import urlsplit
 
-from nconnect.host.facts import Address, Facts
+from nconnect.host.facts import Address, Facts, LocalInterface
 from nconnect.model import Config, Prefix
+
+OWN_METRIC = {4: 0, 6: 1024}  # of the routes that we set: the kernel's defaults (IP6_RT_PRIO_USER)
 
 
 def obstacle(prefix: Prefix, config: Config, facts: Facts) -> str | None:
-    """Why a route to `prefix` through the tunnel must not be set; None when it may."""
+    """Why a route to `prefix` through the tunnel must not be set; None when it may.
+
+    The kernel takes the longest prefix. So a network of this machine's that lies in `prefix` goes on to be
+    reached, and one that `prefix` lies in loses those addresses: they are given up only while none of them
+    is known to be in use there.
+    """
     if prefix.prefixlen == 0:
         return "a default route through the tunnel would cut off the node that carries it"
     if prefix.is_multicast or prefix.is_loopback or prefix.is_link_local:
         return "loopback, link-local and multicast prefixes cannot be routed"
-    why = own_network(prefix, config.interface, facts)
-    if why is not None:
-        return why
     for subnet in config.provide.subnets:
         for own in dict.fromkeys((subnet.real, subnet.seen)):
-            if _overlap(prefix, own):
+            if _overlap(prefix, own) and not _is_reached_otherwise(own, prefix, config.interface, facts):
                 return f"this machine provides {own} itself"
-    for route in facts.routes:
-        if route.interface == config.interface:
-            continue
-        if route.gateway is not None and _holds(prefix, route.gateway):
-            return f"it holds the gateway {route.gateway} of {route.interface}"
-        if route.prefix == prefix:
-            return f"it is routed through {route.interface} already"
-    for proxy in _proxy_address(facts):
-        if _holds(prefix, proxy):
-            return f"it holds the proxy {proxy} that leads out of here"
-    for node in (*facts.nodes, *_seed_addresses(config, facts)):
-        if _holds(prefix, node):
-            what = "node" if facts.proxies.proxy is None else "node or proxy"
-            return f"it holds the {what} {node} that carries the tunnel"
-    return None
+    return taken(prefix, config.interface, facts) or hidden(prefix, config, facts)
 
 
-def own_network(prefix: Prefix, interface: str, facts: Facts) -> str | None:
-    """How `prefix` collides with a network that this machine is in, if it does."""
+def taken(prefix: Prefix, interface: str, facts: Facts) -> str | None:
+    """Who uses the addresses of `prefix` on this machine already, if somebody does."""
     for local in facts.interfaces:
         if local.name == interface:
             continue
@@ -53,11 +43,88 @@ def own_network(prefix: Prefix, interface: str, facts: Facts) -> str | None:
                 continue  # no neighbours there; the kernel always finds its own addresses first
             if prefix == network:
                 return f"it equals the network of {local.name}"
-            if within(network, prefix):
-                return f"it covers the network {network} of {local.name}"
             if within(prefix, network):
-                return f"it lies in the network {network} of {local.name}"
+                why = _in_use(prefix, local.name, address.ip, facts)
+                if why is not None:
+                    return f"{why} in the network {network} of {local.name}"
+    for route in facts.routes:
+        if route.interface == interface or route.prefix != prefix:
+            continue
+        if not route.kind:
+            return f"it is routed through {route.interface} already"
+        if route.metric <= OWN_METRIC[prefix.version]:
+            return (
+                f"a {route.kind} route for it is there already, which is not ours; find out who needs it, or"
+                f" `ip route del {route.kind} {prefix}`"
+            )
     return None
+
+
+def hidden(prefix: Prefix, config: Config, facts: Facts) -> str | None:
+    """What leads out of this machine, or carries the tunnel, and would be sought behind `prefix`."""
+
+    def hides(address: Address) -> bool:
+        if not _holds(prefix, address):
+            return False
+        # With `fail_closed` nothing goes to `prefix` in the clear, whatever leads there.
+        by_another = _is_reached_otherwise(ip_network(address), prefix, config.interface, facts)
+        return config.fail_closed or not by_another
+
+    for route in facts.routes:
+        if route.interface != config.interface and route.gateway is not None and hides(route.gateway):
+            return f"it holds the gateway {route.gateway} of {route.interface}"
+    for proxy in _proxy_address(facts):
+        if hides(proxy):
+            return f"it holds the proxy {proxy} that leads out of here"
+    for node in (*facts.nodes, *_seed_addresses(config, facts)):
+        if hides(node):
+            what = "node" if facts.proxies.proxy is None else "node or proxy"
+            return f"it holds the {what} {node} that carries the tunnel"
+    return None
+
+
+def networks_inside(prefix: Prefix, interface: str, facts: Facts) -> Iterator[tuple[Prefix, str]]:
+    """The networks of this machine that lie in `prefix`, so that only the rest goes into the tunnel.
+
+    Each comes with its interface's name.
+    """
+    for local, network in _own_networks(interface, facts):
+        if network != prefix and within(network, prefix):
+            yield network, local.name
+
+
+def networks_around(prefix: Prefix, interface: str, facts: Facts) -> Iterator[tuple[Prefix, str]]:
+    """The networks of this machine that `prefix` is taken out of. Each comes with its interface's name."""
+    for local, network in _own_networks(interface, facts):
+        if network != prefix and within(prefix, network):
+            yield network, local.name
+
+
+def _own_networks(interface: str, facts: Facts) -> Iterator[tuple[LocalInterface, Prefix]]:
+    for local in facts.interfaces:
+        for network in dict.fromkeys(address.network for address in local.addresses):
+            if local.name != interface and network.prefixlen < network.max_prefixlen:
+                yield local, network
+
+
+def _in_use(prefix: Prefix, interface: str, own: Address, facts: Facts) -> str | None:
+    """Which address of `prefix` is known to be used on an interface whose network holds `prefix`."""
+    if _holds(prefix, own):
+        return f"it holds this machine's address {own}"
+    for neighbour in facts.neighbours:
+        if neighbour.interface == interface and _holds(prefix, neighbour.address):
+            return f"it holds the neighbour {neighbour.address}"
+    for server in facts.name_servers:
+        if _holds(prefix, server):
+            return f"it holds the name server {server}"
+    return None
+
+
+def _is_reached_otherwise(wanted: Prefix, prefix: Prefix, interface: str, facts: Facts) -> bool:
+    """Whether another interface has a longer prefix than `prefix` for all of `wanted`."""
+    others = [network for _, network in _own_networks(interface, facts)]
+    others += [route.prefix for route in facts.routes if route.interface != interface and not route.kind]
+    return any(other.prefixlen > prefix.prefixlen and within(wanted, other) for other in others)
 
 
 def _seed_addresses(config: Config, facts: Facts) -> Iterator[Address]:

@@ -196,7 +196,11 @@ def _with_plan(facts: Facts, config: Config, proxies: Proxies) -> Facts:
         except HostError as error:
             problem = str(error)
     return replace(
-        facts, skipped_routes=made.skipped_routes, plan_warnings=made.warnings, plan_problem=problem
+        facts,
+        skipped_routes=made.skipped_routes,
+        plan_warnings=made.warnings,
+        plan_notes=made.notes,
+        plan_problem=problem,
     )
 
 
@@ -330,6 +334,7 @@ def _subnets(config: Config, hosts: Sequence[str]) -> tuple[SubnetFact, ...]:
             (route.prefix.prefixlen, route.interface)
             for route in routes
             if route.prefix.version == prefix.version
+            and not route.kind
             and route.prefix.prefixlen  # a default route leads anywhere, and tells nothing
             and prefix.network_address in route.prefix
             and route.interface != config.interface

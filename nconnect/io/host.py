@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from ipaddress import ip_interface
 from pathlib import Path
 
@@ -42,7 +42,7 @@ from nconnect.host.ruleset import (
     table_name,
     transactions,
 )
-from nconnect.io import conntrack, nftables, sysctl
+from nconnect.io import conntrack, name_servers, nftables, sysctl
 from nconnect.io.errors import reason
 from nconnect.io.host_record import Record, RecordFile
 from nconnect.io.netlink import Link, Netlink, NetlinkError
@@ -52,8 +52,10 @@ from nconnect.model import Config, Prefix
 class Host:
     """One interface's share of this machine. The TUN device is the daemon's: it exists before `apply`."""
 
-    def __init__(self, interface: str, state_dir: Path) -> None:
+    def __init__(self, interface: str, state_dir: Path, *, device: Callable[[], int] | None = None) -> None:
+        """`device`: the index of the daemon's device, 0 when it is gone. Without it, it is found by name."""
         self._interface = interface
+        self._index = device
         self._device = f"interface {interface}"
         self._file = RecordFile(state_dir)
         self._ruleset: Ruleset | None = None  # what this process has loaded
@@ -68,11 +70,14 @@ class Host:
         """What a plan needs to know of the kernel."""
         with _asking("read the machine's addresses"), Netlink() as netlink:
             links = netlink.links()
-            names = {link.index: link.name for link in links}
+            names = self._names(links)
             held = netlink.addresses()
             routes = netlink.routes(names)
+            neighbours = netlink.neighbours(names)
         interfaces = tuple(
-            LocalInterface(link.name, tuple(a.address for a in held if a.index == link.index), link.kind)
+            LocalInterface(
+                names[link.index], tuple(a.address for a in held if a.index == link.index), link.kind
+            )
             for link in links
         )
         records = self._records()
@@ -80,6 +85,8 @@ class Host:
         return Facts(
             interfaces,
             tuple(routes),
+            tuple(neighbours),
+            tuple(name_servers.of_this_machine()),
             self._sysctls(),
             self._others(links),
             switched_on=frozenset(
@@ -99,7 +106,7 @@ class Host:
         """
         state = plan.state
         with _asking(f"set up {self._interface}"), Netlink() as netlink:
-            link = self._link(netlink)
+            link = self._named_back(netlink, self._link(netlink))
             record = self._file.read()
             if self._ruleset is not None and nftables.tables().get(self._ruleset.table) != self._handle:
                 self._ruleset = None
@@ -130,7 +137,7 @@ class Host:
         record = self._file.read()
         with _asking(f"take {self._interface} down"), Netlink() as netlink:
             links = netlink.links()
-            link = next((link for link in links if link.name == self._interface), None)
+            link = self._find(links)
             if link is not None:
                 problems += self._clear(netlink, link, record)
         try:
@@ -153,6 +160,8 @@ class Host:
                 link = self._link(netlink)
             except HostError:
                 return [self._device]
+            if link.name != self._interface:
+                return [f"the name {self._interface} (the interface is called {link.name})"]
             if self._ruleset is not None and not self._is_loaded(self._ruleset):
                 self._ruleset = None
             reading = self._read(netlink, link, plan.state, self._file.read())
@@ -191,16 +200,51 @@ class Host:
         with _asking("end the connections of peers"):
             return conntrack.forget(prefixes, judge(config, own))
 
-    def _link(self, netlink: Netlink) -> Link:
-        for link in netlink.links():
+    def _names(self, links: list[Link]) -> dict[int, str]:
+        """By index. Ours has the name that it should have, and a stranger of that name its number."""
+        ours = self._find(links)
+        names = {link.index: link.name for link in links}
+        for link in links:
             if link.name == self._interface:
+                names[link.index] = f"#{link.index}"
+        if ours is not None:
+            names[ours.index] = self._interface
+        return names
+
+    def _find(self, links: list[Link]) -> Link | None:
+        """Our interface, whatever it is called."""
+        index = None if self._index is None else self._index()
+        for link in links:
+            if link.name == self._interface if index is None else link.index == index:
                 return link
-        raise HostError(
-            f"there is no interface {self._interface}: something removed it; run `nconnect up` again"
-        )
+        return None
+
+    def _link(self, netlink: Netlink) -> Link:
+        link = self._find(netlink.links())
+        if link is None:
+            raise HostError(
+                f"there is no interface {self._interface}: something removed it; run `nconnect up` again"
+            )
+        return link
+
+    def _named_back(self, netlink: Netlink, link: Link) -> Link:
+        """Our interface under its own name: the firewall's rules find it by that."""
+        if link.name == self._interface:
+            return link
+        try:
+            netlink.rename(link.index, self._interface)
+        except NetlinkError as error:
+            raise HostError(
+                f"{self._interface} was renamed {link.name}, and stays down: it cannot be named back:"
+                f" {reason(error)}; give the other interface of that name another one"
+            ) from error
+        return self._link(netlink)
 
     def _read(self, netlink: Netlink, link: Link, state: HostState, record: Record) -> Reading:
-        """What of ours is there: an address that somebody else gave the interface is not seen."""
+        """What of ours is there: an address or a route that somebody else gave the interface is not seen.
+
+        But a route that is wanted is as good as ours: the kernel takes none beside it.
+        """
         names = {link.index: link.name}
         ours = {*map(str, state.addresses), *record.addresses}
         addresses = tuple(
@@ -211,7 +255,8 @@ class Host:
         routes = tuple(
             route.prefix
             for route in netlink.routes(names)
-            if route.interface == link.name and route.protocol == ROUTE_PROTOCOL
+            if route.interface == link.name
+            and (route.protocol == ROUTE_PROTOCOL or route.prefix in state.routes)
         )
         wanted = (*state.device_sysctls, *state.sysctls)
         settings = {name: value for name, _ in wanted if (value := sysctl.read(name)) is not None}

@@ -14,12 +14,15 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from nconnect.host.facts import Address
+
 if TYPE_CHECKING:  # 35 ms and 6 MB, for something that is hardly ever needed
     import dns.message
 
 AddressInfo = tuple[int, int, int, str, tuple[str, int] | tuple[str, int, int, int]]
 
 RESOLV_CONF = Path("/etc/resolv.conf")
+RESOLVED_CONF = Path("/run/systemd/resolve/resolv.conf")
 PORT = 53
 MAX_SERVERS = 8
 PAUSES_S = (1.0, 2.0, 4.0)  # between two rounds of questions; the last one goes on
@@ -51,8 +54,18 @@ async def ask(host: str) -> list[AddressInfo]:
 
 def servers() -> list[str]:
     """The servers of resolv.conf, each once; more than glibc's three."""
+    return _servers_in(RESOLV_CONF)[:MAX_SERVERS]
+
+
+def of_this_machine() -> list[Address]:
+    """The servers that are asked in the end: those of systemd-resolved too, which stands in front of them."""
+    found = [*_servers_in(RESOLV_CONF), *_servers_in(RESOLVED_CONF)]
+    return list(dict.fromkeys(ip_address(server.partition("%")[0]) for server in found))
+
+
+def _servers_in(path: Path) -> list[str]:
     try:
-        lines = RESOLV_CONF.read_text(errors="replace").splitlines()
+        lines = path.read_text(errors="replace").splitlines()
     except OSError:
         return []
     found = []
@@ -65,7 +78,7 @@ def servers() -> list[str]:
         except ValueError:
             continue
         found.append(words[1])
-    return list(dict.fromkeys(found))[:MAX_SERVERS]
+    return list(dict.fromkeys(found))
 
 
 class _Question:

@@ -1,7 +1,8 @@
 """rtnetlink: links, addresses and routes, over a socket of our own.
 
 Why not a library: importing one costs 100 ms and 13 MB, this file 1 ms (docs/decisions/rtnetlink.md).
-Byte layouts: linux/netlink.h, linux/rtnetlink.h, linux/if_link.h, linux/if_addr.h; all fields in host order.
+Byte layouts: linux/netlink.h, linux/rtnetlink.h, linux/if_link.h, linux/if_addr.h, linux/neighbour.h; all
+fields in host order.
 Every call waits for the kernel's answer, which comes at once; refusals are `NetlinkError`.
 """
 
@@ -16,13 +17,14 @@ from dataclasses import dataclass
 from ipaddress import ip_address, ip_interface, ip_network
 from typing import Self
 
-from nconnect.host.facts import Address, LocalRoute
+from nconnect.host.facts import Address, LocalNeighbour, LocalRoute
 from nconnect.model import InterfaceAddress, Prefix
 
 _HEADER = struct.Struct("=IHHII")  # nlmsghdr: length, type, flags, sequence, port
 _LINK = struct.Struct("=BxHiII")  # ifinfomsg: family, type, index, flags, change
 _ADDRESS = struct.Struct("=BBBBI")  # ifaddrmsg: family, prefix length, flags, scope, index
 _ROUTE = struct.Struct("=BBBBBBBBI")  # rtmsg: family, dst, src, tos, table, protocol, scope, type, flags
+_NEIGHBOUR = struct.Struct("=BxxxiHBB")  # ndmsg: family, index, state, flags, type
 _ATTRIBUTE = struct.Struct("=HH")  # rtattr: length, type
 _NEXT_HOP = struct.Struct("=HBBi")  # rtnexthop: length, flags, hops, index
 _INT = struct.Struct("=i")
@@ -32,14 +34,27 @@ _ERROR, _DONE = 2, 3
 _NEWLINK, _GETLINK = 16, 18
 _NEWADDR, _DELADDR, _GETADDR = 20, 21, 22
 _NEWROUTE, _DELROUTE, _GETROUTE = 24, 25, 26
+_GETNEIGH = 30
 _REQUEST, _ACK, _DUMP, _CREATE, _EXCL = 0x1, 0x4, 0x300, 0x400, 0x200
 _IFF_UP = 0x1
 _IFLA_IFNAME, _IFLA_MTU, _IFLA_LINKINFO = 3, 4, 18
 _IFLA_INFO_KIND = 1  # within _IFLA_LINKINFO
 _IFA_ADDRESS, _IFA_LOCAL, _IFA_FLAGS = 1, 2, 8
 _IFA_F_NODAD = 0x02
-_RTA_DST, _RTA_OIF, _RTA_GATEWAY, _RTA_MULTIPATH, _RTA_TABLE = 1, 4, 5, 9, 15
+_RTA_DST, _RTA_OIF, _RTA_GATEWAY, _RTA_PRIORITY, _RTA_MULTIPATH, _RTA_TABLE = 1, 4, 5, 6, 9, 15
 _RT_TABLE_MAIN, _RTN_UNICAST = 254, 1
+_ROUTE_KINDS = {  # as ip-route(8) calls them
+    2: "local",
+    3: "broadcast",
+    4: "anycast",
+    5: "multicast",
+    6: "blackhole",
+    7: "unreachable",
+    8: "prohibit",
+    9: "throw",
+}
+_NDA_DST = 1
+_NUD_ANSWERED = 0x02 | 0x04 | 0x08 | 0x10 | 0x80  # reachable, stale, delay, probe, permanent
 _RT_SCOPE_UNIVERSE, _RT_SCOPE_LINK = 0, 253
 _RTM_F_CLONED = 0x200
 _FAMILY = {4: socket.AF_INET, 6: socket.AF_INET6}
@@ -104,26 +119,46 @@ class Netlink:
         return found
 
     def routes(self, names: dict[int, str]) -> list[LocalRoute]:
-        """The unicast routes of the main table; `names` of the interfaces by index."""
+        """The routes of the main table; `names` of the interfaces by index."""
         found = []
         for body in self._dump(_GETROUTE, _ROUTE.pack(0, 0, 0, 0, 0, 0, 0, 0, 0)):
             family, length, _, _, table, protocol, _, kind, flags = _ROUTE.unpack_from(body)
             attributes = dict(read_attributes(body[_ROUTE.size :]))
             if _RTA_TABLE in attributes:
                 (table,) = _UINT.unpack(attributes[_RTA_TABLE])
-            if table != _RT_TABLE_MAIN or kind != _RTN_UNICAST or flags & _RTM_F_CLONED:
+            if table != _RT_TABLE_MAIN or flags & _RTM_F_CLONED:
                 continue
             if family not in _FAMILY.values():
                 continue
             any_address = b"\0" * (4 if family == socket.AF_INET else 16)
             prefix = ip_network((bytes(attributes.get(_RTA_DST, any_address)), length))
+            (metric,) = _UINT.unpack(attributes.get(_RTA_PRIORITY, bytes(4)))
+            word = "" if kind == _RTN_UNICAST else _ROUTE_KINDS.get(kind, f"type {kind}")
             for index, gateway in _hops(attributes):
-                found.append(LocalRoute(prefix, names.get(index, f"#{index}"), gateway, protocol))
+                name = names.get(index, f"#{index}")
+                found.append(LocalRoute(prefix, name, gateway, protocol, word, metric))
+        return found
+
+    def neighbours(self, names: dict[int, str]) -> list[LocalNeighbour]:
+        """Who has answered in the networks of this machine; `names` of the interfaces by index."""
+        found = []
+        for body in self._dump(_GETNEIGH, _NEIGHBOUR.pack(0, 0, 0, 0, 0)):
+            family, index, state, _, _ = _NEIGHBOUR.unpack_from(body)
+            raw = dict(read_attributes(body[_NEIGHBOUR.size :])).get(_NDA_DST)
+            if family in _FAMILY.values() and state & _NUD_ANSWERED and raw is not None:
+                found.append(LocalNeighbour(ip_address(bytes(raw)), names.get(index, f"#{index}")))
         return found
 
     def set_link(self, index: int, *, mtu: int, up: bool) -> None:
         body = _LINK.pack(0, 0, index, _IFF_UP if up else 0, _IFF_UP)
         self._request(_NEWLINK, 0, body + _attribute(_IFLA_MTU, _UINT.pack(mtu)))
+
+    def rename(self, index: int, name: str) -> None:
+        """Down, as kernels before 6.2 want it: the interface's routes go, and its IPv6 addresses."""
+        self._request(_NEWLINK, 0, _LINK.pack(0, 0, index, 0, _IFF_UP))
+        self._request(
+            _NEWLINK, 0, _LINK.pack(0, 0, index, 0, 0) + _attribute(_IFLA_IFNAME, name.encode() + b"\0")
+        )
 
     def add_address(self, index: int, address: InterfaceAddress) -> None:
         """IPv6 addresses are usable at once (no duplicate address detection: nobody else is on the link)."""

@@ -14,6 +14,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import socket
 import struct
 from pathlib import Path
 
@@ -30,6 +31,8 @@ _IFF_VNET_HDR, _IFF_PERSIST, _IFF_MULTI_QUEUE, _IFF_TUN_EXCL = 0x4000, 0x0800, 0
 _FLAGS = pytun.IFF_TUN | pytun.IFF_NO_PI | _IFF_VNET_HDR | _IFF_MULTI_QUEUE
 _NEW = _FLAGS | _IFF_TUN_EXCL  # a queue of a device that is there would be given to whoever asks
 _TUNSETIFF = 0x400454CA
+_TUNGETIFF = 0x800454D2
+_IFREQ = struct.Struct("16sH22x")  # ifreq: name, flags
 _TUNSETOFFLOAD = 0x400454D0
 _TUNSETVNETHDRSZ = 0x400454D8
 _TUNSETVNETLE = 0x400454DC
@@ -94,6 +97,11 @@ class Tun:
 
         The descriptors stay: to open /dev/net/tun once more may take rights that were given up.
         """
+        if self._current_name():
+            raise HostError(
+                f"{self.name} was moved to another network namespace: move it back, or run"
+                " `nconnect down` and `nconnect up`"
+            )
         try:
             for fd in self.fds:
                 self._attach(fd, _NEW if fd == self.fd else _FLAGS)
@@ -101,9 +109,24 @@ class Tun:
             raise HostError(_create_failure(self.name, error)) from error
         self.features = self._set_up()
 
+    def index(self) -> int:
+        """The device's interface index, whatever it is called now; 0 when it is gone from this namespace."""
+        try:
+            return socket.if_nametoindex(self._current_name())
+        except OSError:
+            return 0
+
+    def _current_name(self) -> str:
+        """What the device is called now; "" when it was deleted."""
+        try:
+            name, _ = _IFREQ.unpack(fcntl.ioctl(self.fd, _TUNGETIFF, bytes(_IFREQ.size)))
+        except OSError:
+            return ""
+        return bytes(name).rstrip(b"\0").decode(errors="surrogateescape")
+
     def _attach(self, fd: int, flags: int) -> None:
         """Make this descriptor a queue of the device, which the first one creates."""
-        fcntl.ioctl(fd, _TUNSETIFF, struct.pack("16sH22x", self.name.encode(), flags))
+        fcntl.ioctl(fd, _TUNSETIFF, _IFREQ.pack(self.name.encode(), flags))
 
     def _set_up(self) -> Feature:
         fcntl.ioctl(self.fd, _TUNSETVNETHDRSZ, struct.pack("i", VIRTIO_HEADER_BYTES))

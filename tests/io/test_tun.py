@@ -18,6 +18,7 @@ from nconnect.wire.tunnel import Feature
 
 TUNSETIFF = 0x400454CA
 TUNSETOFFLOAD = 0x400454D0
+TUNGETIFF = 0x800454D2
 
 
 class Kernel:
@@ -30,6 +31,7 @@ class Kernel:
         self.refuses_with = errno.EINVAL
         self.created: list[tuple[str, int]] = []
         self.create_error: Exception | None = None
+        self.called = ""  # the device's name; "" once it is deleted
 
     def device(self, name: str, flags: int) -> Kernel:
         self.created.append((name, flags))
@@ -44,7 +46,11 @@ class Kernel:
         for end in self.ends:
             end.close()
 
-    def ioctl(self, fd: int, request: int, argument: object = 0) -> int:
+    def ioctl(self, fd: int, request: int, argument: object = 0) -> int | bytes:
+        if request == TUNGETIFF:
+            if not self.called:
+                raise OSError(errno.EBADFD, "File descriptor in bad state")
+            return self.called.encode().ljust(40, b"\0")
         if request == TUNSETOFFLOAD:
             assert isinstance(argument, int)
             self.asked.append(argument)
@@ -85,7 +91,7 @@ def test_a_device_that_was_deleted_is_made_again_on_the_same_descriptor(
     device = Tun("nc7")
     made: list[object] = []
 
-    def ioctl(fd: int, request: int, argument: object = 0) -> int:
+    def ioctl(fd: int, request: int, argument: object = 0) -> int | bytes:
         if request == TUNSETIFF:
             made.append((fd, argument))
         return kernel.ioctl(fd, request, argument)
@@ -111,6 +117,22 @@ def test_a_device_that_cannot_be_made_again_is_an_error(
 
     monkeypatch.setattr(fcntl, "ioctl", ioctl)
     with pytest.raises(HostError, match="nc7 exists and is in use"):
+        device.renew()
+
+
+def test_its_index_whatever_it_is_called(kernel: Kernel) -> None:
+    device = Tun("nc7")
+    assert device.index() == 0, "deleted"
+    kernel.called = "lo"
+    assert device.index() == socket.if_nametoindex("lo")
+    kernel.called = "nc7"
+    assert device.index() == 0, "in another namespace"
+
+
+def test_one_in_another_namespace_is_not_made_again(kernel: Kernel) -> None:
+    device = Tun("nc7")
+    kernel.called = "nc7"
+    with pytest.raises(HostError, match="nc7 was moved to another network namespace"):
         device.renew()
 
 
