@@ -84,10 +84,11 @@ def _place(shell: str) -> Path:
 
 def _write(target: Path, text: str) -> None:
     from nconnect.errors import HostError
+    from nconnect.io.trusted import Folder
 
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_text(text)
+        with Folder.make(target.parent) as folder:  # of whoever's home it is, where sudo keeps $HOME
+            folder.replace(target.name, text.encode(), mode=0o644)
     except OSError as error:
         raise HostError(f"cannot write {target}: {reason(error)}") from None
 

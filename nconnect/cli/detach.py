@@ -13,6 +13,7 @@ from typing import NoReturn
 
 from nconnect.errors import ConfigError, HostError, NconnectError
 from nconnect.io.errors import reason
+from nconnect.io.trusted import Folder
 
 Ready = Callable[[], None]
 
@@ -32,7 +33,8 @@ def detached(log: Path, run: Callable[[Ready], int], *, timeout_s: float) -> boo
     after `timeout_s`. Raises `DetachedFailure` when it ended before that.
     """
     try:
-        output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        with Folder.open(log.parent) as folder:  # the daemon's, which may not be root
+            output = folder.open_file(log.name, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     except OSError as error:
         raise HostError(f"cannot write the log {log}: {reason(error)}") from None
     result, word = os.pipe2(os.O_CLOEXEC)

@@ -172,13 +172,15 @@ def _report(target: Path, facts: Facts, findings: Sequence[Finding], path: Path)
     from nconnect.control.client import ControlClient
     from nconnect.errors import ControlError
     from nconnect.io import report
+    from nconnect.io.config_file import MAX_BYTES
+    from nconnect.io.trusted import read_file
 
     try:
         status: object = ControlClient(facts.interface).status().to_json()
     except ControlError as error:
         status = {"error": str(error)}
     try:
-        text = path.read_text(errors="replace")
+        text = read_file(path, MAX_BYTES).decode(errors="replace")
     except OSError as error:
         text = f"# {reason(error)}"
     return report.write(

@@ -19,6 +19,7 @@ from typing import IO
 
 from nconnect.errors import ControlError
 from nconnect.io.errors import reason
+from nconnect.io.trusted import open_path, status_of
 
 FORMATS = ("text", "json")
 FIELDS = ("event", "interface", "peer", "node", "address", "allowed_ips", "routes")
@@ -117,14 +118,7 @@ def show_file(
     stop: Callable[[], bool] = lambda: False,
 ) -> None:
     """The last `count` lines, and with `follow` what comes, also when the file is replaced or cut."""
-    try:
-        file = open(path, errors="replace")  # noqa: SIM115 (it may be opened anew below)
-    except FileNotFoundError:
-        raise ControlError(
-            f"there is no log at {path}: only `up -d` writes one; in the foreground it is on the terminal"
-        ) from None
-    except OSError as error:
-        raise ControlError(f"{path} cannot be read: {reason(error)} (try with sudo)") from None
+    file = _open(path)
     try:
         write(_tail(file, count))
         while follow and not stop():
@@ -135,9 +129,22 @@ def show_file(
             time.sleep(FOLLOW_S)
             if _is_another(file, path):
                 file.close()
-                file = open(path, errors="replace")  # noqa: SIM115
+                file = _open(path)
     finally:
         file.close()
+
+
+def _open(path: Path) -> IO[str]:
+    """The daemon's user writes it: root follows no link there. Raises `ControlError`."""
+    try:
+        return open(open_path(path), errors="replace")
+    except FileNotFoundError:
+        raise ControlError(
+            f"there is no log at {path}: only `up -d` writes one; in the foreground it is on the terminal"
+        ) from None
+    except OSError as error:
+        hint = " (try with sudo)" if isinstance(error, PermissionError) and os.geteuid() else ""
+        raise ControlError(f"{path} cannot be read: {reason(error)}{hint}") from None
 
 
 def show_journal(interface: str, count: int, *, follow: bool) -> int:
@@ -182,8 +189,7 @@ def _tail(file: IO[str], count: int) -> str:
 
 def _is_another(file: IO[str], path: Path) -> bool:
     """Whether `path` is a new file by now, or was cut."""
-    try:
-        there, here = path.stat(), os.fstat(file.fileno())
-    except FileNotFoundError:
+    there, here = status_of(path), os.fstat(file.fileno())
+    if there is None:
         return False
     return not os.path.samestat(there, here) or there.st_size < file.tell()

@@ -24,10 +24,9 @@ def export(
     config: ConfigOption = None,
 ) -> None:
     """Print the table of peers, for `peer import` on another machine."""
-    import os
-
     from nconnect.io.config_file import load
     from nconnect.io.errors import reason
+    from nconnect.io.trusted import create_file
 
     peers = load(chosen(ctx, config)).peers
     text = table_of(peers, secrets=secrets)
@@ -35,7 +34,7 @@ def export(
         print(text, end="")
         return
     try:
-        fd = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        fd = create_file(file)
     except FileExistsError:
         raise HostError(f"{file} exists already: name a new file") from None
     except OSError as error:
@@ -141,9 +140,10 @@ def _read(file: Path) -> list[dict[str, Any]]:
     import tomllib
 
     from nconnect.io.errors import reason
+    from nconnect.io.trusted import read_file
 
     try:
-        data = sys.stdin.buffer.read(MAX_BYTES) if str(file) == "-" else file.read_bytes()[:MAX_BYTES]
+        data = sys.stdin.buffer.read(MAX_BYTES) if str(file) == "-" else read_file(file, MAX_BYTES)
     except FileNotFoundError:
         raise ConfigError(f"{file} does not exist: write it with `nconnect peer export`") from None
     except OSError as error:

@@ -27,12 +27,14 @@ from nconnect.io.node_server import NodeServer
 from nconnect.io.paths import NODE_CERTIFICATE, make_node_dir
 from nconnect.io.privileges import drop_privileges
 from nconnect.io.process import collect_rarely, keep_freed_memory
+from nconnect.io.trusted import Folder, create_file, read_file, write_atomically
 from nconnect.model import NodeConfig
 from nconnect.node.settings import NodeDrop, NodeSettings
 
 log = logging.getLogger(__name__)
 
 _SEED_BYTES = 32
+_SEED_FILE_BYTES = 1024
 _QUEUE_DROPS = (NodeDrop.QUEUE_FULL, NodeDrop.NODE_FULL)
 
 
@@ -176,10 +178,8 @@ def _cluster_link(url: str, server: NodeServer, config: NodeConfig) -> ClusterLi
 
 def _write_stats(server: NodeServer, path: Path) -> None:
     """Replace the file as a whole, so that a reader never sees half of it."""
-    new = path.with_name(f"{path.name}.{os.getpid()}.new")
     try:
-        new.write_text(json.dumps(server.stats(), indent=2) + "\n")
-        new.replace(path)
+        write_atomically(path, (json.dumps(server.stats(), indent=2) + "\n").encode(), durable=False)
     except OSError as error:
         log.error("cannot write %s: %s", path, reason(error))
 
@@ -192,7 +192,8 @@ def _state_folder(config: NodeConfig) -> Path | None:
     port = next(p for p in (config.port, config.rpc_port, config.https_port) if p is not None)
     try:
         folder = make_node_dir(port)
-        fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        with Folder.open(folder) as opened:
+            fd = opened.open_again()
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         if not os.access(folder, os.W_OK, effective_ids=True):
             raise HostError(f"cannot write to {folder}")
@@ -215,7 +216,7 @@ def _seed(path: Path | None) -> bytes:
     if path is None:
         return os.urandom(_SEED_BYTES)
     try:
-        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        fd = create_file(path)
     except FileExistsError:
         return _read_seed(path)
     except OSError as error:
@@ -228,7 +229,7 @@ def _seed(path: Path | None) -> bytes:
 
 def _read_seed(path: Path) -> bytes:
     try:
-        seed = bytes.fromhex(path.read_text().strip())
+        seed = bytes.fromhex(read_file(path, _SEED_FILE_BYTES).decode().strip())
     except OSError as error:
         raise HostError(f"cannot read {path}: {reason(error)}") from error
     except ValueError:

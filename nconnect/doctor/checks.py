@@ -53,7 +53,7 @@ def check_config(facts: Facts) -> Iterator[Finding]:
 
 def check_folders(facts: Facts) -> Iterator[Finding]:
     for name, why, lost in (
-        ("config", facts.config_unwritable, "no peer can be added, and no invitation used"),
+        ("config", facts.config_unwritable, "no command can change a peer"),
         ("state", facts.state_unwritable, "what must outlive the daemon cannot be kept"),
     ):
         if why:

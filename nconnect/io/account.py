@@ -49,14 +49,6 @@ def daemon_account() -> Account | None:
     return Account(entry.pw_name, entry.pw_uid, entry.pw_gid) if entry.pw_uid else None
 
 
-def trusted_owners() -> set[int]:
-    """The uids whose secret files we take: our own, root's, and for root the daemon's."""
-    uids = {0, os.geteuid()}
-    if os.geteuid() == 0 and (account := daemon_account()) is not None:
-        uids.add(account.uid)
-    return uids
-
-
 def settle(interface: str, config: Path) -> str:
     """Keep CAP_NET_ADMIN alone, as the daemon's own user where possible; a sentence for the log.
 

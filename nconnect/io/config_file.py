@@ -12,9 +12,9 @@ from pathlib import Path
 
 from nconnect.config import parse
 from nconnect.errors import ConfigError, HostError
-from nconnect.io.account import CONFIG_DIR, trusted_owners
+from nconnect.io.account import CONFIG_DIR
 from nconnect.io.errors import reason
-from nconnect.io.files import write_atomically
+from nconnect.io.trusted import Folder, UntrustedPath, User, is_trusted, status_of
 from nconnect.model import DEFAULT_INTERFACE, Config
 
 MAX_BYTES = 16 << 20  # guessed: far above 10,000 peers
@@ -53,7 +53,9 @@ def check(path: Path, text: str) -> Config:
         return Identity(seed).public_key
 
     def read_seed_file(name: str) -> str:
-        return read(path.resolve().parent / name, mend=_MEND_SEED)
+        folder, file = Folder.around(path)
+        with folder:
+            return read(folder.path / name, mend=_MEND_SEED, user=_writer(folder, file))
 
     return parse(
         text,
@@ -64,25 +66,43 @@ def check(path: Path, text: str) -> Config:
     )
 
 
-def read(path: Path, *, mend: str = _MEND_FILE) -> str:
+def read(path: Path, *, mend: str = _MEND_FILE, user: User | None = None) -> str:
     """A secret file's text. Raises `ConfigError` when it cannot be read, or when others can read it.
 
-    `mend`: what to do when there is none.
+    `mend`: what to do when there is none. `user`: who named the file, if that was not the caller: it is read
+    with that user's rights.
     """
+    owner = user
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a FIFO does not hold us up
+        folder, name = Folder.around(path, user=user)
+        with folder:
+            owner, is_shared = folder.user, folder.is_shared()
+            fd = folder.open_regular(name, also_own=user is None)
     except FileNotFoundError:
         raise ConfigError(f"{path} does not exist: {mend}") from None
+    except UntrustedPath as error:
+        hint = ": name the configuration's file with -c" if error.strerror == "is not a file" else ""
+        raise ConfigError(f"{path} {error.strerror}{hint}") from None
     except PermissionError:
-        raise ConfigError(f"{path} cannot be read: permission denied (try with sudo)") from None
+        why = f"permission denied{_sudo()}"
+        if user is not None:
+            why = f"{user.name}, who named it, may not read it"
+        elif owner is not None:
+            why = f"it lies in a folder of {owner.name}, who may not read it (chown {owner.name})"
+        raise ConfigError(f"{path} cannot be read: {why}") from None
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {reason(error)}") from None
     try:
-        _check_secret(path, os.fstat(fd))
+        _check_secret(path, os.fstat(fd), owner, is_shared=is_shared)
         with open(fd, "rb", closefd=False) as file:
             data = file.read(MAX_BYTES + 1)
     finally:
         os.close(fd)
+    return decode(path, data)
+
+
+def decode(path: Path, data: bytes) -> str:
+    """The text of what was read at `path`. Raises `ConfigError`."""
     if len(data) > MAX_BYTES:
         raise ConfigError(f"{path} is larger than {MAX_BYTES >> 20} MiB: that is no configuration")
     try:
@@ -92,9 +112,33 @@ def read(path: Path, *, mend: str = _MEND_FILE) -> str:
         raise ConfigError(f"{path}:{line}: is not text in UTF-8: correct it with an editor") from None
 
 
+def writer(path: Path) -> User | None:
+    """Who could have written the file, and is not us: files that it names are opened with their rights."""
+    folder, name = Folder.around(path)
+    with folder:
+        return _writer(folder, name)
+
+
+def _writer(folder: Folder, name: str) -> User | None:
+    status = folder.status(name)
+    if folder.user is not None or os.geteuid() or status is None or is_trusted(status.st_uid):
+        return folder.user
+    return User.of(status.st_uid, status.st_gid)
+
+
+def exists(path: Path) -> bool:
+    """Whether there is a file, or a link, of that name."""
+    try:
+        folder, name = Folder.around(path, follow=False)
+        with folder:
+            return folder.status(name) is not None
+    except OSError:
+        return False  # whoever opens it says why
+
+
 def refuse_existing(path: Path) -> None:
     """Raise `ConfigError` when there is something at `path` already."""
-    if path.exists() or path.is_symlink():
+    if exists(path):
         raise ConfigError(
             f"{path} exists already: --force overwrites it (the old identity is lost), -c makes another one"
         )
@@ -102,29 +146,37 @@ def refuse_existing(path: Path) -> None:
 
 def create(path: Path, text: str, *, force: bool = False) -> None:
     """Write a new file, and its folder if need be. Without `force` one that exists is left alone."""
-    if not path.parent.exists():
-        try:
-            path.parent.mkdir(mode=0o700, parents=True)
-        except OSError as error:
-            raise HostError(f"cannot make the folder {path.parent}: {reason(error)}{_hint(error)}") from None
+    try:
+        Folder.make(path.parent, mode=0o700).close()
+    except OSError as error:
+        raise HostError(f"cannot make the folder {path.parent}: {reason(error)}{_hint(error)}") from None
     with locked(path):
         if not force:
             refuse_existing(path)
-        elif path.is_dir():
+        elif (status := status_of(path)) is not None and stat.S_ISDIR(status.st_mode):
             raise ConfigError(f"{path} is a folder: name the configuration's file with -c")
         write(path, text)
 
 
 def write(path: Path, text: str) -> None:
-    """Replace the file as a whole: 0600, its owner kept, a link followed. The caller holds the lock."""
-    target = path.resolve()
+    """Replace the file as a whole, its owner and mode kept; a new one is the folder's user's, and 0600.
+
+    A link is followed where nobody else can have made it. The caller holds the lock.
+    """
     try:
-        try:
-            status = target.stat()
-            owner = (status.st_uid, status.st_gid)
-        except FileNotFoundError:
-            owner = None
-        write_atomically(target, text.encode(), owner=owner)
+        folder, name = Folder.around(path)
+        with folder:
+            status = folder.status(name)
+            if status is None:
+                folder.replace(name, text.encode())
+                return
+            mode, owner = status.st_mode & 0o700, (status.st_uid, status.st_gid)
+            if folder.user is not None and is_trusted(status.st_uid):
+                # Ours, in another user's folder: it stays ours. No name there is followed.
+                with folder.with_own_rights() as own:
+                    own.replace(name, text.encode(), mode=mode, owner=owner)
+            else:
+                folder.replace(name, text.encode(), mode=mode, owner=owner)
     except OSError as error:
         raise HostError(f"cannot write {path}: {reason(error)}{_hint(error)}") from None
 
@@ -136,11 +188,12 @@ def locked(path: Path) -> Iterator[None]:
     It is a lock of the folder itself, so no lock file stays behind. Raises `HostError` when somebody else
     holds it for longer than `LOCK_TIMEOUT_S`.
     """
-    folder = path.resolve().parent
     try:
-        fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        folder, _ = Folder.around(path)
+        with folder:
+            fd = folder.open_again()
     except OSError as error:
-        raise HostError(f"cannot open the folder {folder}: {reason(error)}{_hint(error)}") from None
+        raise HostError(f"cannot open the folder {path.parent}: {reason(error)}{_hint(error)}") from None
     try:
         deadline = time.monotonic() + LOCK_TIMEOUT_S
         while True:
@@ -158,14 +211,18 @@ def locked(path: Path) -> Iterator[None]:
         os.close(fd)
 
 
-def _check_secret(path: Path, status: os.stat_result) -> None:
-    if not stat.S_ISREG(status.st_mode):
-        raise ConfigError(f"{path} is not a file: name the configuration's file with -c")
-    if status.st_uid not in trusted_owners():
+def _check_secret(path: Path, status: os.stat_result, user: User | None, *, is_shared: bool) -> None:
+    """Root takes the file of anybody in whose folder it lies, or who was given it in root's own folder."""
+    mine = is_trusted(status.st_uid) or (user is not None and status.st_uid == user.uid)
+    if not mine and (os.geteuid() or user is not None or is_shared):
         raise ConfigError(f"{path} belongs to another user, who could change it: chown root {path}")
     if status.st_mode & 0o077:
         raise ConfigError(f"{path} can be read by others, and it holds secrets: chmod 600 {path}")
 
 
 def _hint(error: OSError) -> str:
-    return " (try with sudo)" if isinstance(error, PermissionError) and os.geteuid() else ""
+    return _sudo() if isinstance(error, PermissionError) else ""
+
+
+def _sudo() -> str:
+    return " (try with sudo)" if os.geteuid() else ""

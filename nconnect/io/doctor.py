@@ -6,13 +6,13 @@ import asyncio
 import os
 import shutil
 import subprocess
-import tempfile
 import time
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from email.utils import parsedate_to_datetime
 from ipaddress import ip_address
 from pathlib import Path
+from stat import S_ISLNK
 from urllib.parse import urlsplit
 
 from nconnect.config.proxy import DIRECT, Proxies, of_config
@@ -36,6 +36,7 @@ from nconnect.io.errors import plain_reason, reason
 from nconnect.io.host import Host
 from nconnect.io.netlink import Netlink
 from nconnect.io.proxy_search import elsewhere
+from nconnect.io.trusted import Folder, status_of
 from nconnect.model import Config, Prefix
 from nconnect.wire.jsonrpc import split_addr
 from nconnect.wire.login_page import login_page
@@ -119,7 +120,8 @@ def run_fix(command: Command) -> str:
 
 def _with_config(facts: Facts, path: Path) -> Facts:
     try:
-        if path.stat().st_mode & 0o077:
+        status = status_of(path)
+        if status is not None and status.st_mode & 0o077 and not S_ISLNK(status.st_mode):
             facts = replace(facts, config_readable_by_others=True)
     except OSError:
         pass
@@ -135,10 +137,10 @@ def _with_config(facts: Facts, path: Path) -> Facts:
 
 
 def _unwritable(folder: Path) -> str:
-    """Why a folder takes no file, tried with one that has no name; "" when it does, or may not be asked."""
+    """Why a folder takes no file, tried with one; "" when it does, or may not be asked."""
     try:
-        with tempfile.TemporaryFile(dir=folder, buffering=0) as probe:
-            probe.write(bytes(PROBE_BYTES))
+        with Folder.open(folder) as opened:
+            opened.probe(PROBE_BYTES)
     except (FileNotFoundError, PermissionError):
         return ""  # it does not exist yet, or we are not root, which is said elsewhere
     except OSError as error:

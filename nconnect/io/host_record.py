@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Set
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from ipaddress import ip_interface
 from pathlib import Path
@@ -16,9 +17,10 @@ from pathlib import Path
 from nconnect.host.diff import SetSysctl
 from nconnect.io import sysctl
 from nconnect.io.errors import reason
-from nconnect.io.files import write_atomically
+from nconnect.io.trusted import Folder, read_file
 
 _NAME = "host.json"
+_MAX_BYTES = 4 << 20  # guessed: a thousand settings have 100 KB
 
 
 @dataclass(slots=True)
@@ -75,7 +77,7 @@ class RecordFile:
         if self._unkept is not None:
             return self._unkept
         try:
-            told = json.loads(self._path.read_text())
+            told = json.loads(read_file(self._path, _MAX_BYTES))
             if told["place"] != _place():
                 return Record()
             settings = {str(name): (str(before), str(now)) for name, (before, now) in told["sysctls"].items()}
@@ -102,7 +104,8 @@ class RecordFile:
 
     def remove(self) -> None:
         """All is restored."""
-        self._path.unlink(missing_ok=True)
+        with suppress(FileNotFoundError), Folder.open(self._path.parent) as folder:
+            folder.remove(_NAME)
         self._unkept, self.problem = None, ""
 
     def of_others(self) -> list[tuple[str, RecordFile]]:
@@ -116,8 +119,8 @@ class RecordFile:
 
     def _write(self, record: Record) -> None:
         value = {"place": _place(), **asdict(record)}
-        self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        write_atomically(self._path, json.dumps(value).encode(), durable=False)  # worth nothing after a crash
+        with Folder.make(self._path.parent, mode=0o700) as folder:
+            folder.replace(_NAME, json.dumps(value).encode(), durable=False)  # worth nothing after a crash
 
 
 def _place() -> list[str]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,8 +12,8 @@ from nconnect.errors import ConfigError, HostError
 from nconnect.invite.book import Book
 from nconnect.io.config_file import locked
 from nconnect.io.errors import reason
-from nconnect.io.files import write_atomically
 from nconnect.io.paths import make_state_dir
+from nconnect.io.trusted import Folder, read_file, status_of
 
 log = logging.getLogger(__name__)
 
@@ -41,8 +40,10 @@ class InvitationStore:
         Never raises: a file that cannot be read is no invitation, and is reported once.
         """
         try:
-            status = os.stat(self._path)
+            status = status_of(self._path)
         except OSError:
+            status = None
+        if status is None:
             self._read_of, self._book = None, Book()
             return self._book
         version = (status.st_ino, status.st_mtime_ns, status.st_size)
@@ -58,7 +59,7 @@ class InvitationStore:
     def read(self) -> Book:
         """The book on the disk, for reading alone. Raises `HostError` or `ConfigError`."""
         try:
-            data = self._path.read_bytes()
+            data = read_file(self._path, MAX_BYTES)
         except FileNotFoundError:
             return Book()
         except OSError as error:
@@ -85,8 +86,8 @@ class InvitationStore:
 
     def _write(self, book: Book) -> None:
         try:
-            folder = self._path.parent.stat()  # the daemon's, which may not be root
             data = json.dumps(book.to_json(), separators=(",", ":")).encode() + b"\n"
-            write_atomically(self._path, data, owner=(folder.st_uid, folder.st_gid))
+            with Folder.open(self._path.parent) as folder:  # the daemon's, which may not be root
+                folder.replace(self._path.name, data)
         except OSError as error:
             raise HostError(f"cannot write {self._path}: {reason(error)}") from error

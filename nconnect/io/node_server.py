@@ -21,6 +21,7 @@ from nconnect.io.errors import reason
 from nconnect.io.http import Request, Response
 from nconnect.io.http_server import HttpServer, Limits
 from nconnect.io.listening import bind_tcp, is_any_address, outgoing_address
+from nconnect.io.trusted import Folder, open_path
 from nconnect.io.websocket import WebSocket
 from nconnect.io.websocket_server import SharedPort, WebSocketServer
 from nconnect.model import NodeConfig
@@ -343,14 +344,16 @@ def _rpc_limits(settings: NodeSettings) -> Limits:
 
 def _tls_context(cert: Path, key: Path | None) -> ssl.SSLContext:
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    for path in (cert, key or cert):
-        try:
-            path.open("rb").close()  # ssl's own error does not say which of the two it is
-        except OSError as error:
-            raise HostError(f"cannot read {path}: {reason(error)}") from error
+    descriptors: list[int] = []
     try:
-        # Without a password: a prompt would hang a service.
-        context.load_cert_chain(cert, key, password=lambda: b"")
+        for path in (cert, key or cert):
+            try:
+                descriptors.append(open_path(path))
+            except OSError as error:
+                raise HostError(f"cannot read {path}: {reason(error)}") from error
+        # By descriptor: the files that were checked. Without a password: a prompt would hang a service.
+        opened = [f"/proc/self/fd/{fd}" for fd in descriptors]
+        context.load_cert_chain(opened[0], opened[1], password=lambda: b"")
     except (ssl.SSLError, ValueError, OSError) as error:
         why = getattr(error, "reason", None) or str(error)
         why = str(why).replace("_", " ").lower()
@@ -358,6 +361,9 @@ def _tls_context(cert: Path, key: Path | None) -> ssl.SSLContext:
             f"{cert} and {key or cert} are no TLS certificate and its key ({why}):"
             " give PEM files that belong together, without a password"
         ) from error
+    finally:
+        for fd in descriptors:
+            os.close(fd)
     return context
 
 
@@ -404,7 +410,9 @@ class _Capture:
 
     def open(self) -> None:
         try:
-            self._fd = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+            folder, name = Folder.around(self._path)
+            with folder:
+                self._fd = folder.open_file(name, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         except OSError as error:
             raise HostError(f"cannot write to {self._path}: {reason(error)}") from error
 

@@ -18,6 +18,7 @@ from nconnect.doctor.redact import redact
 from nconnect.errors import HostError
 from nconnect.io import paths
 from nconnect.io.errors import reason
+from nconnect.io.trusted import create_file, open_path
 from nconnect.model import Config, Proxy
 
 LOG_BYTES = 512 * 1024  # of the log's end
@@ -68,7 +69,9 @@ def write(
     """
     log_path = paths.log_path(interface)
     try:
-        data = log_path.read_bytes()[-LOG_BYTES:].decode(errors="replace")
+        with open(open_path(log_path), "rb") as log:
+            log.seek(max(0, os.fstat(log.fileno()).st_size - LOG_BYTES))
+            data = log.read(LOG_BYTES).decode(errors="replace")
     except OSError:
         data = ""
     facts = {
@@ -89,7 +92,7 @@ def write(
     }
     secrets, public, words = secrets_of(config), public_of(config), words_of(config)
     try:
-        fd = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        fd = create_file(target)
     except FileExistsError:
         raise HostError(f"{target} exists already: give --report another name") from None
     except OSError as error:

@@ -9,10 +9,12 @@ from typing import Any
 
 from nconnect.errors import HostError
 from nconnect.io.errors import reason
-from nconnect.io.files import write_atomically
 from nconnect.io.paths import make_state_dir
+from nconnect.io.trusted import Folder
 
 log = logging.getLogger(__name__)
+
+MAX_BYTES = 64 << 20  # guessed: far above what 10,000 peers need
 
 
 class StateStore:
@@ -43,7 +45,8 @@ class StateStore:
         """
         path = self._path(name)
         try:
-            data = path.read_bytes()
+            with Folder.open(self.folder) as folder:
+                data = folder.read(path.name, MAX_BYTES)
         except FileNotFoundError:
             return None
         except OSError as error:
@@ -54,7 +57,8 @@ class StateStore:
             aside = path.with_name(path.name + ".corrupt")
             problem = f"{path} was damaged and is not used any more: it is kept as {aside.name}"
             try:
-                path.replace(aside)
+                with Folder.open(self.folder) as folder:
+                    folder.rename(path.name, aside.name)
             except OSError as error:
                 problem = f"{path} is damaged, and cannot be moved away: {reason(error)}"
             log.warning("%s", problem)
@@ -65,7 +69,8 @@ class StateStore:
         """Keep a JSON value under `name`. Raises `HostError` (disk full, …), and then the old one stays."""
         path = self._path(name)
         try:
-            write_atomically(path, json.dumps(value, separators=(",", ":")).encode() + b"\n")
+            with Folder.open(self.folder) as folder:
+                folder.replace(path.name, json.dumps(value, separators=(",", ":")).encode() + b"\n")
         except OSError as error:
             problem = f"cannot write {path}: {reason(error)}"
             self._unsaved[name] = f"{problem}: make room, or the folder writable"
@@ -75,7 +80,8 @@ class StateStore:
     def remove(self, name: str) -> None:
         """Forget `name`; nothing happens when it is not there."""
         try:
-            self._path(name).unlink(missing_ok=True)
+            with Folder.open(self.folder) as folder:
+                folder.remove(self._path(name).name)
         except OSError as error:
             raise HostError(f"cannot remove {self._path(name)}: {reason(error)}") from error
 

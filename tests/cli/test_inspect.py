@@ -114,8 +114,11 @@ def test_no_secret_is_shown(run: Run, daemon: FakeBackend, made: Path) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="root's file is another's to nobody else")
-def test_another_users_configuration_is_refused(run: Run, made: Path) -> None:
+def test_a_third_users_configuration_is_refused(run: Run, made: Path) -> None:
+    """What root may read is the file of whoever has the folder, or a file that root put into its own."""
     os.chown(made, 12345, 12345)
+    assert run("address").status == 0
+    os.chown(made.parent, 54321, 54321)
     result = run("address")
     assert result.status == 2
-    assert "belongs to another user" in result.err
+    assert "lies in a folder of user 54321, who may not read it" in result.err

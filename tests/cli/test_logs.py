@@ -5,6 +5,7 @@ import json
 import logging
 import os
 import sys
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -88,6 +89,29 @@ def test_no_log_is_one_line(run: Run, made: Path) -> None:
     assert result.status == 1
     assert "only `up -d` writes one" in result.err
     assert result.err.count("\n") == 1
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root is led astray")
+def test_root_follows_no_link_of_the_daemons_user(run: Run, made: Path, tmp_path: Path) -> None:
+    """Neither to show the log nor to put it into a report."""
+    secret = tmp_path / "secret"
+    secret.write_text("root's own\n")
+    secret.chmod(0o600)
+    log = tmp_path / "state" / "nc0" / "nconnect.log"
+    log.parent.mkdir(parents=True)
+    os.chown(log.parent, 12345, 12345)
+    for place in (log.symlink_to, log.hardlink_to):
+        place(secret)
+        result = run("logs")
+        assert result.status == 1
+        assert "cannot be read: " in result.err
+        run("doctor", "--report", tmp_path / "report.tar.gz")
+        with tarfile.open(tmp_path / "report.tar.gz") as opened:
+            shown = opened.extractfile("nconnect-report/nconnect.log")
+            assert shown is not None
+            assert shown.read() == b""
+        (tmp_path / "report.tar.gz").unlink()
+        log.unlink()
 
 
 def test_following_survives_a_new_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

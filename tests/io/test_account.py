@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from nconnect.errors import ConfigError
-from nconnect.io import account, config_file
+from nconnect.io import account
 from nconnect.io.account import ROOT, Account
 
 OTHER = Account("nobody-here", 54321, 54322)
@@ -101,18 +100,6 @@ def test_what_belongs_to_somebody_else_stays_so(config: Path, tmp_path: Path) ->
     assert owner(treasure) == (0, 0)
     assert owner(state / "soft.json") == (0, 0)
     assert owner(foreign) == (4242, 4242)
-
-
-@needs_root
-def test_root_reads_the_users_configuration_and_no_strangers(
-    config: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(account, "daemon_account", lambda: OTHER)
-    os.chown(config, OTHER.uid, OTHER.gid)
-    assert config_file.read(config) == "[interface]\n"
-    os.chown(config, 4242, 4242)
-    with pytest.raises(ConfigError, match="belongs to another user"):
-        config_file.read(config)
 
 
 def test_the_file_of_the_seed_goes_with_the_configuration(config: Path) -> None:

@@ -59,10 +59,80 @@ def test_a_file_that_others_can_read_is_refused(path: Path, mode: int) -> None:
         config_file.load(path)
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to give files away")
-def test_a_file_of_another_user_is_refused(path: Path) -> None:
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root to give files away")
+
+
+@needs_root
+def test_a_file_that_root_gave_to_a_user_keeps_its_owner_and_mode(path: Path) -> None:
+    os.chown(path, 12345, 23456)
+    assert config_file.load(path).interface == "nc7"
+    config_file.write(path, TEXT + "mtu = 1400\n")
+    status = path.stat()
+    assert (status.st_uid, status.st_gid, status.st_mode & 0o777) == (12345, 23456, 0o600)
+    found = config_file.writer(path)
+    assert found is not None
+    assert found.uid == 12345
+
+
+@needs_root
+def test_a_file_in_another_users_folder(path: Path) -> None:
+    """It may be that user's, or root's, and stays so; a third user's is refused, and so is a link."""
+    os.chown(path.parent, 12345, 12345)
+    path.parent.chmod(0o700)
+    for owner in (12345, 0):
+        os.chown(path, owner, owner)
+        assert config_file.load(path).interface == "nc7"
+        config_file.write(path, TEXT)
+        assert path.stat().st_uid == owner
+        assert path.read_text() == TEXT
+    config_file.create(path.with_name("nc8.toml"), TEXT)
+    assert path.with_name("nc8.toml").stat().st_uid == 12345, "made with that user's rights"
+    os.chown(path, 54321, 54321)
+    with pytest.raises(ConfigError, match=f"{path} cannot be read: it lies in a folder of user 12345"):
+        config_file.load(path)
+
+
+@needs_root
+def test_no_link_of_another_user_is_followed(path: Path, tmp_path: Path) -> None:
+    theirs = tmp_path / "theirs"
+    theirs.mkdir()
+    os.chown(theirs, 12345, 12345)
+    link = theirs / "nc0.toml"
+    for target in (path, tmp_path / "new.toml"):
+        link.symlink_to(target)
+        for attempt in (config_file.load, lambda path: config_file.write(path, "x")):
+            with pytest.raises((ConfigError, HostError), match="is a link of another user's"):
+                attempt(link)
+        link.unlink()
+    assert path.read_text() == TEXT
+    assert not (tmp_path / "new.toml").exists()
+
+
+@needs_root
+def test_a_file_that_others_may_replace_is_refused(path: Path) -> None:
+    path.parent.chmod(0o777)
+    with pytest.raises(ConfigError, match=r"others can replace what is in the folder .*: chmod go-w"):
+        config_file.load(path)
+    path.parent.chmod(0o1777)
+    assert config_file.load(path).interface == "nc7", "as in /tmp"
+    os.link(path, path.with_name("second.toml"))
+    with pytest.raises(ConfigError, match="has a second name"):
+        config_file.load(path)
+    path.with_name("second.toml").unlink()
     os.chown(path, 12345, 12345)
-    with pytest.raises(ConfigError, match=f"belongs to another user, who could change it: chown root {path}"):
+    with pytest.raises(ConfigError, match="belongs to another user"):
+        config_file.load(path)
+
+
+@needs_root
+def test_what_a_users_file_names_is_read_with_that_users_rights(path: Path, tmp_path: Path) -> None:
+    secret = tmp_path / "seed"
+    secret.write_text(SEED + "\n")
+    secret.chmod(0o600)
+    path.write_text(TEXT.replace(f'seed = "{SEED}"', f'seed_file = "{secret}"'))
+    assert config_file.load(path).seed == bytes.fromhex(SEED)
+    os.chown(path, 12345, 12345)
+    with pytest.raises(ConfigError, match="cannot be read: user 12345, who named it"):
         config_file.load(path)
 
 
@@ -116,13 +186,6 @@ def test_write_follows_a_link_and_keeps_it(path: Path) -> None:
     config_file.write(link, "new")
     assert link.is_symlink()
     assert path.read_text() == "new"
-
-
-@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to give files away")
-def test_write_keeps_the_owner(path: Path) -> None:
-    os.chown(path, 12345, 23456)
-    config_file.write(path, "new")
-    assert (path.stat().st_uid, path.stat().st_gid) == (12345, 23456)
 
 
 def test_a_second_change_waits_for_the_first_and_gives_up(
