@@ -2,7 +2,8 @@
 
 Three may live at once (the WireGuard paper, section 6.3): the responder's `next`, not used for sending until
 the initiator has proved that it holds it too; `current`; and `previous`, for what is still on its way. So a
-rekey at full speed loses nothing.
+rekey at full speed loses nothing. After crossed handshakes there is a fourth for receiving: see
+`Session.initiated`.
 """
 
 from __future__ import annotations
@@ -101,9 +102,10 @@ class KeyPair:
 class Session:
     """A peer's key pairs. Methods give back those that ended, so that their indices can be given up."""
 
-    __slots__ = ("current", "next", "previous")
+    __slots__ = ("crossed", "current", "next", "previous")
 
     def __init__(self) -> None:
+        self.crossed: KeyPair | None = None
         self.previous: KeyPair | None = None
         self.current: KeyPair | None = None
         self.next: KeyPair | None = None
@@ -111,14 +113,11 @@ class Session:
     def initiated(self, pair: KeyPair) -> list[KeyPair]:
         """A response has arrived: both sides hold `pair`, so it is for sending at once.
 
-        After crossed handshakes the other side may be sending under `next` already.
+        A `next` that waits now is of a handshake that crossed ours. The other side may be sending under it
+        already, or may have given it up and still send under `current`: both are kept for receiving.
         """
-        if self.next is None:
-            ended = [self.previous]
-            self.previous, self.current = self.current, pair
-        else:
-            ended = [self.previous, self.current]
-            self.previous, self.current, self.next = self.next, pair, None
+        ended = [self.crossed, self.previous]
+        self.crossed, self.previous, self.current, self.next = self.next, self.current, pair, None
         return [p for p in ended if p is not None]
 
     def responded(self, pair: KeyPair) -> list[KeyPair]:
@@ -131,12 +130,12 @@ class Session:
         """An authentic batch came under `pair`; if it was the waiting one, it is confirmed."""
         if pair is not self.next:
             return []
-        ended = [self.previous]
-        self.previous, self.current, self.next = self.current, pair, None
+        ended = [self.crossed, self.previous]
+        self.crossed, self.previous, self.current, self.next = None, self.current, pair, None
         return [p for p in ended if p is not None]
 
     def erase(self) -> list[KeyPair]:
         """Forget all keys."""
-        ended = [self.previous, self.current, self.next]
-        self.previous = self.current = self.next = None
+        ended = [self.crossed, self.previous, self.current, self.next]
+        self.crossed = self.previous = self.current = self.next = None
         return [p for p in ended if p is not None]

@@ -111,19 +111,25 @@ def test_epochs_of_the_responder() -> None:
     assert session.received_on(pairs[3]) == [pairs[0]]
 
 
-def test_after_crossed_handshakes_the_waiting_pair_still_receives() -> None:
-    session, pairs = Session(), [key_pair(n) for n in range(3)]
+def test_after_crossed_handshakes_both_pairs_still_receive() -> None:
+    session, pairs = Session(), [key_pair(n) for n in range(5)]
     session.initiated(pairs[0])
     session.responded(pairs[1])
-    assert session.initiated(pairs[2]) == [pairs[0]]
-    assert (session.previous, session.current, session.next) == (pairs[1], pairs[2], None)
+    assert session.initiated(pairs[2]) == []
+    assert (session.crossed, session.previous, session.current) == (pairs[1], pairs[0], pairs[2])
+    assert session.next is None
+    session.responded(pairs[3])
+    assert session.received_on(pairs[3]) == [pairs[1], pairs[0]]
+    assert session.initiated(pairs[4]) == [pairs[2]]
+    assert (session.crossed, session.previous, session.current) == (None, pairs[3], pairs[4])
 
 
 def test_erase_gives_back_everything_once() -> None:
-    session, pairs = Session(), [key_pair(n) for n in range(3)]
-    session.initiated(pairs[0])
+    session, pairs = Session(), [key_pair(n) for n in range(4)]
     session.initiated(pairs[1])
-    session.responded(pairs[2])
+    session.responded(pairs[0])
+    session.initiated(pairs[2])
+    session.responded(pairs[3])
     assert session.erase() == pairs
     assert session.erase() == []
-    assert session.previous is session.current is session.next is None
+    assert session.crossed is session.previous is session.current is session.next is None
