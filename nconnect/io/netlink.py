@@ -18,6 +18,7 @@ from ipaddress import ip_address, ip_interface, ip_network
 from typing import Self
 
 from nconnect.host.facts import Address, LocalNeighbour, LocalRoute
+from nconnect.host.policy import Answer, PolicyRule, Question, TableRoute
 from nconnect.model import InterfaceAddress, Prefix
 
 _HEADER = struct.Struct("=IHHII")  # nlmsghdr: length, type, flags, sequence, port
@@ -35,15 +36,18 @@ _NEWLINK, _GETLINK = 16, 18
 _NEWADDR, _DELADDR, _GETADDR = 20, 21, 22
 _NEWROUTE, _DELROUTE, _GETROUTE = 24, 25, 26
 _GETNEIGH = 30
+_GETRULE = 34
 _REQUEST, _ACK, _DUMP, _CREATE, _EXCL = 0x1, 0x4, 0x300, 0x400, 0x200
 _IFF_UP = 0x1
 _IFLA_IFNAME, _IFLA_MTU, _IFLA_LINKINFO = 3, 4, 18
 _IFLA_INFO_KIND = 1  # within _IFLA_LINKINFO
 _IFA_ADDRESS, _IFA_LOCAL, _IFA_FLAGS = 1, 2, 8
 _IFA_F_NODAD = 0x02
-_RTA_DST, _RTA_OIF, _RTA_GATEWAY, _RTA_PRIORITY, _RTA_MULTIPATH, _RTA_TABLE = 1, 4, 5, 6, 9, 15
-_RT_TABLE_MAIN, _RTN_UNICAST = 254, 1
+_RTA_DST, _RTA_SRC, _RTA_IIF, _RTA_OIF, _RTA_GATEWAY, _RTA_PRIORITY = 1, 2, 3, 4, 5, 6
+_RTA_MULTIPATH, _RTA_TABLE = 9, 15
+_RT_TABLE_MAIN, _RT_TABLE_LOCAL, _RTN_UNICAST = 254, 255, 1
 _ROUTE_KINDS = {  # as ip-route(8) calls them
+    1: "unicast",
     2: "local",
     3: "broadcast",
     4: "anycast",
@@ -55,8 +59,14 @@ _ROUTE_KINDS = {  # as ip-route(8) calls them
 }
 _NDA_DST = 1
 _NUD_ANSWERED = 0x02 | 0x04 | 0x08 | 0x10 | 0x80  # reachable, stale, delay, probe, permanent
+# linux/fib_rules.h: a rule's attributes, flag and actions. Its header is laid out as rtmsg.
+_FRA_DST, _FRA_SRC, _FRA_IIFNAME, _FRA_PRIORITY, _FRA_FWMARK, _FRA_SUPPRESS_PREFIXLEN = 1, 2, 3, 6, 10, 14
+_FRA_TABLE, _FRA_FWMASK, _FRA_OIFNAME = 15, 16, 17
+_FRA_UNCLEAR = {11, 12, 13, 19, 20, 22, 23, 24}  # realms, tunnel, group, VRF, user, protocol, ports
+_FIB_RULE_INVERT = 0x2
+_ACTIONS = {1: "lookup", 6: "blackhole", 7: "unreachable", 8: "prohibit"}
 _RT_SCOPE_UNIVERSE, _RT_SCOPE_LINK = 0, 253
-_RTM_F_CLONED = 0x200
+_RTM_F_CLONED, _RTM_F_LOOKUP_TABLE = 0x200, 0x1000
 _FAMILY = {4: socket.AF_INET, 6: socket.AF_INET6}
 _RECEIVE_BYTES = 1 << 18  # the kernel's dumps come in messages of at most 32 KiB
 
@@ -124,16 +134,14 @@ class Netlink:
         for body in self._dump(_GETROUTE, _ROUTE.pack(0, 0, 0, 0, 0, 0, 0, 0, 0)):
             family, length, _, _, table, protocol, _, kind, flags = _ROUTE.unpack_from(body)
             attributes = dict(read_attributes(body[_ROUTE.size :]))
-            if _RTA_TABLE in attributes:
-                (table,) = _UINT.unpack(attributes[_RTA_TABLE])
+            table = _number(attributes, _RTA_TABLE, table)
             if table != _RT_TABLE_MAIN or flags & _RTM_F_CLONED:
                 continue
             if family not in _FAMILY.values():
                 continue
-            any_address = b"\0" * (4 if family == socket.AF_INET else 16)
-            prefix = ip_network((bytes(attributes.get(_RTA_DST, any_address)), length))
-            (metric,) = _UINT.unpack(attributes.get(_RTA_PRIORITY, bytes(4)))
-            word = "" if kind == _RTN_UNICAST else _ROUTE_KINDS.get(kind, f"type {kind}")
+            prefix = _prefix(family, attributes.get(_RTA_DST), length)
+            metric = _number(attributes, _RTA_PRIORITY, 0)
+            word = "" if kind == _RTN_UNICAST else _kind(kind)
             for index, gateway in _hops(attributes):
                 name = names.get(index, f"#{index}")
                 found.append(LocalRoute(prefix, name, gateway, protocol, word, metric))
@@ -148,6 +156,75 @@ class Netlink:
             if family in _FAMILY.values() and state & _NUD_ANSWERED and raw is not None:
                 found.append(LocalNeighbour(ip_address(bytes(raw)), names.get(index, f"#{index}")))
         return found
+
+    def all_routes(self, names: dict[int, str]) -> list[TableRoute]:
+        """The routes of all kinds and tables, except those that the kernel makes for its own addresses."""
+        found = []
+        for body in self._dump(_GETROUTE, _ROUTE.pack(0, 0, 0, 0, 0, 0, 0, 0, 0)):
+            family, length, _, _, table, protocol, _, kind, flags = _ROUTE.unpack_from(body)
+            if family not in _FAMILY.values() or table == _RT_TABLE_LOCAL or flags & _RTM_F_CLONED:
+                continue
+            attributes = dict(read_attributes(body[_ROUTE.size :]))
+            table = _number(attributes, _RTA_TABLE, table)
+            prefix = _prefix(family, attributes.get(_RTA_DST), length)
+            metric = _number(attributes, _RTA_PRIORITY, 0)
+            word = _kind(kind)
+            for index, gateway in _hops(attributes):
+                name = names.get(index, f"#{index}") if index else ""
+                found.append(TableRoute(prefix, table, word, name, gateway, protocol, metric))
+        return found
+
+    def rules(self) -> list[PolicyRule]:
+        """What `ip rule` and `ip -6 rule` list."""
+        found = []
+        for version, family in _FAMILY.items():
+            for body in self._dump(_GETRULE, _ROUTE.pack(family, 0, 0, 0, 0, 0, 0, 0, 0)):
+                _, dst, src, tos, table, _, _, action, flags = _ROUTE.unpack_from(body)
+                attributes = dict(read_attributes(body[_ROUTE.size :]))
+                mark = _number(attributes, _FRA_FWMARK, 0)
+                found.append(
+                    PolicyRule(
+                        version,
+                        priority=_number(attributes, _FRA_PRIORITY, 0),
+                        action=_ACTIONS.get(action, ""),
+                        table=_number(attributes, _FRA_TABLE, table),
+                        source=_prefix(family, attributes.get(_FRA_SRC), src) if src else None,
+                        destination=_prefix(family, attributes.get(_FRA_DST), dst) if dst else None,
+                        iif=_name(attributes.get(_FRA_IIFNAME)),
+                        oif=_name(attributes.get(_FRA_OIFNAME)),
+                        mark=mark,
+                        mask=_number(attributes, _FRA_FWMASK, 0xFFFFFFFF if mark else 0),
+                        inverted=bool(flags & _FIB_RULE_INVERT),
+                        shortest=_signed(attributes, _FRA_SUPPRESS_PREFIXLEN, -1),
+                        unclear=bool(tos or _FRA_UNCLEAR & attributes.keys()),
+                    )
+                )
+        return found
+
+    def where(self, packet: Question, names: dict[int, str]) -> Answer:
+        """Where the kernel would send a packet. `names` of the interfaces by index."""
+        family = _FAMILY[packet.destination.version]
+        bits = packet.destination.max_prefixlen
+        body = _ROUTE.pack(
+            *(family, bits, bits if packet.source else 0, 0, 0, 0, 0, 0), _RTM_F_LOOKUP_TABLE
+        ) + _attribute(_RTA_DST, packet.destination.packed)  # fmt: skip
+        if packet.source is not None:
+            body += _attribute(_RTA_SRC, packet.source.packed)
+        if packet.iif:
+            index = next((index for index, name in names.items() if name == packet.iif), 0)
+            body += _attribute(_RTA_IIF, _INT.pack(index))
+        self._send(_GETROUTE, _ACK, body)
+        try:
+            (answer, *_) = list(self._answers())
+        except NetlinkError as error:
+            return Answer("error", why=error.strerror or "", errno=error.errno or 0)
+        _, _, _, _, table, _, _, kind, _ = _ROUTE.unpack_from(answer)
+        attributes = dict(read_attributes(answer[_ROUTE.size :]))
+        return Answer(
+            _kind(kind),
+            names.get(_index(attributes), ""),
+            _number(attributes, _RTA_TABLE, table),
+        )
 
     def set_link(self, index: int, *, mtu: int, up: bool) -> None:
         body = _LINK.pack(0, 0, index, _IFF_UP if up else 0, _IFF_UP)
@@ -240,6 +317,29 @@ def _hops(attributes: dict[int, memoryview]) -> Iterator[tuple[int, Address | No
             return
         yield index, _gateway(dict(read_attributes(multipath[_NEXT_HOP.size : length])))
         multipath = multipath[_aligned(length) :]
+
+
+def _kind(kind: int) -> str:
+    return _ROUTE_KINDS.get(kind, f"type {kind}")
+
+
+def _prefix(family: int, raw: memoryview | None, length: int) -> Prefix:
+    address = bytes(raw or b"")
+    return ip_network((address.ljust(4 if family == socket.AF_INET else 16, b"\0"), length))
+
+
+def _number(attributes: dict[int, memoryview], kind: int, default: int) -> int:
+    raw = attributes.get(kind)
+    return default if raw is None else int(_UINT.unpack(raw)[0])
+
+
+def _signed(attributes: dict[int, memoryview], kind: int, default: int) -> int:
+    raw = attributes.get(kind)
+    return default if raw is None else int(_INT.unpack(raw)[0])
+
+
+def _name(raw: memoryview | None) -> str:
+    return bytes(raw or b"").rstrip(b"\0").decode(errors="surrogateescape")
 
 
 def _index(attributes: dict[int, memoryview]) -> int:
