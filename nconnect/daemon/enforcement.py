@@ -21,6 +21,7 @@ from nconnect.host.plan import HostPlan, plan, refuse_taken_addresses
 from nconnect.host.ruleset import TABLE_PREFIX
 from nconnect.io import nftables
 from nconnect.io.host import Host
+from nconnect.io.surroundings import detours
 from nconnect.model import Config
 
 log = logging.getLogger(__name__)
@@ -107,8 +108,8 @@ class Enforcement:
             return gone
 
     async def obstacles(self) -> list[str]:
-        """Other programs' firewalls that stop what is provided, a sentence for each."""
-        if not self._config.provide.subnets:
+        """What other programs stop or send elsewhere, a sentence for each."""
+        if self.plan is None or self._ending:
             return []
         try:
             return await asyncio.to_thread(self._obstacles)
@@ -179,10 +180,14 @@ class Enforcement:
             self._apply(self._config)
 
     def _obstacles(self) -> list[str]:
+        strays, _ = detours(self._config)
+        found = [stray.problem for stray in strays]
         subnets = self._config.provide.subnets
+        if not subnets:
+            return found
         versions = {None, *(subnet.real.version for subnet in subnets)}
-        found = obstacles(nftables.ruleset(), self._config.interface, TABLE_PREFIX)
-        return [o.problem for o in found if o.version in versions]
+        stopped = obstacles(nftables.ruleset(), self._config.interface, TABLE_PREFIX)
+        return found + [o.problem for o in stopped if o.version in versions]
 
     def _facts(self) -> Facts:
         return replace(self._host.read_facts(), nodes=self._nodes(), proxies=self._proxies)

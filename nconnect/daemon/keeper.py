@@ -36,11 +36,12 @@ class Keeper:
         make_monitor: Callable[[], Monitor],
         *,
         on_network: Callable[[], Awaitable[None]],
-        on_firewall: Callable[[], None],
+        on_surroundings: Callable[[], None],
         repair: Callable[[], Awaitable[list[str]]],
         clock: Callable[[], float],
     ) -> None:
-        """`on_network`: the machine's network changed. `on_firewall`: another program's rules did.
+        """`on_network`: the machine's network changed. `on_surroundings`: something else of this machine did
+        that may stop packets of the tunnel, or send them elsewhere.
 
         `repair`: set again what is gone, and name it.
         """
@@ -48,7 +49,7 @@ class Keeper:
         self.repairs = 0
         self._make_monitor = make_monitor
         self._on_network = on_network
-        self._on_firewall = on_firewall
+        self._on_surroundings = on_surroundings
         self._repair = repair
         self._clock = clock
         self._recent: deque[float] = deque(maxlen=MAX_REPAIRS)
@@ -90,8 +91,8 @@ class Keeper:
 
     async def _keep(self, change: Change) -> Change:
         """Follow the changes; which of them has to wait for its turn."""
-        if Change.FIREWALL in change:
-            self._on_firewall()
+        if change & (Change.FIREWALL | Change.POLICY | Change.NETWORK):
+            self._on_surroundings()
         if Change.OURS in change and not self._given_up:  # first: what is planned anew needs the device
             await self._mend()
         if Change.NETWORK not in change:

@@ -1,7 +1,7 @@
-"""Other programs' firewalls, which may stop what we forward: looked at when one of them changed.
+"""What other programs of this machine do with the tunnel's packets: their firewalls, rules and routes.
 
-To look takes `nft` and reads every rule of the machine, so it is done at most every `PAUSE_S`: some programs
-change their rules all the time.
+Looked at when one of them changed, and every 30 s besides. A look reads every firewall rule and every route
+of the machine, and some programs change theirs all the time, so a pause follows that is many times as long.
 """
 
 from __future__ import annotations
@@ -13,16 +13,19 @@ from collections.abc import Awaitable, Callable
 log = logging.getLogger(__name__)
 
 SETTLE_S = 0.5  # a program that sets up its rules does not send them all at once
-PAUSE_S = 10.0
+LOOK_S = 30.0  # without a change
+PAUSE_S = 2.0
+REST = 30  # the pause is at least so many times as long as the look took
 
 
-class Firewalls:
+class Surroundings:
     """`problems` is for `status`; `run` is a task, `changed` what wakes it."""
 
-    def __init__(self, look: Callable[[], Awaitable[list[str]]]) -> None:
-        """`look`: what stops us now, a sentence each."""
+    def __init__(self, look: Callable[[], Awaitable[list[str]]], clock: Callable[[], float]) -> None:
+        """`look`: what is in the tunnel's way now, a sentence each."""
         self.problems: list[str] = []
         self._look = look
+        self._clock = clock
         self._changed = asyncio.Event()
         self._changed.set()
 
@@ -32,12 +35,17 @@ class Firewalls:
     async def run(self) -> None:
         """Look when something changed, for ever."""
         while True:
-            await self._changed.wait()
-            await asyncio.sleep(SETTLE_S)
+            try:
+                async with asyncio.timeout(LOOK_S):
+                    await self._changed.wait()
+                    await asyncio.sleep(SETTLE_S)
+            except TimeoutError:
+                pass
             self._changed.clear()
+            began = self._clock()
             found = await self._look()
             for problem in found:
                 if problem not in self.problems:
                     log.warning("%s", problem)
             self.problems = found
-            await asyncio.sleep(PAUSE_S)
+            await asyncio.sleep(max(PAUSE_S, REST * (self._clock() - began)))

@@ -26,7 +26,6 @@ from nconnect.daemon.counters import CounterKeeper
 from nconnect.daemon.driver import Driver
 from nconnect.daemon.enforcement import Enforcement
 from nconnect.daemon.expiry import ExpiryNotices
-from nconnect.daemon.firewalls import Firewalls
 from nconnect.daemon.keeper import Keeper
 from nconnect.daemon.metrics import Metrics
 from nconnect.daemon.node import settings_of
@@ -36,6 +35,7 @@ from nconnect.daemon.reception import Reception
 from nconnect.daemon.reload import Reload
 from nconnect.daemon.reports import Reports
 from nconnect.daemon.supervisor import Supervisor, first_error
+from nconnect.daemon.surroundings import Surroundings
 from nconnect.daemon.waiting import Waiting
 from nconnect.errors import NconnectError
 from nconnect.host.facts import Address
@@ -118,11 +118,11 @@ class Daemon:
         self._counters = CounterKeeper(self._store, lambda: self._tunnel.counters())
         self._expiry = ExpiryNotices(self._store, time.time)
         self._service = ServiceManager()
-        self._firewalls = Firewalls(self._enforcement.obstacles)
+        self._surroundings = Surroundings(self._enforcement.obstacles, boottime)
         self._keeper = Keeper(
             lambda: Monitor(config.interface, table_name(config.interface)),
             on_network=self._network_changed,
-            on_firewall=self._firewalls.changed,
+            on_surroundings=self._surroundings.changed,
             repair=lambda: self._enforcement.repair(self._renew_device),
             clock=boottime,
         )
@@ -254,7 +254,7 @@ class Daemon:
             await self._presence.listen(self)
             self._supervisor.start("presence", self._presence.run)
             self._supervisor.start("keeper", self._keeper.run)
-            self._supervisor.start("firewalls", self._firewalls.run)
+            self._supervisor.start("surroundings", self._surroundings.run)
             self._supervisor.start("resume", lambda: resume.watch(self._on_resume))
             if self._service.watchdog_s is not None:
                 self._supervisor.start("watchdog", self._feed_watchdog)
@@ -392,7 +392,7 @@ class Daemon:
             *status.problems(self._links.link, self._tunnel.peers.values()),
             *filter(None, (self._keeper.problem, self._reload.problem)),
             *self._enforcement.problems,
-            *self._firewalls.problems,
+            *self._surroundings.problems,
             *self._expiry.warnings(),
         ]
 

@@ -185,6 +185,13 @@ def check_routes(facts: Facts) -> Iterator[Finding]:
         yield ok("routes", "no route of the tunnel collides with this machine's own")
 
 
+def check_kernel_routes(facts: Facts) -> Iterator[Finding]:
+    for detour in facts.detours or ():
+        yield failure("routing", detour.sentence, detour.mend)
+    if facts.detours == ():
+        yield ok("routing", f"the kernel sends what is for peers through {facts.interface}")
+
+
 def check_clock(facts: Facts) -> Iterator[Finding]:
     command = ("timedatectl", "set-ntp", "true")
     mend = " ".join(command)
@@ -255,7 +262,7 @@ def check_subnets(facts: Facts) -> Iterator[Finding]:
         if not subnet.interface:
             yield failure(
                 "subnet",
-                f"no route but the default one leads to {subnet.prefix}, which is provided",
+                f"no route leads to {subnet.prefix}, which is provided",
                 f"connect this machine to it, or take it out of [provide] in {facts.path}",
             )
             continue
@@ -331,6 +338,7 @@ CHECKS: tuple[Check, ...] = (
     check_firewalls,
     check_rp_filter,
     check_routes,
+    check_kernel_routes,
     check_clock,
     check_proxies,
     check_seeds,

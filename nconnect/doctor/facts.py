@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from nconnect.doctor.findings import Command
 from nconnect.doctor.firewalls import Obstacle
+from nconnect.doctor.routing import Detour
 from nconnect.host.plan import SkippedRoute
 from nconnect.model import Config, Prefix
 
@@ -80,6 +81,7 @@ class Facts:
     state_unwritable: str = ""  # the same of the state folder
     sysctls: Mapping[str, str] = field(default_factory=dict)
     obstacles: tuple[Obstacle, ...] = ()
+    detours: tuple[Detour, ...] | None = None  # None: the interface is not up, or nobody could be asked
     skipped_routes: tuple[SkippedRoute, ...] = ()
     plan_warnings: tuple[str, ...] = ()
     plan_notes: tuple[str, ...] = ()

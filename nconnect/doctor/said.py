@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from nconnect.doctor.facts import Facts
 from nconnect.doctor.findings import Finding, warning
 from nconnect.doctor.firewalls import is_obstacle
+from nconnect.doctor.routing import is_detour
 from nconnect.errors import NO_LINK
 
 _LOOK = "nconnect logs"  # for a sentence that names no command
@@ -36,4 +37,6 @@ def parted(problem: str) -> tuple[str, str]:
 def _is_known(problem: str, facts: Facts) -> bool:
     if is_obstacle(problem):
         return facts.net_admin and not facts.nft
+    if is_detour(problem):
+        return facts.detours is not None
     return problem.startswith(NO_LINK) and any(seed.why for seed in facts.seeds)

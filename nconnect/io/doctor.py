@@ -19,6 +19,7 @@ from nconnect.config.proxy import DIRECT, Proxies, of_config
 from nconnect.doctor.facts import Facts, Listener, ProxyFact, SeedFact, SubnetFact
 from nconnect.doctor.findings import Command
 from nconnect.doctor.firewalls import Obstacle, legacy_obstacle, obstacles
+from nconnect.doctor.routing import samples
 from nconnect.errors import (
     ConfigError,
     HostError,
@@ -29,6 +30,7 @@ from nconnect.errors import (
     WayOutError,
 )
 from nconnect.host import plan as planning
+from nconnect.host.policy import Question
 from nconnect.host.ruleset import TABLE_PREFIX, table_name
 from nconnect.io import config_file, echo, http_client, inference, nftables, paths, rpc, sysctl
 from nconnect.io.dial import dial
@@ -36,6 +38,7 @@ from nconnect.io.errors import plain_reason, reason
 from nconnect.io.host import Host
 from nconnect.io.netlink import Netlink
 from nconnect.io.proxy_search import elsewhere
+from nconnect.io.surroundings import detours
 from nconnect.io.trusted import Folder, status_of
 from nconnect.model import Config, Prefix
 from nconnect.wire.jsonrpc import split_addr
@@ -96,7 +99,8 @@ def gather(path: Path, interface: str, machine: Machine, *, is_running: Callable
     except ConfigError as error:
         proxies = DIRECT
         facts = replace(facts, proxies=(ProxyFact("", "the environment", used=True, why=str(error)),))
-    return asyncio.run(_with_network(_with_plan(facts, config, proxies), config, machine, proxies))
+    facts = _with_detours(_with_plan(facts, config, proxies), config)
+    return asyncio.run(_with_network(facts, config, machine, proxies))
 
 
 def run_fix(command: Command) -> str:
@@ -204,6 +208,15 @@ def _with_plan(facts: Facts, config: Config, proxies: Proxies) -> Facts:
         plan_notes=made.notes,
         plan_problem=problem,
     )
+
+
+def _with_detours(facts: Facts, config: Config) -> Facts:
+    if not facts.running:
+        return facts
+    try:
+        return replace(facts, detours=tuple(detours(config)[0]))
+    except HostError:
+        return facts
 
 
 async def _with_network(facts: Facts, config: Config, machine: Machine, proxies: Proxies) -> Facts:
@@ -319,30 +332,16 @@ def _subnets(config: Config, hosts: Sequence[str]) -> tuple[SubnetFact, ...]:
     with Netlink() as netlink:
         links = netlink.links()
         names = {link.index: link.name for link in links}
-        held = [(names.get(a.index, ""), a.address) for a in netlink.addresses()]
-        routes = netlink.routes(names)
+        own = frozenset(held.address.ip for held in netlink.addresses())
+        asked = [
+            (subnet.real, netlink.where(Question(sample.address), names))
+            for subnet in config.provide.subnets
+            for sample in samples([subnet.real], [], own)
+        ]
     mtu_of = {link.name: link.mtu for link in links}
     found = []
-    for subnet in config.provide.subnets:
-        prefix = subnet.real
-        near = [
-            (address.network.prefixlen, name)
-            for name, address in held
-            if address.version == prefix.version
-            and address.network.overlaps(prefix)
-            and name not in (config.interface, "lo")
-        ]
-        near += [
-            (route.prefix.prefixlen, route.interface)
-            for route in routes
-            if route.prefix.version == prefix.version
-            and not route.kind
-            and route.prefix.prefixlen  # a default route leads anywhere, and tells nothing
-            and prefix.network_address in route.prefix
-            and route.interface != config.interface
-        ]
-        name = max(near)[1] if near else ""
-        own = {address.ip for _, address in held}
+    for prefix, answer in asked:
+        name = "" if answer.is_refused or answer.interface == config.interface else answer.interface
         fact = SubnetFact(prefix, name, mtu_of.get(name, 0))
         found.append(_asked(fact, config, _candidates(config, prefix, own, hosts)) if name else fact)
     return tuple(found)

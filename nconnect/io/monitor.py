@@ -29,15 +29,16 @@ _NFGENMSG_BYTES = 4
 _NEWLINK, _DELLINK = 16, 17
 _NEWADDR, _DELADDR = 20, 21
 _NEWROUTE, _DELROUTE = 24, 25
+_NEWRULE, _DELRULE = 32, 33
 # A setting of net.ipv4.conf or net.ipv6.conf changed. netconfmsg is the family, padded to 4 bytes.
 _NEWNETCONF, _NETCONF_BYTES, _NETCONFA_IFINDEX, _NETCONFA_FORWARDING = 80, 4, 1, 2
 _EVERY_INTERFACE = struct.pack("=i", -1)
-# Multicast groups of linux/rtnetlink.h, as bits: links, IPv4 addresses and routes, IPv6 addresses and
-# routes, IPv4 and IPv6 settings.
-_RTMGRP = 0x1 | 0x10 | 0x40 | 0x100 | 0x400 | 1 << 23 | 1 << 24
+# Multicast groups of linux/rtnetlink.h, as bits: links; IPv4 addresses, routes and rules; IPv6 addresses,
+# routes and rules; IPv4 and IPv6 settings.
+_RTMGRP = 0x1 | 0x10 | 0x40 | 0x80 | 0x100 | 0x400 | 1 << 18 | 1 << 23 | 1 << 24
 _IFF_UP, _IFF_RUNNING, _IFF_LOWER_UP = 0x1, 0x40, 0x10000
 _RTA_OIF = 4
-_RT_TABLE_MAIN, _RTM_F_CLONED = 254, 0x200
+_RT_TABLE_MAIN, _RT_TABLE_LOCAL, _RTM_F_CLONED = 254, 255, 0x200
 _NETLINK_NETFILTER, _NFNLGRP_NFTABLES = 12, 7
 _NFNL_SUBSYS_NFTABLES = 10
 _NFT_DELETIONS = {2, 5, 8, 11, 14}  # of a table, chain, rule, set, set element
@@ -58,7 +59,8 @@ class Change(Flag):
     NETWORK = auto()  # a link, an address or a route of somebody else's came, went or changed
     OURS = auto()  # something of our interface's, or of our table's, went, or forwarding was set
     FIREWALL = auto()  # a chain or a rule of somebody else's came or went
-    ALL = NETWORK | OURS | FIREWALL
+    POLICY = auto()  # a rule of `ip rule`, or a route of a table other than main
+    ALL = NETWORK | OURS | FIREWALL | POLICY
 
 
 class Monitor:
@@ -117,13 +119,17 @@ class Monitor:
             return Change.OURS if kind == _DELADDR else Change.NONE
         if kind in (_NEWROUTE, _DELROUTE) and len(body) >= _ROUTE.size:
             _, _, _, _, table, _, _, _, flags = _ROUTE.unpack_from(body)
-            if table != _RT_TABLE_MAIN or flags & _RTM_F_CLONED:
+            if flags & _RTM_F_CLONED or table == _RT_TABLE_LOCAL:
                 return Change.NONE
+            if table != _RT_TABLE_MAIN:
+                return Change.POLICY
             raw = dict(read_attributes(body[_ROUTE.size :])).get(_RTA_OIF)
             index = 0 if raw is None else int.from_bytes(raw, "little" if _LITTLE else "big")
             if index != ours:
                 return Change.NETWORK
             return Change.OURS if kind == _DELROUTE else Change.NONE
+        if kind in (_NEWRULE, _DELRULE):
+            return Change.POLICY
         if kind == _NEWNETCONF:
             told = dict(read_attributes(body[_NETCONF_BYTES:]))
             everywhere = bytes(told.get(_NETCONFA_IFINDEX, b"")) == _EVERY_INTERFACE

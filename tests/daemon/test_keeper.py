@@ -46,14 +46,14 @@ class FakeMonitor:
 class World:
     def __init__(self) -> None:
         self.monitor = FakeMonitor()
-        self.networks = self.firewalls = 0
+        self.networks = self.surroundings = 0
         self.gone: list[str] = []
         self.error: HostError | None = None
         self.asked: list[float] = []
         self.keeper = Keeper(
             lambda: self.monitor,  # type: ignore[arg-type,return-value]
             on_network=self._on_network,
-            on_firewall=self._on_firewall,
+            on_surroundings=self._on_surroundings,
             repair=self._repair,
             clock=lambda: asyncio.get_running_loop().time(),
         )
@@ -61,8 +61,8 @@ class World:
     async def _on_network(self) -> None:
         self.networks += 1
 
-    def _on_firewall(self) -> None:
-        self.firewalls += 1
+    def _on_surroundings(self) -> None:
+        self.surroundings += 1
 
     async def _repair(self) -> list[str]:
         self.asked.append(asyncio.get_running_loop().time())
@@ -110,9 +110,14 @@ def test_each_change_goes_where_it_belongs() -> None:
         await world.until(lambda: world.keeper.repairs == 1)
         assert world.networks == 1
         assert world.keeper.problem == ""
-        world.monitor.tell(Change.FIREWALL)
-        await world.until(lambda: world.firewalls == 1)
+        before = world.surroundings
+        for number, change in enumerate((Change.FIREWALL, Change.POLICY), before + 1):
+            world.monitor.tell(change)
+            await world.until(lambda n=number: world.surroundings == n)
         assert (len(world.asked), world.networks) == (2, 1)
+        world.monitor.tell(Change.NETWORK)
+        await world.until(lambda: world.networks == 2)
+        assert world.surroundings > before + 2
 
     run(test)
 

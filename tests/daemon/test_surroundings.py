@@ -6,15 +6,15 @@ import asyncio
 
 import pytest
 
-from nconnect.daemon import firewalls
-from nconnect.daemon.firewalls import Firewalls
+from nconnect.daemon import surroundings
+from nconnect.daemon.surroundings import Surroundings
 
 
 def test_it_looks_at_the_start_and_after_changes_and_says_each_once(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(firewalls, "SETTLE_S", 0.001)
-    monkeypatch.setattr(firewalls, "PAUSE_S", 0.001)
+    monkeypatch.setattr(surroundings, "SETTLE_S", 0.001)
+    monkeypatch.setattr(surroundings, "PAUSE_S", 0.001)
     answers = [["docker drops"], ["docker drops", "ufw drops"], []]
     looks: list[float] = []
 
@@ -23,7 +23,7 @@ def test_it_looks_at_the_start_and_after_changes_and_says_each_once(
         return answers[len(looks) - 1]
 
     async def main() -> None:
-        made = Firewalls(look)
+        made = Surroundings(look, lambda: 0.0)
         task = asyncio.create_task(made.run())
         for count in (1, 2, 3):
             async with asyncio.timeout(5):
@@ -42,7 +42,7 @@ def test_it_looks_at_the_start_and_after_changes_and_says_each_once(
 
 
 def test_it_does_not_look_all_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(firewalls, "SETTLE_S", 0.001)
+    monkeypatch.setattr(surroundings, "SETTLE_S", 0.001)
     looks: list[float] = []
 
     async def look() -> list[str]:
@@ -50,7 +50,7 @@ def test_it_does_not_look_all_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
         return []
 
     async def main() -> None:
-        made = Firewalls(look)
+        made = Surroundings(look, lambda: 0.0)
         task = asyncio.create_task(made.run())
         for _ in range(50):
             made.changed()
@@ -58,4 +58,4 @@ def test_it_does_not_look_all_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
         task.cancel()
 
     asyncio.run(main())
-    assert len(looks) == 1, "the next one is due in ten seconds"
+    assert len(looks) == 1, "the next one is due in two seconds"

@@ -41,6 +41,7 @@ FACTS = Facts(
         "net/ipv4/conf/all/rp_filter": "0",
         "net/ipv4/conf/nc0/rp_filter": "0",
     },
+    detours=(),
     now=1_790_000_000.0,
     released_at=1_767_225_600.0,
     seeds=(SeedFact("http://203.0.113.7:30003", "203.0.113.7:30002", 12.0, "", 0.4),),

@@ -59,6 +59,9 @@ def route(index: int, table: int = 254, flags: int = 0) -> memoryview:
         (monitor._NEWROUTE, route(OURS), Change.NONE),
         (monitor._NEWROUTE, route(OTHER), Change.NETWORK),
         (monitor._DELROUTE, route(OTHER, table=255), Change.NONE),  # the kernel's own
+        (monitor._NEWROUTE, route(OTHER, table=100), Change.POLICY),
+        (monitor._NEWRULE, memoryview(bytes(12)), Change.POLICY),
+        (monitor._DELRULE, memoryview(bytes(12)), Change.POLICY),
         (monitor._DELROUTE, route(OTHER, flags=monitor._RTM_F_CLONED), Change.NONE),
         (monitor._DELLINK, link(OURS, 0), Change.OURS),
         (monitor._NEWLINK, link(OURS, 0), Change.OURS),  # it was set down
@@ -178,7 +181,7 @@ def test_an_event_loop_goes_on_watching_after_a_burst(loop: Callable[[], asyncio
         keeper = Keeper(
             lambda: Monitor("nc7", "nconnect_nc7"),
             on_network=nothing,
-            on_firewall=lambda: None,
+            on_surroundings=lambda: None,
             repair=repair,
             clock=time.monotonic,
         )
@@ -243,6 +246,12 @@ def test_the_kernel_tells() -> None:
             told()
             ip("address add 198.51.100.2/24 dev other")
             assert told() is Change.NETWORK
+            ip("rule add from 192.168.50.0/24 lookup 100")
+            assert told() is Change.POLICY
+            ip("-6 rule add to fd50::/64 lookup 100")
+            assert told() is Change.POLICY
+            ip("route add blackhole 192.0.2.0/24 table 100")
+            assert told() is Change.POLICY
             ip("address del 10.86.0.2/24 dev nc7")
             assert Change.OURS in told()
             ip("link del nc7")
