@@ -19,7 +19,6 @@ from nconnect.tunnel.constants import (
     MAX_BATCH_BYTES,
     MAX_HANDSHAKE_BYTES,
     MIN_INITIATION_INTERVAL_S,
-    REJECT_AFTER_S,
     REKEY_ATTEMPT_S,
 )
 from nconnect.tunnel.handshake import Attempt, Rng, boxed, read_initiation
@@ -27,7 +26,7 @@ from nconnect.tunnel.outputs import CountersMoved, Output, Send, Settings
 from nconnect.tunnel.peer import Peer
 from nconnect.tunnel.session import KeyPair
 from nconnect.tunnel.steering import Steering
-from nconnect.tunnel.timers import Timer
+from nconnect.tunnel.timers import NEVER, Timer
 from nconnect.wire.message import Message, Payload, PayloadType
 from nconnect.wire.tunnel import (
     MAX_LINKS,
@@ -155,6 +154,12 @@ class Keying:
             self._attempts.pop(peer.attempt.local_index, None)
             peer.attempt = None
 
+    def erase_old(self, peer: Peer, now: float) -> bool:
+        """Erase the pairs whose life is over. False when that was all."""
+        self._forget(peer.session.expire(now))
+        peer.timers.set(Timer.ERASE_KEYS, peer.session.ends_at)
+        return peer.session.ends_at != NEVER
+
     def erase(self, peer: Peer) -> None:
         """Erase all keys shared with a peer, and stop what was under way for new ones."""
         self.drop_attempt(peer)
@@ -201,7 +206,7 @@ class Keying:
         dest, link = peer.lanes.dest_of(source), self._steering.link_to_try(0)
         self._outputs.append(Send(dest, boxed(peer.box, response, self._rng), link))
         self._outputs.append(CountersMoved())
-        peer.timers.set(Timer.ERASE_KEYS, now + REJECT_AFTER_S)
+        peer.timers.set(Timer.ERASE_KEYS, peer.session.ends_at)
         self._agenda.schedule(peer)
 
     def _is_first(self, peer: Peer) -> bool:

@@ -134,8 +134,25 @@ class Session:
         self.crossed, self.previous, self.current, self.next = None, self.current, pair, None
         return [p for p in ended if p is not None]
 
+    @property
+    def ends_at(self) -> float:
+        """When the oldest pair's life is over; `NEVER` without pairs."""
+        return min((pair.reject_at for pair in self._pairs()), default=NEVER)
+
+    def expire(self, now: float) -> list[KeyPair]:
+        """Forget the pairs whose life is over, those that were kept for receiving too."""
+        ended = [pair for pair in self._pairs() if now >= pair.reject_at]
+        for name in self.__slots__:
+            if getattr(self, name) in ended:
+                setattr(self, name, None)
+        return ended
+
+    def _pairs(self) -> list[KeyPair]:
+        pairs = (self.crossed, self.previous, self.current, self.next)
+        return [pair for pair in pairs if pair is not None]
+
     def erase(self) -> list[KeyPair]:
         """Forget all keys."""
-        ended = [self.crossed, self.previous, self.current, self.next]
+        ended = self._pairs()
         self.crossed = self.previous = self.current = self.next = None
-        return [p for p in ended if p is not None]
+        return ended

@@ -21,7 +21,6 @@ from nconnect.tunnel.constants import (
     PERSISTENT_KEEPALIVE_S,
     PERSISTENT_RETRY_S,
     QUESTION_S,
-    REJECT_AFTER_S,
     UNANSWERED_S,
 )
 from nconnect.tunnel.handshake import Rng
@@ -132,7 +131,7 @@ class Sessions:
         timers = peer.timers
         timers.clear(Timer.RETRY_HANDSHAKE)
         timers.clear(Timer.GIVE_UP_HANDSHAKE)
-        timers.set(Timer.ERASE_KEYS, now + REJECT_AFTER_S)
+        timers.set(Timer.ERASE_KEYS, peer.session.ends_at)
         if self._settings.persistent:
             timers.set(Timer.PERSISTENT_KEEPALIVE, now + PERSISTENT_KEEPALIVE_S)
         self.agenda.schedule(peer)
@@ -219,7 +218,8 @@ class Sessions:
             self.outputs.append(Deliver((*peer.striped.expire(now), *peer.order.expire(now))))
             peer.timers.set(Timer.REORDER, min(peer.striped.next_at(), peer.order.next_at()))
         elif timer is Timer.ERASE_KEYS:
-            self._lose(peer, now, f"the keys shared with {peer.name} are too old")
+            if not self.keying.erase_old(peer, now):
+                self._lose(peer, now, f"the keys shared with {peer.name} are too old")
         elif timer is Timer.EXPIRE:
             self.check_expiry(peer, now)
 

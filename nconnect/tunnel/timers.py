@@ -23,7 +23,7 @@ class Timer(IntEnum):
     KEEPALIVE = 3  # data was heard and nothing was sent: give a sign of life
     PERSISTENT_KEEPALIVE = 4  # keep the path, and our knowledge of the peer, fresh
     REKEY = 5  # the initiator's keys grow old (only while it sends)
-    ERASE_KEYS = 6  # all keys are past their life
+    ERASE_KEYS = 6  # a key pair is past its life
     EXPIRE = 7  # the peer's permission ends
     LANES = 8  # several lanes: look whether each is alive, and whether one is enough
     REORDER = 9  # batches that overtook others have waited for them long enough

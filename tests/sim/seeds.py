@@ -89,7 +89,10 @@ def _listed(counted: dict[str, int] | dict[str, str]) -> str:
 
 
 def _tell(played: Played) -> None:
-    print(f"{len(played.outcomes)} played, {len(played.broken)} broken", *played.broken, sep="\n", flush=True)
+    print(
+        f"{len(played.outcomes)} held, {len(played.broken)} failed; the last: {played.broken[-1:]}",
+        flush=True,
+    )
 
 
 def main() -> None:

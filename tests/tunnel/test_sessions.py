@@ -149,6 +149,23 @@ def test_the_initiator_renews_and_the_responder_does_not() -> None:
     assert len(captured(sim, provider, boxed_ones=True)) == from_provider + 1
 
 
+def test_no_key_outlives_three_minutes_however_often_keys_are_renewed() -> None:
+    """So nobody who gets at a device reads what was sent before, with what it holds."""
+    sim, user, provider = connected()
+    seen: dict[tuple[str, int], float] = {}
+    for number in range(5 * int(REKEY_AFTER_S)):
+        sim.run(1)
+        if number < 3 * REKEY_AFTER_S:  # then both are idle
+            user.send_packet(*to_provider(number))
+        for host, other in ((user, provider), (provider, user)):
+            session = host.peer(other).session
+            for pair_ in (session.crossed, session.previous, session.current, session.next):
+                if pair_ is not None:
+                    since = seen.setdefault((host.name, pair_.local_index), sim.now)
+                    assert sim.now - since <= REJECT_AFTER_S + 1
+    assert len(seen) >= 8, "two sides, three renewals and more"
+
+
 def test_keys_of_an_idle_session_on_demand_are_erased() -> None:
     sim, user, provider = connected(user=ON_DEMAND)
     sim.run(REJECT_AFTER_S + 1)
