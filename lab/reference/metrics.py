@@ -56,7 +56,8 @@ REASONS = {
     DropReason.TUN_REFUSED: "the kernel did not take it",
 }
 OTHER_REASONS = {
-    "refused": "a packet of this peer's that neither `provide` nor `allow` lets through (provider)",
+    "refused": "a packet of this peer's that the firewall stopped: neither `provide` nor `allow` lets it"
+    " through, or its source is reached by another way than the tunnel",
     "bad_frames": "a frame from the node that is none, or not to be sent then",
     "ignored_actions": "a message of the node's that is none of a client's business",
 }

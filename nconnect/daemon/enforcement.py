@@ -143,7 +143,7 @@ class Enforcement:
 
     async def refused_counts(self, now: float) -> Mapping[str, int]:
         """How many packets of each peer the firewall turned away, a little while ago at most."""
-        if provides(self._config) and now - self._refused_at >= REFUSED_INTERVAL_S:
+        if now - self._refused_at >= REFUSED_INTERVAL_S:
             self._refused_at = now
             try:
                 self._refused = await asyncio.to_thread(self._host.refused_counts)

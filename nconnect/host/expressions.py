@@ -57,6 +57,11 @@ def to_interface(interface: str) -> Json:
     return match(meta("oifname"), interface)
 
 
+def route_back() -> Json:
+    """The name of the interface by which the kernel would answer; "" where it would not."""
+    return {"fib": {"result": "oifname", "flags": ["saddr"]}}
+
+
 def in_state(*states: str) -> Json:
     return match({"ct": {"key": "state"}}, list(states), "in")
 

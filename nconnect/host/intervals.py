@@ -80,3 +80,11 @@ def owned_ranges(table: Iterable[tuple[Prefix, Owner]], version: int) -> dict[Ad
 def merged_ranges(prefixes: Iterable[Prefix], version: int) -> tuple[AddressRange, ...]:
     """The addresses of one IP version that any of the prefixes holds, as few ranges as possible."""
     return tuple(owned_ranges(((prefix, None) for prefix in prefixes), version))
+
+
+def ranges_without(
+    prefixes: Iterable[Prefix], excepted: Iterable[Prefix], version: int
+) -> tuple[AddressRange, ...]:
+    """`merged_ranges` of `prefixes` less the addresses of which an equal or longer prefix is `excepted`."""
+    table = [*((prefix, False) for prefix in excepted), *((prefix, True) for prefix in prefixes)]
+    return tuple(found for found, belongs in owned_ranges(table, version).items() if belongs)

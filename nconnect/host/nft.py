@@ -4,6 +4,7 @@ One table. What comes out of the tunnel:
 
 ```
 prerouting  raw      source unknown: drop; loopback destination: drop; SEEN -> REAL (mapped subnets)
+            ways     source that the kernel would answer by another interface: drop; and the reverse
             dstnat   tunnel address and exposed port -> loopback
 input       tunnel_in      services: judged; replies and errors to what this side opened; ping; judged
 forward     tunnel_across  replies and errors to what this side opened; not provided: refused; judged
@@ -13,6 +14,10 @@ forward     tunnel_across  replies and errors to what this side opened; not prov
 and what goes into it: replies; from other machines new connections only where this side provides nothing
 (a container on the user's device) or says `inbound`. A connection is judged by every packet that its opener
 sends, never by an `established` that remembers an older rule: a revoked one dies at the next packet.
+
+Replies and errors are taken at this side's addresses of the tunnel and in the subnets that it provides, and
+from where the tunnel leads: a peer is no part of a network that this machine reaches by another way, whatever
+its allowed_ips say.
 
 Each chain that a packet can end in refuses; the base chains drop behind it, should that ever be wrong.
 
@@ -30,13 +35,13 @@ does not recognise: TCP is reset at once there, UDP is refused in silence.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
-from ipaddress import IPv4Address, IPv4Network, IPv6Network, ip_address
+from collections.abc import Iterable, Iterator
+from ipaddress import IPv4Address, IPv4Network, IPv6Network, ip_address, ip_network
 
 from nconnect.host import expressions as e
 from nconnect.host import forwarding
 from nconnect.host.forwarding import Guard
-from nconnect.host.intervals import AddressRange, merged_ranges, owned_ranges
+from nconnect.host.intervals import AddressRange, merged_ranges, owned_ranges, ranges_without
 from nconnect.host.ruleset import AddressMap, AddressSet, Chain, Hook, Json, Rule, Ruleset, table_name
 from nconnect.model import AllowRule, Config, Exposed, PeerConfig, Prefix, ProvidedSubnet
 
@@ -44,7 +49,8 @@ VERSIONS = (4, 6)
 EVERYTHING = "accept"
 SERVICES = "jump services"
 # Netfilter's own places (uapi/linux/netfilter_ipv4.h); REAL -> SEEN comes after source NAT.
-_RAW, _MANGLE, _DSTNAT, _FILTER, _SRCNAT, _AFTER_SRCNAT = -300, -150, -100, 0, 100, 300
+_RAW, _AFTER_RAW, _MANGLE, _DSTNAT, _FILTER, _SRCNAT, _AFTER_SRCNAT = -300, -290, -150, -100, 0, 100, 300
+_LOOPBACK = IPv4Network("127.0.0.0/8")
 _OPENING = ("fin", "syn", "rst", "ack")  # of these, only SYN is set in a connection's first segment
 
 
@@ -94,15 +100,23 @@ def real_prefix(prefix: Prefix, subnets: tuple[ProvidedSubnet, ...]) -> Prefix:
     return prefix
 
 
-def ruleset(config: Config, closed: Iterable[Prefix] = (), guard: Guard | None = None) -> Ruleset:
+def ruleset(
+    config: Config,
+    closed: Iterable[Prefix] = (),
+    guard: Guard | None = None,
+    elsewhere: Iterable[Prefix] = (),
+) -> Ruleset:
     """The table that a configuration asks for. To `closed` nothing may go but through the tunnel.
 
-    `guard`: forwarding between other interfaces is not to be on because of us.
+    `guard`: forwarding between other interfaces is not to be on because of us. `elsewhere`: what this machine
+    reaches by another way than the tunnel; such a prefix inside of allowed_ips is no source of the peer's.
     """
     exposed = reachable_exposed(config)
     owned = [(prefix, peer) for peer in config.peers for prefix in peer.allowed_ips]
     chains = _base_chains(config.interface) | {
         "raw": _raw(config),
+        "ways": _ways(config.interface),
+        "unanswered": Chain((*_counted(), (e.DROP,))),
         "tunnel_in": Chain(_local_rules(config, exposed)),
         "tunnel_across": Chain(_across_rules(config)),
         "into_tunnel": Chain(_into_rules(config)),
@@ -132,10 +146,14 @@ def ruleset(config: Config, closed: Iterable[Prefix] = (), guard: Guard | None =
     sets: dict[str, AddressSet] = {}
     maps: dict[str, AddressMap] = {}
     real = [subnet.real for subnet in config.provide.subnets]
+    elsewhere = tuple(elsewhere)
     for version in VERSIONS:
         owners = owned_ranges(((prefix, peer_id(peer)) for prefix, peer in owned), version)
         by_id = {peer_id(peer): peer for peer in config.peers}
-        sets[f"sources{version}"] = AddressSet(version, merged_ranges((p for p, _ in owned), version))
+        sets[f"sources{version}"] = AddressSet(
+            version, ranges_without((p for p, _ in owned), elsewhere, version)
+        )
+        sets[f"own{version}"] = AddressSet(version, merged_ranges(_own(config, real, exposed), version))
         sets[f"provided{version}"] = AddressSet(version, merged_ranges(real, version))
         maps[f"across{version}"] = AddressMap(
             version, "verdict", _verdicts(owners, by_id, EVERYTHING, "across_{}")
@@ -149,6 +167,15 @@ def ruleset(config: Config, closed: Iterable[Prefix] = (), guard: Guard | None =
         if closed:
             sets[f"closed{version}"] = AddressSet(version, merged_ranges(closed, version))
     return Ruleset(table_name(config.interface), chains, sets, maps, counters)
+
+
+def _own(config: Config, provided: Iterable[Prefix], exposed: tuple[Exposed, ...]) -> Iterator[Prefix]:
+    """Where replies and errors may arrive on this machine: what belongs to the tunnel of its addresses."""
+    for address in config.address:
+        yield ip_network(address.ip)
+    yield from provided
+    if exposed:
+        yield _LOOPBACK  # behind destination NAT
 
 
 def _closing(interface: str, chains: dict[str, Chain]) -> dict[str, Chain]:
@@ -222,9 +249,10 @@ def _raw(config: Config) -> Chain:
     entering = e.from_interface(config.interface)
     rules: list[Rule] = []
     for version in VERSIONS:
-        rules.append((entering, e.match(e.address(version, "saddr"), f"@sources{version}", "!="), e.DROP))
+        unknown = e.match(e.address(version, "saddr"), f"@sources{version}", "!=")
+        rules.append((entering, unknown, e.jump("unanswered")))
     # With route_localnet (for `expose`) the kernel itself would no longer refuse these.
-    rules.append((entering, e.in_prefix(e.address(4, "daddr"), IPv4Network("127.0.0.0/8")), e.DROP))
+    rules.append((entering, e.in_prefix(e.address(4, "daddr"), _LOOPBACK), e.DROP))
     rules.append((entering, e.in_prefix(e.address(6, "daddr"), IPv6Network("::1/128")), e.DROP))
     for subnet in _mapped(config.provide.subnets):
         version = subnet.seen.version
@@ -237,6 +265,23 @@ def _raw(config: Config) -> Chain:
             )
         )
     return Chain(tuple(rules), Hook("filter", "prerouting", _RAW))
+
+
+def _ways(interface: str) -> Chain:
+    """Each source comes by the interface by which it would be answered, as the kernel's routes are now.
+
+    Before connection tracking, which would take a forged segment for the connection's. What comes by the
+    tunnel must belong there; and what belongs there comes by the tunnel alone, or a neighbour on another
+    interface could speak into its connections. The destination is the packet's own by now (mapped subnets).
+    """
+    answered_here = e.match(e.route_back(), interface)
+    rules: list[Rule] = [
+        (e.from_interface(interface), e.match(e.route_back(), interface, "!="), e.jump("unanswered"))
+    ]
+    for version in VERSIONS:
+        of_a_peer = e.match(e.address(version, "saddr"), f"@sources{version}")
+        rules.append((e.match(e.meta("iifname"), interface, "!="), of_a_peer, answered_here, e.DROP))
+    return Chain(tuple(rules), Hook("filter", "prerouting", _AFTER_RAW))
 
 
 def _address_translation(config: Config, exposed: tuple[Exposed, ...]) -> dict[str, Chain]:
@@ -301,9 +346,14 @@ def _local_rules(config: Config, exposed: tuple[Exposed, ...]) -> tuple[Rule, ..
     """To this machine itself."""
     to_us = e.match({"fib": {"result": "type", "flags": ["daddr"]}}, "local", "!=")
     rules: list[Rule] = [(to_us, e.DROP)]  # broadcast and multicast
+    elsewhere = [e.match(e.address(version, "daddr"), f"@own{version}", "!=") for version in VERSIONS]
     if not provides(config):
+        rules += [(not_ours, e.jump("refuse")) for not_ours in elsewhere]
         rules += _answers()
-        rules += [(e.ACCEPT,)] if config.inbound else [_CONTINUED, _INVALID, (e.jump("refuse"),)]
+        if config.inbound:
+            rules += [*((e.icmp_error(version), e.DROP) for version in VERSIONS), (e.ACCEPT,)]
+        else:
+            rules += [_CONTINUED, _INVALID, (e.jump("refuse"),)]
         return tuple(rules)
     # Before the answers: what a flushed connection's server still sends must not turn it into one of ours.
     for service in config.provide.services:
@@ -311,6 +361,7 @@ def _local_rules(config: Config, exposed: tuple[Exposed, ...]) -> tuple[Rule, ..
     if exposed:
         rules.append((e.in_state("new", "established"), *_exposed_now(), e.jump("judge_in")))
     rules.append(_INVALID)
+    rules += [(not_ours, e.jump("judge_in")) for not_ours in elsewhere]
     rules += _answers()
     for address in config.address:
         at = e.match(e.address(address.version, "daddr"), str(address.ip))
@@ -321,7 +372,7 @@ def _local_rules(config: Config, exposed: tuple[Exposed, ...]) -> tuple[Rule, ..
 
 def _exposed_now() -> list[Json]:
     """The destination was the tunnel address and is loopback now."""
-    loopback = e.in_prefix(e.address(4, "daddr"), IPv4Network("127.0.0.0/8"))
+    loopback = e.in_prefix(e.address(4, "daddr"), _LOOPBACK)
     return [loopback, e.translated_destination()]
 
 
@@ -384,12 +435,15 @@ def _local_allowed(
 
 
 def _refusal() -> tuple[Rule, ...]:
-    counted: list[Rule] = []
-    for version in VERSIONS:
-        counted.append(
-            ({"counter": {"map": {"key": e.address(version, "saddr"), "data": f"@refused{version}"}}},)
-        )
-    return (*counted, *_reject())
+    return (*_counted(), *_reject())
+
+
+def _counted() -> tuple[Rule, ...]:
+    """Count the packet for the peer that has its source; without one, not at all."""
+    return tuple(
+        ({"counter": {"map": {"key": e.address(version, "saddr"), "data": f"@refused{version}"}}},)
+        for version in VERSIONS
+    )
 
 
 def _reject() -> tuple[Rule, ...]:

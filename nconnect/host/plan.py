@@ -87,7 +87,12 @@ def plan(config: Config, facts: Facts) -> HostPlan:
         routes=tuple(sorted(routes, key=lambda p: (p.version, p))),
         device_sysctls=tuple(_device_sysctls(config, facts)),
         sysctls=tuple(_sysctls(config, facts)),
-        ruleset=nft.ruleset(config, closed if config.fail_closed else (), _guard(config, facts)),
+        ruleset=nft.ruleset(
+            config,
+            closed if config.fail_closed else (),
+            _guard(config, facts),
+            _elsewhere(routes, skipped, config.interface, facts),
+        ),
     )
     return HostPlan(state, tuple(skipped), tuple(_warnings(config, facts)), notes)
 
@@ -135,17 +140,27 @@ def _with_advice(why: str, prefix: Prefix, wanted: Iterable[Prefix], config: Con
     inside = any(networks_inside(prefix, config.interface, facts))
     if not prefix.prefixlen or not (inside or taken(prefix, config.interface, facts)):
         return why
-    used = (*_known_prefixes(facts), *wanted, *(address.network for address in config.address))
+    used = (*_known_prefixes("", facts), *wanted, *(address.network for address in config.address))
     line = proposal(prefix, used)
     return f"{why}; {line}" if line else why
 
 
-def _known_prefixes(facts: Facts) -> Iterator[Prefix]:
+def _elsewhere(
+    routes: Iterable[Prefix], skipped: Iterable[SkippedRoute], interface: str, facts: Facts
+) -> Iterator[Prefix]:
+    """The prefixes that this machine reaches by another way than the tunnel."""
+    yield from (each.route for each in skipped)
+    ours = set(routes)
+    yield from (prefix for prefix in _known_prefixes(interface, facts) if prefix not in ours)
+
+
+def _known_prefixes(interface: str, facts: Facts) -> Iterator[Prefix]:
+    """What this machine reaches by other interfaces than `interface`; the default route is left out."""
     for local in facts.interfaces:
-        for address in local.addresses:
-            yield address.network
+        if local.name != interface:
+            yield from (address.network for address in local.addresses)
     for route in facts.routes:
-        if route.prefix.prefixlen:
+        if route.prefix.prefixlen and route.interface != interface:
             yield route.prefix
 
 

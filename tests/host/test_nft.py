@@ -42,6 +42,65 @@ def test_an_empty_allow_is_in_no_map_even_where_it_nests() -> None:
     assert elements(rules, "refused4")["10.86.0.4-10.255.255.255"] == f"refused_{CARL}"
 
 
+def ranges(rules: Ruleset, name: str) -> list[str]:
+    return [str(at) for at in rules.sets[name].elements]
+
+
+def test_what_is_reached_by_another_way_is_no_source() -> None:
+    wide = replace(USER, peers=(peer("provider", 9, "192.168.0.0/16", "10.86.0.1/32", "203.0.113.1/32"),))
+    elsewhere = [ip_network(p) for p in ("192.168.1.0/24", "203.0.113.1/32", "10.0.0.0/8", "fd00::/8")]
+    assert ranges(ruleset(wide, elsewhere=elsewhere), "sources4") == [
+        "10.86.0.1",
+        "192.168.0.0-192.168.0.255",
+        "192.168.2.0-192.168.255.255",
+    ]
+    assert ranges(ruleset(USER, elsewhere=elsewhere), "sources6") == [
+        "fd50::-fd50::ffff:ffff:ffff:ffff",
+        "fd86::1",
+    ]
+
+
+@pytest.mark.parametrize("config", [PROVIDER, USER, replace(USER, inbound=True)])
+def test_the_way_back_is_asked_before_connection_tracking(config: Config) -> None:
+    chain = ruleset(config).chains["ways"]
+    assert chain.hook is not None
+    assert (chain.hook.hook, -300 < chain.hook.priority < -200) == ("prerouting", True)
+    route_back = {"fib": {"result": "oifname", "flags": ["saddr"]}}
+    inside, *outside = chain.rules
+    assert inside[1:] == (
+        {"match": {"op": "!=", "left": route_back, "right": "nc0"}},
+        {"jump": {"target": "unanswered"}},
+    )
+    for version, rule in zip((4, 6), outside, strict=True):
+        assert f"@sources{version}" in json.dumps(rule[1])
+        assert rule[2:] == ({"match": {"op": "==", "left": route_back, "right": "nc0"}}, {"drop": None})
+
+
+def test_answers_are_for_addresses_of_the_tunnel() -> None:
+    assert ranges(ruleset(USER), "own4") == ["10.86.0.2"]
+    exposing = replace(PROVIDER.provide, expose=(Exposed("127.0.0.1", 11434),))
+    assert ranges(ruleset(replace(PROVIDER, provide=exposing)), "own4") == [
+        "10.86.0.1",
+        "127.0.0.0-127.255.255.255",
+        "192.168.50.0-192.168.50.255",
+    ]
+    for config, verdict in (
+        (PROVIDER, "judge_in"),
+        (USER, "refuse"),
+        (replace(USER, inbound=True), "refuse"),
+    ):
+        rules = ruleset(config).chains["tunnel_in"].rules
+        elsewhere = [n for n, rule in enumerate(rules) if "@own" in json.dumps(rule)]
+        answers = [
+            n
+            for n, rule in enumerate(rules)
+            if "established" in json.dumps(rule) and {"accept": None} in rule
+        ]
+        assert len(elsewhere) == 2
+        assert max(elsewhere) < min(answers)
+        assert all(rules[n][-1] == {"jump": {"target": verdict}} for n in elsewhere)
+
+
 @pytest.mark.parametrize("config", [PROVIDER, USER, replace(USER, inbound=True)])
 def test_no_way_out_of_the_chains_but_a_verdict(config: Config) -> None:
     """Base chains accept by policy, so each that the tunnel enters must drop behind its jump."""

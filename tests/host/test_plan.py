@@ -9,8 +9,8 @@ import pytest
 
 from nconnect.config.proxy import Proxies
 from nconnect.errors import HostError
-from nconnect.host import nft
-from nconnect.host.facts import Facts, LocalInterface
+from nconnect.host.facts import Facts, LocalInterface, LocalRoute
+from nconnect.host.intervals import merged_ranges
 from nconnect.host.plan import HostPlan, plan, refuse_taken_addresses
 from nconnect.model import Config, Exposed, ProvidedSubnet, Proxy
 from tests.host.examples import FACTS, PROVIDER, USER, peer
@@ -74,9 +74,9 @@ def test_nothing_closed_by_fail_closed_holds_the_proxy() -> None:
     config = replace(USER, fail_closed=True, peers=(peer("p", 9, "100.64.2.0/24"),))
     by_proxy = replace(FACTS, proxies=Proxies(Proxy("http", "100.64.2.1", 3128)))
     networks = [address.network for address in config.address]
-    assert plan(config, by_proxy).state.ruleset == nft.ruleset(config, networks)
-    closed = nft.ruleset(config, [*networks, ip_network("100.64.2.0/24")])
-    assert plan(config, FACTS).state.ruleset == closed != nft.ruleset(config, networks)
+    closed = [*networks, ip_network("100.64.2.0/24")]
+    for facts, prefixes in ((by_proxy, networks), (FACTS, closed)):
+        assert plan(config, facts).state.ruleset.sets["closed4"].elements == merged_ranges(prefixes, 4)
 
 
 @pytest.mark.parametrize(
@@ -93,6 +93,20 @@ def test_what_this_machine_provides_is_not_routed_to_a_peer(prefix: str) -> None
     mapped = ProvidedSubnet(ip_network("192.168.50.0/24"), ip_network("10.99.1.0/24"))
     config = replace(PROVIDER, provide=replace(PROVIDER.provide, subnets=(mapped,)))
     assert "provides" in (why_skipped(config, FACTS, prefix) or "")
+
+
+def test_a_prefix_that_is_skipped_is_no_source() -> None:
+    """Nor is a network of the machine's that lies in one that is routed."""
+    config = replace(USER, peers=(peer("p", 9, "10.86.0.1/32", "192.168.1.1/32", "172.16.0.0/12"),))
+    found = plan(config, FACTS).state.ruleset.sets["sources4"].elements
+    assert [str(at) for at in found] == ["10.86.0.1"], "172.16.0.0/12 holds a gateway"
+    roomy = replace(FACTS, routes=(FACTS.routes[0], LocalRoute(ip_network("172.20.0.0/16"), "wg0")))
+    found = plan(config, roomy).state.ruleset.sets["sources4"].elements
+    assert [str(at) for at in found] == [
+        "10.86.0.1",
+        "172.16.0.0-172.19.255.255",
+        "172.21.0.0-172.31.255.255",
+    ]
 
 
 def test_the_tunnels_own_interface_is_no_obstacle() -> None:
