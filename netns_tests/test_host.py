@@ -740,7 +740,7 @@ def test_a_route_into_the_machines_own_network_is_skipped(net: Net) -> None:
 
 def test_no_nft_is_one_clear_line(net: Net, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "which", lambda *_, **__: None)
-    with pytest.raises(HostError, match="apt-get install nftables"):
+    with pytest.raises(HostError, match="apt install nftables"):
         net.apply(PROVIDER)
     monkeypatch.undo()
     assert sysctl_of(net, "net/ipv4/ip_forward") == "0"

@@ -134,7 +134,7 @@ def _look(path: Path, interface: str, hosts: tuple[str, ...]) -> Facts:
         try:
             check()
         except HostError as error:
-            problems[name] = str(error).partition(":")[0]
+            problems[name] = str(error) if name == "nft" else str(error).partition(":")[0]
     try:
         said = client.status().problems
     except ControlError:

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from nconnect.errors import HostError
+from nconnect.io import nftables
 from nconnect.io.errors import reason
 
 log = logging.getLogger(__name__)
@@ -60,9 +61,12 @@ def check_tun() -> None:
 
 
 def check_nft() -> None:
-    """The program that sets the firewall's rules."""
+    """The program that sets the firewall's rules, and a kernel that takes them."""
     if shutil.which("nft", path=f"{os.environ.get('PATH', '')}:{SYSTEM_PATH}") is None:
-        raise HostError("the program nft is missing: install it with `apt install nftables`")
+        raise HostError(nftables.NO_NFT)
+    why = nftables.kernel_problem()
+    if why:
+        raise HostError(why)
 
 
 def warn_of_the_clock() -> None:

@@ -82,8 +82,12 @@ def check_tun(facts: Facts) -> Iterator[Finding]:
 
 
 def check_nft(facts: Facts) -> Iterator[Finding]:
-    if facts.nft:
-        yield failure("nft", facts.nft, "apt install nftables")
+    if facts.nft.startswith("nft "):
+        yield failure("nft", facts.nft, "see what `nft list tables` says")
+    elif facts.nft:
+        what, _, mend = facts.nft.partition(": ")
+        modules = "modprobe nf_tables" in mend and not facts.in_container
+        yield failure("nft", what, mend, [("modprobe", "nf_tables")] if modules else ())
     else:
         yield ok("nft", "nft answers")
 
@@ -113,11 +117,20 @@ def check_daemon(facts: Facts) -> Iterator[Finding]:
 
 def check_forwarding(facts: Facts) -> Iterator[Finding]:
     subnets = facts.config.provide.subnets if facts.config else ()
+    for name, wanted in facts.locked_sysctls:
+        yield failure(
+            "settings",
+            f"{name} must be {wanted} for what is provided, and /proc/sys is read-only here",
+            f"start this container with --sysctl {name}={wanted}",
+        )
+    locked = dict(facts.locked_sysctls)
     for version, name in ((4, IP_FORWARD), (6, IPV6_FORWARDING)):
         if not any(subnet.real.version == version for subnet in subnets):
             continue
         dotted = name.replace("/", ".")
         value = facts.sysctls.get(name)
+        if dotted in locked:
+            continue
         if value is None:
             yield failure(f"forwarding v{version}", f"an IPv{version} subnet is provided, and this kernel has"
                           f" no {dotted}", f"take the IPv{version} subnet out of [provide]")  # fmt: skip

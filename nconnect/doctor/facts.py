@@ -72,7 +72,7 @@ class Facts:
     in_container: bool = False
     tun: str = ""  # why /dev/net/tun cannot be used; "" when it can
     tun_module: bool = True  # whether `modprobe tun` can help
-    nft: str = ""  # why nft cannot be used
+    nft: str = ""  # why nft cannot be used, and after a colon what to do
     running: bool = False
     left_behind: bool = False  # a table of a daemon that was killed
     unreachable: Command = ()  # a daemon runs without its control socket: what brings the socket back
@@ -80,6 +80,8 @@ class Facts:
     config_unwritable: str = ""  # why nothing can be written beside the configuration
     state_unwritable: str = ""  # the same of the state folder
     sysctls: Mapping[str, str] = field(default_factory=dict)
+    # Needed, and not to be set from in here, by sysctl(8)'s names.
+    locked_sysctls: tuple[tuple[str, str], ...] = ()
     obstacles: tuple[Obstacle, ...] = ()
     detours: tuple[Detour, ...] | None = None  # None: the interface is not up, or nobody could be asked
     skipped_routes: tuple[SkippedRoute, ...] = ()

@@ -54,3 +54,4 @@ class Facts:
     # What nconnect (this daemon or another one) switched on, and which interfaces were there then.
     switched_on: frozenset[str] = frozenset()  # names of sysctls
     there_before: frozenset[str] | None = None  # None: nothing was switched on yet
+    sysctls_locked: bool = False  # none of them may be set: /proc/sys is read-only, as in a container

@@ -64,7 +64,8 @@ def plan(config: Config, facts: Facts) -> HostPlan:
     for prefix in wanted:
         if any(within(prefix, address.network) for address in addresses):
             continue  # the kernel's own route for the interface's address leads there
-        why = obstacle(prefix, config, facts)
+        why = no_ipv6(config.interface, facts) if prefix.version == 6 else None
+        why = why or obstacle(prefix, config, facts)
         if why is not None:
             skipped.append(SkippedRoute(prefix, _with_advice(why, prefix, wanted, config, facts)))
             continue
@@ -118,7 +119,11 @@ def _addresses(config: Config, facts: Facts) -> tuple[list[InterfaceAddress], li
     """
     addresses: list[InterfaceAddress] = []
     skipped: list[SkippedRoute] = []
+    without = no_ipv6(config.interface, facts)
     for address in config.address:
+        if address.version == 6 and without is not None:
+            skipped.append(SkippedRoute(address.network, without))
+            continue
         why = None
         if address.network.prefixlen < address.network.max_prefixlen:
             why = taken(address.network, config.interface, facts) or hidden(address.network, config, facts)
@@ -133,8 +138,8 @@ def _addresses(config: Config, facts: Facts) -> tuple[list[InterfaceAddress], li
 
 def _with_advice(why: str, prefix: Prefix, wanted: Iterable[Prefix], config: Config, facts: Facts) -> str:
     """The reason, and what to do about addresses that are used twice."""
-    if "; " in why:
-        return why  # it says so itself
+    if "; " in why or why == no_ipv6(config.interface, facts):
+        return why  # it says so itself, or there is none
     if any(within(prefix, address.network) for address in config.address):
         return f"{why}; {_OTHER_ADDRESS}"
     inside = any(networks_inside(prefix, config.interface, facts))
@@ -164,16 +169,28 @@ def _known_prefixes(interface: str, facts: Facts) -> Iterator[Prefix]:
             yield route.prefix
 
 
+def no_ipv6(interface: str, facts: Facts) -> str | None:
+    """Why the tunnel interface can have no IPv6 address here; None when it can."""
+    default = facts.sysctls.get("net/ipv6/conf/default/disable_ipv6")
+    disabled = facts.sysctls.get(f"net/ipv6/conf/{interface}/disable_ipv6", default)
+    if disabled is None:
+        return "this kernel has no IPv6"
+    if disabled != "0" and facts.sysctls_locked:
+        return (
+            "IPv6 is switched off here, and /proc/sys is read-only; start this container with --sysctl"
+            " net.ipv6.conf.all.disable_ipv6=0"
+        )
+    return None
+
+
 def _device_sysctls(config: Config, facts: Facts) -> Iterator[tuple[str, str]]:
     """Settings of the tunnel interface; first in the order in which they must be made."""
     name = config.interface
     ipv6 = f"net/ipv6/conf/{name}"
-    if f"{ipv6}/disable_ipv6" in facts.sysctls:
+    if f"{ipv6}/disable_ipv6" in facts.sysctls and not facts.sysctls_locked:
         if any(address.version == 6 for address in config.address):
             yield f"{ipv6}/disable_ipv6", "0"
-        # Nobody on the other side answers link-local addresses or router solicitations.
-        yield f"{ipv6}/addr_gen_mode", "1"
-        yield f"{ipv6}/accept_ra", "0"
+        yield f"{ipv6}/accept_ra", "0"  # no peer may send any: its link-local address is not allowed
     if nft.reachable_exposed(config):
         yield f"net/ipv4/conf/{name}/route_localnet", "1"
 
@@ -186,7 +203,7 @@ def _sysctls(config: Config, facts: Facts) -> Iterator[tuple[str, str]]:
     versions = {subnet.real.version for subnet in config.provide.subnets}
     if 4 in versions:
         yield IP_FORWARD, "1"
-    if 6 in versions and IPV6_FORWARDING in facts.sysctls:
+    if 6 in versions and IPV6_FORWARDING in facts.sysctls and no_ipv6(config.interface, facts) is None:
         # A router ignores router advertisements unless accept_ra is 2; raised first, or its own default
         # route would be lost (kernel: ip-sysctl, accept_ra).
         for name in sorted(facts.sysctls):
@@ -196,6 +213,7 @@ def _sysctls(config: Config, facts: Facts) -> Iterator[tuple[str, str]]:
                 key == "accept_ra"
                 and interface not in ("all", "lo", config.interface)
                 and facts.sysctls[name] == "1"
+                and not facts.sysctls_locked
                 and facts.sysctls[IPV6_FORWARDING] == "0"
             ):
                 yield name, "2"
@@ -237,7 +255,7 @@ def _warnings(config: Config, facts: Facts) -> Iterator[str]:
             " name what peers may use in [provide] services"
         )
     versions = {subnet.real.version for subnet in config.provide.subnets}
-    if 6 in versions and IPV6_FORWARDING not in facts.sysctls:
+    if 6 in versions and (IPV6_FORWARDING not in facts.sysctls or no_ipv6(config.interface, facts)):
         yield "an IPv6 subnet is provided, but IPv6 is switched off on this machine"
 
 

@@ -196,6 +196,12 @@ def _with_plan(facts: Facts, config: Config, proxies: Proxies) -> Facts:
         return facts  # no right to look: said elsewhere
     made = planning.plan(config, replace(seen, proxies=proxies))
     problem = ""
+    locked = []
+    if seen.sysctls_locked:
+        for name, value in (*made.state.sysctls, *made.state.device_sysctls):
+            settable = sysctl.for_new_devices(name)
+            if sysctl.read(settable) != value:
+                locked.append((settable.replace("/", "."), value))
     if not facts.running:
         try:
             planning.refuse_taken_addresses(config, seen)
@@ -206,6 +212,7 @@ def _with_plan(facts: Facts, config: Config, proxies: Proxies) -> Facts:
         skipped_routes=made.skipped_routes,
         plan_warnings=made.warnings,
         plan_notes=made.notes,
+        locked_sysctls=tuple(locked),
         plan_problem=problem,
     )
 

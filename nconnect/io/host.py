@@ -95,6 +95,7 @@ class Host:
                 for name, (before, _) in record.sysctls.items()
                 if name in FORWARDING and before == "0"
             ),
+            sysctls_locked=sysctl.is_locked(),
             there_before=frozenset().union(*there_before) if there_before else None,
         )
 
@@ -287,7 +288,8 @@ class Host:
 
     def _sysctls(self) -> dict[str, str]:
         ipv6 = f"net/ipv6/conf/{self._interface}"
-        names = [IP_FORWARD, IPV6_FORWARDING, f"{ipv6}/disable_ipv6", *sysctl.interfaces_with("accept_ra")]
+        ipv6_off = ("net/ipv6/conf/default/disable_ipv6", f"{ipv6}/disable_ipv6")
+        names = [IP_FORWARD, IPV6_FORWARDING, *ipv6_off, *sysctl.interfaces_with("accept_ra")]
         return {name: value for name in names if (value := sysctl.read(name)) is not None}
 
     def _others(self, links: list[Link]) -> tuple[str, ...]:
@@ -311,6 +313,9 @@ class Host:
     def _perform(self, netlink: Netlink, link: Link, operation: Operation) -> None:
         match operation:
             case SetLink(_, mtu, up):
+                if up:  # nobody on the other side answers link-local addresses, so none is needed
+                    with contextlib.suppress(NetlinkError):  # a kernel without IPv6
+                        netlink.no_link_local(link.index)
                 netlink.set_link(link.index, mtu=mtu, up=up)
             case AddAddress(_, address):
                 netlink.add_address(link.index, address)

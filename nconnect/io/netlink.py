@@ -40,6 +40,7 @@ _GETRULE = 34
 _REQUEST, _ACK, _DUMP, _CREATE, _EXCL = 0x1, 0x4, 0x300, 0x400, 0x200
 _IFF_UP = 0x1
 _IFLA_IFNAME, _IFLA_MTU, _IFLA_LINKINFO = 3, 4, 18
+_IFLA_AF_SPEC, _IFLA_INET6_ADDR_GEN_MODE = 26, 8
 _IFLA_INFO_KIND = 1  # within _IFLA_LINKINFO
 _IFA_ADDRESS, _IFA_LOCAL, _IFA_FLAGS = 1, 2, 8
 _IFA_F_NODAD = 0x02
@@ -229,6 +230,12 @@ class Netlink:
     def set_link(self, index: int, *, mtu: int, up: bool) -> None:
         body = _LINK.pack(0, 0, index, _IFF_UP if up else 0, _IFF_UP)
         self._request(_NEWLINK, 0, body + _attribute(_IFLA_MTU, _UINT.pack(mtu)))
+
+    def no_link_local(self, index: int) -> None:
+        """Let the kernel make no IPv6 address of its own for this interface (IN6_ADDR_GEN_MODE_NONE)."""
+        mode = _attribute(_IFLA_INET6_ADDR_GEN_MODE, bytes([1]))
+        family = _attribute(socket.AF_INET6, mode)
+        self._request(_NEWLINK, 0, _LINK.pack(0, 0, index, 0, 0) + _attribute(_IFLA_AF_SPEC, family))
 
     def rename(self, index: int, name: str) -> None:
         """Down, as kernels before 6.2 want it: the interface's routes go, and its IPv6 addresses."""

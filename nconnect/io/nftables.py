@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import shutil
+import socket
+import struct
 import subprocess
 from collections.abc import Iterable
 from typing import Any
@@ -12,6 +16,11 @@ from nconnect.errors import HostError
 from nconnect.host.ruleset import FAMILY, Json
 from nconnect.io.errors import reason
 
+NO_NFT = "the program nft is missing: install it with `apt install nftables` (in a container: into its image)"
+_NETLINK_NETFILTER, _NFT_GETGEN = 12, 10 << 8 | 16
+_NLM_F_REQUEST, _NLMSG_ERROR = 1, 2
+# What nft says of an expression, a chain type or a family that the kernel does not have.
+_PART_MISSING = ("No such file or directory", "Operation not supported", "not supported by protocol")
 _TIMEOUT_S = 20.0  # guessed: a thousand peers take a second on a slow machine
 _PATH = "/usr/sbin:/sbin:/usr/bin:/bin"
 
@@ -55,6 +64,43 @@ def counters(table: str) -> dict[str, int]:
     }
 
 
+def kernel_problem() -> str:
+    """Why this kernel takes no rules, whatever the program `nft` does, and what to do; "" when it does.
+
+    It is asked for the generation of its rules (NFT_MSG_GETGEN, linux/netfilter/nf_tables.h).
+    """
+    header = struct.pack("=IHHII", 20, _NFT_GETGEN, _NLM_F_REQUEST, 1, 0)  # nlmsghdr
+    try:
+        with socket.socket(
+            socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _NETLINK_NETFILTER
+        ) as kernel:
+            kernel.settimeout(_TIMEOUT_S)
+            kernel.send(header + bytes(4))  # nfgenmsg: any family, version 0
+            answer = kernel.recv(1 << 16)
+    except OSError as error:
+        return _kernel_problem(error.errno or 0)
+    _, kind, _, _, _ = struct.unpack_from("=IHHII", answer)
+    if kind != _NLMSG_ERROR:
+        return ""
+    (code,) = struct.unpack_from("=i", answer, 16)
+    return _kernel_problem(-code)
+
+
+def _kernel_problem(code: int) -> str:
+    if not code:
+        return ""
+    if code in (errno.EPERM, errno.EACCES):
+        return (
+            "the kernel refuses access to nf_tables: run as root; in a container with --cap-add NET_ADMIN,"
+            " and with a seccomp profile that allows AF_NETLINK sockets"
+        )
+    return (
+        f"this kernel has no nf_tables ({os.strerror(code).lower()}), which the firewall's rules need:"
+        " load it with `modprobe nf_tables` (for a container: on its host), or boot a kernel with"
+        " CONFIG_NF_TABLES"
+    )
+
+
 def _list(arguments: list[str]) -> list[Json]:
     answer: dict[str, Any] = json.loads(_nft(["-j", *arguments], ""))
     listed: list[Json] = answer["nftables"]
@@ -64,7 +110,7 @@ def _list(arguments: list[str]) -> list[Json]:
 def _nft(arguments: list[str], text: str) -> str:
     program = shutil.which("nft") or shutil.which("nft", path=_PATH)
     if program is None:
-        raise HostError("nft is not installed: apt-get install nftables")
+        raise HostError(NO_NFT)
     try:
         done = subprocess.run(
             [program, *arguments], input=text, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False
@@ -75,6 +121,12 @@ def _nft(arguments: list[str], text: str) -> str:
         raise HostError(f"nft cannot be run: {reason(error)}") from error
     if done.returncode != 0:
         said = done.stderr.strip().splitlines() or ["no reason given"]
+        why = kernel_problem()
+        if why:
+            raise HostError(why)
         hint = " (run as root)" if "not permitted" in done.stderr else ""
+        if any(words in done.stderr for words in _PART_MISSING):
+            modules = "nft_ct nft_nat nft_masq nft_reject_inet"
+            hint = f" (this kernel's nf_tables lacks a part: `modprobe -a {modules}`)"
         raise HostError(f"nft refused the rules: {said[0]}{hint}")
     return done.stdout

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
 
 from nconnect.errors import HostError
@@ -23,10 +25,30 @@ def write(name: str, value: str) -> None:
     try:
         (ROOT / name).write_text(value)
     except OSError as error:
+        settable = for_new_devices(name).replace("/", ".")
+        advice = f"start this container with --sysctl {settable}={value}"
+        if error.errno != errno.EROFS:
+            advice = f"run as root; if that is a container, {advice}"
         raise HostError(
-            f"cannot set {name.replace('/', '.')} to {value}: {reason(error)}"
-            " (run as root; in a container, set it on the host)"
+            f"cannot set {name.replace('/', '.')} to {value}: {reason(error)} ({advice})"
         ) from error
+
+
+def is_locked() -> bool:
+    """Whether no setting of the network may be changed from in here, as in most containers."""
+    try:
+        os.close(os.open(ROOT / "net/ipv4/ip_forward", os.O_WRONLY | os.O_CLOEXEC))
+    except OSError as error:
+        return error.errno in (errno.EROFS, errno.EACCES, errno.EPERM)
+    return False
+
+
+def for_new_devices(name: str) -> str:
+    """The setting that a device takes over when it is made: ours does not exist when a container starts."""
+    words = name.split("/")
+    if words[:1] + words[2:3] == ["net", "conf"] and words[3] not in ("all", "default"):
+        words[3] = "default"
+    return "/".join(words)
 
 
 def is_network(name: str) -> bool:

@@ -8,6 +8,7 @@ import pytest
 
 from nconnect.cli import preflight
 from nconnect.errors import HostError
+from nconnect.io import nftables
 from tests.cli.conftest import Run
 
 PROC = "Name:\tpython\nCapEff:\t{:016x}\n"
@@ -26,6 +27,7 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(preflight, "PROCESS_STATUS", tmp_path / "status")
     monkeypatch.setattr(preflight, "SYSTEM_PATH", "/nonexistent")
     monkeypatch.setenv("PATH", str(nft.parent))
+    monkeypatch.setattr(nftables, "kernel_problem", lambda: "")
     return tmp_path
 
 
@@ -56,6 +58,10 @@ def break_nft(machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (machine / "bin" / "nft").unlink()
 
 
+def break_kernel(machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nftables, "kernel_problem", lambda: "this kernel has no nf_tables: load it")
+
+
 @pytest.mark.parametrize(
     ("broken", "says"),
     [
@@ -64,6 +70,7 @@ def break_nft(machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (break_tun, "does not exist: load the driver with `modprobe tun`"),
         (break_tun_device, "cannot be opened (is a directory)"),
         (break_nft, "apt install nftables"),
+        (break_kernel, "this kernel has no nf_tables"),
     ],
 )
 def test_what_is_missing_is_one_line_and_nothing_is_left(

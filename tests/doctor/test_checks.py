@@ -11,6 +11,7 @@ from nconnect.doctor.facts import Facts, Listener, ProxyFact, SeedFact, SubnetFa
 from nconnect.doctor.findings import Finding, Level
 from nconnect.doctor.firewalls import Obstacle
 from nconnect.host.plan import SkippedRoute
+from nconnect.io.nftables import NO_NFT
 from nconnect.model import ProvideConfig, ProvidedSubnet
 from tests.doctor.examples import CONFIG, FACTS, LAN, spoilt
 
@@ -54,7 +55,16 @@ def test_a_good_machine_has_no_complaint() -> None:
         ({"net_admin": False, "is_root": False}, "privileges", "failure", "needs root", "sudo"),
         ({"tun": "no TUN driver"}, "tun", "failure", "no TUN driver", "modprobe tun"),
         ({"tun": "no TUN driver", "in_container": True}, "tun", "failure", "no TUN", "--device /dev/net/tun"),
-        ({"nft": "nft is missing"}, "nft", "failure", "missing", "apt install nftables"),
+        ({"nft": NO_NFT}, "nft", "failure", "missing", "apt install nftables"),
+        ({"nft": "no nf_tables: modprobe nf_tables"}, "nft", "failure", "no nf_tables", "modprobe nf_tables"),
+        ({"nft": "nft refused: that"}, "nft", "failure", "refused: that", "nft list tables"),
+        (
+            {"locked_sysctls": (("net.ipv4.ip_forward", "1"),)},
+            "settings",
+            "failure",
+            "net.ipv4.ip_forward must be 1",
+            "--sysctl net.ipv4.ip_forward=1",
+        ),
         ({"running": False}, "daemon", "warning", "nc0 is not up", "nconnect up"),
         ({"running": False, "left_behind": True}, "daemon", "warning", "killed", "down"),
         (

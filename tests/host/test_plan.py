@@ -151,6 +151,30 @@ def test_a_machine_without_ipv6_is_told_so() -> None:
     assert any("IPv6 is switched off" in warning for warning in made.warnings)
 
 
+def test_a_container_without_ipv6_has_the_rest_of_the_tunnel() -> None:
+    """Docker's default: /proc/sys is read-only, and IPv6 is off."""
+    off = {**FACTS.sysctls, "net/ipv6/conf/nc0/disable_ipv6": "1"}
+    made = plan(USER, replace(FACTS, sysctls=off, sysctls_locked=True))
+    assert made.state.addresses == USER.address[:1]
+    assert routes(made) == ["192.168.50.0/24"]
+    assert [str(s.route) for s in made.skipped_routes] == ["fd86::/64", "fd86::1/128", "fd50::/64"]
+    assert all("--sysctl net.ipv6.conf.all.disable_ipv6=0" in s.why for s in made.skipped_routes)
+    assert made.state.device_sysctls == ()
+    made = plan(USER, replace(FACTS, sysctls=off))
+    assert made.state.addresses == USER.address
+    assert ("net/ipv6/conf/nc0/disable_ipv6", "0") in made.state.device_sysctls, "where it can be set, it is"
+
+
+def test_only_what_is_truly_needed_is_asked_of_a_container() -> None:
+    locked = replace(FACTS, sysctls_locked=True)
+    assert plan(USER, locked).state.device_sysctls == ()
+    assert plan(USER, locked).state.addresses == USER.address
+    assert plan(PROVIDER, locked).state.sysctls == (
+        ("net/ipv4/ip_forward", "1"),
+        ("net/ipv6/conf/all/forwarding", "1"),
+    )
+
+
 def test_exposing_needs_route_localnet_on_the_tunnel_only() -> None:
     provide = replace(PROVIDER.provide, expose=(Exposed("127.0.0.1", 11434), Exposed("192.168.50.9", 80)))
     made = plan(replace(PROVIDER, provide=provide), FACTS)

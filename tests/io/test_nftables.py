@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
+import socket
+import struct
 from pathlib import Path
 
 import pytest
@@ -23,6 +27,7 @@ def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     )
     program.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    monkeypatch.setattr(nftables, "kernel_problem", lambda: "")
     return tmp_path
 
 
@@ -62,7 +67,7 @@ def test_the_contents_of_a_table_take_one_run(fake: Path, monkeypatch: pytest.Mo
 def test_without_nft(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setattr(nftables, "_PATH", str(tmp_path))
-    with pytest.raises(HostError, match="nft is not installed: apt-get install nftables"):
+    with pytest.raises(HostError, match="nft is missing: install it with `apt install nftables`"):
         nftables.tables()
 
 
@@ -70,3 +75,59 @@ def test_an_nft_that_cannot_run(fake: Path) -> None:
     (fake / "nft").write_text("#!/nowhere/at/all\n")
     with pytest.raises(HostError, match="nft cannot be run"):
         nftables.tables()
+
+
+def test_a_kernel_without_nf_tables_is_said_in_place_of_what_nft_says(
+    fake: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (fake / "fails").write_text("netlink: Error: cache initialization failed: Invalid argument\n")
+    monkeypatch.setattr(nftables, "kernel_problem", lambda: "this kernel has no nf_tables: load it")
+    with pytest.raises(HostError, match=r"^this kernel has no nf_tables: load it$"):
+        nftables.tables()
+
+
+def test_a_kernel_without_a_part_of_it(fake: Path) -> None:
+    (fake / "fails").write_text("Error: Could not process rule: No such file or directory\n")
+    with pytest.raises(HostError, match=r"No such file or directory \(this kernel's nf_tables lacks a part"):
+        nftables.run([deletion("a")])
+
+
+class Kernel(socket.socket):
+    """A netlink socket of a kernel that gives one answer."""
+
+    code: int | None = 0  # None: it answers the question
+    refuses = 0  # an error of the socket itself
+
+    def __init__(self, *_: object) -> None:
+        if self.refuses:
+            raise OSError(self.refuses, os.strerror(self.refuses))
+        super().__init__()
+
+    def send(self, *_: object) -> int:
+        return 20
+
+    def recv(self, *_: object) -> bytes:
+        if self.code is None:
+            return struct.pack("=IHHII", 20, 10 << 8 | 15, 0, 1, 0) + bytes(4)
+        return struct.pack("=IHHIIi", 36, 2, 0, 1, 0, -self.code) + bytes(16)
+
+
+@pytest.mark.parametrize(
+    ("code", "refuses", "says"),
+    [
+        (None, 0, ""),
+        (errno.EINVAL, 0, "this kernel has no nf_tables (invalid argument)"),
+        (0, errno.EPROTONOSUPPORT, "this kernel has no nf_tables (protocol not supported)"),
+        (errno.EPERM, 0, "the kernel refuses access to nf_tables: run as root"),
+        (0, errno.EPERM, "seccomp profile that allows AF_NETLINK"),
+    ],
+)
+def test_what_the_kernel_itself_lacks(
+    monkeypatch: pytest.MonkeyPatch, code: int | None, refuses: int, says: str
+) -> None:
+    monkeypatch.setattr(Kernel, "code", code)
+    monkeypatch.setattr(Kernel, "refuses", refuses)
+    monkeypatch.setattr(nftables.socket, "socket", Kernel)
+    found = nftables.kernel_problem()
+    assert says in found
+    assert bool(says) == bool(found)
