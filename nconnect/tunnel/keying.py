@@ -184,8 +184,6 @@ class Keying:
             if initiation.hello.counter <= peer.last_counter:
                 peer.drops[DropReason.HANDSHAKE_REPLAYED] += 1
                 return
-            if self._is_first(peer) and _is_fresh(peer.attempt, now):
-                return
             local_index = self._new_index()
             pair, response = initiation.answer(
                 preshared_key=peer.config.preshared_key,
@@ -210,11 +208,10 @@ class Keying:
         self._agenda.schedule(peer)
 
     def _is_first(self, peer: Peer) -> bool:
-        """Both sides started at once: who stays the initiator, by public key.
+        """Whether we stay the initiator when both sides start at once: the smaller public key does.
 
-        The first ignores the other's initiation for as long as its own first try may take, then answers it
-        too, since its own may never arrive; the other always gives way. So one of the two is finished,
-        and by both sides.
+        The first answers the other's initiation and keeps its own attempt as well: its own may have been sent
+        before the other was there. The other drops its attempt. So a handshake that arrives is finished.
         """
         return self._address.public_key < peer.config.address.public_key
 
@@ -264,8 +261,3 @@ class Keying:
             index = int.from_bytes(self._rng(4), "little")
             if index and index not in self.by_index and index not in self._attempts:
                 return index
-
-
-def _is_fresh(attempt: Attempt | None, now: float) -> bool:
-    """Whether an answer to this attempt is due any moment."""
-    return attempt is not None and now < attempt.started_at + HANDSHAKE_RETRY_S[0]

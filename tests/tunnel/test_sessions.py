@@ -506,6 +506,34 @@ def test_link_up_tries_again_at_once() -> None:
     assert len(sim.sent) == before
 
 
+@pytest.mark.parametrize("user_first", [True, False])
+def test_the_second_link_that_returns_brings_the_session_at_once(user_first: bool) -> None:
+    """Both sides have started handshakes by then, and the first one's is lost: nobody was there."""
+    sim = Simulation()
+    user, provider = pair(sim)
+    sim.run(1)
+    sim.faults.cut = True
+    for number in range(100):
+        user.send_packet(*to_provider(number))
+        provider.send_packet(*to_user(number))
+        sim.run(0.1)
+    assert user.peer(provider).attempt is not None
+    assert provider.peer(user).attempt is not None
+    first, second = (user, provider) if user_first else (provider, user)
+    first.tunnel.link_up(sim.now)
+    first.drain()
+    sim.run(0.2)
+    sim.faults.cut = False
+    second.tunnel.link_up(sim.now)
+    second.drain()
+    user.delivered.clear()
+    provider.delivered.clear()
+    round_trip_s = 0.02
+    sim.run(2 * round_trip_s)
+    assert user.delivered
+    assert provider.delivered
+
+
 def test_the_newest_packet_of_each_flow_outlives_an_outage() -> None:
     """What a TCP tried last gets it going at once; else it would wait as long again as it was cut off."""
     sim, user, provider = connected()
