@@ -300,9 +300,12 @@ class Driver:
 
     def on_message(self, message: InboundMessage) -> None:
         """An NKN message from a link; its payload is borrowed."""
+        now = self._clock()
+        if not self._tunnel.hears(message.src, now):
+            return
         payload = message.payload
         view = payload if isinstance(payload, memoryview) else memoryview(payload)
-        self._write(self._tunnel.receive(message.src, view, self._opened, self._clock()))
+        self._write(self._tunnel.receive(message.src, view, self._opened, now))
         if len(view) < PROMPT_BYTES:
             # The kernel has answered a ping or a SYN already: send that before the loop's next turn.
             self._on_tun_readable(self._out)

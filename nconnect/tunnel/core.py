@@ -10,6 +10,7 @@ Data lane, direct calls without an object per packet:
     tunnel.can_seal(peer, now)                      False: a handshake has been started, enqueue instead
     prefix, size = tunnel.seal(peer, batch, out, now)   for `peer.lane`: its `dest`, on its `link`
     peer, size, packets, lane = tunnel.next_batch(arena, now, room, link)
+    tunnel.hears(source, now)                       False: drop it
     packets = tunnel.receive(source, payload, out, now)
 
 Where there are several links, `set_links` says which are up, and batches go by `nconnect.tunnel.lanes`.
@@ -43,6 +44,7 @@ from nconnect.tunnel.peer import Peer
 from nconnect.tunnel.pending import PendingSenders
 from nconnect.tunnel.session import KeyPair
 from nconnect.tunnel.sessions import Sessions
+from nconnect.tunnel.strangers import Strangers
 from nconnect.tunnel.timers import NEVER, Timer
 from nconnect.wire.message import Message
 from nconnect.wire.tunnel import (
@@ -82,6 +84,7 @@ class Tunnel:
         self.peers: dict[str, Peer] = {}  # by bare NKN address
         self.drops: Counter[DropReason] = Counter()  # of no known peer
         self.pending = PendingSenders()
+        self._strangers = Strangers(now)
         # Asked about what is not encrypted, from anybody; False when it is to be counted and dropped.
         self.on_visitor: Callable[[str, Buffer, float], bool] | None = None
         self._closed = False
@@ -235,6 +238,17 @@ class Tunnel:
         return self._outbox.next_send_at(now)
 
     # Data lane: from the network
+
+    def hears(self, source: str, now: float) -> bool:
+        """Whether to `receive` a message of this sender; if not, it is counted. Ask before anything else.
+
+        Of senders that are no peers a few messages are looked at, so that a flood of theirs costs next to
+        nothing.
+        """
+        if source in self.peers or self._peer_at(source) is not None or self._strangers.admits(source, now):
+            return True
+        self.drops[DropReason.UNKNOWN_PEER] += 1
+        return False
 
     def receive(self, source: str, payload: memoryview, out: memoryview, now: float) -> list[memoryview]:
         """Take an NKN message's payload; the packets for the TUN in it, as views of `out`.
