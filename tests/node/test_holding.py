@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nconnect.node.holding import HOST_SHARE, OVERHEAD_BYTES, Held, Holding
+from nconnect.node.holding import EXPIRE_AT_ONCE, HOST_SHARE, OVERHEAD_BYTES, Held, Holding
 from nconnect.node.settings import NodeDrop
 from tests.node.fakes import FakeClient, make_node
 
@@ -91,11 +91,11 @@ def test_a_flood_into_a_mailbox_pushes_out_itself_first() -> None:
 
 
 def test_a_mailbox_is_bounded_in_bytes() -> None:
-    box = Box(mailbox=10_000)
+    box = Box(mailbox=11_000)
     for number in range(9):
         box.put(bytes([number]) * 4000)
     assert [text[0] for text in box.take()] == [7, 8]
-    assert not box.put(bytes(10_001))
+    assert not box.put(bytes(11_001))
 
 
 def test_one_host_cannot_fill_the_node() -> None:
@@ -109,13 +109,48 @@ def test_one_host_cannot_fill_the_node() -> None:
     assert box.put(bytes(size))
 
 
+def test_a_stranger_with_many_keys_pushes_no_mail_of_others_out_of_a_mailbox() -> None:
+    box = Box(messages=10)
+    for text in (b"dear", b"bob"):
+        box.put(text, src="alice", host="home")
+    for number in range(50):
+        box.put(b"spam", src=f"key {number}", host="elsewhere")
+    assert box.take() == [b"dear", b"bob", *[b"spam"] * 8]
+
+
 def test_the_node_is_bounded_and_the_expired_make_room() -> None:
     box = Box(limit=10_000)
-    hosts = [box.put(bytes(1500), host=f"{n}", dest=f"{n}.{KEY}", until=10.0) for n in range(6)]
+    hosts = [box.put(bytes(1000), host=f"{n}", dest=f"{n}.{KEY}", until=10.0) for n in range(6)]
     assert hosts == [True] * 4 + [False] * 2
-    assert box.put(bytes(1500), host="late", until=30.0, now=11.0)
+    assert box.put(bytes(1000), host="late", until=30.0, now=11.0)
     assert box.holding.held_messages == 1
     assert box.drops == {NodeDrop.HOLDING_FULL: 2, NodeDrop.HELD_TOO_LONG: 4}
+
+
+def test_hosts_that_fill_the_node_give_way_to_others() -> None:
+    """With keys by the thousand, each message for another destination."""
+    box = Box(limit=100_000)
+    for n in range(200):
+        box.put(b"x", dest=f"{n}.{KEY}", host=f"hog {n % 2}")
+    assert box.holding.held_bytes > 90_000
+    for n in range(20):
+        assert box.put(b"mail", dest=f"carol{n}.{KEY}", src="alice", host="home")
+    assert all(box.take(dest=f"carol{n}.{KEY}") == [b"mail"] for n in range(20))
+    assert box.holding.held_bytes <= 100_000
+    assert box.put(b"x", dest=f"late.{KEY}", host="hog 0"), "there is room again"
+
+
+def test_what_ends_all_at_once_is_forgotten_in_parts() -> None:
+    box = Box(limit=10 << 20)
+    for n in range(3 * EXPIRE_AT_ONCE):
+        assert box.put(b"x", dest=f"{n}.{KEY}", until=10.0)
+    steps = 0
+    while (end := box.holding.next_end()) is not None:
+        before = box.holding.held_messages
+        box.holding.expire(end)
+        assert before - box.holding.held_messages == EXPIRE_AT_ONCE
+        steps += 1
+    assert steps == 3
 
 
 def test_the_list_of_ends_does_not_grow_without_bound() -> None:
@@ -155,7 +190,8 @@ def test_accounts_agree_with_what_is_there(steps: list[tuple[str, int, int, int,
         waiting = deque(held for one in boxes for held in one.messages)
         assert box.holding.held_messages == len(waiting) == put - gone - sum(box.drops.values())
         assert box.holding.held_bytes == sum(held.size_bytes for held in waiting) <= 20_000
-        assert sum(box.holding._hosts.values()) == box.holding.held_bytes
+        assert sum(host.size_bytes for host in box.holding._hosts.values()) == box.holding.held_bytes
+        assert sum(len(host.mail) for host in box.holding._hosts.values()) == len(waiting)
         assert all(one.size_bytes <= 8_000 and 0 < len(one.messages) <= 4 for one in boxes)
 
 
