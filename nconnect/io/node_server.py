@@ -78,6 +78,7 @@ class NodeServer:
         """
         now = boottime()
         self.node = Node(identity, settings, now=now, rng=os.urandom)
+        self.node.close_opening = self._close_opening
         self.port: int | None = None
         self.ws_port: int | None = None
         self.rpc_port: int | None = None
@@ -121,6 +122,7 @@ class NodeServer:
         """Serve on all ports, bound here if `bind` was not called; raises `HostError` in one line."""
         if not self._listeners:
             self.bind()
+        self.node.turns.schedule = asyncio.get_running_loop().call_soon
         if self._capture is not None:
             self.node.relay.capture = self._capture.write
         try:
@@ -248,6 +250,12 @@ class NodeServer:
         """The sockets whose handshake is not done yet, by source."""
         return sum((server.opening for server in self._websockets), Counter[str]())
 
+    def _close_opening(self, source: str) -> None:
+        """Close the oldest socket of this source whose handshake is not done."""
+        for server in self._websockets:
+            if server.close_opening(source):
+                return
+
     def _welcome(self, websocket: WebSocket, *, secure: bool) -> _Client | None:
         host = self._host(websocket.host_header)
         if host is None:
@@ -263,6 +271,7 @@ class NodeServer:
             self.node.closed(connection)
             return None
         client.connection = connection
+        websocket.share = connection.source.share
         websocket.limit(EARLY_FRAME_BYTES, partial(self.node.skipped, connection))
         websocket.pace()
         self.rearm()

@@ -32,6 +32,7 @@ from nconnect.io.errors import reason
 from nconnect.io.receive_buffers import ReceiveBuffers
 from nconnect.io.tls_socket import TlsSocket
 from nconnect.queueing.pacer import UNLIMITED_BYTES, Pacer
+from nconnect.queueing.turns import MESSAGE_WORK, QUANTUM, Share
 from nconnect.wire.websocket import (
     NO_MASK,
     Assembler,
@@ -104,6 +105,7 @@ class WebSocket:
         host_header: str = "",
     ) -> None:
         self.handler: FrameHandler
+        self.share: Share | None = None  # of the loop's turns; None: `MAX_FRAMES_A_TURN` alone
         self.mask = client
         self.writable = True
         self.rate: float | None = None  # bytes a second that it is paced at; None: faster than we are
@@ -124,7 +126,8 @@ class WebSocket:
         self._lent = False
         self._start = 0
         self._filled = 0
-        self._pausing = False  # more frames than a turn may take are in the buffer
+        self._pausing = False  # it is not our turn: nothing is read
+        self._has_rest = False  # there may be whole frames in the buffer
         self._assembler = Assembler(MAX_FRAME_BYTES)
         self._keeps = MAX_FRAME_BYTES  # a larger frame is skipped
         self._on_skipped: Callable[[int], None] | None = None
@@ -359,6 +362,10 @@ class WebSocket:
     def _on_readable(self) -> None:
         if self.closed or self._pausing:  # since `call_soon`
             return
+        share = self.share
+        if share is not None and not share.may_go_on():
+            self._pause()
+            return
         fresh = None
         if self._buffer is None:
             self._buffer, self._view = fresh, room = _buffers.take()
@@ -367,7 +374,7 @@ class WebSocket:
         else:
             room = self._view[self._filled :]
         try:
-            size = self._sock.recv_into(room)
+            size = self._sock.recv_into(room if share is None else room[:QUANTUM])
         except BlockingIOError:
             self._release_if_empty()
             return
@@ -379,11 +386,15 @@ class WebSocket:
             return
         self.rx_bytes += size
         self._filled += size
+        if share is not None:
+            share.charge(size)
         if fresh is not None and not self._assembler.is_busy and not self._tls and not self._skip:
             # The short way of a small message: what it does not touch need not come into the cache.
             at = lone_message(fresh, size, masked=not self._client)
             if at:
                 self._buffer = None
+                if share is not None:
+                    share.charge(MESSAGE_WORK)
                 try:
                     self.handler.on_binary(room[at:size])
                 finally:
@@ -396,13 +407,17 @@ class WebSocket:
     def _take_frames(self) -> None:
         """Hand on every whole frame in the buffer; arrange room for the one that is not whole."""
         view = self._view
+        share = self.share
         needed = 0
         frames = 0
         try:
             if self._skip:
                 self._skip_on()
             while self._start < self._filled:
-                if frames == MAX_FRAMES_A_TURN:
+                if frames == MAX_FRAMES_A_TURN or (
+                    share is not None and not share.charge(MESSAGE_WORK) and frames
+                ):
+                    self._has_rest = True
                     self._pause()
                     return
                 frames += 1
@@ -453,18 +468,31 @@ class WebSocket:
         self._skip -= size
 
     def _pause(self) -> None:
-        """Who sends many small frames does not keep the loop from the others: go on in its next turn."""
+        """Who sends much does not keep the loop from the others: go on in a later turn.
+
+        Frames that were read already come before other connections of the same source, so that one of
+        these at most holds a buffer meanwhile.
+        """
         self._pausing = True
         self._loop.remove_reader(self._fd)
-        self._loop.call_soon(self._go_on)
+        if self.share is None:
+            self._loop.call_soon(self._go_on)
+        else:
+            self.share.wait(self._go_on, first=self._has_rest)
 
     def _go_on(self) -> None:
         self._pausing = False
         if self.closed:
             return
         self._loop.add_reader(self._fd, self._on_readable)
+        if not self._has_rest:
+            self._on_readable()
+            return
+        self._has_rest = False
         self._take_frames()
-        if self._tls and not self.closed and self._sock.pending():
+        if self.share is not None and self.share.waiting and not self.closed and not self._pausing:
+            self._pause()  # other connections of this source wait: behind those
+        elif self._tls and not self.closed and self._sock.pending():
             self._loop.call_soon(self._on_readable)
 
     def _on_frame(self, opcode: Opcode, fin: bool, payload: memoryview) -> None:

@@ -12,7 +12,6 @@ import ssl
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 from nconnect.errors import HostError, RemoteProtocolError
@@ -62,7 +61,7 @@ class WebSocketServer:
         self._shared = shared
         self._loop = asyncio.get_running_loop()
         self.opening: Counter[str] = Counter()  # sockets that are no websockets yet, by source (`limit_key`)
-        self._opening: set[asyncio.Task[None]] = set()
+        self._opening: dict[asyncio.Task[None], str] = {}  # and their sources, oldest first
         self._open: set[WebSocket] = set()
         self._resume: asyncio.TimerHandle | None = None
         self._loop.add_reader(listener.fileno(), self._on_acceptable)
@@ -133,17 +132,26 @@ class WebSocketServer:
                 continue
             sock.setblocking(False)
             task = self._loop.create_task(self._welcome(sock), name=f"websocket from {address[0]}")
-            self._opening.add(task)
-            source = limit_key(address[0])
+            source = self._opening[task] = limit_key(address[0])
             self.opening[source] += 1
-            task.add_done_callback(partial(self._opened, source))
+            task.add_done_callback(self._opened)
 
-    def _opened(self, source: str, task: asyncio.Task[None]) -> None:
+    def close_opening(self, source: str) -> bool:
+        """Close the oldest socket of this source that is no websocket yet; whether there was one."""
+        for task, of in self._opening.items():
+            if of == source:
+                task.cancel()
+                self._opened(task)
+                return True
+        return False
+
+    def _opened(self, task: asyncio.Task[None]) -> None:
         """Its handshake is over, however it ended."""
-        self._opening.discard(task)
-        self.opening[source] -= 1
-        if not self.opening[source]:
-            del self.opening[source]
+        source = self._opening.pop(task, None)
+        if source is not None:
+            self.opening[source] -= 1
+            if not self.opening[source]:
+                del self.opening[source]
 
     def _accept_again(self) -> None:
         self._loop.add_reader(self._listener.fileno(), self._on_acceptable)

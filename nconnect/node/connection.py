@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from enum import Enum
 from typing import Protocol
 
 from nconnect.node.egress import Egress
-from nconnect.node.limits import limit_key
 from nconnect.node.proof import Ledger
 from nconnect.node.reorder import Reorderer
+from nconnect.node.sources import Source
 from nconnect.wire.jsonrpc import NodeInfo
 from nconnect.wire.nkn import HeadCache
 
@@ -34,6 +35,15 @@ class Transport(Protocol):
         """The client has logged in: take messages of any size from it."""
 
     def close(self, code: int = 1000, why: str = "") -> None: ...
+
+
+@dataclass(slots=True)
+class Stuck:
+    """What a socket keeps because its client does not read: bytes, and how far that client had come when."""
+
+    size_bytes: int
+    tx_bytes: int
+    since: float
 
 
 class State(Enum):
@@ -64,23 +74,22 @@ class Connection:
 
     __slots__ = (
         "address", "bad_frames", "challenge", "direct", "drains_mail", "early_bytes", "egress", "heads",
-        "heard_at", "info", "ledger", "moved_at", "number", "prefixes", "remote_host", "reorderer", "rx_seen",
-        "source", "state", "transport", "tx_seen",
+        "heard_at", "info", "ledger", "moved_at", "number", "prefixes", "reorderer", "rx_seen",
+        "source", "state", "stuck", "transport", "tx_seen",
     )  # fmt: skip
 
     def __init__(
         self,
         number: int,
         transport: Transport,
-        remote_host: str,
         info: NodeInfo,
         challenge: bytes,
+        source: Source,
         now: float,
     ) -> None:
         self.number = number
         self.transport = transport
-        self.remote_host = remote_host
-        self.source = limit_key(remote_host)
+        self.source = source
         self.info = info  # this node as this client sees it
         self.challenge = challenge
         self.heard_at = self.moved_at = now
@@ -94,6 +103,7 @@ class Connection:
         self.direct = True  # what is for this client may go to its socket as it is
         self.drains_mail = False  # what was held for it goes first, as its socket takes it
         self.egress: Egress | None = None  # there only while something waits in it
+        self.stuck: Stuck | None = None  # there only while its socket keeps part of a message
         self.ledger: Ledger | None = None  # there only when the node verifies
         self.reorderer: Reorderer | None = None  # there only in tests
 

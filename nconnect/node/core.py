@@ -20,6 +20,7 @@ break the protocol come within one `ping_interval_s`. The order of each pair of 
 from __future__ import annotations
 
 import heapq
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -33,6 +34,8 @@ from nconnect.node.proof import Chain, Ledger
 from nconnect.node.relay import Relay, may_log_in
 from nconnect.node.reorder import Reorderer
 from nconnect.node.settings import INFLATES_FREELY, MAX_CONNECTIONS_PER_ADDRESS, NodeDrop, NodeSettings
+from nconnect.node.sources import Sources
+from nconnect.queueing.turns import MESSAGE_WORK, Turns
 from nconnect.wire import actions
 from nconnect.wire.jsonrpc import NodeInfo
 from nconnect.wire.nkn import (
@@ -46,10 +49,11 @@ from nconnect.wire.nkn import (
 from nconnect.wire.sigchain import login_digest
 
 MAX_TEXT_BYTES = 16 << 10  # guessed: a setClient request has about 400
-EARLY_FRAME_BYTES = MAX_TEXT_BYTES  # larger frames before the login are skipped as they come
+EARLY_FRAME_BYTES = 8 << 10  # larger frames before the login are skipped as they come
 MAX_EARLY_BYTES = 4 << 20  # guessed: of frames before the login, dropped unread; one of the largest
 MAX_BAD_FRAMES = 32  # guessed: a client of another version may err now and then
-MAX_UNREAD_ANSWER_BYTES = 64 << 10  # guessed: who does not read our answers asks for no more of them
+MAX_UNREAD_ANSWER_BYTES = 4 << 10  # guessed: who does not read our answers asks for no more of them
+VERIFY_WORK = 16 * MESSAGE_WORK  # measured: what a signature costs
 _CLIENT = State.CLIENT  # an enum's member costs a look-up in its class
 _NONE: Mapping[str, int] = MappingProxyType({})
 _CHECK_GRAIN_S = 0.5  # checks are rounded up to it, so that many idle clients share a wakeup
@@ -80,13 +84,16 @@ class Node:
     ) -> None:
         self.settings = settings
         self.chain = Chain(identity.public_key, now)
+        self.turns = Turns()
         self.relay = Relay(settings, rng)
         self._public_key = identity.public_key
         self._rng = rng
+        # How to close a socket of this source whose handshake is not done, the oldest; the shell's.
+        self.close_opening: Callable[[str], None] | None = None
         self._limiter = RateLimiter(settings.rate_per_s, settings.burst)
         self._inflated = RateLimiter(settings.inflated_rate, max(MAX_FRAME_BYTES, settings.inflated_rate))
         self._connections: dict[int, Connection] = {}
-        self._by_source: dict[str, dict[int, Connection]] = {}  # the same; none is empty
+        self._sources = Sources(self.turns, self.relay.pool)
         self._logged_in = 0
         self._logins = 0
         self._receipts = 0
@@ -117,26 +124,54 @@ class Node:
         """Whether one more connection of this host fits; counted if not.
 
         A source may hold `source_share` connections. When the node is full, a source that has fewer than
-        the one with the most takes a place from that one, so that a few sources cannot keep others out.
+        the one with the most takes a place from that one, so that a few sources cannot keep others out. The
+        same holds for the `max_logins` places of those that have not logged in.
         """
-        source = limit_key(remote_host)
-        held = len(self._by_source.get(source, ())) + opening.get(source, 0)
-        if held < self.settings.source_share:
-            if len(self._connections) + sum(opening.values()) < self.settings.max_connections:
-                return True
-            if self._displace_for(held):
-                return True
+        key = limit_key(remote_host)
+        source = self._sources.get(key)
+        connections, challenged = (
+            (len(source.connections), len(source.challenged)) if source is not None else (0, 0)
+        )
+        here, all_opening = opening.get(key, 0), sum(opening.values())
+        if (
+            connections + here < self.settings.source_share
+            and (
+                len(self._connections) + all_opening < self.settings.max_connections
+                or self._displace_for(connections + here)
+            )
+            and (
+                self._sources.challenged + all_opening < self.settings.max_logins
+                or self._displace_login_for(challenged + here, opening)
+            )
+        ):
+            return True
         self.count(NodeDrop.TOO_MANY_CONNECTIONS)
         return False
 
     def _displace_for(self, held: int) -> bool:
         """Close a connection of the source with the most, if that has more than one above `held`: one that is
         not logged in, else the one that has been silent longest."""
-        most = max(self._by_source.values(), key=len, default={})
+        most = max((source.connections for source in self._sources), key=len, default={})
         if len(most) <= held + 1:
             return False
         victim = min(most.values(), key=lambda c: (c.state is _CLIENT, c.heard_at, c.number))
         self._refuse(victim, NodeDrop.DISPLACED)
+        return True
+
+    def _displace_login_for(self, held: int, opening: Mapping[str, int]) -> bool:
+        """The same for those that have not logged in: the oldest goes, one that is no websocket yet first."""
+        counts = Counter(opening)
+        counts.update({source.key: len(source.challenged) for source in self._sources})
+        key, most = counts.most_common(1)[0] if counts else ("", 0)
+        if most <= held + 1:
+            return False
+        if opening.get(key) and self.close_opening is not None:
+            self.close_opening(key)
+            self.count(NodeDrop.DISPLACED)
+            return True
+        source = self._sources.get(key)
+        assert source is not None
+        self._refuse(next(iter(source.challenged.values())), NodeDrop.DISPLACED)
         return True
 
     def open(self, transport: Transport, remote_host: str, info: NodeInfo, now: float) -> Connection | None:
@@ -145,9 +180,10 @@ class Node:
             self.count(NodeDrop.TOO_MANY_CONNECTIONS)
             return None
         self._opened += 1
-        connection = Connection(self._opened, transport, remote_host, info, self._rng(32), now)
+        source = self._sources.of(remote_host)
+        connection = Connection(self._opened, transport, info, self._rng(32), source, now)
         self._connections[connection.number] = connection
-        self._by_source.setdefault(connection.source, {})[connection.number] = connection
+        self._sources.add(connection)
         self._check_later(connection, now + self.settings.login_timeout_s)
         transport.send_text(actions.AuthChallenge(connection.challenge).encode())
         return connection
@@ -158,10 +194,8 @@ class Node:
         if not connection.move(Event.CLOSED):
             raise LocalProtocolError("a connection was closed twice")
         self._connections.pop(connection.number, None)
-        of_source = self._by_source[connection.source]
-        del of_source[connection.number]
-        if not of_source:
-            del self._by_source[connection.source]
+        self._sources.remove(connection)
+        self.relay.unstuck(connection)
         self.relay.disordered.pop(connection.number, None)
         if connection.ledger is not None:
             self._receipts_missing += connection.ledger.forgotten
@@ -205,9 +239,11 @@ class Node:
             self._tolerate(connection, NodeDrop.MALFORMED)
             return
         if type(message) is OutboundMessage:
-            if connection.ledger is not None and not connection.ledger.check_outbound(message, now):
-                self._tolerate(connection, NodeDrop.BAD_SIGNATURE)
-                return
+            if connection.ledger is not None:
+                connection.source.share.charge(VERIFY_WORK * len(message.dests))
+                if not connection.ledger.check_outbound(message, now):
+                    self._tolerate(connection, NodeDrop.BAD_SIGNATURE)
+                    return
             self.relay.relay(connection, message, now)
             if connection.ledger is None and self.relay.is_repeatable(message):
                 payload = message.payloads[0]
@@ -220,14 +256,17 @@ class Node:
     def _inflate(self, connection: Connection, body: Buffer, now: float) -> bytes:
         """Decompress as far as the source's budget goes: a kilobyte can hold megabytes."""
         free = INFLATES_FREELY * len(body)
-        left = self._inflated.left(connection.source, now)
+        source = connection.source
+        left = self._inflated.left(source.key, now)
         most = max(1, int(min(MAX_FRAME_BYTES, free + left)))
         try:
             plain = inflate(body, most)
         except RemoteProtocolError:
-            self._inflated.take(connection.source, max(0.0, min(left, most - free)))
+            self._inflated.take(source.key, max(0.0, min(left, most - free)))
+            source.share.charge(most)
             raise
-        self._inflated.take(connection.source, max(0, len(plain) - free))
+        self._inflated.take(source.key, max(0, len(plain) - free))
+        source.share.charge(len(plain))
         return plain
 
     def skipped(self, connection: Connection, size_bytes: int) -> None:
@@ -286,6 +325,7 @@ class Node:
         if address is None or not may_log_in(request.address):
             self._reject(connection, "setClient", actions.INVALID_PARAMS, NodeDrop.BAD_LOGIN)
             return
+        connection.source.share.charge(VERIFY_WORK)
         digest = login_digest(connection.challenge, request.salt)
         if not verify(address.public_key, digest, request.signature):
             connection.transport.send_text(_refusal("setClient", actions.INVALID_SIGNATURE))
@@ -302,6 +342,7 @@ class Node:
             # Each gets every message: without a bound one client could have the node multiply its own.
             self._refuse(others[0], NodeDrop.DISPLACED)
         connection.address = request.address
+        self._sources.logged_in(connection)
         connection.transport.lift_limit()
         if self.settings.verify_signatures:
             connection.ledger = Ledger(address, self._public_key, self.chain)

@@ -11,19 +11,21 @@ import zlib
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from nconnect.errors import ConfigError
+from nconnect.errors import ConfigError, DropReason
 from nconnect.model import NknAddress
-from nconnect.node.connection import Buffer, Connection, State
+from nconnect.node.connection import Buffer, Connection, State, Stuck
 from nconnect.node.egress import Egress, Pool
 from nconnect.node.holding import Held, Holding
-from nconnect.node.limits import limit_key
 from nconnect.node.proof import PrevHashes, asking_prefix
 from nconnect.node.reorder import HOLD_S
 from nconnect.node.settings import MAX_DESTS, NodeDrop, NodeSettings
+from nconnect.queueing.turns import MESSAGE_WORK
 from nconnect.wire.nkn import MAX_MESSAGE_BYTES, OutboundMessage, inbound_prefix
 
 MAX_ADDRESS_CHARS = 1024  # guessed: identifiers are names; each logged-in address is kept
 MAX_FANOUT_BYTES = 64 << 20  # guessed: what one frame may become when it has many dests
+DEAF_S = 2.0  # guessed: who takes nothing for so long is the first to lose what waits for him
+HOLD_WORK = 8 * MESSAGE_WORK  # measured: what a message to somebody offline costs
 MAX_CACHED_PREFIXES = 256  # guessed: message sizes that one client uses again and again
 
 
@@ -59,6 +61,7 @@ class Relay:
             mailbox_messages=settings.client_holding_messages,
             dropped=self.count,
         )
+        self.stuck: dict[int, Connection] = {}  # whose socket keeps what its client does not read
         self.disordered: dict[int, Connection] = {}
         self.flush_at: float | None = None
         self._prev_hashes = PrevHashes(rng)
@@ -67,6 +70,8 @@ class Relay:
         """Send what waited, until the socket is full again."""
         if connection.drains_mail and not self._drain_mail(connection, now):
             return
+        if connection.stuck is not None:
+            self.unstuck(connection)
         egress = connection.egress
         if egress is None:
             return
@@ -77,6 +82,50 @@ class Relay:
                 connection.egress = None
                 return
             transport.send_binary((message,))
+        if transport.unsent_bytes:
+            self._stuck(connection, now)
+
+    def unstuck(self, connection: Connection) -> None:
+        """Its socket took what it had kept, or is gone."""
+        stuck, connection.stuck = connection.stuck, None
+        if stuck is not None:
+            del self.stuck[connection.number]
+            connection.source.waiting.add(-stuck.size_bytes)
+
+    def _stuck(self, connection: Connection, now: float) -> None:
+        """Its socket keeps what its client does not read: count that, and see to it that it is not too much
+        of all clients together."""
+        transport = connection.transport
+        kept = connection.stuck
+        if kept is None:
+            kept = connection.stuck = Stuck(0, transport.tx_bytes, now)
+            self.stuck[connection.number] = connection
+        connection.source.waiting.add(transport.unsent_bytes - kept.size_bytes)
+        kept.size_bytes = transport.unsent_bytes
+        while self.pool.is_over and self.stuck:
+            self._make_room(now)
+
+    def _make_room(self, now: float) -> None:
+        """More waits for clients to read than may: the address where most of it waits loses what its client
+        with the most was to get, and if that is not enough that connection.
+
+        Those who have taken nothing at all for a while come first.
+        """
+        deaf = [
+            c
+            for c in self.stuck.values()
+            if c.stuck is not None
+            and c.transport.tx_bytes == c.stuck.tx_bytes
+            and now - c.stuck.since > DEAF_S
+        ]
+        victim = max(deaf or self.stuck.values(), key=_waiting)
+        if victim.egress is not None:
+            victim.egress.clear(DropReason.QUEUE_FULL)
+            victim.egress = None
+        if self.pool.is_over:
+            self.count(NodeDrop.STALLED)
+            victim.transport.close(1008, NodeDrop.STALLED.value)
+            self.unstuck(victim)
 
     def relay(self, source: Connection, message: OutboundMessage, now: float) -> None:
         """Pass a client's message on to each of its dests."""
@@ -100,6 +149,8 @@ class Relay:
                 and targets is None
             ):
                 continue  # it is counted where it arrives
+            if index:
+                source.source.share.charge(MESSAGE_WORK + size)
             if targets is None:
                 self._undeliverable(source, message, index, payload, now)
                 continue
@@ -123,8 +174,9 @@ class Relay:
             self._hold(f"node {node}", src, dest, payload, holding_s, now)
             return
         prefix = inbound_prefix(src, size)
+        sender = -1 - zlib.crc32(src.encode())
         for target in targets:
-            self._deliver(target, src, -1 - zlib.crc32(src.encode()), prefix, payload, now)
+            self._deliver(target, src, sender, sender, prefix, payload, now)
         self.messages += 1
         self.bytes += size
         if self.capture is not None:
@@ -152,7 +204,7 @@ class Relay:
         for target in disordered.values():
             assert target.reorderer is not None
             for message in target.reorderer.flush():
-                self._send_or_queue(target, 0, (message,), now)
+                self._send_or_queue(target, 0, 0, (message,), now)
 
     def is_repeatable(self, message: OutboundMessage) -> bool:
         """Whether a message to the same dest, with other content, would differ in its payload alone."""
@@ -177,15 +229,26 @@ class Relay:
         for target in targets:
             if target.direct and target.egress is None and target.transport.writable:
                 target.transport.send_binary((prefix, payload))
+                if not target.transport.writable and target.transport.unsent_bytes:
+                    self._stuck(target, now)
             else:
-                self._deliver(target, source.address, source.number, prefix, payload, now)
+                self._deliver(
+                    target, source.address, source.source.number, source.number, prefix, payload, now
+                )
         self.messages += 1
         self.bytes += size
         if self.capture is not None:
             self.capture(payload)
 
     def _deliver(
-        self, target: Connection, src: str, number: int, prefix: bytes, payload: Buffer, now: float
+        self,
+        target: Connection,
+        src: str,
+        source: int,
+        sender: int,
+        prefix: bytes,
+        payload: Buffer,
+        now: float,
     ) -> None:
         """The longer way: with a receipt to ask for, out of order, or into the queue."""
         if target.state is not State.CLIENT:
@@ -201,19 +264,23 @@ class Relay:
                 if self.flush_at is None:
                     self.flush_at = now + HOLD_S
             for message in leaving:
-                self._send_or_queue(target, number, (message,), now)
+                self._send_or_queue(target, source, sender, (message,), now)
         else:
-            self._send_or_queue(target, number, (prefix, payload), now)
+            self._send_or_queue(target, source, sender, (prefix, payload), now)
 
-    def _send_or_queue(self, target: Connection, source: int, parts: Sequence[Buffer], now: float) -> None:
+    def _send_or_queue(
+        self, target: Connection, source: int, sender: int, parts: Sequence[Buffer], now: float
+    ) -> None:
         if target.egress is None and target.transport.writable and not target.drains_mail:
             target.transport.send_binary(parts)
+            if target.transport.unsent_bytes:
+                self._stuck(target, now)
             return
         if target.state is not State.CLIENT:
             return
         if target.egress is None:
-            target.egress = Egress(self.settings.client_queue_bytes, self.pool, self.count)
-        target.egress.put(source, b"".join(parts), now)
+            target.egress = Egress(self.settings.client_queue_bytes, target.source.waiting, self.count)
+        target.egress.put(source, sender, b"".join(parts), now)
         if not len(target.egress):
             target.egress = None
 
@@ -239,8 +306,10 @@ class Relay:
         self, source: Connection, message: OutboundMessage, index: int, payload: Buffer, now: float
     ) -> None:
         """Nobody is logged in as `message.dests[index]`: keep the message for as long as its sender wants."""
-        host = limit_key(source.remote_host)
-        self._hold(host, source.address, message.dests[index], payload, message.max_holding_seconds, now)
+        source.source.share.charge(HOLD_WORK)
+        self._hold(
+            source.source.key, source.address, message.dests[index], payload, message.max_holding_seconds, now
+        )
 
     def _hold(self, account: str, src: str, dest: str, payload: Buffer, holding_s: int, now: float) -> None:
         if not holding_s or not self.settings.holding_bytes or not may_log_in(dest):
@@ -265,6 +334,8 @@ class Relay:
                 target.ledger.owe(prev_hash, now)
                 prefix = asking_prefix(held.src, prev_hash, size)
             target.transport.send_binary((prefix, held.payload))
+            if target.transport.unsent_bytes:
+                self._stuck(target, now)
             self.messages += 1
             self.bytes += size
         return False
@@ -284,4 +355,9 @@ def may_log_in(address: str) -> bool:
         return False
 
 
-# The official node's texts (api/common/errcode).
+def _waiting(connection: Connection) -> tuple[int, int]:
+    """What waits at a client's address, and for the client itself."""
+    own = 0 if connection.stuck is None else connection.stuck.size_bytes
+    if connection.egress is not None:
+        own += connection.egress.size_bytes
+    return connection.source.waiting.used_bytes, own

@@ -66,10 +66,11 @@ class NodeSettings:
     reorder: bool = False  # tests: disturb the order as the official node does
     max_connections: int = 16_384  # under the usual bound of 20,000 descriptors
     source_connections: int | None = None  # of one IPv4 address or IPv6 /64; None: see `source_share`
-    client_queue_bytes: int = 16 << 20
-    node_queue_bytes: int = 256 << 20
-    holding_bytes: int = 64 << 20  # kept for offline clients, all together; 0: nothing is kept
-    client_holding_bytes: int = 8 << 20  # for one of them: two of the largest messages
+    max_logins: int = 1024  # connections that have not logged in: 18 KB each at most
+    client_queue_bytes: int = 8 << 20  # two sessions of official SDKs, which keep 4 MiB under way
+    node_queue_bytes: int = 24 << 20
+    holding_bytes: int = 12 << 20  # kept for offline clients, all together; 0: nothing is kept
+    client_holding_bytes: int = 4 << 20  # for one of them: one of the largest messages
     client_holding_messages: int = 1024  # for one of them
     max_holding_s: float = MAX_HOLDING_S
     rate_per_s: float | None = OFFICIAL_RATE_PER_S  # of RPC calls and of connects, each, by host

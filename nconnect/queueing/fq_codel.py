@@ -146,6 +146,12 @@ class FairQueue(Generic[T]):
             taken.append(self._pop(flow))
         return taken
 
+    def shrink(self, max_bytes: int) -> None:
+        """Drop the oldest items of the fattest flows until no more than `max_bytes` are held, this once."""
+        usual, self.max_bytes = self.max_bytes, max(0, max_bytes)
+        self._shed()
+        self.max_bytes = usual
+
     def clear(self, reason: DropReason) -> None:
         """Drop everything, for this reason (it is the caller's to count)."""
         for flow in (*self._new, *self._old):

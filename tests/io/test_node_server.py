@@ -159,7 +159,7 @@ def test_a_receiver_that_never_reads_costs_others_nothing() -> None:
             await alice.send(bob.address, b"still here")
             assert bytes((await bob.receive()).payload) == b"still here"
             stats = server.stats()
-            assert stats["queue_bytes"] <= 1 << 20  # type: ignore[operator]
+            assert stats["queue_bytes"] <= (1 << 20) + 101_000, "its queue, and half a message"  # type: ignore[operator]
             assert stats["drops"]["queue_full"] > 0  # type: ignore[index]
             stuck.websocket.transport.abort()
 

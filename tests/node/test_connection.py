@@ -7,11 +7,15 @@ import itertools
 import pytest
 
 from nconnect.node.connection import TRANSITIONS, Connection, Event, State
+from nconnect.node.egress import Pool
+from nconnect.node.sources import Sources
+from nconnect.queueing.turns import Turns
 from tests.node.fakes import INFO, FakeTransport
 
 
 def make(state: State) -> Connection:
-    connection = Connection(1, FakeTransport(), "192.0.2.1", INFO, bytes(32), 0.0)
+    source = Sources(Turns(), Pool(1000)).of("192.0.2.1")
+    connection = Connection(1, FakeTransport(), INFO, bytes(32), source, 0.0)
     connection.state = state
     return connection
 

@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 
 from nconnect.errors import LocalProtocolError
 from nconnect.node.connection import State
-from nconnect.node.core import MAX_BAD_FRAMES, MAX_EARLY_BYTES, MAX_TEXT_BYTES
+from nconnect.node.core import MAX_BAD_FRAMES, MAX_EARLY_BYTES, MAX_TEXT_BYTES, VERIFY_WORK
 from nconnect.node.relay import MAX_FANOUT_BYTES
 from nconnect.node.settings import MAX_CONNECTIONS_PER_ADDRESS, MAX_DESTS, NodeDrop, NodeSettings
+from nconnect.queueing.turns import MESSAGE_WORK
 from nconnect.wire.actions import SetClient
 from nconnect.wire.nkn import MAX_FRAME_BYTES, MAX_MESSAGE_BYTES, InboundMessage, OutboundMessage, Receipt
 from tests.node.fakes import INFO, SALT, FakeClient, FakeTransport, make_node
@@ -808,3 +809,76 @@ def test_a_login_cannot_be_replayed_on_another_connection() -> None:
     request = SetClient(first.address, SALT, first.identity.sign(b"old"))
     second.text(request.encode())
     assert second.transport.texts[1]["Error"] == 42003
+
+
+# --- shares of what the node has ---
+
+
+def test_work_is_charged_to_the_senders_source() -> None:
+    node = make_node()
+    alice, bob = FakeClient(node).log_in(), FakeClient(node, "bob", b"b" * 32, host="198.51.100.2").log_in()
+    share = alice.connection.source.share
+    before = share.spent
+    alice.send([bob.address] * 4, bytes(1000))
+    assert share.spent - before >= 3 * (1000 + MESSAGE_WORK), "each dest beyond the first"
+    before = share.spent
+    alice.binary(OutboundMessage((bob.address,), (bytes(1 << 20),)).encode(compress=True))
+    assert share.spent - before >= 1 << 20, "what was decompressed"
+    before = share.spent
+    alice.send("carol." + "ab" * 32, b"x", max_holding_seconds=60)
+    assert share.spent - before >= MESSAGE_WORK, "what is held"
+    assert bob.connection.source.share.spent <= VERIFY_WORK, "its login alone"
+
+
+def test_what_a_socket_keeps_counts_in_the_pool() -> None:
+    node = make_node(node_queue_bytes=1 << 20)
+    alice, bob = FakeClient(node).log_in(), FakeClient(node, "bob", b"b" * 32, host="198.51.100.2").log_in()
+    bob.transport.takes, bob.transport.unsent_bytes = 1, 300_000
+    alice.send(bob.address, bytes(400_000))
+    assert node.stats().queue_bytes == 300_000
+    alice.send(bob.address, bytes(100_000))
+    assert node.stats().queue_bytes > 400_000
+    bob.transport.takes, bob.transport.unsent_bytes, bob.transport.writable = None, 0, True
+    node.writable(bob.connection, 0.0)
+    assert node.stats().queue_bytes == 0
+    assert len(bob.received()) == 2
+
+
+def test_the_pool_is_kept_by_closing_who_does_not_read() -> None:
+    """Fifty clients of one address, each with most of a large message unread, and one that reads slowly."""
+    node = make_node(node_queue_bytes=4 << 20)
+    alice = FakeClient(node, host="198.51.100.9").log_in()
+    slow = FakeClient(node, "slow", b"s" * 32, host="198.51.100.2").log_in()
+    slow.transport.takes, slow.transport.unsent_bytes = 1, 200_000
+    alice.send(slow.address, bytes(300_000))
+    deaf = [FakeClient(node, f"deaf{n}", bytes([n]) * 32).log_in() for n in range(50)]
+    for client in deaf:
+        client.transport.takes, client.transport.unsent_bytes = 1, 900_000
+        alice.send(client.address, bytes(1_000_000))
+        assert node.stats().queue_bytes <= 4 << 20
+    assert sum(client.transport.closed is not None for client in deaf) >= 46
+    assert slow.transport.closed is None
+    assert node.stats().drops["stalled"] >= 46
+    assert node.relay.pool.used_bytes == sum(s.waiting.used_bytes for s in node._sources)
+
+
+def test_places_before_the_login_go_from_the_source_with_most_to_others() -> None:
+    node = make_node(max_logins=20)
+    waiting = [FakeClient(node, host="203.0.113.1") for _ in range(10)]
+    waiting += [FakeClient(node, host="203.0.113.2") for _ in range(10)]
+    assert node.admits("198.51.100.1", 0.0)
+    assert sum(client.transport.closed is not None for client in waiting) == 1
+    alice = FakeClient(node).log_in()
+    assert alice.connection.state is State.CLIENT
+    assert node.stats().connections == 20
+
+
+def test_half_handshakes_count_as_places_before_the_login() -> None:
+    node = make_node(max_logins=20)
+    closed: list[str] = []
+    node.close_opening = closed.append
+    opening = {"203.0.113.1": 12, "203.0.113.2": 8}
+    assert node.admits("198.51.100.1", 0.0, opening=opening)
+    assert closed == ["203.0.113.1"]
+    assert not node.admits("203.0.113.1", 0.0, opening=opening)
+    assert node.stats().drops == {"displaced": 1, "too_many_connections": 1}
