@@ -95,8 +95,18 @@ class HostileNode:
         """An attack, or what the lab asks about the node itself."""
         if name == "measure":
             return self.measure()
+        if name == "search":
+            return self.search(*words)
         await self.attack(name, *words)
         return None
+
+    def search(self, *texts: str) -> dict[str, int]:
+        """How many messages it has kept, and how many of them show one of these texts."""
+        kept = [
+            payload for tap in self._taps.values() for _, payload in (*tap.data, *tap.first, *tap.handshakes)
+        ]
+        found = [payload for payload in kept if any(text.encode() in payload for text in texts)]
+        return {"kept": len(kept), "found": len(found)}
 
     def measure(self) -> dict[str, int]:
         """The node's counts of what it refused, and its memory."""

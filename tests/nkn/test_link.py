@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import random
+import tracemalloc
+import zlib
 from collections.abc import Callable
 from itertools import pairwise
 
@@ -34,7 +36,14 @@ from nconnect.nkn.states import LinkState
 from nconnect.nkn.ways import PLAIN, Way
 from nconnect.wire import actions, sigchain
 from nconnect.wire.jsonrpc import NodeInfo
-from nconnect.wire.nkn import InboundMessage, OutboundMessage, Receipt, decode_client_message
+from nconnect.wire.nkn import (
+    MAX_FRAME_BYTES,
+    InboundMessage,
+    OutboundMessage,
+    Receipt,
+    decode_client_message,
+)
+from nconnect.wire.protobuf import bytes_field, uint_field
 
 IDENTITY = Identity(bytes(range(32)))
 ADDRESS = NknAddress("gpu", IDENTITY.public_key)
@@ -643,6 +652,22 @@ def test_binary_garbage_is_counted_and_in_the_end_too_much(data: bytes) -> None:
     assert d.link.receive_binary(data, d.now) is None
     assert not d.link.is_up
     assert reasons(d.said()) == [DownReason.BROKE_PROTOCOL]
+
+
+def test_a_bomb_is_counted_and_grows_to_no_more_than_a_frame() -> None:
+    """100 MB of zeros in 100 KB, in the form of a message to us."""
+    packer = zlib.compressobj(9)
+    zeros = b"".join(packer.compress(bytes(1 << 20)) for _ in range(100)) + packer.flush()
+    bomb = bytes_field(2, zeros) + uint_field(3, 1)
+    for frame in (uint_field(1, 1) + bomb, InboundMessage(DEST, b"x").encode() + bomb):
+        d = Driven()
+        d.log_in()
+        tracemalloc.start()
+        assert d.link.receive_binary(frame, d.now) is None
+        grown = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert d.link.counters.bad_frames == 1
+        assert grown < 3 * MAX_FRAME_BYTES
 
 
 def test_a_message_before_the_login_is_refused_and_during_it_taken() -> None:

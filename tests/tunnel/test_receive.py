@@ -18,7 +18,7 @@ from nconnect.tunnel.outputs import Settings
 from nconnect.wire.message import Message, PayloadType
 from nconnect.wire.tunnel import DATA_HEADER, PING_BODY, RECORD_HEADER, Feature, FrameKind, RecordKind
 from tests.ip.packets import tcp_super
-from tests.sim.network import Host, Simulation, packet
+from tests.sim.network import Host, Simulation, ip, packet, pair
 from tests.tunnel.hostile import (
     attempt,
     batch_of,
@@ -352,6 +352,22 @@ def from_address(source: str) -> bytes:
     if address.version == 4:
         return packet(source, "10.86.0.2")
     return bytes(10) + bytes((0x60, 0, 0, 0, 0, 0, 59, 64)) + address.packed + ip_address("fd86::2").packed
+
+
+@pytest.mark.parametrize("suite", CipherSuite)
+def test_nothing_that_is_sent_shows_what_is_in_a_packet(suite: CipherSuite) -> None:
+    """Neither what a packet carries nor its addresses; the handshakes show no static key."""
+    sim = Simulation()
+    user, provider = pair(sim, suite)
+    text = b"a question that is nobody else's business"
+    whole = packet("10.86.0.2", "192.168.50.10", text)
+    user.send_packet(whole, ip("192.168.50.10"))
+    assert sim.run(5, lambda: whole in provider.delivered)
+    assert captured(sim, user, boxed_ones=True)
+    assert captured(sim, user, boxed_ones=False)
+    secrets = (text, ip("10.86.0.2") + ip("192.168.50.10"), *(h.identity.dh_public for h in (user, provider)))
+    for _, _, payload in sim.sent:
+        assert not any(secret in payload for secret in secrets)
 
 
 def test_an_unknown_sender_costs_no_public_key_operation(monkeypatch: pytest.MonkeyPatch) -> None:

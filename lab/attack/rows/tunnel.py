@@ -35,11 +35,23 @@ def _sent(by: str, name: str, reason: str, victim: str) -> Callable[[Stage], Res
     return run
 
 
+def _read(stage: Stage) -> Result:
+    """The node looks for the chat in what it relays."""
+    seen = stage.programs["node"].do("search", "HTTP/1.1", "Content-Type", "river", "model")
+    if not seen["kept"]:
+        return Result("the row failed: the node has kept nothing")
+    return Result(
+        f"{seen['found']} messages show the chat" if seen["found"] else "",
+        f"none of {seen['kept']} messages shows it",
+    )
+
+
 def _attack(by: str, name: str, reason: str, what: str, victim: str = "provider") -> Attack:
     return Attack(by, name, what, _sent(by, name, reason, victim))
 
 
 ROWS = (
+    Attack("node", "read", "looking for the chat in what it relays", _read),
     _attack("node", "replay", "replayed", "the last frames again"),
     _attack("node", "duplicate", "replayed", "one frame 200 times"),
     _attack("node", "flip_bits", "not_authentic", "new counters, a bit changed"),
