@@ -155,6 +155,11 @@ class HostileNode:
         source, payload = next(kept for kept in tap.handshakes)
         tap.inject(source, payload)
 
+    def flood_handshakes(self, tap: Tap, _: Tap | None) -> None:
+        source, payload = next(kept for kept in tap.handshakes)
+        for _n in range(5000):
+            tap.inject(source, payload)
+
     def forge_sender(self, tap: Tap, _: Tap | None) -> None:
         """Boxes that nobody sealed, in the peer's name."""
         source = tap.data[-1][0]

@@ -18,6 +18,7 @@ from nconnect.tunnel.constants import (
     HANDSHAKE_RETRY_S,
     MAX_BATCH_BYTES,
     MAX_HANDSHAKE_BYTES,
+    MAX_REFUSED_HANDSHAKES_PER_S,
     MIN_INITIATION_INTERVAL_S,
     REKEY_ATTEMPT_S,
 )
@@ -169,7 +170,7 @@ class Keying:
             peer.timers.clear(timer)
 
     def _on_initiation(self, peer: Peer, frame: HandshakeFrame, now: float, source: str) -> None:
-        if now < peer.last_initiation_at + MIN_INITIATION_INTERVAL_S:
+        if now < peer.last_initiation_at + MIN_INITIATION_INTERVAL_S or not self._is_worth_reading(peer, now):
             peer.drops[DropReason.HANDSHAKE_FLOOD] += 1
             return
         try:
@@ -183,6 +184,7 @@ class Keying:
             )
             if initiation.hello.counter <= peer.last_counter:
                 peer.drops[DropReason.HANDSHAKE_REPLAYED] += 1
+                peer.refused_handshakes += 1
                 return
             local_index = self._new_index()
             pair, response = initiation.answer(
@@ -193,6 +195,7 @@ class Keying:
             )
         except RemoteProtocolError:
             peer.drops[DropReason.HANDSHAKE_REFUSED] += 1
+            peer.refused_handshakes += 1
             return
         peer.last_counter = initiation.hello.counter
         peer.last_initiation_at = now
@@ -207,6 +210,12 @@ class Keying:
         peer.timers.set(Timer.ERASE_KEYS, peer.session.ends_at)
         self._agenda.schedule(peer)
 
+    def _is_worth_reading(self, peer: Peer, now: float) -> bool:
+        """False after many refusals within a second: whoever repeats old handshakes must not keep us busy."""
+        if now >= peer.refusals_since + 1.0:
+            peer.refusals_since, peer.refused_handshakes = now, 0
+        return peer.refused_handshakes < MAX_REFUSED_HANDSHAKES_PER_S
+
     def _is_first(self, peer: Peer) -> bool:
         """Whether we stay the initiator when both sides start at once: the smaller public key does.
 
@@ -220,10 +229,14 @@ class Keying:
         if attempt is None or frame.receiver != attempt.local_index:
             peer.drops[DropReason.NO_SESSION] += 1
             return False
+        if not self._is_worth_reading(peer, now):
+            peer.drops[DropReason.HANDSHAKE_FLOOD] += 1
+            return False
         try:
             pair, hello = attempt.finish(frame, now)
         except RemoteProtocolError:
             peer.drops[DropReason.HANDSHAKE_REFUSED] += 1
+            peer.refused_handshakes += 1
             return False
         pair.rekey_at = now + self._settings.rekey_after_s
         peer.rtt_s = now - attempt.started_at

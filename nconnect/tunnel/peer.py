@@ -60,6 +60,8 @@ class Peer:
         self.doubtful = False  # what we sent went unanswered
         self.last_counter = 0  # of its initiations; kept over restarts
         self.last_initiation_at = -NEVER
+        self.refused_handshakes = 0  # in the second that began at `refusals_since`
+        self.refusals_since = -NEVER
         self.last_handshake_at: float | None = None
         self.last_received_at: float | None = None
         self.rtt_s: float | None = None

@@ -13,7 +13,7 @@ from nconnect.crypto.keys import Identity
 from nconnect.errors import DropReason
 from nconnect.ip import offload
 from nconnect.model import NknAddress, PeerConfig
-from nconnect.tunnel.constants import MAX_PENDING_SENDERS, REJECT_AFTER_S
+from nconnect.tunnel.constants import MAX_PENDING_SENDERS, MAX_REFUSED_HANDSHAKES_PER_S, REJECT_AFTER_S
 from nconnect.tunnel.outputs import Settings
 from nconnect.wire.message import Message, PayloadType
 from nconnect.wire.tunnel import DATA_HEADER, PING_BODY, RECORD_HEADER, Feature, FrameKind, RecordKind
@@ -31,6 +31,7 @@ from tests.tunnel.hostile import (
     passes,
     sealed_by,
 )
+from tests.tunnel.sides import both_up
 
 Made = Callable[[Simulation, Host, Host], bytes]
 GOOD = packet("10.86.0.2", "192.168.50.10", b"good")
@@ -352,6 +353,52 @@ def from_address(source: str) -> bytes:
     if address.version == 4:
         return packet(source, "10.86.0.2")
     return bytes(10) + bytes((0x60, 0, 0, 0, 0, 0, 59, 64)) + address.packed + ip_address("fd86::2").packed
+
+
+@pytest.mark.parametrize("kind", ["replayed", "forged"])
+def test_a_flood_of_refused_handshakes_costs_little_public_key_work(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From a peer, or a node that kept them; after a second a genuine one is read again."""
+    sim, user, provider = connected()
+    made = attempt(user, provider)
+    if kind == "replayed":
+        flood = captured(sim, user, boxed_ones=True)[0]
+    else:
+        flood = in_box(user, provider, made.frame[:-1] + b"\0")
+    calls = 0
+    dh = noise._dh
+
+    def counted(*arguments: bytes) -> bytes:
+        nonlocal calls
+        calls += 1
+        return dh(*arguments)
+
+    monkeypatch.setattr(noise, "_dh", counted)
+    for _ in range(500):
+        provider.receive(str(user.address), flood)
+    assert 0 < calls <= 3 * MAX_REFUSED_HANDSHAKES_PER_S
+    assert count(provider, "handshake_flood") == 500 - MAX_REFUSED_HANDSHAKES_PER_S
+    sim.run(1.0)
+    sim.inject(str(user.address), str(provider.address), initiation(user, provider, attempt(user, provider)))
+    sim.run(0.001)
+    assert provider.peer(user).session.next is not None
+
+
+def test_a_flood_of_refused_answers_leaves_the_attempt_usable() -> None:
+    sim = Simulation()
+    user, provider = pair(sim)
+    sim.run(0.001)
+    made = user.peer(provider).attempt
+    assert made is not None
+    head = b"nc\x01\x02" + bytes([CipherSuite.AES256GCM.wire_id]) + bytes(7)
+    forged = in_box(provider, user, head + made.local_index.to_bytes(4, "little") + b"\x55" * 80)
+    for _ in range(500):
+        user.receive(str(provider.address), forged)
+    assert count(user, "handshake_refused") == MAX_REFUSED_HANDSHAKES_PER_S
+    assert count(user, "handshake_flood") == 500 - MAX_REFUSED_HANDSHAKES_PER_S
+    assert user.peer(provider).attempt is made
+    assert sim.run(3, lambda: both_up(user, provider))
 
 
 @pytest.mark.parametrize("suite", CipherSuite)

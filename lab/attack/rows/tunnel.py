@@ -59,6 +59,7 @@ ROWS = (
     _attack("node", "late", "no_session", "frames of a session that is over"),
     _attack("node", "reflect", "no_session", "a client's own frames back to it", victim="user"),
     _attack("node", "replay_handshake", "handshake_replayed", "an old initiation again"),
+    _attack("node", "flood_handshakes", "handshake_flood", "an old initiation 5,000 times"),
     _attack("node", "forge_sender", "not_authentic", "boxes nobody sealed, in the peer's name"),
     _attack("node", "plain_text", "not_ours", "messages without encryption"),
     _attack("node", "no_messages", "malformed", "payloads that are no NKN messages"),
