@@ -205,8 +205,10 @@ class Sender:
         assert self._peer is not None
         assert self._tunnel.can_seal(self._peer, boottime()), "the session was lost"
         out = memoryview(bytearray(len(batch) + TAG_BYTES))
-        prefix, size = self._tunnel.seal(self._peer, batch, out, boottime())
+        lane = self._peer.lane
+        prefix, size = self._tunnel.seal(self._peer, batch, out, lane)
         await self._send(prefix + bytes(out[:size]))
+        self._tunnel.sent(self._peer, lane, len(batch), boottime())
 
     async def _send(self, payload: bytes) -> None:
         while not self._runner.writable:

@@ -20,7 +20,7 @@ from nconnect.errors import DropReason
 from nconnect.io.clock import boottime
 from nconnect.io.tun import Tun
 from nconnect.ip import offload
-from nconnect.ip.gro import MAX_DATAGRAM_BYTES, Run
+from nconnect.ip.gro import MAX_DATAGRAM_BYTES, NO_RECORD, Run
 from nconnect.ip.packet import IPV4_HEADER_BYTES
 from nconnect.tunnel.constants import BATCH_BYTES, MAX_BATCH_BYTES
 from nconnect.tunnel.core import SEAL_BYTES, Tunnel
@@ -56,6 +56,8 @@ _DST6, _DST6_END = _AT + 24, _AT + 40
 
 class Link(Protocol):
     """What the driver needs of a link (`nconnect.io.link.LinkRunner` is one)."""
+
+    on_message: Callable[[InboundMessage], None]  # called with each message; set by the driver
 
     @property
     def writable(self) -> bool:
@@ -115,6 +117,8 @@ class Driver:
         self._tun = tun
         self._tunnel = tunnel
         self._links = (link, *more_links)
+        for one in self._links:
+            one.on_message = self.on_message
         self._events = events
         self._loop = loop
         self._clock = clock
@@ -174,7 +178,7 @@ class Driver:
         first: Peer | None = None
         single = True
         run = self._run
-        run.clear()
+        run.size, run.count = NO_RECORD, 1
         try:
             for _ in range(TUN_BUDGET_PACKETS):
                 start = at + RECORD_HEADER_BYTES
@@ -231,35 +235,26 @@ class Driver:
                 self._loop.remove_reader(fd)
             elif error.errno != errno.EIO:  # the interface is down
                 raise
-        if first is None:
+        if first is not None:
+            if run.count > 1:
+                self._joined(records)
+            lane = first.lane
+            link = self._links[lane.link]
+            tunnel.link_signs[lane.link] = link.signs
+            if single and link.is_clear() and tunnel.may_bypass(first, at, now):
+                prefix, n = tunnel.seal(first, view[:at], self._sealed, lane)
+                link.send(lane.dest, (prefix, self._sealed[:n]))
+                tunnel.sent(first, lane, at, now)
+                first.tx_packets += len(records)
+                first.tx_bytes += at - len(records) * _AT
+            else:
+                for peer, start, end in records:
+                    tunnel.enqueue(peer, arena[start:end], now)
+                self._flush(now)
+            if reads >= FLOOD_PACKETS and fd == self._out:
+                self._make_way(now)
+        if tunnel.outputs or tunnel.backlog or tunnel.next_at() != self._timer_at:
             self.drain()
-            return
-        if run.count > 1:
-            self._joined(records)
-        lane = first.lane
-        link = self._links[lane.link]
-        if (
-            single
-            and first.spread is None
-            and first.features == _ALL
-            and at <= first.batch_bytes
-            and first not in tunnel.backlog
-            and lane.sending.is_clear(now)
-            and link.is_clear()
-            and not (link.signs and tunnel.gathers(lane, now))
-            and tunnel.can_seal(first, now)
-        ):
-            prefix, n = tunnel.seal(first, view[:at], self._sealed, now, lane)
-            link.send(lane.dest, (prefix, self._sealed[:n]))
-            first.tx_packets += len(records)
-            first.tx_bytes += at - len(records) * _AT
-        else:
-            for peer, start, end in records:
-                tunnel.enqueue(peer, arena[start:end], now)
-            self._flush(now)
-        if reads >= FLOOD_PACKETS and fd == self._out:
-            self._make_way(now)
-        self.drain()
 
     def _joined(self, records: list[tuple[Peer, int, int]]) -> None:
         """The last record is a super-packet now."""
@@ -293,20 +288,20 @@ class Driver:
                     ready.remove(turn)
                     continue
                 peer, size, _, lane = batch
-                prefix, n = tunnel.seal(peer, self._arena_view[:size], sealed, now, lane)
+                prefix, n = tunnel.seal(peer, self._arena_view[:size], sealed, lane)
                 link.send(lane.dest, (prefix, sealed[:n]))
+                tunnel.sent(peer, lane, size, now)
 
     # From the network
 
     def on_message(self, message: InboundMessage) -> None:
         """An NKN message from a link; its payload is borrowed."""
-        now = self._clock()
-        if not self._tunnel.hears(message.src, now):
-            return
         payload = message.payload
         view = payload if isinstance(payload, memoryview) else memoryview(payload)
-        self._write(self._tunnel.receive(message.src, view, self._opened, now))
-        if len(view) < PROMPT_BYTES:
+        packets = self._tunnel.receive(message.src, view, self._opened, self._clock())
+        self._write(packets)
+        self._tunnel.received()
+        if packets and len(view) < PROMPT_BYTES:
             # The kernel has answered a ping or a SYN already: send that before the loop's next turn.
             self._on_tun_readable(self._out)
         else:

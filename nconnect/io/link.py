@@ -83,6 +83,7 @@ class LinkRunner:
         self.on_found: Callable[[NodeInfo], None] | None = None  # told of each node that is tried
         self.signs = True  # the node wants each message signed
         self.websocket: WebSocket | None = None  # while one is open, for its TCP_INFO and options
+        self.on_message: Callable[[InboundMessage], None] = handler.on_message
         self._handler = handler
         self._tls = tls
         self._clock = clock
@@ -128,13 +129,13 @@ class LinkRunner:
 
         The parts may be reused as soon as this returns.
         """
-        socket, link = self.websocket, self.link
-        if socket is None or link.state is not _UP:
+        socket, prefixes = self.websocket, self.link.prefixes
+        if socket is None or prefixes is None:
             return False
         size = 0
         for part in parts:
             size += len(part)
-        socket.send_binary((link.outbound_prefix(dest, size), *parts))
+        socket.send_binary((prefixes.prefix(dest, size), *parts))
         return True
 
     def send_message(
@@ -249,7 +250,7 @@ class LinkRunner:
                 self._handler.on_down(why, reason)
 
     def _send_receipts_soon(self) -> None:
-        if self.link.unsent_receipts >= MAX_WAITING_RECEIPTS:
+        if len(self.link.receipts) >= MAX_WAITING_RECEIPTS:
             self._do_outputs()
         elif self._receipt_timer is None:
             self._receipt_timer = self._loop.call_later(RECEIPT_DELAY_S, self._on_receipt_timer)
@@ -357,15 +358,16 @@ class _Connection:
         if self._left:
             return
         try:
-            message = runner.link.receive_binary(data, runner._clock())
+            link = runner.link
+            message = link.receive_binary(data, runner._clock())
             if message is not None:
-                runner._handler.on_message(message)
-            if runner.link.has_output:
+                runner.on_message(message)
+            if link.outputs:
                 runner._do_outputs()
                 runner._arm()
-            elif runner.link.unsent_receipts:
+            elif link.receipts:
                 runner._send_receipts_soon()
-            if runner.link.deadline_moved:
+            if link.deadline_moved:
                 runner._arm()
         except Exception as error:
             runner._crash(error)

@@ -30,7 +30,7 @@ MAX_JOINED = 64  # packets: UDP_MAX_SEGMENTS of <linux/udp.h> before Linux 6.9
 MAX_JOINED_BYTES = HEADER_BYTES + 65535  # a record, by what IPv4's total length can tell
 MAX_DATAGRAM_BYTES = MAX_JOINED_BYTES // 2  # a record of more has no room for another
 
-_NONE = -1  # no record has this size
+NO_RECORD = -1  # no record has this size
 _DF = 0x40
 _U16 = Struct("!H")
 # All headers but IPv4's identification and header checksum: the virtio-net header, IP and UDP.
@@ -50,7 +50,7 @@ class Run:
     def __init__(self, arena: bytearray) -> None:
         """The arena reaches at least 58 bytes behind any record's beginning."""
         self.start = 0
-        self.size = _NONE  # of the first datagram's record, virtio-net header and packet
+        self.size = NO_RECORD  # of the first datagram's record, virtio-net header and packet
         self.count = 1
         self.end = 0  # of all of it, valid after `extend`
         self._arena = arena
@@ -60,7 +60,7 @@ class Run:
 
     def clear(self) -> None:
         """A batch begins: there is no record yet."""
-        self.size = _NONE
+        self.size = NO_RECORD
         self.count = 1
 
     def extend(self, at: int) -> bool:

@@ -123,12 +123,13 @@ class Link:
         self._seeds = tuple(seeds)
         self._rng = rng
         self._backoff = Backoff(now=now, rng=rng)
-        self._outputs: deque[Output] = deque()
-        self._receipts: deque[bytes] = deque()  # hashes to sign for this connection: see `unsent_receipts`
+        self.outputs: deque[Output] = deque()  # to be done at once; `poll_output` takes them from here
+        # Hashes to sign for this connection. They may wait: a signature now would hold up the answer.
+        self.receipts: deque[bytes] = deque()
         self._deadline: Deadline | None = None  # of every state but UP
         self._liveness = Liveness(now)
         self.deadline_moved = False  # by a data frame
-        self._prefixes: OutboundPrefixes | None = None  # while UP
+        self.prefixes: OutboundPrefixes | None = None  # what begins outbound messages; while UP
         self._attempt_at = now
         self._no_seed: tuple[str, DownReason] | None = (
             None  # why no seed answered, when we fell back to the node that served us last
@@ -146,21 +147,11 @@ class Link:
 
     def poll_output(self) -> Output | None:
         """The next thing to do; receipts come last, and are signed here."""
-        if self._outputs:
-            return self._outputs.popleft()
-        if self._receipts:
-            return self._receipt(self._receipts.popleft())
+        if self.outputs:
+            return self.outputs.popleft()
+        if self.receipts:
+            return self._receipt(self.receipts.popleft())
         return None
-
-    @property
-    def has_output(self) -> bool:
-        """Whether there is something to do at once: not counting receipts."""
-        return bool(self._outputs)
-
-    @property
-    def unsent_receipts(self) -> int:
-        """How many receipts wait. They may for a moment: a signature now would hold up the answer."""
-        return len(self._receipts)
 
     def poll_timeout(self) -> Deadline | None:
         """When to call `handle_timeout`. A data frame moves it if `deadline_moved` says so."""
@@ -189,9 +180,9 @@ class Link:
 
     def outbound_prefix(self, dest: str, payload_size: int) -> bytes:
         """All of an outbound message up to its payload; `LocalProtocolError` unless the link is up."""
-        if self._prefixes is None:
+        if self.prefixes is None:
             raise LocalProtocolError("the link is not up")
-        return self._prefixes.prefix(dest, payload_size)
+        return self.prefixes.prefix(dest, payload_size)
 
     def outbound(
         self, dests: Sequence[str], payloads: Sequence[bytes], *, max_holding_seconds: int = 0
@@ -200,9 +191,9 @@ class Link:
 
         Raises `LocalProtocolError` unless the link is up, and where the message is too large.
         """
-        if self._prefixes is None:
+        if self.prefixes is None:
             raise LocalProtocolError("the link is not up")
-        return self._prefixes.message(dests, payloads, max_holding_seconds=max_holding_seconds)
+        return self.prefixes.message(dests, payloads, max_holding_seconds=max_holding_seconds)
 
     def receive_binary(self, data: memoryview | bytes, now: float) -> InboundMessage | None:
         """Take a binary frame: the message in it, whose payload is a view of `data`, or None (counted)."""
@@ -229,7 +220,7 @@ class Link:
             self._bad_frame("a message that nodes do not send", now)
             return None
         if message.prev_hash:
-            self._receipts.append(bytes(message.prev_hash))
+            self.receipts.append(bytes(message.prev_hash))
         else:
             self._heads.keep(view, message.src, len(message.payload), message.payload)
         return message
@@ -296,8 +287,8 @@ class Link:
             self._bad_frame(str(error), now)
             return
         if isinstance(action, actions.BlockHashUpdate):
-            if self._prefixes is not None:  # before the login is confirmed it comes with the confirmation
-                self._prefixes.use_block_hash(action.block_hash)
+            if self.prefixes is not None:  # before the login is confirmed it comes with the confirmation
+                self.prefixes.use_block_hash(action.block_hash)
         elif isinstance(action, actions.WrongNode):
             self._redirect(action.node, now)
         elif isinstance(action, actions.AuthChallenge) and self._may_be_challenged():
@@ -338,7 +329,7 @@ class Link:
         elif self.state is LinkState.WAITING:
             self._try_again(now)
         elif self.state is LinkState.RESOLVING:
-            self._outputs.append(Disconnect("no seed answered"))
+            self.outputs.append(Disconnect("no seed answered"))
             self.resolve_failed(f"no seed answered within {RESOLVE_S:g} s", now)
         elif self.state is LinkState.CONNECTING:
             why = f"{self._node_name()} did not take the connection within {CONNECT_S:g} s"
@@ -357,9 +348,9 @@ class Link:
         self._deadline = None
         self._way_back.lost(None)
         if in_flight:
-            self._outputs.append(Disconnect("stopped"))
+            self.outputs.append(Disconnect("stopped"))
         if was_up:
-            self._outputs.append(LinkDown("stopped", DownReason.STOPPED))
+            self.outputs.append(LinkDown("stopped", DownReason.STOPPED))
 
     # Below: in the order of a login
 
@@ -386,7 +377,7 @@ class Link:
             self._way_back.lost(None)
         self._returning, self._tried = False, self.node
         if abandon:
-            self._outputs.append(Disconnect(why))
+            self.outputs.append(Disconnect(why))
         if self._way_back.in_turn:
             self._become(Event.FAILED)
             self._wait(now + self._backoff.failed(now, self._way_back.share))
@@ -400,7 +391,7 @@ class Link:
 
     def _ask_seeds(self, now: float) -> None:
         self._deadline = Deadline(now + RESOLVE_S + SHELL_SLACK_S, "no seed answered")
-        self._outputs.append(Resolve(self._seeds, str(self.address), RESOLVE_S))
+        self.outputs.append(Resolve(self._seeds, str(self.address), RESOLVE_S))
 
     def _ways_to(self, node: NodeInfo, seed: str | None) -> tuple[Way, ...]:
         ways = ways_to(node, seed, self._seeds, tls_first=self._tls_first)
@@ -415,7 +406,7 @@ class Link:
     def _connect(self, node: NodeInfo, ways: tuple[Way, ...], now: float) -> None:
         self.node, self.way = node, ways[0]
         self._deadline = Deadline(now + CONNECT_S + SHELL_SLACK_S, "the node did not take the connection")
-        self._outputs.append(Connect(node, CONNECT_S, ways))
+        self.outputs.append(Connect(node, CONNECT_S, ways))
 
     def _unreachable(self, why: str, now: float, *, abandon: bool = False) -> None:
         if self._returning:
@@ -437,7 +428,7 @@ class Link:
             signature = self._identity.sign(sigchain.login_digest(challenge, salt))
             self._signed_in = True
         self._deadline = Deadline(now + LOGIN_S, "the node did not answer the login")
-        self._outputs.append(SendText(actions.SetClient(str(self.address), salt, signature).encode()))
+        self.outputs.append(SendText(actions.SetClient(str(self.address), salt, signature).encode()))
 
     def _accepted(self, answer: actions.ClientSet, now: float) -> None:
         assert self.node is not None
@@ -452,7 +443,7 @@ class Link:
             return
         self._become(Event.ACCEPTED)
         signatures = actions.Waiver.SIGNATURES in answer.waives
-        self._prefixes = OutboundPrefixes(
+        self.prefixes = OutboundPrefixes(
             self._identity,
             self.address,
             node_key=self.node.public_key_bytes,
@@ -466,8 +457,8 @@ class Link:
         self.last_node, self._last_way = self.node, replace(self.way, ask=None)
         self.last_error = ""
         self.counters.logins += 1
-        self._outputs.append(Waived(signatures, actions.Waiver.MASK in answer.waives))
-        self._outputs.append(LinkUp(self.node))
+        self.outputs.append(Waived(signatures, actions.Waiver.MASK in answer.waives))
+        self.outputs.append(LinkUp(self.node))
 
     def _refused(self, refusal: actions.Refusal, now: float) -> None:
         bad_signature = refusal.code == actions.INVALID_SIGNATURE
@@ -487,16 +478,16 @@ class Link:
             return
         why = f"{self._node_name()} is not this client's node: going to {node.addr}"
         self._become(Event.REDIRECTED)
-        self._outputs.append(Disconnect(why))
+        self.outputs.append(Disconnect(why))
         if was_up:
-            self._outputs.append(LinkDown(why, DownReason.REDIRECTED))
+            self.outputs.append(LinkDown(why, DownReason.REDIRECTED))
         self._begin_attempt(now)
         self._connect(node, (redirected(node, self.way, self._seeds),), now)
 
     def _check_liveness(self, now: float) -> None:
         verdict = self._liveness.handle_timeout(now)
         if verdict is Verdict.PING:
-            self._outputs.append(SendPing())
+            self.outputs.append(SendPing())
         elif verdict is Verdict.DEAD:
             silent_s = min(now - self._liveness.heard_at, DEAD_AFTER_S)
             why = f"{self._node_name()} has been silent for {silent_s:.0f} s"
@@ -520,8 +511,8 @@ class Link:
         self.last_error = why
         self.counters.failures += 1
         if abandon:
-            self._outputs.append(Disconnect(why))
-        self._outputs.append(LinkDown(why, reason))
+            self.outputs.append(Disconnect(why))
+        self.outputs.append(LinkDown(why, reason))
         if reason in (DownReason.NO_SEED, DownReason.LOGIN_PAGE):
             self._way_back.found_nothing()
         soon = reason is DownReason.LOGIN_PAGE
@@ -532,8 +523,8 @@ class Link:
         if self.up_since is not None and self._backoff.was_up(now - self.up_since):
             self._redirects = 0
         self.up_since = None
-        self._prefixes = None
-        self._receipts.clear()  # no other connection's node wants them
+        self.prefixes = None
+        self.receipts.clear()  # no other connection's node wants them
 
     def _begin_attempt(self, now: float) -> None:
         self._backoff.attempted(now, self._way_back.share)

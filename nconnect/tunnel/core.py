@@ -6,26 +6,26 @@ depends on time takes `now` (seconds, CLOCK_BOOTTIME), and the constructor takes
 Data lane, direct calls without an object per packet:
 
     peer = tunnel.routes.owner(destination)         whose packet is it
-    tunnel.enqueue(peer, record, now)               let it wait in the peer's fair queue
-    tunnel.can_seal(peer, now)                      False: a handshake has been started, enqueue instead
-    prefix, size = tunnel.seal(peer, batch, out, now)   for `peer.lane`: its `dest`, on its `link`
+    tunnel.may_bypass(peer, size, now)              the packets may leave at once, ahead of the queue: seal
+    tunnel.enqueue(peer, record, now)               else: let a packet wait in the peer's fair queue
     peer, size, packets, lane = tunnel.next_batch(arena, now, room, link)
-    tunnel.hears(source, now)                       False: drop it
+    prefix, size = tunnel.seal(peer, batch, out, lane)  for the lane: its `dest`, on its `link`
+    tunnel.sent(peer, lane, size, now)              after each `seal`, once the message is on its way
     packets = tunnel.receive(source, payload, out, now)
+    tunnel.received()                               after each `receive`, once the packets are written
 
 Where there are several links, `set_links` says which are up, and batches go by `nconnect.tunnel.lanes`.
 
 Control lane: after any call, drain `poll_output()` until it gives None, and call `handle_timeout(now)` at
-`poll_timeout()`. What `seal` and `receive` have to do that no packet waits for is done there, so drain after
-the packets are on their way. Hostile input never raises here: it is counted under a `DropReason`, for the
-peer where one is known, else in `drops`.
+`poll_timeout()`. No packet waits for bookkeeping: `sent` and `received` do it when the packets are on
+their way. Hostile input never raises here: it is counted under a `DropReason`, for
+the peer where one is known, else in `drops`.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
 
 from nconnect.crypto.aead import TAG_BYTES
 from nconnect.crypto.keys import Identity
@@ -33,7 +33,7 @@ from nconnect.errors import DropReason, RemoteProtocolError
 from nconnect.model import Deadline, NknAddress, PeerConfig
 from nconnect.tunnel.admission import admitted
 from nconnect.tunnel.allowed_ips import AllowedIps
-from nconnect.tunnel.batch import read_records
+from nconnect.tunnel.batch import Record, read_records
 from nconnect.tunnel.constants import QUESTION_S
 from nconnect.tunnel.handshake import Rng
 from nconnect.tunnel.lanes import Lane
@@ -52,6 +52,7 @@ from nconnect.wire.tunnel import (
     MAX_LINKS,
     STRIPE_BODY,
     VERSION,
+    Feature,
     FrameKind,
     RecordKind,
     data_frame,
@@ -61,6 +62,7 @@ from nconnect.wire.tunnel import (
 Buffer = bytes | bytearray | memoryview
 SEAL_BYTES = TAG_BYTES  # what a sealed batch is longer than the batch
 _DATA = int(FrameKind.DATA)
+_ALL = Feature.ALL  # an enum's member costs a look-up in its class
 
 
 class Tunnel:
@@ -88,7 +90,8 @@ class Tunnel:
         # Asked about what is not encrypted, from anybody; False when it is to be counted and dropped.
         self.on_visitor: Callable[[str, Buffer, float], bool] | None = None
         self._closed = False
-        self._put_off: list[tuple[Callable[..., None], tuple[Any, ...]]] = []  # see `_settle`
+        # An authentic batch that `received` has yet to account for.
+        self._opened: tuple[Peer, KeyPair, Arrivals, Lane, int, int, float] | None = None
         self._identity = identity
         self._stored = dict(counters or {})
         self._sessions = Sessions(
@@ -99,6 +102,7 @@ class Tunnel:
             wall_clock_ns=wall_clock_ns,
             last_counter=self._stored.get("self", 0),
         )
+        self.outputs = self._sessions.outputs
         self._agenda = self._sessions.agenda
         self._steering = self._sessions.steering
         self._keying = self._sessions.keying
@@ -127,7 +131,6 @@ class Tunnel:
         A removed peer's keys are erased at once. Raises ValueError for a public key that is none; the
         table is then unchanged.
         """
-        self._settle()
         configs = tuple(configs)
         fresh: dict[str, Peer] = {}
         for config in configs:
@@ -144,7 +147,7 @@ class Tunnel:
                 self._sessions.end(peer)
                 self.backlog.pop(peer, None)
                 self._stored[dest] = peer.last_counter
-                peer.check_at = NEVER
+                self._agenda.forget(peer)
         self.peers = fresh
         self.routes = AllowedIps((prefix, fresh[d]) for d, c in by_dest.items() for prefix in c.allowed_ips)
         for dest, peer in fresh.items():
@@ -178,47 +181,52 @@ class Tunnel:
             return True
         return self._sessions.can_send(peer, now)
 
-    def seal(
-        self, peer: Peer, batch: Buffer, out: memoryview, now: float, lane: Lane | None = None
-    ) -> tuple[bytes, int]:
+    def may_bypass(self, peer: Peer, size: int, now: float) -> bool:
+        """Whether a batch of `size` bytes may be sealed for `peer.lane` now, ahead of the queue.
+
+        That the lane's link takes data is for the caller to see. False without a key, too: who enqueues
+        instead starts a handshake by `next_batch`.
+        """
+        lane, pair = peer.lane, peer.session.current
+        return (
+            peer.spread is None
+            and peer.features == _ALL
+            and size <= peer.batch_bytes
+            and peer not in self.backlog
+            and lane.sending.is_clear(now)
+            and not (self.link_signs[lane.link] and self._outbox.gathers(lane, now))
+            and pair is not None
+            and not peer.doubtful
+            and pair.can_send(now)
+        )
+
+    def seal(self, peer: Peer, batch: Buffer, out: memoryview, lane: Lane) -> tuple[bytes, int]:
         """Seal a batch into `out`, which needs `SEAL_BYTES` more room: (message prefix, bytes in `out`).
 
         Prefix and sealed bytes, one after another, are the payload of one NKN message to the lane's `dest`
-        on its `link`; the lane is `peer.lane`, or the one that `next_batch` gave. Only after `can_seal`.
+        on its `link`. Only after `may_bypass` (for `peer.lane`) or `next_batch`; `sent` must follow.
         """
         pair = peer.session.current
         assert pair is not None
-        if lane is None:
-            lane = peer.lane
         header, size = pair.seal_into(batch, out, lane.number)
-        self._put_off.append((self._sent, (peer, lane, pair, pair.counter - 1, len(batch), now)))
         return data_frame(header, size), size
 
-    def _sent(self, peer: Peer, lane: Lane, pair: KeyPair, counter: int, size: int, now: float) -> None:
-        """A batch has left."""
-        lane.sending.sent(pair.remote_index, counter, size, now)
+    def sent(self, peer: Peer, lane: Lane, size: int, now: float) -> None:
+        """The batch of `size` bytes that was sealed last has left."""
+        pair = peer.session.current
+        assert pair is not None
+        lane.sending.sent(pair.remote_index, pair.counter - 1, size, now)
         lane.sent_at = now
         peer.timers.data_sent(now)
         if len(peer.lanes.used) > 1:
             self._steering.watch(peer, now)
         if peer.check_at > now + QUESTION_S:
             self._agenda.schedule(peer)
-        if pair.wants_rekey_on_send(now):
+        if now >= pair.rekey_at:
             self._keying.initiate(peer, now)
-
-    def _settle(self) -> None:
-        """Do what was put off until the packets were on their way: nobody waits for it.
-
-        It is done before anything else happens, by the first call that is not of the data lane.
-        """
-        put_off, self._put_off = self._put_off, []
-        for do, arguments in put_off:
-            do(*arguments)
 
     def enqueue(self, peer: Peer, record: bytearray, now: float) -> None:
         """Let a packet (virtio-net header and IP packet) wait; the queue owns `record` from here on."""
-        if self._put_off:
-            self._settle()
         self._outbox.enqueue(peer, record, now)
 
     def next_batch(
@@ -229,8 +237,6 @@ class Tunnel:
         None if there is none. A batch ends with the packet that reaches `room` bytes, or the lane's own
         budget.
         """
-        if self._put_off:
-            self._settle()
         return self._outbox.next_batch(arena, now, room, link)
 
     def next_send_at(self, now: float) -> float:
@@ -239,52 +245,28 @@ class Tunnel:
 
     # Data lane: from the network
 
-    def hears(self, source: str, now: float) -> bool:
-        """Whether to `receive` a message of this sender; if not, it is counted. Ask before anything else.
-
-        Of senders that are no peers a few messages are looked at, so that a flood of theirs costs next to
-        nothing.
-        """
-        if source in self.peers or self._peer_at(source) is not None or self._strangers.admits(source, now):
-            return True
-        self.drops[DropReason.UNKNOWN_PEER] += 1
-        return False
-
     def receive(self, source: str, payload: memoryview, out: memoryview, now: float) -> list[memoryview]:
         """Take an NKN message's payload; the packets for the TUN in it, as views of `out`.
 
         `out` must hold a message's largest batch (4 MB); the views are valid until the next call with it.
         """
-        if self._put_off:
-            self._settle()
+        if self._opened is not None:
+            self.received()
         if self._closed:  # an answer would begin a session that nobody tends
             return []
         try:
-            frame = split_data_frame(payload)
-            if frame is not None:
-                return self._receive_data(source, frame[0], frame[1], out, now)
-            message = Message.decode(payload)
+            frame = split_data_frame(payload) or self._not_a_plain_data_frame(source, payload, now)
         except RemoteProtocolError:
             self.drops[DropReason.MALFORMED] += 1
             return []
-        if message.encrypted and len(message.nonce) == DATA_HEADER.size:
-            return self._receive_data(source, message.nonce, message.payload, out, now)
-        if not message.encrypted and self.on_visitor and self.on_visitor(source, message.payload, now):
+        if frame is None:
             return []
-        peer = self._peer_at(source)
-        if peer is None:
-            self._unknown_sender(source, now)
-        else:
-            self._sessions.receive_handshake(peer, message, now, source)
-        return []
-
-    def _receive_data(
-        self, source: str, header: bytes, sealed: Buffer, out: memoryview, now: float
-    ) -> list[memoryview]:
+        header, sealed = frame
         version, kind, number, index, counter = DATA_HEADER.unpack(header)
         if version != VERSION or kind != _DATA:
             self.drops[DropReason.WRONG_VERSION] += 1
             return []
+        # Whose keys these are.
         entry = self._by_index.get(index)
         if entry is None:
             self._unknown_index(source, now)
@@ -293,42 +275,29 @@ class Tunnel:
         if not TAG_BYTES <= len(sealed) <= len(out) + TAG_BYTES:
             peer.drops[DropReason.MALFORMED] += 1
             return []
+        # The keys' age, the replay window, the seal.
         size = pair.open_into(header, counter, sealed, out, now)
         if isinstance(size, DropReason):
             peer.drops[size] += 1
             return []
+        # Authentic from here on. Which lane it came by, and which one leads back.
         if number or len(peer.lanes.used) > 1:
             arrivals, back = self._steering.heard_on(peer, number, now)
         else:
             arrivals, back = peer.arrivals, peer.lane
-        if pair is not peer.session.current or peer.doubtful:
-            self._arrived(peer, pair, arrivals, back, counter, size, now)
-        else:
-            self._put_off.append((self._arrived, (peer, pair, arrivals, back, counter, size, now)))
+        self._opened = peer, pair, arrivals, back, counter, size, now
         try:
             packets, others = read_records(out[:size])
         except RemoteProtocolError:
             peer.drops[DropReason.BAD_RECORD] += 1
             return []
-        if others:
-            self._settle()
-        pinged = False
         stripe: memoryview | None = None
-        for record_kind, body in others:
-            if record_kind == RecordKind.PING:
-                if pinged:  # one answer a batch, or a peer could keep us busy with answers
-                    continue
-                pinged = True
-            elif record_kind == RecordKind.CLOSE:
-                if pair is peer.session.current:  # else it ended an older session, and comes late
-                    self._sessions.close_received(peer, now)
-                continue
-            elif record_kind == RecordKind.STRIPE:
-                stripe = body
-                continue
-            self._records.received(peer, record_kind, body, now, back)
+        if others:
+            stripe = self._control_records(others)
+        # Each packet: well-formed, from the peer's own addresses, no error about others' packets.
         if packets:
             packets = admitted(peer, packets, self.routes, self.settings.features)
+        # In order again, where the path disturbs it.
         if stripe is not None:
             return self._striped_in_order(peer, packets, size, stripe, now)
         if len(peer.lanes.used) > 1 or peer.order.passes(index, counter):
@@ -337,14 +306,55 @@ class Tunnel:
         self._await_order(peer)
         return passed
 
-    def _arrived(
-        self, peer: Peer, pair: KeyPair, arrivals: Arrivals, back: Lane, counter: int, size: int, now: float
-    ) -> None:
-        """An authentic batch has come."""
+    def received(self) -> None:
+        """Account for the batch that `receive` opened, if it did; its packets are on their way."""
+        if self._opened is None:
+            return
+        (peer, pair, arrivals, back, counter, size, now), self._opened = self._opened, None
         self._sessions.batch_received(peer, pair, size, now)
         if arrivals.received(pair.local_index, counter, size, now):
             report = arrivals.report(now, busy=self._records.is_busy())
             self._records.send(peer, now, (RecordKind.FEEDBACK, report), lane=back)
+
+    def _not_a_plain_data_frame(
+        self, source: str, payload: memoryview, now: float
+    ) -> tuple[bytes, Buffer] | None:
+        """(header, sealed batch) of a data frame in an unusual layout; all else is dealt with here."""
+        peer = self._peer_at(source)
+        if peer is None and not self._is_heard(source, now):
+            return None
+        message = Message.decode(payload)
+        if message.encrypted and len(message.nonce) == DATA_HEADER.size:
+            return message.nonce, message.payload
+        if not message.encrypted and self.on_visitor and self.on_visitor(source, message.payload, now):
+            return None
+        if peer is None:
+            self._unknown_sender(source, now)
+        else:
+            self._sessions.receive_handshake(peer, message, now, source)
+        return None
+
+    def _control_records(self, records: list[Record]) -> memoryview | None:
+        """Act on what is no packet in the batch that was just opened; the body of its STRIPE record."""
+        assert self._opened is not None
+        peer, pair, _, back, _, _, now = self._opened
+        self.received()
+        pinged = False
+        stripe: memoryview | None = None
+        for kind, body in records:
+            if kind == RecordKind.PING:
+                if pinged:  # one answer a batch, or a peer could keep us busy with answers
+                    continue
+                pinged = True
+            elif kind == RecordKind.CLOSE:
+                if pair is peer.session.current:  # else it ended an older session, and comes late
+                    self._sessions.close_received(peer, now)
+                continue
+            elif kind == RecordKind.STRIPE:
+                stripe = body
+                continue
+            self._records.received(peer, kind, body, now, back)
+        return stripe
 
     def _striped_in_order(
         self, peer: Peer, packets: list[memoryview], size: int, stripe: memoryview, now: float
@@ -369,7 +379,8 @@ class Tunnel:
         """
         peer = self._peer_at(source)
         if peer is None:
-            self._unknown_sender(source, now)
+            if self._is_heard(source, now):
+                self._unknown_sender(source, now)
             return
         if peer.expired:
             peer.drops[DropReason.PEER_EXPIRED] += 1
@@ -382,26 +393,20 @@ class Tunnel:
 
     def poll_output(self) -> Output | None:
         """What to do next, or None."""
-        if self._put_off:
-            self._settle()
-        outputs = self._sessions.outputs
-        return outputs.popleft() if outputs else None
+        if self._opened is not None:
+            self.received()
+        return self.outputs.popleft() if self.outputs else None
 
     def poll_timeout(self) -> Deadline | None:
         """When to call `handle_timeout`, and for what."""
-        if self._put_off:
-            self._settle()
         return None if self._closed else self._agenda.next()
 
     def next_at(self) -> float:
         """The same without the reason, for the data path: `timers.NEVER` when there is none."""
-        if self._put_off:
-            self._settle()
-        return NEVER if self._closed else self._agenda.next_at()
+        return NEVER if self._closed else self._agenda.next_at
 
     def handle_timeout(self, now: float) -> None:
         """Do what is due. Early calls are harmless."""
-        self._settle()
         self._sessions.handle_timeout(now)
 
     def set_links(self, links: Mapping[int, int], now: float) -> None:
@@ -410,7 +415,6 @@ class Tunnel:
         Never called, it is link 0 alone. Flows on a link that is not up any more move at once; what they had
         under way is lost. Peers are told.
         """
-        self._settle()
         self._sessions.set_links(self.peers.values(), links, now)
 
     def traffic_of(self, link: int) -> tuple[int, int]:
@@ -424,17 +428,14 @@ class Tunnel:
 
     def link_up(self, now: float) -> None:
         """A link came (back): what was sent meanwhile is lost, so try again now."""
-        self._settle()
         self._sessions.link_up(self.peers.values(), now)
 
     def ping(self, peer: Peer, now: float) -> int | None:
         """Measure the round trip to a peer: the id that its `Pong` will have, or None without a session."""
-        self._settle()
         return self._records.ping(peer, now)
 
     def close(self, now: float) -> None:
         """Tell every peer that we go, and erase all keys. What still arrives is ignored from here on."""
-        self._settle()
         self._closed = True
         self._sessions.close(self.peers.values(), now)
 
@@ -446,6 +447,16 @@ class Tunnel:
         if peer is None and source.startswith("__"):
             peer = self.peers.get(source.partition(".")[2])
         return peer
+
+    def _is_heard(self, source: str, now: float) -> bool:
+        """Whether to look at a message of a sender that is no peer; if not, it is counted.
+
+        Of each a few messages are looked at, so that a flood of theirs costs next to nothing.
+        """
+        if self._strangers.admits(source, now):
+            return True
+        self.drops[DropReason.UNKNOWN_PEER] += 1
+        return False
 
     def _unknown_sender(self, source: str, now: float) -> None:
         self.drops[DropReason.UNKNOWN_PEER] += 1

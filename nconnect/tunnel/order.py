@@ -27,11 +27,12 @@ BATCH_BYTES = 2048  # reckoned for a held batch beside its packets, so that smal
 class Order:
     """One peer's batches. Each packet list given to `put` is handed out once."""
 
-    __slots__ = ("_gaps", "_highest", "_index", "_late_at", "_late_s", "_old_index", "_queue")
+    __slots__ = ("_gaps", "_highest", "_index", "_late_at", "_late_s", "_old_index", "_queue", "_turn")
 
     def __init__(self) -> None:
         self._index = self._old_index = 0  # of the keys
         self._highest = -1  # counter that came
+        self._turn = 0  # the counter that passes at once; -1 while a batch is held
         self._queue = Resequencer(0)
         self._gaps: deque[tuple[int, float]] = deque(
             maxlen=MAX_GAPS
@@ -45,9 +46,10 @@ class Order:
 
     def passes(self, index: int, counter: int) -> bool:
         """Whether this batch comes in its turn while none waits: then that was all."""
-        if index != self._index or not self._queue.passes(counter % SPAN):
+        if index != self._index or counter != self._turn:
             return False
         self._highest = counter
+        self._turn = counter + 1
         return True
 
     def wait_s(self, now: float) -> float:
@@ -63,6 +65,8 @@ class Order:
         if index == self._old_index:  # keys that were replaced: it has missed more than its turn
             return packets
         passed = self._begin(index) if index != self._index else []
+        if self._turn >= 0:
+            self._queue.jump(self._turn % SPAN)
         if counter < self._highest:
             self._note_late(counter, now)
         elif counter > self._highest + 1:
@@ -76,7 +80,9 @@ class Order:
                 packets = [memoryview(bytes(packet)) for packet in packets if not _may_overtake(packet)]
             else:
                 self._queue.jump(number)
-        return passed + self._queue.put(number, packets, size + BATCH_BYTES, wait_s, now)
+        passed += self._queue.put(number, packets, size + BATCH_BYTES, wait_s, now)
+        self._look_whose_turn()
+        return passed
 
     def next_at(self) -> float:
         """When `expire` has something to do; infinite if never."""
@@ -84,13 +90,23 @@ class Order:
 
     def expire(self, now: float) -> list[memoryview]:
         """Give up waiting for what is overdue: the packets that may pass now."""
-        return self._queue.expire(now)
+        passed = self._queue.expire(now)
+        self._look_whose_turn()
+        return passed
+
+    def _look_whose_turn(self) -> None:
+        number = self._queue.expected
+        if number is None:
+            self._turn = -1
+        else:
+            self._turn = self._highest + 1 - (self._highest + 1 - number) % SPAN
 
     def _begin(self, index: int) -> list[memoryview]:
         """Other keys, with counters of their own: what waited under the old ones passes."""
         passed = self._queue.release()
         self._old_index, self._index = self._index, index
         self._highest = -1
+        self._turn = 0
         self._queue = Resequencer(0)
         self._gaps.clear()
         return passed

@@ -72,7 +72,9 @@ class Sending:
 
     def is_clear(self, now: float) -> bool:
         """Whether any amount may be sent now."""
-        return self.pacer.rate is None and not self._is_full(now)
+        return self.pacer.rate is None and (
+            self._total - self.reported_bytes <= WINDOW_BYTES or not self._is_full(now)
+        )
 
     def budget(self, now: float) -> int:
         """How many bytes may be sent now. A packet may exceed it."""

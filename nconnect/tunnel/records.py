@@ -58,7 +58,7 @@ class Records:
         else:
             peer.timers.keepalive_sent()
         self._agenda.schedule(peer)
-        if pair.wants_rekey_on_send(now):
+        if now >= pair.rekey_at:
             self._keying.initiate(peer, now)
         self._outputs.append(Send(lane.dest, message_prefix(header, size) + out, lane.link))
 

@@ -36,12 +36,10 @@ class Resequencer:
     def held_bytes(self) -> int:
         return self._held_bytes
 
-    def passes(self, number: int) -> bool:
-        """Whether this batch comes in its turn while none is held: then there is nothing to `put`."""
-        if number != self._next or self._held:
-            return False
-        self._next = (number + 1) % _SPAN
-        return True
+    @property
+    def expected(self) -> int | None:
+        """The number whose turn it is; None while a batch is held."""
+        return None if self._held else self._next
 
     def is_next(self, number: int) -> bool:
         """Whether this batch is in its turn or past it, so that its packets may be used where they lie."""

@@ -40,6 +40,7 @@ class KeyPair:
         "local_index",
         "reject_at",
         "rekey_at",
+        "rekey_on_receive_at",
         "remote_index",
     )
 
@@ -60,8 +61,10 @@ class KeyPair:
         self.created_at = now
         self.reject_at = now + REJECT_AFTER_S
         self.initiator = initiator
-        # Only the initiator renews by age, so that both do not do it at once.
+        # When a batch that is sent, or received, makes us renew the keys: by age only the initiator, so that
+        # both do not do it at once; by the counter at once.
         self.rekey_at = now + REKEY_AFTER_S if initiator else NEVER
+        self.rekey_on_receive_at = now + REKEY_AFTER_RECEIVE_S if initiator else NEVER
         self.counter = 0  # of the next batch
         self._send = send
         self._receive = receive
@@ -70,16 +73,12 @@ class KeyPair:
     def can_send(self, now: float) -> bool:
         return now < self.reject_at and self.counter < REJECT_AFTER_MESSAGES
 
-    def wants_rekey_on_send(self, now: float) -> bool:
-        return now >= self.rekey_at or self.counter >= REKEY_AFTER_MESSAGES
-
-    def wants_rekey_on_receive(self, now: float) -> bool:
-        return self.initiator and now >= self.created_at + REKEY_AFTER_RECEIVE_S
-
     def seal_into(self, batch: Buffer, out: memoryview, lane: int = 0) -> tuple[bytes, int]:
         """Seal a batch into `out`: (the frame's 16-byte header, bytes in `out`)."""
         counter = self.counter
         self.counter = counter + 1
+        if counter == REKEY_AFTER_MESSAGES:
+            self.rekey_at = self.created_at
         header = DATA_HEADER.pack(VERSION, _DATA, lane, self.remote_index, counter)
         return header, self._send.seal_into(counter, header, batch, out)
 

@@ -112,7 +112,7 @@ class Sessions:
             peer.timers.data_received(now)
         else:
             peer.timers.keepalive_received()
-        if pair is peer.session.current and pair.wants_rekey_on_receive(now):
+        if pair is peer.session.current and now >= pair.rekey_on_receive_at:
             self.keying.initiate(peer, now)
         if peer.check_at > now + KEEPALIVE_S:
             self.agenda.schedule(peer)

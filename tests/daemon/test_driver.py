@@ -97,6 +97,7 @@ class FakeLink:
         self.room = 1 << 30
         self.signs = False
         self.sent: list[tuple[str, bytes]] = []
+        self.on_message: Callable[[InboundMessage], None]
 
     def is_backlogged(self) -> bool:
         return False

@@ -213,7 +213,7 @@ def test_the_answer_goes_out_before_the_receipt() -> None:
             assert isinstance(await session.messages.get(), Receipt)
 
             waited = []
-            owner.answer = lambda message: waited.append(runner.link.unsent_receipts)
+            owner.answer = lambda message: waited.append(len(runner.link.receipts))
             flood = MAX_WAITING_RECEIPTS + 10
             for n in range(flood):
                 session.socket.send_binary((InboundMessage(DEST, b"x", bytes([n]) * 32).encode(),))

@@ -611,10 +611,10 @@ def test_a_message_is_handed_on_and_a_receipt_is_owed_where_asked() -> None:
     assert d.said() == []
     got = d.link.receive_binary(InboundMessage(DEST, b"payload", HASH).encode(), d.now)
     assert got is not None
-    assert not d.link.has_output, "it may wait"
-    assert d.link.unsent_receipts == 1
+    assert not d.link.outputs, "it may wait"
+    assert len(d.link.receipts) == 1
     (receipt,) = d.said()
-    assert d.link.unsent_receipts == 0
+    assert not d.link.receipts
     assert isinstance(receipt, SendBinary)
     sent = decode_client_message(receipt.data)
     assert isinstance(sent, Receipt)
@@ -627,7 +627,7 @@ def test_a_receipt_is_for_its_own_connection_only() -> None:
     d.log_in()
     d.link.receive_binary(InboundMessage(DEST, b"payload", HASH).encode(), d.now)
     d.link.disconnected("gone", d.now)
-    assert d.link.unsent_receipts == 0
+    assert not d.link.receipts
     assert not any(isinstance(output, SendBinary) for output in d.said())
 
 

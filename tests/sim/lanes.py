@@ -46,8 +46,9 @@ class LaneHost(Host):
                     ready.remove(link)
                     continue
                 peer, size, _, lane = batch
-                prefix, n = self.tunnel.seal(peer, memoryview(self.arena)[:size], sealed, now, lane)
+                prefix, n = self.tunnel.seal(peer, memoryview(self.arena)[:size], sealed, lane)
                 self.net.send(self, link, lane.dest, prefix + bytes(sealed[:n]))
+                self.tunnel.sent(peer, lane, size, now)
         self.drain()
 
     def drain(self) -> None:

@@ -304,8 +304,9 @@ class Machine:
             if batch is None:
                 return
             peer, size, _, lane = batch
-            prefix, n = tunnel.seal(peer, _arena_view[:size], _sealed, now, lane)
+            prefix, n = tunnel.seal(peer, _arena_view[:size], _sealed, lane)
             self._send(lane.dest, prefix + bytes(_sealed[:n]))
+            tunnel.sent(peer, lane, size, now)
 
     # Time
 

@@ -94,8 +94,9 @@ class Host:
         sealed = memoryview(self.sealed)
         while (batch := self.tunnel.next_batch(self.arena, self.sim.now)) is not None:
             peer, size, _, lane = batch
-            prefix, n = self.tunnel.seal(peer, memoryview(self.arena)[:size], sealed, self.sim.now, lane)
+            prefix, n = self.tunnel.seal(peer, memoryview(self.arena)[:size], sealed, lane)
             self.sim.transmit(self, lane.dest, prefix + bytes(sealed[:n]))
+            self.tunnel.sent(peer, lane, size, self.sim.now)
         self.drain()
 
     def receive(self, source: str, payload: bytes) -> None:

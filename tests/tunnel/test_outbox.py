@@ -93,8 +93,8 @@ def test_batches_grow_where_each_is_signed_and_much_is_under_way() -> None:
         sealed = memoryview(bytearray(len(provider.arena) + SEAL_BYTES))
         while (batch := tunnel.next_batch(provider.arena, sim.now)) is not None:
             _, size, packets, lane = batch
-            tunnel.seal(peer, memoryview(provider.arena)[:size], sealed, sim.now, lane)
-            tunnel.next_at()  # what was put off is done
+            tunnel.seal(peer, memoryview(provider.arena)[:size], sealed, lane)
+            tunnel.sent(peer, lane, size, sim.now)
             found.append((peer.name, size, packets))
         return found
 

@@ -460,7 +460,7 @@ def test_pending_senders_are_remembered_when_wanted_and_bounded() -> None:
     for number in range(MAX_PENDING_SENDERS + 100):
         for _ in range(2):
             sim.inject(f"{number}.{'ab' * 32}", str(provider.address), genuine)
-        sim.run(0.001)
+        sim.run(0.01)
     sim.inject("x" * 5000, str(provider.address), genuine)
     sim.run(0.001)
     pending = provider.tunnel.pending

@@ -14,6 +14,7 @@ from nconnect.tunnel.constants import (
     REKEY_AFTER_S,
 )
 from nconnect.tunnel.session import KeyPair, Session
+from nconnect.tunnel.timers import NEVER
 from nconnect.wire.tunnel import DATA_HEADER
 
 OUT = memoryview(bytearray(2000))
@@ -68,17 +69,18 @@ def test_keys_age() -> None:
 @pytest.mark.parametrize("initiator", [True, False])
 def test_only_the_initiator_renews_by_age(initiator: bool) -> None:
     pair = key_pair(initiator=initiator)
-    assert not pair.wants_rekey_on_send(REKEY_AFTER_S - 0.001)
-    assert pair.wants_rekey_on_send(REKEY_AFTER_S) is initiator
-    assert not pair.wants_rekey_on_receive(REKEY_AFTER_RECEIVE_S - 0.001)
-    assert pair.wants_rekey_on_receive(REKEY_AFTER_RECEIVE_S) is initiator
+    assert pair.rekey_at == (REKEY_AFTER_S if initiator else NEVER)
+    assert pair.rekey_on_receive_at == (REKEY_AFTER_RECEIVE_S if initiator else NEVER)
 
 
 @pytest.mark.parametrize("initiator", [True, False])
 def test_counters_run_out(initiator: bool) -> None:
     pair = key_pair(initiator=initiator)
-    pair.counter = REKEY_AFTER_MESSAGES
-    assert pair.wants_rekey_on_send(0)
+    pair.counter = REKEY_AFTER_MESSAGES - 1
+    seal(pair, b"before")
+    assert pair.rekey_at > 0
+    seal(pair, b"at")
+    assert pair.rekey_at <= 0
     pair.counter = REJECT_AFTER_MESSAGES - 1
     assert pair.can_send(0)
     header, sealed = seal(pair, b"last")
