@@ -150,7 +150,7 @@ def test_threads_and_memory_stay_flat_while_no_name_server_answers(ways: Base, r
     with ways.traveller() as user:
         user.plug_in()
         for host in dead:
-            ways.world.internet.ip(f"address add {host}/32 dev lo")
+            ways.world.internet.ip(f"address replace {host}/32 dev lo")
         swallow(ways.world.internet, f"ip daddr {{ {', '.join(dead)} }}")
         use_name_servers(user.namespace, *dead)
         user.side.nconnect("init", "--identifier", "flat", "--address", "10.86.0.99/24")
