@@ -79,7 +79,7 @@ class FrameHandler(Protocol):
 
 
 class _Nobody:
-    """The handler of a websocket that has closed: so that it leaves no cycle, and is freed at once."""
+    """The handler of a websocket that has none yet, or has closed: so that it leaves no cycle."""
 
     def on_text(self, data: memoryview) -> None: ...
     def on_binary(self, data: memoryview) -> None: ...
@@ -104,7 +104,7 @@ class WebSocket:
         early: bytes = b"",
         host_header: str = "",
     ) -> None:
-        self.handler: FrameHandler
+        self.handler: FrameHandler = _nobody
         self.share: Share | None = None  # of the loop's turns; None: `MAX_FRAMES_A_TURN` alone
         self.mask = client
         self.writable = True

@@ -10,14 +10,18 @@ from pathlib import Path
 
 import pytest
 
+from nconnect.config.proxy import DIRECT
 from nconnect.crypto.keys import Identity
 from nconnect.errors import NconnectError
 from nconnect.io import certificate
 from nconnect.io.http import Request, Response
 from nconnect.io.http_server import HttpServer
 from nconnect.io.node_server import NodeServer, _tls_context
+from nconnect.io.ways import open_first
 from nconnect.model import NodeConfig
 from nconnect.nkn import Client
+from nconnect.nkn.outputs import Connect
+from nconnect.nkn.ways import PLAIN, Way
 from nconnect.node.settings import NodeSettings
 from nconnect.wire.jsonrpc import NodeInfo
 from tests.io.serving import url_of
@@ -196,5 +200,22 @@ def test_a_plain_seed_whose_node_has_no_tls_is_asked_once(tmp_path: Path) -> Non
             async with seed_naming(lambda method: told if method == "getwsaddr" else None) as (url, asked):
                 await exchange(url)
                 assert asked == ["getwsaddr"]
+
+    run(test)
+
+
+@pytest.mark.parametrize("way", [PLAIN, Way(secure=True)])
+def test_a_websocket_that_nobody_takes_is_closed(way: Way, tmp_path: Path) -> None:
+    """As that of the slower of two ways is, and the one that `doctor` opens."""
+
+    async def test() -> None:
+        async with node(tmp_path, ws_port=0, rpc_port=0, wss_port=0, https_port=0) as server:
+            told = server.node_info("127.0.0.1", secure=way.secure)
+            assert told is not None
+            opened = await open_first(
+                Connect(told, 5.0, (way,)), "", tls=None, proxies=DIRECT, on_found=lambda _: None
+            )
+            opened.socket.close()
+            assert opened.socket.closed
 
     run(test)
