@@ -16,11 +16,20 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from nconnect.config.proxy import DIRECT, Proxies
-from nconnect.config.seed_url import is_secure
-from nconnect.errors import LoginPageError, NconnectError, NetworkError, RemoteProtocolError, WayOutError
+from nconnect.config.seed_url import is_secure, place_of
+from nconnect.errors import (
+    LoginPageError,
+    NconnectError,
+    NetworkError,
+    RemoteProtocolError,
+    TlsError,
+    WayOutError,
+)
 from nconnect.io import http_client
 from nconnect.io import resolve as names
 from nconnect.io.http import Response
+from nconnect.io.tls import speaks_tls
+from nconnect.model import join_addr
 from nconnect.nkn.link import refuse_unusable
 from nconnect.wire import jsonrpc
 from nconnect.wire.jsonrpc import NodeInfo, RpcError
@@ -115,9 +124,17 @@ async def call(
     """One JSON-RPC call: its result. An error answer is a `RemoteProtocolError` too.
 
     A plain http URL that has moved for good to the same host over TLS is asked there. What else answers like
-    a captive portal is a `LoginPageError`; over TLS nobody but the seed can answer.
+    a captive portal is a `LoginPageError`; over TLS nobody but the seed can answer. A server that takes a
+    plain connection and wants TLS is a `TlsError`.
     """
     body = jsonrpc.encode_request(method, params)
+    is_taken = False
+
+    def on_taken() -> None:
+        nonlocal is_taken
+        is_taken = True
+        if on_connected is not None:
+            on_connected()
 
     async def ask(url: str) -> Response:
         return await http_client.request(
@@ -129,10 +146,17 @@ async def call(
             max_body_bytes=MAX_ANSWER_BYTES,
             cut=True,
             proxies=proxies,
-            on_connected=on_connected,
+            on_connected=on_taken,
         )
 
-    response = await ask(url)
+    try:
+        response = await ask(url)
+    except (NetworkError, RemoteProtocolError) as error:
+        if is_taken and not isinstance(error, WayOutError) and error.__cause__ is not None:
+            await _refuse_plain_to_tls(url, proxies)
+        raise
+    if response.status == 400:  # how Go's and other servers answer plain HTTP on a port for TLS
+        await _refuse_plain_to_tls(url, proxies)
     moved = over_tls(url, response.status, response.header("location"))
     if moved is not None:
         response = await ask(moved)
@@ -160,6 +184,13 @@ async def call(
         words = ": ".join(filter(None, (result.message[:100], result.data[:100])))
         raise RemoteProtocolError(f"it refused: error {result.code} {words!r}")
     return result
+
+
+async def _refuse_plain_to_tls(url: str, proxies: Proxies) -> None:
+    """Raise `TlsError` if the URL is plain http and its server wants TLS."""
+    host, port = place_of(url)
+    if not is_secure(url) and host and await speaks_tls(host, port, proxies):
+        raise TlsError(f"{join_addr(host, port)} speaks TLS", "is it https://?")
 
 
 class _Race:

@@ -97,6 +97,11 @@ async def explained(
     return TlsError(f"{server}: {what}", shown)
 
 
+async def speaks_tls(host: str, port: int, proxies: Proxies) -> bool:
+    """Whether the server takes a TLS handshake, within `LOOK_S`; its certificate does not matter."""
+    return await _fingerprint(host, port, proxies) is not None
+
+
 async def _fingerprint(host: str, port: int, proxies: Proxies) -> str | None:
     loop = asyncio.get_running_loop()
     try:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from nconnect.errors import LoginPageError, NetworkError
+from nconnect.errors import LoginPageError, NetworkError, RemoteProtocolError, TlsError
 from nconnect.io import http_client, rpc
 from nconnect.io.http import Request, Response
 from nconnect.io.http_server import Handler, HttpServer
@@ -184,6 +184,63 @@ def test_a_plain_seed_that_moved_to_tls_is_followed_and_never_back(
             finally:
                 await secure.close()
                 await back.close()
+
+    run(test)
+
+
+@contextlib.asynccontextmanager
+async def says_400(tls_port: int) -> AsyncIterator[int]:
+    """A server for TLS that answers plain HTTP with 400, as Go's does."""
+
+    async def copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(4096):
+            writer.write(data)
+        writer.close()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        first = await reader.read(4096)
+        if first.startswith(b"\x16"):  # RFC 8446, section 5.1: a handshake record
+            inner_reader, inner_writer = await asyncio.open_connection("127.0.0.1", tls_port)
+            inner_writer.write(first)
+            await asyncio.gather(copy(reader, inner_writer), copy(inner_reader, writer))
+        else:
+            writer.write(b"HTTP/1.0 400 Bad Request\r\n\r\nClient sent an HTTP request to an HTTPS server.\n")
+            writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    async with server:
+        yield server.sockets[0].getsockname()[1]
+        server.close()
+        await server.wait_closed()
+
+
+@pytest.mark.parametrize("answers_400", [False, True])
+def test_a_plain_url_of_a_port_for_tls_is_named_as_such(tmp_path: Path, answers_400: bool) -> None:
+    """Ours hangs up on plain HTTP there; others say 400."""
+    pem = localhost_certificate(tmp_path)
+    tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    tls.load_cert_chain(pem)
+
+    async def test() -> None:
+        async with contextlib.AsyncExitStack() as stack:
+            server = await HttpServer.listen_tcp("127.0.0.1", 0, answer(NODE), tls=tls)
+            stack.push_async_callback(server.close)
+            port = server.port or 0
+            if answers_400:
+                port = await stack.enter_async_context(says_400(port))
+            with pytest.raises(TlsError, match=f"^127.0.0.1:{port} speaks TLS: is it https://\\?$"):
+                await rpc.call(f"http://127.0.0.1:{port}", "getwsaddr", {}, timeout_s=5.0)
+        await asyncio.sleep(0.05)  # the connections' own tasks end
+
+    run(test)
+
+
+@pytest.mark.parametrize("status", [400, 404])
+def test_a_plain_server_that_refuses_is_not_said_to_want_tls(status: int) -> None:
+    async def test() -> None:
+        async with url_of(fixed(b"", status)) as url:
+            with pytest.raises(RemoteProtocolError, match=f"HTTP {status}"):
+                await rpc.call(url, "getwsaddr", {}, timeout_s=5.0)
 
     run(test)
 
