@@ -118,6 +118,7 @@ def test_unreachable_in_words(ways: Base) -> None:
             ("http://203.0.113.99:30003", "no route to host"),
             ("http://[fd01::1]:30003", "network is unreachable"),
             (f"http://{NODE_HOST}:9", "connection refused"),
+            (f"http://{NODE_HOST}:443", "speaks TLS: is it https://?"),
         ):
             done = user.side.try_nconnect("join", token, "--seed-rpc", seed, "--timeout", "1")
             assert done.returncode == 1
@@ -233,6 +234,7 @@ def test_tcp_443_alone(ways: Base) -> None:
         assert (link["node"], link["tls"], link["port"]) == (f"{NODE_HOST}:443", True, 443)
         assert f"{NODE_HOST}:443 (TLS)" in user.side.nconnect("status")
         assert seed in user.side.config.read_text()
+        assert "which answers over TLS in" in user.side.try_nconnect("doctor").stdout
         user.side.down()
 
         # Another node answers there: nobody logs in to it.
@@ -263,6 +265,11 @@ def test_a_plain_seed_whose_node_is_reached_over_tls_alone(ways: Base) -> None:
         times = user.do_all()
         link = user.link()
         assert (link["node"], link["tls"], link["port"]) == (f"{NODE_HOST}:443", True, 443)
+        found = user.side.try_nconnect("doctor").stdout
+        assert f"{SEED_RPC} names the node {NODE_HOST}:443, which answers over TLS in" in found
+        swallow(ways.world.internet, f"iifname way{user.number} tcp dport 443")
+        found = user.side.try_nconnect("doctor").stdout
+        assert f"the node {NODE_HOST}:30002, named by {SEED_RPC}, cannot be reached: did not answer" in found
     ways.not_much_longer(times)
 
 

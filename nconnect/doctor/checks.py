@@ -253,7 +253,8 @@ def check_seeds(facts: Facts) -> Iterator[Finding]:
             continue
         if seed in reached:
             trip = f" in {seed.rtt_ms:.0f} ms" if seed.rtt_ms is not None else ""
-            yield ok("node", f"{seed.url} names the node {seed.node}, which answers{trip}")
+            how = " over TLS" if seed.over_tls else ""
+            yield ok("node", f"{seed.url} names the node {seed.node}, which answers{how}{trip}")
             continue
         what = f"the node {seed.node}, named by {seed.url}, cannot be reached" if seed.node else (
             f"{seed.url} cannot be asked")  # fmt: skip

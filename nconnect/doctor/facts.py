@@ -22,6 +22,7 @@ class SeedFact:
     why: str = ""
     clock_ahead_s: float | None = None  # the seed's wall clock against ours
     mend: str = ""  # what to do about `why`, where that is known
+    over_tls: bool = False  # the node was reached over TLS
     in_the_way: bool = False  # `why` is no fault of this seed: a proxy's, or a login page
 
 

@@ -34,14 +34,16 @@ from nconnect.host.policy import Question
 from nconnect.host.ruleset import TABLE_PREFIX, table_name
 from nconnect.io import config_file, echo, http_client, inference, nftables, paths, rpc, sysctl
 from nconnect.io.dial import dial
-from nconnect.io.errors import plain_reason, reason
+from nconnect.io.errors import reason
 from nconnect.io.host import Host
 from nconnect.io.netlink import Netlink
 from nconnect.io.proxy_search import elsewhere
 from nconnect.io.surroundings import detours
 from nconnect.io.trusted import Folder, status_of
+from nconnect.io.ways import open_first, url_of
 from nconnect.model import Config, Prefix
-from nconnect.wire.jsonrpc import split_addr
+from nconnect.nkn.outputs import Connect
+from nconnect.nkn.ways import ways_to
 from nconnect.wire.login_page import login_page
 
 SEED_S = 4.0
@@ -286,26 +288,26 @@ async def _seed(url: str, config: Config, seed_s: float, proxies: Proxies) -> Se
     address = str(NknAddress(config.identifier, Identity(config.seed).public_key))
     began = time.monotonic()
     try:
-        node = (await rpc.ask_node(url, address, timeout_s=seed_s, proxies=proxies)).addr
+        node = await rpc.ask_node(url, address, timeout_s=seed_s, proxies=proxies)
     except TlsError as error:
         return SeedFact(url, why=error.what, mend=error.mend)
     except NconnectError as error:
         return SeedFact(url, why=str(error), in_the_way=isinstance(error, WayOutError))
     rtt_ms = (time.monotonic() - began) * 1e3
     ahead = await _clock_ahead(url, seed_s, proxies)
-    host, port = split_addr(node)
+    ways = ways_to(node, url, config.network.seed_rpc, tls_first=False)
+    found = SeedFact(url, node.addr, rtt_ms, "", ahead)
     try:
-        async with asyncio.timeout(seed_s):
-            (await dial(host, port, proxies.to(host, port))).close()
-    except WayOutError as error:
-        return SeedFact(url, node, rtt_ms, str(error), ahead, in_the_way=True)
-    except NetworkError as error:
-        return SeedFact(url, node, rtt_ms, str(error), ahead)
-    except TimeoutError:
-        return SeedFact(url, node, rtt_ms, f"no answer within {seed_s:g} s", ahead)
-    except OSError as error:
-        return SeedFact(url, node, rtt_ms, plain_reason(error), ahead)
-    return SeedFact(url, node, rtt_ms, "", ahead)
+        opened = await open_first(
+            Connect(node, seed_s, ways), address, tls=None, proxies=proxies, on_found=lambda node: None
+        )
+    except TlsError as error:
+        return replace(found, why=error.what, mend=error.mend)
+    except NconnectError as error:
+        why = str(error).removeprefix(url_of(node, ways[0])).lstrip(": ")
+        return replace(found, why=why, in_the_way=isinstance(error, WayOutError))
+    opened.socket.close(1000, "looked whether the node is there")
+    return replace(found, node=opened.node.addr, over_tls=opened.way.secure)
 
 
 async def _clock_ahead(url: str, timeout_s: float, proxies: Proxies) -> float | None:

@@ -28,6 +28,11 @@ class Opened:
     way: Way
 
 
+def url_of(node: NodeInfo, way: Way) -> str:
+    """The URL of a node's websocket by one way, with its pin; errors about it begin with that."""
+    return pinned(f"{'wss' if way.secure else 'ws'}://{node.addr}", way.pin)
+
+
 async def open_first(
     to: Connect,
     address: str,
@@ -49,9 +54,12 @@ async def open_first(
                 way.ask, address, timeout_s=to.timeout_s, tls=way.secure, proxies=proxies
             )
             on_found(node)
-        url = pinned(f"{'wss' if way.secure else 'ws'}://{node.addr}", way.pin)
         socket = await websocket_client.connect(
-            url, timeout_s=to.timeout_s, tls=tls if way.verify else None, verify=way.verify, proxies=proxies
+            url_of(node, way),
+            timeout_s=to.timeout_s,
+            tls=tls if way.verify else None,
+            verify=way.verify,
+            proxies=proxies,
         )
         return Opened(socket, node, way)
 
