@@ -5,7 +5,9 @@ user 10.86.0.2, fd86::2 ── node ── provider 10.86.0.1, fd86::1: services
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import socket
 from collections.abc import Iterator
 
@@ -121,6 +123,37 @@ def test_a_node_inside_the_daemon(fresh: World) -> None:
         side.down()
     after = [snapshot(side.namespace) for side in (fresh.user_side, fresh.provider_side)]
     assert [differences(*pair) for pair in zip(before, after, strict=True)] == [[], []]
+
+
+def test_an_invitation_to_a_node_inside_with_tls(fresh: World) -> None:
+    """It carries the node's certificate, by which the device knows the node; a wrong one is refused."""
+    fresh.internet.sysctl("net.ipv4.ip_forward", "1")
+    provider, user = fresh.provider_side, fresh.user_side
+    serve(fresh.provider, fresh, SERVICE)
+    command = ("init", "--identifier", PROVIDER_PEER, "--address", f"{PROVIDER_TUNNEL}/24")
+    provider.nconnect(*command, "--service", f"{SERVICE}/tcp")
+    node = f'[node]\nlisten = "0.0.0.0"\nadvertise = "{BOX}"\nport = 443\ntls = true\n'
+    provider.config.write_text(f"{provider.config.read_text()}\n{node}")
+    provider.start()
+    provider.wait()
+
+    forged = f"https://{BOX}:443#sha256={'0' * 64}"
+    token = json.loads(provider.nconnect("invite", "forged", "--json", "--seed-rpc", forged))["token"]
+    done = user.try_nconnect("join", token, "--identifier", USER_PEER)
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert "the certificate is not the one that the seed URL names" in line
+    assert not user.config.exists()
+
+    token = json.loads(provider.nconnect("invite", "laptop", "--json"))["token"]
+    user.nconnect("join", token, "--identifier", USER_PEER)
+    assert re.search(rf"https://{BOX}:443#sha256=[0-9a-f]{{64}}", user.config.read_text())
+    user.start()
+    user.wait(PROVIDER_PEER)
+    (link,) = user.status()["links"]
+    assert (link["node"], link["tls"]) == (f"{BOX}:443", True)
+    data = os.urandom(MIB)
+    assert tcp_echo(fresh.user, PROVIDER_TUNNEL, SERVICE, data) == data
 
 
 def test_a_node_inside_whose_port_is_taken(fresh: World) -> None:
