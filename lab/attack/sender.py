@@ -131,6 +131,11 @@ class Sender:
             for port in range(20, 70):
                 await self._seal(self._packet(host, port=port))
 
+    async def seal(self, *packets: str) -> None:
+        """Packets in hexadecimal, each in a batch of its own."""
+        for packet in packets:
+            await self._seal(NO_OFFLOAD + bytes.fromhex(packet))
+
     async def many_flows(self, port: str, count: str) -> None:
         """A datagram from so many source ports to one port of the server."""
         for n in range(int(count)):

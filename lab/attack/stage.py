@@ -12,7 +12,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 
 from lab.attack.commands import Hostile
@@ -25,6 +25,7 @@ from nconnect.crypto.keys import Identity
 PORT = 8000
 FLOOD_PORT = 9000  # UDP; nothing listens there
 EVIL, EVIL_TUNNEL = "evil", "10.86.0.66"
+ROGUE, ROGUE_TUNNEL = "rogue", "10.66.0.1"
 LOCAL_SEED_RPC = f"http://127.0.0.1:{RPC_PORT}"
 ATTACKER_ADDRESSES = tuple(f"198.18.0.{n}" for n in range(2, 12))
 ATTACKER_PREFIX6 = "2001:db8:66::"  # a /64
@@ -35,7 +36,8 @@ NODE_FOR_ATTACKER, NODE_FOR_ATTACKER6 = "198.18.0.1", "2001:db8:66::1"
 class Stage:
     """What an attack may use.
 
-    `programs` take commands: "node", "peer", "stranger", and "abuser" on the attacker's machine.
+    `programs` take commands: "node", "peer", "stranger" and "provider", which are hostile, and "abuser" on
+    the attacker's machine.
     """
 
     world: World
@@ -43,9 +45,19 @@ class Stage:
     programs: dict[str, Hostile]
     reader: Process
     evil_address: str  # NKN address of the hostile peer
+    _sinks: dict[tuple[str | int, ...], Process] = field(default_factory=dict)
 
     def side(self, name: str) -> Side:
         return self.world.provider_side if name == "provider" else self.world.user_side
+
+    def sink(self, machine: Namespace, mark: str, *ports: int) -> Process:
+        """A program that says what arrives there and holds `mark`: see `lab.attack.sink`. Made once."""
+        key: tuple[str | int, ...] = (machine.name, mark, *ports)
+        if key not in self._sinks:
+            command = [sys.executable, "-m", "lab.attack.sink", mark, *map(str, ports)]
+            made = self._sinks[key] = self.world.run_in(machine, command, "sink")
+            until(lambda: "ready" in made.text(), "a sink", process=made)
+        return self._sinks[key]
 
     def pause_s(self, since: float) -> float:
         """The chat's longest time without a token from `since` (CLOCK_MONOTONIC) until now."""
@@ -70,7 +82,7 @@ class Stage:
 def stage() -> Iterator[Stage]:
     """The world with a hostile node in its middle, the tunnel up, the chat under way, the senders ready."""
     with world("ncattack") as made, ExitStack() as undo:
-        seeds = {"peer": os.urandom(32), "stranger": os.urandom(32)}
+        seeds = {name: os.urandom(32) for name in ("peer", "stranger", "provider")}
 
         def hostile(where: Namespace, name: str, module: str, *arguments: str) -> Hostile:
             program = Hostile(where, module, arguments, made.folder / f"{name}.log", {})
@@ -92,6 +104,8 @@ def stage() -> Iterator[Stage]:
             *("--allowed-ips", f"{EVIL_TUNNEL}/32"),
             *("--allow", f"{SERVER}:{PORT}/tcp,{SERVER}:{FLOOD_PORT}/udp"),
         )
+        rogue = f"{ROGUE}.{Identity(seeds['provider']).public_key.hex()}"
+        made.user_side.nconnect("peer", "add", ROGUE, rogue, "--allowed-ips", "10.66.0.0/24")
         # Who knocks at the provider is remembered for `peer pending`.
         config = made.provider_side.config
         config.write_text(
@@ -115,10 +129,15 @@ def stage() -> Iterator[Stage]:
         made.user_side.wait(PROVIDER_PEER)
         seen = len(built.token_times())
         until(lambda: len(built.token_times()) > seen + 40, "the chat again", timeout_s=30, process=reader)
-        for name, identifier in (("peer", EVIL), ("stranger", "nobody")):
+        for name, identifier, victim, address in (
+            ("peer", EVIL, made.provider_side, EVIL_TUNNEL),
+            ("stranger", "nobody", made.provider_side, EVIL_TUNNEL),
+            ("provider", ROGUE, made.user_side, ROGUE_TUNNEL),
+        ):
             programs[name] = hostile(
                 made.internet, name, "lab.attack.sender", LOCAL_SEED_RPC, seeds[name].hex(), identifier,
-                made.provider_side.address(), EVIL_TUNNEL,
+                victim.address(), address,
             )  # fmt: skip
         programs["peer"].do("session")
+        programs["provider"].do("session")
         yield built

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from lab.attack.attack import Attack
-from lab.attack.rows import files, flows, leaks, node, strangers, terminal, tunnel
+from lab.attack.rows import files, flows, leaks, node, packets, strangers, terminal, tunnel
 
 PARTS: dict[str, tuple[Attack, ...]] = {
     "strangers": strangers.ROWS,  # first: the list of those who wait is empty then
@@ -12,5 +12,6 @@ PARTS: dict[str, tuple[Attack, ...]] = {
     "files": files.ROWS,
     "leaks": leaks.ROWS,
     "flows": flows.ROWS,
+    "packets": packets.ROWS,
     "node": node.ROWS,
 }
