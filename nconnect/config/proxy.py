@@ -6,8 +6,8 @@ A URL may hold a password, so no error repeats it.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from typing import Literal
 from urllib.parse import unquote, urlsplit
@@ -22,6 +22,7 @@ VARIABLES = ("https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY")
 EXCEPTIONS = ("no_proxy", "NO_PROXY")
 
 Setting = Proxy | Literal["none"] | None
+Admit = Callable[[IPv4Address | IPv6Address, int], Awaitable[str]]  # address and port
 
 _SCHEMES = {"http": "http", "socks5": "socks5", "socks5h": "socks5", "socks": "socks5"}
 _HOST = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9._-]{0,251}[A-Za-z0-9_])?\.?")
@@ -88,12 +89,14 @@ def _check_login(kind: str, username: str, password: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Proxies:
-    """Which way connections go out: through one proxy, but for some destinations."""
+    """Which way connections go out: through one proxy, but for some destinations; and to which addresses."""
 
     proxy: Proxy | None = None
     exceptions: tuple[str, ...] = ()  # entries of NO_PROXY, lower case
     own: frozenset[str] = frozenset()  # hosts of our own node, lower case
     source: str = ""  # where the proxy was set: "[network] proxy", "HTTPS_PROXY", …
+    # Asked before an address is connected to, the proxy's too: why it must not be, or "". None: any may be.
+    admit: Admit | None = field(default=None, compare=False, repr=False)
 
     def to(self, host: str, port: int) -> Proxy | None:
         """The proxy to ask for a connection to this host (without brackets); None: connect to it directly.

@@ -14,10 +14,12 @@ import errno
 import os
 import re
 import socket
+from ipaddress import ip_address
 
 import aiohappyeyeballs
 
-from nconnect.errors import ProxyError
+from nconnect.config.proxy import Admit
+from nconnect.errors import NetworkError, ProxyError
 from nconnect.io import nat64
 from nconnect.io.errors import plain_reason
 from nconnect.io.proxy import open_through
@@ -35,30 +37,34 @@ _TELLING = (
 _ERRNO = re.compile(r"\[Errno (\d+)\]")
 
 
-async def dial(host: str, port: int, proxy: Proxy | None = None) -> socket.socket:
+async def dial(
+    host: str, port: int, proxy: Proxy | None = None, *, admit: Admit | None = None
+) -> socket.socket:
     """Connect to a TCP port: a connected, non-blocking, close-on-exec socket with TCP_NODELAY.
 
     `host` is a name, an IPv4 or an IPv6 address without brackets. There is no time limit: the caller sets one
     (`asyncio.timeout`), and cancelling leaves nothing open. Raises OSError, whose `plain_reason` is in words:
     why the name has no address, or why no address could be connected to.
 
+    `admit` says why an address must not be connected to, or ""; where no other is left that is raised as a
+    `NetworkError`.
     With a `proxy` that one is connected to, and asked for the connection; it looks up the name. This has
     `PROXY_S`, and raises what `open_through` does, and `ProxyError`.
     """
     if proxy is None:
-        return await _dial_directly(host, port)
+        return await _dial_directly(host, port, admit)
     try:
         async with asyncio.timeout(PROXY_S):
-            return await _dial_through(proxy, host, port)
+            return await _dial_through(proxy, host, port, admit)
     except TimeoutError:
         raise ProxyError(
             f"the proxy {proxy} did not answer within {PROXY_S:g} s: look whether it is the right one"
         ) from None
 
 
-async def _dial_through(proxy: Proxy, host: str, port: int) -> socket.socket:
+async def _dial_through(proxy: Proxy, host: str, port: int, admit: Admit | None) -> socket.socket:
     try:
-        sock = await _dial_directly(proxy.host, proxy.port)
+        sock = await _dial_directly(proxy.host, proxy.port, admit)
     except OSError as error:
         raise ProxyError(f"the proxy {proxy} cannot be reached: {plain_reason(error)}") from error
     try:
@@ -69,8 +75,8 @@ async def _dial_through(proxy: Proxy, host: str, port: int) -> socket.socket:
     return sock
 
 
-async def _dial_directly(host: str, port: int) -> socket.socket:
-    addresses = await stream_addresses(host, port)
+async def _dial_directly(host: str, port: int, admit: Admit | None) -> socket.socket:
+    addresses = await _admitted(await stream_addresses(host, port), admit)
     try:
         return await _connect(addresses)
     except OSError as error:
@@ -79,7 +85,17 @@ async def _dial_directly(host: str, port: int) -> socket.socket:
         translated = await nat64.translated(addresses)
         if not translated:
             raise
-    return await _connect(translated)
+    return await _connect(await _admitted(translated, admit))
+
+
+async def _admitted(addresses: list[AddressInfo], admit: Admit | None) -> list[AddressInfo]:
+    """Those that may be connected to, at least one."""
+    if admit is None:
+        return addresses
+    whys = [await admit(ip_address(str(info[4][0])), int(info[4][1])) for info in addresses]
+    if all(whys):
+        raise NetworkError(whys[0])
+    return [info for info, why in zip(addresses, whys, strict=True) if not why]
 
 
 async def _connect(addresses: list[AddressInfo]) -> socket.socket:

@@ -98,7 +98,7 @@ async def _connect(
     host: str, port: int, tls: ssl.SSLContext | None, proxies: Proxies, pin: str | None, *, secure: bool
 ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
     """Raises also `TlsError`, with which nothing was sent."""
-    sock = await dial(host, port, proxies.to(host, port))
+    sock = await dial(host, port, proxies.to(host, port), admit=proxies.admit)
     try:
         if not secure:
             return await asyncio.open_connection(sock=sock)

@@ -106,7 +106,7 @@ async def _fingerprint(host: str, port: int, proxies: Proxies) -> str | None:
     loop = asyncio.get_running_loop()
     try:
         async with asyncio.timeout(LOOK_S):
-            sock = await dial(host, port, proxies.to(host, port))
+            sock = await dial(host, port, proxies.to(host, port), admit=proxies.admit)
             secure = await tls_handshake(loop, sock, unverifying(), host)
     except (OSError, TimeoutError, NconnectError):
         return None

@@ -46,7 +46,7 @@ async def connect(
         raise NetworkError(f"{url} is not a websocket address (ws://HOST:PORT or wss://HOST:PORT)")
     try:
         async with asyncio.timeout(timeout_s):
-            sock: Any = await dial(host, port, proxies.to(host, port))
+            sock: Any = await dial(host, port, proxies.to(host, port), admit=proxies.admit)
             if parts.scheme == "wss":
                 pin = pin_of(url)
                 sock = await _secured(sock, host, port, tls or context_for(pin, verify=verify), pin, proxies)

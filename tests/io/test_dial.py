@@ -11,10 +11,12 @@ import os
 import socket
 import time
 from collections.abc import Iterator
+from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 
 import pytest
 
+from nconnect.config.proxy import Proxies
 from nconnect.errors import NetworkError
 from nconnect.io import http_client, nat64, resolve, rpc, websocket_client
 from nconnect.io.dial import ATTEMPT_DELAY_S, dial
@@ -22,6 +24,7 @@ from nconnect.io.errors import plain_reason
 from nconnect.io.http import Request, Response
 from nconnect.io.http_server import HttpServer
 from nconnect.io.websocket_server import WebSocketServer
+from nconnect.model import Proxy
 from tests.io.serving import run
 
 NAME = "node.example"
@@ -238,6 +241,39 @@ def test_cancelling_leaves_nothing_open(monkeypatch: pytest.MonkeyPatch, silent:
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
+
+    run(test)
+
+
+def test_an_address_that_is_not_admitted_is_not_connected_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a name's addresses the others are. Where none is left the reason is the error, for a proxy too."""
+    asked: list[tuple[str, int]] = []
+
+    async def admit(address: IPv4Address | IPv6Address, port: int) -> str:
+        asked.append((str(address), port))
+        return f"{address} is inside" if str(address) == SILENT else ""
+
+    async def test() -> None:
+        asked.clear()
+        stands_for(monkeypatch, SILENT, GOOD)
+        with socket.create_server((GOOD, 0)) as good, socket.create_server((SILENT, 0)) as inside:
+            inside.setblocking(False)
+            port, barred = good.getsockname()[1], inside.getsockname()[1]
+            with await dial(NAME, port, admit=admit) as sock:
+                assert sock.getpeername() == (GOOD, port)
+            assert asked == [(SILENT, port), (GOOD, port)]
+            proxies = Proxies(admit=admit)
+            url = f"{SILENT}:{barred}"
+            for attempt in (
+                dial(SILENT, barred, admit=admit),
+                dial("192.0.2.1", 80, Proxy("http", SILENT, barred), admit=admit),
+                websocket_client.connect(f"ws://{url}", timeout_s=5, proxies=proxies),
+                http_client.request("GET", f"http://{url}/", timeout_s=5, proxies=proxies),
+            ):
+                with pytest.raises(NetworkError, match=f"^{SILENT} is inside"):
+                    await attempt
+            with pytest.raises(BlockingIOError):
+                inside.accept()
 
     run(test)
 
