@@ -10,10 +10,12 @@ import errno
 import socket
 import ssl
 from collections.abc import Callable, Coroutine, Sequence
+from ipaddress import ip_address
 from typing import Any, Protocol
 
 from nconnect.config.proxy import DIRECT, Proxies
 from nconnect.errors import LoginPageError, NconnectError
+from nconnect.host.facts import Address
 from nconnect.io import rpc
 from nconnect.io.clock import boottime
 from nconnect.io.ways import open_first
@@ -161,6 +163,15 @@ class LinkRunner:
             self._abandon(_ORPHANED)
             self._tell(lambda now: self.link.disconnected(_ORPHANED, now))
         self._tell(self.link.network_changed)
+
+    def leave(self, refusal: Callable[[Address], str]) -> None:
+        """Give up a connection to an address for which `refusal` has a reason."""
+        peer = _peer(self.websocket.socket) if self.websocket is not None else None
+        if peer is not None:
+            why = refusal(peer)
+            if why:
+                self._abandon(why)
+                self._tell(lambda now: self.link.disconnected(why, now))
 
     async def run(self) -> None:
         """Keep the link until cancelled or closed; ends with the exception of a handler that failed.
@@ -400,6 +411,13 @@ class _Connection:
         self._left = True
         self._runner._connection = self._runner.websocket = None
         self._runner._tell(lambda now: self._runner.link.disconnected(why, now))
+
+
+def _peer(sock: socket.socket) -> Address | None:
+    try:
+        return ip_address(sock.getpeername()[0])
+    except OSError:
+        return None  # it has just closed
 
 
 def _is_orphan(sock: socket.socket) -> bool:

@@ -17,6 +17,7 @@ from typing import Protocol
 from nconnect.config.proxy import DIRECT, Proxies
 from nconnect.crypto.keys import Identity
 from nconnect.errors import NconnectError
+from nconnect.host.facts import Address
 from nconnect.io import resolve, rpc
 from nconnect.io.clock import boottime
 from nconnect.io.link import LinkRunner
@@ -174,6 +175,11 @@ class Links:
             if one.shared_with is None:
                 one.runner.network_changed()
             one.recheck.set()
+
+    def leave(self, refusal: Callable[[Address], str]) -> None:
+        """Give up connections to addresses for which `refusal` has a reason."""
+        for one in self._ones:
+            one.runner.leave(refusal)
 
     def other_at(self, node: NodeInfo, number: int) -> _One | None:
         """The link that is up at this node, other than `number`."""

@@ -304,6 +304,22 @@ def test_a_lost_connection_comes_back() -> None:
     run(test)
 
 
+def test_a_node_at_an_address_that_may_not_be_used_any_more_is_left() -> None:
+    async def test() -> None:
+        async with FakeNode.serving() as node, seed_of(node) as seed, linked(seed) as (runner, owner, _):
+            await owner.ups.get()
+            first = await node.sessions.get()
+            runner.leave(lambda address: "" if address.is_loopback else "a peer's")
+            await asyncio.sleep(0)
+            assert runner.is_up
+            runner.leave(lambda address: f"{address} is a peer's")
+            assert await owner.downs.get() is DownReason.LOST
+            assert "127.0.0.1 is a peer's" in runner.link.last_error
+            await first.closed.wait()
+
+    run(test)
+
+
 def test_a_link_whose_address_is_gone_is_made_anew_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without waiting for an answer to a ping that could not come."""
     orphaned = False
