@@ -210,9 +210,8 @@ def test_a_socks_proxy_with_a_password_from_the_environment(ways: Base) -> None:
         user.chat()
         status = user.side.status()
         assert [link["proxy"] for link in status["links"]] == ["proxy.example:1080"] * 4
-        (skipped,) = status["skipped_routes"]
-        assert skipped["route"] == "10.20.0.0/24"
-        assert "holds the node or proxy 10.20.0.1" in skipped["why"]
+        assert "10.20.0.0/24" in status["routes"]
+        assert f"via {GATE}" in user.namespace.ip("route get 10.20.0.1"), "but for the proxy"
         _nowhere(user, SECRET)
     ways.not_much_longer(times)
 

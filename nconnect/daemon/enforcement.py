@@ -15,9 +15,9 @@ from nconnect.daemon.expiry import in_force
 from nconnect.doctor.firewalls import obstacles
 from nconnect.errors import HostError
 from nconnect.host.diff import setting
-from nconnect.host.facts import Address, Facts
+from nconnect.host.facts import Endpoint, Facts
 from nconnect.host.nft import provides
-from nconnect.host.plan import HostPlan, plan, refuse_taken_addresses
+from nconnect.host.plan import HostPlan, plan, refuse_taken_addresses, shut_off
 from nconnect.host.ruleset import TABLE_PREFIX
 from nconnect.io import nftables
 from nconnect.io.host import Host
@@ -37,19 +37,20 @@ class Enforcement:
         config: Config,
         host: Host,
         *,
-        nodes: Callable[[], tuple[Address, ...]],
+        endpoints: Callable[[], tuple[Endpoint, ...]],
         expired: Callable[[], frozenset[str]],
         proxies: Proxies = DIRECT,
+        planned: Callable[[HostPlan], None] = lambda _: None,
     ) -> None:
-        """`nodes`: those in use, which no route may hide. `expired`: the peers whose access has ended.
-
-        `proxies`: the way to nodes and seeds.
+        """`endpoints`: what else the daemon connects to outside of the tunnel. `expired`: the peers whose
+        access has ended. `proxies`: the way to nodes and seeds. `planned` is told of each plan in force.
         """
         self.plan: HostPlan | None = None
         self._config = config
         self._host = host
-        self._nodes = nodes
+        self._endpoints = endpoints
         self._proxies = proxies
+        self._planned = planned
         self._expired = expired
         self._expired_then: frozenset[str] = frozenset()  # the peers that had expired when it was made
         self._lock = asyncio.Lock()  # one plan at a time
@@ -64,12 +65,14 @@ class Enforcement:
         """Take back what a killed daemon left, then set up. Raises `HostError`; `remove` is still due."""
         async with self._lock:
             await asyncio.to_thread(self._set_up)
+            self._tell()
 
     async def change(self, config: Config) -> None:
         """Put another configuration in force; raises `NconnectError`, and then the old one is."""
         async with self._lock:
             await asyncio.to_thread(self._apply, config)
             self._config = config
+            self._tell()
             self._settings.forgive()
 
     async def end_flows(self, old: Config) -> None:
@@ -85,6 +88,7 @@ class Enforcement:
         async with self._lock:
             if self.plan is not None and self._expired() != self._expired_then:
                 await asyncio.to_thread(self._apply, self._config)
+                self._tell()
                 await asyncio.to_thread(self._end_flows, self._config, self._config)
 
     async def follow_network(self) -> None:
@@ -92,6 +96,7 @@ class Enforcement:
         async with self._lock:
             if self.plan is not None and not self._ending:
                 await asyncio.to_thread(self._apply_if_changed)
+                self._tell()
 
     async def repair(self, renew_device: Callable[[], None]) -> list[str]:
         """Set again what somebody removed; what that was, in words. `renew_device`: the TUN is gone."""
@@ -121,6 +126,11 @@ class Enforcement:
     def problems(self) -> list[str]:
         """Sentences for `status`."""
         found = [*filter(None, (self._host.problem, self._flows_problem)), *self._settings.problems()]
+        found += [
+            f"{shut.route} is shut off on every interface (fail_closed), since it cannot be routed into the"
+            f" tunnel: {shut.why}"
+            for shut in (shut_off(self.plan) if self.plan else ())
+        ]
         if stopped := self._refused.get(""):
             found.append(
                 f"{stopped} packets between other interfaces were dropped: this machine did not forward"
@@ -151,6 +161,10 @@ class Enforcement:
                 log.warning("%s", error)
         return self._refused
 
+    def _tell(self) -> None:
+        assert self.plan is not None
+        self._planned(self.plan)
+
     # In a thread
 
     def _set_up(self) -> None:
@@ -176,8 +190,12 @@ class Enforcement:
         self.plan, self._expired_then = wanted, expired
 
     def _apply_if_changed(self) -> None:
-        if plan(in_force(self._config, self._expired()), self._facts()) != self.plan:
+        fresh = plan(in_force(self._config, self._expired()), self._facts())
+        # An interface that was down for a moment has lost the host routes that lead through it.
+        if fresh != self.plan or (fresh.state.bypasses and self._host.missing(fresh)):
             self._apply(self._config)
+        else:
+            self.plan = fresh
 
     def _obstacles(self) -> list[str]:
         strays, _ = detours(self._config)
@@ -190,7 +208,7 @@ class Enforcement:
         return found + [o.problem for o in stopped if o.version in versions]
 
     def _facts(self) -> Facts:
-        return replace(self._host.read_facts(), nodes=self._nodes(), proxies=self._proxies)
+        return replace(self._host.read_facts(), endpoints=self._endpoints(), proxies=self._proxies)
 
     def _end_flows(self, old: Config, fresh: Config) -> None:
         if not provides(old) and not provides(fresh):

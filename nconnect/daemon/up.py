@@ -13,7 +13,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Sequence
-from ipaddress import ip_address
+from dataclasses import replace
 from pathlib import Path
 
 import uvloop
@@ -37,8 +37,9 @@ from nconnect.daemon.reports import Reports
 from nconnect.daemon.supervisor import Supervisor, first_error
 from nconnect.daemon.surroundings import Surroundings
 from nconnect.daemon.waiting import Waiting
+from nconnect.daemon.way_out import WayOut
 from nconnect.errors import NconnectError
-from nconnect.host.facts import Address
+from nconnect.host.plan import HostPlan
 from nconnect.host.ruleset import table_name
 from nconnect.io import paths
 from nconnect.io.account import settle
@@ -54,7 +55,6 @@ from nconnect.io.state import StateStore
 from nconnect.io.tun import Tun
 from nconnect.model import Config, NknAddress, PeerConfig
 from nconnect.tunnel.core import Tunnel
-from nconnect.wire.jsonrpc import split_addr
 
 log = logging.getLogger(__name__)
 
@@ -104,16 +104,25 @@ class Daemon:
         self._interface = config.interface
         self._identity = Identity(config.seed)
         self._address = NknAddress(config.identifier, self._identity.public_key)
-        self._proxies = of_config(config, os.environ)
-        self._proxy = ProxyAddresses(self._proxies, self._plan_again)
+        proxies = of_config(config, os.environ)
+        self._proxy = ProxyAddresses(proxies, self._plan_again)
+        self._way_out = WayOut(
+            lambda: self._config,
+            proxies,
+            found=lambda: self._proxy.found,
+            plan_again=self._plan_again,
+            clock=boottime,
+        )
+        self._proxies = replace(proxies, admit=self._way_out.admit)
         self._started_at = boottime()
         self._store = StateStore.of(config.interface)
         self._enforcement = Enforcement(
             config,
             Host(config.interface, paths.state_dir(config.interface), device=lambda: self._tun.index()),
-            nodes=self._nodes,
+            endpoints=lambda: self._way_out.endpoints,
             proxies=self._proxies,
             expired=self._expired,
+            planned=self._planned,
         )
         self._counters = CounterKeeper(self._store, lambda: self._tunnel.counters())
         self._expiry = ExpiryNotices(self._store, time.time)
@@ -345,16 +354,10 @@ class Daemon:
     def _expired(self) -> frozenset[str]:
         return frozenset(dest for dest, peer in self._tunnel.peers.items() if peer.expired)
 
-    def _nodes(self) -> tuple[Address, ...]:
-        """Who we are connected to, nodes or proxies: no route may lead the way to them into the tunnel."""
-        found = []
-        for link in self._links.links:
-            try:
-                host, port = split_addr(link.node.addr) if link.node else ("", 0)
-                found += [] if self._proxies.to(host, port) else [ip_address(host)]
-            except ValueError:
-                pass  # a name, or none
-        return tuple(dict.fromkeys([*found, *self._proxy.found]))
+    def _planned(self, plan: HostPlan) -> None:
+        """Leave the nodes that a peer's prefix holds by now."""
+        self._way_out.planned(plan)
+        self._links.leave(self._way_out.refusal)
 
     def _set_peers(self, peers: tuple[PeerConfig, ...]) -> None:
         self._tunnel.set_peers(peers, boottime())
@@ -392,6 +395,7 @@ class Daemon:
             *status.problems(self._links.link, self._tunnel.peers.values()),
             *filter(None, (self._keeper.problem, self._reload.problem)),
             *self._enforcement.problems,
+            *self._way_out.problems(),
             *self._surroundings.problems,
             *self._expiry.warnings(),
         ]

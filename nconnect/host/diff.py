@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from nconnect.host.bypass import HostRoute
 from nconnect.host.plan import HostState
 from nconnect.host.ruleset import Ruleset
 from nconnect.model import InterfaceAddress, Prefix
@@ -22,6 +23,7 @@ class Reading:
     up: bool
     addresses: tuple[InterfaceAddress, ...] = ()
     routes: tuple[Prefix, ...] = ()
+    bypasses: tuple[HostRoute, ...] = ()
     sysctls: Mapping[str, str] = field(default_factory=dict)
     ruleset: Ruleset | None = None
 
@@ -58,6 +60,16 @@ class DeleteRoute:
 
 
 @dataclass(frozen=True, slots=True)
+class AddBypass:
+    route: HostRoute
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteBypass:
+    route: HostRoute
+
+
+@dataclass(frozen=True, slots=True)
 class SetSysctl:
     name: str
     before: str | None  # None: this kernel does not have it
@@ -74,7 +86,17 @@ class LoadRuleset:
     new: Ruleset | None
 
 
-Operation = SetLink | AddAddress | DeleteAddress | AddRoute | DeleteRoute | SetSysctl | LoadRuleset
+Operation = (
+    SetLink
+    | AddAddress
+    | DeleteAddress
+    | AddRoute
+    | DeleteRoute
+    | AddBypass
+    | DeleteBypass
+    | SetSysctl
+    | LoadRuleset
+)
 
 
 def diff(reading: Reading, wanted: HostState) -> tuple[Operation, ...]:
@@ -86,6 +108,10 @@ def diff(reading: Reading, wanted: HostState) -> tuple[Operation, ...]:
     operations += _sysctls(reading, wanted.device_sysctls, remember=False)
     if (reading.mtu, reading.up) != (wanted.mtu, True):
         operations.append(SetLink(name, wanted.mtu, True))
+    # One that leads elsewhere now goes first, since the kernel takes no two to one address. The new ones come
+    # before the routes that they are an exception of.
+    operations += [DeleteBypass(d) for d in reading.bypasses if d not in wanted.bypasses]
+    operations += [AddBypass(d) for d in wanted.bypasses if d not in reading.bypasses]
     operations += [AddAddress(name, a) for a in wanted.addresses if a not in reading.addresses]
     operations += [AddRoute(name, r) for r in wanted.routes if r not in reading.routes]
     operations += [DeleteRoute(name, r) for r in reading.routes if r not in wanted.routes]
@@ -107,6 +133,10 @@ def undo(operation: Operation, reading: Reading) -> Operation | None:
             return DeleteRoute(interface, prefix)
         case DeleteRoute(interface, prefix):
             return AddRoute(interface, prefix)
+        case AddBypass(route):
+            return DeleteBypass(route)
+        case DeleteBypass(route):
+            return AddBypass(route)
         case SetSysctl(name, before, value, remember):
             return None if before is None else SetSysctl(name, value, before, remember)
         case LoadRuleset(table, old, _):

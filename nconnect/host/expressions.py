@@ -98,6 +98,12 @@ def icmp_error(version: int) -> Json:
     return match(payload(protocol, "type"), {"set": types})
 
 
+def neighbour_discovery() -> Json:
+    """RFC 4861: what finds neighbours and routers on an IPv6 link."""
+    types = ["nd-router-solicit", "nd-neighbor-solicit", "nd-neighbor-advert"]
+    return match(payload("icmpv6", "type"), {"set": types})
+
+
 def ports_are(protocol: str | None, ports: tuple[int, int] | None) -> list[Json]:
     """Protocol "tcp", "udp" or "icmp" and destination ports; None is any. Ports alone mean TCP and UDP."""
     if protocol == "icmp":

@@ -10,6 +10,7 @@ from nconnect.config.proxy import DIRECT, Proxies
 from nconnect.model import InterfaceAddress, Prefix
 
 Address = IPv4Address | IPv6Address
+Endpoint = tuple[Address, int]  # and a TCP port
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +50,10 @@ class Facts:
     name_servers: tuple[Address, ...] = ()
     sysctls: Mapping[str, str] = field(default_factory=dict)
     other_tunnels: tuple[str, ...] = ()  # interfaces of other running nconnect daemons
-    nodes: tuple[Address, ...] = ()  # nodes or proxies in use: they must stay reachable outside of the tunnel
     proxies: Proxies = DIRECT  # by which seeds and nodes are reached
+    # What else the daemon connects to outside of the tunnel, wherever it lies: see `daemon.way_out`.
+    endpoints: tuple[Endpoint, ...] = ()
+    uid: int | None = None  # whose the daemon is
     # What nconnect (this daemon or another one) switched on, and which interfaces were there then.
     switched_on: frozenset[str] = frozenset()  # names of sysctls
     there_before: frozenset[str] | None = None  # None: nothing was switched on yet

@@ -38,8 +38,10 @@ import hashlib
 from collections.abc import Iterable, Iterator
 from ipaddress import IPv4Address, IPv4Network, IPv6Network, ip_address, ip_network
 
+from nconnect.host import closing as closing_rules
 from nconnect.host import expressions as e
 from nconnect.host import forwarding
+from nconnect.host.closing import Closing
 from nconnect.host.forwarding import Guard
 from nconnect.host.intervals import AddressRange, merged_ranges, owned_ranges, ranges_without
 from nconnect.host.ruleset import AddressMap, AddressSet, Chain, Hook, Json, Rule, Ruleset, table_name
@@ -102,11 +104,11 @@ def real_prefix(prefix: Prefix, subnets: tuple[ProvidedSubnet, ...]) -> Prefix:
 
 def ruleset(
     config: Config,
-    closed: Iterable[Prefix] = (),
+    closing: Closing | None = None,
     guard: Guard | None = None,
     elsewhere: Iterable[Prefix] = (),
 ) -> Ruleset:
-    """The table that a configuration asks for. To `closed` nothing may go but through the tunnel.
+    """The table that a configuration asks for. What is `closing` is reached through the tunnel alone.
 
     `guard`: forwarding between other interfaces is not to be on because of us. `elsewhere`: what this machine
     reaches by another way than the tunnel; such a prefix inside of allowed_ips is no source of the peer's.
@@ -132,9 +134,8 @@ def ruleset(
         forward = chains["forward"]
         chains["forward"] = Chain((*forward.rules, *forwarding.rules(guard)), forward.hook)
         counters[forwarding.COUNTER] = ""
-    closed = tuple(closed)
-    if closed:
-        chains |= _closing(config.interface, chains)
+    if closing:
+        chains |= closing_rules.chains(config.interface, closing, chains)
     for peer in config.peers:
         if peer.allow:
             chains[f"across_{peer_id(peer)}"] = Chain(
@@ -164,8 +165,8 @@ def ruleset(
         maps[f"refused{version}"] = AddressMap(
             version, "counter", {at: f"refused_{owner}" for at, owner in owners.items()}
         )
-        if closed:
-            sets[f"closed{version}"] = AddressSet(version, merged_ranges(closed, version))
+    if closing:
+        sets |= closing_rules.sets(closing)
     return Ruleset(table_name(config.interface), chains, sets, maps, counters)
 
 
@@ -176,23 +177,6 @@ def _own(config: Config, provided: Iterable[Prefix], exposed: tuple[Exposed, ...
     yield from provided
     if exposed:
         yield _LOOPBACK  # behind destination NAT
-
-
-def _closing(interface: str, chains: dict[str, Chain]) -> dict[str, Chain]:
-    """For `fail_closed`: the base chains, and before all else in them what keeps the peers' packets in.
-
-    These rules outlive the daemon, when the routes into the tunnel are gone with its device. A connection
-    that is rejected so is not reset: it goes on when the tunnel is back.
-    """
-    elsewhere = (e.match(e.meta("oifname"), interface, "!="), e.match(e.meta("oifname"), "lo", "!="))
-    rules: tuple[Rule, ...] = tuple(
-        (*elsewhere, e.match(e.address(version, "daddr"), f"@closed{version}"), e.jump("closed"))
-        for version in VERSIONS
-    )
-    found = {"closed": Chain((_PROHIBITED,))}
-    for name in ("forward", "output"):
-        found[name] = Chain((*rules, *chains[name].rules), chains[name].hook)
-    return found
 
 
 def _verdicts(

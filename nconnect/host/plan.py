@@ -1,19 +1,21 @@
 """From a configuration and what the kernel says now, the host state that we want.
 
 The plan never asks for what would cut the machine off: a route that equals a network of its own, or hides a
-neighbour, a gateway, a node or a proxy, or is somebody else's already, is skipped, with the reason
-(`host.routes`).
+neighbour or a gateway, or is somebody else's already, is skipped, with the reason (`host.routes`). With
+`fail_closed` the prefix is closed all the same.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from ipaddress import ip_interface
+from dataclasses import dataclass, field
+from ipaddress import ip_interface, ip_network
 
 from nconnect.errors import HostError
 from nconnect.host import nft
-from nconnect.host.facts import Facts
+from nconnect.host.bypass import HostRoute, bypasses, named
+from nconnect.host.closing import Closing
+from nconnect.host.facts import Endpoint, Facts
 from nconnect.host.forwarding import VIRTUAL_KINDS, Guard
 from nconnect.host.overlap import proposal
 from nconnect.host.routes import hidden, networks_around, networks_inside, obstacle, taken, within
@@ -37,6 +39,7 @@ class HostState:
     mtu: int
     addresses: tuple[InterfaceAddress, ...]
     routes: tuple[Prefix, ...]
+    bypasses: tuple[HostRoute, ...]  # around the tunnel
     device_sysctls: tuple[tuple[str, str], ...]  # of the interface itself: they vanish with it
     sysctls: tuple[tuple[str, str], ...]  # of the machine: remembered, and put back; in this order
     ruleset: Ruleset
@@ -54,18 +57,21 @@ class HostPlan:
     skipped_routes: tuple[SkippedRoute, ...] = ()
     warnings: tuple[str, ...] = ()  # for the log: what of the configuration has no effect
     notes: tuple[str, ...] = ()  # what else a person may want to know, a sentence each
+    closed: tuple[Prefix, ...] = ()  # by `fail_closed`
+    elsewhere: tuple[Prefix, ...] = field(default=(), compare=False)  # what other interfaces lead to
 
 
 def plan(config: Config, facts: Facts) -> HostPlan:
     """The host state that `config` asks for on a machine as `facts` describe it."""
     addresses, skipped = _addresses(config, facts)
+    endpoints = tuple(dict.fromkeys((*named(config, facts.proxies), *facts.endpoints)))
     routes: list[Prefix] = []
-    wanted = dict.fromkeys(prefix for peer in config.peers for prefix in peer.allowed_ips)
+    wanted = peers_prefixes(config)
     for prefix in wanted:
         if any(within(prefix, address.network) for address in addresses):
             continue  # the kernel's own route for the interface's address leads there
         why = no_ipv6(config.interface, facts) if prefix.version == 6 else None
-        why = why or obstacle(prefix, config, facts)
+        why = why or obstacle(prefix, config, facts, endpoints)
         if why is not None:
             skipped.append(SkippedRoute(prefix, _with_advice(why, prefix, wanted, config, facts)))
             continue
@@ -73,12 +79,13 @@ def plan(config: Config, facts: Facts) -> HostPlan:
         for network, interface in networks_inside(prefix, config.interface, facts):
             why = f"it is the network of {interface}, and only the rest of {prefix} goes into the tunnel"
             skipped.append(SkippedRoute(network, _with_advice(why, prefix, wanted, config, facts)))
-    # What was skipped is reached on another way, and stays so.
     networks = [a.network for a in addresses if a.network.prefixlen < a.network.max_prefixlen]
-    closed = (*networks, *routes)
+    around = bypasses(endpoints, (*networks, *routes), config.interface, facts)
+    closing = _closing(config, networks, endpoints, facts)
+    elsewhere = tuple(_elsewhere(routes, skipped, around, config.interface, facts))
     notes = tuple(
         f"{prefix} goes into the tunnel, and is no part of the network {network} of {interface} meanwhile"
-        for prefix in closed
+        for prefix in (*networks, *routes)
         for network, interface in networks_around(prefix, config.interface, facts)
     )
     state = HostState(
@@ -86,16 +93,27 @@ def plan(config: Config, facts: Facts) -> HostPlan:
         mtu=config.mtu,
         addresses=tuple(addresses),
         routes=tuple(sorted(routes, key=lambda p: (p.version, p))),
+        bypasses=around,
         device_sysctls=tuple(_device_sysctls(config, facts)),
         sysctls=tuple(_sysctls(config, facts)),
-        ruleset=nft.ruleset(
-            config,
-            closed if config.fail_closed else (),
-            _guard(config, facts),
-            _elsewhere(routes, skipped, config.interface, facts),
-        ),
+        ruleset=nft.ruleset(config, closing, _guard(config, facts), elsewhere),
     )
-    return HostPlan(state, tuple(skipped), tuple(_warnings(config, facts)), notes)
+    closed = closing.prefixes if closing is not None else ()
+    return HostPlan(state, tuple(skipped), tuple(_warnings(config, facts)), notes, closed, elsewhere)
+
+
+def peers_prefixes(config: Config) -> tuple[Prefix, ...]:
+    """All that is for the tunnel; `fail_closed` closes it, whichever routes are set."""
+    return tuple(dict.fromkeys(prefix for peer in config.peers for prefix in peer.allowed_ips))
+
+
+def shut_off(made: HostPlan) -> tuple[SkippedRoute, ...]:
+    """The prefixes that `fail_closed` makes unreachable on every way, and why."""
+    return tuple(
+        skipped
+        for skipped in made.skipped_routes
+        if any(within(skipped.route, prefix) for prefix in made.closed)
+    )
 
 
 def refuse_taken_addresses(config: Config, facts: Facts) -> None:
@@ -124,16 +142,30 @@ def _addresses(config: Config, facts: Facts) -> tuple[list[InterfaceAddress], li
         if address.version == 6 and without is not None:
             skipped.append(SkippedRoute(address.network, without))
             continue
-        why = None
-        if address.network.prefixlen < address.network.max_prefixlen:
-            why = taken(address.network, config.interface, facts) or hidden(address.network, config, facts)
+        why, network = None, address.network
+        if network.prefixlen < network.max_prefixlen:
+            why = taken(network, config.interface, facts) or hidden(network, config.interface, facts)
         if why is None:
             addresses.append(address)
         else:
             addresses.append(ip_interface(address.ip))
             advice = "" if "; " in why else f"; {_OTHER_ADDRESS}"
-            skipped.append(SkippedRoute(address.network, why + advice))
+            skipped.append(SkippedRoute(network, why + advice))
     return addresses, skipped
+
+
+def _closing(
+    config: Config, networks: Iterable[Prefix], endpoints: tuple[Endpoint, ...], facts: Facts
+) -> Closing | None:
+    if not config.fail_closed:
+        return None
+    gateways = {r.gateway for r in facts.routes if r.gateway is not None and r.interface != config.interface}
+    return Closing(
+        (*networks, *peers_prefixes(config)),
+        tuple(sorted(gateways, key=lambda address: (address.version, address))),
+        endpoints,
+        facts.uid,
+    )
 
 
 def _with_advice(why: str, prefix: Prefix, wanted: Iterable[Prefix], config: Config, facts: Facts) -> str:
@@ -151,10 +183,15 @@ def _with_advice(why: str, prefix: Prefix, wanted: Iterable[Prefix], config: Con
 
 
 def _elsewhere(
-    routes: Iterable[Prefix], skipped: Iterable[SkippedRoute], interface: str, facts: Facts
+    routes: Iterable[Prefix],
+    skipped: Iterable[SkippedRoute],
+    around: Iterable[HostRoute],
+    interface: str,
+    facts: Facts,
 ) -> Iterator[Prefix]:
     """The prefixes that this machine reaches by another way than the tunnel."""
     yield from (each.route for each in skipped)
+    yield from (ip_network(each.address) for each in around)
     ours = set(routes)
     yield from (prefix for prefix in _known_prefixes(interface, facts) if prefix not in ours)
 

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from ipaddress import ip_address, ip_network
-from urllib.parse import urlsplit
+from collections.abc import Iterable, Iterator
+from ipaddress import ip_network
 
-from nconnect.host.facts import Address, Facts, LocalInterface
+from nconnect.host.facts import Address, Endpoint, Facts, LocalInterface
 from nconnect.model import Config, Prefix
 
 OWN_METRIC = {4: 0, 6: 1024}  # of the routes that we set: the kernel's defaults (IP6_RT_PRIO_USER)
 
 
-def obstacle(prefix: Prefix, config: Config, facts: Facts) -> str | None:
+def obstacle(prefix: Prefix, config: Config, facts: Facts, endpoints: Iterable[Endpoint] = ()) -> str | None:
     """Why a route to `prefix` through the tunnel must not be set; None when it may.
 
     The kernel takes the longest prefix. So a network of this machine's that lies in `prefix` goes on to be
     reached, and one that `prefix` lies in loses those addresses: they are given up only while none of them
-    is known to be in use there.
+    is known to be in use there. `endpoints` carry the tunnel: a prefix may hold one, but not be one.
     """
     if prefix.prefixlen == 0:
         return "a default route through the tunnel would cut off the node that carries it"
@@ -27,7 +26,10 @@ def obstacle(prefix: Prefix, config: Config, facts: Facts) -> str | None:
         for own in dict.fromkeys((subnet.real, subnet.seen)):
             if _overlap(prefix, own) and not _is_reached_otherwise(own, prefix, config.interface, facts):
                 return f"this machine provides {own} itself"
-    return taken(prefix, config.interface, facts) or hidden(prefix, config, facts)
+    for address, _ in endpoints:
+        if _holds_only(prefix, address):
+            return f"{address} is a seed, node or proxy that carries the tunnel"
+    return taken(prefix, config.interface, facts) or hidden(prefix, config.interface, facts)
 
 
 def taken(prefix: Prefix, interface: str, facts: Facts) -> str | None:
@@ -60,26 +62,13 @@ def taken(prefix: Prefix, interface: str, facts: Facts) -> str | None:
     return None
 
 
-def hidden(prefix: Prefix, config: Config, facts: Facts) -> str | None:
-    """What leads out of this machine, or carries the tunnel, and would be sought behind `prefix`."""
-
-    def hides(address: Address) -> bool:
-        if not _holds(prefix, address):
-            return False
-        # With `fail_closed` nothing goes to `prefix` in the clear, whatever leads there.
-        by_another = _is_reached_otherwise(ip_network(address), prefix, config.interface, facts)
-        return config.fail_closed or not by_another
-
+def hidden(prefix: Prefix, interface: str, facts: Facts) -> str | None:
+    """The gateway that leads out of this machine and would be sought behind `prefix`."""
     for route in facts.routes:
-        if route.interface != config.interface and route.gateway is not None and hides(route.gateway):
+        if route.interface == interface or route.gateway is None or not _holds(prefix, route.gateway):
+            continue
+        if not _is_reached_otherwise(ip_network(route.gateway), prefix, interface, facts):
             return f"it holds the gateway {route.gateway} of {route.interface}"
-    for proxy in _proxy_address(facts):
-        if hides(proxy):
-            return f"it holds the proxy {proxy} that leads out of here"
-    for node in (*facts.nodes, *_seed_addresses(config, facts)):
-        if hides(node):
-            what = "node" if facts.proxies.proxy is None else "node or proxy"
-            return f"it holds the {what} {node} that carries the tunnel"
     return None
 
 
@@ -125,26 +114,6 @@ def _is_reached_otherwise(wanted: Prefix, prefix: Prefix, interface: str, facts:
     others = [network for _, network in _own_networks(interface, facts)]
     others += [route.prefix for route in facts.routes if route.interface != interface and not route.kind]
     return any(other.prefixlen > prefix.prefixlen and within(wanted, other) for other in others)
-
-
-def _seed_addresses(config: Config, facts: Facts) -> Iterator[Address]:
-    """The seeds that are named by address: they are asked again whenever a link is lost."""
-    for seed in config.network.seed_rpc:
-        url = urlsplit(seed)
-        host = url.hostname or ""
-        if facts.proxies.to(host, url.port or (443 if url.scheme == "https" else 80)) is not None:
-            continue  # the proxy connects to it, wherever that is
-        try:
-            yield ip_address(host)
-        except ValueError:
-            continue  # a host name
-
-
-def _proxy_address(facts: Facts) -> Iterator[Address]:
-    try:
-        yield ip_address(facts.proxies.proxy.host if facts.proxies.proxy else "")
-    except ValueError:
-        pass  # none, or a name: its address is among the nodes once it is in use
 
 
 def within(inner: Prefix, outer: Prefix) -> bool:

@@ -10,15 +10,19 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import os
 from collections.abc import Callable, Iterable, Iterator
-from ipaddress import ip_interface
+from ipaddress import ip_interface, ip_network
 from pathlib import Path
 
 from nconnect.errors import HostError
+from nconnect.host.bypass import HostRoute
 from nconnect.host.diff import (
     AddAddress,
+    AddBypass,
     AddRoute,
     DeleteAddress,
+    DeleteBypass,
     DeleteRoute,
     LoadRuleset,
     Operation,
@@ -29,7 +33,7 @@ from nconnect.host.diff import (
     setting,
     undo,
 )
-from nconnect.host.facts import Facts, LocalInterface
+from nconnect.host.facts import Facts, LocalInterface, LocalRoute
 from nconnect.host.forwarding import VIRTUAL_KINDS
 from nconnect.host.judge import judge
 from nconnect.host.plan import FORWARDING, IP_FORWARD, IPV6_FORWARDING, ROUTE_PROTOCOL, HostPlan, HostState
@@ -74,6 +78,7 @@ class Host:
             held = netlink.addresses()
             routes = netlink.routes(names)
             neighbours = netlink.neighbours(names)
+        own = self._bypasses(routes, self._file.read())
         interfaces = tuple(
             LocalInterface(
                 names[link.index], tuple(a.address for a in held if a.index == link.index), link.kind
@@ -84,11 +89,12 @@ class Host:
         there_before = [frozenset(record.interfaces) for record in records if record.interfaces]
         return Facts(
             interfaces,
-            tuple(routes),
+            tuple(route for route in routes if route not in own),
             tuple(neighbours),
             tuple(name_servers.of_this_machine()),
             self._sysctls(),
             self._others(links),
+            uid=os.geteuid(),
             switched_on=frozenset(
                 name
                 for record in records
@@ -109,10 +115,13 @@ class Host:
         with _asking(f"set up {self._interface}"), Netlink() as netlink:
             link = self._named_back(netlink, self._link(netlink))
             record = self._file.read()
-            if self._ruleset is not None and nftables.tables().get(self._ruleset.table) != self._handle:
+            handle = nftables.tables().get(state.ruleset.table)
+            if handle != self._handle:
                 self._ruleset = None
             reading = self._read(netlink, link, state, record)
-            self._record_addresses(record, reading, state)
+            self._record_changes(record, reading, state)
+            # Rules of a killed daemon are replaced, and never taken back: `remove` decides on them.
+            left_over = handle is not None and self._ruleset is None
             done: list[Operation] = []
             try:
                 for operation in diff(reading, state):
@@ -124,6 +133,8 @@ class Host:
                     done.append(operation)
                     self._perform(netlink, link, operation)
             except (HostError, NetlinkError) as error:
+                if left_over:
+                    done = [each for each in done if not isinstance(each, LoadRuleset)]
                 self._take_back(netlink, link, done, reading, record)
                 if isinstance(error, NetlinkError):
                     raise HostError(_refused(done[-1], error)) from error
@@ -141,6 +152,7 @@ class Host:
             link = self._find(links)
             if link is not None:
                 problems += self._clear(netlink, link, record)
+            self._end_bypasses(netlink, links, record)
         try:
             self._put_back(record, links)
         except HostError as error:
@@ -246,22 +258,40 @@ class Host:
 
         But a route that is wanted is as good as ours: the kernel takes none beside it.
         """
-        names = {link.index: link.name}
+        names = {each.index: each.name for each in netlink.links()}
         ours = {*map(str, state.addresses), *record.addresses}
         addresses = tuple(
             held.address
             for held in netlink.addresses()
             if held.index == link.index and str(held.address) in ours
         )
+        found = netlink.routes(names)
         routes = tuple(
             route.prefix
-            for route in netlink.routes(names)
+            for route in found
             if route.interface == link.name
             and (route.protocol == ROUTE_PROTOCOL or route.prefix in state.routes)
         )
+        bypasses = tuple(
+            HostRoute(route.prefix.network_address, route.interface, route.gateway)
+            for route in self._bypasses(found, record)
+        )
         wanted = (*state.device_sysctls, *state.sysctls)
         settings = {name: value for name, _ in wanted if (value := sysctl.read(name)) is not None}
-        return Reading(link.mtu, link.up, addresses, routes, settings, self._ruleset)
+        return Reading(link.mtu, link.up, addresses, routes, bypasses, settings, self._ruleset)
+
+    def _bypasses(self, routes: Iterable[LocalRoute], record: Record) -> list[LocalRoute]:
+        """Those of the routes that are our host routes around the tunnel: the record names their addresses,
+        so that another daemon's are not taken for ours.
+        """
+        return [
+            route
+            for route in routes
+            if route.protocol == ROUTE_PROTOCOL
+            and route.interface != self._interface
+            and route.prefix.prefixlen == route.prefix.max_prefixlen
+            and str(route.prefix.network_address) in record.bypasses
+        ]
 
     def _is_loaded(self, ruleset: Ruleset) -> bool:
         """Whether the kernel has all of it: the table that we made, every name, and the number of rules in
@@ -303,11 +333,14 @@ class Host:
         """Ours, and those of other daemons on this machine."""
         return [self._file.read(), *(file.read() for _, file in self._file.of_others())]
 
-    def _record_addresses(self, record: Record, reading: Reading, state: HostState) -> None:
-        """Note which addresses we are about to add."""
+    def _record_changes(self, record: Record, reading: Reading, state: HostState) -> None:
+        """Note which addresses and host routes we are about to add."""
         added = {str(address) for address in state.addresses if address not in reading.addresses}
-        if not added <= set(record.addresses) or not self._file.exists():
+        bypasses = {str(route.address) for route in state.bypasses}
+        known = added <= set(record.addresses) and bypasses <= set(record.bypasses)
+        if not known or not self._file.exists():
             record.addresses = sorted({*record.addresses, *added})
+            record.bypasses = sorted({*record.bypasses, *bypasses})
             self._file.write(record)
 
     def _perform(self, netlink: Netlink, link: Link, operation: Operation) -> None:
@@ -325,6 +358,8 @@ class Host:
                 netlink.add_route(link.index, prefix, ROUTE_PROTOCOL)
             case DeleteRoute(_, prefix):
                 netlink.delete_route(link.index, prefix, ROUTE_PROTOCOL)
+            case AddBypass() | DeleteBypass():
+                _perform_bypass(netlink, operation)
             case SetSysctl(name, _, value):
                 sysctl.write(name, value)
             case LoadRuleset(table, old, new):
@@ -369,6 +404,15 @@ class Host:
                 problems.append(f"cannot clear {link.name}: {reason(error)}")
         return problems
 
+    def _end_bypasses(self, netlink: Netlink, links: list[Link], record: Record) -> None:
+        """Also those of a daemon that was killed: they do not go with its device."""
+        names = {link.index: link.name for link in links}
+        for route in self._bypasses(netlink.routes(names) if record.bypasses else (), record):
+            host = HostRoute(route.prefix.network_address, route.interface, route.gateway)
+            with contextlib.suppress(NetlinkError):  # it leads where the other routes lead, so it may stay
+                _perform_bypass(netlink, DeleteBypass(host))
+        record.bypasses = []
+
     def _put_back(self, record: Record, links: list[Link]) -> None:
         """Restore the machine's settings, unless another nconnect still runs: then its `remove` does."""
         left = self._file.left_by_others({link.name for link in links})
@@ -411,6 +455,17 @@ def _ignoring(code: int) -> Iterator[None]:
             raise
 
 
+def _perform_bypass(netlink: Netlink, operation: AddBypass | DeleteBypass) -> None:
+    route = operation.route
+    index = next((link.index for link in netlink.links() if link.name == route.interface), 0)
+    how = (index, ip_network(route.address), ROUTE_PROTOCOL, route.gateway)
+    if isinstance(operation, AddBypass):
+        netlink.add_route(*how)
+    else:
+        with _ignoring(errno.ESRCH):
+            netlink.delete_route(*how)
+
+
 def _refused(operation: Operation, error: NetlinkError) -> str:
     hints = {
         errno.EPERM: "run it as root",
@@ -429,6 +484,8 @@ def _described(operation: Operation) -> str:
             return f"address {address} on {interface}"
         case AddRoute(interface, prefix) | DeleteRoute(interface, prefix):
             return f"route {prefix} through {interface}"
+        case AddBypass(route) | DeleteBypass(route):
+            return f"route {route}"
         case SetSysctl(name, _, value):
             return setting(name, value)
         case LoadRuleset(table):

@@ -11,7 +11,7 @@ import os
 from collections.abc import Set
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
-from ipaddress import ip_interface
+from ipaddress import ip_address, ip_interface
 from pathlib import Path
 
 from nconnect.host.diff import SetSysctl
@@ -28,12 +28,14 @@ class Record:
     """What we changed.
 
     `sysctls`: each setting's value before ours, in the order in which they were set. `addresses`: those we
-    added. `interfaces`: those that were there when forwarding was switched on.
+    added. `interfaces`: those that were there when forwarding was switched on. `bypasses`: the addresses of
+    our host routes.
     """
 
     sysctls: dict[str, tuple[str, str]] = field(default_factory=dict)  # name -> before, set
     addresses: list[str] = field(default_factory=list)
     interfaces: list[str] = field(default_factory=list)
+    bypasses: list[str] = field(default_factory=list)
 
     def remember(self, operation: SetSysctl) -> None:
         """Keep the oldest value: the one from before any of our runs."""
@@ -86,7 +88,9 @@ class RecordFile:
             return Record(
                 settings,
                 [str(ip_interface(text)) for text in told["addresses"]],
-                [str(name) for name in told.get("interfaces", ())],  # absent before it was kept
+                # Absent before they were kept
+                [str(name) for name in told.get("interfaces", ())],
+                [str(ip_address(text)) for text in told.get("bypasses", ())],
             )
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return Record()

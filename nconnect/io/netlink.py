@@ -68,6 +68,7 @@ _FIB_RULE_INVERT = 0x2
 _ACTIONS = {1: "lookup", 6: "blackhole", 7: "unreachable", 8: "prohibit"}
 _RT_SCOPE_UNIVERSE, _RT_SCOPE_LINK = 0, 253
 _RTM_F_CLONED, _RTM_F_LOOKUP_TABLE = 0x200, 0x1000
+_RTNH_F_ONLINK = 4  # the gateway need not be in a network of the interface's
 _FAMILY = {4: socket.AF_INET, 6: socket.AF_INET6}
 _RECEIVE_BYTES = 1 << 18  # the kernel's dumps come in messages of at most 32 KiB
 
@@ -251,11 +252,11 @@ class Netlink:
     def delete_address(self, index: int, address: InterfaceAddress) -> None:
         self._request(_DELADDR, 0, _address_body(index, address))
 
-    def add_route(self, index: int, prefix: Prefix, protocol: int) -> None:
-        self._request(_NEWROUTE, _CREATE | _EXCL, _route_body(index, prefix, protocol))
+    def add_route(self, index: int, prefix: Prefix, protocol: int, gateway: Address | None = None) -> None:
+        self._request(_NEWROUTE, _CREATE | _EXCL, _route_body(index, prefix, protocol, gateway))
 
-    def delete_route(self, index: int, prefix: Prefix, protocol: int) -> None:
-        self._request(_DELROUTE, 0, _route_body(index, prefix, protocol))
+    def delete_route(self, index: int, prefix: Prefix, protocol: int, gateway: Address | None = None) -> None:
+        self._request(_DELROUTE, 0, _route_body(index, prefix, protocol, gateway))
 
     def _send(self, kind: int, flags: int, body: bytes) -> None:
         self._sequence += 1
@@ -368,9 +369,11 @@ def _address_body(index: int, address: InterfaceAddress) -> bytes:
     return body
 
 
-def _route_body(index: int, prefix: Prefix, protocol: int) -> bytes:
-    scope = _RT_SCOPE_LINK if prefix.version == 4 else _RT_SCOPE_UNIVERSE  # IPv6 knows no other
-    body = _ROUTE.pack(
-        _FAMILY[prefix.version], prefix.prefixlen, 0, 0, _RT_TABLE_MAIN, protocol, scope, _RTN_UNICAST, 0
-    )
-    return body + _attribute(_RTA_DST, prefix.network_address.packed) + _attribute(_RTA_OIF, _INT.pack(index))
+def _route_body(index: int, prefix: Prefix, protocol: int, gateway: Address | None = None) -> bytes:
+    on_link = prefix.version == 4 and gateway is None  # IPv6 knows no other scope
+    scope = _RT_SCOPE_LINK if on_link else _RT_SCOPE_UNIVERSE
+    flags = 0 if gateway is None else _RTNH_F_ONLINK
+    family = _FAMILY[prefix.version]
+    body = _ROUTE.pack(family, prefix.prefixlen, 0, 0, _RT_TABLE_MAIN, protocol, scope, _RTN_UNICAST, flags)
+    body += _attribute(_RTA_DST, prefix.network_address.packed) + _attribute(_RTA_OIF, _INT.pack(index))
+    return body if gateway is None else body + _attribute(_RTA_GATEWAY, gateway.packed)

@@ -17,7 +17,7 @@ from nconnect.host.facts import Facts, LocalInterface
 from nconnect.host.plan import HostPlan
 from nconnect.io.host import Host
 from nconnect.model import Config, Prefix
-from tests.host.examples import FACTS, PROVIDER, USER
+from tests.host.examples import FACTS, PROVIDER, USER, peer
 
 
 class Notes:
@@ -32,6 +32,7 @@ class Notes:
         self.flushed: list[Prefix] = []
         self.counts = 0
         self.rules = False  # of a daemon that was killed
+        self.problem = ""
 
     def _ask(self, what: str) -> None:
         self.asked.append(what)
@@ -76,7 +77,14 @@ class Case:
     def __init__(self, config: Config) -> None:
         self.host = Notes()
         self.expired: frozenset[str] = frozenset()
-        self.made = Enforcement(config, cast(Host, self.host), nodes=lambda: (), expired=lambda: self.expired)
+        self.told: list[HostPlan] = []
+        self.made = Enforcement(
+            config,
+            cast(Host, self.host),
+            endpoints=lambda: (),
+            expired=lambda: self.expired,
+            planned=self.told.append,
+        )
 
 
 def run(config: Config, test: Callable[[Case], Awaitable[None]]) -> None:
@@ -172,8 +180,40 @@ def test_a_new_network_is_planned_around_and_no_news_changes_nothing() -> None:
         await case.made.follow_network()
         assert case.made.plan is not None
         assert [str(skipped.route) for skipped in case.made.plan.skipped_routes] == ["192.168.50.0/24"]
+        assert case.told[-1] is case.made.plan
 
     run(USER, test)
+
+
+def test_a_network_over_a_closed_prefix_is_a_problem() -> None:
+    async def test(case: Case) -> None:
+        await case.made.set_up()
+        assert case.made.problems == []
+        cafe = LocalInterface("wlan0", (ip_interface("192.168.50.77/24"),))
+        case.host.facts = dataclasses.replace(FACTS, interfaces=(*FACTS.interfaces, cafe))
+        await case.made.follow_network()
+        (problem,) = case.made.problems
+        assert problem.startswith("192.168.50.0/24 is shut off on every interface (fail_closed)")
+        assert "equals the network of wlan0" in problem
+
+    run(dataclasses.replace(USER, fail_closed=True), test)
+
+
+def test_a_host_route_that_went_with_its_interface_is_set_again() -> None:
+    """The interface was down and up again before we looked: the plan is the same, the kernel is not."""
+
+    async def test(case: Case) -> None:
+        await case.made.set_up()
+        assert case.made.plan is not None
+        assert case.made.plan.state.bypasses
+        await case.made.follow_network()
+        assert case.host.asked.count("apply") == 1
+        case.host.gone = ["route 203.0.113.7 via 192.168.1.1 through eth0"]
+        await case.made.follow_network()
+        assert case.host.asked.count("apply") == 2
+
+    routed = peer("provider", 9, "203.0.113.0/24")
+    run(dataclasses.replace(USER, peers=(routed,)), test)
 
 
 def test_what_is_gone_is_set_again_and_a_device_is_renewed_first() -> None:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from ipaddress import ip_interface, ip_network
+from ipaddress import ip_address, ip_interface, ip_network
 
 from hypothesis import given
 from hypothesis import strategies as st
 
+from nconnect.host.bypass import HostRoute
 from nconnect.host.diff import (
     AddAddress,
+    AddBypass,
     AddRoute,
     DeleteAddress,
+    DeleteBypass,
     DeleteRoute,
     LoadRuleset,
     Operation,
@@ -27,8 +30,21 @@ from tests.host.examples import FACTS, PROVIDER, USER
 
 _ADDRESSES = tuple(map(ip_interface, ("10.86.0.1/24", "10.86.0.9/24", "fd86::1/64")))
 _ROUTES = tuple(map(ip_network, ("192.168.50.0/24", "172.16.0.0/12", "fd50::/64")))
+# Two of them lead to one address: the kernel has one at a time.
+_BYPASSES = tuple(
+    HostRoute(ip_address(address), "eth0", ip_address(gateway))
+    for address, gateway in (
+        ("192.168.50.10", "10.0.0.1"),
+        ("192.168.50.10", "10.0.0.2"),
+        ("fd50::1", "fe80::1"),
+    )
+)
 _NAMES = ("net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding")
 _rulesets = st.sampled_from([plan(PROVIDER, FACTS).state.ruleset, plan(USER, FACTS).state.ruleset])
+
+
+def _one_to_each(routes: tuple[HostRoute, ...]) -> tuple[HostRoute, ...]:
+    return tuple({route.address: route for route in routes}.values())
 
 
 def _some(values: tuple[object, ...]) -> st.SearchStrategy[tuple[object, ...]]:
@@ -41,6 +57,7 @@ _states = st.builds(
     mtu=st.sampled_from([1280, 1500]),
     addresses=_some(_ADDRESSES),
     routes=_some(_ROUTES),
+    bypasses=_some(_BYPASSES).map(_one_to_each),
     device_sysctls=st.just((("net/ipv4/conf/nc0/route_localnet", "1"),)),
     sysctls=st.lists(st.sampled_from(_NAMES), unique=True).map(lambda names: tuple((n, "1") for n in names)),
     ruleset=_rulesets,
@@ -51,6 +68,7 @@ _readings = st.builds(
     up=st.booleans(),
     addresses=_some(_ADDRESSES),
     routes=_some(_ROUTES),
+    bypasses=_some(_BYPASSES).map(_one_to_each),
     sysctls=st.fixed_dictionaries(dict.fromkeys(_NAMES, st.sampled_from("01"))),
     ruleset=st.none() | _rulesets,
 )
@@ -72,6 +90,12 @@ def perform(reading: Reading, operation: Operation) -> Reading:
         case DeleteRoute(_, prefix):
             assert prefix in reading.routes
             return replace(reading, routes=tuple(r for r in reading.routes if r != prefix))
+        case AddBypass(route):
+            assert route.address not in [held.address for held in reading.bypasses]
+            return replace(reading, bypasses=(*reading.bypasses, route))
+        case DeleteBypass(route):
+            assert route in reading.bypasses
+            return replace(reading, bypasses=tuple(r for r in reading.bypasses if r != route))
         case SetSysctl(name, _, value):
             return replace(reading, sysctls={**reading.sysctls, name: value})
         case LoadRuleset(_, _, new):
@@ -81,7 +105,8 @@ def perform(reading: Reading, operation: Operation) -> Reading:
 def comparable(reading: Reading) -> tuple[object, ...]:
     known = {name: value for name, value in reading.sysctls.items() if name in _NAMES}
     return (
-        reading.mtu, reading.up, set(reading.addresses), set(reading.routes), known, reading.ruleset,
+        reading.mtu, reading.up, set(reading.addresses), set(reading.routes), set(reading.bypasses), known,
+        reading.ruleset,
     )  # fmt: skip
 
 
@@ -93,6 +118,7 @@ def test_applied_once_nothing_is_left_to_do(reading: Reading, wanted: HostState)
     assert diff(now, wanted) == ()
     assert set(now.addresses) == set(wanted.addresses)
     assert set(now.routes) == set(wanted.routes)
+    assert set(now.bypasses) == set(wanted.bypasses)
 
 
 @given(_readings, _states, st.data())
@@ -119,6 +145,8 @@ def test_the_order_leaves_nothing_open(reading: Reading, wanted: HostState) -> N
     for added, deleted in ((AddAddress, DeleteAddress), (AddRoute, DeleteRoute)):
         if added in kinds and deleted in kinds:
             assert len(kinds) - 1 - kinds[::-1].index(added) < kinds.index(deleted)
+    if AddBypass in kinds and AddRoute in kinds:  # else the way to a node would lead into the tunnel
+        assert len(kinds) - 1 - kinds[::-1].index(AddBypass) < kinds.index(AddRoute)
     forwarding = [i for i, o in enumerate(diff(reading, wanted)) if isinstance(o, SetSysctl) and o.remember]
     assert forwarding == list(range(len(kinds) - len(forwarding), len(kinds)))
 

@@ -8,6 +8,8 @@ from ipaddress import ip_network
 
 import pytest
 
+from nconnect.host import expressions as e
+from nconnect.host.closing import Closing
 from nconnect.host.nft import loopback_of, peer_id, provides, reachable_exposed, ruleset
 from nconnect.host.ruleset import Ruleset, transactions
 from nconnect.model import AllowRule, Config, Exposed, ProvideConfig, ProvidedSubnet, Service
@@ -200,8 +202,7 @@ def test_the_clamp_never_raises() -> None:
 
 
 def test_fail_closed_rejects_elsewhere_before_anything_else() -> None:
-    closed = (ip_network("10.86.0.0/24"), ip_network("fd50::/64"))
-    shut = ruleset(USER, closed)
+    shut = ruleset(USER, Closing((ip_network("10.86.0.0/24"), ip_network("fd50::/64"))))
     for name in ("output", "forward"):
         for version, rule in zip((4, 6), shut.chains[name].rules, strict=False):
             text = json.dumps(rule)
@@ -213,6 +214,12 @@ def test_fail_closed_rejects_elsewhere_before_anything_else() -> None:
     assert shut.sets["closed6"].elements
     assert "tcp reset" not in json.dumps(shut.chains["closed"].rules), "a running connection must survive"
     assert "closed" not in ruleset(USER).chains
+    # The last chain does not trust the interface's name alone, and no exception comes before that.
+    tunnel, *_, end = shut.chains["closed_last"].rules
+    assert '"oifkind"' in json.dumps(tunnel)
+    assert end == (e.DROP,)
+    assert "nc0" not in json.dumps(shut.chains["last"].rules)
+    assert "accept" not in json.dumps(shut.chains["closed"].rules), "nothing is excepted for other machines"
 
 
 def test_who_provides_anything_is_a_provider() -> None:

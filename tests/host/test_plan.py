@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from ipaddress import ip_address, ip_interface, ip_network
 
@@ -10,8 +11,7 @@ import pytest
 from nconnect.config.proxy import Proxies
 from nconnect.errors import HostError
 from nconnect.host.facts import Facts, LocalInterface, LocalRoute
-from nconnect.host.intervals import merged_ranges
-from nconnect.host.plan import HostPlan, plan, refuse_taken_addresses
+from nconnect.host.plan import HostPlan, plan, refuse_taken_addresses, shut_off
 from nconnect.model import Config, Exposed, ProvidedSubnet, Proxy
 from tests.host.examples import FACTS, PROVIDER, USER, peer
 
@@ -44,39 +44,107 @@ def test_a_user_gets_routes_for_what_its_own_addresses_do_not_cover() -> None:
         ("192.168.1.20/32", "is an address of this machine"),
         ("172.16.0.0/16", "holds the gateway 172.16.9.9"),
         ("172.20.0.0/16", "routed through wg0 already"),
-        ("203.0.113.0/24", "holds the node 203.0.113.7"),
-        ("100.64.1.0/24", "holds the node 100.64.1.9"),
+        ("203.0.113.7/32", "203.0.113.7 is a seed, node or proxy"),
         ("224.0.0.0/4", "cannot be routed"),
         ("fe80::/10", "cannot be routed"),
         ("127.5.0.0/16", "cannot be routed"),
     ],
 )
 def test_what_would_cut_the_machine_off_is_skipped(prefix: str, why: str) -> None:
-    facts = replace(FACTS, nodes=(ip_address("100.64.1.9"),))
-    assert why in (why_skipped(USER, facts, prefix) or "")
+    assert why in (why_skipped(USER, FACTS, prefix) or "")
 
 
-def test_with_a_proxy_the_way_to_it_stays_and_not_the_way_to_the_node() -> None:
+def bypasses(prefix: str, facts: Facts = FACTS) -> list[str]:
+    made = plan(replace(USER, peers=(peer("p", 9, prefix),)), facts)
+    assert routes(made) == [prefix]
+    return [str(route) for route in made.state.bypasses]
+
+
+BY_PROXY = replace(FACTS, proxies=Proxies(Proxy("http", "100.64.2.1", 3128)))
+
+
+def test_a_seed_in_a_prefix_keeps_its_way_and_the_rest_is_routed() -> None:
+    assert bypasses("203.0.113.0/24") == ["203.0.113.7 via 192.168.1.1 through eth0"]
+    assert bypasses("203.0.114.0/24") == []
+
+
+def test_what_the_daemon_connects_to_besides_keeps_its_way_too() -> None:
+    facts = replace(FACTS, endpoints=((ip_address("100.64.1.9"), 30002),))
+    assert bypasses("100.64.1.0/24", facts) == ["100.64.1.9 via 192.168.1.1 through eth0"]
+
+
+def test_with_a_proxy_the_way_to_it_stays_and_not_the_way_to_the_seeds() -> None:
     """The node and the seeds are the proxy's to reach, so they may lie behind the peer."""
-    by_proxy = replace(FACTS, proxies=Proxies(Proxy("http", "100.64.2.1", 3128)))
-    assert "holds the node 203.0.113.7" in (why_skipped(USER, FACTS, "203.0.113.0/24") or "")
-    assert why_skipped(USER, by_proxy, "203.0.113.0/24") is None
-    assert "holds the proxy 100.64.2.1" in (why_skipped(USER, by_proxy, "100.64.2.0/24") or "")
-    assert why_skipped(USER, FACTS, "100.64.2.0/24") is None
+    assert bypasses("203.0.113.0/24", BY_PROXY) == []
+    assert bypasses("100.64.2.0/24", BY_PROXY) == ["100.64.2.1 via 192.168.1.1 through eth0"]
+    assert bypasses("100.64.2.0/24") == []
 
 
 def test_a_proxy_that_is_not_for_the_seeds_leaves_them_their_way() -> None:
     excepted = replace(FACTS, proxies=Proxies(Proxy("http", "proxy.example", 3128), ("203.0.113.0/24",)))
-    assert "holds the node or proxy 203.0.113.7" in (why_skipped(USER, excepted, "203.0.113.0/24") or "")
+    assert bypasses("203.0.113.0/24", excepted) == ["203.0.113.7 via 192.168.1.1 through eth0"]
 
 
-def test_nothing_closed_by_fail_closed_holds_the_proxy() -> None:
-    config = replace(USER, fail_closed=True, peers=(peer("p", 9, "100.64.2.0/24"),))
-    by_proxy = replace(FACTS, proxies=Proxies(Proxy("http", "100.64.2.1", 3128)))
-    networks = [address.network for address in config.address]
-    closed = [*networks, ip_network("100.64.2.0/24")]
-    for facts, prefixes in ((by_proxy, networks), (FACTS, closed)):
-        assert plan(config, facts).state.ruleset.sets["closed4"].elements == merged_ranges(prefixes, 4)
+def test_no_host_route_where_another_route_is_longer_than_ours_or_none_is_there() -> None:
+    longer = LocalRoute(ip_network("203.0.113.0/28"), "eth1", ip_address("192.168.9.1"))
+    assert bypasses("203.0.113.0/24", replace(FACTS, routes=(*FACTS.routes, longer))) == []
+    assert bypasses("203.0.113.0/24", replace(FACTS, routes=FACTS.routes[1:])) == []
+
+
+def test_the_host_route_takes_the_way_of_the_lower_metric() -> None:
+    wlan = LocalRoute(ip_network("0.0.0.0/0"), "wlan0", ip_address("192.168.7.1"), metric=600)
+    eth = replace(FACTS.routes[0], metric=100)
+    facts = replace(FACTS, routes=(wlan, eth))
+    assert bypasses("203.0.113.0/24", facts) == ["203.0.113.7 via 192.168.1.1 through eth0"]
+
+
+def test_an_address_of_this_machine_needs_no_host_route() -> None:
+    node = LocalInterface("eth1", (ip_interface("203.0.113.7/32"),))
+    assert bypasses("203.0.113.0/24", replace(FACTS, interfaces=(*FACTS.interfaces, node))) == []
+
+
+CLOSED = ("closed4", "closed6")
+
+
+def closed(config: Config, facts: Facts = FACTS) -> tuple[list[str], HostPlan]:
+    made = plan(replace(config, fail_closed=True), facts)
+    return [str(prefix) for prefix in made.closed], made
+
+
+def test_fail_closed_closes_what_is_routed_and_what_is_not() -> None:
+    config = replace(USER, peers=(peer("p", 9, "203.0.113.0/24", "192.168.1.0/24", "0.0.0.0/0"),))
+    prefixes, made = closed(config)
+    assert {"203.0.113.0/24", "192.168.1.0/24", "0.0.0.0/0"} <= set(prefixes)
+    assert routes(made) == ["203.0.113.0/24"]
+    assert [str(shut.route) for shut in shut_off(made)] == ["192.168.1.0/24", "0.0.0.0/0"]
+    open_one = plan(config, FACTS)
+    assert open_one.closed == shut_off(open_one) == ()
+
+
+def test_the_closed_set_does_not_follow_networks_gateways_or_proxies() -> None:
+    first = closed(USER)[1].state.ruleset
+    home = LocalInterface("lan0", (ip_interface("192.168.50.77/24"),))
+    gateway = LocalRoute(ip_network("0.0.0.0/0"), "lan0", ip_address("192.168.50.1"))
+    for facts in (
+        replace(FACTS, interfaces=(*FACTS.interfaces, home)),
+        replace(FACTS, routes=(*FACTS.routes, gateway)),
+        replace(FACTS, endpoints=((ip_address("192.168.50.10"), 30002),)),
+        replace(FACTS, proxies=Proxies(Proxy("http", "192.168.50.10", 3128))),
+    ):
+        found = closed(USER, facts)[1].state.ruleset
+        assert [found.sets[name] for name in CLOSED] == [first.sets[name] for name in CLOSED]
+
+
+def test_of_a_closed_prefix_gateway_dhcp_and_the_daemons_endpoints_are_reached() -> None:
+    gateway = LocalRoute(ip_network("0.0.0.0/0"), "lan0", ip_address("192.168.50.1"))
+    facts = replace(FACTS, routes=(gateway,), endpoints=((ip_address("192.168.50.10"), 30002),), uid=999)
+    rules = closed(USER, facts)[1].state.ruleset.chains["closed_here"].rules
+    text = [json.dumps(rule) for rule in rules]
+    assert [("192.168.50.1" in t, "icmp" in t) for t in text if '"192.168.50.1"' in t] == [(True, True)]
+    (endpoint,) = [t for t in text if "192.168.50.10" in t]
+    assert all(word in endpoint for word in ("30002", "skuid", "999"))
+    assert sum('"sport"' in t for t in text) == 2
+    assert "203.0.113.7" not in "".join(text), "it is not closed"
 
 
 @pytest.mark.parametrize(

@@ -73,7 +73,6 @@ def test_no_neighbour_is_hidden() -> None:
     ("change", "why"),
     [
         ({"name_servers": (ip_address("192.168.50.53"),)}, "holds the name server 192.168.50.53"),
-        ({"nodes": (ip_address("192.168.50.30"),)}, "holds the node 192.168.50.30"),
         (
             {"routes": (LocalRoute(ip_network("0.0.0.0/0"), "lan0", ip_address("192.168.50.254")),)},
             "holds the gateway 192.168.50.254 of lan0",
@@ -97,7 +96,8 @@ def test_a_name_server_that_only_the_tunnel_leads_to_is_no_reason() -> None:
 
 def test_of_a_wide_prefix_all_but_the_users_own_networks_is_routed() -> None:
     """The gateway and a neighbour are in them, and so are reached as before."""
-    facts = replace(FACTS, neighbours=(neighbour("192.168.1.7", "eth0"),), nodes=(ip_address("192.168.1.9"),))
+    node = (ip_address("192.168.1.9"), 30002)
+    facts = replace(FACTS, neighbours=(neighbour("192.168.1.7", "eth0"),), endpoints=(node,))
     made = plan(wanting("192.168.0.0/16"), facts)
     assert routed(made) == ["192.168.0.0/16"]
     (why,) = skipped(made).values()
@@ -106,8 +106,10 @@ def test_of_a_wide_prefix_all_but_the_users_own_networks_is_routed() -> None:
         "it is the network of eth0, and only the rest of 192.168.0.0/16 goes into the tunnel"
     )
     assert 'subnets = ["192.168.0.0/16=10.99.0.0/16"]' in why
-    far = replace(facts, nodes=(ip_address("192.168.7.9"),))
-    assert "holds the node 192.168.7.9" in skipped(plan(wanting("192.168.0.0/16"), far))["192.168.0.0/16"]
+    assert made.state.bypasses == ()
+    far = plan(wanting("192.168.0.0/16"), replace(facts, endpoints=((ip_address("192.168.7.9"), 30002),)))
+    assert routed(far) == ["192.168.0.0/16"]
+    assert list(map(str, far.state.bypasses)) == ["192.168.7.9 via 192.168.1.1 through eth0"]
 
 
 def test_a_wide_prefix_around_what_this_machine_provides() -> None:

@@ -62,6 +62,9 @@ def test_bodies_are_laid_out_as_the_kernel_reads_them() -> None:
     assert netlink._route_body(7, ip_network("10.0.0.0/8"), 0x6E) == bytes.fromhex(
         "02080000fe6efd0100000000080001000a0000000800040007000000"
     )
+    assert netlink._route_body(7, ip_network("192.0.2.1/32"), 0x6E, ip_address("10.0.0.1")) == bytes.fromhex(
+        "02200000fe6e000104000000" + "08000100c0000201" + "0800040007000000" + "080005000a000001"
+    )
     assert netlink._address_body(7, ip_interface("fd86::1/64")) == bytes.fromhex(
         "0a40000007000000"
         "14000200fd860000000000000000000000000001"

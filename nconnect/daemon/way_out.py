@@ -1,0 +1,125 @@
+"""Which addresses the daemon may connect to outside of the tunnel: seeds, nodes and proxies.
+
+A node's address comes from a seed, and whoever is on the way to a plain-HTTP seed chooses it; a name's comes
+from a name server. One inside a peer's prefix would make the daemon send there what is meant for the tunnel,
+or take the prefix out of it. So it is refused, and the link goes on to another seed and node, unless the
+configuration names that very address as a seed or proxy. Then its port is opened in the rules of
+`fail_closed` before it is connected to, and a host route leads to it (`nconnect.host.bypass`).
+
+Without `fail_closed` only prefixes that are routed into the tunnel count, since a skipped one (the user is at
+home in that network) is reached directly anyway; and a proxy named by a host name gets its host route too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterable
+
+from nconnect.config.proxy import Proxies
+from nconnect.host.bypass import is_named
+from nconnect.host.facts import Address, Endpoint
+from nconnect.host.plan import HostPlan, peers_prefixes, tunnel_prefixes
+from nconnect.model import Config, Prefix, join_addr
+
+MAX_ENDPOINTS = 16  # guessed: ports of nodes at addresses that the configuration names
+SAID_FOR_S = 600.0  # how long `status` names a refused address
+
+
+class WayOut:
+    """One daemon's."""
+
+    def __init__(
+        self,
+        config: Callable[[], Config],
+        proxies: Proxies,
+        *,
+        found: Callable[[], tuple[Address, ...]],
+        plan_again: Callable[[], Awaitable[None]],
+        clock: Callable[[], float],
+    ) -> None:
+        """`found`: the addresses of a proxy that has a name. `plan_again`: with other `endpoints`."""
+        self._config = config
+        self._proxies = proxies
+        self._found = found
+        self._plan_again = plan_again
+        self._clock = clock
+        self._routed: tuple[Prefix, ...] = ()
+        self._closed: tuple[Prefix, ...] = ()
+        self._elsewhere: tuple[Prefix, ...] = ()
+        self._is_planned = asyncio.Event()
+        self._opened: deque[Endpoint] = deque(maxlen=MAX_ENDPOINTS)
+        self._refused: dict[str, tuple[float, str]] = {}  # why, by endpoint; and when last
+
+    @property
+    def endpoints(self) -> tuple[Endpoint, ...]:
+        """What is excepted besides the seeds and the proxy that are named by address: other ports there,
+        such as a node's.
+        """
+        return (*self._opened, *self._proxy())
+
+    def planned(self, plan: HostPlan) -> None:
+        """This is in force now."""
+        self._routed, self._closed = tuple(tunnel_prefixes(plan.state)), plan.closed
+        self._elsewhere = plan.elsewhere
+        self._is_planned.set()
+
+    def refusal(self, address: Address) -> str:
+        """Why this address may not be connected to; "" when it may."""
+        if address.is_loopback or is_named(address, self._config(), self._proxies):
+            return ""
+        if any(address == other for other, _ in self._proxy()):
+            return ""
+        prefix = self._holder(address)
+        if prefix is None:
+            return ""
+        return (
+            f"{address} lies in {prefix}, which is reached through the tunnel: it is not used as a node, seed"
+            " or proxy unless [network] names that address"
+        )
+
+    async def admit(self, address: Address, port: int) -> str:
+        """As `refusal`, for the daemon is about to connect. Where it may, the rules let it.
+
+        What is in a peer's prefix waits for the first plan, which says whether that is routed.
+        """
+        if is_named(address, self._config(), self._proxies):
+            if (address, port) not in self._opened:
+                self._opened.append((address, port))
+                if self._config().fail_closed and self._holder(address) is not None:
+                    await self._plan_again()
+            return ""
+        if not self._is_planned.is_set() and _longest(address, peers_prefixes(self._config())):
+            await self._is_planned.wait()
+        why = self.refusal(address)
+        if why:
+            self._refused[join_addr(str(address), port)] = self._clock(), why
+        return why
+
+    def problems(self) -> list[str]:
+        """Sentences for `status`: what was refused lately."""
+        since = self._clock() - SAID_FOR_S
+        self._refused = {place: said for place, said in self._refused.items() if said[0] > since}
+        return [f"{place} was refused: {why}" for place, (_, why) in sorted(self._refused.items())]
+
+    def _proxy(self) -> tuple[Endpoint, ...]:
+        """Where a proxy with a name is: with `fail_closed` a name server has no say in what leaves."""
+        proxy = self._proxies.proxy
+        if proxy is None or self._config().fail_closed:
+            return ()
+        return tuple((address, proxy.port) for address in self._found())
+
+    def _holder(self, address: Address) -> Prefix | None:
+        """The prefix that counts and holds the address: of those that are not closed, the longest wins."""
+        closed = _longest(address, self._closed)
+        if closed is not None:
+            return closed
+        routed, other = _longest(address, self._routed), _longest(address, self._elsewhere)
+        if routed is None or (other is not None and other.prefixlen > routed.prefixlen):
+            return None
+        return routed
+
+
+def _longest(address: Address, prefixes: Iterable[Prefix]) -> Prefix | None:
+    holding = (prefix for prefix in prefixes if prefix.version == address.version and address in prefix)
+    return max(holding, key=lambda prefix: prefix.prefixlen, default=None)
