@@ -170,7 +170,7 @@ def parse_client_action(data: bytes | bytearray | memoryview | str) -> SetClient
 
 
 def _encode(action: str, code: int = SUCCESS, description: str = "SUCCESS", **members: object) -> str:
-    return strict_json.dump({"Action": action, "Desc": description, "Error": code, **members, "Version": "1"})
+    return strict_json.dump({"Action": action, "Desc": description, "Error": code, **members, "Version": 1})
 
 
 def _hash(members: strict_json.Members, name: str) -> bytes:

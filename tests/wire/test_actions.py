@@ -49,6 +49,7 @@ NODE_JSON = {"addr": NODE.addr, "rpcAddr": NODE.rpc_addr, "pubkey": NODE.public_
 def test_what_a_node_writes_is_read(action: Any) -> None:
     assert parse_node_action(action.encode()) == action
     assert parse_node_action(memoryview(action.encode().encode())) == action
+    assert json.loads(action.encode())["Version"] == 1, "a number, as nknd writes it"
 
 
 @pytest.mark.parametrize(
