@@ -118,8 +118,15 @@ class FakeClient:
         self.binary(OutboundMessage(names, payloads, **changes).encode(), now)
 
     def send_signed(
-        self, dests: str | Sequence[str], *payloads: bytes, now: float = 0.0, **changes: Any
+        self,
+        dests: str | Sequence[str],
+        *payloads: bytes,
+        now: float = 0.0,
+        block_hash: bytes | None = None,
+        **changes: Any,
     ) -> None:
+        """`block_hash`: None: the newest that the node has told."""
+        block_hash = self.block_hash if block_hash is None else block_hash
         names = (dests,) if isinstance(dests, str) else tuple(dests)
         signatures = []
         for index, dest in enumerate(names):
@@ -128,14 +135,14 @@ class FakeClient:
                 NODE.public_key,
                 7,
                 len(payload),
-                self.block_hash,
+                block_hash,
                 client_id(self.address),
                 self.identity.public_key,
                 client_id(dest),
                 bytes.fromhex(dest[-64:]),
             )
             signatures.append(self.identity.sign(digest))
-        changes |= {"nonce": 7, "block_hash": self.block_hash, "signatures": tuple(signatures)}
+        changes |= {"nonce": 7, "block_hash": block_hash, "signatures": tuple(signatures)}
         self.send(names, *payloads, now=now, **changes)
 
     def acknowledge(self, message: InboundMessage) -> None:

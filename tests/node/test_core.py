@@ -589,6 +589,14 @@ def test_a_right_signature_is_passed_on_with_a_receipt_asked_for() -> None:
     assert alice.node.stats().drops == {"bad_receipt": 1}
 
 
+def test_a_right_signature_without_a_block_hash_is_passed_on() -> None:
+    """As the SDKs send it before they have read the answer to their login."""
+    alice, bob = pair(verify_signatures=True)
+    alice.send_signed(bob.address, b"early", block_hash=b"")
+    assert bob.payloads() == [b"early"]
+    assert alice.node.stats().drops == {}
+
+
 def test_each_dest_needs_its_own_signature() -> None:
     alice, bob = pair(verify_signatures=True)
     carol = FakeClient(alice.node, "carol", b"c" * 32).log_in()
@@ -606,6 +614,13 @@ def test_a_message_without_signature_is_refused() -> None:
     assert bob.payloads() == [b"signed"]
 
 
+def test_a_block_hash_that_is_none_of_ours_is_refused() -> None:
+    alice, bob = pair(verify_signatures=True)
+    alice.send_signed(bob.address, b"hello", block_hash=b"x" * 32)
+    assert bob.transport.frames == []
+    assert alice.node.stats().drops == {"bad_signature": 1}
+
+
 def test_who_signs_wrongly_again_and_again_is_closed() -> None:
     alice, bob = pair(verify_signatures=True)
     for _ in range(MAX_BAD_FRAMES + 1):
@@ -618,6 +633,7 @@ def test_who_signs_wrongly_again_and_again_is_closed() -> None:
     [
         {"nonce": 8},
         {"block_hash": b"x" * 32},
+        {"block_hash": b""},
         {"signatures": (bytes(64),)},
         {"payloads": (b"longer than it was",)},
     ],
