@@ -20,11 +20,13 @@ from typing import IO
 from nconnect.errors import ControlError
 from nconnect.io.errors import reason
 from nconnect.io.trusted import open_path, status_of
+from nconnect.wire.text import visible
 
 FORMATS = ("text", "json")
 FIELDS = ("event", "interface", "peer", "node", "address", "allowed_ips", "routes")
 UNIT = "nconnect@{}.service"
 _STARTED = "ActiveEnterTimestampMonotonic"  # of systemctl show; 0: never
+TAIL_BYTES = 16 << 20  # guessed: 100,000 lines
 FOLLOW_S = 0.25  # between two looks at a file that is followed
 
 # syslog(3)'s levels, as sd-daemon(3) has them.
@@ -117,14 +119,18 @@ def show_file(
     write: Callable[[str], object],
     stop: Callable[[], bool] = lambda: False,
 ) -> None:
-    """The last `count` lines, and with `follow` what comes, also when the file is replaced or cut."""
+    """The last `count` lines, and with `follow` what comes, also when the file is replaced or cut.
+
+    The daemon's user can write anything into it: what would move the terminal's cursor is replaced, and of
+    lines without end the last 16 MiB are shown.
+    """
     file = _open(path)
     try:
-        write(_tail(file, count))
+        write(visible(_tail(file, count)))
         while follow and not stop():
-            text = file.read()
+            text = file.read(TAIL_BYTES)
             if text:
-                write(text)
+                write(visible(text))
                 continue
             time.sleep(FOLLOW_S)
             if _is_another(file, path):
@@ -182,7 +188,7 @@ def _tail(file: IO[str], count: int) -> str:
         file.seek(max(0, size - step))
         text = file.read()
         lines = text.splitlines(keepends=True)
-        if len(lines) > count or step >= size:
+        if len(lines) > count or step >= min(size, TAIL_BYTES):
             return "".join(lines[-count:]) if count else ""
         step *= 4
 

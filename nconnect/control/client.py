@@ -13,6 +13,7 @@ from nconnect.control.schema import PendingPeer, PingReply, Status
 from nconnect.errors import ControlError, HostError
 from nconnect.io.errors import reason
 from nconnect.io.paths import is_locked, socket_path
+from nconnect.wire.text import visible
 
 TIMEOUT_S = 10.0  # for an answer beyond the time that the request itself may take
 MAX_BODY = 64 << 20  # far above the status of 10,000 peers
@@ -155,10 +156,22 @@ def _connect(path: Path, timeout_s: float) -> socket.socket:
     return connection
 
 
+def _visible(value: Any) -> Any:
+    """The same JSON value with texts that are safe to print."""
+    if isinstance(value, str):
+        return visible(value)
+    if isinstance(value, list):
+        return [_visible(item) for item in value]
+    if isinstance(value, dict):
+        return {visible(key): _visible(item) for key, item in value.items()}
+    return value
+
+
 def _content(status: int, data: bytes) -> dict[str, Any]:
+    """The object in an answer. A daemon has its own user: its words are not to move root's cursor."""
     try:
-        content = json.loads(data)
-    except ValueError:
+        content = _visible(json.loads(data))
+    except (ValueError, RecursionError):
         content = None
     if not isinstance(content, dict):
         raise ControlError("the daemon's answer cannot be read: is it of another version?")

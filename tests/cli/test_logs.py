@@ -134,6 +134,31 @@ def test_following_survives_a_new_file(tmp_path: Path, monkeypatch: pytest.Monke
     assert "".join(written) == "one\ntwo\nnew\nthree\n"
 
 
+def test_what_a_daemon_s_user_writes_does_not_move_the_cursor(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    path.write_text("\x1b[2J\x1b]0;owned\x07one\ttwo\u202e\r\nthree é\n", newline="")
+    written: list[str] = []
+    logs.show_file(path, 5, follow=False, write=written.append)
+    text = "".join(written)
+    assert not set("\x1b\x07\r\u202e") & set(text)
+    assert "one\ttwo" in text
+    assert text.endswith("three é\n")
+
+
+def test_a_line_without_end_is_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A sparse file costs its writer nothing."""
+    monkeypatch.setattr(logs, "TAIL_BYTES", 1 << 20)
+    path = tmp_path / "log"
+    with open(path, "wb") as file:
+        file.truncate(1 << 40)
+        file.seek(0, 2)
+        file.write(b"\nlast\n")
+    written: list[str] = []
+    logs.show_file(path, 5, follow=False, write=written.append)
+    assert written[0].endswith("\nlast\n")
+    assert len(written[0]) <= 4 << 20
+
+
 def test_a_log_that_may_not_be_read(tmp_path: Path) -> None:
     with pytest.raises(ControlError, match="cannot be read"):
         logs.show_file(tmp_path, 1, follow=False, write=print)

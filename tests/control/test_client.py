@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import socket
 import threading
 from collections.abc import Iterator
@@ -89,6 +90,7 @@ def http(body: bytes, status: str = "200 OK") -> bytes:
         (b"hello\r\n\r\n", "does not speak nconnect's API"),
         (http(b"<html>"), "cannot be read"),
         (http(b"[]"), "cannot be read"),
+        (http(b"[" * 100_000), "cannot be read"),
         (http(b"{}"), "cannot be read: is it of another version"),
         (http(b'{"links": 3}'), "cannot be read"),
         (http(b"{}", "500 Oops"), "the daemon refused \\(500\\)"),
@@ -101,6 +103,18 @@ def test_a_stranger_on_the_socket_is_one_line(tmp_path: Path, answer: bytes, say
     with answering(path, answer), pytest.raises(ControlError, match=says) as caught:
         ControlClient("nc0", path).status()
     assert "\n" not in str(caught.value)
+
+
+def test_a_daemon_s_words_do_not_move_the_cursor(tmp_path: Path) -> None:
+    """Its user is not root; who runs the command may be."""
+    error = json.dumps({"error": "\x1b[2Jno\u202e such\r\x9b peer\nnext line"})
+    head = f"HTTP/1.1 404 x\r\nContent-Length: {len(error)}\r\n\r\n"
+    with (
+        answering(tmp_path / "nc0.sock", (head + error).encode()),
+        pytest.raises(ControlError, match=r"peer\nnext line$") as caught,
+    ):
+        ControlClient("nc0", tmp_path / "nc0.sock").reload()
+    assert all(c.isprintable() or c == "\n" for c in str(caught.value))
 
 
 def test_a_daemon_that_hangs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
