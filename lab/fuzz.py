@@ -7,17 +7,20 @@ edges for each. What makes a target fail is kept in tests/fuzz/corpus too, so th
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib.util
 import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from queue import SimpleQueue
 
 from lab import CHECKOUT
 from lab.command import give_back, interrupt_once
@@ -48,49 +51,71 @@ def names() -> list[str]:
     return done.stdout.split()
 
 
-def fuzz(target: str, seconds: float, *, keep: bool, seed: int = 0) -> Outcome:
-    """Run one target from a seed (0: another each time).
+class Fuzzer:
+    """A process that has imported all targets, and runs one after the other. Use it in a `with` block."""
 
-    With `keep` new inputs that reach new edges go into the corpus.
-    """
-    own = CORPUS / target
-    with tempfile.TemporaryDirectory(prefix=f"fuzz-{target}-") as name:
-        found, crashes = Path(name, "found"), Path(name, "crash")
-        found.mkdir()
-        crashes.mkdir()
-        command = [sys.executable, "-m", "tests.fuzz", target]
-        options = [
-            f"-max_total_time={max(1, round(seconds))}", f"-max_len={MAX_INPUT_BYTES}",
-            f"-timeout={UNIT_S}", f"-report_slow_units={UNIT_S}", f"-rss_limit_mb={RSS_LIMIT_MB}",
-            f"-artifact_prefix={crashes}/", "-print_final_stats=0", f"-seed={seed}",
-        ]  # fmt: skip
-        folders = [str(found), *([str(own)] if own.is_dir() else [])]
-        text, failed = _run([*command, *options, *folders], seconds + STARTUP_S)
-        finding = ""
-        for crash in sorted(crashes.iterdir()):
-            own.mkdir(parents=True, exist_ok=True)
-            kept = own / crash.name
-            shutil.copy(crash, kept)
-            finding = str(kept.relative_to(CHECKOUT))
-        if keep and not finding and any(found.iterdir()):
-            own.mkdir(parents=True, exist_ok=True)
-            _run([*command, "-merge=1", str(own), str(found)], STARTUP_S)
-    runs = [(int(count), int(edges)) for count, edges in _STATUS.findall(text)]
-    executions, edges = runs[-1] if runs else (0, 0)
-    if failed and not finding:
-        finding = "the fuzzer itself failed"
-    return Outcome(target, executions, edges, finding, text[-3000:] if finding else "")
+    def __enter__(self) -> Fuzzer:
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "tests.fuzz"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            cwd=CHECKOUT,
+            env={**os.environ, "PYTHONHASHSEED": "0"},
+            start_new_session=True,  # so that what it has forked ends with it
+        )
+        return self
 
+    def __exit__(self, *_: object) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        with self._process:
+            pass
 
-def _run(command: list[str], timeout_s: float) -> tuple[str, bool]:
-    try:
-        done = subprocess.run(
-            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
-            cwd=CHECKOUT, timeout=timeout_s, check=False, env={**os.environ, "PYTHONHASHSEED": "0"},
-        )  # fmt: skip
-    except subprocess.TimeoutExpired as error:
-        return (error.stdout or b"").decode(errors="replace") + "\nnot done in time", True
-    return done.stdout.decode(errors="replace"), done.returncode != 0
+    def fuzz(self, target: str, seconds: float, *, keep: bool, seed: int = 0) -> Outcome:
+        """Run one target from a seed (0: another each time).
+
+        With `keep` new inputs that reach new edges go into the corpus.
+        """
+        own = CORPUS / target
+        with tempfile.TemporaryDirectory(prefix=f"fuzz-{target}-") as name:
+            found, crashes = Path(name, "found"), Path(name, "crash")
+            found.mkdir()
+            crashes.mkdir()
+            options = [
+                f"-max_total_time={max(1, round(seconds))}", f"-max_len={MAX_INPUT_BYTES}",
+                f"-timeout={UNIT_S}", f"-report_slow_units={UNIT_S}", f"-rss_limit_mb={RSS_LIMIT_MB}",
+                f"-artifact_prefix={crashes}/", "-print_final_stats=0", f"-seed={seed}",
+            ]  # fmt: skip
+            folders = [str(found), *([str(own)] if own.is_dir() else [])]
+            log = Path(name, "log")
+            failed = self._run(log, [target, *options, *folders], seconds + STARTUP_S) != 0
+            text = log.read_text(errors="replace")
+            finding = ""
+            for crash in sorted(crashes.iterdir()):
+                own.mkdir(parents=True, exist_ok=True)
+                kept = own / crash.name
+                shutil.copy(crash, kept)
+                finding = str(kept.relative_to(CHECKOUT))
+            if keep and not finding and any(found.iterdir()):
+                own.mkdir(parents=True, exist_ok=True)
+                self._run(log, [target, *options, "-merge=1", str(own), str(found)], STARTUP_S)
+        runs = [(int(count), int(edges)) for count, edges in _STATUS.findall(text)]
+        executions, edges = runs[-1] if runs else (0, 0)
+        if failed and not finding:
+            finding = "the fuzzer itself failed"
+        return Outcome(target, executions, edges, finding, text[-3000:] if finding else "")
+
+    def _run(self, log: Path, arguments: list[str], timeout_s: float) -> int:
+        stdin, stdout = self._process.stdin, self._process.stdout
+        assert stdin is not None
+        assert stdout is not None
+        stdin.write(json.dumps([str(log), timeout_s, *arguments]) + "\n")
+        stdin.flush()
+        answer = stdout.readline()
+        if not answer:
+            raise RuntimeError(f"the fuzzer ended with status {self._process.wait()}")
+        return int(answer)
 
 
 def main() -> None:
@@ -123,11 +148,20 @@ def main() -> None:
     out = sys.stderr if options.json else sys.stdout
     print(f"{'target':22}{'executions':>12}{'edges':>8}", file=out, flush=True)
     outcomes = []
+    fuzzers: SimpleQueue[Fuzzer] = SimpleQueue()
+
+    def fuzz(target: str) -> Outcome:
+        fuzzer = fuzzers.get()
+        try:
+            return fuzzer.fuzz(target, share, keep=options.keep, seed=options.seed)
+        finally:
+            fuzzers.put(fuzzer)
+
     try:
-        with ThreadPoolExecutor(workers) as pool:
-            for outcome in pool.map(
-                lambda target: fuzz(target, share, keep=options.keep, seed=options.seed), chosen
-            ):
+        with ThreadPoolExecutor(workers) as pool, contextlib.ExitStack() as stack:
+            for _ in range(workers):
+                fuzzers.put(stack.enter_context(Fuzzer()))
+            for outcome in pool.map(fuzz, chosen):
                 outcomes.append(outcome)
                 word = f"  FOUND: {outcome.finding}" if outcome.finding else ""
                 print(

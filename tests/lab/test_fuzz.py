@@ -13,7 +13,11 @@ from lab import fuzz
 
 def test_what_reaches_new_edges_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fuzz, "CORPUS", tmp_path)
-    outcome = fuzz.fuzz("replay_windows", 1, keep=True, seed=1)
-    assert not outcome.finding, outcome.words
-    assert outcome.executions > 0
-    assert any((tmp_path / "replay_windows").iterdir())
+    with fuzz.Fuzzer() as fuzzer:
+        outcome = fuzzer.fuzz("replay_windows", 1, keep=True, seed=1)
+        assert not outcome.finding, outcome.words
+        assert outcome.executions > 0
+        assert any((tmp_path / "replay_windows").iterdir())
+        outcome = fuzzer.fuzz("no_target", 1, keep=False)
+        assert outcome.finding == "the fuzzer itself failed"
+        assert "no_target" in outcome.words
