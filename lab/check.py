@@ -81,10 +81,10 @@ class Report:
         return lines
 
 
-def checks(share: Path, *, everything: bool, root: bool = True) -> tuple[Check, ...]:
+def checks(share: Path, *, everything: bool) -> tuple[Check, ...]:
     """In the order in which they are started. Runs of the same tests share the files through a folder.
 
-    Without `root` there is room for a second run of the unit tests.
+    What cannot be divided comes early: at the end all that run take the files that are left.
     """
     python = sys.executable
     marks = () if everything else ("-m", "not slow")
@@ -99,14 +99,14 @@ def checks(share: Path, *, everything: bool, root: bool = True) -> tuple[Check, 
         Check("lint", (python, "-m", "ruff", "check", ".")),
         tests("namespace tests", "netns_tests", 1, root=True),
         tests("namespace tests", "netns_tests", 2, root=True),
-        tests("unit tests", "tests", 1),
-        Check("types", (python, "-m", "mypy"), nice=True),
-        Check("documentation", ("bash", "scripts/docs", "build"), nice=True),
+        Check("fuzz", (python, "-m", "lab.fuzz", str(fuzz_s), "--workers", "1", "--seed", SEED), nice=True),
         *(_long_soaks(python) if everything else ()),
         Check("soak", (python, "-m", "lab.soak", "--minutes", str(soak_minutes), "--seed", SEED), root=True),
-        Check("fuzz", (python, "-m", "lab.fuzz", str(fuzz_s), "--workers", "1", "--seed", SEED), nice=True),
-        *(() if root else (tests("unit tests", "tests", 2),)),
+        Check("types", (python, "-m", "mypy"), nice=True),
+        Check("documentation", ("bash", "scripts/docs", "build"), nice=True),
+        tests("unit tests", "tests", 1),
         tests("namespace tests", "netns_tests", 3, root=True),
+        tests("unit tests", "tests", 2),
     )
 
 
@@ -246,7 +246,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         share = Share(Path(folder))
         root = os.geteuid() == 0 and shutil.which("ip") is not None
-        wanted = checks(Path(folder), everything=options.all, root=root)
+        wanted = checks(Path(folder), everything=options.all)
         report.skipped = [check.name for check in wanted if check.root and not root]
         todo = deque(check for check in wanted if check.name not in report.skipped)
         try:

@@ -67,19 +67,22 @@ def test_the_slow_tests_and_the_long_fuzzing_and_soak_are_left_out_unless_asked_
     everything = {check.name: check.command for check in checks(Path("share"), everything=True)}
     assert usual.keys() <= everything.keys()
     runs = [name for name in usual if "tests" in name]
-    assert len(runs) == 4
+    assert len(runs) == 5
     assert all("not slow" in usual[name] and "not slow" not in everything[name] for name in runs)
     assert "1" in usual["soak"]
     assert "3" in everything["soak"]
     assert usual["fuzz"] != everything["fuzz"]
 
 
-def test_without_root_there_are_two_runs_of_the_unit_tests() -> None:
-    for root in (True, False):
-        wanted = checks(Path("share"), everything=False, root=root)
-        for each in wanted:
-            assert each.root is (each.name == "soak" or each.name.startswith("namespace tests"))
-        assert sum(each.name.startswith("unit tests") for each in wanted) == (1 if root else 2)
+def test_what_needs_root_says_so_and_what_is_divided_comes_last() -> None:
+    wanted = checks(Path("share"), everything=False)
+    for each in wanted:
+        assert each.root is (each.name == "soak" or each.name.startswith("namespace tests"))
+    assert [each.name.partition(",")[0] for each in wanted[-3:]] == [
+        "unit tests",
+        "namespace tests",
+        "unit tests",
+    ]
 
 
 def test_the_closing_line_and_the_status_are_kept() -> None:
