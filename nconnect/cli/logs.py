@@ -17,6 +17,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import IO
 
+from nconnect.cli.log_limit import LogLimit
 from nconnect.errors import ControlError
 from nconnect.io.errors import reason
 from nconnect.io.trusted import open_path, status_of
@@ -46,6 +47,8 @@ def log_to_stderr(
     target = sys.stderr if stream is None else stream
     handler = logging.StreamHandler(target)
     handler.setFormatter(formatter(dated=dated, form=form, journal=is_journal(target, os.environ)))
+    if level > logging.DEBUG:
+        handler.addFilter(LogLimit())
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level)

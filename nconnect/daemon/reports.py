@@ -129,7 +129,7 @@ class Reports:
 
     def on_session_lost(self, peer: Peer, why: str) -> None:
         if not peer.expired:  # else that was said already
-            log.info("%s", why)
+            log.info("%s", why, extra={"peer": peer.name})
         self.waiting.notify()
 
     def on_expiry_changed(self, peer: Peer) -> None:
