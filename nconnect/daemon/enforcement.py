@@ -113,10 +113,15 @@ class Enforcement:
             return gone
 
     async def obstacles(self) -> list[str]:
-        """What other programs stop or send elsewhere, a sentence for each."""
+        """What other programs stop or send elsewhere, a sentence for each.
+
+        Nothing while something of ours is gone: packets go elsewhere for want of it, until it is set again.
+        """
         if self.plan is None or self._ending:
             return []
         try:
+            if await asyncio.to_thread(self._host.missing, self.plan):
+                return []
             return await asyncio.to_thread(self._obstacles)
         except HostError as error:
             log.warning("%s", error)

@@ -6,6 +6,7 @@ import asyncio
 import dataclasses
 from collections.abc import Awaitable, Callable, Iterable
 from ipaddress import ip_interface
+from types import SimpleNamespace
 from typing import cast
 
 import pytest
@@ -282,4 +283,17 @@ def test_the_firewall_is_asked_now_and_then() -> None:
         assert await case.made.refused_counts(200.0) == {"alice": 2}, "the last that is known"
 
     run(PROVIDER, test)
+    run(USER, test)
+
+
+def test_a_route_of_ours_that_is_gone_is_no_other_program_s_doing(monkeypatch: pytest.MonkeyPatch) -> None:
+    stray = SimpleNamespace(problem="the kernel sends packets elsewhere")
+    monkeypatch.setattr(enforcement, "detours", lambda config: ([stray], None))
+
+    async def test(case: Case) -> None:
+        await case.made.set_up()
+        assert await case.made.obstacles() == [stray.problem]
+        case.host.gone = ["route 10.86.0.1/32"]
+        assert await case.made.obstacles() == []
+
     run(USER, test)
