@@ -8,7 +8,7 @@ question stands for a whole range of addresses that no rule and no route tells a
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable, Container, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from ipaddress import ip_network
 from typing import NamedTuple
@@ -68,10 +68,11 @@ def is_detour(problem: str) -> bool:
 
 
 class Sample(NamedTuple):
-    """An address that stands for all of its kind in `prefix`."""
+    """An address that stands for a part of `prefix`: for that whole, or for a foreign prefix inside it."""
 
     address: Address
     prefix: Prefix
+    part: Prefix
 
 
 @dataclass(slots=True)
@@ -104,7 +105,9 @@ class _Look:
             *(route.prefix for route in view.routes if route.protocol != ROUTE_PROTOCOL),
             *(end for rule in view.rules for end in (rule.destination, rule.source) if end),
         ]
-        on_peers = [part for part in self._foreign if any(_overlap(part, prefix) for prefix in view.peers)]
+        peers, foreign = _Whole(view.peers), _Whole(self._foreign)
+        on_peers = [part for part in self._foreign if peers.around(part)]
+        on_peers += [part for prefix in view.peers if (part := foreign.around(prefix))]
         self._peers = samples(folded(view.peers, view.networks), on_peers, view.held)[:MAX_RANGES]
 
     def into_the_tunnel(self) -> None:
@@ -159,27 +162,37 @@ def samples(whole: Iterable[Prefix], foreign: Iterable[Prefix], held: frozenset[
     None of `held`, and no network or broadcast address where there is another.
     """
     ours = dict.fromkeys(whole)
-    parts = [part for part in dict.fromkeys(foreign) if part not in ours and _around(part, ours) is not None]
+    held_by = _Whole(ours)
+    parts = [part for part in dict.fromkeys(foreign) if part not in ours and held_by.around(part)]
     found = []
     for version in _VERSIONS:
         ranges = owned_ranges(((prefix, prefix) for prefix in (*ours, *parts)), version)
         found += [(owner, _in(of_owner, owner, held)) for of_owner, owner in ranges.items()]
     found.sort(key=lambda entry: entry[0] in ours)
     return [
-        Sample(address, prefix)
+        Sample(address, prefix, owner)
         for owner, address in found
-        if address is not None and (prefix := _around(owner, ours)) is not None
+        if address is not None and (prefix := held_by.around(owner)) is not None
     ]
 
 
-def _around(prefix: Prefix, whole: Container[Prefix]) -> Prefix | None:
-    """The longest of `whole` that holds a prefix; itself, if it is one."""
-    around: Prefix = prefix
-    while around not in whole:
-        if not around.prefixlen:
-            return None
-        around = around.supernet()
-    return around
+class _Whole:
+    """Prefixes, of which the longest that holds another one is found without a look at each."""
+
+    def __init__(self, prefixes: Iterable[Prefix]) -> None:
+        self._held = {(p.version, p.prefixlen, int(p.network_address)): p for p in prefixes}
+        self._lengths = sorted({key[:2] for key in self._held}, reverse=True)
+
+    def around(self, prefix: Prefix) -> Prefix | None:
+        """The longest that holds it; itself, if it is one."""
+        number = int(prefix.network_address)
+        for version, length in self._lengths:
+            if version == prefix.version and length <= prefix.prefixlen:
+                shift = prefix.max_prefixlen - length
+                found = self._held.get((version, length, number >> shift << shift))
+                if found is not None:
+                    return found
+        return None
 
 
 def _in(part: AddressRange, owner: Prefix, held: frozenset[Address]) -> Address | None:
@@ -193,12 +206,8 @@ def _in(part: AddressRange, owner: Prefix, held: frozenset[Address]) -> Address 
 
 def folded(prefixes: Iterable[Prefix], networks: Iterable[Prefix]) -> tuple[Prefix, ...]:
     """The prefixes, those in one of the networks as that network: one route leads to all of them."""
-    whole = dict.fromkeys(networks)
-    return tuple(dict.fromkeys(_around(prefix, whole) or prefix for prefix in prefixes))
-
-
-def _overlap(one: Prefix, other: Prefix) -> bool:
-    return within(one, other) or within(other, one)
+    whole = _Whole(networks)
+    return tuple(dict.fromkeys(whole.around(prefix) or prefix for prefix in prefixes))
 
 
 def _detour(found: _Found, interface: str) -> Detour:

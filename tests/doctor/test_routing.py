@@ -127,6 +127,20 @@ def test_what_is_inside_is_asked_for_although_the_rest_is_right() -> None:
     assert len(set(asked)) == 5, "and between them"
 
 
+def test_a_route_that_holds_no_peer_is_nobodys_detour() -> None:
+    """In the tunnel's own network, beside the peers' addresses."""
+    for text, asked_for in (("10.86.0.64/26", False), ("10.86.0.0/29", True), ("10.86.0.2/32", True)):
+        asked = []
+
+        def ask(packet: Question, asked: list[Any] = asked) -> Answer:
+            asked.append(packet.destination)
+            return INTO
+
+        prefix = ip_network(text)
+        look(with_(replace(PROVIDER, provided=()), None, TableRoute(prefix, kind="blackhole")), ask)
+        assert any(address in prefix for address in asked) is asked_for
+
+
 def test_a_provided_subnet_may_lie_anywhere_but_behind_us() -> None:
     anywhere = kernel(inward=Answer("unicast", "wan0", 254))
     assert look(PROVIDER, anywhere) == ([], {LAN: "wan0"})
