@@ -110,7 +110,7 @@ def test_another_firewall_and_what_mends_it(up: Provided) -> None:
     assert not reaches(up.world.user, SERVER, SERVICE)
     found = wrong(up.world.provider_side, *HOSTS)
     assert list(found) == ["firewall"]
-    assert "the table mine drops what is forwarded" in found["firewall"]["text"]
+    assert "the table mine drops what peers send to 192.168.50.0/24" in found["firewall"]["text"]
     # That is somebody's own rule: `--fix` leaves it alone.
     assert list(wrong(up.world.provider_side, *HOSTS, "--fix")) == ["firewall"]
     do(up, found["firewall"]["mend"])

@@ -12,16 +12,13 @@ from dataclasses import replace
 
 from nconnect.config.proxy import DIRECT, Proxies
 from nconnect.daemon.expiry import in_force
-from nconnect.doctor.firewalls import obstacles
 from nconnect.errors import HostError
 from nconnect.host.diff import setting
 from nconnect.host.facts import Endpoint, Facts
 from nconnect.host.nft import provides
 from nconnect.host.plan import HostPlan, plan, refuse_taken_addresses, shut_off
-from nconnect.host.ruleset import TABLE_PREFIX
-from nconnect.io import nftables
 from nconnect.io.host import Host
-from nconnect.io.surroundings import detours
+from nconnect.io.surroundings import detours, stopped
 from nconnect.model import Config
 
 log = logging.getLogger(__name__)
@@ -203,14 +200,11 @@ class Enforcement:
             self.plan = fresh
 
     def _obstacles(self) -> list[str]:
-        strays, _ = detours(self._config)
-        found = [stray.problem for stray in strays]
-        subnets = self._config.provide.subnets
-        if not subnets:
-            return found
-        versions = {None, *(subnet.real.version for subnet in subnets)}
-        stopped = obstacles(nftables.ruleset(), self._config.interface, TABLE_PREFIX)
-        return found + [o.problem for o in stopped if o.version in versions]
+        strays, devices = detours(self._config)
+        return [
+            *(s.problem for s in strays),
+            *(o.problem for o in stopped(self._config, self._endpoints(), devices, proxies=self._proxies)),
+        ]
 
     def _facts(self) -> Facts:
         return replace(self._host.read_facts(), endpoints=self._endpoints(), proxies=self._proxies)

@@ -149,20 +149,15 @@ def check_forwarding(facts: Facts) -> Iterator[Finding]:
 
 
 def check_firewalls(facts: Facts) -> Iterator[Finding]:
-    subnets = facts.config.provide.subnets if facts.config else ()
-    if not subnets:
-        return
-    versions = {subnet.real.version for subnet in subnets}
-    stopping = [o for o in facts.obstacles if o.version is None or o.version in versions]
-    for obstacle in stopping:
+    for obstacle in facts.obstacles:
         yield failure(
             "firewall",
             obstacle.sentence,
             obstacle.mend,
             obstacle.commands if obstacle.safe else (),
         )
-    if not stopping and not facts.nft:
-        yield ok("firewall", "no other firewall drops what is forwarded")
+    if facts.config is not None and facts.net_admin and not facts.obstacles and not facts.nft:
+        yield ok("firewall", "no other firewall is known to drop packets of the tunnel")
 
 
 def check_rp_filter(facts: Facts) -> Iterator[Finding]:

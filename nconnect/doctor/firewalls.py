@@ -1,160 +1,182 @@
-"""Other programs' firewalls that stop what a provider forwards, found in `nft -j list ruleset`.
+"""Other programs' firewalls that stop packets of the tunnel: what peers send here and through here, what this
+side sends to them, the answers to both, and the daemon's own packets to its node.
 
-A packet has to pass every base chain of the forward hook: an accept in ours does not help against a drop in
-docker's, ufw's or firewalld's. A chain stops us when its policy is drop, or when it ends in a rule without
-conditions that drops or rejects, unless some rule of its table lets our interface through.
+Each kind of packet is followed through all hooks on its way (`netfilter`). Only what is stopped for certain
+is said. Our own tables are left out: what they refuse is meant.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 
 from nconnect.doctor.findings import Command
+from nconnect.doctor.iptables_rules import HOOKS, TABLES
+from nconnect.doctor.netfilter import Stop, Table, addresses, follow
+from nconnect.doctor.passages import Passage, Site, Way, passages
+from nconnect.host.ruleset import TABLE_PREFIX
 
-Json = Mapping[str, Any]
-
-_VERDICTS = ("drop", "reject")
-_PASSES = ("accept", "goto", "jump")
-_STOPS = "drops what is forwarded"
+MAX_NAMED = 3
+_PROBLEM = re.compile(r".+ drops .+ \((ip|ip6|inet|netdev) ")
+_FAMILY = {4: "ip", 6: "ip6"}
 
 
 @dataclass(frozen=True, slots=True)
 class Obstacle:
-    """A chain that stops what is forwarded for the tunnel."""
+    """A chain that stops packets of the tunnel."""
 
-    owner: str  # docker, ufw, firewalld, or the table's own name
-    chain: str  # FAMILY TABLE CHAIN
-    version: int | None  # 4 or 6; None: both
-    commands: tuple[Command, ...]  # what lets the interface through
+    owner: str  # docker, ufw, firewalld, libvirt, or the table's own name
+    subject: str  # what it drops, in words
+    chain: str  # FAMILY TABLE CHAIN, of the rule
+    rule: str = ""  # as its program prints it; "": by the chain's policy
+    handle: int = 0  # nft's number of the rule, where its text is still to be found
+    commands: tuple[Command, ...] = ()  # what lets the packets through
     safe: bool = False  # whether these may be run without asking
 
     @property
     def sentence(self) -> str:
-        return f"{self.owner} {_STOPS} ({self.chain}), so peers reach no subnet"
+        how = f": {self.rule}" if self.rule else ", by its policy" if not self.handle else ""
+        return f"{self.owner} drops {self.subject} ({self.chain}{how})"
 
     @property
     def mend(self) -> str:
-        return " && ".join(" ".join(command) for command in self.commands)
+        return " && ".join(" ".join(command) for command in self.commands) or self._advice
 
     @property
     def problem(self) -> str:
         """Both, for `status`."""
-        return f"{self.sentence}: `{self.mend}`"
+        return f"{self.sentence}: `{self.mend}`" if self.commands else f"{self.sentence}; {self._advice}"
+
+    @property
+    def _advice(self) -> str:
+        return f"look at `nft -a list chain {self.chain}`"
 
 
 def is_obstacle(problem: str) -> bool:
     """Whether one of `status`'s problems is an obstacle's."""
-    return f" {_STOPS} (" in problem
+    return _PROBLEM.match(problem) is not None
 
 
-def obstacles(ruleset: Iterable[Json], interface: str, own_prefix: str) -> tuple[Obstacle, ...]:
-    """The chains that stop packets from or to `interface`. Tables named `own_prefix…` are nconnect's own.
-
-    `ruleset` is the list under "nftables" of `nft -j list ruleset`; entries that are not understood are
-    passed over.
-    """
-    entries = [entry for entry in ruleset if isinstance(entry, Mapping)]
-    rules = [rule for entry in entries if isinstance(rule := entry.get("rule"), Mapping)]
-    chains = [chain for entry in entries if isinstance(chain := entry.get("chain"), Mapping)]
-    found = []
-    for chain in chains:
-        table = str(chain.get("table", ""))
-        if chain.get("hook") != "forward" or table.startswith(own_prefix):
-            continue
-        if chain.get("family") not in ("ip", "ip6", "inet"):
-            continue
-        place = (chain.get("family"), chain.get("table"))
-        of_table = [rule for rule in rules if (rule.get("family"), rule.get("table")) == place]
-        of_chain = [rule for rule in of_table if rule.get("chain") == chain.get("name")]
-        if not _stops(chain, of_chain) or _lets_through(of_table, interface):
-            continue
-        names = {str(c.get("name")) for c in chains if (c.get("family"), c.get("table")) == place}
-        found.append(_obstacle(chain, names, interface))
-    return tuple(found)
+def obstacles(tables: Iterable[Table], site: Site) -> tuple[Obstacle, ...]:
+    """The chains that stop packets of the tunnel for certain, each once."""
+    others = [table for table in tables if not table.name.startswith(TABLE_PREFIX)]
+    found: dict[object, _Stopped] = {}
+    for passage in passages(site, list(dict.fromkeys(addresses(others)))):
+        for stop in follow(others, passage.steps):
+            commands, safe = _mend(stop, passage, site.config.interface)
+            key = (stop.table.family, stop.table.name, stop.table.program, stop.base.name, commands)
+            entry = found.setdefault(key, _Stopped(stop, passage, commands, safe))
+            if entry.passage.subject == passage.subject:
+                entry.named[passage.named] = passage.whole
+    return tuple(entry.obstacle() for entry in found.values())
 
 
-def legacy_obstacle(rules: str, interface: str) -> Obstacle | None:
-    """The same for what `iptables-legacy -S` prints, which nft does not show."""
-    lines = rules.splitlines()
-    if "-P FORWARD DROP" not in lines:
-        return None
-    if any(f"-i {interface} " in f"{line} " and "-j ACCEPT" in line for line in lines):
-        return None
-    names = {line.split()[1] for line in lines if line.startswith("-N ") and len(line.split()) > 1}
-    chain = {"family": "ip", "table": "filter", "name": "FORWARD"}
-    return _obstacle(chain, names, interface, program="iptables-legacy")
+@dataclass(slots=True)
+class _Stopped:
+    """All passages that end at one chain."""
 
+    stop: Stop
+    passage: Passage
+    commands: tuple[Command, ...]
+    safe: bool
+    named: dict[str, str] = field(default_factory=dict)  # a part -> the whole that it is in
 
-def _stops(chain: Json, rules: list[Json]) -> bool:
-    if chain.get("policy") == "drop":
-        return True
-    last = rules[-1].get("expr") if rules else None
-    if not isinstance(last, list):
-        return False
-    keys = [key for part in last if isinstance(part, Mapping) for key in part]
-    return "match" not in keys and any(verdict in keys for verdict in _VERDICTS)
-
-
-def _lets_through(rules: Iterable[Json], interface: str) -> bool:
-    """Whether what comes from the interface is accepted, or handed to a chain for what is trusted."""
-    for rule in rules:
-        parts = [part for part in rule.get("expr") or () if isinstance(part, Mapping)]
-        if not any(_matches(part, interface) for part in parts):
-            continue
-        for part in parts:
-            if "accept" in part or any("trusted" in target for target in _targets(part)):
-                return True
-    return False
-
-
-def _targets(part: Json) -> Iterator[str]:
-    for kind in _PASSES:
-        content = part.get(kind)
-        if isinstance(content, Mapping):
-            yield str(content.get("target", ""))
-
-
-def _matches(part: Json, interface: str) -> bool:
-    match = part.get("match")
-    if not isinstance(match, Mapping) or match.get("op") not in ("==", "in"):
-        return False
-    left = match.get("left")
-    key = left.get("meta", {}).get("key") if isinstance(left, Mapping) else None
-    right = match.get("right")
-    return key == "iifname" and isinstance(right, str) and _fits(right, interface)
-
-
-def _fits(pattern: str, interface: str) -> bool:
-    return interface.startswith(pattern[:-1]) if pattern.endswith("*") else pattern == interface
-
-
-def _obstacle(chain: Json, names: set[str], interface: str, program: str | None = None) -> Obstacle:
-    family, table, name = (str(chain.get(key, "")) for key in ("family", "table", "name"))
-    version = {"ip": 4, "ip6": 6}.get(family)
-    tables = program or ("ip6tables" if family == "ip6" else "iptables")
-    where = f"{family} {table} {name}"
-    if any(n.startswith(("ufw-", "ufw6-")) for n in names):
-        both = tuple(("ufw", "route", "allow", way, "on", interface) for way in ("in", "out"))
-        return Obstacle("ufw", where, version, both)
-    if "firewalld" in table:
-        commands: tuple[Command, ...] = (
-            ("firewall-cmd", "--permanent", "--zone=trusted", f"--add-interface={interface}"),
-            ("firewall-cmd", "--reload"),
+    def obstacle(self) -> Obstacle:
+        stop = self.stop
+        names = [part for part, whole in self.named.items() if part == whole or whole not in self.named]
+        more = f" and {len(names) - MAX_NAMED} more" if len(names) > MAX_NAMED else ""
+        rule = stop.rule
+        return Obstacle(
+            _owner(stop),
+            self.passage.subject.format(", ".join(names[:MAX_NAMED]) + more),
+            f"{stop.table.family} {stop.table.name} {stop.chain}",
+            rule.text if rule else "",
+            rule.handle if rule and not rule.text else 0,
+            self.commands,
+            self.safe,
         )
-        return Obstacle("firewalld", where, version, commands)
-    if "DOCKER-USER" in names:
-        # Docker leaves this chain to others; what is accepted here is still judged by our own table.
-        commands = tuple(
-            (tables, "-I", "DOCKER-USER", way, interface, "-j", "ACCEPT") for way in ("-i", "-o")
-        )
-        return Obstacle("docker", where, version, commands, safe=True)
-    if table == "filter" and name == "FORWARD":
-        commands = tuple((tables, "-I", "FORWARD", way, interface, "-j", "ACCEPT") for way in ("-i", "-o"))
-    else:
-        commands = tuple(
-            ("nft", "insert", "rule", family, table, name, way, interface, "accept")
-            for way in ("iifname", "oifname")
-        )
-    return Obstacle(f"the table {table}", where, version, commands)
+
+
+def _owner(stop: Stop) -> str:
+    names = {chain.split("-")[0] for chain in stop.table.chains}
+    if _is_ufw(stop):
+        return "ufw"
+    if "firewalld" in stop.table.name:
+        return "firewalld"
+    if stop.chain.startswith("LIBVIRT") or stop.table.name.startswith("libvirt"):
+        return "libvirt"
+    if "DOCKER" in names or _is_dockers(stop):
+        return "docker"
+    return f"the table {stop.table.name}"
+
+
+def _is_ufw(stop: Stop) -> bool:
+    return any(name.startswith(("ufw-", "ufw6-")) for name in stop.table.chains)
+
+
+def _is_dockers(stop: Stop) -> bool:
+    """Whether it is a rule by which Docker 28 shields a container from what comes by no bridge of its own."""
+    rule = stop.rule
+    return (
+        stop.table.name == "raw"
+        and rule is not None
+        and sorted((c.field, c.negated) for c in rule.conditions if c.field != "version")
+        == [("daddr", False), ("iifname", True)]
+    )
+
+
+def _mend(stop: Stop, passage: Passage, tunnel: str) -> tuple[tuple[Command, ...], bool]:
+    """What lets the packets through, and whether that is safe to do."""
+    table, base = stop.table, stop.base
+    if _is_ufw(stop) and (commands := _by_ufw(base.hook, passage, tunnel)):
+        return commands, False
+    if "firewalld" in table.name and passage.node is None and base.hook in ("prerouting", "input", "forward"):
+        zone = ("firewall-cmd", "--permanent", "--zone=trusted", f"--add-interface={tunnel}")
+        return (zone, ("firewall-cmd", "--reload")), False
+    by_iptables = table.family in _FAMILY.values() and table.name in TABLES and base.name in HOOKS
+    native = table.program == "nft" and not by_iptables
+    selectors = _selectors(base.hook, passage, tunnel, native)
+    if native:
+        head = ("nft", "insert", "rule", table.family, table.name, base.name)
+        return tuple((*head, *selector, "accept") for selector in selectors), False
+    program = ("ip6tables" if table.family == "ip6" else "iptables") + (
+        "-legacy" if table.program.endswith("-legacy") else ""
+    )
+    # Docker leaves DOCKER-USER to others; what is accepted there is still judged by our own table.
+    docker = "DOCKER-USER" in table.chains and base.hook == "forward"
+    shield = _is_dockers(stop)
+    of_table = () if table.name == "filter" else ("-t", table.name)
+    head = (program, *of_table, "-I", "DOCKER-USER" if docker else base.name)
+    return tuple((*head, *selector, "-j", "ACCEPT") for selector in selectors), docker or shield
+
+
+def _by_ufw(hook: str, passage: Passage, tunnel: str) -> tuple[Command, ...]:
+    node = passage.node
+    if node is not None:
+        to = ("proto", "tcp", "to", str(node.address))
+        return (("ufw", "allow", "out", *to),) if passage.way is Way.NODE and hook == "output" else ()
+    if hook == "forward":
+        return tuple(("ufw", "route", "allow", way, "on", tunnel) for way in ("in", "out"))
+    way = {"input": "in", "output": "out"}.get(hook)
+    return (("ufw", "allow", way, "on", tunnel),) if way else ()
+
+
+def _selectors(hook: str, passage: Passage, tunnel: str, native: bool) -> tuple[Command, ...]:
+    """The packets to let through, in the words of nft or iptables; none where the hook cannot tell them."""
+    entering: Command = ("iifname" if native else "-i", tunnel)
+    leaving: Command = ("oifname" if native else "-o", tunnel)
+    node = passage.node
+    if node is not None:
+        outward = passage.way is Way.NODE
+        if native:
+            end = "daddr" if outward else "saddr"
+            return (("meta", "l4proto", "tcp", _FAMILY[node.address.version], end, str(node.address)),)
+        return (("-d" if outward else "-s", str(node.address), "-p", "tcp"),)
+    if hook == "forward":
+        return (entering, leaving)
+    if passage.way in (Way.IN, Way.REPLY) and hook in ("ingress", "prerouting", "input"):
+        return (entering,)
+    if passage.way in (Way.BACK, Way.INTO) and hook in ("output", "postrouting", "egress"):
+        return (leaving,)
+    return ()

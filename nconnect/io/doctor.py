@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import shutil
 import subprocess
 import time
 from collections.abc import Callable, Collection, Iterable, Sequence
@@ -18,7 +17,6 @@ from urllib.parse import urlsplit
 from nconnect.config.proxy import DIRECT, Proxies, of_config
 from nconnect.doctor.facts import Facts, Listener, ProxyFact, SeedFact, SubnetFact
 from nconnect.doctor.findings import Command
-from nconnect.doctor.firewalls import Obstacle, legacy_obstacle, obstacles
 from nconnect.doctor.routing import samples
 from nconnect.errors import (
     ConfigError,
@@ -30,15 +28,16 @@ from nconnect.errors import (
     WayOutError,
 )
 from nconnect.host import plan as planning
+from nconnect.host.facts import Address
 from nconnect.host.policy import Question
-from nconnect.host.ruleset import TABLE_PREFIX, table_name
+from nconnect.host.ruleset import table_name
 from nconnect.io import config_file, echo, http_client, inference, nftables, paths, rpc, sysctl
 from nconnect.io.dial import dial
 from nconnect.io.errors import reason
 from nconnect.io.host import Host
 from nconnect.io.netlink import Netlink
 from nconnect.io.proxy_search import elsewhere
-from nconnect.io.surroundings import detours
+from nconnect.io.surroundings import detours, stopped
 from nconnect.io.trusted import Folder, status_of
 from nconnect.io.ways import open_first, url_of
 from nconnect.model import Config, Prefix
@@ -53,7 +52,6 @@ TCP_S = 1.0
 MAX_TRIED = 8  # hosts of one subnet
 MTU_STEPS = (9000, 1500, 1492, 1480, 1450, 1420, 1400, 1350, 1280, 1000, 576)
 ARP = Path("/proc/net/arp")
-LEGACY_TABLES = Path("/proc/net/ip_tables_names")  # of iptables-legacy, which nft does not show
 PROGRAM_S = 10.0
 PROBE_BYTES = 1 << 16  # above any usual configuration, which is replaced as a whole
 
@@ -91,7 +89,7 @@ def gather(path: Path, interface: str, machine: Machine, *, is_running: Callable
     )
     facts = _with_config(facts, path)
     if not facts.nft and facts.net_admin:
-        facts = _with_firewalls(facts)
+        facts = _with_rules_of_ours(facts)
     facts = replace(facts, sysctls=_sysctls(interface))
     if facts.config is None:
         return facts
@@ -102,7 +100,8 @@ def gather(path: Path, interface: str, machine: Machine, *, is_running: Callable
         proxies = DIRECT
         facts = replace(facts, proxies=(ProxyFact("", "the environment", used=True, why=str(error)),))
     facts = _with_detours(_with_plan(facts, config, proxies), config)
-    return asyncio.run(_with_network(facts, config, machine, proxies))
+    facts = asyncio.run(_with_network(facts, config, machine, proxies))
+    return _with_firewalls(facts, config) if not facts.nft and facts.net_admin else facts
 
 
 def run_fix(command: Command) -> str:
@@ -163,25 +162,30 @@ def _folder_again(interface: str) -> Command:
     return ("install", "-d", "-m", "0775", "-o", str(owner), str(paths.run_dir()))
 
 
-def _with_firewalls(facts: Facts) -> Facts:
+def _with_rules_of_ours(facts: Facts) -> Facts:
     try:
-        listed = nftables.ruleset()
+        has_table = table_name(facts.interface) in nftables.tables()
     except HostError as error:
         return replace(facts, nft=str(error))
-    found: list[Obstacle] = [*obstacles(listed, facts.interface, TABLE_PREFIX)]
-    program = shutil.which("iptables-legacy")
+    dead = not facts.running and not _is_locked(facts.interface) and not facts.unreachable
+    return replace(facts, left_behind=has_table and dead)
+
+
+def _with_firewalls(facts: Facts, config: Config) -> Facts:
     try:
-        in_use = "filter" in LEGACY_TABLES.read_text().split()
-    except OSError:
-        in_use = False
-    if program and in_use:
-        legacy = legacy_obstacle(_output([program, "-S"]), facts.interface)
-        found += [legacy] if legacy else []
-    ours = table_name(facts.interface)
-    has_table = any(isinstance(e, dict) and e.get("table", {}).get("name") == ours for e in listed)
-    locked = _is_locked(facts.interface)
-    dead = not facts.running and not locked and not facts.unreachable
-    return replace(facts, obstacles=tuple(found), left_behind=has_table and dead)
+        return replace(facts, obstacles=stopped(config, _nodes(facts)))
+    except HostError as error:
+        return replace(facts, nft=str(error))
+
+
+def _nodes(facts: Facts) -> list[Address]:
+    found = []
+    for seed in facts.seeds:
+        try:
+            found.append(ip_address(split_addr(seed.node)[0]))
+        except (NconnectError, ValueError):
+            continue  # a name, or none
+    return found
 
 
 def _is_locked(interface: str) -> bool:
@@ -419,10 +423,3 @@ def _sysctls(interface: str) -> dict[str, str]:
 
 def _in_container() -> bool:
     return Path("/.dockerenv").exists() or Path("/run/.containerenv").exists() or "container" in os.environ
-
-
-def _output(command: Sequence[str]) -> str:
-    try:
-        return subprocess.run(command, capture_output=True, text=True, timeout=PROGRAM_S, check=False).stdout
-    except (OSError, subprocess.TimeoutExpired):
-        return ""

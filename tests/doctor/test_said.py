@@ -11,7 +11,8 @@ from nconnect.doctor.firewalls import Obstacle
 from nconnect.doctor.said import parted
 from tests.doctor.examples import FACTS, spoilt
 
-DOCKER = Obstacle("docker", "ip filter FORWARD", 4, (("iptables", "-I", "DOCKER-USER", "-i", "nc0"),))
+USER_CHAIN = (("iptables", "-I", "DOCKER-USER", "-i", "nc0"),)
+DOCKER = Obstacle("docker", "what peers send to 192.168.50.0/24", "ip filter FORWARD", commands=USER_CHAIN)
 SAID = (DOCKER.problem,)
 LOST = ("no link to a node: connection refused",)
 REFUSED = (replace(FACTS.seeds[0], why="refused"),)

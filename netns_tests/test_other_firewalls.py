@@ -1,0 +1,225 @@
+"""Other programs' firewalls stop the tunnel's packets: it is said whose rule does, and what mends it.
+
+user ── node ── provider ── server, one world for all tests: each leaves it as it was
+
+The rules have the shape of Docker 28's, libvirt's and ufw's, made with iptables as these programs do, and of
+an administrator's made with nft.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from lab.netns import Namespace
+from lab.process import until
+from lab.sides import Side
+from lab.world import LAN, NODE_HOST, PROVIDER_TUNNEL, SERVER, World, world
+from netns_tests.topology import CLOSED, SERVICE, reaches, serve
+
+DOCKER = """*filter
+:FORWARD DROP [0:0]
+:DOCKER - [0:0]
+:DOCKER-BRIDGE - [0:0]
+:DOCKER-CT - [0:0]
+:DOCKER-FORWARD - [0:0]
+:DOCKER-USER - [0:0]
+-A FORWARD -j DOCKER-USER
+-A FORWARD -j DOCKER-FORWARD
+-A DOCKER ! -i lan0 -o lan0 -j DROP
+-A DOCKER-BRIDGE -o lan0 -j DOCKER
+-A DOCKER-CT -o lan0 -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT
+-A DOCKER-FORWARD -j DOCKER-CT
+-A DOCKER-FORWARD -j DOCKER-BRIDGE
+-A DOCKER-FORWARD -i lan0 -j ACCEPT
+COMMIT
+*raw
+-A PREROUTING -d 192.168.50.10/32 ! -i lan0 -j DROP
+COMMIT
+"""
+LIBVIRT = """*filter
+:LIBVIRT_FWI - [0:0]
+:LIBVIRT_FWO - [0:0]
+-A FORWARD -j LIBVIRT_FWI
+-A FORWARD -j LIBVIRT_FWO
+-A LIBVIRT_FWI -d 192.168.50.0/24 -o lan0 -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT
+-A LIBVIRT_FWI -o lan0 -j REJECT --reject-with icmp-port-unreachable
+-A LIBVIRT_FWO -s 192.168.50.0/24 -i lan0 -j ACCEPT
+-A LIBVIRT_FWO -i lan0 -j REJECT --reject-with icmp-port-unreachable
+COMMIT
+"""
+UFW = """*filter
+:INPUT DROP [0:0]
+:ufw-before-input - [0:0]
+:ufw-not-local - [0:0]
+:ufw-user-input - [0:0]
+-A INPUT -j ufw-before-input
+-A ufw-before-input -i lo -j ACCEPT
+-A ufw-before-input -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT
+-A ufw-before-input -m conntrack --ctstate INVALID -j DROP
+-A ufw-before-input -p icmp -m icmp --icmp-type 8 -j ACCEPT
+-A ufw-before-input -j ufw-not-local
+-A ufw-before-input -j ufw-user-input
+-A ufw-not-local -m addrtype --dst-type LOCAL -j RETURN
+-A ufw-not-local -m limit --limit 3/min --limit-burst 10 -j LOG
+-A ufw-not-local -j DROP
+-A ufw-user-input -p tcp -m tcp --dport 22 -j ACCEPT
+COMMIT
+"""
+NO_OUTPUT = """*filter
+:OUTPUT DROP [0:0]
+-A OUTPUT -o lo -j ACCEPT
+-A OUTPUT -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT
+COMMIT
+"""
+# What an administrator may have written: the same three, in nft's own words.
+NFT_EARLY = """table ip mine {
+  chain early { type filter hook prerouting priority -310;
+    iifname != "lan0" ip daddr 192.168.50.8/29 drop; }
+}"""
+NFT_JUMP = """table inet mine {
+  set trusted { type ipv4_addr; flags interval; elements = { 203.0.113.0/24 } }
+  chain rest { counter reject with icmpx admin-prohibited; }
+  chain through { type filter hook forward priority filter + 5;
+    ct state vmap { established : accept, related : accept, invalid : drop };
+    ip saddr @trusted accept; oifname "lan0" goto rest; }
+}"""
+NFT_OUTPUT = """table inet mine {
+  chain out { type filter hook output priority filter; policy drop;
+    oifname "lo" accept; ct state { established, related } accept; }
+}"""
+
+pytestmark = pytest.mark.skipif(shutil.which("iptables-nft") is None, reason="no iptables")
+
+
+@pytest.fixture(scope="module")
+def shared() -> Iterator[World]:
+    with world("ncwalls") as made:
+        serve(made.server, made, SERVICE)
+        serve(made.provider, made, SERVICE, CLOSED)
+        made.configure(services=[f"{SERVICE}/tcp"])
+        made.node.start()
+        made.up()
+        assert reaches(made.user, SERVER, SERVICE)
+        yield made
+
+
+@contextmanager
+def rules(namespace: Namespace, text: str) -> Iterator[None]:
+    """Another program's rules, until the block ends."""
+    command = ["iptables-nft-restore", "--noflush"] if text.startswith("*") else ["nft", "-f", "-"]
+    done = namespace.run(command, input_text=text)
+    assert done.returncode == 0, done.stderr
+    try:
+        yield
+    finally:
+        listed = namespace.run(["nft", "list", "tables"]).stdout.splitlines()
+        for table in listed:
+            if "nconnect_" not in table:
+                namespace.run(["nft", "delete", *table.split()])
+
+
+def said(side: Side) -> str:
+    return "\n".join(side.status()["problems"])
+
+
+def firewall(side: Side, *options: str) -> dict[str, str]:
+    """The doctor's findings about other firewalls, and what mends each."""
+    done = side.try_nconnect("doctor", "--json", *options)
+    return {f["text"]: f["mend"] for f in json.loads(done.stdout)["findings"]
+            if f["check"] == "firewall" and f["level"] != "ok"}  # fmt: skip
+
+
+def mended_as_said(made: World, side: Side, target: str, *parts: str, fixed: bool = False) -> list[str]:
+    """The control, then `status`, then the doctor, then its commands (or --fix); what these were."""
+    assert not reaches(made.user, target, SERVICE), "the control: it is stopped"
+    until(lambda: all(part in said(side) for part in parts), "the status to say it", timeout_s=15)
+    found = firewall(side)
+    assert all(any(part in text for text in found) for part in parts), found
+    commands = list(dict.fromkeys(command for mend in found.values() for command in mend.split(" && ")))
+    if fixed:
+        assert firewall(side, "--fix") == {}
+    else:
+        for command in commands:
+            done = side.namespace.run(shlex.split(command))
+            assert done.returncode == 0, done.stderr
+    until(lambda: reaches(made.user, target, SERVICE), "the way", timeout_s=5)
+    until(lambda: said(side) == "", "the status to be content", timeout_s=15)
+    assert firewall(side) == {}
+    return commands
+
+
+def test_docker_28_drops_before_routing_and_when_forwarding(shared: World) -> None:
+    with rules(shared.provider, DOCKER):
+        commands = mended_as_said(
+            shared,
+            shared.provider_side,
+            SERVER,
+            f"docker drops what peers send to {SERVER} (ip raw PREROUTING: ",
+            f"docker drops what peers send to {LAN} (ip filter DOCKER: ",
+            fixed=True,
+        )
+    assert commands == [
+        "iptables -t raw -I PREROUTING -i nc0 -j ACCEPT",
+        "iptables -I DOCKER-USER -i nc0 -j ACCEPT",
+        "iptables -I DOCKER-USER -o nc0 -j ACCEPT",
+    ]
+
+
+def test_libvirt_rejects_in_a_chain_that_is_jumped_to(shared: World) -> None:
+    with rules(shared.provider, LIBVIRT):
+        mended_as_said(
+            shared, shared.provider_side, SERVER, "(ip filter LIBVIRT_FWI: -o lan0 -j REJECT --reject-with"
+        )
+
+
+def test_ufw_and_a_service(shared: World) -> None:
+    """Its own command, `ufw allow in on nc0`, puts this rule into its chain for users."""
+    side = shared.provider_side
+    with rules(shared.provider, UFW):
+        assert not reaches(shared.user, PROVIDER_TUNNEL, SERVICE), "the control"
+        until(
+            lambda: f"ufw drops what peers send to port {SERVICE}/tcp" in said(side), "status", timeout_s=15
+        )
+        assert list(firewall(side).values()) == ["ufw allow in on nc0"]
+        done = shared.provider.run(shlex.split("iptables-nft -A ufw-user-input -i nc0 -j ACCEPT"))
+        assert done.returncode == 0, done.stderr
+        until(lambda: reaches(shared.user, PROVIDER_TUNNEL, SERVICE), "the service", timeout_s=5)
+        until(lambda: said(side) == "", "the status to be content", timeout_s=15)
+        assert not reaches(shared.user, PROVIDER_TUNNEL, CLOSED), "our own rules still judge"
+
+
+@pytest.mark.parametrize("text", [NO_OUTPUT, NFT_OUTPUT], ids=["iptables", "nft"])
+def test_output_dropped_on_the_users_side(shared: World, text: str) -> None:
+    with rules(shared.user, text):
+        mended_as_said(
+            shared,
+            shared.user_side,
+            SERVER,
+            f"drops packets to 10.86.0.0/24, {LAN}",
+            f"drops the daemon's own packets to the node {NODE_HOST}",
+        )
+
+
+@pytest.mark.parametrize("text", [NFT_EARLY, NFT_JUMP], ids=["early", "jump"])
+def test_an_administrators_own_table(shared: World, text: str) -> None:
+    with rules(shared.provider, text):
+        rule = "ip daddr 192.168.50.8/29 drop" if text == NFT_EARLY else "reject with icmpx admin-prohibited"
+        mended_as_said(shared, shared.provider_side, SERVER, "the table mine drops what peers send", rule)
+
+
+def test_rules_that_cannot_be_judged_and_those_that_let_us_through_say_nothing(shared: World) -> None:
+    text = LIBVIRT.replace(
+        "-A LIBVIRT_FWI -o lan0 -j", "-A LIBVIRT_FWI -o lan0 -m statistic --mode nth --every 9 --packet 0 -j"
+    )
+    with rules(shared.provider, text):
+        assert firewall(shared.provider_side) == {}
+    with rules(shared.provider, "*filter\n:FORWARD DROP [0:0]\n-A FORWARD -j ACCEPT\nCOMMIT\n"):
+        assert reaches(shared.user, SERVER, SERVICE)
+        assert firewall(shared.provider_side) == {}
+    assert said(shared.provider_side) == ""
