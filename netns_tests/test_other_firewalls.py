@@ -202,7 +202,7 @@ def test_output_dropped_on_the_users_side(shared: World, text: str) -> None:
             shared.user_side,
             SERVER,
             f"drops packets to 10.86.0.0/24, {LAN}",
-            f"drops the daemon's own packets to the node {NODE_HOST}",
+            f"drops the daemon's own packets to {NODE_HOST}:",
         )
 
 

@@ -154,7 +154,7 @@ def _mend(stop: Stop, passage: Passage, tunnel: str) -> tuple[tuple[Command, ...
 def _by_ufw(hook: str, passage: Passage, tunnel: str) -> tuple[Command, ...]:
     node = passage.node
     if node is not None:
-        to = ("proto", "tcp", "to", str(node.address))
+        to = ("proto", "tcp", "to", str(node.address), "port", str(node.port))
         return (("ufw", "allow", "out", *to),) if passage.way is Way.NODE and hook == "output" else ()
     if hook == "forward":
         return tuple(("ufw", "route", "allow", way, "on", tunnel) for way in ("in", "out"))
@@ -170,9 +170,10 @@ def _selectors(hook: str, passage: Passage, tunnel: str, native: bool) -> tuple[
     if node is not None:
         outward = passage.way is Way.NODE
         if native:
-            end = "daddr" if outward else "saddr"
-            return (("meta", "l4proto", "tcp", _FAMILY[node.address.version], end, str(node.address)),)
-        return (("-d" if outward else "-s", str(node.address), "-p", "tcp"),)
+            end, number = ("daddr", "dport") if outward else ("saddr", "sport")
+            return ((_FAMILY[node.address.version], end, str(node.address), "tcp", number, str(node.port)),)
+        end, number = ("-d", "--dport") if outward else ("-s", "--sport")
+        return ((end, str(node.address), "-p", "tcp", number, str(node.port)),)
     if hook == "forward":
         return (entering, leaving)
     if passage.way in (Way.IN, Way.REPLY) and hook in ("ingress", "prerouting", "input"):

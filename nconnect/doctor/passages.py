@@ -11,7 +11,7 @@ from nconnect.doctor.netfilter import Packet, Value
 from nconnect.doctor.routing import Sample, folded, samples
 from nconnect.host.facts import Address
 from nconnect.host.nft import loopback_of, provides, reachable_exposed
-from nconnect.model import Config, Prefix
+from nconnect.model import Config, Prefix, join_addr
 
 MAX_HOSTS = 16  # parts of a provided subnet that rules tell apart
 MAX_PEERS = 8
@@ -32,6 +32,7 @@ class Node:
     """A node, seed or proxy that the daemon speaks to by `device`."""
 
     address: Address
+    port: int
     device: str
 
 
@@ -173,13 +174,14 @@ def _to_peer(tunnel: str, own: Address, peer: Sample) -> Iterator[Passage]:
 
 def _to_node(node: Node) -> Iterator[Passage]:
     """The daemon's own packets, outside of the tunnel, and the answers. Its own address is not known."""
-    there = _packet(node.address, node.address) | {"saddr": None, "oifname": node.device}
-    subject, name = "the daemon's own packets to the node {}", str(node.address)
+    there = _packet(node.address, node.address, dport=node.port, oifname=node.device) | {"saddr": None}
+    subject, name = "the daemon's own packets to {}", join_addr(str(node.address), node.port)
     steps = (("output", there), ("postrouting", there))
     yield Passage(Way.NODE, subject, name, name, steps, node)
-    back = _packet(node.address, node.address, iifname=node.device, daddr_type="local") | _ANSWER
+    at: dict[str, Value | None] = {"iifname": node.device, "sport": node.port, "daddr_type": "local"}
+    back = _packet(node.address, node.address) | at | _ANSWER
     arriving = (("prerouting", back | {"daddr": None}), ("input", back | {"daddr": None}))
-    yield Passage(Way.NODE_REPLY, "what the node {} answers", name, name, arriving, node)
+    yield Passage(Way.NODE_REPLY, "what {} answers", name, name, arriving, node)
 
 
 def _name(sample: Sample) -> str:

@@ -28,7 +28,7 @@ from nconnect.errors import (
     WayOutError,
 )
 from nconnect.host import plan as planning
-from nconnect.host.facts import Address
+from nconnect.host.facts import Endpoint
 from nconnect.host.policy import Question
 from nconnect.host.ruleset import table_name
 from nconnect.io import config_file, echo, http_client, inference, nftables, paths, rpc, sysctl
@@ -43,6 +43,7 @@ from nconnect.io.ways import open_first, url_of
 from nconnect.model import Config, Prefix
 from nconnect.nkn.outputs import Connect
 from nconnect.nkn.ways import ways_to
+from nconnect.wire.jsonrpc import split_addr
 from nconnect.wire.login_page import login_page
 
 SEED_S = 4.0
@@ -101,7 +102,7 @@ def gather(path: Path, interface: str, machine: Machine, *, is_running: Callable
         facts = replace(facts, proxies=(ProxyFact("", "the environment", used=True, why=str(error)),))
     facts = _with_detours(_with_plan(facts, config, proxies), config)
     facts = asyncio.run(_with_network(facts, config, machine, proxies))
-    return _with_firewalls(facts, config) if not facts.nft and facts.net_admin else facts
+    return _with_firewalls(facts, config, proxies) if not facts.nft and facts.net_admin else facts
 
 
 def run_fix(command: Command) -> str:
@@ -171,18 +172,20 @@ def _with_rules_of_ours(facts: Facts) -> Facts:
     return replace(facts, left_behind=has_table and dead)
 
 
-def _with_firewalls(facts: Facts, config: Config) -> Facts:
+def _with_firewalls(facts: Facts, config: Config, proxies: Proxies) -> Facts:
     try:
-        return replace(facts, obstacles=stopped(config, _nodes(facts)))
+        return replace(facts, obstacles=stopped(config, _nodes(facts, proxies), proxies=proxies))
     except HostError as error:
         return replace(facts, nft=str(error))
 
 
-def _nodes(facts: Facts) -> list[Address]:
+def _nodes(facts: Facts, proxies: Proxies) -> list[Endpoint]:
+    """Those that were named, and are reached without a proxy."""
     found = []
     for seed in facts.seeds:
         try:
-            found.append(ip_address(split_addr(seed.node)[0]))
+            host, port = split_addr(seed.node)
+            found += [] if proxies.to(host, port) else [(ip_address(host), port)]
         except (NconnectError, ValueError):
             continue  # a name, or none
     return found

@@ -9,17 +9,17 @@ import shutil
 import subprocess
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from ipaddress import ip_address
 from pathlib import Path
-from urllib.parse import urlsplit
 
+from nconnect.config.proxy import DIRECT, Proxies
 from nconnect.doctor import iptables_rules, nft_rules
 from nconnect.doctor.firewalls import Obstacle, obstacles
 from nconnect.doctor.netfilter import Table
 from nconnect.doctor.passages import Node, Site
 from nconnect.doctor.routing import Detour, View, look, samples
 from nconnect.errors import HostError
-from nconnect.host.facts import Address
+from nconnect.host.bypass import named
+from nconnect.host.facts import Endpoint
 from nconnect.host.plan import IP_FORWARD, IPV6_FORWARDING, ROUTE_PROTOCOL
 from nconnect.host.policy import MAIN, Question
 from nconnect.host.routes import within
@@ -49,11 +49,16 @@ def detours(config: Config) -> tuple[list[Detour], dict[Prefix, str]]:
 
 
 def stopped(
-    config: Config, nodes: Iterable[Address], devices: Mapping[Prefix, str] | None = None
+    config: Config,
+    endpoints: Iterable[Endpoint],
+    devices: Mapping[Prefix, str] | None = None,
+    *,
+    proxies: Proxies = DIRECT,
 ) -> tuple[Obstacle, ...]:
-    """Which packets of the tunnel other programs' firewalls stop. `nodes`: whom the daemon speaks to.
+    """Which packets of the tunnel other programs' firewalls stop, the daemon's own to `endpoints` too.
 
-    `devices`: to provided subnets, as far as they were asked for. Raises `HostError` when nft cannot be run.
+    `devices`: to provided subnets, as far as they were asked for. `proxies`: the way to seeds. Raises
+    `HostError` when nft cannot be run.
     """
     tables = firewall_tables()
     if not any(chain.hook for table in tables for chain in table.chains.values()):
@@ -66,11 +71,11 @@ def stopped(
             for subnet in config.provide.subnets:
                 for sample in samples([subnet.real], [], held):
                     leads.setdefault(subnet.real, netlink.where(Question(sample.address), names).interface)
-            known = dict.fromkeys([*nodes, *_literal_seeds(config)])
-            found = [(node, netlink.where(Question(node), names)) for node in known]
+            known = dict.fromkeys([*endpoints, *named(config, proxies)])
+            found = [(place, netlink.where(Question(place[0]), names).interface) for place in known]
     except OSError as error:
         raise HostError(f"cannot ask the kernel for its routes: {reason(error)}") from error
-    spoken_to = tuple(Node(n, answer.interface) for n, answer in found if answer.interface not in ("", "lo"))
+    spoken_to = tuple(Node(*place, device) for place, device in found if device not in ("", "lo"))
     site = Site(config, {p: device for p, device in leads.items() if device}, held, spoken_to)
     return tuple(_with_text(obstacle) for obstacle in obstacles(tables, site))
 
@@ -106,6 +111,12 @@ def _view(config: Config, netlink: Netlink, names: dict[int, str]) -> View:
         for route in routes
         if (route.interface, route.protocol, route.table) == (config.interface, ROUTE_PROTOCOL, MAIN)
     }
+    # Host routes of ours lead around the tunnel to what carries it: those addresses stand for no others.
+    around = [
+        route.prefix.network_address
+        for route in routes
+        if route.protocol == ROUTE_PROTOCOL and route.interface != config.interface
+    ]
     allowed = dict.fromkeys(prefix for peer in config.peers for prefix in peer.allowed_ips)
     switches = {4: IP_FORWARD, 6: IPV6_FORWARDING}
     return View(
@@ -114,21 +125,11 @@ def _view(config: Config, netlink: Netlink, names: dict[int, str]) -> View:
         peers=tuple(p for p in allowed if p in routed or any(within(p, n) for n in networks)),
         networks=networks,
         provided=tuple(subnet.real for subnet in config.provide.subnets),
-        held=frozenset(held.address.ip for held in addresses),
+        held=frozenset({*(held.address.ip for held in addresses), *around}),
         forwards=frozenset(v for v, name in switches.items() if sysctl.read(name) not in (None, "0")),
         rules=tuple(netlink.rules()),
         routes=tuple(routes),
     )
-
-
-def _literal_seeds(config: Config) -> list[Address]:
-    found = []
-    for seed in config.network.seed_rpc:
-        try:
-            found.append(ip_address(urlsplit(seed).hostname or ""))
-        except ValueError:
-            continue  # a name
-    return found
 
 
 def _saved(family: str, program: str, made_with: str) -> list[Table]:

@@ -198,14 +198,14 @@ def test_ufw_by_its_own_commands() -> None:
 
 
 def test_an_output_policy_on_the_users_side() -> None:
-    node = Node(ip_address("203.0.113.7"), "wan0")
+    node = Node(ip_address("203.0.113.7"), 30002, "wan0")
     text = "*filter\n:INPUT ACCEPT\n:OUTPUT DROP\n-A OUTPUT -o lo -j ACCEPT\nCOMMIT\n"
     found = obstacles(iptables(text), replace(USER, nodes=(node,)))
     assert [(o.subject, o.mend) for o in found] == [
         ("packets to 10.86.0.0/24, 192.168.50.0/24", "iptables -I OUTPUT -o nc0 -j ACCEPT"),
         (
-            "the daemon's own packets to the node 203.0.113.7",
-            "iptables -I OUTPUT -d 203.0.113.7 -p tcp -j ACCEPT",
+            "the daemon's own packets to 203.0.113.7:30002",
+            "iptables -I OUTPUT -d 203.0.113.7 -p tcp --dport 30002 -j ACCEPT",
         ),
     ]
     assert obstacles(iptables(mended(text, found)), replace(USER, nodes=(node,))) == ()
@@ -214,12 +214,12 @@ def test_an_output_policy_on_the_users_side() -> None:
 
 
 def test_an_input_policy_stops_answers_where_none_are_let_in() -> None:
-    node = Node(ip_address("203.0.113.7"), "wan0")
+    node = Node(ip_address("203.0.113.7"), 30002, "wan0")
     text = "*filter\n:INPUT DROP\n-A INPUT -i lo -j ACCEPT\nCOMMIT\n"
     found = obstacles(iptables(text, "iptables-legacy"), replace(USER, nodes=(node,)))
     assert [o.mend for o in found] == [
         "iptables-legacy -I INPUT -i nc0 -j ACCEPT",
-        "iptables-legacy -I INPUT -s 203.0.113.7 -p tcp -j ACCEPT",
+        "iptables-legacy -I INPUT -s 203.0.113.7 -p tcp --sport 30002 -j ACCEPT",
     ]
 
 
