@@ -135,10 +135,13 @@ def _look(path: Path, interface: str, hosts: tuple[str, ...]) -> Facts:
             check()
         except HostError as error:
             problems[name] = str(error) if name == "nft" else str(error).partition(":")[0]
+    said: tuple[str, ...] = ()
+    nodes: tuple[str, ...] = ()
     try:
-        said = client.status().problems
+        status = client.status()
+        said, nodes = status.problems, tuple(link.node for link in status.links)
     except ControlError:
-        said = ()  # it does not run, or is another user's
+        pass  # it does not run, or is another user's
     machine = Machine(
         net_admin="privilege" not in problems,
         tun=problems.get("tun", ""),
@@ -146,6 +149,7 @@ def _look(path: Path, interface: str, hosts: tuple[str, ...]) -> Facts:
         released_at=preflight.RELEASED_AT,
         hosts=hosts,
         said=said,
+        nodes=nodes,
         unreachable=client.is_unreachable(),
     )
     return gather(path, interface, machine, is_running=client.is_running)

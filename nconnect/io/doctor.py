@@ -68,6 +68,7 @@ class Machine:
     hosts: Sequence[str] = ()  # of provided subnets, to be asked first
     seed_s: float = SEED_S
     said: Sequence[str] = ()  # by the running daemon's `status`
+    nodes: Sequence[str] = ()  # HOST:PORT of those that its links have, "" for none
     unreachable: bool = False  # a daemon runs without its control socket
 
 
@@ -102,7 +103,9 @@ def gather(path: Path, interface: str, machine: Machine, *, is_running: Callable
         facts = replace(facts, proxies=(ProxyFact("", "the environment", used=True, why=str(error)),))
     facts = _with_detours(_with_plan(facts, config, proxies), config)
     facts = asyncio.run(_with_network(facts, config, machine, proxies))
-    return _with_firewalls(facts, config, proxies) if not facts.nft and facts.net_admin else facts
+    return (
+        _with_firewalls(facts, config, proxies, machine.nodes) if not facts.nft and facts.net_admin else facts
+    )
 
 
 def run_fix(command: Command) -> str:
@@ -172,19 +175,20 @@ def _with_rules_of_ours(facts: Facts) -> Facts:
     return replace(facts, left_behind=has_table and dead)
 
 
-def _with_firewalls(facts: Facts, config: Config, proxies: Proxies) -> Facts:
+def _with_firewalls(facts: Facts, config: Config, proxies: Proxies, nodes: Iterable[str]) -> Facts:
+    spoken_to = _endpoints([*nodes, *(seed.node for seed in facts.seeds)], proxies)
     try:
-        return replace(facts, obstacles=stopped(config, _nodes(facts, proxies), proxies=proxies))
+        return replace(facts, obstacles=stopped(config, spoken_to, proxies=proxies))
     except HostError as error:
         return replace(facts, nft=str(error))
 
 
-def _nodes(facts: Facts, proxies: Proxies) -> list[Endpoint]:
-    """Those that were named, and are reached without a proxy."""
+def _endpoints(nodes: Iterable[str], proxies: Proxies) -> list[Endpoint]:
+    """Those that have an address, and are reached without a proxy."""
     found = []
-    for seed in facts.seeds:
+    for node in nodes:
         try:
-            host, port = split_addr(seed.node)
+            host, port = split_addr(node)
             found += [] if proxies.to(host, port) else [(ip_address(host), port)]
         except (NconnectError, ValueError):
             continue  # a name, or none
