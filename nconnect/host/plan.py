@@ -117,11 +117,18 @@ def shut_off(made: HostPlan) -> tuple[SkippedRoute, ...]:
 
 
 def refuse_taken_addresses(config: Config, facts: Facts) -> None:
-    """Raise `HostError` when another interface of this machine holds an address that ours should have.
+    """Raise `HostError` when an address that ours should have is another interface's or a gateway's, in whose
+    place this machine would then talk to itself.
 
     Only before the start: an address that somebody takes later is no reason to refuse a change.
     """
+    others = {route.gateway: f"the gateway of {route.interface}" for route in facts.routes if route.gateway}
     for address in config.address:
+        if address.ip in others:
+            raise HostError(
+                f"the address {address.ip} is {others[address.ip]}:"
+                f" give {config.interface} another one ([interface] address)"
+            )
         for local in facts.interfaces:
             if local.name != config.interface and any(held.ip == address.ip for held in local.addresses):
                 raise HostError(

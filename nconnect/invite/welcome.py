@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from nconnect.config import check_peer_name, parse_addresses, parse_key, parse_prefixes
+from nconnect.config.private import without_wide_network
 from nconnect.errors import ConfigError, RemoteProtocolError
 from nconnect.wire import strict_json
 
@@ -39,7 +40,8 @@ class Welcome:
             name = check_peer_name(strict_json.text(content, "name"))
             provider = check_peer_name(strict_json.text(content, "provider"))
             addresses, allowed_ips = _texts(content, "address"), _texts(content, "allowed_ips")
-            parse_addresses(addresses)
+            # A network comes with an address, and with the network a route: not for half of the internet.
+            addresses = tuple(str(without_wide_network(address)) for address in parse_addresses(addresses))
             parse_prefixes(allowed_ips)
             key = parse_key(strict_json.text(content, "preshared_key"))
         except ConfigError:

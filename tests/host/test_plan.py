@@ -268,6 +268,13 @@ def test_an_address_that_another_interface_holds_is_refused(taken: str) -> None:
     assert f"address {held.ip} is already in use on this machine, by eth9" in str(caught.value)
 
 
+def test_the_address_of_a_gateway_is_refused() -> None:
+    """A hostile provider gives it, and this machine would talk to itself instead."""
+    gateway = LocalRoute(ip_network("0.0.0.0/0"), "eth0", USER.address[0].ip)
+    with pytest.raises(HostError, match=f"address {USER.address[0].ip} is the gateway of eth0"):
+        refuse_taken_addresses(USER, replace(FACTS, routes=(*FACTS.routes, gateway)))
+
+
 @pytest.mark.parametrize("near", ["10.86.0.1/24", "10.86.0.3/32", "fd86::3/64"])
 def test_other_addresses_and_our_own_interfaces_are_no_reason(near: str) -> None:
     others = (LocalInterface("eth9", (ip_interface(near),)), LocalInterface("nc0", USER.address))

@@ -30,6 +30,28 @@ def test_what_cannot_be_used_is_refused(field: str, value: object) -> None:
         Welcome.decode(json.dumps(content).encode())
 
 
+@pytest.mark.parametrize(
+    ("given_", "taken"),
+    [
+        ("10.86.0.9/24", "10.86.0.9/24"),
+        ("10.86.0.9/16", "10.86.0.9/16"),
+        ("172.16.5.9/16", "172.16.5.9/16"),
+        ("fd86::9/64", "fd86::9/64"),
+        ("10.86.0.9/8", "10.86.0.9/32"),
+        ("10.86.0.9/1", "10.86.0.9/32"),
+        ("8.8.8.9/0", "8.8.8.9/32"),
+        ("8.8.8.9/24", "8.8.8.9/32"),
+        ("172.32.0.9/24", "172.32.0.9/32"),
+        ("fd86::9/32", "fd86::9/128"),
+        ("2001:db8::9/64", "2001:db8::9/128"),
+    ],
+)
+def test_an_address_brings_no_wide_network_with_it(given_: str, taken: str) -> None:
+    """The kernel would route all of it into the tunnel, half of the internet for a /1."""
+    content = json.loads(WELCOME.encode()) | {"address": [given_]}
+    assert Welcome.decode(json.dumps(content).encode()).addresses == (taken,)
+
+
 @given(st.binary(max_size=100))
 def test_any_bytes_are_refused(data: bytes) -> None:
     with pytest.raises(RemoteProtocolError):

@@ -1,0 +1,24 @@
+"""Private networks: what somebody else may name for this machine without a person being asked."""
+
+from __future__ import annotations
+
+from ipaddress import ip_interface, ip_network
+
+from nconnect.model import InterfaceAddress, Prefix
+
+# RFC 1918 and RFC 4193, and the largest network of each that one site has a use for (guessed).
+_PRIVATE = tuple(map(ip_network, ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7")))
+_LARGEST = {4: 16, 6: 48}
+
+
+def is_private(prefix: Prefix) -> bool:
+    """Whether a prefix is of RFC 1918 and no larger than a /16, or of RFC 4193 and no larger than a /48."""
+    return prefix.prefixlen >= _LARGEST[prefix.version] and any(
+        prefix.version == private.version and prefix.subnet_of(private)  # type: ignore[arg-type]
+        for private in _PRIVATE
+    )
+
+
+def without_wide_network(address: InterfaceAddress) -> InterfaceAddress:
+    """The address; alone, where its network is not private: the kernel would route all of that network."""
+    return address if is_private(address.network) else ip_interface(address.ip)
