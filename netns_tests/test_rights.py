@@ -44,14 +44,16 @@ def test_it_is_its_own_user_where_that_user_can_be(tunnel: Provided) -> None:
     assert side.daemon is not None
     uids = set(_fields(Path(f"/proc/{side.daemon.pid}/status"))["Uid"].split())
     state = Path(side.env["NCONNECT_STATE_DIR"]) / side.interface
-    owners = {path.stat().st_uid for path in (side.config, side.config.parent, state)}
+    run = Path(side.env["NCONNECT_RUN_DIR"])
+    for path in (side.config, side.config.parent, run, state.parent, *run.iterdir()):
+        assert path.stat().st_uid == 0, f"{path}: root's folders and files stay root's"
     if user is None:
         assert uids == {"0"}
-        assert owners == {0}
+        assert state.stat().st_uid == 0
         assert "running as root, with CAP_NET_ADMIN alone: " in side.logs()
     else:
         assert uids == {str(user)}
-        assert owners == {user}
+        assert state.stat().st_uid == user
         assert "running as nconnect, with CAP_NET_ADMIN alone" in side.logs()
 
 

@@ -1,16 +1,24 @@
-"""A change of the configuration file that a running daemon takes over at once, or that is taken back."""
+"""A change of the configuration or of a peer, taken over at once by a running daemon, or taken back."""
 
 from __future__ import annotations
 
 import re
+import tomllib
 from collections.abc import Callable
+from datetime import datetime
 from enum import Enum
 from pathlib import Path
 
+from nconnect.config_edit import add_peer, remove_peer
 from nconnect.control.client import ControlClient, NotRunning, Refused
 from nconnect.errors import ConfigError, ControlError
-from nconnect.io import config_file
+from nconnect.invite.book import Book, Invitation
+from nconnect.invite.table import Table, content_of
+from nconnect.io import config_file, peer_table
+from nconnect.io.invitations import InvitationStore
 from nconnect.model import Config
+
+Change = Callable[[str], str]  # of a file's text
 
 
 class Outcome(Enum):
@@ -45,21 +53,93 @@ def change_file(path: Path, change: Callable[[str], str], *, dry_run: bool = Fal
         if after == before:
             return Outcome.NOTHING
         config_file.write(path, after)
-        try:
-            ControlClient(checked.interface).reload()
-        except NotRunning:
-            return Outcome.KEPT
-        except Refused as error:
-            config_file.write(path, before)
-            raise ControlError(f"the daemon refused, and the file is as before: {error}") from None
-        except ControlError as error:
-            # The change may be in force: to take it back could give a peer rights at the next start that it
-            # has lost.
-            raise ControlError(
-                f"{error}; the file has the change, and whether it is in force is not known:"
-                " try `nconnect reload`"
-            ) from None
-        return Outcome.APPLIED
+        return _put_in_force(checked.interface, "file", lambda: config_file.write(path, before))
+
+
+def change_peer(path: Path, name: str, change: Change | None, *, dry_run: bool = False) -> Outcome:
+    """Change a peer, or with None remove it, where it is kept: in the file, or with its invitation.
+
+    `change` is for the text of a file that has the peer. Raises as `change_file`.
+    """
+    table = peer_table.load(path)
+    token_id = table.invited.get(name) or _left_out(table, name)
+    if token_id is None:
+        return change_file(path, change or (lambda text: remove_peer(text, name)), dry_run=dry_run)
+    store = InvitationStore.of(table.config.interface)
+    invitation = store.read().get(token_id)
+    assert invitation is not None, "the table is of this book"
+    before = section_of(invitation)
+    after = change(before) if change is not None else ""
+    if dry_run and before != after:
+        _check_peer(path, _changed(store.read(), token_id, before, after), name)
+        print("\n".join(difference(before, after)))
+    if dry_run or before == after:
+        return Outcome.NOTHING if before == after else Outcome.SHOWN
+    with store.issuing() as book:
+        _check_peer(path, _changed(book, token_id, before, after), name)
+
+    def undo() -> None:
+        with store.issuing() as book:
+            book.put(invitation)
+
+    return _put_in_force(table.config.interface, "peer", undo)
+
+
+def section_of(invitation: Invitation) -> str:
+    """The peer of an invitation as a section of the file."""
+    content = content_of(invitation)
+    expires = content.pop("expires", None)
+    return add_peer("", **content, expires_at=None if expires is None else expires.timestamp())
+
+
+def _changed(book: Book, token_id: bytes, before: str, after: str) -> Book:
+    """The book with the peer's fields as they differ in the two sections; without it when it is gone."""
+    (old,), new = tomllib.loads(before)["peer"], tomllib.loads(after).get("peer", [])
+    if not new:
+        book.remove_peer(token_id)
+        return book
+    values = {key: new[0].get(key) for key in {**old, **new[0]} if old.get(key) != new[0].get(key)}
+    texts = {key: v.isoformat() if isinstance(v, datetime) else v for key, v in values.items()}
+    book.change_peer(token_id, texts)
+    return book
+
+
+def _check_peer(path: Path, book: Book, name: str) -> None:
+    before = set(peer_table.load(path).problems)
+    after = peer_table.of(config_file.load(path), lambda: book).problems
+    if new := [problem for problem in after if problem not in before]:
+        raise ConfigError(new)
+
+
+def _left_out(table: Table, name: str) -> bytes | None:
+    """The invitation whose id is `name`, of a peer that is left out of the table."""
+    for invitation in InvitationStore.of(table.config.interface).read():
+        if invitation.is_peer and invitation.token_id.hex() == name:
+            return invitation.token_id
+    return None
+
+
+def is_left_out(table: Table, name: str) -> bool:
+    return _left_out(table, name) is not None
+
+
+def _put_in_force(interface: str, what: str, undo: Callable[[], object]) -> Outcome:
+    """Have a running daemon read again what was changed; when it refuses, `undo` the change."""
+    try:
+        ControlClient(interface).reload()
+    except NotRunning:
+        return Outcome.KEPT
+    except Refused as error:
+        undo()
+        raise ControlError(f"the daemon refused, and the {what} is as before: {error}") from None
+    except ControlError as error:
+        # The change may be in force: to take it back could give a peer rights at the next start that it
+        # has lost.
+        raise ControlError(
+            f"{error}; the {what} has the change, and whether it is in force is not known:"
+            " try `nconnect reload`"
+        ) from None
+    return Outcome.APPLIED
 
 
 def difference(before: str, after: str) -> list[str]:
@@ -78,9 +158,16 @@ def _hide(line: str) -> str:
 
 
 def _check(path: Path, before: str, after: str) -> Config:
-    """Check the new text; the old one's mistakes are told with their lines, the change's own without."""
+    """Check the new text; the old one's mistakes are told with their lines, the change's own without.
+
+    A peer that came by invitation must not be left out because of the change.
+    """
     try:
-        return config_file.check(path, after)
+        checked = config_file.check(path, after)
+        known = peer_table.of(config_file.check(path, before)).problems
+        if new := [problem for problem in peer_table.of(checked).problems if problem not in known]:
+            raise ConfigError(new)
+        return checked
     except ConfigError as error:
         config_file.check(path, before)
         raise ConfigError(

@@ -36,21 +36,23 @@ def check(
     """Check the file, and report every mistake with its line. Changes nothing."""
     from nconnect.cli.output import print_json
     from nconnect.errors import ConfigError
-    from nconnect.io.config_file import load
+    from nconnect.io.peer_table import load
 
     path = file or chosen(ctx, config)
     try:
-        checked = load(path)
+        table = load(path)
     except ConfigError as error:
         if not as_json:
             raise
-        print_json({"file": str(path), "ok": False, "problems": list(error.problems)})
+        print_json({"file": str(path), "ok": False, "problems": list(error.problems), "left_out": []})
         return error.exit_status
     if as_json:
-        print_json({"file": str(path), "ok": True, "problems": []})
+        print_json({"file": str(path), "ok": True, "problems": [], "left_out": list(table.problems)})
     else:
-        count = len(checked.peers)
+        checked, count = table.config, len(table.config.peers)
         print(f"{path} is valid: interface {checked.interface}, {count} peer{'' if count == 1 else 's'}")
+        for problem in table.problems:
+            print(f"note: {problem}")
     return 0
 
 
@@ -58,13 +60,13 @@ def check(
 def show(ctx: typer.Context, as_json: JsonOption = False, config: ConfigOption = None) -> None:
     """Show what the file means, defaults included.
 
-    Secrets are hidden.
+    Peers that came by invitation are among its peers; secrets are hidden.
     """
     from nconnect.cli.output import print_json
-    from nconnect.io.config_file import load
+    from nconnect.io.peer_table import load
 
     path = chosen(ctx, config)
-    content = shown(load(path))
+    content = shown(load(path).config)
     if as_json:
         print_json(content)
     else:

@@ -80,10 +80,10 @@ def create(
     from nconnect.invite import pool
     from nconnect.invite.book import Invitation
     from nconnect.invite.token import SECRET_BYTES, TOKEN_ID_BYTES, Token
-    from nconnect.io.config_file import load
     from nconnect.io.invitations import InvitationStore
+    from nconnect.io.peer_table import load
 
-    checked = load(chosen(ctx, config))
+    checked = load(chosen(ctx, config)).config
     now = time.time()
     checks = Checks()
     checks.one("NAME", name, values.check_peer_name)
@@ -103,7 +103,8 @@ def create(
         seeds=seeds,
     )
     text = token.encode()
-    with InvitationStore.of(checked.interface).changing() as book:
+    with InvitationStore.of(checked.interface).issuing() as book:
+        book.close_expired(now)
         pool.pick(checked, addresses, [each for open_one in book.open(now) for each in open_one.addresses])
         invitation = Invitation.of(
             token,
@@ -169,7 +170,7 @@ def revoke(
 
     from nconnect.io.invitations import InvitationStore
 
-    with InvitationStore.of(_interface(ctx, config)).changing() as book:
+    with InvitationStore.of(_interface(ctx, config)).issuing() as book:
         gone = book.revoke(name, time.time())
     print(f"the invitation of {gone.name} is revoked")
 

@@ -146,7 +146,9 @@ def _read(token: str) -> str:
 
 def _check_free(path: Path, force: bool) -> None:
     """Before the token is used: is there a file that must not be overwritten."""
-    if not force and (path.exists() or path.is_symlink()):
+    from nconnect.io.config_file import exists
+
+    if not force and exists(path):
         raise ConfigError(
             f"{path} exists already: -c makes another one, such as -c {path.with_name('nc1.toml')};"
             " --force overwrites it (the old identity is lost)"

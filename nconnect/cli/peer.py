@@ -20,6 +20,7 @@ from nconnect.cli.options import (
 from nconnect.errors import ConfigError, UsageError
 
 if TYPE_CHECKING:
+    from nconnect.invite.table import Table
     from nconnect.model import PeerConfig
 
 Values = list[str] | None
@@ -105,13 +106,18 @@ def add(
 @app.command("list")
 def list_peers(ctx: typer.Context, as_json: JsonOption = False, config: ConfigOption = None) -> None:
     """List the peers."""
-    from nconnect.cli import output
-    from nconnect.io.config_file import load
+    import sys
 
-    checked = load(chosen(ctx, config))
+    from nconnect.cli import output
+    from nconnect.io.peer_table import load
+
+    table = load(chosen(ctx, config))
+    checked = table.config
     states = _states(checked.interface)
+    for problem in table.problems:
+        print(f"nconnect: {problem}", file=sys.stderr)
     if as_json:
-        output.print_json({"peers": [_peer_json(peer, states) for peer in checked.peers]})
+        output.print_json({"peers": [_peer_json(peer, states, table) for peer in checked.peers]})
     elif not checked.peers:
         print("there are no peers: add one with `nconnect peer add NAME ADDRESS --allowed-ips …`")
     else:
@@ -136,13 +142,14 @@ def show(
 ) -> None:
     """Show one peer."""
     from nconnect.cli import output
-    from nconnect.io.config_file import load
+    from nconnect.io.peer_table import load
 
-    checked = load(chosen(ctx, config))
+    table = load(chosen(ctx, config))
+    checked = table.config
     peer = _find(checked.peers, name)
     states = _states(checked.interface)
     if as_json:
-        output.print_json(_peer_json(peer, states))
+        output.print_json(_peer_json(peer, states, table))
         return
     facts = {
         "name": peer.name,
@@ -152,6 +159,7 @@ def show(
         "may reach": _allow_text(peer),
         "preshared key": "yes" if peer.preshared_key else "no",
         "expires": output.time_text(peer.expires_at),
+        "kept in": "the state: it came by invitation" if name in table.invited else "the file",
     }
     print("\n".join(f"{key:<14} {value}" for key, value in facts.items()))
 
@@ -179,7 +187,7 @@ def set_values(
 ) -> None:
     """Change a peer. It takes effect at once; what is not named stays."""
     from nconnect import config as values
-    from nconnect.cli.change import change_file
+    from nconnect.cli.change import change_peer
     from nconnect.config_edit import KEEP, PeerChange, set_peer
 
     given = (new_name, address, allowed_ips, allow, add_allow, remove_allow, preshared_key_file, expires)
@@ -222,7 +230,7 @@ def set_values(
             ),
         )
 
-    outcome = change_file(path, change, dry_run=dry_run)
+    outcome = change_peer(path, name, change, dry_run=dry_run)
     print(f"peer {new_name or name} set: {outcome.value}")
 
 
@@ -235,15 +243,16 @@ def remove(
     config: ConfigOption = None,
 ) -> None:
     """Shut a key out. It takes effect at once."""
-    from nconnect.cli.change import change_file
-    from nconnect.config_edit import remove_peer
-    from nconnect.io.config_file import load
+    from nconnect.cli.change import change_peer, is_left_out
+    from nconnect.io.peer_table import load
 
     path = chosen(ctx, config)
-    _find(load(path).peers, name)
+    table = load(path)
+    if not is_left_out(table, name):
+        _find(table.config.peers, name)
     if not dry_run:
         confirm(f"shut out {name}, and end its connections now?", yes)
-    outcome = change_file(path, lambda text: remove_peer(text, name), dry_run=dry_run)
+    outcome = change_peer(path, name, None, dry_run=dry_run)
     print(f"peer {name} removed: {outcome.value}")
 
 
@@ -281,10 +290,10 @@ def read_expires(checks: Checks, text: str | None) -> float | None:
 def _read_key(checks: Checks, path: Path) -> str | None:
     """A preshared key as hex; the file must be as secret as the configuration."""
     from nconnect.config import parse_key
-    from nconnect.io.config_file import read
+    from nconnect.io.config_file import exists, read
 
     def check(name: str) -> str:
-        if not path.exists():
+        if not exists(path):
             raise ConfigError(
                 f"{path} does not exist: `(umask 077; openssl rand -hex 32 > FILE)` makes one, for both sides"
             )
@@ -361,7 +370,7 @@ def _allow_text(peer: PeerConfig) -> str:
     return "all" if peer.allow is None else ", ".join(map(format_allow_rule, peer.allow)) or "nothing"
 
 
-def _peer_json(peer: PeerConfig, states: dict[str, str]) -> dict[str, Any]:
+def _peer_json(peer: PeerConfig, states: dict[str, str], table: Table) -> dict[str, Any]:
     from nconnect.config import format_allow_rule
 
     return {
@@ -372,4 +381,5 @@ def _peer_json(peer: PeerConfig, states: dict[str, str]) -> dict[str, Any]:
         "preshared_key": peer.preshared_key is not None,
         "expires": peer.expires_at,
         "state": states.get(peer.name),
+        "invited": peer.name in table.invited,
     }

@@ -106,9 +106,12 @@ def _from_pool(path: Path, text: str, interface: str) -> tuple[str, ...]:
 
     from nconnect.config import parse_prefix
     from nconnect.invite import pool
+    from nconnect.io import peer_table
     from nconnect.io.config_file import check
     from nconnect.io.invitations import InvitationStore
 
     book = InvitationStore.of(interface).current()
     kept = [address for each in book.open(time.time()) for address in each.addresses]
-    return tuple(str(parse_prefix(str(a.ip))) for a in pool.pick(check(path, text), (), kept))
+    return tuple(
+        str(parse_prefix(str(a.ip))) for a in pool.pick(peer_table.of(check(path, text)).config, (), kept)
+    )

@@ -77,7 +77,7 @@ def init(
     interview.check_role(role)
     if not force:
         config_file.refuse_existing(path)
-    elif path.exists():
+    elif config_file.exists(path):
         confirm(f"overwrite {path}, and lose the identity in it?", yes)
     answers = interview.Answers(
         role=role,

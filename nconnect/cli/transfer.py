@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -24,11 +25,11 @@ def export(
     config: ConfigOption = None,
 ) -> None:
     """Print the table of peers, for `peer import` on another machine."""
-    from nconnect.io.config_file import load
     from nconnect.io.errors import reason
+    from nconnect.io.peer_table import load
     from nconnect.io.trusted import create_file
 
-    peers = load(chosen(ctx, config)).peers
+    peers = load(chosen(ctx, config)).config.peers
     text = table_of(peers, secrets=secrets)
     if file is None:
         print(text, end="")
@@ -59,10 +60,13 @@ def import_peers(
     wanted = _read(file)
     names = {"added": 0, "replaced": 0, "unchanged": 0}
 
-    def change(text: str) -> str:
-        return merged(text, wanted, replace=replace, count=names)
+    path = chosen(ctx, config)
+    invited = {str(peer["name"]): peer for peer in _invited(path)}
 
-    outcome = change_file(chosen(ctx, config), change, dry_run=dry_run)
+    def change(text: str) -> str:
+        return merged(text, wanted, replace=replace, count=names, invited=invited)
+
+    outcome = change_file(path, change, dry_run=dry_run)
     said = ", ".join(f"{count} {what}" for what, count in names.items() if count) or "no peers in it"
     print(f"{said}: {outcome.value}")
 
@@ -86,8 +90,31 @@ def table_of(peers: Any, *, secrets: bool) -> str:
     return text
 
 
-def merged(text: str, wanted: list[dict[str, Any]], *, replace: bool, count: dict[str, int]) -> str:
-    """The text with these peers in it. Raises `ConfigError` when one is there already and differs."""
+def _invited(path: Path) -> list[dict[str, Any]]:
+    """The sections of the peers that came by invitation."""
+    from nconnect.invite.table import content_of
+    from nconnect.io.invitations import InvitationStore
+    from nconnect.io.peer_table import load
+
+    table = load(path)
+    if not table.invited:
+        return []
+    book = InvitationStore.of(table.config.interface).read()
+    return [content_of(each) for each in book if each.token_id in table.invited.values()]
+
+
+def merged(
+    text: str,
+    wanted: list[dict[str, Any]],
+    *,
+    replace: bool,
+    count: dict[str, int],
+    invited: Mapping[str, Mapping[str, Any]] = {},
+) -> str:
+    """The text with these peers in it, but for those that came by invitation and are the same.
+
+    Raises `ConfigError` when one is there already and differs.
+    """
     import tomllib
 
     from nconnect.config_edit import PeerChange, add_peer, set_peer
@@ -98,7 +125,7 @@ def merged(text: str, wanted: list[dict[str, Any]], *, replace: bool, count: dic
         there = {}  # the check of the result says it better
     for peer in wanted:
         fields = _fields(peer)
-        known = there.get(fields["name"])
+        known = there.get(fields["name"]) or invited.get(fields["name"])
         if known is None:
             text = add_peer(text, **fields)
             count["added"] += 1
@@ -106,6 +133,11 @@ def merged(text: str, wanted: list[dict[str, Any]], *, replace: bool, count: dic
             count["unchanged"] += 1
         elif not replace:
             raise ConfigError(f"there is another peer {fields['name']!r} already: --replace overwrites it")
+        elif fields["name"] not in there:
+            raise ConfigError(
+                f"the peer {fields['name']!r} came by invitation: change it with"
+                f" `nconnect peer set {fields['name']}`"
+            )
         else:
             text = set_peer(text, fields["name"], PeerChange(**fields))
             count["replaced"] += 1

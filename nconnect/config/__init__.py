@@ -5,7 +5,7 @@ seed, the time) is passed in. The command line reads its options with the same f
 described in the same words wherever it is made.
 """
 
-from nconnect.config.file import parse
+from nconnect.config.file import parse, parse_peer
 from nconnect.config.proxy import parse_proxy, parse_proxy_setting
 from nconnect.config.values import (
     check_host,
@@ -42,6 +42,7 @@ __all__ = [
     "parse_expires",
     "parse_expose",
     "parse_key",
+    "parse_peer",
     "parse_peer_address",
     "parse_prefix",
     "parse_prefixes",

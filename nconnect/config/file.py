@@ -78,6 +78,20 @@ def parse(
     return config
 
 
+def parse_peer(content: dict[str, Any]) -> PeerConfig:
+    """One `[[peer]]` section by itself. Raises `ConfigError` with a line for each mistake."""
+    problems = Problems("", "")
+    section = Table(content, ("peer", 0), "", problems)
+    peer = _read_peer(section)
+    section.finish()
+    try:
+        problems.raise_any()
+    except ConfigError as error:
+        raise ConfigError(text.partition(": ")[2] for text in error.problems) from None
+    assert peer is not None, "without an address there is a problem"
+    return peer
+
+
 def _syntax_problem(source: str, text: str, message: str) -> str:
     what, _, where = message.rpartition(" (at ")
     line = where.removeprefix("line ").partition(",")[0]

@@ -1,4 +1,4 @@
-"""The daemon's API: HTTP over its unix socket, for root and the daemon's own user alone.
+"""The daemon's API: HTTP over its unix socket, for root, or whoever started it, alone.
 
     GET  /v1/status                     the whole state (`schema.Status`)
     GET  /v1/wait?peer=&timeout_s=      answers once address, link and the peer's session are up, else 504
@@ -16,17 +16,15 @@ import json
 import logging
 import math
 import os
+import socket
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
 
 from nconnect.control.schema import PendingPeer, PingReply, Status, to_json
-from nconnect.errors import HostError, NconnectError
-from nconnect.io.errors import reason
+from nconnect.errors import NconnectError
 from nconnect.io.http import Request, Response
 from nconnect.io.http_server import HttpServer
-from nconnect.io.paths import make_run_dir
 
 log = logging.getLogger(__name__)
 
@@ -75,14 +73,12 @@ class ControlServer:
         }
 
     @classmethod
-    async def listen(cls, path: Path, backend: Backend) -> ControlServer:
-        """Serve on `path`, mode 0600. The caller holds the interface's lock: an old socket is a dead one."""
+    async def on(cls, listener: socket.socket, path: Path, backend: Backend) -> ControlServer:
+        """Serve on a listening socket, which was made at `path` and is ours from now on."""
         self = cls(backend)
-        make_run_dir()
-        _remove(path)
-        self._http = await HttpServer.listen_unix(path, self.handle)
-        self._path = path
         self._made = os.stat(path)
+        self._path = path
+        self._http = await HttpServer.listen_on(listener, self.handle)
         return self
 
     def is_reachable(self) -> bool:
@@ -93,11 +89,8 @@ class ControlServer:
             return False
 
     async def close(self) -> None:
-        """Stop serving and remove the socket. May be called twice."""
-        if self._http is not None and self._path is not None:
-            if self.is_reachable():
-                with suppress(HostError):  # the folder is not ours any more
-                    _remove(self._path)
+        """Stop serving; the socket's file is the caller's. May be called twice."""
+        if self._http is not None:
             await self._http.close()
             self._http = None
 
@@ -163,13 +156,6 @@ def _seconds(value: Any) -> float:
     if isinstance(value, bool) or not 0 <= seconds <= MAX_WAIT_S:
         raise _BadRequest(f"timeout_s must be a number from 0 to {MAX_WAIT_S:.0f}")
     return seconds
-
-
-def _remove(path: Path) -> None:
-    try:
-        path.unlink(missing_ok=True)
-    except OSError as error:
-        raise HostError(f"cannot remove {path}: {reason(error)}") from error
 
 
 def _refusal(status: int, text: str) -> Response:

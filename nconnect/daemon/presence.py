@@ -15,6 +15,7 @@ from nconnect.control.server import Backend, ControlServer
 from nconnect.errors import HostError
 from nconnect.io import paths
 from nconnect.io.inotify import Watch
+from nconnect.io.run_files import OwnRunFiles, RunFiles
 
 log = logging.getLogger(__name__)
 
@@ -23,10 +24,12 @@ PAUSE_S = 1.0  # never more often: this is no fight
 
 
 class Presence:
-    """One interface's. `lock` is what `paths.acquire_lock` gave; whoever closes us gives it up."""
+    """One interface's. It takes the lock when it is made, and `release` gives it up."""
 
-    def __init__(self, interface: str, lock: int) -> None:
-        self.lock = lock
+    def __init__(self, interface: str, files: RunFiles | None = None) -> None:
+        """`files` makes and removes them; absent, this process does. Raises `HostError`, as for the lock."""
+        self._files = files or OwnRunFiles(interface)
+        self.lock = self._files.lock()
         self._interface = interface
         self._server: ControlServer | None = None
         self._backend: Backend
@@ -36,16 +39,22 @@ class Presence:
     async def listen(self, backend: Backend) -> None:
         """Serve on the control socket. Raises `HostError`."""
         self._backend = backend
-        self._server = await ControlServer.listen(paths.socket_path(self._interface), backend)
+        listener = await asyncio.to_thread(self._files.listen)
+        self._server = await ControlServer.on(listener, paths.socket_path(self._interface), backend)
 
     async def close(self) -> None:
-        """Serve no more, and let the files go; the lock stays the caller's."""
+        """Serve no more, and remove the socket; the lock stays."""
         self._closed = True
         await self._stop_serving()
 
     async def _stop_serving(self) -> None:
         if self._server is not None:
+            await asyncio.to_thread(self._files.remove_socket)
             await self._server.close()
+
+    def release(self) -> None:
+        """Give up the lock; the last thing that is done."""
+        self._files.unlock(self.lock)
 
     async def run(self) -> None:
         """Watch and keep, for ever."""
@@ -77,7 +86,7 @@ class Presence:
             return True
         try:
             if not paths.holds_lock(self._interface, self.lock):
-                fresh = paths.acquire_lock(self._interface)
+                fresh = await asyncio.to_thread(self._files.lock)
                 os.close(self.lock)
                 self.lock = fresh
                 log.warning("somebody removed %s: made again", paths.lock_path(self._interface))

@@ -1,6 +1,6 @@
-"""Devices with an invitation: judged by the desk, added to the configuration's file, and answered.
+"""Devices with an invitation: judged by the desk, added to the table of peers, and answered.
 
-The desk's judgement is made on the loop. Adding a peer (two files and the firewall's rules) takes a thread
+The desk's judgement is made on the loop. Adding a peer (a file and the firewall's rules) takes a thread
 and a task; one device for each invitation at a time, so a second message meanwhile is dropped, and asked
 again.
 """
@@ -12,18 +12,16 @@ import logging
 import os
 import time
 from collections.abc import Callable, Coroutine
-from pathlib import Path
 from typing import Any, Protocol
 
 from nconnect.config import parse_prefix
-from nconnect.config_edit import add_peer
 from nconnect.crypto.keys import Identity
 from nconnect.errors import ConfigError, HostError, NconnectError
 from nconnect.invite import pool
 from nconnect.invite.book import Invitation, InvitationState
 from nconnect.invite.desk import Admission, Buffer, Desk, application_in
+from nconnect.invite.table import Table
 from nconnect.invite.welcome import Welcome
-from nconnect.io import config_file
 from nconnect.io.invitations import InvitationStore
 from nconnect.model import Config, NknAddress, PeerConfig
 from nconnect.wire.invite import Reason
@@ -45,15 +43,16 @@ class Reception:
     def __init__(
         self,
         *,
-        config_path: Path,
+        load: Callable[[], Table],
         identity: Identity,
         address: NknAddress,
         store: InvitationStore,
         reload: Callable[[], Coroutine[Any, Any, None]],
         send: Sender,
     ) -> None:
-        """`reload` makes the running tunnel be what the file says, or raises with nothing changed."""
-        self._path = config_path
+        """`load` reads the whole table of peers, and blocks. `reload` puts it in force, or raises with
+        nothing changed."""
+        self._load = load
         self._address = address
         self._store = store
         self._reload = reload
@@ -109,73 +108,56 @@ class Reception:
     def _enrol(self, admission: Admission, loop: asyncio.AbstractEventLoop) -> Welcome:
         """In a thread: make the device a peer, unless it is one already, and say what it is to know."""
         token_id = admission.invitation.token_id
-        with config_file.locked(self._path):
-            with self._store.changing() as book:
-                # Another process may have changed it since the desk looked.
-                found = book.get(token_id)
-                if found is None or found.preshared is None or found.device not in ("", admission.dest):
-                    raise _GoneError(Reason.USED)
-                if not found.device and (state := found.state(time.time())) is not InvitationState.OPEN:
-                    raise _GoneError(Reason.REVOKED if state is InvitationState.REVOKED else Reason.EXPIRED)
-                book.use(token_id, admission.dest, time.time())
-                reserved = [text for each in book.open(time.time()) for text in each.addresses]
-            text = config_file.read(self._path)
-            config = config_file.check(self._path, text)
-            peer = next((p for p in config.peers if p.address == admission.device), None)
-            if peer is not None:
-                return welcome(config, peer)
-            if found.is_added:
-                raise _GoneError(Reason.USED)  # and the provider has removed it since
-            try:
-                fresh = self._add(admission, text, config, found, reserved, loop)
-            except TimeoutError:
-                # It may be in force: the device is in the file, and gets its answer when it asks again.
-                with self._store.changing() as book:
-                    book.added(token_id)
-                raise HostError("the new peer is in the file, but was not in force in time") from None
-            except BaseException:
-                with self._store.changing() as book:
-                    book.release(token_id)
-                raise
-            with self._store.changing() as book:
-                book.added(token_id)
-            added = next(p for p in fresh.peers if p.address == admission.device)
-            log.info("%s joined as %s", added.name, ", ".join(map(str, added.allowed_ips)))
-            return welcome(fresh, added)
+        with self._store.using() as book:
+            # Who invites may have changed it since the desk looked.
+            found = book.get(token_id)
+            if found is None or found.preshared is None or found.device not in ("", admission.dest):
+                raise _GoneError(Reason.USED)
+            if not found.device and (state := found.state(time.time())) is not InvitationState.OPEN:
+                raise _GoneError(Reason.REVOKED if state is InvitationState.REVOKED else Reason.EXPIRED)
+            book.use(token_id, admission.dest, time.time())
+            reserved = [text for each in book.open(time.time()) for text in each.addresses]
+        table = self._load()
+        peer = _peer(table, admission)
+        if peer is not None:
+            return welcome(table.config, peer)
+        if found.is_added:
+            raise _GoneError(Reason.USED)  # and the provider has removed it since
+        try:
+            fresh, added = self._add(admission, table.config, found, reserved, loop)
+        except TimeoutError:
+            # It may be in force: the device is in the table, and gets its answer when it asks again.
+            raise HostError("the new peer is in the table, but was not in force in time") from None
+        except BaseException:
+            with self._store.using() as book:
+                book.release(token_id)
+            raise
+        log.info("%s joined as %s", added.name, ", ".join(map(str, added.allowed_ips)))
+        return welcome(fresh, added)
 
     def _add(
         self,
         admission: Admission,
-        text: str,
         config: Config,
         invitation: Invitation,
         reserved: list[str],
         loop: asyncio.AbstractEventLoop,
-    ) -> Config:
-        """The configuration with the device in it, written and in force; else as it was."""
+    ) -> tuple[Config, PeerConfig]:
+        """The configuration with the device in it, stored and in force; else it raises."""
         addresses = pool.pick(config, invitation.addresses, reserved)
-        after = add_peer(
-            text,
-            name=invitation.name,
-            address=admission.dest,
-            allowed_ips=[str(parse_prefix(str(address.ip))) for address in addresses],
-            allow=invitation.allow,
-            preshared_key=os.urandom(PRESHARED_KEY_BYTES).hex(),
-        )
-        fresh = config_file.check(self._path, after)
-        config_file.write(self._path, after)
-        try:
-            asyncio.run_coroutine_threadsafe(self._reload(), loop).result(RELOAD_TIMEOUT_S)
-        except TimeoutError:
-            raise  # its outcome is not known: it may be in force
-        except BaseException:
-            config_file.write(self._path, text)
-            raise
-        return fresh
+        prefixes = [str(parse_prefix(str(address.ip))) for address in addresses]
+        with self._store.using() as book:
+            book.add_peer(invitation.token_id, prefixes, os.urandom(PRESHARED_KEY_BYTES))
+        table = self._load()
+        added = _peer(table, admission)
+        if added is None:  # the file has another peer of that name, or somebody took the address meanwhile
+            raise ConfigError(table.problems[-1] if table.problems else "it is removed again")
+        asyncio.run_coroutine_threadsafe(self._reload(), loop).result(RELOAD_TIMEOUT_S)
+        return table.config, added
 
     def _seal(self, device: str) -> None:
         try:
-            with self._store.changing() as book:
+            with self._store.using() as book:
                 book.seal(device)
         except NconnectError as error:
             log.warning("%s", error)
@@ -187,6 +169,10 @@ class _GoneError(NconnectError):
     def __init__(self, reason: Reason) -> None:
         super().__init__(reason.name)
         self.reason = reason
+
+
+def _peer(table: Table, admission: Admission) -> PeerConfig | None:
+    return next((peer for peer in table.config.peers if peer.address == admission.device), None)
 
 
 def welcome(config: Config, peer: PeerConfig) -> Welcome:

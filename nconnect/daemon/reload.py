@@ -1,17 +1,16 @@
-"""The configuration's file, read again while the interface is up: all of it is put in force, or nothing."""
+"""Configuration and table of peers, read again while the interface is up: all is put in force, or nothing."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 from collections.abc import Callable
-from pathlib import Path
 
 from nconnect.daemon.enforcement import Enforcement
 from nconnect.daemon.keeper import Keeper
 from nconnect.errors import ConfigError, NconnectError
-from nconnect.io import config_file
-from nconnect.model import Config, PeerConfig
+from nconnect.invite.table import Table
+from nconnect.model import PeerConfig
 
 log = logging.getLogger(__name__)
 
@@ -20,20 +19,23 @@ FIXED = ("interface", "seed", "identifier", "address", "mtu", "cipher", "network
 
 
 class Reload:
-    """One interface's. `config` is what is in force; `problem` a sentence for `status`: the file is not."""
+    """One interface's. `config` is what is in force; `problem` and `left_out` are sentences for `status`:
+    why the file is not, and which peers are not."""
 
     def __init__(
         self,
-        path: Path,
-        config: Config,
+        load: Callable[[], Table],
+        table: Table,
         *,
         set_peers: Callable[[tuple[PeerConfig, ...]], None],
         enforcement: Enforcement,
         keeper: Keeper,
     ) -> None:
-        self.config = config
+        """`load` reads all of it; it blocks. `table` is what is in force now."""
+        self.config = table.config
         self.problem = ""
-        self._path = path
+        self.left_out = table.problems
+        self._load = load
         self._set_peers = set_peers
         self._enforcement = enforcement
         self._keeper = keeper
@@ -50,7 +52,8 @@ class Reload:
             self.problem = ""
 
     async def _apply(self) -> None:
-        old, fresh = self.config, await asyncio.to_thread(config_file.load, self._path)
+        table = await asyncio.to_thread(self._load)
+        old, fresh = self.config, table.config
         changed = [name for name in FIXED if getattr(fresh, name) != getattr(old, name)]
         if changed:
             raise ConfigError(
@@ -63,7 +66,7 @@ class Reload:
         except NconnectError:
             self._set_peers(old.peers)
             raise
-        self.config = fresh
+        self.config, self.left_out = fresh, table.problems
         self._keeper.forgive()
         await self._enforcement.end_flows(old)
 

@@ -41,9 +41,11 @@ from nconnect.daemon.way_out import WayOut
 from nconnect.errors import NconnectError
 from nconnect.host.plan import HostPlan
 from nconnect.host.ruleset import table_name
-from nconnect.io import paths
-from nconnect.io.account import settle
+from nconnect.invite.table import Table
+from nconnect.io import config_file, paths, peer_table
 from nconnect.io.clock import boottime
+from nconnect.io.config_source import ConfigSource
+from nconnect.io.helper import Helper
 from nconnect.io.host import Host
 from nconnect.io.invitations import InvitationStore
 from nconnect.io.links import Links
@@ -51,7 +53,9 @@ from nconnect.io.monitor import Monitor
 from nconnect.io.node_server import NodeServer
 from nconnect.io.notify import ServiceManager
 from nconnect.io.process import collect_rarely, keep_freed_memory
+from nconnect.io.rights import settle, take_back
 from nconnect.io.state import StateStore
+from nconnect.io.trusted import acting_as
 from nconnect.io.tun import Tun
 from nconnect.model import Config, NknAddress, PeerConfig
 from nconnect.tunnel.core import Tunnel
@@ -72,17 +76,43 @@ def run(
     Raises `NconnectError` when it cannot start; then nothing is left behind. With `keep_trying` a node that
     cannot be reached is no reason to give up. `on_ready` is called once the interface is usable.
     """
-    presence = Presence(config.interface, paths.acquire_lock(config.interface))
+    helper, source = _source(config_path, config.interface)
     try:
-        keep_freed_memory()
-        daemon = Daemon(config_path, config, presence, keep_trying=keep_trying, on_ready=on_ready)
-        daemon.open()
-        daemon.rights = settle(config.interface, config_path)
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(daemon.main())
+        presence = Presence(config.interface, helper)
+        try:
+            keep_freed_memory()
+            store = InvitationStore.of(config.interface)
+            _tidy(store)
+            daemon = Daemon(config_path, source, store, presence, keep_trying=keep_trying, on_ready=on_ready)
+            daemon.open()
+            daemon.rights = settle(config.interface)
+            with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+                runner.run(daemon.main())
+        finally:
+            presence.release()
     finally:
-        paths.release_lock(config.interface, presence.lock)
+        if helper is not None:
+            helper.close()
     return 0
+
+
+def _tidy(store: InvitationStore) -> None:
+    """Carry over what an earlier version kept, and end what has expired; a full disk stops no start."""
+    try:
+        with store.issuing() as book:
+            book.close_expired(time.time())
+    except NconnectError as error:
+        log.warning("invitations: %s", " ".join(str(error).split()))
+
+
+def _source(config_path: Path, interface: str) -> tuple[Helper | None, ConfigSource]:
+    """Where the configuration is read from, now and later; with a helper where root starts us."""
+    if os.geteuid():
+        return None, ConfigSource(config_path)
+    take_back(config_path, interface)
+    seed_file = config_file.seed_file(config_file.read(config_path))
+    helper = Helper.start(interface, config_path, seed_file)
+    return helper, ConfigSource(config_path, helper, seed_file)
 
 
 class Daemon:
@@ -91,13 +121,18 @@ class Daemon:
     def __init__(
         self,
         config_path: Path,
-        config: Config,
+        source: ConfigSource,
+        store: InvitationStore,
         presence: Presence,
         *,
         keep_trying: bool,
         on_ready: Callable[[], None],
     ) -> None:
         self._path = config_path
+        self._source = source
+        self._invitations = store
+        table = self._load()
+        config = table.config
         self._presence = presence
         self._keep_trying = keep_trying
         self._on_ready = on_ready
@@ -136,8 +171,8 @@ class Daemon:
             clock=boottime,
         )
         self._reload = Reload(
-            config_path,
-            config,
+            self._load,
+            table,
             set_peers=self._set_peers,
             enforcement=self._enforcement,
             keeper=self._keeper,
@@ -158,6 +193,10 @@ class Daemon:
         """What is in force."""
         return self._reload.config
 
+    def _load(self) -> Table:
+        """The file as it is now, with the peers that came by invitation. Blocks."""
+        return peer_table.of(self._source.load(), self._invitations.read)
+
     def open(self) -> None:
         """What may need more rights than CAP_NET_ADMIN: a node's ports and key, the TUN device."""
         if self._config.node is not None:
@@ -167,7 +206,8 @@ class Daemon:
                 settings_of(self._config.node),
                 own_certificate=paths.make_state_dir(self._interface) / paths.NODE_CERTIFICATE,
             )
-            self._node.bind()
+            with acting_as(config_file.writer(self._path)):  # who named its certificate
+                self._node.bind()
         self._tun = Tun(self._interface)
 
     async def main(self) -> None:
@@ -226,10 +266,10 @@ class Daemon:
             service=self._service,
         )
         self._reception = reports.reception = Reception(
-            config_path=self._path,
+            load=self._load,
             identity=self._identity,
             address=self._address,
-            store=InvitationStore.of(self._interface),
+            store=self._invitations,
             reload=self.reload,
             send=self._send,
         )
@@ -394,6 +434,7 @@ class Daemon:
             *self._supervisor.problems(),
             *status.problems(self._links.link, self._tunnel.peers.values()),
             *filter(None, (self._keeper.problem, self._reload.problem)),
+            *self._reload.left_out,
             *self._enforcement.problems,
             *self._way_out.problems(),
             *self._surroundings.problems,

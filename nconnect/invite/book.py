@@ -1,8 +1,13 @@
-"""What a provider keeps of its tokens: enough to verify one, not enough to print it again."""
+"""What a provider keeps of its tokens: enough to verify one, not enough to print it again.
+
+It has two halves, kept apart (decision 0021). Who invites writes what a device may become: its name, what it
+may reach, until when, and later changes and removals. The daemon, which runs as another user, writes which
+device came. A peer is the two together, so the daemon's half alone admits nobody.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Any
@@ -35,10 +40,18 @@ class Invitation:
     mac_key: bytes = field(repr=False)
     # Of the exchange; None once it is over. A session with the device, or a revocation, ends it.
     preshared: bytes | None = field(repr=False)
+    revoked_at: float | None = None
+    # It expired before anybody used it, and the inviting side has seen that: no device can be added any more.
+    is_closed: bool = False
+    is_removed: bool = False  # its peer was shut out
+    # What was changed of the peer since, by the configuration's field, as text; None deletes a field.
+    changes: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    # The daemon's half.
     device: str = ""  # the NKN address that used it
     is_added: bool = False  # it became a peer; if it is none any more, it was removed and stays out
     used_at: float | None = None
-    revoked_at: float | None = None
+    allowed_ips: tuple[str, ...] = ()  # of its peer; () for one that stands in the configuration's file
+    peer_key: bytes | None = field(default=None, repr=False)  # the peer's preshared key
 
     @classmethod
     def of(
@@ -57,9 +70,15 @@ class Invitation:
     def state(self, now: float) -> InvitationState:
         if self.revoked_at is not None:
             return InvitationState.REVOKED
-        if self.device:
+        if self.device and not self.is_closed:
             return InvitationState.USED
         return InvitationState.EXPIRED if now >= self.expires_at else InvitationState.OPEN
+
+    @property
+    def is_peer(self) -> bool:
+        """Whether its device is in the table of peers by this invitation, and not by the file."""
+        gone = self.is_removed or self.is_closed or self.revoked_at is not None
+        return bool(self.device and self.allowed_ips) and not gone
 
     @property
     def over_at(self) -> float:
@@ -97,21 +116,44 @@ class Book:
         if len(waiting) >= MAX_OPEN:
             raise ConfigError(f"there are {MAX_OPEN} open invitations: revoke some, or let them expire")
         self._by_id[invitation.token_id] = invitation
-        over = [each for each in self if each.state(now) is not InvitationState.OPEN]
+        over = [each for each in self if each.state(now) is not InvitationState.OPEN and not each.is_peer]
         for each in sorted(over, key=lambda each: each.over_at)[: max(0, len(over) - MAX_REMEMBERED)]:
             del self._by_id[each.token_id]
+
+    def put(self, invitation: Invitation) -> None:
+        """In place of what has its id."""
+        self._by_id[invitation.token_id] = invitation
 
     def use(self, token_id: bytes, device: str, now: float) -> None:
         """From now on it is this device's."""
         self._by_id[token_id] = replace(self._by_id[token_id], device=device, used_at=now)
 
-    def added(self, token_id: bytes) -> None:
-        """The device that used it is in the peer table."""
-        self._by_id[token_id] = replace(self._by_id[token_id], is_added=True)
+    def add_peer(self, token_id: bytes, allowed_ips: Iterable[str], key: bytes) -> None:
+        """The device that used it is a peer from now on."""
+        self._by_id[token_id] = replace(
+            self._by_id[token_id], is_added=True, allowed_ips=tuple(allowed_ips), peer_key=key
+        )
 
     def release(self, token_id: bytes) -> None:
         """It could not be used after all."""
-        self._by_id[token_id] = replace(self._by_id[token_id], device="", used_at=None)
+        self._by_id[token_id] = replace(
+            self._by_id[token_id], device="", used_at=None, is_added=False, allowed_ips=(), peer_key=None
+        )
+
+    def close_expired(self, now: float) -> None:
+        """What has expired unused stays so, whatever the daemon's half says later."""
+        for each in list(self):
+            if each.state(now) is InvitationState.EXPIRED and not each.is_closed:
+                self._by_id[each.token_id] = replace(each, is_closed=True, preshared=None)
+
+    def change_peer(self, token_id: bytes, changes: Mapping[str, Any]) -> None:
+        """Values of the configuration's fields for its peer; None deletes one."""
+        old = self._by_id[token_id]
+        self._by_id[token_id] = replace(old, changes={**old.changes, **changes})
+
+    def remove_peer(self, token_id: bytes) -> None:
+        """Shut its device out for good."""
+        self._by_id[token_id] = replace(self._by_id[token_id], is_removed=True, preshared=None)
 
     def seal(self, device: str) -> bool:
         """There was a session with this device: its invitation is over for good. Whether that was news."""
@@ -141,9 +183,10 @@ class Book:
             )
         raise ConfigError(f"the invitation {name!r} is {state.value} already")
 
-    def to_json(self) -> Any:
+    def to_issued(self) -> Any:
+        """The half of who invites, as JSON."""
         return {
-            "version": 1,
+            "version": 2,
             "invitations": [
                 {
                     "id": each.token_id.hex(),
@@ -154,20 +197,61 @@ class Book:
                     "addresses": list(each.addresses),
                     "mac_key": each.mac_key.hex(),
                     "preshared": None if each.preshared is None else each.preshared.hex(),
-                    "device": each.device,
-                    "is_added": each.is_added,
-                    "used_at": each.used_at,
                     "revoked_at": each.revoked_at,
+                    "is_closed": each.is_closed,
+                    "is_removed": each.is_removed,
+                    "changes": dict(each.changes),
                 }
                 for each in self
             ],
         }
 
+    def to_used(self) -> Any:
+        """The daemon's half, as JSON."""
+        return {
+            "version": 2,
+            "used": [
+                {
+                    "id": each.token_id.hex(),
+                    "device": each.device,
+                    "is_added": each.is_added,
+                    "is_over": each.preshared is None,
+                    "used_at": each.used_at,
+                    "allowed_ips": list(each.allowed_ips),
+                    "preshared_key": None if each.peer_key is None else each.peer_key.hex(),
+                }
+                for each in self
+                if each.device
+            ],
+        }
+
     @classmethod
-    def from_json(cls, value: Any) -> Book:
-        """Read what `to_json` gave. Raises `ConfigError` when it is something else."""
+    def of(cls, issued: Any, used: Any) -> Book:
+        """The two halves together. Raises `ConfigError` when one is not what `to_…` gave.
+
+        Of the daemon's half only what belongs to an invitation counts, and each invitation is for one device.
+        """
         try:
-            return cls(map(_read, value["invitations"]))
+            book = cls(map(_read, issued["invitations"]))
+            for value in used["used"]:
+                content = strict_json.obj(value)
+                invitation = book.get(_bytes(content["id"], 8))
+                if invitation is not None and not invitation.is_closed:
+                    book._by_id[invitation.token_id] = _use(invitation, content)
+            return book
+        except (LookupError, TypeError, ValueError, RemoteProtocolError):
+            raise ConfigError("the file of invitations makes no sense") from None
+
+    @classmethod
+    def of_version_1(cls, value: Any) -> Book:
+        """What earlier versions kept, both halves in one. Their peers are in the configuration's file."""
+        try:
+            book = cls(map(_read, value["invitations"]))
+            for content in value["invitations"]:
+                if content["device"]:
+                    invitation = book._by_id[_bytes(content["id"], 8)]
+                    book._by_id[invitation.token_id] = _use(invitation, content)
+            return book
         except (LookupError, TypeError, ValueError, RemoteProtocolError):
             raise ConfigError("the file of invitations makes no sense") from None
 
@@ -184,10 +268,23 @@ def _read(value: Any) -> Invitation:
         addresses=_texts(content["addresses"]),
         mac_key=_bytes(content["mac_key"], 32),
         preshared=None if preshared is None else _bytes(preshared, 32),
+        revoked_at=_time(content["revoked_at"]),
+        is_closed=content.get("is_closed") is True,
+        is_removed=content.get("is_removed") is True,
+        changes=strict_json.obj(content.get("changes", {})),
+    )
+
+
+def _use(invitation: Invitation, content: Mapping[str, Any]) -> Invitation:
+    key = content.get("preshared_key")
+    return replace(
+        invitation,
+        preshared=None if content.get("is_over") is True else invitation.preshared,
         device=strict_json.text(content, "device"),
         is_added=content["is_added"] is True,
         used_at=_time(content["used_at"]),
-        revoked_at=_time(content["revoked_at"]),
+        allowed_ips=_texts(content.get("allowed_ips", [])),
+        peer_key=None if key is None else _bytes(key, 32),
     )
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from nconnect.errors import HostError
 from nconnect.io.errors import reason
-from nconnect.io.trusted import read_file, write_atomically
+from nconnect.io.trusted import read_file, status_of, write_atomically
 
 MAX_BYTES = 1 << 20
 VALID_DAYS = 20 * 365  # clients that pin it have to be told when it changes
@@ -29,9 +29,9 @@ def make_unless_there(path: Path, hosts: Iterable[str]) -> None:
 
     Raises `HostError` in one line.
     """
-    if path.exists():
-        return
     try:
+        if status_of(path) is not None:
+            return
         write_atomically(path, _make(hosts))
     except OSError as error:
         raise HostError(f"cannot write {path}: {reason(error)}") from error

@@ -6,17 +6,18 @@ import fcntl
 import os
 import stat
 import time
-from collections.abc import Iterator
+import tomllib
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from nconnect.config import parse
 from nconnect.errors import ConfigError, HostError
-from nconnect.io.account import CONFIG_DIR
 from nconnect.io.errors import reason
 from nconnect.io.trusted import Folder, UntrustedPath, User, is_trusted, status_of
 from nconnect.model import DEFAULT_INTERFACE, Config
 
+CONFIG_DIR = Path("/etc/nconnect")
 MAX_BYTES = 16 << 20  # guessed: far above 10,000 peers
 LOCK_TIMEOUT_S = 15.0  # above what one change takes, a reload of the daemon included
 _MEND_FILE = "make it with `nconnect init`, or name it with -c"
@@ -44,8 +45,11 @@ def load(path: Path) -> Config:
     return check(path, read(path))
 
 
-def check(path: Path, text: str) -> Config:
-    """Check a text as if it stood at `path`. Raises `ConfigError`."""
+def check(path: Path, text: str, *, read_seed: Callable[[str], str] | None = None) -> Config:
+    """Check a text as if it stood at `path`. Raises `ConfigError`.
+
+    `read_seed` gives the text of the file that `seed_file` names, in place of reading it.
+    """
 
     def public_key_of(seed: bytes) -> bytes:
         from nconnect.crypto.keys import Identity
@@ -53,21 +57,25 @@ def check(path: Path, text: str) -> Config:
         return Identity(seed).public_key
 
     def read_seed_file(name: str) -> str:
-        folder, file = Folder.around(path)
-        with folder:
-            return read(folder.path / name, mend=_MEND_SEED, user=_writer(folder, file))
+        return read(beside(path, name), mend=_MEND_SEED, user=writer(path))
 
     return parse(
         text,
         interface=interface_of(path),
         source=str(path),
-        read_seed_file=read_seed_file,
+        read_seed_file=read_seed or read_seed_file,
         public_key_of=public_key_of,
     )
 
 
 def read(path: Path, *, mend: str = _MEND_FILE, user: User | None = None) -> str:
-    """A secret file's text. Raises `ConfigError` when it cannot be read, or when others can read it.
+    """A secret file's text, as `open_secret`."""
+    with open(open_secret(path, mend=mend, user=user), "rb") as file:
+        return decode(path, file.read(MAX_BYTES + 1))
+
+
+def open_secret(path: Path, *, mend: str = _MEND_FILE, user: User | None = None) -> int:
+    """A secret file's descriptor. Raises `ConfigError` when it cannot be read, or when others can read it.
 
     `mend`: what to do when there is none. `user`: who named the file, if that was not the caller: it is read
     with that user's rights.
@@ -94,11 +102,10 @@ def read(path: Path, *, mend: str = _MEND_FILE, user: User | None = None) -> str
         raise ConfigError(f"{path} cannot be read: {reason(error)}") from None
     try:
         _check_secret(path, os.fstat(fd), owner, is_shared=is_shared)
-        with open(fd, "rb", closefd=False) as file:
-            data = file.read(MAX_BYTES + 1)
-    finally:
+    except BaseException:
         os.close(fd)
-    return decode(path, data)
+        raise
+    return fd
 
 
 def decode(path: Path, data: bytes) -> str:
@@ -110,6 +117,21 @@ def decode(path: Path, data: bytes) -> str:
     except UnicodeDecodeError as error:
         line = data[: error.start].count(b"\n") + 1
         raise ConfigError(f"{path}:{line}: is not text in UTF-8: correct it with an editor") from None
+
+
+def seed_file(text: str) -> str | None:
+    """What `seed_file` is in a text that was checked."""
+    if "seed_file" not in text:
+        return None
+    name = tomllib.loads(text).get("interface", {}).get("seed_file")
+    return name if isinstance(name, str) else None
+
+
+def beside(path: Path, name: str) -> Path:
+    """A file that the configuration names: relative names count from the file itself, not from a link."""
+    folder, _ = Folder.around(path)
+    with folder:
+        return folder.path / name
 
 
 def writer(path: Path) -> User | None:

@@ -31,7 +31,7 @@ from nconnect.host import plan as planning
 from nconnect.host.facts import Endpoint
 from nconnect.host.policy import Question
 from nconnect.host.ruleset import table_name
-from nconnect.io import config_file, echo, http_client, inference, nftables, paths, rpc, sysctl
+from nconnect.io import echo, http_client, inference, nftables, paths, peer_table, rpc, sysctl
 from nconnect.io.dial import dial
 from nconnect.io.errors import reason
 from nconnect.io.host import Host
@@ -87,7 +87,7 @@ def gather(path: Path, interface: str, machine: Machine, *, is_running: Callable
         now=time.time(),
         released_at=machine.released_at,
         said=tuple(machine.said),
-        unreachable=_folder_again(interface) if machine.unreachable else (),
+        unreachable=_folder_again() if machine.unreachable else (),
     )
     facts = _with_config(facts, path)
     if not facts.nft and facts.net_admin:
@@ -140,7 +140,7 @@ def _with_config(facts: Facts, path: Path) -> Facts:
         state_unwritable=_unwritable(paths.state_dir(facts.interface)),
     )
     try:
-        return replace(facts, config=config_file.load(path))
+        return replace(facts, config=peer_table.load(path).config)
     except ConfigError as error:
         return replace(facts, config_problems=error.problems)
 
@@ -157,13 +157,9 @@ def _unwritable(folder: Path) -> str:
     return ""
 
 
-def _folder_again(interface: str) -> Command:
-    """What makes the run folder, for the daemon that owns the interface's state."""
-    try:
-        owner = paths.state_dir(interface).stat().st_uid
-    except OSError:
-        owner = 0
-    return ("install", "-d", "-m", "0775", "-o", str(owner), str(paths.run_dir()))
+def _folder_again() -> Command:
+    """What makes the run folder; the daemon's helper makes the rest in it."""
+    return ("install", "-d", "-m", "0755", str(paths.run_dir()))
 
 
 def _with_rules_of_ours(facts: Facts) -> Facts:

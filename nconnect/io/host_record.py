@@ -17,7 +17,7 @@ from pathlib import Path
 from nconnect.host.diff import SetSysctl
 from nconnect.io import sysctl
 from nconnect.io.errors import reason
-from nconnect.io.trusted import Folder, read_file
+from nconnect.io.trusted import Folder, read_file, status_of
 
 _NAME = "host.json"
 _MAX_BYTES = 4 << 20  # guessed: a thousand settings have 100 KB
@@ -72,7 +72,7 @@ class RecordFile:
         self._unkept: Record | None = None  # what should be in the file, and is not
 
     def exists(self) -> bool:
-        return self._path.exists()
+        return status_of(self._path) is not None
 
     def read(self) -> Record:
         """The record of this boot and this namespace; empty when there is none, or it cannot be read."""

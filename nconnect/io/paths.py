@@ -12,7 +12,9 @@ import os
 from pathlib import Path
 
 from nconnect.errors import HostError
+from nconnect.io.account import daemon_account
 from nconnect.io.errors import reason
+from nconnect.io.trusted import Folder, UntrustedPath
 
 RUN_DIR = Path("/run/nconnect")
 STATE_DIR = Path("/var/lib/nconnect")
@@ -27,6 +29,11 @@ def run_dir() -> Path:
 def state_dir(interface: str) -> Path:
     """The folder of what an interface keeps between runs (not created)."""
     return Path(os.environ.get("NCONNECT_STATE_DIR") or STATE_DIR) / interface
+
+
+def issued_path(interface: str) -> Path:
+    """The file of what was issued to the interface's invitations; its folder's name is no interface's."""
+    return state_dir(interface).parent / "issued-invitations" / f"{interface}.json"
 
 
 def node_dir(port: int) -> Path:
@@ -63,8 +70,25 @@ def log_path(interface: str) -> Path:
 
 
 def make_run_dir() -> Path:
-    """Create the run folder: others may look for sockets in it, which are 0600 themselves."""
-    return _make(run_dir(), 0o755)
+    """Create the run folder: others may look for sockets in it, which are 0600 themselves.
+
+    What root makes in it only root may replace: one that an earlier version gave to the daemon's user is
+    taken back, and another user's is refused.
+    """
+    path = _make(run_dir(), 0o755)
+    if os.geteuid():
+        return path
+    account = daemon_account()
+    try:
+        with Folder.open(path) as folder:
+            if folder.user is None:
+                return path
+            if account is None or folder.user.uid != account.uid or not _is_roots(path.parent):
+                raise UntrustedPath(f"it belongs to {folder.user.name} (chown root it, or use another)")
+            folder.take_back(0o755)
+    except OSError as error:
+        raise HostError(f"cannot use the folder {path}: {reason(error)}") from error
+    return path
 
 
 def make_state_dir(interface: str) -> Path:
@@ -98,9 +122,14 @@ def acquire_lock(interface: str) -> int:
                 f"{interface} is up already{by}: see `nconnect status`, or end it with `nconnect down`"
             ) from None
         os.close(fd)
+    sign_lock(fd)
+    return fd
+
+
+def sign_lock(fd: int) -> None:
+    """Say in the lock's file which process holds it: ours."""
     os.ftruncate(fd, 0)
     os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
-    return fd
 
 
 def release_lock(interface: str, fd: int) -> None:
@@ -136,6 +165,11 @@ def is_locked(interface: str) -> bool:
     return False
 
 
+def _is_roots(path: Path) -> bool:
+    with Folder.open(path) as folder:
+        return folder.user is None
+
+
 def _is_at(fd: int, path: Path) -> bool:
     try:
         return os.path.samestat(os.fstat(fd), os.stat(path))
@@ -145,9 +179,11 @@ def _is_at(fd: int, path: Path) -> bool:
 
 def _make(path: Path, mode: int) -> Path:
     try:
-        path.mkdir(parents=True, exist_ok=True, mode=mode)
-        if path.stat().st_uid == os.geteuid() and mode == 0o700:
-            path.chmod(mode)
+        with Folder.make(path, mode=mode) as folder:
+            status = folder.status()
+            assert status is not None
+            if folder.user is None and status.st_uid == os.geteuid() and mode == 0o700:
+                folder.set_mode(mode)
     except OSError as error:
         hint = " (are you root?)" if isinstance(error, PermissionError) and os.geteuid() else ""
         raise HostError(f"cannot make the folder {path}: {reason(error)}{hint}") from error

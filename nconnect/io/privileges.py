@@ -25,7 +25,9 @@ _PR_CAP_AMBIENT_CLEAR_ALL = 4
 # <linux/capability.h>: version 3, two words of 32 capabilities for each set
 _CAPABILITY_VERSION = 0x20080522
 CAP_NET_ADMIN = 12
-_CAP_CHOWN, _CAP_SETGID, _CAP_SETUID, _CAP_SETPCAP = 0, 6, 7, 8
+CAP_DAC_READ_SEARCH, CAP_SETGID, CAP_SETUID = 2, 6, 7
+_CAP_CHOWN, _CAP_SETPCAP = 0, 8
+_PROC = Path("/proc/self")
 _LAST_CAP = Path("/proc/sys/kernel/cap_last_cap")
 
 
@@ -76,10 +78,29 @@ def drop_privileges(keep: Iterable[int] = (), *, user: tuple[int, int] | None = 
     _prctl(libc, _PR_SET_DUMPABLE, 0)  # last: changing the user sets it anew
 
 
-def can_change_user() -> bool:
-    """Whether this process may become another user, and give it files."""
+def can_become(uid: int, gid: int) -> str:
+    """Why this process may not become a user, and give it files; "" when it may."""
     effective, _ = _capabilities(ctypes.CDLL(None, use_errno=True))
-    return all(effective >> capability & 1 for capability in (_CAP_CHOWN, _CAP_SETGID, _CAP_SETUID))
+    if not all(effective >> capability & 1 for capability in (_CAP_CHOWN, CAP_SETGID, CAP_SETUID)):
+        return "this container lets nobody change users (it lacks SETUID, SETGID or CHOWN)"
+    if not is_mapped(uid, "uid_map") or not is_mapped(gid, "gid_map"):
+        return "this user namespace does not have that user"
+    try:
+        if (_PROC / "setgroups").read_text().strip() == "deny":
+            return "this user namespace does not let its groups be changed"
+    except OSError:
+        pass  # a kernel without user namespaces
+    return ""
+
+
+def is_mapped(number: int, name: str) -> bool:
+    """Whether an id means somebody in our user namespace (user_namespaces(7), uid_map and gid_map)."""
+    try:
+        lines = (_PROC / name).read_text().splitlines()
+    except OSError:
+        return True
+    spans = [tuple(map(int, line.split())) for line in lines]
+    return any(first <= number < first + count for first, _, count in spans)
 
 
 def _become(libc: ctypes.CDLL, uid: int, gid: int) -> None:

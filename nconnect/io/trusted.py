@@ -34,6 +34,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
+from nconnect.io.privileges import is_mapped
+
 MAX_LINKS = 40  # as the kernel's own limit, path_resolution(7)
 _OVERFLOW_UID = 65534  # user_namespaces(7): what the kernel shows for an id that is not mapped
 _FOLDER = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
@@ -264,6 +266,31 @@ class Folder:
         with acting_as(self.user):
             os.replace(name, new, src_dir_fd=self.fd, dst_dir_fd=self.fd)
 
+    def set_mode(self, mode: int) -> None:
+        with acting_as(self.user):
+            os.chmod(f"/proc/self/fd/{self.fd}", mode)
+
+    def take_back(self, mode: int | None = None) -> None:
+        """Make it root's. Only for a folder that an earlier version of ours gave away."""
+        os.chown(f"/proc/self/fd/{self.fd}", 0, 0)
+        if mode is not None:
+            os.chmod(f"/proc/self/fd/{self.fd}", mode)
+
+    def take_files_back(self) -> None:
+        """The same for the files in it, once the folder is ours again; not for one with a second name."""
+        for name in self.names():
+            status = self.status(name)
+            if status is not None and stat.S_ISREG(status.st_mode) and status.st_nlink == 1:
+                os.chown(name, 0, 0, dir_fd=self.fd, follow_symlinks=False)
+
+    def give(self, uid: int, gid: int) -> None:
+        """Give away a folder of ours, and the files in it that are ours and have one name."""
+        for name in self.names():
+            status = self.status(name)
+            if status is not None and stat.S_ISREG(status.st_mode) and self._is_own(name):
+                os.chown(name, uid, gid, dir_fd=self.fd, follow_symlinks=False)
+        os.chown(f"/proc/self/fd/{self.fd}", uid, gid)
+
     def open_again(self) -> int:
         """A descriptor of the folder that can be locked, synced and listed."""
         with acting_as(self.user):
@@ -398,11 +425,12 @@ class _Walk:
 
     def _enter(self, name: str, *, last: bool) -> bool:
         """Go into a folder; False when the name is a link."""
+        mode = 0o755 if self._make is None or not last else self._make
         with acting_as(self._user):
-            if self._make is not None:
-                with suppress(FileExistsError):
-                    os.mkdir(name, self._make if last else 0o755, dir_fd=self._fd)
+            is_new = self._make is not None and _mkdir(name, mode, self._fd)
             fd = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self._fd)
+            if is_new:
+                os.chmod(f"/proc/self/fd/{fd}", mode)  # whatever the umask
         status = os.fstat(fd)
         if stat.S_ISLNK(status.st_mode):
             os.close(fd)
@@ -466,16 +494,15 @@ class _Walk:
             )
 
 
+def _mkdir(name: str, mode: int, folder: int) -> bool:
+    """Whether it was not there before."""
+    try:
+        os.mkdir(name, mode, dir_fd=folder)
+    except FileExistsError:
+        return False
+    return True
+
+
 def is_trusted(uid: int) -> bool:
     """Whether a uid is ours, root's, or of the machine outside our user namespace."""
-    return uid in (0, os.geteuid()) or (uid == _OVERFLOW_UID and not _is_mapped(uid))
-
-
-def _is_mapped(uid: int) -> bool:
-    """Whether an id means a user of our user namespace (user_namespaces(7), uid_map)."""
-    try:
-        lines = Path("/proc/self/uid_map").read_text().splitlines()
-    except OSError:
-        return True
-    spans = [tuple(map(int, line.split())) for line in lines]
-    return any(first <= uid < first + count for first, _, count in spans)
+    return uid in (0, os.geteuid()) or (uid == _OVERFLOW_UID and not is_mapped(uid, "uid_map"))

@@ -131,7 +131,7 @@ def test_the_list_fits_80_columns(run: Run, made: Path) -> None:
     one = invited(run, "alice", "--allow", "192.168.50.10:8000/tcp,192.168.50.10/icmp")
     two = invited(run, "bob", "--address", "10.86.0.7", "--allow", "none")
     three = invited(run, "a-device-with-a-longer-name", "--expires", "2099-12-31")
-    with InvitationStore.of("nc0").changing() as book:
+    with InvitationStore.of("nc0").using() as book:
         book.use(one.token_id, f"laptop.{KEY}", time.time())
     header, *lines = run("invite", "list").out.splitlines()
     assert header.split("  ")[0] == "NAME"

@@ -63,6 +63,7 @@ def test_add_with_everything(run: Run, made: Path, tmp_path: Path) -> None:
         "preshared_key": True,
         "expires": 4_102_358_400.0,
         "state": None,
+        "invited": False,
     }
     for command in (["peer", "show", "laptop"], ["peer", "list"], ["peer", "list", "--json"]):
         assert "ab" * 32 not in run(*command).out

@@ -11,6 +11,7 @@ from pathlib import Path
 from nconnect.control.schema import LinkStatus, PeerStatus, PendingPeer, PingReply, SkippedRoute, Status
 from nconnect.control.server import ControlServer
 from nconnect.errors import ConfigError, ControlError
+from nconnect.io.listening import bind_unix
 
 KEY = "d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a"  # RFC 8032, 7.1, test 1
 
@@ -96,10 +97,14 @@ def running(socket: Path) -> Iterator[FakeBackend]:
     backend = FakeBackend(socket)
     ready = threading.Event()
 
+    socket.parent.mkdir(parents=True, exist_ok=True)
+    listener = bind_unix(socket)
+
     async def serve() -> None:
-        server = await ControlServer.listen(socket, backend)
+        server = await ControlServer.on(listener, socket, backend)
         ready.set()
         await asyncio.to_thread(backend.stop.wait)
+        await asyncio.to_thread(socket.unlink, missing_ok=True)
         await server.close()
 
     thread = threading.Thread(target=asyncio.run, args=(serve(),))

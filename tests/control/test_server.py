@@ -11,6 +11,7 @@ import pytest
 
 from nconnect.control.server import ControlServer
 from nconnect.io.http import Credentials, Request
+from nconnect.io.run_files import OwnRunFiles
 from tests.control.fake import STATUS, FakeBackend
 
 ROOT = Credentials(1, 0, 0)
@@ -126,12 +127,14 @@ def test_the_socket_is_secret_replaces_a_dead_one_and_goes(
     async def scenario() -> None:
         before = os.umask(0)
         try:
-            server = await ControlServer.listen(path, FakeBackend(path))
+            files = OwnRunFiles("nc0")
+            server = await ControlServer.on(files.listen(), path, FakeBackend(path))
         finally:
             os.umask(before)
         status = path.stat()
         assert stat.S_ISSOCK(status.st_mode)
         assert status.st_mode & 0o777 == 0o600
+        files.remove_socket()
         await server.close()
         await server.close()
         assert not path.exists()

@@ -37,7 +37,7 @@ def _run_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def running(body: Callable[[Presence, Asked], Awaitable[Any]]) -> None:
     async def main() -> None:
-        made, backend = Presence("nc9", paths.acquire_lock("nc9")), Asked()
+        made, backend = Presence("nc9"), Asked()
         await made.listen(backend)  # type: ignore[arg-type]
         task = asyncio.create_task(made.run())
         await asyncio.sleep(0.02)
@@ -48,7 +48,7 @@ def running(body: Callable[[Presence, Asked], Awaitable[Any]]) -> None:
             task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await task
-            paths.release_lock("nc9", made.lock)
+            made.release()
 
     asyncio.run(main())
     assert not paths.socket_path("nc9").exists()
@@ -103,14 +103,14 @@ def test_another_daemons_files_are_left_alone() -> None:
     """Nothing of ours is removed by name alone when we end."""
 
     async def main() -> None:
-        made, backend = Presence("nc9", paths.acquire_lock("nc9")), Asked()
+        made, backend = Presence("nc9"), Asked()
         await made.listen(backend)  # type: ignore[arg-type]
         paths.socket_path("nc9").unlink()
         paths.lock_path("nc9").unlink()
-        other, others = Presence("nc9", paths.acquire_lock("nc9")), Asked()
+        other, others = Presence("nc9"), Asked()
         await other.listen(others)  # type: ignore[arg-type]
         await made.close()
-        paths.release_lock("nc9", made.lock)
+        made.release()
         await until_it_can_be_asked(others)
         await other.close()
         paths.release_lock("nc9", other.lock)

@@ -9,13 +9,16 @@ from pathlib import Path
 
 import pytest
 
-from nconnect.config_edit import add_peer, new_file, remove_peer
+from nconnect.config_edit import add_peer, new_file
 from nconnect.daemon.reception import Reception
 from nconnect.errors import HostError
 from nconnect.invite.applicant import Refused
+from nconnect.invite.table import Table
 from nconnect.invite.welcome import Welcome
+from nconnect.io import peer_table
 from nconnect.io.config_file import load, write
 from nconnect.io.invitations import InvitationStore
+from nconnect.model import PeerConfig
 from nconnect.wire.message import Message
 from tests.invite.examples import (
     DEVICE,
@@ -44,22 +47,27 @@ class Provider:
             provide=["192.168.50.0/24"],
         )
         write(self.path, text)
-        state = folder / "state"
-        state.mkdir()
-        self.store = InvitationStore(state / "invitations.json")
-        with self.store.changing() as book:
+        self.store = InvitationStore(folder / "issued" / "nc0.json", folder / "state" / "used.json")
+        with self.store.issuing() as book:
             book.add(invitation(expires_at=FAR), NOW)
         self.sent: asyncio.Queue[tuple[str, bytes]] = asyncio.Queue()
         self.reloads = 0
         self.refuse = False
         self.reception = Reception(
-            config_path=self.path,
+            load=self.load,
             identity=PROVIDER_IDENTITY,
             address=PROVIDER,
             store=self.store,
             reload=self.reload,
             send=lambda dest, payload: self.sent.put_nowait((dest, payload)),
         )
+
+    def load(self) -> Table:
+        return peer_table.of(load(self.path), self.store.read)
+
+    @property
+    def peers(self) -> tuple[PeerConfig, ...]:
+        return self.load().config.peers
 
     async def reload(self) -> None:
         self.reloads += 1
@@ -89,7 +97,8 @@ def test_a_device_becomes_a_peer(tmp_path: Path) -> None:
     async def test(provider: Provider) -> None:
         device = applicant()
         welcome = device.receive(str(PROVIDER), await provider.answer(asked(device)))
-        (peer,) = load(provider.path).peers
+        (peer,) = provider.peers
+        assert load(provider.path).peers == (), "the file is not the daemon's to write"
         assert peer.preshared_key is not None
         assert welcome == Welcome(
             "laptop", "gpu-box", ("10.86.0.2/24",), ("10.86.0.1/32", "192.168.50.0/24"), peer.preshared_key
@@ -99,11 +108,10 @@ def test_a_device_becomes_a_peer(tmp_path: Path) -> None:
         (kept,) = provider.store.current()
         assert (kept.device, kept.is_added) == (str(DEVICE), True)
         # Again: the same answer, and nothing changes.
-        before = provider.path.read_text()
         assert device.receive(str(PROVIDER), await provider.answer(asked(applicant(seed=9)))) is None
         again = applicant(seed=9)
         assert again.receive(str(PROVIDER), await provider.answer(asked(again))) == welcome
-        assert (provider.path.read_text(), provider.reloads) == (before, 1)
+        assert (provider.peers, provider.reloads) == ((peer,), 1)
         # After a session it is over.
         provider.reception.session_up(str(DEVICE))
         await provider.reception.close()
@@ -121,7 +129,7 @@ def test_two_messages_at_once_make_one_peer(tmp_path: Path) -> None:
         await provider.reception.close()
         assert provider.sent.qsize() == 1
         assert provider.reloads == 1
-        assert len(load(provider.path).peers) == 1
+        assert len(provider.peers) == 1
 
     run(tmp_path, test)
 
@@ -130,13 +138,12 @@ def test_a_refused_reload_leaves_everything_as_it_was(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def test(provider: Provider) -> None:
-        before = provider.path.read_text()
         provider.refuse = True
         device = applicant()
         with caplog.at_level(logging.ERROR), pytest.raises(Refused, match="could not add this device"):
             device.receive(str(PROVIDER), await provider.answer(asked(device)))
         assert "laptop used its invitation, but cannot be added: the kernel refused" in caplog.text
-        assert provider.path.read_text() == before
+        assert provider.peers == ()
         provider.refuse = False
         again = applicant(seed=2)
         assert again.receive(str(PROVIDER), await provider.answer(asked(again))) is not None
@@ -148,22 +155,24 @@ def test_a_removed_peer_does_not_come_back_by_asking_again(tmp_path: Path) -> No
     async def test(provider: Provider) -> None:
         device = applicant()
         await provider.answer(asked(device))
-        write(provider.path, remove_peer(provider.path.read_text(), "laptop"))
+        with provider.store.issuing() as book:
+            (only,) = book
+            book.remove_peer(only.token_id)
         with pytest.raises(Refused, match="used already"):
             device.receive(str(PROVIDER), await provider.answer(asked(device, 5.0)))
-        assert load(provider.path).peers == ()
+        assert provider.peers == ()
 
     run(tmp_path, test)
 
 
 def test_a_crash_between_the_two_files_is_mended_by_asking_again(tmp_path: Path) -> None:
     async def test(provider: Provider) -> None:
-        with provider.store.changing() as book:
+        with provider.store.using() as book:
             (only,) = book
             book.use(only.token_id, str(DEVICE), NOW)
         device = applicant()
         assert device.receive(str(PROVIDER), await provider.answer(asked(device))) is not None
-        assert len(load(provider.path).peers) == 1
+        assert len(provider.peers) == 1
         thief = applicant(identity=OTHER_IDENTITY, address=OTHER)
         assert provider.knock(asked(thief), str(OTHER))
         dest, refusal = await provider.sent.get()
@@ -179,7 +188,7 @@ def test_strangers_are_for_the_counter(tmp_path: Path) -> None:
         payload = asked(applicant())
         assert not provider.knock(payload, str(OTHER))
         assert not provider.reception.knock(str(DEVICE), b"hello", 0.0)
-        provider.store._path.unlink()
+        provider.store._issued.unlink()
         assert not provider.knock(payload)
         assert provider.sent.empty()
 
@@ -193,7 +202,9 @@ def test_a_taken_name(tmp_path: Path) -> None:
         device = applicant()
         with pytest.raises(Refused, match="could not add this device"):
             device.receive(str(PROVIDER), await provider.answer(asked(device)))
-        (peer,) = load(provider.path).peers
+        (peer,) = provider.peers
         assert peer.address == OTHER
+        (only,) = provider.store.read()
+        assert only.device == "", "and it may be used once the name is free"
 
     run(tmp_path, test)

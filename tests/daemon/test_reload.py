@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import logging
-from pathlib import Path
 from typing import cast
 
 import pytest
@@ -14,7 +13,7 @@ from nconnect.daemon.enforcement import Enforcement
 from nconnect.daemon.keeper import Keeper
 from nconnect.daemon.reload import FIXED, Reload
 from nconnect.errors import ConfigError, HostError
-from nconnect.io import config_file
+from nconnect.invite.table import Table
 from nconnect.model import Config, NknAddress, PeerConfig
 
 PEER = PeerConfig("laptop", NknAddress("laptop", bytes(32)), ())
@@ -24,22 +23,18 @@ BARE = Config("nc7", bytes(32), "gpu", ())
 class Parts:
     """An `Enforcement` and a `Keeper` that take notes, and the file."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def __init__(self) -> None:
         self.notes: list[object] = []
         self.file: Config = BARE
+        self.left_out: tuple[str, ...] = ()
         self.refuses = False
-        monkeypatch.setattr(config_file, "load", self._load)
         self.reload = Reload(
-            Path("nc7.toml"),
-            BARE,
+            lambda: Table(self.file, {}, self.left_out),
+            Table(BARE, {}),
             set_peers=lambda peers: self.notes.append([peer.name for peer in peers]),
             enforcement=cast(Enforcement, self),
             keeper=cast(Keeper, self),
         )
-
-    def _load(self, path: Path) -> Config:
-        assert path == Path("nc7.toml")
-        return self.file
 
     async def change(self, config: Config) -> None:
         if self.refuses:
@@ -53,18 +48,19 @@ class Parts:
         self.notes.append("forgive")
 
 
-def test_peers_then_rules_then_what_is_allowed_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
-    parts = Parts(monkeypatch)
+def test_peers_then_rules_then_what_is_allowed_no_more() -> None:
+    parts = Parts()
     parts.file = dataclasses.replace(BARE, peers=(PEER,), inbound=True)
     asyncio.run(parts.reload.apply())
     assert parts.notes == [["laptop"], "change", "forgive", ("end flows of", 0)]
+    parts.left_out = ("somebody is left out",)
+    asyncio.run(parts.reload.apply())
+    assert parts.reload.left_out == ("somebody is left out",)
     assert parts.reload.config is parts.file
 
 
-def test_rules_that_are_refused_leave_peers_and_configuration_as_they_were(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    parts = Parts(monkeypatch)
+def test_rules_that_are_refused_leave_peers_and_configuration_as_they_were() -> None:
+    parts = Parts()
     parts.refuses = True
     parts.file = dataclasses.replace(BARE, peers=(PEER,))
     with pytest.raises(HostError, match="nft"):
@@ -74,20 +70,16 @@ def test_rules_that_are_refused_leave_peers_and_configuration_as_they_were(
 
 
 @pytest.mark.parametrize(("field", "value"), [("mtu", 1400), ("seed", b"x" * 32), ("identifier", "other")])
-def test_what_needs_another_device_or_identity_is_refused(
-    monkeypatch: pytest.MonkeyPatch, field: str, value: object
-) -> None:
-    parts = Parts(monkeypatch)
+def test_what_needs_another_device_or_identity_is_refused(field: str, value: object) -> None:
+    parts = Parts()
     parts.file = dataclasses.replace(BARE, peers=(PEER,), **{field: value})  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match=f"{field} cannot change while nc7 is up: run `nconnect down`"):
         asyncio.run(parts.reload.apply())
     assert parts.notes == []
 
 
-def test_a_signal_s_reload_says_what_is_wrong_until_one_succeeds(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    parts = Parts(monkeypatch)
+def test_a_signal_s_reload_says_what_is_wrong_until_one_succeeds(caplog: pytest.LogCaptureFixture) -> None:
+    parts = Parts()
 
     async def signalled(file: Config) -> None:
         parts.file = file
