@@ -29,6 +29,7 @@ from nconnect.host.ruleset import AddressSet, Chain, Hook, Json, Rule
 from nconnect.model import Prefix
 
 VERSIONS = (4, 6)
+STANDBY = frozenset({"last", "closed_last", "closed4", "closed6"})  # see `nconnect.host.ruleset`
 _PRIORITY = 300  # of the postrouting chain: after source NAT
 _PROHIBITED: Rule = ({"reject": {"type": "icmpx", "expr": "admin-prohibited"}},)
 _ND_HOP_LIMIT = 255  # RFC 4861: no router has passed such a packet on

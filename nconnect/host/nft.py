@@ -167,7 +167,8 @@ def ruleset(
         )
     if closing:
         sets |= closing_rules.sets(closing)
-    return Ruleset(table_name(config.interface), chains, sets, maps, counters)
+    standby = closing_rules.STANDBY if closing else frozenset[str]()
+    return Ruleset(table_name(config.interface), chains, sets, maps, counters, standby)
 
 
 def _own(config: Config, provided: Iterable[Prefix], exposed: tuple[Exposed, ...]) -> Iterator[Prefix]:

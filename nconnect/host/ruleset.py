@@ -1,9 +1,13 @@
 """One nftables table as a value, and the transactions (nft's JSON) that lead from one value to another.
 
-A transaction is atomic in the kernel. `transactions(old, new)` never leaves a moment in which something that
-stands in both is missing: chains that are new come first, then one transaction switches rules, sets and maps
-over, then what nobody refers to any more goes. nft 1.0.6 (Debian 12) refuses a map element that jumps to a
-chain made together with it, which asks for the same order.
+A transaction switches rules in one step. `transactions(old, new)` never leaves a moment in which something
+that stands in both is missing: chains that are new come first, then one transaction switches rules, sets and
+maps over, then what nobody refers to any more goes. nft 1.0.6 (Debian 12) refuses a map element that jumps to
+a chain made together with it, which asks for the same order.
+
+A table whose contents are not known (a killed daemon's) is deleted and made anew, and in that transaction
+there is a moment in which packets pass neither: on Linux 6.18 some ten of a flood, each time. What must not
+be open meanwhile, `Ruleset.standby`, is loaded as a table of its own before, and deleted after.
 
 Schema: libnftables-json(5).
 """
@@ -74,6 +78,7 @@ class Ruleset:
     sets: Mapping[str, AddressSet] = field(default_factory=_empty)
     maps: Mapping[str, AddressMap] = field(default_factory=_empty)
     counters: Mapping[str, str] = field(default_factory=_empty)  # counter -> name of its peer, or ""
+    standby: frozenset[str] = frozenset()  # chains and sets that hold while the table is made anew
 
 
 def table_name(interface: str) -> str:
@@ -99,19 +104,42 @@ def interface_of(table: str) -> str | None:
 
 def transactions(old: Ruleset | None, new: Ruleset) -> list[list[Json]]:
     """What `nft -j -f -` must be given, in order. `old` None: whatever bears the table's name is replaced."""
-    table = {"family": FAMILY, "name": new.table}
-    first: list[Json] = []
     if old is None:
-        # The first `add` makes the `delete` succeed when there was no table.
-        first += [{"add": {"table": table}}, {"delete": {"table": table}}, {"add": {"table": table}}]
-        old = Ruleset(new.table)
-    first += _additions(old, new)
-    result = [first, _switch(old, new), _removals(old, new)]
-    return [commands for commands in result if commands]
+        empty = Ruleset(new.table)
+        made = [[*_anew(new.table), *_additions(empty, new)], _switch(empty, new)]
+        if new.standby:
+            made = [_standby(new), *made, _without(standby_name(new.table))]
+    else:
+        made = [_additions(old, new), _switch(old, new), _removals(old, new)]
+    return [commands for commands in made if commands]
+
+
+def standby_name(table: str) -> str:
+    """Of the table that stands in for another one's standby chains. No interface's table has such a name."""
+    return f"{table}_standby"
 
 
 def deletion(table: str) -> list[Json]:
     """The transaction that removes a table, and succeeds when there is none."""
+    return [*_without(table), *_without(standby_name(table))]
+
+
+def _standby(new: Ruleset) -> list[Json]:
+    table = standby_name(new.table)
+    part = Ruleset(
+        table,
+        {name: chain for name, chain in new.chains.items() if name in new.standby},
+        {name: addresses for name, addresses in new.sets.items() if name in new.standby},
+    )
+    return [*_anew(table), *_additions(Ruleset(table), part)]
+
+
+def _anew(table: str) -> list[Json]:
+    return [*_without(table), {"add": {"table": {"family": FAMILY, "name": table}}}]
+
+
+def _without(table: str) -> list[Json]:
+    """The `add` makes the `delete` succeed when there was no table."""
     name = {"family": FAMILY, "name": table}
     return [{"add": {"table": name}}, {"delete": {"table": name}}]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ from nconnect.host.ruleset import (
     Ruleset,
     deletion,
     interface_of,
+    standby_name,
     table_name,
     transactions,
 )
@@ -169,6 +171,36 @@ def test_whatever_bears_the_name_is_replaced_or_removed(ruleset: Ruleset) -> Non
     kernel.run(deletion(ruleset.table))
     assert not kernel.exists
     kernel.run(deletion(ruleset.table))
+
+
+def tables_of(commands: list[Json]) -> set[str]:
+    """Which tables a transaction is about."""
+    found = set()
+    for command in commands:
+        ((_, what),) = command.items()
+        ((kind, value),) = what.items()
+        found.add(value["name"] if kind == "table" else value["table"])
+    return found
+
+
+def test_while_a_table_is_made_anew_what_stands_by_holds_in_another() -> None:
+    shut = Chain(({"drop": None},), Hook("filter", "postrouting", 300))
+    new = Ruleset(
+        "nconnect_nc0",
+        {"last": shut, "other": Chain(())},
+        {"closed4": AddressSet(4, (AddressRange(4, 1, 9),)), "more": AddressSet(4, ())},
+        standby=frozenset({"last", "closed4"}),
+    )
+    before, *anew, after = transactions(None, new)
+    standby = standby_name(new.table)
+    assert tables_of(before) == tables_of(after) == {standby}
+    assert [tables_of(commands) for commands in anew] == [{new.table}]
+    assert list(after[-1]) == ["delete"]
+    made = {value.get("name") for command in before for what in command.values() for value in what.values()}
+    assert made == {standby, "last", "closed4", None}, "rules and elements have no name"
+    assert all(standby not in tables_of(commands) for commands in transactions(replace(new, sets={}), new))
+    assert standby in tables_of(deletion(new.table)), "also one that a killed daemon left"
+    assert interface_of(standby) != interface_of(new.table)
 
 
 @given(st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=15))
