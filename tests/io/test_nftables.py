@@ -66,7 +66,7 @@ def test_the_contents_of_a_table_take_one_run(fake: Path, monkeypatch: pytest.Mo
 
 def test_without_nft(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.setattr(nftables, "_PATH", str(tmp_path))
+    monkeypatch.setattr(nftables, "PATH", str(tmp_path))
     with pytest.raises(HostError, match="nft is missing: install it with `apt install nftables`"):
         nftables.tables()
 
