@@ -102,6 +102,14 @@ class Stranger:
         half = frame_head(2, 4 << 20) + bytes(3_900_000)
         self._hold(lambda: self._sent(self._client().sock, half))
 
+    def read(self) -> None:
+        """No attack: a client that reads what others send to it. DEST is its seed."""
+        client = Client(self._connect("ws"), Identity(bytes.fromhex(self._dest))).log_in()
+        client.sock.settimeout(None)
+        print("ready", flush=True)
+        while client.sock.recv(1 << 18):
+            pass
+
     # How
 
     def _connect(self, kind: str, receive_buffer: int = 0) -> socket.socket:
@@ -117,7 +125,7 @@ class Stranger:
 
     def _half_frame(self) -> socket.socket:
         sock = self._connect("ws")
-        return self._sent(sock, UPGRADE + frame_head(2, 4 << 20) + bytes((4 << 20) - 100_000))
+        return self._sent(sock, UPGRADE + frame_head(2, 4 << 20) + bytes(1 << 20))
 
     def _sent(self, sock: socket.socket, data: bytes) -> socket.socket:
         try:
@@ -168,13 +176,15 @@ class Stranger:
         """Keep so many connections, and make another for each that is closed."""
         held: list[socket.socket] = []
         ready = False
+        tries = 0
         while True:
             if len(held) < self._rate:
+                tries += 1
                 try:
                     held.append(make())
                 except (OSError, ValueError):
                     time.sleep(0.05)
-            if not ready and (len(held) >= self._rate or len(held) >= 90):
+            if not ready and tries >= min(self._rate, 90):
                 ready = True
                 print("ready", flush=True)
             wait_s = 0.0 if len(held) < self._rate else 0.5
