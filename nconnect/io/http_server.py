@@ -17,7 +17,7 @@ import struct
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
@@ -52,8 +52,9 @@ class Limits:
     request_s: float = 10.0  # from the first byte (or the connect) to the end of the body; then 408, closed
     idle_s: float = 30.0  # between two requests of a connection
     write_s: float = 10.0  # for the client to take an answer
-    connections: int = 512  # beyond: the oldest idle one goes; none is: 503 and closed
+    connections: int = 512  # beyond: the oldest that waits goes; none does: 503 and closed
     connections_per_host: int = 64  # of one IPv4 address or IPv6 /64; a unix socket is not counted
+    pending_bytes: int = 4 << 20  # of requests that are not whole; beyond: who keeps most is closed
 
 
 class HttpServer:
@@ -62,8 +63,7 @@ class HttpServer:
     def __init__(self, handler: Handler, limits: Limits) -> None:
         self._handler = handler
         self._limits = limits
-        self._connections: set[_Connection] = set()
-        self._hosts: Counter[str] = Counter()
+        self._all = _All()
         self._server: asyncio.Server | None = None
         self.port = 0  # TCP only
 
@@ -134,8 +134,8 @@ class HttpServer:
         """Stop listening, cancel the handlers that run, close every connection. May be called twice."""
         if self._server is not None:
             self._server.close()
-        tasks = [c.task for c in self._connections if c.task is not None]
-        for connection in list(self._connections):
+        tasks = [c.task for c in self._all.connections if c.task is not None]
+        for connection in list(self._all.connections):
             connection.abort()
         await asyncio.gather(*tasks, return_exceptions=True)
         await asyncio.sleep(0)  # what was aborted is closed in the loop's next turn
@@ -157,20 +157,27 @@ class HttpServer:
         self._server = await loop.create_unix_server(self._connection, sock=listener, backlog=128)
 
     def _connection(self) -> asyncio.Protocol:
-        return _Connection(self._handler, self._limits, self._connections, self._hosts)
+        return _Connection(self._handler, self._limits, self._all)
+
+
+@dataclass(slots=True)
+class _All:
+    """All clients of a server."""
+
+    connections: set[_Connection] = field(default_factory=set)
+    hosts: Counter[str] = field(default_factory=Counter)  # connections of each
+    pending_bytes: int = 0  # of requests that are not whole
 
 
 class _Connection(asyncio.Protocol):
     """One client of a server. At most one timer and one handler run at a time."""
 
-    def __init__(
-        self, handler: Handler, limits: Limits, connections: set[_Connection], hosts: Counter[str]
-    ) -> None:
+    def __init__(self, handler: Handler, limits: Limits, everybody: _All) -> None:
         self.task: asyncio.Task[None] | None = None
         self._handler = handler
         self._limits = limits
-        self._connections = connections
-        self._hosts = hosts
+        self._all = everybody
+        self._pending = 0  # bytes of a request that is not whole
         self._loop = asyncio.get_running_loop()
         self._wire = h11.Connection(h11.SERVER, max_incomplete_event_size=limits.header_bytes)
         self._transport: asyncio.Transport
@@ -190,17 +197,17 @@ class _Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)  # uvloop's is one in all but its class
-        self._connections.add(self)
+        self._all.connections.add(self)
         peer = transport.get_extra_info("peername")
         if isinstance(peer, tuple):
             self._peer_host = peer[0]
             self._source = limit_key(peer[0])
-            self._hosts[self._source] += 1
+            self._all.hosts[self._source] += 1
         else:
             self._credentials = _credentials(transport.get_extra_info("socket").fileno())
         self._arm(self._limits.request_s, self._too_slow)
-        full = len(self._connections) > self._limits.connections
-        too_many = self._hosts[self._source] > self._limits.connections_per_host
+        full = len(self._all.connections) > self._limits.connections
+        too_many = self._all.hosts[self._source] > self._limits.connections_per_host
         if too_many or (full and not self._displace()):
             self._refuse(503, "too many connections")
 
@@ -211,6 +218,9 @@ class _Connection(asyncio.Protocol):
             self._idle = False
             self._arm(self._limits.request_s, self._too_slow)
         self._wire.receive_data(data)
+        self._keep(self._pending + len(data))
+        if self._closing:
+            return
         if self.task is not None or self._write_paused:
             # Pipelined: it waits its turn, and no more of it than one request is kept.
             if len(self._wire.trailing_data[0]) > self._limits.header_bytes:
@@ -232,27 +242,43 @@ class _Connection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._closing = True
         self._disarm()
-        self._connections.discard(self)
+        self._keep(0)
+        self._all.connections.discard(self)
         if self._source:
-            self._hosts[self._source] -= 1
-            if not self._hosts[self._source]:
-                del self._hosts[self._source]
+            self._all.hosts[self._source] -= 1
+            if not self._all.hosts[self._source]:
+                del self._all.hosts[self._source]
         if self.task is not None:
             self.task.cancel()
 
     # Steps of a connection's life
 
+    def _keep(self, size: int) -> None:
+        """Count the bytes of a request that is not whole. When all of them together are too many, who keeps
+        most is closed, at the address that keeps most."""
+        self._all.pending_bytes += size - self._pending
+        self._pending = size
+        if self._all.pending_bytes <= self._limits.pending_bytes:
+            return
+        kept: Counter[str] = Counter()
+        for connection in self._all.connections:
+            kept[connection._source] += connection._pending
+        most = max(self._all.connections, key=lambda c: (kept[c._source], c._pending))
+        most._keep(0)
+        most.abort()
+
     def _displace(self) -> bool:
-        """Close the oldest connection that waits for a request, of the source that has the most."""
-        waiting = [c for c in self._connections if c is not self and c._is_waiting()]
+        """Close the oldest connection of the source that has the most, of those that are not being answered:
+        one that has sent nothing of a request first."""
+        waiting = [c for c in self._all.connections if c is not self and c._is_waiting()]
         if not waiting:
             return False
-        min(waiting, key=lambda c: (-self._hosts[c._source], c._number)).abort()
+        min(waiting, key=lambda c: (-self._all.hosts[c._source], c._head is not None, c._number)).abort()
         return True
 
     def _is_waiting(self) -> bool:
-        """Whether it has asked for nothing that is not answered."""
-        return self.task is None and self._head is None and not self._closing
+        """Whether it has asked for nothing, or not yet said all of it."""
+        return self.task is None and not self._closing
 
     def abort(self) -> None:
         self._closing = True
@@ -301,6 +327,7 @@ class _Connection(asyncio.Protocol):
         )
         self._head = None
         self._body.clear()
+        self._keep(len(self._wire.trailing_data[0]))
         self._disarm()  # how long a handler takes is its own affair
         self.task = self._loop.create_task(self._answer(ask), name=f"http {ask.method} {ask.path[:80]}")
 

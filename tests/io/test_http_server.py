@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import os
 import socket
-from collections import Counter
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -176,7 +175,7 @@ def test_a_client_that_does_not_read_is_dropped() -> None:
                 client.setblocking(False)
                 client.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n" * 3)
                 await asked.wait()
-                await until(lambda: not server._connections)
+                await until(lambda: not server._all.connections)
 
     run(test)
 
@@ -337,8 +336,8 @@ def test_any_bytes_are_answered_or_refused(pieces: list[bytes], cuts: int) -> No
     async def test() -> None:
         broken: list[dict[str, object]] = []
         asyncio.get_running_loop().set_exception_handler(lambda _, context: broken.append(context))
-        connections: set[http_server._Connection] = set()
-        connection = http_server._Connection(echo, QUICK, connections, Counter())
+        everybody = http_server._All()
+        connection = http_server._Connection(echo, QUICK, everybody)
         transport = FakeTransport()
         connection.connection_made(transport)
         for at in range(0, len(data), cuts):
@@ -349,7 +348,8 @@ def test_any_bytes_are_answered_or_refused(pieces: list[bytes], cuts: int) -> No
         connection.connection_lost(None)
         await asyncio.sleep(0)
         assert not broken
-        assert not connections
+        assert not everybody.connections
+        assert everybody.pending_bytes == 0
         assert transport.written == b"" or transport.written.startswith(b"HTTP/1.1 ")
 
     asyncio.run(test())
@@ -365,6 +365,39 @@ def test_a_full_server_closes_the_oldest_idle_connection_of_who_has_most() -> No
             with contextlib.suppress(ConnectionResetError):
                 assert await idle[0][0].read() == b"", "the oldest"
             assert not idle[1][0].at_eof()
+
+    run(test)
+
+
+def test_half_requests_do_not_keep_others_out_of_a_full_server() -> None:
+    async def test() -> None:
+        async with serving(limits=Limits(connections=3)) as server, contextlib.AsyncExitStack() as stack:
+            halves = [await stack.enter_async_context(raw(server.port)) for _ in range(3)]
+            for _, writer in halves:
+                writer.write(b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 100\r\n\r\nhalf")
+            await until(lambda: server._all.pending_bytes > 150)
+            reader, writer = await stack.enter_async_context(raw(server.port))
+            writer.write(b"GET / HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n")
+            assert (await reader.read()).startswith(b"HTTP/1.1 200")
+
+    run(test)
+
+
+def test_half_requests_together_are_bounded() -> None:
+    async def test() -> None:
+        limits = Limits(pending_bytes=100_000)
+        async with serving(limits=limits) as server, contextlib.AsyncExitStack() as stack:
+            small_reader, small = await stack.enter_async_context(raw(server.port))
+            small.write(b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 4\r\nConnection: close\r\n\r\nab")
+            await until(lambda: server._all.pending_bytes > 0)
+            for _ in range(8):
+                _, writer = await stack.enter_async_context(raw(server.port))
+                writer.write(b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 99999\r\n\r\n" + bytes(40_000))
+                await asyncio.sleep(0)
+            await until(lambda: len(server._all.connections) < 5)
+            assert server._all.pending_bytes <= 100_000
+            small.write(b"cd")
+            assert (await small_reader.read()).startswith(b"HTTP/1.1 200"), "who keeps little stays"
 
     run(test)
 
