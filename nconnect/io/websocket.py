@@ -47,7 +47,7 @@ from nconnect.wire.websocket import (
 Buffer = bytes | bytearray | memoryview
 
 MAX_FRAME_BYTES = 4 << 20  # the network's limit (NKN.md)
-MAX_LARGE_BUFFERS = 64  # connections that may hold such a buffer while half a frame is in it
+MAX_LARGE_BUFFERS = 16  # connections that may hold such a buffer while half a frame is in it
 MAX_FRAMES_A_TURN = (
     256  # guessed: then the others have theirs, whatever lies in the buffer: some milliseconds
 )
@@ -128,6 +128,7 @@ class WebSocket:
         self._filled = 0
         self._pausing = False  # it is not our turn: nothing is read
         self._has_rest = False  # there may be whole frames in the buffer
+        self._kept = 0  # bytes of a message that is not whole, as `share` counts them
         self._assembler = Assembler(MAX_FRAME_BYTES)
         self._keeps = MAX_FRAME_BYTES  # a larger frame is skipped
         self._on_skipped: Callable[[int], None] | None = None
@@ -458,6 +459,10 @@ class WebSocket:
             self._release_if_empty()
         else:
             self._make_room(needed)
+        if share is not None and (self._kept or self._buffer is not None or self._assembler.is_busy):
+            self._count_kept(share)
+            if self.closed:
+                return
         if self._pinged is not None:
             self._answer_ping()
 
@@ -527,7 +532,8 @@ class WebSocket:
         buffer = self._buffer
         assert buffer is not None
         start, have = self._start, self._filled - self._start
-        if self._lent and _SMALL_BYTES < needed <= len(buffer) and _buffers.lent <= MAX_LARGE_BUFFERS:
+        may_lend = self._on_skipped is None and _buffers.lent <= MAX_LARGE_BUFFERS
+        if self._lent and _SMALL_BYTES < needed <= len(buffer) and may_lend:
             if start + needed > len(buffer):
                 self._view[:have] = self._view[start : self._filled]
                 self._start, self._filled = 0, have
@@ -541,6 +547,14 @@ class WebSocket:
             self._lent = False
         self._buffer, self._view = target, memoryview(target)
         self._start, self._filled = 0, have
+
+    def _count_kept(self, share: Share) -> None:
+        """Tell our share of the half message; close when its source keeps too much."""
+        own = 0 if self._buffer is None or self._lent else len(self._buffer)
+        kept = own + self._assembler.size_bytes
+        more, self._kept = kept - self._kept, kept
+        if more and not share.keep(more):
+            self.close(1008, "too many half messages")
 
     def _release_if_empty(self) -> None:
         if self._buffer is not None and self._start == self._filled:
@@ -560,6 +574,9 @@ class WebSocket:
         self.unsent_bytes = 0
         self._start = self._filled = 0
         self._release_if_empty()
+        if self.share is not None:
+            self.share.keep(-self._kept)
+        self._kept = 0
         if self._pace_timer is not None:
             self._pace_timer.cancel()
         self._sock.close()

@@ -33,7 +33,13 @@ from nconnect.node.limits import RateLimiter, limit_key
 from nconnect.node.proof import Chain, Ledger
 from nconnect.node.relay import Relay, may_log_in
 from nconnect.node.reorder import Reorderer
-from nconnect.node.settings import INFLATES_FREELY, MAX_CONNECTIONS_PER_ADDRESS, NodeDrop, NodeSettings
+from nconnect.node.settings import (
+    INFLATES_AT_ONCE,
+    INFLATES_FREELY,
+    MAX_CONNECTIONS_PER_ADDRESS,
+    NodeDrop,
+    NodeSettings,
+)
 from nconnect.node.sources import Sources
 from nconnect.queueing.turns import MESSAGE_WORK, Turns
 from nconnect.wire import actions
@@ -53,6 +59,7 @@ EARLY_FRAME_BYTES = 8 << 10  # larger frames before the login are skipped as the
 MAX_EARLY_BYTES = 4 << 20  # guessed: of frames before the login, dropped unread; one of the largest
 MAX_BAD_FRAMES = 32  # guessed: a client of another version may err now and then
 MAX_UNREAD_ANSWER_BYTES = 4 << 10  # guessed: who does not read our answers asks for no more of them
+INFLATE_WORK = 4  # measured: a byte that is decompressed costs as much as so many that are passed on
 VERIFY_WORK = 16 * MESSAGE_WORK  # measured: what a signature costs
 _CLIENT = State.CLIENT  # an enum's member costs a look-up in its class
 _NONE: Mapping[str, int] = MappingProxyType({})
@@ -254,19 +261,20 @@ class Node:
             self._tolerate(connection, NodeDrop.MALFORMED)
 
     def _inflate(self, connection: Connection, body: Buffer, now: float) -> bytes:
-        """Decompress as far as the source's budget goes: a kilobyte can hold megabytes."""
+        """Decompress as far as the source's budget goes, and not so far that it holds up the others: a
+        kilobyte can hold megabytes."""
         free = INFLATES_FREELY * len(body)
         source = connection.source
         left = self._inflated.left(source.key, now)
-        most = max(1, int(min(MAX_FRAME_BYTES, free + left)))
+        most = max(1, int(min(MAX_FRAME_BYTES, free + min(left, INFLATES_AT_ONCE))))
         try:
             plain = inflate(body, most)
         except RemoteProtocolError:
             self._inflated.take(source.key, max(0.0, min(left, most - free)))
-            source.share.charge(most)
+            source.share.charge(INFLATE_WORK * most)
             raise
         self._inflated.take(source.key, max(0, len(plain) - free))
-        source.share.charge(len(plain))
+        source.share.charge(INFLATE_WORK * len(plain))
         return plain
 
     def skipped(self, connection: Connection, size_bytes: int) -> None:

@@ -10,6 +10,9 @@ A source within its quantum is served as soon as its socket is readable, so that
 turn at most. When nothing waits, nothing is scheduled, and a busy source alone is served in every turn.
 
 Within one source the first that waits is served first.
+
+What is kept of messages that are not whole yet is bounded for all sources together (`kept_limit`), and shared
+out: a source may keep as much as it leaves for the others.
 """
 
 from __future__ import annotations
@@ -20,6 +23,7 @@ from collections.abc import Callable
 MESSAGE_WORK = 4096  # measured: a message costs our node as much as passing on 4 KB
 QUANTUM = 256 << 10  # measured: about a millisecond of our node
 TOTAL = 2 * QUANTUM
+KEPT_LIMIT = 64 << 20  # guessed: ten sources that fill it leave an honest one more than the largest message
 BUSY_TURNS = 16  # guessed: who filled a quantum less than so many turns ago counts as busy
 
 
@@ -32,8 +36,11 @@ class Turns:
         *,
         quantum: int = QUANTUM,
         total: int = TOTAL,
+        kept_limit: int = KEPT_LIMIT,
     ) -> None:
         self.schedule = schedule
+        self.kept_limit = kept_limit
+        self.kept_bytes = 0
         self.quantum = quantum
         self.number = 0
         self.used = 0  # work of this turn
@@ -86,7 +93,7 @@ class Turns:
 class Share:
     """One source's part in the turns."""
 
-    __slots__ = ("_turns", "busy_until", "is_in_ring", "spent", "turn", "waiting")
+    __slots__ = ("_turns", "busy_until", "is_in_ring", "kept_bytes", "spent", "turn", "waiting")
 
     def __init__(self, turns: Turns) -> None:
         self.spent = 0  # of this turn's quantum, and what is owed of earlier ones
@@ -94,7 +101,15 @@ class Share:
         self.busy_until = 0  # the turn from which on it is a sparse source again
         self.waiting: deque[Callable[[], None]] = deque()
         self.is_in_ring = False
+        self.kept_bytes = 0  # of messages that are not whole
         self._turns = turns
+
+    def keep(self, more: int) -> bool:
+        """Count what is kept of this source's messages now, more or less; False when that is too much."""
+        turns = self._turns
+        self.kept_bytes += more
+        turns.kept_bytes += more
+        return more <= 0 or self.kept_bytes <= turns.kept_limit - (turns.kept_bytes - more)
 
     def may_go_on(self) -> bool:
         """Whether this source may be served now. If not, `wait`."""

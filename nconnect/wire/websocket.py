@@ -154,6 +154,11 @@ class Assembler:
         """How many payload bytes the next data frame may have: `max_payload` for its header."""
         return self._max_bytes - len(self._parts)
 
+    @property
+    def size_bytes(self) -> int:
+        """How much it holds of a message that is not whole."""
+        return len(self._parts)
+
     def add(self, opcode: Opcode, fin: bool, payload: Buffer) -> tuple[Opcode, Buffer] | None:
         """Take a data frame, unmasked; return (TEXT or BINARY, message) once one is complete.
 

@@ -28,6 +28,7 @@ from nconnect.io import receive_buffers, websocket, websocket_server
 from nconnect.io.websocket import MAX_FRAME_BYTES, NO_MASK, WebSocket
 from nconnect.io.websocket_client import connect
 from nconnect.io.websocket_server import WebSocketServer
+from nconnect.queueing.turns import Share, Turns
 from nconnect.wire.upgrade import ClientUpgrade
 from nconnect.wire.websocket import Opcode, frame_header
 from tests.io.serving import until
@@ -897,6 +898,34 @@ def test_half_frames_of_many_connections_hold_few_large_buffers() -> None:
         made.close()
     assert websocket._buffers.lent == 0
     assert len(websocket._buffers._spare) <= receive_buffers.SPARE_BUFFERS
+
+
+@pytest.mark.parametrize("fragmented", [False, True])
+def test_a_source_that_keeps_too_much_of_half_messages_loses_a_connection(fragmented: bool) -> None:
+    turns = Turns(kept_limit=400_000)
+    share, other = turns.share(), turns.share()
+    piece = bytes(90_000)
+    half = masked(Opcode.BINARY, piece, fin=False)
+    if not fragmented:
+        half = frame_header(Opcode.BINARY, 180_000, b"\1\2\3\4") + piece
+
+    def another(of: Share) -> WebSocket:
+        made = WebSocket(Fed([half]), client=False, loop=Unwatched())  # type: ignore[arg-type]
+        made.share = of
+        made.limit(MAX_FRAME_BYTES, lambda size: None)  # so that it is lent no buffer
+        made.handler = Kept()
+        made.start()
+        made._on_readable()
+        return made
+
+    sockets = [another(share) for _ in range(10)]
+    open_ones = [made for made in sockets if not made.closed]
+    assert 1 <= len(open_ones) < 10
+    assert share.kept_bytes <= 200_000
+    assert not another(other).closed, "another source has its own"
+    for made in open_ones:
+        made.close()
+    assert share.kept_bytes == 0
 
 
 def test_an_idle_connection_holds_no_buffer() -> None:

@@ -14,7 +14,13 @@ from nconnect.errors import LocalProtocolError
 from nconnect.node.connection import State
 from nconnect.node.core import MAX_BAD_FRAMES, MAX_EARLY_BYTES, MAX_TEXT_BYTES, VERIFY_WORK
 from nconnect.node.relay import MAX_FANOUT_BYTES
-from nconnect.node.settings import MAX_CONNECTIONS_PER_ADDRESS, MAX_DESTS, NodeDrop, NodeSettings
+from nconnect.node.settings import (
+    INFLATES_AT_ONCE,
+    MAX_CONNECTIONS_PER_ADDRESS,
+    MAX_DESTS,
+    NodeDrop,
+    NodeSettings,
+)
 from nconnect.queueing.turns import MESSAGE_WORK
 from nconnect.wire.actions import SetClient
 from nconnect.wire.nkn import MAX_FRAME_BYTES, MAX_MESSAGE_BYTES, InboundMessage, OutboundMessage, Receipt
@@ -404,26 +410,33 @@ def test_malformed_frames_are_dropped_and_too_many_close_the_connection(frame: b
 
 
 def bomb() -> bytes:
-    """A compressed message whose payload is zeros, nearly the largest that there may be."""
-    return OutboundMessage(("nobody",), (bytes(3_900_000),)).encode(compress=True)
+    """A compressed message whose payload is zeros, nearly as many as one may hold."""
+    return OutboundMessage(("nobody",), (bytes(INFLATES_AT_ONCE - 1000),)).encode(compress=True)
 
 
 def test_a_source_makes_the_node_decompress_no_more_than_its_budget() -> None:
-    node = make_node(inflated_rate=8 << 20)
+    node = make_node(inflated_rate=4 << 20)
     alice = FakeClient(node).log_in()
     other = FakeClient(node, "other", b"o" * 32, host="198.51.100.9").log_in()
     frame = bomb()
     assert len(frame) < 8192
     for _ in range(10):
         alice.binary(frame, now=1.0)
-    assert node.stats().drops == {"unknown_dest": 2, "inflates_too_far": 8}
+    assert node.stats().drops == {"unknown_dest": 4, "inflates_too_far": 6}
     assert alice.transport.closed is None
     other.binary(frame, now=1.0)
-    assert node.stats().drops["unknown_dest"] == 3, "another source has its own"
-    alice.binary(frame, now=1.3)
-    assert node.stats().drops["inflates_too_far"] == 9
+    assert node.stats().drops["unknown_dest"] == 5, "another source has its own"
+    alice.binary(frame, now=1.1)
+    assert node.stats().drops["inflates_too_far"] == 7
     alice.binary(frame, now=2.0)
-    assert node.stats().drops["unknown_dest"] == 4
+    assert node.stats().drops["unknown_dest"] == 6
+
+
+def test_no_message_is_decompressed_for_longer_than_others_can_wait() -> None:
+    node = make_node(inflated_rate=64 << 20)
+    alice = FakeClient(node).log_in()
+    alice.binary(OutboundMessage(("nobody",), (bytes(3 << 20),)).encode(compress=True))
+    assert node.stats().drops == {"inflates_too_far": 1}
 
 
 def test_what_the_sdk_compresses_for_its_sub_clients_costs_no_budget() -> None:

@@ -150,3 +150,16 @@ def test_nothing_is_left_waiting_when_no_more_comes() -> None:
     run(loop, sockets, 400)
     assert not any(s.left or s.waits for s in sockets)
     assert not loop.soon
+
+
+def test_what_is_kept_of_half_messages_is_shared_out() -> None:
+    turns = Turns(kept_limit=1000)
+    hog, other = turns.share(), turns.share()
+    assert hog.keep(500)
+    assert not hog.keep(1)
+    hog.keep(-1)
+    assert other.keep(250)
+    assert not other.keep(1)
+    other.keep(-251)
+    assert other.keep(100), "it was given back"
+    assert turns.kept_bytes == 600
