@@ -22,6 +22,8 @@ WS_PORT = 30002
 RPC_PORT = 30003
 WSS_PORT = 30004
 HTTPS_PORT = 30005
+MIN_QUEUE_MB = 12  # a third of it holds the largest message
+MAX_MB = 1 << 20
 PUBLIC_SEED_RPC = (
     "http://seed.nkn.org:30003",
     *(f"http://mainnet-seed-{n:04d}.nkn.org:30003" for n in range(1, 9)),
@@ -151,6 +153,9 @@ class NodeConfig:
     https_port: int | None = HTTPS_PORT
     port: int | None = None  # RPC and websocket on one port, over TLS where there is TLS
     tls: bool = False  # serve TLS also without tls_cert: with a certificate of its own
+    connections_per_address: int | None = None  # of one IPv4 address or IPv6 /64; None: the node's default
+    queue_mb: int | None = None  # MiB that wait for clients to read
+    mail_mb: int | None = None  # MiB kept for clients that are offline; 0: nothing
 
     @property
     def has_tls(self) -> bool:
@@ -171,6 +176,9 @@ class NodeConfig:
         tls: bool = False,
         tls_cert: Path | None = None,
         tls_key: Path | None = None,
+        connections_per_address: int | None = None,
+        queue_mb: int | None = None,
+        mail_mb: int | None = None,
     ) -> NodeConfig:
         """A node with the official ports in place of those that are None, unless it has `port` for all."""
         if port is None:
@@ -180,7 +188,7 @@ class NodeConfig:
             https_port = HTTPS_PORT if https_port is None else https_port
         return cls(
             listen, ws_port, rpc_port, advertise, verify_signatures, tls_cert, tls_key, wss_port, https_port,
-            port, tls,
+            port, tls, connections_per_address, queue_mb, mail_mb,
         )  # fmt: skip
 
     def ports(self) -> dict[str, int]:

@@ -118,6 +118,9 @@ def shown(config: Config) -> dict[str, Any]:
             "tls": config.node.has_tls,
             "tls_cert": config.node.tls_cert and str(config.node.tls_cert),
             "tls_key": config.node.tls_key and str(config.node.tls_key),
+            "connections_per_address": config.node.connections_per_address,
+            "queue_mb": config.node.queue_mb,
+            "mail_mb": config.node.mail_mb,
         }
     provide = config.provide
     subnets = [str(s.real) if s.real == s.seen else f"{s.real}={s.seen}" for s in provide.subnets]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from nconnect.cli.options import JsonOption, UnusedConfigOption
+from nconnect.model import MAX_MB, MIN_QUEUE_MB
 
 if TYPE_CHECKING:
     from nconnect.control.node import NodeStatus
@@ -72,8 +73,27 @@ def node(
         typer.Option(
             metavar="N",
             min=1,
-            help="Clients that may be connected from one IPv4 address or IPv6 /64."
-            " [default: a sixteenth of all]",
+            help="Clients, and RPC connections, that may be open from one IPv4 address or IPv6 /64."
+            " [default: a sixteenth of all clients, 64 RPC connections]",
+        ),
+    ] = None,
+    queue_mb: Annotated[
+        int | None,
+        typer.Option(
+            metavar="MIB",
+            min=MIN_QUEUE_MB,
+            max=MAX_MB,
+            help="Memory for what waits for clients to read; a third of it for one. [default: 24]",
+        ),
+    ] = None,
+    mail_mb: Annotated[
+        int | None,
+        typer.Option(
+            metavar="MIB",
+            min=0,
+            max=MAX_MB,
+            help="Memory for messages to clients that are offline; a third of it for one; 0: keep none."
+            " [default: 12]",
         ),
     ] = None,
     verify_signatures: Annotated[
@@ -150,6 +170,9 @@ def node(
         tls=tls,
         tls_cert=tls_cert,
         tls_key=tls_key,
+        connections_per_address=connections_per_address,
+        queue_mb=queue_mb,
+        mail_mb=mail_mb,
     )
     _refuse_equal({f"--{name.replace('_', '-')}": number for name, number in config.ports().items()})
     for option, given in (("--wss-port", wss_port), ("--https-port", https_port)):
@@ -158,8 +181,6 @@ def node(
     settings = replace(settings_of(config), reorder=reorder, waive_signatures=not require_signatures)
     if rate_limit is not None:
         settings = settings.with_rate(rate_limit)
-    if connections_per_address is not None:
-        settings = replace(settings, source_connections=connections_per_address)
     log_to_stderr()
     return run(
         config,

@@ -23,6 +23,8 @@ from nconnect.config.table import (
 from nconnect.errors import ConfigError
 from nconnect.model import (
     DEFAULT_MTU,
+    MAX_MB,
+    MIN_QUEUE_MB,
     PUBLIC_SEED_RPC,
     Config,
     InterfaceAddress,
@@ -182,6 +184,9 @@ def _read_node(root: Table) -> NodeConfig | None:
         tls=section.take("tls", boolean, False),
         tls_cert=section.take("tls_cert", _file, None),
         tls_key=section.take("tls_key", _file, None),
+        connections_per_address=section.take("connections_per_address", integer(1, 1 << 20), None),
+        queue_mb=section.take("queue_mb", integer(MIN_QUEUE_MB, MAX_MB), None),
+        mail_mb=section.take("mail_mb", integer(0, MAX_MB), None),
     )
     if "listen" not in section.content:
         section.problem("listen", 'missing: write listen = "0.0.0.0", or delete the section')

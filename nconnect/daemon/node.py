@@ -83,7 +83,9 @@ def run(
 
 def settings_of(config: NodeConfig) -> NodeSettings:
     """The settings that a configuration file's `[node]` asks for."""
-    return NodeSettings(verify_signatures=config.verify_signatures)
+    return NodeSettings(
+        verify_signatures=config.verify_signatures, source_connections=config.connections_per_address
+    ).with_memory(config.queue_mb, config.mail_mb)
 
 
 async def _serve(

@@ -339,15 +339,16 @@ class NodeServer:
 
 
 def _rpc_limits(settings: NodeSettings) -> Limits:
-    """Bounds of the RPC's connections, in proportion to how often one host may ask."""
+    """Bounds of the RPC's connections, in proportion to how often one host may ask, if not set."""
     usual = Limits(body_bytes=MAX_RPC_BODY_BYTES)
     if settings.rate_per_s is None:  # then one host may be many: a proxy, or a test's
         return replace(usual, connections=MAX_RPC_CONNECTIONS, connections_per_host=MAX_RPC_CONNECTIONS)
     factor = max(1.0, settings.rate_per_s / OFFICIAL_RATE_PER_S)
+    each = settings.source_connections or int(usual.connections_per_host * factor)
     return replace(
         usual,
-        connections=min(MAX_RPC_CONNECTIONS, int(usual.connections * factor)),
-        connections_per_host=min(MAX_RPC_CONNECTIONS, int(usual.connections_per_host * factor)),
+        connections=min(MAX_RPC_CONNECTIONS, max(int(usual.connections * factor), 2 * each)),
+        connections_per_host=min(MAX_RPC_CONNECTIONS, each),
     )
 
 

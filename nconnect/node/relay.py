@@ -16,6 +16,7 @@ from nconnect.model import NknAddress
 from nconnect.node.connection import Buffer, Connection, State, Stuck
 from nconnect.node.egress import Egress, Pool
 from nconnect.node.holding import Held, Holding
+from nconnect.node.limits import RateLimiter
 from nconnect.node.proof import PrevHashes, asking_prefix
 from nconnect.node.reorder import HOLD_S
 from nconnect.node.settings import MAX_DESTS, NodeDrop, NodeSettings
@@ -62,6 +63,7 @@ class Relay:
             dropped=self.count,
         )
         self.stuck: dict[int, Connection] = {}  # whose socket keeps what its client does not read
+        self._holds = RateLimiter(settings.holding_rate_per_s, round(4 * (settings.holding_rate_per_s or 1)))
         self.disordered: dict[int, Connection] = {}
         self.flush_at: float | None = None
         self._prev_hashes = PrevHashes(rng)
@@ -306,7 +308,11 @@ class Relay:
         self, source: Connection, message: OutboundMessage, index: int, payload: Buffer, now: float
     ) -> None:
         """Nobody is logged in as `message.dests[index]`: keep the message for as long as its sender wants."""
-        source.source.share.charge(HOLD_WORK)
+        if message.max_holding_seconds:
+            if not self._holds.allow(source.source.key, now):
+                self.drops[NodeDrop.HOLDING_FULL] += 1
+                return
+            source.source.share.charge(HOLD_WORK)
         self._hold(
             source.source.key, source.address, message.dests[index], payload, message.max_holding_seconds, now
         )

@@ -23,8 +23,10 @@ MIN_SOURCE_SHARE = 16  # guessed: a household's devices with four links each
 # A message to several clients has one payload for each, which differ by a few bytes: compressed, those of the
 # official SDK's four sub-clients take a quarter. So what is sent compressed may grow as far for nothing.
 INFLATES_FREELY = 4
+INFLATES_AT_ONCE = 1 << 20  # measured: ten milliseconds of the loop; of one message, beyond what is free
 MAX_DESTS = 256  # guessed: an SDK's MultiClient sends to 4 at a time
 MAX_HOLDING_S = 3 * 86_400.0  # guessed: a weekend; a sender may ask for less
+HOLDING_RATE_PER_S = 64.0  # guessed: people's messages; four times as many at once
 BLOCK_INTERVAL_S = 20.0  # the official network's block time
 
 
@@ -73,11 +75,14 @@ class NodeSettings:
     client_holding_bytes: int = 4 << 20  # for one of them: one of the largest messages
     client_holding_messages: int = 1024  # for one of them
     max_holding_s: float = MAX_HOLDING_S
+    holding_rate_per_s: float | None = (
+        HOLDING_RATE_PER_S  # messages of one source to clients that are offline
+    )
     rate_per_s: float | None = OFFICIAL_RATE_PER_S  # of RPC calls and of connects, each, by host
     burst: int = OFFICIAL_BURST
     rpc_rate_per_s: float | None = OFFICIAL_RPC_RATE_PER_S  # of RPC calls of all hosts together
     rpc_burst: int = OFFICIAL_RPC_BURST
-    inflated_rate: int = 8 << 20  # bytes a second that a source may make us decompress to, besides its own
+    inflated_rate: int = 2 << 20  # bytes a second that a source may make us decompress to, besides its own
     login_timeout_s: float = LOGIN_TIMEOUT_S
     ping_interval_s: float = PING_INTERVAL_S
     idle_timeout_s: float = IDLE_TIMEOUT_S
@@ -89,9 +94,29 @@ class NodeSettings:
         if not rate_per_s:
             everything = self.source_connections or self.max_connections
             return replace(
-                self, rate_per_s=None, burst=burst, rpc_rate_per_s=None, source_connections=everything
+                self,
+                rate_per_s=None,
+                burst=burst,
+                rpc_rate_per_s=None,
+                holding_rate_per_s=None,
+                source_connections=everything,
+                max_logins=self.max_connections,
             )
         return replace(self, rate_per_s=rate_per_s, burst=burst)
+
+    def with_memory(self, queue_mb: int | None, mail_mb: int | None) -> NodeSettings:
+        """Other bounds, in MiB, for what waits for clients to read and for those that are offline.
+
+        One client may have a third of each, as by default.
+        """
+        settings = self
+        if queue_mb is not None:
+            size = queue_mb << 20
+            settings = replace(settings, node_queue_bytes=size, client_queue_bytes=size // 3)
+        if mail_mb is not None:
+            size = mail_mb << 20
+            settings = replace(settings, holding_bytes=size, client_holding_bytes=size // 3)
+        return settings
 
     @property
     def source_share(self) -> int:

@@ -178,3 +178,11 @@ def test_status_for_a_person() -> None:
         "queued      0 B, 3 messages dropped so far",
         "dropped     queue_full 3, unknown_dest 2",
     ]
+
+
+def test_shares_and_memory_are_settings(run: Run, started: list[tuple[NodeConfig, dict[str, Any]]]) -> None:
+    arguments = ("--connections-per-address", "200", "--queue-mb", "48", "--mail-mb", "0")
+    assert run("node", "--listen", "::", *arguments).status == 0
+    config = started[0][0]
+    assert (config.connections_per_address, config.queue_mb, config.mail_mb) == (200, 48, 0)
+    assert "'--queue-mb'" in run("node", "--listen", "::", "--queue-mb", "1").err

@@ -53,6 +53,9 @@ ws_port = 40002
 rpc_port = 40003
 advertise = "node.example"
 verify_signatures = true
+connections_per_address = 200
+queue_mb = 48
+mail_mb = 0
 
 [provide]
 subnets = ["192.168.50.0/24", "192.168.1.0/24=10.99.1.0/24"]
@@ -140,7 +143,10 @@ def test_everything() -> None:
     assert config.fail_closed
     assert config.accept_pending
     assert config.network == NetworkConfig(("http://203.0.113.7:30003",), 4)
-    assert config.node == NodeConfig("0.0.0.0", 40002, 40003, "node.example", True)
+    assert config.node == NodeConfig(
+        *("0.0.0.0", 40002, 40003, "node.example", True),
+        connections_per_address=200, queue_mb=48, mail_mb=0,
+    )  # fmt: skip
     lan = ip_network("192.168.50.0/24")
     assert config.provide == ProvideConfig(
         (ProvidedSubnet(lan, lan), ProvidedSubnet(ip_network("192.168.1.0/24"), ip_network("10.99.1.0/24"))),

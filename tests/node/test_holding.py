@@ -225,6 +225,19 @@ def test_who_wants_no_holding_gets_none() -> None:
     assert alice.node.stats().drops == {"unknown_dest": 1}
 
 
+def test_an_address_has_a_rate_of_mail_whatever_its_keys() -> None:
+    node = make_node(holding_rate_per_s=10.0)
+    keys = [FakeClient(node, f"key{n}", bytes([n + 1]) * 32, host="203.0.113.1").log_in() for n in range(4)]
+    alice = FakeClient(node).log_in()
+    for n in range(400):
+        keys[n % 4].send(f"{n}.{KEY}", b"x", max_holding_seconds=60)
+    assert node.stats().held_messages == 40
+    assert node.stats().drops == {"holding_full": 360}
+    alice.send(BOB, b"x", max_holding_seconds=60)
+    keys[0].send(BOB, b"x", now=1.0, max_holding_seconds=60)
+    assert node.stats().held_messages == 42
+
+
 def test_a_node_may_hold_nothing() -> None:
     alice, bob = offline_bob(holding_bytes=0)
     alice.send(bob.address, b"x", max_holding_seconds=60)
