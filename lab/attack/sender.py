@@ -23,6 +23,7 @@ from nconnect.model import NknAddress, PeerConfig
 from nconnect.nkn.link import Link
 from nconnect.nkn.outputs import DownReason
 from nconnect.tunnel.batch import put_record
+from nconnect.tunnel.constants import MAX_BATCH_BYTES
 from nconnect.tunnel.core import Tunnel
 from nconnect.tunnel.handshake import Attempt, boxed
 from nconnect.tunnel.outputs import Send, Settings
@@ -142,6 +143,15 @@ class Sender:
             await self._seal(self._datagram(b"\xc0\xa8\x32\x0a", 20_000 + n, int(port)))
             if n % 100 == 99:
                 await asyncio.sleep(0.02)
+
+    async def tiny_packets(self) -> None:
+        """Batches of as many packets as fit: 20-byte packets and datagrams that are allowed, in turn."""
+        empty = _ipv4(self._source, b"\xc0\xa8\x32\x0a", 253, b"")
+        for record in (empty, self._datagram(b"\xc0\xa8\x32\x0a", 30_000, 9000)):
+            arena = bytearray(len(record) + 4)
+            size = put_record(arena, 0, bytearray(record))
+            for _ in range(12):
+                await self._seal_batch(bytes(arena[:size]) * (MAX_BATCH_BYTES // size))
 
     async def ping_flood(self) -> None:
         arena, at = bytearray(12 * 20_000), 0

@@ -49,7 +49,7 @@ REASONS = {
     DropReason.PEER_EXPIRED: "the peer's access has ended",
     DropReason.NO_ROUTE: "no peer holds the destination",
     DropReason.NO_KEY: "waited too long for a handshake",
-    DropReason.QUEUE_FULL: "the queue was full",
+    DropReason.QUEUE_FULL: "the queue was full: of packets to the peer, or of packets from it for the kernel",
     DropReason.QUEUE_DELAY: "stood in the queue for too long (CoDel)",
     DropReason.TOO_BIG: "larger than the peer takes",
     DropReason.LINK_DOWN: "there was no link to a node",

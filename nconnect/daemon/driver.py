@@ -16,6 +16,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
+from nconnect.daemon.inflow import Inflow
 from nconnect.errors import DropReason
 from nconnect.io.clock import boottime
 from nconnect.io.tun import Tun
@@ -43,10 +44,10 @@ TUN_BUDGET_PACKETS = 256
 PROMPT_BYTES = 2048  # a message that small holds a packet or two, not a transfer
 SPARSE_S = 0.001  # guessed: a small packet so long after the last turn is alone
 FLOOD_PACKETS = 128  # guessed: flows that are answered come as super-packets, so many do not fill a turn
+TURN_PACKETS = 1024  # guessed: 20 ms at most where the kernel refuses all; a batch of bulk has 190
 STAY_S = 1.0  # guessed: a move may put packets out of order, once
 _ALL = Feature.ALL  # an enum's member costs a look-up in its class
 LATE_S = 0.05  # guessed: three reports
-MAX_OPENED_BYTES = 4_000_000  # a message's largest batch
 
 _AT = RECORD_HEADER_BYTES + VIRTIO_HEADER_BYTES  # where the IP header begins in a record
 _LEAST_BYTES = VIRTIO_HEADER_BYTES + IPV4_HEADER_BYTES
@@ -126,13 +127,16 @@ class Driver:
         self._arena_view = memoryview(self._arena)
         self._run = Run(self._arena)
         self._sealed = memoryview(bytearray(len(self._arena) + SEAL_BYTES))
-        self._opened = memoryview(bytearray(MAX_OPENED_BYTES))
+        self._opened = memoryview(bytearray(MAX_BATCH_BYTES))
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = NEVER
         self._late_at = -NEVER  # when there was more in the TUN than one turn reads
         self._turn_at = -NEVER  # when the TUN was last read
         self._out = tun.fd  # the queue that is written to, and so that of the flows that are answered
         self._moved_at = -NEVER
+        self._inflow = Inflow()
+        self._turn_left = TURN_PACKETS
+        self._turn_counted = False  # whether the end of this turn is waited for
 
     def start(self) -> None:
         """Begin to read the TUN, and to keep the core's timers."""
@@ -146,6 +150,7 @@ class Driver:
             self._loop.remove_reader(fd)
         if self._timer is not None:
             self._timer.cancel()
+        self._inflow = Inflow()  # nothing is written after this
 
     def read_on(self) -> None:
         """Begin to read all queues of the TUN, also after it was deleted under us, and made again."""
@@ -299,7 +304,10 @@ class Driver:
         payload = message.payload
         view = payload if isinstance(payload, memoryview) else memoryview(payload)
         packets = self._tunnel.receive(message.src, view, self._opened, self._clock())
-        self._write(packets)
+        if self._turn_left < len(packets) or self._inflow.waiting:
+            self._write_in_turns(message.src, packets)
+        else:
+            self._write(packets)
         self._tunnel.received()
         if packets and len(view) < PROMPT_BYTES:
             # The kernel has answered a ping or a SYN already: send that before the loop's next turn.
@@ -307,7 +315,35 @@ class Driver:
         else:
             self.drain()
 
+    def _write_in_turns(self, source: str, packets: Sequence[memoryview]) -> None:
+        """Write what this turn of the loop still takes; the rest waits, and others' packets come between."""
+        if source.startswith("__"):  # a sub-client's
+            source = source.partition(".")[2]
+        if not self._inflow.holds(source):
+            now = max(0, self._turn_left)
+            self._write(packets[:now])
+            packets = packets[now:]
+        if packets:
+            if lost := self._inflow.put(source, packets):
+                self.drops[DropReason.QUEUE_FULL] += lost
+            self._count_turn()
+
+    def _count_turn(self) -> None:
+        if not self._turn_counted:
+            self._turn_counted = True
+            self._loop.call_soon(self._next_turn)
+
+    def _next_turn(self) -> None:
+        self._turn_counted = False
+        self._turn_left = TURN_PACKETS
+        if self._inflow.waiting:
+            self._write(self._inflow.take(TURN_PACKETS))
+            self._count_turn()
+
     def _write(self, packets: Sequence[memoryview]) -> None:
+        self._turn_left -= len(packets)
+        if self._turn_left < TURN_PACKETS // 2 and not self._turn_counted:
+            self._count_turn()
         fd = self._out
         for record in packets:
             try:
@@ -356,7 +392,7 @@ class Driver:
             elif isinstance(output, CountersMoved):
                 self._events.on_counters_moved()
             elif isinstance(output, Deliver):
-                self._write(output.packets)
+                self._write_in_turns(output.source, output.packets)
         at = tunnel.next_at()
         if tunnel.backlog and any(link.writable for link in self._links):
             at = min(at, tunnel.next_send_at(self._clock()))

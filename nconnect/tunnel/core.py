@@ -34,7 +34,7 @@ from nconnect.model import Deadline, NknAddress, PeerConfig
 from nconnect.tunnel.admission import admitted
 from nconnect.tunnel.allowed_ips import AllowedIps
 from nconnect.tunnel.batch import Record, read_records
-from nconnect.tunnel.constants import QUESTION_S
+from nconnect.tunnel.constants import MAX_BATCH_BYTES, QUESTION_S
 from nconnect.tunnel.handshake import Rng
 from nconnect.tunnel.lanes import Lane
 from nconnect.tunnel.outbox import NO_LIMIT, Outbox
@@ -61,6 +61,7 @@ from nconnect.wire.tunnel import (
 
 Buffer = bytes | bytearray | memoryview
 SEAL_BYTES = TAG_BYTES  # what a sealed batch is longer than the batch
+MAX_SEALED_BYTES = MAX_BATCH_BYTES + TAG_BYTES  # we announce the former; more costs too long at once
 _DATA = int(FrameKind.DATA)
 _ALL = Feature.ALL  # an enum's member costs a look-up in its class
 
@@ -248,7 +249,7 @@ class Tunnel:
     def receive(self, source: str, payload: memoryview, out: memoryview, now: float) -> list[memoryview]:
         """Take an NKN message's payload; the packets for the TUN in it, as views of `out`.
 
-        `out` must hold a message's largest batch (4 MB); the views are valid until the next call with it.
+        `out` must hold `MAX_BATCH_BYTES`; the views are valid until the next call with it.
         """
         if self._opened is not None:
             self.received()
@@ -272,7 +273,7 @@ class Tunnel:
             self._unknown_index(source, now)
             return []
         peer, pair = entry
-        if not TAG_BYTES <= len(sealed) <= len(out) + TAG_BYTES:
+        if not TAG_BYTES <= len(sealed) <= MAX_SEALED_BYTES:
             peer.drops[DropReason.MALFORMED] += 1
             return []
         # The keys' age, the replay window, the seal.

@@ -66,8 +66,9 @@ class Pong:
 
 @dataclass(frozen=True, slots=True)
 class Deliver:
-    """Packets for the TUN that waited for others before them."""
+    """Packets for the TUN that waited for others before them. `source`: the peer's NKN address."""
 
+    source: str
     packets: tuple[memoryview, ...]
 
 

@@ -215,7 +215,7 @@ class Sessions:
         elif timer is Timer.LANES:
             self._look_at_lanes(peer, now)
         elif timer is Timer.REORDER:
-            self.outputs.append(Deliver((*peer.striped.expire(now), *peer.order.expire(now))))
+            self.outputs.append(Deliver(peer.dest, (*peer.striped.expire(now), *peer.order.expire(now))))
             peer.timers.set(Timer.REORDER, min(peer.striped.next_at(), peer.order.next_at()))
         elif timer is Timer.ERASE_KEYS:
             if not self.keying.erase_old(peer, now):

@@ -13,12 +13,14 @@ import pytest
 
 from nconnect.crypto.aead import CipherSuite
 from nconnect.crypto.keys import Identity
-from nconnect.daemon.driver import FLOOD_PACKETS, Driver
+from nconnect.daemon.driver import FLOOD_PACKETS, TURN_PACKETS, Driver
+from nconnect.daemon.inflow import MAX_PACKETS
 from nconnect.errors import DropReason
 from nconnect.ip import offload
 from nconnect.model import NknAddress, PeerConfig
-from nconnect.tunnel.constants import BATCH_BYTES
-from nconnect.tunnel.core import Tunnel
+from nconnect.tunnel.batch import put_record
+from nconnect.tunnel.constants import BATCH_BYTES, MAX_BATCH_BYTES
+from nconnect.tunnel.core import SEAL_BYTES, Tunnel
 from nconnect.tunnel.outputs import Pong, Settings
 from nconnect.tunnel.peer import Peer
 from nconnect.wire.message import Message
@@ -47,6 +49,16 @@ class Loop:
         self.now = 1000.0
         self.readers: dict[int, Callable[[int], None]] = {}
         self.timers: list[Timer] = []
+        self.soon: list[Callable[[], None]] = []
+
+    def call_soon(self, callback: Callable[[], None]) -> None:
+        self.soon.append(callback)
+
+    def turn(self) -> None:
+        """What was to be done in the next turn."""
+        soon, self.soon = self.soon, []
+        for callback in soon:
+            callback()
 
     def add_reader(self, fd: int, callback: Callable[[int], None], of: int) -> None:
         assert of == fd
@@ -211,6 +223,7 @@ class World:
                 for dest, payload in sent:
                     if dest in self.sides:  # else it was for a spare link
                         self.sides[dest].driver.on_message(InboundMessage(source, payload))
+            self.loop.turn()
 
     def connect(self) -> None:
         self.start()
@@ -458,6 +471,53 @@ def test_a_kernel_that_refuses_what_it_granted_gets_datagrams(
     world.exchange()
     assert world.one.driver.drops == {}
     assert world.one.written()[1:] == apart(sent)
+
+
+def test_a_peer_s_many_small_packets_leave_turns_for_others(world: World) -> None:
+    world.connect()
+    world.user.written()
+    peer = world.one.tunnel.peer_named("user")
+    assert peer is not None
+    small = [packet("192.168.50.10", "10.86.0.2", number.to_bytes(4)) for number in range(3000)]
+    arena, at = bytearray(MAX_BATCH_BYTES), 0
+    for record in small:
+        at = put_record(arena, at, record)
+    sealed = bytearray(MAX_BATCH_BYTES + SEAL_BYTES)
+    prefix, size = world.one.tunnel.seal(peer, memoryview(arena)[:at], memoryview(sealed), peer.lane)
+    world.user.driver.on_message(InboundMessage(str(world.one.address), prefix + bytes(sealed[:size])))
+    written = [world.user.written()]
+    assert len(written[0]) == TURN_PACKETS, "the loop goes on to other things then"
+    world.two.packets(packet("192.168.60.10", "10.86.0.2", b"a token"))
+    world.exchange()
+    written.append(world.user.written())
+    assert [record[-7:] for record in written[1]].count(b"a token") == 1, "it waits for one turn"
+    while world.loop.soon:
+        world.loop.turn()
+        written.append(world.user.written())
+        assert len(written[-1]) <= TURN_PACKETS
+    got = [record for turn in written for record in turn if record[-7:] != b"a token"]
+    assert got == small, "in their order"
+    assert not world.user.driver.drops
+
+
+def test_what_a_peer_sends_beyond_its_queue_is_dropped_and_counted(world: World) -> None:
+    world.connect()
+    world.user.written()
+    peer = world.one.tunnel.peer_named("user")
+    assert peer is not None
+    record = packet("192.168.50.10", "10.86.0.2", b"")
+    arena = bytearray(len(record) + 4)
+    batch = bytes(arena[: put_record(arena, 0, record)]) * 7000
+    sealed = bytearray(MAX_BATCH_BYTES + SEAL_BYTES)
+    for _ in range(3):
+        prefix, size = world.one.tunnel.seal(peer, batch, memoryview(sealed), peer.lane)
+        message = InboundMessage(f"__1__.{world.one.address}", prefix + bytes(sealed[:size]))
+        world.user.driver.on_message(message)
+    assert len(world.user.written()) == TURN_PACKETS
+    assert world.user.driver.drops == {DropReason.QUEUE_FULL: 3 * 7000 - TURN_PACKETS - MAX_PACKETS}
+    world.user.driver.stop()
+    world.loop.turn()
+    assert world.user.written() == [], "the descriptor may be another file's by now"
 
 
 def test_datagrams_for_two_peers_are_not_mixed_up(world: World) -> None:
