@@ -80,12 +80,23 @@ def drops(*counted: Mapping[DropReason, int], link: Link) -> Counter[str]:
     return total
 
 
-def problems(link: Link, peers: Iterable[Peer]) -> list[str]:
-    """What is wrong with the way to the peers, and with the clocks, a sentence each."""
+def problems(link: Link, peers: Iterable[Peer], now: float) -> list[str]:
+    """What is wrong with the way to the peers, the clocks and the keys, a sentence each."""
     found = []
     if not link.is_up:
         found.append(f"{NO_LINK}: {link.last_error or 'still connecting'}")
     for peer in peers:
+        if peer.shared_key.is_ours(now):
+            found.append(
+                f"another device uses this device's key too, {peer.name} says, and they have the session in"
+                " turns: give one of them a key of its own, by `nconnect join` with a new invitation, or"
+                " `nconnect init`"
+            )
+        if peer.shared_key.is_peers(now):
+            found.append(
+                f"another device uses the key of {peer.name} too, and they have the session in turns: give"
+                " one of them a key of its own, by `nconnect invite` here and `nconnect join` there"
+            )
         hours = abs(peer.clock_ahead_s) / 3600
         if hours > CLOCK_WARNING_HOURS:
             found.append(

@@ -34,6 +34,7 @@ from nconnect.daemon.proxy_addresses import ProxyAddresses
 from nconnect.daemon.reception import Reception
 from nconnect.daemon.reload import Reload
 from nconnect.daemon.reports import Reports
+from nconnect.daemon.same_key import refuse_shared_key
 from nconnect.daemon.supervisor import Supervisor, first_error
 from nconnect.daemon.surroundings import Surroundings
 from nconnect.daemon.waiting import Waiting
@@ -81,6 +82,7 @@ def run(
         presence = Presence(config.interface, helper)
         try:
             keep_freed_memory()
+            refuse_shared_key(config.interface, Identity(config.seed).public_key)
             store = InvitationStore.of(config.interface)
             _tidy(store)
             daemon = Daemon(config_path, source, store, presence, keep_trying=keep_trying, on_ready=on_ready)
@@ -432,7 +434,7 @@ class Daemon:
     def _problems(self) -> list[str]:
         return [
             *self._supervisor.problems(),
-            *status.problems(self._links.link, self._tunnel.peers.values()),
+            *status.problems(self._links.link, self._tunnel.peers.values(), boottime()),
             *filter(None, (self._keeper.problem, self._reload.problem)),
             *self._reload.left_out,
             *self._enforcement.problems,

@@ -10,6 +10,7 @@ from nconnect.wire.tunnel import (
     PING_BODY,
     RECORD_HEADER,
     RECORD_HEADER_BYTES,
+    SHARED_KEY_BODY,
     STRIPE_BODY,
     RecordKind,
 )
@@ -22,6 +23,7 @@ _BODY_BYTES = {
     int(RecordKind.FEEDBACK): FEEDBACK_BODY.size,
     int(RecordKind.STRIPE): STRIPE_BODY.size,
     int(RecordKind.LEG): LEG_BODY.size,
+    int(RecordKind.SHARED_KEY): SHARED_KEY_BODY.size,
 }
 Record = tuple[int, memoryview]
 

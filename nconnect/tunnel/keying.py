@@ -30,6 +30,7 @@ from nconnect.tunnel.steering import Steering
 from nconnect.tunnel.timers import NEVER, Timer
 from nconnect.wire.message import Message, Payload, PayloadType
 from nconnect.wire.tunnel import (
+    INSTANCE_BYTES,
     MAX_LINKS,
     MAX_PACKET_BODY_BYTES,
     RECORD_HEADER_BYTES,
@@ -70,6 +71,7 @@ class Keying:
         self._steering = steering
         self._outputs = outputs
         self._attempts: dict[int, Peer] = {}
+        self._instance = rng(INSTANCE_BYTES)
 
     def receive(self, peer: Peer, message: Message, now: float, source: str) -> bool:
         """An NKN message from a peer's address that is no data frame; whatever it is, it never raises.
@@ -251,6 +253,7 @@ class Keying:
         peer.links_revision = -1
         self._steering.pair(peer, now, links)
         peer.features = hello.features
+        peer.shared_key.met(hello.instance, now)
         peer.clock_ahead_s = (hello.wall_clock_ns - self._wall_clock_ns()) / 1e9
         smallest = MAX_PACKET_BODY_BYTES + RECORD_HEADER_BYTES
         peer.batch_bytes = max(smallest, min(hello.batch_bytes, MAX_BATCH_BYTES))
@@ -263,6 +266,7 @@ class Keying:
             self._settings.mtu,
             MAX_BATCH_BYTES,
             self._wall_clock_ns(),
+            self._instance,
         )
 
     def _forget(self, pairs: list[KeyPair]) -> None:

@@ -16,6 +16,7 @@ from nconnect.tunnel.order import Order
 from nconnect.tunnel.pacing import Arrivals, Sending
 from nconnect.tunnel.resequence import Resequencer
 from nconnect.tunnel.session import Session
+from nconnect.tunnel.shared_key import SharedKey
 from nconnect.tunnel.spread import Spread
 from nconnect.tunnel.timers import NEVER, Timers
 from nconnect.wire.tunnel import Feature
@@ -65,6 +66,7 @@ class Peer:
         self.last_handshake_at: float | None = None
         self.last_received_at: float | None = None
         self.rtt_s: float | None = None
+        self.shared_key = SharedKey()
         self.clock_ahead_s = 0.0  # its wall clock against ours, by its last handshake message
         self.pinged_at: dict[int, tuple[float, Lane]] = {}
         self.rx_bytes = self.tx_bytes = self.rx_packets = self.tx_packets = 0

@@ -19,7 +19,14 @@ from nconnect.tunnel.outputs import Output, Pong, Send
 from nconnect.tunnel.peer import Peer
 from nconnect.tunnel.steering import Steering
 from nconnect.wire.message import message_prefix
-from nconnect.wire.tunnel import LEG_BODY, PING_BODY, RecordKind, decode_links, encode_links
+from nconnect.wire.tunnel import (
+    LEG_BODY,
+    PING_BODY,
+    SHARED_KEY_BODY,
+    RecordKind,
+    decode_links,
+    encode_links,
+)
 
 MAX_PINGS = 16  # of one peer that may be unanswered
 
@@ -101,6 +108,8 @@ class Records:
             self._on_pong(peer, body, now)
         elif kind == RecordKind.LEG:
             back.leg_s = LEG_BODY.unpack(body)[0] / 1e6
+        elif kind == RecordKind.SHARED_KEY:
+            peer.shared_key.told_at = now - SHARED_KEY_BODY.unpack(body)[0]
         elif kind == RecordKind.FEEDBACK:
             self._on_report(peer, body, now, back)
         elif kind == RecordKind.LINKS:

@@ -32,7 +32,7 @@ from nconnect.tunnel.session import KeyPair
 from nconnect.tunnel.steering import Steering
 from nconnect.tunnel.timers import NEVER, Timer
 from nconnect.wire.message import Message
-from nconnect.wire.tunnel import RecordKind
+from nconnect.wire.tunnel import SHARED_KEY_BODY, RecordKind
 
 EXPIRY_CHECK_S = 60.0  # the wall clock may be set: look again this often
 
@@ -136,6 +136,9 @@ class Sessions:
             timers.set(Timer.PERSISTENT_KEEPALIVE, now + PERSISTENT_KEEPALIVE_S)
         self.agenda.schedule(peer)
         self.outputs.append(SessionUp(peer))
+        if peer.shared_key.is_peers(now):
+            age_s = int(now - peer.shared_key.seen_at)
+            self.records.send(peer, now, (RecordKind.SHARED_KEY, SHARED_KEY_BODY.pack(age_s)))
         if len(peer.lanes.used) > 1:
             self.records.probe(peer, peer.lanes.used, now)
 

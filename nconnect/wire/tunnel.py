@@ -38,6 +38,7 @@ MAX_RECORD_BYTES = (1 << 24) - 1
 VIRTIO_HEADER_BYTES = 10
 MAX_PACKET_BODY_BYTES = VIRTIO_HEADER_BYTES + 40 + 65535  # the largest IPv6 packet, without jumbograms
 PING_BODY = struct.Struct("<Q")
+SHARED_KEY_BODY = struct.Struct("<H")  # seconds since the last sign of it
 LEG_BODY = struct.Struct("<I")  # microseconds
 # u32 key index and u64 counter of the newest batch that arrived, between them u32 microseconds since then,
 # u64 bytes of batches that arrived so far, and u8: 1 if the receiver itself can't keep up, else 0.
@@ -55,6 +56,7 @@ _SEALED_AT = 22  # at the earliest: head, header, tag, one byte of length
 _HANDSHAKE_HEAD = struct.Struct("<2sBBB3xI")
 _RECEIVER = struct.Struct("<I")
 _HELLO = struct.Struct("<QIBBHIQ")
+INSTANCE_BYTES = 8  # of a Hello: enough that no two processes of one key ever draw the same
 
 
 class FrameKind(IntEnum):
@@ -74,6 +76,7 @@ class RecordKind(IntEnum):
     LINKS = 5  # the sender's links that are up: `encode_links`
     STRIPE = 6  # the first record of a batch that may overtake others and is to be put in order: STRIPE_BODY
     LEG = 128  # before a pong: the round trip between its sender and the node it leaves by
+    SHARED_KEY = 129  # another device uses the receiver's key too: SHARED_KEY_BODY
 
 
 class Feature(IntFlag):
@@ -92,7 +95,8 @@ class Hello:
 
     u64 counter (initiation: above all earlier ones; response: 0), u32 features, u8 links that are up (bit
     k: sub-client k; bit 0: the bare address; none means bit 0), u8 reserved,
-    u16 mtu, u32 largest batch in bytes, u64 wall clock (nanoseconds since the Unix epoch; a hint only).
+    u16 mtu, u32 largest batch in bytes, u64 wall clock (nanoseconds since the Unix epoch; a hint only),
+    8 bytes instance: drawn by the sender each time it starts; absent in earlier versions (b"").
     """
 
     counter: int
@@ -101,18 +105,23 @@ class Hello:
     mtu: int
     batch_bytes: int
     wall_clock_ns: int = 0
+    instance: bytes = b""
 
     def encode(self) -> bytes:
-        return _HELLO.pack(
+        head = _HELLO.pack(
             self.counter, self.features, self.links, 0, self.mtu, self.batch_bytes, self.wall_clock_ns
         )
+        return head + self.instance
 
     @classmethod
     def decode(cls, data: bytes) -> Hello:
         if len(data) < _HELLO.size:
             raise RemoteProtocolError("a handshake's payload is too short")
         counter, features, links, _, mtu, batch_bytes, wall_clock_ns = _HELLO.unpack_from(data)
-        return cls(counter, Feature(features & Feature.ALL), links, mtu, batch_bytes, wall_clock_ns)
+        instance = data[_HELLO.size : _HELLO.size + INSTANCE_BYTES]
+        if len(instance) < INSTANCE_BYTES:
+            instance = b""
+        return cls(counter, Feature(features & Feature.ALL), links, mtu, batch_bytes, wall_clock_ns, instance)
 
 
 @dataclass(frozen=True, slots=True)

@@ -130,6 +130,7 @@ class Simulation:
         self.random = random.Random(seed)
         self.faults = Faults()
         self.hosts: dict[str, Host] = {}
+        self.copies: dict[str, Host] = {}  # of a host with the same address: the node gives both all messages
         self.in_flight: list[tuple[float, int, str, str, bytes]] = []
         self.sent: list[tuple[str, str, bytes]] = []  # a wiretap
         self._number = 0
@@ -140,6 +141,15 @@ class Simulation:
     def host(self, name: str, seed: int) -> Host:
         host = Host(self, name, seed)
         self.hosts[str(host.address)] = host
+        return host
+
+    def start_copy(self, original: Host, seed: int) -> Host:
+        """A second device with the key (by `seed`), the peers and the settings of a host."""
+        host = Host(self, original.name, seed)
+        assert host.address == original.address
+        host.start([peer.config for peer in original.tunnel.peers.values()], original.tunnel.settings)
+        self.copies[str(original.address)] = host
+        host.drain()
         return host
 
     def transmit(self, source: Host, dest: str, payload: bytes) -> None:
@@ -161,7 +171,7 @@ class Simulation:
         while not until():
             deadlines = [
                 (deadline.at, host)
-                for host in self.hosts.values()
+                for host in (*self.hosts.values(), *self.copies.values())
                 if not host.stopped and (deadline := host.tunnel.poll_timeout()) is not None
             ]
             due = min((at for at, _ in deadlines), default=float("inf"))
@@ -173,6 +183,8 @@ class Simulation:
                 self.now, _, source, dest, payload = heapq.heappop(self.in_flight)
                 if dest in self.hosts:
                     self.hosts[dest].receive(source, payload)
+                if dest in self.copies:
+                    self.copies[dest].receive(source, payload)
             else:
                 self.now = max(due, self.now)
                 for at, host in deadlines:

@@ -137,6 +137,7 @@ class Play:
         else:
             self.outcome.recovered_s.append((names, self._probe(names, bound_s)))
         clock.run_until(max(clock.now, start + ROUND_S))
+        self._no_second_device()
 
     def _probe(self, why: str, bound_s: float) -> float:
         """Both sides send until each has been heard; how long that took."""
@@ -153,6 +154,13 @@ class Play:
                 return max(self._heard.values()) - start
             if self.clock.now - start > bound_s:
                 raise Broken(f"{why}: not a word of {sorted(missing)} {bound_s:.1f} s later")
+
+    def _no_second_device(self) -> None:
+        """Whatever went wrong, neither side took the other, or itself, for two devices with one key."""
+        for machine in (self.user, self.provider):
+            for peer in machine.tunnel.peers.values():
+                if peer.shared_key.seen_at > 0 or peer.shared_key.told_at > 0:
+                    raise Broken(f"{machine.name} sees two devices with one key")
 
     def _calm(self) -> None:
         """Nothing goes wrong: every packet arrives, and the keys are renewed meanwhile."""

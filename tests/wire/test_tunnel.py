@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -44,6 +46,7 @@ def test_the_bytes_of_a_hello() -> None:
     hello = Hello(0x0807060504030201, Feature.CHECKSUM | Feature.USO, 4, 1500, 262144)
     assert hello.encode()[:20].hex() == "0102030405060708090000000400dc0500000400"
     assert Hello.decode(hello.encode()) == hello
+    assert dataclasses.replace(hello, instance=b"instance").encode() == hello.encode() + b"instance"
 
 
 @given(
@@ -66,7 +69,14 @@ def test_handshakes_round_trip(kind: FrameKind, suite: int, sender: int, receive
 def test_a_hello_round_trips_and_later_versions_may_add_to_it(
     counter: int, features: int, links: int, mtu: int, batch_bytes: int, more: bytes
 ) -> None:
-    hello = Hello(counter, Feature(features), links, mtu, batch_bytes)
+    hello = Hello(counter, Feature(features), links, mtu, batch_bytes, instance=b"instance")
+    assert Hello.decode(hello.encode() + more) == hello
+
+
+@given(st.binary(max_size=7))
+def test_a_hello_of_an_earlier_version_has_no_instance(more: bytes) -> None:
+    hello = Hello(1, Feature.ALL, 1, 1500, 0)
+    assert len(hello.encode()) == 28
     assert Hello.decode(hello.encode() + more) == hello
 
 
