@@ -1,9 +1,9 @@
-"""Other programs' firewalls stop the tunnel's packets: it is said whose rule does, and what mends it.
+"""Other programs stop the tunnel's packets, or send them elsewhere: it is said who does, and what mends it.
 
 user ── node ── provider ── server, one world for all tests: each leaves it as it was
 
-The rules have the shape of Docker 28's, libvirt's and ufw's, made with iptables as these programs do, and of
-an administrator's made with nft.
+The firewalls have the shape of Docker 28's, libvirt's and ufw's, made with iptables as these programs do, and
+of an administrator's, made with nft.
 """
 
 from __future__ import annotations
@@ -22,6 +22,9 @@ from lab.sides import Side
 from lab.world import LAN, NODE_HOST, PROVIDER_TUNNEL, SERVER, World, world
 from netns_tests.topology import CLOSED, SERVICE, reaches, serve
 
+PEERS = "10.86.0.0/24"
+BEHIND = "10.77.0.0/24"
+HOST_BEHIND = "10.77.0.5"
 DOCKER = """*filter
 :FORWARD DROP [0:0]
 :DOCKER - [0:0]
@@ -94,7 +97,7 @@ NFT_OUTPUT = """table inet mine {
     oifname "lo" accept; ct state { established, related } accept; }
 }"""
 
-pytestmark = pytest.mark.skipif(shutil.which("iptables-nft") is None, reason="no iptables")
+needs_iptables = pytest.mark.skipif(shutil.which("iptables-nft") is None, reason="no iptables")
 
 
 @pytest.fixture(scope="module")
@@ -124,42 +127,57 @@ def rules(namespace: Namespace, text: str) -> Iterator[None]:
                 namespace.run(["nft", "delete", *table.split()])
 
 
+@contextmanager
+def routes(namespace: Namespace, *made: str) -> Iterator[None]:
+    """What another program sets by `ip`, until the block ends."""
+    for words in made:
+        namespace.ip(words)
+    try:
+        yield
+    finally:
+        for words in reversed(made):
+            gone = words.replace(" add ", " del ", 1)
+            namespace.run(["ip", *gone.split()])  # the mend may have been to delete it
+
+
 def said(side: Side) -> str:
     return "\n".join(side.status()["problems"])
 
 
-def firewall(side: Side, *options: str) -> dict[str, str]:
-    """The doctor's findings about other firewalls, and what mends each."""
+def findings(side: Side, *options: str) -> dict[str, str]:
+    """The doctor's findings about other programs' rules, and what mends each."""
     done = side.try_nconnect("doctor", "--json", *options)
-    return {f["text"]: f["mend"] for f in json.loads(done.stdout)["findings"]
-            if f["check"] == "firewall" and f["level"] != "ok"}  # fmt: skip
+    return {
+        f["text"]: f["mend"]
+        for f in json.loads(done.stdout)["findings"]
+        if f["check"] in ("firewall", "routing") and f["level"] != "ok"
+    }
 
 
-def mended_as_said(made: World, side: Side, target: str, *parts: str, fixed: bool = False) -> list[str]:
+def mended_as_said(made: World, side: Side, *parts: str, fixed: bool = False) -> list[str]:
     """The control, then `status`, then the doctor, then its commands (or --fix); what these were."""
-    assert not reaches(made.user, target, SERVICE), "the control: it is stopped"
+    assert not reaches(made.user, SERVER, SERVICE), "the control: it is stopped"
     until(lambda: all(part in said(side) for part in parts), "the status to say it", timeout_s=15)
-    found = firewall(side)
+    found = findings(side)
     assert all(any(part in text for text in found) for part in parts), found
     commands = list(dict.fromkeys(command for mend in found.values() for command in mend.split(" && ")))
     if fixed:
-        assert firewall(side, "--fix") == {}
+        assert findings(side, "--fix") == {}
     else:
         for command in commands:
             done = side.namespace.run(shlex.split(command))
             assert done.returncode == 0, done.stderr
-    until(lambda: reaches(made.user, target, SERVICE), "the way", timeout_s=5)
+    until(lambda: reaches(made.user, SERVER, SERVICE), "the server", timeout_s=5)
     until(lambda: said(side) == "", "the status to be content", timeout_s=15)
-    assert firewall(side) == {}
     return commands
 
 
+@needs_iptables
 def test_docker_28_drops_before_routing_and_when_forwarding(shared: World) -> None:
     with rules(shared.provider, DOCKER):
         commands = mended_as_said(
             shared,
             shared.provider_side,
-            SERVER,
             f"docker drops what peers send to {SERVER} (ip raw PREROUTING: ",
             f"docker drops what peers send to {LAN} (ip filter DOCKER: ",
             fixed=True,
@@ -171,13 +189,15 @@ def test_docker_28_drops_before_routing_and_when_forwarding(shared: World) -> No
     ]
 
 
+@needs_iptables
 def test_libvirt_rejects_in_a_chain_that_is_jumped_to(shared: World) -> None:
     with rules(shared.provider, LIBVIRT):
         mended_as_said(
-            shared, shared.provider_side, SERVER, "(ip filter LIBVIRT_FWI: -o lan0 -j REJECT --reject-with"
+            shared, shared.provider_side, "(ip filter LIBVIRT_FWI: -o lan0 -j REJECT --reject-with"
         )
 
 
+@needs_iptables
 def test_ufw_and_a_service(shared: World) -> None:
     """Its own command, `ufw allow in on nc0`, puts this rule into its chain for users."""
     side = shared.provider_side
@@ -186,7 +206,7 @@ def test_ufw_and_a_service(shared: World) -> None:
         until(
             lambda: f"ufw drops what peers send to port {SERVICE}/tcp" in said(side), "status", timeout_s=15
         )
-        assert list(firewall(side).values()) == ["ufw allow in on nc0"]
+        assert list(findings(side).values()) == ["ufw allow in on nc0"]
         done = shared.provider.run(shlex.split("iptables-nft -A ufw-user-input -i nc0 -j ACCEPT"))
         assert done.returncode == 0, done.stderr
         until(lambda: reaches(shared.user, PROVIDER_TUNNEL, SERVICE), "the service", timeout_s=5)
@@ -194,13 +214,14 @@ def test_ufw_and_a_service(shared: World) -> None:
         assert not reaches(shared.user, PROVIDER_TUNNEL, CLOSED), "our own rules still judge"
 
 
-@pytest.mark.parametrize("text", [NO_OUTPUT, NFT_OUTPUT], ids=["iptables", "nft"])
+@pytest.mark.parametrize(
+    "text", [pytest.param(NO_OUTPUT, marks=needs_iptables), NFT_OUTPUT], ids=["iptables", "nft"]
+)
 def test_output_dropped_on_the_users_side(shared: World, text: str) -> None:
     with rules(shared.user, text):
         mended_as_said(
             shared,
             shared.user_side,
-            SERVER,
             f"drops packets to 10.86.0.0/24, {LAN}",
             f"drops the daemon's own packets to {NODE_HOST}:",
         )
@@ -210,16 +231,89 @@ def test_output_dropped_on_the_users_side(shared: World, text: str) -> None:
 def test_an_administrators_own_table(shared: World, text: str) -> None:
     with rules(shared.provider, text):
         rule = "ip daddr 192.168.50.8/29 drop" if text == NFT_EARLY else "reject with icmpx admin-prohibited"
-        mended_as_said(shared, shared.provider_side, SERVER, "the table mine drops what peers send", rule)
+        mended_as_said(shared, shared.provider_side, "the table mine drops what peers send", rule)
 
 
+@needs_iptables
 def test_rules_that_cannot_be_judged_and_those_that_let_us_through_say_nothing(shared: World) -> None:
     text = LIBVIRT.replace(
         "-A LIBVIRT_FWI -o lan0 -j", "-A LIBVIRT_FWI -o lan0 -m statistic --mode nth --every 9 --packet 0 -j"
     )
     with rules(shared.provider, text):
-        assert firewall(shared.provider_side) == {}
+        assert findings(shared.provider_side) == {}
     with rules(shared.provider, "*filter\n:FORWARD DROP [0:0]\n-A FORWARD -j ACCEPT\nCOMMIT\n"):
         assert reaches(shared.user, SERVER, SERVICE)
-        assert firewall(shared.provider_side) == {}
+        assert findings(shared.provider_side) == {}
     assert said(shared.provider_side) == ""
+
+
+def test_a_default_route_of_another_vpn_before_main(shared: World) -> None:
+    """As Tailscale's rules do with an exit node, or any policy that begins with a table of its own."""
+    away = ("route add default via 198.51.100.1 table 52", "rule add lookup 52 priority 5270")
+    with routes(shared.user, *away):
+        commands = mended_as_said(
+            shared,
+            shared.user_side,
+            f"packets to {PEERS}, {LAN}",
+            "rule 5270: from all lookup 52",
+            "wan0 instead of nc0",
+        )
+    assert f"ip rule add to {LAN} lookup main priority 5269" in commands
+    for command in commands:
+        shared.user.ip(command.removeprefix("ip ").replace("rule add", "rule del"))
+
+
+def test_a_rule_for_answers_from_the_subnet(shared: World) -> None:
+    """As cloud-init writes it for a second network card."""
+    away = ("route add default via 203.0.113.1 table 100", f"rule add from {LAN} lookup 100 priority 100")
+    with routes(shared.provider, *away):
+        commands = mended_as_said(
+            shared, shared.provider_side, f"answers from {LAN} to {PEERS}", f"rule 100: from {LAN} lookup 100"
+        )
+    assert commands == [f"ip rule add to {PEERS} lookup main priority 99"]
+    shared.provider.ip(f"rule del to {PEERS} lookup main priority 99")
+
+
+@pytest.mark.parametrize("route", ["blackhole 192.168.50.0/25", "192.168.50.0/26 via 198.51.100.1 dev wan0"])
+def test_a_foreign_route_inside_the_prefix(shared: World, route: str) -> None:
+    with routes(shared.user, f"route add {route}"):
+        commands = mended_as_said(shared, shared.user_side, f"(route {route})")
+    assert commands == [f"ip route del {route}"]
+
+
+def test_a_subnet_behind_the_default_gateway(shared: World) -> None:
+    """It works, though no route but the default one leads there, and so the doctor is content."""
+    sides = (shared.provider_side, shared.user_side)
+    before = [side.config.read_text() for side in sides]
+    shared.server.ip(f"address add {HOST_BEHIND}/32 dev lo")
+    shared.provider.ip(f"route add {NODE_HOST} via 203.0.113.1")
+    shared.provider.ip(f"route replace default via {SERVER}")
+    try:
+        for side, text in zip(sides, before, strict=True):
+            side.config.write_text(text.replace(f'"{LAN}"', f'"{LAN}", "{BEHIND}"', 1))
+            side.nconnect("reload")
+        until(lambda: reaches(shared.user, HOST_BEHIND, SERVICE), "the host behind the gateway")
+        assert said(shared.provider_side) == ""
+        assert subnet(shared.provider_side) == "ok"
+        shared.provider.ip("route del default")
+        assert not reaches(shared.user, HOST_BEHIND, SERVICE), "the control"
+        assert subnet(shared.provider_side) == "failure"
+        until(
+            lambda: f"what peers send to {BEHIND}" in said(shared.provider_side), "the status", timeout_s=15
+        )
+    finally:
+        shared.provider.ip("route replace default via 203.0.113.1")
+        shared.provider.ip(f"route del {NODE_HOST}")
+        shared.server.ip(f"address del {HOST_BEHIND}/32 dev lo")
+        for side, text in zip(sides, before, strict=True):
+            side.config.write_text(text)
+            side.nconnect("reload")
+    until(lambda: said(shared.provider_side) == "", "the status to be content", timeout_s=15)
+
+
+def subnet(side: Side) -> str:
+    """What the doctor says of the subnet behind the gateway."""
+    done = side.try_nconnect("doctor", "--json", "--host", HOST_BEHIND)
+    (level,) = (f["level"] for f in json.loads(done.stdout)["findings"]
+                if f["check"] == "subnet" and BEHIND in f["text"])  # fmt: skip
+    return str(level)
