@@ -239,6 +239,7 @@ def _seeds(checks: Checks, config: Config, given: Sequence[str]) -> tuple[str, .
 def _own_seed(interface: str, node: NodeConfig, host: str) -> str:
     """The URL of this interface's own node at `host`: over TLS with the certificate pinned."""
     from nconnect.io import certificate, paths
+    from nconnect.io.trusted import status_of
     from nconnect.wire.jsonrpc import join_addr
 
     port = node.port if node.port is not None else node.https_port if node.has_tls else node.rpc_port
@@ -246,7 +247,7 @@ def _own_seed(interface: str, node: NodeConfig, host: str) -> str:
     if not node.has_tls:
         return f"http://{join_addr(host, port)}"
     own = paths.state_dir(interface) / paths.NODE_CERTIFICATE
-    if node.tls_cert is None and not own.exists():
+    if node.tls_cert is None and status_of(own) is None:
         raise ConfigError("the node has no certificate yet: start it once with `nconnect up`")
     return f"https://{join_addr(host, port)}#sha256={certificate.fingerprint(node.tls_cert or own)}"
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from nconnect.io.trusted import Folder, UntrustedPath, create_file, read_file, write_atomically
+from nconnect.io.trusted import Folder, UntrustedPath, create_file, read_file, set_mode, write_atomically
 
 
 @pytest.mark.parametrize("umask", [0o000, 0o022, 0o777])
@@ -172,3 +172,22 @@ def test_only_files_are_read_and_a_fifo_holds_nobody_up(tmp_path: Path) -> None:
     for path in (tmp_path / "fifo", tmp_path):
         with pytest.raises(UntrustedPath, match="is not a file"):
             read_file(path, 10)
+
+
+@needs_root
+def test_a_mode_is_set_of_the_file_itself(theirs: Path, tmp_path: Path) -> None:
+    path = theirs / "file"
+    for owner in (THEM, 0):
+        path.write_text("x")
+        path.chmod(0o644)
+        os.chown(path, owner, owner)
+        set_mode(path, 0o600)
+        assert path.stat().st_mode & 0o777 == 0o600
+        path.unlink()
+    (tmp_path / "secret").chmod(0o640)
+    for place in (path.symlink_to, path.hardlink_to):
+        place(tmp_path / "secret")
+        with pytest.raises(OSError, match=r"link|not permitted"):
+            set_mode(path, 0o600)
+        path.unlink()
+    assert (tmp_path / "secret").stat().st_mode & 0o777 == 0o640
