@@ -114,6 +114,13 @@ def node(
             help="Be one of several nodes that share their clients, over a NATS server: nats://HOST:4222.",
         ),
     ] = None,
+    cluster_key: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="A secret that all nodes of the cluster have, and nobody else: openssl rand -hex 32 > FILE.",
+        ),
+    ] = None,
     seed_file: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="Keep the node's key here. [default: its state folder]"),
@@ -150,10 +157,14 @@ def node(
     checks.finish()
     if tls_key is not None and tls_cert is None:
         raise UsageError("--tls-key without --tls-cert: give the certificate too")
+    secret = None
+    if cluster_key is not None and cluster is None:
+        raise UsageError("--cluster-key without --cluster: give the NATS server's URL too")
     if cluster is not None:
-        from nconnect.io.cluster import check_url
+        from nconnect.io.cluster import check_url, read_key
 
-        check_url(cluster)
+        check_url(cluster, has_key=cluster_key is not None)
+        secret = read_key(cluster_key) if cluster_key is not None else None
         if advertise is None and listen in ("0.0.0.0", "::"):
             raise UsageError(
                 "--cluster needs --advertise HOST: the other nodes tell clients where this one is"
@@ -189,6 +200,7 @@ def node(
         stats_file=stats_file,
         capture_file=capture_file,
         cluster=cluster,
+        cluster_key=secret,
         keep_state=True,
     )
 

@@ -46,6 +46,7 @@ def run(
     stats_file: Path | None = None,
     capture_file: Path | None = None,
     cluster: str | None = None,
+    cluster_key: bytes | None = None,
     keep_state: bool = False,
     on_ready: Callable[[NodeServer], None] | None = None,
 ) -> int:
@@ -55,7 +56,8 @@ def run(
     in `seed_file` (made if it is not there), else with `keep_state` in a state folder, as the certificate is
     that `config.tls` asks for; else it is new at each start. Once the ports are bound the process gives up
     every capability: it must not be one that has other things to do. `stats_file` is written as JSON at
-    SIGUSR1 and at the end. `cluster` is the URL of a NATS server. `on_ready` is called once all ports listen.
+    SIGUSR1 and at the end. `cluster` is the URL of a NATS server, `cluster_key` its nodes' secret.
+    `on_ready` is called once all ports listen.
     """
     folder = _state_folder(config) if keep_state else None
     identity = Identity(_seed(seed_file or (folder and folder / "seed")))
@@ -69,7 +71,7 @@ def run(
         capture_file=capture_file,
     )
     server.bind()
-    link = _cluster_link(cluster, server, config) if cluster is not None else None
+    link = _cluster_link(cluster, cluster_key, server, config) if cluster is not None else None
     control = NodeControl(partial(_status, server, config, link))
     try:
         control.bind()
@@ -169,10 +171,10 @@ def _status(server: NodeServer, config: NodeConfig, link: ClusterLink | None) ->
     )
 
 
-def _cluster_link(url: str, server: NodeServer, config: NodeConfig) -> ClusterLink:
+def _cluster_link(url: str, key: bytes | None, server: NodeServer, config: NodeConfig) -> ClusterLink:
     """What makes the server one of several; its ports are bound."""
     host = config.advertise or config.listen
-    link = ClusterLink(url, server.node, server.node_info(host), server.node_info(host, secure=True))
+    link = ClusterLink(url, server.node, server.node_info(host), server.node_info(host, secure=True), key)
     server.node.relay.elsewhere = link
     server.assign = link.cluster.assign
     return link

@@ -1,9 +1,10 @@
 """A node's place in a cluster, over NATS: who is alive, and messages for clients of other nodes.
 
 Subjects, under one prefix: `nconnect.nodes` for what all members say (`nconnect.node.cluster`), and
-`nconnect.to.KEY.CLIENT` for parcels to a client that is logged in on the node of that key; a node listens on
-`nconnect.to.KEY.*`. Whoever may publish there may speak for any node and any client, so the NATS server
-must be the nodes' alone: on a private network, or with TLS and a password in the URL.
+`nconnect.to.KEY.CLIENT` for parcels to a client that is logged in on the node of that key; a node listens
+on `nconnect.to.KEY.*`. With a key of the cluster each message is sealed (`nconnect.node.seal`), and what is
+not is dropped. Without one, whoever may publish there may speak for any node and any client: so a key is
+required where the NATS server is not on this machine and its URL has no password.
 
 Nothing here is needed for local delivery. While NATS is away the node is alone, and tries again for ever.
 """
@@ -15,7 +16,11 @@ import contextlib
 import hashlib
 import logging
 import os
+import time
 from collections import deque
+from dataclasses import dataclass
+from ipaddress import ip_address
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -24,7 +29,10 @@ from nconnect.io.clock import boottime
 from nconnect.io.errors import plain_reason
 from nconnect.node.cluster import Arrived, Cluster, Publish
 from nconnect.node.core import Node
+from nconnect.node.egress import Account, Egress, Pool
 from nconnect.node.parcel import RUN_BYTES, Joiner, cut
+from nconnect.node.seal import CONTROL, LEAST_KEY_CHARS, Seal
+from nconnect.node.seal import PARCELS as PARCEL_LANE
 from nconnect.wire.jsonrpc import NodeInfo
 
 log = logging.getLogger(__name__)
@@ -33,16 +41,20 @@ Buffer = bytes | bytearray | memoryview
 
 NODES = "nconnect.nodes"
 PARCELS = "nconnect.to"
-MAX_OUTBOX_BYTES = 32 << 20  # drop policy: the newcomer
+MAX_OUTBOX_BYTES = 32 << 20  # drop policy: see `Egress`
 MAX_PENDING_BYTES = 4 << 20  # that nats-py may hold for its socket
-MAX_INBOX_BYTES = 64 << 20  # that nats-py may hold for us; beyond it drops
+MAX_INBOX_BYTES = 32 << 20  # that nats-py may hold for us, of each subject; beyond it drops
+MAX_KEY_FILE_BYTES = 4096
 BATCH_BYTES = 1 << 20  # published before heartbeats get their turn again
 RETRY_S = 0.5
 TIMEOUT_S = 2.0
 
 
-def check_url(text: str) -> str:
-    """A NATS server's URL. Raises `UsageError`."""
+def check_url(text: str, *, has_key: bool = False) -> str:
+    """A NATS server's URL; without a key of the cluster one that not everybody can use.
+
+    Raises `UsageError`.
+    """
     parts = urlsplit(text)
     try:
         usable = parts.scheme in ("nats", "tls") and bool(parts.hostname) and parts.port != 0
@@ -50,7 +62,36 @@ def check_url(text: str) -> str:
         usable = False
     if not usable:
         raise UsageError(f"--cluster {text} is not the address of a NATS server: nats://HOST:4222")
+    if not has_key and not parts.username and not _is_this_machine(parts.hostname or ""):
+        raise UsageError(
+            f"anybody who reaches {_shown(text)} could speak for every client: give all nodes --cluster-key"
+            " FILE with the same secret, or put a user and password into the URL"
+        )
     return text
+
+
+def read_key(path: Path) -> bytes:
+    """The secret that all nodes of a cluster share. Raises `UsageError`, `HostError`."""
+    try:
+        with path.open("rb") as file:
+            mode = os.fstat(file.fileno()).st_mode
+            secret = file.read(MAX_KEY_FILE_BYTES + 1).strip()
+    except OSError as error:
+        raise HostError(f"cannot read {path}: {plain_reason(error)}") from error
+    if mode & 0o077:
+        raise HostError(f"{path} can be read by others: chmod 600 {path}")
+    if not LEAST_KEY_CHARS <= len(secret) <= MAX_KEY_FILE_BYTES:
+        raise UsageError(
+            f"{path} holds no secret: openssl rand -hex 32 > {path}, and the same file on each node"
+        )
+    return secret
+
+
+def _is_this_machine(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def load_nats() -> Any:
@@ -62,10 +103,27 @@ def load_nats() -> Any:
     return nats
 
 
+@dataclass(frozen=True, slots=True)
+class _Parcel:
+    """A message that waits to be published, for the nodes with these keys."""
+
+    members: tuple[str, ...]
+    src: str
+    dest: str
+    payload: bytes
+    holding_s: int
+
+    def __len__(self) -> int:
+        return len(self.payload)
+
+
 class ClusterLink:
     """One node in its cluster: the node's `Elsewhere`, and what runs it. One task owns it, the node's."""
 
-    def __init__(self, url: str, node: Node, ws: NodeInfo | None, wss: NodeInfo | None) -> None:
+    def __init__(
+        self, url: str, node: Node, ws: NodeInfo | None, wss: NodeInfo | None, secret: bytes | None = None
+    ) -> None:
+        """`secret`: the cluster's key, as `read_key` gives it."""
         run = os.urandom(RUN_BYTES)
         self.cluster = Cluster(ws, wss, run=run.hex())
         self.sent = 0  # messages to other nodes
@@ -77,8 +135,12 @@ class ClusterLink:
         self._run = run
         self._count = 0
         self._joiner = Joiner()
-        self._outbox: deque[tuple[str, bytes]] = deque()
-        self._outbox_bytes = 0
+        self._seal = Seal(secret, run) if secret is not None else None
+        self._has_refused = False
+        self._control: deque[bytes] = deque()  # goes before parcels
+        self._parcels = Egress[_Parcel](
+            MAX_OUTBOX_BYTES, Account(Pool(2 * MAX_OUTBOX_BYTES)), lambda reason: self._drop()
+        )
         self._wake = asyncio.Event()
 
     # --- what the node calls ---
@@ -91,20 +153,11 @@ class ClusterLink:
         self.cluster.logged_out(address)
         self._wake.set()
 
-    def send(self, src: str, dest: str, payload: Buffer, holding_s: int) -> bool:
+    def send(self, source: int, sender: int, src: str, dest: str, payload: Buffer, holding_s: int) -> bool:
         members = self.cluster.elsewhere(dest)
         if not members:
             return False
-        if self._outbox_bytes + len(payload) > MAX_OUTBOX_BYTES:
-            self.dropped += 1
-            return False
-        self._flush_outputs()  # a login must be known before what its client sends
-        client = hashlib.sha256(dest.encode()).hexdigest()
-        for member in members:
-            self._count += 1
-            subject = f"{PARCELS}.{member}.{client}"
-            for part in cut(self._run, self._count, src, dest, payload, holding_s):
-                self._put(subject, part)
+        self._parcels.put(source, sender, _Parcel(members, src, dest, bytes(payload), holding_s), boottime())
         self.sent += 1
         self._wake.set()
         return True
@@ -133,7 +186,7 @@ class ClusterLink:
             with contextlib.suppress(TimeoutError, self._nats.errors.Error, OSError):
                 async with asyncio.timeout(TIMEOUT_S):
                     if connected:
-                        await client.publish(NODES, farewell.encode())
+                        await self._publish_one(client, NODES, farewell.encode())
                     await client.close()
 
     async def _connect(self, client: Any) -> None:
@@ -174,7 +227,8 @@ class ClusterLink:
             self.cluster.handle_timeout(now)
             self._flush_outputs()
             await self._publish(client)
-            if self._outbox:
+            if self._control or len(self._parcels):
+                await asyncio.sleep(0)
                 continue
             deadline = self.cluster.poll_timeout()
             wait_s = RETRY_S if deadline is None else max(0.0, deadline.at - boottime())
@@ -186,46 +240,84 @@ class ClusterLink:
     def _flush_outputs(self) -> None:
         while (output := self.cluster.poll_output()) is not None:
             if isinstance(output, Publish):
-                self._put(NODES, output.text.encode())
+                self._control.append(output.text.encode())
             elif isinstance(output, Arrived):
                 self._node.relay.forward_mail(output.address, boottime())
 
-    def _put(self, subject: str, data: bytes) -> None:
-        self._outbox.append((subject, data))
-        self._outbox_bytes += len(data)
-
     async def _publish(self, client: Any) -> None:
-        """Hand some of what waits to nats-py, which copies it; all is lost when the server is away."""
+        """Hand some of what waits to nats-py, which copies it; all is lost when the server is away.
+
+        What members tell each other goes first: a login must be known before what its client sends.
+        """
         budget = BATCH_BYTES
-        while self._outbox and budget > 0 and client.is_connected:
-            subject, data = self._outbox.popleft()
-            self._outbox_bytes -= len(data)
-            budget -= len(data)
-            try:
-                await client.publish(subject, data)
-                if client.pending_data_size > MAX_PENDING_BYTES:
-                    await client.flush(timeout=TIMEOUT_S)
-            except (self._nats.errors.Error, OSError, TimeoutError) as error:
-                log.debug("publishing to the cluster: %s", error)
-                self.dropped += 1
+        while budget > 0 and client.is_connected:
+            self._flush_outputs()
+            if self._control:
+                budget -= await self._publish_one(client, NODES, self._control.popleft())
+                continue
+            parcel = self._parcels.take(boottime())
+            if parcel is None:
+                break
+            name = hashlib.sha256(parcel.dest.encode()).hexdigest()
+            for member in parcel.members:
+                self._count += 1
+                for part in cut(
+                    self._run, self._count, parcel.src, parcel.dest, parcel.payload, parcel.holding_s
+                ):
+                    budget -= await self._publish_one(client, f"{PARCELS}.{member}.{name}", part)
         if not client.is_connected:
             self._lost()
 
+    async def _publish_one(self, client: Any, subject: str, data: bytes) -> int:
+        """The bytes that it was."""
+        if self._seal is not None:
+            data = self._seal.close(subject, data, time.time())
+        try:
+            await client.publish(subject, data)
+            if client.pending_data_size > MAX_PENDING_BYTES:
+                await client.flush(timeout=TIMEOUT_S)
+        except (self._nats.errors.Error, OSError, TimeoutError) as error:
+            log.debug("publishing to the cluster: %s", error)
+            self.dropped += 1
+        return len(data)
+
     def _lost(self) -> None:
         self.cluster.disconnected()
-        self.dropped += len(self._outbox)
-        self._outbox.clear()
-        self._outbox_bytes = 0
+        self.dropped += len(self._control)
+        self._control.clear()
+        self._parcels.clear()
+
+    def _drop(self) -> None:
+        self.dropped += 1
+
+    def _opened(self, lane: int, message: Any) -> bytes | None:
+        """What is in a message; None (counted) when it is of nobody who has the key."""
+        data: bytes = message.data
+        if self._seal is None:
+            return data
+        try:
+            return self._seal.open(message.subject, lane, data, time.time())
+        except RemoteProtocolError as error:
+            self.dropped += 1
+            if not self._has_refused:
+                self._has_refused = True
+                log.warning("%s (said once: see `dropped` in `nconnect node status`)", error)
+            return None
 
     # --- what nats-py calls ---
 
     async def _on_control(self, message: Any) -> None:
-        self.cluster.receive(message.data, boottime())
-        self._wake.set()
+        data = self._opened(CONTROL, message)
+        if data is not None:
+            self.cluster.receive(data, boottime())
+            self._wake.set()
 
     async def _on_parcel(self, message: Any) -> None:
+        data = self._opened(PARCEL_LANE, message)
+        if data is None:
+            return
         try:
-            parcel = self._joiner.add(message.data)
+            parcel = self._joiner.add(data)
         except RemoteProtocolError:
             self.dropped += 1
             return

@@ -41,6 +41,7 @@ PART_ADDRESSES = (
 )
 MAX_MEMBERS = 256  # guessed: beyond this the public network is the better cluster
 MAX_PRESENCE = 1 << 17  # addresses of one member
+MAX_ADDRESSES = 1 << 18  # of all members: 60 MB
 MAX_ADDRESS_CHARS = 1024
 
 
@@ -287,7 +288,7 @@ class Cluster:
             self._publish("ask", of=key)
 
     def _add(self, key: str, member: _Member, address: str) -> None:
-        if address in member.presence:
+        if address in member.presence or len(self._where) >= MAX_ADDRESSES:
             return
         member.presence.add(address)
         there = self._where.get(address, ())

@@ -102,7 +102,7 @@ class Connection:
         self.heads = HeadCache()  # of its messages
         self.direct = True  # what is for this client may go to its socket as it is
         self.drains_mail = False  # what was held for it goes first, as its socket takes it
-        self.egress: Egress | None = None  # there only while something waits in it
+        self.egress: Egress[bytes] | None = None  # there only while something waits in it
         self.stuck: Stuck | None = None  # there only while its socket keeps part of a message
         self.ledger: Ledger | None = None  # there only when the node verifies
         self.reorderer: Reorderer | None = None  # there only in tests

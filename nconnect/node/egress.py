@@ -17,6 +17,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from math import inf
+from typing import Generic, Protocol, TypeVar
 
 from nconnect.errors import DropReason
 from nconnect.node.settings import NodeDrop
@@ -60,31 +61,43 @@ class Account:
         self.pool.used_bytes += size
 
 
+class Sized(Protocol):
+    """A message."""
+
+    def __len__(self) -> int: ...
+
+
+T = TypeVar("T", bound=Sized)
+
+
 @dataclass(slots=True)
-class _Source:
+class _Source(Generic[T]):
     """What waits of one sending address, in queues of its senders."""
 
     number: int
-    queue: FairQueue[bytes]
+    queue: FairQueue[T]
     deficit: int = QUANTUM_BYTES
 
 
 @dataclass(slots=True)
-class Egress:
-    """The queue in front of one client's socket. `dropped(reason)` is called for each message lost."""
+class Egress(Generic[T]):
+    """The queue in front of one client's socket, or of the other nodes of a cluster.
+
+    `dropped(reason)` is called for each message lost.
+    """
 
     limit_bytes: int
     account: Account
     dropped: Callable[[NodeDrop], None]
     size_bytes: int = 0  # of the messages, each with `MESSAGE_BYTES`
-    _sources: dict[int, _Source] = field(default_factory=dict)  # those in `_new` or `_old`
-    _new: deque[_Source] = field(default_factory=deque)
-    _old: deque[_Source] = field(default_factory=deque)
+    _sources: dict[int, _Source[T]] = field(default_factory=dict)  # those in `_new` or `_old`
+    _new: deque[_Source[T]] = field(default_factory=deque)
+    _old: deque[_Source[T]] = field(default_factory=deque)
 
     def __len__(self) -> int:
         return sum(len(source.queue) for source in self._sources.values())
 
-    def put(self, source: int, sender: int, message: bytes, now: float) -> None:
+    def put(self, source: int, sender: int, message: T, now: float) -> None:
         """Hold one message of a sender at a source, both numbered; count what had to be dropped for it."""
         size = len(message) + MESSAGE_BYTES
         if not self.account.has_room(size):
@@ -92,7 +105,7 @@ class Egress:
             return
         waiting = self._sources.get(source)
         if waiting is None:
-            queue = FairQueue[bytes](
+            queue = FairQueue[T](
                 max_bytes=self.limit_bytes, quantum_bytes=QUANTUM_BYTES, target_s=inf, on_drop=self._on_drop
             )
             waiting = self._sources[source] = _Source(source, queue)
@@ -103,7 +116,7 @@ class Egress:
             goal = fattest.queue.bytes_held - (self.size_bytes - self.limit_bytes)
             self._change(fattest, lambda queue, goal=goal: queue.shrink(goal))  # type: ignore[misc]
 
-    def take(self, now: float) -> bytes | None:
+    def take(self, now: float) -> T | None:
         """The next message to send, or None when nothing is left. (RFC 8290, section 4.2, by source.)"""
         new, old = self._new, self._old
         while self._sources:
@@ -141,7 +154,7 @@ class Egress:
         self._new.clear()
         self._old.clear()
 
-    def _change(self, source: _Source, change: Callable[[FairQueue[bytes]], None]) -> None:
+    def _change(self, source: _Source[T], change: Callable[[FairQueue[T]], None]) -> None:
         """Do this to a source's queue, and bring all accounts up to date."""
         before = source.queue.bytes_held
         change(source.queue)
@@ -149,5 +162,5 @@ class Egress:
         self.size_bytes += grown
         self.account.add(grown)
 
-    def _on_drop(self, message: bytes, reason: DropReason) -> None:
+    def _on_drop(self, message: T, reason: DropReason) -> None:
         self.dropped(_REASONS[reason])

@@ -23,6 +23,7 @@ Buffer = bytes | bytearray | memoryview
 VERSION = 1
 PIECE_BYTES = 512 << 10  # guessed: half of NATS's usual limit
 MAX_SENDERS = 1024  # half parcels that are kept; each is forgotten when its sender's next one begins
+MAX_HALF_BYTES = 32 << 20  # of all of them; beyond it the oldest goes
 RUN_BYTES = 8
 _HEAD = struct.Struct(">B8sIQHHHH")
 
@@ -61,6 +62,7 @@ class Joiner:
 
     def __init__(self) -> None:
         self._halves: dict[bytes, tuple[int, int, bytearray]] = {}  # run -> number, parts so far, payload
+        self._half_bytes = 0
 
     def add(self, data: bytes) -> Parcel | None:
         """Take one part; the parcel when it is whole. Raises `RemoteProtocolError`."""
@@ -71,7 +73,7 @@ class Joiner:
         if version != VERSION or part >= parts or len(data) < start:
             raise RemoteProtocolError("parcel: malformed")
         piece = memoryview(data)[start:]
-        half = self._halves.pop(run, None)
+        half = self._forget(run)
         if part:
             if half is None or half[:2] != (number, part):
                 raise RemoteProtocolError("parcel: a part is missing")
@@ -82,9 +84,10 @@ class Joiner:
             raise RemoteProtocolError("parcel: too big")
         payload += piece
         if part + 1 < parts:
-            if len(self._halves) >= MAX_SENDERS:
-                del self._halves[next(iter(self._halves))]
             self._halves[run] = (number, part + 1, payload)
+            self._half_bytes += len(payload)
+            while len(self._halves) > MAX_SENDERS or self._half_bytes > MAX_HALF_BYTES:
+                self._forget(next(iter(self._halves)))
             return None
         try:
             src = str(data[_HEAD.size : _HEAD.size + src_size], "utf-8")
@@ -92,3 +95,9 @@ class Joiner:
         except UnicodeDecodeError:
             raise RemoteProtocolError("parcel: an address that is not UTF-8") from None
         return Parcel(run, src, dest, bytes(payload), holding_s)
+
+    def _forget(self, run: bytes) -> tuple[int, int, bytearray] | None:
+        half = self._halves.pop(run, None)
+        if half is not None:
+            self._half_bytes -= len(half[2])
+        return half

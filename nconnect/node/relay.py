@@ -39,8 +39,11 @@ class Elsewhere(Protocol):
     def logged_out(self, address: str) -> None:
         """Its last connection is gone."""
 
-    def send(self, src: str, dest: str, payload: Buffer, holding_s: int) -> bool:
-        """Take a message for a client of another node (a copy); False when no other node has it."""
+    def send(self, source: int, sender: int, src: str, dest: str, payload: Buffer, holding_s: int) -> bool:
+        """Take a message for a client of another node (a copy); False when no other node has it.
+
+        `source` and `sender` are the numbers of the sending address and client, for turns.
+        """
         ...
 
 
@@ -147,7 +150,14 @@ class Relay:
             targets = self.clients.get(dest)
             if (
                 self.elsewhere is not None
-                and self.elsewhere.send(source.address, dest, payload, message.max_holding_seconds)
+                and self.elsewhere.send(
+                    source.source.number,
+                    source.number,
+                    source.address,
+                    dest,
+                    payload,
+                    message.max_holding_seconds,
+                )
                 and targets is None
             ):
                 continue  # it is counted where it arrives
@@ -195,7 +205,8 @@ class Relay:
     def forward_mail(self, address: str, now: float) -> None:
         """A client has logged in on another node: send on what is held for it here."""
         while self.elsewhere is not None and (held := self.holding.take(address, now)) is not None:
-            if not self.elsewhere.send(held.src, address, held.payload, math.ceil(held.expires_at - now)):
+            seconds = math.ceil(held.expires_at - now)
+            if not self.elsewhere.send(0, 0, held.src, address, held.payload, seconds):
                 self.holding.put_back(address, held)
                 return
 
@@ -281,7 +292,7 @@ class Relay:
         if target.state is not State.CLIENT:
             return
         if target.egress is None:
-            target.egress = Egress(self.settings.client_queue_bytes, target.source.waiting, self.count)
+            target.egress = Egress[bytes](self.settings.client_queue_bytes, target.source.waiting, self.count)
         target.egress.put(source, sender, b"".join(parts), now)
         if not len(target.egress):
             target.egress = None

@@ -42,6 +42,7 @@ def test_the_official_ports(run: Run, started: list[tuple[NodeConfig, dict[str, 
         "stats_file": None,
         "capture_file": None,
         "cluster": None,
+        "cluster_key": None,
         "keep_state": True,
     }
 

@@ -23,9 +23,10 @@ from websockets.asyncio.client import connect
 from nconnect.control.node import NodeStatus
 from nconnect.control.node_client import running_nodes
 from nconnect.crypto.keys import Identity
-from nconnect.errors import UsageError
-from nconnect.io.cluster import check_url
+from nconnect.errors import HostError, UsageError
+from nconnect.io.cluster import check_url, load_nats, read_key
 from nconnect.io.http_client import request
+from nconnect.node.parcel import cut
 from nconnect.wire.nkn import OutboundMessage
 from tests.io.test_node_server import Client
 from tests.nkn.sdk import Sdk, SdkError, needs_sdk, seen
@@ -73,11 +74,11 @@ class Nats:
 class Node:
     """`nconnect node --cluster` as a process."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *options: str) -> None:
         self.process = subprocess.Popen(
             [
                 sys.executable, "-c", PROGRAM, "node", "--listen", "127.0.0.1", "--ws-port", "0",
-                "--rpc-port", "0", "--rate-limit", "0", "--cluster", url,
+                "--rpc-port", "0", "--rate-limit", "0", "--cluster", url, *options,
             ],
             stderr=subprocess.PIPE,
             text=True,
@@ -361,6 +362,90 @@ def test_the_official_sdks_clients_on_each_node_and_after_one_is_killed(three: l
             assert a.status.clients + b.status.clients == 3
 
     asyncio.run(run())
+
+
+@nats_only
+def test_who_is_on_the_nats_server_without_the_key_is_nobody(
+    nats: Nats, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Forged members, logins and messages, a goodbye in a node's name, old messages again, and a flood."""
+    monkeypatch.setenv("NCONNECT_RUN_DIR", str(tmp_path))
+    key = tmp_path / "key"
+    key.touch(0o600)
+    key.write_text("5" * 64)
+    nodes = [Node(nats.url, "--cluster-key", str(key)) for _ in range(2)]
+
+    async def scenario() -> None:
+        await until(lambda: all(knows(node, 2) for node in nodes))
+        keys = [node.status.public_key for node in nodes]
+        async with nodes[0].client("alice") as alice, nodes[1].client("bob") as bob:
+            attacker = await load_nats().connect(nats.url)
+            recorded: list[tuple[str, bytes]] = []
+
+            async def record(message: Any) -> None:
+                recorded.append((message.subject, message.data))
+
+            await attacker.subscribe("nconnect.>", cb=record)
+            await attacker.flush()
+            await alice.send(bob.address, b"secret")
+            assert bytes((await bob.receive()).payload) == b"secret"
+            ghost = Identity(b"ghost".ljust(32, b"_")).public_key.hex()
+            info = {"addr": "203.0.113.66:30002", "rpcAddr": "203.0.113.66:30003", "pubkey": ghost}
+            info["id"] = "ab" * 32
+            alive = {"t": "alive", "node": ghost, "run": "66" * 8, "seq": 0, "ws": info, "wss": None}
+            on = {"t": "on", "node": ghost, "run": "66" * 8, "seq": 1, "address": bob.address}
+            forged = [json.dumps(m).encode() for m in (alive, on, {"t": "bye", "node": keys[1]})]
+            await until(lambda: len(recorded) > 1)
+            to_bob = f"nconnect.to.{keys[1]}.{'0' * 64}"
+            (part,) = cut(b"r" * 8, 1, alice.address, bob.address, b"forged", 0)
+            before = nodes[1].status.cluster["dropped"]  # type: ignore[index]
+            for message in forged:
+                await attacker.publish("nconnect.nodes", message)
+            for subject, data in list(recorded):
+                await attacker.publish(subject, data)
+            for _ in range(500):
+                await attacker.publish(to_bob, part)
+                await attacker.publish("nconnect.nodes", bytes(2000))
+            await attacker.publish("nconnect.nodes", bytes(1 << 19))
+            await attacker.flush()
+            wanted = before + len(forged) + 1000
+            await until(lambda: nodes[1].status.cluster["dropped"] >= wanted)  # type: ignore[index]
+            for node in nodes:
+                assert node.status.cluster["nodes"] == sorted(keys)  # type: ignore[index]
+            await alice.send(bob.address, b"genuine")
+            assert bytes((await bob.receive()).payload) == b"genuine", "nothing forged, nothing twice"
+            await attacker.close()
+
+    try:
+        asyncio.run(scenario())
+    finally:
+        said = [node.end() for node in nodes]
+    assert "somebody without the key" in said[1]
+
+
+@pytest.mark.parametrize("url", ["nats://10.0.0.5:4222", "tls://nats.example"])
+def test_a_server_that_others_reach_needs_a_key_or_a_password(url: str) -> None:
+    with pytest.raises(UsageError, match="--cluster-key"):
+        check_url(url)
+    check_url(url, has_key=True)
+    check_url(url.replace("://", "://node:secret@"))
+    check_url("nats://127.0.0.1:4222")
+
+
+def test_a_key_is_secret_and_long_enough(tmp_path: Path) -> None:
+    key = tmp_path / "key"
+    key.touch(0o600)
+    key.write_text("5" * 64 + "\n")
+    assert read_key(key) == b"5" * 64
+    key.write_text("short")
+    with pytest.raises(UsageError, match="openssl rand"):
+        read_key(key)
+    key.write_text("5" * 64)
+    key.chmod(0o644)
+    with pytest.raises(HostError, match="chmod 600"):
+        read_key(key)
+    with pytest.raises(HostError, match="no such file"):
+        read_key(tmp_path / "none")
 
 
 @pytest.mark.parametrize(

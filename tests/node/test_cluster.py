@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from nconnect.errors import RemoteProtocolError
 from nconnect.node.cluster import DEAD_AFTER_S, MAX_MEMBERS, Arrived, Cluster, Publish, rendezvous
-from nconnect.node.parcel import Joiner, Parcel, cut
+from nconnect.node.parcel import MAX_HALF_BYTES, Joiner, Parcel, cut
 from nconnect.wire.jsonrpc import NodeInfo
 from nconnect.wire.nkn import MAX_MESSAGE_BYTES
 
@@ -321,6 +321,14 @@ def test_what_never_ends_is_refused() -> None:
     with pytest.raises(RemoteProtocolError, match="too big"):
         joiner.add(last)
     assert not joiner._halves
+
+
+def test_half_parcels_of_many_senders_are_bounded() -> None:
+    joiner = Joiner()
+    for n in range(100):
+        first, *_ = cut(n.to_bytes(8, "big"), 1, ALICE, BOB, bytes(1 << 20), 0, 900_000)
+        joiner.add(first)
+    assert sum(len(half[2]) for half in joiner._halves.values()) == joiner._half_bytes <= MAX_HALF_BYTES
 
 
 @given(st.binary(max_size=100))

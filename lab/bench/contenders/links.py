@@ -10,6 +10,7 @@ user ─────── internet (NATS) ─────── provider
 from __future__ import annotations
 
 import itertools
+import os
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -96,6 +97,9 @@ def _cluster(bed: Bed, undo: ExitStack, folder: Path) -> tuple[list[str], list[N
     assert server is not None
     nats = Process(internet, [server, "-a", NODE_HOST, "-p", str(cluster.NATS_PORT)], folder / "nats.log")
     undo.callback(nats.stop)
+    key = folder / "cluster.key"
+    key.touch(0o600)
+    key.write_text(os.urandom(32).hex())
     hosts, nodes = [], []
     for number, machine in enumerate(namespaces(undo, PREFIX, *(f"node{n}" for n in range(NODES)))):
         far, near = f"198.18.{number}.2", f"198.18.{number}.1"
@@ -106,8 +110,9 @@ def _cluster(bed: Bed, undo: ExitStack, folder: Path) -> tuple[list[str], list[N
         machine.sysctl(CONGESTION, internet.sysctl(CONGESTION))
         for end, interface in ((machine, WAN_INTERFACE), (internet, f"node{number}")):
             _shape(end, interface)
-        of_cluster = ("--cluster", f"nats://{NODE_HOST}:{cluster.NATS_PORT}", "--advertise", far)
-        node = Node(machine, folder / f"node{number}", options=(*of_cluster, "--rate-limit", "0"))
+        options = ["--cluster", f"nats://{NODE_HOST}:{cluster.NATS_PORT}", "--cluster-key", str(key)]
+        options += ["--advertise", far, "--rate-limit", "0"]
+        node = Node(machine, folder / f"node{number}", options=options)
         undo.callback(node.stop)
         node.start()
         hosts.append(far)
