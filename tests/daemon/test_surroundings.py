@@ -59,3 +59,35 @@ def test_it_does_not_look_all_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
 
     asyncio.run(main())
     assert len(looks) == 1, "the next one is due in two seconds"
+
+
+def test_it_looks_without_a_change_too_and_rests_longer_after_a_long_look(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(surroundings, "SETTLE_S", 0.001)
+    monkeypatch.setattr(surroundings, "LOOK_S", 0.01)
+    rests: list[float] = []
+    sleep = asyncio.sleep
+    now = 0.0
+
+    async def rest(seconds: float) -> None:
+        if seconds != 0.001:
+            rests.append(seconds)
+        await sleep(0.001)
+
+    monkeypatch.setattr(asyncio, "sleep", rest)
+
+    async def look() -> list[str]:
+        nonlocal now
+        now += len(rests) * 0.5  # longer each time
+        return []
+
+    async def main() -> None:
+        task = asyncio.create_task(Surroundings(look, lambda: now).run())
+        async with asyncio.timeout(5):
+            while len(rests) < 3:
+                await sleep(0.001)
+        task.cancel()
+
+    asyncio.run(main())
+    assert rests[:3] == [2.0, 15.0, 30.0]

@@ -130,7 +130,7 @@ def test_what_is_inside_is_asked_for_although_the_rest_is_right() -> None:
 def test_a_route_that_holds_no_peer_is_nobodys_detour() -> None:
     """In the tunnel's own network, beside the peers' addresses."""
     for text, asked_for in (("10.86.0.64/26", False), ("10.86.0.0/29", True), ("10.86.0.2/32", True)):
-        asked = []
+        asked: list[Any] = []
 
         def ask(packet: Question, asked: list[Any] = asked) -> Answer:
             asked.append(packet.destination)

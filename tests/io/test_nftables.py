@@ -131,3 +131,15 @@ def test_what_the_kernel_itself_lacks(
     found = nftables.kernel_problem()
     assert says in found
     assert bool(says) == bool(found)
+
+
+def test_a_ruleset_that_is_too_long_is_asked_for_without_the_elements_of_sets(
+    fake: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (fake / "says").write_text(json.dumps({"nftables": [{"table": {"name": "t"}}]}))
+    assert nftables.ruleset() == [{"table": {"name": "t"}}]
+    assert "-t" not in (fake / "asked").read_text()
+    monkeypatch.setattr(nftables, "MAX_RULESET_BYTES", 10)
+    with pytest.raises(HostError, match="too many rules"):
+        nftables.ruleset()
+    assert (fake / "asked").read_text().splitlines()[-1] == "-j -t list ruleset"
