@@ -340,13 +340,13 @@ class Tunnel:
         assert self._opened is not None
         peer, pair, _, back, _, _, now = self._opened
         self.received()
-        pinged = False
+        answered: set[int] = set()
         stripe: memoryview | None = None
         for kind, body in records:
-            if kind == RecordKind.PING:
-                if pinged:  # one answer a batch, or a peer could keep us busy with answers
+            if kind == RecordKind.PING or kind == RecordKind.LINKS:
+                if kind in answered:  # one answer a batch, or a peer could keep us busy with answers
                     continue
-                pinged = True
+                answered.add(kind)
             elif kind == RecordKind.CLOSE:
                 if pair is peer.session.current:  # else it ended an older session, and comes late
                     self._sessions.close_received(peer, now)
