@@ -208,6 +208,25 @@ def test_a_wide_network_that_appears_takes_nothing_from_the_tunnel(shared: World
     until(lambda: pings(user, SERVER), "the route again", timeout_s=5)
 
 
+def test_the_file_is_edited_by_hand(shared: World) -> None:
+    """Nothing of it is in force before somebody says so; the daemon's own user may not even open the file."""
+    side = shared.user_side
+    text = side.config.read_text()
+    try:
+        side.config.write_text(text.replace("[interface]\n", "[interface]\ninbound = true\n", 1))
+        until(lambda: "in force (inbound changes)" in said(side), "the status to say it", timeout_s=20)
+        assert "`nconnect reload`" in said(side)
+        side.nconnect("reload")
+        assert said(side) == ""
+        side.config.write_text("this is no configuration\n")
+        until(lambda: "cannot be put in force" in said(side), "the status to say it", timeout_s=20)
+        assert pings(shared.user, SERVER)
+    finally:
+        side.config.write_text(text)
+    side.nconnect("reload")
+    assert said(side) == ""
+
+
 def reaches_node(namespace: Namespace) -> bool:
     with namespace.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
         probe.settimeout(1)

@@ -26,6 +26,7 @@ from nconnect.daemon.counters import CounterKeeper
 from nconnect.daemon.driver import Driver
 from nconnect.daemon.enforcement import Enforcement
 from nconnect.daemon.expiry import ExpiryNotices
+from nconnect.daemon.file_watch import FileWatch
 from nconnect.daemon.keeper import Keeper
 from nconnect.daemon.metrics import Metrics
 from nconnect.daemon.node import settings_of
@@ -179,6 +180,7 @@ class Daemon:
             enforcement=self._enforcement,
             keeper=self._keeper,
         )
+        self._file_watch = FileWatch(source.stamp, self._load, lambda: self._config)
         self.rights = ""  # as whom we run, for the log; said once we are up: a start that fails is one line
         self._node: NodeServer | None = None
         self._tun: Tun
@@ -305,6 +307,7 @@ class Daemon:
             await self._presence.listen(self)
             self._supervisor.start("presence", self._presence.run)
             self._supervisor.start("keeper", self._keeper.run)
+            self._supervisor.start("file", self._file_watch.run)
             self._supervisor.start("surroundings", self._surroundings.run)
             self._supervisor.start("resume", lambda: resume.watch(self._on_resume))
             if self._service.watchdog_s is not None:
@@ -435,7 +438,7 @@ class Daemon:
         return [
             *self._supervisor.problems(),
             *status.problems(self._links.link, self._tunnel.peers.values(), boottime()),
-            *filter(None, (self._keeper.problem, self._reload.problem)),
+            *filter(None, (self._keeper.problem, self._reload.problem or self._file_watch.problem)),
             *self._reload.left_out,
             *self._enforcement.problems,
             *self._way_out.problems(),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,6 +19,18 @@ class ConfigSource:
         self._path = path
         self._helper = helper
         self._seed_file = seed_file  # as it was when the helper began
+
+    def stamp(self) -> tuple[int, ...]:
+        """What changes whenever somebody writes the file. Raises as `load` does, and `OSError`."""
+        if self._helper is None:
+            told = os.stat(self._path)
+        else:
+            fd = self._helper.open_config()
+            try:
+                told = os.fstat(fd)
+            finally:
+                os.close(fd)
+        return told.st_dev, told.st_ino, told.st_size, told.st_mtime_ns
 
     def load(self) -> Config:
         """Read and check it. Raises `ConfigError`, or `HostError` when the helper is gone."""

@@ -1,0 +1,94 @@
+"""Whether the configuration's file still says what is in force, for `status`.
+
+The file is looked at every few seconds, since it may lie where the daemon itself can't watch it. A change is
+judged at the second look that finds it: a command that edits the file has it reloaded in between.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import fields
+
+from nconnect.daemon.reload import FIXED
+from nconnect.errors import NconnectError
+from nconnect.invite.table import Table
+from nconnect.model import Config
+
+LOOK_S = 5.0
+MAX_NAMED = 4  # changes in the sentence; the rest are counted
+
+
+class FileWatch:
+    """One interface's. `run` is a task; it may be started again."""
+
+    def __init__(
+        self, stamp: Callable[[], object], load: Callable[[], Table], in_force: Callable[[], Config]
+    ) -> None:
+        """`stamp`: what changes with the file. `load`: read all of it. Both block."""
+        self._stamp = stamp
+        self._load = load
+        self._in_force = in_force
+        self._seen: object = None  # the stamp of the last look
+        self._judged: tuple[object, Config] | None = None
+        self._problem = ""
+
+    @property
+    def problem(self) -> str:
+        """A sentence; "" while the file says what is in force."""
+        is_current = self._judged is not None and self._judged[1] is self._in_force()
+        return self._problem if is_current else ""
+
+    async def run(self) -> None:
+        """Look, for ever."""
+        while True:
+            await asyncio.sleep(LOOK_S)
+            await self.look()
+
+    async def look(self) -> None:
+        config = self._in_force()
+        stamp = await asyncio.to_thread(self._stamp_now)
+        before, self._seen = self._seen, stamp
+        if stamp != before:
+            return
+        if self._judged is not None and self._judged[0] == stamp and self._judged[1] is config:
+            return
+        problem = await asyncio.to_thread(self._judge, config)
+        self._judged, self._problem = (stamp, config), problem
+
+    def _stamp_now(self) -> object:
+        try:
+            return self._stamp()
+        except (NconnectError, OSError) as error:
+            return str(error)
+
+    def _judge(self, config: Config) -> str:
+        try:
+            fresh = self._load().config
+        except NconnectError as error:
+            first = str(error).partition("\n")[0]
+            return (
+                f"the configuration file has changed and cannot be put in force: {first}; correct it, then"
+                " run `nconnect reload`"
+            )
+        changed = differences(config, fresh)
+        if not changed:
+            return ""
+        more = f" and {len(changed) - MAX_NAMED} more" if len(changed) > MAX_NAMED else ""
+        said = ", ".join(changed[:MAX_NAMED]) + more
+        fixed = any(getattr(config, name) != getattr(fresh, name) for name in FIXED)
+        command = "`nconnect down`, then `nconnect up`" if fixed else "`nconnect reload`"
+        return f"the configuration file differs from what is in force ({said}): to use it, run {command}"
+
+
+def differences(old: Config, fresh: Config) -> list[str]:
+    """What changes from one to the other, in words without any value: some are secret."""
+    was = {peer.name: peer for peer in old.peers}
+    now = {peer.name: peer for peer in fresh.peers}
+    found = [f"{name} is no peer any more" for name in was if name not in now]
+    found += [f"peer {name} is new" for name in now if name not in was]
+    found += [f"peer {name} changes" for name in now if name in was and now[name] != was[name]]
+    for field in fields(Config):
+        if field.name != "peers" and getattr(old, field.name) != getattr(fresh, field.name):
+            found.append(f"{field.name} changes")
+    return found
