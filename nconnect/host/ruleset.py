@@ -199,6 +199,9 @@ def _switch(old: Ruleset, new: Ruleset) -> list[Json]:
         come += _targets(
             "add", table, name, mapping.data, {e: t for e, t in mapping.elements.items() if e in changed}
         )
+    for name, mapping in old.maps.items():
+        if name not in new.maps:  # nor may a chain go that one of its elements jumps to
+            gone += _targets("delete", table, name, mapping.data, mapping.elements)
     return gone + come
 
 

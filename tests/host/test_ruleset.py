@@ -66,6 +66,7 @@ class Kernel:
 
     def delete_chain(self, value: Json, _: set[str]) -> None:
         assert not self.chains.pop(value["name"])
+        assert not self._is_a_target(value["name"]), "Device or resource busy"
 
     def flush_chain(self, value: Json, _: set[str]) -> None:
         self.chains[value["name"]].clear()
@@ -88,6 +89,10 @@ class Kernel:
 
     def delete_counter(self, value: Json, _: set[str]) -> None:
         self.counters.remove(value["name"])
+        assert not self._is_a_target(value["name"]), "Device or resource busy"
+
+    def _is_a_target(self, name: str) -> bool:
+        return any(name in elements.values() for elements in self.holders.values())
 
     def add_element(self, value: Json, made: set[str]) -> None:
         held = self.holders[value["name"]]
@@ -126,13 +131,14 @@ def rulesets(draw: st.DrawFn) -> Ruleset:
 
     ranges = st.sampled_from([AddressRange(4, n, n) for n in range(4)] + [AddressRange(4, 9, 12)])
     counters = draw(st.dictionaries(st.sampled_from(["r1", "r2"]), st.just("peer")))
+    verdict_map = AddressMap(4, "verdict", draw(st.dictionaries(ranges, st.sampled_from(verdicts))))
     counted = draw(st.dictionaries(ranges, st.sampled_from(sorted(counters)))) if counters else {}
     return Ruleset(
         "nconnect_nc0",
         {"base": Chain(rules(), Hook("filter", "input", 0)), **{n: Chain(rules()) for n in names}},
         {"s": AddressSet(4, tuple(sorted(draw(st.sets(ranges)))))},
         {
-            "v": AddressMap(4, "verdict", draw(st.dictionaries(ranges, st.sampled_from(verdicts)))),
+            **({"v": verdict_map} if draw(st.booleans()) else {}),
             "n": AddressMap(4, "counter", counted),
         },
         counters,
