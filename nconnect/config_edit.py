@@ -45,6 +45,7 @@ class PeerChange:
     allow: tuple[str, ...] | Keep | None = KEEP
     preshared_key: str | Keep | None = KEEP
     expires_at: float | Keep | None = KEEP  # seconds since the Unix epoch
+    max_flows: int | Keep | None = KEEP
 
     def values(self) -> dict[str, Any]:
         """The keys of the file that change, in its order."""
@@ -55,6 +56,8 @@ class PeerChange:
                 found[key] = list(value) if isinstance(value, tuple) else value
         if not isinstance(self.expires_at, Keep):
             found["expires"] = _datetime(self.expires_at)
+        if not isinstance(self.max_flows, Keep):
+            found["max_flows"] = self.max_flows
         return found
 
 
@@ -97,10 +100,17 @@ def add_peer(
     allow: Iterable[str] | None = None,
     preshared_key: str | None = None,
     expires_at: float | None = None,
+    max_flows: int | None = None,
 ) -> str:
     """The text with one more peer at its end. Raises `ConfigError` when the name is taken."""
     change = PeerChange(
-        name, address, tuple(allowed_ips), None if allow is None else tuple(allow), preshared_key, expires_at
+        name,
+        address,
+        tuple(allowed_ips),
+        None if allow is None else tuple(allow),
+        preshared_key,
+        expires_at,
+        max_flows,
     )
     content = {key: value for key, value in change.values().items() if value is not None}
     try:

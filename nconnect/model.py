@@ -115,6 +115,7 @@ class PeerConfig:
     allow: tuple[AllowRule, ...] | None = None  # None: all that is provided; (): nothing
     preshared_key: bytes | None = field(default=None, repr=False)  # 32 bytes
     expires_at: float | None = None  # seconds since the Unix epoch
+    max_flows: int | None = None  # connections that it may have open here; None: a share of the kernel's
 
 
 @dataclass(frozen=True, slots=True)

@@ -58,6 +58,7 @@ REASONS = {
 OTHER_REASONS = {
     "refused": "a packet of this peer's that the firewall stopped: neither `provide` nor `allow` lets it"
     " through, or its source is reached by another way than the tunnel",
+    "flow_limit": "a packet that would have opened a connection above the peer's `max_flows`",
     "bad_frames": "a frame from the node that is none, or not to be sent then",
     "ignored_actions": "a message of the node's that is none of a client's business",
 }

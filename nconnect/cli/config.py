@@ -141,6 +141,7 @@ def shown(config: Config) -> dict[str, Any]:
             "allow": None if peer.allow is None else [format_allow_rule(rule) for rule in peer.allow],
             "preshared_key": HIDDEN if peer.preshared_key else None,
             "expires": _time(peer.expires_at),
+            "max_flows": peer.max_flows,
         }
         for peer in config.peers
     ]

@@ -41,6 +41,12 @@ ExpiresOption = Annotated[
     str | None,
     typer.Option("--expires", metavar="WHEN", help="When its access ends: 2026-12-31, 30d, never."),
 ]
+MaxFlowsOption = Annotated[
+    int | None,
+    typer.Option(
+        "--max-flows", min=0, metavar="N", help="How many connections it may have open here; 0: the default."
+    ),
+]
 KeyFileOption = Annotated[
     Path | None,
     typer.Option("--preshared-key-file", metavar="FILE", help="A file with 32 bytes as hex or base64."),
@@ -159,6 +165,7 @@ def show(
         "may reach": _allow_text(peer),
         "preshared key": "yes" if peer.preshared_key else "no",
         "expires": output.time_text(peer.expires_at),
+        "max flows": "default" if peer.max_flows is None else str(peer.max_flows),
         "kept in": "the state: it came by invitation" if name in table.invited else "the file",
     }
     print("\n".join(f"{key:<14} {value}" for key, value in facts.items()))
@@ -182,6 +189,7 @@ def set_values(
     preshared_key_file: KeyFileOption = None,
     no_preshared_key: Annotated[bool, typer.Option("--no-preshared-key", help="Use none.")] = False,
     expires: ExpiresOption = None,
+    max_flows: MaxFlowsOption = None,
     dry_run: DryRunOption = False,
     config: ConfigOption = None,
 ) -> None:
@@ -191,7 +199,7 @@ def set_values(
     from nconnect.config_edit import KEEP, PeerChange, set_peer
 
     given = (new_name, address, allowed_ips, allow, add_allow, remove_allow, preshared_key_file, expires)
-    if not any(value is not None for value in given) and not no_preshared_key:
+    if not any(value is not None for value in (*given, max_flows)) and not no_preshared_key:
         raise UsageError("what is to change? Give an option: see `nconnect peer set --help`")
     if allow is not None and (add_allow is not None or remove_allow is not None):
         raise UsageError("--allow sets the whole list: give it without --add-allow and --remove-allow")
@@ -227,6 +235,7 @@ def set_values(
                 allow=merged,
                 preshared_key=key if key is not None or no_preshared_key else KEEP,
                 expires_at=KEEP if expires is None else expires_at,
+                max_flows=KEEP if max_flows is None else max_flows or None,
             ),
         )
 
@@ -380,6 +389,7 @@ def _peer_json(peer: PeerConfig, states: dict[str, str], table: Table) -> dict[s
         "allow": None if peer.allow is None else [format_allow_rule(rule) for rule in peer.allow],
         "preshared_key": peer.preshared_key is not None,
         "expires": peer.expires_at,
+        "max_flows": peer.max_flows,
         "state": states.get(peer.name),
         "invited": peer.name in table.invited,
     }

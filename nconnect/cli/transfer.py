@@ -86,6 +86,7 @@ def table_of(peers: Any, *, secrets: bool) -> str:
             allow=None if peer.allow is None else [format_allow_rule(rule) for rule in peer.allow],
             preshared_key=peer.preshared_key.hex() if secrets and peer.preshared_key else None,
             expires_at=peer.expires_at,
+            max_flows=peer.max_flows,
         )
     return text
 
@@ -148,13 +149,15 @@ def _fields(peer: dict[str, Any]) -> dict[str, Any]:
     """The arguments of `add_peer`. Raises `ConfigError` when it is not a peer's section."""
     from nconnect.config.values import parse_expires_value
 
-    known = ("name", "address", "allowed_ips", "allow", "preshared_key", "expires")
+    known = ("name", "address", "allowed_ips", "allow", "preshared_key", "expires", "max_flows")
     unknown = [key for key in peer if key not in known]
     lists = [peer.get("allowed_ips"), peer.get("allow", [])]
     texts = [peer.get("name"), peer.get("address"), peer.get("preshared_key", "")]
+    max_flows = peer.get("max_flows")
     good = all(isinstance(v, list) and all(isinstance(t, str) for t in v) for v in lists)
+    good = good and (max_flows is None or type(max_flows) is int)
     if unknown or not good or not all(isinstance(text, str) for text in texts):
-        what = f"{unknown[0]} is unknown" if unknown else "name, address or allowed_ips is missing or wrong"
+        what = f"{unknown[0]} is unknown" if unknown else "a value is missing or wrong"
         raise ConfigError(f"peer {peer.get('name', '?')!r} of the file: {what}; write it with `peer export`")
     expires = peer.get("expires")
     return {
@@ -164,6 +167,7 @@ def _fields(peer: dict[str, Any]) -> dict[str, Any]:
         "allow": tuple(peer["allow"]) if "allow" in peer else None,
         "preshared_key": peer.get("preshared_key"),
         "expires_at": None if expires is None else parse_expires_value(expires),
+        "max_flows": max_flows,
     }
 
 

@@ -41,6 +41,7 @@ MIN_MTU = 576  # RFC 791: what every IPv4 host takes
 MIN_MTU_IPV6 = 1280  # RFC 8200, section 5
 MAX_MTU = 65535
 MAX_LINKS = 8
+MAX_FLOWS = 1 << 24  # guessed: far above what a kernel tracks by default (262,144)
 CIPHERS = ("auto", "aes256gcm", "chacha20poly1305")
 
 
@@ -272,10 +273,13 @@ def _read_peer(section: Table) -> PeerConfig | None:
     allow = section.take_list("allow", values.parse_allow_rule)
     preshared_key = section.take("preshared_key", lambda v: values.parse_key(string(v)), None)
     expires_at = section.take("expires", values.parse_expires_value, None)
+    max_flows = section.take("max_flows", integer(1, MAX_FLOWS), None)
     if address is None:
         return None
     has_allow = "allow" in section.content
-    return PeerConfig(name, address, allowed_ips, allow if has_allow else None, preshared_key, expires_at)
+    return PeerConfig(
+        name, address, allowed_ips, allow if has_allow else None, preshared_key, expires_at, max_flows
+    )
 
 
 def _check_peer(section: Table, peer: PeerConfig, earlier: list[PeerConfig]) -> None:

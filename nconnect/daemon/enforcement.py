@@ -15,7 +15,8 @@ from nconnect.daemon.expiry import in_force
 from nconnect.errors import HostError
 from nconnect.host.diff import setting
 from nconnect.host.facts import Endpoint, Facts
-from nconnect.host.nft import provides
+from nconnect.host.flow_limits import Budgets
+from nconnect.host.nft import peer_id, provides
 from nconnect.host.plan import HostPlan, plan, refuse_taken_addresses, shut_off
 from nconnect.io.host import Host
 from nconnect.io.surroundings import detours, stopped
@@ -53,9 +54,10 @@ class Enforcement:
         self._lock = asyncio.Lock()  # one plan at a time
         self._ending = False
         self._stays_closed = False  # with `fail_closed`: the rules were in force before, or we were up
-        self._refused: Mapping[str, int] = {}
+        self._refused: Mapping[str, Mapping[str, int]] = {}
         self._refused_at = -REFUSED_INTERVAL_S
         self._flows_problem = ""
+        self._budgets = Budgets()
         self._settings = _Settings()
 
     async def set_up(self) -> None:
@@ -106,6 +108,7 @@ class Enforcement:
             wanted = self._settings.without_overruled(self.plan, gone)
             gone = [what for what in gone if what not in self._settings.overruled]
             if gone:
+                self._budgets.forget()
                 await asyncio.to_thread(self._host.apply, wanted)
             return gone
 
@@ -133,9 +136,9 @@ class Enforcement:
             f" tunnel: {shut.why}"
             for shut in (shut_off(self.plan) if self.plan else ())
         ]
-        if stopped := self._refused.get(""):
+        if dropped := sum(self._refused.get("", {}).values()):
             found.append(
-                f"{stopped} packets between other interfaces were dropped: this machine did not forward"
+                f"{dropped} packets between other interfaces were dropped: this machine did not forward"
                 " before nconnect, which forwards for its peers alone. If it shall be a router too, run"
                 " `nconnect down`, `sysctl net.ipv4.ip_forward=1` (IPv6: net.ipv6.conf.all.forwarding), and"
                 " `nconnect up`"
@@ -153,8 +156,22 @@ class Enforcement:
             keep = self._config.fail_closed and self._stays_closed and not asked
             await asyncio.to_thread(self._host.remove, keep_rules=keep)
 
-    async def refused_counts(self, now: float) -> Mapping[str, int]:
-        """How many packets of each peer the firewall turned away, a little while ago at most."""
+    async def renew_flow_limits(self, received: Mapping[str, int]) -> None:
+        """Give the peers that may have used them up the connections that they may still open.
+
+        `received`: how many packets have come from each peer. Left for the next time while a change is under
+        way, which shall not wait.
+        """
+        if self._lock.locked():
+            return
+        async with self._lock:
+            if self.plan is None or self._ending or not self.plan.flow_limits:
+                return
+            if names := self._budgets.due(received):
+                await asyncio.to_thread(self._give_flows, names, received, self.plan.flow_limits)
+
+    async def refused_counts(self, now: float) -> Mapping[str, Mapping[str, int]]:
+        """How many packets of each peer the firewall turned away, a little while ago at most; by reason."""
         if now - self._refused_at >= REFUSED_INTERVAL_S:
             self._refused_at = now
             try:
@@ -188,6 +205,7 @@ class Enforcement:
             log.warning("route %s is skipped: %s", skipped.route, skipped.why)
         for note in wanted.notes:
             log.info("%s", note)
+        self._budgets.forget()
         self._host.apply(wanted)
         self.plan, self._expired_then = wanted, expired
 
@@ -208,6 +226,18 @@ class Enforcement:
 
     def _facts(self) -> Facts:
         return replace(self._host.read_facts(), endpoints=self._endpoints(), proxies=self._proxies)
+
+    def _give_flows(
+        self, names: Sequence[str], received: Mapping[str, int], limits: Mapping[str, int]
+    ) -> None:
+        try:
+            flows = self._host.count_flows(self._config)
+            tokens = self._budgets.give(names, limits, flows, received)
+            ids = {peer.name: peer_id(peer) for peer in self._config.peers}
+            self._host.give_flows({ids[name]: number for name, number in tokens.items()})
+        except HostError as error:
+            self._budgets.forget()
+            log.warning("the bounds on peers' connections are as they were: %s", error)
 
     def _end_flows(self, old: Config, fresh: Config) -> None:
         if not provides(old) and not provides(fresh):

@@ -33,12 +33,15 @@ def build(
     tunnel: Tunnel,
     plan: HostPlan | None,
     drops: Counter[str],
-    refused: Mapping[str, int],
+    refused: Mapping[str, Mapping[str, int]],
     problems: Sequence[str],
     started_at: float,
     now: float,
 ) -> Status:
-    """The whole state; `now` and `started_at` are CLOCK_BOOTTIME seconds, `refused` counts by peer name."""
+    """The whole state; `now` and `started_at` are CLOCK_BOOTTIME seconds.
+
+    `refused`: how many packets the firewall turned away, by peer and reason.
+    """
     wall = time.time() - now  # what turns our clock's times into the wall's
     return Status(
         interface=config.interface,
@@ -160,12 +163,11 @@ def link_statuses(
 
 
 def peer_status(
-    peer: Peer, tunnel: Tunnel, now: float, wall: float, refused: Mapping[str, int]
+    peer: Peer, tunnel: Tunnel, now: float, wall: float, refused: Mapping[str, Mapping[str, int]]
 ) -> PeerStatus:
     config = peer.config
     drops = peer.all_drops()
-    if refused.get(peer.name):
-        drops["refused"] = refused[peer.name]
+    drops |= {reason: count for reason, count in refused.get(peer.name, {}).items() if count}
     pair = peer.session.current
     shaken_at = peer.last_handshake_at
     return PeerStatus(

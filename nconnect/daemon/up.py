@@ -21,7 +21,7 @@ import uvloop
 from nconnect.config.proxy import of_config
 from nconnect.control.schema import PendingPeer, PingReply, Status
 from nconnect.crypto.keys import Identity
-from nconnect.daemon import resume, settings, status
+from nconnect.daemon import flows, resume, settings, status
 from nconnect.daemon.counters import CounterKeeper
 from nconnect.daemon.driver import Driver
 from nconnect.daemon.enforcement import Enforcement
@@ -309,6 +309,9 @@ class Daemon:
             self._supervisor.start("keeper", self._keeper.run)
             self._supervisor.start("file", self._file_watch.run)
             self._supervisor.start("surroundings", self._surroundings.run)
+            self._supervisor.start(
+                "flows", lambda: flows.watch(self._received, self._enforcement.renew_flow_limits, boottime)
+            )
             self._supervisor.start("resume", lambda: resume.watch(self._on_resume))
             if self._service.watchdog_s is not None:
                 self._supervisor.start("watchdog", self._feed_watchdog)
@@ -413,6 +416,10 @@ class Daemon:
     def _send(self, dest: str, payload: bytes) -> None:
         """A message of its own, outside all sessions; lost when the link is down."""
         self._links.send(dest, (payload,))
+
+    def _received(self) -> dict[str, int]:
+        """Packets from each peer."""
+        return {peer.name: peer.rx_packets for peer in self._tunnel.peers.values()}
 
     # What the control socket asks (`control.server.Backend`)
 

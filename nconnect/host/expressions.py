@@ -135,6 +135,16 @@ def move_prefix(version: int, name: str, target: Prefix) -> Json:
     return {"mangle": {"key": field, "value": value}}
 
 
+def first_packet() -> Json:
+    """No packet of this connection has passed all rules yet: the kernel's table does not hold it."""
+    return match({"&": [{"ct": {"key": "status"}}, "confirmed"]}, 0)
+
+
+def more_than(rate: int, per: str, *, burst: int) -> Json:
+    """More packets than a token bucket lets pass."""
+    return {"limit": {"rate": rate, "per": per, "burst": burst, "inv": True}}
+
+
 MSS: Json = {"tcp option": {"name": "maxseg", "field": "size"}}
 
 

@@ -9,6 +9,7 @@ prerouting  raw      source unknown: drop; loopback destination: drop; SEEN -> R
 input       tunnel_in      services: judged; replies and errors to what this side opened; ping; judged
 forward     tunnel_across  replies and errors to what this side opened; not provided: refused; judged
             forward        between other interfaces: see nconnect.host.forwarding
+both, later limit          a new connection above the peer's max_flows: see nconnect.host.flow_limits
 ```
 
 and what goes into it: replies; from other machines new connections only where this side provides nothing
@@ -35,12 +36,12 @@ does not recognise: TCP is reset at once there, UDP is refused in silence.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from ipaddress import IPv4Address, IPv4Network, IPv6Network, ip_address, ip_network
 
 from nconnect.host import closing as closing_rules
 from nconnect.host import expressions as e
-from nconnect.host import forwarding
+from nconnect.host import flow_limits, forwarding
 from nconnect.host.closing import Closing
 from nconnect.host.forwarding import Guard
 from nconnect.host.intervals import AddressRange, merged_ranges, owned_ranges, ranges_without
@@ -107,11 +108,13 @@ def ruleset(
     closing: Closing | None = None,
     guard: Guard | None = None,
     elsewhere: Iterable[Prefix] = (),
+    limits: Mapping[str, int] | None = None,
 ) -> Ruleset:
     """The table that a configuration asks for. What is `closing` is reached through the tunnel alone.
 
     `guard`: forwarding between other interfaces is not to be on because of us. `elsewhere`: what this machine
     reaches by another way than the tunnel; such a prefix inside of allowed_ips is no source of the peer's.
+    `limits`: how many connections each peer may have open here, by name.
     """
     exposed = reachable_exposed(config)
     owned = [(prefix, peer) for peer in config.peers for prefix in peer.allowed_ips]
@@ -130,6 +133,10 @@ def ruleset(
     }
     chains |= _address_translation(config, exposed)
     counters = {f"refused_{peer_id(peer)}": peer.name for peer in config.peers}
+    limited = {peer_id(peer): (limits or {})[peer.name] for peer in config.peers if limits}
+    if limited:
+        chains |= flow_limits.chains(config.interface, limited, _reject())
+        counters |= {f"{flow_limits.COUNTER}_{peer_id(peer)}": peer.name for peer in config.peers}
     if guard is not None:
         forward = chains["forward"]
         chains["forward"] = Chain((*forward.rules, *forwarding.rules(guard)), forward.hook)
@@ -165,6 +172,10 @@ def ruleset(
         maps[f"refused{version}"] = AddressMap(
             version, "counter", {at: f"refused_{owner}" for at, owner in owners.items()}
         )
+        if limited:
+            maps[f"limit{version}"] = AddressMap(
+                version, "verdict", {at: f"jump limit_{owner}" for at, owner in owners.items()}
+            )
     if closing:
         sets |= closing_rules.sets(closing)
     standby = closing_rules.STANDBY if closing else frozenset[str]()

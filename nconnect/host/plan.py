@@ -7,12 +7,12 @@ neighbour or a gateway, or is somebody else's already, is skipped, with the reas
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from ipaddress import ip_interface, ip_network
 
 from nconnect.errors import HostError
-from nconnect.host import nft
+from nconnect.host import flow_limits, nft
 from nconnect.host.bypass import HostRoute, bypasses, named
 from nconnect.host.closing import Closing
 from nconnect.host.facts import Endpoint, Facts
@@ -56,6 +56,7 @@ class HostPlan:
     state: HostState
     skipped_routes: tuple[SkippedRoute, ...] = ()
     warnings: tuple[str, ...] = ()  # for the log: what of the configuration has no effect
+    flow_limits: Mapping[str, int] = field(default_factory=dict)  # by peer; none where peers open nothing
     notes: tuple[str, ...] = ()  # what else a person may want to know, a sentence each
     closed: tuple[Prefix, ...] = ()  # by `fail_closed`
     elsewhere: tuple[Prefix, ...] = field(default=(), compare=False)  # what other interfaces lead to
@@ -88,6 +89,7 @@ def plan(config: Config, facts: Facts) -> HostPlan:
         for prefix in (*networks, *routes)
         for network, interface in networks_around(prefix, config.interface, facts)
     )
+    limits = _flow_limits(config, facts)
     state = HostState(
         interface=config.interface,
         mtu=config.mtu,
@@ -96,10 +98,10 @@ def plan(config: Config, facts: Facts) -> HostPlan:
         bypasses=around,
         device_sysctls=tuple(_device_sysctls(config, facts)),
         sysctls=tuple(_sysctls(config, facts)),
-        ruleset=nft.ruleset(config, closing, _guard(config, facts), elsewhere),
+        ruleset=nft.ruleset(config, closing, _guard(config, facts), elsewhere, limits),
     )
     closed = closing.prefixes if closing is not None else ()
-    return HostPlan(state, tuple(skipped), tuple(_warnings(config, facts)), notes, closed, elsewhere)
+    return HostPlan(state, tuple(skipped), tuple(_warnings(config, facts)), limits, notes, closed, elsewhere)
 
 
 def peers_prefixes(config: Config) -> tuple[Prefix, ...]:
@@ -114,6 +116,14 @@ def shut_off(made: HostPlan) -> tuple[SkippedRoute, ...]:
         for skipped in made.skipped_routes
         if any(within(skipped.route, prefix) for prefix in made.closed)
     )
+
+
+def _flow_limits(config: Config, facts: Facts) -> dict[str, int]:
+    """How many connections each peer may have open here, where peers may open any."""
+    if not (nft.provides(config) or config.inbound):
+        return {}
+    default = flow_limits.default_limit(facts.sysctls)
+    return {peer.name: peer.max_flows or default for peer in config.peers}
 
 
 def refuse_taken_addresses(config: Config, facts: Facts) -> None:

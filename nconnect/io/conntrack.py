@@ -12,6 +12,7 @@ import errno
 import os
 import socket
 import struct
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from ipaddress import ip_address
@@ -25,10 +26,15 @@ _NFGENMSG = struct.Struct("=BBH")  # family, version, resource
 _ATTRIBUTE = struct.Struct("=HH")  # nlattr: length, type
 _INT = struct.Struct("=i")
 _PORT = struct.Struct(">H")
+# How the kernel begins a connection (nf_conntrack_netlink.c): nfgenmsg;
+# length and type of CTA_TUPLE_ORIG, in it of CTA_TUPLE_IP, in it of the source; then that address.
+_OPENER = {4: struct.Struct("=4x2xH2xH2xH4s"), 6: struct.Struct("=4x2xH2xH2xH16s")}
+_TYPE_MASK = 0x3FFF  # without NLA_F_NESTED and NLA_F_NET_BYTEORDER
 
 _NETLINK_NETFILTER = 12
 _CTNETLINK = 1 << 8  # NFNL_SUBSYS_CTNETLINK
 _NEW, _GET, _DELETE = _CTNETLINK | 0, _CTNETLINK | 1, _CTNETLINK | 2  # IPCTNL_MSG_CT_*
+_GET_STATS = _CTNETLINK | 5  # IPCTNL_MSG_CT_GET_STATS
 _ERROR, _DONE = 2, 3
 _REQUEST, _ACK, _DUMP = 0x1, 0x4, 0x300
 _CTA_TUPLE_ORIG, _CTA_ZONE = 1, 18
@@ -96,6 +102,36 @@ def forget(prefixes: Iterable[Prefix], keep: Callable[[Flow], bool] | None = Non
     return True
 
 
+def count(owner: Callable[[bytes], str | None]) -> dict[str, int]:
+    """How many connections each owner has opened. `owner` is asked once for each source address.
+
+    None of what has no owner is counted, and nothing where the kernel has no ctnetlink.
+    """
+    opened: Counter[bytes] = Counter()
+    try:
+        with _Socket() as netlink:
+            for version in _FAMILIES:
+                opened.update(netlink.sources(version))
+    except OSError as error:
+        if error.errno not in _UNAVAILABLE:
+            raise
+    found: dict[str, int] = {}
+    for source, number in opened.items():
+        name = owner(source)
+        if name is not None:
+            found[name] = found.get(name, 0) + number
+    return found
+
+
+def load() -> None:
+    """Have the kernel load connection tracking, whose settings are there from then on."""
+    try:
+        with _Socket() as netlink:
+            netlink.statistics()
+    except OSError:
+        pass  # no such module, or no right to ask: then the settings are absent
+
+
 def parse(message: memoryview) -> Entry | None:
     """One message of a dump, from its nfgenmsg on; None when it is not a connection."""
     if len(message) < _NFGENMSG.size:
@@ -133,6 +169,17 @@ def parse(message: memoryview) -> Entry | None:
     )  # fmt: skip
 
 
+def opener(message: memoryview, version: int) -> bytes:
+    """The source address of a connection in a dump, from its nfgenmsg on. Raises `NetlinkError`."""
+    layout = _OPENER[version]
+    if len(message) >= layout.size:
+        original, addresses, end, source = layout.unpack_from(message)
+        kinds = (original & _TYPE_MASK, addresses & _TYPE_MASK, end & _TYPE_MASK)
+        if kinds == (_CTA_TUPLE_ORIG, _CTA_TUPLE_IP, _CTA_IP_SOURCE[version == 6]):
+            return bytes(source)
+    raise NetlinkError(errno.EBADMSG, "connection of unknown layout")
+
+
 class _Socket:
     """One ctnetlink socket of the calling thread's network namespace. A context manager; blocking."""
 
@@ -151,11 +198,27 @@ class _Socket:
 
     def entries(self, version: int) -> Iterator[Entry]:
         """All connections of one IP version. Take all of them before the next call."""
-        self._sequence += 1
-        self._socket.send(_message(_GET, _DUMP, self._sequence, _FAMILIES[version], b""))
-        for kind, body in self._answers():
+        for kind, body in self._dump(version):
             if kind == _NEW and (entry := parse(body)) is not None:
                 yield entry
+
+    def sources(self, version: int) -> Iterator[bytes]:
+        """Who opened each connection of one IP version; less work than `entries`."""
+        for kind, body in self._dump(version):
+            if kind == _NEW:
+                yield opener(body, version)
+
+    def statistics(self) -> None:
+        """The kernel's own counts, which nobody reads here."""
+        self._sequence += 1
+        self._socket.send(_message(_GET_STATS, _ACK, self._sequence, socket.AF_UNSPEC, b""))
+        for _ in self._answers():
+            pass
+
+    def _dump(self, version: int) -> Iterator[tuple[int, memoryview]]:
+        self._sequence += 1
+        self._socket.send(_message(_GET, _DUMP, self._sequence, _FAMILIES[version], b""))
+        return self._answers()
 
     def delete(self, entries: list[Entry]) -> None:
         """Delete these connections; those that have ended meanwhile are no error."""

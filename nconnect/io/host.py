@@ -11,11 +11,12 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-from collections.abc import Callable, Iterable, Iterator
-from ipaddress import ip_interface, ip_network
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from ipaddress import ip_address, ip_interface, ip_network
 from pathlib import Path
 
 from nconnect.errors import HostError
+from nconnect.host import flow_limits
 from nconnect.host.bypass import HostRoute
 from nconnect.host.diff import (
     AddAddress,
@@ -34,8 +35,9 @@ from nconnect.host.diff import (
     undo,
 )
 from nconnect.host.facts import Facts, LocalInterface, LocalRoute
+from nconnect.host.flow_limits import CONNTRACK_MAX
 from nconnect.host.forwarding import VIRTUAL_KINDS
-from nconnect.host.judge import judge
+from nconnect.host.judge import judge, owner_of
 from nconnect.host.plan import FORWARDING, IP_FORWARD, IPV6_FORWARDING, ROUTE_PROTOCOL, HostPlan, HostState
 from nconnect.host.ruleset import (
     AddressMap,
@@ -188,13 +190,36 @@ class Host:
         """Whether the firewall has a table of ours: of this daemon, or of one that was killed."""
         return table_name(self._interface) in nftables.tables()
 
-    def refused_counts(self) -> dict[str, int]:
-        """How many packets of each peer were refused since the rules were loaded."""
+    def refused_counts(self) -> dict[str, dict[str, int]]:
+        """How many packets of each peer were refused since the rules were loaded, by reason.
+
+        Those of no peer are under "".
+        """
         ruleset = self._ruleset  # a thread that applies a plan may replace it meanwhile
         if ruleset is None:
             return {}
         seen = nftables.counters(ruleset.table)
-        return {peer: seen.get(counter, 0) for counter, peer in ruleset.counters.items()}
+        counts: dict[str, dict[str, int]] = {}
+        for counter, peer in ruleset.counters.items():
+            why = counter.rpartition("_")[0] if peer else counter
+            counts.setdefault(peer, {})[why] = seen.get(counter, 0)
+        return counts
+
+    def count_flows(self, config: Config) -> dict[str, int]:
+        """How many connections each peer has open here."""
+
+        def owner(source: bytes) -> str | None:
+            peer = owner_of(ip_address(source), config)
+            return None if peer is None else peer.name
+
+        with _asking("count the connections of peers"):
+            return conntrack.count(owner)
+
+    def give_flows(self, tokens: Mapping[str, int]) -> None:
+        """Let peers (by id, `host.nft.peer_id`) open so many connections more. Raises `HostError`."""
+        ruleset = self._ruleset
+        if ruleset is not None and tokens:
+            nftables.run([flow_limits.transaction(ruleset.table, tokens)])
 
     def flush_conntrack(self, prefixes: Iterable[Prefix]) -> bool:
         """Forget all connections of these addresses; False when the kernel has no ctnetlink."""
@@ -318,8 +343,10 @@ class Host:
 
     def _sysctls(self) -> dict[str, str]:
         ipv6 = f"net/ipv6/conf/{self._interface}"
+        if sysctl.read(CONNTRACK_MAX) is None:
+            conntrack.load()
         ipv6_off = ("net/ipv6/conf/default/disable_ipv6", f"{ipv6}/disable_ipv6")
-        names = [IP_FORWARD, IPV6_FORWARDING, *ipv6_off, *sysctl.interfaces_with("accept_ra")]
+        names = [IP_FORWARD, IPV6_FORWARDING, CONNTRACK_MAX, *ipv6_off, *sysctl.interfaces_with("accept_ra")]
         return {name: value for name in names if (value := sysctl.read(name)) is not None}
 
     def _others(self, links: list[Link]) -> tuple[str, ...]:

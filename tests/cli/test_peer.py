@@ -62,6 +62,7 @@ def test_add_with_everything(run: Run, made: Path, tmp_path: Path) -> None:
         "allow": [],
         "preshared_key": True,
         "expires": 4_102_358_400.0,
+        "max_flows": None,
         "state": None,
         "invited": False,
     }
@@ -149,6 +150,16 @@ def test_removing_the_last_rule_leaves_nothing_and_only_all_deletes_the_key(
     result = run("peer", "set", "laptop", "--remove-allow", "192.168.50.11/icmp")
     assert (result.status, allow()) == (2, "absent")
     assert "say with --allow" in result.err
+
+
+def test_a_bound_on_connections_is_set_and_taken_away(run: Run, with_laptop: Path) -> None:
+    assert run("peer", "set", "laptop", "--max-flows", "20000").status == 0
+    assert peers_of(with_laptop)[0]["max_flows"] == 20_000
+    assert json.loads(run("peer", "show", "laptop", "--json").out)["max_flows"] == 20_000
+    assert run("peer", "set", "laptop", "--max-flows", "99999999").status == 2
+    assert peers_of(with_laptop)[0]["max_flows"] == 20_000
+    assert run("peer", "set", "laptop", "--max-flows", "0").status == 0
+    assert "max_flows" not in peers_of(with_laptop)[0]
 
 
 def test_preshared_key_can_be_set_and_taken_away(run: Run, with_laptop: Path, tmp_path: Path) -> None:

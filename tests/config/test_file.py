@@ -74,6 +74,7 @@ allowed_ips = ["10.86.0.2/32"]
 allow = ["192.168.50.10:8000/tcp"]
 preshared_key = "{"ab" * 32}"
 expires = 2026-12-31T00:00:00Z
+max_flows = 20000
 
 [[peer]]
 name = "phone"
@@ -160,6 +161,8 @@ def test_everything() -> None:
     assert laptop.allow == (AllowRule(ip_network("192.168.50.10/32"), (8000, 8000), "tcp"),)
     assert laptop.preshared_key == b"\xab" * 32
     assert laptop.expires_at == 1_798_675_200.0
+    assert laptop.max_flows == 20_000
+    assert phone.max_flows is None
     assert phone.allow == ()  # nothing, which is not None: everything
     assert phone.preshared_key is None
     assert phone.expires_at is None
@@ -276,6 +279,8 @@ allow = ["192.168.50.11:9-3/tcp"]
             MINIMAL + peer("a", KEYS[0], "10.86.0.2", expires="2026-12-31T00:00:00"),
             "write 2026-12-31T00:00:00Z",
         ),
+        (MINIMAL + peer("a", KEYS[0], "10.86.0.2", max_flows="0"), "max_flows"),
+        (MINIMAL + peer("a", KEYS[0], "10.86.0.2", max_flows='"many"'), "max_flows"),
         (MINIMAL + peer("a", KEYS[0], "10.86.0.2", preshared_key='"abc"'), "must be 32 bytes"),
         (MINIMAL + peer("a", KEYS[0], "10.86.0.2", allow='"all"'), 'must be a list: write ["all"]'),
         (MINIMAL + peer("a", KEYS[0], "10.86.0.2", alow="[]"), "unknown, did you mean allow?"),

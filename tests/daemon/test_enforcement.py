@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from ipaddress import ip_interface
 from types import SimpleNamespace
 from typing import cast
@@ -15,6 +15,7 @@ from nconnect.daemon import enforcement
 from nconnect.daemon.enforcement import Enforcement
 from nconnect.errors import HostError
 from nconnect.host.facts import Facts, LocalInterface
+from nconnect.host.nft import peer_id
 from nconnect.host.plan import HostPlan
 from nconnect.io.host import Host
 from nconnect.model import Config, Prefix
@@ -32,6 +33,7 @@ class Notes:
         self.refuses: str | None = None
         self.flushed: list[Prefix] = []
         self.counts = 0
+        self.tokens: Mapping[str, int] = {}
         self.rules = False  # of a daemon that was killed
         self.problem = ""
 
@@ -67,11 +69,19 @@ class Notes:
         self._ask("end_refused")
         return True
 
-    def refused_counts(self) -> dict[str, int]:
+    def count_flows(self, config: Config) -> dict[str, int]:
+        self._ask("count_flows")
+        return {"alice": 4000}
+
+    def give_flows(self, tokens: Mapping[str, int]) -> None:
+        self._ask("give_flows")
+        self.tokens = tokens
+
+    def refused_counts(self) -> dict[str, dict[str, int]]:
         self.counts += 1
         if self.refuses == "count":
             raise HostError("no table")
-        return {"alice": self.counts}
+        return {"alice": {"refused": self.counts}}
 
 
 class Case:
@@ -274,13 +284,55 @@ def test_a_start_that_fails_leaves_shut_what_was_shut_and_nothing_else(killed: b
     run(dataclasses.replace(USER, fail_closed=True), test)
 
 
+def test_a_peer_gets_what_is_left_of_its_bound_when_it_may_have_used_it() -> None:
+    async def test(case: Case) -> None:
+        await case.made.renew_flow_limits({"alice": 9})
+        assert "count_flows" not in case.host.asked, "nothing is in force"
+        await case.made.set_up()
+        await case.made.renew_flow_limits({"alice": 9})
+        assert case.host.tokens == {peer_id(PROVIDER.peers[0]): 96}
+        case.host.asked.clear()
+        await case.made.renew_flow_limits({"alice": 9 + 40})
+        assert case.host.asked == []
+        await case.made.change(PROVIDER)
+        await case.made.renew_flow_limits({"alice": 9 + 40})
+        assert case.host.asked[-2:] == ["count_flows", "give_flows"], "the rules may be new"
+
+    run(PROVIDER, test)
+
+
+def test_a_count_that_fails_is_made_again() -> None:
+    async def test(case: Case) -> None:
+        await case.made.set_up()
+        case.host.refuses = "count_flows"
+        await case.made.renew_flow_limits({"alice": 9})
+        case.host.refuses = None
+        await case.made.renew_flow_limits({"alice": 9})
+        assert case.host.asked[-1] == "give_flows"
+
+    run(PROVIDER, test)
+
+
+def test_a_user_s_peers_open_nothing_to_count() -> None:
+    async def test(case: Case) -> None:
+        await case.made.set_up()
+        await case.made.renew_flow_limits({"provider": 1 << 30})
+        assert "count_flows" not in case.host.asked
+
+    run(USER, test)
+
+
 def test_the_firewall_is_asked_now_and_then() -> None:
     async def test(case: Case) -> None:
-        assert await case.made.refused_counts(100.0) == {"alice": 1}
-        assert await case.made.refused_counts(100.0 + enforcement.REFUSED_INTERVAL_S / 2) == {"alice": 1}
-        assert await case.made.refused_counts(100.0 + enforcement.REFUSED_INTERVAL_S) == {"alice": 2}
+        assert await case.made.refused_counts(100.0) == {"alice": {"refused": 1}}
+        assert await case.made.refused_counts(100.0 + enforcement.REFUSED_INTERVAL_S / 2) == {
+            "alice": {"refused": 1}
+        }
+        assert await case.made.refused_counts(100.0 + enforcement.REFUSED_INTERVAL_S) == {
+            "alice": {"refused": 2}
+        }
         case.host.refuses = "count"
-        assert await case.made.refused_counts(200.0) == {"alice": 2}, "the last that is known"
+        assert await case.made.refused_counts(200.0) == {"alice": {"refused": 2}}, "the last that is known"
 
     run(PROVIDER, test)
     run(USER, test)

@@ -22,7 +22,7 @@ from tests.sim.network import Host, Simulation, packet
 from tests.tunnel.hostile import connected, passes
 
 
-def made(sim: Simulation, host: Host, refused: dict[str, int] | None = None) -> status.Status:
+def made(sim: Simulation, host: Host, refused: dict[str, dict[str, int]] | None = None) -> status.Status:
     config = Config("nc7", bytes(32), host.name, (ip_interface("10.86.0.1/24"),))
     link = Link(host.identity, host.address, ("http://127.0.0.1:1",), now=sim.now, rng=sim.random_bytes)
     return status.build(
@@ -85,7 +85,7 @@ def test_each_link_names_its_proxy_and_not_how_to_log_in_there() -> None:
 def test_an_interface_with_a_peer_that_is_up() -> None:
     sim, user, provider = connected()
     sim.run(3)
-    found = made(sim, provider, {"laptop": 4})
+    found = made(sim, provider, {"laptop": {"refused": 4, "flow_limit": 2, "other": 0}})
     assert (found.interface, found.address) == ("nc7", str(provider.address))
     assert found.public_key == provider.identity.public_key.hex()
     assert found.started_at == pytest.approx(time.time() - 50, abs=5)
@@ -102,7 +102,8 @@ def test_an_interface_with_a_peer_that_is_up() -> None:
     assert peer.handshake_age_s == pytest.approx(3.1, abs=0.2)
     assert peer.last_handshake_at == pytest.approx(time.time() - 3.1, abs=5)
     assert (peer.rx_packets, peer.tx_packets) == (1, 1)
-    assert peer.drops["refused"] == 4
+    assert (peer.drops["refused"], peer.drops["flow_limit"]) == (4, 2)
+    assert "other" not in peer.drops
 
 
 def test_a_peer_that_was_never_there() -> None:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import struct
 from ipaddress import ip_address, ip_network
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from nconnect.host.judge import Flow
 from nconnect.io import conntrack
+from nconnect.io.netlink import NetlinkError
 
 
 def attribute(kind: int, value: bytes) -> bytes:
@@ -48,6 +50,15 @@ def test_a_ping_has_no_ports() -> None:
     entry = conntrack.parse(message("fd86::2", "fd50::10", 58, None))
     assert entry is not None
     assert entry.flow() == Flow("icmp", ip_address("fd86::2"), ip_address("fd50::10"))
+
+
+@pytest.mark.parametrize(("source", "version"), [("10.86.0.3", 4), ("fd86::2", 6)])
+def test_who_opened_it_is_read_without_the_rest(source: str, version: int) -> None:
+    whole = message(source, "192.168.50.10" if version == 4 else "fd50::10", 6, (1, 2))
+    assert conntrack.opener(whole, version) == ip_address(source).packed
+    for broken, read_as in ((whole[:19], version), (whole, 10 - version), (whole[4:], version)):
+        with pytest.raises(NetlinkError):
+            conntrack.opener(broken, read_as)
 
 
 @given(st.binary())

@@ -1,0 +1,113 @@
+"""How many connections each peer may have open here (`max_flows`): rules, and what they are given. Pure.
+
+The kernel can count a peer's connections for a rule (`ct count`), but walks over all of them for each new
+one. So the rules hold a number instead: how many connections a peer may still open, a token for each, which
+costs the same however many there are. Now and then the daemon counts the connections that exist, by one dump,
+and gives each peer what is left of its bound. Between two counts a peer can open no more than that, so it
+never exceeds the bound by more than what it opens while a count is under way.
+
+A token is used by a connection's first packet only, so a peer that has sent fewer packets than it has tokens
+needs no count.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from nconnect.host import expressions as e
+from nconnect.host.ruleset import FAMILY, Chain, Hook, Json, Rule
+
+CONNTRACK_MAX = "net/netfilter/nf_conntrack_max"
+COUNTER = "flow_limit"  # of each peer, behind its id; also the drop reason in `status`
+MIN_DEFAULT = 4096
+_SHARE = 4  # of what the kernel tracks in all, one peer's by default
+_BEHIND_FILTER = 10  # priority: what another rule refuses uses no token
+VERSIONS = (4, 6)
+
+
+def default_limit(sysctls: Mapping[str, str]) -> int:
+    """For a peer without `max_flows`: a quarter of nf_conntrack_max, and at least `MIN_DEFAULT`."""
+    text = sysctls.get(CONNTRACK_MAX, "")
+    return max(MIN_DEFAULT, int(text) // _SHARE if text.isdigit() else 0)
+
+
+def chains(interface: str, limits: Mapping[str, int], refusal: tuple[Rule, ...]) -> dict[str, Chain]:
+    """The base chains, and a chain for each peer id, found by the maps `limit4` and `limit6`.
+
+    Each starts with all of its bound. `refusal`: the rules that turn a packet away.
+    """
+    judged: tuple[Rule, ...] = tuple(
+        (
+            e.from_interface(interface),
+            e.first_packet(),
+            {"vmap": {"key": e.address(version, "saddr"), "data": f"@limit{version}"}},
+        )
+        for version in VERSIONS
+    )
+    found = {
+        name: Chain(judged, Hook("filter", hook, _BEHIND_FILTER))
+        for name, hook in (("limit_in", "input"), ("limit_across", "forward"))
+    }
+    found["full"] = Chain(refusal)
+    for peer, limit in limits.items():
+        found[f"limit_{peer}"] = Chain((_tokens(peer, limit),))
+    return found
+
+
+def transaction(table: str, tokens: Mapping[str, int]) -> list[Json]:
+    """Give each peer id so many new connections."""
+    commands: list[Json] = []
+    for peer, number in tokens.items():
+        chain = {"family": FAMILY, "table": table, "name": f"limit_{peer}"}
+        rule = {
+            "family": FAMILY, "table": table, "chain": f"limit_{peer}", "expr": list(_tokens(peer, number)),
+        }  # fmt: skip
+        commands += [{"flush": {"chain": chain}}, {"add": {"rule": rule}}]
+    return commands
+
+
+def _tokens(peer: str, number: int) -> Rule:
+    # As good as never refilled; a slower rate than one a minute could overflow the kernel's 64 bits of ns.
+    used_up = [e.more_than(1, "minute", burst=number)] if number else []  # a burst of 0 would mean 5
+    return (*used_up, {"counter": f"{COUNTER}_{peer}"}, e.jump("full"))
+
+
+class Budgets:
+    """What each peer was given, and whether it may have used it up. Peers go by name.
+
+    `received` is how many packets have come from each peer since its daemon's start.
+    """
+
+    def __init__(self) -> None:
+        self._given: dict[str, tuple[int, int]] = {}  # tokens, and packets received until then
+
+    def forget(self) -> None:
+        """The rules may have been loaded anew: what is left in them is not known."""
+        self._given.clear()
+
+    def due(self, received: Mapping[str, int]) -> list[str]:
+        """Who may have used half of it, or has nothing left."""
+        names = []
+        for name, packets in received.items():
+            given = self._given.get(name)
+            if given is None:
+                is_due = packets > 0
+            else:
+                tokens, before = given
+                is_due = packets < before or packets - before >= tokens / 2
+            if is_due:
+                names.append(name)
+        return names
+
+    def give(
+        self,
+        names: Iterable[str],
+        limits: Mapping[str, int],
+        flows: Mapping[str, int],
+        received: Mapping[str, int],
+    ) -> dict[str, int]:
+        """The tokens of these peers, of whose bounds so many connections exist."""
+        tokens = {name: max(0, limits[name] - flows.get(name, 0)) for name in names if name in limits}
+        for name, number in tokens.items():
+            self._given[name] = (number, received[name])
+        return tokens

@@ -1,0 +1,35 @@
+"""The watch over the bounds on connections: in virtual time, with a firewall in its place."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+
+import pytest
+
+from nconnect.daemon import flows
+
+
+@pytest.mark.parametrize(("took_s", "pause_s"), [(0.001, flows.LOOK_S), (0.5, 0.5 * flows.REST)])
+def test_a_look_that_takes_long_is_followed_by_a_long_rest(
+    took_s: float, pause_s: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now, pauses, seen = 0.0, list[float](), list[Mapping[str, int]]()
+
+    async def sleep(seconds: float) -> None:
+        nonlocal now
+        pauses.append(seconds)
+        now += seconds
+        if len(pauses) == 3:
+            raise asyncio.CancelledError
+
+    async def renew(received: Mapping[str, int]) -> None:
+        nonlocal now
+        seen.append(received)
+        now += took_s
+
+    monkeypatch.setattr(flows.asyncio, "sleep", sleep)
+    with pytest.raises(asyncio.CancelledError):
+        asyncio.run(flows.watch(lambda: {"bob": int(now)}, renew, lambda: now))
+    assert pauses == [flows.LOOK_S, *[pytest.approx(pause_s)] * 2]
+    assert seen[0] == {"bob": 1}
