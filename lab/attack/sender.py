@@ -153,6 +153,14 @@ class Sender:
             for _ in range(12):
                 await self._seal_batch(bytes(arena[:size]) * (MAX_BATCH_BYTES // size))
 
+    async def link_changes(self) -> None:
+        """A batch full of changes of our links, each of which asks for eight answers."""
+        entries = b"".join(struct.pack("<BI", n, n) for n in range(8))
+        body = struct.Struct(f"<II{len(entries)}s")
+        head = RecordKind.LINKS << 24 | 4 + len(entries)
+        count = MAX_BATCH_BYTES // body.size
+        await self._seal_batch(b"".join(body.pack(head, n + 2, _with_tag(entries, n)) for n in range(count)))
+
     async def ping_flood(self) -> None:
         arena, at = bytearray(12 * 20_000), 0
         for n in range(20_000):
@@ -230,6 +238,11 @@ class Sender:
             self._writable.clear()
             await self._writable.wait()
         self._runner.send(str(self._dest), (payload,))
+
+
+def _with_tag(entries: bytes, tag: int) -> bytes:
+    """The same links, the first one at another node."""
+    return entries[:1] + tag.to_bytes(4, "little") + entries[5:]
 
 
 def _ipv4(source: bytes, destination: bytes, protocol: int, body: bytes) -> bytes:

@@ -78,6 +78,7 @@ ROWS = (
     _attack("peer", "bad_records", "bad_record", "records longer than their batch"),
     _attack("peer", "forbidden", "refused", "connections to what is not allowed"),
     _attack("peer", "tiny_packets", "queue_full", "180,000 packets in 24 batches"),
+    _attack("peer", "link_changes", "", "6,000 changes of its links in a batch"),
     _attack("peer", "ping_flood", "", "20,000 pings in a batch: one is answered"),
     _attack("peer", "big_garbage", "not_authentic", "30 MB that do not authenticate"),
     _attack("peer", "no_session", "no_session", "keys that were never agreed"),
