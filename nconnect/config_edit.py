@@ -68,6 +68,7 @@ def new_file(
     address: Iterable[str],
     seed_rpc: Iterable[str] = (),
     proxy: str | None = None,
+    accept_routes: str | Iterable[str] | None = None,
     provide: Iterable[str] = (),
     services: Iterable[str] = (),
     expose: Iterable[str] = (),
@@ -81,6 +82,9 @@ def new_file(
         f"identifier = {_quote(identifier)}",
         f"address = {_list(address)}",
     ]
+    if accept_routes is not None:
+        value = _quote(accept_routes) if isinstance(accept_routes, str) else _list(accept_routes)
+        lines.append(f"accept_routes = {value}")
     network = [f"seed_rpc = {_list(seeds)}"] if (seeds := tuple(seed_rpc)) else []
     network += [] if proxy is None else [f"proxy = {_quote(proxy)}"]
     if network:

@@ -215,6 +215,10 @@ class MetricsConfig:
     port: int
 
 
+AcceptWord = Literal["private", "none", "all"]
+AcceptRoutes = AcceptWord | tuple[Prefix, ...]
+
+
 @dataclass(frozen=True, slots=True)
 class Config:
     """One interface's configuration, checked."""
@@ -228,6 +232,7 @@ class Config:
     inbound: bool = False
     fail_closed: bool = False
     accept_pending: bool = False
+    accept_routes: AcceptRoutes = "private"  # of prefixes that a provider names: see `config.accept_routes`
     network: NetworkConfig = NetworkConfig()
     node: NodeConfig | None = None
     provide: ProvideConfig = ProvideConfig()

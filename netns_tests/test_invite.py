@@ -6,6 +6,7 @@ user ── node ── provider ── server; the user's machine has nothing o
 from __future__ import annotations
 
 import json
+import shlex
 import time
 import tomllib
 from pathlib import Path
@@ -127,6 +128,49 @@ def test_the_provider_refuses_and_says_why(fresh: World, provider: Side) -> None
 
 
 PEER_KEY = "d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a"  # RFC 8032, 7.1, test 1
+
+
+def test_routes_that_are_not_private_are_shown_before_the_token_is_used(fresh: World, provider: Side) -> None:
+    provider.nconnect("provide", "add", "--subnet", "8.8.8.8/32,1.0.0.0/8,128.0.0.0/1")
+    token = invite(provider, "laptop")
+    side = fresh.user_side
+    done = side.try_nconnect("join", token)
+    assert done.returncode == 1
+    assert not side.config.exists()
+    (line,) = done.stderr.splitlines()
+    assert "8.8.8.8/32, 1.0.0.0/8, 128.0.0.0/1 routed to it" in line
+    assert "the invitation is still good" in line
+    assert f"--accept-routes {PROVIDER_TUNNEL}/32,{PROVIDER_TUNNEL6}/128,{LAN},8.8.8.8/32" in line
+    assert "none" not in refusal(side, token, "--accept-routes", "none").partition("routed to it")[0]
+    (entry,) = json.loads(provider.nconnect("invite", "list", "--json"))["invitations"]
+    assert entry["state"] == "open"
+
+    # On a terminal a person is asked; it is another device here, which says no.
+    asked = another(fresh, "asked")
+    said = on_a_terminal(asked, ["join", token], "n\n")
+    assert "8.8.8.8/32, 1.0.0.0/8, 128.0.0.0/1" in said
+    assert "Route them? [y/N]" in said
+    assert "you did not say yes" in said
+    assert not asked.config.exists()
+    said = on_a_terminal(asked, ["join", token], "y\n")
+    assert "joined gpu-box as laptop" in said
+    (peer,) = tomllib.loads(asked.config.read_text())["peer"]
+    assert "128.0.0.0/1" in peer["allowed_ips"]
+
+    # Said beforehand; and what was said is kept for later.
+    token = invite(provider, "phone")
+    side.nconnect("join", token, "--accept-routes", "all")
+    assert tomllib.loads(side.config.read_text())["interface"]["accept_routes"] == "all"
+    side.nconnect("config", "check")
+
+
+def on_a_terminal(side: Side, arguments: list[str], types: str) -> str:
+    """What a command says on a terminal where somebody types this."""
+    command = shlex.join(side.command(*arguments))
+    done = side.namespace.run(
+        ["script", "--quiet", "--return", "--command", command, "/dev/null"], env=side.env, input_text=types
+    )
+    return done.stdout
 
 
 def test_a_mistyped_token_and_a_stranger(fresh: World, provider: Side) -> None:

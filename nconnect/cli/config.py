@@ -90,6 +90,7 @@ def reload(ctx: typer.Context, config: ConfigOption = None) -> None:
 def shown(config: Config) -> dict[str, Any]:
     """A configuration as the file's tables, every default written out and every secret hidden."""
     from nconnect.config import format_allow_rule
+    from nconnect.config.accept_routes import told
     from nconnect.model import join_addr
 
     content: dict[str, Any] = {
@@ -102,6 +103,7 @@ def shown(config: Config) -> dict[str, Any]:
             "inbound": config.inbound,
             "fail_closed": config.fail_closed,
             "accept_pending": config.accept_pending,
+            "accept_routes": told(config.accept_routes),
         },
         "network": {
             "seed_rpc": list(config.network.seed_rpc),

@@ -19,9 +19,12 @@ from nconnect.cli.options import (
 from nconnect.errors import ConfigError, NetworkError, UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from nconnect.invite.token import Token
     from nconnect.invite.welcome import Welcome
     from nconnect.io.state import StateStore
+    from nconnect.model import AcceptRoutes, Prefix
 
 DRAFT = "joining"  # in the state folder: the identity under which we have applied, until we are let in
 
@@ -39,6 +42,14 @@ def join(
         typer.Option("--seed-rpc", metavar="URL", help="Another way to the provider's network."),
     ] = None,
     proxy: ProxyOption = None,
+    accept_routes: Annotated[
+        str | None,
+        typer.Option(
+            "--accept-routes",
+            metavar="private|none|all|PREFIX,…",
+            help="Which of the provider's subnets to route without asking. [default: private]",
+        ),
+    ] = None,
     timeout: Annotated[
         float, typer.Option("--timeout", metavar="S", min=1, max=3600, help="Give up after S seconds.")
     ] = 20.0,
@@ -58,6 +69,7 @@ def join(
     from nconnect import config as values
     from nconnect.cli.output import print_json
     from nconnect.cli.setup import default_identifier
+    from nconnect.config.accept_routes import parse_accept_routes, told
     from nconnect.config.proxy import of_setting
     from nconnect.crypto.keys import Identity
     from nconnect.invite.token import Token
@@ -75,6 +87,7 @@ def join(
     checks.one("--identifier", name, values.check_identifier)
     seeds = checks.many("--seed-rpc", seed_rpc, values.parse_seed_rpc) or invitation.seeds
     setting = read_proxy(checks, proxy)
+    accept = checks.one("--accept-routes", accept_routes or "private", parse_accept_routes) or "private"
     checks.finish()
     _check_free(path, force)
     if paths.is_locked(interface):
@@ -85,21 +98,29 @@ def join(
     own = Identity(seed)
     if own.public_key == invitation.provider.public_key:
         raise ConfigError("this invitation is this device's own: use it on another one")
-    applying = join.apply(
-        invitation,
-        own,
-        NknAddress(name, own.public_key),
-        seeds or PUBLIC_SEED_RPC,
-        timeout_s=timeout,
-        proxies=proxies,
-        say=_say,
-    )
+
+    def apply(accepted: AcceptRoutes) -> Welcome:
+        return asyncio.run(
+            join.apply(
+                invitation,
+                own,
+                NknAddress(name, own.public_key),
+                seeds or PUBLIC_SEED_RPC,
+                timeout_s=timeout,
+                proxies=proxies,
+                say=_say,
+                accept=accepted,
+            )
+        )
+
     try:
-        welcome = asyncio.run(applying)
+        welcome = _within(accept, apply)
     except NoNode as error:
         unused = "" if proxies.proxy is not None or proxy == "none" else hint()
         raise NetworkError(f"{error}{unused}") from error
-    text = _configuration(invitation, seed, name, seeds, proxy, welcome)
+    text = _configuration(
+        invitation, seed, name, seeds, proxy, welcome, None if accept_routes is None else told(accept)
+    )
     config_file.check(path, text)
     config_file.create(path, text, force=force)
     store.remove(DRAFT)
@@ -120,6 +141,49 @@ def join(
     print(f"this device is {', '.join(welcome.addresses)} and reaches {', '.join(welcome.allowed_ips)}")
     print("next:")
     print(f"  sudo nconnect{option} up")
+
+
+def _within(accept: AcceptRoutes, apply: Callable[[AcceptRoutes], Welcome]) -> Welcome:
+    """The welcome, with no routes but those that are accepted, or that a person accepts now."""
+    from nconnect.config import parse_addresses, parse_prefixes
+    from nconnect.config.accept_routes import not_accepted
+    from nconnect.config.private import is_private
+    from nconnect.invite.applicant import RoutesNotAccepted
+
+    unspent = "nothing was joined, and the invitation is still good"
+    try:
+        welcome = apply(accept)
+    except RoutesNotAccepted as refused:
+        offered = parse_prefixes(refused.offered)
+        others = not_accepted(accept, offered, ())
+        # The provider's address in the tunnel, which needs no word, may be among them.
+        subnets = tuple(p for p in others if p.prefixlen < p.max_prefixlen or not is_private(p)) or others
+        _ask(subnets, offered, unspent)
+        accept = (*(p for p in offered if p not in others), *subnets)
+        try:
+            welcome = apply(accept)
+        except RoutesNotAccepted as again:
+            raise NetworkError(f"{again}, which is another offer than before: {unspent}") from None
+    offered = parse_prefixes(welcome.allowed_ips)
+    others = not_accepted(accept, offered, parse_addresses(welcome.addresses))
+    if others:  # an older provider, or one that says one thing and does another
+        _ask(others, offered, "no file was written; this device may apply again")
+    return welcome
+
+
+def _ask(others: tuple[Prefix, ...], offered: tuple[Prefix, ...], otherwise: str) -> None:
+    """Ask whether prefixes that are not accepted may be routed. Raises `NetworkError` unless that is so."""
+    import sys
+
+    named = ", ".join(map(str, others))
+    why = f"the provider wants to have {named} routed to it, which --accept-routes does not say"
+    option = f"--accept-routes {','.join(map(str, offered))}"
+    if not sys.stdin.isatty() or not sys.stderr.isatty():
+        raise NetworkError(f"{why}: {otherwise}; if you want that, repeat with {option} (or all)")
+    print(f"nconnect: {why}. What this device sends there goes to the provider.", file=sys.stderr)
+    print("Route them? [y/N] ", end="", file=sys.stderr, flush=True)
+    if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+        raise NetworkError(f"you did not say yes: {otherwise}")
 
 
 def _say(why: str) -> None:
@@ -181,10 +245,18 @@ def _configuration(
     seeds: tuple[str, ...],
     proxy: str | None,
     welcome: Welcome,
+    accept_routes: str | list[str] | None,
 ) -> str:
     from nconnect.config_edit import add_peer, new_file
 
-    text = new_file(seed=seed, identifier=identifier, address=welcome.addresses, seed_rpc=seeds, proxy=proxy)
+    text = new_file(
+        seed=seed,
+        identifier=identifier,
+        address=welcome.addresses,
+        seed_rpc=seeds,
+        proxy=proxy,
+        accept_routes=accept_routes,
+    )
     return add_peer(
         text,
         name=welcome.provider_name,

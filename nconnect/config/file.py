@@ -8,6 +8,7 @@ from pathlib import Path as FilePath
 from typing import Any
 
 from nconnect.config import values
+from nconnect.config.accept_routes import read_accept_routes
 from nconnect.config.locate import Path
 from nconnect.config.proxy import parse_proxy_setting
 from nconnect.config.table import (
@@ -126,6 +127,7 @@ def _read_config(root: Table, interface: str, read_seed_file: Callable[[str], st
         inbound=section.take("inbound", boolean, False),
         fail_closed=section.take("fail_closed", boolean, False),
         accept_pending=section.take("accept_pending", boolean, False),
+        accept_routes=section.take("accept_routes", read_accept_routes, "private"),
         network=_read_network(root),
         node=_read_node(root),
         provide=_read_provide(root),

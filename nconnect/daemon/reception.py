@@ -15,15 +15,16 @@ from collections.abc import Callable, Coroutine
 from typing import Any, Protocol
 
 from nconnect.config import parse_prefix
+from nconnect.config.accept_routes import not_accepted
 from nconnect.crypto.keys import Identity
 from nconnect.errors import ConfigError, HostError, NconnectError
 from nconnect.invite import pool
 from nconnect.invite.book import Invitation, InvitationState
 from nconnect.invite.desk import Admission, Buffer, Desk, application_in
 from nconnect.invite.table import Table
-from nconnect.invite.welcome import Welcome
+from nconnect.invite.welcome import Offer, Welcome
 from nconnect.io.invitations import InvitationStore
-from nconnect.model import Config, NknAddress, PeerConfig
+from nconnect.model import Config, NknAddress, PeerConfig, Prefix
 from nconnect.wire.invite import Reason
 
 log = logging.getLogger(__name__)
@@ -97,6 +98,9 @@ class Reception:
         name = admission.invitation.name
         try:
             welcome = await asyncio.to_thread(self._enrol, admission, asyncio.get_running_loop())
+        except _NotAcceptedError as error:
+            log.info("%s does not accept all of %s: it was told, and may apply again", name, error)
+            self._send(admission.dest, admission.offer(error.offer, os.urandom))
         except _GoneError as gone:
             self._send(admission.dest, admission.refuse(self._address, gone.reason, os.urandom))
         except NconnectError as error:
@@ -108,6 +112,7 @@ class Reception:
     def _enrol(self, admission: Admission, loop: asyncio.AbstractEventLoop) -> Welcome:
         """In a thread: make the device a peer, unless it is one already, and say what it is to know."""
         token_id = admission.invitation.token_id
+        _check_accepted(admission, self._load().config)
         with self._store.using() as book:
             # Who invites may have changed it since the desk looked.
             found = book.get(token_id)
@@ -163,6 +168,14 @@ class Reception:
             log.warning("%s", error)
 
 
+class _NotAcceptedError(NconnectError):
+    """The device has not said that it routes what we would have it route."""
+
+    def __init__(self, offer: Offer) -> None:
+        super().__init__(", ".join(offer.allowed_ips))
+        self.offer = offer
+
+
 class _GoneError(NconnectError):
     """The invitation has ended since the desk looked at it."""
 
@@ -179,8 +192,6 @@ def welcome(config: Config, peer: PeerConfig) -> Welcome:
     """What a peer of ours has to know to be one. Raises `ConfigError` when that cannot be told."""
     if peer.preshared_key is None:
         raise ConfigError(f"peer {peer.name} has no preshared key any more")
-    own = [parse_prefix(str(address.ip)) for address in config.address]
-    seen = [subnet.seen for subnet in config.provide.subnets]
     addresses = [
         f"{prefix.network_address}/{home.network.prefixlen}"
         for prefix in peer.allowed_ips
@@ -193,6 +204,19 @@ def welcome(config: Config, peer: PeerConfig) -> Welcome:
         name=peer.name,
         provider_name=config.identifier.replace(".", "-").strip("-_") or _FALLBACK_NAME,
         addresses=tuple(addresses),
-        allowed_ips=tuple(map(str, [*own, *seen])),
+        allowed_ips=tuple(map(str, _offered(config))),
         preshared_key=peer.preshared_key,
     )
+
+
+def _offered(config: Config) -> tuple[Prefix, ...]:
+    """What a peer of ours routes to us: our addresses, and the subnets as it sees them."""
+    own = (parse_prefix(str(address.ip)) for address in config.address)
+    return (*own, *(subnet.seen for subnet in config.provide.subnets))
+
+
+def _check_accepted(admission: Admission, config: Config) -> None:
+    """Before the invitation is used: does the device route what it would be given."""
+    offered = _offered(config)
+    if not_accepted(admission.accept, offered, config.address):
+        raise _NotAcceptedError(Offer(tuple(map(str, offered))))

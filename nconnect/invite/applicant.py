@@ -9,8 +9,8 @@ from nconnect.crypto.noise import Initiator
 from nconnect.errors import NetworkError, RemoteProtocolError
 from nconnect.invite.desk import SUITE, prologue
 from nconnect.invite.token import Token, TokenKeys
-from nconnect.invite.welcome import Welcome
-from nconnect.model import NknAddress
+from nconnect.invite.welcome import Offer, Welcome, encode_application, read_grant
+from nconnect.model import AcceptRoutes, NknAddress
 from nconnect.wire.invite import Application, Grant, Reason, Refusal, unwrap, wrap
 from nconnect.wire.message import Message
 
@@ -32,13 +32,26 @@ class Refused(NetworkError):
     """The provider answered, and did not let the device in. The text says why."""
 
 
+class RoutesNotAccepted(Refused):
+    """The provider would route more than this device accepts; the token is still good."""
+
+    def __init__(self, offered: tuple[str, ...]) -> None:
+        super().__init__(f"the provider offers {', '.join(offered)}")
+        self.offered = offered  # all of it, accepted or not
+
+
 class Applicant:
     """One application. Send `poll_send(now)` to `dest` whenever it gives something; feed what arrives."""
 
     def __init__(
-        self, token: Token, identity: Identity, address: NknAddress, rng: Callable[[int], bytes]
+        self,
+        token: Token,
+        identity: Identity,
+        address: NknAddress,
+        rng: Callable[[int], bytes],
+        accept: AcceptRoutes = "private",
     ) -> None:
-        """Raises `InvalidKey` when the token's key is none."""
+        """`accept`: what this device routes. Raises `InvalidKey` when the token's key is none."""
         self.dest = str(token.provider)
         self._token = token
         self._address = str(address)
@@ -52,7 +65,7 @@ class Applicant:
             prologue=prologue(self._address, self.dest, token.token_id),
             rng=rng,
         )
-        noise = self._noise.write_initiation()
+        noise = self._noise.write_initiation(encode_application(accept))
         self._application = Application.sealed(
             self._keys.mac, self._address, self.dest, token.token_id, noise
         )
@@ -75,7 +88,7 @@ class Applicant:
     def receive(self, source: str, payload: Buffer) -> Welcome | None:
         """Take an NKN message's payload; the provider's answer, or None when it is none.
 
-        Raises `Refused`. What is forged, or not for us, changes nothing.
+        Raises `Refused`, or `RoutesNotAccepted`. What is forged, or not for us, changes nothing.
         """
         if self._is_answered:
             return None  # each application that was repeated is answered
@@ -100,11 +113,14 @@ class Applicant:
 
 def _welcome(granted: bytes) -> Welcome:
     try:
-        return Welcome.decode(granted)
+        answer = read_grant(granted)
     except RemoteProtocolError as error:
         raise Refused(
             f"the provider's answer cannot be used ({error}): do both sides run the same version of nconnect?"
         ) from None
+    if isinstance(answer, Offer):
+        raise RoutesNotAccepted(answer.allowed_ips)
+    return answer
 
 
 def _reason(value: int) -> Reason | None:

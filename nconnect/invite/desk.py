@@ -8,7 +8,7 @@ too many under one token                    silence
 expired, revoked, used by another device,   a refusal with the reason, no public-key operation
   or by this one, which had a session since
 an open invitation, or this very device     `Admission`: the caller adds the peer, then grants it
-  once more, whose answer was lost
+  once more, whose answer was lost            (or says what there is to route, where that is not accepted)
 does not decrypt, or names another key      silence
 """
 
@@ -22,8 +22,8 @@ from nconnect.crypto.keys import Identity, InvalidKey, dh_public_of
 from nconnect.crypto.noise import Responder
 from nconnect.errors import ConfigError, RemoteProtocolError
 from nconnect.invite.book import Book, Invitation, InvitationState
-from nconnect.invite.welcome import Welcome
-from nconnect.model import NknAddress
+from nconnect.invite.welcome import Offer, Welcome, accepted_in
+from nconnect.model import AcceptRoutes, NknAddress
 from nconnect.wire.invite import Application, Grant, Reason, Refusal, unwrap, wrap
 
 Buffer = bytes | bytearray | memoryview
@@ -48,12 +48,13 @@ def prologue(device: str, provider: str, token_id: bytes) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class Admission:
-    """A device that may come in. Add it as a peer, then send one of the two answers to `device`."""
+    """A device that may come in. Add it as a peer, then send one of the answers to `device`."""
 
     invitation: Invitation
     device: NknAddress
     application: Application
     noise: Responder
+    accept: AcceptRoutes  # what the device says that it routes
 
     @property
     def dest(self) -> str:
@@ -62,6 +63,11 @@ class Admission:
     def grant(self, welcome: Welcome, rng: Rng) -> bytes:
         """An NKN message's payload; only once."""
         noise = self.noise.write_response(welcome.encode())
+        return wrap(Grant(self.application.token_id, noise), rng(8))
+
+    def offer(self, offer: Offer, rng: Rng) -> bytes:
+        """The same, in place of a grant: the device accepts less than it would be given."""
+        noise = self.noise.write_response(offer.encode())
         return wrap(Grant(self.application.token_id, noise), rng(8))
 
     def refuse(self, provider: NknAddress, reason: Reason, rng: Rng) -> bytes:
@@ -106,13 +112,14 @@ class Desk:
                 prologue=prologue(source, str(self._address), application.token_id),
                 rng=self._rng,
             )
-            their_key, _ = noise.read_initiation(application.noise)
+            their_key, content = noise.read_initiation(application.noise)
             if their_key != dh_public_of(device.public_key):
                 return None
+            accept = accepted_in(content)
         except (RemoteProtocolError, InvalidKey):
             return None
         noise.set_psk(preshared)
-        return Admission(invitation, device, application, noise)
+        return Admission(invitation, device, application, noise, accept)
 
     def _may_go_on(self, token_id: bytes, book: Book, now: float) -> bool:
         left, at = self._buckets.get(token_id, (float(BURST), now))

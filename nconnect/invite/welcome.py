@@ -1,4 +1,7 @@
-"""What a provider tells a device that it lets in: the secret content of a grant, as JSON."""
+"""What a device says when it applies, and what a provider tells one that it lets in.
+
+The secret contents of an application and a grant, as JSON.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +10,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from nconnect.config import check_peer_name, parse_addresses, parse_key, parse_prefixes
+from nconnect.config.accept_routes import read_accept_routes, told
 from nconnect.config.private import without_wide_network
 from nconnect.errors import ConfigError, RemoteProtocolError
+from nconnect.model import AcceptRoutes
 from nconnect.wire import strict_json
 
 
@@ -54,3 +59,45 @@ def _texts(content: strict_json.Members, name: str) -> tuple[str, ...]:
     if type(value) is not list or not value or not all(type(item) is str for item in value):
         raise RemoteProtocolError(f"a grant without {name}")
     return tuple(value)
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """In place of a welcome: what the device would have to route, and did not say that it accepts.
+
+    Nothing was used up by it.
+    """
+
+    allowed_ips: tuple[str, ...]
+
+    def encode(self) -> bytes:
+        return json.dumps({"offer": list(self.allowed_ips)}, separators=(",", ":")).encode()
+
+
+def read_grant(data: bytes) -> Welcome | Offer:
+    """A grant's secret content. Raises `RemoteProtocolError`."""
+    content = strict_json.obj(strict_json.load(data))
+    if "offer" not in content:
+        return Welcome.decode(data)
+    offered = _texts(content, "offer")
+    try:
+        parse_prefixes(offered)
+    except ConfigError:
+        raise RemoteProtocolError("an offer of what is no prefix") from None
+    return Offer(offered)
+
+
+def encode_application(accept: AcceptRoutes) -> bytes:
+    """An application's secret content."""
+    return json.dumps({"accept_routes": told(accept)}, separators=(",", ":")).encode()
+
+
+def accepted_in(application: bytes) -> AcceptRoutes:
+    """What a device says that it routes; one that says nothing (an older version) takes what it is given."""
+    if not application:
+        return "all"
+    try:
+        content = strict_json.obj(strict_json.load(application))
+        return read_accept_routes(content["accept_routes"]) if "accept_routes" in content else "all"
+    except ConfigError:
+        raise RemoteProtocolError("an application with routes that make no sense") from None

@@ -15,7 +15,7 @@ from nconnect.invite.token import Token
 from nconnect.invite.welcome import Welcome
 from nconnect.io.clock import boottime
 from nconnect.io.link import LinkRunner
-from nconnect.model import NknAddress
+from nconnect.model import AcceptRoutes, NknAddress
 from nconnect.nkn.link import Link
 from nconnect.nkn.outputs import DownReason
 from nconnect.wire.jsonrpc import NodeInfo
@@ -39,12 +39,14 @@ async def apply(
     timeout_s: float,
     proxies: Proxies = DIRECT,
     say: Callable[[str], None] = lambda why: None,
+    accept: AcceptRoutes = "private",
 ) -> Welcome:
-    """The provider's welcome. Raises `Refused` with its reason, or `NetworkError` when none comes in time.
+    """The provider's welcome. Raises `Refused` with its reason (`RoutesNotAccepted` when it has more to route
+    than `accept`), or `NetworkError` when none comes in time.
 
     It goes on trying until then. `say` is told, once each, of a login page that somebody must open meanwhile.
     """
-    return await _Application(token, identity, address, seeds, proxies, say).run(timeout_s)
+    return await _Application(token, identity, address, seeds, proxies, say, accept).run(timeout_s)
 
 
 class _Application:
@@ -58,10 +60,11 @@ class _Application:
         seeds: Sequence[str],
         proxies: Proxies,
         say: Callable[[str], None],
+        accept: AcceptRoutes,
     ) -> None:
         self._say = say
         self._said: set[str] = set()
-        self._applicant = Applicant(token, identity, address, os.urandom)
+        self._applicant = Applicant(token, identity, address, os.urandom, accept)
         link = Link(identity, address, seeds, now=boottime(), rng=os.urandom)
         self._runner = LinkRunner(link, self, proxies=proxies)
         self._up = asyncio.Event()

@@ -8,14 +8,16 @@ import re
 import socket
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from nconnect.invite.token import Token
-from nconnect.io import dial, paths, proxy_search
+from nconnect.invite.welcome import Welcome
+from nconnect.io import dial, join, paths, proxy_search
 from tests.cli.conftest import Run
-from tests.invite.examples import PROVIDER
+from tests.invite.examples import PROVIDER, WELCOME
 
 
 @pytest.fixture
@@ -163,3 +165,34 @@ def test_a_proxy_that_hangs_or_is_none_is_one_line(
     assert re.search(f"the proxy 127\\.0\\.0\\.1:\\d+ {why}", result.err)
     assert len(result.err.splitlines()) == 1
     assert not config_path.exists()
+
+
+def test_a_welcome_with_more_than_was_accepted(
+    run: Run, config_path: Path, token: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a provider that is older than `--accept-routes`, or that lies."""
+    accepted: list[object] = []
+
+    async def apply(*_: object, accept: object, **__: object) -> Welcome:
+        accepted.append(accept)
+        return replace(WELCOME, allowed_ips=("10.86.0.1/32", "192.168.50.0/24", "8.8.8.8/32"))
+
+    monkeypatch.setattr(join, "apply", apply)
+    result = run("join", token)
+    assert result.status == 1
+    assert "wants to have 8.8.8.8/32 routed to it" in result.err
+    assert "--accept-routes 10.86.0.1/32,192.168.50.0/24,8.8.8.8/32" in result.err
+    assert len(result.err.splitlines()) == 1
+    assert not config_path.exists()
+    assert run("join", token, "--accept-routes", "192.168.50.0/24").status == 1
+    assert run("join", token, "--accept-routes", "8.0.0.0/8").status == 1
+    assert run("join", token, "--accept-routes", "8.8.8.8/32,192.168.50.0/24").status == 0
+    assert 'accept_routes = ["8.8.8.8/32", "192.168.50.0/24"]' in config_path.read_text()
+    assert accepted[0] == "private"
+
+
+def test_a_mistake_in_the_routes_uses_no_token(run: Run, config_path: Path, token: str) -> None:
+    result = run("join", token, "--accept-routes", "privat")
+    assert result.status == 2
+    assert "--accept-routes: 'privat' is not an IP prefix" in result.err
+    assert not config_path.parent.exists()

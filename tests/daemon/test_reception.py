@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from ipaddress import ip_network
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ import pytest
 from nconnect.config_edit import add_peer, new_file
 from nconnect.daemon.reception import Reception
 from nconnect.errors import HostError
-from nconnect.invite.applicant import Refused
+from nconnect.invite.applicant import Refused, RoutesNotAccepted
 from nconnect.invite.table import Table
 from nconnect.invite.welcome import Welcome
 from nconnect.io import peer_table
@@ -118,6 +119,26 @@ def test_a_device_becomes_a_peer(tmp_path: Path) -> None:
         last = applicant(seed=10)
         with pytest.raises(Refused, match="used already"):
             last.receive(str(PROVIDER), await provider.answer(asked(last)))
+
+    run(tmp_path, test)
+
+
+def test_a_device_that_does_not_accept_the_routes_is_told_and_uses_up_nothing(tmp_path: Path) -> None:
+    async def test(provider: Provider) -> None:
+        offered = ("10.86.0.1/32", "192.168.50.0/24")
+        for accept in ("none", (ip_network("192.168.51.0/24"),)):
+            device = applicant(accept=accept)  # type: ignore[arg-type]
+            with pytest.raises(RoutesNotAccepted) as told:
+                device.receive(str(PROVIDER), await provider.answer(asked(device)))
+            assert told.value.offered == offered
+        (kept,) = provider.store.current()
+        assert (kept.device, kept.is_added) == ("", False)
+        assert (provider.peers, provider.reloads) == ((), 0)
+        # The same token lets another device in, which accepts them.
+        device = applicant(accept=(ip_network("192.168.50.0/24"),), seed=3)
+        welcome = device.receive(str(PROVIDER), await provider.answer(asked(device)))
+        assert welcome is not None
+        assert welcome.allowed_ips == offered
 
     run(tmp_path, test)
 

@@ -12,7 +12,7 @@ from nconnect.invite.book import Book, Invitation
 from nconnect.invite.desk import Admission, Desk, application_in
 from nconnect.invite.token import Token
 from nconnect.invite.welcome import Welcome
-from nconnect.model import NknAddress
+from nconnect.model import AcceptRoutes, NknAddress
 from nconnect.wire.message import Message
 
 NOW = 1_800_000_000.0
@@ -38,9 +38,13 @@ def invitation(token: Token = TOKEN, *, name: str = "laptop", expires_at: float 
 
 
 def applicant(
-    token: Token = TOKEN, identity: Identity = DEVICE_IDENTITY, address: NknAddress = DEVICE, seed: int = 1
+    token: Token = TOKEN,
+    identity: Identity = DEVICE_IDENTITY,
+    address: NknAddress = DEVICE,
+    seed: int = 1,
+    accept: AcceptRoutes = "private",
 ) -> Applicant:
-    return Applicant(token, identity, address, rng(seed))
+    return Applicant(token, identity, address, rng(seed), accept)
 
 
 def asked(who: Applicant, now: float = 0.0) -> bytes:

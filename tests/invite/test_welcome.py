@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 import json
+from ipaddress import ip_network
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from nconnect.errors import RemoteProtocolError
-from nconnect.invite.welcome import Welcome
+from nconnect.invite.welcome import Offer, Welcome, accepted_in, encode_application, read_grant
 from tests.invite.examples import WELCOME
 
 
@@ -56,3 +57,22 @@ def test_an_address_brings_no_wide_network_with_it(given_: str, taken: str) -> N
 def test_any_bytes_are_refused(data: bytes) -> None:
     with pytest.raises(RemoteProtocolError):
         Welcome.decode(data)
+
+
+def test_what_a_device_accepts_is_read_and_silence_is_an_older_device() -> None:
+    setting = (ip_network("8.8.8.8/32"),)
+    assert accepted_in(encode_application(setting)) == setting
+    assert accepted_in(encode_application("none")) == "none"
+    assert accepted_in(b"") == "all"
+    assert accepted_in(b'{"later": 1}') == "all"
+    for nonsense in (b"[]", b"{", b'{"accept_routes": "some"}', b'{"accept_routes": [5]}', b"\xff"):
+        with pytest.raises(RemoteProtocolError):
+            accepted_in(nonsense)
+
+
+def test_an_offer_is_no_welcome() -> None:
+    assert read_grant(Offer(("8.8.8.8/32",)).encode()) == Offer(("8.8.8.8/32",))
+    assert read_grant(WELCOME.encode()) == WELCOME
+    for nonsense in ("[]", '"8.8.8.8/32"', '["x"]', '["127.0.0.1/32"]', "[5]"):
+        with pytest.raises(RemoteProtocolError):
+            read_grant(f'{{"offer": {nonsense}}}'.encode())
