@@ -11,7 +11,7 @@ from pathlib import Path
 
 from nconnect.config_edit import add_peer, remove_peer
 from nconnect.control.client import ControlClient, NotRunning, Refused
-from nconnect.errors import ConfigError, ControlError
+from nconnect.errors import ConfigError, ControlError, HostError
 from nconnect.invite.book import Book, Invitation
 from nconnect.invite.table import Table, content_of
 from nconnect.io import config_file, peer_table
@@ -113,7 +113,11 @@ def _check_peer(path: Path, book: Book, name: str) -> None:
 
 def _left_out(table: Table, name: str) -> bytes | None:
     """The invitation whose id is `name`, of a peer that is left out of the table."""
-    for invitation in InvitationStore.of(table.config.interface).read():
+    try:
+        book = InvitationStore.of(table.config.interface).read()
+    except (ConfigError, HostError):
+        return None  # the table says why; the file can be changed all the same
+    for invitation in book:
         if invitation.is_peer and invitation.token_id.hex() == name:
             return invitation.token_id
     return None

@@ -126,9 +126,13 @@ def test_an_exported_table_comes_back_as_it_is(run: Run, alice: Path, tmp_path: 
     assert "came by invitation: change it with `nconnect peer set alice`" in result.err
 
 
-def test_who_may_not_read_the_state_is_told(run: Run, alice: Path) -> None:
+def test_who_may_not_read_the_state_is_told_and_changes_the_file(run: Run, alice: Path) -> None:
     paths.issued_path("nc0").unlink()
     paths.issued_path("nc0").mkdir()
     result = run("peer", "list")
     assert result.status == 0
     assert "peers that came by invitation are not known here" in result.err
+    assert run("peer", "add", "x", f"x.{OTHER_KEY}", "--allowed-ips", "10.86.0.9/32").status == 0
+    assert run("peer", "set", "x", "--allow", "none").status == 0
+    assert run("peer", "remove", "x").status == 0
+    assert listed(run) == {}
