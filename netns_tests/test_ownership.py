@@ -130,6 +130,41 @@ def test_a_configuration_that_nobody_can_write(provider: Side, shared: World) ->
     provider.down()
 
 
+def test_an_installation_of_an_earlier_version_is_carried_over(provider: Side, shared: World) -> None:
+    """There configuration, its folder, the folder of sockets and the invitations were the daemon's user's."""
+    user = daemons_user()
+    state = Path(provider.env["NCONNECT_STATE_DIR"])
+    run = Path(provider.env["NCONNECT_RUN_DIR"])
+    provider.nconnect("invite", "later")
+    issued = state / "issued-invitations" / "nc0.json"
+    old = [
+        {**entry, "device": "", "is_added": False, "used_at": None}
+        for entry in json.loads(issued.read_text())["invitations"]
+        if entry["name"] == "later"
+    ]
+    subprocess.run(["rm", "-r", issued.parent, state / "nc0"], check=True)
+    (state / "nc0").mkdir(mode=0o700)
+    (state / "nc0" / "invitations.json").write_text(json.dumps({"version": 1, "invitations": old}))
+    run.mkdir(exist_ok=True)
+    run.chmod(0o775)
+    folder = provider.config.parent
+    (folder / "notes.txt").unlink()
+    for path in (folder, provider.config, run, state / "nc0", state / "nc0" / "invitations.json"):
+        os.chown(path, user, 0)
+    text = provider.config.read_text()
+    provider.start()
+    provider.wait()
+    assert uids(provider) == {user}
+    assert (owned(folder)[0], owned(provider.config), owned(run)) == (0, (0, 0o600), (0, 0o755))
+    assert provider.config.read_text() == text
+    assert {peer["name"] for peer in provider.status()["peers"]} == {USER_PEER}
+    listed = json.loads(provider.nconnect("invite", "list", "--json"))["invitations"]
+    assert [(each["name"], each["state"]) for each in listed] == [("later", "open")]
+    assert not (state / "nc0" / "invitations.json").exists()
+    provider.nconnect("invite", "revoke", "later")
+    provider.down()
+
+
 def test_links_in_the_state_lead_root_nowhere(provider: Side) -> None:
     """The daemon's user puts links to root's file in place of each of its own, and root does all it can."""
     if not daemons_user():

@@ -113,6 +113,7 @@ def _source(config_path: Path, interface: str) -> tuple[Helper | None, ConfigSou
     if os.geteuid():
         return None, ConfigSource(config_path)
     take_back(config_path, interface)
+    paths.make_run_dir()  # one of an earlier version is taken back, for which the helper has no right
     seed_file = config_file.seed_file(config_file.read(config_path))
     helper = Helper.start(interface, config_path, seed_file)
     return helper, ConfigSource(config_path, helper, seed_file)
