@@ -32,7 +32,7 @@ from nconnect.io.errors import reason
 from nconnect.io.receive_buffers import ReceiveBuffers
 from nconnect.io.tls_socket import TlsSocket
 from nconnect.queueing.pacer import UNLIMITED_BYTES, Pacer
-from nconnect.queueing.turns import MESSAGE_WORK, QUANTUM, Share
+from nconnect.queueing.turns import MESSAGE_WORK, Share
 from nconnect.wire.websocket import (
     NO_MASK,
     Assembler,
@@ -375,7 +375,7 @@ class WebSocket:
         else:
             room = self._view[self._filled :]
         try:
-            size = self._sock.recv_into(room if share is None else room[:QUANTUM])
+            size = self._sock.recv_into(room if share is None else room[: share.limit])
         except BlockingIOError:
             self._release_if_empty()
             return
@@ -410,14 +410,16 @@ class WebSocket:
         view = self._view
         share = self.share
         needed = 0
-        frames = 0
+        frames, most = 0, MAX_FRAMES_A_TURN
+        limit = 0
+        if share is not None:
+            limit = share.limit
+            most = min(most, max(0, limit - share.spent) // MESSAGE_WORK + 1)
         try:
             if self._skip:
                 self._skip_on()
             while self._start < self._filled:
-                if frames == MAX_FRAMES_A_TURN or (
-                    share is not None and not share.charge(MESSAGE_WORK) and frames
-                ):
+                if frames == most or (share is not None and frames and share.spent >= limit):
                     self._has_rest = True
                     self._pause()
                     return
@@ -455,6 +457,9 @@ class WebSocket:
             self._send(Opcode.CLOSE, (close_payload(1002),))
             self._closed(str(error))
             return
+        finally:
+            if share is not None:
+                share.charge(frames * MESSAGE_WORK)
         if self._start == self._filled:
             self._release_if_empty()
         else:

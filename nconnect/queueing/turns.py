@@ -7,7 +7,7 @@ be served beyond that waits in a ring, and the ring gets `total` of work in each
 (deficit round robin: a source that went over its quantum pays it back in later turns).
 
 A source within its quantum is served as soon as its socket is readable, so that a sparse source waits for one
-turn at most. When nothing waits, nothing is scheduled, and a busy source alone is served in every turn.
+turn at most. One that is busy alone is served in every turn, with `ALONE` quanta.
 
 Within one source the first that waits is served first.
 
@@ -23,6 +23,7 @@ from collections.abc import Callable
 MESSAGE_WORK = 4096  # measured: a message costs our node as much as passing on 4 KB
 QUANTUM = 256 << 10  # measured: about a millisecond of our node
 TOTAL = 2 * QUANTUM
+ALONE = 8  # measured: a busy source alone may do so many quanta in one turn
 KEPT_LIMIT = 64 << 20  # guessed: ten sources that fill it leave an honest one more than the largest message
 BUSY_TURNS = 16  # guessed: who filled a quantum less than so many turns ago counts as busy
 
@@ -45,6 +46,10 @@ class Turns:
         self.number = 0
         self.used = 0  # work of this turn
         self._total = total
+        self.is_contended = False  # several sources are busy
+        self._contended_until = 0
+        self._busiest: Share | None = None  # the last that filled a quantum, and until when that counts
+        self._busiest_until = 0
         self._ring: deque[Share] = deque()
         self._is_scheduled = False
 
@@ -57,6 +62,7 @@ class Turns:
         self._is_scheduled = False
         self.number += 1
         self.used = 0
+        self.is_contended = bool(self._ring) or self.number < self._contended_until
         ring = self._ring
         for _ in range(len(ring)):
             if self.used >= self._total:
@@ -76,6 +82,16 @@ class Turns:
         if not self._is_scheduled and self.schedule is not None:
             self._is_scheduled = True
             self.schedule(self.run)
+
+    def filled(self, share: Share) -> None:
+        """A share has filled its quantum."""
+        if self._busiest is not share:
+            if self.number < self._busiest_until:
+                self._contended_until = self.number + BUSY_TURNS
+                self.is_contended = True
+            self._busiest = share
+        self._busiest_until = self.number + BUSY_TURNS
+        self.wake()
 
     @property
     def is_full(self) -> bool:
@@ -116,23 +132,32 @@ class Share:
         turns = self._turns
         if self.turn != turns.number:
             self.settle()
+        if not turns.is_contended:
+            return True
         return self.spent < turns.quantum and not (turns.is_full and turns.number < self.busy_until)
 
-    def charge(self, work: int) -> bool:
-        """Count work that this source caused; whether what has been read of it may be handled in this turn.
-
-        That is so up to twice the quantum, or what was read in one go would often wait half done.
-        """
+    def charge(self, work: int) -> None:
+        """Count work that this source caused."""
         turns = self._turns
         self.spent += work
         turns.used += work
-        if self.spent < turns.quantum:
-            if turns.is_full:
-                turns.wake()
-            return True
-        self.busy_until = turns.number + self.spent // turns.quantum + BUSY_TURNS
-        turns.wake()
-        return self.spent < 2 * turns.quantum
+        if self.spent >= turns.quantum:
+            self.busy_until = turns.number + self.spent // turns.quantum + BUSY_TURNS
+            turns.filled(self)
+        elif turns.is_full:
+            turns.wake()
+
+    @property
+    def limit(self) -> int:
+        """Where `spent` ends what may be done in this turn of what has been read already: beyond the quantum,
+        or what is read in one go would often wait half done."""
+        turns = self._turns
+        return (2 if turns.is_contended else ALONE) * turns.quantum
+
+    @property
+    def is_spent(self) -> bool:
+        """Whether that is reached."""
+        return self.spent >= self.limit
 
     def wait(self, go_on: Callable[[], None], *, first: bool = False) -> None:
         """Call `go_on` in this source's turn; `first`: before what waits already."""
@@ -145,7 +170,8 @@ class Share:
     def settle(self) -> None:
         """Turns have passed: pay back a quantum for each."""
         turns = self._turns
-        self.spent = max(0, self.spent - (turns.number - self.turn) * turns.quantum)
+        owed = self.spent - (turns.number - self.turn) * turns.quantum
+        self.spent = max(0, owed) if turns.is_contended else 0
         self.turn = turns.number
 
     def serve(self) -> None:

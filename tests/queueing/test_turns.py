@@ -51,7 +51,8 @@ class Socket:
         while self._rest:
             self._rest -= 1
             self.done += 1
-            if not self.share.charge(self.work) and self._rest:
+            self.share.charge(self.work)
+            if self.share.is_spent and self._rest:
                 self.waits = True
                 self.share.wait(self.go_on, first=True)
                 return
@@ -133,6 +134,17 @@ def test_a_lone_busy_source_is_served_in_every_turn() -> None:
     loop = Loop()
     bulk = Socket(loop.turns.share(), 1_000_000, work=64 << 10)
     assert min(run(loop, [bulk], 200)) >= QUANTUM // 2
+
+
+def test_a_lone_source_of_heavy_work_leaves_the_turn_to_others_soon() -> None:
+    loop = Loop()
+    bomb = Socket(loop.turns.share(), 1000, work=4 << 20)
+    ping = Socket(loop.turns.share(), 0)
+    for _ in range(50):
+        ping.left = 1
+        work = run(loop, [bomb, ping], 1)
+        assert ping.left == 0
+        assert work[0] <= (4 << 20) + MESSAGE_WORK
 
 
 def test_nothing_is_scheduled_for_sparse_sources() -> None:
