@@ -305,7 +305,7 @@ class Driver:
         view = payload if isinstance(payload, memoryview) else memoryview(payload)
         packets = self._tunnel.receive(message.src, view, self._opened, self._clock())
         if self._turn_left < len(packets) or self._inflow.waiting:
-            self._write_in_turns(message.src, packets)
+            self._write_in_turns(self._tunnel.opened_from, packets)
         else:
             self._write(packets)
         self._tunnel.received()
@@ -317,8 +317,6 @@ class Driver:
 
     def _write_in_turns(self, source: str, packets: Sequence[memoryview]) -> None:
         """Write what this turn of the loop still takes; the rest waits, and others' packets come between."""
-        if source.startswith("__"):  # a sub-client's
-            source = source.partition(".")[2]
         if not self._inflow.holds(source):
             now = max(0, self._turn_left)
             self._write(packets[:now])

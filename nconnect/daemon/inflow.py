@@ -16,7 +16,7 @@ MAX_ALL_BYTES = 32 << 20
 
 
 class Inflow:
-    """The queues, by source (an NKN address)."""
+    """The queues, by source: the NKN address of the peer under whose keys the packets came."""
 
     def __init__(self) -> None:
         self.waiting = False  # whether there is anything: an attribute, for the hot path

@@ -93,6 +93,9 @@ class Tunnel:
         self._closed = False
         # An authentic batch that `received` has yet to account for.
         self._opened: tuple[Peer, KeyPair, Arrivals, Lane, int, int, float] | None = None
+        # Whose packets `receive` gave back last, by NKN address. A message's own source proves nothing: a
+        # peer can send what it sealed from any address.
+        self.opened_from = ""
         self._identity = identity
         self._stored = dict(counters or {})
         self._sessions = Sessions(
@@ -287,6 +290,7 @@ class Tunnel:
         else:
             arrivals, back = peer.arrivals, peer.lane
         self._opened = peer, pair, arrivals, back, counter, size, now
+        self.opened_from = peer.dest
         try:
             packets, others = read_records(out[:size])
         except RemoteProtocolError:

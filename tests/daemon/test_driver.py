@@ -501,6 +501,7 @@ def test_a_peer_s_many_small_packets_leave_turns_for_others(world: World) -> Non
 
 
 def test_what_a_peer_sends_beyond_its_queue_is_dropped_and_counted(world: World) -> None:
+    """From whichever address it comes: the keys say whose it is."""
     world.connect()
     world.user.written()
     peer = world.one.tunnel.peer_named("user")
@@ -509,9 +510,9 @@ def test_what_a_peer_sends_beyond_its_queue_is_dropped_and_counted(world: World)
     arena = bytearray(len(record) + 4)
     batch = bytes(arena[: put_record(arena, 0, record)]) * 7000
     sealed = bytearray(MAX_BATCH_BYTES + SEAL_BYTES)
-    for _ in range(3):
+    for source in (f"__1__.{world.one.address}", str(world.one.address), f"x.{'ab' * 32}"):
         prefix, size = world.one.tunnel.seal(peer, batch, memoryview(sealed), peer.lane)
-        message = InboundMessage(f"__1__.{world.one.address}", prefix + bytes(sealed[:size]))
+        message = InboundMessage(source, prefix + bytes(sealed[:size]))
         world.user.driver.on_message(message)
     assert len(world.user.written()) == TURN_PACKETS
     assert world.user.driver.drops == {DropReason.QUEUE_FULL: 3 * 7000 - TURN_PACKETS - MAX_PACKETS}
