@@ -1,7 +1,133 @@
-"""What leaves in the clear, and whom routes are believed."""
+"""What leaves in the clear, and whom routes are believed.
+
+The victim is a second user with `fail_closed`, on a machine of its own:
+
+victim 198.51.101.2 ── internet (node, lying seed)
+"""
 
 from __future__ import annotations
 
-from lab.attack.attack import Attack
+import json
+import socket
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 
-ROWS: tuple[Attack, ...] = ()
+from lab.attack.attack import Attack, Result
+from lab.attack.stage import Stage
+from lab.netns import Namespace, cable, namespaces
+from lab.process import until
+from lab.sides import Side
+from lab.tap import Tap
+from lab.world import LAN, PROVIDER_PEER, PROVIDER_TUNNEL, SEED_RPC, SERVER, WAN_INTERFACE
+
+SECRET = b"what the tunnel is for"
+LYING_PORT, NODE_PORT = 30005, 30002
+LYING_SEED = f"http://192.0.2.1:{LYING_PORT}"
+TUNNEL = "10.86.0.77"
+PUBLIC = "8.8.8.8/32,1.0.0.0/8,128.0.0.0/1"
+
+
+@contextmanager
+def _victim(stage: Stage, *seeds: str) -> Iterator[tuple[Namespace, Side]]:
+    """A user that is up and has a session."""
+    provider = stage.world.provider_side
+    with ExitStack() as undo:
+        (machine,) = namespaces(undo, "ncattack", "victim")
+        cable(
+            *(machine, WAN_INTERFACE, ["198.51.101.2/24"]),
+            *(stage.world.internet, "victim", ["198.51.101.1/24"]),
+        )
+        machine.ip("route add default via 198.51.101.1")
+        side = Side("victim", machine, stage.world.folder / "victim")
+        side.nconnect(
+            *("init", "--force", "--identifier", "victim", "--address", f"{TUNNEL}/24"),
+            *("--seed-rpc", ",".join(seeds)),
+        )
+        side.nconnect(
+            *("peer", "add", PROVIDER_PEER, provider.address()),
+            *("--allowed-ips", f"{PROVIDER_TUNNEL}/32,{LAN}"),
+        )
+        text = side.config.read_text()
+        side.config.write_text(text.replace("[interface]\n", "[interface]\nfail_closed = true\n", 1))
+        provider.nconnect("peer", "add", "victim", side.address(), "--allowed-ips", f"{TUNNEL}/32")
+        undo.callback(provider.nconnect, "peer", "remove", "victim")
+        undo.callback(side.stop)
+        side.start()
+        side.wait(PROVIDER_PEER)
+        yield machine, side
+
+
+def _send(machine: Namespace) -> None:
+    """The secret to the server behind the provider; whether it may leave is what is looked at."""
+    with machine.socket(socket.AF_INET, socket.SOCK_DGRAM) as datagrams:
+        for _ in range(20):
+            try:
+                datagrams.sendto(SECRET, (SERVER, NODE_PORT))
+            except OSError:
+                pass  # rejected
+            time.sleep(0.01)
+
+
+def _judged(tap: Tap, problem: str, side: Side) -> Result:
+    if SECRET in tap.data:
+        return Result("the secret left in the clear")
+    said = [each for each in side.status()["problems"] if problem in each]
+    return Result(seen=said[0][:60]) if said else Result("`status` does not say it")
+
+
+def _node_inside(stage: Stage) -> Result:
+    """A seed in plain HTTP names a node inside the peer's prefix, so that its route is withdrawn."""
+    command = [sys.executable, "-m", "lab.lying_seed", str(LYING_PORT), f"{SERVER}:{NODE_PORT}"]
+    liar = stage.world.run_in(stage.world.internet, command, "lying-seed")
+    until(lambda: "serving" in liar.text(), "the lying seed", process=liar)
+    try:
+        with _victim(stage, LYING_SEED, SEED_RPC) as (machine, side):
+            if "asked" not in liar.text():
+                return Result("the row failed: the seed was not asked")
+            with Tap(machine, WAN_INTERFACE) as tap:
+                _send(machine)
+            return _judged(tap, f"{SERVER}:{NODE_PORT} was refused", side)
+    finally:
+        liar.stop()
+
+
+def _own_network(stage: Stage) -> Result:
+    """A DHCP server gives the victim's second interface the provider's addresses."""
+    with _victim(stage, SEED_RPC) as (machine, side):
+        cable(machine, "cafe0", [], stage.attacker, "cafe", [f"{SERVER}/24"])
+        with Tap(machine, "cafe0") as tap:
+            machine.ip("address add 192.168.50.77/24 dev cafe0")
+            _send(machine)
+            until(lambda: any("shut off" in each for each in side.status()["problems"]), "the problem")
+            _send(machine)
+        return _judged(tap, "shut off", side)
+
+
+def _public_routes(stage: Stage) -> Result:
+    """A provider has half of the internet routed to it by whoever joins."""
+    provider = stage.world.provider_side
+    joining = Side("joining", stage.world.user, stage.world.folder / "joining", interface="nc9")
+    provider.nconnect("provide", "add", "--subnet", PUBLIC)
+    try:
+        token = json.loads(provider.nconnect("invite", "joining", "--json"))["token"]
+        done = joining.try_nconnect("join", token)
+        (kept,) = json.loads(provider.nconnect("invite", "list", "--json"))["invitations"]
+        provider.nconnect("invite", "revoke", "joining")
+    finally:
+        provider.nconnect("provide", "remove", "--subnet", PUBLIC)
+    if joining.config.exists():
+        return Result("it joined, and routes what the provider named")
+    if done.returncode != 1 or "--accept-routes" not in done.stderr:
+        return Result(f"status {done.returncode}: {done.stderr}")
+    if kept["state"] != "open":
+        return Result(f"the token is {kept['state']}")
+    return Result(seen="refused, and the token is unused")
+
+
+ROWS: tuple[Attack, ...] = (
+    Attack("node", "node_inside_prefix", "a seed names a node inside a peer's prefix", _node_inside, "C1"),
+    Attack("node", "own_network", "a network with the provider's addresses", _own_network, "C2"),
+    Attack("provider", "public_routes", "an invitation to half of the internet", _public_routes, "C3"),
+)
