@@ -17,6 +17,7 @@ OTHERS = (
     "nconnect-signed",
     "nconnect-chacha20",
     "nconnect-chacha20-signed",
+    "nconnect-tls",
     "sshuttle",
     "nkn-sdk",
 )

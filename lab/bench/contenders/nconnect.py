@@ -11,13 +11,14 @@ from lab.bench.bed import CHAT_PORT, FLOOD_PORT, IPERF_PORT, QUIC_PORT, TOKEN_PO
 from lab.bench.contenders.base import OVER_LINKS, START_TIMEOUT_S, TCP_ONLY, Running
 from lab.netns import LabError
 from lab.ping import first_reply
-from lab.sides import Node, Side
-from lab.world import PROVIDER_PEER, SEED_RPC, USER_PEER, WAN_INTERFACE
+from lab.sides import RPC_PORT, WS_PORT, Node, Side
+from lab.world import NODE_HOST, PROVIDER_PEER, SEED_RPC, USER_PEER, WAN_INTERFACE
 
 SERVICES = ",".join(
     [f"{port}/tcp" for port in (IPERF_PORT, CHAT_PORT, TOKEN_PORT)]
     + [f"{port}/udp" for port in (IPERF_PORT, FLOOD_PORT, QUIC_PORT)]
 )
+TLS_PORT = 443
 SIGNED = ("--require-signatures",)
 _number = itertools.count()
 
@@ -44,6 +45,10 @@ class Nconnect:
     def node(self, bed: Bed, number: int) -> Node:
         return Node(bed.internet, bed.folder / f"node-{number}", options=self.node_options)
 
+    def seed(self, node: Node) -> str:
+        """The seed URL of a node that was started."""
+        return SEED_RPC
+
     @contextmanager
     def running(self, bed: Bed) -> Iterator[Running]:
         number = next(_number)
@@ -54,8 +59,9 @@ class Nconnect:
         with ExitStack() as undo:
             for part in (node, provider, user):
                 undo.callback(part.stop)
-            configure(provider, user, self.cipher)
-            processes = [node.start(), provider.start()]
+            processes = [node.start()]
+            configure(provider, user, self.cipher, self.seed(node))
+            processes.append(provider.start())
             provider.wait()
             started = time.monotonic()
             processes.append(user.start())
@@ -77,13 +83,28 @@ class Nconnect:
             provider.down()
 
 
-def configure(provider: Side, user: Side, cipher: str) -> None:
+class NconnectOverTls(Nconnect):
+    """Ourselves over wss, to a node with TLS on one port, whose certificate the seed pins."""
+
+    def __init__(self) -> None:
+        ports = ("--ws-port", str(WS_PORT), "--rpc-port", str(RPC_PORT), "--port", str(TLS_PORT))
+        super().__init__("aes256gcm", "nconnect-tls", (*ports, "--tls"))
+        self.about = "nconnect through its node over TLS, pinned, no signatures"
+
+    def measures(self, case: str) -> bool:
+        return case in TCP_ONLY | {"memory", "volume"}
+
+    def seed(self, node: Node) -> str:
+        return f"https://{NODE_HOST}:{TLS_PORT}#sha256={node.status()['fingerprint']}"
+
+
+def configure(provider: Side, user: Side, cipher: str, seed: str = SEED_RPC) -> None:
     """Make two sides that know one another, with the bench's servers as the provider's services."""
     for side, address, name, more in (
         (provider, "10.86.0.1/24,fd86::1/64", PROVIDER_PEER, ["--service", SERVICES]),
         (user, "10.86.0.2/24,fd86::2/64", USER_PEER, []),
     ):
-        side.nconnect("init", "--identifier", name, "--address", address, "--seed-rpc", SEED_RPC, *more)
+        side.nconnect("init", "--identifier", name, "--address", address, "--seed-rpc", seed, *more)
         text = side.config.read_text()
         side.config.write_text(text.replace("[interface]\n", f'[interface]\ncipher = "{cipher}"\n', 1))
     provider.nconnect("peer", "add", USER_PEER, user.address(), "--allowed-ips", "10.86.0.2/32,fd86::2/128")
