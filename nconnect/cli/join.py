@@ -19,7 +19,7 @@ from nconnect.cli.options import (
 from nconnect.errors import ConfigError, NetworkError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from nconnect.invite.token import Token
     from nconnect.invite.welcome import Welcome
@@ -166,17 +166,41 @@ def _within(accept: AcceptRoutes, apply: Callable[[AcceptRoutes], Welcome]) -> W
             raise NetworkError(f"{again}, which is another offer than before: {unspent}") from None
     offered = parse_prefixes(welcome.allowed_ips)
     others = not_accepted(accept, offered, parse_addresses(welcome.addresses))
+    unwritten = "no file was written; this device may apply again"
     if others:  # an older provider, or one that says one thing and does another
-        _ask(others, offered, "no file was written; this device may apply again")
+        _ask(others, offered, unwritten)
+    at_home = _out_of_own_networks((*offered, *(a.network for a in parse_addresses(welcome.addresses))))
+    if accept == "private" and at_home:  # it could name the printer in the next room
+        _ask(at_home, offered, unwritten, why="is a part of the network that this machine is in")
     return welcome
 
 
-def _ask(others: tuple[Prefix, ...], offered: tuple[Prefix, ...], otherwise: str) -> None:
+def _out_of_own_networks(prefixes: Iterable[Prefix]) -> tuple[Prefix, ...]:
+    """Those that would be taken out of a wider network that this machine is in now."""
+    from nconnect.host.routes import within
+    from nconnect.io.netlink import Netlink
+
+    try:
+        with Netlink() as netlink:
+            networks = {held.address.network for held in netlink.addresses()}
+    except OSError:
+        return ()  # a kernel that does not say routes nothing either
+    found = (p for p in prefixes if any(p != network and within(p, network) for network in networks))
+    return tuple(dict.fromkeys(found))
+
+
+def _ask(
+    others: tuple[Prefix, ...],
+    offered: tuple[Prefix, ...],
+    otherwise: str,
+    *,
+    why: str = "--accept-routes does not say",
+) -> None:
     """Ask whether prefixes that are not accepted may be routed. Raises `NetworkError` unless that is so."""
     import sys
 
     named = ", ".join(map(str, others))
-    why = f"the provider wants to have {named} routed to it, which --accept-routes does not say"
+    why = f"the provider wants to have {named} routed to it, which {why}"
     option = f"--accept-routes {','.join(map(str, offered))}"
     if not sys.stdin.isatty() or not sys.stderr.isatty():
         raise NetworkError(f"{why}: {otherwise}; if you want that, repeat with {option} (or all)")

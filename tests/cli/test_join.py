@@ -9,6 +9,7 @@ import socket
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
+from ipaddress import ip_interface
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ import pytest
 from nconnect.invite.token import Token
 from nconnect.invite.welcome import Welcome
 from nconnect.io import dial, join, paths, proxy_search
+from nconnect.io.netlink import LinkAddress, Netlink
 from tests.cli.conftest import Run
 from tests.invite.examples import PROVIDER, WELCOME
 
@@ -57,6 +59,14 @@ def test_a_daemon_that_runs(run: Run, made: Path, token: str) -> None:
         paths.release_lock("nc0", lock)
     assert result.status == 2
     assert "nconnect down" in result.err
+
+
+@pytest.fixture(autouse=True)
+def networks(monkeypatch: pytest.MonkeyPatch) -> list[LinkAddress]:
+    """The networks that this machine is in: none, if the test says nothing else."""
+    held: list[LinkAddress] = []
+    monkeypatch.setattr(Netlink, "addresses", lambda _: held)
+    return held
 
 
 def test_nobody_there(run: Run, config_path: Path, token: str) -> None:
@@ -189,6 +199,39 @@ def test_a_welcome_with_more_than_was_accepted(
     assert run("join", token, "--accept-routes", "8.8.8.8/32,192.168.50.0/24").status == 0
     assert 'accept_routes = ["8.8.8.8/32", "192.168.50.0/24"]' in config_path.read_text()
     assert accepted[0] == "private"
+
+
+@pytest.mark.parametrize(
+    ("network", "named"),
+    [
+        ("192.168.48.9/20", "192.168.50.0/24"),
+        ("10.3.4.5/8", "10.86.0.1/32, 10.86.0.0/24"),
+        ("192.168.50.7/24", ""),  # equal: it is not routed, and `status` says so
+        ("192.168.50.7/32", ""),
+        ("192.168.50.129/25", ""),  # a longer prefix: it stays as it is
+    ],
+)
+def test_a_part_of_the_devices_own_network_is_a_persons_to_give_away(
+    run: Run,
+    config_path: Path,
+    token: str,
+    networks: list[LinkAddress],
+    monkeypatch: pytest.MonkeyPatch,
+    network: str,
+    named: str,
+) -> None:
+    async def apply(*_: object, **__: object) -> Welcome:
+        return WELCOME
+
+    monkeypatch.setattr(join, "apply", apply)
+    networks.append(LinkAddress(2, ip_interface(network)))
+    result = run("join", token)
+    assert result.status == bool(named)
+    if named:
+        assert f"wants to have {named} routed to it, which is a part of the network that this" in result.err
+        assert len(result.err.splitlines()) == 1
+        assert not config_path.exists()
+        assert run("join", token, "--accept-routes", "10.86.0.1/32,192.168.50.0/24").status == 0
 
 
 def test_a_mistake_in_the_routes_uses_no_token(run: Run, config_path: Path, token: str) -> None:
