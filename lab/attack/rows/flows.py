@@ -9,7 +9,7 @@ from lab.attack.stage import EVIL, EVIL_TUNNEL, FLOOD_PORT, PORT, Stage
 from lab.world import SERVER
 
 FLOWS = 4000
-WITHIN_S = 2.0  # of which the command's own start is a good part on a busy machine
+WITHIN_S = 5.0  # most of it is the start of the command, on a machine of two busy cores
 
 
 def _keep_flows(stage: Stage) -> Result:
