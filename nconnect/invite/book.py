@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from enum import Enum
+from ipaddress import ip_address
 from typing import Any
 
 from nconnect.errors import ConfigError, RemoteProtocolError
@@ -265,7 +266,7 @@ def _read(value: Any) -> Invitation:
         made_at=float(content["made_at"]),
         expires_at=float(content["expires_at"]),
         allow=None if allow is None else _texts(allow),
-        addresses=_texts(content["addresses"]),
+        addresses=tuple(str(ip_address(text)) for text in _texts(content["addresses"])),
         mac_key=_bytes(content["mac_key"], 32),
         preshared=None if preshared is None else _bytes(preshared, 32),
         revoked_at=_time(content["revoked_at"]),

@@ -5,7 +5,7 @@ from contextlib import suppress
 from ipaddress import ip_interface
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from nconnect.errors import ConfigError
@@ -169,6 +169,7 @@ def used_book() -> Book:
     return book
 
 
+@example(["no address"], "addresses")
 @given(json_values, st.sampled_from([*used_book().to_issued()["invitations"][0], None]))
 def test_any_json_of_who_invites_is_read_or_refused(value: object, place: str | None) -> None:
     issued, used = used_book().to_issued(), used_book().to_used()
