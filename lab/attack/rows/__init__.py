@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from lab.attack.attack import Attack
-from lab.attack.rows import files, flows, leaks, node, packets, strangers, terminal, tunnel
+from lab.attack.rows import files, flows, leaks, node, packets, siege, strangers, terminal, tunnel
 
 PARTS: dict[str, tuple[Attack, ...]] = {
     "strangers": strangers.ROWS,  # first: the list of those who wait is empty then
@@ -14,4 +14,5 @@ PARTS: dict[str, tuple[Attack, ...]] = {
     "flows": flows.ROWS,
     "packets": packets.ROWS,
     "node": node.ROWS,
+    "siege": siege.ROWS,
 }
