@@ -94,6 +94,7 @@ def join(
         raise ConfigError(f"{interface} is up with the old identity: end it first with `nconnect down`")
     proxies = of_setting(setting, os.environ)
     store = StateStore.of(interface)
+    before = store.load(DRAFT)
     seed, name = _identity(store, invitation, name)
     own = Identity(seed)
     if own.public_key == invitation.provider.public_key:
@@ -116,6 +117,10 @@ def join(
     try:
         welcome = _within(accept, apply)
     except NoNode as error:
+        if store.load(DRAFT) != before:
+            # Nobody has seen this identity. The next try has another one, and so the network names another
+            # node for it, where this one's cannot be reached.
+            store.remove(DRAFT)
         unused = "" if proxies.proxy is not None or proxy == "none" else hint()
         raise NetworkError(f"{error}{unused}") from error
     text = _configuration(

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from nconnect.errors import NetworkError
 from nconnect.invite.token import Token
 from nconnect.invite.welcome import Welcome
 from nconnect.io import dial, join, paths, proxy_search
@@ -77,15 +78,30 @@ def test_nobody_there(run: Run, config_path: Path, token: str) -> None:
     assert not config_path.exists()
 
 
-def test_the_identity_is_kept_for_another_attempt(run: Run, config_path: Path, token: str) -> None:
+def test_the_identity_is_kept_for_another_attempt(
+    run: Run, config_path: Path, token: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The provider may have let it in. One that nobody has seen is not kept: another has another node."""
+
+    async def unanswered(*_: object, **__: object) -> None:
+        raise NetworkError("no answer")
+
     state = paths.state_dir("nc0") / "joining.json"
+    run("join", token, "--timeout", "1")  # no node is reached
+    assert not state.exists()
+    with monkeypatch.context() as patched:
+        patched.setattr("nconnect.io.join.apply", unanswered)
+        run("join", token)
+        first = state.read_text()
+        assert state.stat().st_mode & 0o777 == 0o600
+        run("join", token, "--identifier", "other")
+        assert state.read_text() == first
     run("join", token, "--timeout", "1")
-    first = state.read_text()
-    assert state.stat().st_mode & 0o777 == 0o600
-    run("join", token, "--timeout", "1", "--identifier", "other")
-    assert state.read_text() == first
+    assert state.read_text() == first, "what an earlier attempt has sent may have been heard"
     another = Token(PROVIDER, b"other-id", bytes(16), Token.parse(token).seeds).encode()
-    run("join", another, "--timeout", "1")
+    with monkeypatch.context() as patched:
+        patched.setattr("nconnect.io.join.apply", unanswered)
+        run("join", another)
     assert state.read_text() != first
 
 
