@@ -110,6 +110,12 @@ def _give_state(account: Account, interface: str) -> None:
     """Have the state folder be the user's: one of root's is given away, with what is root's in it."""
     path = paths.make_state_dir(interface)
     try:
+        with Folder.open(path.parent) as above:
+            if above.user is not None:
+                raise HostError(
+                    f"{path.parent} belongs to {above.user.name}, who could forge what invitations allow:"
+                    " chown root it, or name another folder with $NCONNECT_STATE_DIR"
+                )
         with Folder.open(path) as folder:
             if folder.user is None:
                 folder.give(account.uid, account.gid)

@@ -79,6 +79,14 @@ def test_state_in_somebody_elses_folder_is_refused(config: Path) -> None:
         rights._give_state(OTHER, "nc0")
 
 
+@pytest.mark.parametrize("uid", [OTHER.uid, 4242])
+def test_the_folder_around_the_state_is_roots(config: Path, uid: int) -> None:
+    """There lies what invitations allow, which the daemon's user must not write."""
+    os.chown(paths.make_state_dir("nc0").parent, uid, uid)
+    with pytest.raises(HostError, match="who could forge what invitations allow: chown root"):
+        rights._give_state(OTHER, "nc0")
+
+
 def test_the_run_folder_is_roots(config: Path, tmp_path: Path) -> None:
     run = paths.make_run_dir()
     os.chown(run, OTHER.uid, 0)  # as an earlier version left it
