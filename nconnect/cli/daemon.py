@@ -50,17 +50,26 @@ def up(
     persistent = keep_trying or "NOTIFY_SOCKET" in os.environ  # systemd started us: nobody reads an error
 
     def run(is_detached: bool, on_ready: preflight.Ready, *, logs: bool = True) -> int:
-        from nconnect.daemon.up import run as run_daemon
+        from nconnect.io.config_source import ConfigSource
 
-        if logs:
-            log_to_stderr(dated=is_detached, form=log_format)
-        preflight.warn_of_the_clock()
-        try:
-            return run_daemon(
-                path, checked, keep_trying=persistent or is_detached, detached=is_detached, on_ready=on_ready
-            )
-        except NetworkError as error:
-            raise NetworkError(f"{error}{unused}") from error
+        # First: its helper has of its own only what is loaded so far.
+        with ConfigSource.start(path, checked.interface) as source:
+            from nconnect.daemon.up import run as run_daemon
+
+            if logs:
+                log_to_stderr(dated=is_detached, form=log_format)
+            preflight.warn_of_the_clock()
+            try:
+                return run_daemon(
+                    path,
+                    checked,
+                    source,
+                    keep_trying=persistent or is_detached,
+                    detached=is_detached,
+                    on_ready=on_ready,
+                )
+            except NetworkError as error:
+                raise NetworkError(f"{error}{unused}") from error
 
     if not detach:
         if output.can_move(sys.stderr) and log_format == "text":

@@ -47,7 +47,6 @@ from nconnect.invite.table import Table
 from nconnect.io import config_file, paths, peer_table
 from nconnect.io.clock import boottime
 from nconnect.io.config_source import ConfigSource
-from nconnect.io.helper import Helper
 from nconnect.io.host import Host
 from nconnect.io.invitations import InvitationStore
 from nconnect.io.links import Links
@@ -55,7 +54,7 @@ from nconnect.io.monitor import Monitor
 from nconnect.io.node_server import NodeServer
 from nconnect.io.notify import ServiceManager
 from nconnect.io.process import collect_rarely, keep_freed_memory
-from nconnect.io.rights import settle, take_back
+from nconnect.io.rights import settle
 from nconnect.io.state import StateStore
 from nconnect.io.trusted import acting_as
 from nconnect.io.tun import Tun
@@ -68,6 +67,7 @@ log = logging.getLogger(__name__)
 def run(
     config_path: Path,
     config: Config,
+    source: ConfigSource,
     *,
     keep_trying: bool,
     detached: bool,
@@ -76,26 +76,22 @@ def run(
     """Run the tunnel until a signal, or `nconnect down`, ends it; the exit status.
 
     Raises `NconnectError` when it cannot start; then nothing is left behind. With `keep_trying` a node that
-    cannot be reached is no reason to give up. `on_ready` is called once the interface is usable.
+    cannot be reached is no reason to give up. `on_ready` is called once the interface is usable. `source` is
+    where the configuration is read from.
     """
-    helper, source = _source(config_path, config.interface)
+    presence = Presence(config.interface, source.helper)
     try:
-        presence = Presence(config.interface, helper)
-        try:
-            keep_freed_memory()
-            refuse_shared_key(config.interface, Identity(config.seed).public_key)
-            store = InvitationStore.of(config.interface)
-            _tidy(store)
-            daemon = Daemon(config_path, source, store, presence, keep_trying=keep_trying, on_ready=on_ready)
-            daemon.open()
-            daemon.rights = settle(config.interface)
-            with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-                runner.run(daemon.main())
-        finally:
-            presence.release()
+        keep_freed_memory()
+        refuse_shared_key(config.interface, Identity(config.seed).public_key)
+        store = InvitationStore.of(config.interface)
+        _tidy(store)
+        daemon = Daemon(config_path, source, store, presence, keep_trying=keep_trying, on_ready=on_ready)
+        daemon.open()
+        daemon.rights = settle(config.interface)
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(daemon.main())
     finally:
-        if helper is not None:
-            helper.close()
+        presence.release()
     return 0
 
 
@@ -106,17 +102,6 @@ def _tidy(store: InvitationStore) -> None:
             book.close_expired(time.time())
     except NconnectError as error:
         log.warning("invitations: %s", " ".join(str(error).split()))
-
-
-def _source(config_path: Path, interface: str) -> tuple[Helper | None, ConfigSource]:
-    """Where the configuration is read from, now and later; with a helper where root starts us."""
-    if os.geteuid():
-        return None, ConfigSource(config_path)
-    take_back(config_path, interface)
-    paths.make_run_dir()  # one of an earlier version is taken back, for which the helper has no right
-    seed_file = config_file.seed_file(config_file.read(config_path))
-    helper = Helper.start(interface, config_path, seed_file)
-    return helper, ConfigSource(config_path, helper, seed_file)
 
 
 class Daemon:

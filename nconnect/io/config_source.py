@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
+from types import TracebackType
 
 from nconnect.errors import ConfigError
-from nconnect.io import config_file
+from nconnect.io import config_file, paths
 from nconnect.io.helper import Helper
+from nconnect.io.rights import take_back
 from nconnect.model import Config
 
 
@@ -16,28 +18,49 @@ class ConfigSource:
     """The file at `path`. With a helper it is opened by that; any thread may ask, and it blocks."""
 
     def __init__(self, path: Path, helper: Helper | None = None, seed_file: str | None = None) -> None:
+        self.helper = helper
         self._path = path
-        self._helper = helper
         self._seed_file = seed_file  # as it was when the helper began
 
     def stamp(self) -> tuple[int, ...]:
         """What changes whenever somebody writes the file. Raises as `load` does, and `OSError`."""
-        if self._helper is None:
+        if self.helper is None:
             told = os.stat(self._path)
         else:
-            fd = self._helper.open_config()
+            fd = self.helper.open_config()
             try:
                 told = os.fstat(fd)
             finally:
                 os.close(fd)
         return told.st_dev, told.st_ino, told.st_size, told.st_mtime_ns
 
+    @classmethod
+    def start(cls, path: Path, interface: str) -> ConfigSource:
+        """With a helper where root starts the daemon; nothing is open yet, and no thread runs.
+
+        What an earlier version gave to the daemon's user is taken back first. Raises `NconnectError`.
+        """
+        if os.geteuid():
+            return cls(path)
+        take_back(path, interface)
+        paths.make_run_dir()  # one of an earlier version is taken back, for which the helper has no right
+        seed_file = config_file.seed_file(config_file.read(path))
+        return cls(path, Helper.start(interface, path, seed_file), seed_file)
+
+    def __enter__(self) -> ConfigSource:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, value: object, trace: TracebackType | None) -> None:
+        """End the helper."""
+        if self.helper is not None:
+            self.helper.close()
+
     def load(self) -> Config:
         """Read and check it. Raises `ConfigError`, or `HostError` when the helper is gone."""
-        if self._helper is None:
+        if self.helper is None:
             return config_file.load(self._path)
-        text = _read(self._path, self._helper.open_config)
-        open_seed = self._helper.open_seed
+        text = _read(self._path, self.helper.open_config)
+        open_seed = self.helper.open_seed
 
         def read_seed(name: str) -> str:
             if name != self._seed_file:

@@ -19,6 +19,7 @@ An answer is `.` with the descriptor, or the error's class and its text.
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import socket
@@ -54,6 +55,8 @@ class Helper:
         """
         user = config_file.writer(config)
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        gc.collect()
+        gc.freeze()  # so that no collection copies what both processes share
         try:
             pid = os.fork()
         except OSError as error:

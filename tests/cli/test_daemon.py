@@ -12,6 +12,7 @@ import pytest
 from nconnect.cli import preflight
 from nconnect.errors import NetworkError
 from nconnect.io import paths
+from nconnect.io.config_source import ConfigSource
 from tests.cli.conftest import Run
 from tests.control.fake import FakeBackend, running
 
@@ -21,7 +22,9 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     """Instead of a daemon, a record of how it would have been started."""
     calls: list[dict[str, Any]] = []
 
-    def run(config_path: Path, config: object, *, on_ready: Callable[[], None], **how: object) -> int:
+    def run(
+        config_path: Path, config: object, source: object, *, on_ready: Callable[[], None], **how: object
+    ) -> int:
         calls.append({"path": config_path, "config": config, **how})
         on_ready()
         return 0
@@ -30,6 +33,7 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     module.run = run  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "nconnect.daemon.up", module)
     monkeypatch.setattr(preflight, "check", lambda: None)
+    monkeypatch.setattr(ConfigSource, "start", lambda path, interface: ConfigSource(path))
     monkeypatch.setattr("nconnect.cli.logs.log_to_stderr", lambda **how: None)
     monkeypatch.delenv("NOTIFY_SOCKET", raising=False)
     return calls
