@@ -147,7 +147,7 @@ def test_a_network_that_a_hostile_dhcp_server_gives_a_running_daemon(fresh: Worl
     until(lambda: pings(user, SERVER), "the server", timeout_s=15)
 
 
-@pytest.mark.parametrize("fail_closed", [True, False])
+@pytest.mark.parametrize("fail_closed", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_a_node_that_a_seed_names_inside_a_prefix_is_refused(fresh: World, fail_closed: bool) -> None:
     """The link goes on to the next seed; the prefix stays in the tunnel, and `problems` names the node."""
     command = [sys.executable, "-m", "lab.lying_seed", "30005", f"{SERVER}:30002"]
