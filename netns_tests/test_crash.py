@@ -19,7 +19,19 @@ from netns_tests.recovery import Tcp, Udp
 from netns_tests.topology import SERVICE, serve
 
 # "link 1" and "link 2" are spare links: idle as long as "link" reaches its node.
-TASKS = {"expiry", "firewalls", "keeper", "link", "link 1", "link 2", "presence", "resume", "watchdog"}
+TASKS = {
+    "expiry",
+    "file",
+    "flows",
+    "keeper",
+    "link",
+    "link 1",
+    "link 2",
+    "presence",
+    "resume",
+    "surroundings",
+    "watchdog",
+}
 
 
 def start_breakable(side: Side) -> Process:
