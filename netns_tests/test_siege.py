@@ -25,7 +25,7 @@ AT_ONCE = (
     Load("small", 3_000_000, ""),
     Load("half_frames", 10, ""),
 )
-FILLING = ("deaf", "mail", "half_frames", "rpc_halves", "logins")
+FILLING = ("deaf", "mail", "half_frames", "rpc_halves")
 
 
 @pytest.fixture(scope="module")
@@ -81,12 +81,12 @@ def test_an_attack_costs_the_tunnel_no_more_than_its_load(
 
 @pytest.mark.slow
 def test_memory_of_those_who_do_not_read_or_log_in_is_bounded(capsys: pytest.CaptureFixture[str]) -> None:
-    """All that can be filled, at once, from ten addresses."""
+    """All that can be filled, at once: of ten addresses two or three for each."""
     with siege("ncfill") as made:
         before = high_water(made)
-        made.measure_all([load(name) for name in FILLING], MANY, pings=1000)
+        made.measure_all([load(name) for name in FILLING], MANY, pings=1000, apart=True)
         grown = high_water(made) - before
         clients = made.world.node.status()["connections"]
     with capsys.disabled():
         print(f"\nfilled by {MANY} addresses: the node grew by {grown / 1e6:.1f} MB, {clients} connections")
-    assert grown < MEMORY_BYTES + SHARED_BYTES + CLIENT_BYTES * max(clients, MANY * 200)
+    assert grown < MEMORY_BYTES + SHARED_BYTES + CLIENT_BYTES * max(clients, MANY * 50)

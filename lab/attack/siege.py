@@ -95,10 +95,11 @@ class Siege:
         control: bool = False,
         pings: int = 1000,
         logins: int = LOGINS,
+        apart: bool = False,
     ) -> Measured:
-        """Under several loads at once, each from all of so many addresses."""
+        """Under several loads at once, from so many addresses: each from all, or `apart`, from some."""
         before = self.world.node.status()["drops"]
-        with self._under(loads, strangers, control):
+        with self._under(loads, strangers, control, apart):
             slowest: list[float] = []
             failed: list[BaseException] = []
 
@@ -121,15 +122,18 @@ class Siege:
         return Measured(trips, slowest[0], rss, drops)
 
     @contextmanager
-    def _under(self, loads: Sequence[Load], strangers: int, control: bool) -> Iterator[None]:
+    def _under(self, loads: Sequence[Load], strangers: int, control: bool, apart: bool) -> Iterator[None]:
         ports = IDLE_PORTS if control else PORTS
         dest = self.idle_dest if control else self.world.provider_side.address()
         begun = []
         try:
-            for load in loads:
+            for number, load in enumerate(loads):
+                addresses = self.strangers[:strangers]
+                if apart:
+                    addresses = addresses[number :: len(loads)]
                 command = ["nice", "-n", "19", sys.executable, "-m", "lab.attack.stranger", load.attack]
                 command += [NODE_HOST, *map(str, ports), str(load.rate), dest]
-                begun += [self.world.run_in(s, command, load.attack) for s in self.strangers[:strangers]]
+                begun += [self.world.run_in(s, command, load.attack) for s in addresses]
             for process in begun:
                 until(lambda p=process: "ready" in p.text(), process.name, timeout_s=60, process=process)  # type: ignore[misc]
             time.sleep(SETTLE_S)
