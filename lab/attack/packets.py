@@ -7,7 +7,7 @@ import struct
 
 from nconnect.ip.checksum import checksum
 
-UDP, MORE_FRAGMENTS = 17, 0x2000
+ICMP, UDP, MORE_FRAGMENTS = 1, 17, 0x2000
 
 
 def ipv4(
@@ -25,6 +25,12 @@ def ipv4(
 def udp(source_port: int, port: int, text: bytes) -> bytes:
     """A datagram without a checksum."""
     return struct.pack(">HHHH", source_port, port, 8 + len(text), 0) + text
+
+
+def unreachable(quoted: bytes) -> bytes:
+    """ICMP: the port that `quoted` went to is closed (RFC 792)."""
+    body = bytes((3, 3)) + bytes(6) + quoted
+    return body[:2] + struct.pack(">H", checksum(body)) + body[4:]
 
 
 def source_route(kind: int, *hops: str) -> bytes:
