@@ -15,7 +15,7 @@ from typing import Any
 
 from lab.wire import BEHIND, HELD_S, Action
 from nconnect.crypto.keys import Identity
-from nconnect.io.node_server import NodeServer
+from nconnect.io.nkn.node_server import NodeServer
 from nconnect.model import NodeConfig
 from nconnect.node.settings import NodeSettings
 

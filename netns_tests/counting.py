@@ -11,7 +11,7 @@ import json
 import os
 
 from nconnect.crypto.keys import Identity
-from nconnect.io.node_server import Buffer, NodeServer
+from nconnect.io.nkn.node_server import Buffer, NodeServer
 from nconnect.model import NodeConfig
 from nconnect.node.settings import NodeSettings
 

@@ -9,9 +9,9 @@ import json
 import sys
 from pathlib import Path
 
-from nconnect.io.http import Request, Response
-from nconnect.io.http_server import HttpServer
-from nconnect.io.node_server import _tls_context
+from nconnect.io.http.http import Request, Response
+from nconnect.io.http.http_server import HttpServer
+from nconnect.io.nkn.node_server import _tls_context
 from nconnect.wire.jsonrpc import NodeInfo
 
 

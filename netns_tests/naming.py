@@ -11,7 +11,7 @@ import signal
 import sys
 
 from nconnect.crypto.keys import Identity
-from nconnect.io.node_server import NodeServer
+from nconnect.io.nkn.node_server import NodeServer
 from nconnect.model import NodeConfig
 from nconnect.node.rpc import node_info
 from nconnect.node.settings import NodeSettings

@@ -12,7 +12,7 @@ import sys
 
 from nconnect.crypto.keys import Identity
 from nconnect.io.clock import boottime
-from nconnect.io.link import LinkRunner
+from nconnect.io.nkn.link import LinkRunner
 from nconnect.model import NknAddress
 from nconnect.nkn.link import Link
 from nconnect.nkn.outputs import DownReason

@@ -35,8 +35,8 @@ import pytest
 
 from nconnect.errors import HostError
 from nconnect.host.plan import HostPlan, plan
-from nconnect.io import nftables, sysctl
-from nconnect.io.host import Host
+from nconnect.io.system import nftables, sysctl
+from nconnect.io.system.host import Host
 from nconnect.ip.checksum import checksum
 from nconnect.model import (
     AllowRule,

@@ -22,7 +22,7 @@ import pytest
 from lab.netns import Namespace
 from lab.sides import Side
 from lab.world import PROVIDER_PEER, PROVIDER_TUNNEL, SERVER, SERVER6, World, world
-from nconnect.io.tun import REFUSE_VARIABLE
+from nconnect.io.system.tun import REFUSE_VARIABLE
 from netns_tests.topology import (
     SERVICE,
     connect,

@@ -17,7 +17,7 @@ from typing import TypeVar
 import pytest
 
 from nconnect.errors import HostError
-from nconnect.io.tun import Tun
+from nconnect.io.system.tun import Tun
 from nconnect.ip import offload
 from nconnect.ip.packet import is_well_formed
 from nconnect.wire.tunnel import Feature

@@ -12,7 +12,7 @@ from pathlib import Path
 from hypothesis import HealthCheck, settings
 
 from nconnect.config.proxy import EXCEPTIONS, VARIABLES
-from nconnect.io import name_servers
+from nconnect.io.net import name_servers
 
 settings.register_profile("nconnect", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("nconnect")

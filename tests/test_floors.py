@@ -12,8 +12,7 @@ FLOORS = {
     "model": 1, "config": 1, "config_edit": 1, "errors": 1,
     "wire": 2, "ip": 2, "crypto": 2, "queueing": 2,
     "tunnel": 3, "invite": 3, "nkn": 3, "node": 3, "host": 3, "doctor": 3,
-    "io": 4, "control": 4, "nkn.client": 4, "nkn.multiclient": 4, "nkn.endpoint": 4, "nkn.inbox": 4,
-    "nkn.waiting": 4, "nkn.sub_link": 4,
+    "io": 4, "control": 4, "sdk": 4,
     "daemon": 5,
     "cli": 6, "__main__": 6,
 }  # fmt: skip

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 
-from nconnect.io.cluster import NODES, load_nats
+from nconnect.io.nkn.cluster import NODES, load_nats
 
 
 async def _main() -> None:

@@ -17,7 +17,7 @@ from typing import Any
 from lab.attack.commands import obey
 from nconnect.crypto.keys import Identity
 from nconnect.errors import RemoteProtocolError
-from nconnect.io.node_server import NodeServer
+from nconnect.io.nkn.node_server import NodeServer
 from nconnect.model import NodeConfig
 from nconnect.node.settings import NodeSettings
 from nconnect.wire.message import Message

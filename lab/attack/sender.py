@@ -17,7 +17,7 @@ from lab.attack.commands import obey
 from nconnect.crypto.aead import TAG_BYTES, CipherSuite
 from nconnect.crypto.keys import Box, Identity
 from nconnect.io.clock import boottime
-from nconnect.io.link import LinkRunner
+from nconnect.io.nkn.link import LinkRunner
 from nconnect.ip.checksum import checksum
 from nconnect.model import NknAddress, PeerConfig
 from nconnect.nkn.link import Link

@@ -25,7 +25,7 @@ from lab.bench.lean import LeanLink
 from nconnect.crypto.aead import CipherSuite
 from nconnect.crypto.keys import Identity
 from nconnect.io.clock import boottime
-from nconnect.io.process import collect_rarely
+from nconnect.io.process.process import collect_rarely
 from nconnect.model import NknAddress, PeerConfig
 from nconnect.nkn.link import Link
 from nconnect.nkn.outputs import DownReason

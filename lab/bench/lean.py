@@ -14,8 +14,8 @@ from urllib.parse import urlsplit
 from nconnect.errors import NconnectError, RemoteProtocolError
 from nconnect.io.clock import boottime
 from nconnect.io.errors import reason
-from nconnect.io.link import LinkHandler
-from nconnect.io.websocket import Buffer, WebSocket
+from nconnect.io.net.websocket import Buffer, WebSocket
+from nconnect.io.nkn.link import LinkHandler
 from nconnect.nkn.link import Link, refuse_unusable
 from nconnect.nkn.outputs import (
     Connect,

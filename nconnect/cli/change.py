@@ -14,8 +14,8 @@ from nconnect.control.client import ControlClient, NotRunning, Refused
 from nconnect.errors import ConfigError, ControlError, HostError
 from nconnect.invite.book import Book, Invitation
 from nconnect.invite.table import Table, content_of
-from nconnect.io import config_file, peer_table
-from nconnect.io.invitations import InvitationStore
+from nconnect.io.files import config_file, peer_table
+from nconnect.io.files.invitations import InvitationStore
 from nconnect.model import Config
 
 Change = Callable[[str], str]  # of a file's text

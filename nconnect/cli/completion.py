@@ -61,7 +61,7 @@ def completion(
 def peers(ctx: typer.Context, config: ConfigOption = None) -> None:
     """Print the names of the peers, for a completion script: never an error."""
     from nconnect.errors import NconnectError
-    from nconnect.io.config_file import load
+    from nconnect.io.files.config_file import load
 
     try:
         for peer in load(chosen(ctx, config)).peers:
@@ -84,7 +84,7 @@ def _place(shell: str) -> Path:
 
 def _write(target: Path, text: str) -> None:
     from nconnect.errors import HostError
-    from nconnect.io.trusted import Folder
+    from nconnect.io.files.trusted import Folder
 
     try:
         with Folder.make(target.parent) as folder:  # of whoever's home it is, where sudo keeps $HOME

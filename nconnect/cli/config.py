@@ -36,7 +36,7 @@ def check(
     """Check the file, and report every mistake with its line. Changes nothing."""
     from nconnect.cli.output import print_json
     from nconnect.errors import ConfigError
-    from nconnect.io.peer_table import load
+    from nconnect.io.files.peer_table import load
 
     path = file or chosen(ctx, config)
     try:
@@ -63,7 +63,7 @@ def show(ctx: typer.Context, as_json: JsonOption = False, config: ConfigOption =
     Peers that came by invitation are among its peers; secrets are hidden.
     """
     from nconnect.cli.output import print_json
-    from nconnect.io.peer_table import load
+    from nconnect.io.files.peer_table import load
 
     path = chosen(ctx, config)
     content = shown(load(path).config)
@@ -80,7 +80,7 @@ def reload(ctx: typer.Context, config: ConfigOption = None) -> None:
     A file that is wrong changes nothing. What needs a new device or identity is refused: `down`, then `up`.
     """
     from nconnect.control.client import ControlClient
-    from nconnect.io.config_file import load
+    from nconnect.io.files.config_file import load
 
     checked = load(chosen(ctx, config))  # its mistakes, with their lines, before the daemon is asked
     ControlClient(checked.interface).reload()

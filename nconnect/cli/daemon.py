@@ -36,8 +36,8 @@ def up(
     from nconnect.cli.detach import detached
     from nconnect.cli.logs import FORMATS, log_to_stderr
     from nconnect.config.proxy import of_config
-    from nconnect.io import config_file, paths
-    from nconnect.io.proxy_search import hint
+    from nconnect.io.files import config_file, paths
+    from nconnect.io.net.proxy_search import hint
 
     if log_format not in FORMATS:
         raise UsageError(f"--log-format: {log_format!r} is unknown, write {' or '.join(FORMATS)}")
@@ -50,7 +50,7 @@ def up(
     persistent = keep_trying or "NOTIFY_SOCKET" in os.environ  # systemd started us: nobody reads an error
 
     def run(is_detached: bool, on_ready: preflight.Ready, *, logs: bool = True) -> int:
-        from nconnect.io.config_source import ConfigSource
+        from nconnect.io.files.config_source import ConfigSource
 
         # First: its helper has of its own only what is loaded so far.
         with ConfigSource.start(path, checked.interface) as source:
@@ -105,7 +105,7 @@ def _in_terminal(interface: str, run: Callable[[Callable[[], None]], int]) -> in
 def down(ctx: typer.Context, config: ConfigOption = None) -> None:
     """Stop the tunnel, and take back what it set up."""
     from nconnect.control.client import ControlClient, NotRunning
-    from nconnect.io import paths
+    from nconnect.io.files import paths
 
     interface = interface_at(chosen(ctx, config))
     client = ControlClient(interface)
@@ -125,7 +125,7 @@ def down(ctx: typer.Context, config: ConfigOption = None) -> None:
 def _wait_until_gone(interface: str, client: object) -> None:
     import time
 
-    from nconnect.io import paths
+    from nconnect.io.files import paths
 
     deadline = time.monotonic() + STOP_TIMEOUT_S
     while paths.is_locked(interface) or paths.socket_path(interface).exists():
@@ -136,8 +136,8 @@ def _wait_until_gone(interface: str, client: object) -> None:
 
 def _clean_up(interface: str) -> None:
     """Take back what a killed daemon left; nobody else may start one in the meantime."""
-    from nconnect.io import paths
-    from nconnect.io.host import Host
+    from nconnect.io.files import paths
+    from nconnect.io.system.host import Host
 
     was_killed = paths.lock_path(interface).exists() or paths.socket_path(interface).exists()
     lock = paths.acquire_lock(interface)

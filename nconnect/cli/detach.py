@@ -13,7 +13,7 @@ from typing import NoReturn
 
 from nconnect.errors import ConfigError, HostError, NconnectError
 from nconnect.io.errors import reason
-from nconnect.io.trusted import Folder
+from nconnect.io.files.trusted import Folder
 
 Ready = Callable[[], None]
 

@@ -175,9 +175,9 @@ def _fix(findings: Sequence[Finding], *, quiet: bool) -> list[dict[str, str | No
 def _report(target: Path, facts: Facts, findings: Sequence[Finding], path: Path) -> list[str]:
     from nconnect.control.client import ControlClient
     from nconnect.errors import ControlError
-    from nconnect.io import report
-    from nconnect.io.config_file import MAX_BYTES
-    from nconnect.io.trusted import read_file
+    from nconnect.io.files import report
+    from nconnect.io.files.config_file import MAX_BYTES
+    from nconnect.io.files.trusted import read_file
 
     try:
         status: object = ControlClient(facts.interface).status().to_json()

@@ -45,7 +45,7 @@ def address(ctx: typer.Context, as_json: JsonOption = False, config: ConfigOptio
     """
     from nconnect.cli.output import print_json
     from nconnect.crypto.keys import Identity
-    from nconnect.io.config_file import load
+    from nconnect.io.files.config_file import load
     from nconnect.model import NknAddress
 
     checked = load(chosen(ctx, config))
@@ -139,7 +139,7 @@ def logs(
     import sys
 
     from nconnect.cli import logs as source
-    from nconnect.io import paths
+    from nconnect.io.files import paths
 
     interface = interface_at(chosen(ctx, config))
     if source.has_unit(interface):

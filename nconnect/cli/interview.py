@@ -105,7 +105,7 @@ def is_own_network(interface: str) -> bool:
 
 def local_networks() -> list[tuple[str, str]]:
     """The networks that this machine is in, without those of containers and other tunnels."""
-    from nconnect.io.netlink import Netlink
+    from nconnect.io.system.netlink import Netlink
 
     with Netlink() as netlink:
         names = {link.index: link.name for link in netlink.links() if link.up}
@@ -124,8 +124,8 @@ def search(prefixes: Sequence[str]) -> Found:
     import asyncio
     from ipaddress import ip_network
 
-    from nconnect.io import inference
-    from nconnect.io.netlink import Netlink
+    from nconnect.io.http import inference
+    from nconnect.io.system.netlink import Netlink
 
     passed = [p for p in prefixes if ip_network(p.partition("=")[0]).num_addresses > inference.MAX_HOSTS]
     listening = inference.listening()

@@ -80,8 +80,8 @@ def create(
     from nconnect.invite import pool
     from nconnect.invite.book import Invitation
     from nconnect.invite.token import SECRET_BYTES, TOKEN_ID_BYTES, Token
-    from nconnect.io.invitations import InvitationStore
-    from nconnect.io.peer_table import load
+    from nconnect.io.files.invitations import InvitationStore
+    from nconnect.io.files.peer_table import load
 
     checked = load(chosen(ctx, config)).config
     now = time.time()
@@ -133,7 +133,7 @@ def list_invitations(ctx: typer.Context, as_json: JsonOption = False, config: Co
     import time
 
     from nconnect.cli import output
-    from nconnect.io.invitations import InvitationStore
+    from nconnect.io.files.invitations import InvitationStore
 
     interface = _interface(ctx, config)
     invitations = list(InvitationStore.of(interface).read())
@@ -168,7 +168,7 @@ def revoke(
     """End an invitation that nobody has used. It takes effect at once."""
     import time
 
-    from nconnect.io.invitations import InvitationStore
+    from nconnect.io.files.invitations import InvitationStore
 
     with InvitationStore.of(_interface(ctx, config)).issuing() as book:
         gone = book.revoke(name, time.time())
@@ -176,7 +176,7 @@ def revoke(
 
 
 def _interface(ctx: typer.Context, config: Any) -> str:
-    from nconnect.io.config_file import load
+    from nconnect.io.files.config_file import load
 
     return load(chosen(ctx, config)).interface
 
@@ -238,8 +238,9 @@ def _seeds(checks: Checks, config: Config, given: Sequence[str]) -> tuple[str, .
 
 def _own_seed(interface: str, node: NodeConfig, host: str) -> str:
     """The URL of this interface's own node at `host`: over TLS with the certificate pinned."""
-    from nconnect.io import certificate, paths
-    from nconnect.io.trusted import status_of
+    from nconnect.io.files import paths
+    from nconnect.io.files.trusted import status_of
+    from nconnect.io.net import certificate
     from nconnect.wire.jsonrpc import join_addr
 
     port = node.port if node.port is not None else node.https_port if node.has_tls else node.rpc_port

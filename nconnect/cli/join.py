@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from nconnect.invite.token import Token
     from nconnect.invite.welcome import Welcome
-    from nconnect.io.state import StateStore
+    from nconnect.io.files.state import StateStore
     from nconnect.model import AcceptRoutes, Prefix
 
 DRAFT = "joining"  # in the state folder: the identity under which we have applied, until we are let in
@@ -73,10 +73,11 @@ def join(
     from nconnect.config.proxy import of_setting
     from nconnect.crypto.keys import Identity
     from nconnect.invite.token import Token
-    from nconnect.io import config_file, join, paths
-    from nconnect.io.join import NoNode
-    from nconnect.io.proxy_search import hint
-    from nconnect.io.state import StateStore
+    from nconnect.io.files import config_file, paths
+    from nconnect.io.files.state import StateStore
+    from nconnect.io.net.proxy_search import hint
+    from nconnect.io.nkn import join
+    from nconnect.io.nkn.join import NoNode
     from nconnect.model import PUBLIC_SEED_RPC, NknAddress
 
     invitation = Token.parse(_read(token))
@@ -183,7 +184,7 @@ def _within(accept: AcceptRoutes, apply: Callable[[AcceptRoutes], Welcome]) -> W
 def _out_of_own_networks(prefixes: Iterable[Prefix]) -> tuple[Prefix, ...]:
     """Those that would be taken out of a wider network that this machine is in now."""
     from nconnect.host.routes import within
-    from nconnect.io.netlink import Netlink
+    from nconnect.io.system.netlink import Netlink
 
     try:
         with Netlink() as netlink:
@@ -226,7 +227,7 @@ def _read(token: str) -> str:
     """The token's text, which does not stay where others can see it."""
     import sys
 
-    from nconnect.io.process import hide_argument
+    from nconnect.io.process.process import hide_argument
 
     if token != "-":
         hide_argument(token)
@@ -239,7 +240,7 @@ def _read(token: str) -> str:
 
 def _check_free(path: Path, force: bool) -> None:
     """Before the token is used: is there a file that must not be overwritten."""
-    from nconnect.io.config_file import exists
+    from nconnect.io.files.config_file import exists
 
     if not force and exists(path):
         raise ConfigError(

@@ -20,7 +20,7 @@ from typing import IO
 from nconnect.cli.log_limit import LogLimit
 from nconnect.errors import ControlError
 from nconnect.io.errors import reason
-from nconnect.io.trusted import open_path, status_of
+from nconnect.io.files.trusted import open_path, status_of
 from nconnect.wire.text import visible
 
 FORMATS = ("text", "json")

@@ -161,7 +161,7 @@ def node(
     if cluster_key is not None and cluster is None:
         raise UsageError("--cluster-key without --cluster: give the NATS server's URL too")
     if cluster is not None:
-        from nconnect.io.cluster import check_url, read_key
+        from nconnect.io.nkn.cluster import check_url, read_key
 
         check_url(cluster, has_key=cluster_key is not None)
         secret = read_key(cluster_key) if cluster_key is not None else None

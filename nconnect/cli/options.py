@@ -59,7 +59,7 @@ def remember(ctx: typer.Context, config: Path | None) -> None:
 
 def chosen(ctx: typer.Context, config: Path | None) -> Path:
     """The file that the command is about: its own `-c`, one given before it, or the default."""
-    from nconnect.io.config_file import choose_path
+    from nconnect.io.files.config_file import choose_path
 
     return choose_path(config or ctx.obj)
 
@@ -81,7 +81,7 @@ def confirm(question: str, yes: bool) -> None:
 def interface_at(path: Path) -> str:
     """The interface of a file that need not exist. Raises `ConfigError` when the name cannot be one."""
     from nconnect.config import check_interface_name
-    from nconnect.io.config_file import interface_of
+    from nconnect.io.files.config_file import interface_of
 
     return check_interface_name(interface_of(path))
 
@@ -89,7 +89,7 @@ def interface_at(path: Path) -> str:
 def read_proxy(checks: Checks, text: str | None) -> Proxy | Literal["none"] | None:
     """The value of `--proxy`, which may hold a password: it does not stay where others can see it."""
     from nconnect.config import parse_proxy_setting
-    from nconnect.io.process import hide_argument
+    from nconnect.io.process.process import hide_argument
 
     if text is None:
         return None

@@ -115,7 +115,7 @@ def list_peers(ctx: typer.Context, as_json: JsonOption = False, config: ConfigOp
     import sys
 
     from nconnect.cli import output
-    from nconnect.io.peer_table import load
+    from nconnect.io.files.peer_table import load
 
     table = load(chosen(ctx, config))
     checked = table.config
@@ -148,7 +148,7 @@ def show(
 ) -> None:
     """Show one peer."""
     from nconnect.cli import output
-    from nconnect.io.peer_table import load
+    from nconnect.io.files.peer_table import load
 
     table = load(chosen(ctx, config))
     checked = table.config
@@ -253,7 +253,7 @@ def remove(
 ) -> None:
     """Shut a key out. It takes effect at once."""
     from nconnect.cli.change import change_peer, is_left_out
-    from nconnect.io.peer_table import load
+    from nconnect.io.files.peer_table import load
 
     path = chosen(ctx, config)
     table = load(path)
@@ -299,7 +299,7 @@ def read_expires(checks: Checks, text: str | None) -> float | None:
 def _read_key(checks: Checks, path: Path) -> str | None:
     """A preshared key as hex; the file must be as secret as the configuration."""
     from nconnect.config import parse_key
-    from nconnect.io.config_file import exists, read
+    from nconnect.io.files.config_file import exists, read
 
     def check(name: str) -> str:
         if not exists(path):

@@ -27,7 +27,7 @@ def pending(ctx: typer.Context, as_json: JsonOption = False, config: ConfigOptio
     from nconnect.cli import output
     from nconnect.control.client import ControlClient
     from nconnect.control.schema import to_json
-    from nconnect.io.config_file import load
+    from nconnect.io.files.config_file import load
 
     checked = load(chosen(ctx, config))
     waiting = ControlClient(checked.interface).pending()
@@ -68,7 +68,7 @@ def approve(
     from nconnect.cli.change import change_file
     from nconnect.config_edit import add_peer
     from nconnect.control.client import ControlClient
-    from nconnect.io.config_file import load
+    from nconnect.io.files.config_file import load
 
     path = chosen(ctx, config)
     checks = Checks()
@@ -106,9 +106,9 @@ def _from_pool(path: Path, text: str, interface: str) -> tuple[str, ...]:
 
     from nconnect.config import parse_prefix
     from nconnect.invite import pool
-    from nconnect.io import peer_table
-    from nconnect.io.config_file import check
-    from nconnect.io.invitations import InvitationStore
+    from nconnect.io.files import peer_table
+    from nconnect.io.files.config_file import check
+    from nconnect.io.files.invitations import InvitationStore
 
     book = InvitationStore.of(interface).current()
     kept = [address for each in book.open(time.time()) for address in each.addresses]

@@ -11,8 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from nconnect.errors import HostError
-from nconnect.io import nftables
 from nconnect.io.errors import reason
+from nconnect.io.system import nftables
 
 log = logging.getLogger(__name__)
 

@@ -49,7 +49,7 @@ def show(ctx: typer.Context, as_json: JsonOption = False, config: ConfigOption =
     """Show what is offered."""
     from nconnect.cli.config import shown
     from nconnect.cli.output import print_json
-    from nconnect.io.config_file import load
+    from nconnect.io.files.config_file import load
 
     offered = shown(load(chosen(ctx, config)))["provide"]
     if as_json:
@@ -80,7 +80,7 @@ def add(
     """
     from nconnect.cli.change import change_file
     from nconnect.config_edit import add_offers
-    from nconnect.io.config_file import load
+    from nconnect.io.files.config_file import load
 
     path = chosen(ctx, config)
     offers = _read(subnet, service, expose)
@@ -102,7 +102,7 @@ def remove(
     """Offer something no longer. It takes effect at once."""
     from nconnect.cli.change import change_file
     from nconnect.config_edit import remove_offers
-    from nconnect.io.config_file import load, read
+    from nconnect.io.files.config_file import load, read
 
     path = chosen(ctx, config)
     offers = _read(subnet, service, expose)

@@ -70,7 +70,7 @@ def init(
     from nconnect import config as values
     from nconnect.cli import interview
     from nconnect.config_edit import new_file
-    from nconnect.io import config_file
+    from nconnect.io.files import config_file
 
     path = chosen(ctx, config)
     interface_at(path)
@@ -123,7 +123,7 @@ def _tell_of_proxies(path: Path) -> None:
 
     from nconnect.config.proxy import of_environment
     from nconnect.errors import ConfigError
-    from nconnect.io.proxy_search import elsewhere
+    from nconnect.io.net.proxy_search import elsewhere
 
     try:
         ours = of_environment(os.environ)
@@ -185,7 +185,7 @@ def _print_next_steps(
 ) -> None:
     from ipaddress import ip_interface
 
-    from nconnect.io.config_file import default_path
+    from nconnect.io.files.config_file import default_path
 
     option = "" if path == default_path() else f" -c {path}"
     hosts = [f"{i.ip}/{i.ip.max_prefixlen}" for i in map(ip_interface, own)]

@@ -26,8 +26,8 @@ def export(
 ) -> None:
     """Print the table of peers, for `peer import` on another machine."""
     from nconnect.io.errors import reason
-    from nconnect.io.peer_table import load
-    from nconnect.io.trusted import create_file
+    from nconnect.io.files.peer_table import load
+    from nconnect.io.files.trusted import create_file
 
     peers = load(chosen(ctx, config)).config.peers
     text = table_of(peers, secrets=secrets)
@@ -94,8 +94,8 @@ def table_of(peers: Any, *, secrets: bool) -> str:
 def _invited(path: Path) -> list[dict[str, Any]]:
     """The sections of the peers that came by invitation."""
     from nconnect.invite.table import content_of
-    from nconnect.io.invitations import InvitationStore
-    from nconnect.io.peer_table import load
+    from nconnect.io.files.invitations import InvitationStore
+    from nconnect.io.files.peer_table import load
 
     table = load(path)
     if not table.invited:
@@ -176,7 +176,7 @@ def _read(file: Path) -> list[dict[str, Any]]:
     import tomllib
 
     from nconnect.io.errors import reason
-    from nconnect.io.trusted import read_file
+    from nconnect.io.files.trusted import read_file
 
     try:
         data = sys.stdin.buffer.read(MAX_BYTES) if str(file) == "-" else read_file(file, MAX_BYTES)

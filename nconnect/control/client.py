@@ -12,7 +12,7 @@ from urllib.parse import urlencode
 from nconnect.control.schema import PendingPeer, PingReply, Status
 from nconnect.errors import ControlError, HostError
 from nconnect.io.errors import reason
-from nconnect.io.paths import is_locked, socket_path
+from nconnect.io.files.paths import is_locked, socket_path
 from nconnect.wire.text import visible
 
 TIMEOUT_S = 10.0  # for an answer beyond the time that the request itself may take
@@ -97,7 +97,7 @@ class ControlClient:
 
     def is_unreachable(self) -> bool:
         """Whether a daemon runs that cannot be asked: it has its device, and neither lock nor socket."""
-        from nconnect.io.tun import is_held
+        from nconnect.io.system.tun import is_held
 
         try:
             return is_held(self.interface) and not is_locked(self.interface) and not self.is_running()

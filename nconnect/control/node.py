@@ -20,10 +20,10 @@ from typing import Any
 from nconnect.control.schema import to_json
 from nconnect.errors import HostError
 from nconnect.io.errors import reason
-from nconnect.io.http import Request, Response
-from nconnect.io.http_server import HttpServer
-from nconnect.io.listening import bind_unix
-from nconnect.io.paths import make_run_dir, run_dir
+from nconnect.io.files.paths import make_run_dir, run_dir
+from nconnect.io.http.http import Request, Response
+from nconnect.io.http.http_server import HttpServer
+from nconnect.io.net.listening import bind_unix
 
 
 @dataclass(frozen=True, slots=True)

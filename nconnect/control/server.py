@@ -23,8 +23,8 @@ from typing import Any, Protocol
 
 from nconnect.control.schema import PendingPeer, PingReply, Status, to_json
 from nconnect.errors import NconnectError
-from nconnect.io.http import Request, Response
-from nconnect.io.http_server import HttpServer
+from nconnect.io.http.http import Request, Response
+from nconnect.io.http.http_server import HttpServer
 
 log = logging.getLogger(__name__)
 

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 
 from nconnect.errors import HostError
-from nconnect.io.state import StateStore
+from nconnect.io.files.state import StateStore
 
 log = logging.getLogger(__name__)
 

@@ -19,7 +19,7 @@ from typing import Protocol
 from nconnect.daemon.inflow import Inflow
 from nconnect.errors import DropReason
 from nconnect.io.clock import boottime
-from nconnect.io.tun import Tun
+from nconnect.io.system.tun import Tun
 from nconnect.ip import offload
 from nconnect.ip.gro import MAX_DATAGRAM_BYTES, NO_RECORD, Run
 from nconnect.ip.packet import IPV4_HEADER_BYTES
@@ -56,7 +56,7 @@ _DST6, _DST6_END = _AT + 24, _AT + 40
 
 
 class Link(Protocol):
-    """What the driver needs of a link (`nconnect.io.link.LinkRunner` is one)."""
+    """What the driver needs of a link (`nconnect.io.nkn.link.LinkRunner` is one)."""
 
     on_message: Callable[[InboundMessage], None]  # called with each message; set by the driver
 

@@ -18,8 +18,8 @@ from nconnect.host.facts import Endpoint, Facts
 from nconnect.host.flow_limits import Budgets
 from nconnect.host.nft import peer_id, provides
 from nconnect.host.plan import HostPlan, plan, refuse_taken_addresses, shut_off
-from nconnect.io.host import Host
-from nconnect.io.surroundings import detours, stopped
+from nconnect.io.system.host import Host
+from nconnect.io.system.surroundings import detours, stopped
 from nconnect.model import Config
 
 log = logging.getLogger(__name__)

@@ -14,7 +14,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 from nconnect.errors import HostError, NconnectError
-from nconnect.io.state import StateStore
+from nconnect.io.files.state import StateStore
 from nconnect.model import Config, PeerConfig
 
 log = logging.getLogger(__name__)

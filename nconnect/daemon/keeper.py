@@ -16,7 +16,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from math import inf
 
 from nconnect.errors import NconnectError
-from nconnect.io.monitor import Change, Monitor
+from nconnect.io.system.monitor import Change, Monitor
 
 log = logging.getLogger(__name__)
 

@@ -21,13 +21,13 @@ from nconnect.control.node import NodeControl, NodeStatus
 from nconnect.crypto.keys import Identity
 from nconnect.daemon.supervisor import Supervisor
 from nconnect.errors import HostError
-from nconnect.io.cluster import ClusterLink
 from nconnect.io.errors import reason
-from nconnect.io.node_server import NodeServer
-from nconnect.io.paths import NODE_CERTIFICATE, make_node_dir
-from nconnect.io.privileges import drop_privileges
-from nconnect.io.process import collect_rarely, keep_freed_memory
-from nconnect.io.trusted import Folder, create_file, read_file, write_atomically
+from nconnect.io.files.paths import NODE_CERTIFICATE, make_node_dir
+from nconnect.io.files.trusted import Folder, create_file, read_file, write_atomically
+from nconnect.io.nkn.cluster import ClusterLink
+from nconnect.io.nkn.node_server import NodeServer
+from nconnect.io.process.privileges import drop_privileges
+from nconnect.io.process.process import collect_rarely, keep_freed_memory
 from nconnect.model import NodeConfig
 from nconnect.node.settings import NodeDrop, NodeSettings
 

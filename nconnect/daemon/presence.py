@@ -13,9 +13,9 @@ from contextlib import suppress
 
 from nconnect.control.server import Backend, ControlServer
 from nconnect.errors import HostError
-from nconnect.io import paths
-from nconnect.io.inotify import Watch
-from nconnect.io.run_files import OwnRunFiles, RunFiles
+from nconnect.io.files import paths
+from nconnect.io.files.run_files import OwnRunFiles, RunFiles
+from nconnect.io.system.inotify import Watch
 
 log = logging.getLogger(__name__)
 

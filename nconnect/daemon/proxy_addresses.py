@@ -12,7 +12,7 @@ from ipaddress import ip_address
 
 from nconnect.config.proxy import Proxies
 from nconnect.host.facts import Address
-from nconnect.io.resolve import stream_addresses
+from nconnect.io.net.resolve import stream_addresses
 from nconnect.model import Proxy
 
 LOOK_UP_S = 2.0  # guessed; the link asks for the same name at the same time

@@ -23,7 +23,7 @@ from nconnect.invite.book import Invitation, InvitationState
 from nconnect.invite.desk import Admission, Buffer, Desk, application_in
 from nconnect.invite.table import Table
 from nconnect.invite.welcome import Offer, Welcome
-from nconnect.io.invitations import InvitationStore
+from nconnect.io.files.invitations import InvitationStore
 from nconnect.model import Config, NknAddress, PeerConfig, Prefix
 from nconnect.wire.invite import Reason
 

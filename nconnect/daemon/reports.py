@@ -15,7 +15,7 @@ from nconnect.daemon.repetition import Repetition
 from nconnect.daemon.waiting import Waiting
 from nconnect.host.nft import provides
 from nconnect.io.clock import boottime
-from nconnect.io.links import Links
+from nconnect.io.nkn.links import Links
 from nconnect.model import Config
 from nconnect.nkn.outputs import DownReason
 from nconnect.tunnel.outputs import Pong

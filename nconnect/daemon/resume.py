@@ -10,7 +10,7 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from nconnect.io import boot_timer
+from nconnect.io.process import boot_timer
 
 LOOK_EVERY_S = 4.0  # by the boot clock, so at once after a longer sleep; an idle daemon wakes rarely
 LATE_S = 5.0  # a timer may be late on a busy machine, but not so late

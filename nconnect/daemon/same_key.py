@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from nconnect.control.client import ControlClient
 from nconnect.errors import ControlError, HostError
-from nconnect.io import paths
+from nconnect.io.files import paths
 
 
 def refuse_shared_key(interface: str, public_key: bytes) -> None:

@@ -44,20 +44,20 @@ from nconnect.errors import NconnectError
 from nconnect.host.plan import HostPlan
 from nconnect.host.ruleset import table_name
 from nconnect.invite.table import Table
-from nconnect.io import config_file, paths, peer_table
 from nconnect.io.clock import boottime
-from nconnect.io.config_source import ConfigSource
-from nconnect.io.host import Host
-from nconnect.io.invitations import InvitationStore
-from nconnect.io.links import Links
-from nconnect.io.monitor import Monitor
-from nconnect.io.node_server import NodeServer
-from nconnect.io.notify import ServiceManager
-from nconnect.io.process import collect_rarely, keep_freed_memory
-from nconnect.io.rights import settle
-from nconnect.io.state import StateStore
-from nconnect.io.trusted import acting_as
-from nconnect.io.tun import Tun
+from nconnect.io.files import config_file, paths, peer_table
+from nconnect.io.files.config_source import ConfigSource
+from nconnect.io.files.invitations import InvitationStore
+from nconnect.io.files.state import StateStore
+from nconnect.io.files.trusted import acting_as
+from nconnect.io.nkn.links import Links
+from nconnect.io.nkn.node_server import NodeServer
+from nconnect.io.process.notify import ServiceManager
+from nconnect.io.process.process import collect_rarely, keep_freed_memory
+from nconnect.io.process.rights import settle
+from nconnect.io.system.host import Host
+from nconnect.io.system.monitor import Monitor
+from nconnect.io.system.tun import Tun
 from nconnect.model import Config, NknAddress, PeerConfig
 from nconnect.tunnel.core import Tunnel
 

@@ -15,8 +15,8 @@ from nconnect.daemon.driver import Driver
 from nconnect.daemon.enforcement import Enforcement
 from nconnect.errors import NetworkError
 from nconnect.io.clock import boottime
-from nconnect.io.links import Links
-from nconnect.io.notify import ServiceManager
+from nconnect.io.nkn.links import Links
+from nconnect.io.process.notify import ServiceManager
 from nconnect.model import NknAddress
 from nconnect.tunnel.core import Tunnel
 from nconnect.tunnel.outputs import Pong

@@ -31,15 +31,19 @@ from nconnect.host import plan as planning
 from nconnect.host.facts import Endpoint
 from nconnect.host.policy import Question
 from nconnect.host.ruleset import table_name
-from nconnect.io import echo, http_client, inference, nftables, paths, peer_table, rpc, sysctl
-from nconnect.io.dial import dial
 from nconnect.io.errors import reason
-from nconnect.io.host import Host
-from nconnect.io.netlink import Netlink
-from nconnect.io.proxy_search import elsewhere
-from nconnect.io.surroundings import detours, stopped
-from nconnect.io.trusted import Folder, set_mode, status_of
-from nconnect.io.ways import open_first, url_of
+from nconnect.io.files import paths, peer_table
+from nconnect.io.files.trusted import Folder, set_mode, status_of
+from nconnect.io.http import http_client, inference
+from nconnect.io.net import echo
+from nconnect.io.net.dial import dial
+from nconnect.io.net.proxy_search import elsewhere
+from nconnect.io.nkn import rpc
+from nconnect.io.nkn.ways import open_first, url_of
+from nconnect.io.system import nftables, sysctl
+from nconnect.io.system.host import Host
+from nconnect.io.system.netlink import Netlink
+from nconnect.io.system.surroundings import detours, stopped
 from nconnect.model import Config, Prefix
 from nconnect.nkn.outputs import Connect
 from nconnect.nkn.ways import ways_to

@@ -18,7 +18,7 @@ docs/nkn.md tells how to use it.
 - **envelope**: a message sealed for one client or several. **exchange**: messages and the answers to them.
 - **sub-client**: one login of a `MultiClient`, `__k__.ADDRESS`.
 
-`nconnect.io.link` runs a link on sockets.
+`nconnect.io.nkn.link` runs a link on sockets.
 """
 
 from __future__ import annotations
@@ -35,16 +35,19 @@ if TYPE_CHECKING:
 __all__ = ["Client", "LinkStatus", "Message", "MultiClient", "Reply"]
 
 _WHERE = {
-    "Client": "client",
-    "LinkStatus": "sub_link",
-    "Message": "message",
-    "MultiClient": "multiclient",
-    "Reply": "message",
+    "Client": "nconnect.sdk.client",
+    "LinkStatus": "nconnect.sdk.sub_link",
+    "Message": "nconnect.nkn.message",
+    "MultiClient": "nconnect.sdk.multiclient",
+    "Reply": "nconnect.nkn.message",
 }
 
 
 def __getattr__(name: str) -> Any:
-    """Load what is above this package's floor when it is asked for: the daemon needs none of it."""
+    """Load the public names when they are asked for: they are above this package's floor, in `nconnect.sdk`.
+
+    This is the only import upward in the project: programs say `from nconnect.nkn import Client`.
+    """
     if name not in _WHERE:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_WHERE[name]}"), name)
+    return getattr(import_module(_WHERE[name]), name)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from nconnect.config.proxy import Proxies
-from nconnect.io.link import LinkRunner
+from nconnect.io.nkn.link import LinkRunner
 from nconnect.nkn.envelope import Batch
 from nconnect.nkn.link import Link
 from nconnect.nkn.outputs import DownReason

@@ -18,7 +18,7 @@ Buffer = bytes | bytearray | memoryview
 
 
 class Transport(Protocol):
-    """What the node needs of a websocket (`nconnect.io.websocket.WebSocket` is one)."""
+    """What the node needs of a websocket (`nconnect.io.net.websocket.WebSocket` is one)."""
 
     @property
     def writable(self) -> bool: ...

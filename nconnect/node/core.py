@@ -1,6 +1,6 @@
 """The node: who is connected, who may send, and where each message goes. Pure.
 
-Contract with its shell (`nconnect.io.node_server`):
+Contract with its shell (`nconnect.io.nkn.node_server`):
 
     connection = node.open(transport, remote_host, info, now)      # None: refused, close the socket
     node.receive_text(connection, data, now)                       # data is borrowed until the call returns

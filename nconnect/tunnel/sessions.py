@@ -1,8 +1,8 @@
 """The life of the session with each peer: when it is wanted, comes up, grows old, is lost and ends. Pure.
 
-The head of the core's control lane: `nconnect.tunnel.core` owns it and calls it. Key pairs are made in
-`keying`, what we say to a peer goes through `records`, which lane it takes is in `steering`, and what wakes
-all of them in `agenda`. What is to be done goes to `outputs`.
+The head of the core's control lane: `nconnect.tunnel.core` owns it and calls it. `handshakes` makes key
+pairs, `control_frames` says things to a peer, `path_manager` chooses the lane, and `timer_heap` wakes all
+of them. What is to be done goes to `outputs`.
 """
 
 from __future__ import annotations

@@ -92,7 +92,7 @@ def test_an_unexpected_error_is_one_line_and_debug_shows_where(
     def broken(*arguments: object) -> None:
         raise ZeroDivisionError("no such luck")
 
-    monkeypatch.setattr("nconnect.io.config_file.load", broken)
+    monkeypatch.setattr("nconnect.io.files.config_file.load", broken)
     result = run("address")
     assert result.status == 1
     assert result.err == (
@@ -109,7 +109,7 @@ def test_an_interrupt_is_status_130_and_silent(run: Run, monkeypatch: pytest.Mon
     def interrupted(*arguments: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("nconnect.io.config_file.load", interrupted)
+    monkeypatch.setattr("nconnect.io.files.config_file.load", interrupted)
     result = run("address")
     assert (result.status, result.err) == (130, "")
 

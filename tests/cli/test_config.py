@@ -4,7 +4,7 @@ import json
 import tomllib
 from pathlib import Path
 
-from nconnect.io import config_file
+from nconnect.io.files import config_file
 from tests.cli.conftest import Run
 from tests.control.fake import KEY, FakeBackend
 

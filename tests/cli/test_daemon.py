@@ -11,8 +11,8 @@ import pytest
 
 from nconnect.cli import preflight
 from nconnect.errors import NetworkError
-from nconnect.io import paths
-from nconnect.io.config_source import ConfigSource
+from nconnect.io.files import paths
+from nconnect.io.files.config_source import ConfigSource
 from tests.cli.conftest import Run
 from tests.control.fake import FakeBackend, running
 
@@ -130,9 +130,9 @@ def test_down_cleans_up_after_a_killed_daemon(run: Run, made: Path, monkeypatch:
             assert paths.is_locked("nc0")  # nobody starts one meanwhile
             removed.append(self.which)
 
-    module = types.ModuleType("nconnect.io.host")
+    module = types.ModuleType("nconnect.io.system.host")
     module.Host = Host  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "nconnect.io.host", module)
+    monkeypatch.setitem(sys.modules, "nconnect.io.system.host", module)
     assert run("down").out == "nc0 was not up\n"
     paths.lock_path("nc0").touch()
     result = run("down")

@@ -9,8 +9,8 @@ import pytest
 from nconnect.cli import doctor
 from nconnect.doctor.facts import Facts, SeedFact
 from nconnect.doctor.findings import failure, ok, warning
-from nconnect.io import config_file
 from nconnect.io.doctor import run_fix
+from nconnect.io.files import config_file
 from tests.cli.conftest import Run
 from tests.control.fake import FakeBackend
 from tests.doctor.examples import FACTS, spoilt

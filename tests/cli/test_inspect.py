@@ -104,7 +104,7 @@ def test_version(run: Run, config_path: Path) -> None:
 
 
 def test_no_secret_is_shown(run: Run, daemon: FakeBackend, made: Path) -> None:
-    from nconnect.io.config_file import load
+    from nconnect.io.files.config_file import load
 
     seed = load(made).seed.hex()
     for command in (["status"], ["status", "--json"], ["address"], ["address", "--json"], ["peer", "list"]):

@@ -9,7 +9,7 @@ from nconnect.cli import interview
 from nconnect.cli.interview import Answers, Found
 from nconnect.doctor.inference import Server
 from nconnect.errors import UsageError
-from nconnect.io.config_file import load
+from nconnect.io.files.config_file import load
 from tests.cli.conftest import Run
 
 OLLAMA = Server("Ollama", "127.0.0.1", 11434, ("llama3",))

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from nconnect.invite.token import Token
-from nconnect.io.config_file import load
-from nconnect.io.invitations import InvitationStore
+from nconnect.io.files.config_file import load
+from nconnect.io.files.invitations import InvitationStore
 from tests.cli.conftest import Run
 from tests.control.fake import KEY, FakeBackend
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from nconnect.io import paths
-from nconnect.io.invitations import InvitationStore
+from nconnect.io.files import paths
+from nconnect.io.files.invitations import InvitationStore
 from tests.cli.conftest import Run
 from tests.control.fake import KEY, FakeBackend
 from tests.invite.examples import OTHER

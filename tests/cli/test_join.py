@@ -17,8 +17,10 @@ import pytest
 from nconnect.errors import NetworkError
 from nconnect.invite.token import Token
 from nconnect.invite.welcome import Welcome
-from nconnect.io import dial, join, paths, proxy_search
-from nconnect.io.netlink import LinkAddress, Netlink
+from nconnect.io.files import paths
+from nconnect.io.net import dial, proxy_search
+from nconnect.io.nkn import join
+from nconnect.io.system.netlink import LinkAddress, Netlink
 from tests.cli.conftest import Run
 from tests.invite.examples import PROVIDER, WELCOME
 
@@ -90,7 +92,7 @@ def test_the_identity_is_kept_for_another_attempt(
     run("join", token, "--timeout", "1")  # no node is reached
     assert not state.exists()
     with monkeypatch.context() as patched:
-        patched.setattr("nconnect.io.join.apply", unanswered)
+        patched.setattr("nconnect.io.nkn.join.apply", unanswered)
         run("join", token)
         first = state.read_text()
         assert state.stat().st_mode & 0o777 == 0o600
@@ -100,7 +102,7 @@ def test_the_identity_is_kept_for_another_attempt(
     assert state.read_text() == first, "what an earlier attempt has sent may have been heard"
     another = Token(PROVIDER, b"other-id", bytes(16), Token.parse(token).seeds).encode()
     with monkeypatch.context() as patched:
-        patched.setattr("nconnect.io.join.apply", unanswered)
+        patched.setattr("nconnect.io.nkn.join.apply", unanswered)
         run("join", another)
     assert state.read_text() != first
 

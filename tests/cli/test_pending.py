@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from nconnect.control.schema import PendingPeer
-from nconnect.io.config_file import load
+from nconnect.io.files.config_file import load
 from tests.cli.conftest import Run
 from tests.control.fake import FakeBackend
 from tests.invite.examples import DEVICE, OTHER

@@ -8,7 +8,7 @@ import pytest
 
 from nconnect.cli import preflight
 from nconnect.errors import HostError
-from nconnect.io import nftables
+from nconnect.io.system import nftables
 from tests.cli.conftest import Run
 
 PROC = "Name:\tpython\nCapEff:\t{:016x}\n"

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from nconnect.cli.setup import default_identifier
-from nconnect.io import proxy_search
-from nconnect.io.config_file import load
+from nconnect.io.files.config_file import load
+from nconnect.io.net import proxy_search
 from nconnect.model import Proxy
 from tests.cli.conftest import Run
 

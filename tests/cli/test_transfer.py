@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from nconnect.io import config_file
+from nconnect.io.files import config_file
 from tests.cli.conftest import Run
 from tests.control.fake import KEY, FakeBackend
 

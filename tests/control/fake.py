@@ -11,7 +11,7 @@ from pathlib import Path
 from nconnect.control.schema import LinkStatus, PeerStatus, PendingPeer, PingReply, SkippedRoute, Status
 from nconnect.control.server import ControlServer
 from nconnect.errors import ConfigError, ControlError
-from nconnect.io.listening import bind_unix
+from nconnect.io.net.listening import bind_unix
 
 KEY = "d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a"  # RFC 8032, 7.1, test 1
 

@@ -12,8 +12,8 @@ import pytest
 from nconnect.control.node import NodeControl, NodeStatus
 from nconnect.control.node_client import running_nodes
 from nconnect.errors import ControlError
-from nconnect.io.http import Credentials, Request
-from nconnect.io.http_client import request
+from nconnect.io.http.http import Credentials, Request
+from nconnect.io.http.http_client import request
 
 STATUS = NodeStatus(
     7, "0.1.0", "::", 30002, 30003, "ab" * 32, 1.5, 3, 2, 10, 1000, 1, 50, 0, 0,

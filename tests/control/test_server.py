@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from nconnect.control.server import ControlServer
-from nconnect.io.http import Credentials, Request
-from nconnect.io.run_files import OwnRunFiles
+from nconnect.io.files.run_files import OwnRunFiles
+from nconnect.io.http.http import Credentials, Request
 from tests.control.fake import STATUS, FakeBackend
 
 ROOT = Credentials(1, 0, 0)

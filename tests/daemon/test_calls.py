@@ -19,8 +19,8 @@ from nconnect.crypto.aead import CipherSuite
 from nconnect.crypto.keys import Identity
 from nconnect.daemon.driver import Driver
 from nconnect.io.clock import boottime
-from nconnect.io.links import Links
-from nconnect.io.node_server import NodeServer
+from nconnect.io.nkn.links import Links
+from nconnect.io.nkn.node_server import NodeServer
 from nconnect.model import NknAddress, NodeConfig, PeerConfig
 from nconnect.nkn.outputs import DownReason
 from nconnect.node.settings import NodeSettings

@@ -12,7 +12,7 @@ import pytest
 from nconnect.daemon import counters
 from nconnect.daemon.counters import COUNTERS, CounterKeeper
 from nconnect.errors import HostError
-from nconnect.io.state import StateStore
+from nconnect.io.files.state import StateStore
 
 
 class SlowStore(StateStore):

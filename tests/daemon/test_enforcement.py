@@ -17,7 +17,7 @@ from nconnect.errors import HostError
 from nconnect.host.facts import Facts, LocalInterface
 from nconnect.host.nft import peer_id
 from nconnect.host.plan import HostPlan
-from nconnect.io.host import Host
+from nconnect.io.system.host import Host
 from nconnect.model import Config, Prefix
 from tests.host.examples import FACTS, PROVIDER, USER, peer
 

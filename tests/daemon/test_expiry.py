@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from nconnect.daemon.expiry import LOOK_AGAIN_S, ExpiryNotices, in_force, warning_from
-from nconnect.io.state import StateStore
+from nconnect.io.files.state import StateStore
 from nconnect.model import Config, NknAddress, PeerConfig
 
 DAY = 86_400.0

@@ -12,7 +12,7 @@ import pytest
 from nconnect.daemon import keeper
 from nconnect.daemon.keeper import MAX_REPAIRS, Keeper
 from nconnect.errors import HostError
-from nconnect.io.monitor import Change
+from nconnect.io.system.monitor import Change
 
 
 class FakeMonitor:

@@ -8,8 +8,8 @@ import pytest
 
 from nconnect.daemon.metrics import Metrics
 from nconnect.errors import HostError
-from nconnect.io.http import Request
-from nconnect.io.http_client import request
+from nconnect.io.http.http import Request
+from nconnect.io.http.http_client import request
 from nconnect.model import MetricsConfig
 from nconnect.tunnel.core import Tunnel
 from tests.control.fake import STATUS

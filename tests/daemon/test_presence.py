@@ -15,7 +15,7 @@ import pytest
 from nconnect.control.client import ControlClient
 from nconnect.daemon import presence
 from nconnect.daemon.presence import Presence
-from nconnect.io import paths
+from nconnect.io.files import paths
 
 
 class Asked:

@@ -11,7 +11,7 @@ import pytest
 from nconnect.config.proxy import Proxies
 from nconnect.daemon import proxy_addresses
 from nconnect.daemon.proxy_addresses import ProxyAddresses
-from nconnect.io.resolve import AddressInfo
+from nconnect.io.net.resolve import AddressInfo
 from nconnect.model import Proxy
 
 NAMED = Proxies(Proxy("http", "proxy.example", 3128))

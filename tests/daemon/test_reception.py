@@ -16,9 +16,9 @@ from nconnect.errors import HostError
 from nconnect.invite.applicant import Refused, RoutesNotAccepted
 from nconnect.invite.table import Table
 from nconnect.invite.welcome import Welcome
-from nconnect.io import peer_table
-from nconnect.io.config_file import load, write
-from nconnect.io.invitations import InvitationStore
+from nconnect.io.files import peer_table
+from nconnect.io.files.config_file import load, write
+from nconnect.io.files.invitations import InvitationStore
 from nconnect.model import PeerConfig
 from nconnect.wire.message import Message
 from tests.invite.examples import (

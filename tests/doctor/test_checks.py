@@ -11,7 +11,7 @@ from nconnect.doctor.facts import Facts, Listener, ProxyFact, SeedFact, SubnetFa
 from nconnect.doctor.findings import Finding, Level
 from nconnect.doctor.firewalls import Obstacle
 from nconnect.host.plan import SkippedRoute
-from nconnect.io.nftables import NO_NFT
+from nconnect.io.system.nftables import NO_NFT
 from nconnect.model import ProvideConfig, ProvidedSubnet
 from tests.doctor.examples import CONFIG, FACTS, LAN, spoilt
 

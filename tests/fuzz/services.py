@@ -12,7 +12,7 @@ from nconnect.crypto.keys import Identity
 from nconnect.invite.applicant import Refused
 from nconnect.invite.book import Book
 from nconnect.invite.desk import Admission
-from nconnect.io.http import Credentials, Request
+from nconnect.io.http.http import Credentials, Request
 from nconnect.model import NknAddress
 from nconnect.nkn.link import Link
 from nconnect.wire.actions import ClientSet, SetClient

@@ -10,8 +10,8 @@ from nconnect.errors import ConfigError, RemoteProtocolError
 from nconnect.invite.book import Book
 from nconnect.invite.token import Token
 from nconnect.invite.welcome import Welcome
-from nconnect.io import conntrack
-from nconnect.io.netlink import read_attributes
+from nconnect.io.system import conntrack
+from nconnect.io.system.netlink import read_attributes
 from nconnect.wire import invite, message
 from tests.fuzz import oracles
 from tests.fuzz.draw import Draw

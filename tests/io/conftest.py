@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from nconnect.io import name_servers
+from nconnect.io.net import name_servers
 
 
 @pytest.fixture

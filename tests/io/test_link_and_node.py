@@ -10,8 +10,8 @@ import pytest
 
 from nconnect.crypto.keys import Identity
 from nconnect.io.clock import boottime
-from nconnect.io.link import LinkRunner
-from nconnect.io.node_server import NodeServer
+from nconnect.io.nkn.link import LinkRunner
+from nconnect.io.nkn.node_server import NodeServer
 from nconnect.model import NknAddress, NodeConfig
 from nconnect.nkn.link import Link
 from nconnect.nkn.outputs import DownReason

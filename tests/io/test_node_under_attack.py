@@ -40,7 +40,7 @@ UPGRADE = (
 PROGRAM = f"""
 import logging, sys
 from nconnect.daemon.node import run
-from nconnect.io import websocket_server
+from nconnect.io.net import websocket_server
 from nconnect.model import NodeConfig
 from nconnect.node.settings import NodeSettings
 logging.basicConfig(level=logging.INFO, format="%(message)s")

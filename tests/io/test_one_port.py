@@ -19,13 +19,14 @@ from websockets.asyncio.client import connect
 
 from nconnect.crypto.keys import Identity
 from nconnect.errors import HostError, NconnectError
-from nconnect.io import certificate, node_server
-from nconnect.io.http_client import request
-from nconnect.io.http_server import Limits
-from nconnect.io.node_server import NodeServer
+from nconnect.io.http.http_client import request
+from nconnect.io.http.http_server import Limits
+from nconnect.io.net import certificate
+from nconnect.io.nkn import node_server
+from nconnect.io.nkn.node_server import NodeServer
 from nconnect.model import NodeConfig
 from nconnect.node.settings import NodeSettings
-from tests.io.test_node_server import Client
+from tests.io.nkn.test_node_server import Client
 
 NODE = Identity(b"n" * 32)
 ADDRESS = "a." + "ab" * 32
@@ -137,7 +138,7 @@ def test_a_request_may_come_in_any_pieces_and_be_followed_by_others(tls: bool, t
 def test_the_bounds_of_both_servers_hold(tls: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     quick = Limits(header_bytes=2048, body_bytes=4096, request_s=0.2, idle_s=0.2, connections_per_host=4)
     monkeypatch.setattr(node_server, "_rpc_limits", lambda settings: quick)
-    monkeypatch.setattr("nconnect.io.websocket_server.UPGRADE_TIMEOUT_S", 0.3)
+    monkeypatch.setattr("nconnect.io.net.websocket_server.UPGRADE_TIMEOUT_S", 0.3)
 
     async def says(node: Shared, data: bytes) -> bytes:
         reader, writer = await node.raw()

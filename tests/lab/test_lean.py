@@ -14,7 +14,7 @@ from lab.bench.lean import LeanLink
 from nconnect.crypto.keys import Identity
 from nconnect.errors import RemoteProtocolError
 from nconnect.io.clock import boottime
-from nconnect.io.node_server import NodeServer
+from nconnect.io.nkn.node_server import NodeServer
 from nconnect.model import NknAddress, NodeConfig
 from nconnect.nkn.link import Link
 from nconnect.nkn.outputs import DownReason

@@ -9,10 +9,10 @@ import os
 import ssl
 from collections.abc import AsyncIterator, Callable
 
-from nconnect.io.http import Request, Response
-from nconnect.io.http_server import HttpServer
-from nconnect.io.websocket import WebSocket
-from nconnect.io.websocket_server import WebSocketServer
+from nconnect.io.http.http import Request, Response
+from nconnect.io.http.http_server import HttpServer
+from nconnect.io.net.websocket import WebSocket
+from nconnect.io.net.websocket_server import WebSocketServer
 from nconnect.wire import actions
 from nconnect.wire.jsonrpc import NodeInfo
 

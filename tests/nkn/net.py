@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
 from nconnect.crypto.keys import Identity
-from nconnect.io.node_server import NodeServer
+from nconnect.io.nkn.node_server import NodeServer
 from nconnect.model import NodeConfig
 from nconnect.nkn import Client, Message, MultiClient
 from nconnect.node.settings import NodeSettings

@@ -20,8 +20,8 @@ from urllib.parse import quote
 
 import pytest
 
-from nconnect.io.http import Request, Response
-from nconnect.io.node_server import NodeServer
+from nconnect.io.http.http import Request, Response
+from nconnect.io.nkn.node_server import NodeServer
 from nconnect.nkn import MultiClient
 from tests.io.serving import url_of
 from tests.nkn.net import Net, answering, run

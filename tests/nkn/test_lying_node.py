@@ -18,7 +18,7 @@ import pytest
 
 from nconnect.crypto.keys import Identity
 from nconnect.errors import NotConnected
-from nconnect.io.http import Response
+from nconnect.io.http.http import Response
 from nconnect.nkn import Client, link, liveness
 from nconnect.wire import actions
 from nconnect.wire.jsonrpc import NodeInfo

@@ -11,8 +11,8 @@ import pytest
 
 from nconnect.crypto.keys import Identity
 from nconnect.errors import RemoteProtocolError
-from nconnect.io import rpc
-from nconnect.io.http import Request, Response
+from nconnect.io.http.http import Request, Response
+from nconnect.io.nkn import rpc
 from nconnect.model import NknAddress
 from nconnect.nkn.exchange import Exchange, Incoming
 from nconnect.nkn.link import Link

@@ -13,11 +13,11 @@ import pytest
 from nconnect.config.proxy import DIRECT
 from nconnect.crypto.keys import Identity
 from nconnect.errors import NconnectError
-from nconnect.io import certificate
-from nconnect.io.http import Request, Response
-from nconnect.io.http_server import HttpServer
-from nconnect.io.node_server import NodeServer, _tls_context
-from nconnect.io.ways import open_first
+from nconnect.io.http.http import Request, Response
+from nconnect.io.http.http_server import HttpServer
+from nconnect.io.net import certificate
+from nconnect.io.nkn.node_server import NodeServer, _tls_context
+from nconnect.io.nkn.ways import open_first
 from nconnect.model import NodeConfig
 from nconnect.nkn import Client
 from nconnect.nkn.outputs import Connect

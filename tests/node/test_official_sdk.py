@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from nconnect.crypto.keys import Identity
-from nconnect.io.node_server import NodeServer
+from nconnect.io.nkn.node_server import NodeServer
 from nconnect.model import NodeConfig
 from nconnect.node.settings import NodeSettings
 

@@ -16,8 +16,8 @@ from lab.attack.stage import NODE_FOR_ATTACKER, Stage
 from lab.process import until
 from lab.sides import Side
 from nconnect.crypto.keys import Identity
-from nconnect.io.account import daemon_account
-from nconnect.io.paths import issued_path
+from nconnect.io.files.paths import issued_path
+from nconnect.io.process.account import daemon_account
 
 SEED_RPC = f"http://{NODE_FOR_ATTACKER}:30003"
 SECRET = "only root may read this"

@@ -1,0 +1,250 @@
+"""The configuration file on the disk: found, read if it is secret, replaced as a whole under a lock."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import stat
+import time
+import tomllib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from nconnect.config import parse
+from nconnect.errors import ConfigError, HostError
+from nconnect.io.errors import reason
+from nconnect.io.files.trusted import Folder, UntrustedPath, User, is_trusted, status_of
+from nconnect.model import DEFAULT_INTERFACE, Config
+
+CONFIG_DIR = Path("/etc/nconnect")
+MAX_BYTES = 16 << 20  # guessed: far above 10,000 peers
+LOCK_TIMEOUT_S = 15.0  # above what one change takes, a reload of the daemon included
+_MEND_FILE = "make it with `nconnect init`, or name it with -c"
+_MEND_SEED = "write a seed to it (openssl rand -hex 32), or name another file"
+
+
+def default_path(interface: str = DEFAULT_INTERFACE) -> Path:
+    return CONFIG_DIR / f"{interface}.toml"
+
+
+def choose_path(option: Path | None) -> Path:
+    """The file that is meant: the option's, else `$NCONNECT_CONFIG`, else that of nc0."""
+    if option is not None:
+        return option
+    return Path(os.environ.get("NCONNECT_CONFIG") or default_path())
+
+
+def interface_of(path: Path) -> str:
+    """The interface that a configuration file is for: the stem of its name (of a link's own name)."""
+    return path.stem
+
+
+def load(path: Path) -> Config:
+    """Read and check a file. Raises `ConfigError`, whose lines carry the path as it was given."""
+    return check(path, read(path))
+
+
+def check(path: Path, text: str, *, read_seed: Callable[[str], str] | None = None) -> Config:
+    """Check a text as if it stood at `path`. Raises `ConfigError`.
+
+    `read_seed` gives the text of the file that `seed_file` names, in place of reading it.
+    """
+
+    def public_key_of(seed: bytes) -> bytes:
+        from nconnect.crypto.keys import Identity
+
+        return Identity(seed).public_key
+
+    def read_seed_file(name: str) -> str:
+        return read(beside(path, name), mend=_MEND_SEED, user=writer(path))
+
+    return parse(
+        text,
+        interface=interface_of(path),
+        source=str(path),
+        read_seed_file=read_seed or read_seed_file,
+        public_key_of=public_key_of,
+    )
+
+
+def read(path: Path, *, mend: str = _MEND_FILE, user: User | None = None) -> str:
+    """A secret file's text, as `open_secret`."""
+    with open(open_secret(path, mend=mend, user=user), "rb") as file:
+        return decode(path, file.read(MAX_BYTES + 1))
+
+
+def open_secret(path: Path, *, mend: str = _MEND_FILE, user: User | None = None) -> int:
+    """A secret file's descriptor. Raises `ConfigError` when it cannot be read, or when others can read it.
+
+    `mend`: what to do when there is none. `user`: who named the file, if that was not the caller: it is read
+    with that user's rights.
+    """
+    owner = user
+    try:
+        folder, name = Folder.around(path, user=user)
+        with folder:
+            owner, is_shared = folder.user, folder.is_shared()
+            fd = folder.open_regular(name, also_own=user is None)
+    except FileNotFoundError:
+        raise ConfigError(f"{path} does not exist: {mend}") from None
+    except UntrustedPath as error:
+        hint = ": name the configuration's file with -c" if error.strerror == "is not a file" else ""
+        raise ConfigError(f"{path} {error.strerror}{hint}") from None
+    except PermissionError:
+        why = f"permission denied{_sudo()}"
+        if user is not None:
+            why = f"{user.name}, who named it, may not read it"
+        elif owner is not None:
+            why = f"it lies in a folder of {owner.name}, who may not read it (chown {owner.name})"
+        raise ConfigError(f"{path} cannot be read: {why}") from None
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {reason(error)}") from None
+    try:
+        _check_secret(path, os.fstat(fd), owner, is_shared=is_shared)
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
+
+
+def decode(path: Path, data: bytes) -> str:
+    """The text of what was read at `path`. Raises `ConfigError`."""
+    if len(data) > MAX_BYTES:
+        raise ConfigError(f"{path} is larger than {MAX_BYTES >> 20} MiB: that is no configuration")
+    try:
+        return data.decode()
+    except UnicodeDecodeError as error:
+        line = data[: error.start].count(b"\n") + 1
+        raise ConfigError(f"{path}:{line}: is not text in UTF-8: correct it with an editor") from None
+
+
+def seed_file(text: str) -> str | None:
+    """What `seed_file` is in a text that was checked."""
+    if "seed_file" not in text:
+        return None
+    name = tomllib.loads(text).get("interface", {}).get("seed_file")
+    return name if isinstance(name, str) else None
+
+
+def beside(path: Path, name: str) -> Path:
+    """A file that the configuration names: relative names count from the file itself, not from a link."""
+    folder, _ = Folder.around(path)
+    with folder:
+        return folder.path / name
+
+
+def writer(path: Path) -> User | None:
+    """Who could have written the file, and is not us: files that it names are opened with their rights."""
+    folder, name = Folder.around(path)
+    with folder:
+        return _writer(folder, name)
+
+
+def _writer(folder: Folder, name: str) -> User | None:
+    status = folder.status(name)
+    if folder.user is not None or os.geteuid() or status is None or is_trusted(status.st_uid):
+        return folder.user
+    return User.of(status.st_uid, status.st_gid)
+
+
+def exists(path: Path) -> bool:
+    """Whether there is a file, or a link, of that name."""
+    try:
+        folder, name = Folder.around(path, follow=False)
+        with folder:
+            return folder.status(name) is not None
+    except OSError:
+        return False  # whoever opens it says why
+
+
+def refuse_existing(path: Path) -> None:
+    """Raise `ConfigError` when there is something at `path` already."""
+    if exists(path):
+        raise ConfigError(
+            f"{path} exists already: --force overwrites it (the old identity is lost), -c makes another one"
+        )
+
+
+def create(path: Path, text: str, *, force: bool = False) -> None:
+    """Write a new file, and its folder if need be. Without `force` one that exists is left alone."""
+    try:
+        Folder.make(path.parent, mode=0o700).close()
+    except OSError as error:
+        raise HostError(f"cannot make the folder {path.parent}: {reason(error)}{_hint(error)}") from None
+    with locked(path):
+        if not force:
+            refuse_existing(path)
+        elif (status := status_of(path)) is not None and stat.S_ISDIR(status.st_mode):
+            raise ConfigError(f"{path} is a folder: name the configuration's file with -c")
+        write(path, text)
+
+
+def write(path: Path, text: str) -> None:
+    """Replace the file as a whole, its owner and mode kept; a new one is the folder's user's, and 0600.
+
+    A link is followed where nobody else can have made it. The caller holds the lock.
+    """
+    try:
+        folder, name = Folder.around(path)
+        with folder:
+            status = folder.status(name)
+            if status is None:
+                folder.replace(name, text.encode())
+                return
+            mode, owner = status.st_mode & 0o700, (status.st_uid, status.st_gid)
+            if folder.user is not None and is_trusted(status.st_uid):
+                # Ours, in another user's folder: it stays ours. No name there is followed.
+                with folder.with_own_rights() as own:
+                    own.replace(name, text.encode(), mode=mode, owner=owner)
+            else:
+                folder.replace(name, text.encode(), mode=mode, owner=owner)
+    except OSError as error:
+        raise HostError(f"cannot write {path}: {reason(error)}{_hint(error)}") from None
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold the lock that every change of this file is made under, from reading it to writing it.
+
+    It is a lock of the folder itself, so no lock file stays behind. Raises `HostError` when somebody else
+    holds it for longer than `LOCK_TIMEOUT_S`.
+    """
+    try:
+        folder, _ = Folder.around(path)
+        with folder:
+            fd = folder.open_again()
+    except OSError as error:
+        raise HostError(f"cannot open the folder {path.parent}: {reason(error)}{_hint(error)}") from None
+    try:
+        deadline = time.monotonic() + LOCK_TIMEOUT_S
+        while True:
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    raise HostError(
+                        f"another nconnect is changing {path}: try again when it has ended"
+                    ) from None
+                time.sleep(0.02)
+        yield
+    finally:
+        os.close(fd)
+
+
+def _check_secret(path: Path, status: os.stat_result, user: User | None, *, is_shared: bool) -> None:
+    """Root takes the file of anybody in whose folder it lies, or who was given it in root's own folder."""
+    mine = is_trusted(status.st_uid) or (user is not None and status.st_uid == user.uid)
+    if not mine and (os.geteuid() or user is not None or is_shared):
+        raise ConfigError(f"{path} belongs to another user, who could change it: chown root {path}")
+    if status.st_mode & 0o077:
+        raise ConfigError(f"{path} can be read by others, and it holds secrets: chmod 600 {path}")
+
+
+def _hint(error: OSError) -> str:
+    return _sudo() if isinstance(error, PermissionError) else ""
+
+
+def _sudo() -> str:
+    return " (try with sudo)" if os.geteuid() else ""

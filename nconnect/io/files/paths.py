@@ -1,0 +1,190 @@
+"""Where a daemon's files are, and the lock that makes it the only one of its interface.
+
+`$NCONNECT_RUN_DIR` (or /run/nconnect) holds sockets and locks of running daemons, `$NCONNECT_STATE_DIR` (or
+/var/lib/nconnect) what outlives them, in a folder for each interface. Overriding both lets two sides run on
+one machine.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from pathlib import Path
+
+from nconnect.errors import HostError
+from nconnect.io.errors import reason
+from nconnect.io.files.trusted import Folder, UntrustedPath
+from nconnect.io.process.account import daemon_account
+
+RUN_DIR = Path("/run/nconnect")
+STATE_DIR = Path("/var/lib/nconnect")
+NODE_CERTIFICATE = "tls.pem"  # in the state folder of whatever runs a node
+
+
+def run_dir() -> Path:
+    """The folder of sockets and locks (not created)."""
+    return Path(os.environ.get("NCONNECT_RUN_DIR") or RUN_DIR)
+
+
+def state_dir(interface: str) -> Path:
+    """The folder of what an interface keeps between runs (not created)."""
+    return Path(os.environ.get("NCONNECT_STATE_DIR") or STATE_DIR) / interface
+
+
+def issued_path(interface: str) -> Path:
+    """The file of what was issued to the interface's invitations; its folder's name is no interface's."""
+    return state_dir(interface).parent / "issued-invitations" / f"{interface}.json"
+
+
+def node_dir(port: int) -> Path:
+    """The folder of what a node that runs on its own at this port keeps between runs (not created).
+
+    `$NCONNECT_STATE_DIR`, or for root /var/lib/nconnect, for others $XDG_STATE_HOME/nconnect; its name there
+    is longer than an interface's can be.
+    """
+    base = os.environ.get("NCONNECT_STATE_DIR")
+    if not base and os.geteuid():
+        base = os.path.join(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local/state", "nconnect")
+    return Path(base or STATE_DIR) / f"standalone-node-{port}"
+
+
+def make_node_dir(port: int) -> Path:
+    """Create it, for its owner alone."""
+    _make(node_dir(port).parent, 0o755)
+    return _make(node_dir(port), 0o700)
+
+
+def socket_path(interface: str) -> Path:
+    """The daemon's control socket."""
+    return run_dir() / f"{interface}.sock"
+
+
+def lock_path(interface: str) -> Path:
+    """The file that a running daemon holds locked."""
+    return run_dir() / f"{interface}.lock"
+
+
+def log_path(interface: str) -> Path:
+    """The file that a detached daemon writes to."""
+    return state_dir(interface) / "nconnect.log"
+
+
+def make_run_dir() -> Path:
+    """Create the run folder: others may look for sockets in it, which are 0600 themselves.
+
+    What root makes in it only root may replace: one that an earlier version gave to the daemon's user is
+    taken back, and another user's is refused.
+    """
+    path = _make(run_dir(), 0o755)
+    if os.geteuid():
+        return path
+    account = daemon_account()
+    try:
+        with Folder.open(path) as folder:
+            if folder.user is None:
+                return path
+            if account is None or folder.user.uid != account.uid or not _is_roots(path.parent):
+                raise UntrustedPath(f"it belongs to {folder.user.name} (chown root it, or use another)")
+            folder.take_back(0o755)
+    except OSError as error:
+        raise HostError(f"cannot use the folder {path}: {reason(error)}") from error
+    return path
+
+
+def make_state_dir(interface: str) -> Path:
+    """Create an interface's state folder, for its owner alone."""
+    _make(state_dir(interface).parent, 0o755)
+    return _make(state_dir(interface), 0o700)
+
+
+def acquire_lock(interface: str) -> int:
+    """Become the only daemon of `interface`, until `release_lock` or the end of the process.
+
+    Returns the lock's descriptor, which programs that are started do not inherit. Raises `HostError` when
+    another process holds the lock.
+    """
+    make_run_dir()
+    path = lock_path(interface)
+    while True:
+        try:
+            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        except OSError as error:
+            raise HostError(f"cannot open {path}: {reason(error)}") from error
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if _is_at(fd, path):  # else its holder removed it, in between
+                break
+        except BlockingIOError:
+            holder = os.pread(fd, 32, 0).decode(errors="replace").strip()
+            os.close(fd)
+            by = f" (process {holder})" if holder.isdecimal() else ""
+            raise HostError(
+                f"{interface} is up already{by}: see `nconnect status`, or end it with `nconnect down`"
+            ) from None
+        os.close(fd)
+    sign_lock(fd)
+    return fd
+
+
+def sign_lock(fd: int) -> None:
+    """Say in the lock's file which process holds it: ours."""
+    os.ftruncate(fd, 0)
+    os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
+
+
+def release_lock(interface: str, fd: int) -> None:
+    """Give up the lock, and leave no file behind."""
+    try:
+        if holds_lock(interface, fd):
+            lock_path(interface).unlink()  # first: who locks it now finds that it is gone
+    except OSError:
+        pass  # the folder is not ours any more: without its holder the file means nothing
+    finally:
+        os.close(fd)
+
+
+def holds_lock(interface: str, fd: int) -> bool:
+    """Whether the lock's file is still the one that was locked: somebody may have removed it."""
+    return _is_at(fd, lock_path(interface))
+
+
+def is_locked(interface: str) -> bool:
+    """Whether a daemon of `interface` lives (only its owner and root can tell)."""
+    try:
+        fd = os.open(lock_path(interface), os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        raise HostError(f"cannot open {lock_path(interface)}: {reason(error)}") from error
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(fd)
+    return False
+
+
+def _is_roots(path: Path) -> bool:
+    with Folder.open(path) as folder:
+        return folder.user is None
+
+
+def _is_at(fd: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(fd), os.stat(path))
+    except OSError:
+        return False  # gone, or in a folder that is closed to us
+
+
+def _make(path: Path, mode: int) -> Path:
+    try:
+        with Folder.make(path, mode=mode) as folder:
+            status = folder.status()
+            assert status is not None
+            if folder.user is None and status.st_uid == os.geteuid() and mode == 0o700:
+                folder.set_mode(mode)
+    except OSError as error:
+        hint = " (are you root?)" if isinstance(error, PermissionError) and os.geteuid() else ""
+        raise HostError(f"cannot make the folder {path}: {reason(error)}{hint}") from error
+    return path

@@ -1,0 +1,82 @@
+"""Looking for inference servers: on loopback, and in a provider's own networks when told to."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Sequence
+from ipaddress import IPv4Address, IPv6Address
+from pathlib import Path
+
+from nconnect.doctor.inference import PATHS, PORTS, Server, recognise
+from nconnect.errors import NconnectError
+from nconnect.io.http import http_client
+from nconnect.io.net.dial import dial
+from nconnect.model import join_addr
+
+CONNECT_S = 0.7  # guessed: a neighbour answers within a millisecond, one that sleeps does not count
+ANSWER_S = 3.0  # a server that is loading a model is slow
+AT_ONCE = 128  # connections under way; a home router's table holds thousands
+MAX_HOSTS = 1024  # of one search: larger networks are not looked through
+_LISTEN = "0A"  # st of /proc/net/tcp: TCP_LISTEN
+NET = Path("/proc/net")
+
+
+async def scan(hosts: Iterable[str], ports: Sequence[int] = tuple(PORTS)) -> list[Server]:
+    """The inference servers among `hosts`, in their order. Connects to each port of each host."""
+    room = asyncio.Semaphore(AT_ONCE)
+
+    async def look(host: str, port: int) -> Server | None:
+        async with room:
+            return await probe(host, port)
+
+    wanted = [(host, port) for host in hosts for port in ports]
+    found = await asyncio.gather(*(look(host, port) for host, port in wanted))
+    return [server for server in found if server is not None]
+
+
+async def probe(host: str, port: int) -> Server | None:
+    """The inference server at one port; None when nothing answers, or something else does."""
+    try:
+        async with asyncio.timeout(CONNECT_S):
+            (await dial(host, port)).close()
+    except (OSError, TimeoutError):
+        return None
+    for path in PATHS:
+        try:
+            answer = await http_client.request(
+                "GET", f"http://{join_addr(host, port)}{path}", timeout_s=ANSWER_S
+            )
+        except NconnectError:
+            continue
+        server = recognise(host, port, path, answer.status, answer.header("server"), answer.body)
+        if server is not None:
+            return server
+    return None
+
+
+def listening(ports: Iterable[int] = PORTS) -> dict[int, list[IPv4Address | IPv6Address]]:
+    """On which addresses this machine listens on each of these TCP ports; absent: on none."""
+    wanted = set(ports)
+    found: dict[int, list[IPv4Address | IPv6Address]] = {}
+    for name in ("tcp", "tcp6"):
+        try:
+            lines = (NET / name).read_text().splitlines()[1:]
+        except OSError:
+            continue
+        for line in lines:
+            fields = line.split()
+            if len(fields) < 4 or fields[3] != _LISTEN:
+                continue
+            address, _, port = fields[1].partition(":")
+            if int(port, 16) in wanted:
+                found.setdefault(int(port, 16), []).append(_address(address))
+    return found
+
+
+def _address(text: str) -> IPv4Address | IPv6Address:
+    """An address as /proc/net/tcp writes it: words of 32 bits, each in this machine's byte order."""
+    import sys
+
+    words = [int(text[i : i + 8], 16).to_bytes(4, sys.byteorder) for i in range(0, len(text), 8)]
+    raw = b"".join(words)
+    return IPv4Address(raw) if len(raw) == 4 else IPv6Address(raw)

@@ -1,0 +1,47 @@
+"""Reaching IPv4 addresses from a network that has IPv6 only, through its NAT64 (RFC 7050)."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from ipaddress import IPv4Address, IPv6Address, IPv6Network
+
+from nconnect.io.net.resolve import AddressInfo, stream_addresses
+from nconnect.ip import nat64
+
+LOOK_S = 2.0  # guessed: a network whose name server takes longer has none, as far as we are concerned
+KEEP_S = 600.0  # how long a network's prefix is taken to be the same; a change of the network voids it
+
+
+async def translated(addresses: list[AddressInfo]) -> list[AddressInfo]:
+    """The IPv4 ones among `addresses` as this network's NAT64 has them; [] when there is no NAT64."""
+    wanted = [(IPv4Address(info[4][0]), info) for info in addresses if info[0] == socket.AF_INET]
+    if not wanted or not _has_ipv6():
+        return []
+    prefix = await _prefix()
+    return [_through(prefix, *one) for one in wanted if prefix and nat64.may_pass(prefix, one[0])]
+
+
+async def _prefix() -> IPv6Network | None:
+    try:
+        async with asyncio.timeout(LOOK_S):
+            found = await stream_addresses(nat64.NAME, 0, keep_s=KEEP_S)
+    except (OSError, TimeoutError):
+        return None
+    return nat64.find_prefix(IPv6Address(info[4][0]) for info in found if info[0] == socket.AF_INET6)
+
+
+def _through(prefix: IPv6Network, address: IPv4Address, info: AddressInfo) -> AddressInfo:
+    _, kind, protocol, name, (_, port, *_) = info
+    target = (str(nat64.synthesize(prefix, address)), port, 0, 0)
+    return socket.AF_INET6, kind, protocol, name, target
+
+
+def _has_ipv6() -> bool:
+    """Whether there is an IPv6 route out. Sends nothing: a datagram socket only looks for the route."""
+    try:
+        with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as probe:
+            probe.connect((str(nat64.WELL_KNOWN_PREFIX[1]), 9))
+    except OSError:
+        return False
+    return True

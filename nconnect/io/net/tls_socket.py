@@ -1,0 +1,56 @@
+"""TLS on a non-blocking socket, with the standard library's ssl."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+from collections.abc import Sequence
+
+from nconnect.io.net.readiness import until_ready
+
+Buffer = bytes | bytearray | memoryview
+
+
+class TlsSocket:
+    """A non-blocking TLS socket with the two calls that `WebSocket` uses, on the standard library's ssl."""
+
+    def __init__(self, sock: ssl.SSLSocket) -> None:
+        self.socket = sock
+        self.fileno = sock.fileno
+        self.getpeername = sock.getpeername
+        self.close = sock.close
+        self.pending = sock.pending
+
+    def recv_into(self, buffer: memoryview) -> int:
+        try:
+            return self.socket.recv_into(buffer)
+        except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            raise BlockingIOError from None
+
+    def sendmsg(self, parts: Sequence[Buffer]) -> int:
+        try:
+            return self.socket.send(parts[0] if len(parts) == 1 else b"".join(parts))
+        except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            raise BlockingIOError from None
+
+
+async def tls_handshake(
+    loop: asyncio.AbstractEventLoop, sock: socket.socket, context: ssl.SSLContext, host: str | None
+) -> ssl.SSLSocket:
+    """Wrap a connected socket; `host` None on the server's side."""
+    secure = context.wrap_socket(
+        sock, server_side=host is None, server_hostname=host, do_handshake_on_connect=False
+    )
+    try:
+        while True:
+            try:
+                secure.do_handshake()
+                return secure
+            except ssl.SSLWantReadError:
+                await until_ready(loop, secure.fileno(), loop.add_reader, loop.remove_reader)
+            except ssl.SSLWantWriteError:
+                await until_ready(loop, secure.fileno(), loop.add_writer, loop.remove_writer)
+    except BaseException:
+        secure.close()  # `sock` gave its descriptor up
+        raise

@@ -1,0 +1,232 @@
+"""Accepting websockets on one listening socket, with or without TLS.
+
+The port may be shared with an HTTP server: each connection's first request then decides whose it is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import socket
+import ssl
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from nconnect.errors import HostError, RemoteProtocolError
+from nconnect.io.errors import reason
+from nconnect.io.net.readiness import receive_some
+from nconnect.io.net.tls_socket import TlsSocket, tls_handshake
+from nconnect.io.net.websocket import FrameHandler, WebSocket
+from nconnect.node.limits import limit_key
+from nconnect.wire.upgrade import OtherRequest, ServerUpgrade, UpgradeRequest, refusal
+
+UPGRADE_TIMEOUT_S = 10.0
+ACCEPTS_A_TURN = 16  # guessed: a login takes a third of a millisecond, and clients that talk wait for a turn
+ACCEPT_PAUSE_S = 1.0  # after the kernel had no descriptor left: those that are open need time to close
+_NO_ROOM = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
+
+
+@dataclass(frozen=True, slots=True)
+class SharedPort:
+    """The other server of a port that serves HTTP requests too.
+
+    `serve(socket, received)` takes over a connection whose first request does not ask for a websocket, with
+    the bytes read so far. The websocket server's `admit` is then for both kinds; `admit_websocket(ip)` is
+    asked besides, once a request is known to be for a websocket.
+    """
+
+    serve: Callable[[Any, bytes], None]
+    admit_websocket: Callable[[str], bool]
+
+
+class WebSocketServer:
+    """One listening socket. `accept` is asked for the handler of each new websocket; None turns it away."""
+
+    def __init__(
+        self,
+        listener: socket.socket,
+        accept: Callable[[WebSocket], FrameHandler | None],
+        tls: ssl.SSLContext | None,
+        admit: Callable[[str], bool] | None,
+        *,
+        shared: SharedPort | None = None,
+    ) -> None:
+        self.port: int = listener.getsockname()[1]
+        self._listener = listener
+        self._accept = accept
+        self._tls = tls
+        self._admit = admit
+        self._shared = shared
+        self._loop = asyncio.get_running_loop()
+        self.opening: Counter[str] = Counter()  # sockets that are no websockets yet, by source (`limit_key`)
+        self._opening: dict[asyncio.Task[None], str] = {}  # and their sources, oldest first
+        self._open: set[WebSocket] = set()
+        self._resume: asyncio.TimerHandle | None = None
+        self._loop.add_reader(listener.fileno(), self._on_acceptable)
+
+    @classmethod
+    async def listen(
+        cls,
+        host: str,
+        port: int,
+        accept: Callable[[WebSocket], FrameHandler | None],
+        *,
+        tls: ssl.SSLContext | None = None,
+        admit: Callable[[str], bool] | None = None,
+        backlog: int = 1024,
+    ) -> WebSocketServer:
+        """Listen; `admit(ip)` is asked before a handshake costs anything. Raises `HostError` in one line."""
+        loop = asyncio.get_running_loop()
+        try:
+            infos = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+            family, kind, protocol, _, address = infos[0]
+            listener = socket.socket(family, kind | socket.SOCK_CLOEXEC, protocol)
+        except OSError as error:
+            raise HostError(f"cannot listen on {host}: {reason(error)}") from error
+        try:
+            listener.setblocking(False)
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(address)
+            listener.listen(backlog)
+        except OSError as error:
+            listener.close()
+            raise HostError(
+                f"cannot listen on {host} port {port}: {reason(error)}"
+                " (is another node running? choose another address or port)"
+            ) from error
+        return cls(listener, accept, tls, admit)
+
+    async def close(self) -> None:
+        """Stop listening and close every websocket that came through here."""
+        if self._resume is not None:
+            self._resume.cancel()
+        if self._listener.fileno() >= 0:
+            self._loop.remove_reader(self._listener.fileno())
+        self._listener.close()
+        for task in list(self._opening):
+            task.cancel()
+        await asyncio.gather(*self._opening, return_exceptions=True)
+        for websocket in list(self._open):
+            websocket.close(1001, "the node is going away")
+        self._open.clear()
+
+    def forget(self, websocket: WebSocket) -> None:
+        """A websocket of ours has closed."""
+        self._open.discard(websocket)
+
+    def _on_acceptable(self) -> None:
+        for _ in range(ACCEPTS_A_TURN):  # then let the sockets that are open already have their turn
+            try:
+                sock, address = self._listener.accept()
+            except BlockingIOError:
+                return
+            except OSError as error:
+                if error.errno in _NO_ROOM:  # the selector would call again and again
+                    self._loop.remove_reader(self._listener.fileno())
+                    self._resume = self._loop.call_later(ACCEPT_PAUSE_S, self._accept_again)
+                return  # else it was gone before we took it: the selector calls again
+            if self._admit is not None and not self._admit(address[0]):
+                sock.close()
+                continue
+            sock.setblocking(False)
+            task = self._loop.create_task(self._welcome(sock), name=f"websocket from {address[0]}")
+            source = self._opening[task] = limit_key(address[0])
+            self.opening[source] += 1
+            task.add_done_callback(self._opened)
+
+    def close_opening(self, source: str) -> bool:
+        """Close the oldest socket of this source that is no websocket yet; whether there was one."""
+        for task, of in self._opening.items():
+            if of == source:
+                task.cancel()
+                self._opened(task)
+                return True
+        return False
+
+    def _opened(self, task: asyncio.Task[None]) -> None:
+        """Its handshake is over, however it ended."""
+        source = self._opening.pop(task, None)
+        if source is not None:
+            self.opening[source] -= 1
+            if not self.opening[source]:
+                del self.opening[source]
+
+    def _accept_again(self) -> None:
+        self._loop.add_reader(self._listener.fileno(), self._on_acceptable)
+
+    async def _welcome(self, raw: socket.socket) -> None:
+        sock: Any = raw
+        try:
+            raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            async with asyncio.timeout(UPGRADE_TIMEOUT_S):
+                if self._tls is not None:
+                    sock = TlsSocket(await tls_handshake(self._loop, raw, self._tls, None))
+                request = await self._read_request(sock)
+            if isinstance(request, OtherRequest):
+                assert self._shared is not None
+                self._shared.serve(sock, request.received)
+                return
+            if self._shared is not None and not self._shared.admit_websocket(sock.getpeername()[0]):
+                request = None
+            if request is None or (self._tls is None and _has_hung_up(raw)):
+                sock.close()
+                return
+            sock.sendmsg([request.response])
+            websocket = WebSocket(
+                sock, client=False, loop=self._loop, early=request.trailing, host_header=request.host
+            )
+        except (OSError, TimeoutError):
+            sock.close()
+            return
+        except BaseException:
+            sock.close()
+            raise
+        handler = self._accept(websocket)
+        if handler is None:
+            sock.close()
+            return
+        self._open.add(websocket)
+        websocket.handler = _Forgetting(handler, websocket, self)
+        websocket.start()
+
+    async def _read_request(self, sock: Any) -> UpgradeRequest | OtherRequest | None:
+        upgrade = ServerUpgrade(shared=self._shared is not None)
+        try:
+            while True:
+                request = upgrade.receive(await receive_some(self._loop, sock))
+                if request is not None:
+                    return request
+        except RemoteProtocolError as error:
+            sock.sendmsg([refusal(str(error))])
+            return None
+
+
+def _has_hung_up(sock: socket.socket) -> bool:
+    """Whether who asked is gone. When thousands come at once, some wait here for longer than they want to."""
+    try:
+        return not sock.recv(1, socket.MSG_PEEK)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
+
+
+class _Forgetting:
+    """The handler that `accept` gave, and the server told when its websocket closes."""
+
+    __slots__ = ("_handler", "_server", "_websocket", "on_binary", "on_pong", "on_text", "on_writable")
+
+    def __init__(self, handler: FrameHandler, websocket: WebSocket, server: WebSocketServer) -> None:
+        self._handler = handler
+        self._websocket = websocket
+        self._server = server
+        self.on_binary = handler.on_binary
+        self.on_text = handler.on_text
+        self.on_pong = handler.on_pong
+        self.on_writable = handler.on_writable
+
+    def on_closed(self, why: str) -> None:
+        self._server.forget(self._websocket)
+        self._handler.on_closed(why)

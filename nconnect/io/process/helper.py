@@ -1,0 +1,188 @@
+"""The small part of a daemon that stays root, for what the daemon's own user may not do.
+
+A process of its own, forked before anything is open. A request is one byte; nothing else comes from the
+daemon, and what each does is fixed at the start, so a daemon that somebody has taken over can ask for no more
+than these:
+
+    C   open the configuration, and hand over the descriptor
+    S   the same with the file that holds the seed, if there is one
+    K   take the interface's lock, and hand it over
+    U   remove the lock's file
+    L   make the control socket, and hand it over
+    R   remove the socket's file
+
+It parses nothing. It has no capability, but where another user can change the configuration: then it has
+those by which it reads with that user's rights. It ends with the daemon.
+
+An answer is `.` with the descriptor, or the error's class and its text.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import signal
+import socket
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+from nconnect.errors import ConfigError, HostError, NconnectError
+from nconnect.io.errors import reason
+from nconnect.io.files import config_file, paths
+from nconnect.io.files.run_files import OwnRunFiles
+from nconnect.io.process.privileges import CAP_DAC_READ_SEARCH, CAP_SETGID, CAP_SETUID, drop_privileges
+
+TIMEOUT_S = 20.0  # above what a slow disk takes
+MAX_TEXT = 8192
+_ERRORS: dict[bytes, type[NconnectError]] = {b"c": ConfigError, b"h": HostError}
+
+
+class Helper:
+    """The daemon's end (a `run_files.RunFiles`). Every call blocks; any thread may."""
+
+    def __init__(self, pid: int, channel: socket.socket) -> None:
+        self._pid = pid
+        self._channel = channel
+        self._turn = threading.Lock()
+
+    @classmethod
+    def start(cls, interface: str, config: Path, seed_file: str | None) -> Helper:
+        """Fork it. `seed_file`: as the configuration names it. No thread may have been started.
+
+        Raises `HostError`.
+        """
+        user = config_file.writer(config)
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        gc.collect()
+        gc.freeze()  # so that no collection copies what both processes share
+        try:
+            pid = os.fork()
+        except OSError as error:
+            raise HostError(f"cannot start a process: {reason(error)}") from error
+        if not pid:
+            try:
+                _become(theirs.fileno(), (CAP_SETUID, CAP_SETGID, CAP_DAC_READ_SEARCH) if user else ())
+                _Work(interface, config, seed_file).serve(theirs)
+            finally:
+                os._exit(0)  # no handler, buffer or test runner of the daemon is run twice
+        theirs.close()
+        ours.settimeout(TIMEOUT_S)
+        return cls(pid, ours)
+
+    def close(self) -> None:
+        """Have it end, and wait for that."""
+        self._channel.close()
+        with suppress(ChildProcessError):
+            os.waitpid(self._pid, 0)
+
+    def open_config(self) -> int:
+        return self._ask(b"C")[0]
+
+    def open_seed(self) -> int:
+        return self._ask(b"S")[0]
+
+    def lock(self) -> int:
+        lock = self._ask(b"K")[0]
+        paths.sign_lock(lock)
+        return lock
+
+    def unlock(self, lock: int) -> None:
+        with suppress(HostError):
+            self._ask(b"U")
+        os.close(lock)
+
+    def listen(self) -> socket.socket:
+        return socket.socket(fileno=self._ask(b"L")[0])
+
+    def remove_socket(self) -> None:
+        with suppress(HostError):
+            self._ask(b"R")
+
+    def _ask(self, request: bytes) -> list[int]:
+        try:
+            with self._turn:
+                self._channel.send(request)
+                answer, descriptors, _, _ = socket.recv_fds(self._channel, MAX_TEXT, 1)
+        except OSError as error:
+            raise HostError(f"the daemon's helper process does not answer: {reason(error)}") from None
+        for fd in descriptors:
+            os.set_inheritable(fd, False)
+        if answer[:1] == b".":
+            return descriptors
+        if not answer:
+            raise HostError("the daemon's helper process has ended: run `nconnect down`, then `nconnect up`")
+        raise _ERRORS[answer[:1]](answer[1:].decode())
+
+
+class _Work:
+    """In the helper."""
+
+    def __init__(self, interface: str, config: Path, seed_file: str | None) -> None:
+        self._interface = interface
+        self._config = config
+        self._seed_file = None if seed_file is None else config_file.beside(config, seed_file)
+        self._files = OwnRunFiles(interface)
+        self._lock: os.stat_result | None = None
+        self._actions: dict[bytes, Callable[[], list[int]]] = {
+            b"C": lambda: [config_file.open_secret(self._config)],
+            b"S": self._open_seed,
+            b"K": self._take_lock,
+            b"U": self._remove_lock,
+            b"L": self._listen,
+            b"R": self._remove_socket,
+        }
+
+    def serve(self, channel: socket.socket) -> None:
+        while request := channel.recv(1):
+            descriptors: list[int] = []
+            try:
+                descriptors = self._actions[request]()
+                socket.send_fds(channel, [b"."], descriptors)
+            except KeyError:
+                channel.send(b"hthere is no such request")
+            except ConfigError as error:
+                channel.send(b"c" + str(error).encode()[: MAX_TEXT - 1])
+            except HostError as error:
+                channel.send(b"h" + str(error).encode()[: MAX_TEXT - 1])
+            except OSError as error:
+                channel.send(b"h" + reason(error).encode())
+            for fd in descriptors:
+                os.close(fd)
+
+    def _open_seed(self) -> list[int]:
+        if self._seed_file is None:
+            raise ConfigError("seed_file cannot change while the interface is up")
+        return [config_file.open_secret(self._seed_file, user=config_file.writer(self._config))]
+
+    def _take_lock(self) -> list[int]:
+        lock = self._files.lock()
+        self._lock = os.fstat(lock)
+        return [lock]
+
+    def _remove_lock(self) -> list[int]:
+        path = paths.lock_path(self._interface)
+        if self._lock is not None and path.exists() and os.path.samestat(self._lock, os.lstat(path)):
+            path.unlink()
+        return []
+
+    def _listen(self) -> list[int]:
+        return [self._files.listen().detach()]
+
+    def _remove_socket(self) -> list[int]:
+        self._files.remove_socket()
+        return []
+
+
+def _become(channel: int, keep: tuple[int, ...]) -> None:
+    """Hold nothing of the daemon's but the channel, and no right that is not needed."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGTSTP):
+        signal.signal(number, signal.SIG_IGN)  # the daemon gets them too, and decides
+    nothing = os.open(os.devnull, os.O_RDWR)
+    for fd in (0, 1, 2):
+        os.dup2(nothing, fd)
+    os.closerange(3, channel)
+    os.closerange(channel + 1, os.sysconf("SC_OPEN_MAX"))
+    os.chdir("/")
+    drop_privileges(keep)

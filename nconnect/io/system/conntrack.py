@@ -1,0 +1,299 @@
+"""The connections that the kernel tracks, read and deleted over ctnetlink.
+
+One dump finds the connections; their deletions go back many to a send, so that 20,000 of them take a fraction
+of a second. Byte layouts: linux/netfilter/nfnetlink.h and nfnetlink_conntrack.h; headers are in host order,
+ports, zones and addresses in network order. Everything blocks, and gives the interpreter away at each
+message, which holds about 200 connections: no other thread waits for long.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import struct
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from ipaddress import ip_address
+
+from nconnect.host.judge import Flow
+from nconnect.io.system.netlink import NetlinkError, read_attributes
+from nconnect.model import Prefix
+
+_HEADER = struct.Struct("=IHHII")  # nlmsghdr: length, type, flags, sequence, port
+_NFGENMSG = struct.Struct("=BBH")  # family, version, resource
+_ATTRIBUTE = struct.Struct("=HH")  # nlattr: length, type
+_INT = struct.Struct("=i")
+_PORT = struct.Struct(">H")
+# How the kernel begins a connection (nf_conntrack_netlink.c): nfgenmsg;
+# length and type of CTA_TUPLE_ORIG, in it of CTA_TUPLE_IP, in it of the source; then that address.
+_OPENER = {4: struct.Struct("=4x2xH2xH2xH4s"), 6: struct.Struct("=4x2xH2xH2xH16s")}
+_TYPE_MASK = 0x3FFF  # without NLA_F_NESTED and NLA_F_NET_BYTEORDER
+
+_NETLINK_NETFILTER = 12
+_CTNETLINK = 1 << 8  # NFNL_SUBSYS_CTNETLINK
+_NEW, _GET, _DELETE = _CTNETLINK | 0, _CTNETLINK | 1, _CTNETLINK | 2  # IPCTNL_MSG_CT_*
+_GET_STATS = _CTNETLINK | 5  # IPCTNL_MSG_CT_GET_STATS
+_ERROR, _DONE = 2, 3
+_REQUEST, _ACK, _DUMP = 0x1, 0x4, 0x300
+_CTA_TUPLE_ORIG, _CTA_ZONE = 1, 18
+_CTA_TUPLE_IP, _CTA_TUPLE_PROTO = 1, 2
+_CTA_IP_SOURCE, _CTA_IP_DESTINATION = (1, 3), (2, 4)  # IPv4's and IPv6's
+_CTA_PROTO_NUM, _CTA_PROTO_SRC_PORT, _CTA_PROTO_DST_PORT = 1, 2, 3
+_FAMILIES = {4: socket.AF_INET, 6: socket.AF_INET6}
+_PROTOCOLS = {1: "icmp", 6: "tcp", 17: "udp", 58: "icmp"}
+
+_RECEIVE_BYTES = 1 << 18  # the kernel's dumps come in messages of at most 32 KiB
+_DELETIONS = 100  # in one send: as many errors may come back, each up to 1 KiB of a buffer of 208 KiB
+_UNAVAILABLE = {errno.EINVAL, errno.EPROTONOSUPPORT, errno.EOPNOTSUPP}  # the kernel has no ctnetlink
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One tracked connection. `tuple` and `zone` are the attributes that name it in a deletion."""
+
+    family: int
+    source: bytes
+    destination: bytes
+    protocol: int
+    source_port: int | None
+    port: int | None
+    tuple: bytes
+    zone: bytes = b""
+
+    def flow(self) -> Flow:
+        """The connection as the rules see it."""
+        return Flow(
+            _PROTOCOLS.get(self.protocol, str(self.protocol)),
+            ip_address(self.source),
+            ip_address(self.destination),
+            self.source_port,
+            self.port,
+        )
+
+
+def forget(prefixes: Iterable[Prefix], keep: Callable[[Flow], bool] | None = None) -> bool:
+    """Delete the connections from and to these addresses; False when the kernel has no ctnetlink.
+
+    With `keep`, of those that the addresses opened only the ones for which it is false; the others stay.
+    Raises `OSError` when the kernel refuses, such as for want of CAP_NET_ADMIN.
+    """
+    held = tuple(prefixes)
+    try:
+        with _Socket() as netlink:
+            for version in sorted({prefix.version for prefix in held}):
+                holds = _membership(held, version)
+                allowed = None if keep is None else _remembered(keep)
+                gone = [
+                    entry
+                    for entry in netlink.entries(version)
+                    if (
+                        holds(entry.source) and not allowed(entry)
+                        if allowed is not None
+                        else holds(entry.source) or holds(entry.destination)
+                    )
+                ]
+                netlink.delete(gone)
+    except OSError as error:
+        if error.errno in _UNAVAILABLE:
+            return False
+        raise
+    return True
+
+
+def count(owner: Callable[[bytes], str | None]) -> dict[str, int]:
+    """How many connections each owner has opened. `owner` is asked once for each source address.
+
+    None of what has no owner is counted, and nothing where the kernel has no ctnetlink.
+    """
+    opened: Counter[bytes] = Counter()
+    try:
+        with _Socket() as netlink:
+            for version in _FAMILIES:
+                opened.update(netlink.sources(version))
+    except OSError as error:
+        if error.errno not in _UNAVAILABLE:
+            raise
+    found: dict[str, int] = {}
+    for source, number in opened.items():
+        name = owner(source)
+        if name is not None:
+            found[name] = found.get(name, 0) + number
+    return found
+
+
+def load() -> None:
+    """Have the kernel load connection tracking, whose settings are there from then on."""
+    try:
+        with _Socket() as netlink:
+            netlink.statistics()
+    except OSError:
+        pass  # no such module, or no right to ask: then the settings are absent
+
+
+def parse(message: memoryview) -> Entry | None:
+    """One message of a dump, from its nfgenmsg on; None when it is not a connection."""
+    if len(message) < _NFGENMSG.size:
+        return None
+    original: memoryview | None = None
+    zone = b""
+    for kind, value in read_attributes(message[_NFGENMSG.size :]):
+        if kind == _CTA_TUPLE_ORIG:
+            original = value
+        elif kind == _CTA_ZONE:
+            zone = bytes(value)
+    if original is None:
+        return None
+    source = destination = b""
+    protocol = 0
+    ports: dict[int, int] = {}
+    for kind, value in read_attributes(original):
+        if kind == _CTA_TUPLE_IP:
+            for end, address in read_attributes(value):
+                if end in _CTA_IP_SOURCE:
+                    source = bytes(address)
+                elif end in _CTA_IP_DESTINATION:
+                    destination = bytes(address)
+        elif kind == _CTA_TUPLE_PROTO:
+            for field, number in read_attributes(value):
+                if field == _CTA_PROTO_NUM and len(number) == 1:
+                    protocol = number[0]
+                elif field in (_CTA_PROTO_SRC_PORT, _CTA_PROTO_DST_PORT) and len(number) == _PORT.size:
+                    ports[field] = _PORT.unpack(number)[0]
+    if len(source) not in (4, 16) or len(destination) != len(source):
+        return None
+    return Entry(
+        message[0], source, destination, protocol,
+        ports.get(_CTA_PROTO_SRC_PORT), ports.get(_CTA_PROTO_DST_PORT), bytes(original), zone,
+    )  # fmt: skip
+
+
+def opener(message: memoryview, version: int) -> bytes:
+    """The source address of a connection in a dump, from its nfgenmsg on. Raises `NetlinkError`."""
+    layout = _OPENER[version]
+    if len(message) >= layout.size:
+        original, addresses, end, source = layout.unpack_from(message)
+        kinds = (original & _TYPE_MASK, addresses & _TYPE_MASK, end & _TYPE_MASK)
+        if kinds == (_CTA_TUPLE_ORIG, _CTA_TUPLE_IP, _CTA_IP_SOURCE[version == 6]):
+            return bytes(source)
+    raise NetlinkError(errno.EBADMSG, "connection of unknown layout")
+
+
+class _Socket:
+    """One ctnetlink socket of the calling thread's network namespace. A context manager; blocking."""
+
+    def __init__(self) -> None:
+        self._socket = socket.socket(
+            socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _NETLINK_NETFILTER
+        )
+        self._socket.bind((0, 0))
+        self._sequence = 0
+
+    def __enter__(self) -> _Socket:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._socket.close()
+
+    def entries(self, version: int) -> Iterator[Entry]:
+        """All connections of one IP version. Take all of them before the next call."""
+        for kind, body in self._dump(version):
+            if kind == _NEW and (entry := parse(body)) is not None:
+                yield entry
+
+    def sources(self, version: int) -> Iterator[bytes]:
+        """Who opened each connection of one IP version; less work than `entries`."""
+        for kind, body in self._dump(version):
+            if kind == _NEW:
+                yield opener(body, version)
+
+    def statistics(self) -> None:
+        """The kernel's own counts, which nobody reads here."""
+        self._sequence += 1
+        self._socket.send(_message(_GET_STATS, _ACK, self._sequence, socket.AF_UNSPEC, b""))
+        for _ in self._answers():
+            pass
+
+    def _dump(self, version: int) -> Iterator[tuple[int, memoryview]]:
+        self._sequence += 1
+        self._socket.send(_message(_GET, _DUMP, self._sequence, _FAMILIES[version], b""))
+        return self._answers()
+
+    def delete(self, entries: list[Entry]) -> None:
+        """Delete these connections; those that have ended meanwhile are no error."""
+        for at in range(0, len(entries), _DELETIONS):
+            batch = entries[at : at + _DELETIONS]
+            messages = bytearray()
+            for number, entry in enumerate(batch, 1):
+                self._sequence += 1
+                attributes = _attribute(_CTA_TUPLE_ORIG | 0x8000, entry.tuple)  # NLA_F_NESTED
+                if entry.zone:
+                    attributes += _attribute(_CTA_ZONE, entry.zone)
+                last = _ACK if number == len(batch) else 0  # the kernel answers the others only on an error
+                messages += _message(_DELETE, last, self._sequence, entry.family, attributes)
+            self._socket.send(messages)
+            for _ in self._answers(ignored=(errno.ENOENT,)):
+                pass
+
+    def _answers(self, ignored: tuple[int, ...] = ()) -> Iterator[tuple[int, memoryview]]:
+        """Type and body of each answer, until that to the last request. Raises `NetlinkError`."""
+        while True:
+            data = memoryview(self._socket.recv(_RECEIVE_BYTES))
+            while len(data) >= _HEADER.size:
+                length, kind, _, sequence, _ = _HEADER.unpack_from(data)
+                if not _HEADER.size <= length <= len(data):
+                    raise NetlinkError(errno.EBADMSG, "netlink message of impossible length")
+                body = data[_HEADER.size : length]
+                data = data[(length + 3) & ~3 :]
+                if kind in (_ERROR, _DONE):
+                    (code,) = _INT.unpack_from(body) if len(body) >= _INT.size else (0,)
+                    if code and -code not in ignored:
+                        raise NetlinkError(-code, os.strerror(-code))
+                    if sequence == self._sequence:
+                        return
+                elif sequence == self._sequence:
+                    yield kind, body
+
+
+def _message(kind: int, flags: int, sequence: int, family: int, attributes: bytes) -> bytes:
+    length = _HEADER.size + _NFGENMSG.size + len(attributes)
+    header = _HEADER.pack(length, kind, _REQUEST | flags, sequence, 0)
+    return header + _NFGENMSG.pack(family, 0, 0) + attributes
+
+
+def _attribute(kind: int, value: bytes) -> bytes:
+    length = _ATTRIBUTE.size + len(value)
+    return _ATTRIBUTE.pack(length, kind) + value + bytes(-length % 4)
+
+
+def _membership(prefixes: Iterable[Prefix], version: int) -> Callable[[bytes], bool]:
+    """Whether an address in network order lies in one of the prefixes of this version."""
+    networks: dict[int, set[int]] = {}  # by netmask
+    for prefix in prefixes:
+        if prefix.version == version:
+            networks.setdefault(int(prefix.netmask), set()).add(int(prefix.network_address))
+    known: dict[bytes, bool] = {}
+
+    def holds(address: bytes) -> bool:
+        found = known.get(address)
+        if found is None:
+            value = int.from_bytes(address)
+            found = known[address] = any(value & mask in starts for mask, starts in networks.items())
+        return found
+
+    return holds
+
+
+def _remembered(keep: Callable[[Flow], bool]) -> Callable[[Entry], bool]:
+    """`keep`, asked once for all connections that differ in their source ports alone."""
+    known: dict[tuple[int, bytes, bytes, int | None], bool] = {}
+
+    def allowed(entry: Entry) -> bool:
+        key = (entry.protocol, entry.source, entry.destination, entry.port)
+        found = known.get(key)
+        if found is None:
+            found = known[key] = keep(entry.flow())
+        return found
+
+    return allowed

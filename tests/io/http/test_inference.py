@@ -1,0 +1,50 @@
+from __future__ import annotations
+
+import asyncio
+from ipaddress import ip_address
+from pathlib import Path
+
+import pytest
+
+from nconnect.io.http import inference
+from nconnect.io.http.http import Request, Response
+from nconnect.io.http.http_server import HttpServer
+
+
+async def _models(request: Request) -> Response:
+    if request.path == "/v1/models":
+        return Response.json({"data": [{"id": "tiny", "owned_by": "vllm"}]})
+    return Response(404)
+
+
+async def _nothing(request: Request) -> Response:
+    return Response(200, b"<html>")
+
+
+def test_scan_finds_inference_and_nothing_else() -> None:
+    async def main() -> None:
+        one = await HttpServer.listen_tcp("127.0.0.1", 0, _models)
+        other = await HttpServer.listen_tcp("127.0.0.1", 0, _nothing)
+        try:
+            found = await inference.scan(["127.0.0.1"], [one.port, other.port, 9])
+        finally:
+            await one.close()
+            await other.close()
+        assert [(s.name, s.port, s.models) for s in found] == [("vLLM", one.port, ("tiny",))]
+
+    asyncio.run(main())
+
+
+def test_listening_reads_both_families(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    head = "  sl  local_address rem_address   st\n"
+    (tmp_path / "tcp").write_text(
+        head
+        + "   0: 0100007F:2CAA 00000000:0000 0A x\n"  # 127.0.0.1:11434, listening
+        + "   1: 0100007F:1F90 00000000:0000 01 x\n"  # 8080, a connection
+    )
+    zero = "0" * 32
+    (tmp_path / "tcp6").write_text(head + f"   0: {zero}:1F40 {zero}:0000 0A x\nbroken\n")
+    monkeypatch.setattr(inference, "NET", tmp_path)
+    assert inference.listening() == {11434: [ip_address("127.0.0.1")], 8000: [ip_address("::")]}
+    monkeypatch.setattr(inference, "NET", tmp_path / "none")
+    assert inference.listening() == {}

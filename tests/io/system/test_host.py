@@ -1,0 +1,27 @@
+"""What of `Host` needs no kernel of its own; the rest is in netns_tests/test_host.py."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from nconnect.host.ruleset import Ruleset
+from nconnect.io.system import nftables
+from nconnect.io.system.host import Host
+
+
+def test_counters_can_be_read_while_a_thread_replaces_the_rules(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`status` reads them while a reload is under way: it must not fail for that."""
+    host = Host("nc0", tmp_path)
+    host._ruleset = Ruleset("nconnect_nc0", counters={"counter-1": "laptop"})
+
+    def read_slowly(table: str) -> dict[str, int]:
+        host._ruleset = None  # what applying a plan does when the table is no longer the one that was loaded
+        return {"counter-1": 3}
+
+    monkeypatch.setattr(nftables, "counters", read_slowly)
+    assert host.refused_counts() == {"laptop": 3}
+    assert host.refused_counts() == {}

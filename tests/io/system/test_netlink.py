@@ -1,0 +1,73 @@
+"""rtnetlink as the kernel of this machine answers it (reading needs no privilege)."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import struct
+from ipaddress import ip_address, ip_interface, ip_network
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nconnect.io.system import netlink
+from nconnect.io.system.netlink import Netlink, NetlinkError
+
+
+def test_loopback_is_found() -> None:
+    with Netlink() as kernel:
+        lo = next(link for link in kernel.links() if link.name == "lo")
+        assert lo.index == socket.if_nametoindex("lo")
+        addresses = [held.address for held in kernel.addresses() if held.index == lo.index]
+    if lo.up:
+        assert ip_interface("127.0.0.1/8") in addresses
+
+
+def test_every_interface_is_listed() -> None:
+    with Netlink() as kernel:
+        assert {(link.index, link.name) for link in kernel.links()} == set(socket.if_nameindex())
+
+
+def test_a_refusal_is_an_error_and_the_socket_goes_on() -> None:
+    with Netlink() as kernel:
+        with pytest.raises(NetlinkError) as refused:
+            kernel.add_address(2**31 - 1, ip_interface("192.0.2.1/32"))
+        assert refused.value.errno in (errno.ENODEV, errno.EPERM)
+        assert kernel.links()
+
+
+def test_the_socket_is_not_inherited() -> None:
+    with Netlink() as kernel:
+        assert not os.get_inheritable(kernel._socket.fileno())
+
+
+def test_multipath_routes_give_each_gateway() -> None:
+    def hop(index: int, gateway: str) -> bytes:
+        attribute = netlink._attribute(netlink._RTA_GATEWAY, ip_address(gateway).packed)
+        return struct.pack("=HBBi", 8 + len(attribute), 0, 0, index) + attribute
+
+    attributes = {netlink._RTA_MULTIPATH: memoryview(hop(3, "192.0.2.1") + hop(4, "192.0.2.2"))}
+    assert list(netlink._hops(attributes)) == [(3, ip_address("192.0.2.1")), (4, ip_address("192.0.2.2"))]
+
+
+@given(st.binary(max_size=200))
+def test_any_bytes_are_read_as_attributes_or_not_at_all(data: bytes) -> None:
+    for _, value in netlink.read_attributes(memoryview(data)):
+        assert len(value) <= len(data)
+
+
+def test_bodies_are_laid_out_as_the_kernel_reads_them() -> None:
+    assert netlink._route_body(7, ip_network("10.0.0.0/8"), 0x6E) == bytes.fromhex(
+        "02080000fe6efd0100000000080001000a0000000800040007000000"
+    )
+    assert netlink._route_body(7, ip_network("192.0.2.1/32"), 0x6E, ip_address("10.0.0.1")) == bytes.fromhex(
+        "02200000fe6e000104000000" + "08000100c0000201" + "0800040007000000" + "080005000a000001"
+    )
+    assert netlink._address_body(7, ip_interface("fd86::1/64")) == bytes.fromhex(
+        "0a40000007000000"
+        "14000200fd860000000000000000000000000001"
+        "14000100fd860000000000000000000000000001"
+        "0800080002000000"
+    )
