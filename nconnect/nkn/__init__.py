@@ -27,10 +27,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from nconnect.nkn.client import Client
     from nconnect.nkn.message import Message, Reply
-    from nconnect.nkn.multiclient import MultiClient
-    from nconnect.nkn.sub_link import LinkStatus
+    from nconnect.sdk.client import Client
+    from nconnect.sdk.multiclient import MultiClient
+    from nconnect.sdk.sub_link import LinkStatus
 
 __all__ = ["Client", "LinkStatus", "Message", "MultiClient", "Reply"]
 

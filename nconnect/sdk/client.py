@@ -6,8 +6,8 @@ import ssl
 from collections.abc import Iterable
 
 from nconnect.model import PUBLIC_SEED_RPC
-from nconnect.nkn.endpoint import CONNECT_TIMEOUT_S, Endpoint
-from nconnect.nkn.inbox import INBOX_BYTES, INBOX_MESSAGES
+from nconnect.sdk.endpoint import CONNECT_TIMEOUT_S, Endpoint
+from nconnect.sdk.inbox import INBOX_BYTES, INBOX_MESSAGES
 from nconnect.wire.jsonrpc import NodeInfo
 
 

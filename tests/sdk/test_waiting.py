@@ -7,7 +7,7 @@ import asyncio
 from nconnect.model import NknAddress
 from nconnect.nkn.exchange import Answer
 from nconnect.nkn.message import Reply
-from nconnect.nkn.waiting import Waiting
+from nconnect.sdk.waiting import Waiting
 
 ALICE, BOB = NknAddress("alice", bytes(32)), NknAddress("bob", bytes(32))
 

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Sequence
 
 from nconnect.errors import ConfigError
 from nconnect.model import PUBLIC_SEED_RPC
-from nconnect.nkn.endpoint import CONNECT_TIMEOUT_S, Endpoint
-from nconnect.nkn.inbox import INBOX_BYTES, INBOX_MESSAGES
+from nconnect.sdk.endpoint import CONNECT_TIMEOUT_S, Endpoint
+from nconnect.sdk.inbox import INBOX_BYTES, INBOX_MESSAGES
 from nconnect.wire.jsonrpc import NodeInfo
 
 SUB_CLIENTS = 4  # the official SDKs' numSubClients

@@ -6,7 +6,7 @@ import asyncio
 
 from nconnect.model import NknAddress
 from nconnect.nkn.exchange import Incoming
-from nconnect.nkn.inbox import Inbox
+from nconnect.sdk.inbox import Inbox
 
 
 def message(data: str | bytes = b"x") -> Incoming:

@@ -21,11 +21,11 @@ from nconnect.io.clock import boottime
 from nconnect.model import PUBLIC_SEED_RPC, NknAddress
 from nconnect.nkn.envelope import Batch, Buffer
 from nconnect.nkn.exchange import MAX_ADDRESS_CHARS, Answer, Exchange, Incoming
-from nconnect.nkn.inbox import INBOX_BYTES, INBOX_MESSAGES, Inbox
 from nconnect.nkn.link import Link
 from nconnect.nkn.message import Message, Reply
-from nconnect.nkn.sub_link import LinkStatus, SubLink
-from nconnect.nkn.waiting import Waiting
+from nconnect.sdk.inbox import INBOX_BYTES, INBOX_MESSAGES, Inbox
+from nconnect.sdk.sub_link import LinkStatus, SubLink
+from nconnect.sdk.waiting import Waiting
 from nconnect.wire.jsonrpc import NodeInfo
 from nconnect.wire.nkn import InboundMessage
 

@@ -539,6 +539,6 @@ def test_what_is_exported() -> None:
 
 
 def test_the_package_itself_loads_no_clients() -> None:
-    loaded = "{'asyncio', 'nconnect.nkn.client'} & {*sys.modules}"
+    loaded = "{'asyncio', 'nconnect.sdk.client'} & {*sys.modules}"
     code = f"import sys, nconnect.nkn.link as _; sys.exit(bool({loaded}))"
     subprocess.run([sys.executable, "-c", code], check=True)
