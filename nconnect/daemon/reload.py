@@ -6,8 +6,8 @@ import asyncio
 import logging
 from collections.abc import Callable
 
-from nconnect.daemon.enforcement import Enforcement
-from nconnect.daemon.keeper import Keeper
+from nconnect.daemon.host_state import HostState
+from nconnect.daemon.reconciler import Reconciler
 from nconnect.errors import ConfigError, NconnectError
 from nconnect.invite.table import Table
 from nconnect.model import PeerConfig
@@ -28,8 +28,8 @@ class Reload:
         table: Table,
         *,
         set_peers: Callable[[tuple[PeerConfig, ...]], None],
-        enforcement: Enforcement,
-        keeper: Keeper,
+        enforcement: HostState,
+        keeper: Reconciler,
     ) -> None:
         """`load` reads all of it; it blocks. `table` is what is in force now."""
         self.config = table.config
@@ -37,8 +37,8 @@ class Reload:
         self.left_out = table.problems
         self._load = load
         self._set_peers = set_peers
-        self._enforcement = enforcement
-        self._keeper = keeper
+        self._host_state = enforcement
+        self._reconciler = keeper
         self._lock = asyncio.Lock()
         self._signalled: asyncio.Task[None] | None = None  # the newest; the loop keeps none
 
@@ -62,13 +62,13 @@ class Reload:
             )
         self._set_peers(fresh.peers)
         try:
-            await self._enforcement.change(fresh)
+            await self._host_state.change(fresh)
         except NconnectError:
             self._set_peers(old.peers)
             raise
         self.config, self.left_out = fresh, table.problems
-        self._keeper.forgive()
-        await self._enforcement.end_flows(old)
+        self._reconciler.forgive()
+        await self._host_state.end_flows(old)
 
     def in_background(self) -> None:
         """For a signal: nobody waits for an answer."""

@@ -24,17 +24,17 @@ from nconnect.crypto.keys import Identity
 from nconnect.daemon import flows, resume, settings, status
 from nconnect.daemon.counters import CounterKeeper
 from nconnect.daemon.driver import Driver
-from nconnect.daemon.enforcement import Enforcement
+from nconnect.daemon.enrolment import Enrolment
+from nconnect.daemon.events import Reports
 from nconnect.daemon.expiry import ExpiryNotices
 from nconnect.daemon.file_watch import FileWatch
-from nconnect.daemon.keeper import Keeper
+from nconnect.daemon.host_state import HostState
 from nconnect.daemon.metrics import Metrics
 from nconnect.daemon.node import settings_of
-from nconnect.daemon.presence import Presence
 from nconnect.daemon.proxy_addresses import ProxyAddresses
-from nconnect.daemon.reception import Reception
+from nconnect.daemon.reconciler import Reconciler
 from nconnect.daemon.reload import Reload
-from nconnect.daemon.reports import Reports
+from nconnect.daemon.runtime_files import RuntimeFiles
 from nconnect.daemon.same_key import refuse_shared_key
 from nconnect.daemon.supervisor import Supervisor, first_error
 from nconnect.daemon.surroundings import Surroundings
@@ -79,7 +79,7 @@ def run(
     cannot be reached is no reason to give up. `on_ready` is called once the interface is usable. `source` is
     where the configuration is read from.
     """
-    presence = Presence(config.interface, source.helper)
+    presence = RuntimeFiles(config.interface, source.helper)
     try:
         keep_freed_memory()
         refuse_shared_key(config.interface, Identity(config.seed).public_key)
@@ -112,7 +112,7 @@ class Daemon:
         config_path: Path,
         source: ConfigSource,
         store: InvitationStore,
-        presence: Presence,
+        presence: RuntimeFiles,
         *,
         keep_trying: bool,
         on_ready: Callable[[], None],
@@ -122,7 +122,7 @@ class Daemon:
         self._invitations = store
         table = self._load()
         config = table.config
-        self._presence = presence
+        self._runtime_files = presence
         self._keep_trying = keep_trying
         self._on_ready = on_ready
         self._interface = config.interface
@@ -140,7 +140,7 @@ class Daemon:
         self._proxies = replace(proxies, admit=self._way_out.admit)
         self._started_at = boottime()
         self._store = StateStore.of(config.interface)
-        self._enforcement = Enforcement(
+        self._host_state = HostState(
             config,
             Host(config.interface, paths.state_dir(config.interface), device=lambda: self._tun.index()),
             endpoints=lambda: self._way_out.endpoints,
@@ -151,20 +151,20 @@ class Daemon:
         self._counters = CounterKeeper(self._store, lambda: self._tunnel.counters())
         self._expiry = ExpiryNotices(self._store, time.time)
         self._service = ServiceManager()
-        self._surroundings = Surroundings(self._enforcement.obstacles, boottime)
-        self._keeper = Keeper(
+        self._surroundings = Surroundings(self._host_state.obstacles, boottime)
+        self._reconciler = Reconciler(
             lambda: Monitor(config.interface, table_name(config.interface)),
             on_network=self._network_changed,
             on_surroundings=self._surroundings.changed,
-            repair=lambda: self._enforcement.repair(self._renew_device),
+            repair=lambda: self._host_state.repair(self._renew_device),
             clock=boottime,
         )
         self._reload = Reload(
             self._load,
             table,
             set_peers=self._set_peers,
-            enforcement=self._enforcement,
-            keeper=self._keeper,
+            enforcement=self._host_state,
+            keeper=self._reconciler,
         )
         self._file_watch = FileWatch(source.stamp, self._load, lambda: self._config)
         self.rights = ""  # as whom we run, for the log; said once we are up: a start that fails is one line
@@ -173,7 +173,7 @@ class Daemon:
         self._tunnel: Tunnel
         self._driver: Driver
         self._links: Links
-        self._reception: Reception
+        self._enrolment: Enrolment
         self._waiting: Waiting
         self._reports: Reports
         self._supervisor: Supervisor
@@ -228,7 +228,7 @@ class Daemon:
         self._expiry.set_peers(config.peers)
         reports = self._reports = Reports(
             lambda: self._config,
-            enforcement=self._enforcement,
+            enforcement=self._host_state,
             expiry=self._expiry,
             counters=self._counters,
             keep_trying=self._keep_trying,
@@ -252,10 +252,10 @@ class Daemon:
             tunnel=self._tunnel,
             driver=self._driver,
             links=links,
-            enforcement=self._enforcement,
+            enforcement=self._host_state,
             service=self._service,
         )
-        self._reception = reports.reception = Reception(
+        self._enrolment = reports.reception = Enrolment(
             load=self._load,
             identity=self._identity,
             address=self._address,
@@ -263,7 +263,7 @@ class Daemon:
             reload=self.reload,
             send=self._send,
         )
-        self._tunnel.on_visitor = self._reception.knock
+        self._tunnel.on_visitor = self._enrolment.knock
         self._tunnel.ask_legs(links.leg_s)
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, self.request_stop)
@@ -275,7 +275,7 @@ class Daemon:
                 supervisor = self._supervisor = Supervisor(group)
                 for name, run_link in self._links.tasks():
                     supervisor.start(name, run_link)
-                supervisor.start("expiry", lambda: self._expiry.watch(self._enforcement.follow_expiry))
+                supervisor.start("expiry", lambda: self._expiry.watch(self._host_state.follow_expiry))
                 try:
                     await self._with_host()
                 finally:
@@ -287,16 +287,16 @@ class Daemon:
     async def _with_host(self) -> None:
         try:
             await self._proxy.look_up()
-            await self._enforcement.set_up()
+            await self._host_state.set_up()
             self._reports.routes_set()
             self._driver.start()
-            await self._presence.listen(self)
-            self._supervisor.start("presence", self._presence.run)
-            self._supervisor.start("keeper", self._keeper.run)
+            await self._runtime_files.listen(self)
+            self._supervisor.start("presence", self._runtime_files.run)
+            self._supervisor.start("keeper", self._reconciler.run)
             self._supervisor.start("file", self._file_watch.run)
             self._supervisor.start("surroundings", self._surroundings.run)
             self._supervisor.start(
-                "flows", lambda: flows.watch(self._received, self._enforcement.renew_flow_limits, boottime)
+                "flows", lambda: flows.watch(self._received, self._host_state.renew_flow_limits, boottime)
             )
             self._supervisor.start("resume", lambda: resume.watch(self._on_resume))
             if self._service.watchdog_s is not None:
@@ -309,8 +309,8 @@ class Daemon:
             finally:
                 await metrics.close()
                 self._tunnel.on_visitor = None
-                await self._reception.close()
-                await self._presence.close()
+                await self._enrolment.close()
+                await self._runtime_files.close()
         finally:
             await self._take_back()
 
@@ -318,14 +318,14 @@ class Daemon:
         if not self._keep_trying:
             await self._waiting.first_login()
         self._waiting.is_ready = True
-        self._enforcement.was_up()
+        self._host_state.was_up()
         collect_rarely()
         self._waiting.notify()
         if self.rights:
             log.info("%s", self.rights)
         node = self._links.link.node
         where = f", logged in at node {node.addr}" if node is not None and self._links.is_up else ""
-        plan = self._enforcement.plan
+        plan = self._host_state.plan
         skipped = [str(skipped.route) for skipped in plan.skipped_routes] if plan else []
         event = {
             "event": "up",
@@ -350,7 +350,7 @@ class Daemon:
     async def _leave_nothing(self) -> None:
         """While the socket still sends, in threads: disks, netlink and nft block."""
         await self._counters.close()
-        await self._enforcement.remove(asked=self._waiting.stop.is_set())
+        await self._host_state.remove(asked=self._waiting.stop.is_set())
 
     # What happens to this machine
 
@@ -367,7 +367,7 @@ class Daemon:
 
     async def _plan_again(self) -> None:
         try:
-            await self._enforcement.follow_network()
+            await self._host_state.follow_network()
         except NconnectError as error:
             log.error("the network changed: %s", error)
 
@@ -411,7 +411,7 @@ class Daemon:
 
     async def status(self) -> Status:
         now = boottime()
-        refused = await self._enforcement.refused_counts(now)
+        refused = await self._host_state.refused_counts(now)
         return status.build(
             self._config,
             address=str(self._address),
@@ -419,7 +419,7 @@ class Daemon:
             shared_with=self._links.shared_with,
             proxies=self._proxies,
             tunnel=self._tunnel,
-            plan=self._enforcement.plan,
+            plan=self._host_state.plan,
             drops=status.drops(self._tunnel.drops, self._driver.drops, link=self._links.link),
             refused=refused,
             problems=[*self._store.problems, *self._problems()],
@@ -431,9 +431,9 @@ class Daemon:
         return [
             *self._supervisor.problems(),
             *status.problems(self._links.link, self._tunnel.peers.values(), boottime()),
-            *filter(None, (self._keeper.problem, self._reload.problem or self._file_watch.problem)),
+            *filter(None, (self._reconciler.problem, self._reload.problem or self._file_watch.problem)),
             *self._reload.left_out,
-            *self._enforcement.problems,
+            *self._host_state.problems,
             *self._way_out.problems(),
             *self._surroundings.problems,
             *self._expiry.warnings(),

@@ -12,7 +12,7 @@ from nconnect.config_edit import unknown_peer
 from nconnect.control.schema import PingReply
 from nconnect.daemon import status
 from nconnect.daemon.driver import Driver
-from nconnect.daemon.enforcement import Enforcement
+from nconnect.daemon.host_state import HostState
 from nconnect.errors import NetworkError
 from nconnect.io.clock import boottime
 from nconnect.io.nkn.links import Links
@@ -34,7 +34,7 @@ class Waiting:
         tunnel: Tunnel,
         driver: Driver,
         links: Links,
-        enforcement: Enforcement,
+        enforcement: HostState,
         service: ServiceManager,
         clock: Callable[[], float] = boottime,
     ) -> None:
@@ -45,7 +45,7 @@ class Waiting:
         self._tunnel = tunnel
         self._driver = driver
         self._links = links
-        self._enforcement = enforcement
+        self._host_state = enforcement
         self._service = service
         self._clock = clock
         self._changed = asyncio.Event()  # replaced at each change
@@ -115,7 +115,7 @@ class Waiting:
 
     def _missing(self, name: str | None) -> str:
         """What is not there yet, in words; empty when all is up."""
-        if self._enforcement.plan is None or not self.is_ready:
+        if self._host_state.plan is None or not self.is_ready:
             return f"{self._interface} is not set up yet"
         if not self._links.is_up:
             return f"there is no link to a node ({self._links.link.last_error or 'still connecting'})"

@@ -5,7 +5,7 @@
               |             +-----------------------------------+----------+
               +-- WAITING (backoff) <- any failure
 
-A node that closed the connection is gone back to without a question (`nconnect.nkn.way_back`): so a node
+A node that closed the connection is gone back to without a question (`nconnect.nkn.reconnect`): so a node
 whose thousands of clients return answers half as much.
 
 The loop of a shell: call one input method, take every `poll_output()` and do it, then arm a timer for
@@ -45,8 +45,8 @@ from nconnect.nkn.outputs import (
     SendText,
     Waived,
 )
+from nconnect.nkn.reconnect import ReconnectPolicy
 from nconnect.nkn.states import TRANSITIONS, Event, LinkState
-from nconnect.nkn.way_back import WayBack
 from nconnect.nkn.ways import PLAIN, Way, redirected, ways_to
 from nconnect.wire import actions, sigchain
 from nconnect.wire.jsonrpc import NodeInfo, split_addr
@@ -134,7 +134,7 @@ class Link:
         self._no_seed: tuple[str, DownReason] | None = (
             None  # why no seed answered, when we fell back to the node that served us last
         )
-        self._way_back = WayBack()
+        self._reconnect = ReconnectPolicy()
         self._returning = False  # this attempt is on its way there
         self._tls_first = False  # TLS got through last
         self._tried: NodeInfo | None = None  # it was there in vain, or this attempt is not to go there
@@ -272,7 +272,7 @@ class Link:
             self._unreachable(why, now)
         else:
             self._must_be_open("a disconnect")
-            self._way_back.lost(self.node if self.state is LinkState.UP else None)
+            self._reconnect.lost(self.node if self.state is LinkState.UP else None)
             self._fail(f"{self._node_name()}: {why}", DownReason.LOST, now)
 
     def receive_text(self, data: memoryview | bytes | str, now: float) -> None:
@@ -310,7 +310,7 @@ class Link:
 
     def network_changed(self, now: float) -> None:
         """Addresses, routes or the machine's sleep changed: find out now, not at the next time-out."""
-        self._way_back.lost(None)
+        self._reconnect.lost(None)
         if self.state is LinkState.UP:
             self._liveness.probe(now)
         elif self.state is LinkState.WAITING:
@@ -346,7 +346,7 @@ class Link:
         self._become(Event.STOP)
         self._left(now)
         self._deadline = None
-        self._way_back.lost(None)
+        self._reconnect.lost(None)
         if in_flight:
             self.outputs.append(Disconnect("stopped"))
         if was_up:
@@ -360,11 +360,11 @@ class Link:
         return SendBinary(Receipt(prev_hash, signature).encode())
 
     def _try_again(self, now: float) -> None:
-        node = self._way_back.choose()
+        node = self._reconnect.choose()
         if node is None:
             self._become(Event.RETRY)
             self._resolve(now)
-            self._tried = self._way_back.node
+            self._tried = self._reconnect.node
         else:
             self._become(Event.RETURNED)
             self._begin_attempt(now)
@@ -374,13 +374,13 @@ class Link:
     def _ask_after_all(self, why: str, now: float, *, abandon: bool) -> None:
         """The node that we went back to is not there: go on with what this attempt began with before."""
         if now - self._attempt_at > RETURN_WITHIN_S:
-            self._way_back.lost(None)
+            self._reconnect.lost(None)
         self._returning, self._tried = False, self.node
         if abandon:
             self.outputs.append(Disconnect(why))
-        if self._way_back.in_turn:
+        if self._reconnect.in_turn:
             self._become(Event.FAILED)
-            self._wait(now + self._backoff.failed(now, self._way_back.share))
+            self._wait(now + self._backoff.failed(now, self._reconnect.share))
         else:
             self._become(Event.ASKED_AFTER_ALL)
             self._ask_seeds(now)
@@ -436,7 +436,7 @@ class Link:
             why = f"{self._node_name()} has another key than the node that was looked for"
             self.last_node = None
             if self._returning:  # restarted with another key
-                self._way_back.lost(None)
+                self._reconnect.lost(None)
                 self._ask_after_all(why, now, abandon=True)
             else:
                 self._fail(why, DownReason.WRONG_KEY, now, abandon=True)
@@ -514,9 +514,9 @@ class Link:
             self.outputs.append(Disconnect(why))
         self.outputs.append(LinkDown(why, reason))
         if reason in (DownReason.NO_SEED, DownReason.LOGIN_PAGE):
-            self._way_back.found_nothing()
+            self._reconnect.found_nothing()
         soon = reason is DownReason.LOGIN_PAGE
-        self._wait(now + self._backoff.failed(now, self._way_back.share, soon=soon))
+        self._wait(now + self._backoff.failed(now, self._reconnect.share, soon=soon))
 
     def _left(self, now: float) -> None:
         """Whatever state this was, it is not UP any more."""
@@ -527,7 +527,7 @@ class Link:
         self.receipts.clear()  # no other connection's node wants them
 
     def _begin_attempt(self, now: float) -> None:
-        self._backoff.attempted(now, self._way_back.share)
+        self._backoff.attempted(now, self._reconnect.share)
         self._attempt_at = now
         self._no_seed = None
         self.is_named = False

@@ -11,7 +11,7 @@ Contract with its shell (`nconnect.io.nkn.node_server`):
 
 A message goes straight from the buffer in which it arrived to its destination's socket, as a cached head
 and a view, with no copy, as long as that socket takes it. Else it is copied into that client's `Egress`; and
-when nobody is logged in as its destination, into `Holding`, if its sender wants that.
+when nobody is logged in as its destination, into `OfflineMailbox`, if its sender wants that.
 Whatever a client sends never raises: it is dropped and counted under a `NodeDrop`. As at the official node
 the connection stays open, unless a login's signature is wrong, or more than `MAX_BAD_FRAMES` frames that
 break the protocol come within one `ping_interval_s`. The order of each pair of clients is kept.

@@ -15,8 +15,8 @@ from nconnect.errors import ConfigError, DropReason
 from nconnect.model import NknAddress
 from nconnect.node.connection import Buffer, Connection, State, Stuck
 from nconnect.node.egress import Egress, Pool
-from nconnect.node.holding import Held, Holding
 from nconnect.node.limits import RateLimiter
+from nconnect.node.mailbox import Held, OfflineMailbox
 from nconnect.node.proof import PrevHashes, asking_prefix
 from nconnect.node.reorder import HOLD_S
 from nconnect.node.settings import MAX_DESTS, NodeDrop, NodeSettings
@@ -59,7 +59,7 @@ class Relay:
         self.bytes = 0
         self.drops = dict.fromkeys(NodeDrop, 0)
         self.pool = Pool(settings.node_queue_bytes)
-        self.holding = Holding(
+        self.holding = OfflineMailbox(
             limit_bytes=settings.holding_bytes,
             mailbox_bytes=settings.client_holding_bytes,
             mailbox_messages=settings.client_holding_messages,

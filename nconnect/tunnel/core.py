@@ -14,7 +14,7 @@ Data lane, direct calls without an object per packet:
     packets = tunnel.receive(source, payload, out, now)
     tunnel.received()                               after each `receive`, once the packets are written
 
-Where there are several links, `set_links` says which are up, and batches go by `nconnect.tunnel.lanes`.
+Where there are several links, `set_links` says which are up, and batches go by `nconnect.tunnel.paths.lanes`.
 
 Control lane: after any call, drain `poll_output()` until it gives None, and call `handle_timeout(now)` at
 `poll_timeout()`. No packet waits for bookkeeping: `sent` and `received` do it when the packets are on
@@ -31,19 +31,19 @@ from nconnect.crypto.aead import TAG_BYTES
 from nconnect.crypto.keys import Identity
 from nconnect.errors import DropReason, RemoteProtocolError
 from nconnect.model import Deadline, NknAddress, PeerConfig
-from nconnect.tunnel.admission import admitted
 from nconnect.tunnel.allowed_ips import AllowedIps
 from nconnect.tunnel.batch import Record, read_records
 from nconnect.tunnel.constants import MAX_BATCH_BYTES, QUESTION_S
 from nconnect.tunnel.handshake import Rng
-from nconnect.tunnel.lanes import Lane
-from nconnect.tunnel.outbox import NO_LIMIT, Outbox
 from nconnect.tunnel.outputs import Output, Settings
-from nconnect.tunnel.pacing import Arrivals
+from nconnect.tunnel.paths.feedback import Arrivals
+from nconnect.tunnel.paths.lanes import Lane
 from nconnect.tunnel.peer import Peer
 from nconnect.tunnel.pending import PendingSenders
+from nconnect.tunnel.send_queue import NO_LIMIT, SendQueue
 from nconnect.tunnel.session import KeyPair
 from nconnect.tunnel.sessions import Sessions
+from nconnect.tunnel.source_check import check_sources
 from nconnect.tunnel.strangers import Strangers
 from nconnect.tunnel.timers import NEVER, Timer
 from nconnect.wire.message import Message
@@ -107,25 +107,25 @@ class Tunnel:
             last_counter=self._stored.get("self", 0),
         )
         self.outputs = self._sessions.outputs
-        self._agenda = self._sessions.agenda
-        self._steering = self._sessions.steering
-        self._keying = self._sessions.keying
-        self._records = self._sessions.records
-        self._outbox = Outbox(self._steering, self.can_seal)
-        self.backlog = self._outbox.backlog
-        self.link_rates = self._outbox.link_rates
-        self.link_signs = self._outbox.link_signs
-        self.gathers = self._outbox.gathers
-        self._by_index = self._keying.by_index
+        self._timer_heap = self._sessions.timer_heap
+        self._path_manager = self._sessions.path_manager
+        self._handshakes = self._sessions.handshakes
+        self._control_frames = self._sessions.control_frames
+        self._send_queue = SendQueue(self._path_manager, self.can_seal)
+        self.backlog = self._send_queue.backlog
+        self.link_rates = self._send_queue.link_rates
+        self.link_signs = self._send_queue.link_signs
+        self.gathers = self._send_queue.gathers
+        self._by_index = self._handshakes.by_index
         self.set_peers(peers, now)
 
     def ask_busy(self, is_busy: Callable[[], bool]) -> None:
         """How to find out whether more has arrived already than was handed to `receive`."""
-        self._records.is_busy = is_busy
+        self._control_frames.is_busy = is_busy
 
     def ask_legs(self, leg_s: Callable[[int], float | None]) -> None:
         """How to find out the round trip of a link of ours to its node: pongs tell the peer."""
-        self._records.leg_s = leg_s
+        self._control_frames.leg_s = leg_s
 
     # The peer table
 
@@ -151,7 +151,7 @@ class Tunnel:
                 self._sessions.end(peer)
                 self.backlog.pop(peer, None)
                 self._stored[dest] = peer.last_counter
-                self._agenda.forget(peer)
+                self._timer_heap.forget(peer)
         self.peers = fresh
         self.routes = AllowedIps((prefix, fresh[d]) for d, c in by_dest.items() for prefix in c.allowed_ips)
         for dest, peer in fresh.items():
@@ -164,7 +164,7 @@ class Tunnel:
                 and not peer.timers.is_set(Timer.PERSISTENT_KEEPALIVE)
             ):
                 peer.timers.set(Timer.PERSISTENT_KEEPALIVE, now)
-            self._agenda.schedule(peer)
+            self._timer_heap.schedule(peer)
 
     def peer_named(self, name: str) -> Peer | None:
         return next((peer for peer in self.peers.values() if peer.name == name), None)
@@ -173,7 +173,7 @@ class Tunnel:
         """What must outlive a restart: our last handshake counter, and each peer's."""
         kept = dict(self._stored)
         kept.update({dest: peer.last_counter for dest, peer in self.peers.items() if peer.last_counter})
-        kept["self"] = self._keying.last_counter
+        kept["self"] = self._handshakes.last_counter
         return kept
 
     # Data lane: to the network
@@ -198,7 +198,7 @@ class Tunnel:
             and size <= peer.batch_bytes
             and peer not in self.backlog
             and lane.sending.is_clear(now)
-            and not (self.link_signs[lane.link] and self._outbox.gathers(lane, now))
+            and not (self.link_signs[lane.link] and self._send_queue.gathers(lane, now))
             and pair is not None
             and not peer.doubtful
             and pair.can_send(now)
@@ -223,15 +223,15 @@ class Tunnel:
         lane.sent_at = now
         peer.timers.data_sent(now)
         if len(peer.lanes.used) > 1:
-            self._steering.watch(peer, now)
+            self._path_manager.watch(peer, now)
         if peer.check_at > now + QUESTION_S:
-            self._agenda.schedule(peer)
+            self._timer_heap.schedule(peer)
         if now >= pair.rekey_at:
-            self._keying.initiate(peer, now)
+            self._handshakes.initiate(peer, now)
 
     def enqueue(self, peer: Peer, record: bytearray, now: float) -> None:
         """Let a packet (virtio-net header and IP packet) wait; the queue owns `record` from here on."""
-        self._outbox.enqueue(peer, record, now)
+        self._send_queue.enqueue(peer, record, now)
 
     def next_batch(
         self, arena: bytearray, now: float, room: int = NO_LIMIT, link: int = 0
@@ -241,11 +241,11 @@ class Tunnel:
         None if there is none. A batch ends with the packet that reaches `room` bytes, or the lane's own
         budget.
         """
-        return self._outbox.next_batch(arena, now, room, link)
+        return self._send_queue.next_batch(arena, now, room, link)
 
     def next_send_at(self, now: float) -> float:
         """When a peer that waits for its path may send again; `NEVER` if none does."""
-        return self._outbox.next_send_at(now)
+        return self._send_queue.next_send_at(now)
 
     # Data lane: from the network
 
@@ -286,7 +286,7 @@ class Tunnel:
             return []
         # Authentic from here on. Which lane it came by, and which one leads back.
         if number or len(peer.lanes.used) > 1:
-            arrivals, back = self._steering.heard_on(peer, number, now)
+            arrivals, back = self._path_manager.heard_on(peer, number, now)
         else:
             arrivals, back = peer.arrivals, peer.lane
         self._opened = peer, pair, arrivals, back, counter, size, now
@@ -301,7 +301,7 @@ class Tunnel:
             stripe = self._control_records(others)
         # Each packet: well-formed, from the peer's own addresses, no error about others' packets.
         if packets:
-            packets = admitted(peer, packets, self.routes, self.settings.features)
+            packets = check_sources(peer, packets, self.routes, self.settings.features)
         # In order again, where the path disturbs it.
         if stripe is not None:
             return self._striped_in_order(peer, packets, size, stripe, now)
@@ -318,8 +318,8 @@ class Tunnel:
         (peer, pair, arrivals, back, counter, size, now), self._opened = self._opened, None
         self._sessions.batch_received(peer, pair, size, now)
         if arrivals.received(pair.local_index, counter, size, now):
-            report = arrivals.report(now, busy=self._records.is_busy())
-            self._records.send(peer, now, (RecordKind.FEEDBACK, report), lane=back)
+            report = arrivals.report(now, busy=self._control_frames.is_busy())
+            self._control_frames.send(peer, now, (RecordKind.FEEDBACK, report), lane=back)
 
     def _not_a_plain_data_frame(
         self, source: str, payload: memoryview, now: float
@@ -358,7 +358,7 @@ class Tunnel:
             elif kind == RecordKind.STRIPE:
                 stripe = body
                 continue
-            self._records.received(peer, kind, body, now, back)
+            self._control_frames.received(peer, kind, body, now, back)
         return stripe
 
     def _striped_in_order(
@@ -374,7 +374,7 @@ class Tunnel:
 
     def _await_order(self, peer: Peer) -> None:
         peer.timers.set(Timer.REORDER, min(peer.striped.next_at(), peer.order.next_at()))
-        self._agenda.schedule(peer)
+        self._timer_heap.schedule(peer)
 
     def _unknown_index(self, source: str, now: float) -> None:
         """Keys that we do not hold. A peer of ours that uses them has not noticed that we restarted: tell it.
@@ -392,7 +392,7 @@ class Tunnel:
             return
         peer.drops[DropReason.NO_SESSION] += 1
         if peer.session.current is None:
-            self._keying.initiate(peer, now)
+            self._handshakes.initiate(peer, now)
 
     # Control lane
 
@@ -404,11 +404,11 @@ class Tunnel:
 
     def poll_timeout(self) -> Deadline | None:
         """When to call `handle_timeout`, and for what."""
-        return None if self._closed else self._agenda.next()
+        return None if self._closed else self._timer_heap.next()
 
     def next_at(self) -> float:
         """The same without the reason, for the data path: `timers.NEVER` when there is none."""
-        return NEVER if self._closed else self._agenda.next_at
+        return NEVER if self._closed else self._timer_heap.next_at
 
     def handle_timeout(self, now: float) -> None:
         """Do what is due. Early calls are harmless."""
@@ -437,7 +437,7 @@ class Tunnel:
 
     def ping(self, peer: Peer, now: float) -> int | None:
         """Measure the round trip to a peer: the id that its `Pong` will have, or None without a session."""
-        return self._records.ping(peer, now)
+        return self._control_frames.ping(peer, now)
 
     def close(self, now: float) -> None:
         """Tell every peer that we go, and erase all keys. What still arrives is ignored from here on."""

@@ -11,13 +11,13 @@ from nconnect.model import PeerConfig
 from nconnect.queueing.fq_codel import FairQueue
 from nconnect.tunnel.constants import DEAD_S, STALE_S
 from nconnect.tunnel.handshake import Attempt
-from nconnect.tunnel.lanes import Lane, Lanes
-from nconnect.tunnel.order import Order
-from nconnect.tunnel.pacing import Arrivals, Sending
-from nconnect.tunnel.resequence import Resequencer
+from nconnect.tunnel.paths.feedback import Arrivals, Sending
+from nconnect.tunnel.paths.lanes import Lane, Lanes
+from nconnect.tunnel.paths.order import Order
+from nconnect.tunnel.paths.reorder import ReorderBuffer
+from nconnect.tunnel.paths.scheduler import Scheduler
 from nconnect.tunnel.session import Session
 from nconnect.tunnel.shared_key import SharedKey
-from nconnect.tunnel.spread import Spread
 from nconnect.tunnel.timers import NEVER, Timers
 from nconnect.wire.tunnel import Feature
 
@@ -50,12 +50,12 @@ class Peer:
         self.batch_bytes = 0
         self.lanes = Lanes(config.address, now)
         self.lane = self.lanes.best  # what has no reason to go elsewhere goes here
-        self.spread: Spread | None = None  # while one lane is not enough
+        self.spread: Scheduler | None = None  # while one lane is not enough
         self.stripe_number = 0  # of the next striped batch; begins anywhere
         self.links_revision = -1  # of the newest list of its links
         self.arrivals = Arrivals()  # on the lane between the bare addresses
         self.lane_arrivals: dict[int, Arrivals] = {}  # on the others, by the peer's lane number
-        self.striped = Resequencer()
+        self.striped = ReorderBuffer()
         self.order = Order()  # of batches on a single lane
         self.expired = False
         self.doubtful = False  # what we sent went unanswered

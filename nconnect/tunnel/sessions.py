@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterable, Mapping
 from nconnect.crypto.keys import Identity
 from nconnect.errors import DropReason
 from nconnect.model import NknAddress
-from nconnect.tunnel.agenda import Agenda
 from nconnect.tunnel.constants import (
     ANSWER_S,
     ASK_S,
@@ -23,13 +22,14 @@ from nconnect.tunnel.constants import (
     QUESTION_S,
     UNANSWERED_S,
 )
+from nconnect.tunnel.control_frames import ControlFrames
 from nconnect.tunnel.handshake import Rng
-from nconnect.tunnel.keying import Keying
+from nconnect.tunnel.handshakes import Handshakes
 from nconnect.tunnel.outputs import Deliver, ExpiryChanged, Output, SessionLost, SessionUp, Settings
+from nconnect.tunnel.paths.manager import PathManager
 from nconnect.tunnel.peer import Peer
-from nconnect.tunnel.records import Records
 from nconnect.tunnel.session import KeyPair
-from nconnect.tunnel.steering import Steering
+from nconnect.tunnel.timer_heap import TimerHeap
 from nconnect.tunnel.timers import NEVER, Timer
 from nconnect.wire.message import Message
 from nconnect.wire.tunnel import SHARED_KEY_BODY, RecordKind
@@ -52,24 +52,24 @@ class Sessions:
     ) -> None:
         """`last_counter`: of the newest initiation that we ever sent."""
         self.outputs: deque[Output] = deque()
-        self.agenda = Agenda()
-        self.steering = Steering(self.agenda, rng)
-        self.keying = Keying(
+        self.timer_heap = TimerHeap()
+        self.path_manager = PathManager(self.timer_heap, rng)
+        self.handshakes = Handshakes(
             identity,
             address,
             settings,
             rng=rng,
             wall_clock_ns=wall_clock_ns,
             last_counter=last_counter,
-            agenda=self.agenda,
-            steering=self.steering,
+            timer_heap=self.timer_heap,
+            path_manager=self.path_manager,
             outputs=self.outputs,
         )
-        self.records = Records(
+        self.control_frames = ControlFrames(
             rng=rng,
-            agenda=self.agenda,
-            steering=self.steering,
-            keying=self.keying,
+            timer_heap=self.timer_heap,
+            path_manager=self.path_manager,
+            handshakes=self.handshakes,
             outputs=self.outputs,
         )
         self._settings = settings
@@ -83,19 +83,19 @@ class Sessions:
         """
         if peer.can_send(now) and not peer.doubtful:
             return True
-        self.keying.initiate(peer, now)
+        self.handshakes.initiate(peer, now)
         return False
 
     # What a peer sent
 
     def receive_handshake(self, peer: Peer, message: Message, now: float, source: str) -> None:
         """An NKN message from a peer's address that is no data frame; whatever it is, it never raises."""
-        if self.keying.receive(peer, message, now, source):
+        if self.handshakes.receive(peer, message, now, source):
             peer.last_received_at = now
             peer.doubtful = False
             peer.timers.keepalive_received()
             # The responder may send only once it has heard from us under these keys: say something now.
-            self.records.send(peer, now)
+            self.control_frames.send(peer, now)
             self._came_up(peer, now)
 
     def batch_received(self, peer: Peer, pair: KeyPair, size: int, now: float) -> None:
@@ -106,23 +106,23 @@ class Sessions:
             peer.keep_newest(now)
             self.outputs.append(SessionUp(peer))
         if pair is peer.session.next:
-            self.keying.confirmed(peer, pair)
+            self.handshakes.confirmed(peer, pair)
             self._came_up(peer, now)
         if size:
             peer.timers.data_received(now)
         else:
             peer.timers.keepalive_received()
         if pair is peer.session.current and now >= pair.rekey_on_receive_at:
-            self.keying.initiate(peer, now)
+            self.handshakes.initiate(peer, now)
         if peer.check_at > now + KEEPALIVE_S:
-            self.agenda.schedule(peer)
+            self.timer_heap.schedule(peer)
 
     def close_received(self, peer: Peer, now: float) -> None:
         """The peer has said, in the current session, that it goes."""
         self._lose(peer, now, f"{peer.name} has gone offline")
         if self._settings.persistent:
             peer.timers.set(Timer.PERSISTENT_KEEPALIVE, now + PERSISTENT_RETRY_S)
-        self.agenda.schedule(peer)
+        self.timer_heap.schedule(peer)
 
     def _came_up(self, peer: Peer, now: float) -> None:
         peer.attempts = 0
@@ -134,23 +134,23 @@ class Sessions:
         timers.set(Timer.ERASE_KEYS, peer.session.ends_at)
         if self._settings.persistent:
             timers.set(Timer.PERSISTENT_KEEPALIVE, now + PERSISTENT_KEEPALIVE_S)
-        self.agenda.schedule(peer)
+        self.timer_heap.schedule(peer)
         self.outputs.append(SessionUp(peer))
         if peer.shared_key.is_peers(now):
             age_s = int(now - peer.shared_key.seen_at)
-            self.records.send(peer, now, (RecordKind.SHARED_KEY, SHARED_KEY_BODY.pack(age_s)))
+            self.control_frames.send(peer, now, (RecordKind.SHARED_KEY, SHARED_KEY_BODY.pack(age_s)))
         if len(peer.lanes.used) > 1:
-            self.records.probe(peer, peer.lanes.used, now)
+            self.control_frames.probe(peer, peer.lanes.used, now)
 
     # What happened to us
 
     def set_links(self, peers: Iterable[Peer], links: Mapping[int, int], now: float) -> None:
         """Our links that are up have changed; without any, what we had stays until one is back."""
-        if self.steering.set_links(links):
+        if self.path_manager.set_links(links):
             for peer in peers:
-                self.steering.pair(peer, now)
+                self.path_manager.pair(peer, now)
                 if peer.can_send(now):
-                    self.records.probe(peer, peer.lanes.used, now)
+                    self.control_frames.probe(peer, peer.lanes.used, now)
 
     def link_up(self, peers: Iterable[Peer], now: float) -> None:
         """A link came (back): what was sent meanwhile is lost, so try again now."""
@@ -160,11 +160,11 @@ class Sessions:
             peer.keep_newest(now)
             if peer.attempt is not None:
                 peer.attempts = 0
-                self.keying.send_initiation(peer, now)
+                self.handshakes.send_initiation(peer, now)
             elif peer.session.current is not None:
                 self._ask(peer, now)
             elif self._is_wanted(peer):
-                self.keying.initiate(peer, now)
+                self.handshakes.initiate(peer, now)
 
     def _ask(self, peer: Peer, now: float) -> None:
         """Is the peer there? That also tells one that has given us up that we are back.
@@ -173,66 +173,66 @@ class Sessions:
         before it is back would be lost, and a TCP would wait for twice as long. So packets wait for its
         answer, or for its own question.
         """
-        self.records.ping(peer, now)
+        self.control_frames.ping(peer, now)
         if peer.last_received_at is None or now > peer.last_received_at + ASK_S:
             peer.doubtful = True
             peer.timers.set(Timer.UNANSWERED, now + ASK_S)
-            self.agenda.schedule(peer)
+            self.timer_heap.schedule(peer)
 
     def close(self, peers: Iterable[Peer], now: float) -> None:
         """Tell every peer that we go, and erase all keys."""
         for peer in peers:
             if peer.can_send(now):
-                self.records.send(peer, now, (RecordKind.CLOSE, b""))
+                self.control_frames.send(peer, now, (RecordKind.CLOSE, b""))
             self.end(peer)
 
     # In time
 
     def handle_timeout(self, now: float) -> None:
         """Do what is due. Early calls are harmless."""
-        for peer, timer in self.agenda.due(now):
+        for peer, timer in self.timer_heap.due(now):
             self._on_timer(peer, timer, now)
 
     def _on_timer(self, peer: Peer, timer: Timer, now: float) -> None:
         if timer is Timer.RETRY_HANDSHAKE:
             # Without an attempt: it gave way to one of theirs, which has not been confirmed since.
             if peer.attempt is not None or (not peer.can_send(now) and self._is_wanted(peer)):
-                self.keying.send_initiation(peer, now)
+                self.handshakes.send_initiation(peer, now)
         elif timer is Timer.GIVE_UP_HANDSHAKE:
             self._give_up(peer, now)
         elif timer is Timer.UNANSWERED:
             if not peer.doubtful:
                 peer.doubtful = True
                 self.outputs.append(SessionLost(peer, f"{peer.name} does not answer"))
-            self.keying.initiate(peer, now)
+            self.handshakes.initiate(peer, now)
         elif timer is Timer.QUESTION:
-            if not peer.doubtful and self.records.ping(peer, now) is not None:
+            if not peer.doubtful and self.control_frames.ping(peer, now) is not None:
                 wait_s = min(max(ANSWER_S, 4 * (peer.rtt_s or 0.0)), UNANSWERED_S - QUESTION_S)
                 peer.timers.set(Timer.UNANSWERED, now + wait_s)
         elif timer is Timer.KEEPALIVE:
-            self.records.send(peer, now)
+            self.control_frames.send(peer, now)
         elif timer is Timer.PERSISTENT_KEEPALIVE:
             peer.timers.set(Timer.PERSISTENT_KEEPALIVE, now + PERSISTENT_KEEPALIVE_S)
             if self.can_send(peer, now):
-                self.records.probe(peer, peer.lanes.used, now)
+                self.control_frames.probe(peer, peer.lanes.used, now)
         elif timer is Timer.LANES:
             self._look_at_lanes(peer, now)
         elif timer is Timer.REORDER:
             self.outputs.append(Deliver(peer.dest, (*peer.striped.expire(now), *peer.order.expire(now))))
             peer.timers.set(Timer.REORDER, min(peer.striped.next_at(), peer.order.next_at()))
         elif timer is Timer.ERASE_KEYS:
-            if not self.keying.erase_old(peer, now):
+            if not self.handshakes.erase_old(peer, now):
                 self._lose(peer, now, f"the keys shared with {peer.name} are too old")
         elif timer is Timer.EXPIRE:
             self.check_expiry(peer, now)
 
     def _look_at_lanes(self, peer: Peer, now: float) -> None:
-        if ask := self.steering.judge(peer, now):
-            self.records.probe(peer, ask, now)
-        self.steering.close_up(peer, now)
+        if ask := self.path_manager.judge(peer, now):
+            self.control_frames.probe(peer, ask, now)
+        self.path_manager.close_up(peer, now)
 
     def _give_up(self, peer: Peer, now: float) -> None:
-        self.keying.drop_attempt(peer)
+        self.handshakes.drop_attempt(peer)
         peer.attempts = 0
         peer.timers.clear(Timer.RETRY_HANDSHAKE)
         peer.keep_newest(now)
@@ -268,7 +268,7 @@ class Sessions:
         self.outputs.append(SessionLost(peer, why))
 
     def _erase(self, peer: Peer) -> None:
-        self.keying.erase(peer)
+        self.handshakes.erase(peer)
         peer.doubtful = False
         peer.pinged_at.clear()
 

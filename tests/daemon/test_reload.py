@@ -9,8 +9,8 @@ from typing import cast
 
 import pytest
 
-from nconnect.daemon.enforcement import Enforcement
-from nconnect.daemon.keeper import Keeper
+from nconnect.daemon.host_state import HostState
+from nconnect.daemon.reconciler import Reconciler
 from nconnect.daemon.reload import FIXED, Reload
 from nconnect.errors import ConfigError, HostError
 from nconnect.invite.table import Table
@@ -21,7 +21,7 @@ BARE = Config("nc7", bytes(32), "gpu", ())
 
 
 class Parts:
-    """An `Enforcement` and a `Keeper` that take notes, and the file."""
+    """An `HostState` and a `Reconciler` that take notes, and the file."""
 
     def __init__(self) -> None:
         self.notes: list[object] = []
@@ -32,8 +32,8 @@ class Parts:
             lambda: Table(self.file, {}, self.left_out),
             Table(BARE, {}),
             set_peers=lambda peers: self.notes.append([peer.name for peer in peers]),
-            enforcement=cast(Enforcement, self),
-            keeper=cast(Keeper, self),
+            enforcement=cast(HostState, self),
+            keeper=cast(Reconciler, self),
         )
 
     async def change(self, config: Config) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from nconnect.errors import RemoteProtocolError
-from nconnect.node import parcel
+from nconnect.node import fragment as parcel
 from nconnect.tunnel.batch import read_records
 from nconnect.wire import message, tunnel, upgrade, websocket
 from tests.fuzz import oracles

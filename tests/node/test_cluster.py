@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from nconnect.errors import RemoteProtocolError
 from nconnect.node.cluster import DEAD_AFTER_S, MAX_MEMBERS, Arrived, Cluster, Publish, rendezvous
-from nconnect.node.parcel import MAX_HALF_BYTES, Joiner, Parcel, cut
+from nconnect.node.fragment import MAX_HALF_BYTES, Fragment, Joiner, cut
 from nconnect.wire.jsonrpc import NodeInfo
 from nconnect.wire.nkn import MAX_MESSAGE_BYTES
 
@@ -291,7 +291,7 @@ def test_a_parcel_arrives_as_it_was(payload: bytes, piece: int, src: str, holdin
     joiner = Joiner()
     parts = list(cut(RUN, 7, src, BOB, payload, holding_s, piece))
     assert [joiner.add(part) for part in parts[:-1]] == [None] * (len(parts) - 1)
-    assert joiner.add(parts[-1]) == Parcel(RUN, src, BOB, payload, holding_s)
+    assert joiner.add(parts[-1]) == Fragment(RUN, src, BOB, payload, holding_s)
 
 
 def test_parcels_of_several_senders_do_not_mix() -> None:

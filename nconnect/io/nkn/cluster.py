@@ -30,7 +30,7 @@ from nconnect.io.errors import plain_reason
 from nconnect.node.cluster import Arrived, Cluster, Publish
 from nconnect.node.core import Node
 from nconnect.node.egress import Account, Egress, Pool
-from nconnect.node.parcel import RUN_BYTES, Joiner, cut
+from nconnect.node.fragment import RUN_BYTES, Joiner, cut
 from nconnect.node.seal import CONTROL, LEAST_KEY_CHARS, Seal
 from nconnect.node.seal import PARCELS as PARCEL_LANE
 from nconnect.wire.jsonrpc import NodeInfo

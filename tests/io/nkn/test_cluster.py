@@ -26,7 +26,7 @@ from nconnect.crypto.keys import Identity
 from nconnect.errors import HostError, UsageError
 from nconnect.io.http.http_client import request
 from nconnect.io.nkn.cluster import check_url, load_nats, read_key
-from nconnect.node.parcel import cut
+from nconnect.node.fragment import cut
 from nconnect.wire.nkn import OutboundMessage
 from tests.io.nkn.test_node_server import Client
 from tests.nkn.sdk import Sdk, SdkError, needs_sdk, seen

@@ -19,8 +19,8 @@ import uvloop
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nconnect.daemon import keeper as keeper_module
-from nconnect.daemon.keeper import Keeper
+from nconnect.daemon import reconciler as keeper_module
+from nconnect.daemon.reconciler import Reconciler
 from nconnect.io.system import monitor
 from nconnect.io.system.monitor import Change, Monitor
 
@@ -178,7 +178,7 @@ def test_an_event_loop_goes_on_watching_after_a_burst(loop: Callable[[], asyncio
         async def nothing() -> None:
             pass
 
-        keeper = Keeper(
+        keeper = Reconciler(
             lambda: Monitor("nc7", "nconnect_nc7"),
             on_network=nothing,
             on_surroundings=lambda: None,

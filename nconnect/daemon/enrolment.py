@@ -1,0 +1,222 @@
+"""Devices with an invitation: judged by the desk, added to the table of peers, and answered.
+
+The desk's judgement is made on the loop. Adding a peer (a file and the firewall's rules) takes a thread
+and a task; one device for each invitation at a time, so a second message meanwhile is dropped, and asked
+again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import time
+from collections.abc import Callable, Coroutine
+from typing import Any, Protocol
+
+from nconnect.config import parse_prefix
+from nconnect.config.accept_routes import not_accepted
+from nconnect.crypto.keys import Identity
+from nconnect.errors import ConfigError, HostError, NconnectError
+from nconnect.invite import pool
+from nconnect.invite.book import Invitation, InvitationState
+from nconnect.invite.desk import Admission, Buffer, Desk, application_in
+from nconnect.invite.table import Table
+from nconnect.invite.welcome import Offer, Welcome
+from nconnect.io.files.invitations import InvitationStore
+from nconnect.model import Config, NknAddress, PeerConfig, Prefix
+from nconnect.wire.invite import Reason
+
+log = logging.getLogger(__name__)
+
+RELOAD_TIMEOUT_S = 20.0
+PRESHARED_KEY_BYTES = 32
+_FALLBACK_NAME = "provider"
+
+
+class Sender(Protocol):
+    def __call__(self, dest: str, payload: bytes) -> None: ...
+
+
+class Enrolment:
+    """Lives in the loop's thread. `knock` is the tunnel core's hook for unencrypted messages."""
+
+    def __init__(
+        self,
+        *,
+        load: Callable[[], Table],
+        identity: Identity,
+        address: NknAddress,
+        store: InvitationStore,
+        reload: Callable[[], Coroutine[Any, Any, None]],
+        send: Sender,
+    ) -> None:
+        """`load` reads the whole table of peers, and blocks. `reload` puts it in force, or raises with
+        nothing changed."""
+        self._load = load
+        self._address = address
+        self._store = store
+        self._reload = reload
+        self._send = send
+        self._desk = Desk(identity, address, os.urandom)
+        self._admitting: dict[bytes, asyncio.Task[None]] = {}  # by token id
+
+    def knock(self, source: str, content: Buffer, now: float) -> bool:
+        """An unencrypted message from anybody; False when it deserves no answer and is to be counted."""
+        application = application_in(content)
+        if application is None:
+            return False
+        token_id = application.token_id
+        if token_id in self._admitting:
+            return True
+        judged = self._desk.knock(source, application, self._store.current(), now=now, wall=time.time())
+        if judged is None:
+            return False
+        if isinstance(judged, bytes):
+            self._send(source, judged)
+            return True
+        task = asyncio.get_running_loop().create_task(self._admit(judged), name="admit an invited device")
+        self._admitting[token_id] = task
+        task.add_done_callback(lambda _: self._admitting.pop(token_id, None))
+        return True
+
+    def session_up(self, device: str) -> None:
+        """A peer's session is up: if an invitation brought it, that one is over for good."""
+        if any(each.device == device and each.preshared is not None for each in self._store.current()):
+            task = asyncio.get_running_loop().create_task(
+                asyncio.to_thread(self._seal, device), name="close an invitation"
+            )
+            self._admitting[b"seal " + device.encode()] = task
+            task.add_done_callback(lambda _: self._admitting.pop(b"seal " + device.encode(), None))
+
+    async def close(self) -> None:
+        """Let what has begun come to its end."""
+        if self._admitting:
+            await asyncio.wait(list(self._admitting.values()), timeout=RELOAD_TIMEOUT_S)
+
+    async def _admit(self, admission: Admission) -> None:
+        name = admission.invitation.name
+        try:
+            welcome = await asyncio.to_thread(self._enrol, admission, asyncio.get_running_loop())
+        except _NotAcceptedError as error:
+            log.info("%s does not accept all of %s: it was told, and may apply again", name, error)
+            self._send(admission.dest, admission.offer(error.offer, os.urandom))
+        except _GoneError as gone:
+            self._send(admission.dest, admission.refuse(self._address, gone.reason, os.urandom))
+        except NconnectError as error:
+            log.error("%s used its invitation, but cannot be added: %s", name, " ".join(str(error).split()))
+            self._send(admission.dest, admission.refuse(self._address, Reason.FAILED, os.urandom))
+        else:
+            self._send(admission.dest, admission.grant(welcome, os.urandom))
+
+    def _enrol(self, admission: Admission, loop: asyncio.AbstractEventLoop) -> Welcome:
+        """In a thread: make the device a peer, unless it is one already, and say what it is to know."""
+        token_id = admission.invitation.token_id
+        _check_accepted(admission, self._load().config)
+        with self._store.using() as book:
+            # Who invites may have changed it since the desk looked.
+            found = book.get(token_id)
+            if found is None or found.preshared is None or found.device not in ("", admission.dest):
+                raise _GoneError(Reason.USED)
+            if not found.device and (state := found.state(time.time())) is not InvitationState.OPEN:
+                raise _GoneError(Reason.REVOKED if state is InvitationState.REVOKED else Reason.EXPIRED)
+            book.use(token_id, admission.dest, time.time())
+            reserved = [text for each in book.open(time.time()) for text in each.addresses]
+        table = self._load()
+        peer = _peer(table, admission)
+        if peer is not None:
+            return welcome(table.config, peer)
+        if found.is_added:
+            raise _GoneError(Reason.USED)  # and the provider has removed it since
+        try:
+            fresh, added = self._add(admission, table.config, found, reserved, loop)
+        except TimeoutError:
+            # It may be in force: the device is in the table, and gets its answer when it asks again.
+            raise HostError("the new peer is in the table, but was not in force in time") from None
+        except BaseException:
+            with self._store.using() as book:
+                book.release(token_id)
+            raise
+        log.info("%s joined as %s", added.name, ", ".join(map(str, added.allowed_ips)))
+        return welcome(fresh, added)
+
+    def _add(
+        self,
+        admission: Admission,
+        config: Config,
+        invitation: Invitation,
+        reserved: list[str],
+        loop: asyncio.AbstractEventLoop,
+    ) -> tuple[Config, PeerConfig]:
+        """The configuration with the device in it, stored and in force; else it raises."""
+        addresses = pool.pick(config, invitation.addresses, reserved)
+        prefixes = [str(parse_prefix(str(address.ip))) for address in addresses]
+        with self._store.using() as book:
+            book.add_peer(invitation.token_id, prefixes, os.urandom(PRESHARED_KEY_BYTES))
+        table = self._load()
+        added = _peer(table, admission)
+        if added is None:  # the file has another peer of that name, or somebody took the address meanwhile
+            raise ConfigError(table.problems[-1] if table.problems else "it is removed again")
+        asyncio.run_coroutine_threadsafe(self._reload(), loop).result(RELOAD_TIMEOUT_S)
+        return table.config, added
+
+    def _seal(self, device: str) -> None:
+        try:
+            with self._store.using() as book:
+                book.seal(device)
+        except NconnectError as error:
+            log.warning("%s", error)
+
+
+class _NotAcceptedError(NconnectError):
+    """The device has not said that it routes what we would have it route."""
+
+    def __init__(self, offer: Offer) -> None:
+        super().__init__(", ".join(offer.allowed_ips))
+        self.offer = offer
+
+
+class _GoneError(NconnectError):
+    """The invitation has ended since the desk looked at it."""
+
+    def __init__(self, reason: Reason) -> None:
+        super().__init__(reason.name)
+        self.reason = reason
+
+
+def _peer(table: Table, admission: Admission) -> PeerConfig | None:
+    return next((peer for peer in table.config.peers if peer.address == admission.device), None)
+
+
+def welcome(config: Config, peer: PeerConfig) -> Welcome:
+    """What a peer of ours has to know to be one. Raises `ConfigError` when that cannot be told."""
+    if peer.preshared_key is None:
+        raise ConfigError(f"peer {peer.name} has no preshared key any more")
+    addresses = [
+        f"{prefix.network_address}/{home.network.prefixlen}"
+        for prefix in peer.allowed_ips
+        for home in config.address
+        if prefix.prefixlen == prefix.max_prefixlen and prefix.network_address in home.network
+    ]
+    if not addresses:
+        raise ConfigError(f"peer {peer.name} has no address of its own")
+    return Welcome(
+        name=peer.name,
+        provider_name=config.identifier.replace(".", "-").strip("-_") or _FALLBACK_NAME,
+        addresses=tuple(addresses),
+        allowed_ips=tuple(map(str, _offered(config))),
+        preshared_key=peer.preshared_key,
+    )
+
+
+def _offered(config: Config) -> tuple[Prefix, ...]:
+    """What a peer of ours routes to us: our addresses, and the subnets as it sees them."""
+    own = (parse_prefix(str(address.ip)) for address in config.address)
+    return (*own, *(subnet.seen for subnet in config.provide.subnets))
+
+
+def _check_accepted(admission: Admission, config: Config) -> None:
+    """Before the invitation is used: does the device route what it would be given."""
+    offered = _offered(config)
+    if not_accepted(admission.accept, offered, config.address):
+        raise _NotAcceptedError(Offer(tuple(map(str, offered))))

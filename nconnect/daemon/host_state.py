@@ -1,0 +1,289 @@
+"""What the configuration asks of this machine: planned, set, set again when it is gone, and taken back.
+
+Everything blocks (netlink, nft, conntrack) and so runs in a thread, one call at a time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+
+from nconnect.config.proxy import DIRECT, Proxies
+from nconnect.daemon.expiry import in_force
+from nconnect.errors import HostError
+from nconnect.host.diff import setting
+from nconnect.host.facts import Endpoint, Facts
+from nconnect.host.flow_limits import Budgets
+from nconnect.host.nft import peer_id, provides
+from nconnect.host.plan import HostPlan, plan, refuse_taken_addresses, shut_off
+from nconnect.io.system.host import Host
+from nconnect.io.system.surroundings import detours, stopped
+from nconnect.model import Config
+
+log = logging.getLogger(__name__)
+
+REFUSED_INTERVAL_S = 2.0  # how old the firewall's counters in `status` may be
+
+
+class HostState:
+    """One interface's. `plan` is what is in force; None before `set_up`."""
+
+    def __init__(
+        self,
+        config: Config,
+        host: Host,
+        *,
+        endpoints: Callable[[], tuple[Endpoint, ...]],
+        expired: Callable[[], frozenset[str]],
+        proxies: Proxies = DIRECT,
+        planned: Callable[[HostPlan], None] = lambda _: None,
+    ) -> None:
+        """`endpoints`: what else the daemon connects to outside of the tunnel. `expired`: the peers whose
+        access has ended. `proxies`: the way to nodes and seeds. `planned` is told of each plan in force.
+        """
+        self.plan: HostPlan | None = None
+        self._config = config
+        self._host = host
+        self._endpoints = endpoints
+        self._proxies = proxies
+        self._planned = planned
+        self._expired = expired
+        self._expired_then: frozenset[str] = frozenset()  # the peers that had expired when it was made
+        self._lock = asyncio.Lock()  # one plan at a time
+        self._ending = False
+        self._stays_closed = False  # with `fail_closed`: the rules were in force before, or we were up
+        self._refused: Mapping[str, Mapping[str, int]] = {}
+        self._refused_at = -REFUSED_INTERVAL_S
+        self._flows_problem = ""
+        self._budgets = Budgets()
+        self._settings = _Settings()
+
+    async def set_up(self) -> None:
+        """Take back what a killed daemon left, then set up. Raises `HostError`; `remove` is still due."""
+        async with self._lock:
+            await asyncio.to_thread(self._set_up)
+            self._tell()
+
+    async def change(self, config: Config) -> None:
+        """Put another configuration in force; raises `NconnectError`, and then the old one is."""
+        async with self._lock:
+            await asyncio.to_thread(self._apply, config)
+            self._config = config
+            self._tell()
+            self._settings.forgive()
+
+    async def end_flows(self, old: Config) -> None:
+        """Forget connections that `old` allowed and the configuration in force does not, so that they end.
+
+        A failure is a problem for `status`, not an error: the rules are in force, and refuse the packets.
+        """
+        async with self._lock:
+            await asyncio.to_thread(self._end_flows, old, self._config)
+
+    async def follow_expiry(self) -> None:
+        """Let in and shut out those whose access has changed by the clock alone."""
+        async with self._lock:
+            if self.plan is not None and self._expired() != self._expired_then:
+                await asyncio.to_thread(self._apply, self._config)
+                self._tell()
+                await asyncio.to_thread(self._end_flows, self._config, self._config)
+
+    async def follow_network(self) -> None:
+        """Plan again: our routes must not hide a network that the machine has entered."""
+        async with self._lock:
+            if self.plan is not None and not self._ending:
+                await asyncio.to_thread(self._apply_if_changed)
+                self._tell()
+
+    async def repair(self, renew_device: Callable[[], None]) -> list[str]:
+        """Set again what somebody removed; what that was, in words. `renew_device`: the TUN is gone."""
+        async with self._lock:
+            if self.plan is None or self._ending:
+                return []
+            gone = await asyncio.to_thread(self._host.missing, self.plan)
+            if self._host.is_interface(gone):
+                renew_device()
+            wanted = self._settings.without_overruled(self.plan, gone)
+            gone = [what for what in gone if what not in self._settings.overruled]
+            if gone:
+                self._budgets.forget()
+                await asyncio.to_thread(self._host.apply, wanted)
+            return gone
+
+    async def obstacles(self) -> list[str]:
+        """What other programs stop or send elsewhere, a sentence for each.
+
+        Nothing while something of ours is gone: packets go elsewhere for want of it, until it is set again.
+        """
+        if self.plan is None or self._ending:
+            return []
+        try:
+            if await asyncio.to_thread(self._host.missing, self.plan):
+                return []
+            return await asyncio.to_thread(self._obstacles)
+        except HostError as error:
+            log.warning("%s", error)
+            return []
+
+    @property
+    def problems(self) -> list[str]:
+        """Sentences for `status`."""
+        found = [*filter(None, (self._host.problem, self._flows_problem)), *self._settings.problems()]
+        found += [
+            f"{shut.route} is shut off on every interface (fail_closed), since it cannot be routed into the"
+            f" tunnel: {shut.why}"
+            for shut in (shut_off(self.plan) if self.plan else ())
+        ]
+        if dropped := sum(self._refused.get("", {}).values()):
+            found.append(
+                f"{dropped} packets between other interfaces were dropped: this machine did not forward"
+                " before nconnect, which forwards for its peers alone. If it shall be a router too, run"
+                " `nconnect down`, `sysctl net.ipv4.ip_forward=1` (IPv6: net.ipv6.conf.all.forwarding), and"
+                " `nconnect up`"
+            )
+        return found
+
+    def was_up(self) -> None:
+        """From now on `fail_closed` holds, however this ends."""
+        self._stays_closed = True
+
+    async def remove(self, *, asked: bool) -> None:
+        """Take all of it back, for good. Only an end that was asked for opens what `fail_closed` shuts."""
+        self._ending = True
+        async with self._lock:
+            keep = self._config.fail_closed and self._stays_closed and not asked
+            await asyncio.to_thread(self._host.remove, keep_rules=keep)
+
+    async def renew_flow_limits(self, received: Mapping[str, int]) -> None:
+        """Give the peers that may have used them up the connections that they may still open.
+
+        `received`: how many packets have come from each peer. Left for the next time while a change is under
+        way, which shall not wait.
+        """
+        if self._lock.locked():
+            return
+        async with self._lock:
+            if self.plan is None or self._ending or not self.plan.flow_limits:
+                return
+            if names := self._budgets.due(received):
+                await asyncio.to_thread(self._give_flows, names, received, self.plan.flow_limits)
+
+    async def refused_counts(self, now: float) -> Mapping[str, Mapping[str, int]]:
+        """How many packets of each peer the firewall turned away, a little while ago at most; by reason."""
+        if now - self._refused_at >= REFUSED_INTERVAL_S:
+            self._refused_at = now
+            try:
+                self._refused = await asyncio.to_thread(self._host.refused_counts)
+            except HostError as error:
+                log.warning("%s", error)
+        return self._refused
+
+    def _tell(self) -> None:
+        assert self.plan is not None
+        self._planned(self.plan)
+
+    # In a thread
+
+    def _set_up(self) -> None:
+        # What a killed daemon left goes on until ours replaces it in one step: without any rules the kernel
+        # would stop to follow connections, and those that live would be reset when their packets come.
+        has_rules = self._host.has_rules()
+        self._stays_closed = self._config.fail_closed and has_rules
+        self._host.remove(keep_rules=has_rules)
+        refuse_taken_addresses(self._config, self._host.read_facts())
+        self._apply(self._config)
+
+    def _apply(self, config: Config) -> None:
+        """The plan is kept only when it is in force."""
+        expired = self._expired()
+        wanted = plan(in_force(config, expired), self._facts())
+        for warning in wanted.warnings:
+            log.warning("%s", warning)
+        for skipped in wanted.skipped_routes:
+            log.warning("route %s is skipped: %s", skipped.route, skipped.why)
+        for note in wanted.notes:
+            log.info("%s", note)
+        self._budgets.forget()
+        self._host.apply(wanted)
+        self.plan, self._expired_then = wanted, expired
+
+    def _apply_if_changed(self) -> None:
+        fresh = plan(in_force(self._config, self._expired()), self._facts())
+        # An interface that was down for a moment has lost the host routes that lead through it.
+        if fresh != self.plan or (fresh.state.bypasses and self._host.missing(fresh)):
+            self._apply(self._config)
+        else:
+            self.plan = fresh
+
+    def _obstacles(self) -> list[str]:
+        strays, devices = detours(self._config)
+        return [
+            *(s.problem for s in strays),
+            *(o.problem for o in stopped(self._config, self._endpoints(), devices, proxies=self._proxies)),
+        ]
+
+    def _facts(self) -> Facts:
+        return replace(self._host.read_facts(), endpoints=self._endpoints(), proxies=self._proxies)
+
+    def _give_flows(
+        self, names: Sequence[str], received: Mapping[str, int], limits: Mapping[str, int]
+    ) -> None:
+        try:
+            flows = self._host.count_flows(self._config)
+            tokens = self._budgets.give(names, limits, flows, received)
+            ids = {peer.name: peer_id(peer) for peer in self._config.peers}
+            self._host.give_flows({ids[name]: number for name, number in tokens.items()})
+        except HostError as error:
+            self._budgets.forget()
+            log.warning("the bounds on peers' connections are as they were: %s", error)
+
+    def _end_flows(self, old: Config, fresh: Config) -> None:
+        if not provides(old) and not provides(fresh):
+            return
+        passing = (peer for peer in fresh.peers if str(peer.address) not in self._expired_then)
+        kept = {prefix for peer in passing for prefix in peer.allowed_ips}
+        gone = [prefix for peer in old.peers for prefix in peer.allowed_ips if prefix not in kept]
+        try:
+            if gone:
+                self._host.flush_conntrack(gone)
+            self._host.end_refused(in_force(fresh, self._expired_then))
+        except HostError as error:
+            self._flows_problem = f"connections that peers have lost may go on for a while: {error}"
+            log.error("%s", self._flows_problem)
+        else:
+            self._flows_problem = ""
+
+
+class _Settings:
+    """The settings of the whole machine that another program sets otherwise.
+
+    Each is set again once. When it is changed a second time, the other program is configured to do so: we
+    leave it, and say it until the setting has our value again.
+    """
+
+    def __init__(self) -> None:
+        self.overruled: set[str] = set()  # as `setting` words them
+        self._set_again: set[str] = set()
+
+    def without_overruled(self, wanted: HostPlan, gone: Sequence[str]) -> HostPlan:
+        """The plan less the settings that are left to another program. `gone`: what the plan misses."""
+        changed = {words for name, value in wanted.state.sysctls if (words := setting(name, value)) in gone}
+        self.overruled = changed & self._set_again
+        self._set_again |= changed
+        kept = tuple(pair for pair in wanted.state.sysctls if setting(*pair) not in self.overruled)
+        return replace(wanted, state=replace(wanted.state, sysctls=kept))
+
+    def problems(self) -> list[str]:
+        return [
+            f"another program sets {words.partition(' ')[0]} (nconnect needs {words}), so that peers cannot"
+            " reach what is provided: find it (a file in /etc/sysctl.d, a firewall, a network manager), then"
+            " run `nconnect reload`"
+            for words in sorted(self.overruled)
+        ]
+
+    def forgive(self) -> None:
+        """Somebody has put a configuration in force, and the settings with it."""
+        self.overruled.clear()
+        self._set_again.clear()

@@ -1,0 +1,104 @@
+"""What a running daemon is found by: its lock, and its control socket.
+
+Both are files in the run folder, and somebody may remove them, or the folder. They are made again at once; in
+a folder that the daemon may not make (its parent is root's) as soon as somebody has made it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from contextlib import suppress
+
+from nconnect.control.server import Backend, ControlServer
+from nconnect.errors import HostError
+from nconnect.io.files import paths
+from nconnect.io.files.run_files import OwnRunFiles, RunFiles
+from nconnect.io.system.inotify import Watch
+
+log = logging.getLogger(__name__)
+
+TRY_AGAIN_S = 2.0
+PAUSE_S = 1.0  # never more often: this is no fight
+
+
+class RuntimeFiles:
+    """One interface's. It takes the lock when it is made, and `release` gives it up."""
+
+    def __init__(self, interface: str, files: RunFiles | None = None) -> None:
+        """`files` makes and removes them; absent, this process does. Raises `HostError`, as for the lock."""
+        self._files = files or OwnRunFiles(interface)
+        self.lock = self._files.lock()
+        self._interface = interface
+        self._server: ControlServer | None = None
+        self._backend: Backend
+        self._failed = ""
+        self._closed = False
+
+    async def listen(self, backend: Backend) -> None:
+        """Serve on the control socket. Raises `HostError`."""
+        self._backend = backend
+        listener = await asyncio.to_thread(self._files.listen)
+        self._server = await ControlServer.on(listener, paths.socket_path(self._interface), backend)
+
+    async def close(self) -> None:
+        """Serve no more, and remove the socket; the lock stays."""
+        self._closed = True
+        await self._stop_serving()
+
+    async def _stop_serving(self) -> None:
+        if self._server is not None:
+            await asyncio.to_thread(self._files.remove_socket)
+            await self._server.close()
+
+    def release(self) -> None:
+        """Give up the lock; the last thing that is done."""
+        self._files.unlock(self.lock)
+
+    async def run(self) -> None:
+        """Watch and keep, for ever."""
+        loop = asyncio.get_running_loop()
+        with Watch() as watch:
+            told = asyncio.Event()
+
+            def on_removal() -> None:
+                watch.read()
+                told.set()
+
+            loop.add_reader(watch.fd, on_removal)
+            try:
+                while True:
+                    told.clear()
+                    watching = watch.add(paths.run_dir())
+                    kept = await self._keep()
+                    if kept and not watching:
+                        continue  # the folder is new
+                    with suppress(TimeoutError):
+                        async with asyncio.timeout(None if kept else TRY_AGAIN_S):
+                            await told.wait()
+            finally:
+                loop.remove_reader(watch.fd)
+
+    async def _keep(self) -> bool:
+        """Make again what is gone; whether all is there."""
+        if self._closed:
+            return True
+        try:
+            if not paths.holds_lock(self._interface, self.lock):
+                fresh = await asyncio.to_thread(self._files.lock)
+                os.close(self.lock)
+                self.lock = fresh
+                log.warning("somebody removed %s: made again", paths.lock_path(self._interface))
+            if self._server is None or not self._server.is_reachable():
+                await self._stop_serving()
+                await self.listen(self._backend)
+                log.warning("somebody removed %s: made again", paths.socket_path(self._interface))
+                await asyncio.sleep(PAUSE_S)
+        except HostError as error:
+            if str(error) != self._failed:
+                self._failed = str(error)
+                log.error("nobody can ask this daemon any more, and it goes on: %s", error)
+            return False
+        self._failed = ""
+        return True

@@ -1,0 +1,159 @@
+"""Records that are no packets: pings and their answers, reports of what arrived, lists of links. Pure.
+
+They travel in small batches of their own, under the session's keys. A keepalive is a batch without a record.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable
+
+from nconnect.crypto.aead import TAG_BYTES
+from nconnect.errors import DropReason, RemoteProtocolError
+from nconnect.tunnel.batch import control_batch
+from nconnect.tunnel.handshake import Rng
+from nconnect.tunnel.handshakes import Handshakes
+from nconnect.tunnel.outputs import Output, Pong, Send
+from nconnect.tunnel.paths.lanes import Lane
+from nconnect.tunnel.paths.manager import PathManager
+from nconnect.tunnel.peer import Peer
+from nconnect.tunnel.timer_heap import TimerHeap
+from nconnect.wire.message import message_prefix
+from nconnect.wire.tunnel import (
+    LEG_BODY,
+    PING_BODY,
+    SHARED_KEY_BODY,
+    RecordKind,
+    decode_links,
+    encode_links,
+)
+
+MAX_PINGS = 16  # of one peer that may be unanswered
+
+
+class ControlFrames:
+    """Sends them, and acts on those that come."""
+
+    def __init__(
+        self,
+        *,
+        rng: Rng,
+        timer_heap: TimerHeap,
+        path_manager: PathManager,
+        handshakes: Handshakes,
+        outputs: deque[Output],
+    ) -> None:
+        self.is_busy: Callable[[], bool] = bool  # False
+        self.leg_s: Callable[[int], float | None] = lambda link: None
+        self._rng = rng
+        self._timer_heap = timer_heap
+        self._path_manager = path_manager
+        self._handshakes = handshakes
+        self._outputs = outputs
+
+    def send(
+        self, peer: Peer, now: float, *records: tuple[RecordKind, bytes], lane: Lane | None = None
+    ) -> None:
+        """Seal and send a small batch of our own; nothing when there is no key.
+
+        On the best lane, or the one that is named.
+        """
+        lane = lane or peer.lane
+        pair = peer.session.current
+        if pair is None or not pair.can_send(now):
+            return
+        batch = control_batch(*records)
+        out = bytearray(len(batch) + TAG_BYTES)
+        header, size = pair.seal_into(batch, memoryview(out), lane.number)
+        if any(kind is RecordKind.PING for kind, _ in records):
+            lane.sent_at = now
+            peer.timers.data_sent(now)
+        else:
+            peer.timers.keepalive_sent()
+        self._timer_heap.schedule(peer)
+        if now >= pair.rekey_at:
+            self._handshakes.initiate(peer, now)
+        self._outputs.append(Send(lane.dest, message_prefix(header, size) + out, lane.link))
+
+    def ping(
+        self, peer: Peer, now: float, lane: Lane | None = None, *records: tuple[RecordKind, bytes]
+    ) -> int | None:
+        """Measure the round trip to a peer: the id that its `Pong` will have, or None without a session.
+
+        On the best lane, or the one that is named; `records` go with it.
+        """
+        if not peer.can_send(now):
+            self._handshakes.initiate(peer, now)
+            return None
+        lane = lane or peer.lane
+        ping_id = int.from_bytes(self._rng(8))
+        if len(peer.pinged_at) >= MAX_PINGS:
+            peer.pinged_at.pop(next(iter(peer.pinged_at)))
+        peer.pinged_at[ping_id] = (now, lane)
+        self.send(peer, now, (RecordKind.PING, PING_BODY.pack(ping_id)), *records, lane=lane)
+        return ping_id
+
+    def probe(self, peer: Peer, lanes: Iterable[Lane], now: float) -> None:
+        """Ask on each of these lanes whether it lives, and say which links we have."""
+        links, revision = self._path_manager.links, self._path_manager.revision
+        for lane in lanes:
+            if len(peer.lanes.used) == 1 and len(links) == 1 and not revision:
+                self.ping(peer, now, lane)
+                continue
+            if self.ping(peer, now, lane, (RecordKind.LINKS, encode_links(revision, links))) is None:
+                return
+            peer.lanes.asked(lane, now)
+        if len(peer.lanes.used) > 1:
+            self._path_manager.watch(peer, now)
+
+    def received(self, peer: Peer, kind: int, body: memoryview, now: float, back: Lane) -> None:
+        """One from an authentic batch, other than CLOSE and STRIPE; `back` is the lane to answer on."""
+        if kind == RecordKind.PING:
+            self.send(peer, now, *self._leg(back.link), (RecordKind.PONG, bytes(body)), lane=back)
+        elif kind == RecordKind.PONG:
+            self._on_pong(peer, body, now)
+        elif kind == RecordKind.LEG:
+            back.leg_s = LEG_BODY.unpack(body)[0] / 1e6
+        elif kind == RecordKind.SHARED_KEY:
+            peer.shared_key.told_at = now - SHARED_KEY_BODY.unpack(body)[0]
+        elif kind == RecordKind.FEEDBACK:
+            self._on_report(peer, body, now, back)
+        elif kind == RecordKind.LINKS:
+            self._on_links(peer, body, now)
+
+    def _leg(self, link: int) -> list[tuple[RecordKind, bytes]]:
+        """The record about a link of ours; none while its round trip is not known."""
+        leg_s = self.leg_s(link)
+        return [] if leg_s is None else [(RecordKind.LEG, LEG_BODY.pack(min(int(leg_s * 1e6), 0xFFFF_FFFF)))]
+
+    def _on_pong(self, peer: Peer, body: memoryview, now: float) -> None:
+        (ping_id,) = PING_BODY.unpack(body)
+        sent_at, lane = peer.pinged_at.pop(ping_id, (None, peer.lane))
+        if sent_at is None:
+            return
+        lane.took(now - sent_at)
+        if lane is peer.lane:
+            peer.rtt_s = now - sent_at
+        self._path_manager.choose(peer, now)
+        self._outputs.append(Pong(peer, ping_id, now - sent_at, lane.link, lane.leg_s))
+
+    def _on_report(self, peer: Peer, body: memoryview, now: float, back: Lane) -> None:
+        for lane in (back, *peer.lanes.all):  # it came back on its lane, if it could
+            rtt_s = lane.sending.on_report(body, now, busy=self.is_busy())
+            if rtt_s is not None:
+                if len(peer.lanes.used) > 1:
+                    lane.took(rtt_s)
+                    self._path_manager.choose(peer, now)
+                return
+
+    def _on_links(self, peer: Peer, body: memoryview, now: float) -> None:
+        try:
+            revision, links = decode_links(body)
+        except RemoteProtocolError:
+            peer.drops[DropReason.BAD_RECORD] += 1
+            return
+        if revision > peer.links_revision:
+            peer.links_revision = revision
+            if links != peer.lanes.theirs:
+                self._path_manager.pair(peer, now, links)
+                self.probe(peer, peer.lanes.used, now)

@@ -1,0 +1,280 @@
+"""How key pairs come about: the handshakes with all peers, begun, answered and tried again. Pure.
+
+Which handshake message is refused for what, and what a refusal leaves untouched, stands in
+`nconnect.tunnel.handshake`; when a handshake is wanted, and when keys end, in `nconnect.tunnel.sessions`.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+
+from nconnect.crypto.keys import Identity
+from nconnect.errors import DropReason, RemoteProtocolError
+from nconnect.model import NknAddress
+from nconnect.tunnel.constants import (
+    HANDSHAKE_JITTER_S,
+    HANDSHAKE_RETRY_S,
+    MAX_BATCH_BYTES,
+    MAX_HANDSHAKE_BYTES,
+    MAX_REFUSED_HANDSHAKES_PER_S,
+    MIN_INITIATION_INTERVAL_S,
+    REKEY_ATTEMPT_S,
+)
+from nconnect.tunnel.handshake import Attempt, Rng, boxed, read_initiation
+from nconnect.tunnel.outputs import CountersMoved, Output, Send, Settings
+from nconnect.tunnel.paths.manager import PathManager
+from nconnect.tunnel.peer import Peer
+from nconnect.tunnel.session import KeyPair
+from nconnect.tunnel.timer_heap import TimerHeap
+from nconnect.tunnel.timers import NEVER, Timer
+from nconnect.wire.message import Message, Payload, PayloadType
+from nconnect.wire.tunnel import (
+    INSTANCE_BYTES,
+    MAX_LINKS,
+    MAX_PACKET_BODY_BYTES,
+    RECORD_HEADER_BYTES,
+    FrameKind,
+    HandshakeFrame,
+    Hello,
+    WrongVersionError,
+    decode_handshake,
+    is_handshake,
+)
+
+
+class Handshakes:
+    """The key pairs of all peers, by the index that we gave them, and the attempts under way."""
+
+    def __init__(
+        self,
+        identity: Identity,
+        address: NknAddress,
+        settings: Settings,
+        *,
+        rng: Rng,
+        wall_clock_ns: Callable[[], int],
+        last_counter: int,
+        timer_heap: TimerHeap,
+        path_manager: PathManager,
+        outputs: deque[Output],
+    ) -> None:
+        """`last_counter`: of the newest initiation that we ever sent."""
+        self.by_index: dict[int, tuple[Peer, KeyPair]] = {}
+        self.last_counter = last_counter
+        self._identity = identity
+        self._address = address
+        self._settings = settings
+        self._rng = rng
+        self._wall_clock_ns = wall_clock_ns
+        self._timer_heap = timer_heap
+        self._path_manager = path_manager
+        self._outputs = outputs
+        self._attempts: dict[int, Peer] = {}
+        self._instance = rng(INSTANCE_BYTES)
+
+    def receive(self, peer: Peer, message: Message, now: float, source: str) -> bool:
+        """An NKN message from a peer's address that is no data frame; whatever it is, it never raises.
+
+        True when it finished a handshake of ours: its keys are the current ones.
+        """
+        if peer.expired:
+            peer.drops[DropReason.PEER_EXPIRED] += 1
+            return False
+        if not message.encrypted or len(message.nonce) != 24:
+            peer.drops[DropReason.NOT_OURS] += 1
+            return False
+        if len(message.payload) > MAX_HANDSHAKE_BYTES:  # not worth opening
+            peer.drops[DropReason.MALFORMED] += 1
+            return False
+        plaintext = peer.box.open(bytes(message.payload), message.nonce)
+        if plaintext is None:
+            peer.drops[DropReason.NOT_AUTHENTIC] += 1
+            return False
+        try:
+            payload = Payload.decode(plaintext)
+            data = bytes(payload.data)
+            if payload.type != PayloadType.BINARY or not is_handshake(data):
+                peer.drops[DropReason.NOT_OURS] += 1
+                return False
+            frame = decode_handshake(data)
+        except WrongVersionError:
+            peer.drops[DropReason.WRONG_VERSION] += 1
+            return False
+        except RemoteProtocolError:
+            peer.drops[DropReason.MALFORMED] += 1
+            return False
+        if frame.kind is FrameKind.INITIATION:
+            self._on_initiation(peer, frame, now, source)
+            return False
+        return self._on_response(peer, frame, now)
+
+    def initiate(self, peer: Peer, now: float) -> None:
+        """Start a handshake unless one is under way."""
+        if peer.attempt is not None or peer.expired:
+            return
+        peer.timers.set_if_unset(Timer.GIVE_UP_HANDSHAKE, now + REKEY_ATTEMPT_S)
+        self.send_initiation(peer, now)
+
+    def send_initiation(self, peer: Peer, now: float) -> None:
+        """The next try, in place of one that is under way."""
+        self.drop_attempt(peer)
+        self.last_counter = max(self._wall_clock_ns(), self.last_counter + 1)
+        attempt = Attempt(
+            identity=self._identity,
+            address=self._address,
+            peer=peer.config.address,
+            peer_dh_key=peer.dh_key,
+            preshared_key=peer.config.preshared_key,
+            suite=self._settings.suite,
+            local_index=self._new_index(),
+            hello=self._hello(self.last_counter),
+            started_at=now,
+            rng=self._rng,
+        )
+        peer.attempt = attempt
+        self._attempts[attempt.local_index] = peer
+        self._outputs.append(CountersMoved())
+        dest, link = peer.lanes.dest_to_try(peer.attempts), self._path_manager.link_to_try(peer.attempts)
+        message = boxed(peer.box, attempt.frame, self._rng)
+        self._outputs.append(Send(dest, message, link))
+        if spare := peer.lanes.spare_dest(peer.attempts):
+            self._outputs.append(Send(spare, message, link))
+        wait = HANDSHAKE_RETRY_S[min(peer.attempts, len(HANDSHAKE_RETRY_S) - 1)]
+        peer.attempts += 1
+        jitter = int.from_bytes(self._rng(2)) / 65536 * HANDSHAKE_JITTER_S
+        peer.timers.set(Timer.RETRY_HANDSHAKE, now + wait + jitter)
+        self._timer_heap.schedule(peer)
+
+    def confirmed(self, peer: Peer, pair: KeyPair) -> None:
+        """The peer uses the pair that we answered with: it is the current one."""
+        self._forget(peer.session.received_on(pair))
+        self.drop_attempt(peer)  # ours is overtaken, and nothing would retry it any more
+
+    def drop_attempt(self, peer: Peer) -> None:
+        """Let go of the try that is under way, if there is one; its answer is refused from here on."""
+        if peer.attempt is not None:
+            self._attempts.pop(peer.attempt.local_index, None)
+            peer.attempt = None
+
+    def erase_old(self, peer: Peer, now: float) -> bool:
+        """Erase the pairs whose life is over. False when that was all."""
+        self._forget(peer.session.expire(now))
+        peer.timers.set(Timer.ERASE_KEYS, peer.session.ends_at)
+        return peer.session.ends_at != NEVER
+
+    def erase(self, peer: Peer) -> None:
+        """Erase all keys shared with a peer, and stop what was under way for new ones."""
+        self.drop_attempt(peer)
+        self._forget(peer.session.erase())
+        peer.timers.session_ended()
+        for timer in (Timer.RETRY_HANDSHAKE, Timer.GIVE_UP_HANDSHAKE):
+            peer.timers.clear(timer)
+
+    def _on_initiation(self, peer: Peer, frame: HandshakeFrame, now: float, source: str) -> None:
+        if now < peer.last_initiation_at + MIN_INITIATION_INTERVAL_S or not self._is_worth_reading(peer, now):
+            peer.drops[DropReason.HANDSHAKE_FLOOD] += 1
+            return
+        try:
+            initiation = read_initiation(
+                frame,
+                identity=self._identity,
+                address=self._address,
+                peer=peer.config.address,
+                peer_dh_key=peer.dh_key,
+                rng=self._rng,
+            )
+            if initiation.hello.counter <= peer.last_counter:
+                peer.drops[DropReason.HANDSHAKE_REPLAYED] += 1
+                peer.refused_handshakes += 1
+                return
+            local_index = self._new_index()
+            pair, response = initiation.answer(
+                preshared_key=peer.config.preshared_key,
+                local_index=local_index,
+                hello=self._hello(0),
+                now=now,
+            )
+        except RemoteProtocolError:
+            peer.drops[DropReason.HANDSHAKE_REFUSED] += 1
+            peer.refused_handshakes += 1
+            return
+        peer.last_counter = initiation.hello.counter
+        peer.last_initiation_at = now
+        if not self._is_first(peer):
+            self.drop_attempt(peer)
+        self._forget(peer.session.responded(pair))
+        self.by_index[local_index] = (peer, pair)
+        self._learn(peer, initiation.hello, now)
+        dest, link = peer.lanes.dest_of(source), self._path_manager.link_to_try(0)
+        self._outputs.append(Send(dest, boxed(peer.box, response, self._rng), link))
+        self._outputs.append(CountersMoved())
+        peer.timers.set(Timer.ERASE_KEYS, peer.session.ends_at)
+        self._timer_heap.schedule(peer)
+
+    def _is_worth_reading(self, peer: Peer, now: float) -> bool:
+        """False after many refusals within a second: whoever repeats old handshakes must not keep us busy."""
+        if now >= peer.refusals_since + 1.0:
+            peer.refusals_since, peer.refused_handshakes = now, 0
+        return peer.refused_handshakes < MAX_REFUSED_HANDSHAKES_PER_S
+
+    def _is_first(self, peer: Peer) -> bool:
+        """Whether we stay the initiator when both sides start at once: the smaller public key does.
+
+        The first answers the other's initiation and keeps its own attempt as well: its own may have been sent
+        before the other was there. The other drops its attempt. So a handshake that arrives is finished.
+        """
+        return self._address.public_key < peer.config.address.public_key
+
+    def _on_response(self, peer: Peer, frame: HandshakeFrame, now: float) -> bool:
+        attempt = peer.attempt
+        if attempt is None or frame.receiver != attempt.local_index:
+            peer.drops[DropReason.NO_SESSION] += 1
+            return False
+        if not self._is_worth_reading(peer, now):
+            peer.drops[DropReason.HANDSHAKE_FLOOD] += 1
+            return False
+        try:
+            pair, hello = attempt.finish(frame, now)
+        except RemoteProtocolError:
+            peer.drops[DropReason.HANDSHAKE_REFUSED] += 1
+            peer.refused_handshakes += 1
+            return False
+        pair.rekey_at = now + self._settings.rekey_after_s
+        peer.rtt_s = now - attempt.started_at
+        self.drop_attempt(peer)
+        self._forget(peer.session.initiated(pair))
+        self.by_index[pair.local_index] = (peer, pair)
+        self._learn(peer, hello, now)
+        return True
+
+    def _learn(self, peer: Peer, hello: Hello, now: float) -> None:
+        links = {k: peer.lanes.theirs.get(k, 0) for k in range(MAX_LINKS) if (hello.links or 1) >> k & 1}
+        peer.links_revision = -1
+        self._path_manager.pair(peer, now, links)
+        peer.features = hello.features
+        peer.shared_key.met(hello.instance, now)
+        peer.clock_ahead_s = (hello.wall_clock_ns - self._wall_clock_ns()) / 1e9
+        smallest = MAX_PACKET_BODY_BYTES + RECORD_HEADER_BYTES
+        peer.batch_bytes = max(smallest, min(hello.batch_bytes, MAX_BATCH_BYTES))
+
+    def _hello(self, counter: int) -> Hello:
+        return Hello(
+            counter,
+            self._settings.features,
+            sum(1 << k for k in self._path_manager.links),
+            self._settings.mtu,
+            MAX_BATCH_BYTES,
+            self._wall_clock_ns(),
+            self._instance,
+        )
+
+    def _forget(self, pairs: list[KeyPair]) -> None:
+        for pair in pairs:
+            self.by_index.pop(pair.local_index, None)
+
+    def _new_index(self) -> int:
+        while True:
+            index = int.from_bytes(self._rng(4), "little")
+            if index and index not in self.by_index and index not in self._attempts:
+                return index

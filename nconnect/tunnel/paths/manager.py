@@ -1,0 +1,103 @@
+"""Which lane each peer's traffic takes, as links come and go on either side. Pure.
+
+`nconnect.tunnel.paths.lanes` says what a lane is and when it is dead; `nconnect.tunnel.paths.scheduler` lays
+flows over several of them. Here the two are joined for each peer, so that no flow overtakes itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from nconnect.tunnel.handshake import Rng
+from nconnect.tunnel.paths.feedback import Arrivals
+from nconnect.tunnel.paths.lanes import QUIET_S, Lane
+from nconnect.tunnel.paths.scheduler import Scheduler
+from nconnect.tunnel.peer import Peer
+from nconnect.tunnel.timer_heap import TimerHeap
+from nconnect.tunnel.timers import Timer
+from nconnect.wire.tunnel import MAX_LINKS
+
+
+class PathManager:
+    """Our links, and the lanes of all peers. `links` is never empty: number -> tag of its node."""
+
+    def __init__(self, timer_heap: TimerHeap, rng: Rng) -> None:
+        self.links: dict[int, int] = {0: 0}
+        self.revision = 0  # of `links`
+        self._timer_heap = timer_heap
+        self._rng = rng
+
+    def set_links(self, links: Mapping[int, int]) -> bool:
+        """Our links that are up; whether that is news. Without any, what we had stays until one is back."""
+        if not links or links == self.links:
+            return False
+        self.links = dict(links)
+        self.revision += 1
+        return True
+
+    def link_to_try(self, attempt: int) -> int:
+        """The link for the handshake message of attempt `attempt` (from 0): each in turn."""
+        links = sorted(self.links)
+        return links[attempt % len(links)]
+
+    def pair(self, peer: Peer, now: float, theirs: Mapping[int, int] | None = None) -> None:
+        """Use the lanes between our links and the peer's: `theirs`, or what is known of them."""
+        lanes = peer.lanes
+        self._leave(peer, lanes.pair(self.links, lanes.theirs if theirs is None else theirs, now), now)
+
+    def watch(self, peer: Peer, now: float) -> None:
+        """Something was sent: see in a while whether its lane answers."""
+        if not peer.timers.is_set(Timer.LANES):
+            peer.timers.set(Timer.LANES, now + QUIET_S)
+            self._timer_heap.schedule(peer)
+
+    def spread_out(self, peer: Peer, now: float) -> Scheduler:
+        """From now on each flow has its lane, until one is enough again."""
+        if not peer.stripe_number:  # another run of ours, or a wrap: the other side must not take it for late
+            peer.stripe_number = int.from_bytes(self._rng(4))
+        peer.spread = Scheduler(peer.lanes, now)
+        self.watch(peer, now)
+        return peer.spread
+
+    def heard_on(self, peer: Peer, number: int, now: float) -> tuple[Arrivals, Lane]:
+        """A batch came on the peer's lane `number`: what has arrived on it, and the lane that leads back."""
+        number %= MAX_LINKS * MAX_LINKS
+        back = peer.lanes.of_peer_number(number, now)
+        if back.heard(now):
+            self.choose(peer, now)
+        arrivals = peer.arrivals
+        if number:
+            arrivals = peer.lane_arrivals.get(number) or peer.lane_arrivals.setdefault(number, Arrivals())
+        return arrivals, back if back.link in self.links else peer.lane
+
+    def choose(self, peer: Peer, now: float) -> None:
+        """Another lane may be the best; flows that go on there must not overtake themselves."""
+        old = peer.lane
+        peer.lanes.choose()
+        new = peer.lane = peer.lanes.best
+        if new is not old:
+            new.pinned_hold.add(old, new, now)
+            if peer.spread is None and not new.pinned_hold.is_over(now):
+                self.spread_out(peer, now)
+
+    def judge(self, peer: Peer, now: float) -> list[Lane]:
+        """Leave the lanes that are dead; which are to be asked whether they live."""
+        ask, died = peer.lanes.judge(now)
+        self._leave(peer, died, now)
+        return ask
+
+    def close_up(self, peer: Peer, now: float) -> None:
+        """After `judge` and its questions: go back to one lane if that is enough, else look again soon."""
+        if peer.spread is not None and peer.spread.close_up(now):
+            peer.spread = None
+        if peer.spread is not None or peer.lanes.is_watching():
+            peer.timers.set(Timer.LANES, now + QUIET_S)
+
+    def _leave(self, peer: Peer, lanes: Iterable[Lane], now: float) -> None:
+        """These lanes carry nothing any more."""
+        peer.lane = peer.lanes.best
+        for lane in lanes:
+            if peer.spread is None and lane.queue:
+                self.spread_out(peer, now)
+            if peer.spread is not None:
+                peer.spread.hand_over(lane, now)

@@ -1,0 +1,179 @@
+"""What waits to be sent: whose turn it is, and which packets make up the next batch. Pure.
+
+Each peer's packets wait in fair queues of their own, one a lane (`nconnect.queueing.fq_codel`). Peers take
+turns, a batch each; one whose path is slower than what waits for it is passed over until its pacer lets it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from math import inf
+
+from nconnect.errors import DropReason
+from nconnect.ip import offload, packet
+from nconnect.queueing.fq_codel import FairQueue
+from nconnect.tunnel.batch import STRIPE_BYTES, put_record, put_stripe
+from nconnect.tunnel.paths.lanes import Lane
+from nconnect.tunnel.paths.manager import PathManager
+from nconnect.tunnel.paths.scheduler import Scheduler
+from nconnect.tunnel.peer import Peer
+from nconnect.tunnel.source_check import needed_feature
+from nconnect.tunnel.timers import NEVER
+from nconnect.wire.tunnel import (
+    MAX_LINKS,
+    MAX_PACKET_BODY_BYTES,
+    RECORD_HEADER_BYTES,
+    VIRTIO_HEADER_BYTES,
+    Feature,
+)
+
+NO_LIMIT = 1 << 30
+UNIT_S = 0.004  # as long as the pacer's burst: a token waits for no more than that
+# Where each message must be signed, and verified by the node, few large ones cost less than many small ones.
+# So while much is under way, a batch leaves when GATHER_BYTES wait, or GATHER_S after the one before it.
+# Measured over the official node: 5 to 10 % less CPU a byte for all three processes, and as much more rate.
+GATHER_BYTES = 192 << 10
+GATHER_S = 0.002
+GATHER_UNDER_WAY_BYTES = 128 << 10
+
+
+class SendQueue:
+    """The packets of all peers that wait."""
+
+    def __init__(self, path_manager: PathManager, can_seal: Callable[[Peer, float], bool]) -> None:
+        """`can_seal`: whether there is a key to send to a peer under."""
+        self.backlog: dict[Peer, None] = {}  # peers with packets that wait, in the order of their turn
+        # By link: bytes a second of a slow one, set by the driver.
+        self.link_rates: list[float | None] = [None] * MAX_LINKS
+        # By link: it takes messages now, and each must be signed. Set by the driver.
+        self.link_signs = [False] * MAX_LINKS
+        self._path_manager = path_manager
+        self._can_seal = can_seal
+
+    def enqueue(self, peer: Peer, record: bytearray, now: float) -> None:
+        """Let a packet (virtio-net header and IP packet) wait; the queue owns `record` from here on."""
+        if peer.expired:
+            peer.drops[DropReason.PEER_EXPIRED] += 1
+            return
+        view = memoryview(record)
+        flow = packet.flow_hash(view[VIRTIO_HEADER_BYTES:])
+        spread = peer.spread
+        if spread is None and len(peer.lanes.used) > 1:
+            spread = self._path_manager.spread_out(peer, now)
+        lane = peer.lane if spread is None else spread.lane_of(flow, now)
+        unit = self._unit(lane)
+        pieces = [record] if len(record) <= unit else map(bytearray, offload.cut(view, unit))
+        for piece in pieces:
+            if spread is None:
+                lane.queue.enqueue(flow, piece, len(piece), now)
+            else:
+                spread.enqueue(flow, piece, now)
+        self.backlog.setdefault(peer)
+
+    def _unit(self, lane: Lane) -> int:
+        """The largest record that a slow lane should be held by: what it carries in `UNIT_S`."""
+        rate = min(lane.sending.pacer.rate or inf, self.link_rates[lane.link] or inf)
+        return MAX_PACKET_BODY_BYTES if rate == inf else int(rate * UNIT_S / max(1, lane.queue.flow_count))
+
+    def next_batch(
+        self, arena: bytearray, now: float, room: int = NO_LIMIT, link: int = 0
+    ) -> tuple[Peer, int, int, Lane] | None:
+        """Fill `arena` with the next batch that may leave over this link: (peer, bytes, packets, lane).
+
+        None if there is none. Peers take turns, a batch each; one whose path is slower than what waits for
+        it is passed over until `next_send_at`. A batch ends with the packet that reaches `room` bytes, or
+        the lane's own budget.
+        """
+        for _ in range(len(self.backlog)):
+            peer = next(iter(self.backlog))
+            del self.backlog[peer]
+            spread, lane, limit = peer.spread, peer.lane, room
+            queue = lane.queue
+            if not (queue if spread is None else spread.bytes_held):
+                continue  # its session ended, and what waited went with it
+            self.backlog[peer] = None
+            if spread is not None:
+                found = spread.next_lane(link, now)
+                if found is None:
+                    continue
+                lane, queue, limit = found
+                limit = min(limit, room)
+            elif lane.link != link:
+                continue
+            lane.gather_at = NEVER
+            budget = lane.sending.budget(now)
+            if not budget or not self._can_seal(peer, now):
+                continue
+            if spread is None and queue.bytes_held < GATHER_BYTES and self.gathers(lane, now):
+                lane.gather_at = lane.sent_at + GATHER_S
+                continue
+            limit = min(budget, limit)
+            if spread is None or queue is lane.queue:
+                size, packets = self._fill(peer, queue, arena, now, limit)
+            else:
+                size, packets = self._fill_striped(peer, spread, arena, now, limit)
+            if not (queue if spread is None else spread.bytes_held):
+                del self.backlog[peer]
+            if packets:
+                return peer, size, packets, lane
+        return None
+
+    def _fill_striped(
+        self, peer: Peer, spread: Scheduler, arena: bytearray, now: float, limit: int
+    ) -> tuple[int, int]:
+        size, packets = self._fill(peer, spread.striped, arena, now, limit + STRIPE_BYTES, STRIPE_BYTES)
+        if packets:
+            put_stripe(arena, peer.stripe_number, spread.wait_s(now))
+            peer.stripe_number = (peer.stripe_number + 1) & 0xFFFFFFFF
+        return size, packets
+
+    def next_send_at(self, now: float) -> float:
+        """When a peer that waits for its path may send again; `NEVER` if none does."""
+        at = NEVER
+        for peer in self.backlog:
+            if peer.session.current is None:
+                continue
+            if peer.spread is not None:
+                at = min(at, peer.spread.next_at(now))
+            elif not peer.lane.sending.is_clear(now):
+                at = min(at, peer.lane.sending.next_at(now))
+            elif self.link_signs[peer.lane.link]:
+                at = min(at, peer.lane.gather_at)  # perhaps over by now: then at once
+        return at
+
+    def gathers(self, lane: Lane, now: float) -> bool:
+        """Whether a batch should wait a moment until it is larger."""
+        return (
+            self.link_signs[lane.link]
+            and now - lane.sent_at < GATHER_S
+            and lane.sending.under_way_bytes > GATHER_UNDER_WAY_BYTES
+        )
+
+    def _fill(
+        self, peer: Peer, queue: FairQueue[bytearray], arena: bytearray, now: float, limit: int, at: int = 0
+    ) -> tuple[int, int]:
+        packets = 0
+        room = min(len(arena), peer.batch_bytes) - RECORD_HEADER_BYTES - MAX_PACKET_BODY_BYTES
+        while at <= room and at < limit:
+            record = queue.dequeue(now)
+            if record is None:
+                break
+            for piece in suited(peer, record):
+                if at + RECORD_HEADER_BYTES + len(piece) > len(arena):  # tiny segments, all headers
+                    peer.drops[DropReason.TOO_BIG] += 1
+                    continue
+                at = put_record(arena, at, piece)
+                packets += 1
+                peer.tx_bytes += len(piece) - VIRTIO_HEADER_BYTES
+        peer.tx_packets += packets
+        return at, packets
+
+
+def suited(peer: Peer, record: bytearray) -> list[bytearray] | list[bytes]:
+    """The record as the peer's TUN takes it: as it is, or split and its checksums completed."""
+    if peer.features == Feature.ALL:
+        return [record]
+    needed = needed_feature(record)
+    if not needed & ~peer.features:
+        return [record]
+    return offload.split(memoryview(record))

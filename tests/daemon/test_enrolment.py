@@ -1,0 +1,231 @@
+"""A device's application against the real files, with the tunnel's reload and the link played by the test."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from ipaddress import ip_network
+from pathlib import Path
+
+import pytest
+
+from nconnect.config_edit import add_peer, new_file
+from nconnect.daemon.enrolment import Enrolment
+from nconnect.errors import HostError
+from nconnect.invite.applicant import Refused, RoutesNotAccepted
+from nconnect.invite.table import Table
+from nconnect.invite.welcome import Welcome
+from nconnect.io.files import peer_table
+from nconnect.io.files.config_file import load, write
+from nconnect.io.files.invitations import InvitationStore
+from nconnect.model import PeerConfig
+from nconnect.wire.message import Message
+from tests.invite.examples import (
+    DEVICE,
+    NOW,
+    OTHER,
+    OTHER_IDENTITY,
+    PROVIDER,
+    PROVIDER_IDENTITY,
+    applicant,
+    asked,
+    invitation,
+)
+
+FAR = NOW + 1e9  # these run by the wall clock
+
+
+class Provider:
+    """A reception, its files, and what it sent."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / "nc0.toml"
+        text = new_file(
+            seed=PROVIDER_IDENTITY.seed,
+            identifier="gpu-box",
+            address=["10.86.0.1/24"],
+            provide=["192.168.50.0/24"],
+        )
+        write(self.path, text)
+        self.store = InvitationStore(folder / "issued" / "nc0.json", folder / "state" / "used.json")
+        with self.store.issuing() as book:
+            book.add(invitation(expires_at=FAR), NOW)
+        self.sent: asyncio.Queue[tuple[str, bytes]] = asyncio.Queue()
+        self.reloads = 0
+        self.refuse = False
+        self.reception = Enrolment(
+            load=self.load,
+            identity=PROVIDER_IDENTITY,
+            address=PROVIDER,
+            store=self.store,
+            reload=self.reload,
+            send=lambda dest, payload: self.sent.put_nowait((dest, payload)),
+        )
+
+    def load(self) -> Table:
+        return peer_table.of(load(self.path), self.store.read)
+
+    @property
+    def peers(self) -> tuple[PeerConfig, ...]:
+        return self.load().config.peers
+
+    async def reload(self) -> None:
+        self.reloads += 1
+        if self.refuse:
+            raise HostError("the kernel refused")
+
+    def knock(self, payload: bytes, source: str = str(DEVICE)) -> bool:
+        return self.reception.knock(source, Message.decode(payload).payload, 0.0)
+
+    async def answer(self, payload: bytes) -> bytes:
+        assert self.knock(payload)
+        dest, answer = await asyncio.wait_for(self.sent.get(), 10)
+        assert dest == str(DEVICE)
+        await self.reception.close()
+        return answer
+
+
+def run(folder: Path, test: Callable[[Provider], Awaitable[None]]) -> None:
+    async def bounded() -> None:
+        async with asyncio.timeout(20):
+            await test(Provider(folder))
+
+    asyncio.run(bounded())
+
+
+def test_a_device_becomes_a_peer(tmp_path: Path) -> None:
+    async def test(provider: Provider) -> None:
+        device = applicant()
+        welcome = device.receive(str(PROVIDER), await provider.answer(asked(device)))
+        (peer,) = provider.peers
+        assert load(provider.path).peers == (), "the file is not the daemon's to write"
+        assert peer.preshared_key is not None
+        assert welcome == Welcome(
+            "laptop", "gpu-box", ("10.86.0.2/24",), ("10.86.0.1/32", "192.168.50.0/24"), peer.preshared_key
+        )
+        assert (peer.name, peer.address) == ("laptop", DEVICE)
+        assert provider.reloads == 1
+        (kept,) = provider.store.current()
+        assert (kept.device, kept.is_added) == (str(DEVICE), True)
+        # Again: the same answer, and nothing changes.
+        assert device.receive(str(PROVIDER), await provider.answer(asked(applicant(seed=9)))) is None
+        again = applicant(seed=9)
+        assert again.receive(str(PROVIDER), await provider.answer(asked(again))) == welcome
+        assert (provider.peers, provider.reloads) == ((peer,), 1)
+        # After a session it is over.
+        provider.reception.session_up(str(DEVICE))
+        await provider.reception.close()
+        last = applicant(seed=10)
+        with pytest.raises(Refused, match="used already"):
+            last.receive(str(PROVIDER), await provider.answer(asked(last)))
+
+    run(tmp_path, test)
+
+
+def test_a_device_that_does_not_accept_the_routes_is_told_and_uses_up_nothing(tmp_path: Path) -> None:
+    async def test(provider: Provider) -> None:
+        offered = ("10.86.0.1/32", "192.168.50.0/24")
+        for accept in ("none", (ip_network("192.168.51.0/24"),)):
+            device = applicant(accept=accept)  # type: ignore[arg-type]
+            with pytest.raises(RoutesNotAccepted) as told:
+                device.receive(str(PROVIDER), await provider.answer(asked(device)))
+            assert told.value.offered == offered
+        (kept,) = provider.store.current()
+        assert (kept.device, kept.is_added) == ("", False)
+        assert (provider.peers, provider.reloads) == ((), 0)
+        # The same token lets another device in, which accepts them.
+        device = applicant(accept=(ip_network("192.168.50.0/24"),), seed=3)
+        welcome = device.receive(str(PROVIDER), await provider.answer(asked(device)))
+        assert welcome is not None
+        assert welcome.allowed_ips == offered
+
+    run(tmp_path, test)
+
+
+def test_two_messages_at_once_make_one_peer(tmp_path: Path) -> None:
+    async def test(provider: Provider) -> None:
+        payload = asked(applicant())
+        assert all(provider.knock(payload) for _ in range(5))
+        await provider.reception.close()
+        assert provider.sent.qsize() == 1
+        assert provider.reloads == 1
+        assert len(provider.peers) == 1
+
+    run(tmp_path, test)
+
+
+def test_a_refused_reload_leaves_everything_as_it_was(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def test(provider: Provider) -> None:
+        provider.refuse = True
+        device = applicant()
+        with caplog.at_level(logging.ERROR), pytest.raises(Refused, match="could not add this device"):
+            device.receive(str(PROVIDER), await provider.answer(asked(device)))
+        assert "laptop used its invitation, but cannot be added: the kernel refused" in caplog.text
+        assert provider.peers == ()
+        provider.refuse = False
+        again = applicant(seed=2)
+        assert again.receive(str(PROVIDER), await provider.answer(asked(again))) is not None
+
+    run(tmp_path, test)
+
+
+def test_a_removed_peer_does_not_come_back_by_asking_again(tmp_path: Path) -> None:
+    async def test(provider: Provider) -> None:
+        device = applicant()
+        await provider.answer(asked(device))
+        with provider.store.issuing() as book:
+            (only,) = book
+            book.remove_peer(only.token_id)
+        with pytest.raises(Refused, match="used already"):
+            device.receive(str(PROVIDER), await provider.answer(asked(device, 5.0)))
+        assert provider.peers == ()
+
+    run(tmp_path, test)
+
+
+def test_a_crash_between_the_two_files_is_mended_by_asking_again(tmp_path: Path) -> None:
+    async def test(provider: Provider) -> None:
+        with provider.store.using() as book:
+            (only,) = book
+            book.use(only.token_id, str(DEVICE), NOW)
+        device = applicant()
+        assert device.receive(str(PROVIDER), await provider.answer(asked(device))) is not None
+        assert len(provider.peers) == 1
+        thief = applicant(identity=OTHER_IDENTITY, address=OTHER)
+        assert provider.knock(asked(thief), str(OTHER))
+        dest, refusal = await provider.sent.get()
+        assert dest == str(OTHER)
+        with pytest.raises(Refused, match="used already"):
+            thief.receive(str(PROVIDER), refusal)
+
+    run(tmp_path, test)
+
+
+def test_strangers_are_for_the_counter(tmp_path: Path) -> None:
+    async def test(provider: Provider) -> None:
+        payload = asked(applicant())
+        assert not provider.knock(payload, str(OTHER))
+        assert not provider.reception.knock(str(DEVICE), b"hello", 0.0)
+        provider.store._issued.unlink()
+        assert not provider.knock(payload)
+        assert provider.sent.empty()
+
+    run(tmp_path, test)
+
+
+def test_a_taken_name(tmp_path: Path) -> None:
+    async def test(provider: Provider) -> None:
+        text = provider.path.read_text()
+        write(provider.path, add_peer(text, name="laptop", address=str(OTHER), allowed_ips=["10.86.0.9"]))
+        device = applicant()
+        with pytest.raises(Refused, match="could not add this device"):
+            device.receive(str(PROVIDER), await provider.answer(asked(device)))
+        (peer,) = provider.peers
+        assert peer.address == OTHER
+        (only,) = provider.store.read()
+        assert only.device == "", "and it may be used once the name is free"
+
+    run(tmp_path, test)

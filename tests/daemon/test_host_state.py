@@ -1,0 +1,351 @@
+"""What is set on this machine, in which order, and what a failure leaves: on a host that takes notes only."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from ipaddress import ip_interface
+from types import SimpleNamespace
+from typing import cast
+
+import pytest
+
+from nconnect.daemon import host_state as enforcement
+from nconnect.daemon.host_state import HostState
+from nconnect.errors import HostError
+from nconnect.host.facts import Facts, LocalInterface
+from nconnect.host.nft import peer_id
+from nconnect.host.plan import HostPlan
+from nconnect.io.system.host import Host
+from nconnect.model import Config, Prefix
+from tests.host.examples import FACTS, PROVIDER, USER, peer
+
+
+class Notes:
+    """A `Host` that keeps what it was asked, and refuses when told to."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+        self.facts = FACTS
+        self.plans: list[HostPlan] = []
+        self.gone: list[str] = []
+        self.refuses: str | None = None
+        self.flushed: list[Prefix] = []
+        self.counts = 0
+        self.tokens: Mapping[str, int] = {}
+        self.rules = False  # of a daemon that was killed
+        self.problem = ""
+
+    def _ask(self, what: str) -> None:
+        self.asked.append(what)
+        if self.refuses == what:
+            raise HostError(f"cannot {what}")
+
+    def read_facts(self) -> Facts:
+        return self.facts
+
+    def apply(self, plan: HostPlan) -> None:
+        self._ask("apply")
+        self.plans.append(plan)
+
+    def has_rules(self) -> bool:
+        return self.rules
+
+    def remove(self, *, keep_rules: bool = False) -> None:
+        self._ask("remove all but the rules" if keep_rules else "remove")
+
+    def missing(self, plan: HostPlan) -> list[str]:
+        return self.gone
+
+    def is_interface(self, gone: list[str]) -> bool:
+        return "interface nc0" in gone
+
+    def flush_conntrack(self, prefixes: Iterable[Prefix]) -> bool:
+        self.flushed += prefixes
+        return True
+
+    def end_refused(self, config: Config) -> bool:
+        self._ask("end_refused")
+        return True
+
+    def count_flows(self, config: Config) -> dict[str, int]:
+        self._ask("count_flows")
+        return {"alice": 4000}
+
+    def give_flows(self, tokens: Mapping[str, int]) -> None:
+        self._ask("give_flows")
+        self.tokens = tokens
+
+    def refused_counts(self) -> dict[str, dict[str, int]]:
+        self.counts += 1
+        if self.refuses == "count":
+            raise HostError("no table")
+        return {"alice": {"refused": self.counts}}
+
+
+class Case:
+    def __init__(self, config: Config) -> None:
+        self.host = Notes()
+        self.expired: frozenset[str] = frozenset()
+        self.told: list[HostPlan] = []
+        self.made = HostState(
+            config,
+            cast(Host, self.host),
+            endpoints=lambda: (),
+            expired=lambda: self.expired,
+            planned=self.told.append,
+        )
+
+
+def run(config: Config, test: Callable[[Case], Awaitable[None]]) -> None:
+    async def inside() -> None:
+        await test(Case(config))
+
+    asyncio.run(inside())
+
+
+def test_what_a_killed_daemon_left_goes_first() -> None:
+    async def test(case: Case) -> None:
+        assert case.made.plan is None
+        await case.made.set_up()
+        assert case.host.asked == ["remove", "apply"]
+        assert case.made.plan is case.host.plans[0]
+
+    run(USER, test)
+
+
+def test_a_taken_address_ends_the_start_before_anything_is_set() -> None:
+    async def test(case: Case) -> None:
+        taken = LocalInterface("eth9", (ip_interface("10.86.0.2/32"),))
+        case.host.facts = dataclasses.replace(FACTS, interfaces=(*FACTS.interfaces, taken))
+        with pytest.raises(HostError, match="already in use"):
+            await case.made.set_up()
+        assert case.host.asked == ["remove"]
+        assert case.made.plan is None
+
+    run(USER, test)
+
+
+def test_a_refused_change_leaves_the_old_plan_and_the_old_configuration() -> None:
+    async def test(case: Case) -> None:
+        await case.made.set_up()
+        before = case.made.plan
+        case.host.refuses = "apply"
+        with pytest.raises(HostError):
+            await case.made.change(dataclasses.replace(PROVIDER, peers=()))
+        assert case.made.plan is before
+        case.host.refuses = None
+        await case.made.end_flows(PROVIDER)
+        assert case.host.flushed == [], "the peers of the configuration in force are still there"
+
+    run(PROVIDER, test)
+
+
+def test_who_was_removed_loses_his_connections() -> None:
+    async def test(case: Case) -> None:
+        await case.made.set_up()
+        alice, *others = PROVIDER.peers
+        await case.made.change(dataclasses.replace(PROVIDER, peers=tuple(others)))
+        await case.made.end_flows(PROVIDER)
+        assert case.host.flushed == list(alice.allowed_ips)
+        assert case.host.asked[-1] == "end_refused"
+
+    run(PROVIDER, test)
+
+
+def test_a_user_ends_nobodys_connections() -> None:
+    async def test(case: Case) -> None:
+        await case.made.set_up()
+        await case.made.change(dataclasses.replace(USER, peers=()))
+        await case.made.end_flows(USER)
+        assert "end_refused" not in case.host.asked
+        assert case.host.flushed == []
+
+    run(USER, test)
+
+
+def test_expiry_is_followed_once() -> None:
+    async def test(case: Case) -> None:
+        await case.made.follow_expiry()
+        assert case.host.asked == [], "nothing is set up yet"
+        await case.made.set_up()
+        await case.made.follow_expiry()
+        assert case.host.asked.count("apply") == 1
+        case.expired = frozenset({str(PROVIDER.peers[0].address)})
+        await case.made.follow_expiry()
+        await case.made.follow_expiry()
+        assert case.host.asked.count("apply") == 2
+        assert case.host.flushed == list(PROVIDER.peers[0].allowed_ips)
+
+    run(PROVIDER, test)
+
+
+def test_a_new_network_is_planned_around_and_no_news_changes_nothing() -> None:
+    async def test(case: Case) -> None:
+        await case.made.set_up()
+        await case.made.follow_network()
+        assert case.host.asked.count("apply") == 1
+        cafe = LocalInterface("wlan0", (ip_interface("192.168.50.77/24"),))
+        case.host.facts = dataclasses.replace(FACTS, interfaces=(*FACTS.interfaces, cafe))
+        await case.made.follow_network()
+        assert case.made.plan is not None
+        assert [str(skipped.route) for skipped in case.made.plan.skipped_routes] == ["192.168.50.0/24"]
+        assert case.told[-1] is case.made.plan
+
+    run(USER, test)
+
+
+def test_a_network_over_a_closed_prefix_is_a_problem() -> None:
+    async def test(case: Case) -> None:
+        await case.made.set_up()
+        assert case.made.problems == []
+        cafe = LocalInterface("wlan0", (ip_interface("192.168.50.77/24"),))
+        case.host.facts = dataclasses.replace(FACTS, interfaces=(*FACTS.interfaces, cafe))
+        await case.made.follow_network()
+        (problem,) = case.made.problems
+        assert problem.startswith("192.168.50.0/24 is shut off on every interface (fail_closed)")
+        assert "equals the network of wlan0" in problem
+
+    run(dataclasses.replace(USER, fail_closed=True), test)
+
+
+def test_a_host_route_that_went_with_its_interface_is_set_again() -> None:
+    """The interface was down and up again before we looked: the plan is the same, the kernel is not."""
+
+    async def test(case: Case) -> None:
+        await case.made.set_up()
+        assert case.made.plan is not None
+        assert case.made.plan.state.bypasses
+        await case.made.follow_network()
+        assert case.host.asked.count("apply") == 1
+        case.host.gone = ["route 203.0.113.7 via 192.168.1.1 through eth0"]
+        await case.made.follow_network()
+        assert case.host.asked.count("apply") == 2
+
+    routed = peer("provider", 9, "203.0.113.0/24")
+    run(dataclasses.replace(USER, peers=(routed,)), test)
+
+
+def test_what_is_gone_is_set_again_and_a_device_is_renewed_first() -> None:
+    async def test(case: Case) -> None:
+        renewed: list[int] = []
+
+        def renew() -> None:
+            renewed.append(len(case.host.plans))
+
+        assert await case.made.repair(renew) == []
+        await case.made.set_up()
+        assert await case.made.repair(renew) == []
+        case.host.gone = ["route 192.168.50.0/24 through nc0"]
+        assert await case.made.repair(renew) == case.host.gone
+        assert (len(case.host.plans), renewed) == (2, [])
+        case.host.gone = ["interface nc0"]
+        await case.made.repair(renew)
+        assert (len(case.host.plans), renewed) == (3, [2])
+
+    run(USER, test)
+
+
+def test_after_the_end_nothing_is_set_again() -> None:
+    async def test(case: Case) -> None:
+        await case.made.set_up()
+        await case.made.remove(asked=False)
+        case.host.gone = ["interface nc0"]
+        assert await case.made.repair(lambda: pytest.fail("a device was made")) == []
+        case.host.facts = Facts()
+        await case.made.follow_network()
+        assert case.host.asked == ["remove", "apply", "remove"]
+
+    run(USER, test)
+
+
+@pytest.mark.parametrize("asked", [True, False])
+def test_only_an_end_that_was_asked_for_opens_what_is_shut(asked: bool) -> None:
+    async def test(case: Case) -> None:
+        await case.made.set_up()
+        case.made.was_up()
+        await case.made.remove(asked=asked)
+        assert case.host.asked == ["remove", "apply", "remove" if asked else "remove all but the rules"]
+
+    run(dataclasses.replace(USER, fail_closed=True), test)
+
+
+@pytest.mark.parametrize("killed", [True, False])
+def test_a_start_that_fails_leaves_shut_what_was_shut_and_nothing_else(killed: bool) -> None:
+    async def test(case: Case) -> None:
+        case.host.rules, case.host.refuses = killed, "apply"
+        with pytest.raises(HostError):
+            await case.made.set_up()
+        await case.made.remove(asked=False)
+        removal = "remove all but the rules" if killed else "remove"
+        assert case.host.asked == [removal, "apply", removal]
+
+    run(dataclasses.replace(USER, fail_closed=True), test)
+
+
+def test_a_peer_gets_what_is_left_of_its_bound_when_it_may_have_used_it() -> None:
+    async def test(case: Case) -> None:
+        await case.made.renew_flow_limits({"alice": 9})
+        assert "count_flows" not in case.host.asked, "nothing is in force"
+        await case.made.set_up()
+        await case.made.renew_flow_limits({"alice": 9})
+        assert case.host.tokens == {peer_id(PROVIDER.peers[0]): 96}
+        case.host.asked.clear()
+        await case.made.renew_flow_limits({"alice": 9 + 40})
+        assert case.host.asked == []
+        await case.made.change(PROVIDER)
+        await case.made.renew_flow_limits({"alice": 9 + 40})
+        assert case.host.asked[-2:] == ["count_flows", "give_flows"], "the rules may be new"
+
+    run(PROVIDER, test)
+
+
+def test_a_count_that_fails_is_made_again() -> None:
+    async def test(case: Case) -> None:
+        await case.made.set_up()
+        case.host.refuses = "count_flows"
+        await case.made.renew_flow_limits({"alice": 9})
+        case.host.refuses = None
+        await case.made.renew_flow_limits({"alice": 9})
+        assert case.host.asked[-1] == "give_flows"
+
+    run(PROVIDER, test)
+
+
+def test_a_user_s_peers_open_nothing_to_count() -> None:
+    async def test(case: Case) -> None:
+        await case.made.set_up()
+        await case.made.renew_flow_limits({"provider": 1 << 30})
+        assert "count_flows" not in case.host.asked
+
+    run(USER, test)
+
+
+def test_the_firewall_is_asked_now_and_then() -> None:
+    async def test(case: Case) -> None:
+        assert await case.made.refused_counts(100.0) == {"alice": {"refused": 1}}
+        assert await case.made.refused_counts(100.0 + enforcement.REFUSED_INTERVAL_S / 2) == {
+            "alice": {"refused": 1}
+        }
+        assert await case.made.refused_counts(100.0 + enforcement.REFUSED_INTERVAL_S) == {
+            "alice": {"refused": 2}
+        }
+        case.host.refuses = "count"
+        assert await case.made.refused_counts(200.0) == {"alice": {"refused": 2}}, "the last that is known"
+
+    run(PROVIDER, test)
+    run(USER, test)
+
+
+def test_a_route_of_ours_that_is_gone_is_no_other_program_s_doing(monkeypatch: pytest.MonkeyPatch) -> None:
+    stray = SimpleNamespace(problem="the kernel sends packets elsewhere")
+    monkeypatch.setattr(enforcement, "detours", lambda config: ([stray], None))
+
+    async def test(case: Case) -> None:
+        await case.made.set_up()
+        assert await case.made.obstacles() == [stray.problem]
+        case.host.gone = ["route 10.86.0.1/32"]
+        assert await case.made.obstacles() == []
+
+    run(USER, test)
