@@ -53,7 +53,7 @@ from nconnect.io.files.trusted import acting_as
 from nconnect.io.nkn.links import Links
 from nconnect.io.nkn.node_server import NodeServer
 from nconnect.io.process.notify import ServiceManager
-from nconnect.io.process.process import collect_rarely, keep_freed_memory
+from nconnect.io.process.process import collect_rarely, keep_freed_memory, switch_threads_soon
 from nconnect.io.process.rights import settle
 from nconnect.io.system.host import Host
 from nconnect.io.system.monitor import Monitor
@@ -320,6 +320,7 @@ class Daemon:
         self._waiting.is_ready = True
         self._host_state.was_up()
         collect_rarely()
+        switch_threads_soon()
         self._waiting.notify()
         if self.rights:
             log.info("%s", self.rights)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import gc
 import os
+import sys
 
 _M_TRIM_THRESHOLD = -1  # <malloc.h>
 _M_MMAP_THRESHOLD = -3
@@ -32,6 +33,14 @@ def collect_rarely() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 20, 50)
+
+
+def switch_threads_soon(after_s: float = 0.0005) -> None:
+    """Let the loop's thread go on that soon where another one computes: by default it waits for 5 ms.
+
+    Looks at routes, rules and files run in threads; a packet must not wait for them.
+    """
+    sys.setswitchinterval(after_s)
 
 
 def hide_argument(text: str) -> None:

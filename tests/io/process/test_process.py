@@ -73,3 +73,12 @@ def test_hiding_what_is_not_there_does_nothing() -> None:
     for absent in ("", "no such argument of this process"):
         process.hide_argument(absent)
     assert Path("/proc/self/cmdline").read_bytes() == before
+
+
+def test_a_thread_that_computes_leaves_the_loop_waiting_for_half_a_millisecond() -> None:
+    before = sys.getswitchinterval()
+    try:
+        process.switch_threads_soon()
+        assert sys.getswitchinterval() <= 0.001
+    finally:
+        sys.setswitchinterval(before)
