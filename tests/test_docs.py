@@ -43,11 +43,13 @@ def test_every_module_that_is_named_is_there(document: Path) -> None:
 
 
 def _is_module(package: str, rest: list[str]) -> bool:
-    """Whether this is a module below the package, what is in one, or a public name of the package."""
-    places = (PACKAGE.joinpath(package, *rest[:length]) for length in range(1, len(rest) + 1))
+    """Whether this is a room or a module below the package, what is in one, or a public name of it."""
+    places = [PACKAGE.joinpath(package, *rest[:length]) for length in range(1, len(rest) + 1)]
     public = (PACKAGE / package / "__init__.py").read_text()
-    return any(place.with_suffix(".py").exists() for place in places) or bool(
-        re.search(rf"\b{rest[0]}\b", public)
+    return (
+        places[-1].is_dir()
+        or any(place.with_suffix(".py").exists() for place in places)
+        or bool(re.search(rf"\b{rest[0]}\b", public))
     )
 
 
