@@ -40,7 +40,7 @@ TRANSFER_TIMEOUT_S = 120.0
 CONNECT_TIMEOUT_S = 5.0
 # A generous bound above a fresh process, for what a day would make of it.
 MAX_RSS_BYTES = 80 << 20
-MAX_DESCRIPTORS = 28
+MAX_DESCRIPTORS = 32  # a fresh daemon has 29: TUN queues, netlink, links, control socket, helper, log
 MAX_THREADS = 16
 SETTLE_S = 5.0
 

@@ -102,7 +102,7 @@ class Pump(threading.Thread):
 
     def __init__(self, a: Side, b: Side, deal: Callable[[memoryview], list[bytes]]) -> None:
         super().__init__()
-        self.control_frames: list[bytes] = []
+        self.records: list[bytes] = []
         self.refused: list[bytes] = []
         self.failures: list[tuple[OSError, bytes]] = []
         self._ways = {a.fd: b.fd, b.fd: a.fd}
@@ -120,7 +120,7 @@ class Pump(threading.Thread):
                     record = os.read(fd, 70_000)
                 except BlockingIOError:
                     continue
-                self.control_frames.append(record)
+                self.records.append(record)
                 view = memoryview(bytearray(record))
                 if not (offload.check(view) and is_well_formed(view[offload.HEADER_BYTES :])):
                     self.refused.append(record)
