@@ -80,7 +80,7 @@ def test_what_it_does_later_works_without_root(fresh: World) -> None:
         assert reaches(fresh.user, SERVER, SERVICE)
         token = json.loads(provider.nconnect("invite", "second", "--json"))["token"]
         second = Side("second", fresh.user, fresh.folder / "second", interface="nc1")
-        second.nconnect("join", token)
+        second.nconnect("join", token, "--accept-routes", "all")  # beside nc0, in its own network
         names = [peer["name"] for peer in provider.status()["peers"]]
         assert sorted(names) == sorted([USER_PEER, "second"])
         assert provider.config.stat().st_uid == before, "as it was, whoever changed it last"
