@@ -93,4 +93,4 @@ def test_a_second_interface_with_the_same_key_is_refused(running: World) -> None
         assert "nc0 uses the same key" in done.stderr
         assert len(done.stderr.strip().splitlines()) == 1
     assert "nc1" not in user.namespace.ip("-br link")
-    assert pings(user.namespace, PROVIDER_TUNNEL)
+    until(lambda: pings(user.namespace, PROVIDER_TUNNEL), "the tunnel, after the other device has gone")
