@@ -13,6 +13,7 @@ import socket
 import time
 from contextlib import suppress
 
+from lab.attack.client import UPGRADE, frame_head
 from lab.attack.commands import obey
 from nconnect.crypto.keys import Identity
 from nconnect.wire.actions import SetClient
@@ -21,10 +22,6 @@ from nconnect.wire.sigchain import login_digest
 
 WS_PORT, RPC_PORT = 30002, 30003
 TIMEOUT_S = 5.0
-UPGRADE = (
-    b"GET / HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-    b"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\n\r\n"
-)
 TEXT, BINARY, CLOSE = 1, 2, 8
 
 
@@ -80,17 +77,6 @@ class Client:
     def close(self) -> None:
         self._file.close()
         self.sock.close()
-
-
-def frame_head(opcode: int, size: int) -> bytes:
-    """Of a masked frame; the mask is zeros."""
-    if size < 126:
-        length = bytes((0x80 | size,))
-    elif size < 1 << 16:
-        length = b"\xfe" + size.to_bytes(2, "big")
-    else:
-        length = b"\xff" + size.to_bytes(8, "big")
-    return bytes((0x80 | opcode,)) + length + bytes(4)
 
 
 class Abuser:

@@ -20,6 +20,7 @@ from pathlib import Path
 
 import pytest
 
+from lab.attack.client import UPGRADE, frame_head
 from nconnect.control.node import NodeStatus
 from nconnect.control.node_client import running_nodes
 from nconnect.crypto.keys import Identity
@@ -33,10 +34,6 @@ QUEUES_BYTES = 32 << 20
 GROWTH_BYTES = QUEUES_BYTES + EACH * (64 << 10) + 5 * EACH * (40 << 10)
 SLOWEST_REPLY_S = 2.0
 KEY = Identity(b"k" * 32)
-UPGRADE = (
-    b"GET / HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-    b"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\n\r\n"
-)
 PROGRAM = f"""
 import logging, sys
 from nconnect.daemon.node import run
@@ -88,16 +85,6 @@ class Client:
     def close(self) -> None:
         self._file.close()
         self.sock.close()
-
-
-def frame_head(opcode: int, size: int) -> bytes:
-    if size < 126:
-        length = bytes((0x80 | size,))
-    elif size < 1 << 16:
-        length = b"\xfe" + size.to_bytes(2, "big")
-    else:
-        length = b"\xff" + size.to_bytes(8, "big")
-    return bytes((0x80 | opcode,)) + length + bytes(4)
 
 
 @pytest.fixture
