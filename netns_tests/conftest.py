@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Generator, Iterator
 from pathlib import Path
 
@@ -18,6 +19,11 @@ SHARED_PREFIX, FRESH_PREFIX = "nctest", "ncfresh"
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--recovery-table", help="write the measured recovery times to this file")
+
+
+def pytest_configure() -> None:
+    """A run that is ended by SIGTERM (by `timeout`, say) takes its worlds back, as one does after Ctrl-C."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
