@@ -21,7 +21,7 @@ from tests.sim.network import packet as genuine_packet
 from tests.tunnel.hostile import attempt, batch_of, connected, in_box, initiation, sealed_by
 
 USER, SERVER = "10.86.0.2", "192.168.50.10"
-_USES = 1000  # of one tunnel: its keys have a life of 180 s, and each use takes 0.1
+_USES = 150  # of one tunnel: its keys have a life of 180 s, and each use takes 1.0 and up to 0.2
 
 
 class _Tunnel:
