@@ -96,7 +96,7 @@ def _without_counters(lines: frozenset[str]) -> set[str]:
 
 
 @pytest.mark.slow
-def test_an_idle_daemon_wakes_less_than_once_a_second(fresh: World) -> None:
+def test_an_idle_daemon_sleeps(fresh: World) -> None:
     serve(fresh.server, fresh, SERVICE)
     fresh.configure()
     fresh.node.start()
@@ -108,12 +108,13 @@ def test_an_idle_daemon_wakes_less_than_once_a_second(fresh: World) -> None:
     time.sleep(IDLE_S)
     woken = {name: switches(daemon) - before[name] for name, daemon in daemons.items()}
     print(f"woken in {IDLE_S:g} s: {woken}")
-    # Every 30 s the daemon looks at its rules, and waits for `nft`.
-    assert max(woken.values()) < IDLE_S + A_LOOK
+    # Every 30 s it looks at its rules, and at everybody's.
+    assert max(woken.values()) < IDLE_S + LOOKS * A_LOOK
     assert min(woken.values()) > 0, "the control: it is seen to wake"
 
 
-A_LOOK = 10  # seen: 9, for a thread, a child and its pipes
+LOOKS = 2
+A_LOOK = 20  # seen: 9 to 16, for a thread, a child, its pipes, and the interpreter's lock
 
 
 def switches(process: Process | None) -> int:

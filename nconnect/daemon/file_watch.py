@@ -1,7 +1,7 @@
 """Whether the configuration's file still says what is in force, for `status`.
 
-The file is looked at every few seconds, since it may lie where the daemon itself can't watch it. A change is
-judged at the second look that finds it: a command that edits the file has it reloaded in between.
+The file is looked at whenever somebody asks, since it may lie where the daemon itself cannot watch it. All of
+it is read only when it has changed.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from nconnect.errors import NconnectError
 from nconnect.invite.table import Table
 from nconnect.model import Config
 
-LOOK_S = 5.0
+WAIT_S = 1.0  # for a look, which a hung disk may hold: then what the last one found is said
 MAX_NAMED = 4  # changes in the sentence; the rest are counted
 
 
 class FileWatch:
-    """One interface's. `run` is a task; it may be started again."""
+    """One interface's."""
 
     def __init__(
         self, stamp: Callable[[], object], load: Callable[[], Table], in_force: Callable[[], Config]
@@ -29,28 +29,25 @@ class FileWatch:
         self._stamp = stamp
         self._load = load
         self._in_force = in_force
-        self._seen: object = None  # the stamp of the last look
         self._judged: tuple[object, Config] | None = None
         self._problem = ""
+        self._looking: asyncio.Task[None] | None = None
 
     @property
     def problem(self) -> str:
-        """A sentence; "" while the file says what is in force."""
+        """As the last look found it: a sentence; "" while the file says what is in force."""
         is_current = self._judged is not None and self._judged[1] is self._in_force()
         return self._problem if is_current else ""
 
-    async def run(self) -> None:
-        """Look, for ever."""
-        while True:
-            await asyncio.sleep(LOOK_S)
-            await self.look()
-
     async def look(self) -> None:
+        """Look, once for all who ask at the same time; for `WAIT_S` at most."""
+        if self._looking is None or self._looking.done():
+            self._looking = asyncio.create_task(self._look())
+        await asyncio.wait((self._looking,), timeout=WAIT_S)
+
+    async def _look(self) -> None:
         config = self._in_force()
         stamp = await asyncio.to_thread(self._stamp_now)
-        before, self._seen = self._seen, stamp
-        if stamp != before:
-            return
         if self._judged is not None and self._judged[0] == stamp and self._judged[1] is config:
             return
         problem = await asyncio.to_thread(self._judge, config)

@@ -120,9 +120,8 @@ class HostState:
         if self.plan is None or self._ending:
             return []
         try:
-            if await asyncio.to_thread(self._host.missing, self.plan):
-                return []
-            return await asyncio.to_thread(self._obstacles)
+            found = await asyncio.to_thread(self._obstacles)
+            return [] if found and await asyncio.to_thread(self._host.missing, self.plan) else found
         except HostError as error:
             log.warning("%s", error)
             return []

@@ -293,7 +293,6 @@ class Daemon:
             await self._runtime_files.listen(self)
             self._supervisor.start("presence", self._runtime_files.run)
             self._supervisor.start("keeper", self._reconciler.run)
-            self._supervisor.start("file", self._file_watch.run)
             self._supervisor.start("surroundings", self._surroundings.run)
             self._supervisor.start(
                 "flows", lambda: flows.watch(self._received, self._host_state.renew_flow_limits, boottime)
@@ -413,6 +412,7 @@ class Daemon:
     async def status(self) -> Status:
         now = boottime()
         refused = await self._host_state.refused_counts(now)
+        await self._file_watch.look()
         return status.build(
             self._config,
             address=str(self._address),

@@ -10,9 +10,12 @@ import pytest
 from nconnect.daemon import flows
 
 
-@pytest.mark.parametrize(("took_s", "pause_s"), [(0.001, flows.LOOK_S), (0.5, 0.5 * flows.REST)])
-def test_a_look_that_takes_long_is_followed_by_a_long_rest(
-    took_s: float, pause_s: float, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("took_s", "rate", "pause_s"),
+    [(0.001, 1, flows.LOOK_S), (0.001, 0, flows.IDLE_S), (0.5, 1, 0.5 * flows.REST)],
+)
+def test_a_look_that_takes_long_is_followed_by_a_long_rest_and_an_idle_peer_is_looked_at_rarely(
+    took_s: float, rate: int, pause_s: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now, pauses, seen = 0.0, list[float](), list[Mapping[str, int]]()
 
@@ -30,6 +33,6 @@ def test_a_look_that_takes_long_is_followed_by_a_long_rest(
 
     monkeypatch.setattr(flows.asyncio, "sleep", sleep)
     with pytest.raises(asyncio.CancelledError):
-        asyncio.run(flows.watch(lambda: {"bob": int(now)}, renew, lambda: now))
+        asyncio.run(flows.watch(lambda: {"bob": rate * int(now)}, renew, lambda: now))
     assert pauses == [flows.LOOK_S, *[pytest.approx(pause_s)] * 2]
-    assert seen[0] == {"bob": 1}
+    assert seen[0] == {"bob": rate}
