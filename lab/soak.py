@@ -23,13 +23,13 @@ from dataclasses import asdict, dataclass, field
 
 from lab.command import interrupt_once
 from lab.faults import FAULTS, NEEDS_CALM, home
+from lab.flows import Flow, Tcp, Udp
 from lab.netns import LabError, require_root
 from lab.official import OfficialNode, missing
 from lab.process import Process
 from lab.snapshot import differences, snapshot
+from lab.traffic import SERVICE, connect, download, expected_download, serve, upload
 from lab.world import PROVIDER_PEER, SERVER, SERVER6, World, world
-from netns_tests.recovery import Flow, Tcp, Udp
-from netns_tests.topology import SERVICE, connect, download, expected_download, serve, upload
 
 BOUND_S = 20.0
 TCP_BOUND_S = 60.0  # its own backoff may take as long as the outage

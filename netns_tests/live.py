@@ -16,8 +16,8 @@ from types import TracebackType
 
 from lab.netns import Namespace, cable
 from lab.sides import Side
+from lab.traffic import connect
 from lab.world import LAN, PROVIDER_PEER, PROVIDER_TUNNEL, SEED_RPC, SERVER, WAN_INTERFACE, World
-from netns_tests.topology import connect
 
 SECOND_PEER = "second"
 SECOND_TUNNEL = "10.86.0.3"

@@ -13,12 +13,11 @@ import time
 import pytest
 
 from lab.chat import Chat, chat_from
+from lab.flows import Recovery, table
 from lab.netns import LabError
 from lab.process import Process, until
 from lab.tap import Tap
-from lab.world import LAN_INTERFACE, SERVER, WAN_INTERFACE, World
-from netns_tests.recovery import Recovery, table
-from netns_tests.topology import (
+from lab.traffic import (
     SERVICE,
     Provided,
     connect,
@@ -26,6 +25,7 @@ from netns_tests.topology import (
     expected_download,
     provided,
 )
+from lab.world import LAN_INTERFACE, SERVER, WAN_INTERFACE, World
 
 PORT = 8000
 PROMPT = "Name three rivers of Europe."

@@ -13,11 +13,11 @@ from pathlib import Path
 
 import pytest
 
+from lab.flows import Flow, Tcp, Udp
 from lab.process import Process, until
 from lab.sides import Side
+from lab.traffic import SERVICE, pings, serve
 from lab.world import PROVIDER_PEER, SERVER, World
-from netns_tests.recovery import Flow, Tcp, Udp
-from netns_tests.topology import SERVICE, pings, serve
 
 LIBRARY = "/usr/$LIB/faketime/libfaketimeMT.so.1"  # the loader fills in $LIB
 REKEY = {"NCONNECT_REKEY_AFTER_S": "2"}

@@ -18,9 +18,9 @@ from lab.netns import Namespace
 from lab.process import until
 from lab.sides import Side
 from lab.snapshot import differences, snapshot
+from lab.traffic import SERVICE, pings, reaches, serve
 from lab.world import LAN6, PROVIDER_PEER, PROVIDER_TUNNEL, PROVIDER_TUNNEL6, SERVER, World, world
 from netns_tests.test_surroundings import doctor, in_own_mounts
-from netns_tests.topology import SERVICE, pings, reaches, serve
 
 READ_ONLY = "mount --bind /proc/sys /proc/sys; mount -o remount,bind,ro /proc/sys"
 WITHOUT_NF_TABLES = [sys.executable, "-m", "netns_tests.without_nf_tables"]

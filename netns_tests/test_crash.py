@@ -11,12 +11,12 @@ import time
 
 import pytest
 
+from lab.flows import Tcp, Udp
 from lab.process import Process, until
 from lab.sides import Side
 from lab.snapshot import snapshot
+from lab.traffic import SERVICE, serve
 from lab.world import PROVIDER_PEER, SERVER, World
-from netns_tests.recovery import Tcp, Udp
-from netns_tests.topology import SERVICE, serve
 
 # "link 1" and "link 2" are spare links: idle as long as "link" reaches its node.
 TASKS = {

@@ -19,8 +19,8 @@ import pytest
 
 from lab.process import until
 from lab.sides import Side
+from lab.traffic import SERVICE, Provided, provided, reaches
 from lab.world import SERVER, SERVER6, world
-from netns_tests.topology import SERVICE, Provided, provided, reaches
 
 Finding = dict[str, Any]
 HOSTS = ("--host", f"{SERVER},{SERVER6}")

@@ -15,8 +15,8 @@ from pathlib import Path
 
 from lab.process import until
 from lab.sides import Side
+from lab.traffic import SERVICE, connect, pings, provided
 from lab.world import PROVIDER_PEER, SERVER, USER_PEER, USER_TUNNEL, World
-from netns_tests.topology import SERVICE, connect, pings, provided
 
 LEFT_S = 4  # from `peer set` to the end
 MIB = 1 << 20

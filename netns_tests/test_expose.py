@@ -18,9 +18,9 @@ import pytest
 from lab.chat import chat_from
 from lab.netns import Namespace
 from lab.process import until
+from lab.traffic import connect, pings, reaches
 from lab.world import LAN_INTERFACE, PROVIDER_LAN, PROVIDER_TUNNEL, SERVER, USER_PEER, World, world
 from netns_tests.live import SECOND_PEER, second_peer
-from netns_tests.topology import connect, pings, reaches
 
 PORT = 11434  # Ollama's
 PROMPT = "Name three rivers of Europe."

@@ -14,6 +14,7 @@ import pytest
 from lab.netns import Namespace, cable
 from lab.process import until
 from lab.tap import Tap
+from lab.traffic import SERVICE, pings, reaches, serve
 from lab.world import (
     LAN,
     NODE_HOST,
@@ -24,7 +25,6 @@ from lab.world import (
     WAN_INTERFACE,
     World,
 )
-from netns_tests.topology import SERVICE, pings, reaches, serve
 
 SECRET = b"what the tunnel is for"
 

@@ -12,8 +12,8 @@ import pytest
 
 from lab.netns import Namespace
 from lab.ping import round_trips
+from lab.traffic import SERVICE, Provided, connect, expected_download, upload
 from lab.world import SERVER
-from netns_tests.topology import SERVICE, Provided, connect, expected_download, upload
 
 FLOOD_S = 60.0  # at most: it ends with what goes beside it
 PINGS = 40

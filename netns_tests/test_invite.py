@@ -15,8 +15,8 @@ import pytest
 
 from lab.process import until
 from lab.sides import Side
+from lab.traffic import pings
 from lab.world import LAN, PROVIDER_TUNNEL, PROVIDER_TUNNEL6, SEED_RPC, SERVER, World
-from netns_tests.topology import pings
 
 ENOUGH_S = 5.0  # from token to ping; seen: about 2
 

@@ -21,9 +21,9 @@ import pytest
 
 from lab.netns import LabError, Namespace, cable, namespaces
 from lab.process import until
+from lab.traffic import pings
 from lab.world import LAN, LAN6, SERVER, WAN_INTERFACE, World, world
 from netns_tests.leaking import MARK, MARKED_PORT, Listener, Senders
-from netns_tests.topology import pings
 
 EVENTS = 40
 PAUSE_S = 0.03  # after an event, at least; the senders send all the time

@@ -13,8 +13,7 @@ import pytest
 from lab.netns import LabError
 from lab.process import until
 from lab.snapshot import differences, snapshot
-from lab.world import PROVIDER_PEER, SERVER, World
-from netns_tests.topology import (
+from lab.traffic import (
     SERVICE,
     Provided,
     connect,
@@ -24,6 +23,7 @@ from netns_tests.topology import (
     provided,
     serve,
 )
+from lab.world import PROVIDER_PEER, SERVER, World
 
 MIB = 1 << 20
 

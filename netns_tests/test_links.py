@@ -21,8 +21,8 @@ from lab.cluster import know_one_another, links_up, nats_server, place, use_link
 from lab.netns import Namespace
 from lab.process import Process, until
 from lab.sides import nconnect_command
+from lab.traffic import SERVICE, connect, download, expected_download, serve, shape
 from lab.world import NODE_HOST, SERVER, WAN_INTERFACE, World, world
-from netns_tests.topology import SERVICE, connect, download, expected_download, serve, shape
 
 NATS = nats_server()
 HOSTS = (NODE_HOST, "192.0.2.2")

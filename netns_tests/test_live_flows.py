@@ -17,9 +17,7 @@ import pytest
 
 from lab.netns import Namespace
 from lab.process import until
-from lab.world import PROVIDER_PEER, PROVIDER_TUNNEL, SERVER, USER_PEER, USER_TUNNEL, World, world
-from netns_tests.live import SECOND_TUNNEL, Flow, at_server, second_peer
-from netns_tests.topology import (
+from lab.traffic import (
     CLOSED,
     SERVICE,
     connect,
@@ -30,6 +28,8 @@ from netns_tests.topology import (
     upload,
     whoami,
 )
+from lab.world import PROVIDER_PEER, PROVIDER_TUNNEL, SERVER, USER_PEER, USER_TUNNEL, World, world
+from netns_tests.live import SECOND_TUNNEL, Flow, at_server, second_peer
 
 FAST = 10_000_000  # bytes a second
 MOMENT_S = 1.0  # in which it must have ended

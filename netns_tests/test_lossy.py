@@ -16,11 +16,11 @@ from itertools import pairwise
 
 import pytest
 
+from lab.flows import Flow, Recovery, Tcp, Udp, table
 from lab.process import Process, until
+from lab.traffic import SERVICE, connect, download, expected_download, serve
 from lab.wire import Action, Fault, Wire, splice
 from lab.world import PROVIDER_PEER, SERVER, WAN_INTERFACE, World, world
-from netns_tests.recovery import Flow, Recovery, Tcp, Udp, table
-from netns_tests.topology import SERVICE, connect, download, expected_download, serve
 
 DOWNLOAD_BYTES = 1 << 20
 ANSWERS = 40  # that each flow must have while the fault lasts: two seconds' on a path without faults

@@ -13,8 +13,8 @@ import pytest
 
 from lab.netns import Namespace
 from lab.process import until
+from lab.traffic import SERVICE, provided, reaches
 from lab.world import SERVER, USER_PEER, USER_TUNNEL, World, world
-from netns_tests.topology import SERVICE, provided, reaches
 
 FLOWS = 20_000
 FEW = 50

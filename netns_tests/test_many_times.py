@@ -16,9 +16,9 @@ import pytest
 from lab.netns import Namespace
 from lab.process import Process, until
 from lab.snapshot import differences, snapshot
+from lab.traffic import SERVICE, pings, serve, tcp_echo
 from lab.world import PROVIDER_PEER, SERVER, World
 from netns_tests.test_crash import start_breakable
-from netns_tests.topology import SERVICE, pings, serve, tcp_echo
 
 ROUNDS = 500
 WARM_UP = 20  # caches fill, and the allocator takes what it will keep

@@ -19,6 +19,19 @@ from lab.ping import round_trips
 from lab.process import until
 from lab.servers import pattern
 from lab.sides import Side
+from lab.traffic import (
+    SERVICE,
+    connect,
+    download,
+    expected_download,
+    pings,
+    quic_download,
+    serve,
+    tcp_echo,
+    udp_echo,
+    udp_volume,
+    upload,
+)
 from lab.world import (
     LAN,
     LAN6,
@@ -32,19 +45,6 @@ from lab.world import (
     USER_PEER,
     World,
     world,
-)
-from netns_tests.topology import (
-    SERVICE,
-    connect,
-    download,
-    expected_download,
-    pings,
-    quic_download,
-    serve,
-    tcp_echo,
-    udp_echo,
-    udp_volume,
-    upload,
 )
 
 MODEL_PORT = 8000

@@ -23,10 +23,10 @@ import pytest
 
 from lab import official
 from lab.process import Process, until
+from lab.traffic import connect, shape
 from lab.world import SEED_RPC, WAN_INTERFACE, World, world
 from nconnect.crypto.keys import Identity
 from nconnect.model import NknAddress
-from netns_tests.topology import connect, shape
 
 MBIT = 20
 SERVER_PORT = 9000

@@ -21,9 +21,7 @@ import pytest
 
 from lab.netns import Namespace
 from lab.sides import Side
-from lab.world import PROVIDER_PEER, PROVIDER_TUNNEL, SERVER, SERVER6, World, world
-from nconnect.io.system.tun import REFUSE_VARIABLE
-from netns_tests.topology import (
+from lab.traffic import (
     SERVICE,
     connect,
     download,
@@ -34,6 +32,8 @@ from netns_tests.topology import (
     tcp_echo,
     udp_echo,
 )
+from lab.world import PROVIDER_PEER, PROVIDER_TUNNEL, SERVER, SERVER6, World, world
+from nconnect.io.system.tun import REFUSE_VARIABLE
 
 MIB = 1 << 20
 UDP_SEGMENT = 103  # <linux/udp.h>: one send, many datagrams of this size

@@ -18,8 +18,8 @@ import pytest
 from lab.netns import Namespace, cable, namespaces
 from lab.process import until
 from lab.sides import RPC_PORT, Side
+from lab.traffic import SERVICE, pings, reaches, serve
 from lab.world import LAN, NODE_HOST, PROVIDER_LAN, PROVIDER_PEER, PROVIDER_TUNNEL, SERVER, World, world
-from netns_tests.topology import SERVICE, pings, reaches, serve
 
 BACK_S = 2.0  # a second is asked of a quiet machine
 IP_FORWARD = "net.ipv4.ip_forward"

@@ -15,8 +15,7 @@ from lab.netns import Namespace, cable
 from lab.netns import namespaces as namespaces_of
 from lab.process import until
 from lab.sides import Side
-from lab.world import LAN, PROVIDER_PEER, SEED_RPC, SERVER, USER_PEER, WAN_INTERFACE, World
-from netns_tests.topology import (
+from lab.traffic import (
     SERVICE,
     connect,
     download,
@@ -26,6 +25,7 @@ from netns_tests.topology import (
     serve,
     whoami,
 )
+from lab.world import LAN, PROVIDER_PEER, SEED_RPC, SERVER, USER_PEER, WAN_INTERFACE, World
 
 OTHER_PEER = "other"
 

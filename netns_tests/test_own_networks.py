@@ -15,9 +15,11 @@ from contextlib import ExitStack
 
 import pytest
 
+from lab.flows import Recovery, table
 from lab.netns import Namespace, cable, namespaces
 from lab.process import until
 from lab.sides import Side
+from lab.traffic import SERVICE, connect, pings, reaches, serve
 from lab.world import (
     LAN,
     PROVIDER_LAN,
@@ -32,8 +34,6 @@ from lab.world import (
 )
 from nconnect.crypto.keys import Identity
 from nconnect.model import NknAddress
-from netns_tests.recovery import Recovery, table
-from netns_tests.topology import SERVICE, connect, pings, reaches, serve
 
 AT_HOME = "192.168.50.77"
 OTHER = str(NknAddress("other", Identity(b"o" * 32).public_key))  # nobody's

@@ -21,6 +21,7 @@ import pytest
 from lab.netns import Namespace
 from lab.package import build_deb, build_wheel, dependencies
 from lab.process import Process, until
+from lab.traffic import pings
 from lab.world import (
     LAN,
     PROVIDER_PEER,
@@ -31,7 +32,6 @@ from lab.world import (
     USER_TUNNEL,
     World,
 )
-from netns_tests.topology import pings
 
 pytestmark = [
     pytest.mark.slow,

@@ -7,8 +7,8 @@ import sys
 import pytest
 
 from lab.process import until
+from lab.traffic import connect, reaches
 from lab.world import LAN, PROVIDER_TUNNEL, SERVER, World
-from netns_tests.topology import connect, reaches
 
 PORT = 8000
 

@@ -9,14 +9,7 @@ import os
 
 import pytest
 
-from lab.world import (
-    PROVIDER_LAN,
-    PROVIDER_TUNNEL,
-    PROVIDER_TUNNEL6,
-    SERVER,
-    SERVER6,
-)
-from netns_tests.topology import (
+from lab.traffic import (
     SERVICE,
     Provided,
     connect,
@@ -28,6 +21,13 @@ from netns_tests.topology import (
     udp_echo,
     udp_volume,
     whoami,
+)
+from lab.world import (
+    PROVIDER_LAN,
+    PROVIDER_TUNNEL,
+    PROVIDER_TUNNEL6,
+    SERVER,
+    SERVER6,
 )
 
 MIB = 1 << 20

@@ -24,10 +24,10 @@ from lab.chat import chat_from
 from lab.netns import Namespace
 from lab.process import Process, until
 from lab.sides import Side, nconnect_command
+from lab.traffic import SERVICE, reaches, serve, whoami
 from lab.world import PROVIDER_LAN, PROVIDER_PEER, PROVIDER_TUNNEL, SEED_RPC, SERVER, SERVER6, World, world
 from netns_tests.reading import Reader, Typed, blocks, commands, section
 from netns_tests.test_overlap import other_machines
-from netns_tests.topology import SERVICE, reaches, serve, whoami
 
 PAGE = (CHECKOUT / "docs" / "recipes.md").read_text()
 KEY = "SECRET"

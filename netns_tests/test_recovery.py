@@ -16,13 +16,13 @@ from contextlib import contextmanager
 
 import pytest
 
+from lab.flows import Flow, Ping, Tcp, Udp
 from lab.netns import LabError
 from lab.process import until
 from lab.sides import Side
 from lab.snapshot import snapshot
+from lab.traffic import SERVICE, connect, download, expected_download, pings, serve, upload
 from lab.world import LAN, PROVIDER_PEER, SERVER, USER_TUNNEL, WAN_INTERFACE, World, world
-from netns_tests.recovery import Flow, Ping, Tcp, Udp
-from netns_tests.topology import SERVICE, connect, download, expected_download, pings, serve, upload
 
 TRANSFER_BYTES = 512 << 20
 

@@ -12,6 +12,7 @@ import pytest
 
 from lab.process import until
 from lab.sides import Side
+from lab.traffic import CLOSED, SERVICE, Provided, pings, provided, reaches, serve
 from lab.world import (
     PROVIDER_LAN,
     PROVIDER_PEER,
@@ -25,7 +26,6 @@ from lab.world import (
     USER_TUNNEL6,
     World,
 )
-from netns_tests.topology import CLOSED, SERVICE, Provided, pings, provided, reaches, serve
 
 BOTH_KINDS = pytest.mark.parametrize("kind", [socket.SOCK_STREAM, socket.SOCK_DGRAM], ids=["tcp", "udp"])
 

@@ -11,11 +11,11 @@ from collections import Counter
 from itertools import pairwise
 from typing import Any
 
+from lab.flows import Udp
 from lab.process import until
 from lab.servers import PATTERN_BYTES, pattern
+from lab.traffic import SERVICE, connect, serve
 from lab.world import PROVIDER_PEER, SERVER, World
-from netns_tests.recovery import Udp
-from netns_tests.topology import SERVICE, connect, serve
 
 REKEY_S = 2
 REKEYS = 3

@@ -19,8 +19,7 @@ import pytest
 from lab.chat import chat_from
 from lab.process import until
 from lab.servers import pattern
-from lab.world import PROVIDER_PEER, SERVER, WAN_INTERFACE, World, world
-from netns_tests.topology import (
+from lab.traffic import (
     SERVICE,
     connect,
     download,
@@ -30,6 +29,7 @@ from netns_tests.topology import (
     shape,
     tcp_echo,
 )
+from lab.world import PROVIDER_PEER, SERVER, WAN_INTERFACE, World, world
 
 ORDERED = ("--rate-limit", "0")
 DISTURBED = (*ORDERED, "--reorder")

@@ -23,10 +23,10 @@ import pytest
 from lab.netns import Namespace
 from lab.process import Process, until
 from lab.sides import RPC_PORT, WS_PORT, Side, nconnect_command
+from lab.traffic import SERVICE, connect, download, expected_download, pings, serve
 from lab.world import LAN, PROVIDER_PEER, PROVIDER_TUNNEL, SEED_RPC, SERVER, World, world
 from nconnect.crypto.keys import Identity
 from nconnect.invite.token import Token
-from netns_tests.topology import SERVICE, connect, download, expected_download, pings, serve
 
 METRICS = 9586
 LOUD = [sys.executable, "-m", "netns_tests.loud"]

@@ -19,8 +19,8 @@ import pytest
 
 from lab import CHECKOUT
 from lab.process import until
+from lab.traffic import SERVICE, serve
 from lab.world import World
-from netns_tests.topology import SERVICE, serve
 
 WATCHDOG_S = 1.0
 UNIT = Path(CHECKOUT, "packaging", "nconnect@.service")

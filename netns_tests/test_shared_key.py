@@ -15,9 +15,9 @@ import pytest
 from lab.netns import Namespace, cable, namespaces
 from lab.process import until
 from lab.sides import Side
+from lab.traffic import pings
 from lab.world import PROVIDER_PEER, PROVIDER_TUNNEL, USER_PEER, World, world
 from netns_tests.test_surroundings import doctor
-from netns_tests.topology import pings
 
 OURS = "another device uses this device's key too"
 THEIRS = "another device uses the key of"

@@ -16,8 +16,8 @@ import pytest
 
 from lab.netns import Namespace, cable, namespaces
 from lab.process import until
+from lab.traffic import SERVICE, connect, download, expected_download, pings, serve, tcp_echo
 from lab.world import LAN, LAN6, PROVIDER_PEER, PROVIDER_TUNNEL, World
-from netns_tests.topology import SERVICE, connect, download, expected_download, pings, serve, tcp_echo
 
 MIB = 1 << 20
 HOP_BYTES = 1280

@@ -19,8 +19,8 @@ import pytest
 from lab.process import until
 from lab.sides import Side
 from lab.snapshot import differences, snapshot
+from lab.traffic import SERVICE, pings, reaches, serve
 from lab.world import PROVIDER_PEER, SERVER, World
-from netns_tests.topology import SERVICE, pings, reaches, serve
 
 OTHER = "other.3b6a27bcceb6a42d62a3a8d02a6f0d73653215771de243a63ac048a18b59da29"
 NEW_PEER = ("peer", "add", "other", OTHER, "--allowed-ips", "10.86.0.9/32")

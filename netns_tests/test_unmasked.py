@@ -10,8 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from lab.world import PROVIDER_LAN, SERVER, SERVER6, USER_TUNNEL, USER_TUNNEL6, World, world
-from netns_tests.topology import (
+from lab.traffic import (
     SERVICE,
     gibibyte,
     pings,
@@ -21,6 +20,7 @@ from netns_tests.topology import (
     udp_volume,
     whoami,
 )
+from lab.world import PROVIDER_LAN, SERVER, SERVER6, USER_TUNNEL, USER_TUNNEL6, World, world
 
 MIB = 1 << 20
 HOSTS = {SERVER: USER_TUNNEL, SERVER6: USER_TUNNEL6}

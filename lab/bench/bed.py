@@ -64,7 +64,7 @@ class Bed:
 
     def serve_quic(self) -> None:
         certificate = self_signed(self.folder / "quic.pem")
-        command = [sys.executable, "-m", "netns_tests.quic", "serve", str(QUIC_PORT), str(certificate)]
+        command = [sys.executable, "-m", "lab.quic", "serve", str(QUIC_PORT), str(certificate)]
         process = self.serve(command, "quic")
         until(lambda: "serving" in process.text(), "the QUIC server", process=process)
 

@@ -139,7 +139,7 @@ def quic_down(running: Running, settings: Settings) -> Values:
     command = [
         sys.executable,
         "-m",
-        "netns_tests.quic",
+        "lab.quic",
         "fetch",
         running.host,
         str(QUIC_PORT),

@@ -13,14 +13,14 @@ import time
 from typing import TextIO
 
 from lab.command import interrupt_once
+from lab.flows import Flow, Tcp, Udp
 from lab.netns import LabError, require_root
 from lab.ping import first_reply
 from lab.recovery import page
 from lab.recovery.faults import FAULTS, Fault
 from lab.recovery.tunnels import TUNNELS, Tunnel, bring_up, missing
+from lab.traffic import SERVICE, serve
 from lab.world import World, world
-from netns_tests.recovery import Flow, Tcp, Udp
-from netns_tests.topology import SERVICE, serve
 
 LIMIT_S = 60.0
 CALM_S = 2.0  # between two faults

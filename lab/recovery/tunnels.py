@@ -13,8 +13,8 @@ from lab.bench.contenders import nebula, wireguard
 from lab.bench.contenders.base import run
 from lab.ping import first_reply
 from lab.process import Process
+from lab.traffic import SERVICE
 from lab.world import PROVIDER_PEER, PROVIDER_TUNNEL, World
-from netns_tests.topology import SERVICE
 
 START_TIMEOUT_S = 20.0
 PROVIDER_HOST = "203.0.113.2"

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from lab.netns import LabError, Namespace
 from lab.ping import echo_request
-from netns_tests.topology import SERVICE, connect, family_of
+from lab.traffic import SERVICE, connect, family_of
 
 EVERY_S = 0.05
 

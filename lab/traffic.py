@@ -67,7 +67,7 @@ def shape(namespace: Namespace, interface: str, mbit: int) -> None:
 def quic_download(world: World, size: int) -> None:
     """`size` bytes by QUIC from the server, whole and unchanged; needs aioquic."""
     certificate = self_signed(world.folder / "quic.pem")
-    program = [sys.executable, "-m", "netns_tests.quic"]
+    program = [sys.executable, "-m", "lab.quic"]
     server = world.run_in(world.server, [*program, "serve", str(QUIC_PORT), str(certificate)], "quic")
     until(lambda: "serving" in server.text(), "the QUIC server", process=server)
     done = world.user.run([*program, "fetch", SERVER, str(QUIC_PORT), str(size)], timeout_s=60)

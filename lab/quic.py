@@ -1,4 +1,4 @@
-"""QUIC through the tunnel, with aioquic at both ends: `python -m netns_tests.quic serve|fetch …`.
+"""QUIC through the tunnel, with aioquic at both ends: `python -m lab.quic serve|fetch …`.
 
     serve PORT CERTIFICATE      on all addresses; the certificate's file holds its key too
     fetch HOST PORT BYTES       prints {"sha256", "bytes", "seconds", "echo"} as JSON
@@ -15,7 +15,8 @@ import ssl
 import sys
 import time
 
-from aioquic.asyncio import connect, serve
+from aioquic.asyncio.client import connect
+from aioquic.asyncio.server import serve
 from aioquic.quic.configuration import QuicConfiguration
 
 from lab.servers import pattern
