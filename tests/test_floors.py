@@ -54,3 +54,14 @@ def test_imports_go_downward_only(path: Path) -> None:
             )
         elif 1 <= floor <= 3:
             assert imported.partition(".")[0] not in IMPURE, f"{module} is pure but imports {imported}"
+
+
+# What each part of the checkout may not import: the package ships alone, and the tests stand on the lab.
+ABOVE = {"nconnect": {"lab", "tests", "netns_tests"}, "lab": {"tests", "netns_tests"}}
+
+
+@pytest.mark.parametrize("part", ABOVE)
+def test_no_part_imports_what_stands_on_it(part: str) -> None:
+    for path in (ROOT.parent / part).rglob("*.py"):
+        above = {name for name in imports_of(path) if name.partition(".")[0] in ABOVE[part]}
+        assert not above, f"{path.relative_to(ROOT.parent)} imports {above}"
