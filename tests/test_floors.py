@@ -9,7 +9,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent / "nconnect"
 FLOORS = {
-    "model": 1, "config": 1, "config_edit": 1, "errors": 1,
+    "model": 1, "config": 1, "errors": 1,
     "wire": 2, "ip": 2, "crypto": 2, "queueing": 2,
     "tunnel": 3, "invite": 3, "nkn": 3, "node": 3, "host": 3, "doctor": 3,
     "io": 4, "control": 4, "sdk": 4,

@@ -9,7 +9,7 @@ from datetime import datetime
 from enum import Enum
 from pathlib import Path
 
-from nconnect.config_edit import add_peer, remove_peer
+from nconnect.config.edit import add_peer, remove_peer
 from nconnect.control.client import ControlClient, NotRunning, Refused
 from nconnect.errors import ConfigError, ControlError, HostError
 from nconnect.invite.book import Book, Invitation

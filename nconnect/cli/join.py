@@ -277,7 +277,7 @@ def _configuration(
     welcome: Welcome,
     accept_routes: str | list[str] | None,
 ) -> str:
-    from nconnect.config_edit import add_peer, new_file
+    from nconnect.config.edit import add_peer, new_file
 
     text = new_file(
         seed=seed,

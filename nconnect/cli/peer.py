@@ -77,7 +77,7 @@ def add(
     """Let a key in. It takes effect at once."""
     from nconnect import config as values
     from nconnect.cli.change import change_file
-    from nconnect.config_edit import add_peer
+    from nconnect.config.edit import add_peer
 
     path = chosen(ctx, config)
     checks = Checks()
@@ -196,7 +196,7 @@ def set_values(
     """Change a peer. It takes effect at once; what is not named stays."""
     from nconnect import config as values
     from nconnect.cli.change import change_peer
-    from nconnect.config_edit import KEEP, PeerChange, set_peer
+    from nconnect.config.edit import KEEP, PeerChange, set_peer
 
     given = (new_name, address, allowed_ips, allow, add_allow, remove_allow, preshared_key_file, expires)
     if not any(value is not None for value in (*given, max_flows)) and not no_preshared_key:
@@ -319,7 +319,7 @@ def _allow_of(text: str, name: str) -> tuple[str, ...] | None:
     """The `allow` of a peer as the file has it; raises `ConfigError` when there is no such peer."""
     import tomllib
 
-    from nconnect.config_edit import unknown_peer
+    from nconnect.config.edit import unknown_peer
 
     try:
         peers = tomllib.loads(text).get("peer", [])
@@ -354,7 +354,7 @@ def _merge_allow(
 
 
 def _find(peers: tuple[PeerConfig, ...], name: str) -> PeerConfig:
-    from nconnect.config_edit import unknown_peer
+    from nconnect.config.edit import unknown_peer
 
     for peer in peers:
         if peer.name == name:

@@ -66,7 +66,7 @@ def approve(
     """Let in an address that tried. It takes effect at once."""
     from nconnect import config as values
     from nconnect.cli.change import change_file
-    from nconnect.config_edit import add_peer
+    from nconnect.config.edit import add_peer
     from nconnect.control.client import ControlClient
     from nconnect.io.files.config_file import load
 

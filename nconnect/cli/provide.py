@@ -79,7 +79,7 @@ def add(
     Peers reach a new subnet when it is among the allowed ips that they have for this machine.
     """
     from nconnect.cli.change import change_file
-    from nconnect.config_edit import add_offers
+    from nconnect.config.edit import add_offers
     from nconnect.io.files.config_file import load
 
     path = chosen(ctx, config)
@@ -101,7 +101,7 @@ def remove(
 ) -> None:
     """Offer something no longer. It takes effect at once."""
     from nconnect.cli.change import change_file
-    from nconnect.config_edit import remove_offers
+    from nconnect.config.edit import remove_offers
     from nconnect.io.files.config_file import load, read
 
     path = chosen(ctx, config)

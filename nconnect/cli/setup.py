@@ -69,7 +69,7 @@ def init(
 
     from nconnect import config as values
     from nconnect.cli import interview
-    from nconnect.config_edit import new_file
+    from nconnect.config.edit import new_file
     from nconnect.io.files import config_file
 
     path = chosen(ctx, config)

@@ -74,7 +74,7 @@ def import_peers(
 def table_of(peers: Any, *, secrets: bool) -> str:
     """The `[[peer]]` sections of a configuration, in its own form."""
     from nconnect.config import format_allow_rule
-    from nconnect.config_edit import add_peer
+    from nconnect.config.edit import add_peer
 
     text = "# nconnect: a table of peers, for `nconnect peer import`.\n"
     for peer in peers:
@@ -118,7 +118,7 @@ def merged(
     """
     import tomllib
 
-    from nconnect.config_edit import PeerChange, add_peer, set_peer
+    from nconnect.config.edit import PeerChange, add_peer, set_peer
 
     try:
         there = {str(peer.get("name")): peer for peer in tomllib.loads(text).get("peer", [])}

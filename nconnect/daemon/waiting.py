@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from nconnect.config_edit import unknown_peer
+from nconnect.config.edit import unknown_peer
 from nconnect.control.schema import PingReply
 from nconnect.daemon import status
 from nconnect.daemon.driver import Driver

@@ -14,7 +14,7 @@ from nconnect.config.accept_routes import (
     read_accept_routes,
     told,
 )
-from nconnect.config_edit import new_file
+from nconnect.config.edit import new_file
 from nconnect.errors import ConfigError
 from nconnect.model import AcceptRoutes
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from nconnect.config_edit import add_peer, new_file
+from nconnect.config.edit import add_peer, new_file
 from nconnect.daemon.enrolment import Enrolment
 from nconnect.errors import HostError
 from nconnect.invite.applicant import Refused, RoutesNotAccepted

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nconnect.config import parse
-from nconnect.config_edit import (
+from nconnect.config.edit import (
     KEEP,
     PeerChange,
     add_offers,
