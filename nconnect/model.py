@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 from ipaddress import IPv4Interface, IPv4Network, IPv6Interface, IPv6Network
-from pathlib import Path
+from pathlib import PurePath
 from typing import Literal
 
 from nconnect.errors import ConfigError
@@ -148,8 +148,8 @@ class NodeConfig:
     rpc_port: int | None = RPC_PORT
     advertise: str | None = None  # None: the host by which the caller asked
     verify_signatures: bool = False
-    tls_cert: Path | None = None  # a PEM file with the chain
-    tls_key: Path | None = None
+    tls_cert: PurePath | None = None  # a PEM file with the chain
+    tls_key: PurePath | None = None
     wss_port: int | None = WSS_PORT  # served only with TLS, as https_port
     https_port: int | None = HTTPS_PORT
     port: int | None = None  # RPC and websocket on one port, over TLS where there is TLS
@@ -175,8 +175,8 @@ class NodeConfig:
         advertise: str | None = None,
         verify_signatures: bool = False,
         tls: bool = False,
-        tls_cert: Path | None = None,
-        tls_key: Path | None = None,
+        tls_cert: PurePath | None = None,
+        tls_key: PurePath | None = None,
         connections_per_address: int | None = None,
         queue_mb: int | None = None,
         mail_mb: int | None = None,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Callable, Iterable
-from pathlib import Path as FilePath
+from pathlib import PurePath
 from typing import Any
 
 from nconnect.config import values
@@ -344,8 +344,8 @@ def _host(value: object) -> str:
     return values.check_host(string(value))
 
 
-def _file(value: object) -> FilePath:
-    path = FilePath(string(value))
+def _file(value: object) -> PurePath:
+    path = PurePath(string(value))
     if not path.is_absolute():
         raise ConfigError(f"{value!r} is not a whole path: write one such as /etc/nconnect/node.pem")
     return path

@@ -12,7 +12,7 @@ import ssl
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from nconnect.errors import HostError
 from nconnect.io.errors import reason
@@ -37,10 +37,10 @@ def make_unless_there(path: Path, hosts: Iterable[str]) -> None:
         raise HostError(f"cannot write {path}: {reason(error)}") from error
 
 
-def fingerprint(path: Path) -> str:
+def fingerprint(path: PurePath) -> str:
     """SHA-256 of the (first) certificate's DER in a PEM file, 64 hex digits; raises `HostError`."""
     try:
-        text = read_file(path, MAX_BYTES).decode(errors="replace")
+        text = read_file(Path(path), MAX_BYTES).decode(errors="replace")
     except OSError as error:
         raise HostError(f"cannot read {path}: {reason(error)}") from error
     found = _FIRST.search(text)

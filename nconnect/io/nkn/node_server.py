@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from nconnect import __version__
 from nconnect.crypto.keys import Identity
@@ -352,13 +352,13 @@ def _rpc_limits(settings: NodeSettings) -> Limits:
     )
 
 
-def _tls_context(cert: Path, key: Path | None) -> ssl.SSLContext:
+def _tls_context(cert: PurePath, key: PurePath | None) -> ssl.SSLContext:
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     descriptors: list[int] = []
     try:
         for path in (cert, key or cert):
             try:
-                descriptors.append(open_path(path))
+                descriptors.append(open_path(Path(path)))
             except OSError as error:
                 raise HostError(f"cannot read {path}: {reason(error)}") from error
         # By descriptor: the files that were checked. Without a password: a prompt would hang a service.
