@@ -13,6 +13,7 @@ from typing import Literal
 
 from nconnect.errors import ConfigError
 
+Buffer = bytes | bytearray | memoryview
 Prefix = IPv4Network | IPv6Network
 InterfaceAddress = IPv4Interface | IPv6Interface
 

@@ -11,8 +11,8 @@ import json
 import os
 
 from nconnect.crypto.keys import Identity
-from nconnect.io.nkn.node_server import Buffer, NodeServer
-from nconnect.model import NodeConfig
+from nconnect.io.nkn.node_server import NodeServer
+from nconnect.model import Buffer, NodeConfig
 from nconnect.node.settings import NodeSettings
 
 LEAST_BYTES = 512  # an acknowledgement of NCP has at most 32 ranges and takes less

@@ -14,8 +14,9 @@ from urllib.parse import urlsplit
 from nconnect.errors import NconnectError, RemoteProtocolError
 from nconnect.io.clock import boottime
 from nconnect.io.errors import reason
-from nconnect.io.net.websocket import Buffer, WebSocket
+from nconnect.io.net.websocket import WebSocket
 from nconnect.io.nkn.link import LinkHandler
+from nconnect.model import Buffer
 from nconnect.nkn.link import Link, refuse_unusable
 from nconnect.nkn.outputs import (
     Connect,

@@ -15,7 +15,7 @@ from typing import Protocol
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM, ChaCha20Poly1305
 
-Buffer = bytes | bytearray | memoryview
+from nconnect.model import Buffer
 
 KEY_BYTES = 32
 TAG_BYTES = 16

@@ -9,7 +9,7 @@ from __future__ import annotations
 from nacl import bindings
 from nacl.exceptions import BadSignatureError, CryptoError
 
-Buffer = bytes | bytearray | memoryview
+from nconnect.model import Buffer
 
 KEY_BYTES = 32  # seed, public keys, shared keys
 NONCE_BYTES = 24

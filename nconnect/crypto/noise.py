@@ -23,9 +23,10 @@ from functools import lru_cache
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 
-from nconnect.crypto.aead import TAG_BYTES, Buffer, CipherSuite
+from nconnect.crypto.aead import TAG_BYTES, CipherSuite
 from nconnect.crypto.keys import KEY_BYTES, InvalidKey
 from nconnect.errors import LocalProtocolError, RemoteProtocolError
+from nconnect.model import Buffer
 
 INITIATION_OVERHEAD_BYTES = KEY_BYTES + KEY_BYTES + TAG_BYTES + TAG_BYTES
 RESPONSE_OVERHEAD_BYTES = KEY_BYTES + TAG_BYTES

@@ -23,6 +23,7 @@ from nconnect.io.system.tun import Tun
 from nconnect.ip import offload
 from nconnect.ip.gro import MAX_DATAGRAM_BYTES, NO_RECORD, Run
 from nconnect.ip.packet import IPV4_HEADER_BYTES
+from nconnect.model import Buffer
 from nconnect.tunnel.constants import BATCH_BYTES, MAX_BATCH_BYTES
 from nconnect.tunnel.core import SEAL_BYTES, Tunnel
 from nconnect.tunnel.outputs import CountersMoved, Deliver, ExpiryChanged, Pong, Send, SessionLost, SessionUp
@@ -36,8 +37,6 @@ from nconnect.wire.tunnel import (
     VIRTIO_HEADER_BYTES,
     Feature,
 )
-
-Buffer = bytes | bytearray | memoryview
 
 # Measured on two cores: fewer packets a turn cost rate when UDP floods, more let the links wait over 1 ms.
 TUN_BUDGET_PACKETS = 256

@@ -20,11 +20,11 @@ from nconnect.crypto.keys import Identity
 from nconnect.errors import ConfigError, HostError, NconnectError
 from nconnect.invite import pool
 from nconnect.invite.book import Invitation, InvitationState
-from nconnect.invite.desk import Admission, Buffer, Desk, application_in
+from nconnect.invite.desk import Admission, Desk, application_in
 from nconnect.invite.table import Table
 from nconnect.invite.welcome import Offer, Welcome
 from nconnect.io.files.invitations import InvitationStore
-from nconnect.model import Config, NknAddress, PeerConfig, Prefix
+from nconnect.model import Buffer, Config, NknAddress, PeerConfig, Prefix
 from nconnect.wire.invite import Reason
 
 log = logging.getLogger(__name__)

@@ -10,11 +10,9 @@ from nconnect.errors import NetworkError, RemoteProtocolError
 from nconnect.invite.desk import SUITE, prologue
 from nconnect.invite.token import Token, TokenKeys
 from nconnect.invite.welcome import Offer, Welcome, encode_application, read_grant
-from nconnect.model import AcceptRoutes, NknAddress
+from nconnect.model import AcceptRoutes, Buffer, NknAddress
 from nconnect.wire.invite import Application, Grant, Reason, Refusal, unwrap, wrap
 from nconnect.wire.message import Message
-
-Buffer = bytes | bytearray | memoryview
 
 # Guessed. The provider writes a file and sets rules before it answers; asking again changes nothing.
 ASK_AGAIN_S = (1.0, 2.0, 3.0)  # the last one repeats

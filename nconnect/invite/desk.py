@@ -23,10 +23,9 @@ from nconnect.crypto.noise import Responder
 from nconnect.errors import ConfigError, RemoteProtocolError
 from nconnect.invite.book import Book, Invitation, InvitationState
 from nconnect.invite.welcome import Offer, Welcome, accepted_in
-from nconnect.model import AcceptRoutes, NknAddress
+from nconnect.model import AcceptRoutes, Buffer, NknAddress
 from nconnect.wire.invite import Application, Grant, Reason, Refusal, unwrap, wrap
 
-Buffer = bytes | bytearray | memoryview
 Rng = Callable[[int], bytes]
 
 # Guessed. Whoever can make a valid MAC holds a token, or repeats what somebody with a token has sent.

@@ -10,12 +10,14 @@ is not all zero, and no packet is, the canonical sum is then 0xffff and the chec
 
 from __future__ import annotations
 
+from nconnect.model import Buffer
+
 # Longer buffers are summed in chunks: dividing a number of 64 KiB costs more than adding 16 of 4 KiB (107
 # against 55 us, measured). Even, so that each chunk starts on a word.
 _CHUNK_BYTES = 4096
 
 
-def word_sum(data: bytes | bytearray | memoryview) -> int:
+def word_sum(data: Buffer) -> int:
     """The one's complement sum of the big-endian 16-bit words of `data`, modulo 65535.
 
     A last odd byte is the high half of a word (RFC 1071, section 4.1).
@@ -33,7 +35,7 @@ def word_sum(data: bytes | bytearray | memoryview) -> int:
     return number % 0xFFFF
 
 
-def checksum(data: bytes | bytearray | memoryview, initial: int = 0) -> int:
+def checksum(data: Buffer, initial: int = 0) -> int:
     """The Internet checksum of `data`, 0 to 0xfffe; `initial` is a sum to start from (a pseudo-header's).
 
     Over data that carries its own right checksum the result is 0. UDP sends 0xffff instead of 0, which

@@ -28,8 +28,6 @@ from nconnect.model import NknAddress
 from nconnect.wire.message import Message
 from nconnect.wire.nkn import MAX_MESSAGE_BYTES
 
-Buffer = bytes | bytearray | memoryview
-
 MAX_BOXES = 1024  # shared keys kept, least used forgotten; guessed: 60 us to work one out again
 MAX_BATCH_DESTS = 128  # guessed: what nodes take in one message (ours: 256)
 # Of a message around its payload: nonces, boxed key, field heads, a sub-client's prefix.

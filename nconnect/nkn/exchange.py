@@ -15,8 +15,8 @@ from enum import Enum
 
 from nconnect.crypto.keys import Identity, InvalidKey
 from nconnect.errors import ConfigError, LocalProtocolError, RemoteProtocolError
-from nconnect.model import NknAddress
-from nconnect.nkn.envelope import Batch, Buffer, Envelopes
+from nconnect.model import Buffer, NknAddress
+from nconnect.nkn.envelope import Batch, Envelopes
 from nconnect.nkn.recent import RecentIds
 from nconnect.wire.message import Message, Payload, PayloadType, TextData
 

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from nconnect.errors import LocalProtocolError
-from nconnect.nkn.envelope import Buffer
+from nconnect.model import Buffer
 from nconnect.nkn.exchange import Incoming
 
 

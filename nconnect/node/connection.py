@@ -7,14 +7,13 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Protocol
 
+from nconnect.model import Buffer
 from nconnect.node.egress import Egress
 from nconnect.node.proof import Ledger
 from nconnect.node.reorder import Reorderer
 from nconnect.node.sources import Source
 from nconnect.wire.jsonrpc import NodeInfo
 from nconnect.wire.nkn import HeadCache
-
-Buffer = bytes | bytearray | memoryview
 
 
 class Transport(Protocol):

@@ -27,8 +27,8 @@ from types import MappingProxyType
 
 from nconnect.crypto.keys import Identity, verify
 from nconnect.errors import ConfigError, LocalProtocolError, RemoteProtocolError
-from nconnect.model import Deadline, NknAddress
-from nconnect.node.connection import Buffer, Connection, Event, State, Transport
+from nconnect.model import Buffer, Deadline, NknAddress
+from nconnect.node.connection import Connection, Event, State, Transport
 from nconnect.node.limits import RateLimiter, limit_key
 from nconnect.node.proof import Chain, Ledger
 from nconnect.node.relay import Relay, may_log_in

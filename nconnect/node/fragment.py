@@ -16,9 +16,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from nconnect.errors import RemoteProtocolError
+from nconnect.model import Buffer
 from nconnect.wire.nkn import MAX_MESSAGE_BYTES
-
-Buffer = bytes | bytearray | memoryview
 
 VERSION = 1
 PIECE_BYTES = 512 << 10  # guessed: half of NATS's usual limit

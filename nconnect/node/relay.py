@@ -12,8 +12,8 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from nconnect.errors import ConfigError, DropReason
-from nconnect.model import NknAddress
-from nconnect.node.connection import Buffer, Connection, State, Stuck
+from nconnect.model import Buffer, NknAddress
+from nconnect.node.connection import Connection, State, Stuck
 from nconnect.node.egress import Egress, Pool
 from nconnect.node.limits import RateLimiter
 from nconnect.node.mailbox import Held, OfflineMailbox

@@ -18,8 +18,7 @@ import hmac
 import struct
 
 from nconnect.errors import RemoteProtocolError
-
-Buffer = bytes | bytearray | memoryview
+from nconnect.model import Buffer
 
 CONTROL, PARCELS = 0, 1
 LEAST_KEY_CHARS = 32

@@ -18,8 +18,8 @@ from nconnect.config.proxy import Proxies, of_setting, parse_proxy_setting
 from nconnect.crypto.keys import Identity
 from nconnect.errors import ClientClosed, ConfigError, LocalProtocolError, NetworkError, NotConnected
 from nconnect.io.clock import boottime
-from nconnect.model import PUBLIC_SEED_RPC, NknAddress
-from nconnect.nkn.envelope import Batch, Buffer
+from nconnect.model import PUBLIC_SEED_RPC, Buffer, NknAddress
+from nconnect.nkn.envelope import Batch
 from nconnect.nkn.exchange import MAX_ADDRESS_CHARS, Answer, Exchange, Incoming
 from nconnect.nkn.link import Link
 from nconnect.nkn.message import Message, Reply

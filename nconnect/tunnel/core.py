@@ -30,7 +30,7 @@ from collections.abc import Callable, Iterable, Mapping
 from nconnect.crypto.aead import TAG_BYTES
 from nconnect.crypto.keys import Identity
 from nconnect.errors import DropReason, RemoteProtocolError
-from nconnect.model import Deadline, NknAddress, PeerConfig
+from nconnect.model import Buffer, Deadline, NknAddress, PeerConfig
 from nconnect.tunnel.allowed_ips import AllowedIps
 from nconnect.tunnel.batch import Record, read_records
 from nconnect.tunnel.constants import MAX_BATCH_BYTES, QUESTION_S
@@ -59,7 +59,6 @@ from nconnect.wire.tunnel import (
     split_data_frame,
 )
 
-Buffer = bytes | bytearray | memoryview
 SEAL_BYTES = TAG_BYTES  # what a sealed batch is longer than the batch
 MAX_SEALED_BYTES = MAX_BATCH_BYTES + TAG_BYTES  # we announce the former; more costs too long at once
 _DATA = int(FrameKind.DATA)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from nconnect.crypto.aead import Aead
 from nconnect.errors import DropReason
+from nconnect.model import Buffer
 from nconnect.tunnel.constants import (
     REJECT_AFTER_MESSAGES,
     REJECT_AFTER_S,
@@ -20,8 +21,6 @@ from nconnect.tunnel.constants import (
 from nconnect.tunnel.replay import ReplayWindow
 from nconnect.tunnel.timers import NEVER
 from nconnect.wire.tunnel import DATA_HEADER, VERSION, FrameKind
-
-Buffer = bytes | bytearray | memoryview
 
 _DATA = int(FrameKind.DATA)
 

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from nconnect.errors import DropReason
 from nconnect.ip import icmp, offload, packet
+from nconnect.model import Buffer
 from nconnect.tunnel.allowed_ips import AllowedIps
 from nconnect.tunnel.peer import Peer
 from nconnect.wire.tunnel import VIRTIO_HEADER_BYTES, Feature
-
-Buffer = bytes | bytearray | memoryview
 
 _ALL = Feature.ALL  # an enum's member costs a look-up in its class
 

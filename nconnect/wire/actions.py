@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from nconnect.errors import RemoteProtocolError
+from nconnect.model import Buffer
 from nconnect.wire import strict_json
 from nconnect.wire.jsonrpc import NodeInfo
 
@@ -126,7 +127,7 @@ class UnknownAction:
 NodeAction = AuthChallenge | ClientSet | WrongNode | BlockHashUpdate | Refusal | UnknownAction
 
 
-def parse_node_action(data: bytes | bytearray | memoryview | str) -> NodeAction:
+def parse_node_action(data: Buffer | str) -> NodeAction:
     """Client side: read a text frame from a node. Raises `RemoteProtocolError`.
 
     That is for what a client acts on and cannot read. An action of another type is an unknown one.
@@ -153,7 +154,7 @@ def parse_node_action(data: bytes | bytearray | memoryview | str) -> NodeAction:
     return UnknownAction(action)
 
 
-def parse_client_action(data: bytes | bytearray | memoryview | str) -> SetClient | UnknownAction:
+def parse_client_action(data: Buffer | str) -> SetClient | UnknownAction:
     """Node side: read a text frame from a client. Raises `RemoteProtocolError`.
 
     A login without proof (as old clients send) is refused here: this project's node is strict.

@@ -22,10 +22,9 @@ from dataclasses import dataclass
 from enum import IntEnum
 
 from nconnect.errors import RemoteProtocolError
+from nconnect.model import Buffer
 from nconnect.wire.message import Message, Payload, PayloadType
 from nconnect.wire.tunnel import MAGIC, VERSION
-
-Buffer = bytes | bytearray | memoryview
 
 TOKEN_ID_BYTES = 8
 MAC_BYTES = 16

@@ -16,6 +16,7 @@ from ipaddress import IPv6Address
 from typing import Any
 
 from nconnect.errors import RemoteProtocolError
+from nconnect.model import Buffer
 from nconnect.model import join_addr as join_addr
 from nconnect.wire import strict_json
 
@@ -122,7 +123,7 @@ def encode_request(method: str, params: Mapping[str, object], *, id: Id = 1) -> 
     return strict_json.dump({"id": id, "jsonrpc": "2.0", "method": method, "params": params}).encode()
 
 
-def parse_response(data: bytes | bytearray | memoryview) -> Any | RpcError:
+def parse_response(data: Buffer) -> Any | RpcError:
     """The `result` of an answer, or an `RpcError`. Raises `RemoteProtocolError`.
 
     `id` and `jsonrpc` are not looked at: an HTTP response answers the request it came back on, and the
@@ -174,7 +175,7 @@ class RequestBody:
     is_batch: bool
 
 
-def parse_requests(data: bytes | bytearray | memoryview) -> RequestBody:
+def parse_requests(data: Buffer) -> RequestBody:
     """Read the body of a POST. Never raises: what is malformed is a `BadRequest` to answer."""
     try:
         value = strict_json.load(data)

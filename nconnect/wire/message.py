@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from enum import IntEnum
 
 from nconnect.errors import RemoteProtocolError
+from nconnect.model import Buffer
 from nconnect.wire.protobuf import (
-    Buffer,
     as_bool,
     as_bytes,
     as_string,

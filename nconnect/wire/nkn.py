@@ -22,8 +22,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from nconnect.errors import RemoteProtocolError
+from nconnect.model import Buffer
 from nconnect.wire.protobuf import (
-    Buffer,
     as_bytes,
     as_string,
     as_uint32,

@@ -13,8 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from nconnect.errors import RemoteProtocolError
-
-Buffer = bytes | bytearray | memoryview
+from nconnect.model import Buffer
 
 MAX_FIELDS = 64  # guessed: our messages have at most 8 fields; bounds the work that hostile bytes can cause
 _LAST_SHIFT = 63  # specification: a varint has at most 64 bits, 7 in each byte, the tenth byte one

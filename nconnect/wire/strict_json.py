@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from typing import Any, NoReturn
 
 from nconnect.errors import RemoteProtocolError
+from nconnect.model import Buffer
 
 MAX_JSON_BYTES = 1 << 20  # guessed: the largest real answer is a few KB; parsing 1 MiB takes about 10 ms
 
@@ -21,7 +22,7 @@ Members = Mapping[str, Any]
 _HEX = re.compile(r"(?:[0-9a-fA-F]{2})*")
 
 
-def load(data: bytes | bytearray | memoryview | str) -> Any:
+def load(data: Buffer | str) -> Any:
     """Parse one JSON value."""
     if len(data) > MAX_JSON_BYTES:
         raise RemoteProtocolError("JSON: larger than 1 MiB")

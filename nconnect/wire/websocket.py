@@ -17,9 +17,8 @@ from struct import Struct
 from typing import NamedTuple
 
 from nconnect.errors import LocalProtocolError, RemoteProtocolError
+from nconnect.model import Buffer
 from nconnect.wire.text import printable
-
-Buffer = bytes | bytearray | memoryview
 
 MAX_HEADER_BYTES = 14  # 2, 8 for the length, 4 for the mask
 MAX_CONTROL_BYTES = 125  # section 5.5

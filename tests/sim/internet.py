@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from nconnect.crypto.keys import Identity
-from nconnect.node.connection import Buffer
+from nconnect.model import Buffer
 from nconnect.node.connection import Connection as NodeConnection
 from nconnect.node.core import Node
 from nconnect.node.settings import NodeSettings

@@ -10,6 +10,8 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+from nconnect.model import Buffer
+
 READ_BYTES = 64 * 1024  # more than a TLS record (RFC 8446: 16 KiB), so none is left in the TLS layer
 HIGH_WATER_BYTES = 64 * 1024  # of unsent bytes: the protocol is told to pause
 
@@ -58,7 +60,7 @@ class SocketTransport(asyncio.Transport):
             self._reading = True
             self._loop.add_reader(self._sock.fileno(), self._on_readable)
 
-    def write(self, data: bytes | bytearray | memoryview) -> None:
+    def write(self, data: Buffer) -> None:
         if self._lost:
             return
         self._unsent += data

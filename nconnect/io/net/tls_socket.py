@@ -8,8 +8,7 @@ import ssl
 from collections.abc import Sequence
 
 from nconnect.io.net.readiness import until_ready
-
-Buffer = bytes | bytearray | memoryview
+from nconnect.model import Buffer
 
 
 class TlsSocket:

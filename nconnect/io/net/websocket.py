@@ -31,6 +31,7 @@ from nconnect.io.net import tcp_info
 from nconnect.io.net.congestion import CongestionControl
 from nconnect.io.net.receive_buffers import ReceiveBuffers
 from nconnect.io.net.tls_socket import TlsSocket
+from nconnect.model import Buffer
 from nconnect.queueing.pacer import UNLIMITED_BYTES, Pacer
 from nconnect.queueing.turns import MESSAGE_WORK, Share
 from nconnect.wire.websocket import (
@@ -43,8 +44,6 @@ from nconnect.wire.websocket import (
     parse_close,
     parse_header,
 )
-
-Buffer = bytes | bytearray | memoryview
 
 MAX_FRAME_BYTES = 4 << 20  # the network's limit (NKN.md)
 MAX_LARGE_BUFFERS = 16  # connections that may hold such a buffer while half a frame is in it

@@ -27,6 +27,7 @@ from urllib.parse import urlsplit
 from nconnect.errors import HostError, RemoteProtocolError, UsageError
 from nconnect.io.clock import boottime
 from nconnect.io.errors import plain_reason
+from nconnect.model import Buffer
 from nconnect.node.cluster import Arrived, Cluster, Publish
 from nconnect.node.core import Node
 from nconnect.node.egress import Account, Egress, Pool
@@ -36,8 +37,6 @@ from nconnect.node.seal import PARCELS as PARCEL_LANE
 from nconnect.wire.jsonrpc import NodeInfo
 
 log = logging.getLogger(__name__)
-
-Buffer = bytes | bytearray | memoryview
 
 NODES = "nconnect.nodes"
 PARCELS = "nconnect.to"

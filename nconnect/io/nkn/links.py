@@ -20,10 +20,9 @@ from nconnect.errors import NconnectError
 from nconnect.host.facts import Address
 from nconnect.io.clock import boottime
 from nconnect.io.net import resolve
-from nconnect.io.net.websocket import Buffer
 from nconnect.io.nkn import rpc
 from nconnect.io.nkn.link import LinkRunner
-from nconnect.model import NknAddress
+from nconnect.model import Buffer, NknAddress
 from nconnect.nkn.link import Link
 from nconnect.nkn.outputs import DownReason
 from nconnect.nkn.spares import Spares

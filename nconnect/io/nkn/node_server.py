@@ -24,15 +24,13 @@ from nconnect.io.net import certificate
 from nconnect.io.net.listening import bind_tcp, is_any_address, outgoing_address
 from nconnect.io.net.websocket import WebSocket
 from nconnect.io.net.websocket_server import SharedPort, WebSocketServer
-from nconnect.model import NodeConfig
+from nconnect.model import Buffer, NodeConfig
 from nconnect.node import rpc
 from nconnect.node.connection import Connection
 from nconnect.node.core import EARLY_FRAME_BYTES, Node
 from nconnect.node.limits import OFFICIAL_RATE_PER_S, RateLimiter
 from nconnect.node.settings import NodeDrop, NodeSettings
 from nconnect.wire.jsonrpc import NodeInfo, join_addr
-
-Buffer = bytes | bytearray | memoryview
 
 MAX_RPC_BODY_BYTES = 64 << 10  # guessed: a request has about 200, a full batch 20 KB
 MAX_RPC_CONNECTIONS = 8192  # guessed: each is an answer away from its end
