@@ -6,16 +6,19 @@ All are frozen and hold no resource. `nconnect.config` makes them from a TOML fi
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from ipaddress import IPv4Interface, IPv4Network, IPv6Interface, IPv6Network
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Interface, IPv6Network
 from pathlib import PurePath
 from typing import Literal
 
 from nconnect.errors import ConfigError
 
 Buffer = bytes | bytearray | memoryview
+Address = IPv4Address | IPv6Address
 Prefix = IPv4Network | IPv6Network
 InterfaceAddress = IPv4Interface | IPv6Interface
+Rng = Callable[[int], bytes]  # so many random bytes: `os.urandom`, or a test's own
 
 DEFAULT_INTERFACE = "nc0"
 DEFAULT_MTU = 1500

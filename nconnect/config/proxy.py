@@ -8,12 +8,12 @@ from __future__ import annotations
 import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
+from ipaddress import IPv6Address, ip_address, ip_network
 from typing import Literal
 from urllib.parse import unquote, urlsplit
 
 from nconnect.errors import ConfigError
-from nconnect.model import Config, Proxy
+from nconnect.model import Address, Config, Proxy
 
 FORM = "http://[USER:PASSWORD@]HOST:PORT or socks5://[USER:PASSWORD@]HOST:PORT"
 # The first that is set counts. Lower case comes first, as in curl. HTTPS_PROXY means CONNECT, which is what
@@ -22,7 +22,7 @@ VARIABLES = ("https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY")
 EXCEPTIONS = ("no_proxy", "NO_PROXY")
 
 Setting = Proxy | Literal["none"] | None
-Admit = Callable[[IPv4Address | IPv6Address, int], Awaitable[str]]  # address and port
+Admit = Callable[[Address, int], Awaitable[str]]  # address and port
 
 _SCHEMES = {"http": "http", "socks5": "socks5", "socks5h": "socks5", "socks": "socks5"}
 _HOST = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9._-]{0,251}[A-Za-z0-9_])?\.?")
@@ -150,7 +150,7 @@ def of_config(config: Config, environ: Mapping[str, str]) -> Proxies:
     return Proxies(chosen.proxy, chosen.exceptions, own, chosen.source)
 
 
-def _matches(entry: str, name: str, address: IPv4Address | IPv6Address | None, port: int) -> bool:
+def _matches(entry: str, name: str, address: Address | None, port: int) -> bool:
     """Whether an entry of NO_PROXY means this destination.
 
     An entry is *, NAME, .NAME, *.NAME, ADDRESS or PREFIX, perhaps with :PORT.
@@ -175,7 +175,7 @@ def _matches(entry: str, name: str, address: IPv4Address | IPv6Address | None, p
     return network.version == address.version and address in network
 
 
-def _address(host: str) -> IPv4Address | IPv6Address | None:
+def _address(host: str) -> Address | None:
     try:
         address = ip_address(host.partition("%")[0])
     except ValueError:

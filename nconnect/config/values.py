@@ -12,7 +12,6 @@ from collections.abc import Iterable
 from datetime import UTC, date, datetime, time
 from ipaddress import (
     AddressValueError,
-    IPv4Address,
     IPv6Address,
     IPv6Network,
     NetmaskValueError,
@@ -24,6 +23,7 @@ from urllib.parse import urlsplit
 
 from nconnect.errors import ConfigError
 from nconnect.model import (
+    Address,
     AllowRule,
     Exposed,
     InterfaceAddress,
@@ -366,7 +366,7 @@ def _unicast(prefix: Prefix) -> Prefix:
     return prefix
 
 
-def _is_special(address: IPv4Address | IPv6Address) -> bool:
+def _is_special(address: Address) -> bool:
     mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
     return address.is_loopback or address.is_link_local or address.is_multicast or mapped is not None
 

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -26,7 +25,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X
 from nconnect.crypto.aead import TAG_BYTES, CipherSuite
 from nconnect.crypto.keys import KEY_BYTES, InvalidKey
 from nconnect.errors import LocalProtocolError, RemoteProtocolError
-from nconnect.model import Buffer
+from nconnect.model import Buffer, Rng
 
 INITIATION_OVERHEAD_BYTES = KEY_BYTES + KEY_BYTES + TAG_BYTES + TAG_BYTES
 RESPONSE_OVERHEAD_BYTES = KEY_BYTES + TAG_BYTES
@@ -54,7 +53,7 @@ class Initiator:
         static_private: bytes,
         remote_static: bytes,
         *,
-        rng: Callable[[int], bytes],
+        rng: Rng,
         psk: bytes = NO_PSK,
         prologue: bytes = b"",
     ) -> None:
@@ -125,7 +124,7 @@ class Responder:
         suite: CipherSuite,
         static_private: bytes,
         *,
-        rng: Callable[[int], bytes],
+        rng: Rng,
         psk: bytes = NO_PSK,
         prologue: bytes = b"",
     ) -> None:

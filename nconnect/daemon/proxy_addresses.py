@@ -11,9 +11,8 @@ from collections.abc import Awaitable, Callable
 from ipaddress import ip_address
 
 from nconnect.config.proxy import Proxies
-from nconnect.host.facts import Address
 from nconnect.io.net.resolve import stream_addresses
-from nconnect.model import Proxy
+from nconnect.model import Address, Proxy
 
 LOOK_UP_S = 2.0  # guessed; the link asks for the same name at the same time
 

@@ -18,9 +18,9 @@ from collections.abc import Awaitable, Callable, Iterable
 
 from nconnect.config.proxy import Proxies
 from nconnect.host.bypass import is_named
-from nconnect.host.facts import Address, Endpoint
+from nconnect.host.facts import Endpoint
 from nconnect.host.plan import HostPlan, peers_prefixes, tunnel_prefixes
-from nconnect.model import Config, Prefix, join_addr
+from nconnect.model import Address, Config, Prefix, join_addr
 
 MAX_ENDPOINTS = 16  # guessed: ports of nodes at addresses that the configuration names
 SAID_FOR_S = 600.0  # how long `status` names a refused address

@@ -13,9 +13,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import Enum, auto
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+from ipaddress import IPv4Network, IPv6Network
 
-from nconnect.model import Prefix
+from nconnect.model import Address, Prefix
 
 
 class Verdict(Enum):
@@ -37,7 +37,7 @@ class Span:
     last: int
 
 
-Value = str | int | IPv4Address | IPv6Address
+Value = str | int | Address
 Wanted = str | int | Prefix | Span  # a text that ends in "*" is the beginning of a name
 Packet = Mapping[str, Value | None]  # None, or absent: not known
 

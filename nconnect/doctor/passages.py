@@ -9,9 +9,8 @@ from ipaddress import IPv4Address
 
 from nconnect.doctor.netfilter import Packet, Value
 from nconnect.doctor.routing import Sample, folded, samples
-from nconnect.host.facts import Address
 from nconnect.host.nft import loopback_of, provides, reachable_exposed
-from nconnect.model import Config, Prefix, join_addr
+from nconnect.model import Address, Config, Prefix, join_addr
 
 MAX_HOSTS = 16  # parts of a provided subnet that rules tell apart
 MAX_PEERS = 8

@@ -23,10 +23,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from nconnect.host import expressions as e
-from nconnect.host.facts import Address, Endpoint
+from nconnect.host.facts import Endpoint
 from nconnect.host.intervals import merged_ranges
 from nconnect.host.ruleset import AddressSet, Chain, Hook, Json, Rule
-from nconnect.model import Prefix
+from nconnect.model import Address, Prefix
 
 VERSIONS = (4, 6)
 STANDBY = frozenset({"last", "closed_last", "closed4", "closed6"})  # see `nconnect.host.ruleset`

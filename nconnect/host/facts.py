@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from ipaddress import IPv4Address, IPv6Address
 
 from nconnect.config.proxy import DIRECT, Proxies
-from nconnect.model import InterfaceAddress, Prefix
+from nconnect.model import Address, InterfaceAddress, Prefix
 
-Address = IPv4Address | IPv6Address
 Endpoint = tuple[Address, int]  # and a TCP port
 
 

@@ -10,8 +10,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 from nconnect.host import nft
-from nconnect.host.facts import Address
-from nconnect.model import AllowRule, Config, PeerConfig, Prefix
+from nconnect.model import Address, AllowRule, Config, PeerConfig, Prefix
 
 
 @dataclass(frozen=True, slots=True)

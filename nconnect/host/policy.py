@@ -10,8 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from nconnect.host.facts import Address
-from nconnect.model import Prefix
+from nconnect.model import Address, Prefix
 
 MAIN, LOCAL, DEFAULT = 254, 255, 253  # linux/rtnetlink.h
 _TABLES = {LOCAL: "local", MAIN: "main", DEFAULT: "default"}

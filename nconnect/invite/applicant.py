@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from nconnect.crypto.keys import Identity, dh_public_of
 from nconnect.crypto.noise import Initiator
 from nconnect.errors import NetworkError, RemoteProtocolError
 from nconnect.invite.desk import SUITE, prologue
 from nconnect.invite.token import Token, TokenKeys
 from nconnect.invite.welcome import Offer, Welcome, encode_application, read_grant
-from nconnect.model import AcceptRoutes, Buffer, NknAddress
+from nconnect.model import AcceptRoutes, Buffer, NknAddress, Rng
 from nconnect.wire.invite import Application, Grant, Reason, Refusal, unwrap, wrap
 from nconnect.wire.message import Message
 
@@ -46,7 +44,7 @@ class Applicant:
         token: Token,
         identity: Identity,
         address: NknAddress,
-        rng: Callable[[int], bytes],
+        rng: Rng,
         accept: AcceptRoutes = "private",
     ) -> None:
         """`accept`: what this device routes. Raises `InvalidKey` when the token's key is none."""

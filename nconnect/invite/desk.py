@@ -14,7 +14,6 @@ does not decrypt, or names another key      silence
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from nconnect.crypto.aead import CipherSuite
@@ -23,10 +22,8 @@ from nconnect.crypto.noise import Responder
 from nconnect.errors import ConfigError, RemoteProtocolError
 from nconnect.invite.book import Book, Invitation, InvitationState
 from nconnect.invite.welcome import Offer, Welcome, accepted_in
-from nconnect.model import AcceptRoutes, Buffer, NknAddress
+from nconnect.model import AcceptRoutes, Buffer, NknAddress, Rng
 from nconnect.wire.invite import Application, Grant, Reason, Refusal, unwrap, wrap
-
-Rng = Callable[[int], bytes]
 
 # Guessed. Whoever can make a valid MAC holds a token, or repeats what somebody with a token has sent.
 BURST = 8  # applications under one token at once

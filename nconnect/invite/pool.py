@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from ipaddress import IPv4Address, IPv6Address, ip_address, ip_interface
+from ipaddress import ip_address, ip_interface
 
 from nconnect.errors import ConfigError
-from nconnect.model import Config, InterfaceAddress, Prefix
-
-Address = IPv4Address | IPv6Address
+from nconnect.model import Address, Config, InterfaceAddress, Prefix
 
 
 def pick(config: Config, wanted: Iterable[str], reserved: Iterable[str]) -> tuple[InterfaceAddress, ...]:

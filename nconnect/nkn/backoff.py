@@ -9,7 +9,7 @@ network changes take from it too. It never gives up.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from nconnect.model import Rng
 
 # Ours, guessed, except for the rate, which the project promises.
 FIRST_CEILING_S = 0.25  # below the 0.3 s in which a restarted node's clients should try again
@@ -26,7 +26,7 @@ class Backoff:
 
     __slots__ = ("_credit", "_credit_at", "_failing_since", "_failures", "_late_failures", "_rng")
 
-    def __init__(self, *, now: float, rng: Callable[[int], bytes]) -> None:
+    def __init__(self, *, now: float, rng: Rng) -> None:
         self._rng = rng
         self._credit = BURST
         self._credit_at = now

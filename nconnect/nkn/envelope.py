@@ -11,7 +11,7 @@ that key is boxed for each, so that a `Message` is
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from nconnect.crypto.keys import (
@@ -24,7 +24,7 @@ from nconnect.crypto.keys import (
     InvalidKey,
 )
 from nconnect.errors import ConfigError, TooBig
-from nconnect.model import NknAddress
+from nconnect.model import NknAddress, Rng
 from nconnect.wire.message import Message
 from nconnect.wire.nkn import MAX_MESSAGE_BYTES
 
@@ -45,7 +45,7 @@ class Batch:
 class Envelopes:
     """The boxes of one identity."""
 
-    def __init__(self, identity: Identity, *, rng: Callable[[int], bytes]) -> None:
+    def __init__(self, identity: Identity, *, rng: Rng) -> None:
         self._identity = identity
         self._rng = rng
         self._boxes: OrderedDict[bytes, Box] = OrderedDict()

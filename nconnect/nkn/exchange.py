@@ -9,13 +9,13 @@ What arrives never raises: it becomes an `Incoming`, an `Answer`, or a counted `
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
 from nconnect.crypto.keys import Identity, InvalidKey
 from nconnect.errors import ConfigError, LocalProtocolError, RemoteProtocolError
-from nconnect.model import Buffer, NknAddress
+from nconnect.model import Buffer, NknAddress, Rng
 from nconnect.nkn.envelope import Batch, Envelopes
 from nconnect.nkn.recent import RecentIds
 from nconnect.wire.message import Message, Payload, PayloadType, TextData
@@ -62,9 +62,7 @@ class Answer:
 class Exchange:
     """One client's side of all its conversations. Times are CLOCK_BOOTTIME seconds."""
 
-    def __init__(
-        self, identity: Identity, *, rng: Callable[[int], bytes], accept_unencrypted: bool = False
-    ) -> None:
+    def __init__(self, identity: Identity, *, rng: Rng, accept_unencrypted: bool = False) -> None:
         self.drops = dict.fromkeys(MessageDrop, 0)
         self._envelopes = Envelopes(identity, rng=rng)
         self._rng = rng

@@ -21,13 +21,13 @@ Times are CLOCK_BOOTTIME seconds. The protocol's facts: docs/protocol.md, "NKN".
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from ipaddress import ip_address
 
 from nconnect.crypto.keys import Identity
 from nconnect.errors import LocalProtocolError, RemoteProtocolError
-from nconnect.model import Deadline, NknAddress
+from nconnect.model import Deadline, NknAddress, Rng
 from nconnect.nkn.backoff import Backoff
 from nconnect.nkn.liveness import BUSY_S, DEAD_AFTER_S, Liveness, Verdict
 from nconnect.nkn.outbound import OutboundPrefixes
@@ -96,7 +96,7 @@ class Link:
         seeds: Sequence[str],
         *,
         now: float,
-        rng: Callable[[int], bytes],
+        rng: Rng,
         last_node: NodeInfo | None = None,
         tls_only: bool = False,
     ) -> None:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from nconnect.crypto.keys import SIGNATURE_BYTES, Identity
 from nconnect.errors import LocalProtocolError
-from nconnect.model import NknAddress
+from nconnect.model import NknAddress, Rng
 from nconnect.wire import nkn, sigchain
 
 # zlib finds again what it saw this far back: the one sealed body that several payloads share. What is longer
@@ -33,7 +33,7 @@ class OutboundPrefixes:
         node_key: bytes,
         block_hash: bytes,
         signed: bool,
-        rng: Callable[[int], bytes],
+        rng: Rng,
     ) -> None:
         self._identity = identity
         self._address_id = sigchain.client_id(str(address))

@@ -27,7 +27,7 @@ from types import MappingProxyType
 
 from nconnect.crypto.keys import Identity, verify
 from nconnect.errors import ConfigError, LocalProtocolError, RemoteProtocolError
-from nconnect.model import Buffer, Deadline, NknAddress
+from nconnect.model import Buffer, Deadline, NknAddress, Rng
 from nconnect.node.connection import Connection, Event, State, Transport
 from nconnect.node.limits import RateLimiter, limit_key
 from nconnect.node.proof import Chain, Ledger
@@ -86,9 +86,7 @@ class NodeStats:
 class Node:
     """All connections of one node. One task owns it."""
 
-    def __init__(
-        self, identity: Identity, settings: NodeSettings, *, now: float, rng: Callable[[int], bytes]
-    ) -> None:
+    def __init__(self, identity: Identity, settings: NodeSettings, *, now: float, rng: Rng) -> None:
         self.settings = settings
         self.chain = Chain(identity.public_key, now)
         self.turns = Turns()

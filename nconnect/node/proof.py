@@ -11,11 +11,10 @@ since it started, so that clients see it change as on the official network; the 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
 
 from nconnect.crypto.keys import verify
 from nconnect.errors import ConfigError
-from nconnect.model import NknAddress
+from nconnect.model import NknAddress, Rng
 from nconnect.node.settings import BLOCK_INTERVAL_S
 from nconnect.wire.nkn import OutboundMessage, Receipt
 from nconnect.wire.protobuf import bytes_field, bytes_head, string_field
@@ -123,7 +122,7 @@ class Ledger:
 class PrevHashes:
     """Values that no client can foresee and that never repeat: a hash over a secret and a count."""
 
-    def __init__(self, rng: Callable[[int], bytes]) -> None:
+    def __init__(self, rng: Rng) -> None:
         self._secret = rng(32)
         self._count = 0
 

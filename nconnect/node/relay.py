@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from nconnect.errors import ConfigError, DropReason
-from nconnect.model import Buffer, NknAddress
+from nconnect.model import Buffer, NknAddress, Rng
 from nconnect.node.connection import Connection, State, Stuck
 from nconnect.node.egress import Egress, Pool
 from nconnect.node.limits import RateLimiter
@@ -50,7 +50,7 @@ class Elsewhere(Protocol):
 class Relay:
     """The clients of one node, and the ways to them."""
 
-    def __init__(self, settings: NodeSettings, rng: Callable[[int], bytes]) -> None:
+    def __init__(self, settings: NodeSettings, rng: Rng) -> None:
         self.settings = settings
         self.clients: dict[str, tuple[Connection, ...]] = {}  # address -> all that logged in with it
         self.elsewhere: Elsewhere | None = None

@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterable
 
 from nconnect.crypto.aead import TAG_BYTES
 from nconnect.errors import DropReason, RemoteProtocolError
+from nconnect.model import Rng
 from nconnect.tunnel.batch import control_batch
-from nconnect.tunnel.handshake import Rng
 from nconnect.tunnel.handshakes import Handshakes
 from nconnect.tunnel.outputs import Output, Pong, Send
 from nconnect.tunnel.paths.lanes import Lane

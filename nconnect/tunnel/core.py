@@ -30,11 +30,10 @@ from collections.abc import Callable, Iterable, Mapping
 from nconnect.crypto.aead import TAG_BYTES
 from nconnect.crypto.keys import Identity
 from nconnect.errors import DropReason, RemoteProtocolError
-from nconnect.model import Buffer, Deadline, NknAddress, PeerConfig
+from nconnect.model import Buffer, Deadline, NknAddress, PeerConfig, Rng
 from nconnect.tunnel.allowed_ips import AllowedIps
 from nconnect.tunnel.batch import Record, read_records
 from nconnect.tunnel.constants import MAX_BATCH_BYTES, QUESTION_S
-from nconnect.tunnel.handshake import Rng
 from nconnect.tunnel.outputs import Output, Settings
 from nconnect.tunnel.paths.feedback import Arrivals
 from nconnect.tunnel.paths.lanes import Lane

@@ -11,19 +11,16 @@ ours usable, so that who forges messages cannot prevent a genuine answer:
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from nconnect.crypto.aead import CipherSuite
 from nconnect.crypto.keys import Box, Identity
 from nconnect.crypto.noise import NO_PSK, Initiator, Responder
 from nconnect.errors import RemoteProtocolError
-from nconnect.model import NknAddress
+from nconnect.model import NknAddress, Rng
 from nconnect.tunnel.session import KeyPair
 from nconnect.wire.message import Message, Payload, PayloadType
 from nconnect.wire.tunnel import FrameKind, HandshakeFrame, Hello
-
-Rng = Callable[[int], bytes]
 
 
 def prologue(initiator: NknAddress, responder: NknAddress) -> bytes:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from nconnect.crypto.keys import Identity
 from nconnect.errors import DropReason, RemoteProtocolError
-from nconnect.model import NknAddress
+from nconnect.model import NknAddress, Rng
 from nconnect.tunnel.constants import (
     HANDSHAKE_JITTER_S,
     HANDSHAKE_RETRY_S,
@@ -21,7 +21,7 @@ from nconnect.tunnel.constants import (
     MIN_INITIATION_INTERVAL_S,
     REKEY_ATTEMPT_S,
 )
-from nconnect.tunnel.handshake import Attempt, Rng, boxed, read_initiation
+from nconnect.tunnel.handshake import Attempt, boxed, read_initiation
 from nconnect.tunnel.outputs import CountersMoved, Output, Send, Settings
 from nconnect.tunnel.paths.manager import PathManager
 from nconnect.tunnel.peer import Peer

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 from nconnect.crypto.keys import Identity
 from nconnect.errors import DropReason
-from nconnect.model import NknAddress
+from nconnect.model import NknAddress, Rng
 from nconnect.tunnel.constants import (
     ANSWER_S,
     ASK_S,
@@ -23,7 +23,6 @@ from nconnect.tunnel.constants import (
     UNANSWERED_S,
 )
 from nconnect.tunnel.control_frames import ControlFrames
-from nconnect.tunnel.handshake import Rng
 from nconnect.tunnel.handshakes import Handshakes
 from nconnect.tunnel.outputs import Deliver, ExpiryChanged, Output, SessionLost, SessionUp, Settings
 from nconnect.tunnel.paths.manager import PathManager

@@ -10,9 +10,9 @@ import pytest
 
 from nconnect.config.proxy import DIRECT, Proxies
 from nconnect.daemon.way_out import MAX_ENDPOINTS, SAID_FOR_S, WayOut
-from nconnect.host.facts import Address, Facts, LocalInterface
+from nconnect.host.facts import Facts, LocalInterface
 from nconnect.host.plan import plan
-from nconnect.model import Config, NetworkConfig, NodeConfig, Proxy
+from nconnect.model import Address, Config, NetworkConfig, NodeConfig, Proxy
 from tests.host.examples import FACTS, USER
 
 INSIDE = ip_address("192.168.50.10")

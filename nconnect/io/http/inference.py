@@ -11,7 +11,7 @@ from nconnect.doctor.inference import PATHS, PORTS, Server, recognise
 from nconnect.errors import NconnectError
 from nconnect.io.http import http_client
 from nconnect.io.net.dial import dial
-from nconnect.model import join_addr
+from nconnect.model import Address, join_addr
 
 CONNECT_S = 0.7  # guessed: a neighbour answers within a millisecond, one that sleeps does not count
 ANSWER_S = 3.0  # a server that is loading a model is slow
@@ -54,10 +54,10 @@ async def probe(host: str, port: int) -> Server | None:
     return None
 
 
-def listening(ports: Iterable[int] = PORTS) -> dict[int, list[IPv4Address | IPv6Address]]:
+def listening(ports: Iterable[int] = PORTS) -> dict[int, list[Address]]:
     """On which addresses this machine listens on each of these TCP ports; absent: on none."""
     wanted = set(ports)
-    found: dict[int, list[IPv4Address | IPv6Address]] = {}
+    found: dict[int, list[Address]] = {}
     for name in ("tcp", "tcp6"):
         try:
             lines = (NET / name).read_text().splitlines()[1:]
@@ -73,7 +73,7 @@ def listening(ports: Iterable[int] = PORTS) -> dict[int, list[IPv4Address | IPv6
     return found
 
 
-def _address(text: str) -> IPv4Address | IPv6Address:
+def _address(text: str) -> Address:
     """An address as /proc/net/tcp writes it: words of 32 bits, each in this machine's byte order."""
     import sys
 

@@ -14,7 +14,7 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nconnect.host.facts import Address
+from nconnect.model import Address
 
 if TYPE_CHECKING:  # 35 ms and 6 MB, for something that is hardly ever needed
     import dns.message

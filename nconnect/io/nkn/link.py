@@ -15,12 +15,11 @@ from typing import Any, Protocol
 
 from nconnect.config.proxy import DIRECT, Proxies
 from nconnect.errors import LoginPageError, NconnectError
-from nconnect.host.facts import Address
 from nconnect.io.clock import boottime
 from nconnect.io.net.websocket import WebSocket
 from nconnect.io.nkn import rpc
 from nconnect.io.nkn.ways import open_first
-from nconnect.model import Buffer
+from nconnect.model import Address, Buffer
 from nconnect.nkn.link import Link
 from nconnect.nkn.outputs import (
     Connect,

@@ -17,12 +17,11 @@ from typing import Protocol
 from nconnect.config.proxy import DIRECT, Proxies
 from nconnect.crypto.keys import Identity
 from nconnect.errors import NconnectError
-from nconnect.host.facts import Address
 from nconnect.io.clock import boottime
 from nconnect.io.net import resolve
 from nconnect.io.nkn import rpc
 from nconnect.io.nkn.link import LinkRunner
-from nconnect.model import Buffer, NknAddress
+from nconnect.model import Address, Buffer, NknAddress, Rng
 from nconnect.nkn.link import Link
 from nconnect.nkn.outputs import DownReason
 from nconnect.nkn.spares import Spares
@@ -66,7 +65,7 @@ class Links:
         handler: LinksHandler,
         *,
         count: int,
-        rng: Callable[[int], bytes],
+        rng: Rng,
         clock: Callable[[], float] = boottime,
         ask_again_s: float = ASK_AGAIN_S,
         after_loss_s: float = AFTER_LOSS_S,

@@ -17,9 +17,9 @@ from dataclasses import dataclass
 from ipaddress import ip_address, ip_interface, ip_network
 from typing import Self
 
-from nconnect.host.facts import Address, LocalNeighbour, LocalRoute
+from nconnect.host.facts import LocalNeighbour, LocalRoute
 from nconnect.host.policy import Answer, PolicyRule, Question, TableRoute
-from nconnect.model import InterfaceAddress, Prefix
+from nconnect.model import Address, InterfaceAddress, Prefix
 
 _HEADER = struct.Struct("=IHHII")  # nlmsghdr: length, type, flags, sequence, port
 _LINK = struct.Struct("=BxHiII")  # ifinfomsg: family, type, index, flags, change

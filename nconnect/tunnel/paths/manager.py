@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from nconnect.tunnel.handshake import Rng
+from nconnect.model import Rng
 from nconnect.tunnel.paths.feedback import Arrivals
 from nconnect.tunnel.paths.lanes import QUIET_S, Lane
 from nconnect.tunnel.paths.scheduler import Scheduler
