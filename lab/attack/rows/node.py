@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import time
-
-from lab.attack.abuser import Client
 from lab.attack.attack import Attack, Result
+from lab.attack.client import login_s
 from lab.attack.stage import (
     ATTACKER_ADDRESSES,
     ATTACKER_PREFIX6,
@@ -14,6 +12,7 @@ from lab.attack.stage import (
     NODE_FOR_ATTACKER6,
     Stage,
 )
+from lab.sides import WS_PORT
 
 ONE_ADDRESS = ATTACKER_ADDRESSES[0]
 CONNECTIONS = 90
@@ -61,24 +60,13 @@ def _logins(stage: Stage) -> Result:
     abuser = stage.programs["abuser"]
     done = abuser.do("log_in_often", NODE_FOR_ATTACKER, ONE_ADDRESS, str(LOGINS), timeout_s=50)
     try:
-        took_s = stage.world.internet.enter(_honest_login)
+        took_s = stage.world.internet.enter(lambda: login_s("127.0.0.1", WS_PORT))
     except (OSError, ValueError) as error:
         return Result(f"an honest client does not get in: {error}")
     finally:
         abuser.do("let_go")
     late = f"an honest login takes {took_s:.1f} s" if took_s > HONEST_WITHIN_S else ""
     return Result(late, f"{done} logins; an honest one {took_s * 1e3:.0f} ms")
-
-
-def _honest_login() -> float:
-    """How long it took, in seconds. Raises `Refused`."""
-    started = time.monotonic()
-    client = Client("127.0.0.1", "127.0.0.1")
-    try:
-        client.log_in()
-    finally:
-        client.close()
-    return time.monotonic() - started
 
 
 ROWS: tuple[Attack, ...] = (

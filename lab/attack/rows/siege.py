@@ -9,23 +9,20 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import sys
-import time
 from functools import partial
 
 from lab.attack.attack import Attack, Result
-from lab.attack.client import Client
+from lab.attack.client import login_s
 from lab.attack.stage import NODE_FOR_ATTACKER, Stage
 from lab.cluster import know_one_another, nats_server, node_of
 from lab.netns import LabError
 from lab.ping import round_trips
 from lab.process import until
-from lab.sides import RPC_PORT, nconnect_command
+from lab.sides import RPC_PORT, WS_PORT, nconnect_command
 from lab.world import SERVER
 from nconnect.crypto.keys import Identity
 
-WS_PORT = 30002
 HONEST_WITHIN_S = 1.0
 PINGS = 100
 SLOW_MS = 300.0
@@ -43,7 +40,7 @@ def _load(attack: str, rate: int, stage: Stage) -> Result:
     try:
         until(lambda: "ready" in stranger.text(), "the load", timeout_s=30, process=stranger)
         trips = round_trips(world.user, SERVER, count=PINGS)
-        took_s = world.internet.enter(_honest_login)
+        took_s = world.internet.enter(lambda: login_s("127.0.0.1", WS_PORT))
         grown = node.do("measure")["rss_bytes"] - before
     except (LabError, OSError, ValueError) as error:
         return Result(f"the tunnel or an honest login fails: {error}")
@@ -58,14 +55,6 @@ def _load(attack: str, rate: int, stage: Stage) -> Result:
         achieved = f"the node grew by {grown >> 20} MiB"
     seen = f"ping {trips.p50_ms:.0f} ms, login {took_s * 1e3:.0f} ms, {grown / (1 << 20):+.0f} MiB"
     return Result(achieved, seen)
-
-
-def _honest_login() -> float:
-    """How long it took, in seconds, from the node's own machine."""
-    started = time.monotonic()
-    with socket.create_connection(("127.0.0.1", WS_PORT), timeout=10) as sock:
-        Client(sock, Identity(os.urandom(32))).log_in()
-    return time.monotonic() - started
 
 
 def _forged_member(stage: Stage) -> Result:
