@@ -3,7 +3,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ from nconnect.daemon import counters
 from nconnect.daemon.counters import COUNTERS, CounterKeeper
 from nconnect.errors import HostError
 from nconnect.io.files.state import StateStore
+from tests.loops import run, until
 
 
 class SlowStore(StateStore):
@@ -47,21 +47,6 @@ class Full(StateStore):
         if self.asked <= 2:
             raise HostError("cannot write: no space left on device")
         super().save(name, value)
-
-
-def run(test: Callable[[], Awaitable[None]]) -> None:
-    async def bounded() -> None:
-        async with asyncio.timeout(20.0):
-            await test()
-            left = [t for t in asyncio.all_tasks() if t is not asyncio.current_task()]
-            assert not left, f"tasks left: {left}"
-
-    asyncio.run(bounded())
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    while not condition():  # noqa: ASYNC110 - a thread makes it true
-        await asyncio.sleep(0.005)
 
 
 def test_they_are_kept_soon_and_again_when_they_moved_meanwhile(tmp_path: Path) -> None:

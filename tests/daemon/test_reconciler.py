@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Awaitable, Callable
-from typing import Any
 
 import pytest
 
@@ -13,6 +12,7 @@ from nconnect.daemon import reconciler as keeper
 from nconnect.daemon.reconciler import MAX_REPAIRS, Reconciler
 from nconnect.errors import HostError
 from nconnect.io.system.monitor import Change
+from tests.loops import until
 
 
 class FakeMonitor:
@@ -70,11 +70,6 @@ class World:
             raise self.error
         return self.gone
 
-    async def until(self, condition: Callable[[], Any]) -> None:
-        async with asyncio.timeout(5):
-            while not condition():  # noqa: ASYNC110
-                await asyncio.sleep(0.001)
-
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -89,7 +84,7 @@ def run(test: Callable[[World], Awaitable[None]]) -> World:
     async def main() -> None:
         task = asyncio.create_task(world.keeper.run())
         try:
-            await world.until(lambda: world.asked)  # it looks once at the start
+            await until(lambda: world.asked)  # it looks once at the start
             await test(world)
         finally:
             task.cancel()
@@ -103,20 +98,20 @@ def run(test: Callable[[World], Awaitable[None]]) -> World:
 def test_each_change_goes_where_it_belongs() -> None:
     async def test(world: World) -> None:
         world.monitor.tell(Change.NETWORK)
-        await world.until(lambda: world.networks == 1)
+        await until(lambda: world.networks == 1)
         assert len(world.asked) == 1
         world.gone = ["route 192.168.50.0/24 through nc0"]
         world.monitor.tell(Change.OURS)
-        await world.until(lambda: world.keeper.repairs == 1)
+        await until(lambda: world.keeper.repairs == 1)
         assert world.networks == 1
         assert world.keeper.problem == ""
         before = world.surroundings
         for number, change in enumerate((Change.FIREWALL, Change.POLICY), before + 1):
             world.monitor.tell(change)
-            await world.until(lambda n=number: world.surroundings == n)
+            await until(lambda n=number: world.surroundings == n)
         assert (len(world.asked), world.networks) == (2, 1)
         world.monitor.tell(Change.NETWORK)
-        await world.until(lambda: world.networks == 2)
+        await until(lambda: world.networks == 2)
         assert world.surroundings > before + 2
 
     run(test)
@@ -126,7 +121,7 @@ def test_repairs_keep_a_distance() -> None:
     async def test(world: World) -> None:
         for number in range(2, 5):
             world.monitor.tell(Change.OURS)
-            await world.until(lambda n=number: len(world.asked) == n)
+            await until(lambda n=number: len(world.asked) == n)
 
     world = run(test)
     gaps = [b - a for a, b in zip(world.asked[1:], world.asked[2:], strict=False)]
@@ -137,7 +132,7 @@ def test_everything_is_looked_at_now_and_then_without_a_message(monkeypatch: pyt
     monkeypatch.setattr(keeper, "LOOK_S", 0.03)
 
     async def test(world: World) -> None:
-        await world.until(lambda: len(world.asked) >= 3)
+        await until(lambda: len(world.asked) >= 3)
         assert world.networks == 0
 
     run(test)
@@ -152,7 +147,7 @@ def test_plans_keep_a_greater_distance_and_none_is_lost() -> None:
         assert 2 <= world.networks <= 4
         planned = world.networks
         world.monitor.tell(Change.NETWORK)
-        await world.until(lambda: world.networks > planned)
+        await until(lambda: world.networks > planned)
         assert len(world.asked) == 1, "nothing of ours went"
 
     run(test)
@@ -164,16 +159,16 @@ def test_a_fight_ends_until_a_person_steps_in(caplog: pytest.LogCaptureFixture) 
         while not world.keeper.problem:
             asked = len(world.asked)
             world.monitor.tell(Change.OURS)
-            await world.until(lambda n=asked: len(world.asked) > n)
+            await until(lambda n=asked: len(world.asked) > n)
         assert world.keeper.repairs == MAX_REPAIRS
         assert "nftables table nconnect_nc0 and 1 more again and again" in world.keeper.problem
         world.monitor.tell(Change.OURS | Change.NETWORK)
-        await world.until(lambda: world.networks)
+        await until(lambda: world.networks)
         assert len(world.asked) == MAX_REPAIRS + 1, "left alone"
         world.keeper.forgive()
         assert world.keeper.problem == ""
         world.monitor.tell(Change.OURS)
-        await world.until(lambda: len(world.asked) == MAX_REPAIRS + 2)
+        await until(lambda: len(world.asked) == MAX_REPAIRS + 2)
 
     run(test)
     assert "somebody removed" in caplog.text
@@ -183,10 +178,10 @@ def test_what_cannot_be_set_is_tried_again_and_then_said() -> None:
     async def test(world: World) -> None:
         world.error = HostError("the kernel says no")
         world.monitor.tell(Change.OURS)
-        await world.until(lambda: len(world.asked) >= 3)  # without another word from the kernel
+        await until(lambda: len(world.asked) >= 3)  # without another word from the kernel
         assert "the kernel says no" in world.keeper.problem
         world.error = None
-        await world.until(lambda: world.keeper.problem == "")
+        await until(lambda: world.keeper.problem == "")
         asked = len(world.asked)
         await asyncio.sleep(0.06)
         assert len(world.asked) == asked, "nothing left to try"
@@ -198,7 +193,7 @@ def test_trying_in_vain_ends_too() -> None:
     async def test(world: World) -> None:
         world.error = HostError("no")
         world.monitor.tell(Change.OURS)
-        await world.until(lambda: "it is left so" in world.keeper.problem)
+        await until(lambda: "it is left so" in world.keeper.problem)
         assert len(world.asked) == MAX_REPAIRS + 1
 
     run(test)

@@ -1,14 +1,13 @@
-"""What the tests of HTTP have in common: both loops, a server that says what it was asked."""
+"""What the tests of HTTP have in common: a server that says what it was asked, and a certificate."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import datetime
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 
-import uvloop
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -21,25 +20,6 @@ QUICK = Limits(
     header_bytes=2048, body_bytes=4096, request_s=0.1, idle_s=0.1, write_s=0.2, connections=4,
     connections_per_host=4,
 )  # fmt: skip
-
-
-def run(test: Callable[[], Awaitable[None]]) -> None:
-    """Run on asyncio's loop and on uvloop, which production uses."""
-    for factory in (asyncio.new_event_loop, uvloop.new_event_loop):
-        with asyncio.Runner(loop_factory=factory) as runner:
-            runner.run(_within_10_s(test))
-
-
-async def _within_10_s(test: Callable[[], Awaitable[None]]) -> None:
-    async with asyncio.timeout(10.0):
-        await test()
-        left = [t for t in asyncio.all_tasks() if t is not asyncio.current_task()]
-        assert not left, f"tasks left: {left}"
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    while not condition():  # noqa: ASYNC110 - what is waited for is inside, and tells nobody
-        await asyncio.sleep(0.01)
 
 
 async def echo(ask: Request) -> Response:

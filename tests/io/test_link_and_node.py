@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Awaitable, Callable
 
 import pytest
 
@@ -18,6 +17,7 @@ from nconnect.nkn.outputs import DownReason
 from nconnect.node.settings import NodeSettings
 from nconnect.wire.jsonrpc import NodeInfo
 from nconnect.wire.nkn import InboundMessage
+from tests.loops import run
 
 
 class Client:
@@ -43,14 +43,6 @@ class Client:
         self.failures.append(reason)
 
     def on_writable(self) -> None: ...
-
-
-def run(test: Callable[[], Awaitable[None]]) -> None:
-    async def bounded() -> None:
-        async with asyncio.timeout(20.0):
-            await test()
-
-    asyncio.run(bounded())
 
 
 async def node(verify: bool, ws_port: int = 0, rpc_port: int = 0, seed: bytes = bytes(32)) -> NodeServer:

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import uvloop
 from cryptography import x509
 from websockets.asyncio.client import connect
 
@@ -27,6 +26,7 @@ from nconnect.io.nkn.node_server import NodeServer
 from nconnect.model import NodeConfig
 from nconnect.node.settings import NodeSettings
 from tests.io.nkn.test_node_server import Client
+from tests.loops import run_on_both
 
 NODE = Identity(b"n" * 32)
 ADDRESS = "a." + "ab" * 32
@@ -68,11 +68,6 @@ async def shared(
         await server.close()
 
 
-def run(test: Any) -> None:
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(test())
-
-
 def ask(method: str) -> bytes:
     return json.dumps({"id": "7", "method": method, "params": {"address": ADDRESS}}).encode()
 
@@ -107,7 +102,7 @@ def test_rpc_and_websockets_on_one_port(tls: bool, tmp_path: Path) -> None:
             assert len(json.loads((await node.rpc(body=batch)).body)) == 100
             assert node.server.stats()["clients"] == 2
 
-    run(test)
+    run_on_both(test)
 
 
 @pytest.mark.parametrize("tls", [False, True])
@@ -131,7 +126,7 @@ def test_a_request_may_come_in_any_pieces_and_be_followed_by_others(tls: bool, t
             assert b"HTTP/1.1 405" in await reader.read(-1)
             writer.close()
 
-    run(test)
+    run_on_both(test)
 
 
 @pytest.mark.parametrize("tls", [False, True])
@@ -170,7 +165,7 @@ def test_the_bounds_of_both_servers_hold(tls: bool, tmp_path: Path, monkeypatch:
                 writer.close()
             assert (await node.rpc(body=ask("getversion"))).status == 200
 
-    run(test)
+    run_on_both(test)
 
 
 def test_one_host_has_a_rate_for_each_kind(tmp_path: Path) -> None:
@@ -188,7 +183,7 @@ def test_one_host_has_a_rate_for_each_kind(tmp_path: Path) -> None:
                 await node.rpc(body=ask("getversion"))
             assert node.server.node.stats().drops == {"rate_limited": 2}
 
-    run(test)
+    run_on_both(test)
 
 
 def test_a_newcomer_displaces_one_client_and_no_more(tmp_path: Path) -> None:
@@ -207,7 +202,7 @@ def test_a_newcomer_displaces_one_client_and_no_more(tmp_path: Path) -> None:
             for websocket in crowd:
                 await websocket.close()
 
-    run(test)
+    run_on_both(test)
 
 
 def test_other_ports_are_served_where_they_are_given_too(tmp_path: Path) -> None:
@@ -224,7 +219,7 @@ def test_other_ports_are_served_where_they_are_given_too(tmp_path: Path) -> None
             async with connect(f"ws://127.0.0.1:{server.ws_port}", proxy=None) as websocket:
                 await Client(websocket, Identity(b"c" * 32), "carol").log_in()
 
-    run(test)
+    run_on_both(test)
 
 
 def test_the_own_certificate_stays(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 
 import pytest
 
@@ -21,6 +21,7 @@ from nconnect.nkn.outputs import DownReason
 from nconnect.node.settings import NodeSettings
 from nconnect.wire.jsonrpc import NodeInfo
 from nconnect.wire.nkn import InboundMessage
+from tests.loops import run
 
 
 class Client:
@@ -56,14 +57,6 @@ class Client:
 def server_on(ws_port: int = 0, rpc_port: int = 0) -> NodeServer:
     config = NodeConfig(listen="127.0.0.1", ws_port=ws_port, rpc_port=rpc_port)
     return NodeServer(config, Identity(b"n" * 32), NodeSettings(rate_per_s=None))
-
-
-def run(test: Callable[[], Awaitable[None]]) -> None:
-    async def bounded() -> None:
-        async with asyncio.timeout(30.0):
-            await test()
-
-    asyncio.run(bounded())
 
 
 def test_it_logs_in_sends_receives_and_comes_back() -> None:

@@ -6,14 +6,14 @@ official nodes do not keep.
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any, Protocol
 
 import pytest
 
 from nconnect.errors import NoReply
 from nconnect.nkn import Client, MultiClient
+from tests.loops import until
 from tests.nkn.net import answering
 from tests.nkn.sdk import Sdk, SdkError, pattern, seen
 
@@ -239,8 +239,3 @@ async def got_all(sdk: Sdk, name: str, number: int) -> list[dict[str, Any]]:
     while len(got) < number:
         got += await sdk.got(name)
     return got
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    while not condition():  # noqa: ASYNC110 - it is told to nobody
-        await asyncio.sleep(0.005)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 from nconnect.crypto.keys import Identity
@@ -12,19 +12,6 @@ from nconnect.io.nkn.node_server import NodeServer
 from nconnect.model import NodeConfig
 from nconnect.nkn import Client, Message, MultiClient
 from nconnect.node.settings import NodeSettings
-
-
-def run(test: Callable[[], Awaitable[None]], *, within_s: float = 30.0) -> None:
-    """Run a test, which leaves no task behind."""
-
-    async def bounded() -> None:
-        async with asyncio.timeout(within_s):
-            await test()
-            await asyncio.sleep(0)
-            left = [t for t in asyncio.all_tasks() if t is not asyncio.current_task()]
-            assert not left, f"tasks left: {left}"
-
-    asyncio.run(bounded())
 
 
 class Net:

@@ -24,7 +24,8 @@ from nconnect.io.http.http import Request, Response
 from nconnect.io.nkn.node_server import NodeServer
 from nconnect.nkn import MultiClient
 from tests.io.serving import url_of
-from tests.nkn.net import Net, answering, run
+from tests.loops import run
+from tests.nkn.net import Net, answering
 from tests.nkn.sdk import MODULES, pattern
 
 BROWSER = shutil.which("chromium")

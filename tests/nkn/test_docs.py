@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from lab import api_docs
-from tests.nkn.net import Net, run
+from tests.loops import run
+from tests.nkn.net import Net
 
 TEXT = (Path(__file__).parents[2] / "docs" / "nkn.md").read_text()
 PROGRAMS = re.findall(r"^```python\n(.*?)^```\n\n```text\n(.*?)^```$", TEXT, re.MULTILINE | re.DOTALL)

@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 
 from nconnect.nkn import Client, MultiClient
+from tests.loops import run
 from tests.nkn import interop
 from tests.nkn.interop import SEED, SIZES, got_all, once_each
-from tests.nkn.net import Net, answering, run
+from tests.nkn.net import Net, answering
 from tests.nkn.sdk import PAIRS, SDKS, Sdk, SdkError, needs_go, needs_sdk, seen
 
 both_sdks = pytest.mark.parametrize("kind", SDKS)

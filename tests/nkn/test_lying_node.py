@@ -25,8 +25,9 @@ from nconnect.wire.jsonrpc import NodeInfo
 from nconnect.wire.message import Message, Payload, PayloadType
 from nconnect.wire.nkn import InboundMessage
 from nconnect.wire.protobuf import bytes_field, uint_field
+from tests.loops import run, until
 from tests.nkn.liar import Guest, Liar
-from tests.nkn.net import Net, answering, run
+from tests.nkn.net import Net, answering
 
 SENDER = "sender." + Identity(bytes(32)).public_key.hex()
 HONEST_S = 8.0  # within which a client is with the honest node, however the liar lied
@@ -51,11 +52,6 @@ async def guest_of(liar: Liar) -> AsyncIterator[tuple[Client, Guest]]:
     liar.on_login = let_in
     async with Client(identifier="guest", seed_rpc=liar.seed) as client:
         yield client, await inside.get()
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    while not condition():  # noqa: ASYNC110 - drops and states tell nobody
-        await asyncio.sleep(0.005)
 
 
 # At the login: the other seed's node is honest

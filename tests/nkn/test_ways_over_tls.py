@@ -25,7 +25,7 @@ from nconnect.nkn.ways import PLAIN, Way
 from nconnect.node.settings import NodeSettings
 from nconnect.wire.jsonrpc import NodeInfo
 from tests.io.serving import url_of
-from tests.nkn.net import run
+from tests.loops import run
 
 SOON_S = 0.7  # for what is to fail
 

@@ -23,7 +23,8 @@ from nconnect.errors import (
 )
 from nconnect.nkn import Client, MultiClient
 from nconnect.node.settings import NodeSettings
-from tests.nkn.net import Net, answering, run
+from tests.loops import run
+from tests.nkn.net import Net, answering
 
 NOBODY = "nobody." + Identity(b"nobody" + bytes(26)).public_key.hex()
 

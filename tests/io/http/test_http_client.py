@@ -13,7 +13,8 @@ import pytest
 from nconnect.errors import NetworkError, RemoteProtocolError
 from nconnect.io.http.http_client import request
 from nconnect.io.http.http_server import HttpServer
-from tests.io.serving import QUICK, echo, localhost_certificate, run, until
+from tests.io.serving import QUICK, echo, localhost_certificate
+from tests.loops import run_on_both, until
 
 
 @contextlib.asynccontextmanager
@@ -51,7 +52,7 @@ def test_the_client_refuses_what_is_no_answer(data: bytes, why: str) -> None:
             with pytest.raises((RemoteProtocolError, NetworkError), match=why):
                 await request("GET", url, timeout_s=5.0, max_body_bytes=1000)
 
-    run(test)
+    run_on_both(test)
 
 
 def test_the_client_gives_up_on_a_server_that_says_nothing() -> None:
@@ -60,7 +61,7 @@ def test_the_client_gives_up_on_a_server_that_says_nothing() -> None:
             with pytest.raises(NetworkError, match=r"did not answer within 0\.05 s"):
                 await request("GET", url, timeout_s=0.05)
 
-    run(test)
+    run_on_both(test)
 
 
 @pytest.mark.parametrize(
@@ -79,7 +80,7 @@ def test_the_client_says_what_is_wrong_with_an_address(url: str, why: str) -> No
             await request("GET", url, timeout_s=5.0)
         assert "\n" not in str(caught.value)
 
-    run(test)
+    run_on_both(test)
 
 
 def test_https(tmp_path: Path) -> None:
@@ -102,4 +103,4 @@ def test_https(tmp_path: Path) -> None:
             await server.close()
         await until(lambda: len(asyncio.all_tasks()) == 1)  # the loop's own, for the failed handshake
 
-    run(test)
+    run_on_both(test)

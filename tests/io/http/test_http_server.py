@@ -18,7 +18,8 @@ from nconnect.io.http import http_server
 from nconnect.io.http.http import Request, Response
 from nconnect.io.http.http_client import request
 from nconnect.io.http.http_server import HttpServer, Limits
-from tests.io.serving import QUICK, echo, run, serving, until
+from tests.io.serving import QUICK, echo, serving
+from tests.loops import run_on_both, until
 
 
 @contextlib.asynccontextmanager
@@ -44,7 +45,7 @@ def test_a_request_and_its_answer() -> None:
                 b'"peer":"127.0.0.1","host":"127.0.0.1:%d"}' % server.port
             )
 
-    run(test)
+    run_on_both(test)
 
 
 def test_head_has_no_body() -> None:
@@ -55,7 +56,7 @@ def test_head_has_no_body() -> None:
             assert answer.startswith(b"HTTP/1.1 200")
             assert answer.endswith(b"\r\n\r\n")
 
-    run(test)
+    run_on_both(test)
 
 
 def test_pipelined_requests_are_answered_in_order() -> None:
@@ -69,7 +70,7 @@ def test_pipelined_requests_are_answered_in_order() -> None:
             assert places == sorted(places)
             assert answers.count(b"HTTP/1.1 200") == 51
 
-    run(test)
+    run_on_both(test)
 
 
 def test_pipelining_without_end_is_held_back() -> None:
@@ -93,7 +94,7 @@ def test_pipelining_without_end_is_held_back() -> None:
             assert (await reader.readline()) == b"HTTP/1.1 204 \r\n"
             writer.transport.abort()
 
-    run(test)
+    run_on_both(test)
 
 
 def test_a_chunked_body_and_expect_continue() -> None:
@@ -108,7 +109,7 @@ def test_a_chunked_body_and_expect_continue() -> None:
             assert (await reader.readline()).startswith(b"HTTP/1.1 200")
             assert b'"body":"abcde"' in await reader.readuntil(b'"host":"a"}')
 
-    run(test)
+    run_on_both(test)
 
 
 @pytest.mark.parametrize(
@@ -131,7 +132,7 @@ def test_garbage_and_too_much_are_refused(sent: bytes, status: int) -> None:
             assert answer.startswith(b"HTTP/1.1 %d" % status), answer
             assert b"connection: close" in answer.lower()
 
-    run(test)
+    run_on_both(test)
 
 
 def test_a_slow_request_is_cut_off_however_it_trickles() -> None:
@@ -146,7 +147,7 @@ def test_a_slow_request_is_cut_off_however_it_trickles() -> None:
                     await asyncio.wait({answer}, timeout=0.01)
             assert (await answer).startswith(b"HTTP/1.1 408")
 
-    run(test)
+    run_on_both(test)
 
 
 def test_a_silent_and_an_idle_connection_are_closed() -> None:
@@ -159,7 +160,7 @@ def test_a_silent_and_an_idle_connection_are_closed() -> None:
                 answer = await reader.read()
                 assert answer.count(b"HTTP/1.1") == 1
 
-    run(test)
+    run_on_both(test)
 
 
 def test_a_client_that_does_not_read_is_dropped() -> None:
@@ -177,7 +178,7 @@ def test_a_client_that_does_not_read_is_dropped() -> None:
                 await asked.wait()
                 await until(lambda: not server._all.connections)
 
-    run(test)
+    run_on_both(test)
 
 
 def test_one_host_cannot_take_every_connection() -> None:
@@ -188,7 +189,7 @@ def test_one_host_cannot_take_every_connection() -> None:
             async with raw(server.port) as (reader, _):
                 assert (await reader.read()).startswith(b"HTTP/1.1 503")
 
-    run(test)
+    run_on_both(test)
 
 
 def test_the_handler_is_cancelled_when_its_caller_goes_away() -> None:
@@ -217,7 +218,7 @@ def test_the_handler_is_cancelled_when_its_caller_goes_away() -> None:
                 await server.close()
                 assert cancelled.is_set()
 
-    run(test)
+    run_on_both(test)
 
 
 def test_a_handler_that_fails_says_nothing_of_its_inside(caplog: pytest.LogCaptureFixture) -> None:
@@ -236,7 +237,7 @@ def test_a_handler_that_fails_says_nothing_of_its_inside(caplog: pytest.LogCaptu
             with pytest.raises((NetworkError, RemoteProtocolError)):
                 await request("GET", f"http://127.0.0.1:{server.port}/", timeout_s=5.0)
 
-    run(test)
+    run_on_both(test)
     assert "secret" in caplog.text
 
 
@@ -263,7 +264,7 @@ def test_a_unix_socket_says_who_calls(tmp_path: Path) -> None:
             await server.close()
             path.unlink(missing_ok=True)
 
-    run(test)
+    run_on_both(test)
 
 
 def test_an_address_in_use_is_one_line() -> None:
@@ -272,7 +273,7 @@ def test_an_address_in_use_is_one_line() -> None:
             with pytest.raises(HostError, match=rf"cannot listen on 127\.0\.0\.1 port {server.port}: "):
                 await HttpServer.listen_tcp("127.0.0.1", server.port, echo)
 
-    run(test)
+    run_on_both(test)
 
 
 class FakeTransport(asyncio.Transport):
@@ -366,7 +367,7 @@ def test_a_full_server_closes_the_oldest_idle_connection_of_who_has_most() -> No
                 assert await idle[0][0].read() == b"", "the oldest"
             assert not idle[1][0].at_eof()
 
-    run(test)
+    run_on_both(test)
 
 
 def test_half_requests_do_not_keep_others_out_of_a_full_server() -> None:
@@ -380,7 +381,7 @@ def test_half_requests_do_not_keep_others_out_of_a_full_server() -> None:
             writer.write(b"GET / HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n")
             assert (await reader.read()).startswith(b"HTTP/1.1 200")
 
-    run(test)
+    run_on_both(test)
 
 
 def test_half_requests_together_are_bounded() -> None:
@@ -399,7 +400,7 @@ def test_half_requests_together_are_bounded() -> None:
             small.write(b"cd")
             assert (await small_reader.read()).startswith(b"HTTP/1.1 200"), "who keeps little stays"
 
-    run(test)
+    run_on_both(test)
 
 
 def test_a_full_server_that_is_busy_refuses() -> None:
@@ -422,4 +423,4 @@ def test_a_full_server_that_is_busy_refuses() -> None:
             release.set()
             assert (await reader.read()).startswith(b"HTTP/1.1 200")
 
-    run(test)
+    run_on_both(test)

@@ -27,7 +27,7 @@ from nconnect.io.net.dial import ATTEMPT_DELAY_S, dial
 from nconnect.io.net.websocket_server import WebSocketServer
 from nconnect.io.nkn import rpc
 from nconnect.model import Proxy
-from tests.io.serving import run
+from tests.loops import run_on_both
 
 NAME = "node.example"
 SILENT, GOOD = "127.0.0.2", "127.0.0.1"
@@ -99,7 +99,7 @@ def test_what_dial_returns() -> None:
         with listening("::1") as port, await dial("::1", port) as sock:
             assert sock.getpeername()[:2] == ("::1", port)
 
-    run(test)
+    run_on_both(test)
 
 
 def test_an_address_that_is_silent_costs_a_quarter_of_a_second(
@@ -114,7 +114,7 @@ def test_an_address_that_is_silent_costs_a_quarter_of_a_second(
                 assert sock.getpeername() == (GOOD, silent)
             assert ATTEMPT_DELAY_S * 0.9 <= time.monotonic() - began < 1
 
-    run(test)
+    run_on_both(test)
 
 
 def test_families_take_turns(monkeypatch: pytest.MonkeyPatch, silent: int) -> None:
@@ -128,7 +128,7 @@ def test_families_take_turns(monkeypatch: pytest.MonkeyPatch, silent: int) -> No
                 assert sock.family == socket.AF_INET6
             assert time.monotonic() - began < 1
 
-    run(test)
+    run_on_both(test)
 
 
 def test_seeds_and_websockets_connect_in_under_a_second(monkeypatch: pytest.MonkeyPatch, silent: int) -> None:
@@ -151,7 +151,7 @@ def test_seeds_and_websockets_connect_in_under_a_second(monkeypatch: pytest.Monk
         ours.socket.close()
         await websockets.close()
 
-    run(test)
+    run_on_both(test)
 
 
 @pytest.mark.parametrize(
@@ -179,7 +179,7 @@ def test_why_in_words(monkeypatch: pytest.MonkeyPatch, addresses: list[str], num
         with pytest.raises(NetworkError, match=words + "$"):
             await websocket_client.connect(f"ws://{NAME}:{port}", timeout_s=5)
 
-    run(test)
+    run_on_both(test)
 
 
 def test_an_ipv6_address_is_in_brackets_and_its_failure_in_words() -> None:
@@ -199,7 +199,7 @@ def test_an_ipv6_address_is_in_brackets_and_its_failure_in_words() -> None:
             await http_client.request("GET", "http://[ff02::1%lo]:1/", timeout_s=5)
         assert str(caught.value) == "[ff02::1%lo]:1: network is unreachable"
 
-    run(test)
+    run_on_both(test)
 
 
 def test_ipv4_that_leads_nowhere_is_tried_through_nat64(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -230,7 +230,7 @@ def test_ipv4_that_leads_nowhere_is_tried_through_nat64(monkeypatch: pytest.Monk
             await dial("127.0.0.1", port)
         assert not asked
 
-    run(test)
+    run_on_both(test)
 
 
 @pytest.mark.parametrize("after_s", [0, 0.1, 0.3])
@@ -244,7 +244,7 @@ def test_cancelling_leaves_nothing_open(monkeypatch: pytest.MonkeyPatch, silent:
         with pytest.raises(asyncio.CancelledError):
             await task
 
-    run(test)
+    run_on_both(test)
 
 
 def test_an_address_that_is_not_admitted_is_not_connected_to(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -277,7 +277,7 @@ def test_an_address_that_is_not_admitted_is_not_connected_to(monkeypatch: pytest
             with pytest.raises(BlockingIOError):
                 inside.accept()
 
-    run(test)
+    run_on_both(test)
 
 
 def test_nothing_else_connects() -> None:

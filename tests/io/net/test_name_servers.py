@@ -15,7 +15,7 @@ import pytest
 
 from lab.name_server import NameServer, parse_names
 from nconnect.io.net import name_servers
-from tests.io.serving import run
+from tests.loops import run_on_both
 
 NAME = "node.example"
 LIVING = "127.0.0.9"
@@ -72,7 +72,7 @@ def test_both_families_in_one_answer(resolv_conf: Path) -> None:
         assert [info[4] for info in found] == [("2001:db8::7", 0, 0, 0), ("192.0.2.7", 0)]
         assert {info[1] for info in found} == {socket.SOCK_STREAM}
 
-    run(test)
+    run_on_both(test)
 
 
 def test_three_dead_servers_and_one_that_refuses_cost_nothing(resolv_conf: Path) -> None:
@@ -89,7 +89,7 @@ def test_three_dead_servers_and_one_that_refuses_cost_nothing(resolv_conf: Path)
             assert [info[4] for info in await name_servers.ask(NAME)] == [("192.0.2.7", 0)]
             assert time.monotonic() - began < 0.5
 
-    run(test)
+    run_on_both(test)
 
 
 def test_a_server_that_comes_to_life_is_asked_again(
@@ -114,7 +114,7 @@ def test_a_server_that_comes_to_life_is_asked_again(
             write(resolv_conf, [LIVING, "127.0.0.5"])
             assert [info[4][0] for info in await asking] == ["192.0.2.8"]
 
-    run(test)
+    run_on_both(test)
 
 
 class Odd(NameServer):
@@ -170,7 +170,7 @@ def test_what_is_no_answer_is_passed_over(
             good.silent = False
             assert [info[4][0] for info in await asking] == ["192.0.2.7"]
 
-    run(test)
+    run_on_both(test)
 
 
 def test_a_truncated_answer_is_used_as_far_as_it_goes(resolv_conf: Path) -> None:
@@ -180,7 +180,7 @@ def test_a_truncated_answer_is_used_as_far_as_it_goes(resolv_conf: Path) -> None
         async with serving(LIVING, Odd("truncated")):
             assert [info[4][0] for info in await name_servers.ask(NAME)] == ["203.0.113.66"]
 
-    run(test)
+    run_on_both(test)
 
 
 def test_a_name_that_no_server_knows_ends_at_once(resolv_conf: Path) -> None:
@@ -190,7 +190,7 @@ def test_a_name_that_no_server_knows_ends_at_once(resolv_conf: Path) -> None:
         async with serving("127.0.0.5", knows()), serving(LIVING, knows("other.example=192.0.2.7")):
             assert await name_servers.ask(NAME) == []
 
-    run(test)
+    run_on_both(test)
 
 
 @pytest.mark.parametrize(
@@ -204,7 +204,7 @@ def test_names_that_are_not_for_dns_are_not_asked_for(resolv_conf: Path, name: s
             assert await name_servers.ask(name) == []
             assert not server.asked
 
-    run(test)
+    run_on_both(test)
 
 
 def test_without_a_server_that_can_be_asked_it_ends_at_once(resolv_conf: Path) -> None:
@@ -213,7 +213,7 @@ def test_without_a_server_that_can_be_asked_it_ends_at_once(resolv_conf: Path) -
         write(resolv_conf, ["127.0.0.8", "255.255.255.255"])
         assert await name_servers.ask(NAME) == []
 
-    run(test)
+    run_on_both(test)
 
 
 def test_dns64(resolv_conf: Path) -> None:
@@ -227,4 +227,4 @@ def test_dns64(resolv_conf: Path) -> None:
             *("192.0.0.170", "192.0.0.171"),
         }
 
-    run(test)
+    run_on_both(test)

@@ -8,7 +8,7 @@ import pytest
 
 from nconnect.io.net import nat64, resolve
 from nconnect.io.net.resolve import AddressInfo
-from tests.io.serving import run
+from tests.loops import run_on_both
 
 NODE: AddressInfo = (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("192.0.2.7", 30002))
 NODE6: AddressInfo = (socket.AF_INET6, socket.SOCK_STREAM, 6, "", ("2001:db8::7", 30002, 0, 0))
@@ -50,7 +50,7 @@ def test_ipv4_addresses_are_translated_and_the_prefix_is_kept(names: Names) -> N
         await nat64.translated([NODE])
         assert names.asked == 2
 
-    run(test)
+    run_on_both(test)
 
 
 def test_a_network_without_nat64(names: Names) -> None:
@@ -60,7 +60,7 @@ def test_a_network_without_nat64(names: Names) -> None:
             resolve.forget()
             assert await nat64.translated([NODE]) == []  # 192.0.2.7 is not global: no 64:ff9b::
 
-    run(test)
+    run_on_both(test)
 
 
 def test_nobody_is_asked_where_it_cannot_help(monkeypatch: pytest.MonkeyPatch, names: Names) -> None:
@@ -72,4 +72,4 @@ def test_nobody_is_asked_where_it_cannot_help(monkeypatch: pytest.MonkeyPatch, n
         assert not names.asked
         monkeypatch.setattr(nat64, "_has_ipv6", lambda: True)
 
-    run(test)
+    run_on_both(test)

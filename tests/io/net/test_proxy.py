@@ -28,7 +28,8 @@ from nconnect.node.settings import NodeSettings
 from tests.io.net.test_websocket import Owner
 from tests.io.net.test_websocket import serving as serving_websockets
 from tests.io.proxies import Served, connect_proxy, odd_proxy, socks5_proxy
-from tests.io.serving import echo, localhost_certificate, run, serving
+from tests.io.serving import echo, localhost_certificate, serving
+from tests.loops import run_on_both
 
 LOGIN = ("bob", "hunter2:ü")
 ASCII_LOGIN = ("bob", "hunter2:")
@@ -65,7 +66,7 @@ def test_a_request_goes_by_proxy_and_the_proxy_looks_up_the_name(
         assert looked_up == ["127.0.0.1"]
         looked_up.clear()
 
-    run(test)
+    run_on_both(test)
 
 
 @pytest.mark.parametrize("scheme", ["http", "socks5"])
@@ -78,7 +79,7 @@ def test_an_exception_and_loopback_go_straight(scheme: str) -> None:
             )
             assert served.asked == []
 
-    run(test)
+    run_on_both(test)
 
 
 @pytest.mark.parametrize("proxied", [connect_proxy, socks5_proxy])
@@ -94,7 +95,7 @@ def test_a_login_that_is_wrong_or_missing(proxied) -> None:  # type: ignore[no-u
             assert "wrong" not in text
             assert "\n" not in text
 
-    run(test)
+    run_on_both(test)
 
 
 @pytest.mark.parametrize(
@@ -118,7 +119,7 @@ def test_a_connect_that_is_refused_is_one_line(reply: bytes, error: type[Network
             assert type(caught.value) is error
             assert "\n" not in str(caught.value)
 
-    run(test)
+    run_on_both(test)
 
 
 @pytest.mark.parametrize(
@@ -138,7 +139,7 @@ def test_a_socks_request_that_is_refused_is_one_line(code: int, error: type[Netw
                 await dial(NAME, 30003, served.proxy)
             assert type(caught.value) is error
 
-    run(test)
+    run_on_both(test)
 
 
 @pytest.mark.parametrize("scheme", ["http", "socks5"])
@@ -165,7 +166,7 @@ def test_garbage_is_one_line_and_bounded(scheme: str, says: bytes) -> None:
             assert len(str(caught.value)) < 300
             assert str(caught.value).isprintable()
 
-    run(test)
+    run_on_both(test)
 
 
 @pytest.mark.parametrize(
@@ -185,7 +186,7 @@ def test_a_proxy_that_hangs_is_given_up_by_its_name(
             await asyncio.sleep(0.02)
             assert len(set(os.listdir("/proc/self/fd"))) <= len(before) + 1  # the server's end
 
-    run(test)
+    run_on_both(test)
 
 
 def test_a_proxy_that_is_not_there_is_named() -> None:
@@ -197,7 +198,7 @@ def test_a_proxy_that_is_not_there_is_named() -> None:
                 "GET", f"http://{NAME}:30003/", timeout_s=5.0, proxies=Proxies(served.proxy)
             )
 
-    run(test)
+    run_on_both(test)
 
 
 def test_an_answer_in_pieces_leaves_the_connection_clean() -> None:
@@ -210,7 +211,7 @@ def test_an_answer_in_pieces_leaves_the_connection_clean() -> None:
             response = await http_client.request("GET", url, timeout_s=5.0, proxies=Proxies(served.proxy))
             assert response.status == 200
 
-    run(test)
+    run_on_both(test)
 
 
 def test_an_ipv6_destination_is_in_brackets() -> None:
@@ -221,7 +222,7 @@ def test_an_ipv6_destination_is_in_brackets() -> None:
             assert served.heads[0].startswith("CONNECT [fd00::1]:30003 HTTP/1.1\r\nHost: [fd00::1]:30003\r\n")
             assert "Proxy-Authorization" not in served.heads[0]
 
-    run(test)
+    run_on_both(test)
 
 
 def test_a_proxy_at_an_ipv6_address() -> None:
@@ -233,7 +234,7 @@ def test_a_proxy_at_an_ipv6_address() -> None:
         finally:
             await server.close()
 
-    run(test)
+    run_on_both(test)
 
 
 @pytest.mark.parametrize("scheme", ["http", "socks5"])
@@ -250,7 +251,7 @@ def test_a_websocket_goes_by_proxy(scheme: str) -> None:
             assert served.asked == [f"{NAME}:{server.server.port}"]
             owner.socket.close(1000, "")
 
-    run(test)
+    run_on_both(test)
 
 
 @pytest.mark.parametrize("scheme", ["http", "socks5"])
@@ -280,7 +281,7 @@ def test_tls_goes_through_a_proxy_end_to_end(scheme: str, tmp_path: Path) -> Non
                 await server.close()
             assert served.asked == [f"{NAME}:{server.port}", f"{NAME}:{sockets.server.port}"]
 
-    run(test)
+    run_on_both(test)
 
 
 def test_a_websocket_that_a_proxy_refuses_says_why() -> None:
@@ -289,7 +290,7 @@ def test_a_websocket_that_a_proxy_refuses_says_why() -> None:
             with pytest.raises(ProxyError, match=r"^the proxy \S+ refuses connections to port 2 "):
                 await websocket_client.connect(f"ws://{NAME}:2", timeout_s=5.0, proxies=Proxies(served.proxy))
 
-    run(test)
+    run_on_both(test)
 
 
 def test_all_links_of_a_client_go_by_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -328,4 +329,4 @@ def test_all_links_of_a_client_go_by_proxy(monkeypatch: pytest.MonkeyPatch) -> N
         finally:
             await node.close()
 
-    run(test)
+    run_on_both(test)

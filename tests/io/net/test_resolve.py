@@ -16,7 +16,7 @@ from nconnect.errors import NetworkError
 from nconnect.io.net import name_servers, resolve, websocket_client
 from nconnect.io.net.resolve import stream_addresses
 from nconnect.io.nkn import rpc
-from tests.io.serving import run, until
+from tests.loops import run_on_both, until
 
 NAME = "node.example"
 
@@ -113,7 +113,7 @@ def test_that_no_name_server_answers_is_said(monkeypatch: pytest.MonkeyPatch, sy
         system.release.set()
         await no_thread_left()
 
-    run(test)
+    run_on_both(test)
 
 
 def test_many_ask_and_one_look_up_is_made(system: System) -> None:
@@ -135,7 +135,7 @@ def test_many_ask_and_one_look_up_is_made(system: System) -> None:
         assert system.asked == [NAME]
         assert not resolve.is_asking(NAME)
 
-    run(test)
+    run_on_both(test)
 
 
 def test_a_look_up_that_all_gave_up_is_joined_by_the_next(system: System) -> None:
@@ -152,7 +152,7 @@ def test_a_look_up_that_all_gave_up_is_joined_by_the_next(system: System) -> Non
         assert len(system.asked) <= 2  # the second if the first had ended meanwhile
         await no_thread_left()
 
-    run(test)
+    run_on_both(test)
 
 
 def test_answers_are_kept_for_a_while(system: System) -> None:
@@ -167,7 +167,7 @@ def test_answers_are_kept_for_a_while(system: System) -> None:
         await stream_addresses(NAME, 80)
         assert len(system.asked) == 3
 
-    run(test)
+    run_on_both(test)
 
 
 def test_that_a_name_does_not_exist_is_kept_and_that_nobody_answered_is_not(
@@ -186,7 +186,7 @@ def test_that_a_name_does_not_exist_is_kept_and_that_nobody_answered_is_not(
         system.answer = [info("192.0.2.7")]
         assert await stream_addresses(NAME, 80)
 
-    run(test)
+    run_on_both(test)
 
 
 def test_a_new_resolv_conf_voids_what_is_kept_and_what_is_under_way(
@@ -213,7 +213,7 @@ def test_a_new_resolv_conf_voids_what_is_kept_and_what_is_under_way(
         await asyncio.gather(first, second)
         await no_thread_left()
 
-    run(test)
+    run_on_both(test)
 
 
 def test_name_servers_are_asked_when_the_system_is_slow(
@@ -243,7 +243,7 @@ def test_name_servers_are_asked_when_the_system_is_slow(
         asked.clear()
         await no_thread_left()
 
-    run(test)
+    run_on_both(test)
 
 
 def test_a_slow_system_is_right_where_name_servers_know_nothing(
@@ -267,7 +267,7 @@ def test_a_slow_system_is_right_where_name_servers_know_nothing(
             else:
                 assert (await asking)[0][4] == ("192.0.2.7", 80)
 
-    run(test)
+    run_on_both(test)
 
 
 def test_threads_stay_few_while_name_servers_are_silent(
@@ -300,7 +300,7 @@ def test_threads_stay_few_while_name_servers_are_silent(
         system.release.set()
         await no_thread_left()
 
-    run(test)
+    run_on_both(test)
 
 
 def test_a_silent_seed_is_not_asked_again_while_its_name_is_looked_up(
@@ -327,7 +327,7 @@ def test_a_silent_seed_is_not_asked_again_while_its_name_is_looked_up(
         system.release.set()
         await no_thread_left()
 
-    run(test)
+    run_on_both(test)
 
 
 def test_without_a_thread_the_name_servers_are_asked(monkeypatch: pytest.MonkeyPatch, system: System) -> None:
@@ -348,7 +348,7 @@ def test_without_a_thread_the_name_servers_are_asked(monkeypatch: pytest.MonkeyP
                 await stream_addresses("other.example", 80)
         assert await stream_addresses("other.example", 80)
 
-    run(test)
+    run_on_both(test)
 
 
 def test_it_is_no_failure_of_the_name_that_a_file_is_missing() -> None:

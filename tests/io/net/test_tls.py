@@ -20,7 +20,8 @@ from nconnect.io.http.http import Request, Response
 from nconnect.io.http.http_client import request
 from nconnect.io.http.http_server import HttpServer
 from nconnect.io.net import tls, websocket_client
-from tests.io.serving import run, serving, url_of
+from tests.io.serving import serving, url_of
+from tests.loops import run_on_both
 
 DAY = timedelta(days=1)
 Taken = list[bytes]
@@ -189,7 +190,7 @@ def test_a_server_without_tls_is_named_as_such() -> None:
             with pytest.raises(TlsError, match=f"^{place} does not speak TLS: is it ws://\\?$"):
                 await by_websocket(place)
 
-    run(test)
+    run_on_both(test)
 
 
 def test_a_redirect_is_not_followed(tmp_path: Path) -> None:
@@ -217,7 +218,7 @@ def test_a_redirect_is_not_followed(tmp_path: Path) -> None:
                 await server.close()
         assert asked == []
 
-    run(test)
+    run_on_both(test)
 
 
 def test_the_authorities_are_loaded_once() -> None:

@@ -12,11 +12,10 @@ import os
 import random
 import socket
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from pathlib import Path
 
 import pytest
-import uvloop
 import websockets
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -31,27 +30,17 @@ from nconnect.io.net.websocket_server import WebSocketServer
 from nconnect.queueing.turns import Share, Turns
 from nconnect.wire.upgrade import ClientUpgrade
 from nconnect.wire.websocket import Opcode, frame_header
-from tests.io.serving import until
+from tests.loops import BOTH, LoopFactory, until
+from tests.loops import run as run_test
 
 SIZES = (0, 1, 125, 126, 65535, 65536, 1 << 20, MAX_FRAME_BYTES)
-LOOPS = (asyncio.new_event_loop, uvloop.new_event_loop)
 UPGRADE = ClientUpgrade("node:30002", "/", bytes(16)).request
 
 
-def run(
-    test: Callable[[], Awaitable[None]], *, loops: tuple[Callable[[], asyncio.AbstractEventLoop], ...] = LOOPS
-) -> None:
-    async def bounded() -> None:
-        async with asyncio.timeout(20.0):
-            await test()
-            left = [t for t in asyncio.all_tasks() if t is not asyncio.current_task()]
-            assert not left, f"tasks left: {left}"
-
-    for factory in loops:
-        lent = websocket._buffers.lent
-        with asyncio.Runner(loop_factory=factory) as runner:
-            runner.run(bounded())
-        assert websocket._buffers.lent == lent, "a receive buffer was not given back"
+def run(test: Callable[[], Awaitable[None]], *, loops: Iterable[LoopFactory] = BOTH) -> None:
+    lent = websocket._buffers.lent
+    run_test(test, loops=loops)
+    assert websocket._buffers.lent == lent, "a receive buffer was not given back"
 
 
 class Owner:
@@ -211,7 +200,7 @@ def test_our_client_and_the_library_s_server(mask: bool) -> None:
             await ours.ponged.wait()
             ours.socket.close(1000, "done")
 
-    run(test, loops=LOOPS[:1])
+    run(test, loops=BOTH[:1])
 
 
 def test_the_library_s_client_and_our_server() -> None:
@@ -230,7 +219,7 @@ def test_the_library_s_client_and_our_server() -> None:
             owner = await server.owners.get()
             assert "1000" in await owner.closed
 
-    run(test, loops=LOOPS[:1])
+    run(test, loops=BOTH[:1])
 
 
 def test_the_newest_of_many_pings_is_answered_once_and_before_what_follows() -> None:
@@ -753,7 +742,7 @@ def test_a_server_that_is_no_websocket_is_refused_in_one_line(answer: bytes) -> 
             assert "\n" not in str(error.value)
         await asyncio.sleep(0)
 
-    run(test, loops=LOOPS[:1])
+    run(test, loops=BOTH[:1])
 
 
 def test_a_server_that_says_nothing_times_out() -> None:
@@ -775,7 +764,7 @@ def test_what_is_no_websocket_address(url: str) -> None:
         with pytest.raises(NetworkError):
             await connect(url, timeout_s=1)
 
-    run(test, loops=LOOPS[:1])
+    run(test, loops=BOTH[:1])
 
 
 def test_a_port_that_is_taken() -> None:
@@ -1037,7 +1026,7 @@ def test_wss_frames_that_come_with_the_handshake(certificate: Path) -> None:
             with contextlib.suppress(OSError, ssl.SSLError):
                 await writer.wait_closed()
 
-    run(test, loops=LOOPS[:1])
+    run(test, loops=BOTH[:1])
 
 
 def test_wss_refuses_a_certificate_that_nobody_vouches_for(certificate: Path) -> None:

@@ -29,6 +29,7 @@ from nconnect.io.nkn.cluster import check_url, load_nats, read_key
 from nconnect.node.fragment import cut
 from nconnect.wire.nkn import OutboundMessage
 from tests.io.nkn.test_node_server import Client
+from tests.loops import until
 from tests.nkn.sdk import Sdk, SdkError, needs_sdk, seen
 
 SERVER = shutil.which("nats-server") or (
@@ -142,15 +143,6 @@ def three(nats: Nats, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterat
 def knows(node: Node, count: int) -> bool:
     cluster = node.status.cluster
     return cluster is not None and len(cluster["nodes"]) == count
-
-
-async def until(reached: Any, within_s: float = 10.0) -> float:
-    """Wait for `reached()`; how long it took."""
-    began = time.monotonic()
-    while not reached():
-        assert time.monotonic() - began < within_s, "it did not come to that"
-        await asyncio.sleep(0.02)
-    return time.monotonic() - began
 
 
 async def exchange(one: Client, other: Client, size: int = 100) -> None:

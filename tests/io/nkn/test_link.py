@@ -7,12 +7,11 @@ import contextlib
 import json
 import os
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
-import uvloop
 
 from nconnect.crypto.keys import Identity, verify
 from nconnect.io.clock import boottime
@@ -28,25 +27,13 @@ from nconnect.wire import actions, sigchain
 from nconnect.wire.jsonrpc import NodeInfo
 from nconnect.wire.nkn import InboundMessage, OutboundMessage, Receipt, decode_client_message
 from tests.io.serving import url_of
+from tests.loops import run_on_both
 
 IDENTITY = Identity(bytes(range(32)))
 ADDRESS = NknAddress("gpu", IDENTITY.public_key)
 DEST = "laptop." + Identity(bytes(32)).public_key.hex()
 CHALLENGE = bytes(range(32))
 HASH = bytes(range(64, 96))
-
-
-def run(test: Callable[[], Awaitable[None]]) -> None:
-    async def bounded() -> None:
-        async with asyncio.timeout(20.0):
-            await test()
-            await asyncio.sleep(0)
-            left = [t for t in asyncio.all_tasks() if t is not asyncio.current_task()]
-            assert not left, f"tasks left: {left}"
-
-    for factory in (asyncio.new_event_loop, uvloop.new_event_loop):
-        with asyncio.Runner(loop_factory=factory) as runner:
-            runner.run(bounded())
 
 
 class Session:
@@ -197,7 +184,7 @@ def test_up_messages_both_ways_and_a_receipt() -> None:
             await session.closed.wait()
             assert not runner.send(DEST, (b"too late",))
 
-    run(test)
+    run_on_both(test)
 
 
 def test_the_answer_goes_out_before_the_receipt() -> None:
@@ -221,7 +208,7 @@ def test_the_answer_goes_out_before_the_receipt() -> None:
             assert [r.prev_hash[0] for r in receipts if isinstance(r, Receipt)] == list(range(flood))
             assert max(waited) <= MAX_WAITING_RECEIPTS
 
-    run(test)
+    run_on_both(test)
 
 
 def test_receipts_that_wait_are_sent_before_the_link_ends() -> None:
@@ -234,7 +221,7 @@ def test_receipts_that_wait_are_sent_before_the_link_ends() -> None:
             await task
             assert isinstance(await session.messages.get(), Receipt)
 
-    run(test)
+    run_on_both(test)
 
 
 def test_a_large_message_waits_in_the_kernel_and_says_when_it_is_gone() -> None:
@@ -254,7 +241,7 @@ def test_a_large_message_waits_in_the_kernel_and_says_when_it_is_gone() -> None:
                 assert isinstance(message, OutboundMessage)
                 assert len(message.payloads[0]) == 3_900_000
 
-    run(test)
+    run_on_both(test)
 
 
 def test_waivers_are_honoured() -> None:
@@ -271,7 +258,7 @@ def test_waivers_are_honoured() -> None:
                 assert isinstance(message, OutboundMessage)
                 assert message.signatures == ()
 
-    run(test)
+    run_on_both(test)
 
 
 def test_a_redirect_at_login_and_later() -> None:
@@ -287,7 +274,7 @@ def test_a_redirect_at_login_and_later() -> None:
                 assert await owner.downs.get() is DownReason.REDIRECTED
                 await session.closed.wait()
 
-    run(test)
+    run_on_both(test)
 
 
 def test_a_lost_connection_comes_back() -> None:
@@ -301,7 +288,7 @@ def test_a_lost_connection_comes_back() -> None:
                 assert await owner.downs.get() is DownReason.LOST
             await owner.ups.get()
 
-    run(test)
+    run_on_both(test)
 
 
 def test_a_node_at_an_address_that_may_not_be_used_any_more_is_left() -> None:
@@ -317,7 +304,7 @@ def test_a_node_at_an_address_that_may_not_be_used_any_more_is_left() -> None:
             assert "127.0.0.1 is a peer's" in runner.link.last_error
             await first.closed.wait()
 
-    run(test)
+    run_on_both(test)
 
 
 def test_a_link_whose_address_is_gone_is_made_anew_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -342,7 +329,7 @@ def test_a_link_whose_address_is_gone_is_made_anew_at_once(monkeypatch: pytest.M
             assert runner.link.reconnects == 1
             await first.closed.wait()
 
-    run(test)
+    run_on_both(test)
 
 
 def test_an_address_is_ours_or_not() -> None:
@@ -370,7 +357,7 @@ def test_a_node_that_hangs_up_during_the_login_is_not_hammered() -> None:
             assert 2 <= session_count <= 6
             assert await owner.downs.get() is DownReason.LOST
 
-    run(test)
+    run_on_both(test)
 
 
 def test_no_seed_is_said_and_close_ends_the_attempt() -> None:
@@ -385,7 +372,7 @@ def test_no_seed_is_said_and_close_ends_the_attempt() -> None:
             await asyncio.sleep(0)
             task.cancel()  # in the middle of a resolve
 
-    run(test)
+    run_on_both(test)
 
 
 def test_it_can_be_cancelled_while_a_node_keeps_it_waiting() -> None:
@@ -411,7 +398,7 @@ def test_it_can_be_cancelled_while_a_node_keeps_it_waiting() -> None:
             server.close()
             await _other_tasks_end()
 
-    run(test)
+    run_on_both(test)
 
 
 async def _other_tasks_end() -> None:
@@ -430,7 +417,7 @@ def test_garbage_from_the_node_is_counted_and_the_link_goes_on() -> None:
             assert await owner.messages.get() == (DEST, b"fine")
             assert runner.link.counters.bad_frames == 2
 
-    run(test)
+    run_on_both(test)
 
 
 def test_a_handler_that_fails_ends_the_task_which_can_be_run_again() -> None:
@@ -450,7 +437,7 @@ def test_a_handler_that_fails_ends_the_task_which_can_be_run_again() -> None:
             with pytest.raises(asyncio.CancelledError):
                 await again
 
-    run(test)
+    run_on_both(test)
 
 
 def test_only_what_the_other_side_confirmed_is_a_sign_of_life() -> None:

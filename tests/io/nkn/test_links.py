@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import os
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from itertools import permutations
 
 import pytest
@@ -21,7 +21,7 @@ from nconnect.node.rpc import node_info
 from nconnect.wire.jsonrpc import NodeInfo
 from nconnect.wire.nkn import InboundMessage
 from tests.io.test_link_and_node import node as node_server
-from tests.io.test_link_and_node import run
+from tests.loops import run, until
 
 IDENTITY = Identity(bytes([9]) * 32)
 ADDRESS = NknAddress("me", IDENTITY.public_key)
@@ -54,12 +54,6 @@ async def running(links: Links) -> AsyncIterator[None]:
     finally:
         links.close()
         await asyncio.wait_for(asyncio.gather(*tasks), 5)
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(5):
-        while not condition():  # noqa: ASYNC110 (no one event: several machines)
-            await asyncio.sleep(0)
 
 
 def test_tags_tell_nodes_apart() -> None:

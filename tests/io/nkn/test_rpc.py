@@ -7,7 +7,7 @@ import contextlib
 import json
 import ssl
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -18,19 +18,10 @@ from nconnect.io.http.http import Request, Response
 from nconnect.io.http.http_server import Handler, HttpServer
 from nconnect.io.nkn import rpc
 from tests.io.serving import localhost_certificate, url_of
+from tests.loops import run
 
 ADDRESS = "gpu." + "ab" * 32
 NODE = {"addr": "203.0.113.7:30002", "rpcAddr": "203.0.113.7:30003", "pubkey": "cd" * 32, "id": "ef" * 32}
-
-
-def run(test: Callable[[], Awaitable[None]]) -> None:
-    async def bounded() -> None:
-        async with asyncio.timeout(20.0):
-            await test()
-            left = [t for t in asyncio.all_tasks() if t is not asyncio.current_task()]
-            assert not left, f"tasks left: {left}"
-
-    asyncio.run(bounded())
 
 
 def answer(result: object, asked: list[Request] | None = None) -> Handler:
