@@ -1,10 +1,10 @@
 """Keeps what we set on this machine, and follows the changes around it.
 
 The kernel tells over netlink (`io.monitor`) that something of ours was removed, or that the network or
-another program's firewall changed. Besides, everything of ours is looked at every 30 s, so that no lost
-message leaves a gap for good. What was removed is set again, with a line in the log. Rate limit: a look each
-half second, and ten repairs within two minutes; then another program wants it otherwise, we stop, and
-`status` says so.
+another program's firewall changed. Besides, everything of ours is looked at every 30 s, also while others
+change something all the time, so that no lost message leaves a gap for good. What was removed is set again,
+with a line in the log. Rate limit: a look each half second, and ten repairs within two minutes; then another
+program wants it otherwise, we stop, and `status` says so.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 SETTLE_S = 0.1  # an interface that goes takes its routes along, a message each
 PAUSE_S = 0.4  # after a look, before the next one
 NETWORK_PAUSE_S = 1.0  # between two plans: each reads all addresses and routes
-LOOK_S = 30.0  # without a message
+LOOK_S = 30.0  # from one look at all of ours to the next
 MAX_REPAIRS = 10  # so many within WINDOW_S are a fight
 WINDOW_S = 120.0
 
@@ -55,6 +55,7 @@ class Reconciler:
         self._recent: deque[float] = deque(maxlen=MAX_REPAIRS)
         self._failed = False
         self._given_up = False
+        self._looked_at = -inf
         self._planned_at = -inf
 
     async def run(self) -> None:
@@ -72,16 +73,23 @@ class Reconciler:
                     await asyncio.sleep(SETTLE_S)
                     change |= monitor.read()
                 except TimeoutError:
-                    if change is Change.NONE:
-                        change = Change.OURS
+                    pass
+                if self._clock() >= self._look_at:
+                    change |= Change.OURS
         finally:
             monitor.close()
 
     def _patience_s(self, left: Change) -> float:
         """How long to wait for a message; `left` is what is still to be followed."""
+        at = self._look_at
         if Change.NETWORK in left:
-            return max(0.0, self._planned_at + NETWORK_PAUSE_S - self._clock())
-        return PAUSE_S if self._failed else LOOK_S
+            at = min(at, self._planned_at + NETWORK_PAUSE_S)
+        return max(0.0, at - self._clock())
+
+    @property
+    def _look_at(self) -> float:
+        """When all of ours is to be looked at, whatever the messages say."""
+        return self._looked_at + (PAUSE_S if self._failed else LOOK_S)
 
     def forgive(self) -> None:
         """All was set anew on a person's word: begin again."""
@@ -93,8 +101,10 @@ class Reconciler:
         """Follow the changes; which of them has to wait for its turn."""
         if change & (Change.FIREWALL | Change.POLICY | Change.NETWORK):
             self._on_surroundings()
-        if Change.OURS in change and not self._given_up:  # first: what is planned anew needs the device
-            await self._mend()
+        if Change.OURS in change:  # first: what is planned anew needs the device
+            if not self._given_up:
+                await self._mend()
+            self._looked_at = self._clock()
         if Change.NETWORK not in change:
             return Change.NONE
         if self._clock() - self._planned_at < NETWORK_PAUSE_S:

@@ -138,6 +138,21 @@ def test_everything_is_looked_at_now_and_then_without_a_message(monkeypatch: pyt
     run(test)
 
 
+def test_everything_is_looked_at_while_others_change_something_all_the_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(keeper, "LOOK_S", 0.05)
+
+    async def test(world: World) -> None:
+        while len(world.asked) < 3:
+            told = world.surroundings
+            world.monitor.tell(Change.FIREWALL)
+            await until(lambda n=told: world.surroundings > n)
+            assert world.surroundings < 200, "nobody looks at what is ours"
+
+    run(test)
+
+
 def test_plans_keep_a_greater_distance_and_none_is_lost() -> None:
     async def test(world: World) -> None:
         began = asyncio.get_running_loop().time()
