@@ -286,11 +286,7 @@ class Host:
         """
         names = {each.index: each.name for each in netlink.links()}
         ours = {*map(str, state.addresses), *record.addresses}
-        addresses = tuple(
-            held.address
-            for held in netlink.addresses()
-            if held.index == link.index and str(held.address) in ours
-        )
+        addresses = tuple(held.address for held in netlink.addresses(link.index) if str(held.address) in ours)
         found = netlink.routes(names)
         routes = tuple(
             route.prefix

@@ -38,6 +38,8 @@ _NEWROUTE, _DELROUTE, _GETROUTE = 24, 25, 26
 _GETNEIGH = 30
 _GETRULE = 34
 _REQUEST, _ACK, _DUMP, _CREATE, _EXCL = 0x1, 0x4, 0x300, 0x400, 0x200
+_DUMP_INTERRUPTED = 0x10  # something changed between two parts of a dump, which may lack entries
+_MAX_DUMPS = 4  # guessed: of one question, until one was not interrupted
 _IFF_UP = 0x1
 _IFLA_IFNAME, _IFLA_MTU, _IFLA_LINKINFO = 3, 4, 18
 _IFLA_AF_SPEC, _IFLA_INET6_ADDR_GEN_MODE = 26, 8
@@ -101,6 +103,7 @@ class Netlink:
         self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, 0)
         self._socket.bind((0, 0))
         self._sequence = 0
+        self._was_interrupted = False  # the last dump
 
     def __enter__(self) -> Self:
         return self
@@ -120,10 +123,13 @@ class Netlink:
             found.append(Link(index, name, mtu, bool(flags & _IFF_UP), kind))
         return found
 
-    def addresses(self) -> list[LinkAddress]:
+    def addresses(self, only: int | None = None) -> list[LinkAddress]:
+        """All addresses, or those of the interface with the index `only`."""
         found = []
         for body in self._dump(_GETADDR, _ADDRESS.pack(0, 0, 0, 0, 0)):
             _, length, _, _, index = _ADDRESS.unpack_from(body)
+            if only not in (None, index):
+                continue
             attributes = dict(read_attributes(body[_ADDRESS.size :]))
             raw = attributes.get(_IFA_LOCAL, attributes.get(_IFA_ADDRESS))
             if raw is not None:
@@ -135,11 +141,10 @@ class Netlink:
         found = []
         for body in self._dump(_GETROUTE, _ROUTE.pack(0, 0, 0, 0, 0, 0, 0, 0, 0)):
             family, length, _, _, table, protocol, _, kind, flags = _ROUTE.unpack_from(body)
-            attributes = dict(read_attributes(body[_ROUTE.size :]))
-            table = _number(attributes, _RTA_TABLE, table)
-            if table != _RT_TABLE_MAIN or flags & _RTM_F_CLONED:
+            if family not in _FAMILY.values() or table == _RT_TABLE_LOCAL or flags & _RTM_F_CLONED:
                 continue
-            if family not in _FAMILY.values():
+            attributes = dict(read_attributes(body[_ROUTE.size :]))
+            if _number(attributes, _RTA_TABLE, table) != _RT_TABLE_MAIN:
                 continue
             prefix = _prefix(family, attributes.get(_RTA_DST), length)
             metric = _number(attributes, _RTA_PRIORITY, 0)
@@ -260,6 +265,7 @@ class Netlink:
 
     def _send(self, kind: int, flags: int, body: bytes) -> None:
         self._sequence += 1
+        self._was_interrupted = False
         header = _HEADER.pack(_HEADER.size + len(body), kind, _REQUEST | flags, self._sequence, 0)
         self._socket.send(header + body)
 
@@ -269,21 +275,27 @@ class Netlink:
             return
 
     def _dump(self, kind: int, body: bytes) -> list[memoryview]:
-        self._send(kind, _DUMP, body)
-        return list(self._answers())
+        """All answers; asked for again when a change meanwhile may have hidden some."""
+        for _ in range(_MAX_DUMPS):
+            self._send(kind, _DUMP, body)
+            found = list(self._answers())
+            if not self._was_interrupted:
+                break
+        return found
 
     def _answers(self) -> Iterator[memoryview]:
         """The bodies of the answers to the last request; ends at its acknowledgement."""
         while True:
             data = memoryview(self._socket.recv(_RECEIVE_BYTES))
             while len(data) >= _HEADER.size:
-                length, kind, _, sequence, _ = _HEADER.unpack_from(data)
+                length, kind, flags, sequence, _ = _HEADER.unpack_from(data)
                 if not _HEADER.size <= length <= len(data):
                     raise NetlinkError(errno.EBADMSG, "netlink message of impossible length")
                 body = data[_HEADER.size : length]
                 data = data[_aligned(length) :]
                 if sequence != self._sequence:
                     continue  # of an earlier request that was given up
+                self._was_interrupted |= bool(flags & _DUMP_INTERRUPTED)
                 if kind == _ERROR:
                     (code,) = _INT.unpack_from(body)
                     if code:

@@ -71,3 +71,34 @@ def test_bodies_are_laid_out_as_the_kernel_reads_them() -> None:
         "14000100fd860000000000000000000000000001"
         "0800080002000000"
     )
+
+
+def test_a_dump_that_was_interrupted_is_asked_for_again() -> None:
+    """The kernel may have passed over an entry of ours when others came and went meanwhile."""
+    asked = 0
+
+    class Kernel:
+        """Names one link in the first dump, which is interrupted, and two in the second."""
+
+        def send(self, request: bytes) -> None:
+            nonlocal asked
+            asked += 1
+            (sequence,) = struct.unpack_from("=I", request, 8)
+            flags = netlink._DUMP_INTERRUPTED if asked == 1 else 0
+            name = netlink._attribute(netlink._IFLA_IFNAME, b"nc0\0")
+            body = bytes(16) + name + netlink._attribute(netlink._IFLA_MTU, struct.pack("=I", 1500))
+            head = struct.pack("=IHHII", 16 + len(body), netlink._NEWLINK, flags, sequence, 0)
+            done = struct.pack("=IHHIIi", 20, netlink._DONE, flags, sequence, 0, 0)
+            self.answer = (head + body) * asked + done
+
+        def recv(self, size: int) -> bytes:
+            return self.answer
+
+        def close(self) -> None:
+            pass
+
+    with Netlink() as kernel:
+        kernel._socket.close()
+        kernel._socket = Kernel()  # type: ignore[assignment]
+        assert len(kernel.links()) == 2
+    assert asked == 2
