@@ -16,8 +16,8 @@ import pytest
 from lab.netns import Namespace
 from lab.official import OfficialNode, missing
 from nconnect.nkn import Client, MultiClient
+from tests.loops import run
 from tests.nkn import interop
-from tests.nkn.net import run
 from tests.nkn.sdk import SDKS, needs_go
 
 HOST = "192.0.2.1"
