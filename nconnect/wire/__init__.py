@@ -20,6 +20,7 @@ valid as long as the input is.
 
     protobuf, strict_json   the codecs under these: proto3's encoding; JSON (RFC 8259), parsed strictly
     jsonrpc                 JSON-RPC 2.0 with seeds and nodes (nkn: api/httpjson), `NodeInfo`
+    stun                    STUN's binding requests and answers over UDP (RFC 8489)
     login_page, text        what a captive portal answers; other people's words made safe to show
 
 Departures, all within what the specifications let a reader accept:
@@ -27,6 +28,7 @@ Departures, all within what the specifications let a reader accept:
 - The payload is the last field of each protobuf message that we write, so that a message is a short prefix
   and the payload as it lies (decision 0008). Readers take any order.
 - A node of ours adds `waives` to its answer to the login: what it does not need (docs/protocol.md).
+- A node of ours adds `fingerprint` and `stunPorts` to what it says of itself (docs/node.md).
 - Readers are stricter than proto3: an overlong varint, a `uint32` that is wider, and more fields than any
   real message has are refused.
 - A data frame uses `Message`'s nonce field for our 16-byte header. NaCl's nonces have 24 or 48 bytes, so
