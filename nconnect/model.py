@@ -26,6 +26,7 @@ WS_PORT = 30002
 RPC_PORT = 30003
 WSS_PORT = 30004
 HTTPS_PORT = 30005
+STUN_PORTS = (30006, 30007)
 MIN_QUEUE_MB = 12  # a third of it holds the largest message
 MAX_MB = 1 << 20
 PUBLIC_SEED_RPC = (
@@ -161,6 +162,7 @@ class NodeConfig:
     connections_per_address: int | None = None  # of one IPv4 address or IPv6 /64; None: the node's default
     queue_mb: int | None = None  # MiB that wait for clients to read
     mail_mb: int | None = None  # MiB kept for clients that are offline; 0: nothing
+    stun_ports: tuple[int, ...] | None = ()  # two UDP ports, or none; None: STUN_PORTS where they are free
 
     @property
     def has_tls(self) -> bool:
@@ -184,8 +186,15 @@ class NodeConfig:
         connections_per_address: int | None = None,
         queue_mb: int | None = None,
         mail_mb: int | None = None,
+        stun_ports: tuple[int, ...] | None = None,
     ) -> NodeConfig:
-        """A node with the official ports in place of those that are None, unless it has `port` for all."""
+        """A node with the official ports in place of those that are None, unless it has `port` for all.
+
+        A node that has other ports than the official ones answers STUN only where its ports are given: it
+        may be the second one on its machine, or be meant to have one port alone.
+        """
+        if stun_ports is None and (port, ws_port, rpc_port) != (None, None, None):
+            stun_ports = ()
         if port is None:
             ws_port = WS_PORT if ws_port is None else ws_port
             rpc_port = RPC_PORT if rpc_port is None else rpc_port
@@ -193,7 +202,7 @@ class NodeConfig:
             https_port = HTTPS_PORT if https_port is None else https_port
         return cls(
             listen, ws_port, rpc_port, advertise, verify_signatures, tls_cert, tls_key, wss_port, https_port,
-            port, tls, connections_per_address, queue_mb, mail_mb,
+            port, tls, connections_per_address, queue_mb, mail_mb, stun_ports,
         )  # fmt: skip
 
     def ports(self) -> dict[str, int]:

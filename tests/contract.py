@@ -140,6 +140,7 @@ JSON: dict[str, Any] = {
         "port": (int, None),
         "fingerprint": _MAYBE_TEXT,
         "seed_url": str,
+        "stun": ({"ports": [int], "answers": int, "drops": Counts}, None),
     },
 }  # fmt: skip
 LINK_STATES = {"connecting", "up", "down"}

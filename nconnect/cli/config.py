@@ -91,7 +91,7 @@ def shown(config: Config) -> dict[str, Any]:
     """A configuration as the file's tables, every default written out and every secret hidden."""
     from nconnect.config import format_allow_rule
     from nconnect.config.accept_routes import told
-    from nconnect.model import join_addr
+    from nconnect.model import STUN_PORTS, join_addr
 
     content: dict[str, Any] = {
         "interface": {
@@ -123,6 +123,7 @@ def shown(config: Config) -> dict[str, Any]:
             "connections_per_address": config.node.connections_per_address,
             "queue_mb": config.node.queue_mb,
             "mail_mb": config.node.mail_mb,
+            "stun_ports": list(STUN_PORTS if (ports := config.node.stun_ports) is None else ports),
         }
     provide = config.provide
     subnets = [str(s.real) if s.real == s.seen else f"{s.real}={s.seen}" for s in provide.subnets]

@@ -11,6 +11,9 @@ from nconnect.cli.options import JsonOption, UnusedConfigOption
 from nconnect.model import MAX_MB, MIN_QUEUE_MB
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
     from nconnect.control.node import NodeStatus
 
 app = typer.Typer(invoke_without_command=True, rich_markup_mode=None, add_completion=False)
@@ -96,6 +99,14 @@ def node(
             " [default: 12]",
         ),
     ] = None,
+    stun_ports: Annotated[
+        str | None,
+        typer.Option(
+            metavar="A,B",
+            help="Two UDP ports that tell clients their own address (STUN); 0: none."
+            " [default: 30006,30007; none with --port, --ws-port or --rpc-port]",
+        ),
+    ] = None,
     verify_signatures: Annotated[
         bool, typer.Option("--verify-signatures", help="Check every message's signature and receipt.")
     ] = False,
@@ -154,6 +165,7 @@ def node(
     checks.one("--listen", listen, check_host)
     if advertise is not None:
         checks.one("--advertise", advertise, check_host)
+    stun = None if stun_ports is None else checks.one("--stun-ports", stun_ports, _read_stun_ports)
     checks.finish()
     if tls_key is not None and tls_cert is None:
         raise UsageError("--tls-key without --tls-cert: give the certificate too")
@@ -184,6 +196,7 @@ def node(
         connections_per_address=connections_per_address,
         queue_mb=queue_mb,
         mail_mb=mail_mb,
+        stun_ports=stun,
     )
     _refuse_equal({f"--{name.replace('_', '-')}": number for name, number in config.ports().items()})
     for option, given in (("--wss-port", wss_port), ("--https-port", https_port)):
@@ -251,6 +264,7 @@ def status_text(node: NodeStatus) -> str:
         "relayed": f"{node.messages} messages, {bytes_text(node.bytes)}",
         "held": f"{node.held_messages} messages, {bytes_text(node.held_bytes)}, for clients that are offline",
         "queued": f"{bytes_text(node.queue_bytes)}, {node.queue_drops} messages dropped so far",
+        "stun": _stun_text(node.stun) if node.stun is not None else "",
         "dropped": ", ".join(f"{why} {count}" for why, count in sorted(node.drops.items())) or "nothing",
     }
     if node.cluster is not None:
@@ -263,6 +277,19 @@ def status_text(node: NodeStatus) -> str:
         )
     headline = f"node {node.pid} is running for {duration_text(node.uptime_s)}"
     return "\n".join([headline, *(f"{name:<11} {value}" for name, value in facts.items() if value)])
+
+
+def _stun_text(stun: Mapping[str, Any]) -> str:
+    ports = " and ".join(map(str, stun["ports"]))
+    refused = sum(stun["drops"].values())
+    return f"UDP ports {ports}: {stun['answers']} answers, {refused} datagrams refused"
+
+
+def _read_stun_ports(text: str) -> tuple[int, ...]:
+    from nconnect.config.values import parse_stun_ports
+
+    numbers = [int(part) if part.isdecimal() else part for part in text.split(",")]
+    return parse_stun_ports(0 if numbers == [0] else numbers)
 
 
 def _refuse_equal(ports: dict[str, int]) -> None:

@@ -190,6 +190,7 @@ def _read_node(root: Table) -> NodeConfig | None:
         connections_per_address=section.take("connections_per_address", integer(1, 1 << 20), None),
         queue_mb=section.take("queue_mb", integer(MIN_QUEUE_MB, MAX_MB), None),
         mail_mb=section.take("mail_mb", integer(0, MAX_MB), None),
+        stun_ports=section.take("stun_ports", values.parse_stun_ports, None),
     )
     if "listen" not in section.content:
         section.problem("listen", 'missing: write listen = "0.0.0.0", or delete the section')

@@ -335,6 +335,17 @@ def parse_seed_rpc(text: str) -> str:
     return f"{text}#{pin}"
 
 
+def parse_stun_ports(value: object) -> tuple[int, ...]:
+    """The UDP ports on which a node answers STUN: two in a list; () for 0 or an empty list."""
+    if value in (0, []) and not isinstance(value, bool):
+        return ()
+    ports = value if isinstance(value, list) else []
+    good = [port for port in ports if isinstance(port, int) and not isinstance(port, bool)]
+    if len(good) != 2 or len(ports) != 2 or good[0] == good[1] or not all(0 < p < 65536 for p in good):
+        raise ConfigError("must be two different ports, such as [30006, 30007], or 0 for none")
+    return tuple(good)
+
+
 def _parse_address(text: str) -> InterfaceAddress:
     try:
         interface = ip_interface(text)

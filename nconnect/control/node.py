@@ -56,6 +56,7 @@ class NodeStatus:
     port: int | None = None  # of websocket and RPC together
     fingerprint: str | None = None  # SHA-256 of the certificate's DER, hex
     seed_url: str = ""  # for clients' `seed_rpc`; with TLS it pins the certificate
+    stun: Mapping[str, Any] | None = None  # ports, answers, drops by reason; null: it answers no STUN
 
     @property
     def rpc_ports(self) -> tuple[int, ...]:

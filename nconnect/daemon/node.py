@@ -139,6 +139,8 @@ def _ports_text(server: NodeServer) -> str:
     secure = [str(p) for p in (server.wss_port, server.https_port) if p not in (None, server.port)]
     if secure:
         words.append(f"with TLS {' and '.join(secure)}")
+    if server.stun_ports:
+        words.append(f"STUN on UDP ports {' and '.join(map(str, server.stun_ports))}")
     return ", ".join(words)
 
 
@@ -168,6 +170,7 @@ def _status(server: NodeServer, config: NodeConfig, link: ClusterLink | None) ->
         queue_drops=sum(stats.drops.get(reason.value, 0) for reason in _QUEUE_DROPS),
         drops=stats.drops,
         cluster=link.status() if link is not None else None,
+        stun=server.stun.status() if server.stun is not None else None,
     )
 
 

@@ -11,6 +11,7 @@ received a message.
 - `holding.Holding`: mail for clients that are offline.
 - `cluster.Cluster`: several nodes as one: who lives, who is where. `parcel`: messages between them.
 - `proof.Ledger`: what a verifying node checks: signatures, receipts, recent block hashes.
+- `stun.StunServer`: tells clients their own address.
 - `rpc.answer`: JSON-RPC. `limits.RateLimiter`: how often one host may ask or connect.
 - `reorder.Reorderer`: a test seam, the official node's disorder.
 """

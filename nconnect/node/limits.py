@@ -6,6 +6,7 @@ of them together 1,024 RPC calls, with a burst of 4,096.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from ipaddress import IPv6Address, ip_address
 from math import inf
 
@@ -17,6 +18,24 @@ MAX_HOSTS = 16_384  # guessed: 2 MB of table; who fills it costs others nothing 
 _IPV6_SITE_BITS = 64  # one customer is usually given at least this much
 
 
+def limit_key(host: str) -> str:
+    """What counts as one host: an IPv4 address, or the /64 that an IPv6 address stands in.
+
+    >>> limit_key("::ffff:192.0.2.1"), limit_key("2001:db8::1:2:3:4")
+    ('192.0.2.1', '2001:db8::')
+    """
+    try:
+        address = ip_address(host.partition("%")[0])
+    except ValueError:
+        return host
+    if not isinstance(address, IPv6Address):
+        return str(address)
+    if address.ipv4_mapped is not None:
+        return str(address.ipv4_mapped)
+    site = int(address) >> (128 - _IPV6_SITE_BITS) << (128 - _IPV6_SITE_BITS)
+    return str(IPv6Address(site))
+
+
 class RateLimiter:
     """Token buckets by host. `rate_per_s` None: everything is allowed, and nothing remembered."""
 
@@ -26,10 +45,13 @@ class RateLimiter:
         burst: int = OFFICIAL_BURST,
         *,
         max_hosts: int = MAX_HOSTS,
+        key: Callable[[str], str] = limit_key,
     ) -> None:
+        """`key` gives what shares a bucket with a host."""
         self._rate_per_s = rate_per_s
         self._burst = float(burst)
         self._max_hosts = max_hosts
+        self._key = key
         # host -> (tokens, when they were counted); the one that asked longest ago stands first
         self._buckets: dict[str, tuple[float, float]] = {}
 
@@ -49,7 +71,7 @@ class RateLimiter:
         """How many tokens the host's bucket holds."""
         if self._rate_per_s is None:
             return inf
-        key = limit_key(host)
+        key = self._key(host)
         tokens, counted_at = self._buckets.pop(key, (self._burst, now))
         tokens = min(self._burst, tokens + max(0.0, now - counted_at) * self._rate_per_s)
         self._buckets[key] = (tokens, now)
@@ -60,24 +82,6 @@ class RateLimiter:
     def take(self, host: str, tokens: float) -> None:
         """Take tokens from a bucket that `left` has just looked at."""
         if self._rate_per_s is not None:
-            key = limit_key(host)
+            key = self._key(host)
             held, counted_at = self._buckets[key]
             self._buckets[key] = (held - tokens, counted_at)
-
-
-def limit_key(host: str) -> str:
-    """What counts as one host: an IPv4 address, or the /64 that an IPv6 address stands in.
-
-    >>> limit_key("::ffff:192.0.2.1"), limit_key("2001:db8::1:2:3:4")
-    ('192.0.2.1', '2001:db8::')
-    """
-    try:
-        address = ip_address(host.partition("%")[0])
-    except ValueError:
-        return host
-    if not isinstance(address, IPv6Address):
-        return str(address)
-    if address.ipv4_mapped is not None:
-        return str(address.ipv4_mapped)
-    site = int(address) >> (128 - _IPV6_SITE_BITS) << (128 - _IPV6_SITE_BITS)
-    return str(IPv6Address(site))

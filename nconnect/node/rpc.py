@@ -51,6 +51,7 @@ class NodeFacts:
     wss_port: int | None = None  # None: no TLS
     https_port: int | None = None
     fingerprint: str | None = None  # of its certificate
+    stun_ports: tuple[int, ...] = ()
     # In a cluster: which node an address belongs to, as its clients (over TLS: True) reach it.
     assign: Callable[[str, bool], NodeInfo | None] | None = None
 
@@ -86,7 +87,12 @@ def node_id(public_key: bytes) -> bytes:
 
 
 def node_info(
-    host: str, ws_port: int, rpc_port: int | None, public_key: bytes, fingerprint: str | None = None
+    host: str,
+    ws_port: int,
+    rpc_port: int | None,
+    public_key: bytes,
+    fingerprint: str | None = None,
+    stun_ports: tuple[int, ...] = (),
 ) -> NodeInfo:
     """This node, as who calls it `host` can reach it; over TLS with its certificate's `fingerprint`."""
     return NodeInfo(
@@ -95,6 +101,7 @@ def node_info(
         public_key=public_key.hex(),
         id=node_id(public_key).hex(),
         fingerprint=fingerprint or "",
+        stun_ports=stun_ports,
     )
 
 
@@ -122,7 +129,7 @@ def _get_ws_addr(params: Mapping[str, Any], facts: NodeFacts) -> object:
     address = _address_in(params)
     if facts.ws_port is None:
         raise _Refused(INTERNAL_ERROR, "this node speaks TLS only: ask getwssaddr")
-    info = node_info(facts.host, facts.ws_port, facts.rpc_port, facts.public_key)
+    info = node_info(facts.host, facts.ws_port, facts.rpc_port, facts.public_key, stun_ports=facts.stun_ports)
     return _assigned(address, facts, info, secure=False)
 
 
@@ -130,7 +137,14 @@ def _get_wss_addr(params: Mapping[str, Any], facts: NodeFacts) -> object:
     address = _address_in(params)
     if facts.wss_port is None:
         raise _Refused(INTERNAL_ERROR, "this node has no certificate")  # as an official one without
-    info = node_info(facts.host, facts.wss_port, facts.https_port, facts.public_key, facts.fingerprint)
+    info = node_info(
+        facts.host,
+        facts.wss_port,
+        facts.https_port,
+        facts.public_key,
+        facts.fingerprint,
+        facts.stun_ports,
+    )
     return _assigned(address, facts, info, secure=True)
 
 

@@ -46,6 +46,7 @@ class NodeInfo:
     public_key: str  # Ed25519, 64 hex digits, lower case
     id: str  # the node's place on the ring, hex, "" when the node named none
     fingerprint: str = ""  # SHA-256 of its TLS certificate's DER, hex; "" when the node named none
+    stun_ports: tuple[int, ...] = ()  # UDP ports of its host that answer STUN
 
     @property
     def public_key_bytes(self) -> bytes:
@@ -76,11 +77,29 @@ class NodeInfo:
             public_key,
             id if _ID.fullmatch(id) else "",
             fingerprint if _KEY.fullmatch(fingerprint) else "",
+            _stun_ports(members.get("stunPorts")),
         )
 
-    def to_json(self) -> dict[str, str]:
-        told = {"addr": self.addr, "rpcAddr": self.rpc_addr, "pubkey": self.public_key, "id": self.id}
-        return told | ({"fingerprint": self.fingerprint} if self.fingerprint else {})
+    def to_json(self) -> dict[str, object]:
+        """As official nodes describe themselves; what only ours have is left out where it is empty."""
+        told: dict[str, object] = {
+            "addr": self.addr,
+            "rpcAddr": self.rpc_addr,
+            "pubkey": self.public_key,
+            "id": self.id,
+        }
+        if self.fingerprint:
+            told["fingerprint"] = self.fingerprint
+        if self.stun_ports:
+            told["stunPorts"] = list(self.stun_ports)
+        return told
+
+
+def _stun_ports(value: object) -> tuple[int, ...]:
+    """Two different ports, or none: a client can do without."""
+    if not isinstance(value, list) or len(value) != 2 or value[0] == value[1]:
+        return ()
+    return tuple(value) if all(type(port) is int and 0 < port < 65536 for port in value) else ()
 
 
 def split_addr(addr: str) -> tuple[str, int]:

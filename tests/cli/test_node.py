@@ -35,7 +35,7 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[tuple[NodeConfig, dict[str,
 def test_the_official_ports(run: Run, started: list[tuple[NodeConfig, dict[str, Any]]]) -> None:
     assert run("node", "--listen", "0.0.0.0").status == 0
     config, how = started[0]
-    assert config == NodeConfig("0.0.0.0", 30002, 30003)
+    assert config == NodeConfig("0.0.0.0", 30002, 30003, stun_ports=None)
     assert how == {
         "settings": NodeSettings(),
         "seed_file": None,
@@ -101,6 +101,28 @@ def test_one_port_in_place_of_the_others(
     assert started[0][0].has_tls == ("--tls" in arguments)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "ports"),
+    [
+        ([], None),  # 30006 and 30007, where they are free
+        (["--stun-ports", "0"], ()),
+        (["--stun-ports", "3478,3479"], (3478, 3479)),
+        (["--port", "443", "--tls"], ()),  # that port alone
+        (["--rpc-port", "40003"], ()),  # it may be the second node on its machine
+        (["--port", "443", "--stun-ports", "443,444"], (443, 444)),  # UDP: not the same port
+    ],
+)
+def test_stun_ports(
+    run: Run,
+    started: list[tuple[NodeConfig, dict[str, Any]]],
+    arguments: list[str],
+    ports: tuple[int, ...] | None,
+) -> None:
+    result = run("node", "--listen", "::", *arguments)
+    assert result.status == 0, result.err
+    assert started[0][0].stun_ports == ports
+
+
 def test_a_rate_has_a_burst_in_proportion(run: Run, started: list[tuple[NodeConfig, dict[str, Any]]]) -> None:
     assert run("node", "--listen", "::", "--rate-limit", "25").status == 0
     settings = started[0][1]["settings"]
@@ -120,6 +142,8 @@ def test_a_rate_has_a_burst_in_proportion(run: Run, started: list[tuple[NodeConf
         (["--listen", "::", "--port", "30002", "--ws-port", "30002"], "--port and --ws-port are both 30002"),
         (["--listen", "::", "--port", "443", "--wss-port", "30004"], "--wss-port without TLS"),
         (["--listen", "::", "--port", "65536"], "'--port'"),
+        (["--listen", "::", "--stun-ports", "30006"], "--stun-ports: must be two different ports"),
+        (["--listen", "::", "--stun-ports", "7,x"], "--stun-ports: must be two different ports"),
     ],
 )
 def test_what_makes_no_sense_is_refused(run: Run, arguments: list[str], said: str) -> None:
@@ -159,6 +183,7 @@ def test_status_of_a_node_with_one_port(run: Run, monkeypatch: pytest.MonkeyPatc
     node = NodeStatus(
         7, "0.1.0", "0.0.0.0", None, None, "ab" * 32, 1.0, 0, 0, 0, 0, 0, 0, 0, 0,
         wss_port=443, https_port=443, port=443, fingerprint="cd" * 32, seed_url=url,
+        stun={"ports": [30006, 30007], "answers": 12, "drops": {"malformed": 2, "rate_limited": 1}},
     )  # fmt: skip
     monkeypatch.setattr("nconnect.control.node_client.running_nodes", lambda: [node, status(8, 30003)])
     assert "RPC ports 443, 30003: choose one" in run("node", "status").err

@@ -56,6 +56,7 @@ verify_signatures = true
 connections_per_address = 200
 queue_mb = 48
 mail_mb = 0
+stun_ports = [3478, 3479]
 
 [provide]
 subnets = ["192.168.50.0/24", "192.168.1.0/24=10.99.1.0/24"]
@@ -132,6 +133,24 @@ def test_a_node_on_one_port() -> None:
     assert (node.has_tls, node.tls_cert, node.tls_key) == (True, Path("/c"), Path("/k"))
 
 
+@pytest.mark.parametrize(
+    ("lines", "ports"),
+    [
+        ("", None),  # the official ones, where they are free
+        ("stun_ports = 0", ()),
+        ("stun_ports = []", ()),
+        ("stun_ports = [443, 444]", (443, 444)),
+        ("port = 443", ()),
+        ("ws_port = 40002", ()),
+        ("port = 443\nstun_ports = [30006, 30007]", (30006, 30007)),
+    ],
+)
+def test_stun_ports(lines: str, ports: tuple[int, ...] | None) -> None:
+    node = parse(f"{MINIMAL}[node]\nlisten = '::'\n{lines}\n", interface="nc0").node
+    assert node is not None
+    assert node.stun_ports == ports
+
+
 def test_everything() -> None:
     config = parse(FULL, interface="gpu")
     assert (config.interface, config.identifier, config.mtu, config.cipher) == (
@@ -146,7 +165,7 @@ def test_everything() -> None:
     assert config.network == NetworkConfig(("http://203.0.113.7:30003",), 4)
     assert config.node == NodeConfig(
         *("0.0.0.0", 40002, 40003, "node.example", True),
-        connections_per_address=200, queue_mb=48, mail_mb=0,
+        connections_per_address=200, queue_mb=48, mail_mb=0, stun_ports=(3478, 3479),
     )  # fmt: skip
     lan = ip_network("192.168.50.0/24")
     assert config.provide == ProvideConfig(
@@ -252,6 +271,12 @@ allow = ["192.168.50.11:9-3/tcp"]
         (MINIMAL + "[node]\nlisten = '::'\nws_port = 30003", "the same as ws_port"),
         (MINIMAL + "[node]\nlisten = '::'\nport = 443\nws_port = 443", "the same as port"),
         (MINIMAL + "[node]\nlisten = '::'\nport = 0", "[node] port: 0 is out of range"),
+        (MINIMAL + "[node]\nlisten = '::'\nstun_ports = 7", "[node] stun_ports: must be two different"),
+        (MINIMAL + "[node]\nlisten = '::'\nstun_ports = [7]", "[node] stun_ports: must be two different"),
+        (MINIMAL + "[node]\nlisten = '::'\nstun_ports = [7, 7]", "[node] stun_ports: must be two different"),
+        (MINIMAL + "[node]\nlisten = '::'\nstun_ports = [7, 0]", "[node] stun_ports: must be two different"),
+        (MINIMAL + "[node]\nlisten = '::'\nstun_ports = [7, true]", "[node] stun_ports: must be two"),
+        (MINIMAL + "[node]\nlisten = '::'\nstun_ports = false", "[node] stun_ports: must be two different"),
         (MINIMAL + "[node]\nlisten = '::'\ntls_key = '/k'", "without tls_cert: give the certificate too"),
         (MINIMAL + "[node]\nlisten = '::'\ntls_cert = 'k'", "not a whole path"),
         (MINIMAL + "[node]\nlisten = '::'\nwss_port = 443", "wss_port: without TLS"),

@@ -45,6 +45,15 @@ def test_getwsaddr_names_us_as_the_caller_does() -> None:
     assert six["result"]["addr"] == "[2001:db8::1]:30002"
 
 
+def test_stun_ports_are_told_where_there_are_some() -> None:
+    assert "stunPorts" not in ask("getwsaddr", {"address": ADDRESS})["result"]
+    facts = replace(FACTS, wss_port=30004, stun_ports=(30006, 30007))
+    for method in ("getwsaddr", "getwssaddr"):
+        found = ask(method, {"address": ADDRESS}, facts)["result"]
+        assert found["stunPorts"] == [30006, 30007]
+        assert NodeInfo.from_json(found).stun_ports == (30006, 30007)
+
+
 def test_our_own_client_understands_it() -> None:
     body = b'{"id":5,"method":"getwsaddr","params":{"address":"%s"}}' % ADDRESS.encode()
     assert NodeInfo.from_json(parse_response(answer(body, FACTS))).addr == "203.0.113.7:30002"

@@ -47,6 +47,21 @@ def test_a_node_is_read_and_written() -> None:
     assert NodeInfo.from_json({"addr": "h:1", "pubkey": "ab" * 32}) == NodeInfo("h:1", "", "ab" * 32, "")
 
 
+def test_stun_ports_are_two_or_left_out() -> None:
+    two = replace(NODE, stun_ports=(30006, 30007))
+    assert two.to_json()["stunPorts"] == [30006, 30007]
+    assert NodeInfo.from_json(two.to_json()) == two
+    assert "stunPorts" not in NODE.to_json()
+
+
+@pytest.mark.parametrize(
+    "value",
+    [None, 0, "30006", [], [1], [1, 2, 3], [1, 1], [0, 1], [1, 65536], [1, "2"], [1, True], [1, 2.0], {}],
+)
+def test_other_stun_ports_are_none(value: object) -> None:
+    assert NodeInfo.from_json(NODE.to_json() | {"stunPorts": value}) == NODE
+
+
 MALFORMED = [5, [], "zz", "host:port:extra/", "\n", "é" * 64]
 
 

@@ -14,12 +14,25 @@ from nconnect.errors import HostError
 from nconnect.io.errors import reason
 
 BACKLOG = 1024
+IP_PKTINFO = 8  # linux/in.h; Python names it from 3.14 on
 
 
 def bind_tcp(host: str, port: int) -> socket.socket:
     """A listening socket, not blocking; `::` takes IPv4 too. Raises `HostError` in one line."""
+    return _bind(host, port, socket.SOCK_STREAM)
+
+
+def bind_udp(host: str, port: int) -> socket.socket:
+    """A datagram socket, not blocking, that says at which of our addresses each datagram came.
+
+    `::` takes IPv4 too. Raises `HostError` in one line.
+    """
+    return _bind(host, port, socket.SOCK_DGRAM)
+
+
+def _bind(host: str, port: int, kind: int) -> socket.socket:
     try:
-        infos = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        infos = socket.getaddrinfo(host, port, type=kind, flags=socket.AI_PASSIVE)
         family, kind, protocol, _, address = infos[0]
         listener = socket.socket(family, kind | socket.SOCK_CLOEXEC, protocol)
     except (OSError, UnicodeError) as error:
@@ -27,18 +40,31 @@ def bind_tcp(host: str, port: int) -> socket.socket:
         raise HostError(f"cannot listen on {host}: {why}") from error
     try:
         listener.setblocking(False)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6:
             listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
-        listener.bind(address)
-        listener.listen(BACKLOG)
+        if kind == socket.SOCK_STREAM:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(address)
+            listener.listen(BACKLOG)
+        else:  # without SO_REUSEADDR, which lets several UDP sockets have one port
+            _ask_for_destination(listener)
+            listener.bind(address)
     except OSError as error:
         listener.close()
         hint = "is another node running? choose another address or port"
         if error.errno == errno.EACCES:
             hint = "ports below 1024 need root, or CAP_NET_BIND_SERVICE"
-        raise HostError(f"cannot listen on {host} port {port}: {reason(error)} ({hint})") from error
+        name = f"port {port}" if kind == socket.SOCK_STREAM else f"UDP port {port}"
+        raise HostError(f"cannot listen on {host} {name}: {reason(error)} ({hint})") from error
     return listener
+
+
+def _ask_for_destination(listener: socket.socket) -> None:
+    """With each datagram comes the address that it was sent to (ip(7), RFC 3542 section 6.1)."""
+    if listener.family == socket.AF_INET6:
+        listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
+    else:
+        listener.setsockopt(socket.IPPROTO_IP, IP_PKTINFO, 1)
 
 
 def bind_unix(path: Path) -> socket.socket:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import socket
 import ssl
@@ -24,13 +25,16 @@ from nconnect.io.net import certificate
 from nconnect.io.net.listening import bind_tcp, is_any_address, outgoing_address
 from nconnect.io.net.websocket import WebSocket
 from nconnect.io.net.websocket_server import SharedPort, WebSocketServer
-from nconnect.model import Buffer, NodeConfig
+from nconnect.io.nkn.stun_server import StunPorts
+from nconnect.model import STUN_PORTS, Buffer, NodeConfig
 from nconnect.node import rpc
 from nconnect.node.connection import Connection
 from nconnect.node.core import EARLY_FRAME_BYTES, Node
 from nconnect.node.limits import OFFICIAL_RATE_PER_S, RateLimiter
 from nconnect.node.settings import NodeDrop, NodeSettings
 from nconnect.wire.jsonrpc import NodeInfo, join_addr
+
+log = logging.getLogger(__name__)
 
 MAX_RPC_BODY_BYTES = 64 << 10  # guessed: a request has about 200, a full batch 20 KB
 MAX_RPC_CONNECTIONS = 8192  # guessed: each is an answer away from its end
@@ -54,7 +58,7 @@ class _Listener:
 
 
 class NodeServer:
-    """One node: websocket and RPC on a port each, with TLS on two more, or all on `port`.
+    """One node: websocket and RPC on a port each, with TLS on two more, or all on `port`; and STUN.
 
     Once bound, `ws_port`, `rpc_port`, `wss_port` and `https_port` are the ports that clients are told of,
     None where there is none; `fingerprint` is the certificate's SHA-256 in hex, None without TLS. Port 0
@@ -83,6 +87,7 @@ class NodeServer:
         self.wss_port: int | None = None
         self.https_port: int | None = None
         self.fingerprint: str | None = None
+        self.stun: StunPorts | None = None
         self.assign: Callable[[str, bool], NodeInfo | None] | None = None  # a cluster's: see rpc.NodeFacts
         self._config = config
         self._identity = identity
@@ -124,6 +129,8 @@ class NodeServer:
         if self._capture is not None:
             self.node.relay.capture = self._capture.write
         try:
+            if self.stun is not None:
+                self.stun.start()
             while self._listeners:
                 await self._serve(self._listeners.pop(0))
         except BaseException:
@@ -168,6 +175,17 @@ class NodeServer:
                 self.wss_port = self.https_port = self.port
             else:
                 self.ws_port = self.rpc_port = self.port
+        self.stun = self._bind_stun()
+
+    def _bind_stun(self) -> StunPorts | None:
+        ports = self._config.stun_ports
+        if ports is not None:
+            return StunPorts.bind(self._config.listen, ports) if ports else None
+        try:
+            return StunPorts.bind(self._config.listen, STUN_PORTS)
+        except HostError as error:  # nobody asked for these, and a node is of use without
+            log.warning("this node answers no STUN: %s", error)
+            return None
 
     async def _serve(self, listener: _Listener) -> None:
         tls = self._tls if listener.secure else None
@@ -196,12 +214,20 @@ class NodeServer:
     def _unbind(self) -> None:
         while self._listeners:
             self._listeners.pop().socket.close()
+        if self.stun is not None:
+            self.stun.close()
+            self.stun = None
         if self._capture is not None:
             self._capture.close()
 
     @property
     def public_key(self) -> bytes:
         return self._identity.public_key
+
+    @property
+    def stun_ports(self) -> tuple[int, ...]:
+        """The UDP ports that clients are told of, once they are bound."""
+        return self.stun.ports if self.stun is not None else ()
 
     @property
     def uptime_s(self) -> float:
@@ -212,7 +238,9 @@ class NodeServer:
         websocket with TLS, or none without."""
         ws, http = (self.wss_port, self.https_port) if secure else (self.ws_port, self.rpc_port)
         fingerprint = self.fingerprint if secure else None
-        return None if ws is None else rpc.node_info(host, ws, http, self.public_key, fingerprint)
+        if ws is None:
+            return None
+        return rpc.node_info(host, ws, http, self.public_key, fingerprint, self.stun_ports)
 
     def seed_url(self, *, here: bool = False) -> str:
         """What clients write into `seed_rpc`, once it is bound: over TLS with the certificate pinned.
@@ -332,6 +360,7 @@ class NodeServer:
             wss_port=self.wss_port,
             https_port=self.https_port,
             fingerprint=self.fingerprint,
+            stun_ports=self.stun_ports,
             assign=self.assign,
         )
 
