@@ -34,6 +34,8 @@ PUBLIC_SEED_RPC = (
     *(f"http://mainnet-seed-{n:04d}.nkn.org:30003" for n in range(1, 9)),
 )
 
+MAX_ADDRESS_CHARS = 1024  # guessed: identifiers are names; nodes and clients keep addresses they see
+
 _HEX_KEY = re.compile(r"[0-9a-f]{64}")
 _SUB_CLIENT = re.compile(r"__\d+__")
 

@@ -33,7 +33,7 @@ def up(
     import sys
 
     from nconnect.cli import output, preflight
-    from nconnect.cli.detach import detached
+    from nconnect.cli.detach import Ready, detached
     from nconnect.cli.logs import FORMATS, log_to_stderr
     from nconnect.config.proxy import of_config
     from nconnect.io.files import config_file, paths
@@ -49,7 +49,7 @@ def up(
     path = path.absolute()  # a detached daemon leaves this folder
     persistent = keep_trying or "NOTIFY_SOCKET" in os.environ  # systemd started us: nobody reads an error
 
-    def run(is_detached: bool, on_ready: preflight.Ready, *, logs: bool = True) -> int:
+    def run(is_detached: bool, on_ready: Ready, *, logs: bool = True) -> int:
         from nconnect.io.files.config_source import ConfigSource
 
         # First: its helper has of its own only what is loaded so far.

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 
 from nconnect.cli.output import bytes_text, ms_text
+from nconnect.cli.render import Rates
 from nconnect.control.schema import Status
 
 LENGTH = 40  # samples, one a second
 _BARS = " ▁▂▃▄▅▆▇█"
-
-Rates = Mapping[str, tuple[float, float]]
 
 
 class History:

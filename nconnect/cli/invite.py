@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 import typer.core
 
-from nconnect.cli.options import Checks, ConfigOption, JsonOption, chosen, remember
+from nconnect.cli.options import Checks, ConfigOption, JsonOption, Values, chosen, remember
 from nconnect.cli.peer import AllowOption, NameArgument, read_allow
 from nconnect.errors import ConfigError
 
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from nconnect.invite.book import Invitation
     from nconnect.model import Config, NodeConfig
 
-Values = list[str] | None
 
 _CREATE = "new"
 
@@ -79,9 +78,10 @@ def create(
     from nconnect.control.client import ControlClient
     from nconnect.invite import pool
     from nconnect.invite.book import Invitation
-    from nconnect.invite.token import SECRET_BYTES, TOKEN_ID_BYTES, Token
+    from nconnect.invite.token import SECRET_BYTES, Token
     from nconnect.io.files.invitations import InvitationStore
     from nconnect.io.files.peer_table import load
+    from nconnect.wire.invite import TOKEN_ID_BYTES
 
     checked = load(chosen(ctx, config)).config
     now = time.time()

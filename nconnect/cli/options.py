@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from nconnect.model import Proxy
 
 T = TypeVar("T")
+Values = list[str] | None  # of an option that may be given several times
 
 
 class Declined(NconnectError):

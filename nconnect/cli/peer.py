@@ -12,6 +12,7 @@ from nconnect.cli.options import (
     ConfigOption,
     DryRunOption,
     JsonOption,
+    Values,
     YesOption,
     chosen,
     confirm,
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from nconnect.invite.table import Table
     from nconnect.model import PeerConfig
 
-Values = list[str] | None
 
 NameArgument = Annotated[str, typer.Argument(metavar="NAME")]
 AllowedIpsOption = Annotated[

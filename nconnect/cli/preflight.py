@@ -7,21 +7,19 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 from nconnect.errors import HostError
 from nconnect.io.errors import reason
+from nconnect.io.process.privileges import CAP_NET_ADMIN
 from nconnect.io.system import nftables
 
 log = logging.getLogger(__name__)
 
-Ready = Callable[[], None]
 
 TUN_DEVICE = Path("/dev/net/tun")
 PROCESS_STATUS = Path("/proc/self/status")
 SYSTEM_PATH = "/usr/sbin:/sbin:/usr/local/sbin"
-CAP_NET_ADMIN = 12  # linux/capability.h
 RELEASED_AT = 1_767_225_600.0  # 2026-01-01: no clock that is right shows less
 
 

@@ -11,6 +11,7 @@ from nconnect.cli.options import (
     ConfigOption,
     DryRunOption,
     JsonOption,
+    Values,
     YesOption,
     chosen,
     confirm,
@@ -18,7 +19,6 @@ from nconnect.cli.options import (
 )
 from nconnect.errors import UsageError
 
-Values = list[str] | None
 Offers = dict[str, tuple[str, ...]]
 
 SubnetOption = Annotated[

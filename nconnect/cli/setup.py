@@ -11,6 +11,7 @@ from nconnect.cli.options import (
     Checks,
     ConfigOption,
     ProxyOption,
+    Values,
     YesOption,
     chosen,
     confirm,
@@ -22,8 +23,6 @@ from nconnect.errors import UsageError
 if TYPE_CHECKING:
     from nconnect.cli.interview import Answers
     from nconnect.model import NknAddress
-
-Values = list[str] | None
 
 
 def init(

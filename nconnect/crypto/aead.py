@@ -15,9 +15,9 @@ from typing import Protocol
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM, ChaCha20Poly1305
 
+from nconnect.crypto.keys import KEY_BYTES
 from nconnect.model import Buffer
 
-KEY_BYTES = 32
 TAG_BYTES = 16
 MAX_COUNTER = (1 << 64) - 2  # Noise keeps 2^64 - 1 for its own use (section 5.1)
 

@@ -12,6 +12,7 @@ from nconnect.model import Prefix
 ACCEPT: Json = {"accept": None}
 DROP: Json = {"drop": None}
 ECHO_REQUEST = {4: ("icmp", "echo-request"), 6: ("icmpv6", "echo-request")}
+VERSIONS = (4, 6)  # of IP
 
 
 def match(left: Any, right: Any, op: str = "==") -> Json:

@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from nconnect.host import expressions as e
+from nconnect.host.expressions import VERSIONS
 from nconnect.host.ruleset import FAMILY, Chain, Hook, Json, Rule
 
 CONNTRACK_MAX = "net/netfilter/nf_conntrack_max"
@@ -22,7 +23,6 @@ COUNTER = "flow_limit"  # of each peer, behind its id; also the drop reason in `
 MIN_DEFAULT = 4096
 _SHARE = 4  # of what the kernel tracks in all, one peer's by default
 _BEHIND_FILTER = 10  # priority: what another rule refuses uses no token
-VERSIONS = (4, 6)
 
 
 def default_limit(sysctls: Mapping[str, str]) -> int:

@@ -43,12 +43,12 @@ from nconnect.host import closing as closing_rules
 from nconnect.host import expressions as e
 from nconnect.host import flow_limits, forwarding
 from nconnect.host.closing import Closing
+from nconnect.host.expressions import VERSIONS
 from nconnect.host.forwarding import Guard
 from nconnect.host.intervals import AddressRange, merged_ranges, owned_ranges, ranges_without
 from nconnect.host.ruleset import AddressMap, AddressSet, Chain, Hook, Json, Rule, Ruleset, table_name
 from nconnect.model import AllowRule, Config, Exposed, PeerConfig, Prefix, ProvidedSubnet
 
-VERSIONS = (4, 6)
 EVERYTHING = "accept"
 SERVICES = "jump services"
 # Netfilter's own places (uapi/linux/netfilter_ipv4.h); REAL -> SEEN comes after source NAT.

@@ -17,13 +17,13 @@ from dataclasses import dataclass, field
 
 from nconnect.config import parse_peer_address, parse_seed_rpc
 from nconnect.config.seed_url import PIN
+from nconnect.crypto.keys import KEY_BYTES
 from nconnect.errors import ConfigError
 from nconnect.model import NknAddress
+from nconnect.wire.invite import TOKEN_ID_BYTES
 
 PREFIX = "nc1-"
-TOKEN_ID_BYTES = 8
 SECRET_BYTES = 16
-KEY_BYTES = 32
 CHECKSUM_BYTES = 4
 MAX_SEEDS = 8
 MAX_CHARS = 4096  # guessed: a QR code holds 4,296 of these characters

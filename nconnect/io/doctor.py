@@ -43,7 +43,7 @@ from nconnect.io.nkn.ways import open_first, url_of
 from nconnect.io.system import nftables, sysctl
 from nconnect.io.system.host import Host
 from nconnect.io.system.netlink import Netlink
-from nconnect.io.system.surroundings import detours, stopped
+from nconnect.io.system.surroundings import PROGRAM_S, detours, stopped
 from nconnect.model import Config, Prefix
 from nconnect.nkn.outputs import Connect
 from nconnect.nkn.ways import ways_to
@@ -57,7 +57,6 @@ TCP_S = 1.0
 MAX_TRIED = 8  # hosts of one subnet
 MTU_STEPS = (9000, 1500, 1492, 1480, 1450, 1420, 1400, 1350, 1280, 1000, 576)
 ARP = Path("/proc/net/arp")
-PROGRAM_S = 10.0
 PROBE_BYTES = 1 << 16  # above any usual configuration, which is replaced as a whole
 
 

@@ -15,14 +15,13 @@ from enum import Enum
 
 from nconnect.crypto.keys import Identity, InvalidKey
 from nconnect.errors import ConfigError, LocalProtocolError, RemoteProtocolError
-from nconnect.model import Buffer, NknAddress, Rng
+from nconnect.model import MAX_ADDRESS_CHARS, Buffer, NknAddress, Rng
 from nconnect.nkn.envelope import Batch, Envelopes
 from nconnect.nkn.recent import RecentIds
 from nconnect.wire.message import Message, Payload, PayloadType, TextData
 
 ID_BYTES = 8  # the official SDKs' message ids
 MAX_ID_BYTES = 64  # guessed: longer ones are refused, since they are remembered and sent back
-MAX_ADDRESS_CHARS = 1024  # guessed, as our node does
 
 
 class MessageDrop(Enum):

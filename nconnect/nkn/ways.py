@@ -21,7 +21,8 @@ from dataclasses import dataclass
 from nconnect.config.seed_url import is_secure, pin_of, place_of
 from nconnect.wire.jsonrpc import NodeInfo, split_addr
 
-STAGGER_S = 0.3  # before the next way is tried besides; guessed, as between two seeds
+# Until the next way or seed is tried in parallel; guessed: RFC 8305 has 0.25 s between two addresses.
+STAGGER_S = 0.3
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,7 +28,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from nconnect.errors import LocalProtocolError, RemoteProtocolError
-from nconnect.model import Deadline
+from nconnect.model import MAX_ADDRESS_CHARS, Deadline
 from nconnect.wire import strict_json
 from nconnect.wire.jsonrpc import NodeInfo
 
@@ -42,7 +42,6 @@ PART_ADDRESSES = (
 MAX_MEMBERS = 256  # guessed: beyond this the public network is the better cluster
 MAX_PRESENCE = 1 << 17  # addresses of one member
 MAX_ADDRESSES = 1 << 18  # of all members: 60 MB
-MAX_ADDRESS_CHARS = 1024
 
 
 def rendezvous(address: str, node_keys: Iterable[str]) -> str:

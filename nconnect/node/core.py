@@ -477,13 +477,5 @@ class Node:
             self._tolerate(connection, reason)
 
 
-_DESCRIPTIONS = {
-    actions.ILLEGAL_DATA_FORMAT: "ILLEGAL DATAFORMAT",
-    actions.INVALID_METHOD: "INVALID METHOD",
-    actions.INVALID_PARAMS: "INVALID PARAMS",
-    actions.INVALID_SIGNATURE: "VERIFY SIGNATURE ERROR",
-}
-
-
 def _refusal(action: str, code: int) -> str:
-    return actions.Refusal(action, code, _DESCRIPTIONS[code]).encode()
+    return actions.Refusal(action, code, actions.ERROR_TEXTS[code]).encode()

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from nconnect.errors import ConfigError, DropReason
-from nconnect.model import Buffer, NknAddress, Rng
+from nconnect.model import MAX_ADDRESS_CHARS, Buffer, NknAddress, Rng
 from nconnect.node.connection import Connection, State, Stuck
 from nconnect.node.egress import Egress, Pool
 from nconnect.node.limits import RateLimiter
@@ -23,7 +23,6 @@ from nconnect.node.settings import MAX_DESTS, NodeDrop, NodeSettings
 from nconnect.queueing.turns import MESSAGE_WORK
 from nconnect.wire.nkn import MAX_MESSAGE_BYTES, OutboundMessage, inbound_prefix
 
-MAX_ADDRESS_CHARS = 1024  # guessed: identifiers are names; each logged-in address is kept
 MAX_FANOUT_BYTES = 64 << 20  # guessed: what one frame may become when it has many dests
 DEAF_S = 2.0  # guessed: who takes nothing for so long is the first to lose what waits for him
 HOLD_WORK = 8 * MESSAGE_WORK  # measured: what a message to somebody offline costs

@@ -16,19 +16,14 @@ from typing import Any
 
 from nconnect.errors import ConfigError
 from nconnect.model import NknAddress
-from nconnect.wire import jsonrpc
+from nconnect.wire import actions, jsonrpc
 from nconnect.wire.jsonrpc import BadRequest, NodeInfo, Request
 
-# The official node's error numbers and texts.
-INVALID_METHOD = (-42001, "INVALID METHOD")
-INVALID_PARAMS = (-42002, "INVALID PARAMS")
-INVALID_JSON = (-42004, "INVALID JSON")
-INTERNAL_ERROR = (-45001, "INTERNAL ERROR")
 _MALFORMED = {
-    jsonrpc.PARSE_ERROR: INVALID_JSON,
-    jsonrpc.INVALID_REQUEST: INVALID_JSON,  # sic: also of what is JSON, but no object
-    jsonrpc.METHOD_NOT_FOUND: INVALID_METHOD,
-    jsonrpc.INVALID_PARAMS: INVALID_PARAMS,
+    jsonrpc.PARSE_ERROR: actions.INVALID_JSON,
+    jsonrpc.INVALID_REQUEST: actions.INVALID_JSON,  # sic: also of what is JSON, but no object
+    jsonrpc.METHOD_NOT_FOUND: actions.INVALID_METHOD,
+    jsonrpc.INVALID_PARAMS: actions.INVALID_PARAMS,
 }
 
 # A host as in a URL: a name, an IPv4 address, or an IPv6 address in brackets; then perhaps a port.
@@ -108,27 +103,32 @@ def node_info(
 class _Refused(Exception):
     """A call is answered with this error, and in `data` with what is wrong."""
 
-    def __init__(self, error: tuple[int, str], data: str) -> None:
-        self.error = error
+    def __init__(self, code: int, data: str) -> None:
+        self.code = code
         self.data = data
 
 
 def _answer(request: Request | BadRequest, facts: NodeFacts) -> dict[str, object]:
     if isinstance(request, BadRequest):
-        return jsonrpc.error(request.id, *_MALFORMED[request.code])
+        return _error(request.id, _MALFORMED[request.code])
     method = _METHODS.get(request.method)
     if method is None:
-        return jsonrpc.error(request.id, *INVALID_METHOD)
+        return _error(request.id, actions.INVALID_METHOD)
     try:
         return jsonrpc.result(request.id, method(request.params, facts))
     except _Refused as refused:
-        return jsonrpc.error(request.id, *refused.error, refused.data)
+        return _error(request.id, refused.code, refused.data)
+
+
+def _error(id: jsonrpc.Id, code: int, data: str | None = None) -> dict[str, object]:
+    """The official node's numbers are negative in RPC answers."""
+    return jsonrpc.error(id, -code, actions.ERROR_TEXTS[code], data)
 
 
 def _get_ws_addr(params: Mapping[str, Any], facts: NodeFacts) -> object:
     address = _address_in(params)
     if facts.ws_port is None:
-        raise _Refused(INTERNAL_ERROR, "this node speaks TLS only: ask getwssaddr")
+        raise _Refused(actions.INTERNAL_ERROR, "this node speaks TLS only: ask getwssaddr")
     info = node_info(facts.host, facts.ws_port, facts.rpc_port, facts.public_key, stun_ports=facts.stun_ports)
     return _assigned(address, facts, info, secure=False)
 
@@ -136,7 +136,7 @@ def _get_ws_addr(params: Mapping[str, Any], facts: NodeFacts) -> object:
 def _get_wss_addr(params: Mapping[str, Any], facts: NodeFacts) -> object:
     address = _address_in(params)
     if facts.wss_port is None:
-        raise _Refused(INTERNAL_ERROR, "this node has no certificate")  # as an official one without
+        raise _Refused(actions.INTERNAL_ERROR, "this node has no certificate")  # as an official one without
     info = node_info(
         facts.host,
         facts.wss_port,
@@ -155,15 +155,15 @@ def _assigned(address: str, facts: NodeFacts, own: NodeInfo, *, secure: bool) ->
 
 def _address_in(params: Mapping[str, Any]) -> str:
     if not params:
-        raise _Refused(INVALID_PARAMS, "length of params is less than 1")
+        raise _Refused(actions.INVALID_PARAMS, "length of params is less than 1")
     address = params.get("address")
     if not isinstance(address, str):
-        raise _Refused(INTERNAL_ERROR, "address should be a string")
+        raise _Refused(actions.INTERNAL_ERROR, "address should be a string")
     try:
         NknAddress.parse(address)
     except ConfigError:
         # sic: the official node's number for it
-        raise _Refused(INTERNAL_ERROR, "address should end in a key of 64 hex digits") from None
+        raise _Refused(actions.INTERNAL_ERROR, "address should end in a key of 64 hex digits") from None
     return address
 
 

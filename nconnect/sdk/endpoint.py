@@ -18,21 +18,20 @@ from nconnect.config.proxy import Proxies, of_setting, parse_proxy_setting
 from nconnect.crypto.keys import Identity
 from nconnect.errors import ClientClosed, ConfigError, LocalProtocolError, NetworkError, NotConnected
 from nconnect.io.clock import boottime
-from nconnect.model import PUBLIC_SEED_RPC, Buffer, NknAddress
+from nconnect.model import MAX_ADDRESS_CHARS, PUBLIC_SEED_RPC, Buffer, NknAddress
 from nconnect.nkn.envelope import Batch
-from nconnect.nkn.exchange import MAX_ADDRESS_CHARS, Answer, Exchange, Incoming
+from nconnect.nkn.exchange import Answer, Exchange, Incoming
 from nconnect.nkn.link import Link
 from nconnect.nkn.message import Message, Reply
 from nconnect.sdk.inbox import INBOX_BYTES, INBOX_MESSAGES, Inbox
 from nconnect.sdk.sub_link import LinkStatus, SubLink
 from nconnect.sdk.waiting import Waiting
 from nconnect.wire.jsonrpc import NodeInfo
-from nconnect.wire.nkn import InboundMessage
+from nconnect.wire.nkn import MAX_DESTS, InboundMessage
 
 REPLY_TIMEOUT_S = 5.0  # the official SDKs' responseTimeout
 CONNECT_TIMEOUT_S = 20.0  # guessed: three attempts, each bounded by 5 s
 LINGER_S = 2.0  # guessed: how long leaving waits for the kernel to take what was sent last
-MAX_DESTS = 4096  # guessed
 
 
 class Endpoint:

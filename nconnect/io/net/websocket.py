@@ -34,6 +34,7 @@ from nconnect.io.net.tls_socket import TlsSocket
 from nconnect.model import Buffer
 from nconnect.queueing.pacer import UNLIMITED_BYTES, Pacer
 from nconnect.queueing.turns import MESSAGE_WORK, Share
+from nconnect.wire.nkn import MAX_FRAME_BYTES
 from nconnect.wire.websocket import (
     NO_MASK,
     Assembler,
@@ -45,7 +46,6 @@ from nconnect.wire.websocket import (
     parse_header,
 )
 
-MAX_FRAME_BYTES = 4 << 20  # the network's limit (NKN.md)
 MAX_LARGE_BUFFERS = 16  # connections that may hold such a buffer while half a frame is in it
 MAX_FRAMES_A_TURN = (
     256  # guessed: then the others have theirs, whatever lies in the buffer: some milliseconds

@@ -22,7 +22,7 @@ from nconnect.io.net import resolve
 from nconnect.io.nkn import rpc
 from nconnect.io.nkn.link import LinkRunner
 from nconnect.model import Address, Buffer, NknAddress, Rng
-from nconnect.nkn.link import Link
+from nconnect.nkn.link import RESOLVE_S, Link
 from nconnect.nkn.outputs import DownReason
 from nconnect.nkn.spares import Spares
 from nconnect.wire.jsonrpc import NodeInfo
@@ -32,7 +32,6 @@ from nconnect.wire.tunnel import MAX_LINKS, SPARES
 # Guessed. Who serves an address changes when nodes come and go.
 ASK_AGAIN_S = 60.0
 AFTER_LOSS_S = 1.0  # a link was lost: its node may be out of the seeds' answers soon
-RESOLVE_S = 5.0
 LOOK_S = 0.25  # how often it is seen whether a link is stuck
 
 _NO_NODE = (DownReason.NO_SEED, DownReason.LOGIN_PAGE, DownReason.NETWORK_CHANGED, DownReason.STOPPED)

@@ -31,11 +31,11 @@ from nconnect.io.net import resolve as names
 from nconnect.io.net.tls import speaks_tls
 from nconnect.model import join_addr
 from nconnect.nkn.link import refuse_unusable
+from nconnect.nkn.ways import STAGGER_S
 from nconnect.wire import jsonrpc
 from nconnect.wire.jsonrpc import NodeInfo, RpcError
 from nconnect.wire.login_page import login_page, over_tls
 
-STAGGER_S = 0.3  # between two seeds; guessed, as RFC 8305 has 0.25 s between two addresses
 ASK_AGAIN_S = 1.0
 ASK_AGAIN_CONNECTED_S = 3.0  # guessed
 SLACK_S = 1.0  # the race's end comes before that of each question, so that it says why in its own words
