@@ -18,7 +18,7 @@ from nconnect.io.files import config_file, peer_table
 from nconnect.io.files.invitations import InvitationStore
 from nconnect.model import Config
 
-Change = Callable[[str], str]  # of a file's text
+_Change = Callable[[str], str]  # of a file's text
 
 
 class Outcome(Enum):
@@ -56,7 +56,7 @@ def change_file(path: Path, change: Callable[[str], str], *, dry_run: bool = Fal
         return _put_in_force(checked.interface, "file", lambda: config_file.write(path, before))
 
 
-def change_peer(path: Path, name: str, change: Change | None, *, dry_run: bool = False) -> Outcome:
+def change_peer(path: Path, name: str, change: _Change | None, *, dry_run: bool = False) -> Outcome:
     """Change a peer, or with None remove it, where it is kept: in the file, or with its invitation.
 
     `change` is for the text of a file that has the peer. Raises as `change_file`.

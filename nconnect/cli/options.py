@@ -13,7 +13,7 @@ from nconnect.errors import ConfigError, NconnectError
 if TYPE_CHECKING:
     from nconnect.model import Proxy
 
-T = TypeVar("T")
+_T = TypeVar("_T")
 Values = list[str] | None  # of an option that may be given several times
 
 
@@ -104,7 +104,7 @@ class Checks:
     def __init__(self) -> None:
         self._problems: list[str] = []
 
-    def one(self, option: str, text: str, check: Callable[[str], T]) -> T | None:
+    def one(self, option: str, text: str, check: Callable[[str], _T]) -> _T | None:
         try:
             return check(text)
         except ConfigError as error:

@@ -11,7 +11,7 @@ import typer
 from nconnect.cli.options import ConfigOption, DryRunOption, chosen
 from nconnect.errors import ConfigError, HostError
 
-MAX_BYTES = 16 << 20
+_MAX_BYTES = 16 << 20
 
 
 def export(
@@ -179,7 +179,7 @@ def _read(file: Path) -> list[dict[str, Any]]:
     from nconnect.io.files.trusted import read_file
 
     try:
-        data = sys.stdin.buffer.read(MAX_BYTES) if str(file) == "-" else read_file(file, MAX_BYTES)
+        data = sys.stdin.buffer.read(_MAX_BYTES) if str(file) == "-" else read_file(file, _MAX_BYTES)
     except FileNotFoundError:
         raise ConfigError(f"{file} does not exist: write it with `nconnect peer export`") from None
     except OSError as error:

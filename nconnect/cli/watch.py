@@ -18,11 +18,11 @@ from nconnect.control.client import ControlClient
 from nconnect.control.schema import Status
 from nconnect.errors import ControlError
 
-INTERVAL_S = 1.0
+_INTERVAL_S = 1.0
 _CLEAR = "\x1b[H\x1b[2J"
 
 
-def watch(client: ControlClient, *, interval_s: float = INTERVAL_S) -> None:
+def watch(client: ControlClient, *, interval_s: float = _INTERVAL_S) -> None:
     """Show the status until the user ends it."""
     before: tuple[float, Status] | None = None
     history = History()

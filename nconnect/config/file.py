@@ -41,8 +41,8 @@ from nconnect.model import (
 MIN_MTU = 576  # RFC 791: what every IPv4 host takes
 MIN_MTU_IPV6 = 1280  # RFC 8200, section 5
 MAX_MTU = 65535
-MAX_LINKS = 8
-MAX_FLOWS = 1 << 24  # guessed: far above what a kernel tracks by default (262,144)
+_MAX_LINKS = 8
+_MAX_FLOWS = 1 << 24  # guessed: far above what a kernel tracks by default (262,144)
 CIPHERS = ("auto", "aes256gcm", "chacha20poly1305")
 
 
@@ -164,7 +164,7 @@ def _read_network(root: Table) -> NetworkConfig:
     seed_rpc = section.take_list("seed_rpc", values.parse_seed_rpc)
     if section.content.get("seed_rpc") == []:
         section.problem("seed_rpc", "is empty: name a seed, or delete the line to use the public network's")
-    links = section.take("links", integer(1, MAX_LINKS), 1)
+    links = section.take("links", integer(1, _MAX_LINKS), 1)
     proxy = section.take("proxy", lambda v: parse_proxy_setting(string(v)), None)
     section.finish()
     return NetworkConfig(seed_rpc or PUBLIC_SEED_RPC, links, proxy)
@@ -276,7 +276,7 @@ def _read_peer(section: Table) -> PeerConfig | None:
     allow = section.take_list("allow", values.parse_allow_rule)
     preshared_key = section.take("preshared_key", lambda v: values.parse_key(string(v)), None)
     expires_at = section.take("expires", values.parse_expires_value, None)
-    max_flows = section.take("max_flows", integer(1, MAX_FLOWS), None)
+    max_flows = section.take("max_flows", integer(1, _MAX_FLOWS), None)
     if address is None:
         return None
     has_allow = "allow" in section.content

@@ -15,7 +15,7 @@ from nconnect.io.errors import reason
 from nconnect.io.files.paths import is_locked, socket_path
 from nconnect.wire.text import visible
 
-TIMEOUT_S = 10.0  # for an answer beyond the time that the request itself may take
+_TIMEOUT_S = 10.0  # for an answer beyond the time that the request itself may take
 MAX_BODY = 64 << 20  # far above the status of 10,000 peers
 
 
@@ -88,7 +88,7 @@ class ControlClient:
     def is_running(self) -> bool:
         """Whether a daemon listens (it may still refuse)."""
         try:
-            _connect(self.path, TIMEOUT_S).close()
+            _connect(self.path, _TIMEOUT_S).close()
         except (FileNotFoundError, ConnectionRefusedError):
             return False
         except OSError:
@@ -108,7 +108,7 @@ class ControlClient:
         self, method: str, target: str, content: object = None, *, timeout_s: float = 0.0
     ) -> dict[str, Any]:
         body = None if content is None else json.dumps(content)
-        connection = _UnixConnection(self.path, timeout_s + TIMEOUT_S)
+        connection = _UnixConnection(self.path, timeout_s + _TIMEOUT_S)
         try:
             connection.request(method, target, body, {"Content-Type": "application/json"} if body else {})
             response = connection.getresponse()

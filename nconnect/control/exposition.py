@@ -72,10 +72,10 @@ def escape(text: str) -> str:
     return text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
 
 
-Sample = tuple[str, str, str, Labels, float]
+_Sample = tuple[str, str, str, Labels, float]
 
 
-def _samples(status: Status) -> Iterator[Sample]:
+def _samples(status: Status) -> Iterator[_Sample]:
     info = {"version": status.version, "public_key": status.public_key}
     yield "nconnect_info", "gauge", "What runs here; always 1.", info, 1
     if status.started_at is not None:
@@ -110,7 +110,7 @@ def _samples(status: Status) -> Iterator[Sample]:
 
 def _fields(
     prefix: str, metrics: Mapping[str, tuple[str, str, float, str]], of: object, labels: Labels
-) -> Iterator[Sample]:
+) -> Iterator[_Sample]:
     for name, (suffix, kind, factor, text) in metrics.items():
         value = getattr(of, name)
         if value is not None:

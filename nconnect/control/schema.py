@@ -14,7 +14,7 @@ LINK_STATES = ("connecting", "up", "down")
 PEER_STATES = ("never", "handshaking", "up", "stale", "expired")
 PATHS = ("node", "direct")
 
-T = TypeVar("T")
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ from nconnect.doctor.netfilter import Stop, Table, addresses, follow
 from nconnect.doctor.passages import Passage, Site, Way, passages
 from nconnect.host.ruleset import TABLE_PREFIX
 
-MAX_NAMED = 3
+_MAX_NAMED = 3
 _PROBLEM = re.compile(r".+ drops .+ \((ip|ip6|inet|netdev) ")
 _FAMILY = {4: "ip", 6: "ip6"}
 
@@ -85,11 +85,11 @@ class _Stopped:
     def obstacle(self) -> Obstacle:
         stop = self.stop
         names = [part for part, whole in self.named.items() if part == whole or whole not in self.named]
-        more = f" and {len(names) - MAX_NAMED} more" if len(names) > MAX_NAMED else ""
+        more = f" and {len(names) - _MAX_NAMED} more" if len(names) > _MAX_NAMED else ""
         rule = stop.rule
         return Obstacle(
             _owner(stop),
-            self.passage.subject.format(", ".join(names[:MAX_NAMED]) + more),
+            self.passage.subject.format(", ".join(names[:_MAX_NAMED]) + more),
             f"{stop.table.family} {stop.table.name} {stop.chain}",
             rule.text if rule else "",
             rule.handle if rule and not rule.text else 0,

@@ -12,7 +12,7 @@ from typing import Any
 from nconnect.doctor.netfilter import UNCLEAR, Chain, Condition, Rule, Span, Table, Verdict, Wanted
 from nconnect.doctor.targets import MARKS, verdict_of
 
-Json = Mapping[str, Any]
+_Json = Mapping[str, Any]
 Key = tuple[str, str, str]  # family, table, name
 
 MAX_ELEMENTS = 4096  # of one set: a larger one is not looked into
@@ -47,7 +47,7 @@ def parse(ruleset: Iterable[object]) -> tuple[list[Table], set[tuple[str, str]]]
     entries = [entry for entry in ruleset if isinstance(entry, Mapping)]
     tables: dict[tuple[str, str], Table] = {}
     extended: set[tuple[str, str]] = set()
-    holders: dict[Key, Json] = {}
+    holders: dict[Key, _Json] = {}
     for entry in entries:
         for kind in ("set", "map"):
             if isinstance(holder := entry.get(kind), Mapping):
@@ -67,12 +67,12 @@ def parse(ruleset: Iterable[object]) -> tuple[list[Table], set[tuple[str, str]]]
     return list(tables.values()), extended
 
 
-def _table(tables: dict[tuple[str, str], Table], entry: Json) -> Table:
+def _table(tables: dict[tuple[str, str], Table], entry: _Json) -> Table:
     key = _text(entry, "family"), _text(entry, "table")
     return tables.setdefault(key, Table(*key, program="nft"))
 
 
-def _chain(entry: Json) -> Chain:
+def _chain(entry: _Json) -> Chain:
     priority, device = entry.get("prio"), entry.get("dev")
     devices = device if isinstance(device, list) else [device]
     return Chain(
@@ -85,7 +85,7 @@ def _chain(entry: Json) -> Chain:
     )
 
 
-def _text(entry: Json, key: str) -> str:
+def _text(entry: _Json, key: str) -> str:
     value = entry.get(key)
     return value if isinstance(value, str) else ""
 
@@ -93,12 +93,12 @@ def _text(entry: Json, key: str) -> str:
 class _RuleReader:
     """One rule, which becomes several where a verdict map decides."""
 
-    def __init__(self, table: Table, holders: Mapping[Key, Json]) -> None:
+    def __init__(self, table: Table, holders: Mapping[Key, _Json]) -> None:
         self.uses_extensions = False
         self._table = table
         self._holders = holders
 
-    def read(self, entry: Json) -> list[Rule]:
+    def read(self, entry: _Json) -> list[Rule]:
         handle = entry.get("handle")
         number = handle if isinstance(handle, int) else 0
         conditions: list[Condition] = []
@@ -127,7 +127,7 @@ class _RuleReader:
                 return [Rule(tuple(conditions), Verdict.ALTER, handle=number)]
         return [Rule(tuple(conditions), Verdict.NONE, handle=number, sets_mark=marks)]
 
-    def _map(self, conditions: list[Condition], content: Json, number: int) -> Iterator[Rule]:
+    def _map(self, conditions: list[Condition], content: _Json, number: int) -> Iterator[Rule]:
         """A rule for each element: no two of them take one packet."""
         data = content.get("data")
         elements = self._elements(data.get("set") if isinstance(data, Mapping) else data)
@@ -144,7 +144,7 @@ class _RuleReader:
             matched = self._match({"op": "==", "left": content.get("key"), "right": key})
             yield Rule((*conditions, *matched), verdict, target, handle=number)
 
-    def _match(self, content: Json) -> list[Condition]:
+    def _match(self, content: _Json) -> list[Condition]:
         op, left, right = content.get("op"), content.get("left"), content.get("right")
         if op not in ("==", "!=", "in") or not isinstance(left, Mapping):
             return [UNCLEAR]
@@ -211,7 +211,7 @@ def _moves(content: object) -> bool:
     return isinstance(payload, Mapping) and payload.get("field") in ("saddr", "daddr", "sport", "dport")
 
 
-def _field(left: Json, right: object) -> tuple[str, list[Condition]]:
+def _field(left: _Json, right: object) -> tuple[str, list[Condition]]:
     """The packet's field that an expression reads, "" for none; and what its kind implies of the packet."""
     kind, content = next(iter(left.items()), ("", None))
     if kind == "meta":

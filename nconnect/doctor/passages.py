@@ -12,7 +12,7 @@ from nconnect.doctor.routing import Sample, folded, samples
 from nconnect.host.nft import loopback_of, provides, reachable_exposed
 from nconnect.model import Address, Config, Prefix, join_addr
 
-MAX_HOSTS = 16  # parts of a provided subnet that rules tell apart
+_MAX_HOSTS = 16  # parts of a provided subnet that rules tell apart
 MAX_PEERS = 8
 
 
@@ -108,7 +108,7 @@ def _across(
 ) -> Iterator[Passage]:
     """Through this machine into a provided subnet, and back."""
     tunnel, device = site.config.interface, site.devices[subnet]
-    hosts = samples([subnet], literals, site.held)[:MAX_HOSTS]
+    hosts = samples([subnet], literals, site.held)[:_MAX_HOSTS]
     pairs = [(peers[0], host) for host in hosts] + [(peer, host) for peer in peers[1:] for host in hosts[:1]]
     translated = site.config.provide.masquerade  # the answers come to an address of this machine's own
     for peer, host in pairs:

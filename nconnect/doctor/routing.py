@@ -22,7 +22,7 @@ from nconnect.model import Address, Prefix
 
 MAX_RANGES = 512  # asked about in one look, those with foreign routes first; 60 us each on a busy machine
 MAX_PAIRS = 64  # ranges of peers, and of hosts, that are asked about with one another
-MAX_NAMED = 3  # prefixes in one sentence
+_MAX_NAMED = 3  # prefixes in one sentence
 _VERSIONS = (4, 6)
 _BY_KERNEL = 2  # RTPROT_KERNEL: the route of an interface's own network
 _SENDS, _DROPS = "the kernel sends ", "the kernel drops "
@@ -211,8 +211,8 @@ def folded(prefixes: Iterable[Prefix], networks: Iterable[Prefix]) -> tuple[Pref
 
 def _detour(found: _Found, interface: str) -> Detour:
     named = list(map(str, found.prefixes))
-    more = f" and {len(named) - MAX_NAMED} more" if len(named) > MAX_NAMED else ""
-    subject = found.subject.format(", ".join(named[:MAX_NAMED]) + more)
+    more = f" and {len(named) - _MAX_NAMED} more" if len(named) > _MAX_NAMED else ""
+    subject = found.subject.format(", ".join(named[:_MAX_NAMED]) + more)
     answer = found.answer
     if answer.is_refused:
         sentence = f"{_DROPS}{subject}"
@@ -239,5 +239,5 @@ def _mend(found: _Found, why: Cause, by_rule: bool) -> Iterator[Command]:
         yield (*ip, "route", "del", *str(why.route).split())
         return
     before = str(max(0, why.rule.priority - 1))
-    for prefix in list(dict.fromkeys(found.prefixes.values()))[:MAX_NAMED]:
+    for prefix in list(dict.fromkeys(found.prefixes.values()))[:_MAX_NAMED]:
         yield (*ip, "rule", "add", "to", str(prefix), "lookup", "main", "priority", before)

@@ -13,7 +13,7 @@ from typing import TypeVar
 
 from nconnect.model import Prefix
 
-Owner = TypeVar("Owner")
+_Owner = TypeVar("_Owner")
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -34,13 +34,13 @@ class AddressRange:
         return str(kind(self.first)), str(kind(self.last))
 
 
-def owned_ranges(table: Iterable[tuple[Prefix, Owner]], version: int) -> dict[AddressRange, Owner]:
+def owned_ranges(table: Iterable[tuple[Prefix, _Owner]], version: int) -> dict[AddressRange, _Owner]:
     """The ranges of one IP version and their owners, ascending; the longest prefix owns an address.
 
     Neighbouring ranges of one owner become one. Of two equal prefixes the first wins.
     """
     seen: set[Prefix] = set()
-    entries: list[tuple[int, int, int, Owner]] = []  # first, last, prefix length, owner
+    entries: list[tuple[int, int, int, _Owner]] = []  # first, last, prefix length, owner
     for prefix, owner in table:
         if prefix.version == version and prefix not in seen:
             seen.add(prefix)
@@ -49,9 +49,9 @@ def owned_ranges(table: Iterable[tuple[Prefix, Owner]], version: int) -> dict[Ad
             )
     entries.sort(key=lambda entry: (entry[0], entry[2]))  # an enclosing prefix comes before what lies in it
 
-    pieces: list[tuple[int, int, Owner]] = []
+    pieces: list[tuple[int, int, _Owner]] = []
 
-    def emit(first: int, last: int, owner: Owner) -> None:
+    def emit(first: int, last: int, owner: _Owner) -> None:
         if first > last:
             return
         if pieces and pieces[-1][1] + 1 == first and pieces[-1][2] == owner:
@@ -59,7 +59,7 @@ def owned_ranges(table: Iterable[tuple[Prefix, Owner]], version: int) -> dict[Ad
         else:
             pieces.append((first, last, owner))
 
-    open_prefixes: list[tuple[int, Owner]] = []  # last address and owner, outermost first
+    open_prefixes: list[tuple[int, _Owner]] = []  # last address and owner, outermost first
     at = 0  # everything below is emitted
     for first, last, _, owner in entries:
         while open_prefixes and open_prefixes[-1][0] < first:

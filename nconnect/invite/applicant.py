@@ -13,7 +13,7 @@ from nconnect.wire.invite import Application, Grant, Reason, Refusal, unwrap, wr
 from nconnect.wire.message import Message
 
 # Guessed. The provider writes a file and sets rules before it answers; asking again changes nothing.
-ASK_AGAIN_S = (1.0, 2.0, 3.0)  # the last one repeats
+_ASK_AGAIN_S = (1.0, 2.0, 3.0)  # the last one repeats
 
 _SENTENCES: dict[Reason | None, str] = {
     Reason.USED: "the invitation has been used already, and each lets in one device: ask for another"
@@ -73,7 +73,7 @@ class Applicant:
         """The NKN payload to send now; it is the same application each time, so it may arrive twice."""
         if self._asked and now < self._ask_at:
             return None
-        self._ask_at = now + ASK_AGAIN_S[min(self._asked, len(ASK_AGAIN_S) - 1)]
+        self._ask_at = now + _ASK_AGAIN_S[min(self._asked, len(_ASK_AGAIN_S) - 1)]
         self._asked += 1
         return wrap(self._application, self._rng(8))
 

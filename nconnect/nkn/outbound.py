@@ -14,7 +14,7 @@ from nconnect.wire import nkn, sigchain
 _WINDOW_BYTES = 32 << 10
 _HEADROOM_BYTES = 64 << 10  # under a frame's bound: field heads, nonce, block hash
 RECURRING_BYTES = 4096  # guessed: an acknowledgement, a token, a ping
-MAX_PREFIXES = 1024  # prepared unsigned prefixes kept, about 200 bytes each
+_MAX_PREFIXES = 1024  # prepared unsigned prefixes kept, about 200 bytes each
 MAX_DESTINATIONS = 4096  # prepared digests kept, about 400 bytes each; forgotten all at once beyond
 
 
@@ -74,7 +74,7 @@ class OutboundPrefixes:
         """Without nonce and signature a prefix is the same for all messages of a size: small ones recur."""
         prefix = nkn.outbound_prefix(dest, payload_size, nonce=0, block_hash=b"", signature=b"")
         if payload_size <= RECURRING_BYTES:
-            if len(self._prefixes) >= MAX_PREFIXES:
+            if len(self._prefixes) >= _MAX_PREFIXES:
                 self._prefixes.clear()
             self._prefixes[dest, payload_size] = prefix
         return prefix

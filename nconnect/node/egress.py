@@ -24,7 +24,7 @@ from nconnect.node.settings import NodeDrop
 from nconnect.queueing.fq_codel import FairQueue
 
 # RFC 8290 speaks of packets of 1500 bytes; here a message is a batch of up to some hundred kilobytes.
-QUANTUM_BYTES = 64 << 10
+_QUANTUM_BYTES = 64 << 10
 MESSAGE_BYTES = 512  # measured: 230 of memory, beside the message itself
 
 _REASONS = {
@@ -67,20 +67,20 @@ class Sized(Protocol):
     def __len__(self) -> int: ...
 
 
-T = TypeVar("T", bound=Sized)
+_T = TypeVar("_T", bound=Sized)
 
 
 @dataclass(slots=True)
-class _Source(Generic[T]):
+class _Source(Generic[_T]):
     """What waits of one sending address, in queues of its senders."""
 
     number: int
-    queue: FairQueue[T]
-    deficit: int = QUANTUM_BYTES
+    queue: FairQueue[_T]
+    deficit: int = _QUANTUM_BYTES
 
 
 @dataclass(slots=True)
-class Egress(Generic[T]):
+class Egress(Generic[_T]):
     """The queue in front of one client's socket, or of the other nodes of a cluster.
 
     `dropped(reason)` is called for each message lost.
@@ -90,14 +90,14 @@ class Egress(Generic[T]):
     account: Account
     dropped: Callable[[NodeDrop], None]
     size_bytes: int = 0  # of the messages, each with `MESSAGE_BYTES`
-    _sources: dict[int, _Source[T]] = field(default_factory=dict)  # those in `_new` or `_old`
-    _new: deque[_Source[T]] = field(default_factory=deque)
-    _old: deque[_Source[T]] = field(default_factory=deque)
+    _sources: dict[int, _Source[_T]] = field(default_factory=dict)  # those in `_new` or `_old`
+    _new: deque[_Source[_T]] = field(default_factory=deque)
+    _old: deque[_Source[_T]] = field(default_factory=deque)
 
     def __len__(self) -> int:
         return sum(len(source.queue) for source in self._sources.values())
 
-    def put(self, source: int, sender: int, message: T, now: float) -> None:
+    def put(self, source: int, sender: int, message: _T, now: float) -> None:
         """Hold one message of a sender at a source, both numbered; count what had to be dropped for it."""
         size = len(message) + MESSAGE_BYTES
         if not self.account.has_room(size):
@@ -105,8 +105,8 @@ class Egress(Generic[T]):
             return
         waiting = self._sources.get(source)
         if waiting is None:
-            queue = FairQueue[T](
-                max_bytes=self.limit_bytes, quantum_bytes=QUANTUM_BYTES, target_s=inf, on_drop=self._on_drop
+            queue = FairQueue[_T](
+                max_bytes=self.limit_bytes, quantum_bytes=_QUANTUM_BYTES, target_s=inf, on_drop=self._on_drop
             )
             waiting = self._sources[source] = _Source(source, queue)
             self._new.append(waiting)
@@ -116,14 +116,14 @@ class Egress(Generic[T]):
             goal = fattest.queue.bytes_held - (self.size_bytes - self.limit_bytes)
             self._change(fattest, lambda queue, goal=goal: queue.shrink(goal))  # type: ignore[misc]
 
-    def take(self, now: float) -> T | None:
+    def take(self, now: float) -> _T | None:
         """The next message to send, or None when nothing is left. (RFC 8290, section 4.2, by source.)"""
         new, old = self._new, self._old
         while self._sources:
             turn = new or old
             source = turn[0]
             if source.deficit <= 0:
-                source.deficit += QUANTUM_BYTES
+                source.deficit += _QUANTUM_BYTES
                 old.append(turn.popleft())
                 continue
             before = source.queue.bytes_held
@@ -154,7 +154,7 @@ class Egress(Generic[T]):
         self._new.clear()
         self._old.clear()
 
-    def _change(self, source: _Source[T], change: Callable[[FairQueue[T]], None]) -> None:
+    def _change(self, source: _Source[_T], change: Callable[[FairQueue[_T]], None]) -> None:
         """Do this to a source's queue, and bring all accounts up to date."""
         before = source.queue.bytes_held
         change(source.queue)
@@ -162,5 +162,5 @@ class Egress(Generic[T]):
         self.size_bytes += grown
         self.account.add(grown)
 
-    def _on_drop(self, message: T, reason: DropReason) -> None:
+    def _on_drop(self, message: _T, reason: DropReason) -> None:
         self.dropped(_REASONS[reason])

@@ -19,9 +19,9 @@ from nconnect.errors import RemoteProtocolError
 from nconnect.model import Buffer
 from nconnect.wire.nkn import MAX_MESSAGE_BYTES
 
-VERSION = 1
+_VERSION = 1
 PIECE_BYTES = 512 << 10  # guessed: half of NATS's usual limit
-MAX_SENDERS = 1024  # half parcels that are kept; each is forgotten when its sender's next one begins
+_MAX_SENDERS = 1024  # half parcels that are kept; each is forgotten when its sender's next one begins
 MAX_HALF_BYTES = 32 << 20  # of all of them; beyond it the oldest goes
 RUN_BYTES = 8
 _HEAD = struct.Struct(">B8sIQHHHH")
@@ -52,7 +52,7 @@ def cut(
     parts = max(1, -(-len(payload) // piece_bytes))
     view = memoryview(payload)
     for part in range(parts):
-        head = _HEAD.pack(VERSION, run, holding_s, number, part, parts, len(src_bytes), len(dest_bytes))
+        head = _HEAD.pack(_VERSION, run, holding_s, number, part, parts, len(src_bytes), len(dest_bytes))
         yield b"".join((head, src_bytes, dest_bytes, view[part * piece_bytes : (part + 1) * piece_bytes]))
 
 
@@ -69,7 +69,7 @@ class Joiner:
             raise RemoteProtocolError("parcel: cut short")
         version, run, holding_s, number, part, parts, src_size, dest_size = _HEAD.unpack_from(data)
         start = _HEAD.size + src_size + dest_size
-        if version != VERSION or part >= parts or len(data) < start:
+        if version != _VERSION or part >= parts or len(data) < start:
             raise RemoteProtocolError("parcel: malformed")
         piece = memoryview(data)[start:]
         half = self._forget(run)
@@ -85,7 +85,7 @@ class Joiner:
         if part + 1 < parts:
             self._halves[run] = (number, part + 1, payload)
             self._half_bytes += len(payload)
-            while len(self._halves) > MAX_SENDERS or self._half_bytes > MAX_HALF_BYTES:
+            while len(self._halves) > _MAX_SENDERS or self._half_bytes > MAX_HALF_BYTES:
                 self._forget(next(iter(self._halves)))
             return None
         try:

@@ -14,7 +14,7 @@ OFFICIAL_RATE_PER_S = 10.0  # the official node's WsIPRateLimit and RPCIPRateLim
 OFFICIAL_BURST = 100  # its WsIPRateBurst and RPCIPRateBurst
 OFFICIAL_RPC_RATE_PER_S = 1024.0  # of all IPs together: its RPCRateLimit
 OFFICIAL_RPC_BURST = 4096  # its RPCRateBurst
-MAX_HOSTS = 16_384  # guessed: 2 MB of table; who fills it costs others nothing but their used-up tokens
+_MAX_HOSTS = 16_384  # guessed: 2 MB of table; who fills it costs others nothing but their used-up tokens
 _IPV6_SITE_BITS = 64  # one customer is usually given at least this much
 
 
@@ -44,7 +44,7 @@ class RateLimiter:
         rate_per_s: float | None = OFFICIAL_RATE_PER_S,
         burst: int = OFFICIAL_BURST,
         *,
-        max_hosts: int = MAX_HOSTS,
+        max_hosts: int = _MAX_HOSTS,
         key: Callable[[str], str] = limit_key,
     ) -> None:
         """`key` gives what shares a bucket with a host."""

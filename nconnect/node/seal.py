@@ -26,7 +26,7 @@ TOLERANCE_S = 60.0  # guessed: servers keep their clocks much better than this
 MAX_RUNS = 1024  # remembered, each for `TOLERANCE_S` at least where no more restart within that time
 _TAG_BYTES = 16
 _HEAD = struct.Struct(">8sQ")
-OVERHEAD_BYTES = _TAG_BYTES + _HEAD.size
+_OVERHEAD_BYTES = _TAG_BYTES + _HEAD.size
 
 
 class Seal:
@@ -46,10 +46,10 @@ class Seal:
 
     def open(self, subject: str, lane: int, data: bytes, now: float) -> bytes:
         """The body of a message of another node, or of our own. Raises `RemoteProtocolError`."""
-        if len(data) < OVERHEAD_BYTES:
+        if len(data) < _OVERHEAD_BYTES:
             raise RemoteProtocolError("cluster: a message without a seal")
         view = memoryview(data)
-        head, body = view[_TAG_BYTES:OVERHEAD_BYTES], view[OVERHEAD_BYTES:]
+        head, body = view[_TAG_BYTES:_OVERHEAD_BYTES], view[_OVERHEAD_BYTES:]
         if not hmac.compare_digest(self._tag(subject, head, body), view[:_TAG_BYTES]):
             raise RemoteProtocolError("cluster: a message of somebody without the key")
         run, number = _HEAD.unpack(head)

@@ -20,10 +20,10 @@ from typing import Generic, TypeVar
 from nconnect.errors import DropReason
 from nconnect.queueing.histogram import Histogram
 
-T = TypeVar("T")
+_T = TypeVar("_T")
 
 # RFC 8290, section 5.2: interval of the order of a worst-case round trip, target 5 to 10 % of it.
-INTERVAL_S = 0.100
+_INTERVAL_S = 0.100
 TARGET_S = 0.005
 QUANTUM_BYTES = 1514  # a full Ethernet frame; section 5.2.4
 MAX_FLOWS = 1024  # section 5.2.6
@@ -35,7 +35,7 @@ FEW_QUANTA = 2
 _FEW_FLOWS = 8
 
 
-class FairQueue(Generic[T]):
+class FairQueue(Generic[_T]):
     """A queue of items of many flows, bounded by `max_bytes`.
 
     The queue owns an item from `enqueue` until it hands it to the caller of `dequeue` or to `on_drop`;
@@ -55,10 +55,10 @@ class FairQueue(Generic[T]):
         max_bytes: int,
         quantum_bytes: int = QUANTUM_BYTES,
         target_s: float = TARGET_S,
-        interval_s: float = INTERVAL_S,
+        interval_s: float = _INTERVAL_S,
         max_flows: int = MAX_FLOWS,
-        mark: Callable[[T], bool] | None = None,
-        on_drop: Callable[[T, DropReason], None] | None = None,
+        mark: Callable[[_T], bool] | None = None,
+        on_drop: Callable[[_T, DropReason], None] | None = None,
     ) -> None:
         self.max_bytes = max_bytes
         self.bytes_held = 0
@@ -73,15 +73,15 @@ class FairQueue(Generic[T]):
         self._mark = mark
         self._on_drop = on_drop
         self._count = 0
-        self._flows: dict[int, _Flow[T]] = {}  # those in _new or _old, by bucket
-        self._new: deque[_Flow[T]] = deque()
-        self._old: deque[_Flow[T]] = deque()
+        self._flows: dict[int, _Flow[_T]] = {}  # those in _new or _old, by bucket
+        self._new: deque[_Flow[_T]] = deque()
+        self._old: deque[_Flow[_T]] = deque()
 
     def __len__(self) -> int:
         """How many items are held."""
         return self._count
 
-    def enqueue(self, flow_id: int, item: T, size_bytes: int, now: float) -> None:
+    def enqueue(self, flow_id: int, item: _T, size_bytes: int, now: float) -> None:
         """Take an item of a flow (any integer; flows are told apart by it modulo `max_flows`).
 
         When that takes the queue over its bound, the oldest items of the fattest flow are dropped, which may
@@ -101,7 +101,7 @@ class FairQueue(Generic[T]):
         if self.bytes_held > self.max_bytes:
             self._shed()
 
-    def dequeue(self, now: float) -> T | None:
+    def dequeue(self, now: float) -> _T | None:
         """The next item to send, or None when the queue is empty (items may have been dropped meanwhile)."""
         new, old = self._new, self._old
         while self._count:
@@ -136,7 +136,7 @@ class FairQueue(Generic[T]):
         """The flows (modulo `max_flows`) that hold anything, and how many bytes."""
         return [(flow.bucket, flow.size_bytes) for flow in self._flows.values() if flow.items]
 
-    def take_flow(self, flow_id: int) -> list[tuple[T, int, float]]:
+    def take_flow(self, flow_id: int) -> list[tuple[_T, int, float]]:
         """Remove all items of a flow, to be queued elsewhere: (item, size, when it came), in order."""
         flow = self._flows.get(flow_id % self._max_flows)
         if flow is None:
@@ -188,7 +188,7 @@ class FairQueue(Generic[T]):
         self._new.clear()
         self._old.clear()
 
-    def _pop(self, flow: _Flow[T]) -> tuple[T, int, float]:
+    def _pop(self, flow: _Flow[_T]) -> tuple[_T, int, float]:
         taken = flow.items.popleft()
         flow.size_bytes -= taken[1]
         self._count -= 1
@@ -212,7 +212,7 @@ class FairQueue(Generic[T]):
                     if self._on_drop is not None:
                         self._on_drop(item, DropReason.QUEUE_FULL)
 
-    def _take(self, flow: _Flow[T], now: float) -> tuple[T, int, float]:
+    def _take(self, flow: _Flow[_T], now: float) -> tuple[_T, int, float]:
         """CoDel's dequeue (RFC 8289, section 5.5) from a flow that holds something.
 
         What stands has something behind it, so after a drop there is always another item to take.
@@ -242,7 +242,7 @@ class FairQueue(Generic[T]):
                 flow.dropping = self._is_standing(flow, taken, now)
         return taken
 
-    def _is_standing(self, flow: _Flow[T], taken: tuple[T, int, float], now: float) -> bool:
+    def _is_standing(self, flow: _Flow[_T], taken: tuple[_T, int, float], now: float) -> bool:
         """Whether the flow has been above target for a whole interval (`ok_to_drop` of RFC 8289)."""
         if now - taken[2] < self._target_s or flow.size_bytes <= FEW_QUANTA * self._quantum:
             # Short, or nothing worth speaking of is left behind it: never drop the last one.
@@ -253,7 +253,7 @@ class FairQueue(Generic[T]):
             return False
         return now - flow.above_since >= self._interval_s
 
-    def _drop_or_mark(self, taken: tuple[T, int, float]) -> bool:
+    def _drop_or_mark(self, taken: tuple[_T, int, float]) -> bool:
         """True: marked, to be delivered. False: it is dropped."""
         if self._mark is not None and self._mark(taken[0]):
             self.marks += 1
@@ -264,7 +264,7 @@ class FairQueue(Generic[T]):
         return False
 
 
-class _Flow(Generic[T]):
+class _Flow(Generic[_T]):
     """One bucket: its items (item, size, when), its turn's deficit, and CoDel's state."""
 
     __slots__ = (
@@ -275,7 +275,7 @@ class _Flow(Generic[T]):
     def __init__(self, bucket: int, deficit: int) -> None:
         self.bucket = bucket
         self.deficit = deficit
-        self.items: deque[tuple[T, int, float]] = deque()
+        self.items: deque[tuple[_T, int, float]] = deque()
         self.size_bytes = 0
         self.above_since: float | None = None  # first_above_time - interval
         self.dropping = False
@@ -284,5 +284,5 @@ class _Flow(Generic[T]):
         self.last_count = 0
 
 
-def _size_of(flow: _Flow[T]) -> int:
+def _size_of(flow: _Flow[_T]) -> int:
     return flow.size_bytes

@@ -4,14 +4,14 @@ A link is a TCP connection; what is handed to it cannot be taken back. The kerne
 bytes were acknowledged, the round trip, and what is unsent. From these the pacer learns the rate:
 
 - The *delay* is what the round trip has above its base. A queue *stands* when the delay has not been short
-  for `WINDOW_S` in which something was under way all the time, or bytes have been unsent for `UNSENT_S`
+  for `_WINDOW_S` in which something was under way all the time, or bytes have been unsent for `UNSENT_S`
   (TCP_NOTSENT_LOWAT keeps those few). A link on which none stands is faster than we are, and is not paced.
 - While a queue stands the link is saturated, so what it acknowledges in that time is its rate. The pacer
   then pauses until what is under way fits the link without a queue, and goes on at `CRUISE` of that rate.
 - After a while it offers more, in steps that each last as long as an answer takes, until a queue stands
   again (most often at once, and a few milliseconds long) or nobody asks for what it offers. A rate that was
   found once may be a moment's (a processor was busy) and is tried again soon; one that was found again is
-  held for longer, up to `HOLD_S`.
+  held for longer, up to `_HOLD_S`.
 - A queue that is still there after such a pause is not ours (the path became longer, or somebody else fills
   the link): its delay becomes part of the base.
 
@@ -30,12 +30,12 @@ UNLIMITED_BYTES = 1 << 30  # the budget of a link that is not paced
 
 # Guessed, then tried on the simulated bottleneck of tests/queueing/bottleneck.py.
 ENTER_S = 0.010  # a longer delay is a queue, for a link that is not paced
-TRIGGER_S = 0.004  # and for one that is
+_TRIGGER_S = 0.004  # and for one that is
 OF_BASE = 0.1  # on long paths: longer than this part of the base
-WINDOW_S = 0.030
+_WINDOW_S = 0.030
 BASE_WINDOW_S = 30.0  # how long a shortest round trip is believed
 CRUISE = 0.94
-HOLD_S = 2.0
+_HOLD_S = 2.0
 FIRST_HOLD_S = 0.1  # doubled each time when the rate is found again
 SAME_RATE = 1.25  # within this factor
 FAST_RATE = 12.5e6  # from 100 Mbit/s on a wrong rate costs more than a look whether it is right
@@ -46,7 +46,7 @@ BOLD_STEP = 1.3  # when there is no queue even above it: the link has become fas
 FAST_BOLD_STEP = 1.6
 UNPACE_RATIO = 1.5  # offering that much above what was known, without a queue and without a taker
 UNSENT_S = 0.5  # unsent for longer: not a window that still grows, but all that this path gives
-SETTLE_S = 0.040  # the smoothed round trip follows the real one by some acknowledgements
+_SETTLE_S = 0.040  # the smoothed round trip follows the real one by some acknowledgements
 BURST_S = 0.004  # what may leave at once: timers of 1 ms are late by as much
 MIN_BURST_BYTES = 3_028  # two full packets
 PACKET_BYTES = 1_514
@@ -61,8 +61,8 @@ PRESSING = 0.8  # a paced link that is offered less than this part of its rate i
 # jiffies, of up to 4 ms.)
 SATURATED = 0.8
 QUEUE_S = 0.012
-IDLE_S = 0.15  # without a sample for as long, nothing is known of what stands now
-QUEUE_BYTES = 6_056  # four full packets: of fewer, the delay may be that of a delayed acknowledgement
+_IDLE_S = 0.15  # without a sample for as long, nothing is known of what stands now
+_QUEUE_BYTES = 6_056  # four full packets: of fewer, the delay may be that of a delayed acknowledgement
 MAX_PAUSE_S = 2.0
 _NOT_OURS_S = 0.020  # only a delay of some size tells whose queue it is
 
@@ -86,9 +86,9 @@ class Pacer:
         self,
         now: float,
         *,
-        queue_bytes: int = QUEUE_BYTES,
-        trigger_s: float = TRIGGER_S,
-        patience_s: float = WINDOW_S,
+        queue_bytes: int = _QUEUE_BYTES,
+        trigger_s: float = _TRIGGER_S,
+        patience_s: float = _WINDOW_S,
         best_of_s: float = 0.0,
     ) -> None:
         """With less than `queue_bytes` under way, or a delay under `trigger_s`, no queue is believed.
@@ -179,7 +179,7 @@ class Pacer:
         `unsent_bytes` also counts what the sender holds above the socket, if it cannot be taken back.
         `limited_elsewhere`: it is known that a queue that stands now does so because a receiver is late.
         """
-        if self._samples and now - self._samples[-1][0] > IDLE_S and not self._draining:
+        if self._samples and now - self._samples[-1][0] > _IDLE_S and not self._draining:
             self._samples.clear()
             self._best.clear()
             self._short_at = self._sent_all_at = now
@@ -209,7 +209,7 @@ class Pacer:
             self._patience_s if now - self._fast_at > FAST_MEMORY_S else FAST_PATIENCE_S
         ):
             self._slow_down(now, acked_bytes, in_flight_bytes + unsent_bytes, delay, base, rtt_s)
-        elif self.rate is not None and now >= self._climb_at and now - self._sent_all_at < WINDOW_S:
+        elif self.rate is not None and now >= self._climb_at and now - self._sent_all_at < _WINDOW_S:
             self._climb(now, self.rate, base, sure=self._is_short(delay, base, delivered))
 
     def _is_short(self, delay: float, base: float, delivered: float) -> bool:
@@ -220,7 +220,7 @@ class Pacer:
         """Bytes under way that may stand for a queue: of a paced link, what it carries in `QUEUE_S`."""
         if self.rate is None:
             return self._queue_bytes
-        return max(QUEUE_BYTES, min(self._queue_bytes, self.rate * QUEUE_S))
+        return max(_QUEUE_BYTES, min(self._queue_bytes, self.rate * QUEUE_S))
 
     def _is_pressing(self, delivered: float) -> bool:
         """Whether we may be why a queue stands: we use what the link is known to carry, or send more.
@@ -278,11 +278,11 @@ class Pacer:
         self._draining = False
         self._tokens_at = now  # the pause was reckoned with a rate that was known less well
         self._blind_until = self._short_at = self._sent_all_at = (
-            now + max(base, rtt_s - self._drained_s) + SETTLE_S
+            now + max(base, rtt_s - self._drained_s) + _SETTLE_S
         )
         same = self._held_rate / SAME_RATE < known < self._held_rate * SAME_RATE
         self._hold_s = 2 * self._hold_s if same else FIRST_HOLD_S
-        self._hold_s = min(self._hold_s, FAST_HOLD_S if known > FAST_RATE else HOLD_S)
+        self._hold_s = min(self._hold_s, FAST_HOLD_S if known > FAST_RATE else _HOLD_S)
         self._held_rate = known
         self._begin_step(now, self._blind_until + self._hold_s)
 
@@ -300,7 +300,7 @@ class Pacer:
             self.rate = None
         if self.rate is not None and self.rate > MAX_RATE:
             self.rate = None
-        self._begin_step(now, now + base + WINDOW_S + SETTLE_S)
+        self._begin_step(now, now + base + _WINDOW_S + _SETTLE_S)
 
     def _begin_step(self, now: float, until: float) -> None:
         # A message larger than the budget is paid for in later steps.
@@ -326,7 +326,7 @@ class Pacer:
         """Bytes a second acknowledged within the last window."""
         samples = self._samples
         samples.append((now, acked_bytes, self._sent_bytes, busy_s))
-        begin = now - WINDOW_S - base
+        begin = now - _WINDOW_S - base
         while len(samples) > 2 and samples[1][0] <= begin:
             samples.popleft()
         since, acked, sent, busy = samples[0]

@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 
 USED = "used-invitations.json"
 VERSION_1 = "invitations.json"  # both halves in one, in the daemon's folder
-MAX_BYTES = 16 << 20  # guessed: 10,000 peers have 8 MB
+_MAX_BYTES = 16 << 20  # guessed: 10,000 peers have 8 MB
 _NOTHING_ISSUED: Any = {"invitations": []}
 _NOTHING_USED: Any = {"used": []}
 
@@ -137,14 +137,14 @@ def _version(path: Path) -> tuple[int, int, int] | None:
 def _load(path: Path) -> Any:
     """A JSON value; None when there is none. Raises `HostError`, or `ConfigError` when it is damaged."""
     try:
-        data = read_file(path, MAX_BYTES)
+        data = read_file(path, _MAX_BYTES)
     except FileNotFoundError:
         return None
     except OSError as error:
         hint = " (try with sudo)" if isinstance(error, PermissionError) and os.geteuid() else ""
         raise HostError(f"cannot read {path}: {reason(error)}{hint}") from error
     try:
-        if len(data) > MAX_BYTES:
+        if len(data) > _MAX_BYTES:
             raise ValueError
         return json.loads(data)
     except (ValueError, RecursionError):

@@ -14,7 +14,7 @@ from nconnect.io.files.trusted import Folder
 
 log = logging.getLogger(__name__)
 
-MAX_BYTES = 64 << 20  # guessed: far above what 10,000 peers need
+_MAX_BYTES = 64 << 20  # guessed: far above what 10,000 peers need
 
 
 class StateStore:
@@ -46,7 +46,7 @@ class StateStore:
         path = self._path(name)
         try:
             with Folder.open(self.folder) as folder:
-                data = folder.read(path.name, MAX_BYTES)
+                data = folder.read(path.name, _MAX_BYTES)
         except FileNotFoundError:
             return None
         except OSError as error:

@@ -36,7 +36,7 @@ from types import TracebackType
 
 from nconnect.io.process.privileges import is_mapped
 
-MAX_LINKS = 40  # as the kernel's own limit, path_resolution(7)
+_MAX_LINKS = 40  # as the kernel's own limit, path_resolution(7)
 _OVERFLOW_UID = 65534  # user_namespaces(7): what the kernel shows for an id that is not mapped
 _FOLDER = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
 
@@ -485,7 +485,7 @@ class _Walk:
             if not os.geteuid() and (self._user is not None or not is_trusted(status.st_uid)):
                 raise UntrustedPath(f"{name} is a link of another user's: name the file itself")
             self._links += 1
-            if self._links > MAX_LINKS:
+            if self._links > _MAX_LINKS:
                 raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
             return os.readlink("", dir_fd=fd)
         finally:

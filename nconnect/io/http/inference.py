@@ -13,8 +13,8 @@ from nconnect.io.http import http_client
 from nconnect.io.net.dial import dial
 from nconnect.model import Address, join_addr
 
-CONNECT_S = 0.7  # guessed: a neighbour answers within a millisecond, one that sleeps does not count
-ANSWER_S = 3.0  # a server that is loading a model is slow
+_CONNECT_S = 0.7  # guessed: a neighbour answers within a millisecond, one that sleeps does not count
+_ANSWER_S = 3.0  # a server that is loading a model is slow
 AT_ONCE = 128  # connections under way; a home router's table holds thousands
 MAX_HOSTS = 1024  # of one search: larger networks are not looked through
 _LISTEN = "0A"  # st of /proc/net/tcp: TCP_LISTEN
@@ -37,14 +37,14 @@ async def scan(hosts: Iterable[str], ports: Sequence[int] = tuple(PORTS)) -> lis
 async def probe(host: str, port: int) -> Server | None:
     """The inference server at one port; None when nothing answers, or something else does."""
     try:
-        async with asyncio.timeout(CONNECT_S):
+        async with asyncio.timeout(_CONNECT_S):
             (await dial(host, port)).close()
     except (OSError, TimeoutError):
         return None
     for path in PATHS:
         try:
             answer = await http_client.request(
-                "GET", f"http://{join_addr(host, port)}{path}", timeout_s=ANSWER_S
+                "GET", f"http://{join_addr(host, port)}{path}", timeout_s=_ANSWER_S
             )
         except NconnectError:
             continue

@@ -18,7 +18,7 @@ from nconnect.errors import HostError
 from nconnect.io.errors import reason
 from nconnect.io.files.trusted import read_file, status_of, write_atomically
 
-MAX_BYTES = 1 << 20
+_MAX_BYTES = 1 << 20
 VALID_DAYS = 20 * 365  # clients that pin it have to be told when it changes
 _SLACK = timedelta(days=1)  # of clocks that are slow
 _FIRST = re.compile(r"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----", re.DOTALL)
@@ -40,7 +40,7 @@ def make_unless_there(path: Path, hosts: Iterable[str]) -> None:
 def fingerprint(path: PurePath) -> str:
     """SHA-256 of the (first) certificate's DER in a PEM file, 64 hex digits; raises `HostError`."""
     try:
-        text = read_file(Path(path), MAX_BYTES).decode(errors="replace")
+        text = read_file(Path(path), _MAX_BYTES).decode(errors="replace")
     except OSError as error:
         raise HostError(f"cannot read {path}: {reason(error)}") from error
     found = _FIRST.search(text)

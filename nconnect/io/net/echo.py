@@ -12,10 +12,10 @@ from ipaddress import ip_address
 _ECHO, _REPLY = {4: 8, 6: 128}, {4: 0, 6: 129}  # RFC 792, RFC 4443
 _IP_MTU_DISCOVER, _IPV6_MTU_DISCOVER, _PROBE = 10, 23, 3  # linux/in.h, linux/in6.h: set DF, ignore the cache
 _HEADER_BYTES = {4: 20 + 8, 6: 40 + 8}
-WAIT_S = 0.6
+_WAIT_S = 0.6
 
 
-def answers(host: str, size_bytes: int = 84, *, wait_s: float = WAIT_S) -> bool:
+def answers(host: str, size_bytes: int = 84, *, wait_s: float = _WAIT_S) -> bool:
     """Whether an echo of that many bytes, IP header included, comes back unfragmented.
 
     Needs CAP_NET_RAW or a place in ping_group_range: raises `PermissionError` without.

@@ -9,8 +9,8 @@ from ipaddress import IPv4Address, IPv6Address, IPv6Network
 from nconnect.io.net.resolve import AddressInfo, stream_addresses
 from nconnect.ip import nat64
 
-LOOK_S = 2.0  # guessed: a network whose name server takes longer has none, as far as we are concerned
-KEEP_S = 600.0  # how long a network's prefix is taken to be the same; a change of the network voids it
+_LOOK_S = 2.0  # guessed: a network whose name server takes longer has none, as far as we are concerned
+_KEEP_S = 600.0  # how long a network's prefix is taken to be the same; a change of the network voids it
 
 
 async def translated(addresses: list[AddressInfo]) -> list[AddressInfo]:
@@ -24,8 +24,8 @@ async def translated(addresses: list[AddressInfo]) -> list[AddressInfo]:
 
 async def _prefix() -> IPv6Network | None:
     try:
-        async with asyncio.timeout(LOOK_S):
-            found = await stream_addresses(nat64.NAME, 0, keep_s=KEEP_S)
+        async with asyncio.timeout(_LOOK_S):
+            found = await stream_addresses(nat64.NAME, 0, keep_s=_KEEP_S)
     except (OSError, TimeoutError):
         return None
     return nat64.find_prefix(IPv6Address(info[4][0]) for info in found if info[0] == socket.AF_INET6)

@@ -23,7 +23,7 @@ from nconnect.model import Proxy
 from nconnect.wire.jsonrpc import join_addr
 from nconnect.wire.login_page import login_page
 
-MAX_HEAD_BYTES = 16 * 1024  # guessed: what h11 takes for the head of an answer
+_MAX_HEAD_BYTES = 16 * 1024  # guessed: what h11 takes for the head of an answer
 _READ_BYTES = 4096
 _NEVER_S = 3600.0  # python-socks wants a time-out; the caller's comes first
 _OTHER_KIND = "look whether it is the right one, and whether it is http:// or socks5://"
@@ -48,7 +48,7 @@ async def open_through(sock: socket.socket, proxy: Proxy, host: str, port: int) 
 
 async def _connect(sock: socket.socket, proxy: Proxy, host: str, port: int) -> None:
     loop = asyncio.get_running_loop()
-    wire = h11.Connection(h11.CLIENT, max_incomplete_event_size=MAX_HEAD_BYTES)
+    wire = h11.Connection(h11.CLIENT, max_incomplete_event_size=_MAX_HEAD_BYTES)
     target = join_addr(host, port)
     headers = [("Host", target)]
     if proxy.username:

@@ -22,7 +22,7 @@ from nconnect.model import Proxy
 PROC = Path("/proc")
 ENVIRONMENT = Path("/etc/environment")  # pam_env's
 APT = (Path("/etc/apt/apt.conf"), Path("/etc/apt/apt.conf.d"))
-MAX_BYTES = 64 * 1024  # of each file
+_MAX_BYTES = 64 * 1024  # of each file
 MAX_PARENTS = 8
 GSETTINGS_S = 2.0
 
@@ -123,7 +123,7 @@ def _desktop(environ: Mapping[str, str]) -> Iterator[Elsewhere]:
             user=uid,
             group=gid,
             extra_groups=None if uid is None else [],
-        ).stdout.decode(errors="replace")[:MAX_BYTES]
+        ).stdout.decode(errors="replace")[:_MAX_BYTES]
     except (OSError, ValueError, KeyError, OverflowError, subprocess.SubprocessError):
         return
     values = {(section, key): value for section, key, value in _GSETTING.findall(said)}
@@ -147,6 +147,6 @@ def _of(environ: Mapping[str, str], where: str) -> Iterator[Elsewhere]:
 def _read(path: Path) -> str:
     try:
         with path.open("rb") as file:
-            return file.read(MAX_BYTES).decode(errors="replace")
+            return file.read(_MAX_BYTES).decode(errors="replace")
     except OSError:
         return ""

@@ -30,8 +30,8 @@ from nconnect.io.net import name_servers
 MAX_THREADS = 16
 SLOW_S = 0.3  # guessed: a name server that lives answers sooner, unless it has to ask others
 GRACE_S = 1.0  # guessed: what the servers have to answer after the system has failed for the time being
-ANSWER_S = 4.0  # guessed; below the 5 s that an attempt has, so that the error names the cause
-KEEP_S = 3.0  # below a connection's time-out: a name that moved is asked for again at the next attempt
+_ANSWER_S = 4.0  # guessed; below the 5 s that an attempt has, so that the error names the cause
+_KEEP_S = 3.0  # below a connection's time-out: a name that moved is asked for again at the next attempt
 KEEP_FAILURE_S = 1.0
 MAX_KEPT = 256  # names
 UNANSWERED = "no name server answered (see /etc/resolv.conf)"
@@ -40,10 +40,10 @@ AddressInfo = name_servers.AddressInfo
 Addresses = list[AddressInfo]
 
 
-async def stream_addresses(host: str, port: int, *, keep_s: float = KEEP_S) -> Addresses:
+async def stream_addresses(host: str, port: int, *, keep_s: float = _KEEP_S) -> Addresses:
     """The addresses of a TCP port, at least one; raises OSError like `socket.getaddrinfo`.
 
-    `keep_s`: how old an answer may be. A look-up has `ANSWER_S`; cancelling is safe.
+    `keep_s`: how old an answer may be. A look-up has `_ANSWER_S`; cancelling is safe.
     """
     try:
         ip_address(host.partition("%")[0])
@@ -107,7 +107,7 @@ class _Names:
             asking.task.add_done_callback(lambda _: self._done(host, asking))
         asking.waiters += 1
         try:
-            await asyncio.wait([asking.task], timeout=ANSWER_S)
+            await asyncio.wait([asking.task], timeout=_ANSWER_S)
             if not asking.task.done():
                 raise socket.gaierror(socket.EAI_AGAIN, UNANSWERED)
             return asking.task.result()

@@ -17,7 +17,7 @@ from nconnect.io.net.dial import dial
 from nconnect.io.net.tls_socket import tls_handshake
 from nconnect.model import join_addr
 
-LOOK_S = 2.0  # guessed: for a second handshake, to see the certificate that was refused
+_LOOK_S = 2.0  # guessed: for a second handshake, to see the certificate that was refused
 
 # <openssl/x509_vfy.h>
 _NOT_YET_VALID, _EXPIRED, _SELF_SIGNED, _SELF_SIGNED_IN_CHAIN = 9, 10, 18, 19
@@ -98,14 +98,14 @@ async def explained(
 
 
 async def speaks_tls(host: str, port: int, proxies: Proxies) -> bool:
-    """Whether the server takes a TLS handshake, within `LOOK_S`; its certificate does not matter."""
+    """Whether the server takes a TLS handshake, within `_LOOK_S`; its certificate does not matter."""
     return await _fingerprint(host, port, proxies) is not None
 
 
 async def _fingerprint(host: str, port: int, proxies: Proxies) -> str | None:
     loop = asyncio.get_running_loop()
     try:
-        async with asyncio.timeout(LOOK_S):
+        async with asyncio.timeout(_LOOK_S):
             sock = await dial(host, port, proxies.to(host, port), admit=proxies.admit)
             secure = await tls_handshake(loop, sock, unverifying(), host)
     except (OSError, TimeoutError, NconnectError):

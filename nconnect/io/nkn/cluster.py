@@ -44,9 +44,9 @@ MAX_OUTBOX_BYTES = 32 << 20  # drop policy: see `Egress`
 MAX_PENDING_BYTES = 4 << 20  # that nats-py may hold for its socket
 MAX_INBOX_BYTES = 32 << 20  # that nats-py may hold for us, of each subject; beyond it drops
 MAX_KEY_FILE_BYTES = 4096
-BATCH_BYTES = 1 << 20  # published before heartbeats get their turn again
+_BATCH_BYTES = 1 << 20  # published before heartbeats get their turn again
 RETRY_S = 0.5
-TIMEOUT_S = 2.0
+_TIMEOUT_S = 2.0
 
 
 def check_url(text: str, *, has_key: bool = False) -> str:
@@ -183,7 +183,7 @@ class ClusterLink:
             connected, farewell = client.is_connected, self.cluster.farewell()
             self._lost()
             with contextlib.suppress(TimeoutError, self._nats.errors.Error, OSError):
-                async with asyncio.timeout(TIMEOUT_S):
+                async with asyncio.timeout(_TIMEOUT_S):
                     if connected:
                         await self._publish_one(client, NODES, farewell.encode())
                     await client.close()
@@ -194,7 +194,7 @@ class ClusterLink:
             try:
                 await client.connect(
                     self._url,
-                    connect_timeout=TIMEOUT_S,
+                    connect_timeout=_TIMEOUT_S,
                     allow_reconnect=True,
                     max_reconnect_attempts=-1,
                     reconnect_time_wait=RETRY_S,
@@ -248,7 +248,7 @@ class ClusterLink:
 
         What members tell each other goes first: a login must be known before what its client sends.
         """
-        budget = BATCH_BYTES
+        budget = _BATCH_BYTES
         while budget > 0 and client.is_connected:
             self._flush_outputs()
             if self._control:
@@ -274,7 +274,7 @@ class ClusterLink:
         try:
             await client.publish(subject, data)
             if client.pending_data_size > MAX_PENDING_BYTES:
-                await client.flush(timeout=TIMEOUT_S)
+                await client.flush(timeout=_TIMEOUT_S)
         except (self._nats.errors.Error, OSError, TimeoutError) as error:
             log.debug("publishing to the cluster: %s", error)
             self.dropped += 1

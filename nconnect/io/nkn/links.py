@@ -30,9 +30,9 @@ from nconnect.wire.nkn import InboundMessage
 from nconnect.wire.tunnel import MAX_LINKS, SPARES
 
 # Guessed. Who serves an address changes when nodes come and go.
-ASK_AGAIN_S = 60.0
+_ASK_AGAIN_S = 60.0
 AFTER_LOSS_S = 1.0  # a link was lost: its node may be out of the seeds' answers soon
-LOOK_S = 0.25  # how often it is seen whether a link is stuck
+_LOOK_S = 0.25  # how often it is seen whether a link is stuck
 
 _NO_NODE = (DownReason.NO_SEED, DownReason.LOGIN_PAGE, DownReason.NETWORK_CHANGED, DownReason.STOPPED)
 
@@ -66,7 +66,7 @@ class Links:
         count: int,
         rng: Rng,
         clock: Callable[[], float] = boottime,
-        ask_again_s: float = ASK_AGAIN_S,
+        ask_again_s: float = _ASK_AGAIN_S,
         after_loss_s: float = AFTER_LOSS_S,
         proxies: Proxies = DIRECT,
     ) -> None:
@@ -218,7 +218,7 @@ class Links:
         self._look()
 
     def _look(self) -> None:
-        """Start and stop the spares, now and, as long as time may change that, every `LOOK_S`."""
+        """Start and stop the spares, now and, as long as time may change that, every `_LOOK_S`."""
         if self.closed:
             return
         wanted = self._spares.wanted(self._clock())
@@ -230,7 +230,7 @@ class Links:
                 # Later: what calls this may be the link itself.
                 asyncio.get_running_loop().call_soon(one.runner.close)
         if self._look_timer is None and self._spares.is_watching():
-            self._look_timer = asyncio.get_running_loop().call_later(LOOK_S, self._on_look_timer)
+            self._look_timer = asyncio.get_running_loop().call_later(_LOOK_S, self._on_look_timer)
 
     def _on_look_timer(self) -> None:
         self._look_timer = None

@@ -36,9 +36,9 @@ from nconnect.wire import jsonrpc
 from nconnect.wire.jsonrpc import NodeInfo, RpcError
 from nconnect.wire.login_page import login_page, over_tls
 
-ASK_AGAIN_S = 1.0
+_ASK_AGAIN_S = 1.0
 ASK_AGAIN_CONNECTED_S = 3.0  # guessed
-SLACK_S = 1.0  # the race's end comes before that of each question, so that it says why in its own words
+_SLACK_S = 1.0  # the race's end comes before that of each question, so that it says why in its own words
 MAX_ANSWER_BYTES = 64 * 1024  # guessed: a real answer has under 2 KB
 
 
@@ -78,7 +78,7 @@ async def first_answer(
     """
 
     async def ask(seed: str, on_connected: Callable[[], None]) -> NodeInfo:
-        patience_s = timeout_s + SLACK_S
+        patience_s = timeout_s + _SLACK_S
         return await ask_node(
             seed, address, timeout_s=patience_s, tls=tls, proxies=proxies, on_connected=on_connected
         )
@@ -219,7 +219,7 @@ class _Race:
                     break
                 if waiting:
                     self._launch(waiting.pop(0))
-                pause = STAGGER_S if waiting else ASK_AGAIN_S
+                pause = STAGGER_S if waiting else _ASK_AGAIN_S
                 winner = await self._wait(min(pause, end - loop.time()))
                 if winner is not None:
                     return winner

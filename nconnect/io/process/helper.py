@@ -34,7 +34,7 @@ from nconnect.io.files import config_file, paths
 from nconnect.io.files.run_files import OwnRunFiles
 from nconnect.io.process.privileges import CAP_DAC_READ_SEARCH, CAP_SETGID, CAP_SETUID, drop_privileges
 
-TIMEOUT_S = 20.0  # above what a slow disk takes
+_TIMEOUT_S = 20.0  # above what a slow disk takes
 MAX_TEXT = 8192
 _ERRORS: dict[bytes, type[NconnectError]] = {b"c": ConfigError, b"h": HostError}
 
@@ -68,7 +68,7 @@ class Helper:
             finally:
                 os._exit(0)  # no handler, buffer or test runner of the daemon is run twice
         theirs.close()
-        ours.settimeout(TIMEOUT_S)
+        ours.settimeout(_TIMEOUT_S)
         return cls(pid, ours)
 
     def close(self) -> None:
