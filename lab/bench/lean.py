@@ -68,10 +68,10 @@ class LeanLink:
 
     def send(self, dest: str, parts: Sequence[Buffer]) -> bool:
         """Send one message; False when the link is down and it was dropped."""
-        if self._websocket is None or not self.link.is_up:
+        if self._websocket is None or self.link.prefixes is None:
             return False
         size = sum(map(len, parts))
-        self._websocket.send_binary((self.link.outbound_prefix(dest, size), *parts))
+        self._websocket.send_binary((self.link.prefixes.prefix(dest, size), *parts))
         return True
 
     # The cycle

@@ -71,12 +71,12 @@ def change_peer(path: Path, name: str, change: _Change | None, *, dry_run: bool 
     before = section_of(invitation)
     after = change(before) if change is not None else ""
     if dry_run and before != after:
-        _check_peer(path, _changed(store.read(), token_id, before, after), name)
+        _check_peer(path, _changed(store.read(), token_id, before, after))
         print("\n".join(difference(before, after)))
     if dry_run or before == after:
         return Outcome.NOTHING if before == after else Outcome.SHOWN
     with store.issuing() as book:
-        _check_peer(path, _changed(book, token_id, before, after), name)
+        _check_peer(path, _changed(book, token_id, before, after))
 
     def undo() -> None:
         with store.issuing() as book:
@@ -104,7 +104,7 @@ def _changed(book: Book, token_id: bytes, before: str, after: str) -> Book:
     return book
 
 
-def _check_peer(path: Path, book: Book, name: str) -> None:
+def _check_peer(path: Path, book: Book) -> None:
     before = set(peer_table.load(path).problems)
     after = peer_table.of(config_file.load(path), lambda: book).problems
     if new := [problem for problem in after if problem not in before]:

@@ -118,11 +118,11 @@ def down(ctx: typer.Context, config: ConfigOption = None) -> None:
             ) from None
         _clean_up(interface)
         return
-    _wait_until_gone(interface, client)
+    _wait_until_gone(interface)
     print(f"{interface} is down")
 
 
-def _wait_until_gone(interface: str, client: object) -> None:
+def _wait_until_gone(interface: str) -> None:
     import time
 
     from nconnect.io.files import paths

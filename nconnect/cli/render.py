@@ -23,7 +23,7 @@ Rates = Mapping[str, tuple[float, float]]  # by peer: bytes received and sent a 
 
 def status_text(status: Status, *, now: float, colour: bool = False, rates: Rates | None = None) -> str:
     """The whole state for a person; `now` is the wall clock's time. With `rates` also what flows now."""
-    problems = problems_of(status, now)
+    problems = problems_of(status)
     lines = [_headline(status, len(problems), now)]
     lines += [f"  ! {problem}" for problem in problems]
     lines += ["", *_facts(status), "", *_links(status)]
@@ -33,7 +33,7 @@ def status_text(status: Status, *, now: float, colour: bool = False, rates: Rate
     return "\n".join(_paint(line) for line in lines) if colour else "\n".join(lines)
 
 
-def problems_of(status: Status, now: float) -> list[str]:
+def problems_of(status: Status) -> list[str]:
     """What is wrong, a sentence each, with what mends it if that is known; the daemon's own words first."""
     # With no link up each has a line of its own below, which says more.
     found = [problem for problem in status.problems if not problem.startswith(NO_LINK)]

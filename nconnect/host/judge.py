@@ -35,13 +35,11 @@ def owner_of(source: Address, config: Config) -> PeerConfig | None:
     return max(held, key=lambda entry: entry[0])[1] if held else None
 
 
-def may_open(flow: Flow, config: Config, own: Collection[Address]) -> bool:
-    """Whether a peer may open this connection. `own`: all addresses of this machine."""
-    return _may_open(flow, owner_of(flow.source, config), config, own)
-
-
 def judge(config: Config, own: Collection[Address]) -> Callable[[Flow], bool]:
-    """`may_open` for many connections: the peer behind each source is looked up once."""
+    """Says of connections whether a peer may open them. `own`: all addresses of this machine.
+
+    The peer behind each source is looked up once.
+    """
     owners: dict[Address, PeerConfig | None] = {}
 
     def judged(flow: Flow) -> bool:

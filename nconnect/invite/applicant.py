@@ -49,7 +49,6 @@ class Applicant:
     ) -> None:
         """`accept`: what this device routes. Raises `InvalidKey` when the token's key is none."""
         self.dest = str(token.provider)
-        self._token = token
         self._address = str(address)
         self._keys = TokenKeys.of(token.secret)
         self._rng = rng

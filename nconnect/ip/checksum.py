@@ -42,11 +42,3 @@ def checksum(data: Buffer, initial: int = 0) -> int:
     means "none" (RFC 768); that is left to the caller.
     """
     return -(initial + word_sum(data)) % 0xFFFF
-
-
-def pseudo_header_sum(source: bytes, destination: bytes, protocol: int, length: int) -> int:
-    """The sum of a transport pseudo-header (RFC 9293, section 3.1; RFC 8200, section 8.1).
-
-    `length` counts the transport header and its payload, in bytes.
-    """
-    return (word_sum(source) + word_sum(destination) + protocol + length) % 0xFFFF

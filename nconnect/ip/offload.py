@@ -109,11 +109,6 @@ def check(record: memoryview) -> bool:
     return False
 
 
-def is_super_packet(record: memoryview) -> bool:
-    """Whether the record's packet stands for several segments."""
-    return record[1] != GSO_NONE
-
-
 def complete(record: memoryview) -> None:
     """Finish a missing checksum in place, for a receiver without checksum offload.
 

@@ -178,12 +178,6 @@ class Link:
 
     # Data
 
-    def outbound_prefix(self, dest: str, payload_size: int) -> bytes:
-        """All of an outbound message up to its payload; `LocalProtocolError` unless the link is up."""
-        if self.prefixes is None:
-            raise LocalProtocolError("the link is not up")
-        return self.prefixes.prefix(dest, payload_size)
-
     def outbound(
         self, dests: Sequence[str], payloads: Sequence[bytes], *, max_holding_seconds: int = 0
     ) -> bytes:
@@ -471,7 +465,6 @@ class Link:
         was_up = self.state is LinkState.UP
         self._left(now)
         self._redirects += 1
-        self.counters.redirects += 1
         if self._redirects > MAX_REDIRECTS:
             why = f"nodes sent this client from one to the next {MAX_REDIRECTS} times in a row"
             self._fail(why, DownReason.REDIRECT_LOOP, now, abandon=True)
@@ -509,7 +502,6 @@ class Link:
         self._become(Event.FAILED)
         self._redirects = 0
         self.last_error = why
-        self.counters.failures += 1
         if abandon:
             self.outputs.append(Disconnect(why))
         self.outputs.append(LinkDown(why, reason))

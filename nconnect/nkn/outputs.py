@@ -99,8 +99,6 @@ class LinkCounters:
     """What happened to a link since it was made."""
 
     logins: int = 0
-    failures: int = 0
-    redirects: int = 0
     receipts: int = 0
     bad_frames: int = 0  # not parsed, or not to be sent by a node now
     ignored_actions: int = 0  # parsed, and none of our business

@@ -217,11 +217,6 @@ class Node:
                 if self.relay.elsewhere is not None:
                     self.relay.elsewhere.logged_out(connection.address)
 
-    def close_all(self, why: str) -> None:
-        """Say goodbye to everybody."""
-        for connection in list(self._connections.values()):
-            connection.transport.close(1001, why)
-
     # --- data lane ---
 
     def receive_binary(self, connection: Connection, data: Buffer, now: float) -> None:

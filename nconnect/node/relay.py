@@ -135,7 +135,7 @@ class Relay:
         """Pass a client's message on to each of its dests."""
         dests = message.dests
         payloads = message.payloads
-        if len(dests) > 1 and not self._fanout_is_bearable(source, message):
+        if len(dests) > 1 and not self._fanout_is_bearable(message):
             return
         shared = len(payloads) == 1
         payload = payloads[0]
@@ -306,7 +306,7 @@ class Relay:
             prefix = prefixes[size] = inbound_prefix(source.address, size)
         return prefix
 
-    def _fanout_is_bearable(self, source: Connection, message: OutboundMessage) -> bool:
+    def _fanout_is_bearable(self, message: OutboundMessage) -> bool:
         dests, payloads = message.dests, message.payloads
         size = len(payloads[0]) * len(dests) if len(payloads) == 1 else sum(len(p) for p in payloads)
         if len(dests) <= MAX_DESTS and size <= MAX_FANOUT_BYTES:

@@ -154,11 +154,6 @@ class Share:
         turns = self._turns
         return (2 if turns.is_contended else ALONE) * turns.quantum
 
-    @property
-    def is_spent(self) -> bool:
-        """Whether that is reached."""
-        return self.spent >= self.limit
-
     def wait(self, go_on: Callable[[], None], *, first: bool = False) -> None:
         """Call `go_on` in this source's turn; `first`: before what waits already."""
         if first:

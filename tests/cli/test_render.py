@@ -74,15 +74,15 @@ def peer(state: str, expires: float | None = None) -> PeerStatus:
 )
 def test_problems(what: LinkStatus | PeerStatus, says: str) -> None:
     quiet = replace(STATUS, peers=(), skipped_routes=())
-    assert problems_of(quiet, NOW) == []
+    assert problems_of(quiet) == []
     status = replace(quiet, links=(what,)) if isinstance(what, LinkStatus) else replace(quiet, peers=(what,))
-    (problem,) = problems_of(status, NOW)
+    (problem,) = problems_of(status)
     assert says in problem
 
 
 def test_the_daemons_own_problems_come_first() -> None:
     status = replace(STATUS, problems=("the clock is far off",))
-    assert problems_of(status, NOW)[0] == "the clock is far off"
+    assert problems_of(status)[0] == "the clock is far off"
 
 
 @pytest.mark.parametrize("count", [1, 2])
@@ -91,7 +91,7 @@ def test_a_lost_link_is_said_once(count: int) -> None:
     status = replace(
         STATUS, peers=(), skipped_routes=(), links=links, problems=("no link to a node: refused 0", "x")
     )
-    first, *lost = problems_of(status, NOW)
+    first, *lost = problems_of(status)
     assert first == "x"
     assert [line.partition(";")[0] for line in lost] == [
         f"link {i} to n:{i} is down, trying again: refused {i}" for i in range(count)
@@ -100,7 +100,7 @@ def test_a_lost_link_is_said_once(count: int) -> None:
 
 @pytest.mark.parametrize("calm", [peer("up"), peer("never"), peer("up", NOW + 60)])
 def test_no_problem(calm: PeerStatus) -> None:
-    assert problems_of(replace(STATUS, peers=(calm,), skipped_routes=()), NOW) == []
+    assert problems_of(replace(STATUS, peers=(calm,), skipped_routes=())) == []
 
 
 def test_what_stops_all_links_is_said_once() -> None:
@@ -109,7 +109,7 @@ def test_what_stops_all_links_is_said_once() -> None:
     status = replace(
         STATUS, peers=(), skipped_routes=(), links=links, problems=(f"no link to a node: {why}",)
     )
-    (line,) = problems_of(status, NOW)
+    (line,) = problems_of(status)
     assert line.startswith(f"link 0 to no node yet is down, trying again: {why};")
 
 

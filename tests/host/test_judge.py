@@ -7,7 +7,7 @@ from ipaddress import ip_address, ip_network
 
 import pytest
 
-from nconnect.host.judge import Flow, may_open, owner_of
+from nconnect.host.judge import Flow, judge, owner_of
 from nconnect.model import AllowRule, Config, Exposed, ProvidedSubnet
 from tests.host.examples import PROVIDER, USER
 
@@ -18,7 +18,7 @@ ALICE, BOB, CARL = "10.86.0.2", "10.86.0.3", "10.86.0.4"
 def allowed(source: str, destination: str, what: str, config: Config = PROVIDER) -> bool:
     port, _, protocol = what.rpartition("/")
     flow = Flow(protocol, ip_address(source), ip_address(destination), 40000, int(port) if port else None)
-    return may_open(flow, config, OWN)
+    return judge(config, OWN)(flow)
 
 
 def bob_may(*rules: AllowRule) -> Config:
@@ -88,8 +88,8 @@ def test_an_exposed_server() -> None:
 def test_a_user_lets_nobody_in_unless_inbound() -> None:
     own = frozenset([ip_address("10.86.0.2")])
     flow = Flow("tcp", ip_address("10.86.0.1"), ip_address("10.86.0.2"), 40000, 22)
-    assert not may_open(flow, USER, own)
-    assert may_open(flow, replace(USER, inbound=True), own)
+    assert not judge(USER, own)(flow)
+    assert judge(replace(USER, inbound=True), own)(flow)
 
 
 def test_the_more_specific_prefix_owns() -> None:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nconnect.ip.checksum import checksum, pseudo_header_sum, word_sum
+from nconnect.ip.checksum import checksum, word_sum
 
 
 def loop_sum(data: bytes) -> int:
@@ -45,14 +45,3 @@ def test_a_buffer_with_its_checksum_sums_to_nothing(data: bytes, initial: int) -
     data = data.ljust(len(data) + len(data) % 2, b"\0")
     whole = data + checksum(data, initial).to_bytes(2, "big")
     assert checksum(whole, initial) == 0
-
-
-def test_the_pseudo_header() -> None:
-    source, destination = bytes([10, 86, 0, 2]), bytes([192, 168, 50, 10])
-    assert pseudo_header_sum(source, destination, 6, 1480) == word_sum(
-        source + destination + bytes([0, 6]) + (1480).to_bytes(2, "big")
-    )
-    long = bytes(range(16))
-    assert pseudo_header_sum(long, long, 17, 70_000) == word_sum(
-        long + long + (70_000).to_bytes(4, "big") + bytes([0, 0, 0, 17])
-    )

@@ -52,7 +52,7 @@ class Socket:
             self._rest -= 1
             self.done += 1
             self.share.charge(self.work)
-            if self.share.is_spent and self._rest:
+            if self.share.spent >= self.share.limit and self._rest:
                 self.waits = True
                 self.share.wait(self.go_on, first=True)
                 return

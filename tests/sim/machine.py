@@ -274,8 +274,8 @@ class Machine:
             self._socket.to_node(lambda node, at, now: node.receive_binary(at, frame, now), len(frame))
 
     def _send(self, dest: str, payload: bytes) -> None:
-        if self.link.is_up and self._socket is not None:
-            self._send_frame(self.link.outbound_prefix(dest, len(payload)) + payload)
+        if self.link.prefixes is not None and self._socket is not None:
+            self._send_frame(self.link.prefixes.prefix(dest, len(payload)) + payload)
 
     def _drain_tunnel(self) -> bool:
         did = False

@@ -18,7 +18,6 @@ import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, cast
 
 import h11
@@ -103,26 +102,6 @@ class HttpServer:
             await self._listen_unix(listener)
         else:
             await self._listen(tls, sock=listener)
-        return self
-
-    @classmethod
-    async def listen_unix(
-        cls, path: Path, handler: Handler, *, limits: Limits | None = None, mode: int = 0o600
-    ) -> HttpServer:
-        """Listen on a unix socket that did not exist; raises `HostError` in one line.
-
-        A socket file left by a dead process is the caller's to remove: only he knows that it is dead.
-        """
-        self = cls(handler, limits or Limits())
-        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
-        try:
-            listener.setblocking(False)
-            listener.bind(str(path))
-            os.chmod(path, mode)  # before listen: until then nobody can connect
-            await self._listen_unix(listener)
-        except OSError as error:
-            listener.close()
-            raise HostError(f"cannot listen on {path}: {plain_reason(error)}") from error
         return self
 
     def adopt(self, sock: Any, received: bytes) -> None:

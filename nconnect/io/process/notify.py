@@ -29,10 +29,6 @@ class ServiceManager:
             with contextlib.suppress(OSError):
                 self._socket.connect(self._address)
 
-    @property
-    def is_there(self) -> bool:
-        return self._socket is not None
-
     def ready(self, status: str) -> None:
         """All is up. Said once."""
         if not self._is_ready:

@@ -18,6 +18,7 @@ from nconnect.io.http import http_server
 from nconnect.io.http.http import Request, Response
 from nconnect.io.http.http_client import request
 from nconnect.io.http.http_server import HttpServer, Limits
+from nconnect.io.net.listening import bind_unix
 from tests.io.serving import QUICK, echo, serving
 from tests.loops import run_on_both, until
 
@@ -250,16 +251,13 @@ def test_a_unix_socket_says_who_calls(tmp_path: Path) -> None:
             return Response.json({"peer": ask.peer_host})
 
         path = tmp_path / "control.sock"
-        server = await HttpServer.listen_unix(path, who)
+        server = await HttpServer.listen_on(bind_unix(path), who)
         try:
-            assert path.stat().st_mode & 0o777 == 0o600
             answer = await request("GET", "http://local/v1/status", timeout_s=5.0, unix_socket=path)
             assert answer.body == b'{"peer":""}'
             (credentials,) = seen
             assert credentials is not None
             assert (credentials.pid, credentials.uid) == (os.getpid(), os.getuid())
-            with pytest.raises(HostError, match=r"cannot listen on .*control\.sock: address already in use"):
-                await HttpServer.listen_unix(path, who)
         finally:
             await server.close()
             path.unlink(missing_ok=True)
