@@ -198,7 +198,7 @@ class Sender:
         hello = Hello(time.time_ns(), Feature.ALL, 1, 1500, 1 << 18)
         made = Attempt(
             identity=identity or self._identity, address=self._address, peer=self._dest,
-            peer_dh_key=self._peer.dh_key, preshared_key=None, suite=CipherSuite.CHACHA20POLY1305,
+            peer_dh_key=self._peer.handshake.dh_key, preshared_key=None, suite=CipherSuite.CHACHA20POLY1305,
             local_index=7, hello=hello, started_at=boottime(), rng=os.urandom,
         )  # fmt: skip
         return boxed(Box(self._identity, self._dest.public_key), made.frame, os.urandom)
@@ -227,7 +227,7 @@ class Sender:
                 self._drain()
                 await asyncio.sleep(0.02)
         out = memoryview(bytearray(len(batch) + TAG_BYTES))
-        lane = self._peer.lane
+        lane = self._peer.path.lane
         prefix, size = self._tunnel.seal(self._peer, batch, out, lane)
         await self._send(prefix + bytes(out[:size]))
         self._tunnel.sent(self._peer, lane, len(batch), boottime())

@@ -191,7 +191,7 @@ class Driver:
                 if (
                     size == run.size
                     and size <= MAX_DATAGRAM_BYTES
-                    and records[-1][0].features == _ALL
+                    and records[-1][0].path.features == _ALL
                     and run.extend(start)
                 ):
                     at = run.end
@@ -242,15 +242,13 @@ class Driver:
         if first is not None:
             if run.count > 1:
                 self._joined(records)
-            lane = first.lane
+            lane = first.path.lane
             link = self._links[lane.link]
             tunnel.link_signs[lane.link] = link.signs
             if single and link.is_clear() and tunnel.may_bypass(first, at, now):
                 prefix, n = tunnel.seal(first, view[:at], self._sealed, lane)
                 link.send(lane.dest, (prefix, self._sealed[:n]))
-                tunnel.sent(first, lane, at, now)
-                first.tx_packets += len(records)
-                first.tx_bytes += at - len(records) * _AT
+                tunnel.sent(first, lane, at, now, len(records))
             else:
                 for peer, start, end in records:
                     tunnel.enqueue(peer, arena[start:end], now)

@@ -100,7 +100,7 @@ def problems(link: Link, peers: Iterable[Peer], now: float) -> list[str]:
                 f"another device uses the key of {peer.name} too, and they have the session in turns: give"
                 " one of them a key of its own, by `nconnect invite` here and `nconnect join` there"
             )
-        hours = abs(peer.clock_ahead_s) / 3600
+        hours = abs(peer.handshake.clock_ahead_s) / 3600
         if hours > CLOCK_WARNING_HOURS:
             found.append(
                 f"the clocks here and at {peer.name} differ by {hours:.0f} hours:"
@@ -169,7 +169,7 @@ def peer_status(
     drops = peer.all_drops()
     drops |= {reason: count for reason, count in refused.get(peer.name, {}).items() if count}
     pair = peer.session.current
-    shaken_at = peer.last_handshake_at
+    shaken_at = peer.handshake.finished_at
     return PeerStatus(
         name=peer.name,
         address=str(config.address),
@@ -181,10 +181,10 @@ def peer_status(
         handshake_age_s=None if shaken_at is None else now - shaken_at,
         expires=config.expires_at,
         rtt_ms=None if peer.rtt_s is None else peer.rtt_s * 1e3,
-        rx_bytes=peer.rx_bytes,
-        tx_bytes=peer.tx_bytes,
-        rx_packets=peer.rx_packets,
-        tx_packets=peer.tx_packets,
+        rx_bytes=peer.traffic.rx_bytes,
+        tx_bytes=peer.traffic.tx_bytes,
+        rx_packets=peer.traffic.rx_packets,
+        tx_packets=peer.traffic.tx_packets,
         drops=drops,
-        queue_bytes=peer.bytes_held,
+        queue_bytes=peer.path.bytes_held,
     )

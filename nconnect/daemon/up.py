@@ -405,7 +405,7 @@ class Daemon:
 
     def _received(self) -> dict[str, int]:
         """Packets from each peer."""
-        return {peer.name: peer.rx_packets for peer in self._tunnel.peers.values()}
+        return {peer.name: peer.traffic.rx_packets for peer in self._tunnel.peers.values()}
 
     # What the control socket asks (`control.server.Backend`)
 

@@ -58,7 +58,7 @@ class ControlFrames:
 
         On the best lane, or the one that is named.
         """
-        lane = lane or peer.lane
+        lane = lane or peer.path.lane
         pair = peer.session.current
         if pair is None or not pair.can_send(now):
             return
@@ -85,7 +85,7 @@ class ControlFrames:
         if not peer.can_send(now):
             self._handshakes.initiate(peer, now)
             return None
-        lane = lane or peer.lane
+        lane = lane or peer.path.lane
         ping_id = int.from_bytes(self._rng(8))
         if len(peer.pinged_at) >= MAX_PINGS:
             peer.pinged_at.pop(next(iter(peer.pinged_at)))
@@ -97,13 +97,13 @@ class ControlFrames:
         """Ask on each of these lanes whether it lives, and say which links we have."""
         links, revision = self._path_manager.links, self._path_manager.revision
         for lane in lanes:
-            if len(peer.lanes.used) == 1 and len(links) == 1 and not revision:
+            if len(peer.path.lanes.used) == 1 and len(links) == 1 and not revision:
                 self.ping(peer, now, lane)
                 continue
             if self.ping(peer, now, lane, (RecordKind.LINKS, encode_links(revision, links))) is None:
                 return
-            peer.lanes.asked(lane, now)
-        if len(peer.lanes.used) > 1:
+            peer.path.lanes.asked(lane, now)
+        if len(peer.path.lanes.used) > 1:
             self._path_manager.watch(peer, now)
 
     def received(self, peer: Peer, kind: int, body: memoryview, now: float, back: Lane) -> None:
@@ -128,20 +128,20 @@ class ControlFrames:
 
     def _on_pong(self, peer: Peer, body: memoryview, now: float) -> None:
         (ping_id,) = PING_BODY.unpack(body)
-        sent_at, lane = peer.pinged_at.pop(ping_id, (None, peer.lane))
+        sent_at, lane = peer.pinged_at.pop(ping_id, (None, peer.path.lane))
         if sent_at is None:
             return
         lane.took(now - sent_at)
-        if lane is peer.lane:
+        if lane is peer.path.lane:
             peer.rtt_s = now - sent_at
         self._path_manager.choose(peer, now)
         self._outputs.append(Pong(peer, ping_id, now - sent_at, lane.link, lane.leg_s))
 
     def _on_report(self, peer: Peer, body: memoryview, now: float, back: Lane) -> None:
-        for lane in (back, *peer.lanes.all):  # it came back on its lane, if it could
+        for lane in (back, *peer.path.lanes.all):  # it came back on its lane, if it could
             rtt_s = lane.sending.on_report(body, now, busy=self.is_busy())
             if rtt_s is not None:
-                if len(peer.lanes.used) > 1:
+                if len(peer.path.lanes.used) > 1:
                     lane.took(rtt_s)
                     self._path_manager.choose(peer, now)
                 return
@@ -152,8 +152,5 @@ class ControlFrames:
         except RemoteProtocolError:
             peer.drops[DropReason.BAD_RECORD] += 1
             return
-        if revision > peer.links_revision:
-            peer.links_revision = revision
-            if links != peer.lanes.theirs:
-                self._path_manager.pair(peer, now, links)
-                self.probe(peer, peer.lanes.used, now)
+        if self._path_manager.links_told(peer, revision, links, now):
+            self.probe(peer, peer.path.lanes.used, now)

@@ -49,8 +49,10 @@ from nconnect.wire.message import Message
 from nconnect.wire.tunnel import (
     DATA_HEADER,
     MAX_LINKS,
+    RECORD_HEADER_BYTES,
     STRIPE_BODY,
     VERSION,
+    VIRTIO_HEADER_BYTES,
     Feature,
     FrameKind,
     RecordKind,
@@ -141,14 +143,14 @@ class Tunnel:
             if old is not None and old.config.preshared_key == config.preshared_key:
                 fresh[dest] = old
             else:
-                fresh[dest] = Peer(config, self._identity, now)
-                fresh[dest].last_counter = old.last_counter if old else self._stored.get(dest, 0)
+                counter = old.handshake.last_counter if old else self._stored.get(dest, 0)
+                fresh[dest] = Peer(config, self._identity, now, last_counter=counter)
         by_dest = {str(config.address): config for config in configs}
         for dest, peer in self.peers.items():
             if fresh.get(dest) is not peer:
                 self._sessions.end(peer)
                 self.backlog.pop(peer, None)
-                self._stored[dest] = peer.last_counter
+                self._stored[dest] = peer.handshake.last_counter
                 self._timer_heap.forget(peer)
         self.peers = fresh
         self.routes = AllowedIps((prefix, fresh[d]) for d, c in by_dest.items() for prefix in c.allowed_ips)
@@ -170,7 +172,8 @@ class Tunnel:
     def counters(self) -> dict[str, int]:
         """What must outlive a restart: our last handshake counter, and each peer's."""
         kept = dict(self._stored)
-        kept.update({dest: peer.last_counter for dest, peer in self.peers.items() if peer.last_counter})
+        counters = ((dest, peer.handshake.last_counter) for dest, peer in self.peers.items())
+        kept.update({dest: counter for dest, counter in counters if counter})
         kept["self"] = self._handshakes.last_counter
         return kept
 
@@ -184,16 +187,17 @@ class Tunnel:
         return self._sessions.can_send(peer, now)
 
     def may_bypass(self, peer: Peer, size: int, now: float) -> bool:
-        """Whether a batch of `size` bytes may be sealed for `peer.lane` now, ahead of the queue.
+        """Whether a batch of `size` bytes may be sealed for `peer.path.lane` now, ahead of the queue.
 
         That the lane's link takes data is for the caller to see. False without a key, too: who enqueues
         instead starts a handshake by `next_batch`.
         """
-        lane, pair = peer.lane, peer.session.current
+        path, pair = peer.path, peer.session.current
+        lane = path.lane
         return (
-            peer.spread is None
-            and peer.features == _ALL
-            and size <= peer.batch_bytes
+            path.scheduler is None
+            and path.features == _ALL
+            and size <= path.batch_bytes
             and peer not in self.backlog
             and lane.sending.is_clear(now)
             and not (self.link_signs[lane.link] and self._send_queue.gathers(lane, now))
@@ -206,21 +210,28 @@ class Tunnel:
         """Seal a batch into `out`, which needs `SEAL_BYTES` more room: (message prefix, bytes in `out`).
 
         Prefix and sealed bytes, one after another, are the payload of one NKN message to the lane's `dest`
-        on its `link`. Only after `may_bypass` (for `peer.lane`) or `next_batch`; `sent` must follow.
+        on its `link`. Only after `may_bypass` (for `peer.path.lane`) or `next_batch`; `sent` must follow.
         """
         pair = peer.session.current
         assert pair is not None
         header, size = pair.seal_into(batch, out, lane.number)
         return data_frame(header, size), size
 
-    def sent(self, peer: Peer, lane: Lane, size: int, now: float) -> None:
-        """The batch of `size` bytes that was sealed last has left."""
+    def sent(self, peer: Peer, lane: Lane, size: int, now: float, packets: int = 0) -> None:
+        """The batch of `size` bytes that was sealed last has left.
+
+        `packets`: how many were in it, if it was not the send queue's, which has counted its own.
+        """
         pair = peer.session.current
         assert pair is not None
         lane.sending.sent(pair.remote_index, pair.counter - 1, size, now)
         lane.sent_at = now
+        if packets:
+            traffic = peer.traffic
+            traffic.tx_packets += packets
+            traffic.tx_bytes += size - packets * (RECORD_HEADER_BYTES + VIRTIO_HEADER_BYTES)
         peer.timers.data_sent(now)
-        if len(peer.lanes.used) > 1:
+        if len(peer.path.lanes.used) > 1:
             self._path_manager.watch(peer, now)
         if peer.check_at > now + QUESTION_S:
             self._timer_heap.schedule(peer)
@@ -283,10 +294,12 @@ class Tunnel:
             peer.drops[size] += 1
             return []
         # Authentic from here on. Which lane it came by, and which one leads back.
-        if number or len(peer.lanes.used) > 1:
+        path = peer.path
+        several = len(path.lanes.used) > 1
+        if number or several:
             arrivals, back = self._path_manager.heard_on(peer, number, now)
         else:
-            arrivals, back = peer.arrivals, peer.lane
+            arrivals, back = path.arrivals, path.lane
         self._opened = peer, pair, arrivals, back, counter, size, now
         self.opened_from = peer.dest
         try:
@@ -303,9 +316,9 @@ class Tunnel:
         # In order again, where the path disturbs it.
         if stripe is not None:
             return self._striped_in_order(peer, packets, size, stripe, now)
-        if len(peer.lanes.used) > 1 or peer.order.passes(index, counter):
+        if several or path.order.passes(index, counter):
             return packets
-        passed = peer.order.put(index, counter, packets, size, now)
+        passed = path.order.put(index, counter, packets, size, now)
         self._await_order(peer)
         return passed
 
@@ -364,14 +377,15 @@ class Tunnel:
     ) -> list[memoryview]:
         """What may pass now that this striped batch is there. What has to wait is copied."""
         number, wait_ms = STRIPE_BODY.unpack(stripe)
-        if not peer.striped.is_next(number):
+        striped = peer.path.striped
+        if not striped.is_next(number):
             packets = [memoryview(bytes(packet)) for packet in packets]
-        passed = peer.striped.put(number, packets, size, wait_ms / 1e3, now)
+        passed = striped.put(number, packets, size, wait_ms / 1e3, now)
         self._await_order(peer)
         return passed
 
     def _await_order(self, peer: Peer) -> None:
-        peer.timers.set(Timer.REORDER, min(peer.striped.next_at(), peer.order.next_at()))
+        peer.timers.set(Timer.REORDER, peer.path.overdue_at())
         self._timer_heap.schedule(peer)
 
     def _unknown_index(self, source: str, now: float) -> None:
@@ -424,9 +438,10 @@ class Tunnel:
         """Bytes of batches sent and received over one of our links, in sessions with peers of now."""
         tx = rx = 0
         for peer in self.peers.values():
-            tx += sum(lane.sending.total_bytes for lane in peer.lanes.all if lane.link == link)
-            rx += sum(a.total_bytes for n, a in peer.lane_arrivals.items() if n % MAX_LINKS == link)
-            rx += peer.arrivals.total_bytes if not link else 0
+            path = peer.path
+            tx += sum(lane.sending.total_bytes for lane in path.lanes.all if lane.link == link)
+            rx += sum(a.total_bytes for n, a in path.lane_arrivals.items() if n % MAX_LINKS == link)
+            rx += path.arrivals.total_bytes if not link else 0
         return tx, rx
 
     def link_up(self, now: float) -> None:

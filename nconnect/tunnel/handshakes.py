@@ -31,9 +31,6 @@ from nconnect.tunnel.timers import NEVER, Timer
 from nconnect.wire.message import Message, Payload, PayloadType
 from nconnect.wire.tunnel import (
     INSTANCE_BYTES,
-    MAX_LINKS,
-    MAX_PACKET_BODY_BYTES,
-    RECORD_HEADER_BYTES,
     FrameKind,
     HandshakeFrame,
     Hello,
@@ -87,7 +84,7 @@ class Handshakes:
         if len(message.payload) > MAX_HANDSHAKE_BYTES:  # not worth opening
             peer.drops[DropReason.MALFORMED] += 1
             return False
-        plaintext = peer.box.open(bytes(message.payload), message.nonce)
+        plaintext = peer.handshake.box.open(bytes(message.payload), message.nonce)
         if plaintext is None:
             peer.drops[DropReason.NOT_AUTHENTIC] += 1
             return False
@@ -111,7 +108,7 @@ class Handshakes:
 
     def initiate(self, peer: Peer, now: float) -> None:
         """Start a handshake unless one is under way."""
-        if peer.attempt is not None or peer.expired:
+        if peer.handshake.attempt is not None or peer.expired:
             return
         peer.timers.set_if_unset(Timer.GIVE_UP_HANDSHAKE, now + REKEY_ATTEMPT_S)
         self.send_initiation(peer, now)
@@ -124,7 +121,7 @@ class Handshakes:
             identity=self._identity,
             address=self._address,
             peer=peer.config.address,
-            peer_dh_key=peer.dh_key,
+            peer_dh_key=peer.handshake.dh_key,
             preshared_key=peer.config.preshared_key,
             suite=self._settings.suite,
             local_index=self._new_index(),
@@ -132,30 +129,44 @@ class Handshakes:
             started_at=now,
             rng=self._rng,
         )
-        peer.attempt = attempt
+        peer.handshake.attempt = attempt
         self._attempts[attempt.local_index] = peer
         self._outputs.append(CountersMoved())
-        dest, link = peer.lanes.dest_to_try(peer.attempts), self._path_manager.link_to_try(peer.attempts)
-        message = boxed(peer.box, attempt.frame, self._rng)
+        dest, link = (
+            peer.path.lanes.dest_to_try(peer.handshake.attempts),
+            self._path_manager.link_to_try(peer.handshake.attempts),
+        )
+        message = boxed(peer.handshake.box, attempt.frame, self._rng)
         self._outputs.append(Send(dest, message, link))
-        if spare := peer.lanes.spare_dest(peer.attempts):
+        if spare := peer.path.lanes.spare_dest(peer.handshake.attempts):
             self._outputs.append(Send(spare, message, link))
-        wait = HANDSHAKE_RETRY_S[min(peer.attempts, len(HANDSHAKE_RETRY_S) - 1)]
-        peer.attempts += 1
+        wait = HANDSHAKE_RETRY_S[min(peer.handshake.attempts, len(HANDSHAKE_RETRY_S) - 1)]
+        peer.handshake.attempts += 1
         jitter = int.from_bytes(self._rng(2)) / 65536 * HANDSHAKE_JITTER_S
         peer.timers.set(Timer.RETRY_HANDSHAKE, now + wait + jitter)
         self._timer_heap.schedule(peer)
 
-    def confirmed(self, peer: Peer, pair: KeyPair) -> None:
+    def confirmed(self, peer: Peer, pair: KeyPair, now: float) -> None:
         """The peer uses the pair that we answered with: it is the current one."""
         self._forget(peer.session.received_on(pair))
-        self.drop_attempt(peer)  # ours is overtaken, and nothing would retry it any more
+        self._finished(peer, now)
 
     def drop_attempt(self, peer: Peer) -> None:
         """Let go of the try that is under way, if there is one; its answer is refused from here on."""
-        if peer.attempt is not None:
-            self._attempts.pop(peer.attempt.local_index, None)
-            peer.attempt = None
+        if peer.handshake.attempt is not None:
+            self._attempts.pop(peer.handshake.attempt.local_index, None)
+            peer.handshake.attempt = None
+
+    def give_up(self, peer: Peer) -> None:
+        """Try no more, until `initiate` is called again."""
+        self.drop_attempt(peer)
+        peer.handshake.attempts = 0
+        peer.timers.clear(Timer.RETRY_HANDSHAKE)
+
+    def begin_again(self, peer: Peer, now: float) -> None:
+        """What was tried so far went to a link that was down: try at once, as if for the first time."""
+        peer.handshake.attempts = 0
+        self.send_initiation(peer, now)
 
     def erase_old(self, peer: Peer, now: float) -> bool:
         """Erase the pairs whose life is over. False when that was all."""
@@ -172,7 +183,9 @@ class Handshakes:
             peer.timers.clear(timer)
 
     def _on_initiation(self, peer: Peer, frame: HandshakeFrame, now: float, source: str) -> None:
-        if now < peer.last_initiation_at + MIN_INITIATION_INTERVAL_S or not self._is_worth_reading(peer, now):
+        if now < peer.handshake.last_initiation_at + MIN_INITIATION_INTERVAL_S or not self._is_worth_reading(
+            peer, now
+        ):
             peer.drops[DropReason.HANDSHAKE_FLOOD] += 1
             return
         try:
@@ -181,12 +194,12 @@ class Handshakes:
                 identity=self._identity,
                 address=self._address,
                 peer=peer.config.address,
-                peer_dh_key=peer.dh_key,
+                peer_dh_key=peer.handshake.dh_key,
                 rng=self._rng,
             )
-            if initiation.hello.counter <= peer.last_counter:
+            if initiation.hello.counter <= peer.handshake.last_counter:
                 peer.drops[DropReason.HANDSHAKE_REPLAYED] += 1
-                peer.refused_handshakes += 1
+                peer.handshake.refusals += 1
                 return
             local_index = self._new_index()
             pair, response = initiation.answer(
@@ -197,26 +210,26 @@ class Handshakes:
             )
         except RemoteProtocolError:
             peer.drops[DropReason.HANDSHAKE_REFUSED] += 1
-            peer.refused_handshakes += 1
+            peer.handshake.refusals += 1
             return
-        peer.last_counter = initiation.hello.counter
-        peer.last_initiation_at = now
+        peer.handshake.last_counter = initiation.hello.counter
+        peer.handshake.last_initiation_at = now
         if not self._is_first(peer):
             self.drop_attempt(peer)
         self._forget(peer.session.responded(pair))
         self.by_index[local_index] = (peer, pair)
         self._learn(peer, initiation.hello, now)
-        dest, link = peer.lanes.dest_of(source), self._path_manager.link_to_try(0)
-        self._outputs.append(Send(dest, boxed(peer.box, response, self._rng), link))
+        dest, link = peer.path.lanes.dest_of(source), self._path_manager.link_to_try(0)
+        self._outputs.append(Send(dest, boxed(peer.handshake.box, response, self._rng), link))
         self._outputs.append(CountersMoved())
         peer.timers.set(Timer.ERASE_KEYS, peer.session.ends_at)
         self._timer_heap.schedule(peer)
 
     def _is_worth_reading(self, peer: Peer, now: float) -> bool:
         """False after many refusals within a second: whoever repeats old handshakes must not keep us busy."""
-        if now >= peer.refusals_since + 1.0:
-            peer.refusals_since, peer.refused_handshakes = now, 0
-        return peer.refused_handshakes < MAX_REFUSED_HANDSHAKES_PER_S
+        if now >= peer.handshake.refusals_since + 1.0:
+            peer.handshake.refusals_since, peer.handshake.refusals = now, 0
+        return peer.handshake.refusals < MAX_REFUSED_HANDSHAKES_PER_S
 
     def _is_first(self, peer: Peer) -> bool:
         """Whether we stay the initiator when both sides start at once: the smaller public key does.
@@ -227,7 +240,7 @@ class Handshakes:
         return self._address.public_key < peer.config.address.public_key
 
     def _on_response(self, peer: Peer, frame: HandshakeFrame, now: float) -> bool:
-        attempt = peer.attempt
+        attempt = peer.handshake.attempt
         if attempt is None or frame.receiver != attempt.local_index:
             peer.drops[DropReason.NO_SESSION] += 1
             return False
@@ -238,25 +251,27 @@ class Handshakes:
             pair, hello = attempt.finish(frame, now)
         except RemoteProtocolError:
             peer.drops[DropReason.HANDSHAKE_REFUSED] += 1
-            peer.refused_handshakes += 1
+            peer.handshake.refusals += 1
             return False
         pair.rekey_at = now + self._settings.rekey_after_s
         peer.rtt_s = now - attempt.started_at
-        self.drop_attempt(peer)
         self._forget(peer.session.initiated(pair))
         self.by_index[pair.local_index] = (peer, pair)
+        self._finished(peer, now)
         self._learn(peer, hello, now)
         return True
 
+    def _finished(self, peer: Peer, now: float) -> None:
+        """There are new current keys. An attempt of ours is over, or overtaken by one of theirs."""
+        self.give_up(peer)
+        peer.handshake.finished_at = now
+        peer.timers.clear(Timer.GIVE_UP_HANDSHAKE)
+        peer.timers.set(Timer.ERASE_KEYS, peer.session.ends_at)
+
     def _learn(self, peer: Peer, hello: Hello, now: float) -> None:
-        links = {k: peer.lanes.theirs.get(k, 0) for k in range(MAX_LINKS) if (hello.links or 1) >> k & 1}
-        peer.links_revision = -1
-        self._path_manager.pair(peer, now, links)
-        peer.features = hello.features
+        self._path_manager.greeted(peer, hello, now)
         peer.shared_key.met(hello.instance, now)
-        peer.clock_ahead_s = (hello.wall_clock_ns - self._wall_clock_ns()) / 1e9
-        smallest = MAX_PACKET_BODY_BYTES + RECORD_HEADER_BYTES
-        peer.batch_bytes = max(smallest, min(hello.batch_bytes, MAX_BATCH_BYTES))
+        peer.handshake.clock_ahead_s = (hello.wall_clock_ns - self._wall_clock_ns()) / 1e9
 
     def _hello(self, counter: int) -> Hello:
         return Hello(

@@ -57,17 +57,18 @@ class SendQueue:
             return
         view = memoryview(record)
         flow = packet.flow_hash(view[VIRTIO_HEADER_BYTES:])
-        spread = peer.spread
-        if spread is None and len(peer.lanes.used) > 1:
-            spread = self._path_manager.spread_out(peer, now)
-        lane = peer.lane if spread is None else spread.lane_of(flow, now)
+        path = peer.path
+        scheduler = path.scheduler
+        if scheduler is None and len(path.lanes.used) > 1:
+            scheduler = self._path_manager.spread_out(peer, now)
+        lane = path.lane if scheduler is None else scheduler.lane_of(flow, now)
         unit = self._unit(lane)
         pieces = [record] if len(record) <= unit else map(bytearray, offload.cut(view, unit))
         for piece in pieces:
-            if spread is None:
+            if scheduler is None:
                 lane.queue.enqueue(flow, piece, len(piece), now)
             else:
-                spread.enqueue(flow, piece, now)
+                scheduler.enqueue(flow, piece, now)
         self.backlog.setdefault(peer)
 
     def _unit(self, lane: Lane) -> int:
@@ -87,13 +88,13 @@ class SendQueue:
         for _ in range(len(self.backlog)):
             peer = next(iter(self.backlog))
             del self.backlog[peer]
-            spread, lane, limit = peer.spread, peer.lane, room
+            scheduler, lane, limit = peer.path.scheduler, peer.path.lane, room
             queue = lane.queue
-            if not (queue if spread is None else spread.bytes_held):
+            if not (queue if scheduler is None else scheduler.bytes_held):
                 continue  # its session ended, and what waited went with it
             self.backlog[peer] = None
-            if spread is not None:
-                found = spread.next_lane(link, now)
+            if scheduler is not None:
+                found = scheduler.next_lane(link, now)
                 if found is None:
                     continue
                 lane, queue, limit = found
@@ -104,27 +105,26 @@ class SendQueue:
             budget = lane.sending.budget(now)
             if not budget or not self._can_seal(peer, now):
                 continue
-            if spread is None and queue.bytes_held < GATHER_BYTES and self.gathers(lane, now):
+            if scheduler is None and queue.bytes_held < GATHER_BYTES and self.gathers(lane, now):
                 lane.gather_at = lane.sent_at + GATHER_S
                 continue
             limit = min(budget, limit)
-            if spread is None or queue is lane.queue:
+            if scheduler is None or queue is lane.queue:
                 size, packets = self._fill(peer, queue, arena, now, limit)
             else:
-                size, packets = self._fill_striped(peer, spread, arena, now, limit)
-            if not (queue if spread is None else spread.bytes_held):
+                size, packets = self._fill_striped(peer, scheduler, arena, now, limit)
+            if not (queue if scheduler is None else scheduler.bytes_held):
                 del self.backlog[peer]
             if packets:
                 return peer, size, packets, lane
         return None
 
     def _fill_striped(
-        self, peer: Peer, spread: Scheduler, arena: bytearray, now: float, limit: int
+        self, peer: Peer, scheduler: Scheduler, arena: bytearray, now: float, limit: int
     ) -> tuple[int, int]:
-        size, packets = self._fill(peer, spread.striped, arena, now, limit + STRIPE_BYTES, STRIPE_BYTES)
+        size, packets = self._fill(peer, scheduler.striped, arena, now, limit + STRIPE_BYTES, STRIPE_BYTES)
         if packets:
-            put_stripe(arena, peer.stripe_number, spread.wait_s(now))
-            peer.stripe_number = (peer.stripe_number + 1) & 0xFFFFFFFF
+            put_stripe(arena, peer.path.next_stripe(), scheduler.wait_s(now))
         return size, packets
 
     def next_send_at(self, now: float) -> float:
@@ -133,12 +133,13 @@ class SendQueue:
         for peer in self.backlog:
             if peer.session.current is None:
                 continue
-            if peer.spread is not None:
-                at = min(at, peer.spread.next_at(now))
-            elif not peer.lane.sending.is_clear(now):
-                at = min(at, peer.lane.sending.next_at(now))
-            elif self.link_signs[peer.lane.link]:
-                at = min(at, peer.lane.gather_at)  # perhaps over by now: then at once
+            scheduler, lane = peer.path.scheduler, peer.path.lane
+            if scheduler is not None:
+                at = min(at, scheduler.next_at(now))
+            elif not lane.sending.is_clear(now):
+                at = min(at, lane.sending.next_at(now))
+            elif self.link_signs[lane.link]:
+                at = min(at, lane.gather_at)  # perhaps over by now: then at once
         return at
 
     def gathers(self, lane: Lane, now: float) -> bool:
@@ -153,7 +154,7 @@ class SendQueue:
         self, peer: Peer, queue: FairQueue[bytearray], arena: bytearray, now: float, limit: int, at: int = 0
     ) -> tuple[int, int]:
         packets = 0
-        room = min(len(arena), peer.batch_bytes) - RECORD_HEADER_BYTES - MAX_PACKET_BODY_BYTES
+        room = min(len(arena), peer.path.batch_bytes) - RECORD_HEADER_BYTES - MAX_PACKET_BODY_BYTES
         while at <= room and at < limit:
             record = queue.dequeue(now)
             if record is None:
@@ -164,16 +165,16 @@ class SendQueue:
                     continue
                 at = put_record(arena, at, piece)
                 packets += 1
-                peer.tx_bytes += len(piece) - VIRTIO_HEADER_BYTES
-        peer.tx_packets += packets
+                peer.traffic.tx_bytes += len(piece) - VIRTIO_HEADER_BYTES
+        peer.traffic.tx_packets += packets
         return at, packets
 
 
 def suited(peer: Peer, record: bytearray) -> list[bytearray] | list[bytes]:
     """The record as the peer's TUN takes it: as it is, or split and its checksums completed."""
-    if peer.features == Feature.ALL:
+    if peer.path.features == Feature.ALL:
         return [record]
     needed = needed_feature(record)
-    if not needed & ~peer.features:
+    if not needed & ~peer.path.features:
         return [record]
     return offload.split(memoryview(record))

@@ -105,7 +105,7 @@ class Sessions:
             peer.keep_newest(now)
             self.outputs.append(SessionUp(peer))
         if pair is peer.session.next:
-            self.handshakes.confirmed(peer, pair)
+            self.handshakes.confirmed(peer, pair, now)
             self._came_up(peer, now)
         if size:
             peer.timers.data_received(now)
@@ -124,13 +124,8 @@ class Sessions:
         self.timer_heap.schedule(peer)
 
     def _came_up(self, peer: Peer, now: float) -> None:
-        peer.attempts = 0
         peer.keep_newest(now)
-        peer.last_handshake_at = now
         timers = peer.timers
-        timers.clear(Timer.RETRY_HANDSHAKE)
-        timers.clear(Timer.GIVE_UP_HANDSHAKE)
-        timers.set(Timer.ERASE_KEYS, peer.session.ends_at)
         if self._settings.persistent:
             timers.set(Timer.PERSISTENT_KEEPALIVE, now + PERSISTENT_KEEPALIVE_S)
         self.timer_heap.schedule(peer)
@@ -138,8 +133,8 @@ class Sessions:
         if peer.shared_key.is_peers(now):
             age_s = int(now - peer.shared_key.seen_at)
             self.control_frames.send(peer, now, (RecordKind.SHARED_KEY, SHARED_KEY_BODY.pack(age_s)))
-        if len(peer.lanes.used) > 1:
-            self.control_frames.probe(peer, peer.lanes.used, now)
+        if len(peer.path.lanes.used) > 1:
+            self.control_frames.probe(peer, peer.path.lanes.used, now)
 
     # What happened to us
 
@@ -149,7 +144,7 @@ class Sessions:
             for peer in peers:
                 self.path_manager.pair(peer, now)
                 if peer.can_send(now):
-                    self.control_frames.probe(peer, peer.lanes.used, now)
+                    self.control_frames.probe(peer, peer.path.lanes.used, now)
 
     def link_up(self, peers: Iterable[Peer], now: float) -> None:
         """A link came (back): what was sent meanwhile is lost, so try again now."""
@@ -157,9 +152,8 @@ class Sessions:
             if peer.expired:
                 continue
             peer.keep_newest(now)
-            if peer.attempt is not None:
-                peer.attempts = 0
-                self.handshakes.send_initiation(peer, now)
+            if peer.handshake.attempt is not None:
+                self.handshakes.begin_again(peer, now)
             elif peer.session.current is not None:
                 self._ask(peer, now)
             elif self._is_wanted(peer):
@@ -195,7 +189,7 @@ class Sessions:
     def _on_timer(self, peer: Peer, timer: Timer, now: float) -> None:
         if timer is Timer.RETRY_HANDSHAKE:
             # Without an attempt: it gave way to one of theirs, which has not been confirmed since.
-            if peer.attempt is not None or (not peer.can_send(now) and self._is_wanted(peer)):
+            if peer.handshake.attempt is not None or (not peer.can_send(now) and self._is_wanted(peer)):
                 self.handshakes.send_initiation(peer, now)
         elif timer is Timer.GIVE_UP_HANDSHAKE:
             self._give_up(peer, now)
@@ -213,12 +207,12 @@ class Sessions:
         elif timer is Timer.PERSISTENT_KEEPALIVE:
             peer.timers.set(Timer.PERSISTENT_KEEPALIVE, now + PERSISTENT_KEEPALIVE_S)
             if self.can_send(peer, now):
-                self.control_frames.probe(peer, peer.lanes.used, now)
+                self.control_frames.probe(peer, peer.path.lanes.used, now)
         elif timer is Timer.LANES:
             self._look_at_lanes(peer, now)
         elif timer is Timer.REORDER:
-            self.outputs.append(Deliver(peer.dest, (*peer.striped.expire(now), *peer.order.expire(now))))
-            peer.timers.set(Timer.REORDER, min(peer.striped.next_at(), peer.order.next_at()))
+            self.outputs.append(Deliver(peer.dest, tuple(peer.path.overdue(now))))
+            peer.timers.set(Timer.REORDER, peer.path.overdue_at())
         elif timer is Timer.ERASE_KEYS:
             if not self.handshakes.erase_old(peer, now):
                 self._lose(peer, now, f"the keys shared with {peer.name} are too old")
@@ -231,9 +225,7 @@ class Sessions:
         self.path_manager.close_up(peer, now)
 
     def _give_up(self, peer: Peer, now: float) -> None:
-        self.handshakes.drop_attempt(peer)
-        peer.attempts = 0
-        peer.timers.clear(Timer.RETRY_HANDSHAKE)
+        self.handshakes.give_up(peer)
         peer.keep_newest(now)
         if self._settings.persistent:
             peer.timers.set(Timer.PERSISTENT_KEEPALIVE, now + PERSISTENT_RETRY_S)
@@ -249,7 +241,7 @@ class Sessions:
             peer.timers.clear(Timer.EXPIRE)
         else:
             peer.timers.set(Timer.EXPIRE, now + (min(left, EXPIRY_CHECK_S) if left > 0 else EXPIRY_CHECK_S))
-        if peer.expired and (peer.session.current or peer.session.next or peer.attempt):
+        if peer.expired and (peer.session.current or peer.session.next or peer.handshake.attempt):
             self.end(peer)
             self.outputs.append(SessionLost(peer, f"{peer.name} has expired"))
 
@@ -273,4 +265,4 @@ class Sessions:
 
     def _is_wanted(self, peer: Peer) -> bool:
         """Whether a session with this peer is of use now."""
-        return not peer.expired and (self._settings.persistent or peer.bytes_held > 0)
+        return not peer.expired and (self._settings.persistent or peer.path.bytes_held > 0)

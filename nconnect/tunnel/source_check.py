@@ -49,9 +49,9 @@ def check_sources(
             continue
         packets[good] = record
         good += 1
-        peer.rx_bytes += len(view)
+        peer.traffic.rx_bytes += len(view)
     del packets[good:]
-    peer.rx_packets += good
+    peer.traffic.rx_packets += good
     return packets
 
 

@@ -263,13 +263,16 @@ def test_what_is_there_goes_in_one_message(world: World) -> None:
     assert first < 120 < 49 * len(sent[0]) < rest
     peer = world.user.tunnel.peer_named("one")
     assert peer is not None
-    assert peer.tx_packets == 51
-    assert peer.tx_bytes == sum(len(record) - 10 for record in sent) + len(to_one(0)) - 10
+    assert peer.traffic.tx_packets == 51
+    assert peer.traffic.tx_bytes == sum(len(record) - 10 for record in sent) + len(to_one(0)) - 10
     world.exchange()
     assert world.one.written() == sent
     there = world.one.tunnel.peer_named("user")
     assert there is not None
-    assert (there.rx_packets, there.rx_bytes) == (peer.tx_packets, peer.tx_bytes)
+    assert (there.traffic.rx_packets, there.traffic.rx_bytes) == (
+        peer.traffic.tx_packets,
+        peer.traffic.tx_bytes,
+    )
 
 
 def test_a_burst_for_two_peers_is_a_message_for_each(world: World) -> None:
@@ -427,9 +430,12 @@ def test_equal_datagrams_of_one_flow_cross_as_one(world: World) -> None:
     there = world.one.tunnel.peer_named("user")
     assert there is not None
     assert there.all_drops() == {}
-    assert (peer.tx_packets, peer.tx_bytes) == (there.rx_packets, there.rx_bytes)
-    assert peer.tx_packets == 5
-    assert peer.tx_bytes == 3 * len(others[0]) + len(joined) + len(last) - 50
+    assert (peer.traffic.tx_packets, peer.traffic.tx_bytes) == (
+        there.traffic.rx_packets,
+        there.traffic.rx_bytes,
+    )
+    assert peer.traffic.tx_packets == 5
+    assert peer.traffic.tx_bytes == 3 * len(others[0]) + len(joined) + len(last) - 50
 
 
 def test_a_flood_of_datagrams_is_several_messages_and_arrives_whole(world: World) -> None:
@@ -483,7 +489,7 @@ def test_a_peer_s_many_small_packets_leave_turns_for_others(world: World) -> Non
     for record in small:
         at = put_record(arena, at, record)
     sealed = bytearray(MAX_BATCH_BYTES + SEAL_BYTES)
-    prefix, size = world.one.tunnel.seal(peer, memoryview(arena)[:at], memoryview(sealed), peer.lane)
+    prefix, size = world.one.tunnel.seal(peer, memoryview(arena)[:at], memoryview(sealed), peer.path.lane)
     world.user.driver.on_message(InboundMessage(str(world.one.address), prefix + bytes(sealed[:size])))
     written = [world.user.written()]
     assert len(written[0]) == TURN_PACKETS, "the loop goes on to other things then"
@@ -511,7 +517,7 @@ def test_what_a_peer_sends_beyond_its_queue_is_dropped_and_counted(world: World)
     batch = bytes(arena[: put_record(arena, 0, record)]) * 7000
     sealed = bytearray(MAX_BATCH_BYTES + SEAL_BYTES)
     for source in (f"__1__.{world.one.address}", str(world.one.address), f"x.{'ab' * 32}"):
-        prefix, size = world.one.tunnel.seal(peer, batch, memoryview(sealed), peer.lane)
+        prefix, size = world.one.tunnel.seal(peer, batch, memoryview(sealed), peer.path.lane)
         message = InboundMessage(source, prefix + bytes(sealed[:size]))
         world.user.driver.on_message(message)
     assert len(world.user.written()) == TURN_PACKETS

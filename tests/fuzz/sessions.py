@@ -61,11 +61,11 @@ def handshake_machine(data: bytes) -> None:
     made = attempt(user, provider)
     frame = draw.changed(made.frame)
     genuine = _same(frame, made.frame)
-    keys, counter = peer.session.next, peer.last_counter
+    keys, counter = peer.session.next, peer.handshake.last_counter
     for payload in (b"nc\x01" + data, b"nc" + data, frame):
         provider.receive(str(user.address), in_box(user, provider, payload))
     assert (peer.session.next is not keys) is genuine, "an initiation that was changed was answered"
-    assert (peer.last_counter != counter) is genuine
+    assert (peer.handshake.last_counter != counter) is genuine
     if genuine:
         provider.receive(str(user.address), in_box(user, provider, made.frame))
         assert used.count(DropReason.HANDSHAKE_FLOOD), "two at once"
@@ -97,15 +97,15 @@ def _respond(used: _Tunnel, draw: Draw) -> None:
     user, provider = used.user, used.provider
     peer = user.peer(provider)
     user.tunnel._handshakes.initiate(peer, used.sim.now)
-    if peer.attempt is None:
+    if peer.handshake.attempt is None:
         return
     used.sim.sent.clear()
-    provider.receive(str(user.address), in_box(user, provider, peer.attempt.frame))
+    provider.receive(str(user.address), in_box(user, provider, peer.handshake.attempt.frame))
     answers = [payload for sender, _, payload in used.sim.sent if sender == str(provider.address)]
     if not answers:  # both had begun: it waits for its own
         return
     sealed = Message.decode(answers[-1])
-    plaintext = peer.box.open(bytes(sealed.payload), sealed.nonce)
+    plaintext = peer.handshake.box.open(bytes(sealed.payload), sealed.nonce)
     assert plaintext is not None
     frame = plaintext[plaintext.index(b"nc\x01") :].removesuffix(b"\x28\x01")
     keys = peer.session.current

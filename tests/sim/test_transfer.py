@@ -46,7 +46,7 @@ def test_a_single_flow_is_better_off_with_links_that_are_slower(
 def test_a_striped_flow_that_one_lane_can_carry_goes_back_to_it_in_order() -> None:
     net, user, provider = started(4, 1)
     net.transfer(4)
-    spread = user.peer(provider).spread
+    spread = user.peer(provider).path.scheduler
     assert spread is not None
     flow = net.flows[0]
     flow.limit = 4.0

@@ -57,7 +57,9 @@ def in_box(source: Host, destination: Host, data: bytes, kind: PayloadType = Pay
     """Any data in the NaCl box that `source`'s NKN key really makes."""
     payload = Payload(kind, message_id=bytes(8), data=data, no_reply=True).encode()
     nonce = source.sim.random_bytes(24)
-    return Message(source.peer(destination).box.seal(payload, nonce), encrypted=True, nonce=nonce).encode()
+    return Message(
+        source.peer(destination).handshake.box.seal(payload, nonce), encrypted=True, nonce=nonce
+    ).encode()
 
 
 def attempt(
@@ -79,7 +81,7 @@ def attempt(
         identity=source.identity,
         address=address or source.address,
         peer=to or destination.address,
-        peer_dh_key=peer.dh_key,
+        peer_dh_key=peer.handshake.dh_key,
         preshared_key=psk,
         suite=suite,
         local_index=index,
@@ -96,7 +98,7 @@ def attempt(
 
 
 def initiation(source: Host, destination: Host, made: Attempt) -> bytes:
-    return boxed(source.peer(destination).box, made.frame, source.sim.random_bytes)
+    return boxed(source.peer(destination).handshake.box, made.frame, source.sim.random_bytes)
 
 
 def captured(sim: Simulation, source: Host, *, boxed_ones: bool) -> list[bytes]:

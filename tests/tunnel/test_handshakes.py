@@ -81,11 +81,11 @@ def test_an_attempt_that_is_overtaken_does_not_stop_the_next_rekey() -> None:
     sim.run(0.015)  # the provider has answered and waits for the first batch
     assert provider.peer(user).session.next is not None
     provider.send_packet(*to_user(1))
-    assert provider.peer(user).attempt is not None
+    assert provider.peer(user).handshake.attempt is not None
     sim.in_flight = [m for m in sim.in_flight if m[3] != str(user.address) or m[0] < sim.now + 0.006]
     sim.run(5)
     assert both_up(user, provider)
-    assert provider.peer(user).attempt is None
+    assert provider.peer(user).handshake.attempt is None
     for number in range(400):
         user.send_packet(*to_provider(number))
         provider.send_packet(*to_user(number))
@@ -124,7 +124,7 @@ def test_forged_responses_leave_the_attempt_usable() -> None:
     sim = Simulation()
     user, provider = pair(sim)
     sim.run(0.001)
-    made = user.peer(provider).attempt
+    made = user.peer(provider).handshake.attempt
     assert made is not None
     frame = b"nc\x01\x02" + bytes([SUITE.wire_id]) + bytes(3) + (5).to_bytes(4, "little")
     receiver = made.local_index.to_bytes(4, "little")
@@ -138,7 +138,7 @@ def test_forged_responses_leave_the_attempt_usable() -> None:
         sim.inject(str(provider.address), str(user.address), in_box(provider, user, data))
     sim.run(0.001)
     assert count(user, "handshake_refused") == len(forged)
-    assert user.peer(provider).attempt is made
+    assert user.peer(provider).handshake.attempt is made
     assert sim.run(0.3, lambda: user.peer(provider).state is UP)
     assert len(captured(sim, user, boxed_ones=True)) == 1
 

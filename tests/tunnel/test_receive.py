@@ -110,7 +110,7 @@ def old_initiation(sim: Simulation, user: Host, provider: Host) -> bytes:
 
 
 def second_initiation(sim: Simulation, user: Host, provider: Host) -> bytes:
-    counter = provider.peer(user).last_counter
+    counter = provider.peer(user).handshake.last_counter
     first = initiation(user, provider, attempt(user, provider, counter=counter + 1, index=1))
     sim.inject(str(user.address), str(provider.address), first)
     sim.run(0.001)
@@ -148,7 +148,7 @@ MALFORMED: dict[str, tuple[Made, DropReason]] = {
     ),
     "a box with no payload in it": (
         lambda sim, user, provider: Message(
-            user.peer(provider).box.seal(b"\xff\xff", bytes(24)), encrypted=True, nonce=bytes(24)
+            user.peer(provider).handshake.box.seal(b"\xff\xff", bytes(24)), encrypted=True, nonce=bytes(24)
         ).encode(),
         DropReason.MALFORMED,
     ),
@@ -398,7 +398,7 @@ def test_a_flood_of_refused_answers_leaves_the_attempt_usable() -> None:
     sim = Simulation()
     user, provider = pair(sim)
     sim.run(0.001)
-    made = user.peer(provider).attempt
+    made = user.peer(provider).handshake.attempt
     assert made is not None
     head = b"nc\x01\x02" + bytes([CipherSuite.AES256GCM.wire_id]) + bytes(7)
     forged = in_box(provider, user, head + made.local_index.to_bytes(4, "little") + b"\x55" * 80)
@@ -406,7 +406,7 @@ def test_a_flood_of_refused_answers_leaves_the_attempt_usable() -> None:
         user.receive(str(provider.address), forged)
     assert count(user, "handshake_refused") == MAX_REFUSED_HANDSHAKES_PER_S
     assert count(user, "handshake_flood") == 500 - MAX_REFUSED_HANDSHAKES_PER_S
-    assert user.peer(provider).attempt is made
+    assert user.peer(provider).handshake.attempt is made
     assert sim.run(3, lambda: both_up(user, provider))
 
 

@@ -104,9 +104,9 @@ def test_batches_grow_where_each_is_signed_and_much_is_under_way() -> None:
     assert leave(200), "a burst leaves"
     assert is_sent_at_once(), "a node that waives signatures: nothing waits"
     tunnel.link_signs[0] = True
-    assert peer.lane.sending.under_way_bytes > GATHER_UNDER_WAY_BYTES
+    assert peer.path.lane.sending.under_way_bytes > GATHER_UNDER_WAY_BYTES
     assert not is_sent_at_once()
-    assert tunnel.next_send_at(sim.now) == pytest.approx(peer.lane.sent_at + GATHER_S)
+    assert tunnel.next_send_at(sim.now) == pytest.approx(peer.path.lane.sent_at + GATHER_S)
     later = sim.now + 10 * GATHER_S
     assert tunnel.next_send_at(later) <= later, "what waits is due, however late we look"
     tunnel.link_signs[0] = False
@@ -117,7 +117,7 @@ def test_batches_grow_where_each_is_signed_and_much_is_under_way() -> None:
     assert not is_sent_at_once()
     sim.now += 1.01 * GATHER_S
     assert is_sent_at_once(), "and after a moment it goes whatever it is"
-    peer.lane.sending.reported_bytes = peer.lane.sending.total_bytes
+    peer.path.lane.sending.reported_bytes = peer.path.lane.sending.total_bytes
     assert is_sent_at_once(), "all has arrived: a lone packet never waits"
 
 
@@ -144,8 +144,8 @@ def test_what_waits_is_bounded_in_bytes_and_counted() -> None:
     record = packet("192.168.50.1", "10.86.0.2", bytes(9000))
     wait(provider, user, record, 2000)
     peer = provider.peer(user)
-    assert peer.queue.bytes_held <= QUEUE_BYTES
-    assert count(provider, "queue_full") + len(peer.queue) == 2000
+    assert peer.path.lane.queue.bytes_held <= QUEUE_BYTES
+    assert count(provider, "queue_full") + len(peer.path.lane.queue) == 2000
 
 
 def test_a_batch_leaves_as_one_message_that_holds_all() -> None:
@@ -156,8 +156,8 @@ def test_a_batch_leaves_as_one_message_that_holds_all() -> None:
     assert len(sim.sent) == before + 1
     sim.run(1)
     assert len(provider.delivered) == 101
-    assert user.peer(provider).tx_packets == 101
-    assert provider.peer(user).rx_bytes == user.peer(provider).tx_bytes
+    assert user.peer(provider).traffic.tx_packets == 101
+    assert provider.peer(user).traffic.rx_bytes == user.peer(provider).traffic.tx_bytes
 
 
 @pytest.mark.parametrize(

@@ -254,7 +254,7 @@ def test_a_peer_expires_on_time_and_is_refused_from_then_on() -> None:
     provider.receive(str(user.address), initiation(user, provider, attempt(user, provider)))
     assert count(provider, "peer_expired") == before + 1
     provider.send_packet(*to_user(1))
-    assert not provider.peer(user).queue
+    assert not provider.peer(user).path.lane.queue
     assert provider.peer(user).session.next is None
     # A later date lets it in again.
     config = dataclasses.replace(provider.peer(user).config, expires_at=None)
@@ -317,7 +317,7 @@ def test_a_removed_peer_or_changed_key_erases_the_session(change: str) -> None:
     fresh = [] if change == "removed" else [dataclasses.replace(peer.config, preshared_key=b"k" * 32)]
     provider.tunnel.set_peers(fresh, sim.now)
     assert peer.session.current is peer.session.next is peer.session.previous is None
-    assert not peer.queue
+    assert not peer.path.lane.queue
     assert not provider.tunnel.backlog
     provider.receive(str(user.address), late)
     assert to_provider(1)[0] not in provider.delivered
@@ -383,7 +383,7 @@ def test_what_is_sent_to_a_silent_peer_waits_after_a_few_seconds() -> None:
     newest = to_provider(2)
     user.send_packet(*newest)
     sim.run(1.0)
-    assert user.peer(provider).queue
+    assert user.peer(provider).path.lane.queue
     provider.stopped = False
     sim.run(HANDSHAKE_RETRY_S[-1] + HANDSHAKE_JITTER_S + 0.5)
     assert newest[0] in provider.delivered
@@ -428,7 +428,7 @@ def test_who_is_not_there_is_given_up_and_tried_again_only_when_wanted() -> None
         assert count(user, "no_key") == 0, "the newest packet of a flow is worth another try"
         sim.run(REKEY_ATTEMPT_S + 1)
         assert count(user, "no_key") == 1
-        assert not user.peer(provider).queue
+        assert not user.peer(provider).path.lane.queue
         tries = len(sim.sent)
         assert 30 <= tries <= 62
         sim.run(60)
@@ -517,8 +517,8 @@ def test_the_second_link_that_returns_brings_the_session_at_once(user_first: boo
         user.send_packet(*to_provider(number))
         provider.send_packet(*to_user(number))
         sim.run(0.1)
-    assert user.peer(provider).attempt is not None
-    assert provider.peer(user).attempt is not None
+    assert user.peer(provider).handshake.attempt is not None
+    assert provider.peer(user).handshake.attempt is not None
     first, second = (user, provider) if user_first else (provider, user)
     first.tunnel.link_up(sim.now)
     first.drain()

@@ -68,7 +68,7 @@ def at_once(user: LaneHost, provider: LaneHost, *records: bytes) -> None:
     tunnel, peer, now = user.tunnel, user.peer(provider), user.sim.now
     batch = b"".join(RECORD_HEADER.pack(len(record)) + record for record in records)
     assert tunnel.may_bypass(peer, len(batch), now)
-    lane, out = peer.lane, memoryview(bytearray(len(batch) + 100))
+    lane, out = peer.path.lane, memoryview(bytearray(len(batch) + 100))
     prefix, size = tunnel.seal(peer, batch, out, lane)
     user.net.send(user, lane.link, lane.dest, prefix + bytes(out[:size]))
     tunnel.sent(peer, lane, len(batch), now)

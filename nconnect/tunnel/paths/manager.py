@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from nconnect.model import Rng
+from nconnect.tunnel.constants import MAX_BATCH_BYTES
 from nconnect.tunnel.paths.feedback import Arrivals
 from nconnect.tunnel.paths.lanes import QUIET_S, Lane
 from nconnect.tunnel.paths.scheduler import Scheduler
 from nconnect.tunnel.peer import Peer
 from nconnect.tunnel.timer_heap import TimerHeap
 from nconnect.tunnel.timers import Timer
-from nconnect.wire.tunnel import MAX_LINKS
+from nconnect.wire.tunnel import MAX_LINKS, MAX_PACKET_BODY_BYTES, RECORD_HEADER_BYTES, Hello
 
 
 class PathManager:
@@ -42,8 +43,29 @@ class PathManager:
 
     def pair(self, peer: Peer, now: float, theirs: Mapping[int, int] | None = None) -> None:
         """Use the lanes between our links and the peer's: `theirs`, or what is known of them."""
-        lanes = peer.lanes
+        lanes = peer.path.lanes
         self._leave(peer, lanes.pair(self.links, lanes.theirs if theirs is None else theirs, now), now)
+
+    def greeted(self, peer: Peer, hello: Hello, now: float) -> None:
+        """A handshake has told what the peer takes, and which links it has: no tags, and no revision yet."""
+        path = peer.path
+        path.links_revision = -1
+        known = path.lanes.theirs
+        self.pair(peer, now, {k: known.get(k, 0) for k in range(MAX_LINKS) if (hello.links or 1) >> k & 1})
+        path.features = hello.features
+        smallest = MAX_PACKET_BODY_BYTES + RECORD_HEADER_BYTES
+        path.batch_bytes = max(smallest, min(hello.batch_bytes, MAX_BATCH_BYTES))
+
+    def links_told(self, peer: Peer, revision: int, links: Mapping[int, int], now: float) -> bool:
+        """The peer's list of its links came; whether that changed anything."""
+        path = peer.path
+        if revision <= path.links_revision:
+            return False
+        path.links_revision = revision
+        if links == path.lanes.theirs:
+            return False
+        self.pair(peer, now, links)
+        return True
 
     def watch(self, peer: Peer, now: float) -> None:
         """Something was sent: see in a while whether its lane answers."""
@@ -53,51 +75,55 @@ class PathManager:
 
     def spread_out(self, peer: Peer, now: float) -> Scheduler:
         """From now on each flow has its lane, until one is enough again."""
-        if not peer.stripe_number:  # another run of ours, or a wrap: the other side must not take it for late
-            peer.stripe_number = int.from_bytes(self._rng(4))
-        peer.spread = Scheduler(peer.lanes, now)
+        if (
+            not peer.path.stripe_number
+        ):  # another run of ours, or a wrap: the other side must not take it for late
+            peer.path.stripe_number = int.from_bytes(self._rng(4))
+        peer.path.scheduler = Scheduler(peer.path.lanes, now)
         self.watch(peer, now)
-        return peer.spread
+        return peer.path.scheduler
 
     def heard_on(self, peer: Peer, number: int, now: float) -> tuple[Arrivals, Lane]:
         """A batch came on the peer's lane `number`: what has arrived on it, and the lane that leads back."""
         number %= MAX_LINKS * MAX_LINKS
-        back = peer.lanes.of_peer_number(number, now)
+        back = peer.path.lanes.of_peer_number(number, now)
         if back.heard(now):
             self.choose(peer, now)
-        arrivals = peer.arrivals
+        arrivals = peer.path.arrivals
         if number:
-            arrivals = peer.lane_arrivals.get(number) or peer.lane_arrivals.setdefault(number, Arrivals())
-        return arrivals, back if back.link in self.links else peer.lane
+            arrivals = peer.path.lane_arrivals.get(number) or peer.path.lane_arrivals.setdefault(
+                number, Arrivals()
+            )
+        return arrivals, back if back.link in self.links else peer.path.lane
 
     def choose(self, peer: Peer, now: float) -> None:
         """Another lane may be the best; flows that go on there must not overtake themselves."""
-        old = peer.lane
-        peer.lanes.choose()
-        new = peer.lane = peer.lanes.best
+        old = peer.path.lane
+        peer.path.lanes.choose()
+        new = peer.path.lane = peer.path.lanes.best
         if new is not old:
             new.pinned_hold.add(old, new, now)
-            if peer.spread is None and not new.pinned_hold.is_over(now):
+            if peer.path.scheduler is None and not new.pinned_hold.is_over(now):
                 self.spread_out(peer, now)
 
     def judge(self, peer: Peer, now: float) -> list[Lane]:
         """Leave the lanes that are dead; which are to be asked whether they live."""
-        ask, died = peer.lanes.judge(now)
+        ask, died = peer.path.lanes.judge(now)
         self._leave(peer, died, now)
         return ask
 
     def close_up(self, peer: Peer, now: float) -> None:
         """After `judge` and its questions: go back to one lane if that is enough, else look again soon."""
-        if peer.spread is not None and peer.spread.close_up(now):
-            peer.spread = None
-        if peer.spread is not None or peer.lanes.is_watching():
+        if peer.path.scheduler is not None and peer.path.scheduler.close_up(now):
+            peer.path.scheduler = None
+        if peer.path.scheduler is not None or peer.path.lanes.is_watching():
             peer.timers.set(Timer.LANES, now + QUIET_S)
 
     def _leave(self, peer: Peer, lanes: Iterable[Lane], now: float) -> None:
         """These lanes carry nothing any more."""
-        peer.lane = peer.lanes.best
+        peer.path.lane = peer.path.lanes.best
         for lane in lanes:
-            if peer.spread is None and lane.queue:
+            if peer.path.scheduler is None and lane.queue:
                 self.spread_out(peer, now)
-            if peer.spread is not None:
-                peer.spread.hand_over(lane, now)
+            if peer.path.scheduler is not None:
+                peer.path.scheduler.hand_over(lane, now)

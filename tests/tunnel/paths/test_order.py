@@ -193,7 +193,7 @@ def test_what_waits_of_a_peer_that_is_removed_is_never_delivered() -> None:
     sim, user, provider = connected()
     sim.faults = Faults(delay=(0.01, 0.02))
     peer = provider.peer(user)
-    while not peer.order.held_bytes:
+    while not peer.path.order.held_bytes:
         user.send_packet(packet(*WAY), ip(WAY[1]))
         sim.run(0.0005)
     provider.tunnel.set_peers([], sim.now)

@@ -31,7 +31,7 @@ def test_a_bulk_flow_is_striped_over_four_lanes_and_arrives_in_order() -> None:
     assert load.run(net, 3) > 2.5 * RATE
     got = numbers(provider)[0]
     assert got == sorted(got)
-    assert provider.peer(user).striped.held_bytes < 1 << 20
+    assert provider.peer(user).path.striped.held_bytes < 1 << 20
 
 
 def test_many_flows_are_pinned_and_use_all_lanes() -> None:
@@ -103,10 +103,10 @@ def test_when_the_load_ends_one_lane_is_enough_again() -> None:
     net = shaped(4)
     user, provider = joined(net, 4, 4)
     Load(user, provider, 4).run(net, 2)
-    assert user.peer(provider).spread is not None
+    assert user.peer(provider).path.scheduler is not None
     net.run(4)
-    assert user.peer(provider).spread is None
-    assert user.peer(provider).bytes_held == 0
+    assert user.peer(provider).path.scheduler is None
+    assert user.peer(provider).path.bytes_held == 0
 
 
 def test_what_waits_stays_bounded_when_all_lanes_are_dead() -> None:
@@ -118,4 +118,4 @@ def test_what_waits_stays_bounded_when_all_lanes_are_dead() -> None:
         put(user, provider, number % 7, number)
     user.flush()
     net.run(1)
-    assert user.peer(provider).bytes_held <= 5 * QUEUE_BYTES
+    assert user.peer(provider).path.bytes_held <= 5 * QUEUE_BYTES
