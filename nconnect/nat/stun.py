@@ -1,0 +1,143 @@
+"""A STUN client (RFC 8489): what NAT is one UDP socket behind? Pure.
+
+Contract with its shell, which owns the socket:
+
+    probe = StunProbe(servers, now=now, rng=os.urandom)
+    while (send := probe.poll_output()) is not None: ...        # a datagram, and where to
+    probe.receive(data, source, now) -> bool                    # False: not ours, perhaps the socket's data
+    probe.poll_timeout() -> Deadline | None;  probe.handle_timeout(now)
+    probe.verdict                                               # None while it is under way
+
+Whether a socket has one mapping for all is told by the answers of at least two servers: the two ports of our
+node, or others. They are asked at once, and those that stay silent again, 0.1 and 0.3 s later; 0.7 s
+after the start the verdict rests on what has come. It is there sooner when all have answered, or two differ.
+
+An answer counts if it has the transaction id of its question (96 random bits) and comes from where that went.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+
+from nconnect.errors import RemoteProtocolError
+from nconnect.model import Address, Buffer, Deadline, Rng
+from nconnect.wire import stun
+
+Endpoint = tuple[Address, int]  # and a UDP port
+
+TRY_FOR_S = (0.1, 0.2, 0.4)  # how long each of the tries waits; a round trip on earth has 0.3 s
+VALID_S = 25.0  # many NATs forget a mapping of UDP after 30 s (RFC 4787 asks for two minutes)
+REQUEST_BYTES = stun.response_bytes(6)  # not shorter than any answer: our node answers such ones freely
+MAX_SERVERS = 8
+
+
+class Nat(Enum):
+    """What is known of the NAT. Values are the words for `doctor --json` and for peers."""
+
+    EASY = "easy"  # one mapping for all destinations, or no NAT at all
+    HARD = "hard"  # each destination has another
+    BLOCKED = "blocked"  # nobody answered
+    UNKNOWN = "unknown"  # one server answered: there is a mapping, and nothing to compare it with
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What a probe found. `mapped` is the reflexive address; of a hard NAT, one of several."""
+
+    nat: Nat
+    mapped: Endpoint | None
+    at: float  # when it was reached, by the clock of `now`
+
+    def is_valid(self, now: float) -> bool:
+        """Whether the mapping can be expected to be there still, though nothing was sent since."""
+        return now - self.at < VALID_S
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """A datagram for the shell to send."""
+
+    data: bytes
+    to: Endpoint
+
+
+class StunProbe:
+    """One search, for one socket. IPv4 and IPv6 have a socket, and a probe, each."""
+
+    def __init__(self, servers: Sequence[Endpoint], *, now: float, rng: Rng) -> None:
+        """The first `MAX_SERVERS` are asked; without any the verdict is UNKNOWN."""
+        chosen = tuple(dict.fromkeys(servers))[:MAX_SERVERS]
+        self.verdict: Verdict | None = None
+        self._asked = {rng(stun.TRANSACTION_BYTES): server for server in chosen}
+        self._silent = set(chosen)
+        self._mappings: list[Endpoint] = []
+        self._outputs: deque[Send] = deque()
+        self._tries = 0
+        self._due_at = now
+        self._ask(now)
+        if not chosen:
+            self._conclude(Nat.UNKNOWN, now)
+
+    def poll_output(self) -> Send | None:
+        """The next datagram to send; None: no more for now."""
+        return self._outputs.popleft() if self._outputs else None
+
+    def poll_timeout(self) -> Deadline | None:
+        """When to call `handle_timeout`; None once there is a verdict."""
+        return None if self.verdict is not None else Deadline(self._due_at, "a STUN server is silent")
+
+    def handle_timeout(self, now: float) -> None:
+        """Ask again, or conclude. Does nothing when it is early."""
+        if self.verdict is not None or now < self._due_at:
+            return
+        if self._tries < len(TRY_FOR_S):
+            self._ask(now)
+        else:
+            self._conclude_from_what_came(now)
+
+    def receive(self, data: Buffer, source: Endpoint, now: float) -> bool:
+        """Take a datagram; False if it is no answer to this probe. Never raises."""
+        try:
+            message = stun.decode(data)
+        except RemoteProtocolError:
+            return False
+        if self._asked.get(message.transaction) != source:
+            return False
+        if source in self._silent and self.verdict is None:
+            self._silent.discard(source)
+            self._take(message, now)
+        return True
+
+    def _take(self, message: stun.Message, now: float) -> None:
+        try:
+            address, port = stun.mapped_address(message)
+            if port and not address.is_unspecified and not address.is_multicast:
+                self._mappings.append((address, port))
+        except RemoteProtocolError:
+            pass  # an error: it answers, and tells nothing
+        if len(set(self._mappings)) > 1:
+            self._conclude(Nat.HARD, now)
+        elif not self._silent:
+            self._conclude_from_what_came(now)
+
+    def _ask(self, now: float) -> None:
+        for transaction, server in self._asked.items():
+            if server in self._silent:
+                self._outputs.append(Send(stun.encode_request(transaction, size=REQUEST_BYTES), server))
+        self._due_at = now + TRY_FOR_S[self._tries]
+        self._tries += 1
+
+    def _conclude_from_what_came(self, now: float) -> None:
+        if len(self._mappings) > 1:
+            self._conclude(Nat.EASY, now)
+        elif len(self._silent) == len(self._asked):
+            self._conclude(Nat.BLOCKED, now)
+        else:
+            self._conclude(Nat.UNKNOWN, now)
+
+    def _conclude(self, nat: Nat, now: float) -> None:
+        self.verdict = Verdict(nat, self._mappings[0] if self._mappings else None, now)
+        self._outputs.clear()
