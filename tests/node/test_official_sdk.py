@@ -33,7 +33,9 @@ def test_the_official_sdks_clients_exchange_messages(port: int | None, tls: bool
     async def run() -> None:
         settings = NodeSettings(verify_signatures=True)
         ports = (0, 0) if port is None else (None, None)
-        config = NodeConfig.of("127.0.0.1", port=port, ws_port=ports[0], rpc_port=ports[1], tls=tls)
+        config = NodeConfig.of(
+            "127.0.0.1", port=port, ws_port=ports[0], rpc_port=ports[1], tls=tls, stun_ports=(0, 0)
+        )
         own = tmp_path / "tls.pem"
         server = NodeServer(config, Identity(b"n" * 32), settings, own_certificate=own)
         await server.start()
