@@ -144,6 +144,7 @@ class NetworkConfig:
     seed_rpc: tuple[str, ...] = PUBLIC_SEED_RPC
     links: int = 1
     proxy: Proxy | Literal["none"] | None = None  # None: the environment's
+    stun: tuple[tuple[str, int], ...] = ()  # host and UDP port of STUN servers, besides our own node
 
 
 @dataclass(frozen=True, slots=True)

@@ -109,6 +109,7 @@ def shown(config: Config) -> dict[str, Any]:
             "seed_rpc": list(config.network.seed_rpc),
             "links": config.network.links,
             "proxy": _proxy(config.network.proxy),
+            "stun": [join_addr(host, port) for host, port in config.network.stun],
         },
     }
     if config.node is not None:

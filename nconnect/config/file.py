@@ -166,8 +166,9 @@ def _read_network(root: Table) -> NetworkConfig:
         section.problem("seed_rpc", "is empty: name a seed, or delete the line to use the public network's")
     links = section.take("links", integer(1, _MAX_LINKS), 1)
     proxy = section.take("proxy", lambda v: parse_proxy_setting(string(v)), None)
+    stun = section.take_list("stun", values.parse_stun_server)
     section.finish()
-    return NetworkConfig(seed_rpc or PUBLIC_SEED_RPC, links, proxy)
+    return NetworkConfig(seed_rpc or PUBLIC_SEED_RPC, links, proxy, stun)
 
 
 def _read_node(root: Table) -> NodeConfig | None:

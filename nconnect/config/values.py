@@ -346,6 +346,18 @@ def parse_stun_ports(value: object) -> tuple[int, ...]:
     return tuple(good)
 
 
+def parse_stun_server(text: str) -> tuple[str, int]:
+    """HOST:PORT of a STUN server, UDP; an IPv6 address in brackets."""
+    host, colon, port = text.strip().rpartition(":")
+    bracketed = host.startswith("[") and host.endswith("]")
+    bare = host[1:-1] if bracketed else host
+    if not colon or bracketed != (":" in bare):
+        raise ConfigError(
+            f"{text!r} is not HOST:PORT: write one such as stun.example:3478, [2001:db8::1]:3478"
+        )
+    return check_host(bare), _parse_port(port, text)
+
+
 def _parse_address(text: str) -> InterfaceAddress:
     try:
         interface = ip_interface(text)

@@ -11,6 +11,7 @@ from nconnect.doctor.findings import Finding, Level, failure, ok, warning
 from nconnect.doctor.said import said_by_the_daemon
 from nconnect.host.plan import IP_FORWARD, IPV6_FORWARDING
 from nconnect.model import Config
+from nconnect.nat.stun import Nat
 from nconnect.wire.jsonrpc import join_addr
 
 CLOCK_WARNING_S = 60.0  # guessed: nothing of the tunnel minds a minute, expiry dates hardly
@@ -257,6 +258,29 @@ def check_seeds(facts: Facts) -> Iterator[Finding]:
         yield (warning if reached else failure)("node", f"{what}: {seed.why}", mend)
 
 
+def check_nat(facts: Facts) -> Iterator[Finding]:
+    """No NAT is a mistake: the tunnel goes through its node whatever the NAT is."""
+    for problem in facts.stun_problems:
+        yield warning("nat", problem, f"correct [network] stun in {facts.path}")
+    for found in facts.nats:
+        where, nat = f"IPv{found.version}", found.verdict.nat
+        mapped = found.verdict.mapped
+        seen = join_addr(str(mapped[0]), mapped[1]) if mapped is not None else ""
+        if nat is Nat.BLOCKED:
+            asked = " and ".join(found.asked)
+            yield ok(
+                "nat", f"{where}: no answer by UDP from {asked}: this network blocks UDP, or theirs does"
+            )
+        elif mapped is not None and mapped[0] == found.own:
+            yield ok("nat", f"{where}: no NAT, others see this machine's own address {mapped[0]}")
+        elif nat is Nat.EASY:
+            yield ok("nat", f"{where}: an easy NAT, which gives a socket one port for all; seen as {seen}")
+        elif nat is Nat.HARD:
+            yield ok("nat", f"{where}: a hard NAT, which gives each destination another port; seen as {seen}")
+        elif seen:
+            yield ok("nat", f"{where}: some NAT; seen as {seen} by one server, and it takes two to tell more")
+
+
 def _ports(seed: SeedFact) -> str:
     """Those that a way to the network needs: the seed's, and the node's once it is named."""
     node = seed.node.rpartition(":")[2]
@@ -351,6 +375,7 @@ CHECKS: tuple[Check, ...] = (
     check_clock,
     check_proxies,
     check_seeds,
+    check_nat,
     check_subnets,
     check_inference,
 )

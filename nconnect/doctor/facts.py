@@ -9,7 +9,8 @@ from nconnect.doctor.findings import Command
 from nconnect.doctor.firewalls import Obstacle
 from nconnect.doctor.routing import Detour
 from nconnect.host.plan import SkippedRoute
-from nconnect.model import Config, Prefix
+from nconnect.model import Address, Config, Prefix
+from nconnect.nat.stun import Verdict
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +24,7 @@ class SeedFact:
     clock_ahead_s: float | None = None  # the seed's wall clock against ours
     mend: str = ""  # what to do about `why`, where that is known
     over_tls: bool = False  # the node was reached over TLS
+    stun_ports: tuple[int, ...] = ()  # UDP, of the node
     in_the_way: bool = False  # `why` is no fault of this seed: a proxy's, or a login page
 
 
@@ -35,6 +37,16 @@ class ProxyFact:
     used: bool
     why: str = ""  # what is wrong with it, a sentence; only of one that is used
     mend: str = ""  # what to do to have it used
+
+
+@dataclass(frozen=True, slots=True)
+class NatFact:
+    """What STUN servers say of this network, for one IP version."""
+
+    version: int
+    verdict: Verdict
+    own: Address  # of this machine, on the way to them
+    asked: tuple[str, ...]  # HOST:PORT
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +105,8 @@ class Facts:
     released_at: float = 0.0  # no right clock shows less
     proxies: tuple[ProxyFact, ...] = ()
     seeds: tuple[SeedFact, ...] = ()
+    nats: tuple[NatFact, ...] = ()
+    stun_problems: tuple[str, ...] = ()  # servers that the configuration names and that cannot be asked
     login_page: str = ""  # a portal that answers web requests only, and stops all others: a sentence
     subnets: tuple[SubnetFact, ...] = ()
     listeners: tuple[Listener, ...] = ()

@@ -15,7 +15,7 @@ from stat import S_ISLNK
 from urllib.parse import urlsplit
 
 from nconnect.config.proxy import DIRECT, Proxies, of_config
-from nconnect.doctor.facts import Facts, Listener, ProxyFact, SeedFact, SubnetFact
+from nconnect.doctor.facts import Facts, Listener, NatFact, ProxyFact, SeedFact, SubnetFact
 from nconnect.doctor.findings import Command
 from nconnect.doctor.routing import samples
 from nconnect.errors import (
@@ -35,7 +35,7 @@ from nconnect.io.errors import reason
 from nconnect.io.files import paths, peer_table
 from nconnect.io.files.trusted import Folder, set_mode, status_of
 from nconnect.io.http import http_client, inference
-from nconnect.io.net import echo
+from nconnect.io.net import echo, resolve, stun
 from nconnect.io.net.dial import dial
 from nconnect.io.net.proxy_search import elsewhere
 from nconnect.io.nkn import rpc
@@ -47,7 +47,7 @@ from nconnect.io.system.surroundings import PROGRAM_S, detours, stopped
 from nconnect.model import Config, Prefix
 from nconnect.nkn.outputs import Connect
 from nconnect.nkn.ways import ways_to
-from nconnect.wire.jsonrpc import split_addr
+from nconnect.wire.jsonrpc import join_addr, split_addr
 from nconnect.wire.login_page import login_page
 
 SEED_S = 4.0
@@ -254,15 +254,50 @@ async def _with_network(facts: Facts, config: Config, machine: Machine, proxies:
         subnets = group.create_task(asyncio.to_thread(_subnets, config, machine.hosts), name="subnets")
         servers = group.create_task(_listeners(), name="inference servers")
     asked = tuple(task.result() for task in seeds)
+    nats, stun_problems = await _nats(config, asked, proxies)
     stopped = proxies.proxy is None and all(seed.why and not seed.in_the_way for seed in asked)
     return replace(
         facts,
         seeds=asked,
+        nats=nats,
+        stun_problems=stun_problems,
         login_page=await _login_page() if stopped else "",
         proxies=(*facts.proxies, *found.result()),
         subnets=subnets.result(),
         listeners=servers.result(),
     )
+
+
+async def _nats(
+    config: Config, seeds: Iterable[SeedFact], proxies: Proxies
+) -> tuple[tuple[NatFact, ...], tuple[str, ...]]:
+    """What NAT the network has, and why servers that the configuration names were not asked.
+
+    Who goes through a proxy may want to be seen at its address alone: a server behind it is not asked.
+    """
+    named = list(config.network.stun)
+    told = [(split_addr(seed.node)[0], port) for seed in seeds for port in seed.stun_ports]
+    servers: dict[Endpoint, str] = {}
+    problems = []
+    for host, port in dict.fromkeys([*told, *named]):
+        if proxies.to(host, port):
+            continue
+        try:
+            found = await resolve.stream_addresses(host, port)
+        except OSError as error:
+            if (host, port) in named:
+                problems.append(f"the STUN server {join_addr(host, port)} cannot be asked: {reason(error)}")
+            continue
+        servers.update({(ip_address(info[4][0]), port): join_addr(host, port) for info in found})
+    try:
+        answers = await stun.ask(list(servers))
+    except OSError:
+        return (), tuple(problems)
+    facts = []
+    for version, (verdict, own) in answers.items():
+        asked = [place for (address, _), place in servers.items() if address.version == version]
+        facts.append(NatFact(version, verdict, own, tuple(dict.fromkeys(asked))))
+    return tuple(facts), tuple(problems)
 
 
 async def _proxies(config: Config, path: str, proxies: Proxies) -> tuple[ProxyFact, ...]:
@@ -312,7 +347,7 @@ async def _seed(url: str, config: Config, seed_s: float, proxies: Proxies) -> Se
     rtt_ms = (time.monotonic() - began) * 1e3
     ahead = await _clock_ahead(url, seed_s, proxies)
     ways = ways_to(node, url, config.network.seed_rpc, tls_first=False)
-    found = SeedFact(url, node.addr, rtt_ms, "", ahead)
+    found = SeedFact(url, node.addr, rtt_ms, "", ahead, stun_ports=node.stun_ports)
     try:
         opened = await open_first(
             Connect(node, seed_s, ways), address, tls=None, proxies=proxies, on_found=lambda node: None
@@ -323,7 +358,8 @@ async def _seed(url: str, config: Config, seed_s: float, proxies: Proxies) -> Se
         why = str(error).removeprefix(url_of(node, ways[0])).lstrip(": ")
         return replace(found, why=why, in_the_way=isinstance(error, WayOutError))
     opened.socket.close(1000, "looked whether the node is there")
-    return replace(found, node=opened.node.addr, over_tls=opened.way.secure)
+    node = opened.node
+    return replace(found, node=node.addr, over_tls=opened.way.secure, stun_ports=node.stun_ports)
 
 
 async def _clock_ahead(url: str, timeout_s: float, proxies: Proxies) -> float | None:

@@ -46,6 +46,7 @@ accept_pending = true
 [network]
 seed_rpc = ["http://203.0.113.7:30003"]
 links = 4
+stun = ["stun.example:3478", "[2001:db8::1]:3478"]
 
 [node]
 listen = "0.0.0.0"
@@ -162,7 +163,9 @@ def test_everything() -> None:
     assert config.inbound
     assert config.fail_closed
     assert config.accept_pending
-    assert config.network == NetworkConfig(("http://203.0.113.7:30003",), 4)
+    assert config.network == NetworkConfig(
+        ("http://203.0.113.7:30003",), 4, stun=(("stun.example", 3478), ("2001:db8::1", 3478))
+    )
     assert config.node == NodeConfig(
         *("0.0.0.0", 40002, 40003, "node.example", True),
         connections_per_address=200, queue_mb=48, mail_mb=0, stun_ports=(3478, 3479),
@@ -266,6 +269,12 @@ allow = ["192.168.50.11:9-3/tcp"]
         (MINIMAL + "[network]\nlinks = 9", "write a number from 1 to 8"),
         (MINIMAL + "[network]\nseed_rpc = []", "is empty"),
         (MINIMAL + "[network]\nseed_rpc = ['203.0.113.7']", "write http://HOST:30003"),
+        (MINIMAL + '[network]\nstun = ["stun.example"]', "[network] stun: 'stun.example' is not HOST:PORT"),
+        (MINIMAL + '[network]\nstun = ["2001:db8::1:3478"]', "is not HOST:PORT: write one such as"),
+        (MINIMAL + '[network]\nstun = ["[::1]"]', "is not HOST:PORT: write one such as"),
+        (MINIMAL + '[network]\nstun = ["stun.example:0"]', "'0' is not a port"),
+        (MINIMAL + '[network]\nstun = ["a b:3478"]', "'a b' is not a host"),
+        (MINIMAL + "[network]\nstun = 'a:1'", "[network] stun: must be a list"),
         (MINIMAL + "[node]\n", "4: [node] listen: missing"),
         (MINIMAL + "[node]\nlisten = '0.0.0.0:30002'", "without port"),
         (MINIMAL + "[node]\nlisten = '::'\nws_port = 30003", "the same as ws_port"),

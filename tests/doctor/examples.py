@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from ipaddress import ip_interface, ip_network
+from ipaddress import ip_address, ip_interface, ip_network
 from typing import Any
 
-from nconnect.doctor.facts import Facts, SeedFact, SubnetFact
+from nconnect.doctor.facts import Facts, NatFact, SeedFact, SubnetFact
 from nconnect.model import (
     Config,
     Exposed,
@@ -16,6 +16,7 @@ from nconnect.model import (
     ProvidedSubnet,
     Service,
 )
+from nconnect.nat.stun import Nat, Verdict
 
 LAN = ip_network("192.168.50.0/24")
 PEER = PeerConfig("laptop", NknAddress("laptop", b"\1" * 32), (ip_network("10.86.0.2/32"),))
@@ -45,6 +46,11 @@ FACTS = Facts(
     now=1_790_000_000.0,
     released_at=1_767_225_600.0,
     seeds=(SeedFact("http://203.0.113.7:30003", "203.0.113.7:30002", 12.0, "", 0.4),),
+    nats=(
+        NatFact(
+            4, Verdict(Nat.EASY, (ip_address("203.0.113.9"), 40_000), 0.0), ip_address("192.168.50.2"), ()
+        ),
+    ),
     subnets=(SubnetFact(LAN, "eth0", 1500, ("192.168.50.10",), ("192.168.50.10",), 1500),),
 )
 

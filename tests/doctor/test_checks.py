@@ -1,18 +1,19 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from ipaddress import ip_network
+from ipaddress import ip_address, ip_network
 from typing import Any
 
 import pytest
 
 from nconnect.doctor.checks import CHECKS, diagnose, worst
-from nconnect.doctor.facts import Facts, Listener, ProxyFact, SeedFact, SubnetFact
+from nconnect.doctor.facts import Facts, Listener, NatFact, ProxyFact, SeedFact, SubnetFact
 from nconnect.doctor.findings import Finding, Level
 from nconnect.doctor.firewalls import Obstacle
 from nconnect.host.plan import SkippedRoute
 from nconnect.io.system.nftables import NO_NFT
 from nconnect.model import ProvideConfig, ProvidedSubnet
+from nconnect.nat.stun import Nat, Verdict
 from tests.doctor.examples import CONFIG, FACTS, LAN, spoilt
 
 SEED = FACTS.seeds[0]
@@ -264,3 +265,41 @@ def test_a_portal_that_stops_everything_but_the_web_is_said_in_place_of_the_seed
     facts = spoilt(seeds=UNREACHED, login_page="this network shows a login page: open http://p/ in a browser")
     (finding,) = [f for f in diagnose(facts) if f.level is Level.FAILURE]
     assert (finding.check, finding.mend) == ("network", "open http://p/ in a browser")
+
+
+def nat(kind: Nat, mapped: str | None = None, version: int = 4) -> NatFact:
+    own = ip_address("192.168.1.7" if version == 4 else "2001:db8::7")
+    found = None if mapped is None else (ip_address(mapped), 41000)
+    return NatFact(version, Verdict(kind, found, 0.0), own, ("192.0.2.1:30006", "192.0.2.1:30007"))
+
+
+@pytest.mark.parametrize(
+    ("fact", "text"),
+    [
+        (nat(Nat.EASY, "192.168.1.7"), "IPv4: no NAT, others see this machine's own address 192.168.1.7"),
+        (nat(Nat.EASY, "203.0.113.7"), "IPv4: an easy NAT, which gives a socket one port for all"),
+        (nat(Nat.EASY, "2001:db8::9", 6), "seen as [2001:db8::9]:41000"),
+        (nat(Nat.HARD, "203.0.113.7"), "a hard NAT, which gives each destination another port"),
+        (nat(Nat.UNKNOWN, "203.0.113.7"), "seen as 203.0.113.7:41000 by one server"),
+        (
+            nat(Nat.BLOCKED),
+            "no answer by UDP from 192.0.2.1:30006 and 192.0.2.1:30007: this network blocks UDP",
+        ),
+    ],
+)
+def test_the_nat_is_told_and_is_no_mistake(fact: NatFact, text: str) -> None:
+    (said,) = [finding for finding in diagnose(spoilt(nats=(fact,))) if finding.check == "nat"]
+    assert text in said.text
+    assert said.level is Level.OK
+
+
+def test_where_nobody_tells_a_mapping_nothing_is_said_of_the_nat() -> None:
+    for nats in ((), (nat(Nat.UNKNOWN),)):
+        assert [f for f in diagnose(spoilt(nats=nats)) if f.check == "nat"] == []
+
+
+def test_a_stun_server_that_cannot_be_asked_is_a_warning() -> None:
+    problem = "the STUN server nowhere.example:3478 cannot be asked: name or service not known"
+    (said,) = [f for f in diagnose(spoilt(nats=(), stun_problems=(problem,))) if f.check == "nat"]
+    assert (said.level, said.text) == (Level.WARNING, problem)
+    assert said.mend == "correct [network] stun in /etc/nconnect/nc0.toml"
