@@ -1,4 +1,4 @@
-"""`python -m netns_tests.changing RATE`: a program that changes this machine's firewall and routes all the time.
+"""`python -m netns_tests.changing RATE`: a program that changes the firewall and routes all the time.
 
 It changes a rule, a route and an address in turn, RATE of them a second, by one `nft` and one `ip` that stay.
 """

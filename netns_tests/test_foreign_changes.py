@@ -157,6 +157,10 @@ def _round(shared: World, where: Namespace, daemon: Process) -> tuple[RoundTrips
     return trips, share
 
 
+def _listed(numbers: list[float]) -> str:
+    return ", ".join(f"{number:.2f}" for number in numbers)
+
+
 @pytest.mark.parametrize("whose", ["user", "provider"])
 def test_a_hundred_changes_a_second_cost_little(shared: World, whose: str) -> None:
     """The control: the same changes on the server's machine, where the daemon does not see them."""
@@ -170,8 +174,8 @@ def test_a_hundred_changes_a_second_cost_little(shared: World, whose: str) -> No
     p50, p50_beside = (min(trips.p50_ms for trips, _ in found) for found in (here, beside))
     p99, p99_beside = ([trips.p99_ms for trips, _ in found] for found in (here, beside))
     print(
-        f"\n100 changes a second at the {whose}'s: {cost:.1%} of a core; ping p50 {p50_beside:.2f} -> {p50:.2f} ms,"
-        f" p99 {', '.join(f'{ms:.2f}' for ms in p99_beside)} -> {', '.join(f'{ms:.2f}' for ms in p99)} ms"
+        f"\n100 changes a second at the {whose}'s: {cost:.1%} of a core; ping p50"
+        f" {p50_beside:.2f} -> {p50:.2f} ms, p99 {_listed(p99_beside)} -> {_listed(p99)} ms"
     )
     assert cost < COST
     assert p50 < p50_beside + MORE_MS
