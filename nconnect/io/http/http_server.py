@@ -18,6 +18,7 @@ import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, cast
 
 import h11
@@ -31,6 +32,7 @@ from nconnect.io.http.http import (
     framed,
     header_texts,
 )
+from nconnect.io.net.accepting import Acceptor
 from nconnect.io.net.socket_transport import SocketTransport
 from nconnect.node.limits import limit_key
 
@@ -48,6 +50,7 @@ class Limits:
 
     header_bytes: int = 16 * 1024  # request line and headers; beyond: 431 and closed
     body_bytes: int = 1 << 20  # beyond: 413 and closed
+    body_chunks: int = 256  # of one sent in chunks, each of which costs what 100 bytes do; beyond: 413
     request_s: float = 10.0  # from the first byte (or the connect) to the end of the body; then 408, closed
     idle_s: float = 30.0  # between two requests of a connection
     write_s: float = 10.0  # for the client to take an answer
@@ -63,7 +66,8 @@ class HttpServer:
         self._handler = handler
         self._limits = limits
         self._all = _All()
-        self._server: asyncio.Server | None = None
+        self._server: asyncio.Server | Acceptor | None = None
+        self._opening: set[asyncio.Task[Any]] = set()  # connections whose TLS handshake is under way
         self.port = 0  # TCP only
 
     @classmethod
@@ -79,7 +83,15 @@ class HttpServer:
         """Listen on one address; port 0 takes a free one. Raises `HostError` in one line."""
         self = cls(handler, limits or Limits())
         try:
-            await self._listen(tls, host=host, port=port)
+            self._server = await asyncio.get_running_loop().create_server(
+                self._connection,
+                host,
+                port,
+                ssl=tls,
+                ssl_handshake_timeout=self._limits.request_s if tls else None,
+                backlog=1024,
+            )
+            self.port = self._server.sockets[0].getsockname()[1]
         except OSError as error:
             raise HostError(
                 f"cannot listen on {host} port {port}: {plain_reason(error)}"
@@ -95,13 +107,18 @@ class HttpServer:
         *,
         limits: Limits | None = None,
         tls: ssl.SSLContext | None = None,
+        admit: Callable[[str], bool] | None = None,
     ) -> HttpServer:
-        """Serve on a socket that listens already, and is the server's from now on."""
+        """Serve on a socket that listens already, and is the server's from now on.
+
+        `admit(ip)` is asked before a connection costs anything.
+        """
         self = cls(handler, limits or Limits())
         if listener.family == socket.AF_UNIX:
             await self._listen_unix(listener)
         else:
-            await self._listen(tls, sock=listener)
+            self.port = listener.getsockname()[1]
+            self._server = Acceptor(listener, partial(self._open, tls), admit)
         return self
 
     def adopt(self, sock: Any, received: bytes) -> None:
@@ -113,23 +130,31 @@ class HttpServer:
         """Stop listening, cancel the handlers that run, close every connection. May be called twice."""
         if self._server is not None:
             self._server.close()
+        for opening in self._opening:
+            opening.cancel()
         tasks = [c.task for c in self._all.connections if c.task is not None]
         for connection in list(self._all.connections):
             connection.abort()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.gather(*tasks, *self._opening, return_exceptions=True)
         await asyncio.sleep(0)  # what was aborted is closed in the loop's next turn
 
-    async def _listen(self, tls: ssl.SSLContext | None, **where: Any) -> None:
-        """Listen on TCP, at a host and port or on a socket; with TLS its handshake has a request's time."""
-        loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(
-            self._connection,
-            ssl=tls,
-            ssl_handshake_timeout=self._limits.request_s if tls else None,
-            backlog=1024,
-            **where,
-        )
-        self.port = self._server.sockets[0].getsockname()[1]
+    def _open(self, tls: ssl.SSLContext | None, sock: socket.socket, host: str) -> None:
+        """Serve a connection; with TLS its handshake has a request's time."""
+        opening = asyncio.get_running_loop().create_task(self._connect(tls, sock), name=f"http from {host}")
+        self._opening.add(opening)
+        opening.add_done_callback(self._opening.discard)
+
+    async def _connect(self, tls: ssl.SSLContext | None, sock: socket.socket) -> None:
+        try:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            await asyncio.get_running_loop().connect_accepted_socket(
+                self._connection,
+                sock,
+                ssl=tls,
+                ssl_handshake_timeout=self._limits.request_s if tls else None,
+            )
+        except OSError:
+            sock.close()  # it was gone, or its handshake failed
 
     async def _listen_unix(self, listener: socket.socket) -> None:
         loop = asyncio.get_running_loop()
@@ -166,6 +191,7 @@ class _Connection(asyncio.Protocol):
         self._credentials: Credentials | None = None
         self._head: h11.Request | None = None
         self._body = bytearray()
+        self._chunks = 0
         self._no_body = False  # the request that is answered is a HEAD
         self._idle = False  # waiting for the first byte of the next request
         self._write_paused = False
@@ -287,6 +313,10 @@ class _Connection(asyncio.Protocol):
                 self._no_body = event.method == b"HEAD"
             elif isinstance(event, h11.Data):
                 self._body += event.data
+                self._chunks += event.chunk_start
+                if self._chunks > self._limits.body_chunks:
+                    self._refuse(413, f"the body has more than {self._limits.body_chunks} chunks")
+                    return
                 if len(self._body) > self._limits.body_bytes:
                     self._refuse(413, f"the body is longer than {self._limits.body_bytes} bytes")
                     return
@@ -306,6 +336,7 @@ class _Connection(asyncio.Protocol):
         )
         self._head = None
         self._body.clear()
+        self._chunks = 0
         self._keep(len(self._wire.trailing_data[0]))
         self._disarm()  # how long a handler takes is its own affair
         self.task = self._loop.create_task(self._answer(ask), name=f"http {ask.method} {ask.path[:80]}")

@@ -6,7 +6,6 @@ The port may be shared with an HTTP server: each connection's first request then
 from __future__ import annotations
 
 import asyncio
-import errno
 import socket
 import ssl
 from collections import Counter
@@ -16,6 +15,7 @@ from typing import Any
 
 from nconnect.errors import HostError, RemoteProtocolError
 from nconnect.io.errors import reason
+from nconnect.io.net.accepting import Acceptor
 from nconnect.io.net.readiness import receive_some
 from nconnect.io.net.tls_socket import TlsSocket, tls_handshake
 from nconnect.io.net.websocket import FrameHandler, WebSocket
@@ -23,9 +23,6 @@ from nconnect.node.limits import limit_key
 from nconnect.wire.upgrade import OtherRequest, ServerUpgrade, UpgradeRequest, refusal
 
 UPGRADE_TIMEOUT_S = 10.0
-ACCEPTS_A_TURN = 16  # guessed: a login takes a third of a millisecond, and clients that talk wait for a turn
-ACCEPT_PAUSE_S = 1.0  # after the kernel had no descriptor left: those that are open need time to close
-_NO_ROOM = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,17 +51,14 @@ class WebSocketServer:
         shared: SharedPort | None = None,
     ) -> None:
         self.port: int = listener.getsockname()[1]
-        self._listener = listener
         self._accept = accept
         self._tls = tls
-        self._admit = admit
         self._shared = shared
         self._loop = asyncio.get_running_loop()
         self.opening: Counter[str] = Counter()  # sockets that are no websockets yet, by source (`limit_key`)
         self._opening: dict[asyncio.Task[None], str] = {}  # and their sources, oldest first
         self._open: set[WebSocket] = set()
-        self._resume: asyncio.TimerHandle | None = None
-        self._loop.add_reader(listener.fileno(), self._on_acceptable)
+        self._acceptor = Acceptor(listener, self._on_socket, admit)
 
     @classmethod
     async def listen(
@@ -100,11 +94,7 @@ class WebSocketServer:
 
     async def close(self) -> None:
         """Stop listening and close every websocket that came through here."""
-        if self._resume is not None:
-            self._resume.cancel()
-        if self._listener.fileno() >= 0:
-            self._loop.remove_reader(self._listener.fileno())
-        self._listener.close()
+        self._acceptor.close()
         for task in list(self._opening):
             task.cancel()
         await asyncio.gather(*self._opening, return_exceptions=True)
@@ -116,25 +106,11 @@ class WebSocketServer:
         """A websocket of ours has closed."""
         self._open.discard(websocket)
 
-    def _on_acceptable(self) -> None:
-        for _ in range(ACCEPTS_A_TURN):  # then let the sockets that are open already have their turn
-            try:
-                sock, address = self._listener.accept()
-            except BlockingIOError:
-                return
-            except OSError as error:
-                if error.errno in _NO_ROOM:  # the selector would call again and again
-                    self._loop.remove_reader(self._listener.fileno())
-                    self._resume = self._loop.call_later(ACCEPT_PAUSE_S, self._accept_again)
-                return  # else it was gone before we took it: the selector calls again
-            if self._admit is not None and not self._admit(address[0]):
-                sock.close()
-                continue
-            sock.setblocking(False)
-            task = self._loop.create_task(self._welcome(sock), name=f"websocket from {address[0]}")
-            source = self._opening[task] = limit_key(address[0])
-            self.opening[source] += 1
-            task.add_done_callback(self._opened)
+    def _on_socket(self, sock: socket.socket, host: str) -> None:
+        task = self._loop.create_task(self._welcome(sock), name=f"websocket from {host}")
+        source = self._opening[task] = limit_key(host)
+        self.opening[source] += 1
+        task.add_done_callback(self._opened)
 
     def close_opening(self, source: str) -> bool:
         """Close the oldest socket of this source that is no websocket yet; whether there was one."""
@@ -152,9 +128,6 @@ class WebSocketServer:
             self.opening[source] -= 1
             if not self.opening[source]:
                 del self.opening[source]
-
-    def _accept_again(self) -> None:
-        self._loop.add_reader(self._listener.fileno(), self._on_acceptable)
 
     async def _welcome(self, raw: socket.socket) -> None:
         sock: Any = raw

@@ -191,7 +191,9 @@ class NodeServer:
         tls = self._tls if listener.secure else None
         limits = _rpc_limits(self._settings)
         if listener.serves == "rpc":
-            http = await HttpServer.listen_on(listener.socket, self._answer, limits=limits, tls=tls)
+            http = await HttpServer.listen_on(
+                listener.socket, self._answer, limits=limits, tls=tls, admit=self._admit_rpc
+            )
             self._http.append(http)
             return
         shared = None
@@ -263,14 +265,16 @@ class NodeServer:
     def _admit(self, host: str) -> bool:
         return self.node.admits(host, boottime(), opening=self._opening())
 
-    def _admit_either(self, host: str) -> bool:
-        """As `_admit`, for a connection of which nobody knows yet what it asks for."""
-        if not self.node.has_room(host, self._opening()):
-            return False
+    def _admit_rpc(self, host: str) -> bool:
+        """Twice as often as it may ask, so that who asks a little too often is told so."""
         allowed = self._shared_limiter.allow(host, boottime())
         if not allowed:
             self.node.count(NodeDrop.RATE_LIMITED)
         return allowed
+
+    def _admit_either(self, host: str) -> bool:
+        """As `_admit`, for a connection of which nobody knows yet what it asks for."""
+        return self.node.has_room(host, self._opening()) and self._admit_rpc(host)
 
     def _opening(self) -> Counter[str]:
         """The sockets whose handshake is not done yet, by source."""
@@ -332,7 +336,8 @@ class NodeServer:
     async def _answer(self, request: Request) -> Response:
         now = boottime()
         if not (self._rpc_limiter.allow(request.peer_host, now) and self._rpc_total.allow("", now)):
-            return Response(429, headers=_CORS)
+            # Closed, or requests one after another would cost us more than those that are answered.
+            return Response(429, headers=(*_CORS, ("connection", "close")))
         if request.method == "OPTIONS":
             return Response(204, headers=(*_CORS, ("access-control-max-age", "86400")))
         if request.method != "POST":

@@ -98,6 +98,20 @@ def test_pipelining_without_end_is_held_back() -> None:
     run_on_both(test)
 
 
+def test_a_body_in_very_many_chunks_is_refused() -> None:
+    """A chunk of one byte costs a hundred times its share of the body."""
+
+    async def test() -> None:
+        async with serving(limits=Limits(body_chunks=20)) as server:
+            head = b"POST / HTTP/1.1\r\nHost: a\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n"
+            for chunks, status in ((20, b"HTTP/1.1 200"), (21, b"HTTP/1.1 413")):
+                async with raw(server.port) as (reader, writer):
+                    writer.write(head + b"1\r\nx\r\n" * chunks + b"0\r\n\r\n")
+                    assert (await reader.read()).startswith(status)
+
+    run_on_both(test)
+
+
 def test_a_chunked_body_and_expect_continue() -> None:
     async def test() -> None:
         async with serving() as server, raw(server.port) as (reader, writer):

@@ -23,7 +23,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from nconnect.errors import HostError, NetworkError
-from nconnect.io.net import receive_buffers, websocket, websocket_server
+from nconnect.io.net import accepting, receive_buffers, websocket, websocket_server
 from nconnect.io.net.websocket import MAX_FRAME_BYTES, NO_MASK, WebSocket
 from nconnect.io.net.websocket_client import connect
 from nconnect.io.net.websocket_server import WebSocketServer
@@ -272,7 +272,7 @@ class _Full(socket.socket):
 
 
 def test_a_process_without_descriptors_does_not_spin(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(websocket_server, "ACCEPT_PAUSE_S", 0.05)
+    monkeypatch.setattr(accepting, "ACCEPT_PAUSE_S", 0.05)
 
     async def test() -> None:
         listener = _Full()

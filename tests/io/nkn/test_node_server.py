@@ -249,6 +249,47 @@ def test_connects_of_one_host_are_limited() -> None:
     asyncio.run(run())
 
 
+def test_who_asks_too_often_on_one_connection_loses_it() -> None:
+    """Requests one behind the other: each answer, a refusal too, costs as much as a message."""
+
+    async def run() -> None:
+        async with serving(rate_per_s=0.001, burst=2) as server:
+            reader, writer = await asyncio.open_connection("127.0.0.1", server.rpc_port)
+            writer.write(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n" * 10)
+            answers = await reader.read()
+            writer.close()
+            assert answers.count(b"HTTP/1.1 200") == 2
+            assert answers.count(b"HTTP/1.1 429") == 1, "and then the end"
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("secure", [False, True])
+def test_rpc_connections_of_one_host_are_limited(secure: bool, tmp_path: Path) -> None:
+    """Before a TLS handshake, which costs more than an answer."""
+
+    async def run() -> None:
+        config = NodeConfig("127.0.0.1", 0, 0, tls=secure, wss_port=0, https_port=0)
+        settings = NodeSettings(rate_per_s=0.001, burst=2)
+        server = NodeServer(config, NODE, settings, own_certificate=tmp_path / "node.pem")
+        await server.start()
+        port = server.https_port if secure else server.rpc_port
+        try:
+            for n in range(6):
+                reader, writer = await asyncio.open_connection("127.0.0.1", port)
+                if n < 4:
+                    with pytest.raises(TimeoutError):
+                        await asyncio.wait_for(reader.read(), 0.02)
+                else:
+                    assert await asyncio.wait_for(reader.read(), 5) == b"", "closed without a word"
+                writer.close()
+            assert server.stats()["drops"] == {"rate_limited": 2}
+        finally:
+            await server.close()
+
+    asyncio.run(run())
+
+
 def test_calls_of_all_hosts_together_are_limited() -> None:
     async def run() -> None:
         async with serving(rate_per_s=None, rpc_rate_per_s=0.001, rpc_burst=2) as server:
