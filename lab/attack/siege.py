@@ -50,6 +50,8 @@ LOADS = (
     Load("half_frames", 90, "90 connections that never log in, each with half a frame"),
     Load("rpc", 512, "512 idle RPC connections"),
     Load("rpc_halves", 512, "512 RPC requests that do not end"),
+    Load("requests", 500_000, "RPC requests one behind the other, 0.5 MB/s"),
+    Load("chunks", 500_000, "RPC requests in chunks of one byte, 0.5 MB/s"),
     Load("logins", 768, "768 logins with fresh keys"),
     Load("deaf", 50_000_000, "50 clients that read nothing, 50 MB/s for them"),
     Load("frame_halves", 90, "90 clients, each with half a frame"),

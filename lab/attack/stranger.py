@@ -64,6 +64,14 @@ class Stranger:
         head = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 60000\r\n\r\n"
         self._hold(lambda: self._sent(self._connect("rpc"), head + bytes(59_000)))
 
+    def requests(self) -> None:
+        """RPC requests, one behind the other."""
+        self._stream(b"", b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+
+    def chunks(self) -> None:
+        """RPC requests whose body comes in chunks of one byte."""
+        self._stream(b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n", b"1\r\nx\r\n")
+
     def logins(self) -> None:
         """Clients with fresh keys."""
         self._hold(lambda: self._client().sock)
@@ -164,6 +172,22 @@ class Stranger:
                 self._send(client.sock, frames())
             except OSError:
                 client.close()
+
+    def _stream(self, head: bytes, piece: bytes) -> None:
+        """Send to the RPC port at the rate, and read nothing; connect again when it has had enough."""
+        burst = piece * max(1, int(self._rate * BURST_S) // len(piece))
+        began, sent = time.monotonic(), 0
+        print("ready", flush=True)
+        while True:
+            try:
+                with self._connect("rpc") as sock:
+                    sock.sendall(head)
+                    while True:
+                        sock.sendall(burst)
+                        sent += len(burst)
+                        time.sleep(max(0.0, began + sent / self._rate - time.monotonic()))
+            except OSError:
+                time.sleep(0.001)
 
     def _send(self, sock: socket.socket, frames: Iterator[bytes]) -> None:
         began, sent, told = time.monotonic(), 0, 0

@@ -108,6 +108,8 @@ ROWS: tuple[Attack, ...] = (
     _row("kilobyte_flood", "kilobyte", 25_000_000, "25 MB/s of kilobytes to the provider", "D2"),
     _row("half_messages", "frame_halves", 90, "90 clients, each with most of a large message"),
     _row("half_requests", "rpc_halves", 64, "RPC requests that do not end"),
+    _row("request_flood", "requests", 500_000, "RPC requests, one behind the other"),
+    _row("chunk_flood", "chunks", 500_000, "RPC requests in chunks of one byte"),
     _row("deaf_clients", "deaf", 50_000_000, "50 clients that read nothing of 50 MB/s"),
     _row("mail_flood", "mail", 1_000_000, "mail for clients that do not exist"),
     Attack("client", "forged_member", "a node that is none, on the NATS server", _forged_member),
