@@ -46,7 +46,7 @@ class Progress(logging.Handler):
         root = logging.getLogger()
         root.handlers[:] = [self]
         root.setLevel(logging.INFO)
-        logging.getLogger("nconnect.daemon.events").setLevel(logging.DEBUG)
+        logging.getLogger("nconnect.daemon.event_log").setLevel(logging.DEBUG)
 
     def emit(self, record: logging.LogRecord) -> None:
         event = getattr(record, "event", None)

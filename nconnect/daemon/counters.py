@@ -13,6 +13,7 @@ from collections.abc import Callable
 
 from nconnect.errors import HostError
 from nconnect.io.files.state import StateStore
+from nconnect.tunnel.outputs import CountersMoved
 
 log = logging.getLogger(__name__)
 
@@ -20,6 +21,14 @@ COUNTERS = "handshakes"  # the name of their file in the state folder
 SOON_S = 0.05
 SAVE_AGAIN_S = 10.0  # on a disk that was full
 SHARE = 0.1  # at most this much of the time is spent on it, when handshakes do not end
+
+
+def stored(store: StateStore) -> dict[str, int]:
+    """What the last run kept. Blocks."""
+    found = store.load(COUNTERS)
+    if not isinstance(found, dict):
+        return {}
+    return {str(key): value for key, value in found.items() if isinstance(value, int)}
 
 
 class CounterKeeper:
@@ -34,14 +43,7 @@ class CounterKeeper:
         self._failed = False
         self._moved = False  # since the value that is being saved
 
-    def stored(self) -> dict[str, int]:
-        """What the last run kept."""
-        stored = self._store.load(COUNTERS)
-        if not isinstance(stored, dict):
-            return {}
-        return {str(key): value for key, value in stored.items() if isinstance(value, int)}
-
-    def moved(self) -> None:
+    def moved(self, _: CountersMoved) -> None:
         self._moved = True
         if self._timer is None and self._saving is None:
             self._later(SOON_S)

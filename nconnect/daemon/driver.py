@@ -13,7 +13,7 @@ import asyncio
 import errno
 import os
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Protocol
 
 from nconnect.daemon.inflow import Inflow
@@ -23,10 +23,10 @@ from nconnect.io.system.tun import Tun
 from nconnect.ip import offload
 from nconnect.ip.gro import MAX_DATAGRAM_BYTES, NO_RECORD, Run
 from nconnect.ip.packet import IPV4_HEADER_BYTES
-from nconnect.model import Buffer
+from nconnect.model import Buffer, PeerConfig
 from nconnect.tunnel.constants import BATCH_BYTES, MAX_BATCH_BYTES
 from nconnect.tunnel.core import SEAL_BYTES, Tunnel
-from nconnect.tunnel.outputs import CountersMoved, Deliver, ExpiryChanged, Pong, Send, SessionLost, SessionUp
+from nconnect.tunnel.outputs import Deliver, Output, Send, SessionUp
 from nconnect.tunnel.peer import Peer
 from nconnect.tunnel.timers import NEVER
 from nconnect.wire.nkn import InboundMessage
@@ -57,7 +57,8 @@ _DST6, _DST6_END = _AT + 24, _AT + 40
 class Link(Protocol):
     """What the driver needs of a link (`nconnect.io.nkn.link.LinkRunner` is one)."""
 
-    on_message: Callable[[InboundMessage], None]  # called with each message; set by the driver
+    on_message: Callable[[InboundMessage], None]  # set by the driver: called with each message
+    on_writable: Callable[[], None]  # set by the driver: called when `writable` is True again
 
     @property
     def writable(self) -> bool:
@@ -88,16 +89,6 @@ class Link(Protocol):
         """
 
 
-class Events(Protocol):
-    """What the driver tells the daemon; none of it is on the data path."""
-
-    def on_session_up(self, peer: Peer) -> None: ...
-    def on_session_lost(self, peer: Peer, why: str) -> None: ...
-    def on_expiry_changed(self, peer: Peer) -> None: ...
-    def on_pong(self, pong: Pong) -> None: ...
-    def on_counters_moved(self) -> None: ...
-
-
 class Driver:
     """Joins one TUN, one tunnel core and its links. Lives in the loop's thread."""
 
@@ -105,21 +96,19 @@ class Driver:
         self,
         tun: Tun,
         tunnel: Tunnel,
-        link: Link,
-        events: Events,
+        links: Sequence[Link],
+        publish: Callable[[Output], None],
         loop: asyncio.AbstractEventLoop,
         clock: Callable[[], float] = boottime,
-        *,
-        more_links: Sequence[Link] = (),
     ) -> None:
-        """`link` is link 0; `more_links` are 1 and on."""
+        """`links` by number. `publish` takes the core's outputs that are no packets."""
         self.drops: Counter[DropReason] = Counter()
         self._tun = tun
         self._tunnel = tunnel
-        self._links = (link, *more_links)
+        self._links = tuple(links)
         for one in self._links:
-            one.on_message = self.on_message
-        self._events = events
+            one.on_message, one.on_writable = self.on_message, self.flush
+        self._publish = publish
         self._loop = loop
         self._clock = clock
         self._arena = bytearray(MAX_BATCH_BYTES)
@@ -144,12 +133,14 @@ class Driver:
         self.drain()
 
     def stop(self) -> None:
-        """Read no more; the TUN and the links stay open."""
+        """Read no more, and tell the peers that we go; the TUN and the links stay open."""
         for fd in self._tun.fds:
             self._loop.remove_reader(fd)
         if self._timer is not None:
             self._timer.cancel()
         self._inflow = Inflow()  # nothing is written after this
+        self._tunnel.close(self._clock())
+        self.drain()
 
     def read_on(self) -> None:
         """Begin to read all queues of the TUN, also after it was deleted under us, and made again."""
@@ -350,22 +341,30 @@ class Driver:
                     continue
                 self.drops[DropReason.TUN_REFUSED] += 1
 
+    # Inputs of the control lane
+
     def set_links(self, links: Mapping[int, int]) -> None:
         """Which links are up, and the tags of their nodes."""
         self._tunnel.set_links(links, self._clock())
         self.drain()
         self.flush()
 
-    def check_peers(self) -> None:
-        """Time has passed without us: find out now who is still there."""
-        self.on_link_up()
+    def set_peers(self, peers: Iterable[PeerConfig]) -> None:
+        self._tunnel.set_peers(peers, self._clock())
+        self.drain()
 
-    def on_link_up(self) -> None:
+    def check_peers(self) -> None:
+        """A first link is up, or time has passed without us: find out now who is still there."""
         self._tunnel.link_up(self._clock())
         self.drain()
         self.flush()
 
-    # Control lane
+    async def renew_device(self) -> None:
+        """Somebody deleted the TUN device: make it again, and read on."""
+        await asyncio.to_thread(self._tun.renew)
+        self.read_on()
+
+    # Outputs of the control lane
 
     def drain(self) -> None:
         """Do what the core asks for, and wait for its next deadline."""
@@ -375,19 +374,11 @@ class Driver:
             if isinstance(output, Send):
                 # A busy link too: it keeps a little, and its keys could not be renewed otherwise.
                 self._send(output)
-            elif isinstance(output, SessionUp):
-                came_up = True
-                self._events.on_session_up(output.peer)
-            elif isinstance(output, SessionLost):
-                self._events.on_session_lost(output.peer, output.why)
-            elif isinstance(output, ExpiryChanged):
-                self._events.on_expiry_changed(output.peer)
-            elif isinstance(output, Pong):
-                self._events.on_pong(output)
-            elif isinstance(output, CountersMoved):
-                self._events.on_counters_moved()
             elif isinstance(output, Deliver):
                 self._write_in_turns(output.source, output.packets)
+            else:
+                came_up = came_up or isinstance(output, SessionUp)
+                self._publish(output)
         at = tunnel.next_at()
         if tunnel.backlog and any(link.writable for link in self._links):
             at = min(at, tunnel.next_send_at(self._clock()))

@@ -11,8 +11,8 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import Callable, Coroutine
-from typing import Any, Protocol
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any
 
 from nconnect.config import parse_prefix
 from nconnect.config.accept_routes import not_accepted
@@ -25,6 +25,7 @@ from nconnect.invite.table import Table
 from nconnect.invite.welcome import Offer, Welcome
 from nconnect.io.files.invitations import InvitationStore
 from nconnect.model import Buffer, Config, NknAddress, PeerConfig, Prefix
+from nconnect.tunnel.outputs import SessionUp
 from nconnect.wire.invite import Reason
 
 log = logging.getLogger(__name__)
@@ -32,10 +33,6 @@ log = logging.getLogger(__name__)
 RELOAD_TIMEOUT_S = 20.0
 PRESHARED_KEY_BYTES = 32
 _FALLBACK_NAME = "provider"
-
-
-class Sender(Protocol):
-    def __call__(self, dest: str, payload: bytes) -> None: ...
 
 
 class Enrolment:
@@ -49,7 +46,7 @@ class Enrolment:
         address: NknAddress,
         store: InvitationStore,
         reload: Callable[[], Coroutine[Any, Any, None]],
-        send: Sender,
+        send: Callable[[str, Sequence[bytes]], object],
     ) -> None:
         """`load` reads the whole table of peers, and blocks. `reload` puts it in force, or raises with
         nothing changed."""
@@ -60,10 +57,11 @@ class Enrolment:
         self._send = send
         self._desk = Desk(identity, address, os.urandom)
         self._admitting: dict[bytes, asyncio.Task[None]] = {}  # by token id
+        self._closed = False
 
     def knock(self, source: str, content: Buffer, now: float) -> bool:
         """An unencrypted message from anybody; False when it deserves no answer and is to be counted."""
-        application = application_in(content)
+        application = None if self._closed else application_in(content)
         if application is None:
             return False
         token_id = application.token_id
@@ -73,15 +71,16 @@ class Enrolment:
         if judged is None:
             return False
         if isinstance(judged, bytes):
-            self._send(source, judged)
+            self._send(source, (judged,))
             return True
         task = asyncio.get_running_loop().create_task(self._admit(judged), name="admit an invited device")
         self._admitting[token_id] = task
         task.add_done_callback(lambda _: self._admitting.pop(token_id, None))
         return True
 
-    def session_up(self, device: str) -> None:
+    def session_up(self, event: SessionUp) -> None:
         """A peer's session is up: if an invitation brought it, that one is over for good."""
+        device = event.peer.dest
         if any(each.device == device and each.preshared is not None for each in self._store.current()):
             task = asyncio.get_running_loop().create_task(
                 asyncio.to_thread(self._seal, device), name="close an invitation"
@@ -90,7 +89,12 @@ class Enrolment:
             task.add_done_callback(lambda _: self._admitting.pop(b"seal " + device.encode(), None))
 
     async def close(self) -> None:
-        """Let what has begun come to its end."""
+        """Hear nobody any more, and let what has begun come to its end."""
+        self._closed = True
+        await self.settled()
+
+    async def settled(self) -> None:
+        """Return when what has begun is done; after `RELOAD_TIMEOUT_S` at the latest."""
         if self._admitting:
             await asyncio.wait(list(self._admitting.values()), timeout=RELOAD_TIMEOUT_S)
 
@@ -100,14 +104,14 @@ class Enrolment:
             welcome = await asyncio.to_thread(self._enrol, admission, asyncio.get_running_loop())
         except _NotAcceptedError as error:
             log.info("%s does not accept all of %s: it was told, and may apply again", name, error)
-            self._send(admission.dest, admission.offer(error.offer, os.urandom))
+            self._send(admission.dest, (admission.offer(error.offer, os.urandom),))
         except _GoneError as gone:
-            self._send(admission.dest, admission.refuse(self._address, gone.reason, os.urandom))
+            self._send(admission.dest, (admission.refuse(self._address, gone.reason, os.urandom),))
         except NconnectError as error:
             log.error("%s used its invitation, but cannot be added: %s", name, " ".join(str(error).split()))
-            self._send(admission.dest, admission.refuse(self._address, Reason.FAILED, os.urandom))
+            self._send(admission.dest, (admission.refuse(self._address, Reason.FAILED, os.urandom),))
         else:
-            self._send(admission.dest, admission.grant(welcome, os.urandom))
+            self._send(admission.dest, (admission.grant(welcome, os.urandom),))
 
     def _enrol(self, admission: Admission, loop: asyncio.AbstractEventLoop) -> Welcome:
         """In a thread: make the device a peer, unless it is one already, and say what it is to know."""

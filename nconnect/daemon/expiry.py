@@ -25,9 +25,9 @@ WARNING_SHARE = 0.1
 LOOK_AGAIN_S = 3600.0  # the wall clock may be set in the meantime
 
 
-def in_force(config: Config, expired: Collection[str]) -> Config:
-    """The configuration that the host's rules are made from: who has expired (by NKN address) may reach
-    nothing. Its routes stay, so that what is meant for the tunnel does not take another way.
+def without_expired(config: Config, expired: Collection[str]) -> Config:
+    """The configuration that the host's rules are made from: peers in `expired` (NKN addresses) may reach
+    nothing. Their routes stay, so that what is meant for the tunnel does not leave another way.
     """
     peers = (replace(p, allow=()) if str(p.address) in expired else p for p in config.peers)
     return replace(config, peers=tuple(peers)) if expired else config
@@ -41,13 +41,15 @@ def warning_from(expires_at: float, since: float) -> float:
 class ExpiryNotices:
     """Which peers' access ends soon. Times are seconds since the Unix epoch."""
 
-    def __init__(self, store: StateStore, wall: Callable[[], float]) -> None:
+    def __init__(self, store: StateStore, peers: Iterable[PeerConfig], wall: Callable[[], float]) -> None:
+        """Reads the store, and so blocks."""
         self._store = store
         self._wall = wall
         self._peers: dict[str, PeerConfig] = {}
-        self._since = _checked(store.load(NAME))
+        self._kept = self._since = _checked(store.load(NAME))
         self._logged: set[tuple[str, float]] = set()
         self.moved = asyncio.Event()  # set when a peer has expired, or may pass again
+        self.set_peers(peers)
 
     def set_peers(self, peers: Iterable[PeerConfig]) -> None:
         """The peers as they are from now on."""
@@ -59,12 +61,7 @@ class ExpiryNotices:
             assert peer.expires_at is not None
             at, seen = self._since.get(address, (0.0, 0.0))
             since[address] = (at, seen) if at == peer.expires_at else (peer.expires_at, now)
-        if since != self._since:
-            self._since = since
-            try:
-                self._store.save(NAME, {address: list(pair) for address, pair in since.items()})
-            except HostError as error:
-                log.warning("%s", error)
+        self._since = since
 
     def warnings(self) -> list[str]:
         """A sentence for each peer whose access ends soon, in the file's order."""
@@ -86,10 +83,21 @@ class ExpiryNotices:
             except TimeoutError:
                 continue
             self.moved.clear()
+            await self.save()
             try:
                 await follow()
             except NconnectError as error:
                 log.error("the rules of expired peers: %s", error)
+
+    async def save(self) -> None:
+        """Keep since when each end was known, if that has changed."""
+        if self._since != self._kept:
+            self._kept = self._since
+            kept = {address: list(pair) for address, pair in self._since.items()}
+            try:
+                await asyncio.to_thread(self._store.save, NAME, kept)
+            except HostError as error:
+                log.warning("%s", error)
 
     def log_new(self) -> float:
         """Log each warning once; how many seconds to wait before the next look."""

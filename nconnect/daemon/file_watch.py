@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import fields
 
 from nconnect.daemon.reload import FIXED
+from nconnect.daemon.settings import InForce
 from nconnect.errors import NconnectError
 from nconnect.invite.table import Table
 from nconnect.model import Config
@@ -22,9 +23,7 @@ MAX_NAMED = 4  # changes in the sentence; the rest are counted
 class FileWatch:
     """One interface's."""
 
-    def __init__(
-        self, stamp: Callable[[], object], load: Callable[[], Table], in_force: Callable[[], Config]
-    ) -> None:
+    def __init__(self, stamp: Callable[[], object], load: Callable[[], Table], in_force: InForce) -> None:
         """`stamp`: what changes with the file. `load`: read all of it. Both block."""
         self._stamp = stamp
         self._load = load
@@ -36,7 +35,7 @@ class FileWatch:
     @property
     def problem(self) -> str:
         """As the last look found it: a sentence; "" while the file says what is in force."""
-        is_current = self._judged is not None and self._judged[1] is self._in_force()
+        is_current = self._judged is not None and self._judged[1] is self._in_force.config
         return self._problem if is_current else ""
 
     async def look(self) -> None:
@@ -46,7 +45,7 @@ class FileWatch:
         await asyncio.wait((self._looking,), timeout=WAIT_S)
 
     async def _look(self) -> None:
-        config = self._in_force()
+        config = self._in_force.config
         stamp = await asyncio.to_thread(self._stamp_now)
         if self._judged is not None and self._judged[0] == stamp and self._judged[1] is config:
             return

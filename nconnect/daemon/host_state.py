@@ -7,17 +7,20 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 
 from nconnect.config.proxy import DIRECT, Proxies
-from nconnect.daemon.expiry import in_force
-from nconnect.errors import HostError
+from nconnect.daemon.events import Bus, PlanInForce
+from nconnect.daemon.expiry import without_expired
+from nconnect.daemon.settings import InForce
+from nconnect.errors import HostError, NconnectError
 from nconnect.host.diff import setting
 from nconnect.host.facts import Endpoint, Facts
 from nconnect.host.flow_limits import Budgets
 from nconnect.host.nft import peer_id, provides
 from nconnect.host.plan import HostPlan, plan, refuse_taken_addresses, shut_off
+from nconnect.invite.table import Table
 from nconnect.io.system.host import Host
 from nconnect.io.system.surroundings import detours, stopped
 from nconnect.model import Config
@@ -32,23 +35,23 @@ class HostState:
 
     def __init__(
         self,
-        config: Config,
+        in_force: InForce,
         host: Host,
+        bus: Bus,
         *,
         endpoints: Callable[[], tuple[Endpoint, ...]],
         expired: Callable[[], frozenset[str]],
         proxies: Proxies = DIRECT,
-        planned: Callable[[HostPlan], None] = lambda _: None,
     ) -> None:
         """`endpoints`: what else the daemon connects to outside of the tunnel. `expired`: the peers whose
-        access has ended. `proxies`: the way to nodes and seeds. `planned` is told of each plan in force.
+        access has ended. `proxies`: the way to nodes and seeds. The bus is told of each plan in force.
         """
         self.plan: HostPlan | None = None
-        self._config = config
+        self._in_force = in_force
         self._host = host
+        self._bus = bus
         self._endpoints = endpoints
         self._proxies = proxies
-        self._planned = planned
         self._expired = expired
         self._expired_then: frozenset[str] = frozenset()  # the peers that had expired when it was made
         self._lock = asyncio.Lock()  # one plan at a time
@@ -63,14 +66,14 @@ class HostState:
     async def set_up(self) -> None:
         """Take back what a killed daemon left, then set up. Raises `HostError`; `remove` is still due."""
         async with self._lock:
-            await asyncio.to_thread(self._set_up)
+            await asyncio.to_thread(self._set_up, self._expired())
             self._tell()
 
-    async def change(self, config: Config) -> None:
+    async def change(self, table: Table) -> None:
         """Put another configuration in force; raises `NconnectError`, and then the old one is."""
         async with self._lock:
-            await asyncio.to_thread(self._apply, config)
-            self._config = config
+            await asyncio.to_thread(self._apply, table.config, self._expired())
+            self._in_force.put(table)
             self._tell()
             self._settings.forgive()
 
@@ -86,7 +89,7 @@ class HostState:
         """Let in and shut out those whose access has changed by the clock alone."""
         async with self._lock:
             if self.plan is not None and self._expired() != self._expired_then:
-                await asyncio.to_thread(self._apply, self._config)
+                await asyncio.to_thread(self._apply, self._config, self._expired())
                 self._tell()
                 await asyncio.to_thread(self._end_flows, self._config, self._config)
 
@@ -94,17 +97,21 @@ class HostState:
         """Plan again: our routes must not hide a network that the machine has entered."""
         async with self._lock:
             if self.plan is not None and not self._ending:
-                await asyncio.to_thread(self._apply_if_changed)
-                self._tell()
+                try:
+                    await asyncio.to_thread(self._apply_if_changed, self._expired())
+                except NconnectError as error:
+                    log.error("the network changed: %s", error)
+                else:
+                    self._tell()
 
-    async def repair(self, renew_device: Callable[[], None]) -> list[str]:
+    async def repair(self, renew_device: Callable[[], Awaitable[None]]) -> list[str]:
         """Set again what somebody removed; what that was, in words. `renew_device`: the TUN is gone."""
         async with self._lock:
             if self.plan is None or self._ending:
                 return []
             gone = await asyncio.to_thread(self._host.missing, self.plan)
             if self._host.is_interface(gone):
-                renew_device()
+                await renew_device()
             wanted = self._settings.without_overruled(self.plan, gone)
             gone = [what for what in gone if what not in self._settings.overruled]
             if gone:
@@ -179,25 +186,28 @@ class HostState:
                 log.warning("%s", error)
         return self._refused
 
+    @property
+    def _config(self) -> Config:
+        return self._in_force.config
+
     def _tell(self) -> None:
         assert self.plan is not None
-        self._planned(self.plan)
+        self._bus.publish(PlanInForce(self.plan))
 
     # In a thread
 
-    def _set_up(self) -> None:
+    def _set_up(self, expired: frozenset[str]) -> None:
         # What a killed daemon left goes on until ours replaces it in one step: without any rules the kernel
         # would stop to follow connections, and those that live would be reset when their packets come.
         has_rules = self._host.has_rules()
         self._stays_closed = self._config.fail_closed and has_rules
         self._host.remove(keep_rules=has_rules)
         refuse_taken_addresses(self._config, self._host.read_facts())
-        self._apply(self._config)
+        self._apply(self._config, expired)
 
-    def _apply(self, config: Config) -> None:
+    def _apply(self, config: Config, expired: frozenset[str]) -> None:
         """The plan is kept only when it is in force."""
-        expired = self._expired()
-        wanted = plan(in_force(config, expired), self._facts())
+        wanted = plan(without_expired(config, expired), self._facts())
         for warning in wanted.warnings:
             log.warning("%s", warning)
         for skipped in wanted.skipped_routes:
@@ -208,11 +218,11 @@ class HostState:
         self._host.apply(wanted)
         self.plan, self._expired_then = wanted, expired
 
-    def _apply_if_changed(self) -> None:
-        fresh = plan(in_force(self._config, self._expired()), self._facts())
+    def _apply_if_changed(self, expired: frozenset[str]) -> None:
+        fresh = plan(without_expired(self._config, expired), self._facts())
         # An interface that was down for a moment has lost the host routes that lead through it.
         if fresh != self.plan or (fresh.state.bypasses and self._host.missing(fresh)):
-            self._apply(self._config)
+            self._apply(self._config, expired)
         else:
             self.plan = fresh
 
@@ -247,7 +257,7 @@ class HostState:
         try:
             if gone:
                 self._host.flush_conntrack(gone)
-            self._host.end_refused(in_force(fresh, self._expired_then))
+            self._host.end_refused(without_expired(fresh, self._expired_then))
         except HostError as error:
             self._flows_problem = f"connections that peers have lost may go on for a while: {error}"
             log.error("%s", self._flows_problem)

@@ -6,11 +6,11 @@ import asyncio
 import logging
 from collections.abc import Callable
 
+from nconnect.daemon.events import Bus, PeersChanged, Reloaded
 from nconnect.daemon.host_state import HostState
-from nconnect.daemon.reconciler import Reconciler
+from nconnect.daemon.settings import InForce
 from nconnect.errors import ConfigError, NconnectError
 from nconnect.invite.table import Table
-from nconnect.model import PeerConfig
 
 log = logging.getLogger(__name__)
 
@@ -19,26 +19,15 @@ FIXED = ("interface", "seed", "identifier", "address", "mtu", "cipher", "network
 
 
 class Reload:
-    """One interface's. `config` is what is in force; `problem` and `left_out` are sentences for `status`:
-    why the file is not, and which peers are not."""
+    """One interface's. `problem` is a sentence for `status`: why the file is not in force."""
 
-    def __init__(
-        self,
-        load: Callable[[], Table],
-        table: Table,
-        *,
-        set_peers: Callable[[tuple[PeerConfig, ...]], None],
-        enforcement: HostState,
-        keeper: Reconciler,
-    ) -> None:
-        """`load` reads all of it; it blocks. `table` is what is in force now."""
-        self.config = table.config
+    def __init__(self, load: Callable[[], Table], in_force: InForce, host_state: HostState, bus: Bus) -> None:
+        """`load` reads all of it; it blocks."""
         self.problem = ""
-        self.left_out = table.problems
         self._load = load
-        self._set_peers = set_peers
-        self._host_state = enforcement
-        self._reconciler = keeper
+        self._in_force = in_force
+        self._host_state = host_state
+        self._bus = bus
         self._lock = asyncio.Lock()
         self._signalled: asyncio.Task[None] | None = None  # the newest; the loop keeps none
 
@@ -53,21 +42,20 @@ class Reload:
 
     async def _apply(self) -> None:
         table = await asyncio.to_thread(self._load)
-        old, fresh = self.config, table.config
+        old, fresh = self._in_force.config, table.config
         changed = [name for name in FIXED if getattr(fresh, name) != getattr(old, name)]
         if changed:
             raise ConfigError(
                 f"{', '.join(changed)} cannot change while {old.interface} is up:"
                 " run `nconnect down`, then `nconnect up`"
             )
-        self._set_peers(fresh.peers)
+        self._bus.publish(PeersChanged(fresh.peers))
         try:
-            await self._host_state.change(fresh)
+            await self._host_state.change(table)
         except NconnectError:
-            self._set_peers(old.peers)
+            self._bus.publish(PeersChanged(old.peers))
             raise
-        self.config, self.left_out = fresh, table.problems
-        self._reconciler.forgive()
+        self._bus.publish(Reloaded())
         await self._host_state.end_flows(old)
 
     def in_background(self) -> None:

@@ -20,27 +20,47 @@ from nconnect.io.system.inotify import Watch
 log = logging.getLogger(__name__)
 
 TRY_AGAIN_S = 2.0
-PAUSE_S = 1.0  # never more often: this is no fight
+PAUSE_S = 1.0  # rate limit, so that we don't fight a program that keeps deleting them
+
+
+class Lock:
+    """The lock of one interface, from before anything of it is made until all is taken back. Blocks."""
+
+    def __init__(self, interface: str, files: RunFiles | None = None) -> None:
+        """Take it; raises `HostError`. `files` makes and removes it; absent, this process does."""
+        self.interface = interface
+        self.files = files or OwnRunFiles(interface)
+        self.fd = self.files.lock()
+
+    def renew(self) -> bool:
+        """Take it again if somebody removed its file; whether that was so. Raises `HostError`."""
+        if paths.holds_lock(self.interface, self.fd):
+            return False
+        fresh = self.files.lock()
+        os.close(self.fd)
+        self.fd = fresh
+        return True
+
+    def release(self) -> None:
+        self.files.unlock(self.fd)
 
 
 class RuntimeFiles:
-    """One interface's. It takes the lock when it is made, and `release` gives it up."""
+    """One interface's: keeps its lock, and serves on its control socket."""
 
-    def __init__(self, interface: str, files: RunFiles | None = None) -> None:
-        """`files` makes and removes them; absent, this process does. Raises `HostError`, as for the lock."""
-        self._files = files or OwnRunFiles(interface)
-        self.lock = self._files.lock()
-        self._interface = interface
+    def __init__(self, lock: Lock, backend: Backend) -> None:
+        self._lock = lock
+        self._files = lock.files
+        self._interface = lock.interface
+        self._backend = backend
         self._server: ControlServer | None = None
-        self._backend: Backend
         self._failed = ""
         self._closed = False
 
-    async def listen(self, backend: Backend) -> None:
+    async def listen(self) -> None:
         """Serve on the control socket. Raises `HostError`."""
-        self._backend = backend
         listener = await asyncio.to_thread(self._files.listen)
-        self._server = await ControlServer.on(listener, paths.socket_path(self._interface), backend)
+        self._server = await ControlServer.on(listener, paths.socket_path(self._interface), self._backend)
 
     async def close(self) -> None:
         """Serve no more, and remove the socket; the lock stays."""
@@ -51,10 +71,6 @@ class RuntimeFiles:
         if self._server is not None:
             await asyncio.to_thread(self._files.remove_socket)
             await self._server.close()
-
-    def release(self) -> None:
-        """Give up the lock; the last thing that is done."""
-        self._files.unlock(self.lock)
 
     async def run(self) -> None:
         """Watch and keep, for ever."""
@@ -85,14 +101,11 @@ class RuntimeFiles:
         if self._closed:
             return True
         try:
-            if not paths.holds_lock(self._interface, self.lock):
-                fresh = await asyncio.to_thread(self._files.lock)
-                os.close(self.lock)
-                self.lock = fresh
+            if await asyncio.to_thread(self._lock.renew):
                 log.warning("somebody removed %s: made again", paths.lock_path(self._interface))
             if self._server is None or not self._server.is_reachable():
                 await self._stop_serving()
-                await self.listen(self._backend)
+                await self.listen()
                 log.warning("somebody removed %s: made again", paths.socket_path(self._interface))
                 await asyncio.sleep(PAUSE_S)
         except HostError as error:

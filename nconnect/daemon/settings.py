@@ -1,4 +1,4 @@
-"""What the configuration, and the environment, tell the parts of the daemon."""
+"""The configuration in force, and what the daemon's parts take from it and from the environment."""
 
 from __future__ import annotations
 
@@ -8,12 +8,33 @@ import time
 from nconnect.crypto.aead import CipherSuite, faster_suite
 from nconnect.errors import ConfigError
 from nconnect.host.nft import provides
+from nconnect.invite.table import Table
 from nconnect.model import PUBLIC_SEED_RPC, Config
 from nconnect.tunnel.constants import REKEY_AFTER_S
 from nconnect.tunnel.outputs import Settings
 from nconnect.wire.tunnel import Feature
 
 REKEY_VARIABLE = "NCONNECT_REKEY_AFTER_S"
+
+
+class InForce:
+    """What is in force: the one place for it. The parts keep this object, not a `Config`."""
+
+    def __init__(self, table: Table) -> None:
+        self._table = table
+
+    def put(self, table: Table) -> None:
+        """`host_state` alone calls this, once the host is set by it."""
+        self._table = table
+
+    @property
+    def config(self) -> Config:
+        return self._table.config
+
+    @property
+    def left_out(self) -> tuple[str, ...]:
+        """Which peers of the file are not in force: sentences for `status`."""
+        return self._table.problems
 
 
 def seeds(config: Config, own_node: str | None) -> tuple[str, ...]:

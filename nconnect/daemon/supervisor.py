@@ -24,11 +24,11 @@ class Supervisor:
         self.restarts: Counter[str] = Counter()
         self.tasks: dict[str, asyncio.Task[None]] = {}
         self._failures: dict[str, tuple[float, str]] = {}  # the newest of each: when (loop's time), and what
-        self._group = group
+        self.group = group
 
     def start(self, name: str, run: Callable[[], Awaitable[None]]) -> None:
         """Run `run()` again and again under this name; a normal return ends it for good."""
-        self.tasks[name] = self._group.create_task(self._keep(name, run), name=name)
+        self.tasks[name] = self.group.create_task(self._keep(name, run), name=name)
 
     async def _keep(self, name: str, run: Callable[[], Awaitable[None]]) -> None:
         loop = asyncio.get_running_loop()

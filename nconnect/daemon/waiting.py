@@ -1,6 +1,6 @@
 """Who waits for the interface: whoever started it, `nconnect wait`, `nconnect ping`.
 
-Whatever may have brought it nearer calls `notify`, and all that wait look again.
+Each event that may have brought it nearer calls `notify`, and all that wait look again.
 """
 
 from __future__ import annotations
@@ -12,12 +12,14 @@ from nconnect.config.edit import unknown_peer
 from nconnect.control.schema import PingReply
 from nconnect.daemon import status
 from nconnect.daemon.driver import Driver
+from nconnect.daemon.events import Ready
 from nconnect.daemon.host_state import HostState
 from nconnect.errors import NetworkError
 from nconnect.io.clock import boottime
-from nconnect.io.nkn.links import Links
+from nconnect.io.nkn.links import Links, LinkWentDown
 from nconnect.io.process.notify import ServiceManager
 from nconnect.model import NknAddress
+from nconnect.nkn.outputs import DownReason
 from nconnect.tunnel.core import Tunnel
 from nconnect.tunnel.outputs import Pong
 from nconnect.tunnel.peer import Peer, PeerState
@@ -34,7 +36,7 @@ class Waiting:
         tunnel: Tunnel,
         driver: Driver,
         links: Links,
-        enforcement: HostState,
+        host_state: HostState,
         service: ServiceManager,
         clock: Callable[[], float] = boottime,
     ) -> None:
@@ -45,28 +47,42 @@ class Waiting:
         self._tunnel = tunnel
         self._driver = driver
         self._links = links
-        self._host_state = enforcement
+        self._host_state = host_state
         self._service = service
         self._clock = clock
         self._changed = asyncio.Event()  # replaced at each change
-        self._first_failure: str | None = None
+        self._why_link_0 = ""  # why it could not come up; a spare link may, still
+        self._first_failure = ""
         self._pings: dict[tuple[str, int], asyncio.Future[Pong]] = {}
 
-    def notify(self) -> None:
+    def ready(self, _: Ready) -> None:
+        self.is_ready = True
+        self.notify()
+
+    def request_stop(self) -> None:
+        self.stop.set()
+        self.notify()
+
+    def notify(self, _: object = None) -> None:
         """Something that somebody waits for may have changed."""
         if self.is_ready and self._links.is_up:
             self._service.ready(f"{self._interface} is up as {self._address}")
         self._changed.set()
         self._changed = asyncio.Event()
 
-    def link_failed(self, why: str) -> None:
-        """Link 0 could not log in, or was lost."""
-        self._first_failure = self._first_failure or why
+    def link_went_down(self, event: LinkWentDown) -> None:
+        """Link 0 cannot log in, and no spare link can either: the first login has failed."""
+        if not event.link and event.reason is not DownReason.STOPPED:
+            self._why_link_0 = event.why
+        at_the_node = event.reason in (DownReason.UNREACHABLE, DownReason.TIMED_OUT, DownReason.STOPPED)
+        if not (at_the_node and self._links.spare_may_help()):
+            self._first_failure = self._first_failure or self._why_link_0
+        self.notify()
 
     async def first_login(self) -> None:
         """Return at the first login; raise when it fails, since who starts us by hand wants to know."""
         while not self._links.is_up and not self.stop.is_set():
-            if self._first_failure is not None:
+            if self._first_failure:
                 raise NetworkError(f"{self._first_failure}; `nconnect up --keep-trying` goes on trying")
             await self._changed.wait()
 

@@ -17,13 +17,35 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Iterable
 
 from nconnect.config.proxy import Proxies
+from nconnect.daemon.events import PlanInForce
+from nconnect.daemon.settings import InForce
 from nconnect.host.bypass import is_named
 from nconnect.host.facts import Endpoint
-from nconnect.host.plan import HostPlan, peers_prefixes, tunnel_prefixes
-from nconnect.model import Address, Config, Prefix, join_addr
+from nconnect.host.plan import peers_prefixes, tunnel_prefixes
+from nconnect.model import Address, Prefix, join_addr
 
 MAX_ENDPOINTS = 16  # guessed: ports of nodes at addresses that the configuration names
 SAID_FOR_S = 600.0  # how long `status` names a refused address
+
+
+class Endpoints:
+    """What the host's plan excepts besides the seeds and the proxy that are named by address."""
+
+    def __init__(self, in_force: InForce, proxies: Proxies) -> None:
+        self.opened: deque[Endpoint] = deque(maxlen=MAX_ENDPOINTS)  # other ports there, such as a node's
+        self.proxy_addresses: tuple[Address, ...] = ()  # of a proxy that is named by a host name
+        self._in_force = in_force
+        self._proxies = proxies
+
+    def all(self) -> tuple[Endpoint, ...]:
+        return (*self.opened, *self.proxy())
+
+    def proxy(self) -> tuple[Endpoint, ...]:
+        """Where a proxy with a name is: with `fail_closed` a name server has no say in what leaves."""
+        proxy = self._proxies.proxy
+        if proxy is None or self._in_force.config.fail_closed:
+            return ()
+        return tuple((address, proxy.port) for address in self.proxy_addresses)
 
 
 class WayOut:
@@ -31,44 +53,36 @@ class WayOut:
 
     def __init__(
         self,
-        config: Callable[[], Config],
+        in_force: InForce,
         proxies: Proxies,
+        endpoints: Endpoints,
         *,
-        found: Callable[[], tuple[Address, ...]],
         plan_again: Callable[[], Awaitable[None]],
         clock: Callable[[], float],
     ) -> None:
-        """`found`: the addresses of a proxy that has a name. `plan_again`: with other `endpoints`."""
-        self._config = config
+        """`plan_again`: with other `endpoints`."""
+        self._in_force = in_force
         self._proxies = proxies
-        self._found = found
+        self._endpoints = endpoints
         self._plan_again = plan_again
         self._clock = clock
         self._routed: tuple[Prefix, ...] = ()
         self._closed: tuple[Prefix, ...] = ()
         self._elsewhere: tuple[Prefix, ...] = ()
         self._is_planned = asyncio.Event()
-        self._opened: deque[Endpoint] = deque(maxlen=MAX_ENDPOINTS)
         self._refused: dict[str, tuple[float, str]] = {}  # why, by endpoint; and when last
 
-    @property
-    def endpoints(self) -> tuple[Endpoint, ...]:
-        """What is excepted besides the seeds and the proxy that are named by address: other ports there,
-        such as a node's.
-        """
-        return (*self._opened, *self._proxy())
-
-    def planned(self, plan: HostPlan) -> None:
-        """This is in force now."""
+    def plan_in_force(self, event: PlanInForce) -> None:
+        plan = event.plan
         self._routed, self._closed = tuple(tunnel_prefixes(plan.state)), plan.closed
         self._elsewhere = plan.elsewhere
         self._is_planned.set()
 
     def refusal(self, address: Address) -> str:
         """Why this address may not be connected to; "" when it may."""
-        if address.is_loopback or is_named(address, self._config(), self._proxies):
+        if address.is_loopback or is_named(address, self._in_force.config, self._proxies):
             return ""
-        if any(address == other for other, _ in self._proxy()):
+        if any(address == other for other, _ in self._endpoints.proxy()):
             return ""
         prefix = self._holder(address)
         if prefix is None:
@@ -83,13 +97,14 @@ class WayOut:
 
         What is in a peer's prefix waits for the first plan, which says whether that is routed.
         """
-        if is_named(address, self._config(), self._proxies):
-            if (address, port) not in self._opened:
-                self._opened.append((address, port))
-                if self._config().fail_closed and self._holder(address) is not None:
+        config = self._in_force.config
+        if is_named(address, config, self._proxies):
+            if (address, port) not in self._endpoints.opened:
+                self._endpoints.opened.append((address, port))
+                if config.fail_closed and self._holder(address) is not None:
                     await self._plan_again()
             return ""
-        if not self._is_planned.is_set() and _longest(address, peers_prefixes(self._config())):
+        if not self._is_planned.is_set() and _longest(address, peers_prefixes(config)):
             await self._is_planned.wait()
         why = self.refusal(address)
         if why:
@@ -101,13 +116,6 @@ class WayOut:
         since = self._clock() - SAID_FOR_S
         self._refused = {place: said for place, said in self._refused.items() if said[0] > since}
         return [f"{place} was refused: {why}" for place, (_, why) in sorted(self._refused.items())]
-
-    def _proxy(self) -> tuple[Endpoint, ...]:
-        """Where a proxy with a name is: with `fail_closed` a name server has no say in what leaves."""
-        proxy = self._proxies.proxy
-        if proxy is None or self._config().fail_closed:
-            return ()
-        return tuple((address, proxy.port) for address in self._found())
 
     def _holder(self, address: Address) -> Prefix | None:
         """The prefix that counts and holds the address: of those that are not closed, the longest wins."""

@@ -19,16 +19,12 @@ from nconnect.crypto.aead import CipherSuite
 from nconnect.crypto.keys import Identity
 from nconnect.daemon.driver import Driver
 from nconnect.io.clock import boottime
-from nconnect.io.nkn.links import Links
+from nconnect.io.nkn.links import LinkCameUp, Links
 from nconnect.io.nkn.node_server import NodeServer
 from nconnect.model import NknAddress, NodeConfig, PeerConfig
-from nconnect.nkn.outputs import DownReason
 from nconnect.node.settings import NodeSettings
 from nconnect.tunnel.core import Tunnel
-from nconnect.tunnel.outputs import Pong, Settings
-from nconnect.tunnel.peer import Peer
-from nconnect.wire.jsonrpc import NodeInfo
-from nconnect.wire.nkn import InboundMessage
+from nconnect.tunnel.outputs import SessionUp, Settings
 from tests.daemon.test_driver import FakeTun
 from tests.sim.network import packet
 
@@ -39,7 +35,7 @@ PACKET = packet("10.86.0.2", "192.168.50.10", bytes(60))
 
 
 class End:
-    """A daemon's hot half, with its real links; the handler of both."""
+    """A daemon's hot half, with its real links."""
 
     def __init__(self, name: str, seed: int) -> None:
         self.identity = Identity(bytes([seed]) * 32)
@@ -58,37 +54,23 @@ class End:
             rng=os.urandom,
             wall_clock_ns=time.time_ns,
         )
-        self.links = Links(self.identity, self.address, [seed], self, count=1, rng=os.urandom)
-        first, *more = self.links.runners
+        self.links = Links(self.identity, self.address, [seed], self.told, count=1, rng=os.urandom)
         self.driver = Driver(
             self.tun,  # type: ignore[arg-type]
             self.tunnel,
-            first,
-            self,
+            self.links.runners,
+            self.told,
             asyncio.get_running_loop(),
-            more_links=more,
         )
         self.driver.start()
         return [run for _, run in self.links.tasks()]
 
-    def on_message(self, message: InboundMessage) -> None:
-        raise AssertionError("the driver takes the messages")
-
-    def on_writable(self) -> None:
-        self.driver.flush()
-
-    def on_up(self, node: NodeInfo) -> None:
-        self.is_up.set()
-        self.driver.on_link_up()
-
-    def on_down(self, why: str, reason: DownReason, link: int) -> None: ...
-    def on_session_up(self, peer: Peer) -> None:
-        self.has_session.set()
-
-    def on_session_lost(self, peer: Peer, why: str) -> None: ...
-    def on_expiry_changed(self, peer: Peer) -> None: ...
-    def on_pong(self, pong: Pong) -> None: ...
-    def on_counters_moved(self) -> None: ...
+    def told(self, event: object) -> None:
+        if isinstance(event, LinkCameUp):
+            self.is_up.set()
+            self.driver.check_peers()
+        elif isinstance(event, SessionUp):
+            self.has_session.set()
 
 
 class Calls:

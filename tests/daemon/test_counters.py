@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 
 from nconnect.daemon import counters
-from nconnect.daemon.counters import COUNTERS, CounterKeeper
+from nconnect.daemon.counters import COUNTERS, CounterKeeper, stored
 from nconnect.errors import HostError
 from nconnect.io.files.state import StateStore
+from nconnect.tunnel.outputs import CountersMoved
 from tests.loops import run, until
 
 
@@ -54,11 +55,11 @@ def test_they_are_kept_soon_and_again_when_they_moved_meanwhile(tmp_path: Path) 
         store = SlowStore(tmp_path)
         now = {"self": 1}
         keeper = CounterKeeper(store, lambda: dict(now))
-        keeper.moved()
-        keeper.moved()
+        keeper.moved(CountersMoved())
+        keeper.moved(CountersMoved())
         await until(lambda: bool(store.threads))
         now["self"] = 2
-        keeper.moved()  # while the first is on its way to the disk
+        keeper.moved(CountersMoved())  # while the first is on its way to the disk
         store.go.set()
         await until(lambda: len(store.values) == 2)
         assert store.values == [{"self": 1}, {"self": 2}]
@@ -74,7 +75,7 @@ def test_closing_waits_for_the_one_under_way_and_the_newest_is_last(tmp_path: Pa
         store = SlowStore(tmp_path)
         now = {"self": 1}
         keeper = CounterKeeper(store, lambda: dict(now))
-        keeper.moved()
+        keeper.moved(CountersMoved())
         await until(lambda: bool(store.threads))
         now["self"] = 2
         asyncio.get_running_loop().call_later(0.05, store.go.set)
@@ -89,7 +90,7 @@ def test_closing_at_once_keeps_what_had_just_moved(tmp_path: Path) -> None:
     async def test() -> None:
         store = StateStore(tmp_path)
         keeper = CounterKeeper(store, lambda: {"self": 7})
-        keeper.moved()
+        keeper.moved(CountersMoved())
         await keeper.close()
         assert store.load(COUNTERS) == {"self": 7}
 
@@ -105,7 +106,7 @@ def test_a_full_disk_is_said_once_and_tried_again(
         store = Full(tmp_path)
         keeper = CounterKeeper(store, lambda: {"self": 1})
         with caplog.at_level(logging.WARNING):
-            keeper.moved()
+            keeper.moved(CountersMoved())
             await until(lambda: store.load(COUNTERS) == {"self": 1})
             await keeper.close()
         assert [record.message for record in caplog.records] == ["cannot write: no space left on device"]
@@ -119,4 +120,4 @@ def test_a_full_disk_is_said_once_and_tried_again(
 def test_what_the_last_run_kept(content: bytes | None, kept: dict[str, int], tmp_path: Path) -> None:
     if content is not None:
         (tmp_path / f"{COUNTERS}.json").write_bytes(content)
-    assert CounterKeeper(StateStore(tmp_path), dict).stored() == kept
+    assert stored(StateStore(tmp_path)) == kept

@@ -21,8 +21,7 @@ from nconnect.model import NknAddress, PeerConfig
 from nconnect.tunnel.batch import put_record
 from nconnect.tunnel.constants import BATCH_BYTES, MAX_BATCH_BYTES
 from nconnect.tunnel.core import SEAL_BYTES, Tunnel
-from nconnect.tunnel.outputs import Pong, Settings
-from nconnect.tunnel.peer import Peer
+from nconnect.tunnel.outputs import CountersMoved, Output, Pong, SessionLost, SessionUp, Settings
 from nconnect.wire.message import Message
 from nconnect.wire.nkn import InboundMessage
 from nconnect.wire.tunnel import Feature
@@ -110,6 +109,7 @@ class FakeLink:
         self.signs = False
         self.sent: list[tuple[str, bytes]] = []
         self.on_message: Callable[[InboundMessage], None]
+        self.on_writable: Callable[[], None]
 
     def is_backlogged(self) -> bool:
         return False
@@ -153,24 +153,22 @@ class Side:
         self.driver = Driver(
             self.tun,  # type: ignore[arg-type]
             self.tunnel,
-            self.link,
-            self,
+            [self.link],
+            self.told,
             loop,  # type: ignore[arg-type]
             clock=lambda: loop.now,
         )
         self.driver.start()
 
-    def on_session_up(self, peer: Peer) -> None:
-        self.ups.append(peer.name)
-
-    def on_session_lost(self, peer: Peer, why: str) -> None:
-        self.losses.append(why)
-
-    def on_pong(self, pong: Pong) -> None:
-        self.pongs.append(pong)
-
-    def on_counters_moved(self) -> None:
-        self.counters_moved += 1
+    def told(self, output: Output) -> None:
+        if isinstance(output, SessionUp):
+            self.ups.append(output.peer.name)
+        elif isinstance(output, SessionLost):
+            self.losses.append(output.why)
+        elif isinstance(output, Pong):
+            self.pongs.append(output)
+        elif isinstance(output, CountersMoved):
+            self.counters_moved += 1
 
     def packets(self, *records: bytes) -> None:
         """The kernel has these for the TUN, all at once."""
@@ -349,7 +347,7 @@ def test_what_is_said_while_the_link_is_down_is_counted(world: World) -> None:
     assert world.user.driver.drops[DropReason.LINK_DOWN] == 1
     world.user.packets(to_one(1))
     world.user.link.writable = world.user.link.is_up = True
-    world.user.driver.on_link_up()
+    world.user.driver.check_peers()
     world.exchange()
     assert world.one.written() == [to_one(1)]
 
@@ -604,8 +602,6 @@ def test_stop_reads_no_more_and_leaves_no_timer(world: World) -> None:
     side = world.user
     side.driver.stop()
     assert side.tun.fd not in world.loop.readers
-    side.tunnel.close(world.loop.now)
-    side.driver.drain()
     assert len(side.data_sent()) == 2  # goodbye to both
     world.exchange()
     assert world.one.losses == ["user has gone offline"]
@@ -621,7 +617,7 @@ def test_link_up_asks_the_peers_that_are_up(world: World) -> None:
     world.loop.advance(0.01)
     world.exchange()
     assert world.user.ups == ["one"]
-    world.user.driver.on_link_up()
+    world.user.driver.check_peers()
     world.exchange()
     assert [pong.peer.name for pong in world.user.pongs] == ["one"]
 

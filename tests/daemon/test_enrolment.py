@@ -7,6 +7,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from ipaddress import ip_network
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -20,6 +21,7 @@ from nconnect.io.files import peer_table
 from nconnect.io.files.config_file import load, write
 from nconnect.io.files.invitations import InvitationStore
 from nconnect.model import PeerConfig
+from nconnect.tunnel.outputs import SessionUp
 from nconnect.wire.message import Message
 from tests.invite.examples import (
     DEVICE,
@@ -60,7 +62,7 @@ class Provider:
             address=PROVIDER,
             store=self.store,
             reload=self.reload,
-            send=lambda dest, payload: self.sent.put_nowait((dest, payload)),
+            send=lambda dest, parts: self.sent.put_nowait((dest, b"".join(parts))),
         )
 
     def load(self) -> Table:
@@ -82,7 +84,7 @@ class Provider:
         assert self.knock(payload)
         dest, answer = await asyncio.wait_for(self.sent.get(), 10)
         assert dest == str(DEVICE)
-        await self.reception.close()
+        await self.reception.settled()
         return answer
 
 
@@ -114,8 +116,8 @@ def test_a_device_becomes_a_peer(tmp_path: Path) -> None:
         assert again.receive(str(PROVIDER), await provider.answer(asked(again))) == welcome
         assert (provider.peers, provider.reloads) == ((peer,), 1)
         # After a session it is over.
-        provider.reception.session_up(str(DEVICE))
-        await provider.reception.close()
+        provider.reception.session_up(SessionUp(SimpleNamespace(dest=str(DEVICE))))  # type: ignore[arg-type]
+        await provider.reception.settled()
         last = applicant(seed=10)
         with pytest.raises(Refused, match="used already"):
             last.receive(str(PROVIDER), await provider.answer(asked(last)))
@@ -147,7 +149,7 @@ def test_two_messages_at_once_make_one_peer(tmp_path: Path) -> None:
     async def test(provider: Provider) -> None:
         payload = asked(applicant())
         assert all(provider.knock(payload) for _ in range(5))
-        await provider.reception.close()
+        await provider.reception.settled()
         assert provider.sent.qsize() == 1
         assert provider.reloads == 1
         assert len(provider.peers) == 1
@@ -227,5 +229,13 @@ def test_a_taken_name(tmp_path: Path) -> None:
         assert peer.address == OTHER
         (only,) = provider.store.read()
         assert only.device == "", "and it may be used once the name is free"
+
+    run(tmp_path, test)
+
+
+def test_at_the_end_nobody_is_heard(tmp_path: Path) -> None:
+    async def test(provider: Provider) -> None:
+        await provider.reception.close()
+        assert not provider.knock(asked(applicant()))
 
     run(tmp_path, test)

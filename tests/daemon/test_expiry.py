@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import logging
 from ipaddress import ip_network
@@ -7,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from nconnect.daemon.expiry import LOOK_AGAIN_S, ExpiryNotices, in_force, warning_from
+from nconnect.daemon.expiry import LOOK_AGAIN_S, ExpiryNotices, warning_from, without_expired
 from nconnect.io.files.state import StateStore
 from nconnect.model import Config, NknAddress, PeerConfig
 
@@ -37,7 +38,7 @@ def test_when_a_warning_begins() -> None:
 
 def test_it_is_logged_once_and_shown_until_the_end(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     clock = Clock()
-    notices = ExpiryNotices(StateStore(tmp_path), clock)
+    notices = ExpiryNotices(StateStore(tmp_path), (), clock)
     notices.set_peers([expiring(NOW + 1000), dataclasses.replace(LAPTOP, name="forever")])
     with caplog.at_level(logging.WARNING):
         assert notices.log_new() == 900
@@ -55,15 +56,16 @@ def test_it_is_logged_once_and_shown_until_the_end(tmp_path: Path, caplog: pytes
 
 def test_when_it_was_set_outlives_a_restart(tmp_path: Path) -> None:
     clock = Clock()
-    ExpiryNotices(StateStore(tmp_path), clock).set_peers([expiring(NOW + 10 * DAY)])
+    first = ExpiryNotices(StateStore(tmp_path), [expiring(NOW + 10 * DAY)], clock)
+    asyncio.run(first.save())
     clock.now += 9 * DAY
-    again = ExpiryNotices(StateStore(tmp_path), clock)
-    again.set_peers([expiring(NOW + 10 * DAY)])
+    again = ExpiryNotices(StateStore(tmp_path), [expiring(NOW + 10 * DAY)], clock)
     assert len(again.warnings()) == 1
     again.set_peers([expiring(NOW + 40 * DAY)])  # prolonged: a tenth of the new time
     assert again.warnings() == []
     again.set_peers([expiring(None)])
     assert again.warnings() == []
+    asyncio.run(again.save())
     assert StateStore(tmp_path).load("expiries") == {}
 
 
@@ -71,14 +73,13 @@ def test_when_it_was_set_outlives_a_restart(tmp_path: Path) -> None:
 def test_a_state_file_that_makes_no_sense_is_none(tmp_path: Path, stored: object) -> None:
     store = StateStore(tmp_path)
     store.save("expiries", stored)
-    notices = ExpiryNotices(store, Clock())
-    notices.set_peers([expiring(NOW + 10)])
+    notices = ExpiryNotices(store, [expiring(NOW + 10)], Clock())
     assert notices.warnings() == []
 
 
 def test_who_has_expired_may_reach_nothing_and_keeps_his_routes() -> None:
     config = Config("nc0", bytes(32), "gpu", (), peers=(LAPTOP,))
-    assert in_force(config, frozenset()) == config
-    assert in_force(config, frozenset({"somebody"})).peers == config.peers
-    (peer,) = in_force(config, frozenset({str(LAPTOP.address)})).peers
+    assert without_expired(config, frozenset()) == config
+    assert without_expired(config, frozenset({"somebody"})).peers == config.peers
+    (peer,) = without_expired(config, frozenset({str(LAPTOP.address)})).peers
     assert peer == dataclasses.replace(LAPTOP, allow=())

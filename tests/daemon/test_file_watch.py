@@ -10,6 +10,7 @@ import pytest
 
 from nconnect.daemon import file_watch
 from nconnect.daemon.file_watch import FileWatch, differences
+from nconnect.daemon.settings import InForce
 from nconnect.errors import ConfigError, NconnectError
 from nconnect.invite.table import Table
 from nconnect.model import Config, NknAddress, PeerConfig
@@ -23,10 +24,10 @@ class File:
 
     def __init__(self) -> None:
         self.text: Config | NconnectError = BARE
-        self.in_force = BARE
+        self.in_force = InForce(Table(BARE, {}))
         self.gone = False
         self.edits = self.loads = 0
-        self.watch = FileWatch(self._stamp, self._load, lambda: self.in_force)
+        self.watch = FileWatch(self._stamp, self._load, self.in_force)
 
     def _stamp(self) -> int:
         if self.gone:
@@ -69,7 +70,7 @@ def test_what_would_change_is_said_until_it_is_in_force() -> None:
     file.look(5)
     assert file.loads == loads
     assert isinstance(file.text, Config)
-    file.in_force = file.text  # reloaded
+    file.in_force.put(Table(file.text, {}))  # reloaded
     assert file.watch.problem == "", "at once"
     assert file.look() == ""
 

@@ -8,15 +8,19 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from ipaddress import ip_interface
 from types import SimpleNamespace
 from typing import cast
+from unittest.mock import AsyncMock
 
 import pytest
 
 from nconnect.daemon import host_state as enforcement
+from nconnect.daemon.events import Bus, PlanInForce
 from nconnect.daemon.host_state import HostState
+from nconnect.daemon.settings import InForce
 from nconnect.errors import HostError
 from nconnect.host.facts import Facts, LocalInterface
 from nconnect.host.nft import peer_id
 from nconnect.host.plan import HostPlan
+from nconnect.invite.table import Table
 from nconnect.io.system.host import Host
 from nconnect.model import Config, Prefix
 from tests.host.examples import FACTS, PROVIDER, USER, peer
@@ -89,12 +93,14 @@ class Case:
         self.host = Notes()
         self.expired: frozenset[str] = frozenset()
         self.told: list[HostPlan] = []
+        bus = Bus()
+        bus.subscribe(PlanInForce, lambda event: self.told.append(event.plan))
         self.made = HostState(
-            config,
+            InForce(Table(config, {})),
             cast(Host, self.host),
+            bus,
             endpoints=lambda: (),
             expired=lambda: self.expired,
-            planned=self.told.append,
         )
 
 
@@ -133,7 +139,7 @@ def test_a_refused_change_leaves_the_old_plan_and_the_old_configuration() -> Non
         before = case.made.plan
         case.host.refuses = "apply"
         with pytest.raises(HostError):
-            await case.made.change(dataclasses.replace(PROVIDER, peers=()))
+            await case.made.change(Table(dataclasses.replace(PROVIDER, peers=()), {}))
         assert case.made.plan is before
         case.host.refuses = None
         await case.made.end_flows(PROVIDER)
@@ -146,7 +152,7 @@ def test_who_was_removed_loses_his_connections() -> None:
     async def test(case: Case) -> None:
         await case.made.set_up()
         alice, *others = PROVIDER.peers
-        await case.made.change(dataclasses.replace(PROVIDER, peers=tuple(others)))
+        await case.made.change(Table(dataclasses.replace(PROVIDER, peers=tuple(others)), {}))
         await case.made.end_flows(PROVIDER)
         assert case.host.flushed == list(alice.allowed_ips)
         assert case.host.asked[-1] == "end_refused"
@@ -157,7 +163,7 @@ def test_who_was_removed_loses_his_connections() -> None:
 def test_a_user_ends_nobodys_connections() -> None:
     async def test(case: Case) -> None:
         await case.made.set_up()
-        await case.made.change(dataclasses.replace(USER, peers=()))
+        await case.made.change(Table(dataclasses.replace(USER, peers=()), {}))
         await case.made.end_flows(USER)
         assert "end_refused" not in case.host.asked
         assert case.host.flushed == []
@@ -231,7 +237,7 @@ def test_what_is_gone_is_set_again_and_a_device_is_renewed_first() -> None:
     async def test(case: Case) -> None:
         renewed: list[int] = []
 
-        def renew() -> None:
+        async def renew() -> None:
             renewed.append(len(case.host.plans))
 
         assert await case.made.repair(renew) == []
@@ -252,7 +258,7 @@ def test_after_the_end_nothing_is_set_again() -> None:
         await case.made.set_up()
         await case.made.remove(asked=False)
         case.host.gone = ["interface nc0"]
-        assert await case.made.repair(lambda: pytest.fail("a device was made")) == []
+        assert await case.made.repair(AsyncMock(side_effect=AssertionError("a device was made"))) == []
         case.host.facts = Facts()
         await case.made.follow_network()
         assert case.host.asked == ["remove", "apply", "remove"]
@@ -294,7 +300,7 @@ def test_a_peer_gets_what_is_left_of_its_bound_when_it_may_have_used_it() -> Non
         case.host.asked.clear()
         await case.made.renew_flow_limits({"alice": 9 + 40})
         assert case.host.asked == []
-        await case.made.change(PROVIDER)
+        await case.made.change(Table(PROVIDER, {}))
         await case.made.renew_flow_limits({"alice": 9 + 40})
         assert case.host.asked[-2:] == ["count_flows", "give_flows"], "the rules may be new"
 

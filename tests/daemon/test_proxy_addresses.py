@@ -11,9 +11,16 @@ import pytest
 from nconnect.config.proxy import Proxies
 from nconnect.daemon import proxy_addresses
 from nconnect.daemon.proxy_addresses import ProxyAddresses
+from nconnect.daemon.settings import InForce
+from nconnect.daemon.way_out import Endpoints
+from nconnect.invite.table import Table
 from nconnect.io.net.resolve import AddressInfo
-from nconnect.model import Proxy
+from nconnect.io.nkn.links import LinkCameUp, LinkWentDown
+from nconnect.model import Config, Proxy
+from nconnect.nkn.outputs import DownReason
+from nconnect.wire.jsonrpc import NodeInfo
 
+UP = LinkCameUp(NodeInfo("203.0.113.7:30002", "", "ab" * 32, "cd" * 32))
 NAMED = Proxies(Proxy("http", "proxy.example", 3128))
 
 
@@ -25,6 +32,7 @@ class Names:
         self.silent = False
         self.asked: list[str] = []
         self.plans = 0
+        self.endpoints = Endpoints(InForce(Table(Config("nc7", bytes(32), "gpu", ()), {})), NAMED)
         monkeypatch.setattr(proxy_addresses, "stream_addresses", self.stream_addresses)
 
     async def stream_addresses(self, host: str, port: int) -> list[AddressInfo]:
@@ -47,17 +55,17 @@ async def settled() -> None:
 def test_a_name_is_looked_up_and_a_change_is_planned_for_once(monkeypatch: pytest.MonkeyPatch) -> None:
     async def test() -> None:
         names = Names(monkeypatch, "10.0.0.2", "fd00::1", "10.0.0.1", "10.0.0.2")
-        proxy = ProxyAddresses(NAMED, names.plan)
+        proxy = ProxyAddresses(NAMED, names.endpoints, names.plan)
         await proxy.look_up()
-        assert proxy.found == tuple(map(ip_address, ("10.0.0.1", "10.0.0.2", "fd00::1")))
-        proxy.link_changed()
-        proxy.link_changed()
+        assert names.endpoints.proxy_addresses == tuple(map(ip_address, ("10.0.0.1", "10.0.0.2", "fd00::1")))
+        proxy.link_changed(UP)
+        proxy.link_changed(UP)
         await settled()
         assert (names.plans, len(names.asked)) == (0, 2)
         names.addresses = ("10.0.0.9",)
-        proxy.link_changed()
+        proxy.link_changed(UP)
         await settled()
-        assert (names.plans, proxy.found) == (1, (ip_address("10.0.0.9"),))
+        assert (names.plans, names.endpoints.proxy_addresses) == (1, (ip_address("10.0.0.9"),))
 
     asyncio.run(test())
 
@@ -65,14 +73,14 @@ def test_a_name_is_looked_up_and_a_change_is_planned_for_once(monkeypatch: pytes
 def test_without_an_answer_the_one_before_stays(monkeypatch: pytest.MonkeyPatch) -> None:
     async def test() -> None:
         names = Names(monkeypatch, "10.0.0.1")
-        proxy = ProxyAddresses(NAMED, names.plan)
+        proxy = ProxyAddresses(NAMED, names.endpoints, names.plan)
         await proxy.look_up()
         names.addresses = ()
         await proxy.look_up()
         names.silent = True
         monkeypatch.setattr(proxy_addresses, "LOOK_UP_S", 0.01)
         await proxy.look_up()
-        assert proxy.found == (ip_address("10.0.0.1"),)
+        assert names.endpoints.proxy_addresses == (ip_address("10.0.0.1"),)
 
     asyncio.run(test())
 
@@ -83,10 +91,24 @@ def test_without_an_answer_the_one_before_stays(monkeypatch: pytest.MonkeyPatch)
 def test_nothing_is_asked_where_there_is_no_name(monkeypatch: pytest.MonkeyPatch, proxies: Proxies) -> None:
     async def test() -> None:
         names = Names(monkeypatch, "10.0.0.1")
-        proxy = ProxyAddresses(proxies, names.plan)
+        proxy = ProxyAddresses(proxies, names.endpoints, names.plan)
         await proxy.look_up()
-        proxy.link_changed()
+        proxy.link_changed(UP)
         await settled()
-        assert (names.asked, proxy.found) == ([], ())
+        assert (names.asked, names.endpoints.proxy_addresses) == ([], ())
+
+    asyncio.run(test())
+
+
+def test_the_end_of_a_link_asks_for_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test() -> None:
+        names = Names(monkeypatch, "10.0.0.1")
+        proxy = ProxyAddresses(NAMED, names.endpoints, names.plan)
+        proxy.link_changed(LinkWentDown("stopped", DownReason.STOPPED, 0))
+        await settled()
+        assert names.asked == []
+        proxy.link_changed(LinkWentDown("no answer", DownReason.UNREACHABLE, 0))
+        await settled()
+        assert names.asked == ["proxy.example"]
 
     asyncio.run(test())

@@ -9,9 +9,10 @@ from typing import cast
 
 import pytest
 
+from nconnect.daemon.events import Bus, PeersChanged, Reloaded
 from nconnect.daemon.host_state import HostState
-from nconnect.daemon.reconciler import Reconciler
 from nconnect.daemon.reload import FIXED, Reload
+from nconnect.daemon.settings import InForce
 from nconnect.errors import ConfigError, HostError
 from nconnect.invite.table import Table
 from nconnect.model import Config, NknAddress, PeerConfig
@@ -21,42 +22,39 @@ BARE = Config("nc7", bytes(32), "gpu", ())
 
 
 class Parts:
-    """An `HostState` and a `Reconciler` that take notes, and the file."""
+    """A `HostState` that takes notes, what the bus is told, and the file."""
 
     def __init__(self) -> None:
         self.notes: list[object] = []
         self.file: Config = BARE
         self.left_out: tuple[str, ...] = ()
         self.refuses = False
+        self.in_force, bus = InForce(Table(BARE, {})), Bus()
         self.reload = Reload(
-            lambda: Table(self.file, {}, self.left_out),
-            Table(BARE, {}),
-            set_peers=lambda peers: self.notes.append([peer.name for peer in peers]),
-            enforcement=cast(HostState, self),
-            keeper=cast(Reconciler, self),
+            lambda: Table(self.file, {}, self.left_out), self.in_force, cast(HostState, self), bus
         )
+        bus.subscribe(PeersChanged, lambda event: self.notes.append([peer.name for peer in event.peers]))
+        bus.subscribe(Reloaded, lambda _: self.notes.append("reloaded"))
 
-    async def change(self, config: Config) -> None:
+    async def change(self, table: Table) -> None:
         if self.refuses:
             raise HostError("nft does not take it")
+        self.in_force.put(table)
         self.notes.append("change")
 
     async def end_flows(self, old: Config) -> None:
         self.notes.append(("end flows of", len(old.peers)))
-
-    def forgive(self) -> None:
-        self.notes.append("forgive")
 
 
 def test_peers_then_rules_then_what_is_allowed_no_more() -> None:
     parts = Parts()
     parts.file = dataclasses.replace(BARE, peers=(PEER,), inbound=True)
     asyncio.run(parts.reload.apply())
-    assert parts.notes == [["laptop"], "change", "forgive", ("end flows of", 0)]
+    assert parts.notes == [["laptop"], "change", "reloaded", ("end flows of", 0)]
     parts.left_out = ("somebody is left out",)
     asyncio.run(parts.reload.apply())
-    assert parts.reload.left_out == ("somebody is left out",)
-    assert parts.reload.config is parts.file
+    assert parts.in_force.left_out == ("somebody is left out",)
+    assert parts.in_force.config is parts.file
 
 
 def test_rules_that_are_refused_leave_peers_and_configuration_as_they_were() -> None:
@@ -66,7 +64,7 @@ def test_rules_that_are_refused_leave_peers_and_configuration_as_they_were() -> 
     with pytest.raises(HostError, match="nft"):
         asyncio.run(parts.reload.apply())
     assert parts.notes == [["laptop"], []]
-    assert parts.reload.config is BARE
+    assert parts.in_force.config is BARE
 
 
 @pytest.mark.parametrize(("field", "value"), [("mtu", 1400), ("seed", b"x" * 32), ("identifier", "other")])

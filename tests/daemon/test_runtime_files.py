@@ -14,7 +14,7 @@ import pytest
 
 from nconnect.control.client import ControlClient
 from nconnect.daemon import runtime_files as presence
-from nconnect.daemon.runtime_files import RuntimeFiles
+from nconnect.daemon.runtime_files import Lock, RuntimeFiles
 from nconnect.io.files import paths
 
 
@@ -37,8 +37,9 @@ def _run_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def running(body: Callable[[RuntimeFiles, Asked], Awaitable[Any]]) -> None:
     async def main() -> None:
-        made, backend = RuntimeFiles("nc9"), Asked()
-        await made.listen(backend)  # type: ignore[arg-type]
+        lock, backend = Lock("nc9"), Asked()
+        made = RuntimeFiles(lock, backend)  # type: ignore[arg-type]
+        await made.listen()
         task = asyncio.create_task(made.run())
         await asyncio.sleep(0.02)
         try:
@@ -48,7 +49,7 @@ def running(body: Callable[[RuntimeFiles, Asked], Awaitable[Any]]) -> None:
             task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await task
-            made.release()
+            lock.release()
 
     asyncio.run(main())
     assert not paths.socket_path("nc9").exists()
@@ -103,17 +104,19 @@ def test_another_daemons_files_are_left_alone() -> None:
     """Nothing of ours is removed by name alone when we end."""
 
     async def main() -> None:
-        made, backend = RuntimeFiles("nc9"), Asked()
-        await made.listen(backend)  # type: ignore[arg-type]
+        lock, backend = Lock("nc9"), Asked()
+        made = RuntimeFiles(lock, backend)  # type: ignore[arg-type]
+        await made.listen()
         paths.socket_path("nc9").unlink()
         paths.lock_path("nc9").unlink()
-        other, others = RuntimeFiles("nc9"), Asked()
-        await other.listen(others)  # type: ignore[arg-type]
+        second, others = Lock("nc9"), Asked()
+        other = RuntimeFiles(second, others)  # type: ignore[arg-type]
+        await other.listen()
         await made.close()
-        made.release()
+        lock.release()
         await until_it_can_be_asked(others)
         await other.close()
-        paths.release_lock("nc9", other.lock)
+        second.release()
 
     asyncio.run(main())
     assert os.listdir(paths.run_dir()) == []

@@ -8,8 +8,11 @@ from typing import Any, cast
 
 import pytest
 
+from nconnect.daemon.events import Ready
 from nconnect.daemon.waiting import Waiting
 from nconnect.errors import NconnectError, NetworkError
+from nconnect.io.nkn.links import LinkWentDown
+from nconnect.nkn.outputs import DownReason
 from nconnect.tunnel.outputs import Pong
 from tests.tunnel.hostile import connected
 
@@ -25,13 +28,14 @@ class Parts:
         self.rtt_s: float | None = 0.002
         self.readied: list[str] = []
         self.drained = 0
+        self.spare_helps = False
         self.waiting = Waiting(
             "nc7",
             self.user.address,
             tunnel=self.user.tunnel,
             driver=cast(Any, self),
             links=cast(Any, self),
-            enforcement=cast(Any, self),
+            host_state=cast(Any, self),
             service=cast(Any, self),
             clock=lambda: self.sim.now,
         )
@@ -47,6 +51,12 @@ class Parts:
     def leg_s(self, link: int) -> float | None:
         return self.rtt_s
 
+    def spare_may_help(self) -> bool:
+        return self.spare_helps
+
+    def down(self, why: str, reason: DownReason = DownReason.UNREACHABLE, link: int = 0) -> None:
+        self.waiting.link_went_down(LinkWentDown(why, reason, link))
+
     def ready(self, text: str) -> None:
         self.readied.append(text)
 
@@ -57,8 +67,8 @@ class Parts:
     def on_drain(self) -> None: ...
 
     def set_up(self) -> None:
-        self.plan, self.is_up, self.waiting.is_ready = object(), True, True
-        self.waiting.notify()
+        self.plan, self.is_up = object(), True
+        self.waiting.ready(Ready())
 
 
 def run(test: Callable[[Parts], Awaitable[None]]) -> None:
@@ -117,16 +127,54 @@ def test_the_first_login_or_why_not() -> None:
     async def test(parts: Parts) -> None:
         login = asyncio.create_task(parts.waiting.first_login(), name="login")
         await asyncio.sleep(0)
-        parts.waiting.link_failed("no answer")
-        parts.waiting.link_failed("another reason, later")
-        parts.waiting.notify()
+        parts.down("no answer")
+        parts.down("another reason, later")
         with pytest.raises(NetworkError, match=r"^no answer; `nconnect up --keep-trying` goes on trying$"):
             await login
         parts.is_up = True
         await parts.waiting.first_login()
         parts.is_up = False
-        parts.waiting.stop.set()
+        parts.waiting.request_stop()
         await parts.waiting.first_login()
+
+    run(test)
+
+
+@pytest.mark.parametrize("spare_fails_by", [DownReason.TIMED_OUT, DownReason.STOPPED])
+def test_a_node_that_cannot_be_reached_is_no_failure_while_a_spare_link_may_come_up(
+    spare_fails_by: DownReason,
+) -> None:
+    async def test(parts: Parts) -> None:
+        parts.spare_helps = True
+        login = asyncio.create_task(parts.waiting.first_login(), name="login")
+        await asyncio.sleep(0)
+        parts.down("silent")
+        await asyncio.sleep(0)
+        assert not login.done()
+        parts.spare_helps = False
+        parts.down("silent too", spare_fails_by, 1)
+        with pytest.raises(NetworkError, match=r"^silent;"):
+            await login
+
+    run(test)
+
+
+def test_without_a_seed_no_spare_link_helps() -> None:
+    async def test(parts: Parts) -> None:
+        parts.spare_helps = True
+        parts.down("no seed", DownReason.NO_SEED)
+        with pytest.raises(NetworkError, match=r"^no seed;"):
+            await parts.waiting.first_login()
+
+    run(test)
+
+
+def test_only_link_0_that_fails_by_itself_ends_a_start() -> None:
+    async def test(parts: Parts) -> None:
+        parts.down("another link", link=1)
+        parts.down("stopped", DownReason.STOPPED)
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(parts.waiting.first_login(), 0)
 
     run(test)
 

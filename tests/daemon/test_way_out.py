@@ -9,9 +9,12 @@ from ipaddress import ip_address, ip_interface, ip_network
 import pytest
 
 from nconnect.config.proxy import DIRECT, Proxies
-from nconnect.daemon.way_out import MAX_ENDPOINTS, SAID_FOR_S, WayOut
+from nconnect.daemon.events import PlanInForce
+from nconnect.daemon.settings import InForce
+from nconnect.daemon.way_out import MAX_ENDPOINTS, SAID_FOR_S, Endpoints, WayOut
 from nconnect.host.facts import Facts, LocalInterface
 from nconnect.host.plan import plan
+from nconnect.invite.table import Table
 from nconnect.model import Address, Config, NetworkConfig, NodeConfig, Proxy
 from tests.host.examples import FACTS, USER
 
@@ -24,12 +27,15 @@ CLOSED = replace(USER, fail_closed=True)
 class Case:
     def __init__(self, config: Config, proxies: Proxies = DIRECT, found: tuple[Address, ...] = ()) -> None:
         self.config = config
+        in_force = InForce(Table(config, {}))
+        self.endpoints = Endpoints(in_force, proxies)
+        self.endpoints.proxy_addresses = found
         self.plans = 0
         self.now = 1000.0
         self.made = WayOut(
-            lambda: self.config,
+            in_force,
             proxies,
-            found=lambda: found,
+            self.endpoints,
             plan_again=self._plan,
             clock=lambda: self.now,
         )
@@ -38,7 +44,7 @@ class Case:
         self.plans += 1
 
     def planned(self, facts: Facts = FACTS) -> Case:
-        self.made.planned(plan(self.config, facts))
+        self.made.plan_in_force(PlanInForce(plan(self.config, facts)))
         return self
 
     def admit(self, address: Address, port: int = 30002) -> str:
@@ -94,16 +100,16 @@ def test_what_the_configuration_names_is_admitted_once_the_rules_let_it() -> Non
     case = Case(seeds(CLOSED, "http://192.168.50.10:30003", "http://198.51.100.9:30003")).planned()
     assert case.admit(INSIDE, 30002) == ""
     assert case.plans == 1
-    assert case.made.endpoints == ((INSIDE, 30002),)
+    assert case.endpoints.all() == ((INSIDE, 30002),)
     case.admit(INSIDE, 30002)
     assert case.plans == 1, "it is in force"
     assert case.admit(OUTSIDE, 30002) == ""
     assert case.plans == 1, "it is open anyway"
-    assert (OUTSIDE, 30002) in case.made.endpoints, "and stays so when a peer is given its network"
+    assert (OUTSIDE, 30002) in case.endpoints.all(), "and stays so when a peer is given its network"
     assert case.admit(ip_address("192.168.50.11")), "its neighbour is not named"
     for port in range(100):
         case.admit(INSIDE, port)
-    assert len(case.made.endpoints) == MAX_ENDPOINTS
+    assert len(case.endpoints.all()) == MAX_ENDPOINTS
 
 
 def test_without_fail_closed_nothing_needs_to_be_opened() -> None:
@@ -128,10 +134,10 @@ def test_a_proxy_by_name_is_believed_unless_what_leaves_is_closed() -> None:
     """Its address is a name server's word."""
     proxies = Proxies(Proxy("http", "proxy.example", 3128))
     open_one = Case(USER, proxies, (INSIDE,)).planned()
-    assert open_one.made.endpoints == ((INSIDE, 3128),)
+    assert open_one.endpoints.all() == ((INSIDE, 3128),)
     assert open_one.admit(INSIDE, 3128) == ""
     closed = Case(CLOSED, proxies, (INSIDE,)).planned()
-    assert closed.made.endpoints == ()
+    assert closed.endpoints.all() == ()
     assert closed.admit(INSIDE, 3128)
     literal = Case(CLOSED, Proxies(Proxy("http", "192.168.50.10", 3128))).planned()
     assert literal.admit(INSIDE, 3128) == ""

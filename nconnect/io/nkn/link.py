@@ -86,6 +86,7 @@ class LinkRunner:
         self.signs = True  # the node wants each message signed
         self.websocket: WebSocket | None = None  # while one is open, for its TCP_INFO and options
         self.on_message: Callable[[InboundMessage], None] = handler.on_message
+        self.on_writable: Callable[[], None] = handler.on_writable
         self._handler = handler
         self._tls = tls
         self._clock = clock
@@ -401,7 +402,7 @@ class _Connection:
             if acked > self._acked:
                 self._acked = acked
                 self._runner.link.heard(self._runner._clock())
-            self._runner._handler.on_writable()
+            self._runner.on_writable()
         except Exception as error:
             self._runner._crash(error)
 

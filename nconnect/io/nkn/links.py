@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Protocol
+from dataclasses import dataclass
 
 from nconnect.config.proxy import DIRECT, Proxies
 from nconnect.crypto.keys import Identity
@@ -37,31 +37,44 @@ _LOOK_S = 0.25  # how often it is seen whether a link is stuck
 _NO_NODE = (DownReason.NO_SEED, DownReason.LOGIN_PAGE, DownReason.NETWORK_CHANGED, DownReason.STOPPED)
 
 
-class LinksHandler(Protocol):
-    """What links tell their owner, synchronously, on the loop."""
+@dataclass(frozen=True, slots=True)
+class NodeFound:
+    """A link is about to connect to this node."""
 
-    def on_message(self, message: InboundMessage) -> None:
-        """A message; its payload is borrowed until this returns."""
+    node: NodeInfo
 
-    def on_writable(self) -> None:
-        """`writable` of one of them is True again."""
 
-    def on_up(self, node: NodeInfo) -> None:
-        """A link is up, at a node that no other is at."""
+@dataclass(frozen=True, slots=True)
+class LinkCameUp:
+    """A link is up, at a node where no other link is."""
 
-    def on_down(self, why: str, reason: DownReason, link: int) -> None:
-        """This link broke, or another attempt of its failed."""
+    node: NodeInfo
+
+
+@dataclass(frozen=True, slots=True)
+class LinkWentDown:
+    """This link broke, or another attempt to connect it failed."""
+
+    why: str
+    reason: DownReason
+    link: int
+
+
+LinkEvent = NodeFound | LinkCameUp | LinkWentDown
 
 
 class Links:
-    """The links of one client. `runners` are for the driver, by number: `count`, and the spare ones."""
+    """The links of one client. `runners` are for the driver, by number: `count`, and the spare ones.
+
+    Messages are dropped until somebody sets `on_message` of the runners.
+    """
 
     def __init__(
         self,
         identity: Identity,
         address: NknAddress,
         seeds: Sequence[str],
-        handler: LinksHandler,
+        tell: Callable[[LinkEvent], None],
         *,
         count: int,
         rng: Rng,
@@ -70,7 +83,9 @@ class Links:
         after_loss_s: float = AFTER_LOSS_S,
         proxies: Proxies = DIRECT,
     ) -> None:
+        """`tell` is called synchronously, on the loop."""
         self.proxies = proxies
+        self.tell = tell
         spares = min(SPARES, MAX_LINKS - count)
         self.count = count
         self._spares = Spares(count, spares)
@@ -88,7 +103,6 @@ class Links:
                     now=clock(),
                     rng=rng,
                 ),
-                handler,
                 clock,
             )
             for number in range(count + spares)
@@ -97,7 +111,6 @@ class Links:
         self.runners = [one.runner for one in self._ones]
         self.ask_again_s, self.after_loss_s = ask_again_s, after_loss_s
         self.closed = False
-        self._on_found: Callable[[NodeInfo], None] | None = None
 
     # What an owner asks
 
@@ -127,15 +140,6 @@ class Links:
     @property
     def _shown(self) -> int:
         return max((one.number + 1 for one in self._ones if one.wanted.is_set()), default=self.count)
-
-    @property
-    def on_found(self) -> Callable[[NodeInfo], None] | None:
-        """Told of each node that a link tries."""
-        return self._on_found
-
-    @on_found.setter
-    def on_found(self, tell: Callable[[NodeInfo], None] | None) -> None:
-        self._on_found = tell
 
     def tags(self) -> dict[int, int]:
         """The links that are up, and a tag of each one's node, the same for all clients of that node."""
@@ -201,8 +205,7 @@ class Links:
         if self.runners[number].link.is_named:
             self._spares.named(number, node.public_key, self._clock())
             self._look()
-        if self._on_found is not None:
-            self._on_found(node)
+        self.tell(NodeFound(node))
 
     def came_up(self, number: int) -> None:
         self._spares.up(number, self._clock())
@@ -240,9 +243,7 @@ class Links:
 class _One:
     """One of them, and the handler of its runner."""
 
-    def __init__(
-        self, links: Links, number: int, link: Link, handler: LinksHandler, clock: Callable[[], float]
-    ) -> None:
+    def __init__(self, links: Links, number: int, link: Link, clock: Callable[[], float]) -> None:
         self.number = number
         self.node: NodeInfo | None = None  # while up
         self.shared_with: int | None = None
@@ -250,10 +251,7 @@ class _One:
         self.wanted = asyncio.Event()  # of a spare: it is to run
         if number < links.count:
             self.wanted.set()
-        self.on_message = handler.on_message
-        self.on_writable = handler.on_writable
         self._links = links
-        self._handler = handler
         self.runner = LinkRunner(link, self, clock=clock, proxies=links.proxies)
         self.runner.on_found = lambda node: links.found(number, node)
 
@@ -276,6 +274,9 @@ class _One:
                 return
             await self._until_it_has_its_own()
 
+    def on_message(self, message: InboundMessage) -> None: ...
+    def on_writable(self) -> None: ...
+
     def on_up(self, node: NodeInfo) -> None:
         self.node = node
         other = self._links.other_at(node, self.number)
@@ -285,13 +286,13 @@ class _One:
         if other is not None:
             other._share(self)
         self._links.came_up(self.number)
-        self._handler.on_up(node)
+        self._links.tell(LinkCameUp(node))
 
     def on_down(self, why: str, reason: DownReason) -> None:
         self.node = None
         self._links.went(self.number, reason)
         if self.shared_with is None:
-            self._handler.on_down(why, reason, self.number)
+            self._links.tell(LinkWentDown(why, reason, self.number))
             self._links.lost_one()
 
     def _share(self, other: _One) -> None:

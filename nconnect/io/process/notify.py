@@ -5,6 +5,7 @@ Nothing here fails: a daemon does not stop because nobody listens.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import socket
@@ -42,6 +43,12 @@ class ServiceManager:
     def alive(self) -> None:
         """The watchdog's food."""
         self._send("WATCHDOG=1")
+
+    async def feed_watchdog(self) -> None:
+        """For a task: systemd restarts us when the loop does not come round any more."""
+        while self.watchdog_s is not None:
+            self.alive()
+            await asyncio.sleep(self.watchdog_s / 3)
 
     def stopping(self) -> None:
         self._send("STOPPING=1")

@@ -447,7 +447,7 @@ def test_only_what_the_other_side_confirmed_is_a_sign_of_life() -> None:
     runner = SimpleNamespace(
         link=SimpleNamespace(heard=heard.append),
         _clock=lambda: 7.0,
-        _handler=SimpleNamespace(on_writable=lambda: turns.append(1)),
+        on_writable=lambda: turns.append(1),
     )
     socket = SimpleNamespace(acked_bytes=0, handler=None)
     connection = link_module._Connection(cast(Any, runner), cast(Any, socket))

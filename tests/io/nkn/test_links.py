@@ -13,13 +13,11 @@ import pytest
 
 from nconnect.crypto.keys import Identity
 from nconnect.io.nkn.link import LinkRunner
-from nconnect.io.nkn.links import Links, tag_of
+from nconnect.io.nkn.links import LinkCameUp, LinkEvent, Links, LinkWentDown, tag_of
 from nconnect.model import NknAddress
 from nconnect.nkn import spares
-from nconnect.nkn.outputs import DownReason
 from nconnect.node.rpc import node_info
 from nconnect.wire.jsonrpc import NodeInfo
-from nconnect.wire.nkn import InboundMessage
 from tests.io.test_link_and_node import node as node_server
 from tests.loops import run, until
 
@@ -32,14 +30,11 @@ class Owner:
         self.ups: list[str] = []
         self.downs: list[int] = []
 
-    def on_message(self, message: InboundMessage) -> None: ...
-    def on_writable(self) -> None: ...
-
-    def on_up(self, node: NodeInfo) -> None:
-        self.ups.append(node.addr)
-
-    def on_down(self, why: str, reason: DownReason, link: int) -> None:
-        self.downs.append(link)
+    def __call__(self, event: LinkEvent) -> None:
+        if isinstance(event, LinkCameUp):
+            self.ups.append(event.node.addr)
+        elif isinstance(event, LinkWentDown):
+            self.downs.append(event.link)
 
 
 def node(number: int) -> NodeInfo:

@@ -1,0 +1,110 @@
+"""The events that a user would look for in the log, each as one line."""
+
+from __future__ import annotations
+
+import logging
+from collections import defaultdict
+from collections.abc import Callable
+
+from nconnect.daemon.events import PlanInForce, Ready, Resumed
+from nconnect.daemon.log_rate_limit import LogRateLimit
+from nconnect.daemon.settings import InForce
+from nconnect.host.nft import provides
+from nconnect.host.plan import HostPlan
+from nconnect.io.clock import boottime
+from nconnect.io.nkn.links import LinkCameUp, Links, LinkWentDown, NodeFound
+from nconnect.model import NknAddress
+from nconnect.nkn.outputs import DownReason
+from nconnect.tunnel.outputs import ExpiryChanged, SessionLost, SessionUp
+from nconnect.wire.login_page import without_query
+
+log = logging.getLogger(__name__)
+
+
+class EventLog:
+    """One interface's. Each method takes one event."""
+
+    def __init__(
+        self,
+        in_force: InForce,
+        address: NknAddress,
+        links: Links,
+        *,
+        keep_trying: bool,
+        clock: Callable[[], float] = boottime,
+    ) -> None:
+        """`keep_trying`: a first login that fails does not end the daemon, so the log has to tell of it."""
+        self._in_force = in_force
+        self._address = address
+        self._links = links
+        self._keep_trying = keep_trying
+        self._clock = clock
+        self._is_ready = False
+        self._plan: HostPlan | None = None
+        self._found = LogRateLimit()  # a link that tries again finds the same node each time
+        self._outage = LogRateLimit()  # no link at all
+        # One link, while others are up.
+        self._link_outages: defaultdict[int, LogRateLimit] = defaultdict(LogRateLimit)
+
+    def node_found(self, event: NodeFound) -> None:
+        if self._found.is_news(event.node.addr, self._clock()):
+            self._step(f"node found: {event.node.addr}", event="node_found", node=event.node.addr)
+
+    def link_came_up(self, event: LinkCameUp) -> None:
+        self._step(f"logged in at node {event.node.addr}", event="logged_in", node=event.node.addr)
+        for said in (self._found, self._outage, *(self._link_outages[link] for link in self._links.tags())):
+            said.end()
+
+    def link_went_down(self, event: LinkWentDown) -> None:
+        if event.reason is DownReason.STOPPED or not (self._is_ready or self._keep_trying):
+            return
+        what = without_query(event.why)
+        if self._links.is_up:
+            if self._link_outages[event.link].is_news(what, self._clock()):
+                log.info("link %d is down, others are up: %s", event.link, event.why)
+        elif self._outage.is_news(what, self._clock()):
+            log.warning("no link to a node: %s", event.why)
+
+    def session_up(self, event: SessionUp) -> None:
+        peer, config = event.peer, self._in_force.config
+        skipped = self._skipped()
+        reach = [str(prefix) for prefix in peer.config.allowed_ips if str(prefix) not in skipped]
+        fields = {"event": "peer_up", "peer": peer.name, "allowed_ips": [] if provides(config) else reach}
+        log.info("%s: session up", peer.name, extra=fields)
+
+    def session_lost(self, event: SessionLost) -> None:
+        if not event.peer.expired:  # else `expiry_changed` has told it
+            log.info("%s", event.why, extra={"peer": event.peer.name})
+
+    def expiry_changed(self, event: ExpiryChanged) -> None:
+        peer = event.peer
+        log.info("%s", f"{peer.name} has expired" if peer.expired else f"{peer.name} may pass again")
+
+    def plan_in_force(self, event: PlanInForce) -> None:
+        """The first plan is a step of the start."""
+        if self._plan is None:
+            routes = ", ".join(map(str, event.plan.state.routes)) or "none"
+            self._step(f"routes set: {routes}", event="routes_set", routes=routes)
+        self._plan = event.plan
+
+    def ready(self, _: Ready) -> None:
+        self._is_ready = True
+        interface, node = self._in_force.config.interface, self._links.link.node
+        where = f", logged in at node {node.addr}" if node is not None and self._links.is_up else ""
+        fields = {
+            "event": "up",
+            "interface": interface,
+            "address": str(self._address),
+            "skipped": self._skipped(),
+        }
+        log.info("%s is up as %s%s", interface, self._address, where, extra=fields)
+
+    def resumed(self, event: Resumed) -> None:
+        log.info("this machine slept, or was held up, for %.0f s", event.away_s)
+
+    def _skipped(self) -> list[str]:
+        return [str(skipped.route) for skipped in self._plan.skipped_routes] if self._plan else []
+
+    def _step(self, text: str, **fields: str) -> None:
+        """Until all is up, a step is shown in a terminal alone: a start that fails is one line in the log."""
+        log.log(logging.INFO if self._is_ready else logging.DEBUG, "%s", text, extra=fields)

@@ -1,0 +1,171 @@
+"""The parts of a daemon are complete once they are made, and events reach those that they are meant for."""
+
+from __future__ import annotations
+
+import ast
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from ipaddress import ip_network
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+import nconnect.daemon
+from nconnect.daemon.events import PeersChanged, Ready
+from nconnect.daemon.settings import InForce
+from nconnect.daemon.wiring import Daemon, Opened, assemble
+from nconnect.errors import ConfigError, NetworkError
+from nconnect.invite.table import Table
+from nconnect.io.files.invitations import InvitationStore
+from nconnect.io.files.state import StateStore
+from nconnect.io.nkn.links import LinkCameUp, LinkWentDown
+from nconnect.io.process.notify import ServiceManager
+from nconnect.io.system.tun import Tun
+from nconnect.model import Config, NetworkConfig, NknAddress, PeerConfig
+from nconnect.nkn.outputs import DownReason
+from nconnect.tunnel.outputs import CountersMoved
+from nconnect.wire.jsonrpc import NodeInfo
+from tests.daemon.test_driver import FakeTun
+
+NODE = NodeInfo("203.0.113.7:30002", "203.0.113.7:30003", "ab" * 32, "cd" * 32)
+PEER = PeerConfig("gpu", NknAddress("gpu", bytes.fromhex("58" + "66" * 31)), (ip_network("192.168.50.0/24"),))
+
+
+def run(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, test: Callable[[Daemon], Awaitable[None]], **changed: Any
+) -> None:
+    monkeypatch.setenv("NCONNECT_STATE_DIR", str(folder))
+    monkeypatch.setenv("NCONNECT_RUN_DIR", str(folder / "run"))
+    in_force = InForce(Table(Config("nc7", bytes(range(32)), "laptop", (), **changed), {}))
+    tun = FakeTun()
+    monkeypatch.setattr(tun, "index", lambda: 7, raising=False)
+    opened = Opened(
+        lock=cast(Any, LockedElsewhere()),
+        stamp=lambda: 0,
+        load=lambda: Table(in_force.config, {}),
+        in_force=in_force,
+        invitations=InvitationStore.of("nc7"),
+        store=StateStore.of("nc7"),
+        service=ServiceManager({}),
+        node=None,
+        tun=cast(Tun, tun),
+    )
+    try:
+        with asyncio.Runner() as runner:
+            daemon = assemble(opened, runner.get_loop(), keep_trying=False)
+            runner.run(asyncio.wait_for(cast(Any, test(daemon)), 10))
+    finally:
+        tun.close()
+
+
+class LockedElsewhere:
+    interface, files, fd = "nc7", None, -1
+
+
+def test_a_peer_table_reaches_the_tunnel_and_who_waits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def test(daemon: Daemon) -> None:
+        with pytest.raises(Exception, match="gpu"):
+            await daemon.waiting.wait("gpu", 0)
+        daemon.bus.publish(PeersChanged((PEER,)))
+        with pytest.raises(TimeoutError, match="nc7 is not set up yet"):
+            await daemon.waiting.wait("gpu", 0)
+
+    run(tmp_path, monkeypatch, test)
+
+
+def test_a_first_login_that_fails_ends_the_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test(daemon: Daemon) -> None:
+        login = asyncio.create_task(daemon.waiting.first_login(), name="login")
+        await asyncio.sleep(0)
+        daemon.bus.publish(LinkWentDown("no seed answers", DownReason.NO_SEED, 0))
+        with pytest.raises(NetworkError, match="no seed answers"):
+            await login
+
+    run(tmp_path, monkeypatch, test)
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_peers_are_told_of_links_only_where_there_are_several(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, count: int
+) -> None:
+    async def test(daemon: Daemon) -> None:
+        told: list[object] = []
+        monkeypatch.setattr(daemon.driver, "set_links", told.append)
+        monkeypatch.setattr(daemon.driver, "check_peers", lambda: told.append("check peers"))
+        for up in ({0: 7}, {0: 7, 1: 8}):
+            monkeypatch.setattr(daemon.links, "tags", lambda up=up: up)
+            daemon.bus.publish(LinkCameUp(NODE))
+        if count > 1:
+            assert told == [{0: 7}, "check peers", {0: 7, 1: 8}], "peers are asked when the first link is up"
+        else:
+            assert told == ["check peers"]
+        monkeypatch.setattr(daemon.links, "spare_was_up", True)
+        daemon.bus.publish(LinkWentDown("no answer", DownReason.UNREACHABLE, 0))
+        assert told[-1] == {0: 7, 1: 8}
+
+    run(tmp_path, monkeypatch, test, network=NetworkConfig(links=count))
+
+
+def test_ready_is_said_once_all_that_wait_may_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def test(daemon: Daemon) -> None:
+        with caplog.at_level(logging.INFO):
+            daemon.bus.publish(Ready())
+        assert daemon.waiting.is_ready
+        assert caplog.records[0].message.startswith("nc7 is up as laptop.")
+
+    run(tmp_path, monkeypatch, test)
+
+
+def test_counters_that_moved_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test(daemon: Daemon) -> None:
+        daemon.bus.publish(CountersMoved())
+        await daemon.counters.close()
+        assert daemon.opened.store.load("handshakes") == {"self": 0}
+
+    run(tmp_path, monkeypatch, test)
+
+
+def test_a_wrong_environment_is_one_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test(daemon: Daemon) -> None: ...
+
+    monkeypatch.setenv("NCONNECT_REKEY_AFTER_S", "never")
+    with pytest.raises(ConfigError, match="NCONNECT_REKEY_AFTER_S is 'never'"):
+        run(tmp_path, monkeypatch, test)
+
+
+def test_no_attribute_comes_after_the_constructor() -> None:
+    """A class that assigns one elsewhere, or only declares it, can be used before it is complete."""
+    late = []
+    for path in sorted(Path(nconnect.daemon.__file__).parent.glob("*.py")):
+        for made in ast.walk(ast.parse(path.read_text())):
+            if isinstance(made, ast.ClassDef):
+                late += [f"{path.name}: {made.name}.{name}" for name in sorted(late_attributes(made))]
+    assert not late
+
+
+def late_attributes(made: ast.ClassDef) -> set[str]:
+    methods = [each for each in made.body if isinstance(each, ast.FunctionDef | ast.AsyncFunctionDef)]
+    early = {name for method in methods if method.name == "__init__" for name in assigned(method)}
+    return {name for method in methods for name in assigned(method)} - early
+
+
+def assigned(method: ast.AST) -> set[str]:
+    """Attributes of `self` that get a value."""
+    declared = {
+        id(node.target) for node in ast.walk(method) if isinstance(node, ast.AnnAssign) and not node.value
+    }
+    return {
+        node.attr
+        for node in ast.walk(method)
+        if isinstance(node, ast.Attribute)
+        and isinstance(node.ctx, ast.Store)
+        and id(node) not in declared
+        and isinstance(node.value, ast.Name)
+        and node.value.id == "self"
+    }
