@@ -11,10 +11,13 @@ from nconnect.cli import app, logs
 
 def main() -> int:
     options = logs.log_to_stderr.__kwdefaults__
+    assert options is not None
     assert "level" in options
     options["level"] = logging.DEBUG
     logging.getLogger("asyncio").setLevel(logging.DEBUG)
-    asyncio.Runner.__init__.__kwdefaults__["debug"] = True
+    defaults = asyncio.Runner.__init__.__kwdefaults__
+    assert defaults is not None
+    defaults["debug"] = True
     return app.main()
 
 

@@ -21,6 +21,7 @@ from nconnect.wire.jsonrpc import NodeInfo
 async def serve(dead_host: str) -> None:
     server = NodeServer(NodeConfig(listen="0.0.0.0"), Identity(os.urandom(32)), NodeSettings(rate_per_s=None))
     await server.start()
+    assert server.ws_port is not None
     dead = node_info(dead_host, server.ws_port, server.rpc_port, os.urandom(32))
 
     def assign(address: str, secure: bool) -> NodeInfo | None:

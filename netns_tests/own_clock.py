@@ -16,7 +16,7 @@ def _sleep(seconds: float) -> None:
 
 
 if __name__ == "__main__":
-    time.sleep = _sleep
+    time.sleep = _sleep  # type: ignore[assignment]
     from nconnect.cli.app import main
 
     sys.exit(main())

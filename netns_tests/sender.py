@@ -58,4 +58,5 @@ async def send(seed_rpc: str, seed: str, identifier: str, dest: str, payloads: l
 
 
 if __name__ == "__main__":
-    asyncio.run(send(*sys.argv[1:5], [bytes.fromhex(line) for line in sys.stdin]))
+    _, seed_rpc, seed, identifier, dest = sys.argv
+    asyncio.run(send(seed_rpc, seed, identifier, dest, [bytes.fromhex(line) for line in sys.stdin]))

@@ -88,7 +88,7 @@ def test_ping_says_where_the_time_goes(fresh: World) -> None:
     for machine, port, delay_s in ((fresh.user, 40020, 0.01), (fresh.provider, 40060, 0.03)):
         command = [sys.executable, "-c", FAR, NODE_HOST, str(port), str(delay_s)]
         relay = fresh.run_in(fresh.internet, command, f"far-{port}")
-        until(lambda relay=relay: "listening" in relay.text(), "the relay", process=relay)  # type: ignore[misc]
+        until(lambda relay=relay: "listening" in relay.text(), "the relay", process=relay)
         rules = (
             "add table ip far",
             "add chain ip far out { type nat hook output priority -100; }",

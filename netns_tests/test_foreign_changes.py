@@ -20,8 +20,8 @@ from lab.netns import Namespace
 from lab.ping import RoundTrips, round_trips
 from lab.process import Process, until
 from lab.sides import Side
+from lab.traffic import SERVICE, pings, reaches, serve
 from lab.world import LAN, PROVIDER_TUNNEL, SERVER, World, world
-from netns_tests.topology import SERVICE, pings, reaches, serve
 
 EACH = 10_000  # rules, routes and addresses
 BATCH = 1000

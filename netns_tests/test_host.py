@@ -182,8 +182,10 @@ class Net:
 
         def serve() -> None:
             open_ones: dict[int, socket.socket] = {}
+            sources: list[int | socket.socket]
             while True:
-                readable, _, _ = select.select([stop, tcp, udp, *open_ones.values()], [], [])
+                sources = [stop, tcp, udp, *open_ones.values()]
+                readable, _, _ = select.select(sources, [], [])
                 if stop in readable:
                     break
                 for ready in readable:
@@ -194,7 +196,7 @@ class Net:
                         elif ready is udp:
                             _, peer = udp.recvfrom(2000)
                             udp.sendto(peer[0].removeprefix("::ffff:").encode(), peer)
-                        else:
+                        elif isinstance(ready, socket.socket):
                             number = ready.fileno()
                             try:
                                 data = ready.recv(2000)

@@ -58,7 +58,7 @@ def two() -> Iterator[TwoNodes]:
         made.configure(services=[f"{SERVICE}/tcp"])
         sides = (made.user_side, made.provider_side)
         for side, other, wanted in ((*sides, HOSTS), (*sides[::-1], HOSTS[::-1])):
-            place(made.internet, NODE_HOST, side, other, 2, lambda named, wanted=wanted: named == wanted)  # type: ignore[misc]
+            place(made.internet, NODE_HOST, side, other, 2, lambda named, wanted=wanted: named == wanted)
             use_links(side, 2, HOSTS)
         serve(made.server, made, SERVICE)
         made.up()

@@ -182,9 +182,7 @@ def test_four_links(official: World) -> None:
             # There is one node: link 0 stands in for the others.
             until(
                 lambda side=side: (
-                    [  # type: ignore[misc]
-                        (link["node"], link["state"], link["shared_with"]) for link in side.status()["links"]
-                    ]
+                    [(link["node"], link["state"], link["shared_with"]) for link in side.status()["links"]]
                     == [(NODE, "up", None), *[(NODE, "up", 0)] * 3]
                 ),
                 "four links as one",

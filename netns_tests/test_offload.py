@@ -145,11 +145,9 @@ def _udp_bursts(machines: World, host: str) -> None:
         for end in (user, server):
             end.setsockopt(socket.IPPROTO_UDP, UDP_SEGMENT, DATAGRAM)
         user.send(b"".join(burst))
-        arrived, source = [], None
-        for _ in burst:
-            datagram, source = server.recvfrom(1 << 16)
-            arrived.append(datagram)
-        assert sorted(arrived) == burst
+        arrived = [server.recvfrom(1 << 16) for _ in burst]
+        source = arrived[-1][1]
+        assert sorted(datagram for datagram, _ in arrived) == burst
         server.sendto(b"".join(burst), source)
         assert sorted(user.recv(1 << 16) for _ in burst) == burst
 

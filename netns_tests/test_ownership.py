@@ -98,7 +98,7 @@ def test_a_configuration_anywhere_keeps_its_owner_and_everything_works(provider:
         start = text.index("allow = [")
         provider.config.write_text(text[:start] + f'allow = ["{rule}"]' + text[text.index("]", start) + 1 :])
         reload()
-        until(lambda rule=rule: allowed(provider) == [rule], "the new rule")  # type: ignore[misc]
+        until(lambda rule=rule: allowed(provider) == [rule], "the new rule")
     provider.nconnect("provide", "add", "--service", "9/udp")
     assert {path: owned(path) for path in (folder, *folder.iterdir())} == before
     provider.down()

@@ -18,7 +18,7 @@ def _serve(world: World) -> None:
     for machine in (world.provider, world.server):
         command = [sys.executable, "-m", "http.server", str(PORT)]
         program = world.run_in(machine, command, f"http-{machine.name}")
-        until(lambda machine=machine: reaches(machine, "127.0.0.1", PORT), "a server", process=program)  # type: ignore[misc]
+        until(lambda machine=machine: reaches(machine, "127.0.0.1", PORT), "a server", process=program)
 
 
 def test_a_service_and_a_subnet_come_and_go(fresh: World) -> None:

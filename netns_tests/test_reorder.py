@@ -60,7 +60,7 @@ def test_tcp_arrives_as_it_was_sent(disturbed: World) -> None:
 
 def test_udp_arrives_once_and_nearly_in_order(disturbed: World) -> None:
     """Sent 0.25 ms apart, so that most have a message of their own, which the node puts behind later ones."""
-    numbers = []
+    numbers: list[int] = []
     with disturbed.user.socket(*UDP) as datagrams:
         datagrams.settimeout(2.0)
         datagrams.connect((SERVER, SERVICE))

@@ -9,6 +9,7 @@ from hypothesis import HealthCheck, settings
 
 
 def test_the_profile_is_in_force() -> None:
+    assert settings.default is not None
     assert settings.default.deadline is None
     assert HealthCheck.too_slow in settings.default.suppress_health_check
 

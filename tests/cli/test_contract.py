@@ -158,7 +158,7 @@ def test_a_breach_is_found() -> None:
     shape = {"name": str, "rtt_ms": (int, float, None), "drops": Counts, "links": [{"up": bool}]}
     good = {"name": "x", "rtt_ms": 1.5, "drops": {"a": 1}, "links": [{"up": True}], "new": 1}
     assert breaches(shape, good) == []
-    for wrong in (
+    wrongs: tuple[dict[str, object], ...] = (
         {"name": None},
         {"name": 7},
         {"rtt_ms": "1.5"},
@@ -168,7 +168,8 @@ def test_a_breach_is_found() -> None:
         {"links": [{}]},
         {"links": [{"up": 1}]},
         {"links": None},
-    ):
+    )
+    for wrong in wrongs:
         assert len(breaches(shape, {**good, **wrong})) == 1
-    del good["name"]  # type: ignore[arg-type]
+    del good["name"]
     assert breaches(shape, good) == [".name is missing"]

@@ -144,14 +144,14 @@ def test_down_cleans_up_after_a_killed_daemon(run: Run, made: Path, monkeypatch:
 def test_wait(run: Run, daemon: FakeBackend) -> None:
     assert run("wait", "--timeout", "5").status == 0
     assert run("wait", "laptop").status == 0
-    assert [(what, peer) for what, peer, _ in daemon.asked] == [("wait", None), ("wait", "laptop")]  # type: ignore[misc]
+    assert [(what, peer) for what, peer, _ in daemon.asked] == [("wait", None), ("wait", "laptop")]
     daemon.answers = False
     result = run("wait", "--timeout", "0.1")
     assert (result.status, result.err) == (1, "nconnect: error: no link is up\n")
 
 
 def test_wait_begins_before_the_daemon(run: Run, made: Path) -> None:
-    results = []
+    results: list[None] = []
     thread = threading.Thread(target=lambda: results.append(_wait()))
     thread.start()
     with running(paths.socket_path("nc0")):

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from nconnect.control.schema import LinkStatus, PeerStatus, PendingPeer, PingReply, SkippedRoute, Status
 from nconnect.control.server import ControlServer
@@ -50,7 +51,7 @@ class FakeBackend:
     def __init__(self, socket: Path) -> None:
         self.socket = socket
         self.state = STATUS
-        self.asked: list[object] = []
+        self.asked: list[Any] = []
         self.waiting: list[PendingPeer] = []
         self.refuse_reload: str | None = None
         self.loses_reload = False  # it breaks, and may have done it or not

@@ -129,7 +129,7 @@ def test_a_device_that_does_not_accept_the_routes_is_told_and_uses_up_nothing(tm
     async def test(provider: Provider) -> None:
         offered = ("10.86.0.1/32", "192.168.50.0/24")
         for accept in ("none", (ip_network("192.168.51.0/24"),)):
-            device = applicant(accept=accept)  # type: ignore[arg-type]
+            device = applicant(accept=accept)
             with pytest.raises(RoutesNotAccepted) as told:
                 device.receive(str(PROVIDER), await provider.answer(asked(device)))
             assert told.value.offered == offered

@@ -8,7 +8,8 @@ from nconnect.daemon.events import Bus, NetworkChanged, Resumed
 
 
 def test_each_kind_goes_to_who_asked_for_it_in_the_order_of_asking() -> None:
-    bus, told = Bus(), []
+    bus = Bus()
+    told: list[object] = []
     bus.subscribe(Resumed, lambda event: told.append(("first", event.away_s)))
     bus.subscribe(NetworkChanged, lambda _: told.append("network"))
     bus.subscribe(Resumed, lambda _: told.append("second"), lambda _: told.append("third"))

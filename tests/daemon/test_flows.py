@@ -31,7 +31,7 @@ def test_a_look_that_takes_long_is_followed_by_a_long_rest_and_an_idle_peer_is_l
         seen.append(received)
         now += took_s
 
-    monkeypatch.setattr(flows.asyncio, "sleep", sleep)
+    monkeypatch.setattr(asyncio, "sleep", sleep)
     with pytest.raises(asyncio.CancelledError):
         asyncio.run(flows.watch(lambda: {"bob": rate * int(now)}, renew, lambda: now))
     assert pauses == [flows.LOOK_S, *[pytest.approx(pause_s)] * 2]

@@ -18,7 +18,7 @@ def test_they_come_in_order_and_end() -> None:
     sent = packets(100)
     assert waiting.put("a", sent[:60]) == 0
     assert waiting.put("a", sent[60:]) == 0
-    got = []
+    got: list[bytes] = []
     while waiting.waiting:
         assert waiting.holds("a")
         got += waiting.take(7)

@@ -67,7 +67,7 @@ async def until_it_can_be_asked(backend: Asked) -> None:
 
 @pytest.mark.parametrize("what", ["socket", "lock", "folder", "moved", "socket and lock"])
 def test_what_is_removed_is_made_again(what: str) -> None:
-    async def body(_: RuntimeFiles, backend: Asked) -> None:
+    async def body(files: RuntimeFiles, backend: Asked) -> None:
         for _ in range(2):
             await until_it_can_be_asked(backend)
             if what == "folder":

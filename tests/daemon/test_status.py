@@ -9,7 +9,7 @@ from ipaddress import ip_interface, ip_network
 import pytest
 
 from nconnect.config.proxy import Proxies
-from nconnect.control.schema import LINK_STATES, PEER_STATES
+from nconnect.control.schema import LINK_STATES, PEER_STATES, Status
 from nconnect.crypto.aead import CipherSuite
 from nconnect.daemon import status
 from nconnect.errors import DropReason
@@ -22,7 +22,7 @@ from tests.sim.network import Host, Simulation, packet
 from tests.tunnel.hostile import connected, passes
 
 
-def made(sim: Simulation, host: Host, refused: dict[str, dict[str, int]] | None = None) -> status.Status:
+def made(sim: Simulation, host: Host, refused: dict[str, dict[str, int]] | None = None) -> Status:
     config = Config("nc7", bytes(32), host.name, (ip_interface("10.86.0.1/24"),))
     link = Link(host.identity, host.address, ("http://127.0.0.1:1",), now=sim.now, rng=sim.random_bytes)
     return status.build(

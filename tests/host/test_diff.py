@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from ipaddress import ip_address, ip_interface, ip_network
+from typing import TypeVar
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -39,6 +40,7 @@ _BYPASSES = tuple(
         ("fd50::1", "fe80::1"),
     )
 )
+T = TypeVar("T")
 _NAMES = ("net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding")
 _rulesets = st.sampled_from([plan(PROVIDER, FACTS).state.ruleset, plan(USER, FACTS).state.ruleset])
 
@@ -47,7 +49,7 @@ def _one_to_each(routes: tuple[HostRoute, ...]) -> tuple[HostRoute, ...]:
     return tuple({route.address: route for route in routes}.values())
 
 
-def _some(values: tuple[object, ...]) -> st.SearchStrategy[tuple[object, ...]]:
+def _some(values: tuple[T, ...]) -> st.SearchStrategy[tuple[T, ...]]:
     return st.lists(st.sampled_from(values), unique=True).map(tuple)
 
 

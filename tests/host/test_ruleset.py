@@ -33,7 +33,7 @@ class Kernel:
         self.clear()
 
     def clear(self) -> None:
-        self.chains: dict[str, list[Json]] = {}
+        self.chains: dict[str, list[list[Json]]] = {}
         self.holders: dict[str, dict[str, Any]] = {}
         self.counters: set[str] = set()
 
@@ -113,7 +113,7 @@ class Kernel:
         return self.chains, self.holders, self.counters
 
 
-def jumps(rules: list[Json]) -> list[str]:
+def jumps(rules: list[list[Json]]) -> list[str]:
     return [s["jump"]["target"] for rule in rules for s in rule if "jump" in s]
 
 
@@ -190,7 +190,7 @@ def tables_of(commands: list[Json]) -> set[str]:
 
 
 def test_while_a_table_is_made_anew_what_stands_by_holds_in_another() -> None:
-    shut = Chain(({"drop": None},), Hook("filter", "postrouting", 300))
+    shut = Chain((({"drop": None},),), Hook("filter", "postrouting", 300))
     new = Ruleset(
         "nconnect_nc0",
         {"last": shut, "other": Chain(())},

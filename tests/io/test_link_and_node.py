@@ -45,7 +45,9 @@ class Client:
     def on_writable(self) -> None: ...
 
 
-async def node(verify: bool, ws_port: int = 0, rpc_port: int = 0, seed: bytes = bytes(32)) -> NodeServer:
+async def node(
+    verify: bool, ws_port: int | None = 0, rpc_port: int | None = 0, seed: bytes = bytes(32)
+) -> NodeServer:
     config = NodeConfig(listen="127.0.0.1", ws_port=ws_port, rpc_port=rpc_port)
     server = NodeServer(config, Identity(seed), NodeSettings(verify_signatures=verify))
     await server.start()

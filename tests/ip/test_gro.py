@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -56,6 +57,8 @@ def test_what_is_joined_is_cut_to_what_it_was(
 ) -> None:
     count = max(2, min(count, (MAX_JOINED_BYTES - 58) // size))
     payloads = [noise(size, seed=n) for n in range(count)]
+    same: dict[str, Any]
+    own: list[dict[str, Any]]
     if version == 4:
         same = {"tos": tos, "src": f"10.86.{host >> 8}.{host & 255}"}
         own = [{"id": (identification + n) & 0xFFFF} for n in range(count)]
@@ -159,7 +162,7 @@ def test_what_is_not_of_a_kind_stays_alone(name: str) -> None:
 
 
 @pytest.mark.parametrize("fields", [{"src": "10.86.165.29"}, {"version": 6, "src": "fd86::a73e"}], ids=str)
-def test_a_sum_of_zero_is_not_written_as_no_checksum(fields: dict[str, object]) -> None:
+def test_a_sum_of_zero_is_not_written_as_no_checksum(fields: dict[str, Any]) -> None:
     """Of these addresses and that length. Nor is it in the pieces that a slow link gets."""
     records = [datagram(noise(1200, seed=n), **fields) for n in range(20)]
     (joined,) = join(records)

@@ -167,8 +167,18 @@ def test_each_file_is_taken_by_one_of_two_runs(tmp_path: Path) -> None:
 
 
 def pytest_with(share: Path, *files: Path) -> str:
-    options = ("-c", os.devnull, "--rootdir", files[0].parent, "-p", "lab.sharing", "--share", share, "-v")
-    command = (sys.executable, "-m", "pytest", *options, *files)
+    options = (
+        "-c",
+        os.devnull,
+        "--rootdir",
+        str(files[0].parent),
+        "-p",
+        "lab.sharing",
+        "--share",
+        str(share),
+        "-v",
+    )
+    command: tuple[str | Path, ...] = (sys.executable, "-m", "pytest", *options, *files)
     return subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, check=False).stdout
 
 

@@ -54,7 +54,7 @@ class Client:
             await self.changed.wait()
 
 
-def server_on(ws_port: int = 0, rpc_port: int = 0) -> NodeServer:
+def server_on(ws_port: int | None = 0, rpc_port: int | None = 0) -> NodeServer:
     config = NodeConfig(listen="127.0.0.1", ws_port=ws_port, rpc_port=rpc_port)
     return NodeServer(config, Identity(b"n" * 32), NodeSettings(rate_per_s=None))
 
@@ -68,7 +68,7 @@ def test_it_logs_in_sends_receives_and_comes_back() -> None:
         for client in (one, two):
             assert not client.link.send(str(two.address), (b"too early",))
             client.link.start()
-            await client.until(lambda client=client: client.ups == 1)  # type: ignore[misc]
+            await client.until(lambda client=client: client.ups == 1)
         assert one.link.send(str(two.address), (b"he", b"llo"))
         await two.until(lambda: bool(two.got))
         assert two.got == [(str(one.address), b"hello")]

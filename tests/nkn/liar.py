@@ -59,7 +59,7 @@ class Liar:
 
     def __init__(self) -> None:
         self.on_open: Callable[[Guest], None] = Guest.challenge
-        self.on_login: Callable[[Guest], None] = Guest.let_in
+        self.on_login: Callable[[Guest], object] = Guest.let_in
         self.answer: Callable[[str], object] = self.honest
         self.state = "PERSIST_FINISHED"
         self.connects = 0

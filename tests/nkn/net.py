@@ -56,7 +56,7 @@ class Net:
         """What the node did not deliver, by reason."""
         return self.server.node.stats().drops
 
-    def _make(self, ws_port: int, rpc_port: int, seed: bytes) -> NodeServer:
+    def _make(self, ws_port: int | None, rpc_port: int | None, seed: bytes) -> NodeServer:
         config = NodeConfig(
             listen="127.0.0.1",
             ws_port=ws_port,

@@ -594,12 +594,14 @@ def test_what_may_not_be_sent() -> None:
     d = Driven()
     with pytest.raises(LocalProtocolError):
         d.link.outbound([DEST], [b"x"])
-    assert d.link.prefixes is None
+    assert not d.link.prefixes
     d.log_in()
+    prefixes = d.link.prefixes
+    assert prefixes
     with pytest.raises(LocalProtocolError):
-        d.link.prefixes.prefix(DEST, 4_000_001)
+        prefixes.prefix(DEST, 4_000_001)
     with pytest.raises(ConfigError):
-        d.link.prefixes.prefix("nobody", 1)
+        prefixes.prefix("nobody", 1)
 
 
 def test_a_message_is_handed_on_and_a_receipt_is_owed_where_asked() -> None:

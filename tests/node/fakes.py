@@ -35,7 +35,7 @@ class FakeTransport:
         self.rx_bytes = 0
         self.closed: tuple[int, str] | None = None
         self.on_closed: Any = None
-        self.takes = None  # after so many frames it is full
+        self.takes: int | None = None  # after so many frames it is full
 
     def send_binary(self, parts: Sequence[Any]) -> None:
         assert self.writable, "the node must hold back"

@@ -70,7 +70,7 @@ def test_all_know_all() -> None:
 
 def test_all_name_the_same_node_for_an_address() -> None:
     network = Network(3)
-    named = Counter()
+    named: Counter[object] = Counter()
     for number in range(300):
         address = f"__{number}__.{BOB}"
         answers = {node.assign(address, False) for node in network.nodes}
@@ -209,7 +209,7 @@ def test_whatever_is_lost_all_agree_in_the_end(steps: list[tuple[int, bool, int,
     there: list[set[str]] = [set(), set(), set()]
     for index, on, client, lost in steps:
         address = f"{client}.{BOB}"
-        network.lose = lambda text, lost=lost: lost  # type: ignore[misc]
+        network.lose = lambda text, lost=lost: lost
         node = network.nodes[index]
         node.logged_in(address) if on else node.logged_out(address)
         there[index].add(address) if on else there[index].discard(address)

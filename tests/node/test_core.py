@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import zlib
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -286,7 +287,7 @@ def test_connects_of_one_host_are_limited() -> None:
 # --- relaying ---
 
 
-def pair(**changes: object) -> tuple[FakeClient, FakeClient]:
+def pair(**changes: Any) -> tuple[FakeClient, FakeClient]:
     node = make_node(**changes)
     return FakeClient(node).log_in(), FakeClient(node, "bob", b"b" * 32).log_in()
 
@@ -579,7 +580,7 @@ def test_a_socket_that_dies_while_it_is_sent_to_is_survived() -> None:
         bob.transport.close()
         second.transport.close()
 
-    bob.transport.send_binary = die  # type: ignore[method-assign, assignment]
+    bob.transport.send_binary = die  # type: ignore[method-assign]
     alice.send([bob.address, bob.address], b"x")
     assert alice.node.stats().clients == 1
     assert second.transport.frames == []

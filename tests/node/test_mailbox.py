@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, deque
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -198,7 +199,7 @@ def test_accounts_agree_with_what_is_there(steps: list[tuple[str, int, int, int,
 # --- through the node ---
 
 
-def offline_bob(**changes: object) -> tuple[FakeClient, FakeClient]:
+def offline_bob(**changes: Any) -> tuple[FakeClient, FakeClient]:
     node = make_node(**changes)
     return FakeClient(node).log_in(), FakeClient(node, "bob", b"b" * 32)
 

@@ -83,9 +83,9 @@ def test_flows_share_bytes_not_packets(sizes: tuple[int, int]) -> None:
             queue.enqueue(flow, flow, size, 0.0)
     sent = [0, 0]
     while sum(sent) < 2_000_000:
-        flow = queue.dequeue(0.0)
-        assert flow is not None
-        sent[flow] += sizes[flow]
+        taken = queue.dequeue(0.0)
+        assert taken is not None
+        sent[taken] += sizes[taken]
     assert abs(sent[0] - sent[1]) <= 2 * max(sizes)
 
 

@@ -170,7 +170,7 @@ def test_all_are_back_in_little_more_time_than_their_logins_take(known: bool) ->
     node = SlowNode(clock)
     clients = [Client(number, clock, node) for number in range(CLIENTS)]
     for number, client in enumerate(clients):
-        clock.after(number * 2 * LOGIN_S, lambda client=client: client.tell(client.link.start))  # type: ignore[misc]
+        clock.after(number * 2 * LOGIN_S, lambda client=client: client.tell(client.link.start))
     returned_after(clients, clock, 60.0)
     clock.run_until(clock.now + 60.0)
     node.is_up = False

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from math import inf
+from typing import Any
 
 from nconnect.queueing.pacer import Pacer
 from tests.sim.lanes import LaneHost, LaneNet, split
@@ -41,7 +42,7 @@ class Link:
         self.unsent_bytes = 0
         self._writable = writable
         self._held = False
-        self._unsent: deque[list[object]] = deque()  # [bytes left, what to do on arrival]
+        self._unsent: deque[list[Any]] = deque()  # [bytes left, what to do on arrival]
         self._cwnd = 14_480.0
         self._in_flight = 0
         self._acked = 0
@@ -94,9 +95,8 @@ class Link:
     def _transmit(self, now: float) -> None:
         while self._unsent and self._in_flight < self._cwnd:
             first = self._unsent[0]
-            size = min(MSS, first[0])  # type: ignore[type-var]
-            assert isinstance(size, int)
-            first[0] -= size  # type: ignore[operator]
+            size = min(MSS, first[0])
+            first[0] -= size
             self.unsent_bytes -= size
             self._in_flight += size
             self.carried += size
@@ -104,7 +104,7 @@ class Link:
             self._acks.append((self._free_at + self.rtt_s, now, size))
             if not first[0]:
                 self._unsent.popleft()
-                self._arrivals.append((self._free_at + self.rtt_s / 2, first[1]))  # type: ignore[arg-type]
+                self._arrivals.append((self._free_at + self.rtt_s / 2, first[1]))
 
 
 @dataclass
@@ -270,8 +270,8 @@ class SlowNet(LaneNet):
                 self.flows[flow].acknowledge(number, self.now)
             for sender in self.flows:
                 sender.time_out(self.now)
-                while (number := sender.to_send(self.now)) is not None:
-                    self._enqueue(sender.number, number)
+                while (due := sender.to_send(self.now)) is not None:
+                    self._enqueue(sender.number, due)
             self.user.flush()
             self.run(STEP_S)
         return (sum(flow.done for flow in self.flows) - before) * MSS / (self.now - begin)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import random
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -116,7 +117,7 @@ def test_another_preshared_key_is_refused_by_the_initiator(theirs: bytes | None)
         {"peer_dh_key": BOB.dh_public},
     ],
 )
-def test_an_initiation_for_or_from_somebody_else_is_refused(changes: dict[str, object]) -> None:
+def test_an_initiation_for_or_from_somebody_else_is_refused(changes: dict[str, Any]) -> None:
     with pytest.raises(RemoteProtocolError):
         answer(decode_handshake(attempt().frame), **changes)
 

@@ -73,7 +73,10 @@ NO_HTTPS = {**WSS, "rpcAddr": ":0"}
 LOGIN = {"node": NO_HTTPS, "sigChainBlockHash": "ab" * 32}
 STATES = ("WAIT_FOR_SYNCING", "SYNC_STARTED", "SYNC_FINISHED", "PERSIST_FINISHED")
 NO_ID = "No ID in this account, waiting for generate ID fee or generate ID transaction"
-WALLET = {"publicKey": NODE["pubkey"], "walletAddress": "NKNaaaaaaaaaaaaaaaaaaaaaaaaaaaeJ6gxa"}
+WALLET: dict[str, Any] = {
+    "publicKey": NODE["pubkey"],
+    "walletAddress": "NKNaaaaaaaaaaaaaaaaaaaaaaaaaaaeJ6gxa",
+}
 
 
 def from_the_sources() -> dict[str, list[dict[str, object]]]:
@@ -83,7 +86,7 @@ def from_the_sources() -> dict[str, list[dict[str, object]]]:
     def result(name: str, value: object) -> dict[str, object]:
         return call(name, {"result": value})
 
-    def error(name: str, code: int, message: str, *, status: int = 200, **more: object) -> dict[str, object]:
+    def error(name: str, code: int, message: str, *, status: int = 200, **more: Any) -> dict[str, object]:
         return call(name, {"error": {"code": code, "message": message, **more}}, status)
 
     def action(name: str, action: str, code: int, text: str, result: object) -> dict[str, object]:

@@ -33,7 +33,7 @@ from tests.wire import nkn_proto
 VECTORS = json.loads((Path(__file__).parent.parent / "vectors" / "nkn_sdk.json").read_text())
 ALICE, BOB, CAROL = (each["address"] for each in VECTORS["identities"])
 HASH, SIGNATURE = b"h" * 32, b"s" * 64
-NAMES = st.text(st.characters(exclude_categories=("Cs",)), max_size=100)
+NAMES = st.text(st.characters(exclude_categories=["Cs"]), max_size=100)
 U32 = st.integers(0, 2**32 - 1)
 FEW_BYTES = st.binary(max_size=70)
 

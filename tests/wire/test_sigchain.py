@@ -51,7 +51,7 @@ def test_outbound_signatures_are_the_sdks(vector: dict[str, Any]) -> None:
 
 
 def test_each_part_of_an_outbound_message_is_signed() -> None:
-    parts = {
+    parts: dict[str, Any] = {
         "node_public_key": NODE_KEY,
         "nonce": 7,
         "payload_size": 100,

@@ -38,7 +38,7 @@ GOOD_ANSWER = answer(b"Upgrade: websocket", b"Connection: Upgrade", b"Sec-WebSoc
 
 def test_the_rfc_s_example() -> None:
     found = ServerUpgrade().receive(REQUEST)
-    assert found is not None
+    assert isinstance(found, UpgradeRequest)
     assert found.host == "server.example.com"
     assert found.trailing == b""
     assert b"Sec-WebSocket-Accept: " + ACCEPT + b"\r\n" in found.response
@@ -50,7 +50,7 @@ def test_the_rfc_s_example() -> None:
 def test_each_other() -> None:
     ours = client()
     found = ServerUpgrade().receive(ours.request + b"early frames")
-    assert found is not None
+    assert isinstance(found, UpgradeRequest)
     assert (found.host, found.trailing) == ("server.example.com", b"early frames")
     assert ours.receive(found.response + b"frames at once") == b"frames at once"
 

@@ -4,6 +4,7 @@ import json
 import logging
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -92,7 +93,7 @@ def test_a_damaged_file_is_no_invitation_and_is_not_overwritten(
 
 def test_what_an_earlier_version_kept_is_carried_over_once(state: Path) -> None:
     old = Book([invitation()]).to_issued()["invitations"][0]
-    content = {
+    content: dict[str, Any] = {
         "version": 1,
         "invitations": [{**old, "device": str(DEVICE), "is_added": True, "used_at": NOW}],
     }
@@ -105,7 +106,7 @@ def test_what_an_earlier_version_kept_is_carried_over_once(state: Path) -> None:
     assert not (state / VERSION_1).exists()
     (state / VERSION_1).write_text(
         json.dumps({"invitations": [{**content["invitations"][0], "id": "00" * 8}]})
-    )  # type: ignore[index]
+    )
     store().carry_over()
     assert list(store().read()) == [before], "what is put there later means nothing"
 

@@ -297,7 +297,7 @@ class FakeTransport(asyncio.Transport):
         self.reading = True
         self.closed = False
 
-    def write(self, data: bytes | bytearray | memoryview) -> None:  # type: ignore[override]
+    def write(self, data: bytes | bytearray | memoryview) -> None:
         self.written += data
 
     def is_closing(self) -> bool:

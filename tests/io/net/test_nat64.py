@@ -26,7 +26,7 @@ class Names:
         self.asked += 1
         if not self.addresses:
             raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
-        return [info for address in self.addresses for info in socket.getaddrinfo(address, 0, type=1)]  # type: ignore[misc]
+        return [info for address in self.addresses for info in socket.getaddrinfo(address, 0, type=1)]
 
 
 @pytest.fixture

@@ -48,7 +48,7 @@ def test_a_request_goes_by_proxy_and_the_proxy_looks_up_the_name(
     scheme: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     looked_up: list[str] = []
-    look_up = dialling.stream_addresses
+    look_up = resolve.stream_addresses
 
     async def noting(host: str, port: int) -> list[AddressInfo]:
         looked_up.append(host)

@@ -21,15 +21,17 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
+from websockets.asyncio.server import ServerConnection
 
 from nconnect.errors import HostError, NetworkError
 from nconnect.io.net import accepting, receive_buffers, websocket, websocket_server
-from nconnect.io.net.websocket import MAX_FRAME_BYTES, NO_MASK, WebSocket
+from nconnect.io.net.websocket import WebSocket
 from nconnect.io.net.websocket_client import connect
 from nconnect.io.net.websocket_server import WebSocketServer
 from nconnect.queueing.turns import Share, Turns
+from nconnect.wire.nkn import MAX_FRAME_BYTES
 from nconnect.wire.upgrade import ClientUpgrade
-from nconnect.wire.websocket import Opcode, frame_header
+from nconnect.wire.websocket import NO_MASK, Opcode, frame_header
 from tests.loops import BOTH, LoopFactory, until
 from tests.loops import run as run_test
 
@@ -183,7 +185,7 @@ def test_every_size_there_and_back(mask: bool) -> None:
 
 @pytest.mark.parametrize("mask", [True, False])
 def test_our_client_and_the_library_s_server(mask: bool) -> None:
-    async def echo(connection: websockets.asyncio.server.ServerConnection) -> None:
+    async def echo(connection: ServerConnection) -> None:
         async for message in connection:
             await connection.send(message)
 

@@ -212,7 +212,7 @@ def test_who_has_gone_takes_no_memory_until_cycles_are_looked_for() -> None:
 
 def test_clients_are_pinged_and_the_silent_closed() -> None:
     async def run() -> None:
-        times = {"login_timeout_s": 0.5, "ping_interval_s": 0.2, "idle_timeout_s": 1.2}
+        times: dict[str, Any] = {"login_timeout_s": 0.5, "ping_interval_s": 0.2, "idle_timeout_s": 1.2}
         async with serving(**times) as server, client(server) as alice:
             await alice.log_in()
             reader, writer = await asyncio.open_connection("127.0.0.1", server.ws_port)

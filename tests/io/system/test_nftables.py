@@ -127,7 +127,7 @@ def test_what_the_kernel_itself_lacks(
 ) -> None:
     monkeypatch.setattr(Kernel, "code", code)
     monkeypatch.setattr(Kernel, "refuses", refuses)
-    monkeypatch.setattr(nftables.socket, "socket", Kernel)
+    monkeypatch.setattr(socket, "socket", Kernel)
     found = nftables.kernel_problem()
     assert says in found
     assert bool(says) == bool(found)

@@ -73,7 +73,7 @@ def test_whether_anything_may_be_set(
             raise OSError(code, os.strerror(code))
         return os.dup(0)
 
-    monkeypatch.setattr(sysctl.os, "open", refuse)
+    monkeypatch.setattr(os, "open", refuse)
     assert sysctl.is_locked() is locked
 
 

@@ -174,7 +174,7 @@ def test_any_other_refusal_is_an_error(kernel: Kernel) -> None:
 def test_why_it_cannot_be_made_is_one_line(
     kernel: Kernel, error: Exception, said: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tun.os.path, "exists", lambda path: True)
+    monkeypatch.setattr(os.path, "exists", lambda path: True)
     kernel.create_error = error
     with pytest.raises(HostError, match=said) as raised:
         Tun("nc7")
@@ -182,7 +182,7 @@ def test_why_it_cannot_be_made_is_one_line(
 
 
 def test_a_machine_without_tun(kernel: Kernel, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tun.os.path, "exists", lambda path: False)
+    monkeypatch.setattr(os.path, "exists", lambda path: False)
     kernel.create_error = pytun.Error(errno.ENOENT, "No such file or directory")
     with pytest.raises(HostError, match=f"there is no {tun.DEVICE}"):
         Tun("nc7")
