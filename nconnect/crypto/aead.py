@@ -1,8 +1,8 @@
-"""The session's ciphers: AES-256-GCM and ChaCha20-Poly1305, sealing from and into buffers of the caller.
+"""The session's ciphers: AES-256-GCM and ChaCha20-Poly1305, which seal from and into the caller's buffers.
 
-Nothing is allocated for a message except its 12-byte nonce. Nonces come from a 64-bit counter as Noise has
-it (specification, section 12): four zero bytes, then the counter, big endian for AES-GCM and little endian
-for ChaCha20-Poly1305. The counter must never repeat under one key.
+Nothing is allocated for a message except its 12-byte nonce. As Noise specifies (section 12), the nonce is
+four zero bytes and a 64-bit counter, big-endian for AES-GCM and little-endian for ChaCha20-Poly1305. The
+counter must never repeat under one key.
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ class CipherSuite(Enum):
 
     @property
     def wire_id(self) -> int:
-        """The byte that stands for it in our frames: 1 or 2."""
+        """The byte that names it in our frames: 1 or 2."""
         return _WIRE_IDS[self]
 
     @classmethod
     def of_wire_id(cls, wire_id: int) -> CipherSuite | None:
-        """The suite a byte stands for; None when we know none."""
+        """The suite that the byte names; None if it is unknown."""
         return _OF_WIRE_ID.get(wire_id)
 
     def aead(self, key: bytes) -> Aead:
@@ -60,29 +60,29 @@ class Aead(Protocol):
     def seal_into(self, counter: int, aad: Buffer, plaintext: Buffer, out: Buffer) -> int:
         """Write ciphertext and tag to the start of `out`; return their size, `len(plaintext)` + 16.
 
-        `out` is writable, at least that long, and does not overlap `plaintext`: else `ValueError`.
+        `out` must be writable, at least that long, and not overlap `plaintext`: otherwise `ValueError`.
         """
         ...
 
     def open_into(self, counter: int, aad: Buffer, sealed: Buffer, out: Buffer) -> int | None:
-        """Write the plaintext to the start of `out`; return its size, or None when it is not authentic.
+        """Write the plaintext to the start of `out`; return its size, or None if it is not authentic.
 
-        After None, `out` holds nothing that may be used. `out` is writable and at least `len(sealed)` - 16
-        long: else `ValueError`.
+        If it returns None, the content of `out` must not be used. `out` must be writable and at least
+        `len(sealed)` - 16 bytes long. Raises `ValueError` otherwise.
         """
         ...
 
     def seal(self, counter: int, aad: Buffer, plaintext: Buffer) -> bytes:
-        """`seal_into` a new object, for handshakes."""
+        """As `seal_into`, into a new object: for handshakes."""
         ...
 
     def open(self, counter: int, aad: Buffer, sealed: Buffer) -> bytes | None:
-        """`open_into` a new object, for handshakes."""
+        """As `open_into`, into a new object: for handshakes."""
         ...
 
 
 class _Cipher:
-    """What both ciphers share: all but the library's class and the order of the counter's bytes."""
+    """What both ciphers share: everything except the library's class and the counter's byte order."""
 
     __slots__ = ("_cipher", "_nonce")
 
@@ -138,9 +138,9 @@ class ChaChaPoly(_Cipher):
 
 
 def faster_suite(clock: Callable[[], float]) -> CipherSuite:
-    """The suite that seals 64 KiB faster here, by `clock` (seconds): the best of a few rounds of each.
+    """The suite that seals 64 KiB faster on this machine by `clock` (seconds), in the best of a few rounds.
 
-    The rounds alternate, so that a disturbance meets both; a tie is AES-256-GCM's.
+    The rounds alternate, so that a disturbance affects both. On a tie it is AES-256-GCM.
     """
     key, plaintext, out = bytes(KEY_BYTES), bytes(TRIAL_BYTES), bytearray(TRIAL_BYTES + TAG_BYTES)
     ciphers = [(suite, suite.aead(key)) for suite in CipherSuite]
@@ -154,5 +154,5 @@ def faster_suite(clock: Callable[[], float]) -> CipherSuite:
 
 
 def _check_key(key: bytes) -> None:
-    if len(key) != KEY_BYTES:  # AESGCM would take 16 and 24 too
+    if len(key) != KEY_BYTES:  # the library's AESGCM would also accept 16 and 24
         raise ValueError("a key is 32 bytes")

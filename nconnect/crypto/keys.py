@@ -18,9 +18,9 @@ SIGNATURE_BYTES = 64
 
 
 class InvalidKey(ValueError):
-    """These bytes are no usable Ed25519 public key: wrong length, not on the curve, or of low order.
+    """These bytes are not a usable Ed25519 public key: wrong length, not on the curve, or of low order.
 
-    A caller turns it into `ConfigError` or `RemoteProtocolError`, since only it knows whose fault it is.
+    The caller turns this into `ConfigError` or `RemoteProtocolError`: only it knows where the key came from.
     """
 
 
@@ -48,7 +48,7 @@ class Identity:
 
 
 def verify(public_key: bytes, message: bytes, signature: bytes) -> bool:
-    """Whether `signature` is that key's for `message`; False too for keys and signatures of wrong length."""
+    """Whether the key signed `message`; False also if key or signature has a wrong length."""
     if len(public_key) != KEY_BYTES or len(signature) != SIGNATURE_BYTES:
         return False
     try:
@@ -70,7 +70,7 @@ def dh_public_of(ed25519_public_key: bytes) -> bytes:
 
 
 class Box:
-    """NaCl's authenticated encryption under one shared key, which is worked out once."""
+    """NaCl's authenticated encryption under one shared key, which is computed once."""
 
     __slots__ = ("_key",)
 
@@ -80,7 +80,7 @@ class Box:
 
     @classmethod
     def of_key(cls, key: bytes) -> Box:
-        """Under a 32-byte key that both know already: NaCl's secretbox, NKN's messages to several."""
+        """Under a 32-byte key that both sides know: NaCl's secretbox, in NKN's messages to several clients."""
         if len(key) != KEY_BYTES:
             raise InvalidKey("a shared key is 32 bytes")
         box = cls.__new__(cls)
@@ -96,7 +96,7 @@ class Box:
         return sealed
 
     def open(self, sealed: Buffer, nonce: bytes) -> bytes | None:
-        """The plaintext, or None when it is not authentic (also when too short, or the nonce is not 24)."""
+        """The plaintext, or None if it is not authentic, too short, or the nonce does not have 24 bytes."""
         if len(sealed) < OVERHEAD_BYTES or len(nonce) != NONCE_BYTES:
             return None
         try:

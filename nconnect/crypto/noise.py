@@ -5,12 +5,12 @@
     -> e, es, s, ss                    initiation: e 32 bytes, s sealed 48, payload sealed + 16
     <- e, ee, se, psk                  response:   e 32 bytes, payload sealed + 16
 
-(Specification: The Noise Protocol Framework, revision 34, sections 5, 7.5 and 9.) The responder learns from
-the initiation who calls, and only then needs the key that it shares with him.
+(Specification: The Noise Protocol Framework, revision 34, sections 5, 7.5 and 9.) The responder learns the
+initiator's static key from the initiation, and needs the preshared key only after that.
 
-A read that fails raises `RemoteProtocolError` and leaves the machine as it was: states are values, and the
-new one takes the old one's place at the end. So a forged message costs the work of reading it, and the
-genuine one that comes after it still succeeds. A call out of order is a `LocalProtocolError`.
+A read that fails raises `RemoteProtocolError` and leaves the machine unchanged: a state is a value, and a new
+one replaces it only at the end. So a forged message costs the work of reading it, and the genuine message
+still succeeds afterwards. A call out of order is a `LocalProtocolError`.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ class Initiator:
         return b"".join((self._ephemeral.public, static, sealed))
 
     def read_response(self, message: Buffer) -> bytes:
-        """The payload of the responder's message. Raises `RemoteProtocolError`, and may be called again."""
+        """The payload of the responder's message. After a `RemoteProtocolError` it may be called again."""
         if self._waiting is None:
             raise LocalProtocolError("noise: no response is expected")
         _check_received(message, RESPONSE_OVERHEAD_BYTES)
@@ -138,7 +138,7 @@ class Responder:
         self._remote_static = self._remote_ephemeral = b""
 
     def read_initiation(self, message: Buffer) -> tuple[bytes, bytes]:
-        """(the initiator's static key, payload). Raises `RemoteProtocolError`, and may be called again.
+        """(the initiator's static key, payload). After a `RemoteProtocolError` it may be called again.
 
         The initiator has proved that it holds the static key, but the message may be a replay.
         """
@@ -156,7 +156,7 @@ class Responder:
         return static, payload
 
     def set_psk(self, psk: bytes) -> None:
-        """The key shared with this initiator, 32 bytes: any time before the response is written."""
+        """Set the key shared with this initiator, 32 bytes, at any time before the response is written."""
         if self._final is not None:
             raise LocalProtocolError("noise: the response has been written")
         self._psk = _checked_psk(psk)
@@ -230,7 +230,7 @@ class _State:
         chaining_key, hashed, key = self._hkdf(material)
         return _State(self.suite, chaining_key, self.mix_hash(hashed).hash, key)
 
-    # The counter is 0 each time: in this pattern no two things are sealed without a new key in between.
+    # The counter is 0 each time: in this pattern, every seal is under a new key.
 
     def seal(self, plaintext: Buffer) -> tuple[_State, bytes]:
         sealed = self.suite.aead(self.key).seal(0, self.hash, plaintext)
@@ -248,7 +248,7 @@ class _State:
         return first, second
 
     def _hkdf(self, material: bytes) -> tuple[bytes, bytes, bytes]:
-        """Section 4.3. The third output does not change the first two, so it is always made."""
+        """Section 4.3. The third output does not affect the first two, so it is always computed."""
         name = _HASHES[self.suite]
         temporary = hmac.digest(self.chaining_key, material, name)
         first = hmac.digest(temporary, b"\x01", name)
@@ -267,7 +267,7 @@ class _KeyPair:
         self.public = self._private.public_key().public_bytes_raw()
 
     def shared_with(self, public: bytes) -> bytes | None:
-        """The DH result; None when `public` is not 32 bytes or of low order (the result would be zeros)."""
+        """The DH result; None if `public` does not have 32 bytes or is of low order (all-zero result)."""
         try:
             return self._private.exchange(X25519PublicKey.from_public_bytes(public))
         except ValueError:
@@ -276,7 +276,7 @@ class _KeyPair:
 
 @lru_cache(maxsize=2)
 def _static_pair(private: bytes) -> _KeyPair:
-    """An identity's: a process has one, and working out its public key costs as much as a DH."""
+    """The key pair of an identity. Cached: a process has one, and its public key costs as much as a DH."""
     return _KeyPair(private)
 
 

@@ -1,11 +1,11 @@
 """The Internet checksum (RFC 1071) by arithmetic on one large integer.
 
-A one's complement sum of 16-bit words is the number that those words write, modulo 65535, because
+The one's complement sum of 16-bit words equals the whole buffer, read as one number, modulo 65535, because
 65536 = 1 (mod 65535). So one `int.from_bytes` and one division replace a loop over words. Measured on the
 reference machine: 2.5 us for 1400 bytes, 55 us for 64 KiB; `sum(struct.unpack(...))` takes 7 and 330 us.
 
-Sums here are residues 0 to 0xfffe. The residue 0 stands for both of one's complement's zeros; for data that
-is not all zero, and no packet is, the canonical sum is then 0xffff and the checksum 0.
+Sums here are residues 0 to 0xfffe. One's complement has two zeros, 0 and 0xffff, and the residue 0 means
+either. No packet is all zero, so the sum of its words is then 0xffff and the checksum 0.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def word_sum(data: Buffer) -> int:
 def checksum(data: Buffer, initial: int = 0) -> int:
     """The Internet checksum of `data`, 0 to 0xfffe; `initial` is a sum to start from (a pseudo-header's).
 
-    Over data that carries its own right checksum the result is 0. UDP sends 0xffff instead of 0, which
-    means "none" (RFC 768); that is left to the caller.
+    Over data that includes its own correct checksum the result is 0. UDP sends 0xffff instead of 0, because
+    0 means "no checksum" (RFC 768); that is left to the caller.
     """
     return -(initial + word_sum(data)) % 0xFFFF

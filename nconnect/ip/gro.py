@@ -1,13 +1,14 @@
-"""Generic receive offload for datagrams: equal ones of one flow, read one after another, become one record.
+"""Generic receive offload for datagrams: consecutive datagrams of one flow and size become one record.
 
-A program that sends datagrams without UDP_SEGMENT (most do) makes a record of each. Joined to a super-packet
-of the kind that UDP_SEGMENT makes, they are queued, sealed, checked and written as one, and the kernel at the
-other end cuts them again. Only what was read without waiting is joined, so none is later for it, and the
-order of all packets stays.
+Most programs send datagrams without UDP_SEGMENT, and each of them is a record of its own. Joined into a
+super-packet like those that UDP_SEGMENT makes, they are queued, sealed, checked and written as one, and the
+kernel at the other end cuts them again. Only records that were read without waiting are joined, so none is
+delayed, and the order of all packets stays.
 
-What may be joined is what cutting gives back bit for bit: datagrams of equal size, whose checksums our own
-kernel left to be completed (so that a wrong one is not made right), and which in IPv4 are never fragmented,
-so that their identification means nothing (RFC 6864, section 4.1); it is counted on from the first one's.
+Datagrams are joined only if cutting restores them bit for bit: they have equal size; our own kernel left
+their checksums to be completed (so that a wrong checksum is not made right); and in IPv4 they may not be
+fragmented, so that their identification has no meaning (RFC 6864, section 4.1) and is counted up from the
+first one's.
 """
 
 from __future__ import annotations
@@ -27,8 +28,8 @@ from nconnect.ip.offload import (
 from nconnect.ip.packet import IPV4_HEADER_BYTES, IPV6_HEADER_BYTES, PROTOCOL_UDP, is_well_formed
 
 MAX_JOINED = 64  # packets: UDP_MAX_SEGMENTS of <linux/udp.h> before Linux 6.9
-MAX_JOINED_BYTES = HEADER_BYTES + 65535  # a record, by what IPv4's total length can tell
-MAX_DATAGRAM_BYTES = MAX_JOINED_BYTES // 2  # a record of more has no room for another
+MAX_JOINED_BYTES = HEADER_BYTES + 65535  # the largest record: IPv4's total length has 16 bits
+MAX_DATAGRAM_BYTES = MAX_JOINED_BYTES // 2  # a larger record has no room for another one
 
 NO_RECORD = -1  # no record has this size
 _DF = 0x40
@@ -39,23 +40,23 @@ _COMMON6 = Struct("58s")
 
 
 class Run:
-    """The last record of a batch under construction, and how many datagrams it stands for by now.
+    """The last record of a batch under construction, and how many datagrams it holds so far.
 
-    Whoever reads records into `arena` sets `start` and `size` of each that begins anew, and calls `finish`
-    before the next one, and after the last, if `count` is above 1.
+    The caller reads records into `arena`. For each record that starts a new run it sets `start` and `size`;
+    before that, and after the last record, it calls `finish` if `count` is above 1.
     """
 
     __slots__ = ("_arena", "_common", "_headers", "_view", "count", "end", "size", "start")
 
     def __init__(self, arena: bytearray) -> None:
-        """The arena reaches at least 58 bytes behind any record's beginning."""
+        """`arena` must extend at least 58 bytes beyond the beginning of any record."""
         self.start = 0
         self.size = NO_RECORD  # of the first datagram's record, virtio-net header and packet
         self.count = 1
-        self.end = 0  # of all of it, valid after `extend`
+        self.end = 0  # of the whole run, valid after `extend`
         self._arena = arena
         self._view = memoryview(arena)
-        self._headers = 0  # how long they are; 0 if the record can't be joined with any
+        self._headers = 0  # their length; 0 if the record cannot be joined with another
         self._common: tuple[bytes, ...] = ()
 
     def clear(self) -> None:
@@ -64,9 +65,10 @@ class Run:
         self.count = 1
 
     def extend(self, at: int) -> bool:
-        """Take the record at `at`, of the same `size` (at most 32 KiB) and behind all others, into this one.
+        """Join the record at `at`, which has the same `size` (at most 32 KiB) and follows all others.
 
-        Its payload is moved to the end. False, and nothing is changed, when it does not belong here.
+        Its payload is moved to the end of the run. Returns False, and changes nothing, if it does not belong
+        to this run.
         """
         arena, start = self._arena, self.start
         if self.count == 1:
@@ -86,7 +88,7 @@ class Run:
         return True
 
     def finish(self) -> tuple[int, int]:
-        """Make its headers those of a super-packet; (start, end) of the record. Ends the run."""
+        """End the run: write a super-packet's headers; return (start, end) of the record."""
         start, end = self.start, self.end
         _write_headers(self._view[start:end], self.size - self._headers)
         self.clear()
@@ -94,7 +96,7 @@ class Run:
 
 
 def _joinable_headers(record: memoryview) -> int:
-    """How long the headers (virtio-net, IP, UDP) of a record are that may be joined with others; else 0."""
+    """The length of a record's headers (virtio-net, IP, UDP); 0 if it may not be joined with others."""
     if record[0] != NEEDS_CSUM or record[1] != GSO_NONE:
         return 0
     packet = record[HEADER_BYTES:]
@@ -113,14 +115,14 @@ def _joinable_headers(record: memoryview) -> int:
 
 
 def _common(arena: bytearray, at: int) -> tuple[bytes, ...]:
-    """What the record at `at` has in common with all that may be joined with it."""
+    """The header fields that must be equal in all records of a run."""
     return (_COMMON4 if arena[at + HEADER_BYTES] == 0x45 else _COMMON6).unpack_from(arena, at)
 
 
 def _write_headers(record: memoryview, segment_bytes: int) -> None:
-    """Turn the first datagram's headers into those of all that is in `record`: see `nconnect.ip.offload`.
+    """Turn the first datagram's headers into those of the whole `record`: see `nconnect.ip.offload`.
 
-    The sums change by what the lengths do (RFC 1624): one that was wrong stays wrong.
+    Checksums are updated by the difference of the lengths (RFC 1624), so a wrong checksum stays wrong.
     """
     packet = record[HEADER_BYTES:]
     if packet[0] >> 4 == 4:

@@ -1,23 +1,24 @@
-"""ICMP errors: which packet one is about. RFC 792, RFC 4443.
+"""The packet that an ICMP error quotes (RFC 792, RFC 4443).
 
-Kernels apply an error to the connection of the packet that it quotes, whoever sent the error. So the tunnel
-has to know the destination of the quoted packet: only the side to which that packet went may answer it.
+A kernel applies an error to the connection of the quoted packet, whoever sent the error. So the tunnel looks
+at the destination of the quoted packet: only the peer to which that packet went may send an error about it.
 """
 
 from __future__ import annotations
 
 from nconnect.ip.packet import IPV6_HEADER_BYTES, PROTOCOL_ICMP, PROTOCOL_ICMPV6, PROTOCOL_TCP, PROTOCOL_UDP
 
-NEVER_ERRORS = frozenset((PROTOCOL_TCP, PROTOCOL_UDP))  # next headers of IPv6 that need no closer look
+NEVER_ERRORS = frozenset((PROTOCOL_TCP, PROTOCOL_UDP))  # next headers of IPv6 that cannot lead to an error
 
-# Destination unreachable, source quench, redirect, time exceeded, parameter problem: those that quote.
+# The types that quote a packet: destination unreachable, source quench, redirect, time exceeded, parameter
+# problem.
 _IPV4_ERRORS = frozenset((3, 4, 5, 11, 12))
 _FIRST_INFORMATIONAL = 128  # RFC 4443, section 2.1: types below are errors
 _ICMP_HEADER_BYTES = 8  # the quoted packet follows
 _FRAGMENT = 44
 _AUTHENTICATION = 51
-# What Linux walks over on its way to ICMPv6 (net/ipv6/exthdrs_core.c): hop-by-hop options, routing, fragment,
-# authentication, destination options.
+# The extension headers that Linux skips on its way to ICMPv6 (net/ipv6/exthdrs_core.c): hop-by-hop options,
+# routing, fragment, authentication, destination options.
 _WALKED = frozenset((0, 43, _FRAGMENT, _AUTHENTICATION, 60))
 _MAX_EXTENSION_HEADERS = 8  # RFC 8200, section 4.1 lists at most 7
 
@@ -25,11 +26,11 @@ UNREADABLE = b""
 
 
 def quoted_destination(view: memoryview) -> bytes | None:
-    """The destination (4 or 16 bytes) of the packet that an ICMP error quotes; None for what is no error.
+    """The destination (4 or 16 bytes) of the packet that an ICMP error quotes; None if this is not an error.
 
-    `UNREADABLE` where there may be an error whose quoted header cannot be read: cut off, in fragments (RFC
-    1812 and RFC 4443 keep errors below what is ever fragmented), or behind more extension headers than real
-    packets have. The view must be well-formed (`packet.is_well_formed`).
+    `UNREADABLE` if this may be an error but its quoted header cannot be read: it is cut off, in fragments
+    (RFC 1812 and RFC 4443 keep errors too small to be fragmented), or behind more extension headers than
+    real packets have. The view must be well-formed (`packet.is_well_formed`).
     """
     if view[0] >> 4 == 4:
         return _in_ipv4(view)
@@ -41,7 +42,7 @@ def _in_ipv4(view: memoryview) -> bytes | None:
         return None
     offset = (view[6] & 0x1F) << 8 | view[7]
     if offset:
-        return None  # its first fragment tells the type, and fragments that overlap are dropped by the kernel
+        return None  # the first fragment has the type, and the kernel drops fragments that overlap it
     icmp = view[(view[0] & 15) << 2 :]
     if len(icmp) < _ICMP_HEADER_BYTES:
         return UNREADABLE

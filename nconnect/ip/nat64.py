@@ -1,7 +1,7 @@
 """IPv4 addresses inside IPv6 ones (RFC 6052), and finding the prefix that a network's NAT64 uses (RFC 7050).
 
-The IPv4 address (v) follows a prefix (p) of 32 to 96 bits. Bits 64 to 71 are skipped: they are zero, and so
-is what is left after the address.
+The IPv4 address (v) follows a prefix (p) of 32 to 96 bits. Bits 64 to 71 are skipped and are zero, as are
+the bits after the address.
 
     /32  p p p p v v v v 0 0 0 0 0 0 0 0
     /40  p p p p p v v v 0 v 0 0 0 0 0 0
@@ -23,7 +23,7 @@ WELL_KNOWN_PREFIX = IPv6Network("64:ff9b::/96")  # RFC 6052, section 2.1
 
 
 def synthesize(prefix: IPv6Network, address: IPv4Address) -> IPv6Address:
-    """The IPv6 address that stands for `address` behind a NAT64; ValueError for another length."""
+    """The IPv6 address that represents `address` behind a NAT64; `ValueError` for another prefix length."""
     if prefix.prefixlen not in PREFIX_LENGTHS:
         raise ValueError(f"a NAT64 prefix has 32, 40, 48, 56, 64 or 96 bits, not {prefix.prefixlen}")
     raw = bytearray(prefix.network_address.packed)
@@ -33,15 +33,15 @@ def synthesize(prefix: IPv6Network, address: IPv4Address) -> IPv6Address:
 
 
 def extract(length: int, address: IPv6Address) -> IPv4Address:
-    """The IPv4 address in one whose prefix has `length` bits."""
+    """The IPv4 address inside `address`, whose prefix has `length` bits."""
     return IPv4Address(bytes(address.packed[at] for at in _places(length)))
 
 
 def find_prefix(addresses: Iterable[IPv6Address]) -> IPv6Network | None:
-    """The prefix by which a network's DNS64 made these AAAA records of `ipv4only.arpa`; None when none fits.
+    """The prefix with which a network's DNS64 made these AAAA records of `ipv4only.arpa`; None if none fits.
 
-    The first address decides that holds one of the well-known IPv4 addresses, with zeros where they must be
-    (RFC 7050, section 3; because of the zeros it cannot be at two places).
+    It is taken from the first address that contains a well-known IPv4 address and is zero where it must be
+    (RFC 7050, section 3). Because of the zeros only one position can fit.
     """
     for address in addresses:
         for length in PREFIX_LENGTHS:
@@ -51,7 +51,7 @@ def find_prefix(addresses: Iterable[IPv6Address]) -> IPv6Network | None:
 
 
 def may_pass(prefix: IPv6Network, address: IPv4Address) -> bool:
-    """Whether the address may be asked for by this prefix: the well-known one is for global ones only."""
+    """Whether the prefix may be used for this address: the well-known prefix is for global addresses only."""
     return prefix != WELL_KNOWN_PREFIX or address.is_global  # RFC 6052, section 3.1
 
 
@@ -67,5 +67,5 @@ def _fits(length: int, address: IPv6Address) -> bool:
 
 
 def _places(length: int) -> list[int]:
-    """Where the address's four bytes are."""
+    """The positions of the IPv4 address's four bytes."""
     return [at for at in range(length // 8, 16) if at != 8][:4]

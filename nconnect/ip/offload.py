@@ -5,12 +5,12 @@ A record is `struct virtio_net_hdr` (virtio 1.2, section 5.1.6), little-endian, 
     offset  0      1         2        4         6           8            10
             flags  gso_type  hdr_len  gso_size  csum_start  csum_offset  packet ...
 
-`check` is what a record from a peer must pass before the kernel sees it. The other functions take records
-that come from our own kernel or have passed `check` (and `packet.is_well_formed`). They never trust
-`hdr_len`: the kernel writes the length of a buffer's linear part there, not of the headers.
+A record from a peer must pass `check` before the kernel sees it. The other functions take records that come
+from our own kernel or have passed `check` (and `packet.is_well_formed`). They never trust `hdr_len`: the
+kernel writes the length of a buffer's linear part there, not of the headers.
 
-A packet with NEEDS_CSUM has the sum of its pseudo-header (with its whole length) in the checksum field, with
-0xffff for a sum of 0, as Linux has it: 0 says that a datagram has no checksum (RFC 768), and NAT believes it.
+A packet with NEEDS_CSUM has the sum of its pseudo-header (with the packet's whole length) in the checksum
+field. As in Linux, 0xffff replaces a sum of 0: NAT takes 0 for "this datagram has no checksum" (RFC 768).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from nconnect.ip.checksum import checksum, word_sum
 from nconnect.ip.packet import IPV6_HEADER_BYTES, PROTOCOL_TCP, PROTOCOL_UDP, transport
 
 HEADER_BYTES = 10
-PLAIN = bytes(HEADER_BYTES)  # a finished packet, nothing to do
+PLAIN = bytes(HEADER_BYTES)  # a finished packet: no checksum to complete, nothing to cut
 
 NEEDS_CSUM = 1  # flags (virtio 1.2, section 5.1.6; <linux/virtio_net.h>)
 DATA_VALID = 2
@@ -38,10 +38,10 @@ _TCP_HEADER_BYTES = 20  # without options
 UDP_HEADER_BYTES = 8
 _TCP_CHECKSUM_AT = 16
 UDP_CHECKSUM_AT = 6
-_GSO_BY_FRAGS = 0xFFFF  # the kernel's own marker in the field of gso_size; it refuses it from outside
+_GSO_BY_FRAGS = 0xFFFF  # the kernel's internal marker in gso_size; it refuses it from outside
 
-# A bound on how many packets one record may become in the kernel. TCP: Linux sends no segment under
-# 48 bytes (TCP_MIN_SND_MSS) of which up to 40 may be options. UDP: UDP_MAX_SEGMENTS of <linux/udp.h>.
+# Bounds on how many packets the kernel can make of one record. TCP: Linux sends no segment under 48 bytes
+# (TCP_MIN_SND_MSS), of which up to 40 may be options. UDP: UDP_MAX_SEGMENTS of <linux/udp.h>.
 _MIN_TCP_SEGMENT_BYTES = 8
 _MAX_UDP_SEGMENTS = 128
 
@@ -51,18 +51,18 @@ _U32 = Struct("!I")
 
 
 def check(record: memoryview) -> bool:
-    """Whether the kernel may be given this record's header with this record's packet.
+    """Whether the virtio-net header of a record from a peer is true of its packet.
 
-    For a record that a peer sent: any bytes are taken, none raises. It looks at what the header claims about
-    the packet; that the packet itself is one is for `packet.is_well_formed` to say. Only what Linux
-    emits passes: TCP or UDP with the checksum where that protocol has it, GSO of the packet's own type
-    and with NEEDS_CSUM, no fragment. Cost, measured: 0.2 us for a finished packet, 0.8 us for a super-packet.
+    Never raises, whatever the bytes. It checks what the header claims about the packet;
+    `packet.is_well_formed` checks the packet itself. Only what Linux emits passes: TCP or UDP with the
+    checksum at that protocol's offset, GSO of the packet's own type and with NEEDS_CSUM, no fragment.
+    Cost, measured: 0.2 us for a finished packet, 0.8 us for a super-packet.
     """
     header = bytes(record[:HEADER_BYTES])
     if header in FINISHED:
         return True
     size = len(record) - HEADER_BYTES
-    if size < 28:  # the least that a checksum can be missing in: IPv4 and UDP
+    if size < 28:  # the smallest packet that can need a checksum: IPv4 and UDP
         return False
     fields: tuple[int, int, int, int, int, int] = HEADER.unpack(header)
     flags, gso_type, hdr_len, gso_size, start, offset = fields
@@ -95,7 +95,7 @@ def check(record: memoryview) -> bool:
             and start + tcp_bytes < size
         )
     if protocol == PROTOCOL_UDP:
-        # The length counts all that follows, in a super-packet too.
+        # The length field counts everything from the UDP header on, in a super-packet too.
         if offset != UDP_CHECKSUM_AT or record[start + 14] << 8 | record[start + 15] != size - start:
             return False
         if gso_type == GSO_NONE:
@@ -110,9 +110,9 @@ def check(record: memoryview) -> bool:
 
 
 def complete(record: memoryview) -> None:
-    """Finish a missing checksum in place, for a receiver without checksum offload.
+    """Complete the checksum in place, for a receiver without checksum offload.
 
-    The record must be writable and no super-packet; afterwards its header is `PLAIN`.
+    The record must be writable and not a super-packet. Afterwards its header is `PLAIN`.
     """
     flags, _, _, _, start, offset = HEADER.unpack_from(record)
     if flags & NEEDS_CSUM:
@@ -125,12 +125,12 @@ def complete(record: memoryview) -> None:
 
 
 def split(record: memoryview, *, mtu: int | None = None) -> list[bytes]:
-    """Records of the finished packets that a record stands for; their headers are `PLAIN`.
+    """The finished packets that a record represents, as records whose headers are `PLAIN`.
 
-    For a receiver without offload. They take more room than the record did: each segment repeats all
-    headers. TCP segments are made as small as `mtu` asks, if that is less than the record's own segment
-    size; datagrams keep their size. A record that is no super-packet gives its one packet, its checksum
-    finished.
+    For a receiver without offload. They take more room than the record did, because each segment repeats
+    all headers. TCP segments are made small enough for `mtu` if the record's own segment size is larger;
+    datagrams keep their size. A record that is not a super-packet gives its one packet, with the checksum
+    completed.
     """
     if record[1] == GSO_NONE:
         if record[0] & NEEDS_CSUM:
@@ -146,11 +146,11 @@ def split(record: memoryview, *, mtu: int | None = None) -> list[bytes]:
 
 
 def cut(record: memoryview, max_bytes: int) -> list[bytes]:
-    """Records of at most `max_bytes` each (virtio-net header included) that stand for the same segments.
+    """Records of at most `max_bytes` each (virtio-net header included) that represent the same segments.
 
-    For a slow link, which a whole super-packet would hold for too long. A piece is at least one segment,
-    even if that is more than `max_bytes`; a piece of one segment is an ordinary packet whose checksum is
-    still partial. A record that is short enough, or no super-packet, comes back as it is.
+    For a slow link, which a whole super-packet would occupy for too long. A piece has at least one segment,
+    even if that exceeds `max_bytes`; a piece of one segment is an ordinary packet whose checksum is still
+    partial. A record that is short enough, or not a super-packet, is returned as it is.
     """
     if record[1] == GSO_NONE or len(record) <= max_bytes:
         return [bytes(record)]
@@ -161,10 +161,10 @@ def cut(record: memoryview, max_bytes: int) -> list[bytes]:
 
 
 class _SuperPacket:
-    """The headers of a super-packet, and pieces of it with headers of their own.
+    """The headers of a super-packet; makes pieces of it, each with its own headers.
 
-    The checksums of the pieces differ in a few words only (lengths, IP identification, sequence number,
-    flags), so the sum over the rest of the headers is taken once.
+    The pieces' headers differ in a few words only (lengths, IP identification, sequence number, flags), so
+    the sum over the rest of the headers is computed once.
     """
 
     __slots__ = (
@@ -248,7 +248,7 @@ class _SuperPacket:
             _U16.pack_into(headers, 4, self._start + transport_bytes - IPV6_HEADER_BYTES)
 
     def _virtio_header(self, at: int, payload_bytes: int) -> bytes:
-        """The header of a piece that begins at `at` in the payload."""
+        """The virtio-net header of the piece that begins at `at` in the payload."""
         gso_type, gso_size = self._gso_type, self.segment_bytes
         if payload_bytes <= gso_size:
             gso_type = gso_size = GSO_NONE

@@ -1,7 +1,7 @@
-"""Fields of IPv4 and IPv6 packets, read from a view without parsing more than is asked for.
+"""Fields of IPv4 and IPv6 packets, each read from a view when it is asked for.
 
-`is_well_formed` is the gate: what it accepts, every other function here reads without an error. The views
-begin at the version nibble (for a TUN record, after its virtio-net header) and end with the packet.
+Check `is_well_formed` first: every other function here reads what it accepts without an error. A view begins
+at the version nibble (in a TUN record, after the virtio-net header) and ends with the packet.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ _MAX_EXTENSION_HEADERS = 8
 
 
 def is_well_formed(view: memoryview) -> bool:
-    """Whether the view is exactly one IPv4 or IPv6 packet by its fixed header.
+    """Whether the view is exactly one IPv4 or IPv6 packet, by its fixed header.
 
-    The length that the header tells must be the view's. That holds for super-packets too: the kernel
-    writes their real length, up to 65535. (Above that it would write 0, "BIG TCP", which needs a larger
-    gso_max_size than a TUN device has.) The header's checksum is the kernel's to check.
+    The length in the header must equal the view's. That holds for super-packets too: the kernel writes
+    their real length, up to 65535. (Above that it would write 0, "BIG TCP", which needs a larger
+    gso_max_size than a TUN device has.) The kernel checks the header's checksum.
     """
     size = len(view)
     if size < IPV4_HEADER_BYTES:
@@ -53,11 +53,11 @@ def destination(view: memoryview) -> bytes:
 
 
 def transport(view: memoryview) -> tuple[int, int]:
-    """(protocol, offset) of what a well-formed packet carries behind its IP headers.
+    """(protocol, offset) of the transport header of a well-formed packet.
 
-    The offset is 0 when no transport header can be read there: in a fragment (the first one too, so that
-    all the fragments of a packet are alike), or behind more or longer extension headers than are walked.
-    The protocol is then that of the header at which the walk ended.
+    The offset is 0 if no transport header can be read: in a fragment (the first one too, so that all
+    fragments of a packet are treated alike), or behind more or longer extension headers than are followed.
+    The protocol is then that of the header at which the search ended.
     """
     if view[0] >> 4 == 4:
         if view[6] & 0x3F or view[7]:  # more fragments, or an offset
@@ -79,13 +79,13 @@ def transport(view: memoryview) -> tuple[int, int]:
 def flow_hash(view: memoryview) -> int:
     """A 32-bit number that is the same for all packets of one flow in one direction.
 
-    From addresses, protocol and ports; where there are no ports (fragments, ICMP, ESP, …) from addresses
-    and protocol. The same in every process and on every run. It is no defence against someone who seeks
-    collisions: he can only slow down flows of his own peer.
+    It is made from addresses, protocol and ports; without ports (fragments, ICMP, ESP, …) from addresses and
+    protocol. It is the same in every process and on every run. It does not resist deliberate collisions,
+    which can only slow down flows to the same peer.
     """
     if view[0] == 0x45 and not (view[6] & 0x3F or view[7]) and len(view) >= 24:
         protocol = view[9]
-        # Ports stand right behind the addresses.
+        # The ports follow the addresses.
         return crc32(view[12:24] if protocol in _WITH_PORTS else view[12:20], protocol)
     protocol, at = transport(view)
     addresses = view[12:20] if view[0] >> 4 == 4 else view[8:40]
@@ -96,25 +96,25 @@ def flow_hash(view: memoryview) -> int:
 
 
 def is_forbidden_source(address: bytes) -> bool:
-    """Whether no packet from a peer may have this source, whatever its allowed_ips say.
+    """Whether a packet from a peer may never have this source, whatever its allowed_ips say.
 
-    Unspecified and "this network", loopback, link-local, multicast, reserved and broadcast; in IPv6 also
-    the addresses that stand for IPv4 ones (mapped and compatible).
+    These are unspecified and "this network", loopback, link-local, multicast, reserved and broadcast
+    addresses; in IPv6 also those that represent IPv4 addresses (mapped and compatible).
     """
     first = address[0]
     if len(address) == 4:
         return first >= 224 or first in (0, 127) or (first == 169 and address[1] == 254)
     if first == 0xFF or (first == 0xFE and address[1] & 0xC0 == 0x80):
         return True
-    # ::/96 holds unspecified, loopback and compatible; ::ffff:0:0/96 the mapped.
+    # ::/96: unspecified, loopback and IPv4-compatible; ::ffff:0:0/96: IPv4-mapped.
     return first == 0 and not any(address[:10]) and address[10:12] in (b"\0\0", b"\xff\xff")
 
 
 def mark_congestion(view: memoryview) -> bool:
     """Mark a well-formed packet "congestion experienced" (RFC 3168, section 5), in place.
 
-    False, and nothing is changed, when its sender does not take marks (not-ECT). A super-packet's mark
-    goes to all of its segments. The view must be writable.
+    Returns False, and changes nothing, if the sender does not support ECN (not-ECT). The mark of a
+    super-packet applies to all of its segments. The view must be writable.
     """
     if view[0] >> 4 == 6:
         ecn = view[1] >> 4 & 3
