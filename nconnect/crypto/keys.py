@@ -80,7 +80,7 @@ class Box:
 
     @classmethod
     def of_key(cls, key: bytes) -> Box:
-        """Under a 32-byte key that both sides know: NaCl's secretbox, in NKN's messages to several clients."""
+        """Under a 32-byte key that both sides know: NaCl's secretbox, in NKN's messages to several."""
         if len(key) != KEY_BYTES:
             raise InvalidKey("a shared key is 32 bytes")
         box = cls.__new__(cls)

@@ -1,13 +1,14 @@
 """Fair queueing with controlled delay: FQ-CoDel (RFC 8290) over CoDel (RFC 8289), for any kind of item.
 
-Flows take turns by bytes (deficit round robin), and a flow that was idle goes first, so that a sparse flow
-never waits behind a bulk one. Within a flow CoDel drops, or marks, items at the head once all that leave
-it have stood for longer than `target_s` during `interval_s`. Over `max_bytes` the fattest flow loses its
-oldest items: the queue is bounded in bytes by that, in memory by `max_flows` besides, and in time by CoDel.
+Flows take turns by bytes (deficit round robin). A flow that was idle goes first, so that a sparse flow never
+waits behind a bulk flow. Within a flow, CoDel drops (or marks) items at the head when every item that left
+during `interval_s` had waited longer than `target_s`. When the queue exceeds `max_bytes`, the flow that holds
+most loses its oldest items. So the queue is bounded in bytes by `max_bytes`, in memory by `max_flows`, and in
+time by CoDel.
 
 Differences from RFC 8290: only flows that hold items cost memory (their CoDel state is forgotten when they
-go idle); at the bound not half of the fattest flow is dropped but as little as needed, rounded up when
-there are many flows to search.
+go idle); at the bound, as little as needed is dropped from the largest flow, instead of half of it (rounded
+up if there are many flows to search).
 """
 
 from __future__ import annotations
@@ -27,21 +28,21 @@ _INTERVAL_S = 0.100
 TARGET_S = 0.005
 QUANTUM_BYTES = 1514  # a full Ethernet frame; section 5.2.4
 MAX_FLOWS = 1024  # section 5.2.6
-# Measured. A flow that holds no more is left alone, however long its turn takes to come: where many flows
-# share a slow link, none of them can do with less.
+# Measured. CoDel leaves a flow that holds no more than this alone, however long it waits for its turn: if
+# many flows share a slow link, each needs at least this much.
 FEW_QUANTA = 2
 
-# With more flows than this a search for the fattest is made to pay for more than one item.
+# With more flows than this, one search for the largest flow drops more than one item.
 _FEW_FLOWS = 8
 
 
 class FairQueue(Generic[_T]):
     """A queue of items of many flows, bounded by `max_bytes`.
 
-    The queue owns an item from `enqueue` until it hands it to the caller of `dequeue` or to `on_drop`;
-    exactly one of the two gets each item. `mark` is asked before CoDel drops: it returns True if it has
-    marked the item "congestion experienced", which is then delivered. Times are seconds of any clock that
-    does not go back. Neither callback may call the queue. With `target_s` infinite CoDel drops nothing.
+    The queue owns an item from `enqueue` until it gives it to the caller of `dequeue` or to `on_drop`;
+    exactly one of the two gets each item. Before CoDel drops an item it calls `mark`; if that returns True,
+    the item has been marked "congestion experienced" and is delivered. Times are seconds of any monotonic
+    clock. Neither callback may call the queue. If `target_s` is infinite, CoDel drops nothing.
     """
 
     __slots__ = (
@@ -65,7 +66,7 @@ class FairQueue(Generic[_T]):
         self.full_drops = 0  # DropReason.QUEUE_FULL
         self.delay_drops = 0  # DropReason.QUEUE_DELAY
         self.marks = 0
-        self.delays: Histogram | None = None  # how long delivered items stood; somebody may want to count
+        self.delays: Histogram | None = None  # how long delivered items waited; set it to have them counted
         self._quantum = quantum_bytes
         self._target_s = target_s
         self._interval_s = interval_s
@@ -84,8 +85,7 @@ class FairQueue(Generic[_T]):
     def enqueue(self, flow_id: int, item: _T, size_bytes: int, now: float) -> None:
         """Take an item of a flow (any integer; flows are told apart by it modulo `max_flows`).
 
-        When that takes the queue over its bound, the oldest items of the fattest flow are dropped, which may
-        be this item.
+        If the queue then exceeds its bound, the oldest items of the largest flow are dropped, maybe this one.
         """
         bucket = flow_id % self._max_flows
         flow = self._flows.get(bucket)
@@ -129,11 +129,11 @@ class FairQueue(Generic[_T]):
 
     @property
     def flow_count(self) -> int:
-        """How many flows take turns."""
+        """The number of flows that take turns."""
         return len(self._flows)
 
     def flows(self) -> list[tuple[int, int]]:
-        """The flows (modulo `max_flows`) that hold anything, and how many bytes."""
+        """(flow modulo `max_flows`, bytes held) of each flow that holds something."""
         return [(flow.bucket, flow.size_bytes) for flow in self._flows.values() if flow.items]
 
     def take_flow(self, flow_id: int) -> list[tuple[_T, int, float]]:
@@ -147,13 +147,13 @@ class FairQueue(Generic[_T]):
         return taken
 
     def shrink(self, max_bytes: int) -> None:
-        """Drop the oldest items of the fattest flows until no more than `max_bytes` are held, this once."""
+        """Drop the oldest items of the largest flows, once, until at most `max_bytes` are held."""
         usual, self.max_bytes = self.max_bytes, max(0, max_bytes)
         self._shed()
         self.max_bytes = usual
 
     def clear(self, reason: DropReason) -> None:
-        """Drop everything, for this reason (it is the caller's to count)."""
+        """Drop everything for this reason. The caller counts the drops."""
         for flow in (*self._new, *self._old):
             for item, _, _ in flow.items:
                 if self._on_drop is not None:
@@ -162,11 +162,11 @@ class FairQueue(Generic[_T]):
         self._forget_idle_flows()
 
     def keep_newest(self, now: float, *, stale_s: float, dead_s: float) -> int:
-        """After an outage: how many items were dropped (they are the caller's to count).
+        """Thin the queue after an outage. Returns the number of dropped items; the caller counts them.
 
-        Of each flow goes what is older than `stale_s`, except its newest item, and that too once it is
-        older than `dead_s`. What a sender tried last is what gets it going again; what it sent before, it
-        has given up or will send again.
+        In each flow, items older than `stale_s` are dropped, except the newest, which is dropped when it is
+        older than `dead_s`. The newest item is what lets its sender resume (a probe, a retransmission); the
+        older ones it has given up or will send again.
         """
         dropped = 0
         for flow in self._flows.values():
@@ -176,14 +176,14 @@ class FairQueue(Generic[_T]):
                 dropped += 1
                 if self._on_drop is not None:
                     self._on_drop(item, DropReason.QUEUE_DELAY)
-            flow.above_since = None  # it stood for the outage's sake
+            flow.above_since = None  # the items waited because of the outage, not because of a standing queue
             flow.dropping = False
         if not self._count:
             self._forget_idle_flows()
         return dropped
 
     def _forget_idle_flows(self) -> None:
-        """Forget all flows; only when none holds an item."""
+        """Forget all flows. Call it only if none holds an item."""
         self._flows.clear()
         self._new.clear()
         self._old.clear()
@@ -200,7 +200,7 @@ class FairQueue(Generic[_T]):
         few = len(self._flows) <= _FEW_FLOWS
         goal = self.max_bytes if few else self.max_bytes - (self.max_bytes >> 6)
         while self.bytes_held > self.max_bytes:
-            # A flow is spared from half of the fattest one's size on: then others may be fatter.
+            # Stop at half of its size: by then another flow may be the largest.
             ranked = sorted(self._flows.values(), key=_size_of, reverse=True)
             spared = ranked[0].size_bytes >> 1
             for flow in ranked:
@@ -215,7 +215,7 @@ class FairQueue(Generic[_T]):
     def _take(self, flow: _Flow[_T], now: float) -> tuple[_T, int, float]:
         """CoDel's dequeue (RFC 8289, section 5.5) from a flow that holds something.
 
-        What stands has something behind it, so after a drop there is always another item to take.
+        An item counts as standing only if another is behind it, so after a drop there is always a next item.
         """
         taken = self._pop(flow)
         standing = self._is_standing(flow, taken, now)
@@ -231,7 +231,7 @@ class FairQueue(Generic[_T]):
                 flow.dropping = self._is_standing(flow, taken, now)
         elif standing:
             marked = self._drop_or_mark(taken)
-            # It was dropping a short while ago: go on from about the rate that worked then.
+            # It was dropping a short while ago: resume at about the rate that worked then.
             since = flow.count - flow.last_count
             recent = now - flow.drop_next_at < 16 * self._interval_s
             flow.count = flow.last_count = since if since > 1 and recent else 1
@@ -245,7 +245,7 @@ class FairQueue(Generic[_T]):
     def _is_standing(self, flow: _Flow[_T], taken: tuple[_T, int, float], now: float) -> bool:
         """Whether the flow has been above target for a whole interval (`ok_to_drop` of RFC 8289)."""
         if now - taken[2] < self._target_s or flow.size_bytes <= FEW_QUANTA * self._quantum:
-            # Short, or nothing worth speaking of is left behind it: never drop the last one.
+            # It waited briefly, or little is left behind it: never drop the last item.
             flow.above_since = None
             return False
         if flow.above_since is None:

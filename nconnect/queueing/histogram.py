@@ -5,17 +5,17 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Sequence
 
-# Seconds, about three to a factor of ten: from a loopback's round trip to where nobody waits any longer.
+# Seconds, about three bounds per decade: from the round trip of a loopback to more than anybody waits.
 BOUNDS_S = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 
 
 class Histogram:
-    """How often a value was at most each bound, as Prometheus counts it. Not bounded in time."""
+    """Cumulative counts of values by upper bound, as in Prometheus, since the start."""
 
     __slots__ = ("_counts", "bounds", "sum")
 
     def __init__(self, bounds: Sequence[float] = BOUNDS_S) -> None:
-        """`bounds` ascend; above the last there is one more bucket."""
+        """`bounds` must ascend; there is one more bucket above the last."""
         self.bounds = tuple(bounds)
         self.sum = 0.0
         self._counts = [0] * (len(self.bounds) + 1)
@@ -32,7 +32,7 @@ class Histogram:
         return sum(self._counts)
 
     def cumulative(self) -> list[int]:
-        """How many values were at most each bound; the last is all of them."""
+        """For each bound the number of values that are at most that; the last is the number of all values."""
         total = 0
         found = []
         for count in self._counts:

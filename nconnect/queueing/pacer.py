@@ -1,7 +1,7 @@
-"""Pacing a link a little under its rate, so that its queue stands here, where it is fair, and nowhere else.
+"""Pacing a link slightly under its rate, so that the queue stands here, where it is fair, and nowhere else.
 
-A link is a TCP connection; what is handed to it cannot be taken back. The kernel's TCP_INFO tells how many
-bytes were acknowledged, the round trip, and what is unsent. From these the pacer learns the rate:
+A link is a TCP connection; bytes that are handed to it cannot be taken back. The kernel's TCP_INFO gives the
+acknowledged bytes, the round trip, and the unsent bytes. From these the pacer learns the rate:
 
 - The *delay* is what the round trip has above its base. A queue *stands* when the delay has not been short
   for `_WINDOW_S` in which something was under way all the time, or bytes have been unsent for `UNSENT_S`
@@ -15,10 +15,10 @@ bytes were acknowledged, the round trip, and what is unsent. From these the pace
 - A queue that is still there after such a pause is not ours (the path became longer, or somebody else fills
   the link): its delay becomes part of the base.
 
-The rate comes from the acknowledged bytes, not from tcpi_delivery_rate: whoever paces is "app-limited" to the
-kernel, which then goes on to report an old, higher rate.
+The rate comes from the acknowledged bytes, not from tcpi_delivery_rate: to the kernel, a paced sender is
+"app-limited", and it keeps reporting an old, higher rate.
 
-Pure: `now` is seconds of any clock that does not go back. One pacer for one link, used by one task.
+Pure: `now` is seconds of any monotonic clock. One pacer serves one link and is used by one task.
 """
 
 from __future__ import annotations
@@ -40,9 +40,9 @@ FIRST_HOLD_S = 0.1  # doubled each time when the rate is found again
 SAME_RATE = 1.25  # within this factor
 FAST_RATE = 12.5e6  # from 100 Mbit/s on a wrong rate costs more than a look whether it is right
 FAST_HOLD_S = 0.5
-GENTLE_STEP = 1.08  # up from CRUISE, across the rate that is known
-GENTLE_UNTIL = 1.15  # three such steps: at the first ones a queue grows too slowly to be seen in time
-BOLD_STEP = 1.3  # when there is no queue even above it: the link has become faster
+GENTLE_STEP = 1.08  # up from CRUISE, past the known rate
+GENTLE_UNTIL = 1.15  # three such steps: in the first ones a queue grows too slowly to be seen in time
+BOLD_STEP = 1.3  # if there is no queue even above that: the link has become faster
 FAST_BOLD_STEP = 1.6
 UNPACE_RATIO = 1.5  # offering that much above what was known, without a queue and without a taker
 UNSENT_S = 0.5  # unsent for longer: not a window that still grows, but all that this path gives
@@ -51,28 +51,27 @@ BURST_S = 0.004  # what may leave at once: timers of 1 ms are late by as much
 MIN_BURST_BYTES = 3_028  # two full packets
 PACKET_BYTES = 1_514
 MIN_RATE = 16_000.0  # bytes a second
-# Guessed: from a gigabit on the processors are the limit, and buffers in a path are short.
+# Guessed: from a gigabit on, processors are the limit and buffers on a path are short.
 MAX_RATE = 125e6
-# A path that was that fast a moment ago has a busy processor rather than a slow link in it.
+# A path that was this fast a moment ago is slowed down by a busy processor rather than by a slow link.
 FAST_MEMORY_S = 10.0
 FAST_PATIENCE_S = 1.0
-PRESSING = 0.8  # a paced link that is offered less than this part of its rate is not ours to slow down
-# Of the time something is under way: else what is acknowledged is not the link's rate. (The kernel counts in
-# jiffies, of up to 4 ms.)
+PRESSING = 0.8  # if we send less than this fraction of a paced link's rate, its queue is not ours
+# Something must be in flight for this fraction of the time, or the rate of acknowledgements is not the link's
+# rate. (The kernel counts in jiffies, of up to 4 ms.)
 SATURATED = 0.8
 QUEUE_S = 0.012
 _IDLE_S = 0.15  # without a sample for as long, nothing is known of what stands now
 _QUEUE_BYTES = 6_056  # four full packets: of fewer, the delay may be that of a delayed acknowledgement
 MAX_PAUSE_S = 2.0
-_NOT_OURS_S = 0.020  # only a delay of some size tells whose queue it is
+_NOT_OURS_S = 0.020  # a shorter delay does not tell whose queue it is
 
 
 class Pacer:
-    """Says when how many bytes may go to one link.
+    """Decides when how many bytes may go to one link.
 
-    The socket must have TCP_NOTSENT_LOWAT (16 KiB, say), which bounds what waits below the pacer. `sample` is
-    for every 10 to 20 ms in which something is sent or unacknowledged; none are needed while the link is
-    idle.
+    The socket must have TCP_NOTSENT_LOWAT set (for example 16 KiB), which bounds what waits below the pacer.
+    Call `sample` every 10 to 20 ms while something is sent or unacknowledged; an idle link needs none.
     """
 
     __slots__ = (
@@ -91,11 +90,10 @@ class Pacer:
         patience_s: float = _WINDOW_S,
         best_of_s: float = 0.0,
     ) -> None:
-        """With less than `queue_bytes` under way, or a delay under `trigger_s`, no queue is believed.
+        """A queue is recognised if at least `queue_bytes` are in flight and the delay is over `trigger_s`
+        for `patience_s`. The rate at which it drains is the best within `best_of_s`.
 
-        Nor before it has stood for `patience_s`. The rate at which it drains is the best of `best_of_s`.
-
-        The defaults are for round trips that the kernel measures; what programs measure is less steady.
+        The defaults suit round trips measured by the kernel; those measured by a program are less steady.
         """
         self._queue_bytes = queue_bytes
         self._trigger_s = trigger_s
@@ -107,45 +105,45 @@ class Pacer:
         self._known_rate = 0.0  # what the link delivered when it was last saturated
         self._tokens = 0.0
         self._tokens_at = now  # later than now: pausing until then
-        self._step_at = now  # when the step of now began, and what was sent for it
+        self._step_at = now  # when the current step began, and the bytes sent in it
         self._step_bytes = 0.0
         self._climb_at = inf
-        self._short_at = now  # when the delay was last short, or had to be taken for it
-        self._blind_until = now  # until then round trips tell of a queue that was drained
-        self._sent_all_at = now  # when nothing worth speaking of was unsent
+        self._short_at = now  # when the delay was last short, or was treated as short
+        self._blind_until = now  # until then round trips still show a queue that has been drained
+        self._sent_all_at = now  # when (almost) nothing was unsent
         self._draining = False
         self._drain_from = (now, 0)  # when the queue was found, and the bytes acknowledged by then
-        self._drain_until = now  # at the latest
-        self._queued_until = 0  # bytes acknowledged when all has arrived that it is to remove
-        self._drained_s = 0.0  # the delay that the last pause was to remove
+        self._drain_until = now  # when draining ends at the latest
+        self._queued_until = 0  # bytes acknowledged once the whole queue that was found has arrived
+        self._drained_s = 0.0  # the delay that the last pause should have removed
         self._sent_bytes = 0
         self._offered = 0.0  # bytes a second that were sent within the last window
         self._fast_at = -inf  # when the link was last faster than `MAX_RATE`
-        # (when, bytes acknowledged, bytes sent, seconds with something under way)
+        # (when, bytes acknowledged, bytes sent, seconds with something in flight)
         self._samples: deque[tuple[float, int, int, float]] = deque()
-        self._busy_part = 1.0  # of the last window in which something was under way
+        self._busy_part = 1.0  # the fraction of the last window in which something was in flight
         self._best: deque[tuple[float, float]] = deque()  # (when, bytes a second), falling: the first is best
         self._base: deque[tuple[float, float]] = deque()  # (when, round trip), rising: the first is the base
 
     @property
     def acknowledged_rate(self) -> float:
-        """Bytes a second that arrived in the newest window, whether or not that was all the link gives."""
+        """Bytes a second acknowledged in the newest window, whether or not the link could carry more."""
         return self._best[-1][1] if self._best else 0.0
 
     @property
     def base_s(self) -> float:
-        """The round trip without a queue, as far as it is known."""
+        """The round trip without a queue, in seconds, as far as it is known."""
         return self._base[0][1] if self._base else 0.0
 
     def budget(self, now: float) -> int:
-        """How many bytes may be sent now. A packet may exceed it: what is too much is waited for later."""
+        """How many bytes may be sent now. One packet may exceed it; the excess delays later ones."""
         if self.rate is None:
             return UNLIMITED_BYTES
         self._refill(now, self.rate)
         return max(0, int(self._tokens))
 
     def next_at(self, now: float) -> float:
-        """When there is a budget again, for one packet at least; `now` if there is one."""
+        """When there will be a budget for at least one packet; `now` if there is one already."""
         if self.rate is None:
             return now
         self._refill(now, self.rate)
@@ -154,7 +152,7 @@ class Pacer:
         return self._tokens_at + (PACKET_BYTES - self._tokens) / self.rate
 
     def sent(self, now: float, size_bytes: int) -> None:
-        """Bytes were handed to the link."""
+        """Note that bytes were handed to the link."""
         self._step_bytes += size_bytes
         self._sent_bytes += size_bytes
         if self.rate is not None:
@@ -175,9 +173,9 @@ class Pacer:
     ) -> None:
         """Learn from TCP_INFO: bytes_acked, unacked (times snd_mss), notsent_bytes, rtt, min_rtt, busy_time.
 
-        `busy_s` is in all for how long something was under way; None: always, as far as anybody knows.
-        `unsent_bytes` also counts what the sender holds above the socket, if it cannot be taken back.
-        `limited_elsewhere`: it is known that a queue that stands now does so because a receiver is late.
+        `busy_s` is the total time in which something was in flight; None means always.
+        `unsent_bytes` includes what the sender holds above the socket, if it cannot be taken back.
+        `limited_elsewhere`: a queue that stands now is known to be caused by a slow receiver.
         """
         if self._samples and now - self._samples[-1][0] > _IDLE_S and not self._draining:
             self._samples.clear()
@@ -217,15 +215,16 @@ class Pacer:
         return delay <= max(limit, base * OF_BASE, 1.5 * PACKET_BYTES / max(delivered, MIN_RATE))
 
     def _least_queue(self) -> float:
-        """Bytes under way that may stand for a queue: of a paced link, what it carries in `QUEUE_S`."""
+        """The fewest bytes in flight that can be a queue: on a paced link, what it carries in `QUEUE_S`."""
         if self.rate is None:
             return self._queue_bytes
         return max(_QUEUE_BYTES, min(self._queue_bytes, self.rate * QUEUE_S))
 
     def _is_pressing(self, delivered: float) -> bool:
-        """Whether we may be why a queue stands: we use what the link is known to carry, or send more.
+        """Whether we may cause the standing queue: we use what the link is known to carry, or send more.
 
-        While more is allowed than that, who has no use for it can fill the link all the same.
+        It compares with the known rate, not with the (higher) allowed rate: a sender that does not use all
+        that is allowed can fill the link nevertheless.
         """
         if self.rate is None:
             return True
@@ -235,9 +234,9 @@ class Pacer:
     def _slow_down(
         self, now: float, acked: int, outstanding: int, delay: float, base: float, rtt_s: float
     ) -> None:
-        """A queue stands: let it drain, then go on under the rate at which it did."""
+        """A queue stands: let it drain, then continue slightly under the rate at which it drained."""
         if self._drained_s > _NOT_OURS_S and delay > 0.7 * self._drained_s:
-            # It outlived a pause in which ours has drained.
+            # It is still there after a pause in which our own queue drained.
             self._base.clear()
             self._base.append((now, rtt_s))
             self._short_at, self._drained_s = now, 0.0
@@ -255,19 +254,19 @@ class Pacer:
         self._drain(now, acked, outstanding, base, rtt_s)
 
     def _drain(self, now: float, acked: int, outstanding: int, base: float, rtt_s: float) -> None:
-        """Pause until no more is under way than the link holds without a queue.
+        """Pause until no more is in flight than the link holds without a queue.
 
-        The link is saturated as long as something is left of the queue that was found, and its rate becomes
-        better known with each sample. Once nothing is under way, it may have been idle for a while. Where
-        programs acknowledge, the rate is the best of a while: a processor that is busy elsewhere stops a
-        link, but none speeds one up.
+        As long as something is left of the queue that was found, the link is saturated, and each sample makes
+        its rate better known. Once nothing is in flight, the link may have been idle for a while. If programs
+        acknowledge, the best rate of a period counts: a busy processor can slow a link down, never speed it
+        up.
         """
         if outstanding and acked < self._queued_until:
             self._known_rate = max(self._best[0][1], MIN_RATE)
             self.rate = CRUISE * self._known_rate
         since, acked_before = self._drain_from
         if now > since:
-            # Where a packet was lost, nothing may be acknowledged in the last window, and then all at once.
+            # After a loss, nothing may be acknowledged in the last window, and then everything at once.
             self._known_rate = max(self._known_rate, (acked - acked_before) / (now - since))
             self.rate = CRUISE * self._known_rate
         known = self._known_rate
@@ -276,7 +275,7 @@ class Pacer:
             self._tokens_at = now + excess / known
             return
         self._draining = False
-        self._tokens_at = now  # the pause was reckoned with a rate that was known less well
+        self._tokens_at = now  # the pause was computed with a less exact rate
         self._blind_until = self._short_at = self._sent_all_at = (
             now + max(base, rtt_s - self._drained_s) + _SETTLE_S
         )
@@ -287,9 +286,9 @@ class Pacer:
         self._begin_step(now, self._blind_until + self._hold_s)
 
     def _climb(self, now: float, rate: float, base: float, *, sure: bool) -> None:
-        """No queue, and it is time to offer more, if what is offered was taken.
+        """There is no queue, and it is time to offer more if what was offered has been used.
 
-        Unless it is `sure`, the delay may be that of a queue that is still too short to be believed.
+        `sure`: the delay is short. Otherwise it may be that of a queue too short to be recognised yet.
         """
         taken = self._step_bytes >= 0.8 * rate * (now - self._step_at)
         if taken:
@@ -303,14 +302,14 @@ class Pacer:
         self._begin_step(now, now + base + _WINDOW_S + _SETTLE_S)
 
     def _begin_step(self, now: float, until: float) -> None:
-        # A message larger than the budget is paid for in later steps.
+        # A message larger than the budget is accounted to the following steps.
         debt = 0.0 if self.rate is None else max(0.0, -self._tokens)
         self._step_at, self._step_bytes, self._climb_at = now, debt, until
 
     def _note_round_trip(self, now: float, rtt_s: float, min_rtt_s: float) -> float:
-        """Keep the shortest round trip of the last `BASE_WINDOW_S`; give it.
+        """Return the shortest round trip of the last `BASE_WINDOW_S`.
 
-        The kernel's own shortest is up to 300 s old (net.ipv4.tcp_min_rtt_wlen): it is only to start with.
+        The kernel's own minimum is up to 300 s old (net.ipv4.tcp_min_rtt_wlen), so it is used only at first.
         """
         rtts = self._base
         if not rtts:
@@ -323,7 +322,7 @@ class Pacer:
         return rtts[0][1]
 
     def _note_acknowledged(self, now: float, acked_bytes: int, base: float, busy_s: float) -> float:
-        """Bytes a second acknowledged within the last window."""
+        """Return the bytes a second acknowledged within the last window."""
         samples = self._samples
         samples.append((now, acked_bytes, self._sent_bytes, busy_s))
         begin = now - _WINDOW_S - base

@@ -1,18 +1,17 @@
 """Turns of an event loop, shared out between sources by the work they cause. Pure.
 
 A source that sends more than one loop turn can serve must not delay the others. Work is counted in bytes:
-the bytes of a message, `MESSAGE_WORK` for the message itself, and whatever its receiver adds for what it had
-to do besides (`Share.charge`). In one turn of the loop a source may cause `quantum` of work. What it has to
-be served beyond that waits in a ring, and the ring gets `total` of work in each turn, source by source
-(deficit round robin: a source that went over its quantum pays it back in later turns).
+the bytes of a message, `MESSAGE_WORK` for the message itself, and what its receiver adds for other work
+(`Share.charge`). In one turn of the loop a source may cause `quantum` of work. Work beyond that waits in a
+ring, which gets `total` of work in each turn, source by source (deficit round robin: a source that exceeded
+its quantum pays it back in later turns).
 
-A source within its quantum is served as soon as its socket is readable, so that a sparse source waits for one
-turn at most. One that is busy alone is served in every turn, with `ALONE` quanta.
+A source within its quantum is served as soon as its socket is readable, so a sparse source waits at most one
+turn. If only one source is busy, it is served in every turn, with `ALONE` quanta. Within one source, the
+order is first in, first out.
 
-Within one source the first that waits is served first.
-
-What is kept of messages that are not whole yet is bounded for all sources together (`kept_limit`), and shared
-out: a source may keep as much as it leaves for the others.
+The bytes of incomplete messages are bounded for all sources together (`kept_limit`). A source may keep at
+most as much as it leaves for the others.
 """
 
 from __future__ import annotations
@@ -20,12 +19,12 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 
-MESSAGE_WORK = 4096  # measured: a message costs our node as much as passing on 4 KB
+MESSAGE_WORK = 4096  # measured: a message costs our node as much as relaying 4 KB
 QUANTUM = 256 << 10  # measured: about a millisecond of our node
 TOTAL = 2 * QUANTUM
 ALONE = 8  # measured: a busy source alone may do so many quanta in one turn
-KEPT_LIMIT = 64 << 20  # guessed: ten sources that fill it leave an honest one more than the largest message
-BUSY_TURNS = 16  # guessed: who filled a quantum less than so many turns ago counts as busy
+KEPT_LIMIT = 64 << 20  # guessed: ten sources that fill it leave another one more than the largest message
+BUSY_TURNS = 16  # guessed: a source counts as busy for so many turns after it filled a quantum
 
 
 class Turns:
@@ -58,7 +57,7 @@ class Turns:
         return Share(self)
 
     def run(self) -> None:
-        """A new turn: serve those that wait, as far as the turn's work goes."""
+        """Begin a new turn: serve the sources that wait, up to the turn's total work."""
         self._is_scheduled = False
         self.number += 1
         self.used = 0
@@ -78,13 +77,13 @@ class Turns:
             self.wake()
 
     def wake(self) -> None:
-        """There is to be a next turn."""
+        """Schedule the next turn, unless it is scheduled."""
         if not self._is_scheduled and self.schedule is not None:
             self._is_scheduled = True
             self.schedule(self.run)
 
     def filled(self, share: Share) -> None:
-        """A share has filled its quantum."""
+        """Note that a share has filled its quantum."""
         if self._busiest is not share:
             if self.number < self._busiest_until:
                 self._contended_until = self.number + BUSY_TURNS
@@ -95,11 +94,11 @@ class Turns:
 
     @property
     def is_full(self) -> bool:
-        """Whether this turn's work is done."""
+        """Whether this turn's total work is used up."""
         return self.used >= self._total
 
     def enlist(self, share: Share) -> None:
-        """Something of this share waits."""
+        """Put a share with waiting work into the ring."""
         if not share.is_in_ring:
             share.is_in_ring = True
             self._ring.append(share)
@@ -112,23 +111,23 @@ class Share:
     __slots__ = ("_turns", "busy_until", "is_in_ring", "kept_bytes", "spent", "turn", "waiting")
 
     def __init__(self, turns: Turns) -> None:
-        self.spent = 0  # of this turn's quantum, and what is owed of earlier ones
-        self.turn = 0  # in which `spent` was counted
-        self.busy_until = 0  # the turn from which on it is a sparse source again
+        self.spent = 0  # work in this turn, and the debt of earlier turns
+        self.turn = 0  # the turn in which `spent` was counted
+        self.busy_until = 0  # the turn from which it counts as a sparse source again
         self.waiting: deque[Callable[[], None]] = deque()
         self.is_in_ring = False
-        self.kept_bytes = 0  # of messages that are not whole
+        self.kept_bytes = 0  # of incomplete messages
         self._turns = turns
 
     def keep(self, more: int) -> bool:
-        """Count what is kept of this source's messages now, more or less; False when that is too much."""
+        """Change the count of kept bytes by `more` (maybe negative); False if it is now too much."""
         turns = self._turns
         self.kept_bytes += more
         turns.kept_bytes += more
         return more <= 0 or self.kept_bytes <= turns.kept_limit - (turns.kept_bytes - more)
 
     def may_go_on(self) -> bool:
-        """Whether this source may be served now. If not, `wait`."""
+        """Whether this source may be served now. If not, call `wait`."""
         turns = self._turns
         if self.turn != turns.number:
             self.settle()
@@ -149,13 +148,15 @@ class Share:
 
     @property
     def limit(self) -> int:
-        """Where `spent` ends what may be done in this turn of what has been read already: beyond the quantum,
-        or what is read in one go would often wait half done."""
+        """The value of `spent` at which this turn's work on data that was already read ends.
+
+        It is higher than the quantum, because otherwise the data of one read would often wait half done.
+        """
         turns = self._turns
         return (2 if turns.is_contended else ALONE) * turns.quantum
 
     def wait(self, go_on: Callable[[], None], *, first: bool = False) -> None:
-        """Call `go_on` in this source's turn; `first`: before what waits already."""
+        """Call `go_on` when it is this source's turn; `first`: before its other waiting calls."""
         if first:
             self.waiting.appendleft(go_on)
         else:
@@ -163,14 +164,14 @@ class Share:
         self._turns.enlist(self)
 
     def settle(self) -> None:
-        """Turns have passed: pay back a quantum for each."""
+        """Pay back a quantum for each turn that has passed."""
         turns = self._turns
         owed = self.spent - (turns.number - self.turn) * turns.quantum
         self.spent = max(0, owed) if turns.is_contended else 0
         self.turn = turns.number
 
     def serve(self) -> None:
-        """Let what waits go on, each once, while the quantum lasts."""
+        """Make the waiting calls, each once, while the quantum lasts."""
         for _ in range(len(self.waiting)):
             if self.spent >= self._turns.quantum:
                 break
