@@ -6,8 +6,8 @@
     node    {"Action":"","Error":48001,"Result":{node to use instead},…}
     node    {"Action":"updateSigChainBlockHash","Error":0,"Result":hex}
 
-`waives` is ours: a node of this project says that it checks neither per-message signatures nor needs
-frames to be masked. Others leave it out, and SDKs ignore it.
+`waives` is our extension: with it a node of this project says that it does not check signatures of messages
+and does not need masked frames. Other nodes leave it out, and SDKs ignore it.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ _MAX_HASH_BYTES = 64
 
 
 class Waiver(Enum):
-    """What a node does without. Values are the names on the wire."""
+    """What a node does not require. Values are the names on the wire."""
 
     SIGNATURES = "signatures"
     MASK = "mask"
@@ -128,7 +128,7 @@ class Refusal:
 
 @dataclass(frozen=True, slots=True)
 class UnknownAction:
-    """An action that is none of the above: a client lets it pass, a node answers INVALID_METHOD."""
+    """Any other action: a client ignores it, a node answers INVALID_METHOD."""
 
     action: str
 
@@ -139,7 +139,8 @@ NodeAction = AuthChallenge | ClientSet | WrongNode | BlockHashUpdate | Refusal |
 def parse_node_action(data: Buffer | str) -> NodeAction:
     """Client side: read a text frame from a node. Raises `RemoteProtocolError`.
 
-    That is for what a client acts on and cannot read. An action of another type is an unknown one.
+    Raises `RemoteProtocolError` if an action that a client acts on is malformed. An action of another type is
+    an `UnknownAction`.
     """
     members = strict_json.obj(strict_json.load(data))
     action = strict_json.text_or_empty(members, "Action")
@@ -166,7 +167,7 @@ def parse_node_action(data: Buffer | str) -> NodeAction:
 def parse_client_action(data: Buffer | str) -> SetClient | UnknownAction:
     """Node side: read a text frame from a client. Raises `RemoteProtocolError`.
 
-    A login without proof (as old clients send) is refused here: this project's node is strict.
+    A login without salt and signature, as old clients send it, is refused: this project's node is strict.
     """
     members = strict_json.obj(strict_json.load(data))
     action = strict_json.text(members, "Action")
@@ -191,7 +192,7 @@ def _hash(members: strict_json.Members, name: str) -> bytes:
 
 
 def _waivers(value: object) -> frozenset[Waiver]:
-    """Those that we know; nothing is waived by what cannot be read."""
+    """The known waivers in `value`; none if it is malformed."""
     if type(value) is not list:
         return frozenset()
     return frozenset(waiver for waiver in Waiver if waiver.value in value)

@@ -1,16 +1,15 @@
 """The frames of an invitation's exchange (docs/protocol.md, "Invitations").
 
 Each is the data of an unencrypted NKN payload of type BINARY: the provider does not know the device yet, and
-must be able to refuse a stranger without a public-key operation. What has to be secret is inside the Noise
-messages.
+must be able to refuse a stranger without a public-key operation. Secrets are inside the Noise messages.
 
     0     2        3     4          12
     | "nc"| version| kind| token id | MAC 16    | Noise message 1    application: device to provider
     | "nc"| version| kind| token id | Noise message 2                grant: provider to device
     | "nc"| version| kind| token id | reason u8 | MAC 16             refusal: provider to device
 
-A MAC is keyed BLAKE2s under a key of the token's secret, over the domain, both bare NKN addresses, the token
-id and what the frame says; a refusal's also over the MAC of the application that it answers.
+A MAC is BLAKE2s, keyed with a key derived from the token's secret, over the domain, both bare NKN addresses,
+the token id and the frame's content. A refusal's MAC also covers the MAC of the application that it answers.
 """
 
 from __future__ import annotations
@@ -43,7 +42,7 @@ class InviteKind(IntEnum):
 
 
 class Reason(IntEnum):
-    """Why a provider refuses who holds one of its tokens."""
+    """Why a provider refuses a device that holds one of its tokens."""
 
     USED = 1
     EXPIRED = 2
@@ -62,7 +61,7 @@ class Application:
 
     @classmethod
     def sealed(cls, mac_key: bytes, device: str, provider: str, token_id: bytes, noise: bytes) -> Application:
-        """One with its MAC."""
+        """An application with its MAC."""
         return cls(token_id, _application_mac(mac_key, device, provider, token_id, noise), noise)
 
     def is_authentic(self, mac_key: bytes, device: str, provider: str) -> bool:
@@ -111,9 +110,9 @@ def wrap(frame: Frame, message_id: bytes) -> bytes:
 
 
 def unwrap(content: Buffer) -> Frame | None:
-    """The frame in an unencrypted NKN message's payload (`Message.payload`); None when it is none.
+    """The frame in an unencrypted NKN message's payload (`Message.payload`); None if it contains none.
 
-    Raises `RemoteProtocolError` when it claims to be one and is malformed.
+    Raises `RemoteProtocolError` if it begins like a frame and is malformed.
     """
     if len(content) > MAX_FRAME_BYTES + 64:
         return None
@@ -130,7 +129,7 @@ def unwrap(content: Buffer) -> Frame | None:
 def decode(data: bytes) -> Frame | None:
     """Read a frame; None when it is of another version or kind. Raises `RemoteProtocolError`."""
     if len(data) < _HEAD.size or len(data) > MAX_FRAME_BYTES:
-        raise RemoteProtocolError("a join frame of a size that none has")
+        raise RemoteProtocolError("a join frame of an impossible size")
     _, version, kind, token_id = _HEAD.unpack_from(data)
     rest = data[_HEAD.size :]
     if data[:2] != MAGIC or version != VERSION:
@@ -143,7 +142,7 @@ def decode(data: bytes) -> Frame | None:
         return Grant(token_id, rest)
     if kind == InviteKind.REFUSAL:
         if len(rest) != 1 + MAC_BYTES:
-            raise RemoteProtocolError("a refusal of a size that none has")
+            raise RemoteProtocolError("a refusal of an impossible size")
         return Refusal(token_id, rest[0], rest[1:])
     return None
 
@@ -157,6 +156,6 @@ def _refusal_mac(key: bytes, device: str, provider: str, asked: Application, rea
 
 
 def _mac(key: bytes, kind: InviteKind, device: str, provider: str, token_id: bytes, said: bytes) -> bytes:
-    # Addresses hold no zero byte, and what has no fixed length comes last: no two inputs give one text.
+    # Addresses contain no zero byte, and the part of variable length comes last: the encoding is injective.
     text = b"\0".join((_DOMAIN, device.encode(), provider.encode(), bytes([kind]) + token_id + said))
     return hashlib.blake2s(text, key=key, digest_size=MAC_BYTES).digest()

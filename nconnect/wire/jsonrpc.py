@@ -55,10 +55,10 @@ class NodeInfo:
 
     @classmethod
     def from_json(cls, value: object) -> NodeInfo:
-        """Take over a JSON object; raise `RemoteProtocolError` when address or key cannot be used.
+        """Read a JSON object; raise `RemoteProtocolError` if the address or the key is unusable.
 
-        A client can do without the other two: what is wrong with them makes them "". The official node writes
-        ":0" for RPC over TLS that it does not serve, and IPv6 addresses without brackets.
+        A client does not need the other members: if they are malformed they become "". The official node
+        writes ":0" for RPC over TLS that it does not serve, and IPv6 addresses without brackets.
         """
         members = strict_json.obj(value)
         addr = join_addr(*split_addr(strict_json.text(members, "addr")))
@@ -105,7 +105,7 @@ def _stun_ports(value: object) -> tuple[int, ...]:
 def split_addr(addr: str) -> tuple[str, int]:
     """`host:port`, `[IPv6]:port` or `IPv6:port` -> (host without brackets, port).
 
-    Raises `RemoteProtocolError` when it is none of them.
+    Raises `RemoteProtocolError` for anything else.
     """
     host, colon, port = addr.rpartition(":")
     if not colon or not _PORT.fullmatch(port) or not 0 < int(port) < 65536:
@@ -134,7 +134,7 @@ class RpcError:
 
     code: int
     message: str
-    data: str = ""  # what else it says: the reason, from official nodes
+    data: str = ""  # details; official nodes give the reason here
 
 
 def encode_request(method: str, params: Mapping[str, object], *, id: Id = 1) -> bytes:
@@ -145,9 +145,9 @@ def encode_request(method: str, params: Mapping[str, object], *, id: Id = 1) -> 
 def parse_response(data: Buffer) -> Any | RpcError:
     """The `result` of an answer, or an `RpcError`. Raises `RemoteProtocolError`.
 
-    `id` and `jsonrpc` are not looked at: an HTTP response answers the request it came back on, and the
-    official node answers `"id":"1"` to every request whose own id is not a string. Of an error only what can
-    be shown is taken. The result is any JSON value: its own parser has to check it.
+    `id` and `jsonrpc` are not checked: an HTTP response answers the request on the same connection, and the
+    official node answers `"id":"1"` to every request whose id is not a string. Members of an error that have
+    a wrong type are ignored. The result is any JSON value; the caller must check it.
     """
     members = strict_json.obj(strict_json.load(data))
     error = members.get("error")
@@ -179,7 +179,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class BadRequest:
-    """A request that only an error can answer."""
+    """A malformed request, to be answered with an error."""
 
     id: Id
     code: int
@@ -246,6 +246,6 @@ def _request(value: object) -> Request | BadRequest:
 
 
 def _check_version(members: Mapping[str, Any]) -> None:
-    # Absent is let pass: nodes do not ask for it, and some callers leave it out.
+    # It may be absent: official nodes do not require it, and some callers leave it out.
     if strict_json.text(members, "jsonrpc", "2.0") != "2.0":
         raise RemoteProtocolError("RPC: not version 2.0")

@@ -1,4 +1,4 @@
-"""Telling a captive portal's answer from a seed's: a redirect, or a page, where JSON was asked for."""
+"""Recognising a captive portal: it answers with a redirect or a page where a seed would answer with JSON."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _URL_SAFE = "%/:?#[]@!$&'()*+,;=-._~"  # RFC 3986: what stands for itself
 
 
 def login_page(asked: str, status: int, location: str, content_type: str, body: bytes) -> str | None:
-    """The page to open, if this answer to a request to `asked` is a portal's; None if it is none.
+    """The page to open if this answer to a request to `asked` comes from a portal; otherwise None.
 
     The URL is safe to print: http or https, ASCII, at most `MAX_URL` characters, without a login. `location`
     and `content_type` are the headers' values, "" when absent.
@@ -26,7 +26,7 @@ def login_page(asked: str, status: int, location: str, content_type: str, body: 
 
 
 def over_tls(asked: str, status: int, location: str) -> str | None:
-    """Where a plain http URL has moved for good, if that is the same host over TLS: no portal's answer."""
+    """The target of a permanent redirect to https on the same host, which no portal sends; otherwise None."""
     if status not in (301, 308) or not location:
         return None
     try:
@@ -38,9 +38,9 @@ def over_tls(asked: str, status: int, location: str) -> str | None:
 
 
 def cleaned(url: str, *, base: str = "") -> str | None:
-    """A URL (perhaps relative to `base`) that may be shown to a person; None if it is none.
+    """The URL (maybe relative to `base`) in a form that is safe to print; None if it is not a usable URL.
 
-    It is shortened, where it is too long, by its query and its path.
+    If it is too long, its query is removed, then its path.
     """
     try:
         parts = urlsplit(urljoin(base, url))
@@ -59,7 +59,7 @@ def cleaned(url: str, *, base: str = "") -> str | None:
 
 
 def without_query(text: str) -> str:
-    """A sentence whose URL has no query: portals put another number into each."""
+    """The sentence without the query of its URL: portals put a different number into each."""
     return _QUERY.sub("", text)
 
 

@@ -1,10 +1,10 @@
-"""What NKN clients say to each other (proto3), from the envelope down to the text of a chat message.
+"""Messages between NKN clients (proto3), from the envelope down to the text of a chat message.
 
-To nodes it is opaque: the payload of what `nconnect.wire.nkn` has. It is a `Message` (maybe sealed) around a
-`Payload` (type, message id, data) whose data, for text, is a `TextData`.
+They are the payload of the messages in `nconnect.wire.nkn`, and opaque to nodes. A `Message` (maybe sealed)
+contains a `Payload` (type, message id, data), whose data, for text, is a `TextData`.
 
-Decoding copies no payload: payloads are views of the input and live as long as it does. Everything here
-refuses malformed bytes with `RemoteProtocolError`.
+Decoding copies no payload: payloads are views of the input and valid as long as it is. Malformed bytes raise
+`RemoteProtocolError`.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ class PayloadType(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Payload:
-    """What one client says to another. A reply or ACK names the message it answers in `reply_to_id`."""
+    """The content of a message. A reply or ACK names the message that it answers in `reply_to_id`."""
 
     type: PayloadType
     message_id: bytes = b""  # 8 random bytes; empty in a reply

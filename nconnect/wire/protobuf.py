@@ -1,7 +1,7 @@
 """A small proto3 codec: a strict field scanner that copies nothing, and writers.
 
-The relay path reads two messages for each NKN message it carries, so this stands in place of a library:
-length-delimited values come out as views of the input, valid for as long as the input is.
+It replaces a library because the relay decodes two messages for each NKN message that it carries:
+length-delimited values are views of the input, valid as long as the input is (decision 0003).
 
 A field is a tag varint (number << 3 | wire type), then by wire type: 0 a varint, 1 eight bytes little
 endian, 2 a varint length and that many bytes, 5 four bytes little endian. The group wire types 3 and 4 are
@@ -22,14 +22,14 @@ _MAX_TAG = (1 << 32) - 1  # specification: field numbers have 29 bits
 
 
 def fields(data: Buffer, *, max_fields: int = MAX_FIELDS) -> Iterator[tuple[int, int | memoryview]]:
-    """Yield (field number, value): an int for a varint, a view of `data` for what is length-delimited.
+    """Yield (field number, value): an int for a varint, a view of `data` for a length-delimited field.
 
-    Fields of fixed width are checked and passed over: none of NKN's messages has one, so they are unknown
-    fields here, which proto3 ignores.
+    Fields of fixed width are checked and skipped: NKN's messages have none, so they are unknown fields here,
+    which proto3 ignores.
 
-    Raises `RemoteProtocolError` where the bytes end early, a varint is longer than its value needs or
-    exceeds 64 bits, a wire type or field number is not proto3, or there are more than `max_fields` fields.
-    What was yielded before the error is correct on its own; a caller keeps none of it.
+    Raises `RemoteProtocolError` if the bytes end early, a varint is longer than its value needs or exceeds
+    64 bits, a wire type or field number is not proto3, or there are more than `max_fields` fields. The caller
+    must then discard what was yielded before.
     """
     view = data if type(data) is memoryview else memoryview(data)
     pos, end = 0, len(view)
@@ -88,7 +88,7 @@ def read_varint(view: memoryview, pos: int) -> tuple[int, int]:
 
 
 def as_bytes(value: int | memoryview) -> memoryview:
-    """The value of a `bytes` field; raise `RemoteProtocolError` when its wire type is another."""
+    """The value of a `bytes` field; raise `RemoteProtocolError` if it has another wire type."""
     if type(value) is not memoryview:
         raise RemoteProtocolError("protobuf: a number where bytes belong")
     return value
@@ -137,15 +137,15 @@ def bytes_head(number: int, size: int) -> bytes:
 
 
 def bytes_field(number: int, value: Buffer) -> bytes:
-    """A `bytes` field, empty when the value is (proto3's default is not sent)."""
+    """An encoded `bytes` field; b"" if the value is empty (proto3 does not send defaults)."""
     return b"".join((bytes_head(number, len(value)), value)) if len(value) else b""
 
 
 def string_field(number: int, value: str) -> bytes:
-    """A `string` field, empty when the value is."""
+    """An encoded `string` field; b"" if the value is empty."""
     return bytes_field(number, value.encode())
 
 
 def uint_field(number: int, value: int) -> bytes:
-    """A varint field (`uint32`, `bool`, an enum), empty when the value is 0."""
+    """An encoded varint field (`uint32`, `bool`, an enum); b"" if the value is 0."""
     return varint(number << 3) + varint(value) if value else b""

@@ -1,7 +1,7 @@
 """What NKN clients sign: digests of outbound messages, receipts and login challenges.
 
 Digests are SHA-256; the caller signs them with Ed25519. `varbytes` is a length (one byte below 0xfd, else
-0xfd and 2, 0xfe and 4 or 0xff and 8 bytes little endian) and the bytes.
+0xfd and 2, 0xfe and 4, or 0xff and 8 bytes, little-endian) followed by the bytes.
 
     element   E = varbytes(id = "") || varbytes(next key) || bool(mining = false)
     metadata  M = u32le(nonce) || u32le(payload size) || varbytes(block hash)
@@ -42,9 +42,9 @@ def outbound_digest(
 
 
 class OutboundDigest:
-    """`outbound_digest` with everything prepared that is the same for all messages to one destination.
+    """`outbound_digest` with the parts precomputed that are equal for all messages to one destination.
 
-    Made anew when the node or its block hash changes.
+    The caller makes a new one when the node or its block hash changes.
     """
 
     __slots__ = ("_element", "_metadata")
@@ -78,7 +78,7 @@ def login_digest(challenge: bytes, salt: bytes) -> bytes:
 
 
 def varbytes(data: bytes) -> bytes:
-    """`data` behind its length."""
+    """The length of `data`, then `data`."""
     size = len(data)
     if size < 0xFD:
         return bytes((size,)) + data

@@ -1,7 +1,7 @@
-"""JSON from a stranger: parse it, and take typed members out of it, or refuse.
+"""JSON from an untrusted source: parse it, and read members of a given type.
 
-Everything is refused with `RemoteProtocolError`: bytes that are not UTF-8 or not JSON, NaN and infinities,
-nesting or numbers beyond what the parser stands, members of another type, text that cannot be encoded.
+`RemoteProtocolError` is raised for bytes that are not UTF-8 or not JSON, NaN and infinities, nesting or
+numbers beyond the parser's limits, members of another type, and text that cannot be encoded.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def load(data: Buffer | str) -> Any:
         text = data if isinstance(data, str) else str(data, "utf-8")
         return _DECODER.decode(text)
     except (ValueError, RecursionError) as error:
-        # A JSONDecodeError quotes none of the input, so it may be shown.
+        # The text of a JSONDecodeError does not contain the input, so it may be shown.
         raise RemoteProtocolError(f"JSON: {str(error) or 'malformed'}") from None
 
 
@@ -56,12 +56,12 @@ def text(members: Members, name: str, default: str | None = None) -> str:
     try:
         value.encode()
     except UnicodeEncodeError:
-        raise RemoteProtocolError(f"JSON: {name} holds half a surrogate pair") from None
+        raise RemoteProtocolError(f"JSON: {name} contains half a surrogate pair") from None
     return value
 
 
 def text_or_empty(members: Members, name: str) -> str:
-    """A string member; "" when it is absent or anything else: for what is only shown."""
+    """A string member that is only shown; "" when it is absent or has another type."""
     try:
         return text(members, name, "")
     except RemoteProtocolError:
@@ -79,7 +79,7 @@ def number(members: Members, name: str, default: int | None = None) -> int:
 
 
 def hex_bytes(members: Members, name: str, size: int | None = None, *, default: str | None = None) -> bytes:
-    """A string member that is hex: its bytes, which must be `size` long where that is given."""
+    """The bytes of a string member in hex, which must be `size` long if that is given."""
     value = text(members, name, default)
     if not _HEX.fullmatch(value):
         raise RemoteProtocolError(f"JSON: {name} must be hex")
@@ -93,13 +93,13 @@ def _refuse_constant(name: str) -> NoReturn:
 
 
 def _finite(digits: str) -> float:
-    """A number with a point or an exponent; one too large for a float would become an infinity."""
+    """A number with a point or an exponent; refuse one that would become an infinity."""
     value = float(digits)
     if math.isinf(value):
         raise ValueError("a number is too large")
     return value
 
 
-# Made once: `json.loads` and `json.dumps` make one for each call, which is a twentieth of a login at a node.
+# Created once: `json.loads` and `json.dumps` create one for each call, which is 5 % of a login at a node.
 _DECODER = json.JSONDecoder(parse_constant=_refuse_constant, parse_float=_finite)
 _ENCODER = json.JSONEncoder(separators=(",", ":"), allow_nan=False)

@@ -5,9 +5,9 @@ Handshake frame: the data of an ordinary box-encrypted NKN payload of type BINAR
     0       2        3     4      5          8            12
     | "nc"  | version| kind| suite| reserved | sender u32 | [receiver u32, response only] | Noise message |
 
-Data frame: an NKN message {encrypted: true, nonce, payload} whose 16-byte nonce field is ours, and whose
-payload is the sealed batch. The nonce field is also the associated data of the seal. Lane: the sender's link
-number times 8, and the receiver's.
+Data frame: an NKN message {encrypted: true, nonce, payload}. Its nonce field holds our 16-byte header, which
+is also the associated data of the seal; its payload is the sealed batch. Lane: the sender's link number times
+8, plus the receiver's.
 
     0        1     2          4              8              16
     | version| kind| lane u16 | receiver u32 | counter u64  |
@@ -38,25 +38,25 @@ MAX_RECORD_BYTES = (1 << 24) - 1
 VIRTIO_HEADER_BYTES = 10
 MAX_PACKET_BODY_BYTES = VIRTIO_HEADER_BYTES + 40 + 65535  # the largest IPv6 packet, without jumbograms
 PING_BODY = struct.Struct("<Q")
-SHARED_KEY_BODY = struct.Struct("<H")  # seconds since the last sign of it
+SHARED_KEY_BODY = struct.Struct("<H")  # seconds since the last sign of another device
 LEG_BODY = struct.Struct("<I")  # microseconds
-# u32 key index and u64 counter of the newest batch that arrived, between them u32 microseconds since then,
-# u64 bytes of batches that arrived so far, and u8: 1 if the receiver itself can't keep up, else 0.
+# Of the newest batch that arrived: u32 key index, u32 microseconds since then, u64 counter. Then u64 bytes of
+# batches that arrived so far, and u8: 1 if the receiver itself can't keep up, else 0.
 FEEDBACK_BODY = struct.Struct("<IIQQB")
 
-LINKS_HEAD = struct.Struct("<I")  # a number that rises with each change; then for each link that is up
-LINKS_ENTRY = struct.Struct("<BI")  # its number, and a tag that is the same for the same node (0: unknown)
+LINKS_HEAD = struct.Struct("<I")  # revision, which rises with each change; then the links that are up
+LINKS_ENTRY = struct.Struct("<BI")  # the link's number, and a tag that identifies its node (0: unknown)
 STRIPE_BODY = struct.Struct("<IH")  # number of the striped batch, milliseconds it may wait for earlier ones
 MAX_LINKS = 8  # of one side
-SPARES = 2  # sub-clients 1 and 2 get initiations too: a peer without another link that is up may be there
+SPARES = 2  # initiations also go to sub-clients 1 and 2, where a peer may be whose other links are down
 
 # NKN's Message: field 2 (encrypted) true, field 3 (nonce) of 16 bytes; then field 1 (payload).
 _MESSAGE_HEAD = b"\x10\x01\x1a\x10"
-_SEALED_AT = 22  # at the earliest: head, header, tag, one byte of length
+_SEALED_AT = 22  # the least offset of the sealed bytes: head, header, tag, one byte of length
 _HANDSHAKE_HEAD = struct.Struct("<2sBBB3xI")
 _RECEIVER = struct.Struct("<I")
 _HELLO = struct.Struct("<QIBBHIQ")
-INSTANCE_BYTES = 8  # of a Hello: enough that no two processes of one key ever draw the same
+INSTANCE_BYTES = 8  # in a Hello: long enough that two processes never draw the same one
 
 
 class FrameKind(IntEnum):
@@ -66,7 +66,7 @@ class FrameKind(IntEnum):
 
 
 class RecordKind(IntEnum):
-    """What a record holds. Kinds from 128 on are skipped by who does not know them."""
+    """What a record contains. Receivers skip unknown kinds from 128 on, and refuse a batch for others."""
 
     PACKET = 0
     PING = 1  # u64 that the pong repeats
@@ -74,15 +74,15 @@ class RecordKind(IntEnum):
     CLOSE = 3  # the sender is going away: forget the session
     FEEDBACK = 4  # what has arrived from you: FEEDBACK_BODY
     LINKS = 5  # the sender's links that are up: `encode_links`
-    STRIPE = 6  # the first record of a batch that may overtake others and is to be put in order: STRIPE_BODY
-    LEG = 128  # before a pong: the round trip between its sender and the node it leaves by
+    STRIPE = 6  # first record of a batch that may overtake others and must be put in order: STRIPE_BODY
+    LEG = 128  # before a pong: the round trip between its sender and the node by which it leaves: LEG_BODY
     SHARED_KEY = 129  # another device uses the receiver's key too: SHARED_KEY_BODY
 
 
 class Feature(IntFlag):
-    """What the sender's TUN takes from the other side."""
+    """What the sender's TUN accepts from the other side."""
 
-    CHECKSUM = 1  # packets whose transport checksum is still to be completed
+    CHECKSUM = 1  # packets with a partial transport checksum
     TSO4 = 2
     TSO6 = 4
     USO = 8  # UDP super-packets, both IP versions
@@ -158,20 +158,20 @@ def decode_links(body: bytes | memoryview) -> tuple[int, dict[int, int]]:
 
 
 class WrongVersionError(RemoteProtocolError):
-    """A frame of ours, but of a version that we do not speak."""
+    """A frame of ours of an unsupported version."""
 
 
 def data_frame(header: bytes, sealed_size: int) -> bytes:
-    """A data frame's NKN message up to its `sealed_size` sealed bytes: `message_prefix`, made quickly."""
+    """A data frame's NKN message up to its `sealed_size` sealed bytes: a faster `message_prefix`."""
     if sealed_size < 128:
         return b"%b%b\x0a%c" % (_MESSAGE_HEAD, header, sealed_size)
     return _MESSAGE_HEAD + header + b"\x0a" + varint(sealed_size)
 
 
 def split_data_frame(payload: memoryview) -> tuple[bytes, memoryview] | None:
-    """(header, sealed batch) of an NKN message laid out as `data_frame` does; None for any other.
+    """(header, sealed batch) of an NKN message in the layout of `data_frame`; None for any other layout.
 
-    Other layouts of the same message are as good, only slower to read.
+    Other layouts of the same message are equally valid; the slower general decoder reads them.
     """
     if payload[:4] != _MESSAGE_HEAD or len(payload) < _SEALED_AT or payload[20] != 0x0A:
         return None
@@ -182,7 +182,7 @@ def split_data_frame(payload: memoryview) -> tuple[bytes, memoryview] | None:
 
 
 def is_handshake(data: bytes) -> bool:
-    """Whether an NKN payload's data claims to be a frame of ours."""
+    """Whether an NKN payload's data begins like a frame of ours."""
     return data[:2] == MAGIC
 
 

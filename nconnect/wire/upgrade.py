@@ -1,6 +1,6 @@
 """The HTTP upgrade that opens a websocket (RFC 6455 section 4), for both sides, on h11.
 
-Pure: bytes in, bytes out. Bytes that follow the handshake in the same read are handed on, not lost.
+Pure: bytes in, bytes out. Bytes that follow the handshake in the same read are returned to the caller.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _GET = b"GET "
 
 
 class ClientUpgrade:
-    """The client's side: send `request`, feed what arrives, until `receive` returns the bytes left over."""
+    """The client's side: send `request`, then feed what arrives until `receive` returns the rest."""
 
     def __init__(self, host: str, path: str, nonce: bytes) -> None:
         """`host` is the Host header (with port), `nonce` 16 random bytes."""
@@ -41,7 +41,7 @@ class ClientUpgrade:
         self.request: bytes = sent
 
     def receive(self, data: bytes) -> bytes | None:
-        """Take bytes; None when more are needed. Raises `RemoteProtocolError` when it is no websocket."""
+        """Take bytes; None if more are needed. Raises `RemoteProtocolError` if this is not a websocket."""
         try:
             self._connection.receive_data(data)
             event = self._connection.next_event()
@@ -62,7 +62,7 @@ class ClientUpgrade:
 
 @dataclass(frozen=True, slots=True)
 class UpgradeRequest:
-    """A client's valid request: what to answer, and what followed it."""
+    """A client's valid request: the answer to send, and the bytes that followed it."""
 
     response: bytes
     host: str  # the Host header, "" when there is none
@@ -88,9 +88,9 @@ class ServerUpgrade:
     def receive(self, data: bytes) -> UpgradeRequest | OtherRequest | None:
         """Take bytes; None when more are needed.
 
-        A method other than GET decides at once; a GET is decided by its whole head (RFC 9110, section 7.8:
-        an upgrade is asked for by the Upgrade header). Raises `RemoteProtocolError` whose text is the HTTP
-        answer's reason.
+        A request with a method other than GET is recognised at once, a GET when its head is complete (its
+        Upgrade header asks for a websocket: RFC 9110, section 7.8). Raises `RemoteProtocolError`, whose text
+        is the reason in the HTTP answer.
         """
         if self._shared:
             self._received += data
@@ -118,7 +118,7 @@ class ServerUpgrade:
             or not _is_key(key)
         ):
             raise RemoteProtocolError("this port speaks websocket only")
-        # A client that sends frames before it has seen the answer: h11 keeps them as trailing data.
+        # If a client sends frames before it has seen the answer, h11 keeps them as trailing data.
         trailing = bytes(self._connection.trailing_data[0])
         answer = (
             b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
@@ -128,7 +128,7 @@ class ServerUpgrade:
 
 
 def refusal(reason: str) -> bytes:
-    """The HTTP answer to a request that is no websocket handshake."""
+    """The HTTP answer to a request that is not a websocket handshake."""
     body = reason.encode() + b"\n"
     return (
         b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain; charset=utf-8\r\nConnection: close\r\n"

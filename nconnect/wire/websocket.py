@@ -1,11 +1,11 @@
-"""RFC 6455 frame headers, and the joining of fragmented messages. Masking itself is the I/O's.
+"""RFC 6455 frame headers, and the joining of fragmented messages. The I/O layer does the masking.
 
     byte 0     FIN, RSV1-3 (0: no extensions), opcode
     byte 1     MASK, length 0-125, or 126: 2 bytes follow, or 127: 8 bytes follow (big endian, minimal)
     then       the masking key, 4 bytes, when MASK is set; then the payload
 
-What breaks section 5 is a `RemoteProtocolError`. Whether a frame has to be masked is for the caller to say:
-a client must (section 5.1) unless the node waived it.
+A violation of section 5 is a `RemoteProtocolError`. The caller checks whether a frame has to be masked: a
+client must mask (section 5.1) unless the node waived it.
 """
 
 from __future__ import annotations
@@ -42,11 +42,11 @@ class Opcode(IntEnum):
 
 
 _OPCODES: dict[int, Opcode] = {opcode.value: opcode for opcode in Opcode}
-_CLOSE = Opcode.CLOSE  # an enum's member costs a look-up in its class
+_CLOSE = Opcode.CLOSE  # saves the look-up of the member in its class
 
 
 class Header(NamedTuple):
-    """A frame's header; a tuple, since one is made for each frame.
+    """A frame's header; a tuple, because one is made for each frame.
 
     The payload is the `payload_size` bytes after its `header_size` bytes.
     """
@@ -60,9 +60,9 @@ class Header(NamedTuple):
 
 
 def frame_header(opcode: Opcode, length: int, mask: bytes | None = None, *, fin: bool = True) -> bytes:
-    """The header of a frame of `length` payload bytes, which the caller has masked with `mask` if given."""
+    """The header of a frame of `length` payload bytes; the caller masks them with `mask` if it is given."""
     if opcode >= _CLOSE and (length > MAX_CONTROL_BYTES or not fin):
-        raise LocalProtocolError("websocket: a control frame is whole and at most 125 bytes")
+        raise LocalProtocolError("websocket: a control frame must be unfragmented, at most 125 bytes")
     first = opcode | 0x80 if fin else opcode
     masked = 0x80 if mask is not None else 0
     if length < 126:
@@ -77,8 +77,8 @@ def frame_header(opcode: Opcode, length: int, mask: bytes | None = None, *, fin:
 def parse_header(data: Buffer, *, max_payload: int) -> Header | None:
     """Read the header that `data` starts with; None when more bytes are needed.
 
-    Raises `RemoteProtocolError` as soon as the bytes that are there break the protocol, or announce more
-    than `max_payload` bytes.
+    Raises `RemoteProtocolError` as soon as the bytes so far break the protocol or announce more than
+    `max_payload` bytes.
     """
     have = len(data)
     if have < 2:
@@ -116,10 +116,10 @@ def parse_header(data: Buffer, *, max_payload: int) -> Header | None:
 
 
 def lone_message(data: bytearray, size: int, *, masked: bool) -> int:
-    """Where the payload begins, if `size` bytes are one whole binary message with 126 to 65,535 bytes of it.
+    """The offset of the payload if `size` bytes are exactly one binary message of 126 to 65,535 bytes.
 
-    0 for everything else, which `parse_header` is for: a mask other than the empty one, several frames, a
-    half one. Most small messages come alone, and the less is looked at, the shorter is a round trip.
+    0 for everything else, for which `parse_header` is needed: a mask other than zeros, several frames, part
+    of a frame. Most small messages arrive alone, and this shorter check shortens a round trip.
     """
     if data[0] != _LONE_BINARY:
         return 0
@@ -135,9 +135,9 @@ def lone_message(data: bytearray, size: int, *, masked: bool) -> int:
 
 
 class Assembler:
-    """Joins the data frames of one connection into messages (section 5.4). Control frames do not go here.
+    """Joins the data frames of one connection into messages (section 5.4); not for control frames.
 
-    A message in one frame, which is the common case, is returned as it came, without a copy.
+    A message in one frame, the common case, is returned without a copy.
     """
 
     __slots__ = ("_max_bytes", "_opcode", "_parts", "is_busy")
@@ -150,12 +150,12 @@ class Assembler:
 
     @property
     def room(self) -> int:
-        """How many payload bytes the next data frame may have: `max_payload` for its header."""
+        """How many payload bytes the next data frame may have: the `max_payload` for `parse_header`."""
         return self._max_bytes - len(self._parts)
 
     @property
     def size_bytes(self) -> int:
-        """How much it holds of a message that is not whole."""
+        """The bytes held of an incomplete message."""
         return len(self._parts)
 
     def add(self, opcode: Opcode, fin: bool, payload: Buffer) -> tuple[Opcode, Buffer] | None:
@@ -165,7 +165,7 @@ class Assembler:
         """
         if opcode == Opcode.CONTINUATION:
             if self._opcode is None:
-                raise RemoteProtocolError("websocket: a continuation of nothing")
+                raise RemoteProtocolError("websocket: a continuation frame without a message")
         elif self._opcode is not None:
             raise RemoteProtocolError("websocket: a new message inside a fragmented one")
         elif opcode >= Opcode.CLOSE:
@@ -185,22 +185,22 @@ class Assembler:
 
 
 def close_payload(code: int, why: str = "") -> bytes:
-    """The payload of a close frame (section 5.5.1); `why` is cut to what fits, at a character's end."""
+    """The payload of a close frame (section 5.5.1); `why` is cut to what fits, between characters."""
     text = why.encode()[: MAX_CONTROL_BYTES - 2].decode(errors="ignore")
     return _CLOSE_CODE.pack(code) + text.encode()
 
 
 def parse_close(payload: Buffer) -> tuple[int, str]:
-    """(code, reason) of a close frame; code 1005 when it holds none. Raises `RemoteProtocolError`.
+    """(code, reason) of a close frame; code 1005 if it has none. Raises `RemoteProtocolError`.
 
-    The reason is `printable`: it is shown to people.
+    The reason is made `printable`, because it is shown to people.
     """
     if not len(payload):
         return 1005, ""
     if len(payload) == 1:
         raise RemoteProtocolError("websocket: a close frame of one byte")
     code = payload[0] << 8 | payload[1]
-    # Section 7.4: 1004-1006 and 1015 never travel, 1016-2999 are not assigned, under 1000 is not used.
+    # Section 7.4: 1004-1006 and 1015 are never sent, 1016-2999 are not assigned, below 1000 is not used.
     if not (1000 <= code < 1015 or 3000 <= code < 5000) or code in (1004, 1005, 1006):
         raise RemoteProtocolError(f"websocket: close code {code}")
     try:

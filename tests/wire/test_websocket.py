@@ -138,7 +138,7 @@ def test_fragments_are_joined(parts: list[bytes], opcode: Opcode) -> None:
 
 
 def test_fragments_out_of_turn() -> None:
-    with pytest.raises(RemoteProtocolError, match="continuation of nothing"):
+    with pytest.raises(RemoteProtocolError, match="continuation frame without a message"):
         Assembler(10).add(Opcode.CONTINUATION, True, b"")
     assembler = Assembler(10)
     assembler.add(Opcode.TEXT, False, b"a")
