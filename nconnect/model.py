@@ -1,6 +1,6 @@
-"""The values that everything else speaks in: addresses, peers, and one interface's configuration.
+"""The values that all packages share: addresses, peers, and one interface's configuration.
 
-All are frozen and hold no resource. `nconnect.config` makes them from a TOML file and checks them.
+All are frozen and hold no resource. `nconnect.config` reads them from a TOML file and checks them.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ class NknAddress:
 
 @dataclass(frozen=True, slots=True)
 class AllowRule:
-    """One entry of `allow`: what a peer may reach. No ports: all; no protocol: all."""
+    """One entry of `allow`: what a peer may reach. `ports` None: all; `protocol` None: all."""
 
     prefix: Prefix
     ports: tuple[int, int] | None = None  # first, last
@@ -98,7 +98,7 @@ class Service:
 
 @dataclass(frozen=True, slots=True)
 class ProvidedSubnet:
-    """A subnet that is offered: its real prefix, and the prefix under which peers see it (1:1)."""
+    """A subnet that is provided: its real prefix, and the prefix under which peers see it (1:1)."""
 
     real: Prefix
     seen: Prefix
@@ -127,7 +127,7 @@ class PeerConfig:
 
 @dataclass(frozen=True, slots=True)
 class Proxy:
-    """A proxy that leads out of a network. Its text is HOST:PORT: user and password are secret."""
+    """A proxy on the way out of a network. `str()` gives HOST:PORT only: user and password are secret."""
 
     scheme: str  # "http" (CONNECT, RFC 9110 section 9.3.6) or "socks5" (RFC 1928)
     host: str  # a name or an address, without brackets
@@ -154,7 +154,7 @@ class NodeConfig:
     listen: str
     ws_port: int | None = WS_PORT
     rpc_port: int | None = RPC_PORT
-    advertise: str | None = None  # None: the host by which the caller asked
+    advertise: str | None = None  # the host that clients are told; None: the one in the caller's request
     verify_signatures: bool = False
     tls_cert: PurePath | None = None  # a PEM file with the chain
     tls_key: PurePath | None = None
@@ -163,7 +163,7 @@ class NodeConfig:
     port: int | None = None  # RPC and websocket on one port, over TLS where there is TLS
     tls: bool = False  # serve TLS also without tls_cert: with a certificate of its own
     connections_per_address: int | None = None  # of one IPv4 address or IPv6 /64; None: the node's default
-    queue_mb: int | None = None  # MiB that wait for clients to read
+    queue_mb: int | None = None  # MiB queued for clients that read slowly
     mail_mb: int | None = None  # MiB kept for clients that are offline; 0: nothing
     stun_ports: tuple[int, ...] | None = ()  # two UDP ports, or none; None: STUN_PORTS where they are free
 
@@ -248,7 +248,7 @@ class Config:
     inbound: bool = False
     fail_closed: bool = False
     accept_pending: bool = False
-    accept_routes: AcceptRoutes = "private"  # of prefixes that a provider names: see `config.accept_routes`
+    accept_routes: AcceptRoutes = "private"  # which prefixes of a provider are routed: `config.accept_routes`
     network: NetworkConfig = NetworkConfig()
     node: NodeConfig | None = None
     provide: ProvideConfig = ProvideConfig()
@@ -258,7 +258,7 @@ class Config:
 
 @dataclass(frozen=True, slots=True)
 class Deadline:
-    """When a machine wants `handle_timeout` to be called, and why (for logs and tests)."""
+    """When a machine needs `handle_timeout` to be called, and why (for logs and tests)."""
 
-    at: float  # seconds, the clock that `now` is taken from
+    at: float  # seconds, of the same clock as `now`
     why: str

@@ -1,4 +1,4 @@
-"""`accept_routes`: which prefixes that a provider names are routed without a person being asked."""
+"""`accept_routes`: which of the prefixes that a provider names are routed without asking a person."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from nconnect.errors import ConfigError
 from nconnect.model import AcceptRoutes, AcceptWord, InterfaceAddress, Prefix
 
 WORDS: tuple[AcceptWord, ...] = get_args(AcceptWord)
-MAX_PREFIXES = 256  # an application with more would not fit into its frame
+MAX_PREFIXES = 256  # more would not fit into an application's frame
 _FORM = '"private", "none", "all", or a list of prefixes'
 
 
@@ -32,17 +32,17 @@ def read_accept_routes(value: object) -> AcceptRoutes:
 
 
 def told(setting: AcceptRoutes) -> str | list[str]:
-    """As `read_accept_routes` takes it."""
+    """The value in the form that `read_accept_routes` reads."""
     return setting if isinstance(setting, str) else [str(prefix) for prefix in setting]
 
 
 def not_accepted(
     setting: AcceptRoutes, prefixes: Iterable[Prefix], addresses: Iterable[InterfaceAddress]
 ) -> tuple[Prefix, ...]:
-    """Those of the prefixes that a person must be asked about.
+    """The prefixes about which a person must be asked.
 
-    The other side's own addresses are accepted in any case, where they lie in the tunnel's network and that
-    is a private one: without them there is no tunnel. `addresses` are this side's in it.
+    The other side's own tunnel addresses are always accepted if the tunnel's network is private: without
+    them there is no tunnel. `addresses` are this side's addresses in that network.
     """
     networks = tuple(address.network for address in addresses if is_private(address.network))
     return tuple(p for p in prefixes if not (_is_in(p, networks) or _accepts(setting, p)))
@@ -69,5 +69,5 @@ def _prefixes(texts: Iterable[str]) -> tuple[Prefix, ...]:
     except ConfigError as error:
         raise ConfigError(f"{error}; {_FORM} is meant") from None
     if not 1 <= len(found) <= MAX_PREFIXES:
-        raise ConfigError(f"takes 1 to {MAX_PREFIXES} prefixes, or one of {', '.join(WORDS)}")
+        raise ConfigError(f"must be 1 to {MAX_PREFIXES} prefixes, or one of {', '.join(WORDS)}")
     return found

@@ -1,7 +1,7 @@
 """Changes to a configuration file's text that keep its comments and its layout: text in, text out.
 
-What comes out is always checked against what was meant: a layout in which tomlkit loses its way is refused,
-never written.
+Each result is parsed again and compared with what was meant. If tomlkit cannot handle a file's layout, the
+change is refused and nothing is written.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any
 from nconnect import config
 from nconnect.errors import ConfigError
 
-# The lists of [provide]: what one entry is called, and how it is read; read alike, entries are the same.
+# The lists of [provide]: what an entry is called, and its parser. Entries that parse alike are the same.
 OFFERS: dict[str, tuple[str, Callable[[str], object]]] = {
     "subnets": ("subnet", config.parse_subnet),
     "services": ("service", config.parse_service),
@@ -27,7 +27,7 @@ OFFERS: dict[str, tuple[str, Callable[[str], object]]] = {
 
 
 class Keep(Enum):
-    """The value of a change that changes nothing."""
+    """The value that leaves a field as it is."""
 
     KEEP = "keep"
 
@@ -75,7 +75,7 @@ def new_file(
 ) -> str:
     """The text of a new configuration; lists that are empty are left out."""
     lines = [
-        "# nconnect: keep this file to yourself, the seed is this device's identity.",
+        "# nconnect: keep this file secret, the seed is this device's identity.",
         "",
         "[interface]",
         f'seed = "{seed.hex()}"',
@@ -125,7 +125,7 @@ def add_peer(
         raise ConfigError(f"there is already a peer {name!r}: change it with `nconnect peer set {name}`")
     plain["peer"] = [*plain.get("peer", ()), content]
     lines = [f"{key} = {_value(value)}" for key, value in content.items()]
-    # A section at the end belongs to the root, whatever stands before it.
+    # A section appended at the end belongs to the root table, whatever precedes it.
     head = f"{text.rstrip()}\n\n" if text.strip() else ""
     return _checked(head + "\n".join(["[[peer]]", *lines]) + "\n", plain)
 
@@ -181,7 +181,7 @@ def add_offers(text: str, offers: Mapping[str, Sequence[str]]) -> str:
 def remove_offers(text: str, offers: Mapping[str, Sequence[str]]) -> str:
     """The text without these entries of `[provide]`; a list that becomes empty stays.
 
-    Raises `ConfigError` with a line for each that is not there, with the nearest that is.
+    Raises `ConfigError` with a line for each that is not there, and suggests the most similar one.
     """
     plain, document = _load(text)
     problems = []
@@ -201,7 +201,7 @@ def remove_offers(text: str, offers: Mapping[str, Sequence[str]]) -> str:
 
 
 def unknown_peer(name: str, names: Iterable[str]) -> ConfigError:
-    """The error for a peer that is not there, with the nearest name that is."""
+    """The error for an unknown peer's name; it suggests the most similar one."""
     return ConfigError(_unknown("peer", name, sorted(names), add="nconnect peer add"))
 
 
@@ -233,7 +233,7 @@ def _load(text: str) -> tuple[dict[str, Any], Any]:
 def _names(plain: dict[str, Any]) -> list[str]:
     peers = plain.get("peer", [])
     if not isinstance(peers, list) or not all(isinstance(peer, dict) for peer in peers):
-        raise ConfigError("peer is not written [[peer]]: correct the file with an editor")
+        raise ConfigError("peers must be sections written [[peer]]: correct the file with an editor")
     return [str(peer.get("name", "")) for peer in peers]
 
 
@@ -249,7 +249,7 @@ def _offered(plain: dict[str, Any], key: str) -> list[str]:
     section = plain.get("provide", {})
     entries = section.get(key, []) if isinstance(section, dict) else None
     if not isinstance(entries, list) or not all(isinstance(entry, str) for entry in entries):
-        raise ConfigError(f"{key} of [provide] is no list of texts: correct the file with an editor")
+        raise ConfigError(f"{key} of [provide] is not a list of strings: correct the file with an editor")
     return entries
 
 
@@ -279,7 +279,7 @@ def _value(value: Any) -> str:
 
 
 def _quote(text: str) -> str:
-    """A TOML basic string: JSON's escapes are among TOML's, but for DEL, which must be escaped."""
+    """A TOML basic string. JSON's escapes are valid in TOML; DEL must be escaped in addition."""
     return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 

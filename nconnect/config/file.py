@@ -56,10 +56,10 @@ def parse(
 ) -> Config:
     """Read and check a configuration file's text.
 
-    `interface` is the device's name, `source` the file's name for messages. `read_seed_file` gives the text
-    of the file that `seed_file` names (raising `ConfigError` when it may not); without it `seed_file` is
-    refused. `public_key_of` gives the key of a seed, to find a peer that is this very device; without it that
-    is not looked for. Raises `ConfigError` with one line for each mistake:
+    `interface` is the device's name, `source` the file's name for messages. `read_seed_file` returns the
+    text of the file that `seed_file` names, or raises `ConfigError`; without it `seed_file` is refused.
+    `public_key_of` returns the public key of a seed, to detect a peer that is this device itself; without it
+    that is not checked. Raises `ConfigError` with one line for each mistake:
     `FILE:LINE: [section] field: what is wrong, what to do`.
     """
     source = source or f"{interface}.toml"
@@ -83,7 +83,7 @@ def parse(
 
 
 def parse_peer(content: dict[str, Any]) -> PeerConfig:
-    """One `[[peer]]` section by itself. Raises `ConfigError` with a line for each mistake."""
+    """Read one `[[peer]]` section by itself. Raises `ConfigError` with one line for each mistake."""
     problems = Problems("", "")
     section = Table(content, ("peer", 0), "", problems)
     peer = _read_peer(section)
@@ -150,7 +150,7 @@ def _read_seed(section: Table, read_seed_file: Callable[[str], str] | None) -> b
     nothing = bytes(32)
     both = ("seed" in section.content, "seed_file" in section.content)
     if both == (True, True):
-        section.problem("seed_file", "given beside seed: keep one of the two")
+        section.problem("seed_file", "given besides seed: keep one of the two")
     elif both == (False, False):
         section.problem("seed", "missing: make a file with `nconnect init`, or name a seed_file")
     seed = section.take("seed", lambda v: values.parse_seed(string(v)), nothing)
@@ -287,7 +287,7 @@ def _read_peer(section: Table) -> PeerConfig | None:
 
 
 def _check_peer(section: Table, peer: PeerConfig, earlier: list[PeerConfig]) -> None:
-    """What a peer must not share with those before it: its name, its key, its prefixes."""
+    """Check what a peer must not share with the peers before it: name, key, prefixes."""
     for prefix in sorted(_duplicates(peer.allowed_ips), key=str):
         section.problem("allowed_ips", f"{prefix} is there twice: delete one", element=str(prefix))
     for other in earlier:
@@ -299,14 +299,14 @@ def _check_peer(section: Table, peer: PeerConfig, earlier: list[PeerConfig]) -> 
             if prefix in other.allowed_ips:
                 section.problem(
                     "allowed_ips",
-                    f"{prefix} also belongs to peer {other.name!r}: a prefix leads to one peer,"
-                    " take it from one of them or make one longer",
+                    f"{prefix} also belongs to peer {other.name!r}, and a prefix can lead to one peer only:"
+                    " remove it from one of them, or give one of them a longer prefix",
                     element=str(prefix),
                 )
 
 
 def _check_whole(config: Config, problems: Problems, public_key_of: Callable[[bytes], bytes] | None) -> None:
-    """What only the sections together show."""
+    """Check what involves several sections."""
     for address in sorted(_duplicates(a.ip for a in config.address), key=str):
         problems.add(
             ("interface", "address"), "interface", "address", f"{address} is there twice: delete one"
@@ -349,5 +349,5 @@ def _host(value: object) -> str:
 def _file(value: object) -> PurePath:
     path = PurePath(string(value))
     if not path.is_absolute():
-        raise ConfigError(f"{value!r} is not a whole path: write one such as /etc/nconnect/node.pem")
+        raise ConfigError(f"{value!r} is not an absolute path: write one such as /etc/nconnect/node.pem")
     return path

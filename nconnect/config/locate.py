@@ -1,4 +1,4 @@
-"""Where in a TOML text a key stands. Needed only to describe mistakes, so a plain scan of the lines does."""
+"""The line of a key in a TOML text. Needed only to describe mistakes, so it simply scans the lines."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Lines:
                     self._line_of.setdefault(path[:length], number)
 
     def find(self, path: Path, element: str | None = None) -> int:
-        """The line of `path`, or of what encloses it; of the list's element that is written `element`."""
+        """The line of `path`, or of the table around it. `element`: find that element of the list instead."""
         while path not in self._line_of:
             path = path[:-1]
         line = self._line_of[path]

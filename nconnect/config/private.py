@@ -1,4 +1,4 @@
-"""Private networks: what somebody else may name for this machine without a person being asked."""
+"""Private networks: the prefixes that another party may name for this machine without asking a person."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from ipaddress import ip_interface, ip_network
 
 from nconnect.model import InterfaceAddress, Prefix
 
-# RFC 1918 and RFC 4193, and the largest network of each that one site has a use for (guessed).
+# RFC 1918 and RFC 4193, with the largest network of each that one site needs (guessed).
 _PRIVATE = tuple(map(ip_network, ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7")))
 _LARGEST = {4: 16, 6: 48}
 
@@ -20,5 +20,5 @@ def is_private(prefix: Prefix) -> bool:
 
 
 def without_wide_network(address: InterfaceAddress) -> InterfaceAddress:
-    """The address; alone, where its network is not private: the kernel would route all of that network."""
+    """The address, with a full-length prefix if its network is not private: the kernel would route it all."""
     return address if is_private(address.network) else ip_interface(address.ip)

@@ -1,6 +1,6 @@
-"""Proxies: one URL to a checked value, the environment's variables, and which destination goes by proxy.
+"""Proxies: a proxy's URL, the environment's variables, and which destinations go through the proxy.
 
-A URL may hold a password, so no error repeats it.
+A URL may contain a password, so no error quotes it.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from nconnect.errors import ConfigError
 from nconnect.model import Address, Config, Proxy
 
 FORM = "http://[USER:PASSWORD@]HOST:PORT or socks5://[USER:PASSWORD@]HOST:PORT"
-# The first that is set counts. Lower case comes first, as in curl. HTTPS_PROXY means CONNECT, which is what
-# both RPC and websocket need, also without TLS; HTTP_PROXY means requests that only HTTP/1.1 without TLS has.
+# The first that is set counts, lower case first, as in curl. HTTPS_PROXY means CONNECT, which both RPC and
+# websocket need, even without TLS. HTTP_PROXY is for plain HTTP requests, which nconnect does not send.
 VARIABLES = ("https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY")
 EXCEPTIONS = ("no_proxy", "NO_PROXY")
 
@@ -26,36 +26,36 @@ Admit = Callable[[Address, int], Awaitable[str]]  # address and port
 
 _SCHEMES = {"http": "http", "socks5": "socks5", "socks5h": "socks5", "socks": "socks5"}
 _HOST = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9._-]{0,251}[A-Za-z0-9_])?\.?")
-_ESCAPE = "a character such as @ : / # % in a user or password is written percent-encoded, as %40"
+_ESCAPE = "in a user or password, write characters such as @ : / # % percent-encoded, for example %40"
 _MAX_LOGIN_BYTES = 255  # RFC 1929 section 2
 
 
 def parse_proxy_setting(text: str) -> Proxy | Literal["none"]:
-    """The value of `[network] proxy`: a URL, or "none" for no proxy whatever the environment says."""
+    """The value of `[network] proxy`: a URL, or "none" to ignore the environment's proxy."""
     return "none" if text == "none" else parse_proxy(text)
 
 
 def parse_proxy(text: str, *, bare: bool = False) -> Proxy:
-    """A proxy's URL; `bare`: HOST:PORT without a scheme is HTTP. Raises `ConfigError` without the text."""
+    """Read a proxy's URL. `bare`: HOST:PORT without a scheme means HTTP. A `ConfigError` never quotes it."""
     if not text or not text.isprintable() or " " in text:
-        raise ConfigError(f"is no proxy's URL, it holds a space or a control character: write {FORM}")
+        raise ConfigError(f"is not a proxy's URL, it contains a space or a control character: write {FORM}")
     if "://" not in text and bare:
         text = f"http://{text}"
     scheme, separator, _ = text.partition("://")
     if not separator:
-        raise ConfigError(f'is no proxy\'s URL: write {FORM}, or "none"')
+        raise ConfigError(f'is not a proxy\'s URL: write {FORM}, or "none"')
     if scheme.lower() not in _SCHEMES:
         shown = f"{scheme[:20]}://" if scheme.isascii() and scheme.isalnum() else "that scheme"
-        raise ConfigError(f"{shown} is no kind of proxy that nconnect speaks to: write {FORM}")
+        raise ConfigError(f"{shown} is not a kind of proxy that nconnect supports: write {FORM}")
     try:
         url = urlsplit(text)
         host, port = url.hostname or "", url.port
     except ValueError:
-        raise ConfigError(f"is no proxy's URL: write {FORM}; {_ESCAPE}") from None
+        raise ConfigError(f"is not a proxy's URL: write {FORM}; {_ESCAPE}") from None
     if url.path not in ("", "/") or url.query or url.fragment:
-        raise ConfigError(f"holds more than a proxy's URL does: write {FORM}; {_ESCAPE}")
+        raise ConfigError(f"has a path, query or fragment: write {FORM}; {_ESCAPE}")
     if not _is_host(host):
-        raise ConfigError(f"names no host: write {FORM}")
+        raise ConfigError(f"has no host: write {FORM}")
     if not port:
         raise ConfigError(f"has no port: write {FORM} (3128 and 8080 are usual, 1080 for SOCKS)")
     username, password = unquote(url.username or ""), unquote(url.password or "")
@@ -89,20 +89,20 @@ def _check_login(kind: str, username: str, password: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Proxies:
-    """Which way connections go out: through one proxy, but for some destinations; and to which addresses."""
+    """How connections leave: through one proxy except for some destinations, and to which addresses."""
 
     proxy: Proxy | None = None
     exceptions: tuple[str, ...] = ()  # entries of NO_PROXY, lower case
     own: frozenset[str] = frozenset()  # hosts of our own node, lower case
     source: str = ""  # where the proxy was set: "[network] proxy", "HTTPS_PROXY", …
-    # Asked before an address is connected to, the proxy's too: why it must not be, or "". None: any may be.
+    # Called before each connection, to the proxy too: why the address is forbidden, or "". None: all allowed.
     admit: Admit | None = field(default=None, compare=False, repr=False)
 
     def to(self, host: str, port: int) -> Proxy | None:
-        """The proxy to ask for a connection to this host (without brackets); None: connect to it directly.
+        """The proxy for a connection to this host (without brackets); None: connect directly.
 
-        Names are compared as they are written; nothing is looked up. Loopback and our own node are always
-        direct.
+        Names are compared as they are written, without a look-up. Connections to loopback and to our own
+        node are always direct.
         """
         if self.proxy is None:
             return None
@@ -121,7 +121,7 @@ DIRECT = Proxies()
 
 
 def of_environment(environ: Mapping[str, str]) -> Proxies:
-    """What HTTPS_PROXY, ALL_PROXY and NO_PROXY ask for; `ConfigError` names a variable that is wrong."""
+    """From HTTPS_PROXY, ALL_PROXY and NO_PROXY; a `ConfigError` names the variable that is wrong."""
     name = next((name for name in VARIABLES if environ.get(name)), None)
     if name is None:
         return DIRECT
@@ -134,14 +134,14 @@ def of_environment(environ: Mapping[str, str]) -> Proxies:
 
 
 def of_setting(setting: Setting, environ: Mapping[str, str], *, source: str = "--proxy") -> Proxies:
-    """What a setting asks for, or the environment where it is None. `source`: where the setting stands."""
+    """From a setting, or from the environment if it is None. `source`: where the setting was made."""
     if setting is None:
         return of_environment(environ)
     return DIRECT if setting == "none" else Proxies(setting, source=source)
 
 
 def of_config(config: Config, environ: Mapping[str, str]) -> Proxies:
-    """What a configuration asks for, or the environment where it says nothing."""
+    """From a configuration, or from the environment if it has no setting."""
     chosen = of_setting(config.network.proxy, environ, source="[network] proxy")
     if config.node is None or chosen.proxy is None:
         return chosen

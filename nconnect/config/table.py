@@ -1,4 +1,4 @@
-"""TOML tables, read key by key: every value checked for its kind, every mistake noted with its place."""
+"""TOML tables, read key by key: each value is checked for its type, each mistake is noted with its place."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ T = TypeVar("T")
 
 
 class Problems:
-    """Mistakes as they are found; lines are looked up only if there are any."""
+    """Collects mistakes. Their lines are looked up at the end, if there are any."""
 
     def __init__(self, source: str, text: str) -> None:
         self._source = source
@@ -32,7 +32,7 @@ class Problems:
 
 
 class Table:
-    """A table of the document that is read key by key; the keys that nobody asked for are mistakes."""
+    """A table of the document that is read key by key; keys that were not read are mistakes."""
 
     def __init__(self, content: Mapping[str, Any], path: Path, label: str, problems: Problems) -> None:
         self.content = content
@@ -46,7 +46,7 @@ class Table:
         self.problems.add(path, self.label, key, message, element if isinstance(element, str) else None)
 
     def take(self, key: str, read: Callable[[Any], T], default: T) -> T:
-        """The value of `key` as `read` gives it; `default` when absent or wrong (then noted)."""
+        """The value of `key`, converted by `read`; `default` if it is absent or wrong (then noted)."""
         self._known.append(key)
         if key not in self.content:
             return default
@@ -57,7 +57,7 @@ class Table:
             return default
 
     def take_list(self, key: str, read: Callable[[str], T]) -> tuple[T, ...]:
-        """The strings of a list, each as `read` gives it; those that are wrong are noted and left out."""
+        """The strings of a list, each converted by `read`; wrong ones are noted and left out."""
         found = []
         nothing: tuple[str, ...] = ()
         for item in self.take(key, strings, nothing):
@@ -122,7 +122,7 @@ def strings(value: object) -> tuple[str, ...]:
     if isinstance(value, str):
         raise ConfigError(f"must be a list: write [{value!r}]".replace("'", '"'))
     if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
-        raise ConfigError(f"must be a list of texts in quotes, not {_kind(value)}")
+        raise ConfigError(f"must be a list of strings in quotes, not {_kind(value)}")
     return tuple(value)
 
 
@@ -134,7 +134,7 @@ def table(value: object) -> dict[str, Any]:
 
 def tables(value: object) -> tuple[dict[str, Any], ...]:
     if isinstance(value, dict):
-        raise ConfigError("is written [[peer]], with two brackets, once for each peer")
+        raise ConfigError("must be written [[peer]], with two brackets, once for each peer")
     if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
         raise ConfigError(f"must be sections written [[peer]], not {_kind(value)}")
     return tuple(value)

@@ -1,6 +1,6 @@
-"""Single values: one text of the configuration file, or of a command's option, to one checked value.
+"""Single values: a text from the configuration file or from a command's option becomes a checked value.
 
-Each raises `ConfigError` with one line that says what is wrong and what to write instead.
+Each function raises `ConfigError` with one line that says what is wrong and what to write instead.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from nconnect.model import (
 )
 
 MAX_INTERFACE_NAME = 15  # IFNAMSIZ of linux/if.h, less the final zero
-MAX_IDENTIFIER = 63  # guessed: that of a DNS label; every message carries the address
+MAX_IDENTIFIER = 63  # guessed: as a DNS label; every message contains the address
 MAX_PEER_NAME = 63
 
 _INTERFACE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
@@ -61,10 +61,10 @@ def split_commas(texts: Iterable[str]) -> tuple[str, ...]:
 
 
 def check_interface_name(name: str) -> str:
-    """A name that the kernel takes for a TUN device, which is also the stem of the file's name."""
+    """A name that the kernel accepts for a TUN device; it is also the stem of the file's name."""
     if len(name) > MAX_INTERFACE_NAME:
         raise ConfigError(
-            f"the interface name {name!r} has {len(name)} characters, the kernel takes {MAX_INTERFACE_NAME}:"
+            f"the interface name {name!r} has {len(name)} characters, the kernel allows {MAX_INTERFACE_NAME}:"
             " give the configuration file a shorter name"
         )
     if not _INTERFACE_NAME.fullmatch(name) or name in ("lo", "all", "default"):
@@ -83,12 +83,14 @@ def check_identifier(text: str) -> str:
             f" use at most {MAX_IDENTIFIER} letters, digits, '-', '_' and '.'"
         )
     if _SUB_CLIENT.fullmatch(text.partition(".")[0]):
-        raise ConfigError(f"{text!r} cannot be an identifier: `__0__` and the like are the network's own")
+        raise ConfigError(
+            f"{text!r} cannot be an identifier: the network reserves names such as `__0__`, choose another"
+        )
     return text
 
 
 def check_peer_name(text: str) -> str:
-    """The name by which commands speak of a peer."""
+    """The name by which commands refer to a peer."""
     if len(text) > MAX_PEER_NAME or not _PEER_NAME.fullmatch(text):
         raise ConfigError(
             f"{text!r} cannot be a peer's name: use at most {MAX_PEER_NAME} letters, digits,"
@@ -98,19 +100,19 @@ def check_peer_name(text: str) -> str:
 
 
 def parse_seed(text: str) -> bytes:
-    """An Ed25519 seed, 64 hex digits. The text is a secret, so the error does not repeat it."""
+    """An Ed25519 seed, 64 hex digits. The text is a secret, so the error does not quote it."""
     text = text.strip()
     if not _HEX_32.fullmatch(text):
         raise ConfigError(
             f"must be 64 hex digits, this has {len(text)} characters"
             if len(text) != 64
-            else "must be 64 hex digits, this has others in it"
+            else "must be 64 hex digits, this contains other characters"
         )
     return bytes.fromhex(text)
 
 
 def parse_key(text: str) -> bytes:
-    """A preshared key: 32 bytes as 64 hex digits or as base64. The error does not repeat it."""
+    """A preshared key: 32 bytes as 64 hex digits or as base64. The error does not quote it."""
     text = text.strip()
     if _HEX_32.fullmatch(text):
         return bytes.fromhex(text)
@@ -129,10 +131,10 @@ def parse_peer_address(text: str) -> NknAddress:
     if address.bare != address:
         raise ConfigError(f"{text!r} is the address of one link: give {address.bare} instead")
     if address.identifier and not _IDENTIFIER.fullmatch(address.identifier):
-        raise ConfigError(f"{text!r} is not an NKN address: its identifier has characters that none has")
+        raise ConfigError(f"{text!r} is not an NKN address: its identifier has invalid characters")
     if not _is_usable_point(address.public_key):
         raise ConfigError(
-            f"the key in {text!r} is not a valid Ed25519 key, a digit is wrong"
+            f"the key in {text!r} is not a valid Ed25519 key, probably a digit is wrong"
             " (ask the other side for the output of `nconnect address` again)"
         )
     return address
@@ -144,7 +146,7 @@ def parse_addresses(texts: Iterable[str]) -> tuple[InterfaceAddress, ...]:
 
 
 def parse_prefix(text: str) -> Prefix:
-    """A prefix without host bits; an address alone is the prefix of that address."""
+    """A prefix without host bits; a bare address means the full-length prefix."""
     try:
         return ip_network(text)
     except (AddressValueError, NetmaskValueError, ValueError):
@@ -161,7 +163,7 @@ def parse_prefix(text: str) -> Prefix:
 
 
 def parse_prefixes(texts: Iterable[str]) -> tuple[Prefix, ...]:
-    """A peer's allowed_ips, or any list of prefixes that packets may come from and go to."""
+    """A peer's allowed_ips, or another list of prefixes that packets may come from and go to."""
     return tuple(map(_unicast, map(parse_prefix, texts)))
 
 
@@ -194,7 +196,7 @@ def parse_expose(text: str) -> Exposed:
     host, port = parse_listen(text)
     if not ip_address(host).is_loopback:
         raise ConfigError(
-            f"{text!r} is not on the loopback: expose is for servers that listen on 127.0.0.1 or [::1];"
+            f"{text!r} is not a loopback address: expose is for servers that listen on 127.0.0.1 or [::1];"
             " for others use services or subnets"
         )
     return Exposed(host, port)
@@ -214,7 +216,7 @@ def parse_listen(text: str) -> tuple[str, int]:
 
 
 def check_host(text: str) -> str:
-    """An address or a name to listen on or to be asked by, without port and without brackets."""
+    """An address or name, to listen on or to advertise, without port and without brackets."""
     if not text or len(text) > 255 or re.search(r"[\s/\[\]]", text) or text.count(":") == 1:
         raise ConfigError(f"{text!r} is not a host: write an address or a name, without port")
     return text
@@ -223,13 +225,13 @@ def check_host(text: str) -> str:
 def parse_allow_rule(text: str) -> AllowRule:
     """One entry of `allow`: PREFIX[:PORT[-PORT]][/tcp|/udp|/icmp], an IPv6 prefix with a port in brackets.
 
-    A last part that is all digits is a prefix length, one that is a word is a protocol.
+    After the last "/", digits are a prefix length and a word is a protocol.
     """
     rest, protocol = text.strip(), None
     head, slash, tail = rest.rpartition("/")
     if slash and tail and not tail.isdecimal() and "]" not in tail and ":" not in tail and "." not in tail:
         if tail not in _PROTOCOLS:
-            raise ConfigError(f"{text!r}: {tail!r} is no protocol that can be allowed: write {_RULE_FORM}")
+            raise ConfigError(f"{text!r}: {tail!r} is not a protocol that can be allowed: write {_RULE_FORM}")
         rest, protocol = head, tail
     ports_text = None
     if rest.startswith("["):
@@ -271,7 +273,7 @@ def format_allow_rule(rule: AllowRule) -> str:
 def parse_expires(text: str, *, now: float) -> float | None:
     """When a peer's access ends, as seconds since the Unix epoch: 2026-12-31 (0:00 UTC), 30d, 24h, never.
 
-    `now` is the wall clock's time, for the durations.
+    `now` is the wall clock's time, from which durations count.
     """
     text = text.strip()
     if text == "never":
@@ -301,7 +303,7 @@ def parse_expires_value(value: object) -> float:
         try:
             return value.timestamp()
         except OverflowError:
-            raise ConfigError(f"{value} is no time that can be reckoned with") from None
+            raise ConfigError(f"{value} is out of range: write a time such as 2026-12-31T00:00:00Z") from None
     if isinstance(value, date):
         return datetime.combine(value, time(), UTC).timestamp()
     raise ConfigError("must be a time without quotes, such as 2026-12-31T00:00:00Z")
@@ -321,13 +323,13 @@ def parse_seed_rpc(text: str) -> str:
     if port is None and url.scheme == "http":
         raise ConfigError(f"{text!r} has no port: write http://{url.netloc}:30003")
     if url.query or url.username is not None:
-        raise ConfigError(f"{text!r} is not a seed's address: write {url.scheme}://HOST:30003, without more")
+        raise ConfigError(f"{text!r} is not a seed's address: write only {url.scheme}://HOST:30003")
     text = text.rstrip("/")
     if not mark:
         return text
     if not _PIN.fullmatch(pin):
         raise ConfigError(
-            f"{text}#… pins no certificate: write {text}#sha256= and the 64 hex digits"
+            f"{text}#… does not pin a certificate: write {text}#sha256= and the 64 hex digits"
             " that `nconnect node status` shows"
         )
     if url.scheme != "https":
@@ -369,7 +371,7 @@ def _parse_address(text: str) -> InterfaceAddress:
     if "/" not in text:
         raise ConfigError(f"{text!r} has no prefix length: write {text}/{24 if address.version == 4 else 64}")
     if _is_special(address) or address.is_unspecified:
-        raise ConfigError(f"{text!r} is not an address for a tunnel: take a private one such as 10.86.0.1/24")
+        raise ConfigError(f"{text!r} cannot be a tunnel address: use a private one such as 10.86.0.1/24")
     if network.num_addresses > 2 and address == network.network_address:
         raise ConfigError(f"{text!r} is the network itself: write {address + 1}/{network.prefixlen}")
     if address.version == 4 and network.num_addresses > 2 and address == network.broadcast_address:
@@ -405,14 +407,14 @@ def _parse_ports(text: str, whole: str) -> tuple[int, int]:
     first = _parse_port(first_text, whole)
     last = _parse_port(last_text, whole) if dash else first
     if last < first:
-        raise ConfigError(f"{whole!r}: the range {text} runs backwards: write {last}-{first}")
+        raise ConfigError(f"{whole!r}: the range {text} is reversed: write {last}-{first}")
     return first, last
 
 
 def _is_usable_point(key: bytes) -> bool:
-    """Whether 32 bytes are a point of Ed25519's curve (RFC 8032, 5.1.3) of more than a small order.
+    """Whether 32 bytes are a point of Ed25519's curve (RFC 8032, 5.1.3), and not one of small order.
 
-    Half of all mistyped keys are no point at all. u/v is a square exactly if u*v is.
+    Half of all mistyped keys are not on the curve. u/v is a square exactly if u*v is.
     """
     y = int.from_bytes(key, "little") & (2**255 - 1)
     if y >= _P:

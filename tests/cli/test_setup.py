@@ -127,7 +127,7 @@ def test_a_proxy_is_written_into_the_file_and_not_shown(run: Run, config_path: P
 def test_a_wrong_proxy_makes_no_file(run: Run, config_path: Path) -> None:
     result = run("init", "--address", "10.86.0.1/24", "--proxy", "ftp://bob:hunter2@h:1")
     assert result.status == 2
-    assert result.err.startswith("nconnect: error: --proxy: ftp:// is no kind of proxy")
+    assert result.err.startswith("nconnect: error: --proxy: ftp:// is not a kind of proxy")
     assert len(result.err.splitlines()) == 1
     assert "hunter2" not in result.err
     assert not config_path.exists()

@@ -255,8 +255,8 @@ allow = ["192.168.50.11:9-3/tcp"]
         (MINIMAL + "cipher = 'AES-256-GCM'", "did you mean 'aes256gcm'?"),
         (MINIMAL + "cipher = 'rot13'", "write one of 'auto'"),
         (MINIMAL + "identifier = 'a b'", "4: [interface] identifier: 'a b' cannot be an identifier"),
-        (MINIMAL + "identifier = '__0__'", "the network's own"),
-        (MINIMAL + "seed_file = 'x'", "4: [interface] seed_file: given beside seed"),
+        (MINIMAL + "identifier = '__0__'", "the network reserves"),
+        (MINIMAL + "seed_file = 'x'", "4: [interface] seed_file: given besides seed"),
         (MINIMAL.replace(f'seed = "{SEED}"', ""), "[interface] seed: missing"),
         (
             MINIMAL.replace('["10.86.0.1/24"]', '"10.86.0.1/24"'),
@@ -287,7 +287,7 @@ allow = ["192.168.50.11:9-3/tcp"]
         (MINIMAL + "[node]\nlisten = '::'\nstun_ports = [7, true]", "[node] stun_ports: must be two"),
         (MINIMAL + "[node]\nlisten = '::'\nstun_ports = false", "[node] stun_ports: must be two different"),
         (MINIMAL + "[node]\nlisten = '::'\ntls_key = '/k'", "without tls_cert: give the certificate too"),
-        (MINIMAL + "[node]\nlisten = '::'\ntls_cert = 'k'", "not a whole path"),
+        (MINIMAL + "[node]\nlisten = '::'\ntls_cert = 'k'", "not an absolute path"),
         (MINIMAL + "[node]\nlisten = '::'\nwss_port = 443", "wss_port: without TLS"),
         (MINIMAL + "[provide]\nsubnets = ['192.168.1.0/24', '192.168.1.0/24']", "is there twice"),
         (
@@ -299,7 +299,7 @@ allow = ["192.168.50.11:9-3/tcp"]
         (MINIMAL + "[provide]\nmtu = 100", "5: [provide] mtu: 100 is out of range"),
         (MINIMAL + "[metrics]", "4: [metrics] listen: missing"),
         (MINIMAL + "[metrics]\nlisten = '9586'", "is not ADDRESS:PORT"),
-        (MINIMAL + "[peer]\nname = 'x'", "is written [[peer]], with two brackets"),
+        (MINIMAL + "[peer]\nname = 'x'", "must be written [[peer]], with two brackets"),
         (MINIMAL + "[[peer]]\n", "4: [peer 1] name: missing"),
         (MINIMAL + peer("a", KEYS[0]), "[peer a] allowed_ips: missing"),
         (

@@ -324,7 +324,7 @@ def test_all_links_of_a_client_go_by_proxy(monkeypatch: pytest.MonkeyPatch) -> N
                 with pytest.raises(NotConnected, match="name"):
                     async with Client(seed_rpc=seed, proxy="none", connect_timeout_s=0.5):
                         pytest.fail("it went by proxy")
-                with pytest.raises(ConfigError, match=r"^proxy: gopher:// is no kind of proxy"):
+                with pytest.raises(ConfigError, match=r"^proxy: gopher:// is not a kind of proxy"):
                     Client(proxy="gopher://bob:hunter2@h:1")
         finally:
             await node.close()
