@@ -1,4 +1,4 @@
-"""The new device's side of an invitation: asks until it is answered, or until there is no time left. Pure."""
+"""The new device's side of an invitation: it applies until it is answered; the caller gives up. Pure."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from nconnect.wire.message import Message
 _ASK_AGAIN_S = (1.0, 2.0, 3.0)  # the last one repeats
 
 _SENTENCES: dict[Reason | None, str] = {
-    Reason.USED: "the invitation has been used already, and each lets in one device: ask for another"
-    " (if it was not you who used it, tell the provider)",
+    Reason.USED: "the invitation has been used already, and each admits one device: ask for another"
+    " (if you did not use it, tell the provider)",
     Reason.EXPIRED: "the invitation has expired: ask for another",
     Reason.REVOKED: "the invitation was revoked: ask for another",
     Reason.FAILED: "the provider could not add this device: its log says why; then try again",
@@ -25,19 +25,19 @@ _SENTENCES: dict[Reason | None, str] = {
 
 
 class Refused(NetworkError):
-    """The provider answered, and did not let the device in. The text says why."""
+    """The provider answered and did not admit the device. The text says why."""
 
 
 class RoutesNotAccepted(Refused):
-    """The provider would route more than this device accepts; the token is still good."""
+    """The provider offers more routes than this device accepts. The token is still valid."""
 
     def __init__(self, offered: tuple[str, ...]) -> None:
         super().__init__(f"the provider offers {', '.join(offered)}")
-        self.offered = offered  # all of it, accepted or not
+        self.offered = offered  # all prefixes, accepted or not
 
 
 class Applicant:
-    """One application. Send `poll_send(now)` to `dest` whenever it gives something; feed what arrives."""
+    """One application. The caller sends what `poll_send(now)` returns to `dest`, and feeds what arrives."""
 
     def __init__(
         self,
@@ -47,7 +47,7 @@ class Applicant:
         rng: Rng,
         accept: AcceptRoutes = "private",
     ) -> None:
-        """`accept`: what this device routes. Raises `InvalidKey` when the token's key is none."""
+        """`accept`: which prefixes this device routes. Raises `InvalidKey` if the token's key is unusable."""
         self.dest = str(token.provider)
         self._address = str(address)
         self._keys = TokenKeys.of(token.secret)
@@ -69,7 +69,7 @@ class Applicant:
         self._ask_at = 0.0
 
     def poll_send(self, now: float) -> bytes | None:
-        """The NKN payload to send now; it is the same application each time, so it may arrive twice."""
+        """The NKN payload to send now, or None: the same application each time, so it may arrive twice."""
         if self._asked and now < self._ask_at:
             return None
         self._ask_at = now + _ASK_AGAIN_S[min(self._asked, len(_ASK_AGAIN_S) - 1)]
@@ -81,12 +81,12 @@ class Applicant:
         return self._ask_at
 
     def receive(self, source: str, payload: Buffer) -> Welcome | None:
-        """Take an NKN message's payload; the provider's answer, or None when it is none.
+        """Take an NKN message's payload. Returns the provider's welcome, or None for any other message.
 
-        Raises `Refused`, or `RoutesNotAccepted`. What is forged, or not for us, changes nothing.
+        Raises `Refused` or `RoutesNotAccepted`. Forged messages, and those not for us, change nothing.
         """
         if self._is_answered:
-            return None  # each application that was repeated is answered
+            return None  # a repeated application is answered again
         if source != self.dest and not (source.startswith("__") and source.partition(".")[2] == self.dest):
             return None
         try:

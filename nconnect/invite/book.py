@@ -1,8 +1,8 @@
-"""What a provider keeps of its tokens: enough to verify one, not enough to print it again.
+"""The provider's record of its invitations: enough to verify a token, not enough to print it again.
 
-It has two halves, kept apart (decision 0021). Who invites writes what a device may become: its name, what it
-may reach, until when, and later changes and removals. The daemon, which runs as another user, writes which
-device came. A peer is the two together, so the daemon's half alone admits nobody.
+It has two halves with two owners (decision 0021). The inviting command (root) writes what a device may
+become: its name, what it may reach, until when, and later changes and removals. The daemon, which runs as
+another user, writes which device came. A peer needs both halves, so the daemon's half alone admits nobody.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from nconnect.invite.token import Token, TokenKeys
 from nconnect.wire import strict_json
 
 MAX_OPEN = 256  # guessed
-MAX_REMEMBERED = 256  # guessed: of those that are over; the oldest are forgotten, and then meet silence
+MAX_REMEMBERED = 256  # guessed: invitations that are over; forgotten ones, the oldest, are not answered
 
 
 class InvitationState(Enum):
@@ -30,28 +30,28 @@ class InvitationState(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Invitation:
-    """One token's other side. Times are seconds since the Unix epoch."""
+    """What the provider keeps of one token. Times are seconds since the Unix epoch."""
 
     token_id: bytes
     name: str  # of the peer that it makes
     made_at: float
     expires_at: float
     allow: tuple[str, ...] | None  # None: all that is provided
-    addresses: tuple[str, ...]  # kept for it, without prefix length; for other families the pool decides
+    addresses: tuple[str, ...]  # reserved for it, without prefix length; the pool chooses other families'
     mac_key: bytes = field(repr=False)
-    # Of the exchange; None once it is over. A session with the device, or a revocation, ends it.
+    # The exchange's key; None once it is over. A session with the device, or a revocation, ends it.
     preshared: bytes | None = field(repr=False)
     revoked_at: float | None = None
-    # It expired before anybody used it, and the inviting side has seen that: no device can be added any more.
+    # The inviting side has seen that it expired unused: no device can be added any more.
     is_closed: bool = False
-    is_removed: bool = False  # its peer was shut out
-    # What was changed of the peer since, by the configuration's field, as text; None deletes a field.
+    is_removed: bool = False  # its peer was removed
+    # Later changes to the peer: the configuration's field and its text; None deletes a field.
     changes: Mapping[str, Any] = field(default_factory=dict, repr=False)
     # The daemon's half.
     device: str = ""  # the NKN address that used it
-    is_added: bool = False  # it became a peer; if it is none any more, it was removed and stays out
+    is_added: bool = False  # it became a peer; if it no longer is one, it was removed and is not added again
     used_at: float | None = None
-    allowed_ips: tuple[str, ...] = ()  # of its peer; () for one that stands in the configuration's file
+    allowed_ips: tuple[str, ...] = ()  # of its peer; () if the peer is in the configuration's file
     peer_key: bytes | None = field(default=None, repr=False)  # the peer's preshared key
 
     @classmethod
@@ -77,18 +77,18 @@ class Invitation:
 
     @property
     def is_peer(self) -> bool:
-        """Whether its device is in the table of peers by this invitation, and not by the file."""
+        """Whether its device is a peer because of this invitation (and not because of the file)."""
         gone = self.is_removed or self.is_closed or self.revoked_at is not None
         return bool(self.device and self.allowed_ips) and not gone
 
     @property
     def over_at(self) -> float:
-        """When it was used or revoked, or else will expire."""
+        """When it was used or revoked; otherwise when it expires."""
         return next((at for at in (self.revoked_at, self.used_at) if at is not None), self.expires_at)
 
 
 class Book:
-    """All invitations of one interface, by token id. A value with methods: whoever changes it stores it."""
+    """All invitations of one interface, by token id. The caller that changes it also stores it."""
 
     def __init__(self, invitations: Iterable[Invitation] = ()) -> None:
         self._by_id = {invitation.token_id: invitation for invitation in invitations}
@@ -107,11 +107,11 @@ class Book:
         return [each for each in self if each.state(now) is InvitationState.OPEN]
 
     def add(self, invitation: Invitation, now: float) -> None:
-        """Raises `ConfigError` when an open one has the name, or there are too many."""
+        """Raises `ConfigError` if an open invitation has this name, or too many are open."""
         waiting = self.open(now)
         if any(each.name == invitation.name for each in waiting):
             raise ConfigError(
-                f"{invitation.name} is invited already: revoke that first,"
+                f"{invitation.name} is invited already: revoke that invitation first,"
                 f" `nconnect invite revoke {invitation.name}`"
             )
         if len(waiting) >= MAX_OPEN:
@@ -122,49 +122,49 @@ class Book:
             del self._by_id[each.token_id]
 
     def put(self, invitation: Invitation) -> None:
-        """In place of what has its id."""
+        """Replace the invitation with the same id."""
         self._by_id[invitation.token_id] = invitation
 
     def use(self, token_id: bytes, device: str, now: float) -> None:
-        """From now on it is this device's."""
+        """Note that this device has used it."""
         self._by_id[token_id] = replace(self._by_id[token_id], device=device, used_at=now)
 
     def add_peer(self, token_id: bytes, allowed_ips: Iterable[str], key: bytes) -> None:
-        """The device that used it is a peer from now on."""
+        """Note that the device that used it is now a peer."""
         self._by_id[token_id] = replace(
             self._by_id[token_id], is_added=True, allowed_ips=tuple(allowed_ips), peer_key=key
         )
 
     def release(self, token_id: bytes) -> None:
-        """It could not be used after all."""
+        """Undo `use`: the device could not be added."""
         self._by_id[token_id] = replace(
             self._by_id[token_id], device="", used_at=None, is_added=False, allowed_ips=(), peer_key=None
         )
 
     def close_expired(self, now: float) -> None:
-        """What has expired unused stays so, whatever the daemon's half says later."""
+        """Close invitations that expired unused, so that no later entry in the daemon's half can use them."""
         for each in list(self):
             if each.state(now) is InvitationState.EXPIRED and not each.is_closed:
                 self._by_id[each.token_id] = replace(each, is_closed=True, preshared=None)
 
     def change_peer(self, token_id: bytes, changes: Mapping[str, Any]) -> None:
-        """Values of the configuration's fields for its peer; None deletes one."""
+        """Record changes to its peer: values of the configuration's fields; None deletes one."""
         old = self._by_id[token_id]
         self._by_id[token_id] = replace(old, changes={**old.changes, **changes})
 
     def remove_peer(self, token_id: bytes) -> None:
-        """Shut its device out for good."""
+        """Remove its device for good."""
         self._by_id[token_id] = replace(self._by_id[token_id], is_removed=True, preshared=None)
 
     def seal(self, device: str) -> bool:
-        """There was a session with this device: its invitation is over for good. Whether that was news."""
+        """End the exchange: there was a session with this device. Returns whether anything changed."""
         found = [each for each in self if each.device == device and each.preshared is not None]
         for each in found:
             self._by_id[each.token_id] = replace(each, preshared=None)
         return bool(found)
 
     def revoke(self, name: str, now: float) -> Invitation:
-        """End the open invitation of that name, or with that id. Raises `ConfigError`."""
+        """End the open invitation with that name or id. Raises `ConfigError`."""
         named = [each for each in self if name in (each.name, each.token_id.hex())]
         for each in named:
             if each.state(now) is InvitationState.OPEN:
@@ -179,13 +179,13 @@ class Book:
         state = named[-1].state(now)
         if state is InvitationState.USED:
             raise ConfigError(
-                f"the invitation {name!r} has been used: shut its device out with"
+                f"the invitation {name!r} has been used: remove its device with"
                 f" `nconnect peer remove {named[-1].name}`"
             )
         raise ConfigError(f"the invitation {name!r} is {state.value} already")
 
     def to_issued(self) -> Any:
-        """The half of who invites, as JSON."""
+        """The inviting side's half, as JSON."""
         return {
             "version": 2,
             "invitations": [
@@ -228,9 +228,9 @@ class Book:
 
     @classmethod
     def of(cls, issued: Any, used: Any) -> Book:
-        """The two halves together. Raises `ConfigError` when one is not what `to_…` gave.
+        """Join the two halves. Raises `ConfigError` if one is not what `to_issued` or `to_used` wrote.
 
-        Of the daemon's half only what belongs to an invitation counts, and each invitation is for one device.
+        Entries of the daemon's half without an invitation are ignored; each invitation is for one device.
         """
         try:
             book = cls(map(_read, issued["invitations"]))
@@ -245,7 +245,7 @@ class Book:
 
     @classmethod
     def of_version_1(cls, value: Any) -> Book:
-        """What earlier versions kept, both halves in one. Their peers are in the configuration's file."""
+        """Read the format of earlier versions: both halves in one, peers in the configuration's file."""
         try:
             book = cls(map(_read, value["invitations"]))
             for content in value["invitations"]:

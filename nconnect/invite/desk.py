@@ -1,15 +1,17 @@
-"""The provider's side of an invitation: who knocks, and what is said to them. Pure.
+"""The provider's side of an invitation: checks an application and decides the answer. Pure.
 
-knock                                       answer
-not a well-formed application               silence
-unknown token id                            silence, for the price of a dictionary's look-up
-MAC that is not the token's                 silence, for the price of a hash
+The checks, in order:
+
+application                                 answer
+not well-formed                             silence
+unknown token id                            silence, at the cost of one dictionary look-up
+wrong MAC                                   silence, at the cost of one hash
 too many under one token                    silence
-expired, revoked, used by another device,   a refusal with the reason, no public-key operation
+expired, revoked, used by another device,   a refusal with the reason, without a public-key operation
   or by this one, which had a session since
-an open invitation, or this very device     `Admission`: the caller adds the peer, then grants it
-  once more, whose answer was lost            (or says what there is to route, where that is not accepted)
 does not decrypt, or names another key      silence
+an open invitation, or one that this        `Admission`: the caller adds the peer and grants, or offers
+  device has used without a session yet       if the device does not accept all routes
 """
 
 from __future__ import annotations
@@ -38,41 +40,41 @@ _REASONS = {
 
 
 def prologue(device: str, provider: str, token_id: bytes) -> bytes:
-    """What both sides of the exchange mix into it first."""
+    """The Noise prologue of the exchange."""
     return b"\0".join((b"nconnect join 1", device.encode(), provider.encode(), token_id))
 
 
 @dataclass(frozen=True, slots=True)
 class Admission:
-    """A device that may come in. Add it as a peer, then send one of the answers to `device`."""
+    """A device that may be admitted. Add it as a peer, then send one of the answers to `dest`."""
 
     invitation: Invitation
     device: NknAddress
     application: Application
     noise: Responder
-    accept: AcceptRoutes  # what the device says that it routes
+    accept: AcceptRoutes  # which prefixes the device routes, as it says
 
     @property
     def dest(self) -> str:
         return str(self.device)
 
     def grant(self, welcome: Welcome, rng: Rng) -> bytes:
-        """An NKN message's payload; only once."""
+        """The grant, as an NKN message's payload. Call it once."""
         noise = self.noise.write_response(welcome.encode())
         return wrap(Grant(self.application.token_id, noise), rng(8))
 
     def offer(self, offer: Offer, rng: Rng) -> bytes:
-        """The same, in place of a grant: the device accepts less than it would be given."""
+        """The offer, instead of a grant: the device accepts fewer routes than it would get. Call it once."""
         noise = self.noise.write_response(offer.encode())
         return wrap(Grant(self.application.token_id, noise), rng(8))
 
     def refuse(self, provider: NknAddress, reason: Reason, rng: Rng) -> bytes:
-        """The device cannot be added, or was removed since."""
+        """The refusal: the device cannot be added, or has been removed."""
         return _refusal(self.invitation, self.dest, provider, self.application, reason, rng)
 
 
 class Desk:
-    """Judges applications. The book is the caller's, who keeps it on the disk."""
+    """Judges applications. The caller owns the book and stores it."""
 
     def __init__(self, identity: Identity, address: NknAddress, rng: Rng) -> None:
         self._identity = identity
@@ -83,9 +85,9 @@ class Desk:
     def knock(
         self, source: str, application: Application, book: Book, *, now: float, wall: float
     ) -> bytes | Admission | None:
-        """Judge a frame from an NKN address: a refusal to send back, an admission, or None for silence.
+        """Judge an application from an NKN address: a refusal to send, an `Admission`, or None for silence.
 
-        `now` is CLOCK_BOOTTIME, `wall` the wall clock, which expiry goes by.
+        `now` is seconds of CLOCK_BOOTTIME; `wall`, the wall clock, decides about expiry.
         """
         invitation = book.get(application.token_id)
         if invitation is None:
@@ -127,7 +129,7 @@ class Desk:
 
 
 def application_in(content: Buffer) -> Application | None:
-    """The application in an unencrypted NKN message; None when it is anything else, however malformed."""
+    """The application in an unencrypted NKN message; None for anything else, malformed or not."""
     try:
         frame = unwrap(content)
     except RemoteProtocolError:
@@ -136,11 +138,11 @@ def application_in(content: Buffer) -> Application | None:
 
 
 def _device(source: str) -> NknAddress:
-    """A device applies under the address that it will have; a sub-client's is none."""
+    """The address under which the device applies and which it will keep; not a sub-client's."""
     try:
         device = NknAddress.parse(source)
     except ConfigError:
-        raise RemoteProtocolError("an application from no NKN address") from None
+        raise RemoteProtocolError("an application from something that is not an NKN address") from None
     if device.bare != device or str(device) != source:
         raise RemoteProtocolError("an application from a sub-client")
     return device

@@ -12,9 +12,9 @@ from nconnect.model import Address, Config, InterfaceAddress, Prefix
 def pick(config: Config, wanted: Iterable[str], reserved: Iterable[str]) -> tuple[InterfaceAddress, ...]:
     """A new peer's addresses, one from each of our networks, with that network's prefix length.
 
-    `wanted` are taken as they are; a family of which none is named gets the lowest free address, and one that
-    has none is left out. `reserved` is promised to others. Raises `ConfigError` when a wanted address cannot
-    be had, or when there is none at all.
+    `wanted` addresses are used as they are. An IP version without a wanted address gets the lowest free
+    one, and is left out if none is free. `reserved` addresses are promised to others. Raises `ConfigError`
+    if a wanted address is not available, or if no address is left at all.
     """
     kept = {ip_address(text) for text in reserved}
     chosen: list[InterfaceAddress] = []
@@ -25,7 +25,7 @@ def pick(config: Config, wanted: Iterable[str], reserved: Iterable[str]) -> tupl
             networks = ", ".join(str(own.network) for own in config.address)
             raise ConfigError(f"{address} is not in the tunnel's network: choose one from {networks}")
         if address in kept or not _is_free(address, home, config):
-            raise ConfigError(f"{address} is not free: choose another, or leave it to the pool")
+            raise ConfigError(f"{address} is not free: choose another, or leave out --address")
         chosen.append(ip_interface(f"{address}/{home.network.prefixlen}"))
     families = {address.version for address in chosen}
     for own in config.address:
@@ -42,7 +42,7 @@ def pick(config: Config, wanted: Iterable[str], reserved: Iterable[str]) -> tupl
 
 
 def parse_wanted(text: str) -> Address:
-    """`--address`: an address, whose prefix length, if it has one, says nothing new. Raises `ConfigError`."""
+    """The value of `--address`: an address; a prefix length is ignored. Raises `ConfigError`."""
     try:
         return ip_interface(text).ip
     except ValueError:
@@ -64,7 +64,7 @@ def _lowest(own: InterfaceAddress, config: Config, kept: Iterable[Address]) -> A
 
 
 def _taken(own: InterfaceAddress, config: Config, kept: Iterable[Address]) -> list[tuple[int, int]]:
-    """Ranges of the network that nobody new can have."""
+    """Ranges of the network that are not available to new peers."""
     network = own.network
     first, last = int(network.network_address), int(network.broadcast_address)
     ranges = [(int(address.ip), int(address.ip)) for address in config.address if _same(address, own)]
@@ -74,7 +74,7 @@ def _taken(own: InterfaceAddress, config: Config, kept: Iterable[Address]) -> li
         if network.version == 4:
             ranges.append((last, last))
     for prefix in _prefixes(config):
-        # A prefix that holds the whole network is a way for what has no better one.
+        # A prefix that contains the whole network is a less specific route, not an address in use.
         if _same(prefix, own) and prefix.overlaps(network) and prefix.prefixlen > network.prefixlen:
             ranges.append((int(prefix.network_address), int(prefix.broadcast_address)))
     return ranges

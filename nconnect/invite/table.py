@@ -1,7 +1,7 @@
-"""One table of peers out of two: those of the configuration's file, and those that came by invitation. Pure.
+"""The table of peers, from two sources: the configuration's file and the invitations. Pure.
 
-The file wins. What the daemon keeps of a device is taken as far as its invitation, and what was changed of it
-by who invites, goes, since the daemon's half may have been written by somebody who took the daemon over.
+The file wins. The daemon's record of a device counts only within the limits of its invitation and of later
+changes by the inviting side, because an attacker who took over the daemon could have written it.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from nconnect.model import Config, PeerConfig, Prefix
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """`config` with all peers; `invited`: the token id of each that came by invitation, by its name.
+    """`config` with all peers; `invited`: name -> token id of the peers that came by invitation.
 
-    `problems`: a sentence for each that is left out.
+    `problems`: a sentence for each peer that is left out.
     """
 
     config: Config
@@ -31,7 +31,7 @@ class Table:
 
 
 def table_of(config: Config, book: Book, *, own_key: bytes) -> Table:
-    """The file's peers, then those of the book in its order. `own_key`: this device's, which is no peer."""
+    """The file's peers, then those of the book in its order. `own_key`: this device's key, never a peer's."""
     names = {peer.name: "the file" for peer in config.peers}
     keys = {peer.address.public_key: peer.name for peer in config.peers} | {own_key: "this device"}
     prefixes = {prefix: peer.name for peer in config.peers for prefix in peer.allowed_ips}
@@ -90,7 +90,7 @@ def _peer(invitation: Invitation, config: Config) -> PeerConfig:
 
 
 def _check_addresses(prefixes: tuple[Prefix, ...], invitation: Invitation, config: Config) -> None:
-    """One address from each of our networks, and where the invitation names one, that one."""
+    """Check for one address of each of our networks, the one that the invitation names if it names one."""
     named = {address.version: address for address in map(ip_address, invitation.addresses)}
     own = {parse_prefix(str(address.ip)) for address in config.address}
     homes = []
@@ -100,7 +100,7 @@ def _check_addresses(prefixes: tuple[Prefix, ...], invitation: Invitation, confi
             None,
         )
         if home is None or prefix.prefixlen != prefix.max_prefixlen or prefix in own or home in homes:
-            raise ConfigError(f"{prefix} is no address that an invitation gives")
+            raise ConfigError(f"{prefix} is not an address that an invitation can give")
         if named.get(prefix.version, prefix.network_address) != prefix.network_address:
             raise ConfigError(f"{prefix} is not the address of its invitation")
         homes.append(home)

@@ -1,13 +1,13 @@
 """The token of an invitation: `nc1-` and a text in Crockford's base32, which has no ambiguous characters.
 
-What the text holds, with u8 lengths:
+The text encodes, with u8 lengths:
 
     | length, identifier | Ed25519 key 32 | token id 8 | secret 16 | count, (length, seed) … | checksum 4 |
 
-Identifier and key are the provider's NKN address. The seeds are the RPCs of its network's nodes; none stands
-for the public network. One that pins a certificate is its URL without the pin, `#`, and the pin's 32 bytes.
-The checksum is the start of the SHA-256 of `nconnect token 1` and what stands before. Letters may be of
-either case; blanks and hyphens count for nothing; o is read as 0, i and l as 1.
+Identifier and key are the provider's NKN address. The seeds are the RPCs of its network's nodes; no seed
+means the public network. A seed with a pin is the URL without the pin, `#`, and the pin's 32 bytes. The
+checksum is the start of the SHA-256 of `nconnect token 1` and all bytes before it. Upper and lower case are
+the same; blanks and hyphens are ignored; o is read as 0, i and l as 1.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ MAX_CHARS = 4096  # guessed: a QR code holds 4,296 of these characters
 
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
 _VALUES = {letter: value for value, letter in enumerate(_ALPHABET)} | {"o": 0, "i": 1, "l": 1}
-_AGAIN = "copy it again, whole, as `nconnect invite` printed it"
+_AGAIN = "copy it again completely, as `nconnect invite` printed it"
 
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """What an invited device must know. Its text is a secret until the invitation is used."""
+    """What an invited device must know. The token's text is a secret until the invitation is used."""
 
     provider: NknAddress
     token_id: bytes
@@ -43,7 +43,7 @@ class Token:
     seeds: tuple[str, ...] = ()  # (): the public network's
 
     def encode(self) -> str:
-        """The text. Raises `ConfigError` when the seeds are too many or too long for it."""
+        """The text. Raises `ConfigError` if there are too many seeds, or one is too long."""
         if len(self.seeds) > MAX_SEEDS:
             raise ConfigError(f"a token can name at most {MAX_SEEDS} seeds: choose some with --seed-rpc")
         body = b"".join(
@@ -60,13 +60,13 @@ class Token:
 
     @classmethod
     def parse(cls, text: str) -> Token:
-        """Read a token. Raises `ConfigError`, which never repeats it."""
+        """Read a token. Raises `ConfigError`, which never quotes it."""
         return _parse(text)
 
 
 @dataclass(frozen=True, slots=True)
 class TokenKeys:
-    """What both sides derive from the secret: one key proves it, the other joins in the encryption."""
+    """The keys that both sides derive from the secret: one for MACs, one as the handshake's psk."""
 
     mac: bytes = field(repr=False)  # 32 bytes
     preshared: bytes = field(repr=False)  # 32 bytes, the exchange's own: never the tunnel's
@@ -84,12 +84,12 @@ def _parse(text: str) -> Token:
     if not compact.startswith(PREFIX):
         newer = compact[:2] == "nc" and compact[2:3].isdecimal()
         raise ConfigError(
-            "this token is of another version of nconnect: install the same on both sides"
+            "this token is of another version of nconnect: install the same version on both sides"
             if newer and not compact.startswith("nc1")
-            else f"this is no invitation: a token begins with {PREFIX}"
+            else f"this is not an invitation: a token begins with {PREFIX}"
         )
     if len(compact) > MAX_CHARS:
-        raise ConfigError(f"this is no invitation: it is too long; {_AGAIN}")
+        raise ConfigError(f"this is not an invitation: it is too long; {_AGAIN}")
     data = _to_bytes(compact[len(PREFIX) :].replace("-", ""))
     body, checksum = data[:-CHECKSUM_BYTES], data[-CHECKSUM_BYTES:]
     if len(checksum) < CHECKSUM_BYTES or _checksum(body) != checksum:
@@ -97,8 +97,8 @@ def _parse(text: str) -> Token:
     try:
         return _read(body)
     except (IndexError, UnicodeDecodeError, ConfigError):
-        # The checksum holds, so nobody mistyped it: who made it did not mean a token.
-        raise ConfigError("the token makes no sense, though its checksum holds: ask for another") from None
+        # The checksum is right, so this is not a typing mistake.
+        raise ConfigError("the token is invalid, although its checksum is right: ask for another") from None
 
 
 def _read(body: bytes) -> Token:
@@ -141,7 +141,7 @@ def _seed(url: str) -> bytes:
 
 
 def _seed_text(data: bytes) -> str:
-    """The URL; `_read` checks it. The version before pins refuses a token with one: it is no ASCII."""
+    """The URL, which `_read` checks. Versions without pins refuse such a token, because it is not ASCII."""
     place, mark, pin = data.partition(b"#")
     return place.decode("ascii") + (PIN + pin.hex() if mark else "")
 
@@ -151,7 +151,7 @@ def _checksum(body: bytes) -> bytes:
 
 
 def _to_text(data: bytes) -> str:
-    """Five bits a letter, the most significant first; the last letter is filled up with zeros."""
+    """Five bits per letter, the most significant first; the last letter is padded with zeros."""
     letters = -(-len(data) * 8 // 5)
     number = int.from_bytes(data) << (letters * 5 - len(data) * 8)
     return "".join(_ALPHABET[number >> (5 * i) & 31] for i in reversed(range(letters)))

@@ -1,6 +1,6 @@
-"""What a device says when it applies, and what a provider tells one that it lets in.
+"""The secret contents of an application and of a grant, as JSON.
 
-The secret contents of an application and a grant, as JSON.
+A device says which routes it accepts; the provider tells it what its configuration needs.
 """
 
 from __future__ import annotations
@@ -39,13 +39,13 @@ class Welcome:
 
     @classmethod
     def decode(cls, data: bytes) -> Welcome:
-        """Read and check one; fields that are not known are passed over. Raises `RemoteProtocolError`."""
+        """Read and check one; unknown fields are ignored. Raises `RemoteProtocolError`."""
         try:
             content = strict_json.obj(strict_json.load(data))
             name = check_peer_name(strict_json.text(content, "name"))
             provider = check_peer_name(strict_json.text(content, "provider"))
             addresses, allowed_ips = _texts(content, "address"), _texts(content, "allowed_ips")
-            # A network comes with an address, and with the network a route: not for half of the internet.
+            # An address brings its network, and the network a route: do not route half of the internet.
             addresses = tuple(str(without_wide_network(address)) for address in parse_addresses(addresses))
             parse_prefixes(allowed_ips)
             key = parse_key(strict_json.text(content, "preshared_key"))
@@ -63,9 +63,9 @@ def _texts(content: strict_json.Members, name: str) -> tuple[str, ...]:
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """In place of a welcome: what the device would have to route, and did not say that it accepts.
+    """Instead of a welcome: all prefixes that the device would have to route. It does not accept all of them.
 
-    Nothing was used up by it.
+    It does not use the invitation up.
     """
 
     allowed_ips: tuple[str, ...]
@@ -93,11 +93,11 @@ def encode_application(accept: AcceptRoutes) -> bytes:
 
 
 def accepted_in(application: bytes) -> AcceptRoutes:
-    """What a device says that it routes; one that says nothing (an older version) takes what it is given."""
+    """The prefixes that a device accepts; an older version, which says nothing, accepts all."""
     if not application:
         return "all"
     try:
         content = strict_json.obj(strict_json.load(application))
         return read_accept_routes(content["accept_routes"]) if "accept_routes" in content else "all"
     except ConfigError:
-        raise RemoteProtocolError("an application with routes that make no sense") from None
+        raise RemoteProtocolError("an application with invalid routes") from None
