@@ -1,7 +1,10 @@
 """Every error this project raises, and every reason for which it drops a packet.
 
-An error's text is one line that says what is wrong and what to do about it: the command line prints it
-as it is. Hostile bytes are never an error that ends a batch: they become a counted `DropReason`.
+An error's text is one line that says what is wrong and what to do about it; the command line prints it
+unchanged. Hostile bytes never end a batch with an error: they are dropped, counted under a `DropReason`.
+
+To add a drop reason: a member of `DropReason`; count it where the packet is refused (`peer.drops[…]` in the
+tunnel); a row in docs/protocol.md ("Refusals"); a test that asserts it by name.
 """
 
 from __future__ import annotations
@@ -9,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from enum import Enum
 
-NO_LINK = "no link to a node"  # how one of `status`'s problems begins: no link at all is up
+NO_LINK = "no link to a node"  # the beginning of `status`'s problem when no link is up
 
 
 class NconnectError(Exception):
@@ -19,13 +22,13 @@ class NconnectError(Exception):
 
 
 class UsageError(NconnectError):
-    """The command line asks for something that makes no sense (exit status 2)."""
+    """The command line is contradictory or incomplete (exit status 2)."""
 
     exit_status = 2
 
 
 class ConfigError(NconnectError):
-    """The configuration cannot be used. `problems` holds one line for each mistake found in it."""
+    """The configuration cannot be used. `problems` has one line for each mistake found in it."""
 
     exit_status = 2
 
@@ -35,7 +38,7 @@ class ConfigError(NconnectError):
 
 
 class LocalProtocolError(NconnectError):
-    """This side used a protocol machine in a way that its state forbids: a mistake of ours."""
+    """Our own code used a protocol machine in a way that its state forbids: a bug."""
 
 
 class RemoteProtocolError(NconnectError):
@@ -47,7 +50,7 @@ class NetworkError(NconnectError):
 
 
 class WayOutError(NetworkError):
-    """This device's own network stops us, whichever seed or node is asked. The text is a whole sentence."""
+    """This device's own network blocks us, whichever seed or node is asked. The text is a sentence."""
 
 
 class ProxyError(WayOutError):
@@ -55,11 +58,11 @@ class ProxyError(WayOutError):
 
 
 class LoginPageError(WayOutError):
-    """A captive portal answered in place of a seed: somebody must log in to the network first."""
+    """A captive portal answered instead of a seed: a person must log in to the network first."""
 
     def __init__(self, url: str, *, by_itself: bool = False) -> None:
-        """`url`: the page, cleaned (`wire.login_page`). `by_itself`: the answer was the page, no redirect."""
-        perhaps = " (unless that is a page of another kind: then it is no NKN seed)" if by_itself else ""
+        """`url`: the page, cleaned (`wire.login_page`). `by_itself`: the answer was the page itself."""
+        perhaps = " (if that is not a login page, the address is not an NKN seed's)" if by_itself else ""
         super().__init__(f"this network shows a login page: open {url} in a browser{perhaps}")
 
 
@@ -67,7 +70,7 @@ class TlsError(NetworkError):
     """TLS with a server failed, or its certificate is refused."""
 
     def __init__(self, what: str, mend: str) -> None:
-        """`what` is wrong, and what `mend`s it: two clauses of one line."""
+        """`what` is wrong, and what to do (`mend`): two clauses of one line."""
         super().__init__(f"{what}: {mend}")
         self.what = what
         self.mend = mend
@@ -78,10 +81,10 @@ class NotConnected(NetworkError):
 
 
 class NoReply(NetworkError):
-    """A message was sent, and not answered in time."""
+    """A message was sent but not answered in time."""
 
     def __init__(self, text: str, *, replies: Mapping[str, object], missing: Iterable[str]) -> None:
-        """`replies`: those that came, by destination. `missing`: the destinations that did not answer."""
+        """`replies`: those that arrived, by destination. `missing`: the destinations that did not answer."""
         super().__init__(text)
         self.replies = dict(replies)
         self.missing = tuple(missing)
@@ -92,11 +95,11 @@ class ClientClosed(LocalProtocolError):
 
 
 class TooBig(LocalProtocolError):
-    """More than the network takes in one message."""
+    """More than the network carries in one message."""
 
 
 class HostError(NconnectError):
-    """The kernel, or a program that configures it, refused what we asked for."""
+    """The kernel, or a program that configures it, refused a request of ours."""
 
 
 class ControlError(NconnectError):
@@ -106,30 +109,30 @@ class ControlError(NconnectError):
 class DropReason(Enum):
     """Why a packet, a message or a frame was not delivered. Values are the names in `status --json`."""
 
-    # What arrives from the network, in the order in which it is checked.
-    NOT_OURS = "not_ours"  # an NKN message that is no tunnel frame
+    # On arrival from the network. (docs/protocol.md, "Refusals", has the order of the checks.)
+    NOT_OURS = "not_ours"  # an NKN message that is not a tunnel frame
     UNKNOWN_PEER = "unknown_peer"  # a sender that is not in the peer table
     MALFORMED = "malformed"  # too short, too long, or fields that contradict each other
     WRONG_VERSION = "wrong_version"
     HANDSHAKE_REFUSED = "handshake_refused"  # does not decrypt, or names another static key
     HANDSHAKE_REPLAYED = "handshake_replayed"  # its counter is not above the last one
     HANDSHAKE_FLOOD = "handshake_flood"  # more initiations a second than a peer may send
-    NO_SESSION = "no_session"  # a receiver index that we did not give out, or no longer hold
+    NO_SESSION = "no_session"  # a receiver index that we never assigned, or have forgotten
     KEY_EXPIRED = "key_expired"
     REPLAYED = "replayed"
     NOT_AUTHENTIC = "not_authentic"
     BAD_RECORD = "bad_record"  # sealed correctly, but not a well-formed list of records
     BAD_OFFLOAD_HEADER = "bad_offload_header"  # the virtio-net header contradicts its packet
     BAD_PACKET = "bad_packet"  # not a well-formed IPv4 or IPv6 header
-    SPOOFED_SOURCE = "spoofed_source"  # the source address is not this peer's
+    SPOOFED_SOURCE = "spoofed_source"  # the source address is not in this peer's allowed_ips
     FOREIGN_ERROR = "foreign_error"  # an ICMP error about a packet that did not go to this peer
     PEER_EXPIRED = "peer_expired"
-    # What leaves through the tunnel.
-    NO_ROUTE = "no_route"  # no peer holds the destination
+    # On the way out through the tunnel.
+    NO_ROUTE = "no_route"  # no peer's allowed_ips contain the destination
     NO_KEY = "no_key"  # waited too long for a handshake
     QUEUE_FULL = "queue_full"
-    QUEUE_DELAY = "queue_delay"  # CoDel: stood in the queue for too long
+    QUEUE_DELAY = "queue_delay"  # CoDel: waited in the queue for too long
     TOO_BIG = "too_big"
     LINK_DOWN = "link_down"
-    # What the kernel refused.
+    # Refused by the kernel.
     TUN_REFUSED = "tun_refused"
