@@ -20,16 +20,15 @@ described in the same words wherever it is made.
     seed_url         a seed's URL and the certificate that it pins
     private          private networks (RFC 1918, RFC 4193)
     accept_routes    which prefixes that a provider names are routed without asking
-
-`nconnect.config_edit` goes the other way: it changes a file's text and keeps its comments.
+    edit             the other way: changes a file's text and keeps its comments and layout (tomlkit)
 
 A reader is a function from one TOML value to one checked value. It raises `ConfigError` with a text that
 continues "[section] field: …" and says what to write instead; it never quotes a secret.
 
 To add a setting: a field with its default in `nconnect.model`; in `file`, one `take` in the section's
 function, with a reader from `values` or `table`; a check across sections, if it needs one, in `_check_whole`;
-docs/configuration.md; a test of the value and of each mistake. What a
-running daemon does when the value changes is decided in `nconnect.daemon.reload`.
+docs/configuration.md; a test of the value and of each mistake. `nconnect.daemon.reload` decides what a
+running daemon does when the value changes.
 """
 
 from nconnect.config.file import parse, parse_peer

@@ -151,7 +151,7 @@ def of_config(config: Config, environ: Mapping[str, str]) -> Proxies:
 
 
 def _matches(entry: str, name: str, address: Address | None, port: int) -> bool:
-    """Whether an entry of NO_PROXY means this destination.
+    """Whether an entry of NO_PROXY matches this destination.
 
     An entry is *, NAME, .NAME, *.NAME, ADDRESS or PREFIX, perhaps with :PORT.
     """

@@ -12,7 +12,7 @@ from nconnect.model import AcceptRoutes, Buffer, NknAddress, Rng
 from nconnect.wire.invite import Application, Grant, Reason, Refusal, unwrap, wrap
 from nconnect.wire.message import Message
 
-# Guessed. The provider writes a file and sets rules before it answers; asking again changes nothing.
+# Guessed. The provider writes a file and sets rules before it answers. Repeating an application is harmless.
 _ASK_AGAIN_S = (1.0, 2.0, 3.0)  # the last one repeats
 
 _SENTENCES: dict[Reason | None, str] = {

@@ -27,7 +27,7 @@ from nconnect.invite.welcome import Offer, Welcome, accepted_in
 from nconnect.model import AcceptRoutes, Buffer, NknAddress, Rng
 from nconnect.wire.invite import Application, Grant, Reason, Refusal, unwrap, wrap
 
-# Guessed. Whoever can make a valid MAC holds a token, or repeats what somebody with a token has sent.
+# Guessed. A valid MAC shows that the sender holds a token, or repeats an application of somebody who does.
 BURST = 8  # applications under one token at once
 PER_SECOND = 1.0  # and over time
 SUITE = CipherSuite.CHACHA20POLY1305  # the same for all: one message each way

@@ -137,7 +137,7 @@ class FairQueue(Generic[_T]):
         return [(flow.bucket, flow.size_bytes) for flow in self._flows.values() if flow.items]
 
     def take_flow(self, flow_id: int) -> list[tuple[_T, int, float]]:
-        """Remove all items of a flow, to be queued elsewhere: (item, size, when it came), in order."""
+        """Remove all items of a flow, to be queued elsewhere: (item, size, arrival time), in order."""
         flow = self._flows.get(flow_id % self._max_flows)
         if flow is None:
             return []
@@ -254,7 +254,7 @@ class FairQueue(Generic[_T]):
         return now - flow.above_since >= self._interval_s
 
     def _drop_or_mark(self, taken: tuple[_T, int, float]) -> bool:
-        """True: marked, to be delivered. False: it is dropped."""
+        """True: the item is marked and is delivered. False: it is dropped."""
         if self._mark is not None and self._mark(taken[0]):
             self.marks += 1
             return True

@@ -195,7 +195,7 @@ class RequestBody:
 
 
 def parse_requests(data: Buffer) -> RequestBody:
-    """Read the body of a POST. Never raises: what is malformed is a `BadRequest` to answer."""
+    """Read the body of a POST. Never raises: a malformed request is a `BadRequest` to answer."""
     try:
         value = strict_json.load(data)
     except RemoteProtocolError as error:
