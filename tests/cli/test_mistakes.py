@@ -51,7 +51,7 @@ USAGE = [
     ("node --listen 0.0.0.0 --ws-port 99999", 2, "write 65535 at most"),
     ("-c /nonexistent/nc0.toml config check", 2, "does not exist"),
     ("-c /tmp address", 2, "is not a file"),
-    ("-c /nonexistent/a-name-that-is-too-long.toml status", 2, "the kernel takes 15"),
+    ("-c /nonexistent/a-name-that-is-too-long.toml status", 2, "the kernel allows 15"),
 ]
 
 # With a configuration (and a peer "laptop" in it), no daemon.
