@@ -11,7 +11,7 @@ from nconnect.invite.book import Book
 from nconnect.invite.token import Token
 from nconnect.invite.welcome import Welcome
 from nconnect.io.system import conntrack
-from nconnect.io.system.netlink import read_attributes
+from nconnect.io.system.netlink_socket import read_attributes
 from nconnect.wire import invite, message
 from tests.fuzz import oracles
 from tests.fuzz.draw import Draw

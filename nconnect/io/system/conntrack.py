@@ -9,7 +9,6 @@ message, which holds about 200 connections: no other thread waits for long.
 from __future__ import annotations
 
 import errno
-import os
 import socket
 import struct
 from collections import Counter
@@ -18,25 +17,27 @@ from dataclasses import dataclass
 from ipaddress import ip_address
 
 from nconnect.host.judge import Flow
-from nconnect.io.system.netlink import NetlinkError, read_attributes
+from nconnect.io.system.netlink_socket import (
+    ACK,
+    DUMP,
+    NETFILTER,
+    NetlinkError,
+    NetlinkSocket,
+    attribute,
+    read_attributes,
+)
 from nconnect.model import Prefix
 
-_HEADER = struct.Struct("=IHHII")  # nlmsghdr: length, type, flags, sequence, port
 _NFGENMSG = struct.Struct("=BBH")  # family, version, resource
-_ATTRIBUTE = struct.Struct("=HH")  # nlattr: length, type
-_INT = struct.Struct("=i")
 _PORT = struct.Struct(">H")
 # How the kernel begins a connection (nf_conntrack_netlink.c): nfgenmsg;
 # length and type of CTA_TUPLE_ORIG, in it of CTA_TUPLE_IP, in it of the source; then that address.
 _OPENER = {4: struct.Struct("=4x2xH2xH2xH4s"), 6: struct.Struct("=4x2xH2xH2xH16s")}
 _TYPE_MASK = 0x3FFF  # without NLA_F_NESTED and NLA_F_NET_BYTEORDER
 
-_NETLINK_NETFILTER = 12
 _CTNETLINK = 1 << 8  # NFNL_SUBSYS_CTNETLINK
 _NEW, _GET, _DELETE = _CTNETLINK | 0, _CTNETLINK | 1, _CTNETLINK | 2  # IPCTNL_MSG_CT_*
 _GET_STATS = _CTNETLINK | 5  # IPCTNL_MSG_CT_GET_STATS
-_ERROR, _DONE = 2, 3
-_REQUEST, _ACK, _DUMP = 0x1, 0x4, 0x300
 _CTA_TUPLE_ORIG, _CTA_ZONE = 1, 18
 _CTA_TUPLE_IP, _CTA_TUPLE_PROTO = 1, 2
 _CTA_IP_SOURCE, _CTA_IP_DESTINATION = (1, 3), (2, 4)  # IPv4's and IPv6's
@@ -44,7 +45,6 @@ _CTA_PROTO_NUM, _CTA_PROTO_SRC_PORT, _CTA_PROTO_DST_PORT = 1, 2, 3
 _FAMILIES = {4: socket.AF_INET, 6: socket.AF_INET6}
 _PROTOCOLS = {1: "icmp", 6: "tcp", 17: "udp", 58: "icmp"}
 
-_RECEIVE_BYTES = 1 << 18  # the kernel's dumps come in messages of at most 32 KiB
 _DELETIONS = 100  # in one send: as many errors may come back, each up to 1 KiB of a buffer of 208 KiB
 _UNAVAILABLE = {errno.EINVAL, errno.EPROTONOSUPPORT, errno.EOPNOTSUPP}  # the kernel has no ctnetlink
 
@@ -81,7 +81,7 @@ def forget(prefixes: Iterable[Prefix], keep: Callable[[Flow], bool] | None = Non
     """
     held = tuple(prefixes)
     try:
-        with _Socket() as netlink:
+        with _Conntrack() as netlink:
             for version in sorted({prefix.version for prefix in held}):
                 holds = _membership(held, version)
                 allowed = None if keep is None else _remembered(keep)
@@ -109,7 +109,7 @@ def count(owner: Callable[[bytes], str | None]) -> dict[str, int]:
     """
     opened: Counter[bytes] = Counter()
     try:
-        with _Socket() as netlink:
+        with _Conntrack() as netlink:
             for version in _FAMILIES:
                 opened.update(netlink.sources(version))
     except OSError as error:
@@ -126,7 +126,7 @@ def count(owner: Callable[[bytes], str | None]) -> dict[str, int]:
 def load() -> None:
     """Have the kernel load connection tracking, whose settings are there from then on."""
     try:
-        with _Socket() as netlink:
+        with _Conntrack() as netlink:
             netlink.statistics()
     except OSError:
         pass  # no such module, or no right to ask: then the settings are absent
@@ -180,21 +180,14 @@ def opener(message: memoryview, version: int) -> bytes:
     raise NetlinkError(errno.EBADMSG, "connection of unknown layout")
 
 
-class _Socket:
-    """One ctnetlink socket of the calling thread's network namespace. A context manager; blocking."""
+class _Conntrack(NetlinkSocket):
+    """The kernel's table of connections, over a socket of the calling thread's network namespace.
+
+    A context manager; blocking.
+    """
 
     def __init__(self) -> None:
-        self._socket = socket.socket(
-            socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _NETLINK_NETFILTER
-        )
-        self._socket.bind((0, 0))
-        self._sequence = 0
-
-    def __enter__(self) -> _Socket:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._socket.close()
+        super().__init__(NETFILTER)
 
     def entries(self, version: int) -> Iterator[Entry]:
         """All connections of one IP version. Take all of them before the next call."""
@@ -210,61 +203,27 @@ class _Socket:
 
     def statistics(self) -> None:
         """The kernel's own counts, which nobody reads here."""
-        self._sequence += 1
-        self._socket.send(_message(_GET_STATS, _ACK, self._sequence, socket.AF_UNSPEC, b""))
-        for _ in self._answers():
-            pass
-
-    def _dump(self, version: int) -> Iterator[tuple[int, memoryview]]:
-        self._sequence += 1
-        self._socket.send(_message(_GET, _DUMP, self._sequence, _FAMILIES[version], b""))
-        return self._answers()
+        self.request(_GET_STATS, 0, _NFGENMSG.pack(socket.AF_UNSPEC, 0, 0))
 
     def delete(self, entries: list[Entry]) -> None:
         """Delete these connections; those that have ended meanwhile are no error."""
         for at in range(0, len(entries), _DELETIONS):
-            batch = entries[at : at + _DELETIONS]
-            messages = bytearray()
-            for number, entry in enumerate(batch, 1):
-                self._sequence += 1
-                attributes = _attribute(_CTA_TUPLE_ORIG | 0x8000, entry.tuple)  # NLA_F_NESTED
-                if entry.zone:
-                    attributes += _attribute(_CTA_ZONE, entry.zone)
-                last = _ACK if number == len(batch) else 0  # the kernel answers the others only on an error
-                messages += _message(_DELETE, last, self._sequence, entry.family, attributes)
-            self._socket.send(messages)
-            for _ in self._answers(ignored=(errno.ENOENT,)):
+            *others, last = [(_DELETE, 0, _deletion(entry)) for entry in entries[at : at + _DELETIONS]]
+            # The kernel answers the others only on an error.
+            self.send(*others, (_DELETE, ACK, last[2]))
+            for _ in self.answers(ignored=(errno.ENOENT,)):
                 pass
 
-    def _answers(self, ignored: tuple[int, ...] = ()) -> Iterator[tuple[int, memoryview]]:
-        """Type and body of each answer, until that to the last request. Raises `NetlinkError`."""
-        while True:
-            data = memoryview(self._socket.recv(_RECEIVE_BYTES))
-            while len(data) >= _HEADER.size:
-                length, kind, _, sequence, _ = _HEADER.unpack_from(data)
-                if not _HEADER.size <= length <= len(data):
-                    raise NetlinkError(errno.EBADMSG, "netlink message of impossible length")
-                body = data[_HEADER.size : length]
-                data = data[(length + 3) & ~3 :]
-                if kind in (_ERROR, _DONE):
-                    (code,) = _INT.unpack_from(body) if len(body) >= _INT.size else (0,)
-                    if code and -code not in ignored:
-                        raise NetlinkError(-code, os.strerror(-code))
-                    if sequence == self._sequence:
-                        return
-                elif sequence == self._sequence:
-                    yield kind, body
+    def _dump(self, version: int) -> Iterator[tuple[int, memoryview]]:
+        self.send((_GET, DUMP, _NFGENMSG.pack(_FAMILIES[version], 0, 0)))
+        return self.answers()
 
 
-def _message(kind: int, flags: int, sequence: int, family: int, attributes: bytes) -> bytes:
-    length = _HEADER.size + _NFGENMSG.size + len(attributes)
-    header = _HEADER.pack(length, kind, _REQUEST | flags, sequence, 0)
-    return header + _NFGENMSG.pack(family, 0, 0) + attributes
-
-
-def _attribute(kind: int, value: bytes) -> bytes:
-    length = _ATTRIBUTE.size + len(value)
-    return _ATTRIBUTE.pack(length, kind) + value + bytes(-length % 4)
+def _deletion(entry: Entry) -> bytes:
+    named = attribute(_CTA_TUPLE_ORIG | 0x8000, entry.tuple)  # NLA_F_NESTED
+    if entry.zone:
+        named += attribute(_CTA_ZONE, entry.zone)
+    return _NFGENMSG.pack(entry.family, 0, 0) + named
 
 
 def _membership(prefixes: Iterable[Prefix], version: int) -> Callable[[bytes], bool]:

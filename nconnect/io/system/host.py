@@ -52,7 +52,8 @@ from nconnect.io.errors import reason
 from nconnect.io.net import name_servers
 from nconnect.io.system import conntrack, nftables, sysctl
 from nconnect.io.system.host_record import Record, RecordFile
-from nconnect.io.system.netlink import Link, Netlink, NetlinkError
+from nconnect.io.system.netlink import Link, Netlink
+from nconnect.io.system.netlink_socket import NetlinkError
 from nconnect.model import Config, Prefix
 
 

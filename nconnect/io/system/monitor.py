@@ -15,12 +15,19 @@ from __future__ import annotations
 import contextlib
 import socket
 import struct
-from collections.abc import Callable, Iterator
+import sys
+from collections.abc import Callable
 from enum import Flag, auto
 
-from nconnect.io.system.netlink import read_attributes
+from nconnect.io.system.netlink_socket import (
+    NETFILTER,
+    RECEIVE_BYTES,
+    NetlinkError,
+    messages,
+    open_socket,
+    read_attributes,
+)
 
-_HEADER = struct.Struct("=IHHII")  # nlmsghdr: length, type, flags, sequence, port
 _LINK = struct.Struct("=BxHiII")  # ifinfomsg: family, type, index, flags, change
 _ADDRESS = struct.Struct("=BBBBI")  # ifaddrmsg: family, prefix length, flags, scope, index
 _ROUTE = struct.Struct("=BBBBBBBBI")  # rtmsg: family, dst, src, tos, table, protocol, scope, type, flags
@@ -39,14 +46,13 @@ _RTMGRP = 0x1 | 0x10 | 0x40 | 0x80 | 0x100 | 0x400 | 1 << 18 | 1 << 23 | 1 << 24
 _IFF_UP, _IFF_RUNNING, _IFF_LOWER_UP = 0x1, 0x40, 0x10000
 _RTA_OIF = 4
 _RT_TABLE_MAIN, _RT_TABLE_LOCAL, _RTM_F_CLONED = 254, 255, 0x200
-_NETLINK_NETFILTER, _NFNLGRP_NFTABLES = 12, 7
+_NFNLGRP_NFTABLES = 7
 _NFNL_SUBSYS_NFTABLES = 10
 _NFT_DELETIONS = {2, 5, 8, 11, 14}  # of a table, chain, rule, set, set element
 _NFT_CHAINS_AND_RULES = {2, 3, 5, 6, 8}  # new and deleted ones, and a table that takes its own along
 _NFTA_TABLE = 1  # the table's name, in each of these messages
 _SOL_NETLINK, _NETLINK_ADD_MEMBERSHIP, _NETLINK_NO_ENOBUFS = 270, 1, 5
 _SO_MEMINFO, _MEMINFO = 55, struct.Struct("=9I")  # linux/sock_diag.h: the last one is SK_MEMINFO_DROPS
-_RECEIVE_BYTES = 1 << 18
 # Read and understood in one call; more are read and taken for a change of everything. Measured: 6 us each.
 _MAX_PARSED = 512
 _MAX_READS = 8192  # in one call, which is more than a buffer of 1 MiB holds: the rest is for the next call
@@ -71,7 +77,7 @@ class Monitor:
         self._table = table.encode() + b"\0"
         self._flags: dict[int, int] = {}
         self._sources = [_Source(socket.NETLINK_ROUTE, self._of_route)]
-        firewall = _Source(_NETLINK_NETFILTER, self._of_firewall)
+        firewall = _Source(NETFILTER, self._of_firewall)
         self._sources[0].socket.bind((0, _RTMGRP))
         try:
             firewall.socket.bind((0, 0))
@@ -124,7 +130,7 @@ class Monitor:
             if table != _RT_TABLE_MAIN:
                 return Change.POLICY
             raw = dict(read_attributes(body[_ROUTE.size :])).get(_RTA_OIF)
-            index = 0 if raw is None else int.from_bytes(raw, "little" if _LITTLE else "big")
+            index = 0 if raw is None else int.from_bytes(raw, sys.byteorder)
             if index != ours:
                 return Change.NETWORK
             return Change.OURS if kind == _DELROUTE else Change.NONE
@@ -145,16 +151,11 @@ class Monitor:
         return Change.FIREWALL if kind & 0xFF in _NFT_CHAINS_AND_RULES else Change.NONE
 
 
-_LITTLE = struct.pack("=H", 1) == b"\1\0"
-
-
 class _Source:
     """One netlink socket, and who understands its messages."""
 
     def __init__(self, protocol: int, understand: Callable[[int, memoryview, int], Change]) -> None:
-        self.socket = socket.socket(
-            socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK, protocol
-        )
+        self.socket = open_socket(protocol, socket.SOCK_NONBLOCK)
         self.socket.setsockopt(_SOL_NETLINK, _NETLINK_NO_ENOBUFS, 1)
         with contextlib.suppress(OSError):
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
@@ -166,14 +167,15 @@ class _Source:
         change = Change.NONE
         for number in range(_MAX_READS):
             try:
-                data = memoryview(self.socket.recv(_RECEIVE_BYTES))
+                data = memoryview(self.socket.recv(RECEIVE_BYTES))
             except BlockingIOError:
                 break
             if number >= _MAX_PARSED:
                 change = Change.ALL
                 continue
-            for kind, body in _split(data):
-                change |= self._understand(kind, body, ours)
+            with contextlib.suppress(NetlinkError):
+                for kind, _, _, body in messages(data):
+                    change |= self._understand(kind, body, ours)
         dropped = self._drops()
         if dropped != self._dropped:
             self._dropped = dropped
@@ -184,12 +186,3 @@ class _Source:
         """How many messages the kernel dropped since the socket was made, because its buffer was full."""
         told = self.socket.getsockopt(socket.SOL_SOCKET, _SO_MEMINFO, _MEMINFO.size)
         return int(_MEMINFO.unpack_from(told)[-1])
-
-
-def _split(data: memoryview) -> Iterator[tuple[int, memoryview]]:
-    while len(data) >= _HEADER.size:
-        length, kind, _, _, _ = _HEADER.unpack_from(data)
-        if not _HEADER.size <= length <= len(data):
-            return
-        yield kind, data[_HEADER.size : length]
-        data = data[(length + 3) & ~3 :]

@@ -1,44 +1,46 @@
 """rtnetlink: links, addresses and routes, over a socket of our own.
 
-Why not a library: importing one costs 100 ms and 13 MB, this file 1 ms (docs/decisions/rtnetlink.md).
-Byte layouts: linux/netlink.h, linux/rtnetlink.h, linux/if_link.h, linux/if_addr.h, linux/neighbour.h; all
+Why not a library: importing one costs 100 ms and 13 MB, this file 1 ms (docs/decisions/0010-rtnetlink.md).
+Byte layouts: linux/rtnetlink.h, linux/if_link.h, linux/if_addr.h, linux/neighbour.h; all
 fields in host order.
 Every call waits for the kernel's answer, which comes at once; refusals are `NetlinkError`.
 """
 
 from __future__ import annotations
 
-import errno
-import os
 import socket
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from ipaddress import ip_address, ip_interface, ip_network
-from typing import Self
 
 from nconnect.host.facts import LocalNeighbour, LocalRoute
 from nconnect.host.policy import Answer, PolicyRule, Question, TableRoute
+from nconnect.io.system.netlink_socket import (
+    ACK,
+    DUMP,
+    NetlinkError,
+    NetlinkSocket,
+    aligned,
+    attribute,
+    read_attributes,
+)
 from nconnect.model import Address, InterfaceAddress, Prefix
 
-_HEADER = struct.Struct("=IHHII")  # nlmsghdr: length, type, flags, sequence, port
 _LINK = struct.Struct("=BxHiII")  # ifinfomsg: family, type, index, flags, change
 _ADDRESS = struct.Struct("=BBBBI")  # ifaddrmsg: family, prefix length, flags, scope, index
 _ROUTE = struct.Struct("=BBBBBBBBI")  # rtmsg: family, dst, src, tos, table, protocol, scope, type, flags
 _NEIGHBOUR = struct.Struct("=BxxxiHBB")  # ndmsg: family, index, state, flags, type
-_ATTRIBUTE = struct.Struct("=HH")  # rtattr: length, type
 _NEXT_HOP = struct.Struct("=HBBi")  # rtnexthop: length, flags, hops, index
 _INT = struct.Struct("=i")
 _UINT = struct.Struct("=I")
 
-_ERROR, _DONE = 2, 3
 _NEWLINK, _GETLINK = 16, 18
 _NEWADDR, _DELADDR, _GETADDR = 20, 21, 22
 _NEWROUTE, _DELROUTE, _GETROUTE = 24, 25, 26
 _GETNEIGH = 30
 _GETRULE = 34
-_REQUEST, _ACK, _DUMP, _CREATE, _EXCL = 0x1, 0x4, 0x300, 0x400, 0x200
-_DUMP_INTERRUPTED = 0x10  # something changed between two parts of a dump, which may lack entries
+_CREATE, _EXCL = 0x400, 0x200
 _MAX_DUMPS = 4  # guessed: of one question, until one was not interrupted
 _IFF_UP = 0x1
 _IFLA_IFNAME, _IFLA_MTU, _IFLA_LINKINFO = 3, 4, 18
@@ -72,11 +74,6 @@ _RT_SCOPE_UNIVERSE, _RT_SCOPE_LINK = 0, 253
 _RTM_F_CLONED, _RTM_F_LOOKUP_TABLE = 0x200, 0x1000
 _RTNH_F_ONLINK = 4  # the gateway need not be in a network of the interface's
 _FAMILY = {4: socket.AF_INET, 6: socket.AF_INET6}
-_RECEIVE_BYTES = 1 << 18  # the kernel's dumps come in messages of at most 32 KiB
-
-
-class NetlinkError(OSError):
-    """The kernel refused a request; `errno` says why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,27 +93,18 @@ class LinkAddress:
     address: InterfaceAddress
 
 
-class Netlink:
+class Netlink(NetlinkSocket):
     """One rtnetlink socket of the calling thread's network namespace. A context manager; blocking."""
 
     def __init__(self) -> None:
-        self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, 0)
-        self._socket.bind((0, 0))
-        self._sequence = 0
-        self._was_interrupted = False  # the last dump
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._socket.close()
+        super().__init__(socket.NETLINK_ROUTE)
 
     def links(self) -> list[Link]:
         found = []
         for body in self._dump(_GETLINK, _LINK.pack(0, 0, 0, 0, 0)):
             _, _, index, flags, _ = _LINK.unpack_from(body)
             attributes = dict(read_attributes(body[_LINK.size :]))
-            name = bytes(attributes[_IFLA_IFNAME]).rstrip(b"\0").decode(errors="surrogateescape")
+            name = _name(attributes[_IFLA_IFNAME])
             (mtu,) = _UINT.unpack(attributes[_IFLA_MTU])
             info = dict(read_attributes(attributes.get(_IFLA_LINKINFO, memoryview(b""))))
             kind = bytes(info.get(_IFLA_INFO_KIND, b"")).rstrip(b"\0").decode(errors="replace")
@@ -138,21 +126,18 @@ class Netlink:
 
     def routes(self, names: dict[int, str]) -> list[LocalRoute]:
         """The routes of the main table; `names` of the interfaces by index."""
-        found = []
-        for body in self._dump(_GETROUTE, _ROUTE.pack(0, 0, 0, 0, 0, 0, 0, 0, 0)):
-            family, length, _, _, table, protocol, _, kind, flags = _ROUTE.unpack_from(body)
-            if family not in _FAMILY.values() or table == _RT_TABLE_LOCAL or flags & _RTM_F_CLONED:
-                continue
-            attributes = dict(read_attributes(body[_ROUTE.size :]))
-            if _number(attributes, _RTA_TABLE, table) != _RT_TABLE_MAIN:
-                continue
-            prefix = _prefix(family, attributes.get(_RTA_DST), length)
-            metric = _number(attributes, _RTA_PRIORITY, 0)
-            word = "" if kind == _RTN_UNICAST else _kind(kind)
-            for index, gateway in _hops(attributes):
-                name = names.get(index, f"#{index}")
-                found.append(LocalRoute(prefix, name, gateway, protocol, word, metric))
-        return found
+        return [
+            LocalRoute(
+                route.prefix,
+                route.interface or "#0",
+                route.gateway,
+                route.protocol,
+                "" if route.kind == "unicast" else route.kind,
+                route.metric,
+            )
+            for route in self.all_routes(names)
+            if route.table == _RT_TABLE_MAIN
+        ]
 
     def neighbours(self, names: dict[int, str]) -> list[LocalNeighbour]:
         """Who has answered in the networks of this machine; `names` of the interfaces by index."""
@@ -214,15 +199,15 @@ class Netlink:
         bits = packet.destination.max_prefixlen
         body = _ROUTE.pack(
             *(family, bits, bits if packet.source else 0, 0, 0, 0, 0, 0), _RTM_F_LOOKUP_TABLE
-        ) + _attribute(_RTA_DST, packet.destination.packed)  # fmt: skip
+        ) + attribute(_RTA_DST, packet.destination.packed)  # fmt: skip
         if packet.source is not None:
-            body += _attribute(_RTA_SRC, packet.source.packed)
+            body += attribute(_RTA_SRC, packet.source.packed)
         if packet.iif:
             index = next((index for index, name in names.items() if name == packet.iif), 0)
-            body += _attribute(_RTA_IIF, _INT.pack(index))
-        self._send(_GETROUTE, _ACK, body)
+            body += attribute(_RTA_IIF, _INT.pack(index))
+        self.send((_GETROUTE, ACK, body))
         try:
-            (answer, *_) = list(self._answers())
+            (_, answer), *_ = list(self.answers())
         except NetlinkError as error:
             return Answer("error", why=error.strerror or "", errno=error.errno or 0)
         _, _, _, _, table, _, _, kind, _ = _ROUTE.unpack_from(answer)
@@ -235,94 +220,42 @@ class Netlink:
 
     def set_link(self, index: int, *, mtu: int, up: bool) -> None:
         body = _LINK.pack(0, 0, index, _IFF_UP if up else 0, _IFF_UP)
-        self._request(_NEWLINK, 0, body + _attribute(_IFLA_MTU, _UINT.pack(mtu)))
+        self.request(_NEWLINK, 0, body + attribute(_IFLA_MTU, _UINT.pack(mtu)))
 
     def no_link_local(self, index: int) -> None:
         """Let the kernel make no IPv6 address of its own for this interface (IN6_ADDR_GEN_MODE_NONE)."""
-        mode = _attribute(_IFLA_INET6_ADDR_GEN_MODE, bytes([1]))
-        family = _attribute(socket.AF_INET6, mode)
-        self._request(_NEWLINK, 0, _LINK.pack(0, 0, index, 0, 0) + _attribute(_IFLA_AF_SPEC, family))
+        mode = attribute(_IFLA_INET6_ADDR_GEN_MODE, bytes([1]))
+        family = attribute(socket.AF_INET6, mode)
+        self.request(_NEWLINK, 0, _LINK.pack(0, 0, index, 0, 0) + attribute(_IFLA_AF_SPEC, family))
 
     def rename(self, index: int, name: str) -> None:
         """Down, as kernels before 6.2 want it: the interface's routes go, and its IPv6 addresses."""
-        self._request(_NEWLINK, 0, _LINK.pack(0, 0, index, 0, _IFF_UP))
-        self._request(
-            _NEWLINK, 0, _LINK.pack(0, 0, index, 0, 0) + _attribute(_IFLA_IFNAME, name.encode() + b"\0")
+        self.request(_NEWLINK, 0, _LINK.pack(0, 0, index, 0, _IFF_UP))
+        self.request(
+            _NEWLINK, 0, _LINK.pack(0, 0, index, 0, 0) + attribute(_IFLA_IFNAME, name.encode() + b"\0")
         )
 
     def add_address(self, index: int, address: InterfaceAddress) -> None:
         """IPv6 addresses are usable at once (no duplicate address detection: nobody else is on the link)."""
-        self._request(_NEWADDR, _CREATE | _EXCL, _address_body(index, address))
+        self.request(_NEWADDR, _CREATE | _EXCL, _address_body(index, address))
 
     def delete_address(self, index: int, address: InterfaceAddress) -> None:
-        self._request(_DELADDR, 0, _address_body(index, address))
+        self.request(_DELADDR, 0, _address_body(index, address))
 
     def add_route(self, index: int, prefix: Prefix, protocol: int, gateway: Address | None = None) -> None:
-        self._request(_NEWROUTE, _CREATE | _EXCL, _route_body(index, prefix, protocol, gateway))
+        self.request(_NEWROUTE, _CREATE | _EXCL, _route_body(index, prefix, protocol, gateway))
 
     def delete_route(self, index: int, prefix: Prefix, protocol: int, gateway: Address | None = None) -> None:
-        self._request(_DELROUTE, 0, _route_body(index, prefix, protocol, gateway))
-
-    def _send(self, kind: int, flags: int, body: bytes) -> None:
-        self._sequence += 1
-        self._was_interrupted = False
-        header = _HEADER.pack(_HEADER.size + len(body), kind, _REQUEST | flags, self._sequence, 0)
-        self._socket.send(header + body)
-
-    def _request(self, kind: int, flags: int, body: bytes) -> None:
-        self._send(kind, _ACK | flags, body)
-        for _ in self._answers():
-            return
+        self.request(_DELROUTE, 0, _route_body(index, prefix, protocol, gateway))
 
     def _dump(self, kind: int, body: bytes) -> list[memoryview]:
         """All answers; asked for again when a change meanwhile may have hidden some."""
         for _ in range(_MAX_DUMPS):
-            self._send(kind, _DUMP, body)
-            found = list(self._answers())
-            if not self._was_interrupted:
+            self.send((kind, DUMP, body))
+            found = [answer for _, answer in self.answers()]
+            if not self.was_interrupted:
                 break
         return found
-
-    def _answers(self) -> Iterator[memoryview]:
-        """The bodies of the answers to the last request; ends at its acknowledgement."""
-        while True:
-            data = memoryview(self._socket.recv(_RECEIVE_BYTES))
-            while len(data) >= _HEADER.size:
-                length, kind, flags, sequence, _ = _HEADER.unpack_from(data)
-                if not _HEADER.size <= length <= len(data):
-                    raise NetlinkError(errno.EBADMSG, "netlink message of impossible length")
-                body = data[_HEADER.size : length]
-                data = data[_aligned(length) :]
-                if sequence != self._sequence:
-                    continue  # of an earlier request that was given up
-                self._was_interrupted |= bool(flags & _DUMP_INTERRUPTED)
-                if kind == _ERROR:
-                    (code,) = _INT.unpack_from(body)
-                    if code:
-                        raise NetlinkError(-code, os.strerror(-code))
-                    return
-                if kind == _DONE:
-                    return
-                yield body
-
-
-def _aligned(length: int) -> int:
-    return (length + 3) & ~3
-
-
-def _attribute(kind: int, value: bytes) -> bytes:
-    length = _ATTRIBUTE.size + len(value)
-    return _ATTRIBUTE.pack(length, kind) + value + bytes(_aligned(length) - length)
-
-
-def read_attributes(data: memoryview) -> Iterator[tuple[int, memoryview]]:
-    """Kind and value of each attribute; ends at the first that is no attribute."""
-    while len(data) >= _ATTRIBUTE.size:
-        length, kind = _ATTRIBUTE.unpack_from(data)
-        if not _ATTRIBUTE.size <= length <= len(data):
-            return
-        yield kind & 0x3FFF, data[_ATTRIBUTE.size : length]  # two flag bits: nested, byte order
-        data = data[_aligned(length) :]
 
 
 def _hops(attributes: dict[int, memoryview]) -> Iterator[tuple[int, Address | None]]:
@@ -336,7 +269,7 @@ def _hops(attributes: dict[int, memoryview]) -> Iterator[tuple[int, Address | No
         if not _NEXT_HOP.size <= length <= len(multipath):
             return
         yield index, _gateway(dict(read_attributes(multipath[_NEXT_HOP.size : length])))
-        multipath = multipath[_aligned(length) :]
+        multipath = multipath[aligned(length) :]
 
 
 def _kind(kind: int) -> str:
@@ -375,9 +308,9 @@ def _gateway(attributes: dict[int, memoryview]) -> Address | None:
 def _address_body(index: int, address: InterfaceAddress) -> bytes:
     packed = address.ip.packed
     body = _ADDRESS.pack(_FAMILY[address.version], address.network.prefixlen, 0, _RT_SCOPE_UNIVERSE, index)
-    body += _attribute(_IFA_LOCAL, packed) + _attribute(_IFA_ADDRESS, packed)
+    body += attribute(_IFA_LOCAL, packed) + attribute(_IFA_ADDRESS, packed)
     if address.version == 6:
-        body += _attribute(_IFA_FLAGS, _UINT.pack(_IFA_F_NODAD))
+        body += attribute(_IFA_FLAGS, _UINT.pack(_IFA_F_NODAD))
     return body
 
 
@@ -387,5 +320,5 @@ def _route_body(index: int, prefix: Prefix, protocol: int, gateway: Address | No
     flags = 0 if gateway is None else _RTNH_F_ONLINK
     family = _FAMILY[prefix.version]
     body = _ROUTE.pack(family, prefix.prefixlen, 0, 0, _RT_TABLE_MAIN, protocol, scope, _RTN_UNICAST, flags)
-    body += _attribute(_RTA_DST, prefix.network_address.packed) + _attribute(_RTA_OIF, _INT.pack(index))
-    return body if gateway is None else body + _attribute(_RTA_GATEWAY, gateway.packed)
+    body += attribute(_RTA_DST, prefix.network_address.packed) + attribute(_RTA_OIF, _INT.pack(index))
+    return body if gateway is None else body + attribute(_RTA_GATEWAY, gateway.packed)

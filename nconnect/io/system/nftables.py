@@ -6,8 +6,6 @@ import errno
 import json
 import os
 import shutil
-import socket
-import struct
 import subprocess
 from collections.abc import Iterable
 from typing import Any
@@ -15,10 +13,10 @@ from typing import Any
 from nconnect.errors import HostError
 from nconnect.host.ruleset import FAMILY, Json
 from nconnect.io.errors import reason
+from nconnect.io.system.netlink_socket import NETFILTER, NetlinkSocket
 
 NO_NFT = "the program nft is missing: install it with `apt install nftables` (in a container: into its image)"
-_NETLINK_NETFILTER, _NFT_GETGEN = 12, 10 << 8 | 16
-_NLM_F_REQUEST, _NLMSG_ERROR = 1, 2
+_NFT_GETGEN = 10 << 8 | 16
 # What nft says of an expression, a chain type or a family that the kernel does not have.
 _PART_MISSING = ("No such file or directory", "Operation not supported", "not supported by protocol")
 _TIMEOUT_S = 20.0  # guessed: a thousand peers take a second on a slow machine
@@ -83,21 +81,14 @@ def kernel_problem() -> str:
 
     It is asked for the generation of its rules (NFT_MSG_GETGEN, linux/netfilter/nf_tables.h).
     """
-    header = struct.pack("=IHHII", 20, _NFT_GETGEN, _NLM_F_REQUEST, 1, 0)  # nlmsghdr
     try:
-        with socket.socket(
-            socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _NETLINK_NETFILTER
-        ) as kernel:
-            kernel.settimeout(_TIMEOUT_S)
-            kernel.send(header + bytes(4))  # nfgenmsg: any family, version 0
-            answer = kernel.recv(1 << 16)
+        with NetlinkSocket(NETFILTER) as kernel:
+            kernel.socket.settimeout(_TIMEOUT_S)
+            kernel.send((_NFT_GETGEN, 0, bytes(4)))  # nfgenmsg: any family, version 0
+            next(kernel.answers(), None)
     except OSError as error:
         return _kernel_problem(error.errno or 0)
-    _, kind, _, _, _ = struct.unpack_from("=IHHII", answer)
-    if kind != _NLMSG_ERROR:
-        return ""
-    (code,) = struct.unpack_from("=i", answer, 16)
-    return _kernel_problem(-code)
+    return ""
 
 
 def _kernel_problem(code: int) -> str:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from nconnect.host.judge import Flow
 from nconnect.io.system import conntrack
-from nconnect.io.system.netlink import NetlinkError
+from nconnect.io.system.netlink_socket import NetlinkError
 
 
 def attribute(kind: int, value: bytes) -> bytes:

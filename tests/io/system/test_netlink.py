@@ -12,8 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nconnect.io.system import netlink
-from nconnect.io.system.netlink import Netlink, NetlinkError
+from nconnect.io.system import netlink, netlink_socket
+from nconnect.io.system.netlink import Netlink
+from nconnect.io.system.netlink_socket import NetlinkError, attribute
 
 
 def test_loopback_is_found() -> None:
@@ -40,13 +41,13 @@ def test_a_refusal_is_an_error_and_the_socket_goes_on() -> None:
 
 def test_the_socket_is_not_inherited() -> None:
     with Netlink() as kernel:
-        assert not os.get_inheritable(kernel._socket.fileno())
+        assert not os.get_inheritable(kernel.socket.fileno())
 
 
 def test_multipath_routes_give_each_gateway() -> None:
     def hop(index: int, gateway: str) -> bytes:
-        attribute = netlink._attribute(netlink._RTA_GATEWAY, ip_address(gateway).packed)
-        return struct.pack("=HBBi", 8 + len(attribute), 0, 0, index) + attribute
+        value = attribute(netlink._RTA_GATEWAY, ip_address(gateway).packed)
+        return struct.pack("=HBBi", 8 + len(value), 0, 0, index) + value
 
     attributes = {netlink._RTA_MULTIPATH: memoryview(hop(3, "192.0.2.1") + hop(4, "192.0.2.2"))}
     assert list(netlink._hops(attributes)) == [(3, ip_address("192.0.2.1")), (4, ip_address("192.0.2.2"))]
@@ -54,7 +55,7 @@ def test_multipath_routes_give_each_gateway() -> None:
 
 @given(st.binary(max_size=200))
 def test_any_bytes_are_read_as_attributes_or_not_at_all(data: bytes) -> None:
-    for _, value in netlink.read_attributes(memoryview(data)):
+    for _, value in netlink_socket.read_attributes(memoryview(data)):
         assert len(value) <= len(data)
 
 
@@ -84,11 +85,11 @@ def test_a_dump_that_was_interrupted_is_asked_for_again() -> None:
             nonlocal asked
             asked += 1
             (sequence,) = struct.unpack_from("=I", request, 8)
-            flags = netlink._DUMP_INTERRUPTED if asked == 1 else 0
-            name = netlink._attribute(netlink._IFLA_IFNAME, b"nc0\0")
-            body = bytes(16) + name + netlink._attribute(netlink._IFLA_MTU, struct.pack("=I", 1500))
+            flags = netlink_socket._DUMP_INTERRUPTED if asked == 1 else 0
+            name = attribute(netlink._IFLA_IFNAME, b"nc0\0")
+            body = bytes(16) + name + attribute(netlink._IFLA_MTU, struct.pack("=I", 1500))
             head = struct.pack("=IHHII", 16 + len(body), netlink._NEWLINK, flags, sequence, 0)
-            done = struct.pack("=IHHIIi", 20, netlink._DONE, flags, sequence, 0, 0)
+            done = struct.pack("=IHHIIi", 20, netlink_socket._DONE, flags, sequence, 0, 0)
             self.answer = (head + body) * asked + done
 
         def recv(self, size: int) -> bytes:
@@ -98,7 +99,7 @@ def test_a_dump_that_was_interrupted_is_asked_for_again() -> None:
             pass
 
     with Netlink() as kernel:
-        kernel._socket.close()
-        kernel._socket = Kernel()  # type: ignore[assignment]
+        kernel.socket.close()
+        kernel.socket = Kernel()  # type: ignore[assignment]
         assert len(kernel.links()) == 2
     assert asked == 2
