@@ -6,9 +6,10 @@ All nodes of a cluster have one key. A sealed message is
     | u64 number (big-endian) | body
 
 The number is the sender's wall clock in microseconds, or one more than the last where that is not later. A
-receiver takes numbers that grow, for each run and lane (`CONTROL`, `PARCELS`: NATS keeps the order within
-one), and only those within `TOLERANCE_S` of its own clock, so that nothing recorded is of use later. The
-subject is part of it, so that what was for one node cannot be given to another.
+clock that is set back further than receivers tolerate begins a new run. A receiver takes numbers that grow,
+for each run and lane (`CONTROL`, `PARCELS`: NATS keeps the order within one), and only those within
+`TOLERANCE_S` of its own clock, so that nothing recorded is of use later. The subject is part of it, so that
+what was for one node cannot be given to another.
 """
 
 from __future__ import annotations
@@ -40,6 +41,9 @@ class Seal:
 
     def close(self, subject: str, body: Buffer, now: float) -> bytes:
         """The message for this subject."""
+        if self._last / 1e6 - now > TOLERANCE_S / 2:
+            self._run = hashlib.blake2b(self._run, digest_size=len(self._run)).digest()
+            self._last = 0
         self._last = max(self._last + 1, int(now * 1e6))
         head = _HEAD.pack(self._run, self._last)
         return b"".join((self._tag(subject, head, body), head, body))

@@ -55,6 +55,17 @@ def test_a_recorded_message_is_of_no_use_later(late: float) -> None:
         other.open("nodes", CONTROL, one.close("nodes", b"x", NOW), NOW + late)
 
 
+def test_a_clock_that_was_a_day_ahead_does_not_stop_the_sender_for_a_day() -> None:
+    """As at the start of a machine whose clock is set by the network a moment later."""
+    one, other = two()
+    early = one.close("nodes", b"early", NOW + 86_400)
+    with pytest.raises(RemoteProtocolError, match="a clock that is wrong"):
+        other.open("nodes", CONTROL, early, NOW)
+    for second in range(3):
+        now = NOW + second
+        assert other.open("nodes", CONTROL, one.close("nodes", b"right", now), now) == b"right"
+
+
 def test_a_clock_that_goes_back_does_not_stop_the_sender() -> None:
     one, other = two()
     assert other.open("nodes", CONTROL, one.close("nodes", b"1", NOW), NOW) == b"1"
