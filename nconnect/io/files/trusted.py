@@ -501,7 +501,7 @@ class _Walk:
                 other = User.of(status.st_uid, status.st_gid)
                 raise UntrustedPath(f"the folder {name} belongs to {other.name}, not to {self._user.name}")
             return
-        by_group = status.st_mode & stat.S_IWGRP and status.st_gid
+        by_group = status.st_mode & stat.S_IWGRP and (status.st_gid or _has_acl(self._fd))
         writable = by_group or status.st_mode & stat.S_IWOTH
         if self._user is None and writable and not status.st_mode & stat.S_ISVTX:
             raise UntrustedPath(
@@ -516,6 +516,14 @@ def _mkdir(name: str, mode: int, folder: int) -> bool:
     except FileExistsError:
         return False
     return True
+
+
+def _has_acl(folder: int) -> bool:
+    """Whether it has an access ACL, acl(5): then the mode's group bits are what any user named in it may."""
+    try:
+        return "system.posix_acl_access" in os.listxattr(f"/proc/self/fd/{folder}")
+    except OSError:
+        return False  # the file system has none
 
 
 def is_trusted(uid: int) -> bool:

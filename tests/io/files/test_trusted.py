@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import struct
 from pathlib import Path
 
 import pytest
@@ -163,6 +164,33 @@ def test_a_folder_that_others_write_to_is_refused_unless_it_is_sticky(tmp_path: 
     os.chown(tmp_path / "link", THEM, THEM, follow_symlinks=False)
     with pytest.raises(UntrustedPath, match="is a link"):
         read_file(tmp_path / "link", 10)
+
+
+@needs_root
+def test_a_folder_to_which_an_acl_lets_others_write_is_refused(tmp_path: Path) -> None:
+    """Its group is root's, and the mode looks as if nobody else could."""
+    folder = tmp_path / "shared"
+    folder.mkdir()
+    (folder / "x").write_bytes(b"x")
+    for may, refused in ((5, False), (7, True)):
+        # linux/posix_acl_xattr.h: version; tag, rights and id of owner, a user, group, mask and others.
+        entries = (
+            (1, 7, 2**32 - 1),
+            (2, may, 12345),
+            (4, 5, 2**32 - 1),
+            (16, may, 2**32 - 1),
+            (32, 5, 2**32 - 1),
+        )
+        acl = struct.pack("<I", 2) + b"".join(struct.pack("<HHI", *entry) for entry in entries)
+        try:
+            os.setxattr(folder, "system.posix_acl_access", acl)
+        except OSError:
+            pytest.skip("no ACLs on this file system")
+        if refused:
+            with pytest.raises(UntrustedPath, match="others can replace"):
+                read_file(folder / "x", 10)
+        else:
+            assert read_file(folder / "x", 10) == b"x"
 
 
 @needs_root
