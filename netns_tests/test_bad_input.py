@@ -1,6 +1,6 @@
-"""Every refusal is one clear line, exit status 1 or 2, no traceback, and nothing half done.
+"""Every refusal is one clear line, with exit status 1 or 2, and leaves the machine as it was.
 
-user ── node (where a test starts it) ── provider
+user ── node (while a test wants it) ── provider
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ NOBODY = ("setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups")
 
 @pytest.fixture(scope="module")
 def machines() -> Iterator[World]:
-    """Configured, node up, no daemon: what every test here must leave as it is."""
+    """Both sides are configured, the node runs, no daemon does. Each test must leave it like that."""
     with world("ncbad") as made:
         made.configure()
         made.node.start()
@@ -32,7 +32,7 @@ def machines() -> Iterator[World]:
 
 @pytest.fixture
 def side(machines: World) -> Iterator[Side]:
-    """The user's side; its file, and its machine, must be afterwards as they were before."""
+    """The user's side. After the test its configuration is restored, and its machine must be as before."""
     found = machines.user_side
     text = found.config.read_text()
     before = snapshot(found.namespace)
@@ -46,7 +46,7 @@ def side(machines: World) -> Iterator[Side]:
 
 
 def refused(done: subprocess.CompletedProcess[str], *words: str, status: tuple[int, ...] = (1, 2)) -> None:
-    """One line on standard error that holds all of `words`, nothing on standard output."""
+    """The command wrote one line on standard error that holds all of `words`, and nothing else."""
     assert done.returncode in status, done
     lines = done.stderr.strip().splitlines()
     assert len(lines) == 1, done.stderr
@@ -62,7 +62,7 @@ def edited(side: Side, old: str, new: str) -> None:
     side.config.write_text(text.replace(old, new, 1))
 
 
-def test_a_second_daemon(machines: World, side: Side) -> None:
+def test_a_second_daemon_of_an_interface_is_refused(machines: World, side: Side) -> None:
     side.start()
     side.wait()
     running = snapshot(side.namespace)
@@ -72,14 +72,14 @@ def test_a_second_daemon(machines: World, side: Side) -> None:
     side.down()
 
 
-def test_a_node_that_cannot_be_reached(side: Side) -> None:
+def test_up_ends_when_the_seed_cannot_be_reached(side: Side) -> None:
     edited(side, "http://192.0.2.1:30003", "http://192.0.2.1:31999")
     refused(side.try_nconnect("up", timeout_s=15), "192.0.2.1:31999", "--keep-trying", status=(1,))
 
 
 @pytest.mark.parametrize("machine", ["user", "server"])
-def test_the_public_network_cannot_be_reached(machines: World, machine: str) -> None:
-    """Without seeds of one's own, and no way out: packets vanish (user), or there is no route (server)."""
+def test_up_ends_when_the_public_network_cannot_be_reached(machines: World, machine: str) -> None:
+    """With the default seeds: the user's packets are lost on their way, the server has no route at all."""
     namespace = getattr(machines, machine)
     lost = Side("lost", namespace, machines.folder / f"lost-{machine}")
     lost.nconnect("init", "--address", "10.87.0.2/24")
@@ -98,8 +98,7 @@ def test_a_clock_that_is_far_off_is_a_warning(side: Side) -> None:
     side.down()
 
 
-def test_a_node_that_cannot_be_reached_and_keep_trying(machines: World, side: Side) -> None:
-    """With --keep-trying the daemon stays, and status tells why there is no link."""
+def test_with_keep_trying_the_daemon_waits_for_a_node(machines: World, side: Side) -> None:
     machines.node.stop()
     try:
         side.start("--keep-trying")
@@ -110,24 +109,24 @@ def test_a_node_that_cannot_be_reached_and_keep_trying(machines: World, side: Si
     side.down()
 
 
-def test_no_configuration(side: Side) -> None:
+def test_a_missing_configuration_is_refused(side: Side) -> None:
     side.config.unlink()
     refused(side.try_nconnect("up"), str(side.config), "init")
 
 
-def test_an_unreadable_configuration(side: Side) -> None:
+def test_an_unreadable_configuration_is_refused(side: Side) -> None:
     side.folder.chmod(0o755)
     side.folder.parent.chmod(0o755)
     done = side.namespace.run([*NOBODY, *side.command("address")], env=side.env)
     refused(done, str(side.config), "permission denied", "sudo")
 
 
-def test_a_world_readable_configuration(side: Side) -> None:
+def test_a_world_readable_configuration_is_refused(side: Side) -> None:
     side.config.chmod(0o644)
     refused(side.try_nconnect("up"), str(side.config), "600")
 
 
-def test_no_privilege(side: Side) -> None:
+def test_up_without_root_is_refused(side: Side) -> None:
     side.folder.parent.chmod(0o755)
     mine = Side("mine", side.namespace, side.folder.parent / "mine")
     mine.config.write_text(side.config.read_text())
@@ -153,12 +152,12 @@ def test_no_privilege(side: Side) -> None:
         ("[interface]\n", "[interface\n", ":3:"),
     ],
 )
-def test_a_mistake_in_the_configuration(side: Side, old: str, new: str, word: str) -> None:
+def test_a_mistake_in_the_configuration_is_named(side: Side, old: str, new: str, word: str) -> None:
     edited(side, old, new)
     refused(side.try_nconnect("up"), str(side.config), word)
 
 
-def test_all_mistakes_at_once(side: Side) -> None:
+def test_all_mistakes_are_named_at_once(side: Side) -> None:
     edited(side, "[interface]\n", '[interface]\nmtu = 70000\ncipher = "rot13"\n')
     done = side.try_nconnect("up")
     assert done.returncode in (1, 2)
@@ -167,14 +166,14 @@ def test_all_mistakes_at_once(side: Side) -> None:
     assert "Traceback" not in done.stderr
 
 
-def test_no_tun_device(side: Side) -> None:
+def test_up_without_a_tun_device_is_refused(side: Side) -> None:
     hide = ["unshare", "-m", "sh", "-c", 'mount -t tmpfs none /dev/net && exec "$@"', "sh"]
     done = side.namespace.run([*hide, *side.command("up")], env=side.env)
     refused(done, "/dev/net/tun", status=(1,))
 
 
-def test_no_nft(machines: World) -> None:
-    """The provider cannot be safe without its firewall: it does not start."""
+def test_a_provider_without_nft_does_not_start(machines: World) -> None:
+    """Without its firewall the provider would let everything pass."""
     provider = machines.provider_side
     before = snapshot(provider.namespace)
     hide = ["unshare", "-m", "sh", "-c", 'mount --bind /dev/null /usr/sbin/nft && exec "$@"', "sh"]
@@ -183,7 +182,7 @@ def test_no_nft(machines: World) -> None:
     assert differences(before, snapshot(provider.namespace)) == []
 
 
-def test_an_address_that_is_already_in_use(side: Side) -> None:
+def test_an_address_that_is_in_use_is_refused(side: Side) -> None:
     side.namespace.ip("address add 10.86.0.2/32 dev lo")
     try:
         refused(side.try_nconnect("up", timeout_s=5), "10.86.0.2", "lo", status=(1,))
@@ -191,7 +190,7 @@ def test_an_address_that_is_already_in_use(side: Side) -> None:
         side.namespace.ip("address del 10.86.0.2/32 dev lo")
 
 
-def test_an_interface_of_that_name_that_is_not_ours(side: Side) -> None:
+def test_an_interface_of_another_program_is_left_alone(side: Side) -> None:
     side.namespace.ip("link add nc0 type veth peer name other")
     try:
         refused(side.try_nconnect("up"), "nc0", status=(1,))
@@ -200,43 +199,43 @@ def test_an_interface_of_that_name_that_is_not_ours(side: Side) -> None:
         side.namespace.ip("link del nc0")
 
 
-def test_a_wrong_key_in_peer_add(side: Side) -> None:
+def test_peer_add_refuses_a_wrong_key(side: Side) -> None:
     text = side.config.read_text()
     done = side.try_nconnect("peer", "add", "other", "other.1234", "--allowed-ips", "10.86.0.9/32")
     refused(done, "other.1234", status=(2,))
     assert side.config.read_text() == text
 
 
-def test_a_wrong_prefix_in_peer_add(side: Side) -> None:
+def test_peer_add_refuses_a_wrong_prefix(side: Side) -> None:
     done = side.try_nconnect("peer", "add", "other", OTHER, "--allowed-ips", "10.86.0.9/40")
     refused(done, "10.86.0.9/40", status=(2,))
 
 
-def test_a_peer_that_does_not_exist(side: Side) -> None:
+def test_peer_remove_refuses_an_unknown_peer(side: Side) -> None:
     refused(side.try_nconnect("peer", "remove", "nobody"), "nobody", PROVIDER_PEER)
 
 
-def test_commands_without_a_daemon(side: Side) -> None:
+def test_commands_without_a_daemon_say_what_to_do(side: Side) -> None:
     refused(side.try_nconnect("status"), "nconnect up", status=(1,))
     refused(side.try_nconnect("wait", "--timeout", "1"), "up", status=(1,))
     assert side.try_nconnect("down").returncode == 0, "what was asked for is so"
 
 
 @pytest.mark.parametrize("arguments", [("frobnicate",), ("up", "--frobnicate"), ("peer", "add")])
-def test_usage(side: Side, arguments: tuple[str, ...]) -> None:
+def test_wrong_usage_exits_with_2(side: Side, arguments: tuple[str, ...]) -> None:
     done = side.namespace.run(side.command(*arguments)[: 1 + len(arguments)], env=side.env)
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
 
 
-def test_a_node_at_an_address_that_is_not_this_machine_s(machines: World) -> None:
+def test_a_node_at_another_machine_s_address_does_not_start(machines: World) -> None:
     command = machines.user_side.command("node", "--listen", "203.0.113.99")
     done = machines.user.run(command[: command.index("-c")], env=machines.user_side.env, timeout_s=10)
     refused(done, "203.0.113.99", "cannot assign", status=(1,))
     assert not (machines.user_side.folder / "run" / "nodes").exists()
 
 
-def test_a_node_on_a_port_that_is_taken(machines: World) -> None:
+def test_a_node_on_a_port_that_is_taken_does_not_start(machines: World) -> None:
     assert machines.node.process is not None
     command = machines.user_side.command("node", "--listen", "0.0.0.0")
     done = machines.internet.run(command[: command.index("-c")], env=machines.user_side.env, timeout_s=10)

@@ -1,4 +1,4 @@
-"""A real language model behind the provider, asked from the user's machine.
+"""A chat with a model behind the provider streams through the tunnel, and nobody between can read it.
 
 user ── node ── provider ── server 192.168.50.10:8000 (SmolLM2-135M)
 """
@@ -44,7 +44,7 @@ def start_model(world: World) -> Process:
     return model
 
 
-def test_a_completion_is_streamed_and_never_in_clear_outside(tunnel: Provided) -> None:
+def test_a_completion_is_streamed_and_never_leaves_in_clear(tunnel: Provided) -> None:
     world = tunnel.world
     model = start_model(world)
     try:

@@ -1,8 +1,9 @@
-"""One clock is wrong, by a day or by ten years, and jumps there and back under running flows.
+"""A wall clock that is wrong by a day or by ten years, and jumps there and back, interrupts no flow.
 
-user ── node ── provider ── server (echoes); one daemon has a clock of its own, by libfaketime
+user ── node ── provider ── server (echoes)
 
-The keys are renewed every two seconds, so that each clock is in handshakes of its own time.
+libfaketime gives one daemon a wall clock of its own. Keys are renewed every two seconds, so that handshakes
+happen under each of its times.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ PAUSE_S = 2.0  # no answer for so long is an interruption
 
 
 class Clock:
-    """The wall clock of one daemon alone; its monotonic ones go on as they are."""
+    """The wall clock of one daemon. Its monotonic clocks are not changed."""
 
     def __init__(self, side: Side) -> None:
         self._file = side.folder / "clock"
@@ -49,7 +50,7 @@ class Clock:
         side.daemon = Process(side.namespace, command, log, env={**side.env, **REKEY, **self.env})
 
     def set(self, offset: str) -> None:
-        """Jump; written at once, so that no half of it is ever read."""
+        """Set the clock. The file is replaced in one step, because the daemon may read it at any time."""
         fresh = self._file.with_suffix(".new")
         fresh.write_text(f"{offset}\n")
         fresh.chmod(0o644)
@@ -72,7 +73,7 @@ def test_a_clock_that_jumps_interrupts_nothing(fresh: World, whose: str) -> None
     with Tcp(world.user, SERVER) as tcp, Udp(world.user, SERVER) as udp:
         for offset, ahead_s in JUMPS.items():
             clock.set(offset)
-            # Two handshakes: the first may have been under way, the second is of the new time.
+            # Two handshakes: the first may have begun before the jump, the second has the new time.
             for _ in range(2):
                 _until_rekeyed(world)
             said = [text for text in right.status()["problems"] if "the clocks here and at" in text]
@@ -85,7 +86,7 @@ def test_a_clock_that_jumps_interrupts_nothing(fresh: World, whose: str) -> None
         kept = _counter_of_user(world)
         assert kept > 0
 
-    # The counter is kept: with the clock back where it should be, a restart's handshake is not an old one.
+    # The provider keeps the counter: with the clock set right, a restarted user's handshake is not too old.
     wrong.down()
     clock.set("+0")
     clock.start(wrong)
@@ -98,19 +99,19 @@ def test_a_clock_that_jumps_interrupts_nothing(fresh: World, whose: str) -> None
 
 
 def _sides(world: World, whose: str) -> tuple[Side, Side]:
-    """Whose clock is wrong, and the other."""
+    """The side whose clock is wrong, and the other one."""
     sides = (world.user_side, world.provider_side)
     return sides if whose == "user" else sides[::-1]
 
 
 def _until_rekeyed(world: World) -> None:
-    """By the keys' cipher state there is no telling: by the counter that the provider keeps."""
+    """Wait for a new counter in the file of the provider: the keys themselves cannot be seen."""
     before = _counter_of_user(world)
     until(lambda: _counter_of_user(world) > before, "a handshake", timeout_s=15)
 
 
 def _counter_of_user(world: World) -> int:
-    """Of the newest initiation that the provider took from the user, as it is on the disk."""
+    """The counter of the newest initiation that the provider accepted from the user, as it is on the disk."""
     file = Path(world.provider_side.env["NCONNECT_STATE_DIR"], "nc0", "handshakes.json")
     counters: dict[str, int] = json.loads(file.read_text()) if file.exists() else {}
     return counters.get(world.user_side.address(), 0)

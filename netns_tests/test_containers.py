@@ -1,9 +1,9 @@
-"""Machines that give less than a whole one: what is not truly needed is done without, the rest is named.
+"""In a container that lacks something, the daemon does without what it can, and names what it needs.
 
-user ── node ── provider ── server, one world for all tests: the node runs, the daemons are started by each
+user ── node ── provider ── server
 
-A container's read-only /proc/sys, missing programs and devices are mounts in the daemon's own mount
-namespace; a kernel without nf_tables is a seccomp filter.
+One world for all tests: the node runs, each test starts the daemons. Mounts in a daemon's own mount namespace
+make /proc/sys read-only and hide programs and devices. A seccomp filter takes nf_tables away.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def start(side: Side, peer: str | None = None, *, prefix: Sequence[str] = ()) ->
 
 
 def refused(side: Side, prefix: Sequence[str]) -> str:
-    """The one line that `up` ends with; nothing of it is left."""
+    """The one line with which `up` ends. It must leave nothing behind."""
     before = snapshot(side.namespace)
     done: subprocess.CompletedProcess[str] = side.namespace.run([*prefix, *side.command("up")], env=side.env)
     assert done.returncode == 1, done.stderr
@@ -63,8 +63,8 @@ def ipv6(namespace: Namespace, value: str) -> None:
         namespace.sysctl(name, value)
 
 
-def test_settings_that_are_read_only(shared: World) -> None:
-    """As in every container: niceties are set in another way, or not at all."""
+def test_with_read_only_settings_a_user_works(shared: World) -> None:
+    """As in most containers. What is optional is set over netlink, or not at all."""
     start(shared.provider_side)
     start(shared.user_side, PROVIDER_PEER, prefix=in_own_mounts(READ_ONLY))
     assert pings(shared.user, SERVER)
@@ -75,7 +75,7 @@ def test_settings_that_are_read_only(shared: World) -> None:
     shared.user_side.down()
 
 
-def test_settings_that_are_read_only_and_truly_needed(shared: World) -> None:
+def test_with_read_only_settings_a_provider_names_what_it_needs(shared: World) -> None:
     side = shared.provider_side
     container = in_own_mounts(READ_ONLY)
     assert "--sysctl net.ipv4.ip_forward=1" in refused(side, container)
@@ -84,7 +84,7 @@ def test_settings_that_are_read_only_and_truly_needed(shared: World) -> None:
     assert "--sysctl net.ipv4.ip_forward=1" in said
     names = ("net.ipv4.ip_forward", "net.ipv6.conf.all.forwarding")
     for name in names:
-        side.namespace.sysctl(name, "1")  # as the advice has it: from outside
+        side.namespace.sysctl(name, "1")  # from outside, as the message advises
     try:
         start(side, prefix=container)
         start(shared.user_side, PROVIDER_PEER)
@@ -97,7 +97,7 @@ def test_settings_that_are_read_only_and_truly_needed(shared: World) -> None:
             side.namespace.sysctl(name, "0")
 
 
-def test_a_container_without_ipv6(shared: World) -> None:
+def test_without_ipv6_the_tunnel_carries_ipv4(shared: World) -> None:
     side = shared.user_side
     start(shared.provider_side)
     ipv6(shared.user, "1")
@@ -121,7 +121,7 @@ def test_a_container_without_ipv6(shared: World) -> None:
     ],
     ids=["no nft", "no nf_tables", "no tun"],
 )
-def test_what_cannot_be_done_without(shared: World, prefix: list[str], said: str, mend: str) -> None:
+def test_what_is_needed_and_missing_is_named(shared: World, prefix: list[str], said: str, mend: str) -> None:
     side = shared.user_side
     line = refused(side, prefix)
     assert said in line

@@ -1,4 +1,4 @@
-"""What `--json` says of a tunnel and a node that really run keeps to the contract; tests/cli has the rest.
+"""What `--json` prints about a running tunnel and node keeps to the contract (tests/cli checks the rest).
 
 user ── node ── provider
 """
@@ -18,7 +18,7 @@ def kept(command: str, found: Any) -> Any:
     return found
 
 
-def test_status_of_both_sides(tunnel: Provided) -> None:
+def test_status_keeps_the_contract_on_both_sides(tunnel: Provided) -> None:
     for side in (tunnel.world.user_side, tunnel.world.provider_side):
         status = kept("status", side.status())
         (link,) = status["links"]
@@ -30,7 +30,7 @@ def test_status_of_both_sides(tunnel: Provided) -> None:
         assert peer["last_handshake_at"] is not None
 
 
-def test_what_else_is_read(tunnel: Provided) -> None:
+def test_commands_that_read_keep_the_contract(tunnel: Provided) -> None:
     side: Side = tunnel.world.user_side
     peer = side.status()["peers"][0]["name"]
     for command in ("address", "version", "peer list", "invite list"):
@@ -42,6 +42,6 @@ def test_what_else_is_read(tunnel: Provided) -> None:
     assert kept("doctor", json.loads(found.stdout))["ok"] is (found.returncode == 0)
 
 
-def test_a_node(tunnel: Provided) -> None:
+def test_node_status_keeps_the_contract(tunnel: Provided) -> None:
     status = kept("node status", tunnel.world.node.status())
     assert status["clients"] == 2

@@ -1,4 +1,4 @@
-"""Every supervised task is made to fail in turn: it starts again, and the tunnel stays.
+"""Each supervised task is made to fail in turn: it is started again, and the flows through the tunnel go on.
 
 user ── node ── provider ── server
 """
@@ -42,7 +42,7 @@ def start_breakable(side: Side) -> Process:
 
 
 def supervised(daemon: Process) -> list[str]:
-    """The names of all tasks that are started again, in the order in which they are made to fail."""
+    """The names of all supervised tasks, in the order in which they are made to fail."""
     daemon.signal(signal.SIGUSR2)
     until(lambda: "supervised: " in daemon.text(), "the names", process=daemon)
     line = daemon.text().partition("supervised: ")[2].partition("\n")[0]
@@ -50,7 +50,7 @@ def supervised(daemon: Process) -> list[str]:
 
 
 @pytest.mark.parametrize("name", ["user", "provider"])
-def test_each_task_fails_in_turn(fresh: World, name: str) -> None:
+def test_each_task_that_fails_is_started_again(fresh: World, name: str) -> None:
     serve(fresh.server, fresh, SERVICE)
     fresh.configure()
     fresh.node.start()

@@ -1,4 +1,4 @@
-"""What a running daemon shows of itself: ciphers, memory, its log, its files.
+"""What a running daemon shows of itself is true (cipher, counters, ping) and kept (memory bound, no secrets).
 
 user 10.86.0.2 ── node ── provider 10.86.0.1 ── server
 """
@@ -32,8 +32,8 @@ def test_a_chosen_cipher_is_used(fresh: World, cipher: str) -> None:
         assert download(connection, 8 * MIB) == expected_download(8 * MIB)
 
 
-def test_memory_stays_below_the_promise(tunnel: Provided) -> None:
-    """80 MB, also after 256 MB have passed."""
+def test_memory_stays_below_80_mb(tunnel: Provided) -> None:
+    """80 MB, even after 256 MB have passed."""
     world = tunnel.world
     with connect(world.user, SERVER, SERVICE) as connection:
         assert download(connection, 256 * MIB) == expected_download(256 * MIB)
@@ -62,7 +62,7 @@ def test_ping_measures_the_peers_daemon(tunnel: Provided) -> None:
     assert tunnel.world.user_side.try_nconnect("ping", "nobody").returncode in (1, 2)
 
 
-# Listens on a port of the node's machine, passes everything on to the node, each way DELAY seconds later.
+# Listens on a port of the node's machine and forwards everything to the node, DELAY seconds later each way.
 FAR = """
 import asyncio, sys
 host, port, delay = sys.argv[1], int(sys.argv[2]), float(sys.argv[3])
@@ -82,7 +82,7 @@ asyncio.run(main())
 
 
 def test_ping_says_where_the_time_goes(fresh: World) -> None:
-    """The user is 20 ms from its node, there and back, and the provider 60 ms."""
+    """The round trip from the user to its node takes 20 ms, the provider's 60 ms."""
     fresh.configure()
     fresh.node.start()
     for machine, port, delay_s in ((fresh.user, 40020, 0.01), (fresh.provider, 40060, 0.03)):
@@ -99,7 +99,7 @@ def test_ping_says_where_the_time_goes(fresh: World) -> None:
     fresh.up()
     ping = ("ping", PROVIDER_PEER, "--count", "3", "--interval", "0.7", "--json")
     answer = json.loads(fresh.user_side.nconnect(*ping))
-    first, *_, last = answer["replies"]  # each side has measured its own way by the last
+    first, *_, last = answer["replies"]  # by the last one each side knows its own trip
     assert last["node_ms"] >= 20
     assert min(first["node_ms"], last["node_ms"]) < 60, "its own way, not the provider's"
     assert last["peer_node_ms"] >= 60
@@ -128,8 +128,7 @@ def test_files_are_closed_to_others(tunnel: Provided) -> None:
             assert stat.S_IMODE(path.stat().st_mode) & 0o077 == 0, path
 
 
-def test_a_program_that_keeps_its_connection_open_over_a_restart_of_the_daemon(fresh: World) -> None:
-    """A TCP connection outlives the user's daemon: down, up, and it goes on."""
+def test_a_connection_goes_on_after_down_and_up(fresh: World) -> None:
     serve(fresh.server, fresh, SERVICE)
     fresh.configure()
     fresh.node.start()

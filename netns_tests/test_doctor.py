@@ -1,4 +1,4 @@
-"""`nconnect doctor` on a provider whose machine is really spoilt, and what it proposes, done as it says.
+"""`nconnect doctor` finds what was broken on the provider's machine, and the commands it proposes repair it.
 
 user ── node ── provider (doctor) ── server
 """
@@ -24,7 +24,7 @@ from lab.world import SERVER, SERVER6, world
 
 Finding = dict[str, Any]
 HOSTS = ("--host", f"{SERVER},{SERVER6}")
-# A firewall of the administrator's own, and one as Docker makes it: both drop what is forwarded.
+# An administrator's firewall, and one like Docker's: both drop forwarded packets.
 DROPS = "{ type filter hook forward priority 0; policy drop; }"
 OWN = ("add table inet mine", f"add chain inet mine forward {DROPS}")
 DOCKER = (
@@ -33,7 +33,7 @@ DOCKER = (
     f"add chain ip filter FORWARD {DROPS}",
     "add rule ip filter FORWARD jump DOCKER-USER",
 )
-# What Ollama answers, as far as it is looked at.
+# The part of Ollama's answer that the doctor reads.
 OLLAMA = """
 import http.server
 class Handler(http.server.BaseHTTPRequestHandler):
@@ -54,7 +54,7 @@ def shared() -> Iterator[Provided]:
 
 @pytest.fixture
 def up(shared: Provided) -> Iterator[Provided]:
-    """Each test finds a good machine, and leaves one."""
+    """A running tunnel. Each test must repair what it breaks."""
     assert wrong(shared.world.provider_side, *HOSTS) == {}
     yield shared
     assert wrong(shared.world.provider_side, *HOSTS) == {}
@@ -75,7 +75,7 @@ def wrong(side: Side, *options: str) -> dict[str, Finding]:
 
 
 def do(up: Provided, mend: str) -> None:
-    """Type what doctor proposed."""
+    """Run the command that doctor proposed."""
     for command in mend.split(" && "):
         done = up.world.provider.run(shlex.split(command))
         assert done.returncode == 0, done.stderr
@@ -86,7 +86,7 @@ def nft(up: Provided, *commands: str) -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_a_good_provider(up: Provided) -> None:
+def test_a_good_provider_has_no_findings(up: Provided) -> None:
     found = findings(up.world.provider_side, *HOSTS)
     assert [f for f in found if f["level"] != "ok"] == []
     checks = {f["check"] for f in found}
@@ -105,13 +105,13 @@ def test_a_good_provider(up: Provided) -> None:
     assert any(SERVER in f["text"] for f in found if f["check"] == "subnet")
 
 
-def test_another_firewall_and_what_mends_it(up: Provided) -> None:
+def test_another_firewall_is_named_with_the_command_that_mends_it(up: Provided) -> None:
     nft(up, *OWN)
     assert not reaches(up.world.user, SERVER, SERVICE)
     found = wrong(up.world.provider_side, *HOSTS)
     assert list(found) == ["firewall"]
     assert "the table mine drops what peers send to 192.168.50.0/24" in found["firewall"]["text"]
-    # That is somebody's own rule: `--fix` leaves it alone.
+    # `--fix` does not touch a rule that an administrator wrote.
     assert list(wrong(up.world.provider_side, *HOSTS, "--fix")) == ["firewall"]
     do(up, found["firewall"]["mend"])
     assert wrong(up.world.provider_side, *HOSTS) == {}
@@ -119,7 +119,7 @@ def test_another_firewall_and_what_mends_it(up: Provided) -> None:
 
 
 @pytest.mark.skipif(shutil.which("iptables") is None, reason="no iptables")
-def test_docker_is_mended_by_fix(up: Provided) -> None:
+def test_docker_s_firewall_is_mended_by_fix(up: Provided) -> None:
     nft(up, *DOCKER)
     assert not reaches(up.world.user, SERVER, SERVICE)
     side = up.world.provider_side
@@ -128,8 +128,8 @@ def test_docker_is_mended_by_fix(up: Provided) -> None:
     until(lambda: reaches(up.world.user, SERVER, SERVICE), "the server")
 
 
-def test_forwarding_that_was_switched_off(up: Provided) -> None:
-    """The daemon sets it again once; when it is switched off once more it stays so, and is said."""
+def test_forwarding_that_was_switched_off_is_mended_by_fix(up: Provided) -> None:
+    """The daemon switches it on again once. The second time it reports the problem instead."""
     side, name = up.world.provider_side, "net.ipv4.ip_forward"
     up.world.provider.sysctl(name, "0")
     until(lambda: up.world.provider.sysctl(name) == "1", "the daemon to set it again")
@@ -139,10 +139,10 @@ def test_forwarding_that_was_switched_off(up: Provided) -> None:
     assert "forwarding v4" not in wrong(side, *HOSTS, "--fix")
     assert up.world.provider.sysctl(name) == "1"
     until(lambda: side.status()["problems"] == [], "the status to be content")
-    side.nconnect("reload")  # forgives, for the tests that follow
+    side.nconnect("reload")  # resets the counter of repairs for the next tests
 
 
-def test_a_narrow_subnet_a_silent_one_and_a_lonely_server(up: Provided) -> None:
+def test_a_small_mtu_a_loopback_server_and_a_silent_subnet_are_named(up: Provided) -> None:
     made, side = up.world, up.world.provider_side
     made.server.ip("link set eth0 mtu 1400")
     server = made.run_in(made.provider, [sys.executable, "-c", OLLAMA], "ollama")
@@ -153,7 +153,7 @@ def test_a_narrow_subnet_a_silent_one_and_a_lonely_server(up: Provided) -> None:
     assert "write mtu = 1400 in [provide]" in found["mtu"]["mend"]
     assert "Ollama on 127.0.0.1:11434 listens on loopback only" in found["inference"]["text"]
     assert "provide add --expose 127.0.0.1:11434" in found["inference"]["mend"]
-    # What it proposes is all that it wants.
+    # After these changes nothing is left to complain about.
     text = side.config.read_text()
     side.config.write_text(text.replace("[provide]\n", "[provide]\nmtu = 1400\n"))
     side.nconnect("reload")
@@ -163,17 +163,17 @@ def test_a_narrow_subnet_a_silent_one_and_a_lonely_server(up: Provided) -> None:
     made.server.ip("link set eth0 down")
     assert "none of" in wrong(side, *HOSTS)["subnet"]["text"]
     made.server.ip("link set eth0 up")
-    made.server.ip(f"address add {SERVER6}/64 dev eth0 nodad")  # going down has taken it
+    made.server.ip(f"address add {SERVER6}/64 dev eth0 nodad")  # the kernel removed it
 
 
-def test_no_node_and_a_report(up: Provided, tmp_path: Path) -> None:
+def test_a_missing_node_is_named_and_the_report_has_no_secret(up: Provided, tmp_path: Path) -> None:
     made, side = up.world, up.world.user_side
     assert wrong(side) == {}
     made.node.stop()
     found = wrong(side, "--report", str(tmp_path / "report.tar.gz"))
     assert found["node"]["level"] == "failure"
     assert "192.0.2.1:30003" in found["node"]["text"]
-    # Read whole: the daemon's state, its file, what doctor found, and no seed in any of them.
+    # The report has the daemon's state, its configuration and the findings, and no seed in any of them.
     with tarfile.open(tmp_path / "report.tar.gz") as bundle:
         names = {name.rpartition("/")[2] for name in bundle.getnames()}
         whole = b"".join(file.read() for m in bundle.getmembers() if (file := bundle.extractfile(m)))

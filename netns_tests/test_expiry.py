@@ -1,6 +1,8 @@
-"""The end of a peer's access, and who knocks without an invitation.
+"""A peer's access ends when it expires, with a warning before. A peer that knocks can be approved.
 
-user ── node ── provider ── server, on machines of their own; the server sends to the user all the while
+user ── node ── provider ── server (sends to the user all the while)
+
+Each test has machines of its own.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ from lab.sides import Side
 from lab.traffic import SERVICE, connect, pings, provided
 from lab.world import PROVIDER_PEER, SERVER, USER_PEER, USER_TUNNEL, World
 
-LEFT_S = 4  # from `peer set` to the end
+LEFT_S = 4  # from `peer set` until the access ends
 MIB = 1 << 20
 
 
@@ -41,7 +43,7 @@ def test_access_ends_within_a_second_and_comes_back(fresh: World) -> None:
             before = _received(fresh)
             assert not pings(fresh.user, SERVER)  # waits for two seconds
             assert _received(fresh) == before, "the download went on"
-            download.shutdown(socket.SHUT_RDWR)  # which wakes the reader
+            download.shutdown(socket.SHUT_RDWR)  # wakes the reader thread
             reader.join(10)
         assert "laptop has expired" in provider.logs()
         assert "the access of laptop ends at" in provider.logs()
@@ -53,8 +55,8 @@ def test_access_ends_within_a_second_and_comes_back(fresh: World) -> None:
         assert provider.peer()["expires"] is None
 
 
-def test_the_warning(fresh: World) -> None:
-    """A day before the end it is there when access was given for thirty days, and not when for nine."""
+def test_a_day_before_the_end_of_long_access_there_is_a_warning(fresh: World) -> None:
+    """One day before the end there is a warning if access was given for thirty days, none if for nine."""
     with provided(fresh):
         provider = fresh.provider_side
         provider.nconnect("peer", "set", USER_PEER, "--expires", "1d")
@@ -70,7 +72,7 @@ def test_the_warning(fresh: World) -> None:
             assert ("the access of laptop ends at" in _log(provider)) is warned
 
 
-def test_who_has_expired_before_the_start_stays_out(fresh: World) -> None:
+def test_a_peer_that_expired_before_the_start_stays_out(fresh: World) -> None:
     with provided(fresh):
         provider = fresh.provider_side
         provider.down()
@@ -84,7 +86,7 @@ def test_who_has_expired_before_the_start_stays_out(fresh: World) -> None:
         assert not pings(fresh.user, SERVER)
 
 
-def test_pending_and_approve(fresh: World) -> None:
+def test_a_pending_peer_is_listed_and_approve_lets_it_in(fresh: World) -> None:
     with provided(fresh):
         provider, user = fresh.provider_side, fresh.user_side
         provider.nconnect("peer", "remove", USER_PEER)
@@ -94,7 +96,7 @@ def test_pending_and_approve(fresh: World) -> None:
         provider.config.write_text(text.replace("[interface]\n", "[interface]\naccept_pending = true\n", 1))
         provider.start()
         provider.wait()
-        assert not pings(fresh.user, SERVER)  # it tries: under the keys of its old session
+        assert not pings(fresh.user, SERVER)  # the user knocks: its packet makes it start a handshake
         assert provider.nconnect("peer", "pending").startswith("ADDRESS")
         (waiting,) = json.loads(provider.nconnect("peer", "pending", "--json"))["pending"]
         assert waiting["address"] == user.address()

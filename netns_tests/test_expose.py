@@ -1,10 +1,10 @@
-"""A real language model that listens on loopback alone, offered at the provider's tunnel address by `expose`.
+"""`expose` offers a model that listens on loopback at the provider's tunnel address, and nowhere else.
 
 user 10.86.0.2 ─────┐
                     internet (node) ── provider 10.86.0.1 (model at 127.0.0.1:11434) ── server 192.168.50.10
 second 10.86.0.3 ───┘
 
-The user may reach the model; the second peer may reach other things.
+The user may reach the model; the second peer may reach other things only.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def exposed() -> Iterator[tuple[World, Namespace]]:
 
 
 def test_the_allowed_peer_chats_with_it(exposed: tuple[World, Namespace]) -> None:
-    """At the same port; word for word what the model says on the provider itself."""
+    """On the same port, and with the same answer as on the provider itself."""
     made, _ = exposed
     there = chat_from(made.provider, "127.0.0.1", PORT, PROMPT)
     through = chat_from(made.user, PROVIDER_TUNNEL, PORT, PROMPT)
@@ -71,7 +71,7 @@ def test_another_peer_is_refused_at_once_and_counted(exposed: tuple[World, Names
 
 
 @pytest.mark.parametrize("host", [PROVIDER_LAN, SERVER, PROVIDER_WAN])
-def test_at_no_other_address_through_the_tunnel(exposed: tuple[World, Namespace], host: str) -> None:
+def test_the_model_is_at_no_other_address_of_the_tunnel(exposed: tuple[World, Namespace], host: str) -> None:
     made, _ = exposed
     made.user.ip(f"route replace {host}/32 dev nc0")
     try:
@@ -80,8 +80,8 @@ def test_at_no_other_address_through_the_tunnel(exposed: tuple[World, Namespace]
         made.user.ip(f"route del {host}/32 dev nc0")
 
 
-def test_not_from_the_providers_networks(exposed: tuple[World, Namespace]) -> None:
-    """Neither at the addresses there nor at the tunnel's, by a route through the provider."""
+def test_the_model_is_not_reached_from_the_providers_networks(exposed: tuple[World, Namespace]) -> None:
+    """Not on the provider's LAN address, and not on its tunnel address by a route through the provider."""
     made, _ = exposed
     for neighbour, gateway in ((made.server, PROVIDER_LAN), (made.internet, PROVIDER_WAN)):
         assert pings(neighbour, gateway), "the provider itself must be in reach"
@@ -90,8 +90,8 @@ def test_not_from_the_providers_networks(exposed: tuple[World, Namespace]) -> No
             assert not reaches(neighbour, host, PORT), f"{neighbour.name} reached {host}"
 
 
-def test_not_by_loopback_addresses_from_the_lan(exposed: tuple[World, Namespace]) -> None:
-    """A neighbour sends the provider packets for 127.0.0.1: `expose` opened the tunnel's device only."""
+def test_the_lan_does_not_reach_loopback_addresses(exposed: tuple[World, Namespace]) -> None:
+    """A neighbour sends packets for 127.0.0.1 to the provider: they are accepted from the tunnel only."""
     made, _ = exposed
     lan = made.server
     lan.sysctl("net.ipv4.conf.all.route_localnet", "1")
@@ -103,7 +103,7 @@ def test_not_by_loopback_addresses_from_the_lan(exposed: tuple[World, Namespace]
     assert made.provider.counters(LAN_INTERFACE)["rx_packets"] > before, "the packets must have come"
 
 
-def test_the_provider_itself_finds_it_on_loopback_only(exposed: tuple[World, Namespace]) -> None:
+def test_the_provider_itself_reaches_it_on_loopback_only(exposed: tuple[World, Namespace]) -> None:
     made, _ = exposed
     connect(made.provider, "127.0.0.1", PORT).close()
     for host in (PROVIDER_TUNNEL, PROVIDER_LAN, PROVIDER_WAN):
@@ -111,7 +111,7 @@ def test_the_provider_itself_finds_it_on_loopback_only(exposed: tuple[World, Nam
             connect(made.provider, host, PORT)
 
 
-def test_it_ends_with_the_right(exposed: tuple[World, Namespace]) -> None:
+def test_a_revoked_right_ends_the_running_flow(exposed: tuple[World, Namespace]) -> None:
     made, _ = exposed
     connect(made.user, PROVIDER_TUNNEL, PORT).close()
     made.provider_side.nconnect("peer", "set", USER_PEER, "--allow", f"{SERVER}/icmp")

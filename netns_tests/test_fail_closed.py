@@ -1,6 +1,8 @@
-"""`fail_closed`: what is meant for the tunnel never leaves by another way.
+"""With `fail_closed` no packet for the tunnel's prefixes leaves the machine outside the tunnel.
 
-user ── node ── provider ── server; a tap on the user's way to the internet looks for the plain text
+user ── node ── provider ── server
+
+A tap on the user's uplink (wan0) searches what passes there for the plain text of the packets.
 """
 
 from __future__ import annotations
@@ -41,7 +43,7 @@ def prepare(world: World, *, fail_closed: bool, configure: bool = True) -> None:
 
 
 def try_to_send(world: World) -> str:
-    """Send the secret to the server behind the provider; the error, if the kernel says one."""
+    """Send the secret to the server behind the provider; return the kernel's error, if there is one."""
     with world.user.socket(socket.AF_INET, socket.SOCK_DGRAM) as datagrams:
         datagrams.connect((SERVER, SERVICE))
         error = ""
@@ -59,7 +61,7 @@ def rules(world: World) -> str:
 
 
 @pytest.mark.parametrize("fail_closed", [True, False])
-def test_a_killed_daemon(fresh: World, fail_closed: bool) -> None:
+def test_nothing_leaks_after_the_daemon_was_killed(fresh: World, fail_closed: bool) -> None:
     prepare(fresh, fail_closed=fail_closed)
     assert pings(fresh.user, SERVER)
     with Tap(fresh.user, WAN_INTERFACE) as outside:
@@ -68,7 +70,7 @@ def test_a_killed_daemon(fresh: World, fail_closed: bool) -> None:
         until(lambda: "nc0" not in fresh.user.ip("link show"), "the device to go")
         error = try_to_send(fresh)
         fresh.user_side.start()
-        if fail_closed:  # while it starts, too
+        if fail_closed:  # also while the daemon starts
             for _ in range(5):
                 try_to_send(fresh)
         fresh.user_side.wait(PROVIDER_PEER)
@@ -80,7 +82,7 @@ def test_a_killed_daemon(fresh: World, fail_closed: bool) -> None:
     assert "nconnect" not in rules(fresh), "what a person ends is open again"
 
 
-def test_down_opens_what_a_killed_daemon_left_shut(fresh: World) -> None:
+def test_down_removes_the_block_that_a_killed_daemon_left(fresh: World) -> None:
     prepare(fresh, fail_closed=True)
     assert fresh.user_side.daemon is not None
     fresh.user_side.daemon.kill()
@@ -90,7 +92,7 @@ def test_down_opens_what_a_killed_daemon_left_shut(fresh: World) -> None:
 
 
 def come_home(user: Namespace) -> None:
-    """A network with the provider's addresses, and a neighbour who has the server's."""
+    """Connect the user to a network with the provider's addresses, and a neighbour with the server's."""
     user.ip("link add own0 type veth peer name own1")
     user.ip("address add 192.168.50.77/24 dev own0")
     user.ip("link set own1 up")
@@ -102,8 +104,10 @@ def shut(world: World) -> list[str]:
 
 
 @pytest.mark.parametrize("fail_closed", [True, False])
-def test_an_own_network_of_the_same_addresses(fresh: World, fail_closed: bool) -> None:
-    """Open, its neighbours are reached and the tunnel's are not. Closed, neither are; all else goes on."""
+def test_a_local_network_of_the_same_addresses_gets_nothing_of_the_tunnels(
+    fresh: World, fail_closed: bool
+) -> None:
+    """Without `fail_closed` the neighbours are reached and the tunnel is not; with it neither is."""
     come_home(fresh.user)
     prepare(fresh, fail_closed=fail_closed)
     with Tap(fresh.user, "own0") as own:
@@ -115,8 +119,8 @@ def test_an_own_network_of_the_same_addresses(fresh: World, fail_closed: bool) -
     assert pings(fresh.user, "10.86.0.1")
 
 
-def test_a_network_that_a_hostile_dhcp_server_gives_a_running_daemon(fresh: World) -> None:
-    """It has the provider's addresses, and is the only way out: through its gateway the tunnel goes on."""
+def test_a_network_of_a_hostile_dhcp_server_gets_nothing_of_the_tunnels(fresh: World) -> None:
+    """It has the provider's addresses and is the only uplink. The tunnel goes on through its gateway."""
     user, internet = fresh.user, fresh.internet
     prepare(fresh, fail_closed=True)
     cable(user, "cafe0", ["192.168.50.77/24"], internet, "cafe", ["192.168.50.1/24"])
@@ -139,7 +143,7 @@ def test_a_network_that_a_hostile_dhcp_server_gives_a_running_daemon(fresh: Worl
     assert SECRET not in cafe.data
     assert b"renew" in cafe.data
     server.stop()
-    # Away from there all is as before.
+    # After the user has left that network everything is as before.
     user.ip("link delete cafe0")
     user.ip(f"link set {WAN_INTERFACE} up")
     user.ip("route add default via 198.51.100.1")
@@ -149,7 +153,7 @@ def test_a_network_that_a_hostile_dhcp_server_gives_a_running_daemon(fresh: Worl
 
 @pytest.mark.parametrize("fail_closed", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_a_node_that_a_seed_names_inside_a_prefix_is_refused(fresh: World, fail_closed: bool) -> None:
-    """The link goes on to the next seed; the prefix stays in the tunnel, and `problems` names the node."""
+    """The link asks the next seed, the prefix stays routed into the tunnel, and `problems` names the node."""
     command = [sys.executable, "-m", "lab.lying_seed", "30005", f"{SERVER}:30002"]
     liar = fresh.run_in(fresh.internet, command, "liar")
     until(lambda: "serving" in liar.text(), "the lying seed", process=liar)
@@ -164,7 +168,7 @@ def test_a_node_that_a_seed_names_inside_a_prefix_is_refused(fresh: World, fail_
         assert f"{SERVER}:30002 was refused" in " ".join(fresh.user_side.status()["problems"])
         assert LAN in fresh.user_side.status()["routes"]
         assert pings(fresh.user, SERVER)
-        # Whatever becomes of the honest one.
+        # Also when the honest seed is gone.
         fresh.node.stop()
         try_to_send(fresh)
         asked = liar.text().count("asked")
@@ -197,7 +201,7 @@ def test_a_seed_that_the_configuration_names_inside_a_prefix_is_reached_by_the_d
         return user.run(command).returncode == 0
 
     assert not another_user_reaches(30003)
-    # A new network changes the way to it; after a crash nothing but that way is open.
+    # After a change of network the daemon reaches it by the new way; after a crash others still do not.
     user.ip("address add 198.51.100.3/24 dev wan0")
     user.ip("route del default")
     user.ip("route add default via 198.51.100.1 src 198.51.100.3")
@@ -220,7 +224,7 @@ def test_a_seed_that_the_configuration_names_inside_a_prefix_is_reached_by_the_d
 
 @pytest.mark.parametrize("times", [3, pytest.param(100, marks=pytest.mark.slow)])
 @pytest.mark.timeout(900)
-def test_reconnects(fresh: World, times: int) -> None:
+def test_nothing_leaks_while_the_node_restarts(fresh: World, times: int) -> None:
     prepare(fresh, fail_closed=True)
     with Tap(fresh.user, WAN_INTERFACE) as outside:
         for _ in range(times):
