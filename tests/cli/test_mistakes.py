@@ -83,7 +83,7 @@ WITH_FILE = [
     ("provide add --subnet 192.168.50.3/24", 2, "write 192.168.50.0/24 for the network"),
     ("provide add --subnet 192.168.50.0/24", 2, "there is already a subnet"),
     ("provide add --service 80", 2, "--service"),
-    ("provide add --expose 10.0.0.1:80", 2, "not on the loopback"),
+    ("provide add --expose 10.0.0.1:80", 2, "not a loopback address"),
     ("provide add --subnet 192.168.51.0/24=192.168.50.0/24", 2, "is there twice"),
     ("provide remove --subnet 192.168.51.0/24", 2, "did you mean '192.168.50.0/24'"),
     ("provide remove --service 8000/tcp", 2, "nconnect provide add"),

@@ -72,7 +72,7 @@ def test_it_never_overwrites_unasked(run: Run, made: Path) -> None:
         ),
         (
             ["--address", "10.86.0.1/24", "--expose", "10.86.0.1:80"],
-            ["--expose: '10.86.0.1:80' is not on the loop"],
+            ["--expose: '10.86.0.1:80' is not a loopback"],
         ),
         (["--address", "10.86.0.1/24", "--identifier", "a b"], ["--identifier: 'a b'"]),
     ],
@@ -90,7 +90,7 @@ def test_mistakes_leave_no_file(run: Run, config_path: Path, arguments: list[str
 def test_a_name_that_no_interface_can_have(run: Run, tmp_path: Path) -> None:
     result = run("init", "--address", "10.86.0.1/24", "-c", tmp_path / "much-too-long-a-name.toml")
     assert result.status == 2
-    assert "the kernel takes 15" in result.err
+    assert "the kernel allows 15" in result.err
     assert list(tmp_path.glob("*.toml")) == []
 
 
