@@ -8,8 +8,7 @@ from nconnect.queueing.fq_codel import FairQueue
 from nconnect.tunnel.constants import DEAD_S, STALE_S
 from nconnect.tunnel.paths.feedback import Arrivals
 from nconnect.tunnel.paths.lanes import Lanes
-from nconnect.tunnel.paths.order import Order
-from nconnect.tunnel.paths.reorder import ReorderBuffer
+from nconnect.tunnel.paths.reorder import Order, ReorderBuffer
 from nconnect.tunnel.paths.scheduler import Scheduler
 from nconnect.wire.tunnel import Feature
 

@@ -1,19 +1,37 @@
-"""Putting a striped flow's batches in order again. Pure.
+"""Batches in order again: those striped over several lanes, and those of a single lane that disturbs them.
 
-Batches that are striped over lanes carry a number (record STRIPE) and how long one may wait for those before
-it, which the sender reckons from its lanes' round trips. A batch that comes in its turn passes at once; one
-that overtook others is held until they are there, or its time is over. What comes after its turn was given up
-passes at once too: nothing is ever dropped here.
+`ReorderBuffer` holds numbered batches that overtook others, until those are there or have been waited for
+long enough. What comes after it was given up passes at once: nothing is ever dropped here.
+
+Striped batches carry a number and how long one may wait for those before it, which the sender computes from
+its lanes' round trips (record STRIPE; docs/protocol.md).
+
+`Order` does the same for a single lane, by the counters of the batches. Some nodes let messages of one pair
+overtake each other; whether this one does is learnt. A late batch's lateness is the time between the first
+higher counter and this batch. While batches come late, one that overtook waits for what is missing: for twice
+the greatest recent lateness, and at most `MAX_ORDER_WAIT_S`. So on a path that keeps the order nothing waits,
+not even after a loss, and a batch in its turn never does. TCP segments never wait: TCP puts them in order.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from math import inf
 
-MAX_WAIT_S = 0.25  # whatever the sender says; guessed: beyond it a TCP sends again anyway
+from nconnect.ip.packet import PROTOCOL_TCP, transport
+from nconnect.wire.tunnel import VIRTIO_HEADER_BYTES
+
+MAX_WAIT_S = 0.25  # of a striped batch, whatever the sender says; guessed: a TCP sends again by then
 MAX_HELD_BYTES = 4 << 20  # 0.25 s at 134 Mbit/s
 RESTART = 1 << 15  # a number that far from the expected one begins a new count
-_SPAN = 1 << 32
+
+MAX_ORDER_WAIT_S = 0.030  # on a single lane; measured: docs/decisions/0011
+FORGET_S = 10.0  # guessed: a path that has kept the order for so long keeps it
+KEEP = 0.99  # with each late batch, the greatest lateness fades to this part of it
+MAX_GAPS = 256  # remembered: what is later than that many later ones is late by as much as the oldest
+HELD_BATCH_BYTES = 2048  # counted for a held batch besides its packets: bounds how many small ones are held
+
+_SPAN = 1 << 32  # of numbers
 
 
 class ReorderBuffer:
@@ -112,3 +130,105 @@ class ReorderBuffer:
         if not self._held:
             self._until = inf
         return passed
+
+
+class Order:
+    """One peer's batches. Each packet list given to `put` is handed out once."""
+
+    __slots__ = ("_gaps", "_highest", "_index", "_late_at", "_late_s", "_old_index", "_queue", "_turn")
+
+    def __init__(self) -> None:
+        self._index = self._old_index = 0  # of the keys
+        self._highest = -1  # counter that came
+        self._turn = 0  # the counter that passes at once; -1 while a batch is held
+        self._queue = ReorderBuffer(0)
+        self._gaps: deque[tuple[int, float]] = deque(
+            maxlen=MAX_GAPS
+        )  # (who left a gap before it, when it came)
+        self._late_s = 0.0  # the greatest lateness of late
+        self._late_at = -inf
+
+    @property
+    def held_bytes(self) -> int:
+        return self._queue.held_bytes
+
+    def passes(self, index: int, counter: int) -> bool:
+        """Whether this batch comes in its turn while none waits: then that was all."""
+        if index != self._index or counter != self._turn:
+            return False
+        self._highest = counter
+        self._turn = counter + 1
+        return True
+
+    def wait_s(self, now: float) -> float:
+        """How long a batch that overtakes waits now."""
+        if self._late_s > MAX_ORDER_WAIT_S or now - self._late_at > FORGET_S:
+            return 0.0
+        return min(2 * self._late_s, MAX_ORDER_WAIT_S)
+
+    def put(
+        self, index: int, counter: int, packets: list[memoryview], size: int, now: float
+    ) -> list[memoryview]:
+        """Take a batch that `passes` did not; all packets that may pass now. What is to wait is copied."""
+        if index == self._old_index:  # keys that were replaced: it has missed more than its turn
+            return packets
+        passed = self._begin(index) if index != self._index else []
+        if self._turn >= 0:
+            self._queue.jump(self._turn % _SPAN)
+        if counter < self._highest:
+            self._note_late(counter, now)
+        elif counter > self._highest + 1:
+            self._gaps.append((counter, now))
+        self._highest = max(self._highest, counter)
+        wait_s = self.wait_s(now)
+        number = counter % _SPAN
+        if not self._queue.is_next(number):
+            if wait_s or self._queue:
+                passed += [packet for packet in packets if _may_overtake(packet)]
+                packets = [memoryview(bytes(packet)) for packet in packets if not _may_overtake(packet)]
+            else:
+                self._queue.jump(number)
+        passed += self._queue.put(number, packets, size + HELD_BATCH_BYTES, wait_s, now)
+        self._look_whose_turn()
+        return passed
+
+    def next_at(self) -> float:
+        """When `expire` has something to do; infinite if never."""
+        return self._queue.next_at()
+
+    def expire(self, now: float) -> list[memoryview]:
+        """Give up waiting for what is overdue: the packets that may pass now."""
+        passed = self._queue.expire(now)
+        self._look_whose_turn()
+        return passed
+
+    def _look_whose_turn(self) -> None:
+        number = self._queue.expected
+        if number is None:
+            self._turn = -1
+        else:
+            self._turn = self._highest + 1 - (self._highest + 1 - number) % _SPAN
+
+    def _begin(self, index: int) -> list[memoryview]:
+        """Other keys, with counters of their own: what waited under the old ones passes."""
+        passed = self._queue.release()
+        self._old_index, self._index = self._index, index
+        self._highest = -1
+        self._turn = 0
+        self._queue = ReorderBuffer(0)
+        self._gaps.clear()
+        return passed
+
+    def _note_late(self, counter: int, now: float) -> None:
+        since = now
+        for overtaker, at in reversed(self._gaps):
+            if overtaker < counter:
+                break
+            since = at
+        self._late_s = max(now - since, KEEP * self._late_s)
+        self._late_at = now
+
+
+def _may_overtake(record: memoryview) -> bool:
+    """TCP puts itself in order, and each moment that it waits makes it slower."""
+    return transport(record[VIRTIO_HEADER_BYTES:])[0] == PROTOCOL_TCP

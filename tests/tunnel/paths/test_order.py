@@ -10,8 +10,7 @@ from hypothesis import strategies as st
 from scapy.all import TCP, UDP, Raw
 
 from nconnect.node.reorder import Reorderer
-from nconnect.tunnel.paths.order import FORGET_S, MAX_WAIT_S, Order
-from nconnect.tunnel.paths.reorder import MAX_HELD_BYTES
+from nconnect.tunnel.paths.reorder import FORGET_S, MAX_HELD_BYTES, MAX_ORDER_WAIT_S, Order
 from tests.ip.packets import ipv4, plain
 from tests.sim.network import Faults, ip, packet
 from tests.tunnel.hostile import connected
@@ -94,14 +93,14 @@ def test_what_is_lost_is_waited_for_twice_the_greatest_lateness() -> None:
     assert path.run(0.0002) == [begin + 1]
     assert path.arrives(begin) == [begin], "too late for its turn, and not dropped"
     path = Path()
-    begin = path.disturb(0.9 * MAX_WAIT_S)
+    begin = path.disturb(0.9 * MAX_ORDER_WAIT_S)
     assert path.arrives(begin + 1) == []
-    assert path.run(MAX_WAIT_S + 1e-6) == [begin + 1], "and never longer than the bound"
+    assert path.run(MAX_ORDER_WAIT_S + 1e-6) == [begin + 1], "and never longer than the bound"
 
 
 def test_a_path_whose_disorder_is_longer_than_the_bound_is_left_alone() -> None:
     path = Path()
-    begin = path.disturb(2 * MAX_WAIT_S)
+    begin = path.disturb(2 * MAX_ORDER_WAIT_S)
     assert path.arrives(begin + 1) == [begin + 1]
 
 
@@ -225,7 +224,7 @@ def test_each_batch_is_handed_out_once_whatever_arrives(
         if (counter, index) not in given:  # the replay window refuses a second one
             given.add((counter, index))
             path.arrives(counter, after_s=after_s, size=size, index=index)
-            assert not path.order.held_bytes or path.order.next_at() - path.now <= MAX_WAIT_S + 1e-9
+            assert not path.order.held_bytes or path.order.next_at() - path.now <= MAX_ORDER_WAIT_S + 1e-9
     path.run(1.0)
     assert sorted(path.passed) == sorted(counter for counter, _ in given)
     assert path.order.held_bytes == 0
