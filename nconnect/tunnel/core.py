@@ -289,6 +289,7 @@ class Tunnel:
             peer.drops[DropReason.MALFORMED] += 1
             return []
         # The keys' age, the replay window, the seal.
+        newest = pair.window.newest
         size = pair.open_into(header, counter, sealed, out, now)
         if isinstance(size, DropReason):
             peer.drops[size] += 1
@@ -316,9 +317,10 @@ class Tunnel:
         # In order again, where the path disturbs it.
         if stripe is not None:
             return self._striped_in_order(peer, packets, size, stripe, now)
-        if several or path.order.passes(index, counter):
+        order = path.order
+        if several or (counter == newest + 1 and index == order.index and not order.waits):
             return packets
-        passed = path.order.put(index, counter, packets, size, now)
+        passed = order.put(index, counter, newest, packets, size, now)
         self._await_order(peer)
         return passed
 

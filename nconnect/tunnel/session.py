@@ -31,7 +31,6 @@ class KeyPair:
     __slots__ = (
         "_receive",
         "_send",
-        "_window",
         "cipher",
         "counter",
         "created_at",
@@ -41,6 +40,7 @@ class KeyPair:
         "rekey_at",
         "rekey_on_receive_at",
         "remote_index",
+        "window",
     )
 
     def __init__(
@@ -67,7 +67,7 @@ class KeyPair:
         self.counter = 0  # of the next batch
         self._send = send
         self._receive = receive
-        self._window = ReplayWindow()
+        self.window = ReplayWindow()
 
     def can_send(self, now: float) -> bool:
         return now < self.reject_at and self.counter < REJECT_AFTER_MESSAGES
@@ -85,7 +85,7 @@ class KeyPair:
         self, header: bytes, counter: int, sealed: Buffer, out: memoryview, now: float
     ) -> int | DropReason:
         """Open a batch into `out`: its size, or why not. A counter is used up by a genuine batch only."""
-        window = self._window
+        window = self.window
         if now >= self.reject_at:
             return DropReason.KEY_EXPIRED
         if counter >= REJECT_AFTER_MESSAGES or (counter <= window.newest and not window.is_fresh(counter)):

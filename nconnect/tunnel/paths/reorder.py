@@ -133,32 +133,26 @@ class ReorderBuffer:
 
 
 class Order:
-    """One peer's batches. Each packet list given to `put` is handed out once."""
+    """One peer's batches on a single lane. Each packet list given to `put` is handed out once.
 
-    __slots__ = ("_gaps", "_highest", "_index", "_late_at", "_late_s", "_old_index", "_queue", "_turn")
+    A batch is in its turn, and need not be given to `put`, when it is the first after the highest counter
+    that has come under its keys, the keys are those of `index`, and nothing `waits`.
+    """
+
+    __slots__ = ("_gaps", "_late_at", "_late_s", "_old_index", "_queue", "index", "waits")
 
     def __init__(self) -> None:
-        self._index = self._old_index = 0  # of the keys
-        self._highest = -1  # counter that came
-        self._turn = 0  # the counter that passes at once; -1 while a batch is held
+        self.index = self._old_index = 0  # of the keys
+        self.waits = False  # whether a batch is held
         self._queue = ReorderBuffer(0)
-        self._gaps: deque[tuple[int, float]] = deque(
-            maxlen=MAX_GAPS
-        )  # (who left a gap before it, when it came)
-        self._late_s = 0.0  # the greatest lateness of late
+        # (who left a gap before it, when it came)
+        self._gaps: deque[tuple[int, float]] = deque(maxlen=MAX_GAPS)
+        self._late_s = 0.0  # the greatest recent lateness
         self._late_at = -inf
 
     @property
     def held_bytes(self) -> int:
         return self._queue.held_bytes
-
-    def passes(self, index: int, counter: int) -> bool:
-        """Whether this batch comes in its turn while none waits: then that was all."""
-        if index != self._index or counter != self._turn:
-            return False
-        self._highest = counter
-        self._turn = counter + 1
-        return True
 
     def wait_s(self, now: float) -> float:
         """How long a batch that overtakes waits now."""
@@ -167,19 +161,21 @@ class Order:
         return min(2 * self._late_s, MAX_ORDER_WAIT_S)
 
     def put(
-        self, index: int, counter: int, packets: list[memoryview], size: int, now: float
+        self, index: int, counter: int, newest: int, packets: list[memoryview], size: int, now: float
     ) -> list[memoryview]:
-        """Take a batch that `passes` did not; all packets that may pass now. What is to wait is copied."""
+        """Take a batch that is not in its turn; all packets that may pass now. What has to wait is copied.
+
+        `newest`: the highest counter that had come under these keys before, -1 if none.
+        """
         if index == self._old_index:  # keys that were replaced: it has missed more than its turn
             return packets
-        passed = self._begin(index) if index != self._index else []
-        if self._turn >= 0:
-            self._queue.jump(self._turn % _SPAN)
-        if counter < self._highest:
+        passed = self._begin(index) if index != self.index else []
+        if not self.waits:
+            self._queue.jump((newest + 1) % _SPAN)
+        if counter < newest:
             self._note_late(counter, now)
-        elif counter > self._highest + 1:
+        elif counter > newest + 1:
             self._gaps.append((counter, now))
-        self._highest = max(self._highest, counter)
         wait_s = self.wait_s(now)
         number = counter % _SPAN
         if not self._queue.is_next(number):
@@ -189,7 +185,7 @@ class Order:
             else:
                 self._queue.jump(number)
         passed += self._queue.put(number, packets, size + HELD_BATCH_BYTES, wait_s, now)
-        self._look_whose_turn()
+        self.waits = bool(self._queue)
         return passed
 
     def next_at(self) -> float:
@@ -199,22 +195,14 @@ class Order:
     def expire(self, now: float) -> list[memoryview]:
         """Give up waiting for what is overdue: the packets that may pass now."""
         passed = self._queue.expire(now)
-        self._look_whose_turn()
+        self.waits = bool(self._queue)
         return passed
-
-    def _look_whose_turn(self) -> None:
-        number = self._queue.expected
-        if number is None:
-            self._turn = -1
-        else:
-            self._turn = self._highest + 1 - (self._highest + 1 - number) % _SPAN
 
     def _begin(self, index: int) -> list[memoryview]:
         """Other keys, with counters of their own: what waited under the old ones passes."""
         passed = self._queue.release()
-        self._old_index, self._index = self._index, index
-        self._highest = -1
-        self._turn = 0
+        self._old_index, self.index = self.index, index
+        self.waits = False
         self._queue = ReorderBuffer(0)
         self._gaps.clear()
         return passed

@@ -25,6 +25,7 @@ class Path:
 
     def __init__(self) -> None:
         self.order = Order()
+        self.newest: dict[int, int] = {}  # of each key index: the highest counter that came
         self.now = 100.0
         self.passed: list[int] = []
 
@@ -32,9 +33,15 @@ class Path:
         """Let it arrive, and all timers before it; what passes because of it."""
         self.run(after_s)
         packet = memoryview(MARK + counter.to_bytes(8, "big"))
-        if self.order.passes(index, counter):
-            return self._note([packet])
-        return self._note(self.order.put(index, counter, [packet], size, self.now))
+        return self._note(self.put(index, counter, [packet], size))
+
+    def put(self, index: int, counter: int, packets: list[memoryview], size: int) -> list[memoryview]:
+        """As the receiver does."""
+        newest, order = self.newest.get(index, -1), self.order
+        self.newest[index] = max(newest, counter)
+        if counter == newest + 1 and index == order.index and not order.waits:
+            return packets
+        return order.put(index, counter, newest, packets, size, self.now)
 
     def run(self, seconds: float) -> list[int]:
         """Time passes."""
@@ -139,11 +146,10 @@ def test_tcp_does_not_wait_and_the_rest_of_its_batch_does() -> None:
     begin = path.disturb()
     tcp = plain(ipv4(TCP(sport=1, dport=2, flags="PA") / Raw(b"data")))
     udp = plain(ipv4(UDP(sport=1, dport=2) / Raw(b"data")))
-    order = path.order
-    assert not order.passes(KEYS, begin + 1)
-    assert order.put(KEYS, begin + 1, [tcp, udp, tcp], 1000, path.now) == [tcp, tcp]
-    assert order.passes(KEYS, begin) is False
-    assert order.put(KEYS, begin, [], 0, path.now) == [udp]
+    assert path.put(KEYS, begin + 1, [tcp, udp, tcp], 1000) == [tcp, tcp]
+    assert path.order.waits
+    assert path.put(KEYS, begin, [], 0) == [udp]
+    assert not path.order.waits
 
 
 def test_what_waits_is_bounded() -> None:
