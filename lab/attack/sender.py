@@ -22,7 +22,6 @@ from nconnect.ip.checksum import checksum
 from nconnect.model import NknAddress, PeerConfig
 from nconnect.nkn.link import Link
 from nconnect.nkn.outputs import DownReason
-from nconnect.tunnel.batch import put_record
 from nconnect.tunnel.constants import MAX_BATCH_BYTES
 from nconnect.tunnel.core import Tunnel
 from nconnect.tunnel.handshake import Attempt, boxed
@@ -30,7 +29,7 @@ from nconnect.tunnel.outputs import Send, Settings
 from nconnect.wire.jsonrpc import NodeInfo
 from nconnect.wire.message import message_prefix
 from nconnect.wire.nkn import InboundMessage
-from nconnect.wire.tunnel import DATA_HEADER, VERSION, Feature, Hello, RecordKind
+from nconnect.wire.tunnel import DATA_HEADER, VERSION, Feature, Hello, RecordKind, put_record
 
 MANY = 200
 NO_OFFLOAD = bytes(10)

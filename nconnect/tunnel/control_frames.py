@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterable
 from nconnect.crypto.aead import TAG_BYTES
 from nconnect.errors import DropReason, RemoteProtocolError
 from nconnect.model import Rng
-from nconnect.tunnel.batch import control_batch
 from nconnect.tunnel.handshakes import Handshakes
 from nconnect.tunnel.outputs import Output, Pong, Send
 from nconnect.tunnel.paths.lanes import Lane
@@ -24,6 +23,7 @@ from nconnect.wire.tunnel import (
     PING_BODY,
     SHARED_KEY_BODY,
     RecordKind,
+    control_batch,
     decode_links,
     encode_links,
 )

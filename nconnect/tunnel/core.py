@@ -32,7 +32,6 @@ from nconnect.crypto.keys import Identity
 from nconnect.errors import DropReason, RemoteProtocolError
 from nconnect.model import Buffer, Deadline, NknAddress, PeerConfig, Rng
 from nconnect.tunnel.allowed_ips import AllowedIps
-from nconnect.tunnel.batch import Record, read_records
 from nconnect.tunnel.constants import MAX_BATCH_BYTES, QUESTION_S
 from nconnect.tunnel.outputs import Output, Settings
 from nconnect.tunnel.paths.feedback import Arrivals
@@ -55,8 +54,10 @@ from nconnect.wire.tunnel import (
     VIRTIO_HEADER_BYTES,
     Feature,
     FrameKind,
+    Record,
     RecordKind,
     data_frame,
+    read_records,
     split_data_frame,
 )
 

@@ -12,7 +12,6 @@ from math import inf
 from nconnect.errors import DropReason
 from nconnect.ip import offload, packet
 from nconnect.queueing.fq_codel import FairQueue
-from nconnect.tunnel.batch import STRIPE_BYTES, put_record, put_stripe
 from nconnect.tunnel.paths.lanes import Lane
 from nconnect.tunnel.paths.manager import PathManager
 from nconnect.tunnel.paths.scheduler import Scheduler
@@ -23,8 +22,11 @@ from nconnect.wire.tunnel import (
     MAX_LINKS,
     MAX_PACKET_BODY_BYTES,
     RECORD_HEADER_BYTES,
+    STRIPE_RECORD_BYTES,
     VIRTIO_HEADER_BYTES,
     Feature,
+    put_record,
+    put_stripe,
 )
 
 NO_LIMIT = 1 << 30
@@ -122,7 +124,9 @@ class SendQueue:
     def _fill_striped(
         self, peer: Peer, scheduler: Scheduler, arena: bytearray, now: float, limit: int
     ) -> tuple[int, int]:
-        size, packets = self._fill(peer, scheduler.striped, arena, now, limit + STRIPE_BYTES, STRIPE_BYTES)
+        size, packets = self._fill(
+            peer, scheduler.striped, arena, now, limit + STRIPE_RECORD_BYTES, STRIPE_RECORD_BYTES
+        )
         if packets:
             put_stripe(arena, peer.path.next_stripe(), scheduler.wait_s(now))
         return size, packets

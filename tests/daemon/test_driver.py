@@ -18,13 +18,12 @@ from nconnect.daemon.inflow import MAX_PACKETS
 from nconnect.errors import DropReason
 from nconnect.ip import offload
 from nconnect.model import NknAddress, PeerConfig
-from nconnect.tunnel.batch import put_record
 from nconnect.tunnel.constants import BATCH_BYTES, MAX_BATCH_BYTES
 from nconnect.tunnel.core import SEAL_BYTES, Tunnel
 from nconnect.tunnel.outputs import CountersMoved, Output, Pong, SessionLost, SessionUp, Settings
 from nconnect.wire.message import Message
 from nconnect.wire.nkn import InboundMessage
-from nconnect.wire.tunnel import Feature
+from nconnect.wire.tunnel import Feature, put_record
 from tests.ip.packets import apart, assert_finished, datagram, noise, tcp_super, udp_super
 from tests.sim.network import packet
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from nconnect.errors import RemoteProtocolError
 from nconnect.node import fragment as parcel
-from nconnect.tunnel.batch import read_records
 from nconnect.wire import message, tunnel, upgrade, websocket
+from nconnect.wire.tunnel import read_records
 from tests.fuzz import oracles
 from tests.fuzz.draw import Draw
 

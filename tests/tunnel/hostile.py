@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from nconnect.crypto.aead import TAG_BYTES, CipherSuite
 from nconnect.model import NknAddress
-from nconnect.tunnel.batch import put_record
 from nconnect.tunnel.handshake import Attempt, boxed
 from nconnect.wire.message import Message, Payload, PayloadType, message_prefix
-from nconnect.wire.tunnel import DATA_HEADER, VERSION, Feature, FrameKind, Hello
+from nconnect.wire.tunnel import DATA_HEADER, VERSION, Feature, FrameKind, Hello, put_record
 from tests.sim.network import WALL_EPOCH_NS, Host, Simulation, ip, packet, pair
 
 

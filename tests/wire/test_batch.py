@@ -7,8 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nconnect.errors import RemoteProtocolError
-from nconnect.tunnel.batch import control_batch, put_record, read_records
-from nconnect.wire.tunnel import PING_BODY, RECORD_HEADER, RecordKind
+from nconnect.wire.tunnel import PING_BODY, RECORD_HEADER, RecordKind, control_batch, put_record, read_records
 
 
 def batch(*records: tuple[int, bytes]) -> memoryview:
