@@ -20,6 +20,7 @@ from nconnect.io.net.tls import check_pin, context_for, explained
 from nconnect.model import join_addr
 
 _READ_BYTES = 64 * 1024
+_MAX_PIECES = 1024  # guessed: chunks and interim answers, each of which costs what 100 bytes do
 
 
 async def request(
@@ -124,8 +125,14 @@ async def _read_response(
 ) -> Response:
     head: h11.Response | None = None
     body = bytearray()
+    pieces = 0
     while True:
         event = wire.next_event()
+        pieces += isinstance(event, h11.InformationalResponse) or (
+            isinstance(event, h11.Data) and event.chunk_start
+        )
+        if pieces > _MAX_PIECES:
+            raise RemoteProtocolError(f"the answer comes in more than {_MAX_PIECES} pieces")
         if event is h11.NEED_DATA:
             wire.receive_data(await reader.read(_READ_BYTES))
         elif isinstance(event, h11.Response):

@@ -36,12 +36,31 @@ async def answering(data: bytes, *, then_close: bool = True) -> AsyncIterator[st
         await asyncio.sleep(0.01)
 
 
+def test_an_answer_in_very_many_chunks_is_given_up() -> None:
+    """Each costs a hundred times what its byte does, and the loop waits for all that came together."""
+
+    async def test() -> None:
+        head, chunk, end = (
+            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n",
+            b"1\r\nx\r\n",
+            b"0\r\n\r\n",
+        )
+        async with answering(head + chunk * 1024 + end) as url:
+            assert (await request("GET", url, timeout_s=5.0)).body == b"x" * 1024
+        async with answering(head + chunk * 1025 + end) as url:
+            with pytest.raises(RemoteProtocolError, match="more than 1024 pieces"):
+                await request("GET", url, timeout_s=5.0)
+
+    run_on_both(test)
+
+
 @pytest.mark.parametrize(
     ("data", "why"),
     [
         (b"SSH-2.0-OpenSSH_9.2\r\n\r\n", "does not speak HTTP"),
         (b"", "does not speak HTTP|reset"),
         (b"HTTP/1.1 200 OK\r\nContent-Length: 5000\r\n\r\n" + bytes(5000), "longer than 1000 bytes"),
+        (b"HTTP/1.1 102 \r\n\r\n" * 1025, "more than 1024 pieces"),
         (b"HTTP/1.1 200 OK\r\nContent-Length: 50\r\n\r\nshort", "does not speak HTTP|reset"),
         (b"HTTP/1.1 200 OK\r\nX: " + b"y" * 40_000, "does not speak HTTP|reset"),
     ],
