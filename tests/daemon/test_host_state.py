@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import threading
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from ipaddress import ip_interface
 from types import SimpleNamespace
-from typing import cast
+from typing import Any, cast
 from unittest.mock import AsyncMock
 
 import pytest
@@ -25,9 +26,31 @@ from nconnect.io.system.host import Host
 from nconnect.model import Config, Prefix
 from tests.host.examples import FACTS, PROVIDER, USER, peer
 
+BLOCKING = frozenset(
+    {
+        *("read_facts", "apply", "has_rules", "remove", "missing", "flush_conntrack", "end_refused"),
+        *("count_flows", "give_flows", "refused_counts"),
+    }
+)
+
 
 class Notes:
-    """A `Host` that keeps what it was asked, and refuses when told to."""
+    """A `Host` that keeps what it was asked, and refuses when told to.
+
+    What waits for the kernel or for `nft` fails where an event loop would wait for it.
+    """
+
+    def __getattribute__(self, name: str) -> Any:
+        found = super().__getattribute__(name)
+        if name not in BLOCKING:
+            return found
+
+        def off_the_loop(*arguments: Any, **options: Any) -> Any:
+            with pytest.raises(RuntimeError, match="no running event loop"):
+                asyncio.get_running_loop()
+            return found(*arguments, **options)
+
+        return off_the_loop
 
     def __init__(self) -> None:
         self.asked: list[str] = []
@@ -326,6 +349,25 @@ def test_a_user_s_peers_open_nothing_to_count() -> None:
         assert "count_flows" not in case.host.asked
 
     run(USER, test)
+
+
+def test_status_does_not_hold_up_the_loop_while_nft_runs() -> None:
+    async def test(case: Case) -> None:
+        went_on, answered = threading.Event(), threading.Event()
+
+        def slow() -> dict[str, dict[str, int]]:
+            if went_on.wait(5):
+                answered.set()
+            return {}
+
+        case.host.refused_counts = slow  # type: ignore[method-assign]
+        asking = asyncio.create_task(case.made.refused_counts(100.0))
+        await asyncio.sleep(0)
+        went_on.set()
+        await asking
+        assert answered.is_set()
+
+    run(PROVIDER, test)
 
 
 def test_the_firewall_is_asked_now_and_then() -> None:
