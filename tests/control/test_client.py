@@ -118,7 +118,7 @@ def test_a_daemon_s_words_do_not_move_the_cursor(tmp_path: Path) -> None:
 
 
 def test_a_daemon_that_hangs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "TIMEOUT_S", 0.05)
+    monkeypatch.setattr(module, "_TIMEOUT_S", 0.05)
     path = tmp_path / "nc0.sock"
     with answering(path, None), pytest.raises(ControlError, match="does not answer"):
         ControlClient("nc0", path).status()

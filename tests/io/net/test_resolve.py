@@ -95,7 +95,7 @@ def test_nobody_waits_for_a_lookup_that_was_given_up(system: System) -> None:
 
 def test_that_no_name_server_answers_is_said(monkeypatch: pytest.MonkeyPatch, system: System) -> None:
     """Also by those who connect, whose own time-out would blame the other end."""
-    monkeypatch.setattr(resolve, "ANSWER_S", 0.05)
+    monkeypatch.setattr(resolve, "_ANSWER_S", 0.05)
     monkeypatch.setattr(resolve, "SLOW_S", 0.01)
     words = "no name server answered"
 
@@ -275,7 +275,7 @@ def test_threads_stay_few_while_name_servers_are_silent(
 ) -> None:
     """40 seeds by name, asked again and again for seconds by several links, as fast as they can."""
     monkeypatch.setattr(rpc, "STAGGER_S", 0.001)
-    monkeypatch.setattr(rpc, "ASK_AGAIN_S", 0.01)
+    monkeypatch.setattr(rpc, "_ASK_AGAIN_S", 0.01)
     seeds = [f"http://seed-{number}.example:30003" for number in range(40)]
     most = 0
 
@@ -306,7 +306,7 @@ def test_threads_stay_few_while_name_servers_are_silent(
 def test_a_silent_seed_is_not_asked_again_while_its_name_is_looked_up(
     monkeypatch: pytest.MonkeyPatch, system: System
 ) -> None:
-    monkeypatch.setattr(rpc, "ASK_AGAIN_S", 0.01)
+    monkeypatch.setattr(rpc, "_ASK_AGAIN_S", 0.01)
     questions = 0
     real = rpc.ask_node
 

@@ -135,8 +135,11 @@ def test_a_bad_answer_is_that_seeds_failure(handler: Handler, why: str) -> None:
             r"open http://portal\.example/in in a browser$",
         ),
         (fixed(b"", 511), r"open \S+/ in a browser$"),
-        (fixed(b"<html>Log in</html>"), r"open \S+/ in a browser \(unless"),
-        (fixed(b"<html>" + b"x" * 70_000, content_type="text/html"), r"open \S+/ in a browser \(unless"),
+        (fixed(b"<html>Log in</html>"), r"open \S+/ in a browser \(if that is not"),
+        (
+            fixed(b"<html>" + b"x" * 70_000, content_type="text/html"),
+            r"open \S+/ in a browser \(if that is not",
+        ),
         (fixed(b"", 302, location="http://p/\x1b[31m" + "x" * 5000), r"open http://p/ in a browser$"),
     ],
 )
@@ -294,7 +297,7 @@ def test_a_silent_seed_is_asked_again_and_cancelling_leaves_nothing() -> None:
 
 def test_a_seed_that_took_the_connection_is_asked_again_later(monkeypatch: pytest.MonkeyPatch) -> None:
     """Then it has the question; only a SYN may be lost for a long time."""
-    monkeypatch.setattr(rpc, "ASK_AGAIN_S", 0.02)
+    monkeypatch.setattr(rpc, "_ASK_AGAIN_S", 0.02)
 
     async def asks(again_s: float) -> int:
         monkeypatch.setattr(rpc, "ASK_AGAIN_CONNECTED_S", again_s)
@@ -317,7 +320,7 @@ def test_a_seed_that_took_the_connection_is_asked_again_later(monkeypatch: pytes
 
 
 def test_a_seed_that_does_not_take_the_connection_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rpc, "ASK_AGAIN_S", 0.02)
+    monkeypatch.setattr(rpc, "_ASK_AGAIN_S", 0.02)
     calls = 0
 
     async def unreached(*args: object, **options: object) -> Response:
