@@ -12,6 +12,7 @@ Every refusal is `{"error": "one line"}` with a status of 4xx or 5xx. docs/contr
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import math
@@ -76,13 +77,13 @@ class ControlServer:
     async def on(cls, listener: socket.socket, path: Path, backend: Backend) -> ControlServer:
         """Serve on a listening socket, which was made at `path` and is ours from now on."""
         self = cls(backend)
-        self._made = os.stat(path)
+        self._made = await asyncio.to_thread(os.stat, path)
         self._path = path
         self._http = await HttpServer.listen_on(listener, self.handle)
         return self
 
     def is_reachable(self) -> bool:
-        """Whether the socket's file is still the one we made."""
+        """Whether the socket's file is still the one we made. Blocks."""
         try:
             return self._made is not None and os.path.samestat(self._made, os.stat(self._path or ""))
         except OSError:

@@ -1,8 +1,9 @@
 """Devices with an invitation: judged by the desk, added to the table of peers, and answered.
 
-The desk's judgement is made on the loop. Adding a peer (a file and the firewall's rules) takes a thread
-and a task; one device for each invitation at a time, so a second message meanwhile is dropped, and asked
-again.
+The desk judges on the loop, by the book of invitations, which a thread reads: applications that come
+meanwhile wait together for the next reading. Adding a peer (a file and the firewall's rules) takes a thread
+and a task. One device is added for each invitation at a time: a second message meanwhile is dropped, since
+the device asks again.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ import logging
 import os
 import time
 from collections.abc import Callable, Coroutine, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any
 
 from nconnect.config import parse_prefix
@@ -19,20 +22,30 @@ from nconnect.config.accept_routes import not_accepted
 from nconnect.crypto.keys import Identity
 from nconnect.errors import ConfigError, HostError, NconnectError
 from nconnect.invite import pool
-from nconnect.invite.book import Invitation, InvitationState
+from nconnect.invite.book import Book, Invitation, InvitationState
 from nconnect.invite.desk import Admission, Desk, application_in
 from nconnect.invite.table import Table
 from nconnect.invite.welcome import Offer, Welcome
 from nconnect.io.files.invitations import InvitationStore
 from nconnect.model import Buffer, Config, NknAddress, PeerConfig, Prefix
 from nconnect.tunnel.outputs import SessionUp
-from nconnect.wire.invite import Reason
+from nconnect.wire.invite import Application, Reason
 
 log = logging.getLogger(__name__)
 
 RELOAD_TIMEOUT_S = 20.0
 PRESHARED_KEY_BYTES = 32
+MAX_WAITING = 64  # guessed: applications; the book is read in a millisecond
 _FALLBACK_NAME = "provider"
+
+
+@dataclass(frozen=True, slots=True)
+class _Knock:
+    """An application, and when it came."""
+
+    source: str
+    application: Application
+    now: float
 
 
 class Enrolment:
@@ -47,46 +60,69 @@ class Enrolment:
         store: InvitationStore,
         reload: Callable[[], Coroutine[Any, Any, None]],
         send: Callable[[str, Sequence[bytes]], object],
+        turn_away: Callable[[str, float], None],
     ) -> None:
         """`load` reads the whole table of peers, and blocks. `reload` puts it in force, or raises with
-        nothing changed."""
+        nothing changed. `turn_away` counts a message that `knock` has taken and that deserves no answer."""
         self._load = load
         self._address = address
         self._store = store
         self._reload = reload
         self._send = send
+        self._turn_away = turn_away
         self._desk = Desk(identity, address, os.urandom)
         self._admitting: dict[bytes, asyncio.Task[None]] = {}  # by token id
+        self._knocks: list[_Knock] = []  # that wait for the book to be read
+        self._came_up: list[str] = []  # devices whose session did, likewise
+        self._reading: asyncio.Task[None] | None = None
         self._closed = False
 
     def knock(self, source: str, content: Buffer, now: float) -> bool:
-        """An unencrypted message from anybody; False when it deserves no answer and is to be counted."""
+        """An unencrypted message from anybody; False when it is no application, and is to be counted."""
         application = None if self._closed else application_in(content)
-        if application is None:
+        if application is None or len(self._knocks) == MAX_WAITING:
             return False
-        token_id = application.token_id
-        if token_id in self._admitting:
-            return True
-        judged = self._desk.knock(source, application, self._store.current(), now=now, wall=time.time())
-        if judged is None:
-            return False
-        if isinstance(judged, bytes):
-            self._send(source, (judged,))
-            return True
-        task = asyncio.get_running_loop().create_task(self._admit(judged), name="admit an invited device")
-        self._admitting[token_id] = task
-        task.add_done_callback(lambda _: self._admitting.pop(token_id, None))
+        self._knocks.append(_Knock(source, application, now))
+        self._read_on()
         return True
 
     def session_up(self, event: SessionUp) -> None:
         """A peer's session is up: if an invitation brought it, that one is over for good."""
-        device = event.peer.dest
-        if any(each.device == device and each.preshared is not None for each in self._store.current()):
-            task = asyncio.get_running_loop().create_task(
-                asyncio.to_thread(self._seal, device), name="close an invitation"
-            )
-            self._admitting[b"seal " + device.encode()] = task
-            task.add_done_callback(lambda _: self._admitting.pop(b"seal " + device.encode(), None))
+        if not self._closed:
+            self._came_up.append(event.peer.dest)
+            self._read_on()
+
+    def _read_on(self) -> None:
+        if self._reading is None:
+            self._reading = asyncio.get_running_loop().create_task(self._read(), name="read the invitations")
+
+    async def _read(self) -> None:
+        """Judge what waits by the book as it is now, until nothing does."""
+        try:
+            while self._knocks or self._came_up:
+                book = await asyncio.to_thread(self._store.current)
+                knocks, self._knocks = self._knocks, []
+                came_up, self._came_up = set(self._came_up), []
+                for knock in knocks:
+                    self._judge(knock, book)
+                for device in {each.device for each in book if each.preshared is not None} & came_up:
+                    await asyncio.to_thread(self._seal, device)
+        finally:
+            self._reading = None
+
+    def _judge(self, knock: _Knock, book: Book) -> None:
+        token_id = knock.application.token_id
+        if token_id in self._admitting:
+            return
+        judged = self._desk.knock(knock.source, knock.application, book, now=knock.now, wall=time.time())
+        if judged is None:
+            self._turn_away(knock.source, knock.now)
+        elif isinstance(judged, bytes):
+            self._send(knock.source, (judged,))
+        else:
+            task = asyncio.get_running_loop().create_task(self._admit(judged), name="admit an invited device")
+            self._admitting[token_id] = task
+            task.add_done_callback(lambda _: self._admitting.pop(token_id, None))
 
     async def close(self) -> None:
         """Hear nobody any more, and let what has begun come to its end."""
@@ -95,8 +131,10 @@ class Enrolment:
 
     async def settled(self) -> None:
         """Return when what has begun is done; after `RELOAD_TIMEOUT_S` at the latest."""
-        if self._admitting:
-            await asyncio.wait(list(self._admitting.values()), timeout=RELOAD_TIMEOUT_S)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(RELOAD_TIMEOUT_S):
+                while under_way := [*filter(None, (self._reading, *self._admitting.values()))]:
+                    await asyncio.wait(under_way)
 
     async def _admit(self, admission: Admission) -> None:
         name = admission.invitation.name

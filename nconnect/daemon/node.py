@@ -102,8 +102,15 @@ async def _serve(
     ended = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, ended.set)
+    writing: set[asyncio.Task[None]] = set()
+
+    def write_stats(path: Path) -> None:
+        task = loop.create_task(asyncio.to_thread(_write_stats, server.stats(), path), name="write stats")
+        writing.add(task)
+        task.add_done_callback(writing.discard)
+
     if stats_file is not None:
-        loop.add_signal_handler(signal.SIGUSR1, _write_stats, server, stats_file)
+        loop.add_signal_handler(signal.SIGUSR1, write_stats, stats_file)
     try:
         await server.start()
         await control.start()
@@ -122,7 +129,8 @@ async def _serve(
             supervisor.cancel()
     finally:
         if stats_file is not None:
-            _write_stats(server, stats_file)
+            await asyncio.gather(*writing)
+            await asyncio.to_thread(_write_stats, server.stats(), stats_file)
         await control.close()
         await server.close()
 
@@ -183,10 +191,10 @@ def _cluster_link(url: str, key: bytes | None, server: NodeServer, config: NodeC
     return link
 
 
-def _write_stats(server: NodeServer, path: Path) -> None:
+def _write_stats(stats: dict[str, object], path: Path) -> None:
     """Replace the file as a whole, so that a reader never sees half of it."""
     try:
-        write_atomically(path, (json.dumps(server.stats(), indent=2) + "\n").encode(), durable=False)
+        write_atomically(path, (json.dumps(stats, indent=2) + "\n").encode(), durable=False)
     except OSError as error:
         log.error("cannot write %s: %s", path, reason(error))
 

@@ -86,7 +86,7 @@ class RuntimeFiles:
             try:
                 while True:
                     told.clear()
-                    watching = watch.add(paths.run_dir())
+                    watching = await asyncio.to_thread(watch.add, paths.run_dir())
                     kept = await self._keep()
                     if kept and not watching:
                         continue  # the folder is new
@@ -103,7 +103,7 @@ class RuntimeFiles:
         try:
             if await asyncio.to_thread(self._lock.renew):
                 log.warning("somebody removed %s: made again", paths.lock_path(self._interface))
-            if self._server is None or not self._server.is_reachable():
+            if self._server is None or not await asyncio.to_thread(self._server.is_reachable):
                 await self._stop_serving()
                 await self.listen()
                 log.warning("somebody removed %s: made again", paths.socket_path(self._interface))

@@ -166,6 +166,7 @@ def assemble(opened: Opened, loop: asyncio.AbstractEventLoop, *, keep_trying: bo
         store=opened.invitations,
         reload=reload.apply,
         send=links.send,
+        turn_away=tunnel.turn_away,
     )
 
     # Who asks, and who waits

@@ -353,6 +353,14 @@ class Tunnel:
             self._sessions.receive_handshake(peer, message, now, source)
         return None
 
+    def turn_away(self, source: str, now: float) -> None:
+        """Count a message that `on_visitor` took, and that deserves no answer after all."""
+        peer = self._peer_at(source)
+        if peer is None:
+            self._unknown_sender(source, now)
+        else:
+            peer.drops[DropReason.NOT_OURS] += 1
+
     def _control_records(self, records: list[Record]) -> memoryview | None:
         """Act on what is no packet in the batch that was just opened; the body of its STRIPE record."""
         assert self._opened is not None

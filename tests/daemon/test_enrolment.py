@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 from collections.abc import Awaitable, Callable
 from ipaddress import ip_network
 from pathlib import Path
@@ -12,7 +13,7 @@ from types import SimpleNamespace
 import pytest
 
 from nconnect.config.edit import add_peer, new_file
-from nconnect.daemon.enrolment import Enrolment
+from nconnect.daemon.enrolment import MAX_WAITING, Enrolment
 from nconnect.errors import HostError
 from nconnect.invite.applicant import Refused, RoutesNotAccepted
 from nconnect.invite.table import Table
@@ -54,6 +55,7 @@ class Provider:
         with self.store.issuing() as book:
             book.add(invitation(expires_at=FAR), NOW)
         self.sent: asyncio.Queue[tuple[str, bytes]] = asyncio.Queue()
+        self.turned_away: list[tuple[str, float]] = []
         self.reloads = 0
         self.refuse = False
         self.reception = Enrolment(
@@ -62,6 +64,7 @@ class Provider:
             address=PROVIDER,
             store=self.store,
             reload=self.reload,
+            turn_away=lambda source, now: self.turned_away.append((source, now)),
             send=lambda dest, parts: self.sent.put_nowait((dest, b"".join(parts))),
         )
 
@@ -209,11 +212,37 @@ def test_a_crash_between_the_two_files_is_mended_by_asking_again(tmp_path: Path)
 def test_strangers_are_for_the_counter(tmp_path: Path) -> None:
     async def test(provider: Provider) -> None:
         payload = asked(applicant())
-        assert not provider.knock(payload, str(OTHER))
         assert not provider.reception.knock(str(DEVICE), b"hello", 0.0)
+        assert provider.knock(payload, str(OTHER))
+        await provider.reception.settled()
         provider.store._issued.unlink()
-        assert not provider.knock(payload)
+        assert provider.knock(payload)
+        await provider.reception.settled()
+        assert provider.turned_away == [(str(OTHER), 0.0), (str(DEVICE), 0.0)]
         assert provider.sent.empty()
+
+    run(tmp_path, test)
+
+
+def test_a_flood_of_applications_waits_for_one_reading_and_in_a_bounded_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def test(provider: Provider) -> None:
+        reads = []
+        current = provider.store.current
+        monkeypatch.setattr(
+            provider.store, "current", lambda: reads.append(threading.get_ident()) or current()
+        )
+        payload = asked(applicant())
+        heard = [provider.knock(payload, str(OTHER)) for _ in range(MAX_WAITING + 10)]
+        assert heard == [True] * MAX_WAITING + [False] * 10
+        await provider.reception.settled()
+        assert len(provider.turned_away) == MAX_WAITING
+        assert len(reads) == 1
+        assert threading.get_ident() not in reads, "the loop reads no file"
+        assert provider.knock(payload), "there is room again"
+        await provider.reception.settled()
+        assert len(provider.peers) == 1
 
     run(tmp_path, test)
 

@@ -103,7 +103,7 @@ async def _connect(
     try:
         if not secure:
             return await asyncio.open_connection(sock=sock)
-        context = tls or context_for(pin)
+        context = tls or await context_for(pin)
         reader, writer = await asyncio.open_connection(sock=sock, ssl=context, server_hostname=host)
     except ssl.SSLError as error:
         raise await explained(error, host, port, proxies, plain="http") from error

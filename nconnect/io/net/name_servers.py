@@ -42,7 +42,7 @@ async def ask(host: str) -> list[AddressInfo]:
         return []
     try:
         for number in range(1 << 30):
-            question.send_to(servers())
+            question.send_to(await asyncio.to_thread(servers))
             pause_s = PAUSES_S[min(number, len(PAUSES_S) - 1)]
             await asyncio.wait([question.answer], timeout=pause_s)
             if question.answer.done():
@@ -53,7 +53,7 @@ async def ask(host: str) -> list[AddressInfo]:
 
 
 def servers() -> list[str]:
-    """The servers of resolv.conf, each once; more than glibc's three."""
+    """The servers of resolv.conf, each once; more than glibc's three. Reads the file."""
     return _servers_in(RESOLV_CONF)[:MAX_SERVERS]
 
 

@@ -31,7 +31,7 @@ _NO_TLS = ("WRONG_VERSION_NUMBER", "UNKNOWN_PROTOCOL", "HTTP_REQUEST", "PACKET_L
 
 @cache
 def verifying() -> ssl.SSLContext:
-    """Checks name, dates and issuer. One for all: to load the authorities takes 20 ms."""
+    """Checks name, dates and issuer. One for all: to load the authorities takes 20 ms, and blocks."""
     return ssl.create_default_context()
 
 
@@ -44,9 +44,9 @@ def unverifying() -> ssl.SSLContext:
     return context
 
 
-def context_for(pin: str | None, *, verify: bool = True) -> ssl.SSLContext:
+async def context_for(pin: str | None, *, verify: bool = True) -> ssl.SSLContext:
     """What to shake hands with; then `check_pin` follows where there is a pin."""
-    return verifying() if pin is None and verify else unverifying()
+    return await asyncio.to_thread(verifying) if pin is None and verify else unverifying()
 
 
 def check_pin(pin: str, certificate: bytes | None, server: str) -> None:

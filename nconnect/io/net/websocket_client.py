@@ -49,7 +49,8 @@ async def connect(
             sock: Any = await dial(host, port, proxies.to(host, port), admit=proxies.admit)
             if parts.scheme == "wss":
                 pin = pin_of(url)
-                sock = await _secured(sock, host, port, tls or context_for(pin, verify=verify), pin, proxies)
+                context = tls or await context_for(pin, verify=verify)
+                sock = await _secured(sock, host, port, context, pin, proxies)
             return await _upgrade(sock, parts.netloc, parts.path or "/")
     except TimeoutError:
         raise NetworkError(f"{url} did not answer within {timeout_s:g} s") from None
