@@ -7,12 +7,12 @@ All members publish on one subject, and hear each other in the order of sending:
 
     {"t": "alive", "node": KEY, "run": HEX, "seq": N, "ws": {…}, "wss": {…}}   every second; one may be null
     {"t": "on" | "off", "node", "run", "seq": N, "address": A}     the first login, the last one's end
-    {"t": "ask", "node": KEY, "of": KEY}                           your presence, please
+    {"t": "ask", "node": KEY, "of": KEY}                           asks member `of` for its presence
     {"t": "all", "node", "run", "seq": N, "part": I, "parts": K, "addresses": [A, …]}
     {"t": "bye", "node"}
 
-`seq` counts a run's changes. Who sees a number missing asks for the whole. A member that is silent for
-`DEAD_AFTER_S` is out: of the answers to `getwsaddr`, and with all its clients.
+`seq` counts a run's changes. A member that misses a number asks for the whole presence. A member that is
+silent for `DEAD_AFTER_S` is removed, with all its clients, and no longer named in answers to `getwsaddr`.
 
     cluster.receive(data, now); cluster.handle_timeout(now); cluster.connected(now); cluster.disconnected()
     cluster.logged_in(address); cluster.logged_out(address)
@@ -62,7 +62,7 @@ class Publish:
 
 @dataclass(frozen=True, slots=True)
 class Arrived:
-    """An address that was nowhere else is logged in on another member now: send on what is held for it."""
+    """An address that was logged in nowhere else now is on another member: forward its held messages."""
 
     address: str
 
@@ -73,22 +73,22 @@ class _Member:
     wss: NodeInfo | None
     run: str
     heard_at: float
-    seq: int | None = None  # up to which its presence is known; None: not at all
+    seq: int | None = None  # the last change that is known; None: its presence is unknown
     presence: set[str] = field(default_factory=set)
     asked_at: float | None = None
-    parts: list[str] = field(default_factory=list)  # of an "all" that is not whole yet
+    parts: list[str] = field(default_factory=list)  # of an "all" that is still incomplete
     parts_seen: int = 0
 
 
 class Cluster:
-    """One node's view of the others. `key` is its public key in hex, `run` anything that is new each time."""
+    """One node's view of the others. `run` must be different at each start."""
 
     def __init__(self, ws: NodeInfo | None, wss: NodeInfo | None, *, run: str) -> None:
         own = ws or wss
         if own is None:
             raise LocalProtocolError("a node without a websocket port cannot join a cluster")
         self.key = own.public_key
-        self.malformed = 0  # messages that no member would send
+        self.malformed = 0  # malformed messages
         self._ws = ws
         self._wss = wss
         self._run = run
@@ -113,7 +113,7 @@ class Cluster:
         return self._beat_at is not None
 
     def assign(self, address: str, secure: bool) -> NodeInfo | None:
-        """The live node that an address belongs to; None when none of them has TLS and that is asked for."""
+        """The live node that an address belongs to; None if `secure` and no node has TLS."""
         infos = {self.key: self._wss if secure else self._ws}
         infos |= {key: m.wss if secure else m.ws for key, m in self._members.items()}
         usable = [key for key, info in infos.items() if info is not None]
@@ -126,30 +126,30 @@ class Cluster:
     # --- what happens here ---
 
     def connected(self, now: float) -> None:
-        """The others can hear us (again)."""
+        """Note that the other members can be reached (again)."""
         self._beat(now)
 
     def disconnected(self) -> None:
-        """Nobody can be heard or reached: we are alone until `connected`."""
+        """Note that no member can be reached: this node is alone until `connected`."""
         self._beat_at = None
         self._outputs.clear()
         for key in list(self._members):
             self._forget(key)
 
     def logged_in(self, address: str) -> None:
-        """The first connection of this address is a client of ours."""
+        """Note that the first connection of this address has logged in here."""
         if address not in self._own:
             self._own[address] = None
             self._change("on", address)
 
     def logged_out(self, address: str) -> None:
-        """The last connection of this address is gone."""
+        """Note that the last connection of this address is gone."""
         if address in self._own:
             del self._own[address]
             self._change("off", address)
 
     def farewell(self) -> str:
-        """What to publish last."""
+        """The last message to publish."""
         return strict_json.dump({"t": "bye", "node": self.key})
 
     def _change(self, what: str, address: str) -> None:
@@ -195,7 +195,7 @@ class Cluster:
     # --- what the others say ---
 
     def receive(self, data: bytes, now: float) -> None:
-        """One message of any member, ours too. What is malformed is counted and passed over."""
+        """Take a message of any member, including our own. Malformed ones are counted and ignored."""
         try:
             message = strict_json.obj(strict_json.load(data))
             key = strict_json.text(message, "node")
@@ -217,9 +217,9 @@ class Cluster:
             return
         member = self._members.get(key)
         if member is None:
-            return  # its next heartbeat makes it known
+            return  # unknown until its next heartbeat
         if strict_json.text(message, "run") != member.run:
-            return  # of its life before
+            return  # from an earlier run
         member.heard_at = now
         seq = _count(message, "seq")
         if what in ("on", "off"):
@@ -235,7 +235,7 @@ class Cluster:
             None if message.get(name) is None else NodeInfo.from_json(message[name]) for name in ("ws", "wss")
         )
         if {info.public_key for info in (ws, wss) if info is not None} != {key}:
-            raise RemoteProtocolError("cluster: a member speaks for another one")
+            raise RemoteProtocolError("cluster: a member sent another member's message")
         member = self._members.get(key)
         if member is not None and member.run != run:
             self._forget(key)

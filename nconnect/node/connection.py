@@ -1,4 +1,4 @@
-"""One websocket to the node: its states, and what the node remembers of it."""
+"""One websocket to the node: its states, and what the node stores about it."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Transport(Protocol):
 
 @dataclass(slots=True)
 class Stuck:
-    """What a socket keeps because its client does not read: bytes, and how far that client had come when."""
+    """A socket that keeps bytes because its client does not read: how many, and the progress since when."""
 
     size_bytes: int
     tx_bytes: int
@@ -60,7 +60,7 @@ class Event(Enum):
     CLOSED = "closed"
 
 
-# An absent entry is a mistake: of the client's for LOGGED_IN (only once), of ours for CLOSED.
+# An absent entry is an error: of the client for LOGGED_IN (allowed once), of our own code for CLOSED.
 TRANSITIONS: dict[tuple[State, Event], State] = {
     (State.CHALLENGED, Event.LOGGED_IN): State.CLIENT,
     (State.CHALLENGED, Event.CLOSED): State.CLOSED,
@@ -69,7 +69,7 @@ TRANSITIONS: dict[tuple[State, Event], State] = {
 
 
 class Connection:
-    """One websocket to us. Made by `Node.open` and changed by the node alone."""
+    """One websocket to us. `Node.open` makes it; only the node and its relay change it."""
 
     __slots__ = (
         "address", "bad_frames", "challenge", "direct", "drains_mail", "early_bytes", "egress", "heads",
@@ -89,25 +89,25 @@ class Connection:
         self.number = number
         self.transport = transport
         self.source = source
-        self.info = info  # this node as this client sees it
+        self.info = info  # this node's addresses as told to this client
         self.challenge = challenge
         self.heard_at = self.moved_at = now
         self.rx_seen = self.tx_seen = 0
         self.early_bytes = 0  # of binary frames before the login
         self.bad_frames = 0  # since the last check
         self.state = State.CHALLENGED
-        self.address = ""  # as text, since that is what it is looked up by
+        self.address = ""  # as text, because it is the key of look-ups
         self.prefixes: dict[int, bytes] = {}  # payload size -> head of a message from this client
         self.heads = HeadCache()  # of its messages
-        self.direct = True  # what is for this client may go to its socket as it is
-        self.drains_mail = False  # what was held for it goes first, as its socket takes it
-        self.egress: Egress[bytes] | None = None  # there only while something waits in it
-        self.stuck: Stuck | None = None  # there only while its socket keeps part of a message
-        self.ledger: Ledger | None = None  # there only when the node verifies
-        self.reorderer: Reorderer | None = None  # there only in tests
+        self.direct = True  # messages may go to its socket unchanged (no receipts, no test disorder)
+        self.drains_mail = False  # its held messages are being sent, and go before newer ones
+        self.egress: Egress[bytes] | None = None  # only while something waits in it
+        self.stuck: Stuck | None = None  # only while its socket keeps part of a message
+        self.ledger: Ledger | None = None  # only if the node verifies
+        self.reorderer: Reorderer | None = None  # only in tests
 
     def move(self, event: Event) -> bool:
-        """Follow the table; False when the event may not come now."""
+        """Change the state by the table; False if the event is not allowed in this state."""
         state = TRANSITIONS.get((self.state, event))
         if state is None:
             return False

@@ -2,19 +2,20 @@
 
 Contract with its shell (`nconnect.io.nkn.node_server`):
 
-    connection = node.open(transport, remote_host, info, now)      # None: refused, close the socket
+    connection = node.open(transport, remote_host, info, now)      # None: refused, the shell closes it
     node.receive_text(connection, data, now)                       # data is borrowed until the call returns
     node.receive_binary(connection, data, now)
     node.writable(connection, now)                                 # its socket takes data again
-    node.closed(connection)                                        # its socket is gone; once, last
+    node.closed(connection)                                        # its socket is gone; the last call, once
     node.poll_timeout() -> Deadline | None;  node.handle_timeout(now)
 
-A message goes straight from the buffer in which it arrived to its destination's socket, as a cached head
-and a view, with no copy, as long as that socket takes it. Else it is copied into that client's `Egress`; and
-when nobody is logged in as its destination, into `OfflineMailbox`, if its sender wants that.
-Whatever a client sends never raises: it is dropped and counted under a `NodeDrop`. As at the official node
-the connection stays open, unless a login's signature is wrong, or more than `MAX_BAD_FRAMES` frames that
-break the protocol come within one `ping_interval_s`. The order of each pair of clients is kept.
+While the destination's socket is writable, a message goes there directly from the buffer in which it arrived,
+as a cached head and a view, without a copy. Otherwise it is copied into that client's `Egress`. If nobody is
+logged in as the destination, it goes into the `OfflineMailbox` if its sender asked for that.
+
+Nothing that a client sends raises an error: it is dropped and counted under a `NodeDrop`. As at the official
+node, the connection stays open, unless a login's signature is wrong, or more than `MAX_BAD_FRAMES` frames
+break the protocol within one `ping_interval_s`. Messages of each pair of clients stay in order.
 """
 
 from __future__ import annotations
@@ -55,28 +56,28 @@ from nconnect.wire.nkn import (
 from nconnect.wire.sigchain import login_digest
 
 MAX_TEXT_BYTES = 16 << 10  # guessed: a setClient request has about 400
-EARLY_FRAME_BYTES = 8 << 10  # larger frames before the login are skipped as they come
-MAX_EARLY_BYTES = 4 << 20  # guessed: of frames before the login, dropped unread; one of the largest
-MAX_BAD_FRAMES = 32  # guessed: a client of another version may err now and then
-MAX_UNREAD_ANSWER_BYTES = 4 << 10  # guessed: who does not read our answers asks for no more of them
-INFLATE_WORK = 4  # measured: a byte that is decompressed costs as much as so many that are passed on
-VERIFY_WORK = 16 * MESSAGE_WORK  # measured: what a signature costs
-_CLIENT = State.CLIENT  # an enum's member costs a look-up in its class
+EARLY_FRAME_BYTES = 8 << 10  # larger frames before the login are skipped without being stored
+MAX_EARLY_BYTES = 4 << 20  # guessed: dropped bytes of frames before the login: one of the largest frames
+MAX_BAD_FRAMES = 32  # guessed: a client of another version may make mistakes now and then
+MAX_UNREAD_ANSWER_BYTES = 4 << 10  # guessed: a client that does not read our answers gets no more of them
+INFLATE_WORK = 4  # measured: decompressing a byte costs as much as relaying this many
+VERIFY_WORK = 16 * MESSAGE_WORK  # measured: the cost of checking a signature
+_CLIENT = State.CLIENT  # saves the look-up of the member in its class
 _NONE: Mapping[str, int] = MappingProxyType({})
 _CHECK_GRAIN_S = 0.5  # checks are rounded up to it, so that many idle clients share a wakeup
 
 
 @dataclass(frozen=True, slots=True)
 class NodeStats:
-    """What the node has done since it started, and what it holds now."""
+    """The node's counters since its start, and what it holds now."""
 
     connections: int
     clients: int
     logins: int
-    messages: int  # passed on, each destination counted
+    messages: int  # relayed, counted once per destination
     bytes: int  # of their payloads
-    receipts: int  # checked and right
-    receipts_missing: int  # asked for and never given
+    receipts: int  # valid ones
+    receipts_missing: int  # asked for and never received
     queue_bytes: int
     held_messages: int  # kept for offline clients
     held_bytes: int
@@ -93,7 +94,7 @@ class Node:
         self.relay = Relay(settings, rng)
         self._public_key = identity.public_key
         self._rng = rng
-        # How to close a socket of this source whose handshake is not done, the oldest; the shell's.
+        # Set by the shell: closes the oldest socket of this source whose handshake is not done.
         self.close_opening: Callable[[str], None] | None = None
         self._limiter = RateLimiter(settings.rate_per_s, settings.burst)
         self._inflated = RateLimiter(settings.inflated_rate, max(MAX_FRAME_BYTES, settings.inflated_rate))
@@ -104,33 +105,33 @@ class Node:
         self._receipts = 0
         self._receipts_missing = 0  # of clients that are gone
         self._opened = 0
-        # One entry for each open connection; those whose connection has gone are skipped in their turn.
+        # One entry for each open connection; entries of closed connections are skipped when they are due.
         self._checks: list[tuple[float, int]] = []
         self._next_block_at = self.chain.next_at(now)
 
     # --- connections ---
 
     def admits(self, remote_host: str, now: float, *, opening: Mapping[str, int] = _NONE) -> bool:
-        """Whether a host may connect now: asked before its handshake costs anything.
+        """Whether a host may connect now. Call it before the handshake, which costs work.
 
-        `opening` counts the sockets whose handshake is not done yet, by source (`limit_key`): they take up
+        `opening` counts the sockets whose handshake is not done yet, by source (`limit_key`): they occupy
         places too.
         """
         return self.has_room(remote_host, opening) and self.in_rate(remote_host, now)
 
     def in_rate(self, remote_host: str, now: float) -> bool:
-        """Whether this host has not made too many connects; one more is counted, or its refusal."""
+        """Whether this host is within its rate of connections. Counts the connection, or its refusal."""
         allowed = self._limiter.allow(remote_host, now)
         if not allowed:
             self.count(NodeDrop.RATE_LIMITED)
         return allowed
 
     def has_room(self, remote_host: str, opening: Mapping[str, int]) -> bool:
-        """Whether one more connection of this host fits; counted if not.
+        """Whether one more connection of this host fits. Counts a refusal.
 
-        A source may hold `source_share` connections. When the node is full, a source that has fewer than
-        the one with the most takes a place from that one, so that a few sources cannot keep others out. The
-        same holds for the `max_logins` places of those that have not logged in.
+        A source may hold `source_share` connections. When the node is full, a source that has fewer than the
+        largest source takes a place from it, so that a few sources cannot keep others out. The same holds
+        for the `max_logins` places of connections that have not logged in.
         """
         key = limit_key(remote_host)
         source = self._sources.get(key)
@@ -154,8 +155,8 @@ class Node:
         return False
 
     def _displace_for(self, held: int) -> bool:
-        """Close a connection of the source with the most, if that has more than one above `held`: one that is
-        not logged in, else the one that has been silent longest."""
+        """Close a connection of the largest source, if it has more than `held` + 1: one that is not logged
+        in, otherwise the one that has been silent longest."""
         most = max((source.connections for source in self._sources), key=len, default={})
         if len(most) <= held + 1:
             return False
@@ -164,7 +165,7 @@ class Node:
         return True
 
     def _displace_login_for(self, held: int, opening: Mapping[str, int]) -> bool:
-        """The same for those that have not logged in: the oldest goes, one that is no websocket yet first."""
+        """The same for connections without login: close the oldest, first one that is not a websocket yet."""
         counts = Counter(opening)
         counts.update({source.key: len(source.challenged) for source in self._sources})
         key, most = counts.most_common(1)[0] if counts else ("", 0)
@@ -180,7 +181,7 @@ class Node:
         return True
 
     def open(self, transport: Transport, remote_host: str, info: NodeInfo, now: float) -> Connection | None:
-        """A websocket is open: challenge it. None when there are too many; the shell closes it then."""
+        """A websocket is open: challenge it. None if there are too many; then the shell closes it."""
         if len(self._connections) >= self.settings.max_connections:
             self.count(NodeDrop.TOO_MANY_CONNECTIONS)
             return None
@@ -220,7 +221,7 @@ class Node:
     # --- data lane ---
 
     def receive_binary(self, connection: Connection, data: Buffer, now: float) -> None:
-        """A binary frame: a message to pass on, or a receipt."""
+        """A binary frame: a message to relay, or a receipt."""
         if connection.state is not _CLIENT:
             if connection.state is State.CHALLENGED:
                 self._drop_early(connection, len(data))
@@ -254,8 +255,8 @@ class Node:
             self._tolerate(connection, NodeDrop.MALFORMED)
 
     def _inflate(self, connection: Connection, body: Buffer, now: float) -> bytes:
-        """Decompress as far as the source's budget goes, and not so far that it holds up the others: a
-        kilobyte can hold megabytes."""
+        """Decompress within the source's budget and without delaying others: a kilobyte can expand to
+        megabytes."""
         free = INFLATES_FREELY * len(body)
         source = connection.source
         left = self._inflated.left(source.key, now)
@@ -271,13 +272,13 @@ class Node:
         return plain
 
     def skipped(self, connection: Connection, size_bytes: int) -> None:
-        """A frame before the login was too large to be kept (`EARLY_FRAME_BYTES`)."""
+        """Note a frame before the login that was too large to be stored (`EARLY_FRAME_BYTES`)."""
         if connection.state is State.CHALLENGED:
             self._drop_early(connection, size_bytes)
 
     def _drop_early(self, connection: Connection, size_bytes: int) -> None:
-        """A binary frame before the login: a MultiClient of the official SDK for Go sends through all its
-        clients as soon as one of them is logged in."""
+        """Drop a binary frame before the login. They are normal: a MultiClient of the official Go SDK sends
+        through all its clients as soon as one of them is logged in."""
         connection.early_bytes += size_bytes
         if connection.early_bytes > MAX_EARLY_BYTES:
             self._refuse(connection, NodeDrop.NOT_LOGGED_IN)
@@ -286,7 +287,7 @@ class Node:
 
     def _take_receipt(self, connection: Connection, receipt: Receipt) -> None:
         if connection.ledger is None:
-            return  # we asked for none; the official node's answer to that is silence too
+            return  # we did not ask for one; the official node ignores it too
         if connection.ledger.check_receipt(receipt):
             self._receipts += 1
         else:
@@ -299,7 +300,7 @@ class Node:
     # --- control lane ---
 
     def receive_text(self, connection: Connection, data: Buffer, now: float) -> None:
-        """A text frame: the login, or something that a node without a chain does not answer."""
+        """A text frame: the login, or an action that a node without a chain answers with an error."""
         if connection.state is State.CLOSED:
             return
         if connection.transport.unsent_bytes > MAX_UNREAD_ANSWER_BYTES:
@@ -333,14 +334,14 @@ class Node:
             self._refuse(connection, NodeDrop.BAD_LOGIN)
             return
         if connection.state is _CLIENT and connection.address == request.address:
-            self._confirm_login(connection, now)  # it asks again, as after an answer that was late
+            self._confirm_login(connection, now)  # it asks again, for example because our answer was late
             return
         if not connection.move(Event.LOGGED_IN):
             self._reject(connection, "setClient", actions.INVALID_METHOD, NodeDrop.BAD_LOGIN)
             return
         others = self.relay.clients.get(request.address, ())
         if len(others) >= MAX_CONNECTIONS_PER_ADDRESS:
-            # Each gets every message: without a bound one client could have the node multiply its own.
+            # Each gets every message: without a bound a client could have the node multiply its messages.
             self._refuse(others[0], NodeDrop.DISPLACED)
         connection.address = request.address
         self._sources.logged_in(connection)
@@ -368,7 +369,7 @@ class Node:
     # --- time ---
 
     def poll_timeout(self) -> Deadline | None:
-        """When `handle_timeout` is wanted; None when nothing is due."""
+        """When to call `handle_timeout`; None if nothing is scheduled."""
         if self.relay.flush_at is not None:
             return Deadline(self.relay.flush_at, "reorder")
         end = self.relay.holding.next_end()
@@ -396,7 +397,7 @@ class Node:
                 self._check(connection, now)
 
     def _check(self, connection: Connection, now: float) -> None:
-        """Close who did not log in, went silent or does not read; ping who said nothing since the last."""
+        """Close a connection without login, a silent one, one that does not read; ping an idle one."""
         settings, transport = self.settings, connection.transport
         connection.bad_frames = 0
         if connection.state is State.CHALLENGED:
@@ -420,7 +421,7 @@ class Node:
         at = -(-at // _CHECK_GRAIN_S) * _CHECK_GRAIN_S
         heapq.heappush(self._checks, (at, connection.number))
         if len(self._checks) > 2 * len(self._connections) + 1024:
-            # Connections that came and went at once have left their entries behind.
+            # Short connections have left many stale entries.
             self._checks = sorted(entry for entry in self._checks if entry[1] in self._connections)
 
     def _announce_block(self, now: float) -> None:
@@ -433,7 +434,7 @@ class Node:
     # --- counting ---
 
     def count(self, reason: NodeDrop) -> None:
-        """One message or connection was dropped."""
+        """Count one dropped message or connection."""
         self.relay.count(reason)
 
     def stats(self) -> NodeStats:
@@ -458,7 +459,7 @@ class Node:
         connection.transport.close(1008, reason.value)
 
     def _tolerate(self, connection: Connection, reason: NodeDrop) -> None:
-        """A frame that breaks the protocol: drop and count it; close the connection when they are many."""
+        """Drop and count a frame that breaks the protocol; close the connection if there are many."""
         connection.bad_frames += 1
         if connection.bad_frames > MAX_BAD_FRAMES:
             self._refuse(connection, reason)

@@ -1,14 +1,14 @@
-"""What waits for one client's socket: a bounded queue, fair between the sources of the messages.
+"""The messages that wait for one client's socket: a bounded queue, fair between their senders' addresses.
 
-Used only while the socket takes nothing more; as long as it does, messages go to it directly from the
-buffer in which they arrived. Here they are copies, and each belongs to the queue until it is sent or
-dropped. Senders' addresses take turns by bytes (deficit round robin), and so do the senders at one address;
-an address that was idle goes first. Each message counts as `MESSAGE_BYTES` more than it has, for a turn as
-for the bounds: that is what holding it costs, and small ones are no way to get more than one's turn.
+It is used only while the socket is full; otherwise messages go to it directly from the buffer in which they
+arrived. Here they are copies, owned by the queue until they are sent or dropped. Senders' addresses take
+turns by bytes (deficit round robin), and so do the senders at one address; an address that was idle goes
+first. Each message counts as `MESSAGE_BYTES` more than its size, for turns and for bounds: that is what
+storing it costs, and small messages must not give a sender more than its turn.
 
-Drop policy: over the client's own bound the oldest message of the sender that fills it most, at the address
-that fills it most; where the clients at the receiving address hold as much already as is left for all, the
-newcomer. Nothing is dropped for its age: docs/decisions/0019-no-codel-in-the-node.md.
+Drop policy: beyond the client's own bound, the oldest message of the largest sender at the largest address is
+dropped. If the clients at the receiving address hold as much as is left for all others, the new message is
+dropped. Nothing is dropped because of its age: docs/decisions/0019-no-codel-in-the-node.md.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from nconnect.errors import DropReason
 from nconnect.node.settings import NodeDrop
 from nconnect.queueing.fq_codel import FairQueue
 
-# RFC 8290 speaks of packets of 1500 bytes; here a message is a batch of up to some hundred kilobytes.
+# RFC 8290 assumes packets of 1500 bytes; here a message is a batch of up to some hundred kilobytes.
 _QUANTUM_BYTES = 64 << 10
-MESSAGE_BYTES = 512  # measured: 230 of memory, beside the message itself
+MESSAGE_BYTES = 512  # measured: 230 bytes of memory per message, besides the message itself
 
 _REASONS = {
     DropReason.QUEUE_FULL: NodeDrop.QUEUE_FULL,
@@ -35,7 +35,7 @@ _REASONS = {
 
 @dataclass(slots=True)
 class Pool:
-    """The bytes that wait for all clients of a node together, and their bound."""
+    """The bytes that wait for all clients of a node, and their bound."""
 
     limit_bytes: int
     used_bytes: int = 0
@@ -47,13 +47,13 @@ class Pool:
 
 @dataclass(slots=True)
 class Account:
-    """What of the pool the clients at one address use."""
+    """How much of the pool the clients at one address use."""
 
     pool: Pool
     used_bytes: int = 0
 
     def has_room(self, size: int) -> bool:
-        """Whether so much more may wait: an address may use as much as it leaves for the others."""
+        """Whether `size` more bytes may wait: an address may use at most as much as it leaves for others."""
         return self.used_bytes + size <= self.pool.limit_bytes - self.pool.used_bytes
 
     def add(self, size: int) -> None:
@@ -72,7 +72,7 @@ _T = TypeVar("_T", bound=Sized)
 
 @dataclass(slots=True)
 class _Source(Generic[_T]):
-    """What waits of one sending address, in queues of its senders."""
+    """The waiting messages of one sending address, in a queue per sender."""
 
     number: int
     queue: FairQueue[_T]
@@ -98,7 +98,7 @@ class Egress(Generic[_T]):
         return sum(len(source.queue) for source in self._sources.values())
 
     def put(self, source: int, sender: int, message: _T, now: float) -> None:
-        """Hold one message of a sender at a source, both numbered; count what had to be dropped for it."""
+        """Queue one message of a sender at a source, both given by number; report what is dropped for it."""
         size = len(message) + MESSAGE_BYTES
         if not self.account.has_room(size):
             self.dropped(NodeDrop.NODE_FULL)
@@ -138,13 +138,13 @@ class Egress(Generic[_T]):
                 return message
             turn.popleft()
             if turn is new and old:
-                old.append(source)  # it must not become new again at once
+                old.append(source)  # it must not become new again at once (RFC 8290, section 4.2)
             else:
                 del self._sources[source.number]
         return None
 
     def clear(self, reason: DropReason = DropReason.LINK_DOWN) -> None:
-        """Drop everything: the client is gone, unless another reason is given."""
+        """Drop everything for this reason; by default because the client is gone."""
         for source in self._sources.values():
             self._change(source, lambda queue: queue.clear(reason))
         self._forget()
@@ -155,7 +155,7 @@ class Egress(Generic[_T]):
         self._old.clear()
 
     def _change(self, source: _Source[_T], change: Callable[[FairQueue[_T]], None]) -> None:
-        """Do this to a source's queue, and bring all accounts up to date."""
+        """Apply `change` to a source's queue, and update all accounts."""
         before = source.queue.bytes_held
         change(source.queue)
         grown = source.queue.bytes_held - before

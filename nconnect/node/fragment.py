@@ -5,8 +5,8 @@ One part (big-endian), which is one NATS message:
     u8 version = 1 | u8[8] run of the sending node | u32 seconds to hold it | u64 number | u16 part
     | u16 parts | u16 length of src | u16 length of dest | src | dest | a piece of the payload
 
-The parts of a parcel follow each other, since a node sends on one connection: so of each sending node at most
-one parcel is half there.
+The parts of a message follow each other, because a node sends on one connection. So each sending node has at
+most one incomplete message.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from nconnect.wire.nkn import MAX_MESSAGE_BYTES
 
 _VERSION = 1
 PIECE_BYTES = 512 << 10  # guessed: half of NATS's usual limit
-_MAX_SENDERS = 1024  # half parcels that are kept; each is forgotten when its sender's next one begins
+_MAX_SENDERS = 1024  # incomplete messages that are kept; each until its sender begins the next one
 MAX_HALF_BYTES = 32 << 20  # of all of them; beyond it the oldest goes
 RUN_BYTES = 8
 _HEAD = struct.Struct(">B8sIQHHHH")
@@ -47,7 +47,7 @@ def cut(
     holding_s: int,
     piece_bytes: int = PIECE_BYTES,
 ) -> Iterator[bytes]:
-    """The parts of one parcel, in order."""
+    """The parts of one message, in order."""
     src_bytes, dest_bytes = src.encode(), dest.encode()
     parts = max(1, -(-len(payload) // piece_bytes))
     view = memoryview(payload)
@@ -57,14 +57,14 @@ def cut(
 
 
 class Joiner:
-    """Puts the parts of all senders together."""
+    """Joins the parts of all senders."""
 
     def __init__(self) -> None:
         self._halves: dict[bytes, tuple[int, int, bytearray]] = {}  # run -> number, parts so far, payload
         self._half_bytes = 0
 
     def add(self, data: bytes) -> Fragment | None:
-        """Take one part; the parcel when it is whole. Raises `RemoteProtocolError`."""
+        """Take one part; return the message once it is complete. Raises `RemoteProtocolError`."""
         if len(data) < _HEAD.size:
             raise RemoteProtocolError("parcel: cut short")
         version, run, holding_s, number, part, parts, src_size, dest_size = _HEAD.unpack_from(data)

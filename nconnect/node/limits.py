@@ -1,7 +1,7 @@
-"""How often one host may ask or connect: a token bucket for each, in a table of bounded size.
+"""How often one host may call or connect: a token bucket per host, in a table of bounded size.
 
-The official node allows each IP 10 RPC calls and 10 websocket connects a second, with a burst of 100, and all
-of them together 1,024 RPC calls, with a burst of 4,096.
+The official node allows each IP address 10 RPC calls and 10 websocket connections a second, with a burst of
+100, and all addresses together 1,024 RPC calls a second, with a burst of 4,096.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ OFFICIAL_RATE_PER_S = 10.0  # the official node's WsIPRateLimit and RPCIPRateLim
 OFFICIAL_BURST = 100  # its WsIPRateBurst and RPCIPRateBurst
 OFFICIAL_RPC_RATE_PER_S = 1024.0  # of all IPs together: its RPCRateLimit
 OFFICIAL_RPC_BURST = 4096  # its RPCRateBurst
-_MAX_HOSTS = 16_384  # guessed: 2 MB of table; who fills it costs others nothing but their used-up tokens
+_MAX_HOSTS = 16_384  # guessed: 2 MB; a host that is pushed out gets a full bucket again
 _IPV6_SITE_BITS = 64  # one customer is usually given at least this much
 
 
 def limit_key(host: str) -> str:
-    """What counts as one host: an IPv4 address, or the /64 that an IPv6 address stands in.
+    """What counts as one host: an IPv4 address, or the /64 of an IPv6 address.
 
     >>> limit_key("::ffff:192.0.2.1"), limit_key("2001:db8::1:2:3:4")
     ('192.0.2.1', '2001:db8::')
@@ -37,7 +37,7 @@ def limit_key(host: str) -> str:
 
 
 class RateLimiter:
-    """Token buckets by host. `rate_per_s` None: everything is allowed, and nothing remembered."""
+    """Token buckets by host. `rate_per_s` None: everything is allowed and nothing is stored."""
 
     def __init__(
         self,
@@ -47,19 +47,19 @@ class RateLimiter:
         max_hosts: int = _MAX_HOSTS,
         key: Callable[[str], str] = limit_key,
     ) -> None:
-        """`key` gives what shares a bucket with a host."""
+        """`key` maps a host to the bucket that it shares."""
         self._rate_per_s = rate_per_s
         self._burst = float(burst)
         self._max_hosts = max_hosts
         self._key = key
-        # host -> (tokens, when they were counted); the one that asked longest ago stands first
+        # host -> (tokens, when they were counted), the one that has not asked for longest first
         self._buckets: dict[str, tuple[float, float]] = {}
 
     def __len__(self) -> int:
         return len(self._buckets)
 
     def allow(self, host: str, now: float) -> bool:
-        """Take one token from the host's bucket; False when there is none left."""
+        """Take one token from the host's bucket; False if none is left."""
         if self._rate_per_s is None:
             return True
         if self.left(host, now) < 1.0:
@@ -80,7 +80,7 @@ class RateLimiter:
         return tokens
 
     def take(self, host: str, tokens: float) -> None:
-        """Take tokens from a bucket that `left` has just looked at."""
+        """Take tokens from a host's bucket, right after a call of `left` for it."""
         if self._rate_per_s is not None:
             key = self._key(host)
             held, counted_at = self._buckets[key]

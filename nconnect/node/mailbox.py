@@ -1,16 +1,15 @@
-"""Mail for clients that are offline: kept until they log in, or until its sender's time is over. Pure.
+"""Mail for clients that are offline: kept until they log in, or for as long as the sender asked. Pure.
 
-A message stands in one **mailbox**, its destination's, in the order in which it came. What is kept is bounded
-four ways. Drop policy:
+A message is in the **mailbox** of its destination, in the order of arrival. Bounds and drop policy:
 
-- over a mailbox's bounds (bytes, messages) the oldest message goes of the sender that fills it most, of those
-  at the host that fills it most, so that a flood pushes out itself first, also in the name of many keys;
-- over one host's share of the node the newcomer is refused;
-- over the node's bound the oldest message goes of the host that has most, if that has more than the
-  newcomer's; else the newcomer is refused. So no host can keep others out, or push out their mail.
+- beyond a mailbox's bounds (bytes, messages), the oldest message of its largest sender at its largest host is
+  dropped, so that a flood drops its own messages first, even if it uses many keys;
+- beyond one host's share of the node, the new message is refused;
+- beyond the node's bound, the oldest message of the largest host is dropped if that holds more than the new
+  message's host; otherwise the new message is refused. So no host can keep others out or drop their mail.
 
-Nothing is handed out after its time, whenever `expire` was last called. Times are seconds of the node's
-clock. The mail is in memory alone: it ends with the node.
+No message is delivered after its time, whenever `expire` was last called. Times are seconds of the node's
+clock. The mail is in memory only: it is lost when the node ends.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from dataclasses import dataclass, field
 
 from nconnect.node.settings import NodeDrop
 
-OVERHEAD_BYTES = 1024  # of one message alone in its mailbox, besides what it holds (measured: about 900)
+OVERHEAD_BYTES = 1024  # measured: memory of a single message in its mailbox, besides its content: about 900
 HOST_SHARE = 2  # one host may fill half of what the node keeps
 EXPIRE_AT_ONCE = 256  # guessed: about a millisecond's work
 
@@ -33,7 +32,7 @@ class Held:
 
     src: str
     payload: bytes
-    host: str  # on whose account it is: what `limits.limit_key` makes of the sender's IP address
+    host: str  # whose share it uses: the `limits.limit_key` of the sender's IP address
     expires_at: float
     number: int = 0
 
@@ -44,7 +43,7 @@ class Held:
 
 
 class OfflineMailbox:
-    """All mailboxes of a node. `dropped(reason)` is called for each message that is lost."""
+    """All mailboxes of a node. It calls `dropped(reason)` for each message that is lost."""
 
     def __init__(
         self,
@@ -63,11 +62,11 @@ class OfflineMailbox:
         self._mailboxes: dict[str, _Mailbox] = {}
         self._hosts: dict[str, _Host] = {}
         self._count = 0
-        # (expires_at, number, address): entries of messages that are gone are skipped in their turn.
+        # (expires_at, number, address): entries of removed messages are skipped when they are due.
         self._ends: list[tuple[float, int, str]] = []
 
     def put(self, dest: str, held: Held, now: float) -> bool:
-        """Keep a message for `dest`; False (counted) when there is no room for it."""
+        """Keep a message for `dest`; False (and counted) if there is no room for it."""
         size = held.size_bytes
         if self.held_bytes + size > self._limit_bytes:
             self.expire(now)
@@ -94,7 +93,7 @@ class OfflineMailbox:
         return True
 
     def _make_room(self, size: int, account: int) -> bool:
-        """For so much more, on an account that is then as large: at the cost of the host that has most."""
+        """Make room for `size` bytes, for a host that then has `account`, by dropping the largest host's."""
         while self.held_bytes + size > self._limit_bytes:
             most = max(self._hosts.values(), key=_size_of, default=None)
             if most is None or most.size_bytes <= account:
@@ -102,17 +101,17 @@ class OfflineMailbox:
             number, dest = next(iter(most.mail.items()))
             mailbox = self._mailboxes[dest]
             held = mailbox.remove(number)
-            assert held is not None, "a host's mail stands in a mailbox"
+            assert held is not None, "a host's mail is in a mailbox"
             self._removed(dest, mailbox, held)
             self._dropped(NodeDrop.HOLDING_FULL)
         return True
 
     def waits(self, dest: str) -> bool:
-        """Whether there is anything in the mailbox."""
+        """Whether the mailbox contains anything."""
         return dest in self._mailboxes
 
     def take(self, dest: str, now: float) -> Held | None:
-        """The oldest message for `dest`, which is the caller's from now on; None when there is no more."""
+        """Remove and return the oldest message for `dest`; None if there is no more."""
         while (mailbox := self._mailboxes.get(dest)) is not None:
             held = mailbox.pop()
             self._removed(dest, mailbox, held)
@@ -122,18 +121,18 @@ class OfflineMailbox:
         return None
 
     def put_back(self, dest: str, held: Held) -> None:
-        """Undo `take`: the message stands first again."""
+        """Undo `take`: the message is the first one again."""
         self._mailboxes.setdefault(dest, _Mailbox()).add(held, first=True)
         self._add(dest, held)
 
     def next_end(self) -> float | None:
-        """When the next message may have waited long enough; None when nothing waits."""
+        """When the next message may expire; None if nothing waits."""
         if not self.held_messages:
             return None
         return self._ends[0][0]
 
     def expire(self, now: float) -> None:
-        """Forget what has waited for its time; of very much a part, and `next_end` is then still due."""
+        """Remove expired messages, at most `EXPIRE_AT_ONCE`; if more remain, `next_end` is still due."""
         for _ in range(EXPIRE_AT_ONCE):
             if not self._ends or self._ends[0][0] > now:
                 break
@@ -153,7 +152,7 @@ class OfflineMailbox:
         heapq.heappush(self._ends, (held.expires_at, held.number, dest))
 
     def _removed(self, dest: str, mailbox: _Mailbox, held: Held) -> None:
-        """It stands in this mailbox no more."""
+        """Update the accounts after a message was removed from its mailbox."""
         self.held_bytes -= held.size_bytes
         self.held_messages -= 1
         host = self._hosts[held.host]
@@ -169,7 +168,7 @@ class OfflineMailbox:
 
 @dataclass(slots=True)
 class _Host:
-    """What is kept of the senders at one host."""
+    """The mail of all senders at one host."""
 
     size_bytes: int = 0
     mail: dict[int, str] = field(default_factory=dict)  # number -> destination, oldest first
@@ -180,7 +179,7 @@ def _size_of(host: _Host) -> int:
 
 
 class _Mailbox:
-    """One destination's messages, oldest first, and how much of it is whose."""
+    """One destination's messages, oldest first, and how much each sender and host has in it."""
 
     __slots__ = ("messages", "size_bytes")
 
@@ -209,7 +208,7 @@ class _Mailbox:
         return None
 
     def shed(self) -> Held:
-        """Remove the oldest message of the sender with most, at the host with most."""
+        """Remove the oldest message of the largest sender at the largest host."""
         hosts, senders = Counter[str](), Counter[tuple[str, str]]()
         for held in self.messages:
             hosts[held.host] += held.size_bytes

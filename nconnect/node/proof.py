@@ -1,11 +1,12 @@
-"""What a verifying node checks: the signature of each outbound message, and receipts (NKN.md).
+"""What a verifying node checks: the signature of each outbound message, and receipts (docs/protocol.md).
 
-A receipt is asked for by a `prev_hash` in the inbound message; the client signs it. Of each client at
-most `MAX_OWED` receipts are outstanding: above that its messages go out without the question, and what
-has not been answered after `OWED_S` is forgotten and counted.
+A `prev_hash` in an inbound message asks for a receipt; the client signs it. At most `MAX_OWED` receipts of a
+client are outstanding: beyond that its messages do not ask for one. A receipt that has not come after
+`OWED_S` is forgotten and counted.
 
-A private node has no chain. Its block hash is SHA-256 of its key and the number of `BLOCK_INTERVAL_S`
-since it started, so that clients see it change as on the official network; the last few are accepted.
+A private node has no block chain. Its block hash is the SHA-256 of its key and the number of
+`BLOCK_INTERVAL_S` since its start, so that clients see it change as on the official network. The last few are
+accepted.
 """
 
 from __future__ import annotations
@@ -20,9 +21,9 @@ from nconnect.wire.nkn import OutboundMessage, Receipt
 from nconnect.wire.protobuf import bytes_field, bytes_head, string_field
 from nconnect.wire.sigchain import client_id, outbound_digest, receipt_digest
 
-MAX_OWED = 16_384  # guessed: 16 MiB of small messages on their way to one client
+MAX_OWED = 16_384  # guessed: 16 MiB of small messages in flight to one client
 OWED_S = 120.0  # guessed: longer than any queue holds a message
-RECENT_BLOCKS = 10  # a client may sign with the hash that it was told before the newest
+RECENT_BLOCKS = 10  # a client may sign with an earlier hash than the newest
 
 
 class Chain:
@@ -39,7 +40,7 @@ class Chain:
         return hashlib.sha256(self._public_key + height.to_bytes(8, "big")).digest()
 
     def next_at(self, now: float) -> float:
-        """When the height grows."""
+        """When the height increases."""
         return self._started_at + (self.height(now) + 1) * BLOCK_INTERVAL_S
 
     def is_recent(self, block_hash: bytes, now: float) -> bool:
@@ -50,7 +51,7 @@ class Chain:
 
 
 class Ledger:
-    """Checks one client's signatures, and remembers which receipts it owes."""
+    """Checks one client's signatures, and stores which receipts it owes."""
 
     __slots__ = ("_address", "_chain", "_id", "_key", "_node_key", "_owed", "forgotten")
 
@@ -69,10 +70,10 @@ class Ledger:
         return len(self._owed)
 
     def check_outbound(self, message: OutboundMessage, now: float) -> bool:
-        """Whether each dest's signature is this client's, over what it sent, with a block hash of ours.
+        """Whether the signature for each dest is this client's, over its message and a recent block hash.
 
-        Or with none: the SDKs sign so what they send before they have read the answer to their login. It
-        binds the signature to a time, which matters to a chain and not here.
+        An empty block hash is accepted: the SDKs sign with it until they have read the answer to their
+        login. The hash binds a signature to a time, which matters to a block chain only.
         """
         if len(message.signatures) != len(message.dests):
             return False
@@ -109,18 +110,18 @@ class Ledger:
         return len(owed) < MAX_OWED
 
     def owe(self, prev_hash: bytes, now: float) -> None:
-        """A message that asks for a receipt goes to this client."""
+        """Note that a message that asks for a receipt goes to this client."""
         self._owed[prev_hash] = now
 
     def check_receipt(self, receipt: Receipt) -> bool:
-        """Whether the client owed this receipt, and signed it; it is owed no longer."""
+        """Whether the client owed this receipt and signed it. Afterwards it is no longer owed."""
         if self._owed.pop(receipt.prev_hash, None) is None:
             return False
         return verify(self._key, receipt_digest(receipt.prev_hash), receipt.signature)
 
 
 class PrevHashes:
-    """Values that no client can foresee and that never repeat: a hash over a secret and a count."""
+    """Unpredictable values that never repeat: a hash over a secret and a counter."""
 
     def __init__(self, rng: Rng) -> None:
         self._secret = rng(32)
@@ -132,6 +133,6 @@ class PrevHashes:
 
 
 def asking_prefix(src: str, prev_hash: bytes, payload_size: int) -> bytes:
-    """`wire.nkn.inbound_prefix` with a `prev_hash` in front of the payload, which still comes last."""
+    """`wire.nkn.inbound_prefix` with a `prev_hash` before the payload, which still comes last."""
     head = string_field(1, src) + bytes_field(3, prev_hash) + bytes_head(2, payload_size)
     return b"\x08\x01" + bytes_head(2, len(head) + payload_size) + head

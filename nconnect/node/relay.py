@@ -1,7 +1,7 @@
 """Where each message goes: to its destination's socket, its queue, its mailbox, or another node. Pure.
 
-Part of `nconnect.node.core`, which lets in only messages of clients that have logged in. It keeps who is
-logged in as what, and counts what it passes on and what it drops.
+Part of `nconnect.node.core`, which hands over only messages of clients that have logged in. It knows who is
+logged in under which address, and counts what it relays and drops.
 """
 
 from __future__ import annotations
@@ -23,35 +23,35 @@ from nconnect.node.settings import MAX_DESTS, NodeDrop, NodeSettings
 from nconnect.queueing.turns import MESSAGE_WORK
 from nconnect.wire.nkn import MAX_MESSAGE_BYTES, OutboundMessage, inbound_prefix
 
-MAX_FANOUT_BYTES = 64 << 20  # guessed: what one frame may become when it has many dests
-DEAF_S = 2.0  # guessed: who takes nothing for so long is the first to lose what waits for him
-HOLD_WORK = 8 * MESSAGE_WORK  # measured: what a message to somebody offline costs
-MAX_CACHED_PREFIXES = 256  # guessed: message sizes that one client uses again and again
+MAX_FANOUT_BYTES = 64 << 20  # guessed: the most that one frame with many dests may send
+DEAF_S = 2.0  # guessed: a client that takes nothing for so long is the first to lose its waiting messages
+HOLD_WORK = 8 * MESSAGE_WORK  # measured: the cost of a message to an offline client
+MAX_CACHED_PREFIXES = 256  # guessed: message sizes that one client uses repeatedly
 
 
 class Elsewhere(Protocol):
-    """The other nodes of a cluster, if there is one. Local delivery never asks it to succeed."""
+    """The other nodes of a cluster, if there is one. Local clients get their messages even if this fails."""
 
     def logged_in(self, address: str) -> None:
-        """The first connection of this address is a client."""
+        """Note that the first connection of this address has logged in."""
 
     def logged_out(self, address: str) -> None:
-        """Its last connection is gone."""
+        """Note that its last connection is gone."""
 
     def send(self, source: int, sender: int, src: str, dest: str, payload: Buffer, holding_s: int) -> bool:
-        """Take a message for a client of another node (a copy); False when no other node has it.
+        """Copy a message for a client of another node; False if no other node has that client.
 
-        `source` and `sender` are the numbers of the sending address and client, for turns.
+        `source` and `sender` are the numbers of the sending address and client, for fair turns.
         """
         ...
 
 
 class Relay:
-    """The clients of one node, and the ways to them."""
+    """The clients of one node, and the delivery of messages to them."""
 
     def __init__(self, settings: NodeSettings, rng: Rng) -> None:
         self.settings = settings
-        self.clients: dict[str, tuple[Connection, ...]] = {}  # address -> all that logged in with it
+        self.clients: dict[str, tuple[Connection, ...]] = {}  # address -> its logged-in connections
         self.elsewhere: Elsewhere | None = None
         self.capture: Callable[[Buffer], None] | None = None  # tests: sees each payload, borrowed
         self.messages = 0
@@ -64,7 +64,7 @@ class Relay:
             mailbox_messages=settings.client_holding_messages,
             dropped=self.count,
         )
-        self.stuck: dict[int, Connection] = {}  # whose socket keeps what its client does not read
+        self.stuck: dict[int, Connection] = {}  # connections whose socket keeps unread bytes
         self._holds = RateLimiter(settings.holding_rate_per_s, round(4 * (settings.holding_rate_per_s or 1)))
         self.disordered: dict[int, Connection] = {}
         self.flush_at: float | None = None
@@ -90,15 +90,15 @@ class Relay:
             self._stuck(connection, now)
 
     def unstuck(self, connection: Connection) -> None:
-        """Its socket took what it had kept, or is gone."""
+        """Note that its socket has sent what it had kept, or is gone."""
         stuck, connection.stuck = connection.stuck, None
         if stuck is not None:
             del self.stuck[connection.number]
             connection.source.waiting.add(-stuck.size_bytes)
 
     def _stuck(self, connection: Connection, now: float) -> None:
-        """Its socket keeps what its client does not read: count that, and see to it that it is not too much
-        of all clients together."""
+        """Count the bytes that its socket keeps because its client does not read, and enforce the bound for
+        all clients together."""
         transport = connection.transport
         kept = connection.stuck
         if kept is None:
@@ -110,10 +110,10 @@ class Relay:
             self._make_room(now)
 
     def _make_room(self, now: float) -> None:
-        """More waits for clients to read than may: the address where most of it waits loses what its client
-        with the most was to get, and if that is not enough that connection.
+        """Enforce the bound on bytes that wait for clients to read.
 
-        Those who have taken nothing at all for a while come first.
+        At the address with most waiting bytes, the client with most loses its queue and, if that is not
+        enough, its connection. Clients that have taken nothing at all for a while come first.
         """
         deaf = [
             c
@@ -132,7 +132,7 @@ class Relay:
             self.unstuck(victim)
 
     def relay(self, source: Connection, message: OutboundMessage, now: float) -> None:
-        """Pass a client's message on to each of its dests."""
+        """Relay a client's message to each of its dests."""
         dests = message.dests
         payloads = message.payloads
         if len(dests) > 1 and not self._fanout_is_bearable(message):
@@ -159,7 +159,7 @@ class Relay:
                 )
                 and targets is None
             ):
-                continue  # it is counted where it arrives
+                continue  # the node where it arrives counts it
             if index:
                 source.source.share.charge(MESSAGE_WORK + size)
             if targets is None:
@@ -168,7 +168,7 @@ class Relay:
             self._send_to(targets, source, payload, now)
 
     def pass_on(self, source: Connection, dest: str, payload: Buffer, now: float) -> None:
-        """A message like one before: to one dest, unsigned, not to be held."""
+        """Relay a message with the same head as an earlier one: one dest, unsigned, not to be held."""
         targets = self.clients.get(dest)
         if targets is None:
             self.drops[NodeDrop.UNKNOWN_DEST] += 1
@@ -178,7 +178,7 @@ class Relay:
     def deliver_from_elsewhere(
         self, node: str, src: str, dest: str, payload: Buffer, holding_s: int, now: float
     ) -> None:
-        """A message that another node of the cluster, named so, took for a client of ours."""
+        """Deliver a message to a client of ours that another node of the cluster received."""
         size = len(payload)
         targets = self.clients.get(dest)
         if targets is None:
@@ -194,7 +194,7 @@ class Relay:
             self.capture(payload)
 
     def start_draining(self, connection: Connection, now: float) -> None:
-        """Give a client that has just logged in its mail: the newest of several connections gets the rest."""
+        """Begin to send its mail to a client that has just logged in; its newest connection gets the rest."""
         for other in self.clients[connection.address]:
             if other.drains_mail:
                 self._stop_draining(other)
@@ -202,7 +202,7 @@ class Relay:
         self._drain_mail(connection, now)
 
     def forward_mail(self, address: str, now: float) -> None:
-        """A client has logged in on another node: send on what is held for it here."""
+        """Forward what is held here for a client that has logged in on another node."""
         while self.elsewhere is not None and (held := self.holding.take(address, now)) is not None:
             seconds = math.ceil(held.expires_at - now)
             if not self.elsewhere.send(0, 0, held.src, address, held.payload, seconds):
@@ -210,7 +210,7 @@ class Relay:
                 return
 
     def flush_disordered(self, now: float) -> None:
-        """Tests: send what was held back to be sent out of order."""
+        """For tests: send what the reorderers hold back."""
         self.flush_at = None
         disordered, self.disordered = self.disordered, {}
         for target in disordered.values():
@@ -219,7 +219,7 @@ class Relay:
                 self._send_or_queue(target, 0, 0, (message,), now)
 
     def is_repeatable(self, message: OutboundMessage) -> bool:
-        """Whether a message to the same dest, with other content, would differ in its payload alone."""
+        """Whether another message to the same dest would differ in its payload only."""
         return (
             self.elsewhere is None
             and len(message.dests) == 1
@@ -228,7 +228,7 @@ class Relay:
         )
 
     def count(self, reason: NodeDrop) -> None:
-        """One message, or connection, was dropped."""
+        """Count one dropped message or connection."""
         self.drops[reason] += 1
 
     # --- details ---
@@ -262,9 +262,9 @@ class Relay:
         payload: Buffer,
         now: float,
     ) -> None:
-        """The longer way: with a receipt to ask for, out of order, or into the queue."""
+        """The slow path: ask for a receipt, disturb the order (tests), or queue."""
         if target.state is not State.CLIENT:
-            return  # it went while this very message was sent to another connection
+            return  # it was closed while this message was sent to another connection
         if target.ledger is not None and target.ledger.may_owe(now):
             prev_hash = self._prev_hashes.next()
             target.ledger.owe(prev_hash, now)
@@ -317,7 +317,7 @@ class Relay:
     def _undeliverable(
         self, source: Connection, message: OutboundMessage, index: int, payload: Buffer, now: float
     ) -> None:
-        """Nobody is logged in as `message.dests[index]`: keep the message for as long as its sender wants."""
+        """Nobody is logged in as `message.dests[index]`: keep the message for as long as its sender asked."""
         if message.max_holding_seconds:
             if not self._holds.allow(source.source.key, now):
                 self.drops[NodeDrop.HOLDING_FULL] += 1
@@ -335,7 +335,7 @@ class Relay:
         self.holding.put(dest, Held(src, bytes(payload), account, until), now)
 
     def _drain_mail(self, target: Connection, now: float) -> bool:
-        """Send what was held for a client while its socket takes it; whether that is all of it."""
+        """Send held messages while the client's socket takes them; True if all are sent."""
         while target.state is State.CLIENT and target.drains_mail:
             if not target.transport.writable:
                 return False
@@ -362,7 +362,7 @@ class Relay:
 
 
 def may_log_in(address: str) -> bool:
-    """Whether somebody could log in with this address, letter by letter."""
+    """Whether this is an address, in exactly this spelling, with which a client can log in."""
     if len(address) > MAX_ADDRESS_CHARS:
         return False
     try:
@@ -372,7 +372,7 @@ def may_log_in(address: str) -> bool:
 
 
 def _waiting(connection: Connection) -> tuple[int, int]:
-    """What waits at a client's address, and for the client itself."""
+    """(bytes that wait for all clients at its address, bytes that wait for the client itself)."""
     own = 0 if connection.stuck is None else connection.stuck.size_bytes
     if connection.egress is not None:
         own += connection.egress.size_bytes

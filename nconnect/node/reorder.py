@@ -1,9 +1,9 @@
-"""A test seam: disturb the order of one client's messages as the official node does.
+"""For tests: disturbs the order of one client's messages as the official node does.
 
-Measured there: of messages sent one after another 40 to 85 % arrive after a later one, displaced by up
-to 80. Here about two thirds are put behind 1 to 80 later ones, most of them behind few; the choice is a
-fixed pseudo-random sequence, so that a run can be repeated. Nothing is lost, and nothing is kept for
-long: `flush` gives out all that is held, and the caller calls it `HOLD_S` after the first `push`.
+Measured there: 40 to 85 % of the messages arrive after a later one, displaced by up to 80. Here about two
+thirds are put behind 1 to 80 later ones, most behind few; the choice is a fixed pseudo-random sequence, so
+that a run can be repeated. Nothing is lost, and nothing is held for long: `flush` returns all that is held,
+and the caller calls it `HOLD_S` after the first `push`.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""The node's JSON-RPC: which node to connect to, and in what state it is. Pure.
+"""The node's JSON-RPC: which node to connect to, and this node's state. Pure.
 
-Answers and errors are the official node's (api/common/interfaces.go and errcode.go there): an error's
-code is the negative of its error number, its message a fixed text. Beyond what the official node does, a
-batch is answered as JSON-RPC 2.0 says, and a request's id may be a number.
+Answers and errors are those of the official node (nkn: api/common/interfaces.go, errcode.go): an error's code
+is the negative of its error number, its message a fixed text. In addition, batches are answered as JSON-RPC
+2.0 specifies, and a request's id may be a number.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from nconnect.wire.jsonrpc import BadRequest, NodeInfo, Request
 
 _MALFORMED = {
     jsonrpc.PARSE_ERROR: actions.INVALID_JSON,
-    jsonrpc.INVALID_REQUEST: actions.INVALID_JSON,  # sic: also of what is JSON, but no object
+    jsonrpc.INVALID_REQUEST: actions.INVALID_JSON,  # official: also for JSON that is no object
     jsonrpc.METHOD_NOT_FOUND: actions.INVALID_METHOD,
     jsonrpc.INVALID_PARAMS: actions.INVALID_PARAMS,
 }
@@ -32,7 +32,7 @@ _HOST = re.compile(r"(\[[0-9A-Fa-f:.]{2,45}\]|[A-Za-z0-9][A-Za-z0-9._-]{0,252})(
 
 @dataclass(frozen=True, slots=True)
 class NodeFacts:
-    """What answers are made of, besides the request."""
+    """What answers need besides the request."""
 
     host: str  # by which the caller reached us, or which we advertise; IPv6 without brackets
     ws_port: int | None  # None: it speaks TLS only
@@ -52,7 +52,7 @@ class NodeFacts:
 
 
 def answer(body: bytes, facts: NodeFacts) -> bytes:
-    """The answer to one HTTP body, a request or a batch. Whatever the body is, there is one."""
+    """The answer to one HTTP body, a request or a batch. Never raises: there is an answer to any body."""
     asked = jsonrpc.parse_requests(body)
     answers = [_answer(request, facts) for request in asked.requests]
     return jsonrpc.encode_answers(answers, is_batch=asked.is_batch)
@@ -77,7 +77,7 @@ def host_of(header: str) -> str | None:
 
 
 def node_id(public_key: bytes) -> bytes:
-    """The node's place on a ring: SHA-256 of its key, as a client's is of its address."""
+    """The node's id: the SHA-256 of its key, as a client's id is the SHA-256 of its address."""
     return hashlib.sha256(public_key).digest()
 
 
@@ -89,7 +89,7 @@ def node_info(
     fingerprint: str | None = None,
     stun_ports: tuple[int, ...] = (),
 ) -> NodeInfo:
-    """This node, as who calls it `host` can reach it; over TLS with its certificate's `fingerprint`."""
+    """This node as reached under the name `host`; over TLS with its certificate's `fingerprint`."""
     return NodeInfo(
         addr=jsonrpc.join_addr(host, ws_port),
         rpc_addr="" if rpc_port is None else jsonrpc.join_addr(host, rpc_port),
@@ -101,7 +101,7 @@ def node_info(
 
 
 class _Refused(Exception):
-    """A call is answered with this error, and in `data` with what is wrong."""
+    """A call is answered with this error; `data` says what is wrong."""
 
     def __init__(self, code: int, data: str) -> None:
         self.code = code
@@ -162,7 +162,7 @@ def _address_in(params: Mapping[str, Any]) -> str:
     try:
         NknAddress.parse(address)
     except ConfigError:
-        # sic: the official node's number for it
+        # INTERNAL_ERROR is the official node's number for this
         raise _Refused(actions.INTERNAL_ERROR, "address should end in a key of 64 hex digits") from None
     return address
 

@@ -1,15 +1,15 @@
-"""What proves that a message of the cluster comes from a node, and comes for the first time. Pure.
+"""Proves that a message of the cluster comes from one of its nodes and is not a repetition. Pure.
 
-All nodes of a cluster have one key. A sealed message is
+All nodes of a cluster share one key. A sealed message is
 
     u8[16] BLAKE2b of the rest and of the subject, under that key (RFC 7693) | u8[8] run of the sender
     | u64 number (big-endian) | body
 
-The number is the sender's wall clock in microseconds, or one more than the last where that is not later. A
-clock that is set back further than receivers tolerate begins a new run. A receiver takes numbers that grow,
-for each run and lane (`CONTROL`, `PARCELS`: NATS keeps the order within one), and only those within
-`TOLERANCE_S` of its own clock, so that nothing recorded is of use later. The subject is part of it, so that
-what was for one node cannot be given to another.
+The number is the sender's wall clock in microseconds, or the last number plus one if that is larger. A clock
+that is set back further than receivers tolerate begins a new run. For each run and lane (`CONTROL`,
+`PARCELS`: NATS keeps the order within one), a receiver accepts increasing numbers only, and only those within
+`TOLERANCE_S` of its own clock, so that a recorded message is useless later. The tag covers the subject, so
+that a message for one node cannot be given to another.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from nconnect.model import Buffer
 CONTROL, PARCELS = 0, 1
 LEAST_KEY_CHARS = 32
 TOLERANCE_S = 60.0  # guessed: servers keep their clocks much better than this
-MAX_RUNS = 1024  # remembered, each for `TOLERANCE_S` at least where no more restart within that time
+MAX_RUNS = 1024  # remembered, each for at least `TOLERANCE_S` unless more nodes restart within that time
 _TAG_BYTES = 16
 _HEAD = struct.Struct(">8sQ")
 _OVERHEAD_BYTES = _TAG_BYTES + _HEAD.size
@@ -49,19 +49,19 @@ class Seal:
         return b"".join((self._tag(subject, head, body), head, body))
 
     def open(self, subject: str, lane: int, data: bytes, now: float) -> bytes:
-        """The body of a message of another node, or of our own. Raises `RemoteProtocolError`."""
+        """The body of a node's message, maybe our own. Raises `RemoteProtocolError`."""
         if len(data) < _OVERHEAD_BYTES:
             raise RemoteProtocolError("cluster: a message without a seal")
         view = memoryview(data)
         head, body = view[_TAG_BYTES:_OVERHEAD_BYTES], view[_OVERHEAD_BYTES:]
         if not hmac.compare_digest(self._tag(subject, head, body), view[:_TAG_BYTES]):
-            raise RemoteProtocolError("cluster: a message of somebody without the key")
+            raise RemoteProtocolError("cluster: a message that was not made with the cluster's key")
         run, number = _HEAD.unpack(head)
         if abs(number / 1e6 - now) > TOLERANCE_S:
-            raise RemoteProtocolError("cluster: an old message, or a clock that is wrong")
+            raise RemoteProtocolError("cluster: an old message, or a wrong clock")
         if number <= self._seen.get((run, lane), 0):
-            raise RemoteProtocolError("cluster: a message that came before")
-        self._seen.pop((run, lane), None)  # the newest stand last
+            raise RemoteProtocolError("cluster: a repeated message")
+        self._seen.pop((run, lane), None)  # so that the newest is the last entry
         if len(self._seen) >= MAX_RUNS:
             del self._seen[next(iter(self._seen))]
         self._seen[run, lane] = number

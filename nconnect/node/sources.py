@@ -1,6 +1,6 @@
-"""What the node knows of the address that clients come from: what it may use is counted for each. Pure.
+"""Accounts for the addresses that clients come from: what each of them uses. Pure.
 
-A **source** is an IPv4 address or an IPv6 /64 (`limits.limit_key`). It is here while it has a connection.
+A **source** is an IPv4 address or an IPv6 /64 (`limits.limit_key`). It exists while it has a connection.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class Source:
-    """One of them."""
+    """One source."""
 
     __slots__ = ("challenged", "connections", "key", "number", "share", "waiting")
 
@@ -26,13 +26,13 @@ class Source:
         self.key = key
         self.number = number  # its flow in every client's queue
         self.share = share  # of the loop's turns
-        self.waiting = waiting  # what waits for its clients to read
+        self.waiting = waiting  # the bytes that wait for its clients to read
         self.connections: dict[int, Connection] = {}
-        self.challenged: dict[int, Connection] = {}  # those that have not logged in, oldest first
+        self.challenged: dict[int, Connection] = {}  # its connections without login, oldest first
 
 
 class Sources:
-    """All of them."""
+    """All sources of a node."""
 
     def __init__(self, turns: Turns, pool: Pool) -> None:
         self.challenged = 0  # of all sources
@@ -48,7 +48,7 @@ class Sources:
         return self._by_key.get(key)
 
     def of(self, remote_host: str) -> Source:
-        """The source of this host, made if it is new; `add` or nothing must follow."""
+        """The source of this host, created if it is new. If it is new, only `add` may follow."""
         key = limit_key(remote_host)
         source = self._by_key.get(key)
         if source is None:
@@ -56,7 +56,7 @@ class Sources:
         return source
 
     def add(self, connection: Connection) -> None:
-        """It was challenged."""
+        """Note a connection that was challenged."""
         source = connection.source
         self._by_key[source.key] = source
         source.connections[connection.number] = connection
@@ -64,7 +64,7 @@ class Sources:
         self.challenged += 1
 
     def logged_in(self, connection: Connection) -> None:
-        """It is a client now, or gone."""
+        """Note that a connection has logged in, or is gone."""
         if connection.source.challenged.pop(connection.number, None) is not None:
             self.challenged -= 1
 
