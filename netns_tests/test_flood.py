@@ -1,4 +1,7 @@
-"""A flood of UDP: what goes beside it through the same tunnel gets through, wherever the kernel queues it."""
+"""A flood of UDP does not stop other flows in the tunnel, in whichever queue the kernel puts it.
+
+user ══ flood, ping, upload ══ node ── provider ── server
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,7 @@ from lab.ping import round_trips
 from lab.traffic import SERVICE, Provided, connect, expected_download, upload
 from lab.world import SERVER
 
-FLOOD_S = 60.0  # at most: it ends with what goes beside it
+FLOOD_S = 60.0  # at most: the test ends it earlier
 PINGS = 40
 UNANSWERED = SERVICE + 2
 VOLUME = 2_000_000
@@ -28,7 +31,7 @@ def _queued(namespace: Namespace) -> list[int]:
 
 
 def _queue_of(namespace: Namespace, source: int, port: int, *, answered: bool = False) -> int:
-    """The queue of datagrams between these ports, by sending one; `answered`: when there was an answer."""
+    """Send a datagram between these ports, or with `answered` two; return the queue of the last."""
     with namespace.socket(socket.AF_INET, socket.SOCK_DGRAM) as datagrams:
         datagrams.bind(("", source))
         datagrams.settimeout(5)
@@ -58,7 +61,7 @@ def _flood(tunnel: Provided, source: int) -> Iterator[None]:
     "shares", [True, False], ids=["in the queue of the answered flows", "in another queue"]
 )
 def test_what_goes_beside_a_flood_gets_through(tunnel: Provided, shares: bool) -> None:
-    """A flow that is answered moves out of the flood's way, if they are in one queue."""
+    """The kernel moves a flow that is answered to another queue, if the flood is in the same one."""
     user = tunnel.world.user
     home = _queue_of(user, 40_001, SERVICE, answered=True)
     source = next(

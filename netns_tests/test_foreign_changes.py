@@ -87,7 +87,7 @@ def _dropped(process: Process) -> int:
 
 
 def _back_s(condition: Callable[[], bool], what: str) -> float:
-    """How long it takes, on the clock, until the condition holds."""
+    """Seconds until the condition holds."""
     began = time.monotonic()
     until(condition, what, timeout_s=10)
     return time.monotonic() - began

@@ -1,10 +1,11 @@
-"""From the tunnel comes only what would be answered by it, and from elsewhere nothing that is the tunnel's.
+"""Packets that a provider, a neighbour on the uplink or another peer has forged do no harm.
 
-user ── node ── provider ── server          evil: a second peer of the provider's, on the node's machine
-wan0: the user's own network; its gateway 198.51.100.1 is a prefix of the provider's that is skipped
+user ── wan0 ── internet (node) ── provider ── server
+                neighbour, and evil, a second peer of the provider's
 
-The attackers have a real daemon each, and put packets of their own making on its interface. Reverse path
-filters are off, as many distributions have them.
+The provider gives the user a prefix that the user skips, because it holds the gateway 198.51.100.1 of wan0.
+The attackers run real daemons and put their own packets on the interfaces. Reverse path filters are off, as
+many distributions have them.
 """
 
 from __future__ import annotations
@@ -64,7 +65,7 @@ def stage() -> Iterator[Stage]:
             made.user.sysctl(f"net.ipv4.conf.{name}.rp_filter", "0")
         evil = Side("evil", made.internet, made.folder / "evil", interface="nc1")
         with provided(made):
-            # The provider's list of prefixes is its own to write; the user's device routes what it may.
+            # A provider may name any prefix; the user's machine routes only what is safe.
             made.user_side.nconnect(
                 *("peer", "set", PROVIDER_PEER, "--allowed-ips"),
                 f"{PROVIDER_TUNNEL}/32,{PROVIDER_TUNNEL6}/128,{LAN},{LAN6},{EVIL}/32,"
@@ -92,7 +93,7 @@ def stage() -> Iterator[Stage]:
 
 @contextmanager
 def flow(user: Namespace, host: str, port: int = SERVICE, source: str = "") -> Iterator[socket.socket]:
-    """A UDP flow that was answered once, and that any further answer reaches."""
+    """A UDP flow that was answered once, so that conntrack lets further answers pass."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with user.socket(family, socket.SOCK_DGRAM) as client:
         if source:
@@ -105,9 +106,9 @@ def flow(user: Namespace, host: str, port: int = SERVICE, source: str = "") -> I
 
 
 def unharmed(stage: Stage, client: socket.socket) -> None:
-    """Nothing has come since; and then the flow goes on. Raises what the kernel tells the program.
+    """No datagram and no error has arrived on the flow, and it goes on. Raises what the kernel reports.
 
-    Packets of one peer arrive in order: whatever was sent before is there when a later one has been answered.
+    Packets of one peer arrive in order: a forged one that was sent before is there when this one is answered.
     """
     assert udp_echo(stage.world.user, SERVER, SERVICE, b"later") == b"later"
     client.send(b"again")
@@ -125,18 +126,18 @@ def unreachable(source: str, destination: str, quoted: Packet) -> Packet:
 
 
 def counted(side: Side, reason: str, act: Callable[[], None]) -> None:
-    """`side` counts under `reason` what `act` does."""
+    """Assert that `side` counts what `act` does under `reason`."""
     before = side.drops(reason)
     act()
     until(lambda: side.drops(reason) > before, f"{side.name} to count {reason}")
 
 
-# The provider, to the user
+# A hostile provider
 
 
 @VERSIONS
-def test_a_skipped_prefix_is_no_source(stage: Stage, version: int) -> None:
-    """The answer of the user's own gateway, forged by the provider (C4)."""
+def test_packets_from_a_skipped_prefix_are_dropped(stage: Stage, version: int) -> None:
+    """The provider forges an answer of the user's own gateway (C4)."""
     made = stage.world
     gateway, own = (GATEWAY, OWN) if version == 4 else (GATEWAY6, OWN6)
     with flow(made.user, gateway) as client:
@@ -156,7 +157,9 @@ def test_a_reset_from_the_tunnel_ends_no_connection_outside_of_it(stage: Stage) 
         port = client.getsockname()[1]
 
         def reset() -> None:
-            for number in range(0, 1 << 32, 1 << 28):  # the kernel answers a near miss by a challenge
+            for number in range(
+                0, 1 << 32, 1 << 28
+            ):  # the kernel answers a wrong sequence number with a challenge ACK
                 segment = TCP(sport=SERVICE, dport=port, flags="R", seq=number)
                 inject(made.provider, "nc0", ip(GATEWAY, OWN) / segment)
 
@@ -166,21 +169,23 @@ def test_a_reset_from_the_tunnel_ends_no_connection_outside_of_it(stage: Stage) 
 
 
 @VERSIONS
-def test_an_error_of_the_provider_s_about_a_flow_outside_of_the_tunnel(stage: Stage, version: int) -> None:
-    """It quotes a packet to an address of a prefix that was pushed and skipped."""
+def test_an_error_from_the_tunnel_ends_no_flow_to_a_skipped_prefix(stage: Stage, version: int) -> None:
+    """The error quotes a packet to a prefix that the provider offered and the user skips."""
     made = stage.world
     gateway, own = (GATEWAY, OWN) if version == 4 else (GATEWAY6, OWN6)
     sender, to = (PROVIDER_TUNNEL, USER_TUNNEL) if version == 4 else (PROVIDER_TUNNEL6, USER_TUNNEL6)
     with flow(made.user, gateway) as client:
         quoted = ip(own, gateway) / UDP(sport=client.getsockname()[1], dport=SERVICE) / Raw(b"asked")
-        inject(made.provider, "nc0", unreachable(sender, to, quoted))  # invalid for the kernel: not counted
+        inject(
+            made.provider, "nc0", unreachable(sender, to, quoted)
+        )  # conntrack calls it invalid: not counted
         forged = unreachable(sender, own, quoted)
         counted(made.user_side, "refused", partial(inject, made.provider, "nc0", forged))
         unharmed(stage, client)
 
 
-def test_an_error_about_a_flow_to_an_address_that_is_not_the_provider_s(stage: Stage) -> None:
-    """192.0.2.1 is the node: outside of all prefixes."""
+def test_an_error_from_the_tunnel_ends_no_flow_outside_of_it(stage: Stage) -> None:
+    """The quoted packet went to the node, 192.0.2.1, which is outside of all prefixes."""
     made = stage.world
     with (
         made.internet.socket(socket.AF_INET, socket.SOCK_DGRAM) as far,
@@ -200,8 +205,8 @@ def test_an_error_about_a_flow_to_an_address_that_is_not_the_provider_s(stage: S
         assert client.recv(100) == b"again"
 
 
-def test_answers_come_to_the_tunnel_s_addresses_alone(stage: Stage) -> None:
-    """A program that took the address of another interface sends by the tunnel, and is not answered by it."""
+def test_answers_are_accepted_for_the_tunnel_s_addresses_only(stage: Stage) -> None:
+    """A program that is bound to another interface's address can send into the tunnel and gets no answer."""
     made = stage.world
     with made.user.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
         client.bind((OWN, 0))
@@ -215,7 +220,7 @@ def test_answers_come_to_the_tunnel_s_addresses_alone(stage: Stage) -> None:
             client.recv(100)
 
 
-# A neighbour of the user's, on the network outside
+# A hostile neighbour on the user's uplink
 
 
 @VERSIONS
@@ -229,12 +234,12 @@ def test_a_neighbour_does_not_speak_into_the_tunnel_s_flows(stage: Stage, versio
         unharmed(stage, client)
 
 
-# A peer, to another one
+# A hostile peer
 
 
 @pytest.mark.parametrize("to", ["the peer", "the server"])
 def test_a_peer_does_not_end_another_s_flow(stage: Stage, to: str) -> None:
-    """C5: an error that quotes the other's packet, or the answer to it."""
+    """By an error that quotes the other peer's packet, or the answer to it (C5)."""
     made = stage.world
     with flow(made.user, SERVER) as client:
         port = client.getsockname()[1]
@@ -249,7 +254,7 @@ def test_a_peer_does_not_end_another_s_flow(stage: Stage, to: str) -> None:
 
 @VERSIONS
 def test_an_honest_error_still_arrives(stage: Stage, version: int) -> None:
-    """The control: the user's own kernel refuses a datagram, and the server's program is told."""
+    """The control: the user's kernel refuses a datagram, and the program on the server gets the error."""
     made = stage.world
     server, host = (SERVER, SERVER) if version == 4 else (SERVER6, SERVER6)
     family = socket.AF_INET if version == 4 else socket.AF_INET6
@@ -267,7 +272,7 @@ def test_an_honest_error_still_arrives(stage: Stage, version: int) -> None:
 
 
 @VERSIONS
-def test_the_user_is_told_what_the_server_refuses(stage: Stage, version: int) -> None:
+def test_the_user_gets_the_server_s_refusal(stage: Stage, version: int) -> None:
     family = socket.AF_INET if version == 4 else socket.AF_INET6
     with stage.world.user.socket(family, socket.SOCK_DGRAM) as client:
         client.settimeout(5)

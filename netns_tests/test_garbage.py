@@ -1,7 +1,9 @@
-"""Garbage, from a key that nobody knows and from the peer's own: dropped, counted by reason, and that is all.
+"""Garbage from an unknown key, or from the peer's own, is dropped and counted by reason.
 
 user 10.86.0.2 ── node ── provider 10.86.0.1
-sender: another NKN client on the user's machine
+sender ──────────┘
+
+The sender is another NKN client on the user's machine.
 """
 
 from __future__ import annotations
@@ -40,7 +42,7 @@ def data_frame(*, version: int = VERSION, kind: int = 0, receiver: int = 0, body
 
 
 def boxed(world: World, data: bytes) -> bytes:
-    """An ordinary NKN message of the user's with `data` as its binary payload."""
+    """An NKN message from the user with `data` as its binary payload."""
     address = NknAddress.parse(world.provider_side.address())
     nonce = os.urandom(24)
     payload = Payload(PayloadType.BINARY, os.urandom(8), data, no_reply=True).encode()
@@ -72,7 +74,7 @@ def still_well(world: World) -> None:
     assert "Traceback" not in world.node.process.text()
 
 
-def test_from_an_unknown_key(tunnel: Provided) -> None:
+def test_garbage_from_an_unknown_key_is_counted_as_unknown_peer(tunnel: Provided) -> None:
     world = tunnel.world
     before = drops(world)
     handshake = world.provider_side.peer()["last_handshake_at"]
@@ -82,8 +84,8 @@ def test_from_an_unknown_key(tunnel: Provided) -> None:
     still_well(world)
 
 
-def test_from_the_peers_key_with_another_identifier(tunnel: Provided) -> None:
-    """The address as a whole is the peer, not its key alone."""
+def test_the_peers_key_with_another_identifier_is_unknown(tunnel: Provided) -> None:
+    """A peer is known by its whole address, not by its key alone."""
     world = tunnel.world
     before = drops(world)
     send(world, user_seed(world), "somebody", [data_frame(receiver=1)])
@@ -102,7 +104,9 @@ def test_from_the_peers_key_with_another_identifier(tunnel: Provided) -> None:
     ],
     ids=["noise", "version", "receiver", "kind", "oversized"],
 )
-def test_frames_from_the_peers_own_address(tunnel: Provided, reason: str, payloads: list[bytes]) -> None:
+def test_bad_frames_from_the_peer_are_counted_by_reason(
+    tunnel: Provided, reason: str, payloads: list[bytes]
+) -> None:
     world = tunnel.world
     before = drops(world)
     send(world, user_seed(world), USER_PEER, payloads)
@@ -115,7 +119,7 @@ def test_frames_from_the_peers_own_address(tunnel: Provided, reason: str, payloa
     [b"", b"nc", b"nc\x01", b"nc\x01\x01" + bytes(200), b"nc\x09\x01" + bytes(200), os.urandom(5000)],
     ids=["empty", "magic", "short", "zeros", "version", "noise"],
 )
-def test_handshakes_that_are_none(tunnel: Provided, data: bytes) -> None:
+def test_bad_handshakes_from_the_peer_are_counted(tunnel: Provided, data: bytes) -> None:
     world = tunnel.world
     before = sum(drops(world).values())
     send(world, user_seed(world), USER_PEER, [boxed(world, data)])

@@ -1,12 +1,10 @@
-"""The host state on real kernels.
+"""What the host state sets on a machine is what a real kernel enforces, and it is taken back completely.
 
-```
-  user                          provider                            lan
-  nc0 10.86.0.2 .3 .4  <=tun=>  nc0 10.86.0.1                       eth0 192.168.50.10
-      fd86::2                       fd86::1                              fd50::10
-                                eth0 192.168.50.1  --- veth ---          192.168.1.10 (mapped)
-                                     fd50::1                             192.168.60.10 (not provided)
-```
+    user                          provider                            lan
+    nc0 10.86.0.2 .3 .4  <=tun=>  nc0 10.86.0.1                       eth0 192.168.50.10
+        fd86::2                       fd86::1                              fd50::10
+                                  eth0 192.168.50.1  ─── veth ───          192.168.1.10 (mapped)
+                                       fd50::1                             192.168.60.10 (not provided)
 
 `<=tun=>` is a thread that carries packets from one TUN device to the other, as the tunnel would.
 """
@@ -107,7 +105,7 @@ class Tunnel:
             if self._stop in readable:
                 return
             for fd in readable:
-                # A device that is down refuses writes; its packets are lost, as they would be.
+                # A device that is down refuses writes: the packet is lost.
                 with contextlib.suppress(OSError):
                     while True:
                         packet = os.read(fd, 65536)
@@ -122,7 +120,7 @@ class Tunnel:
 
 
 class Net:
-    """The topology above, with echo servers wherever a test may want one."""
+    """The topology above, with servers on all machines."""
 
     def __init__(self, state: Path) -> None:
         self._cleanup = contextlib.ExitStack()
@@ -166,7 +164,7 @@ class Net:
         return namespace
 
     def _serve(self, where: Namespace, port: int, host: str = "") -> None:
-        """TCP and UDP: answer each message with the address it came from, as the server sees it."""
+        """TCP and UDP: answer each message with the address that the server sees it come from."""
 
         def listen() -> tuple[socket.socket, socket.socket]:
             family = socket.AF_INET if host else socket.AF_INET6
@@ -275,7 +273,7 @@ def connect(where: Namespace, host: str, port: int, source: str | None = None) -
 
 
 def tcp(net: Net, host: str, port: int, source: str | None = None) -> str:
-    """What the server says of the connection; raises OSError."""
+    """The answer of the server: the address and the MSS that it sees. Raises `OSError`."""
     with connect(net.user, host, port, source) as connection:
         connection.sendall(b"?")
         return connection.recv(2000).decode()
@@ -302,7 +300,7 @@ def pings(where: Namespace, host: str, source: str | None = None) -> bool:
 
 
 def refused_at_once(net: Net, host: str, port: int, source: str | None = None) -> None:
-    """A reset for TCP, an ICMP error for UDP: a silent drop would end in TimeoutError."""
+    """TCP gets a reset and UDP an ICMP error. (A silent drop would be a TimeoutError.)"""
     with pytest.raises(ConnectionRefusedError):
         tcp(net, host, port, source)
     with pytest.raises(OSError, match=r"No route to host|Permission denied"):
@@ -381,7 +379,7 @@ def test_a_network_that_is_not_provided_is_refused_at_once(net: Net) -> None:
 
 
 @pytest.mark.parametrize("own", ["10.86.0.1", OWN_LAN])
-def test_of_the_provider_itself_only_services_and_ping(net: Net, own: str) -> None:
+def test_of_the_provider_itself_only_services_and_ping_are_reached(net: Net, own: str) -> None:
     net.up(PROVIDER, USER)
     assert tcp(net, own, 8000, ALICE).split()[0] == ALICE
     assert pings(net.user, own, ALICE)
@@ -390,7 +388,7 @@ def test_of_the_provider_itself_only_services_and_ping(net: Net, own: str) -> No
         udp(net, own, 8000, ALICE)  # the service is TCP
 
 
-def test_the_providers_own_ipv6_addresses_too(net: Net) -> None:
+def test_of_the_providers_ipv6_addresses_only_services_and_ping_are_reached(net: Net) -> None:
     net.up(PROVIDER, USER)
     for own in ("fd86::1", "fd50::1"):
         assert pings(net.user, own)
@@ -398,13 +396,13 @@ def test_the_providers_own_ipv6_addresses_too(net: Net) -> None:
         refused_at_once(net, own, 22)
 
 
-def test_allow_is_exact(net: Net) -> None:
+def test_allow_lets_pass_exactly_what_it_names(net: Net) -> None:
     net.up(PROVIDER, USER)
     assert tcp(net, SERVER, 8000, BOB)
     refused_at_once(net, SERVER, 8001, BOB)
     with pytest.raises(OSError, match="No route to host"):
         udp(net, SERVER, 8000, BOB)
-    refused_at_once(net, OWN_LAN, 8000, BOB)  # a service, but not in his list
+    refused_at_once(net, OWN_LAN, 8000, BOB)  # a service, but not in the list of this peer
     assert not pings(net.user, SERVER, BOB)
     assert pings(net.user, "10.86.0.1", BOB)
     counts = net.provider.run(net.provider_host.refused_counts)
@@ -412,7 +410,7 @@ def test_allow_is_exact(net: Net) -> None:
     assert counts["alice"] == {"refused": 0, "flow_limit": 0}
 
 
-def test_an_empty_allow_is_nothing(net: Net) -> None:
+def test_an_empty_allow_lets_nothing_pass(net: Net) -> None:
     net.up(PROVIDER, USER)
     for host in (SERVER, "10.86.0.1", OWN_LAN):
         refused_at_once(net, host, 8000, CARL)
@@ -435,7 +433,7 @@ def test_a_source_that_is_no_peers_is_dropped(net: Net) -> None:
 def test_one_peer_does_not_reach_another(net: Net) -> None:
     wide = (peer("provider", 9, "10.86.0.0/24"),)
     net.up(PROVIDER, replace(USER, address=(ip_interface("10.86.0.2/32"),), peers=wide))
-    # UDP is not asserted: the kernel's own ICMP redirect takes the ICMP error's place in its rate limit.
+    # Not tried with UDP: an ICMP redirect of the kernel uses up the rate limit of the ICMP error.
     with pytest.raises(ConnectionRefusedError):
         tcp(net, BOB, 22, ALICE)
     assert not pings(net.user, BOB, ALICE)
@@ -447,7 +445,7 @@ def test_the_user_accepts_nothing_new(net: Net) -> None:
         connect(net.provider, ALICE, 22)
     assert not pings(net.provider, ALICE)
     with pytest.raises(ConnectionRefusedError):
-        connect(net.lan, ALICE, 22)  # stopped by the provider already
+        connect(net.lan, ALICE, 22)  # the provider refuses it already
 
 
 def test_inbound_opens_the_user_to_the_provider(net: Net) -> None:
@@ -508,7 +506,7 @@ def test_a_mapped_subnet_is_reached_under_its_other_prefix(net: Net) -> None:
     assert pings(net.user, "10.99.1.10", ALICE)
     assert pings(net.user, "10.99.1.1", ALICE)  # the provider's own, mapped too
     assert tcp(net, "10.99.1.10", 8000, BOB)
-    # TCP alone: an ICMP error quotes the packet with its real address, which the user does not know.
+    # TCP only: an ICMP error quotes the packet with the real address, which the user's kernel does not know.
     for host, port, source in (("10.99.1.1", 22, ALICE), ("10.99.1.10", 8001, BOB)):
         with pytest.raises(ConnectionRefusedError):
             tcp(net, host, port, source)
@@ -529,7 +527,7 @@ def test_an_exposed_loopback_server_is_reached_through_the_tunnel_only(net: Net)
 
 
 def test_a_packet_for_loopback_itself_goes_nowhere(net: Net) -> None:
-    """`expose` has the kernel take loopback addresses from the tunnel: what was not translated is dropped."""
+    """`expose` lets the kernel accept loopback addresses from the tunnel, so the rules must drop them."""
     provide = replace(PROVIDER.provide, expose=(Exposed("127.0.0.1", 11434),))
     net.up(replace(PROVIDER, provide=provide), USER)
 
@@ -549,7 +547,7 @@ def test_a_packet_for_loopback_itself_goes_nowhere(net: Net) -> None:
 
 
 def send_raw(where: Namespace, source: str, destination: str, port: int) -> None:
-    """A datagram straight into the tunnel, past the kernel's own idea of where it should go."""
+    """Put a datagram on the tunnel's interface, whatever the routes say."""
     ends = socket.inet_aton(source) + socket.inet_aton(destination)
     udp = struct.pack(">HHHH", 40000, port, 9, 0) + b"?"
     head = struct.pack(">BBHHHBBH", 0x45, 0, 20 + len(udp), 0, 0, 64, 17, 0)
@@ -563,7 +561,7 @@ def send_raw(where: Namespace, source: str, destination: str, port: int) -> None
 
 
 def machine(where: Namespace) -> dict[str, Any]:
-    """Everything on a machine that a host state could change; what differs from run to run left out."""
+    """All settings of a machine that a host state could change."""
     rules = json.loads(where.sh("nft -j list ruleset"))["nftables"][1:]
     return {
         "addresses": where.sh("ip -o addr show | sed 's/^[0-9]*: //'"),
@@ -606,7 +604,7 @@ def test_nothing_is_left_and_nothing_foreign_is_touched(net: Net) -> None:
 
 
 def strip(state: dict[str, Any]) -> dict[str, Any]:
-    """Without the TUN device: here it stays, and whether it is up is its own affair."""
+    """Without the addresses of the TUN device, which stays in these tests."""
     return state | {"addresses": "\n".join(x for x in state["addresses"].splitlines() if "nc0" not in x)}
 
 
@@ -617,7 +615,7 @@ def sysctl_of(net: Net, name: str) -> str | None:
 def test_what_a_killed_daemon_left_is_taken_back_by_name_alone(net: Net) -> None:
     before = machine(net.provider)
     net.up(PROVIDER, USER)
-    fresh = Host("nc0", net.state)  # another process: it knows the name and the folder
+    fresh = Host("nc0", net.state)  # as another process would, by name and folder
     net.provider.run(fresh.remove)
     assert strip(machine(net.provider)) == strip(before)
 
@@ -662,7 +660,7 @@ def test_forwarding_stays_while_another_nconnect_runs_which_then_restores_it(net
         net.provider.run(net.provider_host.remove)
         assert sysctl_of(net, "net/ipv4/ip_forward") == "1"
         assert net.provider.run(nftables.tables).keys() == {"nconnect_nc1"}
-        # nc0's device is still there in this test; a daemon's would be gone.
+        # In this test the device nc0 is still there; a daemon's would be gone.
         net.provider.sh("ip link set nc0 name gone0")
         net.provider.run(other.remove)
         assert sysctl_of(net, "net/ipv4/ip_forward") == "0"
@@ -740,7 +738,7 @@ def test_a_route_into_the_machines_own_network_is_skipped(net: Net) -> None:
     assert "192.168.60.0/24 dev nc0" not in net.provider.sh("ip route")
 
 
-def test_no_nft_is_one_clear_line(net: Net, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_nft_is_one_clear_line(net: Net, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "which", lambda *_, **__: None)
     with pytest.raises(HostError, match="apt install nftables"):
         net.apply(PROVIDER)
@@ -748,7 +746,7 @@ def test_no_nft_is_one_clear_line(net: Net, monkeypatch: pytest.MonkeyPatch) -> 
     assert sysctl_of(net, "net/ipv4/ip_forward") == "0"
 
 
-def test_no_interface_is_one_clear_line(net: Net, tmp_path: Path) -> None:
+def test_a_missing_interface_is_one_clear_line(net: Net, tmp_path: Path) -> None:
     host = Host("absent0", tmp_path / "absent0")
     config = replace(PROVIDER, interface="absent0")
     with pytest.raises(HostError, match="there is no interface absent0"):

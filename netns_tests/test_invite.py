@@ -1,6 +1,6 @@
-"""From an invitation to a ping, and every way in which a token lets nobody in.
+"""A token joins one device, once, within its limits; every other use of it is refused with a reason.
 
-user ── node ── provider ── server; the user's machine has nothing of nconnect's on it before `join`
+user (empty before `join`) ── node ── provider ── server
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ ENOUGH_S = 5.0  # from token to ping; seen: about 2
 
 @pytest.fixture
 def provider(fresh: World) -> Side:
-    """A provider that is up, with a node, and without peers."""
+    """A provider that is up and has no peers, and its node."""
     fresh.node.start()
     side = fresh.provider_side
     side.nconnect(
@@ -41,12 +41,12 @@ def invite(side: Side, name: str, *options: str) -> str:
 
 
 def another(world: World, name: str) -> Side:
-    """One more installation on the user's machine."""
+    """Another installation on the user's machine."""
     return Side(name, world.user, world.folder / name, interface="nc1")
 
 
 def refusal(side: Side, token: str, *options: str) -> str:
-    """What `join` says, which must fail and leave no configuration."""
+    """The message of a `join` that must fail and leave no configuration."""
     done = side.try_nconnect("join", token, *options)
     assert done.returncode != 0
     assert not side.config.exists()
@@ -55,7 +55,7 @@ def refusal(side: Side, token: str, *options: str) -> str:
     return done.stderr
 
 
-def test_from_token_to_ping(fresh: World, provider: Side) -> None:
+def test_a_token_leads_to_a_ping_within_seconds(fresh: World, provider: Side) -> None:
     token = invite(provider, "laptop", "--allow", f"{SERVER}/icmp")
     began = time.monotonic()
     said = fresh.user_side.nconnect("join", token, "--identifier", "laptop")
@@ -81,15 +81,15 @@ def test_from_token_to_ping(fresh: World, provider: Side) -> None:
     for log in (fresh.logs(), said, provider.nconnect("status", "--json")):
         assert not any(secret in log for secret in secrets)
 
-    # The token is worth nothing now: to others, and to the device itself, which had its session.
+    # Now nobody can use the token, not even the device itself, because it has had a session.
     assert "has been used already" in refusal(another(fresh, "thief"), token)
     (listed,) = json.loads(provider.nconnect("invite", "list", "--json"))["invitations"]
     assert listed["state"] == "used"
     assert listed["used_by"] == fresh.user_side.address()
 
 
-def test_an_answer_that_was_lost_comes_again(fresh: World, provider: Side) -> None:
-    """A `join` that was killed is repeated under the same identity; a removed peer's is not."""
+def test_a_join_whose_answer_was_lost_can_be_repeated(fresh: World, provider: Side) -> None:
+    """A `join` that was killed can be repeated with the same identity, unless the peer was removed."""
     token = invite(provider, "laptop")
     first = json.loads(fresh.user_side.nconnect("join", token, "--json"))
     draft = {"token_id": json.loads(provider.nconnect("invite", "list", "--json"))["invitations"][0]["id"]}
@@ -124,7 +124,7 @@ def test_the_provider_refuses_and_says_why(fresh: World, provider: Side) -> None
     assert "could not add this device" in refusal(fresh.user_side, taken)
     assert "the file has another peer of that name" in provider.logs()
     provider.nconnect("peer", "remove", "taken")
-    fresh.user_side.nconnect("join", taken)  # it was the provider's fault, and has not used the token
+    fresh.user_side.nconnect("join", taken)  # an error of the provider: the token can be used again
 
 
 PEER_KEY = "d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a"  # RFC 8032, 7.1, test 1
@@ -145,7 +145,7 @@ def test_routes_that_are_not_private_are_shown_before_the_token_is_used(fresh: W
     (entry,) = json.loads(provider.nconnect("invite", "list", "--json"))["invitations"]
     assert entry["state"] == "open"
 
-    # On a terminal a person is asked; it is another device here, which says no.
+    # On a terminal a person is asked. Here it is for another device, and the answer is no.
     asked = another(fresh, "asked")
     said = on_a_terminal(asked, ["join", token], "n\n")
     assert "8.8.8.8/32, 1.0.0.0/8, 128.0.0.0/1" in said
@@ -157,7 +157,7 @@ def test_routes_that_are_not_private_are_shown_before_the_token_is_used(fresh: W
     (peer,) = tomllib.loads(asked.config.read_text())["peer"]
     assert "128.0.0.0/1" in peer["allowed_ips"]
 
-    # Said beforehand; and what was said is kept for later.
+    # Without a terminal the answer comes as an option, and is kept for later.
     token = invite(provider, "phone")
     side.nconnect("join", token, "--accept-routes", "all")
     assert tomllib.loads(side.config.read_text())["interface"]["accept_routes"] == "all"
@@ -165,7 +165,7 @@ def test_routes_that_are_not_private_are_shown_before_the_token_is_used(fresh: W
 
 
 def on_a_terminal(side: Side, arguments: list[str], types: str) -> str:
-    """What a command says on a terminal where somebody types this."""
+    """The output of a command on a terminal, where somebody types this."""
     command = shlex.join(side.command(*arguments))
     done = side.namespace.run(
         ["script", "--quiet", "--return", "--command", command, "/dev/null"], env=side.env, input_text=types
@@ -173,8 +173,8 @@ def on_a_terminal(side: Side, arguments: list[str], types: str) -> str:
     return done.stdout
 
 
-def test_a_mistyped_token_and_a_stranger(fresh: World, provider: Side) -> None:
-    """The checksum finds the first before anything is sent; to the second the provider is silent."""
+def test_a_mistyped_token_and_an_unknown_one_are_refused(fresh: World, provider: Side) -> None:
+    """The checksum refuses the first before anything is sent; the provider does not answer the second."""
     token = invite(provider, "laptop")
     other = "z" if token[20] != "z" else "y"
     assert "mistyped" in refusal(fresh.user_side, token[:20] + other + token[21:])
@@ -186,7 +186,7 @@ def test_a_mistyped_token_and_a_stranger(fresh: World, provider: Side) -> None:
     assert provider.drops("unknown_peer") > before
 
 
-def test_nothing_is_overwritten(fresh: World, provider: Side) -> None:
+def test_join_overwrites_nothing(fresh: World, provider: Side) -> None:
     token = invite(provider, "laptop")
     fresh.user_side.nconnect("init", "--address", "10.1.0.1/24")
     before = fresh.user_side.config.read_text()

@@ -4,8 +4,8 @@
     br0 172.18.0.2     ├─ alt0 ── internet
                        └─ cafe0 ─ neighbour: a network with the provider's addresses, and a gateway
 
-A random sequence of events, from a seed that is printed, while programs of every kind go on sending to the
-peer's prefixes (`netns_tests.leaking`). NCONNECT_LEAK_SEED replays one.
+Random events happen to the user's machine, from a seed that is printed, while programs of every kind send to
+the peer's prefixes (`netns_tests.leaking`). NCONNECT_LEAK_SEED repeats a sequence.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from lab.world import LAN, LAN6, SERVER, WAN_INTERFACE, World, world
 from netns_tests.leaking import MARK, MARKED_PORT, Listener, Senders
 
 EVENTS = 40
-PAUSE_S = 0.03  # after an event, at least; the senders send all the time
+PAUSE_S = 0.03  # at least, after each event
 TABLE = 100
 
-# What other programs may have on such a machine: a mark that leads another way, and a rule that accepts what
-# is established before ours is asked.
+# Rules of other programs: a mark that another routing table serves, and a rule that accepts established flows
+# before our rules are asked.
 OTHERS = f"""
 add table inet other
 add chain inet other marks {{ type route hook output priority mangle; }}
@@ -44,10 +44,7 @@ add rule inet other through ct state established,related accept
 
 @dataclass
 class Machine:
-    """The user's machine, and what has been done to it; each event is a method that can be done at any time.
-
-    `log` names the events so far.
-    """
+    """The user's machine. Each event is a method that may be called at any time; `log` names those so far."""
 
     world: World
     neighbour: Namespace
@@ -62,7 +59,7 @@ class Machine:
         event(self)
 
     def ip(self, arguments: str) -> None:
-        """An event may be impossible just now: an address that is there, a route that is not."""
+        """Run `ip`, and ignore an error: the address may be there already, or the route not."""
         with suppress(LabError):
             self.world.user.ip(arguments)
 
@@ -83,7 +80,7 @@ class Machine:
             until(side.listens, "the control socket", timeout_s=30, process=side.daemon)
 
     def reload(self) -> None:
-        """With other rules, so that one set replaces another."""
+        """Change the rules, so that one set replaces another."""
         config = self.world.user_side.config
         text = config.read_text()
         other = text.replace("inbound = true", "inbound = false")
@@ -107,7 +104,7 @@ class Machine:
         self.ip(f"link set nc0 name odd{self.random.randrange(9)}")
 
     def take_its_name(self) -> None:
-        """Where ours has gone, another device gets its name; it leads to the neighbour."""
+        """When our device is gone, give its name to one that leads to the neighbour."""
         if not self.is_running:
             self.ip("link set cafe0 down")
             self.ip("link set cafe0 name nc0")
@@ -207,7 +204,7 @@ EVERYTHING: tuple[Callable[[Machine], None], ...] = (
 
 @contextmanager
 def machine(seed: int, *, fail_closed: bool) -> Iterator[tuple[Machine, Listener, Senders]]:
-    """All of it up, with the senders sending and the listener listening."""
+    """The whole machine is up, the senders send and the listener listens."""
     with world("ncleak") as made, ExitStack() as undo:
         user = made.user
         neighbour, container = namespaces(undo, "ncleak", "neighbour", "container")
@@ -257,7 +254,7 @@ def play(seed: int, events: int) -> None:
 
 
 @pytest.mark.timeout(120)
-def test_nothing_leaks() -> None:
+def test_nothing_leaks_whatever_happens() -> None:
     play(int(os.environ.get("NCONNECT_LEAK_SEED") or random.SystemRandom().randrange(1 << 32)), EVENTS)
 
 
@@ -268,8 +265,8 @@ def test_nothing_leaks_in_five_hundred_events() -> None:
 
 
 @pytest.mark.timeout(120)
-def test_without_fail_closed_this_test_sees_every_kind_of_leak() -> None:
-    """The control: of each sender and each way something is seen."""
+def test_without_fail_closed_every_kind_of_leak_is_seen() -> None:
+    """The control: the listener sees packets of each sender."""
     with machine(1, fail_closed=False) as (here, listener, _):
         until(lambda: any("7007" in seen for seen in listener.seen), "what a rule marks")
         here.enter_or_leave_the_cafe()

@@ -1,6 +1,8 @@
-"""Starting, ending, being killed, and a node that goes away.
+"""Daemons and nodes are started, ended, killed and restarted: the tunnel returns, and nothing is left behind.
 
-user ── node ── provider ── server, each test on machines of its own
+user ── node ── provider ── server
+
+Each test has machines of its own.
 """
 
 from __future__ import annotations
@@ -48,7 +50,7 @@ def prepare(world: World) -> dict[str, frozenset[str]]:
 
 
 @pytest.mark.parametrize("ending", ["down", "SIGINT", "SIGTERM"])
-def test_nothing_is_left(fresh: World, ending: str) -> None:
+def test_down_leaves_nothing_behind(fresh: World, ending: str) -> None:
     before = prepare(fresh)
     fresh.up()
     assert pings(fresh.user, SERVER)
@@ -65,7 +67,7 @@ def test_nothing_is_left(fresh: World, ending: str) -> None:
         assert not list((side.folder / "run").glob("*.sock"))
 
 
-def test_nothing_is_left_after_sigkill_up_and_down(fresh: World) -> None:
+def test_up_and_down_after_sigkill_leave_nothing_behind(fresh: World) -> None:
     before = prepare(fresh)
     fresh.up()
     for side in (fresh.user_side, fresh.provider_side):
@@ -78,7 +80,7 @@ def test_nothing_is_left_after_sigkill_up_and_down(fresh: World) -> None:
     assert left_behind(fresh, before) == []
 
 
-def test_up_again_after_down(fresh: World) -> None:
+def test_the_tunnel_returns_by_up_after_down(fresh: World) -> None:
     prepare(fresh)
     for _ in range(2):
         fresh.up()
@@ -87,7 +89,7 @@ def test_up_again_after_down(fresh: World) -> None:
         fresh.provider_side.down()
 
 
-def test_detached(fresh: World) -> None:
+def test_up_d_returns_when_the_tunnel_is_up(fresh: World) -> None:
     """`up -d` returns once the tunnel is up, and the daemon stays."""
     before = prepare(fresh)
     fresh.provider_side.nconnect("up", "-d")
@@ -99,8 +101,8 @@ def test_detached(fresh: World) -> None:
     until(lambda: left_behind(fresh, before) == [], "both daemons to take all back")
 
 
-def test_one_side_restarts(fresh: World) -> None:
-    """The other one takes up the new session by itself."""
+def test_after_one_side_restarted_the_tunnel_goes_on(fresh: World) -> None:
+    """The other side accepts the new session by itself."""
     prepare(fresh)
     fresh.up()
     fresh.provider_side.down()
@@ -109,8 +111,8 @@ def test_one_side_restarts(fresh: World) -> None:
     until(lambda: pings(fresh.user, SERVER), "the way through the restarted provider", timeout_s=20)
 
 
-def test_the_node_restarts_in_the_middle_of_a_download(fresh: World) -> None:
-    """The download waits, goes on by itself, and is complete and correct."""
+def test_a_download_survives_a_restart_of_the_node(fresh: World) -> None:
+    """The download waits, goes on by itself, and its checksum is right."""
     size = 256 * MIB
     with provided(fresh) as tunnel:
         digest: list[str] = []
@@ -134,7 +136,7 @@ def _until_received(tunnel: Provided, size: int) -> None:
     )
 
 
-def test_the_node_is_gone_for_long_and_status_says_so(fresh: World) -> None:
+def test_while_the_node_is_gone_status_says_so(fresh: World) -> None:
     prepare(fresh)
     fresh.up()
     fresh.node.stop()

@@ -1,11 +1,11 @@
-"""Two nodes as one, both sides with two links, and a node that is killed under a chat and a download.
+"""With two links at two nodes, a chat and a download complete although one of the nodes is killed.
 
     user ──── internet ──── (40 Mbit/s) provider ──── server
               node A 192.0.2.1
               node B 192.0.2.2
               NATS   127.0.0.1
 
-Link 0 of the user and link 1 of the provider are at A, the others at B.
+Link 0 of the user and link 1 of the provider are at node A, the other two at node B.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def two() -> Iterator[TwoNodes]:
 
 
 class Chat(threading.Thread):
-    """One line every 50 ms, and its echo."""
+    """Sends one line every 50 ms, and waits for its echo."""
 
     def __init__(self, namespace: Namespace) -> None:
         super().__init__(daemon=True)
@@ -99,7 +99,7 @@ class Chat(threading.Thread):
             self.connection.close()
 
 
-def test_a_node_is_killed_and_a_chat_and_a_download_complete(two: TwoNodes) -> None:
+def test_a_chat_and_a_download_survive_the_death_of_a_node(two: TwoNodes) -> None:
     made = two.world
     user, provider = made.user_side, made.provider_side
     until(lambda: set(links_up(user)) == set(links_up(provider)) == set(HOSTS), "two links on each side")

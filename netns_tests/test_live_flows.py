@@ -1,6 +1,10 @@
-"""A change of a peer's rights ends its running flow within a second, and leaves the other peer's alone.
+"""A change of a peer's rights ends its running flow within a second, and does not disturb the other peer's.
 
-user (10.86.0.2) and second (10.86.0.3) ── node ── provider ── server; both load it all the while
+user 10.86.0.2 ────┐
+                   node ── provider ── server
+second 10.86.0.3 ──┘
+
+Both peers load the tunnel all the while.
 """
 
 from __future__ import annotations
@@ -32,8 +36,8 @@ from lab.world import PROVIDER_PEER, PROVIDER_TUNNEL, SERVER, USER_PEER, USER_TU
 from netns_tests.live import SECOND_TUNNEL, Flow, at_server, second_peer
 
 FAST = 10_000_000  # bytes a second
-MOMENT_S = 1.0  # in which it must have ended
-FIRST = "first.toml"  # the provider's configuration as it was at first
+MOMENT_S = 1.0  # within which the flow must have ended
+FIRST = "first.toml"  # the provider's first configuration
 
 Pair = tuple[World, Namespace]
 Change = Callable[[World], None]
@@ -59,7 +63,7 @@ def _allow_nothing(made: World) -> None:
 
 
 def _expire(made: World) -> None:
-    """Set an end that lies ahead, and return when it has come."""
+    """Let the access expire soon, and return when it has."""
     ends_at = int(time.time()) + 3
     text = datetime.fromtimestamp(ends_at, UTC).isoformat()
     made.provider_side.nconnect("peer", "set", USER_PEER, "--expires", text)
@@ -68,8 +72,8 @@ def _expire(made: World) -> None:
 
 @pytest.mark.parametrize("up", [False, True], ids=["download", "upload"])
 @pytest.mark.parametrize("change", [_remove, _allow, _allow_nothing, _expire])
-def test_a_change_ends_a_running_flow(two_peers: Pair, change: Change, up: bool) -> None:
-    """What must end has ended each time; the other's rate is the best of three, on a machine of two cores."""
+def test_a_change_of_rights_ends_a_running_flow_at_once(two_peers: Pair, change: Change, up: bool) -> None:
+    """The flow must end every time. Of the other peer's rate the best of three tries counts."""
     kept: list[float] = []
     while not kept or (max(kept) < 0.9 and len(kept) < 3):
         kept.append(_try(*two_peers, change, up))
@@ -78,7 +82,7 @@ def test_a_change_ends_a_running_flow(two_peers: Pair, change: Change, up: bool)
 
 
 def _try(made: World, second: Namespace, change: Change, up: bool) -> float:
-    """End the first peer's flow by `change`; how much of its throughput the second kept."""
+    """End the first peer's flow by `change`; return the share of its rate that the second one kept."""
     with Flow(made.user, SERVICE, up=up) as ended, Flow(second, CLOSED) as kept:
         until(lambda: ended.moved > FAST and kept.moved > FAST, "both at full speed")
         before = kept.rate(1.0)
@@ -94,7 +98,7 @@ def _try(made: World, second: Namespace, change: Change, up: bool) -> float:
 
 
 def _restore(made: World, second: Namespace) -> None:
-    """The provider grants what it did at first."""
+    """Write the provider's first configuration again."""
     side = made.provider_side
     file = side.config
     text = (made.folder / FIRST).read_text()
@@ -112,8 +116,8 @@ def _grants_all(status: dict[str, Any]) -> bool:
     return first is not None and first["allow"] is None and first["expires"] is None
 
 
-def test_two_users_at_once(two_peers: Pair) -> None:
-    """Each downloads and uploads beside the other, and gets its own bytes."""
+def test_two_users_at_once_get_their_own_bytes(two_peers: Pair) -> None:
+    """Both download and upload at the same time, and each gets the right bytes."""
     made, second = two_peers
     size = 32 << 20
 

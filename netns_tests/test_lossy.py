@@ -1,8 +1,9 @@
-"""A path that loses, doubles and reorders: packets below a link, and messages that a node relays.
+"""On a path that loses, doubles and reorders, flows go on, pauses are bounded, and a download is right.
 
 user ── wire ── internet (node) ── provider ── server
 
-The flows: TCP and UDP, a question every 50 ms, and a download whose checksum must be right.
+The wire does it to packets below a link; a special node does it to the messages that it relays. The flows are
+TCP and UDP, with a question every 50 ms.
 """
 
 from __future__ import annotations
@@ -23,13 +24,13 @@ from lab.wire import Action, Fault, Wire, splice
 from lab.world import PROVIDER_PEER, SERVER, WAN_INTERFACE, World, world
 
 DOWNLOAD_BYTES = 1 << 20
-ANSWERS = 40  # that each flow must have while the fault lasts: two seconds' on a path without faults
+ANSWERS = 40  # that each flow must get while the fault lasts; without a fault they take two seconds
 EVERY = 10
 
 
 @dataclass
 class Lossy:
-    """The daemons run from the first test on; each test makes its own fault."""
+    """The world of all tests. The daemons run from the first test on, and each test makes its own fault."""
 
     world: World
     wire: Wire
@@ -80,7 +81,7 @@ def goes_on(flow: Flow, since: float) -> None:
 
 
 def endure(made: World, what: str, bound_s: float) -> None:
-    """With the fault there: the download is right, the flows go on, and no pause is longer than the bound."""
+    """During the fault: the download is right, the flows go on, and no pause is longer than the bound."""
     with Tcp(made.user, SERVER) as tcp, Udp(made.user, SERVER) as udp:
         since = time.monotonic()
         with connect(made.user, SERVER, SERVICE, timeout_s=60) as connection:
@@ -94,14 +95,14 @@ def endure(made: World, what: str, bound_s: float) -> None:
 
 FRAME_FAULTS = [
     (Fault(Action.DROP, share=0.05), 3.0),
-    (Fault(Action.DROP, share=0.2), 12.0),  # a segment lost five times in a row costs TCP 6 s
+    (Fault(Action.DROP, share=0.2), 12.0),  # if a segment is lost five times in a row TCP waits 6 s
     (Fault(Action.DROP, every=EVERY), 3.0),
     (Fault(Action.DUPLICATE, every=EVERY), 2.0),
     (Fault(Action.REORDER, every=EVERY), 2.0),
 ]
 
 
-# The worst of each kind is in every run, the rest where there is time for it.
+# The worst of each kind is in every run, the others are slow tests.
 USUAL = (FRAME_FAULTS[1], FRAME_FAULTS[4])
 
 
@@ -110,7 +111,7 @@ USUAL = (FRAME_FAULTS[1], FRAME_FAULTS[4])
     [pytest.param(*each, marks=() if each in USUAL else pytest.mark.slow) for each in FRAME_FAULTS],
     ids=[str(fault).replace(" ", "-") for fault, _ in FRAME_FAULTS],
 )
-def test_frames_below_the_link(lossy: Lossy, fault: Fault, bound_s: float) -> None:
+def test_flows_survive_loss_and_reordering_below_a_link(lossy: Lossy, fault: Fault, bound_s: float) -> None:
     daemon = lossy.world.user_side.daemon
     assert daemon is not None
     before = len(daemon.text())
@@ -127,7 +128,7 @@ def test_frames_below_the_link(lossy: Lossy, fault: Fault, bound_s: float) -> No
     [Action.DROP, pytest.param(Action.DUPLICATE, marks=pytest.mark.slow), Action.REORDER],
     ids=lambda action: action.value,
 )
-def test_messages_of_the_node(lossy: Lossy, action: Action) -> None:
+def test_flows_survive_a_node_that_loses_and_reorders(lossy: Lossy, action: Action) -> None:
     made = lossy.world
     made.node.stop()
     command = [sys.executable, "-m", "lab.faulty_node", action.value, str(EVERY)]

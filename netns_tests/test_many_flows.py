@@ -1,6 +1,6 @@
-"""A change of rights ends 20,000 running flows within a second, and a peer has a bound of its own on flows.
+"""A change of rights ends 20,000 running flows within a second, and the number of a peer's flows is bounded.
 
-user (10.86.0.2) ── node ── provider ── server
+user 10.86.0.2 ── node ── provider ── server
 """
 
 from __future__ import annotations
@@ -36,15 +36,15 @@ def _bound(made: World, flows: int) -> None:
 
 
 def _open(namespace: Namespace, ports: range) -> None:
-    """A datagram to each port of the server: a flow each, half-open."""
+    """Send a datagram to each of the server's ports: each is a flow, half-open."""
     with namespace.socket(socket.AF_INET, socket.SOCK_DGRAM) as datagrams:
         for number, port in enumerate(ports):
             try:
                 datagrams.sendto(b"?", (SERVER, port))
             except OSError:
-                pass  # an ICMP error about an earlier one
+                pass  # an ICMP error about an earlier datagram
             if number % 200 == 199:
-                time.sleep(0.01)  # the queue of a peer is bounded: what is dropped there opens no flow
+                time.sleep(0.01)  # a datagram that the bounded queue of the peer drops opens no flow
 
 
 def _flows(made: World) -> int:

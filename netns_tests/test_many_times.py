@@ -1,4 +1,4 @@
-"""What a daemon holds does not grow with what has come and gone, and an idle one sleeps.
+"""After 500 connections a daemon holds no more than before, and an idle daemon hardly wakes.
 
 user ── node ── provider ── server
 """
@@ -21,14 +21,14 @@ from lab.world import PROVIDER_PEER, SERVER, World
 from netns_tests.test_crash import start_breakable
 
 ROUNDS = 500
-WARM_UP = 20  # caches fill, and the allocator takes what it will keep
+WARM_UP = 20  # until caches are full and the allocator has what it will keep
 MAX_GROWTH_BYTES = 6 << 20
 IDLE_S = 30.0
 
 
 @dataclass(frozen=True)
 class Held:
-    """What a process holds."""
+    """Memory, descriptors and threads of a process."""
 
     rss_bytes: int
     descriptors: int
@@ -42,7 +42,7 @@ class Held:
 
 
 def tasks(daemon: Process) -> list[str]:
-    """The names of all tasks of a daemon's loop, as it says when asked."""
+    """The names of all tasks of a daemon's loop, which it prints on SIGUSR2."""
     before = daemon.text().count("\ntasks: ")
     daemon.signal(signal.SIGUSR2)
     until(lambda: daemon.text().count("\ntasks: ") > before, "the names", process=daemon)
@@ -50,14 +50,14 @@ def tasks(daemon: Process) -> list[str]:
 
 
 def open_flows(namespace: Namespace) -> list[str]:
-    """Connections that conntrack takes for open."""
+    """Connections to the server that are open for conntrack."""
     listed = namespace.run(["conntrack", "-L"]).stdout.splitlines()
     return [line for line in listed if "ESTABLISHED" in line and f"dst={SERVER}" in line]
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(3000)
-def test_connects_and_disconnects(fresh: World) -> None:
+def test_five_hundred_connections_leave_nothing_in_memory(fresh: World) -> None:
     serve(fresh.server, fresh, SERVICE)
     fresh.configure()
     fresh.node.start()
@@ -102,23 +102,23 @@ def test_an_idle_daemon_sleeps(fresh: World) -> None:
     fresh.node.start()
     fresh.up()
     assert pings(fresh.user, SERVER)
-    time.sleep(12)  # until the sign of life that we owe for that
+    time.sleep(12)  # until the keepalive that answers the ping has been sent
     daemons = {"user": fresh.user_side.daemon, "provider": fresh.provider_side.daemon}
     before = {name: switches(daemon) for name, daemon in daemons.items()}
     time.sleep(IDLE_S)
     woken = {name: switches(daemon) - before[name] for name, daemon in daemons.items()}
     print(f"woken in {IDLE_S:g} s: {woken}")
-    # Every 30 s it looks at its rules, and at everybody's.
+    # Every 30 s it checks its own rules and those of others.
     assert max(woken.values()) < IDLE_S + LOOKS * A_LOOK
     assert min(woken.values()) > 0, "the control: it is seen to wake"
 
 
 LOOKS = 2
-A_LOOK = 20  # seen: 9 to 16, for a thread, a child, its pipes, and the interpreter's lock
+A_LOOK = 20  # wakeups; measured: 9 to 16, for a thread, a child process, its pipes and the interpreter lock
 
 
 def switches(process: Process | None) -> int:
-    """How often a process's threads went to sleep so far."""
+    """How often the threads of a process have gone to sleep so far."""
     assert process is not None
     found = 0
     for task in Path(f"/proc/{process.pid}/task").iterdir():

@@ -1,7 +1,7 @@
-"""The node's name leads to another address, and the one that it led to falls silent.
+"""A flow goes on within five seconds after the node has moved to another address.
 
 user ──── internet ──── provider
-          192.0.2.1     the node, by its old address: silent for the user in the end
+          192.0.2.1     the node's old address: the user's packets to it are dropped
           192.0.2.2     the same node
 """
 
