@@ -1,6 +1,6 @@
-"""NKN's own node, nknd, in place of ours: what the product is made to run over, and nobody of ours wrote.
+"""Everything works over NKN's own node, nknd, which is what most users connect to.
 
-user ── nknd ── provider ── server 192.168.50.10, 7000 the lab's servers, 8000 a model
+user ── nknd ── provider ── server 192.168.50.10 (7000 the lab's servers, 8000 a model)
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ from lab.world import (
 MODEL_PORT = 8000
 RECOVERED_S = 10.0  # seen: under 1
 DOWNLOAD_BYTES = 128 << 20
-# What a host sends to everybody, as IPv6 does on a new interface, and what a full queue costs.
+# Multicast, which a host sends on a new interface, and what a full queue drops.
 DROPPED_BY_THE_SENDER = {"no_route", "queue_delay", "queue_full"}
 NODE = f"{NODE_HOST}:30002"
 
@@ -61,7 +61,7 @@ pytestmark = pytest.mark.skipif(
 
 @pytest.fixture(scope="module")
 def official() -> Iterator[World]:
-    """Made as a user would, by `init`, `invite` and `join`, with nknd as the only seed."""
+    """Both sides, made by `init`, `invite` and `join`, with nknd as the only seed."""
     with world("ncoff", official=True) as made:
         serve(made.server, made, SERVICE)
         made.node.start()
@@ -80,7 +80,7 @@ def official() -> Iterator[World]:
 
 
 def doctor(side: Side) -> dict[str, dict[str, str]]:
-    """What it found, by check, where it is not well."""
+    """The findings of the doctor that are not good, by check."""
     hosts = ("--host", f"{SERVER},{SERVER6}") if side.name == "provider" else ()
     found = json.loads(side.try_nconnect("doctor", "--json", *hosts).stdout)["findings"]
     return {finding["check"]: finding for finding in found if finding["level"] != "ok"}
@@ -97,7 +97,7 @@ def drops(world: World) -> dict[str, int]:
     return found
 
 
-def test_ping_tcp_and_udp_over_both_families(official: World) -> None:
+def test_ping_tcp_and_udp_pass_over_both_families(official: World) -> None:
     assert round_trips(official.user, SERVER, count=20, interval_s=0.01).lost == 0
     assert pings(official.user, SERVER6)
     data = pattern(3_000_000)
@@ -112,7 +112,7 @@ def test_ping_tcp_and_udp_over_both_families(official: World) -> None:
 
 
 @pytest.mark.skipif(importlib.util.find_spec("xllamacpp") is None, reason="no model: scripts/setup --demo")
-def test_a_chat_is_streamed(official: World) -> None:
+def test_a_chat_streams(official: World) -> None:
     command = [sys.executable, "-m", "lab.model_server", SERVER, str(MODEL_PORT)]
     model = official.run_in(official.server, command, "model")
     until(lambda: "serving" in model.text(), "the model", timeout_s=60, process=model)
@@ -127,7 +127,7 @@ def test_a_chat_is_streamed(official: World) -> None:
     assert through.tokens == direct.tokens > 5
 
 
-def test_status_and_doctor_tell_what_is(official: World) -> None:
+def test_status_and_doctor_report_a_good_tunnel(official: World) -> None:
     assert pings(official.user, SERVER)
     for side, peer in ((official.user_side, PROVIDER_PEER), (official.provider_side, USER_PEER)):
         status = side.status()
@@ -164,7 +164,7 @@ def test_a_download_survives_the_nodes_restart(official: World) -> None:
     until(lambda: not doctor(official.user_side), "doctor to find nothing wrong")
 
 
-def test_four_links(official: World) -> None:
+def test_with_four_links_at_one_node_one_of_them_serves(official: World) -> None:
     sides = (official.provider_side, official.user_side)
     before = [side.config.read_text() for side in sides]
 
@@ -179,7 +179,7 @@ def test_four_links(official: World) -> None:
     try:
         restart()
         for side in sides:
-            # There is one node: link 0 stands in for the others.
+            # There is only one node: link 0 also serves in place of the others.
             until(
                 lambda side=side: (
                     [(link["node"], link["state"], link["shared_with"]) for link in side.status()["links"]]
@@ -199,6 +199,6 @@ def test_four_links(official: World) -> None:
 
 
 @pytest.mark.slow
-def test_quic(official: World) -> None:
+def test_a_quic_download_is_right(official: World) -> None:
     pytest.importorskip("aioquic", reason="needs aioquic (scripts/setup --dev)")
     quic_download(official, 32_000_000)

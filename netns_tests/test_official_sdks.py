@@ -1,6 +1,8 @@
-"""Our clients with those of NKN's SDKs, over NKN's own node.
+"""Our clients and those of NKN's SDKs (for Go and JavaScript) understand each other over NKN's own node.
 
-All of them are in one namespace, with nknd at an address for documentation, and nothing else.
+one namespace:   our client ── nknd ── SDK's client
+
+nknd has an address for documentation. Nothing else is in the namespace.
 """
 
 from __future__ import annotations
@@ -31,7 +33,7 @@ both_sdks = pytest.mark.parametrize("kind", SDKS)
 
 
 class OfficialNet:
-    """nknd, as the cases want a node."""
+    """nknd, with the methods that `tests.nkn.interop` wants of a node."""
 
     def __init__(self, node: OfficialNode) -> None:
         self.seed = f"http://{HOST}:30003"
@@ -45,14 +47,14 @@ class OfficialNet:
             await asyncio.sleep(0.005)
 
     def drops(self) -> dict[str, int]:
-        return {}  # it tells nobody
+        return {}  # no event tells of it
 
     def _restart(self) -> None:
         self._node.stop()
         self._node.start()
 
     def _connections(self) -> int:
-        """To its websocket port, at its end."""
+        """Open connections to the node's websocket port, seen from the node."""
         found = 0
         for name in ("tcp", "tcp6"):
             for line in Path("/proc/thread-self/net", name).read_text().splitlines()[1:]:
@@ -82,7 +84,7 @@ Over = Callable[[Callable[[OfficialNet], Awaitable[None]]], None]
 
 @pytest.fixture
 def over(node: OfficialNode) -> Over:
-    """Run a case inside."""
+    """Run a case in the namespace."""
 
     def run_inside(case: Callable[[OfficialNet], Awaitable[None]]) -> None:
         async def test() -> None:
@@ -94,23 +96,23 @@ def over(node: OfficialNode) -> Over:
 
 
 @both_sdks
-def test_our_client_to_theirs(over: Over, kind: str) -> None:
+def test_their_client_understands_ours(over: Over, kind: str) -> None:
     over(lambda net: interop.our_client_to_theirs(net, kind))
 
 
 @both_sdks
-def test_their_client_to_ours(over: Over, kind: str) -> None:
+def test_our_client_understands_theirs(over: Over, kind: str) -> None:
     over(lambda net: interop.their_client_to_ours(net, kind))
 
 
 @both_sdks
 @pytest.mark.parametrize("original", [False, True])
-def test_multi_clients_of_four(over: Over, kind: str, original: bool) -> None:
+def test_multi_clients_of_four_understand_each_other(over: Over, kind: str, original: bool) -> None:
     over(lambda net: interop.multi_clients_of_four(net, kind, original=original))
 
 
 @both_sdks
-def test_messages_are_held_for_who_is_away(over: Over, kind: str) -> None:
+def test_messages_are_held_for_a_client_that_is_away(over: Over, kind: str) -> None:
     over(lambda net: interop.messages_are_held_for_who_is_away(net, kind))
 
 
@@ -121,5 +123,5 @@ def test_both_come_back_when_the_node_does(over: Over, kind: str, ours: type[Cli
 
 
 @needs_go
-def test_a_multi_client_sends_before_its_logins(over: Over) -> None:
+def test_a_multi_client_may_send_before_its_logins(over: Over) -> None:
     over(interop.a_multi_client_sends_before_its_logins)

@@ -1,10 +1,10 @@
-"""Sessions of the official SDK for Go (nkn-tunnel) over our node, to a client behind 20 Mbit/s.
+"""Sessions of the official SDK for Go (nkn-tunnel) over our node fill a link of 20 Mbit/s and lose nothing.
 
     user ────(20 Mbit/s)──── internet ──── provider
     nkn-tunnel, dials        node          nkn-tunnel, listens; a server
 
-Their protocol, NCP, has no congestion control: up to 4 MiB wait in the node, and what is dropped is sent
-again after 5 s. docs/decisions/0019-no-codel-in-the-node.md.
+Their protocol, NCP, has no congestion control: up to 4 MiB wait in the node, and what the node drops is sent
+again after 5 s. See docs/decisions/0019-no-codel-in-the-node.md.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from nconnect.model import NknAddress
 MBIT = 20
 SERVER_PORT = 9000
 BYTES = 10_000_000
-# It does not close: the official tunnel would cut off what has not arrived a second later.
+# It does not close, because the official tunnel drops what has not arrived a second after the close.
 SERVER = f"""
 import socket, threading
 def serve(connection):
@@ -52,9 +52,9 @@ while True:
 """
 ATTEMPTS = 3
 MANY_FRAMES_MTU = 10_000
-# Moves the bytes over a connection, and says how many have arrived after each step.
+# Moves the bytes over a connection, and prints after each step how many have arrived.
 Move = Callable[[socket.socket, Callable[[int], None]], None]
-CABLE = "user"  # the internet's end of the user's cable
+CABLE = "user"  # the end of the user's cable at the internet
 
 pytestmark = pytest.mark.skipif(
     bool(official.missing("nkn-tunnel")), reason="needs nkn-tunnel (scripts/setup --dev)"
@@ -67,12 +67,12 @@ class Shaped:
     node: Process
 
     def passed_on(self) -> dict[str, Any]:
-        """What the node said last."""
+        """The last line that the node printed."""
         found: dict[str, Any] = json.loads(self.node.text().rpartition("\n")[0].rpartition("\n")[2])
         return found
 
     def carried(self, *, up: bool) -> int:
-        """What has left the shaped end of the link, in bytes."""
+        """Bytes that have left the shaped end of the link."""
         side, device = (self.world.user, WAN_INTERFACE) if up else (self.world.internet, CABLE)
         return side.counters(device)["tx_bytes"]
 
@@ -91,7 +91,7 @@ def shaped() -> Iterator[Shaped]:
 
 @dataclass
 class Session:
-    """nkn-tunnel at both ends with this MTU. `least`: how much of what the link carries is to be the data."""
+    """nkn-tunnel at both ends with this MTU. `least`: the share of data in the link's bytes."""
 
     shaped: Shaped
     mtu: int
@@ -99,9 +99,9 @@ class Session:
     port: int
 
     def fills_the_link(self, move: Move, *, up: bool) -> None:
-        """The best of three counts: on a busy machine the link may wait for a program.
+        """The best of three tries counts, because on a busy machine the link may wait for a program.
 
-        What the node drops counts always.
+        A drop by the node counts in each of them.
         """
         for _ in range(ATTEMPTS):
             busy, resent, goodput = self.measure(move, up=up)
@@ -112,10 +112,10 @@ class Session:
         pytest.fail(f"not in {ATTEMPTS} attempts; the last: {busy=:.3f} {resent=:.4f} {goodput=:.3f}")
 
     def measure(self, move: Move, *, up: bool) -> tuple[float, float, float]:
-        """How busy the link was; which part of the data went over it again; the data's part of its bytes."""
+        """Shares: of time with the link busy, of data sent again, of data in the link's bytes."""
         shaped = self.shaped
         before, carried = shaped.passed_on(), shaped.carried(up=up)
-        at: list[tuple[float, int]] = []  # when a tenth more had come, and what the link had carried by then
+        at: list[tuple[float, int]] = []  # (time, bytes that the link had carried) for each tenth of the data
 
         def note(got: int) -> None:
             if got >= BYTES * (len(at) + 1) // 10:
@@ -128,8 +128,8 @@ class Session:
             known = shaped.passed_on()["bytes"]
             until(lambda: shaped.passed_on()["bytes"] == known, "the node's count")
         after = shaped.passed_on()
-        assert set(after["drops"]) <= {"not_logged_in"}  # the SDK sends before its login, when it dials
-        (began, first), (ended, last) = at[0], at[6]  # later some of its four clients may be done already
+        assert set(after["drops"]) <= {"not_logged_in"}  # when it dials, the SDK sends before its login
+        (began, first), (ended, last) = at[0], at[6]  # later some of its four clients may have ended
         busy = (last - first) * 8 / (ended - began) / (MBIT * 1e6)
         messages = after["messages"] - before["messages"]
         resent = (after["bytes"] - before["bytes"] - messages * (after["largest"] - self.mtu)) / BYTES - 1
@@ -137,7 +137,7 @@ class Session:
 
 
 def tunnel(made: World, mtu: int) -> int:
-    """Start both ends; the user's TCP port that leads to the provider's server."""
+    """Start both ends; return the user's TCP port that leads to the provider's server."""
     seed, port = os.urandom(32), 20_000 + mtu % 10_000
     program = [official.program("nkn-tunnel"), "-rpc", SEED_RPC, "-mtu", str(mtu), "-v"]
     listen = ["-from", "nkn", "-to", f"127.0.0.1:{SERVER_PORT}", "-s", seed.hex()]
@@ -176,7 +176,7 @@ def test_a_download_fills_the_link_and_nothing_is_dropped_or_sent_again(session:
     session.fills_the_link(move, up=False)
 
 
-def test_of_an_upload_nothing_is_dropped(session: Session) -> None:
+def test_an_upload_arrives_and_nothing_is_dropped(session: Session) -> None:
     def move(connection: socket.socket, note: Callable[[int], None]) -> None:
         sender = threading.Thread(target=connection.sendall, args=(b"!" + bytes(BYTES),))
         sender.start()
@@ -189,8 +189,8 @@ def test_of_an_upload_nothing_is_dropped(session: Session) -> None:
         sender.join()
 
     if session.mtu < MANY_FRAMES_MTU:
-        # All arrives, and our node drops nothing; the rest is the SDK's. It gives up a websocket whose write
-        # takes longer than three round trips, and sends again what was in it (over nknd as well).
+        # All of it arrives, and our node drops nothing. The SDK gives up a websocket whose write takes longer
+        # than three round trips, and sends its content again (over nknd as well).
         session.measure(move, up=True)
     else:
         session.fills_the_link(move, up=True)

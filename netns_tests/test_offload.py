@@ -1,8 +1,9 @@
-"""Every pair of offload abilities: what one kernel sends as one packet, the other gets as it can take it.
+"""Whatever offload two kernels have, what one sends as one packet reaches the other as it can take it.
 
-user ── node ── provider ── server; each side with all offload, without UDP's (a kernel before 6.2), with none
+user ── node ── provider ── server
 
-The abilities are refused by a seam of the product: the environment variable NCONNECT_REFUSE_OFFLOAD.
+Each side has all offload, all but UDP's (as a kernel before 6.2), or none. The environment variable
+NCONNECT_REFUSE_OFFLOAD, which exists for this test, takes abilities away.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ from nconnect.io.system.tun import REFUSE_VARIABLE
 MIB = 1 << 20
 UDP_SEGMENT = 103  # <linux/udp.h>: one send, many datagrams of this size
 SIOCETHTOOL, ETHTOOL_GTSO = 0x8946, 0x1E  # <linux/sockios.h>, <linux/ethtool.h>
-ABILITIES = {"all": "", "no-uso": "uso", "none": "all"}  # by what is refused
+ABILITIES = {"all": "", "no-uso": "uso", "none": "all"}  # by what each side refuses
 PAIRS = list(itertools.product(ABILITIES, ABILITIES))
 DATAGRAM, BURST = 1200, 40
 
@@ -54,7 +55,7 @@ def machines() -> Iterator[World]:
 
 
 @pytest.mark.parametrize(("user", "provider"), PAIRS, ids=[f"{u}+{p}" for u, p in PAIRS])
-def test_everything_passes(machines: World, user: str, provider: str) -> None:
+def test_everything_passes_between_all_pairs(machines: World, user: str, provider: str) -> None:
     _start(machines.provider_side, provider)
     _start(machines.user_side, user)
     machines.user_side.wait(PROVIDER_PEER)
@@ -83,7 +84,7 @@ def test_everything_passes(machines: World, user: str, provider: str) -> None:
         machines.provider_side.down()
 
 
-def test_a_word_that_is_none_is_refused(machines: World) -> None:
+def test_an_unknown_ability_is_refused(machines: World) -> None:
     done = machines.user_side.try_nconnect("up", env={REFUSE_VARIABLE: "everything"})
     assert done.returncode == 1
     assert REFUSE_VARIABLE in done.stderr
@@ -96,12 +97,12 @@ def _start(side: Side, ability: str) -> None:
 
 
 def _answered(machines: World, host: str, size: int) -> bool:
-    """60,000 bytes are 41 fragments: where this machine is held up a queue may drop one, so try again."""
+    """60,000 bytes are 41 fragments. A queue of a busy machine may drop one, so this tries again."""
     return any(pings(machines.user, host, "-s", str(size)) for _ in range(3))
 
 
 def _drops(machines: World) -> list[object]:
-    """Of both sides, for the report of a failure."""
+    """The drops of both sides, for the message of a failure."""
     sides = (machines.user_side, machines.provider_side)
     return [
         (side.name, status["drops"], status["peers"][0]["drops"])
@@ -121,7 +122,7 @@ def _has_tso(namespace: Namespace) -> bool:
 
 @contextmanager
 def _ends(machines: World, host: str) -> Iterator[tuple[socket.socket, socket.socket]]:
-    """The user's and the server's, the first connected to the other."""
+    """UDP sockets of the user and of the server; the user's is connected."""
     family = family_of(host)
     with (
         machines.user.socket(family, socket.SOCK_DGRAM) as user,
@@ -139,7 +140,7 @@ def _burst() -> list[bytes]:
 
 
 def _udp_bursts(machines: World, host: str) -> None:
-    """40 datagrams in one send, each way: what a kernel with UDP segmentation carries as one packet."""
+    """40 datagrams in one send, each way. A kernel with UDP segmentation carries them as one packet."""
     burst = _burst()
     with _ends(machines, host) as (user, server):
         for end in (user, server):
@@ -153,7 +154,7 @@ def _udp_bursts(machines: World, host: str) -> None:
 
 
 def _datagrams_that_pile_up(machines: World, host: str) -> int:
-    """40 datagrams, sent one by one, that the daemon finds all at once; how many packets cross for them."""
+    """Send 40 datagrams one by one, so that the daemon reads them at once; return how many packets cross."""
     side = machines.user_side
     assert side.daemon is not None
     burst = _burst()

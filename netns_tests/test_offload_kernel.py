@@ -1,7 +1,7 @@
-"""What the kernel emits passes our check, and what passes our check (or we cut from it) the kernel takes.
+"""What the kernel emits passes our check, and the kernel accepts what passes our check, also after we cut it.
 
     namespace A                       this process                      namespace B
-    tunA 10.9.0.1, fd09::1  --read--> check, then as it is, --write-->  tunB 10.9.0.2, fd09::2
+    tun1 10.9.0.1, fd09::1  --read--> check, then as it is, --write-->  tun2 10.9.0.2, fd09::2
                                       cut, or split
 
 The namespaces have no names: each lives as long as the thread that made it.
@@ -39,7 +39,7 @@ ADDRESSES = {4: "10.9.0.%d", 6: "fd09::%d"}
 
 
 class Side:
-    """One namespace with a TUN device in it, and a thread that lives there."""
+    """A namespace with a TUN device, and a thread that runs in it."""
 
     def __init__(self, number: int, offloads: int) -> None:
         self.number = number
@@ -83,7 +83,7 @@ class Side:
         return device
 
     def _wait_until_local(self) -> None:
-        """An IPv6 address is the kernel's own a moment after it was added, even without DAD."""
+        """Even without DAD an IPv6 address can be used only a moment after it was added."""
         with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as probe:
             probe.bind((self.address(6), 0))
             probe.settimeout(0.05)
@@ -98,7 +98,7 @@ class Side:
 
 
 class Pump(threading.Thread):
-    """Carries every record from one device to the other and back, and keeps what `from_a` emitted."""
+    """Carries every record from one device to the other and back, and keeps all of them."""
 
     def __init__(self, a: Side, b: Side, deal: Callable[[memoryview], list[bytes]]) -> None:
         super().__init__()
@@ -195,7 +195,7 @@ def listen(side: Side, version: int, kind: socket.SocketKind) -> socket.socket:
 
 
 def exchange(a: Side, server: socket.socket, data: bytes, count: int, segment: int = 0) -> list[bytes]:
-    """Send `data` to the server as one datagram, or cut by the kernel in segments; give what arrives."""
+    """Send `data` as one datagram, or cut into segments by the kernel; return what arrives."""
 
     def send() -> None:
         with socket.socket(server.family, socket.SOCK_DGRAM) as client:
@@ -260,7 +260,7 @@ def test_datagrams_and_fragments_arrive(
 
 
 def test_the_kernel_makes_super_packets_of_every_kind_that_we_know() -> None:
-    """The tests above saw what they are for: not only ordinary packets."""
+    """The control: the tests above have seen super-packets, not only ordinary packets."""
     seen: set[int] = set()
     a, b = Side(1, ALL), Side(2, ALL)
     pump = Pump(a, b, as_it_is)

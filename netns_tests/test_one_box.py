@@ -1,6 +1,8 @@
-"""The commonest provider: one GPU box that serves by itself, without a subnet; and one with a node inside.
+"""A GPU box without a subnet serves its services and nothing else; it may also run the node itself.
 
-user 10.86.0.2, fd86::2 ── node ── provider 10.86.0.1, fd86::1: services 7000, and 7001 that is none
+user 10.86.0.2, fd86::2 ── node ── provider 10.86.0.1, fd86::1
+
+Port 7000 of the provider is a service; 7001 listens and is none.
 """
 
 from __future__ import annotations
@@ -38,7 +40,7 @@ BOX_HOSTS = pytest.mark.parametrize("host", [PROVIDER_TUNNEL, PROVIDER_TUNNEL6])
 
 
 def configure(made: World, seed: str, *more: str) -> None:
-    """Both sides; the provider has services and nothing else."""
+    """Configure both sides. The provider offers services and no subnet."""
     provider, user = made.provider_side, made.user_side
     provider.nconnect(
         *("init", "--identifier", PROVIDER_PEER, "--address", f"{PROVIDER_TUNNEL}/24,{PROVIDER_TUNNEL6}/64"),
@@ -59,7 +61,7 @@ def configure(made: World, seed: str, *more: str) -> None:
 
 @pytest.fixture(scope="module")
 def box() -> Iterator[World]:
-    """Up; the user even routes the provider's LAN into the tunnel, which is not offered."""
+    """Both sides are up. The user routes the provider's LAN into the tunnel, although it is not offered."""
     with world("ncbox") as made:
         serve(made.server, made, SERVICE)
         serve(made.provider, made, SERVICE, CLOSED)
@@ -78,27 +80,27 @@ def test_its_services_are_reached(box: World, host: str) -> None:
 
 
 @BOX_HOSTS
-def test_and_nothing_else_of_it(box: World, host: str) -> None:
+def test_nothing_else_of_it_is_reached(box: World, host: str) -> None:
     for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
         assert not reaches(box.user, host, CLOSED, kind)
 
 
-def test_and_nothing_behind_it(box: World) -> None:
+def test_nothing_behind_it_is_reached(box: World) -> None:
     assert reaches(box.provider, SERVER, SERVICE), "the server itself must run"
     assert not reaches(box.user, SERVER, SERVICE)
     assert not pings(box.user, SERVER)
     assert not reaches(box.user, PROVIDER_LAN, CLOSED)
 
 
-def test_it_became_no_router(box: World) -> None:
-    """Without subnets nothing is forwarded, so nothing of the machine is switched to it."""
+def test_it_does_not_become_a_router(box: World) -> None:
+    """Without subnets nothing is forwarded, so forwarding stays off."""
     assert box.provider.sysctl("net.ipv4.ip_forward") == "0"
     assert box.provider.sysctl("net.ipv6.conf.all.forwarding") == "0"
     assert box.provider_side.status()["routes"] == []
 
 
-def test_a_node_inside_the_daemon(fresh: World) -> None:
-    """The user asks the provider's own machine for a node, and is logged in there."""
+def test_a_tunnel_over_a_node_inside_the_daemon_returns_after_a_restart(fresh: World) -> None:
+    """The provider's own machine is the user's seed and node."""
     serve(fresh.provider, fresh, SERVICE)
     configure(fresh, f"http://{BOX}:30003")
     config = fresh.provider_side.config
@@ -125,8 +127,8 @@ def test_a_node_inside_the_daemon(fresh: World) -> None:
     assert [differences(*pair) for pair in zip(before, after, strict=True)] == [[], []]
 
 
-def test_an_invitation_to_a_node_inside_with_tls(fresh: World) -> None:
-    """It carries the node's certificate, by which the device knows the node; a wrong one is refused."""
+def test_an_invitation_pins_the_certificate_of_a_node_inside(fresh: World) -> None:
+    """The invitation pins the node's certificate; the device refuses another one."""
     fresh.internet.sysctl("net.ipv4.ip_forward", "1")
     provider, user = fresh.provider_side, fresh.user_side
     serve(fresh.provider, fresh, SERVICE)
@@ -156,7 +158,7 @@ def test_an_invitation_to_a_node_inside_with_tls(fresh: World) -> None:
     assert tcp_echo(fresh.user, PROVIDER_TUNNEL, SERVICE, data) == data
 
 
-def test_a_node_inside_whose_port_is_taken(fresh: World) -> None:
+def test_a_daemon_whose_node_s_port_is_taken_does_not_start(fresh: World) -> None:
     configure(fresh, SEED_RPC, "--seed-rpc", SEED_RPC)
     config = fresh.provider_side.config
     config.write_text(f'{config.read_text()}\n[node]\nlisten = "0.0.0.0"\nrpc_port = {SERVICE}\n')

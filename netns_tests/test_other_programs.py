@@ -1,9 +1,9 @@
-"""Other programs change the machine's network: what is ours is set again, and nothing is missed.
+"""Other programs change the machine's network: the daemon sets again what is its own, and misses no change.
 
-user ── node ── provider ── server, one world for all tests: each leaves it as it was
+user ── node ── provider ── server
 
-The bursts are larger than any netlink socket's buffer, so the kernel drops messages about them and about what
-comes after them.
+One world for all tests: each leaves it as it was. The bursts are larger than a netlink socket's buffer, so
+the kernel drops messages about them and about what comes after.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def many_routes(namespace: Namespace, verb: str) -> None:
 
 
 def many_elements(namespace: Namespace) -> None:
-    """30,000 elements for somebody's set, in transactions of a thousand."""
+    """Add 30,000 elements to a set of another program, in transactions of a thousand."""
     batch(namespace, ["nft", "-f", "-"], "add table ip other\nadd set ip other s { type ipv4_addr; }\n")
     for at in range(0, 30000, 1000):
         elements = ", ".join(f"172.{20 + (n >> 16)}.{n >> 8 & 255}.{n & 255}" for n in range(at, at + 1000))
@@ -66,7 +66,7 @@ def tables(namespace: Namespace) -> str:
     return namespace.run(["nft", "list", "tables"]).stdout
 
 
-def test_a_route_of_ours_that_goes_in_a_burst_of_routes_is_back(shared: World) -> None:
+def test_a_route_of_ours_that_goes_in_a_burst_is_set_again(shared: World) -> None:
     many_routes(shared.user, "add")
     try:
         shared.user.ip(f"route del {LAN} dev nc0")
@@ -78,15 +78,15 @@ def test_a_route_of_ours_that_goes_in_a_burst_of_routes_is_back(shared: World) -
     assert pings(shared.user, SERVER)
 
 
-def test_the_rules_that_go_in_a_burst_of_set_elements_are_back(shared: World) -> None:
-    """Without them a peer would reach what it may not."""
+def test_rules_of_ours_that_go_in_a_burst_are_set_again(shared: World) -> None:
+    """Without these rules a peer would reach what it may not."""
     ours = "table inet nconnect_nc0"
     many_elements(shared.provider)
     batch(shared.provider, ["nft", "flush", "ruleset"], "")
     started = time.monotonic()
     until(lambda: ours in tables(shared.provider), "our table", timeout_s=10)
     assert time.monotonic() - started < BACK_S
-    # The watch has survived it: the next loss is seen too, without any burst.
+    # The daemon still listens: the next loss is noticed too, without any burst.
     batch(shared.provider, ["nft", "delete", "table", "inet", "nconnect_nc0"], "")
     started = time.monotonic()
     until(lambda: ours in tables(shared.provider), "our table again", timeout_s=10)
@@ -125,8 +125,8 @@ def skipped(side: Side) -> dict[str, str]:
     return {entry["route"]: entry["why"] for entry in side.status()["skipped_routes"]}
 
 
-def test_a_blackhole_of_somebody_else_s_costs_its_prefix_alone(shared: World) -> None:
-    """The kernel refuses a second route to the same prefix ("file exists")."""
+def test_a_foreign_blackhole_costs_its_own_prefix_only(shared: World) -> None:
+    """The kernel refuses our route to the prefix, because the other one is there ("file exists")."""
     side = shared.user_side
     side.down()
     shared.user.ip(f"route add blackhole {LAN}")
@@ -140,13 +140,13 @@ def test_a_blackhole_of_somebody_else_s_costs_its_prefix_alone(shared: World) ->
         shared.user.ip(f"route del blackhole {LAN}")
     until(lambda: pings(shared.user, SERVER), "the route once that one is gone", timeout_s=5)
     assert skipped(side) == {}
-    shared.user.ip(f"route replace blackhole {LAN}")  # it takes the place of ours
+    shared.user.ip(f"route replace blackhole {LAN}")  # it replaces our route
     until(lambda: LAN in skipped(side), "the status to say it", timeout_s=5)
     shared.user.ip(f"route del blackhole {LAN}")
     until(lambda: pings(shared.user, SERVER), "the route again", timeout_s=5)
 
 
-def test_a_route_of_somebody_else_s_into_the_tunnel_does_no_harm(shared: World) -> None:
+def test_a_foreign_route_into_the_tunnel_does_no_harm(shared: World) -> None:
     side = shared.user_side
     wanted = ("peer", "set", PROVIDER_PEER, "--allowed-ips")
     text = side.config.read_text()
@@ -163,8 +163,8 @@ def test_a_route_of_somebody_else_s_into_the_tunnel_does_no_harm(shared: World) 
     assert pings(shared.user, SERVER)
 
 
-def test_the_interface_is_renamed(shared: World) -> None:
-    """As udev may do; the firewall's rules find it by its name."""
+def test_an_interface_that_is_renamed_is_made_again(shared: World) -> None:
+    """udev may do that. The rules of the firewall match the interface by name."""
     user, side = shared.user, shared.user_side
     batch(user, ["ip", "-batch", "-"], "link set nc0 down\nlink set nc0 name foo\nlink set foo up\n")
     until(lambda: "nc0" in user.ip("-br link"), "its name", timeout_s=5)
@@ -178,7 +178,7 @@ def test_the_interface_is_renamed(shared: World) -> None:
     until(lambda: said(side) == "", "the status to be content")
 
 
-def test_the_interface_is_moved_to_another_namespace(shared: World) -> None:
+def test_an_interface_that_is_moved_away_is_made_again(shared: World) -> None:
     user, side = shared.user, shared.user_side
     user.ip(f"link set nc0 netns {shared.internet.name}")
     until(lambda: "moved to another network namespace" in said(side), "the status to say it", timeout_s=5)
@@ -187,19 +187,19 @@ def test_the_interface_is_moved_to_another_namespace(shared: World) -> None:
 
 
 def test_a_wide_network_that_appears_takes_nothing_from_the_tunnel(shared: World) -> None:
-    """As Docker's, or a hotel's: a longer prefix wins, as long as it hides nobody."""
+    """As Docker or a hotel may have it. The longer prefix wins, unless it would hide a neighbour."""
     user, side = shared.user, shared.user_side
     user.ip("link add docker0 type bridge")
     try:
         user.ip("link set docker0 up")
         user.ip("address add 10.3.4.5/8 dev docker0")
         user.ip("address add 192.168.48.1/20 dev docker0")
-        time.sleep(1.5)  # the daemon plans again, and there is nothing to see of it
+        time.sleep(1.5)  # time for the daemon to plan again: no event tells of it
         assert skipped(side) == {}
         assert pings(user, SERVER)
         assert pings(user, PROVIDER_TUNNEL)
         user.ip("neighbour replace 192.168.50.7 lladdr 02:00:00:00:00:07 dev docker0 nud reachable")
-        user.ip("address add 192.168.48.2/20 dev docker0")  # something to plan for
+        user.ip("address add 192.168.48.2/20 dev docker0")  # a change that makes the daemon plan again
         until(lambda: "holds the neighbour 192.168.50.7" in skipped(side).get(LAN, ""), "the neighbour's way")
         assert "docker0" in user.ip("route get 192.168.50.7")
         assert pings(user, PROVIDER_TUNNEL), "the rest of the tunnel stays"
@@ -208,8 +208,8 @@ def test_a_wide_network_that_appears_takes_nothing_from_the_tunnel(shared: World
     until(lambda: pings(user, SERVER), "the route again", timeout_s=5)
 
 
-def test_the_file_is_edited_by_hand(shared: World) -> None:
-    """Nothing of it is in force before somebody says so; the daemon's own user may not even open the file."""
+def test_an_edit_of_the_file_is_in_force_after_reload_only(shared: World) -> None:
+    """The change is in force after `reload` only. The daemon's own user cannot even open the file."""
     side = shared.user_side
     text = side.config.read_text()
     try:
@@ -234,13 +234,13 @@ def reaches_node(namespace: Namespace) -> bool:
 
 
 def neighbour_reaches(shared: World) -> bool:
-    """Whether somebody on the provider's uplink, who routes the subnet by the provider, gets an answer."""
+    """Whether a machine on the provider's uplink reaches the subnet with a route through the provider."""
     return reaches(shared.internet, SERVER, SERVICE)
 
 
 @pytest.fixture
 def neighbour(shared: World) -> Iterator[World]:
-    """The uplink's other machine has a route to the subnet, and the server one back."""
+    """Give the other machine of the uplink a route to the subnet, and the server one back."""
     shared.internet.ip(f"route add {LAN} via 203.0.113.2")
     shared.server.ip(f"route add 203.0.113.0/24 via {PROVIDER_LAN}")
     yield shared
@@ -254,7 +254,7 @@ def test_a_neighbour_is_not_forwarded_because_we_switched_forwarding_on(neighbou
     assert not neighbour_reaches(neighbour)
     assert reaches(neighbour.user, SERVER, SERVICE), "peers are"
     until(lambda: "did not forward" in said(side), "the status to name what was stopped", timeout_s=5)
-    # A killed daemon's rules stay until the next one replaces them, which still knows who switched it on.
+    # The rules of a killed daemon stay. The next one replaces them, and knows who switched forwarding on.
     assert side.daemon is not None
     side.daemon.kill()
     side.stop()
@@ -280,7 +280,7 @@ def test_a_neighbour_is_not_forwarded_because_we_switched_forwarding_on(neighbou
 
 
 def test_docker_that_begins_to_forward_after_us_keeps_working(shared: World) -> None:
-    """Its bridge, its container and its rules, as Docker makes them when it finds forwarding on."""
+    """A bridge, a container and rules as Docker makes them when forwarding is on already."""
     provider, side = shared.provider, shared.provider_side
     with ExitStack() as undo:
         (container,) = namespaces(undo, "ncothers", "container")

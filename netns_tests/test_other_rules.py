@@ -1,9 +1,9 @@
-"""Other programs stop the tunnel's packets, or send them elsewhere: it is said who does, and what mends it.
+"""When other programs' rules or routes stop the tunnel's packets, status and doctor name them and the remedy.
 
-user ── node ── provider ── server, one world for all tests: each leaves it as it was
+user ── node ── provider ── server
 
-The firewalls have the shape of Docker 28's, libvirt's and ufw's, made with iptables as these programs do, and
-of an administrator's, made with nft.
+One world for all tests: each leaves it as it was. The firewalls are like those of Docker 28, libvirt and ufw,
+made with iptables as these programs do, and of an administrator, made with nft.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ NO_OUTPUT = """*filter
 -A OUTPUT -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT
 COMMIT
 """
-# What an administrator may have written: the same three, in nft's own words.
+# The same three as an administrator may have written them for nft.
 NFT_EARLY = """table ip mine {
   chain early { type filter hook prerouting priority -310;
     iifname != "lan0" ip daddr 192.168.50.8/29 drop; }
@@ -114,7 +114,7 @@ def shared() -> Iterator[World]:
 
 @contextmanager
 def rules(namespace: Namespace, text: str) -> Iterator[None]:
-    """Another program's rules, until the block ends."""
+    """Add rules of another program, and delete them when the block ends."""
     command = ["iptables-nft-restore", "--noflush"] if text.startswith("*") else ["nft", "-f", "-"]
     done = namespace.run(command, input_text=text)
     assert done.returncode == 0, done.stderr
@@ -129,7 +129,7 @@ def rules(namespace: Namespace, text: str) -> Iterator[None]:
 
 @contextmanager
 def routes(namespace: Namespace, *made: str) -> Iterator[None]:
-    """What another program sets by `ip`, until the block ends."""
+    """Set what another program sets by `ip`, and undo it when the block ends."""
     for words in made:
         namespace.ip(words)
     try:
@@ -137,7 +137,7 @@ def routes(namespace: Namespace, *made: str) -> Iterator[None]:
     finally:
         for words in reversed(made):
             gone = words.replace(" add ", " del ", 1)
-            namespace.run(["ip", *gone.split()])  # the mend may have been to delete it
+            namespace.run(["ip", *gone.split()])  # the remedy may have been to delete it
 
 
 def said(side: Side) -> str:
@@ -145,7 +145,7 @@ def said(side: Side) -> str:
 
 
 def findings(side: Side, *options: str) -> dict[str, str]:
-    """The doctor's findings about other programs' rules, and what mends each."""
+    """The doctor's findings about other programs' rules, each with its remedy."""
     done = side.try_nconnect("doctor", "--json", *options)
     return {
         f["text"]: f["mend"]
@@ -155,7 +155,7 @@ def findings(side: Side, *options: str) -> dict[str, str]:
 
 
 def mended_as_said(made: World, side: Side, *parts: str, fixed: bool = False) -> list[str]:
-    """The control, then `status`, then the doctor, then its commands (or --fix); what these were."""
+    """`status` and doctor say why nothing passes, and doctor's commands, which are returned, mend it."""
     assert not reaches(made.user, SERVER, SERVICE), "the control: it is stopped"
     until(lambda: all(part in said(side) for part in parts), "the status to say it", timeout_s=15)
     found = findings(side)
@@ -173,7 +173,7 @@ def mended_as_said(made: World, side: Side, *parts: str, fixed: bool = False) ->
 
 
 @needs_iptables
-def test_docker_28_drops_before_routing_and_when_forwarding(shared: World) -> None:
+def test_docker_28_that_drops_twice_is_named_and_mended(shared: World) -> None:
     with rules(shared.provider, DOCKER):
         commands = mended_as_said(
             shared,
@@ -190,7 +190,7 @@ def test_docker_28_drops_before_routing_and_when_forwarding(shared: World) -> No
 
 
 @needs_iptables
-def test_libvirt_rejects_in_a_chain_that_is_jumped_to(shared: World) -> None:
+def test_libvirt_that_rejects_in_a_second_chain_is_named_and_mended(shared: World) -> None:
     with rules(shared.provider, LIBVIRT):
         mended_as_said(
             shared, shared.provider_side, "(ip filter LIBVIRT_FWI: -o lan0 -j REJECT --reject-with"
@@ -198,8 +198,8 @@ def test_libvirt_rejects_in_a_chain_that_is_jumped_to(shared: World) -> None:
 
 
 @needs_iptables
-def test_ufw_and_a_service(shared: World) -> None:
-    """Its own command, `ufw allow in on nc0`, puts this rule into its chain for users."""
+def test_ufw_that_closes_a_service_is_named_and_mended(shared: World) -> None:
+    """The remedy is `ufw allow in on nc0`, which puts this rule into ufw's chain for users."""
     side = shared.provider_side
     with rules(shared.provider, UFW):
         assert not reaches(shared.user, PROVIDER_TUNNEL, SERVICE), "the control"
@@ -217,7 +217,7 @@ def test_ufw_and_a_service(shared: World) -> None:
 @pytest.mark.parametrize(
     "text", [pytest.param(NO_OUTPUT, marks=needs_iptables), NFT_OUTPUT], ids=["iptables", "nft"]
 )
-def test_output_dropped_on_the_users_side(shared: World, text: str) -> None:
+def test_dropped_output_on_the_users_side_is_named_and_mended(shared: World, text: str) -> None:
     with rules(shared.user, text):
         mended_as_said(
             shared,
@@ -228,14 +228,14 @@ def test_output_dropped_on_the_users_side(shared: World, text: str) -> None:
 
 
 @pytest.mark.parametrize("text", [NFT_EARLY, NFT_JUMP], ids=["early", "jump"])
-def test_an_administrators_own_table(shared: World, text: str) -> None:
+def test_an_administrators_table_is_named_and_mended(shared: World, text: str) -> None:
     with rules(shared.provider, text):
         rule = "ip daddr 192.168.50.8/29 drop" if text == NFT_EARLY else "reject with icmpx admin-prohibited"
         mended_as_said(shared, shared.provider_side, "the table mine drops what peers send", rule)
 
 
 @needs_iptables
-def test_rules_that_cannot_be_judged_and_those_that_let_us_through_say_nothing(shared: World) -> None:
+def test_rules_that_let_us_pass_or_cannot_be_judged_are_not_named(shared: World) -> None:
     text = LIBVIRT.replace(
         "-A LIBVIRT_FWI -o lan0 -j", "-A LIBVIRT_FWI -o lan0 -m statistic --mode nth --every 9 --packet 0 -j"
     )
@@ -247,7 +247,7 @@ def test_rules_that_cannot_be_judged_and_those_that_let_us_through_say_nothing(s
     assert said(shared.provider_side) == ""
 
 
-def test_a_default_route_of_another_vpn_before_main(shared: World) -> None:
+def test_another_vpn_s_default_route_is_named_and_mended(shared: World) -> None:
     """As Tailscale's rules do with an exit node, or any policy that begins with a table of its own."""
     away = ("route add default via 198.51.100.1 table 52", "rule add lookup 52 priority 5270")
     with routes(shared.user, *away):
@@ -263,7 +263,7 @@ def test_a_default_route_of_another_vpn_before_main(shared: World) -> None:
         shared.user.ip(command.removeprefix("ip ").replace("rule add", "rule del"))
 
 
-def test_a_rule_for_answers_from_the_subnet(shared: World) -> None:
+def test_a_rule_that_sends_answers_elsewhere_is_named_and_mended(shared: World) -> None:
     """As cloud-init writes it for a second network card."""
     away = ("route add default via 203.0.113.1 table 100", f"rule add from {LAN} lookup 100 priority 100")
     with routes(shared.provider, *away):
@@ -275,14 +275,14 @@ def test_a_rule_for_answers_from_the_subnet(shared: World) -> None:
 
 
 @pytest.mark.parametrize("route", ["blackhole 192.168.50.0/25", "192.168.50.0/26 via 198.51.100.1 dev wan0"])
-def test_a_foreign_route_inside_the_prefix(shared: World, route: str) -> None:
+def test_a_foreign_route_inside_the_prefix_is_named_and_mended(shared: World, route: str) -> None:
     with routes(shared.user, f"route add {route}"):
         commands = mended_as_said(shared, shared.user_side, f"(route {route})")
     assert commands == [f"ip route del {route}"]
 
 
-def test_a_subnet_behind_the_default_gateway(shared: World) -> None:
-    """It works, though no route but the default one leads there, and so the doctor is content."""
+def test_a_subnet_behind_the_default_gateway_is_no_finding(shared: World) -> None:
+    """It works although only the default route leads there, and doctor finds nothing wrong."""
     sides = (shared.provider_side, shared.user_side)
     before = [side.config.read_text() for side in sides]
     shared.server.ip(f"address add {HOST_BEHIND}/32 dev lo")
@@ -312,7 +312,7 @@ def test_a_subnet_behind_the_default_gateway(shared: World) -> None:
 
 
 def subnet(side: Side) -> str:
-    """What the doctor says of the subnet behind the gateway."""
+    """The doctor's findings about the subnet behind the gateway."""
     done = side.try_nconnect("doctor", "--json", "--host", HOST_BEHIND)
     (level,) = (f["level"] for f in json.loads(done.stdout)["findings"]
                 if f["check"] == "subnet" and BEHIND in f["text"])  # fmt: skip

@@ -1,4 +1,4 @@
-"""Networks with the same addresses: two providers', and the user's own.
+"""Two providers with the same addresses, and a user whose own network has them too: all three are reached.
 
 user ────────┐
 lan 192.168.50.77        internet (node) ─┬─ provider ── server 192.168.50.10, seen as 10.99.50.10
@@ -45,7 +45,7 @@ def other_machines(world: World) -> Iterator[tuple[Side, Namespace]]:
 
 @contextmanager
 def other_provider(world: World) -> Iterator[Side]:
-    """The same, up, with the user as its peer."""
+    """The second provider, up, with the user as its peer."""
     with other_machines(world) as (side, server):
         serve(server, world, SERVICE)
         side.nconnect(
@@ -59,7 +59,7 @@ def other_provider(world: World) -> Iterator[Side]:
 
 
 def both_at_once(user: Namespace) -> None:
-    """A download and a check of each of its bytes from either, while the other one's runs."""
+    """Download from both servers at the same time, and check every byte."""
     size = 64 << 20
 
     def move(host: str) -> str:
@@ -78,13 +78,13 @@ def test_both_providers_and_the_users_own_lan_work(fresh: World) -> None:
     user.ip("address add 192.168.50.77/24 dev lan0")
     user.ip("link set lan0 up")
     with provided(fresh), other_provider(fresh) as other:
-        # As it is, the route would cut the user off from its own network: it is skipped, and says what to do.
+        # The route would cut the user off from its own network: it is skipped with a message.
         (skipped,) = [s for s in side.status()["skipped_routes"] if s["route"] == LAN]
         line = f'subnets = ["{LAN}=10.99.50.0/24"]'
         assert line in skipped["why"]
         assert "lan0" in user.ip(f"route get {SERVER}")
 
-        # What it says works.
+        # What the message proposes works.
         text = fresh.provider_side.config.read_text()
         fresh.provider_side.config.write_text(text.replace(f'"{LAN}"', f'"{LAN}=10.99.50.0/24"'))
         assert fresh.provider_side.daemon is not None
@@ -102,5 +102,5 @@ def test_both_providers_and_the_users_own_lan_work(fresh: World) -> None:
         assert "lan0" in user.ip(f"route get {SERVER}")
         both_at_once(user)
         assert not [s for s in side.status()["skipped_routes"] if s["route"].startswith("10.9")]
-        # And each is reached under its own name alone.
+        # Each server is reached under its own address only.
         assert not reaches(user, "10.98.50.10", SERVICE + 1)

@@ -1,9 +1,9 @@
-"""Routes that a user accepts and must not follow: its own network's, its gateway's, another peer's.
+"""A user's own network works whatever routes the configuration asks for; status says what is skipped and why.
 
     neighbour ─── user ─── internet (node) ─── provider ─── server
     192.168.50.10 home0 192.168.50.77          10.86.0.1    192.168.50.10 as well
 
-Whatever the configuration asks for, the user's own network works, and `status` says what is not done and why.
+Skipped are routes to the user's own network, over its gateway, and to a prefix of another peer.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from nconnect.crypto.keys import Identity
 from nconnect.model import NknAddress
 
 AT_HOME = "192.168.50.77"
-OTHER = str(NknAddress("other", Identity(b"o" * 32).public_key))  # nobody's
+OTHER = str(NknAddress("other", Identity(b"o" * 32).public_key))  # no machine has it
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +51,7 @@ def _running() -> Iterator[World]:
 
 @pytest.fixture
 def running(_running: World) -> Iterator[World]:
-    """The daemons run from the first test on; the user's configuration is as at first for each."""
+    """The daemons run from the first test on. Each test begins with the user's first configuration."""
     side = _running.user_side
     text = side.config.read_text()
     yield _running
@@ -61,7 +61,7 @@ def running(_running: World) -> Iterator[World]:
 
 @pytest.fixture
 def neighbour(running: World) -> Iterator[Namespace]:
-    """A machine at the user's home; its cable is not in the user's machine yet: `come_home`."""
+    """A machine at the user's home. `come_home` connects its cable to the user's machine."""
     with ExitStack() as undo:
         (made,) = namespaces(undo, "nchome", "neighbour")
         cable(made, "eth0", [f"{SERVER}/24"], running.user, "home0", [])
@@ -77,7 +77,7 @@ def come_home(user: Namespace) -> None:
 
 
 def skipped(world: World) -> dict[str, str]:
-    """Route and reason, as `status` has them, which a reader of its text is told too."""
+    """(route, reason) of the skipped routes in `status --json`; the text of `status` must have them too."""
     found = {entry["route"]: entry["why"] for entry in world.user_side.status()["skipped_routes"]}
     text = world.user_side.nconnect("status")
     assert all(route in text for route in found)
@@ -90,7 +90,7 @@ def accept(world: World, *prefixes: str) -> None:
 
 
 def seen_by(world: World) -> str:
-    """As whom the machine at SERVER sees the user; "" when none answers."""
+    """The address as which the machine at SERVER sees the user; "" when none answers."""
     try:
         with connect(world.user, SERVER, SERVICE, timeout_s=0.5) as connection:
             connection.sendall(b"whoami\n")
@@ -121,7 +121,7 @@ def test_a_home_that_equals_the_route_wins_when_the_user_comes_and_loses_when_it
     until(lambda: skipped(running) == {}, "the status")
 
 
-def test_no_route_into_the_users_own_network(running: World, neighbour: Namespace) -> None:
+def test_a_route_into_the_users_own_network_is_skipped(running: World, neighbour: Namespace) -> None:
     come_home(running.user)
     for prefix, why in (
         (LAN, "it equals the network of home0"),
@@ -140,8 +140,8 @@ def test_no_route_into_the_users_own_network(running: World, neighbour: Namespac
         assert pings(running.user, PROVIDER_TUNNEL)
 
 
-def test_no_route_over_the_gateway(fresh: World) -> None:
-    """As rented machines have it: one address alone, and a gateway outside of it."""
+def test_a_route_over_the_gateway_is_skipped(fresh: World) -> None:
+    """As on many rented machines: a single address, with the gateway outside of it."""
     running, user = fresh, fresh.user
     running.configure()
     running.node.start()
@@ -161,7 +161,7 @@ def test_no_route_over_the_gateway(fresh: World) -> None:
 
 
 def test_a_prefix_of_another_peer_is_refused_and_one_inside_it_is_not(running: World) -> None:
-    """The command refuses it at once; a file that was edited by hand is not applied, which `status` says."""
+    """The command refuses it. A file that was edited by hand is not applied, and `status` says so."""
     side = running.user_side
     done = side.try_nconnect("peer", "add", "other", OTHER, "--allowed-ips", LAN)
     assert done.returncode == 2
@@ -181,7 +181,7 @@ def test_a_prefix_of_another_peer_is_refused_and_one_inside_it_is_not(running: W
     side.config.write_text(good)
     side.daemon.signal(signal.SIGHUP)
     until(lambda: not side.status()["problems"], "the end of it")
-    # One that lies inside leads to its own peer, as in every routing table, and leaves the rest alone.
+    # A prefix inside another one leads to its own peer, as in every routing table.
     side.nconnect("peer", "add", "other", OTHER, "--allowed-ips", "192.168.50.128/25")
     assert reaches(running.user, SERVER, SERVICE)
     assert skipped(running) == {}
@@ -189,7 +189,7 @@ def test_a_prefix_of_another_peer_is_refused_and_one_inside_it_is_not(running: W
 
 
 def test_a_second_tunnel_takes_nothing_from_the_first(running: World) -> None:
-    """Two interfaces on one machine, and both want the same subnet: who came first keeps it."""
+    """Two interfaces of a machine want the same subnet: the first one keeps it."""
     second = Side("second-tunnel", running.user, running.folder / "second-tunnel", interface="nc1")
     second.env["NCONNECT_RUN_DIR"] = running.user_side.env["NCONNECT_RUN_DIR"]
     try:

@@ -1,6 +1,8 @@
-"""Whose files are whose: configurations anywhere, state that leads root astray, daemons of different rights.
+"""Files keep their owners, and what the daemon's user writes leads root nowhere.
 
-user ── node ── provider, one world for all tests: the node runs, the daemons are started by each
+user ── node ── provider
+
+One world for all tests: the node runs, each test starts the daemons.
 """
 
 from __future__ import annotations
@@ -36,7 +38,7 @@ def shared() -> Iterator[World]:
 
 @pytest.fixture
 def provider(shared: World) -> Iterator[Side]:
-    """The provider, whose configuration lies in a folder of its own."""
+    """The provider, with its configuration in a folder of its own."""
     side = shared.provider_side
     before = side.config
     side.config = side.folder / "conf" / "nc0.toml"
@@ -68,14 +70,14 @@ def owned(path: Path) -> tuple[int, int]:
 
 
 def allowed(side: Side) -> object:
-    """What the peer may reach, as it is in force."""
+    """The rules in force about what the peer may reach."""
     found = {peer["name"]: peer for peer in side.status()["peers"]}
     return found[USER_PEER]["allow"]
 
 
 @pytest.mark.parametrize("owner", [0, THEM])
 def test_a_configuration_anywhere_keeps_its_owner_and_everything_works(provider: Side, owner: int) -> None:
-    """In a folder with other things in it, root's or another user's, that the daemon's user cannot enter."""
+    """In a folder of root's or another user's, with other files, that the daemon's user cannot enter."""
     folder = provider.config.parent
     for path in (folder, *folder.iterdir()):
         os.chown(path, owner, owner)
@@ -104,8 +106,8 @@ def test_a_configuration_anywhere_keeps_its_owner_and_everything_works(provider:
     provider.down()
 
 
-def test_a_configuration_that_nobody_can_write(provider: Side, shared: World) -> None:
-    """An invited device comes in all the same; it is in the state, in one table with the others."""
+def test_with_a_read_only_configuration_a_device_can_join(provider: Side, shared: World) -> None:
+    """An invited device still joins: it is kept in the state, and listed with the others."""
     folder = provider.config.parent
     provider.start(prefix=in_own_mounts(f"mount --bind {folder} {folder}; mount -o remount,bind,ro {folder}"))
     provider.wait()
@@ -131,7 +133,7 @@ def test_a_configuration_that_nobody_can_write(provider: Side, shared: World) ->
 
 
 def test_an_installation_of_an_earlier_version_is_carried_over(provider: Side, shared: World) -> None:
-    """There configuration, its folder, the folder of sockets and the invitations were the daemon's user's."""
+    """In that version the daemon's user owned configuration, sockets and invitations."""
     user = daemons_user()
     state = Path(provider.env["NCONNECT_STATE_DIR"])
     run = Path(provider.env["NCONNECT_RUN_DIR"])
@@ -166,7 +168,7 @@ def test_an_installation_of_an_earlier_version_is_carried_over(provider: Side, s
 
 
 def test_links_in_the_state_lead_root_nowhere(provider: Side) -> None:
-    """The daemon's user puts links to root's file in place of each of its own, and root does all it can."""
+    """The daemon's user replaces its files with links to a file of root's; root then runs every command."""
     if not daemons_user():
         pytest.skip("there is no user nconnect")
     provider.start()
@@ -206,8 +208,8 @@ def test_links_in_the_state_lead_root_nowhere(provider: Side) -> None:
     report.unlink()
 
 
-def test_daemons_of_different_rights_side_by_side(provider: Side, shared: World) -> None:
-    """One that runs as the daemon's user and one that has to stay root, with one folder for sockets."""
+def test_daemons_of_different_rights_run_side_by_side(provider: Side, shared: World) -> None:
+    """One runs as the daemon's user, one has to stay root; they share the folder of sockets."""
     other = Side("other", shared.provider, provider.folder / "other", interface="nc1")
     other.env["NCONNECT_RUN_DIR"] = provider.env["NCONNECT_RUN_DIR"]
     other.nconnect("init", "--address", "10.99.0.1/24", "--seed-rpc", "http://192.0.2.1:30003")
@@ -247,8 +249,8 @@ def test_a_killed_daemon_leaves_no_helper(provider: Side) -> None:
     assert "what a killed daemon had left is removed" in provider.nconnect("down")
 
 
-def test_in_a_user_namespace(provider: Side) -> None:
-    """Root there has no user nconnect to become: it stays what it is, with one capability."""
+def test_in_a_user_namespace_the_daemon_has_one_capability(provider: Side) -> None:
+    """There is no user nconnect to become: the daemon stays root, with one capability."""
     namespace = ["unshare", "-Urn"]
     state = {"NCONNECT_STATE_DIR": str(provider.folder / "namespace")}
     provider.start("--keep-trying", prefix=namespace, env=state)
@@ -266,7 +268,7 @@ def test_in_a_user_namespace(provider: Side) -> None:
 
 
 def test_a_peer_of_a_provider_is_up(provider: Side, shared: World) -> None:
-    """The control for all of the above: a tunnel from this configuration."""
+    """The control: with this configuration a tunnel comes up."""
     provider.start()
     provider.wait()
     shared.user_side.start()

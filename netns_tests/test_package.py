@@ -1,4 +1,4 @@
-"""The Debian package, as a user meets it: installed into a clean root, run, removed, and nothing is left.
+"""The Debian package installs into a clean root, carries a ping, and leaves nothing when removed.
 
 user ──────────── internet ──────────── provider ──────────── server
 the package,      node                  this checkout         192.168.50.10
@@ -41,7 +41,7 @@ pytestmark = [
 ]
 
 SHELLS = ("share/bash-completion/completions/nconnect", "share/zsh/vendor-completions/_nconnect")
-# What dpkg, apt and the account tools write down of every package; not the package's own.
+# What dpkg, apt and the account tools record about every package.
 _BOOKKEEPING = (
     *("var/lib/dpkg/", "var/log/", "var/cache/", "root/.cache"),
     *("etc/passwd-", "etc/group-", "etc/shadow-", "etc/gshadow-"),
@@ -51,12 +51,12 @@ _BOOKKEEPING = (
 
 @dataclass
 class Root:
-    """A file system with a Debian in it. Nothing is mounted in it but while a command runs."""
+    """A file system with a Debian in it. It has mounts only while a command runs."""
 
     path: Path
 
     def command(self, *arguments: str) -> list[str]:
-        """A command inside, without our environment. It has its mounts to itself, and they end with it."""
+        """A command in the root, without our environment and with mounts of its own, which end with it."""
         mounts = 'mount -t proc proc "$0/proc" && mount -t sysfs sysfs "$0/sys" && exec chroot "$0" "$@"'
         clean = ("env", "-i", "PATH=/usr/sbin:/usr/bin:/sbin:/bin", "DEBIAN_FRONTEND=noninteractive")
         return ["unshare", "--mount", "sh", "-c", mounts, str(self.path), *clean, *arguments]
@@ -69,7 +69,7 @@ class Root:
         return done.stdout
 
     def files(self) -> dict[str, tuple[int, int]]:
-        """Mode and size of everything outside of the package tools' own books."""
+        """Mode and size of all files that are not the package tools' own records."""
         found = {}
         for folder, _, names in os.walk(self.path):
             for path in (folder, *(os.path.join(folder, name) for name in names)):
@@ -89,7 +89,7 @@ def deb(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Root]:
-    """A minimal Debian 12, and of other packages those alone that ours depends on."""
+    """A minimal Debian 12 with the packages that ours depends on, and no others."""
     path = tmp_path_factory.mktemp("debian") / "root"
     names = {word.split()[0] for line in dependencies() for word in line.split(", ")}
     command = [
@@ -137,7 +137,7 @@ def test_it_runs_in_a_clean_debian_and_leaves_no_trace(root: Root, deb: Path, fr
 
 
 def test_its_dependencies_are_what_it_needs(root: Root, deb: Path) -> None:
-    """dpkg finds all of them in the root, which has nothing else."""
+    """dpkg finds all of them in a root that has nothing else."""
     told = root.run("dpkg-query", "-W", "-f", "${Package} ${Status}\n")
     for name in ("nftables", "python3"):
         assert f"{name} install ok installed" in told
@@ -146,7 +146,7 @@ def test_its_dependencies_are_what_it_needs(root: Root, deb: Path) -> None:
 
 
 def _tunnel(root: Root, world: World) -> None:
-    """The packaged daemon, as a user's, carries a ping to the server behind the provider."""
+    """The packaged daemon, as the user, carries a ping to the server behind the provider."""
     inside = _In(root, world.user, world)
     inside.run(
         "nconnect",
@@ -184,7 +184,7 @@ def _tunnel(root: Root, world: World) -> None:
 
 @dataclass
 class _In:
-    """Commands in a root and in a machine of the world at once."""
+    """Runs commands in the root, and in a machine of the world."""
 
     root: Root
     namespace: Namespace
@@ -200,7 +200,7 @@ class _In:
 
 
 def _mirror() -> Sequence[str]:
-    """The mirror that this machine's apt uses, if it says so; else debootstrap's own choice."""
+    """The mirror that this machine's apt uses; debootstrap's default if it names none."""
     command = [
         "apt-get",
         "indextargets",

@@ -1,4 +1,7 @@
-"""What is provided, changed by `nconnect provide` under a running daemon: it takes effect at once."""
+"""`nconnect provide` changes what a running provider offers, and the change takes effect at once.
+
+user ── node ── provider 10.86.0.1:8000 ── server 192.168.50.10:8000
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ PORT = 8000
 
 
 def _serve(world: World) -> None:
-    """On the provider and behind it."""
+    """Start a web server on the provider, and one behind it."""
     for machine in (world.provider, world.server):
         command = [sys.executable, "-m", "http.server", str(PORT)]
         program = world.run_in(machine, command, f"http-{machine.name}")

@@ -1,4 +1,7 @@
-"""The commands of the README and of docs/quick-start.md, run as they stand on the lab's machines."""
+"""The commands of the README and of docs/quick-start.md work as they are printed.
+
+user ── node ── provider ── server (the model server of the page)
+"""
 
 from __future__ import annotations
 
@@ -27,7 +30,7 @@ WAYS = {
 
 @pytest.fixture
 def machines(fresh: World, tmp_path: Path) -> Iterator[Reader]:
-    """A world with a server that answers `/v1/models` where the page has one."""
+    """A world with a server that answers `/v1/models` at the address of the page's model server."""
     (tmp_path / "v1").mkdir()
     (tmp_path / "v1/models").write_text('{"object": "list", "data": []}')
     command = [sys.executable, "-m", "http.server", "8000", "--directory", str(tmp_path)]
@@ -50,7 +53,7 @@ def test_the_commands_work_in_their_order(machines: Reader, typed: list[Typed]) 
 
 
 def test_an_invited_user_types_two_commands() -> None:
-    """Then the tunnel is up, and the third is the program's own."""
+    """Then the tunnel is up; the third command is already the user's program."""
     typed = [one.command for one in WAYS["readme"] if one.machine == "user"]
     assert [command.split()[:3] for command in typed[:2]] == [
         ["sudo", "nconnect", "join"],
@@ -60,7 +63,7 @@ def test_an_invited_user_types_two_commands() -> None:
 
 
 def test_the_other_commands_are_well_formed(machines: Reader) -> None:
-    """`init` of the box that serves by itself, in both its forms."""
+    """Both forms of `init` for a box that serves by itself."""
     typed = commands(section(PAGE, "One box that serves by itself"))
     assert len(typed) == 2
     for one in typed:

@@ -1,4 +1,4 @@
-"""What must pass: ICMP, TCP and UDP, IPv4 and IPv6, small and large, to the subnet and to the provider.
+"""What must pass the tunnel does: ping, TCP and UDP, IPv4 and IPv6, small and large, to subnet and provider.
 
 user 10.86.0.2, fd86::2 ── node ── provider 10.86.0.1, fd86::1 ── server 192.168.50.10, fd50::10
 """
@@ -38,32 +38,32 @@ every_host = pytest.mark.parametrize("host", HOSTS, ids=IDS)
 
 @every_host
 @pytest.mark.parametrize("size", [56, 1472, 60000])
-def test_ping(tunnel: Provided, host: str, size: int) -> None:
+def test_pings_are_answered(tunnel: Provided, host: str, size: int) -> None:
     assert pings(tunnel.world.user, host, "-s", str(size))
 
 
 @every_host
 @pytest.mark.parametrize("size", [1, MIB])
-def test_tcp(tunnel: Provided, host: str, size: int) -> None:
+def test_tcp_echoes_what_was_sent(tunnel: Provided, host: str, size: int) -> None:
     data = os.urandom(size)
     assert tcp_echo(tunnel.world.user, host, SERVICE, data) == data
 
 
 @every_host
 @pytest.mark.parametrize("size", [1, 1400, 9000])
-def test_udp(tunnel: Provided, host: str, size: int) -> None:
+def test_udp_echoes_what_was_sent(tunnel: Provided, host: str, size: int) -> None:
     data = os.urandom(size)
     assert udp_echo(tunnel.world.user, host, SERVICE, data) == data
 
 
 @every_host
-def test_udp_mebibyte(tunnel: Provided, host: str) -> None:
-    """In datagrams that fill the tunnel's packets: none is lost."""
+def test_a_mebibyte_by_udp_loses_nothing(tunnel: Provided, host: str) -> None:
+    """In datagrams that fill a packet; none is lost."""
     udp_volume(tunnel.world.user, host, MIB)
 
 
 @every_host
-def test_download(tunnel: Provided, host: str) -> None:
+def test_a_download_arrives_unchanged(tunnel: Provided, host: str) -> None:
     with connect(tunnel.world.user, host, SERVICE) as connection:
         assert download(connection, 32 * MIB) == expected_download(32 * MIB)
 
@@ -72,22 +72,22 @@ def test_download(tunnel: Provided, host: str) -> None:
 @pytest.mark.timeout(600)
 @every_host
 @pytest.mark.parametrize("way", ["down", "up", "udp"])
-def test_gibibyte(tunnel: Provided, host: str, way: str) -> None:
+def test_a_gibibyte_arrives_unchanged(tunnel: Provided, host: str, way: str) -> None:
     gibibyte(tunnel.world.user, host, way)
 
 
-def test_the_providers_address_in_its_own_subnet_serves_too(tunnel: Provided) -> None:
+def test_the_providers_lan_address_serves_too(tunnel: Provided) -> None:
     assert pings(tunnel.world.user, PROVIDER_LAN)
     assert tcp_echo(tunnel.world.user, PROVIDER_LAN, SERVICE, b"hello") == b"hello"
 
 
 def test_the_server_sees_the_provider(tunnel: Provided) -> None:
-    """Masquerade: the server has no route to the tunnel, and needs none."""
+    """The provider masquerades, because the server has no route to the tunnel."""
     assert whoami(tunnel.world.user, SERVER, SERVICE) == PROVIDER_LAN
     assert whoami(tunnel.world.user, SERVER6, SERVICE) == "fd50::1"
 
 
-def test_many_connections_at_once(tunnel: Provided) -> None:
+def test_many_connections_at_once_get_their_own_bytes(tunnel: Provided) -> None:
     connections = [connect(tunnel.world.user, SERVER, SERVICE) for _ in range(50)]
     for n, connection in enumerate(connections):
         connection.sendall(b"echo\n%d" % n)
@@ -97,6 +97,6 @@ def test_many_connections_at_once(tunnel: Provided) -> None:
 
 
 def test_a_closed_port_of_the_server_refuses_at_once(tunnel: Provided) -> None:
-    """The server's own refusal comes back, as it would without a tunnel."""
+    """The server's refusal comes back, as without a tunnel."""
     with pytest.raises(ConnectionRefusedError):
         connect(tunnel.world.user, SERVER, 9).close()
