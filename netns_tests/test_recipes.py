@@ -1,9 +1,9 @@
-"""The commands of docs/recipes.md, run as they stand: real servers, real programs, on the lab's machines.
+"""The commands of docs/recipes.md work as they are printed, with real servers and programs.
 
 user 10.86.0.2 ── node ─┬─ provider 10.86.0.1 ── server 192.168.50.10
                         └─ other 10.87.0.1 ───── server 192.168.50.10, seen as 10.99.50.10
 
-Ollama and vLLM are stood in for by llama.cpp's server, bound and asked as they are.
+llama.cpp's server stands for Ollama and vLLM: it listens on the same addresses and gets the same requests.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from netns_tests.test_overlap import other_machines
 
 PAGE = (CHECKOUT / "docs" / "recipes.md").read_text()
 KEY = "SECRET"
-# Programs that this test has no machine, or no place, for. Each has its test, or its stand-in, below.
+# Commands that cannot run here. A test below covers each of them, or a substitute.
 NOT_RUN = ("ollama", "vllm", "llama-server", "open-webui", "systemctl", "journalctl")
 
 pytestmark = pytest.mark.timeout(180)
@@ -42,7 +42,7 @@ needs_model = pytest.mark.skipif(
 
 @pytest.fixture(scope="module")
 def reader() -> Iterator[Reader]:
-    """The quick start's provider and its user alice, both up."""
+    """The provider of the quick start and its user alice, both up."""
     with world("ncrecipe") as made:
         made.node.start()
         reader = Reader(made, words={"MODEL": "smollm2-135m-instruct"})
@@ -66,7 +66,7 @@ def model(world: World, where: Namespace, host: str, port: int, *options: str) -
 
 
 def one(title: str, machine: str, begin: str) -> Typed:
-    """The command of that section that begins so."""
+    """The command of a section that begins with these words."""
     (found,) = [t for t in commands(section(PAGE, title, level_of(title))) if t.machine == machine
                 and t.command.startswith(begin)]  # fmt: skip
     return found
@@ -77,7 +77,7 @@ def level_of(title: str) -> str:
 
 
 def expose_as(reader: Reader, typed: Typed) -> None:
-    """What a recipe's `init` writes under `expose` goes into the running provider's file."""
+    """Copy what a recipe's `init` writes under `expose` into the running provider's configuration."""
     box = Side("box", reader.world.provider, reader.world.folder / "box")
     box.nconnect(*typed.command.removeprefix("sudo nconnect ").split(), "--force")
     (line,) = [line for line in box.config.read_text().splitlines() if line.startswith("expose")]
@@ -86,12 +86,12 @@ def expose_as(reader: Reader, typed: Typed) -> None:
     assert "expose" not in text
     side.config.write_text(text.replace("[provide]\n", f"[provide]\n{line}\n"))
     side.nconnect("reload")
-    side.config.write_text(text)  # what the next `reload` goes back to
+    side.config.write_text(text)  # the next `reload` restores it
 
 
 @needs_model
-def test_a_server_that_listens_on_loopback_only(reader: Reader) -> None:
-    """Ollama's recipe. The tunnel that is up learns by `reload` what the recipe's `init` writes."""
+def test_a_server_on_loopback_is_reached_after_reload(reader: Reader) -> None:
+    """The recipe for Ollama. `reload` brings what its `init` writes into the running tunnel."""
     made = reader.world
     ollama = model(made, made.provider, "127.0.0.1", 11434)
     assert not reaches(made.user, PROVIDER_TUNNEL, 11434)
@@ -107,8 +107,8 @@ def test_a_server_that_listens_on_loopback_only(reader: Reader) -> None:
 
 @needs_model
 @pytest.mark.skipif(find_spec("openai") is None, reason="openai is not installed: scripts/setup --dev")
-def test_a_server_with_an_api_key_and_the_openai_client(reader: Reader) -> None:
-    """vLLM's recipe, and the client's."""
+def test_a_server_with_an_api_key_serves_the_openai_client(reader: Reader) -> None:
+    """The recipes for vLLM and for the client."""
     made = reader.world
     server = model(made, made.server, "0.0.0.0", 8000, "--api-key", KEY)
     curl = one("vLLM", "user", "curl").command
@@ -125,7 +125,7 @@ def test_a_server_with_an_api_key_and_the_openai_client(reader: Reader) -> None:
 
 
 @needs_model
-def test_llama_cpp_on_a_server(reader: Reader) -> None:
+def test_llama_cpp_behind_the_provider_is_reached(reader: Reader) -> None:
     started = one("llama.cpp", "server", "llama-server").command.split()
     host, port = (started[started.index(option) + 1] for option in ("--host", "--port"))
     server = model(reader.world, reader.world.server, host, int(port))
@@ -134,7 +134,7 @@ def test_llama_cpp_on_a_server(reader: Reader) -> None:
     server.stop()
 
 
-def test_ipv6(reader: Reader, tmp_path: Path) -> None:
+def test_the_recipe_for_ipv6_works(reader: Reader, tmp_path: Path) -> None:
     made = reader.world
     (tmp_path / "v1").mkdir()
     (tmp_path / "v1/models").write_text("{}")
@@ -144,15 +144,17 @@ def test_ipv6(reader: Reader, tmp_path: Path) -> None:
     assert reader.run("user", one("IPv6", "user", "curl").command) == "{}"
     server.stop()
     init = one("IPv6", "provider", "sudo nconnect init").command
-    assert all(part in init for part in ("fd86::1/64", "fd50::/64"))  # what `reader` was set up with
+    assert all(
+        part in init for part in ("fd86::1/64", "fd50::/64")
+    )  # the addresses that `reader` was made with
 
 
 @pytest.mark.skipif(
     not (shutil.which("sshd") or os.path.exists("/usr/sbin/sshd")) or shutil.which("rsync") is None,
     reason="sshd or rsync is not installed: scripts/setup --dev",
 )
-def test_ssh_and_rsync(reader: Reader, tmp_path: Path) -> None:
-    """A server's own sshd; the page's `me` is root here, with a key of this test's."""
+def test_ssh_and_rsync_pass_and_nothing_else(reader: Reader, tmp_path: Path) -> None:
+    """With an sshd on the server. The page's `me` is root here, with a key of this test."""
     made = reader.world
     config = sshd(made, tmp_path)
     reader.run("provider", one("ssh and rsync", "provider", "sudo nconnect peer set").command)
@@ -161,7 +163,7 @@ def test_ssh_and_rsync(reader: Reader, tmp_path: Path) -> None:
     said = made.user.run([ssh[0], "-F", str(config), *(word.replace("me@", "root@") for word in ssh[1:]),
                           "echo $SSH_CONNECTION"])  # fmt: skip
     assert said.returncode == 0, said.stderr
-    assert said.stdout.split()[0] == PROVIDER_LAN  # masquerade
+    assert said.stdout.split()[0] == PROVIDER_LAN  # the provider, which masquerades
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "weights").write_bytes(os.urandom(3 << 20))
     rsync = [word.replace("data/", f"{tmp_path}/{where}/") for word, where in zip(
@@ -169,17 +171,17 @@ def test_ssh_and_rsync(reader: Reader, tmp_path: Path) -> None:
     done = made.user.run([*rsync[:1], "-e", f"ssh -F {config}", *rsync[1:]])
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "copied/weights").read_bytes() == (tmp_path / "data/weights").read_bytes()
-    # Nothing but what the recipe allows.
+    # The recipe allows nothing else.
     assert not reaches(made.user, SERVER, SERVICE)
     reader.run("provider", "nconnect peer set alice --allow all")
 
 
 def sshd(made: World, folder: Path) -> Path:
-    """Start it on the server; the client's configuration file."""
+    """Start sshd on the server; return the configuration file for the client."""
     for name in ("host", "client"):
         key = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(folder / name)]
         subprocess.run(key, check=True, timeout=30)
-    Path("/run/sshd").mkdir(exist_ok=True)  # sshd wants it
+    Path("/run/sshd").mkdir(exist_ok=True)  # sshd needs the folder
     settings = {
         "ListenAddress": SERVER, "HostKey": folder / "host", "AuthorizedKeysFile": folder / "client.pub",
         "PermitRootLogin": "prohibit-password", "StrictModes": "no", "UsePAM": "no", "PidFile": "none",
@@ -195,8 +197,8 @@ def sshd(made: World, folder: Path) -> Path:
     return folder / "ssh_config"
 
 
-def test_two_providers(reader: Reader) -> None:
-    """The second one's network has the first one's addresses, and is reached under another name."""
+def test_two_providers_with_the_same_addresses_are_reached(reader: Reader) -> None:
+    """The second provider's network has the same addresses, and is reached under others."""
     made = reader.world
     serve(made.server, made, SERVICE)
     with other_machines(made) as (other, server):
@@ -221,8 +223,8 @@ def test_two_providers(reader: Reader) -> None:
 
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="no systemd-analyze")
-def test_a_unit_that_needs_the_tunnel(tmp_path: Path) -> None:
-    """As far as it can be looked at without a running systemd."""
+def test_a_unit_that_needs_the_tunnel_is_valid(tmp_path: Path) -> None:
+    """As far as `systemd-analyze` can tell without a running systemd."""
     (drop_in,) = blocks(section(PAGE, "systemd"), "ini")
     program = Path(nconnect_command()[0])
     assert program.is_file()
@@ -240,11 +242,11 @@ def test_a_unit_that_needs_the_tunnel(tmp_path: Path) -> None:
     done = subprocess.run(
         verify, cwd=tmp_path, env=env, capture_output=True, text=True, check=False, timeout=60
     )
-    assert "nc0nnect@nc0.service" in done.stderr  # it does look
+    assert "nc0nnect@nc0.service" in done.stderr  # the control: it finds mistakes
 
 
 def test_every_command_is_run_or_named() -> None:
-    """A recipe that is added is tried here too."""
+    """So that a recipe that is added is tried here too."""
     tried = {"curl", "ssh", "rsync", "nconnect"}
     programs = set()
     for typed in commands(PAGE):

@@ -1,8 +1,9 @@
-"""Faults under running flows: each is back within its bound. What is measured is printed as a table.
+"""After each fault the running flows are answered again within a bound; the run prints the times as a table.
 
-user ── node ── provider ── server, each test on machines of its own
+user ── node ── provider ── server
 
-The flows: TCP and UDP from the user to the server behind the provider, a question every 50 ms.
+The flows are TCP and UDP from the user to the server, with a question every 50 ms. Tests of faults of links
+have machines of their own; the others share them.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ SIDES = ["user", "provider"]
 
 @pytest.fixture
 def running(fresh: World) -> World:
-    """Both daemons up, on their own machines: for faults of links, which are tried less often each time."""
+    """Both daemons up, on new machines: after each fault of a link the daemon waits longer to try again."""
     return _started(fresh)
 
 
@@ -43,7 +44,7 @@ def _lasting() -> Iterator[World]:
 
 @pytest.fixture
 def lasting(_lasting: World) -> World:
-    """Both daemons up, on machines that other tests have used: for faults that leave the links alone."""
+    """Both daemons up, on machines that tests share: for faults that do not concern the links."""
     for side in (_lasting.provider_side, _lasting.user_side):
         if side.daemon is None or not side.daemon.running:
             side.start()
@@ -106,7 +107,7 @@ def problems(side: Side) -> str:
 
 
 @pytest.mark.parametrize("seconds", [1, 10, pytest.param(60, marks=pytest.mark.slow)])
-def test_the_node_is_killed_and_returns(running: World, seconds: int) -> None:
+def test_flows_return_after_the_node_was_killed(running: World, seconds: int) -> None:
     with flows(running) as (tcp, udp), Ping(running.user, SERVER) as ping:
         assert running.node.process is not None
         running.node.process.kill()
@@ -119,7 +120,7 @@ def test_the_node_is_killed_and_returns(running: World, seconds: int) -> None:
 
 
 @pytest.mark.parametrize("name", SIDES)
-def test_a_daemon_is_killed_and_started_again(lasting: World, name: str) -> None:
+def test_flows_return_after_a_daemon_was_killed(lasting: World, name: str) -> None:
     side = side_of(lasting, name)
     with flows(lasting) as (tcp, udp), transfers(lasting) as moved:
         up_before = snapshot(side.namespace)
@@ -132,7 +133,7 @@ def test_a_daemon_is_killed_and_started_again(lasting: World, name: str) -> None
         side.wait()
         back = time.monotonic()
         udp.recovered(f"{name} killed, started after 2 s", back, bound_s=3)
-        # The kernel doubles TCP's pauses (RFC 6298): its next try is up to as far off as the outage was long.
+        # The kernel doubles TCP's pauses (RFC 6298): the next one may be as long as the outage was.
         tcp.recovered(f"{name} killed, started after 2 s", back, bound_s=1 + back - killed)
         assert _unnumbered(snapshot(side.namespace)) == _unnumbered(up_before), (
             "nothing is there twice, and nothing is missing"
@@ -142,7 +143,7 @@ def test_a_daemon_is_killed_and_started_again(lasting: World, name: str) -> None
 @pytest.mark.parametrize("seconds", [15, pytest.param(200, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", SIDES)
 @pytest.mark.timeout(400)
-def test_a_daemon_stands_still_and_goes_on(lasting: World, name: str, seconds: int) -> None:
+def test_flows_return_after_a_daemon_stood_still(lasting: World, name: str, seconds: int) -> None:
     side = side_of(lasting, name)
     with flows(lasting) as (tcp, udp):
         daemon = side.daemon
@@ -157,7 +158,7 @@ def test_a_daemon_stands_still_and_goes_on(lasting: World, name: str, seconds: i
         until(lambda: daemon.text().count("held up") > said, "the daemon to say so", process=daemon)
 
 
-def test_the_users_interface_goes_down_and_up(running: World) -> None:
+def test_flows_return_after_the_users_interface_was_down(running: World) -> None:
     with flows(running) as (tcp, udp):
         running.user.ip(f"link set {WAN_INTERFACE} down")
         time.sleep(5)
@@ -168,7 +169,7 @@ def test_the_users_interface_goes_down_and_up(running: World) -> None:
         tcp.recovered("interface down for 5 s", back, bound_s=4)
 
 
-def test_the_users_address_changes(running: World) -> None:
+def test_flows_return_after_the_users_address_changed(running: World) -> None:
     with flows(running) as (tcp, udp):
         running.user.ip(f"address del 198.51.100.2/24 dev {WAN_INTERFACE}")
         running.user.ip(f"address add 198.51.100.77/24 dev {WAN_INTERFACE}")
@@ -178,8 +179,8 @@ def test_the_users_address_changes(running: World) -> None:
         tcp.recovered("address changed", back, bound_s=5)
 
 
-def test_the_user_moves_to_another_network(running: World) -> None:
-    """Another address, another gateway; of the old network nothing answers any more."""
+def test_flows_return_after_the_user_moved_to_another_network(running: World) -> None:
+    """Another address and gateway; nothing of the old network answers any more."""
     with flows(running) as (tcp, udp):
         running.internet.ip("address add 100.64.9.1/24 dev user")
         running.user.ip(f"address flush dev {WAN_INTERFACE}")
@@ -194,7 +195,7 @@ def test_the_user_moves_to_another_network(running: World) -> None:
 
 @pytest.mark.parametrize("direction", ["input", "output"])
 @pytest.mark.parametrize("name", SIDES)
-def test_one_way_loss_is_found(running: World, name: str, direction: str) -> None:
+def test_flows_return_after_loss_in_one_direction(running: World, name: str, direction: str) -> None:
     side = side_of(running, name)
     device = "iifname" if direction == "input" else "oifname"
     rules = (
@@ -217,7 +218,7 @@ def test_one_way_loss_is_found(running: World, name: str, direction: str) -> Non
         back = time.monotonic()
         fault = f"one-way loss at the {name}, {direction}"
         udp.recovered(fault, back, bound_s=7)
-        # What the server sent meanwhile has been lost behind us: that is its own TCP's to try again.
+        # What the server sent meanwhile is lost: its TCP sends it again, in its own time.
         tcp.recovered(fault, back, bound_s=25 if direction == "input" and name == "user" else 8)
 
 
@@ -249,13 +250,13 @@ def test_what_somebody_removes_is_set_again(lasting: World, what: str) -> None:
 
 
 def _unnumbered(lines: frozenset[str]) -> list[str]:
-    """Without indices and handles: what is made anew has new ones."""
+    """Without indices and handles, which change when something is made again."""
     return sorted(
         line.partition(": ")[2] if line[:1].isdigit() else line for line in lines if "counter" not in line
     )
 
 
-def test_a_fight_is_given_up_and_said(lasting: World) -> None:
+def test_what_is_removed_again_and_again_is_given_up_and_reported(lasting: World) -> None:
     side = lasting.user_side
 
     def remove_and_look() -> bool:
@@ -270,7 +271,7 @@ def test_a_fight_is_given_up_and_said(lasting: World) -> None:
     side.down()
 
 
-def test_what_a_reload_changes_is_no_theft(lasting: World) -> None:
+def test_what_a_reload_removes_is_not_set_again(lasting: World) -> None:
     side = lasting.user_side
     assert side.daemon is not None
     said = side.daemon.text().count("set again")
@@ -282,7 +283,7 @@ def test_what_a_reload_changes_is_no_theft(lasting: World) -> None:
 
 
 def test_no_daemon_ends_a_flow_when_its_own_network_is_quiet(lasting: World) -> None:
-    """The control of all the above: without a fault nothing is interrupted."""
+    """The control: without a fault nothing is interrupted."""
     with flows(lasting) as (tcp, _):
         time.sleep(2)
         gaps = [b - a for a, b in zip(tcp.answers, tcp.answers[1:], strict=False)]

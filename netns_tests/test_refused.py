@@ -1,7 +1,10 @@
-"""What must not pass: the provider's own ports, the user's device, other sources, other keys.
+"""What must not pass does not: the provider's own ports, the user's device, other sources, other keys.
 
-user 10.86.0.2 ── node ── provider 10.86.0.1 (7000 is a service, 7001 listens and is not) ── server
-stranger: a second installation on the user's machine that the provider does not know
+user 10.86.0.2 ── node ── provider 10.86.0.1 ── server
+stranger ────────┘
+
+Port 7000 of the provider is a service; 7001 listens and is none. The stranger is a second installation on the
+user's machine that the provider does not know.
 """
 
 from __future__ import annotations
@@ -32,7 +35,7 @@ BOTH_KINDS = pytest.mark.parametrize("kind", [socket.SOCK_STREAM, socket.SOCK_DG
 
 @BOTH_KINDS
 @pytest.mark.parametrize("host", [PROVIDER_TUNNEL, PROVIDER_TUNNEL6, PROVIDER_LAN, "fd50::1"])
-def test_a_port_of_the_provider_that_is_no_service(tunnel: Provided, host: str, kind: int) -> None:
+def test_a_port_of_the_provider_that_is_no_service_is_refused(tunnel: Provided, host: str, kind: int) -> None:
     local = "127.0.0.1" if "." in host else "::1"
     assert reaches(tunnel.world.provider, local, CLOSED, kind), "the server itself must run"
     assert not reaches(tunnel.world.user, host, CLOSED, kind)
@@ -40,7 +43,7 @@ def test_a_port_of_the_provider_that_is_no_service(tunnel: Provided, host: str, 
 
 @BOTH_KINDS
 @pytest.mark.parametrize("host", [USER_TUNNEL, USER_TUNNEL6])
-def test_the_provider_opens_nothing_to_the_user(tunnel: Provided, host: str, kind: int) -> None:
+def test_the_provider_cannot_connect_to_the_user(tunnel: Provided, host: str, kind: int) -> None:
     world = tunnel.world
     server = serve(world.user, world, SERVICE)
     try:
@@ -50,8 +53,8 @@ def test_the_provider_opens_nothing_to_the_user(tunnel: Provided, host: str, kin
         server.stop()
 
 
-def test_no_other_way_through_the_provider(tunnel: Provided) -> None:
-    """The provider does not route for its peers to where it offers nothing: its own way out."""
+def test_the_provider_forwards_to_no_other_network(tunnel: Provided) -> None:
+    """The provider does not forward for peers to networks that it does not offer, such as its uplink."""
     user = tunnel.world.user
     user.ip("route add 198.18.0.1/32 dev nc0")
     try:

@@ -1,6 +1,8 @@
-"""Keys are renewed under a transfer at full speed: every two seconds here, where the protocol says 120.
+"""Three rekeys under a transfer at full speed lose nothing.
 
-user ── node ── provider ── server 192.168.50.10: sends back all that it gets
+user ── node ── provider ── server 192.168.50.10 (sends back all that it gets)
+
+Keys are renewed every two seconds here; the protocol says 120.
 """
 
 from __future__ import annotations
@@ -19,12 +21,12 @@ from lab.world import PROVIDER_PEER, SERVER, World
 
 REKEY_S = 2
 REKEYS = 3
-CONGESTION = {"queue_delay", "queue_full"}  # a TCP at full speed fills a queue until something is dropped
+CONGESTION = {"queue_delay", "queue_full"}  # TCP at full speed fills a queue until something is dropped
 SEGMENTS = 46  # in the largest super-packet
 
 
 class Transfer:
-    """The pattern to the server and back, as fast as it goes; each byte that comes back is compared."""
+    """Sends the pattern to the server as fast as it can, and compares each byte that comes back."""
 
     def __init__(self, world: World) -> None:
         self.received = 0
@@ -95,11 +97,9 @@ def test_three_rekeys_at_full_speed_lose_nothing(fresh: World) -> None:
     new = [_drops(side.status()) - before for side, before in zip(sides, drops, strict=True)]
     congestion = sum(found.pop(reason, 0) for found in new for reason in CONGESTION)
     for found in new:
-        found.pop(
-            "no_route", None
-        )  # the kernel's own multicast: its MLD reports come up to 10 s after the start
+        found.pop("no_route", None)  # multicast of the kernel: MLD reports come up to 10 s after the start
     assert new == [{}, {}], "something was dropped, and not for a full queue"
-    # Seen: 1. A rekey that loses what is under way costs hundreds at this speed.
+    # Measured: 1. A rekey that loses what is under way costs hundreds at this speed.
     assert _resent(fresh) - resent <= 20 + SEGMENTS * congestion
     assert rate > 10_000_000, "that was no full speed"
     assert max(after - before for before, after in pairwise(answers)) < 1.0, "a small flow stood still"
@@ -110,7 +110,7 @@ def _last_handshake(world: World) -> float:
 
 
 def _resent(world: World) -> int:
-    """Segments that both ends' kernels have sent again so far."""
+    """Segments that the kernels of both ends have sent again so far."""
     total = 0
     for end in (world.server, world.user):
         lines = end.run(["cat", "/proc/net/snmp"]).stdout.splitlines()

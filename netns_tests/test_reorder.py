@@ -1,4 +1,4 @@
-"""A node that lets messages overtake each other as the official one does, under TCP, UDP, QUIC and a chat.
+"""A node that lets messages overtake each other, as the official one does, harms no TCP, UDP, QUIC or chat.
 
 user ── node --reorder ── provider ── server 192.168.50.10
                                       7000 the lab's servers, 4433 QUIC, 5201 iperf3, 8000 a model
@@ -59,7 +59,7 @@ def test_tcp_arrives_as_it_was_sent(disturbed: World) -> None:
 
 
 def test_udp_arrives_once_and_nearly_in_order(disturbed: World) -> None:
-    """Sent 0.25 ms apart, so that most have a message of their own, which the node puts behind later ones."""
+    """Sent 0.25 ms apart, so that most are alone in a message, and the node can put it behind later ones."""
     numbers: list[int] = []
     with disturbed.user.socket(*UDP) as datagrams:
         datagrams.settimeout(2.0)
@@ -106,10 +106,10 @@ def test_a_chat_is_unharmed(disturbed: World) -> None:
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("iperf3") is None, reason="needs iperf3 (scripts/setup --dev)")
 def test_tcp_keeps_seven_tenths_of_its_rate() -> None:
-    """In turns over one node and the other, the best of each: what else the machine does hits both.
+    """The best rate of each node counts; they take turns, so that other work on the machine slows both.
 
-    On a cable that carries less than the machine does: without, TCP's window is the limit, and the 2 ms for
-    which the node holds messages cost more than their order (docs/decisions/0011).
+    The cable is slower than the machine. On a faster one TCP's window would be the limit, and the 2 ms for
+    which the node holds messages would cost more than their order (docs/decisions/0011).
     """
     with world("ncorder2", node_options=ORDERED) as made:
         made.run_in(made.server, ["iperf3", "-s", "-p", str(IPERF_PORT)], "iperf")
@@ -130,7 +130,7 @@ def test_tcp_keeps_seven_tenths_of_its_rate() -> None:
 
 
 def _rate(made: World, *options: str) -> float:
-    """Bits a second that one stream carries."""
+    """Bits a second of one TCP stream."""
     command = ["iperf3", "-J", "-c", SERVER, "-p", str(IPERF_PORT), "-t", "2", "-O", "1", *options]
     deadline = time.monotonic() + IPERF_BUSY_S
     while True:
@@ -138,6 +138,6 @@ def _rate(made: World, *options: str) -> float:
         try:
             return float(json.loads(done.stdout)["end"]["sum_received"]["bits_per_second"])
         except (ValueError, KeyError):
-            # The server takes one test at a time, and may not have noticed yet that the last one ended.
+            # The server runs one test at a time, and may not know yet that the last one has ended.
             assert time.monotonic() < deadline, done.stdout + done.stderr
             time.sleep(0.5)

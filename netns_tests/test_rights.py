@@ -1,4 +1,4 @@
-"""What the daemon keeps of root's rights, and that all it does later works without the rest.
+"""The daemon keeps one capability of root's rights, and everything that it does later works with that.
 
 user ── node ── provider ── server
 """
@@ -38,7 +38,7 @@ def test_every_task_has_one_capability_and_gets_no_other(tunnel: Provided) -> No
         assert core.split()[4:6] == ["0", "0"]
 
 
-def test_it_is_its_own_user_where_that_user_can_be(tunnel: Provided) -> None:
+def test_it_runs_as_its_own_user_where_that_exists(tunnel: Provided) -> None:
     user = _user_that_can_run()
     side = tunnel.world.provider_side
     assert side.daemon is not None
@@ -58,7 +58,7 @@ def test_it_is_its_own_user_where_that_user_can_be(tunnel: Provided) -> None:
 
 
 def test_another_user_is_not_let_in(tunnel: Provided) -> None:
-    """Neither to the control socket, nor to the files, nor to the process's memory."""
+    """Neither to the control socket, nor to the files, nor to the memory of the process."""
     side = tunnel.world.provider_side
     assert side.daemon is not None
     socket_path = Path(side.env["NCONNECT_RUN_DIR"]) / f"{side.interface}.sock"
@@ -70,7 +70,7 @@ def test_another_user_is_not_let_in(tunnel: Provided) -> None:
 
 
 def test_what_it_does_later_works_without_root(fresh: World) -> None:
-    """Reloads, rules, conntrack, an invited device that it writes into its file, the end, the next start."""
+    """Reload, rules, conntrack, an invited device that is written into the file, the end, and a new start."""
     with provided(fresh):
         provider = fresh.provider_side
         before = provider.config.stat().st_uid
@@ -80,7 +80,7 @@ def test_what_it_does_later_works_without_root(fresh: World) -> None:
         assert reaches(fresh.user, SERVER, SERVICE)
         token = json.loads(provider.nconnect("invite", "second", "--json"))["token"]
         second = Side("second", fresh.user, fresh.folder / "second", interface="nc1")
-        second.nconnect("join", token, "--accept-routes", "all")  # beside nc0, in its own network
+        second.nconnect("join", token, "--accept-routes", "all")  # beside nc0, in its network
         names = [peer["name"] for peer in provider.status()["peers"]]
         assert sorted(names) == sorted([USER_PEER, "second"])
         assert provider.config.stat().st_uid == before, "as it was, whoever changed it last"
@@ -104,7 +104,7 @@ def test_root_takes_back_what_a_killed_daemon_left(fresh: World) -> None:
 
 
 def _user_that_can_run() -> int | None:
-    """The daemon's user, if it exists here and can enter the folders of this Python."""
+    """The daemon's user id, if the user exists here and can enter the folders of this Python."""
     user = daemon_account()
     if user is None:
         return None

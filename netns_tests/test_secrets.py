@@ -1,9 +1,9 @@
-"""No key, token or preshared key is in anything that the product writes or shows, by its logs' deepest level.
+"""No key, token or preshared key is in anything that the product writes or shows, even with logs at DEBUG.
 
-user (joined by a token) ── node ── provider ── server; all three log at DEBUG
+user (joined by a token) ── node ── provider ── server
+prying, another user who watches the list of processes
 
-The tests before the last do everything that has to do with a secret, in order, and collect what was said;
-another user watches the list of processes all the while. The last ones search.
+A fixture does everything that has to do with a secret, and collects all output. The tests search it.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ PRYING = Path(__file__).with_name("prying.py")
 
 
 class Story:
-    """What happened in a world, and every word that was said in it."""
+    """What happened in a world, and all that was printed and logged."""
 
     def __init__(self, made: World) -> None:
         self.world = made
@@ -44,7 +44,7 @@ class Story:
         self.tokens: list[str] = []
 
     def run(self, side: Side, *arguments: str, text: str = "", ok: bool | None = True) -> str:
-        """A command of the product, with and without `--debug`; both outputs are kept."""
+        """Run a command with and without `--debug`, and keep both outputs."""
         command = [*nconnect_command(), "--debug", *arguments, "-c", str(side.config)]
         done = side.namespace.run(command, env=side.env, input_text=text)
         self.said[f"{len(self.said)} {side.name}: {' '.join(arguments)}"] = done.stdout + done.stderr
@@ -59,7 +59,7 @@ class Story:
         side.wait()
 
     def forms(self) -> dict[str, bytes]:
-        """Each secret as it may be written."""
+        """Each secret in all forms in which it may be written."""
         found = {f"token {n}": token.encode() for n, token in enumerate(self.tokens)}
         for name, raw in self.secrets.items():
             found[f"{name}, hex"] = raw.hex()[:32].encode()
@@ -89,7 +89,7 @@ def story() -> Iterator[Story]:
 
 
 def _begin(told: Story) -> None:
-    """Node and provider are up; tokens and seeds are known, and have not been used."""
+    """Start node and provider, and make tokens and seeds that nobody has used."""
     made = told.world
     serve(made.server, made, SERVICE)
     provider = made.provider_side
@@ -123,7 +123,7 @@ def _listens(where: Namespace, port: int) -> bool:
 
 
 def _join(told: Story) -> None:
-    """Tokens that let nobody in, and the one that does."""
+    """Join with tokens that are refused, and with the right one."""
     made = told.world
     provider, user = made.provider_side, made.user_side
     token, _, revoked = told.tokens
@@ -139,7 +139,7 @@ def _join(told: Story) -> None:
 
 
 def _use(told: Story) -> None:
-    """All commands that read something with a secret in it, once well and once badly."""
+    """Run all commands that read a secret, with right and with wrong input."""
     made = told.world
     provider, user = made.provider_side, made.user_side
     told.up(user, "--log-format", "json")
@@ -191,7 +191,7 @@ def _use(told: Story) -> None:
 
 
 def _break(told: Story, side: Side) -> None:
-    """Mistakes in the lines that hold secrets: what is said of them does not quote them."""
+    """Make mistakes in the lines that hold secrets: messages about them must not quote them."""
     good = side.config.read_text()
     seed = _seed(side).hex()
     for bad in (
@@ -214,7 +214,7 @@ def _seed(side: Side) -> bytes:
 
 
 class Prying:
-    """Another user who looks at every process until the block ends."""
+    """Another user, who looks at every process until the block ends."""
 
     def __init__(self, told: Story) -> None:
         self._told = told
@@ -242,8 +242,8 @@ class Prying:
         self._process.wait()
 
 
-def test_all_was_said(story: Story) -> None:
-    """There is something to search, at the deepest level; else the search would prove nothing."""
+def test_the_logs_are_there_at_debug(story: Story) -> None:
+    """The control: there are logs at DEBUG to search."""
     everything = "\n".join(story.said.values())
     assert "DEBUG" in everything
     assert "Traceback" in everything, "--debug shows where an error comes from"
@@ -259,13 +259,13 @@ def test_all_was_said(story: Story) -> None:
         assert any(said in where and text for where, text in story.said.items()), said
 
 
-def test_no_secret_was_said(story: Story) -> None:
+def test_no_secret_was_written_or_shown(story: Story) -> None:
     found = [hit for where, text in story.said.items() for hit in story.search(where, _bytes(text))]
     assert found == []
 
 
 def test_the_search_finds_what_is_there(story: Story) -> None:
-    """In the files that hold them: each secret, by one of its forms."""
+    """The control: the search finds each secret in the file that holds it."""
     held = b"".join(
         path.read_bytes()
         for path in (
@@ -280,13 +280,13 @@ def test_the_search_finds_what_is_there(story: Story) -> None:
     assert story.search("here", f"a {story.tokens[0].upper()} b".encode())
 
 
-def test_nobody_else_saw_one_in_the_list_of_processes(story: Story) -> None:
+def test_no_secret_was_in_the_list_of_processes(story: Story) -> None:
     for act in ("_join", "_use"):
         assert story.said[f"processes: {act}"].splitlines() == ["watching"]
 
 
-def test_who_pries_would_see_one(story: Story) -> None:
-    """The control: a token on a command line that nobody blots out."""
+def test_a_token_in_the_list_of_processes_is_seen(story: Story) -> None:
+    """The control: a token on the command line of a program that does not hide it."""
     token = story.tokens[1]
     with Prying(story) as prying:
         code = "import sys; sys.stdin.read()"

@@ -1,6 +1,8 @@
-"""What systemd is told, on a socket of the test's own; and the unit file, where systemd-analyze is there.
+"""systemd is told when the daemon is ready, alive and stopping, and the unit file is valid and hardened.
 
 user ── node ── provider
+
+The test listens on a notification socket of its own; the unit is checked where systemd-analyze is there.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ from lab.world import World
 
 WATCHDOG_S = 1.0
 UNIT = Path(CHECKOUT, "packaging", "nconnect@.service")
-WORST_EXPOSURE = 4.0  # of 10; what is open is CAP_NET_ADMIN, /proc/sys and the network, which are its work
+WORST_EXPOSURE = 4.0  # of 10; the rest is CAP_NET_ADMIN, /proc/sys and the network, which the daemon needs
 
 
 @pytest.fixture
@@ -36,7 +38,7 @@ def manager(tmp_path: Path) -> Iterator[socket.socket]:
 
 
 def heard(manager: socket.socket) -> list[str]:
-    """All that was said since the last call."""
+    """All notifications since the last call."""
     said = []
     with suppress(BlockingIOError):
         while True:
@@ -44,7 +46,7 @@ def heard(manager: socket.socket) -> list[str]:
     return said
 
 
-def test_ready_watchdog_and_stopping(fresh: World, manager: socket.socket) -> None:
+def test_ready_watchdog_and_stopping_are_told(fresh: World, manager: socket.socket) -> None:
     serve(fresh.server, fresh, SERVICE)
     fresh.configure()
     env = {"NOTIFY_SOCKET": manager.getsockname(), "WATCHDOG_USEC": str(int(WATCHDOG_S * 1e6))}
@@ -65,7 +67,7 @@ def test_ready_watchdog_and_stopping(fresh: World, manager: socket.socket) -> No
     until(lambda: says("READY=1"), "READY", process=daemon)
     assert side.status()["links"][0]["state"] == "up"
 
-    daemon.signal(signal.SIGSTOP)  # the loop stands still
+    daemon.signal(signal.SIGSTOP)  # so that the loop stands still
     time.sleep(0.2)
     heard(manager)
     time.sleep(2 * WATCHDOG_S)
@@ -92,7 +94,7 @@ def test_the_unit_is_valid() -> None:
 
 
 @analyze
-def test_the_unit_is_closed_where_it_can_be() -> None:
+def test_the_unit_is_hardened() -> None:
     done = subprocess.run(
         ["systemd-analyze", "security", "--offline=yes", "--no-pager", str(UNIT)],
         capture_output=True, text=True, check=False, timeout=60,

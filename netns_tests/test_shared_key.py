@@ -1,4 +1,4 @@
-"""One configuration on two devices, or in two files of one: said on all sides, or refused.
+"""One configuration on two devices is reported on all sides; in two files of one device it is refused.
 
 user ── node ── provider
 copy ──┘
@@ -34,7 +34,7 @@ def running() -> Iterator[World]:
 
 @pytest.fixture
 def copy(running: World) -> Iterator[Side]:
-    """A second machine with the user's configuration; not started."""
+    """A second machine with the user's configuration. Its daemon is not started."""
     with ExitStack() as undo:
         (machine,) = namespaces(undo, "nctwice", "copy")
         cable(machine, "wan0", ["198.51.101.2/24"], running.internet, "copy", ["198.51.101.1/24"])
@@ -51,12 +51,12 @@ def said(side: Side) -> str:
 
 
 def send(machine: Namespace) -> None:
-    """A datagram into the tunnel, which nobody has to answer."""
+    """Send a datagram into the tunnel. Nobody has to answer it."""
     with machine.socket(socket.AF_INET, socket.SOCK_DGRAM) as out:
         out.sendto(b"x", (PROVIDER_TUNNEL, 9))
 
 
-def test_a_copied_configuration_is_said_on_all_sides(running: World, copy: Side) -> None:
+def test_a_copied_configuration_is_reported_on_all_sides(running: World, copy: Side) -> None:
     user, provider = running.user_side, running.provider_side
     user.down()
     user.start()

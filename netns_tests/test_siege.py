@@ -1,8 +1,12 @@
-"""Strangers against our node while a tunnel runs over it: see `lab.attack.siege`.
+"""Strangers who attack our node cost the tunnel over it no more than their load, and bounded memory.
 
-The slow tests run each attack alone, from one address and from ten, and the same load against an idle node as
-the control; they print the table of docs/security.md. A busy machine can spoil a measurement: a pair of
-measurement and control is taken again, up to `TRIES` times.
+10 strangers ──┐
+               internet (node, and an idle one) ── provider ── server
+user, honest ──┘
+
+`lab.attack.siege` builds it. The slow tests run each attack alone, from one address and from ten, and as the
+control the same load against the idle node; they print the table of docs/security.md. A busy machine can
+spoil a measurement: it is repeated with its control, up to `TRIES` times.
 """
 
 from __future__ import annotations
@@ -45,8 +49,8 @@ def high_water(siege: Siege) -> int:
     return int(status.partition("VmHWM:")[2].split()[0]) << 10
 
 
-def test_a_tunnel_and_logins_beside_several_attacks(besieged: Siege) -> None:
-    """The shortest form: three attacks at once. Bounds that a busy machine keeps."""
+def test_a_tunnel_and_logins_go_on_beside_attacks(besieged: Siege) -> None:
+    """The short form: three attacks at once, with bounds that a busy machine keeps."""
     found = besieged.measure_all(AT_ONCE, 1, pings=100, logins=3)
     assert found.trips.lost == 0
     assert found.trips.p50_ms < 500
@@ -81,7 +85,7 @@ def test_an_attack_costs_the_tunnel_no_more_than_its_load(
 
 @pytest.mark.slow
 def test_memory_of_those_who_do_not_read_or_log_in_is_bounded(capsys: pytest.CaptureFixture[str]) -> None:
-    """All that can be filled, at once: of ten addresses two or three for each."""
+    """All that can be filled is filled at once, by two or three of ten addresses each."""
     with siege("ncfill") as made:
         before = high_water(made)
         made.measure_all([load(name) for name in FILLING], MANY, pings=1000, apart=True)

@@ -1,9 +1,9 @@
-"""A hop inside the provider's subnets that takes smaller packets and does not say so.
+"""A hop behind the provider takes smaller packets silently; doctor measures that, and its line mends it.
 
     user ── node ── provider ── near ──(1280 bytes)── far ── host 192.168.61.10, fd61::10
                     lan1 192.168.60.1                        (its own cable takes 1500)
 
-Both routers drop what is too large, and the message about it (ICMP "fragmentation needed", "packet too big").
+Both routers drop what is too large, and the ICMP message about it ("fragmentation needed", "packet too big").
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ def downloads(world: World, host: str, *, timeout_s: float) -> bool:
             return False
 
 
-def test_doctor_measures_it_and_its_line_mends_it(running: World) -> None:
+def test_doctor_measures_the_small_mtu_and_its_line_mends_it(running: World) -> None:
     provider = running.provider_side
     for host in HOSTS:
         assert pings(running.user, host), "small packets pass"

@@ -1,6 +1,8 @@
-"""Started in any order, with a node or before there is one: the tunnel comes up by itself, and soon.
+"""In whatever order user, provider and node are started, the tunnel comes up by itself within seconds.
 
-user ── node ── provider ── server, each test on machines of its own
+user ── node ── provider ── server
+
+Each test has machines of its own.
 """
 
 from __future__ import annotations
@@ -15,26 +17,26 @@ from lab.process import until
 from lab.traffic import SERVICE, reaches, serve
 from lab.world import PROVIDER_PEER, SERVER, World
 
-BOUND_S = 10.0  # mostly the start of two programs, on a machine that does other things as well
+BOUND_S = 10.0  # mostly for the start of two programs, on a busy machine
 
 
 @pytest.fixture
 def stopped(fresh: World) -> World:
-    """All is configured, and nothing of ours runs."""
+    """Both sides are configured, and nothing runs."""
     serve(fresh.server, fresh, SERVICE)
     fresh.configure()
     return fresh
 
 
 def answered(world: World, what: str, since: float, bound_s: float = BOUND_S) -> None:
-    """The first ping's answer comes within the bound, and then a connection works."""
+    """The first ping is answered within the bound, and then a connection works."""
     taken_s = first_reply(world.user, SERVER, timeout_s=30) - since
     table.append(Recovery(what, "ping", taken_s, bound_s))
     assert taken_s <= bound_s, f"{what}: answered after {taken_s:.2f} s, not {bound_s:g} s"
     assert reaches(world.user, SERVER, SERVICE)
 
 
-def test_both_sides_at_once(stopped: World) -> None:
+def test_both_sides_may_start_at_once(stopped: World) -> None:
     stopped.node.start()
     since = time.monotonic()
     stopped.user_side.start()
@@ -42,7 +44,7 @@ def test_both_sides_at_once(stopped: World) -> None:
     answered(stopped, "both daemons started at once", since)
 
 
-def test_the_provider_first(stopped: World) -> None:
+def test_the_provider_may_start_first(stopped: World) -> None:
     stopped.node.start()
     stopped.provider_side.start()
     stopped.provider_side.wait()
@@ -54,8 +56,8 @@ def test_the_provider_first(stopped: World) -> None:
 @pytest.mark.parametrize(
     "ahead_s", [0.0, pytest.param(7.0, marks=pytest.mark.slow)], ids=["just-before", "seconds-before"]
 )
-def test_the_user_first(stopped: World, ahead_s: float) -> None:
-    """Its handshakes find nobody, and it goes on trying."""
+def test_the_user_may_start_first(stopped: World, ahead_s: float) -> None:
+    """Its handshakes reach nobody, and it goes on trying."""
     stopped.node.start()
     stopped.user_side.start()
     stopped.user_side.wait()
@@ -66,7 +68,7 @@ def test_the_user_first(stopped: World, ahead_s: float) -> None:
     answered(stopped, "provider started, user there", since)
 
 
-def test_both_sides_before_the_node(stopped: World) -> None:
+def test_both_sides_may_start_before_the_node(stopped: World) -> None:
     for side in (stopped.user_side, stopped.provider_side):
         daemon = side.start("--keep-trying")
         until(
@@ -82,8 +84,8 @@ def test_both_sides_before_the_node(stopped: World) -> None:
     assert stopped.user_side.status()["problems"] == []
 
 
-def test_without_a_node_up_alone_gives_up_and_says_so(stopped: World) -> None:
-    """Who starts it by hand wants to know; nothing of it stays."""
+def test_without_a_node_plain_up_gives_up_and_says_so(stopped: World) -> None:
+    """A person who starts it by hand is told, and nothing stays."""
     daemon = stopped.user_side.start()
     assert daemon.wait(30) == 1
     assert "--keep-trying" in daemon.text()

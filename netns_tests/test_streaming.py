@@ -1,6 +1,8 @@
-"""A chat's stream: silent for long, at its own pace, and broken off by its reader.
+"""A chat's stream keeps its pace and survives silence, and the server sees at once that a reader leaves.
 
-user ── node ── provider ── server; the provider reads the same stream beside, without the tunnel
+user ── node ── provider ── server
+
+The provider reads the same stream without the tunnel, for comparison.
 """
 
 from __future__ import annotations
@@ -29,7 +31,7 @@ ABORTED_WITHIN_S = 1.0
 
 @contextlib.contextmanager
 def accepted(world: World, reader: Namespace) -> Iterator[tuple[socket.socket, socket.socket]]:
-    """A connection from `reader` to the server: the reader's end, the server's end."""
+    """A connection from `reader` to the server; returns the reader's end and the server's end."""
     with world.server.socket(socket.AF_INET, socket.SOCK_STREAM) as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind((SERVER, PORT))
@@ -48,8 +50,8 @@ def token(there: socket.socket, number: int) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("silence_s", [90, 200])  # within the life of a key, and past every one of them
-def test_silence_in_a_stream_ends_nothing(tunnel: Provided, silence_s: float) -> None:
+@pytest.mark.parametrize("silence_s", [90, 200])  # shorter than the life of a key, and longer
+def test_silence_does_not_end_a_stream(tunnel: Provided, silence_s: float) -> None:
     with accepted(tunnel.world, tunnel.world.user) as (here, there):
         here.sendall(b"POST\n")
         assert there.recv(100) == b"POST\n"
@@ -67,7 +69,7 @@ def test_silence_in_a_stream_ends_nothing(tunnel: Provided, silence_s: float) ->
 
 
 class Reader(threading.Thread):
-    """When each token came."""
+    """Notes when each token came."""
 
     def __init__(self, connection: socket.socket) -> None:
         super().__init__(daemon=True)
@@ -88,7 +90,7 @@ def late_ms(sent: list[float], came: list[float]) -> list[float]:
 
 
 def bunched(sent: list[float], came: list[float]) -> int:
-    """How many tokens came together with the one before, though they were sent apart."""
+    """How many tokens came together with the one before, although they were sent apart."""
     return sum(
         came_gap < 0.2 * sent_gap
         for sent_gap, came_gap in zip(
@@ -99,7 +101,7 @@ def bunched(sent: list[float], came: list[float]) -> int:
 
 @pytest.mark.parametrize("beside", ["alone", "a-download"])
 def test_tokens_are_not_held_back_or_bunched(tunnel: Provided, beside: str) -> None:
-    """As without the tunnel, and a little later: the best of three, on a machine with other work."""
+    """They come a little later than without the tunnel. The best of three tries counts."""
     world = tunnel.world
     with contextlib.ExitStack() as stack:
         if beside == "a-download":
@@ -116,7 +118,7 @@ def test_tokens_are_not_held_back_or_bunched(tunnel: Provided, beside: str) -> N
 
 
 def _stream(world: World) -> tuple[list[float], list[float], list[float]]:
-    """The same tokens to both; when each was sent, came through the tunnel, came directly."""
+    """Send the same tokens to both readers; return when each was sent, came by the tunnel, came directly."""
     with accepted(world, world.user) as (here, there):
         through = Reader(here)
         with accepted(world, world.provider) as (near, there_too):
@@ -139,11 +141,11 @@ def _stream(world: World) -> tuple[list[float], list[float], list[float]]:
 
 @pytest.mark.parametrize("how", ["closed", "killed"])
 def test_a_reader_that_leaves_is_seen_at_once(tunnel: Provided, how: str) -> None:
-    """So that the server stops computing: in a pause after it has read all, or in the middle of a token."""
+    """So that the server stops computing. The reader leaves in a pause, or in the middle of a token."""
     with accepted(tunnel.world, tunnel.world.user) as (here, there):
         token(there, 0)
         assert here.recv(100) == b"data: 0\n"
-        if how == "killed":  # with unread data, which the kernel answers with a reset
+        if how == "killed":  # with unread data, so that the kernel sends a reset
             token(there, 1)
             assert here.recv(1) == b"d"
         left_at = time.monotonic()

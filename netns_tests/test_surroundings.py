@@ -1,8 +1,9 @@
-"""What the machine does to a daemon: each is repaired at once, or said in `status` and by `doctor`.
+"""What the machine does to a daemon (full disks, removed files, other firewalls) is repaired, or reported.
 
-user ── node ── provider ── server, each test on machines of its own
+user ── node ── provider ── server
 
-Full and read-only file systems are tmpfs and bind mounts in the daemon's own mount namespace.
+Each test has machines of its own. Full and read-only file systems are tmpfs and bind mounts in the daemon's
+own mount namespace.
 """
 
 from __future__ import annotations
@@ -27,18 +28,18 @@ NEW_PEER = ("peer", "add", "other", OTHER, "--allowed-ips", "10.86.0.9/32")
 
 
 def in_own_mounts(commands: str) -> list[str]:
-    """The start of a command line: the rest runs after these commands, in a mount namespace of its own."""
+    """The start of a command line: runs these commands, then the rest, in its own mount namespace."""
     return ["unshare", "-m", "--propagation", "private", "sh", "-ec", f'{commands}; exec "$@"', "sh"]
 
 
 def small(folder: Path) -> str:
-    """A disk of 1 MiB in place of the folder, with what was in it."""
+    """Commands that put a disk of 1 MiB in place of the folder, with its content."""
     mount = f"mount -t tmpfs -o size=1m none {folder}"
     return f"cp -a {folder} {folder}.kept; {mount}; cp -a {folder}.kept/. {folder}; rm -r {folder}.kept"
 
 
 def full(folder: Path) -> str:
-    """The same without room for anything."""
+    """The same, and fill the disk."""
     return f"{small(folder)}; ! cat /dev/zero >{folder}/filler 2>/dev/null"
 
 
@@ -53,7 +54,7 @@ def state_of(side: Side) -> Path:
 
 
 def seen_by(side: Side, path: Path) -> Path:
-    """A path as the daemon's mounts have it."""
+    """A path as the daemon sees it, with its mounts."""
     assert side.daemon is not None
     return Path(f"/proc/{side.daemon.pid}/root", path.relative_to("/"))
 
@@ -63,7 +64,7 @@ def said(side: Side) -> str:
 
 
 def doctor(side: Side, *options: str, prefix: Sequence[str] = ()) -> str:
-    """All findings but the good ones."""
+    """The findings of the doctor that are not good."""
     done = side.namespace.run([*prefix, *side.command("doctor", "--json", *options)], env=side.env)
     assert done.returncode in (0, 1), done.stderr
     findings = json.loads(done.stdout)["findings"]
@@ -81,7 +82,7 @@ def prepare(world: World, *, provider: Sequence[str] = ()) -> None:
     assert pings(world.user, SERVER)
 
 
-def test_the_disk_is_full_while_it_runs(fresh: World) -> None:
+def test_a_disk_that_fills_up_is_reported(fresh: World) -> None:
     side = fresh.provider_side
     prepare(fresh, provider=in_own_mounts(small(state_of(side))))
     filler = seen_by(side, state_of(side) / "filler")
@@ -99,8 +100,8 @@ def test_the_disk_is_full_while_it_runs(fresh: World) -> None:
     until(lambda: said(side) == "", "the state to be written once there is room", timeout_s=15)
 
 
-def test_the_disk_is_full_when_it_starts(fresh: World) -> None:
-    """The tunnel may be the only way to the machine on which somebody has to make room."""
+def test_with_a_full_disk_the_daemon_starts(fresh: World) -> None:
+    """It starts all the same: the tunnel may be the only way for somebody who has to make room."""
     side = fresh.provider_side
     before = snapshot(fresh.provider)
     prefix = in_own_mounts(full(state_of(side)))
@@ -126,7 +127,7 @@ def test_a_configuration_on_a_full_disk_stays_as_it_is(fresh: World) -> None:
     assert pings(fresh.user, SERVER)
 
 
-def test_a_read_only_configuration(fresh: World) -> None:
+def test_a_read_only_configuration_is_reported(fresh: World) -> None:
     side = fresh.provider_side
     fresh.configure()
     serve(fresh.server, fresh, SERVICE)
@@ -147,7 +148,7 @@ def test_a_read_only_configuration(fresh: World) -> None:
 
 
 @pytest.mark.parametrize("what", ["nc0.sock", "nc0.lock", ""])
-def test_its_files_are_removed(fresh: World, what: str) -> None:
+def test_removed_files_are_made_again(fresh: World, what: str) -> None:
     prepare(fresh)
     side = fresh.user_side
     folder = Path(side.env["NCONNECT_RUN_DIR"])
@@ -163,7 +164,7 @@ def test_its_files_are_removed(fresh: World, what: str) -> None:
 
 
 def remove(folder: Path) -> None:
-    """In one step: file by file, the daemon might make the first again before the last is gone."""
+    """Remove the folder in one step, so that the daemon cannot make a file again meanwhile."""
     shutil.rmtree(folder.rename(folder.with_name("removed")))
 
 
@@ -171,10 +172,10 @@ def has_its_files(folder: Path) -> bool:
     return (folder / "nc0.sock").exists() and (folder / "nc0.lock").exists()
 
 
-def test_a_folder_that_nobody_makes_again(fresh: World) -> None:
-    """Without its helper a daemon cannot: every command says what is wrong, and breaks nothing."""
+def test_a_folder_that_cannot_be_made_again_is_named(fresh: World) -> None:
+    """A daemon without its helper cannot make it. Every command says what is wrong, and breaks nothing."""
     side = fresh.user_side
-    folder = fresh.folder / "run"  # as /run/nconnect: what is around it is root's
+    folder = fresh.folder / "run"  # as /run/nconnect, whose parent belongs to root
     side.env["NCONNECT_RUN_DIR"] = str(folder)
     serve(fresh.server, fresh, SERVICE)
     fresh.configure()
@@ -207,7 +208,7 @@ def drop_forwarded(world: World, family: str) -> None:
         assert world.provider.run(["nft", rule]).returncode == 0
 
 
-def test_another_firewall_drops_what_is_forwarded(fresh: World) -> None:
+def test_another_firewall_that_drops_is_reported(fresh: World) -> None:
     prepare(fresh)
     side = fresh.provider_side
     assert said(side) == ""
@@ -220,7 +221,7 @@ def test_another_firewall_drops_what_is_forwarded(fresh: World) -> None:
     assert reaches(fresh.user, SERVER, SERVICE)
 
 
-def test_it_drops_already_when_we_start(fresh: World) -> None:
+def test_a_firewall_that_drops_before_the_start_is_reported(fresh: World) -> None:
     drop_forwarded(fresh, "ip")
     fresh.configure()
     fresh.node.start()

@@ -1,6 +1,6 @@
-"""Our TUN device on the real kernel.
+"""Our TUN device on the real kernel: what it grants, takes and refuses, and how a lost device is made again.
 
-one network namespace, of this test alone:   nct0 (TUN)  10.9.1.1/24, fd09:1::1/64
+one namespace:   test ── nct0 (TUN) 10.9.1.1/24, fd09:1::1/64
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def up(tun: Tun) -> None:
 
 
 def records_of(tun: Tun, wanted: Callable[[bytes], bool], send: Callable[[], object]) -> list[bytes]:
-    """What the kernel hands over once `send` was called, until the first that is wanted."""
+    """Call `send`, and return what the kernel hands over until the first record that is wanted."""
     send()
     found: list[bytes] = []
     while readable := select.select(tun.fds, [], [], 5)[0]:
@@ -96,7 +96,7 @@ def test_all_that_this_kernel_offers_is_granted(namespace: Namespace) -> None:
 
 @pytest.mark.parametrize("refuse", [Feature(0), Feature.USO, Feature.TSO4, Feature.TSO6, Feature.CHECKSUM])
 def test_the_kernel_keeps_to_what_was_agreed(namespace: Namespace, refuse: Feature) -> None:
-    """UDP with UDP_SEGMENT comes as one super-packet only where USO was taken, and never unfinished else."""
+    """A send with UDP_SEGMENT arrives as one super-packet only if USO was accepted."""
 
     def send() -> None:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp:
@@ -152,7 +152,7 @@ def test_the_kernel_takes_what_it_is_given_and_refuses_the_rest(namespace: Names
     namespace.run(test)
 
 
-def test_a_device_in_use_is_said_in_one_line(namespace: Namespace) -> None:
+def test_a_device_in_use_is_refused_in_one_line(namespace: Namespace) -> None:
     def test() -> None:
         tun = Tun("nct0")
         try:
@@ -165,7 +165,7 @@ def test_a_device_in_use_is_said_in_one_line(namespace: Namespace) -> None:
     namespace.run(test)
 
 
-def test_a_name_that_is_an_ordinary_interface_s(namespace: Namespace) -> None:
+def test_the_name_of_an_ordinary_interface_is_refused(namespace: Namespace) -> None:
     def test() -> None:
         ip("link add nct0 type veth peer name nct1")
         with pytest.raises(HostError) as error:
@@ -177,7 +177,7 @@ def test_a_name_that_is_an_ordinary_interface_s(namespace: Namespace) -> None:
 
 
 def test_without_the_right_it_says_run_as_root(namespace: Namespace) -> None:
-    """In a child that gave root up."""
+    """Tried in a child process that gave up root."""
 
     def test() -> None:
         child = os.fork()
@@ -196,7 +196,7 @@ def test_without_the_right_it_says_run_as_root(namespace: Namespace) -> None:
 
 
 def test_a_deleted_device_is_made_again_without_the_right_to_open_one(namespace: Namespace) -> None:
-    """The daemon keeps CAP_NET_ADMIN and its descriptor, and may not open /dev/net/tun any more."""
+    """The daemon keeps CAP_NET_ADMIN and its descriptor, and cannot open /dev/net/tun any more."""
 
     def test() -> None:
         tun = Tun("nct0")

@@ -1,6 +1,8 @@
-"""Without masquerade: the server sees the user's own address, and has a route back to it.
+"""Without masquerade everything passes, and the server sees the user's own address.
 
 user 10.86.0.2, fd86::2 ── node ── provider 192.168.50.1, fd50::1 ── server 192.168.50.10, fd50::10
+
+The server has a route back to the user's addresses.
 """
 
 from __future__ import annotations
@@ -49,19 +51,19 @@ def test_the_server_sees_the_user(unmasked: World, host: str) -> None:
 
 @every_host
 @pytest.mark.parametrize("size", [56, 60000])
-def test_ping(unmasked: World, host: str, size: int) -> None:
+def test_pings_are_answered(unmasked: World, host: str, size: int) -> None:
     assert pings(unmasked.user, host, "-s", str(size))
 
 
 @every_host
 @pytest.mark.parametrize("size", [1, MIB])
-def test_tcp(unmasked: World, host: str, size: int) -> None:
+def test_tcp_echoes_what_was_sent(unmasked: World, host: str, size: int) -> None:
     data = os.urandom(size)
     assert tcp_echo(unmasked.user, host, SERVICE, data) == data
 
 
 @every_host
-def test_udp(unmasked: World, host: str) -> None:
+def test_udp_echoes_what_was_sent(unmasked: World, host: str) -> None:
     assert udp_echo(unmasked.user, host, SERVICE, b"1") == b"1"
     udp_volume(unmasked.user, host, MIB)
 
@@ -70,5 +72,5 @@ def test_udp(unmasked: World, host: str) -> None:
 @pytest.mark.timeout(600)
 @every_host
 @pytest.mark.parametrize("way", ["down", "up", "udp"])
-def test_gibibyte(unmasked: World, host: str, way: str) -> None:
+def test_a_gibibyte_arrives_unchanged(unmasked: World, host: str, way: str) -> None:
     gibibyte(unmasked.user, host, way)

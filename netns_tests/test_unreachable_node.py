@@ -1,8 +1,10 @@
-"""Both sides have one link, and the node that the network names for it cannot be reached, from either side.
+"""When the only node that the network names cannot be reached, a link finds another one by another identity.
 
 user ──── internet ──── provider
           192.0.2.1     a node, and the seed
-          192.0.2.9     the node that it names for both: silent, or no node at all
+          192.0.2.9     the node that the seed names for both sides: silent, or no node at all
+
+Both sides have one link.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
-"""Networks in which people really sit: `join`, `up` and a chat over the only way out that there is.
+"""`join`, `up` and a chat work in the networks that people have, and `up` takes at most 2 s more.
 
-All in one world (see `ways_out`), each on a machine of its own; `up` takes at most 2 s more than on a plain
-network.
+traveller ── (a router, or none) ── internet (node 192.0.2.1) ── provider ── server
+
+All tests share a world (`netns_tests.ways_out`); each has a traveller's machine of its own.
 """
 
 from __future__ import annotations
@@ -51,8 +52,8 @@ NODE_OPTIONS = (
     *("--port", "443", "--tls"),
 )
 LIVING = "192.0.2.54"  # a name server
-OTHER_THREADS = 6  # of the daemon, besides those of look-ups
-BACK_S = 16.0  # an attempt that is under way, 5 s, and the longest pause, 10 s
+OTHER_THREADS = 6  # of the daemon, without those of look-ups
+BACK_S = 16.0  # 5 s for an attempt that is under way, and the longest pause, 10 s
 MAX_GROWTH_BYTES = 4 << 20
 MAX_MEMORY_BYTES = 80 << 20
 
@@ -65,8 +66,8 @@ def ways() -> Iterator[Base]:
             yield running
 
 
-def test_a_dual_stack_name_with_a_dead_half(ways: Base) -> None:
-    """The name's IPv6 address is routed, and swallows everything; its IPv4 address is good (RFC 8305)."""
+def test_a_dead_ipv6_address_of_the_node_s_name_costs_little(ways: Base) -> None:
+    """Packets to the name's IPv6 address are dropped; its IPv4 address is good (RFC 8305)."""
     with ways.traveller() as user:
         user.plug_in(ipv6=True)
         user.namespace.etc("hosts", f"{NODE_HOST6} {NAME}\n{NODE_HOST} {NAME}\n")
@@ -81,8 +82,8 @@ def test_a_dual_stack_name_with_a_dead_half(ways: Base) -> None:
 
 
 @pytest.mark.skipif(shutil.which("tayga") is None, reason="needs tayga (scripts/setup --dev)")
-def test_ipv6_with_nat64(ways: Base) -> None:
-    """The invitation's seed, and the node that it names, are IPv4 literals (RFC 7050)."""
+def test_ipv6_with_nat64_reaches_ipv4_literals(ways: Base) -> None:
+    """The seed in the invitation, and the node that it names, are IPv4 literals (RFC 7050)."""
     with ways.traveller() as user, ways.router(user, ["2001:db8:a::1/64"]) as router:
         user.namespace.ip(f"address add 2001:db8:a::2/64 dev {WAN_INTERFACE} nodad")
         user.namespace.ip("-6 route add default via 2001:db8:a::1")
@@ -94,8 +95,8 @@ def test_ipv6_with_nat64(ways: Base) -> None:
     ways.not_much_longer(times)
 
 
-def test_three_dead_name_servers_beside_a_living_one(ways: Base) -> None:
-    """glibc reads three of them, so it never finds the node's name."""
+def test_a_fourth_name_server_is_asked_when_three_are_dead(ways: Base) -> None:
+    """glibc asks the first three only, so it never finds the node's name."""
     dead = [f"192.0.2.{host}" for host in (51, 52, 53)]
     with ways.traveller() as user:
         user.plug_in()
@@ -109,7 +110,7 @@ def test_three_dead_name_servers_beside_a_living_one(ways: Base) -> None:
     ways.not_much_longer(times)
 
 
-def test_unreachable_in_words(ways: Base) -> None:
+def test_up_says_in_words_why_nothing_is_reached(ways: Base) -> None:
     with ways.traveller() as user:
         user.plug_in()
         user.namespace.ip("route add unreachable 203.0.113.99")
@@ -128,7 +129,7 @@ def test_unreachable_in_words(ways: Base) -> None:
 
 
 def _stays_flat(daemon: Process, run_s: float, *, settled_s: float) -> None:
-    """Threads and memory of a daemon that fails again and again; memory from `settled_s` on."""
+    """Threads and memory of a daemon that fails again and again do not grow, memory from `settled_s` on."""
     began = time.monotonic()
     most_threads = 0
     memory: list[int] = []
@@ -146,7 +147,7 @@ def _stays_flat(daemon: Process, run_s: float, *, settled_s: float) -> None:
 
 @pytest.mark.parametrize("run_s", [20, pytest.param(600, marks=[pytest.mark.slow, pytest.mark.timeout(700)])])
 def test_threads_and_memory_stay_flat_while_no_name_server_answers(ways: Base, run_s: float) -> None:
-    """The default seeds, by name, with four links, as they retry. Memory is looked at in the second half."""
+    """Four links try the default seeds, by name. Memory is measured in the second half."""
     dead = [f"192.0.2.{host}" for host in (61, 62, 63)]
     with ways.traveller() as user:
         user.plug_in()
@@ -162,7 +163,7 @@ def test_threads_and_memory_stay_flat_while_no_name_server_answers(ways: Base, r
         _stays_flat(daemon, run_s, settled_s=run_s / 2)
         assert "no seed named a node: no name server answered" in daemon.text()
 
-        # One of them answers again: the system's look-ups wait for its time-outs, and the link comes up.
+        # One of them answers again: after the time-outs of running look-ups the link comes up.
         server = name_server(ways.world, ways.world.internet, dead[2], {"seed.nkn.org": [NODE_HOST]})
         let_all_pass(ways.world.internet)
         user.side.wait(timeout_s=BACK_S)
@@ -170,8 +171,8 @@ def test_threads_and_memory_stay_flat_while_no_name_server_answers(ways: Base, r
 
 
 @pytest.mark.skipif(shutil.which("tinyproxy") is None, reason="needs tinyproxy (scripts/setup --dev)")
-def test_a_connect_proxy_with_a_password(ways: Base) -> None:
-    """The only way out, set in the file; the proxy alone knows the node's name."""
+def test_a_connect_proxy_with_a_password_is_used(ways: Base) -> None:
+    """Set in the configuration. It is the only way out, and only the proxy knows the node's name."""
     with ways.gate() as (user, router):
         settings = user.side.folder / "tinyproxy.conf"
         settings.write_text(f"Port 3128\nListen {GATE}\nTimeout 600\nBasicAuth bob {SECRET}\n")
@@ -193,8 +194,8 @@ def test_a_connect_proxy_with_a_password(ways: Base) -> None:
 
 
 @pytest.mark.skipif(shutil.which("microsocks") is None, reason="needs microsocks (scripts/setup --dev)")
-def test_a_socks_proxy_with_a_password_from_the_environment(ways: Base) -> None:
-    """Four links, and a proxy that is a name, in a network that the peer claims to be its own."""
+def test_a_socks_proxy_of_the_environment_is_used(ways: Base) -> None:
+    """Four links. The proxy is given by name, in a network that is also a prefix of the peer."""
     with ways.gate() as (user, router):
         router.ip("address add 10.20.0.1/32 dev lo")
         user.namespace.ip(f"route add default via {GATE}")
@@ -216,8 +217,8 @@ def test_a_socks_proxy_with_a_password_from_the_environment(ways: Base) -> None:
     ways.not_much_longer(times)
 
 
-def test_tcp_443_alone(ways: Base) -> None:
-    """TLS on one port, with a certificate that nobody vouches for but the invitation, which pins it."""
+def test_tls_on_tcp_443_is_enough(ways: Base) -> None:
+    """TLS on one port, with a self-signed certificate that the invitation pins."""
     node = ways.world.node.status()
     assert (node["port"], node["ws_port"], node["wss_port"]) == (443, 30002, 443)
     seed = f"https://{NODE_HOST}:443#sha256={node['fingerprint']}"
@@ -236,7 +237,7 @@ def test_tcp_443_alone(ways: Base) -> None:
         assert "which answers over TLS in" in user.side.try_nconnect("doctor").stdout
         user.side.down()
 
-        # Another node answers there: nobody logs in to it.
+        # Another node answers there: the user must not log in to it.
         options = ["--listen", "0.0.0.0", "--port", "4443", "--tls"]
         with _instead(ways, user, 4443, [*nconnect_command(), "node", *options], "mallory"):
             said = _refused_up(user)
@@ -257,7 +258,7 @@ def test_tcp_443_alone(ways: Base) -> None:
     ways.not_much_longer(times)
 
 
-def test_a_plain_seed_whose_node_is_reached_over_tls_alone(ways: Base) -> None:
+def test_a_plain_seed_may_name_a_node_with_tls_only(ways: Base) -> None:
     with ways.traveller() as user:
         user.plug_in()
         swallow(ways.world.internet, f"iifname way{user.number} tcp dport 30002")
@@ -272,8 +273,8 @@ def test_a_plain_seed_whose_node_is_reached_over_tls_alone(ways: Base) -> None:
     ways.not_much_longer(times)
 
 
-def test_a_captive_portal_that_opens(ways: Base) -> None:
-    """`join` and `up --keep-trying` wait for somebody to log in, and say so once."""
+def test_a_captive_portal_is_named_and_waited_for(ways: Base) -> None:
+    """`join` and `up --keep-trying` wait until somebody logs in, and say so once."""
     with ways.gate() as (user, router):
         user.namespace.ip(f"route add default via {GATE}")
         user.namespace.etc("hosts", f"{NODE_HOST} {NAME}\n")
@@ -312,7 +313,7 @@ def test_a_captive_portal_that_opens(ways: Base) -> None:
         user.chat()
         user.side.down()
 
-        # Another kind of portal answers the web only; `doctor` finds it nevertheless.
+        # Another kind of portal answers web requests only; `doctor` finds it too.
         _close(router, "tcp dport 80", "type filter hook forward priority 0; policy drop")
         _nft(router, "add rule ip portal more meta l4proto tcp reject with tcp reset")
         found = user.side.try_nconnect("doctor").stdout
@@ -338,7 +339,7 @@ def test_threads_and_memory_stay_flat_behind_a_portal_that_never_opens(ways: Bas
 @pytest.mark.slow
 @pytest.mark.timeout(700)
 def test_threads_and_memory_stay_flat_while_a_proxy_hangs(ways: Base) -> None:
-    """Its name is found, and it takes connections; it never says a word."""
+    """The proxy accepts connections and never answers."""
     with ways.gate() as (user, router):
         user.namespace.etc("hosts", f"{GATE} proxy.example\n")
         ways.serve(user, router, [sys.executable, "-c", SILENT, GATE], 3128)
@@ -350,7 +351,7 @@ def test_threads_and_memory_stay_flat_while_a_proxy_hangs(ways: Base) -> None:
 
 
 FLAT_S = 600
-COLLECTED_S = 200  # what is garbage in cycles is collected after so long at the latest (seen: 90 s)
+COLLECTED_S = 200  # cyclic garbage is collected after this time at the latest (measured: 90 s)
 SILENT = """
 import socket, sys
 kept = []
@@ -366,7 +367,7 @@ OPEN = "delete table ip portal"
 
 
 def _close(router: Namespace, what: str = "meta l4proto tcp", *chains: str) -> None:
-    """Lead what the user sends to the portal; `chains`: one more in its table."""
+    """Redirect what the user sends to the portal. `chains`: an additional chain in its table."""
     _nft(router, "add table ip portal; add chain ip portal in { type nat hook prerouting priority -100; }")
     _nft(router, f"add rule ip portal in iifname lan0 {what} redirect to :8080")
     for chain in chains:
@@ -380,7 +381,7 @@ def _nft(namespace: Namespace, commands: str) -> None:
 
 @contextmanager
 def _instead(ways: Base, user: Traveller, port: int, command: Sequence[str], name: str) -> Iterator[Process]:
-    """Lead the user's connections to the node's port 443 to a program at another one."""
+    """Redirect the user's connections to the node's port 443 to a program at another port."""
     internet = ways.world.internet
     process = Process(internet, command, ways.world.folder / f"{name}.log", env=_env_of(ways, name))
 
@@ -412,7 +413,7 @@ def _env_of(ways: Base, name: str) -> dict[str, str]:
 
 
 def _refused_up(user: Traveller) -> str:
-    """What `up` says, which must be one line and the end."""
+    """The message of an `up` that must fail with one line."""
     done = user.side.try_nconnect("up")
     assert done.returncode == 1
     assert len(done.stderr.splitlines()) == 1, done.stderr
@@ -420,7 +421,7 @@ def _refused_up(user: Traveller) -> str:
 
 
 def _nowhere(user: Traveller, secret: str) -> None:
-    """A secret is in none of the places where others look."""
+    """Assert that a secret is in none of the places where others can look."""
     report = user.side.folder / "report.tar.gz"
     user.side.try_nconnect("doctor", "--report", str(report))
     with tarfile.open(report) as bundle:

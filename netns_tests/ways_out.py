@@ -1,11 +1,11 @@
-"""A user whose only way out is X: a machine with nothing on it, its way out, and all that a user does there.
+"""A user whose only way out is X: a machine with nothing on it, its network, and what a user does there.
 
     traveller ── (a router, or none) ── internet ── provider ── server
                                         node 192.0.2.1             model, port 8000
 
-`Base` is what all of them share: a node, a provider that invites, a language model behind it. A test lays
-the way out (a `Traveller`'s cable, routes, name servers, proxy), then lets it `join`, `up` and chat, and
-compares the times with those on a plain network.
+`Base` is what all of them share: a node, a provider that invites, a language model behind it. A test makes
+the network (a `Traveller`'s cable, routes, name servers, proxy), lets the traveller `join`, `up` and chat,
+and compares the times with those on a plain network.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from lab.process import Process, until
 from lab.sides import Side
 from lab.world import LAN, NODE_HOST, PROVIDER_PEER, PROVIDER_TUNNEL, SEED_RPC, SERVER, WAN_INTERFACE, World
 
-NAME = "node.example"  # that of the node, for those who have a name server or a hosts file
+NAME = "node.example"  # the node's name, for travellers with a name server or a hosts file
 NAMED_SEED = f"http://{NAME}:30003"
 GATE, BEHIND_GATE = "10.9.9.1", "10.9.9.2"
 MODEL_PORT = 8000
@@ -202,7 +202,7 @@ def let_all_pass(namespace: Namespace) -> None:
 
 
 def swallow(namespace: Namespace, rule: str) -> None:
-    """Let a machine drop, without a word, what arrives and matches an nft rule ("ip daddr 192.0.2.9")."""
+    """Let a machine silently drop what arrives and matches an nft rule ("ip daddr 192.0.2.9")."""
     text = f"""
         add table inet swallow
         add chain inet swallow in {{ type filter hook prerouting priority -300; }}
@@ -214,7 +214,7 @@ def swallow(namespace: Namespace, rule: str) -> None:
 
 @contextmanager
 def nat64(world: World, router: Namespace, prefix: str) -> Iterator[None]:
-    """Let a router translate what it gets for `prefix` (a /96) into IPv4, and send it under its own address.
+    """Let a router translate packets for `prefix` (a /96) to IPv4, and send them with its own address.
 
     Debian's tayga translates, one IPv4 address of its pool for each IPv6 address; masquerading does the rest.
     """
@@ -242,7 +242,7 @@ def nat64(world: World, router: Namespace, prefix: str) -> Iterator[None]:
 
 
 def masquerade(router: Namespace) -> None:
-    """Let what a router forwards to the internet leave under its own address."""
+    """Let a router forward to the internet with its own address (masquerade)."""
     text = f"""
         add table ip out
         add chain ip out post {{ type nat hook postrouting priority 100; }}
