@@ -22,7 +22,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure() -> None:
-    """A run that is ended by SIGTERM (by `timeout`, say) takes its worlds back, as one does after Ctrl-C."""
+    """Let SIGTERM (of `timeout`, say) end a run like Ctrl-C does, so that its worlds are removed."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
@@ -45,7 +45,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def pytest_runtest_makereport(
     item: pytest.Item,
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Put the daemons' and the node's logs below the failure of a test that used them."""
+    """Add the logs of daemons and node to the report of a failure."""
     report = yield
     if report.failed:
         for value in getattr(item, "funcargs", {}).values():
@@ -64,7 +64,7 @@ def _shared() -> Iterator[Provided]:
 
 @pytest.fixture
 def tunnel(_shared: Provided) -> Provided:
-    """A tunnel that is up, with echo servers behind and on the provider. Leave it as it is."""
+    """A tunnel that is up, with servers behind and on the provider. All tests share it: change nothing."""
     return _shared
 
 

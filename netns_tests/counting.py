@@ -1,7 +1,7 @@
-"""A node that says what it passes on: a line of JSON every 0.1 s, for messages that are no acknowledgements.
+"""A node that prints what it relays: a line of JSON every 0.1 s, without acknowledgements.
 
-`{"messages", "bytes", "largest", "drops"}`: how many payloads of at least 512 bytes, their sum, the longest,
-and what was dropped.
+`{"messages", "bytes", "largest", "drops"}`: the number of payloads of at least 512 bytes, their sum, the
+longest one, and what was dropped.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""`python -m netns_tests.crashing …`: `nconnect …` in which each SIGUSR1 fails the next supervised task.
+"""`python -m netns_tests.crashing …`: `nconnect …`, in which SIGUSR1 makes the next supervised task fail.
 
 SIGUSR2 prints a line with the supervised tasks, and one with all tasks of the loop.
 """

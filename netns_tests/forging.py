@@ -12,7 +12,7 @@ _ETH_P_IP, _ETH_P_IPV6 = 0x0800, 0x86DD
 
 
 def inject(namespace: Namespace, interface: str, packet: Packet, *, mac: str = "") -> None:
-    """Send a packet by `interface`, past routes and firewall. `mac`: of the next hop, if it has one."""
+    """Send a packet from `interface`, past routes and firewall. `mac`: the next hop's, if it has one."""
     data = bytes(packet)
     kind = _ETH_P_IP if data[0] >> 4 == 4 else _ETH_P_IPV6
     with namespace.socket(socket.AF_PACKET, socket.SOCK_DGRAM) as raw:

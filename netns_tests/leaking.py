@@ -1,4 +1,4 @@
-"""What tries to leak, and who looks: senders of every kind, and a listener on all other interfaces.
+"""Senders of every kind that may leak, and a listener that sees what leaks.
 
 `Senders` send to the peers' prefixes as fast as a loop turns, from the user's machine and from a container
 behind it. `Listener` counts what leaves the machine for them by anything but a TUN device or loopback.
@@ -35,7 +35,7 @@ class Listener:
 
     def __init__(self, namespace: Namespace) -> None:
         self.seen: Counter[str] = Counter()  # by a description: interface, protocol, destination
-        self.packets = 0  # that left at all: the listener hears
+        self.packets = 0  # that left at all: the control that the listener hears
         self._socket = namespace.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(ETH_P_ALL))
         self._socket.setsockopt(socket.SOL_SOCKET, 33, 8 << 20)  # SO_RCVBUFFORCE
         self._socket.settimeout(0.05)
@@ -72,7 +72,7 @@ class Listener:
 
 
 def leaked(protocol: int, packet: bytes) -> str:
-    """What a packet is, when it is for the peers and no exception; "" otherwise."""
+    """A description of a packet for the peers' prefixes; "" for others, and for what is excepted."""
     if protocol == ETH_P_IP and len(packet) >= 20:
         kind, destination = packet[9], ip_address(packet[16:20])
         payload = packet[(packet[0] & 0x0F) * 4 :]
@@ -118,7 +118,7 @@ class Senders:
     def _loop(self, work: Callable[[str], None]) -> Callable[[], None]:
         def run() -> None:
             with contextlib.ExitStack() as made:
-                # Each is one flow to conntrack from the beginning, while the tunnel was up.
+                # Flows that began while the tunnel was up, so that conntrack knows them.
                 flows = {
                     target: made.enter_context(socket.socket(_family(target), socket.SOCK_DGRAM))
                     for target in TARGETS
@@ -150,13 +150,13 @@ class Senders:
             sock.sendto(b"plain", (target, PORT))
 
     def _marked(self, target: str) -> None:
-        """By the program itself, so that another table has its route."""
+        """Marked by the program itself, so that another routing table serves it."""
         with socket.socket(_family(target), socket.SOCK_DGRAM) as sock:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, MARK)
             sock.sendto(b"marked", (target, PORT))
 
     def _by_rule(self, target: str) -> None:
-        """By another program's firewall, after the first choice of a route."""
+        """Marked by another program's firewall, after the kernel chose a first route."""
         with socket.socket(_family(target), socket.SOCK_DGRAM) as sock:
             sock.sendto(b"marked by a rule", (target, MARKED_PORT))
 

@@ -1,4 +1,4 @@
-"""Flows that go on while something is changed, and a second peer beside the first.
+"""Flows that go on while something is changed, and a second user beside the first.
 
 user ─────┐
           internet (node) ── provider ── server 192.168.50.10
@@ -21,7 +21,7 @@ from lab.world import LAN, PROVIDER_PEER, PROVIDER_TUNNEL, SEED_RPC, SERVER, WAN
 
 SECOND_PEER = "second"
 SECOND_TUNNEL = "10.86.0.3"
-RATE = 16_000_000  # bytes a second that a flow asks for: above 10 MB/s, and both cores stay free for two
+RATE = 16_000_000  # bytes a second that a flow asks for: above 10 MB/s, and two flows leave the cores free
 CHUNK = 1 << 16
 
 
@@ -41,7 +41,7 @@ class Flow:
         self._thread.start()
 
     def rate(self, seconds: float) -> float:
-        """Bytes a second that pass from now on, at this side."""
+        """Bytes a second that pass at this side, measured from now on."""
         before, started = self.moved, time.monotonic()
         time.sleep(seconds)
         return (self.moved - before) / (time.monotonic() - started)
@@ -64,7 +64,7 @@ class Flow:
             if ahead_s > 0:
                 self._stop.wait(min(ahead_s, 0.05))
                 continue
-            started = max(started, time.monotonic() - self.moved / RATE - 0.1)  # what was lost stays lost
+            started = max(started, time.monotonic() - self.moved / RATE - 0.1)  # do not catch up for a pause
             try:
                 done = self._connection.send(data) if self._up else len(self._connection.recv(CHUNK))
             except TimeoutError:

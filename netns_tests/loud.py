@@ -1,4 +1,4 @@
-"""`python -m netns_tests.loud …`: nconnect, logging all that it has to say, asyncio's part too."""
+"""`python -m netns_tests.loud …`: nconnect with all its logs at DEBUG, and with asyncio in debug mode."""
 
 from __future__ import annotations
 

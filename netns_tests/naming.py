@@ -1,6 +1,6 @@
-"""A node whose RPC names another one, which nobody can reach, for every address that is no sub-client's.
+"""A node whose RPC names another node, which nobody can reach, for every address that is no sub-client's.
 
-`python -m netns_tests.naming DEAD_HOST`; SIGUSR1 ends that, and it names itself for all.
+`python -m netns_tests.naming DEAD_HOST`. After SIGUSR1 it names itself for all addresses.
 """
 
 from __future__ import annotations

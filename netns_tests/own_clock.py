@@ -1,7 +1,7 @@
 """`python -m netns_tests.own_clock …`: nconnect under libfaketime.
 
-Its `clock_nanosleep` refuses the monotonic clock where that one is not faked, and that is what `time.sleep`
-calls: here a sleep is a `select` without files.
+libfaketime's `clock_nanosleep` refuses the monotonic clock where that one is not faked, and `time.sleep`
+calls it. Here a sleep is a `select` without files.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""`python prying.py`, run as another user: looks at every process, and says which of them shows a secret.
+"""`python prying.py`, run as another user: looks at every process, and reports which of them shows a secret.
 
-Standard input has the secrets, one a line, and ends. A line of output for each process and place where one
-was seen: process id, file of /proc, secret. "watching" is said first.
+Standard input has the secrets, one a line. The program prints "watching", then a line for each process and
+place where it sees one: process id, file in /proc, secret.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ import os
 import sys
 import time
 
-YOUNG_S = 1.0  # a process is looked at all the time for so long, and once in so many seconds from then on
-PAUSE_S = 0.001  # far below what any program lives
+YOUNG_S = 1.0  # seconds for which a process is watched all the time, and the pause between looks after that
+PAUSE_S = 0.001  # far less than any program lives
 
 
 def main() -> None:
@@ -33,7 +33,7 @@ def main() -> None:
                     with open(f"/proc/{pid}/{place}", "rb") as file:
                         text = file.read()
                 except OSError:
-                    continue  # gone, or closed to us
+                    continue  # it is gone, or not readable for us
                 for secret in secrets:
                     found = (pid, place, secret)
                     if secret in text and found not in seen:

@@ -1,7 +1,7 @@
-"""A page of the documentation, read and typed by somebody who follows it: each command on its machine.
+"""A page of the documentation, typed by somebody who follows it: each command runs on its machine.
 
-In a page's code blocks a line `MACHINE$ COMMAND` is a command. What stands for something else is put in as a
-reader would: `NODE` is the node's address; a token or an address with `…` in it is what was printed before.
+In the page's code blocks a line `MACHINE$ COMMAND` is a command. Placeholders are replaced as a reader would:
+`NODE` by the node's address; a token or an address with `…` in it by what was printed before.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Typed:
 
 
 def section(page: str, title: str, level: str = "##") -> str:
-    """The text below a heading, up to the next one of the same level."""
+    """The text below a heading, up to the next heading of the same level."""
     found = re.findall(
         rf"^{level} {re.escape(title)}\n(.*?)(?=^#{{2,{len(level)}}} |\Z)", page, re.MULTILINE | re.DOTALL
     )
@@ -38,7 +38,7 @@ def section(page: str, title: str, level: str = "##") -> str:
 
 
 def blocks(text: str, language: str = "") -> list[str]:
-    """The code blocks of that language."""
+    """The code blocks of a language."""
     found = re.findall(r"^```(\w*)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
     return [block for kind, block in found if kind == language]
 
@@ -55,7 +55,7 @@ def commands(text: str) -> list[Typed]:
 
 
 class Reader:
-    """Who types the commands. `words` are further words that stand for something."""
+    """Types the commands. `words` are further placeholders."""
 
     def __init__(self, world: World, *, words: Mapping[str, str] | None = None) -> None:
         self.world = world
@@ -63,17 +63,20 @@ class Reader:
         self.machines: dict[str, Namespace] = {
             "provider": world.provider, "user": world.user, "server": world.server,
         }  # fmt: skip
-        self.names = {"provider": PROVIDER_PEER, "user": USER_PEER}  # else it is the testing machine's
+        self.names = {
+            "provider": PROVIDER_PEER,
+            "user": USER_PEER,
+        }  # else it would be the one of the testing machine
         self.words = {"NODE": NODE_HOST, **(words or {})}
         self.answers: list[str] = []  # of curl
-        self._left_out: dict[str, str] = {}  # by how it begins: an address, or a token
+        self._left_out: dict[str, str] = {}  # printed addresses and tokens, by their first characters
 
     def run_all(self, typed: Sequence[Typed]) -> None:
         for one in typed:
             self.run(one.machine, one.command)
 
     def run(self, machine: str, command: str) -> str:
-        """Type one command, which must succeed; what it printed."""
+        """Run one command, which must succeed; return its output."""
         text = ELIDED.sub(self._fill_in, command)
         for word, meant in self.words.items():
             text = re.sub(rf"\b{re.escape(word)}\b", meant, text)
@@ -97,7 +100,7 @@ class Reader:
 
     def _nconnect(self, machine: str, arguments: list[str]) -> str:
         side = self.sides[machine]
-        if "-c" in arguments:  # a second tunnel of this machine: the file's name is its interface's
+        if "-c" in arguments:  # a second tunnel of this machine: its interface is named like the file
             at = arguments.index("-c")
             interface = arguments[at + 1].rpartition("/")[2].removesuffix(".toml")
             arguments = arguments[:at] + arguments[at + 2 :]
@@ -108,7 +111,7 @@ class Reader:
         name = self.names[machine]
         if arguments[0] in ("init", "join"):
             arguments = [*arguments, "--identifier", name]
-        # The shell of a person who types `up` stays in it: here it goes to the background.
+        # A person's shell stays in `up`: here it goes to the background.
         if arguments == ["up"]:
             arguments = ["up", "-d"]
         output = side.nconnect(*arguments)
@@ -124,7 +127,7 @@ class Reader:
         return found[0]
 
     def end(self) -> None:
-        """`down` wherever it was typed."""
+        """Run `down` wherever `up` was typed."""
         for side in self.sides.values():
             if side.config.exists():
                 side.try_nconnect("down")

@@ -1,7 +1,7 @@
 """`python -m netns_tests.sender SEED_RPC SEED IDENTIFIER DEST`: an NKN client that sends what it is told.
 
-Each line of standard input is the payload of one NKN message, in hex: anything, well-formed or not. Ends when
-all is handed to the node.
+Each line of standard input is the payload of one NKN message in hex, well-formed or not. The program ends
+when it has handed all of them to the node.
 """
 
 from __future__ import annotations

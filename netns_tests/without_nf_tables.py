@@ -1,7 +1,7 @@
-"""Run a command as on a kernel without nf_tables: `python -m netns_tests.without_nf_tables COMMAND…`.
+"""Runs a command as on a kernel without nf_tables: `python -m netns_tests.without_nf_tables COMMAND…`.
 
 A seccomp filter (linux/seccomp.h, linux/filter.h) refuses socket(AF_NETLINK, …, NETLINK_NETFILTER) with
-EPROTONOSUPPORT, for the command and all that it starts.
+EPROTONOSUPPORT, for the command and all its children.
 """
 
 from __future__ import annotations
