@@ -17,7 +17,6 @@ from nconnect.tunnel.paths.lanes import Lane
 from nconnect.tunnel.paths.manager import PathManager
 from nconnect.tunnel.peer import Peer
 from nconnect.tunnel.timer_heap import TimerHeap
-from nconnect.wire.message import message_prefix
 from nconnect.wire.tunnel import (
     LEG_BODY,
     PING_BODY,
@@ -73,7 +72,7 @@ class ControlFrames:
         self._timer_heap.schedule(peer)
         if now >= pair.rekey_at:
             self._handshakes.initiate(peer, now)
-        self._outputs.append(Send(lane.dest, message_prefix(header, size) + out, lane.link))
+        self._outputs.append(Send(lane.dest, peer.path.prefix(header, size) + out, lane.link))
 
     def ping(
         self, peer: Peer, now: float, lane: Lane | None = None, *records: tuple[RecordKind, bytes]
@@ -97,13 +96,13 @@ class ControlFrames:
         """Ask on each of these lanes whether it lives, and say which links we have."""
         links, revision = self._path_manager.links, self._path_manager.revision
         for lane in lanes:
-            if len(peer.path.lanes.used) == 1 and len(links) == 1 and not revision:
+            if not peer.path.several and len(links) == 1 and not revision:
                 self.ping(peer, now, lane)
                 continue
             if self.ping(peer, now, lane, (RecordKind.LINKS, encode_links(revision, links))) is None:
                 return
             peer.path.lanes.asked(lane, now)
-        if len(peer.path.lanes.used) > 1:
+        if peer.path.several:
             self._path_manager.watch(peer, now)
 
     def received(self, peer: Peer, kind: int, body: memoryview, now: float, back: Lane) -> None:
@@ -141,7 +140,7 @@ class ControlFrames:
         for lane in (back, *peer.path.lanes.all):  # it came back on its lane, if it could
             rtt_s = lane.sending.on_report(body, now, busy=self.is_busy())
             if rtt_s is not None:
-                if len(peer.path.lanes.used) > 1:
+                if peer.path.several:
                     lane.took(rtt_s)
                     self._path_manager.choose(peer, now)
                 return

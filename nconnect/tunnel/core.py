@@ -36,6 +36,7 @@ from nconnect.tunnel.constants import MAX_BATCH_BYTES, QUESTION_S
 from nconnect.tunnel.outputs import Output, Settings
 from nconnect.tunnel.paths.feedback import Arrivals
 from nconnect.tunnel.paths.lanes import Lane
+from nconnect.tunnel.paths.relayed import RelayedPath
 from nconnect.tunnel.peer import Peer
 from nconnect.tunnel.pending import PendingSenders
 from nconnect.tunnel.send_queue import NO_LIMIT, SendQueue
@@ -49,16 +50,13 @@ from nconnect.wire.tunnel import (
     DATA_HEADER,
     MAX_LINKS,
     RECORD_HEADER_BYTES,
-    STRIPE_BODY,
     VERSION,
     VIRTIO_HEADER_BYTES,
     Feature,
     FrameKind,
     Record,
     RecordKind,
-    data_frame,
     read_records,
-    split_data_frame,
 )
 
 SEAL_BYTES = TAG_BYTES  # what a sealed batch is longer than the batch
@@ -216,7 +214,7 @@ class Tunnel:
         pair = peer.session.current
         assert pair is not None
         header, size = pair.seal_into(batch, out, lane.number)
-        return data_frame(header, size), size
+        return peer.path.prefix(header, size), size
 
     def sent(self, peer: Peer, lane: Lane, size: int, now: float, packets: int = 0) -> None:
         """The batch of `size` bytes that was sealed last has left.
@@ -232,7 +230,7 @@ class Tunnel:
             traffic.tx_packets += packets
             traffic.tx_bytes += size - packets * (RECORD_HEADER_BYTES + VIRTIO_HEADER_BYTES)
         peer.timers.data_sent(now)
-        if len(peer.path.lanes.used) > 1:
+        if peer.path.several:
             self._path_manager.watch(peer, now)
         if peer.check_at > now + QUESTION_S:
             self._timer_heap.schedule(peer)
@@ -269,7 +267,7 @@ class Tunnel:
         if self._closed:  # an answer would begin a session that nobody tends
             return []
         try:
-            frame = split_data_frame(payload) or self._not_a_plain_data_frame(source, payload, now)
+            frame = RelayedPath.split(payload) or self._not_a_plain_data_frame(source, payload, now)
         except RemoteProtocolError:
             self.drops[DropReason.MALFORMED] += 1
             return []
@@ -297,8 +295,7 @@ class Tunnel:
             return []
         # Authentic from here on. Which lane it came by, and which one leads back.
         path = peer.path
-        several = len(path.lanes.used) > 1
-        if number or several:
+        if number or path.several:
             arrivals, back = self._path_manager.heard_on(peer, number, now)
         else:
             arrivals, back = path.arrivals, path.lane
@@ -317,9 +314,11 @@ class Tunnel:
             packets = check_sources(peer, packets, self.routes, self.settings.features)
         # In order again, where the path disturbs it.
         if stripe is not None:
-            return self._striped_in_order(peer, packets, size, stripe, now)
+            packets = path.stripe_came(stripe, packets, size, now)
+            self._await_order(peer)
+            return packets
         order = path.order
-        if several or (counter == newest + 1 and index == order.index and not order.waits):
+        if path.several or (counter == newest + 1 and index == order.index and not order.waits):
             return packets
         passed = order.put(index, counter, newest, packets, size, now)
         self._await_order(peer)
@@ -382,18 +381,6 @@ class Tunnel:
                 continue
             self._control_frames.received(peer, kind, body, now, back)
         return stripe
-
-    def _striped_in_order(
-        self, peer: Peer, packets: list[memoryview], size: int, stripe: memoryview, now: float
-    ) -> list[memoryview]:
-        """What may pass now that this striped batch is there. What has to wait is copied."""
-        number, wait_ms = STRIPE_BODY.unpack(stripe)
-        striped = peer.path.striped
-        if not striped.is_next(number):
-            packets = [memoryview(bytes(packet)) for packet in packets]
-        passed = striped.put(number, packets, size, wait_ms / 1e3, now)
-        self._await_order(peer)
-        return passed
 
     def _await_order(self, peer: Peer) -> None:
         peer.timers.set(Timer.REORDER, peer.path.overdue_at())

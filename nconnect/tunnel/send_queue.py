@@ -7,7 +7,6 @@ turns, a batch each; one whose path is slower than what waits for it is passed o
 from __future__ import annotations
 
 from collections.abc import Callable
-from math import inf
 
 from nconnect.errors import DropReason
 from nconnect.ip import offload, packet
@@ -16,7 +15,6 @@ from nconnect.tunnel.paths.lanes import Lane
 from nconnect.tunnel.paths.manager import PathManager
 from nconnect.tunnel.paths.scheduler import Scheduler
 from nconnect.tunnel.peer import Peer
-from nconnect.tunnel.source_check import needed_feature
 from nconnect.tunnel.timers import NEVER
 from nconnect.wire.tunnel import (
     MAX_LINKS,
@@ -24,13 +22,11 @@ from nconnect.wire.tunnel import (
     RECORD_HEADER_BYTES,
     STRIPE_RECORD_BYTES,
     VIRTIO_HEADER_BYTES,
-    Feature,
     put_record,
     put_stripe,
 )
 
 NO_LIMIT = 1 << 30
-UNIT_S = 0.004  # as long as the pacer's burst: a token waits for no more than that
 # Where each message must be signed, and verified by the node, few large ones cost less than many small ones.
 # So while much is under way, a batch leaves when GATHER_BYTES wait, or GATHER_S after the one before it.
 # Measured over the official node: 5 to 10 % less CPU a byte for all three processes, and as much more rate.
@@ -61,10 +57,10 @@ class SendQueue:
         flow = packet.flow_hash(view[VIRTIO_HEADER_BYTES:])
         path = peer.path
         scheduler = path.scheduler
-        if scheduler is None and len(path.lanes.used) > 1:
+        if scheduler is None and path.several:
             scheduler = self._path_manager.spread_out(peer, now)
         lane = path.lane if scheduler is None else scheduler.lane_of(flow, now)
-        unit = self._unit(lane)
+        unit = path.unit(lane, self.link_rates[lane.link])
         pieces = [record] if len(record) <= unit else map(bytearray, offload.cut(view, unit))
         for piece in pieces:
             if scheduler is None:
@@ -72,11 +68,6 @@ class SendQueue:
             else:
                 scheduler.enqueue(flow, piece, now)
         self.backlog.setdefault(peer)
-
-    def _unit(self, lane: Lane) -> int:
-        """The largest record that a slow lane should be held by: what it carries in `UNIT_S`."""
-        rate = min(lane.sending.pacer.rate or inf, self.link_rates[lane.link] or inf)
-        return MAX_PACKET_BODY_BYTES if rate == inf else int(rate * UNIT_S / max(1, lane.queue.flow_count))
 
     def next_batch(
         self, arena: bytearray, now: float, room: int = NO_LIMIT, link: int = 0
@@ -157,13 +148,13 @@ class SendQueue:
     def _fill(
         self, peer: Peer, queue: FairQueue[bytearray], arena: bytearray, now: float, limit: int, at: int = 0
     ) -> tuple[int, int]:
-        packets = 0
-        room = min(len(arena), peer.path.batch_bytes) - RECORD_HEADER_BYTES - MAX_PACKET_BODY_BYTES
+        path, packets = peer.path, 0
+        room = min(len(arena), path.batch_bytes) - RECORD_HEADER_BYTES - MAX_PACKET_BODY_BYTES
         while at <= room and at < limit:
             record = queue.dequeue(now)
             if record is None:
                 break
-            for piece in suited(peer, record):
+            for piece in path.suited(record):
                 if at + RECORD_HEADER_BYTES + len(piece) > len(arena):  # tiny segments, all headers
                     peer.drops[DropReason.TOO_BIG] += 1
                     continue
@@ -172,13 +163,3 @@ class SendQueue:
                 peer.traffic.tx_bytes += len(piece) - VIRTIO_HEADER_BYTES
         peer.traffic.tx_packets += packets
         return at, packets
-
-
-def suited(peer: Peer, record: bytearray) -> list[bytearray] | list[bytes]:
-    """The record as the peer's TUN takes it: as it is, or split and its checksums completed."""
-    if peer.path.features == Feature.ALL:
-        return [record]
-    needed = needed_feature(record)
-    if not needed & ~peer.path.features:
-        return [record]
-    return offload.split(memoryview(record))

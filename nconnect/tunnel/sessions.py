@@ -133,7 +133,7 @@ class Sessions:
         if peer.shared_key.is_peers(now):
             age_s = int(now - peer.shared_key.seen_at)
             self.control_frames.send(peer, now, (RecordKind.SHARED_KEY, SHARED_KEY_BODY.pack(age_s)))
-        if len(peer.path.lanes.used) > 1:
+        if peer.path.several:
             self.control_frames.probe(peer, peer.path.lanes.used, now)
 
     # What happened to us

@@ -1,11 +1,11 @@
-"""What a peer's packets must be before they reach the TUN, and what a TUN must take for a record. Pure."""
+"""What a peer's packets must be before they reach the TUN. Pure."""
 
 from __future__ import annotations
 
 from nconnect.errors import DropReason
 from nconnect.ip import icmp, offload, packet
-from nconnect.model import Buffer
 from nconnect.tunnel.allowed_ips import AllowedIps
+from nconnect.tunnel.paths.path import needed_feature
 from nconnect.tunnel.peer import Peer
 from nconnect.wire.tunnel import VIRTIO_HEADER_BYTES, Feature
 
@@ -59,18 +59,3 @@ def _is_foreign_error(view: memoryview, peer: Peer, routes: AllowedIps[Peer]) ->
     """Whether this is an ICMP error, and not plainly about a packet that went to this peer."""
     address = icmp.quoted_destination(view)
     return address is not None and (address == icmp.UNREADABLE or routes.longest_match(address) is not peer)
-
-
-def needed_feature(record: Buffer) -> Feature:
-    """What a TUN must take for this record to be written as it is."""
-    if not record[0] & offload.NEEDS_CSUM and not record[1]:
-        return Feature(0)
-    return _FEATURE_OF_GSO.get(record[1] & ~offload.GSO_ECN, Feature.ALL)
-
-
-_FEATURE_OF_GSO = {
-    offload.GSO_NONE: Feature.CHECKSUM,
-    offload.GSO_TCPV4: Feature.CHECKSUM | Feature.TSO4,
-    offload.GSO_TCPV6: Feature.CHECKSUM | Feature.TSO6,
-    offload.GSO_UDP_L4: Feature.CHECKSUM | Feature.USO,
-}

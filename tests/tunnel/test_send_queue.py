@@ -13,7 +13,7 @@ from nconnect.model import PeerConfig
 from nconnect.tunnel.constants import BATCH_BYTES, QUEUE_BYTES
 from nconnect.tunnel.core import SEAL_BYTES
 from nconnect.tunnel.outputs import Settings
-from nconnect.tunnel.send_queue import GATHER_BYTES, GATHER_S, GATHER_UNDER_WAY_BYTES, suited
+from nconnect.tunnel.send_queue import GATHER_BYTES, GATHER_S, GATHER_UNDER_WAY_BYTES
 from nconnect.tunnel.timers import NEVER
 from nconnect.wire.message import Message
 from nconnect.wire.tunnel import MAX_PACKET_BODY_BYTES, Feature
@@ -182,7 +182,7 @@ def test_a_record_is_suited_to_the_peer_s_tun(features: Feature, whole: set[str]
     records["partial"] = bytes(offload.cut(memoryview(records["tcp4"]), 1200)[0])
     assert records["partial"][0] & offload.NEEDS_CSUM
     for name, record in records.items():
-        pieces = [bytes(piece) for piece in suited(user.peer(provider), bytearray(record))]
+        pieces = [bytes(piece) for piece in user.peer(provider).path.suited(bytearray(record))]
         if name in whole:
             assert pieces == [record]
             continue

@@ -44,7 +44,9 @@ class PathManager:
     def pair(self, peer: Peer, now: float, theirs: Mapping[int, int] | None = None) -> None:
         """Use the lanes between our links and the peer's: `theirs`, or what is known of them."""
         lanes = peer.path.lanes
-        self._leave(peer, lanes.pair(self.links, lanes.theirs if theirs is None else theirs, now), now)
+        left = lanes.pair(self.links, lanes.theirs if theirs is None else theirs, now)
+        peer.path.several = len(lanes.used) > 1
+        self._leave(peer, left, now)
 
     def greeted(self, peer: Peer, hello: Hello, now: float) -> None:
         """A handshake has told what the peer takes, and which links it has: no tags, and no revision yet."""
