@@ -128,7 +128,6 @@ class Driver:
 
     def start(self) -> None:
         """Begin to read the TUN, and to keep the core's timers."""
-        self._tunnel.ask_busy(self._is_late)
         self.read_on()
         self.drain()
 
@@ -293,10 +292,10 @@ class Driver:
         view = payload if isinstance(payload, memoryview) else memoryview(payload)
         packets = self._tunnel.receive(message.src, view, self._opened, self._clock())
         if self._turn_left < len(packets) or self._inflow.waiting:
-            self._write_in_turns(self._tunnel.opened_from, packets)
+            self._write_in_turns(self._tunnel.receiver.opened_from, packets)
         else:
             self._write(packets)
-        self._tunnel.received()
+        self._tunnel.received(self._is_late)
         if packets and len(view) < PROMPT_BYTES:
             # The kernel has answered a ping or a SYN already: send that before the loop's next turn.
             self._on_tun_readable(self._out)

@@ -208,7 +208,7 @@ def assemble(opened: Opened, loop: asyncio.AbstractEventLoop, *, keep_trying: bo
     )
 
     # What the core asks for in the middle of a message
-    tunnel.on_visitor = enrolment.knock
+    tunnel.receiver.on_visitor = enrolment.knock
     tunnel.ask_legs(links.leg_s)
 
     # Events: who is told, in this order

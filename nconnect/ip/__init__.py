@@ -9,8 +9,8 @@ virtio-net header is true of that packet).
               --> tunnel.send_queue          packet.flow_hash: which flow; offload.cut: what is too long for
                                              the path; offload.split: what the peer's kernel does not take
 
-    in    opened batch --> tunnel.source_check    packet.is_well_formed, is_forbidden_source,
-                                                  icmp.quoted_destination, offload.check
+    in    opened batch --> tunnel.receiver    packet.is_well_formed, is_forbidden_source,
+                                              icmp.quoted_destination, offload.check
               --> TUN: the kernel cuts super-packets and completes checksums
 
     packet     fields of IPv4 and IPv6; flow hash; ECN mark          RFC 791, 8200, 3168
@@ -33,6 +33,6 @@ linear part there); a UDP checksum of 0 goes out as 0xffff; nothing is reassembl
 transport header here; IPv6 extension headers are followed up to a fixed number.
 
 To support another offload: its GSO type in `offload.check` and its pieces in `_SuperPacket`, a `Feature` in
-`nconnect.wire.tunnel` with its row in `nconnect.tunnel.source_check`, the flag in
+`nconnect.wire.tunnel` with its row in `nconnect.tunnel.paths.path`, the flag in
 `nconnect.io.system.tun`.
 """

@@ -20,10 +20,16 @@ class AllowedIps(Generic[Owner]):
     """A table of prefixes and their owners."""
 
     def __init__(self, entries: Iterable[tuple[Prefix, Owner]] = ()) -> None:
-        self._by_length: dict[int, dict[int, dict[int, Owner]]] = {4: {}, 16: {}}
-        self._order: dict[int, list[int]] = {4: [], 16: []}
         self.cache: dict[bytes, Owner | None] = {}  # destinations
         self.source_cache: dict[bytes, Owner | None] = {}
+        self.replace(entries)
+
+    def replace(self, entries: Iterable[tuple[Prefix, Owner]]) -> None:
+        """Make the table be these."""
+        self._by_length: dict[int, dict[int, dict[int, Owner]]] = {4: {}, 16: {}}
+        self._order: dict[int, list[int]] = {4: [], 16: []}
+        self.cache.clear()
+        self.source_cache.clear()
         for prefix, owner in entries:
             self._insert(prefix, owner)
 

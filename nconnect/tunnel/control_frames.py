@@ -42,7 +42,6 @@ class ControlFrames:
         handshakes: Handshakes,
         outputs: deque[Output],
     ) -> None:
-        self.is_busy: Callable[[], bool] = bool  # False
         self.leg_s: Callable[[int], float | None] = lambda link: None
         self._rng = rng
         self._timer_heap = timer_heap
@@ -105,8 +104,10 @@ class ControlFrames:
         if peer.path.several:
             self._path_manager.watch(peer, now)
 
-    def received(self, peer: Peer, kind: int, body: memoryview, now: float, back: Lane) -> None:
-        """One from an authentic batch, other than CLOSE and STRIPE; `back` is the lane to answer on."""
+    def received(
+        self, peer: Peer, kind: int, body: memoryview, now: float, back: Lane, is_busy: Callable[[], bool]
+    ) -> None:
+        """One from an authentic batch, other than CLOSE; `back` is the lane to answer on."""
         if kind == RecordKind.PING:
             self.send(peer, now, *self._leg(back.link), (RecordKind.PONG, bytes(body)), lane=back)
         elif kind == RecordKind.PONG:
@@ -116,7 +117,7 @@ class ControlFrames:
         elif kind == RecordKind.SHARED_KEY:
             peer.shared_key.told_at = now - SHARED_KEY_BODY.unpack(body)[0]
         elif kind == RecordKind.FEEDBACK:
-            self._on_report(peer, body, now, back)
+            self._on_report(peer, body, now, back, is_busy())
         elif kind == RecordKind.LINKS:
             self._on_links(peer, body, now)
 
@@ -136,9 +137,9 @@ class ControlFrames:
         self._path_manager.choose(peer, now)
         self._outputs.append(Pong(peer, ping_id, now - sent_at, lane.link, lane.leg_s))
 
-    def _on_report(self, peer: Peer, body: memoryview, now: float, back: Lane) -> None:
+    def _on_report(self, peer: Peer, body: memoryview, now: float, back: Lane, busy: bool) -> None:
         for lane in (back, *peer.path.lanes.all):  # it came back on its lane, if it could
-            rtt_s = lane.sending.on_report(body, now, busy=self.is_busy())
+            rtt_s = lane.sending.on_report(body, now, busy=busy)
             if rtt_s is not None:
                 if peer.path.several:
                     lane.took(rtt_s)

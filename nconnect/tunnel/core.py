@@ -24,39 +24,26 @@ the peer where one is known, else in `drops`.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 
 from nconnect.crypto.aead import TAG_BYTES
 from nconnect.crypto.keys import Identity
-from nconnect.errors import DropReason, RemoteProtocolError
 from nconnect.model import Buffer, Deadline, NknAddress, PeerConfig, Rng
 from nconnect.tunnel.allowed_ips import AllowedIps
 from nconnect.tunnel.constants import MAX_BATCH_BYTES, QUESTION_S
 from nconnect.tunnel.outputs import Output, Settings
-from nconnect.tunnel.paths.feedback import Arrivals
 from nconnect.tunnel.paths.lanes import Lane
-from nconnect.tunnel.paths.relayed import RelayedPath
 from nconnect.tunnel.peer import Peer
-from nconnect.tunnel.pending import PendingSenders
+from nconnect.tunnel.receiver import Receiver
 from nconnect.tunnel.send_queue import NO_LIMIT, SendQueue
-from nconnect.tunnel.session import KeyPair
 from nconnect.tunnel.sessions import Sessions
-from nconnect.tunnel.source_check import check_sources
-from nconnect.tunnel.strangers import Strangers
 from nconnect.tunnel.timers import NEVER, Timer
-from nconnect.wire.message import Message
 from nconnect.wire.tunnel import (
-    DATA_HEADER,
     MAX_LINKS,
     RECORD_HEADER_BYTES,
-    VERSION,
     VIRTIO_HEADER_BYTES,
     Feature,
     FrameKind,
-    Record,
-    RecordKind,
-    read_records,
 )
 
 SEAL_BYTES = TAG_BYTES  # what a sealed batch is longer than the batch
@@ -84,17 +71,6 @@ class Tunnel:
         self.settings = settings
         self.routes: AllowedIps[Peer] = AllowedIps()
         self.peers: dict[str, Peer] = {}  # by bare NKN address
-        self.drops: Counter[DropReason] = Counter()  # of no known peer
-        self.pending = PendingSenders()
-        self._strangers = Strangers(now)
-        # Asked about what is not encrypted, from anybody; False when it is to be counted and dropped.
-        self.on_visitor: Callable[[str, Buffer, float], bool] | None = None
-        self._closed = False
-        # An authentic batch that `received` has yet to account for.
-        self._opened: tuple[Peer, KeyPair, Arrivals, Lane, int, int, float] | None = None
-        # Whose packets `receive` gave back last, by NKN address. A message's own source proves nothing: a
-        # peer can send what it sealed from any address.
-        self.opened_from = ""
         self._identity = identity
         self._stored = dict(counters or {})
         self._sessions = Sessions(
@@ -115,12 +91,13 @@ class Tunnel:
         self.link_rates = self._send_queue.link_rates
         self.link_signs = self._send_queue.link_signs
         self.gathers = self._send_queue.gathers
-        self._by_index = self._handshakes.by_index
+        self.receiver = Receiver(self._sessions, self.peers, self.routes, settings, now)
+        self.receive = self.receiver.receive  # called for each message: no call in between
+        self.received = self.receiver.received
+        self.turn_away = self.receiver.turn_away
+        self.drops = self.receiver.drops  # of no known peer
+        self.pending = self.receiver.pending
         self.set_peers(peers, now)
-
-    def ask_busy(self, is_busy: Callable[[], bool]) -> None:
-        """How to find out whether more has arrived already than was handed to `receive`."""
-        self._control_frames.is_busy = is_busy
 
     def ask_legs(self, leg_s: Callable[[int], float | None]) -> None:
         """How to find out the round trip of a link of ours to its node: pongs tell the peer."""
@@ -151,8 +128,9 @@ class Tunnel:
                 self.backlog.pop(peer, None)
                 self._stored[dest] = peer.handshake.last_counter
                 self._timer_heap.forget(peer)
-        self.peers = fresh
-        self.routes = AllowedIps((prefix, fresh[d]) for d, c in by_dest.items() for prefix in c.allowed_ips)
+        self.peers.clear()
+        self.peers.update(fresh)
+        self.routes.replace((prefix, fresh[d]) for d, c in by_dest.items() for prefix in c.allowed_ips)
         for dest, peer in fresh.items():
             peer.config = by_dest[dest]
             self.pending.forget(dest)
@@ -255,170 +233,20 @@ class Tunnel:
         """When a peer that waits for its path may send again; `NEVER` if none does."""
         return self._send_queue.next_send_at(now)
 
-    # Data lane: from the network
-
-    def receive(self, source: str, payload: memoryview, out: memoryview, now: float) -> list[memoryview]:
-        """Take an NKN message's payload; the packets for the TUN in it, as views of `out`.
-
-        `out` must hold `MAX_BATCH_BYTES`; the views are valid until the next call with it.
-        """
-        if self._opened is not None:
-            self.received()
-        if self._closed:  # an answer would begin a session that nobody tends
-            return []
-        try:
-            frame = RelayedPath.split(payload) or self._not_a_plain_data_frame(source, payload, now)
-        except RemoteProtocolError:
-            self.drops[DropReason.MALFORMED] += 1
-            return []
-        if frame is None:
-            return []
-        header, sealed = frame
-        version, kind, number, index, counter = DATA_HEADER.unpack(header)
-        if version != VERSION or kind != _DATA:
-            self.drops[DropReason.WRONG_VERSION] += 1
-            return []
-        # Whose keys these are.
-        entry = self._by_index.get(index)
-        if entry is None:
-            self._unknown_index(source, now)
-            return []
-        peer, pair = entry
-        if not TAG_BYTES <= len(sealed) <= MAX_SEALED_BYTES:
-            peer.drops[DropReason.MALFORMED] += 1
-            return []
-        # The keys' age, the replay window, the seal.
-        newest = pair.window.newest
-        size = pair.open_into(header, counter, sealed, out, now)
-        if isinstance(size, DropReason):
-            peer.drops[size] += 1
-            return []
-        # Authentic from here on. Which lane it came by, and which one leads back.
-        path = peer.path
-        if number or path.several:
-            arrivals, back = self._path_manager.heard_on(peer, number, now)
-        else:
-            arrivals, back = path.arrivals, path.lane
-        self._opened = peer, pair, arrivals, back, counter, size, now
-        self.opened_from = peer.dest
-        try:
-            packets, others = read_records(out[:size])
-        except RemoteProtocolError:
-            peer.drops[DropReason.BAD_RECORD] += 1
-            return []
-        stripe: memoryview | None = None
-        if others:
-            stripe = self._control_records(others)
-        # Each packet: well-formed, from the peer's own addresses, no error about others' packets.
-        if packets:
-            packets = check_sources(peer, packets, self.routes, self.settings.features)
-        # In order again, where the path disturbs it.
-        if stripe is not None:
-            packets = path.stripe_came(stripe, packets, size, now)
-            self._await_order(peer)
-            return packets
-        order = path.order
-        if path.several or (counter == newest + 1 and index == order.index and not order.waits):
-            return packets
-        passed = order.put(index, counter, newest, packets, size, now)
-        self._await_order(peer)
-        return passed
-
-    def received(self) -> None:
-        """Account for the batch that `receive` opened, if it did; its packets are on their way."""
-        if self._opened is None:
-            return
-        (peer, pair, arrivals, back, counter, size, now), self._opened = self._opened, None
-        self._sessions.batch_received(peer, pair, size, now)
-        if arrivals.received(pair.local_index, counter, size, now):
-            report = arrivals.report(now, busy=self._control_frames.is_busy())
-            self._control_frames.send(peer, now, (RecordKind.FEEDBACK, report), lane=back)
-
-    def _not_a_plain_data_frame(
-        self, source: str, payload: memoryview, now: float
-    ) -> tuple[bytes, Buffer] | None:
-        """(header, sealed batch) of a data frame in an unusual layout; all else is dealt with here."""
-        peer = self._peer_at(source)
-        if peer is None and not self._is_heard(source, now):
-            return None
-        message = Message.decode(payload)
-        if message.encrypted and len(message.nonce) == DATA_HEADER.size:
-            return message.nonce, message.payload
-        if not message.encrypted and self.on_visitor and self.on_visitor(source, message.payload, now):
-            return None
-        if peer is None:
-            self._unknown_sender(source, now)
-        else:
-            self._sessions.receive_handshake(peer, message, now, source)
-        return None
-
-    def turn_away(self, source: str, now: float) -> None:
-        """Count a message that `on_visitor` took, and that deserves no answer after all."""
-        peer = self._peer_at(source)
-        if peer is None:
-            self._unknown_sender(source, now)
-        else:
-            peer.drops[DropReason.NOT_OURS] += 1
-
-    def _control_records(self, records: list[Record]) -> memoryview | None:
-        """Act on what is no packet in the batch that was just opened; the body of its STRIPE record."""
-        assert self._opened is not None
-        peer, pair, _, back, _, _, now = self._opened
-        self.received()
-        answered: set[int] = set()
-        stripe: memoryview | None = None
-        for kind, body in records:
-            if kind == RecordKind.PING or kind == RecordKind.LINKS:
-                if kind in answered:  # one answer a batch, or a peer could keep us busy with answers
-                    continue
-                answered.add(kind)
-            elif kind == RecordKind.CLOSE:
-                if pair is peer.session.current:  # else it ended an older session, and comes late
-                    self._sessions.close_received(peer, now)
-                continue
-            elif kind == RecordKind.STRIPE:
-                stripe = body
-                continue
-            self._control_frames.received(peer, kind, body, now, back)
-        return stripe
-
-    def _await_order(self, peer: Peer) -> None:
-        peer.timers.set(Timer.REORDER, peer.path.overdue_at())
-        self._timer_heap.schedule(peer)
-
-    def _unknown_index(self, source: str, now: float) -> None:
-        """Keys that we do not hold. A peer of ours that uses them has not noticed that we restarted: tell it.
-
-        Telling is an ordinary handshake of ours, at most one under way for each peer, so a node that
-        makes such messages up gains nothing.
-        """
-        peer = self._peer_at(source)
-        if peer is None:
-            if self._is_heard(source, now):
-                self._unknown_sender(source, now)
-            return
-        if peer.expired:
-            peer.drops[DropReason.PEER_EXPIRED] += 1
-            return
-        peer.drops[DropReason.NO_SESSION] += 1
-        if peer.session.current is None:
-            self._handshakes.initiate(peer, now)
-
     # Control lane
 
     def poll_output(self) -> Output | None:
         """What to do next, or None."""
-        if self._opened is not None:
-            self.received()
+        self.received()
         return self.outputs.popleft() if self.outputs else None
 
     def poll_timeout(self) -> Deadline | None:
         """When to call `handle_timeout`, and for what."""
-        return None if self._closed else self._timer_heap.next()
+        return None if self.receiver.closed else self._timer_heap.next()
 
     def next_at(self) -> float:
         """The same without the reason, for the data path: `timers.NEVER` when there is none."""
-        return NEVER if self._closed else self._timer_heap.next_at
+        return NEVER if self.receiver.closed else self._timer_heap.next_at
 
     def handle_timeout(self, now: float) -> None:
         """Do what is due. Early calls are harmless."""
@@ -452,29 +280,5 @@ class Tunnel:
 
     def close(self, now: float) -> None:
         """Tell every peer that we go, and erase all keys. What still arrives is ignored from here on."""
-        self._closed = True
+        self.receiver.closed = True
         self._sessions.close(self.peers.values(), now)
-
-    # Details
-
-    def _peer_at(self, source: str) -> Peer | None:
-        """Whose NKN address this is, a sub-client's included."""
-        peer = self.peers.get(source)
-        if peer is None and source.startswith("__"):
-            peer = self.peers.get(source.partition(".")[2])
-        return peer
-
-    def _is_heard(self, source: str, now: float) -> bool:
-        """Whether to look at a message of a sender that is no peer; if not, it is counted.
-
-        Of each a few messages are looked at, so that a flood of theirs costs next to nothing.
-        """
-        if self._strangers.admits(source, now):
-            return True
-        self.drops[DropReason.UNKNOWN_PEER] += 1
-        return False
-
-    def _unknown_sender(self, source: str, now: float) -> None:
-        self.drops[DropReason.UNKNOWN_PEER] += 1
-        if self.settings.accept_pending:
-            self.pending.tried(source, now)

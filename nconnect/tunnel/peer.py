@@ -62,7 +62,7 @@ class Peer:
         session, handshake                       handshakes
         path                                     paths.manager
         timers, check_at                         whoever notes an event; timer_heap
-        traffic                                  send_queue, core, source_check
+        traffic                                  send_queue, core, receiver
         doubtful, last_received_at               sessions
         rtt_s, pinged_at                         control_frames, and handshakes for the first round trip
         shared_key                               handshakes (the peer's key), control_frames (ours)

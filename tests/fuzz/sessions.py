@@ -163,7 +163,7 @@ def message_machine(data: bytes) -> None:
         sent = len(used.sim.sent)
         provider.receive(source, data)
         provider.receive(source, initiation(used.user, provider, attempt(used.user, provider)))
-        assert len(used.sim.sent) == sent or provider.tunnel._peer_at(source) is not None, (
+        assert len(used.sim.sent) == sent or provider.tunnel.receiver._peer_at(source) is not None, (
             "a stranger was answered"
         )
     provider.receive(str(used.user.address), data)

@@ -14,7 +14,7 @@ WRITERS = {
     "session": {"handshakes"},
     "handshake": {"handshakes"},
     "path": {"manager"},
-    "traffic": {"send_queue", "core", "source_check"},
+    "traffic": {"send_queue", "core", "receiver"},
     "config": {"core"},
     "check_at": {"timer_heap"},
     "expired": {"sessions"},

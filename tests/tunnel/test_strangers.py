@@ -54,7 +54,7 @@ def provider(*, accept_pending: bool = False) -> Tunnel:
 def test_peers_are_heard_whatever_strangers_do() -> None:
     core, peer = provider(), LAPTOP
     heard: Counter[str] = Counter()
-    core.on_visitor = lambda source, payload, now: bool(heard.update((source,))) or True
+    core.receiver.on_visitor = lambda source, payload, now: bool(heard.update((source,))) or True
     plain = memoryview(Message(b"hello").encode())
     out = memoryview(bytearray(100))
     for source in (STRANGER, str(peer), f"__3__.{peer}"):

@@ -37,7 +37,7 @@ def test_what_is_not_encrypted_goes_to_the_hook_first() -> None:
         seen.append((source, bytes(content), now))
         return source == "guest"
 
-    core.on_visitor = hook
+    core.receiver.on_visitor = hook
     assert core.receive("guest", memoryview(CLEAR), OUT, 7.0) == []
     assert not core.drops
     core.receive("stranger", memoryview(CLEAR), OUT, 8.0)
@@ -49,7 +49,7 @@ def test_what_is_not_encrypted_goes_to_the_hook_first() -> None:
 
 def test_what_the_hook_took_can_be_counted_later() -> None:
     core = tunnel(accept_pending=True)
-    core.on_visitor = lambda source, content, now: True
+    core.receiver.on_visitor = lambda source, content, now: True
     core.receive("guest", memoryview(CLEAR), OUT, 7.0)
     assert not core.drops
     core.turn_away("guest", 7.0)
