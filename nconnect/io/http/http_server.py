@@ -34,6 +34,7 @@ from nconnect.io.http.http import (
 )
 from nconnect.io.net.accepting import Acceptor
 from nconnect.io.net.socket_transport import SocketTransport
+from nconnect.io.net.tls_socket import TlsSocket, tls_handshake
 from nconnect.node.limits import limit_key
 
 log = logging.getLogger(__name__)
@@ -145,15 +146,15 @@ class HttpServer:
         opening.add_done_callback(self._opening.discard)
 
     async def _connect(self, tls: ssl.SSLContext | None, sock: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
         try:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            await asyncio.get_running_loop().connect_accepted_socket(
-                self._connection,
-                sock,
-                ssl=tls,
-                ssl_handshake_timeout=self._limits.request_s if tls else None,
-            )
-        except OSError:
+            if tls is None:
+                await loop.connect_accepted_socket(self._connection, sock)
+                return
+            async with asyncio.timeout(self._limits.request_s):
+                self.adopt(TlsSocket(await tls_handshake(loop, sock, tls, None)), b"")
+        except (OSError, TimeoutError):
             sock.close()  # it was gone, or its handshake failed
 
     async def _listen_unix(self, listener: socket.socket) -> None:

@@ -19,7 +19,7 @@ from nconnect.errors import NetworkError, TlsError
 from nconnect.io.http.http import Request, Response
 from nconnect.io.http.http_client import request
 from nconnect.io.http.http_server import HttpServer
-from nconnect.io.net import tls, websocket_client
+from nconnect.io.net import tls, tls_socket, websocket_client
 from tests.io.serving import serving, url_of
 from tests.loops import run_on_both
 
@@ -226,3 +226,27 @@ def test_the_authorities_are_loaded_once() -> None:
     assert tls.unverifying() is tls.unverifying()
     assert tls.verifying().verify_mode is ssl.CERT_REQUIRED
     assert tls.verifying().check_hostname
+
+
+def test_handshakes_of_a_server_take_turns() -> None:
+    """Hundreds whose first words come at once must not keep the loop from the sockets that talk already."""
+
+    async def test() -> None:
+        gate, passed = tls_socket._Gate(), []
+
+        async def shake(number: int) -> None:
+            await gate.turn()
+            passed.append(number)
+
+        most = tls_socket.HANDSHAKES_A_TURN
+        tasks = [asyncio.create_task(shake(number)) for number in range(4 * most)]
+        await asyncio.sleep(0)
+        tasks[1].cancel()
+        before = 0
+        while len(passed) < len(tasks) - 1:
+            await asyncio.sleep(0)
+            assert len(passed) <= before + most
+            before = len(passed)
+        assert passed == [0, *range(2, 4 * most)]
+
+    run_on_both(test)
