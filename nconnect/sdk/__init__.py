@@ -1,9 +1,40 @@
-"""The half of the SDK that programs hold: clients that send, reply and listen, on asyncio.
+"""The clients that programs use: they send, reply and listen, on asyncio. docs/nkn.md explains how to use
+them.
 
-`client.Client` is one identity and one link. `multiclient.MultiClient` is one identity with several links,
-each a sub-client with a login of its own; it takes whichever copy of a message comes first. `endpoint` has
-what both have in common: `inbox` keeps what arrived until the program takes it, `waiting` the replies that
-are awaited, and `sub_link` is one login. `nconnect.nkn` is the protocol, `nconnect.io.nkn` runs the links.
+Programs import the public names from `nconnect.nkn`; the daemon does not load this package.
 
-Programs import the public names from `nconnect.nkn`; docs/nkn.md tells how to use them.
+    program
+      |  async with, send, receive, async for, Message.reply
+      v
+    client.Client              one identity, one link
+    multiclient.MultiClient    one identity, several links: sub-client k logs in as __k__.ADDRESS
+      |
+      v
+    endpoint.Endpoint          what both have in common
+      |-- sub_link.SubLink, one per link --> nconnect.io.nkn.link.LinkRunner --> the network
+      |-- nconnect.nkn.exchange: ids, sealing, copies, answers (pure)
+      |-- inbox.Inbox: messages until the program receives them, bounded
+      `-- waiting.Waiting: one sent message and the answers to it
+
+A message out: `Endpoint.send` -> `Exchange.message` (sealed `Batch`es) -> every link that is up and takes
+data -> `Waiting`, until each destination answered or the time is over (`NoReply`). A message in:
+`SubLink.on_message` -> `Exchange.receive` (opened, copies dropped) -> the inbox, or an answer to a
+`Waiting`.
+
+States of an endpoint: made -> entered (`async with`; up once one link has logged in, otherwise
+`NotConnected`) -> closed. It can be entered once; every call on one that is not entered or is closed
+raises `ClientClosed`. A link that breaks is made again for as long as the endpoint lives.
+
+It follows the official SDKs (nkn-sdk-go, nkn-sdk-js) on the wire. Departures: messages that are not
+encrypted are refused unless `accept_unencrypted` is set; memory is bounded everywhere, and a full inbox
+refuses the newest message without an ACK, so that its sender learns of it; NCP sessions are not
+implemented.
+
+- **reply**, **ACK**: an answer with or without content. A message is acknowledged when the program asks
+  for the next one without having answered.
+- **sub-client**: one login of a `MultiClient`. **original**: the login with the bare address beside them.
+- **drop**: a message that was not delivered, counted by `MessageDrop`.
+
+To add an option to both clients: a parameter of `Endpoint` and of both constructors, docs/nkn.md, and
+`scripts/api-docs`, which writes docs/reference/nkn.md from the docstrings.
 """
