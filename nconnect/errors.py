@@ -38,7 +38,7 @@ class ConfigError(NconnectError):
 
 
 class LocalProtocolError(NconnectError):
-    """Our own code used a protocol machine in a way that its state forbids: a bug."""
+    """The caller used a client or protocol machine in a way that its state forbids: a bug in the caller."""
 
 
 class RemoteProtocolError(NconnectError):
