@@ -21,7 +21,6 @@ from lab.world import PROVIDER_PEER, SERVER, World
 # "link 1" and "link 2" are spare links: idle as long as "link" reaches its node.
 TASKS = {
     "expiry",
-    "file",
     "flows",
     "keeper",
     "link",
