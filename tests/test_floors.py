@@ -37,7 +37,12 @@ PURE = {
     "tomlkit", "tomlkit.exceptions",
 }  # fmt: skip
 # Of these only a part: the half of `pathlib` that does not touch the disk.
-PURE_NAMES = {"nacl": {"bindings"}, "pathlib": {"PurePath", "PurePosixPath"}}
+PURE_NAMES = {
+    "html": {"escape"},
+    "nacl": {"bindings"},
+    "xml.parsers": {"expat"},
+    "pathlib": {"PurePath", "PurePosixPath"},
+}
 # What reaches the machine without an import ...
 BUILTINS = {"__import__", "breakpoint", "eval", "exec", "input", "open", "print"}
 # ... and what the pure modules hold besides: clocks, and keys and nonces that a library draws itself.

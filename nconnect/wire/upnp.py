@@ -1,0 +1,215 @@
+"""Asking a router by UPnP: SSDP, a device's description, and SOAP calls (IGD:1 and IGD:2). Pure.
+
+1. SSDP (UPnP Device Architecture 1.1, section 1.3): a search in a datagram, `M-SEARCH * HTTP/1.1`, to port
+   1900 of the router; its answer names the URL of its description (`LOCATION`).
+2. The description, XML, names the control URLs of services. `WANIPConnection` or `WANPPPConnection` has the
+   port mappings.
+3. A call is a POST of XML to that URL (section 3.2); an error is an `UPnPError` with a number.
+
+A router's XML is a stranger's: a document type, through which XML documents refer to others or expand into
+gigabytes, is refused, and so is what is long or deep. URLs that lead to another host than the router, who
+answered the search, are refused too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from html import escape
+from ipaddress import ip_address
+from urllib.parse import urljoin, urlsplit
+from xml.parsers import expat
+
+from nconnect.errors import RemoteProtocolError
+from nconnect.model import Address, Buffer, join_addr
+from nconnect.wire.text import printable
+
+SSDP_PORT = 1900
+MAX_DOCUMENT_BYTES = 64 << 10  # guessed: a router's description has 2 to 10 KB
+_MAX_DEPTH = 32
+_MAX_ELEMENTS = 4096
+_ST = "urn:schemas-upnp-org:device:InternetGatewayDevice:1"  # also those of version 2 must answer to it
+_SERVICES = ("WANIPConnection:2", "WANIPConnection:1", "WANPPPConnection:1")
+_SOAP = "http://schemas.xmlsoap.org/soap/envelope/"
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """What to call, and where."""
+
+    type: str  # urn:schemas-upnp-org:service:WANIPConnection:1
+    url: str
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """The router refuses a call."""
+
+    code: int  # 0: it gave none
+    why: str
+
+
+@dataclass(slots=True)
+class _Element:
+    name: str  # without its namespace
+    text: str = ""
+    children: list[_Element] = field(default_factory=list)
+
+    def all(self, name: str) -> Iterator[_Element]:
+        """Those below it with this name, in the document's order."""
+        for child in self.children:
+            if child.name == name:
+                yield child
+            yield from child.all(name)
+
+    def value(self, name: str) -> str:
+        """The text of a child; "" when there is none."""
+        return next((child.text.strip() for child in self.children if child.name == name), "")
+
+
+def search_request(router: Address) -> bytes:
+    """The datagram that asks a router, and nobody else, whether it is an internet gateway device."""
+    return (
+        f"M-SEARCH * HTTP/1.1\r\nHOST: {join_addr(str(router), SSDP_PORT)}\r\n"
+        f'MAN: "ssdp:discover"\r\nST: {_ST}\r\n\r\n'
+    ).encode()
+
+
+def description_url(data: Buffer, router: Address) -> str:
+    """Where the answer to a search says that the router's description is. Raises `RemoteProtocolError`."""
+    head = bytes(data[:4096]).partition(b"\r\n\r\n")[0].decode("latin-1").split("\r\n")
+    if not head[0].startswith("HTTP/1.") or head[0].split()[1:2] != ["200"]:
+        raise RemoteProtocolError("UPnP: not an answer to a search")
+    for line in head[1:]:
+        name, _, value = line.partition(":")
+        if name.strip().lower() == "location":
+            return _at_router(value.strip(), router)
+    raise RemoteProtocolError("UPnP: an answer without a location")
+
+
+def find_service(document: Buffer, url: str, router: Address) -> Service:
+    """The service that maps ports, in the description that was read from `url`.
+
+    Raises `RemoteProtocolError`.
+    """
+    root = _parse(document)
+    base = root.value("URLBase") or url
+    found: dict[str, str] = {}
+    for service in root.all("service"):
+        found.setdefault(service.value("serviceType"), service.value("controlURL"))
+    for name in _SERVICES:
+        kind = f"urn:schemas-upnp-org:service:{name}"
+        if found.get(kind):
+            try:
+                control = urljoin(base, found[kind])
+            except ValueError:
+                raise RemoteProtocolError("UPnP: a control URL that is none") from None
+            return Service(kind, _at_router(control, router))
+    raise RemoteProtocolError("UPnP: the router maps no ports")
+
+
+def call(service: Service, action: str, arguments: Mapping[str, str]) -> tuple[dict[str, str], bytes]:
+    """Headers and body of the POST that calls `action`."""
+    inner = "".join(f"<{name}>{escape(value, quote=False)}</{name}>" for name, value in arguments.items())
+    body = (
+        '<?xml version="1.0"?>\r\n'
+        f'<s:Envelope xmlns:s="{_SOAP}" s:encodingStyle="http://schemas.xmlsoap.org/soap/encoding/">'
+        f'<s:Body><u:{action} xmlns:u="{service.type}">{inner}</u:{action}></s:Body></s:Envelope>'
+    )
+    headers = {"Content-Type": 'text/xml; charset="utf-8"', "SOAPAction": f'"{service.type}#{action}"'}
+    return headers, body.encode()
+
+
+def result(document: Buffer, action: str) -> dict[str, str] | Fault:
+    """What a call gave: its output arguments, or the fault. Raises `RemoteProtocolError`."""
+    root = _parse(document)
+    for answer in root.all(f"{action}Response"):
+        return {child.name: child.text.strip() for child in answer.children}
+    for error in root.all("UPnPError"):
+        code = error.value("errorCode")
+        number = int(code) if code.isascii() and code.isdecimal() and len(code) < 6 else 0
+        return Fault(number, printable(error.value("errorDescription"))[:100] or f"error {number}")
+    if any(root.all("Fault")):
+        return Fault(0, "a fault without a reason")
+    raise RemoteProtocolError("UPnP: an answer to another call")
+
+
+def external_address(values: Mapping[str, str]) -> Address:
+    """What `GetExternalIPAddress` gave. Raises `RemoteProtocolError`."""
+    try:
+        return ip_address(values.get("NewExternalIPAddress", ""))
+    except ValueError:
+        raise RemoteProtocolError("UPnP: no address outside") from None
+
+
+def map_arguments(protocol: str, port: int, own: Address, *, lifetime_s: int) -> dict[str, str]:
+    """Arguments of `AddPortMapping`: the same port outside as inside."""
+    return {
+        **_outside(protocol, port),
+        "NewInternalPort": str(port),
+        "NewInternalClient": str(own),
+        "NewEnabled": "1",
+        "NewPortMappingDescription": "nconnect",
+        "NewLeaseDuration": str(lifetime_s),
+    }
+
+
+def unmap_arguments(protocol: str, port: int) -> dict[str, str]:
+    """Arguments of `DeletePortMapping`."""
+    return _outside(protocol, port)
+
+
+def _outside(protocol: str, port: int) -> dict[str, str]:
+    return {"NewRemoteHost": "", "NewExternalPort": str(port), "NewProtocol": protocol.upper()}
+
+
+def _at_router(url: str, router: Address) -> str:
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname or "", parts.port
+        same = ip_address(host) == router
+    except ValueError:
+        same, port = False, None
+    if not same or parts.scheme != "http" or port == 0 or not url.isascii() or not url.isprintable():
+        raise RemoteProtocolError("UPnP: a URL that is not on the router")
+    return url
+
+
+def _parse(document: Buffer) -> _Element:
+    """XML without a document type to elements. Raises `RemoteProtocolError`."""
+    data = bytes(document)
+    if len(data) > MAX_DOCUMENT_BYTES:
+        raise RemoteProtocolError("UPnP: a document that is too long")
+    root = _Element("")
+    open_elements = [root]
+    count = 0
+
+    def start(name: str, attributes: object) -> None:
+        nonlocal count
+        count += 1
+        if len(open_elements) > _MAX_DEPTH or count > _MAX_ELEMENTS:
+            raise RemoteProtocolError("UPnP: a document that is too deep or has too many elements")
+        element = _Element(name.rpartition(" ")[2])
+        open_elements[-1].children.append(element)
+        open_elements.append(element)
+
+    def end(name: str) -> None:
+        open_elements.pop()
+
+    def text(data: str) -> None:
+        open_elements[-1].text += data
+
+    def refuse(*_: object) -> None:
+        raise RemoteProtocolError("UPnP: a document with a document type")
+
+    parser = expat.ParserCreate(namespace_separator=" ")
+    parser.buffer_text = True
+    parser.StartElementHandler = start
+    parser.EndElementHandler = end
+    parser.CharacterDataHandler = text
+    parser.StartDoctypeDeclHandler = refuse
+    try:
+        parser.Parse(data, True)
+    except (expat.ExpatError, ValueError, LookupError) as error:  # the latter two of strange encodings
+        raise RemoteProtocolError("UPnP: not XML") from error
+    return root.children[0]
