@@ -11,6 +11,7 @@ from nconnect.doctor.findings import Finding, Level, failure, ok, warning
 from nconnect.doctor.said import said_by_the_daemon
 from nconnect.host.plan import IP_FORWARD, IPV6_FORWARDING
 from nconnect.model import Config
+from nconnect.nat.port_mapping import is_inner
 from nconnect.nat.stun import Nat
 from nconnect.wire.jsonrpc import join_addr
 
@@ -281,6 +282,23 @@ def check_nat(facts: Facts) -> Iterator[Finding]:
             yield ok("nat", f"{where}: some NAT; seen as {seen} by one server, and it takes two to tell more")
 
 
+def check_port_mapping(facts: Facts) -> Iterator[Finding]:
+    """As with a NAT, nothing is wrong with a router that maps none."""
+    router = facts.router
+    if router is None:
+        return
+    if not router.speaks:
+        asked = "PCP, NAT-PMP or UPnP"
+        yield ok("port mapping", f"the router {router.address} maps no ports: it does not answer {asked}")
+        return
+    text = f"the router {router.address} can be asked for a port by {' and '.join(router.speaks)}"
+    if router.outside is not None and is_inner(router.outside):
+        text += f"; its own address {router.outside} is behind another NAT, so that would not help"
+    elif router.outside is not None:
+        text += f"; its address outside is {router.outside}"
+    yield ok("port mapping", text)
+
+
 def _ports(seed: SeedFact) -> str:
     """Those that a way to the network needs: the seed's, and the node's once it is named."""
     node = seed.node.rpartition(":")[2]
@@ -376,6 +394,7 @@ CHECKS: tuple[Check, ...] = (
     check_proxies,
     check_seeds,
     check_nat,
+    check_port_mapping,
     check_subnets,
     check_inference,
 )

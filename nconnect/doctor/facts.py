@@ -10,6 +10,7 @@ from nconnect.doctor.firewalls import Obstacle
 from nconnect.doctor.routing import Detour
 from nconnect.host.plan import SkippedRoute
 from nconnect.model import Address, Config, Prefix
+from nconnect.nat.port_mapping import Router
 from nconnect.nat.stun import Verdict
 
 
@@ -106,6 +107,7 @@ class Facts:
     proxies: tuple[ProxyFact, ...] = ()
     seeds: tuple[SeedFact, ...] = ()
     nats: tuple[NatFact, ...] = ()
+    router: Router | None = None  # of the default route; None: there is none, or it was not asked
     stun_problems: tuple[str, ...] = ()  # servers that the configuration names and that cannot be asked
     login_page: str = ""  # a portal that answers web requests only, and stops all others: a sentence
     subnets: tuple[SubnetFact, ...] = ()

@@ -35,7 +35,7 @@ from nconnect.io.errors import reason
 from nconnect.io.files import paths, peer_table
 from nconnect.io.files.trusted import Folder, set_mode, status_of
 from nconnect.io.http import http_client, inference
-from nconnect.io.net import echo, resolve, stun
+from nconnect.io.net import echo, resolve, router, stun
 from nconnect.io.net.dial import dial
 from nconnect.io.net.proxy_search import elsewhere
 from nconnect.io.nkn import rpc
@@ -45,6 +45,7 @@ from nconnect.io.system.host import Host
 from nconnect.io.system.netlink import Netlink
 from nconnect.io.system.surroundings import PROGRAM_S, detours, stopped
 from nconnect.model import Config, Prefix
+from nconnect.nat.port_mapping import Router
 from nconnect.nkn.outputs import Connect
 from nconnect.nkn.ways import ways_to
 from nconnect.wire.jsonrpc import join_addr, split_addr
@@ -252,6 +253,7 @@ async def _with_network(facts: Facts, config: Config, machine: Machine, proxies:
         ]
         found = group.create_task(_proxies(config, facts.path, proxies), name="proxies")
         subnets = group.create_task(asyncio.to_thread(_subnets, config, machine.hosts), name="subnets")
+        asked_router = group.create_task(_router(config.interface), name="router")
         servers = group.create_task(_listeners(), name="inference servers")
     asked = tuple(task.result() for task in seeds)
     nats, stun_problems = await _nats(config, asked, proxies)
@@ -260,6 +262,7 @@ async def _with_network(facts: Facts, config: Config, machine: Machine, proxies:
         facts,
         seeds=asked,
         nats=nats,
+        router=asked_router.result(),
         stun_problems=stun_problems,
         login_page=await _login_page() if stopped else "",
         proxies=(*facts.proxies, *found.result()),
@@ -298,6 +301,15 @@ async def _nats(
         asked = [place for (address, _), place in servers.items() if address.version == version]
         facts.append(NatFact(version, verdict, own, tuple(dict.fromkeys(asked))))
     return tuple(facts), tuple(problems)
+
+
+async def _router(interface: str) -> Router | None:
+    """Whether the default route's router maps ports; None without one."""
+    try:
+        found = await asyncio.to_thread(router.default_router, interface)
+        return None if found is None else await router.look(found)
+    except OSError:
+        return None
 
 
 async def _proxies(config: Config, path: str, proxies: Proxies) -> tuple[ProxyFact, ...]:

@@ -44,6 +44,15 @@ _INNER = tuple(
 
 
 @dataclass(frozen=True, slots=True)
+class Router:
+    """How a router can be asked for ports: "PCP", "NAT-PMP", "UPnP". `outside`: its address there."""
+
+    address: IPv4Address
+    speaks: tuple[str, ...] = ()
+    outside: Address | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Mapping:
     """A port that the router sends on to us."""
 
@@ -56,7 +65,12 @@ class Mapping:
     @property
     def is_behind_another_nat(self) -> bool:
         """Whether the router's outer address is none of the internet's."""
-        return any(self.address.version == net.version and self.address in net for net in _INNER)
+        return is_inner(self.address)
+
+
+def is_inner(address: Address) -> bool:
+    """Whether an address that a router has outside belongs to a network behind another NAT."""
+    return any(address.version == network.version and address in network for network in _INNER)
 
 
 class _State(Enum):

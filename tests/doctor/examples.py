@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from ipaddress import ip_address, ip_interface, ip_network
+from ipaddress import IPv4Address, ip_address, ip_interface, ip_network
 from typing import Any
 
 from nconnect.doctor.facts import Facts, NatFact, SeedFact, SubnetFact
@@ -16,6 +16,7 @@ from nconnect.model import (
     ProvidedSubnet,
     Service,
 )
+from nconnect.nat.port_mapping import Router
 from nconnect.nat.stun import Nat, Verdict
 
 LAN = ip_network("192.168.50.0/24")
@@ -51,6 +52,7 @@ FACTS = Facts(
             4, Verdict(Nat.EASY, (ip_address("203.0.113.9"), 40_000), 0.0), ip_address("192.168.50.2"), ()
         ),
     ),
+    router=Router(IPv4Address("192.168.50.1"), ("PCP",), ip_address("203.0.113.9")),
     subnets=(SubnetFact(LAN, "eth0", 1500, ("192.168.50.10",), ("192.168.50.10",), 1500),),
 )
 

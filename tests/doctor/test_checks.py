@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from ipaddress import ip_address, ip_network
+from ipaddress import IPv4Address, ip_address, ip_network
 from typing import Any
 
 import pytest
@@ -13,10 +13,12 @@ from nconnect.doctor.firewalls import Obstacle
 from nconnect.host.plan import SkippedRoute
 from nconnect.io.system.nftables import NO_NFT
 from nconnect.model import ProvideConfig, ProvidedSubnet
+from nconnect.nat.port_mapping import Router
 from nconnect.nat.stun import Nat, Verdict
 from tests.doctor.examples import CONFIG, FACTS, LAN, spoilt
 
 SEED = FACTS.seeds[0]
+GATEWAY = IPv4Address("192.168.1.1")
 SENT = "what peers send to 192.168.50.0/24"
 USER_CHAIN = (("iptables", "-I", "DOCKER-USER", "-i", "nc0"),)
 DOCKER = Obstacle("docker", SENT, "ip filter FORWARD", commands=USER_CHAIN, safe=True)
@@ -303,3 +305,25 @@ def test_a_stun_server_that_cannot_be_asked_is_a_warning() -> None:
     (said,) = [f for f in diagnose(spoilt(nats=(), stun_problems=(problem,))) if f.check == "nat"]
     assert (said.level, said.text) == (Level.WARNING, problem)
     assert said.mend == "correct [network] stun in /etc/nconnect/nc0.toml"
+
+
+@pytest.mark.parametrize(
+    ("router", "text"),
+    [
+        (Router(GATEWAY), "the router 192.168.1.1 maps no ports: it does not answer PCP, NAT-PMP or UPnP"),
+        (Router(GATEWAY, ("PCP",)), "the router 192.168.1.1 can be asked for a port by PCP"),
+        (
+            Router(GATEWAY, ("NAT-PMP", "UPnP"), ip_address("203.0.113.9")),
+            "can be asked for a port by NAT-PMP and UPnP; its address outside is 203.0.113.9",
+        ),
+        (
+            Router(GATEWAY, ("UPnP",), ip_address("100.64.1.2")),
+            "its own address 100.64.1.2 is behind another NAT",
+        ),
+    ],
+)
+def test_a_router_that_maps_ports_or_does_not_is_no_mistake(router: Router, text: str) -> None:
+    (said,) = of("port mapping", spoilt(router=router))
+    assert text in said.text
+    assert said.level is Level.OK
+    assert of("port mapping", spoilt(router=None)) == []
