@@ -158,7 +158,7 @@ def test_a_packet_in() -> None:
 
         def on_readable() -> None:
             with calls.counting():
-                websocket._on_readable()
+                websocket.receiver.on_readable()
             found.append(calls.names)
 
         loop.remove_reader(websocket.socket)

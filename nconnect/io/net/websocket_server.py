@@ -18,7 +18,8 @@ from nconnect.io.errors import reason
 from nconnect.io.net.accepting import Acceptor
 from nconnect.io.net.readiness import receive_some
 from nconnect.io.net.tls_socket import TlsSocket, tls_handshake
-from nconnect.io.net.websocket import FrameHandler, WebSocket
+from nconnect.io.net.websocket import WebSocket
+from nconnect.io.net.websocket_receiver import FrameHandler
 from nconnect.node.limits import limit_key
 from nconnect.wire.upgrade import OtherRequest, ServerUpgrade, UpgradeRequest, refusal
 

@@ -301,7 +301,7 @@ class NodeServer:
             self.node.closed(connection)
             return None
         client.connection = connection
-        websocket.share = connection.source.share
+        websocket.receiver.share = connection.source.share
         websocket.limit(EARLY_FRAME_BYTES, partial(self.node.skipped, connection))
         websocket.pace()
         self.rearm()

@@ -24,7 +24,7 @@ from cryptography.x509.oid import NameOID
 from websockets.asyncio.server import ServerConnection
 
 from nconnect.errors import HostError, NetworkError
-from nconnect.io.net import accepting, receive_buffers, websocket, websocket_server
+from nconnect.io.net import accepting, receive_buffers, websocket, websocket_receiver, websocket_server
 from nconnect.io.net.websocket import WebSocket
 from nconnect.io.net.websocket_client import connect
 from nconnect.io.net.websocket_server import WebSocketServer
@@ -40,9 +40,9 @@ UPGRADE = ClientUpgrade("node:30002", "/", bytes(16)).request
 
 
 def run(test: Callable[[], Awaitable[None]], *, loops: Iterable[LoopFactory] = BOTH) -> None:
-    lent = websocket._buffers.lent
+    lent = receive_buffers.POOL.lent
     run_test(test, loops=loops)
-    assert websocket._buffers.lent == lent, "a receive buffer was not given back"
+    assert receive_buffers.POOL.lent == lent, "a receive buffer was not given back"
 
 
 class Owner:
@@ -438,9 +438,9 @@ def fed(
         made.limit(keeps, skipped.append)
     made.start()
     while source.pieces and not made.closed:
-        made._on_readable()
-        if keeps is not None and made._buffer is not None and not made._lent:
-            assert len(made._buffer) <= 2 * keeps + 1024
+        made.receiver.on_readable()
+        if keeps is not None:
+            assert made.receiver.received.own_bytes <= 2 * keeps + 1024
     return made, kept
 
 
@@ -457,9 +457,9 @@ def chunks(data: bytes, rng: random.Random) -> list[bytes]:
 def small_buffers(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Buffers so small that frames wrap, and do not fit, all the time."""
     monkeypatch.setattr(receive_buffers, "RECEIVE_BUFFER_BYTES", 66_000)
-    monkeypatch.setattr(websocket._buffers, "_spare", [])
+    monkeypatch.setattr(receive_buffers.POOL, "spare", [])
     yield
-    websocket._buffers._spare.clear()
+    receive_buffers.POOL.spare.clear()
 
 
 @pytest.mark.parametrize("seed", range(40))
@@ -467,20 +467,20 @@ def test_any_chunks_give_the_same_messages(seed: int, small_buffers: None) -> No
     rng = random.Random(seed)
     stream, expected = script(seed)
     for early in (0, 1, rng.randint(0, min(9000, len(stream)))):
-        lent = websocket._buffers.lent
+        lent = receive_buffers.POOL.lent
         made, kept = fed(chunks(stream[early:], rng), early=stream[:early])
         assert kept.got == expected
-        assert made._buffer is None
+        assert made.receiver.received.buffer is None
         assert not kept.closed
         made.close()
         assert kept.closed == ["closed"]
-        assert websocket._buffers.lent == lent
+        assert receive_buffers.POOL.lent == lent
 
 
 def test_any_chunks_give_the_same_messages_when_no_large_buffer_is_left(
     small_buffers: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(websocket, "MAX_LARGE_BUFFERS", 0)
+    monkeypatch.setattr(receive_buffers, "MAX_LARGE_BUFFERS", 0)
     for seed in range(10):
         stream, expected = script(seed)
         made, kept = fed(chunks(stream, random.Random(seed)))
@@ -499,7 +499,7 @@ def test_a_frame_over_the_limit_is_skipped_and_never_kept(seed: int, small_buffe
     made, kept = fed(chunks(stream, rng), keeps=5000, skipped=skipped)
     assert kept.got == [message for message in messages if len(message) <= 5000]
     assert skipped == [len(message) for message in messages if len(message) > 5000]
-    assert made._buffer is None
+    assert made.receiver.received.buffer is None
     made.lift_limit()
     made.close()
 
@@ -519,7 +519,7 @@ def test_after_the_limit_is_lifted_all_is_taken() -> None:
     made.handler = kept = Lifting()
     made.limit(16_384, skipped.append)
     made.start()
-    made._on_readable()
+    made.receiver.on_readable()
     assert (skipped, kept.got) == ([200_000], [large])
     made.close()
 
@@ -577,7 +577,7 @@ def test_a_client_that_breaks_the_protocol_is_cut_off(what: str) -> None:
     assert len(kept.closed) == 1
     assert "closed the" not in kept.closed[0]
     assert made.closed
-    assert made._buffer is None
+    assert made.receiver.received.buffer is None
 
 
 def test_fragments_add_up_to_the_limit_and_no_further() -> None:
@@ -610,7 +610,7 @@ def test_after_close_nothing_is_sent_or_said() -> None:
     made.send_binary((b"x",))
     made.send_text("x")
     made.ping()
-    made._on_readable()
+    made.receiver.on_readable()
     assert kept.closed == ["closed"]
     assert not made.writable
 
@@ -628,7 +628,7 @@ def test_a_handler_that_closes_in_the_middle_of_a_read_hears_no_more() -> None:
 
     closing = made.handler = Closing()
     made.start()
-    made._on_readable()
+    made.receiver.on_readable()
     assert kept.got == [b"\0"]
     assert closing.closed == ["enough"]
 
@@ -814,12 +814,12 @@ def test_whoever_used_the_budget_up_is_told_when_there_is_one_again() -> None:
             mine, _ = await pair(server)
             socket = mine.socket
             socket.pace()
-            assert socket._pacer is not None
-            socket._pacer.rate = socket.rate = 100_000.0
+            assert socket._pacing is not None
+            socket._pacing.pacer.rate = socket.rate = 100_000.0
             await until(lambda: socket.room > 3000)
             socket.send_binary((bytes(500),))
             assert socket.writable, "more may leave at once"
-            assert socket._pace_timer is not None
+            assert socket._pacing.timer is not None
             while socket.room:
                 socket.send_binary((bytes(500),))
             assert not socket.writable
@@ -862,7 +862,7 @@ def test_buffers_may_be_reused_as_soon_as_they_are_sent() -> None:
 
 
 def held_by(made: WebSocket) -> int:
-    return len(made._buffer) if made._buffer is not None else 0
+    return len(made.receiver.received.buffer) if made.receiver.received.buffer is not None else 0
 
 
 @pytest.mark.parametrize("cut", [1, 2, 9, 14])
@@ -872,23 +872,23 @@ def test_an_announced_frame_alone_costs_next_to_nothing(cut: int) -> None:
     sockets = [fed([head[:cut], head[cut:] + bytes(3000)])[0] for _ in range(200)]
     assert (
         sum(map(held_by, sockets))
-        < 200 * 8192 + websocket.MAX_LARGE_BUFFERS * receive_buffers.RECEIVE_BUFFER_BYTES
+        < 200 * 8192 + receive_buffers.MAX_LARGE_BUFFERS * receive_buffers.RECEIVE_BUFFER_BYTES
     )
     assert max(map(held_by, sockets)) <= receive_buffers.RECEIVE_BUFFER_BYTES
     for made in sockets:
         made.close()
-    assert websocket._buffers.lent == 0
+    assert receive_buffers.POOL.lent == 0
 
 
 def test_half_frames_of_many_connections_hold_few_large_buffers() -> None:
     head = frame_header(Opcode.BINARY, 256 << 10, b"\1\2\3\4")
     sockets = [fed([head + bytes(10)])[0] for _ in range(300)]
     large = [made for made in sockets if held_by(made) > 4096]
-    assert len(large) <= websocket.MAX_LARGE_BUFFERS
+    assert len(large) <= receive_buffers.MAX_LARGE_BUFFERS
     for made in sockets:
         made.close()
-    assert websocket._buffers.lent == 0
-    assert len(websocket._buffers._spare) <= receive_buffers.SPARE_BUFFERS
+    assert receive_buffers.POOL.lent == 0
+    assert len(receive_buffers.POOL.spare) <= receive_buffers.SPARE_BUFFERS
 
 
 @pytest.mark.parametrize("fragmented", [False, True])
@@ -902,11 +902,11 @@ def test_a_source_that_keeps_too_much_of_half_messages_loses_a_connection(fragme
 
     def another(of: Share) -> WebSocket:
         made = WebSocket(Fed([half]), client=False, loop=Unwatched())  # type: ignore[arg-type]
-        made.share = of
+        made.receiver.share = of
         made.limit(MAX_FRAME_BYTES, lambda size: None)  # so that it is lent no buffer
         made.handler = Kept()
         made.start()
-        made._on_readable()
+        made.receiver.on_readable()
         return made
 
     sockets = [another(share) for _ in range(10)]
@@ -923,7 +923,7 @@ def test_an_idle_connection_holds_no_buffer() -> None:
     made, kept = fed([masked(Opcode.BINARY, b"whole")])
     assert kept.got == [b"whole"]
     assert held_by(made) == 0
-    made._on_readable()  # woken for nothing
+    made.receiver.on_readable()  # woken for nothing
     assert held_by(made) == 0
     made.close()
 
@@ -1082,7 +1082,7 @@ def test_many_small_frames_leave_others_their_turn() -> None:
             async with asyncio.timeout(10):
                 await all_there.wait()
             steps = [after - before for before, after in itertools.pairwise(turns)]
-            assert max(steps) <= websocket.MAX_FRAMES_A_TURN
+            assert max(steps) <= websocket_receiver.MAX_FRAMES_A_TURN
             ours.socket.close()
             await theirs.closed
 
