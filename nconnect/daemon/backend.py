@@ -9,9 +9,8 @@ from nconnect.config.proxy import Proxies
 from nconnect.control.schema import PendingPeer, PingReply, Status
 from nconnect.daemon import status
 from nconnect.daemon.driver import Driver
-from nconnect.daemon.file_watch import FileWatch
 from nconnect.daemon.host_state import HostState
-from nconnect.daemon.reload import Reload
+from nconnect.daemon.reload import FileWatch, Reload
 from nconnect.daemon.settings import InForce
 from nconnect.daemon.waiting import Waiting
 from nconnect.io.clock import boottime

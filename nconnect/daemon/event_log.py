@@ -7,7 +7,6 @@ from collections import defaultdict
 from collections.abc import Callable
 
 from nconnect.daemon.events import PlanInForce, Ready, Resumed
-from nconnect.daemon.log_rate_limit import LogRateLimit
 from nconnect.daemon.settings import InForce
 from nconnect.host.nft import provides
 from nconnect.host.plan import HostPlan
@@ -19,6 +18,10 @@ from nconnect.tunnel.outputs import ExpiryChanged, SessionLost, SessionUp
 from nconnect.wire.login_page import without_query
 
 log = logging.getLogger(__name__)
+
+# Guessed: somebody who looks at the log finds a recent line, and a night without a network fills no disk.
+FIRST_S, LONGEST_S = 15.0, 900.0
+MAX_TEXTS = 16  # that are remembered; a node could make them up
 
 
 class EventLog:
@@ -108,3 +111,33 @@ class EventLog:
     def _step(self, text: str, **fields: str) -> None:
         """Until all is up, a step is shown in a terminal alone: a start that fails is one line in the log."""
         log.log(logging.INFO if self._is_ready else logging.DEBUG, "%s", text, extra=fields)
+
+
+class LogRateLimit:
+    """When what repeats is worth a line: at once when it is another, then ever more rarely, until it ends.
+
+    A link without a node tries again every second or so, for as long as it takes: it finds a node, and fails.
+    """
+
+    def __init__(self) -> None:
+        self._said: set[str] = set()
+        self._interval_s = FIRST_S
+        self._again_at = 0.0
+
+    def is_news(self, text: str, now: float) -> bool:
+        """It happened again: whether to say so."""
+        is_new = text not in self._said and len(self._said) < MAX_TEXTS
+        if not self._said:
+            self._interval_s = FIRST_S
+        elif now >= self._again_at:
+            self._interval_s = min(2 * self._interval_s, LONGEST_S)
+        elif not is_new:
+            return False
+        if is_new:
+            self._said.add(text)
+        self._again_at = now + self._interval_s
+        return True
+
+    def end(self) -> None:
+        """It is over: whatever comes next is news again."""
+        self._said.clear()

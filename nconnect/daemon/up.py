@@ -16,15 +16,15 @@ from pathlib import Path
 
 import uvloop
 
+from nconnect.control.client import ControlClient
 from nconnect.crypto.keys import Identity
 from nconnect.daemon.events import Ready
 from nconnect.daemon.node import settings_of
 from nconnect.daemon.runtime_files import Lock
-from nconnect.daemon.same_key import refuse_shared_key
 from nconnect.daemon.settings import InForce
 from nconnect.daemon.supervisor import first_error
 from nconnect.daemon.wiring import Daemon, Opened, assemble
-from nconnect.errors import NconnectError
+from nconnect.errors import ControlError, HostError, NconnectError
 from nconnect.invite.table import Table
 from nconnect.io.files import config_file, paths, peer_table
 from nconnect.io.files.config_source import ConfigSource
@@ -59,7 +59,7 @@ def run(
     lock = Lock(config.interface, source.helper)
     try:
         keep_freed_memory()
-        refuse_shared_key(config.interface, Identity(config.seed).public_key)
+        _refuse_shared_key(config.interface, Identity(config.seed).public_key)
         opened = _open(config_path, config, source, lock)
         rights = settle(config.interface)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
@@ -71,6 +71,27 @@ def run(
 
 
 # Before there is a loop
+
+
+def _refuse_shared_key(interface: str, public_key: bytes) -> None:
+    """Raise `HostError` when another running interface of this machine has this key: the two would have
+    each peer's session in turns.
+
+    The others are asked by their control sockets; one that does not answer, or is another user's, is passed
+    over (the peers notice it then: `nconnect.tunnel.shared_key`).
+    """
+    for path in sorted(paths.run_dir().glob("*.sock")):
+        if path.stem == interface:
+            continue
+        try:
+            other = ControlClient(path.stem, path).status()
+        except ControlError:
+            continue
+        if other.public_key == public_key.hex():
+            raise HostError(
+                f"{other.interface} uses the same key, and only one interface can: give {interface} one of"
+                " its own, by `nconnect join` with an invitation, or `nconnect init`"
+            )
 
 
 def _open(path: Path, config: Config, source: ConfigSource, lock: Lock) -> Opened:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 
 from nconnect.config.proxy import of_config
 from nconnect.crypto.keys import Identity
-from nconnect.daemon import flows, resume, settings, status
+from nconnect.daemon import resume, settings, status
 from nconnect.daemon.backend import Backend
 from nconnect.daemon.counters import CounterKeeper, stored
 from nconnect.daemon.driver import Driver
@@ -22,18 +22,16 @@ from nconnect.daemon.enrolment import Enrolment
 from nconnect.daemon.event_log import EventLog
 from nconnect.daemon.events import Bus, NetworkChanged, PeersChanged, PlanInForce, Ready, Reloaded, Resumed
 from nconnect.daemon.expiry import ExpiryNotices
-from nconnect.daemon.file_watch import FileWatch
 from nconnect.daemon.host_state import HostState
 from nconnect.daemon.metrics import Metrics
-from nconnect.daemon.proxy_addresses import ProxyAddresses
 from nconnect.daemon.reconciler import Reconciler
-from nconnect.daemon.reload import Reload
+from nconnect.daemon.reload import FileWatch, Reload
 from nconnect.daemon.runtime_files import Lock, RuntimeFiles
 from nconnect.daemon.settings import InForce
 from nconnect.daemon.supervisor import Supervisor
 from nconnect.daemon.surroundings import Surroundings
 from nconnect.daemon.waiting import Waiting
-from nconnect.daemon.way_out import Endpoints, WayOut
+from nconnect.daemon.way_out import Endpoints, ProxyAddresses, WayOut
 from nconnect.host.ruleset import table_name
 from nconnect.invite.table import Table
 from nconnect.io.clock import boottime
@@ -260,7 +258,7 @@ def assemble(opened: Opened, loop: asyncio.AbstractEventLoop, *, keep_trying: bo
             ("presence", runtime_files.run),
             ("keeper", reconciler.run),
             ("surroundings", surroundings.run),
-            ("flows", lambda: flows.watch(received, host_state.renew_flow_limits, boottime)),
+            ("flows", lambda: host_state.keep_flows(received, boottime)),
             ("resume", lambda: resume.watch(lambda away_s: bus.publish(Resumed(away_s)))),
             ("watchdog", opened.service.feed_watchdog),
         ),

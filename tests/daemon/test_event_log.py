@@ -10,9 +10,8 @@ from typing import cast
 
 import pytest
 
-from nconnect.daemon.event_log import EventLog
+from nconnect.daemon.event_log import FIRST_S, EventLog
 from nconnect.daemon.events import PlanInForce, Ready
-from nconnect.daemon.log_rate_limit import FIRST_S
 from nconnect.daemon.settings import InForce
 from nconnect.host.facts import LocalInterface
 from nconnect.host.plan import plan

@@ -8,8 +8,8 @@ import threading
 
 import pytest
 
-from nconnect.daemon import file_watch
-from nconnect.daemon.file_watch import FileWatch, differences
+from nconnect.daemon import reload as file_watch
+from nconnect.daemon.reload import FileWatch, differences
 from nconnect.daemon.settings import InForce
 from nconnect.errors import ConfigError, NconnectError
 from nconnect.invite.table import Table

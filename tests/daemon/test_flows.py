@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
-from nconnect.daemon import flows
+from nconnect.daemon import host_state as flows
+from nconnect.daemon.host_state import HostState
 
 
 @pytest.mark.parametrize(
@@ -32,7 +35,8 @@ def test_a_look_that_takes_long_is_followed_by_a_long_rest_and_an_idle_peer_is_l
         now += took_s
 
     monkeypatch.setattr(asyncio, "sleep", sleep)
+    host_state = cast(HostState, SimpleNamespace(renew_flow_limits=renew))
     with pytest.raises(asyncio.CancelledError):
-        asyncio.run(flows.watch(lambda: {"bob": rate * int(now)}, renew, lambda: now))
+        asyncio.run(HostState.keep_flows(host_state, lambda: {"bob": rate * int(now)}, lambda: now))
     assert pauses == [flows.LOOK_S, *[pytest.approx(pause_s)] * 2]
     assert seen[0] == {"bob": rate}

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from nconnect.daemon.log_rate_limit import FIRST_S, LONGEST_S, MAX_TEXTS, LogRateLimit
+from nconnect.daemon.event_log import FIRST_S, LONGEST_S, MAX_TEXTS, LogRateLimit
 
 
 def said(again: LogRateLimit, seconds: int, *texts: str) -> list[int]:

@@ -9,10 +9,9 @@ from ipaddress import ip_address
 import pytest
 
 from nconnect.config.proxy import Proxies
-from nconnect.daemon import proxy_addresses
-from nconnect.daemon.proxy_addresses import ProxyAddresses
+from nconnect.daemon import way_out
 from nconnect.daemon.settings import InForce
-from nconnect.daemon.way_out import Endpoints
+from nconnect.daemon.way_out import Endpoints, ProxyAddresses
 from nconnect.invite.table import Table
 from nconnect.io.net.resolve import AddressInfo
 from nconnect.io.nkn.links import LinkCameUp, LinkWentDown
@@ -33,7 +32,7 @@ class Names:
         self.asked: list[str] = []
         self.plans = 0
         self.endpoints = Endpoints(InForce(Table(Config("nc7", bytes(32), "gpu", ()), {})), NAMED)
-        monkeypatch.setattr(proxy_addresses, "stream_addresses", self.stream_addresses)
+        monkeypatch.setattr(way_out, "stream_addresses", self.stream_addresses)
 
     async def stream_addresses(self, host: str, port: int) -> list[AddressInfo]:
         self.asked.append(host)
@@ -78,7 +77,7 @@ def test_without_an_answer_the_one_before_stays(monkeypatch: pytest.MonkeyPatch)
         names.addresses = ()
         await proxy.look_up()
         names.silent = True
-        monkeypatch.setattr(proxy_addresses, "LOOK_UP_S", 0.01)
+        monkeypatch.setattr(way_out, "LOOK_UP_S", 0.01)
         await proxy.look_up()
         assert names.endpoints.proxy_addresses == (ip_address("10.0.0.1"),)
 
