@@ -10,6 +10,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
+from contextlib import suppress
 
 from nconnect.errors import HostError
 from nconnect.io.files.state import StateStore
@@ -38,55 +39,38 @@ class CounterKeeper:
         """`counters` gives what is to be kept; it is called in the loop's thread."""
         self._store = store
         self._counters = counters
-        self._timer: asyncio.TimerHandle | None = None
-        self._saving: asyncio.Task[float] | None = None
+        self._saving: asyncio.Task[None] | None = None
+        self._closing = asyncio.Event()
         self._failed = False
         self._moved = False  # since the value that is being saved
 
-    def moved(self, _: CountersMoved) -> None:
+    def moved(self, _: CountersMoved | None = None) -> None:
         self._moved = True
-        if self._timer is None and self._saving is None:
-            self._later(SOON_S)
+        if self._saving is None or self._saving.done():
+            self._saving = asyncio.get_running_loop().create_task(self._save(), name="save counters")
 
     async def close(self) -> None:
         """Keep what they are now; it is on the disk when this returns."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        saving, self._saving = self._saving, None
-        if saving is not None:
-            saving.remove_done_callback(self._saved)
-            await asyncio.wait([saving])
-        await asyncio.to_thread(self._save, self._counters())
+        self._closing.set()
+        self.moved()
+        if self._saving is not None:
+            await self._saving
 
-    def _later(self, after_s: float) -> None:
-        self._timer = asyncio.get_running_loop().call_later(after_s, self._begin)
-
-    def _begin(self) -> None:
-        self._timer = None
-        self._moved = False
-        work = asyncio.to_thread(self._save, self._counters())
-        self._saving = asyncio.get_running_loop().create_task(work, name="save counters")
-        self._saving.add_done_callback(self._saved)
-
-    def _saved(self, saving: asyncio.Task[float]) -> None:
-        self._saving = None
-        if saving.cancelled():
-            return
-        if self._failed:
-            self._later(SAVE_AGAIN_S)
-        elif self._moved:
-            self._later(max(SOON_S, saving.result() / SHARE))
-
-    def _save(self, counters: dict[str, int]) -> float:
-        """How long it took, in seconds."""
-        began = time.monotonic()
-        try:
-            self._store.save(COUNTERS, counters)
-        except HostError as error:
-            if not self._failed:
-                log.warning("%s", error)
-            self._failed = True
-        else:
-            self._failed = False
-        return time.monotonic() - began
+    async def _save(self) -> None:
+        """Save until they have moved no more: one time after another, so that the newest value is last."""
+        pause_s = SOON_S
+        while self._moved:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(pause_s):
+                    await self._closing.wait()
+            self._moved = False
+            began = time.monotonic()
+            try:
+                await asyncio.to_thread(self._store.save, COUNTERS, self._counters())
+            except HostError as error:
+                if not self._failed:
+                    log.warning("%s", error)
+                self._failed, pause_s = True, SAVE_AGAIN_S
+                self._moved = self._moved or not self._closing.is_set()
+            else:
+                self._failed, pause_s = False, max(SOON_S, (time.monotonic() - began) / SHARE)
