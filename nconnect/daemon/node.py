@@ -102,26 +102,22 @@ async def _serve(
     ended = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, ended.set)
-    writing: set[asyncio.Task[None]] = set()
-
-    def write_stats(path: Path) -> None:
-        task = loop.create_task(asyncio.to_thread(_write_stats, server.stats(), path), name="write stats")
-        writing.add(task)
-        task.add_done_callback(writing.discard)
-
-    if stats_file is not None:
-        loop.add_signal_handler(signal.SIGUSR1, write_stats, stats_file)
     try:
         await server.start()
         await control.start()
-        verifying = ", verifying signatures" if server.node.settings.verify_signatures else ""
-        log.info("node listening on %s: %s%s", config.listen, _ports_text(server), verifying)
-        log.info("clients find it with --seed-rpc %s", server.seed_url())
-        keep_freed_memory()
-        collect_rarely()
-        if on_ready is not None:
-            on_ready(server)
         async with asyncio.TaskGroup() as group:
+            if stats_file is not None:
+                loop.add_signal_handler(
+                    signal.SIGUSR1,
+                    lambda: group.create_task(asyncio.to_thread(_write_stats, server.stats(), stats_file)),
+                )
+            verifying = ", verifying signatures" if server.node.settings.verify_signatures else ""
+            log.info("node listening on %s: %s%s", config.listen, _ports_text(server), verifying)
+            log.info("clients find it with --seed-rpc %s", server.seed_url())
+            keep_freed_memory()
+            collect_rarely()
+            if on_ready is not None:
+                on_ready(server)
             supervisor = Supervisor(group)
             if link is not None:
                 supervisor.start("cluster", link.run)
@@ -129,7 +125,6 @@ async def _serve(
             supervisor.cancel()
     finally:
         if stats_file is not None:
-            await asyncio.gather(*writing)
             await asyncio.to_thread(_write_stats, server.stats(), stats_file)
         await control.close()
         await server.close()
