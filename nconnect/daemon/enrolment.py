@@ -14,7 +14,6 @@ import os
 import time
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any
 
 from nconnect.config import parse_prefix
@@ -37,15 +36,6 @@ RELOAD_TIMEOUT_S = 20.0
 PRESHARED_KEY_BYTES = 32
 MAX_WAITING = 64  # guessed: applications; the book is read in a millisecond
 _FALLBACK_NAME = "provider"
-
-
-@dataclass(frozen=True, slots=True)
-class _Knock:
-    """An application, and when it came."""
-
-    source: str
-    application: Application
-    now: float
 
 
 class Enrolment:
@@ -72,7 +62,7 @@ class Enrolment:
         self._turn_away = turn_away
         self._desk = Desk(identity, address, os.urandom)
         self._admitting: dict[bytes, asyncio.Task[None]] = {}  # by token id
-        self._knocks: list[_Knock] = []  # that wait for the book to be read
+        self._knocks: list[tuple[str, Application, float]] = []  # until the book is read
         self._came_up: list[str] = []  # devices whose session did, likewise
         self._reading: asyncio.Task[None] | None = None
         self._closed = False
@@ -82,7 +72,7 @@ class Enrolment:
         application = None if self._closed else application_in(content)
         if application is None or len(self._knocks) == MAX_WAITING:
             return False
-        self._knocks.append(_Knock(source, application, now))
+        self._knocks.append((source, application, now))
         self._read_on()
         return True
 
@@ -104,21 +94,21 @@ class Enrolment:
                 knocks, self._knocks = self._knocks, []
                 came_up, self._came_up = set(self._came_up), []
                 for knock in knocks:
-                    self._judge(knock, book)
+                    self._judge(*knock, book)
                 for device in {each.device for each in book if each.preshared is not None} & came_up:
                     await asyncio.to_thread(self._seal, device)
         finally:
             self._reading = None
 
-    def _judge(self, knock: _Knock, book: Book) -> None:
-        token_id = knock.application.token_id
+    def _judge(self, source: str, application: Application, now: float, book: Book) -> None:
+        token_id = application.token_id
         if token_id in self._admitting:
             return
-        judged = self._desk.knock(knock.source, knock.application, book, now=knock.now, wall=time.time())
+        judged = self._desk.knock(source, application, book, now=now, wall=time.time())
         if judged is None:
-            self._turn_away(knock.source, knock.now)
+            self._turn_away(source, now)
         elif isinstance(judged, bytes):
-            self._send(knock.source, (judged,))
+            self._send(source, (judged,))
         else:
             task = asyncio.get_running_loop().create_task(self._admit(judged), name="admit an invited device")
             self._admitting[token_id] = task
