@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
+from nconnect import __version__
 from nconnect.config.proxy import Proxies
-from nconnect.control.schema import PendingPeer, PingReply, Status
+from nconnect.control.schema import PendingPeer, PingReply, SkippedRoute, Status
 from nconnect.daemon import status
 from nconnect.daemon.driver import Driver
 from nconnect.daemon.host_state import HostState
@@ -35,28 +38,34 @@ class Backend:
     waiting: Waiting
     problems: Callable[[], Iterable[str]]
     started_at: float
+    clock: Callable[[], float] = boottime
 
     async def status(self) -> Status:
-        now = boottime()
+        config, address, tunnel, links = self.in_force.config, str(self.address), self.tunnel, self.links
+        now = self.clock()
+        wall = time.time() - now  # what turns our clock's times into the wall's
         refused = await self.host_state.refused_counts(now)
         await self.file_watch.look()
-        return status.build(
-            self.in_force.config,
-            address=str(self.address),
-            links=self.links.links,
-            shared_with=self.links.shared_with,
-            proxies=self.proxies,
-            tunnel=self.tunnel,
-            plan=self.host_state.plan,
-            drops=status.drops(self.tunnel.drops, self.driver.drops, link=self.links.link),
-            refused=refused,
-            problems=[*filter(None, self.problems())],
-            started_at=self.started_at,
-            now=now,
+        peers, plan = tunnel.peers.values(), self.host_state.plan
+        skipped = plan.skipped_routes if plan else ()
+        return Status(
+            interface=config.interface,
+            address=address,
+            public_key=address[-64:],
+            links=status.link_statuses(links.links, links.shared_with, tunnel, self.proxies),
+            peers=tuple(status.peer_status(peer, tunnel, now, wall, refused) for peer in peers),
+            routes=tuple(str(route) for route in plan.state.routes) if plan else (),
+            skipped_routes=tuple(SkippedRoute(str(each.route), each.why) for each in skipped),
+            addresses=tuple(str(a) for a in config.address),
+            version=__version__,
+            pid=os.getpid(),
+            started_at=self.started_at + wall,
+            problems=tuple(filter(None, self.problems())),
+            drops=dict(sorted(status.drops(tunnel.drops, self.driver.drops, link=links.link).items())),
         )
 
     def pending(self) -> Sequence[PendingPeer]:
-        return status.pending_peers(self.tunnel.pending, boottime())
+        return status.pending_peers(self.tunnel.pending, self.clock())
 
     async def reload(self) -> None:
         await self.changes.apply()

@@ -1,19 +1,16 @@
-"""What `status` says, put together from the daemon's parts."""
+"""The parts of what `status` says, each made from one of the daemon's parts."""
 
 from __future__ import annotations
 
-import os
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
-from nconnect import __version__
 from nconnect.config import format_allow_rule, parse_peer_address
 from nconnect.config.proxy import DIRECT, Proxies
-from nconnect.control.schema import LinkStatus, PeerStatus, PendingPeer, PingReply, SkippedRoute, Status
+from nconnect.control.schema import LinkStatus, PeerStatus, PendingPeer, PingReply
 from nconnect.errors import NO_LINK, ConfigError, DropReason
-from nconnect.host.plan import HostPlan
-from nconnect.model import Config, NknAddress
+from nconnect.model import NknAddress
 from nconnect.nkn.link import Link
 from nconnect.tunnel.core import Tunnel
 from nconnect.tunnel.peer import Peer
@@ -21,43 +18,6 @@ from nconnect.tunnel.pending import PendingSender
 from nconnect.wire.jsonrpc import split_addr
 
 CLOCK_WARNING_HOURS = 1.0  # expiry dates are as wrong as the clock
-
-
-def build(
-    config: Config,
-    *,
-    address: str,
-    links: Sequence[Link],
-    shared_with: Sequence[int | None] = (),
-    proxies: Proxies = DIRECT,
-    tunnel: Tunnel,
-    plan: HostPlan | None,
-    drops: Counter[str],
-    refused: Mapping[str, Mapping[str, int]],
-    problems: Sequence[str],
-    started_at: float,
-    now: float,
-) -> Status:
-    """The whole state; `now` and `started_at` are CLOCK_BOOTTIME seconds.
-
-    `refused`: how many packets the firewall turned away, by peer and reason.
-    """
-    wall = time.time() - now  # what turns our clock's times into the wall's
-    return Status(
-        interface=config.interface,
-        address=address,
-        public_key=address[-64:],
-        links=link_statuses(links, shared_with or [None] * len(links), tunnel, proxies),
-        peers=tuple(peer_status(peer, tunnel, now, wall, refused) for peer in tunnel.peers.values()),
-        routes=tuple(str(route) for route in plan.state.routes) if plan else (),
-        skipped_routes=tuple(SkippedRoute(str(s.route), s.why) for s in plan.skipped_routes) if plan else (),
-        addresses=tuple(str(a) for a in config.address),
-        version=__version__,
-        pid=os.getpid(),
-        started_at=started_at + wall,
-        problems=tuple(problems),
-        drops=dict(sorted(drops.items())),
-    )
 
 
 def ping_reply(peer: str, rtt_s: float, node_s: float | None, peer_node_s: float | None) -> PingReply:

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections import Counter
 from ipaddress import ip_interface, ip_network
+from types import SimpleNamespace
+from typing import Any, cast
+from unittest.mock import AsyncMock
 
 import pytest
 
-from nconnect.config.proxy import Proxies
+from nconnect.config.proxy import DIRECT, Proxies
 from nconnect.control.schema import LINK_STATES, PEER_STATES, Status
 from nconnect.crypto.aead import CipherSuite
 from nconnect.daemon import status
+from nconnect.daemon.backend import Backend
+from nconnect.daemon.settings import InForce
 from nconnect.errors import DropReason
+from nconnect.invite.table import Table
 from nconnect.model import AllowRule, Config, PeerConfig, Proxy
 from nconnect.nkn.link import Link
 from nconnect.tunnel.outputs import Settings
@@ -25,18 +31,24 @@ from tests.tunnel.hostile import connected, passes
 def made(sim: Simulation, host: Host, refused: dict[str, dict[str, int]] | None = None) -> Status:
     config = Config("nc7", bytes(32), host.name, (ip_interface("10.86.0.1/24"),))
     link = Link(host.identity, host.address, ("http://127.0.0.1:1",), now=sim.now, rng=sim.random_bytes)
-    return status.build(
-        config,
-        address=str(host.address),
-        links=[link],
-        tunnel=host.tunnel,
-        plan=None,
-        drops=Counter({"not_ours": 2, "malformed": 1}),
-        refused=refused or {},
-        problems=["no link to a node: still connecting"],
+    links = SimpleNamespace(links=[link], shared_with=[None], link=link)
+    host_state = SimpleNamespace(plan=None, refused_counts=AsyncMock(return_value=refused or {}))
+    backend = Backend(
+        InForce(Table(config, {})),
+        host.address,
+        DIRECT,
+        cast(Any, links),
+        host.tunnel,
+        cast(Any, SimpleNamespace(drops={DropReason.NOT_OURS: 2, DropReason.MALFORMED: 1})),
+        cast(Any, host_state),
+        file_watch=cast(Any, AsyncMock()),
+        changes=cast(Any, None),
+        waiting=cast(Any, None),
+        problems=lambda: ["", "no link to a node: still connecting"],
         started_at=sim.now - 50,
-        now=sim.now,
+        clock=lambda: sim.now,
     )
+    return asyncio.run(backend.status())
 
 
 def test_a_link_tells_port_and_tls() -> None:
