@@ -23,7 +23,7 @@ from nconnect.daemon.node import settings_of
 from nconnect.daemon.runtime_files import Lock
 from nconnect.daemon.settings import InForce
 from nconnect.daemon.supervisor import first_error
-from nconnect.daemon.wiring import Daemon, Opened, assemble
+from nconnect.daemon.wiring import Daemon, Opened
 from nconnect.errors import ControlError, HostError, NconnectError
 from nconnect.invite.table import Table
 from nconnect.io.files import config_file, paths, peer_table
@@ -63,7 +63,7 @@ def run(
         opened = _open(config_path, config, source, lock)
         rights = settle(config.interface)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            daemon = assemble(opened, runner.get_loop(), keep_trying=keep_trying)
+            daemon = Daemon(opened, runner.get_loop(), keep_trying=keep_trying)
             runner.run(_live(daemon, rights, keep_trying=keep_trying, on_ready=on_ready))
     finally:
         lock.release()

@@ -1,7 +1,7 @@
 """One daemon, put together: each part is made once, complete, and its arguments say what it needs.
 
-`Opened` is made while the process has all its rights; `assemble` makes the rest, and starts nothing. At its
-end stand the two tables: who is told of which event, and which tasks run. `up` starts and stops the whole.
+`Opened` is made while the process has all its rights; `Daemon` makes the rest, and starts nothing. At its end
+stand the two tables: who is told of which event, and which tasks run. `up` starts and stops the whole.
 """
 
 from __future__ import annotations
@@ -66,200 +66,173 @@ class Opened:
     tun: Tun
 
 
-@dataclass(frozen=True, slots=True)
 class Daemon:
-    """What `up` starts and stops; the other parts are reached by these, by events, or by their tasks."""
+    """What `up` starts and stops. The other parts are reached by these, by events, or by their tasks."""
 
-    opened: Opened
-    bus: Bus
-    links: Links
-    driver: Driver
-    host_state: HostState
-    proxy: ProxyAddresses
-    counters: CounterKeeper
-    enrolment: Enrolment
-    reload: Reload
-    waiting: Waiting
-    runtime_files: RuntimeFiles
-    metrics: Metrics
-    supervisor: Supervisor
-    first_tasks: Sequence[Task]
-    tasks: Sequence[Task]  # once the host is set
+    def __init__(self, opened: Opened, loop: asyncio.AbstractEventLoop, *, keep_trying: bool) -> None:
+        """All the parts. Reads the state folder: call it before the loop runs.
 
+        Raises `ConfigError` when the environment is wrong, and `HostError` when the state cannot be read.
+        """
+        self.opened = opened
+        in_force, config, tun, store = opened.in_force, opened.in_force.config, opened.tun, opened.store
+        identity = Identity(config.seed)
+        address = NknAddress(config.identifier, identity.public_key)
+        bus = self.bus = Bus()
+        supervisor = self.supervisor = Supervisor(asyncio.TaskGroup())
 
-def assemble(opened: Opened, loop: asyncio.AbstractEventLoop, *, keep_trying: bool) -> Daemon:
-    """All the parts. Reads the state folder: call it before the loop runs.
+        # The tunnel
+        tunnel = Tunnel(
+            identity,
+            address,
+            config.peers,
+            settings.of_tunnel(config, tun.features),
+            now=boottime(),
+            rng=os.urandom,
+            wall_clock_ns=time.time_ns,
+            counters=stored(store),
+        )
+        counters = self.counters = CounterKeeper(store, tunnel.counters)
+        expiry = ExpiryNotices(store, config.peers, time.time)
 
-    Raises `ConfigError` when the environment is wrong, and `HostError` when the state cannot be read.
-    """
-    in_force, config, tun, store = opened.in_force, opened.in_force.config, opened.tun, opened.store
-    identity = Identity(config.seed)
-    address = NknAddress(config.identifier, identity.public_key)
-    bus = Bus()
-    supervisor = Supervisor(asyncio.TaskGroup())
+        # This machine
+        proxies = of_config(config, os.environ)
+        endpoints = Endpoints(in_force, proxies)
+        host_state = self.host_state = HostState(
+            in_force,
+            Host(config.interface, paths.state_dir(config.interface), device=tun.index),
+            bus,
+            endpoints=endpoints.all,
+            expired=lambda: frozenset(dest for dest, peer in tunnel.peers.items() if peer.expired),
+            proxies=proxies,
+        )
+        plan_again = host_state.follow_network
+        proxy = self.proxy = ProxyAddresses(proxies, endpoints, plan_again)
+        way_out = WayOut(in_force, proxies, endpoints, plan_again=plan_again, clock=boottime)
+        surroundings = Surroundings(host_state.obstacles, boottime)
 
-    # The tunnel
-    tunnel = Tunnel(
-        identity,
-        address,
-        config.peers,
-        settings.of_tunnel(config, tun.features),
-        now=boottime(),
-        rng=os.urandom,
-        wall_clock_ns=time.time_ns,
-        counters=stored(store),
-    )
-    counters = CounterKeeper(store, tunnel.counters)
-    expiry = ExpiryNotices(store, config.peers, time.time)
+        # The network
+        links = self.links = Links(
+            identity,
+            address,
+            settings.seeds(config, opened.node.seed_url(here=True) if opened.node is not None else None),
+            bus.publish,
+            count=config.network.links,
+            rng=os.urandom,
+            proxies=replace(proxies, admit=way_out.admit),
+        )
+        driver = self.driver = Driver(tun, tunnel, links.runners, bus.publish, loop)
 
-    # This machine
-    proxies = of_config(config, os.environ)
-    endpoints = Endpoints(in_force, proxies)
-    host_state = HostState(
-        in_force,
-        Host(config.interface, paths.state_dir(config.interface), device=tun.index),
-        bus,
-        endpoints=endpoints.all,
-        expired=lambda: frozenset(dest for dest, peer in tunnel.peers.items() if peer.expired),
-        proxies=proxies,
-    )
-    plan_again = host_state.follow_network
-    proxy = ProxyAddresses(proxies, endpoints, plan_again)
-    way_out = WayOut(in_force, proxies, endpoints, plan_again=plan_again, clock=boottime)
-    surroundings = Surroundings(host_state.obstacles, boottime)
+        async def network_changed() -> None:
+            """Our routes must not hide a network that the machine has entered."""
+            bus.publish(NetworkChanged())
+            await proxy.look_up()
+            await plan_again()
 
-    # The network
-    links = Links(
-        identity,
-        address,
-        settings.seeds(config, opened.node.seed_url(here=True) if opened.node is not None else None),
-        bus.publish,
-        count=config.network.links,
-        rng=os.urandom,
-        proxies=replace(proxies, admit=way_out.admit),
-    )
-    driver = Driver(tun, tunnel, links.runners, bus.publish, loop)
+        reconciler = Reconciler(
+            lambda: Monitor(config.interface, table_name(config.interface)),
+            on_network=network_changed,
+            on_surroundings=surroundings.changed,
+            repair=lambda: host_state.repair(driver.renew_device),
+            clock=boottime,
+        )
 
-    async def network_changed() -> None:
-        """Our routes must not hide a network that the machine has entered."""
-        bus.publish(NetworkChanged())
-        await proxy.look_up()
-        await plan_again()
+        # Changes of the configuration
+        reload = self.reload = Reload(opened.load, in_force, host_state, bus)
+        file_watch = FileWatch(opened.stamp, opened.load, in_force)
+        enrolment = self.enrolment = Enrolment(
+            load=opened.load,
+            identity=identity,
+            address=address,
+            store=opened.invitations,
+            reload=reload.apply,
+            send=links.send,
+            turn_away=tunnel.turn_away,
+        )
 
-    reconciler = Reconciler(
-        lambda: Monitor(config.interface, table_name(config.interface)),
-        on_network=network_changed,
-        on_surroundings=surroundings.changed,
-        repair=lambda: host_state.repair(driver.renew_device),
-        clock=boottime,
-    )
+        # Who asks, and who waits
+        waiting = self.waiting = Waiting(
+            config.interface,
+            address,
+            tunnel=tunnel,
+            driver=driver,
+            links=links,
+            host_state=host_state,
+            service=opened.service,
+        )
 
-    # Changes of the configuration
-    reload = Reload(opened.load, in_force, host_state, bus)
-    file_watch = FileWatch(opened.stamp, opened.load, in_force)
-    enrolment = Enrolment(
-        load=opened.load,
-        identity=identity,
-        address=address,
-        store=opened.invitations,
-        reload=reload.apply,
-        send=links.send,
-        turn_away=tunnel.turn_away,
-    )
+        def problems() -> Iterable[str]:
+            yield from store.problems
+            yield from supervisor.problems()
+            yield from status.problems(links.link, tunnel.peers.values(), boottime())
+            yield reconciler.problem
+            yield reload.problem or file_watch.problem
+            yield from in_force.left_out
+            yield from host_state.problems
+            yield from way_out.problems()
+            yield from surroundings.problems
+            yield from expiry.warnings()
 
-    # Who asks, and who waits
-    waiting = Waiting(
-        config.interface,
-        address,
-        tunnel=tunnel,
-        driver=driver,
-        links=links,
-        host_state=host_state,
-        service=opened.service,
-    )
+        backend = Backend(
+            in_force,
+            address,
+            proxies,
+            links,
+            tunnel,
+            driver,
+            host_state,
+            file_watch,
+            reload,
+            waiting,
+            problems,
+            started_at=boottime(),
+        )
 
-    def problems() -> Iterable[str]:
-        yield from store.problems
-        yield from supervisor.problems()
-        yield from status.problems(links.link, tunnel.peers.values(), boottime())
-        yield reconciler.problem
-        yield reload.problem or file_watch.problem
-        yield from in_force.left_out
-        yield from host_state.problems
-        yield from way_out.problems()
-        yield from surroundings.problems
-        yield from expiry.warnings()
+        runtime_files = self.runtime_files = RuntimeFiles(opened.lock, backend)
+        self.metrics = Metrics(tunnel, backend.status)
 
-    backend = Backend(
-        in_force,
-        address,
-        proxies,
-        links,
-        tunnel,
-        driver,
-        host_state,
-        file_watch,
-        reload,
-        waiting,
-        problems,
-        started_at=boottime(),
-    )
+        # What the core asks for in the middle of a message
+        tunnel.receiver.on_visitor = enrolment.knock
+        tunnel.ask_legs(links.leg_s)
 
-    # What the core asks for in the middle of a message
-    tunnel.receiver.on_visitor = enrolment.knock
-    tunnel.ask_legs(links.leg_s)
+        # Events: who is told, in this order
+        def tell_peers_of_links(_: LinkCameUp | LinkWentDown) -> None:
+            if links.count > 1 or links.spare_was_up:
+                driver.set_links(links.tags())
 
-    # Events: who is told, in this order
-    def tell_peers_of_links(_: LinkCameUp | LinkWentDown) -> None:
-        if links.count > 1 or links.spare_was_up:
-            driver.set_links(links.tags())
+        def check_peers(_: LinkCameUp) -> None:
+            if len(links.tags()) == 1:
+                driver.check_peers()
 
-    def check_peers(_: LinkCameUp) -> None:
-        if len(links.tags()) == 1:
-            driver.check_peers()
+        said = EventLog(in_force, address, links, keep_trying=keep_trying)
+        on, waits = bus.subscribe, waiting.notify
+        on(NodeFound, said.node_found)
+        on(LinkCameUp, said.link_came_up, waits, tell_peers_of_links, proxy.link_changed, check_peers)
+        on(LinkWentDown, said.link_went_down, proxy.link_changed, waiting.link_went_down, tell_peers_of_links)
+        on(SessionUp, said.session_up, enrolment.session_up, waits)
+        on(SessionLost, said.session_lost, waits)
+        on(ExpiryChanged, said.expiry_changed, lambda _: expiry.moved.set())
+        on(Pong, waiting.answered)
+        on(CountersMoved, counters.moved)
+        on(PlanInForce, way_out.plan_in_force, lambda _: links.leave(way_out.refusal), said.plan_in_force)
+        on(PeersChanged, lambda e: driver.set_peers(e.peers), lambda e: expiry.set_peers(e.peers), waits)
+        on(Reloaded, lambda _: reconciler.forgive())
+        on(Ready, waiting.ready, lambda _: host_state.was_up(), said.ready)
+        on(NetworkChanged, lambda _: links.network_changed())
+        on(Resumed, said.resumed, lambda _: links.network_changed(), lambda _: driver.check_peers())
 
-    said = EventLog(in_force, address, links, keep_trying=keep_trying)
-    on, waits = bus.subscribe, waiting.notify
-    on(NodeFound, said.node_found)
-    on(LinkCameUp, said.link_came_up, waits, tell_peers_of_links, proxy.link_changed, check_peers)
-    on(LinkWentDown, said.link_went_down, proxy.link_changed, waiting.link_went_down, tell_peers_of_links)
-    on(SessionUp, said.session_up, enrolment.session_up, waits)
-    on(SessionLost, said.session_lost, waits)
-    on(ExpiryChanged, said.expiry_changed, lambda _: expiry.moved.set())
-    on(Pong, waiting.answered)
-    on(CountersMoved, counters.moved)
-    on(PlanInForce, way_out.plan_in_force, lambda _: links.leave(way_out.refusal), said.plan_in_force)
-    on(PeersChanged, lambda e: driver.set_peers(e.peers), lambda e: expiry.set_peers(e.peers), waits)
-    on(Reloaded, lambda _: reconciler.forgive())
-    on(Ready, waiting.ready, lambda _: host_state.was_up(), said.ready)
-    on(NetworkChanged, lambda _: links.network_changed())
-    on(Resumed, said.resumed, lambda _: links.network_changed(), lambda _: driver.check_peers())
+        def received() -> dict[str, int]:
+            return {peer.name: peer.traffic.rx_packets for peer in tunnel.peers.values()}
 
-    def received() -> dict[str, int]:
-        return {peer.name: peer.traffic.rx_packets for peer in tunnel.peers.values()}
-
-    runtime_files = RuntimeFiles(opened.lock, backend)
-    return Daemon(
-        opened=opened,
-        bus=bus,
-        links=links,
-        driver=driver,
-        host_state=host_state,
-        proxy=proxy,
-        counters=counters,
-        enrolment=enrolment,
-        reload=reload,
-        waiting=waiting,
-        runtime_files=runtime_files,
-        metrics=Metrics(tunnel, backend.status),
-        supervisor=supervisor,
-        first_tasks=(*links.tasks(), ("expiry", lambda: expiry.watch(host_state.follow_expiry))),
-        tasks=(
+        self.first_tasks: Sequence[Task] = (
+            *links.tasks(),
+            ("expiry", lambda: expiry.watch(host_state.follow_expiry)),
+        )
+        self.tasks: Sequence[Task] = (  # once the host is set
             ("presence", runtime_files.run),
             ("keeper", reconciler.run),
             ("surroundings", surroundings.run),
             ("flows", lambda: host_state.keep_flows(received, boottime)),
             ("resume", lambda: resume.watch(lambda away_s: bus.publish(Resumed(away_s)))),
             ("watchdog", opened.service.feed_watchdog),
-        ),
-    )
+        )

@@ -15,7 +15,7 @@ import pytest
 import nconnect.daemon
 from nconnect.daemon.events import PeersChanged, Ready
 from nconnect.daemon.settings import InForce
-from nconnect.daemon.wiring import Daemon, Opened, assemble
+from nconnect.daemon.wiring import Daemon, Opened
 from nconnect.errors import ConfigError, NetworkError
 from nconnect.invite.table import Table
 from nconnect.io.files.invitations import InvitationStore
@@ -54,7 +54,7 @@ def run(
     )
     try:
         with asyncio.Runner() as runner:
-            daemon = assemble(opened, runner.get_loop(), keep_trying=False)
+            daemon = Daemon(opened, runner.get_loop(), keep_trying=False)
             runner.run(asyncio.wait_for(cast(Any, test(daemon)), 10))
     finally:
         tun.close()
