@@ -28,6 +28,7 @@ from nconnect.tunnel.constants import BATCH_BYTES, MAX_BATCH_BYTES
 from nconnect.tunnel.core import SEAL_BYTES, Tunnel
 from nconnect.tunnel.outputs import Deliver, Output, Send, SessionUp
 from nconnect.tunnel.peer import Peer
+from nconnect.tunnel.receiver import no_leg
 from nconnect.tunnel.timers import NEVER
 from nconnect.wire.nkn import InboundMessage
 from nconnect.wire.tunnel import (
@@ -100,8 +101,10 @@ class Driver:
         publish: Callable[[Output], None],
         loop: asyncio.AbstractEventLoop,
         clock: Callable[[], float] = boottime,
+        leg_s: Callable[[int], float | None] = no_leg,
     ) -> None:
-        """`links` by number. `publish` takes the core's outputs that are no packets."""
+        """`links` by number. `publish` takes the core's outputs that are no packets. `leg_s`: a link's round
+        trip to its node."""
         self.drops: Counter[DropReason] = Counter()
         self._tun = tun
         self._tunnel = tunnel
@@ -111,6 +114,7 @@ class Driver:
         self._publish = publish
         self._loop = loop
         self._clock = clock
+        self._leg_s = leg_s
         self._arena = bytearray(MAX_BATCH_BYTES)
         self._arena_view = memoryview(self._arena)
         self._run = Run(self._arena)
@@ -295,7 +299,7 @@ class Driver:
             self._write_in_turns(self._tunnel.receiver.opened_from, packets)
         else:
             self._write(packets)
-        self._tunnel.received(self._is_late)
+        self._tunnel.received(self._is_late, self._leg_s)
         if packets and len(view) < PROMPT_BYTES:
             # The kernel has answered a ping or a SYN already: send that before the loop's next turn.
             self._on_tun_readable(self._out)

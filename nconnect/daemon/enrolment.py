@@ -39,7 +39,7 @@ _FALLBACK_NAME = "provider"
 
 
 class Enrolment:
-    """Lives in the loop's thread. `knock` is the tunnel core's hook for unencrypted messages."""
+    """Lives in the loop's thread. `knock` takes the tunnel core's visitors."""
 
     def __init__(
         self,

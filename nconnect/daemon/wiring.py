@@ -46,7 +46,7 @@ from nconnect.io.system.monitor import Monitor
 from nconnect.io.system.tun import Tun
 from nconnect.model import NknAddress
 from nconnect.tunnel.core import Tunnel
-from nconnect.tunnel.outputs import CountersMoved, ExpiryChanged, Pong, SessionLost, SessionUp
+from nconnect.tunnel.outputs import CountersMoved, ExpiryChanged, Pong, SessionLost, SessionUp, Visitor
 
 Task = tuple[str, Callable[[], Awaitable[None]]]  # its name in the log, and what it runs
 
@@ -121,7 +121,7 @@ class Daemon:
             rng=os.urandom,
             proxies=replace(proxies, admit=way_out.admit),
         )
-        driver = self.driver = Driver(tun, tunnel, links.runners, bus.publish, loop)
+        driver = self.driver = Driver(tun, tunnel, links.runners, bus.publish, loop, leg_s=links.leg_s)
 
         async def network_changed() -> None:
             """Our routes must not hide a network that the machine has entered."""
@@ -191,10 +191,6 @@ class Daemon:
         runtime_files = self.runtime_files = RuntimeFiles(opened.lock, backend)
         self.metrics = Metrics(tunnel, backend.status)
 
-        # What the core asks for in the middle of a message
-        tunnel.receiver.on_visitor = enrolment.knock
-        tunnel.ask_legs(links.leg_s)
-
         # Events: who is told, in this order
         def tell_peers_of_links(_: LinkCameUp | LinkWentDown) -> None:
             if links.count > 1 or links.spare_was_up:
@@ -213,6 +209,10 @@ class Daemon:
         on(SessionLost, said.session_lost, waits)
         on(ExpiryChanged, said.expiry_changed, lambda _: expiry.moved.set())
         on(Pong, waiting.answered)
+        on(
+            Visitor,
+            lambda e: enrolment.knock(e.source, e.content, e.now) or tunnel.turn_away(e.source, e.now),
+        )
         on(CountersMoved, counters.moved)
         on(PlanInForce, way_out.plan_in_force, lambda _: links.leave(way_out.refusal), said.plan_in_force)
         on(PeersChanged, lambda e: driver.set_peers(e.peers), lambda e: expiry.set_peers(e.peers), waits)

@@ -42,7 +42,6 @@ class ControlFrames:
         handshakes: Handshakes,
         outputs: deque[Output],
     ) -> None:
-        self.leg_s: Callable[[int], float | None] = lambda link: None
         self._rng = rng
         self._timer_heap = timer_heap
         self._path_manager = path_manager
@@ -105,11 +104,23 @@ class ControlFrames:
             self._path_manager.watch(peer, now)
 
     def received(
-        self, peer: Peer, kind: int, body: memoryview, now: float, back: Lane, is_busy: Callable[[], bool]
+        self,
+        peer: Peer,
+        kind: int,
+        body: memoryview,
+        now: float,
+        back: Lane,
+        is_busy: Callable[[], bool],
+        leg_s: Callable[[int], float | None],
     ) -> None:
-        """One from an authentic batch, other than CLOSE; `back` is the lane to answer on."""
+        """One from an authentic batch, other than CLOSE; `back` is the lane to answer on.
+
+        `is_busy` and `leg_s` are asked as `Receiver.received` says.
+        """
         if kind == RecordKind.PING:
-            self.send(peer, now, *self._leg(back.link), (RecordKind.PONG, bytes(body)), lane=back)
+            us = None if (leg := leg_s(back.link)) is None else min(int(leg * 1e6), 0xFFFF_FFFF)
+            before = [] if us is None else [(RecordKind.LEG, LEG_BODY.pack(us))]
+            self.send(peer, now, *before, (RecordKind.PONG, bytes(body)), lane=back)
         elif kind == RecordKind.PONG:
             self._on_pong(peer, body, now)
         elif kind == RecordKind.LEG:
@@ -120,11 +131,6 @@ class ControlFrames:
             self._on_report(peer, body, now, back, is_busy())
         elif kind == RecordKind.LINKS:
             self._on_links(peer, body, now)
-
-    def _leg(self, link: int) -> list[tuple[RecordKind, bytes]]:
-        """The record about a link of ours; none while its round trip is not known."""
-        leg_s = self.leg_s(link)
-        return [] if leg_s is None else [(RecordKind.LEG, LEG_BODY.pack(min(int(leg_s * 1e6), 0xFFFF_FFFF)))]
 
     def _on_pong(self, peer: Peer, body: memoryview, now: float) -> None:
         (ping_id,) = PING_BODY.unpack(body)

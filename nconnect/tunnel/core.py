@@ -99,10 +99,6 @@ class Tunnel:
         self.pending = self.receiver.pending
         self.set_peers(peers, now)
 
-    def ask_legs(self, leg_s: Callable[[int], float | None]) -> None:
-        """How to find out the round trip of a link of ours to its node: pongs tell the peer."""
-        self._control_frames.leg_s = leg_s
-
     # The peer table
 
     def set_peers(self, configs: Iterable[PeerConfig], now: float) -> None:

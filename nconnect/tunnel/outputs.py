@@ -65,6 +65,15 @@ class Pong:
 
 
 @dataclass(frozen=True, slots=True)
+class Visitor:
+    """A message that is not encrypted, from anybody. What deserves no answer goes to `Tunnel.turn_away`."""
+
+    source: str
+    content: bytes
+    now: float
+
+
+@dataclass(frozen=True, slots=True)
 class Deliver:
     """Packets for the TUN that waited for others before them. `source`: the peer's NKN address."""
 
@@ -77,4 +86,4 @@ class CountersMoved:
     """`counters()` has changed and should be stored, so that old handshakes stay refused."""
 
 
-Output = Send | SessionUp | SessionLost | ExpiryChanged | Pong | Deliver | CountersMoved
+Output = Send | SessionUp | SessionLost | ExpiryChanged | Pong | Visitor | Deliver | CountersMoved

@@ -16,7 +16,7 @@ from nconnect.ip import icmp, offload, packet
 from nconnect.model import Buffer
 from nconnect.tunnel.allowed_ips import AllowedIps
 from nconnect.tunnel.constants import MAX_BATCH_BYTES
-from nconnect.tunnel.outputs import Settings
+from nconnect.tunnel.outputs import Settings, Visitor
 from nconnect.tunnel.paths.feedback import Arrivals
 from nconnect.tunnel.paths.lanes import Lane
 from nconnect.tunnel.paths.path import needed_feature
@@ -45,6 +45,11 @@ _ALL = Feature.ALL  # an enum's member costs a look-up in its class
 _split = RelayedPath.split
 
 
+def no_leg(link: int) -> float | None:
+    """Where nobody knows how far the node is."""
+    return None
+
+
 class Receiver:
     """Opens what arrives. Part of `nconnect.tunnel.core.Tunnel`, which owns the tables it reads."""
 
@@ -58,8 +63,6 @@ class Receiver:
     ) -> None:
         self.drops: Counter[DropReason] = Counter()  # of no known peer
         self.pending = PendingSenders()
-        # Asked about what is not encrypted, from anybody; False when it is to be counted and dropped.
-        self.on_visitor: Callable[[str, Buffer, float], bool] | None = None
         self.closed = False  # nobody tends sessions any more
         # Whose packets `receive` gave back last, by NKN address. A message's own source proves nothing: a
         # peer can send what it sealed from any address.
@@ -195,11 +198,14 @@ class Receiver:
             address == icmp.UNREADABLE or self._routes.longest_match(address) is not peer
         )
 
-    def received(self, is_busy: Callable[[], bool] = bool) -> None:
+    def received(
+        self, is_busy: Callable[[], bool] = bool, leg_s: Callable[[int], float | None] = no_leg
+    ) -> None:
         """Act on the batch that `receive` opened, if it did, after its packets are written.
 
-        `is_busy`: whether more has arrived already than was handed to `receive`; asked only where a report of
-        what arrived, the peer's or ours, needs to know.
+        Both are asked only where a batch gives reason to. `is_busy`: whether more has arrived already than
+        was handed to `receive`, which a report of what arrived must say. `leg_s`: the round trip of a link of
+        ours to its node, which a pong tells.
         """
         if self._opened is None:
             return
@@ -222,7 +228,7 @@ class Receiver:
                 if pair is peer.session.current:  # else it ended an older session, and comes late
                     sessions.close_received(peer, now)
                 continue
-            sessions.control_frames.received(peer, kind, body, now, back, is_busy)
+            sessions.control_frames.received(peer, kind, body, now, back, is_busy, leg_s)
 
     # What is no data of a peer's session
 
@@ -236,21 +242,21 @@ class Receiver:
         message = Message.decode(payload)
         if message.encrypted and len(message.nonce) == DATA_HEADER.size:
             return message.nonce, message.payload
-        if not message.encrypted and self.on_visitor and self.on_visitor(source, message.payload, now):
-            return None
-        if peer is None:
+        if not message.encrypted:
+            self._sessions.outputs.append(Visitor(source, bytes(message.payload), now))
+        elif peer is None:
             self._unknown_sender(source, now)
         else:
             self._sessions.receive_handshake(peer, message, now, source)
         return None
 
     def turn_away(self, source: str, now: float) -> None:
-        """Count a message that `on_visitor` took, and that deserves no answer after all."""
+        """Count a `Visitor` that deserves no answer."""
         peer = self._peer_at(source)
         if peer is None:
             self._unknown_sender(source, now)
         else:
-            peer.drops[DropReason.NOT_OURS] += 1
+            peer.drops[DropReason.PEER_EXPIRED if peer.expired else DropReason.NOT_OURS] += 1
 
     def _unknown_index(self, source: str, now: float) -> None:
         """Keys that we do not hold. A peer of ours that uses them has not noticed that we restarted: tell it.

@@ -17,8 +17,18 @@ from nconnect.crypto.aead import CipherSuite
 from nconnect.crypto.keys import Identity
 from nconnect.model import NknAddress, PeerConfig
 from nconnect.tunnel.core import Tunnel
-from nconnect.tunnel.outputs import CountersMoved, Deliver, Output, Send, SessionLost, SessionUp, Settings
+from nconnect.tunnel.outputs import (
+    CountersMoved,
+    Deliver,
+    Output,
+    Send,
+    SessionLost,
+    SessionUp,
+    Settings,
+    Visitor,
+)
 from nconnect.tunnel.peer import Peer
+from nconnect.tunnel.receiver import no_leg
 from nconnect.wire.tunnel import VIRTIO_HEADER_BYTES
 
 WALL_EPOCH_NS = 1_800_000_000_000_000_000
@@ -51,6 +61,7 @@ class Host:
         self.tunnel: Tunnel
         self.stopped = False
         self.wakeups = 0  # how often a timer called
+        self.leg_s: Callable[[int], float | None] = no_leg
 
     def start(
         self, peers: list[PeerConfig], settings: Settings, counters: dict[str, int] | None = None
@@ -104,6 +115,7 @@ class Host:
             return
         for record in self.tunnel.receive(source, memoryview(payload), self.opened, self.sim.now):
             self.delivered.append(bytes(record))
+        self.tunnel.received(leg_s=self.leg_s)
         self.drain()
 
     def drain(self) -> None:
@@ -115,6 +127,8 @@ class Host:
                 self.flush()
             elif isinstance(output, Deliver):
                 self.delivered += map(bytes, output.packets)
+            elif isinstance(output, Visitor):
+                self.tunnel.turn_away(output.source, output.now)
             elif not isinstance(output, CountersMoved):
                 self.events.append(output)
 

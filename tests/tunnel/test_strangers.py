@@ -9,7 +9,7 @@ from nconnect.crypto.keys import Identity
 from nconnect.errors import DropReason
 from nconnect.model import NknAddress, PeerConfig
 from nconnect.tunnel.core import Tunnel
-from nconnect.tunnel.outputs import Settings
+from nconnect.tunnel.outputs import Settings, Visitor
 from nconnect.tunnel.strangers import BURST, MAX_SENDERS, PER_S, TOTAL_BURST, TOTAL_PER_S, Strangers
 from nconnect.wire.message import Message
 from nconnect.wire.tunnel import DATA_HEADER, VERSION, FrameKind, data_frame
@@ -54,12 +54,14 @@ def provider(*, accept_pending: bool = False) -> Tunnel:
 def test_peers_are_heard_whatever_strangers_do() -> None:
     core, peer = provider(), LAPTOP
     heard: Counter[str] = Counter()
-    core.receiver.on_visitor = lambda source, payload, now: bool(heard.update((source,))) or True
     plain = memoryview(Message(b"hello").encode())
     out = memoryview(bytearray(100))
     for source in (STRANGER, str(peer), f"__3__.{peer}"):
         for _ in range(5000):
             assert core.receive(source, plain, out, 0.0) == []
+            while (output := core.poll_output()) is not None:
+                assert isinstance(output, Visitor)
+                heard.update((output.source,))
     assert heard == {STRANGER: BURST, str(peer): 5000, f"__3__.{peer}": 5000}
     assert core.drops == {DropReason.UNKNOWN_PEER: 5000 - BURST}
 

@@ -1,4 +1,4 @@
-"""What the core does with unknown senders: a hook for what is clear, a bounded memory of the rest."""
+"""What the core does with unknown senders: what is not encrypted is said, the rest is counted."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from nconnect.crypto.keys import Identity
 from nconnect.errors import DropReason
 from nconnect.model import NknAddress, PeerConfig
 from nconnect.tunnel.core import Tunnel
-from nconnect.tunnel.outputs import Settings
+from nconnect.tunnel.outputs import Settings, Visitor
 from nconnect.wire.message import Message
 
 IDENTITY = Identity(bytes(32))
@@ -29,27 +29,17 @@ def tunnel(*, accept_pending: bool = False) -> Tunnel:
     )
 
 
-def test_what_is_not_encrypted_goes_to_the_hook_first() -> None:
+def test_what_is_not_encrypted_is_a_visitor_and_the_rest_is_counted() -> None:
     core = tunnel()
-    seen: list[tuple[str, bytes, float]] = []
-
-    def hook(source: str, content: bytes | bytearray | memoryview, now: float) -> bool:
-        seen.append((source, bytes(content), now))
-        return source == "guest"
-
-    core.receiver.on_visitor = hook
     assert core.receive("guest", memoryview(CLEAR), OUT, 7.0) == []
-    assert not core.drops
-    core.receive("stranger", memoryview(CLEAR), OUT, 8.0)
-    assert core.drops == {DropReason.UNKNOWN_PEER: 1}
     core.receive("guest", memoryview(SEALED), OUT, 9.0)
-    assert core.drops == {DropReason.UNKNOWN_PEER: 2}
-    assert seen == [("guest", b"hello", 7.0), ("stranger", b"hello", 8.0)]
+    assert core.drops == {DropReason.UNKNOWN_PEER: 1}
+    assert core.poll_output() == Visitor("guest", b"hello", 7.0)
+    assert core.poll_output() is None
 
 
-def test_what_the_hook_took_can_be_counted_later() -> None:
+def test_a_visitor_that_is_turned_away_is_counted_and_remembered() -> None:
     core = tunnel(accept_pending=True)
-    core.receiver.on_visitor = lambda source, content, now: True
     core.receive("guest", memoryview(CLEAR), OUT, 7.0)
     assert not core.drops
     core.turn_away("guest", 7.0)
@@ -66,8 +56,9 @@ def test_a_peer_that_is_turned_away_is_counted_for_the_peer() -> None:
     assert not core.drops
 
 
-def test_without_a_hook_it_is_counted() -> None:
+def test_an_expired_peer_that_is_turned_away_is_counted_as_one() -> None:
     core = tunnel()
-    core.receive("guest", memoryview(CLEAR), OUT, 7.0)
-    assert core.drops == {DropReason.UNKNOWN_PEER: 1}
-    assert core.poll_output() is None
+    core.set_peers([PeerConfig("laptop", NknAddress("laptop", PUBLIC_KEY), (), expires_at=-1.0)], 0.0)
+    core.turn_away(f"laptop.{PUBLIC_KEY.hex()}", 7.0)
+    (peer,) = core.peers.values()
+    assert peer.drops == {DropReason.PEER_EXPIRED: 1}

@@ -105,8 +105,7 @@ def one_link() -> RecordedNet:
     net.run(0.1)
     bulk(user, provider, 600)
     net.run(1)
-    legs = {0: 0.0125}
-    provider.tunnel.ask_legs(legs.get)
+    provider.leg_s = {0: 0.0125}.get
     ping(user, provider)
     ping(provider, user)
     net.run(40)  # keepalives
