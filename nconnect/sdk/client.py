@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import ssl
-from collections.abc import Iterable
+from typing import Unpack
 
-from nconnect.model import PUBLIC_SEED_RPC
-from nconnect.sdk.endpoint import CONNECT_TIMEOUT_S, Endpoint
-from nconnect.sdk.inbox import INBOX_BYTES, INBOX_MESSAGES
+from nconnect.sdk.endpoint import Endpoint, Options
 from nconnect.wire.jsonrpc import NodeInfo
 
 
@@ -26,36 +23,18 @@ class Client(Endpoint):
         seed: bytes | str | None = None,
         *,
         identifier: str = "",
-        seed_rpc: str | Iterable[str] = PUBLIC_SEED_RPC,
-        tls: bool | ssl.SSLContext = False,
-        proxy: str | None = None,
-        accept_unencrypted: bool = False,
-        connect_timeout_s: float | None = CONNECT_TIMEOUT_S,
-        inbox_messages: int = INBOX_MESSAGES,
-        inbox_bytes: int = INBOX_BYTES,
         last_node: NodeInfo | None = None,
+        **options: Unpack[Options],
     ) -> None:
         """`seed`: 32 bytes or 64 hex digits, the key and so the address; a new one if None.
 
-        `identifier`: the part of the address before the key. `seed_rpc`: where to ask for a node, tried in
-        parallel, a little apart. `tls`: speak wss, with this context if it is one.
-        `proxy`: http://[USER:PASSWORD@]HOST:PORT, socks5://… or "none"; None: the environment's HTTPS_PROXY,
-        ALL_PROXY and NO_PROXY.
-        `accept_unencrypted`: let messages in the clear through, which anybody on the way can read, change
-        and make. `connect_timeout_s`: for entering; None: wait for ever. `inbox_messages`, `inbox_bytes`:
-        what may wait to be received; beyond it the newest is dropped. `last_node`: tried when no seed
-        answers. Raises `ConfigError`.
+        `identifier`: the part of the address before the key. `last_node`: tried when no seed answers.
+        The rest: `Options`. Raises `ConfigError`.
         """
         super().__init__(
             seed,
             identifier,
             (None,),
-            seed_rpc=seed_rpc,
-            tls=tls,
-            proxy=proxy,
-            accept_unencrypted=accept_unencrypted,
-            connect_timeout_s=connect_timeout_s,
-            inbox_messages=inbox_messages,
-            inbox_bytes=inbox_bytes,
             last_nodes=() if last_node is None else (last_node,),
+            **options,
         )

@@ -12,7 +12,7 @@ import os
 import ssl
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from types import TracebackType
-from typing import Self, overload
+from typing import Self, TypedDict, overload
 
 from nconnect.config.proxy import Proxies, of_setting, parse_proxy_setting
 from nconnect.crypto.keys import Identity
@@ -32,6 +32,26 @@ from nconnect.wire.nkn import MAX_DESTS, InboundMessage
 REPLY_TIMEOUT_S = 5.0  # the official SDKs' responseTimeout
 CONNECT_TIMEOUT_S = 20.0  # guessed: three attempts, each bounded by 5 s
 LINGER_S = 2.0  # guessed: how long leaving waits for the kernel to take what was sent last
+
+
+class Options(TypedDict, total=False):
+    """What every client takes besides its seed and identifier. The defaults are those of `Endpoint`."""
+
+    seed_rpc: str | Iterable[str]
+    """Where to ask for a node: tried in parallel, a little apart."""
+    tls: bool | ssl.SSLContext
+    """Speak wss, with this context if it is one."""
+    proxy: str | None
+    """http://[USER:PASSWORD@]HOST:PORT, socks5://… or "none"; None: the environment's HTTPS_PROXY, ALL_PROXY
+    and NO_PROXY."""
+    accept_unencrypted: bool
+    """Let messages in the clear through, which anybody on the way can read, change and make."""
+    connect_timeout_s: float | None
+    """For entering; None: wait for ever."""
+    inbox_messages: int
+    """How many messages may wait to be received; beyond it the newest is dropped."""
+    inbox_bytes: int
+    """The same in bytes."""
 
 
 class Endpoint:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import ssl
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from typing import Unpack
 
 from nconnect.errors import ConfigError
-from nconnect.model import PUBLIC_SEED_RPC
-from nconnect.sdk.endpoint import CONNECT_TIMEOUT_S, Endpoint
-from nconnect.sdk.inbox import INBOX_BYTES, INBOX_MESSAGES
+from nconnect.sdk.endpoint import Endpoint, Options
 from nconnect.wire.jsonrpc import NodeInfo
 
 SUB_CLIENTS = 4  # the official SDKs' numSubClients
@@ -30,18 +28,12 @@ class MultiClient(Endpoint):
         identifier: str = "",
         sub_clients: int = SUB_CLIENTS,
         original: bool = False,
-        seed_rpc: str | Iterable[str] = PUBLIC_SEED_RPC,
-        tls: bool | ssl.SSLContext = False,
-        proxy: str | None = None,
-        accept_unencrypted: bool = False,
-        connect_timeout_s: float | None = CONNECT_TIMEOUT_S,
-        inbox_messages: int = INBOX_MESSAGES,
-        inbox_bytes: int = INBOX_BYTES,
         last_nodes: Sequence[NodeInfo] = (),
+        **options: Unpack[Options],
     ) -> None:
         """`sub_clients`: how many. `original`: log in with the bare address as well, so that plain clients
         can be sent to and send to this one. `last_nodes`: tried when no seed answers, one for each link.
-        The rest is as for `Client`; entering needs one link to be up. Raises `ConfigError`.
+        The rest: `Options`; entering needs one link to be up. Raises `ConfigError`.
         """
         if not 0 <= sub_clients <= MAX_SUB_CLIENTS or not (sub_clients or original):
             raise ConfigError(f"a MultiClient has 1 to {MAX_SUB_CLIENTS} sub-clients, not {sub_clients}")
@@ -50,12 +42,6 @@ class MultiClient(Endpoint):
             seed,
             identifier,
             [*originals, *range(sub_clients)],
-            seed_rpc=seed_rpc,
-            tls=tls,
-            proxy=proxy,
-            accept_unencrypted=accept_unencrypted,
-            connect_timeout_s=connect_timeout_s,
-            inbox_messages=inbox_messages,
-            inbox_bytes=inbox_bytes,
             last_nodes=last_nodes,
+            **options,
         )
