@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from nconnect.config.proxy import DIRECT, Proxies
 from nconnect.doctor.facts import NatFact, SeedFact
-from nconnect.io.doctor import _nats
+from nconnect.io.doctor_network import nats
 from nconnect.io.nkn.stun_server import StunPorts
 from nconnect.model import Proxy
 from nconnect.nat.stun import Nat
@@ -30,7 +30,7 @@ def found(
         config = replace(CONFIG, network=replace(CONFIG.network, stun=servers))
         try:
             async with asyncio.timeout(20):
-                facts, problems = await _nats(config, seeds, proxies)
+                facts, problems = await nats(config, seeds, proxies)
         finally:
             ports.close()
         return facts, problems, ports.server.answers

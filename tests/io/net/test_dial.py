@@ -291,6 +291,6 @@ def test_nothing_else_connects() -> None:
         if call in path.read_text()
     ]
     assert found == [
-        "io/doctor.py: create_connection",  # `_takes_tcp`: hosts of a provider's own subnet, by their address
+        "io/doctor_network.py: create_connection",  # `_takes_tcp`: hosts of a provider's own subnet
         "io/http/http_client.py: open_connection",  # on a socket of `dial`
     ]
