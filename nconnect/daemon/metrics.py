@@ -10,7 +10,8 @@ from ipaddress import ip_address
 from nconnect.control.exposition import CONTENT_TYPE, PeerHistograms, exposition
 from nconnect.control.schema import Status
 from nconnect.io.http.http import Request, Response
-from nconnect.io.http.http_server import HttpServer, Limits
+from nconnect.io.http.http_connection import Limits
+from nconnect.io.http.http_server import HttpServer
 from nconnect.model import MetricsConfig
 from nconnect.tunnel.core import Tunnel
 from nconnect.tunnel.peer import Peer

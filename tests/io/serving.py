@@ -14,7 +14,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from nconnect.io.http.http import Request, Response
-from nconnect.io.http.http_server import Handler, HttpServer, Limits
+from nconnect.io.http.http_connection import Handler, Limits
+from nconnect.io.http.http_server import HttpServer
 
 QUICK = Limits(
     header_bytes=2048, body_bytes=4096, request_s=0.1, idle_s=0.1, write_s=0.2, connections=4,

@@ -19,7 +19,7 @@ from websockets.asyncio.client import connect
 from nconnect.crypto.keys import Identity
 from nconnect.errors import HostError, NconnectError
 from nconnect.io.http.http_client import request
-from nconnect.io.http.http_server import Limits
+from nconnect.io.http.http_connection import Limits
 from nconnect.io.net import certificate
 from nconnect.io.nkn import node_server
 from nconnect.io.nkn.node_server import NodeServer

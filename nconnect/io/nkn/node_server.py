@@ -20,7 +20,8 @@ from nconnect.io.clock import boottime
 from nconnect.io.errors import reason
 from nconnect.io.files.trusted import Folder, open_path
 from nconnect.io.http.http import Request, Response
-from nconnect.io.http.http_server import HttpServer, Limits
+from nconnect.io.http.http_connection import Limits
+from nconnect.io.http.http_server import HttpServer
 from nconnect.io.net import certificate
 from nconnect.io.net.listening import bind_tcp, is_any_address, outgoing_address
 from nconnect.io.net.websocket import WebSocket

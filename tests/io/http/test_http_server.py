@@ -14,10 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nconnect.errors import HostError, NetworkError, RemoteProtocolError
-from nconnect.io.http import http_server
 from nconnect.io.http.http import Request, Response
 from nconnect.io.http.http_client import request
-from nconnect.io.http.http_server import HttpServer, Limits
+from nconnect.io.http.http_connection import Clients, HttpConnection, Limits
+from nconnect.io.http.http_server import HttpServer
 from nconnect.io.net.listening import bind_unix
 from tests.io.serving import QUICK, echo, serving
 from tests.loops import run_on_both, until
@@ -349,8 +349,8 @@ def test_any_bytes_are_answered_or_refused(pieces: list[bytes], cuts: int) -> No
     async def test() -> None:
         broken: list[dict[str, object]] = []
         asyncio.get_running_loop().set_exception_handler(lambda _, context: broken.append(context))
-        everybody = http_server._All()
-        connection = http_server._Connection(echo, QUICK, everybody)
+        everybody = Clients()
+        connection = HttpConnection(echo, QUICK, everybody)
         transport = FakeTransport()
         connection.connection_made(transport)
         for at in range(0, len(data), cuts):

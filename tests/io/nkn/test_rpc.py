@@ -15,7 +15,8 @@ import pytest
 from nconnect.errors import LoginPageError, NetworkError, RemoteProtocolError, TlsError
 from nconnect.io.http import http_client
 from nconnect.io.http.http import Request, Response
-from nconnect.io.http.http_server import Handler, HttpServer
+from nconnect.io.http.http_connection import Handler
+from nconnect.io.http.http_server import HttpServer
 from nconnect.io.nkn import rpc
 from nconnect.nkn.ways import STAGGER_S
 from tests.io.serving import localhost_certificate, url_of
