@@ -6,7 +6,8 @@ Glossary: a **mapping** is what a NAT keeps for a socket behind it: the address 
 when each destination has its own, so that nobody can tell the next one.
 
 - `stun.StunProbe`: asks STUN servers from one socket: easy, hard, or is UDP blocked? Which address?
-- `port_mapping.PortMapper`: keeps one port open at the router, by PCP or NAT-PMP.
+- `port_mapping.PortMapper`: keeps one port open at the router, by PCP or NAT-PMP; `upnp_mapping.UpnpMapper`
+  by UPnP.
 
 The direct path feeds these machines from its data socket: a mapping belongs to the socket that asked.
 """

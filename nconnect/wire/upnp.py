@@ -142,10 +142,12 @@ def external_address(values: Mapping[str, str]) -> Address:
         raise RemoteProtocolError("UPnP: no address outside") from None
 
 
-def map_arguments(protocol: str, port: int, own: Address, *, lifetime_s: int) -> dict[str, str]:
-    """Arguments of `AddPortMapping`: the same port outside as inside."""
+def map_arguments(
+    protocol: str, port: int, own: Address, *, external_port: int, lifetime_s: int
+) -> dict[str, str]:
+    """Arguments of `AddPortMapping`; a lifetime of 0 asks for a mapping that does not end."""
     return {
-        **_outside(protocol, port),
+        **_outside(protocol, external_port),
         "NewInternalPort": str(port),
         "NewInternalClient": str(own),
         "NewEnabled": "1",
@@ -154,9 +156,9 @@ def map_arguments(protocol: str, port: int, own: Address, *, lifetime_s: int) ->
     }
 
 
-def unmap_arguments(protocol: str, port: int) -> dict[str, str]:
+def unmap_arguments(protocol: str, external_port: int) -> dict[str, str]:
     """Arguments of `DeletePortMapping`."""
-    return _outside(protocol, port)
+    return _outside(protocol, external_port)
 
 
 def _outside(protocol: str, port: int) -> dict[str, str]:

@@ -157,14 +157,14 @@ def test_a_call_is_what_an_xml_library_reads() -> None:
     headers, body = upnp.call(
         SERVICE,
         "AddPortMapping",
-        upnp.map_arguments("udp", 41641, IPv4Address("192.168.1.7"), lifetime_s=7200),
+        upnp.map_arguments("udp", 41641, IPv4Address("192.168.1.7"), external_port=41642, lifetime_s=7200),
     )
     assert headers["SOAPAction"] == f'"{IP1}#AddPortMapping"'
     call = ElementTree.fromstring(body)[0][0]
     assert call.tag == f"{{{IP1}}}AddPortMapping"
     assert {argument.tag: argument.text or "" for argument in call} == {
         "NewRemoteHost": "",
-        "NewExternalPort": "41641",
+        "NewExternalPort": "41642",
         "NewProtocol": "UDP",
         "NewInternalPort": "41641",
         "NewInternalClient": "192.168.1.7",

@@ -1,0 +1,238 @@
+"""Keeps one port of this machine open at a router that speaks UPnP alone (IGD:1, IGD:2). Pure.
+
+Contract with its shell:
+
+    mapper = UpnpMapper(router, own, port, protocols=("udp", "tcp"), now=now, rng=os.urandom)
+    while (output := mapper.poll_output()) is not None: ...     # a Search to send, or an HttpCall to make
+    mapper.receive(data, source_address, now) -> bool           # a datagram at the search's socket
+    mapper.answered(body, now);  mapper.failed(why, now)        # each call ends in one of them
+    mapper.poll_timeout() -> Deadline | None;  mapper.handle_timeout(now)
+    mapper.mappings, mapper.problem                             # as a PortMapper's
+    mapper.close()                                              # then make the calls, which give up all
+
+    search -> description -> outer address -> a mapping for each protocol -> rest, until half of the time
+
+One call is under way at a time. UPnP tells nothing of a router's restart: renewing makes a lost mapping anew.
+A mapping is asked for 7,200 s. Routers of IGD:1 may take permanent ones only (error 725); those are made,
+renewed as often, and given up at the end as any. Where another device has the outer port (718), three others
+are tried.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+from enum import Enum, auto
+
+from nconnect.errors import RemoteProtocolError
+from nconnect.model import Address, Buffer, Deadline, Rng
+from nconnect.nat.port_mapping import AGAIN_AFTER_S, LIFETIME_S, TRY_FOR_S, Mapping
+from nconnect.wire import upnp
+from nconnect.wire.upnp import Fault, Service
+
+CALL_S = 10.0  # guessed; the shell should end a call sooner
+MAX_PORTS = 4  # tried outside
+_CONFLICT, _PERMANENT_ONLY = 718, 725  # WANIPConnection:1, section 2.4.16
+_DYNAMIC_PORTS = 49152  # RFC 6335, section 6: to 65535
+
+
+@dataclass(frozen=True, slots=True)
+class Search:
+    """A datagram for the router's port 1900."""
+
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class HttpCall:
+    """A GET without a body, else a POST."""
+
+    url: str
+    headers: tuple[tuple[str, str], ...] = ()
+    body: bytes = b""
+
+
+class _Step(Enum):
+    SEARCH = auto()
+    DESCRIPTION = auto()
+    ADDRESS = auto()
+    MAP = auto()
+    REST = auto()
+    CLOSED = auto()
+
+
+class UpnpMapper:
+    """The mappings of one port, at one router."""
+
+    def __init__(
+        self,
+        router: Address,
+        own: Address,
+        port: int,
+        *,
+        protocols: tuple[str, ...] = ("udp", "tcp"),
+        now: float,
+        rng: Rng,
+    ) -> None:
+        self.mappings: dict[str, Mapping] = {}
+        self.problem = ""
+        self._router = router
+        self._own = own
+        self._port = port
+        self._protocols = protocols
+        self._rng = rng
+        self._outer = dict.fromkeys(protocols, port)  # what is asked for outside
+        self._lifetime_s = LIFETIME_S
+        self._left: deque[str] = deque()  # protocols that are to be mapped, the one under way first
+        self._ports_tried = 0
+        self._url = ""
+        self._service: Service | None = None
+        self._address: Address | None = None
+        self._outputs: deque[Search | HttpCall] = deque()
+        self._step = _Step.SEARCH
+        self._tries = 0
+        self._due_at = now
+        self._search(now)
+
+    def poll_output(self) -> Search | HttpCall | None:
+        return self._outputs.popleft() if self._outputs else None
+
+    def poll_timeout(self) -> Deadline | None:
+        if self._step is _Step.CLOSED:
+            return None
+        return Deadline(self._due_at, f"UPnP: {self._step.name.lower()}")
+
+    def handle_timeout(self, now: float) -> None:
+        """Search again, give up for now, or renew. Does nothing when it is early."""
+        if self._step is _Step.CLOSED or now < self._due_at:
+            return
+        for protocol in [p for p, mapping in self.mappings.items() if now >= mapping.expires_at]:
+            del self.mappings[protocol]
+        if self._step is _Step.SEARCH and self._tries < len(TRY_FOR_S):
+            self._search(now)
+        elif self._step is _Step.REST:
+            self._step, self._tries = _Step.SEARCH, 0
+            self._search(now)
+        else:
+            self._give_up("the router does not answer by UPnP", now)
+
+    def receive(self, data: Buffer, source: Address, now: float) -> bool:
+        """Take a datagram; False if it is not the router's. Never raises."""
+        if source != self._router:
+            return False
+        if self._step is _Step.SEARCH:
+            try:
+                self._url = upnp.description_url(data, self._router)
+            except RemoteProtocolError as error:
+                self.problem = str(error)
+            else:
+                self._outputs.clear()
+                self._call(_Step.DESCRIPTION, HttpCall(self._url), now)
+        return True
+
+    def answered(self, body: Buffer, now: float) -> None:
+        """The call under way has this answer, whatever its HTTP status. Never raises."""
+        try:
+            if self._step is _Step.DESCRIPTION:
+                self._service = upnp.find_service(body, self._url, self._router)
+                self._ask(_Step.ADDRESS, "GetExternalIPAddress", {}, now)
+            elif self._step is _Step.ADDRESS:
+                self._address_told(upnp.result(body, "GetExternalIPAddress"), now)
+            elif self._step is _Step.MAP:
+                self._mapped(upnp.result(body, "AddPortMapping"), now)
+        except RemoteProtocolError as error:
+            self._give_up(f"the router's answer makes no sense ({error})", now)
+
+    def failed(self, why: str, now: float) -> None:
+        """The call under way had no answer."""
+        if self._step in (_Step.DESCRIPTION, _Step.ADDRESS, _Step.MAP):
+            self._give_up(f"the router does not answer by UPnP: {why}", now)
+
+    def close(self) -> None:
+        """Give up what is mapped, or may be: the outputs are calls that say so, in any order."""
+        self._outputs.clear()
+        if self._step is not _Step.CLOSED and self._service is not None:
+            asked = {self._left[0]} if self._step is _Step.MAP else set()
+            for protocol in sorted(self.mappings.keys() | asked):
+                arguments = upnp.unmap_arguments(protocol, self._outer[protocol])
+                self._outputs.append(self._http("DeletePortMapping", arguments))
+        self._step = _Step.CLOSED
+        self.mappings.clear()
+
+    # --- steps ---
+
+    def _search(self, now: float) -> None:
+        self._outputs.append(Search(upnp.search_request(self._router)))
+        self._due_at = now + TRY_FOR_S[self._tries]
+        self._tries += 1
+
+    def _call(self, step: _Step, call: HttpCall, now: float) -> None:
+        self._step = step
+        self._due_at = now + CALL_S
+        self._outputs.append(call)
+
+    def _ask(self, step: _Step, action: str, arguments: dict[str, str], now: float) -> None:
+        self._call(step, self._http(action, arguments), now)
+
+    def _http(self, action: str, arguments: dict[str, str]) -> HttpCall:
+        assert self._service is not None
+        headers, body = upnp.call(self._service, action, arguments)
+        return HttpCall(self._service.url, tuple(headers.items()), body)
+
+    def _address_told(self, answer: dict[str, str] | Fault, now: float) -> None:
+        if isinstance(answer, Fault):
+            self._give_up(f"the router tells no address by UPnP: {answer.why}", now)
+            return
+        address = upnp.external_address(answer)
+        if address.is_unspecified or address.is_loopback or address.is_multicast:
+            raise RemoteProtocolError(f"its address outside is {address}")
+        self._address = address
+        self._left = deque(self._protocols)
+        self._ports_tried = 0
+        self._map(now)
+
+    def _map(self, now: float) -> None:
+        protocol = self._left[0]
+        self._ports_tried += 1
+        arguments = upnp.map_arguments(
+            protocol,
+            self._port,
+            self._own,
+            external_port=self._outer[protocol],
+            lifetime_s=self._lifetime_s,
+        )
+        self._ask(_Step.MAP, "AddPortMapping", arguments, now)
+
+    def _mapped(self, answer: dict[str, str] | Fault, now: float) -> None:
+        protocol = self._left[0]
+        if isinstance(answer, Fault):
+            if answer.code == _PERMANENT_ONLY and self._lifetime_s:
+                self._lifetime_s = 0
+            elif answer.code == _CONFLICT and self._ports_tried < MAX_PORTS:
+                drawn = int.from_bytes(self._rng(2), "big")
+                self._outer[protocol] = _DYNAMIC_PORTS + drawn % (65536 - _DYNAMIC_PORTS)
+            else:
+                self._give_up(f"the router refuses to map a port by UPnP: {answer.why}", now)
+                return
+            self._map(now)
+            return
+        assert self._address is not None
+        self.mappings[protocol] = Mapping(
+            self._address, self._outer[protocol], "UPnP", now + LIFETIME_S / 2, now + LIFETIME_S
+        )
+        self._left.popleft()
+        self._ports_tried = 0
+        if self._left:
+            self._map(now)
+        else:
+            self._rest("", now, LIFETIME_S / 2)
+
+    def _give_up(self, problem: str, now: float) -> None:
+        self._rest(problem, now, AGAIN_AFTER_S)
+
+    def _rest(self, problem: str, now: float, for_s: float) -> None:
+        self.problem = problem
+        self._step = _Step.REST
+        self._outputs.clear()
+        ends = [mapping.expires_at for mapping in self.mappings.values()]
+        self._due_at = min(now + for_s, *ends) if ends else now + for_s
