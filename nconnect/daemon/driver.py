@@ -14,16 +14,15 @@ import errno
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Protocol
 
 from nconnect.daemon.inflow import Inflow
+from nconnect.daemon.seams import Device, Link
 from nconnect.errors import DropReason
 from nconnect.io.clock import boottime
-from nconnect.io.system.tun import Tun
 from nconnect.ip import offload
 from nconnect.ip.gro import MAX_DATAGRAM_BYTES, NO_RECORD, Run
 from nconnect.ip.packet import IPV4_HEADER_BYTES
-from nconnect.model import Buffer, PeerConfig
+from nconnect.model import PeerConfig
 from nconnect.tunnel.constants import BATCH_BYTES, MAX_BATCH_BYTES
 from nconnect.tunnel.core import SEAL_BYTES, Tunnel
 from nconnect.tunnel.outputs import Deliver, Output, Send, SessionUp
@@ -55,47 +54,12 @@ _DST4, _DST4_END = _AT + 16, _AT + 20
 _DST6, _DST6_END = _AT + 24, _AT + 40
 
 
-class Link(Protocol):
-    """What the driver needs of a link (`nconnect.io.nkn.link.LinkRunner` is one)."""
-
-    on_message: Callable[[InboundMessage], None]  # set by the driver: called with each message
-    on_writable: Callable[[], None]  # set by the driver: called when `writable` is True again
-
-    @property
-    def writable(self) -> bool:
-        """Up, and the socket takes data."""
-
-    @property
-    def room(self) -> int:
-        """How many bytes the link takes now without a queue; may be exceeded by one packet."""
-
-    @property
-    def rate(self) -> float | None:
-        """Bytes a second that the link is paced at; None when it is faster than we are."""
-
-    @property
-    def signs(self) -> bool:
-        """Whether its node wants each message signed."""
-
-    def is_clear(self) -> bool:
-        """Whether what is sent now leaves at once: `writable`, and not paced."""
-
-    def is_backlogged(self) -> bool:
-        """Whether more has arrived than was handed on."""
-
-    def send(self, dest: str, parts: Sequence[Buffer]) -> bool:
-        """One NKN message to `dest`, made of `parts`, which may be reused when this returns.
-
-        False when the link is down.
-        """
-
-
 class Driver:
-    """Joins one TUN, one tunnel core and its links. Lives in the loop's thread."""
+    """Joins one device, one tunnel core and its links. Lives in the loop's thread."""
 
     def __init__(
         self,
-        tun: Tun,
+        device: Device,
         tunnel: Tunnel,
         links: Sequence[Link],
         publish: Callable[[Output], None],
@@ -106,7 +70,7 @@ class Driver:
         """`links` by number. `publish` takes the core's outputs that are no packets. `leg_s`: a link's round
         trip to its node."""
         self.drops: Counter[DropReason] = Counter()
-        self._tun = tun
+        self._device = device
         self._tunnel = tunnel
         self._links = tuple(links)
         for one in self._links:
@@ -124,7 +88,7 @@ class Driver:
         self._timer_at = NEVER
         self._late_at = -NEVER  # when there was more in the TUN than one turn reads
         self._turn_at = -NEVER  # when the TUN was last read
-        self._out = tun.fd  # the queue that is written to, and so that of the flows that are answered
+        self._out = device.fds[0]  # the queue that is written to, and so that of the flows that are answered
         self._moved_at = -NEVER
         self._inflow = Inflow()
         self._turn_left = TURN_PACKETS
@@ -137,7 +101,7 @@ class Driver:
 
     def stop(self) -> None:
         """Read no more, and tell the peers that we go; the TUN and the links stay open."""
-        for fd in self._tun.fds:
+        for fd in self._device.fds:
             self._loop.remove_reader(fd)
         if self._timer is not None:
             self._timer.cancel()
@@ -147,7 +111,7 @@ class Driver:
 
     def read_on(self) -> None:
         """Begin to read all queues of the TUN, also after it was deleted under us, and made again."""
-        for fd in self._tun.fds:
+        for fd in self._device.fds:
             self._loop.remove_reader(fd)
             self._loop.add_reader(fd, self._on_tun_readable, fd)
 
@@ -262,7 +226,7 @@ class Driver:
         """The queue of the flows that are answered is flooded: they move to another at their next answer."""
         if now - self._moved_at >= STAY_S:
             self._moved_at = now
-            fds = self._tun.fds
+            fds = self._device.fds
             self._out = fds[(fds.index(self._out) + 1) % len(fds)]
 
     def flush(self) -> None:
@@ -364,7 +328,7 @@ class Driver:
 
     async def renew_device(self) -> None:
         """Somebody deleted the TUN device: make it again, and read on."""
-        await asyncio.to_thread(self._tun.renew)
+        await asyncio.to_thread(self._device.renew)
         self.read_on()
 
     # Outputs of the control lane

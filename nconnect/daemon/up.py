@@ -113,7 +113,7 @@ def _open(path: Path, config: Config, source: ConfigSource, lock: Lock) -> Opene
         StateStore.of(config.interface),
         ServiceManager(),
         node=_bound_node(path, config),
-        tun=Tun(config.interface),
+        device=Tun(config.interface),
     )
 
 
@@ -165,7 +165,7 @@ async def _live(daemon: Daemon, rights: str, *, keep_trying: bool, on_ready: Cal
     except BaseExceptionGroup as failed:
         raise first_error(failed) from failed
     finally:
-        daemon.opened.tun.close()
+        daemon.opened.device.close()
         if node is not None:
             await node.close()
 

@@ -27,6 +27,7 @@ from nconnect.daemon.metrics import Metrics
 from nconnect.daemon.reconciler import Reconciler
 from nconnect.daemon.reload import FileWatch, Reload
 from nconnect.daemon.runtime_files import Lock, RuntimeFiles
+from nconnect.daemon.seams import Device
 from nconnect.daemon.settings import InForce
 from nconnect.daemon.supervisor import Supervisor
 from nconnect.daemon.surroundings import Surroundings
@@ -43,7 +44,6 @@ from nconnect.io.nkn.node_server import NodeServer
 from nconnect.io.process.notify import ServiceManager
 from nconnect.io.system.host import Host
 from nconnect.io.system.monitor import Monitor
-from nconnect.io.system.tun import Tun
 from nconnect.model import NknAddress
 from nconnect.tunnel.core import Tunnel
 from nconnect.tunnel.outputs import CountersMoved, ExpiryChanged, Pong, SessionLost, SessionUp, Visitor
@@ -63,7 +63,7 @@ class Opened:
     store: StateStore
     service: ServiceManager
     node: NodeServer | None  # bound, not started
-    tun: Tun
+    device: Device
 
 
 class Daemon:
@@ -75,7 +75,7 @@ class Daemon:
         Raises `ConfigError` when the environment is wrong, and `HostError` when the state cannot be read.
         """
         self.opened = opened
-        in_force, config, tun, store = opened.in_force, opened.in_force.config, opened.tun, opened.store
+        in_force, config, device, store = opened.in_force, opened.in_force.config, opened.device, opened.store
         identity = Identity(config.seed)
         address = NknAddress(config.identifier, identity.public_key)
         bus = self.bus = Bus()
@@ -86,7 +86,7 @@ class Daemon:
             identity,
             address,
             config.peers,
-            settings.of_tunnel(config, tun.features),
+            settings.of_tunnel(config, device.features),
             now=boottime(),
             rng=os.urandom,
             wall_clock_ns=time.time_ns,
@@ -100,7 +100,7 @@ class Daemon:
         endpoints = Endpoints(in_force, proxies)
         host_state = self.host_state = HostState(
             in_force,
-            Host(config.interface, paths.state_dir(config.interface), device=tun.index),
+            Host(config.interface, paths.state_dir(config.interface), device=device.index),
             bus,
             endpoints=endpoints.all,
             expired=lambda: frozenset(dest for dest, peer in tunnel.peers.items() if peer.expired),
@@ -121,7 +121,7 @@ class Daemon:
             rng=os.urandom,
             proxies=replace(proxies, admit=way_out.admit),
         )
-        driver = self.driver = Driver(tun, tunnel, links.runners, bus.publish, loop, leg_s=links.leg_s)
+        driver = self.driver = Driver(device, tunnel, links.runners, bus.publish, loop, leg_s=links.leg_s)
 
         async def network_changed() -> None:
             """Our routes must not hide a network that the machine has entered."""

@@ -56,7 +56,7 @@ class End:
         )
         self.links = Links(self.identity, self.address, [seed], self.told, count=1, rng=os.urandom)
         self.driver = Driver(
-            self.tun,  # type: ignore[arg-type]
+            self.tun,
             self.tunnel,
             self.links.runners,
             self.told,

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import os
 import select
 import socket
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from ipaddress import ip_network
 
@@ -85,6 +87,8 @@ class Loop:
 
 
 class FakeTun:
+    """A `Device` whose other end the test holds."""
+
     def __init__(self) -> None:
         self.ours, self.kernel = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         for end in (self.ours, self.kernel):
@@ -93,6 +97,13 @@ class FakeTun:
         self.fd = self.ours.fileno()
         self.fds = [self.fd]
         self.features = Feature.ALL
+        self.renewed_by: list[int] = []  # threads
+
+    def index(self) -> int:
+        return 7
+
+    def renew(self) -> None:
+        self.renewed_by.append(threading.get_ident())
 
     def close(self) -> None:
         self.ours.close()
@@ -150,7 +161,7 @@ class Side:
             wall_clock_ns=lambda: WALL_NS + int(loop.now * 1e9),
         )
         self.driver = Driver(
-            self.tun,  # type: ignore[arg-type]
+            self.tun,
             self.tunnel,
             [self.link],
             self.told,
@@ -594,6 +605,17 @@ def test_the_timer_is_armed_for_the_next_deadline_only(world: World) -> None:
     world.loop.advance(1000)
     assert len(world.loop.armed) <= 3
     assert world.user.losses
+
+
+def test_a_device_that_was_deleted_is_made_again_in_a_thread_and_read_on(world: World) -> None:
+    world.connect()
+    world.loop.remove_reader(world.user.tun.fd)  # as when a read says that the device is gone
+    asyncio.run(world.user.driver.renew_device())
+    (thread,) = world.user.tun.renewed_by
+    assert thread != threading.get_ident(), "the kernel makes devices one after another, and we may wait"
+    world.user.packets(to_one(1))
+    world.exchange()
+    assert world.one.written() == [to_one(1)]
 
 
 def test_stop_reads_no_more_and_leaves_no_timer(world: World) -> None:

@@ -22,7 +22,6 @@ from nconnect.io.files.invitations import InvitationStore
 from nconnect.io.files.state import StateStore
 from nconnect.io.nkn.links import LinkCameUp, LinkWentDown
 from nconnect.io.process.notify import ServiceManager
-from nconnect.io.system.tun import Tun
 from nconnect.model import Config, NetworkConfig, NknAddress, PeerConfig
 from nconnect.nkn.outputs import DownReason
 from nconnect.tunnel.outputs import CountersMoved
@@ -40,7 +39,6 @@ def run(
     monkeypatch.setenv("NCONNECT_RUN_DIR", str(folder / "run"))
     in_force = InForce(Table(Config("nc7", bytes(range(32)), "laptop", (), **changed), {}))
     tun = FakeTun()
-    monkeypatch.setattr(tun, "index", lambda: 7, raising=False)
     opened = Opened(
         lock=cast(Any, LockedElsewhere()),
         stamp=lambda: 0,
@@ -50,7 +48,7 @@ def run(
         store=StateStore.of("nc7"),
         service=ServiceManager({}),
         node=None,
-        tun=cast(Tun, tun),
+        device=tun,
     )
     try:
         with asyncio.Runner() as runner:
