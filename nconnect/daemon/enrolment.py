@@ -26,8 +26,8 @@ from nconnect.invite.desk import Admission, Desk, application_in
 from nconnect.invite.table import Table
 from nconnect.invite.welcome import Offer, Welcome
 from nconnect.io.files.invitations import InvitationStore
-from nconnect.model import Buffer, Config, NknAddress, PeerConfig, Prefix
-from nconnect.tunnel.outputs import SessionUp
+from nconnect.model import Config, NknAddress, PeerConfig, Prefix
+from nconnect.tunnel.outputs import SessionUp, Visitor
 from nconnect.wire.invite import Application, Reason
 
 log = logging.getLogger(__name__)
@@ -39,7 +39,7 @@ _FALLBACK_NAME = "provider"
 
 
 class Enrolment:
-    """Lives in the loop's thread. `knock` takes the tunnel core's visitors."""
+    """Lives in the loop's thread."""
 
     def __init__(
         self,
@@ -53,7 +53,7 @@ class Enrolment:
         turn_away: Callable[[str, float], None],
     ) -> None:
         """`load` reads the whole table of peers, and blocks. `reload` puts it in force, or raises with
-        nothing changed. `turn_away` counts a message that `knock` has taken and that deserves no answer."""
+        nothing changed. `turn_away` counts a message that deserves no answer."""
         self._load = load
         self._address = address
         self._store = store
@@ -67,14 +67,14 @@ class Enrolment:
         self._reading: asyncio.Task[None] | None = None
         self._closed = False
 
-    def knock(self, source: str, content: Buffer, now: float) -> bool:
-        """An unencrypted message from anybody; False when it is no application, and is to be counted."""
-        application = None if self._closed else application_in(content)
+    def knock(self, visitor: Visitor) -> None:
+        """An unencrypted message from anybody; unless it is an application, it is turned away."""
+        application = None if self._closed else application_in(visitor.content)
         if application is None or len(self._knocks) == MAX_WAITING:
-            return False
-        self._knocks.append((source, application, now))
-        self._read_on()
-        return True
+            self._turn_away(visitor.source, visitor.now)
+        else:
+            self._knocks.append((visitor.source, application, visitor.now))
+            self._read_on()
 
     def session_up(self, event: SessionUp) -> None:
         """A peer's session is up: if an invitation brought it, that one is over for good."""

@@ -209,10 +209,7 @@ class Daemon:
         on(SessionLost, said.session_lost, waits)
         on(ExpiryChanged, said.expiry_changed, lambda _: expiry.moved.set())
         on(Pong, waiting.answered)
-        on(
-            Visitor,
-            lambda e: enrolment.knock(e.source, e.content, e.now) or tunnel.turn_away(e.source, e.now),
-        )
+        on(Visitor, enrolment.knock)
         on(CountersMoved, counters.moved)
         on(PlanInForce, way_out.plan_in_force, lambda _: links.leave(way_out.refusal), said.plan_in_force)
         on(PeersChanged, lambda e: driver.set_peers(e.peers), lambda e: expiry.set_peers(e.peers), waits)

@@ -22,7 +22,7 @@ from nconnect.io.files import peer_table
 from nconnect.io.files.config_file import load, write
 from nconnect.io.files.invitations import InvitationStore
 from nconnect.model import PeerConfig
-from nconnect.tunnel.outputs import SessionUp
+from nconnect.tunnel.outputs import SessionUp, Visitor
 from nconnect.wire.message import Message
 from tests.invite.examples import (
     DEVICE,
@@ -80,11 +80,11 @@ class Provider:
         if self.refuse:
             raise HostError("the kernel refused")
 
-    def knock(self, payload: bytes, source: str = str(DEVICE)) -> bool:
-        return self.reception.knock(source, Message.decode(payload).payload, 0.0)
+    def knock(self, payload: bytes, source: str = str(DEVICE)) -> None:
+        self.reception.knock(Visitor(source, bytes(Message.decode(payload).payload), 0.0))
 
     async def answer(self, payload: bytes) -> bytes:
-        assert self.knock(payload)
+        self.knock(payload)
         dest, answer = await asyncio.wait_for(self.sent.get(), 10)
         assert dest == str(DEVICE)
         await self.reception.settled()
@@ -151,7 +151,8 @@ def test_a_device_that_does_not_accept_the_routes_is_told_and_uses_up_nothing(tm
 def test_two_messages_at_once_make_one_peer(tmp_path: Path) -> None:
     async def test(provider: Provider) -> None:
         payload = asked(applicant())
-        assert all(provider.knock(payload) for _ in range(5))
+        for _ in range(5):
+            provider.knock(payload)
         await provider.reception.settled()
         assert provider.sent.qsize() == 1
         assert provider.reloads == 1
@@ -200,7 +201,7 @@ def test_a_crash_between_the_two_files_is_mended_by_asking_again(tmp_path: Path)
         assert device.receive(str(PROVIDER), await provider.answer(asked(device))) is not None
         assert len(provider.peers) == 1
         thief = applicant(identity=OTHER_IDENTITY, address=OTHER)
-        assert provider.knock(asked(thief), str(OTHER))
+        provider.knock(asked(thief), str(OTHER))
         dest, refusal = await provider.sent.get()
         assert dest == str(OTHER)
         with pytest.raises(Refused, match="used already"):
@@ -212,13 +213,14 @@ def test_a_crash_between_the_two_files_is_mended_by_asking_again(tmp_path: Path)
 def test_strangers_are_for_the_counter(tmp_path: Path) -> None:
     async def test(provider: Provider) -> None:
         payload = asked(applicant())
-        assert not provider.reception.knock(str(DEVICE), b"hello", 0.0)
-        assert provider.knock(payload, str(OTHER))
+        provider.reception.knock(Visitor("somebody", b"hello", 7.0))
+        assert provider.turned_away == [("somebody", 7.0)]
+        provider.knock(payload, str(OTHER))
         await provider.reception.settled()
         provider.store._issued.unlink()
-        assert provider.knock(payload)
+        provider.knock(payload)
         await provider.reception.settled()
-        assert provider.turned_away == [(str(OTHER), 0.0), (str(DEVICE), 0.0)]
+        assert provider.turned_away[1:] == [(str(OTHER), 0.0), (str(DEVICE), 0.0)]
         assert provider.sent.empty()
 
     run(tmp_path, test)
@@ -234,13 +236,14 @@ def test_a_flood_of_applications_waits_for_one_reading_and_in_a_bounded_room(
             provider.store, "current", lambda: reads.append(threading.get_ident()) or current()
         )
         payload = asked(applicant())
-        heard = [provider.knock(payload, str(OTHER)) for _ in range(MAX_WAITING + 10)]
-        assert heard == [True] * MAX_WAITING + [False] * 10
+        for _ in range(MAX_WAITING + 10):
+            provider.knock(payload, str(OTHER))
+        assert len(provider.turned_away) == 10
         await provider.reception.settled()
-        assert len(provider.turned_away) == MAX_WAITING
+        assert len(provider.turned_away) == 10 + MAX_WAITING
         assert len(reads) == 1
         assert threading.get_ident() not in reads, "the loop reads no file"
-        assert provider.knock(payload), "there is room again"
+        provider.knock(payload)  # there is room again
         await provider.reception.settled()
         assert len(provider.peers) == 1
 
@@ -265,6 +268,7 @@ def test_a_taken_name(tmp_path: Path) -> None:
 def test_at_the_end_nobody_is_heard(tmp_path: Path) -> None:
     async def test(provider: Provider) -> None:
         await provider.reception.close()
-        assert not provider.knock(asked(applicant()))
+        provider.knock(asked(applicant()))
+        assert provider.turned_away
 
     run(tmp_path, test)
