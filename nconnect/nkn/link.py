@@ -202,9 +202,9 @@ class Link:
             self._bad_frame("a message came before the login", now)
             return None
         view = data if type(data) is memoryview else memoryview(data)
-        known = self._heads.find(view)
-        if known is not None:
-            return InboundMessage(*known)
+        known = self._heads.by_size.get(len(view))
+        if known is not None and view[: len(known[0])] == known[0]:  # `HeadCache.find`, without a call
+            return InboundMessage(known[1], view[len(known[0]) :])
         try:
             message = decode_client_message(view)
         except RemoteProtocolError as error:

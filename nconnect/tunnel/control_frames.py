@@ -115,7 +115,7 @@ class ControlFrames:
     ) -> None:
         """One from an authentic batch, other than CLOSE; `back` is the lane to answer on.
 
-        `is_busy` and `leg_s` are asked as `Receiver.received` says.
+        `is_busy` and `leg_s` are asked as `BatchReceiver.received` says.
         """
         if kind == RecordKind.PING:
             us = None if (leg := leg_s(back.link)) is None else min(int(leg * 1e6), 0xFFFF_FFFF)

@@ -34,7 +34,7 @@ from nconnect.tunnel.constants import MAX_BATCH_BYTES, QUESTION_S
 from nconnect.tunnel.outputs import Output, Settings
 from nconnect.tunnel.paths.lanes import Lane
 from nconnect.tunnel.peer import Peer
-from nconnect.tunnel.receiver import Receiver
+from nconnect.tunnel.receiver import BatchReceiver
 from nconnect.tunnel.send_queue import NO_LIMIT, SendQueue
 from nconnect.tunnel.sessions import Sessions
 from nconnect.tunnel.timers import NEVER, Timer
@@ -91,7 +91,7 @@ class Tunnel:
         self.link_rates = self._send_queue.link_rates
         self.link_signs = self._send_queue.link_signs
         self.gathers = self._send_queue.gathers
-        self.receiver = Receiver(self._sessions, self.peers, self.routes, settings, now)
+        self.receiver = BatchReceiver(self._sessions, self.peers, self.routes, settings, now)
         self.receive = self.receiver.receive  # called for each message: no call in between
         self.received = self.receiver.received
         self.turn_away = self.receiver.turn_away

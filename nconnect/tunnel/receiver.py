@@ -1,6 +1,6 @@
 """A packet's way in: from a message to packets for the TUN. Pure.
 
-`Receiver.receive` reads from top to bottom, in the order of docs/protocol.md ("Data", "Refusals"). Each
+`BatchReceiver.receive` reads from top to bottom, in the order of docs/protocol.md ("Data", "Refusals"). Each
 refusal is counted under its `DropReason`, for the peer where one is known. What need not be done before the
 packets are written (timers, feedback, control frames) waits for `received`.
 """
@@ -50,7 +50,7 @@ def no_leg(link: int) -> float | None:
     return None
 
 
-class Receiver:
+class BatchReceiver:
     """Opens what arrives. Part of `nconnect.tunnel.core.Tunnel`, which owns the tables it reads."""
 
     def __init__(

@@ -194,14 +194,14 @@ class HeadCache:
     last. A message of the same size that begins with the same bytes need not be decoded again.
     """
 
-    __slots__ = ("_heads",)
+    __slots__ = ("by_size",)
 
     def __init__(self) -> None:
-        self._heads: dict[int, tuple[bytes, str]] = {}
+        self.by_size: dict[int, tuple[bytes, str]] = {}  # message size -> bytes before the payload, address
 
     def find(self, data: memoryview) -> tuple[str, memoryview] | None:
         """(the sender's or receiver's address, the payload) if such a message was kept; otherwise None."""
-        kept = self._heads.get(len(data))
+        kept = self.by_size.get(len(data))
         if kept is None:
             return None
         head, address = kept
@@ -213,9 +213,9 @@ class HeadCache:
         head_size = len(data) - payload_size
         if len(data) > MAX_RECURRING_BYTES or not payload_size or data[head_size:] != payload:
             return
-        if len(self._heads) >= MAX_HEADS:
-            self._heads.clear()
-        self._heads[len(data)] = (bytes(data[:head_size]), address)
+        if len(self.by_size) >= MAX_HEADS:
+            self.by_size.clear()
+        self.by_size[len(data)] = (bytes(data[:head_size]), address)
 
 
 # --- below: decoding of the three client messages ---
