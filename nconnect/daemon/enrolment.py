@@ -24,9 +24,9 @@ from nconnect.invite import pool
 from nconnect.invite.book import Book, Invitation, InvitationState
 from nconnect.invite.desk import Admission, Desk, application_in
 from nconnect.invite.table import Table
-from nconnect.invite.welcome import Offer, Welcome
+from nconnect.invite.welcome import Offer, Welcome, offered_by, welcome_for
 from nconnect.io.files.invitations import InvitationStore
-from nconnect.model import Config, NknAddress, PeerConfig, Prefix
+from nconnect.model import Config, NknAddress, PeerConfig
 from nconnect.tunnel.outputs import SessionUp, Visitor
 from nconnect.wire.invite import Application, Reason
 
@@ -35,7 +35,6 @@ log = logging.getLogger(__name__)
 RELOAD_TIMEOUT_S = 20.0
 PRESHARED_KEY_BYTES = 32
 MAX_WAITING = 64  # guessed: applications; the book is read in a millisecond
-_FALLBACK_NAME = "provider"
 
 
 class Enrolment:
@@ -157,7 +156,7 @@ class Enrolment:
         table = self._load()
         peer = _peer(table, admission)
         if peer is not None:
-            return welcome(table.config, peer)
+            return welcome_for(table.config, peer)
         if found.is_added:
             raise _GoneError(Reason.USED)  # and the provider has removed it since
         try:
@@ -170,7 +169,7 @@ class Enrolment:
                 book.release(token_id)
             raise
         log.info("%s joined as %s", added.name, ", ".join(map(str, added.allowed_ips)))
-        return welcome(fresh, added)
+        return welcome_for(fresh, added)
 
     def _add(
         self,
@@ -220,35 +219,8 @@ def _peer(table: Table, admission: Admission) -> PeerConfig | None:
     return next((peer for peer in table.config.peers if peer.address == admission.device), None)
 
 
-def welcome(config: Config, peer: PeerConfig) -> Welcome:
-    """What a peer of ours has to know to be one. Raises `ConfigError` when that cannot be told."""
-    if peer.preshared_key is None:
-        raise ConfigError(f"peer {peer.name} has no preshared key any more")
-    addresses = [
-        f"{prefix.network_address}/{home.network.prefixlen}"
-        for prefix in peer.allowed_ips
-        for home in config.address
-        if prefix.prefixlen == prefix.max_prefixlen and prefix.network_address in home.network
-    ]
-    if not addresses:
-        raise ConfigError(f"peer {peer.name} has no address of its own")
-    return Welcome(
-        name=peer.name,
-        provider_name=config.identifier.replace(".", "-").strip("-_") or _FALLBACK_NAME,
-        addresses=tuple(addresses),
-        allowed_ips=tuple(map(str, _offered(config))),
-        preshared_key=peer.preshared_key,
-    )
-
-
-def _offered(config: Config) -> tuple[Prefix, ...]:
-    """What a peer of ours routes to us: our addresses, and the subnets as it sees them."""
-    own = (parse_prefix(str(address.ip)) for address in config.address)
-    return (*own, *(subnet.seen for subnet in config.provide.subnets))
-
-
 def _check_accepted(admission: Admission, config: Config) -> None:
     """Before the invitation is used: does the device route what it would be given."""
-    offered = _offered(config)
+    offered = offered_by(config)
     if not_accepted(admission.accept, offered, config.address):
         raise _NotAcceptedError(Offer(tuple(map(str, offered))))

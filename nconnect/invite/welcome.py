@@ -9,12 +9,14 @@ import json
 from dataclasses import dataclass, field
 from typing import Any
 
-from nconnect.config import check_peer_name, parse_addresses, parse_key, parse_prefixes
+from nconnect.config import check_peer_name, parse_addresses, parse_key, parse_prefix, parse_prefixes
 from nconnect.config.accept_routes import read_accept_routes, told
 from nconnect.config.private import without_wide_network
 from nconnect.errors import ConfigError, RemoteProtocolError
-from nconnect.model import AcceptRoutes
+from nconnect.model import AcceptRoutes, Config, PeerConfig, Prefix
 from nconnect.wire import strict_json
+
+_FALLBACK_NAME = "provider"
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,3 +103,33 @@ def accepted_in(application: bytes) -> AcceptRoutes:
         return read_accept_routes(content["accept_routes"]) if "accept_routes" in content else "all"
     except ConfigError:
         raise RemoteProtocolError("an application with invalid routes") from None
+
+
+# On the provider's side
+
+
+def welcome_for(config: Config, peer: PeerConfig) -> Welcome:
+    """What a peer of ours has to know to be one. Raises `ConfigError` when that cannot be told."""
+    if peer.preshared_key is None:
+        raise ConfigError(f"peer {peer.name} has no preshared key any more")
+    addresses = [
+        f"{prefix.network_address}/{home.network.prefixlen}"
+        for prefix in peer.allowed_ips
+        for home in config.address
+        if prefix.prefixlen == prefix.max_prefixlen and prefix.network_address in home.network
+    ]
+    if not addresses:
+        raise ConfigError(f"peer {peer.name} has no address of its own")
+    return Welcome(
+        name=peer.name,
+        provider_name=config.identifier.replace(".", "-").strip("-_") or _FALLBACK_NAME,
+        addresses=tuple(addresses),
+        allowed_ips=tuple(map(str, offered_by(config))),
+        preshared_key=peer.preshared_key,
+    )
+
+
+def offered_by(config: Config) -> tuple[Prefix, ...]:
+    """What a peer of ours routes to us: our addresses, and the subnets as it sees them."""
+    own = (parse_prefix(str(address.ip)) for address in config.address)
+    return (*own, *(subnet.seen for subnet in config.provide.subnets))

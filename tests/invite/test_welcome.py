@@ -1,15 +1,25 @@
 from __future__ import annotations
 
 import json
-from ipaddress import ip_network
+from dataclasses import replace
+from ipaddress import ip_interface, ip_network
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nconnect.errors import RemoteProtocolError
-from nconnect.invite.welcome import Offer, Welcome, accepted_in, encode_application, read_grant
-from tests.invite.examples import WELCOME
+from nconnect.errors import ConfigError, RemoteProtocolError
+from nconnect.invite.welcome import (
+    Offer,
+    Welcome,
+    accepted_in,
+    encode_application,
+    offered_by,
+    read_grant,
+    welcome_for,
+)
+from nconnect.model import Config, PeerConfig, ProvideConfig, ProvidedSubnet
+from tests.invite.examples import DEVICE, WELCOME
 
 
 def test_what_is_written_is_read() -> None:
@@ -76,3 +86,37 @@ def test_an_offer_is_no_welcome() -> None:
     for nonsense in ("[]", '"8.8.8.8/32"', '["x"]', '["127.0.0.1/32"]', "[5]"):
         with pytest.raises(RemoteProtocolError):
             read_grant(f'{{"offer": {nonsense}}}'.encode())
+
+
+SUBNET = ip_network("192.168.50.0/24")
+PEER = PeerConfig(
+    "laptop", DEVICE, (ip_network("10.86.0.2/32"), ip_network("10.9.0.0/24")), preshared_key=bytes(32)
+)
+CONFIG = Config(
+    "nc0",
+    bytes(32),
+    "gpu.box-",
+    (ip_interface("10.86.0.1/24"),),
+    provide=ProvideConfig((ProvidedSubnet(SUBNET, SUBNET),)),
+)
+
+
+def test_a_peer_is_told_its_own_addresses_and_what_it_may_route() -> None:
+    told = welcome_for(CONFIG, PEER)
+    assert told == Welcome(
+        "laptop", "gpu-box", ("10.86.0.2/24",), ("10.86.0.1/32", "192.168.50.0/24"), bytes(32)
+    )
+    assert tuple(map(str, offered_by(CONFIG))) == told.allowed_ips
+    assert welcome_for(replace(CONFIG, identifier="._"), PEER).provider_name == "provider"
+
+
+@pytest.mark.parametrize(
+    ("peer", "why"),
+    [
+        (replace(PEER, preshared_key=None), "has no preshared key any more"),
+        (replace(PEER, allowed_ips=(ip_network("10.9.0.0/24"),)), "has no address of its own"),
+    ],
+)
+def test_a_peer_that_cannot_be_told_is_an_error(peer: PeerConfig, why: str) -> None:
+    with pytest.raises(ConfigError, match=why):
+        welcome_for(CONFIG, peer)
