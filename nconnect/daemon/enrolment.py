@@ -42,7 +42,6 @@ class Enrolment:
 
     def __init__(
         self,
-        *,
         load: Callable[[], Table],
         identity: Identity,
         address: NknAddress,

@@ -32,7 +32,6 @@ class Waiting:
         self,
         interface: str,
         address: NknAddress,
-        *,
         tunnel: Tunnel,
         driver: Driver,
         links: Links,

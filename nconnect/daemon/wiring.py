@@ -141,24 +141,12 @@ class Daemon:
         reload = self.reload = Reload(opened.load, in_force, host_state, bus)
         file_watch = FileWatch(opened.stamp, opened.load, in_force)
         enrolment = self.enrolment = Enrolment(
-            load=opened.load,
-            identity=identity,
-            address=address,
-            store=opened.invitations,
-            reload=reload.apply,
-            send=links.send,
-            turn_away=tunnel.turn_away,
+            opened.load, identity, address, opened.invitations, reload.apply, links.send, tunnel.turn_away
         )
 
         # Who asks, and who waits
         waiting = self.waiting = Waiting(
-            config.interface,
-            address,
-            tunnel=tunnel,
-            driver=driver,
-            links=links,
-            host_state=host_state,
-            service=opened.service,
+            config.interface, address, tunnel, driver, links, host_state, opened.service
         )
 
         def problems() -> Iterable[str]:
