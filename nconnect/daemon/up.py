@@ -30,7 +30,7 @@ from nconnect.io.files import config_file, paths, peer_table
 from nconnect.io.files.config_source import ConfigSource
 from nconnect.io.files.invitations import InvitationStore
 from nconnect.io.files.state import StateStore
-from nconnect.io.files.trusted import acting_as
+from nconnect.io.files.user import acting_as
 from nconnect.io.nkn.node_server import NodeServer
 from nconnect.io.process.notify import ServiceManager
 from nconnect.io.process.process import collect_rarely, keep_freed_memory, switch_threads_soon

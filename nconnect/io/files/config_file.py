@@ -14,7 +14,8 @@ from pathlib import Path
 from nconnect.config import parse
 from nconnect.errors import ConfigError, HostError
 from nconnect.io.errors import reason
-from nconnect.io.files.trusted import Folder, UntrustedPath, User, is_trusted, status_of
+from nconnect.io.files.trusted import Folder, status_of
+from nconnect.io.files.user import UntrustedPath, User, is_trusted
 from nconnect.model import DEFAULT_INTERFACE, Config
 
 CONFIG_DIR = Path("/etc/nconnect")

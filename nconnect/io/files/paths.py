@@ -13,7 +13,8 @@ from pathlib import Path
 
 from nconnect.errors import HostError
 from nconnect.io.errors import reason
-from nconnect.io.files.trusted import Folder, UntrustedPath
+from nconnect.io.files.trusted import Folder
+from nconnect.io.files.user import UntrustedPath
 from nconnect.io.process.account import daemon_account
 
 RUN_DIR = Path("/run/nconnect")

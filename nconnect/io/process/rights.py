@@ -18,7 +18,8 @@ from pathlib import Path
 from nconnect.errors import ConfigError, HostError
 from nconnect.io.errors import reason
 from nconnect.io.files import config_file, paths
-from nconnect.io.files.trusted import Folder, User, acting_as, status_of
+from nconnect.io.files.trusted import Folder, status_of
+from nconnect.io.files.user import User, acting_as
 from nconnect.io.process.account import USER, Account, daemon_account
 from nconnect.io.process.privileges import CAP_NET_ADMIN, can_become, drop_privileges
 

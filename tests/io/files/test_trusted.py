@@ -6,14 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from nconnect.io.files.trusted import (
-    Folder,
-    UntrustedPath,
-    create_file,
-    read_file,
-    set_mode,
-    write_atomically,
-)
+from nconnect.io.files.trusted import Folder, create_file, read_file, set_mode, write_atomically
+from nconnect.io.files.user import UntrustedPath
 
 
 @pytest.mark.parametrize("umask", [0o000, 0o022, 0o777])
