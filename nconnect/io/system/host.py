@@ -11,27 +11,19 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from ipaddress import ip_address, ip_interface, ip_network
+from collections.abc import Callable, Iterable, Mapping
+from ipaddress import ip_address, ip_interface
 from pathlib import Path
 
 from nconnect.errors import HostError
-from nconnect.host import flow_limits
 from nconnect.host.bypass import HostRoute
 from nconnect.host.diff import (
-    AddAddress,
-    AddBypass,
-    AddRoute,
-    DeleteAddress,
     DeleteBypass,
-    DeleteRoute,
     LoadRuleset,
     Operation,
     Reading,
-    SetLink,
     SetSysctl,
     diff,
-    setting,
     undo,
 )
 from nconnect.host.facts import Facts, LocalInterface, LocalRoute
@@ -40,17 +32,15 @@ from nconnect.host.forwarding import VIRTUAL_KINDS
 from nconnect.host.judge import judge, owner_of
 from nconnect.host.plan import FORWARDING, IP_FORWARD, IPV6_FORWARDING, ROUTE_PROTOCOL, HostPlan, HostState
 from nconnect.host.ruleset import (
-    AddressMap,
-    AddressSet,
-    Ruleset,
     deletion,
     interface_of,
     table_name,
-    transactions,
 )
 from nconnect.io.errors import reason
 from nconnect.io.net import name_servers
 from nconnect.io.system import conntrack, nftables, sysctl
+from nconnect.io.system.firewall import Firewall
+from nconnect.io.system.host_operations import asking, described, ignoring, perform, refusal, set_bypass
 from nconnect.io.system.host_record import Record, RecordFile
 from nconnect.io.system.netlink import Link, Netlink
 from nconnect.io.system.netlink_socket import NetlinkError
@@ -66,8 +56,7 @@ class Host:
         self._index = device
         self._device = f"interface {interface}"
         self._file = RecordFile(state_dir)
-        self._ruleset: Ruleset | None = None  # what this process has loaded
-        self._handle: int | None = None  # of the table into which it was loaded
+        self._firewall = Firewall()
 
     @property
     def problem(self) -> str:
@@ -76,7 +65,7 @@ class Host:
 
     def read_facts(self) -> Facts:
         """What a plan needs to know of the kernel."""
-        with _asking("read the machine's addresses"), Netlink() as netlink:
+        with asking("read the machine's addresses"), Netlink() as netlink:
             links = netlink.links()
             names = self._names(links)
             held = netlink.addresses()
@@ -116,16 +105,14 @@ class Host:
         than removed is found by `missing` only, which costs more; `apply` then loads it anew.
         """
         state = plan.state
-        with _asking(f"set up {self._interface}"), Netlink() as netlink:
+        with asking(f"set up {self._interface}"), Netlink() as netlink:
             link = self._named_back(netlink, self._link(netlink))
             record = self._file.read()
-            handle = nftables.tables().get(state.ruleset.table)
-            if handle != self._handle:
-                self._ruleset = None
+            handle = self._firewall.look(state.ruleset.table)
             reading = self._read(netlink, link, state, record)
             self._record_changes(record, reading, state)
             # Rules of a killed daemon are replaced, and never taken back: `remove` decides on them.
-            left_over = handle is not None and self._ruleset is None
+            left_over = handle is not None and self._firewall.ruleset is None
             done: list[Operation] = []
             try:
                 for operation in diff(reading, state):
@@ -135,13 +122,13 @@ class Host:
                             record.interfaces = sorted(other.name for other in netlink.links())
                         self._file.write(record)
                     done.append(operation)
-                    self._perform(netlink, link, operation)
+                    perform(netlink, link, operation, self._firewall)
             except (HostError, NetlinkError) as error:
                 if left_over:
                     done = [each for each in done if not isinstance(each, LoadRuleset)]
                 self._take_back(netlink, link, done, reading, record)
                 if isinstance(error, NetlinkError):
-                    raise HostError(_refused(done[-1], error)) from error
+                    raise HostError(refusal(done[-1], error)) from error
                 raise
 
     def remove(self, *, keep_rules: bool = False) -> None:
@@ -151,7 +138,7 @@ class Host:
         """
         problems: list[str] = []
         record = self._file.read()
-        with _asking(f"take {self._interface} down"), Netlink() as netlink:
+        with asking(f"take {self._interface} down"), Netlink() as netlink:
             links = netlink.links()
             link = self._find(links)
             if link is not None:
@@ -166,23 +153,23 @@ class Host:
                 nftables.run([deletion(table_name(self._interface))])
         except HostError as error:
             problems.append(str(error))
-        self._ruleset = None
+        self._firewall.ruleset = None
         if problems:
             raise HostError("; ".join(problems))
 
     def missing(self, plan: HostPlan) -> list[str]:
         """What of the plan is not there, in words; empty when all is."""
-        with _asking(f"look at {self._interface}"), Netlink() as netlink:
+        with asking(f"look at {self._interface}"), Netlink() as netlink:
             try:
                 link = self._link(netlink)
             except HostError:
                 return [self._device]
             if link.name != self._interface:
                 return [f"the name {self._interface} (the interface is called {link.name})"]
-            if self._ruleset is not None and not self._is_loaded(self._ruleset):
-                self._ruleset = None
+            if not self._firewall.is_whole():
+                self._firewall.ruleset = None
             reading = self._read(netlink, link, plan.state, self._file.read())
-        return [_described(operation) for operation in diff(reading, plan.state)]
+        return [described(operation) for operation in diff(reading, plan.state)]
 
     def is_interface(self, missing: list[str]) -> bool:
         """Whether what `missing` found is the device itself, which is the daemon's to make."""
@@ -193,19 +180,12 @@ class Host:
         return table_name(self._interface) in nftables.tables()
 
     def refused_counts(self) -> dict[str, dict[str, int]]:
-        """How many packets of each peer were refused since the rules were loaded, by reason.
+        """`Firewall.refused_counts`."""
+        return self._firewall.refused_counts()
 
-        Those of no peer are under "".
-        """
-        ruleset = self._ruleset  # a thread that applies a plan may replace it meanwhile
-        if ruleset is None:
-            return {}
-        seen = nftables.counters(ruleset.table)
-        counts: dict[str, dict[str, int]] = {}
-        for counter, peer in ruleset.counters.items():
-            why = counter.rpartition("_")[0] if peer else counter
-            counts.setdefault(peer, {})[why] = seen.get(counter, 0)
-        return counts
+    def give_flows(self, tokens: Mapping[str, int]) -> None:
+        """`Firewall.give_flows`."""
+        self._firewall.give_flows(tokens)
 
     def count_flows(self, config: Config) -> dict[str, int]:
         """How many connections each peer has open here."""
@@ -214,18 +194,12 @@ class Host:
             peer = owner_of(ip_address(source), config)
             return None if peer is None else peer.name
 
-        with _asking("count the connections of peers"):
+        with asking("count the connections of peers"):
             return conntrack.count(owner)
-
-    def give_flows(self, tokens: Mapping[str, int]) -> None:
-        """Let peers (by id, `host.nft.peer_id`) open so many connections more. Raises `HostError`."""
-        ruleset = self._ruleset
-        if ruleset is not None and tokens:
-            nftables.run([flow_limits.transaction(ruleset.table, tokens)])
 
     def flush_conntrack(self, prefixes: Iterable[Prefix]) -> bool:
         """Forget all connections of these addresses; False when the kernel has no ctnetlink."""
-        with _asking("end the connections of peers"):
+        with asking("end the connections of peers"):
             return conntrack.forget(prefixes)
 
     def end_refused(self, config: Config) -> bool:
@@ -234,10 +208,10 @@ class Host:
         False when the kernel has no ctnetlink: the peers' packets are refused all the same, but a server
         goes on sending until it gives up.
         """
-        with _asking("read the machine's addresses"), Netlink() as netlink:
+        with asking("read the machine's addresses"), Netlink() as netlink:
             own = {held.address.ip for held in netlink.addresses()}
         prefixes = [prefix for peer in config.peers for prefix in peer.allowed_ips]
-        with _asking("end the connections of peers"):
+        with asking("end the connections of peers"):
             return conntrack.forget(prefixes, judge(config, own))
 
     def _names(self, links: list[Link]) -> dict[int, str]:
@@ -301,7 +275,7 @@ class Host:
         )
         wanted = (*state.device_sysctls, *state.sysctls)
         settings = {name: value for name, _ in wanted if (value := sysctl.read(name)) is not None}
-        return Reading(link.mtu, link.up, addresses, routes, bypasses, settings, self._ruleset)
+        return Reading(link.mtu, link.up, addresses, routes, bypasses, settings, self._firewall.ruleset)
 
     def _bypasses(self, routes: Iterable[LocalRoute], record: Record) -> list[LocalRoute]:
         """Those of the routes that are our host routes around the tunnel: the record names their addresses,
@@ -315,29 +289,6 @@ class Host:
             and route.prefix.prefixlen == route.prefix.max_prefixlen
             and str(route.prefix.network_address) in record.bypasses
         ]
-
-    def _is_loaded(self, ruleset: Ruleset) -> bool:
-        """Whether the kernel has all of it: the table that we made, every name, and the number of rules in
-        each chain."""
-        listed = nftables.contents(ruleset.table)
-        if listed is None or self._handle not in [e["table"]["handle"] for e in listed if "table" in e]:
-            return False
-        rules = [entry["rule"]["chain"] for entry in listed if "rule" in entry]
-        chains = {entry["chain"]["name"] for entry in listed if "chain" in entry}
-        holders = {entry[kind]["name"] for entry in listed for kind in ("set", "map") if kind in entry}
-        filled = {
-            entry[kind]["name"]
-            for entry in listed
-            for kind in ("set", "map")
-            if kind in entry and entry[kind].get("elem")
-        }
-        elements: dict[str, AddressSet | AddressMap] = {**ruleset.sets, **ruleset.maps}
-        return (
-            all(rules.count(name) == len(chain.rules) for name, chain in ruleset.chains.items())
-            and chains == ruleset.chains.keys()
-            and holders == elements.keys()
-            and filled == {name for name, holder in elements.items() if holder.elements}
-        )
 
     def _sysctls(self) -> dict[str, str]:
         ipv6 = f"net/ipv6/conf/{self._interface}"
@@ -368,30 +319,6 @@ class Host:
             record.bypasses = sorted({*record.bypasses, *bypasses})
             self._file.write(record)
 
-    def _perform(self, netlink: Netlink, link: Link, operation: Operation) -> None:
-        match operation:
-            case SetLink(_, mtu, up):
-                if up:  # nobody on the other side answers link-local addresses, so none is needed
-                    with contextlib.suppress(NetlinkError):  # a kernel without IPv6
-                        netlink.no_link_local(link.index)
-                netlink.set_link(link.index, mtu=mtu, up=up)
-            case AddAddress(_, address):
-                netlink.add_address(link.index, address)
-            case DeleteAddress(_, address):
-                netlink.delete_address(link.index, address)
-            case AddRoute(_, prefix):
-                netlink.add_route(link.index, prefix, ROUTE_PROTOCOL)
-            case DeleteRoute(_, prefix):
-                netlink.delete_route(link.index, prefix, ROUTE_PROTOCOL)
-            case AddBypass() | DeleteBypass():
-                _perform_bypass(netlink, operation)
-            case SetSysctl(name, _, value):
-                sysctl.write(name, value)
-            case LoadRuleset(table, old, new):
-                self._ruleset = None
-                nftables.run([deletion(table)] if new is None else transactions(old, new))
-                self._ruleset, self._handle = new, nftables.tables().get(table)
-
     def _take_back(
         self, netlink: Netlink, link: Link, done: list[Operation], reading: Reading, record: Record
     ) -> None:
@@ -403,7 +330,7 @@ class Host:
             if isinstance(back, LoadRuleset) and back.new is not None:
                 back = LoadRuleset(back.table, None, back.new)  # what the failed one left is not known
             with contextlib.suppress(HostError, NetlinkError):
-                self._perform(netlink, link, back)
+                perform(netlink, link, back, self._firewall)
                 if isinstance(operation, SetSysctl):
                     record.forget(operation.name)
         if not record.sysctls and reading.ruleset is None:
@@ -419,10 +346,10 @@ class Host:
             names = {link.index: link.name}
             for route in netlink.routes(names):
                 if route.interface == link.name and route.protocol == ROUTE_PROTOCOL:
-                    with _ignoring(errno.ESRCH):
+                    with ignoring(errno.ESRCH):
                         netlink.delete_route(link.index, route.prefix, ROUTE_PROTOCOL)
             for text in record.addresses:
-                with _ignoring(errno.EADDRNOTAVAIL):
+                with ignoring(errno.EADDRNOTAVAIL):
                     netlink.delete_address(link.index, ip_interface(text))
         except NetlinkError as error:
             if error.errno != errno.ENODEV:  # it went away by itself, and took all with it
@@ -435,7 +362,7 @@ class Host:
         for route in self._bypasses(netlink.routes(names) if record.bypasses else (), record):
             host = HostRoute(route.prefix.network_address, route.interface, route.gateway)
             with contextlib.suppress(NetlinkError):  # it leads where the other routes lead, so it may stay
-                _perform_bypass(netlink, DeleteBypass(host))
+                set_bypass(netlink, DeleteBypass(host))
         record.bypasses = []
 
     def _put_back(self, record: Record, links: list[Link]) -> None:
@@ -459,59 +386,3 @@ class Host:
         return bool(before) and any(
             link.up and link.kind in VIRTUAL_KINDS and link.name not in before | own for link in links
         )
-
-
-@contextlib.contextmanager
-def _asking(purpose: str) -> Iterator[None]:
-    """Turn the kernel's refusal into one line."""
-    try:
-        yield
-    except OSError as error:
-        hint = ": run it as root" if error.errno in (errno.EPERM, errno.EACCES) else ""
-        raise HostError(f"cannot {purpose}: {reason(error)}{hint}") from error
-
-
-@contextlib.contextmanager
-def _ignoring(code: int) -> Iterator[None]:
-    try:
-        yield
-    except NetlinkError as error:
-        if error.errno != code:
-            raise
-
-
-def _perform_bypass(netlink: Netlink, operation: AddBypass | DeleteBypass) -> None:
-    route = operation.route
-    index = next((link.index for link in netlink.links() if link.name == route.interface), 0)
-    how = (index, ip_network(route.address), ROUTE_PROTOCOL, route.gateway)
-    if isinstance(operation, AddBypass):
-        netlink.add_route(*how)
-    else:
-        with _ignoring(errno.ESRCH):
-            netlink.delete_route(*how)
-
-
-def _refused(operation: Operation, error: NetlinkError) -> str:
-    hints = {
-        errno.EPERM: "run it as root",
-        errno.EEXIST: "something else has set it already: see `ip route` and `ip address`",
-        errno.EINVAL: "the kernel does not take this value",
-    }
-    hint = hints.get(error.errno or 0)
-    return f"cannot set {_described(operation)}: {reason(error)}" + (f"; {hint}" if hint else "")
-
-
-def _described(operation: Operation) -> str:
-    match operation:
-        case SetLink(interface, mtu, _):
-            return f"link {interface} up with MTU {mtu}"
-        case AddAddress(interface, address) | DeleteAddress(interface, address):
-            return f"address {address} on {interface}"
-        case AddRoute(interface, prefix) | DeleteRoute(interface, prefix):
-            return f"route {prefix} through {interface}"
-        case AddBypass(route) | DeleteBypass(route):
-            return f"route {route}"
-        case SetSysctl(name, _, value):
-            return setting(name, value)
-        case LoadRuleset(table):
-            return f"nftables table {table}"

@@ -16,10 +16,11 @@ def test_counters_can_be_read_while_a_thread_replaces_the_rules(
 ) -> None:
     """`status` reads them while a reload is under way: it must not fail for that."""
     host = Host("nc0", tmp_path)
-    host._ruleset = Ruleset("nconnect_nc0", counters={"refused_1": "laptop"})
+    host._firewall.ruleset = Ruleset("nconnect_nc0", counters={"refused_1": "laptop"})
 
     def read_slowly(table: str) -> dict[str, int]:
-        host._ruleset = None  # what applying a plan does when the table is no longer the one that was loaded
+        # What applying a plan does when the table is no longer the one that was loaded.
+        host._firewall.ruleset = None
         return {"refused_1": 3}
 
     monkeypatch.setattr(nftables, "counters", read_slowly)
