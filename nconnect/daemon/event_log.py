@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from nconnect.daemon.events import PlanInForce, Ready, Resumed
 from nconnect.daemon.settings import InForce
-from nconnect.host.nft import provides
+from nconnect.host.offered import provides
 from nconnect.host.plan import HostPlan
 from nconnect.io.clock import boottime
 from nconnect.io.nkn.links import LinkCameUp, Links, LinkWentDown, NodeFound

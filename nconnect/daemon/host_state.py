@@ -18,7 +18,7 @@ from nconnect.errors import HostError, NconnectError
 from nconnect.host.diff import setting
 from nconnect.host.facts import Endpoint, Facts
 from nconnect.host.flow_limits import Budgets
-from nconnect.host.nft import peer_id, provides
+from nconnect.host.offered import peer_id, provides
 from nconnect.host.plan import HostPlan, plan, refuse_taken_addresses, shut_off
 from nconnect.invite.table import Table
 from nconnect.io.system.host import Host

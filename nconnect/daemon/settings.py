@@ -7,7 +7,7 @@ import time
 
 from nconnect.crypto.aead import CipherSuite, faster_suite
 from nconnect.errors import ConfigError
-from nconnect.host.nft import provides
+from nconnect.host.offered import provides
 from nconnect.invite.table import Table
 from nconnect.model import PUBLIC_SEED_RPC, Config
 from nconnect.tunnel.constants import REKEY_AFTER_S

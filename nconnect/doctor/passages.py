@@ -9,7 +9,7 @@ from ipaddress import IPv4Address
 
 from nconnect.doctor.netfilter import Packet, Value
 from nconnect.doctor.routing import Sample, folded, samples
-from nconnect.host.nft import loopback_of, provides, reachable_exposed
+from nconnect.host.offered import loopback_of, provides, reachable_exposed
 from nconnect.model import Address, Config, Prefix, join_addr
 
 _MAX_HOSTS = 16  # parts of a provided subnet that rules tell apart

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
-from nconnect.host import nft
+from nconnect.host.offered import provides, reachable_exposed, real_prefix
 from nconnect.model import Address, AllowRule, Config, PeerConfig, Prefix
 
 
@@ -60,7 +60,7 @@ def _may_open(flow: Flow, peer: PeerConfig | None, config: Config, own: Collecti
 
 
 def _may_reach_this_machine(flow: Flow, peer: PeerConfig, config: Config) -> bool:
-    if not nft.provides(config):
+    if not provides(config):
         return config.inbound
     if flow.protocol == "icmp" and any(flow.destination == address.ip for address in config.address):
         return True
@@ -71,7 +71,7 @@ def _may_reach_this_machine(flow: Flow, peer: PeerConfig, config: Config) -> boo
     if flow.protocol == "tcp" and any(
         flow.destination == address.ip and address.version == 4 and flow.port == server.port
         for address in config.address
-        for server in nft.reachable_exposed(config)
+        for server in reachable_exposed(config)
     ):
         offered = True
     if peer.allow is None:
@@ -83,7 +83,7 @@ def _may_reach_this_machine(flow: Flow, peer: PeerConfig, config: Config) -> boo
 
 
 def _names(rule: AllowRule, flow: Flow, config: Config) -> bool:
-    if not _holds(nft.real_prefix(rule.prefix, config.provide.subnets), flow.destination):
+    if not _holds(real_prefix(rule.prefix, config.provide.subnets), flow.destination):
         return False
     if rule.protocol is not None and rule.protocol != flow.protocol:
         return False

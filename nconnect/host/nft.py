@@ -35,9 +35,8 @@ does not recognise: TCP is reset at once there, UDP is refused in silence.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Iterator, Mapping
-from ipaddress import IPv4Address, IPv4Network, IPv6Network, ip_address, ip_network
+from ipaddress import IPv4Network, IPv6Network, ip_network
 
 from nconnect.host import closing as closing_rules
 from nconnect.host import expressions as e
@@ -46,6 +45,7 @@ from nconnect.host.closing import Closing
 from nconnect.host.expressions import VERSIONS
 from nconnect.host.forwarding import Guard
 from nconnect.host.intervals import AddressRange, merged_ranges, owned_ranges, ranges_without
+from nconnect.host.offered import loopback_of, peer_id, provides, reachable_exposed, real_prefix
 from nconnect.host.ruleset import AddressMap, AddressSet, Chain, Hook, Json, Rule, Ruleset, table_name
 from nconnect.model import AllowRule, Config, Exposed, PeerConfig, Prefix, ProvidedSubnet
 
@@ -55,52 +55,6 @@ SERVICES = "jump services"
 _RAW, _AFTER_RAW, _MANGLE, _DSTNAT, _FILTER, _SRCNAT, _AFTER_SRCNAT = -300, -290, -150, -100, 0, 100, 300
 _LOOPBACK = IPv4Network("127.0.0.0/8")
 _OPENING = ("fin", "syn", "rst", "ack")  # of these, only SYN is set in a connection's first segment
-
-
-def provides(config: Config) -> bool:
-    """Whether this side offers anything to its peers."""
-    return bool(config.provide.subnets or config.provide.services or config.provide.expose)
-
-
-def reachable_exposed(config: Config) -> tuple[Exposed, ...]:
-    """The exposed servers that destination NAT can reach: on IPv4 loopback, by an IPv4 tunnel address.
-
-    Linux has no `route_localnet` for IPv6.
-    """
-    if not any(address.version == 4 for address in config.address):
-        return ()
-    return tuple(server for server in config.provide.expose if loopback_of(server) is not None)
-
-
-def loopback_of(server: Exposed) -> IPv4Address | None:
-    """The IPv4 loopback address of an exposed server; None when it has none."""
-    if server.host == "localhost":
-        return IPv4Address("127.0.0.1")
-    try:
-        parsed = ip_address(server.host)
-    except ValueError:
-        return None
-    return parsed if isinstance(parsed, IPv4Address) and parsed.is_loopback else None
-
-
-def peer_id(peer: PeerConfig) -> str:
-    """A short name for a peer's chains and counter, the same as long as its address is."""
-    return hashlib.sha256(str(peer.address).encode()).hexdigest()[:16]
-
-
-def real_prefix(prefix: Prefix, subnets: tuple[ProvidedSubnet, ...]) -> Prefix:
-    """A prefix that peers see under another address, as it is in truth; others as they are."""
-    for subnet in subnets:
-        if (
-            subnet.real != subnet.seen
-            and prefix.version == subnet.seen.version
-            and prefix.prefixlen >= subnet.seen.prefixlen
-            and prefix.network_address in subnet.seen
-        ):
-            host_bits = int(prefix.network_address) & int(subnet.seen.hostmask)
-            moved = int(subnet.real.network_address) | host_bits
-            return type(prefix)((moved, prefix.prefixlen))
-    return prefix
 
 
 def ruleset(

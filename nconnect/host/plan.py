@@ -17,6 +17,7 @@ from nconnect.host.bypass import HostRoute, bypasses, named
 from nconnect.host.closing import Closing
 from nconnect.host.facts import Endpoint, Facts
 from nconnect.host.forwarding import VIRTUAL_KINDS, Guard
+from nconnect.host.offered import provides, reachable_exposed
 from nconnect.host.overlap import proposal
 from nconnect.host.routes import hidden, networks_around, networks_inside, obstacle, taken, within
 from nconnect.host.ruleset import Ruleset
@@ -120,7 +121,7 @@ def shut_off(made: HostPlan) -> tuple[SkippedRoute, ...]:
 
 def _flow_limits(config: Config, facts: Facts) -> dict[str, int]:
     """How many connections each peer may have open here, where peers may open any."""
-    if not (nft.provides(config) or config.inbound):
+    if not (provides(config) or config.inbound):
         return {}
     default = flow_limits.default_limit(facts.sysctls)
     return {peer.name: peer.max_flows or default for peer in config.peers}
@@ -245,7 +246,7 @@ def _device_sysctls(config: Config, facts: Facts) -> Iterator[tuple[str, str]]:
         if any(address.version == 6 for address in config.address):
             yield f"{ipv6}/disable_ipv6", "0"
         yield f"{ipv6}/accept_ra", "0"  # no peer may send any: its link-local address is not allowed
-    if nft.reachable_exposed(config):
+    if reachable_exposed(config):
         yield f"net/ipv4/conf/{name}/route_localnet", "1"
 
 
@@ -296,14 +297,14 @@ def _guard(config: Config, facts: Facts) -> Guard | None:
 
 
 def _warnings(config: Config, facts: Facts) -> Iterator[str]:
-    reachable = nft.reachable_exposed(config)
+    reachable = reachable_exposed(config)
     for server in config.provide.expose:
         if server not in reachable:
             yield (
                 f"expose {join_addr(server.host, server.port)} has no effect: it needs an IPv4 loopback"
                 " address (127.0.0.1) and an IPv4 tunnel address"
             )
-    if config.inbound and nft.provides(config):
+    if config.inbound and provides(config):
         yield (
             "inbound opens nothing of this machine itself while it provides something:"
             " name what peers may use in [provide] services"

@@ -19,7 +19,7 @@ from nconnect.daemon.host_state import HostState
 from nconnect.daemon.settings import InForce
 from nconnect.errors import HostError
 from nconnect.host.facts import Facts, LocalInterface
-from nconnect.host.nft import peer_id
+from nconnect.host.offered import peer_id
 from nconnect.host.plan import HostPlan
 from nconnect.invite.table import Table
 from nconnect.io.system.host import Host

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nconnect.host.flow_limits import CONNTRACK_MAX, Budgets, default_limit, transaction
-from nconnect.host.nft import peer_id
+from nconnect.host.offered import peer_id
 from nconnect.host.plan import plan
 from nconnect.host.ruleset import transactions
 from tests.host.examples import FACTS, PROVIDER, USER

@@ -10,7 +10,8 @@ import pytest
 
 from nconnect.host import expressions as e
 from nconnect.host.closing import Closing
-from nconnect.host.nft import loopback_of, peer_id, provides, reachable_exposed, ruleset
+from nconnect.host.nft import ruleset
+from nconnect.host.offered import loopback_of, peer_id, provides, reachable_exposed
 from nconnect.host.ruleset import Ruleset, transactions
 from nconnect.model import AllowRule, Config, Exposed, ProvideConfig, ProvidedSubnet, Service
 from tests.host.examples import PROVIDER, USER, peer

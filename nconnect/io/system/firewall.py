@@ -73,7 +73,7 @@ class Firewall:
         return counts
 
     def give_flows(self, tokens: Mapping[str, int]) -> None:
-        """Let peers (by id, `host.nft.peer_id`) open so many connections more. Raises `HostError`."""
+        """Let peers (by id, `host.offered.peer_id`) open so many connections more. Raises `HostError`."""
         ruleset = self.ruleset
         if ruleset is not None and tokens:
             nftables.run([flow_limits.transaction(ruleset.table, tokens)])
