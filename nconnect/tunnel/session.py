@@ -24,42 +24,45 @@ from nconnect.wire.tunnel import DATA_HEADER, VERSION, FrameKind
 
 _DATA = int(FrameKind.DATA)
 _BLOCK_BITS = 64
-_BLOCKS = REPLAY_WINDOW // _BLOCK_BITS + 1  # one more than the window: the newest block is partly filled
 
 
 class ReplayWindow:
-    """Accepts each counter at most once, and none that is `REPLAY_WINDOW` or more below the newest.
+    """Accepts each counter at most once, and none that is `size` or more below the newest.
 
-    RFC 6479's blocks of bits, here one integer a block. Call `is_fresh` before the message is opened, and
-    `mark` only after it proved authentic.
+    `size` is a multiple of 64. RFC 6479's blocks of bits, here one integer a block. Call `is_fresh` before
+    the message is opened, and `mark` only after it proved authentic.
     """
 
-    __slots__ = ("_blocks", "newest")
+    __slots__ = ("_blocks", "_size", "newest")
 
-    def __init__(self) -> None:
+    def __init__(self, size: int = REPLAY_WINDOW) -> None:
         self.newest = -1  # a counter above it is fresh
-        self._blocks = [0] * _BLOCKS
+        self._size = size
+        # One block more than the window: the newest is partly filled.
+        self._blocks = [0] * (size // _BLOCK_BITS + 1)
 
     def is_fresh(self, counter: int) -> bool:
         newest = self.newest
         if counter > newest:
             return True
-        if counter + REPLAY_WINDOW <= newest:
+        if counter + self._size <= newest:
             return False
-        block = self._blocks[counter // _BLOCK_BITS % _BLOCKS]
+        blocks = self._blocks
+        block = blocks[counter // _BLOCK_BITS % len(blocks)]
         return not block >> counter % _BLOCK_BITS & 1
 
     def mark(self, counter: int) -> None:
         """Remember a counter that `is_fresh` accepted."""
         block = counter // _BLOCK_BITS
-        newest = self.newest
+        blocks, newest = self._blocks, self.newest
+        count = len(blocks)
         if counter > newest:
             first = newest // _BLOCK_BITS + 1 if newest >= 0 else 0
             if block >= first:
-                for passed in range(max(first, block - _BLOCKS + 1), block + 1):
-                    self._blocks[passed % _BLOCKS] = 0
+                for passed in range(max(first, block - count + 1), block + 1):
+                    blocks[passed % count] = 0
             self.newest = counter
-        self._blocks[block % _BLOCKS] |= 1 << counter % _BLOCK_BITS
+        blocks[block % count] |= 1 << counter % _BLOCK_BITS
 
 
 class KeyPair:

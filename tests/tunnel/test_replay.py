@@ -29,6 +29,17 @@ def take(window: ReplayWindow, counter: int) -> bool:
     return fresh
 
 
+def test_a_window_of_another_size() -> None:
+    window = ReplayWindow(2 * W)
+    assert take(window, 0)
+    assert take(window, 1)
+    assert take(window, 2 * W)
+    assert not window.is_fresh(0)
+    assert not window.is_fresh(1)
+    assert take(window, 2)
+    assert not take(window, 2)
+
+
 def test_script() -> None:
     window = ReplayWindow()
     assert [(counter, take(window, counter)) for counter, _ in SCRIPT] == SCRIPT
