@@ -77,6 +77,9 @@ class RecordKind(IntEnum):
     STRIPE = 6  # first record of a batch that may overtake others and must be put in order: STRIPE_BODY
     LEG = 128  # before a pong: the round trip between its sender and the node by which it leaves: LEG_BODY
     SHARED_KEY = 129  # another device uses the receiver's key too: SHARED_KEY_BODY
+    CANDIDATES = 130  # where the sender may be reached directly: `nconnect.wire.direct`, as the next two
+    PROBE = 131  # in a datagram: is there a path from here to you?
+    PROBE_ACK = 132  # the answer, by the same path
 
 
 class Feature(IntFlag):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from nconnect.errors import RemoteProtocolError
 from nconnect.node import fragment as parcel
-from nconnect.wire import message, tunnel, upgrade, websocket
+from nconnect.wire import direct, message, tunnel, upgrade, websocket
 from nconnect.wire.tunnel import read_records
 from tests.fuzz import oracles
 from tests.fuzz.draw import Draw
@@ -184,6 +184,43 @@ def _agree_on_handshake(data: bytes) -> None:
         return
     assert expected == (frame.kind, frame.suite, frame.sender, frame.receiver, frame.noise)
     assert tunnel.decode_handshake(frame.encode()) == frame
+
+
+def direct_records(data: bytes) -> None:
+    """The direct path's records and header, against a second reading of the specification."""
+    draw = Draw(data)
+    made = draw.take(4) + bytes([draw.of((0, 1, 4, 5))]) + draw.take(11)
+    for _ in range(draw.of((0, 1, 2, 7, 8, 9))):
+        version = draw.of((4, 4, 6, 6, 5))
+        made += bytes([draw.of((1, 4, 0, 5)), version]) + draw.of((b"\1\0", b"\1\0", b"\0\0"))
+        made += draw.take(4 if version == 4 else 16)
+    for body in (data, made, made[:-1]):
+        expected = oracles.candidates(body)
+        try:
+            found = direct.Candidates.decode(body)
+        except Refused:
+            assert expected is None
+        else:
+            assert expected == [(kind, *endpoint) for kind, endpoint in found.entries]
+            assert direct.Candidates.decode(found.encode()) == found
+    answer = draw.take(8) + bytes([draw.of((4, 6, 5)), 0, 1, draw.number()]) + draw.piece(4).ljust(16, b"\0")
+    for body in (data, answer):
+        try:
+            ack = direct.ProbeAck.decode(body)
+        except Refused:
+            assert not (len(body) == 28 and body[8] == 6 and any(body[10:12]))
+            assert not (len(body) == 28 and body[8] == 4 and any(body[10:12]) and not any(body[16:]))
+        else:
+            assert ack.encode() == body[:9] + b"\0" + body[10:]
+    try:
+        assert direct.decode_probe(data) == int.from_bytes(data[:8], "little")
+        assert len(data) >= 36
+    except Refused:
+        assert len(data) < 36
+    try:
+        assert direct.encode_header(*direct.decode_header(data)) == data[:8]
+    except Refused:
+        assert len(data) < 24
 
 
 def data_frames(data: bytes) -> None:

@@ -256,7 +256,7 @@ def records(batch: bytes) -> tuple[list[bytes], list[tuple[int, bytes]]] | None:
             return None
         if kind == 0:
             packets.append(body)
-        elif kind <= 129:
+        elif kind <= 132:
             others.append((kind, body))
     return packets, others
 
@@ -277,6 +277,24 @@ def links(body: bytes) -> tuple[int, dict[int, int]] | None:
     if not entries or len(entries[-1]) != 5 or len(found) != len(entries) or max(found) > 7:
         return None
     return int.from_bytes(body[:4], "little"), found
+
+
+def candidates(body: bytes) -> list[tuple[int, IPv4Address | IPv6Address, int]] | None:
+    """(kind, address, port) of each candidate; None when the list must be refused."""
+    if len(body) < 16 or body[4] > 4:
+        return None
+    found: list[tuple[int, IPv4Address | IPv6Address, int]] = []
+    rest = body[16:]
+    while rest:
+        if len(rest) < 8 or rest[0] not in (1, 2, 3, 4) or rest[1] not in (4, 6) or rest[2:4] == b"\0\0":
+            return None
+        kind, port = rest[0], int.from_bytes(rest[2:4], "little")
+        size = 4 if rest[1] == 4 else 16
+        address, rest = rest[4 : 4 + size], rest[4 + size :]
+        if len(address) != size:
+            return None
+        found.append((kind, ip_address(address), port))
+    return found if len(found) <= 8 else None
 
 
 def join_frame(data: bytes) -> tuple[int, bytes, bytes] | str:
