@@ -125,6 +125,7 @@ class DropReason(Enum):
     BAD_OFFLOAD_HEADER = "bad_offload_header"  # the virtio-net header contradicts its packet
     BAD_PACKET = "bad_packet"  # not a well-formed IPv4 or IPv6 header
     SPOOFED_SOURCE = "spoofed_source"  # the source address is not in this peer's allowed_ips
+    BAD_CANDIDATE = "bad_candidate"  # a peer's address that no direct path leads to: loopback, multicast, …
     FOREIGN_ERROR = "foreign_error"  # an ICMP error about a packet that did not go to this peer
     PEER_EXPIRED = "peer_expired"
     # On the way out through the tunnel.

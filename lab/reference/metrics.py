@@ -46,6 +46,7 @@ REASONS = {
     DropReason.BAD_PACKET: "no well-formed IPv4 or IPv6 packet",
     DropReason.SPOOFED_SOURCE: "from an address that is not this peer's (`allowed_ips`)",
     DropReason.FOREIGN_ERROR: "an ICMP error about a packet that did not go to this peer",
+    DropReason.BAD_CANDIDATE: "a peer's address for a direct path that is loopback, multicast or the like",
     DropReason.PEER_EXPIRED: "the peer's access has ended",
     DropReason.NO_ROUTE: "no peer holds the destination",
     DropReason.NO_KEY: "waited too long for a handshake",
