@@ -32,6 +32,8 @@ PURE = {
     "cryptography.exceptions",
     "cryptography.hazmat.primitives.asymmetric.x25519",
     "cryptography.hazmat.primitives.ciphers.aead",
+    "cryptography.hazmat.primitives.hashes",
+    "cryptography.hazmat.primitives.kdf.hkdf",
     "h11",
     "nacl.bindings", "nacl.exceptions",
     "tomlkit", "tomlkit.exceptions",

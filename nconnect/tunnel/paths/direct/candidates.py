@@ -1,0 +1,173 @@
+"""Which addresses this device tells a peer, and which of a peer's it may probe.
+
+A peer is authenticated, and still may not make this device send packets to whoever it likes: an address that
+leads into a tunnel of ours, that is multicast, loopback or link-local, or that lies in a private network that
+this device is no part of, is never probed. How much goes to the remaining ones is bounded by
+`nconnect.tunnel.paths.direct.budget`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from ipaddress import ip_network
+from typing import Literal
+
+from nconnect.model import Address, InterfaceAddress, Prefix
+from nconnect.wire.direct import MAX_CANDIDATES, Candidate, CandidateKind, Endpoint, NatVerdict
+
+Mode = Literal["on", "no-host", "off"]
+
+PRIVATE = tuple(
+    ip_network(prefix)
+    for prefix in ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "fc00::/7")
+)
+# Besides what `ipaddress` knows as multicast, loopback, link-local or unspecified: this network (RFC 1122),
+# reserved and broadcast; IPv4 inside of IPv6: mapped, NAT64, Teredo, 6to4; deprecated site-local.
+FORBIDDEN = tuple(
+    ip_network(prefix)
+    for prefix in (
+        "0.0.0.0/8", "240.0.0.0/4", "::ffff:0:0/96", "::/96", "64:ff9b::/96", "64:ff9b:1::/48", "2001::/32",
+        "2002::/16", "fec0::/10",
+    )
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class LocalAddress:
+    """An address of this device, with its prefix."""
+
+    interface: InterfaceAddress
+    is_tunnel: bool = False  # of a tunnel of ours
+    is_bridge: bool = False  # between containers or virtual machines: told last
+    is_deprecated: bool = False  # RFC 4862: not for new communication
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """A route of this device; `is_tunnel`: it leads into a tunnel of ours."""
+
+    prefix: Prefix
+    is_tunnel: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Network:
+    """What the kernel says about this device's addresses and routes."""
+
+    addresses: tuple[LocalAddress, ...] = ()
+    routes: tuple[Route, ...] = ()
+
+    def route_to(self, address: Address) -> Route | None:
+        """The route with the longest prefix; among equal ones one into a tunnel. None: unreachable."""
+        found = [route for route in self.routes if address in route.prefix]
+        return max(found, key=lambda route: (route.prefix.prefixlen, route.is_tunnel), default=None)
+
+
+def is_private(address: Address) -> bool:
+    """RFC 1918, RFC 6598 (CGNAT) or a unique local IPv6 address."""
+    return any(address in prefix for prefix in PRIVATE)
+
+
+def is_forbidden(address: Address) -> bool:
+    """Whether no honest peer tells such an address."""
+    return (
+        address.is_multicast
+        or address.is_loopback
+        or address.is_link_local
+        or address.is_unspecified
+        or any(address in prefix for prefix in FORBIDDEN)
+    )
+
+
+def own_candidates(
+    network: Network,
+    port: int,
+    *,
+    mode: Mode = "on",
+    reflexive: Iterable[Endpoint] = (),
+    mapped: Iterable[Endpoint] = (),
+) -> tuple[Candidate, ...]:
+    """What to tell a peer, the preferred ones first; at most `MAX_CANDIDATES`. `port` is our socket's."""
+    if mode == "off":
+        return ()
+    outside = [Candidate(CandidateKind.MAPPED, endpoint) for endpoint in mapped]
+    outside += [Candidate(CandidateKind.REFLEXIVE, endpoint) for endpoint in reflexive]
+    outside += [Candidate(CandidateKind.FORWARDED, Endpoint(seen.address, port)) for seen in reflexive]
+    found: dict[Endpoint, Candidate] = {}
+    for candidate in outside:
+        found.setdefault(candidate.endpoint, candidate)
+    outside = list(found.values())[:MAX_CANDIDATES]
+    if mode == "no-host":
+        return tuple(outside)
+    hosts = [Candidate(CandidateKind.HOST, Endpoint(address, port)) for address in _host_addresses(network)]
+    # A host's own address that is also the reflexive one needs to be told once, as what it is.
+    hosts = hosts[: max(MAX_CANDIDATES - len(outside), 2)]
+    told = {candidate.endpoint for candidate in hosts}
+    return (*hosts, *(each for each in outside if each.endpoint not in told))[:MAX_CANDIDATES]
+
+
+def _host_addresses(network: Network) -> list[Address]:
+    """Global IPv6 ones first, bridges last; else in the kernel's order."""
+    usable = [
+        local
+        for local in network.addresses
+        if not local.is_tunnel and not local.is_deprecated and not is_forbidden(local.interface.ip)
+    ]
+    usable.sort(
+        key=lambda local: (local.is_bridge, local.interface.version == 4, is_private(local.interface.ip))
+    )
+    return list(dict.fromkeys(local.interface.ip for local in usable))
+
+
+def may_probe(network: Network, endpoint: Endpoint, *, same_nat: bool = False) -> bool:
+    """Whether a probe may be sent there. `same_nat`: both sides have the same public address."""
+    address = endpoint.address
+    if is_forbidden(address) or _is_ours(network, address):
+        return False
+    route = network.route_to(address)
+    if route is None or route.is_tunnel:
+        return False
+    if not is_private(address) or same_nat or route.prefix.prefixlen:
+        return True
+    return any(address in local.interface.network for local in network.addresses if not local.is_tunnel)
+
+
+def _is_ours(network: Network, address: Address) -> bool:
+    """An address of this device itself, or the broadcast address of one of its networks."""
+    return any(
+        address == local.interface.ip
+        or (
+            local.interface.version == 4
+            and local.interface.network.prefixlen < 31
+            and address == local.interface.network.broadcast_address
+        )
+        for local in network.addresses
+    )
+
+
+def to_probe(
+    network: Network, told: Iterable[Candidate], *, own_reflexive: Iterable[Endpoint] = ()
+) -> tuple[list[Candidate], int]:
+    """(those of a peer's candidates that may be probed, how many no honest peer would have told).
+
+    Private ones of networks that this device is no part of are left out, and not counted.
+    """
+    told = list(dict.fromkeys(told))
+    public = {endpoint.address for endpoint in own_reflexive}
+    same_nat = any(
+        candidate.kind is CandidateKind.REFLEXIVE and candidate.endpoint.address in public
+        for candidate in told
+    )
+    refused = sum(is_forbidden(candidate.endpoint.address) for candidate in told)
+    usable = [each for each in told if may_probe(network, each.endpoint, same_nat=same_nat)]
+    return sorted(usable, key=lambda candidate: candidate.kind), refused
+
+
+def whereabouts(told: Iterable[Candidate], verdict: NatVerdict) -> frozenset[tuple[Address, int]]:
+    """What must differ for a side to be somewhere else than before.
+
+    Behind a hard NAT the ports are of no use to anybody, and differ each time a STUN server is asked.
+    """
+    hard = verdict is NatVerdict.HARD
+    return frozenset((endpoint.address, 0 if hard else endpoint.port) for _, endpoint in told)

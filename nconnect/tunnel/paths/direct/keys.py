@@ -1,0 +1,90 @@
+"""The keys of the direct path: children of a session's keys, with a counter and a replay window of their own.
+
+A child for each direction is HKDF-SHA256 (RFC 5869) of the session's key of that direction, without a salt,
+with the info `nconnect 1 direct`. So the relayed lanes and the direct path cannot disturb each other's replay
+windows, and a datagram says nothing about how much goes by the relay.
+"""
+
+from __future__ import annotations
+
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
+from nconnect.crypto.aead import TAG_BYTES, Aead, CipherSuite
+from nconnect.crypto.keys import KEY_BYTES
+from nconnect.errors import DropReason
+from nconnect.model import Buffer
+from nconnect.tunnel.session import ReplayWindow
+from nconnect.wire.direct import HEADER_BYTES, MAX_COUNTER, encode_header
+
+INFO = b"nconnect 1 direct"
+REPLAY_WINDOW = (
+    16384  # a gigabit of full datagrams for 0.18 s: paths of the network that reorder by more are rare
+)
+REJECT_FROM = MAX_COUNTER - REPLAY_WINDOW  # keys of 180 s never get there
+
+
+def child_key(session_key: bytes) -> bytes:
+    """The direct path's key for the direction that `session_key` (32 bytes) is for."""
+    return HKDF(SHA256(), KEY_BYTES, salt=None, info=INFO).derive(session_key)
+
+
+class DirectKeys:
+    """One epoch's keys of the direct path.
+
+    `local_index` and `remote_index` are the session's; only their lower 24 bits are sent, so a side must not
+    have two sessions at once whose indices agree in these.
+    """
+
+    __slots__ = ("_receive", "_send", "_window", "counter", "local_index", "remote_index")
+
+    def __init__(self, *, local_index: int, remote_index: int, send: Aead, receive: Aead) -> None:
+        self.local_index = local_index
+        self.remote_index = remote_index
+        self.counter = 0  # of the next datagram
+        self._send = send
+        self._receive = receive
+        self._window = ReplayWindow(REPLAY_WINDOW)
+
+    @classmethod
+    def of_session(
+        cls, suite: CipherSuite, *, local_index: int, remote_index: int, send: bytes, receive: bytes
+    ) -> DirectKeys:
+        """From the session's own keys, 32 bytes each."""
+        return cls(
+            local_index=local_index,
+            remote_index=remote_index,
+            send=suite.aead(child_key(send)),
+            receive=suite.aead(child_key(receive)),
+        )
+
+    @property
+    def newest(self) -> int:
+        """The highest counter that arrived; -1 before the first."""
+        return self._window.newest
+
+    def can_send(self) -> bool:
+        return self.counter < REJECT_FROM
+
+    def seal(self, batch: Buffer) -> bytes:
+        """A datagram with this batch. Only while `can_send`."""
+        header = encode_header(self.remote_index, self.counter)
+        sealed = self._send.seal(self.counter, header, batch)
+        self.counter += 1
+        return header + sealed
+
+    def open(self, counter: int, datagram: Buffer) -> bytes | DropReason:
+        """The batch in a datagram whose header (`decode_header`) has `counter`; or why not.
+
+        A counter is used up by a genuine datagram only.
+        """
+        if not self._window.is_fresh(counter):
+            return DropReason.REPLAYED
+        view = memoryview(datagram)
+        if len(view) < HEADER_BYTES + TAG_BYTES:
+            return DropReason.MALFORMED
+        batch = self._receive.open(counter, bytes(view[:HEADER_BYTES]), view[HEADER_BYTES:])
+        if batch is None:
+            return DropReason.NOT_AUTHENTIC
+        self._window.mark(counter)
+        return batch

@@ -1,0 +1,547 @@
+"""The direct path to one peer: found, judged by what is delivered, and left when it fails. Pure.
+
+The package's text is its theory of operation, and says how to drive it.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from enum import IntEnum
+from math import inf
+
+from nconnect.errors import DropReason, RemoteProtocolError
+from nconnect.model import Deadline, Rng
+from nconnect.tunnel.paths.direct import reasons
+from nconnect.tunnel.paths.direct.candidates import Mode
+from nconnect.tunnel.paths.direct.constants import (
+    ANSWER_S,
+    BACK_OFF_S,
+    BASE_BYTES,
+    BETTER_TIMES,
+    BUSY_S,
+    CHOOSE_AFTER_S,
+    DEAD_PENALTY_S,
+    FORGIVE_S,
+    GIVE_UP_AFTER_S,
+    KEEPALIVE_BUSY_S,
+    KEEPALIVE_IDLE_S,
+    KEEPALIVE_TRIES,
+    LET_GO_S,
+    LOSSY_PENALTY_S,
+    MAX_PENALTY_S,
+    QUESTION_AFTER_S,
+    RECHECK_FOR_S,
+    RECHECK_S,
+    REMEMBER_S,
+    ROAMED_EVERY_S,
+    SEARCH_S,
+    SLOWER_BY_S,
+    STALE_MAPPING_S,
+    SUSPECT_AFTER_S,
+    TRIGGERED_EVERY_S,
+)
+from nconnect.tunnel.paths.direct.delivery import Delivery
+from nconnect.tunnel.paths.direct.finder import Finder
+from nconnect.tunnel.paths.direct.mtu import MtuSearch
+from nconnect.tunnel.paths.direct.outputs import Output, PathState, StateChanged
+from nconnect.tunnel.paths.direct.pair import Pair
+from nconnect.tunnel.paths.direct.probes import QUESTION_DATAGRAM_BYTES, Probes, Purpose
+from nconnect.tunnel.paths.direct.surroundings import Surroundings
+from nconnect.wire.direct import Endpoint, NatVerdict, ProbeAck, decode_probe
+
+
+class Timer(IntEnum):
+    """What a deadline stands for."""
+
+    PROBES = 0  # of the search
+    SEARCH_END = 1
+    CHOOSE = 2  # among the pairs that answered
+    QUESTION = 3  # data was not reported: probe
+    SUSPECT = 4  # data was not reported for too long
+    GIVE_UP = 5  # suspect for too long
+    KEEPALIVE = 6
+    LET_GO = 7  # idle
+    MTU = 8
+
+
+class DirectPath:
+    """One peer's direct path."""
+
+    def __init__(self, surroundings: Surroundings, *, now: float, rng: Rng, mode: Mode = "on") -> None:
+        self.state = PathState.RELAY
+        self.why = reasons.OFF if mode == "off" else reasons.NO_SESSION
+        self.relay_is_up = True  # the owner keeps it current, as it does `relay_rtt_s`
+        self.seen: Endpoint | None = None  # our address, as the peer saw it last
+        self.mtu: MtuSearch | None = None
+        self.delivery = Delivery(now)
+        self._surroundings = surroundings
+        self._outputs: deque[Output] = deque()
+        self._probes = Probes(surroundings, self._outputs, rng)
+        self._finder = Finder(surroundings, self._probes, self._outputs, mode, now)
+        self._at = [inf] * len(Timer)
+        self._has_session = False
+        self._current: Pair | None = None  # in DIRECT and SUSPECT
+        self._last: Pair | None = None  # the pair that was used last, in RELAY and SEARCH
+        self._direct_from = now  # not before: the penalty
+        self._direct_since = -inf
+        self._falls = 0  # failures of the path, each soon after the last
+        self._traffic_at = -inf
+        self._heard_at = -inf  # from the pair in use
+        self._recheck_at = inf
+        self._misses = 0  # keepalives without an answer
+
+    # What is so now
+
+    @property
+    def carries_direct(self) -> bool:
+        """Whether the next packet goes by the direct path."""
+        return self._current is not None
+
+    @property
+    def carries_relay(self) -> bool:
+        """Whether the next packet goes by the relay."""
+        return self.state is not PathState.DIRECT
+
+    @property
+    def remote(self) -> Endpoint | None:
+        """Where data goes, in DIRECT and SUSPECT."""
+        return self._current.endpoint if self._current else None
+
+    @property
+    def rtt_s(self) -> float | None:
+        """The round trip of the pair in use."""
+        return self._current.rtt_s if self._current else None
+
+    @property
+    def datagram_bytes(self) -> int:
+        """The largest datagram (UDP payload) for data."""
+        return self.mtu.size if self.mtu else BASE_BYTES
+
+    @property
+    def mode(self) -> Mode:
+        return self._finder.mode
+
+    @property
+    def drops(self) -> Counter[DropReason]:
+        """What the peer sent and was refused."""
+        return self._finder.drops
+
+    @property
+    def relay_rtt_s(self) -> float | None:
+        """The relayed path's round trip."""
+        return self._finder.relay_rtt_s
+
+    @relay_rtt_s.setter
+    def relay_rtt_s(self, rtt_s: float | None) -> None:
+        self._finder.relay_rtt_s = rtt_s
+
+    # What the owner tells
+
+    def session_started(self, now: float) -> None:
+        """There are keys, after there were none. Not for a rekey."""
+        self._has_session = True
+        self._finder.theirs = None
+        self._finder.reset(now)
+        if self.mode != "off":
+            self.why = reasons.IDLE
+
+    def session_ended(self, now: float) -> None:
+        """There are no keys any more."""
+        self._has_session = False
+        self._probes.forget()
+        self._to_relay(reasons.NO_SESSION, now)
+
+    def set_mode(self, mode: Mode, now: float) -> None:
+        """The peer's `direct` setting has changed."""
+        if mode == self.mode:
+            return
+        self._finder.mode = mode
+        self._finder.reset(now)
+        if mode == "off":
+            self._probes.forget()
+            self._to_relay(reasons.OFF, now)
+            if self._has_session:
+                self._finder.tell(self._probes.draw_id())  # the peer need not find out
+        elif self.state is PathState.RELAY:
+            self.why = reasons.IDLE
+
+    def traffic(self, now: float) -> None:
+        """A batch went to the peer or came from it, whichever way."""
+        silent_s = now - self._traffic_at
+        self._traffic_at = now
+        if self.state is PathState.RELAY and self._has_session and self._finder.may_begin(now, silent_s):
+            self._search(now)
+        if now >= self._recheck_at:
+            self._recheck(now)
+
+    def sent(self, size: int, now: float) -> None:
+        """Data of `size` bytes, before sealing, left on the direct path."""
+        was_clear = self.delivery.unreported_since is None
+        self.delivery.sent(size, now)
+        if was_clear:
+            self._watch_delivery()
+        if self.mtu is not None and self._at[Timer.MTU] == inf:
+            self._at[Timer.MTU] = self.mtu.next_at
+
+    def reported(self, sent_bytes: int, arrived_bytes: int, rtt_s: float | None, now: float) -> None:
+        """The peer says that of the first `sent_bytes` of data sent here `arrived_bytes` arrived."""
+        current = self._current
+        bad_slot = self.delivery.reported(sent_bytes, arrived_bytes, now)
+        if current is None:
+            return
+        if rtt_s is not None:
+            current.took(rtt_s)
+        if self.state is PathState.SUSPECT:
+            since = self.delivery.unreported_since
+            if not self.delivery.is_dropping and (since is None or now - since < self._suspect_after_s()):
+                self._at[Timer.GIVE_UP] = inf
+                self._set_state(PathState.DIRECT, "")
+        elif self.delivery.is_dropping:
+            self._suspect(now)
+        elif bad_slot and self.mtu is not None and self.mtu.size > BASE_BYTES:
+            self.mtu.doubt(now)
+            self._at[Timer.MTU] = self.mtu.next_at
+        self._watch_delivery()
+        if self.delivery.is_lossy and self.relay_is_up and not (self.mtu and self.mtu.is_doubted):
+            self._fall(reasons.LOSSY, LOSSY_PENALTY_S, now)
+
+    def too_big(self, size: int, now: float) -> None:
+        """The kernel refused a datagram of `size` bytes (EMSGSIZE)."""
+        if self.mtu is not None:
+            self.mtu.too_big(size, now)
+            self._at[Timer.MTU] = self.mtu.next_at
+
+    def network_changed(self, now: float) -> None:
+        """This device's addresses or default route have changed: what was proven is void."""
+        self._finder.end(now)
+        self._finder.reset(now)
+        self._falls, self._direct_from = 0, now
+        self.mtu = None
+        if self._current is not None:
+            if self.relay_is_up:
+                self._to_relay(reasons.NETWORK_CHANGED, now)
+            else:
+                self._suspect(now)
+        if now - self._traffic_at < BUSY_S and self._has_session and self._finder.may_begin(now):
+            self._search(now)
+        elif self.state is PathState.SEARCH:
+            self._set_state(PathState.RELAY, reasons.NETWORK_CHANGED)
+        self._watch_search()
+
+    def candidates_changed(self, now: float) -> None:
+        """What we tell peers has changed: a STUN server or the router has answered."""
+        self._finder.ours_changed(now)
+        self._watch_search()
+
+    # What the peer says
+
+    def on_candidates(self, body: bytes | memoryview, now: float) -> None:
+        """A CANDIDATES record, which the relay brought."""
+        if not self._has_session:
+            return
+        before = self._finder.theirs
+        told = self._finder.on_candidates(body, now, self._current or self._last)
+        if told is None:
+            return
+        if told.verdict is NatVerdict.OFF:
+            self._to_relay(self.why if self.mode == "off" else reasons.PEER_OFF, now, BACK_OFF_S[-1])
+            return
+        if before is not None and before.verdict is NatVerdict.OFF:
+            self._direct_from = now
+        self._show_search(now)
+
+    def received(self, source: Endpoint, size: int, newest: bool, now: float) -> bool:
+        """An authentic datagram of `size` bytes; `newest`: its counter is the highest so far.
+
+        False when it is to be dropped.
+        """
+        if not self._has_session or self.mode == "off":
+            return False
+        self._surroundings.budget.heard(source, size, now)
+        if (pair := self._probes.pairs.get(source)) is not None:
+            pair.heard_at = now
+        if pair is not None and pair is self._current:
+            self._heard_at, self._misses = now, 0
+        elif self._current is not None and newest and self._probes.may_probe(source):
+            # It moved, or uses another pair than we do: see whether that is true; `on_ack` decides.
+            self._probes.send_rarely(source, now, Purpose.CHECK, ROAMED_EVERY_S)
+        return True
+
+    def on_probe(self, body: bytes | memoryview, source: Endpoint, size: int, now: float) -> None:
+        """A PROBE record in a datagram of `size` bytes from `source`."""
+        try:
+            probe_id = decode_probe(body)
+        except RemoteProtocolError:
+            self.drops[DropReason.BAD_RECORD] += 1
+            return
+        if not self._probes.may_probe(source):
+            return
+        self._probes.answer(probe_id, source, size, now)
+        self._finder.on_probe(source, now)
+        self._watch_search()
+        if self._finder.search is None and (self._current is not None or now - self._traffic_at > BUSY_S):
+            return
+        self._probes.send_rarely(source, now, Purpose.SEARCH, TRIGGERED_EVERY_S)
+
+    def on_ack(self, body: bytes | memoryview, source: Endpoint, now: float) -> None:
+        """A PROBE_ACK record in a datagram from `source`."""
+        try:
+            ack = ProbeAck.decode(body)
+        except RemoteProtocolError:
+            self.drops[DropReason.BAD_RECORD] += 1
+            return
+        found = self._probes.acknowledged(ack, source, now)
+        if found is None:
+            return
+        pair, asked = found
+        self.seen = ack.seen
+        if pair is self._current:
+            self._heard_at, self._misses = now, 0
+            if asked.purpose is Purpose.MTU and self.mtu is not None:
+                self.mtu.acknowledged(asked.size, now)
+                self._at[Timer.MTU] = self.mtu.next_at
+        elif self.state is PathState.SUSPECT:
+            self._use(pair, now)
+        elif self._current is not None:
+            pair.better_times = pair.better_times + 1 if pair.is_better_than(self._current) else 0
+            if pair.better_times >= BETTER_TIMES:
+                self._use(pair, now)
+        elif now >= self._direct_from and self._at[Timer.CHOOSE] == inf and self._is_wanted(now):
+            self._at[Timer.CHOOSE] = now + CHOOSE_AFTER_S
+
+    # Outputs and time
+
+    def poll_output(self) -> Output | None:
+        """What to do next, or None."""
+        return self._outputs.popleft() if self._outputs else None
+
+    def poll_timeout(self) -> Deadline | None:
+        """When to call `handle_timeout`, and for what."""
+        at = min(self._at)
+        return None if at == inf else Deadline(at, Timer(self._at.index(at)).name.lower())
+
+    def handle_timeout(self, now: float) -> None:
+        """Do what is due. Early calls are harmless."""
+        for timer in Timer:
+            if self._at[timer] <= now:
+                self._at[timer] = inf
+                self._on_timer(timer, now)
+
+    def _on_timer(self, timer: Timer, now: float) -> None:
+        if timer is Timer.PROBES:
+            self._finder.send_due(now)
+            self._watch_search()
+        elif timer is Timer.SEARCH_END:
+            self._search_over(now)
+        elif timer is Timer.CHOOSE:
+            self._choose(now)
+        elif timer is Timer.QUESTION:
+            self._question(now)
+        elif timer is Timer.SUSPECT:
+            self._suspect(now)
+        elif timer is Timer.GIVE_UP:
+            self._give_up(now)
+        elif timer is Timer.KEEPALIVE:
+            self._keepalive(now)
+        elif timer is Timer.LET_GO:
+            self._let_go(now)
+        elif timer is Timer.MTU:
+            self._search_mtu(now)
+
+    # The search
+
+    def _search(self, now: float) -> None:
+        self._finder.begin(now, self._current or self._last)
+        self._show_search(now)
+
+    def _show_search(self, now: float) -> None:
+        """A search may have begun; during a penalty it is for the peer alone."""
+        if self.state is PathState.RELAY and self._finder.search is not None and now >= self._direct_from:
+            self._set_state(PathState.SEARCH, reasons.SEARCHING)
+        self._watch_search()
+
+    def _watch_search(self) -> None:
+        self._at[Timer.PROBES] = self._finder.next_at()
+        self._at[Timer.SEARCH_END] = self._finder.ends_at()
+
+    def _search_over(self, now: float) -> None:
+        """The time of the search is up."""
+        if self._at[Timer.CHOOSE] < inf:  # an answer came at the last moment
+            self._at[Timer.CHOOSE] = inf
+            self._choose(now)
+        if self._finder.search is not None:
+            self._search_failed(self._finder.why_failed(), now)
+
+    def _search_failed(self, why: str, now: float) -> None:
+        self._finder.end(now)
+        self._watch_search()
+        if self.state is PathState.SEARCH:
+            was_direct = self._last is not None and self._last.heard_at > now - REMEMBER_S
+            self._finder.back_off(now, was_direct=was_direct)
+            self._set_state(PathState.RELAY, why)
+
+    def _choose(self, now: float) -> None:
+        """Take the best of the pairs that have just answered, unless the relay is faster."""
+        fresh = [pair for pair in self._probes.pairs.values() if pair.acked_at > now - SEARCH_S]
+        if not fresh or self._current is not None:
+            return
+        best = min(fresh, key=lambda pair: pair.score_s)
+        relay_s = self.relay_rtt_s if self.relay_is_up else None
+        if relay_s is not None and best.rtt_s > relay_s + SLOWER_BY_S:
+            self._search_failed(reasons.slower(best.rtt_s, relay_s), now)
+        else:
+            self._use(best, now)
+
+    def _is_wanted(self, now: float) -> bool:
+        return self._finder.search is not None or now - self._traffic_at < BUSY_S
+
+    # The path in use
+
+    def _use(self, pair: Pair, now: float) -> None:
+        """Send on this pair from now on."""
+        old = self._current or self._last
+        self._finder.end(now)
+        self._finder.reset(now)
+        if self._current is None:
+            self._direct_since = now
+        self._current, self._last = pair, None
+        self._recheck_at = inf
+        pair.better_times = 0
+        self._heard_at, self._misses = now, 0
+        self.delivery.restart(now)
+        if self.mtu is None or old is None or old.endpoint != pair.endpoint:
+            theirs = self._finder.theirs
+            limit = min(self._surroundings.largest, theirs.largest if theirs else BASE_BYTES)
+            version = pair.endpoint.address.version
+            self.mtu = MtuSearch(now, version=version, limit=limit, rtt_s=pair.rtt_s)
+        self._at = [inf] * len(Timer)
+        self._at[Timer.KEEPALIVE] = now + KEEPALIVE_BUSY_S
+        self._at[Timer.LET_GO] = max(self._traffic_at, now) + LET_GO_S
+        self._at[Timer.MTU] = self.mtu.next_at
+        self._set_state(PathState.DIRECT, "")
+
+    def _watch_delivery(self) -> None:
+        """Set the timers of the oldest data that was not reported."""
+        since = self.delivery.unreported_since
+        if since is None or self._current is None:
+            self._at[Timer.QUESTION] = self._at[Timer.SUSPECT] = inf
+            return
+        asked_at = self._probes.last_sent(self._current.endpoint)
+        self._at[Timer.QUESTION] = max(since, asked_at) + self._question_after_s()
+        suspect_at = since + self._suspect_after_s()
+        self._at[Timer.SUSPECT] = suspect_at if self.state is PathState.DIRECT else inf
+
+    def _suspect_after_s(self) -> float:
+        return max(SUSPECT_AFTER_S, 3 * (self.rtt_s or 0.0))
+
+    def _question_after_s(self) -> float:
+        return max(QUESTION_AFTER_S, 1.5 * (self.rtt_s or 0.0))
+
+    def _question(self, now: float) -> None:
+        """Data was not reported: the answer to a probe brings a report."""
+        if self._current is not None and self.delivery.unreported_since is not None:
+            self._probes.send(self._current.endpoint, now, Purpose.CHECK, size=QUESTION_DATAGRAM_BYTES)
+            self._at[Timer.QUESTION] = now + self._question_after_s()
+
+    def _suspect(self, now: float) -> None:
+        """Data does not arrive: send by both, ask on every pair that is known, and look for another."""
+        assert self._current is not None
+        since = self.delivery.unreported_since
+        others = [pair for pair in self._probes.pairs.values() if pair is not self._current]
+        proven = [pair for pair in others if since is not None and pair.acked_at > since]
+        if proven:
+            self._use(min(proven, key=lambda pair: pair.score_s), now)
+            return
+        if self.mtu is not None:
+            self.mtu.fall_back(now)
+            self._at[Timer.MTU] = self.mtu.next_at
+        self._at[Timer.SUSPECT] = inf
+        self._at[Timer.GIVE_UP] = now + GIVE_UP_AFTER_S
+        self._set_state(PathState.SUSPECT, reasons.SILENT)
+        for pair in (self._current, *others):
+            if pair is self._current or pair.heard_at > now - STALE_MAPPING_S:
+                self._probes.send(pair.endpoint, now, Purpose.CHECK, size=QUESTION_DATAGRAM_BYTES)
+        if self._finder.search is None:  # one of the NATs may have forgotten its ports
+            self._surroundings.doubt_reflexive(now)
+            self._search(now)
+
+    def _give_up(self, now: float) -> None:
+        """Suspect for GIVE_UP_AFTER_S."""
+        is_answering = self._heard_at > now - GIVE_UP_AFTER_S
+        is_undecided = (
+            is_answering and self.delivery.unreported_since is None and not self.delivery.is_dropping
+        )
+        if self.relay_is_up and not is_undecided:
+            self._fall(reasons.SILENT, DEAD_PENALTY_S, now)
+            return
+        # Nothing was sent that could tell, or there is no relay: both go on, and another pair is looked for.
+        self._at[Timer.GIVE_UP] = now + GIVE_UP_AFTER_S
+        if not self.relay_is_up and self._finder.may_begin(now):
+            self._search(now)
+
+    def _keepalive(self, now: float) -> None:
+        if self._current is None:
+            return
+        is_busy = now - self._traffic_at < BUSY_S
+        due_at = self._heard_at + (KEEPALIVE_BUSY_S if is_busy else KEEPALIVE_IDLE_S)
+        if now < due_at:
+            self._at[Timer.KEEPALIVE] = due_at
+        elif self._misses >= KEEPALIVE_TRIES and self.relay_is_up:
+            self._fall(reasons.SILENT, DEAD_PENALTY_S, now)
+        else:
+            self._misses += 1
+            self._probes.send(self._current.endpoint, now, Purpose.CHECK)
+            self._at[Timer.KEEPALIVE] = now + max(ANSWER_S, 2 * self._current.rtt_s)
+
+    def _let_go(self, now: float) -> None:
+        """Nobody has used the path for LET_GO_S: it is found again by the next packet."""
+        if now < self._traffic_at + LET_GO_S:
+            self._at[Timer.LET_GO] = self._traffic_at + LET_GO_S
+        else:
+            self._to_relay(reasons.IDLE, now)
+
+    def _search_mtu(self, now: float) -> None:
+        if self.mtu is None or self._current is None or now - self._traffic_at > BUSY_S:
+            return
+        was_doubted = self.mtu.is_doubted
+        self.mtu.rtt_s = self._current.rtt_s
+        size = self.mtu.due(now)
+        if was_doubted and not self.mtu.is_doubted:
+            self.delivery.forgive()  # large datagrams were lost, and are not sent any more
+        if size is not None:
+            self._probes.send(self._current.endpoint, now, Purpose.MTU, size=size)
+        self._at[Timer.MTU] = self.mtu.next_at
+
+    # Back to the relay
+
+    def _fall(self, why: str, penalty_s: float, now: float) -> None:
+        """The path failed: the relay carries for a while, and for longer each time."""
+        if now - self._direct_since > FORGIVE_S:
+            self._falls = 0
+        penalty_s = min(penalty_s * 2**self._falls, MAX_PENALTY_S)
+        self._falls += 1
+        self._to_relay(why, now, penalty_s)
+
+    def _to_relay(self, why: str, now: float, penalty_s: float = 0.0) -> None:
+        self._finder.end(now)
+        self._at = [inf] * len(Timer)
+        if self._current is not None:
+            self._last, self._current = self._current, None
+            self._recheck_at = now + max(penalty_s, RECHECK_S)
+        self._direct_from = self._finder.may_begin_at = now + penalty_s
+        self._set_state(PathState.RELAY, why)
+
+    def _recheck(self, now: float) -> None:
+        """Ask on the pair that worked last whether it works again; only while there is traffic."""
+        last = self._last
+        if last is None or last.heard_at < now - RECHECK_FOR_S or not self._has_session:
+            self._recheck_at = inf
+            return
+        self._recheck_at = now + RECHECK_S
+        if self._probes.may_probe(last.endpoint):
+            self._probes.send(last.endpoint, now, Purpose.CHECK)
+
+    def _set_state(self, state: PathState, why: str) -> None:
+        if (state, why) != (self.state, self.why) or state is PathState.DIRECT:
+            self.state, self.why = state, why
+            self._outputs.append(StateChanged(state, why, self.remote))

@@ -1,0 +1,76 @@
+"""What all direct paths of an interface share: this device's addresses, its NAT, and the budget for probes.
+
+The shell keeps it current (`io` reads the kernel, STUN and port mappings), and then calls `network_changed`
+or `candidates_changed` of each path.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from math import inf
+
+from nconnect.tunnel.paths.direct.budget import ProbeBudget
+from nconnect.tunnel.paths.direct.candidates import Mode, Network, own_candidates
+from nconnect.tunnel.paths.direct.constants import REFLEXIVE_FRESH_S
+from nconnect.wire.direct import Candidate, Endpoint, NatVerdict
+
+
+class Surroundings:
+    """One for each interface. `port`: of the UDP socket that all direct paths use."""
+
+    def __init__(self, port: int, *, network: Network | None = None, largest: int = 1472) -> None:
+        self.port = port
+        self.network = network or Network()
+        self.largest = largest  # UDP payload that this device's interfaces take
+        self.verdict = NatVerdict.UNKNOWN
+        self.reflexive: tuple[Endpoint, ...] = ()
+        self.mapped: tuple[Endpoint, ...] = ()
+        self.revision = 0
+        self.budget = ProbeBudget()
+        self._asked_at = -inf
+
+    def candidates(self, mode: Mode) -> tuple[Candidate, ...]:
+        """What a peer with this `direct` setting is told."""
+        return own_candidates(
+            self.network, self.port, mode=mode, reflexive=self.reflexive, mapped=self.mapped
+        )
+
+    def set_network(self, network: Network, *, largest: int | None = None) -> bool:
+        """The kernel's addresses or routes; whether they changed. Reflexive addresses are void then."""
+        if network == self.network and largest in (None, self.largest):
+            return False
+        self.network = network
+        self.largest = largest or self.largest
+        self.reflexive, self.verdict, self._asked_at = (), NatVerdict.UNKNOWN, -inf
+        self.revision += 1
+        return True
+
+    def set_reflexive(self, reflexive: Iterable[Endpoint], verdict: NatVerdict) -> bool:
+        """STUN's answer, or that there is none (BLOCKED); whether something changed."""
+        reflexive = tuple(reflexive)
+        if (reflexive, verdict) == (self.reflexive, self.verdict):
+            return False
+        self.reflexive, self.verdict = reflexive, verdict
+        self.revision += 1
+        return True
+
+    def set_mapped(self, mapped: Iterable[Endpoint]) -> bool:
+        """Ports that the router maps to ours; whether they changed."""
+        mapped = tuple(mapped)
+        if mapped == self.mapped:
+            return False
+        self.mapped = mapped
+        self.revision += 1
+        return True
+
+    def wants_reflexive(self, now: float) -> bool:
+        """Whether to ask the STUN servers now; if so, somebody does."""
+        if now < self._asked_at + REFLEXIVE_FRESH_S:
+            return False
+        self._asked_at = now
+        return True
+
+    def doubt_reflexive(self, now: float) -> None:
+        """The NAT may have forgotten us: what STUN said is old, unless it was said just now."""
+        if now >= self._asked_at + 1.0:
+            self._asked_at = -inf
