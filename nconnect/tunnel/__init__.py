@@ -1,0 +1,99 @@
+"""Sessions with peers: packets in, sealed messages out, and back. Pure machines.
+
+One `core.Tunnel` serves all peers of an interface. It decides whose a packet is, under which keys, when and
+over which path it leaves; what may come in, and from whom; and when keys are made, renewed and erased. It
+reads no clock, socket or randomness: `now` and bytes are arguments. docs/protocol.md has the bytes.
+
+    TUN                                                                        a link (NKN message)
+     |  routes.owner: whose destination is it                                           ^
+     v                                                                                  |
+    core.Tunnel.may_bypass --yes----------------------------> seal --------------> path.prefix + sealed
+     |  no                                                     ^   session.KeyPair,
+     v                                                         |   path framing
+    send_queue.SendQueue.enqueue --> fair queue of a lane --> next_batch
+
+    TUN <-- order <-- _check_sources <-- read_records <-- open_into <-- by_index <-- path.split <-- a link
+            \\____________________ receiver.BatchReceiver.receive, one column ____________________/
+
+After the packets are written, `receiver.received` acts on what else the batch means: timers, feedback,
+control frames. What the core wants done goes to `outputs` (a deque of values, `poll_output`); what time
+brings comes by `handle_timeout`. It calls nobody back.
+
+Who owns whom (one arrow: constructs):
+
+    core.Tunnel --+-> sessions.Sessions --+-> handshakes.Handshakes      makes, replaces and erases keys
+                  |                       +-> control_frames.ControlFrames   pings, feedback, links, …
+                  |                       +-> paths.manager.PathManager  lanes as links come and go
+                  |                       +-> timer_heap.TimerHeap       whose timers are due
+                  +-> send_queue.SendQueue       what waits, whose turn it is
+                  +-> receiver.BatchReceiver     the way in
+                  +-> allowed_ips.AllowedIps     prefix -> peer
+                  +-> peer.Peer, one each: session, handshake, path, timers, traffic, drops
+
+Words:
+
+- **peer**: an entry of the peer table, known by its NKN address, that is, by its public key.
+- **session**: all keys shared with a peer. **key pair**: the keys of one epoch, one to send and one to
+  receive under. **index**: the 32-bit name that a receiver gives a key pair; every data frame carries it.
+- **initiation**, **response**: the two handshake messages. **attempt**: an initiation of ours that is
+  unanswered.
+- **record**: a unit inside a batch: a packet or a control frame. **batch**: the records that are sealed
+  together as one message. **keepalive**: an empty batch.
+- **path**, **lane**: see `nconnect.tunnel.paths`.
+- **stranger**: a sender that is no peer. **visitor**: a message that is not encrypted, for enrolment to
+  look at.
+
+Specifications: the handshake is Noise_IKpsk2 (Noise, revision 34) as `nconnect.crypto.noise` has it. Key
+epochs, timers and the order of checks are WireGuard's (its paper, sections 5.4, 6.1 to 6.3), with the
+departures that docs/protocol.md ("Session rules") lists. The replay window is RFC 6479's method. Queues are
+FQ-CoDel (RFC 8289, RFC 8290).
+
+Keys of one peer (`session.Session`), and what moves them:
+
+    event                                  previous   current    next       crossed
+    our initiation is answered             current    new        -          next, if there was one
+    we answer an initiation                           (stays)    new
+    the first batch under next arrives     current    next       -          -
+    180 s after a pair was made            each pair is erased at its own age
+    close, expiry, a changed peer          all are erased
+
+Packets are sealed under `current` only. All of them can open what is still on its way, so that a rekey at
+full speed loses nothing. Only `handshakes` writes `Peer.session` and `Peer.handshake`; `peer.Peer` has the
+table of who writes what, and tests/tunnel/test_peer.py checks it.
+
+State of a peer as `status` says it (`peer.PeerState`):
+
+    never --initiation--> handshaking --keys--> up --unanswered for 6 s--> stale --anything heard--> up
+                                                 |                           |
+                                                 +---- keys end, close ------+ (stale, without keys)
+    any --expires_at is past--> expired --let in again--> never or stale
+
+Timers (`timers.Timer`), all of one peer; `timer_heap` holds one time to look at each peer:
+
+    RETRY_HANDSHAKE       0.5, 1, 2, then every 5 s    an initiation is unanswered
+    GIVE_UP_HANDSHAKE     90 s                         of attempts; what waits is thinned out
+    QUESTION, UNANSWERED  3 s, then 3 s                data sent, nothing heard: ping; then a handshake
+    KEEPALIVE             10 s                         data heard, nothing sent: an empty batch
+    PERSISTENT_KEEPALIVE  25 s                         a side that keeps sessions pings
+    ERASE_KEYS            180 s                        after a pair was made
+    EXPIRE                at most 60 s                 the wall clock may be set: look again
+    LANES, REORDER        see `nconnect.tunnel.paths`
+
+Why a packet waits. `core.Tunnel.may_bypass` has all reasons in one expression: several lanes are in use;
+the peer's TUN does not take it as it is; the batch is too large; something waits already; the path is
+paced, or the peer has to catch up first (`paths.feedback`); each message is signed, and a larger batch is
+cheaper (`send_queue`, GATHER_BYTES); or there is no key, and a handshake is under way. A *received* batch
+is held back only where the path disturbs the order (`paths.reorder`).
+
+Refusals on the way in stand in `receiver.BatchReceiver.receive` in the order of the checks. A packet whose
+source is not the peer's is refused in `_check_sources` there. To add a drop reason: see `nconnect.errors`.
+
+Who may cost us what: an unknown sender is looked at a few times a second (`strangers`); of a peer at most
+20 refused handshakes a second are read; one batch gets one answer of a kind. A forged message changes no
+state.
+
+To add a control frame: a `RecordKind` and the size of its body in `nconnect.wire.tunnel`, a branch in
+`control_frames.ControlFrames.received`, a row in docs/protocol.md ("Data"). From 128 on, older versions
+skip it. To add a timer: a member of `timers.Timer` and a branch in `sessions.Sessions._on_timer`. To add an
+output: a dataclass in `outputs`; the driver hands it to the daemon's event bus.
+"""

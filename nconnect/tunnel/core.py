@@ -1,25 +1,24 @@
-"""The tunnel as a pure machine: packets and NKN messages in, NKN messages and packets out.
+"""The tunnel as a pure machine: packets and messages in, messages and packets out. `Tunnel` is all of it.
 
-Contract. One task owns it. Nothing here reads a clock, a socket or the system's randomness: every call that
-depends on time takes `now` (seconds, CLOCK_BOOTTIME), and the constructor takes `rng` and `wall_clock_ns`.
+One task owns it. Nothing here reads a clock, a socket or the system's randomness: every call that depends on
+time takes `now` (seconds, CLOCK_BOOTTIME), and the constructor takes `rng` and `wall_clock_ns`.
 
 Data lane, direct calls without an object per packet:
 
     peer = tunnel.routes.owner(destination)         whose packet is it
-    tunnel.may_bypass(peer, size, now)              the packets may leave at once, ahead of the queue: seal
-    tunnel.enqueue(peer, record, now)               else: let a packet wait in the peer's fair queue
+    tunnel.may_bypass(peer, size, now)              may it leave at once, ahead of the queue: then seal
+    tunnel.enqueue(peer, record, now)               else let it wait in the peer's fair queue
     peer, size, packets, lane = tunnel.next_batch(arena, now, room, link)
-    prefix, size = tunnel.seal(peer, batch, out, lane)  for the lane: its `dest`, on its `link`
-    tunnel.sent(peer, lane, size, now)              after each `seal`, once the message is on its way
+    prefix, size = tunnel.seal(peer, batch, out, lane)  for the lane: to its `dest`, on its `link`
+    tunnel.sent(peer, lane, size, now)              after each `seal`, once the message is handed on
     packets = tunnel.receive(source, payload, out, now)
-    tunnel.received()                               after each `receive`, once the packets are written
+    tunnel.received(is_busy, leg_s)                 after each `receive`, once the packets are written
 
-Where there are several links, `set_links` says which are up, and batches go by `nconnect.tunnel.paths.lanes`.
+Where there are several links, `set_links` says which are up.
 
-Control lane: after any call, drain `poll_output()` until it gives None, and call `handle_timeout(now)` at
-`poll_timeout()`. No packet waits for bookkeeping: `sent` and `received` do it when the packets are on
-their way. Hostile input never raises here: it is counted under a `DropReason`, for
-the peer where one is known, else in `drops`.
+Control lane: after any call, drain `poll_output()` until it returns None, and call `handle_timeout(now)` at
+`poll_timeout()`. Packets do not wait for bookkeeping: `sent` and `received` do it afterwards. Hostile input
+never raises: it is counted under a `DropReason`, for the peer where one is known, else in `drops`.
 """
 
 from __future__ import annotations

@@ -1,0 +1,66 @@
+"""Paths: the ways to a peer, which one a packet takes, and what a path does to what it carries. Pure.
+
+A peer has one path today, over NKN's relays:
+
+    our links          lanes                 the peer's links        link number 0: the bare address,
+    0 --- node A ===== lane 0 ===== node A --- 0                     n: sub-client n
+    1 --- node B ===== lane 9 ===== node B --- 1                     lane = 8 * our link + the peer's
+                 \\____ one lane for each pair of links in use ____/
+
+- **path**: a way to a peer, of one kind (`path.Path`). To a path belong: framing, the largest batch, what
+  must be cut or split for it, the order of what comes, and delivery feedback.
+- **lane**: one of a path's parallel ways (`lanes.Lane`), with its queue, its pacer and its round trip. The
+  relayed path has one for each pair of links (`relayed.RelayedPath`).
+- **best lane** (`Path.lane`): what is sparse and all control frames go there.
+- **dead lane**: nothing comes back on it while another lane is answered.
+- **striped** flow: a bulk flow whose batches go over several lanes at once.
+
+How they work together:
+
+    handshake, LINKS, links up or down            manager.PathManager: pairs links, chooses the best lane,
+      |                                           finds dead ones, moves flows away from them
+      v
+    lanes.Lanes (in use, best)  <-- asked by -->  scheduler.Scheduler: which lane a flow takes, while
+      |                                           several are in use; one bulk flow may be striped
+      v
+    lanes.Lane.queue --> next_batch --> feedback.Sending: may it leave now, how large
+                                            ^ FEEDBACK record            | batches
+                                            |                            v
+    reorder.Order, ReorderBuffer <-- the other side: feedback.Arrivals: what to report
+      in order again, then to the TUN
+
+A lane's life (`lanes.Lanes.judge`, timer LANES every 0.3 s while something is sent):
+
+    alive   --sent, and nothing heard for 0.3 s------------------> asked (ping)
+    asked   --something came back on it--------------------------> alive
+    asked   --0.6 s (or three round trips), and others answered--> dead: its flows move to the best lane
+    dead    --asked every 2 s, and it answers--------------------> alive
+
+One lane is the normal case and costs nothing: no scheduler, no watching. With several in use, a `Scheduler`
+pins each flow to a lane (a flow that changed lanes could overtake itself, so the new lane waits until what
+was under way on the old one has arrived) and goes away when one lane is enough again.
+
+Why a batch is held back on its way out: the lane's pacer has learnt that the path is slower than what is
+sent (`feedback.Sending`; the queue then stands here, in FQ-CoDel, and not in a relay); more is under way
+than a peer that cannot keep up may have (WINDOW_BYTES); or a flow has just moved (`lanes.Hold`). On its way
+in: only when it overtook another one, on a path that does that (`reorder.Order`), or it is striped
+(`reorder.ReorderBuffer`).
+
+The pacer (`nconnect.queueing.pacer`) learns from reports as BBR does from acknowledgements
+(draft-ietf-ccwg-bbr: delivery rate and least round trip), but paces only while a queue stands. Nothing here
+is a congestion control of its own: packets are IP, and their own protocols have one.
+
+To add a kind of path, as a direct one over UDP or TCP:
+
+1. a module beside `relayed`, with a subclass of `path.Path`: its framing (`prefix`, `split`), and how large
+   a batch may be and what must be cut (`batch_bytes`, `unit`, `suited`). One lane will do: `Path` itself
+   has no others;
+2. `peer.Peer.path` is the path that carries now. A peer that has several paths keeps them beside it, and
+   `manager.PathManager`, which alone writes it, chooses: it knows when a path came, died or is quicker;
+3. a way in: what arrives on its socket is split by its framing, and goes on where
+   `receiver.BatchReceiver.receive` has found the key pair. The frame's lane number says by which path it
+   came (numbers from 64 on are free);
+4. a way out: an output beside `outputs.Send` for control frames, and in `daemon.driver` a socket as a
+   `Link`;
+5. tests: `tests/tunnel/paths`, and a network for it beside `tests/sim/lanes.py`.
+"""
