@@ -19,6 +19,7 @@ from lab import CHECKOUT
 from nconnect import errors
 from nconnect.model import PUBLIC_SEED_RPC
 from nconnect.nkn.exchange import MessageDrop
+from nconnect.sdk.base_client import BaseClient, Options
 
 PAGE = Path(CHECKOUT) / "docs" / "reference" / "nkn.md"
 
@@ -39,6 +40,7 @@ def page() -> str:
     ]
     for name in _CLASSES:
         parts += _class(getattr(nconnect.nkn, name))
+    parts += _options()
     parts.append("## Errors\n\nAll in `nconnect.errors`.\n")
     for error in _ERRORS:
         base = error.__mro__[1].__name__
@@ -79,6 +81,14 @@ def _class(kind: type) -> Iterator[str]:
             yield _entry(_SPECIAL[name], member) if name in _SPECIAL else _function(name, member)
     if kind is nconnect.nkn.MultiClient:
         yield "Everything else is as in `Client`.\n"
+
+
+def _options() -> Iterator[str]:
+    """What both clients take by keyword, with the defaults of their base."""
+    yield f"## Options\n\n{inspect.getdoc(Options)}\n"
+    parameters = inspect.signature(BaseClient.__init__).parameters
+    for name, text, _ in _attributes(Options):
+        yield f"### `{_parameter(name, parameters[name])}`\n\n{text}\n"
 
 
 def _members(kind: type) -> Iterator[tuple[str, object]]:
@@ -122,16 +132,20 @@ def _signature(function: object) -> str:
     for name, parameter in list(signature.parameters.items())[1:]:
         if parameter.kind is parameter.KEYWORD_ONLY and "*" not in shown:
             shown.append("*")
-        text = f"{name}: {parameter.annotation}"
-        if parameter.default is PUBLIC_SEED_RPC:
-            text += " = PUBLIC_SEED_RPC"
-        elif parameter.default is not parameter.empty:
-            text += f" = {parameter.default!r}"
-        shown.append(text)
+        shown.append(_parameter(name, parameter))
     result = "" if function.__name__ == "__init__" else f" -> {signature.return_annotation}"
     if sum(map(len, shown)) < MAX_SIGNATURE:
         return f"({', '.join(shown)}){result}"
     return "(\n" + "".join(f"    {parameter},\n" for parameter in shown) + f"){result}"
+
+
+def _parameter(name: str, parameter: inspect.Parameter) -> str:
+    text = f"{name}: {parameter.annotation}"
+    if parameter.kind is parameter.VAR_KEYWORD:
+        return f"**{text}"
+    if parameter.default is PUBLIC_SEED_RPC:
+        return f"{text} = PUBLIC_SEED_RPC"
+    return text if parameter.default is parameter.empty else f"{text} = {parameter.default!r}"
 
 
 def _first_line(kind: type) -> str:

@@ -16,6 +16,7 @@ from nconnect.errors import ConfigError
 
 Buffer = bytes | bytearray | memoryview
 Address = IPv4Address | IPv6Address
+Endpoint = tuple[Address, int]  # address and port
 Prefix = IPv4Network | IPv6Network
 InterfaceAddress = IPv4Interface | IPv6Interface
 Rng = Callable[[int], bytes]  # so many random bytes: `os.urandom`, or a test's own

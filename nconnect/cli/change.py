@@ -13,7 +13,7 @@ from nconnect.config.edit import add_peer, remove_peer
 from nconnect.control.client import ControlClient, NotRunning, Refused
 from nconnect.errors import ConfigError, ControlError, HostError
 from nconnect.invite.book import Book, Invitation
-from nconnect.invite.table import Table, content_of
+from nconnect.invite.table import PeerTable, content_of
 from nconnect.io.files import config_file, peer_table
 from nconnect.io.files.invitations import InvitationStore
 from nconnect.model import Config
@@ -111,7 +111,7 @@ def _check_peer(path: Path, book: Book) -> None:
         raise ConfigError(new)
 
 
-def _left_out(table: Table, name: str) -> bytes | None:
+def _left_out(table: PeerTable, name: str) -> bytes | None:
     """The invitation whose id is `name`, of a peer that is left out of the table."""
     try:
         book = InvitationStore.of(table.config.interface).read()
@@ -123,7 +123,7 @@ def _left_out(table: Table, name: str) -> bytes | None:
     return None
 
 
-def is_left_out(table: Table, name: str) -> bool:
+def is_left_out(table: PeerTable, name: str) -> bool:
     return _left_out(table, name) is not None
 
 

@@ -128,8 +128,8 @@ def _look(path: Path, interface: str, hosts: tuple[str, ...]) -> Facts:
     client = ControlClient(interface)
     for name, check in (
         ("privilege", preflight.check_privilege),
-        ("tun", preflight.check_tun),
-        ("nft", preflight.check_nft),
+        ("tun", preflight.require_tun),
+        ("nft", preflight.require_nft),
     ):
         try:
             check()

@@ -243,10 +243,10 @@ def status(
     if as_json:
         print_json(to_json(nodes[0]))
     else:
-        print(status_text(nodes[0]))
+        print(node_status_text(nodes[0]))
 
 
-def status_text(node: NodeStatus) -> str:
+def node_status_text(node: NodeStatus) -> str:
     """A node's status for a person."""
     from nconnect.cli.output import bytes_text, duration_text
 

@@ -21,7 +21,7 @@ from nconnect.cli.options import (
 from nconnect.errors import ConfigError, UsageError
 
 if TYPE_CHECKING:
-    from nconnect.invite.table import Table
+    from nconnect.invite.table import PeerTable
     from nconnect.model import PeerConfig
 
 
@@ -379,7 +379,7 @@ def _allow_text(peer: PeerConfig) -> str:
     return "all" if peer.allow is None else ", ".join(map(format_allow_rule, peer.allow)) or "nothing"
 
 
-def _peer_json(peer: PeerConfig, states: dict[str, str], table: Table) -> dict[str, Any]:
+def _peer_json(peer: PeerConfig, states: dict[str, str], table: PeerTable) -> dict[str, Any]:
     from nconnect.config import format_allow_rule
 
     return {

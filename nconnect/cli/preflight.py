@@ -26,8 +26,8 @@ RELEASED_AT = 1_767_225_600.0  # 2026-01-01: no clock that is right shows less
 def check() -> None:
     """Raise `HostError` for the first thing that is missing: privilege, TUN device, nft."""
     check_privilege()
-    check_tun()
-    check_nft()
+    require_tun()
+    require_nft()
 
 
 def check_privilege() -> None:
@@ -41,7 +41,7 @@ def check_privilege() -> None:
         raise HostError("the tunnel needs root (CAP_NET_ADMIN): try with sudo")
 
 
-def check_tun() -> None:
+def require_tun() -> None:
     """The kernel's TUN driver, by opening its device."""
     try:
         os.close(os.open(TUN_DEVICE, os.O_RDWR | os.O_CLOEXEC))
@@ -58,7 +58,7 @@ def check_tun() -> None:
         ) from None
 
 
-def check_nft() -> None:
+def require_nft() -> None:
     """The program that sets the firewall's rules, and a kernel that takes them."""
     if shutil.which("nft", path=f"{os.environ.get('PATH', '')}:{SYSTEM_PATH}") is None:
         raise HostError(nftables.NO_NFT)

@@ -30,7 +30,7 @@ def export(
     from nconnect.io.files.trusted import create_file
 
     peers = load(chosen(ctx, config)).config.peers
-    text = table_of(peers, secrets=secrets)
+    text = peers_text(peers, secrets=secrets)
     if file is None:
         print(text, end="")
         return
@@ -71,7 +71,7 @@ def import_peers(
     print(f"{said}: {outcome.value}")
 
 
-def table_of(peers: Any, *, secrets: bool) -> str:
+def peers_text(peers: Any, *, secrets: bool) -> str:
     """The `[[peer]]` sections of a configuration, in its own form."""
     from nconnect.config import format_allow_rule
     from nconnect.config.edit import add_peer

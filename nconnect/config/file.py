@@ -9,12 +9,12 @@ from typing import Any
 
 from nconnect.config import values
 from nconnect.config.accept_routes import read_accept_routes
-from nconnect.config.locate import Path
+from nconnect.config.locate import KeyPath
 from nconnect.config.proxy import parse_proxy_setting
 from nconnect.config.table import (
     Problems,
+    Section,
     T,
-    Table,
     boolean,
     integer,
     one_of,
@@ -74,7 +74,7 @@ def parse(
         values.check_interface_name(interface)
     except ConfigError as error:
         problems.add((), "", "", str(error))
-    root = Table(document, (), "", problems)
+    root = Section(document, (), "", problems)
     config = _read_config(root, interface, read_seed_file)
     root.finish()
     _check_whole(config, problems, public_key_of)
@@ -85,7 +85,7 @@ def parse(
 def parse_peer(content: dict[str, Any]) -> PeerConfig:
     """Read one `[[peer]]` section by itself. Raises `ConfigError` with one line for each mistake."""
     problems = Problems("", "")
-    section = Table(content, ("peer", 0), "", problems)
+    section = Section(content, ("peer", 0), "", problems)
     peer = _read_peer(section)
     section.finish()
     try:
@@ -103,12 +103,12 @@ def _syntax_problem(source: str, text: str, message: str) -> str:
     return " ".join(f"{source}:{number}: not TOML: {what[:1].lower()}{what[1:]}".split())
 
 
-def _read_config(root: Table, interface: str, read_seed_file: Callable[[str], str] | None) -> Config:
+def _read_config(root: Section, interface: str, read_seed_file: Callable[[str], str] | None) -> Config:
     section = root.table("interface")
     if section is None:
         if "interface" not in root.content:
             root.problem("", "there is no [interface] section: make a file with `nconnect init`")
-        section = Table(
+        section = Section(
             {"seed": "00" * 32, "address": ["10.0.0.1/8"]}, ("interface",), "interface", root.problems
         )
     seed = _read_seed(section, read_seed_file)
@@ -138,7 +138,7 @@ def _read_config(root: Table, interface: str, read_seed_file: Callable[[str], st
     return config
 
 
-def _read_seed(section: Table, read_seed_file: Callable[[str], str] | None) -> bytes:
+def _read_seed(section: Section, read_seed_file: Callable[[str], str] | None) -> bytes:
     def from_file(value: object) -> bytes:
         if read_seed_file is None:
             raise ConfigError("cannot be read here: write seed instead")
@@ -157,7 +157,7 @@ def _read_seed(section: Table, read_seed_file: Callable[[str], str] | None) -> b
     return seed if both[0] else section.take("seed_file", from_file, nothing)
 
 
-def _read_network(root: Table) -> NetworkConfig:
+def _read_network(root: Section) -> NetworkConfig:
     section = root.table("network")
     if section is None:
         return NetworkConfig()
@@ -171,7 +171,7 @@ def _read_network(root: Table) -> NetworkConfig:
     return NetworkConfig(seed_rpc or PUBLIC_SEED_RPC, links, proxy, stun)
 
 
-def _read_node(root: Table) -> NodeConfig | None:
+def _read_node(root: Section) -> NodeConfig | None:
     section = root.table("node")
     if section is None:
         return None
@@ -209,7 +209,7 @@ def _read_node(root: Table) -> NodeConfig | None:
     return node
 
 
-def _read_provide(root: Table) -> ProvideConfig:
+def _read_provide(root: Section) -> ProvideConfig:
     section = root.table("provide")
     if section is None:
         return ProvideConfig()
@@ -227,7 +227,7 @@ def _read_provide(root: Table) -> ProvideConfig:
     return provide
 
 
-def _check_subnets(section: Table, subnets: tuple[ProvidedSubnet, ...]) -> None:
+def _check_subnets(section: Section, subnets: tuple[ProvidedSubnet, ...]) -> None:
     for seen in sorted(_duplicates(subnet.seen for subnet in subnets), key=str):
         section.problem("subnets", f"{seen} is there twice: keep one, or map one with REAL=SEEN")
     mapped = [subnet for subnet in subnets if subnet.real != subnet.seen]
@@ -237,7 +237,7 @@ def _check_subnets(section: Table, subnets: tuple[ProvidedSubnet, ...]) -> None:
                 section.problem("subnets", f"{one.seen} overlaps {other.seen}: map to a prefix of its own")
 
 
-def _read_metrics(root: Table) -> MetricsConfig | None:
+def _read_metrics(root: Section) -> MetricsConfig | None:
     section = root.table("metrics")
     if section is None:
         return None
@@ -248,13 +248,13 @@ def _read_metrics(root: Table) -> MetricsConfig | None:
     return MetricsConfig(host, port)
 
 
-def _read_peers(root: Table) -> tuple[PeerConfig, ...]:
+def _read_peers(root: Section) -> tuple[PeerConfig, ...]:
     peers: list[PeerConfig] = []
     nothing: tuple[dict[str, Any], ...] = ()
     for index, content in enumerate(root.take("peer", tables, nothing)):
         name = content.get("name")
         label = f"peer {name}" if isinstance(name, str) and name.isprintable() else f"peer {index + 1}"
-        section = Table(content, ("peer", index), label, root.problems)
+        section = Section(content, ("peer", index), label, root.problems)
         peer = _read_peer(section)
         section.finish()
         if peer is not None:
@@ -263,7 +263,7 @@ def _read_peers(root: Table) -> tuple[PeerConfig, ...]:
     return tuple(peers)
 
 
-def _read_peer(section: Table) -> PeerConfig | None:
+def _read_peer(section: Section) -> PeerConfig | None:
     for key, example in (
         ("name", '"laptop"'),
         ("address", '"laptop.<64 hex digits>"'),
@@ -286,7 +286,7 @@ def _read_peer(section: Table) -> PeerConfig | None:
     )
 
 
-def _check_peer(section: Table, peer: PeerConfig, earlier: list[PeerConfig]) -> None:
+def _check_peer(section: Section, peer: PeerConfig, earlier: list[PeerConfig]) -> None:
     """Check what a peer must not share with the peers before it: name, key, prefixes."""
     for prefix in sorted(_duplicates(peer.allowed_ips), key=str):
         section.problem("allowed_ips", f"{prefix} is there twice: delete one", element=str(prefix))
@@ -316,7 +316,7 @@ def _check_whole(config: Config, problems: Problems, public_key_of: Callable[[by
     for index, peer in enumerate(config.peers):
         label = f"peer {peer.name or index + 1}"
         if peer.address.public_key == own_key:
-            path: Path = ("peer", index, "address")
+            path: KeyPath = ("peer", index, "address")
             problems.add(path, label, "address", "is this device's own address: give the other side's")
         for prefix in peer.allowed_ips:
             if prefix in own_hosts:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 
-Path = tuple[str | int, ...]  # ("interface", "mtu"), ("peer", 2, "allowed_ips", 0)
+KeyPath = tuple[str | int, ...]  # ("interface", "mtu"), ("peer", 2, "allowed_ips", 0)
 
 _HEADER = re.compile(r"\s*(\[\[?)\s*([^\]]+?)\s*\]")
 _ASSIGNMENT = re.compile(
@@ -19,9 +19,9 @@ class Lines:
 
     def __init__(self, text: str) -> None:
         self._texts = text.split("\n")
-        self._line_of: dict[Path, int] = {(): 1}
+        self._line_of: dict[KeyPath, int] = {(): 1}
         counts: Counter[str] = Counter()
-        table: Path = ()
+        table: KeyPath = ()
         for number, line in enumerate(self._texts, 1):
             if header := _HEADER.match(line):
                 table = _parts(header[2])
@@ -34,7 +34,7 @@ class Lines:
                 for length in range(len(table) + 1, len(path) + 1):
                     self._line_of.setdefault(path[:length], number)
 
-    def find(self, path: Path, element: str | None = None) -> int:
+    def find(self, path: KeyPath, element: str | None = None) -> int:
         """The line of `path`, or of the table around it. `element`: find that element of the list instead."""
         while path not in self._line_of:
             path = path[:-1]
@@ -47,5 +47,5 @@ class Lines:
         return line
 
 
-def _parts(dotted: str) -> Path:
+def _parts(dotted: str) -> KeyPath:
     return tuple(part.strip("\"'") for part in _PART.findall(dotted))

@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
-from nconnect.config.locate import Lines, Path
+from nconnect.config.locate import KeyPath, Lines
 from nconnect.errors import ConfigError
 
 T = TypeVar("T")
@@ -18,9 +18,9 @@ class Problems:
     def __init__(self, source: str, text: str) -> None:
         self._source = source
         self._text = text
-        self._found: list[tuple[Path, str | None, str]] = []
+        self._found: list[tuple[KeyPath, str | None, str]] = []
 
-    def add(self, path: Path, label: str, key: str, message: str, element: str | None = None) -> None:
+    def add(self, path: KeyPath, label: str, key: str, message: str, element: str | None = None) -> None:
         where = " ".join(part for part in (label and f"[{label}]", key) if part)
         self._found.append((path, element, f"{where}: {message}" if where else message))
 
@@ -31,10 +31,10 @@ class Problems:
             raise ConfigError(f"{self._source}:{line}: {text}" for line, text in dict.fromkeys(located))
 
 
-class Table:
+class Section:
     """A table of the document that is read key by key; keys that were not read are mistakes."""
 
-    def __init__(self, content: Mapping[str, Any], path: Path, label: str, problems: Problems) -> None:
+    def __init__(self, content: Mapping[str, Any], path: KeyPath, label: str, problems: Problems) -> None:
         self.content = content
         self.path = path
         self.label = label
@@ -67,10 +67,10 @@ class Table:
                 self.problem(key, str(error), element=item)
         return tuple(found)
 
-    def table(self, key: str) -> Table | None:
+    def table(self, key: str) -> Section | None:
         """A sub-table, which the caller must finish."""
         content = self.take(key, table, None)
-        return None if content is None else Table(content, (*self.path, key), key, self.problems)
+        return None if content is None else Section(content, (*self.path, key), key, self.problems)
 
     def finish(self) -> None:
         """Note the keys that were not asked for, each with the known one that looks most like it."""

@@ -23,7 +23,7 @@ from nconnect.errors import ConfigError, HostError, NconnectError
 from nconnect.invite import pool
 from nconnect.invite.book import Book, Invitation, InvitationState
 from nconnect.invite.desk import Admission, Desk, application_in
-from nconnect.invite.table import Table
+from nconnect.invite.table import PeerTable
 from nconnect.invite.welcome import Offer, Welcome, offered_by, welcome_for
 from nconnect.io.files.invitations import InvitationStore
 from nconnect.model import Config, NknAddress, PeerConfig
@@ -42,7 +42,7 @@ class Enrolment:
 
     def __init__(
         self,
-        load: Callable[[], Table],
+        load: Callable[[], PeerTable],
         identity: Identity,
         address: NknAddress,
         store: InvitationStore,
@@ -214,7 +214,7 @@ class _GoneError(NconnectError):
         self.reason = reason
 
 
-def _peer(table: Table, admission: Admission) -> PeerConfig | None:
+def _peer(table: PeerTable, admission: Admission) -> PeerConfig | None:
     return next((peer for peer in table.config.peers if peer.address == admission.device), None)
 
 

@@ -16,14 +16,14 @@ from nconnect.daemon.expiry import without_expired
 from nconnect.daemon.settings import InForce
 from nconnect.errors import HostError, NconnectError
 from nconnect.host.diff import setting
-from nconnect.host.facts import Endpoint, Facts
+from nconnect.host.facts import Facts
 from nconnect.host.flow_limits import Budgets
 from nconnect.host.offered import peer_id, provides
 from nconnect.host.plan import HostPlan, plan, refuse_taken_addresses, shut_off
-from nconnect.invite.table import Table
+from nconnect.invite.table import PeerTable
 from nconnect.io.system.host import Host
 from nconnect.io.system.surroundings import detours, stopped
-from nconnect.model import Config
+from nconnect.model import Config, Endpoint
 
 log = logging.getLogger(__name__)
 
@@ -72,7 +72,7 @@ class HostState:
             await asyncio.to_thread(self._set_up, self._expired())
             self._tell()
 
-    async def change(self, table: Table) -> None:
+    async def change(self, table: PeerTable) -> None:
         """Put another configuration in force; raises `NconnectError`, and then the old one is."""
         async with self._lock:
             await asyncio.to_thread(self._apply, table.config, self._expired())

@@ -11,7 +11,7 @@ from nconnect.daemon.events import Bus, PeersChanged, Reloaded
 from nconnect.daemon.host_state import HostState
 from nconnect.daemon.settings import InForce
 from nconnect.errors import ConfigError, NconnectError
-from nconnect.invite.table import Table
+from nconnect.invite.table import PeerTable
 from nconnect.model import Config
 
 log = logging.getLogger(__name__)
@@ -25,7 +25,9 @@ MAX_NAMED = 4  # changes in the sentence; the rest are counted
 class Reload:
     """One interface's. `problem` is a sentence for `status`: why the file is not in force."""
 
-    def __init__(self, load: Callable[[], Table], in_force: InForce, host_state: HostState, bus: Bus) -> None:
+    def __init__(
+        self, load: Callable[[], PeerTable], in_force: InForce, host_state: HostState, bus: Bus
+    ) -> None:
         """`load` reads all of it; it blocks."""
         self.problem = ""
         self._load = load
@@ -86,7 +88,7 @@ class FileWatch:
     it is read only when it has changed.
     """
 
-    def __init__(self, stamp: Callable[[], object], load: Callable[[], Table], in_force: InForce) -> None:
+    def __init__(self, stamp: Callable[[], object], load: Callable[[], PeerTable], in_force: InForce) -> None:
         """`stamp`: what changes with the file. `load`: read all of it. Both block."""
         self._stamp = stamp
         self._load = load

@@ -8,7 +8,7 @@ import time
 from nconnect.crypto.aead import CipherSuite, faster_suite
 from nconnect.errors import ConfigError
 from nconnect.host.offered import provides
-from nconnect.invite.table import Table
+from nconnect.invite.table import PeerTable
 from nconnect.model import PUBLIC_SEED_RPC, Config
 from nconnect.tunnel.constants import REKEY_AFTER_S
 from nconnect.tunnel.outputs import Settings
@@ -20,10 +20,10 @@ REKEY_VARIABLE = "NCONNECT_REKEY_AFTER_S"
 class InForce:
     """What is in force: the one place for it. The parts keep this object, not a `Config`."""
 
-    def __init__(self, table: Table) -> None:
+    def __init__(self, table: PeerTable) -> None:
         self._table = table
 
-    def put(self, table: Table) -> None:
+    def put(self, table: PeerTable) -> None:
         """`host_state` alone calls this, once the host is set by it."""
         self._table = table
 

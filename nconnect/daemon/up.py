@@ -25,7 +25,7 @@ from nconnect.daemon.settings import InForce
 from nconnect.daemon.supervisor import first_error
 from nconnect.daemon.wiring import Daemon, Opened
 from nconnect.errors import ControlError, HostError, NconnectError
-from nconnect.invite.table import Table
+from nconnect.invite.table import PeerTable
 from nconnect.io.files import config_file, paths, peer_table
 from nconnect.io.files.config_source import ConfigSource
 from nconnect.io.files.invitations import InvitationStore
@@ -99,7 +99,7 @@ def _open(path: Path, config: Config, source: ConfigSource, lock: Lock) -> Opene
     invitations = InvitationStore.of(config.interface)
     _tidy(invitations)
 
-    def load() -> Table:
+    def load() -> PeerTable:
         return peer_table.of(source.load(), invitations.read)
 
     in_force = InForce(load())

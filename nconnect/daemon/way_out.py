@@ -21,11 +21,10 @@ from nconnect.config.proxy import Proxies
 from nconnect.daemon.events import PlanInForce
 from nconnect.daemon.settings import InForce
 from nconnect.host.bypass import is_named
-from nconnect.host.facts import Endpoint
 from nconnect.host.plan import peers_prefixes, tunnel_prefixes
 from nconnect.io.net.resolve import stream_addresses
 from nconnect.io.nkn.links import LinkCameUp, LinkWentDown
-from nconnect.model import Address, Prefix, Proxy, join_addr
+from nconnect.model import Address, Endpoint, Prefix, Proxy, join_addr
 from nconnect.nkn.outputs import DownReason
 
 MAX_ENDPOINTS = 16  # guessed: ports of nodes at addresses that the configuration names

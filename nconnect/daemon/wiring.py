@@ -34,7 +34,7 @@ from nconnect.daemon.surroundings import Surroundings
 from nconnect.daemon.waiting import Waiting
 from nconnect.daemon.way_out import Endpoints, ProxyAddresses, WayOut
 from nconnect.host.ruleset import table_name
-from nconnect.invite.table import Table
+from nconnect.invite.table import PeerTable
 from nconnect.io.clock import boottime
 from nconnect.io.files import paths
 from nconnect.io.files.invitations import InvitationStore
@@ -57,7 +57,7 @@ class Opened:
 
     lock: Lock
     stamp: Callable[[], object]  # changes with the configuration's file; blocks
-    load: Callable[[], Table]  # that file as it is now, with the peers that came by invitation; blocks
+    load: Callable[[], PeerTable]  # that file as it is now, with the peers that came by invitation; blocks
     in_force: InForce
     invitations: InvitationStore
     store: StateStore

@@ -13,7 +13,8 @@ PORTS: dict[int, str] = {
     1234: "LM Studio",
     3000: "TGI",
 }
-PATHS = ("/v1/models", "/api/version", "/info")  # asked in this order; the first that says something counts
+# Asked in this order; the first that says something counts.
+PROBE_PATHS = ("/v1/models", "/api/version", "/info")
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,8 +13,8 @@ from ipaddress import ip_address
 from urllib.parse import urlsplit
 
 from nconnect.config.proxy import Proxies
-from nconnect.host.facts import Endpoint, Facts, LocalRoute
-from nconnect.model import Address, Config, Prefix
+from nconnect.host.facts import Facts, LocalRoute
+from nconnect.model import Address, Config, Endpoint, Prefix
 
 
 @dataclass(frozen=True, slots=True)

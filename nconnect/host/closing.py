@@ -24,10 +24,9 @@ from dataclasses import dataclass
 
 from nconnect.host import expressions as e
 from nconnect.host.expressions import VERSIONS
-from nconnect.host.facts import Endpoint
 from nconnect.host.intervals import merged_ranges
 from nconnect.host.ruleset import AddressSet, Chain, Hook, Json, Rule
-from nconnect.model import Address, Prefix
+from nconnect.model import Address, Endpoint, Prefix
 
 STANDBY = frozenset({"last", "closed_last", "closed4", "closed6"})  # see `nconnect.host.ruleset`
 _PRIORITY = 300  # of the postrouting chain: after source NAT

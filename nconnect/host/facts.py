@@ -6,9 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from nconnect.config.proxy import DIRECT, Proxies
-from nconnect.model import Address, InterfaceAddress, Prefix
-
-Endpoint = tuple[Address, int]  # and a TCP port
+from nconnect.model import Address, Endpoint, InterfaceAddress, Prefix
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ from nconnect.host.expressions import VERSIONS
 from nconnect.host.ruleset import FAMILY, Chain, Hook, Json, Rule
 
 CONNTRACK_MAX = "net/netfilter/nf_conntrack_max"
-COUNTER = "flow_limit"  # of each peer, behind its id; also the drop reason in `status`
+FLOW_LIMIT_COUNTER = "flow_limit"  # of each peer, behind its id; also the drop reason in `status`
 MIN_DEFAULT = 4096
 _SHARE = 4  # of what the kernel tracks in all, one peer's by default
 _BEHIND_FILTER = 10  # priority: what another rule refuses uses no token
@@ -69,7 +69,7 @@ def transaction(table: str, tokens: Mapping[str, int]) -> list[Json]:
 def _tokens(peer: str, number: int) -> Rule:
     # As good as never refilled; a slower rate than one a minute could overflow the kernel's 64 bits of ns.
     used_up = [e.more_than(1, "minute", burst=number)] if number else []  # a burst of 0 would mean 5
-    return (*used_up, {"counter": f"{COUNTER}_{peer}"}, e.jump("full"))
+    return (*used_up, {"counter": f"{FLOW_LIMIT_COUNTER}_{peer}"}, e.jump("full"))
 
 
 class Budgets:

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from nconnect.host import expressions as e
 from nconnect.host.ruleset import Json, Rule
 
-COUNTER = "not_forwarded"
+NOT_FORWARDED_COUNTER = "not_forwarded"
 # IFLA_INFO_KIND of what programs that forward make for it; tun is also the kind of a tap device.
 VIRTUAL_KINDS = frozenset({"bridge", "veth", "tun", "wireguard"})
 
@@ -40,7 +40,12 @@ def rules(guard: Guard) -> tuple[Rule, ...]:
         names: Json = {"set": list(guard.passing)}
         made += [(e.match(e.meta(key), names), e.ACCEPT) for key in ("iifname", "oifname")]
     made += [
-        (e.match(e.meta("nfproto"), f"ipv{version}"), e.in_state("new"), {"counter": COUNTER}, e.DROP)
+        (
+            e.match(e.meta("nfproto"), f"ipv{version}"),
+            e.in_state("new"),
+            {"counter": NOT_FORWARDED_COUNTER},
+            e.DROP,
+        )
         for version in guard.versions
     ]
     return tuple(made)

@@ -90,11 +90,11 @@ def ruleset(
     limited = {peer_id(peer): (limits or {})[peer.name] for peer in config.peers if limits}
     if limited:
         chains |= flow_limits.chains(config.interface, limited, _reject())
-        counters |= {f"{flow_limits.COUNTER}_{peer_id(peer)}": peer.name for peer in config.peers}
+        counters |= {f"{flow_limits.FLOW_LIMIT_COUNTER}_{peer_id(peer)}": peer.name for peer in config.peers}
     if guard is not None:
         forward = chains["forward"]
         chains["forward"] = Chain((*forward.rules, *forwarding.rules(guard)), forward.hook)
-        counters[forwarding.COUNTER] = ""
+        counters[forwarding.NOT_FORWARDED_COUNTER] = ""
     if closing:
         chains |= closing_rules.chains(config.interface, closing, chains)
     for peer in config.peers:

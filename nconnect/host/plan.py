@@ -15,13 +15,13 @@ from nconnect.errors import HostError
 from nconnect.host import flow_limits, nft
 from nconnect.host.bypass import HostRoute, bypasses, named
 from nconnect.host.closing import Closing
-from nconnect.host.facts import Endpoint, Facts
+from nconnect.host.facts import Facts
 from nconnect.host.forwarding import VIRTUAL_KINDS, Guard
 from nconnect.host.offered import provides, reachable_exposed
 from nconnect.host.overlap import proposal
 from nconnect.host.routes import hidden, networks_around, networks_inside, obstacle, taken, within
 from nconnect.host.ruleset import Ruleset
-from nconnect.model import Config, InterfaceAddress, Prefix, join_addr
+from nconnect.model import Config, Endpoint, InterfaceAddress, Prefix, join_addr
 
 ROUTE_PROTOCOL = 0x6E  # marks our routes (rtm_protocol; "n"). Guessed free: see iproute2's rt_protos
 

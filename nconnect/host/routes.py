@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from ipaddress import ip_network
 
-from nconnect.host.facts import Endpoint, Facts, LocalInterface
-from nconnect.model import Address, Config, Prefix
+from nconnect.host.facts import Facts, LocalInterface
+from nconnect.model import Address, Config, Endpoint, Prefix
 
 OWN_METRIC = {4: 0, 6: 1024}  # of the routes that we set: the kernel's defaults (IP6_RT_PRIO_USER)
 

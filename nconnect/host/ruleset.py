@@ -90,7 +90,7 @@ def table_name(interface: str) -> str:
     return TABLE_PREFIX + escaped
 
 
-def interface_of(table: str) -> str | None:
+def interface_of_table(table: str) -> str | None:
     """The interface to which a table belongs; None for a table that is not ours."""
     if not table.startswith(TABLE_PREFIX):
         return None

@@ -24,11 +24,11 @@ _SENTENCES: dict[Reason | None, str] = {
 }
 
 
-class Refused(NetworkError):
+class NotAdmitted(NetworkError):
     """The provider answered and did not admit the device. The text says why."""
 
 
-class RoutesNotAccepted(Refused):
+class RoutesNotAccepted(NotAdmitted):
     """The provider offers more routes than this device accepts. The token is still valid."""
 
     def __init__(self, offered: tuple[str, ...]) -> None:
@@ -83,7 +83,7 @@ class Applicant:
     def receive(self, source: str, payload: Buffer) -> Welcome | None:
         """Take an NKN message's payload. Returns the provider's welcome, or None for any other message.
 
-        Raises `Refused` or `RoutesNotAccepted`. Forged messages, and those not for us, change nothing.
+        Raises `NotAdmitted` or `RoutesNotAccepted`. Forged messages, and those not for us, change nothing.
         """
         if self._is_answered:
             return None  # a repeated application is answered again
@@ -102,7 +102,7 @@ class Applicant:
         if isinstance(frame, Refusal) and frame.is_authentic(
             self._keys.mac, self._address, self.dest, self._application
         ):
-            raise Refused(_SENTENCES.get(_reason(frame.reason), "the provider refused this invitation"))
+            raise NotAdmitted(_SENTENCES.get(_reason(frame.reason), "the provider refused this invitation"))
         return None
 
 
@@ -110,7 +110,7 @@ def _welcome(granted: bytes) -> Welcome:
     try:
         answer = read_grant(granted)
     except RemoteProtocolError as error:
-        raise Refused(
+        raise NotAdmitted(
             f"the provider's answer cannot be used ({error}): do both sides run the same version of nconnect?"
         ) from None
     if isinstance(answer, Offer):

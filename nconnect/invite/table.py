@@ -19,7 +19,7 @@ from nconnect.model import Config, PeerConfig, Prefix
 
 
 @dataclass(frozen=True, slots=True)
-class Table:
+class PeerTable:
     """`config` with all peers; `invited`: name -> token id of the peers that came by invitation.
 
     `problems`: a sentence for each peer that is left out.
@@ -30,7 +30,7 @@ class Table:
     problems: tuple[str, ...] = ()
 
 
-def table_of(config: Config, book: Book, *, own_key: bytes) -> Table:
+def table_of(config: Config, book: Book, *, own_key: bytes) -> PeerTable:
     """The file's peers, then those of the book in its order. `own_key`: this device's key, never a peer's."""
     names = {peer.name: "the file" for peer in config.peers}
     keys = {peer.address.public_key: peer.name for peer in config.peers} | {own_key: "this device"}
@@ -59,7 +59,7 @@ def table_of(config: Config, book: Book, *, own_key: bytes) -> Table:
         names[peer.name] = "another invitation"
         keys[peer.address.public_key] = peer.name
         prefixes |= dict.fromkeys(peer.allowed_ips, peer.name)
-    return Table(replace(config, peers=tuple(peers)), invited, tuple(problems))
+    return PeerTable(replace(config, peers=tuple(peers)), invited, tuple(problems))
 
 
 def content_of(invitation: Invitation) -> dict[str, Any]:

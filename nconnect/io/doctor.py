@@ -21,7 +21,6 @@ from nconnect.errors import (
     NconnectError,
 )
 from nconnect.host import plan as planning
-from nconnect.host.facts import Endpoint
 from nconnect.host.ruleset import table_name
 from nconnect.io.doctor_network import with_network
 from nconnect.io.errors import reason
@@ -30,7 +29,7 @@ from nconnect.io.files.trusted import Folder, set_mode, status_of
 from nconnect.io.system import nftables, sysctl
 from nconnect.io.system.host import Host
 from nconnect.io.system.surroundings import PROGRAM_S, detours, stopped
-from nconnect.model import Config
+from nconnect.model import Config, Endpoint
 from nconnect.wire.jsonrpc import split_addr
 
 SEED_S = 4.0

@@ -21,7 +21,6 @@ from nconnect.errors import (
     TlsError,
     WayOutError,
 )
-from nconnect.host.facts import Endpoint
 from nconnect.host.policy import Question
 from nconnect.io.errors import reason
 from nconnect.io.http import http_client, inference
@@ -31,7 +30,7 @@ from nconnect.io.net.proxy_search import elsewhere
 from nconnect.io.nkn import rpc
 from nconnect.io.nkn.ways import open_first, url_of
 from nconnect.io.system.netlink import Netlink
-from nconnect.model import Config, Prefix
+from nconnect.model import Config, Endpoint, Prefix
 from nconnect.nat.port_mapping import Router
 from nconnect.nkn.outputs import Connect
 from nconnect.nkn.ways import ways_to

@@ -17,8 +17,8 @@ from collections.abc import Iterable
 from ipaddress import IPv4Address, IPv6Address, IPv6Network
 
 PREFIX_LENGTHS = (32, 40, 48, 56, 64, 96)
-NAME = "ipv4only.arpa"  # RFC 7050, section 8
-WELL_KNOWN_ADDRESSES = frozenset({IPv4Address("192.0.0.170"), IPv4Address("192.0.0.171")})  # those of `NAME`
+WELL_KNOWN_NAME = "ipv4only.arpa"  # RFC 7050, section 8
+WELL_KNOWN_ADDRESSES = frozenset({IPv4Address("192.0.0.170"), IPv4Address("192.0.0.171")})  # of that name
 WELL_KNOWN_PREFIX = IPv6Network("64:ff9b::/96")  # RFC 6052, section 2.1
 
 

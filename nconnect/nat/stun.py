@@ -23,10 +23,8 @@ from dataclasses import dataclass
 from enum import Enum
 
 from nconnect.errors import RemoteProtocolError
-from nconnect.model import Address, Buffer, Deadline, Rng
+from nconnect.model import Buffer, Deadline, Endpoint, Rng
 from nconnect.wire import stun
-
-Endpoint = tuple[Address, int]  # and a UDP port
 
 TRY_FOR_S = (0.1, 0.2, 0.4)  # how long each of the tries waits; a round trip on earth has 0.3 s
 VALID_S = 25.0  # many NATs forget a mapping of UDP after 30 s (RFC 4787 asks for two minutes)

@@ -29,7 +29,7 @@ from nconnect.crypto.keys import Identity
 from nconnect.errors import LocalProtocolError, RemoteProtocolError
 from nconnect.model import Deadline, NknAddress, Rng
 from nconnect.nkn.backoff import Backoff
-from nconnect.nkn.liveness import BUSY_S, DEAD_AFTER_S, Liveness, Verdict
+from nconnect.nkn.liveness import BUSY_S, DEAD_AFTER_S, Liveness, Step
 from nconnect.nkn.outbound import OutboundPrefixes
 from nconnect.nkn.outputs import (
     Connect,
@@ -47,7 +47,7 @@ from nconnect.nkn.outputs import (
 )
 from nconnect.nkn.reconnect import ReconnectPolicy
 from nconnect.nkn.states import TRANSITIONS, Event, LinkState
-from nconnect.nkn.ways import PLAIN, Way, redirected, ways_to
+from nconnect.nkn.ways import PLAIN_WAY, Way, redirected, ways_to
 from nconnect.wire import actions, sigchain
 from nconnect.wire.jsonrpc import NodeInfo, split_addr
 from nconnect.wire.nkn import HeadCache, InboundMessage, Receipt, decode_client_message
@@ -116,7 +116,7 @@ class Link:
         self.last_error = ""  # of the newest failure, a sentence; "" once the link is up
         self.counters = LinkCounters()
         self.last_node = last_node  # the last that let us in: the shell may keep it for the next start
-        self.way = PLAIN  # to `node`
+        self.way = PLAIN_WAY  # to `node`
         self.tls_only = tls_only
         self._last_way: Way | None = None  # to `last_node`; None: not found out
         self._identity = identity
@@ -479,9 +479,9 @@ class Link:
 
     def _check_liveness(self, now: float) -> None:
         verdict = self._liveness.handle_timeout(now)
-        if verdict is Verdict.PING:
+        if verdict is Step.PING:
             self.outputs.append(SendPing())
-        elif verdict is Verdict.DEAD:
+        elif verdict is Step.DEAD:
             silent_s = min(now - self._liveness.heard_at, DEAD_AFTER_S)
             why = f"{self._node_name()} has been silent for {silent_s:.0f} s"
             self._fail(why, DownReason.SILENT, now, abandon=True)

@@ -27,7 +27,7 @@ FRESH_S = 0.5  # a round trip that is younger need not be measured again
 LATE_S = 5.0  # a timer that is later than this means that the machine slept, or we were stopped
 
 
-class Verdict(Enum):
+class Step(Enum):
     """What a due deadline asks of the link."""
 
     WAIT = auto()
@@ -85,7 +85,7 @@ class Liveness:
             return Deadline(self._ping_at, "ping the node")
         return Deadline(self._check_at, "see whether the node was heard")
 
-    def handle_timeout(self, now: float) -> Verdict:
+    def handle_timeout(self, now: float) -> Step:
         """What is to be done now; a call before the deadline asks for nothing."""
         if now - min(self._ping_at, self._check_at) > LATE_S:
             # What the node sent meanwhile may still lie unread: ask, rather than conclude from the silence.
@@ -96,10 +96,10 @@ class Liveness:
             is_silent = since is not None and self.heard_at <= since
             if is_silent and not self._fair and now - self._check_at > HELD_UP_S:
                 self._fair, self._check_at = True, now + HELD_UP_S
-                return Verdict.WAIT
+                return Step.WAIT
             self._probe_from = None
             if is_silent:
-                return Verdict.DEAD
+                return Step.DEAD
             if since is not None:
                 self.is_busy = False
             elif self.is_busy:
@@ -107,17 +107,17 @@ class Liveness:
                     self.probe(now)
                     return self._ping(now)
                 self._check_at = max(self.heard_at + QUIET_S, now + 0.001)
-                return self._ping(now) if now >= self._ping_at else Verdict.WAIT
+                return self._ping(now) if now >= self._ping_at else Step.WAIT
             elif now - self.heard_at >= DEAD_AFTER_S:
                 if self._pinged_at is not None and now - self._pinged_at >= FAIR_S:
-                    return Verdict.DEAD
+                    return Step.DEAD
                 self.probe(now)
                 return self._ping(now)
             self._check_at = max(self.heard_at + DEAD_AFTER_S, now + 0.001)
-        return self._ping(now) if now >= self._ping_at else Verdict.WAIT
+        return self._ping(now) if now >= self._ping_at else Step.WAIT
 
-    def _ping(self, now: float) -> Verdict:
+    def _ping(self, now: float) -> Step:
         self._ping_at = now + PING_EVERY_S
         if self._pinged_at is None:
             self._pinged_at = now
-        return Verdict.PING
+        return Step.PING

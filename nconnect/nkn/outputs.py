@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
-from nconnect.nkn.ways import PLAIN, Way
+from nconnect.nkn.ways import PLAIN_WAY, Way
 from nconnect.wire.jsonrpc import NodeInfo
 
 
@@ -43,7 +43,7 @@ class Connect:
 
     node: NodeInfo
     timeout_s: float
-    ways: tuple[Way, ...] = (PLAIN,)
+    ways: tuple[Way, ...] = (PLAIN_WAY,)
 
 
 @dataclass(frozen=True, slots=True)

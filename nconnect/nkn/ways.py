@@ -40,7 +40,7 @@ class Way:
         return self.pin is not None or self.verify
 
 
-PLAIN = Way()
+PLAIN_WAY = Way()
 
 
 def ways_to(node: NodeInfo, seed: str | None, seeds: Sequence[str], *, tls_first: bool) -> tuple[Way, ...]:
@@ -51,9 +51,9 @@ def ways_to(node: NodeInfo, seed: str | None, seeds: Sequence[str], *, tls_first
     if is_secure(seed) if seed is not None else all(map(is_secure, seeds)):
         return (_verified(node, seed, seeds),)
     if seed is None:
-        return (PLAIN,)
+        return (PLAIN_WAY,)
     tls = Way(secure=True, ask=seed)
-    return (tls, PLAIN) if tls_first else (PLAIN, tls)
+    return (tls, PLAIN_WAY) if tls_first else (PLAIN_WAY, tls)
 
 
 def redirected(node: NodeInfo, way: Way, seeds: Sequence[str]) -> Way:

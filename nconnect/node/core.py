@@ -31,7 +31,7 @@ from nconnect.errors import ConfigError, LocalProtocolError, RemoteProtocolError
 from nconnect.model import Buffer, Deadline, NknAddress, Rng
 from nconnect.node.connection import Connection, Event, State, Transport
 from nconnect.node.limits import RateLimiter, limit_key
-from nconnect.node.proof import Chain, Ledger
+from nconnect.node.proof import BlockHashes, Ledger
 from nconnect.node.relay import Relay, may_log_in
 from nconnect.node.reorder import Reorderer
 from nconnect.node.settings import (
@@ -89,7 +89,7 @@ class Node:
 
     def __init__(self, identity: Identity, settings: NodeSettings, *, now: float, rng: Rng) -> None:
         self.settings = settings
-        self.chain = Chain(identity.public_key, now)
+        self.chain = BlockHashes(identity.public_key, now)
         self.turns = Turns()
         self.relay = Relay(settings, rng)
         self._public_key = identity.public_key

@@ -26,7 +26,7 @@ OWED_S = 120.0  # guessed: longer than any queue holds a message
 RECENT_BLOCKS = 10  # a client may sign with an earlier hash than the newest
 
 
-class Chain:
+class BlockHashes:
     """The node's block hashes: one for each interval since it started."""
 
     def __init__(self, public_key: bytes, now: float) -> None:
@@ -55,7 +55,7 @@ class Ledger:
 
     __slots__ = ("_address", "_chain", "_id", "_key", "_node_key", "_owed", "forgotten")
 
-    def __init__(self, address: NknAddress, node_public_key: bytes, chain: Chain) -> None:
+    def __init__(self, address: NknAddress, node_public_key: bytes, chain: BlockHashes) -> None:
         self._address = address
         self._id = client_id(str(address))
         self._key = address.public_key

@@ -10,20 +10,20 @@ Programs import the public names from `nconnect.nkn`; the daemon does not load t
     multiclient.MultiClient    one identity, several links: sub-client k logs in as __k__.ADDRESS
       |
       v
-    endpoint.Endpoint          what both have in common
+    base_client.BaseClient     what both have in common
       |-- sub_link.SubLink, one per link --> nconnect.io.nkn.link.LinkRunner --> the network
       |-- nconnect.nkn.exchange: ids, sealing, copies, answers (pure)
       |-- inbox.Inbox: messages until the program receives them, bounded
-      `-- waiting.Waiting: one sent message and the answers to it
+      `-- waiting.PendingReplies: one sent message and the answers to it
 
-A message out: `Endpoint.send` -> `Exchange.message` (sealed `Batch`es) -> every link that is up and takes
-data -> `Waiting`, until each destination answered or the time is over (`NoReply`). A message in:
+A message out: `BaseClient.send` -> `Exchange.message` (sealed `Batch`es) -> every link that is up and takes
+data -> `PendingReplies`, until each destination answered or the time is over (`NoReply`). A message in:
 `SubLink.on_message` -> `Exchange.receive` (opened, copies dropped) -> the inbox, or an answer to a
-`Waiting`.
+`PendingReplies`.
 
-States of an endpoint: made -> entered (`async with`; up once one link has logged in, otherwise
+States of a client: made -> entered (`async with`; up once one link has logged in, otherwise
 `NotConnected`) -> closed. It can be entered once; every call on one that is not entered or is closed
-raises `ClientClosed`. A link that breaks is made again for as long as the endpoint lives.
+raises `ClientClosed`. A link that breaks is made again for as long as the client lives.
 
 It follows the official SDKs (nkn-sdk-go, nkn-sdk-js) on the wire. Departures: messages that are not
 encrypted are refused unless `accept_unencrypted` is set; memory is bounded everywhere, and a full inbox
@@ -35,6 +35,6 @@ implemented.
 - **sub-client**: one login of a `MultiClient`. **original**: the login with the bare address beside them.
 - **drop**: a message that was not delivered, counted by `MessageDrop`.
 
-To add an option to both clients: a parameter of `Endpoint` and of both constructors, docs/nkn.md, and
-`scripts/api-docs`, which writes docs/reference/nkn.md from the docstrings.
+To add an option to both clients: a field of `base_client.Options` and a parameter of `BaseClient`,
+docs/nkn.md, and `scripts/api-docs`, which writes docs/reference/nkn.md from the docstrings.
 """

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Unpack
 
-from nconnect.sdk.endpoint import Endpoint, Options
+from nconnect.sdk.base_client import BaseClient, Options
 from nconnect.wire.jsonrpc import NodeInfo
 
 
-class Client(Endpoint):
+class Client(BaseClient):
     """An NKN client: sends messages to addresses, and receives those to its own.
 
         async with Client(seed, identifier="alice") as client:

@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from typing import Unpack
 
 from nconnect.errors import ConfigError
-from nconnect.sdk.endpoint import Endpoint, Options
+from nconnect.sdk.base_client import BaseClient, Options
 from nconnect.wire.jsonrpc import NodeInfo
 
 SUB_CLIENTS = 4  # the official SDKs' numSubClients
 MAX_SUB_CLIENTS = 64  # guessed
 
 
-class MultiClient(Endpoint):
+class MultiClient(BaseClient):
     """An NKN client that is logged in several times, so that one slow or lost node costs nothing.
 
     Sub-client k logs in as `__k__.ADDRESS` and sends to `__k__.DEST`. A message goes out through every

@@ -11,7 +11,7 @@ from nconnect.nkn.exchange import Answer
 from nconnect.nkn.message import Reply
 
 
-class Waiting:
+class PendingReplies:
     """The destinations of one message, each with the text by which it was given, and their answers so far."""
 
     def __init__(self, dests: Mapping[NknAddress, str]) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from nconnect.cli.node import status_text
+from nconnect.cli.node import node_status_text
 from nconnect.control.node import NodeStatus
 from nconnect.model import NodeConfig
 from nconnect.node.settings import NodeSettings
@@ -189,12 +189,12 @@ def test_status_of_a_node_with_one_port(run: Run, monkeypatch: pytest.MonkeyPatc
     assert "RPC ports 443, 30003: choose one" in run("node", "status").err
     shown = json.loads(run("node", "status", "--rpc-port", "443", "--json").out)
     assert (shown["fingerprint"], shown["port"], shown["rpc_port"]) == ("cd" * 32, 443, None)
-    lines = status_text(node).splitlines()
+    lines = node_status_text(node).splitlines()
     assert lines[1:3] == ["listens     0.0.0.0 port 443 (wss, https)", f"seed        {url}"]
 
 
 def test_status_for_a_person() -> None:
-    assert status_text(status(7, 30003)).splitlines() == [
+    assert node_status_text(status(7, 30003)).splitlines() == [
         "node 7 is running for 1 h 1 min",
         "listens     0.0.0.0 ports 30002 (ws), 30003 (rpc)",
         "public key  " + "ab" * 32,

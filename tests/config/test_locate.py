@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from nconnect.config.locate import Lines, Path
+from nconnect.config.locate import KeyPath, Lines
 
 TEXT = """\
 top = 1
@@ -41,7 +41,7 @@ c = {d = 1}
         ((), 1),
     ],
 )
-def test_find(path: Path, line: int) -> None:
+def test_find(path: KeyPath, line: int) -> None:
     assert Lines(TEXT).find(path) == line
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from nconnect.config.table import Problems, Table, boolean, integer, one_of, string, strings, tables
+from nconnect.config.table import Problems, Section, boolean, integer, one_of, string, strings, tables
 from nconnect.errors import ConfigError
 
 TEXT = """\
@@ -17,9 +17,9 @@ mtuu = 1500
 """
 
 
-def read(text: str) -> tuple[Table, Problems]:
+def read(text: str) -> tuple[Section, Problems]:
     problems = Problems("nc0.toml", text)
-    return Table(tomllib.loads(text), (), "", problems), problems
+    return Section(tomllib.loads(text), (), "", problems), problems
 
 
 def port(text: str) -> int:

@@ -15,8 +15,8 @@ import pytest
 from nconnect.config.edit import add_peer, new_file
 from nconnect.daemon.enrolment import MAX_WAITING, Enrolment
 from nconnect.errors import HostError
-from nconnect.invite.applicant import Refused, RoutesNotAccepted
-from nconnect.invite.table import Table
+from nconnect.invite.applicant import NotAdmitted, RoutesNotAccepted
+from nconnect.invite.table import PeerTable
 from nconnect.invite.welcome import Welcome
 from nconnect.io.files import peer_table
 from nconnect.io.files.config_file import load, write
@@ -68,7 +68,7 @@ class Provider:
             send=lambda dest, parts: self.sent.put_nowait((dest, b"".join(parts))),
         )
 
-    def load(self) -> Table:
+    def load(self) -> PeerTable:
         return peer_table.of(load(self.path), self.store.read)
 
     @property
@@ -122,7 +122,7 @@ def test_a_device_becomes_a_peer(tmp_path: Path) -> None:
         provider.reception.session_up(SessionUp(SimpleNamespace(dest=str(DEVICE))))  # type: ignore[arg-type]
         await provider.reception.settled()
         last = applicant(seed=10)
-        with pytest.raises(Refused, match="used already"):
+        with pytest.raises(NotAdmitted, match="used already"):
             last.receive(str(PROVIDER), await provider.answer(asked(last)))
 
     run(tmp_path, test)
@@ -167,7 +167,10 @@ def test_a_refused_reload_leaves_everything_as_it_was(
     async def test(provider: Provider) -> None:
         provider.refuse = True
         device = applicant()
-        with caplog.at_level(logging.ERROR), pytest.raises(Refused, match="could not add this device"):
+        with (
+            caplog.at_level(logging.ERROR),
+            pytest.raises(NotAdmitted, match="could not add this device"),
+        ):
             device.receive(str(PROVIDER), await provider.answer(asked(device)))
         assert "laptop used its invitation, but cannot be added: the kernel refused" in caplog.text
         assert provider.peers == ()
@@ -185,7 +188,7 @@ def test_a_removed_peer_does_not_come_back_by_asking_again(tmp_path: Path) -> No
         with provider.store.issuing() as book:
             (only,) = book
             book.remove_peer(only.token_id)
-        with pytest.raises(Refused, match="used already"):
+        with pytest.raises(NotAdmitted, match="used already"):
             device.receive(str(PROVIDER), await provider.answer(asked(device, 5.0)))
         assert provider.peers == ()
 
@@ -204,7 +207,7 @@ def test_a_crash_between_the_two_files_is_mended_by_asking_again(tmp_path: Path)
         provider.knock(asked(thief), str(OTHER))
         dest, refusal = await provider.sent.get()
         assert dest == str(OTHER)
-        with pytest.raises(Refused, match="used already"):
+        with pytest.raises(NotAdmitted, match="used already"):
             thief.receive(str(PROVIDER), refusal)
 
     run(tmp_path, test)
@@ -255,7 +258,7 @@ def test_a_taken_name(tmp_path: Path) -> None:
         text = provider.path.read_text()
         write(provider.path, add_peer(text, name="laptop", address=str(OTHER), allowed_ips=["10.86.0.9"]))
         device = applicant()
-        with pytest.raises(Refused, match="could not add this device"):
+        with pytest.raises(NotAdmitted, match="could not add this device"):
             device.receive(str(PROVIDER), await provider.answer(asked(device)))
         (peer,) = provider.peers
         assert peer.address == OTHER

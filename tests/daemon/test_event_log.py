@@ -15,7 +15,7 @@ from nconnect.daemon.events import PlanInForce, Ready
 from nconnect.daemon.settings import InForce
 from nconnect.host.facts import LocalInterface
 from nconnect.host.plan import plan
-from nconnect.invite.table import Table
+from nconnect.invite.table import PeerTable
 from nconnect.io.nkn.links import LinkCameUp, Links, LinkWentDown, NodeFound
 from nconnect.model import Config, NknAddress
 from nconnect.nkn.outputs import DownReason
@@ -37,7 +37,7 @@ class Parts:
         self.up: dict[int, int] = {}
         self.node: NodeInfo | None = NODE
         self.said = EventLog(
-            InForce(Table(Config("nc7", bytes(32), "gpu", ()), {})),
+            InForce(PeerTable(Config("nc7", bytes(32), "gpu", ()), {})),
             NknAddress("gpu", bytes(32)),
             cast(Links, self),
             keep_trying=keep_trying,

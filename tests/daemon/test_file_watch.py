@@ -12,7 +12,7 @@ from nconnect.daemon import reload as file_watch
 from nconnect.daemon.reload import FileWatch, differences
 from nconnect.daemon.settings import InForce
 from nconnect.errors import ConfigError, NconnectError
-from nconnect.invite.table import Table
+from nconnect.invite.table import PeerTable
 from nconnect.model import Config, NknAddress, PeerConfig
 
 LAPTOP = PeerConfig("laptop", NknAddress("laptop", bytes(32)), ())
@@ -24,7 +24,7 @@ class File:
 
     def __init__(self) -> None:
         self.text: Config | NconnectError = BARE
-        self.in_force = InForce(Table(BARE, {}))
+        self.in_force = InForce(PeerTable(BARE, {}))
         self.gone = False
         self.edits = self.loads = 0
         self.watch = FileWatch(self._stamp, self._load, self.in_force)
@@ -34,13 +34,13 @@ class File:
             raise ConfigError("there is no file")
         return self.edits
 
-    def _load(self) -> Table:
+    def _load(self) -> PeerTable:
         self.loads += 1
         if self.gone:
             raise ConfigError("there is no file")
         if isinstance(self.text, NconnectError):
             raise self.text
-        return Table(self.text, {})
+        return PeerTable(self.text, {})
 
     def edit(self, text: Config | NconnectError) -> None:
         self.text = text
@@ -70,7 +70,7 @@ def test_what_would_change_is_said_until_it_is_in_force() -> None:
     file.look(5)
     assert file.loads == loads
     assert isinstance(file.text, Config)
-    file.in_force.put(Table(file.text, {}))  # reloaded
+    file.in_force.put(PeerTable(file.text, {}))  # reloaded
     assert file.watch.problem == "", "at once"
     assert file.look() == ""
 

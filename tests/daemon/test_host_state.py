@@ -21,7 +21,7 @@ from nconnect.errors import HostError
 from nconnect.host.facts import Facts, LocalInterface
 from nconnect.host.offered import peer_id
 from nconnect.host.plan import HostPlan
-from nconnect.invite.table import Table
+from nconnect.invite.table import PeerTable
 from nconnect.io.system.host import Host
 from nconnect.model import Config, Prefix
 from tests.host.examples import FACTS, PROVIDER, USER, peer
@@ -119,7 +119,7 @@ class Case:
         bus = Bus()
         bus.subscribe(PlanInForce, lambda event: self.told.append(event.plan))
         self.made = HostState(
-            InForce(Table(config, {})),
+            InForce(PeerTable(config, {})),
             cast(Host, self.host),
             bus,
             endpoints=lambda: (),
@@ -162,7 +162,7 @@ def test_a_refused_change_leaves_the_old_plan_and_the_old_configuration() -> Non
         before = case.made.plan
         case.host.refuses = "apply"
         with pytest.raises(HostError):
-            await case.made.change(Table(dataclasses.replace(PROVIDER, peers=()), {}))
+            await case.made.change(PeerTable(dataclasses.replace(PROVIDER, peers=()), {}))
         assert case.made.plan is before
         case.host.refuses = None
         await case.made.end_flows(PROVIDER)
@@ -175,7 +175,7 @@ def test_who_was_removed_loses_his_connections() -> None:
     async def test(case: Case) -> None:
         await case.made.set_up()
         alice, *others = PROVIDER.peers
-        await case.made.change(Table(dataclasses.replace(PROVIDER, peers=tuple(others)), {}))
+        await case.made.change(PeerTable(dataclasses.replace(PROVIDER, peers=tuple(others)), {}))
         await case.made.end_flows(PROVIDER)
         assert case.host.flushed == list(alice.allowed_ips)
         assert case.host.asked[-1] == "end_refused"
@@ -186,7 +186,7 @@ def test_who_was_removed_loses_his_connections() -> None:
 def test_a_user_ends_nobodys_connections() -> None:
     async def test(case: Case) -> None:
         await case.made.set_up()
-        await case.made.change(Table(dataclasses.replace(USER, peers=()), {}))
+        await case.made.change(PeerTable(dataclasses.replace(USER, peers=()), {}))
         await case.made.end_flows(USER)
         assert "end_refused" not in case.host.asked
         assert case.host.flushed == []
@@ -323,7 +323,7 @@ def test_a_peer_gets_what_is_left_of_its_bound_when_it_may_have_used_it() -> Non
         case.host.asked.clear()
         await case.made.renew_flow_limits({"alice": 9 + 40})
         assert case.host.asked == []
-        await case.made.change(Table(PROVIDER, {}))
+        await case.made.change(PeerTable(PROVIDER, {}))
         await case.made.renew_flow_limits({"alice": 9 + 40})
         assert case.host.asked[-2:] == ["count_flows", "give_flows"], "the rules may be new"
 

@@ -12,8 +12,8 @@ from nconnect.config.proxy import Proxies
 from nconnect.daemon import way_out
 from nconnect.daemon.settings import InForce
 from nconnect.daemon.way_out import Endpoints, ProxyAddresses
-from nconnect.invite.table import Table
-from nconnect.io.net.resolve import AddressInfo
+from nconnect.invite.table import PeerTable
+from nconnect.io.net.name_servers import AddressInfo
 from nconnect.io.nkn.links import LinkCameUp, LinkWentDown
 from nconnect.model import Config, Proxy
 from nconnect.nkn.outputs import DownReason
@@ -31,7 +31,7 @@ class Names:
         self.silent = False
         self.asked: list[str] = []
         self.plans = 0
-        self.endpoints = Endpoints(InForce(Table(Config("nc7", bytes(32), "gpu", ()), {})), NAMED)
+        self.endpoints = Endpoints(InForce(PeerTable(Config("nc7", bytes(32), "gpu", ()), {})), NAMED)
         monkeypatch.setattr(way_out, "stream_addresses", self.stream_addresses)
 
     async def stream_addresses(self, host: str, port: int) -> list[AddressInfo]:

@@ -14,7 +14,7 @@ from nconnect.daemon.host_state import HostState
 from nconnect.daemon.reload import FIXED, Reload
 from nconnect.daemon.settings import InForce
 from nconnect.errors import ConfigError, HostError
-from nconnect.invite.table import Table
+from nconnect.invite.table import PeerTable
 from nconnect.model import Config, NknAddress, PeerConfig
 
 PEER = PeerConfig("laptop", NknAddress("laptop", bytes(32)), ())
@@ -29,14 +29,14 @@ class Parts:
         self.file: Config = BARE
         self.left_out: tuple[str, ...] = ()
         self.refuses = False
-        self.in_force, bus = InForce(Table(BARE, {})), Bus()
+        self.in_force, bus = InForce(PeerTable(BARE, {})), Bus()
         self.reload = Reload(
-            lambda: Table(self.file, {}, self.left_out), self.in_force, cast(HostState, self), bus
+            lambda: PeerTable(self.file, {}, self.left_out), self.in_force, cast(HostState, self), bus
         )
         bus.subscribe(PeersChanged, lambda event: self.notes.append([peer.name for peer in event.peers]))
         bus.subscribe(Reloaded, lambda _: self.notes.append("reloaded"))
 
-    async def change(self, table: Table) -> None:
+    async def change(self, table: PeerTable) -> None:
         if self.refuses:
             raise HostError("nft does not take it")
         self.in_force.put(table)

@@ -18,7 +18,7 @@ from nconnect.daemon import status
 from nconnect.daemon.backend import Backend
 from nconnect.daemon.settings import InForce
 from nconnect.errors import DropReason
-from nconnect.invite.table import Table
+from nconnect.invite.table import PeerTable
 from nconnect.model import AllowRule, Config, PeerConfig, Proxy
 from nconnect.nkn.link import Link
 from nconnect.tunnel.outputs import Settings
@@ -34,7 +34,7 @@ def made(sim: Simulation, host: Host, refused: dict[str, dict[str, int]] | None 
     links = SimpleNamespace(links=[link], shared_with=[None], link=link)
     host_state = SimpleNamespace(plan=None, refused_counts=AsyncMock(return_value=refused or {}))
     backend = Backend(
-        InForce(Table(config, {})),
+        InForce(PeerTable(config, {})),
         host.address,
         DIRECT,
         cast(Any, links),

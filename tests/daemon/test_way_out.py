@@ -14,7 +14,7 @@ from nconnect.daemon.settings import InForce
 from nconnect.daemon.way_out import MAX_ENDPOINTS, SAID_FOR_S, Endpoints, WayOut
 from nconnect.host.facts import Facts, LocalInterface
 from nconnect.host.plan import plan
-from nconnect.invite.table import Table
+from nconnect.invite.table import PeerTable
 from nconnect.model import Address, Config, NetworkConfig, NodeConfig, Proxy
 from tests.host.examples import FACTS, USER
 
@@ -27,7 +27,7 @@ CLOSED = replace(USER, fail_closed=True)
 class Case:
     def __init__(self, config: Config, proxies: Proxies = DIRECT, found: tuple[Address, ...] = ()) -> None:
         self.config = config
-        in_force = InForce(Table(config, {}))
+        in_force = InForce(PeerTable(config, {}))
         self.endpoints = Endpoints(in_force, proxies)
         self.endpoints.proxy_addresses = found
         self.plans = 0

@@ -17,7 +17,7 @@ from nconnect.daemon.events import PeersChanged, Ready
 from nconnect.daemon.settings import InForce
 from nconnect.daemon.wiring import Daemon, Opened
 from nconnect.errors import ConfigError, NetworkError
-from nconnect.invite.table import Table
+from nconnect.invite.table import PeerTable
 from nconnect.io.files.invitations import InvitationStore
 from nconnect.io.files.state import StateStore
 from nconnect.io.nkn.links import LinkCameUp, LinkWentDown
@@ -37,12 +37,12 @@ def run(
 ) -> None:
     monkeypatch.setenv("NCONNECT_STATE_DIR", str(folder))
     monkeypatch.setenv("NCONNECT_RUN_DIR", str(folder / "run"))
-    in_force = InForce(Table(Config("nc7", bytes(range(32)), "laptop", (), **changed), {}))
+    in_force = InForce(PeerTable(Config("nc7", bytes(range(32)), "laptop", (), **changed), {}))
     tun = FakeTun()
     opened = Opened(
         lock=cast(Any, LockedElsewhere()),
         stamp=lambda: 0,
-        load=lambda: Table(in_force.config, {}),
+        load=lambda: PeerTable(in_force.config, {}),
         in_force=in_force,
         invitations=InvitationStore.of("nc7"),
         store=StateStore.of("nc7"),

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nconnect.doctor.inference import PATHS, recognise
+from nconnect.doctor.inference import PROBE_PATHS, recognise
 
 
 def models(owner: str) -> dict[str, Any]:
@@ -45,7 +45,7 @@ def test_known_servers(port: int, path: str, server: str, content: object, name:
     ],
 )  # fmt: skip
 def test_what_is_something_else(status: int, body: bytes) -> None:
-    assert all(recognise("h", 8080, path, status, "nginx", body) is None for path in PATHS)
+    assert all(recognise("h", 8080, path, status, "nginx", body) is None for path in PROBE_PATHS)
 
 
 def test_a_servers_text_cannot_move_the_cursor() -> None:
@@ -54,6 +54,6 @@ def test_a_servers_text_cannot_move_the_cursor() -> None:
     assert found.models == ("a[2Jb",)
 
 
-@given(st.binary(max_size=200), st.sampled_from(PATHS))
+@given(st.binary(max_size=200), st.sampled_from(PROBE_PATHS))
 def test_any_body_is_taken(body: bytes, path: str) -> None:
     recognise("h", 8000, path, 200, "", body)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from nconnect.control.server import ControlServer
 from nconnect.crypto.keys import Identity
-from nconnect.invite.applicant import Refused
+from nconnect.invite.applicant import NotAdmitted
 from nconnect.invite.book import Book
 from nconnect.invite.desk import Admission
 from nconnect.io.http.http import Credentials, Request
@@ -218,7 +218,7 @@ def invitation_machine(data: bytes) -> None:
             if got is not None:
                 return
         assert device.receive(device.dest, data) is None
-    except Refused:
+    except NotAdmitted:
         raise AssertionError("a forged refusal was believed") from None
     assert device.receive(device.dest, grant) == WELCOME
     assert isinstance(provider.book, Book)

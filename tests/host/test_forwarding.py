@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from nconnect.host.facts import Facts, LocalInterface
-from nconnect.host.forwarding import COUNTER
+from nconnect.host.forwarding import NOT_FORWARDED_COUNTER
 from nconnect.host.plan import IP_FORWARD, IPV6_FORWARDING, plan
 from nconnect.host.ruleset import Rule
 from nconnect.model import ProvideConfig
@@ -49,7 +49,7 @@ def test_it_is_stopped_where_nconnect_switched_forwarding_on(
 ) -> None:
     facts = replace(FACTS, sysctls=sysctls, switched_on=frozenset(switched_on))
     assert versions_stopped(facts) == stopped
-    assert (COUNTER in plan(PROVIDER, facts).state.ruleset.counters) is bool(stopped)
+    assert (NOT_FORWARDED_COUNTER in plan(PROVIDER, facts).state.ruleset.counters) is bool(stopped)
 
 
 def test_the_plan_is_the_same_before_and_after_it_was_applied() -> None:
@@ -61,7 +61,7 @@ def test_the_plan_is_the_same_before_and_after_it_was_applied() -> None:
 def test_who_provides_no_subnet_stops_nothing() -> None:
     services_only = replace(PROVIDER, provide=ProvideConfig(services=PROVIDER.provide.services))
     for config in (USER, services_only):
-        assert COUNTER not in plan(config, OFF).state.ruleset.counters
+        assert NOT_FORWARDED_COUNTER not in plan(config, OFF).state.ruleset.counters
 
 
 def test_virtual_interfaces_that_came_later_pass_and_cables_do_not() -> None:

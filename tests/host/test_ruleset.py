@@ -18,7 +18,7 @@ from nconnect.host.ruleset import (
     Json,
     Ruleset,
     deletion,
-    interface_of,
+    interface_of_table,
     standby_name,
     table_name,
     transactions,
@@ -206,13 +206,13 @@ def test_while_a_table_is_made_anew_what_stands_by_holds_in_another() -> None:
     assert made == {standby, "last", "closed4", None}, "rules and elements have no name"
     assert all(standby not in tables_of(commands) for commands in transactions(replace(new, sets={}), new))
     assert standby in tables_of(deletion(new.table)), "also one that a killed daemon left"
-    assert interface_of(standby) != interface_of(new.table)
+    assert interface_of_table(standby) != interface_of_table(new.table)
 
 
 @given(st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=15))
 def test_each_interface_has_its_own_table(interface: str) -> None:
     table = table_name(interface)
-    assert interface_of(table) == interface
+    assert interface_of_table(table) == interface
     assert table.isascii()
     assert table.replace("_", "").isalnum()
 
@@ -232,4 +232,4 @@ def test_table_names(interface: str, table: str) -> None:
 
 @pytest.mark.parametrize("table", ["nconnect", "filter", "xnconnect_nc0", ""])
 def test_foreign_tables_are_not_ours(table: str) -> None:
-    assert interface_of(table) is None
+    assert interface_of_table(table) is None

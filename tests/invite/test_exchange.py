@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nconnect.errors import RemoteProtocolError
-from nconnect.invite.applicant import Refused
+from nconnect.invite.applicant import NotAdmitted
 from nconnect.invite.book import Book
 from nconnect.invite.desk import BURST, Admission, application_in
 from nconnect.invite.token import Token, TokenKeys
@@ -85,7 +85,7 @@ def test_who_has_a_token_is_told_why_it_is_worth_nothing(reason: Reason) -> None
     answer = provider.judge(asked(device), wall=wall)
     assert refusal_of(answer).reason == reason
     assert isinstance(answer, bytes)
-    with pytest.raises(Refused, match={1: "used already", 2: "has expired", 3: "was revoked"}[reason]):
+    with pytest.raises(NotAdmitted, match={1: "used already", 2: "has expired", 3: "was revoked"}[reason]):
         device.receive(str(PROVIDER), answer)
 
 
@@ -95,7 +95,7 @@ def test_a_reason_of_a_later_version_is_a_refusal_too() -> None:
     assert isinstance(admission, Admission)
     keys, application = TokenKeys.of(TOKEN.secret), admission.application
     later = Refusal.sealed(keys.mac, str(DEVICE), str(PROVIDER), application, 99)  # type: ignore[arg-type]
-    with pytest.raises(Refused, match="refused this invitation"):
+    with pytest.raises(NotAdmitted, match="refused this invitation"):
         device.receive(str(PROVIDER), wrap(later, rng(1)(8)))
 
 
@@ -262,7 +262,7 @@ def test_an_overheard_refusal_answers_nothing_else() -> None:
     assert isinstance(refusal, bytes)
     asked(second)
     assert second.receive(str(PROVIDER), refusal) is None
-    with pytest.raises(Refused):
+    with pytest.raises(NotAdmitted):
         first.receive(str(PROVIDER), refusal)
 
 
@@ -281,7 +281,7 @@ def test_a_grant_that_makes_no_sense_ends_it() -> None:
     admission = provider.judge(asked(device))
     assert isinstance(admission, Admission)
     empty = dataclasses.replace(WELCOME, addresses=())
-    with pytest.raises(Refused, match="same version"):
+    with pytest.raises(NotAdmitted, match="same version"):
         device.receive(str(PROVIDER), admission.grant(empty, rng(3)))
 
 
@@ -289,7 +289,7 @@ def test_the_provider_can_say_that_it_failed() -> None:
     provider, device = Provider(invitation()), applicant()
     admission = provider.judge(asked(device))
     assert isinstance(admission, Admission)
-    with pytest.raises(Refused, match="could not add"):
+    with pytest.raises(NotAdmitted, match="could not add"):
         device.receive(str(PROVIDER), admission.refuse(PROVIDER, Reason.FAILED, rng(3)))
 
 

@@ -9,17 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nconnect.nat.stun import (
-    MAX_SERVERS,
-    REQUEST_BYTES,
-    TRY_FOR_S,
-    VALID_S,
-    Endpoint,
-    Nat,
-    Send,
-    StunProbe,
-    Verdict,
-)
+from nconnect.model import Endpoint
+from nconnect.nat.stun import MAX_SERVERS, REQUEST_BYTES, TRY_FOR_S, VALID_S, Nat, Send, StunProbe, Verdict
 from nconnect.node.stun import StunServer
 from nconnect.wire import stun
 

@@ -33,7 +33,7 @@ from nconnect.nkn.outputs import (
     Waived,
 )
 from nconnect.nkn.states import LinkState
-from nconnect.nkn.ways import PLAIN, Way
+from nconnect.nkn.ways import PLAIN_WAY, Way
 from nconnect.wire import actions, sigchain
 from nconnect.wire.jsonrpc import NodeInfo
 from nconnect.wire.nkn import (
@@ -149,7 +149,7 @@ def test_a_plain_seed_s_node_is_reached_by_the_way_that_worked_last_first() -> N
     tls = Way(secure=True, ask=SEEDS[0])
     d.after(0.0, d.link.start)
     said = d.after(0.1, lambda now: d.link.resolved(node(1), now, seed=SEEDS[0]))
-    assert said == [Connect(node(1), 5.0, (PLAIN, tls))]
+    assert said == [Connect(node(1), 5.0, (PLAIN_WAY, tls))]
     secure = NodeInfo("203.0.113.7:443", "", node(1).public_key, "")
     d.after(0.1, lambda now: d.link.connected(now, node=secure, way=tls))
     d.text(actions.AuthChallenge(CHALLENGE))
@@ -161,7 +161,7 @@ def test_a_plain_seed_s_node_is_reached_by_the_way_that_worked_last_first() -> N
     assert d.next_deadline()[1] == [Connect(secure, 5.0, (back,))]
     d.after(0.1, lambda now: d.link.disconnected("gone", now))
     said = d.after(0.1, lambda now: d.link.resolved(node(1), now, seed=SEEDS[0]))
-    assert said == [Connect(node(1), 5.0, (tls, PLAIN))]
+    assert said == [Connect(node(1), 5.0, (tls, PLAIN_WAY))]
 
 
 def test_tls_only_is_verified_whichever_seed_named_the_node() -> None:

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from nconnect.nkn.ways import PLAIN, Way, redirected, ways_to
+from nconnect.nkn.ways import PLAIN_WAY, Way, redirected, ways_to
 from nconnect.wire.jsonrpc import NodeInfo
 
 A, B, C = "aa" * 32, "bb" * 32, "cc" * 32
@@ -24,9 +24,9 @@ def pin(of: str) -> Way:
 def test_tls_is_no_proof_where_the_seed_is_none() -> None:
     tls = Way(secure=True, ask=HTTP)
     assert not tls.is_verified
-    assert ways_to(at("n:1", A), HTTP, [HTTP], tls_first=False) == (PLAIN, tls)
-    assert ways_to(at("n:1", A), HTTP, [HTTP], tls_first=True) == (tls, PLAIN)
-    assert ways_to(at("n:1"), None, [HTTP, PINNED], tls_first=True) == (PLAIN,)
+    assert ways_to(at("n:1", A), HTTP, [HTTP], tls_first=False) == (PLAIN_WAY, tls)
+    assert ways_to(at("n:1", A), HTTP, [HTTP], tls_first=True) == (tls, PLAIN_WAY)
+    assert ways_to(at("n:1"), None, [HTTP, PINNED], tls_first=True) == (PLAIN_WAY,)
 
 
 @pytest.mark.parametrize(
@@ -62,5 +62,5 @@ def test_a_redirect_never_lessens_the_way() -> None:
         assert redirected(at("n:30002"), way, seeds) == WEB
         assert redirected(at("seed.example:443", C), way, seeds) == pin(A)
         assert redirected(at("n:443", C), way, seeds) == pin(C)
-    assert redirected(at("n:30002", C), PLAIN, seeds) == PLAIN
+    assert redirected(at("n:30002", C), PLAIN_WAY, seeds) == PLAIN_WAY
     assert redirected(at("n:30004", C), Way(secure=True, ask=HTTP), seeds) == Way(secure=True)

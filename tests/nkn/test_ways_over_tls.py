@@ -21,7 +21,7 @@ from nconnect.io.nkn.ways import open_first
 from nconnect.model import NodeConfig
 from nconnect.nkn import Client
 from nconnect.nkn.outputs import Connect
-from nconnect.nkn.ways import PLAIN, Way
+from nconnect.nkn.ways import PLAIN_WAY, Way
 from nconnect.node.settings import NodeSettings
 from nconnect.wire.jsonrpc import NodeInfo
 from tests.io.serving import url_of
@@ -204,7 +204,7 @@ def test_a_plain_seed_whose_node_has_no_tls_is_asked_once(tmp_path: Path) -> Non
     run(test)
 
 
-@pytest.mark.parametrize("way", [PLAIN, Way(secure=True)])
+@pytest.mark.parametrize("way", [PLAIN_WAY, Way(secure=True)])
 def test_a_websocket_that_nobody_takes_is_closed(way: Way, tmp_path: Path) -> None:
     """As that of the slower of two ways is, and the one that `doctor` opens."""
 

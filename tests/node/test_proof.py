@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from nconnect.crypto.keys import Identity
 from nconnect.model import NknAddress
-from nconnect.node.proof import MAX_OWED, OWED_S, RECENT_BLOCKS, Chain, Ledger, PrevHashes, asking_prefix
+from nconnect.node.proof import (
+    MAX_OWED,
+    OWED_S,
+    RECENT_BLOCKS,
+    BlockHashes,
+    Ledger,
+    PrevHashes,
+    asking_prefix,
+)
 from nconnect.wire.nkn import InboundMessage, Receipt, decode_client_message, inbound_prefix
 from nconnect.wire.sigchain import receipt_digest
 
@@ -12,21 +20,21 @@ ALICE = Identity(b"a" * 32)
 
 
 def ledger() -> Ledger:
-    return Ledger(NknAddress("alice", ALICE.public_key), b"n" * 32, Chain(b"n" * 32, 0.0))
+    return Ledger(NknAddress("alice", ALICE.public_key), b"n" * 32, BlockHashes(b"n" * 32, 0.0))
 
 
 def test_the_block_hash_changes_with_time() -> None:
-    chain = Chain(b"k" * 32, 1000.0)
+    chain = BlockHashes(b"k" * 32, 1000.0)
     assert chain.height(1000.0) == chain.height(1019.9) == 0
     assert chain.next_at(1000.0) == 1020.0
     assert chain.height(1020.0) == 1
     assert chain.height(900.0) == 0
     assert len({chain.block_hash(height) for height in range(100)}) == 100
-    assert Chain(b"x" * 32, 0.0).block_hash(0) != chain.block_hash(0)
+    assert BlockHashes(b"x" * 32, 0.0).block_hash(0) != chain.block_hash(0)
 
 
 def test_recent_hashes_are_accepted() -> None:
-    chain = Chain(b"k" * 32, 0.0)
+    chain = BlockHashes(b"k" * 32, 0.0)
     now = 20.0 * 50
     assert chain.is_recent(chain.block_hash(50), now)
     assert chain.is_recent(chain.block_hash(50 - RECENT_BLOCKS + 1), now)

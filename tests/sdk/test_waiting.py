@@ -7,7 +7,7 @@ import asyncio
 from nconnect.model import NknAddress
 from nconnect.nkn.exchange import Answer
 from nconnect.nkn.message import Reply
-from nconnect.sdk.waiting import Waiting
+from nconnect.sdk.waiting import PendingReplies
 
 ALICE, BOB = NknAddress("alice", bytes(32)), NknAddress("bob", bytes(32))
 
@@ -18,7 +18,7 @@ def answer(dest: NknAddress, data: str | None) -> Answer:
 
 def test_the_last_answer_ends_it() -> None:
     async def main() -> None:
-        waiting = Waiting({ALICE: "a", BOB: "b"})
+        waiting = PendingReplies({ALICE: "a", BOB: "b"})
         waiting.take(answer(BOB, "hello"))
         assert not waiting.done.done()
         assert waiting.replies == {"b": Reply("b", "hello", True)}
@@ -32,7 +32,7 @@ def test_the_last_answer_ends_it() -> None:
 
 def test_it_can_be_ended_twice_and_says_who_is_missing() -> None:
     async def main() -> None:
-        waiting = Waiting({ALICE: "a", BOB: "b"})
+        waiting = PendingReplies({ALICE: "a", BOB: "b"})
         error = waiting.no_reply(5.0)
         assert str(error).startswith("no answer from a and 1 more within 5 s (is it running")
         assert (error.replies, list(error.missing)) == ({}, ["a", "b"])

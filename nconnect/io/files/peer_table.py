@@ -7,7 +7,7 @@ from pathlib import Path
 
 from nconnect.errors import ConfigError, HostError, NconnectError
 from nconnect.invite.book import Book
-from nconnect.invite.table import Table, table_of
+from nconnect.invite.table import PeerTable, table_of
 from nconnect.io.files import config_file
 from nconnect.io.files.invitations import InvitationStore
 from nconnect.model import Config
@@ -15,7 +15,7 @@ from nconnect.model import Config
 _NOT_SHOWN = "peers that came by invitation are not known here: {}"
 
 
-def load(path: Path) -> Table:
+def load(path: Path) -> PeerTable:
     """The file at `path`, with the peers of its interface's invitations. Raises `ConfigError`.
 
     Where those cannot be read, the table says so and has the file's peers.
@@ -23,14 +23,14 @@ def load(path: Path) -> Table:
     return of(config_file.load(path))
 
 
-def of(config: Config, read: Callable[[], Book] | None = None) -> Table:
+def of(config: Config, read: Callable[[], Book] | None = None) -> PeerTable:
     """The table of a checked configuration; `read` gives the book, in place of the interface's store."""
     from nconnect.crypto.keys import Identity
 
     try:
         book = (read or InvitationStore.of(config.interface).read)()
     except (ConfigError, HostError) as error:
-        return Table(config, {}, (_NOT_SHOWN.format(_one_line(error)),))
+        return PeerTable(config, {}, (_NOT_SHOWN.format(_one_line(error)),))
     return table_of(config, book, own_key=Identity(config.seed).public_key)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 
-from nconnect.doctor.inference import PATHS, PORTS, Server, recognise
+from nconnect.doctor.inference import PORTS, PROBE_PATHS, Server, recognise
 from nconnect.errors import NconnectError
 from nconnect.io.http import http_client
 from nconnect.io.net.dial import dial
@@ -41,7 +41,7 @@ async def probe(host: str, port: int) -> Server | None:
             (await dial(host, port)).close()
     except (OSError, TimeoutError):
         return None
-    for path in PATHS:
+    for path in PROBE_PATHS:
         try:
             answer = await http_client.request(
                 "GET", f"http://{join_addr(host, port)}{path}", timeout_s=_ANSWER_S

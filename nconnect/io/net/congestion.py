@@ -13,7 +13,7 @@ from nconnect.io.net.tcp_info import TcpInfo
 # A shorter round trip is one machine or one room, where nothing is lost but what overflows …
 LOCAL_RTT_S = 0.001
 LOSSES = 10  # … and where more packets had to be sent again, it is not: guessed
-PLAIN = b"reno"  # what everybody may choose, without any right
+RENO = b"reno"  # what everybody may choose, without any right
 _BBR = b"bbr"
 
 
@@ -44,6 +44,6 @@ class CongestionControl:
     def _change(self, sock: socket.socket, info: TcpInfo) -> None:
         self._changed, self._resent_before = True, info.retransmitted
         if sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, 16).rstrip(b"\0") == _BBR:
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, PLAIN)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, RENO)
         else:
             self._done = True

@@ -22,8 +22,9 @@ from nconnect.config.proxy import Admit
 from nconnect.errors import NetworkError, ProxyError
 from nconnect.io.errors import plain_reason
 from nconnect.io.net import nat64
+from nconnect.io.net.name_servers import AddressInfo
 from nconnect.io.net.proxy import open_through
-from nconnect.io.net.resolve import AddressInfo, stream_addresses
+from nconnect.io.net.resolve import stream_addresses
 from nconnect.model import Proxy
 
 PROXY_S = 4.0  # guessed; below the 5 s that an attempt has, so that the error names the proxy

@@ -6,7 +6,8 @@ import asyncio
 import socket
 from ipaddress import IPv4Address, IPv6Address, IPv6Network
 
-from nconnect.io.net.resolve import AddressInfo, stream_addresses
+from nconnect.io.net.name_servers import AddressInfo
+from nconnect.io.net.resolve import stream_addresses
 from nconnect.ip import nat64
 
 _LOOK_S = 2.0  # guessed: a network whose name server takes longer has none, as far as we are concerned
@@ -25,7 +26,7 @@ async def translated(addresses: list[AddressInfo]) -> list[AddressInfo]:
 async def _prefix() -> IPv6Network | None:
     try:
         async with asyncio.timeout(_LOOK_S):
-            found = await stream_addresses(nat64.NAME, 0, keep_s=_KEEP_S)
+            found = await stream_addresses(nat64.WELL_KNOWN_NAME, 0, keep_s=_KEEP_S)
     except (OSError, TimeoutError):
         return None
     return nat64.find_prefix(IPv6Address(info[4][0]) for info in found if info[0] == socket.AF_INET6)

@@ -32,7 +32,7 @@ _GSETTING = re.compile(r"(?m)^org\.gnome\.system\.proxy(?:\.(\w+))? (\w+) '?([^'
 
 
 @dataclass(frozen=True, slots=True)
-class Elsewhere:
+class FoundProxy:
     """A proxy that somebody set, and where: words that follow "it is set"."""
 
     proxy: Proxy
@@ -48,9 +48,9 @@ class Elsewhere:
         return f'write proxy = "{self.url}" in [network] of {path}'
 
 
-def elsewhere(environ: Mapping[str, str] = os.environ, *, ask_desktop: bool = True) -> tuple[Elsewhere, ...]:
+def elsewhere(environ: Mapping[str, str] = os.environ, *, ask_desktop: bool = True) -> tuple[FoundProxy, ...]:
     """All that are found, each address once, the likeliest first."""
-    found: dict[str, Elsewhere] = {}
+    found: dict[str, FoundProxy] = {}
     desktop = _desktop(environ) if ask_desktop else ()
     for each in (*_before_sudo(environ), *_environment_file(), *desktop, *_apt()):
         found.setdefault(str(each.proxy), each)
@@ -68,7 +68,7 @@ def hint(path: object | None = None, environ: Mapping[str, str] = os.environ) ->
     return ""
 
 
-def _before_sudo(environ: Mapping[str, str]) -> Iterator[Elsewhere]:
+def _before_sudo(environ: Mapping[str, str]) -> Iterator[FoundProxy]:
     """The environment in which `sudo` was called: its own process still has it."""
     if os.geteuid() != 0 or not environ.get("SUDO_UID"):
         return
@@ -84,11 +84,11 @@ def _before_sudo(environ: Mapping[str, str]) -> Iterator[Elsewhere]:
         pid = int(parent[1])
 
 
-def _environment_file() -> Iterator[Elsewhere]:
+def _environment_file() -> Iterator[FoundProxy]:
     yield from _of(dict(_ASSIGNED.findall(_read(ENVIRONMENT))), f"in {ENVIRONMENT}")
 
 
-def _apt() -> Iterator[Elsewhere]:
+def _apt() -> Iterator[FoundProxy]:
     file, folder = APT
     try:
         files = [file, *sorted(folder.iterdir())]
@@ -100,7 +100,7 @@ def _apt() -> Iterator[Elsewhere]:
             yield from _of({"https_proxy": url}, f"for apt, in {path}")
 
 
-def _desktop(environ: Mapping[str, str]) -> Iterator[Elsewhere]:
+def _desktop(environ: Mapping[str, str]) -> Iterator[FoundProxy]:
     """GNOME's setting, of the user who called sudo."""
     program = shutil.which("gsettings")
     if program is None:
@@ -135,13 +135,13 @@ def _desktop(environ: Mapping[str, str]) -> Iterator[Elsewhere]:
             yield from _of({"https_proxy": f"{scheme}://{host}:{port}"}, "in the desktop's settings")
 
 
-def _of(environ: Mapping[str, str], where: str) -> Iterator[Elsewhere]:
+def _of(environ: Mapping[str, str], where: str) -> Iterator[FoundProxy]:
     try:
         proxy = of_environment(environ).proxy
     except ConfigError:
         return  # nothing that could be used
     if proxy is not None:
-        yield Elsewhere(proxy, where)
+        yield FoundProxy(proxy, where)
 
 
 def _read(path: Path) -> str:

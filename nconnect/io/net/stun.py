@@ -14,8 +14,8 @@ from contextlib import suppress
 from ipaddress import ip_address
 
 from nconnect.io.clock import boottime
-from nconnect.model import Address
-from nconnect.nat.stun import Endpoint, StunProbe, Verdict
+from nconnect.model import Address, Endpoint
+from nconnect.nat.stun import StunProbe, Verdict
 from nconnect.wire.stun import MAX_BYTES
 
 Found = tuple[Verdict, Address]  # and our own address on the way to the first server

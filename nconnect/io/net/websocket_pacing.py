@@ -19,7 +19,7 @@ SPARSE_INTERVAL_S = 0.1  # below what the pacer takes for a pause
 RECEIVER_LIMITED = 0.1  # guessed: held back by its window for more of the time, the receiver is slow
 
 
-class Owner(Protocol):
+class PacedSocket(Protocol):
     """The websocket, as its pacing knows it."""
 
     writable: bool
@@ -38,7 +38,7 @@ class Pacing:
         "pacer", "timer",
     )  # fmt: skip
 
-    def __init__(self, sock: socket.socket, owner: Owner, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, sock: socket.socket, owner: PacedSocket, loop: asyncio.AbstractEventLoop) -> None:
         self.pacer = Pacer(boottime())
         self.timer: asyncio.TimerHandle | None = None
         self._socket = sock

@@ -44,7 +44,7 @@ class FrameHandler(Protocol):
         """Called once, last."""
 
 
-class Owner(Protocol):
+class ReceivingSocket(Protocol):
     """The websocket, as its receiving half knows it."""
 
     handler: FrameHandler
@@ -70,7 +70,13 @@ class Receiver:
     )  # fmt: skip
 
     def __init__(
-        self, sock: Any, owner: Owner, loop: asyncio.AbstractEventLoop, *, client: bool, early: bytes
+        self,
+        sock: Any,
+        owner: ReceivingSocket,
+        loop: asyncio.AbstractEventLoop,
+        *,
+        client: bool,
+        early: bytes,
     ) -> None:
         """`early`: what was read from the socket behind the upgrade."""
         self.share: Share | None = None  # of the loop's turns; None: `MAX_FRAMES_A_TURN` alone

@@ -33,16 +33,16 @@ from nconnect.host.judge import judge, owner_of
 from nconnect.host.plan import FORWARDING, IP_FORWARD, IPV6_FORWARDING, ROUTE_PROTOCOL, HostPlan, HostState
 from nconnect.host.ruleset import (
     deletion,
-    interface_of,
+    interface_of_table,
     table_name,
 )
 from nconnect.io.errors import reason
 from nconnect.io.net import name_servers
 from nconnect.io.system import conntrack, nftables, sysctl
 from nconnect.io.system.firewall import Firewall
-from nconnect.io.system.host_operations import asking, described, ignoring, perform, refusal, set_bypass
+from nconnect.io.system.host_operations import asking, described, ignoring, perform, set_bypass, why_refused
 from nconnect.io.system.host_record import Record, RecordFile
-from nconnect.io.system.netlink import Link, Netlink
+from nconnect.io.system.netlink import Netlink, NetworkInterface
 from nconnect.io.system.netlink_socket import NetlinkError
 from nconnect.model import Config, Prefix
 
@@ -128,7 +128,7 @@ class Host:
                     done = [each for each in done if not isinstance(each, LoadRuleset)]
                 self._take_back(netlink, link, done, reading, record)
                 if isinstance(error, NetlinkError):
-                    raise HostError(refusal(done[-1], error)) from error
+                    raise HostError(why_refused(done[-1], error)) from error
                 raise
 
     def remove(self, *, keep_rules: bool = False) -> None:
@@ -214,7 +214,7 @@ class Host:
         with asking("end the connections of peers"):
             return conntrack.forget(prefixes, judge(config, own))
 
-    def _names(self, links: list[Link]) -> dict[int, str]:
+    def _names(self, links: list[NetworkInterface]) -> dict[int, str]:
         """By index. Ours has the name that it should have, and a stranger of that name its number."""
         ours = self._find(links)
         names = {link.index: link.name for link in links}
@@ -225,7 +225,7 @@ class Host:
             names[ours.index] = self._interface
         return names
 
-    def _find(self, links: list[Link]) -> Link | None:
+    def _find(self, links: list[NetworkInterface]) -> NetworkInterface | None:
         """Our interface, whatever it is called."""
         index = None if self._index is None else self._index()
         for link in links:
@@ -233,7 +233,7 @@ class Host:
                 return link
         return None
 
-    def _link(self, netlink: Netlink) -> Link:
+    def _link(self, netlink: Netlink) -> NetworkInterface:
         link = self._find(netlink.links())
         if link is None:
             raise HostError(
@@ -241,7 +241,7 @@ class Host:
             )
         return link
 
-    def _named_back(self, netlink: Netlink, link: Link) -> Link:
+    def _named_back(self, netlink: Netlink, link: NetworkInterface) -> NetworkInterface:
         """Our interface under its own name: the firewall's rules find it by that."""
         if link.name == self._interface:
             return link
@@ -254,7 +254,7 @@ class Host:
             ) from error
         return self._link(netlink)
 
-    def _read(self, netlink: Netlink, link: Link, state: HostState, record: Record) -> Reading:
+    def _read(self, netlink: Netlink, link: NetworkInterface, state: HostState, record: Record) -> Reading:
         """What of ours is there: an address or a route that somebody else gave the interface is not seen.
 
         But a route that is wanted is as good as ours: the kernel takes none beside it.
@@ -298,11 +298,11 @@ class Host:
         names = [IP_FORWARD, IPV6_FORWARDING, CONNTRACK_MAX, *ipv6_off, *sysctl.interfaces_with("accept_ra")]
         return {name: value for name in names if (value := sysctl.read(name)) is not None}
 
-    def _others(self, links: list[Link]) -> tuple[str, ...]:
+    def _others(self, links: list[NetworkInterface]) -> tuple[str, ...]:
         """Interfaces of other nconnect daemons in this namespace: a table of theirs, and the device."""
         present = {link.name for link in links} - {self._interface}
         return tuple(
-            sorted({name for t in nftables.tables() if (name := interface_of(t)) in present and name})
+            sorted({name for t in nftables.tables() if (name := interface_of_table(t)) in present and name})
         )
 
     def _records(self) -> list[Record]:
@@ -320,7 +320,12 @@ class Host:
             self._file.write(record)
 
     def _take_back(
-        self, netlink: Netlink, link: Link, done: list[Operation], reading: Reading, record: Record
+        self,
+        netlink: Netlink,
+        link: NetworkInterface,
+        done: list[Operation],
+        reading: Reading,
+        record: Record,
     ) -> None:
         """Undo in reverse; the operation that failed too, since it may have been half done."""
         for operation in reversed(done):
@@ -338,7 +343,7 @@ class Host:
         else:
             self._file.write(record)
 
-    def _clear(self, netlink: Netlink, link: Link, record: Record) -> list[str]:
+    def _clear(self, netlink: Netlink, link: NetworkInterface, record: Record) -> list[str]:
         """Routes and addresses; the link goes down first, so that nothing passes while the rules go."""
         problems = []
         try:
@@ -356,7 +361,7 @@ class Host:
                 problems.append(f"cannot clear {link.name}: {reason(error)}")
         return problems
 
-    def _end_bypasses(self, netlink: Netlink, links: list[Link], record: Record) -> None:
+    def _end_bypasses(self, netlink: Netlink, links: list[NetworkInterface], record: Record) -> None:
         """Also those of a daemon that was killed: they do not go with its device."""
         names = {link.index: link.name for link in links}
         for route in self._bypasses(netlink.routes(names) if record.bypasses else (), record):
@@ -365,7 +370,7 @@ class Host:
                 set_bypass(netlink, DeleteBypass(host))
         record.bypasses = []
 
-    def _put_back(self, record: Record, links: list[Link]) -> None:
+    def _put_back(self, record: Record, links: list[NetworkInterface]) -> None:
         """Restore the machine's settings, unless another nconnect still runs: then its `remove` does."""
         left = self._file.left_by_others({link.name for link in links})
         if (record.sysctls or left) and self._others(links):
@@ -379,7 +384,7 @@ class Host:
             else:
                 file.remove()
 
-    def _has_forwarders(self, links: list[Link]) -> bool:
+    def _has_forwarders(self, links: list[NetworkInterface]) -> bool:
         """Whether another program began to forward after us, and relies on the setting now."""
         before = {name for record in self._records() for name in record.interfaces}
         own = {self._interface, *self._others(links)}

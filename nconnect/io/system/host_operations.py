@@ -25,7 +25,7 @@ from nconnect.host.plan import ROUTE_PROTOCOL
 from nconnect.io.errors import reason
 from nconnect.io.system import sysctl
 from nconnect.io.system.firewall import Firewall
-from nconnect.io.system.netlink import Link, Netlink
+from nconnect.io.system.netlink import Netlink, NetworkInterface
 from nconnect.io.system.netlink_socket import NetlinkError
 
 
@@ -48,7 +48,7 @@ def ignoring(code: int) -> Iterator[None]:
             raise
 
 
-def perform(netlink: Netlink, link: Link, operation: Operation, firewall: Firewall) -> None:
+def perform(netlink: Netlink, link: NetworkInterface, operation: Operation, firewall: Firewall) -> None:
     """Raises `NetlinkError` or `HostError`."""
     match operation:
         case SetLink(_, mtu, up):
@@ -83,7 +83,7 @@ def set_bypass(netlink: Netlink, operation: AddBypass | DeleteBypass) -> None:
             netlink.delete_route(*how)
 
 
-def refusal(operation: Operation, error: NetlinkError) -> str:
+def why_refused(operation: Operation, error: NetlinkError) -> str:
     hints = {
         errno.EPERM: "run it as root",
         errno.EEXIST: "something else has set it already: see `ip route` and `ip address`",

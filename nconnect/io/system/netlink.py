@@ -77,7 +77,7 @@ _FAMILY = {4: socket.AF_INET, 6: socket.AF_INET6}
 
 
 @dataclass(frozen=True, slots=True)
-class Link:
+class NetworkInterface:
     index: int
     name: str
     mtu: int
@@ -99,7 +99,7 @@ class Netlink(NetlinkSocket):
     def __init__(self) -> None:
         super().__init__(socket.NETLINK_ROUTE)
 
-    def links(self) -> list[Link]:
+    def links(self) -> list[NetworkInterface]:
         found = []
         for body in self._dump(_GETLINK, _LINK.pack(0, 0, 0, 0, 0)):
             _, _, index, flags, _ = _LINK.unpack_from(body)
@@ -108,7 +108,7 @@ class Netlink(NetlinkSocket):
             (mtu,) = _UINT.unpack(attributes[_IFLA_MTU])
             info = dict(read_attributes(attributes.get(_IFLA_LINKINFO, memoryview(b""))))
             kind = bytes(info.get(_IFLA_INFO_KIND, b"")).rstrip(b"\0").decode(errors="replace")
-            found.append(Link(index, name, mtu, bool(flags & _IFF_UP), kind))
+            found.append(NetworkInterface(index, name, mtu, bool(flags & _IFF_UP), kind))
         return found
 
     def addresses(self, only: int | None = None) -> list[LinkAddress]:

@@ -7,7 +7,7 @@ import socket
 import pytest
 
 from nconnect.io.net import nat64, resolve
-from nconnect.io.net.resolve import AddressInfo
+from nconnect.io.net.name_servers import AddressInfo
 from tests.loops import run_on_both
 
 NODE: AddressInfo = (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("192.0.2.7", 30002))

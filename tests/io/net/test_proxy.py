@@ -20,7 +20,7 @@ from nconnect.io.http.http_server import HttpServer
 from nconnect.io.net import dial as dialling
 from nconnect.io.net import resolve, websocket_client
 from nconnect.io.net.dial import dial
-from nconnect.io.net.resolve import AddressInfo
+from nconnect.io.net.name_servers import AddressInfo
 from nconnect.io.nkn.node_server import NodeServer
 from nconnect.model import NodeConfig, Proxy
 from nconnect.nkn import Client, MultiClient

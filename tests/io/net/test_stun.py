@@ -11,7 +11,8 @@ import pytest
 from nconnect.io.clock import boottime
 from nconnect.io.net import stun
 from nconnect.io.nkn.stun_server import StunPorts
-from nconnect.nat.stun import Endpoint, Nat
+from nconnect.model import Endpoint
+from nconnect.nat.stun import Nat
 
 
 def served(ports: StunPorts, *hosts: str) -> list[Endpoint]:

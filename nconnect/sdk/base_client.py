@@ -25,7 +25,7 @@ from nconnect.nkn.link import Link
 from nconnect.nkn.message import Message, Reply
 from nconnect.sdk.inbox import INBOX_BYTES, INBOX_MESSAGES, Inbox
 from nconnect.sdk.sub_link import LinkStatus, SubLink
-from nconnect.sdk.waiting import Waiting
+from nconnect.sdk.waiting import PendingReplies
 from nconnect.wire.jsonrpc import NodeInfo
 from nconnect.wire.nkn import MAX_DESTS, InboundMessage
 
@@ -35,7 +35,7 @@ LINGER_S = 2.0  # guessed: how long leaving waits for the kernel to take what wa
 
 
 class Options(TypedDict, total=False):
-    """What every client takes besides its seed and identifier. The defaults are those of `Endpoint`."""
+    """Keyword arguments that `Client` and `MultiClient` take besides their own."""
 
     seed_rpc: str | Iterable[str]
     """Where to ask for a node: tried in parallel, a little apart."""
@@ -54,7 +54,7 @@ class Options(TypedDict, total=False):
     """The same in bytes."""
 
 
-class Endpoint:
+class BaseClient:
     """The base of `Client` and `MultiClient`; not to be made by itself."""
 
     def __init__(
@@ -78,7 +78,7 @@ class Endpoint:
         self._exchange = Exchange(self._identity, rng=os.urandom, accept_unencrypted=accept_unencrypted)
         self._connect_timeout_s = connect_timeout_s
         self._inbox = Inbox(inbox_messages, inbox_bytes)
-        self._waiting: dict[bytes, Waiting] = {}
+        self._waiting: dict[bytes, PendingReplies] = {}
         self._in_hand: Message | None = None  # what the loop over this client works on
         self._changed = asyncio.Event()  # of a link; replaced each time it is set
         self._entered = self._closed = False
@@ -209,7 +209,7 @@ class Endpoint:
         dests = self._dests([dest] if isinstance(dest, str) else dest)
         id = self._exchange.message_id()
         batches = self._exchange.message(list(dests), data, id=id, encrypt=encrypt, no_reply=no_reply)
-        waiting = Waiting(dests)
+        waiting = PendingReplies(dests)
         if not no_reply:
             self._exchange.expect(id, list(dests), encrypted=encrypt)
             self._waiting[id] = waiting
