@@ -1,0 +1,179 @@
+"""The UDP socket of the direct path: runs of datagrams in one call each way, and a TTL for each.
+
+One socket for each IP version serves all peers and STUN, so that a NAT has one mapping for all of them.
+
+- Out: `send` hands the kernel a run of datagrams of one size (the last may be shorter) as one buffer, with
+  UDP_SEGMENT (udp(7)). Where the interface cannot do that (EIO, EINVAL) the run is sent one by one from then
+  on, until `route_changed`.
+- In: UDP_GRO joins what arrived in a row from one source; each buffer comes with the size of its datagrams.
+- The path's MTU is the direct path's to find: IP_MTU_DISCOVER=PROBE sets DF and ignores what the kernel
+  believes of the path. The route's own MTU still holds (EMSGSIZE).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import socket
+import struct
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from enum import Enum
+from ipaddress import ip_address
+
+from nconnect.errors import HostError
+from nconnect.io.errors import reason
+from nconnect.model import Buffer
+from nconnect.wire.direct import Endpoint
+
+# linux/udp.h, linux/in.h, linux/in6.h, asm-generic/socket.h; Python has no names for them.
+UDP_SEGMENT, UDP_GRO = 103, 104
+IP_MTU_DISCOVER, IPV6_MTU_DISCOVER, PMTUDISC_PROBE = 10, 23, 3
+IPV6_DONTFRAG = 62
+SO_RXQ_OVFL, SO_SNDBUFFORCE, SO_RCVBUFFORCE = 40, 32, 33
+
+MAX_RUN_BYTES = 65507  # IPv4's largest payload
+MAX_RUN = 64  # datagrams of one call; 128 since Linux 6.9
+BUFFER_BYTES = 7 << 20  # what the kernel may keep of what arrived; without rights it grants less
+_BUFFER = 1 << 16
+_INT, _U16, _U32 = struct.Struct("@i"), struct.Struct("@H"), struct.Struct("@I")
+_CONTROL_BYTES = socket.CMSG_SPACE(_INT.size) + socket.CMSG_SPACE(_U32.size)
+_NO_GSO = {errno.EIO, errno.EINVAL}
+
+
+class Sent(Enum):
+    """What became of a run of datagrams."""
+
+    SENT = "sent"
+    FULL = "full"  # the socket's buffer: dropped, as in any full queue
+    TOO_BIG = "too_big"  # for the route's MTU
+    REFUSED = "refused"  # no route, or a firewall of this machine
+
+
+class DatagramSocket:
+    """A bound UDP socket of one IP version. Not blocking. `bind` it while there are rights: more buffer."""
+
+    def __init__(self, bound: socket.socket) -> None:
+        self.counts: Counter[Sent] = Counter()  # calls of `send`
+        self.lost = 0  # datagrams that the kernel dropped since nobody read them
+        self.port: int = bound.getsockname()[1]
+        self._socket = bound
+        self._is_v6 = bound.family == socket.AF_INET6
+        self._gso = True
+        self._arrived = memoryview(bytearray(_BUFFER))
+
+    @classmethod
+    def bind(cls, version: int, port: int) -> DatagramSocket:
+        """For IP version 4 or 6; port 0: any. Raises `HostError` in one line."""
+        family = socket.AF_INET if version == 4 else socket.AF_INET6
+        try:
+            made = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+        except OSError as error:
+            raise HostError(f"cannot use IPv{version} for direct paths: {reason(error)}") from error
+        try:
+            _set_options(made, version)
+            made.bind(("", port))
+        except OSError as error:
+            made.close()
+            hint = "choose another direct_port"
+            if error.errno == errno.EACCES:
+                hint = "ports below 1024 need root, or CAP_NET_BIND_SERVICE: choose a higher direct_port"
+            raise HostError(
+                f"cannot use UDP port {port} for direct paths: {reason(error)} ({hint})"
+            ) from error
+        return cls(made)
+
+    def fileno(self) -> int:
+        return self._socket.fileno()
+
+    def close(self) -> None:
+        """May come twice."""
+        self._socket.close()
+
+    def route_changed(self) -> None:
+        """Another interface may be able to segment."""
+        self._gso = True
+
+    def send(
+        self, to: Endpoint, parts: Sequence[Buffer], segment: int = 0, *, ttl: int | None = None
+    ) -> Sent:
+        """Send `parts`, one after another, as datagrams of `segment` bytes; 0: they are one datagram.
+
+        At most MAX_RUN datagrams and MAX_RUN_BYTES. Never raises.
+        """
+        found = self._send(to, parts, segment, ttl)
+        self.counts[found] += 1
+        return found
+
+    def _send(self, to: Endpoint, parts: Sequence[Buffer], segment: int, ttl: int | None) -> Sent:
+        address = str(to.address), to.port
+        control = [] if ttl is None else [self._ttl(ttl)]
+        if segment and not self._gso:
+            return self._one_by_one(to, parts, segment, ttl)
+        if segment:
+            control.append((socket.IPPROTO_UDP, UDP_SEGMENT, _U16.pack(segment)))
+        try:
+            self._socket.sendmsg(parts, control, 0, address)
+        except BlockingIOError:
+            return Sent.FULL
+        except OSError as error:
+            if error.errno == errno.EMSGSIZE:
+                return Sent.TOO_BIG
+            if segment and error.errno in _NO_GSO:
+                self._gso = False
+                return self._one_by_one(to, parts, segment, ttl)
+            return Sent.FULL if error.errno == errno.ENOBUFS else Sent.REFUSED
+        return Sent.SENT
+
+    def _one_by_one(self, to: Endpoint, parts: Sequence[Buffer], segment: int, ttl: int | None) -> Sent:
+        whole = memoryview(b"".join(parts))
+        for at in range(0, len(whole), segment):
+            found = self._send(to, [whole[at : at + segment]], 0, ttl)
+            if found is not Sent.SENT:
+                return found
+        return Sent.SENT
+
+    def _ttl(self, ttl: int) -> tuple[int, int, bytes]:
+        if self._is_v6:
+            return socket.IPPROTO_IPV6, socket.IPV6_HOPLIMIT, _INT.pack(ttl)
+        return socket.IPPROTO_IP, socket.IP_TTL, _INT.pack(ttl)
+
+    def receive(self, runs: int) -> Iterator[tuple[Endpoint, memoryview, int]]:
+        """(source, datagrams, size of each but the last) of at most `runs` runs that have arrived.
+
+        The view is borrowed until the next one. Ends when nothing is there.
+        """
+        for _ in range(runs):
+            try:
+                size, control, _, source = self._socket.recvmsg_into([self._arrived], _CONTROL_BYTES)
+            except BlockingIOError:
+                return
+            except OSError:  # an ICMP error of an earlier datagram
+                continue
+            segment = size
+            for level, kind, value in control:
+                if (level, kind) == (socket.IPPROTO_UDP, UDP_GRO):
+                    segment = _INT.unpack(value[: _INT.size])[0]
+                elif (level, kind) == (socket.SOL_SOCKET, SO_RXQ_OVFL):
+                    self.lost = _U32.unpack(value)[0]
+            yield Endpoint(ip_address(source[0].partition("%")[0]), source[1]), self._arrived[:size], segment
+
+
+def _set_options(made: socket.socket, version: int) -> None:
+    if version == 6:
+        made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        made.setsockopt(socket.IPPROTO_IPV6, IPV6_MTU_DISCOVER, PMTUDISC_PROBE)
+        made.setsockopt(socket.IPPROTO_IPV6, IPV6_DONTFRAG, 1)
+    else:
+        made.setsockopt(socket.IPPROTO_IP, IP_MTU_DISCOVER, PMTUDISC_PROBE)
+    with contextlib.suppress(OSError):  # before Linux 5.0
+        made.setsockopt(socket.IPPROTO_UDP, UDP_GRO, 1)
+    made.setsockopt(socket.SOL_SOCKET, SO_RXQ_OVFL, 1)
+    for forced, asked in (
+        (SO_RCVBUFFORCE, socket.SO_RCVBUF),
+        (SO_SNDBUFFORCE, socket.SO_SNDBUF),
+    ):
+        try:
+            made.setsockopt(socket.SOL_SOCKET, forced, BUFFER_BYTES)
+        except PermissionError:
+            made.setsockopt(socket.SOL_SOCKET, asked, BUFFER_BYTES)

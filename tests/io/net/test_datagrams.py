@@ -1,0 +1,178 @@
+"""The data socket on loopback: runs out and in, both IP versions, TTL, and what goes wrong."""
+
+from __future__ import annotations
+
+import errno
+import select
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from ipaddress import ip_address
+from typing import Any
+
+import pytest
+
+from nconnect.errors import HostError
+from nconnect.io.net.datagrams import MAX_RUN, SO_RXQ_OVFL, DatagramSocket, Sent
+from nconnect.wire.direct import Endpoint
+
+LOOPBACK = {4: ip_address("127.0.0.1"), 6: ip_address("::1")}
+Pair = tuple[DatagramSocket, DatagramSocket, Endpoint]
+IP_RECVTTL = 12
+
+
+@pytest.fixture(params=[4, 6])
+def version(request: pytest.FixtureRequest) -> int:
+    assert isinstance(request.param, int)
+    return request.param
+
+
+@pytest.fixture
+def bind() -> Iterator[Callable[[int], DatagramSocket]]:
+    with ExitStack() as stack:
+
+        def make(version: int, port: int = 0) -> DatagramSocket:
+            made = DatagramSocket.bind(version, port)
+            stack.callback(made.close)
+            return made
+
+        yield make
+
+
+@pytest.fixture
+def pair(version: int, bind: Callable[[int], DatagramSocket]) -> Pair:
+    here, there = bind(version), bind(version)
+    return here, there, Endpoint(LOOPBACK[version], there.port)
+
+
+def arrived(there: DatagramSocket, size: int) -> list[tuple[Endpoint, bytes, int]]:
+    """All runs until `size` bytes are there."""
+    found: list[tuple[Endpoint, bytes, int]] = []
+    while sum(len(data) for _, data, _ in found) < size:
+        assert select.select([there], [], [], 10)[0], f"only {found} arrived"
+        found += [(source, bytes(view), segment) for source, view, segment in there.receive(100)]
+    return found
+
+
+def cut(runs: list[tuple[Endpoint, bytes, int]]) -> list[bytes]:
+    return [data[at : at + size] for _, data, size in runs for at in range(0, len(data), size)]
+
+
+def test_one_datagram(pair: Pair, version: int) -> None:
+    here, there, to = pair
+    assert here.send(to, [b"head", bytearray(b"body")]) is Sent.SENT
+    assert arrived(there, 8) == [(Endpoint(LOOPBACK[version], here.port), b"headbody", 8)]
+    assert list(there.receive(5)) == []
+
+
+@pytest.mark.parametrize("last", [1, 600, 1200])
+def test_a_run_is_cut_and_comes_whole(pair: Pair, last: int) -> None:
+    here, there, to = pair
+    sent = [bytes([n]) * 1200 for n in range(MAX_RUN // 2)] + [b"x" * last]
+    whole = b"".join(sent)
+    assert here.send(to, [whole[:5000], memoryview(whole)[5000:]], 1200) is Sent.SENT
+    runs = arrived(there, len(whole))
+    assert cut(runs) == sent
+    assert len(runs) < len(sent), "the kernel did not join them"
+
+
+def test_where_the_kernel_cannot_cut_we_do(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    here, there, to = pair
+    real, calls = here._socket, []
+
+    class Refusing:
+        """A socket whose interface has no checksum offload."""
+
+        def sendmsg(self, parts: Any, control: Any, flags: int, address: Any) -> int:
+            calls.append(control)
+            if control:
+                raise OSError(errno.EIO, "EIO")
+            return real.sendmsg(parts, control, flags, address)
+
+        def close(self) -> None:
+            real.close()
+
+    monkeypatch.setattr(here, "_socket", Refusing())
+    sent = [b"a" * 700, b"b" * 700, b"c" * 10]
+    for _ in range(2):
+        assert here.send(to, [b"".join(sent)], 700) is Sent.SENT
+        assert cut(arrived(there, 1410)) == sent
+    assert [bool(control) for control in calls] == [True] + [False] * 6, "it was tried once"
+    here.route_changed()
+    here.send(to, [b"".join(sent)], 700)
+    assert calls[7]
+
+
+def test_a_ttl_for_one_datagram(version: int, bind: Callable[[int], DatagramSocket]) -> None:
+    here = bind(version)
+    with socket.socket(socket.AF_INET if version == 4 else socket.AF_INET6, socket.SOCK_DGRAM) as there:
+        there.bind((str(LOOPBACK[version]), 0))
+        there.settimeout(10)
+        if version == 4:
+            there.setsockopt(socket.IPPROTO_IP, IP_RECVTTL, 1)
+        else:
+            there.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVHOPLIMIT, 1)
+        seen = []
+        for ttl in (2, None, 4):
+            here.send(Endpoint(LOOPBACK[version], there.getsockname()[1]), [b"x"], ttl=ttl)
+            _, control, _, _ = there.recvmsg(10, 100)
+            seen.append(int.from_bytes(control[0][2], "little"))
+    assert (seen[0], seen[2]) == (2, 4)
+    assert seen[1] > 4, "the system's own"
+
+
+def test_too_big_is_said_and_nothing_raises(pair: Pair) -> None:
+    here, there, to = pair
+    assert here.send(to, [bytes(66_000)]) is Sent.TOO_BIG
+    assert here.send(Endpoint(to.address, 0), [b"x"]) is Sent.REFUSED
+    assert here.counts == {Sent.TOO_BIG: 1, Sent.REFUSED: 1}
+    assert list(there.receive(1)) == []
+
+
+def test_an_unreachable_port_harms_nothing(version: int, bind: Callable[[int], DatagramSocket]) -> None:
+    here, there = bind(version), bind(version)
+    gone = Endpoint(LOOPBACK[version], there.port)
+    there.close()
+    for _ in range(3):
+        assert here.send(gone, [b"x"]) is Sent.SENT
+    assert list(here.receive(5)) == []
+
+
+def test_a_full_socket_drops_and_says_so(monkeypatch: pytest.MonkeyPatch, pair: Pair) -> None:
+    here, _, to = pair
+    real = here._socket
+
+    class Full:
+        def sendmsg(self, *arguments: object) -> int:
+            raise BlockingIOError
+
+        def close(self) -> None:
+            real.close()
+
+    monkeypatch.setattr(here, "_socket", Full())
+    assert here.send(to, [b"x"]) is Sent.FULL
+
+
+def test_what_nobody_read_is_counted(version: int, bind: Callable[[int], DatagramSocket]) -> None:
+    here, there = bind(version), bind(version)
+    there._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)  # the kernel's least
+    assert there._socket.getsockopt(socket.SOL_SOCKET, SO_RXQ_OVFL)
+    to = Endpoint(LOOPBACK[version], there.port)
+    for _ in range(20):
+        here.send(to, [bytes(1000)])
+    kept = sum(1 for _ in there.receive(100))
+    assert kept < 20
+    here.send(to, [b"x"])
+    arrived(there, 1)
+    assert there.lost == 20 - kept
+
+
+def test_a_port_in_use_is_one_line(version: int, bind: Callable[[int], DatagramSocket]) -> None:
+    port = bind(version).port
+    with pytest.raises(HostError, match=rf"UDP port {port} .*in use \(choose another direct_port\)"):
+        DatagramSocket.bind(version, port)
+
+
+def test_both_versions_have_one_port(bind: Callable[..., DatagramSocket]) -> None:
+    port = bind(4).port
+    assert bind(6, port).port == port
