@@ -1,0 +1,374 @@
+"""Behind each kind of NAT the STUN client says what kind it is, by our own node's ports.
+
+The first tests are of the lab: its routers do what their names say.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shutil
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
+from ipaddress import IPv4Address, ip_address
+from pathlib import Path
+
+import pytest
+
+from lab.nat import MAPPED_ADDRESS, NODE_HOST6, NODE_HOSTS, Kind, NatLab, Site, serve_mappings
+from lab.process import until
+from lab.sides import RPC_PORT, Node, Side
+from nconnect.io.http import http_client
+from nconnect.io.net import stun
+from nconnect.model import STUN_PORTS
+from nconnect.nat.port_mapping import PortMapper
+from nconnect.nat.stun import Nat, Verdict
+from nconnect.nat.upnp_mapping import HttpCall, UpnpMapper
+from nconnect.wire import pcp, upnp
+
+NODE = NODE_HOSTS[0]
+PORT, OTHER_PORT = 5000, 5001
+MAPPED_PORT = 41641
+TWO = {"two NATs": (Kind.PORT, Kind.PORT), "easy behind hard": (Kind.PORT, Kind.SYMMETRIC)}
+WAIT_S = 0.3  # for what must not arrive: everything is one machine
+
+
+@dataclass
+class Networks:
+    """The lab with a site of each kind and our node."""
+
+    lab: NatLab
+    node: Node
+    sites: dict[str, Site]
+
+
+@pytest.fixture(scope="module")
+def networks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Networks]:
+    with ExitStack() as undo:
+        lab = NatLab(undo)
+        sites = {kind.value: lab.site(kind) for kind in Kind}
+        sites |= {name: lab.site(*kinds) for name, kinds in TWO.items()}
+        sites["household"] = lab.site(Kind.PORT, hosts=2, ipv6=True)
+        node = Node(lab.internet, tmp_path_factory.mktemp("node"), options=["--listen", "::"])
+        undo.callback(node.stop)
+        node.start()
+        yield Networks(lab, node, sites)
+
+
+class Udp:
+    """A UDP socket of a machine."""
+
+    def __init__(self, site_or_lab: Site | NatLab, address: str, port: int = 0) -> None:
+        machine = site_or_lab.internet if isinstance(site_or_lab, NatLab) else site_or_lab.host
+        self.socket = machine.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self.socket.settimeout(5)
+        self.socket.bind((address, port))
+
+    def send(self, data: bytes, to: tuple[str, int]) -> None:
+        self.socket.sendto(data, to)
+
+    def receive(self) -> tuple[bytes, tuple[str, int]]:
+        data, source = self.socket.recvfrom(100)
+        return data, source
+
+    def hears(self, what: bytes) -> bool:
+        """Whether this arrives within `WAIT_S`."""
+        self.socket.settimeout(WAIT_S)
+        try:
+            while True:
+                if self.socket.recv(100) == what:
+                    return True
+        except TimeoutError:
+            return False
+        finally:
+            self.socket.settimeout(5)
+
+    def close(self) -> None:
+        self.socket.close()
+
+
+# --- the lab ---
+
+
+@pytest.mark.parametrize(
+    ("kind", "let_in"),
+    [
+        (Kind.NONE, "answer, other port, other address"),
+        (Kind.FULL_CONE, "answer, other port, other address"),
+        (Kind.ADDRESS, "answer, other port"),
+        (Kind.PORT, "answer"),
+        (Kind.SYMMETRIC, "answer"),
+        (Kind.PORT_OPEN, "answer"),
+        (Kind.BLOCKED, ""),
+    ],
+    ids=lambda value: value.value if isinstance(value, Kind) else "",
+)
+def test_a_router_lets_in_what_its_kind_does(networks: Networks, kind: Kind, let_in: str) -> None:
+    site, lab = networks.sites[kind.value], networks.lab
+    with (
+        closing(Udp(site, "0.0.0.0")) as host,
+        closing(Udp(lab, NODE, PORT)) as answer,
+        closing(Udp(lab, NODE, OTHER_PORT)) as other_port,
+        closing(Udp(lab, NODE_HOSTS[1], PORT)) as other_address,
+    ):
+        host.send(b"hello", (NODE, PORT))
+        if kind is Kind.BLOCKED:
+            assert not answer.hears(b"hello")
+            return
+        data, seen = answer.receive()
+        assert (data, seen[0]) == (b"hello", site.public)
+        found = []
+        for name, sender in (
+            ("answer", answer),
+            ("other port", other_port),
+            ("other address", other_address),
+        ):
+            sender.send(name.encode(), seen)
+            if host.hears(name.encode()):
+                found.append(name)
+        assert ", ".join(found) == let_in
+
+
+@pytest.mark.parametrize(("kind", "same"), [(Kind.PORT, True), (Kind.SYMMETRIC, False)])
+def test_a_symmetric_nat_alone_has_a_port_for_each_destination(
+    networks: Networks, kind: Kind, same: bool
+) -> None:
+    with closing(Udp(networks.sites[kind.value], "0.0.0.0")) as host:
+        seen = set()
+        for address in NODE_HOSTS:
+            with closing(Udp(networks.lab, address, PORT)) as server:
+                host.send(b"hello", (address, PORT))
+                seen.add(server.receive()[1])
+    assert (len(seen) == 1) is same
+
+
+@pytest.mark.parametrize(("kind", "kept"), [(Kind.PORT, True), (Kind.PORT_OPEN, False)])
+def test_an_open_router_changes_the_port_after_an_early_probe(
+    networks: Networks, kind: Kind, kept: bool
+) -> None:
+    """The trap: what the other side sends first makes an entry that the host's own packet clashes with."""
+    site = networks.sites[kind.value]
+    with closing(Udp(site, "0.0.0.0")) as host, closing(Udp(networks.lab, NODE, PORT + 10)) as peer:
+        port = host.socket.getsockname()[1]
+        peer.send(b"early", (site.public, port))
+        assert not host.hears(b"early")
+        host.send(b"hello", (NODE, PORT + 10))
+        _, seen = peer.receive()
+        assert (seen == (site.public, port)) is kept
+
+
+def test_a_mapping_expires(networks: Networks) -> None:
+    site = networks.lab.site(Kind.PORT)
+    site.expire_after(1)
+    router = site.routers[0]
+    with closing(Udp(site, "0.0.0.0")) as host, closing(Udp(networks.lab, NODE, PORT)) as server:
+        host.send(b"hello", (NODE, PORT))
+        seen = server.receive()[1]
+        server.send(b"in time", seen)
+        assert host.hears(b"in time")
+        until(lambda: not router.run(["conntrack", "-L", "-p", "udp"]).stdout, "the mapping to expire")
+        server.send(b"late", seen)
+        assert not host.hears(b"late")
+
+
+def test_mappings_that_are_flushed_are_gone(networks: Networks) -> None:
+    site = networks.sites[Kind.PORT.value]
+    with closing(Udp(site, "0.0.0.0")) as host, closing(Udp(networks.lab, NODE, PORT)) as server:
+        host.send(b"hello", (NODE, PORT))
+        seen = server.receive()[1]
+        site.forget()
+        server.send(b"late", seen)
+        assert not host.hears(b"late")
+
+
+def test_two_hosts_of_a_household_reach_each_other_inside_and_not_by_their_mapping(
+    networks: Networks,
+) -> None:
+    """No hairpin: of the candidates of two hosts behind one NAT only their own addresses work."""
+    site = networks.sites["household"]
+    first, second = (Udp(site, "0.0.0.0"), site.hosts[1].socket(socket.AF_INET, socket.SOCK_DGRAM))
+    with closing(first), closing(second), closing(Udp(networks.lab, NODE, PORT)) as server:
+        first.send(b"hello", (NODE, PORT))
+        mapped = server.receive()[1]
+        second.sendto(b"by the mapping", mapped)
+        assert not first.hears(b"by the mapping")
+        second.sendto(b"inside", (site.addresses[0], first.socket.getsockname()[1]))
+        assert first.hears(b"inside")
+
+
+# --- the STUN client, at our node ---
+
+
+def asked(site: Site, *hosts: str) -> dict[int, Verdict]:
+    """What the client finds out from inside the site, by IP version."""
+    servers = [(ip_address(host), port) for host in hosts for port in STUN_PORTS]
+    found = site.host.enter(lambda: asyncio.run(stun.ask(servers)))
+    return {version: verdict for version, (verdict, _) in found.items()}
+
+
+@pytest.mark.parametrize(
+    ("name", "nat"),
+    [
+        *(
+            (kind.value, Nat.EASY)
+            for kind in (Kind.NONE, Kind.FULL_CONE, Kind.ADDRESS, Kind.PORT, Kind.PORT_OPEN)
+        ),
+        (Kind.SYMMETRIC.value, Nat.HARD),
+        (Kind.BLOCKED.value, Nat.BLOCKED),
+        ("two NATs", Nat.EASY),
+        ("easy behind hard", Nat.HARD),
+    ],
+)
+def test_the_verdict_is_right(networks: Networks, name: str, nat: Nat) -> None:
+    site = networks.sites[name]
+    verdict = asked(site, NODE)[4]
+    assert verdict.nat is nat
+    if nat is Nat.BLOCKED:
+        assert verdict.mapped is None
+    else:
+        assert verdict.mapped is not None
+        assert str(verdict.mapped[0]) == site.public
+
+
+def test_ipv6_behind_a_firewall_has_no_nat(networks: Networks) -> None:
+    site = networks.sites["household"]
+    found = asked(site, NODE, NODE_HOST6)
+    assert {version: str(v.mapped and v.mapped[0]) for version, v in found.items()} == {
+        4: site.public,
+        6: site.addresses6[0],
+    }
+    assert {verdict.nat for verdict in found.values()} == {Nat.EASY}
+
+
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [
+        pytest.param(Kind.NONE, "no NAT", marks=pytest.mark.slow),
+        (Kind.SYMMETRIC, "a hard NAT"),
+        pytest.param(
+            Kind.BLOCKED, f"no answer by UDP from {NODE}:30006 and {NODE}:30007", marks=pytest.mark.slow
+        ),
+    ],
+    ids=lambda value: value.value if isinstance(value, Kind) else "",
+)
+def test_the_doctor_says_it(networks: Networks, tmp_path: Path, kind: Kind, said: str) -> None:
+    side = Side("host", networks.sites[kind.value].host, tmp_path)
+    side.nconnect("init", "--address", "10.86.0.2/24", "--seed-rpc", f"http://{NODE}:{RPC_PORT}")
+    found = json.loads(side.try_nconnect("doctor", "--json").stdout)["findings"]
+    (nat,) = [finding for finding in found if finding["check"] == "nat"]
+    assert nat["level"] == "ok"
+    assert nat["text"].startswith(f"IPv4: {said}")
+
+
+def test_the_node_counts_what_it_answered(networks: Networks) -> None:
+    before = networks.node.status()["stun"]
+    assert before["ports"] == list(STUN_PORTS)
+    asked(networks.sites[Kind.PORT.value], NODE)
+    after = networks.node.status()["stun"]
+    assert after["answers"] - before["answers"] == 2
+    assert after["drops"] == before["drops"]
+
+
+# --- port mappings, at Debian's miniupnpd ---
+
+
+@pytest.fixture(scope="module")
+def mapping_site(networks: Networks, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    if shutil.which("miniupnpd") is None:
+        pytest.skip("needs miniupnpd (Debian's miniupnpd-nftables)")
+    site = networks.lab.site(Kind.SYMMETRIC)
+    process = serve_mappings(site, networks.lab, tmp_path_factory.mktemp("router"), pcp=True, upnp=True)
+    yield site
+    process.stop()
+
+
+def is_reached(networks: Networks, site: Site) -> bool:
+    """Whether the first datagram of a stranger to the mapped port arrives at the host."""
+    with (
+        closing(Udp(site, "0.0.0.0", MAPPED_PORT)) as host,
+        closing(Udp(networks.lab, NODE_HOSTS[1])) as stranger,
+    ):
+        stranger.send(b"unasked", (MAPPED_ADDRESS, MAPPED_PORT))
+        return host.hears(b"unasked")
+
+
+def run_mapper(site: Site, mapper: PortMapper, sock: socket.socket) -> None:
+    """Carry datagrams until the mapper rests."""
+    router = str(ip_address(f"{site.addresses[0].rpartition('.')[0]}.1"))
+    while (deadline := mapper.poll_timeout()) is not None and deadline.at - time.monotonic() < 10:
+        while (data := mapper.poll_output()) is not None:
+            sock.sendto(data, (router, pcp.SERVER_PORT))
+        sock.settimeout(max(0.001, deadline.at - time.monotonic()))
+        try:
+            data, (host, port) = sock.recvfrom(2000)
+        except TimeoutError:
+            mapper.handle_timeout(time.monotonic())
+        else:
+            mapper.receive(data, (ip_address(host), port), time.monotonic())
+
+
+@pytest.mark.slow
+def test_pcp_opens_a_port_and_gives_it_up(networks: Networks, mapping_site: Site) -> None:
+    site = mapping_site
+    own, router = IPv4Address(site.addresses[0]), IPv4Address(site.addresses[0].rpartition(".")[0] + ".1")
+    assert not is_reached(networks, site)
+    with closing(site.host.socket(socket.AF_INET, socket.SOCK_DGRAM)) as sock:
+        mapper = PortMapper(router, own, MAPPED_PORT, now=time.monotonic(), rng=os.urandom)
+        run_mapper(site, mapper, sock)
+        assert mapper.problem == ""
+        by_pcp = (MAPPED_ADDRESS, MAPPED_PORT, "PCP")
+        found = {name: (str(m.address), m.port, m.by) for name, m in mapper.mappings.items()}
+        assert found == {"udp": by_pcp, "tcp": by_pcp}
+        assert is_reached(networks, site)
+        mapper.close()
+        while (data := mapper.poll_output()) is not None:
+            sock.sendto(data, (str(router), pcp.SERVER_PORT))
+        until(lambda: not is_reached(networks, site), "the mapping to go")
+
+
+@pytest.mark.slow
+def test_the_doctor_says_what_the_router_speaks(mapping_site: Site, tmp_path: Path) -> None:
+    side = Side("host", mapping_site.host, tmp_path)
+    side.nconnect("init", "--address", "10.86.0.2/24", "--seed-rpc", f"http://{NODE}:{RPC_PORT}")
+    found = json.loads(side.try_nconnect("doctor", "--json").stdout)["findings"]
+    (said,) = [finding["text"] for finding in found if finding["check"] == "port mapping"]
+    assert "by PCP and NAT-PMP and UPnP" in said
+    assert said.endswith(f"its address outside is {MAPPED_ADDRESS}")
+
+
+@pytest.mark.slow
+def test_upnp_opens_a_port_and_gives_it_up(networks: Networks, mapping_site: Site) -> None:
+    site = mapping_site
+    own, router = IPv4Address(site.addresses[0]), IPv4Address(site.addresses[0].rpartition(".")[0] + ".1")
+    mapper = UpnpMapper(router, own, MAPPED_PORT, now=time.monotonic(), rng=os.urandom)
+
+    async def call(output: HttpCall) -> None:
+        method = "POST" if output.body else "GET"
+        response = await http_client.request(
+            method, output.url, body=output.body, headers=output.headers, timeout_s=5
+        )
+        mapper.answered(response.body, time.monotonic())
+
+    async def carry() -> None:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as sock:
+            while (output := mapper.poll_output()) is not None:
+                if isinstance(output, HttpCall):
+                    await call(output)
+                    continue
+                sock.sendto(output.data, (str(router), upnp.SSDP_PORT))
+                async with asyncio.timeout(5):
+                    data, source = await asyncio.get_running_loop().sock_recvfrom(sock, 2000)
+                mapper.receive(data, ip_address(source[0]), time.monotonic())
+
+    site.host.enter(lambda: asyncio.run(carry()))
+    assert mapper.problem == ""
+    assert {(str(m.address), m.port) for m in mapper.mappings.values()} == {(MAPPED_ADDRESS, MAPPED_PORT)}
+    assert set(mapper.mappings) == {"udp", "tcp"}
+    assert is_reached(networks, site)
+    mapper.close()
+    site.host.enter(lambda: asyncio.run(carry()))
+    assert not is_reached(networks, site)
