@@ -16,7 +16,9 @@ from lab.attack.client import Client, frame_head
 from lab.attack.commands import obey
 from lab.sides import RPC_PORT, WS_PORT
 from nconnect.crypto.keys import Identity
+from nconnect.model import STUN_PORTS
 from nconnect.wire.nkn import OutboundMessage
+from nconnect.wire.stun import TRANSACTION_BYTES, encode_request
 
 TIMEOUT_S = 5.0
 BINARY = 2
@@ -94,6 +96,24 @@ class Abuser:
                 client.log_in()
                 done += 1
         return done
+
+    def stun_flood(self, node: str, source: str, seconds: str) -> dict[str, int]:
+        """Plain STUN requests of 20 bytes, 32 at once, for so long; what was sent, and what came back."""
+        request = encode_request(bytes(TRANSACTION_BYTES))
+        counts = {"requests": 0, "answers": 0}
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+            sock.bind((source, 0))
+            sock.connect((node, STUN_PORTS[0]))
+            deadline = time.monotonic() + float(seconds)
+            while time.monotonic() < deadline:
+                for _ in range(32):
+                    sock.send(request)
+                counts["requests"] += 32
+                with suppress(BlockingIOError):
+                    while sock.recv(100, socket.MSG_DONTWAIT):
+                        counts["answers"] += 1
+                time.sleep(0.001)
+        return counts
 
     def let_go(self) -> None:
         for each in self._open:

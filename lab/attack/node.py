@@ -18,7 +18,7 @@ from lab.attack.commands import obey
 from nconnect.crypto.keys import Identity
 from nconnect.errors import RemoteProtocolError
 from nconnect.io.nkn.node_server import NodeServer
-from nconnect.model import NodeConfig
+from nconnect.model import STUN_PORTS, NodeConfig
 from nconnect.node.settings import NodeSettings
 from nconnect.wire.message import Message
 from nconnect.wire.nkn import InboundMessage, decode_client_message, inbound_prefix
@@ -234,7 +234,9 @@ def _varint(number: int) -> bytes:
 
 async def _main() -> None:
     server = NodeServer(
-        NodeConfig("::"), Identity(os.urandom(32)), NodeSettings(max_connections=MAX_CONNECTIONS)
+        NodeConfig("::", stun_ports=STUN_PORTS),
+        Identity(os.urandom(32)),
+        NodeSettings(max_connections=MAX_CONNECTIONS),
     )
     hostile = HostileNode(server)
     await server.start()

@@ -13,11 +13,13 @@ from lab.attack.stage import (
     Stage,
 )
 from lab.sides import WS_PORT
+from nconnect.node.stun import PLAIN_BURST, PLAIN_RATE_PER_S
 
 ONE_ADDRESS = ATTACKER_ADDRESSES[0]
 CONNECTIONS = 90
 HALF_FRAMES_MAY_GROW = 20 << 20  # of 180 MB sent: 16 KiB a connection, and the allocator's slack
 IDLE_RPC = 600
+STUN_FLOOD_S = 3
 LOGINS = 400  # the node has 256 places
 HONEST_WITHIN_S = 1.0
 
@@ -69,9 +71,18 @@ def _logins(stage: Stage) -> Result:
     return Result(late, f"{done} logins; an honest one {took_s * 1e3:.0f} ms")
 
 
+def _stun_flood(stage: Stage) -> Result:
+    seen = stage.programs["abuser"].do("stun_flood", NODE_FOR_ATTACKER, ONE_ADDRESS, str(STUN_FLOOD_S))
+    answers, requests = seen["answers"], seen["requests"]
+    allowed = PLAIN_BURST + PLAIN_RATE_PER_S * (STUN_FLOOD_S + 1)
+    too_many = f"{answers} answers to {requests} forgeable requests" if answers > allowed else ""
+    return Result(too_many if answers else "the node answers no STUN", f"{answers} answers to {requests}")
+
+
 ROWS: tuple[Attack, ...] = (
     Attack("client", "inflating_frames", "frames of 4 KB that inflate to 4 MiB", _inflating, "D1"),
     Attack("client", "half_frames", "half a large frame on 90 connections, no login", _half_frames, "D3"),
     Attack("client", "idle_rpc", "600 idle RPC connections from one /64", _idle_rpc, "D4"),
     Attack("client", "login_flood", "400 logins with fresh keys from one address", _logins, "D5"),
+    Attack("client", "stun_flood", "short STUN requests from one address, 3 s", _stun_flood),
 )
