@@ -13,7 +13,6 @@ import linecache
 import os
 import sys
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -108,15 +107,3 @@ def _place(frame: FrameType | None) -> str:
 
 
 WATCH = Watch()
-
-
-def watch_process(path: str) -> None:
-    """Watch this process from now on, and append each place to a file."""
-    fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
-    WATCH.begin()
-
-    def tell(line: str) -> None:
-        with suppress(OSError):
-            os.write(fd, f"{line}\n".encode())
-
-    WATCH.tell = tell
