@@ -74,7 +74,7 @@ def _thirty_thousand(namespace: Namespace) -> Iterator[None]:
         _batch(namespace, ["ip", "-batch", "-"], [f"route add {route}" for route in routes])
         yield
     finally:
-        _batch(namespace, ["ip", "-batch", "-force", "-"], [f"route del {route}" for route in routes])
+        _batch(namespace, ["ip", "-force", "-batch", "-"], [f"route del {route}" for route in routes])
         _batch(namespace, ["nft", "-f", "-"], ["delete table ip other"])
 
 
@@ -178,5 +178,6 @@ def test_a_hundred_changes_a_second_cost_little(shared: World, whose: str) -> No
         f" {p50_beside:.2f} -> {p50:.2f} ms, p99 {_listed(p99_beside)} -> {_listed(p99)} ms"
     )
     assert cost < COST
-    assert p50 < p50_beside + MORE_MS
-    assert min(p99) < max(p99_beside) + MORE_MS, "one slow round may be the machine's; four are ours"
+    # On a busy machine a round trip takes several milliseconds, and differs by as much.
+    assert p50 < 1.5 * p50_beside + MORE_MS
+    assert min(p99) < 1.5 * max(p99_beside) + MORE_MS, "one slow round may be the machine's; four are ours"
