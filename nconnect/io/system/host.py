@@ -262,7 +262,8 @@ class Host:
         names = {each.index: each.name for each in netlink.links()}
         ours = {*map(str, state.addresses), *record.addresses}
         addresses = tuple(held.address for held in netlink.addresses(link.index) if str(held.address) in ours)
-        found = netlink.routes(names)
+        through_it = netlink.routes(names, through=link.index)
+        found = dict.fromkeys([*through_it, *netlink.routes(names, protocol=ROUTE_PROTOCOL)])
         routes = tuple(
             route.prefix
             for route in found

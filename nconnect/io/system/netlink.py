@@ -8,6 +8,7 @@ Every call waits for the kernel's answer, which comes at once; refusals are `Net
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import struct
 from collections.abc import Iterator
@@ -114,7 +115,8 @@ class Netlink(NetlinkSocket):
     def addresses(self, only: int | None = None) -> list[LinkAddress]:
         """All addresses, or those of the interface with the index `only`."""
         found = []
-        for body in self._dump(_GETADDR, _ADDRESS.pack(0, 0, 0, 0, 0)):
+        every = _ADDRESS.pack(0, 0, 0, 0, 0)
+        for body in self._dump(_GETADDR, every, every if only is None else _ADDRESS.pack(0, 0, 0, 0, only)):
             _, length, _, _, index = _ADDRESS.unpack_from(body)
             if only not in (None, index):
                 continue
@@ -124,8 +126,11 @@ class Netlink(NetlinkSocket):
                 found.append(LinkAddress(index, ip_interface((bytes(raw), length))))
         return found
 
-    def routes(self, names: dict[int, str]) -> list[LocalRoute]:
-        """The routes of the main table; `names` of the interfaces by index."""
+    def routes(self, names: dict[int, str], *, through: int = 0, protocol: int = 0) -> list[LocalRoute]:
+        """The routes of the main table; `names` of the interfaces by index.
+
+        `through` (an interface's index) and `protocol`: the kernel leaves out the others where it can.
+        """
         return [
             LocalRoute(
                 route.prefix,
@@ -135,7 +140,7 @@ class Netlink(NetlinkSocket):
                 "" if route.kind == "unicast" else route.kind,
                 route.metric,
             )
-            for route in self.all_routes(names)
+            for route in self.all_routes(names, through=through, protocol=protocol)
             if route.table == _RT_TABLE_MAIN
         ]
 
@@ -149,10 +154,16 @@ class Netlink(NetlinkSocket):
                 found.append(LocalNeighbour(ip_address(bytes(raw)), names.get(index, f"#{index}")))
         return found
 
-    def all_routes(self, names: dict[int, str]) -> list[TableRoute]:
-        """The routes of all kinds and tables, except those that the kernel makes for its own addresses."""
+    def all_routes(self, names: dict[int, str], *, through: int = 0, protocol: int = 0) -> list[TableRoute]:
+        """The routes of all kinds and tables, except those that the kernel makes for its own addresses.
+
+        `through`, `protocol`: as for `routes`.
+        """
         found = []
-        for body in self._dump(_GETROUTE, _ROUTE.pack(0, 0, 0, 0, 0, 0, 0, 0, 0)):
+        wanted = _ROUTE.pack(0, 0, 0, 0, 0, protocol, 0, 0, 0)
+        if through:
+            wanted += attribute(_RTA_OIF, _INT.pack(through))
+        for body in self._dump(_GETROUTE, _ROUTE.pack(0, 0, 0, 0, 0, 0, 0, 0, 0), wanted):
             family, length, _, _, table, protocol, _, kind, flags = _ROUTE.unpack_from(body)
             if family not in _FAMILY.values() or table == _RT_TABLE_LOCAL or flags & _RTM_F_CLONED:
                 continue
@@ -248,8 +259,21 @@ class Netlink(NetlinkSocket):
     def delete_route(self, index: int, prefix: Prefix, protocol: int, gateway: Address | None = None) -> None:
         self.request(_DELROUTE, 0, _route_body(index, prefix, protocol, gateway))
 
-    def _dump(self, kind: int, body: bytes) -> list[memoryview]:
-        """All answers; asked for again when a change meanwhile may have hidden some."""
+    def _dump(self, kind: int, every: bytes, wanted: bytes | None = None) -> list[memoryview]:
+        """All answers to `every`; only those to `wanted` where the kernel can choose, which costs it less."""
+        if wanted not in (None, every):
+            try:
+                self.filter_dumps(True)
+                return self._whole_dump(kind, wanted or every)
+            except OSError:
+                pass  # an older kernel
+            finally:
+                with contextlib.suppress(OSError):
+                    self.filter_dumps(False)
+        return self._whole_dump(kind, every)
+
+    def _whole_dump(self, kind: int, body: bytes) -> list[memoryview]:
+        """Asked for again when a change meanwhile may have hidden some of the answers."""
         for _ in range(_MAX_DUMPS):
             self.send((kind, DUMP, body))
             found = [answer for _, answer in self.answers()]

@@ -22,6 +22,7 @@ _ATTRIBUTE = struct.Struct("=HH")  # nlattr: length, type
 _INT = struct.Struct("=i")
 _ERROR, _DONE = 2, 3
 _DUMP_INTERRUPTED = 0x10  # something changed between two parts of a dump, which may lack entries
+_SOL_NETLINK, _GET_STRICT_CHK = 270, 12
 _TYPE_MASK = 0x3FFF  # without NLA_F_NESTED and NLA_F_NET_BYTEORDER
 
 
@@ -73,12 +74,20 @@ class NetlinkSocket:
                 if kind not in (_ERROR, _DONE):
                     yield kind, body
                     continue
-                if kind == _ERROR:
-                    (code,) = _INT.unpack_from(body)
-                    if code and -code not in ignored:
-                        raise NetlinkError(-code, os.strerror(-code))
+                (code,) = (
+                    _INT.unpack_from(body) if len(body) >= _INT.size else (0,)
+                )  # a dump's end has one too
+                if code and -code not in ignored:
+                    raise NetlinkError(-code, os.strerror(-code))
                 if sequence == self._last:
                     return
+
+    def filter_dumps(self, wanted: bool) -> None:
+        """Whether the fields of a dump's request choose what is in it (NETLINK_GET_STRICT_CHK, Linux 4.20).
+
+        Raises `OSError` where the kernel cannot.
+        """
+        self.socket.setsockopt(_SOL_NETLINK, _GET_STRICT_CHK, wanted)
 
     def request(self, kind: int, flags: int, body: bytes) -> None:
         """Send one request, and wait until the kernel has carried it out."""

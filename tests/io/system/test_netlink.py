@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from nconnect.io.system import netlink, netlink_socket
 from nconnect.io.system.netlink import Netlink
 from nconnect.io.system.netlink_socket import NetlinkError, attribute
+from tests.io.system.test_monitor import in_a_namespace, ip
 
 
 def test_loopback_is_found() -> None:
@@ -103,3 +104,40 @@ def test_a_dump_that_was_interrupted_is_asked_for_again() -> None:
         kernel.socket = Kernel()  # type: ignore[assignment]
         assert len(kernel.links()) == 2
     assert asked == 2
+
+
+@pytest.mark.parametrize("can_filter", [True, False])
+def test_the_kernel_leaves_out_what_was_not_asked_for(
+    monkeypatch: pytest.MonkeyPatch, can_filter: bool
+) -> None:
+    """One that cannot (before Linux 4.20) gives all of it, in which what was asked for is found."""
+
+    def cannot(kernel: Netlink, wanted: bool) -> None:
+        raise OSError(errno.ENOPROTOOPT, "Protocol not available")
+
+    if not can_filter:
+        monkeypatch.setattr(Netlink, "filter_dumps", cannot)
+
+    def work() -> None:
+        ip("link set lo up")
+        ip("link add ours type veth peer name other")
+        for name in ("ours", "other"):
+            ip(f"link set {name} up")
+        ip("address add 192.0.2.1/24 dev ours")
+        ip("address add 198.51.100.1/24 dev other")
+        ip("route add blackhole 203.0.113.0/24")
+        ip("route add 10.0.0.0/24 dev ours")
+        ip("route add 10.0.1.1/32 via 198.51.100.2 protocol 110")
+        with Netlink() as kernel:
+            names = {link.index: link.name for link in kernel.links()}
+            (index,) = (index for index, name in names.items() if name == "ours")
+            held = {str(each.address) for each in kernel.addresses(index) if each.address.version == 4}
+            through = {str(r.prefix) for r in kernel.routes(names, through=index) if r.prefix.version == 4}
+            by_us = {str(r.prefix) for r in kernel.routes(names, protocol=110) if r.prefix.version == 4}
+            every = {str(r.prefix) for r in kernel.routes(names) if r.prefix.version == 4}
+        assert held == {"192.0.2.1/24"}
+        assert through == ({"192.0.2.0/24", "10.0.0.0/24"} if can_filter else every)
+        assert by_us == ({"10.0.1.1/32"} if can_filter else every)
+        assert len(every) == 5, "no filter is left behind"
+
+    in_a_namespace(work)
