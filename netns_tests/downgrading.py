@@ -11,7 +11,7 @@ from pathlib import Path
 
 from nconnect.io.http.http import Request, Response
 from nconnect.io.http.http_server import HttpServer
-from nconnect.io.nkn.node_server import _tls_context
+from nconnect.io.net.certificate import server_context
 from nconnect.wire.jsonrpc import NodeInfo
 
 
@@ -20,7 +20,7 @@ async def main(port: int, certificate: Path, info: NodeInfo) -> None:
         print(json.loads(ask.body)["method"], flush=True)
         return Response.json({"id": "1", "jsonrpc": "2.0", "result": info.to_json()})
 
-    await HttpServer.listen_tcp("0.0.0.0", port, answer, tls=_tls_context(certificate, None))
+    await HttpServer.listen_tcp("0.0.0.0", port, answer, tls=server_context(certificate, None))
     print("serving", flush=True)
     await asyncio.Event().wait()
 

@@ -16,7 +16,8 @@ from nconnect.errors import NconnectError
 from nconnect.io.http.http import Request, Response
 from nconnect.io.http.http_server import HttpServer
 from nconnect.io.net import certificate
-from nconnect.io.nkn.node_server import NodeServer, _tls_context
+from nconnect.io.net.certificate import server_context
+from nconnect.io.nkn.node_server import NodeServer
 from nconnect.io.nkn.ways import open_first
 from nconnect.model import NodeConfig
 from nconnect.nkn import Client
@@ -84,7 +85,7 @@ async def seed_naming(
         async with url_of(answer) as url:
             yield url, asked
         return
-    server = await HttpServer.listen_tcp("127.0.0.1", 0, answer, tls=_tls_context(pem, None))
+    server = await HttpServer.listen_tcp("127.0.0.1", 0, answer, tls=server_context(pem, None))
     try:
         yield f"https://127.0.0.1:{server.port}#sha256={certificate.fingerprint(pem)}", asked
     finally:

@@ -1,4 +1,4 @@
-"""A node's own TLS certificate: made once, kept with its key in one PEM file of mode 0600.
+"""A node's TLS certificate: loaded from files, or its own, made once and kept with its key, mode 0600.
 
 Clients pin it by its SHA-256 (`https://HOST:PORT#sha256=…` as a seed), so neither its names nor its dates
 matter to them; they are there for clients that check them against a list of trusted certificates.
@@ -7,6 +7,7 @@ matter to them; they are there for clients that check them against a list of tru
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import ssl
 from collections.abc import Iterable
@@ -16,7 +17,7 @@ from pathlib import Path, PurePath
 
 from nconnect.errors import HostError
 from nconnect.io.errors import reason
-from nconnect.io.files.trusted import read_file, status_of, write_atomically
+from nconnect.io.files.trusted import open_path, read_file, status_of, write_atomically
 
 _MAX_BYTES = 1 << 20
 VALID_DAYS = 20 * 365  # clients that pin it have to be told when it changes
@@ -48,6 +49,32 @@ def fingerprint(path: PurePath) -> str:
         return hashlib.sha256(ssl.PEM_cert_to_DER_cert(found[0] if found else "")).hexdigest()
     except ValueError as error:
         raise HostError(f"{path} holds no certificate: give a PEM file") from error
+
+
+def server_context(cert: PurePath, key: PurePath | None) -> ssl.SSLContext:
+    """What a server presents: PEM files of the chain and its key, which may be one. Raises `HostError`."""
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    descriptors: list[int] = []
+    try:
+        for path in (cert, key or cert):
+            try:
+                descriptors.append(open_path(Path(path)))
+            except OSError as error:
+                raise HostError(f"cannot read {path}: {reason(error)}") from error
+        # By descriptor: the files that were checked. Without a password: a prompt would hang a service.
+        opened = [f"/proc/self/fd/{fd}" for fd in descriptors]
+        context.load_cert_chain(opened[0], opened[1], password=lambda: b"")
+    except (ssl.SSLError, ValueError, OSError) as error:
+        why = getattr(error, "reason", None) or str(error)
+        why = str(why).replace("_", " ").lower()
+        raise HostError(
+            f"{cert} and {key or cert} are no TLS certificate and its key ({why}):"
+            " give PEM files that belong together, without a password"
+        ) from error
+    finally:
+        for fd in descriptors:
+            os.close(fd)
+    return context
 
 
 def _make(hosts: Iterable[str]) -> bytes:

@@ -11,14 +11,12 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from functools import partial
-from pathlib import Path, PurePath
+from pathlib import Path
 
 from nconnect import __version__
 from nconnect.crypto.keys import Identity
 from nconnect.errors import HostError
 from nconnect.io.clock import boottime
-from nconnect.io.errors import reason
-from nconnect.io.files.trusted import Folder, open_path
 from nconnect.io.http.http import Request, Response
 from nconnect.io.http.http_connection import Limits
 from nconnect.io.http.http_server import HttpServer
@@ -26,8 +24,9 @@ from nconnect.io.net import certificate
 from nconnect.io.net.listening import bind_tcp, is_any_address, outgoing_address
 from nconnect.io.net.websocket import WebSocket
 from nconnect.io.net.websocket_server import SharedPort, WebSocketServer
+from nconnect.io.nkn.capture import Capture
 from nconnect.io.nkn.stun_server import StunPorts
-from nconnect.model import STUN_PORTS, Buffer, NodeConfig
+from nconnect.model import STUN_PORTS, NodeConfig
 from nconnect.node import rpc
 from nconnect.node.connection import Connection
 from nconnect.node.core import EARLY_FRAME_BYTES, Node
@@ -39,7 +38,6 @@ log = logging.getLogger(__name__)
 
 MAX_RPC_BODY_BYTES = 64 << 10  # guessed: a request has about 200, a full batch 20 KB
 MAX_RPC_CONNECTIONS = 8192  # guessed: each is an answer away from its end
-MAX_CAPTURE_BYTES = 256 << 20
 
 # As the official node sends them: browsers use the SDK from pages of any origin.
 _CORS = (
@@ -99,7 +97,7 @@ class NodeServer:
         # Of a port for both: who opens a connection for RPC takes none of his websockets' turns.
         rate = settings.rate_per_s
         self._shared_limiter = RateLimiter(None if rate is None else 2 * rate, 2 * settings.burst)
-        self._capture = _Capture(capture_file) if capture_file else None
+        self._capture = Capture(capture_file) if capture_file else None
         self._own_certificate = own_certificate
         self._listeners: list[_Listener] = []
         self._tls: ssl.SSLContext | None = None
@@ -159,7 +157,7 @@ class NodeServer:
             hosts = (config.advertise, None if is_any_address(config.listen) else config.listen)
             certificate.make_unless_there(cert, filter(None, hosts))
         if cert is not None:
-            self._tls = _tls_context(cert, config.tls_key)
+            self._tls = certificate.server_context(cert, config.tls_key)
             self.fingerprint = certificate.fingerprint(cert)
 
     def _bind_all(self) -> None:
@@ -385,31 +383,6 @@ def _rpc_limits(settings: NodeSettings) -> Limits:
     )
 
 
-def _tls_context(cert: PurePath, key: PurePath | None) -> ssl.SSLContext:
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    descriptors: list[int] = []
-    try:
-        for path in (cert, key or cert):
-            try:
-                descriptors.append(open_path(Path(path)))
-            except OSError as error:
-                raise HostError(f"cannot read {path}: {reason(error)}") from error
-        # By descriptor: the files that were checked. Without a password: a prompt would hang a service.
-        opened = [f"/proc/self/fd/{fd}" for fd in descriptors]
-        context.load_cert_chain(opened[0], opened[1], password=lambda: b"")
-    except (ssl.SSLError, ValueError, OSError) as error:
-        why = getattr(error, "reason", None) or str(error)
-        why = str(why).replace("_", " ").lower()
-        raise HostError(
-            f"{cert} and {key or cert} are no TLS certificate and its key ({why}):"
-            " give PEM files that belong together, without a password"
-        ) from error
-    finally:
-        for fd in descriptors:
-            os.close(fd)
-    return context
-
-
 class _Client:
     """The handler of one websocket: hands every call on, with the time."""
 
@@ -441,30 +414,3 @@ class _Client:
     def on_closed(self, why: str) -> None:
         if self.connection is not None:
             self._node.closed(self.connection)
-
-
-class _Capture:
-    """Appends what it is given to a file, up to a bound."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._fd = -1
-        self._left = MAX_CAPTURE_BYTES
-
-    def open(self) -> None:
-        try:
-            folder, name = Folder.around(self._path)
-            with folder:
-                self._fd = folder.open_file(name, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-        except OSError as error:
-            raise HostError(f"cannot write to {self._path}: {reason(error)}") from error
-
-    def write(self, payload: Buffer) -> None:
-        if self._left >= len(payload):
-            os.writev(self._fd, (payload, b"\n"))
-            self._left -= len(payload) + 1
-
-    def close(self) -> None:
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
