@@ -5,18 +5,15 @@ They travel in small batches of their own, under the session's keys. A keepalive
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterable
 
 from nconnect.crypto.aead import TAG_BYTES
 from nconnect.errors import DropReason, RemoteProtocolError
-from nconnect.model import Rng
 from nconnect.tunnel.handshakes import Handshakes
-from nconnect.tunnel.outputs import Output, Pong, Send
+from nconnect.tunnel.outputs import Context, Pong, Send
 from nconnect.tunnel.paths.lanes import Lane
 from nconnect.tunnel.paths.manager import PathManager
 from nconnect.tunnel.peer import Peer
-from nconnect.tunnel.timer_heap import TimerHeap
 from nconnect.wire.tunnel import (
     LEG_BODY,
     PING_BODY,
@@ -33,20 +30,10 @@ MAX_PINGS = 16  # of one peer that may be unanswered
 class ControlFrames:
     """Sends them, and acts on those that come."""
 
-    def __init__(
-        self,
-        *,
-        rng: Rng,
-        timer_heap: TimerHeap,
-        path_manager: PathManager,
-        handshakes: Handshakes,
-        outputs: deque[Output],
-    ) -> None:
-        self._rng = rng
-        self._timer_heap = timer_heap
+    def __init__(self, context: Context, path_manager: PathManager, handshakes: Handshakes) -> None:
+        self._context = context
         self._path_manager = path_manager
         self._handshakes = handshakes
-        self._outputs = outputs
 
     def send(
         self, peer: Peer, now: float, *records: tuple[RecordKind, bytes], lane: Lane | None = None
@@ -67,10 +54,10 @@ class ControlFrames:
             peer.timers.data_sent(now)
         else:
             peer.timers.keepalive_sent()
-        self._timer_heap.schedule(peer)
+        self._context.timer_heap.schedule(peer)
         if now >= pair.rekey_at:
             self._handshakes.initiate(peer, now)
-        self._outputs.append(Send(lane.dest, peer.path.prefix(header, size) + out, lane.link))
+        self._context.outputs.append(Send(lane.dest, peer.path.prefix(header, size) + out, lane.link))
 
     def ping(
         self, peer: Peer, now: float, lane: Lane | None = None, *records: tuple[RecordKind, bytes]
@@ -83,7 +70,7 @@ class ControlFrames:
             self._handshakes.initiate(peer, now)
             return None
         lane = lane or peer.path.lane
-        ping_id = int.from_bytes(self._rng(8))
+        ping_id = int.from_bytes(self._context.rng(8))
         if len(peer.pinged_at) >= MAX_PINGS:
             peer.pinged_at.pop(next(iter(peer.pinged_at)))
         peer.pinged_at[ping_id] = (now, lane)
@@ -141,7 +128,7 @@ class ControlFrames:
         if lane is peer.path.lane:
             peer.rtt_s = now - sent_at
         self._path_manager.choose(peer, now)
-        self._outputs.append(Pong(peer, ping_id, now - sent_at, lane.link, lane.leg_s))
+        self._context.outputs.append(Pong(peer, ping_id, now - sent_at, lane.link, lane.leg_s))
 
     def _on_report(self, peer: Peer, body: memoryview, now: float, back: Lane, busy: bool) -> None:
         for lane in (back, *peer.path.lanes.all):  # it came back on its lane, if it could

@@ -30,11 +30,11 @@ from nconnect.crypto.keys import Identity
 from nconnect.model import Buffer, Deadline, NknAddress, PeerConfig, Rng
 from nconnect.tunnel.allowed_ips import AllowedIps
 from nconnect.tunnel.constants import MAX_BATCH_BYTES, QUESTION_S
-from nconnect.tunnel.outputs import Output, Settings
+from nconnect.tunnel.outputs import Context, Output, Settings
 from nconnect.tunnel.paths.lanes import Lane
 from nconnect.tunnel.peer import Peer
 from nconnect.tunnel.receiver import BatchReceiver
-from nconnect.tunnel.send_queue import NO_LIMIT, SendQueue
+from nconnect.tunnel.send_queue import SendQueue
 from nconnect.tunnel.sessions import Sessions
 from nconnect.tunnel.timers import NEVER, Timer
 from nconnect.wire.tunnel import (
@@ -72,30 +72,17 @@ class Tunnel:
         self.peers: dict[str, Peer] = {}  # by bare NKN address
         self._identity = identity
         self._stored = dict(counters or {})
-        self._sessions = Sessions(
-            identity,
-            address,
-            settings,
-            rng=rng,
-            wall_clock_ns=wall_clock_ns,
-            last_counter=self._stored.get("self", 0),
-        )
-        self.outputs = self._sessions.outputs
-        self._timer_heap = self._sessions.timer_heap
-        self._path_manager = self._sessions.path_manager
-        self._handshakes = self._sessions.handshakes
-        self._control_frames = self._sessions.control_frames
-        self._send_queue = SendQueue(self._path_manager, self.can_seal)
-        self.backlog = self._send_queue.backlog
-        self.link_rates = self._send_queue.link_rates
-        self.link_signs = self._send_queue.link_signs
-        self.gathers = self._send_queue.gathers
+        context = Context(identity, address, settings, rng, wall_clock_ns)
+        self.outputs = context.outputs
+        self._sessions = Sessions(context, self._stored.get("self", 0))
+        queue = self._send_queue = SendQueue(self._sessions.path_manager, self.can_seal)
+        self.backlog, self.link_rates, self.link_signs = queue.backlog, queue.link_rates, queue.link_signs
+        # Called for each packet or message: no call in between.
+        self.enqueue, self.next_batch, self.next_send_at = queue.enqueue, queue.next_batch, queue.next_send_at
         self.receiver = BatchReceiver(self._sessions, self.peers, self.routes, settings, now)
-        self.receive = self.receiver.receive  # called for each message: no call in between
-        self.received = self.receiver.received
+        self.receive, self.received = self.receiver.receive, self.receiver.received
         self.turn_away = self.receiver.turn_away
-        self.drops = self.receiver.drops  # of no known peer
-        self.pending = self.receiver.pending
+        self.drops, self.pending = self.receiver.drops, self.receiver.pending  # of no known peer
         self.set_peers(peers, now)
 
     # The peer table
@@ -122,7 +109,7 @@ class Tunnel:
                 self._sessions.end(peer)
                 self.backlog.pop(peer, None)
                 self._stored[dest] = peer.handshake.last_counter
-                self._timer_heap.forget(peer)
+                self._sessions.timer_heap.forget(peer)
         self.peers.clear()
         self.peers.update(fresh)
         self.routes.replace((prefix, fresh[d]) for d, c in by_dest.items() for prefix in c.allowed_ips)
@@ -136,7 +123,7 @@ class Tunnel:
                 and not peer.timers.is_set(Timer.PERSISTENT_KEEPALIVE)
             ):
                 peer.timers.set(Timer.PERSISTENT_KEEPALIVE, now)
-            self._timer_heap.schedule(peer)
+            self._sessions.timer_heap.schedule(peer)
 
     def peer_named(self, name: str) -> Peer | None:
         return next((peer for peer in self.peers.values() if peer.name == name), None)
@@ -146,7 +133,7 @@ class Tunnel:
         kept = dict(self._stored)
         counters = ((dest, peer.handshake.last_counter) for dest, peer in self.peers.items())
         kept.update({dest: counter for dest, counter in counters if counter})
-        kept["self"] = self._handshakes.last_counter
+        kept["self"] = self._sessions.handshakes.last_counter
         return kept
 
     # Data lane: to the network
@@ -204,29 +191,11 @@ class Tunnel:
             traffic.tx_bytes += size - packets * (RECORD_HEADER_BYTES + VIRTIO_HEADER_BYTES)
         peer.timers.data_sent(now)
         if peer.path.several:
-            self._path_manager.watch(peer, now)
+            self._sessions.path_manager.watch(peer, now)
         if peer.check_at > now + QUESTION_S:
-            self._timer_heap.schedule(peer)
+            self._sessions.timer_heap.schedule(peer)
         if now >= pair.rekey_at:
-            self._handshakes.initiate(peer, now)
-
-    def enqueue(self, peer: Peer, record: bytearray, now: float) -> None:
-        """Let a packet (virtio-net header and IP packet) wait; the queue owns `record` from here on."""
-        self._send_queue.enqueue(peer, record, now)
-
-    def next_batch(
-        self, arena: bytearray, now: float, room: int = NO_LIMIT, link: int = 0
-    ) -> tuple[Peer, int, int, Lane] | None:
-        """Fill `arena` with the next batch that may leave over this link: (peer, bytes, packets, lane).
-
-        None if there is none. A batch ends with the packet that reaches `room` bytes, or the lane's own
-        budget.
-        """
-        return self._send_queue.next_batch(arena, now, room, link)
-
-    def next_send_at(self, now: float) -> float:
-        """When a peer that waits for its path may send again; `NEVER` if none does."""
-        return self._send_queue.next_send_at(now)
+            self._sessions.handshakes.initiate(peer, now)
 
     # Control lane
 
@@ -237,11 +206,11 @@ class Tunnel:
 
     def poll_timeout(self) -> Deadline | None:
         """When to call `handle_timeout`, and for what."""
-        return None if self.receiver.closed else self._timer_heap.next()
+        return None if self.receiver.closed else self._sessions.timer_heap.next()
 
     def next_at(self) -> float:
         """The same without the reason, for the data path: `timers.NEVER` when there is none."""
-        return NEVER if self.receiver.closed else self._timer_heap.next_at
+        return NEVER if self.receiver.closed else self._sessions.timer_heap.next_at
 
     def handle_timeout(self, now: float) -> None:
         """Do what is due. Early calls are harmless."""
@@ -271,7 +240,7 @@ class Tunnel:
 
     def ping(self, peer: Peer, now: float) -> int | None:
         """Measure the round trip to a peer: the id that its `Pong` will have, or None without a session."""
-        return self._control_frames.ping(peer, now)
+        return self._sessions.control_frames.ping(peer, now)
 
     def close(self, now: float) -> None:
         """Tell every peer that we go, and erase all keys. What still arrives is ignored from here on."""

@@ -6,12 +6,7 @@ Which handshake message is refused for what, and what a refusal leaves untouched
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable
-
-from nconnect.crypto.keys import Identity
 from nconnect.errors import DropReason, RemoteProtocolError
-from nconnect.model import NknAddress, Rng
 from nconnect.tunnel.constants import (
     HANDSHAKE_JITTER_S,
     HANDSHAKE_RETRY_S,
@@ -22,11 +17,10 @@ from nconnect.tunnel.constants import (
     REKEY_ATTEMPT_S,
 )
 from nconnect.tunnel.handshake import Attempt, boxed, read_initiation
-from nconnect.tunnel.outputs import CountersMoved, Output, Send, Settings
+from nconnect.tunnel.outputs import Context, CountersMoved, Send
 from nconnect.tunnel.paths.manager import PathManager
 from nconnect.tunnel.peer import Peer
 from nconnect.tunnel.session import KeyPair
-from nconnect.tunnel.timer_heap import TimerHeap
 from nconnect.tunnel.timers import NEVER, Timer
 from nconnect.wire.message import Message, Payload, PayloadType
 from nconnect.wire.tunnel import (
@@ -43,68 +37,50 @@ from nconnect.wire.tunnel import (
 class Handshakes:
     """The key pairs of all peers, by the index that we gave them, and the attempts under way."""
 
-    def __init__(
-        self,
-        identity: Identity,
-        address: NknAddress,
-        settings: Settings,
-        *,
-        rng: Rng,
-        wall_clock_ns: Callable[[], int],
-        last_counter: int,
-        timer_heap: TimerHeap,
-        path_manager: PathManager,
-        outputs: deque[Output],
-    ) -> None:
+    def __init__(self, context: Context, path_manager: PathManager, last_counter: int) -> None:
         """`last_counter`: of the newest initiation that we ever sent."""
         self.by_index: dict[int, tuple[Peer, KeyPair]] = {}
         self.last_counter = last_counter
-        self._identity = identity
-        self._address = address
-        self._settings = settings
-        self._rng = rng
-        self._wall_clock_ns = wall_clock_ns
-        self._timer_heap = timer_heap
+        self._context = context
         self._path_manager = path_manager
-        self._outputs = outputs
         self._attempts: dict[int, Peer] = {}
-        self._instance = rng(INSTANCE_BYTES)
+        self._instance = context.rng(INSTANCE_BYTES)
 
     def receive(self, peer: Peer, message: Message, now: float, source: str) -> bool:
         """An NKN message from a peer's address that is no data frame; whatever it is, it never raises.
 
         True when it finished a handshake of ours: its keys are the current ones.
         """
-        if peer.expired:
-            peer.drops[DropReason.PEER_EXPIRED] += 1
-            return False
-        if not message.encrypted or len(message.nonce) != 24:
-            peer.drops[DropReason.NOT_OURS] += 1
-            return False
-        if len(message.payload) > MAX_HANDSHAKE_BYTES:  # not worth opening
-            peer.drops[DropReason.MALFORMED] += 1
-            return False
-        plaintext = peer.handshake.box.open(bytes(message.payload), message.nonce)
-        if plaintext is None:
-            peer.drops[DropReason.NOT_AUTHENTIC] += 1
-            return False
-        try:
-            payload = Payload.decode(plaintext)
-            data = bytes(payload.data)
-            if payload.type != PayloadType.BINARY or not is_handshake(data):
-                peer.drops[DropReason.NOT_OURS] += 1
-                return False
-            frame = decode_handshake(data)
-        except WrongVersionError:
-            peer.drops[DropReason.WRONG_VERSION] += 1
-            return False
-        except RemoteProtocolError:
-            peer.drops[DropReason.MALFORMED] += 1
+        frame = self._read(peer, message)
+        if isinstance(frame, DropReason):
+            peer.drops[frame] += 1
             return False
         if frame.kind is FrameKind.INITIATION:
             self._on_initiation(peer, frame, now, source)
             return False
         return self._on_response(peer, frame, now)
+
+    def _read(self, peer: Peer, message: Message) -> HandshakeFrame | DropReason:
+        """The handshake frame in a message from a peer's address, or why it is refused."""
+        if peer.expired:
+            return DropReason.PEER_EXPIRED
+        if not message.encrypted or len(message.nonce) != 24:
+            return DropReason.NOT_OURS
+        if len(message.payload) > MAX_HANDSHAKE_BYTES:  # not worth opening
+            return DropReason.MALFORMED
+        plaintext = peer.handshake.box.open(bytes(message.payload), message.nonce)
+        if plaintext is None:
+            return DropReason.NOT_AUTHENTIC
+        try:
+            payload = Payload.decode(plaintext)
+            data = bytes(payload.data)
+            if payload.type != PayloadType.BINARY or not is_handshake(data):
+                return DropReason.NOT_OURS
+            return decode_handshake(data)
+        except WrongVersionError:
+            return DropReason.WRONG_VERSION
+        except RemoteProtocolError:
+            return DropReason.MALFORMED
 
     def initiate(self, peer: Peer, now: float) -> None:
         """Start a handshake unless one is under way."""
@@ -116,35 +92,35 @@ class Handshakes:
     def send_initiation(self, peer: Peer, now: float) -> None:
         """The next try, in place of one that is under way."""
         self.drop_attempt(peer)
-        self.last_counter = max(self._wall_clock_ns(), self.last_counter + 1)
+        self.last_counter = max(self._context.wall_clock_ns(), self.last_counter + 1)
         attempt = Attempt(
-            identity=self._identity,
-            address=self._address,
+            identity=self._context.identity,
+            address=self._context.address,
             peer=peer.config.address,
             peer_dh_key=peer.handshake.dh_key,
             preshared_key=peer.config.preshared_key,
-            suite=self._settings.suite,
+            suite=self._context.settings.suite,
             local_index=self._new_index(),
             hello=self._hello(self.last_counter),
             started_at=now,
-            rng=self._rng,
+            rng=self._context.rng,
         )
         peer.handshake.attempt = attempt
         self._attempts[attempt.local_index] = peer
-        self._outputs.append(CountersMoved())
+        self._context.outputs.append(CountersMoved())
         dest, link = (
             peer.path.lanes.dest_to_try(peer.handshake.attempts),
             self._path_manager.link_to_try(peer.handshake.attempts),
         )
-        message = boxed(peer.handshake.box, attempt.frame, self._rng)
-        self._outputs.append(Send(dest, message, link))
+        message = boxed(peer.handshake.box, attempt.frame, self._context.rng)
+        self._context.outputs.append(Send(dest, message, link))
         if spare := peer.path.lanes.spare_dest(peer.handshake.attempts):
-            self._outputs.append(Send(spare, message, link))
+            self._context.outputs.append(Send(spare, message, link))
         wait = HANDSHAKE_RETRY_S[min(peer.handshake.attempts, len(HANDSHAKE_RETRY_S) - 1)]
         peer.handshake.attempts += 1
-        jitter = int.from_bytes(self._rng(2)) / 65536 * HANDSHAKE_JITTER_S
+        jitter = int.from_bytes(self._context.rng(2)) / 65536 * HANDSHAKE_JITTER_S
         peer.timers.set(Timer.RETRY_HANDSHAKE, now + wait + jitter)
-        self._timer_heap.schedule(peer)
+        self._context.timer_heap.schedule(peer)
 
     def confirmed(self, peer: Peer, pair: KeyPair, now: float) -> None:
         """The peer uses the pair that we answered with: it is the current one."""
@@ -191,15 +167,14 @@ class Handshakes:
         try:
             initiation = read_initiation(
                 frame,
-                identity=self._identity,
-                address=self._address,
+                identity=self._context.identity,
+                address=self._context.address,
                 peer=peer.config.address,
                 peer_dh_key=peer.handshake.dh_key,
-                rng=self._rng,
+                rng=self._context.rng,
             )
             if initiation.hello.counter <= peer.handshake.last_counter:
-                peer.drops[DropReason.HANDSHAKE_REPLAYED] += 1
-                peer.handshake.refusals += 1
+                self._refuse(peer, DropReason.HANDSHAKE_REPLAYED)
                 return
             local_index = self._new_index()
             pair, response = initiation.answer(
@@ -209,8 +184,7 @@ class Handshakes:
                 now=now,
             )
         except RemoteProtocolError:
-            peer.drops[DropReason.HANDSHAKE_REFUSED] += 1
-            peer.handshake.refusals += 1
+            self._refuse(peer, DropReason.HANDSHAKE_REFUSED)
             return
         peer.handshake.last_counter = initiation.hello.counter
         peer.handshake.last_initiation_at = now
@@ -220,10 +194,15 @@ class Handshakes:
         self.by_index[local_index] = (peer, pair)
         self._learn(peer, initiation.hello, now)
         dest, link = peer.path.lanes.dest_of(source), self._path_manager.link_to_try(0)
-        self._outputs.append(Send(dest, boxed(peer.handshake.box, response, self._rng), link))
-        self._outputs.append(CountersMoved())
+        self._context.outputs.append(Send(dest, boxed(peer.handshake.box, response, self._context.rng), link))
+        self._context.outputs.append(CountersMoved())
         peer.timers.set(Timer.ERASE_KEYS, peer.session.ends_at)
-        self._timer_heap.schedule(peer)
+        self._context.timer_heap.schedule(peer)
+
+    def _refuse(self, peer: Peer, reason: DropReason) -> None:
+        """Reading it has cost public-key operations."""
+        peer.drops[reason] += 1
+        peer.handshake.refusals += 1
 
     def _is_worth_reading(self, peer: Peer, now: float) -> bool:
         """False after many refusals within a second: whoever repeats old handshakes must not keep us busy."""
@@ -237,7 +216,7 @@ class Handshakes:
         The first answers the other's initiation and keeps its own attempt as well: its own may have been sent
         before the other was there. The other drops its attempt. So a handshake that arrives is finished.
         """
-        return self._address.public_key < peer.config.address.public_key
+        return self._context.address.public_key < peer.config.address.public_key
 
     def _on_response(self, peer: Peer, frame: HandshakeFrame, now: float) -> bool:
         attempt = peer.handshake.attempt
@@ -250,10 +229,9 @@ class Handshakes:
         try:
             pair, hello = attempt.finish(frame, now)
         except RemoteProtocolError:
-            peer.drops[DropReason.HANDSHAKE_REFUSED] += 1
-            peer.handshake.refusals += 1
+            self._refuse(peer, DropReason.HANDSHAKE_REFUSED)
             return False
-        pair.rekey_at = now + self._settings.rekey_after_s
+        pair.rekey_at = now + self._context.settings.rekey_after_s
         peer.rtt_s = now - attempt.started_at
         self._forget(peer.session.initiated(pair))
         self.by_index[pair.local_index] = (peer, pair)
@@ -271,16 +249,16 @@ class Handshakes:
     def _learn(self, peer: Peer, hello: Hello, now: float) -> None:
         self._path_manager.greeted(peer, hello, now)
         peer.shared_key.met(hello.instance, now)
-        peer.handshake.clock_ahead_s = (hello.wall_clock_ns - self._wall_clock_ns()) / 1e9
+        peer.handshake.clock_ahead_s = (hello.wall_clock_ns - self._context.wall_clock_ns()) / 1e9
 
     def _hello(self, counter: int) -> Hello:
         return Hello(
             counter,
-            self._settings.features,
+            self._context.settings.features,
             sum(1 << k for k in self._path_manager.links),
-            self._settings.mtu,
+            self._context.settings.mtu,
             MAX_BATCH_BYTES,
-            self._wall_clock_ns(),
+            self._context.wall_clock_ns(),
             self._instance,
         )
 
@@ -290,6 +268,6 @@ class Handshakes:
 
     def _new_index(self) -> int:
         while True:
-            index = int.from_bytes(self._rng(4), "little")
+            index = int.from_bytes(self._context.rng(4), "little")
             if index and index not in self.by_index and index not in self._attempts:
                 return index

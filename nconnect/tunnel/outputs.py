@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
 
 from nconnect.crypto.aead import CipherSuite
+from nconnect.crypto.keys import Identity
+from nconnect.model import NknAddress, Rng
 from nconnect.tunnel.constants import REKEY_AFTER_S
 from nconnect.tunnel.peer import Peer
+from nconnect.tunnel.timer_heap import TimerHeap
 from nconnect.wire.tunnel import Feature
 
 
@@ -87,3 +92,16 @@ class CountersMoved:
 
 
 Output = Send | SessionUp | SessionLost | ExpiryChanged | Pong | Visitor | Deliver | CountersMoved
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What all parts of one tunnel have in common: who we are, and where outputs and timers go."""
+
+    identity: Identity
+    address: NknAddress
+    settings: Settings
+    rng: Rng
+    wall_clock_ns: Callable[[], int]
+    outputs: deque[Output] = field(default_factory=deque)
+    timer_heap: TimerHeap = field(default_factory=TimerHeap)

@@ -69,19 +69,9 @@ class KeyPair:
     """One epoch's keys: one to send under, with its counter, one to receive under, with its replay window."""
 
     __slots__ = (
-        "_receive",
-        "_send",
-        "cipher",
-        "counter",
-        "created_at",
-        "initiator",
-        "local_index",
-        "reject_at",
-        "rekey_at",
-        "rekey_on_receive_at",
-        "remote_index",
-        "window",
-    )
+        "_receive", "_send", "cipher", "counter", "created_at", "initiator", "local_index", "reject_at",
+        "rekey_at", "rekey_on_receive_at", "remote_index", "window",
+    )  # fmt: skip
 
     def __init__(
         self,

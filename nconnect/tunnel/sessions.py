@@ -7,12 +7,9 @@ of them. What is to be done goes to `outputs`.
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 
-from nconnect.crypto.keys import Identity
 from nconnect.errors import DropReason
-from nconnect.model import NknAddress, Rng
 from nconnect.tunnel.constants import (
     ANSWER_S,
     ASK_S,
@@ -24,11 +21,10 @@ from nconnect.tunnel.constants import (
 )
 from nconnect.tunnel.control_frames import ControlFrames
 from nconnect.tunnel.handshakes import Handshakes
-from nconnect.tunnel.outputs import Deliver, ExpiryChanged, Output, SessionLost, SessionUp, Settings
+from nconnect.tunnel.outputs import Context, Deliver, ExpiryChanged, SessionLost, SessionUp
 from nconnect.tunnel.paths.manager import PathManager
 from nconnect.tunnel.peer import Peer
 from nconnect.tunnel.session import KeyPair
-from nconnect.tunnel.timer_heap import TimerHeap
 from nconnect.tunnel.timers import NEVER, Timer
 from nconnect.wire.message import Message
 from nconnect.wire.tunnel import SHARED_KEY_BODY, RecordKind
@@ -39,40 +35,14 @@ EXPIRY_CHECK_S = 60.0  # the wall clock may be set: look again this often
 class Sessions:
     """Whatever has to happen to the sessions with all peers, in time."""
 
-    def __init__(
-        self,
-        identity: Identity,
-        address: NknAddress,
-        settings: Settings,
-        *,
-        rng: Rng,
-        wall_clock_ns: Callable[[], int],
-        last_counter: int,
-    ) -> None:
+    def __init__(self, context: Context, last_counter: int) -> None:
         """`last_counter`: of the newest initiation that we ever sent."""
-        self.outputs: deque[Output] = deque()
-        self.timer_heap = TimerHeap()
-        self.path_manager = PathManager(self.timer_heap, rng)
-        self.handshakes = Handshakes(
-            identity,
-            address,
-            settings,
-            rng=rng,
-            wall_clock_ns=wall_clock_ns,
-            last_counter=last_counter,
-            timer_heap=self.timer_heap,
-            path_manager=self.path_manager,
-            outputs=self.outputs,
-        )
-        self.control_frames = ControlFrames(
-            rng=rng,
-            timer_heap=self.timer_heap,
-            path_manager=self.path_manager,
-            handshakes=self.handshakes,
-            outputs=self.outputs,
-        )
-        self._settings = settings
-        self._wall_clock_ns = wall_clock_ns
+        self.outputs, self.timer_heap = context.outputs, context.timer_heap
+        self.path_manager = PathManager(context.timer_heap, context.rng)
+        self.handshakes = Handshakes(context, self.path_manager, last_counter)
+        self.control_frames = ControlFrames(context, self.path_manager, self.handshakes)
+        self._settings = context.settings
+        self._wall_clock_ns = context.wall_clock_ns
 
     def can_send(self, peer: Peer, now: float) -> bool:
         """Whether packets may leave; if not, a handshake is under way when this returns.

@@ -22,19 +22,17 @@ class Timer(IntEnum):
     UNANSWERED = 2  # data was sent and nothing was heard: renew the session
     KEEPALIVE = 3  # data was heard and nothing was sent: give a sign of life
     PERSISTENT_KEEPALIVE = 4  # keep the path, and our knowledge of the peer, fresh
-    REKEY = 5  # the initiator's keys grow old (only while it sends)
-    ERASE_KEYS = 6  # a key pair is past its life
-    EXPIRE = 7  # the peer's permission ends
-    LANES = 8  # several lanes: look whether each is alive, and whether one is enough
-    REORDER = 9  # batches that overtook others have waited for them long enough
-    QUESTION = 10  # data was sent and nothing was heard for a while: ask
+    ERASE_KEYS = 5  # a key pair is past its life
+    EXPIRE = 6  # the peer's permission ends
+    LANES = 7  # several lanes: look whether each is alive, and whether one is enough
+    REORDER = 8  # batches that overtook others have waited for them long enough
+    QUESTION = 9  # data was sent and nothing was heard for a while: ask
 
 
 _OF_SESSION = (
     Timer.UNANSWERED,
     Timer.QUESTION,
     Timer.KEEPALIVE,
-    Timer.REKEY,
     Timer.ERASE_KEYS,
     Timer.LANES,
 )

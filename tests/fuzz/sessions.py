@@ -96,7 +96,7 @@ def _respond(used: _Tunnel, draw: Draw) -> None:
     """The provider's genuine answer, changed on its way: refused, and the genuine one still fits."""
     user, provider = used.user, used.provider
     peer = user.peer(provider)
-    user.tunnel._handshakes.initiate(peer, used.sim.now)
+    user.tunnel._sessions.handshakes.initiate(peer, used.sim.now)
     if peer.handshake.attempt is None:
         return
     used.sim.sent.clear()
