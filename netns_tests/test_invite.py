@@ -139,7 +139,7 @@ def test_routes_that_are_not_private_are_shown_before_the_token_is_used(fresh: W
     assert not side.config.exists()
     (line,) = done.stderr.splitlines()
     assert "8.8.8.8/32, 1.0.0.0/8, 128.0.0.0/1 routed to it" in line
-    assert "the invitation is still good" in line
+    assert "the invitation is still valid" in line
     assert f"--accept-routes {PROVIDER_TUNNEL}/32,{PROVIDER_TUNNEL6}/128,{LAN},8.8.8.8/32" in line
     assert "none" not in refusal(side, token, "--accept-routes", "none").partition("routed to it")[0]
     (entry,) = json.loads(provider.nconnect("invite", "list", "--json"))["invitations"]
@@ -150,7 +150,7 @@ def test_routes_that_are_not_private_are_shown_before_the_token_is_used(fresh: W
     said = on_a_terminal(asked, ["join", token], "n\n")
     assert "8.8.8.8/32, 1.0.0.0/8, 128.0.0.0/1" in said
     assert "Route them? [y/N]" in said
-    assert "you did not say yes" in said
+    assert "the answer was not yes" in said
     assert not asked.config.exists()
     said = on_a_terminal(asked, ["join", token], "y\n")
     assert "joined gpu-box as laptop" in said

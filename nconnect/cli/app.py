@@ -1,4 +1,4 @@
-"""The commands put together, and the one place where errors become a line and an exit status."""
+"""The tree of commands, and the one place where an error becomes a line and an exit status."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ explain(app)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; the exit status. `--debug`, anywhere, shows the traceback of an unexpected error."""
+    """Run one command; return its exit status. `--debug`, anywhere, shows the traceback of an error."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     end = given.index("--") if "--" in given else len(given)
     debug = "--debug" in given[:end]
@@ -92,7 +92,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _fail(error, [_usage(error)], debug)
     except Exception as error:
         text = f"unexpected {type(error).__name__}: {error}" if str(error) else type(error).__name__
-        hint = "" if debug else " (a mistake of ours: --debug shows where)"
+        hint = "" if debug else " (a bug in nconnect: --debug shows where)"
         return _fail(error, [text + hint], debug)
     return status if isinstance(status, int) else 0
 
@@ -112,7 +112,7 @@ def _fail(error: Exception, lines: Sequence[str], debug: bool) -> int:
     return status if isinstance(status, int) else 1
 
 
-# What the parser says about a number, and what we say.
+# Messages of the parser about a number -> ours.
 _NUMBERS = (
     (r"Input should be a valid number.*", "write a number"),
     (r"Input should be a valid integer.*", "write a whole number"),

@@ -1,4 +1,4 @@
-"""A change of the configuration or of a peer, taken over at once by a running daemon, or taken back."""
+"""A change of the configuration or of a peer: a running daemon applies it at once, or it is undone."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ _Change = Callable[[str], str]  # of a file's text
 
 
 class Outcome(Enum):
-    """What became of a change; the value is how it is told."""
+    """The result of a change; the value is printed."""
 
     APPLIED = "in force now"
-    KEPT = "kept in the file; nothing runs that it would change"
+    KEPT = "kept in the file; no daemon is running"
     NOTHING = "it was so already"
     SHOWN = "nothing was changed (--dry-run)"
 
 
 def change_file(path: Path, change: Callable[[str], str], *, dry_run: bool = False) -> Outcome:
-    """Replace the file's text by `change(text)`, checked, under the file's lock, and have it read again.
+    """Replace the file's text by `change(text)`, under the file's lock, and have the daemon read it again.
 
-    Raises `ConfigError` with the file untouched when the text or the change is wrong, and `ControlError` with
-    the old text put back when the daemon refuses it, or with the new text kept when nobody knows whether the
-    daemon has taken it over. With `dry_run` the result is checked and its difference
-    is printed, without secrets; the file stays, and the daemon is not asked.
+    Raises `ConfigError`, with the file unchanged, if the text or the change is wrong. Raises `ControlError`
+    if the daemon refuses the change (then the old text is restored), or if it is not known whether the daemon
+    has applied it (then the new text stays). With `dry_run` the result is checked and the difference is
+    printed, without secrets; the file stays, and the daemon is not asked.
     """
     if dry_run:
         before = config_file.read(path)
@@ -57,9 +57,9 @@ def change_file(path: Path, change: Callable[[str], str], *, dry_run: bool = Fal
 
 
 def change_peer(path: Path, name: str, change: _Change | None, *, dry_run: bool = False) -> Outcome:
-    """Change a peer, or with None remove it, where it is kept: in the file, or with its invitation.
+    """Change a peer where it is stored, in the file or with its invitation. `change` None removes it.
 
-    `change` is for the text of a file that has the peer. Raises as `change_file`.
+    `change` gets the text of a file that contains the peer. Raises as `change_file`.
     """
     table = peer_table.load(path)
     token_id = table.invited.get(name) or _left_out(table, name)
@@ -93,7 +93,7 @@ def section_of(invitation: Invitation) -> str:
 
 
 def _changed(book: Book, token_id: bytes, before: str, after: str) -> Book:
-    """The book with the peer's fields as they differ in the two sections; without it when it is gone."""
+    """The book with the fields changed that differ between the sections; without the peer if it is gone."""
     (old,), new = tomllib.loads(before)["peer"], tomllib.loads(after).get("peer", [])
     if not new:
         book.remove_peer(token_id)
@@ -116,7 +116,7 @@ def _left_out(table: PeerTable, name: str) -> bytes | None:
     try:
         book = InvitationStore.of(table.config.interface).read()
     except (ConfigError, HostError):
-        return None  # the table says why; the file can be changed all the same
+        return None  # the table says why; the file can be changed nevertheless
     for invitation in book:
         if invitation.is_peer and invitation.token_id.hex() == name:
             return invitation.token_id
@@ -128,7 +128,7 @@ def is_left_out(table: PeerTable, name: str) -> bool:
 
 
 def _put_in_force(interface: str, what: str, undo: Callable[[], object]) -> Outcome:
-    """Have a running daemon read again what was changed; when it refuses, `undo` the change."""
+    """Have a running daemon read what was changed; if it refuses, `undo` the change."""
     try:
         ControlClient(interface).reload()
     except NotRunning:
@@ -137,17 +137,16 @@ def _put_in_force(interface: str, what: str, undo: Callable[[], object]) -> Outc
         undo()
         raise ControlError(f"the daemon refused, and the {what} is as before: {error}") from None
     except ControlError as error:
-        # The change may be in force: to take it back could give a peer rights at the next start that it
-        # has lost.
+        # The change may be in force. Undoing it could give back, at the next start, rights that a peer lost.
         raise ControlError(
-            f"{error}; the {what} has the change, and whether it is in force is not known:"
+            f"{error}; the change is saved in the {what}, but it is not known whether it is in force:"
             " try `nconnect reload`"
         ) from None
     return Outcome.APPLIED
 
 
 def difference(before: str, after: str) -> list[str]:
-    """The lines that differ, marked + and -, each section's head before them; secrets are taken out."""
+    """The lines that differ, marked + and -, with their section's header; secrets are hidden."""
     import difflib
 
     return [
@@ -162,9 +161,9 @@ def _hide(line: str) -> str:
 
 
 def _check(path: Path, before: str, after: str) -> Config:
-    """Check the new text; the old one's mistakes are told with their lines, the change's own without.
+    """Check the new text. Mistakes of the old text are reported with lines, those of the change without.
 
-    A peer that came by invitation must not be left out because of the change.
+    A change that would leave out a peer that came by invitation is refused.
     """
     try:
         checked = config_file.check(path, after)

@@ -1,7 +1,7 @@
-"""`nconnect completion bash|zsh|fish`: a script made from the tree of commands; and the names it asks for.
+"""`nconnect completion bash|zsh|fish`: a script generated from the tree of commands.
 
-Each script walks the words before the cursor: a value of an option is passed over, a command is gone into.
-Names of peers come from `nconnect peers-for-completion`, which prints nothing where the file cannot be read.
+Each script walks the words before the cursor: it skips values of options and descends into commands. Names of
+peers come from `nconnect peers-for-completion`, which prints nothing if the file cannot be read.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def completion(
     ctx: typer.Context,
     shell: Annotated[str, typer.Argument(metavar="SHELL", help="bash, zsh or fish.")],
     install: Annotated[
-        bool, typer.Option("--install", help="Write it where this user's shell looks for it.")
+        bool, typer.Option("--install", help="Write it to where this user's shell looks for it.")
     ] = False,
     config: UnusedConfigOption = None,
 ) -> None:
@@ -53,7 +53,7 @@ def completion(
         return
     target = _place(shell)
     _write(target, text)
-    print(f"wrote {target}: it is in force in the next shell")
+    print(f"wrote {target}: new shells use it")
     if shell == "zsh":
         print("zsh looks there if ~/.zshrc has, before compinit: fpath+=(${ZDOTDIR:-~}/.zfunc)")
 
@@ -87,14 +87,14 @@ def _write(target: Path, text: str) -> None:
     from nconnect.io.files.trusted import Folder
 
     try:
-        with Folder.make(target.parent) as folder:  # of whoever's home it is, where sudo keeps $HOME
+        with Folder.make(target.parent) as folder:  # it belongs to the home's owner if sudo keeps $HOME
             folder.replace(target.name, text.encode(), mode=0o644)
     except OSError as error:
         raise HostError(f"cannot write {target}: {reason(error)}") from None
 
 
 def _with_values(root: Command) -> list[str]:
-    """The options that take a value, of all commands: those must not be flags elsewhere."""
+    """The options that take a value, of all commands. None of them may be a flag of another command."""
     return sorted({n for c in root.walk() for o in c.options if o.metavar for n in o.names})
 
 
@@ -278,5 +278,5 @@ complete -c nconnect -f
 
 
 def _quoted(text: str) -> str:
-    """In single quotes, for all three shells; their own quote is not among our words."""
+    """In single quotes, for all three shells. Our texts contain no single quotes."""
     return "'" + text.replace("\\", "\\\\").replace("'", "’") + "'"

@@ -12,7 +12,7 @@ from nconnect.cli.options import ConfigOption, JsonOption, chosen, remember
 if TYPE_CHECKING:
     from nconnect.model import Config, Proxy
 
-app = typer.Typer(help="The configuration's file: check it, show it.", rich_markup_mode=None)
+app = typer.Typer(help="Check or show the configuration file.", rich_markup_mode=None)
 
 HIDDEN = "(hidden)"
 
@@ -33,7 +33,7 @@ def check(
     as_json: JsonOption = False,
     config: ConfigOption = None,
 ) -> int:
-    """Check the file, and report every mistake with its line. Changes nothing."""
+    """Check the file and report every mistake with its line. Changes nothing."""
     from nconnect.cli.output import print_json
     from nconnect.errors import ConfigError
     from nconnect.io.files.peer_table import load
@@ -58,9 +58,9 @@ def check(
 
 @app.command("show")
 def show(ctx: typer.Context, as_json: JsonOption = False, config: ConfigOption = None) -> None:
-    """Show what the file means, defaults included.
+    """Show the configuration with all defaults.
 
-    Peers that came by invitation are among its peers; secrets are hidden.
+    Peers that came by invitation are included; secrets are hidden.
     """
     from nconnect.cli.output import print_json
     from nconnect.io.files.peer_table import load
@@ -77,18 +77,19 @@ def show(ctx: typer.Context, as_json: JsonOption = False, config: ConfigOption =
 def reload(ctx: typer.Context, config: ConfigOption = None) -> None:
     """Have the daemon read its file again; sessions stay.
 
-    A file that is wrong changes nothing. What needs a new device or identity is refused: `down`, then `up`.
+    A file with mistakes changes nothing. Changes that need a new device or identity are refused: use `down`
+    and `up`.
     """
     from nconnect.control.client import ControlClient
     from nconnect.io.files.config_file import load
 
-    checked = load(chosen(ctx, config))  # its mistakes, with their lines, before the daemon is asked
+    checked = load(chosen(ctx, config))  # reports its mistakes with their lines
     ControlClient(checked.interface).reload()
-    print(f"{checked.interface} has read its file again; sessions go on")
+    print(f"{checked.interface} has read its file again; sessions continue")
 
 
 def shown(config: Config) -> dict[str, Any]:
-    """A configuration as the file's tables, every default written out and every secret hidden."""
+    """A configuration as the file's tables, with all defaults, and with secrets hidden."""
     from nconnect.config import format_allow_rule
     from nconnect.config.accept_routes import told
     from nconnect.model import STUN_PORTS, join_addr

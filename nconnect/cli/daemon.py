@@ -1,4 +1,4 @@
-"""`up`, `down` and `wait`: the daemon's life."""
+"""`up`, `down` and `wait`: start and stop the daemon."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ import typer
 from nconnect.cli.options import ConfigOption, chosen, interface_at
 from nconnect.errors import ControlError, NetworkError, UsageError
 
-STOP_TIMEOUT_S = 20.0  # for a daemon to take back what it set; guessed, it takes well under one
-DETACH_TIMEOUT_S = 30.0  # after which a detached daemon that still tries is left to it
+STOP_TIMEOUT_S = 20.0  # guessed: a daemon removes what it set in well under one second
+DETACH_TIMEOUT_S = 30.0  # `up -d` returns after this time even if the daemon still tries to connect
 
 
 def up(
     ctx: typer.Context,
-    detach: Annotated[bool, typer.Option("-d", "--detach", help="Go on in the background.")] = False,
+    detach: Annotated[bool, typer.Option("-d", "--detach", help="Run in the background.")] = False,
     keep_trying: Annotated[
-        bool, typer.Option("--keep-trying", help="Do not give up when no node can be reached.")
+        bool, typer.Option("--keep-trying", help="Keep trying if no node can be reached.")
     ] = False,
     log_format: Annotated[
         str, typer.Option("--log-format", metavar="text|json", help="What log lines look like.")
     ] = "text",
     config: ConfigOption = None,
 ) -> int:
-    """Start the tunnel. In the foreground Ctrl-C ends it.
+    """Start the tunnel. In the foreground, Ctrl-C ends it.
 
-    A terminal shows each step with its time, and then one line that stays; everywhere else it logs.
+    In a terminal it shows each step with its time, and then one line that is updated; otherwise it logs.
     """
     import os
     import sys
@@ -44,7 +44,7 @@ def up(
     path = chosen(ctx, config)
     checked = config_file.load(path)
     has_proxy = of_config(checked, os.environ).proxy is not None or checked.network.proxy == "none"
-    unused = "" if has_proxy else hint(path)  # now: without root's rights it can no longer be found
+    unused = "" if has_proxy else hint(path)  # now: later, without root's rights, it cannot be found
     preflight.check()
     path = path.absolute()  # a detached daemon leaves this folder
     persistent = keep_trying or "NOTIFY_SOCKET" in os.environ  # systemd started us: nobody reads an error
@@ -52,7 +52,7 @@ def up(
     def run(is_detached: bool, on_ready: Ready, *, logs: bool = True) -> int:
         from nconnect.io.files.config_source import ConfigSource
 
-        # First: its helper has of its own only what is loaded so far.
+        # First: the helper that it forks shares only what is loaded so far.
         with ConfigSource.start(path, checked.interface) as source:
             from nconnect.daemon.up import run as run_daemon
 
@@ -76,7 +76,7 @@ def up(
             return _in_terminal(checked.interface, lambda ready: run(False, ready, logs=False))
         return run(False, lambda: None)
     if paths.is_locked(checked.interface):
-        paths.acquire_lock(checked.interface)  # raises, and says who holds it
+        paths.acquire_lock(checked.interface)  # raises and says which process holds it
     log = paths.make_state_dir(checked.interface) / paths.log_path(checked.interface).name
     if detached(log, lambda on_ready: run(True, on_ready), timeout_s=DETACH_TIMEOUT_S):
         print(f"{checked.interface} is up (log: {log})")
@@ -86,7 +86,7 @@ def up(
 
 
 def _in_terminal(interface: str, run: Callable[[Callable[[], None]], int]) -> int:
-    """Run with steps and a live line in place of a log."""
+    """Run with steps and a live line instead of a log."""
     import shutil
     import sys
 
@@ -103,7 +103,7 @@ def _in_terminal(interface: str, run: Callable[[Callable[[], None]], int]) -> in
 
 
 def down(ctx: typer.Context, config: ConfigOption = None) -> None:
-    """Stop the tunnel, and take back what it set up."""
+    """Stop the tunnel and remove what it set up."""
     from nconnect.control.client import ControlClient, NotRunning
     from nconnect.io.files import paths
 
@@ -135,7 +135,7 @@ def _wait_until_gone(interface: str) -> None:
 
 
 def _clean_up(interface: str) -> None:
-    """Take back what a killed daemon left; nobody else may start one in the meantime."""
+    """Remove what a killed daemon left, while no other daemon can start."""
     from nconnect.io.files import paths
     from nconnect.io.system.host import Host
 
@@ -162,7 +162,7 @@ def wait(
 ) -> None:
     """Wait until the tunnel is up.
 
-    That is: the interface has its address and its link and, if a peer is named, a session with it.
+    It is up when the interface has its address and a link and, if a peer is named, a session with it.
     """
     import time
 

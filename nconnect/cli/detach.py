@@ -1,4 +1,4 @@
-"""Going on in the background: a double fork before any thread exists, and the word back of how it went."""
+"""Running in the background: a double fork before any thread exists, and a report of how the start went."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Ready = Callable[[], None]
 
 
 class DetachedFailure(NconnectError):
-    """The daemon ended before it was ready; the text is its own error."""
+    """The daemon ended before it was ready; the text is the daemon's error."""
 
     def __init__(self, text: str, exit_status: int) -> None:
         super().__init__(text)
@@ -27,10 +27,10 @@ class DetachedFailure(NconnectError):
 
 
 def detached(log: Path, run: Callable[[Ready], int], *, timeout_s: float) -> bool:
-    """Run `run` in a process of its own session, with `log` as its output.
+    """Run `run` in a process with a session of its own, with `log` as its output.
 
-    Returns in the first process only: True once `run` called what it was given, False when it still tries
-    after `timeout_s`. Raises `DetachedFailure` when it ended before that.
+    Returns in the first process only: True once `run` has called its argument, False if it still tries after
+    `timeout_s`. Raises `DetachedFailure` if it ended before that.
     """
     try:
         with Folder.open(log.parent) as folder:  # the daemon's, which may not be root
@@ -54,7 +54,7 @@ def detached(log: Path, run: Callable[[Ready], int], *, timeout_s: float) -> boo
 
 
 def _second_fork(output: int, word: int, run: Callable[[Ready], int]) -> NoReturn:
-    """In the first child: become the leader of a session, and leave the daemon to init."""
+    """In the first child: become a session leader, fork the daemon, and exit so that init adopts it."""
     status = 1
     try:
         os.setsid()
@@ -67,11 +67,11 @@ def _second_fork(output: int, word: int, run: Callable[[Ready], int]) -> NoRetur
             os.dup2(source, target)
         status = _run(word, run)
     finally:
-        os._exit(status)  # no handler, buffer or test runner of the first process is run twice
+        os._exit(status)  # so that no handler, buffer or test runner of the first process runs twice
 
 
 def _run(word: int, run: Callable[[Ready], int]) -> int:
-    """In the daemon: run it; what it says before it is ready is the first process's to tell."""
+    """In the daemon: run it. Until it is ready, the first process prints its errors."""
     told = False
 
     def tell(content: dict[str, object]) -> None:
@@ -81,7 +81,7 @@ def _run(word: int, run: Callable[[Ready], int]) -> int:
             try:
                 os.write(word, json.dumps(content).encode() + b"\n")
             except BrokenPipeError:
-                pass  # it has stopped waiting
+                pass  # the first process has stopped waiting
             os.close(word)
 
     try:

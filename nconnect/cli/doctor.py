@@ -1,4 +1,4 @@
-"""`nconnect doctor`: what is wrong on this machine, each with the command that mends it."""
+"""`nconnect doctor`: problems on this machine, each with the command that fixes it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 def doctor(
     ctx: typer.Context,
-    fix: Annotated[bool, typer.Option("--fix", help="Run what mends it, where that is safe.")] = False,
+    fix: Annotated[bool, typer.Option("--fix", help="Fix problems where that is safe.")] = False,
     report: Annotated[
         Path | None,
         typer.Option(
@@ -28,15 +28,15 @@ def doctor(
     ] = None,
     host: Annotated[
         list[str] | None,
-        typer.Option("--host", metavar="IP", help="A host of a provided subnet, to be asked."),
+        typer.Option("--host", metavar="IP", help="A host of a provided subnet to check."),
     ] = None,
     as_json: JsonOption = False,
     config: ConfigOption = None,
 ) -> int:
-    """Look for what is wrong, and say what mends it.
+    """Look for problems and say how to fix them.
 
-    Looks at this machine (TUN, privileges, firewalls, routes, clock), at the way to each seed and node, and
-    on a provider at the subnets and inference servers. Exit status 1 when something fails.
+    It checks this machine (TUN, privileges, firewalls, routes, clock), the way to each seed and node, and on
+    a provider the subnets and inference servers. The exit status is 1 if something fails.
     """
     from nconnect.cli import output
     from nconnect.doctor.checks import diagnose, worst
@@ -68,12 +68,12 @@ def doctor(
     else:
         print(text_of(findings, colour=output.use_colour(), fixed=fix))
         if written is not None:
-            print(f"wrote {report}: {', '.join(written)}; secrets are removed, look through it all the same")
+            print(f"wrote {report}: {', '.join(written)}; secrets are removed, but look through it yourself")
     return 1 if failed else 0
 
 
 def text_of(findings: Sequence[Finding], *, colour: bool = False, fixed: bool = False) -> str:
-    """The findings as lines: the word, the check, the sentence; below it what mends it."""
+    """The findings as lines: the level, the check, the sentence; below it what to do."""
     from nconnect.doctor.findings import Level
 
     paint = {Level.OK: "\x1b[32m", Level.WARNING: "\x1b[33m", Level.FAILURE: "\x1b[31m"} if colour else {}
@@ -93,7 +93,7 @@ def text_of(findings: Sequence[Finding], *, colour: bool = False, fixed: bool = 
     ]
     lines += ["", ", ".join(parts) if parts else "nothing is wrong"]
     if not fixed and any(f.fix for f in findings):
-        lines[-1] += "; `nconnect doctor --fix` mends " + ", ".join(
+        lines[-1] += "; `nconnect doctor --fix` fixes " + ", ".join(
             dict.fromkeys(f.check for f in findings if f.fix)
         )
     return "\n".join(lines)
@@ -109,7 +109,7 @@ def _hosts(given: list[str] | None) -> tuple[str, ...]:
             ip_address(text)
         except ValueError:
             raise ConfigError(
-                f"{text!r} is not one address: write one such as 192.168.50.10, a host of a provided subnet"
+                f"{text!r} is not an address: write a host of a provided subnet, such as 192.168.50.10"
             ) from None
 
     checks = Checks()
@@ -156,7 +156,7 @@ def _look(path: Path, interface: str, hosts: tuple[str, ...]) -> Facts:
 
 
 def _fix(findings: Sequence[Finding], *, quiet: bool) -> list[dict[str, str | None]]:
-    """Run every fix once; what was run, and why it failed."""
+    """Run every fix once; return the commands and why they failed."""
     from nconnect.io.doctor import run_fix
 
     done: list[dict[str, str | None]] = []

@@ -1,4 +1,4 @@
-"""How `--help` is arranged: commands in groups, and examples at the end of each page."""
+"""The layout of `--help`: commands in groups, and examples at the end of each page."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class Explained(typer.core.TyperCommand):
 
 
 class Grouped(typer.core.TyperGroup):
-    """The root: its commands stand in groups."""
+    """The root command, whose help lists commands in groups."""
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
         shown = {n: c for n in self.list_commands(ctx) if (c := self.get_command(ctx, n)) and not c.hidden}
@@ -86,7 +86,7 @@ class Grouped(typer.core.TyperGroup):
 
 
 def arranged(names: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
-    """The commands by group, in the groups' order; what is in none comes last."""
+    """The commands by group, in the groups' order; commands without a group come last."""
     known = {name for group in GROUPS.values() for name in group}
     found = {title: tuple(n for n in group if n in names) for title, group in GROUPS.items()}
     found[OTHERS] = tuple(name for name in names if name not in known)
@@ -94,7 +94,7 @@ def arranged(names: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
 
 
 def explain(app: typer.Typer) -> None:
-    """Give every command of an application, and of those within, its examples."""
+    """Add examples to every command of an application and of its sub-applications."""
     for command in app.registered_commands:
         if command.cls is typer.core.TyperCommand or command.cls is None:
             command.cls = Explained

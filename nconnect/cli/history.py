@@ -1,4 +1,4 @@
-"""The last minute of what `status --watch` shows, as small graphs."""
+"""The last forty seconds of what `status --watch` shows, as small graphs."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ _BARS = " ▁▂▃▄▅▆▇█"
 
 
 class History:
-    """Samples by what they are of; None where nothing was known then."""
+    """Samples by subject; None for a moment in which nothing was known."""
 
     def __init__(self, length: int = LENGTH) -> None:
         self._length = length
         self._samples: dict[tuple[str, str], deque[float | None]] = {}
 
     def add(self, status: Status, rates: Rates) -> None:
-        """Take one status; what is not in it any more is forgotten."""
+        """Add one status; subjects that are no longer in it are forgotten."""
         now: dict[tuple[str, str], float | None] = {}
         for index, link in enumerate(status.links):
             now[f"link {index}", "round trip"] = link.rtt_ms
@@ -42,7 +42,7 @@ class History:
             samples.append(None)
 
     def lines(self, *, most: int = 24) -> list[str]:
-        """A line for each thing of which there is something to show, aligned; at most `most`."""
+        """Aligned lines, one for each subject with samples, at most `most`."""
         rows = list(self._rows())
         shown = rows[:most]
         width = max((len(row[0]) for row in shown), default=0)
@@ -61,7 +61,7 @@ class History:
 
 
 def bars(samples: Iterable[float | None], length: int) -> str:
-    """A graph of one line, the newest at the right; the highest bar is the largest value, none is a blank."""
+    """A one-line graph, the newest at the right. The highest bar is the largest value; None is a blank."""
     values = list(samples)[-length:]
     top = max((value for value in values if value is not None), default=0.0)
     text = "".join(_bar(value, top) for value in values)

@@ -12,13 +12,13 @@ from nconnect.errors import ControlError, UsageError
 
 def status(
     ctx: typer.Context,
-    watch: Annotated[bool, typer.Option("--watch", help="Show it live; q ends it.")] = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Show it live; press q to end.")] = False,
     as_json: JsonOption = False,
     config: ConfigOption = None,
 ) -> None:
     """Show interface, links and peers.
 
-    What is wrong comes first, with what mends it.
+    Problems come first, with what to do about them.
     """
     import time
 
@@ -29,7 +29,7 @@ def status(
 
     client = ControlClient(interface_at(chosen(ctx, config)))
     if watch and as_json:
-        raise UsageError("--watch is for people, --json for programs: give one of the two")
+        raise UsageError("--watch is for people, --json for programs: give only one of them")
     if watch:
         watch_client(client)
     elif as_json:
@@ -41,7 +41,7 @@ def status(
 def address(ctx: typer.Context, as_json: JsonOption = False, config: ConfigOption = None) -> None:
     """Print this device's NKN address.
 
-    The other side needs it for its `nconnect peer add`.
+    The other side needs it for `nconnect peer add`.
     """
     from nconnect.cli.output import print_json
     from nconnect.crypto.keys import Identity
@@ -66,16 +66,18 @@ def address(ctx: typer.Context, as_json: JsonOption = False, config: ConfigOptio
 def ping(
     ctx: typer.Context,
     peer: Annotated[str, typer.Argument(metavar="PEER")],
-    count: Annotated[int, typer.Option("--count", "-n", min=1, max=100_000, help="How many times.")] = 4,
-    interval: Annotated[float, typer.Option(min=0, max=3600, help="Seconds between them.")] = 1.0,
+    count: Annotated[
+        int, typer.Option("--count", "-n", min=1, max=100_000, help="How many pings to send.")
+    ] = 4,
+    interval: Annotated[float, typer.Option(min=0, max=3600, help="Seconds between pings.")] = 1.0,
     timeout: Annotated[float, typer.Option(min=0.01, max=3600, help="Seconds to wait for each.")] = 5.0,
     as_json: JsonOption = False,
     config: ConfigOption = None,
 ) -> None:
     """Measure the round trip to a peer, and where the time goes.
 
-    It is the peer's daemon that answers, through the tunnel. The way to each side's own node is measured by
-    itself; the rest is the nodes, the way between them, and the two daemons.
+    The peer's daemon answers, through the tunnel. The way between each side and its node is measured
+    separately; the rest is the nodes, the way between them, and the two daemons.
     """
     import time
 
@@ -126,15 +128,13 @@ def ping(
 
 def logs(
     ctx: typer.Context,
-    follow: Annotated[
-        bool, typer.Option("-f", "--follow", help="Go on with what comes; Ctrl-C ends it.")
-    ] = False,
+    follow: Annotated[bool, typer.Option("-f", "--follow", help="Show new lines until Ctrl-C.")] = False,
     lines: Annotated[int, typer.Option("-n", "--lines", min=0, max=1_000_000, help="How many.")] = 50,
     config: ConfigOption = None,
 ) -> int:
     """Show the daemon's log.
 
-    That of `up -d`, or the journal where systemd runs it.
+    It is the log of `up -d`, or the journal if systemd runs the daemon.
     """
     import sys
 

@@ -1,4 +1,4 @@
-"""What `init` asks at a terminal, and what it finds: networks, and servers when told to look."""
+"""What `init` asks at a terminal, and what it finds: networks, and servers if it is told to search."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Say = Callable[[str], object]
 
 ROLES = ("user", "provider")
 ADDRESS_OF = {"provider": "10.86.0.1/24", "user": "10.86.0.2/24"}
-# Interfaces behind which there is nothing of the provider's own to offer.
+# Interfaces without a network of the provider's own to offer.
 _NOT_OURS = re.compile(
     r"lo|nc\d+|docker\d*|br-.*|veth.*|virbr\d*|tun\d*|tap\d*|wg\d*|tailscale\d*|cni.*|flannel.*"
 )
@@ -26,7 +26,7 @@ _TRIES = 3
 
 @dataclass(slots=True)
 class Answers:
-    """What was given by options, and what the interview adds to it."""
+    """What was given by options, and what the interview adds."""
 
     role: str | None = None
     address: list[str] = field(default_factory=list)
@@ -42,11 +42,11 @@ class Answers:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """Servers of one search: on this machine (and whether only on loopback), and in the subnets."""
+    """The servers found by a search: on this machine (and whether on loopback only), and in the subnets."""
 
     here: tuple[tuple[Server, bool], ...] = ()  # server, listens on loopback only
     there: tuple[Server, ...] = ()
-    passed_over: tuple[str, ...] = ()  # subnets too large to be looked through
+    passed_over: tuple[str, ...] = ()  # subnets too large to be searched
 
 
 def interview(
@@ -57,7 +57,7 @@ def interview(
     networks: Callable[[], Sequence[tuple[str, str]]],
     look: Callable[[Sequence[str]], Found],
 ) -> None:
-    """Ask for what no option said. `networks` gives (prefix, interface), `look` searches prefixes."""
+    """Ask for what options did not say. `networks` returns (prefix, interface), `look` searches prefixes."""
     if answers.role is None:
         answers.role = "provider" if answers.offers else _role(ask)
     if not answers.address:
@@ -74,13 +74,13 @@ def interview(
 
 
 def add_found(answers: Answers, found: Found, say: Say, agree: Callable[[str], bool]) -> None:
-    """Tell what was found, and offer what is on this machine where `agree` says so."""
+    """Say what was found, and offer servers on this machine if `agree` says so."""
     from nconnect.model import join_addr
 
     for server in found.there:
         say(f"found {_named(server)}: reachable by its own address once its network is offered")
     for prefix in found.passed_over:
-        say(f"{prefix} has too many addresses to look at each: not searched")
+        say(f"{prefix} has too many addresses to search each: not searched")
     for server, loopback in found.here:
         entry = join_addr(server.host, server.port) if loopback else f"{server.port}/tcp"
         wanted = answers.expose if loopback else answers.service
@@ -90,7 +90,7 @@ def add_found(answers: Answers, found: Found, say: Say, agree: Callable[[str], b
         ):
             wanted.append(entry)
     if not found.here and not found.there:
-        say("found no inference server")
+        say("no inference server was found")
 
 
 def check_role(role: str | None) -> None:
@@ -99,12 +99,12 @@ def check_role(role: str | None) -> None:
 
 
 def is_own_network(interface: str) -> bool:
-    """Whether an interface's network may be one that a person means by theirs."""
+    """Whether an interface's network may be the person's own network."""
     return not _NOT_OURS.fullmatch(interface)
 
 
 def local_networks() -> list[tuple[str, str]]:
-    """The networks that this machine is in, without those of containers and other tunnels."""
+    """This machine's networks, without those of containers and other tunnels."""
     from nconnect.io.system.netlink import Netlink
 
     with Netlink() as netlink:
@@ -120,7 +120,7 @@ def local_networks() -> list[tuple[str, str]]:
 
 
 def search(prefixes: Sequence[str]) -> Found:
-    """Look on this machine's own ports, and at each host of the prefixes. Connects to them."""
+    """Search this machine's own ports and each host of the prefixes, by connecting to them."""
     import asyncio
     from ipaddress import ip_network
 
@@ -154,14 +154,14 @@ def search(prefixes: Sequence[str]) -> Found:
 
 
 def at_terminal() -> bool:
-    """Whether somebody is there to be asked."""
+    """Whether a person can be asked."""
     import sys
 
     return sys.stdin.isatty() and sys.stdout.isatty()
 
 
 def ask_terminal(question: str, default: str) -> str:
-    """One line from the terminal; Ctrl-D is Ctrl-C."""
+    """Read one line from the terminal; Ctrl-D means Ctrl-C."""
     try:
         return input(f"{question} [{default}] ").strip() or default
     except EOFError:
@@ -171,12 +171,12 @@ def ask_terminal(question: str, default: str) -> str:
 def _role(ask: Ask) -> str:
     for _ in range(_TRIES):
         answer = ask(
-            "do you provide something here, or use what somebody else provides? (provider/user)", "user"
+            "does this device provide something, or use what somebody else provides? (provider/user)", "user"
         )
         matching = [role for role in ROLES if role.startswith(answer.lower())]
         if len(matching) == 1:
             return matching[0]
-    raise UsageError("provider or user? Say it with --role")
+    raise UsageError("the answer was neither provider nor user: give --role")
 
 
 def _address(ask: Ask, default: str) -> str:

@@ -1,4 +1,4 @@
-"""`nconnect invite …`: tokens that let one device in each."""
+"""`nconnect invite …`: tokens, each of which admits one device."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class _NameFirst(typer.core.TyperGroup):
 
 app = typer.Typer(
     cls=_NameFirst,
-    help="Invite a device: `invite NAME` prints a token for one.",
+    help="Invite a device: `invite NAME` prints a token.",
     rich_markup_mode=None,
 )
 
@@ -54,7 +54,7 @@ def create(
     name: NameArgument,
     allow: AllowOption = None,
     expires: Annotated[
-        str, typer.Option("--expires", metavar="WHEN", help="When the token ends: 24h, 7d, 2026-12-31.")
+        str, typer.Option("--expires", metavar="WHEN", help="When the token expires: 24h, 7d, 2026-12-31.")
     ] = "24h",
     address: Annotated[
         Values,
@@ -62,7 +62,7 @@ def create(
     ] = None,
     seed_rpc: Annotated[
         Values,
-        typer.Option("--seed-rpc", metavar="URL", help="A node's RPC, as the device reaches it."),
+        typer.Option("--seed-rpc", metavar="URL", help="A node's RPC, as the device can reach it."),
     ] = None,
     qr: Annotated[bool, typer.Option("--qr/--no-qr", help="Draw the QR code too.")] = True,
     as_json: JsonOption = False,
@@ -121,15 +121,15 @@ def create(
     print(text)
     if qr:
         _print_qr(text)
-    print(f"\nlets one device in as {name}, until {time_text(ends_at)}; keep it secret until then. There:")
+    print(f"\nadmits one device as {name}, until {time_text(ends_at)}; keep it secret. On that device:")
     print("  sudo nconnect join TOKEN")
     if not ControlClient(checked.interface).is_running():
-        print(f"{checked.interface} is not up: nobody answers `join` until it is (`sudo nconnect up`)")
+        print(f"{checked.interface} is not up, so nobody answers `join`: start it with `sudo nconnect up`")
 
 
 @app.command("list")
 def list_invitations(ctx: typer.Context, as_json: JsonOption = False, config: ConfigOption = None) -> None:
-    """List the invitations, those that are over too."""
+    """List all invitations, also those that are over."""
     import time
 
     from nconnect.cli import output
@@ -165,7 +165,7 @@ def revoke(
     name: Annotated[str, typer.Argument(metavar="NAME", help="Its name, or its id.")],
     config: ConfigOption = None,
 ) -> None:
-    """End an invitation that nobody has used. It takes effect at once."""
+    """End an invitation that nobody has used. This takes effect at once."""
     import time
 
     from nconnect.io.files.invitations import InvitationStore
@@ -206,12 +206,12 @@ def _end(text: str, now: float) -> float:
 
     at = parse_expires(text, now=now)
     if at is None:
-        raise ConfigError("an invitation must end: write 24h, 7d or a date")
+        raise ConfigError("an invitation must expire: write 24h, 7d or a date")
     return at
 
 
 def _seeds(checks: Checks, config: Config, given: Sequence[str]) -> tuple[str, ...]:
-    """The RPCs by which the device finds the network; () for the public one."""
+    """The RPCs by which the device finds the network; () for the public network."""
     from urllib.parse import urlsplit
 
     from nconnect.model import PUBLIC_SEED_RPC
@@ -221,8 +221,8 @@ def _seeds(checks: Checks, config: Config, given: Sequence[str]) -> tuple[str, .
         host = config.node.advertise
         if host is None:
             checks.problem(
-                "this tunnel runs on a node of its own: say with --seed-rpc"
-                f" {_own_seed(config.interface, config.node, 'HOST')} how the device reaches it"
+                "this tunnel uses its own node: say how the device reaches it, with --seed-rpc"
+                f" {_own_seed(config.interface, config.node, 'HOST')}"
             )
             return ()
         return (_own_seed(config.interface, config.node, host),)
@@ -230,21 +230,21 @@ def _seeds(checks: Checks, config: Config, given: Sequence[str]) -> tuple[str, .
         return ()
     if all(_is_here_only(urlsplit(seed).hostname or "") for seed in seeds):
         checks.problem(
-            f"the node is known here as {', '.join(seeds)}, which means nothing on another device:"
-            " say with --seed-rpc how it reaches the node"
+            f"the node is known here as {', '.join(seeds)}, which is useless on another device:"
+            " say with --seed-rpc how that device reaches the node"
         )
     return seeds
 
 
 def _own_seed(interface: str, node: NodeConfig, host: str) -> str:
-    """The URL of this interface's own node at `host`: over TLS with the certificate pinned."""
+    """The URL of this interface's own node at `host`; with TLS, the certificate is pinned."""
     from nconnect.io.files import paths
     from nconnect.io.files.trusted import status_of
     from nconnect.io.net import certificate
     from nconnect.wire.jsonrpc import join_addr
 
     port = node.port if node.port is not None else node.https_port if node.has_tls else node.rpc_port
-    assert port is not None, "[node] has one port for all, or the usual ones"
+    assert port is not None, "[node] has one port for everything, or the usual ports"
     if not node.has_tls:
         return f"http://{join_addr(host, port)}"
     own = paths.state_dir(interface) / paths.NODE_CERTIFICATE
@@ -263,7 +263,7 @@ def _is_here_only(host: str) -> bool:
 
 
 def _print_qr(text: str) -> None:
-    """In half blocks, where the output can show them; capitals make the code smaller."""
+    """Print in half blocks if the output can show them; capitals make the code smaller."""
     import sys
 
     import segno

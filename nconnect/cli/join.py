@@ -1,4 +1,4 @@
-"""`nconnect join TOKEN`: a new device's identity and configuration, out of an invitation."""
+"""`nconnect join TOKEN`: makes a new device's identity and configuration from an invitation."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from nconnect.io.files.state import StateStore
     from nconnect.model import AcceptRoutes, Prefix
 
-DRAFT = "joining"  # in the state folder: the identity under which we have applied, until we are let in
+DRAFT = "joining"  # in the state folder: the identity of an application that has not been granted yet
 
 
 def join(
@@ -39,7 +39,7 @@ def join(
     ] = None,
     seed_rpc: Annotated[
         list[str] | None,
-        typer.Option("--seed-rpc", metavar="URL", help="Another way to the provider's network."),
+        typer.Option("--seed-rpc", metavar="URL", help="Another seed of the provider's network."),
     ] = None,
     proxy: ProxyOption = None,
     accept_routes: Annotated[
@@ -59,9 +59,9 @@ def join(
     as_json: JsonOption = False,
     config: ConfigOption = None,
 ) -> None:
-    """Join a provider, with the token that it printed.
+    """Join a provider, with a token of its `nconnect invite`.
 
-    Makes this device's identity and configuration; `nconnect up` then starts the tunnel.
+    This makes the device's identity and configuration; `nconnect up` then starts the tunnel.
     """
     import asyncio
     import os
@@ -92,14 +92,14 @@ def join(
     checks.finish()
     _check_free(path, force)
     if paths.is_locked(interface):
-        raise ConfigError(f"{interface} is up with the old identity: end it first with `nconnect down`")
+        raise ConfigError(f"{interface} is up with the old identity: stop it first with `nconnect down`")
     proxies = of_setting(setting, os.environ)
     store = StateStore.of(interface)
     before = store.load(DRAFT)
     seed, name = _identity(store, invitation, name)
     own = Identity(seed)
     if own.public_key == invitation.provider.public_key:
-        raise ConfigError("this invitation is this device's own: use it on another one")
+        raise ConfigError("this device made this invitation: use it on another device")
 
     def apply(accepted: AcceptRoutes) -> Welcome:
         return asyncio.run(
@@ -119,8 +119,8 @@ def join(
         welcome = _within(accept, apply)
     except NoNode as error:
         if store.load(DRAFT) != before:
-            # Nobody has seen this identity. The next try has another one, and so the network names another
-            # node for it, where this one's cannot be reached.
+            # Nobody has seen this identity. The next try makes another one, for which the network names
+            # another node, in case this one's node cannot be reached.
             store.remove(DRAFT)
         unused = "" if proxies.proxy is not None or proxy == "none" else hint()
         raise NetworkError(f"{error}{unused}") from error
@@ -150,19 +150,19 @@ def join(
 
 
 def _within(accept: AcceptRoutes, apply: Callable[[AcceptRoutes], Welcome]) -> Welcome:
-    """The welcome, with no routes but those that are accepted, or that a person accepts now."""
+    """The welcome, with only those routes that are accepted, or that a person accepts now."""
     from nconnect.config import parse_addresses, parse_prefixes
     from nconnect.config.accept_routes import not_accepted
     from nconnect.config.private import is_private
     from nconnect.invite.applicant import RoutesNotAccepted
 
-    unspent = "nothing was joined, and the invitation is still good"
+    unspent = "nothing was joined, and the invitation is still valid"
     try:
         welcome = apply(accept)
     except RoutesNotAccepted as refused:
         offered = parse_prefixes(refused.offered)
         others = not_accepted(accept, offered, ())
-        # The provider's address in the tunnel, which needs no word, may be among them.
+        # The provider's tunnel address, which is accepted without asking, may be among them.
         subnets = tuple(p for p in others if p.prefixlen < p.max_prefixlen or not is_private(p)) or others
         _ask(subnets, offered, unspent)
         accept = (*(p for p in offered if p not in others), *subnets)
@@ -173,16 +173,16 @@ def _within(accept: AcceptRoutes, apply: Callable[[AcceptRoutes], Welcome]) -> W
     offered = parse_prefixes(welcome.allowed_ips)
     others = not_accepted(accept, offered, parse_addresses(welcome.addresses))
     unwritten = "no file was written; this device may apply again"
-    if others:  # an older provider, or one that says one thing and does another
+    if others:  # an older provider, or one that offered less than it grants
         _ask(others, offered, unwritten)
     at_home = _out_of_own_networks((*offered, *(a.network for a in parse_addresses(welcome.addresses))))
-    if accept == "private" and at_home:  # it could name the printer in the next room
+    if accept == "private" and at_home:  # for example the address of a printer in the next room
         _ask(at_home, offered, unwritten, why="is a part of the network that this machine is in")
     return welcome
 
 
 def _out_of_own_networks(prefixes: Iterable[Prefix]) -> tuple[Prefix, ...]:
-    """Those that would be taken out of a wider network that this machine is in now."""
+    """The prefixes that are part of a wider network that this machine is in now."""
     from nconnect.host.routes import within
     from nconnect.io.system.netlink import Netlink
 
@@ -190,7 +190,7 @@ def _out_of_own_networks(prefixes: Iterable[Prefix]) -> tuple[Prefix, ...]:
         with Netlink() as netlink:
             networks = {held.address.network for held in netlink.addresses()}
     except OSError:
-        return ()  # a kernel that does not say routes nothing either
+        return ()  # without netlink, no route can be set either
     found = (p for p in prefixes if any(p != network and within(p, network) for network in networks))
     return tuple(dict.fromkeys(found))
 
@@ -202,7 +202,7 @@ def _ask(
     *,
     why: str = "--accept-routes does not say",
 ) -> None:
-    """Ask whether prefixes that are not accepted may be routed. Raises `NetworkError` unless that is so."""
+    """Ask whether prefixes that are not accepted may be routed; raise `NetworkError` if not."""
     import sys
 
     named = ", ".join(map(str, others))
@@ -213,18 +213,18 @@ def _ask(
     print(f"nconnect: {why}. What this device sends there goes to the provider.", file=sys.stderr)
     print("Route them? [y/N] ", end="", file=sys.stderr, flush=True)
     if sys.stdin.readline().strip().lower() not in ("y", "yes"):
-        raise NetworkError(f"you did not say yes: {otherwise}")
+        raise NetworkError(f"the answer was not yes: {otherwise}")
 
 
 def _say(why: str) -> None:
-    """Something that somebody at this machine must do while we go on trying."""
+    """Say what a person at this machine must do while we keep trying."""
     import sys
 
     print(f"nconnect: {why}; trying again", file=sys.stderr, flush=True)
 
 
 def _read(token: str) -> str:
-    """The token's text, which does not stay where others can see it."""
+    """The token's text; remove it from the process list, where others could see it."""
     import sys
 
     from nconnect.io.process.process import hide_argument
@@ -234,24 +234,24 @@ def _read(token: str) -> str:
         return token
     text = sys.stdin.readline(8192)
     if not text.strip():
-        raise UsageError("no token came on standard input: give what `nconnect invite` printed")
+        raise UsageError("standard input had no token: give what `nconnect invite` printed")
     return text
 
 
 def _check_free(path: Path, force: bool) -> None:
-    """Before the token is used: is there a file that must not be overwritten."""
+    """Before the token is used, refuse to overwrite an existing file."""
     from nconnect.io.files.config_file import exists
 
     if not force and exists(path):
         raise ConfigError(
-            f"{path} exists already: -c makes another one, such as -c {path.with_name('nc1.toml')};"
-            " --force overwrites it (the old identity is lost)"
+            f"{path} exists already: choose another file, such as -c {path.with_name('nc1.toml')},"
+            " or overwrite it with --force (the old identity is lost)"
         )
 
 
 def _identity(store: StateStore, token: Token, identifier: str) -> tuple[bytes, str]:
-    """Seed and identifier. An application that was not answered is repeated under the same ones, since the
-    provider may have let that identity in.
+    """Seed and identifier. An application without an answer is repeated with the same ones, because the
+    provider may have admitted that identity.
     """
     import os
 

@@ -1,4 +1,4 @@
-"""A bound on what others can make a process write into its log, so that a log fills no disk.
+"""A bound on the log lines that others can cause, so that a log cannot fill the disk.
 
 A peer that comes and goes, or a node that closes each login, causes a line each time: dozens a second.
 """
@@ -9,17 +9,17 @@ import logging
 import time
 from collections.abc import Callable
 
-# Guessed: a hundred lines tell what happens; 8,640 a day of each kind are below a megabyte.
+# Guessed: a hundred lines show what happens; 8,640 a day of each kind are less than a megabyte.
 BURST = 100
 EVERY_S = 10.0
-MAX_KINDS = 10_000  # that are counted; a line of code has one for each peer
+MAX_KINDS = 10_000  # kinds that are counted; each line of code has one kind per peer
 
 
 class LogLimit(logging.Filter):
-    """Lets pass `BURST` lines from one line of code about one peer, then one in `EVERY_S` on average.
+    """Passes `BURST` lines from one line of code about one peer, then one every `EVERY_S` on average.
 
-    The next line that passes says how many were left out. Not thread-safe beyond the interpreter's lock: a
-    count may be off by one.
+    The next line that passes says how many were left out. Thread-safe only as far as the interpreter's lock
+    goes: a count may be off by one.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -45,7 +45,7 @@ class LogLimit(logging.Filter):
 
 
 class _Kind:
-    """A token bucket, and how many found it empty."""
+    """A token bucket, and the number of lines that found it empty."""
 
     __slots__ = ("_at", "_left_out", "_tokens")
 
@@ -55,7 +55,7 @@ class _Kind:
         self._left_out = 0
 
     def passes(self, now: float) -> int | None:
-        """How many were left out since the last one that passed; None: this one does not."""
+        """How many lines were left out since the last one that passed; None if this one does not pass."""
         self._tokens = min(BURST, self._tokens + (now - self._at) / EVERY_S)
         self._at = now
         if self._tokens < 1:

@@ -1,7 +1,7 @@
-"""Where a process's log goes and what it looks like; `nconnect logs` shows a daemon's.
+"""The destination and format of a process's log; `nconnect logs` shows a daemon's.
 
-Records may carry fields beside their text (`extra`: event, peer, node, …), which the JSON form prints. Where
-standard error is the journal, each line begins with its level (sd-daemon(3)), which the journal takes off.
+Records may have fields besides their text (`extra`: event, peer, node, …), which the JSON format prints. If
+standard error is the journal, each line begins with its level (sd-daemon(3)), which the journal removes.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ FIELDS = ("event", "interface", "peer", "node", "address", "allowed_ips", "route
 UNIT = "nconnect@{}.service"
 _STARTED = "ActiveEnterTimestampMonotonic"  # of systemctl show; 0: never
 TAIL_BYTES = 16 << 20  # guessed: 100,000 lines
-FOLLOW_S = 0.25  # between two looks at a file that is followed
+FOLLOW_S = 0.25  # interval at which a followed file is read
 
 # syslog(3)'s levels, as sd-daemon(3) has them.
 _JOURNAL_LEVELS = {
@@ -43,7 +43,7 @@ _JOURNAL_LEVELS = {
 def log_to_stderr(
     *, dated: bool = False, level: int = logging.INFO, form: str = "text", stream: IO[str] | None = None
 ) -> None:
-    """Log to standard error; `dated` for a file that is read days later, `form` one of `FORMATS`."""
+    """Log to standard error; `dated`: with dates, for a file; `form`: one of `FORMATS`."""
     target = sys.stderr if stream is None else stream
     handler = logging.StreamHandler(target)
     handler.setFormatter(formatter(dated=dated, form=form, journal=is_journal(target, os.environ)))
@@ -55,7 +55,7 @@ def log_to_stderr(
 
 
 def formatter(*, dated: bool, form: str, journal: bool) -> logging.Formatter:
-    """How a line is made; the journal adds the time itself."""
+    """The formatter of lines; the journal adds the time itself."""
     if form == "json":
         return JsonLines(journal=journal)
     if journal:
@@ -74,7 +74,7 @@ def is_journal(stream: IO[str], environment: Mapping[str, str]) -> bool:
 
 
 class _OneLine(logging.Formatter):
-    """A message has one line, whatever a peer or a node put into it; a traceback follows as it is."""
+    """Puts a message on one line, whatever a peer or a node put into it; a traceback follows unchanged."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:
         record.message = " ".join(record.message.splitlines())
@@ -88,7 +88,7 @@ class _JournalLines(_OneLine):
 
 
 class JsonLines(logging.Formatter):
-    """One object a line: time (seconds since the Unix epoch), level, logger, message, and the fields."""
+    """One object per line: time (seconds since the Unix epoch), level, logger, message, and the fields."""
 
     def __init__(self, *, journal: bool = False) -> None:
         super().__init__()
@@ -122,10 +122,10 @@ def show_file(
     write: Callable[[str], object],
     stop: Callable[[], bool] = lambda: False,
 ) -> None:
-    """The last `count` lines, and with `follow` what comes, also when the file is replaced or cut.
+    """Print the last `count` lines; with `follow` also new ones, even if the file is replaced or truncated.
 
-    The daemon's user can write anything into it: what would move the terminal's cursor is replaced, and of
-    lines without end the last 16 MiB are shown.
+    The daemon's user can write anything into the file: characters that move the terminal's cursor are
+    replaced, and at most the last 16 MiB are shown.
     """
     file = _open(path)
     try:
@@ -144,12 +144,12 @@ def show_file(
 
 
 def _open(path: Path) -> IO[str]:
-    """The daemon's user writes it: root follows no link there. Raises `ControlError`."""
+    """Open the log without following links, because the daemon's user writes it. Raises `ControlError`."""
     try:
         return open(open_path(path), errors="replace")
     except FileNotFoundError:
         raise ControlError(
-            f"there is no log at {path}: only `up -d` writes one; in the foreground it is on the terminal"
+            f"there is no log at {path}: only `up -d` writes one; `up` logs to the terminal"
         ) from None
     except OSError as error:
         hint = " (try with sudo)" if isinstance(error, PermissionError) and os.geteuid() else ""
@@ -157,7 +157,7 @@ def _open(path: Path) -> IO[str]:
 
 
 def show_journal(interface: str, count: int, *, follow: bool) -> int:
-    """journalctl on the interface's unit; its exit status."""
+    """Run journalctl for the interface's unit; return its exit status."""
     command = ["journalctl", "--unit", UNIT.format(interface), "--lines", str(count), "--output", "short-iso"]
     try:
         return subprocess.run([*command, "--follow"] if follow else command, check=False).returncode
@@ -184,7 +184,7 @@ def has_unit(interface: str) -> bool:
 
 
 def _tail(file: IO[str], count: int) -> str:
-    """The last lines, read from the end: a log may be large."""
+    """The last lines, read from the end, because a log may be large."""
     size = os.fstat(file.fileno()).st_size
     step = 64 * 1024
     while True:
@@ -197,7 +197,7 @@ def _tail(file: IO[str], count: int) -> str:
 
 
 def _is_another(file: IO[str], path: Path) -> bool:
-    """Whether `path` is a new file by now, or was cut."""
+    """Whether `path` is a new file by now, or was truncated."""
     there, here = status_of(path), os.fstat(file.fileno())
     if there is None:
         return False

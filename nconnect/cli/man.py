@@ -1,4 +1,4 @@
-"""Man pages (man(7)) out of the tree of commands: `nconnect(1)`, and one for each command."""
+"""Man pages (man(7)) generated from the tree of commands: `nconnect(1)`, and one for each command."""
 
 from __future__ import annotations
 
@@ -94,6 +94,6 @@ def _list(pairs: tuple[tuple[str, str], ...]) -> Iterator[str]:
 
 
 def _text(text: str) -> str:
-    """Text that roff takes as it is: no command at a line's beginning, hyphens that can be copied."""
+    """Text that roff prints unchanged: no command at a line's beginning, hyphens that can be copied."""
     escaped = text.replace("\\", "\\e").replace("-", "\\-").replace("…", "...").replace("’", "'")
     return re.sub(r"^([.'])", r"\\&\1", escaped)

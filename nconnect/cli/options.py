@@ -1,4 +1,4 @@
-"""Options that several commands share, and which configuration file a command is about."""
+"""Options that several commands share, and the configuration file that a command uses."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Values = list[str] | None  # of an option that may be given several times
 
 
 class Declined(NconnectError):
-    """The person at the terminal did not want it after all."""
+    """The person at the terminal did not confirm."""
 
 
 ConfigOption = Annotated[
@@ -29,10 +29,10 @@ ConfigOption = Annotated[
         metavar="PATH",
         help="The configuration file ($NCONNECT_CONFIG, else /etc/nconnect/nc0.toml).",
         show_default=False,
-        readable=False,  # what cannot be read is for `io.config_file` to say, which knows what to do
+        readable=False,  # `io.files.config_file` reports what cannot be read, and what to do
     ),
 ]
-# For commands that have no use for it, so that a script can give it to all.
+# For commands that do not use it, so that a script can give it to all.
 UnusedConfigOption = Annotated[
     Path | None, typer.Option("-c", "--config", metavar="PATH", hidden=True, readable=False)
 ]
@@ -53,20 +53,20 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object.
 
 
 def remember(ctx: typer.Context, config: Path | None) -> None:
-    """Keep a `-c` that was given before the command's name, for `chosen`."""
+    """Store a `-c` that was given before the command's name, for `chosen`."""
     inherited = ctx.parent.obj if ctx.parent is not None else None
     ctx.obj = config or inherited
 
 
 def chosen(ctx: typer.Context, config: Path | None) -> Path:
-    """The file that the command is about: its own `-c`, one given before it, or the default."""
+    """The file that the command uses: its own `-c`, one given before it, or the default."""
     from nconnect.io.files.config_file import choose_path
 
     return choose_path(config or ctx.obj)
 
 
 def confirm(question: str, yes: bool) -> None:
-    """Ask before what cannot be undone; not where nobody is there to answer.
+    """Ask before something that cannot be undone; do not ask if there is no terminal.
 
     Raises `Declined` unless the answer is yes.
     """
@@ -76,11 +76,11 @@ def confirm(question: str, yes: bool) -> None:
         return
     print(f"{question} [y/N] ", end="", file=sys.stderr, flush=True)
     if sys.stdin.readline().strip().lower() not in ("y", "yes"):
-        raise Declined("nothing was changed: you did not say yes (--yes says it beforehand)")
+        raise Declined("nothing was changed: the answer was not yes (--yes skips the question)")
 
 
 def interface_at(path: Path) -> str:
-    """The interface of a file that need not exist. Raises `ConfigError` when the name cannot be one."""
+    """The interface of a file, which need not exist. Raises `ConfigError` if its name cannot be one."""
     from nconnect.config import check_interface_name
     from nconnect.io.files.config_file import interface_of
 
@@ -88,7 +88,7 @@ def interface_at(path: Path) -> str:
 
 
 def read_proxy(checks: Checks, text: str | None) -> Proxy | Literal["none"] | None:
-    """The value of `--proxy`, which may hold a password: it does not stay where others can see it."""
+    """The value of `--proxy`; it may contain a password, so remove it from the process list."""
     from nconnect.config import parse_proxy_setting
     from nconnect.io.process.process import hide_argument
 
@@ -99,7 +99,7 @@ def read_proxy(checks: Checks, text: str | None) -> Proxy | Literal["none"] | No
 
 
 class Checks:
-    """Option values checked one after another, so that all mistakes are reported at once."""
+    """Checks option values and collects their mistakes, so that all are reported at once."""
 
     def __init__(self) -> None:
         self._problems: list[str] = []
@@ -114,7 +114,7 @@ class Checks:
     def many(
         self, option: str, texts: Sequence[str] | None, check: Callable[[str], object]
     ) -> tuple[str, ...]:
-        """The single texts of an option that takes commas and repetition, each checked."""
+        """The checked values of an option that may be repeated and may contain commas."""
         from nconnect.config import split_commas
 
         found = split_commas(texts or ())
@@ -126,6 +126,6 @@ class Checks:
         self._problems.append(text)
 
     def finish(self) -> None:
-        """Raise `ConfigError` when anything was wrong."""
+        """Raise `ConfigError` if there was a mistake."""
         if self._problems:
             raise ConfigError(self._problems)

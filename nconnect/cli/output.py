@@ -21,7 +21,7 @@ def print_json(value: object) -> None:
 
 
 def use_colour(stream: IO[str] | None = None) -> bool:
-    """Whether standard output (or `stream`) is a terminal that wants colours (https://no-color.org)."""
+    """Whether standard output (or `stream`) is a terminal, and NO_COLOR is not set (https://no-color.org)."""
     return can_move(stream) and not os.environ.get("NO_COLOR")
 
 
@@ -43,7 +43,7 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequen
 
 
 def fitted_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """The same; on a terminal that it would not fit, only the ends of public keys are shown."""
+    """As `table`; if that does not fit the terminal, public keys are shortened to their ends."""
     lines = table(header, rows)
     if not can_move() or max(map(len, lines)) <= shutil.get_terminal_size().columns:
         return lines
@@ -51,12 +51,12 @@ def fitted_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[s
 
 
 def short_keys(text: str) -> str:
-    """The same with only the ends of public keys."""
+    """The text with public keys shortened to their ends."""
     return _KEY.sub(r"\1…\2", text)
 
 
 def indented(text: str) -> list[str]:
-    """What belongs to the line before it, on lines of at most 80 columns; only a longer word goes beyond."""
+    """The text on indented lines of at most 80 columns; only a longer word exceeds them."""
     margin = "  "
     return textwrap.wrap(
         text,

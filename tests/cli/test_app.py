@@ -73,7 +73,7 @@ def test_as_a_module() -> None:
         (["peer", "show"], "missing argument 'NAME'"),
         (["ping"], "missing argument 'PEER'"),
         (["ping", "a", "--count", "0"], "'--count'"),
-        (["status", "--watch", "--json"], "give one of the two"),
+        (["status", "--watch", "--json"], "give only one of them"),
         (["-c"], "requires an argument"),
     ],
 )
@@ -97,7 +97,7 @@ def test_an_unexpected_error_is_one_line_and_debug_shows_where(
     assert result.status == 1
     assert result.err == (
         "nconnect: error: unexpected ZeroDivisionError: no such luck"
-        " (a mistake of ours: --debug shows where)\n"
+        " (a bug in nconnect: --debug shows where)\n"
     )
     result = run("address", "--debug")
     assert result.status == 1

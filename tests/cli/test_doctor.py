@@ -61,7 +61,7 @@ def test_without_fix_nothing_is_run(run: Run, made: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr("nconnect.io.doctor.run_fix", lambda _: pytest.fail("it was run"))
     see(monkeypatch, spoilt(config_readable_by_others=True))
     result = run("doctor")
-    assert "`nconnect doctor --fix` mends config" in result.out
+    assert "`nconnect doctor --fix` fixes config" in result.out
 
 
 def test_a_fix_that_fails_is_said(tmp_path: Path) -> None:

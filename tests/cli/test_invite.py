@@ -80,7 +80,7 @@ def test_seeds(run: Run, made: Path) -> None:
         "http://198.51.100.1:30003",
     )
     made.write_text(text + '\n[network]\nseed_rpc = ["http://127.0.0.1:30003"]\n')
-    assert "means nothing on another device" in run("invite", "carol").err
+    assert "which is useless on another device" in run("invite", "carol").err
     made.write_text(text + '\n[node]\nlisten = "0.0.0.0"\n')
     assert "--seed-rpc http://HOST:30003" in run("invite", "carol").err
     made.write_text(text + '\n[node]\nlisten = "0.0.0.0"\nadvertise = "203.0.113.9"\n')
@@ -98,7 +98,7 @@ def test_addresses_are_kept_for_it(run: Run, made: Path) -> None:
     [
         (["al ice"], "cannot be a peer's name"),
         (["alice", "--allow", "192.168.50.10:99999/tcp"], "--allow"),
-        (["alice", "--expires", "never"], "an invitation must end"),
+        (["alice", "--expires", "never"], "an invitation must expire"),
         (["alice", "--expires", "yesterday"], "is not a time"),
         (["alice", "--address", "x"], "is not an address"),
         (["alice", "--seed-rpc", "x"], "is not a seed's address"),

@@ -115,7 +115,7 @@ def test_a_token_from_standard_input(
     monkeypatch.setattr("sys.stdin", io.StringIO(""))
     result = run("join", "-")
     assert result.status == 2
-    assert "no token came" in result.err
+    assert "standard input had no token" in result.err
 
 
 def test_a_proxy_that_is_not_there_or_not_used_is_named(

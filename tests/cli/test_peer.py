@@ -95,7 +95,7 @@ def test_a_change_whose_outcome_is_not_known_stays_in_the_file(
     daemon.loses_reload = True
     result = run("peer", "add", "tablet", LAPTOP, "--allowed-ips", "10.86.0.2/32", "--allow", "none")
     assert result.status == 1
-    assert "the file has the change, and whether it is in force is not known" in result.err
+    assert "the change is saved in the file, but it is not known whether it is in force" in result.err
     assert 'name = "tablet"' in made.read_text()
 
 
