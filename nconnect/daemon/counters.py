@@ -1,7 +1,7 @@
-"""Keeps the handshake counters in the state folder: soon after they moved, and out of the data path's way.
+"""Stores the handshake counters in the state folder soon after they have changed.
 
-They stop replayed handshakes after a restart. Writing them waits for the disk, and with a thousand peers
-they are a hundred kilobytes: so a thread does it, one time after another.
+They protect against replayed handshakes after a restart. Writing waits for the disk, and a thousand peers'
+counters are a hundred kilobytes; so a thread writes them, one version after another.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ log = logging.getLogger(__name__)
 COUNTERS = "handshakes"  # the name of their file in the state folder
 SOON_S = 0.05
 SAVE_AGAIN_S = 10.0  # on a disk that was full
-SHARE = 0.1  # at most this much of the time is spent on it, when handshakes do not end
+SHARE = 0.1  # at most this share of the time is spent on writing, however many handshakes there are
 
 
 def stored(store: StateStore) -> dict[str, int]:
-    """What the last run kept. Blocks."""
+    """The counters that the last run stored. Blocks."""
     found = store.load(COUNTERS)
     if not isinstance(found, dict):
         return {}
@@ -36,7 +36,7 @@ class CounterKeeper:
     """Lives in the loop's thread. `close` after the last `moved`."""
 
     def __init__(self, store: StateStore, counters: Callable[[], dict[str, int]]) -> None:
-        """`counters` gives what is to be kept; it is called in the loop's thread."""
+        """`counters` returns the current values; it is called in the loop's thread."""
         self._store = store
         self._counters = counters
         self._saving: asyncio.Task[None] | None = None
@@ -50,14 +50,14 @@ class CounterKeeper:
             self._saving = asyncio.get_running_loop().create_task(self._save(), name="save counters")
 
     async def close(self) -> None:
-        """Keep what they are now; it is on the disk when this returns."""
+        """Store the current values; they are on the disk when this returns."""
         self._closing.set()
         self.moved()
         if self._saving is not None:
             await self._saving
 
     async def _save(self) -> None:
-        """Save until they have moved no more: one time after another, so that the newest value is last."""
+        """Save until nothing has changed since: one version after another, so that the newest is last."""
         pause_s = SOON_S
         while self._moved:
             with suppress(TimeoutError):

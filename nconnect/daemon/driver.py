@@ -1,10 +1,11 @@
-"""The hot loop: packets from the TUN into the tunnel core and out over a link, and back.
+"""The hot loop: packets from the device into the tunnel core and out over a link, and back.
 
-It decides nothing: it reads into buffers that stay, calls the core, and writes. A byte is copied between TUN
-and websocket exactly twice on each side: by the kernel (read or write of the TUN, send or receive of the
-socket), and by the cipher. Only a packet that has to wait is copied twice more, into its queue and out of it.
+The core decides; the driver reads into buffers that are reused, calls the core, writes, and arms one timer.
+A byte is copied between device and websocket exactly twice on each side: by the kernel (read or write of
+the device, send or receive of the socket), and by the cipher. A packet that has to wait is copied twice more,
+into its queue and out of it.
 
-Each callback has a budget, so that the TUN, the links and the timers take turns.
+Each callback has a budget, so that device, links and timers take turns.
 """
 
 from __future__ import annotations
@@ -100,7 +101,7 @@ class Driver:
         self.drain()
 
     def stop(self) -> None:
-        """Read no more, and tell the peers that we go; the TUN and the links stay open."""
+        """Read no more, and tell the peers that we go; device and links stay open."""
         for fd in self._device.fds:
             self._loop.remove_reader(fd)
         if self._timer is not None:
@@ -116,7 +117,7 @@ class Driver:
             self._loop.add_reader(fd, self._on_tun_readable, fd)
 
     def _is_late(self) -> bool:
-        """Whether packets wait for us on either side, so that times tell more of us than of a path."""
+        """Whether packets wait for us on either side: then times that we measure say little about a path."""
         return self._clock() - self._late_at < LATE_S or any(link.is_backlogged() for link in self._links)
 
     # To the network
@@ -223,7 +224,7 @@ class Driver:
         RECORD_HEADER.pack_into(self._arena, start - RECORD_HEADER_BYTES, end - start)
 
     def _make_way(self, now: float) -> None:
-        """The queue of the flows that are answered is flooded: they move to another at their next answer."""
+        """Write to another queue from now on: flows that are answered leave the flooded one."""
         if now - self._moved_at >= STAY_S:
             self._moved_at = now
             fds = self._device.fds
@@ -271,7 +272,7 @@ class Driver:
             self.drain()
 
     def _write_in_turns(self, source: str, packets: Sequence[memoryview]) -> None:
-        """Write what this turn of the loop still takes; the rest waits, and others' packets come between."""
+        """Write what this turn of the loop has room for; the rest waits, and sources take turns."""
         if not self._inflow.holds(source):
             now = max(0, self._turn_left)
             self._write(packets[:now])
@@ -321,7 +322,7 @@ class Driver:
         self.drain()
 
     def check_peers(self) -> None:
-        """A first link is up, or time has passed without us: find out now who is still there."""
+        """A first link is up, or the process was stopped for a while: ask the peers whether they live."""
         self._tunnel.link_up(self._clock())
         self.drain()
         self.flush()

@@ -1,4 +1,4 @@
-"""Devices with an invitation: judged by the desk, added to the table of peers, and answered.
+"""Takes in devices that apply with an invitation: judges them, makes them peers, and answers.
 
 The desk judges on the loop, by the book of invitations, which a thread reads: applications that come
 meanwhile wait together for the next reading. Adding a peer (a file and the firewall's rules) takes a thread
@@ -34,7 +34,7 @@ log = logging.getLogger(__name__)
 
 RELOAD_TIMEOUT_S = 20.0
 PRESHARED_KEY_BYTES = 32
-MAX_WAITING = 64  # guessed: applications; the book is read in a millisecond
+MAX_WAITING = 64  # guessed: applications that wait while the book is read, which takes a millisecond
 
 
 class Enrolment:
@@ -61,12 +61,12 @@ class Enrolment:
         self._desk = Desk(identity, address, os.urandom)
         self._admitting: dict[bytes, asyncio.Task[None]] = {}  # by token id
         self._knocks: list[tuple[str, Application, float]] = []  # until the book is read
-        self._came_up: list[str] = []  # devices whose session did, likewise
+        self._came_up: list[str] = []  # devices whose session came up, likewise
         self._reading: asyncio.Task[None] | None = None
         self._closed = False
 
     def knock(self, visitor: Visitor) -> None:
-        """An unencrypted message from anybody; unless it is an application, it is turned away."""
+        """Take an unencrypted message from anybody: what is no application is turned away."""
         application = None if self._closed else application_in(visitor.content)
         if application is None or len(self._knocks) == MAX_WAITING:
             self._turn_away(visitor.source, visitor.now)
@@ -75,7 +75,7 @@ class Enrolment:
             self._read_on()
 
     def session_up(self, event: SessionUp) -> None:
-        """A peer's session is up: if an invitation brought it, that one is over for good."""
+        """A peer's session is up: an invitation that brought it can't be used again, not even by itself."""
         if not self._closed:
             self._came_up.append(event.peer.dest)
             self._read_on()
@@ -85,7 +85,7 @@ class Enrolment:
             self._reading = asyncio.get_running_loop().create_task(self._read(), name="read the invitations")
 
     async def _read(self) -> None:
-        """Judge what waits by the book as it is now, until nothing does."""
+        """Read the book and judge what waits, until nothing waits."""
         try:
             while self._knocks or self._came_up:
                 book = await asyncio.to_thread(self._store.current)
@@ -113,12 +113,12 @@ class Enrolment:
             task.add_done_callback(lambda _: self._admitting.pop(token_id, None))
 
     async def close(self) -> None:
-        """Hear nobody any more, and let what has begun come to its end."""
+        """Take no more applications, and wait for those that are being admitted."""
         self._closed = True
         await self.settled()
 
     async def settled(self) -> None:
-        """Return when what has begun is done; after `RELOAD_TIMEOUT_S` at the latest."""
+        """Return when nothing is being judged or admitted, after `RELOAD_TIMEOUT_S` at the latest."""
         with suppress(TimeoutError):
             async with asyncio.timeout(RELOAD_TIMEOUT_S):
                 while under_way := [*filter(None, (self._reading, *self._admitting.values()))]:
@@ -140,11 +140,11 @@ class Enrolment:
             self._send(admission.dest, (admission.grant(welcome, os.urandom),))
 
     def _enrol(self, admission: Admission, loop: asyncio.AbstractEventLoop) -> Welcome:
-        """In a thread: make the device a peer, unless it is one already, and say what it is to know."""
+        """In a thread: make the device a peer, unless it is one already; returns what to tell it."""
         token_id = admission.invitation.token_id
         _check_accepted(admission, self._load().config)
         with self._store.using() as book:
-            # Who invites may have changed it since the desk looked.
+            # The invitation may have been changed or revoked since the desk judged.
             found = book.get(token_id)
             if found is None or found.preshared is None or found.device not in ("", admission.dest):
                 raise _GoneError(Reason.USED)
@@ -178,7 +178,7 @@ class Enrolment:
         reserved: list[str],
         loop: asyncio.AbstractEventLoop,
     ) -> tuple[Config, PeerConfig]:
-        """The configuration with the device in it, stored and in force; else it raises."""
+        """Store the device as a peer and put it in force; returns the configuration with it, and the peer."""
         addresses = pool.pick(config, invitation.addresses, reserved)
         prefixes = [str(parse_prefix(str(address.ip))) for address in addresses]
         with self._store.using() as book:
@@ -199,7 +199,7 @@ class Enrolment:
 
 
 class _NotAcceptedError(NconnectError):
-    """The device has not said that it routes what we would have it route."""
+    """The device does not accept all routes that it would be given."""
 
     def __init__(self, offer: Offer) -> None:
         super().__init__(", ".join(offer.allowed_ips))
@@ -219,7 +219,7 @@ def _peer(table: PeerTable, admission: Admission) -> PeerConfig | None:
 
 
 def _check_accepted(admission: Admission, config: Config) -> None:
-    """Before the invitation is used: does the device route what it would be given."""
+    """Raise `_NotAcceptedError`, before the invitation is used, if the device rejects some routes."""
     offered = offered_by(config)
     if not_accepted(admission.accept, offered, config.address):
         raise _NotAcceptedError(Offer(tuple(map(str, offered))))

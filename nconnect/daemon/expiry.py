@@ -34,7 +34,7 @@ def without_expired(config: Config, expired: Collection[str]) -> Config:
 
 
 def warning_from(expires_at: float, since: float) -> float:
-    """When to begin to warn of an end that was set at `since`."""
+    """When the warning begins, for an end of access that was set at `since`."""
     return expires_at - min(LONGEST_WARNING_S, WARNING_SHARE * max(0.0, expires_at - since))
 
 
@@ -74,7 +74,7 @@ class ExpiryNotices:
         ]
 
     async def watch(self, follow: Callable[[], Awaitable[None]]) -> None:
-        """Warn before a peer's access ends, and when it has ended, `follow`: end what it still had open."""
+        """Warn before a peer's access ends; then `follow` updates the rules and ends its connections."""
         while True:
             wait_s = self.log_new()
             try:
@@ -90,7 +90,7 @@ class ExpiryNotices:
                 log.error("the rules of expired peers: %s", error)
 
     async def save(self) -> None:
-        """Keep since when each end was known, if that has changed."""
+        """Store when each end of access was first seen, if that has changed."""
         if self._since != self._kept:
             self._kept = self._since
             kept = {address: list(pair) for address, pair in self._since.items()}
@@ -100,7 +100,7 @@ class ExpiryNotices:
                 log.warning("%s", error)
 
     def log_new(self) -> float:
-        """Log each warning once; how many seconds to wait before the next look."""
+        """Log each warning once; returns how many seconds to wait before the next call."""
         now = self._wall()
         wait = LOOK_AGAIN_S
         for address, peer in self._peers.items():
@@ -120,7 +120,7 @@ def _sentence(name: str, expires_at: float) -> str:
 
 
 def _checked(stored: object) -> dict[str, tuple[float, float]]:
-    """What the state folder holds, without what makes no sense."""
+    """The stored value, without entries of the wrong form."""
     found: dict[str, tuple[float, float]] = {}
     if isinstance(stored, dict):
         for address, pair in stored.items():

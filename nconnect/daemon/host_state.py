@@ -1,4 +1,4 @@
-"""What the configuration asks of this machine: planned, set, set again when it is gone, and taken back.
+"""The host's state as the configuration asks for it: planned, set, set again when it is gone, removed.
 
 Everything blocks (netlink, nft, conntrack) and so runs in a thread, one call at a time.
 """
@@ -27,9 +27,9 @@ from nconnect.model import Config, Endpoint
 
 log = logging.getLogger(__name__)
 
-LOOK_S = 1.0  # a peer that has used up its share gets what has ended since
-IDLE_S = 10.0  # the same while nothing comes: a device that is idle sleeps
-REST = 20  # times as long as a look took: one of 65,536 connections takes 0.1 to 0.2 s of processor time
+LOOK_S = 1.0  # a peer that has used up its bound may open as many connections as have ended since
+IDLE_S = 10.0  # the same while no packets come, so that an idle machine can sleep
+REST = 20  # the pause is so many times as long as the look: 65,536 connections take 0.1 to 0.2 s of CPU
 REFUSED_INTERVAL_S = 2.0  # how old the firewall's counters in `status` may be
 
 
@@ -89,7 +89,7 @@ class HostState:
             await asyncio.to_thread(self._end_flows, old, self._config)
 
     async def follow_expiry(self) -> None:
-        """Let in and shut out those whose access has changed by the clock alone."""
+        """Update the rules for peers whose access has ended, or begun again, by the clock alone."""
         async with self._lock:
             if self.plan is not None and self._expired() != self._expired_then:
                 await asyncio.to_thread(self._apply, self._config, self._expired())
@@ -108,7 +108,7 @@ class HostState:
                     self._tell()
 
     async def repair(self, renew_device: Callable[[], Awaitable[None]]) -> list[str]:
-        """Set again what somebody removed; what that was, in words. `renew_device`: the TUN is gone."""
+        """Set again what somebody removed, and name it. `renew_device` is awaited when the TUN is gone."""
         async with self._lock:
             if self.plan is None or self._ending:
                 return []
@@ -123,9 +123,9 @@ class HostState:
             return gone
 
     async def obstacles(self) -> list[str]:
-        """What other programs stop or send elsewhere, a sentence for each.
+        """Which of the tunnel's packets other programs stop or send elsewhere: a sentence for each cause.
 
-        Nothing while something of ours is gone: packets go elsewhere for want of it, until it is set again.
+        Empty while something of ours is missing: then packets go elsewhere because of that.
         """
         if self.plan is None or self._ending:
             return []
@@ -155,21 +155,21 @@ class HostState:
         return found
 
     def was_up(self) -> None:
-        """From now on `fail_closed` holds, however this ends."""
+        """From now on the rules of `fail_closed` stay, unless the end was asked for."""
         self._stays_closed = True
 
     async def remove(self, *, asked: bool) -> None:
-        """Take all of it back, for good. Only an end that was asked for opens what `fail_closed` shuts."""
+        """Remove all of it; but `fail_closed` stays unless the end was asked for (`down`, a signal)."""
         self._ending = True
         async with self._lock:
             keep = self._config.fail_closed and self._stays_closed and not asked
             await asyncio.to_thread(self._host.remove, keep_rules=keep)
 
     async def renew_flow_limits(self, received: Mapping[str, int]) -> None:
-        """Give the peers that may have used them up the connections that they may still open.
+        """Give peers that may have used up their bound the connections that they may still open.
 
-        `received`: how many packets have come from each peer. Left for the next time while a change is under
-        way, which shall not wait.
+        `received`: how many packets have come from each peer. Skipped while a change is under
+        way, so that the change does not wait.
         """
         if self._lock.locked():
             return
@@ -192,7 +192,7 @@ class HostState:
             rest = max(IDLE_S if seen == before else LOOK_S, REST * (clock() - began))
 
     async def refused_counts(self, now: float) -> Mapping[str, Mapping[str, int]]:
-        """How many packets of each peer the firewall turned away, a little while ago at most; by reason."""
+        """How many packets of each peer the firewall dropped, by reason; at most `REFUSED_INTERVAL_S` old."""
         if now - self._refused_at >= REFUSED_INTERVAL_S:
             self._refused_at = now
             try:
@@ -212,8 +212,8 @@ class HostState:
     # In a thread
 
     def _set_up(self, expired: frozenset[str]) -> None:
-        # What a killed daemon left goes on until ours replaces it in one step: without any rules the kernel
-        # would stop to follow connections, and those that live would be reset when their packets come.
+        # The rules of a killed daemon stay until ours replace them in one step: without any rules the kernel
+        # would stop tracking connections, and reset live ones at their next packet.
         has_rules = self._host.has_rules()
         self._stays_closed = self._config.fail_closed and has_rules
         self._host.remove(keep_rules=has_rules)
@@ -281,10 +281,10 @@ class HostState:
 
 
 class _Settings:
-    """The settings of the whole machine that another program sets otherwise.
+    """Settings of the whole machine (sysctls) that another program changes.
 
     Each is set again once. When it is changed a second time, the other program is configured to do so: we
-    leave it, and say it until the setting has our value again.
+    leave it, and `status` says so until the setting has our value again.
     """
 
     def __init__(self) -> None:
@@ -292,7 +292,7 @@ class _Settings:
         self._set_again: set[str] = set()
 
     def without_overruled(self, wanted: HostPlan, gone: Sequence[str]) -> HostPlan:
-        """The plan less the settings that are left to another program. `gone`: what the plan misses."""
+        """The plan without the settings that are left to another program. `gone`: what is missing."""
         changed = {words for name, value in wanted.state.sysctls if (words := setting(name, value)) in gone}
         self.overruled = changed & self._set_again
         self._set_again |= changed
@@ -308,6 +308,6 @@ class _Settings:
         ]
 
     def forgive(self) -> None:
-        """Somebody has put a configuration in force, and the settings with it."""
+        """A reload has set all settings anew: try again."""
         self.overruled.clear()
         self._set_again.clear()

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 
-# Guessed, at 20 us each: a source adds 80 ms at most, all together a few times that.
+# Guessed, at 20 us a packet: one source delays others by 80 ms at most, all together by a few times that.
 MAX_PACKETS, MAX_BYTES = 4096, 4 << 20  # of one source
 MAX_ALL_BYTES = 32 << 20
 
@@ -28,7 +28,7 @@ class Inflow:
         return source in self._queues
 
     def put(self, source: str, packets: Sequence[memoryview]) -> int:
-        """Keep copies of packets; how many found no room."""
+        """Keep copies of packets; returns how many were dropped for want of room."""
         queue = self._queues.setdefault(source, deque())
         room = min(MAX_BYTES - self._bytes.get(source, 0), MAX_ALL_BYTES - sum(self._bytes.values()))
         taken = size = 0
@@ -45,7 +45,7 @@ class Inflow:
         return len(packets) - taken
 
     def take(self, count: int) -> list[memoryview]:
-        """At most `count` packets: an equal share for each source, in the order of their arrival."""
+        """Take at most `count` packets: equal shares of all sources, each in the order of arrival."""
         taken: list[memoryview] = []
         while self._queues and count > 0:
             share = max(1, count // len(self._queues))

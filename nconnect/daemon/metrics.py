@@ -18,12 +18,12 @@ from nconnect.tunnel.peer import Peer
 
 log = logging.getLogger(__name__)
 
-LOOK_S = 1.0  # how soon a new peer, lane or queue is counted
+LOOK_S = 1.0  # a new peer, lane or queue is measured within this time
 LIMITS = Limits(body_bytes=0, connections=32, connections_per_host=32)
 
 
 class Metrics:
-    """The server, and the histograms that it has the peers keep."""
+    """The HTTP server, and the histograms that lanes and queues fill for it."""
 
     def __init__(self, tunnel: Tunnel, status: Callable[[], Awaitable[Status]]) -> None:
         self._tunnel = tunnel
@@ -34,11 +34,11 @@ class Metrics:
 
     @property
     def port(self) -> int:
-        """Where it listens; 0 before."""
+        """The port on which it listens; 0 before `listen`."""
         return self._server.port if self._server is not None else 0
 
     async def listen(self, config: MetricsConfig) -> None:
-        """Raises `HostError` when the address cannot be had."""
+        """Raises `HostError` when the address is taken or not ours."""
         self._server = await HttpServer.listen_tcp(config.host, config.port, self.handle, limits=LIMITS)
         self._look()
         log.debug("metrics at http://%s:%d/metrics", config.host, self.port)
@@ -62,7 +62,7 @@ class Metrics:
         return Response(200, text.encode(), (("content-type", CONTENT_TYPE),))
 
     def _histograms(self) -> dict[str, PeerHistograms]:
-        """Those of all peers, by name. Has every lane and queue count that is there now."""
+        """The histograms of all peers, by name. Attaches them to every lane and queue that exists now."""
         peers = self._tunnel.peers.values()
         self._kept = {peer: self._kept.get(peer) or PeerHistograms() for peer in peers}
         for peer, kept in self._kept.items():

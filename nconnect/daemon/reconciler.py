@@ -1,4 +1,4 @@
-"""Keeps what we set on this machine, and follows the changes around it.
+"""Keeps the host's state as we set it, and follows changes of the machine's network.
 
 The kernel tells over netlink (`io.monitor`) that something of ours was removed, or that the network or
 another program's firewall changed. Besides, everything of ours is looked at every 30 s, also while others
@@ -20,11 +20,11 @@ from nconnect.io.system.monitor import Change, Monitor
 
 log = logging.getLogger(__name__)
 
-SETTLE_S = 0.1  # an interface that goes takes its routes along, a message each
+SETTLE_S = 0.1  # an interface that is removed takes its routes along, a message for each
 PAUSE_S = 0.4  # after a look, before the next one
 NETWORK_PAUSE_S = 1.0  # between two plans: each reads all addresses and routes
 LOOK_S = 30.0  # from one look at all of ours to the next
-MAX_REPAIRS = 10  # so many within WINDOW_S are a fight
+MAX_REPAIRS = 10  # so many within WINDOW_S mean that another program wants it otherwise
 WINDOW_S = 120.0
 
 
@@ -59,7 +59,7 @@ class Reconciler:
         self._planned_at = -inf
 
     async def run(self) -> None:
-        """Watch and keep, for ever."""
+        """Follow changes and repair, until cancelled."""
         monitor = self._make_monitor()
         try:
             monitor.read()  # what we did ourselves
@@ -92,7 +92,7 @@ class Reconciler:
         return self._looked_at + (PAUSE_S if self._failed else LOOK_S)
 
     def forgive(self) -> None:
-        """All was set anew on a person's word: begin again."""
+        """A reload has set everything anew: forget earlier repairs."""
         self._recent.clear()
         self._given_up = self._failed = False
         self.problem = ""

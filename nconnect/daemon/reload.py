@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 
 # What a running daemon cannot change: these need a new device, or another identity.
 FIXED = ("interface", "seed", "identifier", "address", "mtu", "cipher", "network", "node", "metrics")
-WAIT_S = 1.0  # for a look at the file, which a hung disk may hold: then what the last one found is said
+WAIT_S = 1.0  # for a look at the file: if the disk hangs, `status` has the result of the last look
 MAX_NAMED = 4  # changes in the sentence; the rest are counted
 
 
@@ -65,12 +65,12 @@ class Reload:
         await self._host_state.end_flows(old)
 
     def in_background(self) -> None:
-        """For a signal: nobody waits for an answer."""
+        """As `apply`, for a signal: errors go to the log."""
         task = self._apply_or_say_why()
         self._signalled = asyncio.get_running_loop().create_task(task, name="reload")
 
     async def _apply_or_say_why(self) -> None:
-        """What is wrong is in the log, and in `status` until a reload succeeds."""
+        """Log an error, and show it in `status` until a reload succeeds."""
         try:
             await self.apply()
         except NconnectError as error:
@@ -99,12 +99,12 @@ class FileWatch:
 
     @property
     def problem(self) -> str:
-        """As the last look found it: a sentence; "" while the file says what is in force."""
+        """The result of the last look: a sentence; "" while the file says what is in force."""
         is_current = self._judged is not None and self._judged[1] is self._in_force.config
         return self._problem if is_current else ""
 
     async def look(self) -> None:
-        """Look, once for all who ask at the same time; for `WAIT_S` at most."""
+        """Look at the file, once for all who ask at the same time; waits `WAIT_S` at most."""
         if self._looking is None or self._looking.done():
             self._looking = asyncio.create_task(self._look())
         await asyncio.wait((self._looking,), timeout=WAIT_S)
@@ -143,7 +143,7 @@ class FileWatch:
 
 
 def differences(old: Config, fresh: Config) -> list[str]:
-    """What changes from one to the other, in words without any value: some are secret."""
+    """What differs, in words; without values, since some are secret."""
     was = {peer.name: peer for peer in old.peers}
     now = {peer.name: peer for peer in fresh.peers}
     found = [f"{name} is no peer any more" for name in was if name not in now]

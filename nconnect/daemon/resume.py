@@ -1,4 +1,4 @@
-"""Noticing that time has passed without us: the machine slept, or the process was stopped.
+"""Notices that the process did not run for a while: the machine slept, or the process was stopped.
 
 Two signs: CLOCK_BOOTTIME went on while CLOCK_MONOTONIC stood (sleep), or a timer came late (SIGSTOP, a frozen
 virtual machine).
@@ -30,7 +30,7 @@ def moment() -> Moment:
 
 
 def missed_s(before: Moment, after: Moment, asked_s: float) -> float:
-    """How long we were away while we meant to wait for `asked_s`; 0.0 when we were not."""
+    """How long the process did not run, beyond the `asked_s` that it waited; 0.0 when it ran."""
     late_s = after.boot - before.boot - asked_s
     slept_s = (after.boot - before.boot) - (after.monotonic - before.monotonic)
     return max(late_s, slept_s) if late_s > LATE_S or slept_s > SLEPT_S else 0.0
@@ -41,7 +41,7 @@ async def watch(
     now: Callable[[], Moment] = moment,
     sleep: Callable[[float], Awaitable[None]] = boot_timer.sleep,
 ) -> None:
-    """Call `on_resume` with the seconds that were missed, whenever there were any; for ever."""
+    """Call `on_resume` with the seconds that were missed, each time there were any; until cancelled."""
     while True:
         before = now()
         await sleep(LOOK_EVERY_S)

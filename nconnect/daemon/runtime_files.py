@@ -1,7 +1,7 @@
-"""What a running daemon is found by: its lock, and its control socket.
+"""The lock and the control socket, by which commands find a running daemon.
 
-Both are files in the run folder, and somebody may remove them, or the folder. They are made again at once; in
-a folder that the daemon may not make (its parent is root's) as soon as somebody has made it.
+Both are files in the run folder. When somebody removes them, or the folder, they are made again at once; if
+the daemon may not make the folder (its parent belongs to root), as soon as somebody has made it.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ PAUSE_S = 1.0  # rate limit, so that we don't fight a program that keeps deletin
 
 
 class Lock:
-    """The lock of one interface, from before anything of it is made until all is taken back. Blocks."""
+    """The lock of one interface. It is held from the start until everything is removed. Blocks."""
 
     def __init__(self, interface: str, files: RunFiles | None = None) -> None:
         """Take it; raises `HostError`. `files` makes and removes it; absent, this process does."""
@@ -33,7 +33,7 @@ class Lock:
         self.fd = self.files.lock()
 
     def renew(self) -> bool:
-        """Take it again if somebody removed its file; whether that was so. Raises `HostError`."""
+        """Take it again if its file was removed, and say whether it was. Raises `HostError`."""
         if paths.holds_lock(self.interface, self.fd):
             return False
         fresh = self.files.lock()
@@ -73,7 +73,7 @@ class RuntimeFiles:
             await self._server.close()
 
     async def run(self) -> None:
-        """Watch and keep, for ever."""
+        """Make them again whenever somebody removes them, until cancelled."""
         loop = asyncio.get_running_loop()
         with Watch() as watch:
             told = asyncio.Event()

@@ -1,4 +1,4 @@
-"""Named tasks that are started again when they fail: with backoff, counted, and said in the log."""
+"""Named tasks that are started again when they fail: with backoff, counted, and logged."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ log = logging.getLogger(__name__)
 FIRST_PAUSE_S = 0.1
 LONGEST_PAUSE_S = 10.0
 STEADY_AFTER_S = 60.0  # a task that ran this long starts again with the first pause
-RECENT_S = 3600.0  # guessed: for so long `status` tells of a failure
+RECENT_S = 3600.0  # guessed: how long `status` shows a failure
 
 
 class Supervisor:
@@ -71,7 +71,7 @@ class Supervisor:
 
 
 def first_error(failed: BaseExceptionGroup[BaseException]) -> BaseException:
-    """The error to show a user out of a task group's."""
+    """Which of a task group's errors to show to a user."""
     errors = list(failed.exceptions)
     while errors:
         error = errors.pop(0)

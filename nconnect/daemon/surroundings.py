@@ -1,7 +1,7 @@
-"""What other programs of this machine do with the tunnel's packets: their firewalls, rules and routes.
+"""What other programs' firewalls, rules and routes do to the tunnel's packets.
 
-Looked at when one of them changed, and every 30 s besides. A look reads every firewall rule and every route
-of the machine, and some programs change theirs all the time, so a pause follows that is many times as long.
+Checked when one of them changes, and every 30 s. A check reads all firewall rules and routes of the machine,
+and some programs change theirs all the time; so a pause follows that is many times as long as the check.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class Surroundings:
     """`problems` is for `status`; `run` is a task, `changed` what wakes it."""
 
     def __init__(self, look: Callable[[], Awaitable[list[str]]], clock: Callable[[], float]) -> None:
-        """`look`: what is in the tunnel's way now, a sentence each."""
+        """`look` returns a sentence for each thing that stops packets or sends them elsewhere."""
         self.problems: list[str] = []
         self._look = look
         self._clock = clock
@@ -33,7 +33,7 @@ class Surroundings:
         self._changed.set()
 
     async def run(self) -> None:
-        """Look when something changed, for ever."""
+        """Check when something has changed, until cancelled."""
         while True:
             try:
                 async with asyncio.timeout(LOOK_S):

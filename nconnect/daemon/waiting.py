@@ -1,6 +1,6 @@
-"""Who waits for the interface: whoever started it, `nconnect wait`, `nconnect ping`.
+"""Commands that wait for the interface or a peer: `up` for its first login, `nconnect wait`, `nconnect ping`.
 
-Each event that may have brought it nearer calls `notify`, and all that wait look again.
+Events that may end a wait call `notify`; then everyone who waits checks again.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from nconnect.tunnel.peer import Peer, PeerState
 
 
 class Waiting:
-    """One interface's. `is_ready` is set once it is usable, `stop` when it is to end."""
+    """One interface's. `is_ready` is set once the interface can be used, `stop` when the daemon is to end."""
 
     def __init__(
         self,
@@ -50,7 +50,7 @@ class Waiting:
         self._service = service
         self._clock = clock
         self._changed = asyncio.Event()  # replaced at each change
-        self._why_link_0 = ""  # why it could not come up; a spare link may, still
+        self._why_link_0 = ""  # why link 0 could not come up; a spare link still may
         self._first_failure = ""
         self._pings: dict[tuple[str, int], asyncio.Future[Pong]] = {}
 
@@ -70,7 +70,7 @@ class Waiting:
         self._changed = asyncio.Event()
 
     def link_went_down(self, event: LinkWentDown) -> None:
-        """Link 0 cannot log in, and no spare link can either: the first login has failed."""
+        """If link 0 cannot log in, and no spare link may either, the first login has failed."""
         if not event.link and event.reason is not DownReason.STOPPED:
             self._why_link_0 = event.why
         at_the_node = event.reason in (DownReason.UNREACHABLE, DownReason.TIMED_OUT, DownReason.STOPPED)
@@ -79,7 +79,7 @@ class Waiting:
         self.notify()
 
     async def first_login(self) -> None:
-        """Return at the first login; raise when it fails, since who starts us by hand wants to know."""
+        """Return at the first login. Raises `NetworkError` when it fails: then `up` ends with that."""
         while not self._links.is_up and not self.stop.is_set():
             if self._first_failure:
                 raise NetworkError(f"{self._first_failure}; `nconnect up --keep-trying` goes on trying")
@@ -117,7 +117,7 @@ class Waiting:
         return status.ping_reply(peer, pong.rtt_s, self._links.runners[pong.link].link.rtt_s, pong.leg_s)
 
     def answered(self, pong: Pong) -> None:
-        """A peer has answered a ping, perhaps one of `ping`'s."""
+        """A peer has answered a ping; `ping` may be waiting for it."""
         waiting = self._pings.pop((pong.peer.dest, pong.ping_id), None)
         if waiting is not None and not waiting.done():
             waiting.set_result(pong)
@@ -129,7 +129,7 @@ class Waiting:
         return found
 
     def _missing(self, name: str | None) -> str:
-        """What is not there yet, in words; empty when all is up."""
+        """What is missing, as a sentence; "" when everything is up."""
         if self._host_state.plan is None or not self.is_ready:
             return f"{self._interface} is not set up yet"
         if not self._links.is_up:

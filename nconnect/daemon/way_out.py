@@ -45,7 +45,7 @@ class Endpoints:
         return (*self.opened, *self.proxy())
 
     def proxy(self) -> tuple[Endpoint, ...]:
-        """Where a proxy with a name is: with `fail_closed` a name server has no say in what leaves."""
+        """A named proxy's endpoints; none with `fail_closed`: a name server must not open the firewall."""
         proxy = self._proxies.proxy
         if proxy is None or self._in_force.config.fail_closed:
             return ()
@@ -97,9 +97,9 @@ class WayOut:
         )
 
     async def admit(self, address: Address, port: int) -> str:
-        """As `refusal`, for the daemon is about to connect. Where it may, the rules let it.
+        """As `refusal`, before the daemon connects: where it may, the firewall's rules are opened first.
 
-        What is in a peer's prefix waits for the first plan, which says whether that is routed.
+        An address in a peer's prefix waits for the first plan, which says whether that prefix is routed.
         """
         config = self._in_force.config
         if is_named(address, config, self._proxies):
@@ -116,13 +116,13 @@ class WayOut:
         return why
 
     def problems(self) -> list[str]:
-        """Sentences for `status`: what was refused lately."""
+        """Sentences for `status`: what was refused within `SAID_FOR_S`."""
         since = self._clock() - SAID_FOR_S
         self._refused = {place: said for place, said in self._refused.items() if said[0] > since}
         return [f"{place} was refused: {why}" for place, (_, why) in sorted(self._refused.items())]
 
     def _holder(self, address: Address) -> Prefix | None:
-        """The prefix that counts and holds the address: of those that are not closed, the longest wins."""
+        """The prefix that the address belongs to: a closed one, or the longest of those that are routed."""
         closed = _longest(address, self._closed)
         if closed is not None:
             return closed
@@ -149,7 +149,7 @@ class ProxyAddresses:
         self._task: asyncio.Task[None] | None = None
 
     async def look_up(self) -> None:
-        """Never fails: without an answer the one before stays."""
+        """Never raises: without an answer the earlier one stays."""
         if self._named is not None:
             try:
                 async with asyncio.timeout(LOOK_UP_S):
