@@ -19,6 +19,21 @@ import sys
 from collections.abc import Callable
 from enum import Flag, auto
 
+from nconnect.io.system.netlink import (
+    DELADDR,
+    DELROUTE,
+    IFADDRMSG,
+    IFF_UP,
+    IFINFOMSG,
+    NEWADDR,
+    NEWLINK,
+    NEWROUTE,
+    RT_TABLE_LOCAL,
+    RT_TABLE_MAIN,
+    RTA_OIF,
+    RTM_F_CLONED,
+    RTMSG,
+)
 from nconnect.io.system.netlink_socket import (
     NETFILTER,
     RECEIVE_BYTES,
@@ -28,14 +43,9 @@ from nconnect.io.system.netlink_socket import (
     read_attributes,
 )
 
-_LINK = struct.Struct("=BxHiII")  # ifinfomsg: family, type, index, flags, change
-_ADDRESS = struct.Struct("=BBBBI")  # ifaddrmsg: family, prefix length, flags, scope, index
-_ROUTE = struct.Struct("=BBBBBBBBI")  # rtmsg: family, dst, src, tos, table, protocol, scope, type, flags
 _NFGENMSG_BYTES = 4
 
-_NEWLINK, _DELLINK = 16, 17
-_NEWADDR, _DELADDR = 20, 21
-_NEWROUTE, _DELROUTE = 24, 25
+_DELLINK = 17
 _NEWRULE, _DELRULE = 32, 33
 # A setting of net.ipv4.conf or net.ipv6.conf changed. netconfmsg is the family, padded to 4 bytes.
 _NEWNETCONF, _NETCONF_BYTES, _NETCONFA_IFINDEX, _NETCONFA_FORWARDING = 80, 4, 1, 2
@@ -43,9 +53,7 @@ _EVERY_INTERFACE = struct.pack("=i", -1)
 # Multicast groups of linux/rtnetlink.h, as bits: links; IPv4 addresses, routes and rules; IPv6 addresses,
 # routes and rules; IPv4 and IPv6 settings.
 _RTMGRP = 0x1 | 0x10 | 0x40 | 0x80 | 0x100 | 0x400 | 1 << 18 | 1 << 23 | 1 << 24
-_IFF_UP, _IFF_RUNNING, _IFF_LOWER_UP = 0x1, 0x40, 0x10000
-_RTA_OIF = 4
-_RT_TABLE_MAIN, _RT_TABLE_LOCAL, _RTM_F_CLONED = 254, 255, 0x200
+_IFF_RUNNING, _IFF_LOWER_UP = 0x40, 0x10000
 _NFNLGRP_NFTABLES = 7
 _NFNL_SUBSYS_NFTABLES = 10
 _NFT_DELETIONS = {2, 5, 8, 11, 14}  # of a table, chain, rule, set, set element
@@ -107,33 +115,33 @@ class Monitor:
         return change
 
     def _of_route(self, kind: int, body: memoryview, ours: int) -> Change:
-        if kind in (_NEWLINK, _DELLINK) and len(body) >= _LINK.size:
-            _, _, index, flags, _ = _LINK.unpack_from(body)
-            flags &= _IFF_UP | _IFF_RUNNING | _IFF_LOWER_UP
+        if kind in (NEWLINK, _DELLINK) and len(body) >= IFINFOMSG.size:
+            _, _, index, flags, _ = IFINFOMSG.unpack_from(body)
+            flags &= IFF_UP | _IFF_RUNNING | _IFF_LOWER_UP
             if index == ours:
-                return Change.OURS if kind == _DELLINK or not flags & _IFF_UP else Change.NONE
+                return Change.OURS if kind == _DELLINK or not flags & IFF_UP else Change.NONE
             before = self._flags.get(index)
             if kind == _DELLINK:
                 self._flags.pop(index, None)
                 return Change.NETWORK
             self._flags[index] = flags
             return Change.NONE if before == flags else Change.NETWORK  # a counter or a name, perhaps
-        if kind in (_NEWADDR, _DELADDR) and len(body) >= _ADDRESS.size:
-            index = _ADDRESS.unpack_from(body)[4]
+        if kind in (NEWADDR, DELADDR) and len(body) >= IFADDRMSG.size:
+            index = IFADDRMSG.unpack_from(body)[4]
             if index != ours:
                 return Change.NETWORK
-            return Change.OURS if kind == _DELADDR else Change.NONE
-        if kind in (_NEWROUTE, _DELROUTE) and len(body) >= _ROUTE.size:
-            _, _, _, _, table, _, _, _, flags = _ROUTE.unpack_from(body)
-            if flags & _RTM_F_CLONED or table == _RT_TABLE_LOCAL:
+            return Change.OURS if kind == DELADDR else Change.NONE
+        if kind in (NEWROUTE, DELROUTE) and len(body) >= RTMSG.size:
+            _, _, _, _, table, _, _, _, flags = RTMSG.unpack_from(body)
+            if flags & RTM_F_CLONED or table == RT_TABLE_LOCAL:
                 return Change.NONE
-            if table != _RT_TABLE_MAIN:
+            if table != RT_TABLE_MAIN:
                 return Change.POLICY
-            raw = dict(read_attributes(body[_ROUTE.size :])).get(_RTA_OIF)
+            raw = dict(read_attributes(body[RTMSG.size :])).get(RTA_OIF)
             index = 0 if raw is None else int.from_bytes(raw, sys.byteorder)
             if index != ours:
                 return Change.NETWORK
-            return Change.OURS if kind == _DELROUTE else Change.NONE
+            return Change.OURS if kind == DELROUTE else Change.NONE
         if kind in (_NEWRULE, _DELRULE):
             return Change.POLICY
         if kind == _NEWNETCONF:

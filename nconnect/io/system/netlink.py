@@ -28,30 +28,30 @@ from nconnect.io.system.netlink_socket import (
 )
 from nconnect.model import Address, InterfaceAddress, Prefix
 
-_LINK = struct.Struct("=BxHiII")  # ifinfomsg: family, type, index, flags, change
-_ADDRESS = struct.Struct("=BBBBI")  # ifaddrmsg: family, prefix length, flags, scope, index
-_ROUTE = struct.Struct("=BBBBBBBBI")  # rtmsg: family, dst, src, tos, table, protocol, scope, type, flags
+IFINFOMSG = struct.Struct("=BxHiII")  # family, type, index, flags, change
+IFADDRMSG = struct.Struct("=BBBBI")  # family, prefix length, flags, scope, index
+RTMSG = struct.Struct("=BBBBBBBBI")  # family, dst, src, tos, table, protocol, scope, type, flags
 _NEIGHBOUR = struct.Struct("=BxxxiHBB")  # ndmsg: family, index, state, flags, type
 _NEXT_HOP = struct.Struct("=HBBi")  # rtnexthop: length, flags, hops, index
 _INT = struct.Struct("=i")
 _UINT = struct.Struct("=I")
 
-_NEWLINK, _GETLINK = 16, 18
-_NEWADDR, _DELADDR, _GETADDR = 20, 21, 22
-_NEWROUTE, _DELROUTE, _GETROUTE = 24, 25, 26
+NEWLINK, _GETLINK = 16, 18
+NEWADDR, DELADDR, _GETADDR = 20, 21, 22
+NEWROUTE, DELROUTE, _GETROUTE = 24, 25, 26
 _GETNEIGH = 30
 _GETRULE = 34
 _CREATE, _EXCL = 0x400, 0x200
 _MAX_DUMPS = 4  # guessed: of one question, until one was not interrupted
-_IFF_UP = 0x1
+IFF_UP = 0x1
 _IFLA_IFNAME, _IFLA_MTU, _IFLA_LINKINFO = 3, 4, 18
 _IFLA_AF_SPEC, _IFLA_INET6_ADDR_GEN_MODE = 26, 8
 _IFLA_INFO_KIND = 1  # within _IFLA_LINKINFO
 _IFA_ADDRESS, _IFA_LOCAL, _IFA_FLAGS = 1, 2, 8
 _IFA_F_NODAD = 0x02
-_RTA_DST, _RTA_SRC, _RTA_IIF, _RTA_OIF, _RTA_GATEWAY, _RTA_PRIORITY = 1, 2, 3, 4, 5, 6
+_RTA_DST, _RTA_SRC, _RTA_IIF, RTA_OIF, _RTA_GATEWAY, _RTA_PRIORITY = 1, 2, 3, 4, 5, 6
 _RTA_MULTIPATH, _RTA_TABLE = 9, 15
-_RT_TABLE_MAIN, _RT_TABLE_LOCAL, _RTN_UNICAST = 254, 255, 1
+RT_TABLE_MAIN, RT_TABLE_LOCAL, _RTN_UNICAST = 254, 255, 1
 _ROUTE_KINDS = {  # as ip-route(8) calls them
     1: "unicast",
     2: "local",
@@ -72,7 +72,7 @@ _FRA_UNCLEAR = {11, 12, 13, 19, 20, 22, 23, 24}  # realms, tunnel, group, VRF, u
 _FIB_RULE_INVERT = 0x2
 _ACTIONS = {1: "lookup", 6: "blackhole", 7: "unreachable", 8: "prohibit"}
 _RT_SCOPE_UNIVERSE, _RT_SCOPE_LINK = 0, 253
-_RTM_F_CLONED, _RTM_F_LOOKUP_TABLE = 0x200, 0x1000
+RTM_F_CLONED, _RTM_F_LOOKUP_TABLE = 0x200, 0x1000
 _RTNH_F_ONLINK = 4  # the gateway need not be in a network of the interface's
 _FAMILY = {4: socket.AF_INET, 6: socket.AF_INET6}
 
@@ -102,25 +102,25 @@ class Netlink(NetlinkSocket):
 
     def links(self) -> list[NetworkInterface]:
         found = []
-        for body in self._dump(_GETLINK, _LINK.pack(0, 0, 0, 0, 0)):
-            _, _, index, flags, _ = _LINK.unpack_from(body)
-            attributes = dict(read_attributes(body[_LINK.size :]))
+        for body in self._dump(_GETLINK, IFINFOMSG.pack(0, 0, 0, 0, 0)):
+            _, _, index, flags, _ = IFINFOMSG.unpack_from(body)
+            attributes = dict(read_attributes(body[IFINFOMSG.size :]))
             name = _name(attributes[_IFLA_IFNAME])
             (mtu,) = _UINT.unpack(attributes[_IFLA_MTU])
             info = dict(read_attributes(attributes.get(_IFLA_LINKINFO, memoryview(b""))))
             kind = bytes(info.get(_IFLA_INFO_KIND, b"")).rstrip(b"\0").decode(errors="replace")
-            found.append(NetworkInterface(index, name, mtu, bool(flags & _IFF_UP), kind))
+            found.append(NetworkInterface(index, name, mtu, bool(flags & IFF_UP), kind))
         return found
 
     def addresses(self, only: int | None = None) -> list[LinkAddress]:
         """All addresses, or those of the interface with the index `only`."""
         found = []
-        every = _ADDRESS.pack(0, 0, 0, 0, 0)
-        for body in self._dump(_GETADDR, every, every if only is None else _ADDRESS.pack(0, 0, 0, 0, only)):
-            _, length, _, _, index = _ADDRESS.unpack_from(body)
+        every = IFADDRMSG.pack(0, 0, 0, 0, 0)
+        for body in self._dump(_GETADDR, every, every if only is None else IFADDRMSG.pack(0, 0, 0, 0, only)):
+            _, length, _, _, index = IFADDRMSG.unpack_from(body)
             if only not in (None, index):
                 continue
-            attributes = dict(read_attributes(body[_ADDRESS.size :]))
+            attributes = dict(read_attributes(body[IFADDRMSG.size :]))
             raw = attributes.get(_IFA_LOCAL, attributes.get(_IFA_ADDRESS))
             if raw is not None:
                 found.append(LinkAddress(index, ip_interface((bytes(raw), length))))
@@ -141,7 +141,7 @@ class Netlink(NetlinkSocket):
                 route.metric,
             )
             for route in self.all_routes(names, through=through, protocol=protocol)
-            if route.table == _RT_TABLE_MAIN
+            if route.table == RT_TABLE_MAIN
         ]
 
     def neighbours(self, names: dict[int, str]) -> list[LocalNeighbour]:
@@ -160,14 +160,14 @@ class Netlink(NetlinkSocket):
         `through`, `protocol`: as for `routes`.
         """
         found = []
-        wanted = _ROUTE.pack(0, 0, 0, 0, 0, protocol, 0, 0, 0)
+        wanted = RTMSG.pack(0, 0, 0, 0, 0, protocol, 0, 0, 0)
         if through:
-            wanted += attribute(_RTA_OIF, _INT.pack(through))
-        for body in self._dump(_GETROUTE, _ROUTE.pack(0, 0, 0, 0, 0, 0, 0, 0, 0), wanted):
-            family, length, _, _, table, protocol, _, kind, flags = _ROUTE.unpack_from(body)
-            if family not in _FAMILY.values() or table == _RT_TABLE_LOCAL or flags & _RTM_F_CLONED:
+            wanted += attribute(RTA_OIF, _INT.pack(through))
+        for body in self._dump(_GETROUTE, RTMSG.pack(0, 0, 0, 0, 0, 0, 0, 0, 0), wanted):
+            family, length, _, _, table, protocol, _, kind, flags = RTMSG.unpack_from(body)
+            if family not in _FAMILY.values() or table == RT_TABLE_LOCAL or flags & RTM_F_CLONED:
                 continue
-            attributes = dict(read_attributes(body[_ROUTE.size :]))
+            attributes = dict(read_attributes(body[RTMSG.size :]))
             table = _number(attributes, _RTA_TABLE, table)
             prefix = _prefix(family, attributes.get(_RTA_DST), length)
             metric = _number(attributes, _RTA_PRIORITY, 0)
@@ -181,9 +181,9 @@ class Netlink(NetlinkSocket):
         """What `ip rule` and `ip -6 rule` list."""
         found = []
         for version, family in _FAMILY.items():
-            for body in self._dump(_GETRULE, _ROUTE.pack(family, 0, 0, 0, 0, 0, 0, 0, 0)):
-                _, dst, src, tos, table, _, _, action, flags = _ROUTE.unpack_from(body)
-                attributes = dict(read_attributes(body[_ROUTE.size :]))
+            for body in self._dump(_GETRULE, RTMSG.pack(family, 0, 0, 0, 0, 0, 0, 0, 0)):
+                _, dst, src, tos, table, _, _, action, flags = RTMSG.unpack_from(body)
+                attributes = dict(read_attributes(body[RTMSG.size :]))
                 mark = _number(attributes, _FRA_FWMARK, 0)
                 found.append(
                     PolicyRule(
@@ -208,7 +208,7 @@ class Netlink(NetlinkSocket):
         """Where the kernel would send a packet. `names` of the interfaces by index."""
         family = _FAMILY[packet.destination.version]
         bits = packet.destination.max_prefixlen
-        body = _ROUTE.pack(
+        body = RTMSG.pack(
             *(family, bits, bits if packet.source else 0, 0, 0, 0, 0, 0), _RTM_F_LOOKUP_TABLE
         ) + attribute(_RTA_DST, packet.destination.packed)  # fmt: skip
         if packet.source is not None:
@@ -221,8 +221,8 @@ class Netlink(NetlinkSocket):
             (_, answer), *_ = list(self.answers())
         except NetlinkError as error:
             return Answer("error", why=error.strerror or "", errno=error.errno or 0)
-        _, _, _, _, table, _, _, kind, _ = _ROUTE.unpack_from(answer)
-        attributes = dict(read_attributes(answer[_ROUTE.size :]))
+        _, _, _, _, table, _, _, kind, _ = RTMSG.unpack_from(answer)
+        attributes = dict(read_attributes(answer[RTMSG.size :]))
         return Answer(
             _kind(kind),
             names.get(_index(attributes), ""),
@@ -230,34 +230,34 @@ class Netlink(NetlinkSocket):
         )
 
     def set_link(self, index: int, *, mtu: int, up: bool) -> None:
-        body = _LINK.pack(0, 0, index, _IFF_UP if up else 0, _IFF_UP)
-        self.request(_NEWLINK, 0, body + attribute(_IFLA_MTU, _UINT.pack(mtu)))
+        body = IFINFOMSG.pack(0, 0, index, IFF_UP if up else 0, IFF_UP)
+        self.request(NEWLINK, 0, body + attribute(_IFLA_MTU, _UINT.pack(mtu)))
 
     def no_link_local(self, index: int) -> None:
         """Let the kernel make no IPv6 address of its own for this interface (IN6_ADDR_GEN_MODE_NONE)."""
         mode = attribute(_IFLA_INET6_ADDR_GEN_MODE, bytes([1]))
         family = attribute(socket.AF_INET6, mode)
-        self.request(_NEWLINK, 0, _LINK.pack(0, 0, index, 0, 0) + attribute(_IFLA_AF_SPEC, family))
+        self.request(NEWLINK, 0, IFINFOMSG.pack(0, 0, index, 0, 0) + attribute(_IFLA_AF_SPEC, family))
 
     def rename(self, index: int, name: str) -> None:
         """Down, as kernels before 6.2 want it: the interface's routes go, and its IPv6 addresses."""
-        self.request(_NEWLINK, 0, _LINK.pack(0, 0, index, 0, _IFF_UP))
+        self.request(NEWLINK, 0, IFINFOMSG.pack(0, 0, index, 0, IFF_UP))
         self.request(
-            _NEWLINK, 0, _LINK.pack(0, 0, index, 0, 0) + attribute(_IFLA_IFNAME, name.encode() + b"\0")
+            NEWLINK, 0, IFINFOMSG.pack(0, 0, index, 0, 0) + attribute(_IFLA_IFNAME, name.encode() + b"\0")
         )
 
     def add_address(self, index: int, address: InterfaceAddress) -> None:
         """IPv6 addresses are usable at once (no duplicate address detection: nobody else is on the link)."""
-        self.request(_NEWADDR, _CREATE | _EXCL, _address_body(index, address))
+        self.request(NEWADDR, _CREATE | _EXCL, _address_body(index, address))
 
     def delete_address(self, index: int, address: InterfaceAddress) -> None:
-        self.request(_DELADDR, 0, _address_body(index, address))
+        self.request(DELADDR, 0, _address_body(index, address))
 
     def add_route(self, index: int, prefix: Prefix, protocol: int, gateway: Address | None = None) -> None:
-        self.request(_NEWROUTE, _CREATE | _EXCL, _route_body(index, prefix, protocol, gateway))
+        self.request(NEWROUTE, _CREATE | _EXCL, _route_body(index, prefix, protocol, gateway))
 
     def delete_route(self, index: int, prefix: Prefix, protocol: int, gateway: Address | None = None) -> None:
-        self.request(_DELROUTE, 0, _route_body(index, prefix, protocol, gateway))
+        self.request(DELROUTE, 0, _route_body(index, prefix, protocol, gateway))
 
     def _dump(self, kind: int, every: bytes, wanted: bytes | None = None) -> list[memoryview]:
         """All answers to `every`; only those to `wanted` where the kernel can choose, which costs it less."""
@@ -320,7 +320,7 @@ def _name(raw: memoryview | None) -> str:
 
 
 def _index(attributes: dict[int, memoryview]) -> int:
-    raw = attributes.get(_RTA_OIF)
+    raw = attributes.get(RTA_OIF)
     return 0 if raw is None else int(_INT.unpack(raw)[0])
 
 
@@ -331,7 +331,7 @@ def _gateway(attributes: dict[int, memoryview]) -> Address | None:
 
 def _address_body(index: int, address: InterfaceAddress) -> bytes:
     packed = address.ip.packed
-    body = _ADDRESS.pack(_FAMILY[address.version], address.network.prefixlen, 0, _RT_SCOPE_UNIVERSE, index)
+    body = IFADDRMSG.pack(_FAMILY[address.version], address.network.prefixlen, 0, _RT_SCOPE_UNIVERSE, index)
     body += attribute(_IFA_LOCAL, packed) + attribute(_IFA_ADDRESS, packed)
     if address.version == 6:
         body += attribute(_IFA_FLAGS, _UINT.pack(_IFA_F_NODAD))
@@ -343,6 +343,6 @@ def _route_body(index: int, prefix: Prefix, protocol: int, gateway: Address | No
     scope = _RT_SCOPE_LINK if on_link else _RT_SCOPE_UNIVERSE
     flags = 0 if gateway is None else _RTNH_F_ONLINK
     family = _FAMILY[prefix.version]
-    body = _ROUTE.pack(family, prefix.prefixlen, 0, 0, _RT_TABLE_MAIN, protocol, scope, _RTN_UNICAST, flags)
-    body += attribute(_RTA_DST, prefix.network_address.packed) + attribute(_RTA_OIF, _INT.pack(index))
+    body = RTMSG.pack(family, prefix.prefixlen, 0, 0, RT_TABLE_MAIN, protocol, scope, _RTN_UNICAST, flags)
+    body += attribute(_RTA_DST, prefix.network_address.packed) + attribute(RTA_OIF, _INT.pack(index))
     return body if gateway is None else body + attribute(_RTA_GATEWAY, gateway.packed)

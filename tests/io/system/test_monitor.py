@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 
 from nconnect.daemon import reconciler as keeper_module
 from nconnect.daemon.reconciler import Reconciler
-from nconnect.io.system import monitor
+from nconnect.io.system import monitor, netlink
 from nconnect.io.system.monitor import Change, Monitor
 from nconnect.io.system.netlink_socket import NetlinkError, messages
 
@@ -53,23 +53,23 @@ def route(index: int, table: int = 254, flags: int = 0) -> memoryview:
 @pytest.mark.parametrize(
     ("kind", "body", "change"),
     [
-        (monitor._DELADDR, address(OURS), Change.OURS),
-        (monitor._NEWADDR, address(OURS), Change.NONE),
-        (monitor._DELADDR, address(OTHER), Change.NETWORK),
-        (monitor._NEWADDR, address(OTHER), Change.NETWORK),
-        (monitor._DELROUTE, route(OURS), Change.OURS),
-        (monitor._NEWROUTE, route(OURS), Change.NONE),
-        (monitor._NEWROUTE, route(OTHER), Change.NETWORK),
-        (monitor._DELROUTE, route(OTHER, table=255), Change.NONE),  # the kernel's own
-        (monitor._NEWROUTE, route(OTHER, table=100), Change.POLICY),
+        (netlink.DELADDR, address(OURS), Change.OURS),
+        (netlink.NEWADDR, address(OURS), Change.NONE),
+        (netlink.DELADDR, address(OTHER), Change.NETWORK),
+        (netlink.NEWADDR, address(OTHER), Change.NETWORK),
+        (netlink.DELROUTE, route(OURS), Change.OURS),
+        (netlink.NEWROUTE, route(OURS), Change.NONE),
+        (netlink.NEWROUTE, route(OTHER), Change.NETWORK),
+        (netlink.DELROUTE, route(OTHER, table=255), Change.NONE),  # the kernel's own
+        (netlink.NEWROUTE, route(OTHER, table=100), Change.POLICY),
         (monitor._NEWRULE, memoryview(bytes(12)), Change.POLICY),
         (monitor._DELRULE, memoryview(bytes(12)), Change.POLICY),
-        (monitor._DELROUTE, route(OTHER, flags=monitor._RTM_F_CLONED), Change.NONE),
+        (netlink.DELROUTE, route(OTHER, flags=netlink.RTM_F_CLONED), Change.NONE),
         (monitor._DELLINK, link(OURS, 0), Change.OURS),
-        (monitor._NEWLINK, link(OURS, 0), Change.OURS),  # it was set down
-        (monitor._NEWLINK, link(OURS, monitor._IFF_UP), Change.NONE),
+        (netlink.NEWLINK, link(OURS, 0), Change.OURS),  # it was set down
+        (netlink.NEWLINK, link(OURS, netlink.IFF_UP), Change.NONE),
         (monitor._DELLINK, link(OTHER, 0), Change.NETWORK),
-        (monitor._NEWADDR, memoryview(b"short"), Change.NONE),
+        (netlink.NEWADDR, memoryview(b"short"), Change.NONE),
         (99, memoryview(bytes(40)), Change.NONE),
     ],
 )
@@ -78,10 +78,10 @@ def test_whose_change_it_is(watching: Monitor, kind: int, body: memoryview, chan
 
 
 def test_a_link_that_only_counts_has_not_changed(watching: Monitor) -> None:
-    up = monitor._IFF_UP | monitor._IFF_RUNNING
-    assert watching._of_route(monitor._NEWLINK, link(50, up), OURS) is Change.NETWORK
-    assert watching._of_route(monitor._NEWLINK, link(50, up | 0x100), OURS) is Change.NONE
-    assert watching._of_route(monitor._NEWLINK, link(50, monitor._IFF_UP), OURS) is Change.NETWORK
+    up = netlink.IFF_UP | monitor._IFF_RUNNING
+    assert watching._of_route(netlink.NEWLINK, link(50, up), OURS) is Change.NETWORK
+    assert watching._of_route(netlink.NEWLINK, link(50, up | 0x100), OURS) is Change.NONE
+    assert watching._of_route(netlink.NEWLINK, link(50, netlink.IFF_UP), OURS) is Change.NETWORK
 
 
 def firewall(name: bytes) -> memoryview:

@@ -89,7 +89,7 @@ def test_a_dump_that_was_interrupted_is_asked_for_again() -> None:
             flags = netlink_socket._DUMP_INTERRUPTED if asked == 1 else 0
             name = attribute(netlink._IFLA_IFNAME, b"nc0\0")
             body = bytes(16) + name + attribute(netlink._IFLA_MTU, struct.pack("=I", 1500))
-            head = struct.pack("=IHHII", 16 + len(body), netlink._NEWLINK, flags, sequence, 0)
+            head = struct.pack("=IHHII", 16 + len(body), netlink.NEWLINK, flags, sequence, 0)
             done = struct.pack("=IHHIIi", 20, netlink_socket._DONE, flags, sequence, 0, 0)
             self.answer = (head + body) * asked + done
 
