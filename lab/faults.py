@@ -11,7 +11,6 @@ import signal
 import time
 from collections.abc import Callable
 
-from lab.netns import LabError
 from lab.sides import Side
 from lab.world import LAN, WAN_INTERFACE, World
 
@@ -76,16 +75,15 @@ def lose_one_way(lab: World, rng: random.Random) -> None:
 def drop_all(side: Side, direction: str) -> None:
     """What a side receives (`input`) or sends (`output`) on its way to the internet is lost from now on."""
     device = "iifname" if direction == "input" else "oifname"
-    for rule in (
-        "add table inet fault",
-        f"add chain inet fault lossy {{ type filter hook {direction} priority -500; }}",
-        f"add rule inet fault lossy {device} {WAN_INTERFACE} drop",
-    ):
-        _nft(side, *rule.split(" "))
+    side.namespace.nft(f"""
+        add table inet fault
+        add chain inet fault lossy {{ type filter hook {direction} priority -500; }}
+        add rule inet fault lossy {device} {WAN_INTERFACE} drop
+    """)
 
 
 def drop_no_more(side: Side) -> None:
-    _nft(side, "delete", "table", "inet", "fault")
+    side.namespace.nft("delete table inet fault")
 
 
 def remove_routes(lab: World, _: random.Random) -> None:
@@ -120,9 +118,3 @@ NEEDS_CALM = {"firewall table removed"}
 
 def _either(lab: World, rng: random.Random) -> Side:
     return rng.choice((lab.user_side, lab.provider_side))
-
-
-def _nft(side: Side, *arguments: str) -> None:
-    done = side.namespace.run(["nft", *arguments])
-    if done.returncode:
-        raise LabError(f"nft {' '.join(arguments)}: {done.stderr.strip()}")

@@ -16,7 +16,7 @@ import threading
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from lab import CHECKOUT, environment
 
@@ -103,7 +103,27 @@ class Namespace:
                 raise
             return subprocess.CompletedProcess(command, process.returncode, out, errors)
 
-    def enter(self, work: Callable[[], T]) -> T:
+    def must(self, *command: str, input_text: str = "", timeout_s: float = 60) -> str:
+        """Run a command that must succeed; its output, stripped. Raises `LabError` with its message."""
+        done = self.run(command, input_text=input_text, timeout_s=timeout_s)
+        if done.returncode:
+            words = (done.stdout + done.stderr).strip() or f"status {done.returncode}"
+            raise LabError(f"{' '.join(command)}: {words}")
+        return done.stdout.strip()
+
+    def sh(self, script: str) -> str:
+        """Run a shell script that must succeed; its output, stripped."""
+        return self.must("sh", "-ec", script)
+
+    def nft(self, commands: str) -> None:
+        """Let `nft` do commands, one a line, as one transaction."""
+        self.must("nft", "-f", "-", input_text=f"{commands}\n")
+
+    def ip_batch(self, *commands: str) -> None:
+        """Let one `ip` do commands, with nothing between them."""
+        self.must("ip", "-batch", "-", input_text="\n".join(commands) + "\n")
+
+    def enter(self, work: Callable[..., T], *arguments: Any) -> T:
         """Call `work` on a thread that is inside, and return its result. A socket it opens stays inside."""
         result: list[T] = []
         failure: list[BaseException] = []
@@ -116,7 +136,7 @@ class Namespace:
                         raise OSError(ctypes.get_errno(), f"cannot enter namespace {self.name}")
                 finally:
                     os.close(fd)
-                result.append(work())
+                result.append(work(*arguments))
             except BaseException as error:
                 failure.append(error)
 

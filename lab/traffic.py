@@ -60,8 +60,7 @@ def provided(world: World) -> Iterator[Provided]:
 def shape(namespace: Namespace, interface: str, mbit: int) -> None:
     """Make a cable slow in the direction that leaves the namespace here."""
     bucket = ["tbf", "rate", f"{mbit}mbit", "burst", "32kb", "latency", "100ms"]
-    done = namespace.run(["tc", "qdisc", "add", "dev", interface, "root", *bucket])
-    assert done.returncode == 0, done.stderr
+    namespace.must("tc", "qdisc", "add", "dev", interface, "root", *bucket)
 
 
 def quic_download(world: World, size: int) -> None:
@@ -70,10 +69,8 @@ def quic_download(world: World, size: int) -> None:
     program = [sys.executable, "-m", "lab.quic"]
     server = world.run_in(world.server, [*program, "serve", str(QUIC_PORT), str(certificate)], "quic")
     until(lambda: "serving" in server.text(), "the QUIC server", process=server)
-    done = world.user.run([*program, "fetch", SERVER, str(QUIC_PORT), str(size)], timeout_s=60)
+    told = json.loads(world.user.must(*program, "fetch", SERVER, str(QUIC_PORT), str(size)))
     server.stop()
-    assert done.returncode == 0, done.stderr + server.tail()
-    told = json.loads(done.stdout)
     assert told["echo"] == "over and out"
     assert told["sha256"] == hashlib.sha256(pattern(size)).hexdigest()
 

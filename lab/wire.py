@@ -123,7 +123,7 @@ def splice(
     cable(*left, middle, "left", [])
     cable(*right, middle, "right", [])
     for namespace, interface, _ in (left, right):
-        namespace.enter(lambda interface=interface: _without_offloads(interface))  # type: ignore[misc]
+        namespace.enter(lambda interface=interface: _without_offloads(interface))
     wire = Wire(middle, "left", "right")
     undo.callback(wire.close)
     return wire

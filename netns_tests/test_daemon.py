@@ -89,13 +89,11 @@ def test_ping_says_where_the_time_goes(fresh: World) -> None:
         command = [sys.executable, "-c", FAR, NODE_HOST, str(port), str(delay_s)]
         relay = fresh.run_in(fresh.internet, command, f"far-{port}")
         until(lambda relay=relay: "listening" in relay.text(), "the relay", process=relay)
-        rules = (
-            "add table ip far",
-            "add chain ip far out { type nat hook output priority -100; }",
-            f"add rule ip far out ip daddr {NODE_HOST} tcp dport 30002 dnat to {NODE_HOST}:{port}",
-        )
-        done = machine.run(["nft", "-f", "-"], input_text="\n".join(rules) + "\n")
-        assert done.returncode == 0, done.stderr
+        machine.nft(f"""
+            add table ip far
+            add chain ip far out {{ type nat hook output priority -100; }}
+            add rule ip far out ip daddr {NODE_HOST} tcp dport 30002 dnat to {NODE_HOST}:{port}
+        """)
     fresh.up()
     ping = ("ping", PROVIDER_PEER, "--count", "3", "--interval", "0.7", "--json")
     answer = json.loads(fresh.user_side.nconnect(*ping))

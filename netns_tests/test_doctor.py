@@ -26,13 +26,13 @@ Finding = dict[str, Any]
 HOSTS = ("--host", f"{SERVER},{SERVER6}")
 # An administrator's firewall, and one like Docker's: both drop forwarded packets.
 DROPS = "{ type filter hook forward priority 0; policy drop; }"
-OWN = ("add table inet mine", f"add chain inet mine forward {DROPS}")
-DOCKER = (
-    "add table ip filter",
-    "add chain ip filter DOCKER-USER",
-    f"add chain ip filter FORWARD {DROPS}",
-    "add rule ip filter FORWARD jump DOCKER-USER",
-)
+OWN = f"add table inet mine\nadd chain inet mine forward {DROPS}"
+DOCKER = f"""
+    add table ip filter
+    add chain ip filter DOCKER-USER
+    add chain ip filter FORWARD {DROPS}
+    add rule ip filter FORWARD jump DOCKER-USER
+"""
 # The part of Ollama's answer that the doctor reads.
 OLLAMA = """
 import http.server
@@ -77,13 +77,7 @@ def wrong(side: Side, *options: str) -> dict[str, Finding]:
 def do(up: Provided, mend: str) -> None:
     """Run the command that doctor proposed."""
     for command in mend.split(" && "):
-        done = up.world.provider.run(shlex.split(command))
-        assert done.returncode == 0, done.stderr
-
-
-def nft(up: Provided, *commands: str) -> None:
-    done = up.world.provider.run(["nft", "-f", "-"], input_text="\n".join(commands) + "\n")
-    assert done.returncode == 0, done.stderr
+        up.world.provider.must(*shlex.split(command))
 
 
 def test_a_good_provider_has_no_findings(up: Provided) -> None:
@@ -106,7 +100,7 @@ def test_a_good_provider_has_no_findings(up: Provided) -> None:
 
 
 def test_another_firewall_is_named_with_the_command_that_mends_it(up: Provided) -> None:
-    nft(up, *OWN)
+    up.world.provider.nft(OWN)
     assert not reaches(up.world.user, SERVER, SERVICE)
     found = wrong(up.world.provider_side, *HOSTS)
     assert list(found) == ["firewall"]
@@ -120,7 +114,7 @@ def test_another_firewall_is_named_with_the_command_that_mends_it(up: Provided) 
 
 @pytest.mark.skipif(shutil.which("iptables") is None, reason="no iptables")
 def test_docker_s_firewall_is_mended_by_fix(up: Provided) -> None:
-    nft(up, *DOCKER)
+    up.world.provider.nft(DOCKER)
     assert not reaches(up.world.user, SERVER, SERVICE)
     side = up.world.provider_side
     assert "docker drops" in wrong(side, *HOSTS)["firewall"]["text"]

@@ -45,11 +45,6 @@ def shared() -> Iterator[World]:
         yield made
 
 
-def _batch(namespace: Namespace, program: list[str], lines: list[str]) -> None:
-    done = namespace.run(program, input_text="\n".join(lines) + "\n")
-    assert done.returncode == 0, done.stderr
-
-
 def _daemon(side: Side) -> Process:
     assert side.daemon is not None
     return side.daemon
@@ -60,22 +55,19 @@ def _thirty_thousand(namespace: Namespace) -> Iterator[None]:
     """10,000 rules and as many routes, which stay until the block ends, and as many changes of addresses."""
     routes = [f"blackhole 172.20.{n >> 8}.{n & 255}/32" for n in range(EACH)]
     try:
-        _batch(namespace, ["nft", "-f", "-"], ["add table ip other", "add chain ip other c"])
+        namespace.nft("add table ip other\nadd chain ip other c")
         for at in range(0, EACH, BATCH):
             rules = [
                 f"add rule ip other c ip daddr 172.21.{n >> 8}.{n & 255} drop" for n in range(at, at + BATCH)
             ]
-            _batch(namespace, ["nft", "-f", "-"], rules)
-        _batch(
-            namespace,
-            ["ip", "-batch", "-"],
-            [f"address {verb} 172.22.0.1/32 dev lo" for _ in range(EACH // 2) for verb in ("add", "del")],
-        )
-        _batch(namespace, ["ip", "-batch", "-"], [f"route add {route}" for route in routes])
+            namespace.nft("\n".join(rules))
+        namespace.ip_batch(*[f"address {verb} 172.22.0.1/32 dev lo" for verb in ("add", "del")] * (EACH // 2))
+        namespace.ip_batch(*(f"route add {route}" for route in routes))
         yield
     finally:
-        _batch(namespace, ["ip", "-force", "-batch", "-"], [f"route del {route}" for route in routes])
-        _batch(namespace, ["nft", "-f", "-"], ["delete table ip other"])
+        gone = "".join(f"route del {route}\n" for route in routes)
+        namespace.run(["ip", "-force", "-batch", "-"], input_text=gone)  # some may never have been added
+        namespace.nft("delete table ip other")
 
 
 def _dropped(process: Process) -> int:
@@ -102,7 +94,7 @@ def _has_route(namespace: Namespace) -> bool:
 
 
 def _remove_table(namespace: Namespace) -> None:
-    _batch(namespace, ["nft", "-f", "-"], [f"delete {OURS}"])
+    namespace.nft(f"delete {OURS}")
 
 
 def test_what_is_ours_is_back_after_thirty_thousand_changes_on_the_providers_machine(shared: World) -> None:

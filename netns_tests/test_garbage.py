@@ -25,11 +25,8 @@ from nconnect.wire.tunnel import DATA_HEADER, VERSION
 
 def send(world: World, seed: str, identifier: str, payloads: list[bytes]) -> None:
     dest = world.provider_side.address()
-    done = world.user.run(
-        [sys.executable, "-m", "netns_tests.sender", SEED_RPC, seed, identifier, dest],
-        input_text="".join(f"{payload.hex()}\n" for payload in payloads),
-    )
-    assert done.returncode == 0, done.stderr
+    command = [sys.executable, "-m", "netns_tests.sender", SEED_RPC, seed, identifier, dest]
+    world.user.must(*command, input_text="".join(f"{payload.hex()}\n" for payload in payloads))
 
 
 def user_seed(world: World) -> str:

@@ -12,7 +12,6 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import fcntl
 import json
 import os
@@ -20,17 +19,16 @@ import select
 import shutil
 import socket
 import struct
-import subprocess
 import threading
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 from dataclasses import replace
 from ipaddress import ip_interface, ip_network
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import pytest
 
+from lab.netns import Namespace, cable, namespaces
 from nconnect.errors import HostError
 from nconnect.host.plan import HostPlan, plan
 from nconnect.io.system import nftables, sysctl
@@ -47,40 +45,10 @@ from nconnect.model import (
     Service,
 )
 
-T = TypeVar("T")
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 
 SERVER, SERVER6, OWN_LAN = "192.168.50.10", "fd50::10", "192.168.50.1"
 ALICE, BOB, CARL = "10.86.0.2", "10.86.0.3", "10.86.0.4"
-_libc = ctypes.CDLL(None, use_errno=True)
-
-
-class Namespace:
-    """A network namespace, and a thread that lives in it: `ns.run(function)` runs there."""
-
-    def __init__(self, role: str) -> None:
-        self.name = f"nch-{role}-{os.getpid()}"
-        subprocess.run(["ip", "netns", "add", self.name], check=True)
-        self._pool = ThreadPoolExecutor(1, initializer=self._enter)
-        self.sh("ip link set lo up")
-
-    def _enter(self) -> None:
-        with open(f"/run/netns/{self.name}") as handle:
-            assert _libc.setns(handle.fileno(), 0) == 0
-
-    def run(self, function: Callable[..., T], *arguments: Any) -> T:
-        return self._pool.submit(function, *arguments).result(30)
-
-    def sh(self, line: str) -> str:
-        done = subprocess.run(
-            ["ip", "netns", "exec", self.name, "sh", "-ec", line], capture_output=True, text=True, check=False
-        )
-        assert done.returncode == 0, f"{line}: {done.stderr}"
-        return done.stdout
-
-    def delete(self) -> None:
-        self._pool.shutdown()
-        subprocess.run(["ip", "netns", "delete", self.name], check=False)
 
 
 def open_tun() -> int:
@@ -93,7 +61,7 @@ class Tunnel:
     """Carries packets between two TUN devices until closed."""
 
     def __init__(self, user: Namespace, provider: Namespace) -> None:
-        self._fds = (user.run(open_tun), provider.run(open_tun))
+        self._fds = (user.enter(open_tun), provider.enter(open_tun))
         self._stop, self._stopped = os.pipe()
         self._thread = threading.Thread(target=self._carry)
         self._thread.start()
@@ -131,21 +99,13 @@ class Net:
             raise
 
     def _build(self, state: Path) -> None:
-        self.user, self.provider, self.lan = (self._namespace(role) for role in ("user", "prov", "lan"))
-        subprocess.run(
-            f"ip link add eth0 netns {self.provider.name} type veth"
-            f" peer name eth0 netns {self.lan.name}".split(),
-            check=True,
+        self.user, self.provider, self.lan = namespaces(self._cleanup, "nch", "user", "provider", "lan")
+        cable(
+            *(self.provider, "eth0", ["192.168.50.1/24", "192.168.1.1/24", "192.168.60.1/24", "fd50::1/64"]),
+            *(self.lan, "eth0", ["192.168.50.10/24", "192.168.1.10/24", "192.168.60.10/24", "fd50::10/64"]),
         )
-        self.provider.sh(
-            "ip addr add 192.168.50.1/24 dev eth0; ip addr add 192.168.1.1/24 dev eth0;"
-            "ip addr add 192.168.60.1/24 dev eth0; ip addr add fd50::1/64 dev eth0 nodad; ip link set eth0 up"
-        )
-        self.lan.sh(
-            "ip addr add 192.168.50.10/24 dev eth0; ip addr add 192.168.1.10/24 dev eth0;"
-            "ip addr add 192.168.60.10/24 dev eth0; ip addr add fd50::10/64 dev eth0 nodad;"
-            "ip link set eth0 up; ip route add default via 192.168.50.1; ip route add fd86::/64 via fd50::1"
-        )
+        self.lan.ip("route add default via 192.168.50.1")
+        self.lan.ip("route add fd86::/64 via fd50::1")
         tunnel = Tunnel(self.user, self.provider)
         self._cleanup.callback(tunnel.close)
         self.state = state / "provider" / "nc0"
@@ -157,11 +117,6 @@ class Net:
             self._serve(self.provider, port)
         self._serve(self.provider, 11434, host="127.0.0.1")
         self._serve(self.user, 22)
-
-    def _namespace(self, role: str) -> Namespace:
-        namespace = Namespace(role)
-        self._cleanup.callback(namespace.delete)
-        return namespace
 
     def _serve(self, where: Namespace, port: int, host: str = "") -> None:
         """TCP and UDP: answer each message with the address that the server sees it come from."""
@@ -175,7 +130,7 @@ class Net:
             udp.bind((host or "::", port))
             return tcp, udp
 
-        tcp, udp = where.run(listen)
+        tcp, udp = where.enter(listen)
         stop, stopped = os.pipe()
 
         def serve() -> None:
@@ -232,17 +187,17 @@ class Net:
             self.provider_host.apply(made)
             return made
 
-        return self.provider.run(there)
+        return self.provider.enter(there)
 
     def apply_user(self, config: Config) -> None:
         def there() -> None:
             self.user_host.apply(plan(config, self.user_host.read_facts()))
 
-        self.user.run(there)
+        self.user.enter(there)
 
     def down(self) -> None:
-        self.provider.run(self.provider_host.remove)
-        self.user.run(self.user_host.remove)
+        self.provider.enter(self.provider_host.remove)
+        self.user.enter(self.user_host.remove)
 
     def close(self) -> None:
         self._cleanup.close()
@@ -269,7 +224,7 @@ def connect(where: Namespace, host: str, port: int, source: str | None = None) -
     def there() -> socket.socket:
         return socket.create_connection((host, port), 3, (source, 0) if source else None)
 
-    return where.run(there)
+    return where.enter(there)
 
 
 def tcp(net: Net, host: str, port: int, source: str | None = None) -> str:
@@ -288,7 +243,7 @@ def udp(net: Net, host: str, port: int, source: str | None = None) -> str:
         made.connect((host, port))
         return made
 
-    with net.user.run(there) as made:
+    with net.user.enter(there) as made:
         made.send(b"?")
         return made.recv(2000).decode()
 
@@ -375,7 +330,7 @@ def test_a_network_that_is_not_provided_is_refused_at_once(net: Net) -> None:
     net.up(PROVIDER, USER)
     refused_at_once(net, "192.168.60.10", 8000, ALICE)
     assert not pings(net.user, "192.168.60.10", ALICE)
-    assert net.provider.run(net.provider_host.refused_counts)["alice"]["refused"] >= 2
+    assert net.provider.enter(net.provider_host.refused_counts)["alice"]["refused"] >= 2
 
 
 @pytest.mark.parametrize("own", ["10.86.0.1", OWN_LAN])
@@ -405,7 +360,7 @@ def test_allow_lets_pass_exactly_what_it_names(net: Net) -> None:
     refused_at_once(net, OWN_LAN, 8000, BOB)  # a service, but not in the list of this peer
     assert not pings(net.user, SERVER, BOB)
     assert pings(net.user, "10.86.0.1", BOB)
-    counts = net.provider.run(net.provider_host.refused_counts)
+    counts = net.provider.enter(net.provider_host.refused_counts)
     assert counts["bob"]["refused"] >= 5
     assert counts["alice"] == {"refused": 0, "flow_limit": 0}
 
@@ -462,7 +417,7 @@ def test_a_revoked_flow_ends_at_once_and_others_live(net: Net) -> None:
             assert connection.recv(2000)
         now = allowing("bob", (rule(f"{SERVER}/32", 8001, "tcp"),))
         net.apply(now)
-        assert net.provider.run(net.provider_host.end_refused, now)
+        assert net.provider.enter(net.provider_host.end_refused, now)
         listed = net.provider.sh("conntrack -L -f ipv4 -p tcp 2>/dev/null")
         to_server = [line for line in listed.splitlines() if "ESTABLISHED" in line and "dport=8000" in line]
         assert any(f"src={ALICE}" in line for line in to_server)
@@ -482,7 +437,7 @@ def test_a_revoked_flow_to_a_service_is_not_revived_by_what_the_server_sends(net
         bob.sendall(b"?")
         assert bob.recv(2000)
         net.apply(allowing("bob", ()))
-        assert net.provider.run(net.provider_host.flush_conntrack, PROVIDER.peers[1].allowed_ips)
+        assert net.provider.enter(net.provider_host.flush_conntrack, PROVIDER.peers[1].allowed_ips)
         bob.sendall(b"?")
         with pytest.raises(ConnectionResetError):
             bob.recv(2000)
@@ -537,7 +492,7 @@ def test_a_packet_for_loopback_itself_goes_nowhere(net: Net) -> None:
         made.settimeout(1)
         return made
 
-    with net.provider.run(listen) as listening:
+    with net.provider.enter(listen) as listening:
         send_raw(net.user, ALICE, "127.0.0.1", 11435)
         with pytest.raises(TimeoutError):
             listening.recv(100)
@@ -557,7 +512,7 @@ def send_raw(where: Namespace, source: str, destination: str, port: int) -> None
         with socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM) as raw:
             raw.sendto(head + ends + udp, ("nc0", 0x0800))
 
-    where.run(there)
+    where.enter(there)
 
 
 def machine(where: Namespace) -> dict[str, Any]:
@@ -609,14 +564,14 @@ def strip(state: dict[str, Any]) -> dict[str, Any]:
 
 
 def sysctl_of(net: Net, name: str) -> str | None:
-    return net.provider.run(sysctl.read, name)
+    return net.provider.enter(sysctl.read, name)
 
 
 def test_what_a_killed_daemon_left_is_taken_back_by_name_alone(net: Net) -> None:
     before = machine(net.provider)
     net.up(PROVIDER, USER)
     fresh = Host("nc0", net.state)  # as another process would, by name and folder
-    net.provider.run(fresh.remove)
+    net.provider.enter(fresh.remove)
     assert strip(machine(net.provider)) == strip(before)
 
 
@@ -627,9 +582,9 @@ def test_a_second_daemon_after_a_killed_one_still_restores_the_first_value(net: 
     def again() -> None:
         fresh.apply(plan(PROVIDER, fresh.read_facts()))
 
-    net.provider.run(again)
+    net.provider.enter(again)
     assert tcp(net, SERVER, 8000, ALICE)
-    net.provider.run(fresh.remove)
+    net.provider.enter(fresh.remove)
     assert sysctl_of(net, "net/ipv4/ip_forward") == "0"
     assert sysctl_of(net, "net/ipv6/conf/all/forwarding") == "0"
     assert sysctl_of(net, "net/ipv6/conf/eth0/accept_ra") == "1"
@@ -655,14 +610,14 @@ def test_forwarding_stays_while_another_nconnect_runs_which_then_restores_it(net
 
     try:
         net.up(PROVIDER, USER)
-        net.provider.run(there)
-        assert net.provider.run(net.provider_host.read_facts).other_tunnels == ("nc1",)
-        net.provider.run(net.provider_host.remove)
+        net.provider.enter(there)
+        assert net.provider.enter(net.provider_host.read_facts).other_tunnels == ("nc1",)
+        net.provider.enter(net.provider_host.remove)
         assert sysctl_of(net, "net/ipv4/ip_forward") == "1"
-        assert net.provider.run(nftables.tables).keys() == {"nconnect_nc1"}
+        assert net.provider.enter(nftables.tables).keys() == {"nconnect_nc1"}
         # In this test the device nc0 is still there; a daemon's would be gone.
         net.provider.sh("ip link set nc0 name gone0")
-        net.provider.run(other.remove)
+        net.provider.enter(other.remove)
         assert sysctl_of(net, "net/ipv4/ip_forward") == "0"
         assert sysctl_of(net, "net/ipv6/conf/all/forwarding") == "0"
     finally:
@@ -674,7 +629,7 @@ def test_applying_again_changes_nothing_and_repairs_what_is_gone(net: Net) -> No
     before = machine(net.provider)
     net.apply(PROVIDER)
     assert machine(net.provider) == before
-    assert net.provider.run(net.provider_host.missing, made) == []
+    assert net.provider.enter(net.provider_host.missing, made) == []
     for damage in (
         "nft delete table inet nconnect_nc0",
         "nft flush chain inet nconnect_nc0 judge_across",
@@ -683,9 +638,9 @@ def test_applying_again_changes_nothing_and_repairs_what_is_gone(net: Net) -> No
         "sysctl -q net.ipv4.ip_forward=0",
     ):
         net.provider.sh(damage)
-        assert net.provider.run(net.provider_host.missing, made), damage
+        assert net.provider.enter(net.provider_host.missing, made), damage
         net.apply(PROVIDER)
-        assert net.provider.run(net.provider_host.missing, made) == [], damage
+        assert net.provider.enter(net.provider_host.missing, made) == [], damage
         assert tcp(net, SERVER, 8000, ALICE)
 
 
@@ -715,11 +670,11 @@ def drop_handles(state: dict[str, Any]) -> dict[str, Any]:
 
 def test_adding_a_peer_does_not_reload_the_table(net: Net) -> None:
     net.up(replace(PROVIDER, peers=PROVIDER.peers[:1]), USER)
-    table = net.provider.run(nftables.tables)
+    table = net.provider.enter(nftables.tables)
     with pytest.raises(OSError, match="timed out"):
         tcp(net, SERVER, 8000, BOB)  # not a peer yet: dropped
     net.apply(PROVIDER)
-    assert net.provider.run(nftables.tables) == table
+    assert net.provider.enter(nftables.tables) == table
     assert tcp(net, SERVER, 8000, BOB)
     net.apply(replace(PROVIDER, peers=PROVIDER.peers[:1]))
     listed = net.provider.sh("nft list table inet nconnect_nc0")
@@ -750,6 +705,6 @@ def test_a_missing_interface_is_one_clear_line(net: Net, tmp_path: Path) -> None
     host = Host("absent0", tmp_path / "absent0")
     config = replace(PROVIDER, interface="absent0")
     with pytest.raises(HostError, match="there is no interface absent0"):
-        net.provider.run(lambda: host.apply(plan(config, host.read_facts())))
-    net.provider.run(host.remove)
+        net.provider.enter(lambda: host.apply(plan(config, host.read_facts())))
+    net.provider.enter(host.remove)
     assert not (tmp_path / "absent0" / "host.json").exists()

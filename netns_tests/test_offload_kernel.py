@@ -1,15 +1,12 @@
 """What the kernel emits passes our check, and the kernel accepts what passes our check, also after we cut it.
 
-    namespace A                       this process                      namespace B
-    tun1 10.9.0.1, fd09::1  --read--> check, then as it is, --write-->  tun2 10.9.0.2, fd09::2
-                                      cut, or split
-
-The namespaces have no names: each lives as long as the thread that made it.
+namespace A                       this process                      namespace B
+tun1 10.9.0.1, fd09::1  --read--> check, then as it is, --write-->  tun2 10.9.0.2, fd09::2
+                                  cut, or split
 """
 
 from __future__ import annotations
 
-import ctypes
 import fcntl
 import os
 import select
@@ -18,17 +15,16 @@ import struct
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TypeVar
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing, contextmanager
 
 import pytest
 import pytun
 
+from lab.netns import Namespace, namespaces
 from nconnect.ip import offload
 from nconnect.ip.packet import is_well_formed
 
-T = TypeVar("T")
-CLONE_NEWNET = 0x40000000
 IFF_VNET_HDR = 0x4000
 TUNSETOFFLOAD, TUNSETVNETHDRSZ = 0x400454D0, 0x400454D8
 CSUM, TSO4, TSO6, TSO_ECN, USO4, USO6 = 1, 2, 4, 8, 0x20, 0x40
@@ -39,31 +35,22 @@ ADDRESSES = {4: "10.9.0.%d", 6: "fd09::%d"}
 
 
 class Side:
-    """A namespace with a TUN device, and a thread that runs in it."""
+    """A namespace with a TUN device in it."""
 
-    def __init__(self, number: int, offloads: int) -> None:
+    def __init__(self, namespace: Namespace, number: int, offloads: int) -> None:
+        self.namespace = namespace
         self.number = number
-        self._thread = ThreadPoolExecutor(1)
-        self.device: pytun.TunTapDevice = self.run(self._set_up, offloads)
+        self.device: pytun.TunTapDevice = namespace.enter(self._set_up, offloads)
         self.fd: int = self.device.fileno()
         os.set_blocking(self.fd, False)
 
-    def run(self, function: Callable[..., T], *args: object) -> T:
-        return self.start(function, *args).result(TIMEOUT_S)
-
-    def start(self, function: Callable[..., T], *args: object) -> Future[T]:
-        return self._thread.submit(function, *args)
-
     def close(self) -> None:
         self.device.close()
-        self._thread.shutdown()
 
     def address(self, version: int) -> str:
         return ADDRESSES[version] % self.number
 
     def _set_up(self, offloads: int) -> pytun.TunTapDevice:
-        if ctypes.CDLL(None, use_errno=True).unshare(CLONE_NEWNET) != 0:
-            pytest.skip("no network namespaces here")
         name = f"tun{self.number}"
         device = pytun.TunTapDevice(name, pytun.IFF_TUN | pytun.IFF_NO_PI | IFF_VNET_HDR)
         fcntl.ioctl(device, TUNSETVNETHDRSZ, struct.pack("i", offload.HEADER_BYTES))
@@ -73,7 +60,6 @@ class Side:
             device.close()
             pytest.skip("this kernel does not offer these offloads")
         for command in (
-            "link set lo up",
             f"link set {name} up",
             f"addr add {self.address(4)}/24 dev {name}",
             f"addr add {self.address(6)}/64 dev {name} nodad",
@@ -131,7 +117,7 @@ class Pump(threading.Thread):
                     except OSError as error:
                         self.failures.append((error, piece))
 
-    def stop(self) -> None:
+    def close(self) -> None:
         os.close(self._stop_fd)
         self.join(TIMEOUT_S)
         os.close(self._wake)
@@ -153,18 +139,23 @@ def split_up(record: memoryview) -> list[bytes]:
     return offload.split(record)
 
 
+@contextmanager
+def pair(prefix: str, offloads: int) -> Iterator[tuple[Side, Side]]:
+    """Two sides; the first one has these offloads, the second all."""
+    with ExitStack() as undo:
+        a, b = namespaces(undo, prefix, "a", "b")
+        one = undo.enter_context(closing(Side(a, 1, offloads)))
+        yield one, undo.enter_context(closing(Side(b, 2, ALL)))
+
+
 @pytest.fixture(
-    params=[ALL, CSUM | TSO4 | TSO6, CSUM | TSO4 | TSO6 | TSO_ECN, CSUM, 0], ids="offloads{:#x}".format
+    scope="module",
+    params=[ALL, CSUM | TSO4 | TSO6, CSUM | TSO4 | TSO6 | TSO_ECN, CSUM, 0],
+    ids="offloads{:#x}".format,
 )
 def sides(request: pytest.FixtureRequest) -> Iterator[tuple[Side, Side]]:
-    made: list[Side] = []
-    try:
-        made = [Side(1, request.param)]
-        made.append(Side(2, ALL))
-        yield made[0], made[1]
-    finally:
-        for side in made:
-            side.close()
+    with pair("ncoff", request.param) as made:
+        yield made
 
 
 @pytest.fixture(params=[as_it_is, cut_small, cut_to_segments, split_up], ids=lambda deal: deal.__name__)
@@ -173,7 +164,7 @@ def pump(request: pytest.FixtureRequest, sides: tuple[Side, Side]) -> Iterator[P
     try:
         yield running
     finally:
-        running.stop()
+        running.close()
     assert running.refused == [], "the kernel emits what our check refuses"
     assert running.failures == [], "the kernel refuses what our check lets pass"
 
@@ -191,7 +182,7 @@ def listen(side: Side, version: int, kind: socket.SocketKind) -> socket.socket:
             made.listen()
         return made
 
-    return side.run(make)
+    return side.namespace.enter(make)
 
 
 def exchange(a: Side, server: socket.socket, data: bytes, count: int, segment: int = 0) -> list[bytes]:
@@ -202,7 +193,7 @@ def exchange(a: Side, server: socket.socket, data: bytes, count: int, segment: i
             client.setsockopt(socket.IPPROTO_UDP, UDP_SEGMENT, segment)
             client.sendto(data, server.getsockname()[:2])
 
-    a.run(send)
+    a.namespace.enter(send)
     return [server.recv(65_535) for _ in range(count)]
 
 
@@ -230,9 +221,10 @@ def test_a_tcp_stream_arrives_whole(sides: tuple[Side, Side], pump: Pump, versio
             with socket.create_connection(address, TIMEOUT_S) as client:
                 client.sendall(data)
 
-        receiving = b.start(receive)
-        a.run(send)
-        assert receiving.result(TIMEOUT_S) == data
+        with ThreadPoolExecutor(1) as pool:
+            receiving = pool.submit(receive)
+            a.namespace.enter(send)
+            assert receiving.result(TIMEOUT_S) == data
 
 
 @pytest.mark.parametrize("version", [4, 6])
@@ -261,16 +253,9 @@ def test_datagrams_and_fragments_arrive(
 
 def test_the_kernel_makes_super_packets_of_every_kind_that_we_know() -> None:
     """The control: the tests above have seen super-packets, not only ordinary packets."""
-    seen: set[int] = set()
-    a, b = Side(1, ALL), Side(2, ALL)
-    pump = Pump(a, b, as_it_is)
-    try:
+    with pair("ncoff-control", ALL) as (a, b), closing(Pump(a, b, as_it_is)) as pump:
         for version in (4, 6):
             test_a_tcp_stream_arrives_whole((a, b), pump, version)
             test_segmented_datagrams_arrive_one_by_one((a, b), pump, version, 1200)
         seen = kinds(pump)
-    finally:
-        pump.stop()
-        a.close()
-        b.close()
     assert seen == {offload.GSO_NONE, offload.GSO_TCPV4, offload.GSO_TCPV6, offload.GSO_UDP_L4}

@@ -40,22 +40,17 @@ def said(side: Side) -> str:
     return "\n".join(side.status()["problems"])
 
 
-def batch(namespace: Namespace, program: list[str], lines: str) -> None:
-    done = namespace.run(program, input_text=lines)
-    assert done.returncode == 0, done.stderr
-
-
 def many_routes(namespace: Namespace, verb: str) -> None:
     routes = (f"route {verb} blackhole 172.20.{n >> 8}.{n & 255}/32" for n in range(3000))
-    batch(namespace, ["ip", "-batch", "-"], "\n".join(routes) + "\n")
+    namespace.ip_batch(*routes)
 
 
 def many_elements(namespace: Namespace) -> None:
     """Add 30,000 elements to a set of another program, in transactions of a thousand."""
-    batch(namespace, ["nft", "-f", "-"], "add table ip other\nadd set ip other s { type ipv4_addr; }\n")
+    namespace.nft("add table ip other\nadd set ip other s { type ipv4_addr; }")
     for at in range(0, 30000, 1000):
         elements = ", ".join(f"172.{20 + (n >> 16)}.{n >> 8 & 255}.{n & 255}" for n in range(at, at + 1000))
-        batch(namespace, ["nft", "-f", "-"], f"add element ip other s {{ {elements} }}\n")
+        namespace.nft(f"add element ip other s {{ {elements} }}")
 
 
 def has_route(world: World) -> bool:
@@ -82,12 +77,12 @@ def test_rules_of_ours_that_go_in_a_burst_are_set_again(shared: World) -> None:
     """Without these rules a peer would reach what it may not."""
     ours = "table inet nconnect_nc0"
     many_elements(shared.provider)
-    batch(shared.provider, ["nft", "flush", "ruleset"], "")
+    shared.provider.nft("flush ruleset")
     started = time.monotonic()
     until(lambda: ours in tables(shared.provider), "our table", timeout_s=10)
     assert time.monotonic() - started < BACK_S
     # The daemon still listens: the next loss is noticed too, without any burst.
-    batch(shared.provider, ["nft", "delete", "table", "inet", "nconnect_nc0"], "")
+    shared.provider.nft("delete table inet nconnect_nc0")
     started = time.monotonic()
     until(lambda: ours in tables(shared.provider), "our table again", timeout_s=10)
     assert time.monotonic() - started < BACK_S
@@ -166,11 +161,11 @@ def test_a_foreign_route_into_the_tunnel_does_no_harm(shared: World) -> None:
 def test_an_interface_that_is_renamed_is_made_again(shared: World) -> None:
     """udev may do that. The rules of the firewall match the interface by name."""
     user, side = shared.user, shared.user_side
-    batch(user, ["ip", "-batch", "-"], "link set nc0 down\nlink set nc0 name foo\nlink set foo up\n")
+    user.ip_batch("link set nc0 down", "link set nc0 name foo", "link set foo up")
     until(lambda: "nc0" in user.ip("-br link"), "its name", timeout_s=5)
     until(lambda: pings(user, SERVER), "the tunnel", timeout_s=5)
     assert "foo" not in user.ip("-br link")
-    batch(user, ["ip", "-batch", "-"], "link set nc0 down\nlink set nc0 name foo\nlink add nc0 type bridge\n")
+    user.ip_batch("link set nc0 down", "link set nc0 name foo", "link add nc0 type bridge")
     until(lambda: "nc0 was renamed foo" in said(side), "the status to say it", timeout_s=5)
     assert "UP" not in user.ip("-br link show foo"), "without rules nothing passes"
     user.ip("link del nc0")
@@ -296,8 +291,7 @@ def test_docker_that_begins_to_forward_after_us_keeps_working(shared: World) -> 
                 "-A FORWARD -o docker0 -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT",
                 "-A FORWARD -i docker0 ! -o docker0 -j ACCEPT",
             ):
-                done = provider.run(["iptables-nft", *rule.split()])
-                assert done.returncode == 0, done.stderr
+                provider.must("iptables-nft", *rule.split())
             until(lambda: reaches_node(container), "the container's way out", timeout_s=5)
             side.down()
             assert provider.sysctl(IP_FORWARD) == "1", "it is Docker's now"

@@ -116,8 +116,7 @@ def shared() -> Iterator[World]:
 def rules(namespace: Namespace, text: str) -> Iterator[None]:
     """Add rules of another program, and delete them when the block ends."""
     command = ["iptables-nft-restore", "--noflush"] if text.startswith("*") else ["nft", "-f", "-"]
-    done = namespace.run(command, input_text=text)
-    assert done.returncode == 0, done.stderr
+    namespace.must(*command, input_text=text)
     try:
         yield
     finally:
@@ -165,8 +164,7 @@ def mended_as_said(made: World, side: Side, *parts: str, fixed: bool = False) ->
         assert findings(side, "--fix") == {}
     else:
         for command in commands:
-            done = side.namespace.run(shlex.split(command))
-            assert done.returncode == 0, done.stderr
+            side.namespace.must(*shlex.split(command))
     until(lambda: reaches(made.user, SERVER, SERVICE), "the server", timeout_s=5)
     until(lambda: said(side) == "", "the status to be content", timeout_s=15)
     return commands
@@ -207,8 +205,7 @@ def test_ufw_that_closes_a_service_is_named_and_mended(shared: World) -> None:
             lambda: f"ufw drops what peers send to port {SERVICE}/tcp" in said(side), "status", timeout_s=15
         )
         assert list(findings(side).values()) == ["ufw allow in on nc0"]
-        done = shared.provider.run(shlex.split("iptables-nft -A ufw-user-input -i nc0 -j ACCEPT"))
-        assert done.returncode == 0, done.stderr
+        shared.provider.must(*["iptables-nft", "-A", "ufw-user-input", "-i", "nc0", "-j", "ACCEPT"])
         until(lambda: reaches(shared.user, PROVIDER_TUNNEL, SERVICE), "the service", timeout_s=5)
         until(lambda: said(side) == "", "the status to be content", timeout_s=15)
         assert not reaches(shared.user, PROVIDER_TUNNEL, CLOSED), "our own rules still judge"

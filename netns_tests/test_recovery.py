@@ -17,6 +17,7 @@ from contextlib import contextmanager
 
 import pytest
 
+from lab.faults import drop_all, drop_no_more
 from lab.flows import Flow, Ping, Tcp, Udp
 from lab.netns import LabError
 from lab.process import until
@@ -197,16 +198,8 @@ def test_flows_return_after_the_user_moved_to_another_network(running: World) ->
 @pytest.mark.parametrize("name", SIDES)
 def test_flows_return_after_loss_in_one_direction(running: World, name: str, direction: str) -> None:
     side = side_of(running, name)
-    device = "iifname" if direction == "input" else "oifname"
-    rules = (
-        "add table inet fault",
-        f"add chain inet fault lossy {{ type filter hook {direction} priority -500; }}",
-        f"add rule inet fault lossy {device} {WAN_INTERFACE} drop",
-    )
     with flows(running) as (tcp, udp):
-        for rule in rules:
-            done = side.namespace.run(["nft", *rule.split(" ")])
-            assert done.returncode == 0, done.stderr
+        drop_all(side, direction)
         began = time.monotonic()
         until(
             lambda: all(link["state"] != "up" for link in side.status()["links"]),
@@ -214,7 +207,7 @@ def test_flows_return_after_loss_in_one_direction(running: World, name: str, dir
             timeout_s=15,
         )
         assert time.monotonic() - began <= 15
-        assert side.namespace.run(["nft", "delete", "table", "inet", "fault"]).returncode == 0
+        drop_no_more(side)
         back = time.monotonic()
         fault = f"one-way loss at the {name}, {direction}"
         udp.recovered(fault, back, bound_s=7)
@@ -236,8 +229,7 @@ def test_what_somebody_removes_is_set_again(lasting: World, what: str) -> None:
     command, named = REMOVALS[what]
     before = snapshot(lasting.user)
     with flows(lasting) as (_, udp):
-        done = lasting.user.run(command)
-        assert done.returncode == 0, done.stderr
+        lasting.user.must(*command)
         back = time.monotonic()
         daemon = lasting.user_side.daemon
         assert daemon is not None

@@ -68,14 +68,12 @@ def running(fresh: World) -> Iterator[World]:
 
 
 def _say_nothing(router: Namespace) -> None:
-    for rule in (
-        "add table inet silent",
-        "add chain inet silent out { type filter hook output priority 0; }",
-        "add rule inet silent out icmp type destination-unreachable drop",
-        "add rule inet silent out icmpv6 type packet-too-big drop",
-    ):
-        done = router.run(["nft", *rule.split(" ")])
-        assert done.returncode == 0, done.stderr
+    router.nft("""
+        add table inet silent
+        add chain inet silent out { type filter hook output priority 0; }
+        add rule inet silent out icmp type destination-unreachable drop
+        add rule inet silent out icmpv6 type packet-too-big drop
+    """)
 
 
 def downloads(world: World, host: str, *, timeout_s: float) -> bool:

@@ -5,52 +5,28 @@ one namespace:   test ── nct0 (TUN) 10.9.1.1/24, fd09:1::1/64
 
 from __future__ import annotations
 
-import ctypes
 import os
 import select
 import socket
 import subprocess
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TypeVar
+from contextlib import ExitStack
 
 import pytest
 
+from lab.netns import Namespace, namespaces
 from nconnect.errors import HostError
 from nconnect.io.system.tun import Tun
 from nconnect.ip import offload
 from nconnect.ip.packet import is_well_formed
 from nconnect.wire.tunnel import Feature
 
-T = TypeVar("T")
-CLONE_NEWNET = 0x40000000
-
-
-class Namespace:
-    """A thread that lives in a network namespace without a name."""
-
-    def __init__(self) -> None:
-        self._thread = ThreadPoolExecutor(1)
-        self.run(self._enter)
-
-    @staticmethod
-    def _enter() -> None:
-        if ctypes.CDLL(None, use_errno=True).unshare(CLONE_NEWNET) != 0:
-            pytest.skip("no network namespaces here")
-
-    def run(self, function: Callable[[], T]) -> T:
-        started: Future[T] = self._thread.submit(function)
-        return started.result(20)
-
-    def close(self) -> None:
-        self._thread.shutdown()
-
 
 @pytest.fixture
 def namespace() -> Iterator[Namespace]:
-    made = Namespace()
-    yield made
-    made.close()
+    with ExitStack() as undo:
+        (made,) = namespaces(undo, "nctun", "only")
+        yield made
 
 
 def ip(*commands: str) -> None:
@@ -91,7 +67,7 @@ def test_all_that_this_kernel_offers_is_granted(namespace: Namespace) -> None:
         listed = subprocess.run(["ip", "-o", "link"], capture_output=True, text=True, check=True)
         assert "nct0" not in listed.stdout
 
-    namespace.run(test)
+    namespace.enter(test)
 
 
 @pytest.mark.parametrize("refuse", [Feature(0), Feature.USO, Feature.TSO4, Feature.TSO6, Feature.CHECKSUM])
@@ -117,7 +93,7 @@ def test_the_kernel_keeps_to_what_was_agreed(namespace: Namespace, refuse: Featu
         finally:
             tun.close()
 
-    namespace.run(test)
+    namespace.enter(test)
 
 
 def test_the_kernel_takes_what_it_is_given_and_refuses_the_rest(namespace: Namespace) -> None:
@@ -149,7 +125,7 @@ def test_the_kernel_takes_what_it_is_given_and_refuses_the_rest(namespace: Names
         finally:
             tun.close()
 
-    namespace.run(test)
+    namespace.enter(test)
 
 
 def test_a_device_in_use_is_refused_in_one_line(namespace: Namespace) -> None:
@@ -162,7 +138,7 @@ def test_a_device_in_use_is_refused_in_one_line(namespace: Namespace) -> None:
             tun.close()
         Tun("nct0").close()
 
-    namespace.run(test)
+    namespace.enter(test)
 
 
 def test_the_name_of_an_ordinary_interface_is_refused(namespace: Namespace) -> None:
@@ -173,7 +149,7 @@ def test_the_name_of_an_ordinary_interface_is_refused(namespace: Namespace) -> N
         assert "nct0" in str(error.value)
         assert "\n" not in str(error.value)
 
-    namespace.run(test)
+    namespace.enter(test)
 
 
 def test_without_the_right_it_says_run_as_root(namespace: Namespace) -> None:
@@ -192,7 +168,7 @@ def test_without_the_right_it_says_run_as_root(namespace: Namespace) -> None:
                 os._exit(status)
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
-    namespace.run(test)
+    namespace.enter(test)
 
 
 def test_a_deleted_device_is_made_again_without_the_right_to_open_one(namespace: Namespace) -> None:
@@ -217,4 +193,4 @@ def test_a_deleted_device_is_made_again_without_the_right_to_open_one(namespace:
             assert len(os.listdir("/proc/self/fd")) == before, "nothing is opened"
         tun.close()
 
-    namespace.run(test)
+    namespace.enter(test)

@@ -279,12 +279,12 @@ def test_a_captive_portal_is_named_and_waited_for(ways: Base) -> None:
         user.namespace.ip(f"route add default via {GATE}")
         user.namespace.etc("hosts", f"{NODE_HOST} {NAME}\n")
         router.sysctl("net.ipv4.ip_forward", "1")
-        _nft(router, "add table ip out; add chain ip out after { type nat hook postrouting priority 100; }")
-        _nft(router, f"add rule ip out after oifname {WAN_INTERFACE} masquerade")
+        router.nft("add table ip out; add chain ip out after { type nat hook postrouting priority 100; }")
+        router.nft(f"add rule ip out after oifname {WAN_INTERFACE} masquerade")
         ways.serve(user, router, [sys.executable, "-m", "lab.portal", GATE, "8080"], 8080)
 
         _close(router)
-        opening = threading.Timer(PORTAL_S, _nft, (router, OPEN))
+        opening = threading.Timer(PORTAL_S, router.nft, (OPEN,))
         token = user.invitation()
         began = time.monotonic()
         opening.start()
@@ -307,7 +307,7 @@ def test_a_captive_portal_is_named_and_waited_for(ways: Base) -> None:
         assert (shown.count("login page"), found.count("login page")) == (1, 1), shown + found
         assert daemon.text().count("login page") == 1
         began = time.monotonic()
-        _nft(router, OPEN)
+        router.nft(OPEN)
         user.side.wait(PROVIDER_PEER)
         up_s = time.monotonic() - began
         user.chat()
@@ -315,7 +315,7 @@ def test_a_captive_portal_is_named_and_waited_for(ways: Base) -> None:
 
         # Another kind of portal answers web requests only; `doctor` finds it too.
         _close(router, "tcp dport 80", "type filter hook forward priority 0; policy drop")
-        _nft(router, "add rule ip portal more meta l4proto tcp reject with tcp reset")
+        router.nft("add rule ip portal more meta l4proto tcp reject with tcp reset")
         found = user.side.try_nconnect("doctor").stdout
         assert found.count("this network shows a login page") == 1
         assert "cannot be asked" not in found
@@ -368,15 +368,10 @@ OPEN = "delete table ip portal"
 
 def _close(router: Namespace, what: str = "meta l4proto tcp", *chains: str) -> None:
     """Redirect what the user sends to the portal. `chains`: an additional chain in its table."""
-    _nft(router, "add table ip portal; add chain ip portal in { type nat hook prerouting priority -100; }")
-    _nft(router, f"add rule ip portal in iifname lan0 {what} redirect to :8080")
+    router.nft("add table ip portal; add chain ip portal in { type nat hook prerouting priority -100; }")
+    router.nft(f"add rule ip portal in iifname lan0 {what} redirect to :8080")
     for chain in chains:
-        _nft(router, f"add chain ip portal more {{ {chain}; }}")
-
-
-def _nft(namespace: Namespace, commands: str) -> None:
-    done = namespace.run(["nft", commands])
-    assert done.returncode == 0, done.stderr
+        router.nft(f"add chain ip portal more {{ {chain}; }}")
 
 
 @contextmanager
@@ -392,10 +387,10 @@ def _instead(ways: Base, user: Traveller, port: int, command: Sequence[str], nam
     try:
         until(listens, f"{name} to listen", process=process)
         chain = f"add chain ip {name} in {{ type nat hook prerouting priority -100; }}"
-        _nft(internet, f"add table ip {name}; {chain}")
-        _nft(internet, f"add rule ip {name} in iifname way{user.number} tcp dport 443 redirect to :{port}")
+        internet.nft(f"add table ip {name}; {chain}")
+        internet.nft(f"add rule ip {name} in iifname way{user.number} tcp dport 443 redirect to :{port}")
         yield process
-        _nft(internet, f"delete table ip {name}")
+        internet.nft(f"delete table ip {name}")
     finally:
         process.stop()
 

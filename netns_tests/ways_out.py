@@ -203,13 +203,11 @@ def let_all_pass(namespace: Namespace) -> None:
 
 def swallow(namespace: Namespace, rule: str) -> None:
     """Let a machine silently drop what arrives and matches an nft rule ("ip daddr 192.0.2.9")."""
-    text = f"""
+    namespace.nft(f"""
         add table inet swallow
         add chain inet swallow in {{ type filter hook prerouting priority -300; }}
         add rule inet swallow in {rule} drop
-    """
-    done = namespace.run(["nft", "-f", "-"], input_text=text)
-    assert done.returncode == 0, done.stderr
+    """)
 
 
 @contextmanager
@@ -225,8 +223,7 @@ def nat64(world: World, router: Namespace, prefix: str) -> Iterator[None]:
         "tun-device nat64\nipv4-addr 192.168.255.1\nipv6-addr 2001:db8:ffff::1\n"
         f"prefix {prefix}\ndynamic-pool 192.168.255.0/24\ndata-dir {folder}\n"
     )
-    made = router.run(["tayga", "--mktun", "-c", str(config)])
-    assert made.returncode == 0, made.stderr
+    router.must("tayga", "--mktun", "-c", str(config))
     router.ip("link set nat64 up")
     router.ip("address add 192.168.255.2/32 dev nat64")
     router.ip("route add 192.168.255.0/24 dev nat64")
@@ -243,10 +240,8 @@ def nat64(world: World, router: Namespace, prefix: str) -> Iterator[None]:
 
 def masquerade(router: Namespace) -> None:
     """Let a router forward to the internet with its own address (masquerade)."""
-    text = f"""
+    router.nft(f"""
         add table ip out
         add chain ip out post {{ type nat hook postrouting priority 100; }}
         add rule ip out post oifname {WAN_INTERFACE} masquerade
-    """
-    done = router.run(["nft", "-f", "-"], input_text=text)
-    assert done.returncode == 0, done.stderr
+    """)

@@ -59,10 +59,8 @@ def shaped(running: Running) -> Iterator[None]:
     try:
         for (namespace, interface), rate in zip(ends, (UP_MBIT, DOWN_MBIT), strict=True):
             # The burst has room for ten packets: more would go out at once after a pause.
-            _tc(
-                namespace,
-                f"qdisc replace dev {interface} root tbf rate {rate}mbit burst 15140 latency {BUFFER_MS}ms",
-            )
+            bucket = f"tbf rate {rate}mbit burst 15140 latency {BUFFER_MS}ms"
+            namespace.must(*f"tc qdisc replace dev {interface} root {bucket}".split())
         yield
     finally:
         for namespace, interface in ends:
@@ -151,10 +149,3 @@ def _ends(running: Running) -> tuple[tuple[Namespace, str], tuple[Namespace, str
     assert running.uplink is not None
     assert running.downlink is not None
     return running.uplink, running.downlink
-
-
-def _tc(namespace: Namespace, arguments: str) -> None:
-    command = ["tc", "-n", namespace.name, *arguments.split()]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise LabError(f"{' '.join(command)}: {done.stderr.strip()}")

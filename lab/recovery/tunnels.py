@@ -10,7 +10,6 @@ import shutil
 from typing import Protocol
 
 from lab.bench.contenders import nebula, wireguard
-from lab.bench.contenders.base import run
 from lab.ping import first_reply
 from lab.process import Process
 from lab.traffic import SERVICE
@@ -93,8 +92,8 @@ class WireguardGo(_Direct):
         self._prepare()
         self._keys = {}
         for end in ENDS:
-            private = run(self._world.user, "wg", "genkey")
-            self._keys[end] = private, run(self._world.user, "wg", "pubkey", text=private)
+            private = self._world.user.must("wg", "genkey")
+            self._keys[end] = private, self._world.user.must("wg", "pubkey", input_text=private)
 
     def start(self, end: str) -> None:
         is_user = end == "user"

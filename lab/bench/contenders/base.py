@@ -81,14 +81,6 @@ def family(pid: int) -> list[int]:
     return found
 
 
-def run(namespace: Namespace, *command: str, text: str = "") -> str:
-    """A command that must succeed; its output."""
-    done = namespace.run(command, input_text=text)
-    if done.returncode:
-        raise LabError(f"{' '.join(command)}: {done.stderr.strip() or done.returncode}")
-    return done.stdout.strip()
-
-
 def answers(ask: Callable[[], bool], what: str, timeout_s: float = START_TIMEOUT_S) -> float:
     """Ask until it is true; `time.monotonic()` of then."""
     deadline = time.monotonic() + timeout_s

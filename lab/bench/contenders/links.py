@@ -18,7 +18,7 @@ from pathlib import Path
 
 from lab import cluster
 from lab.bench.bed import PREFIX, Bed
-from lab.bench.contenders.base import OVER_LINKS, START_TIMEOUT_S, Running, run
+from lab.bench.contenders.base import OVER_LINKS, START_TIMEOUT_S, Running
 from lab.bench.contenders.nconnect import configure
 from lab.bench.metrics import links_name
 from lab.netns import LabError, Namespace, cable, namespaces
@@ -124,4 +124,4 @@ def _cluster(bed: Bed, undo: ExitStack, folder: Path) -> tuple[list[str], list[N
 def _shape(machine: Namespace, interface: str) -> None:
     # The burst has room for ten packets: more would go out at once after a pause.
     bucket = f"tbf rate {NODE_MBIT}mbit burst 15140 latency {BUFFER_MS}ms"
-    run(machine, *f"tc qdisc replace dev {interface} root {bucket}".split())
+    machine.must(*f"tc qdisc replace dev {interface} root {bucket}".split())

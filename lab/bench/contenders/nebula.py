@@ -11,7 +11,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from lab.bench.bed import PROVIDER_DIRECT, Bed
-from lab.bench.contenders.base import LONG, START_TIMEOUT_S, Running, run
+from lab.bench.contenders.base import LONG, START_TIMEOUT_S, Running
 from lab.netns import Namespace
 from lab.ping import first_reply
 from lab.process import Process
@@ -35,10 +35,9 @@ firewall:
 def make_certificates(namespace: Namespace, folder: Path) -> None:
     """A throw-away authority, and a certificate for each end."""
     ca = ("-out-crt", f"{folder}/ca.crt", "-out-key", f"{folder}/ca.key")
-    run(namespace, "nebula-cert", "ca", "-name", "bench", *ca)
+    namespace.must("nebula-cert", "ca", "-name", "bench", *ca)
     for end, address in (("provider", PROVIDER), ("user", USER)):
-        run(
-            namespace,
+        namespace.must(
             *("nebula-cert", "sign", "-name", end, "-ip", f"{address}/24"),
             *("-ca-crt", f"{folder}/ca.crt", "-ca-key", f"{folder}/ca.key"),
             *("-out-crt", f"{folder}/{end}.crt", "-out-key", f"{folder}/{end}.key"),

@@ -15,7 +15,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from lab.bench.bed import PROVIDER_DIRECT, Bed
-from lab.bench.contenders.base import ROUND_TRIP_PAUSE_S, TCP_ONLY, Running, answers, run, tcp_round_trips
+from lab.bench.contenders.base import ROUND_TRIP_PAUSE_S, TCP_ONLY, Running, answers, tcp_round_trips
 from lab.bench.contenders.wireguard import cache_folder
 from lab.netns import LabError
 from lab.ping import quantile
@@ -65,7 +65,7 @@ class Sshuttle:
         folder = bed.folder / f"sshuttle-{next(_number)}"
         folder.mkdir()
         for name in ("host", "user"):
-            run(bed.user, "ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(folder / name))
+            bed.user.must("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(folder / name))
         (folder / "passwd").write_text(
             "root:x:0:0:root:/root:/bin/sh\nsshd:x:65534:65534::/run/sshd:/usr/sbin/nologin\n"
         )

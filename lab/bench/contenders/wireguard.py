@@ -14,7 +14,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from lab.bench.bed import PROVIDER_DIRECT, USER_DIRECT, Bed
-from lab.bench.contenders.base import LONG, OVER_LINKS, START_TIMEOUT_S, Running, run
+from lab.bench.contenders.base import LONG, OVER_LINKS, START_TIMEOUT_S, Running
 from lab.netns import Namespace, ip
 from lab.ping import first_reply
 from lab.process import Process, until
@@ -54,8 +54,7 @@ def start_end(
         until(lambda: _answers(device), "wireguard-go", process=process)
         key = folder / f"{device}.key"
         key.write_text(private_key)
-        run(
-            namespace,
+        namespace.must(
             *("wg", "set", device, "private-key", str(key), "listen-port", "51820"),
             *("peer", peer_key, *options.split(), "allowed-ips", "10.98.0.0/24,fd98::/64"),
         )
@@ -94,8 +93,8 @@ class WireguardGo:
     def running(self, bed: Bed) -> Iterator[Running]:
         keys = {}
         for end in ("user", "provider"):
-            private = run(bed.user, "wg", "genkey")
-            keys[end] = private, run(bed.user, "wg", "pubkey", text=private)
+            private = bed.user.must("wg", "genkey")
+            keys[end] = private, bed.user.must("wg", "pubkey", input_text=private)
         number = next(_number)
         with ExitStack() as undo:
             processes: list[Process] = []
