@@ -1,8 +1,7 @@
-"""Flows that go on for as long as a test lasts, and how long each fault interrupted them.
+"""Flows that go on until they are ended, and note when each question was answered.
 
-A flow asks every 50 ms and checks every answer: TCP with numbered lines that must come back complete and in
-order, UDP with datagrams, of which any answer counts that is one of the questions. What was measured is in
-`table`, which the run prints.
+A flow asks every 50 ms and checks every answer. TCP sends numbered lines, which must come back complete and
+in order. UDP sends datagrams; any answer counts that equals one of the questions.
 """
 
 from __future__ import annotations
@@ -11,40 +10,12 @@ import hashlib
 import socket
 import threading
 import time
-from dataclasses import dataclass
 
 from lab.netns import LabError, Namespace
 from lab.ping import echo_request
 from lab.traffic import SERVICE, connect, family_of
 
 EVERY_S = 0.05
-
-
-@dataclass(frozen=True, slots=True)
-class Recovery:
-    """One row: how long after the fault's end the flow was answered again."""
-
-    fault: str
-    flow: str
-    seconds: float
-    bound_s: float
-
-
-table: list[Recovery] = []
-
-
-def markdown() -> str:
-    """The table, a row for each fault and flow: the slowest of all times measured."""
-    worst: dict[tuple[str, str], Recovery] = {}
-    for row in table:
-        key = (row.fault, row.flow)
-        if key not in worst or worst[key].seconds < row.seconds:
-            worst[key] = row
-    lines = ["| fault | flow | answered again after | bound |", "|---|---|---|---|"]
-    lines += [
-        f"| {row.fault} | {row.flow} | {row.seconds:.2f} s | {row.bound_s:g} s |" for row in worst.values()
-    ]
-    return "\n".join(lines)
 
 
 class Flow:
@@ -80,13 +51,6 @@ class Flow:
                 raise LabError(f"the {self.name} flow was not answered within {within_s} s")
             time.sleep(0.01)
         return next(at for at in self.answers if at > since) - since
-
-    def recovered(self, fault: str, since: float, *, bound_s: float) -> float:
-        """Measure the return after a fault that ended at `since`, and keep it for the table."""
-        taken_s = self.answered_after(since, within_s=max(30.0, 3 * bound_s))
-        table.append(Recovery(fault, self.name, taken_s, bound_s))
-        assert taken_s <= bound_s, f"{fault}: {self.name} was back after {taken_s:.2f} s, not {bound_s:g} s"
-        return taken_s
 
     def _run(self) -> None:
         try:

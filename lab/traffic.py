@@ -1,13 +1,4 @@
-"""The tunnel that the tests use: the lab's world with both daemons up, and servers to talk to.
-
-    user ──────────── internet ──────────── provider ──────────── server
-    10.86.0.2         node                  10.86.0.1             192.168.50.10
-    fd86::2           (no forwarding)       fd86::1               fd50::10
-                                            services 7000         servers on 7000, 7001
-                                            servers on 7000, 7001
-
-7000 is offered as a service of the provider's, over TCP and UDP; 7001 listens as well and is not.
-"""
+"""Traffic through a tunnel, and its checks: connections, echoes, transfers with their checksums, pings."""
 
 from __future__ import annotations
 
@@ -16,9 +7,6 @@ import json
 import select
 import socket
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
 
 from lab.netns import Namespace
 from lab.process import Process, until
@@ -26,15 +14,7 @@ from lab.servers import PATTERN_BYTES, pattern, self_signed
 from lab.world import SERVER, World
 
 SERVICE = 7000
-CLOSED = 7001
 QUIC_PORT = 4433
-
-
-@dataclass(frozen=True, slots=True)
-class Provided:
-    """A running tunnel."""
-
-    world: World
 
 
 def serve(namespace: Namespace, world: World, *ports: int) -> Process:
@@ -44,17 +24,6 @@ def serve(namespace: Namespace, world: World, *ports: int) -> Process:
     process = world.run_in(namespace, command, name)
     until(lambda: "serving" in process.text(), f"the servers in {namespace.name}", process=process)
     return process
-
-
-@contextmanager
-def provided(world: World) -> Iterator[Provided]:
-    """Servers, both configurations, the node and both daemons: all up."""
-    serve(world.server, world, SERVICE, CLOSED)
-    serve(world.provider, world, SERVICE, CLOSED)
-    world.configure(services=[f"{SERVICE}/tcp", f"{SERVICE}/udp"])
-    world.node.start()
-    world.up()
-    yield Provided(world)
 
 
 def shape(namespace: Namespace, interface: str, mbit: int) -> None:

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from lab import flows
-from lab.traffic import Provided, provided
 from lab.world import World, world
+from netns_tests import recovery
+from netns_tests.topology import Provided, provided
 
 # Worlds that stand at the same time need names of their own.
 SHARED_PREFIX, FRESH_PREFIX = "nctest", "ncfresh"
@@ -28,11 +28,11 @@ def pytest_configure() -> None:
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     """Print how long each fault interrupted a flow."""
-    if flows.table:
+    if recovery.table:
         terminalreporter.section("recovery times")
-        terminalreporter.write_line(flows.markdown())
+        terminalreporter.write_line(recovery.markdown())
         if path := config.getoption("--recovery-table"):
-            Path(path).write_text(flows.markdown() + "\n")
+            Path(path).write_text(recovery.markdown() + "\n")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -13,19 +13,13 @@ import time
 import pytest
 
 from lab.chat import Chat, chat_from
-from lab.flows import Recovery, table
 from lab.netns import LabError
 from lab.process import Process, until
 from lab.tap import Tap
-from lab.traffic import (
-    SERVICE,
-    Provided,
-    connect,
-    download,
-    expected_download,
-    provided,
-)
+from lab.traffic import SERVICE, connect, download, expected_download
 from lab.world import LAN_INTERFACE, SERVER, WAN_INTERFACE, World
+from netns_tests.recovery import Recovery, table
+from netns_tests.topology import Provided, provided
 
 PORT = 8000
 PROMPT = "Name three rivers of Europe."

@@ -9,7 +9,7 @@ import json
 from typing import Any
 
 from lab.sides import Side
-from lab.traffic import Provided
+from netns_tests.topology import Provided
 from tests.contract import JSON, LINK_STATES, PATHS, PEER_STATES, breaches
 
 

@@ -17,6 +17,7 @@ from lab.sides import Side
 from lab.snapshot import snapshot
 from lab.traffic import SERVICE, serve
 from lab.world import PROVIDER_PEER, SERVER, World
+from netns_tests.recovery import recovered
 
 # "link 1" and "link 2" are spare links: idle as long as "link" reaches its node.
 TASKS = {
@@ -68,8 +69,8 @@ def test_each_task_that_fails_is_started_again(fresh: World, name: str) -> None:
             daemon.signal(signal.SIGUSR1)
             until(lambda t=task: f"{t} was killed by the test" in daemon.text(), task, process=daemon)
             failed = time.monotonic()
-            udp.recovered(f"task {task} fails ({name})", failed, bound_s=2)
-            tcp.recovered(f"task {task} fails ({name})", failed, bound_s=3)
+            recovered(udp, f"task {task} fails ({name})", failed, bound_s=2)
+            recovered(tcp, f"task {task} fails ({name})", failed, bound_s=3)
             side.wait(timeout_s=5)
         device = [line for line in before if "nc0" in line]
         assert set(device) <= snapshot(side.namespace), "the device and its routes are the same ones"

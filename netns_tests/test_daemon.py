@@ -14,8 +14,9 @@ from pathlib import Path
 import pytest
 
 from lab.process import until
-from lab.traffic import SERVICE, Provided, connect, download, expected_download, pings, serve
+from lab.traffic import SERVICE, connect, download, expected_download, pings, serve
 from lab.world import NODE_HOST, PROVIDER_PEER, SERVER, USER_PEER, World
+from netns_tests.topology import Provided
 
 MIB = 1 << 20
 

@@ -19,8 +19,9 @@ import pytest
 
 from lab.process import until
 from lab.sides import Side
-from lab.traffic import SERVICE, Provided, provided, reaches
+from lab.traffic import SERVICE, reaches
 from lab.world import SERVER, SERVER6, world
+from netns_tests.topology import Provided, provided
 
 Finding = dict[str, Any]
 HOSTS = ("--host", f"{SERVER},{SERVER6}")

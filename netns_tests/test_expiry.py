@@ -17,8 +17,9 @@ from pathlib import Path
 
 from lab.process import until
 from lab.sides import Side
-from lab.traffic import SERVICE, connect, pings, provided
+from lab.traffic import SERVICE, connect, pings
 from lab.world import PROVIDER_PEER, SERVER, USER_PEER, USER_TUNNEL, World
+from netns_tests.topology import provided
 
 LEFT_S = 4  # from `peer set` until the access ends
 MIB = 1 << 20

@@ -15,8 +15,9 @@ import pytest
 
 from lab.netns import Namespace
 from lab.ping import round_trips
-from lab.traffic import SERVICE, Provided, connect, expected_download, upload
+from lab.traffic import SERVICE, connect, expected_download, upload
 from lab.world import SERVER
+from netns_tests.topology import Provided
 
 FLOOD_S = 60.0  # at most: the test ends it earlier
 PINGS = 40

@@ -23,7 +23,7 @@ from scapy.packet import Packet
 from lab.netns import Namespace
 from lab.process import until
 from lab.sides import Side
-from lab.traffic import SERVICE, provided, reaches, serve, udp_echo
+from lab.traffic import SERVICE, reaches, serve, udp_echo
 from lab.world import (
     LAN,
     LAN6,
@@ -42,6 +42,7 @@ from lab.world import (
     world,
 )
 from netns_tests.forging import inject, mac_of
+from netns_tests.topology import provided
 
 GATEWAY, OWN = "198.51.100.1", "198.51.100.2"
 GATEWAY6, OWN6 = "fd98::1", "fd98::2"

@@ -15,12 +15,13 @@ import tomllib
 import pytest
 
 from lab.process import until
-from lab.traffic import Provided, pings
+from lab.traffic import pings
 from lab.world import SEED_RPC, SERVER, USER_PEER, World
 from nconnect.crypto.keys import Box, Identity
 from nconnect.model import NknAddress
 from nconnect.wire.message import Message, Payload, PayloadType, message_prefix
 from nconnect.wire.tunnel import DATA_HEADER, VERSION
+from netns_tests.topology import Provided
 
 
 def send(world: World, seed: str, identifier: str, payloads: list[bytes]) -> None:

@@ -15,17 +15,9 @@ import pytest
 from lab.netns import LabError
 from lab.process import until
 from lab.snapshot import differences, snapshot
-from lab.traffic import (
-    SERVICE,
-    Provided,
-    connect,
-    download,
-    expected_download,
-    pings,
-    provided,
-    serve,
-)
+from lab.traffic import SERVICE, connect, download, expected_download, pings, serve
 from lab.world import PROVIDER_PEER, SERVER, World
+from netns_tests.topology import Provided, provided
 
 MIB = 1 << 20
 

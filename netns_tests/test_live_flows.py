@@ -21,19 +21,10 @@ import pytest
 
 from lab.netns import Namespace
 from lab.process import until
-from lab.traffic import (
-    CLOSED,
-    SERVICE,
-    connect,
-    download,
-    expected_download,
-    provided,
-    reaches,
-    upload,
-    whoami,
-)
+from lab.traffic import SERVICE, connect, download, expected_download, reaches, upload, whoami
 from lab.world import PROVIDER_PEER, PROVIDER_TUNNEL, SERVER, USER_PEER, USER_TUNNEL, World, world
 from netns_tests.live import SECOND_TUNNEL, Flow, at_server, second_peer
+from netns_tests.topology import CLOSED, provided
 
 FAST = 10_000_000  # bytes a second
 MOMENT_S = 1.0  # within which the flow must have ended

@@ -17,11 +17,12 @@ from itertools import pairwise
 
 import pytest
 
-from lab.flows import Flow, Recovery, Tcp, Udp, table
+from lab.flows import Flow, Tcp, Udp
 from lab.process import Process, until
 from lab.traffic import SERVICE, connect, download, expected_download, serve
 from lab.wire import Action, Fault, Wire, splice
 from lab.world import PROVIDER_PEER, SERVER, WAN_INTERFACE, World, world
+from netns_tests.recovery import Recovery, table
 
 DOWNLOAD_BYTES = 1 << 20
 ANSWERS = 40  # that each flow must get while the fault lasts; without a fault they take two seconds

@@ -17,8 +17,9 @@ import pytest
 from lab.netns import Namespace
 from lab.process import until
 from lab.sides import Side
-from lab.traffic import SERVICE, provided, reaches
+from lab.traffic import SERVICE, reaches
 from lab.world import SERVER, USER_PEER, USER_TUNNEL, World, world
+from netns_tests.topology import provided
 
 FLOWS = 20_000
 FEW = 50

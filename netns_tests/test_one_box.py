@@ -18,7 +18,7 @@ import pytest
 from lab.netns import LabError
 from lab.process import until
 from lab.snapshot import differences, snapshot
-from lab.traffic import CLOSED, SERVICE, pings, reaches, serve, tcp_echo, udp_echo
+from lab.traffic import SERVICE, pings, reaches, serve, tcp_echo, udp_echo
 from lab.world import (
     LAN,
     PROVIDER_LAN,
@@ -33,6 +33,7 @@ from lab.world import (
     World,
     world,
 )
+from netns_tests.topology import CLOSED
 
 MIB = 1 << 20
 BOX = "203.0.113.2"  # the provider's address on the way to the internet

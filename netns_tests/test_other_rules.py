@@ -19,8 +19,9 @@ import pytest
 from lab.netns import Namespace
 from lab.process import until
 from lab.sides import Side
-from lab.traffic import CLOSED, SERVICE, reaches, serve
+from lab.traffic import SERVICE, reaches, serve
 from lab.world import LAN, NODE_HOST, PROVIDER_TUNNEL, SERVER, World, world
+from netns_tests.topology import CLOSED
 
 PEERS = "10.86.0.0/24"
 BEHIND = "10.77.0.0/24"

@@ -15,17 +15,9 @@ from lab.netns import Namespace, cable
 from lab.netns import namespaces as namespaces_of
 from lab.process import until
 from lab.sides import Side
-from lab.traffic import (
-    SERVICE,
-    connect,
-    download,
-    expected_download,
-    provided,
-    reaches,
-    serve,
-    whoami,
-)
+from lab.traffic import SERVICE, connect, download, expected_download, reaches, serve, whoami
 from lab.world import LAN, PROVIDER_PEER, SEED_RPC, SERVER, USER_PEER, WAN_INTERFACE, World
+from netns_tests.topology import provided
 
 OTHER_PEER = "other"
 

@@ -15,7 +15,6 @@ from contextlib import ExitStack
 
 import pytest
 
-from lab.flows import Recovery, table
 from lab.netns import Namespace, cable, namespaces
 from lab.process import until
 from lab.sides import Side
@@ -34,6 +33,7 @@ from lab.world import (
 )
 from nconnect.crypto.keys import Identity
 from nconnect.model import NknAddress
+from netns_tests.recovery import Recovery, table
 
 AT_HOME = "192.168.50.77"
 OTHER = str(NknAddress("other", Identity(b"o" * 32).public_key))  # no machine has it

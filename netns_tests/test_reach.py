@@ -11,7 +11,6 @@ import pytest
 
 from lab.traffic import (
     SERVICE,
-    Provided,
     connect,
     download,
     expected_download,
@@ -29,6 +28,7 @@ from lab.world import (
     SERVER,
     SERVER6,
 )
+from netns_tests.topology import Provided
 
 MIB = 1 << 20
 HOSTS = [SERVER, SERVER6, PROVIDER_TUNNEL, PROVIDER_TUNNEL6]

@@ -25,6 +25,7 @@ from lab.sides import Side
 from lab.snapshot import snapshot
 from lab.traffic import SERVICE, connect, download, expected_download, pings, serve, upload
 from lab.world import LAN, PROVIDER_PEER, SERVER, USER_TUNNEL, WAN_INTERFACE, World, world
+from netns_tests.recovery import recovered
 
 TRANSFER_BYTES = 512 << 20
 
@@ -115,9 +116,9 @@ def test_flows_return_after_the_node_was_killed(running: World, seconds: int) ->
         time.sleep(seconds)
         running.node.start()
         back = time.monotonic()
-        ping.recovered(f"node gone for {seconds} s", back, bound_s=1)
-        udp.recovered(f"node gone for {seconds} s", back, bound_s=3)
-        tcp.recovered(f"node gone for {seconds} s", back, bound_s=3)
+        recovered(ping, f"node gone for {seconds} s", back, bound_s=1)
+        recovered(udp, f"node gone for {seconds} s", back, bound_s=3)
+        recovered(tcp, f"node gone for {seconds} s", back, bound_s=3)
 
 
 @pytest.mark.parametrize("name", SIDES)
@@ -133,9 +134,9 @@ def test_flows_return_after_a_daemon_was_killed(lasting: World, name: str) -> No
         side.start()
         side.wait()
         back = time.monotonic()
-        udp.recovered(f"{name} killed, started after 2 s", back, bound_s=3)
+        recovered(udp, f"{name} killed, started after 2 s", back, bound_s=3)
         # The kernel doubles TCP's pauses (RFC 6298): the next one may be as long as the outage was.
-        tcp.recovered(f"{name} killed, started after 2 s", back, bound_s=1 + back - killed)
+        recovered(tcp, f"{name} killed, started after 2 s", back, bound_s=1 + back - killed)
         assert _unnumbered(snapshot(side.namespace)) == _unnumbered(up_before), (
             "nothing is there twice, and nothing is missing"
         )
@@ -154,8 +155,8 @@ def test_flows_return_after_a_daemon_stood_still(lasting: World, name: str, seco
         time.sleep(seconds)
         daemon.signal(signal.SIGCONT)
         back = time.monotonic()
-        udp.recovered(f"{name} stopped for {seconds} s", back, bound_s=3)
-        tcp.recovered(f"{name} stopped for {seconds} s", back, bound_s=3)
+        recovered(udp, f"{name} stopped for {seconds} s", back, bound_s=3)
+        recovered(tcp, f"{name} stopped for {seconds} s", back, bound_s=3)
         until(lambda: daemon.text().count("held up") > said, "the daemon to say so", process=daemon)
 
 
@@ -166,8 +167,8 @@ def test_flows_return_after_the_users_interface_was_down(running: World) -> None
         running.user.ip(f"link set {WAN_INTERFACE} up")
         running.user.ip("route add default via 198.51.100.1")
         back = time.monotonic()
-        udp.recovered("interface down for 5 s", back, bound_s=3)
-        tcp.recovered("interface down for 5 s", back, bound_s=4)
+        recovered(udp, "interface down for 5 s", back, bound_s=3)
+        recovered(tcp, "interface down for 5 s", back, bound_s=4)
 
 
 def test_flows_return_after_the_users_address_changed(running: World) -> None:
@@ -176,8 +177,8 @@ def test_flows_return_after_the_users_address_changed(running: World) -> None:
         running.user.ip(f"address add 198.51.100.77/24 dev {WAN_INTERFACE}")
         running.user.ip("route replace default via 198.51.100.1")
         back = time.monotonic()
-        udp.recovered("address changed", back, bound_s=4)
-        tcp.recovered("address changed", back, bound_s=5)
+        recovered(udp, "address changed", back, bound_s=4)
+        recovered(tcp, "address changed", back, bound_s=5)
 
 
 def test_flows_return_after_the_user_moved_to_another_network(running: World) -> None:
@@ -190,8 +191,8 @@ def test_flows_return_after_the_user_moved_to_another_network(running: World) ->
         running.user.ip(f"address add 100.64.9.2/24 dev {WAN_INTERFACE}")
         running.user.ip("route add default via 100.64.9.1")
         back = time.monotonic()
-        udp.recovered("another network", back, bound_s=4)
-        tcp.recovered("another network", back, bound_s=5)
+        recovered(udp, "another network", back, bound_s=4)
+        recovered(tcp, "another network", back, bound_s=5)
 
 
 @pytest.mark.parametrize("direction", ["input", "output"])
@@ -210,9 +211,9 @@ def test_flows_return_after_loss_in_one_direction(running: World, name: str, dir
         drop_no_more(side)
         back = time.monotonic()
         fault = f"one-way loss at the {name}, {direction}"
-        udp.recovered(fault, back, bound_s=7)
+        recovered(udp, fault, back, bound_s=7)
         # What the server sent meanwhile is lost: its TCP sends it again, in its own time.
-        tcp.recovered(fault, back, bound_s=25 if direction == "input" and name == "user" else 8)
+        recovered(tcp, fault, back, bound_s=25 if direction == "input" and name == "user" else 8)
 
 
 REMOVALS = {
@@ -234,7 +235,7 @@ def test_what_somebody_removes_is_set_again(lasting: World, what: str) -> None:
         daemon = lasting.user_side.daemon
         assert daemon is not None
         until(lambda: "set again" in daemon.text(), "the repair", process=daemon)
-        udp.recovered(f"{what} removed", back, bound_s=3)
+        recovered(udp, f"{what} removed", back, bound_s=3)
     assert named in daemon.text()
     until(lambda: _unnumbered(snapshot(lasting.user)) == _unnumbered(before), "all to be as before")
     assert problems(lasting.user_side) == ""

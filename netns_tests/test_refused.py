@@ -15,7 +15,7 @@ import pytest
 
 from lab.process import until
 from lab.sides import Side
-from lab.traffic import CLOSED, SERVICE, Provided, pings, provided, reaches, serve
+from lab.traffic import SERVICE, pings, reaches, serve
 from lab.world import (
     PROVIDER_LAN,
     PROVIDER_PEER,
@@ -29,6 +29,7 @@ from lab.world import (
     USER_TUNNEL6,
     World,
 )
+from netns_tests.topology import CLOSED, Provided, provided
 
 BOTH_KINDS = pytest.mark.parametrize("kind", [socket.SOCK_STREAM, socket.SOCK_DGRAM], ids=["tcp", "udp"])
 

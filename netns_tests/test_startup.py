@@ -11,11 +11,11 @@ import time
 
 import pytest
 
-from lab.flows import Recovery, table
 from lab.ping import first_reply
 from lab.process import until
 from lab.traffic import SERVICE, reaches, serve
 from lab.world import PROVIDER_PEER, SERVER, World
+from netns_tests.recovery import Recovery, table
 
 BOUND_S = 10.0  # mostly for the start of two programs, on a busy machine
 

@@ -16,12 +16,13 @@ from itertools import pairwise
 
 import pytest
 
-from lab.flows import Recovery, table
 from lab.netns import Namespace
 from lab.ping import quantile
-from lab.traffic import SERVICE, Provided, connect
+from lab.traffic import SERVICE, connect
 from lab.world import SERVER, World
 from netns_tests.live import Flow
+from netns_tests.recovery import Recovery, table
+from netns_tests.topology import Provided
 
 PORT = 7100
 EVERY_S = 0.025  # 40 tokens a second
