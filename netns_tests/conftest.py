@@ -11,10 +11,10 @@ import pytest
 
 from lab.world import World, world
 from netns_tests import recovery
-from netns_tests.topology import Provided, provided
+from netns_tests.topology import Provided, provided, start
 
 # Worlds that stand at the same time need names of their own.
-SHARED_PREFIX, FRESH_PREFIX = "nctest", "ncfresh"
+SHARED_PREFIX, FILE_PREFIX, FRESH_PREFIX = "nctest", "ncfile", "ncfresh"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -66,6 +66,14 @@ def _shared() -> Iterator[Provided]:
 def tunnel(_shared: Provided) -> Provided:
     """A tunnel that is up, with servers behind and on the provider. All tests share it: change nothing."""
     return _shared
+
+
+@pytest.fixture(scope="module")
+def shared() -> Iterator[World]:
+    """Machines with a tunnel for the tests of one file. Each test leaves them as they were."""
+    with world(FILE_PREFIX) as made:
+        start(made)
+        yield made
 
 
 @pytest.fixture

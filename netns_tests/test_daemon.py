@@ -16,7 +16,7 @@ import pytest
 from lab.process import until
 from lab.traffic import SERVICE, connect, download, expected_download, pings, serve
 from lab.world import NODE_HOST, PROVIDER_PEER, SERVER, USER_PEER, World
-from netns_tests.topology import Provided
+from netns_tests.topology import Provided, start
 
 MIB = 1 << 20
 
@@ -128,10 +128,7 @@ def test_files_are_closed_to_others(tunnel: Provided) -> None:
 
 
 def test_a_connection_goes_on_after_down_and_up(fresh: World) -> None:
-    serve(fresh.server, fresh, SERVICE)
-    fresh.configure()
-    fresh.node.start()
-    fresh.up()
+    start(fresh)
     with connect(fresh.user, SERVER, SERVICE, timeout_s=30) as connection:
         connection.sendall(b"echo\n1")
         assert connection.recv(1) == b"1"

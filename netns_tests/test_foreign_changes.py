@@ -20,8 +20,8 @@ from lab.netns import Namespace
 from lab.ping import RoundTrips, round_trips
 from lab.process import Process, until
 from lab.sides import Side
-from lab.traffic import SERVICE, pings, reaches, serve
-from lab.world import LAN, PROVIDER_TUNNEL, SERVER, World, world
+from lab.traffic import SERVICE, pings, reaches
+from lab.world import LAN, PROVIDER_TUNNEL, SERVER, World
 
 EACH = 10_000  # rules, routes and addresses
 BATCH = 1000
@@ -32,17 +32,6 @@ MORE_MS = 1.0
 OURS = "table inet nconnect_nc0"
 
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture(scope="module")
-def shared() -> Iterator[World]:
-    with world("ncforeign") as made:
-        serve(made.server, made, SERVICE)
-        made.configure()
-        made.node.start()
-        made.up()
-        assert pings(made.user, SERVER)
-        yield made
 
 
 def _daemon(side: Side) -> Process:

@@ -19,10 +19,11 @@ import pytest
 
 from lab.flows import Flow, Tcp, Udp
 from lab.process import Process, until
-from lab.traffic import SERVICE, connect, download, expected_download, serve
+from lab.traffic import SERVICE, connect, download, expected_download
 from lab.wire import Action, Fault, Wire, splice
 from lab.world import PROVIDER_PEER, SERVER, WAN_INTERFACE, World, world
 from netns_tests.recovery import Recovery, table
+from netns_tests.topology import start
 
 DOWNLOAD_BYTES = 1 << 20
 ANSWERS = 40  # that each flow must get while the fault lasts; without a fault they take two seconds
@@ -49,10 +50,7 @@ def _lossy() -> Iterator[Lossy]:
             made.user.name.replace("-user", "-wire"),
         )
         made.user.ip("route add default via 198.51.100.1")
-        serve(made.server, made, SERVICE)
-        made.configure()
-        made.node.start()
-        made.up()
+        start(made)
         yield Lossy(made, wire)
 
 

@@ -19,6 +19,7 @@ from lab.snapshot import differences, snapshot
 from lab.traffic import SERVICE, pings, serve, tcp_echo
 from lab.world import PROVIDER_PEER, SERVER, World
 from netns_tests.test_crash import start_breakable
+from netns_tests.topology import start
 
 ROUNDS = 500
 WARM_UP = 20  # until caches are full and the allocator has what it will keep
@@ -97,10 +98,7 @@ def _without_counters(lines: frozenset[str]) -> set[str]:
 
 @pytest.mark.slow
 def test_an_idle_daemon_sleeps(fresh: World) -> None:
-    serve(fresh.server, fresh, SERVICE)
-    fresh.configure()
-    fresh.node.start()
-    fresh.up()
+    start(fresh)
     assert pings(fresh.user, SERVER)
     time.sleep(12)  # until the keepalive that answers the ping has been sent
     daemons = {"user": fresh.user_side.daemon, "provider": fresh.provider_side.daemon}

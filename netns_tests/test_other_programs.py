@@ -18,22 +18,11 @@ import pytest
 from lab.netns import Namespace, cable, namespaces
 from lab.process import until
 from lab.sides import RPC_PORT, Side
-from lab.traffic import SERVICE, pings, reaches, serve
-from lab.world import LAN, NODE_HOST, PROVIDER_LAN, PROVIDER_PEER, PROVIDER_TUNNEL, SERVER, World, world
+from lab.traffic import SERVICE, pings, reaches
+from lab.world import LAN, NODE_HOST, PROVIDER_LAN, PROVIDER_PEER, PROVIDER_TUNNEL, SERVER, World
 
 BACK_S = 2.0  # a second is asked of a quiet machine
 IP_FORWARD = "net.ipv4.ip_forward"
-
-
-@pytest.fixture(scope="module")
-def shared() -> Iterator[World]:
-    with world("ncothers") as made:
-        serve(made.server, made, SERVICE)
-        made.configure()
-        made.node.start()
-        made.up()
-        assert pings(made.user, SERVER)
-        yield made
 
 
 def said(side: Side) -> str:

@@ -29,7 +29,6 @@ from lab.world import (
     USER_PEER,
     WAN_INTERFACE,
     World,
-    world,
 )
 from nconnect.crypto.keys import Identity
 from nconnect.model import NknAddress
@@ -39,22 +38,12 @@ AT_HOME = "192.168.50.77"
 OTHER = str(NknAddress("other", Identity(b"o" * 32).public_key))  # no machine has it
 
 
-@pytest.fixture(scope="module")
-def _running() -> Iterator[World]:
-    with world("ncown") as made:
-        serve(made.server, made, SERVICE)
-        made.configure()
-        made.node.start()
-        made.up()
-        yield made
-
-
 @pytest.fixture
-def running(_running: World) -> Iterator[World]:
+def running(shared: World) -> Iterator[World]:
     """The daemons run from the first test on. Each test begins with the user's first configuration."""
-    side = _running.user_side
+    side = shared.user_side
     text = side.config.read_text()
-    yield _running
+    yield shared
     side.config.write_text(text)
     side.nconnect("reload")
 

@@ -23,9 +23,10 @@ from lab.netns import LabError
 from lab.process import until
 from lab.sides import Side
 from lab.snapshot import snapshot
-from lab.traffic import SERVICE, connect, download, expected_download, pings, serve, upload
-from lab.world import LAN, PROVIDER_PEER, SERVER, USER_TUNNEL, WAN_INTERFACE, World, world
+from lab.traffic import SERVICE, connect, download, expected_download, pings, upload
+from lab.world import LAN, PROVIDER_PEER, SERVER, USER_TUNNEL, WAN_INTERFACE, World
 from netns_tests.recovery import recovered
+from netns_tests.topology import start
 
 TRANSFER_BYTES = 512 << 20
 
@@ -35,32 +36,19 @@ SIDES = ["user", "provider"]
 @pytest.fixture
 def running(fresh: World) -> World:
     """Both daemons up, on new machines: after each fault of a link the daemon waits longer to try again."""
-    return _started(fresh)
-
-
-@pytest.fixture(scope="module")
-def _lasting() -> Iterator[World]:
-    with world("nclast") as made:
-        yield _started(made)
+    start(fresh)
+    return fresh
 
 
 @pytest.fixture
-def lasting(_lasting: World) -> World:
+def lasting(shared: World) -> World:
     """Both daemons up, on machines that tests share: for faults that do not concern the links."""
-    for side in (_lasting.provider_side, _lasting.user_side):
+    for side in (shared.provider_side, shared.user_side):
         if side.daemon is None or not side.daemon.running:
             side.start()
             side.wait()
-    _lasting.user_side.wait(PROVIDER_PEER)
-    return _lasting
-
-
-def _started(made: World) -> World:
-    serve(made.server, made, SERVICE)
-    made.configure()
-    made.node.start()
-    made.up()
-    return made
+    shared.user_side.wait(PROVIDER_PEER)
+    return shared
 
 
 @contextmanager

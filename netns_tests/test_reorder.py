@@ -25,11 +25,11 @@ from lab.traffic import (
     download,
     expected_download,
     quic_download,
-    serve,
     shape,
     tcp_echo,
 )
 from lab.world import PROVIDER_PEER, SERVER, WAN_INTERFACE, World, world
+from netns_tests.topology import start
 
 ORDERED = ("--rate-limit", "0")
 DISTURBED = (*ORDERED, "--reorder")
@@ -44,10 +44,7 @@ RECEIVE_BUFFER = (socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
 @pytest.fixture(scope="module")
 def disturbed() -> Iterator[World]:
     with world("ncorder", node_options=DISTURBED) as made:
-        serve(made.server, made, SERVICE)
-        made.configure(services=[])
-        made.node.start()
-        made.up()
+        start(made)
         yield made
 
 

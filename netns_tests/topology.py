@@ -21,6 +21,14 @@ from lab.world import World
 CLOSED = 7001
 
 
+def start(world: World) -> None:
+    """A server behind the provider, both configurations, the node and both daemons: all up."""
+    serve(world.server, world, SERVICE)
+    world.configure()
+    world.node.start()
+    world.up()
+
+
 @dataclass(frozen=True, slots=True)
 class Provided:
     """A running tunnel."""
@@ -30,7 +38,7 @@ class Provided:
 
 @contextmanager
 def provided(world: World) -> Iterator[Provided]:
-    """Servers, both configurations, the node and both daemons: all up."""
+    """The tunnel above: servers, both configurations, the node and both daemons are up."""
     serve(world.server, world, SERVICE, CLOSED)
     serve(world.provider, world, SERVICE, CLOSED)
     world.configure(services=[f"{SERVICE}/tcp", f"{SERVICE}/udp"])
