@@ -1,29 +1,41 @@
-"""A capture of one interface, in memory: to show that a text is, or is not, on a wire."""
+"""Captures of what passes the interfaces of a namespace, on a thread, while a `with` block runs."""
 
 from __future__ import annotations
 
 import socket
 import threading
 from types import TracebackType
+from typing import Any, Self
 
 from lab.netns import Namespace
 
 ETH_P_ALL = 0x0003
+SO_RCVBUFFORCE = 33
+BUFFER_BYTES = 8 << 20
+PACKET_BYTES = 1 << 17
 LIMIT_BYTES = 64 << 20  # more than a demo or a test sends; what comes later is not kept
 
 
-class Tap:
-    """Every frame that passes `interface` while the `with` block runs, both ways, joined in `data`."""
+class Sniffer:
+    """Hands every packet to `seen`: both ways, of `interface`, or of all interfaces if none is named.
 
-    def __init__(self, namespace: Namespace, interface: str) -> None:
-        self.data = bytearray()
-        self._socket = namespace.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(ETH_P_ALL))
-        self._socket.bind((interface, 0))
+    `kind` is SOCK_RAW for whole frames, or SOCK_DGRAM for packets without their Ethernet header (packet(7)).
+    """
+
+    def __init__(self, namespace: Namespace, interface: str = "", *, kind: int = socket.SOCK_RAW) -> None:
+        self._socket = namespace.socket(socket.AF_PACKET, kind, socket.htons(ETH_P_ALL))
+        if interface:
+            self._socket.bind((interface, 0))
+        self._socket.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, BUFFER_BYTES)
         self._socket.settimeout(0.05)
         self._ending = threading.Event()
-        self._thread = threading.Thread(target=self._read, name=f"tap-{interface}", daemon=True)
+        self._thread = threading.Thread(target=self._read, name=f"sniffer-{interface}", daemon=True)
 
-    def __enter__(self) -> Tap:
+    def seen(self, packet: bytes, address: Any) -> None:
+        """`address`: (interface, protocol, direction, hardware type, hardware address)."""
+        raise NotImplementedError
+
+    def __enter__(self) -> Self:
         self._thread.start()
         return self
 
@@ -35,13 +47,26 @@ class Tap:
         self._socket.close()
 
     def _read(self) -> None:
-        # After the end is asked for, read on until nothing is waiting: what has passed is in `data`.
+        # After the end is asked for, read on until nothing is waiting: what has passed is seen.
         while True:
             try:
-                frame = self._socket.recv(1 << 17)
+                packet, address = self._socket.recvfrom(PACKET_BYTES)
             except TimeoutError:
                 if self._ending.is_set():
                     return
+            except OSError:  # ENETDOWN: an interface went down
                 continue
-            if len(self.data) < LIMIT_BYTES:
-                self.data += frame
+            else:
+                self.seen(packet, address)
+
+
+class Tap(Sniffer):
+    """Every frame that passes `interface`, joined in `data`: to show that a text is, or is not, on a wire."""
+
+    def __init__(self, namespace: Namespace, interface: str) -> None:
+        self.data = bytearray()
+        super().__init__(namespace, interface)
+
+    def seen(self, packet: bytes, address: Any) -> None:
+        if len(self.data) < LIMIT_BYTES:
+            self.data += packet

@@ -15,8 +15,10 @@ from collections import Counter
 from collections.abc import Callable
 from ipaddress import ip_address, ip_network
 from types import TracebackType
+from typing import Any
 
 from lab.netns import Namespace
+from lab.tap import Sniffer
 
 PREFIXES = tuple(map(ip_network, ("192.168.50.0/24", "10.86.0.1/32", "fd50::/64", "fd86::1/128")))
 TARGETS = ("192.168.50.10", "192.168.50.200", "10.86.0.1", "fd50::10")
@@ -24,51 +26,27 @@ PORT = 7000
 MARKED_PORT = 7007  # another program's rules mark what goes there
 MARK = 7
 PAUSE_S = 0.004  # between two rounds
-ETH_P_ALL, ETH_P_IP, ETH_P_IPV6 = 0x0003, 0x0800, 0x86DD
+ETH_P_IP, ETH_P_IPV6 = 0x0800, 0x86DD
 PACKET_OUTGOING, ARPHRD_LOOPBACK, ARPHRD_NONE = 4, 772, 0xFFFE
 PROTOCOLS = {1: "icmp", 6: "tcp", 17: "udp", 58: "icmpv6"}
 ND_TYPES = (133, 135, 136)
 
 
-class Listener:
+class Listener(Sniffer):
     """Packets that leave by an interface which is neither the tunnel nor loopback, for `PREFIXES`."""
 
     def __init__(self, namespace: Namespace) -> None:
-        self.seen: Counter[str] = Counter()  # by a description: interface, protocol, destination
+        self.leaks: Counter[str] = Counter()  # by a description: interface, protocol, destination
         self.packets = 0  # that left at all: the control that the listener hears
-        self._socket = namespace.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(ETH_P_ALL))
-        self._socket.setsockopt(socket.SOL_SOCKET, 33, 8 << 20)  # SO_RCVBUFFORCE
-        self._socket.settimeout(0.05)
-        self._ending = threading.Event()
-        self._thread = threading.Thread(target=self._read, name="listener", daemon=True)
+        super().__init__(namespace, kind=socket.SOCK_DGRAM)
 
-    def __enter__(self) -> Listener:
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._ending.set()
-        self._thread.join()
-        self._socket.close()
-
-    def _read(self) -> None:
-        while True:
-            try:
-                packet, (interface, protocol, direction, hardware, _) = self._socket.recvfrom(128)
-            except TimeoutError:
-                if self._ending.is_set():
-                    return
-                continue
-            except OSError:  # ENETDOWN: an interface went
-                continue
-            if direction != PACKET_OUTGOING or hardware in (ARPHRD_LOOPBACK, ARPHRD_NONE):
-                continue
-            self.packets += 1
-            found = leaked(protocol, packet)
-            if found:
-                self.seen[f"{interface}: {found}"] += 1
+    def seen(self, packet: bytes, address: Any) -> None:
+        interface, protocol, direction, hardware, _ = address
+        if direction != PACKET_OUTGOING or hardware in (ARPHRD_LOOPBACK, ARPHRD_NONE):
+            return
+        self.packets += 1
+        if found := leaked(protocol, packet):
+            self.leaks[f"{interface}: {found}"] += 1
 
 
 def leaked(protocol: int, packet: bytes) -> str:

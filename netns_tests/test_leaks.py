@@ -244,11 +244,11 @@ def play(seed: int, events: int) -> None:
             before = senders.rounds
             here.step()
             time.sleep(PAUSE_S)
-            said = f"seed {seed}, event {number + 1}: {' '.join(here.log[-6:])}: {dict(listener.seen)}"
-            assert not listener.seen, f"leaked with {said}"
+            said = f"seed {seed}, event {number + 1}: {' '.join(here.log[-6:])}: {dict(listener.leaks)}"
+            assert not listener.leaks, f"leaked with {said}"
             until(lambda n=before: senders.rounds > n + 4, f"the senders to send ({said})")
         print(f"seed {seed}: {events} events, {sum(senders.kinds.values())} packets tried, 0 seen")
-    assert not listener.seen, f"seed {seed}: {dict(listener.seen)} after {here.log[-6:]}"
+    assert not listener.leaks, f"seed {seed}: {dict(listener.leaks)} after {here.log[-6:]}"
     assert len(senders.kinds) == 10
     assert listener.packets, "what is not for the peers is heard"
 
@@ -268,9 +268,9 @@ def test_nothing_leaks_in_five_hundred_events() -> None:
 def test_without_fail_closed_every_kind_of_leak_is_seen() -> None:
     """The control: the listener sees packets of each sender."""
     with machine(1, fail_closed=False) as (here, listener, _):
-        until(lambda: any("7007" in seen for seen in listener.seen), "what a rule marks")
+        until(lambda: any("7007" in seen for seen in listener.leaks), "what a rule marks")
         here.enter_or_leave_the_cafe()
-        until(lambda: any(seen.startswith("cafe0: udp to 192.168.50") for seen in listener.seen), "the cafe")
+        until(lambda: any(seen.startswith("cafe0: udp to 192.168.50") for seen in listener.leaks), "the cafe")
         here.enter_or_leave_the_cafe()
         here.change_the_default_route()
         here.kill_or_start()
@@ -280,4 +280,4 @@ def test_without_fail_closed_every_kind_of_leak_is_seen() -> None:
             "icmp to 192.168.50.200 ",
             "icmpv6 to fd50::10",
         ):
-            until(lambda kind=kind: any(kind in seen for seen in listener.seen), kind)
+            until(lambda kind=kind: any(kind in seen for seen in listener.leaks), kind)
