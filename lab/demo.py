@@ -28,9 +28,10 @@ from lab.chat import Chat, chat_from
 from lab.command import give_back, interrupt_once
 from lab.netns import LabError, require_root
 from lab.ping import first_reply, round_trips
-from lab.process import Process, until
+from lab.process import Process
 from lab.snapshot import differences, snapshot
 from lab.tap import Tap
+from lab.traffic import serve_model
 from lab.world import (
     LAN,
     LAN_INTERFACE,
@@ -87,10 +88,7 @@ class Demo:
 
     def play(self, made: World) -> None:
         with self.step(f"a language model on the server, {SERVER}:{PORT}"):
-            model = made.run_in(
-                made.server, [sys.executable, "-m", "lab.model_server", SERVER, str(PORT)], "model"
-            )
-            until(lambda: "serving" in model.text(), "the model", timeout_s=60, process=model)
+            model = serve_model(made.server, made, SERVER, PORT)
         with self.step("without the tunnel the user cannot reach it"):
             self.note(self.refused(made))
         with self.step("both sides: nconnect init, address, peer add"):

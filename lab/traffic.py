@@ -26,6 +26,14 @@ def serve(namespace: Namespace, world: World, *ports: int) -> Process:
     return process
 
 
+def serve_model(namespace: Namespace, world: World, host: str, port: int, *options: str) -> Process:
+    """Start the lab's language model in a namespace, and return when it answers."""
+    command = [sys.executable, "-m", "lab.model_server", host, str(port), *options]
+    model = world.run_in(namespace, command, f"model-{port}")
+    until(lambda: "serving" in model.text(), "the model", timeout_s=90, process=model)
+    return model
+
+
 def shape(namespace: Namespace, interface: str, mbit: int) -> None:
     """Make a cable slow in the direction that leaves the namespace here."""
     bucket = ["tbf", "rate", f"{mbit}mbit", "burst", "32kb", "latency", "100ms"]

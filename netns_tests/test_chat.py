@@ -5,8 +5,6 @@ user ── node ── provider ── server 192.168.50.10:8000 (SmolLM2-135M)
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 import threading
 import time
 
@@ -14,42 +12,29 @@ import pytest
 
 from lab.chat import Chat, chat_from
 from lab.netns import LabError
-from lab.process import Process, until
+from lab.process import until
 from lab.tap import Tap
-from lab.traffic import SERVICE, connect, download, expected_download
+from lab.traffic import SERVICE, connect, download, expected_download, serve_model
 from lab.world import LAN_INTERFACE, SERVER, WAN_INTERFACE, World
+from netns_tests.model import PROMPT, chats_as, needs_model
 from netns_tests.recovery import Recovery, table
 from netns_tests.topology import Provided, provided
 
 PORT = 8000
-PROMPT = "Name three rivers of Europe."
 LONG_PROMPT = "Write a long story about a river, its towns and its boats."
 DOWNLOAD_BYTES = 256 << 20
 
-pytestmark = pytest.mark.skipif(
-    importlib.util.find_spec("xllamacpp") is None, reason="no model: scripts/setup --demo"
-)
-
-
-def start_model(world: World) -> Process:
-    command = [sys.executable, "-m", "lab.model_server", SERVER, str(PORT)]
-    model = world.run_in(world.server, command, "model")
-    until(lambda: "serving" in model.text(), "the model", timeout_s=60, process=model)
-    return model
+pytestmark = needs_model
 
 
 def test_a_completion_is_streamed_and_never_leaves_in_clear(tunnel: Provided) -> None:
     world = tunnel.world
-    model = start_model(world)
+    model = serve_model(world.server, world, SERVER, PORT)
     try:
-        direct = chat_from(world.provider, SERVER, PORT, PROMPT)
-        pieces: list[str] = []
         with Tap(world.provider, LAN_INTERFACE) as lan, Tap(world.user, WAN_INTERFACE) as outside:
-            through = chat_from(world.user, SERVER, PORT, PROMPT, on_token=pieces.append)
+            chats_as(world.provider, SERVER, world.user, SERVER, PORT)
     finally:
         model.stop()
-    assert through.text == direct.text == "".join(pieces)
-    assert through.tokens == direct.tokens > 5
     assert PROMPT.encode() in lan.data, "the search itself must work"
     assert len(outside.data) > len(PROMPT) * 10
     assert PROMPT.encode() not in outside.data
@@ -58,7 +43,7 @@ def test_a_completion_is_streamed_and_never_leaves_in_clear(tunnel: Provided) ->
 @pytest.mark.parametrize("seconds", [1, pytest.param(10, marks=pytest.mark.slow)])
 def test_a_chat_and_a_download_complete_though_the_node_is_killed(fresh: World, seconds: int) -> None:
     with provided(fresh):
-        start_model(fresh)
+        serve_model(fresh.server, fresh, SERVER, PORT)
         direct = chat_from(fresh.provider, SERVER, PORT, LONG_PROMPT, max_tokens=250)
         times: list[float] = []
         answers: list[Chat | LabError] = []

@@ -9,34 +9,27 @@ The user may reach the model; the second peer may reach other things only.
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from collections.abc import Iterator
 
 import pytest
 
-from lab.chat import chat_from
 from lab.netns import Namespace
 from lab.process import until
-from lab.traffic import connect, pings, reaches
+from lab.traffic import connect, pings, reaches, serve_model
 from lab.world import LAN_INTERFACE, PROVIDER_LAN, PROVIDER_TUNNEL, SERVER, USER_PEER, World, world
 from netns_tests.live import SECOND_PEER, second_peer
+from netns_tests.model import chats_as, needs_model
 
 PORT = 11434  # Ollama's
-PROMPT = "Name three rivers of Europe."
 PROVIDER_WAN = "203.0.113.2"
 RIGHTS = f"{PROVIDER_TUNNEL}:{PORT}/tcp"
 
-pytestmark = pytest.mark.skipif(
-    importlib.util.find_spec("xllamacpp") is None, reason="no model: scripts/setup --demo"
-)
+pytestmark = needs_model
 
 
 @pytest.fixture(scope="module")
 def exposed() -> Iterator[tuple[World, Namespace]]:
     with world("ncexpose") as made:
-        command = [sys.executable, "-m", "lab.model_server", "127.0.0.1", str(PORT)]
-        model = made.run_in(made.provider, command, "model")
         made.configure()
         config = made.provider_side.config
         text = config.read_text()
@@ -47,17 +40,14 @@ def exposed() -> Iterator[tuple[World, Namespace]]:
         made.up()
         with second_peer(made) as second:
             provider.nconnect("peer", "set", SECOND_PEER, "--allow", f"{SERVER}/icmp")
-            until(lambda: "serving" in model.text(), "the model", timeout_s=60, process=model)
+            serve_model(made.provider, made, "127.0.0.1", PORT)
             yield made, second.namespace
 
 
 def test_the_allowed_peer_chats_with_it(exposed: tuple[World, Namespace]) -> None:
     """On the same port, and with the same answer as on the provider itself."""
     made, _ = exposed
-    there = chat_from(made.provider, "127.0.0.1", PORT, PROMPT)
-    through = chat_from(made.user, PROVIDER_TUNNEL, PORT, PROMPT)
-    assert through.text == there.text
-    assert through.tokens == there.tokens > 5
+    chats_as(made.provider, "127.0.0.1", made.user, PROVIDER_TUNNEL, PORT)
 
 
 def test_another_peer_is_refused_at_once_and_counted(exposed: tuple[World, Namespace]) -> None:

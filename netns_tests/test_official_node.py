@@ -5,15 +5,12 @@ user ── nknd ── provider ── server 192.168.50.10 (7000 the lab's ser
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import sys
 import threading
 from collections.abc import Iterator
 
 import pytest
 
-from lab.chat import chat_from
 from lab.official import missing
 from lab.ping import round_trips
 from lab.process import until
@@ -27,6 +24,7 @@ from lab.traffic import (
     pings,
     quic_download,
     serve,
+    serve_model,
     tcp_echo,
     udp_echo,
     udp_volume,
@@ -46,6 +44,7 @@ from lab.world import (
     World,
     world,
 )
+from netns_tests.model import chats_as, needs_model
 
 MODEL_PORT = 8000
 RECOVERED_S = 10.0  # seen: under 1
@@ -111,20 +110,13 @@ def test_ping_tcp_and_udp_pass_over_both_families(official: World) -> None:
     udp_volume(official.user, SERVER, 4 << 20)
 
 
-@pytest.mark.skipif(importlib.util.find_spec("xllamacpp") is None, reason="no model: scripts/setup --demo")
+@needs_model
 def test_a_chat_streams(official: World) -> None:
-    command = [sys.executable, "-m", "lab.model_server", SERVER, str(MODEL_PORT)]
-    model = official.run_in(official.server, command, "model")
-    until(lambda: "serving" in model.text(), "the model", timeout_s=60, process=model)
+    model = serve_model(official.server, official, SERVER, MODEL_PORT)
     try:
-        prompt = "Name three rivers of Europe."
-        direct = chat_from(official.provider, SERVER, MODEL_PORT, prompt)
-        pieces: list[str] = []
-        through = chat_from(official.user, SERVER, MODEL_PORT, prompt, on_token=pieces.append)
+        chats_as(official.provider, SERVER, official.user, SERVER, MODEL_PORT)
     finally:
         model.stop()
-    assert through.text == direct.text == "".join(pieces)
-    assert through.tokens == direct.tokens > 5
 
 
 def test_status_and_doctor_report_a_good_tunnel(official: World) -> None:

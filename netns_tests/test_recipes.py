@@ -21,10 +21,9 @@ import pytest
 
 from lab import CHECKOUT
 from lab.chat import chat_from
-from lab.netns import Namespace
-from lab.process import Process, until
+from lab.process import until
 from lab.sides import Side, nconnect_command
-from lab.traffic import SERVICE, reaches, serve, whoami
+from lab.traffic import SERVICE, reaches, serve, serve_model, whoami
 from lab.world import PROVIDER_LAN, PROVIDER_PEER, PROVIDER_TUNNEL, SEED_RPC, SERVER, SERVER6, World, world
 from netns_tests.reading import Reader, Typed, blocks, commands, section
 from netns_tests.test_overlap import other_machines
@@ -57,14 +56,6 @@ def reader() -> Iterator[Reader]:
         reader.end()
 
 
-def model(world: World, where: Namespace, host: str, port: int, *options: str) -> Process:
-    """llama.cpp's server, ready."""
-    command = [sys.executable, "-m", "lab.model_server", host, str(port), *options]
-    process = world.run_in(where, command, f"model-{port}")
-    until(lambda: "serving" in process.text(), "the model", timeout_s=90, process=process)
-    return process
-
-
 def one(title: str, machine: str, begin: str) -> Typed:
     """The command of a section that begins with these words."""
     (found,) = [t for t in commands(section(PAGE, title, level_of(title))) if t.machine == machine
@@ -93,7 +84,7 @@ def expose_as(reader: Reader, typed: Typed) -> None:
 def test_a_server_on_loopback_is_reached_after_reload(reader: Reader) -> None:
     """The recipe for Ollama. `reload` brings what its `init` writes into the running tunnel."""
     made = reader.world
-    ollama = model(made, made.provider, "127.0.0.1", 11434)
+    ollama = serve_model(made.provider, made, "127.0.0.1", 11434)
     assert not reaches(made.user, PROVIDER_TUNNEL, 11434)
     expose_as(reader, one("Ollama", "provider", "sudo nconnect init"))
     answer = reader.run("user", one("Ollama", "user", "curl").command)
@@ -110,7 +101,7 @@ def test_a_server_on_loopback_is_reached_after_reload(reader: Reader) -> None:
 def test_a_server_with_an_api_key_serves_the_openai_client(reader: Reader) -> None:
     """The recipes for vLLM and for the client."""
     made = reader.world
-    server = model(made, made.server, "0.0.0.0", 8000, "--api-key", KEY)
+    server = serve_model(made.server, made, "0.0.0.0", 8000, "--api-key", KEY)
     curl = one("vLLM", "user", "curl").command
     assert json.loads(reader.run("user", curl))["object"] == "list"
     refused = made.user.run(["curl", "-s", "-d", "{}", f"http://{SERVER}:8000/v1/chat/completions"])
@@ -128,7 +119,7 @@ def test_a_server_with_an_api_key_serves_the_openai_client(reader: Reader) -> No
 def test_llama_cpp_behind_the_provider_is_reached(reader: Reader) -> None:
     started = one("llama.cpp", "server", "llama-server").command.split()
     host, port = (started[started.index(option) + 1] for option in ("--host", "--port"))
-    server = model(reader.world, reader.world.server, host, int(port))
+    server = serve_model(reader.world.server, reader.world, host, int(port))
     answer = reader.run("user", one("llama.cpp", "user", "curl").command)
     assert json.loads(answer)["data"][0]["id"]
     server.stop()

@@ -6,18 +6,14 @@ user ── node --reorder ── provider ── server 192.168.50.10
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import shutil
 import socket
-import sys
 import time
 from collections.abc import Iterator
 
 import pytest
 
-from lab.chat import chat_from
-from lab.process import until
 from lab.servers import pattern
 from lab.traffic import (
     SERVICE,
@@ -25,10 +21,12 @@ from lab.traffic import (
     download,
     expected_download,
     quic_download,
+    serve_model,
     shape,
     tcp_echo,
 )
 from lab.world import PROVIDER_PEER, SERVER, WAN_INTERFACE, World, world
+from netns_tests.model import chats_as, needs_model
 from netns_tests.topology import start
 
 ORDERED = ("--rate-limit", "0")
@@ -83,21 +81,13 @@ def test_quic_is_unharmed(disturbed: World) -> None:
     quic_download(disturbed, 4_000_000)
 
 
-@pytest.mark.skipif(importlib.util.find_spec("xllamacpp") is None, reason="no model: scripts/setup --demo")
+@needs_model
 def test_a_chat_is_unharmed(disturbed: World) -> None:
-    model = disturbed.run_in(
-        disturbed.server, [sys.executable, "-m", "lab.model_server", SERVER, str(CHAT_PORT)], "model"
-    )
-    until(lambda: "serving" in model.text(), "the model", timeout_s=60, process=model)
+    model = serve_model(disturbed.server, disturbed, SERVER, CHAT_PORT)
     try:
-        prompt = "Name three rivers of Europe."
-        direct = chat_from(disturbed.provider, SERVER, CHAT_PORT, prompt)
-        pieces: list[str] = []
-        through = chat_from(disturbed.user, SERVER, CHAT_PORT, prompt, on_token=pieces.append)
+        chats_as(disturbed.provider, SERVER, disturbed.user, SERVER, CHAT_PORT)
     finally:
         model.stop()
-    assert through.text == direct.text == "".join(pieces)
-    assert through.tokens == direct.tokens > 5
 
 
 @pytest.mark.slow

@@ -7,7 +7,6 @@ All tests share a world (`netns_tests.ways_out`); each has a traveller's machine
 
 from __future__ import annotations
 
-import importlib.util
 import re
 import shutil
 import socket
@@ -26,6 +25,7 @@ from lab.portal import PAGE
 from lab.process import Process, until
 from lab.sides import nconnect_command
 from lab.world import LAN, NODE_HOST, PROVIDER_PEER, PROVIDER_TUNNEL, SEED_RPC, WAN_INTERFACE, world
+from netns_tests.model import needs_model
 from netns_tests.ways_out import (
     GATE,
     MAX_LONGER_S,
@@ -42,9 +42,7 @@ from netns_tests.ways_out import (
     use_name_servers,
 )
 
-pytestmark = pytest.mark.skipif(
-    importlib.util.find_spec("xllamacpp") is None, reason="no model: scripts/setup --demo"
-)
+pytestmark = needs_model
 
 NODE_HOST6 = "2001:db8::1"
 NODE_OPTIONS = (

@@ -24,6 +24,7 @@ from lab.chat import chat_from
 from lab.netns import Namespace, cable
 from lab.process import Process, until
 from lab.sides import Side
+from lab.traffic import serve_model
 from lab.world import LAN, NODE_HOST, PROVIDER_PEER, PROVIDER_TUNNEL, SEED_RPC, SERVER, WAN_INTERFACE, World
 
 NAME = "node.example"  # the node's name, for travellers with a name server or a hosts file
@@ -170,10 +171,8 @@ def base(world: World) -> Iterator[Base]:
         *("--provide", LAN, "--seed-rpc", SEED_RPC),
     )
     world.provider_side.start()
-    command = [sys.executable, "-m", "lab.model_server", SERVER, str(MODEL_PORT)]
-    model = world.run_in(world.server, command, "model")
     world.provider_side.wait()
-    until(lambda: "serving" in model.text(), "the model", timeout_s=60, process=model)
+    serve_model(world.server, world, SERVER, MODEL_PORT)
     made = Base(world, Times(0, 0))
     with made.traveller() as plain:
         plain.plug_in()

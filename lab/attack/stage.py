@@ -19,6 +19,7 @@ from lab.attack.commands import Hostile
 from lab.netns import Namespace, cable, namespaces
 from lab.process import Process, until
 from lab.sides import RPC_PORT, Side
+from lab.traffic import serve_model
 from lab.world import PROVIDER_PEER, SERVER, World, world
 from nconnect.crypto.keys import Identity
 
@@ -116,9 +117,7 @@ def stage() -> Iterator[Stage]:
             "abuser": hostile(attacker, "abuser", "lab.attack.abuser"),
         }
         made.up()
-        command = [sys.executable, "-m", "lab.model_server", SERVER, str(PORT)]
-        model = made.run_in(made.server, command, "model")
-        until(lambda: "serving" in model.text(), "the model", timeout_s=60, process=model)
+        serve_model(made.server, made, SERVER, PORT)
         chat = [sys.executable, "-m", "lab.attack.chat", SERVER, str(PORT)]
         reader = made.run_in(made.user, chat, "chat")
         built = Stage(made, attacker, programs, reader, evil)
