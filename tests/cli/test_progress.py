@@ -8,14 +8,8 @@ import pytest
 
 from nconnect.cli.progress import LiveLine, Progress, live_text, reachable
 from nconnect.control.schema import LinkStatus
+from tests.clocks import HandClock
 from tests.control.fake import STATUS
-
-
-class Clock:
-    now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 @pytest.fixture
@@ -29,7 +23,7 @@ def emit(progress: Progress, text: str, level: int = logging.INFO, **fields: obj
 
 
 def test_each_step_has_its_time(terminal: io.StringIO) -> None:
-    clock = Clock()
+    clock = HandClock(100.0)
     progress = Progress(terminal, clock=clock)
     clock.now += 0.12
     emit(progress, "node found: 203.0.113.7:30002", logging.DEBUG, event="node_found")

@@ -11,18 +11,11 @@ import pytest
 from nconnect.daemon.expiry import LOOK_AGAIN_S, ExpiryNotices, warning_from, without_expired
 from nconnect.io.files.state import StateStore
 from nconnect.model import Config, NknAddress, PeerConfig
+from tests.clocks import HandClock
 
 DAY = 86_400.0
 NOW = 1_800_000_000.0
 LAPTOP = PeerConfig("laptop", NknAddress("laptop", bytes(32)), (ip_network("10.86.0.2/32"),))
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = NOW
-
-    def __call__(self) -> float:
-        return self.now
 
 
 def expiring(at: float | None) -> PeerConfig:
@@ -37,7 +30,7 @@ def test_when_a_warning_begins() -> None:
 
 
 def test_it_is_logged_once_and_shown_until_the_end(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    clock = Clock()
+    clock = HandClock(NOW)
     notices = ExpiryNotices(StateStore(tmp_path), (), clock)
     notices.set_peers([expiring(NOW + 1000), dataclasses.replace(LAPTOP, name="forever")])
     with caplog.at_level(logging.WARNING):
@@ -55,7 +48,7 @@ def test_it_is_logged_once_and_shown_until_the_end(tmp_path: Path, caplog: pytes
 
 
 def test_when_it_was_set_outlives_a_restart(tmp_path: Path) -> None:
-    clock = Clock()
+    clock = HandClock(NOW)
     first = ExpiryNotices(StateStore(tmp_path), [expiring(NOW + 10 * DAY)], clock)
     asyncio.run(first.save())
     clock.now += 9 * DAY
@@ -73,7 +66,7 @@ def test_when_it_was_set_outlives_a_restart(tmp_path: Path) -> None:
 def test_a_state_file_that_makes_no_sense_is_none(tmp_path: Path, stored: object) -> None:
     store = StateStore(tmp_path)
     store.save("expiries", stored)
-    notices = ExpiryNotices(store, [expiring(NOW + 10)], Clock())
+    notices = ExpiryNotices(store, [expiring(NOW + 10)], HandClock(NOW))
     assert notices.warnings() == []
 
 

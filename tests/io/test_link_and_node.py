@@ -15,34 +15,19 @@ from nconnect.model import NknAddress, NodeConfig
 from nconnect.nkn.link import Link
 from nconnect.nkn.outputs import DownReason
 from nconnect.node.settings import NodeSettings
-from nconnect.wire.jsonrpc import NodeInfo
-from nconnect.wire.nkn import InboundMessage
+from tests.io.nkn.handler import Handler
 from tests.loops import run
 
 
-class Client:
-    """A link and what came over it."""
+class Client(Handler):
+    """A link, and what came over it."""
 
     def __init__(self, identifier: str, *seeds: str) -> None:
+        super().__init__()
         identity = Identity(os.urandom(32))
         self.address = NknAddress(identifier, identity.public_key)
-        self.got: asyncio.Queue[tuple[str, bytes]] = asyncio.Queue()
-        self.up = asyncio.Event()
-        self.failures: list[DownReason] = []
         self.link = Link(identity, self.address, seeds, now=boottime(), rng=os.urandom)
         self.runner = LinkRunner(self.link, self)
-
-    def on_message(self, message: InboundMessage) -> None:
-        self.got.put_nowait((message.src, bytes(message.payload)))
-
-    def on_up(self, node: NodeInfo) -> None:
-        self.up.set()
-
-    def on_down(self, why: str, reason: DownReason) -> None:
-        self.up.clear()
-        self.failures.append(reason)
-
-    def on_writable(self) -> None: ...
 
 
 async def node(
@@ -69,21 +54,20 @@ def test_two_clients_exchange_messages_and_come_back_when_the_node_does(verify: 
                     await b.up.wait()
                     payload = os.urandom(size)
                     assert a.runner.send(str(b.address), (payload[: size // 2], payload[size // 2 :]))
-                    assert await b.got.get() == (str(a.address), payload)
+                    assert await b.messages.get() == (str(a.address), payload)
                     assert b.runner.send(str(a.address), (payload,))
-                    assert await a.got.get() == (str(b.address), payload)
+                    assert await a.messages.get() == (str(b.address), payload)
                 if verify:
                     assert b.link.counters.receipts > 0
 
                 ports = server.ws_port, server.rpc_port
                 await server.close()
-                while a.up.is_set() or b.up.is_set():  # noqa: ASYNC110 - both closings, in any order
-                    await asyncio.sleep(0.01)
+                assert {await client.downs.get() for client in (a, b)} == {DownReason.LOST}
                 server = await node(verify, *ports, seed=os.urandom(32))  # with another key, even
                 await a.up.wait()
                 await b.up.wait()
                 assert a.runner.send(str(b.address), (b"again",))
-                assert await b.got.get() == (str(a.address), b"again")
+                assert await b.messages.get() == (str(a.address), b"again")
                 assert a.link.reconnects == 1
                 assert a.link.counters.bad_frames == b.link.counters.bad_frames == 0
                 a.runner.close()

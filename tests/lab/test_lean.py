@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import os
-from collections.abc import Callable
 
 import pytest
 
@@ -19,39 +17,16 @@ from nconnect.model import NknAddress, NodeConfig
 from nconnect.nkn.link import Link
 from nconnect.nkn.outputs import DownReason
 from nconnect.node.settings import NodeSettings
-from nconnect.wire.jsonrpc import NodeInfo
-from nconnect.wire.nkn import InboundMessage
+from tests.io.nkn.handler import Handler
 from tests.loops import run
 
 
-class Client:
+class Client(Handler):
     def __init__(self, number: int, seed: str) -> None:
+        super().__init__()
         key = Identity(hashlib.sha256(b"%d" % number).digest())
         self.address = NknAddress(f"c{number}", key.public_key)
-        self.ups = 0
-        self.downs: list[DownReason] = []
-        self.got: list[tuple[str, bytes]] = []
-        self.changed = asyncio.Event()
         self.link = LeanLink(Link(key, self.address, (seed,), now=boottime(), rng=os.urandom), self)
-
-    def on_up(self, node: NodeInfo) -> None:
-        self.ups += 1
-        self.changed.set()
-
-    def on_down(self, why: str, reason: DownReason) -> None:
-        self.downs.append(reason)
-        self.changed.set()
-
-    def on_message(self, message: InboundMessage) -> None:
-        self.got.append((message.src, bytes(message.payload)))
-        self.changed.set()
-
-    def on_writable(self) -> None: ...
-
-    async def until(self, condition: Callable[[], bool]) -> None:
-        while not condition():
-            self.changed.clear()
-            await self.changed.wait()
 
 
 def server_on(ws_port: int | None = 0, rpc_port: int | None = 0) -> NodeServer:
@@ -68,17 +43,17 @@ def test_it_logs_in_sends_receives_and_comes_back() -> None:
         for client in (one, two):
             assert not client.link.send(str(two.address), (b"too early",))
             client.link.start()
-            await client.until(lambda client=client: client.ups == 1)
+            await client.ups.get()
         assert one.link.send(str(two.address), (b"he", b"llo"))
-        await two.until(lambda: bool(two.got))
-        assert two.got == [(str(one.address), b"hello")]
+        assert await two.messages.get() == (str(one.address), b"hello")
         ports = server.ws_port, server.rpc_port
         await server.close()
-        await one.until(lambda: DownReason.LOST in one.downs and DownReason.NO_SEED in one.downs)
+        assert await one.downs.get() == DownReason.LOST
+        assert await one.downs.get() == DownReason.NO_SEED
         server = server_on(*ports)
         await server.start()
-        await one.until(lambda: one.ups == 2)
-        await two.until(lambda: two.ups == 2)
+        await one.ups.get()
+        await two.ups.get()
         for client in (one, two):
             client.link.close()
         await server.close()

@@ -288,7 +288,7 @@ def test_an_address_in_use_is_one_line() -> None:
     run_on_both(test)
 
 
-class FakeTransport(asyncio.Transport):
+class MemoryTransport(asyncio.Transport):
     """Takes what is written; tells whether the connection was closed."""
 
     def __init__(self) -> None:
@@ -351,7 +351,7 @@ def test_any_bytes_are_answered_or_refused(pieces: list[bytes], cuts: int) -> No
         asyncio.get_running_loop().set_exception_handler(lambda _, context: broken.append(context))
         everybody = Clients()
         connection = HttpConnection(echo, QUICK, everybody)
-        transport = FakeTransport()
+        transport = MemoryTransport()
         connection.connection_made(transport)
         for at in range(0, len(data), cuts):
             connection.data_received(data[at : at + cuts])

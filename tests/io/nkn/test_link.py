@@ -26,6 +26,7 @@ from nconnect.nkn.outputs import DownReason
 from nconnect.wire import actions, sigchain
 from nconnect.wire.jsonrpc import NodeInfo
 from nconnect.wire.nkn import InboundMessage, OutboundMessage, Receipt, decode_client_message
+from tests.io.nkn.handler import Handler
 from tests.io.serving import url_of
 from tests.loops import run_on_both
 
@@ -104,14 +105,11 @@ class FakeNode:
         return Session(self, socket)
 
 
-class Owner:
-    """The handler of the link: keeps what it was told."""
+class Owner(Handler):
+    """Keeps what it was told, answers messages, and may fail at them."""
 
     def __init__(self) -> None:
-        self.messages: asyncio.Queue[tuple[str, bytes]] = asyncio.Queue()
-        self.ups: asyncio.Queue[NodeInfo] = asyncio.Queue()
-        self.downs: asyncio.Queue[DownReason] = asyncio.Queue()
-        self.writable = asyncio.Event()
+        super().__init__()
         self.fail_on_message = False
         self.answer: Callable[[InboundMessage], object] | None = None
 
@@ -120,17 +118,7 @@ class Owner:
             self.answer(message)
         if self.fail_on_message:
             raise ZeroDivisionError("a bug")
-        self.messages.put_nowait((message.src, bytes(message.payload)))
-
-    def on_up(self, node: NodeInfo) -> None:
-        self.ups.put_nowait(node)
-
-    def on_down(self, why: str, reason: DownReason) -> None:
-        assert "\n" not in why
-        self.downs.put_nowait(reason)
-
-    def on_writable(self) -> None:
-        self.writable.set()
+        super().on_message(message)
 
 
 @contextlib.asynccontextmanager
