@@ -15,6 +15,6 @@ CHECKOUT = Path(__file__).parent.parent
 
 
 def environment(**changes: str) -> dict[str, str]:
-    """This process's environment without a proxy: there is none of the machine's own in the lab."""
+    """The environment of this process without proxies, because the machine's proxy is not in the lab."""
     kept = {name: text for name, text in os.environ.items() if name not in (*VARIABLES, *EXCEPTIONS)}
     return {**kept, **changes}

@@ -28,7 +28,7 @@ _MADE_BY_USERS = ("Client", "MultiClient")
 _CLASSES = ("Client", "MultiClient", "Message", "Reply", "LinkStatus")
 _ERRORS = (errors.NetworkError, errors.NotConnected, errors.NoReply, errors.TooBig, errors.ClientClosed,
            errors.ConfigError, errors.LocalProtocolError)  # fmt: skip
-# What `async with`, `async for` and `for` call stands under these names.
+# The methods that `async with`, `async for` and `for` call.
 _SPECIAL = {"__init__": "", "__aenter__": "async with", "__aiter__": "async for"}
 
 
@@ -92,7 +92,7 @@ def _options() -> Iterator[str]:
 
 
 def _members(kind: type) -> Iterator[tuple[str, object]]:
-    """Public methods and properties in the order of the source: its own, and a `Client`'s also its base's."""
+    """Public methods and properties in the order of the source; for `Client` also those of its base."""
     places = kind.__mro__[:-1] if kind is nconnect.nkn.Client else (kind,)
     for place in reversed(places):
         for name, member in vars(place).items():
@@ -112,7 +112,7 @@ def _attributes(kind: type) -> Iterator[tuple[str, str, str]]:
 
 
 def _function(name: str, member: object) -> str:
-    """Its heading is the name alone, so that a table of contents can be read."""
+    """The heading is the name only, so that the table of contents stays readable."""
     word = "async def" if inspect.iscoroutinefunction(member) else "def"
     return _entry(name, member, f"```python\n{word} {name}{_signature(member)}\n```\n\n")
 
@@ -125,7 +125,7 @@ def _entry(head: str, member: object, signature: str = "") -> str:
 
 
 def _signature(function: object) -> str:
-    """With annotations as they are written, and defaults that can be read; a long one in lines."""
+    """The signature with annotations as written and readable defaults, on several lines if it is long."""
     assert isinstance(function, FunctionType)
     signature = inspect.signature(function)
     shown = []

@@ -22,7 +22,7 @@ from lab.netns import LabError, Namespace
 
 @dataclass(frozen=True, slots=True)
 class Chat:
-    """One completion as its reader saw it; times in milliseconds from before the connection was opened."""
+    """One completion as its reader saw it. Times are in milliseconds since before the connect."""
 
     ttft_ms: float
     tokens: int
@@ -91,7 +91,7 @@ def chat_from(
     max_tokens: int = 64,
     on_token: Callable[[str], None] = lambda _: None,
 ) -> Chat:
-    """The same from inside a namespace, by a process there; tokens are passed on as they come."""
+    """`stream_chat` by a process in a namespace; tokens are passed on as they come."""
     command = [sys.executable, "-m", "lab.chat", host, str(port), prompt, "--max-tokens", str(max_tokens)]
     process = subprocess.Popen(
         namespace.command(command),

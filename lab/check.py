@@ -1,8 +1,8 @@
 """`scripts/test`: formatting, lint, types, documentation, unit tests, fuzzing, soak and namespace tests.
 
-Most of them wait a good part of their time, so a few run at once. The unit tests and the namespace tests are
-several runs each, which share the test files among them (`lab.sharing`): a run that starts late takes what is
-left. Every check runs even when another fails; the exit status is 0 only when all that ran have passed.
+Most of them wait for much of their time, so a few run at once. The unit tests and the namespace tests are
+several runs each, which share the test files (`lab.sharing`). Every check runs even when another fails; the
+exit status is 0 only if all that ran have passed.
 """
 
 from __future__ import annotations
@@ -31,15 +31,20 @@ AT_ONCE = 3  # on two processors: the tests use half of one on average
 FUZZ_S, SOAK_MINUTES = 30, 1
 ALL_FUZZ_S, ALL_SOAK_MINUTES = 240, 3
 OFFICIAL_SOAK_MINUTES = 10
-SEED = "1"  # the same in every run: a finding is the change's, `scripts/fuzz` and `scripts/soak` look further
+SEED = (
+    "1"  # the same in every run, so that a change causes a finding; scripts/fuzz and scripts/soak try others
+)
 POLL_S = 0.2
-LOOK_EVERY_S, TELL_EVERY_S = 5.0, 20.0  # for failures; and a line at least so often
+LOOK_EVERY_S, TELL_EVERY_S = (
+    5.0,
+    20.0,
+)  # seconds between looks for failures, and between lines of output at most
 LONG_S = 20.0  # a test file that takes longer must be in the table of recorded times
 
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One program to run; `root` when it builds namespaces, `nice` when it is to give way to the others."""
+    """One program to run. `root`: it builds namespaces. `nice`: it runs with a lower priority."""
 
     name: str
     command: tuple[str, ...]
@@ -52,7 +57,7 @@ class Outcome:
     name: str
     ok: bool
     seconds: float
-    processor_s: float  # of the program and of all that it waited for
+    processor_s: float  # of the program and its children
     summary: str  # the program's closing line
 
 
@@ -82,9 +87,9 @@ class Report:
 
 
 def checks(share: Path, *, everything: bool) -> tuple[Check, ...]:
-    """In the order in which they are started. Runs of the same tests share the files through a folder.
+    """All checks, in the order in which they are started. Runs of the same tests share files by a folder.
 
-    What cannot be divided comes early: at the end all that run take the files that are left.
+    Checks that cannot be divided come early, and the runs of tests, which can, fill the end.
     """
     python = sys.executable
     marks = () if everything else ("-m", "not slow")
@@ -111,7 +116,7 @@ def checks(share: Path, *, everything: bool) -> tuple[Check, ...]:
 
 
 def _long_soaks(python: str) -> list[Check]:
-    if official.missing("nknd", "nknc"):  # which fails the run, and is told at its end
+    if official.missing("nknd", "nknc"):  # the run fails, and says so at its end
         return []
     command = (python, "-m", "lab.soak", "--official", "--minutes", str(OFFICIAL_SOAK_MINUTES))
     name = "soak over the official node"
@@ -131,7 +136,7 @@ class Running:
             stdin=subprocess.DEVNULL,
             stdout=self._output,
             stderr=subprocess.STDOUT,
-            start_new_session=True,  # Ctrl-C reaches it once, from here: its clean-up is not cut short
+            start_new_session=True,  # Ctrl-C reaches it by `interrupt` only, once
         )
 
     def poll(self) -> Outcome | None:
@@ -173,7 +178,7 @@ class Running:
 
 
 class Progress:
-    """Lines for whoever waits: what runs, how many tests are done, and each failure at once."""
+    """Prints what runs, how many tests are done, and each failure at once."""
 
     def __init__(self, share: Share, out: TextIO) -> None:
         self._share = share

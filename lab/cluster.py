@@ -20,7 +20,7 @@ def nats_server() -> str | None:
 
 
 def node_of(asker: Namespace, asked: str, address: str) -> str:
-    """The host that the node at `asked` names for an address."""
+    """The host of the node that the node at `asked` names for an address."""
     body = {"jsonrpc": "2.0", "id": 1, "method": "getwsaddr", "params": {"address": address}}
     request = urllib.request.Request(
         f"http://{asked}:{RPC_PORT}",
@@ -53,7 +53,7 @@ def place(
     links: int,
     suits: Callable[[tuple[str, ...]], bool],
 ) -> None:
-    """Give a side an identifier by which the hosts of its links' nodes are as wanted, and tell the other."""
+    """Give a side an identifier for which its links have nodes on the wanted hosts; tell the other."""
     identifier, _, key = side.address().rpartition(".")
     for number in range(MAX_TRIES):
         fresh = f"{identifier}{number}"
@@ -77,5 +77,5 @@ def use_links(side: Side, links: int, hosts: Sequence[str]) -> None:
 
 
 def links_up(side: Side) -> list[str]:
-    """The hosts of a side's nodes, of links that are up."""
+    """The hosts of the nodes of a side's links that are up."""
     return [link["node"].rpartition(":")[0] for link in side.status()["links"] if link["state"] == "up"]

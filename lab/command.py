@@ -1,4 +1,4 @@
-"""What the lab's command lines have in common: interruption, and whose the files are."""
+"""What the lab's command lines have in common: how they are interrupted, and who owns their files."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def interrupt_once() -> None:
 
 
 def give_back() -> None:
-    """Give what root wrote into somebody's checkout (byte code, results) to that somebody."""
+    """Give files that root wrote into the checkout (byte code, results) to the checkout's owner."""
     owner = CHECKOUT.stat()
     if os.geteuid() != 0 or owner.st_uid == 0:
         return

@@ -1,4 +1,4 @@
-"""`scripts/demo`: the whole path, shown. A chat with a model that only the provider's subnet can reach.
+"""`scripts/demo`: a chat through the tunnel with a model that only the provider's subnet can reach.
 
 Every part is real: four network namespaces, the product's own commands, a language model. It removes all it
 made, also when it fails or is interrupted.
@@ -75,7 +75,7 @@ class Demo:
         self.result = Result()
 
     def run(self) -> None:
-        """Play all steps; `LabError` tells what did not hold."""
+        """Play all steps. Raises `LabError` for what did not hold."""
         with self.step("four machines that do not know each other: user, internet, provider, server"):
             stack = contextlib.ExitStack()
             made = stack.enter_context(world(PREFIX, capture=True, node_options=(), keep=self.keep))

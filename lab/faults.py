@@ -1,7 +1,7 @@
-"""Faults to give to a world whose tunnel is up: each breaks something, and returns once the cause is gone.
+"""Faults of a world whose tunnel is up: each breaks something, and returns when the cause is gone.
 
-What a fault does exactly (which side, how long) is drawn from the random numbers it is given, so that a seed
-brings the same ones again. What comes back, and how fast, is the caller's to see.
+Which side a fault hits, and for how long, comes from the random numbers that it is given, so that a seed
+repeats it. The caller checks what returns, and how fast.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def change_address(lab: World, rng: random.Random) -> None:
 
 
 def home(lab: World) -> None:
-    """The user has its first address again."""
+    """Give the user its first address again."""
     if f" {USER_ADDRESSES[0]}/" not in lab.user.ip(f"-o -4 address show dev {WAN_INTERFACE}"):
         change_address(lab, random.Random(0))
 
@@ -73,7 +73,7 @@ def lose_one_way(lab: World, rng: random.Random) -> None:
 
 
 def drop_all(side: Side, direction: str) -> None:
-    """What a side receives (`input`) or sends (`output`) on its way to the internet is lost from now on."""
+    """From now on drop what a side receives (`input`) from or sends (`output`) to the internet."""
     device = "iifname" if direction == "input" else "oifname"
     side.namespace.nft(f"""
         add table inet fault
@@ -91,7 +91,7 @@ def remove_routes(lab: World, _: random.Random) -> None:
 
 
 def remove_table(lab: World, rng: random.Random) -> None:
-    """Until it is set again the kernel follows no connection, and translates no address: see `NEEDS_CALM`."""
+    """Until the table is set again the kernel neither tracks nor translates connections: see `NEEDS_CALM`."""
     _either(lab, rng).namespace.run(["nft", "delete", "table", "inet", "nconnect_nc0"])
     time.sleep(0.5)
 
@@ -112,7 +112,7 @@ FAULTS: dict[str, Fault] = {
     "device removed": remove_device,
 }
 
-# A connection that is opened in that moment, or bulk of which a segment arrives in it, is reset.
+# A connection that is opened meanwhile, or of which a segment arrives, is reset.
 NEEDS_CALM = {"firewall table removed"}
 
 

@@ -1,7 +1,7 @@
 """`python -m lab.faulty_node dropped|duplicated|reordered EVERY`: a node that mistreats messages.
 
-Every so-manieth message to each client is lost, comes twice, or is put behind the three that follow, as
-relays of a network may do. Prints a line when it listens, and one for each message that it mistreats.
+Every EVERYth message to each client is dropped, doubled, or sent after the next three, as relays of a network
+may do. Prints a line when it listens, and one for each message that it mistreats.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from nconnect.node.settings import NodeSettings
 
 
 class Mistreated:
-    """A client's websocket, to which not everything is sent as it came."""
+    """A client's websocket, which drops, doubles or reorders what is sent to it."""
 
     def __init__(self, websocket: Any, action: Action, every: int) -> None:
         self._websocket = websocket
         self._action = action
         self._every = every
         self._count = 0
-        self._held: list[tuple[int, bytes]] = []  # (leaves at count, message)
+        self._held: list[tuple[int, bytes]] = []  # (the count at which it leaves, message)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._websocket, name)

@@ -28,7 +28,7 @@ from lab.command import give_back, interrupt_once
 CORPUS = CHECKOUT / "tests" / "fuzz" / "corpus"
 MAX_INPUT_BYTES = 4096
 RSS_LIMIT_MB = 1024
-UNIT_S = 60  # for one input: each takes milliseconds, but the machine may be held up
+UNIT_S = 60  # for one input: each takes milliseconds, but the machine may be busy
 STARTUP_S = 120  # to import everything instrumented, and to run the corpus
 
 _STATUS = re.compile(r"#(\d+)\s+\w+\s+cov: (\d+)")
@@ -40,7 +40,7 @@ class Outcome:
     executions: int
     edges: int
     finding: str  # a file, or empty
-    words: str  # the end of what the fuzzer said, where there is a finding
+    words: str  # the end of the fuzzer's output, if there is a finding
 
 
 def names() -> list[str]:
@@ -62,7 +62,7 @@ class Fuzzer:
             text=True,
             cwd=CHECKOUT,
             env={**os.environ, "PYTHONHASHSEED": "0"},
-            start_new_session=True,  # so that what it has forked ends with it
+            start_new_session=True,  # so that its children end with it
         )
         return self
 

@@ -1,4 +1,4 @@
-"""What a lab left on the machine itself, and the removal of labs that were kept."""
+"""Finds what a lab left on the machine, and removes labs that were kept."""
 
 from __future__ import annotations
 

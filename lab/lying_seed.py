@@ -1,4 +1,4 @@
-"""`python -m lab.lying_seed PORT NODE_HOST:PORT`: a plain-HTTP seed, or who is on the way to one.
+"""`python -m lab.lying_seed PORT NODE_HOST:PORT`: a hostile seed over plain HTTP, or an attacker on the way.
 
 Whatever it is asked, it names this node. Prints a line when it listens, and one for each question.
 """

@@ -1,4 +1,4 @@
-"""Writes packaging/man from the same source as `--help`; with --check only looks whether it is current."""
+"""Writes packaging/man from the same source as `--help`; --check only compares."""
 
 from __future__ import annotations
 

@@ -31,7 +31,9 @@ def main() -> None:
     parser.add_argument("--api-key", help="refuse whoever does not name it")
     options = parser.parse_args()
     stops = {signal.SIGTERM, signal.SIGINT}
-    signal.pthread_sigmask(signal.SIG_BLOCK, stops)  # before the server's threads start, which inherit it
+    signal.pthread_sigmask(
+        signal.SIG_BLOCK, stops
+    )  # before the threads of the server start, because they inherit it
 
     import xllamacpp
 

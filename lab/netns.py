@@ -1,7 +1,7 @@
-"""Network namespaces: made, cabled, entered and removed.
+"""Network namespaces: make them, cable them, enter them and remove them.
 
 Everything is built with the `ip` command and named by process id, so that several labs can run at once.
-Interfaces are created inside the namespaces: nothing ever appears in the machine's own.
+Interfaces are created inside the namespaces; nothing appears in the machine's own network.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 class LabError(Exception):
-    """Building or using the lab failed; the text says at what, and holds the command's own words."""
+    """Building or using the lab failed. The text says what failed, with the message of the command."""
 
 
 def ip(arguments: str, *, netns: str | None = None) -> str:
@@ -39,7 +39,7 @@ def ip(arguments: str, *, netns: str | None = None) -> str:
 
 
 class Namespace:
-    """One machine of the lab. `remove` ends what still runs inside, by process id, and then deletes it."""
+    """A machine of the lab. `remove` kills what runs inside, by process id, and deletes the namespace."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -72,9 +72,9 @@ class Namespace:
         env: dict[str, str] | None = None,
         input_text: str = "",
     ) -> subprocess.CompletedProcess[str]:
-        """Run a command to its end; its status is the caller's to judge.
+        """Run a command to its end, whatever its status is.
 
-        One that takes too long is ended (SIGTERM, so that it can clean up), and is a `LabError`.
+        A command that takes too long is ended by SIGTERM, so that it can clean up. Raises `LabError` then.
         """
         command = self.command(arguments)
         with subprocess.Popen(
@@ -162,9 +162,9 @@ class Namespace:
         return self.enter(work)
 
     def etc(self, name: str, text: str) -> None:
-        """Let /etc/NAME (resolv.conf, hosts) have this text for the commands that start in here later.
+        """Set the text of /etc/NAME (resolv.conf, hosts) for commands that start in the namespace later.
 
-        A command that runs already sees the change of a file that it was started with.
+        Running commands see a change of a file that existed when they started.
         """
         path = Path("/etc/netns", self.name, name)
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -216,7 +216,7 @@ def cable(
 
 
 def namespaces(undo: ExitStack, prefix: str, *names: str) -> tuple[Namespace, ...]:
-    """Namespaces called `<prefix><pid>-<name>`; `undo` is told to remove each of them."""
+    """Make namespaces called `<prefix><pid>-<name>`; `undo` will remove them."""
     made = []
     for name in names:
         namespace = Namespace(f"{prefix}{os.getpid()}-{name}")

@@ -23,7 +23,7 @@ def wanted() -> list[str]:
 
 
 def missing(*names: str) -> list[str]:
-    """Those of `names`, by default of all, that are not built."""
+    """The programs of `names` (by default all) that are not built."""
     return [name for name in names or wanted() if not (BUILT / name).exists()]
 
 
@@ -42,7 +42,7 @@ class OfficialNode(Node):
         self.host = host
 
     def command(self) -> list[str]:
-        """Write what nknd reads, remove what an earlier one wrote, and return how it is started."""
+        """Write the files that nknd reads, remove those of an earlier run, and return the command line."""
         nknd = program("nknd")
         state = self.folder / "state"
         shutil.rmtree(state, ignore_errors=True)
@@ -59,7 +59,7 @@ class OfficialNode(Node):
             "nat": False,
             "seedList": [f"http://{self.host}:{RPC_PORT}"],
             "genesisBlockProposer": public_key[0],
-            "StunList": [f"stun:{self.host}:3478"],  # nobody is there, and no other server is asked
+            "StunList": [f"stun:{self.host}:3478"],  # nobody answers there, and it asks no other server
             "AllowEmptyBeneficiaryAddress": True,
         }
         (state / "config.json").write_text(json.dumps(config))
@@ -69,7 +69,7 @@ class OfficialNode(Node):
         ]
 
     def status(self) -> dict[str, Any]:
-        """What it answers to `getnodestate`."""
+        """Its answer to `getnodestate`."""
 
         def ask() -> Any:
             text = json.dumps({"jsonrpc": "2.0", "id": "lab", "method": "getnodestate", "params": {}})

@@ -85,8 +85,8 @@ def _install(wheel: Path, target: Path) -> None:
     for name in ("bin", "share"):  # programs and manuals of the libraries' own
         shutil.rmtree(target / name, ignore_errors=True)
     for trace in (*target.glob("*.dist-info/direct_url.json"), *target.glob("*.dist-info/RECORD")):
-        trace.unlink()  # they tell of the folder that this was built in
-    # Byte code that is never written again: the package owns every file there, and removes it.
+        trace.unlink()  # they name the folder of the build
+    # Byte code is made now, so that the package owns every file in its folders.
     compiler = (sys.executable, "-m", "compileall", "-q", "--invalidation-mode", "unchecked-hash")
     _run(*compiler, "-s", str(target), "-p", f"/{LIBRARIES}", str(target))
 

@@ -35,7 +35,7 @@ FOLDER = CHECKOUT / "docs" / "pictures"
 WIDTH = 104
 PORT = 8000
 WATCHED_S = 16
-# Downloads of changing sizes, as somebody's who works with the servers.
+# Downloads of different sizes, as of a person who works with the servers.
 TRAFFIC = """
 import itertools, socket, sys, time
 for turn in itertools.count():
@@ -45,7 +45,7 @@ for turn in itertools.count():
             pass
     time.sleep(0.2)
 """
-# Dark, with a background of its own: to be read on a light page as well as on a dark one.
+# Dark, with its own background, so that it is readable on light and dark pages.
 THEME = TerminalTheme(
     (22, 27, 34),
     (230, 237, 243),
@@ -73,7 +73,7 @@ def take(side: Side, name: str, *commands: Sequence[str], ends: Ends | None = No
         shown = on_terminal(
             command, env=side.env, ends=ends if is_last else None, key=key, may_fail=words[0] == "doctor"
         )
-        # As where the file is in its usual place, and need not be named.
+        # As if the file were in its usual place.
         shown = shown.replace(f" -c {side.config}", "").replace(str(side.config), "/etc/nconnect/nc0.toml")
         lines += [Text(""), Text(f"{side.name}$ sudo nconnect {typed}", style="bold"), Text.from_ansi(shown)]
     write_picture(name, side.name, lines[1:])
@@ -85,7 +85,7 @@ def write_picture(name: str, title: str, lines: Sequence[Text]) -> None:
     for line in lines:
         console.print(line, soft_wrap=False)
     svg = console.export_svg(title=title, theme=THEME, unique_id=name)
-    # The browser's own monospaced font: a picture loads nothing from anywhere.
+    # The browser's monospaced font, so that the picture loads nothing.
     svg = re.sub(r"@font-face \{.*?\}\s*", "", svg, flags=re.DOTALL)
     svg = svg.replace("Fira Code", "DejaVu Sans Mono")
     (FOLDER / f"{name}.svg").write_text("\n".join(line.rstrip() for line in svg.splitlines()) + "\n")
@@ -100,7 +100,7 @@ def on_terminal(
     may_fail: bool = False,
     timeout_s: float = 120,
 ) -> str:
-    """What stands on a terminal of WIDTH columns when a command has ended, or when `ends` is content."""
+    """The screen of a terminal of WIDTH columns when a command has ended, or when `ends` is true for it."""
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 50, WIDTH, 0, 0))
     full = {**os.environ, **env, "TERM": "xterm-256color", "COLUMNS": str(WIDTH)}
@@ -121,7 +121,7 @@ def on_terminal(
                 taken = screen(written.decode(errors="replace"))
                 os.write(ours, key.encode())
     except OSError:
-        pass  # the terminal's end: nobody has it open any more
+        pass  # EIO: nobody has the terminal open any more
     except BaseException:
         process.kill()
         raise
@@ -192,7 +192,7 @@ def take_all(made: World) -> None:
 
 
 def has_live_line(shown: str) -> bool:
-    """Whether `up` has come to its last line, with rates in it."""
+    """Whether `up` shows its last line, with rates in it."""
     return "reachable now" in shown and shown.endswith("/s out")
 
 

@@ -14,7 +14,7 @@ from lab.netns import LabError, Namespace
 
 @dataclass(frozen=True, slots=True)
 class RoundTrips:
-    """Of answered echo requests, in milliseconds."""
+    """Round trips of answered echo requests, in milliseconds."""
 
     p50_ms: float
     p99_ms: float
@@ -41,7 +41,7 @@ def quantile(ordered: list[float], share: float) -> float:
 def first_reply(namespace: Namespace, host: str, *, timeout_s: float) -> float:
     """Send an IPv4 echo request every 10 ms until one is answered; return `time.monotonic()` of the answer.
 
-    Errors (no route yet, unreachable) are what it waits out; `LabError` after `timeout_s`.
+    Errors such as "no route" are ignored until then. Raises `LabError` after `timeout_s`.
     """
     deadline = time.monotonic() + timeout_s
     with namespace.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP) as echo:

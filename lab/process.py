@@ -1,4 +1,4 @@
-"""Processes of the lab: started in a namespace, their words kept in a file, ended by process id."""
+"""Processes of the lab: started in a namespace, with their output in a file, ended by process id."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Process:
         self.name = log.stem
         self.log = log
         with log.open("ab") as output:
-            # A session of its own: Ctrl-C in the terminal is for the lab, which ends its processes in order.
+            # A session of its own, so that Ctrl-C reaches the lab only, which ends its processes in order.
             self._process = subprocess.Popen(
                 namespace.command(arguments),
                 stdin=subprocess.DEVNULL,
@@ -55,14 +55,14 @@ class Process:
             self._process.send_signal(number)
 
     def wait(self, timeout_s: float) -> int:
-        """The exit status; `LabError` with the program's last words when it still runs after `timeout_s`."""
+        """Wait for the exit status. Raises `LabError` with the end of its output after `timeout_s`."""
         try:
             return self._process.wait(timeout_s)
         except subprocess.TimeoutExpired:
             raise LabError(f"{self.name} still runs after {timeout_s} s:\n{self.tail()}") from None
 
     def stop(self, timeout_s: float = 10) -> int:
-        """Ask it to end (SIGTERM), insist (SIGKILL) after `timeout_s`, and return its exit status."""
+        """Send SIGTERM, after `timeout_s` SIGKILL, and return the exit status."""
         self.signal(signal.SIGTERM)
         try:
             return self._process.wait(timeout_s)
@@ -94,10 +94,10 @@ class Process:
 def until(
     condition: Callable[[], object], what: str, *, timeout_s: float = 10, process: Process | None = None
 ) -> None:
-    """Poll `condition`; `LabError` when it is not true in time, or when `process` ends before.
+    """Poll `condition`. Raises `LabError` when it is not true in time, or when `process` ends before.
 
-    The pauses are 10 ms, or up to 100 ms where the condition takes long itself: one that runs a program must
-    not keep a processor busy.
+    The pauses are 10 ms, or up to 100 ms if the condition itself takes long, as one that runs a program does:
+    polling must not keep a processor busy.
     """
     deadline = time.monotonic() + timeout_s
     while True:

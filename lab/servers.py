@@ -26,7 +26,7 @@ def pattern(size: int) -> bytes:
 
 
 def self_signed(path: Path) -> Path:
-    """Write a certificate that nobody vouches for, and its key, into one file."""
+    """Write a self-signed certificate and its key into one file."""
     made = path.with_suffix(".crt")
     subprocess.run(
         ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes",

@@ -1,4 +1,4 @@
-"""A pytest plugin: several runs of the same tests share the files, and note how long each one took.
+"""A pytest plugin: several runs of the same tests share the files, and record how long each one took.
 
 The runs have a folder in common (`--share`). Each run takes the next file that no other run has begun. The
 longest come first, by the times recorded in `durations.json`, so that all runs end at about the same time.
@@ -66,7 +66,7 @@ class Share:
             file.write(json.dumps(phase) + "\n")
 
     def phases(self) -> list[Phase]:
-        """Of all runs, so far."""
+        """The phases of all runs so far."""
         texts = [path.read_text() for path in sorted(self._folder.iterdir())]
         return [Phase(*json.loads(line)) for text in texts for line in text.splitlines()]
 
@@ -106,7 +106,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_protocol(item: pytest.Item) -> bool | None:
-    """True: nothing is left to do, because another run has the test's file."""
+    """Return true (nothing left to do) for a test whose file another run has."""
     share = item.config.stash.get(_share, None)
     return None if share is None or share.takes(_file(item.nodeid)) else True
 

@@ -1,6 +1,6 @@
 """An installation of nconnect in a namespace, and a node in another, driven by the product's own commands.
 
-`status` and `wait`, which tests ask again and again, use the control socket as those commands do: a command
+`status` and `wait`, which tests call often, use the control socket as the commands do, because a command
 costs 0.2 s of processor time, most of it for imports.
 """
 
@@ -26,7 +26,7 @@ RPC_PORT = 30003
 
 
 def nconnect_command() -> list[str]:
-    """The console script beside this interpreter, or the module where it is not installed."""
+    """The console script beside this interpreter, or the module if it is not installed."""
     script = Path(sys.prefix, "bin", "nconnect")
     return [str(script)] if script.exists() else [sys.executable, "-m", "nconnect"]
 
@@ -55,7 +55,7 @@ class Side:
     def try_nconnect(
         self, *arguments: str, env: dict[str, str] | None = None, timeout_s: float = 30
     ) -> subprocess.CompletedProcess[str]:
-        """Run a command of the product, whatever it answers."""
+        """Run a command of the product, whatever its status is."""
         return self.namespace.run(
             self.command(*arguments), env={**self.env, **(env or {})}, timeout_s=timeout_s
         )
@@ -99,7 +99,7 @@ class Side:
         return self.daemon
 
     def wait(self, peer: str | None = None, *, timeout_s: float = 15) -> None:
-        """Until the daemon has its addresses and a link, and with `peer` a session with it."""
+        """Wait until the daemon has its addresses and a link, and with `peer` a session with that peer."""
         deadline = time.monotonic() + timeout_s
 
         def is_up() -> bool:
@@ -115,11 +115,11 @@ class Side:
             raise LabError(f"{self.name}: {error}") from None
 
     def listens(self) -> bool:
-        """Whether the control socket takes connections: from then on `status` has an answer."""
+        """Whether the control socket accepts connections; from then on `status` works."""
         return self.control.is_running()
 
     def down(self) -> None:
-        """`nconnect down`, and then the daemon must end by itself with status 0."""
+        """Run `nconnect down`; the daemon must end by itself with status 0."""
         self.nconnect("down")
         if self.daemon is not None:
             status = self.daemon.wait(10)

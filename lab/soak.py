@@ -1,9 +1,9 @@
-"""`scripts/soak`: mixed traffic under random faults, for as long as is asked.
+"""`scripts/soak`: mixed traffic under random faults, for a given time.
 
 Two flows run all the time, TCP over IPv4 and UDP over IPv6, and transfers one after the other, down and up,
 each with its checksum. The faults (`lab.faults`) and their times come from the seed, which is printed. After
-each, all flows must be back within their bound. At the end nobody may hold what he does not need: the
-daemons and the node no memory, descriptors and threads above a fresh one's, the machines no setting.
+each, all flows must be back within their bound. At the end daemons and node must not hold more memory,
+descriptors and threads than fresh ones, and the machines none of our settings.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ from lab.traffic import SERVICE, connect, download, expected_download, serve, up
 from lab.world import PROVIDER_PEER, SERVER, SERVER6, World, world
 
 BOUND_S = 20.0
-TCP_BOUND_S = 60.0  # its own backoff may take as long as the outage
+TCP_BOUND_S = 60.0  # TCP's own backoff may take as long as the outage
 CALM_S = (2.0, 8.0)  # between two faults
 TRANSFER_BYTES = 4 << 20
-TRANSFER_PAUSE_S = 0.25  # so that the machine has time for others
+TRANSFER_PAUSE_S = 0.25  # leaves processor time for the others
 TRANSFER_TIMEOUT_S = 120.0
 CONNECT_TIMEOUT_S = 5.0
-# A generous bound above a fresh process, for what a day would make of it.
+# Generous bounds above a fresh process: a leak grows past them in a day.
 MAX_RSS_BYTES = 80 << 20
 MAX_DESCRIPTORS = 32  # a fresh daemon has 29: TUN queues, netlink, links, control socket, helper, log
 MAX_THREADS = 16
@@ -57,7 +57,7 @@ class Report:
 
 
 def soak(lab: World, report: Report, say: Callable[[str], None]) -> None:
-    """Run to the end, or raise `LabError` at what must not happen."""
+    """Run to the end. Raises `LabError` for what must not happen."""
     rng = random.Random(report.seed)
     serve(lab.server, lab, SERVICE)
     lab.configure()
@@ -89,7 +89,7 @@ def soak(lab: World, report: Report, say: Callable[[str], None]) -> None:
             flow.answered_after(time.monotonic(), within_s=BOUND_S)
     home(lab)
     lab.user_side.wait(PROVIDER_PEER, timeout_s=30)
-    if not isinstance(lab.node, OfficialNode):  # which is not ours to judge
+    if not isinstance(lab.node, OfficialNode):  # the official node may hold what it wants
         assert lab.node.process is not None
         report.problems += _leaks(lab.node.process)
     for side in (lab.user_side, lab.provider_side):
@@ -102,7 +102,7 @@ def soak(lab: World, report: Report, say: Callable[[str], None]) -> None:
 
 
 def _break(lab: World, rng: random.Random, name: str, tcp: Flow, udp: Flow) -> float:
-    """Give one fault; how many seconds after its end both flows were back."""
+    """Give one fault; return how many seconds after its end both flows were back."""
     try:
         FAULTS[name](lab, rng)
         back = time.monotonic()
@@ -112,7 +112,7 @@ def _break(lab: World, rng: random.Random, name: str, tcp: Flow, udp: Flow) -> f
 
 
 def _transfer(lab: World, report: Report, ending: threading.Event, moving: threading.Lock) -> None:
-    """One after the other, each while it holds `moving`."""
+    """Transfer one file after the other; each holds `moving` meanwhile."""
     expected = expected_download(TRANSFER_BYTES)
     for number in itertools.count():
         if ending.wait(TRANSFER_PAUSE_S):
@@ -123,7 +123,7 @@ def _transfer(lab: World, report: Report, ending: threading.Event, moving: threa
             try:
                 connection = connect(lab.user, host, SERVICE, timeout_s=CONNECT_TIMEOUT_S)
             except OSError:
-                ending.wait(1)  # no route for the moment, or one that leads elsewhere: the daemon was killed
+                ending.wait(1)  # no route for the moment, or another one, because the daemon was killed
                 continue
             try:
                 connection.settimeout(TRANSFER_TIMEOUT_S)
@@ -139,7 +139,7 @@ def _transfer(lab: World, report: Report, ending: threading.Event, moving: threa
 
 
 def _leaks(process: Process) -> list[str]:
-    """What a process holds more of than a fresh one, once an answer or a repair under way has ended."""
+    """What a process holds more of than a fresh one, after running answers and repairs have ended."""
     deadline = time.monotonic() + SETTLE_S
     while (found := _held_too_much(process)) and time.monotonic() < deadline:
         time.sleep(0.1)

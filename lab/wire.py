@@ -26,7 +26,7 @@ ETH_P_ALL = 0x0003
 PACKET_IGNORE_OUTGOING = 23  # linux/if_packet.h
 SIOCETHTOOL = 0x8946
 _OFFLOADS = (0x17, 0x1F, 0x24)  # linux/ethtool.h: set tx checksums, TSO, GSO
-HELD_S = 0.02  # what is put behind later frames goes out after so long when none comes
+HELD_S = 0.02  # seconds after which a frame that waits for later ones is sent without them
 BEHIND = 3  # so many
 BUFFER_BYTES = 8 << 20
 
@@ -39,7 +39,7 @@ class Action(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """What happens to frames of both directions: to a share of them by chance, or to every so-manieth."""
+    """What happens to frames of both directions: to a random share of them, or to every nth."""
 
     action: Action
     share: float = 0.0
@@ -75,7 +75,7 @@ class Wire:
             end.close()
 
     def _carry(self, source: socket.socket, sink: socket.socket) -> None:
-        held: list[tuple[int, bytes]] = []  # (leaves at count, frame)
+        held: list[tuple[int, bytes]] = []  # (the count at which it leaves, frame)
         count = 0
         while not self._ending.is_set():
             try:
@@ -114,7 +114,7 @@ def splice(
 ) -> Wire:
     """Put a wire in place of the cable between two interfaces, each given with its addresses.
 
-    Routes over the old cable are gone with it: the caller's to set again.
+    Routes over the old cable are gone with it; the caller sets them again.
     """
     middle = Namespace(name)
     undo.callback(middle.remove)
@@ -143,7 +143,7 @@ def _send(sink: socket.socket, frames: Sequence[bytes]) -> None:
         try:
             sink.send(frame)
         except OSError:
-            pass  # lost, as on a cable
+            pass  # the frame is lost, as on a cable
 
 
 def _without_offloads(interface: str) -> None:

@@ -102,7 +102,7 @@ class World:
         )
 
     def up(self) -> None:
-        """Start both daemons, and return when they have a session; a failure tells all logs."""
+        """Start both daemons, and return when they have a session. A failure shows all logs."""
         try:
             self.provider_side.start()
             self.provider_side.wait()
@@ -112,7 +112,7 @@ class World:
             raise LabError(f"{error}\n{self.logs()}") from None
 
     def run_in(self, namespace: Namespace, arguments: Sequence[str], name: str) -> Process:
-        """Start a program that ends with the world, if not before; so does what a node leaves when killed."""
+        """Start a program that ends with the world, if not before. Its run folder is in `folder`."""
         log = self.folder / f"{len(self.programs)}-{name}.log"
         process = Process(namespace, arguments, log, env={"NCONNECT_RUN_DIR": str(self.folder / "run")})
         self.programs.append(process)
@@ -158,7 +158,7 @@ def world(
     """
     with ExitStack() as undo:
         folder = Path(tempfile.mkdtemp(prefix=f"{prefix}{os.getpid()}-"))
-        folder.chmod(0o711)  # the daemons' own user must get through to their folders
+        folder.chmod(0o711)  # so that the daemons' user can enter their folders
         undo.callback(shutil.rmtree, folder, ignore_errors=True)
         names = ("user", "internet", "provider", "server")
         user, internet, provider, server = namespaces(undo, prefix, *names)
