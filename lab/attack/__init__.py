@@ -3,7 +3,7 @@
 - **rows**: the attacks, a module for each part of the product; each module has a tuple `ROWS`.
 - **attack**: what a row is, and what it returns.
 - **stage**: the world that all rows share, and what a row may use in it.
-- **node**: a relay that does its work, and on command injects what a hostile one could.
+- **node**: a relay that works, and on command injects what a hostile one could.
 - **sender**: an NKN client that misbehaves: as a stranger, or with an authorised peer's key and session.
 - **chat**: a chat with a real language model behind the provider, which notes when each token arrives.
 - **report**: the table, and the verdict.

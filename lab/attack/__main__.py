@@ -23,12 +23,12 @@ from lab.attack.stage import Stage, stage
 from lab.command import give_back, interrupt_once
 from lab.netns import LabError, require_root
 
-SETTLE_S = 1.2  # how long the chat is watched after each attack: above the pause that it may not make
+SETTLE_S = 1.2  # how long the chat is watched after each attack: longer than the longest pause allowed
 
 
 @contextmanager
 def at_most(seconds: float) -> Iterator[None]:
-    """Raise `LabError` in the block (of the main thread) when it takes longer."""
+    """Raise `LabError` in the block when it takes longer. Main thread only."""
 
     def late(_number: int, _frame: FrameType | None) -> None:
         raise LabError(f"it was not done after {seconds:.0f} s")

@@ -1,7 +1,7 @@
 """`python -m lab.attack.abuser`: clients that abuse a node, on plain sockets; commands come by `obey`.
 
-It runs on the attacker's machine, with the lowest priority: on a machine of two cores what an attack costs
-the attacker must not be taken for what it costs the node.
+It runs on the attacker's machine with the lowest priority, so that on two cores the attacker's own work is
+not mistaken for the node's.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def connect(node: str, source: str) -> Client:
 
 
 class Abuser:
-    """Commands by name. What is left open stays so until `let_go`."""
+    """Commands by name. Open connections stay open until `let_go`."""
 
     def __init__(self) -> None:
         self._open: list[Client | socket.socket] = []
@@ -47,7 +47,7 @@ class Abuser:
         return getattr(self, name)(*words)
 
     def inflate(self, node: str, source: str, seconds: str) -> int:
-        """Frames of 4 KB that inflate to 4 MiB, 50 at once, for so long; how many were sent."""
+        """Send frames of 4 KB that inflate to 4 MiB, 50 at once, for `seconds`; return how many."""
         client = connect(node, source).log_in()
         zeros = OutboundMessage((client.address,), (bytes(4_000_000),)).encode(compress=True)
         burst = (frame_head(BINARY, len(zeros)) + zeros) * 50
@@ -61,7 +61,7 @@ class Abuser:
         return sent
 
     def half_frames(self, node: str, source: str, count: str) -> int:
-        """Connections that send half of a large frame before they log in; how many bytes were taken."""
+        """Open connections that send half of a large frame before login; return how many bytes were sent."""
         sent = 0
         for _ in range(int(count)):
             with suppress(OSError):
@@ -76,7 +76,7 @@ class Abuser:
         return sent
 
     def idle_rpc(self, node: str, source: str, count: str) -> int:
-        """RPC connections on which nothing is asked, from a /64; how many were opened."""
+        """Open RPC connections from a /64 and ask nothing; return how many."""
         for n in range(int(count)):
             with suppress(OSError):
                 sock = socket.socket(socket.AF_INET6, socket.SOCK_STREAM)
@@ -87,7 +87,7 @@ class Abuser:
         return len(self._open)
 
     def log_in_often(self, node: str, source: str, count: str) -> int:
-        """Logins with fresh keys that stay; how many of them succeeded."""
+        """Log in with new keys and stay; return how many logins succeeded."""
         done = 0
         for _ in range(int(count)):
             with suppress(OSError, ValueError, KeyError):

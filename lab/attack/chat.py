@@ -1,7 +1,7 @@
-"""`python -m lab.attack.chat HOST PORT`: chats with the real model on and on, and notes when each token came.
+"""`python -m lab.attack.chat HOST PORT`: chats with the model without end, and prints when each token came.
 
-One line for each token: seconds of CLOCK_MONOTONIC. A completion that ends is followed by the next one, and
-one that breaks is asked for again: the time until then is a pause like any other.
+One line for each token: seconds of CLOCK_MONOTONIC. After a completion it asks for the next one, and
+asks again if one breaks off: the time until then is a pause like any other.
 """
 
 from __future__ import annotations

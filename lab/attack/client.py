@@ -20,7 +20,7 @@ UPGRADE = (
 
 
 class Client:
-    """One websocket to a node. It masks with zeros, so that nothing is spent on masking."""
+    """One websocket to a node. It masks with zeros, because masking costs time."""
 
     def __init__(self, sock: socket.socket, identity: Identity, name: str = "") -> None:
         self.sock = sock

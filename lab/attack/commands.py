@@ -1,4 +1,4 @@
-"""How the lab talks to a hostile program: a line in with what to do, a line out when it is done."""
+"""How the lab controls a hostile program: a line with a command in, a line with its result out."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ READY_S = 20.0
 
 
 async def obey(do: Callable[..., Awaitable[object]]) -> None:
-    """In the program: call `do(*words)` for each line of standard input, until it ends; say the result."""
+    """In the program: call `do(*words)` for each line of standard input, and print the result."""
     print("ready", flush=True)
     reader = asyncio.StreamReader()
     loop = asyncio.get_running_loop()
@@ -32,7 +32,7 @@ async def obey(do: Callable[..., Awaitable[object]]) -> None:
 
 
 class Hostile:
-    """One such program, in a namespace."""
+    """A hostile program in a namespace."""
 
     def __init__(
         self, namespace: Namespace, module: str, arguments: Sequence[str], log: Path, env: dict[str, str]
@@ -53,17 +53,17 @@ class Hostile:
             raise LabError(f"{self.name} said {word!r} first:\n{self.log.read_text()[-3000:]}")
 
     def do(self, *words: str, timeout_s: float = 20) -> Any:
-        """Have it do something to the end, and return the result."""
+        """Let it run a command to its end, and return the result."""
         assert self.process.stdin is not None
         try:
             self.process.stdin.write(json.dumps(words).encode() + b"\n")
             self.process.stdin.flush()
         except BrokenPipeError:
-            pass  # it has ended: `_line` tells of what
+            pass  # it has ended: `_line` says why
         return json.loads(self._line(timeout_s))
 
     def _line(self, timeout_s: float) -> str:
-        """The next line that it says."""
+        """The next line of its output."""
         deadline = time.monotonic() + timeout_s
         assert self.process.stdout is not None
         while b"\n" not in self._answers:

@@ -1,7 +1,7 @@
-"""`python -m lab.attack.node`: a node that relays as it should, and on command does what a hostile one could.
+"""`python -m lab.attack.node`: a node that relays properly, and on command attacks as a hostile one could.
 
-It knows what every node knows: who is logged in, and all frames that pass. A command is an attack's name and
-the address of its victim.
+It knows what every node knows: who is logged in, and all frames that pass. A command is the name of an attack
+and the address of its victim.
 """
 
 from __future__ import annotations
@@ -23,12 +23,14 @@ from nconnect.node.settings import NodeSettings
 from nconnect.wire.message import Message
 from nconnect.wire.nkn import InboundMessage, decode_client_message, inbound_prefix
 
-KEPT = 256  # messages to each client that are kept to be used again
+KEPT = 256  # messages to each client that are kept for replay
 MANY = 200
-MAX_CONNECTIONS = 256  # so that an attacker has as many soon
+MAX_CONNECTIONS = 256  # so that an attacker soon has as many
 DATA_NONCE_BYTES = 16
 HOSTILE_WORDS = "\x1b[2J\x1b]0;owned\x07\u202eevil"
-HONEST = f"phone.{Identity(b'honest device'.ljust(32)).public_key.hex()}"  # of whom a node may tell
+HONEST = (
+    f"phone.{Identity(b'honest device'.ljust(32)).public_key.hex()}"  # unknown senders that a node may invent
+)
 
 
 class Tap:
@@ -68,7 +70,7 @@ class Tap:
 
 
 class HostileNode:
-    """Attacks by name, each a method of one victim's tap."""
+    """Attacks by name; each is a method of the victim's tap."""
 
     def __init__(self, server: NodeServer) -> None:
         self._taps: dict[Any, Tap] = {}
@@ -92,7 +94,7 @@ class HostileNode:
         return [tap for connection, tap in self._taps.items() if connection.address == address][-1]
 
     async def do(self, name: str, *words: str) -> object:
-        """An attack, or what the lab asks about the node itself."""
+        """Run an attack, or answer a question about the node itself."""
         if name == "measure":
             return self.measure()
         if name == "search":
@@ -101,7 +103,7 @@ class HostileNode:
         return None
 
     def search(self, *texts: str) -> dict[str, int]:
-        """How many messages it has kept, and how many of them show one of these texts."""
+        """How many messages it has kept, and how many of them hold one of these texts."""
         kept = [
             payload for tap in self._taps.values() for _, payload in (*tap.data, *tap.first, *tap.handshakes)
         ]
@@ -127,7 +129,7 @@ class HostileNode:
             tap.inject(source, payload)
 
     def flip_bits(self, tap: Tap, _: Tap | None) -> None:
-        """Frames with a counter that is new, and one bit that is not theirs."""
+        """Frames with a new counter and one flipped bit."""
         for n, (source, payload) in enumerate(list(tap.data)):
             message = Message.decode(payload)
             body = bytearray(message.payload)
@@ -140,12 +142,12 @@ class HostileNode:
             tap.inject(source, _data(message.nonce, bytes(message.payload[: n % 16])))
 
     def late(self, tap: Tap, other: Tap | None) -> None:
-        """Frames of a session that is over, which were held back."""
+        """Frames of an ended session that were held back."""
         for source, payload in tap.first:
             tap.inject(source, payload)
 
     def reflect(self, tap: Tap, other: Tap | None) -> None:
-        """What the victim sent comes back to it, in its peer's name."""
+        """The victim's own messages come back to it, in the name of its peer."""
         assert other is not None
         source = tap.data[-1][0]
         for _, payload in list(other.data):
@@ -161,7 +163,7 @@ class HostileNode:
             tap.inject(source, payload)
 
     def forge_sender(self, tap: Tap, _: Tap | None) -> None:
-        """Boxes that nobody sealed, in the peer's name."""
+        """Boxes that nobody sealed, in the name of the peer."""
         source = tap.data[-1][0]
         for _n in range(MANY):
             sealed = Message(os.urandom(180), encrypted=True, nonce=os.urandom(24)).encode()
@@ -211,7 +213,7 @@ class HostileNode:
         tap.close(1008, HOSTILE_WORDS)
 
     def knock(self, tap: Tap, _: Tap | None) -> None:
-        """One sender that nobody knows, the same each time."""
+        """Knock as an unknown sender, the same one each time."""
         tap.inject(HONEST, Message(os.urandom(60), encrypted=True, nonce=os.urandom(24)).encode())
 
 

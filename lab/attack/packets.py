@@ -1,4 +1,4 @@
-"""IPv4 packets as an attacker makes them."""
+"""IPv4 packets of an attacker."""
 
 from __future__ import annotations
 

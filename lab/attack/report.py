@@ -1,4 +1,4 @@
-"""What became of each attack, and whether all is as it must be."""
+"""The results of all attacks, and the verdict."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """`python -m lab.attack.sender SEED_RPC SEED IDENTIFIER DEST ADDRESS`: a peer or a stranger that misbehaves.
 
-It has the real tunnel core, so that with an authorised key it has a real session, and then seals into it what
-no honest peer would.
+It has the real tunnel core: with an authorised key it gets a real session, and seals into it what no honest
+peer would send.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class Sender:
         self._writable = asyncio.Event()
         self._out = memoryview(bytearray(4_100_000))
 
-    # What the link says
+    # Events of the link
 
     def on_up(self, node: NodeInfo) -> None:
         self._up.set()
@@ -91,8 +91,8 @@ class Sender:
         await getattr(self, name)(*words)
 
     async def session(self) -> None:
-        """Become what an ordinary peer is."""
-        await self._seal(self._packet(b"\x0a\x56\x00\x01"))  # what proves the keys to the other side
+        """Get a session, as an ordinary peer does."""
+        await self._seal(self._packet(b"\x0a\x56\x00\x01"))  # proves the keys to the other side
 
     async def spoofed_sources(self) -> None:
         for source in ("10.86.0.2", "10.86.0.1", "127.0.0.1", "224.0.0.1", "169.254.1.1", "192.168.50.10"):
@@ -101,7 +101,7 @@ class Sender:
                 await self._seal(packet)
 
     async def mapped_sources(self) -> None:
-        """IPv6 packets whose source is an IPv4 address in disguise."""
+        """IPv6 packets whose source is an IPv4-mapped address."""
         for _ in range(MANY):
             source = bytes(10) + b"\xff\xff" + self._source
             body = struct.pack(">IHBB", 0x60000000, 8, 59, 64) + source + bytes(15) + b"\x01" + bytes(8)
@@ -121,7 +121,7 @@ class Sender:
             await self._seal_batch(struct.pack("<I", 0xFFFFFF) + os.urandom(40))
 
     async def forbidden(self) -> None:
-        """TCP connections to what this peer may not reach."""
+        """TCP connections to destinations that this peer may not reach."""
         for host in (b"\xc0\xa8\x32\x0a", b"\xc0\xa8\x32\x01", b"\x0a\x56\x00\x02", b"\x08\x08\x08\x08"):
             for port in range(20, 70):
                 await self._seal(self._packet(host, port=port))
@@ -132,7 +132,7 @@ class Sender:
             await self._seal(NO_OFFLOAD + bytes.fromhex(packet))
 
     async def many_flows(self, port: str, count: str) -> None:
-        """A datagram from so many source ports to one port of the server."""
+        """Send a datagram from each of many source ports to one port of the server."""
         for n in range(int(count)):
             await self._seal(self._datagram(b"\xc0\xa8\x32\x0a", 20_000 + n, int(port)))
             if n % 100 == 99:
@@ -148,7 +148,7 @@ class Sender:
                 await self._seal_batch(bytes(arena[:size]) * (MAX_BATCH_BYTES // size))
 
     async def link_changes(self) -> None:
-        """A batch full of changes of our links, each of which asks for eight answers."""
+        """A batch full of changes of our links; each asks for eight answers."""
         entries = b"".join(struct.pack("<BI", n, n) for n in range(8))
         body = struct.Struct(f"<II{len(entries)}s")
         head = RecordKind.LINKS << 24 | 4 + len(entries)
@@ -184,7 +184,7 @@ class Sender:
             await self._send(self._initiation())
 
     async def other_key(self) -> None:
-        """A handshake of another key than the address has."""
+        """A handshake with another key than the address has."""
         await self._send(self._initiation(Identity(os.urandom(32))))
 
     async def unknown_key(self) -> None:
@@ -203,14 +203,14 @@ class Sender:
         return boxed(Box(self._identity, self._dest.public_key), made.frame, os.urandom)
 
     def _packet(self, destination: bytes, *, source: bytes | None = None, port: int = 80) -> bytes:
-        """A SYN, behind a virtio-net header that asks for nothing."""
+        """A SYN behind a virtio-net header without offloads."""
         source = source or self._source
         tcp = struct.pack(">HHIIBBHHH", 40000 + port, port, 1, 0, 0x50, 2, 65535, 0, 0)
         total = checksum(source + destination + struct.pack(">BBH", 0, 6, len(tcp)) + tcp)
         return _ipv4(source, destination, 6, tcp[:16] + struct.pack(">H", total) + tcp[18:])
 
     def _datagram(self, destination: bytes, source_port: int, port: int) -> bytes:
-        """UDP of one byte, without a checksum, behind such a header."""
+        """A datagram of one byte without a checksum, behind such a header."""
         return _ipv4(self._source, destination, 17, struct.pack(">HHHHx", source_port, port, 9, 0))
 
     async def _seal(self, record: bytes) -> None:
@@ -239,12 +239,12 @@ class Sender:
 
 
 def _with_tag(entries: bytes, tag: int) -> bytes:
-    """The same links, the first one at another node."""
+    """The same links, but the first one at another node."""
     return entries[:1] + tag.to_bytes(4, "little") + entries[5:]
 
 
 def _ipv4(source: bytes, destination: bytes, protocol: int, body: bytes) -> bytes:
-    """A packet behind a virtio-net header that asks for nothing."""
+    """A packet behind a virtio-net header without offloads."""
     head = struct.pack(">BBHHHBBH", 0x45, 0, 20 + len(body), 0, 0, 64, protocol, 0) + source + destination
     return NO_OFFLOAD + head[:10] + struct.pack(">H", checksum(head)) + head[12:] + body
 

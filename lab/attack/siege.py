@@ -4,8 +4,8 @@
               node (30002, 30003), and another one (31002, 31003), which is idle
     s0 … s9, honest: each with a cable to the internet
 
-The control of a measurement is the same load against the idle node: it takes the same processors. Where the
-load is for a client, there a program reads it which does nothing else.
+The control of a measurement is the same load against the idle node, because it uses the same processors. If
+the load goes to a client, a program that does nothing else reads it there.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ class Siege:
     def measure(
         self, load: Load, strangers: int, *, control: bool = False, pings: int = 1000, logins: int = LOGINS
     ) -> Measured:
-        """Under this load from so many addresses."""
+        """Measure under a load from so many addresses."""
         return self.measure_all((load,), strangers, control=control, pings=pings, logins=logins)
 
     def measure_all(
@@ -98,7 +98,7 @@ class Siege:
         logins: int = LOGINS,
         apart: bool = False,
     ) -> Measured:
-        """Under several loads at once, from so many addresses: each from all, or `apart`, from some."""
+        """Measure under several loads at once: each from all addresses, or with `apart` from some of them."""
         before = self.world.node.status()["drops"]
         with self._under(loads, strangers, control, apart):
             slowest: list[float] = []
@@ -147,13 +147,13 @@ class Siege:
                 process.kill()
 
     def login_s(self) -> float:
-        """How long an honest client takes from its connect to its login, on the node of the tunnel."""
+        """Seconds that an honest client takes to log in at the tunnel's node."""
         return self.honest.enter(lambda: login_s(NODE_HOST, PORTS[0]))
 
 
 @contextmanager
 def siege(prefix: str = "ncsiege", *, node_options: tuple[str, ...] = ()) -> Iterator[Siege]:
-    """Build it; when the block ends, however it ends, all is gone."""
+    """Build the siege, and remove it when the block ends."""
     with world(prefix, node_options=node_options) as made, ExitStack() as undo:
         names = [*(f"s{n}" for n in range(MANY)), "honest"]
         machines = namespaces(undo, prefix, *names)

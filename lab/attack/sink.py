@@ -1,6 +1,6 @@
-"""`python -m lab.attack.sink MARK [PORT…]`: says what arrives on this machine that holds MARK.
+"""`python -m lab.attack.sink MARK [PORT…]`: prints what arrives on this machine and holds MARK.
 
-Without ports all frames of all interfaces are looked at: a line with the interface, "in" or "out", and
+Without ports it reads all frames of all interfaces: a line with the interface, "in" or "out", and
 "udp PORT", "fragment" or the IP protocol's number. With ports only what UDP sockets get counts.
 """
 

@@ -52,7 +52,7 @@ class Stage:
         return self.world.provider_side if name == "provider" else self.world.user_side
 
     def sink(self, machine: Namespace, mark: str, *ports: int) -> Process:
-        """A program that says what arrives there and holds `mark`: see `lab.attack.sink`. Made once."""
+        """A program that prints what arrives there and holds `mark` (`lab.attack.sink`), started once."""
         key: tuple[str | int, ...] = (machine.name, mark, *ports)
         if key not in self._sinks:
             command = [sys.executable, "-m", "lab.attack.sink", mark, *map(str, ports)]
@@ -66,7 +66,7 @@ class Stage:
         return max(after - before for before, after in pairwise(times))
 
     def token_times(self) -> list[float]:
-        """When each token of the chat came; the reader's other lines are left out."""
+        """When each token of the chat came."""
         lines = self.reader.text().splitlines()
         return [float(line) for line in lines if line.replace(".", "").isdigit()]
 
@@ -81,7 +81,7 @@ class Stage:
 
 @contextmanager
 def stage() -> Iterator[Stage]:
-    """The world with a hostile node in its middle, the tunnel up, the chat under way, the senders ready."""
+    """A world with a hostile node, in which the tunnel is up, the chat runs and the senders are ready."""
     with world("ncattack") as made, ExitStack() as undo:
         seeds = {name: os.urandom(32) for name in ("peer", "stranger", "provider")}
 
@@ -107,7 +107,7 @@ def stage() -> Iterator[Stage]:
         )
         rogue = f"{ROGUE}.{Identity(seeds['provider']).public_key.hex()}"
         made.user_side.nconnect("peer", "add", ROGUE, rogue, "--allowed-ips", "10.66.0.0/24")
-        # Who knocks at the provider is remembered for `peer pending`.
+        # The provider remembers unknown senders for `peer pending`.
         config = made.provider_side.config
         config.write_text(
             config.read_text().replace("[interface]\n", "[interface]\naccept_pending = true\n", 1)
@@ -122,7 +122,7 @@ def stage() -> Iterator[Stage]:
         reader = made.run_in(made.user, chat, "chat")
         built = Stage(made, attacker, programs, reader, evil)
         until(lambda: len(built.token_times()) > 20, "the chat", timeout_s=30, process=reader)
-        # A new session, so that the node holds frames of one that is over.
+        # A new session, so that the node has frames of an old one.
         made.user_side.down()
         made.user_side.start()
         made.user_side.wait(PROVIDER_PEER)

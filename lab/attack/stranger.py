@@ -42,7 +42,7 @@ class Stranger:
         self._flood(lambda: iter(lambda: frame, None))
 
     def small(self) -> None:
-        """Small messages to somebody who does not want them."""
+        """Small messages to a client that does not want them."""
         frame = OutboundMessage((self._dest,), (os.urandom(SMALL_BYTES),)).encode()
         self._flood(lambda: iter(lambda: frame, None))
 
@@ -77,7 +77,7 @@ class Stranger:
         self._hold(lambda: self._client().sock)
 
     def mail(self) -> None:
-        """Messages to be held for clients that do not exist, each for another one."""
+        """Messages to be held for absent clients, each for another one."""
 
         def frames() -> Iterator[bytes]:
             while True:
@@ -87,7 +87,7 @@ class Stranger:
         self._flood(frames)
 
     def mail_to_one(self) -> None:
-        """Messages to be held for one client, in the names of many."""
+        """Messages to be held for one client, from many senders."""
         frame = OutboundMessage((self._dest,), (bytes(10),), max_holding_seconds=HOLDING_S).encode()
         self._flood(lambda: iter(lambda: frame, None))
 
@@ -111,7 +111,7 @@ class Stranger:
         self._hold(lambda: self._sent(self._client().sock, half))
 
     def read(self) -> None:
-        """No attack: a client that reads what others send to it. DEST is its seed."""
+        """No attack: a client that reads what it gets. DEST is its seed."""
         client = Client(self._connect("ws"), Identity(bytes.fromhex(self._dest))).log_in()
         client.sock.settimeout(None)
         print("ready", flush=True)
@@ -121,7 +121,7 @@ class Stranger:
     # How
 
     def _deaf(self, most: int) -> list[Client]:
-        """As many as the node lets in, but for one: so that there is a place for who sends."""
+        """As many clients as the node lets in, less one, so that there is a place for the sender."""
         clients: list[Client] = []
         while len(clients) < most:
             try:
@@ -152,7 +152,7 @@ class Stranger:
         try:
             sock.sendall(data)
         except TimeoutError:
-            pass  # it does not read so much
+            pass  # the node does not read so much
         return sock
 
     def _flood(self, frames: Callable[[], Iterator[bytes]]) -> None:

@@ -85,7 +85,7 @@ def at_least_one(text: str) -> int:
 
 
 def chosen(items: Sequence[T], names: set[str]) -> list[T]:
-    """Those that are named; all, when none is."""
+    """Those that are named, or all if none is."""
     named = [item for item in items if item.name in names]
     return named or list(items)
 
@@ -105,7 +105,7 @@ def run_scale(options: argparse.Namespace, console: Console) -> int:
 
 
 def run_docs(options: argparse.Namespace, console: Console) -> int:
-    """Both, one after the other, as one set of results; and the page about them."""
+    """Run the comparison and the runs at scale as one set of results, and write the page about them."""
     folder = Path(options.folder)
     results = Results()
     machine, settings = report.machine(), dict[str, Any]()
@@ -140,7 +140,7 @@ def run_profile(options: argparse.Namespace, console: Console) -> int:
 
 
 def names_of(options: argparse.Namespace) -> set[str]:
-    """What was asked for; `links` stands for the case under each congestion control."""
+    """The names that were asked for; `links` stands for the case under each congestion control."""
     given = {name for value in options.only for name in value.split(",") if name}
     for case in CASES:
         if case.congestion and case.name.removesuffix(f"-{case.congestion}") in given:
@@ -194,7 +194,7 @@ def teller(console: Console) -> Tell:
 def show(
     results: Results, baseline: str, options: argparse.Namespace, settings: dict[str, Any], console: Console
 ) -> None:
-    """On the terminal, and in the files that were asked for."""
+    """Print the results, and write the files that were asked for."""
     for table in report.tables(results, baseline):
         console.print(table)
     reached = report.reach_table(results)

@@ -25,7 +25,7 @@ from nconnect.errors import NoReply
 from nconnect.nkn import Client
 
 PING_BYTES = 100
-QUIET_S = 0.5  # without another message: all that came has come
+QUIET_S = 0.5  # without another message: then all have arrived
 INBOX_MESSAGES = 1 << 16
 INBOX_BYTES = 256 << 20
 
@@ -40,7 +40,7 @@ class Count:
 
     def add(self, size: int) -> None:
         self.last = time.monotonic()
-        if not self.first:  # the clock starts with it, so that it does not count
+        if not self.first:  # the clock starts with this message, so it does not count
             self.first = self.last
         else:
             self.bytes += size
@@ -97,7 +97,7 @@ async def ping(asking: Client, to: str, count: int, interval_s: float) -> dict[s
 
 async def up(asking: Client, to: str, size: int, seconds: float) -> dict[str, Any]:
     await flood(asking, to, size, seconds)
-    # Asked until nothing more came in between: the question may overtake messages that are under way.
+    # Repeated until the count stands still: the question may overtake messages on their way.
     total: dict[str, float] = {"bytes": 0, "seconds": 0}
     while True:
         reply = await asking.send(to, "count", encrypt=False, reply_timeout_s=30)
@@ -124,7 +124,7 @@ async def down(asking: Client, to: str, size: int, seconds: float) -> dict[str, 
 async def ask(seed_rpc: str, to: str, what: str, first: str, second: str) -> None:
     measure = {"ping": ping, "up": up, "down": down}[what]
     async with client(seed_rpc) as asking:
-        await asking.send(to, bytes(PING_BYTES), encrypt=False)  # the first knows no keys yet
+        await asking.send(to, bytes(PING_BYTES), encrypt=False)  # the first one has no keys yet
         print(json.dumps(await measure(asking, to, int(first), float(second))))
 
 

@@ -5,7 +5,7 @@
       └───────── direct0 ──────────────────────────── direct0 ─────────┘
     10.99.0.1, fd99::1                                10.99.0.2, fd99::2
 
-Peers that need no node go over the direct cable: one hop fewer than our tunnel has to make.
+Tunnels that need no node use the direct cable, which is one hop less than ours.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ QUIC_PORT = 4433
 
 @dataclass
 class Bed:
-    """Three machines, and on the provider's the servers that every case asks."""
+    """Three machines, with servers on the provider that the cases use."""
 
     folder: Path
     user: Namespace

@@ -1,4 +1,4 @@
-"""What is measured of each contender: the cases, by name."""
+"""The cases: what is measured of each contender."""
 
 from __future__ import annotations
 
@@ -39,13 +39,13 @@ class Settings:
     pings: int
     chats: int
     udp_s: float = 1.0
-    probe_s: float = 0.6  # of one rate, in the search for the highest
+    probe_s: float = 0.6  # for one rate, in the search for the highest one
     probes: int = 3
     settle_s: float = 3.0  # on the slow link
     shaped_s: float = 4.0
     links_s: int = 8
     links_settle_s: int = 4
-    volume_gb: float = 10.0  # for the memory after it; 0: left out
+    volume_gb: float = 10.0  # bytes before the memory is measured again; 0: left out
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,14 +54,14 @@ class Case:
     measure: Callable[[Running, Settings], Values]
     quick: bool
     missing: Callable[[], str | None] = lambda: None
-    congestion: str | None = None  # on a slow link, under this; the contender is started for it
+    congestion: str | None = None  # congestion control on a slow link; the contender is started again for it
     once: bool = False  # in the first round only
 
 
 def _iperf(running: Running, settings: Settings, *options: str, host: str | None = None) -> dict[str, Any]:
     command = ["iperf3", "-J", "-c", host or running.host, "-p", str(IPERF_PORT)]
     command += ["-t", str(settings.seconds), "-O", str(settings.warm_up_s), *options]
-    # The server takes one test at a time, and on a slow way ends the last one late.
+    # The server runs one test at a time, and over a slow link ends the last one late.
     again = ("busy", "closed unexpectedly") if running.closes_early else ("busy",)
     deadline = time.monotonic() + IPERF_BUSY_S
     while True:
@@ -83,7 +83,7 @@ def _gbps(found: dict[str, Any], end: str = "sum_received") -> float:
 
 
 def _stream(running: Running, settings: Settings, direction: str, *options: str) -> Values:
-    """One TCP stream, and what the tunnel's processes worked for it."""
+    """One TCP stream, and the processor time of the tunnel for it."""
     before = running.cpu_s()
     own = running.own.get(f"tcp-{direction}")
     if own is not None:
@@ -91,7 +91,7 @@ def _stream(running: Running, settings: Settings, direction: str, *options: str)
         counted = 1.0
     else:
         values = {f"tcp_{direction}": _gbps(_iperf(running, settings, *options))}
-        # The processes also worked in the warm-up, whose bytes iperf3 leaves out: scale to the whole time.
+        # The processor time includes the warm-up, whose bytes iperf3 leaves out: scale to the whole time.
         counted = settings.seconds / (settings.seconds + settings.warm_up_s)
     worked = running.cpu_s() - before
     carried_gb = values[f"tcp_{direction}"] * settings.seconds / 8
@@ -122,7 +122,7 @@ def tcp6_up(running: Running, settings: Settings) -> Values:
 
 
 def udp_flood(size: int, running: Running, settings: Settings) -> Values:
-    """As fast as the sender can; what arrives at the provider is counted there."""
+    """Send as fast as the sender can; the provider counts what arrives."""
     return {f"udp_{size}": udp.flood(running.bed, running.host, size, settings.udp_s)[0]}
 
 
@@ -135,7 +135,7 @@ def udp_rate(size: int, running: Running, settings: Settings) -> Values:
 
 
 def quic_down(running: Running, settings: Settings) -> Values:
-    """A stream of aioquic's; its own work is most of what it costs, and what it is slowed by is disorder."""
+    """A stream of aioquic, whose own work is most of the cost; reordering slows it down."""
     command = [
         sys.executable,
         "-m",
@@ -153,14 +153,14 @@ def quic_down(running: Running, settings: Settings) -> Values:
 
 
 def udp_steady(running: Running, settings: Settings) -> Values:
-    """Datagrams of 1,400 bytes at a rate that video has."""
+    """Datagrams of 1,400 bytes at the rate of a video."""
     rate = UDP_STEADY_BITS / 8 / FLOOD_BYTES
     _, loss = udp.flood(running.bed, running.host, FLOOD_BYTES, settings.seconds, rate)
     return {"udp_50_lost": 100 * loss}
 
 
 def udp_tcp(running: Running, settings: Settings) -> Values:
-    """A TCP stream, and a ping, while UDP floods the same way; the stream's start is not counted."""
+    """A TCP stream and a ping beside a flood of UDP; the start of the stream is not counted."""
     steady = replace(settings, seconds=ceil(settings.udp_s), warm_up_s=1)
     with ThreadPoolExecutor(2) as pool:
         stream = pool.submit(_gbps_beside, running, steady)
@@ -168,20 +168,20 @@ def udp_tcp(running: Running, settings: Settings) -> Values:
         packets, _ = udp.flood(running.bed, running.host, FLOOD_BYTES, steady.warm_up_s + steady.seconds)
     gbps = stream.result()
     all_gbps = gbps + packets * FLOOD_BYTES * 8 / 1e9
-    share = 100 * gbps / all_gbps if all_gbps else 0.0  # some let neither through
+    share = 100 * gbps / all_gbps if all_gbps else 0.0  # some tunnels let nothing through
     return {"flood_tcp": gbps, "flood_share": share} | trips.result()
 
 
 def _gbps_beside(running: Running, settings: Settings) -> float:
     try:
         return _gbps(_iperf(running, settings))
-    except LabError:  # nothing of it came through
+    except LabError:  # nothing came through
         return 0.0
 
 
 def _trips_beside(running: Running, settings: Settings) -> Values:
     count = int(settings.seconds / FLOOD_PING_S)
-    time.sleep(settings.warm_up_s)  # both are at their pace by then, and there is no state to ask for
+    time.sleep(settings.warm_up_s)  # both have their rate by then; no event tells of it
     try:
         trips = round_trips(running.bed.user, running.host, count=count, interval_s=FLOOD_PING_S)
     except LabError:  # none was answered
@@ -205,7 +205,7 @@ def start(running: Running, settings: Settings) -> Values:
 
 
 def memory(running: Running, settings: Settings) -> Values:
-    """After all that went before it."""
+    """The memory after the cases before."""
     if not running.processes:
         return {}
     largest = (
@@ -215,7 +215,7 @@ def memory(running: Running, settings: Settings) -> Values:
 
 
 def volume(running: Running, settings: Settings) -> Values:
-    """The memory after so many bytes more, in one stream each way."""
+    """The memory after more bytes, in one stream each way."""
     if not running.daemons or not settings.volume_gb:
         return {}
     half = str(int(settings.volume_gb * 5e8))

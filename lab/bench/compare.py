@@ -1,4 +1,4 @@
-"""Rounds of contenders and cases, and the medians of what they gave."""
+"""Rounds of contenders and cases, and the medians of their values."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Tell = Callable[[str], None]
 
 @dataclass
 class Results:
-    """Values by contender, metric and round; and what could not be measured, and why."""
+    """Values by contender, metric and round, and what could not be measured and why."""
 
     values: dict[str, dict[str, list[float]]] = field(default_factory=dict)
     failures: list[str] = field(default_factory=list)
@@ -35,12 +35,12 @@ class Results:
         return statistics.median(values) if values else None
 
     def first(self, contender: str, metric: str) -> float | None:
-        """The first round's."""
+        """The value of the first round."""
         values = self.values.get(contender, {}).get(metric)
         return values[0] if values else None
 
     def include(self, other: Results) -> None:
-        """Add what another run found."""
+        """Add the results of another run."""
         for contender, found in other.values.items():
             for metric, values in found.items():
                 self.values.setdefault(contender, {}).setdefault(metric, []).extend(values)
@@ -57,7 +57,7 @@ class Results:
 def compare(
     contenders: Sequence[Contender], cases: Sequence[Case], settings: Settings, rounds: int, tell: Tell
 ) -> Results:
-    """Measure; a case that fails is told, recorded and left out, and the others go on."""
+    """Measure. A case that fails is printed, recorded and left out."""
     results = Results()
     started = time.monotonic()
     usable = []

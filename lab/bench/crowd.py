@@ -35,13 +35,13 @@ from nconnect.tunnel.timers import NEVER
 from nconnect.wire.jsonrpc import NodeInfo
 from nconnect.wire.nkn import InboundMessage
 
-AT_ONCE = 32  # connecting at the start: more would measure the backlog of a listening socket
+AT_ONCE = 32  # that connect at the same time: more would measure the backlog of a listening socket
 REPORT_S = 0.05
 _OPENED = memoryview(bytearray(1 << 16))
 
 
 def identity(number: int) -> Identity:
-    """The key of user `number`; the same in every process, so that a provider can be told of it."""
+    """The key of user `number`, the same in every process, so that a provider can be configured for it."""
     return Identity(hashlib.sha256(b"nconnect bench, user %d" % number).digest())
 
 
@@ -50,7 +50,7 @@ def user_address(number: int) -> str:
 
 
 def tunnel_address(number: int) -> str:
-    """Within 10.86.0.0/16, and none of the bench's own in 10.86.0.0/24."""
+    """An address in 10.86.0.0/16, but not in 10.86.0.0/24, which the bench uses itself."""
     return f"10.86.{1 + number // 250}.{1 + number % 250}"
 
 
@@ -98,7 +98,7 @@ class User:
     def on_writable(self) -> None: ...
 
     def _started(self) -> None:
-        """All is up; for the first time?"""
+        """The link, and with a provider the session, is up. Count it if it is the first time."""
         if not self._has_started:
             self._has_started = True
             self._crowd.begin_another()
@@ -159,7 +159,7 @@ class Crowd:
             user.link.close()
 
     def begin_another(self) -> None:
-        """One of those that have begun is up."""
+        """One that was started is up: start the next."""
         user = next(self._waiting, None)
         if user is not None:
             user.link.start()

@@ -1,7 +1,7 @@
-"""Runs a `nkn.link.Link` for less than the daemon's shell does: for thousands of clients in one process.
+"""Runs a `nkn.link.Link` with less work than the daemon does, for thousands of clients in one process.
 
-The machine, and so the schedule, the login and the pings, are those of every client. Around it are no tasks
-and no HTTP library: a socket that connects, one request, and what the answer begins with. IPv4, one seed.
+The state machine is the one of every client, and so are schedule, login and pings. Around it are neither
+tasks nor an HTTP library: a socket that connects, a request, the beginning of the answer. IPv4, one seed.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ _POST = (
 
 
 class LeanLink:
-    """One link, as `io.link.LinkRunner` is one; all calls on the loop."""
+    """One link, like `LinkRunner`. All calls must come from the loop."""
 
     __slots__ = ("_asking", "_handler", "_loop", "_timer", "_timer_at", "_websocket", "link")
 
@@ -218,7 +218,7 @@ class _Connection:
 
 
 class _Exchange:
-    """A request on a connection of its own. `read` gives what is of use, once that is whole.
+    """A request on a connection of its own. `read` returns the useful part once it is complete.
 
     Then `done` is called with the socket, which is its from then on; else `failed`, once. The time-out is
     the link's.
@@ -245,7 +245,7 @@ class _Exchange:
         loop.add_writer(self._sock.fileno(), self._on_connected)
 
     def close(self) -> None:
-        """Want nothing more of it."""
+        """Give up the request."""
         if self._sock.fileno() >= 0:
             self._loop.remove_writer(self._sock.fileno())
             self._loop.remove_reader(self._sock.fileno())

@@ -1,4 +1,4 @@
-"""The figures that cases give: a row of a table each."""
+"""The figures of the cases: each is a row of a table."""
 
 from __future__ import annotations
 

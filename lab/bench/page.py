@@ -1,4 +1,4 @@
-"""`docs/benchmarks.md`: one run as a page, with its command, pictures, tables and what the figures mean."""
+"""`docs/benchmarks.md`: a page about one run, with command, pictures, tables and explanations."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pictures of a run, as SVG and PNG, that say at a glance what it found. Needs matplotlib (a test tool)."""
+"""Pictures of a run as SVG and PNG. Needs matplotlib (a test tool)."""
 
 from __future__ import annotations
 
@@ -206,5 +206,5 @@ def _grouped(
 
 
 def _label(axes: Axes, words: str, x: float, y: float) -> None:
-    """The number stands at the end of its bar: no ticks are needed."""
+    """Write the number at the end of its bar, so that no ticks are needed."""
     axes.annotate(words, (x, y), xytext=(3, 0), textcoords="offset points", va="center", fontsize=7.5)

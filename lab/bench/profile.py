@@ -1,4 +1,4 @@
-"""Where the time of a packet goes: a flame graph of each process while a transfer runs. Needs py-spy."""
+"""A flame graph of each process while a transfer runs. Needs py-spy."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def profile(
 
 
 def readable(svg: str, title: str) -> str:
-    """py-spy's picture under another title than its own command, and with names cut at their ends."""
+    """py-spy's picture with a better title, and with long names cut at their ends."""
     svg = re.sub(r'(<text id="title"[^>]*>)[^<]*', rf"\g<1>{title}", svg, count=1)
     return svg.replace("truncate_text_right = false", "truncate_text_right = true")
 

@@ -1,4 +1,4 @@
-"""What the project wants to reach, as ratios within one run; and whether a run has reached it."""
+"""The goals of the project, as ratios within one run, and whether a run has reached them."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def _row(what: str, must: str, goal: str, bounds: list[_Bound]) -> Row:
     known = [bound for bound in bounds if bound.value is not None]
     measured = ", ".join(bound.words.format(bound.value) for bound in known)
     if len(known) < len(bounds):
-        # What is known can show that it is missed, never that it is reached.
+        # With values missing a goal can be shown as missed, but not as reached.
         missed = any(not bound.reaches(bound.must) for bound in known)
         return Row(what, must, goal, measured, Verdict.MISSED if missed else Verdict.UNKNOWN)
     if not all(bound.reaches(bound.must) for bound in known):

@@ -17,7 +17,7 @@ COLUMNS = 4  # of contenders in a terminal's table
 
 
 def number(value: float, digits: int) -> str:
-    """With so many digits behind the point; with two more where they would show next to nothing."""
+    """Format with `digits` decimals, and with two more if the number is very small."""
     if 0 < value < 5 * 10**-digits:
         digits += 2
     return f"{value:,.{digits}f}"
@@ -103,7 +103,7 @@ def machine() -> dict[str, Any]:
 
 
 def as_json(results: Results, baseline: str, settings: dict[str, Any]) -> dict[str, Any]:
-    """All values, medians and ratios, and what they were measured on."""
+    """All values, medians and ratios, and the machine."""
     return {
         "machine": machine(),
         "settings": settings,
@@ -135,7 +135,7 @@ def as_json(results: Results, baseline: str, settings: dict[str, Any]) -> dict[s
 
 
 def from_json(value: dict[str, Any]) -> Results:
-    """What `as_json` made of them."""
+    """Read what `as_json` wrote."""
     return Results(
         {
             contender: {metric: list(entry["rounds"]) for metric, entry in found.items()}

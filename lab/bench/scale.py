@@ -1,11 +1,11 @@
-"""Many at once: peers of one provider, and idle clients of one node.
+"""Many peers of one provider, and many idle clients of one node.
 
     crowd 0 … 3 ──┐
     user ─────────┴── internet (node) ─────── provider (a TUN, and 1 to 1,000 peers)
 
 All but one of the peers are users without a TUN (`lab.bench.crowd`): each has its own key, link, session and
-place in the provider's routing table. The one is the shipped daemon, and the throughput is measured through
-it. The crowd's processes have a machine and an address each, and the node's limits for one address are
+place in the provider's routing table. The other one is the shipped daemon, through which throughput is
+measured. The crowd's processes have a machine and an address each, and the node's limits for one address are
 lifted. All of it shares this machine's cores, and the node stays on one of them: on two cores the scheduler,
 left alone, moves it to and fro a thousand times a second in some transfers and not in others, which costs a
 seventh of the rate whatever the number of peers.
@@ -38,9 +38,9 @@ from lab.world import SEED_RPC
 
 CROWDS = 4
 UP_TIMEOUT_S = 90
-LIMIT_S = 420  # then no further round is begun
+LIMIT_S = 420  # seconds after which no further round is started
 TELL_S = 5
-TRANSFERS = 3  # each way in a round: one alone may be an unlucky one
+TRANSFERS = 3  # transfers each way in a round, because a single one may be unlucky
 NODE_OPTIONS = ("--rate-limit", "0")
 
 
@@ -87,7 +87,7 @@ def scale(plan: Plan, tell: Tell) -> Results:
 
 @contextmanager
 def _told(results: Results, name: str, tell: Tell) -> Iterator[None]:
-    """A failure is recorded, and what comes next goes on."""
+    """Record a failure of the block, and go on after it."""
     try:
         yield
     except LabError as error:
@@ -96,7 +96,7 @@ def _told(results: Results, name: str, tell: Tell) -> Iterator[None]:
 
 
 def _homes(machines: Bed, undo: ExitStack) -> tuple[Namespace, ...]:
-    """A machine for each process of the crowd."""
+    """Make a machine for each process of the crowd."""
     homes = namespaces(undo, PREFIX, *(f"crowd{n}" for n in range(CROWDS)))
     for n, home in enumerate(homes):
         cable(home, "wan0", [f"198.18.{n}.2/24"], machines.internet, f"crowd{n}", [f"198.18.{n}.1/24"])
@@ -105,7 +105,7 @@ def _homes(machines: Bed, undo: ExitStack) -> tuple[Namespace, ...]:
 
 
 class Crowd:
-    """So many clients, spread over the homes; `provider` makes users of them."""
+    """Many clients, spread over the homes; with `provider` they are users of a tunnel."""
 
     def __init__(
         self, homes: Sequence[Namespace], folder: Path, count: int, tell: Tell, provider: str | None = None
@@ -123,12 +123,12 @@ class Crowd:
             first += share
 
     def came(self, what: str) -> float:
-        """Until all are up for the first time: how many came in a second."""
+        """Wait until all are up for the first time; return how many came in a second."""
         at = self.wait(what)
         return self.count / (at - min(float(_last(process)["began"]) for process in self._processes))
 
     def wait(self, what: str, *, since: float = 0.0) -> float:
-        """Until all links or sessions are up, told after `since`; `time.monotonic()` of then."""
+        """Wait until all links or sessions are up after `since`; return `time.monotonic()` of then."""
         began = told_at = time.monotonic()
         while True:
             found = [_last(process) for process in self._processes]
@@ -237,7 +237,7 @@ def _tunnel(machines: Bed, peers: int) -> Iterator[tuple[Node, Side, Side]]:
 
 
 def _node(machines: Bed, folder: Path) -> Node:
-    """One that keeps its key when it restarts, as a node that runs for long does."""
+    """A node that keeps its key when it restarts, as a real one does."""
     seed_file = ("--seed-file", str(folder / "node.seed"))
     return Node(machines.internet, folder / "node", options=(*NODE_OPTIONS, *seed_file))
 
@@ -251,7 +251,7 @@ def _start(node: Node) -> Process:
 def _clients(
     machines: Bed, homes: Sequence[Namespace], clients: int, results: Results, name: str, tell: Tell
 ) -> None:
-    """Clients that are logged in and say nothing."""
+    """Measure clients that are logged in and idle."""
     folder = machines.folder / "clients"
     node = _node(machines, folder)
     process = _start(node)
@@ -264,7 +264,7 @@ def _clients(
         results.add(name, "client_kb", (process.rss_bytes() - before) / 1e3 / clients)
         results.add(name, "node_rss", process.rss_bytes() / 1e6)
         worked, began = process.cpu_s(), time.monotonic()
-        time.sleep(5)  # what it costs to have them
+        time.sleep(5)  # what idle clients cost
         results.add(name, "idle_cpu", 100 * (process.cpu_s() - worked) / (time.monotonic() - began))
         tell(f"{name}: the node restarts")
         node.stop()
@@ -278,7 +278,7 @@ def _clients(
 
 
 def _per_peer(results: Results, sizes: Sequence[int]) -> None:
-    """What each further peer takes of the provider's memory: against the fewest, round by round."""
+    """The provider's memory for each further peer, compared with the fewest peers of the same round."""
     least = min(sizes)
     base = results.values.get(label(least), {}).get("rss", [])
     for peers in sizes:

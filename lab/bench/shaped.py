@@ -31,7 +31,7 @@ ALLOWED = Path("/proc/sys/net/ipv4/tcp_allowed_congestion_control")  # of the ma
 
 @contextmanager
 def congestion_control(bed: Bed, name: str) -> Iterator[None]:
-    """Every new connection on the bed uses `name`; all is as it was when the block ends."""
+    """Let every new connection on the bed use `name` until the block ends."""
     before = ALLOWED.read_text().strip()
     machines = (bed.user, bed.internet, bed.provider)
     sysctl = "net.ipv4.tcp_congestion_control"
@@ -54,7 +54,7 @@ def congestion_control(bed: Bed, name: str) -> Iterator[None]:
 
 @contextmanager
 def shaped(running: Running) -> Iterator[None]:
-    """The user's cable is slow while the block runs."""
+    """Make the user's cable slow until the block ends."""
     ends = _ends(running)
     try:
         for (namespace, interface), rate in zip(ends, (UP_MBIT, DOWN_MBIT), strict=True):
@@ -72,7 +72,7 @@ def shaped(running: Running) -> Iterator[None]:
 
 
 def measure(running: Running, congestion: str, settle_s: float, seconds: float) -> Values:
-    """Idle, then during an upload, then during a download."""
+    """Measure idle, then during an upload, then during a download."""
     values: Values = {}
     up, down = _ends(running)
     with shaped(running):
@@ -94,7 +94,7 @@ def _under_load(
     settle_s: float,
     seconds: float,
 ) -> Values:
-    """With `options` a bulk transfer runs from `settle_s` before to after the measurement."""
+    """Measure; with `options` during a bulk transfer that starts `settle_s` before."""
     bed = running.bed
     namespace, interface = end
     bulk = None
@@ -118,7 +118,7 @@ def _under_load(
     command = [sys.executable, "-m", "lab.bench.tokens", "read", running.host, str(TOKEN_PORT)]
     reader = Process(bed.user, [*command, str(wait_s), str(seconds)], tokens_log)
     try:
-        time.sleep(wait_s)  # the transfer reaches its pace: measured from a start, it has no state to ask for
+        time.sleep(wait_s)  # until the transfer has its rate; no event tells of it
         before, began = namespace.counters(interface)["tx_bytes"], time.monotonic()
         trips = round_trips(
             bed.user, running.host, count=int(seconds / PING_INTERVAL_S), interval_s=PING_INTERVAL_S
@@ -139,7 +139,7 @@ def _under_load(
         reader.stop()
         if bulk is not None:
             try:
-                bulk.wait(20)  # the server takes one test at a time
+                bulk.wait(20)  # the server runs one test at a time
             finally:
                 bulk.stop()
     return values

@@ -59,7 +59,7 @@ def read(host: str, port: int, skip_s: float, seconds: float) -> dict[str, float
 
 
 def figures(times: Sequence[tuple[float, float]]) -> dict[str, float]:
-    """Of (sent, arrived) in seconds."""
+    """The figures of (sent, arrived) pairs in seconds."""
     gaps = sorted(
         max(0.0, (arrived - arrived_before) - (sent - sent_before)) * 1e3
         for (sent_before, arrived_before), (sent, arrived) in pairwise(times)

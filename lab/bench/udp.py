@@ -1,4 +1,4 @@
-"""UDP from user to provider: what arrives of a flood, and the highest rate that arrives nearly whole."""
+"""UDP from user to provider: how much of a flood arrives, and the highest rate without much loss."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from lab.process import Process, until
 
 SKIP_S = 0.3
 TOO_MUCH_LOSS = 0.01
-KEEPS_UP = 0.95  # of what is sent must arrive in the same time: else a queue grows, whose losses come later
+KEEPS_UP = 0.95  # of what is sent must arrive in the same time; otherwise a queue grows and drops later
 
 
 def flood(bed: Bed, host: str, size: int, seconds: float, rate: float = 0) -> tuple[float, float]:

@@ -1,4 +1,4 @@
-"""The control API as an OpenAPI 3.1 document; its schemas are dataclasses of `nconnect.control.schema`."""
+"""The control API as an OpenAPI 3.1 document, with the dataclasses of `nconnect.control.schema`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The attacks, by the part of the product that they are about."""
+"""The attacks, by the part of the product that they attack."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from lab.attack.attack import Attack
 from lab.attack.rows import files, flows, leaks, node, packets, siege, strangers, terminal, tunnel
 
 PARTS: dict[str, tuple[Attack, ...]] = {
-    "strangers": strangers.ROWS,  # first: the list of those who wait is empty then
+    "strangers": strangers.ROWS,  # first, while the list of pending peers is empty
     "tunnel": tunnel.ROWS,
     "terminal": terminal.ROWS,
     "files": files.ROWS,

@@ -1,4 +1,4 @@
-"""Who owns which file: the daemon's user, taken over, and another user, against root's commands."""
+"""Attacks on files: by the daemon's user, if it was taken over, and by another user, on root's commands."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SEED_RPC = f"http://{NODE_FOR_ATTACKER}:30003"
 SECRET = "only root may read this"
 OTHER_USER = 12345
 SWAP_S = 20.0  # at most; the swapper is ended before
-# Puts a link to argv[2] and the real file in place of argv[1], by turns and as fast as it can.
+# Replaces argv[1] by a link to argv[2] and by the real file in turn, as fast as it can.
 SWAPPER = """
 import os, sys, time
 path, target, end = sys.argv[1], sys.argv[2], time.monotonic() + float(sys.argv[3])
@@ -40,7 +40,7 @@ while time.monotonic() < end:
 
 @dataclass(frozen=True, slots=True)
 class Local:
-    """An installation on the attacker's machine, a file of root's, and who attacks."""
+    """An installation on the attacker's machine, a file of root's, and the attacker."""
 
     side: Side
     treasure: Path
@@ -70,7 +70,7 @@ class Local:
 
 @contextmanager
 def local(stage: Stage, name: str, uid: int | None = None) -> Iterator[Local]:
-    """A configuration that has been up once; `uid`: whose its folder is, else root's."""
+    """A configuration that has been up once. `uid`: the owner of its folder, by default root."""
     account = daemon_account()
     attacker = uid if uid is not None else (account.uid if account is not None else OTHER_USER)
     side = Side(name, stage.attacker, stage.world.folder / name, interface="nc9")

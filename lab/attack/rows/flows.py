@@ -1,4 +1,4 @@
-"""What comes in from the tunnel, and the flows of peers."""
+"""Attacks on flows: by forged packets from the tunnel, and by too many flows."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ WITHIN_S = 1.0  # of the daemon's processor time: the machine may be busy with o
 
 
 def _keep_flows(stage: Stage) -> Result:
-    """The peer opens 4,000 flows; then its right to them is taken away."""
+    """The peer opens 4,000 flows, and then loses its right to them."""
     side = stage.world.provider_side
     stage.programs["peer"].do("many_flows", str(FLOOD_PORT), str(FLOWS))
     opened = _flows(stage)
@@ -52,7 +52,7 @@ def _fill_table(stage: Stage) -> Result:
     finally:
         side.nconnect("peer", "set", EVIL, "--max-flows", "0")
         stage.world.provider.run(["conntrack", "-D", "-f", "ipv4", "-p", "udp", "--orig-src", EVIL_TUNNEL])
-    if opened > 2 * BOUND:  # what comes while they are counted is above the bound until the next count
+    if opened > 2 * BOUND:  # flows that are opened during a count may exceed the bound until the next one
         return Result(f"{opened} flows are open, {BOUND} are allowed")
     return Result(seen=f"{opened} flows, then refused")
 
@@ -61,7 +61,7 @@ def _fill_table(stage: Stage) -> Result:
 def _flow(
     far_machine: Namespace, host: str, user: Namespace
 ) -> Iterator[tuple[socket.socket, socket.socket]]:
-    """A UDP flow of the user's to a program at `host`: both ends, which have heard one another."""
+    """A UDP flow of the user's to a program at `host`, answered once; both ends."""
     with (
         far_machine.socket(socket.AF_INET, socket.SOCK_DGRAM) as far,
         user.socket(socket.AF_INET, socket.SOCK_DGRAM) as near,
@@ -78,7 +78,7 @@ def _flow(
 
 
 def _harm(far: socket.socket, near: socket.socket) -> str:
-    """What has come into the flow, or whether it has ended; "" when it just goes on."""
+    """What has arrived in the flow, or that it has ended; "" if it just goes on."""
     try:
         far.send(b"again")
         near.send(b"again")
@@ -89,7 +89,7 @@ def _harm(far: socket.socket, near: socket.socket) -> str:
 
 
 def _tried(side: Side, reasons: tuple[str, ...], stage: Stage, program: str, packets: list[bytes]) -> str:
-    """Send the packets; which of the reasons `side` counts then."""
+    """Send the packets, and return which of the reasons `side` counts."""
     before = {reason: side.drops(reason) for reason in reasons}
     stage.programs[program].do("seal", *(packet.hex() for packet in packets))
 
@@ -99,7 +99,7 @@ def _tried(side: Side, reasons: tuple[str, ...], stage: Stage, program: str, pac
     try:
         until(lambda: bool(counted()), "a count", timeout_s=5)
     except LabError:
-        return "nothing was counted"  # the flow tells whether that is bad
+        return "nothing was counted"  # `_harm` tells whether that is bad
     return ", ".join(counted())
 
 
@@ -128,7 +128,7 @@ def _forge_answer(stage: Stage) -> Result:
 
 
 def _end_outside(stage: Stage) -> Result:
-    """The provider sends errors about a flow of the user's that is none of the tunnel's."""
+    """The provider sends errors about a flow of the user's outside of the tunnel."""
     made = stage.world
     with _pushed_gateway(stage), _flow(made.internet, GATEWAY, made.user) as (far, near):
         asked = ipv4(OWN, GATEWAY, UDP, udp(near.getsockname()[1], far.getsockname()[1], b"asked"))
@@ -138,7 +138,7 @@ def _end_outside(stage: Stage) -> Result:
 
 
 def _end_anothers(stage: Stage) -> Result:
-    """The peer sends errors that quote the packets of another one's flow."""
+    """The peer sends errors that quote packets of another peer's flow."""
     made = stage.world
     with _flow(made.server, SERVER, made.user) as (far, near):
         client, server = near.getsockname()[1], far.getsockname()[1]

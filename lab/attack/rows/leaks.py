@@ -1,4 +1,4 @@
-"""What leaves in the clear, and whom routes are believed.
+"""Attacks that make packets leave in the clear, or that plant routes.
 
 The victim is a second user with `fail_closed`, on a machine of its own:
 
@@ -31,7 +31,7 @@ PUBLIC = "8.8.8.8/32,1.0.0.0/8,128.0.0.0/1"
 
 @contextmanager
 def _victim(stage: Stage, *seeds: str) -> Iterator[tuple[Namespace, Side]]:
-    """A user that is up and has a session."""
+    """The victim, up and with a session."""
     provider = stage.world.provider_side
     with ExitStack() as undo:
         (machine,) = namespaces(undo, "ncattack", "victim")
@@ -60,7 +60,7 @@ def _victim(stage: Stage, *seeds: str) -> Iterator[tuple[Namespace, Side]]:
 
 
 def _send(machine: Namespace) -> None:
-    """The secret to the server behind the provider; whether it may leave is what is looked at."""
+    """Send the secret to the server behind the provider; a sink looks for it elsewhere."""
     with machine.socket(socket.AF_INET, socket.SOCK_DGRAM) as datagrams:
         for _ in range(20):
             try:
@@ -106,7 +106,7 @@ def _own_network(stage: Stage) -> Result:
 
 
 def _public_routes(stage: Stage) -> Result:
-    """A provider has half of the internet routed to it by whoever joins."""
+    """A provider asks whoever joins to route half of the internet to it."""
     provider = stage.world.provider_side
     joining = Side("joining", stage.world.user, stage.world.folder / "joining", interface="nc9")
     provider.nconnect("provide", "add", "--subnet", PUBLIC)

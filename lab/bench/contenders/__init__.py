@@ -1,4 +1,4 @@
-"""The tunnels that are measured: how each starts on a bed, where the provider is then, and how it ends."""
+"""The tunnels that are measured: how each starts on a bed, the provider's address in it, how it ends."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a contender is, and what is known of it while it runs."""
+"""What a contender is, and its properties while it runs."""
 
 from __future__ import annotations
 
@@ -30,9 +30,11 @@ class Running:
     processes: tuple[Process, ...]  # all that the tunnel consists of, a node included
     start_s: float | None  # from the user's command to the first answered ping
     daemons: tuple[Process, ...] = ()  # the user's and the provider's process, where each has one of its own
-    uplink: tuple[Namespace, str] | None = None  # where the user's packets leave: shaped, and counted
-    downlink: tuple[Namespace, str] | None = None  # where those for the user leave
-    own: Mapping[str, Measured] = field(default_factory=dict)  # cases that it measures in its own way
+    uplink: tuple[Namespace, str] | None = (
+        None  # the interface by which the user's packets leave, to be shaped and counted
+    )
+    downlink: tuple[Namespace, str] | None = None  # the interface by which those for the user leave
+    own: Mapping[str, Measured] = field(default_factory=dict)  # cases that it measures itself
     closes_early: bool = False  # a connection may end before all that was sent has arrived
 
     def cpu_s(self) -> float:
@@ -82,7 +84,7 @@ def family(pid: int) -> list[int]:
 
 
 def answers(ask: Callable[[], bool], what: str, timeout_s: float = START_TIMEOUT_S) -> float:
-    """Ask until it is true; `time.monotonic()` of then."""
+    """Ask until it is true; return `time.monotonic()` of then."""
     deadline = time.monotonic() + timeout_s
     while not ask():
         if time.monotonic() > deadline:

@@ -35,7 +35,7 @@ _number = itertools.count()
 
 
 class Links:
-    """So many links on each side, each at another node."""
+    """Several links on each side, each at another node."""
 
     def __init__(self, links: int) -> None:
         self.links = links
@@ -104,7 +104,7 @@ def _cluster(bed: Bed, undo: ExitStack, folder: Path) -> tuple[list[str], list[N
     for number, machine in enumerate(namespaces(undo, PREFIX, *(f"node{n}" for n in range(NODES)))):
         far, near = f"198.18.{number}.2", f"198.18.{number}.1"
         cable(machine, WAN_INTERFACE, [f"{far}/24"], internet, f"node{number}", [f"{near}/24"])
-        # With its namespace it would go a little later than the next round needs its name.
+        # Its namespace would delete it too late for the next round, which uses the same name.
         undo.callback(internet.ip, f"link delete node{number}")
         machine.ip(f"route add default via {near}")
         machine.sysctl(CONGESTION, internet.sysctl(CONGESTION))

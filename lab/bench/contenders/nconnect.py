@@ -1,4 +1,4 @@
-"""Ourselves: the shipped daemons with every check on, through the shipped node."""
+"""nconnect: the shipped daemons with every check on, through the shipped node."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ class Nconnect:
 
 
 class NconnectOverTls(Nconnect):
-    """Ourselves over wss, to a node with TLS on one port, whose certificate the seed pins."""
+    """nconnect over wss, to a node with TLS on one port, whose certificate the seed pins."""
 
     def __init__(self) -> None:
         ports = ("--ws-port", str(WS_PORT), "--rpc-port", str(RPC_PORT), "--port", str(TLS_PORT))

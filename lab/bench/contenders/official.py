@@ -1,4 +1,4 @@
-"""What can be had over NKN's own node: our tunnel, NKN's own tunnel, and bare messages.
+"""Over NKN's own node: our tunnel, NKN's own tunnel, and bare messages.
 
 Each is given a node of its own, the same program started anew, as the rounds go by.
 """
@@ -38,7 +38,7 @@ def _missing(*programs: str) -> str | None:
 
 
 class NconnectOverNknd(Nconnect):
-    """Ourselves, with one link: there is one node, and several links at one node are one."""
+    """nconnect with one link, because several links at one node are used as one."""
 
     def __init__(self) -> None:
         super().__init__("aes256gcm", "nknd-nconnect")
@@ -165,7 +165,7 @@ class BareMessages:
 
 
 def _ping(trips: list[float]) -> dict[str, float]:
-    """From round trips in seconds."""
+    """The values of `ping` from round trips in seconds."""
     if not trips:
         raise LabError("no round trip was answered")
     trips = sorted(trips)

@@ -1,4 +1,4 @@
-"""The official JavaScript SDK's session (NCP), through our node: what NKN itself offers for streams."""
+"""The official JavaScript SDK's session (NCP), through our node: which is what NKN offers for streams."""
 
 from __future__ import annotations
 

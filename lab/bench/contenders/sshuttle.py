@@ -1,7 +1,7 @@
 """sshuttle (Debian's), over an sshd that the bench starts with throw-away keys: TCP over IPv4 only.
 
-It asks nothing of the machine's own sshd or accounts. Where none is installed, Debian's package is unpacked
-into the cache folder, never installed: installing it would open a port to everybody.
+It does not use the machine's own sshd or accounts. If none is installed, Debian's package is unpacked into
+the cache folder; installing it would open a port to everybody.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from lab.process import Process, until
 HOST = "10.97.0.1"
 _number = itertools.count()
 
-# `ip netns exec` gives the process a mount namespace of its own: these mounts are seen by nobody else.
+# `ip netns exec` gives the process its own mount namespace, so nobody else sees these mounts.
 _SSHD = """\
 mount -t tmpfs none /run && mkdir -p /run/sshd
 mount --bind {folder}/passwd /etc/passwd && mount --bind {folder}/shadow /etc/shadow
@@ -116,7 +116,7 @@ def _round_trips(bed: Bed, seconds: float) -> dict[str, float]:
 
 
 def _sshd() -> tuple[str, str]:
-    """OpenSSH's server, and the folder of libraries that it needs if it is not installed."""
+    """OpenSSH's server, and if it is not installed the folder of its libraries."""
     installed = shutil.which("sshd") or shutil.which("sshd", path="/usr/sbin")
     if installed:
         return installed, ""

@@ -1,4 +1,4 @@
-"""wireguard-go, user directly connected: Debian's of 2022, and the current one if Go is here."""
+"""wireguard-go, directly connected: Debian's version of 2022, and the current one if Go is installed."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ _LETTERS = string.ascii_lowercase
 
 
 def cache_folder() -> Path:
-    """Where things that the bench builds stay, outside of the checkout."""
+    """Where the bench keeps what it builds, outside of the checkout."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "nconnect-bench")
 
 
 def device_name(name: str) -> str:
-    """Its control sockets stand in one folder of the machine: the names of all ends differ."""
+    """Unique on the machine, because all control sockets are in one folder."""
     return f"wg{name[0]}{os.getpid() % 100000}x{name.lstrip(_LETTERS)}"
 
 
@@ -68,13 +68,13 @@ def start_end(
 
 
 def _answers(device: str) -> bool:
-    """Whether its control socket is there, and not only the file of one that was killed."""
+    """Whether its control socket answers; the file may be left of a killed process."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         return probe.connect_ex(f"/var/run/wireguard/{device}.sock") == 0
 
 
 class WireguardGo:
-    """Debian's."""
+    """wireguard-go of Debian."""
 
     name = "wireguard-go"
     about = "Debian's wireguard-go (2022), direct, without a node"
@@ -124,7 +124,7 @@ class WireguardGo:
 
 
 class CurrentWireguardGo(WireguardGo):
-    """Built once from its Go module, and kept in the cache folder."""
+    """The current wireguard-go, built once from its Go module and kept in the cache folder."""
 
     name = "wireguard-go-new"
     about = "the current wireguard-go, built as a Go module, direct"
