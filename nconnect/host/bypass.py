@@ -1,8 +1,8 @@
-"""What the daemon itself connects to, and host routes to it where a prefix that we route holds it. Pure.
+"""The endpoints that the daemon connects to, and host routes to those inside a routed prefix. Pure.
 
-A seed, a node or a proxy must be reached outside of the tunnel that it carries. One that lies in a peer's
-prefix is refused (`nconnect.daemon.way_out`), unless the configuration names that very address: then a host
-route leads to it as if the tunnel were not there, and the rest of the prefix stays routed.
+Seeds, nodes and proxies must be reached outside the tunnel that they carry. One inside a peer's prefix is
+refused (`nconnect.daemon.way_out`), unless the configuration names its address: then a host route leads to it
+around the tunnel, and the rest of the prefix stays routed.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ class HostRoute:
 
 
 def named(config: Config, proxies: Proxies) -> tuple[Endpoint, ...]:
-    """Seeds and proxy, as far as the configuration (or the environment) names their addresses.
+    """Seeds and proxy whose addresses the configuration (or the environment) names.
 
-    Seeds that are reached by proxy are the proxy's to connect to.
+    Without seeds that are reached through the proxy: the proxy connects to them.
     """
     found = []
     for seed in config.network.seed_rpc:
@@ -47,7 +47,7 @@ def named(config: Config, proxies: Proxies) -> tuple[Endpoint, ...]:
 
 
 def is_named(address: Address, config: Config, proxies: Proxies) -> bool:
-    """Whether it is one of these, or where our own node says that it is."""
+    """Whether the address is one of `named`, or the address that our own node advertises."""
     if config.node is not None and address == _address(config.node.advertise or config.node.listen):
         return True
     return any(address == other for other, _ in named(config, proxies))
@@ -56,9 +56,9 @@ def is_named(address: Address, config: Config, proxies: Proxies) -> bool:
 def bypasses(
     endpoints: Iterable[Endpoint], routed: Iterable[Prefix], interface: str, facts: Facts
 ) -> tuple[HostRoute, ...]:
-    """The host routes without which `routed` would lead the way to `endpoints` into the tunnel.
+    """The host routes without which the routes of `routed` would lead to `endpoints` through the tunnel.
 
-    An address to which no other route leads has none; neither has one of this machine's own.
+    There is none for an address without another route, and none for this machine's own addresses.
     """
     routed = tuple(routed)
     own = {held.ip for local in facts.interfaces for held in local.addresses}

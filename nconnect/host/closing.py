@@ -1,7 +1,7 @@
 """`fail_closed`: packets for the peers' prefixes leave through the tunnel, or not at all. Pure.
 
-The rules depend on the configuration, not on routes: whatever becomes of those, and of the daemon, a packet
-to a closed prefix is refused on every other interface. They outlive the daemon.
+The rules depend on the configuration, not on routes: whatever happens to the routes and to the daemon, a
+packet to a closed prefix is refused on every other interface. The rules outlive the daemon.
 
 ```
 output       local packets: the exceptions below, else rejected, so that a program fails at once
@@ -11,10 +11,10 @@ postrouting  both, once more: dropped. Only here is the interface final, after a
              must be a TUN device, or another one could be given the name of ours
 ```
 
-The exceptions are what keeps the machine on its network, where that network has a closed prefix's addresses:
-DHCP, neighbour discovery (ARP passes no such hook), ICMP to gateways, and TCP of the daemon itself to the
-endpoints that the configuration names by address. Packets that a program writes to a device itself
-(AF_PACKET, which takes CAP_NET_RAW) pass no hook.
+The exceptions keep the machine on its network if that has addresses of a closed prefix: DHCP, neighbour
+discovery (ARP passes no such hook), ICMP to gateways, and TCP of the daemon itself to the endpoints that the
+configuration names by address. Packets that a program writes to a device directly (AF_PACKET, which needs
+CAP_NET_RAW) pass no hook.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ _ND_HOP_LIMIT = 255  # RFC 4861: no router has passed such a packet on
 
 @dataclass(frozen=True, slots=True)
 class Closing:
-    """What is closed, and what of it this machine reaches all the same."""
+    """What is closed, and the exceptions."""
 
     prefixes: tuple[Prefix, ...]
     gateways: tuple[Address, ...] = ()
     endpoints: tuple[Endpoint, ...] = ()  # TCP
-    uid: int | None = None  # of the daemon: nobody else reaches the endpoints
+    uid: int | None = None  # the daemon's: other users' programs cannot reach the endpoints
 
     def __bool__(self) -> bool:
         return bool(self.prefixes)
@@ -55,9 +55,9 @@ def sets(closing: Closing) -> dict[str, AddressSet]:
 
 
 def chains(interface: str, closing: Closing, base: Mapping[str, Chain]) -> dict[str, Chain]:
-    """Our chains, and those of `base` called "output" and "forward" with the rules before all else in them.
+    """Our chains, and the chains "output" and "forward" of `base` with our rules first.
 
-    A connection that is rejected here is not reset: it goes on when the tunnel is back.
+    A connection whose packets are rejected here is not reset: it continues when the tunnel is back.
     """
     not_lo = e.match(e.meta("oifname"), "lo", "!=")
     elsewhere = (e.match(e.meta("oifname"), interface, "!="), not_lo)

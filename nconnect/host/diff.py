@@ -1,7 +1,8 @@
-"""From what is there to what shall be there: ordered operations, each with its undo.
+"""From the present state to the wanted one: ordered operations, each with its undo.
 
-The firewall comes first and forwarding last, so nothing is open for a moment; what is new comes before what
-is old goes, so a changed route leaves no gap. Applied to its own result, the diff is empty.
+The firewall comes first and forwarding last, so that nothing is open for a moment. New things are added
+before old ones are removed, so that a changed route leaves no gap. Applied to its own result, the diff is
+empty.
 """
 
 from __future__ import annotations
@@ -100,7 +101,7 @@ Operation = (
 
 
 def diff(reading: Reading, wanted: HostState) -> tuple[Operation, ...]:
-    """What must be done, in this order, so that `wanted` is there."""
+    """The operations, in this order, that lead from `reading` to `wanted`."""
     name = wanted.interface
     operations: list[Operation] = []
     if reading.ruleset != wanted.ruleset:
@@ -121,7 +122,7 @@ def diff(reading: Reading, wanted: HostState) -> tuple[Operation, ...]:
 
 
 def undo(operation: Operation, reading: Reading) -> Operation | None:
-    """What takes an operation back; None when nothing need be done. `reading` is from before the diff."""
+    """The operation that undoes this one; None if none is needed. `reading` is from before the diff."""
     match operation:
         case SetLink(interface):
             return SetLink(interface, reading.mtu, reading.up)
@@ -144,7 +145,7 @@ def undo(operation: Operation, reading: Reading) -> Operation | None:
 
 
 def setting(name: str, value: str) -> str:
-    """A setting in words, by the name that sysctl(8) has for it."""
+    """A setting in words, with sysctl(8)'s name."""
     return f"{name.replace('/', '.')} = {value}"
 
 

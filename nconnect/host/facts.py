@@ -1,4 +1,4 @@
-"""What the kernel and the daemon's links say about this machine: the input of `host.plan`."""
+"""What the kernel says about this machine: the input of `host.plan`."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class LocalRoute:
 
 @dataclass(frozen=True, slots=True)
 class LocalNeighbour:
-    """A machine in a network of this one's: it has answered on that interface (ARP, RFC 4861)."""
+    """A machine in one of this machine's networks, which has answered on that interface (ARP, RFC 4861)."""
 
     address: Address
     interface: str
@@ -38,7 +38,7 @@ class LocalNeighbour:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What the kernel says. A sysctl that this kernel does not have is absent."""
+    """What the kernel says. Sysctls that this kernel does not have are absent."""
 
     interfaces: tuple[LocalInterface, ...] = ()
     routes: tuple[LocalRoute, ...] = ()

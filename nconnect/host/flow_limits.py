@@ -1,13 +1,13 @@
-"""How many connections each peer may have open here (`max_flows`): rules, and what they are given. Pure.
+"""How many connections each peer may have open here (`max_flows`): rules with token buckets. Pure.
 
-The kernel can count a peer's connections for a rule (`ct count`), but walks over all of them for each new
-one. So the rules hold a number instead: how many connections a peer may still open, a token for each, which
-costs the same however many there are. Now and then the daemon counts the connections that exist, by one dump,
-and gives each peer what is left of its bound. Between two counts a peer can open no more than that, so it
-never exceeds the bound by more than what it opens while a count is under way.
+The kernel can count a peer's connections in a rule (`ct count`), but then walks over all of them for each new
+connection. So the rules have tokens instead: the number of connections that a peer may still open, at a
+constant cost. From time to time the daemon counts the existing connections, by one dump, and gives each peer
+the rest of its bound as tokens. Between two counts a peer can open no more than that, so it can exceed the
+bound only by what it opens during a count.
 
-A token is used by a connection's first packet only, so a peer that has sent fewer packets than it has tokens
-needs no count.
+Only a connection's first packet uses a token, so a peer that has sent fewer packets than it has tokens needs
+no count.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from nconnect.host.expressions import VERSIONS
 from nconnect.host.ruleset import FAMILY, Chain, Hook, Json, Rule
 
 CONNTRACK_MAX = "net/netfilter/nf_conntrack_max"
-FLOW_LIMIT_COUNTER = "flow_limit"  # of each peer, behind its id; also the drop reason in `status`
+FLOW_LIMIT_COUNTER = "flow_limit"  # prefix of each peer's counter; also the drop reason in `status`
 MIN_DEFAULT = 4096
 _SHARE = 4  # of what the kernel tracks in all, one peer's by default
-_BEHIND_FILTER = 10  # priority: what another rule refuses uses no token
+_BEHIND_FILTER = 10  # priority: packets that other rules refuse use no token
 
 
 def default_limit(sysctls: Mapping[str, str]) -> int:
@@ -67,26 +67,26 @@ def transaction(table: str, tokens: Mapping[str, int]) -> list[Json]:
 
 
 def _tokens(peer: str, number: int) -> Rule:
-    # As good as never refilled; a slower rate than one a minute could overflow the kernel's 64 bits of ns.
+    # Practically never refilled; a rate below one a minute could overflow the kernel's 64 bits of ns.
     used_up = [e.more_than(1, "minute", burst=number)] if number else []  # a burst of 0 would mean 5
     return (*used_up, {"counter": f"{FLOW_LIMIT_COUNTER}_{peer}"}, e.jump("full"))
 
 
 class Budgets:
-    """What each peer was given, and whether it may have used it up. Peers go by name.
+    """The tokens that each peer (by name) was given, and whether it may have used them up.
 
-    `received` is how many packets have come from each peer since its daemon's start.
+    `received`: the number of packets from each peer since the daemon's start.
     """
 
     def __init__(self) -> None:
         self._given: dict[str, tuple[int, int]] = {}  # tokens, and packets received until then
 
     def forget(self) -> None:
-        """The rules may have been loaded anew: what is left in them is not known."""
+        """Forget what is left: the rules may have been loaded again."""
         self._given.clear()
 
     def due(self, received: Mapping[str, int]) -> list[str]:
-        """Who may have used half of it, or has nothing left."""
+        """The peers that may have used half of their tokens, or have none left."""
         names = []
         for name, packets in received.items():
             given = self._given.get(name)
@@ -106,7 +106,7 @@ class Budgets:
         flows: Mapping[str, int],
         received: Mapping[str, int],
     ) -> dict[str, int]:
-        """The tokens of these peers, of whose bounds so many connections exist."""
+        """The tokens to give to these peers: their bounds less the connections that exist."""
         tokens = {name: max(0, limits[name] - flows.get(name, 0)) for name in names if name in limits}
         for name, number in tokens.items():
             self._given[name] = (number, received[name])

@@ -1,13 +1,13 @@
-"""What is forwarded between other interfaces on a machine that forwards only because of us. Pure.
+"""Rules against forwarding between other interfaces, if the machine forwards only because of us. Pure.
 
-To provide a subnet, nconnect switches forwarding on. That setting is the whole machine's: a neighbour on the
-uplink, who routes the subnet by this machine, would reach it without any right, and other networks too. So
-where we switched it on, new connections between two other interfaces are dropped and counted.
+To provide a subnet, nconnect switches forwarding on, for the whole machine: a neighbour on the uplink that
+routes the subnet through this machine would reach it, and other networks, without any right. So if we
+switched it on, new connections between two other interfaces are dropped and counted.
 
-Other programs begin to forward after us, and find the setting on: Docker, libvirt, another VPN. They bring
-virtual interfaces of their own, which we do not stop: an interface of such a kind that was not there when we
-switched forwarding on is theirs. Bridged packets that pass the IP hooks (br_netfilter) enter and leave by one
-bridge, and are not forwarded by the machine at all.
+Other programs (Docker, libvirt, another VPN) may begin to forward after us, when the setting is on already.
+They create virtual interfaces, which we do not block: a virtual interface that did not exist when we switched
+forwarding on is theirs. Bridged packets that pass the IP hooks (br_netfilter) enter and leave by one bridge,
+and are not forwarded by the machine at all.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Guard:
 
 
 def rules(guard: Guard) -> tuple[Rule, ...]:
-    """For the end of the forward chain: behind the rules about our own interface."""
+    """Rules for the end of the forward chain, after those about our own interface."""
     made: list[Rule] = [
         (e.from_interface(bridge), e.to_interface(bridge), e.ACCEPT) for bridge in guard.bridges
     ]

@@ -1,7 +1,7 @@
-"""What the rules of `nconnect.host.nft` say of one connection: which ones a change has to end.
+"""The decision of the rules in `nconnect.host.nft` for one connection: it tells which ones a change must end.
 
-Conntrack knows a connection as it is after the mapping of subnets, so `Flow` speaks of real addresses, and as
-it is before destination NAT: the destination of an exposed server is the tunnel address.
+Conntrack sees a connection after the mapping of subnets and before destination NAT. So a `Flow` has real
+addresses, and the destination of an exposed server is the tunnel address.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ def owner_of(source: Address, config: Config) -> PeerConfig | None:
 
 
 def judge(config: Config, own: Collection[Address]) -> Callable[[Flow], bool]:
-    """Says of connections whether a peer may open them. `own`: all addresses of this machine.
+    """A function that says whether a peer may open a connection. `own`: all addresses of this machine.
 
-    The peer behind each source is looked up once.
+    It looks up the peer of each source once.
     """
     owners: dict[Address, PeerConfig | None] = {}
 

@@ -12,25 +12,26 @@ forward     tunnel_across  replies and errors to what this side opened; not prov
 both, later limit          a new connection above the peer's max_flows: see nconnect.host.flow_limits
 ```
 
-and what goes into it: replies; from other machines new connections only where this side provides nothing
-(a container on the user's device) or says `inbound`. A connection is judged by every packet that its opener
-sends, never by an `established` that remembers an older rule: a revoked one dies at the next packet.
+Into the tunnel may go: replies; and new connections from other machines, only if this side provides nothing
+(a container on the user's device) or has `inbound`. Every packet that the opener of a connection sends is
+judged, and never an `established` state that remembers an older rule: a connection whose right is revoked
+ends at its next packet.
 
-Replies and errors are taken at this side's addresses of the tunnel and in the subnets that it provides, and
-from where the tunnel leads: a peer is no part of a network that this machine reaches by another way, whatever
-its allowed_ips say.
+Replies and errors are accepted at this side's tunnel addresses and in the subnets that it provides, and only
+from prefixes that are routed into the tunnel: a network that this machine reaches by another way does not
+belong to a peer, whatever its allowed_ips say.
 
-Each chain that a packet can end in refuses; the base chains drop behind it, should that ever be wrong.
+Each chain in which a packet can end refuses; the base chains drop what might be left.
 
-A side that provides nothing accepts no connection from its peers (a ping neither), unless `inbound`.
-A side that provides anything opens nothing else of itself by `inbound`.
+A side that provides nothing accepts no connection from its peers (no ping either), unless `inbound` is set.
+On a side that provides something, `inbound` opens nothing on the machine itself.
 
-`allow`: absent, all that is provided and the services; a list, these alone. An entry that is one address
-names it, be it the provider's own; a wider one gives, of the provider's own addresses in it, the services
-only.
-Every peer may ping the tunnel addresses. Mapped subnets: entries may use the address that peers see. The
-mapping is stateless, so an ICMP error about a mapped packet quotes its real address, which the peer's kernel
-does not recognise: TCP is reset at once there, UDP is refused in silence.
+`allow`: if absent, everything that is provided, and the services; if a list, only its entries. An entry for
+a single address allows that address, even one of the provider's own. A wider entry allows only the services
+at the provider's own addresses in it. Every peer may ping the tunnel addresses. For mapped subnets, entries
+may use the address that peers see. The mapping is stateless, so an ICMP error about a mapped packet quotes
+its real address, which the peer's kernel does not recognise: TCP is reset at once there, UDP is refused
+silently.
 """
 
 from __future__ import annotations
@@ -64,11 +65,12 @@ def ruleset(
     elsewhere: Iterable[Prefix] = (),
     limits: Mapping[str, int] | None = None,
 ) -> Ruleset:
-    """The table that a configuration asks for. What is `closing` is reached through the tunnel alone.
+    """The table for a configuration.
 
-    `guard`: forwarding between other interfaces is not to be on because of us. `elsewhere`: what this machine
-    reaches by another way than the tunnel; such a prefix inside of allowed_ips is no source of the peer's.
-    `limits`: how many connections each peer may have open here, by name.
+    `closing`: prefixes that may be reached through the tunnel only. `guard`: block forwarding between other
+    interfaces that is on because of us. `elsewhere`: prefixes that this machine reaches by another way than
+    the tunnel, which are therefore no sources of a peer. `limits`: peer's name -> how many connections it
+    may have.
     """
     exposed = reachable_exposed(config)
     owned = [(prefix, peer) for peer in config.peers for prefix in peer.allowed_ips]
@@ -137,7 +139,7 @@ def ruleset(
 
 
 def _own(config: Config, provided: Iterable[Prefix], exposed: tuple[Exposed, ...]) -> Iterator[Prefix]:
-    """Where replies and errors may arrive on this machine: what belongs to the tunnel of its addresses."""
+    """This machine's addresses at which replies and errors may arrive: those that belong to the tunnel."""
     for address in config.address:
         yield ip_network(address.ip)
     yield from provided
@@ -148,7 +150,7 @@ def _own(config: Config, provided: Iterable[Prefix], exposed: tuple[Exposed, ...
 def _verdicts(
     owners: dict[AddressRange, str], by_id: dict[str, PeerConfig], unlimited: str, chain: str
 ) -> dict[AddressRange, str]:
-    """An empty `allow` has no element, and so falls through to the refusal."""
+    """A peer with an empty `allow` has no element, so its packets reach the refusal."""
     result = {}
     for addresses, owner in owners.items():
         allow = by_id[owner].allow
@@ -195,7 +197,7 @@ _TCP_RESET: Rule = (e.match(e.meta("l4proto"), "tcp"), {"reject": {"type": "tcp 
 
 
 def _raw(config: Config) -> Chain:
-    """Before connection tracking: who is not a peer, and what could never be answered, goes no further."""
+    """Before connection tracking: drop packets without a peer's source, and those that cannot be answered."""
     entering = e.from_interface(config.interface)
     rules: list[Rule] = []
     for version in VERSIONS:
@@ -218,11 +220,12 @@ def _raw(config: Config) -> Chain:
 
 
 def _ways(interface: str) -> Chain:
-    """Each source comes by the interface by which it would be answered, as the kernel's routes are now.
+    """Require that each packet comes by the interface by which the kernel would answer it now.
 
-    Before connection tracking, which would take a forged segment for the connection's. What comes by the
-    tunnel must belong there; and what belongs there comes by the tunnel alone, or a neighbour on another
-    interface could speak into its connections. The destination is the packet's own by now (mapped subnets).
+    This is before connection tracking, which would accept a forged segment as the connection's. Packets
+    from the tunnel must have a source that is routed there, and such sources may come by the tunnel only:
+    otherwise a neighbour on another interface could inject packets. The destination is already the real one
+    (mapped subnets).
     """
     answered_here = e.match(e.route_back(), interface)
     rules: list[Rule] = [
@@ -235,7 +238,7 @@ def _ways(interface: str) -> Chain:
 
 
 def _address_translation(config: Config, exposed: tuple[Exposed, ...]) -> dict[str, Chain]:
-    """NAT chains exist only where they are used: each costs a look at every new connection of the machine."""
+    """NAT chains exist only if they are used: each costs work for every new connection of the machine."""
     interface = config.interface
     entering, leaving = e.from_interface(interface), e.to_interface(interface)
     chains: dict[str, Chain] = {}
@@ -276,7 +279,7 @@ def _mapped(subnets: Iterable[ProvidedSubnet]) -> list[ProvidedSubnet]:
 
 
 def _answers() -> list[Rule]:
-    """What belongs to connections that this side opened, and ICMP errors about packets of the tunnel's."""
+    """Packets of connections that this side opened, and ICMP errors about the tunnel's packets."""
     rules: list[Rule] = [(e.in_reply_direction(), e.in_state("established"), e.ACCEPT)]
     for version in VERSIONS:
         # Which connection an error relates to is its sender's word: it must at least be one of the tunnel's.
@@ -389,7 +392,7 @@ def _refusal() -> tuple[Rule, ...]:
 
 
 def _counted() -> tuple[Rule, ...]:
-    """Count the packet for the peer that has its source; without one, not at all."""
+    """Count the packet for the peer to which its source belongs, if there is one."""
     return tuple(
         ({"counter": {"map": {"key": e.address(version, "saddr"), "data": f"@refused{version}"}}},)
         for version in VERSIONS
@@ -401,7 +404,7 @@ def _reject() -> tuple[Rule, ...]:
 
 
 def _mss(config: Config) -> Chain:
-    """Segments cut to the path, in both directions; `[provide] mtu` where the path's is not known here."""
+    """Clamp TCP's segment size to the path, in both directions, or to `[provide] mtu`."""
     rules: list[Rule] = []
     for side in (e.from_interface(config.interface), e.to_interface(config.interface)):
         opening = e.tcp_flags_are(("syn",), ("syn", "rst"))

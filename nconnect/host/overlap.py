@@ -1,4 +1,4 @@
-"""What to write where two networks have the same addresses: another prefix under which one is seen."""
+"""Advice for two networks with the same addresses: another prefix under which one of them is seen."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _SPARE: tuple[Prefix, ...] = (ip_network("10.99.0.0/16"), ip_network("10.98.0.0/
 
 
 def proposal(prefix: Prefix, taken: Iterable[Prefix]) -> str:
-    """The lines that make `prefix` reachable under another; empty when it is too wide to have a copy."""
+    """The settings that make `prefix` reachable under another prefix; "" if it is too wide for that."""
     seen = free_prefix(prefix, taken)
     if seen is None:
         return ""
@@ -23,7 +23,7 @@ def proposal(prefix: Prefix, taken: Iterable[Prefix]) -> str:
 
 
 def free_prefix(prefix: Prefix, taken: Iterable[Prefix]) -> Prefix | None:
-    """A prefix of the same size that overlaps nothing in `taken`, as like `prefix` as can be."""
+    """A prefix of the same size that overlaps nothing in `taken`, as similar to `prefix` as possible."""
     others = [other for other in taken if other.version == prefix.version]
     for spare in _SPARE:
         if spare.version != prefix.version or spare.prefixlen > prefix.prefixlen:

@@ -1,8 +1,8 @@
-"""From a configuration and what the kernel says now, the host state that we want.
+"""The wanted host state, from a configuration and from what the kernel says now.
 
-The plan never asks for what would cut the machine off: a route that equals a network of its own, or hides a
-neighbour or a gateway, or is somebody else's already, is skipped, with the reason (`host.routes`). With
-`fail_closed` the prefix is closed all the same.
+The plan never cuts the machine off: a route that equals one of its networks, hides a neighbour or a
+gateway, or belongs to another program is skipped, with the reason (`host.routes`). With `fail_closed` its
+prefix is closed nevertheless.
 """
 
 from __future__ import annotations
@@ -111,7 +111,7 @@ def peers_prefixes(config: Config) -> tuple[Prefix, ...]:
 
 
 def shut_off(made: HostPlan) -> tuple[SkippedRoute, ...]:
-    """The prefixes that `fail_closed` makes unreachable on every way, and why."""
+    """The prefixes that `fail_closed` makes unreachable on every interface, and why."""
     return tuple(
         skipped
         for skipped in made.skipped_routes
@@ -120,7 +120,7 @@ def shut_off(made: HostPlan) -> tuple[SkippedRoute, ...]:
 
 
 def _flow_limits(config: Config, facts: Facts) -> dict[str, int]:
-    """How many connections each peer may have open here, where peers may open any."""
+    """How many connections each peer may have open here; empty if peers may open none."""
     if not (provides(config) or config.inbound):
         return {}
     default = flow_limits.default_limit(facts.sysctls)
@@ -128,10 +128,10 @@ def _flow_limits(config: Config, facts: Facts) -> dict[str, int]:
 
 
 def refuse_taken_addresses(config: Config, facts: Facts) -> None:
-    """Raise `HostError` when an address that ours should have is another interface's or a gateway's, in whose
-    place this machine would then talk to itself.
+    """Raise `HostError` if an address for our interface belongs to another interface or to a gateway: this
+    machine would then talk to itself instead.
 
-    Only before the start: an address that somebody takes later is no reason to refuse a change.
+    Only before the start: an address that is taken later is not a reason to refuse a change.
     """
     others = {route.gateway: f"the gateway of {route.interface}" for route in facts.routes if route.gateway}
     for address in config.address:
@@ -149,9 +149,9 @@ def refuse_taken_addresses(config: Config, facts: Facts) -> None:
 
 
 def _addresses(config: Config, facts: Facts) -> tuple[list[InterfaceAddress], list[SkippedRoute]]:
-    """The addresses; one whose network is in use here already comes alone, without its network.
+    """The addresses. If an address's network is already in use here, it is set without its network.
 
-    The peers in that network are routed one by one then.
+    The peers in that network are then routed one by one.
     """
     addresses: list[InterfaceAddress] = []
     skipped: list[SkippedRoute] = []
@@ -187,7 +187,7 @@ def _closing(
 
 
 def _with_advice(why: str, prefix: Prefix, wanted: Iterable[Prefix], config: Config, facts: Facts) -> str:
-    """The reason, and what to do about addresses that are used twice."""
+    """The reason, and what to do if addresses are used twice."""
     if "; " in why or why == no_ipv6(config.interface, facts):
         return why  # it says so itself, or there is none
     if any(within(prefix, address.network) for address in config.address):
@@ -225,7 +225,7 @@ def _known_prefixes(interface: str, facts: Facts) -> Iterator[Prefix]:
 
 
 def no_ipv6(interface: str, facts: Facts) -> str | None:
-    """Why the tunnel interface can have no IPv6 address here; None when it can."""
+    """Why the tunnel interface can have no IPv6 address here; None if it can."""
     default = facts.sysctls.get("net/ipv6/conf/default/disable_ipv6")
     disabled = facts.sysctls.get(f"net/ipv6/conf/{interface}/disable_ipv6", default)
     if disabled is None:
@@ -251,9 +251,9 @@ def _device_sysctls(config: Config, facts: Facts) -> Iterator[tuple[str, str]]:
 
 
 def _sysctls(config: Config, facts: Facts) -> Iterator[tuple[str, str]]:
-    """Settings of the whole machine, only where a provided subnet needs them.
+    """Settings of the whole machine, only if a provided subnet needs them.
 
-    rp_filter needs nothing: sources of peers are routed into the tunnel, so even strict checking passes them.
+    rp_filter needs no change: sources of peers are routed into the tunnel, so they pass even strict checking.
     """
     versions = {subnet.real.version for subnet in config.provide.subnets}
     if 4 in versions:
@@ -276,7 +276,7 @@ def _sysctls(config: Config, facts: Facts) -> Iterator[tuple[str, str]]:
 
 
 def _guard(config: Config, facts: Facts) -> Guard | None:
-    """Where forwarding is on, or will be, because of nconnect alone; None where the machine was a router."""
+    """For which IP versions forwarding is, or will be, on only because of nconnect; None if for none."""
     versions = tuple(
         version
         for version, name in ((4, IP_FORWARD), (6, IPV6_FORWARDING))

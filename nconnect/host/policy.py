@@ -1,8 +1,8 @@
 """Policy routing: which rule and which route send a packet where (ip-rule(8), ip-route(8)).
 
-Only the kernel knows where a packet goes, and it is asked (RTM_GETROUTE, `io.netlink`). But its answer names
-no rule, and for a packet that is dropped no route. So the rules are walked here as the kernel walks them, by
-priority, to find what has to be named.
+Only the kernel knows where a packet goes, so it is asked (RTM_GETROUTE, `io.system.netlink`). But its
+answer does not name the rule, nor the route of a packet that is dropped. To find these, this module walks
+the rules by priority, as the kernel does.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ class TableRoute:
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """Where does a new packet go? `iif` "": one of this machine; `source` None: the kernel chooses it."""
+    """Where does a new packet go? `iif` "": this machine's own; `source` None: the kernel chooses it."""
 
     destination: Address
     source: Address | None = None
@@ -113,7 +113,7 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Cause:
-    """What decides about a packet: a rule, and the route in its table."""
+    """What decides where a packet goes: a rule, and the route in its table."""
 
     rule: PolicyRule
     route: TableRoute | None = None
@@ -122,7 +122,7 @@ class Cause:
 def cause(
     packet: Question, answer: Answer, rules: Iterable[PolicyRule], routes: Iterable[TableRoute]
 ) -> Cause | None:
-    """What gave the kernel's answer; None when it cannot be named (`goto`, a rule of another kind)."""
+    """What led to the kernel's answer; None if it cannot be named (`goto`, a rule of another kind)."""
     holding = [route for route in routes if packet.destination in route.prefix]
     for rule in sorted(rules, key=lambda rule: rule.priority):
         takes = rule.takes(packet)

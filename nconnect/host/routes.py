@@ -12,11 +12,11 @@ OWN_METRIC = {4: 0, 6: 1024}  # of the routes that we set: the kernel's defaults
 
 
 def obstacle(prefix: Prefix, config: Config, facts: Facts, endpoints: Iterable[Endpoint] = ()) -> str | None:
-    """Why a route to `prefix` through the tunnel must not be set; None when it may.
+    """Why a route to `prefix` through the tunnel must not be set; None if it may.
 
-    The kernel takes the longest prefix. So a network of this machine's that lies in `prefix` goes on to be
-    reached, and one that `prefix` lies in loses those addresses: they are given up only while none of them
-    is known to be in use there. `endpoints` carry the tunnel: a prefix may hold one, but not be one.
+    The kernel uses the longest prefix. So a network of this machine inside `prefix` stays reachable, and a
+    network around `prefix` loses these addresses: that is allowed only if none of them is known to be in use
+    there. `endpoints` carry the tunnel: `prefix` may contain one, but not be one.
     """
     if prefix.prefixlen == 0:
         return "a default route through the tunnel would cut off the node that carries it"
@@ -33,7 +33,7 @@ def obstacle(prefix: Prefix, config: Config, facts: Facts, endpoints: Iterable[E
 
 
 def taken(prefix: Prefix, interface: str, facts: Facts) -> str | None:
-    """Who uses the addresses of `prefix` on this machine already, if somebody does."""
+    """What already uses the addresses of `prefix` on this machine; None if nothing does."""
     for local in facts.interfaces:
         if local.name == interface:
             continue
@@ -63,7 +63,7 @@ def taken(prefix: Prefix, interface: str, facts: Facts) -> str | None:
 
 
 def hidden(prefix: Prefix, interface: str, facts: Facts) -> str | None:
-    """The gateway that leads out of this machine and would be sought behind `prefix`."""
+    """The gateway of this machine that a route to `prefix` would hide, as a reason; None if none."""
     for route in facts.routes:
         if route.interface == interface or route.gateway is None or not _holds(prefix, route.gateway):
             continue
@@ -73,7 +73,7 @@ def hidden(prefix: Prefix, interface: str, facts: Facts) -> str | None:
 
 
 def networks_inside(prefix: Prefix, interface: str, facts: Facts) -> Iterator[tuple[Prefix, str]]:
-    """The networks of this machine that lie in `prefix`, so that only the rest goes into the tunnel.
+    """The networks of this machine inside `prefix`, so that only the rest goes into the tunnel.
 
     Each comes with its interface's name.
     """
@@ -83,7 +83,7 @@ def networks_inside(prefix: Prefix, interface: str, facts: Facts) -> Iterator[tu
 
 
 def networks_around(prefix: Prefix, interface: str, facts: Facts) -> Iterator[tuple[Prefix, str]]:
-    """The networks of this machine that `prefix` is taken out of. Each comes with its interface's name."""
+    """The networks of this machine around `prefix`, which lose addresses to it, with interfaces."""
     for local, network in _own_networks(interface, facts):
         if network != prefix and within(prefix, network):
             yield network, local.name

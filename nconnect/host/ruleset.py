@@ -1,13 +1,13 @@
 """One nftables table as a value, and the transactions (nft's JSON) that lead from one value to another.
 
 A transaction switches rules in one step. `transactions(old, new)` never leaves a moment in which something
-that stands in both is missing: chains that are new come first, then one transaction switches rules, sets and
-maps over, then what nobody refers to any more goes. nft 1.0.6 (Debian 12) refuses a map element that jumps to
-a chain made together with it, which asks for the same order.
+that both contain is missing: first new chains are added, then one transaction switches rules, sets and
+maps, then unreferenced objects are removed. nft 1.0.6 (Debian 12) refuses a map element that jumps to a
+chain made in the same transaction, which requires this order too.
 
-A table whose contents are not known (a killed daemon's) is deleted and made anew, and in that transaction
-there is a moment in which packets pass neither: on Linux 6.18 some ten of a flood, each time. What must not
-be open meanwhile, `Ruleset.standby`, is loaded as a table of its own before, and deleted after.
+A table with unknown contents (a killed daemon's) is deleted and made again. In that transaction there is a
+moment in which neither table judges packets: on Linux 6.18 about ten packets of a flood pass each time. What
+must not be open meanwhile, `Ruleset.standby`, is loaded as a separate table before, and deleted afterwards.
 
 Schema: libnftables-json(5).
 """
