@@ -3,8 +3,10 @@
 An error's text is one line that says what is wrong and what to do about it; the command line prints it
 unchanged. Hostile bytes never end a batch with an error: they are dropped, counted under a `DropReason`.
 
-To add a drop reason: a member of `DropReason`; count it where the packet is refused (`peer.drops[…]` in the
-tunnel); a row in docs/protocol.md ("Refusals"); a test that asserts it by name.
+To add a drop reason: a member of `DropReason`; count it where the packet is refused (in the tunnel,
+`peer.drops[DropReason.…] += 1`, or `drops` of the part if no peer is known); a row in docs/protocol.md
+("Refusals"), in the order of the checks; a sentence in `REASONS` of lab/reference/metrics.py, then
+`scripts/reference`; a test that asserts it by name. `status` and the metrics show it without further work.
 """
 
 from __future__ import annotations

@@ -30,29 +30,29 @@ scrape_configs:
 
 # What `status` and the metrics count under `drops`, beyond the names themselves.
 REASONS = {
-    DropReason.NOT_OURS: "an NKN message that is no tunnel frame",
+    DropReason.NOT_OURS: "an NKN message that is not a tunnel frame",
     DropReason.UNKNOWN_PEER: "its sender is not in the peer table",
     DropReason.MALFORMED: "too short, too long, or its fields contradict each other",
-    DropReason.WRONG_VERSION: "of a version of the protocol that this one does not speak",
+    DropReason.WRONG_VERSION: "a frame of an unsupported version or kind",
     DropReason.HANDSHAKE_REFUSED: "a handshake that does not decrypt, or names another static key",
     DropReason.HANDSHAKE_REPLAYED: "a handshake whose counter is not above the last one",
-    DropReason.HANDSHAKE_FLOOD: "more handshakes a second than a peer may begin",
-    DropReason.NO_SESSION: "of a session that is not, or no longer, held here",
-    DropReason.KEY_EXPIRED: "under keys that are past their life",
-    DropReason.REPLAYED: "a batch that came before",
+    DropReason.HANDSHAKE_FLOOD: "more handshakes a second than a peer may start",
+    DropReason.NO_SESSION: "of a session that is unknown here, or forgotten",
+    DropReason.KEY_EXPIRED: "under expired keys",
+    DropReason.REPLAYED: "a batch that arrived before",
     DropReason.NOT_AUTHENTIC: "a batch that does not decrypt",
-    DropReason.BAD_RECORD: "sealed correctly, but no well-formed list of records",
+    DropReason.BAD_RECORD: "sealed correctly, but not a well-formed list of records",
     DropReason.BAD_OFFLOAD_HEADER: "its virtio-net header contradicts the packet",
-    DropReason.BAD_PACKET: "no well-formed IPv4 or IPv6 packet",
+    DropReason.BAD_PACKET: "not a well-formed IPv4 or IPv6 packet",
     DropReason.SPOOFED_SOURCE: "from an address that is not this peer's (`allowed_ips`)",
     DropReason.FOREIGN_ERROR: "an ICMP error about a packet that did not go to this peer",
     DropReason.BAD_CANDIDATE: "a peer's address for a direct path that is loopback, multicast or the like",
     DropReason.PEER_EXPIRED: "the peer's access has ended",
-    DropReason.NO_ROUTE: "no peer holds the destination",
+    DropReason.NO_ROUTE: "no peer's `allowed_ips` contain the destination",
     DropReason.NO_KEY: "waited too long for a handshake",
     DropReason.QUEUE_FULL: "the queue was full: of packets to the peer, or of packets from it for the kernel",
-    DropReason.QUEUE_DELAY: "stood in the queue for too long (CoDel)",
-    DropReason.TOO_BIG: "larger than the peer takes",
+    DropReason.QUEUE_DELAY: "waited in the queue for too long (CoDel)",
+    DropReason.TOO_BIG: "larger than the peer accepts",
     DropReason.LINK_DOWN: "there was no link to a node",
     DropReason.TUN_REFUSED: "the kernel did not take it",
 }
@@ -60,8 +60,8 @@ OTHER_REASONS = {
     "refused": "a packet of this peer's that the firewall stopped: neither `provide` nor `allow` lets it"
     " through, or its source is reached by another way than the tunnel",
     "flow_limit": "a packet that would have opened a connection above the peer's `max_flows`",
-    "bad_frames": "a frame from the node that is none, or not to be sent then",
-    "ignored_actions": "a message of the node's that is none of a client's business",
+    "bad_frames": "a frame from the node that is malformed, or not allowed at that time",
+    "ignored_actions": "a message from the node that does not concern a client",
 }
 
 
