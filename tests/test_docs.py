@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import subprocess
 from pathlib import Path
@@ -57,6 +58,13 @@ def _is_module(package: str, rest: list[str]) -> bool:
 def test_every_file_that_is_named_is_there(document: Path) -> None:
     for name in re.findall(rf"`(?:\./)?((?:{'|'.join(FOLDERS)})/[\w./-]+)`", document.read_text()):
         assert (CHECKOUT / name).exists(), f"{document.name}: `{name}`"
+
+
+def test_every_package_says_how_it_works() -> None:
+    """A package's docstring is its theory of operation; docs/architecture.md sends readers there."""
+    for path in sorted(PACKAGE.rglob("__init__.py")):
+        text = ast.get_docstring(ast.parse(path.read_text())) or ""
+        assert text.count("\n") >= 10, f"{path.relative_to(CHECKOUT)} does not say how its package works"
 
 
 def test_every_decision_is_in_the_index_in_order() -> None:
