@@ -1,7 +1,7 @@
 """Cryptokey routing: which peer owns an address, by the longest prefix that holds it.
 
-A dict per prefix length, and in front of it a bounded cache of exact addresses, which is what the data path
-asks: about 45 ns a packet.
+A dict for each prefix length, behind a bounded cache of exact addresses, which the data path reads: about
+45 ns a packet.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class AllowedIps(Generic[Owner]):
         self.replace(entries)
 
     def replace(self, entries: Iterable[tuple[Prefix, Owner]]) -> None:
-        """Make the table be these."""
+        """Set the whole table. It changes in place: others hold it."""
         self._by_length: dict[int, dict[int, dict[int, Owner]]] = {4: {}, 16: {}}
         self._order: dict[int, list[int]] = {4: [], 16: []}
         self.cache.clear()

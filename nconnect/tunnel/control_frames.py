@@ -1,6 +1,6 @@
-"""Records that are no packets: pings and their answers, reports of what arrived, lists of links. Pure.
+"""Control frames: records other than packets. Pings, pongs, delivery reports, lists of links. Pure.
 
-They travel in small batches of their own, under the session's keys. A keepalive is a batch without a record.
+They are sent in small batches of their own, under the session's keys. A keepalive is an empty batch.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ MAX_PINGS = 16  # of one peer that may be unanswered
 
 
 class ControlFrames:
-    """Sends them, and acts on those that come."""
+    """Sends control frames, and acts on those that arrive."""
 
     def __init__(self, context: Context, path_manager: PathManager, handshakes: Handshakes) -> None:
         self._context = context
@@ -38,10 +38,7 @@ class ControlFrames:
     def send(
         self, peer: Peer, now: float, *records: tuple[RecordKind, bytes], lane: Lane | None = None
     ) -> None:
-        """Seal and send a small batch of our own; nothing when there is no key.
-
-        On the best lane, or the one that is named.
-        """
+        """Send these records as one batch, on `lane` or else the best one. Does nothing without a key."""
         lane = lane or peer.path.lane
         pair = peer.session.current
         if pair is None or not pair.can_send(now):
@@ -64,7 +61,7 @@ class ControlFrames:
     ) -> int | None:
         """Measure the round trip to a peer: the id that its `Pong` will have, or None without a session.
 
-        On the best lane, or the one that is named; `records` go with it.
+        The ping goes over `lane`, or else the best one, in one batch with `records`.
         """
         if not peer.can_send(now):
             self._handshakes.initiate(peer, now)
@@ -78,7 +75,7 @@ class ControlFrames:
         return ping_id
 
     def probe(self, peer: Peer, lanes: Iterable[Lane], now: float) -> None:
-        """Ask on each of these lanes whether it lives, and say which links we have."""
+        """Ping on each of these lanes to see whether it is alive, and tell the peer which links we have."""
         links, revision = self._path_manager.links, self._path_manager.revision
         for lane in lanes:
             if not peer.path.several and len(links) == 1 and not revision:
@@ -131,7 +128,7 @@ class ControlFrames:
         self._context.outputs.append(Pong(peer, ping_id, now - sent_at, lane.link, lane.leg_s))
 
     def _on_report(self, peer: Peer, body: memoryview, now: float, back: Lane, busy: bool) -> None:
-        for lane in (back, *peer.path.lanes.all):  # it came back on its lane, if it could
+        for lane in (back, *peer.path.lanes.all):  # reports come back on their own lane where possible
             rtt_s = lane.sending.on_report(body, now, busy=busy)
             if rtt_s is not None:
                 if peer.path.several:

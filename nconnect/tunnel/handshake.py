@@ -1,7 +1,7 @@
 """The two handshake messages, built on Noise_IKpsk2, and the key pair that comes out of them.
 
-What must hold for each, checked in this order; a refusal drops that message alone and leaves an attempt of
-ours usable, so that who forges messages cannot prevent a genuine answer:
+What must hold for each message, in the order of the checks. A refusal drops that message alone and leaves an
+attempt of ours usable, so that a forged message cannot prevent a genuine answer:
 
     message     sender                     content
     initiation  a peer of the table        its Noise static key is the key in its NKN address;

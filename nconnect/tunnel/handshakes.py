@@ -1,7 +1,8 @@
-"""How key pairs come about: the handshakes with all peers, begun, answered and tried again. Pure.
+"""The handshakes with all peers: started, answered, retried; and the key pairs that they make. Pure.
 
-Which handshake message is refused for what, and what a refusal leaves untouched, stands in
-`nconnect.tunnel.handshake`; when a handshake is wanted, and when keys end, in `nconnect.tunnel.sessions`.
+The only module that changes `Peer.session` and `Peer.handshake`. `nconnect.tunnel.handshake` has the messages
+and what they are refused for; `nconnect.tunnel.sessions` decides when a handshake is wanted and when keys
+end.
 """
 
 from __future__ import annotations
@@ -47,9 +48,9 @@ class Handshakes:
         self._instance = context.rng(INSTANCE_BYTES)
 
     def receive(self, peer: Peer, message: Message, now: float, source: str) -> bool:
-        """An NKN message from a peer's address that is no data frame; whatever it is, it never raises.
+        """An NKN message from a peer's address that is no data frame. Never raises, whatever is in it.
 
-        True when it finished a handshake of ours: its keys are the current ones.
+        True if it completed a handshake of ours: its keys are the current ones.
         """
         frame = self._read(peer, message)
         if isinstance(frame, DropReason):
@@ -90,7 +91,7 @@ class Handshakes:
         self.send_initiation(peer, now)
 
     def send_initiation(self, peer: Peer, now: float) -> None:
-        """The next try, in place of one that is under way."""
+        """Send a new initiation, in place of an attempt that is under way."""
         self.drop_attempt(peer)
         self.last_counter = max(self._context.wall_clock_ns(), self.last_counter + 1)
         attempt = Attempt(
@@ -123,35 +124,35 @@ class Handshakes:
         self._context.timer_heap.schedule(peer)
 
     def confirmed(self, peer: Peer, pair: KeyPair, now: float) -> None:
-        """The peer uses the pair that we answered with: it is the current one."""
+        """The peer has used the pair that we answered with: make it the current one."""
         self._forget(peer.session.received_on(pair))
         self._finished(peer, now)
 
     def drop_attempt(self, peer: Peer) -> None:
-        """Let go of the try that is under way, if there is one; its answer is refused from here on."""
+        """Forget the attempt under way, if there is one; an answer to it will be refused."""
         if peer.handshake.attempt is not None:
             self._attempts.pop(peer.handshake.attempt.local_index, None)
             peer.handshake.attempt = None
 
     def give_up(self, peer: Peer) -> None:
-        """Try no more, until `initiate` is called again."""
+        """Stop retrying until `initiate` is called again."""
         self.drop_attempt(peer)
         peer.handshake.attempts = 0
         peer.timers.clear(Timer.RETRY_HANDSHAKE)
 
     def begin_again(self, peer: Peer, now: float) -> None:
-        """What was tried so far went to a link that was down: try at once, as if for the first time."""
+        """Restart the attempts with the first interval: those so far went over a link that was down."""
         peer.handshake.attempts = 0
         self.send_initiation(peer, now)
 
     def erase_old(self, peer: Peer, now: float) -> bool:
-        """Erase the pairs whose life is over. False when that was all."""
+        """Erase the pairs that are too old. False if none is left."""
         self._forget(peer.session.expire(now))
         peer.timers.set(Timer.ERASE_KEYS, peer.session.ends_at)
         return peer.session.ends_at != NEVER
 
     def erase(self, peer: Peer) -> None:
-        """Erase all keys shared with a peer, and stop what was under way for new ones."""
+        """Erase all keys shared with a peer, and stop the handshake that is under way."""
         self.drop_attempt(peer)
         self._forget(peer.session.erase())
         peer.timers.session_ended()
@@ -205,16 +206,18 @@ class Handshakes:
         peer.handshake.refusals += 1
 
     def _is_worth_reading(self, peer: Peer, now: float) -> bool:
-        """False after many refusals within a second: whoever repeats old handshakes must not keep us busy."""
+        """False after many refusals within a second: replayed handshakes must not keep us busy."""
         if now >= peer.handshake.refusals_since + 1.0:
             peer.handshake.refusals_since, peer.handshake.refusals = now, 0
         return peer.handshake.refusals < MAX_REFUSED_HANDSHAKES_PER_S
 
     def _is_first(self, peer: Peer) -> bool:
-        """Whether we stay the initiator when both sides start at once: the smaller public key does.
+        """Whether we keep our attempt when both sides start at once: the side with the smaller public key
+        does.
 
-        The first answers the other's initiation and keeps its own attempt as well: its own may have been sent
-        before the other was there. The other drops its attempt. So a handshake that arrives is finished.
+        That side answers the other's initiation and keeps its own attempt too, which may have been sent
+        before the other side was there. The other side drops its own. So whichever initiation arrives is
+        completed.
         """
         return self._context.address.public_key < peer.config.address.public_key
 
@@ -240,7 +243,7 @@ class Handshakes:
         return True
 
     def _finished(self, peer: Peer, now: float) -> None:
-        """There are new current keys. An attempt of ours is over, or overtaken by one of theirs."""
+        """There are new current keys. An attempt of ours has succeeded, or one of theirs was faster."""
         self.give_up(peer)
         peer.handshake.finished_at = now
         peer.timers.clear(Timer.GIVE_UP_HANDSHAKE)

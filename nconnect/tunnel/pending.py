@@ -1,4 +1,4 @@
-"""Unknown addresses that tried to reach us, for somebody to let them in. Pure, and bounded."""
+"""The list of unknown addresses that tried to reach us, for a person to admit. Pure, and bounded."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""What waits to be sent: whose turn it is, and which packets make up the next batch. Pure.
+"""Packets that wait to be sent: which peer's turn it is, and which packets make up the next batch. Pure.
 
-Each peer's packets wait in fair queues of their own, one a lane (`nconnect.queueing.fq_codel`). Peers take
-turns, a batch each; one whose path is slower than what waits for it is passed over until its pacer lets it.
+Each lane of each peer has a fair queue (`nconnect.queueing.fq_codel`). Peers take turns, one batch each. A
+peer whose path is slower than its traffic is skipped until its pacer allows another batch.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from nconnect.wire.tunnel import (
 )
 
 NO_LIMIT = 1 << 30
-# Where each message must be signed, and verified by the node, few large ones cost less than many small ones.
-# So while much is under way, a batch leaves when GATHER_BYTES wait, or GATHER_S after the one before it.
+# Where each message must be signed, and verified by the node, a few large ones cost less than many small
+# ones. So while much is under way, a batch leaves when GATHER_BYTES wait, or GATHER_S after the previous one.
 # Measured over the official node: 5 to 10 % less CPU a byte for all three processes, and as much more rate.
 GATHER_BYTES = 192 << 10
 GATHER_S = 0.002
@@ -74,9 +74,8 @@ class SendQueue:
     ) -> tuple[Peer, int, int, Lane] | None:
         """Fill `arena` with the next batch that may leave over this link: (peer, bytes, packets, lane).
 
-        None if there is none. Peers take turns, a batch each; one whose path is slower than what waits for
-        it is passed over until `next_send_at`. A batch ends with the packet that reaches `room` bytes, or
-        the lane's own budget.
+        None if there is none. A peer that must wait for its path is skipped until `next_send_at`. A batch
+        ends with the packet that reaches `room` bytes, or the lane's own budget.
         """
         for _ in range(len(self.backlog)):
             peer = next(iter(self.backlog))
@@ -138,7 +137,7 @@ class SendQueue:
         return at
 
     def gathers(self, lane: Lane, now: float) -> bool:
-        """Whether a batch should wait a moment until it is larger."""
+        """Whether a batch should wait briefly until it is larger (see GATHER_BYTES)."""
         return (
             self.link_signs[lane.link]
             and now - lane.sent_at < GATHER_S

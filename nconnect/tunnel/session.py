@@ -1,9 +1,9 @@
 """The keys shared with one peer: a key pair for each epoch, and how epochs follow one another.
 
-Three may live at once (the WireGuard paper, section 6.3): the responder's `next`, not used for sending until
-the initiator has proved that it holds it too; `current`; and `previous`, for what is still on its way. So a
-rekey at full speed loses nothing. After crossed handshakes there is a fourth for receiving: see
-`Session.initiated`.
+Up to three pairs exist at once (the WireGuard paper, section 6.3): the responder's `next`, which is not used
+for sending until the initiator has proved that it has it too; `current`; and `previous`, for what is still on
+its way. So a rekey at full speed loses nothing. After crossed handshakes there is a fourth, for receiving:
+see `Session.initiated`.
 """
 
 from __future__ import annotations

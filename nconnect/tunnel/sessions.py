@@ -1,8 +1,7 @@
-"""The life of the session with each peer: when it is wanted, comes up, grows old, is lost and ends. Pure.
+"""The life of the session with each peer: when one is wanted, comes up, gets old, is lost and ends. Pure.
 
-The head of the core's control lane: `nconnect.tunnel.core` owns it and calls it. `handshakes` makes key
-pairs, `control_frames` says things to a peer, `path_manager` chooses the lane, and `timer_heap` wakes all
-of them. What is to be done goes to `outputs`.
+Heads the control lane for `nconnect.tunnel.core`: `handshakes` makes key pairs, `control_frames` talks to the
+peer's core, `path_manager` chooses lanes, `timer_heap` says whose timers are due. Results go to `outputs`.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ EXPIRY_CHECK_S = 60.0  # the wall clock may be set: look again this often
 
 
 class Sessions:
-    """Whatever has to happen to the sessions with all peers, in time."""
+    """The sessions with all peers, and all that time does to them."""
 
     def __init__(self, context: Context, last_counter: int) -> None:
         """`last_counter`: of the newest initiation that we ever sent."""
@@ -47,8 +46,9 @@ class Sessions:
     def can_send(self, peer: Peer, now: float) -> bool:
         """Whether packets may leave; if not, a handshake is under way when this returns.
 
-        A peer that does not answer gets none: they wait, and the newest of each flow is there when it
-        returns. Else a TCP that was cut for a minute would wait for another minute by its own backoff.
+        Nothing is sent to a peer that does not answer: packets wait, so that the newest of each flow is there
+        when the peer returns. Otherwise a TCP connection that was cut for a minute would wait for another
+        minute, by its own exponential backoff.
         """
         if peer.can_send(now) and not peer.doubtful:
             return True
@@ -58,12 +58,12 @@ class Sessions:
     # What a peer sent
 
     def receive_handshake(self, peer: Peer, message: Message, now: float, source: str) -> None:
-        """An NKN message from a peer's address that is no data frame; whatever it is, it never raises."""
+        """An NKN message from a peer's address that is no data frame. Never raises, whatever is in it."""
         if self.handshakes.receive(peer, message, now, source):
             peer.last_received_at = now
             peer.doubtful = False
             peer.timers.keepalive_received()
-            # The responder may send only once it has heard from us under these keys: say something now.
+            # The responder may not send before it has received a batch under these keys: send one now.
             self.control_frames.send(peer, now)
             self._came_up(peer, now)
 
@@ -87,7 +87,7 @@ class Sessions:
             self.timer_heap.schedule(peer)
 
     def close_received(self, peer: Peer, now: float) -> None:
-        """The peer has said, in the current session, that it goes."""
+        """The peer has announced, in the current session, that it is going away."""
         self._lose(peer, now, f"{peer.name} has gone offline")
         if self._settings.persistent:
             peer.timers.set(Timer.PERSISTENT_KEEPALIVE, now + PERSISTENT_RETRY_S)
@@ -109,7 +109,7 @@ class Sessions:
     # What happened to us
 
     def set_links(self, peers: Iterable[Peer], links: Mapping[int, int], now: float) -> None:
-        """Our links that are up have changed; without any, what we had stays until one is back."""
+        """Our links that are up have changed. If none is, the last ones are kept until one is back."""
         if self.path_manager.set_links(links):
             for peer in peers:
                 self.path_manager.pair(peer, now)
@@ -117,7 +117,7 @@ class Sessions:
                     self.control_frames.probe(peer, peer.path.lanes.used, now)
 
     def link_up(self, peers: Iterable[Peer], now: float) -> None:
-        """A link came (back): what was sent meanwhile is lost, so try again now."""
+        """A link came up: what was sent while it was down is lost, so try again now."""
         for peer in peers:
             if peer.expired:
                 continue
@@ -130,11 +130,11 @@ class Sessions:
                 self.handshakes.initiate(peer, now)
 
     def _ask(self, peer: Peer, now: float) -> None:
-        """Is the peer there? That also tells one that has given us up that we are back.
+        """Ask whether the peer is there; that also tells a peer that has given us up that we are back.
 
-        When the node was gone, the peer has lost its link too, perhaps for longer than we: what we sent
-        before it is back would be lost, and a TCP would wait for twice as long. So packets wait for its
-        answer, or for its own question.
+        When a node was gone, the peer has lost its link too, perhaps for longer than we have. What we sent
+        before its link is back would be lost, and TCP would double its timeout. So packets wait for the
+        peer's answer, or for a ping of its own.
         """
         self.control_frames.ping(peer, now)
         if peer.last_received_at is None or now > peer.last_received_at + ASK_S:
@@ -143,7 +143,7 @@ class Sessions:
             self.timer_heap.schedule(peer)
 
     def close(self, peers: Iterable[Peer], now: float) -> None:
-        """Tell every peer that we go, and erase all keys."""
+        """Tell every peer that we are going away, and erase all keys."""
         for peer in peers:
             if peer.can_send(now):
                 self.control_frames.send(peer, now, (RecordKind.CLOSE, b""))
@@ -158,7 +158,7 @@ class Sessions:
 
     def _on_timer(self, peer: Peer, timer: Timer, now: float) -> None:
         if timer is Timer.RETRY_HANDSHAKE:
-            # Without an attempt: it gave way to one of theirs, which has not been confirmed since.
+            # There may be no attempt: ours gave way to one of theirs, which was never confirmed.
             if peer.handshake.attempt is not None or (not peer.can_send(now) and self._is_wanted(peer)):
                 self.handshakes.send_initiation(peer, now)
         elif timer is Timer.GIVE_UP_HANDSHAKE:
@@ -201,7 +201,7 @@ class Sessions:
             peer.timers.set(Timer.PERSISTENT_KEEPALIVE, now + PERSISTENT_RETRY_S)
 
     def check_expiry(self, peer: Peer, now: float) -> None:
-        """Apply the peer's expiry, by the wall clock as it is now."""
+        """Apply the peer's `expires_at` by the present wall clock."""
         expires_at = peer.config.expires_at
         left = NEVER if expires_at is None else expires_at - self._wall_clock_ns() / 1e9
         if peer.expired != (left <= 0):
@@ -223,7 +223,7 @@ class Sessions:
         peer.clear_queues(DropReason.NO_KEY)
 
     def _lose(self, peer: Peer, now: float, why: str) -> None:
-        """The same for a peer that may return: the newest packets wait for that."""
+        """Erase the keys of a peer that may return; the newest packets of each flow wait for it."""
         self._erase(peer)
         peer.keep_newest(now)
         self.outputs.append(SessionLost(peer, why))
@@ -234,5 +234,5 @@ class Sessions:
         peer.pinged_at.clear()
 
     def _is_wanted(self, peer: Peer) -> bool:
-        """Whether a session with this peer is of use now."""
+        """Whether a session with this peer is needed now."""
         return not peer.expired and (self._settings.persistent or peer.path.bytes_held > 0)

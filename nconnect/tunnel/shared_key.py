@@ -1,11 +1,11 @@
-"""Whether two devices use one key, in turns: a copied configuration, or the image of a disk. Pure.
+"""Detects that two devices use the same key: a copied configuration, or the image of a disk. Pure.
 
-Each process draws an instance when it starts, and says it in every handshake message, inside the Noise
-payload. One that starts again has a new instance and never the old one. So a key whose instances come back
-(A, B, A) is used by two processes that both live. Nothing else brings an old instance back: an initiation
-that is sent again is refused by its counter, and a response belongs to one attempt of ours.
+Each process draws a random instance when it starts, and sends it in every handshake message, inside the Noise
+payload. A process that restarts has a new instance, and never the old one. So if a key's instances alternate
+(A, B, A), two live processes use it. Nothing else brings an old instance back: a replayed initiation is
+refused by its counter, and a response belongs to one attempt of ours.
 
-The device itself cannot see that; its peers tell it (record SHARED_KEY).
+A device cannot detect this for its own key; its peers tell it (record SHARED_KEY).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ REMEMBERED_S = 180.0  # after the last sign of it: two that take turns give one 
 
 
 class SharedKey:
-    """Of one peer: what we know of its key, and what it says of ours. Times are CLOCK_BOOTTIME seconds."""
+    """What we know about a peer's key, and what it says about ours. Times are seconds of CLOCK_BOOTTIME."""
 
     __slots__ = ("_instances", "seen_at", "told_at")
 

@@ -1,9 +1,9 @@
-"""How much is heard of senders that are no peers of ours. Pure, and bounded.
+"""A rate limit for messages from senders that are no peers. Pure, and bounded in memory.
 
-Anybody may send to an NKN address. What a stranger says is looked at for two reasons: it may have an
-invitation, and a person may want to know who tries. Neither needs many messages, so each sender may send
-`BURST` at once and `PER_S` a second, and all of them together `TOTAL_BURST` and `TOTAL_PER_S`. The rest is to
-be dropped before anything else is done with it.
+Anybody may send to an NKN address. A stranger's message is read for two reasons: it may bring an invitation,
+and a person may want to know who tries. Neither takes many messages. So each sender has a token bucket
+(`BURST`, `PER_S`), and so have all together (`TOTAL_BURST`, `TOTAL_PER_S`). The caller drops what exceeds
+them before it does anything else with it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ MAX_SENDERS = 1024  # remembered; who is forgotten starts anew
 
 
 class Strangers:
-    """Token buckets of senders, and one of all together."""
+    """A token bucket for each sender, and one for all together."""
 
     def __init__(self, now: float) -> None:
         self._total = TOTAL_BURST
@@ -24,7 +24,7 @@ class Strangers:
         self._senders: dict[str, tuple[float, float]] = {}  # address -> (tokens, when), oldest first
 
     def admits(self, address: str, now: float) -> bool:
-        """Whether to look at one more message of this sender."""
+        """Whether to read one more message of this sender."""
         tokens, counted_at = self._senders.pop(address, (BURST, now))
         tokens = min(BURST, tokens + max(0.0, now - counted_at) * PER_S)
         self._total = min(TOTAL_BURST, self._total + max(0.0, now - self._total_at) * TOTAL_PER_S)

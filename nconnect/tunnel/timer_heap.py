@@ -1,7 +1,7 @@
-"""Whose timers are due next: one heap for all peers. Pure.
+"""A heap of all peers by when their timers are due next. Pure.
 
-A peer's own deadlines are in `nconnect.tunnel.timers`. Here stands, for each peer, one time to look at them
-(`peer.check_at`); it may be too early, and is never too late.
+A peer's own deadlines are in `nconnect.tunnel.timers`. The heap has one time for each peer at which to look
+at them (`peer.check_at`), which may be too early, but never too late.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class TimerHeap:
             self.next_at = self._checks[0][0]
 
     def forget(self, peer: Peer) -> None:
-        """Look at this peer's timers no more."""
+        """Do not look at this peer's timers any more."""
         peer.check_at = NEVER
         self._drop_void()
 
@@ -49,7 +49,7 @@ class TimerHeap:
         return Deadline(at, f"{peer.name}: {deadline.why if deadline else 'check'}")
 
     def due(self, now: float) -> Iterator[tuple[Peer, Timer]]:
-        """Each timer whose time has come; what its firing sets may come in the same turn."""
+        """Each timer that is due; one that is set meanwhile may fire in the same turn."""
         self._drop_void()
         while self.next_at <= now:
             peer = heapq.heappop(self._checks)[2]

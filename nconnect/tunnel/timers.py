@@ -1,7 +1,7 @@
-"""A peer's timers: what has to happen for its session, and when, if nothing else happens first.
+"""One peer's timers: what has to happen for its session, and when, unless something else happens first.
 
-The notes are named after what happened and are called once per batch. Deadlines are in `now` seconds;
-calling `due` too early or twice is harmless.
+Methods are named after events and are called once per batch. Deadlines are in seconds, as `now` is; calling
+`due` too early or twice is harmless.
 """
 
 from __future__ import annotations

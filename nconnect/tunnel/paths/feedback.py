@@ -1,14 +1,14 @@
-"""How fast one peer's direction may go, end to end: what we sent, and what the peer says has arrived.
+"""Delivery feedback: how fast a lane may send, by what the peer reports to have arrived.
 
-A relay's way to the peer may be the slow part, and what was handed to the relay can't be taken back. So the
-receiver reports, every `REPORT_INTERVAL_S` while data arrives and sooner while much does, the newest batch,
-how long ago it came and how much came in all (record FEEDBACK). The sender's pacer learns rate and queue from
-these, as a link's pacer does from TCP_INFO.
+The slow part may be between the relay and the peer, and what was handed to the relay cannot be taken back. So
+the receiver reports (record FEEDBACK) the newest batch, how long ago it came, and how many bytes came in all:
+every `REPORT_INTERVAL_S` while data arrives, and sooner while much does. The sender's pacer learns rate and
+queue from the reports, as a link's pacer does from TCP_INFO.
 
-Where a processor is the limit, on either side, delays say nothing of the path: then both sides know that they
-are late, the receiver says so, and nothing is learnt.
+If a processor is the bottleneck, on either side, delays say nothing about the path. Each side knows when it
+is late; the receiver says so in its report, and nothing is learnt from it.
 
-A report is believed for what it is: the peer can only slow down or spoil its own traffic by lying.
+Reports need not be trusted: a peer that lies only slows down or spoils its own traffic.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from nconnect.queueing.pacer import Pacer
 from nconnect.wire.tunnel import FEEDBACK_BODY
 
 REPORT_INTERVAL_S = 0.015  # guessed: what the pacer wants is 10 to 20 ms
-REPORT_BYTES = 4096  # less has arrived since: nobody needs to know
+REPORT_BYTES = 4096  # no report for less
 # Measured: what the sender does not know to have arrived is a part of its window.
 SOON_S = 0.004
 SOON_BYTES = 256 << 10  # more has arrived since: report as soon as that
@@ -62,12 +62,12 @@ class Sending:
 
     @property
     def total_bytes(self) -> int:
-        """All that was ever sent here."""
+        """Bytes that were ever sent here."""
         return self._total
 
     @property
     def under_way_bytes(self) -> int:
-        """What was sent and is not known to have arrived."""
+        """Bytes that were sent and are not known to have arrived."""
         return self._total - self.reported_bytes
 
     def is_clear(self, now: float) -> bool:
@@ -85,7 +85,7 @@ class Sending:
         return now + LOOK_AGAIN_S if self._is_full(now) else self.pacer.next_at(now)
 
     def _is_full(self, now: float) -> bool:
-        """Whether the peer has to catch up first."""
+        """Whether the peer has to catch up first (see WINDOW_BYTES)."""
         under_way = self._total - self.reported_bytes
         return (
             under_way > WINDOW_BYTES
@@ -94,7 +94,7 @@ class Sending:
         )
 
     def arrives_in_s(self, now: float) -> float:
-        """How long what is sent now may take at most, by what is under way and for how long it has been."""
+        """How long what is sent now takes to arrive at most, judged by what is under way and since when."""
         if not self._log:
             return 0.0
         rate = self.pacer.acknowledged_rate
@@ -109,9 +109,9 @@ class Sending:
         self.pacer.sent(now, size)
 
     def on_report(self, body: bytes | memoryview, now: float, *, busy: bool) -> float | None:
-        """The peer's FEEDBACK record; `busy` when we are late in reading it ourselves.
+        """The peer's FEEDBACK record; `busy` if we are late in reading it ourselves.
 
-        The round trip in seconds; None when it is about a batch that did not leave here.
+        Returns the round trip in seconds, or None if it is about a batch that was not sent on this lane.
         """
         index, hold_us, counter, arrived, peer_busy = FEEDBACK_BODY.unpack(body)
         log = self._log
@@ -119,7 +119,7 @@ class Sending:
         if place is None:
             return None
         for _ in range(place):
-            log.popleft()  # earlier ones: nobody will ask for them any more
+            log.popleft()  # earlier ones are not reported any more
         _, _, sent_at, total = log.popleft()
         self._idle_since = self._reported_at = now  # idle if that was all
         self.reported_bytes = total
@@ -160,7 +160,7 @@ class Arrivals:
 
     @property
     def total_bytes(self) -> int:
-        """All that ever came here."""
+        """Bytes that ever arrived here."""
         return self._total
 
     def received(self, index: int, counter: int, size: int, now: float) -> bool:

@@ -1,12 +1,12 @@
-"""Lanes: the ways to one peer, each from one of our links to one of the peer's. Pure.
+"""The lanes of a relayed path: each leads from one of our links to one of the peer's. Pure.
 
-Link `n` of a side logs in as its sub-client `n` (link 0 as the bare address), so a lane is a pair of numbers.
-Lanes are chosen so that each link of either side is in one: first those whose two ends are at the same node,
-then the rest in order (`pair_up`). One of them is the *best*, by round trip: what is sparse, and all control,
-goes there; how bulk is spread over the others is `nconnect.tunnel.paths.scheduler`'s.
+Link `n` of a side logs in as sub-client `n` (link 0 as the bare address), so a lane is a pair of numbers.
+Lanes are chosen so that each link of either side is in one: first pairs at the same node, then the rest in
+order (`pair_up`). The one with the shortest round trip is the *best*: sparse flows and control frames use it.
+How bulk flows use the others is decided by `nconnect.tunnel.paths.scheduler`.
 
-A lane is *dead* when nothing comes back on it while another one is answered: then it is only asked now and
-then whether it lives again. The peer answers pings and reports arrivals on the lane that they came by.
+A lane is *dead* when nothing comes back on it while another one is answered; from then on it is only pinged
+now and then. The peer answers pings and reports arrivals on the lane that they came by.
 """
 
 from __future__ import annotations
@@ -67,14 +67,14 @@ class Lane:
             self.round_trips.observe(rtt_s)
 
     def heard(self, now: float) -> bool:
-        """Something came back on it; True when it was held for dead."""
+        """Something came back on it; True if it was considered dead."""
         was_dead, self.dead = self.dead, False
         self.heard_at, self.asked_at = now, inf
         return was_dead
 
 
 class Hold:
-    """What has to have arrived on other lanes before something may be sent."""
+    """What must have arrived over other lanes before something may be sent: a flow keeps its order."""
 
     __slots__ = ("_marks",)
 
@@ -82,7 +82,7 @@ class Hold:
         self._marks: list[tuple[Lane, int, float]] = []  # lane, bytes to be reported on, at the latest
 
     def add(self, lane: Lane, new: Lane, now: float) -> None:
-        """Before something goes on to `new`, wait for all that is under way on `lane`."""
+        """Before something is sent on `new`, wait for all that is under way on `lane`."""
         sending = lane.sending
         if lane.dead or sending.total_bytes == sending.reported_bytes or now - lane.sent_at > HOLD_S:
             return
@@ -140,16 +140,16 @@ class Lanes:
         return self._dests[known[attempt % len(known)]]
 
     def spare_dest(self, attempt: int) -> str | None:
-        """Where to send it besides, at some attempts: to a spare link of the peer's; no other may be up.
+        """Where to send an attempt as well: to a spare link of the peer's, since no other may be up.
 
-        None at the others, and if the peer has said already that this sub-client is one of its links.
+        None at most attempts, and if the peer has already said that this sub-client is one of its links.
         """
         spare = attempt % SPARE_TURN
         is_turn = 1 <= spare <= SPARES
         return self._dests[spare] if is_turn and spare not in self.theirs else None
 
     def pair(self, ours: Mapping[int, int], theirs: Mapping[int, int], now: float) -> list[Lane]:
-        """Use the lanes between these links; the lanes that are in use no more."""
+        """Use the lanes between these links; returns the lanes that are no longer in use."""
         if not ours or not theirs or (ours == self.ours and theirs == self.theirs):
             return []
         self.ours, self.theirs = dict(ours), dict(theirs)
@@ -159,7 +159,7 @@ class Lanes:
         return [lane for lane in before if lane not in self.used]
 
     def choose(self) -> None:
-        """Make the quickest lane the best, unless it is hardly quicker than the best of now."""
+        """Make the fastest lane the best one, unless it is hardly faster than the present best."""
         alive = [lane for lane in self.used if not lane.dead] or self.used
         quickest = min(alive, key=lambda lane: (inf if lane.rtt_s is None else lane.rtt_s, lane.number))
         best = self.best

@@ -1,7 +1,7 @@
 """Which lane each peer's traffic takes, as links come and go on either side. Pure.
 
-`nconnect.tunnel.paths.lanes` says what a lane is and when it is dead; `nconnect.tunnel.paths.scheduler` lays
-flows over several of them. Here the two are joined for each peer, so that no flow overtakes itself.
+The only module that changes `Peer.path`. `paths.lanes` says what a lane is and when it is dead, and
+`paths.scheduler` distributes flows over several; this joins the two so that no flow overtakes itself.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class PathManager:
         self._rng = rng
 
     def set_links(self, links: Mapping[int, int]) -> bool:
-        """Our links that are up; whether that is news. Without any, what we had stays until one is back."""
+        """Our links that are up; whether they changed. If none is, the last ones stay until one is back."""
         if not links or links == self.links:
             return False
         self.links = dict(links)
@@ -70,16 +70,14 @@ class PathManager:
         return True
 
     def watch(self, peer: Peer, now: float) -> None:
-        """Something was sent: see in a while whether its lane answers."""
+        """Something was sent: check soon whether its lane answers."""
         if not peer.timers.is_set(Timer.LANES):
             peer.timers.set(Timer.LANES, now + QUIET_S)
             self._timer_heap.schedule(peer)
 
     def spread_out(self, peer: Peer, now: float) -> Scheduler:
-        """From now on each flow has its lane, until one is enough again."""
-        if (
-            not peer.path.stripe_number
-        ):  # another run of ours, or a wrap: the other side must not take it for late
+        """From now on each flow has a lane of its own, until one lane is enough again."""
+        if not peer.path.stripe_number:  # a new start, or a wrap: the peer must not take it for a late one
             peer.path.stripe_number = int.from_bytes(self._rng(4))
         peer.path.scheduler = Scheduler(peer.path.lanes, now)
         self.watch(peer, now)
@@ -99,7 +97,7 @@ class PathManager:
         return arrivals, back if back.link in self.links else peer.path.lane
 
     def choose(self, peer: Peer, now: float) -> None:
-        """Another lane may be the best; flows that go on there must not overtake themselves."""
+        """Choose the best lane anew; flows that continue on another one must not overtake themselves."""
         old = peer.path.lane
         peer.path.lanes.choose()
         new = peer.path.lane = peer.path.lanes.best
@@ -109,20 +107,20 @@ class PathManager:
                 self.spread_out(peer, now)
 
     def judge(self, peer: Peer, now: float) -> list[Lane]:
-        """Leave the lanes that are dead; which are to be asked whether they live."""
+        """Leave the lanes that are dead; returns those that should be pinged."""
         ask, died = peer.path.lanes.judge(now)
         self._leave(peer, died, now)
         return ask
 
     def close_up(self, peer: Peer, now: float) -> None:
-        """After `judge` and its questions: go back to one lane if that is enough, else look again soon."""
+        """After `judge` and its pings: go back to one lane if that is enough, else look again soon."""
         if peer.path.scheduler is not None and peer.path.scheduler.close_up(now):
             peer.path.scheduler = None
         if peer.path.scheduler is not None or peer.path.lanes.is_watching():
             peer.timers.set(Timer.LANES, now + QUIET_S)
 
     def _leave(self, peer: Peer, lanes: Iterable[Lane], now: float) -> None:
-        """These lanes carry nothing any more."""
+        """Stop using these lanes."""
         peer.path.lane = peer.path.lanes.best
         for lane in lanes:
             if peer.path.scheduler is None and lane.queue:

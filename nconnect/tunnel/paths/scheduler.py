@@ -1,13 +1,14 @@
-"""Which of a peer's lanes each flow takes, while one lane is not enough. Pure.
+"""The multipath scheduler: which of a peer's lanes each flow takes, while one lane is not enough. Pure.
 
-A flow is pinned to a lane, so that it is not reordered; a new one starts on the best lane. Work is not
-pushed to lanes: a lane that may send and has nothing to send looks for one whose queue has stood for a
-while, longer than what the slower round trip would cost, and takes over its share of the bulk flows there.
-So a slow lane is used only when that helps. Where the standing queue is that of a single bulk flow, the
-flow is *striped*: its packets go to a queue that all lanes take from as fast as each may send, in numbered
-batches that the other side puts in order again (`nconnect.tunnel.paths.reorder`).
+A flow is pinned to a lane, so that its packets keep their order; a new flow starts on the best lane. Work is
+pulled, not pushed: a lane that may send and has nothing to send takes over a share of the bulk flows of a
+lane whose queue has stood for a while, and for longer than its own longer round trip costs. So a slow lane is
+used only when that helps. If the standing queue belongs to one bulk flow, that flow is *striped*: its packets
+go into a queue that all lanes take from, as fast as each may send, in numbered batches that the other side
+puts in order again (`nconnect.tunnel.paths.reorder`).
 
-A flow that moves could overtake itself: the new lane waits until what was under way on the old one arrived.
+A flow that moves could overtake itself, so the new lane waits until what was under way on the old one has
+arrived.
 """
 
 from __future__ import annotations
@@ -87,7 +88,7 @@ class Scheduler:
         lane.busy_since = min(lane.busy_since, now)
 
     def next_lane(self, link: int, now: float) -> tuple[Lane, FairQueue[bytearray], int] | None:
-        """What may leave over this link of ours now: the lane, the queue to take from, and how many bytes."""
+        """What may leave over this link of ours now: (lane, queue to take from, bytes), or None."""
         for lane in self._lanes.used:
             if lane.link != link or not lane.sending.budget(now):
                 continue
@@ -121,7 +122,7 @@ class Scheduler:
         return found
 
     def wait_s(self, now: float) -> float:
-        """How long a striped batch may have to wait for those before it."""
+        """How long the peer should let a striped batch wait for those before it, in seconds."""
         lanes = [lane for lane in self._lanes.used if not lane.dead]
         trips = [lane.rtt_s for lane in lanes if lane.rtt_s is not None]
         if not trips:
@@ -131,13 +132,13 @@ class Scheduler:
         return min(slowest - min(trips), MAX_STRIPE_S) + SLACK_S
 
     def hand_over(self, gone: Lane, now: float) -> None:
-        """A lane is dead or not in use any more: all its flows go to the best."""
+        """A lane is dead or no longer in use: move all its flows to the best one."""
         best = self._lanes.best
         for flow in [flow for flow, place in self._places.items() if place.lane is gone]:
             self._move(flow, gone, best, now)
 
     def close_up(self, now: float) -> bool:
-        """Forget flows that paused; True when one lane is enough again and nothing needs to be spread."""
+        """Forget idle flows; True if one lane is enough again."""
         places = self._places
         for flow in [flow for flow, place in places.items() if now - place.last_at > IDLE_S]:
             if (lane := places[flow].lane) is None or not lane.queue:
@@ -161,7 +162,7 @@ class Scheduler:
         return place
 
     def _stripe_room(self, lane: Lane, now: float) -> int:
-        """How large a striped batch may be here now; 0: none, also where it would not come in time."""
+        """How large a striped batch may be on this lane now; 0 if none may go, or would arrive too late."""
         best, sending = self._lanes.best, lane.sending
         if lane is not best and (lane.rtt_s or 0.0) - (best.rtt_s or 0.0) > MAX_STRIPE_S:
             return 0
@@ -176,7 +177,7 @@ class Scheduler:
         return largest if lane is best or rate >= SLOW_PART * fastest else 0
 
     def _take_over(self, lane: Lane, now: float) -> None:
-        """This lane is idle: relieve the one whose queue has stood longest, if that helps."""
+        """This lane is idle: take flows from the lane whose queue has stood longest, if that helps."""
         donor, since = None, inf
         for other in self._lanes.used:
             if other is not lane and other.queue and other.busy_since < since:
@@ -207,7 +208,7 @@ class Scheduler:
             new.busy_since = min(new.busy_since, now)
 
     def _judge_striping(self, now: float) -> None:
-        """Striping that gives no more than one lane did is undone: its round trip is the slowest lane's."""
+        """Undo striping that is no faster than one lane was: its round trip is the slowest lane's."""
         if now - self._striped_since < TRIAL_S:
             return
         rate = self._striped_bytes / (now - self._striped_since)
