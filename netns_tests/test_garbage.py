@@ -19,7 +19,8 @@ from lab.traffic import pings
 from lab.world import SEED_RPC, SERVER, USER_PEER, World
 from nconnect.crypto.keys import Box, Identity
 from nconnect.model import NknAddress
-from nconnect.wire.message import Message, Payload, PayloadType, message_prefix
+from nconnect.wire import tunnel as frames
+from nconnect.wire.message import Message, Payload, PayloadType
 from nconnect.wire.tunnel import DATA_HEADER, VERSION
 from netns_tests.topology import Provided
 
@@ -36,7 +37,7 @@ def user_seed(world: World) -> str:
 
 
 def data_frame(*, version: int = VERSION, kind: int = 0, receiver: int = 0, body: bytes = b"x" * 64) -> bytes:
-    return message_prefix(DATA_HEADER.pack(version, kind, 0, receiver, 1), len(body)) + body
+    return frames.data_frame(DATA_HEADER.pack(version, kind, 0, receiver, 1), len(body)) + body
 
 
 def boxed(world: World, data: bytes) -> bytes:

@@ -27,9 +27,8 @@ from nconnect.tunnel.core import Tunnel
 from nconnect.tunnel.handshake import Attempt, boxed
 from nconnect.tunnel.outputs import Send, Settings
 from nconnect.wire.jsonrpc import NodeInfo
-from nconnect.wire.message import message_prefix
 from nconnect.wire.nkn import InboundMessage
-from nconnect.wire.tunnel import DATA_HEADER, VERSION, Feature, Hello, RecordKind, put_record
+from nconnect.wire.tunnel import DATA_HEADER, VERSION, Feature, Hello, RecordKind, data_frame, put_record
 
 MANY = 200
 NO_OFFLOAD = bytes(10)
@@ -169,15 +168,15 @@ class Sender:
         assert pair is not None
         for n in range(100):
             header = DATA_HEADER.pack(VERSION, 0, 0, pair.remote_index, pair.counter + 100 + n)
-            await self._send(message_prefix(header, 300_000) + os.urandom(300_000))
+            await self._send(data_frame(header, 300_000) + os.urandom(300_000))
 
     async def no_session(self) -> None:
         for n in range(MANY):
-            await self._send(message_prefix(DATA_HEADER.pack(VERSION, 0, 0, n, 1), 64) + os.urandom(64))
+            await self._send(data_frame(DATA_HEADER.pack(VERSION, 0, 0, n, 1), 64) + os.urandom(64))
 
     async def wrong_version(self) -> None:
         for n in range(MANY):
-            await self._send(message_prefix(DATA_HEADER.pack(2 + n % 200, 0, 0, n, 1), 64) + os.urandom(64))
+            await self._send(data_frame(DATA_HEADER.pack(2 + n % 200, 0, 0, n, 1), 64) + os.urandom(64))
 
     async def handshake_flood(self) -> None:
         for _ in range(500):

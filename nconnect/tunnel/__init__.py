@@ -79,11 +79,11 @@ Timers (`timers.Timer`), all of one peer; `timer_heap` holds one time to look at
     EXPIRE                at most 60 s                 the wall clock may be set: look again
     LANES, REORDER        see `nconnect.tunnel.paths`
 
-Why a packet waits. `core.Tunnel.may_bypass` has all reasons in one expression: several lanes are in use;
-the peer's TUN does not take it as it is; the batch is too large; something waits already; the path is
-paced, or the peer has to catch up first (`paths.feedback`); each message is signed, and a larger batch is
-cheaper (`send_queue`, GATHER_BYTES); or there is no key, and a handshake is under way. A *received* batch
-is held back only where the path disturbs the order (`paths.reorder`).
+Why a batch is held back. `core.Tunnel.may_bypass` has all reasons in one expression: flows are distributed
+over several lanes; the peer's TUN does not take it as it is; it is too large; something waits already; the
+path is paced, or the peer has to catch up first (`paths.feedback`); each message is signed, and a larger
+batch is cheaper (`send_queue`, GATHER_BYTES); or there is no key, and a handshake is under way. A batch that
+was *received* is held back only where the path disturbs the order (`paths.reorder`).
 
 Refusals on the way in stand in `receiver.BatchReceiver.receive` in the order of the checks. A packet whose
 source is not the peer's is refused in `_check_sources` there. To add a drop reason: see `nconnect.errors`.

@@ -75,7 +75,7 @@ class Tunnel:
         context = Context(identity, address, settings, rng, wall_clock_ns)
         self.outputs = context.outputs
         self._sessions = Sessions(context, self._stored.get("self", 0))
-        queue = self._send_queue = SendQueue(self._sessions.path_manager, self.can_seal)
+        queue = self._send_queue = SendQueue(self._sessions)
         self.backlog, self.link_rates, self.link_signs = queue.backlog, queue.link_rates, queue.link_signs
         # Called for each packet or message: no call in between.
         self.enqueue, self.next_batch, self.next_send_at = queue.enqueue, queue.next_batch, queue.next_send_at
@@ -140,16 +140,13 @@ class Tunnel:
 
     def can_seal(self, peer: Peer, now: float) -> bool:
         """Whether there is a key to send under. If not, a handshake is under way when this returns."""
-        pair = peer.session.current
-        if pair is not None and not peer.doubtful and pair.can_send(now):
-            return True
         return self._sessions.can_send(peer, now)
 
     def may_bypass(self, peer: Peer, size: int, now: float) -> bool:
         """Whether a batch of `size` bytes may be sealed for `peer.path.lane` now, ahead of the queue.
 
-        That the lane's link takes data is for the caller to see. False without a key, too: who enqueues
-        instead starts a handshake by `next_batch`.
+        Whether the lane's link takes data is the caller's to check. False without a key: the caller enqueues
+        then, and `next_batch` starts a handshake.
         """
         path, pair = peer.path, peer.session.current
         lane = path.lane

@@ -6,15 +6,13 @@ peer whose path is slower than its traffic is skipped until its pacer allows ano
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from nconnect.errors import DropReason
 from nconnect.ip import offload, packet
 from nconnect.queueing.fq_codel import FairQueue
 from nconnect.tunnel.paths.lanes import Lane
-from nconnect.tunnel.paths.manager import PathManager
 from nconnect.tunnel.paths.scheduler import Scheduler
 from nconnect.tunnel.peer import Peer
+from nconnect.tunnel.sessions import Sessions
 from nconnect.tunnel.timers import NEVER
 from nconnect.wire.tunnel import (
     MAX_LINKS,
@@ -38,15 +36,13 @@ GATHER_UNDER_WAY_BYTES = 128 << 10
 class SendQueue:
     """The packets of all peers that wait."""
 
-    def __init__(self, path_manager: PathManager, can_seal: Callable[[Peer, float], bool]) -> None:
-        """`can_seal`: whether there is a key to send to a peer under."""
+    def __init__(self, sessions: Sessions) -> None:
         self.backlog: dict[Peer, None] = {}  # peers with packets that wait, in the order of their turn
         # By link: bytes a second of a slow one, set by the driver.
         self.link_rates: list[float | None] = [None] * MAX_LINKS
         # By link: it takes messages now, and each must be signed. Set by the driver.
         self.link_signs = [False] * MAX_LINKS
-        self._path_manager = path_manager
-        self._can_seal = can_seal
+        self._sessions = sessions
 
     def enqueue(self, peer: Peer, record: bytearray, now: float) -> None:
         """Let a packet (virtio-net header and IP packet) wait; the queue owns `record` from here on."""
@@ -58,7 +54,7 @@ class SendQueue:
         path = peer.path
         scheduler = path.scheduler
         if scheduler is None and path.several:
-            scheduler = self._path_manager.spread_out(peer, now)
+            scheduler = self._sessions.path_manager.spread_out(peer, now)
         lane = path.lane if scheduler is None else scheduler.lane_of(flow, now)
         unit = path.unit(lane, self.link_rates[lane.link])
         pieces = [record] if len(record) <= unit else map(bytearray, offload.cut(view, unit))
@@ -95,7 +91,7 @@ class SendQueue:
                 continue
             lane.gather_at = NEVER
             budget = lane.sending.budget(now)
-            if not budget or not self._can_seal(peer, now):
+            if not budget or not self._sessions.can_send(peer, now):
                 continue
             if scheduler is None and queue.bytes_held < GATHER_BYTES and self.gathers(lane, now):
                 lane.gather_at = lane.sent_at + GATHER_S

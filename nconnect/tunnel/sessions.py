@@ -50,7 +50,8 @@ class Sessions:
         when the peer returns. Otherwise a TCP connection that was cut for a minute would wait for another
         minute, by its own exponential backoff.
         """
-        if peer.can_send(now) and not peer.doubtful:
+        pair = peer.session.current
+        if pair is not None and not peer.doubtful and pair.can_send(now):
             return True
         self.handshakes.initiate(peer, now)
         return False

@@ -20,7 +20,6 @@ from nconnect.wire.protobuf import (
     as_string,
     as_uint32,
     bytes_field,
-    bytes_head,
     fields,
     string_field,
     uint_field,
@@ -65,11 +64,6 @@ class Message:
             elif number == 4:
                 encrypted_key = bytes(as_bytes(value))
         return cls(payload, encrypted, nonce, encrypted_key)
-
-
-def message_prefix(nonce: bytes, sealed_size: int) -> bytes:
-    """All of a `Message{encrypted: true, nonce}` up to its payload, whose `sealed_size` bytes come last."""
-    return b"\x10\x01" + bytes_field(3, nonce) + bytes_head(1, sealed_size)
 
 
 class PayloadType(IntEnum):

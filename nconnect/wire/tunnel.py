@@ -165,7 +165,7 @@ class WrongVersionError(RemoteProtocolError):
 
 
 def data_frame(header: bytes, sealed_size: int) -> bytes:
-    """A data frame's NKN message up to its `sealed_size` sealed bytes: a faster `message_prefix`."""
+    """A data frame's NKN message {encrypted: true, nonce: header} up to its `sealed_size` sealed bytes."""
     if sealed_size < 128:
         return b"%b%b\x0a%c" % (_MESSAGE_HEAD, header, sealed_size)
     return _MESSAGE_HEAD + header + b"\x0a" + varint(sealed_size)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from nconnect.crypto.aead import TAG_BYTES, CipherSuite
 from nconnect.model import NknAddress
 from nconnect.tunnel.handshake import Attempt, boxed
-from nconnect.wire.message import Message, Payload, PayloadType, message_prefix
-from nconnect.wire.tunnel import DATA_HEADER, VERSION, Feature, FrameKind, Hello, put_record
+from nconnect.wire.message import Message, Payload, PayloadType
+from nconnect.wire.tunnel import DATA_HEADER, VERSION, Feature, FrameKind, Hello, data_frame, put_record
 from tests.sim.network import WALL_EPOCH_NS, Host, Simulation, ip, packet, pair
 
 
@@ -33,7 +33,7 @@ def data_message(
     index: int, counter: int, sealed: bytes, *, version: int = VERSION, kind: int = FrameKind.DATA
 ) -> bytes:
     header = DATA_HEADER.pack(version, kind, 0, index, counter)
-    return message_prefix(header, len(sealed)) + sealed
+    return data_frame(header, len(sealed)) + sealed
 
 
 def sealed_by(source: Host, destination: Host, batch: bytes) -> bytes:
@@ -42,7 +42,7 @@ def sealed_by(source: Host, destination: Host, batch: bytes) -> bytes:
     assert pair is not None
     out = bytearray(len(batch) + TAG_BYTES)
     header, size = pair.seal_into(batch, memoryview(out))
-    return message_prefix(header, size) + bytes(out)
+    return data_frame(header, size) + bytes(out)
 
 
 def batch_of(*records: bytes) -> bytes:

@@ -10,11 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from nconnect.errors import RemoteProtocolError
-from nconnect.wire.message import Message, Payload, PayloadType, TextData, message_prefix
+from nconnect.wire.message import Message, Payload, PayloadType, TextData
 from tests.wire import nkn_proto
 
 VECTORS = json.loads((Path(__file__).parent.parent / "vectors" / "nkn_sdk.json").read_text())
@@ -51,14 +49,6 @@ def test_envelopes_are_the_sdks(vector: dict[str, Any]) -> None:
 def test_an_envelope_that_is_not_sealed_is_the_sdks() -> None:
     assert Message.decode(bytes.fromhex(VECTORS["bare"])) == Message(bytes.fromhex(VECTORS["plaintext"]))
     assert Message(bytes.fromhex(VECTORS["plaintext"])).encode().hex() == VECTORS["bare"]
-
-
-@given(st.binary(min_size=1, max_size=48), st.binary(max_size=300))
-def test_message_prefix(nonce: bytes, sealed: bytes) -> None:
-    data = message_prefix(nonce, len(sealed)) + sealed
-    assert Message.decode(data) == Message(sealed, True, nonce)
-    read = nkn_proto.read("Message", data)
-    assert (read.payload, read.encrypted, read.nonce) == (sealed, True, nonce)
 
 
 def test_fields_of_fixed_width_are_unknown_as_they_are_to_the_library() -> None:

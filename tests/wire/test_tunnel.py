@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nconnect.errors import RemoteProtocolError
-from nconnect.wire.message import Message, message_prefix
+from nconnect.wire.message import Message
 from nconnect.wire.tunnel import (
     DATA_HEADER,
     MAX_PACKET_BODY_BYTES,
@@ -25,6 +25,7 @@ from nconnect.wire.tunnel import (
     is_handshake,
     split_data_frame,
 )
+from tests.wire import nkn_proto
 
 U32 = st.integers(0, 2**32 - 1)
 
@@ -116,8 +117,9 @@ def test_the_largest_packet_fits_a_record() -> None:
 
 @given(header=st.binary(min_size=16, max_size=16), sealed=st.binary(max_size=300))
 def test_a_data_frame_is_an_nkn_message(header: bytes, sealed: bytes) -> None:
-    assert not sealed or data_frame(header, len(sealed)) == message_prefix(header, len(sealed))
     whole = memoryview(data_frame(header, len(sealed)) + sealed)
+    read = nkn_proto.read("Message", bytes(whole))
+    assert (read.payload, read.encrypted, read.nonce) == (sealed, True, header)
     assert split_data_frame(whole) == (header, sealed)
     message = Message.decode(whole)
     assert (message.nonce, bytes(message.payload), message.encrypted) == (header, sealed, True)
