@@ -1,6 +1,8 @@
 """Behind each kind of NAT the STUN client says what kind it is, by our own node's ports.
 
-The first tests are of the lab: its routers do what their names say.
+host ── router [── router] ── internet (node: STUN on 192.0.2.1 and 192.0.2.2) ── router ── host
+
+`lab.nat` builds it. The first tests are of the lab: its routers do what their names say.
 """
 
 from __future__ import annotations
