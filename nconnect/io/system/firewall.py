@@ -19,7 +19,7 @@ class Firewall:
 
     def look(self, table: str) -> int | None:
         """The handle of the kernel's table; what was loaded into another one is forgotten."""
-        handle = nftables.tables().get(table)
+        handle = nftables.handle(table)
         if handle != self._handle:
             self.ruleset = None
         return handle
@@ -29,7 +29,7 @@ class Firewall:
         table, old, new = operation.table, operation.old, operation.new
         self.ruleset = None
         nftables.run([deletion(table)] if new is None else transactions(old, new))
-        self.ruleset, self._handle = new, nftables.tables().get(table)
+        self.ruleset, self._handle = new, nftables.handle(table)
 
     def is_whole(self) -> bool:
         """Whether the kernel has all that was loaded: the table that we made, every name, and the number of

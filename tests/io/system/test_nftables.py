@@ -5,8 +5,10 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shutil
 import socket
 import struct
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,7 @@ import pytest
 from nconnect.errors import HostError
 from nconnect.host.ruleset import deletion
 from nconnect.io.system import nftables
+from tests.io.system.test_monitor import in_a_namespace
 
 
 @pytest.fixture
@@ -53,12 +56,36 @@ def test_tables_and_their_handles(fake: Path) -> None:
     assert nftables.counters("nconnect_nc1") == {}
 
 
+@pytest.mark.skipif(shutil.which("nft") is None, reason="no nft")
+def test_the_kernel_tells_a_table_s_handle_without_nft(monkeypatch: pytest.MonkeyPatch) -> None:
+    def work() -> None:
+        rules = "add table inet nconnect_nc0; add table ip nconnect_nc1; add table inet other"
+        subprocess.run(["nft", rules], check=True)
+        listed = nftables.tables()
+        monkeypatch.setattr(nftables, "tables", lambda: pytest.fail("nft was run"))
+        assert nftables.handle("nconnect_nc0") == listed["nconnect_nc0"]
+        assert nftables.handle("nconnect_nc1") is None, "of another family"
+        assert nftables.handle("nconnect") is None
+        subprocess.run(["nft", "delete table inet nconnect_nc0; add table inet nconnect_nc0"], check=True)
+        assert nftables.handle("nconnect_nc0") not in (None, listed["nconnect_nc0"])
+
+    in_a_namespace(work)
+
+
+def test_where_the_kernel_does_not_answer_nft_says_why(fake: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Kernel, "code", errno.EPERM)
+    monkeypatch.setattr(socket, "socket", Kernel)
+    (fake / "fails").write_text("Error: Operation not permitted\n")
+    with pytest.raises(HostError, match="run as root"):
+        nftables.handle("nconnect_nc0")
+
+
 def test_the_contents_of_a_table_take_one_run(fake: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (fake / "says").write_text(json.dumps({"nftables": [{"metainfo": {}}]}))
     assert nftables.contents("nconnect_nc0") == [{"metainfo": {}}]
     assert (fake / "asked").read_text() == "-j list table inet nconnect_nc0\n"
     (fake / "fails").write_text("Error: No such file or directory\n")
-    monkeypatch.setattr(nftables, "tables", lambda: {"nconnect_nc1": 7})
+    monkeypatch.setattr(nftables, "handle", {"nconnect_nc1": 7}.get)
     assert nftables.contents("nconnect_nc0") is None
     with pytest.raises(HostError, match="nft refused"):
         nftables.contents("nconnect_nc1")
