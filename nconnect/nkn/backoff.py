@@ -1,10 +1,10 @@
 """When to try again: the reconnect schedule of one link.
 
-A node that was restarted should be found again within a second, and a thousand clients of it should not come
-back at the same instant, and one that stays away should not be hammered. So: the first retry comes within
-a quarter of a second, then the ceiling doubles (full jitter below it) to one second, where it stays for two
-minutes, then on to ten. A bucket of attempts, refilled at one a second, holds whatever happens: redirects and
-network changes take from it too. It never gives up.
+A restarted node should be found again within a second; its thousand clients should not return at the same
+instant; and a node that stays away should not be flooded. So the first retry comes within a quarter of a
+second. Then the ceiling (with full jitter below it) doubles to one second, stays there for two minutes, and
+goes on to ten. A token bucket, refilled at one attempt a second, limits all attempts, including those after
+redirects and network changes. It never gives up.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ class Backoff:
         self._late_failures = 0
 
     def attempted(self, now: float, share: float = 1.0) -> None:
-        """An attempt begins, or a part of one (a redirect and a forced retry are attempts too)."""
+        """Note that an attempt begins, or a part of one (redirects and forced retries are attempts too)."""
         self._refill(now)
         self._credit -= share
 
     def failed(self, now: float, share: float = 1.0, *, soon: bool = False) -> float:
-        """An attempt failed, or the link broke: return after how many seconds to try again.
+        """Note that an attempt failed or the link broke; return the seconds to wait before the next attempt.
 
-        `share`: what is tried then is this part of an attempt, and is due so much earlier. `soon`: wait no
+        `share`: the next try is this fraction of an attempt, and comes that much earlier. `soon`: wait no
         longer than at the start of an outage, however long this one lasts.
         """
         if self._failing_since is None:
@@ -56,14 +56,14 @@ class Backoff:
         return max(ceiling * fraction * share, self.earliest_s(now, share))
 
     def earliest_s(self, now: float, share: float = 1.0) -> float:
-        """After how many seconds the rate allows another attempt, or part of one, were it asked for now."""
+        """The seconds after which the rate allows another attempt, or a part of one."""
         self._refill(now)
         return max(0.0, (share - self._credit) / ATTEMPTS_PER_S)
 
     def was_up(self, for_s: float) -> bool:
-        """The link was up for so many seconds: start the schedule again if that was a while; say if it was.
+        """Note for how many seconds the link was up. If long enough, restart the schedule and return True.
 
-        The bucket stays as it is, so a link that comes and goes keeps to the rate as well.
+        The bucket stays as it is, so that a link that comes and goes keeps to the rate too.
         """
         if for_s < STABLE_S:
             return False

@@ -1,4 +1,4 @@
-"""Sealing and opening what clients send each other, as the official SDKs do.
+"""Sealing and opening messages between clients, as the official SDKs do.
 
 For one recipient: NaCl's box of the payload. For several: the payload is sealed once under a random key, and
 that key is boxed for each, so that a `Message` is
@@ -51,9 +51,9 @@ class Envelopes:
         self._boxes: OrderedDict[bytes, Box] = OrderedDict()
 
     def batches(self, dests: Sequence[NknAddress], payload: bytes, *, encrypt: bool) -> Iterator[Batch]:
-        """`payload` for `dests`, sealed when its batch is asked for, in messages that the network takes.
+        """`payload` for `dests`, in messages that the network carries; each is sealed when it is iterated.
 
-        Raises `TooBig` at once, and `ConfigError` when it comes to an address whose key is none.
+        Raises `TooBig` at once, and `ConfigError` during iteration for an address without a valid key.
         """
         longest = max(len(str(dest)) for dest in dests)
         size = len(payload) + longest + SIGNATURE_BYTES + _HEADROOM_BYTES

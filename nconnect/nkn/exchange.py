@@ -1,10 +1,10 @@
-"""What two clients say to each other: messages, replies and ACKs, on top of sealed envelopes. Pure.
+"""Messages, replies and ACKs between two clients, in sealed envelopes. Pure.
 
     message   has an id of 8 random bytes
-    reply     has no id; `reply_to_id` is the message's
-    ACK       the same, with no content: the message arrived, and there is no reply
+    reply     has no id; its `reply_to_id` is the message's id
+    ACK       as a reply, without content: the message arrived, and there is no reply
 
-What arrives never raises: it becomes an `Incoming`, an `Answer`, or a counted `MessageDrop`.
+Nothing that arrives raises an error: it becomes an `Incoming`, an `Answer`, or a counted `MessageDrop`.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class Incoming:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A reply, or an ACK (`data` None), to the message `to_id`, which waits for it."""
+    """A reply, or an ACK (`data` None), to our message `to_id`."""
 
     src: NknAddress
     to_id: bytes
@@ -79,7 +79,7 @@ class Exchange:
         self._expected[id] = _Expected(set(dests), encrypted)
 
     def forget(self, id: bytes) -> None:
-        """Nobody waits for answers to `id` any more."""
+        """Stop waiting for answers to `id`."""
         self._expected.pop(id, None)
 
     def message(
@@ -137,7 +137,7 @@ class Exchange:
             return MessageDrop.SESSION
         assert content is not None
         if not has_room:
-            return MessageDrop.INBOX_FULL  # and not remembered: another copy may find room
+            return MessageDrop.INBOX_FULL  # not remembered, because another copy may find room
         if payload.message_id and not self._recent.add(str(sender.bare), payload.message_id, now):
             return MessageDrop.DUPLICATE
         return Incoming(sender, content, payload.message_id, message.encrypted, payload.no_reply)

@@ -1,21 +1,20 @@
-"""One link: the way from a seed to a login at a node, and back to it whenever it breaks. Pure.
+"""One link: from asking a seed to the login at a node, and again whenever it breaks. Pure.
 
     NEW -> RESOLVING -> CONNECTING -> AWAITING_CHALLENGE -> LOGGING_IN -> UP
               ^             ^  a redirect, from the last three  |          |
               |             +-----------------------------------+----------+
               +-- WAITING (backoff) <- any failure
 
-A node that closed the connection is gone back to without a question (`nconnect.nkn.reconnect`): so a node
-whose thousands of clients return answers half as much.
+After a node closed the connection, the link returns to it without asking a seed (`nconnect.nkn.reconnect`): a
+node to which thousands of clients return then answers half as many requests.
 
 The loop of a shell: call one input method, take every `poll_output()` and do it, then arm a timer for
 `poll_timeout()`. Outputs name one thing in flight at a time: a resolve, a connect, or a connection. After
 `Disconnect` none is left, and the shell reports nothing more of it.
 
-An input that the state forbids is the shell's mistake: `LocalProtocolError`. What a node or a seed sends
-never raises: it is counted, and where it breaks the protocol the link is given up, with backoff and the next
-seed.
-Times are CLOCK_BOOTTIME seconds. The protocol's facts: docs/protocol.md, "NKN".
+An input that the state forbids is a bug of the shell: `LocalProtocolError`. Nothing that a node or a seed
+sends raises an error: it is counted, and if it breaks the protocol, the link is given up, with backoff and
+the next seed. Times are CLOCK_BOOTTIME seconds. The protocol's facts: docs/protocol.md, "NKN".
 """
 
 from __future__ import annotations
@@ -190,7 +189,7 @@ class Link:
         return self.prefixes.message(dests, payloads, max_holding_seconds=max_holding_seconds)
 
     def receive_binary(self, data: memoryview | bytes, now: float) -> InboundMessage | None:
-        """Take a binary frame: the message in it, whose payload is a view of `data`, or None (counted)."""
+        """Take a binary frame; return its message, whose payload is a view of `data`, or None (counted)."""
         liveness = self._liveness
         if not liveness.is_busy and now - liveness.heard_at < BUSY_S and self.state is _UP:
             liveness.became_busy(now)
@@ -220,7 +219,7 @@ class Link:
         return message
 
     def heard(self, now: float) -> None:
-        """Something came from the node (the other receive calls say so by themselves)."""
+        """Note that something came from the node (the other receive calls do this themselves)."""
         self._liveness.heard_at = now
 
     # Control
@@ -230,7 +229,7 @@ class Link:
         self._resolve(now)
 
     def resolved(self, node: NodeInfo, now: float, *, seed: str | None = None) -> None:
-        """A seed (`seed`, if it is one of ours, is asked first from now on) named this node."""
+        """A seed named this node. `seed`, if it is one of ours, is asked first from now on."""
         self._become(Event.RESOLVED)
         if seed in self._seeds:
             self._seeds = (seed, *(other for other in self._seeds if other != seed))
@@ -238,10 +237,10 @@ class Link:
         self._connect(node, self._ways_to(node, seed), now)
 
     def resolve_failed(self, why: str, now: float, *, reason: DownReason = DownReason.NO_SEED) -> None:
-        """No seed answered; the node that served us last may still be there, if that was not tried yet.
+        """No seed answered. If the node that served us last was not tried yet, it is tried now.
 
-        `reason` is `NO_SEED` or `LOGIN_PAGE`. Somebody is about to open the page: then the wait before the
-        next attempt stays short.
+        `reason` is `NO_SEED` or `LOGIN_PAGE`. After a login page the wait before the next attempt stays
+        short, because a person is about to open it.
         """
         if self.last_node is not None and self.last_node != self._tried:
             self._become(Event.FELL_BACK)
@@ -251,7 +250,7 @@ class Link:
             self._fail(why, reason, now)
 
     def connected(self, now: float, *, node: NodeInfo | None = None, way: Way | None = None) -> None:
-        """By this way, of those that `Connect` named, to its node: where that was asked for, as `node`."""
+        """The connection is open, by `way` (one of those in `Connect`) to `node` (if that was asked for)."""
         self._become(Event.CONNECTED)
         self.node = node or self.node
         self.way = way or self.way
@@ -298,12 +297,12 @@ class Link:
         self._liveness.pong(now)
 
     def measure(self, now: float) -> None:
-        """Somebody looks at the round trip: measure it at the next deadline, unless it is fresh."""
+        """Measure the round trip at the next deadline, unless the last measurement is fresh."""
         if self.state is LinkState.UP:
             self._liveness.measure(now)
 
     def network_changed(self, now: float) -> None:
-        """Addresses, routes or the machine's sleep changed: find out now, not at the next time-out."""
+        """Addresses or routes changed, or the machine slept: check now, not at the next time-out."""
         self._reconnect.lost(None)
         if self.state is LinkState.UP:
             self._liveness.probe(now)
@@ -366,7 +365,7 @@ class Link:
             self._connect(node, self._ways_back(node), now)
 
     def _ask_after_all(self, why: str, now: float, *, abandon: bool) -> None:
-        """The node that we went back to is not there: go on with what this attempt began with before."""
+        """The node that we returned to is not there: ask the seeds in the same attempt."""
         if now - self._attempt_at > RETURN_WITHIN_S:
             self._reconnect.lost(None)
         self._returning, self._tried = False, self.node
@@ -411,7 +410,7 @@ class Link:
             self._fail(why, DownReason.UNREACHABLE, now, abandon=abandon)
 
     def _may_be_challenged(self) -> bool:
-        """Once for each connection: a node gets no second signature out of us."""
+        """Once for each connection: a node gets no second signature from us."""
         return self.state is not LinkState.UP and not self._signed_in
 
     def _log_in(self, challenge: bytes | None, now: float) -> None:
@@ -487,7 +486,7 @@ class Link:
             self._fail(why, DownReason.SILENT, now, abandon=True)
 
     def _bad_frame(self, why: str, now: float) -> None:
-        """A node that is up may err now and then; one that errs at the login, or all the time, may not."""
+        """Count it. A node that is up may make a mistake now and then; otherwise the link is given up."""
         self.counters.bad_frames += 1
         self._bad_frames += 1
         if self.state is not LinkState.UP or self._bad_frames > MAX_BAD_FRAMES:
@@ -511,7 +510,7 @@ class Link:
         self._wait(now + self._backoff.failed(now, self._reconnect.share, soon=soon))
 
     def _left(self, now: float) -> None:
-        """Whatever state this was, it is not UP any more."""
+        """Reset what belongs to the connection: the link is no longer UP."""
         if self.up_since is not None and self._backoff.was_up(now - self.up_since):
             self._redirects = 0
         self.up_since = None
@@ -547,7 +546,7 @@ class Link:
 
 
 def refuse_unusable(node: NodeInfo) -> None:
-    """Raise `RemoteProtocolError` when nobody could connect to this node's address."""
+    """Raise `RemoteProtocolError` if it is impossible to connect to this node's address."""
     host, _ = split_addr(node.addr)
     try:
         address = ip_address(host)

@@ -1,11 +1,11 @@
 """Whether the node at the other end of a link is still there: pings, silence, and the round trip.
 
-Every read from the node writes `heard_at` and nothing else, so that it costs a data frame next to nothing;
-the deadlines look at it only when they are due.
+Each read from the node only writes `heard_at`, so that it costs a data frame almost nothing; the deadlines
+read it when they are due.
 
-An idle link is pinged every `PING_EVERY_S`. On a *busy* one, where messages follow each other within
-`BUSY_S`, somebody waits for what does not come: when it falls silent it is pinged after `QUIET_S`, and is
-dead `PROBE_S` later, or three of its round trips if that is longer.
+An idle link is pinged every `PING_EVERY_S`. A *busy* link, on which messages follow each other within
+`BUSY_S`, is pinged when it has been silent for `QUIET_S`, because somebody probably waits for data. It is
+dead `PROBE_S` later, or after three of its round trips if that is longer.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ DEAD_AFTER_S = 10.0
 BUSY_S = 1.0
 QUIET_S = 1.5
 PROBE_S = 2.0  # of a busy link, after a network change or a sleep: how long a node that lives may take
-HELD_UP_S = 0.25  # a verdict that is later than this waits once for what may lie unread
-FAIR_S = 1.5  # without a ping unanswered for this long silence proves nothing: we were held up
-FRESH_S = 0.5  # a round trip that is younger need not be measured again
+HELD_UP_S = 0.25  # if a verdict is later than this, wait once for data that may be unread
+FAIR_S = 1.5  # silence counts only if a ping has been unanswered for this long: we may have been delayed
+FRESH_S = 0.5  # a more recent round trip is not measured again
 LATE_S = 5.0  # a timer that is later than this means that the machine slept, or we were stopped
 
 
@@ -64,19 +64,19 @@ class Liveness:
             self._check_at = now + DEAD_AFTER_S  # after the next ping: an idle link wakes for that alone
 
     def probe(self, now: float) -> None:
-        """Something may be wrong with the path: ping now, and decide within `PROBE_S`."""
+        """Ping now and decide within `PROBE_S`, because something may be wrong with the path."""
         self._ping_at = now
         if self._probe_from is None:
             self._probe_from, self._fair = now, False
             self._check_at = now + min(max(PROBE_S, 3 * (self.rtt_s or 0.0)), DEAD_AFTER_S)
 
     def became_busy(self, now: float) -> None:
-        """Messages follow each other: notice soon if they cease."""
+        """Note that messages follow each other, so that a silence is noticed soon."""
         self.is_busy = True
         self._check_at = min(self._check_at, now + QUIET_S)
 
     def measure(self, now: float) -> None:
-        """Somebody looks at the round trip: ping soon, unless one is under way or was just answered."""
+        """Ping soon to measure the round trip, unless a ping is unanswered or was just answered."""
         if self._pinged_at is None and now - self._took_at >= FRESH_S:
             self._ping_at = min(self._ping_at, now)
 

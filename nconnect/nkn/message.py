@@ -1,4 +1,4 @@
-"""What an application gets to see: messages that arrived, and answers to those it sent."""
+"""What applications get: messages that arrived, and answers to messages that they sent."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from nconnect.nkn.exchange import Incoming
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What came back for a message."""
+    """The answer to a message."""
 
     src: str
     """Who answered: the destination's address."""
     data: str | bytes | None
-    """The reply; None when it was an ACK: the message arrived, and there is nothing to say."""
+    """The reply; None if it was an ACK: the message arrived, and there is no reply."""
     encrypted: bool
-    """Whether it was sealed; in the clear it can be only where the message was."""
+    """Whether it was encrypted; it may be unencrypted only if the message was."""
 
     @property
     def is_ack(self) -> bool:
-        """Whether it only says that the message arrived."""
+        """Whether it says only that the message arrived."""
         return self.data is None
 
 
@@ -33,7 +33,7 @@ class Message:
     __slots__ = ("_answer", "_answered", "_incoming", "src")
 
     src: str
-    """The sender's address. `MultiClient` leaves out which sub-client it was."""
+    """The sender's address; with a `MultiClient`, without the sub-client's prefix."""
 
     def __init__(
         self, incoming: Incoming, src: str, answer: Callable[[Incoming, str | Buffer | None], Awaitable[None]]
@@ -51,29 +51,29 @@ class Message:
 
     @property
     def id(self) -> bytes:
-        """The sender's name for it, 8 bytes in the official SDKs."""
+        """The sender's id of the message, 8 bytes in the official SDKs."""
         return self._incoming.id
 
     @property
     def encrypted(self) -> bool:
-        """Whether it was sealed by the sender for us; else anybody on the way could read or change it."""
+        """Whether the sender encrypted it for us; otherwise anybody on the way could read or change it."""
         return self._incoming.encrypted
 
     @property
     def wants_answer(self) -> bool:
-        """Whether the sender waits for an answer, and none was given yet."""
+        """Whether the sender waits for an answer and has not got one yet."""
         return not self._answered and not self._incoming.no_reply and bool(self._incoming.id)
 
     async def reply(self, data: str | Buffer) -> bool:
-        """Answer with `data`, sealed if the message was; False when the sender asked for no answer.
+        """Answer with `data`, encrypted if the message was; False if the sender wants no answer.
 
-        Raises `NotConnected` when no link comes up within 5 s, `TooBig`, and `LocalProtocolError` when it
-        was answered already.
+        Raises `NotConnected` if no link comes up within 5 s, `TooBig`, and `LocalProtocolError` if the
+        message was answered already.
         """
         return await self._answer_once(data)
 
     async def ack(self) -> bool:
-        """Tell the sender that the message arrived; False when it did not ask. Raises as `reply` does."""
+        """Tell the sender that the message arrived; False if it did not ask. Raises as `reply` does."""
         return await self._answer_once(None)
 
     def __repr__(self) -> str:

@@ -1,4 +1,4 @@
-"""What stands before the payload of every message a link sends, with what is the same each time prepared."""
+"""The bytes before the payload of each message that a link sends, with constant parts precomputed."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from nconnect.errors import LocalProtocolError
 from nconnect.model import NknAddress, Rng
 from nconnect.wire import nkn, sigchain
 
-# zlib finds again what it saw this far back: the one sealed body that several payloads share. What is longer
-# does not shrink, since it is sealed, and costs 30 ms for each MiB.
+# zlib's window: a sealed body that several payloads share compresses only if it is shorter than this. Longer
+# ones do not shrink, because they are encrypted, and cost 30 ms for each MiB.
 _WINDOW_BYTES = 32 << 10
 _HEADROOM_BYTES = 64 << 10  # under a frame's bound: field heads, nonce, block hash
 RECURRING_BYTES = 4096  # guessed: an acknowledgement, a token, a ping

@@ -1,4 +1,4 @@
-"""What a link says to its shell, and what it counts."""
+"""The outputs of a link to its shell, and its counters."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Resolve:
 
 @dataclass(frozen=True, slots=True)
 class Connect:
-    """Open a websocket to this node, by whichever of the ways gets there first (`nconnect.nkn.ways`)."""
+    """Open a websocket to this node, by the way that connects first (`nconnect.nkn.ways`)."""
 
     node: NodeInfo
     timeout_s: float
@@ -58,12 +58,12 @@ class SendBinary:
 
 @dataclass(frozen=True, slots=True)
 class SendPing:
-    """A websocket ping; its pong is to be reported."""
+    """Send a websocket ping, and report its pong."""
 
 
 @dataclass(frozen=True, slots=True)
 class Disconnect:
-    """Abandon what is in flight: a resolve, a connect or the connection."""
+    """Abandon the resolve, connect or connection that is in progress."""
 
     why: str
 
@@ -85,7 +85,7 @@ class LinkDown:
 
 @dataclass(frozen=True, slots=True)
 class Waived:
-    """What this node does without (always between login and `LinkUp`, also when it is nothing)."""
+    """What this node does not require. Always comes between login and `LinkUp`, even if it is empty."""
 
     signatures: bool
     mask: bool
@@ -100,5 +100,5 @@ class LinkCounters:
 
     logins: int = 0
     receipts: int = 0
-    bad_frames: int = 0  # not parsed, or not to be sent by a node now
-    ignored_actions: int = 0  # parsed, and none of our business
+    bad_frames: int = 0  # malformed, or not allowed from a node at that time
+    ignored_actions: int = 0  # well-formed, but not for a client

@@ -1,8 +1,8 @@
-"""Which messages came already: those of the last five minutes, and no more than a bounded number.
+"""The messages of the last five minutes, bounded in number, to recognise copies.
 
-A message comes more than once when its sender has several links, when a node delivers again what it held,
-or when an address is logged in twice. (The official SDKs remember for five minutes as well, by id alone;
-here the sender belongs to the key, so that nobody can make another's message look like an old one.)
+A message arrives more than once if its sender has several links, if a node delivers held mail again, or if an
+address is logged in twice. (The official SDKs also remember ids for five minutes. Here the key includes the
+sender, so that nobody can make another sender's message look like an old one.)
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class RecentIds:
         return len(self._seen_at)
 
     def add(self, who: str, id: bytes, now: float) -> bool:
-        """Remember it; False when it was there already."""
+        """Remember it; False if it was known already."""
         self._forget_old(now)
         key = _key(who, id)
         if key in self._seen_at:

@@ -1,9 +1,8 @@
-"""Where a link that lost its node looks for it again: there, at the seeds, or at each in turn. Pure.
+"""Where a link that lost its node tries next: the node, the seeds, or both in turn. Pure.
 
-A node that closed the connection, as one does that is restarted, is gone back to without a question, and in
-the same attempt the seeds are asked if it is not there. Once neither had anything to say, they have their
-turns, half as far apart as attempts are: so none of them is asked more often, and a return is found in half
-the time.
+If the node closed the connection, as a node does that is restarted, the link returns to it directly, and
+asks the seeds in the same attempt if it is not there. If neither answers, node and seeds are tried in turn,
+at half the interval of attempts: so neither is asked more often, and a return is noticed in half the time.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ from nconnect.wire.jsonrpc import NodeInfo
 
 
 class ReconnectPolicy:
-    """Of one link. Where `node` is None, there is nothing to go back to, and attempts go to the seeds."""
+    """The policy of one link. If `node` is None, attempts go to the seeds."""
 
     __slots__ = ("_node_had_its_turn", "in_turn", "node")
 
@@ -27,12 +26,12 @@ class ReconnectPolicy:
         return 0.5 if self.in_turn else 1.0
 
     def lost(self, node: NodeInfo | None) -> None:
-        """The connection broke; `node` closed it, or None if something else was the matter."""
+        """The connection broke. `node`: the node that closed it, or None if there was another cause."""
         self.node = node
         self.in_turn = self._node_had_its_turn = False
 
     def found_nothing(self) -> None:
-        """An attempt was in vain: there, and at the seeds."""
+        """An attempt failed, both at the node and at the seeds."""
         self.in_turn = self.node is not None
 
     def choose(self) -> NodeInfo | None:

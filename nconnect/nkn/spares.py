@@ -1,11 +1,11 @@
-"""Which spare links a client needs: sub-clients more than it has links, while none of its links is up. Pure.
+"""Which spare links a client needs: additional sub-clients, while none of its own links is up. Pure.
 
-The network names one node for each address, and it may be one that nobody can reach from here. Another
-address, that of the next sub-client, has another node. So when a link is stuck and none is up, the first
-spare is wanted; when that one is stuck too, the next. A link is *stuck* when an attempt failed at a node that
-a seed named, or has been on its way there for `PATIENCE_S`. A spare that is named a node at which another
-link is stuck is of no use, and is left alone for `USELESS_S`. Once a link is up that is no spare, the spares
-stay for `STAY_S`: by then the peers know of it.
+The network names one node for each address, and that node may be unreachable from here. For another
+address, that of the next sub-client, it names another node. So if a link is stuck and none is up, the first
+spare is wanted; if that is stuck too, the next. A link is *stuck* if an attempt failed at a node that a
+seed named, or has been trying to connect there for `PATIENCE_S`. A spare for which the network names a node
+at which another link is stuck is useless, and is not tried for `USELESS_S`. Once one of the client's own
+links is up, the spares stay for `STAY_S`; by then the peers know of that link.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Spares:
         self._spare = [_State() for _ in range(spares)]
 
     def named(self, link: int, node: str, now: float) -> None:
-        """A seed named the node with this key for a link, which goes there now."""
+        """A seed named the node with this key for a link, which now connects to it."""
         state = self._state(link)
         state.node = node
         state.since = min(state.since, now)
@@ -71,7 +71,7 @@ class Spares:
         self._state(link).up_at = now
 
     def may_help(self, now: float) -> bool:
-        """Whether a spare may still come up where the links cannot."""
+        """Whether a spare may still come up although the links cannot."""
         return any(
             spare.up_at < inf or not (spare.is_stuck(now) or now < spare.useless_until)
             for spare in self._spare
@@ -84,7 +84,7 @@ class Spares:
         )
 
     def wanted(self, now: float) -> set[int]:
-        """The numbers of the spares that are to run."""
+        """The numbers of the spares that should run."""
         first = len(self._own)
         up = {first + n for n, spare in enumerate(self._spare) if spare.up_at < inf}
         own_up_at = min((state.up_at for state in self._own), default=inf)

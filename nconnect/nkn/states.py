@@ -1,4 +1,4 @@
-"""Where a link can stand, and what leads from where to where."""
+"""The states of a link, and the events that change them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from enum import Enum, auto
 
 
 class LinkState(Enum):
-    """Where a link stands."""
+    """The state of a link."""
 
     NEW = auto()
     RESOLVING = auto()
@@ -19,20 +19,20 @@ class LinkState(Enum):
 
     @property
     def word(self) -> str:
-        """What `status` says."""
+        """The word in `status`."""
         if self is LinkState.UP:
             return "up"
         return "down" if self in (LinkState.WAITING, LinkState.CLOSED) else "connecting"
 
 
 class Event(Enum):
-    """What moves a link."""
+    """What changes a link's state."""
 
     START = auto()
     RESOLVED = auto()
     FELL_BACK = auto()  # to the node that served us last
-    RETURNED = auto()  # straight to the node that closed our connection: it may be there again
-    ASKED_AFTER_ALL = auto()  # it is not, or it is another
+    RETURNED = auto()  # directly to the node that closed our connection: it may be back
+    ASKED_AFTER_ALL = auto()  # it is not back, or it is another node
     CONNECTED = auto()
     LOGIN_SENT = auto()
     ACCEPTED = auto()
@@ -43,7 +43,7 @@ class Event(Enum):
 
 
 _S, _E = LinkState, Event
-# State, event -> state. What is absent is a mistake of the caller.
+# State, event -> state. A missing entry is a bug of the caller.
 TRANSITIONS: dict[LinkState, dict[Event, LinkState]] = {
     _S.NEW: {_E.START: _S.RESOLVING, _E.STOP: _S.CLOSED},
     _S.RESOLVING: {

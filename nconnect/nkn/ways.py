@@ -1,11 +1,11 @@
-"""The ways to a node: its websocket without TLS, or with, and what its certificate is verified by. Pure.
+"""The ways to a node: its websocket with or without TLS, and how its certificate is verified. Pure.
 
-A seed that is asked over TLS, pinned or not, names nodes that are connected to over TLS alone, and verified:
-nobody on the path can talk a client out of it. A seed that is asked in plain text proves nothing about what
-it answers, so TLS is only another way out there (a network may let out nothing but TCP 443): both ways are
-tried side by side, the one that worked last first, and the certificate is not looked at.
+The nodes that a seed over TLS names, pinned or not, are connected to over TLS only, and verified: nobody on
+the path can prevent that. The answer of a plain-text seed proves nothing, so for its nodes TLS is only
+another way out of a network (which may let out nothing but TCP 443): both ways are tried in parallel, the
+one that worked last first, and the certificate is not verified.
 
-What a certificate is verified by, where it is, in this order:
+How a certificate is verified, in this order:
 
 1. the pin of a configured seed with this host and port;
 2. the fingerprint that the node's description holds, which came over a verified connection;
