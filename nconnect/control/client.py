@@ -24,7 +24,7 @@ class NotRunning(ControlError):
 
 
 class Refused(ControlError):
-    """The daemon did not do what it was asked, or could not be asked at all: nothing has changed."""
+    """The daemon refused the request, or could not be asked at all: nothing has changed."""
 
 
 class Unreachable(Refused):
@@ -32,15 +32,15 @@ class Unreachable(Refused):
 
 
 class ControlTimeout(ControlError):
-    """The daemon answered that what was waited for did not come in time."""
+    """The daemon answered that the awaited event did not happen in time."""
 
 
 class ControlClient:
-    """The API of one interface's daemon; each call is a connection of its own.
+    """The API of one interface's daemon; each call opens its own connection.
 
-    Every call raises `ControlError` in one line: `NotRunning` when there is no daemon, `Refused` when it did
-    not do what was asked (`Unreachable`: its socket was removed), `ControlTimeout` when it waited in vain.
-    After any other the daemon may or may not have done it.
+    Every call raises `ControlError` in one line: `NotRunning` if there is no daemon, `Refused` if it did
+    not do what was asked (`Unreachable`: its socket was removed), `ControlTimeout` if it did not happen in
+    time. After any other error the daemon may or may not have done it.
     """
 
     def __init__(self, interface: str, path: Path | None = None) -> None:
@@ -60,7 +60,7 @@ class ControlClient:
         self._ask("GET", f"/v1/wait?{urlencode(query)}", timeout_s=timeout_s)
 
     def pending(self) -> list[PendingPeer]:
-        """Who is no peer and tried to reach this interface, the latest last."""
+        """The addresses that are not peers and tried to reach this interface, the latest last."""
         answer = self._ask("GET", "/v1/pending")
         try:
             return [
@@ -96,7 +96,7 @@ class ControlClient:
         return True
 
     def is_unreachable(self) -> bool:
-        """Whether a daemon runs that cannot be asked: it has its device, and neither lock nor socket."""
+        """Whether a daemon runs that cannot be asked: it has a device, but neither lock nor socket."""
         from nconnect.io.system.tun import is_held
 
         try:
@@ -168,7 +168,7 @@ def _visible(value: Any) -> Any:
 
 
 def _content(status: int, data: bytes) -> dict[str, Any]:
-    """The object in an answer. A daemon has its own user: its words are not to move root's cursor."""
+    """The object in an answer. The daemon runs as another user, so its text must not move root's cursor."""
     try:
         content = _visible(json.loads(data))
     except (ValueError, RecursionError):

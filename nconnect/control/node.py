@@ -1,9 +1,9 @@
-"""Where a running `nconnect node` says how it is: a unix socket for each, HTTP, root and its own user alone.
+"""The status of a running `nconnect node`, over HTTP on a unix socket, for root and its own user only.
 
     GET /v1/status      `NodeStatus` as a JSON object
 
-The socket is `nodes/PID.sock` in the run folder. What a dead node left there is passed over, and removed
-by the next one that starts.
+The socket is `nodes/PID.sock` in the run folder. Sockets of dead nodes are ignored, and removed by the next
+node that starts.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ class NodeStatus:
 
 
 class NodeControl:
-    """The socket on which a node answers. `bind` needs the right to write to the run folder, `start` none."""
+    """The socket on which a node answers. `bind` needs write access to the run folder, `start` does not."""
 
     def __init__(self, status: Callable[[], NodeStatus]) -> None:
         self._status = status

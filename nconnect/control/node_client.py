@@ -1,4 +1,4 @@
-"""Asking the nodes that run here how they are, blocking: what `nconnect node status` uses."""
+"""Asking the nodes on this machine for their status, blocking: used by `nconnect node status`."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""What `GET /v1/status` says, as values. The JSON names are the fields' names, and are never renamed.
+"""The answers of the API as values. The JSON names are the fields' names, and are never renamed.
 
-Absent optional facts are null. Times `_at` are seconds since the Unix epoch, `_s` and `_ms` durations.
+Unknown values are null. Times `_at` are seconds since the Unix epoch, `_s` and `_ms` are durations.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ class SkippedRoute:
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """One running interface. `problems` are sentences: what is wrong, and what mends it."""
+    """One running interface. `problems` are sentences: what is wrong, and what to do."""
 
     interface: str
     address: str  # the NKN address
@@ -92,9 +92,9 @@ class Status:
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Status:
-        """Read what a daemon sent; fields that this version does not know are passed over.
+        """Read what a daemon sent; unknown fields are ignored.
 
-        Raises `KeyError`, `TypeError` or `ValueError` when it is no status.
+        Raises `KeyError`, `TypeError` or `ValueError` if it is not a status.
         """
         known = _known(cls, value)
         known["links"] = tuple(LinkStatus(**_known(LinkStatus, link)) for link in value["links"])
@@ -109,7 +109,7 @@ class Status:
 class PingReply:
     """The answer to one ping through the tunnel to a peer's daemon, and where its time went.
 
-    The parts are measured by themselves, each a moment before the ping or with it.
+    The parts are measured separately, each slightly before the ping or with it.
     """
 
     peer: str
@@ -131,7 +131,7 @@ class PingReply:
 
 @dataclass(frozen=True, slots=True)
 class PendingPeer:
-    """An address that is no peer's and tried to reach us."""
+    """An address that is not a peer's and tried to reach us."""
 
     address: str
     first_at: float

@@ -1,4 +1,4 @@
-"""The daemon's API: HTTP over its unix socket, for root, or whoever started it, alone.
+"""The daemon's API: HTTP over its unix socket, for root and the daemon's own user only.
 
     GET  /v1/status                     the whole state (`schema.Status`)
     GET  /v1/wait?peer=&timeout_s=      answers once address, link and the peer's session are up, else 504
@@ -47,7 +47,7 @@ class Backend(Protocol):
     def request_stop(self) -> None: ...
 
     async def wait(self, peer: str | None, timeout_s: float) -> None:
-        """Return when up; raise `TimeoutError` (its text says what is missing) or `NconnectError`."""
+        """Return when it is up; raise `TimeoutError` (its text says what is missing) or `NconnectError`."""
         ...
 
     async def ping(self, peer: str, timeout_s: float) -> PingReply:
@@ -113,7 +113,7 @@ class ControlServer:
             return _refusal(409, str(error))
         except Exception as error:
             log.exception("%s %s failed", request.method, request.path)
-            return _refusal(500, f"the daemon made a mistake ({type(error).__name__}): see its log")
+            return _refusal(500, f"a bug in the daemon ({type(error).__name__}): see its log")
 
     async def _status(self, request: Request) -> Response:
         return Response.json((await self._backend.status()).to_json())

@@ -1,4 +1,4 @@
-"""What is known of a machine when it is judged. Every field has a value for "could not be looked at"."""
+"""The facts about a machine that the checks judge. Every field has a value for "not known"."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the doctor says: a sentence, how bad it is, and what mends it."""
+"""Findings: a sentence, a level, and what to do."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Level(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One line of the doctor's. `mend` is for a person: a command, or where to write what."""
+    """One line of output. `mend` tells a person what to do: a command, or what to write where."""
 
     check: str
     level: Level

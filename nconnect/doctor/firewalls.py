@@ -1,8 +1,8 @@
 """Other programs' firewalls that stop packets of the tunnel: what peers send here and through here, what this
 side sends to them, the answers to both, and the daemon's own packets to its node.
 
-Each kind of packet is followed through all hooks on its way (`netfilter`). Only what is stopped for certain
-is said. Our own tables are left out: what they refuse is meant.
+Each kind of packet is followed through all hooks on its way (`netfilter`). Only packets that are stopped for
+certain are reported. Our own tables are left out, because their refusals are intended.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Obstacle:
     rule: str = ""  # as its program prints it; "": by the chain's policy
     handle: int = 0  # nft's number of the rule, where its text is still to be found
     commands: tuple[Command, ...] = ()  # what lets the packets through
-    safe: bool = False  # whether these may be run without asking
+    safe: bool = False  # whether the commands may be run without asking
 
     @property
     def sentence(self) -> str:

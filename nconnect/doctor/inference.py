@@ -1,4 +1,4 @@
-"""Inference servers: the ports they like, and how to tell from an answer which one it is."""
+"""Inference servers: their default ports, and how to recognise them by an answer."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Server:
 
 
 def recognise(host: str, port: int, path: str, status: int, server: str, body: bytes) -> Server | None:
-    """Who answers so at `path`; None when it does not look like inference. `server` is its Server header."""
+    """The inference server that gives this answer at `path`, or None. `server`: the Server header."""
     if status != 200:
         return None
     try:

@@ -1,9 +1,10 @@
 """What the rules of a firewall do with a packet, as far as that can be told. Pure.
 
-A packet has to pass each base chain of each hook on its way: an accept in one chain does not help against a
-drop in another. Rules can match by things that are not known here (a user, a rate, a set that is too large).
-So a condition is true, false or unclear, and a chain has a set of possible outcomes: it stops a packet for
-certain where nothing but a drop is possible. What is not understood makes a result less certain, never wrong.
+A packet has to pass each base chain of each hook on its way: an accept in one chain does not override a
+drop in another. Rules can match by things that are not known here (a user, a rate, a set that is too
+large). So a condition is true, false or unclear, and a chain has a set of possible outcomes. It stops a
+packet for certain if a drop is the only possible outcome. Rules that are not understood make a result less
+certain, never wrong.
 
 `nft_rules` and `iptables_rules` make these values of what the programs print.
 """

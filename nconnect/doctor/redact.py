@@ -1,10 +1,9 @@
-"""Taking every secret out of a text that is to be shown to others.
+"""Removes every secret from a text that will be shown to others.
 
-What is secret: seeds and preshared keys, in the file or anywhere else; invitations; passwords in URLs, and
-what logs in to a proxy.
-Three nets, one behind the other: the values that are known to be secret in every form they may be written in,
-the keys of a configuration under which secrets stand, and whatever looks like a key (64 hex digits, or 32
-bytes in base64) and is not known to be public.
+Secrets are seeds and preshared keys, invitations, passwords in URLs, and logins of proxies. There are three
+nets: known secret values in every form in which they may be written; the configuration's keys whose values
+are secret; and everything that looks like a key (64 hex digits, or 32 bytes in base64) and is not known to
+be public.
 """
 
 from __future__ import annotations

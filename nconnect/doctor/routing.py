@@ -1,8 +1,8 @@
-"""Where the kernel sends what belongs into the tunnel, and what comes out of it. It is asked for each prefix.
+"""Where the kernel sends packets that belong into the tunnel or come out of it. It is asked for each prefix.
 
-Another program's rule before the main table, a more specific route inside a peer's prefix, a table of its own
-for answers from a provided subnet: each takes packets elsewhere while our own routes are all there. One
-question stands for a whole range of addresses that no rule and no route tells apart.
+Another program's rule before the main table, a more specific route inside a peer's prefix, or a separate
+table for answers from a provided subnet can lead packets elsewhere although our own routes are all there.
+One question covers a whole range of addresses that no rule and no route distinguishes.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class View:
 
 @dataclass(frozen=True, slots=True)
 class Detour:
-    """What goes another way than it should, or none. `advice`: what to do where no command does it."""
+    """Packets that take a wrong way, or none. `advice`: what to do if no command helps."""
 
     sentence: str
     commands: tuple[Command, ...] = ()
@@ -86,7 +86,7 @@ class _Found:
 
 
 def look(view: View, ask: Callable[[Question], Answer]) -> tuple[list[Detour], dict[Prefix, str]]:
-    """What goes astray, and the device that leads to each provided subnet ("" where none does)."""
+    """The detours, and the device that leads to each provided subnet ("" if none does)."""
     asked = _Look(view, ask)
     asked.into_the_tunnel()
     for subnet in view.provided:

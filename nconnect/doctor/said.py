@@ -1,7 +1,7 @@
-"""What the running daemon says is wrong, as findings: each sentence parted from what mends it.
+"""The running daemon's problems as findings: each sentence is split into the problem and what to do.
 
-What a check has looked at by itself is left out. That is said there, and is newer: the daemon looks at the
-firewalls every few seconds only, so it may still complain of what was mended a moment ago.
+Problems that a check has looked at itself are left out, because the check's result is newer: the daemon looks
+at the firewalls every few seconds only, so it may still report what was fixed a moment ago.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def said_by_the_daemon(facts: Facts) -> Iterator[Finding]:
 
 
 def parted(problem: str) -> tuple[str, str]:
-    """What is wrong, and what mends it: the clause of the sentence in which a first command stands."""
+    """(the problem, what to do): what to do is the clause of the sentence with the first command."""
     before, tick, _ = problem.partition("`")
     end = max(before.rfind(": "), before.rfind("; "))
     if not tick or end < 0:
