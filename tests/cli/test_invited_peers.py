@@ -1,4 +1,4 @@
-"""Peers that came by invitation: one table with the file's, changed where they are kept."""
+"""Peers that joined by invitation are listed with those of the file, and changed where they are kept."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `join` refuses before it says anything to anybody; that it joins is in netns_tests."""
+"""What `join` refuses before it sends anything; netns_tests has the joining itself."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What others can make a process log is bounded."""
+"""How much others can make a process log is bounded."""
 
 from __future__ import annotations
 

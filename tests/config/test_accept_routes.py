@@ -1,4 +1,4 @@
-"""Which prefixes of a provider's are routed without a question."""
+"""Which prefixes of a provider are routed without asking."""
 
 from __future__ import annotations
 

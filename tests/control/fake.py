@@ -1,4 +1,4 @@
-"""A daemon's backend that only remembers what it was asked, served from a thread of its own."""
+"""A daemon's backend that records what it was asked, served from its own thread."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The socket on which a node answers for its status."""
+"""The socket by which a node tells its status."""
 
 from __future__ import annotations
 

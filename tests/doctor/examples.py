@@ -1,4 +1,4 @@
-"""A provider on which nothing is wrong, to be spoilt one fact at a time."""
+"""A provider on which nothing is wrong; each test changes one fact."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whose firewall stops which packets, and what lets them through. The rules are as programs write them."""
+"""Which firewall stops which packets, and what lets them pass. The rules are those that programs write."""
 
 from __future__ import annotations
 

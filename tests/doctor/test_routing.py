@@ -1,4 +1,4 @@
-"""What the kernel is asked, and what is said about its answers. The kernel is a function here."""
+"""What the doctor asks the kernel, which is a function here, and what it says about the answers."""
 
 from __future__ import annotations
 

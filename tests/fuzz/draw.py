@@ -1,4 +1,4 @@
-"""Structured inputs out of a fuzzer's bytes: numbers, choices and pieces, and the same for the same bytes."""
+"""Structured inputs from a fuzzer's bytes: numbers, choices, pieces. The same bytes give the same input."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Targets for the node, the link to one, the control socket, and the desk where invited devices apply."""
+"""Targets for the node, a link, the control socket, and the enrolment of invited devices."""
 
 from __future__ import annotations
 

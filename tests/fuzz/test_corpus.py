@@ -1,4 +1,4 @@
-"""Every input that fuzzing kept, findings included, passes its target; and every target is well."""
+"""Every input that fuzzing kept, findings included, passes its target."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The diff against a machine made of values: applying it gives what was wanted, undoing it what there was."""
+"""The diff, on a machine made of values: applied it gives the wanted state, undone the earlier one."""
 
 from __future__ import annotations
 

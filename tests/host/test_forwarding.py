@@ -1,4 +1,4 @@
-"""Which connections between other interfaces are stopped, and where none is."""
+"""Which connections between other interfaces the rules stop, and when they stop none."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Disjoint ranges against a naive oracle."""
+"""Disjoint ranges, compared with a naive implementation."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The rules as values: what the kernel makes of them is in netns_tests/test_host.py."""
+"""The rules as values; netns_tests/test_host.py has their effect in a kernel."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The prefix that is proposed in another's place."""
+"""The prefix that is proposed in place of an overlapping one."""
 
 from __future__ import annotations
 

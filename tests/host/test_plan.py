@@ -1,4 +1,4 @@
-"""What is planned, and above all what is not."""
+"""What is planned for a host, and what is not."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Networks that overlap the machine's own: who keeps which addresses, and what is said about it."""
+"""Networks that overlap the machine's own: which one keeps the addresses, and what is reported."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Desk and applicant against one another, and against whoever listens, repeats and forges."""
+"""Provider and device with one another, and with somebody who listens, replays and forges."""
 
 from __future__ import annotations
 

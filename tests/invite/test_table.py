@@ -1,4 +1,4 @@
-"""One table of peers out of the file's and the book's, and what the daemon's half of the book cannot do."""
+"""The table of peers from the file and from invitations, and what the daemon's part of it cannot do."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A resolv.conf of a test's own."""
+"""A resolv.conf for each test."""
 
 from __future__ import annotations
 

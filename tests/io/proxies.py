@@ -1,4 +1,4 @@
-"""Small proxies on loopback for the tests: HTTP CONNECT and SOCKS5, obliging or not."""
+"""Small proxies on loopback: HTTP CONNECT and SOCKS5, working ones and faulty ones."""
 
 from __future__ import annotations
 

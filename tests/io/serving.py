@@ -1,4 +1,4 @@
-"""What the tests of HTTP have in common: a server that says what it was asked, and a certificate."""
+"""What the tests of HTTP share: a server that answers with the request it got, and a certificate."""
 
 from __future__ import annotations
 

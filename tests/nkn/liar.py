@@ -1,4 +1,4 @@
-"""A node and its seed that say what a test wants them to, and not what is true."""
+"""A node and its seed that say what a test wants, true or not."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sealing for one and for several, with the official SDK's own envelopes as the judge."""
+"""Sealing for one and for several receivers, compared with envelopes of the official SDK."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Messages, replies and ACKs: with what the official SDK wrote, and with what nobody should write."""
+"""Messages, replies and ACKs: what the official SDK writes is accepted, what is malformed is not."""
 
 from __future__ import annotations
 

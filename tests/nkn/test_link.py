@@ -1,4 +1,4 @@
-"""The link machine as scripts: an input, and all that it says to it."""
+"""The state machine of a link: an input, and all its outputs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an official node answers (tests/vectors/nknd.json) is taken by all that reads it here."""
+"""Recorded answers of an official node (tests/vectors/nknd.json) are accepted by all that reads them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What stands before a payload, checked as a strict node checks it."""
+"""The prefix of an outbound message, checked as a strict node checks it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which way an attempt takes after a loss."""
+"""Which node a link tries after a loss."""
 
 from __future__ import annotations
 

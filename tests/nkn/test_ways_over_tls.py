@@ -1,4 +1,4 @@
-"""Clients over nodes with TLS: pinned seeds, somebody in between, and the way that gets through."""
+"""Clients over nodes with TLS: pinned seeds, an attacker in between, and the address that works."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A websocket that records, and a client that speaks to the node's machine through one."""
+"""A websocket that records, and a client that talks to the node's state machine through one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Several nodes as one, in virtual time: membership, presence, who is named for an address."""
+"""Several nodes as one, in virtual time: members, clients, and the node named for an address."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The node's machine: who may log in, where messages go, and what is refused."""
+"""The node's state machine: who may log in, where messages go, and what is refused."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The official JavaScript SDK's clients over our verifying node: software we did not write is the judge."""
+"""Clients of the official JavaScript SDK over our node, which verifies all they send."""
 
 from __future__ import annotations
 

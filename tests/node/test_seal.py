@@ -1,4 +1,4 @@
-"""What proves that a cluster's message comes from a node, and for the first time."""
+"""How a cluster's message proves that it comes from a node and is not replayed."""
 
 from __future__ import annotations
 

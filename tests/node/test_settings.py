@@ -1,4 +1,4 @@
-"""What the settings of a node come to."""
+"""The settings of a node, and what follows from them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Turns of a loop between sources: who is served when."""
+"""How a loop takes turns between sources."""
 
 from __future__ import annotations
 

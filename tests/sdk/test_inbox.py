@@ -1,4 +1,4 @@
-"""What waits to be received: its bounds, its order, and who is woken."""
+"""Messages that wait to be received: bounds, order, and who is woken."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A message that waits for answers: it is over with the last of them, or when it is ended."""
+"""A message that waits for answers ends with the last of them, or when it is cancelled."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is a captive portal's answer, and which URL of it may be shown."""
+"""Which answers come from a captive portal, and which of their URLs may be shown."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""JSON from strangers: every way to be wrong is one error."""
+"""JSON from strangers: all mistakes raise the same error."""
 
 from __future__ import annotations
 

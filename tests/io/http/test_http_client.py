@@ -1,4 +1,4 @@
-"""What the HTTP client takes for an answer, and what it says of everything else."""
+"""What the HTTP client accepts as an answer, and its error for everything else."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""IPv4 addresses are translated by the prefix that this network's name server tells."""
+"""IPv4 addresses are translated with the prefix that the network's name server tells."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Proxies that are set where nconnect does not look: found, shown as HOST:PORT, without their login."""
+"""Proxies that are set where nconnect does not look are found, and shown as HOST:PORT without login."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Certificates that a URL pins, and what is said of those that are refused."""
+"""Certificates that a URL pins, and the errors for those that are refused."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Waiting by the boot clock, on the real one; that it goes on during sleep is the kernel's word."""
+"""Waiting by the real boot clock; the kernel promises that it goes on during sleep."""
 
 from __future__ import annotations
 

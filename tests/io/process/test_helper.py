@@ -1,4 +1,4 @@
-"""The process that stays root: what it hands over, and that nothing else can be had from it."""
+"""The process that stays root: what it gives, and that it gives nothing else."""
 
 from __future__ import annotations
 

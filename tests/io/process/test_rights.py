@@ -1,4 +1,4 @@
-"""Whose state it is, and when the daemon has to stay root; that it changes user is in netns_tests."""
+"""Who owns the state, and when the daemon has to stay root; netns_tests has the change of user."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What of `Host` needs no kernel of its own; the rest is in netns_tests/test_host.py."""
+"""The parts of `Host` that need no kernel of their own; netns_tests/test_host.py has the rest."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is removed from a folder is told; the kernel is the real one."""
+"""Removals from a folder are reported, by the real kernel."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Running nft, with a program in its place that answers what it is told to."""
+"""Running nft, with a program in its place that gives prepared answers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Kernel settings, in a folder that stands for /proc/sys."""
+"""Kernel settings, in a folder in place of /proc/sys."""
 
 from __future__ import annotations
 
