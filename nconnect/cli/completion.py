@@ -13,7 +13,7 @@ import typer
 
 from nconnect.cli.options import ConfigOption, UnusedConfigOption, chosen
 from nconnect.errors import UsageError
-from nconnect.io.errors import reason
+from nconnect.io.errors import as_host_error
 
 if TYPE_CHECKING:
     from nconnect.cli.tree import Command
@@ -83,14 +83,11 @@ def _place(shell: str) -> Path:
 
 
 def _write(target: Path, text: str) -> None:
-    from nconnect.errors import HostError
     from nconnect.io.files.trusted import Folder
 
-    try:
-        with Folder.make(target.parent) as folder:  # it belongs to the home's owner if sudo keeps $HOME
-            folder.replace(target.name, text.encode(), mode=0o644)
-    except OSError as error:
-        raise HostError(f"cannot write {target}: {reason(error)}") from None
+    # The folder belongs to the home's owner if sudo keeps $HOME.
+    with as_host_error(f"cannot write {target}"), Folder.make(target.parent) as folder:
+        folder.replace(target.name, text.encode(), mode=0o644)
 
 
 def _with_values(root: Command) -> list[str]:

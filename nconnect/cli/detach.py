@@ -11,8 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
-from nconnect.errors import ConfigError, HostError, NconnectError
-from nconnect.io.errors import reason
+from nconnect.errors import ConfigError, NconnectError
+from nconnect.io.errors import as_host_error
 from nconnect.io.files.trusted import Folder
 
 Ready = Callable[[], None]
@@ -32,11 +32,9 @@ def detached(log: Path, run: Callable[[Ready], int], *, timeout_s: float) -> boo
     Returns in the first process only: True once `run` has called its argument, False if it still tries after
     `timeout_s`. Raises `DetachedFailure` if it ended before that.
     """
-    try:
-        with Folder.open(log.parent) as folder:  # the daemon's, which may not be root
-            output = folder.open_file(log.name, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-    except OSError as error:
-        raise HostError(f"cannot write the log {log}: {reason(error)}") from None
+    # The folder is the daemon's, which may not be root.
+    with as_host_error(f"cannot write the log {log}"), Folder.open(log.parent) as folder:
+        output = folder.open_file(log.name, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     result, word = os.pipe2(os.O_CLOEXEC)
     sys.stdout.flush()
     sys.stderr.flush()

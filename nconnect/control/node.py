@@ -19,7 +19,7 @@ from typing import Any
 
 from nconnect.control.schema import to_json
 from nconnect.errors import HostError
-from nconnect.io.errors import reason
+from nconnect.io.errors import as_host_error
 from nconnect.io.files.paths import make_run_dir, run_dir
 from nconnect.io.http.http import Request, Response
 from nconnect.io.http.http_server import HttpServer
@@ -131,10 +131,8 @@ def sockets_folder() -> Path:
 
 
 def _make_folder() -> None:
-    try:
+    with as_host_error(f"cannot make the folder {sockets_folder()}"):
         sockets_folder().mkdir(mode=0o755, exist_ok=True)
-    except OSError as error:
-        raise HostError(f"cannot make the folder {sockets_folder()}: {reason(error)}") from error
 
 
 def _is_dead(path: Path) -> bool:

@@ -3,6 +3,19 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from nconnect.errors import HostError
+
+
+@contextmanager
+def as_host_error(what: str) -> Iterator[None]:
+    """Turn a system error into a `HostError`: `what` ("cannot read FILE") and why."""
+    try:
+        yield
+    except OSError as error:
+        raise HostError(f"{what}: {reason(error)}") from error
 
 
 def reason(error: OSError) -> str:

@@ -5,7 +5,8 @@ import socket
 
 import pytest
 
-from nconnect.io.errors import plain_reason, reason
+from nconnect.errors import ConfigError, HostError
+from nconnect.io.errors import as_host_error, plain_reason, reason
 
 
 @pytest.mark.parametrize(
@@ -22,3 +23,13 @@ from nconnect.io.errors import plain_reason, reason
 def test_why_in_one_line(error: OSError, own: str, plain: str | None) -> None:
     assert reason(error) == own
     assert plain_reason(error) == (plain or own)
+
+
+def test_a_system_error_becomes_ours_and_others_stay() -> None:
+    with pytest.raises(HostError) as ours, as_host_error("cannot read /x"):
+        raise FileNotFoundError(errno.ENOENT, "No such file or directory", "/x")
+    assert str(ours.value) == "cannot read /x: no such file or directory"
+    mine = ConfigError("mine")
+    with pytest.raises(ConfigError) as other, as_host_error("cannot read /x"):
+        raise mine
+    assert other.value is mine

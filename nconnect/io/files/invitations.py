@@ -18,7 +18,7 @@ from typing import Any
 
 from nconnect.errors import ConfigError, HostError
 from nconnect.invite.book import Book
-from nconnect.io.errors import reason
+from nconnect.io.errors import as_host_error, reason
 from nconnect.io.files import paths
 from nconnect.io.files.config_file import locked
 from nconnect.io.files.trusted import Folder, read_file, status_of
@@ -153,8 +153,5 @@ def _load(path: Path) -> Any:
 
 def _write(path: Path, value: Any, *, mode: int = 0o600, owner: tuple[int, int] | None = None) -> None:
     data = json.dumps(value, separators=(",", ":")).encode() + b"\n"
-    try:
-        with Folder.open(path.parent) as folder:
-            folder.replace(path.name, data, mode=mode, owner=owner)
-    except OSError as error:
-        raise HostError(f"cannot write {path}: {reason(error)}") from error
+    with as_host_error(f"cannot write {path}"), Folder.open(path.parent) as folder:
+        folder.replace(path.name, data, mode=mode, owner=owner)

@@ -12,7 +12,7 @@ import os
 from pathlib import Path
 
 from nconnect.errors import HostError
-from nconnect.io.errors import reason
+from nconnect.io.errors import as_host_error, reason
 from nconnect.io.files.trusted import Folder
 from nconnect.io.files.user import UntrustedPath
 from nconnect.io.process.account import daemon_account
@@ -80,15 +80,12 @@ def make_run_dir() -> Path:
     if os.geteuid():
         return path
     account = daemon_account()
-    try:
-        with Folder.open(path) as folder:
-            if folder.user is None:
-                return path
-            if account is None or folder.user.uid != account.uid or not _is_roots(path.parent):
-                raise UntrustedPath(f"it belongs to {folder.user.name} (chown root it, or use another)")
-            folder.take_back(0o755)
-    except OSError as error:
-        raise HostError(f"cannot use the folder {path}: {reason(error)}") from error
+    with as_host_error(f"cannot use the folder {path}"), Folder.open(path) as folder:
+        if folder.user is None:
+            return path
+        if account is None or folder.user.uid != account.uid or not _is_roots(path.parent):
+            raise UntrustedPath(f"it belongs to {folder.user.name} (chown root it, or use another)")
+        folder.take_back(0o755)
     return path
 
 
@@ -107,10 +104,8 @@ def acquire_lock(interface: str) -> int:
     make_run_dir()
     path = lock_path(interface)
     while True:
-        try:
+        with as_host_error(f"cannot open {path}"):
             fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-        except OSError as error:
-            raise HostError(f"cannot open {path}: {reason(error)}") from error
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if _is_at(fd, path):  # else its holder removed it, in between

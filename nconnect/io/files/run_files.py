@@ -7,8 +7,7 @@ import socket
 from contextlib import suppress
 from typing import Protocol
 
-from nconnect.errors import HostError
-from nconnect.io.errors import reason
+from nconnect.io.errors import as_host_error
 from nconnect.io.files import paths
 from nconnect.io.net.listening import bind_unix
 
@@ -45,10 +44,8 @@ class OwnRunFiles:
     def listen(self) -> socket.socket:
         paths.make_run_dir()
         path = paths.socket_path(self._interface)
-        try:
+        with as_host_error(f"cannot remove {path}"):
             path.unlink(missing_ok=True)
-        except OSError as error:
-            raise HostError(f"cannot remove {path}: {reason(error)}") from error
         listener = bind_unix(path)
         self._made = os.stat(path)
         return listener

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from nconnect.errors import HostError
-from nconnect.io.errors import reason
+from nconnect.io.errors import as_host_error, reason
 from nconnect.io.files.paths import make_state_dir
 from nconnect.io.files.trusted import Folder
 
@@ -79,11 +79,8 @@ class StateStore:
 
     def remove(self, name: str) -> None:
         """Forget `name`; nothing happens when it is not there."""
-        try:
-            with Folder.open(self.folder) as folder:
-                folder.remove(self._path(name).name)
-        except OSError as error:
-            raise HostError(f"cannot remove {self._path(name)}: {reason(error)}") from error
+        with as_host_error(f"cannot remove {self._path(name)}"), Folder.open(self.folder) as folder:
+            folder.remove(self._path(name).name)
 
     def _path(self, name: str) -> Path:
         assert name.replace("-", "").replace("_", "").isalnum(), name

@@ -16,7 +16,7 @@ from ipaddress import ip_address
 from pathlib import Path, PurePath
 
 from nconnect.errors import HostError
-from nconnect.io.errors import reason
+from nconnect.io.errors import as_host_error
 from nconnect.io.files.trusted import open_path, read_file, status_of, write_atomically
 
 _MAX_BYTES = 1 << 20
@@ -30,20 +30,16 @@ def make_unless_there(path: Path, hosts: Iterable[str]) -> None:
 
     Raises `HostError` in one line.
     """
-    try:
+    with as_host_error(f"cannot write {path}"):
         if status_of(path) is not None:
             return
         write_atomically(path, _make(hosts))
-    except OSError as error:
-        raise HostError(f"cannot write {path}: {reason(error)}") from error
 
 
 def fingerprint(path: PurePath) -> str:
     """SHA-256 of the (first) certificate's DER in a PEM file, 64 hex digits; raises `HostError`."""
-    try:
+    with as_host_error(f"cannot read {path}"):
         text = read_file(Path(path), _MAX_BYTES).decode(errors="replace")
-    except OSError as error:
-        raise HostError(f"cannot read {path}: {reason(error)}") from error
     found = _FIRST.search(text)
     try:
         return hashlib.sha256(ssl.PEM_cert_to_DER_cert(found[0] if found else "")).hexdigest()
@@ -57,10 +53,8 @@ def server_context(cert: PurePath, key: PurePath | None) -> ssl.SSLContext:
     descriptors: list[int] = []
     try:
         for path in (cert, key or cert):
-            try:
+            with as_host_error(f"cannot read {path}"):
                 descriptors.append(open_path(Path(path)))
-            except OSError as error:
-                raise HostError(f"cannot read {path}: {reason(error)}") from error
         # By descriptor: the files that were checked. Without a password: a prompt would hang a service.
         opened = [f"/proc/self/fd/{fd}" for fd in descriptors]
         context.load_cert_chain(opened[0], opened[1], password=lambda: b"")

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from nconnect.errors import HostError, RemoteProtocolError
-from nconnect.io.errors import reason
+from nconnect.io.errors import as_host_error, reason
 from nconnect.io.net.accepting import Acceptor
 from nconnect.io.net.readiness import receive_some
 from nconnect.io.net.tls_socket import TlsSocket, tls_handshake
@@ -74,12 +74,10 @@ class WebSocketServer:
     ) -> WebSocketServer:
         """Listen; `admit(ip)` is asked before a handshake costs anything. Raises `HostError` in one line."""
         loop = asyncio.get_running_loop()
-        try:
+        with as_host_error(f"cannot listen on {host}"):
             infos = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
             family, kind, protocol, _, address = infos[0]
             listener = socket.socket(family, kind | socket.SOCK_CLOEXEC, protocol)
-        except OSError as error:
-            raise HostError(f"cannot listen on {host}: {reason(error)}") from error
         try:
             listener.setblocking(False)
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -5,8 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from nconnect.errors import HostError
-from nconnect.io.errors import reason
+from nconnect.io.errors import as_host_error
 from nconnect.io.files.trusted import Folder
 from nconnect.model import Buffer
 
@@ -22,12 +21,10 @@ class Capture:
         self._left = MAX_CAPTURE_BYTES
 
     def open(self) -> None:
-        try:
+        with as_host_error(f"cannot write to {self._path}"):
             folder, name = Folder.around(self._path)
             with folder:
                 self._fd = folder.open_file(name, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-        except OSError as error:
-            raise HostError(f"cannot write to {self._path}: {reason(error)}") from error
 
     def write(self, payload: Buffer) -> None:
         if self._left >= len(payload):

@@ -29,7 +29,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from nconnect.errors import ConfigError, HostError, NconnectError
-from nconnect.io.errors import reason
+from nconnect.io.errors import as_host_error, reason
 from nconnect.io.files import config_file, paths
 from nconnect.io.files.run_files import OwnRunFiles
 from nconnect.io.process.privileges import CAP_DAC_READ_SEARCH, CAP_SETGID, CAP_SETUID, drop_privileges
@@ -57,10 +57,8 @@ class Helper:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         gc.collect()
         gc.freeze()  # so that no collection copies what both processes share
-        try:
+        with as_host_error("cannot start a process"):
             pid = os.fork()
-        except OSError as error:
-            raise HostError(f"cannot start a process: {reason(error)}") from error
         if not pid:
             try:
                 _become(theirs.fileno(), (CAP_SETUID, CAP_SETGID, CAP_DAC_READ_SEARCH) if user else ())
@@ -101,12 +99,9 @@ class Helper:
             self._ask(b"R")
 
     def _ask(self, request: bytes) -> list[int]:
-        try:
-            with self._turn:
-                self._channel.send(request)
-                answer, descriptors, _, _ = socket.recv_fds(self._channel, MAX_TEXT, 1)
-        except OSError as error:
-            raise HostError(f"the daemon's helper process does not answer: {reason(error)}") from None
+        with as_host_error("the daemon's helper process does not answer"), self._turn:
+            self._channel.send(request)
+            answer, descriptors, _, _ = socket.recv_fds(self._channel, MAX_TEXT, 1)
         for fd in descriptors:
             os.set_inheritable(fd, False)
         if answer[:1] == b".":

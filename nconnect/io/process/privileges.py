@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from nconnect.errors import HostError
-from nconnect.io.errors import reason
+from nconnect.io.errors import as_host_error
 
 # <linux/prctl.h>
 _PR_SET_DUMPABLE = 4
@@ -106,12 +106,10 @@ def is_mapped(number: int, name: str) -> bool:
 def _become(libc: ctypes.CDLL, uid: int, gid: int) -> None:
     """Change to a user for good. The permitted capabilities stay, for `capset` to choose from."""
     _prctl(libc, _PR_SET_KEEPCAPS, 1)
-    try:
+    with as_host_error(f"cannot become user {uid}"):
         os.setgroups([])
         os.setresgid(gid, gid, gid)
         os.setresuid(uid, uid, uid)
-    except OSError as error:
-        raise HostError(f"cannot become user {uid}: {reason(error)}") from error
 
 
 def _capabilities(libc: ctypes.CDLL) -> tuple[int, int]:

@@ -16,7 +16,7 @@ import sys
 from pathlib import Path
 
 from nconnect.errors import ConfigError, HostError
-from nconnect.io.errors import reason
+from nconnect.io.errors import as_host_error, reason
 from nconnect.io.files import config_file, paths
 from nconnect.io.files.trusted import Folder, status_of
 from nconnect.io.files.user import User, acting_as
@@ -110,7 +110,7 @@ def _may_enter(folder: Path) -> bool:
 def _give_state(account: Account, interface: str) -> None:
     """Have the state folder be the user's: one of root's is given away, with what is root's in it."""
     path = paths.make_state_dir(interface)
-    try:
+    with as_host_error(f"cannot give {path} to {account.name}"):
         with Folder.open(path.parent) as above:
             if above.user is not None:
                 raise HostError(
@@ -122,13 +122,11 @@ def _give_state(account: Account, interface: str) -> None:
                 folder.give(account.uid, account.gid)
             elif folder.user.uid != account.uid:
                 raise HostError(f"{path} belongs to {folder.user.name}: the state cannot be kept there")
-    except OSError as error:
-        raise HostError(f"cannot give {path} to {account.name}: {reason(error)}") from error
 
 
 def _take_state_back(interface: str) -> None:
     path = paths.make_state_dir(interface)
-    try:
+    with as_host_error(f"cannot take {path} back from {USER}"):
         with Folder.open(path.parent) as above:
             is_roots = above.user is None
         with Folder.open(path) as folder:
@@ -136,8 +134,6 @@ def _take_state_back(interface: str) -> None:
                 folder.take_back(0o700)
                 with Folder.open(path) as ours:
                     ours.take_files_back()
-    except OSError as error:
-        raise HostError(f"cannot take {path} back from {USER}: {reason(error)}") from error
 
 
 def _name(uid: int) -> str:

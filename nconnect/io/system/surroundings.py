@@ -22,7 +22,7 @@ from nconnect.host.bypass import named
 from nconnect.host.plan import IP_FORWARD, IPV6_FORWARDING, ROUTE_PROTOCOL
 from nconnect.host.policy import MAIN, Question
 from nconnect.host.routes import within
-from nconnect.io.errors import reason
+from nconnect.io.errors import as_host_error
 from nconnect.io.system import nftables, sysctl
 from nconnect.io.system.netlink import Netlink
 from nconnect.model import Config, Endpoint, Prefix
@@ -38,13 +38,10 @@ def detours(config: Config) -> tuple[list[Detour], dict[Prefix, str]]:
 
     Raises `HostError` when the kernel cannot be asked.
     """
-    try:
-        with Netlink() as netlink:
-            names = {link.index: link.name for link in netlink.links()}
-            view = _view(config, netlink, names)
-            return look(view, lambda packet: netlink.where(packet, names))
-    except OSError as error:
-        raise HostError(f"cannot ask the kernel for its routes: {reason(error)}") from error
+    with as_host_error("cannot ask the kernel for its routes"), Netlink() as netlink:
+        names = {link.index: link.name for link in netlink.links()}
+        view = _view(config, netlink, names)
+        return look(view, lambda packet: netlink.where(packet, names))
 
 
 def stopped(
@@ -62,18 +59,15 @@ def stopped(
     tables = firewall_tables()
     if not any(chain.hook for table in tables for chain in table.chains.values()):
         return ()
-    try:
-        with Netlink() as netlink:
-            names = {link.index: link.name for link in netlink.links()}
-            held = frozenset(address.address.ip for address in netlink.addresses())
-            leads = dict(devices or {})
-            for subnet in config.provide.subnets:
-                for sample in samples([subnet.real], [], held):
-                    leads.setdefault(subnet.real, netlink.where(Question(sample.address), names).interface)
-            known = dict.fromkeys([*endpoints, *named(config, proxies)])
-            found = [(place, netlink.where(Question(place[0]), names).interface) for place in known]
-    except OSError as error:
-        raise HostError(f"cannot ask the kernel for its routes: {reason(error)}") from error
+    with as_host_error("cannot ask the kernel for its routes"), Netlink() as netlink:
+        names = {link.index: link.name for link in netlink.links()}
+        held = frozenset(address.address.ip for address in netlink.addresses())
+        leads = dict(devices or {})
+        for subnet in config.provide.subnets:
+            for sample in samples([subnet.real], [], held):
+                leads.setdefault(subnet.real, netlink.where(Question(sample.address), names).interface)
+        known = dict.fromkeys([*endpoints, *named(config, proxies)])
+        found = [(place, netlink.where(Question(place[0]), names).interface) for place in known]
     spoken_to = tuple(Node(*place, device) for place, device in found if device not in ("", "lo"))
     site = Site(config, {p: device for p, device in leads.items() if device}, held, spoken_to)
     return tuple(_with_text(obstacle) for obstacle in obstacles(tables, site))
