@@ -14,16 +14,17 @@ import asyncio
 import errno
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
+from nconnect.daemon.events import ConfigChanged
 from nconnect.daemon.inflow import Inflow
 from nconnect.daemon.seams import Device, Link
 from nconnect.errors import DropReason
+from nconnect.host.offered import provides
 from nconnect.io.clock import boottime
 from nconnect.ip import offload
 from nconnect.ip.gro import MAX_DATAGRAM_BYTES, NO_RECORD, Run
 from nconnect.ip.packet import IPV4_HEADER_BYTES
-from nconnect.model import PeerConfig
 from nconnect.tunnel.constants import BATCH_BYTES, MAX_BATCH_BYTES
 from nconnect.tunnel.core import SEAL_BYTES, Tunnel
 from nconnect.tunnel.outputs import Deliver, Output, Send, SessionUp
@@ -317,8 +318,10 @@ class Driver:
         self.drain()
         self.flush()
 
-    def set_peers(self, peers: Iterable[PeerConfig]) -> None:
-        self._tunnel.set_peers(peers, self._clock())
+    def configure(self, event: ConfigChanged) -> None:
+        config = event.config
+        self._tunnel.configure(persistent=not provides(config), accept_pending=config.accept_pending)
+        self._tunnel.set_peers(config.peers, self._clock())
         self.drain()
 
     def check_peers(self) -> None:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from nconnect.host.plan import HostPlan
-from nconnect.model import PeerConfig
+from nconnect.model import Config
 
 Event = TypeVar("Event")
 
@@ -28,10 +28,10 @@ class PlanInForce:
 
 
 @dataclass(frozen=True, slots=True)
-class PeersChanged:
-    """The table of peers is this one from now on: a reload has begun, or is undone."""
+class ConfigChanged:
+    """The tunnel is to go by this configuration from now on: a reload has begun, or is undone."""
 
-    peers: tuple[PeerConfig, ...]
+    config: Config
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import fields
 
-from nconnect.daemon.events import Bus, PeersChanged, Reloaded
+from nconnect.daemon.events import Bus, ConfigChanged, Reloaded
 from nconnect.daemon.host_state import HostState
 from nconnect.daemon.settings import InForce
 from nconnect.errors import ConfigError, NconnectError
@@ -55,11 +55,11 @@ class Reload:
                 f"{', '.join(changed)} cannot change while {old.interface} is up:"
                 " run `nconnect down`, then `nconnect up`"
             )
-        self._bus.publish(PeersChanged(fresh.peers))
+        self._bus.publish(ConfigChanged(fresh))
         try:
             await self._host_state.change(table)
         except NconnectError:
-            self._bus.publish(PeersChanged(old.peers))
+            self._bus.publish(ConfigChanged(old))
             raise
         self._bus.publish(Reloaded())
         await self._host_state.end_flows(old)

@@ -20,7 +20,7 @@ from nconnect.daemon.counters import CounterKeeper, stored
 from nconnect.daemon.driver import Driver
 from nconnect.daemon.enrolment import Enrolment
 from nconnect.daemon.event_log import EventLog
-from nconnect.daemon.events import Bus, NetworkChanged, PeersChanged, PlanInForce, Ready, Reloaded, Resumed
+from nconnect.daemon.events import Bus, ConfigChanged, NetworkChanged, PlanInForce, Ready, Reloaded, Resumed
 from nconnect.daemon.expiry import ExpiryNotices
 from nconnect.daemon.host_state import HostState
 from nconnect.daemon.metrics import Metrics
@@ -200,7 +200,7 @@ class Daemon:
         on(Visitor, enrolment.knock)
         on(CountersMoved, counters.moved)
         on(PlanInForce, way_out.plan_in_force, lambda _: links.leave(way_out.refusal), said.plan_in_force)
-        on(PeersChanged, lambda e: driver.set_peers(e.peers), lambda e: expiry.set_peers(e.peers), waits)
+        on(ConfigChanged, driver.configure, lambda e: expiry.set_peers(e.config.peers), waits)
         on(Reloaded, lambda _: reconciler.forgive())
         on(Ready, waiting.ready, lambda _: host_state.was_up(), said.ready)
         on(NetworkChanged, lambda _: links.network_changed())
@@ -209,10 +209,7 @@ class Daemon:
         def received() -> dict[str, int]:
             return {peer.name: peer.traffic.rx_packets for peer in tunnel.peers.values()}
 
-        self.first_tasks: Sequence[Task] = (
-            *links.tasks(),
-            ("expiry", lambda: expiry.watch(host_state.follow_expiry)),
-        )
+        self.first_tasks = (*links.tasks(), ("expiry", lambda: expiry.watch(host_state.follow_expiry)))
         self.tasks: Sequence[Task] = (  # once the host is set
             ("presence", runtime_files.run),
             ("keeper", reconciler.run),

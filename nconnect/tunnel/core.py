@@ -87,6 +87,10 @@ class Tunnel:
 
     # The peer table
 
+    def configure(self, *, persistent: bool, accept_pending: bool) -> None:
+        """Change what may change while the tunnel runs; `set_peers` must follow."""
+        self.settings.persistent, self.settings.accept_pending = persistent, accept_pending
+
     def set_peers(self, configs: Iterable[PeerConfig], now: float) -> None:
         """Make the table be `configs`. A peer whose key material did not change keeps its session.
 
@@ -117,11 +121,9 @@ class Tunnel:
             peer.config = by_dest[dest]
             self.pending.forget(dest)
             self._sessions.check_expiry(peer, now)
-            if (
-                self.settings.persistent
-                and not peer.expired
-                and not peer.timers.is_set(Timer.PERSISTENT_KEEPALIVE)
-            ):
+            if not self.settings.persistent:
+                peer.timers.clear(Timer.PERSISTENT_KEEPALIVE)
+            elif not peer.expired and not peer.timers.is_set(Timer.PERSISTENT_KEEPALIVE):
                 peer.timers.set(Timer.PERSISTENT_KEEPALIVE, now)
             self._sessions.timer_heap.schedule(peer)
 

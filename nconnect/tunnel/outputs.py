@@ -15,9 +15,9 @@ from nconnect.tunnel.timer_heap import TimerHeap
 from nconnect.wire.tunnel import Feature
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Settings:
-    """What does not change while the tunnel runs."""
+    """`Tunnel.configure` alone changes two of these while the tunnel runs; the parts share one object."""
 
     suite: CipherSuite
     features: Feature = Feature.ALL  # what our own TUN takes

@@ -9,7 +9,7 @@ from typing import cast
 
 import pytest
 
-from nconnect.daemon.events import Bus, PeersChanged, Reloaded
+from nconnect.daemon.events import Bus, ConfigChanged, Reloaded
 from nconnect.daemon.host_state import HostState
 from nconnect.daemon.reload import FIXED, Reload
 from nconnect.daemon.settings import InForce
@@ -33,7 +33,9 @@ class Parts:
         self.reload = Reload(
             lambda: PeerTable(self.file, {}, self.left_out), self.in_force, cast(HostState, self), bus
         )
-        bus.subscribe(PeersChanged, lambda event: self.notes.append([peer.name for peer in event.peers]))
+        bus.subscribe(
+            ConfigChanged, lambda event: self.notes.append([peer.name for peer in event.config.peers])
+        )
         bus.subscribe(Reloaded, lambda _: self.notes.append("reloaded"))
 
     async def change(self, table: PeerTable) -> None:

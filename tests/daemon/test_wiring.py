@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import asyncio
+import dataclasses
 import logging
 from collections.abc import Awaitable, Callable
 from ipaddress import ip_network
@@ -13,7 +14,7 @@ from typing import Any, cast
 import pytest
 
 import nconnect.daemon
-from nconnect.daemon.events import PeersChanged, Ready
+from nconnect.daemon.events import ConfigChanged, Ready
 from nconnect.daemon.settings import InForce
 from nconnect.daemon.wiring import Daemon, Opened
 from nconnect.errors import ConfigError, NetworkError
@@ -22,7 +23,7 @@ from nconnect.io.files.invitations import InvitationStore
 from nconnect.io.files.state import StateStore
 from nconnect.io.nkn.links import LinkCameUp, LinkWentDown
 from nconnect.io.process.notify import ServiceManager
-from nconnect.model import Config, NetworkConfig, NknAddress, PeerConfig
+from nconnect.model import Config, NetworkConfig, NknAddress, PeerConfig, ProvideConfig, ProvidedSubnet
 from nconnect.nkn.outputs import DownReason
 from nconnect.tunnel.outputs import CountersMoved
 from nconnect.wire.jsonrpc import NodeInfo
@@ -68,9 +69,31 @@ def test_a_peer_table_reaches_the_tunnel_and_who_waits(
     async def test(daemon: Daemon) -> None:
         with pytest.raises(Exception, match="gpu"):
             await daemon.waiting.wait("gpu", 0)
-        daemon.bus.publish(PeersChanged((PEER,)))
+        daemon.bus.publish(ConfigChanged(dataclasses.replace(daemon.opened.in_force.config, peers=(PEER,))))
         with pytest.raises(TimeoutError, match="nc7 is not set up yet"):
             await daemon.waiting.wait("gpu", 0)
+
+    run(tmp_path, monkeypatch, test)
+
+
+def test_what_a_reload_changes_of_the_tunnel_itself_is_in_force(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As docs/configuration.md promises of `accept_pending` and `[provide]`."""
+
+    async def test(daemon: Daemon) -> None:
+        tunnel = daemon.driver._tunnel
+        assert (tunnel.settings.accept_pending, tunnel.settings.persistent) == (False, True)
+        subnet = ip_network("192.168.60.0/24")
+        provide = ProvideConfig((ProvidedSubnet(subnet, subnet),))
+        old = daemon.opened.in_force.config
+        fresh = dataclasses.replace(old, accept_pending=True, provide=provide)
+        daemon.bus.publish(ConfigChanged(fresh))
+        assert (tunnel.settings.accept_pending, tunnel.settings.persistent) == (True, False)
+        tunnel.receiver.turn_away("somebody", 7.0)
+        assert [sender.address for sender in tunnel.pending] == ["somebody"]
+        daemon.bus.publish(ConfigChanged(old))
+        assert (tunnel.settings.accept_pending, tunnel.settings.persistent) == (False, True)
 
     run(tmp_path, monkeypatch, test)
 

@@ -480,6 +480,26 @@ def test_persistent_connects_by_itself_and_on_demand_does_not() -> None:
     assert sim.run(1, lambda: both_up(user, provider))
 
 
+def test_a_running_tunnel_becomes_persistent_and_again_on_demand() -> None:
+    def configure(persistent: bool) -> None:
+        user.tunnel.configure(persistent=persistent, accept_pending=False)
+        user.tunnel.set_peers([peer.config for peer in user.tunnel.peers.values()], sim.now)
+        user.drain()
+
+    sim = Simulation()
+    user, provider = pair(sim, user=dataclasses.replace(ON_DEMAND))
+    sim.run(100)
+    assert not sim.sent
+    configure(persistent=True)
+    assert sim.run(1, lambda: both_up(user, provider))
+    sim.run(1.5 * PERSISTENT_KEEPALIVE_S)
+    configure(persistent=False)
+    sim.run(1)
+    before = len(user.events)
+    sim.run(10 * PERSISTENT_KEEPALIVE_S)
+    assert not any(isinstance(event, Pong) for event in user.events[before:])
+
+
 def test_link_up_tries_again_at_once() -> None:
     sim = Simulation()
     sim.faults.cut = True
