@@ -96,7 +96,8 @@ class Finder:
             self._failures, self.may_begin_at = 0, min(self.may_begin_at, now)
         if self.search is not None:
             self.tell(self.search.id)
-            self.search.waits_until(now + self._low_ttl_s(knows_us=False), now)
+            self.search.told_at = now
+            self.search.knows_us_at(now + self._low_ttl_s(knows_us=False), now)
             self._add_theirs(now, knows_us=False)
 
     def on_candidates(self, body: bytes | memoryview, now: float, last: Pair | None) -> Candidates | None:
@@ -121,7 +122,8 @@ class Finder:
         if told.verdict is NatVerdict.OFF:
             return told
         _, refused = to_probe(self._surroundings.network, told.entries)
-        self.drops[DropReason.BAD_CANDIDATE] += refused
+        if refused:
+            self.drops[DropReason.BAD_CANDIDATE] += refused
         if self.mode == "off" or self.search is not None:
             if not is_known:
                 self.tell(told.search_id)
@@ -129,7 +131,7 @@ class Finder:
             self.begin(now, last, search_id=told.search_id)
         if self.search is not None:
             # Its answer to our own id says that it has our list, so it has begun to open its NAT for us.
-            knows_us = self.search.is_ours and told.search_id == self.search.id
+            knows_us = told.search_id == self.search.id and self._is_known(self.search, now)
             if knows_us:
                 self.search.answered(now)
             self._add_theirs(now, knows_us=knows_us)
@@ -187,8 +189,15 @@ class Finder:
             self.search.add(candidate.endpoint, now, low_ttl_s=low_ttl_s)
         self.send_due(now)
 
+    def _is_known(self, search: Search, now: float) -> bool:
+        """Whether an answer to our own search means that the peer has all that we told it."""
+        told_all = not self._surroundings.is_asking
+        return search.is_ours and told_all and now >= search.told_at + 0.9 * (self.relay_rtt_s or 0.0)
+
     def _low_ttl_s(self, *, knows_us: bool) -> float:
         """For how long probes have a low TTL: until the peer must have begun too."""
+        if self._surroundings.is_asking:
+            return MAX_LOW_TTL_S  # until `ours_changed`
         relay_s = 0.0 if knows_us else 0.75 * (self.relay_rtt_s or 0.0)
         return min(max(LOW_TTL_S, relay_s), MAX_LOW_TTL_S)
 

@@ -467,16 +467,12 @@ class DirectPath:
 
     def _give_up(self, now: float) -> None:
         """Suspect for GIVE_UP_AFTER_S."""
-        is_answering = self._heard_at > now - GIVE_UP_AFTER_S
-        is_undecided = (
-            is_answering and self.delivery.unreported_since is None and not self.delivery.is_dropping
-        )
-        if self.relay_is_up and not is_undecided:
+        if self.relay_is_up:
             self._fall(reasons.SILENT, DEAD_PENALTY_S, now)
             return
-        # Nothing was sent that could tell, or there is no relay: both go on, and another pair is looked for.
+        # There is no relay: go on, and look for another pair.
         self._at[Timer.GIVE_UP] = now + GIVE_UP_AFTER_S
-        if not self.relay_is_up and self._finder.may_begin(now):
+        if self._finder.may_begin(now):
             self._search(now)
 
     def _keepalive(self, now: float) -> None:

@@ -5,7 +5,7 @@ the other one, whose router might answer them and remember the answer. Probes wi
 other side must have opened its NAT too:
 
 - LOW_TTL_S after the first probe, when the other side is known to have this side's list (it has answered it);
-- later, by the time that the relay needs, when the other side has yet to get the list (`waits_until`);
+- later, by the time that the relay needs, when the other side has yet to get the list;
 - at once, when a probe of the other side's has come through, and to private and IPv6 addresses.
 """
 
@@ -54,11 +54,12 @@ class Target:
 class Search:
     """A search under way, from the list of candidates that was sent to the last probe."""
 
-    __slots__ = ("ends_at", "id", "is_ours", "targets")
+    __slots__ = ("ends_at", "id", "is_ours", "targets", "told_at")
 
     def __init__(self, search_id: int, now: float, *, is_ours: bool) -> None:
         self.id = search_id
         self.is_ours = is_ours  # we drew the id
+        self.told_at = now  # when the peer was sent our list, as it is now
         self.targets: dict[Endpoint, Target] = {}
         self.ends_at = now + SEARCH_S
 
@@ -75,11 +76,11 @@ class Search:
         if (target := self.targets.get(endpoint)) is not None:
             target.full_at = min(target.full_at, now)
 
-    def waits_until(self, at: float, now: float) -> None:
+    def knows_us_at(self, at: float, now: float) -> None:
         """The other side gets an address of ours, to which it opens its NAT, only then."""
         for target in self.targets.values():
             if target.full_at > now:
-                target.full_at = min(max(target.full_at, at), target.started_at + MAX_LOW_TTL_S)
+                target.full_at = min(at, target.started_at + MAX_LOW_TTL_S)
 
     def answered(self, now: float) -> None:
         """The other side has our list."""

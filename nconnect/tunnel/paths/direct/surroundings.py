@@ -20,6 +20,7 @@ class Surroundings:
 
     def __init__(self, port: int, *, network: Network | None = None, largest: int = 1472) -> None:
         self.port = port
+        self.has_stun = False  # whether there are servers to ask
         self.network = network or Network()
         self.largest = largest  # UDP payload that this device's interfaces take
         self.verdict = NatVerdict.UNKNOWN
@@ -65,10 +66,15 @@ class Surroundings:
 
     def wants_reflexive(self, now: float) -> bool:
         """Whether to ask the STUN servers now; if so, somebody does."""
-        if now < self._asked_at + REFLEXIVE_FRESH_S:
+        if not self.has_stun or now < self._asked_at + REFLEXIVE_FRESH_S:
             return False
         self._asked_at = now
         return True
+
+    @property
+    def is_asking(self) -> bool:
+        """Whether a STUN server's first answer is waited for: what peers are told is not all of it yet."""
+        return self.has_stun and self.verdict is NatVerdict.UNKNOWN and not self.reflexive
 
     def doubt_reflexive(self, now: float) -> None:
         """The NAT may have forgotten us: what STUN said is old, unless it was said just now."""

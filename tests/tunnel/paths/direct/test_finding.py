@@ -10,7 +10,7 @@ import pytest
 from nconnect.tunnel.paths.direct import reasons
 from nconnect.tunnel.paths.direct.finder import Finder
 from nconnect.tunnel.paths.direct.outputs import PathState
-from nconnect.wire.direct import Endpoint, NatVerdict
+from nconnect.wire.direct import Candidates, Endpoint, NatVerdict
 from tests.tunnel.paths.direct.nats import Kind
 from tests.tunnel.paths.direct.world import PORT, World
 
@@ -167,6 +167,27 @@ def test_both_begin_at_once() -> None:
     assert world.both_direct
 
 
+def test_both_begin_at_once_over_a_slow_relay() -> None:
+    """The answer to one's own search says that the other side has the list: no need to wait longer."""
+    world = World(relay_delay_s=0.3)
+    started = world.clock.now
+    world.alice.send(1)
+    world.bob.send(1)
+    while not world.both_direct:
+        world.run(0.01)
+        assert world.clock.now < started + 0.72
+
+
+@pytest.mark.parametrize("stun_s", [(0.0, 0.2), (0.2, 0.0), (0.4, 0.4), (0.0, 0.4), (0.1, 0.4)])
+def test_a_slow_stun_server_leads_into_no_trap(stun_s: tuple[float, float]) -> None:
+    """Who learns late where it is tells the peer late, and spares the peer's router until then."""
+    world = World(("trap",), ("trap",), relay_delay_s=0.05)
+    world.alice.stun_s, world.bob.stun_s = stun_s
+    taken_s = world.time_to_direct()
+    assert taken_s is not None
+    assert taken_s <= 0.5 + sum(stun_s)
+
+
 def test_packets_go_by_the_relay_until_then_and_by_the_path_afterwards() -> None:
     world = World()
     taken_s = world.time_to_direct()
@@ -190,4 +211,37 @@ def test_a_network_without_stun_is_found_by_the_other_sides_address() -> None:
     world = World(("port",), ())
     silent: Any = lambda end, done: None  # noqa: E731
     world.net.ask_stun = silent  # type: ignore[method-assign]
-    assert world.time_to_direct() is not None
+    world.alice.around.has_stun = world.bob.around.has_stun = False
+    taken_s = world.time_to_direct()
+    assert taken_s is not None
+    assert taken_s <= 0.3
+
+
+def test_traffic_after_a_silence_begins_a_search() -> None:
+    world = World(("symmetric",), ("symmetric",))
+    world.chat(100)
+    assert world.alice.path.state is PathState.RELAY
+    world.run(20)
+    world.alice.path.traffic(world.clock.now)
+    assert world.alice.path.state is PathState.RELAY
+    world.run(31)
+    world.alice.path.traffic(world.clock.now)
+    assert world.alice.path.state is PathState.SEARCH
+
+
+def test_a_peer_that_is_somewhere_else_ends_the_back_off() -> None:
+    world = World(("symmetric",), ("symmetric",))
+    world.chat(100)
+    finder = world.alice.path._finder
+    assert finder._failures > 2
+    before = finder.theirs
+    assert before is not None
+    same, moved = (
+        Candidates(9, before.verdict, 1472, number, before.entries[1:] if number == 2 else before.entries)
+        for number in (1, 2)
+    )
+    world.alice.candidates(same.encode())
+    assert finder._failures > 2
+    world.run(6)
+    world.alice.candidates(moved.encode())
+    assert finder._failures == 0

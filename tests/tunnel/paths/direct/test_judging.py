@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv6Address
 
 import pytest
 
 from nconnect.tunnel.paths.direct import reasons
 from nconnect.tunnel.paths.direct.constants import BASE_BYTES
-from nconnect.tunnel.paths.direct.outputs import PathState
+from nconnect.tunnel.paths.direct.outputs import PathState, Transmit
 from nconnect.tunnel.paths.direct.pair import Pair
-from nconnect.wire.direct import Endpoint
-from tests.tunnel.paths.direct.world import End, World
+from nconnect.tunnel.paths.direct.probes import Purpose
+from nconnect.wire.direct import (
+    Candidate,
+    CandidateKind,
+    Candidates,
+    Endpoint,
+    NatVerdict,
+    ProbeAck,
+    decode_probe,
+    encode_probe,
+)
+from nconnect.wire.tunnel import RecordKind
+from tests.tunnel.paths.direct.world import PORT, End, World
 
 RELAY, SEARCH, DIRECT, SUSPECT = PathState
 
@@ -52,6 +63,7 @@ def test_while_suspect_both_paths_carry() -> None:
     assert world.alice.path.state is SUSPECT
     assert world.alice.path.carries_direct
     assert world.alice.path.carries_relay
+    assert world.alice.path.datagram_bytes == BASE_BYTES, "it may be the size"
     world.net.drops = lambda sender, datagram: False
     world.chat(0.2)
     assert world.alice.path.state is DIRECT
@@ -68,6 +80,18 @@ def test_a_path_that_comes_back_is_used_again_soon() -> None:
     while not world.both_direct:
         world.chat(0.1)
         assert world.clock.now < since + 5
+
+
+def test_after_minutes_it_is_found_again_by_a_search() -> None:
+    """The pair alone is not asked any more, since that may keep a router's wrong entry alive."""
+    world = direct()
+    world.net.drops = lambda sender, datagram: True
+    world.chat(400, every_s=0.5)
+    world.net.drops = lambda sender, datagram: False
+    since = world.clock.now
+    while not world.both_direct:
+        world.chat(0.5, every_s=0.5)
+        assert world.clock.now < since + 45
 
 
 def test_a_path_that_answers_probes_and_drops_data_is_left_within_two_seconds() -> None:
@@ -98,6 +122,20 @@ def test_much_loss_is_not(loss: float) -> None:
     left, _, why = next(entry for entry in world.alice.states if entry[0] > since and entry[1] is RELAY)
     assert left - since <= 2.6
     assert why == reasons.LOSSY
+
+
+def test_during_a_penalty_a_search_is_for_the_peer_alone() -> None:
+    """It is answered, so that the peer can find its own way, and changes nothing here."""
+    world = direct()
+    world.net.loss = 0.5
+    world.chat(3, every_s=0.002, size=1000, both=False)
+    assert world.alice.path.state is RELAY
+    sent = world.alice.datagrams
+    world.bob.path.network_changed(world.clock.now)
+    world.bob.pump()
+    world.run(1)
+    assert world.alice.datagrams > sent
+    assert (world.alice.path.state, world.alice.path.why) == (RELAY, reasons.LOSSY)
 
 
 def test_a_lossy_path_is_tried_more_and_more_rarely() -> None:
@@ -138,6 +176,56 @@ def test_a_black_hole_for_large_datagrams_costs_two_seconds_at_most(small_too: b
     assert len(world.bob.got) >= large + 97
     world.chat(60, every_s=0.05, size=3000)
     assert 1240 <= world.alice.path.datagram_bytes <= 1272
+
+
+def test_a_black_hole_on_a_long_path_is_not_taken_for_loss() -> None:
+    """By the time that the size in use has failed its probes, there were enough bad slots to leave."""
+    world = World(relay_delay_s=0.3)
+    world.net.delay_s = 0.25
+    assert world.time_to_direct() is not None
+    world.chat(5, every_s=0.02, size=3000)
+    assert world.alice.path.datagram_bytes == 1472
+    since = world.clock.now
+    world.net.mtu = 1300
+    for _ in range(200):
+        world.chat(0.02, every_s=0.01, size=3000, both=False)
+        world.chat(0.01, every_s=0.01, size=50, both=False)
+    assert RELAY not in states(world.alice, since)
+    assert world.alice.path.datagram_bytes == BASE_BYTES
+
+
+def test_a_pair_that_was_proven_in_the_meantime_is_used_at_once() -> None:
+    """The peer moved and we have its new address already when the old one turns out to be dead."""
+    world = direct()
+    old = world.alice.path.remote
+    world.bob.nats[0].kind = "cone"
+    world.bob.nats[0].flush(new_ports=True)
+    world.alice.nats[0].kind = "cone"  # lets Bob's new port in
+    since = world.clock.now
+    world.chat(1, every_s=0.05)
+    assert states(world.alice, since) == [DIRECT]
+    assert world.alice.path.remote != old
+
+
+def test_after_a_change_of_networks_nothing_is_believed_of_the_old_one() -> None:
+    world = direct()
+    world.chat(2, every_s=0.05)
+    assert world.alice.path.datagram_bytes == 1472
+    world.alice.path.network_changed(world.clock.now)
+    assert world.alice.path.datagram_bytes == BASE_BYTES
+
+
+def test_a_change_of_networks_ends_the_peers_search_too() -> None:
+    """Without traffic of our own nothing else would."""
+    world = World()
+    world.alice.path.traffic(world.clock.now)
+    world.alice.pump()
+    world.run(0.05)
+    assert world.bob.path.state is SEARCH
+    world.bob.path.network_changed(world.clock.now)
+    assert world.bob.path.state is RELAY
+    assert world.bob.path.why == reasons.NETWORK_CHANGED
+    assert world.time_to_direct() is not None
 
 
 def test_the_peers_nat_forgets_its_ports() -> None:
@@ -237,6 +325,56 @@ def test_a_better_pair_is_one_that_is_clearly_better(was_s: float, rtt_s: float,
     assert other.is_better_than(pair) is better
 
 
+def test_ipv6_is_preferred_where_it_is_hardly_slower() -> None:
+    v4, v6 = Pair(Endpoint(IPv4Address("192.0.2.1"), 1)), Pair(Endpoint(IPv6Address("2001:db8::1"), 1))
+    v4.took(0.050)
+    for rtt_s, preferred in ((0.054, True), (0.056, False)):
+        v6.rtt_s = rtt_s
+        assert (v6.score_s < v4.score_s) is preferred
+
+
+def answered(world: World, endpoint: Endpoint, rtt_s: float) -> None:
+    """Alice probes this address, which answers."""
+    path, now = world.alice.path, world.clock.now
+    path._probes.send(endpoint, now - rtt_s, Purpose.SEARCH)
+    output = path.poll_output()
+    assert isinstance(output, Transmit)
+    probe_id = decode_probe(output.records[0][1])
+    path.on_ack(ProbeAck(probe_id, world.alice.local).encode(), endpoint, now)
+    world.alice.pump()
+
+
+def test_another_pair_is_used_when_it_was_better_three_times_in_a_row() -> None:
+    world = direct()
+    old, other = world.alice.path.remote, Endpoint(IPv4Address("203.0.113.15"), 7)
+    for rtt_s in (0.001, 0.001, 0.5, 0.001, 0.001):
+        answered(world, other, rtt_s)
+        world.alice.path._probes.pairs[other].rtt_s = rtt_s
+        assert world.alice.path.remote == old
+    for _ in range(3):
+        answered(world, other, 0.001)
+    assert world.alice.path.remote == other
+
+
+def test_a_probe_that_comes_through_is_answered_by_one_of_ours_at_once() -> None:
+    """Its NAT is open for us now; the schedule would wait for up to a second."""
+    world = World()
+    world.bob.path.session_ended(world.clock.now)
+    path, bob = world.alice.path, Endpoint(IPv4Address("203.0.113.15"), PORT)
+    entries = (Candidate(CandidateKind.REFLEXIVE, bob),)
+    world.alice.candidates(Candidates(1, NatVerdict.EASY, 1472, 1, entries).encode())
+    world.run(1.5)
+    path.on_probe(encode_probe(9), bob, 64, world.clock.now)
+    sent = []
+    while (output := path.poll_output()) is not None:
+        assert isinstance(output, Transmit)
+        sent.append((output.to, output.records[0][0], output.ttl))
+    assert sent == [(bob, RecordKind.PROBE_ACK, None), (bob, RecordKind.PROBE, None)]
+    path.on_probe(encode_probe(10), bob, 64, world.clock.now + 0.01)
+    assert isinstance(path.poll_output(), Transmit)
+    assert path.poll_output() is None, "and no more often than every 40 ms"
+
+
 def test_the_session_ends_and_everything_with_it() -> None:
     world = direct()
     world.alice.path.session_ended(world.clock.now)
@@ -253,6 +391,8 @@ def test_switched_off_while_it_carries() -> None:
     world.alice.path.set_mode("off", world.clock.now)
     world.alice.pump()
     since = world.clock.now
+    world.run(0.03)
+    assert world.bob.path.why == reasons.PEER_OFF, "it was told"
     world.chat(3)
     assert world.alice.path.state is RELAY
     assert world.alice.path.why == reasons.OFF

@@ -114,7 +114,7 @@ class Internet:
                 source = nat.out(source, server, self.clock.now) if source else None
             if source:
                 seen.append(source)
-        self.clock.after(2 * self.delay_s if seen else 0.7, lambda: done(seen))
+        self.clock.after(2 * self.delay_s + end.stun_s if seen else 0.7, lambda: done(seen))
 
 
 class End:
@@ -150,6 +150,8 @@ class End:
         self.relayed = 0  # packets
         rng = random.Random(seed)
         self.around = Surroundings(PORT)
+        self.around.has_stun = True
+        self.stun_s = 0.0  # by which the STUN servers are farther away than the peer
         self.set_address(address)
         self.path = DirectPath(self.around, now=self.clock.now, rng=rng.randbytes, mode=mode)
         self._totals: dict[int, int] = {}  # counter -> data bytes sent up to it
