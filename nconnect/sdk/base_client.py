@@ -1,8 +1,8 @@
 """What `Client` and `MultiClient` have in common: links, an inbox, and messages that wait for an answer.
 
-Memory is bounded: the inbox in messages and bytes (the newest message is dropped when it is full, counted,
-and not acknowledged, so that its sender learns of it), what is unsent by the links' websockets (`send` waits
-for room), remembered ids and keys by number.
+Memory is bounded: the inbox in messages and bytes (if it is full, the newest message is dropped, counted, and
+not acknowledged, so that its sender learns of it), unsent bytes by the links' websockets (`send` waits for
+room), remembered ids and keys by number.
 """
 
 from __future__ import annotations
@@ -31,31 +31,31 @@ from nconnect.wire.nkn import MAX_DESTS, InboundMessage
 
 REPLY_TIMEOUT_S = 5.0  # the official SDKs' responseTimeout
 CONNECT_TIMEOUT_S = 20.0  # guessed: three attempts, each bounded by 5 s
-LINGER_S = 2.0  # guessed: how long leaving waits for the kernel to take what was sent last
+LINGER_S = 2.0  # guessed: how long leaving waits for the kernel to take the last messages
 
 
 class Options(TypedDict, total=False):
     """Keyword arguments that `Client` and `MultiClient` take besides their own."""
 
     seed_rpc: str | Iterable[str]
-    """Where to ask for a node: tried in parallel, a little apart."""
+    """The seeds to ask for a node. They are asked in parallel, a third of a second apart."""
     tls: bool | ssl.SSLContext
-    """Speak wss, with this context if it is one."""
+    """True, or an `ssl.SSLContext`: use wss, with this context."""
     proxy: str | None
     """http://[USER:PASSWORD@]HOST:PORT, socks5://… or "none"; None: the environment's HTTPS_PROXY, ALL_PROXY
     and NO_PROXY."""
     accept_unencrypted: bool
-    """Let messages in the clear through, which anybody on the way can read, change and make."""
+    """Accept unencrypted messages, which anybody on the way can read, change and forge."""
     connect_timeout_s: float | None
-    """For entering; None: wait for ever."""
+    """How long entering waits for a link, in seconds; None: without limit."""
     inbox_messages: int
-    """How many messages may wait to be received; beyond it the newest is dropped."""
+    """How many messages may wait to be received; beyond that the newest is dropped."""
     inbox_bytes: int
     """The same in bytes."""
 
 
 class BaseClient:
-    """The base of `Client` and `MultiClient`; not to be made by itself."""
+    """The base of `Client` and `MultiClient`; do not use it directly."""
 
     def __init__(
         self,
@@ -79,7 +79,7 @@ class BaseClient:
         self._connect_timeout_s = connect_timeout_s
         self._inbox = Inbox(inbox_messages, inbox_bytes)
         self._waiting: dict[bytes, PendingReplies] = {}
-        self._in_hand: Message | None = None  # what the loop over this client works on
+        self._in_hand: Message | None = None  # the message that `async for` yielded last
         self._changed = asyncio.Event()  # of a link; replaced each time it is set
         self._entered = self._closed = False
         self._tasks = asyncio.TaskGroup()
@@ -121,7 +121,7 @@ class BaseClient:
 
     @property
     def seed(self) -> bytes:
-        """The secret that this client's key is made from, 32 bytes: keep it to keep the address."""
+        """The secret from which this client's key is made, 32 bytes: keep it to keep the address."""
         return self._identity.seed
 
     @property
@@ -131,14 +131,14 @@ class BaseClient:
 
     @property
     def links(self) -> tuple[LinkStatus, ...]:
-        """How each link is, the one with the bare address first, then by sub-client."""
+        """The status of each link: first the one with the bare address, then by sub-client."""
         return tuple(sub.status() for sub in self._links)
 
     @property
     def drops(self) -> dict[str, int]:
-        """How much that came was not delivered, by `MessageDrop`'s names; those that happened.
+        """How many messages were not delivered, by reason (`MessageDrop`); only reasons that occurred.
 
-        `bad_frame`: what nodes sent that is no frame of NKN's.
+        `bad_frame`: malformed frames from nodes.
         """
         drops = {reason.value: count for reason, count in self._exchange.drops.items() if count}
         bad_frames = sum(sub.link.counters.bad_frames for sub in self._links)
@@ -146,11 +146,11 @@ class BaseClient:
 
     @property
     def last_nodes(self) -> tuple[NodeInfo, ...]:
-        """The nodes that let this client in last: keep them, and a new client tries them without seeds."""
+        """The nodes that accepted this client last. A new client with these tries them if no seed answers."""
         return tuple(sub.link.last_node for sub in self._links if sub.link.last_node is not None)
 
     async def wait_up(self, links: int = 1, *, timeout_s: float | None = None) -> None:
-        """Until so many links are up. Raises `NotConnected` when it takes longer than `timeout_s`."""
+        """Wait until so many links are up. Raises `NotConnected` if it takes longer than `timeout_s`."""
         try:
             async with asyncio.timeout(timeout_s):
                 while sum(sub.runner.is_up for sub in self._links) < links:
@@ -195,15 +195,15 @@ class BaseClient:
     ) -> Reply | dict[str, Reply] | None:
         """Send one message, and wait until each destination replied or acknowledged it.
 
-        `dest`: an address, for which the `Reply` is returned; or several, for which they are returned by
-        address. With `no_reply` the receivers are told not to answer, and None (or nothing) is returned as
-        soon as the message is on its way. `data`: a `str` goes as text, anything else as binary.
-        `encrypt=False` sends in the clear, which receivers refuse unless they were told otherwise.
-        `max_holding_s`: how long nodes may keep it for a destination that is away. `reply_timeout_s` bounds
-        everything, a reconnect in between included.
+        `dest`: an address, for which the `Reply` is returned; or several, for which a dict of replies by
+        address is returned. With `no_reply` the receivers are told not to answer, and None (or an empty
+        dict) is returned as soon as the message is sent. `data`: a `str` is sent as text, anything else as
+        binary. `encrypt=False` sends it unencrypted, which receivers refuse unless they are configured to
+        accept it. `max_holding_s`: how long nodes may keep it for a destination that is offline.
+        `reply_timeout_s` limits the whole call, including a reconnect.
 
-        Raises `NoReply` (with those that came), `NotConnected` when no link came up in that time, `TooBig`,
-        `ConfigError` for what is no address, `ClientClosed`.
+        Raises `NoReply` (with the replies that came), `NotConnected` if no link came up in that time,
+        `TooBig`, `ConfigError` for an invalid address, `ClientClosed`.
         """
         one = isinstance(dest, str)
         dests = self._dests([dest] if isinstance(dest, str) else dest)
@@ -233,7 +233,7 @@ class BaseClient:
     # Receiving
 
     async def receive(self) -> Message:
-        """The next message, which is answered when you do so. Raises `ClientClosed`."""
+        """Wait for the next message. You answer or acknowledge it yourself. Raises `ClientClosed`."""
         self._must_be_open()
         while (incoming := self._inbox.take()) is None:
             await self._inbox.wait()
@@ -241,10 +241,10 @@ class BaseClient:
         return Message(incoming, str(self._shown(incoming.src)), self._answer)
 
     def __aiter__(self) -> AsyncIterator[Message]:
-        """Messages as they come, until the client is closed.
+        """Yield messages as they arrive, until the client is closed.
 
-        A message that was not answered when the next is asked for is acknowledged. Several loops at once
-        would acknowledge each other's messages: use `receive` there.
+        A message that has not been answered when the next one is requested is acknowledged. Several loops at
+        once would acknowledge each other's messages: use `receive` instead.
         """
         return self
 
@@ -261,7 +261,7 @@ class BaseClient:
     async def __aenter__(self) -> Self:
         """Connect. Raises `NotConnected` unless a link is up within `connect_timeout_s`."""
         if self._entered:
-            raise LocalProtocolError("a client can be entered once: make another")
+            raise LocalProtocolError("a client can be entered only once: make another one")
         self._entered = True
         await self._tasks.__aenter__()
         for sub in self._links:
@@ -279,7 +279,7 @@ class BaseClient:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Acknowledge the message in hand, hand the last bytes to the kernel, and disconnect."""
+        """Acknowledge the last yielded message, give the last bytes to the kernel, and disconnect."""
         try:
             if kind is None:
                 await self._finish()
@@ -291,7 +291,7 @@ class BaseClient:
                 await self._tasks.__aexit__(None, None, None)
 
     def close(self) -> None:
-        """End all links at once; what waits in `send` or `receive` ends with `ClientClosed`."""
+        """End all links at once; waiting `send` and `receive` calls raise `ClientClosed`."""
         self._closed = True
         for sub in self._links:
             sub.runner.close()
@@ -331,7 +331,7 @@ class BaseClient:
         return dests
 
     def _shown(self, address: NknAddress) -> NknAddress:
-        """How applications see an address: a `MultiClient`'s sub-clients are one client."""
+        """The address as applications see it: without a sub-client's prefix in a `MultiClient`."""
         return address.bare if self._multi else address
 
     async def _answer(self, to: Incoming, data: str | Buffer | None) -> None:
@@ -346,7 +346,7 @@ class BaseClient:
             raise NotConnected(self._why_not(REPLY_TIMEOUT_S)) from None
 
     async def _transmit(self, batches: Iterator[Batch], max_holding_s: int) -> None:
-        """Each batch over every link that takes data now; waits until there is one."""
+        """Send each batch over every link that takes data now; wait until there is one."""
         for batch in batches:
             for sub in await self._ready_links():
                 sub.send(batch, max_holding_s)
@@ -375,7 +375,7 @@ class BaseClient:
             raise ClientClosed("the client is not connected: use it in `async with`")
 
     async def _put_down(self) -> None:
-        """Acknowledge the message in hand, unless that was done, or no link is up to do it."""
+        """Acknowledge the last yielded message, unless it was answered or no link is up."""
         in_hand, self._in_hand = self._in_hand, None
         if in_hand is not None and in_hand.wants_answer and self.is_up and not self._closed:
             try:

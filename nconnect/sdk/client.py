@@ -14,8 +14,8 @@ class Client(BaseClient):
         async with Client(seed, identifier="alice") as client:
             reply = await client.send(bob, "hello")
 
-    It connects when it is entered, and stays connected until it is left: a link that breaks is made again,
-    with a wait that grows from a quarter of a second to ten, for as long as it takes.
+    It connects when it is entered, and stays connected until it is left: a broken link is restored, with a
+    wait that grows from a quarter of a second to ten seconds, for as long as it takes.
     """
 
     def __init__(

@@ -12,9 +12,9 @@ INBOX_BYTES = 32 << 20  # guessed: eight of the largest messages
 
 
 class Inbox:
-    """A queue that says whether it has room, rather than drop something itself.
+    """A queue that says whether it has room; it drops nothing itself.
 
-    It has room until one of its bounds is reached, so that the last message may go beyond `max_bytes`.
+    It has room until one of its bounds is reached, so the last message may exceed `max_bytes`.
     """
 
     def __init__(self, max_messages: int, max_bytes: int) -> None:
@@ -47,9 +47,9 @@ class Inbox:
         return message
 
     async def wait(self) -> None:
-        """Until there is a message, which another may take first, or `wake` was called."""
+        """Wait until there is a message (another task may take it first), or `wake` was called."""
         await self._awake.wait()
 
     def wake(self) -> None:
-        """End every `wait`: there is nothing to wait for any more."""
+        """End every `wait`, now and later."""
         self._awake.set()

@@ -14,11 +14,11 @@ MAX_SUB_CLIENTS = 64  # guessed
 
 
 class MultiClient(BaseClient):
-    """An NKN client that is logged in several times, so that one slow or lost node costs nothing.
+    """An NKN client that is logged in several times, so that one slow or lost node causes no delay.
 
-    Sub-client k logs in as `__k__.ADDRESS` and sends to `__k__.DEST`. A message goes out through every
-    sub-client that is connected; receivers take the first copy and drop the others, and the first answer
-    counts. So the other side must be a `MultiClient` too (of any SDK), unless this one has `original`.
+    Sub-client k logs in as `__k__.ADDRESS` and sends to `__k__.DEST`. A message is sent through every
+    connected sub-client; receivers take the first copy and drop the others, and the first answer counts. So
+    the other side must be a `MultiClient` too (of any SDK), unless this one has `original`.
     """
 
     def __init__(

@@ -20,21 +20,21 @@ class LinkStatus:
     """One link to a node, now."""
 
     address: str
-    """That it logs in with: the client's, or a sub-client's."""
+    """The address with which it logs in: the client's, or a sub-client's."""
     state: str
-    """"up", "connecting" or "down" (which is the wait before the next attempt)."""
+    """"up", "connecting" or "down" (waiting for the next attempt)."""
     node: NodeInfo | None
-    """The node that it is, or tries to be, connected to."""
+    """The node to which it is connected, or tries to connect."""
     rtt_s: float | None
-    """Round trip to the node in seconds; None until it was measured."""
+    """The round trip to the node in seconds; None until it has been measured."""
     reconnects: int
-    """How often it came back."""
+    """How often it was restored."""
     last_error: str
-    """Of the newest failure, one line; "" once the link is up."""
+    """The last failure, one line; "" once the link is up."""
 
 
 class SubLink:
-    """One link, and the prefix that it and what it sends to have."""
+    """One link, with the sub-client's prefix for its own address and for destinations."""
 
     def __init__(
         self,
@@ -57,7 +57,7 @@ class SubLink:
         self._on_change = on_change
 
     def send(self, batch: Batch, max_holding_s: int) -> None:
-        """To the sub-clients of its destinations that have this index; lost when the link is down."""
+        """Send to the destinations' sub-clients with the same index; lost if the link is down."""
         index = self._index
         dests = [str(dest if index is None else dest.sub_client(index)) for dest in batch.dests]
         self.runner.send_message(dests, batch.payloads, max_holding_seconds=max_holding_s)

@@ -1,4 +1,4 @@
-"""A message that was sent and waits for its answers."""
+"""A sent message that waits for its answers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from nconnect.nkn.message import Reply
 
 
 class PendingReplies:
-    """The destinations of one message, each with the text by which it was given, and their answers so far."""
+    """The destinations of one message, as they were given, and their answers so far."""
 
     def __init__(self, dests: Mapping[NknAddress, str]) -> None:
         self._dests = dests
@@ -20,7 +20,7 @@ class PendingReplies:
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def take(self, answer: Answer) -> None:
-        """Keep an answer of one of the destinations; the last one ends the waiting."""
+        """Store an answer of one of the destinations; the last one ends the waiting."""
         self._answers[answer.dest] = Reply(self._dests[answer.dest], answer.data, answer.encrypted)
         if len(self._answers) == len(self._dests):
             self.end()
@@ -36,7 +36,7 @@ class PendingReplies:
         return {text: self._answers[dest] for dest, text in self._dests.items() if dest in self._answers}
 
     def no_reply(self, timeout_s: float) -> NoReply:
-        """The error that says who has not answered in that time, with the replies that came."""
+        """The error that names the destinations without an answer, with the replies that came."""
         missing = [text for dest, text in self._dests.items() if dest not in self._answers]
         rest = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
         return NoReply(

@@ -274,7 +274,7 @@ def test_without_a_node_it_says_why() -> None:
         ):
             async with client:
                 raise AssertionError("it is not connected")
-        with pytest.raises(LocalProtocolError, match="entered once"):
+        with pytest.raises(LocalProtocolError, match="entered only once"):
             await client.__aenter__()
 
     run(test)
