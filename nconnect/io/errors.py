@@ -1,4 +1,4 @@
-"""The system's errors, in words that fit into one line of ours."""
+"""The system's errors, in words for a one-line message."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ def as_host_error(what: str) -> Iterator[None]:
 
 
 def reason(error: OSError) -> str:
-    """Why, in the error's own words: without number and path."""
+    """The reason in the error's own words, without number and path."""
     return (error.strerror or str(error) or type(error).__name__).lower()
 
 
 def plain_reason(error: OSError) -> str:
-    """The same for what asyncio raises, whose words repeat the address."""
+    """The same for errors of asyncio, whose text repeats the address."""
     if error.errno is not None and error.errno > 0:
         return os.strerror(error.errno).lower()
     return reason(error)

@@ -1,4 +1,4 @@
-"""Looking for inference servers: on loopback, and in a provider's own networks when told to."""
+"""Searches for inference servers: on loopback, and in a provider's own networks if told to."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Proxies that are set on this machine where nconnect does not look: so that they can be spoken of.
+"""Finds proxies that are set on this machine in places that nconnect does not use, to tell the person.
 
-`sudo` drops the environment, the desktop and apt have settings of their own. None of them is trusted or
-applied: a person is shown HOST:PORT and where it stands, and writes it into the configuration.
+`sudo` drops the environment; the desktop and apt have their own settings. None of them is trusted or applied:
+the person is shown HOST:PORT and where it was found, and can write it into the configuration.
 """
 
 from __future__ import annotations

@@ -37,7 +37,7 @@ from nconnect.wire.nkn import MAX_FRAME_BYTES
 from nconnect.wire.websocket import NO_MASK, Opcode, close_payload, frame_header, parse_close
 
 MAX_UNSENT_BYTES = 16 << 20  # a peer that does not read is cut off here; senders stop far below
-BACKLOG_BYTES = 16 << 10  # what may lie unread in the socket of one who keeps up
+BACKLOG_BYTES = 16 << 10  # a reader that keeps up has at most this much unread in its socket
 _BINARY = Opcode.BINARY  # an enum's member costs a look-up in its class
 
 

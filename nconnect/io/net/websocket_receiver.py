@@ -1,6 +1,7 @@
 """The receiving half of a websocket: reads, hands on every whole frame, and keeps the half one (RFC 6455).
 
-A turn of the loop is shared: who sends much goes on in a later one (`MAX_FRAMES_A_TURN`, `Receiver.share`).
+A turn of the loop is shared: a connection that sends much continues in a later one (`MAX_FRAMES_A_TURN`,
+`Receiver.share`).
 What goes out because of what came in (pongs, the close frame) is for the owner to send.
 """
 
@@ -246,7 +247,7 @@ class Receiver:
         self._skip -= size
 
     def _pause(self) -> None:
-        """Who sends much does not keep the loop from the others: go on in a later turn.
+        """Continue in a later turn of the loop, so that a connection that sends much does not delay others.
 
         Frames that were read already come before other connections of the same source, so that one of
         these at most holds a buffer meanwhile.

@@ -56,7 +56,7 @@ class WebSocketServer:
         self._tls = tls
         self._shared = shared
         self._loop = asyncio.get_running_loop()
-        self.opening: Counter[str] = Counter()  # sockets that are no websockets yet, by source (`limit_key`)
+        self.opening: Counter[str] = Counter()  # sockets that are not websockets yet, by source (`limit_key`)
         self._opening: dict[asyncio.Task[None], str] = {}  # and their sources, oldest first
         self._open: set[WebSocket] = set()
         self._acceptor = Acceptor(listener, self._on_socket, admit)
@@ -112,7 +112,7 @@ class WebSocketServer:
         task.add_done_callback(self._opened)
 
     def close_opening(self, source: str) -> bool:
-        """Close the oldest socket of this source that is no websocket yet; whether there was one."""
+        """Close the oldest socket of this source that is not a websocket yet; False if there is none."""
         for task, of in self._opening.items():
             if of == source:
                 task.cancel()
@@ -176,7 +176,7 @@ class WebSocketServer:
 
 
 def _has_hung_up(sock: socket.socket) -> bool:
-    """Whether who asked is gone. When thousands come at once, some wait here for longer than they want to."""
+    """Whether the client is gone. If thousands connect at once, some give up before they are accepted."""
     try:
         return not sock.recv(1, socket.MSG_PEEK)
     except BlockingIOError:

@@ -1,6 +1,6 @@
-"""Runs one `nkn.link.Link`: does what it says with seeds and websockets, and tells it what happened.
+"""Runs one `nkn.link.Link`: does its outputs with seeds and websockets, and tells it what happened.
 
-No decision is taken here. The cycle: an input, then every output, then one timer for the next deadline.
+It decides nothing. The cycle: an input, then every output, then one timer for the next deadline.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
 """Several links of one client: link 0 logs in with the bare address, link `k` as sub-client `k`.
 
-Each goes to the node that the network names for its address. Where two are named the same node, the one
-with the higher number is *shared*: it leaves, the lower one stands in for it, and from time to time, and
+Each connects to the node that the network names for its address. If two are named the same node, the one
+with the higher number is *shared*: it leaves, and the lower one stands in for it. From time to time, and
 whenever a link is lost, it asks whether it has a node of its own by now.
 
-Behind them are spare links (`nconnect.nkn.spares`), which run while no other can reach its node.
+Spare links follow them (`nconnect.nkn.spares`), which run only while no other link can reach its node.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Asking seeds: which node serves an address.
 
-Seeds are asked one after another without waiting for the slow ones: the next when one fails, or 0.3 s after
-the last was asked. The first good answer wins. A seed that stays silent is asked again each second until the
-time is over, on a connection of its own, because a lost SYN is sent again only after one, two, four seconds.
-One whose name is still being looked up is not: another question would only wait for the same answer.
+Seeds are asked one after another without waiting for slow ones: the next one when one fails, or 0.3 s after
+the last was asked. The first good answer wins. A silent seed is asked again each second until the time is
+over, on a new connection, because the kernel repeats a lost SYN only after one, two, four seconds. A seed
+whose name is still being looked up is not asked again: that would only wait for the same look-up.
 """
 
 from __future__ import annotations

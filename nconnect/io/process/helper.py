@@ -1,8 +1,7 @@
 """The small part of a daemon that stays root, for what the daemon's own user may not do.
 
-A process of its own, forked before anything is open. A request is one byte; nothing else comes from the
-daemon, and what each does is fixed at the start, so a daemon that somebody has taken over can ask for no more
-than these:
+It is a separate process, forked before anything is open. A request is one byte, and what each request does is
+fixed at the start. So a daemon in an attacker's hands can ask for nothing but these:
 
     C   open the configuration, and hand over the descriptor
     S   the same with the file that holds the seed, if there is one
@@ -11,8 +10,8 @@ than these:
     L   make the control socket, and hand it over
     R   remove the socket's file
 
-It parses nothing. It has no capability, but where another user can change the configuration: then it has
-those by which it reads with that user's rights. It ends with the daemon.
+It parses nothing. It has no capability, except if another user can change the configuration: then it has
+those that it needs to read with that user's rights. It ends with the daemon.
 
 An answer is `.` with the descriptor, or the error's class and its text.
 """

@@ -1,6 +1,6 @@
-"""Telling systemd how we are: sd_notify(3), datagrams to `$NOTIFY_SOCKET`.
+"""Tells systemd the daemon's state: sd_notify(3), datagrams to `$NOTIFY_SOCKET`.
 
-Nothing here fails: a daemon does not stop because nobody listens.
+Nothing here raises an error: a daemon does not stop because nobody listens.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Mapping
 
 
 class ServiceManager:
-    """What started us, if it is systemd; else every call does nothing."""
+    """systemd, if it started us; otherwise every call does nothing."""
 
     def __init__(self, environment: Mapping[str, str] | None = None) -> None:
         environment = os.environ if environment is None else environment
@@ -31,7 +31,7 @@ class ServiceManager:
                 self._socket.connect(self._address)
 
     def ready(self, status: str) -> None:
-        """All is up. Said once."""
+        """Report that everything is up, once."""
         if not self._is_ready:
             self._is_ready = True
             self._send(f"READY=1\nSTATUS={status}")
@@ -41,7 +41,7 @@ class ServiceManager:
         self._send(f"STATUS={text}")
 
     def alive(self) -> None:
-        """The watchdog's food."""
+        """Send the watchdog a sign of life."""
         self._send("WATCHDOG=1")
 
     async def feed_watchdog(self) -> None:

@@ -44,10 +44,10 @@ def switch_threads_soon(after_s: float = 0.0005) -> None:
 
 
 def hide_argument(text: str) -> None:
-    """Blot a secret out of this process's own command line, which every user of the machine can read.
+    """Remove a secret from this process's command line, which every user of the machine can read.
 
-    Overwrites the kernel's view of it (proc(5), cmdline); what Python has read stays. Where that is not
-    possible it does nothing: whoever needs certainty reads secrets from standard input.
+    Overwrites the kernel's view of it (proc(5), cmdline); Python's copy stays. If that is not possible it
+    does nothing: to be certain, read secrets from standard input.
     """
     try:
         with open("/proc/self/stat", "rb") as stat:

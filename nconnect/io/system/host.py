@@ -1,9 +1,9 @@
-"""Bringing this machine into the state that a plan asks for, and back.
+"""Brings this machine into the state that a plan asks for, and back.
 
-Blocking: call it in a thread. All calls belong to one network namespace, that of the calling thread.
+Blocking: call it in a thread. All calls act on one network namespace, that of the calling thread.
 
-What must outlive the process stands in a record (`io.host_record`), written before the change that it is
-about: after a SIGKILL `remove()` (or the next `apply()` and its `remove()`) knows what there was before.
+What must outlive the process is kept in a record (`io.system.host_record`), which is written before each
+change: after a SIGKILL, `remove()` (or the next `apply()` and its `remove()`) knows the state before it.
 """
 
 from __future__ import annotations
@@ -99,10 +99,10 @@ class Host:
         )
 
     def apply(self, plan: HostPlan) -> None:
-        """Make the machine as planned; again is harmless, and repairs what is gone.
+        """Make the machine as planned. Repeating it is harmless, and restores what is missing.
 
-        Raises `HostError`, and then has taken back what it had done. A table that somebody emptied rather
-        than removed is found by `missing` only, which costs more; `apply` then loads it anew.
+        Raises `HostError` after it has undone what it had done. Only `missing`, which costs more, notices a
+        table that was emptied and not removed; `apply` then loads it again.
         """
         state = plan.state
         with asking(f"set up {self._interface}"), Netlink() as netlink:
@@ -132,9 +132,9 @@ class Host:
                 raise
 
     def remove(self, *, keep_rules: bool = False) -> None:
-        """Take back all that is ours, of a daemon that was killed too; harmless when nothing is there.
+        """Remove everything that is ours, also what a killed daemon left; harmless if there is nothing.
 
-        `keep_rules`: leave the firewall's table, so that `fail_closed` goes on.
+        `keep_rules`: keep the firewall's table, so that `fail_closed` stays in force.
         """
         problems: list[str] = []
         record = self._file.read()
@@ -158,7 +158,7 @@ class Host:
             raise HostError("; ".join(problems))
 
     def missing(self, plan: HostPlan) -> list[str]:
-        """What of the plan is not there, in words; empty when all is."""
+        """What of the plan is missing, in words; empty if nothing is."""
         with asking(f"look at {self._interface}"), Netlink() as netlink:
             try:
                 link = self._link(netlink)

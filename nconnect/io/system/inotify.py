@@ -1,4 +1,4 @@
-"""Telling when something is removed from a folder: inotify(7), of which Python has no binding.
+"""Tells when something is removed from a folder: inotify(7), for which Python has no binding.
 
 An event is a `struct inotify_event`: watch, mask, cookie and name length, 32 bits each, and the name; which
 one it was does not matter here.

@@ -1,4 +1,4 @@
-"""What others do to this machine's network, as the kernel tells it over netlink.
+"""What others change in this machine's network, as the kernel reports it over netlink.
 
 Two sockets: rtnetlink's groups for links, addresses, routes and forwarding, and nfnetlink's for the firewall
 (which takes CAP_NET_ADMIN; without it the firewall is not watched). Layouts: linux/rtnetlink.h,

@@ -1,6 +1,6 @@
-"""What other programs of this machine do with the tunnel's packets: the kernel's answers, read and judged.
+"""What other programs on this machine do with the tunnel's packets: reads the kernel's rules and judges them.
 
-Blocking: call it in a thread. Nothing is changed.
+Blocking: call it in a thread. It changes nothing.
 """
 
 from __future__ import annotations
