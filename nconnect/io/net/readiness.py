@@ -1,9 +1,10 @@
-"""Waiting for a plain non-blocking socket, before it becomes a `WebSocket` that has callbacks of its own."""
+"""Waiting for a plain non-blocking socket: of datagrams, or before it becomes a `WebSocket`."""
 
 from __future__ import annotations
 
 import asyncio
 import errno
+import socket
 from collections.abc import Callable
 from typing import Any
 
@@ -20,6 +21,16 @@ async def receive_some(loop: asyncio.AbstractEventLoop, sock: Any) -> bytes:
         if not size:
             raise ConnectionResetError(errno.ECONNRESET, "closed during the websocket handshake")
         return bytes(buffer[:size])
+
+
+async def receive_datagram(sock: socket.socket, size: int) -> tuple[bytes, Any]:
+    """The next datagram, cut at `size` bytes, and its source. uvloop has no `sock_recvfrom`."""
+    loop = asyncio.get_running_loop()
+    while True:
+        try:
+            return sock.recvfrom(size)
+        except BlockingIOError:
+            await until_ready(loop, sock.fileno(), loop.add_reader, loop.remove_reader)
 
 
 async def until_ready(

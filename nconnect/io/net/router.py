@@ -12,6 +12,7 @@ from ipaddress import IPv4Address, ip_address
 
 from nconnect.errors import NconnectError, RemoteProtocolError
 from nconnect.io.http import http_client
+from nconnect.io.net.readiness import receive_datagram
 from nconnect.io.system.netlink import Netlink
 from nconnect.model import Address
 from nconnect.nat.port_mapping import Router
@@ -36,7 +37,7 @@ def default_router(tunnel: str) -> IPv4Address | None:
 
 async def look(router: IPv4Address) -> Router:
     """Ask it; takes a second where it is silent, and `UPNP_S` at most. Raises OSError without a route."""
-    own = _own_address(router)
+    own = own_address(router)
     asked = {
         "PCP": _by_port_5351(router, pcp.announce(own), is_pcp=True),
         "NAT-PMP": _by_port_5351(router, pcp.pmp_address_request(), is_pcp=False),
@@ -106,7 +107,6 @@ async def _external_address(service: upnp.Service) -> Address | bool:
 
 async def _ask(sock: socket.socket, request: bytes, to: tuple[str, int] | None) -> bytes | None:
     """The first datagram from whom we ask, after two tries; None: nothing came, or an error did."""
-    loop = asyncio.get_running_loop()
     for wait_s in TRY_FOR_S:
         try:
             if to is None:
@@ -115,7 +115,7 @@ async def _ask(sock: socket.socket, request: bytes, to: tuple[str, int] | None) 
                 sock.sendto(request, to)
             async with asyncio.timeout(wait_s):
                 while True:
-                    data, source = await loop.sock_recvfrom(sock, MAX_DATAGRAM_BYTES)
+                    data, source = await receive_datagram(sock, MAX_DATAGRAM_BYTES)
                     if to is None or source[0] == to[0]:
                         return data
         except TimeoutError:
@@ -125,7 +125,8 @@ async def _ask(sock: socket.socket, request: bytes, to: tuple[str, int] | None) 
     return None
 
 
-def _own_address(router: IPv4Address) -> IPv4Address:
+def own_address(router: IPv4Address) -> IPv4Address:
+    """The address of this machine that the router sees. Sends nothing; raises OSError without a route."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as probe:
         probe.connect((str(router), pcp.SERVER_PORT))
         found = ip_address(probe.getsockname()[0])

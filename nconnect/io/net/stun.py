@@ -14,6 +14,7 @@ from contextlib import suppress
 from ipaddress import ip_address
 
 from nconnect.io.clock import boottime
+from nconnect.io.net.readiness import receive_datagram
 from nconnect.model import Address, Endpoint
 from nconnect.nat.stun import StunProbe, Verdict
 from nconnect.wire.stun import MAX_BYTES
@@ -43,7 +44,6 @@ async def _ask(version: int, servers: Sequence[Endpoint]) -> Found | None:
 
 
 async def _run(sock: socket.socket, probe: StunProbe) -> Verdict:
-    loop = asyncio.get_running_loop()
     while probe.verdict is None:
         while (send := probe.poll_output()) is not None:
             with suppress(OSError):  # no route to this one: it stays silent
@@ -52,7 +52,7 @@ async def _run(sock: socket.socket, probe: StunProbe) -> Verdict:
         assert deadline is not None
         try:
             async with asyncio.timeout(max(0.0, deadline.at - boottime())):
-                data, (host, port, *_) = await loop.sock_recvfrom(sock, MAX_BYTES)
+                data, (host, port, *_) = await receive_datagram(sock, MAX_BYTES)
         except TimeoutError:
             probe.handle_timeout(max(deadline.at, boottime()))
         else:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from collections.abc import Callable
 from ipaddress import ip_address
 
 import pytest
+import uvloop
 
 from nconnect.io.clock import boottime
 from nconnect.io.net import stun
@@ -19,7 +21,10 @@ def served(ports: StunPorts, *hosts: str) -> list[Endpoint]:
     return [(ip_address(host), port) for host in hosts for port in ports.ports]
 
 
-def test_without_a_nat_both_versions_see_our_own_address() -> None:
+@pytest.mark.parametrize("new_loop", [asyncio.new_event_loop, uvloop.new_event_loop])
+def test_without_a_nat_both_versions_see_our_own_address(
+    new_loop: Callable[[], asyncio.AbstractEventLoop],
+) -> None:
     async def run() -> None:
         ports = StunPorts.bind("::", (0, 0))
         ports.start()
@@ -37,7 +42,8 @@ def test_without_a_nat_both_versions_see_our_own_address() -> None:
         assert ports.server.answers == 4
         assert not ports.server.drops
 
-    asyncio.run(run())
+    with asyncio.Runner(loop_factory=new_loop) as runner:
+        runner.run(run())
 
 
 @pytest.mark.parametrize(("answering", "nat"), [(0, Nat.BLOCKED), (1, Nat.UNKNOWN)])
