@@ -207,11 +207,12 @@ MAPPED_ADDRESS = "11.0.0.1"  # miniupnpd maps nothing at addresses of documentat
 def serve_mappings(site: Site, lab: NatLab, folder: Path, *, pcp: bool, upnp: bool) -> Process:
     """Run miniupnpd on the router next to the hosts: PCP and NAT-PMP, or UPnP, or both.
 
-    The router gets `MAPPED_ADDRESS` besides, so only one site of a lab can have this.
+    The router gets `MAPPED_ADDRESS` besides, so only one site of a lab can have this. May be run again when
+    it has ended.
     """
     router = site.routers[0]
-    router.ip(f"address add {MAPPED_ADDRESS}/32 dev {WAN}")
-    lab.internet.ip(f"route add {MAPPED_ADDRESS}/32 via {site.public}")
+    router.ip(f"address replace {MAPPED_ADDRESS}/32 dev {WAN}")
+    lab.internet.ip(f"route replace {MAPPED_ADDRESS}/32 via {site.public}")
     _load(router, _MINIUPNPD_TABLE)
     config = folder / "miniupnpd.conf"
     config.write_text(
@@ -221,12 +222,17 @@ def serve_mappings(site: Site, lab: NatLab, folder: Path, *, pcp: bool, upnp: bo
         f"min_lifetime=10\nlease_file={folder / 'leases'}\n"
     )
     command = ["miniupnpd", "-d", "-f", str(config), "-P", str(folder / "miniupnpd.pid")]
-    process = Process(router, command, folder / "miniupnpd.log")
-    until(lambda: "HTTP listening" in process.text(), "miniupnpd to listen", process=process)
+    log = folder / "miniupnpd.log"
+    log.unlink(missing_ok=True)
+    process = Process(router, command, log)
+    last = "Listening for NAT-PMP/PCP traffic" if pcp else "HTTP listening"
+    until(lambda: last in process.text(), "miniupnpd to listen", process=process)
     return process
 
 
 _MINIUPNPD_TABLE = """
+table inet upnp
+delete table inet upnp
 table inet upnp {
     chain forward { type filter hook forward priority 0; jump miniupnpd; }
     chain prerouting { type nat hook prerouting priority -100; jump prerouting_miniupnpd; }

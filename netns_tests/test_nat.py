@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import shutil
 import socket
-import time
 from collections.abc import Iterator
+from collections.abc import Mapping as MappingOf
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
-from ipaddress import IPv4Address, ip_address
+from ipaddress import ip_address
 from pathlib import Path
 
 import pytest
@@ -24,13 +23,11 @@ import pytest
 from lab.nat import MAPPED_ADDRESS, NODE_HOST6, NODE_HOSTS, Kind, NatLab, Site, serve_mappings
 from lab.process import until
 from lab.sides import RPC_PORT, Node, Side
-from nconnect.io.http import http_client
 from nconnect.io.net import stun
+from nconnect.io.net.port_mapping import PortMappings
 from nconnect.model import STUN_PORTS
-from nconnect.nat.port_mapping import PortMapper
+from nconnect.nat.port_mapping import Mapping
 from nconnect.nat.stun import Nat, Verdict
-from nconnect.nat.upnp_mapping import HttpCall, UpnpMapper
-from nconnect.wire import pcp, upnp
 
 NODE = NODE_HOSTS[0]
 PORT, OTHER_PORT = 5000, 5001
@@ -279,13 +276,10 @@ def test_the_node_counts_what_it_answered(networks: Networks) -> None:
 
 
 @pytest.fixture(scope="module")
-def mapping_site(networks: Networks, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+def mapping_site(networks: Networks) -> Site:
     if shutil.which("miniupnpd") is None:
         pytest.skip("needs miniupnpd (Debian's miniupnpd-nftables)")
-    site = networks.lab.site(Kind.SYMMETRIC)
-    process = serve_mappings(site, networks.lab, tmp_path_factory.mktemp("router"), pcp=True, upnp=True)
-    yield site
-    process.stop()
+    return networks.lab.site(Kind.SYMMETRIC)
 
 
 def is_reached(networks: Networks, site: Site) -> bool:
@@ -298,79 +292,52 @@ def is_reached(networks: Networks, site: Site) -> bool:
         return host.hears(b"unasked")
 
 
-def run_mapper(site: Site, mapper: PortMapper, sock: socket.socket) -> None:
-    """Carry datagrams until the mapper rests."""
-    router = str(ip_address(f"{site.addresses[0].rpartition('.')[0]}.1"))
-    while (deadline := mapper.poll_timeout()) is not None and deadline.at - time.monotonic() < 10:
-        while (data := mapper.poll_output()) is not None:
-            sock.sendto(data, (router, pcp.SERVER_PORT))
-        sock.settimeout(max(0.001, deadline.at - time.monotonic()))
-        try:
-            data, (host, port) = sock.recvfrom(2000)
-        except TimeoutError:
-            mapper.handle_timeout(time.monotonic())
-        else:
-            mapper.receive(data, (ip_address(host), port), time.monotonic())
+@pytest.mark.slow
+@pytest.mark.parametrize(("by", "pcp"), [("PCP", True), ("UPnP", False)])
+def test_a_mapped_port_is_reached_until_it_is_given_up(
+    networks: Networks, mapping_site: Site, tmp_path: Path, by: str, pcp: bool
+) -> None:
+    """Also behind a hard NAT, and by strangers: that is why mapping is worth while."""
+    process = serve_mappings(mapping_site, networks.lab, tmp_path, pcp=pcp, upnp=not pcp)
+    told: list[tuple[dict[str, Mapping], str]] = []
+
+    async def hold() -> None:
+        changed = asyncio.Event()
+
+        def tell(mappings: MappingOf[str, Mapping], problem: str) -> None:
+            told.append((dict(mappings), problem))
+            changed.set()
+
+        task = asyncio.create_task(PortMappings(MAPPED_PORT, tell, tunnel="nc0").run())
+        async with asyncio.timeout(20):
+            await changed.wait()
+        assert await asyncio.to_thread(is_reached, networks, mapping_site)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+    try:
+        assert not is_reached(networks, mapping_site)
+        mapping_site.host.enter(lambda: asyncio.run(hold()))
+        until(lambda: not is_reached(networks, mapping_site), "the mapping to go")
+    finally:
+        process.stop()
+    ((mappings, problem),) = told
+    assert problem == ""
+    found = {name: (str(m.address), m.port, m.by) for name, m in mappings.items()}
+    assert found == dict.fromkeys(("udp", "tcp"), (MAPPED_ADDRESS, MAPPED_PORT, by))
 
 
 @pytest.mark.slow
-def test_pcp_opens_a_port_and_gives_it_up(networks: Networks, mapping_site: Site) -> None:
-    site = mapping_site
-    own, router = IPv4Address(site.addresses[0]), IPv4Address(site.addresses[0].rpartition(".")[0] + ".1")
-    assert not is_reached(networks, site)
-    with closing(site.host.socket(socket.AF_INET, socket.SOCK_DGRAM)) as sock:
-        mapper = PortMapper(router, own, MAPPED_PORT, now=time.monotonic(), rng=os.urandom)
-        run_mapper(site, mapper, sock)
-        assert mapper.problem == ""
-        by_pcp = (MAPPED_ADDRESS, MAPPED_PORT, "PCP")
-        found = {name: (str(m.address), m.port, m.by) for name, m in mapper.mappings.items()}
-        assert found == {"udp": by_pcp, "tcp": by_pcp}
-        assert is_reached(networks, site)
-        mapper.close()
-        while (data := mapper.poll_output()) is not None:
-            sock.sendto(data, (str(router), pcp.SERVER_PORT))
-        until(lambda: not is_reached(networks, site), "the mapping to go")
-
-
-@pytest.mark.slow
-def test_the_doctor_says_what_the_router_speaks(mapping_site: Site, tmp_path: Path) -> None:
-    side = Side("host", mapping_site.host, tmp_path)
-    side.nconnect("init", "--address", "10.86.0.2/24", "--seed-rpc", f"http://{NODE}:{RPC_PORT}")
-    found = json.loads(side.try_nconnect("doctor", "--json").stdout)["findings"]
+def test_the_doctor_says_what_the_router_speaks(
+    networks: Networks, mapping_site: Site, tmp_path: Path
+) -> None:
+    process = serve_mappings(mapping_site, networks.lab, tmp_path, pcp=True, upnp=True)
+    side = Side("host", mapping_site.host, tmp_path / "side")
+    try:
+        side.nconnect("init", "--address", "10.86.0.2/24", "--seed-rpc", f"http://{NODE}:{RPC_PORT}")
+        found = json.loads(side.try_nconnect("doctor", "--json").stdout)["findings"]
+    finally:
+        process.stop()
     (said,) = [finding["text"] for finding in found if finding["check"] == "port mapping"]
     assert "by PCP and NAT-PMP and UPnP" in said
     assert said.endswith(f"its address outside is {MAPPED_ADDRESS}")
-
-
-@pytest.mark.slow
-def test_upnp_opens_a_port_and_gives_it_up(networks: Networks, mapping_site: Site) -> None:
-    site = mapping_site
-    own, router = IPv4Address(site.addresses[0]), IPv4Address(site.addresses[0].rpartition(".")[0] + ".1")
-    mapper = UpnpMapper(router, own, MAPPED_PORT, now=time.monotonic(), rng=os.urandom)
-
-    async def call(output: HttpCall) -> None:
-        method = "POST" if output.body else "GET"
-        response = await http_client.request(
-            method, output.url, body=output.body, headers=output.headers, timeout_s=5
-        )
-        mapper.answered(response.body, time.monotonic())
-
-    async def carry() -> None:
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as sock:
-            while (output := mapper.poll_output()) is not None:
-                if isinstance(output, HttpCall):
-                    await call(output)
-                    continue
-                sock.sendto(output.data, (str(router), upnp.SSDP_PORT))
-                async with asyncio.timeout(5):
-                    data, source = await asyncio.get_running_loop().sock_recvfrom(sock, 2000)
-                mapper.receive(data, ip_address(source[0]), time.monotonic())
-
-    site.host.enter(lambda: asyncio.run(carry()))
-    assert mapper.problem == ""
-    assert {(str(m.address), m.port) for m in mapper.mappings.values()} == {(MAPPED_ADDRESS, MAPPED_PORT)}
-    assert set(mapper.mappings) == {"udp", "tcp"}
-    assert is_reached(networks, site)
-    mapper.close()
-    site.host.enter(lambda: asyncio.run(carry()))
-    assert not is_reached(networks, site)

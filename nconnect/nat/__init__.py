@@ -9,5 +9,10 @@ when each destination has its own, so that nobody can tell the next one.
 - `port_mapping.PortMapper`: keeps one port open at the router, by PCP or NAT-PMP; `upnp_mapping.UpnpMapper`
   by UPnP.
 
-The direct path feeds these machines from its data socket: a mapping belongs to the socket that asked.
+The direct path is to feed `StunProbe` from its data socket: a mapping belongs to the socket that asked.
+
+Every answer is a stranger's. STUN: it must have the question's transaction id and come from where that went.
+Ports: only the router of the default route is asked, for one port; what does not fit the question, or names
+an address that nobody has outside, changes nothing and is said in one line. Decision 0029 has the reasons.
+Specifications: RFC 8489 (STUN), 6887 (PCP), 6886 (NAT-PMP), UPnP's WANIPConnection:1.
 """

@@ -113,6 +113,11 @@ class PortMapper:
         self._due_at = now
         self._start(protocols, now)
 
+    @property
+    def is_asking(self) -> bool:
+        """Whether an answer is awaited, so that `mappings` and `problem` may change soon."""
+        return self._state in (_State.PCP, _State.NAT_PMP)
+
     def poll_output(self) -> bytes | None:
         """The next datagram for the router; None: no more for now."""
         return self._outputs.popleft() if self._outputs else None

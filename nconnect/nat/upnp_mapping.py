@@ -94,6 +94,11 @@ class UpnpMapper:
         self._due_at = now
         self._search(now)
 
+    @property
+    def is_asking(self) -> bool:
+        """Whether an answer is awaited, so that `mappings` and `problem` may change soon."""
+        return self._step not in (_Step.REST, _Step.CLOSED)
+
     def poll_output(self) -> Search | HttpCall | None:
         return self._outputs.popleft() if self._outputs else None
 

@@ -26,6 +26,7 @@ class Bench:
         self.answers_calls = True
         self.description = description((IP1, "/ctl/IPConn"))
         self.address = OUTSIDE
+        self.own = str(OWN)
         self.faults: list[int] = []  # of the next calls of AddPortMapping
         self.mapped: dict[str, tuple[str, str]] = {}  # protocol -> outer port, lease
         self.calls: list[str] = []
@@ -55,7 +56,7 @@ class Bench:
             if self.faults:
                 code = self.faults.pop(0)
                 return soap(f"<s:Fault><UPnPError><errorCode>{code}</errorCode></UPnPError></s:Fault>")
-            assert (said["NewInternalPort"], said["NewInternalClient"]) == (str(PORT), str(OWN))
+            assert (said["NewInternalPort"], said["NewInternalClient"]) == (str(PORT), self.own)
             self.mapped[said["NewProtocol"].lower()] = (said["NewExternalPort"], said["NewLeaseDuration"])
         elif action == "DeletePortMapping":
             inner = ""

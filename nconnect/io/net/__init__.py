@@ -20,6 +20,7 @@
     certificate                    a node's own TLS certificate
     echo                           ICMP echo, for `doctor`
     stun                           asks STUN servers what NAT this network has
+    router, port_mapping           asks the router for ports (nothing but `doctor` yet)
 
 Out: `send_binary(parts)` makes a frame's header and calls sendmsg(2) once; what the kernel does not take
 is copied, and `writable` is False until it drains. In: recv_into a buffer, each whole frame is handed on
