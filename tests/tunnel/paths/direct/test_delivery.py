@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from nconnect.tunnel.paths.direct.delivery import Delivery
+from nconnect.tunnel.paths.direct.delivery import MAX_RUNS, Delivery
 
 
 def test_silence_is_counted_from_the_oldest_unreported_data() -> None:
@@ -18,6 +18,16 @@ def test_silence_is_counted_from_the_oldest_unreported_data() -> None:
     delivery.reported(100, 100, 1.2)
     assert delivery.unreported_since == 1.1
     delivery.reported(200, 200, 1.3)
+    assert delivery.unreported_since is None
+
+
+def test_without_reports_memory_is_bounded_and_the_silence_is_remembered() -> None:
+    delivery = Delivery(0.0)
+    for number in range(10_000):
+        delivery.sent(100, 1.0 + number / 10)
+    assert len(delivery._log) == MAX_RUNS
+    assert delivery.unreported_since == 1.0
+    delivery.reported(1_000_000, 1_000_000, 1001.0)
     assert delivery.unreported_since is None
 
 
