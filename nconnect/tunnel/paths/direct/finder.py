@@ -107,8 +107,9 @@ class Finder:
         except RemoteProtocolError:
             self.drops[DropReason.BAD_RECORD] += 1
             return None
-        if self.theirs is not None and told.revision < self.theirs.revision:
-            return None
+        before = self.theirs
+        if before and told.search_id == before.search_id and told.revision < before.revision:
+            return None  # it was overtaken; a peer that started again counts anew, and searches anew
         is_known = told.search_id == self._answered_id or (
             self.search is not None and told.search_id == self.search.id
         )

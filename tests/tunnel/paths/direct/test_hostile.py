@@ -134,6 +134,16 @@ def test_an_old_list_does_not_replace_a_newer_one() -> None:
     assert path._finder.theirs.revision == 5
 
 
+def test_a_peer_that_started_again_is_heard() -> None:
+    """Its revisions begin anew, and the session may never have ended here."""
+    world = quiet_world()
+    world.alice.path.on_candidates(lie(1, Endpoint(VICTIM, 1), revision=5), world.clock.now)
+    world.run(10)
+    world.alice.path.on_candidates(lie(2, Endpoint(VICTIM, 2), revision=0), world.clock.now)
+    assert world.alice.path._finder.theirs is not None
+    assert world.alice.path._finder.theirs.entries[0].endpoint.port == 2
+
+
 def test_a_flood_of_searches_is_answered_twice_a_second() -> None:
     world = quiet_world()
     answers = 0
