@@ -50,6 +50,9 @@ The pacer (`nconnect.queueing.pacer`) learns from reports as BBR does from ackno
 (draft-ietf-ccwg-bbr: delivery rate and least round trip), but paces only while a queue stands. Nothing here
 is a congestion control of its own: packets are IP, and their own protocols have one.
 
+`direct` is the pure machine of a direct path over UDP: it finds, judges and leaves one. It is not yet a
+`path.Path`, and nothing calls it.
+
 To add a kind of path, as a direct one over UDP or TCP:
 
 1. a module beside `relayed`, with a subclass of `path.Path`: its framing (`prefix`, `split`), and how large
