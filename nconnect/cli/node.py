@@ -1,4 +1,4 @@
-"""`nconnect node`: a relay of one's own; `nconnect node status`: how it is."""
+"""`nconnect node`: run your own relay; `nconnect node status`: show its status."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ def node(
     ] = None,
     port: Annotated[
         int | None,
-        typer.Option(min=0, max=65535, help="One port for all, such as 443, in place of the others."),
+        typer.Option(min=0, max=65535, help="One port for everything, such as 443, instead of the others."),
     ] = None,
     tls: Annotated[
         bool,
-        typer.Option("--tls", help="Serve TLS, with a certificate of its own where none is given."),
+        typer.Option("--tls", help="Serve TLS, with its own certificate if none is given."),
     ] = False,
     ws_port: Annotated[
         int | None,
@@ -67,7 +67,7 @@ def node(
         typer.Option(
             metavar="N",
             min=0,
-            help="Connects and RPC calls that one IP address may make in a second, each; 0: any number."
+            help="Connections, and RPC calls, that one IP address may make in a second; 0: any number."
             " [default: 10, and 100 at once]",
         ),
     ] = None,
@@ -86,7 +86,7 @@ def node(
             metavar="MIB",
             min=MIN_QUEUE_MB,
             max=MAX_MB,
-            help="Memory for what waits for clients to read; a third of it for one. [default: 24]",
+            help="Memory for messages to clients that read slowly; one may use a third. [default: 24]",
         ),
     ] = None,
     mail_mb: Annotated[
@@ -95,7 +95,7 @@ def node(
             metavar="MIB",
             min=0,
             max=MAX_MB,
-            help="Memory for messages to clients that are offline; a third of it for one; 0: keep none."
+            help="Memory for messages to clients that are offline; one may use a third; 0: keep none."
             " [default: 12]",
         ),
     ] = None,
@@ -114,7 +114,7 @@ def node(
         bool,
         typer.Option(
             "--require-signatures",
-            help="Do not tell clients to leave signatures out; check none, as official nodes do.",
+            help="Do not tell clients to leave signatures out, but check none, as official nodes do.",
         ),
     ] = False,
     cluster: Annotated[
@@ -129,7 +129,7 @@ def node(
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="A secret that all nodes of the cluster have, and nobody else: openssl rand -hex 32 > FILE.",
+            help="A secret that only the cluster's nodes have: openssl rand -hex 32 > FILE.",
         ),
     ] = None,
     seed_file: Annotated[
@@ -141,9 +141,9 @@ def node(
     capture_file: Annotated[Path | None, typer.Option(hidden=True)] = None,
     _config: UnusedConfigOption = None,
 ) -> int:
-    """Run an NKN node, until Ctrl-C.
+    """Run an NKN node until Ctrl-C.
 
-    It prints the URL that clients give as --seed-rpc, such as http://HOST:30003.
+    It prints the URL for clients' --seed-rpc, such as http://HOST:30003.
     """
     if ctx.invoked_subcommand is not None:
         return 0
@@ -227,7 +227,7 @@ def status(
     as_json: JsonOption = False,
     config: UnusedConfigOption = None,
 ) -> None:
-    """Show what the node that runs here does."""
+    """Show the status of the node that runs on this machine."""
     from nconnect.cli.output import print_json
     from nconnect.control.node_client import running_nodes
     from nconnect.control.schema import to_json

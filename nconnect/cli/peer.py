@@ -1,4 +1,4 @@
-"""`nconnect peer …`: the table of authorised keys, in the file and in the running daemon."""
+"""`nconnect peer …`: the table of peers, in the file and in the running daemon."""
 
 from __future__ import annotations
 
@@ -27,7 +27,10 @@ if TYPE_CHECKING:
 
 NameArgument = Annotated[str, typer.Argument(metavar="NAME")]
 AllowedIpsOption = Annotated[
-    Values, typer.Option("--allowed-ips", metavar="PREFIX,…", help="What it may send from, and gets.")
+    Values,
+    typer.Option(
+        "--allowed-ips", metavar="PREFIX,…", help="Its addresses: sources it may use, destinations it gets."
+    ),
 ]
 AllowOption = Annotated[
     Values,
@@ -52,7 +55,7 @@ KeyFileOption = Annotated[
     typer.Option("--preshared-key-file", metavar="FILE", help="A file with 32 bytes as hex or base64."),
 ]
 
-app = typer.Typer(help="The peers: who may come in, and what they may reach.", rich_markup_mode=None)
+app = typer.Typer(help="The peers: who may connect, and what they may reach.", rich_markup_mode=None)
 
 
 @app.callback(invoke_without_command=True)
@@ -74,7 +77,7 @@ def add(
     dry_run: DryRunOption = False,
     config: ConfigOption = None,
 ) -> None:
-    """Let a key in. It takes effect at once."""
+    """Add a peer. This takes effect at once."""
     from nconnect import config as values
     from nconnect.cli.change import change_file
     from nconnect.config.edit import add_peer
@@ -87,7 +90,7 @@ def add(
     if not prefixes:
         checks.problem(
             "--allowed-ips is missing: give the peer's addresses, such as 10.86.0.2/32,"
-            " and with a provider its subnets"
+            " and for a provider also its subnets"
         )
     rules = read_allow(checks, allow)
     expires_at = read_expires(checks, expires)
@@ -175,16 +178,16 @@ def show(
 def set_values(
     ctx: typer.Context,
     name: NameArgument,
-    new_name: Annotated[str | None, typer.Option("--name", help="Call it something else.")] = None,
+    new_name: Annotated[str | None, typer.Option("--name", help="Its new name.")] = None,
     address: Annotated[str | None, typer.Option("--address", help="Its new NKN address.")] = None,
     allowed_ips: AllowedIpsOption = None,
     allow: AllowOption = None,
     add_allow: Annotated[
-        Values, typer.Option("--add-allow", metavar="RULE,…", help="Let it reach this too.")
+        Values, typer.Option("--add-allow", metavar="RULE,…", help="Add what it may reach.")
     ] = None,
     remove_allow: Annotated[
         Values,
-        typer.Option("--remove-allow", metavar="RULE,…", help="Take this away from what it may reach."),
+        typer.Option("--remove-allow", metavar="RULE,…", help="Remove from what it may reach."),
     ] = None,
     preshared_key_file: KeyFileOption = None,
     no_preshared_key: Annotated[bool, typer.Option("--no-preshared-key", help="Use none.")] = False,
@@ -193,14 +196,14 @@ def set_values(
     dry_run: DryRunOption = False,
     config: ConfigOption = None,
 ) -> None:
-    """Change a peer. It takes effect at once; what is not named stays."""
+    """Change a peer. This takes effect at once; other settings stay."""
     from nconnect import config as values
     from nconnect.cli.change import change_peer
     from nconnect.config.edit import KEEP, PeerChange, set_peer
 
     given = (new_name, address, allowed_ips, allow, add_allow, remove_allow, preshared_key_file, expires)
     if not any(value is not None for value in (*given, max_flows)) and not no_preshared_key:
-        raise UsageError("what is to change? Give an option: see `nconnect peer set --help`")
+        raise UsageError("nothing to change: give an option, see `nconnect peer set --help`")
     if allow is not None and (add_allow is not None or remove_allow is not None):
         raise UsageError("--allow sets the whole list: give it without --add-allow and --remove-allow")
     if preshared_key_file is not None and no_preshared_key:
@@ -251,7 +254,7 @@ def remove(
     yes: YesOption = False,
     config: ConfigOption = None,
 ) -> None:
-    """Shut a key out. It takes effect at once."""
+    """Remove a peer. This takes effect at once."""
     from nconnect.cli.change import change_peer, is_left_out
     from nconnect.io.files.peer_table import load
 
@@ -260,7 +263,7 @@ def remove(
     if not is_left_out(table, name):
         _find(table.config.peers, name)
     if not dry_run:
-        confirm(f"shut out {name}, and end its connections now?", yes)
+        confirm(f"remove {name}, and end its connections now?", yes)
     outcome = change_peer(path, name, None, dry_run=dry_run)
     print(f"peer {name} removed: {outcome.value}")
 
@@ -297,7 +300,7 @@ def read_expires(checks: Checks, text: str | None) -> float | None:
 
 
 def _read_key(checks: Checks, path: Path) -> str | None:
-    """A preshared key as hex; the file must be as secret as the configuration."""
+    """A preshared key as hex. The file must be as secret as the configuration."""
     from nconnect.config import parse_key
     from nconnect.io.files.config_file import exists, read
 
@@ -316,7 +319,7 @@ def _read_key(checks: Checks, path: Path) -> str | None:
 
 
 def _allow_of(text: str, name: str) -> tuple[str, ...] | None:
-    """The `allow` of a peer as the file has it; raises `ConfigError` when there is no such peer."""
+    """The `allow` of a peer in the file; raises `ConfigError` if there is no such peer."""
     import tomllib
 
     from nconnect.config.edit import unknown_peer
@@ -325,7 +328,7 @@ def _allow_of(text: str, name: str) -> tuple[str, ...] | None:
         peers = tomllib.loads(text).get("peer", [])
         found = {str(peer.get("name")): peer.get("allow") for peer in peers}
     except (ValueError, AttributeError, TypeError):
-        return None  # the file itself is wrong, which the check of the result says better
+        return None  # the file itself is wrong; the check of the result reports it
     if name not in found:
         raise unknown_peer(name, found)
     allow = found[name]
@@ -339,7 +342,7 @@ def _merge_allow(
 
     if current is None:
         raise ConfigError(
-            "the peer may reach all that is provided: say with --allow what it may reach instead"
+            "the peer may reach everything that is provided: say with --allow what it may reach instead"
         )
     gone = {parse_allow_rule(text): text for text in removed}
     have = [parse_allow_rule(text) for text in current]
@@ -363,7 +366,7 @@ def _find(peers: tuple[PeerConfig, ...], name: str) -> PeerConfig:
 
 
 def _states(interface: str) -> dict[str, str]:
-    """The peers' states if a daemon runs and we may ask it."""
+    """The peers' states, if a daemon runs and we may ask it."""
     from nconnect.control.client import ControlClient
     from nconnect.errors import ControlError
 

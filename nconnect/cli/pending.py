@@ -1,4 +1,4 @@
-"""`nconnect peer pending` and `peer approve`: who knocked without an invitation."""
+"""`nconnect peer pending` and `peer approve`: unknown addresses that tried to connect."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from nconnect.errors import ConfigError
 
 
 def pending(ctx: typer.Context, as_json: JsonOption = False, config: ConfigOption = None) -> None:
-    """List the addresses that tried to come in and are no peer's."""
+    """List unknown addresses that tried to connect."""
     import time
 
     from nconnect.cli import output
@@ -50,7 +50,7 @@ def pending(ctx: typer.Context, as_json: JsonOption = False, config: ConfigOptio
     elif checked.accept_pending:
         print("nobody has tried")
     else:
-        print("nobody is remembered: write accept_pending = true in [interface] to have it so")
+        print("nobody is remembered: to remember them, write accept_pending = true in [interface]")
 
 
 def approve(
@@ -63,7 +63,7 @@ def approve(
     dry_run: DryRunOption = False,
     config: ConfigOption = None,
 ) -> None:
-    """Let in an address that tried. It takes effect at once."""
+    """Add an address that tried to connect as a peer. This takes effect at once."""
     from nconnect import config as values
     from nconnect.cli.change import change_file
     from nconnect.config.edit import add_peer
@@ -81,7 +81,7 @@ def approve(
     checked = load(path)
     if str(parsed) not in {peer.address for peer in ControlClient(checked.interface).pending()}:
         raise ConfigError(
-            f"{parsed} has not tried to come in: see `nconnect peer pending`, or use `nconnect peer add`"
+            f"{parsed} has not tried to connect: see `nconnect peer pending`, or use `nconnect peer add`"
         )
     chosen_ips: list[tuple[str, ...]] = []
 
@@ -101,7 +101,7 @@ def approve(
 
 
 def _from_pool(path: Path, text: str, interface: str) -> tuple[str, ...]:
-    """The next free addresses of the tunnel's networks, not one that an invitation keeps."""
+    """The next free addresses of the tunnel's networks, except those reserved by invitations."""
     import time
 
     from nconnect.config import parse_prefix

@@ -1,4 +1,4 @@
-"""What must hold on this machine before a daemon starts; each refusal is one line that says what to do."""
+"""What a daemon needs on this machine before it starts. Each refusal is one line that says what to do."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ RELEASED_AT = 1_767_225_600.0  # 2026-01-01: no clock that is right shows less
 
 
 def check() -> None:
-    """Raise `HostError` for the first thing that is missing: privilege, TUN device, nft."""
+    """Raise `HostError` for the first thing that is missing: privilege, TUN device or nft."""
     check_privilege()
     require_tun()
     require_nft()
 
 
 def check_privilege() -> None:
-    """CAP_NET_ADMIN, which root has unless it was taken from it (a container)."""
+    """Check for CAP_NET_ADMIN, which root has except in some containers."""
     if not _effective_capabilities() >> CAP_NET_ADMIN & 1:
         if os.geteuid() == 0:
             raise HostError(
@@ -42,7 +42,7 @@ def check_privilege() -> None:
 
 
 def require_tun() -> None:
-    """The kernel's TUN driver, by opening its device."""
+    """Check for the kernel's TUN driver, by opening its device."""
     try:
         os.close(os.open(TUN_DEVICE, os.O_RDWR | os.O_CLOEXEC))
     except FileNotFoundError:
@@ -59,7 +59,7 @@ def require_tun() -> None:
 
 
 def require_nft() -> None:
-    """The program that sets the firewall's rules, and a kernel that takes them."""
+    """Check for the program that sets the firewall's rules, and for a kernel that supports them."""
     if shutil.which("nft", path=f"{os.environ.get('PATH', '')}:{SYSTEM_PATH}") is None:
         raise HostError(nftables.NO_NFT)
     why = nftables.kernel_problem()
@@ -68,7 +68,7 @@ def require_nft() -> None:
 
 
 def warn_of_the_clock() -> None:
-    """Log it when the wall clock is older than this program: access would then end at the wrong time."""
+    """Log a warning if the wall clock is before this program's release: access would end at a wrong time."""
     now = time.time()
     if now < RELEASED_AT:
         log.warning(

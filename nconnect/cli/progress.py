@@ -1,7 +1,7 @@
-"""`up` in a terminal: each step with its time, then what can be reached, then one quiet line that stays.
+"""`up` in a terminal: each step with its time, then what can be reached, then one line that is updated.
 
-The daemon says what it does through its log; records with an `event` are the steps. All writing to the
-terminal is done under one lock, since the live line has a thread of its own.
+The daemon reports through its log; records with an `event` are the steps. All writing to the terminal is
+under one lock, because the live line has its own thread.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Progress(logging.Handler):
         ] = []  # of peers that were reached before the routes were set
 
     def install(self) -> None:
-        """Become the only handler; steps are seen from the start, everything else from INFO on."""
+        """Become the only handler. Steps are shown at any level, other records from INFO on."""
         root = logging.getLogger()
         root.handlers[:] = [self]
         root.setLevel(logging.INFO)
@@ -59,7 +59,7 @@ class Progress(logging.Handler):
             self.handleError(record)
 
     def say(self, line: str) -> None:
-        """One line above the live line."""
+        """Print one line above the live line."""
         self.acquire()
         try:
             self._terminal.write(f"{_CLEAR_LINE if self._line else ''}{line}\n{self._line}")
@@ -68,7 +68,7 @@ class Progress(logging.Handler):
             self.release()
 
     def show(self, line: str) -> None:
-        """Put this into the last line."""
+        """Show this in the last line."""
         self.acquire()
         try:
             self._terminal.write(f"{_CLEAR_LINE}{line}")
@@ -78,7 +78,7 @@ class Progress(logging.Handler):
             self.release()
 
     def end(self) -> None:
-        """Leave the terminal as a line of its own begins."""
+        """End the live line, so that other output begins on its own line."""
         if self._line:
             self.show("")
 
@@ -126,8 +126,8 @@ def reachable(peer: str, prefixes: Sequence[str]) -> str:
 
 
 class LiveLine:
-    """Keeps the last line true, asking the daemon as any other program would. A thread: its own process
-    answers.
+    """Keeps the last line up to date by asking the daemon through its socket. It needs a thread, because its
+    own process answers.
     """
 
     def __init__(self, progress: Progress, interface: str, *, width: int = 80) -> None:
@@ -141,7 +141,7 @@ class LiveLine:
         self._thread.start()
 
     def stop(self) -> None:
-        """Returns once nothing is written any more."""
+        """Return once nothing more is written."""
         self._ended.set()
         if self._thread.is_alive():
             self._thread.join(1.0)
@@ -161,7 +161,7 @@ class LiveLine:
 
 
 def live_text(status: Status, rates: dict[str, tuple[float, float]]) -> str:
-    """The state in one line: who is up, how far away, what flows."""
+    """The state in one line: peers that are up, round trip, rates."""
     if not any(link.state == "up" for link in status.links):
         why = next((link.why for link in status.links if link.why), "")
         return f"{status.interface}: {NO_LINK}{': ' + why if why else ''}"

@@ -74,9 +74,9 @@ def add(
     dry_run: DryRunOption = False,
     config: ConfigOption = None,
 ) -> None:
-    """Offer more. It takes effect at once.
+    """Offer more. This takes effect at once.
 
-    Peers reach a new subnet when it is among the allowed ips that they have for this machine.
+    Peers can reach a new subnet once they have it in their allowed ips for this machine.
     """
     from nconnect.cli.change import change_file
     from nconnect.config.edit import add_offers
@@ -99,7 +99,7 @@ def remove(
     yes: YesOption = False,
     config: ConfigOption = None,
 ) -> None:
-    """Offer something no longer. It takes effect at once."""
+    """Stop offering something. This takes effect at once."""
     from nconnect.cli.change import change_file
     from nconnect.config.edit import remove_offers
     from nconnect.io.files.config_file import load, read
@@ -108,8 +108,8 @@ def remove(
     offers = _read(subnet, service, expose)
     load(path)
     if not dry_run:
-        remove_offers(read(path), offers)  # what is not there is said before anything is asked
-        confirm(f"offer {_listed(offers)} no longer, and end the connections to it now?", yes)
+        remove_offers(read(path), offers)  # report what is not there before asking
+        confirm(f"stop offering {_listed(offers)}, and end the connections to it now?", yes)
     outcome = change_file(path, lambda text: remove_offers(text, offers), dry_run=dry_run)
     print(f"{_listed(offers)} removed: {outcome.value}")
 
@@ -126,7 +126,7 @@ def _read(subnet: Values, service: Values, expose: Values) -> Offers:
     }
     checks.finish()
     if not any(offers.values()):
-        raise UsageError("what is it about? Give --subnet, --service or --expose")
+        raise UsageError("nothing is named: give --subnet, --service or --expose")
     return offers
 
 

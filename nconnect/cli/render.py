@@ -1,4 +1,4 @@
-"""A `Status` as text: what is wrong first, then the interface, its links, its peers, its routes."""
+"""A `Status` as text: problems first, then the interface, its links, peers and routes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Rates = Mapping[str, tuple[float, float]]  # by peer: bytes received and sent a 
 
 
 def status_text(status: Status, *, now: float, colour: bool = False, rates: Rates | None = None) -> str:
-    """The whole state for a person; `now` is the wall clock's time. With `rates` also what flows now."""
+    """The whole state for a person. `now` is the wall clock's time. `rates`: also show current rates."""
     problems = problems_of(status)
     lines = [_headline(status, len(problems), now)]
     lines += [f"  ! {problem}" for problem in problems]
@@ -34,13 +34,13 @@ def status_text(status: Status, *, now: float, colour: bool = False, rates: Rate
 
 
 def problems_of(status: Status) -> list[str]:
-    """What is wrong, a sentence each, with what mends it if that is known; the daemon's own words first."""
+    """The problems, a sentence each, with what to do if that is known; the daemon's sentences first."""
     # With no link up each has a line of its own below, which says more.
     found = [problem for problem in status.problems if not problem.startswith(NO_LINK)]
     said: set[str] = set()
     for index, link in enumerate(status.links):
         if link.state != "up" and link.shared_with is None and link.why not in said:
-            said.update(filter(None, [link.why]))  # what stops all of them is one thing to mend
+            said.update(filter(None, [link.why]))  # report a common cause of all links once
             why = f": {link.why}" if link.why else ""
             what = "is connecting" if link.state == "connecting" else "is down, trying again"
             mend = "; `nconnect doctor` looks at the way to it" if link.state == "down" else ""
@@ -150,7 +150,7 @@ def _drops(status: Status) -> list[str]:
 
 
 def _paint(line: str) -> str:
-    """Colours for a terminal: headers bold, problems yellow, states by their word."""
+    """Colour a line for a terminal: headers bold, problems yellow, states by their word."""
     if line.startswith("  ! "):
         return f"{_YELLOW}{line}{_RESET}"
     if line.startswith(("LINK ", "PEER ")):

@@ -1,4 +1,4 @@
-"""Where a ping's time went: what `nconnect ping` says about its parts."""
+"""Where a ping's time goes: the parts of the round trip that `nconnect ping` prints."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def line(reply: PingReply) -> str:
 
 
 def averages(replies: Sequence[PingReply]) -> dict[str, float | None]:
-    """The mean of each part, over the answers that tell it."""
+    """The mean of each part, over the answers that contain it."""
     means: dict[str, float | None] = {}
     for part in PARTS:
         known = [ms for reply in replies if (ms := getattr(reply, part)) is not None]
@@ -34,7 +34,7 @@ def averages(replies: Sequence[PingReply]) -> dict[str, float | None]:
 
 
 def where_it_goes(replies: Sequence[PingReply]) -> list[str]:
-    """The parts of the mean, with their share; none when nothing is known of them."""
+    """The parts of the mean, with their share; empty if the parts are unknown."""
     means = averages(replies)
     peer = replies[0].peer if replies else ""
     known_peer = means["peer_node_ms"] is not None

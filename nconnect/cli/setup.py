@@ -48,7 +48,7 @@ def init(
     proxy: ProxyOption = None,
     role: Annotated[
         str | None,
-        typer.Option("--role", metavar="user|provider", help="Which side this is. [default: asked]"),
+        typer.Option("--role", metavar="user|provider", help="Which side this is. [default: asks]"),
     ] = None,
     scan: Annotated[
         bool,
@@ -62,7 +62,7 @@ def init(
 ) -> None:
     """Make this device's identity and configuration.
 
-    In a terminal it asks for what no option says. Nothing is searched unless --scan, or an answer, says so.
+    In a terminal it asks for what options do not say. It searches only with --scan, or if an answer says so.
     """
     import os
 
@@ -90,7 +90,7 @@ def init(
     address, provide, service, expose = answers.address, answers.provide, answers.service, answers.expose
     if not address:
         raise UsageError(
-            "which address has this device in the tunnel? Give --address 10.86.0.1/24 on the provider,"
+            "this device's address in the tunnel is missing: give --address 10.86.0.1/24 on the provider,"
             " --address 10.86.0.2/24 on the user's side"
         )
     checks = Checks()
@@ -137,13 +137,13 @@ def _tell_of_proxies(path: Path) -> None:
 
 
 def _complete(answers: Answers, *, ask: bool) -> None:
-    """Fill in what no option said: by asking, or where nobody is there, from the role and the search."""
+    """Complete the answers: by asking, or if there is no terminal, from the role and the search."""
     from nconnect.cli import interview
     from nconnect.config import parse_subnet, split_commas
 
     for name in ("address", "provide", "service", "expose"):
         setattr(answers, name, list(split_commas(getattr(answers, name))))
-    if answers.scan:  # then they are used before all is checked
+    if answers.scan:  # then they are used before everything is checked
         checks = Checks()
         checks.many("--provide", answers.provide, parse_subnet)
         checks.finish()
@@ -163,7 +163,7 @@ def _complete(answers: Answers, *, ask: bool) -> None:
 
 
 def default_identifier() -> str:
-    """The host's name, as far as it can stand in an NKN address."""
+    """The host's name, without characters that an NKN address cannot contain."""
     import re
     import socket
 

@@ -1,4 +1,4 @@
-"""`nconnect peer export` and `peer import`: a table of peers as a file, from one provider to another."""
+"""`nconnect peer export` and `peer import`: the table of peers as a file, to move it to another provider."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def export(
         Path | None, typer.Argument(metavar="[FILE]", help="A new file, 0600.", show_default=False)
     ] = None,
     secrets: Annotated[
-        bool, typer.Option("--secrets", help="With the preshared keys: the file is then a secret.")
+        bool, typer.Option("--secrets", help="Include the preshared keys: the file is then secret.")
     ] = False,
     config: ConfigOption = None,
 ) -> None:
@@ -54,7 +54,7 @@ def import_peers(
     dry_run: DryRunOption = False,
     config: ConfigOption = None,
 ) -> None:
-    """Add the peers of an exported table: all of them, or none. It takes effect at once."""
+    """Add the peers of an exported table, all or none. This takes effect at once."""
     from nconnect.cli.change import change_file
 
     wanted = _read(file)
@@ -112,9 +112,9 @@ def merged(
     count: dict[str, int],
     invited: Mapping[str, Mapping[str, Any]] = {},
 ) -> str:
-    """The text with these peers in it, but for those that came by invitation and are the same.
+    """The text with these peers added, except those that came by invitation and are equal.
 
-    Raises `ConfigError` when one is there already and differs.
+    Raises `ConfigError` if one exists already and differs.
     """
     import tomllib
 
@@ -123,7 +123,7 @@ def merged(
     try:
         there = {str(peer.get("name")): peer for peer in tomllib.loads(text).get("peer", [])}
     except (ValueError, AttributeError, TypeError):
-        there = {}  # the check of the result says it better
+        there = {}  # the check of the result reports the mistake
     for peer in wanted:
         fields = _fields(peer)
         known = there.get(fields["name"]) or invited.get(fields["name"])
@@ -190,5 +190,5 @@ def _read(file: Path) -> list[dict[str, Any]]:
         raise ConfigError(f"{file}: not a table of peers: {str(error).splitlines()[0]}") from None
     peers = content.get("peer", [])
     if set(content) - {"peer"} or not isinstance(peers, list) or not all(isinstance(p, dict) for p in peers):
-        raise ConfigError(f"{file}: holds more than [[peer]] sections: write it with `nconnect peer export`")
+        raise ConfigError(f"{file}: has more than [[peer]] sections: write it with `nconnect peer export`")
     return peers

@@ -1,4 +1,4 @@
-"""The commands as a tree of values, for all that is made from the source of `--help`."""
+"""The commands as a tree of values, for everything that is generated from the source of `--help`."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Command:
         return first.partition(". ")[0].rstrip(".")
 
     def walk(self) -> Iterator[Command]:
-        """This one and all below it, in the order of `--help`."""
+        """This command and all below it, in the order of `--help`."""
         yield self
         for command in self.commands:
             yield from command.walk()
@@ -56,7 +56,7 @@ def tree(app: typer.Typer) -> Command:
 
 
 def tree_around(ctx: typer.Context) -> Command:
-    """The whole tree that a running command is part of."""
+    """The whole tree that contains a running command."""
     return _command(ctx.find_root().command, "nconnect")
 
 

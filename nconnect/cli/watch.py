@@ -1,4 +1,4 @@
-"""`status --watch`: once a second, with rates, until q or Ctrl-C; survives the daemon's restart."""
+"""`status --watch`: once a second, with rates, until q or Ctrl-C, also across a restart of the daemon."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def watch(client: ControlClient, *, interval_s: float = _INTERVAL_S) -> None:
 
 
 def fitting(text: str, columns: int, rows: int) -> str:
-    """What of a text fits a terminal, so that it does not scroll; the last line says how to leave."""
+    """The part of a text that fits the terminal without scrolling; the last line says how to leave."""
     lines = [_cut(line, columns) for line in text.split("\n")]
     if len(lines) > rows - 1:
         lines = [*lines[: max(0, rows - 2)], "…"]
@@ -57,7 +57,7 @@ def fitting(text: str, columns: int, rows: int) -> str:
 
 
 def _cut(line: str, columns: int) -> str:
-    """At most so many characters, those that only colour not counted."""
+    """The line cut to so many characters, not counting colour codes."""
     parts = re.split(r"(\x1b\[[0-9;]*m)", line)
     left = columns
     for index in range(0, len(parts), 2):
@@ -68,7 +68,7 @@ def _cut(line: str, columns: int) -> str:
 
 @contextmanager
 def _screen() -> Iterator[None]:
-    """A screen of its own where there is a terminal: what stood there before comes back."""
+    """Use the terminal's alternate screen, if there is a terminal: the previous content comes back."""
     if not can_move():
         yield
         return
@@ -80,7 +80,7 @@ def _screen() -> Iterator[None]:
 
 
 def rates_between(before: Status, after: Status, seconds: float) -> dict[str, tuple[float, float]]:
-    """Bytes a second, received and sent, of each peer; none for one whose counters began anew."""
+    """Bytes a second, received and sent, of each peer; without peers whose counters were reset."""
     earlier = {peer.name: peer for peer in before.peers}
     rates = {}
     for peer in after.peers:
@@ -99,7 +99,7 @@ class _Keys:
         self._fd = fd
 
     def __call__(self, seconds: float) -> bool:
-        """Wait so long; True at once when q is pressed."""
+        """Wait so long; return True at once if q is pressed."""
         deadline = time.monotonic() + seconds
         while (left_s := deadline - time.monotonic()) > 0:
             readable, _, _ = select.select([self._fd] if self._fd is not None else [], [], [], left_s)
@@ -114,7 +114,7 @@ class _Keys:
 
 @contextmanager
 def _keys() -> Iterator[_Keys]:
-    """Keys without Enter while standard input is a terminal; its settings are put back."""
+    """Read keys without Enter while standard input is a terminal; restore its settings afterwards."""
     if not sys.stdin.isatty():
         yield _Keys(None)
         return

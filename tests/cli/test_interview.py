@@ -122,7 +122,7 @@ def test_in_a_terminal_it_asks(run: Run, config_path: Path, monkeypatch: pytest.
     [
         (["--role", "boss"], "write user or provider"),
         (["--role", "provider", "--provide", "nonsense", "--scan"], "nonsense"),
-        ([], "which address"),
+        ([], "this device's address in the tunnel is missing"),
     ],
 )
 def test_mistakes(run: Run, config_path: Path, arguments: list[str], says: str) -> None:

@@ -199,7 +199,7 @@ ADD = ["peer", "add", "tablet", f"tablet.{KEY}"]
             "ADDRESS: 'tablet' is not an NKN address",
         ),
         (["peer", "add", "laptop", LAPTOP, "--allowed-ips", "10.86.0.3"], "there is already a peer 'laptop'"),
-        (["peer", "set", "laptop"], "what is to change?"),
+        (["peer", "set", "laptop"], "nothing to change: give an option"),
         (["peer", "set", "laptpo", "--allow", "none"], "there is no peer 'laptpo': did you mean 'laptop'?"),
         (
             ["peer", "set", "laptpo", "--add-allow", "10.9.0.1"],

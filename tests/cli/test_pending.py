@@ -62,7 +62,7 @@ def test_approve_with_addresses(run: Run, made: Path, waiting: FakeBackend) -> N
 def test_who_did_not_try_is_not_approved(run: Run, made: Path, waiting: FakeBackend) -> None:
     result = run("peer", "approve", OTHER, "other")
     assert result.status == 2
-    assert "has not tried to come in" in result.err
+    assert "has not tried to connect" in result.err
     assert "reload" not in waiting.asked
     assert load(made).peers == ()
 

@@ -91,7 +91,7 @@ def test_who_declines_keeps_what_is_offered(run: Run, made: Path, monkeypatch: p
     remove = ("provide", "remove", "--subnet", "192.168.50.0/24")
     assert run(*remove).status == 1
     assert offers_of(made)["subnets"] == ["192.168.50.0/24"]
-    assert "offer 192.168.50.0/24 no longer" in asked[0][0]
+    assert "stop offering 192.168.50.0/24" in asked[0][0]
     assert run("provide", "remove", "--subnet", "192.168.9.0/24").status == 2
     assert len(asked) == 1, "what is not there is said before anything is asked"
     assert run(*remove, "--yes").status == 0
