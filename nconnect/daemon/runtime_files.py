@@ -50,8 +50,8 @@ class RuntimeFiles:
 
     def __init__(self, lock: Lock, backend: Backend) -> None:
         self._lock = lock
+        self._path = paths.socket_path(lock.interface)
         self._files = lock.files
-        self._interface = lock.interface
         self._backend = backend
         self._server: ControlServer | None = None
         self._failed = ""
@@ -60,7 +60,7 @@ class RuntimeFiles:
     async def listen(self) -> None:
         """Serve on the control socket. Raises `HostError`."""
         listener = await asyncio.to_thread(self._files.listen)
-        self._server = await ControlServer.on(listener, paths.socket_path(self._interface), self._backend)
+        self._server = await ControlServer.on(listener, self._path, self._backend)
 
     async def close(self) -> None:
         """Serve no more, and remove the socket; the lock stays."""
@@ -102,11 +102,11 @@ class RuntimeFiles:
             return True
         try:
             if await asyncio.to_thread(self._lock.renew):
-                log.warning("somebody removed %s: made again", paths.lock_path(self._interface))
+                log.warning("somebody removed %s: made again", paths.lock_path(self._lock.interface))
             if self._server is None or not await asyncio.to_thread(self._server.is_reachable):
                 await self._stop_serving()
                 await self.listen()
-                log.warning("somebody removed %s: made again", paths.socket_path(self._interface))
+                log.warning("somebody removed %s: made again", self._path)
                 await asyncio.sleep(PAUSE_S)
         except HostError as error:
             if str(error) != self._failed:
