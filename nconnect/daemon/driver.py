@@ -17,7 +17,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 
 from nconnect.daemon.events import ConfigChanged
-from nconnect.daemon.inflow import Inflow
+from nconnect.daemon.inflow import TURN_PACKETS, Inflow
 from nconnect.daemon.seams import Device, Link
 from nconnect.errors import DropReason
 from nconnect.host.offered import provides
@@ -45,7 +45,6 @@ TUN_BUDGET_PACKETS = 256
 PROMPT_BYTES = 2048  # a message that small holds a packet or two, not a transfer
 SPARSE_S = 0.001  # guessed: a small packet so long after the last turn is alone
 FLOOD_PACKETS = 128  # guessed: flows that are answered come as super-packets, so many do not fill a turn
-TURN_PACKETS = 1024  # guessed: 20 ms at most where the kernel refuses all; a batch of bulk has 190
 STAY_S = 1.0  # guessed: a move may put packets out of order, once
 _ALL = Feature.ALL  # an enum's member costs a look-up in its class
 LATE_S = 0.05  # guessed: three reports
@@ -93,8 +92,6 @@ class Driver:
         self._out = device.fds[0]  # the queue that is written to, and so that of the flows that are answered
         self._moved_at = -NEVER
         self._inflow = Inflow()
-        self._turn_left = TURN_PACKETS
-        self._turn_counted = False  # whether the end of this turn is waited for
 
     def start(self) -> None:
         """Begin to read the TUN, and to keep the core's timers."""
@@ -261,7 +258,7 @@ class Driver:
         payload = message.payload
         view = payload if isinstance(payload, memoryview) else memoryview(payload)
         packets = self._tunnel.receive(message.src, view, self._opened, self._clock())
-        if self._turn_left < len(packets) or self._inflow.waiting:
+        if self._inflow.left < len(packets) or self._inflow.waiting:
             self._write_in_turns(self._tunnel.receiver.opened_from, packets)
         else:
             self._write(packets)
@@ -275,7 +272,7 @@ class Driver:
     def _write_in_turns(self, source: str, packets: Sequence[memoryview]) -> None:
         """Write what this turn of the loop has room for; the rest waits, and sources take turns."""
         if not self._inflow.holds(source):
-            now = max(0, self._turn_left)
+            now = max(0, self._inflow.left)
             self._write(packets[:now])
             packets = packets[now:]
         if packets:
@@ -284,20 +281,20 @@ class Driver:
             self._count_turn()
 
     def _count_turn(self) -> None:
-        if not self._turn_counted:
-            self._turn_counted = True
+        if not self._inflow.is_counted:
+            self._inflow.is_counted = True
             self._loop.call_soon(self._next_turn)
 
     def _next_turn(self) -> None:
-        self._turn_counted = False
-        self._turn_left = TURN_PACKETS
+        self._inflow.left, self._inflow.is_counted = TURN_PACKETS, False
         if self._inflow.waiting:
             self._write(self._inflow.take(TURN_PACKETS))
             self._count_turn()
 
     def _write(self, packets: Sequence[memoryview]) -> None:
-        self._turn_left -= len(packets)
-        if self._turn_left < TURN_PACKETS // 2 and not self._turn_counted:
+        inflow = self._inflow
+        inflow.left -= len(packets)
+        if inflow.left < TURN_PACKETS // 2 and not inflow.is_counted:
             self._count_turn()
         fd = self._out
         for record in packets:

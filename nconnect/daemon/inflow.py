@@ -10,15 +10,21 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 
+TURN_PACKETS = 1024  # guessed: 20 ms at most where the kernel refuses all; a batch of bulk has 190
 # Guessed, at 20 us a packet: one source delays others by 80 ms at most, all together by a few times that.
 MAX_PACKETS, MAX_BYTES = 4096, 4 << 20  # of one source
 MAX_ALL_BYTES = 32 << 20
 
 
 class Inflow:
-    """The queues, by source: the NKN address of the peer under whose keys the packets came."""
+    """What a turn may still write, and the queues by source.
+
+    A source is the NKN address of the peer under whose keys the packets came.
+    """
 
     def __init__(self) -> None:
+        self.left = TURN_PACKETS  # how many packets may still be written in this turn of the loop
+        self.is_counted = False  # whether the driver waits for the end of this turn
         self.waiting = False  # whether there is anything: an attribute, for the hot path
         self._queues: dict[str, deque[bytes]] = {}  # in the order of their turns
         self._bytes: dict[str, int] = {}

@@ -15,8 +15,8 @@ import pytest
 
 from nconnect.crypto.aead import CipherSuite
 from nconnect.crypto.keys import Identity
-from nconnect.daemon.driver import FLOOD_PACKETS, TURN_PACKETS, Driver
-from nconnect.daemon.inflow import MAX_PACKETS
+from nconnect.daemon.driver import FLOOD_PACKETS, Driver
+from nconnect.daemon.inflow import MAX_PACKETS, TURN_PACKETS
 from nconnect.errors import DropReason
 from nconnect.ip import offload
 from nconnect.model import NknAddress, PeerConfig
