@@ -1,4 +1,4 @@
-"""The configuration file on the disk: found, read if it is secret, replaced as a whole under a lock."""
+"""The configuration file on the disk: find it, read it if it is secret, replace it whole under a lock."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def default_path(interface: str = DEFAULT_INTERFACE) -> Path:
 
 
 def choose_path(option: Path | None) -> Path:
-    """The file that is meant: the option's, else `$NCONNECT_CONFIG`, else that of nc0."""
+    """The file to use: the option's, otherwise `$NCONNECT_CONFIG`, otherwise that of nc0."""
     if option is not None:
         return option
     return Path(os.environ.get("NCONNECT_CONFIG") or default_path())
@@ -42,14 +42,14 @@ def interface_of(path: Path) -> str:
 
 
 def load(path: Path) -> Config:
-    """Read and check a file. Raises `ConfigError`, whose lines carry the path as it was given."""
+    """Read and check a file. Raises `ConfigError`, whose lines contain the path as it was given."""
     return check(path, read(path))
 
 
 def check(path: Path, text: str, *, read_seed: Callable[[str], str] | None = None) -> Config:
-    """Check a text as if it stood at `path`. Raises `ConfigError`.
+    """Check a text as if it were the content of `path`. Raises `ConfigError`.
 
-    `read_seed` gives the text of the file that `seed_file` names, in place of reading it.
+    `read_seed` returns the text of the file that `seed_file` names, instead of reading it.
     """
 
     def public_key_of(seed: bytes) -> bytes:
@@ -76,9 +76,9 @@ def read(path: Path, *, mend: str = _MEND_FILE, user: User | None = None) -> str
 
 
 def open_secret(path: Path, *, mend: str = _MEND_FILE, user: User | None = None) -> int:
-    """A secret file's descriptor. Raises `ConfigError` when it cannot be read, or when others can read it.
+    """A secret file's descriptor. Raises `ConfigError` if it cannot be read, or if others can read it.
 
-    `mend`: what to do when there is none. `user`: who named the file, if that was not the caller: it is read
+    `mend`: what to do if there is none. `user`: the user who named the file, if not the caller: it is read
     with that user's rights.
     """
     owner = user
@@ -136,7 +136,7 @@ def beside(path: Path, name: str) -> Path:
 
 
 def writer(path: Path) -> User | None:
-    """Who could have written the file, and is not us: files that it names are opened with their rights."""
+    """The other user who could have written the file: files that it names are opened with his rights."""
     folder, name = Folder.around(path)
     with folder:
         return _writer(folder, name)
@@ -168,7 +168,7 @@ def refuse_existing(path: Path) -> None:
 
 
 def create(path: Path, text: str, *, force: bool = False) -> None:
-    """Write a new file, and its folder if need be. Without `force` one that exists is left alone."""
+    """Write a new file, and its folder if necessary. Without `force` an existing file is not changed."""
     try:
         Folder.make(path.parent, mode=0o700).close()
     except OSError as error:
@@ -182,9 +182,9 @@ def create(path: Path, text: str, *, force: bool = False) -> None:
 
 
 def write(path: Path, text: str) -> None:
-    """Replace the file as a whole, its owner and mode kept; a new one is the folder's user's, and 0600.
+    """Replace the file as a whole and keep its owner and mode; a new one belongs to the folder's user, 0600.
 
-    A link is followed where nobody else can have made it. The caller holds the lock.
+    A link is followed only if nobody else can have made it. The caller holds the lock.
     """
     try:
         folder, name = Folder.around(path)
@@ -206,10 +206,10 @@ def write(path: Path, text: str) -> None:
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Hold the lock that every change of this file is made under, from reading it to writing it.
+    """Hold the lock for a change of this file, from reading it to writing it.
 
-    It is a lock of the folder itself, so no lock file stays behind. Raises `HostError` when somebody else
-    holds it for longer than `LOCK_TIMEOUT_S`.
+    The folder itself is locked, so no lock file remains. Raises `HostError` if another process holds the lock
+    for longer than `LOCK_TIMEOUT_S`.
     """
     try:
         folder, _ = Folder.around(path)

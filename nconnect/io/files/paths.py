@@ -28,7 +28,7 @@ def run_dir() -> Path:
 
 
 def state_dir(interface: str) -> Path:
-    """The folder of what an interface keeps between runs (not created)."""
+    """The folder of an interface's state between runs (not created)."""
     return Path(os.environ.get("NCONNECT_STATE_DIR") or STATE_DIR) / interface
 
 
@@ -71,10 +71,10 @@ def log_path(interface: str) -> Path:
 
 
 def make_run_dir() -> Path:
-    """Create the run folder: others may look for sockets in it, which are 0600 themselves.
+    """Create the run folder. Others may list it; the sockets in it are 0600.
 
-    What root makes in it only root may replace: one that an earlier version gave to the daemon's user is
-    taken back, and another user's is refused.
+    Only root may replace what root creates in it: a folder that an earlier version gave to the daemon's
+    user is taken back, and another user's folder is refused.
     """
     path = _make(run_dir(), 0o755)
     if os.geteuid():

@@ -1,4 +1,4 @@
-"""The bundle to attach to a bug report: what is needed to understand it, with every secret taken out."""
+"""The bundle for a bug report: what is needed to understand the problem, without secrets."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def secrets_of(config: Config | None) -> tuple[bytes, ...]:
 
 
 def words_of(config: Config | None) -> tuple[str, ...]:
-    """What logs in to the proxy, as it may be written: in the file, in the environment, in a request."""
+    """The login of the proxy in all forms: as in the file, in the environment, in a request."""
     proxy = config.network.proxy if config is not None else None
     if not isinstance(proxy, Proxy) or not proxy.username:
         return ()
@@ -45,7 +45,7 @@ def words_of(config: Config | None) -> tuple[str, ...]:
 
 
 def public_of(config: Config | None) -> tuple[bytes, ...]:
-    """The keys that may be shown: they stand in addresses."""
+    """The keys that may be shown, because they are part of addresses."""
     if config is None:
         return ()
     from nconnect.crypto.keys import Identity

@@ -1,4 +1,4 @@
-"""What an interface remembers between runs: small JSON values, one file each, in its state folder."""
+"""What an interface stores between runs: small JSON values, one file each, in its state folder."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _MAX_BYTES = 64 << 20  # guessed: far above what 10,000 peers need
 class StateStore:
     """Values by name in one folder, each replaced atomically.
 
-    `problems` has a sentence for each one lost, or that cannot be saved as long as it cannot.
+    `problems` has a sentence for each value that was lost, or that cannot be saved at the moment.
     """
 
     def __init__(self, folder: Path) -> None:

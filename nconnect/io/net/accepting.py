@@ -1,4 +1,4 @@
-"""Accepting connections on a listening socket: only those that are admitted, and a few in each turn."""
+"""Accepts connections on a listening socket: only those that are admitted, and a few in each turn."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ _NO_ROOM = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 
 
 class Acceptor:
-    """One listening socket. `admit(ip)` is asked before a connection costs anything: who is not admitted is
-    closed without a word. `on_socket(socket, ip)` gets the others, which do not block.
+    """One listening socket. `admit(ip)` is called before a connection costs work; if it returns False, the
+    connection is closed. `on_socket(socket, ip)` gets the others, as non-blocking sockets.
     """
 
     def __init__(

@@ -1,7 +1,7 @@
 """A node's TLS certificate: loaded from files, or its own, made once and kept with its key, mode 0600.
 
-Clients pin it by its SHA-256 (`https://HOST:PORT#sha256=…` as a seed), so neither its names nor its dates
-matter to them; they are there for clients that check them against a list of trusted certificates.
+Clients pin it by its SHA-256 (`https://HOST:PORT#sha256=…` as a seed), so its names and dates do not matter
+to them. They are for clients that verify it against a list of trusted certificates.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _FIRST = re.compile(r"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----", 
 
 
 def make_unless_there(path: Path, hosts: Iterable[str]) -> None:
-    """Have a certificate for these names and addresses at `path`; one that is there stays as it is.
+    """Make a certificate for these names and addresses at `path`, unless there is one.
 
     Raises `HostError` in one line.
     """

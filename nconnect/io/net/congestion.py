@@ -1,7 +1,7 @@
-"""Which congestion control the TCP of a link uses: the system's, but no BBR where the path is one room.
+"""Chooses the congestion control of a link's TCP: the system's, but not BBR on very short paths.
 
-BBR sends by a timer for each burst. Between two processes or two machines of one network the timers, and not
-the path, then set the pace, which costs a third of the rate (docs/decisions/0012).
+BBR uses a timer for each burst. Between two processes, or two machines of one network, the timers then
+limit the rate, and not the path, which costs a third of it (docs/decisions/0012).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _BBR = b"bbr"
 
 
 class CongestionControl:
-    """Of one connection; call `look` now and then with what the kernel knows of it."""
+    """For one connection; call `look` from time to time with the kernel's TCP_INFO."""
 
     __slots__ = ("_changed", "_done", "_resent_before")
 
@@ -28,7 +28,7 @@ class CongestionControl:
         self._resent_before = 0
 
     def look(self, sock: socket.socket, info: TcpInfo) -> None:
-        """Change to the plain one on a short path, and back when packets get lost there; once each."""
+        """Change to `RENO` on a short path, and back if packets are lost there; once each."""
         if self._done:
             return
         try:
@@ -39,7 +39,7 @@ class CongestionControl:
                 self._done = True
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, _BBR)
         except OSError:
-            self._done = True  # it is a matter of speed alone
+            self._done = True  # not an error: it affects speed only
 
     def _change(self, sock: socket.socket, info: TcpInfo) -> None:
         self._changed, self._resent_before = True, info.retransmitted

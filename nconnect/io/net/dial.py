@@ -1,10 +1,10 @@
-"""Opening TCP connections: the one place where the package connects to anything but a unix socket.
+"""Opens TCP connections: the only place where the package connects to anything but a unix socket.
 
-A name's addresses are tried as RFC 8305 ("Happy Eyeballs") says: families interleaved, the next address as
-soon as one fails or has been silent for 0.25 s, and the first that connects wins. So an address that swallows
-packets costs a quarter of a second and no time-out. aiohappyeyeballs runs that race.
+A name's addresses are tried as in RFC 8305 ("Happy Eyeballs"): IP versions interleaved, the next address as
+soon as one fails or has been silent for 0.25 s, and the first that connects wins. So an address that drops
+packets costs a quarter of a second instead of a time-out. aiohappyeyeballs implements this.
 
-Where IPv4 leads nowhere, IPv4 addresses are tried once more through the network's NAT64, if it has one.
+If there is no route for IPv4, IPv4 addresses are tried once more through the network's NAT64, if it has one.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ from nconnect.model import Proxy
 PROXY_S = 4.0  # guessed; below the 5 s that an attempt has, so that the error names the proxy
 ATTEMPT_DELAY_S = 0.25  # RFC 8305, section 8: "Connection Attempt Delay"
 
-# When addresses fail for different reasons, tell the one that says most: first what an address answered, then
-# what is wrong on the path to it.
+# If addresses fail for different reasons, report the most informative one: first an address's answer, then a
+# problem on the path to it.
 _TELLING = (
     errno.ECONNREFUSED, errno.ECONNRESET, errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ENETUNREACH,
 )  # fmt: skip
@@ -43,14 +43,15 @@ async def dial(
 ) -> socket.socket:
     """Connect to a TCP port: a connected, non-blocking, close-on-exec socket with TCP_NODELAY.
 
-    `host` is a name, an IPv4 or an IPv6 address without brackets. There is no time limit: the caller sets one
-    (`asyncio.timeout`), and cancelling leaves nothing open. Raises OSError, whose `plain_reason` is in words:
-    why the name has no address, or why no address could be connected to.
+    `host` is a name, an IPv4 or an IPv6 address without brackets. There is no time limit: the caller sets
+    one (`asyncio.timeout`); cancelling leaves nothing open. Raises OSError, whose `plain_reason` says why
+    the name has no address, or why no address could be connected to.
 
-    `admit` says why an address must not be connected to, or ""; where no other is left that is raised as a
-    `NetworkError`.
-    With a `proxy` that one is connected to, and asked for the connection; it looks up the name. This has
-    `PROXY_S`, and raises what `open_through` does, and `ProxyError`.
+    `admit` returns why an address must not be connected to, or "". If no other address is left, that reason
+    is raised as a `NetworkError`.
+
+    With a `proxy`, connects to the proxy and asks it for the connection; the proxy looks up the name. This
+    may take `PROXY_S`. Raises `ProxyError`, and what `open_through` raises.
     """
     if proxy is None:
         return await _dial_directly(host, port, admit)
@@ -90,7 +91,7 @@ async def _dial_directly(host: str, port: int, admit: Admit | None) -> socket.so
 
 
 async def _admitted(addresses: list[AddressInfo], admit: Admit | None) -> list[AddressInfo]:
-    """Those that may be connected to, at least one."""
+    """The addresses that may be connected to, at least one."""
     if admit is None:
         return addresses
     whys = [await admit(ip_address(str(info[4][0])), int(info[4][1])) for info in addresses]
@@ -127,7 +128,7 @@ def _new_socket(address: AddressInfo) -> socket.socket:
 
 
 def _in_words(error: OSError | RuntimeError) -> OSError:
-    """The most telling of the errors that the race has put into one; each is named there as "[Errno N]"."""
+    """The most informative of the errors that the race has joined into one, as "[Errno N]" each."""
     if isinstance(error, OSError) and error.errno:
         return OSError(error.errno, os.strerror(error.errno))
     found = [int(number) for number in _ERRNO.findall(str(error))]

@@ -1,4 +1,4 @@
-"""Listening sockets that are made at once, without an event loop: before a process gives up its rights."""
+"""Makes listening sockets without an event loop, before a process gives up its rights."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ IP_PKTINFO = 8  # linux/in.h; Python names it from 3.14 on
 
 
 def bind_tcp(host: str, port: int) -> socket.socket:
-    """A listening socket, not blocking; `::` takes IPv4 too. Raises `HostError` in one line."""
+    """A non-blocking listening socket; `::` accepts IPv4 too. Raises `HostError` in one line."""
     return _bind(host, port, socket.SOCK_STREAM)
 
 
@@ -68,7 +68,7 @@ def _ask_for_destination(listener: socket.socket) -> None:
 
 
 def bind_unix(path: Path) -> socket.socket:
-    """A listening unix socket, mode 0600, in place of a dead one. Raises `HostError` in one line."""
+    """A listening unix socket, mode 0600, replacing a dead one. Raises `HostError` in one line."""
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
     try:
         listener.setblocking(False)
@@ -84,7 +84,7 @@ def bind_unix(path: Path) -> socket.socket:
 
 
 def is_any_address(host: str) -> bool:
-    """Whether listening there means listening at all addresses of this machine."""
+    """Whether this address means all addresses of this machine."""
     try:
         return ip_address(host).is_unspecified
     except ValueError:
@@ -92,7 +92,7 @@ def is_any_address(host: str) -> bool:
 
 
 def outgoing_address() -> str:
-    """The address from which this machine reaches others, or its name; asks nobody."""
+    """The address from which this machine reaches others, or its name. Sends nothing."""
     for family, far in ((socket.AF_INET, "192.0.2.1"), (socket.AF_INET6, "2001:db8::1")):  # RFC 5737, 3849
         with suppress(OSError), socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as probe:
             probe.connect((far, 9))  # UDP: chooses a route, sends nothing

@@ -1,9 +1,9 @@
 """A stub resolver that asks all configured name servers at once (RFC 1035), for when the system's is slow.
 
-glibc asks at most three servers, one after another, for 5 s each: dead servers in front of a living one
-cost more than any connection waits. Here each server of resolv.conf gets the questions (A and AAAA) at the
-same time, again after 1, 2 and 4 s, and the first that knows an address wins. Names that are not for DNS
-alone (a single label, `.local`) are left to the system. dnspython reads and writes the messages.
+glibc asks at most three servers, one after another, for 5 s each: if the first ones are dead, that takes
+longer than any connection waits. Here all servers of resolv.conf get the questions (A and AAAA) at the same
+time, again after 1, 2 and 4 s, and the first that knows an address wins. Names that DNS alone cannot
+resolve (a single label, `.local`) are left to the system. dnspython reads and writes the messages.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ _MAX_DATAGRAM = 4096
 
 
 async def ask(host: str) -> list[AddressInfo]:
-    """What a name server knows, with port 0, IPv6 first; [] when none can be asked or knows one.
+    """The addresses that a name server knows, with port 0, IPv6 first; [] if none can be asked or knows one.
 
-    No time limit of its own; cancelling is safe.
+    It has no time limit; cancelling is safe.
     """
     if "." not in host.strip(".") or host.rstrip(".").endswith(".local"):
         return []
@@ -58,7 +58,7 @@ def servers() -> list[str]:
 
 
 def of_this_machine() -> list[Address]:
-    """The servers that are asked in the end: those of systemd-resolved too, which stands in front of them."""
+    """The servers that finally answer: also those behind systemd-resolved."""
     found = [*_servers_in(RESOLV_CONF), *_servers_in(RESOLVED_CONF)]
     return list(dict.fromkeys(ip_address(server.partition("%")[0]) for server in found))
 
@@ -82,7 +82,7 @@ def _servers_in(path: Path) -> list[str]:
 
 
 class _Question:
-    """What is asked of all servers, and what they have said."""
+    """One question to all servers, and their answers so far."""
 
     def __init__(self, queries: list[dns.message.QueryMessage]) -> None:
         self.answer: asyncio.Future[list[AddressInfo]] = asyncio.get_running_loop().create_future()
@@ -113,7 +113,7 @@ class _Question:
                 for query in self._queries if sock is not None else ():
                     sock.send(query.to_wire())  # type: ignore[union-attr]
             except BlockingIOError:
-                pass  # as good as lost on the way
+                pass  # like a packet that is lost on the way
             except OSError:
                 self._give_up(server)
         self._end_if_hopeless()

@@ -1,4 +1,4 @@
-"""Reaching IPv4 addresses from a network that has IPv6 only, through its NAT64 (RFC 7050)."""
+"""Reaches IPv4 addresses from an IPv6-only network through its NAT64 (RFC 7050)."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from nconnect.io.net.name_servers import AddressInfo
 from nconnect.io.net.resolve import stream_addresses
 from nconnect.ip import nat64
 
-_LOOK_S = 2.0  # guessed: a network whose name server takes longer has none, as far as we are concerned
-_KEEP_S = 600.0  # how long a network's prefix is taken to be the same; a change of the network voids it
+_LOOK_S = 2.0  # guessed: if the name server takes longer, we assume that there is no NAT64
+_KEEP_S = 600.0  # how long a network's prefix is cached; a change of the network clears it
 
 
 async def translated(addresses: list[AddressInfo]) -> list[AddressInfo]:
-    """The IPv4 ones among `addresses` as this network's NAT64 has them; [] when there is no NAT64."""
+    """The IPv4 addresses among `addresses`, translated for this network's NAT64; [] if there is none."""
     wanted = [(IPv4Address(info[4][0]), info) for info in addresses if info[0] == socket.AF_INET]
     if not wanted or not _has_ipv6():
         return []

@@ -1,9 +1,9 @@
 """Asking a proxy for a connection: HTTP CONNECT (RFC 9110 section 9.3.6) and SOCKS5 (RFC 1928, 1929).
 
-Both work on a socket that is connected to the proxy, and leave it connected to the destination, with nothing
-of it read. The proxy gets the destination's name and looks it up. CONNECT is spoken by h11, SOCKS5 by
-python-socks (docs/decisions/0014-proxies.md says why each). What a proxy may send is bounded; the caller sets
-a time limit.
+Both use a socket that is connected to the proxy, and leave it connected to the destination, without reading
+any of its data. The proxy gets the destination's name and looks it up. h11 implements CONNECT, python-socks
+SOCKS5 (docs/decisions/0014-proxies.md has the reasons). What a proxy may send is bounded; the caller sets a
+time limit.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ _SOCKS_NOT_ALLOWED = 2
 async def open_through(sock: socket.socket, proxy: Proxy, host: str, port: int) -> None:
     """Turn a connection to `proxy` into one to the destination, a host as in `dial`. The caller closes it.
 
-    Raises `ProxyError` when the proxy refuses us or is none, `LoginPageError` when it answers with one, and
-    `NetworkError` when the destination cannot be reached from there.
+    Raises `ProxyError` if the proxy refuses us or is not a proxy, `LoginPageError` if it answers with a login
+    page, and `NetworkError` if the destination cannot be reached from there.
     """
     ask = _connect if proxy.scheme == "http" else _socks5
     try:
@@ -136,7 +136,7 @@ async def _socks5(sock: socket.socket, proxy: Proxy, host: str, port: int) -> No
 
 
 class _Connected:
-    """In place of another proxy on the way: python-socks asks it for a connection to the proxy."""
+    """Gives python-socks our existing connection to the proxy, where it would open one."""
 
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock

@@ -14,7 +14,7 @@ _SMALL_BYTES = 4096  # guessed: half a frame under this is not worth a large buf
 
 
 class BufferPool:
-    """Buffers of one process. They stay: a new one would fault in page by page."""
+    """Buffers of one process. They are reused, because a new one would be faulted in page by page."""
 
     def __init__(self) -> None:
         self.spare: list[tuple[bytearray, memoryview]] = []

@@ -1,16 +1,16 @@
 """Host names to addresses.
 
-The system is asked, by `getaddrinfo`: it knows the hosts file, search domains and whatever else this
-machine is configured for. It blocks, for up to a minute when no name server answers. Therefore:
+The system's `getaddrinfo` is asked, because it knows the hosts file, search domains and the rest of this
+machine's configuration. It blocks, for up to a minute if no name server answers. Therefore:
 
-- It runs in at most 16 threads, which end with the process. A look-up under way is joined, never started
+- It runs in at most 16 threads, which end with the process. A look-up in progress is joined, never started
   twice.
-- When it takes long, or fails for the time being, `name_servers` asks all configured servers side by side.
-  The first address that either finds is taken, so that dead servers in front of a living one cost 0.3 s.
-- Addresses are kept for a few seconds, so that several links that connect at once, or retry, ask once. That
-  a name does not exist is kept for one second. A change of the network or of resolv.conf voids all of it.
+- If it takes long, or fails temporarily, `name_servers` asks all configured servers in parallel. The first
+  address that either finds is used, so that dead servers cost 0.3 s.
+- Addresses are cached for a few seconds, so that several links that connect or retry at once ask once. That a
+  name does not exist is cached for one second. A change of the network or of resolv.conf clears the cache.
 
-State is kept for each event loop; the threads are the process's.
+There is one cache for each event loop, and one set of threads for the process.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ from weakref import WeakKeyDictionary
 from nconnect.io.net import name_servers
 
 MAX_THREADS = 16
-SLOW_S = 0.3  # guessed: a name server that lives answers sooner, unless it has to ask others
-GRACE_S = 1.0  # guessed: what the servers have to answer after the system has failed for the time being
-_ANSWER_S = 4.0  # guessed; below the 5 s that an attempt has, so that the error names the cause
-_KEEP_S = 3.0  # below a connection's time-out: a name that moved is asked for again at the next attempt
+SLOW_S = 0.3  # guessed: a live name server answers sooner, unless it has to ask others
+GRACE_S = 1.0  # guessed: how long the servers may take after the system has failed temporarily
+_ANSWER_S = 4.0  # guessed; below the 5 s of an attempt, so that the error names the cause
+_KEEP_S = 3.0  # below a connection's time-out, so that the next attempt asks again for a name that moved
 KEEP_FAILURE_S = 1.0
 MAX_KEPT = 256  # names
 UNANSWERED = "no name server answered (see /etc/resolv.conf)"
@@ -55,12 +55,12 @@ async def stream_addresses(host: str, port: int, *, keep_s: float = _KEEP_S) -> 
 
 
 def is_asking(host: str) -> bool:
-    """Whether a look-up of this name is under way, so that asking once more would only join it."""
+    """Whether a look-up of this name is in progress, so that asking again would only join it."""
     return host in _names().asking
 
 
 def forget() -> None:
-    """The network has changed: forget all answers, and join no look-up that began before."""
+    """Forget all answers, and join no earlier look-up, because the network has changed."""
     _names().forget()
 
 
@@ -155,7 +155,7 @@ def _configuration() -> tuple[int, ...]:
 
 
 async def _find(host: str) -> Addresses:
-    """Ask the system, and the name servers too when it is slow."""
+    """Ask the system, and also the name servers if it is slow."""
     system = asyncio.wrap_future(_threads.look_up(host))
     servers: asyncio.Task[Addresses] | None = None
     try:
@@ -180,7 +180,7 @@ async def _find(host: str) -> Addresses:
 
 
 def _is_temporary(error: BaseException | None) -> bool:
-    """Whether it says nothing of the name: no server answered, or none could be asked."""
+    """Whether the error says nothing about the name: no server answered, or none could be asked."""
     return isinstance(error, OSError) and not (
         isinstance(error, socket.gaierror) and error.errno in (socket.EAI_NONAME, socket.EAI_NODATA)
     )
@@ -190,7 +190,7 @@ def _is_temporary(error: BaseException | None) -> bool:
 
 
 class _Threads:
-    """`_look_up` in at most MAX_THREADS threads; more names wait until one has nothing else to do."""
+    """Runs `_look_up` in at most MAX_THREADS threads; further names wait until one is free."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()

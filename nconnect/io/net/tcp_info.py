@@ -1,4 +1,4 @@
-"""What the kernel knows of a TCP connection (struct tcp_info of <linux/tcp.h>), as far as pacing asks."""
+"""The kernel's facts about a TCP connection that pacing needs (struct tcp_info of <linux/tcp.h>)."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class TcpInfo:
 
 
 def read(sock: socket.socket) -> TcpInfo:
-    """One reading; raises OSError when the socket is no TCP connection."""
+    """Read it once; raises OSError if the socket is not a TCP connection."""
     data = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _SIZE)
     mss, unacked, rtt_us, resent, acked, unsent, min_rtt_us, busy_us, limited_us = _FIELDS.unpack(data)
     return TcpInfo(

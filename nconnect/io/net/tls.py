@@ -1,4 +1,4 @@
-"""TLS as a client: contexts that are made once, pinned certificates, and what went wrong, in words."""
+"""TLS as a client: contexts that are made once, pinned certificates, and failures in words."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ _NO_TLS = ("WRONG_VERSION_NUMBER", "UNKNOWN_PROTOCOL", "HTTP_REQUEST", "PACKET_L
 
 @cache
 def verifying() -> ssl.SSLContext:
-    """Checks name, dates and issuer. One for all: to load the authorities takes 20 ms, and blocks."""
+    """A context that checks name, dates and issuer. Shared: loading the authorities blocks for 20 ms."""
     return ssl.create_default_context()
 
 
 @cache
 def unverifying() -> ssl.SSLContext:
-    """Checks nothing: for a certificate that is compared with a pin, or where TLS is no proof."""
+    """A context that checks nothing: for pinned certificates, or where TLS is not a proof."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
@@ -45,7 +45,7 @@ def unverifying() -> ssl.SSLContext:
 
 
 async def context_for(pin: str | None, *, verify: bool = True) -> ssl.SSLContext:
-    """What to shake hands with; then `check_pin` follows where there is a pin."""
+    """The context for a handshake. If there is a pin, `check_pin` must follow."""
     return await asyncio.to_thread(verifying) if pin is None and verify else unverifying()
 
 
@@ -70,7 +70,7 @@ async def explained(
 ) -> TlsError:
     """A failed handshake in words, with what to do. `plain`: the scheme of the URL without TLS.
 
-    A certificate that was refused is looked at in a second handshake, for its fingerprint.
+    The fingerprint of a refused certificate is read in a second handshake.
     """
     server = join_addr(host, port)
     if not isinstance(error, ssl.SSLCertVerificationError):
@@ -98,7 +98,7 @@ async def explained(
 
 
 async def speaks_tls(host: str, port: int, proxies: Proxies) -> bool:
-    """Whether the server takes a TLS handshake, within `_LOOK_S`; its certificate does not matter."""
+    """Whether the server completes a TLS handshake within `_LOOK_S`, with any certificate."""
     return await _fingerprint(host, port, proxies) is not None
 
 

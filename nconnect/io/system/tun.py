@@ -3,10 +3,10 @@
 A packet on a descriptor is a 10-byte virtio-net header and an IP packet (<linux/if_tun.h>, IFF_VNET_HDR).
 The device is not persistent: it vanishes with its descriptors, and its addresses and routes with it.
 
-It has several queues, a descriptor each (IFF_MULTI_QUEUE), since a queue that is full loses packets of
-whatever flow. The kernel puts packets of a flow that was written to a descriptor into that one's queue, and
-others by the flow's hash. As all is written to one, flows that are answered, TCP's above all, have that one
-for themselves and the few one-way ones whose hash is theirs.
+It has several queues, a descriptor each (IFF_MULTI_QUEUE), because a full queue drops packets of all flows
+in it. The kernel puts packets of a flow into the queue to which packets of that flow were written, and
+other flows into queues by their hash. We write everything to one queue. So flows that are answered, TCP's
+above all, share that queue only with the few one-way flows whose hash leads there.
 """
 
 from __future__ import annotations
@@ -59,10 +59,10 @@ _REFUSALS = {
 
 
 class Tun:
-    """An open TUN device. `features` is what it takes and gives.
+    """An open TUN device. `features` is what it accepts and emits.
 
-    Each of `fds` is to be read, and all is written to one of them, at first `fd`. When that becomes another
-    one, flows that are answered move there.
+    Read all of `fds`, and write everything to one of them, at first `fd`. If you change to another one, flows
+    that are answered move to it.
     """
 
     def __init__(self, name: str, *, refuse: Feature | None = None) -> None:
@@ -158,7 +158,7 @@ class Tun:
 
 
 def is_held(name: str) -> bool:
-    """Whether some process has the TUN device of this name open: without one it would be gone."""
+    """Whether a process has the TUN device with this name open; otherwise it would not exist."""
     try:
         flags = int(Path(f"/sys/class/net/{name}/tun_flags").read_text(), 16)
     except (OSError, ValueError):
