@@ -16,7 +16,7 @@ from nconnect.daemon.expiry import without_expired
 from nconnect.daemon.settings import InForce
 from nconnect.errors import HostError, NconnectError
 from nconnect.host.diff import setting
-from nconnect.host.facts import Facts
+from nconnect.host.facts import HostFacts
 from nconnect.host.flow_limits import Budgets
 from nconnect.host.offered import peer_id, provides
 from nconnect.host.plan import HostPlan, plan, refuse_taken_addresses, shut_off
@@ -248,7 +248,7 @@ class HostState:
             *(o.problem for o in stopped(self._config, self._endpoints(), devices, proxies=self._proxies)),
         ]
 
-    def _facts(self) -> Facts:
+    def _facts(self) -> HostFacts:
         return replace(self._host.read_facts(), endpoints=self._endpoints(), proxies=self._proxies)
 
     def _give_flows(

@@ -13,7 +13,7 @@ from ipaddress import ip_address
 from urllib.parse import urlsplit
 
 from nconnect.config.proxy import Proxies
-from nconnect.host.facts import Facts, LocalRoute
+from nconnect.host.facts import HostFacts, LocalRoute
 from nconnect.model import Address, Config, Endpoint, Prefix
 
 
@@ -54,7 +54,7 @@ def is_named(address: Address, config: Config, proxies: Proxies) -> bool:
 
 
 def bypasses(
-    endpoints: Iterable[Endpoint], routed: Iterable[Prefix], interface: str, facts: Facts
+    endpoints: Iterable[Endpoint], routed: Iterable[Prefix], interface: str, facts: HostFacts
 ) -> tuple[HostRoute, ...]:
     """The host routes without which the routes of `routed` would lead to `endpoints` through the tunnel.
 

@@ -37,7 +37,7 @@ class LocalNeighbour:
 
 
 @dataclass(frozen=True, slots=True)
-class Facts:
+class HostFacts:
     """What the kernel says. Sysctls that this kernel does not have are absent."""
 
     interfaces: tuple[LocalInterface, ...] = ()

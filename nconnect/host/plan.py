@@ -15,7 +15,7 @@ from nconnect.errors import HostError
 from nconnect.host import flow_limits, nft
 from nconnect.host.bypass import HostRoute, bypasses, named
 from nconnect.host.closing import Closing
-from nconnect.host.facts import Facts
+from nconnect.host.facts import HostFacts
 from nconnect.host.forwarding import VIRTUAL_KINDS, Guard
 from nconnect.host.offered import provides, reachable_exposed
 from nconnect.host.overlap import proposal
@@ -63,7 +63,7 @@ class HostPlan:
     elsewhere: tuple[Prefix, ...] = field(default=(), compare=False)  # what other interfaces lead to
 
 
-def plan(config: Config, facts: Facts) -> HostPlan:
+def plan(config: Config, facts: HostFacts) -> HostPlan:
     """The host state that `config` asks for on a machine as `facts` describe it."""
     addresses, skipped = _addresses(config, facts)
     endpoints = tuple(dict.fromkeys((*named(config, facts.proxies), *facts.endpoints)))
@@ -119,7 +119,7 @@ def shut_off(made: HostPlan) -> tuple[SkippedRoute, ...]:
     )
 
 
-def _flow_limits(config: Config, facts: Facts) -> dict[str, int]:
+def _flow_limits(config: Config, facts: HostFacts) -> dict[str, int]:
     """How many connections each peer may have open here; empty if peers may open none."""
     if not (provides(config) or config.inbound):
         return {}
@@ -127,7 +127,7 @@ def _flow_limits(config: Config, facts: Facts) -> dict[str, int]:
     return {peer.name: peer.max_flows or default for peer in config.peers}
 
 
-def refuse_taken_addresses(config: Config, facts: Facts) -> None:
+def refuse_taken_addresses(config: Config, facts: HostFacts) -> None:
     """Raise `HostError` if an address for our interface belongs to another interface or to a gateway: this
     machine would then talk to itself instead.
 
@@ -148,7 +148,7 @@ def refuse_taken_addresses(config: Config, facts: Facts) -> None:
                 )
 
 
-def _addresses(config: Config, facts: Facts) -> tuple[list[InterfaceAddress], list[SkippedRoute]]:
+def _addresses(config: Config, facts: HostFacts) -> tuple[list[InterfaceAddress], list[SkippedRoute]]:
     """The addresses. If an address's network is already in use here, it is set without its network.
 
     The peers in that network are then routed one by one.
@@ -173,7 +173,7 @@ def _addresses(config: Config, facts: Facts) -> tuple[list[InterfaceAddress], li
 
 
 def _closing(
-    config: Config, networks: Iterable[Prefix], endpoints: tuple[Endpoint, ...], facts: Facts
+    config: Config, networks: Iterable[Prefix], endpoints: tuple[Endpoint, ...], facts: HostFacts
 ) -> Closing | None:
     if not config.fail_closed:
         return None
@@ -186,7 +186,7 @@ def _closing(
     )
 
 
-def _with_advice(why: str, prefix: Prefix, wanted: Iterable[Prefix], config: Config, facts: Facts) -> str:
+def _with_advice(why: str, prefix: Prefix, wanted: Iterable[Prefix], config: Config, facts: HostFacts) -> str:
     """The reason, and what to do if addresses are used twice."""
     if "; " in why or why == no_ipv6(config.interface, facts):
         return why  # it says so itself, or there is none
@@ -205,7 +205,7 @@ def _elsewhere(
     skipped: Iterable[SkippedRoute],
     around: Iterable[HostRoute],
     interface: str,
-    facts: Facts,
+    facts: HostFacts,
 ) -> Iterator[Prefix]:
     """The prefixes that this machine reaches by another way than the tunnel."""
     yield from (each.route for each in skipped)
@@ -214,7 +214,7 @@ def _elsewhere(
     yield from (prefix for prefix in _known_prefixes(interface, facts) if prefix not in ours)
 
 
-def _known_prefixes(interface: str, facts: Facts) -> Iterator[Prefix]:
+def _known_prefixes(interface: str, facts: HostFacts) -> Iterator[Prefix]:
     """What this machine reaches by other interfaces than `interface`; the default route is left out."""
     for local in facts.interfaces:
         if local.name != interface:
@@ -224,7 +224,7 @@ def _known_prefixes(interface: str, facts: Facts) -> Iterator[Prefix]:
             yield route.prefix
 
 
-def no_ipv6(interface: str, facts: Facts) -> str | None:
+def no_ipv6(interface: str, facts: HostFacts) -> str | None:
     """Why the tunnel interface can have no IPv6 address here; None if it can."""
     default = facts.sysctls.get("net/ipv6/conf/default/disable_ipv6")
     disabled = facts.sysctls.get(f"net/ipv6/conf/{interface}/disable_ipv6", default)
@@ -238,7 +238,7 @@ def no_ipv6(interface: str, facts: Facts) -> str | None:
     return None
 
 
-def _device_sysctls(config: Config, facts: Facts) -> Iterator[tuple[str, str]]:
+def _device_sysctls(config: Config, facts: HostFacts) -> Iterator[tuple[str, str]]:
     """Settings of the tunnel interface; first in the order in which they must be made."""
     name = config.interface
     ipv6 = f"net/ipv6/conf/{name}"
@@ -250,7 +250,7 @@ def _device_sysctls(config: Config, facts: Facts) -> Iterator[tuple[str, str]]:
         yield f"net/ipv4/conf/{name}/route_localnet", "1"
 
 
-def _sysctls(config: Config, facts: Facts) -> Iterator[tuple[str, str]]:
+def _sysctls(config: Config, facts: HostFacts) -> Iterator[tuple[str, str]]:
     """Settings of the whole machine, only if a provided subnet needs them.
 
     rp_filter needs no change: sources of peers are routed into the tunnel, so they pass even strict checking.
@@ -275,7 +275,7 @@ def _sysctls(config: Config, facts: Facts) -> Iterator[tuple[str, str]]:
         yield IPV6_FORWARDING, "1"
 
 
-def _guard(config: Config, facts: Facts) -> Guard | None:
+def _guard(config: Config, facts: HostFacts) -> Guard | None:
     """For which IP versions forwarding is, or will be, on only because of nconnect; None if for none."""
     versions = tuple(
         version
@@ -296,7 +296,7 @@ def _guard(config: Config, facts: Facts) -> Guard | None:
     return Guard(versions, tuple(sorted(later | set(facts.other_tunnels))), bridges)
 
 
-def _warnings(config: Config, facts: Facts) -> Iterator[str]:
+def _warnings(config: Config, facts: HostFacts) -> Iterator[str]:
     reachable = reachable_exposed(config)
     for server in config.provide.expose:
         if server not in reachable:

@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from ipaddress import ip_network
 
-from nconnect.host.facts import Facts, LocalInterface
+from nconnect.host.facts import HostFacts, LocalInterface
 from nconnect.model import Address, Config, Endpoint, Prefix
 
 OWN_METRIC = {4: 0, 6: 1024}  # of the routes that we set: the kernel's defaults (IP6_RT_PRIO_USER)
 
 
-def obstacle(prefix: Prefix, config: Config, facts: Facts, endpoints: Iterable[Endpoint] = ()) -> str | None:
+def obstacle(
+    prefix: Prefix, config: Config, facts: HostFacts, endpoints: Iterable[Endpoint] = ()
+) -> str | None:
     """Why a route to `prefix` through the tunnel must not be set; None if it may.
 
     The kernel uses the longest prefix. So a network of this machine inside `prefix` stays reachable, and a
@@ -32,7 +34,7 @@ def obstacle(prefix: Prefix, config: Config, facts: Facts, endpoints: Iterable[E
     return taken(prefix, config.interface, facts) or hidden(prefix, config.interface, facts)
 
 
-def taken(prefix: Prefix, interface: str, facts: Facts) -> str | None:
+def taken(prefix: Prefix, interface: str, facts: HostFacts) -> str | None:
     """What already uses the addresses of `prefix` on this machine; None if nothing does."""
     for local in facts.interfaces:
         if local.name == interface:
@@ -62,7 +64,7 @@ def taken(prefix: Prefix, interface: str, facts: Facts) -> str | None:
     return None
 
 
-def hidden(prefix: Prefix, interface: str, facts: Facts) -> str | None:
+def hidden(prefix: Prefix, interface: str, facts: HostFacts) -> str | None:
     """The gateway of this machine that a route to `prefix` would hide, as a reason; None if none."""
     for route in facts.routes:
         if route.interface == interface or route.gateway is None or not _holds(prefix, route.gateway):
@@ -72,7 +74,7 @@ def hidden(prefix: Prefix, interface: str, facts: Facts) -> str | None:
     return None
 
 
-def networks_inside(prefix: Prefix, interface: str, facts: Facts) -> Iterator[tuple[Prefix, str]]:
+def networks_inside(prefix: Prefix, interface: str, facts: HostFacts) -> Iterator[tuple[Prefix, str]]:
     """The networks of this machine inside `prefix`, so that only the rest goes into the tunnel.
 
     Each comes with its interface's name.
@@ -82,21 +84,21 @@ def networks_inside(prefix: Prefix, interface: str, facts: Facts) -> Iterator[tu
             yield network, local.name
 
 
-def networks_around(prefix: Prefix, interface: str, facts: Facts) -> Iterator[tuple[Prefix, str]]:
+def networks_around(prefix: Prefix, interface: str, facts: HostFacts) -> Iterator[tuple[Prefix, str]]:
     """The networks of this machine around `prefix`, which lose addresses to it, with interfaces."""
     for local, network in _own_networks(interface, facts):
         if network != prefix and within(prefix, network):
             yield network, local.name
 
 
-def _own_networks(interface: str, facts: Facts) -> Iterator[tuple[LocalInterface, Prefix]]:
+def _own_networks(interface: str, facts: HostFacts) -> Iterator[tuple[LocalInterface, Prefix]]:
     for local in facts.interfaces:
         for network in dict.fromkeys(address.network for address in local.addresses):
             if local.name != interface and network.prefixlen < network.max_prefixlen:
                 yield local, network
 
 
-def _in_use(prefix: Prefix, interface: str, own: Address, facts: Facts) -> str | None:
+def _in_use(prefix: Prefix, interface: str, own: Address, facts: HostFacts) -> str | None:
     """Which address of `prefix` is known to be used on an interface whose network holds `prefix`."""
     if _holds(prefix, own):
         return f"it holds this machine's address {own}"
@@ -109,7 +111,7 @@ def _in_use(prefix: Prefix, interface: str, own: Address, facts: Facts) -> str |
     return None
 
 
-def _is_reached_otherwise(wanted: Prefix, prefix: Prefix, interface: str, facts: Facts) -> bool:
+def _is_reached_otherwise(wanted: Prefix, prefix: Prefix, interface: str, facts: HostFacts) -> bool:
     """Whether another interface has a longer prefix than `prefix` for all of `wanted`."""
     others = [network for _, network in _own_networks(interface, facts)]
     others += [route.prefix for route in facts.routes if route.interface != interface and not route.kind]

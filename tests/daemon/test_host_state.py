@@ -18,7 +18,7 @@ from nconnect.daemon.events import Bus, PlanInForce
 from nconnect.daemon.host_state import HostState
 from nconnect.daemon.settings import InForce
 from nconnect.errors import HostError
-from nconnect.host.facts import Facts, LocalInterface
+from nconnect.host.facts import HostFacts, LocalInterface
 from nconnect.host.offered import peer_id
 from nconnect.host.plan import HostPlan
 from nconnect.invite.table import PeerTable
@@ -69,7 +69,7 @@ class Notes:
         if self.refuses == what:
             raise HostError(f"cannot {what}")
 
-    def read_facts(self) -> Facts:
+    def read_facts(self) -> HostFacts:
         return self.facts
 
     def apply(self, plan: HostPlan) -> None:
@@ -282,7 +282,7 @@ def test_after_the_end_nothing_is_set_again() -> None:
         await case.made.remove(asked=False)
         case.host.gone = ["interface nc0"]
         assert await case.made.repair(AsyncMock(side_effect=AssertionError("a device was made"))) == []
-        case.host.facts = Facts()
+        case.host.facts = HostFacts()
         await case.made.follow_network()
         assert case.host.asked == ["remove", "apply", "remove"]
 

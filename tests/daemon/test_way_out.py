@@ -12,7 +12,7 @@ from nconnect.config.proxy import DIRECT, Proxies
 from nconnect.daemon.events import PlanInForce
 from nconnect.daemon.settings import InForce
 from nconnect.daemon.way_out import MAX_ENDPOINTS, SAID_FOR_S, Endpoints, WayOut
-from nconnect.host.facts import Facts, LocalInterface
+from nconnect.host.facts import HostFacts, LocalInterface
 from nconnect.host.plan import plan
 from nconnect.invite.table import PeerTable
 from nconnect.model import Address, Config, NetworkConfig, NodeConfig, Proxy
@@ -43,7 +43,7 @@ class Case:
     async def _plan(self) -> None:
         self.plans += 1
 
-    def planned(self, facts: Facts = FACTS) -> Case:
+    def planned(self, facts: HostFacts = FACTS) -> Case:
         self.made.plan_in_force(PlanInForce(plan(self.config, facts)))
         return self
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ipaddress import ip_address, ip_interface, ip_network
 
-from nconnect.host.facts import Facts, LocalInterface, LocalRoute
+from nconnect.host.facts import HostFacts, LocalInterface, LocalRoute
 from nconnect.model import (
     AllowRule,
     Config,
@@ -49,7 +49,7 @@ USER = Config(
     network=NetworkConfig(seed_rpc=("http://203.0.113.7:30003", "http://seed.example:30003")),
     peers=(peer("provider", 9, "10.86.0.1/32", "fd86::1/128", "192.168.50.0/24", "fd50::/64"),),
 )
-FACTS = Facts(
+FACTS = HostFacts(
     interfaces=(
         LocalInterface("lo", (ip_interface("127.0.0.1/8"), ip_interface("::1/128"))),
         LocalInterface("eth0", (ip_interface("192.168.1.20/24"), ip_interface("fe80::1/64"))),

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from nconnect.host.facts import Facts, LocalInterface
+from nconnect.host.facts import HostFacts, LocalInterface
 from nconnect.host.forwarding import NOT_FORWARDED_COUNTER
 from nconnect.host.plan import IP_FORWARD, IPV6_FORWARDING, plan
 from nconnect.host.ruleset import Rule
@@ -19,17 +19,17 @@ DOCKER = LocalInterface("docker0", (), "bridge")
 CABLE = LocalInterface("eth1", ())
 
 
-def guard_rules(facts: Facts) -> list[Rule]:
+def guard_rules(facts: HostFacts) -> list[Rule]:
     """The rules of the forward chain that are about other interfaces."""
     chain = plan(PROVIDER, facts).state.ruleset.chains["forward"].rules
     return [rule for rule in chain if "nc0" not in str(rule)]
 
 
-def versions_stopped(facts: Facts) -> list[str]:
+def versions_stopped(facts: HostFacts) -> list[str]:
     return [version for version in ("ipv4", "ipv6") if any(version in str(r) for r in guard_rules(facts))]
 
 
-def names_passed(facts: Facts) -> list[object]:
+def names_passed(facts: HostFacts) -> list[object]:
     return [rule[0]["match"]["right"] for rule in guard_rules(facts) if "set" in str(rule)]
 
 

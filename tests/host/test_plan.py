@@ -10,7 +10,7 @@ import pytest
 
 from nconnect.config.proxy import Proxies
 from nconnect.errors import HostError
-from nconnect.host.facts import Facts, LocalInterface, LocalRoute
+from nconnect.host.facts import HostFacts, LocalInterface, LocalRoute
 from nconnect.host.plan import HostPlan, plan, refuse_taken_addresses, shut_off
 from nconnect.model import Config, Exposed, ProvidedSubnet, Proxy
 from tests.host.examples import FACTS, PROVIDER, USER, peer
@@ -20,7 +20,7 @@ def routes(made: HostPlan) -> list[str]:
     return [str(route) for route in made.state.routes]
 
 
-def why_skipped(config: Config, facts: Facts, prefix: str) -> str | None:
+def why_skipped(config: Config, facts: HostFacts, prefix: str) -> str | None:
     made = plan(replace(config, peers=(peer("p", 9, prefix),)), facts)
     reasons = [s.why for s in made.skipped_routes if s.route == ip_network(prefix)]
     assert bool(reasons) != (prefix in routes(made))
@@ -54,7 +54,7 @@ def test_what_would_cut_the_machine_off_is_skipped(prefix: str, why: str) -> Non
     assert why in (why_skipped(USER, FACTS, prefix) or "")
 
 
-def bypasses(prefix: str, facts: Facts = FACTS) -> list[str]:
+def bypasses(prefix: str, facts: HostFacts = FACTS) -> list[str]:
     made = plan(replace(USER, peers=(peer("p", 9, prefix),)), facts)
     assert routes(made) == [prefix]
     return [str(route) for route in made.state.bypasses]
@@ -106,7 +106,7 @@ def test_an_address_of_this_machine_needs_no_host_route() -> None:
 CLOSED = ("closed4", "closed6")
 
 
-def closed(config: Config, facts: Facts = FACTS) -> tuple[list[str], HostPlan]:
+def closed(config: Config, facts: HostFacts = FACTS) -> tuple[list[str], HostPlan]:
     made = plan(replace(config, fail_closed=True), facts)
     return [str(prefix) for prefix in made.closed], made
 

@@ -7,7 +7,7 @@ from ipaddress import ip_address, ip_interface, ip_network
 
 import pytest
 
-from nconnect.host.facts import Facts, LocalInterface, LocalNeighbour, LocalRoute
+from nconnect.host.facts import HostFacts, LocalInterface, LocalNeighbour, LocalRoute
 from nconnect.host.plan import HostPlan, plan
 from nconnect.model import Config
 from tests.host.examples import FACTS, PROVIDER, USER, peer, same
@@ -15,7 +15,7 @@ from tests.host.examples import FACTS, PROVIDER, USER, peer, same
 LAN = "192.168.50.0/24"
 
 
-def at(network: str, interface: str = "docker0", *, facts: Facts = FACTS) -> Facts:
+def at(network: str, interface: str = "docker0", *, facts: HostFacts = FACTS) -> HostFacts:
     """The facts, and an interface that is in another network too."""
     held = ip_interface(network)
     return replace(

@@ -26,7 +26,7 @@ from nconnect.host.diff import (
     diff,
     undo,
 )
-from nconnect.host.facts import Facts, LocalInterface, LocalRoute
+from nconnect.host.facts import HostFacts, LocalInterface, LocalRoute
 from nconnect.host.flow_limits import CONNTRACK_MAX
 from nconnect.host.forwarding import VIRTUAL_KINDS
 from nconnect.host.judge import judge, owner_of
@@ -63,7 +63,7 @@ class Host:
         """A sentence: what to restore could not be kept; "" when it could."""
         return self._file.problem
 
-    def read_facts(self) -> Facts:
+    def read_facts(self) -> HostFacts:
         """What a plan needs to know of the kernel."""
         with asking("read the machine's addresses"), Netlink() as netlink:
             links = netlink.links()
@@ -80,7 +80,7 @@ class Host:
         )
         records = self._records()
         there_before = [frozenset(record.interfaces) for record in records if record.interfaces]
-        return Facts(
+        return HostFacts(
             interfaces,
             tuple(route for route in routes if route not in own),
             tuple(neighbours),
