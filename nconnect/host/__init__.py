@@ -4,7 +4,7 @@ touching it. Pure.
     nconnect.io.system.host.read_facts            model.Config
                   |                                    |
                   v                                    v
-            facts.Facts ------------------------> plan.plan ---> plan.HostPlan
+            facts.HostFacts --------------------> plan.plan ---> plan.HostPlan
                                                     |              HostState, skipped routes, warnings
               routes, bypass, overlap: which        |
               prefixes may go into the tunnel       +-- nft.ruleset --> ruleset.Ruleset (one table)
