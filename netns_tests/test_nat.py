@@ -199,6 +199,24 @@ def test_two_hosts_of_a_household_reach_each_other_inside_and_not_by_their_mappi
         assert first.hears(b"inside")
 
 
+def test_the_ipv6_firewall_lets_in_answers_alone(networks: Networks) -> None:
+    site = networks.sites["household"]
+    host = site.host.socket(socket.AF_INET6, socket.SOCK_DGRAM)
+    server, stranger = (networks.lab.internet.socket(socket.AF_INET6, socket.SOCK_DGRAM) for _ in range(2))
+    with closing(host), closing(server), closing(stranger):
+        host.bind(("::", 0))
+        inside = (site.addresses6[0], host.getsockname()[1])
+        for sock in (host, server, stranger):
+            sock.settimeout(5)
+        server.bind((NODE_HOST6, PORT))
+        stranger.bind((NODE_HOST6, OTHER_PORT))
+        host.sendto(b"hello", (NODE_HOST6, PORT))
+        assert server.recvfrom(100)[1][:2] == inside  # no NAT
+        stranger.sendto(b"unasked", inside)
+        server.sendto(b"answer", inside)  # later, so that the other one would have come before it
+        assert host.recv(100) == b"answer"
+
+
 # --- the STUN client, at our node ---
 
 
