@@ -65,7 +65,6 @@ def up(
                     checked,
                     source,
                     keep_trying=persistent or is_detached,
-                    detached=is_detached,
                     on_ready=on_ready,
                 )
             except NetworkError as error:

@@ -47,7 +47,6 @@ def run(
     source: ConfigSource,
     *,
     keep_trying: bool,
-    detached: bool,
     on_ready: Callable[[], None],
 ) -> int:
     """Run the tunnel until a signal, or `nconnect down`, ends it; the exit status.

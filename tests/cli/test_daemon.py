@@ -42,10 +42,7 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
 def test_up_in_the_foreground(run: Run, made: Path, started: list[dict[str, Any]]) -> None:
     assert run("up").status == 0
     assert run("up", "--keep-trying").status == 0
-    assert [(c["path"], c["keep_trying"], c["detached"]) for c in started] == [
-        (made, False, False),
-        (made, True, False),
-    ]
+    assert [(c["path"], c["keep_trying"]) for c in started] == [(made, False), (made, True)]
     assert started[0]["config"].interface == "nc0"
 
 
