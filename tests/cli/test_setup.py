@@ -63,7 +63,7 @@ def test_it_never_overwrites_unasked(run: Run, made: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        ([], ["Give --address 10.86.0.1/24 on the provider"]),
+        ([], ["give --address 10.86.0.1/24 on the provider"]),
         (["--address", "10.86.0.1"], ["--address: '10.86.0.1' has no prefix length: write 10.86.0.1/24"]),
         (["--address", "10.86.0.1/24,10.86.0.1/16"], ["10.86.0.1 is there twice"]),
         (
