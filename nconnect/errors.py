@@ -1,12 +1,15 @@
-"""Every error this project raises, and every reason for which it drops a packet.
+"""Every error this project raises, and every reason for which the tunnel and its driver drop a packet.
 
 An error's text is one line that says what is wrong and what to do about it; the command line prints it
 unchanged. Hostile bytes never end a batch with an error: they are dropped, counted under a `DropReason`.
 
 To add a drop reason: a member of `DropReason`; count it where the packet is refused (in the tunnel,
 `peer.drops[DropReason.…] += 1`, or `drops` of the part if no peer is known); a row in docs/protocol.md
-("Refusals"), in the order of the checks; a sentence in `REASONS` of lab/reference/metrics.py, then
-`scripts/reference`; a test that asserts it by name. `status` and the metrics show it without further work.
+("Refusals") and in docs/architecture.md ("A packet's way"); a sentence in `REASONS` of
+lab/reference/metrics.py, then `scripts/reference`; a test that asserts it by name. `status` and the metrics
+show it without further work if it is counted in the `drops` of a peer, the tunnel or the driver; those of
+another part are added in `nconnect.daemon.backend`. The firewall's reasons are counters of
+`nconnect.host.nft`; a node has its own (`nconnect.node`, `NodeDrop`).
 """
 
 from __future__ import annotations

@@ -47,8 +47,9 @@ or a name server: that runs in threads (`asyncio.to_thread`, `io.net.resolve`), 
 the test of a part that does otherwise. What is left on the loop: the log's lines, written to standard error;
 one stat of /etc/resolv.conf for each name that is looked up; what `nconnect node --capture-file` writes.
 
-Tasks run under the supervisor, which starts a task that failed again, with a pause, counts it, and says so in
-`status`. `Daemon.first_tasks` run from the start, `Daemon.tasks` once the host is set.
+Lasting tasks run under the supervisor: when one fails it is started again after a pause, counted, and named
+in `status`; one that returns has ended for good. Tasks for one thing (`reload`, `save counters`) run without
+it. `Daemon.first_tasks` run from the start, `Daemon.tasks` once the host is set.
 
 To add
 ------

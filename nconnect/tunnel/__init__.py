@@ -17,9 +17,9 @@ reads no clock, socket or randomness: `now` and bytes are arguments. docs/protoc
 
 After the packets are written, `receiver.received` acts on what else the batch means: timers, feedback,
 control frames. What the core wants done goes to `outputs` (a deque of values, `poll_output`); what time
-brings comes by `handle_timeout`. It calls nobody back.
+brings comes by `handle_timeout`. It asks back for two things only, both arguments of `received`.
 
-Who owns whom (one arrow: constructs):
+Who owns whom (one arrow: keeps):
 
     core.Tunnel --+-> sessions.Sessions --+-> handshakes.Handshakes      makes, replaces and erases keys
                   |                       +-> control_frames.ControlFrames   pings, feedback, links, …
@@ -55,15 +55,16 @@ Keys of one peer (`session.Session`), and what moves them:
     we answer an initiation                           (stays)    new
     the first batch under next arrives     current    next       -          -
     180 s after a pair was made            each pair is erased at its own age
-    close, expiry, a changed peer          all are erased
+    close, expiry, a peer that is removed  all are erased (also when its preshared key changes)
 
 Packets are sealed under `current` only. All of them can open what is still on its way, so that a rekey at
-full speed loses nothing. Only `handshakes` writes `Peer.session` and `Peer.handshake`; `peer.Peer` has the
-table of who writes what, and tests/tunnel/test_peer.py checks it.
+full speed loses nothing. Only `handshakes` makes, replaces and erases keys (`Peer.session`,
+`Peer.handshake`); inside a key pair the counter advances where a batch is sealed, the replay window where one
+is opened. `peer.Peer` has the table of who writes what, and tests/tunnel/test_peer.py checks it.
 
 State of a peer as `status` says it (`peer.PeerState`):
 
-    never --initiation--> handshaking --keys--> up --unanswered for 6 s--> stale --anything heard--> up
+    never --initiation--> handshaking --keys--> up -----unanswered------> stale --anything heard--> up
                                                  |                           |
                                                  +---- keys end, close ------+ (stale, without keys)
     any --expires_at is past--> expired --let in again--> never or stale
@@ -72,28 +73,42 @@ Timers (`timers.Timer`), all of one peer; `timer_heap` holds one time to look at
 
     RETRY_HANDSHAKE       0.5, 1, 2, then every 5 s    an initiation is unanswered
     GIVE_UP_HANDSHAKE     90 s                         of attempts; what waits is thinned out
-    QUESTION, UNANSWERED  3 s, then 3 s                data sent, nothing heard: ping; then a handshake
+    QUESTION, UNANSWERED  3 s, then 3 to 12 s          data sent, nothing heard: ping; then a handshake. The
+                                                       second is 4 round trips; 1 s after a link is back
     KEEPALIVE             10 s                         data heard, nothing sent: an empty batch
     PERSISTENT_KEEPALIVE  25 s                         a side that keeps sessions pings
     ERASE_KEYS            180 s                        after a pair was made
     EXPIRE                at most 60 s                 the wall clock may be set: look again
-    LANES, REORDER        see `nconnect.tunnel.paths`
+    LANES                 0.3 s                        several lanes: which of them are dead
+    REORDER               up to 30 ms                  what was held back for its order is let go
 
-Why a batch is held back. `core.Tunnel.may_bypass` has all reasons in one expression: flows are distributed
-over several lanes; the peer's TUN does not take it as it is; it is too large; something waits already; the
-path is paced, or the peer has to catch up first (`paths.feedback`); each message is signed, and a larger
-batch is cheaper (`send_queue`, GATHER_BYTES); or there is no key, and a handshake is under way. A batch that
-was *received* is held back only where the path disturbs the order (`paths.reorder`).
+Why a packet waits in the queue instead of leaving at once (`core.Tunnel.may_bypass`, but for the first):
 
-Refusals on the way in stand in `receiver.BatchReceiver.receive` in the order of the checks. A packet whose
-source is not the peer's is refused in `_check_sources` there. To add a drop reason: see `nconnect.errors`.
+    the driver   packets of several peers were read together, or the link is down, full, or paced
+    lanes        a scheduler distributes the peer's flows over several lanes
+    features     the peer's TUN does not take it as it is, or it is larger than the peer's largest batch
+    order        something of this peer waits already
+    pacing       the lane's pacer, or its window of bytes in flight (`paths.feedback`)
+    gathering    each message is signed, and a larger batch is cheaper (`send_queue`, GATHER_BYTES)
+    keys         none, too old to send under, or the peer is in doubt: what was sent went unanswered
 
-Who may cost us what: an unknown sender is looked at a few times a second (`strangers`); of a peer at most
-20 refused handshakes a second are read; one batch gets one answer of a kind. A forged message changes no
-state.
+Why the queue holds a batch back (`send_queue.SendQueue.next_batch`): the link is not writable; it is another
+peer's turn, or another link's; pacing, gathering and keys as above (without a key it starts a handshake);
+and, while a scheduler is in use, a dead lane, a flow that has just moved (`paths.lanes.Hold`), or no room to
+stripe. What was *received* is held back where the path disturbs the order (`paths.reorder`), and by
+`nconnect.daemon.inflow`, so that one peer's flood does not delay another's packets.
+
+Refusals on the way in: begin at `receiver.BatchReceiver.receive`, which calls the checks in their order. A
+packet whose source is not the peer's is refused in `_check_sources` there. To add a drop reason: see
+`nconnect.errors`.
+
+Who may cost us what: an unknown sender is looked at 8 times a second (32 at once), all of them together 256
+times (`strangers`); of a peer at most 20 refused handshakes a second are read; one batch gets one answer of a
+kind. A forged message changes no keys, and starts at most one handshake of ours.
 
 To add a control frame: a `RecordKind` and the size of its body in `nconnect.wire.tunnel`, a branch in
 `control_frames.ControlFrames.received`, a row in docs/protocol.md ("Data"). From 128 on, older versions
 skip it. To add a timer: a member of `timers.Timer` and a branch in `sessions.Sessions._on_timer`. To add an
-output: a dataclass in `outputs`; the driver hands it to the daemon's event bus.
+output: a dataclass in `outputs` and a member of `Output`; the driver hands it to the daemon's event bus, and
+a row in the table of `nconnect.daemon.wiring` subscribes to it.
 """

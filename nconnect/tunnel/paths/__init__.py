@@ -11,7 +11,8 @@ A peer has one path today, over NKN's relays:
   must be cut or split for it, the order of what comes, and delivery feedback.
 - **lane**: one of a path's parallel ways (`lanes.Lane`), with its queue, its pacer and its round trip. The
   relayed path has one for each pair of links (`relayed.RelayedPath`).
-- **best lane** (`Path.lane`): what is sparse and all control frames go there.
+- **best lane** (`Path.lane`): what is sparse goes there, and control frames that do not belong to a lane
+  (a pong and a report go back by the lane that they answer; a question is asked on the lane it is about).
 - **dead lane**: nothing comes back on it while another lane is answered.
 - **striped** flow: a bulk flow whose batches go over several lanes at once.
 
@@ -36,15 +37,12 @@ A lane's life (`lanes.Lanes.judge`, timer LANES every 0.3 s while something is s
     asked   --0.6 s (or three round trips), and others answered--> dead: its flows move to the best lane
     dead    --asked every 2 s, and it answers--------------------> alive
 
-One lane is the normal case and costs nothing: no scheduler, no watching. With several in use, a `Scheduler`
-pins each flow to a lane (a flow that changed lanes could overtake itself, so the new lane waits until what
-was under way on the old one has arrived) and goes away when one lane is enough again.
+One lane is the normal case and costs nothing: no scheduler, no watching. With several in use, once a packet
+must wait, a `Scheduler` pins each flow to a lane, and goes away when one lane is enough again. A flow that
+changed lanes could overtake itself, so the new lane waits until what was under way on the old one has
+arrived.
 
-Why a batch is held back on its way out: the lane's pacer has learnt that the path is slower than what is
-sent (`feedback.Sending`; the queue then stands here, in FQ-CoDel, and not in a relay); more is under way
-than a peer that cannot keep up may have (WINDOW_BYTES); or a flow has just moved (`lanes.Hold`). On its way
-in: only when it overtook another one, on a path that does that (`reorder.Order`), or it is striped
-(`reorder.ReorderBuffer`).
+Why a packet waits and why a batch is held back: `nconnect.tunnel` has the complete list.
 
 The pacer (`nconnect.queueing.pacer`) learns from reports as BBR does from acknowledgements
 (draft-ietf-ccwg-bbr: delivery rate and least round trip), but paces only while a queue stands. Nothing here
@@ -53,17 +51,22 @@ is a congestion control of its own: packets are IP, and their own protocols have
 `direct` is the pure machine of a direct path over UDP: it finds, judges and leaves one. It is not yet a
 `path.Path`, and nothing calls it.
 
-To add a kind of path, as a direct one over UDP or TCP:
+To add a kind of path, as a direct one over UDP or TCP. `path.Path` has what every path has; where other
+modules use what only `relayed.RelayedPath` has (`lanes`, `lane_arrivals`, stripes), they need a seam first:
+`core`, `receiver`, `send_queue`, `sessions`, `handshakes`, `control_frames`, `manager`, and the daemon's
+metrics. Then:
 
 1. a module beside `relayed`, with a subclass of `path.Path`: its framing (`prefix`, `split`), and how large
-   a batch may be and what must be cut (`batch_bytes`, `unit`, `suited`). One lane will do: `Path` itself
-   has no others;
-2. `peer.Peer.path` is the path that carries now. A peer that has several paths keeps them beside it, and
-   `manager.PathManager`, which alone writes it, chooses: it knows when a path came, died or is quicker;
+   a batch may be and what must be cut (`batch_bytes`, `unit`, `suited`). `manager.greeted` sets `features`
+   and `batch_bytes` from the peer's handshake: a path's own bound is the smaller one. One lane will do;
+2. `peer.Peer.path` is the path that carries now; `peer.Peer` makes a relayed one. A peer that has several
+   keeps them beside it, and `manager.PathManager` chooses: it knows when one came, died or is quicker;
 3. a way in: what arrives on its socket is split by its framing, and goes on where
    `receiver.BatchReceiver.receive` has found the key pair. The frame's lane number says by which path it
-   came (numbers from 64 on are free);
+   came; `manager.heard_on` takes it modulo 64 today;
 4. a way out: an output beside `outputs.Send` for control frames, and in `daemon.driver` a socket as a
-   `Link`;
-5. tests: `tests/tunnel/paths`, and a network for it beside `tests/sim/lanes.py`.
+   `daemon.seams.Link`. The core's tables of links (`link_rates`, `link_signs`) have 8 entries, one for each
+   configured link;
+5. the socket and its task in `daemon.wiring`, the configuration, `status`, docs/protocol.md;
+6. tests: `tests/tunnel/paths`, and a network for it beside `tests/sim/lanes.py`.
 """

@@ -19,7 +19,7 @@ UNIT_S = 0.004  # as long as the pacer's burst: a token waits for no more than t
 
 
 class Path:
-    """A path with one lane. The core and the send queue use what is declared here, whatever kind it is of.
+    """A path with one lane: what every kind has. `nconnect.tunnel.paths` says what a second kind still lacks.
 
     A kind of path says how a sealed batch is framed (`prefix`, `split`), and may have more lanes than one:
     then it is `several`, and has a `scheduler` while it needs one.
