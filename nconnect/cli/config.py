@@ -90,8 +90,8 @@ def reload(ctx: typer.Context, config: ConfigOption = None) -> None:
 
 def shown(config: Config) -> dict[str, Any]:
     """A configuration as the file's tables, with all defaults, and with secrets hidden."""
-    from nconnect.config import format_allow_rule
     from nconnect.config.accept_routes import told
+    from nconnect.config.values import format_allow_rule
     from nconnect.model import STUN_PORTS, join_addr
 
     content: dict[str, Any] = {

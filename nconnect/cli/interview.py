@@ -180,7 +180,7 @@ def _role(ask: Ask) -> str:
 
 
 def _address(ask: Ask, default: str) -> str:
-    from nconnect.config import parse_addresses
+    from nconnect.config.values import parse_addresses
     from nconnect.errors import ConfigError
 
     problem = ""

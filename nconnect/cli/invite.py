@@ -72,9 +72,9 @@ def create(
     import os
     import time
 
-    from nconnect import config as values
     from nconnect.cli.output import print_json, time_text
     from nconnect.cli.setup import own_address
+    from nconnect.config import values
     from nconnect.control.client import ControlClient
     from nconnect.invite import pool
     from nconnect.invite.book import Invitation
@@ -202,7 +202,7 @@ def _to_json(each: Invitation, now: float) -> dict[str, Any]:
 
 
 def _end(text: str, now: float) -> float:
-    from nconnect.config import parse_expires
+    from nconnect.config.values import parse_expires
 
     at = parse_expires(text, now=now)
     if at is None:

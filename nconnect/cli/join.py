@@ -66,9 +66,9 @@ def join(
     import asyncio
     import os
 
-    from nconnect import config as values
     from nconnect.cli.output import print_json
     from nconnect.cli.setup import default_identifier
+    from nconnect.config import values
     from nconnect.config.accept_routes import parse_accept_routes, told
     from nconnect.config.proxy import of_setting
     from nconnect.crypto.keys import Identity
@@ -151,9 +151,9 @@ def join(
 
 def _within(accept: AcceptRoutes, apply: Callable[[AcceptRoutes], Welcome]) -> Welcome:
     """The welcome, with only those routes that are accepted, or that a person accepts now."""
-    from nconnect.config import parse_addresses, parse_prefixes
     from nconnect.config.accept_routes import not_accepted
     from nconnect.config.private import is_private
+    from nconnect.config.values import parse_addresses, parse_prefixes
     from nconnect.invite.applicant import RoutesNotAccepted
 
     unspent = "nothing was joined, and the invitation is still valid"

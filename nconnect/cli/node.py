@@ -152,7 +152,7 @@ def node(
 
     from nconnect.cli.logs import log_to_stderr
     from nconnect.cli.options import Checks
-    from nconnect.config import check_host
+    from nconnect.config.values import check_host
     from nconnect.daemon.node import run, settings_of
     from nconnect.errors import UsageError
     from nconnect.model import NodeConfig

@@ -81,7 +81,7 @@ def confirm(question: str, yes: bool) -> None:
 
 def interface_at(path: Path) -> str:
     """The interface of a file, which need not exist. Raises `ConfigError` if its name cannot be one."""
-    from nconnect.config import check_interface_name
+    from nconnect.config.values import check_interface_name
     from nconnect.io.files.config_file import interface_of
 
     return check_interface_name(interface_of(path))
@@ -89,7 +89,7 @@ def interface_at(path: Path) -> str:
 
 def read_proxy(checks: Checks, text: str | None) -> Proxy | Literal["none"] | None:
     """The value of `--proxy`; it may contain a password, so remove it from the process list."""
-    from nconnect.config import parse_proxy_setting
+    from nconnect.config.proxy import parse_proxy_setting
     from nconnect.io.process.process import hide_argument
 
     if text is None:
@@ -115,7 +115,7 @@ class Checks:
         self, option: str, texts: Sequence[str] | None, check: Callable[[str], object]
     ) -> tuple[str, ...]:
         """The checked values of an option that may be repeated and may contain commas."""
-        from nconnect.config import split_commas
+        from nconnect.config.values import split_commas
 
         found = split_commas(texts or ())
         for text in found:

@@ -78,8 +78,8 @@ def add(
     config: ConfigOption = None,
 ) -> None:
     """Add a peer. This takes effect at once."""
-    from nconnect import config as values
     from nconnect.cli.change import change_file
+    from nconnect.config import values
     from nconnect.config.edit import add_peer
 
     path = chosen(ctx, config)
@@ -197,8 +197,8 @@ def set_values(
     config: ConfigOption = None,
 ) -> None:
     """Change a peer. This takes effect at once; other settings stay."""
-    from nconnect import config as values
     from nconnect.cli.change import change_peer
+    from nconnect.config import values
     from nconnect.config.edit import KEEP, PeerChange, set_peer
 
     given = (new_name, address, allowed_ips, allow, add_allow, remove_allow, preshared_key_file, expires)
@@ -269,14 +269,14 @@ def remove(
 
 
 def read_prefixes(checks: Checks, texts: Values) -> tuple[str, ...]:
-    from nconnect.config import parse_prefixes
+    from nconnect.config.values import parse_prefixes
 
     return checks.many("--allowed-ips", texts, lambda text: parse_prefixes([text]))
 
 
 def read_allow(checks: Checks, texts: Values) -> tuple[str, ...] | None:
     """The rules of `--allow`; None for `all` (also when absent), () for `none`."""
-    from nconnect.config import parse_allow_rule, split_commas
+    from nconnect.config.values import parse_allow_rule, split_commas
 
     words = split_commas(texts or ())
     if texts is None or words == ("all",):
@@ -292,7 +292,7 @@ def read_allow(checks: Checks, texts: Values) -> tuple[str, ...] | None:
 def read_expires(checks: Checks, text: str | None) -> float | None:
     import time
 
-    from nconnect.config import parse_expires
+    from nconnect.config.values import parse_expires
 
     return (
         None if text is None else checks.one("--expires", text, lambda t: parse_expires(t, now=time.time()))
@@ -301,7 +301,7 @@ def read_expires(checks: Checks, text: str | None) -> float | None:
 
 def _read_key(checks: Checks, path: Path) -> str | None:
     """A preshared key as hex. The file must be as secret as the configuration."""
-    from nconnect.config import parse_key
+    from nconnect.config.values import parse_key
     from nconnect.io.files.config_file import exists, read
 
     def check(name: str) -> str:
@@ -338,7 +338,7 @@ def _allow_of(text: str, name: str) -> tuple[str, ...] | None:
 def _merge_allow(
     current: tuple[str, ...] | None, added: tuple[str, ...], removed: tuple[str, ...]
 ) -> tuple[str, ...]:
-    from nconnect.config import parse_allow_rule
+    from nconnect.config.values import parse_allow_rule
 
     if current is None:
         raise ConfigError(
@@ -377,13 +377,13 @@ def _states(interface: str) -> dict[str, str]:
 
 
 def _allow_text(peer: PeerConfig) -> str:
-    from nconnect.config import format_allow_rule
+    from nconnect.config.values import format_allow_rule
 
     return "all" if peer.allow is None else ", ".join(map(format_allow_rule, peer.allow)) or "nothing"
 
 
 def _peer_json(peer: PeerConfig, states: dict[str, str], table: PeerTable) -> dict[str, Any]:
-    from nconnect.config import format_allow_rule
+    from nconnect.config.values import format_allow_rule
 
     return {
         "name": peer.name,

@@ -64,8 +64,8 @@ def approve(
     config: ConfigOption = None,
 ) -> None:
     """Add an address that tried to connect as a peer. This takes effect at once."""
-    from nconnect import config as values
     from nconnect.cli.change import change_file
+    from nconnect.config import values
     from nconnect.config.edit import add_peer
     from nconnect.control.client import ControlClient
     from nconnect.io.files.config_file import load
@@ -104,7 +104,7 @@ def _from_pool(path: Path, text: str, interface: str) -> tuple[str, ...]:
     """The next free addresses of the tunnel's networks, except those reserved by invitations."""
     import time
 
-    from nconnect.config import parse_prefix
+    from nconnect.config.values import parse_prefix
     from nconnect.invite import pool
     from nconnect.io.files import peer_table
     from nconnect.io.files.config_file import check

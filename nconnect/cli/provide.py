@@ -116,7 +116,7 @@ def remove(
 
 def _read(subnet: Values, service: Values, expose: Values) -> Offers:
     """The options' values by their names in the file; raises `ConfigError` with a line for each mistake."""
-    from nconnect import config as values
+    from nconnect.config import values
 
     checks = Checks()
     offers = {

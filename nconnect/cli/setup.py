@@ -66,8 +66,8 @@ def init(
     """
     import os
 
-    from nconnect import config as values
     from nconnect.cli import interview
+    from nconnect.config import values
     from nconnect.config.edit import new_file
     from nconnect.io.files import config_file
 
@@ -139,7 +139,7 @@ def _tell_of_proxies(path: Path) -> None:
 def _complete(answers: Answers, *, ask: bool) -> None:
     """Complete the answers: by asking, or if there is no terminal, from the role and the search."""
     from nconnect.cli import interview
-    from nconnect.config import parse_subnet, split_commas
+    from nconnect.config.values import parse_subnet, split_commas
 
     for name in ("address", "provide", "service", "expose"):
         setattr(answers, name, list(split_commas(getattr(answers, name))))

@@ -73,8 +73,8 @@ def import_peers(
 
 def peers_text(peers: Any, *, secrets: bool) -> str:
     """The `[[peer]]` sections of a configuration, in its own form."""
-    from nconnect.config import format_allow_rule
     from nconnect.config.edit import add_peer
+    from nconnect.config.values import format_allow_rule
 
     text = "# nconnect: a table of peers, for `nconnect peer import`.\n"
     for peer in peers:

@@ -15,14 +15,14 @@ from datetime import UTC, datetime
 from enum import Enum
 from typing import Any
 
-from nconnect import config
+from nconnect.config import values
 from nconnect.errors import ConfigError
 
 # The lists of [provide]: what an entry is called, and its parser. Entries that parse alike are the same.
 OFFERS: dict[str, tuple[str, Callable[[str], object]]] = {
-    "subnets": ("subnet", config.parse_subnet),
-    "services": ("service", config.parse_service),
-    "expose": ("exposed server", config.parse_expose),
+    "subnets": ("subnet", values.parse_subnet),
+    "services": ("service", values.parse_service),
+    "expose": ("exposed server", values.parse_expose),
 }
 
 

@@ -255,10 +255,6 @@ def parse_allow_rule(text: str) -> AllowRule:
     return AllowRule(prefix, _parse_ports(ports_text, text), protocol)
 
 
-def parse_allow_rules(texts: Iterable[str]) -> tuple[AllowRule, ...]:
-    return tuple(map(parse_allow_rule, texts))
-
-
 def format_allow_rule(rule: AllowRule) -> str:
     """The text that `parse_allow_rule` reads as this rule."""
     is_host = rule.prefix.prefixlen == rule.prefix.max_prefixlen

@@ -16,8 +16,8 @@ from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from typing import Any
 
-from nconnect.config import parse_prefix
 from nconnect.config.accept_routes import not_accepted
+from nconnect.config.values import parse_prefix
 from nconnect.crypto.keys import Identity
 from nconnect.errors import ConfigError, HostError, NconnectError
 from nconnect.invite import pool

@@ -6,8 +6,8 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
-from nconnect.config import format_allow_rule, parse_peer_address
 from nconnect.config.proxy import DIRECT, Proxies
+from nconnect.config.values import format_allow_rule, parse_peer_address
 from nconnect.control.schema import LinkStatus, PeerStatus, PendingPeer, PingReply
 from nconnect.errors import NO_LINK, ConfigError, DropReason
 from nconnect.model import NknAddress

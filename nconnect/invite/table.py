@@ -12,7 +12,8 @@ from datetime import datetime
 from ipaddress import ip_address
 from typing import Any
 
-from nconnect.config import parse_peer, parse_prefix
+from nconnect.config.file import parse_peer
+from nconnect.config.values import parse_prefix
 from nconnect.errors import ConfigError
 from nconnect.invite.book import Book, Invitation
 from nconnect.model import Config, PeerConfig, Prefix

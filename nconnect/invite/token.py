@@ -15,8 +15,8 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass, field
 
-from nconnect.config import parse_peer_address, parse_seed_rpc
 from nconnect.config.seed_url import PIN
+from nconnect.config.values import parse_peer_address, parse_seed_rpc
 from nconnect.crypto.keys import KEY_BYTES
 from nconnect.errors import ConfigError
 from nconnect.model import NknAddress

@@ -9,9 +9,9 @@ import json
 from dataclasses import dataclass, field
 from typing import Any
 
-from nconnect.config import check_peer_name, parse_addresses, parse_key, parse_prefix, parse_prefixes
 from nconnect.config.accept_routes import read_accept_routes, told
 from nconnect.config.private import without_wide_network
+from nconnect.config.values import check_peer_name, parse_addresses, parse_key, parse_prefix, parse_prefixes
 from nconnect.errors import ConfigError, RemoteProtocolError
 from nconnect.model import AcceptRoutes, Config, PeerConfig, Prefix
 from nconnect.wire import strict_json

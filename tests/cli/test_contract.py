@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from nconnect import config
 from nconnect.cli.app import app
 from nconnect.cli.tree import tree
+from nconnect.config.file import parse
 from nconnect.control.schema import LINK_STATES, PATHS, PEER_STATES, PendingPeer
 from tests import contract
 from tests.cli.conftest import Run
@@ -148,7 +148,7 @@ expires = 2026-12-31T00:00:00Z
 
 
 def test_every_key_of_the_configuration_is_known() -> None:
-    read = config.parse(CONFIGURATION, interface="nc0")
+    read = parse(CONFIGURATION, interface="nc0")
     assert read.identifier == "laptop"
     assert read.metrics is not None
     assert read.node is not None

@@ -6,7 +6,6 @@ from ipaddress import ip_interface, ip_network
 
 import pytest
 
-from nconnect.config import parse
 from nconnect.config.accept_routes import (
     MAX_PREFIXES,
     not_accepted,
@@ -15,6 +14,7 @@ from nconnect.config.accept_routes import (
     told,
 )
 from nconnect.config.edit import new_file
+from nconnect.config.file import parse
 from nconnect.errors import ConfigError
 from nconnect.model import AcceptRoutes
 

@@ -6,7 +6,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nconnect.config import parse
 from nconnect.config.edit import (
     KEEP,
     PeerChange,
@@ -17,6 +16,7 @@ from nconnect.config.edit import (
     remove_peer,
     set_peer,
 )
+from nconnect.config.file import parse
 from nconnect.errors import ConfigError
 
 KEYS = ["d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a"]

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from nacl.signing import SigningKey
 
-from nconnect.config import parse
+from nconnect.config.file import parse
 from nconnect.errors import ConfigError
 from nconnect.model import (
     PUBLIC_SEED_RPC,

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nconnect.config import parse
+from nconnect.config.file import parse
 from nconnect.config.proxy import DIRECT, Proxies, of_config, of_environment, parse_proxy
 from nconnect.errors import ConfigError
 from nconnect.model import Proxy

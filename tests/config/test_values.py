@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from nacl.bindings import crypto_core_ed25519_is_valid_point
 from nacl.signing import SigningKey
 
-from nconnect import config
+from nconnect.config import values
 from nconnect.config.values import parse_listen
 from nconnect.errors import ConfigError
 from nconnect.model import AllowRule, Exposed, ProvidedSubnet, Service
@@ -39,8 +39,8 @@ DAY = 86_400
     ],
 )
 def test_allow_rule(text: str, rule: AllowRule) -> None:
-    assert config.parse_allow_rule(text) == rule
-    assert config.parse_allow_rule(config.format_allow_rule(rule)) == rule
+    assert values.parse_allow_rule(text) == rule
+    assert values.parse_allow_rule(values.format_allow_rule(rule)) == rule
 
 
 @pytest.mark.parametrize(
@@ -67,28 +67,28 @@ def test_allow_rule(text: str, rule: AllowRule) -> None:
 )
 def test_allow_rule_refused(text: str, says: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        config.parse_allow_rule(text)
+        values.parse_allow_rule(text)
     assert says in str(caught.value)
 
 
 PARSERS: list[Callable[[str], object]] = [
-    config.parse_allow_rule,
-    config.parse_expose,
-    config.parse_key,
-    config.parse_peer_address,
-    config.parse_prefix,
-    config.parse_seed,
-    config.parse_seed_rpc,
-    config.parse_service,
-    config.parse_subnet,
-    config.check_host,
-    config.check_identifier,
-    config.check_interface_name,
-    config.check_peer_name,
+    values.parse_allow_rule,
+    values.parse_expose,
+    values.parse_key,
+    values.parse_peer_address,
+    values.parse_prefix,
+    values.parse_seed,
+    values.parse_seed_rpc,
+    values.parse_service,
+    values.parse_subnet,
+    values.check_host,
+    values.check_identifier,
+    values.check_interface_name,
+    values.check_peer_name,
     parse_listen,
-    lambda text: config.parse_addresses([text]),
-    lambda text: config.parse_prefixes([text]),
-    lambda text: config.parse_expires(text, now=NOW),
+    lambda text: values.parse_addresses([text]),
+    lambda text: values.parse_prefixes([text]),
+    lambda text: values.parse_expires(text, now=NOW),
 ]
 WORDS = st.sampled_from(
     [
@@ -126,15 +126,15 @@ def test_any_text_is_a_value_or_a_config_error(text: str, parser: Callable[[str]
 )
 def test_allow_rule_formats_back(address: object, length: int, ports: tuple[int, int] | None) -> None:
     prefix = ip_network(f"{address}/{length}", strict=False)
-    if config.values._is_special(prefix.network_address):
+    if values._is_special(prefix.network_address):
         return
     for protocol in (None, "tcp", "udp"):
         rule = AllowRule(prefix, ports and (min(ports), max(ports)), protocol)
-        assert config.parse_allow_rule(config.format_allow_rule(rule)) == rule
+        assert values.parse_allow_rule(values.format_allow_rule(rule)) == rule
 
 
 def test_prefixes() -> None:
-    assert config.parse_prefixes(["10.86.0.2", "192.168.50.0/24", "fd00::/64", "0.0.0.0/0"]) == tuple(
+    assert values.parse_prefixes(["10.86.0.2", "192.168.50.0/24", "fd00::/64", "0.0.0.0/0"]) == tuple(
         map(ip_network, ("10.86.0.2/32", "192.168.50.0/24", "fd00::/64", "0.0.0.0/0"))
     )
 
@@ -157,13 +157,13 @@ def test_prefixes() -> None:
 )
 def test_prefix_refused(text: str, says: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        config.parse_prefixes([text])
+        values.parse_prefixes([text])
     assert says in str(caught.value)
 
 
 def test_addresses() -> None:
     texts = ("10.86.0.1/24", "fd86::2/64", "10.0.0.0/31", "10.0.0.1/32")
-    assert config.parse_addresses(texts) == tuple(map(ip_interface, texts))
+    assert values.parse_addresses(texts) == tuple(map(ip_interface, texts))
 
 
 @pytest.mark.parametrize(
@@ -183,14 +183,14 @@ def test_addresses() -> None:
 )
 def test_address_refused(text: str, says: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        config.parse_addresses([text])
+        values.parse_addresses([text])
     assert says in str(caught.value)
 
 
 def test_subnets() -> None:
     lan, seen = ip_network("192.168.1.0/24"), ip_network("10.99.1.0/24")
-    assert config.parse_subnet("192.168.1.0/24") == ProvidedSubnet(lan, lan)
-    assert config.parse_subnet("192.168.1.0/24=10.99.1.0/24") == ProvidedSubnet(lan, seen)
+    assert values.parse_subnet("192.168.1.0/24") == ProvidedSubnet(lan, lan)
+    assert values.parse_subnet("192.168.1.0/24=10.99.1.0/24") == ProvidedSubnet(lan, seen)
 
 
 @pytest.mark.parametrize(
@@ -198,20 +198,20 @@ def test_subnets() -> None:
 )
 def test_subnet_refused(text: str) -> None:
     with pytest.raises(ConfigError):
-        config.parse_subnet(text)
+        values.parse_subnet(text)
 
 
 def test_services_and_expose() -> None:
-    assert config.parse_service("8000/tcp") == Service((8000, 8000), "tcp")
-    assert config.parse_service("5000-5010/udp") == Service((5000, 5010), "udp")
-    assert config.parse_expose("127.0.0.1:11434") == Exposed("127.0.0.1", 11434)
-    assert config.parse_expose("[::1]:80") == Exposed("::1", 80)
+    assert values.parse_service("8000/tcp") == Service((8000, 8000), "tcp")
+    assert values.parse_service("5000-5010/udp") == Service((5000, 5010), "udp")
+    assert values.parse_expose("127.0.0.1:11434") == Exposed("127.0.0.1", 11434)
+    assert values.parse_expose("[::1]:80") == Exposed("::1", 80)
 
 
 @pytest.mark.parametrize("text", ["8000", "8000/icmp", "/tcp", "80-/tcp", "x/tcp", "0/tcp", "8000/tcp/udp"])
 def test_service_refused(text: str) -> None:
     with pytest.raises(ConfigError, match=r"write|port"):
-        config.parse_service(text)
+        values.parse_service(text)
 
 
 @pytest.mark.parametrize(
@@ -219,7 +219,7 @@ def test_service_refused(text: str) -> None:
 )
 def test_expose_refused(text: str) -> None:
     with pytest.raises(ConfigError, match=r"write|for servers"):
-        config.parse_expose(text)
+        values.parse_expose(text)
 
 
 @pytest.mark.parametrize(
@@ -235,7 +235,7 @@ def test_expose_refused(text: str) -> None:
     ],
 )
 def test_expires(text: str, at: float | None) -> None:
-    assert config.parse_expires(text, now=NOW) == at
+    assert values.parse_expires(text, now=NOW) == at
 
 
 @pytest.mark.parametrize(
@@ -251,13 +251,13 @@ def test_expires(text: str, at: float | None) -> None:
 )
 def test_expires_refused(text: str, says: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        config.parse_expires(text, now=NOW)
+        values.parse_expires(text, now=NOW)
     assert says in str(caught.value)
 
 
 def test_peer_address() -> None:
-    assert str(config.parse_peer_address(f"gpu-box.{KEY}")) == f"gpu-box.{KEY}"
-    assert config.parse_peer_address(KEY).identifier == ""
+    assert str(values.parse_peer_address(f"gpu-box.{KEY}")) == f"gpu-box.{KEY}"
+    assert values.parse_peer_address(KEY).identifier == ""
 
 
 @pytest.mark.parametrize(
@@ -274,19 +274,19 @@ def test_peer_address() -> None:
 )
 def test_peer_address_refused(text: str, says: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        config.parse_peer_address(text)
+        values.parse_peer_address(text)
     assert says in str(caught.value)
 
 
 @given(st.binary(min_size=32, max_size=32))
 def test_keys_that_libsodium_takes_are_taken(seed: bytes) -> None:
-    assert config.parse_peer_address(bytes(SigningKey(seed).verify_key).hex())
+    assert values.parse_peer_address(bytes(SigningKey(seed).verify_key).hex())
 
 
 @given(st.binary(min_size=32, max_size=32))
 def test_keys_that_are_refused_libsodium_refuses_too(data: bytes) -> None:
     try:
-        config.parse_peer_address(data.hex())
+        values.parse_peer_address(data.hex())
     except ConfigError:
         assert not crypto_core_ed25519_is_valid_point(data)
 
@@ -306,31 +306,31 @@ def test_keys_of_small_order_are_refused(small: str) -> None:
     for sign in (0, 0x80):
         key = bytes.fromhex(small)
         with pytest.raises(ConfigError, match="is not a valid Ed25519 key"):
-            config.parse_peer_address((key[:31] + bytes([key[31] | sign])).hex())
+            values.parse_peer_address((key[:31] + bytes([key[31] | sign])).hex())
 
 
 def test_secrets_are_not_repeated_in_errors() -> None:
     secret = "5e" * 31 + "zz"
-    for parser in (config.parse_seed, config.parse_key):
+    for parser in (values.parse_seed, values.parse_key):
         with pytest.raises(ConfigError) as caught:
             parser(secret)
         assert secret[:8] not in str(caught.value)
 
 
 def test_preshared_key_as_hex_and_as_base64() -> None:
-    assert config.parse_key("ab" * 32) == b"\xab" * 32
-    assert config.parse_key("q6urq6urq6urq6urq6urq6urq6urq6urq6urq6urq6s=\n") == b"\xab" * 32
+    assert values.parse_key("ab" * 32) == b"\xab" * 32
+    assert values.parse_key("q6urq6urq6urq6urq6urq6urq6urq6urq6urq6urq6s=\n") == b"\xab" * 32
 
 
 @pytest.mark.parametrize("name", ["nc0", "gpu-box", "a.b_c", "x" * 15])
 def test_interface_name(name: str) -> None:
-    assert config.check_interface_name(name) == name
+    assert values.check_interface_name(name) == name
 
 
 @pytest.mark.parametrize("name", ["", ".", "..", "x" * 16, "a b", "a/b", "lo", "all", "-x", "é"])
 def test_interface_name_refused(name: str) -> None:
     with pytest.raises(ConfigError):
-        config.check_interface_name(name)
+        values.check_interface_name(name)
 
 
 @pytest.mark.parametrize(
@@ -344,7 +344,7 @@ def test_interface_name_refused(name: str) -> None:
     ],
 )
 def test_seed_rpc(text: str) -> None:
-    assert config.parse_seed_rpc(text) == text
+    assert values.parse_seed_rpc(text) == text
 
 
 @pytest.mark.parametrize(
@@ -368,15 +368,15 @@ def test_seed_rpc(text: str) -> None:
 )
 def test_seed_rpc_refused(text: str) -> None:
     with pytest.raises(ConfigError, match="write"):
-        config.parse_seed_rpc(text)
+        values.parse_seed_rpc(text)
 
 
 def test_a_pin_is_written_in_one_way() -> None:
     pin = "#sha256=" + "0f" * 32
     assert (
-        config.parse_seed_rpc("https://node.example:443/" + pin.upper()) == "https://node.example:443" + pin
+        values.parse_seed_rpc("https://node.example:443/" + pin.upper()) == "https://node.example:443" + pin
     )
 
 
 def test_split_commas() -> None:
-    assert config.split_commas(["a,b", " c ,", ""]) == ("a", "b", "c")
+    assert values.split_commas(["a,b", " c ,", ""]) == ("a", "b", "c")

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nconnect.config import parse
+from nconnect.config.file import parse
 from nconnect.host.overlap import free_prefix, proposal
 
 

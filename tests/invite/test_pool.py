@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nconnect.config import parse_peer_address
+from nconnect.config.values import parse_peer_address
 from nconnect.errors import ConfigError
 from nconnect.invite.pool import pick
 from nconnect.model import Config, PeerConfig, ProvideConfig, ProvidedSubnet

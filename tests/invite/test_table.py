@@ -7,7 +7,7 @@ from ipaddress import ip_interface, ip_network
 
 import pytest
 
-from nconnect.config import parse_allow_rule
+from nconnect.config.values import parse_allow_rule
 from nconnect.crypto.keys import Identity
 from nconnect.invite.book import Book, Invitation
 from nconnect.invite.table import table_of

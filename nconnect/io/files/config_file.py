@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from nconnect.config import parse
+from nconnect.config.file import parse
 from nconnect.errors import ConfigError, HostError
 from nconnect.io.errors import reason
 from nconnect.io.files.trusted import Folder, status_of
