@@ -83,8 +83,7 @@ def open_secret(path: Path, *, mend: str = _MEND_FILE, user: User | None = None)
     """
     owner = user
     try:
-        folder, name = Folder.around(path, user=user)
-        with folder:
+        with Folder.around(path, user=user) as (folder, name):
             owner, is_shared = folder.user, folder.is_shared()
             fd = folder.open_regular(name, also_own=user is None)
     except FileNotFoundError:
@@ -130,20 +129,14 @@ def seed_file(text: str) -> str | None:
 
 def beside(path: Path, name: str) -> Path:
     """A file that the configuration names: relative names count from the file itself, not from a link."""
-    folder, _ = Folder.around(path)
-    with folder:
+    with Folder.around(path) as (folder, _):
         return folder.path / name
 
 
 def writer(path: Path) -> User | None:
     """The other user who could have written the file: files that it names are opened with his rights."""
-    folder, name = Folder.around(path)
-    with folder:
-        return _writer(folder, name)
-
-
-def _writer(folder: Folder, name: str) -> User | None:
-    status = folder.status(name)
+    with Folder.around(path) as (folder, name):
+        status = folder.status(name)
     if folder.user is not None or os.geteuid() or status is None or is_trusted(status.st_uid):
         return folder.user
     return User.of(status.st_uid, status.st_gid)
@@ -152,8 +145,7 @@ def _writer(folder: Folder, name: str) -> User | None:
 def exists(path: Path) -> bool:
     """Whether there is a file, or a link, of that name."""
     try:
-        folder, name = Folder.around(path, follow=False)
-        with folder:
+        with Folder.around(path, follow=False) as (folder, name):
             return folder.status(name) is not None
     except OSError:
         return False  # whoever opens it says why
@@ -187,8 +179,7 @@ def write(path: Path, text: str) -> None:
     A link is followed only if nobody else can have made it. The caller holds the lock.
     """
     try:
-        folder, name = Folder.around(path)
-        with folder:
+        with Folder.around(path) as (folder, name):
             status = folder.status(name)
             if status is None:
                 folder.replace(name, text.encode())
@@ -212,8 +203,7 @@ def locked(path: Path) -> Iterator[None]:
     for longer than `LOCK_TIMEOUT_S`.
     """
     try:
-        folder, _ = Folder.around(path)
-        with folder:
+        with Folder.around(path) as (folder, _):
             fd = folder.open_again()
     except OSError as error:
         raise HostError(f"cannot open the folder {path.parent}: {reason(error)}{_hint(error)}") from None

@@ -10,7 +10,8 @@ import errno
 import os
 import secrets
 import stat
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 
@@ -41,13 +42,17 @@ class Folder:
         return cls(*Walk(None, make=mode).to(path))
 
     @classmethod
-    def around(cls, path: Path, *, user: User | None = None, follow: bool = True) -> tuple[Folder, str]:
-        """The folder of a file, and the file's name in it.
+    @contextmanager
+    def around(
+        cls, path: Path, *, user: User | None = None, follow: bool = True
+    ) -> Iterator[tuple[Folder, str]]:
+        """The folder of a file, open within the context, and the file's name in it.
 
         With `follow` a link that nobody else can have made leads on to its target, which need not be there.
         """
         place, name = Walk(user).around(path, follow=follow)
-        return cls(*place), name
+        with cls(*place) as folder:
+            yield folder, name
 
     def __enter__(self) -> Folder:
         return self
@@ -251,15 +256,13 @@ def write_atomically(
     path: Path, data: bytes, *, owner: tuple[int, int] | None = None, durable: bool = True
 ) -> None:
     """`Folder.replace` by a path: mode 0600 whatever the umask, and a link is replaced, not followed."""
-    folder, name = Folder.around(path, follow=False)
-    with folder:
+    with Folder.around(path, follow=False) as (folder, name):
         folder.replace(name, data, owner=owner, durable=durable)
 
 
 def open_path(path: Path) -> int:
     """A descriptor of a regular file, to read. Raises `OSError`."""
-    folder, name = Folder.around(path)
-    with folder:
+    with Folder.around(path) as (folder, name):
         return folder.open_regular(name)
 
 
@@ -272,17 +275,15 @@ def read_file(path: Path, limit: int) -> bytes:
 def status_of(path: Path) -> os.stat_result | None:
     """The status of a file, or of a link that must not be followed; None when there is none."""
     try:
-        folder, name = Folder.around(path)
+        with Folder.around(path) as (folder, name):
+            return folder.status(name)
     except FileNotFoundError:
         return None
-    with folder:
-        return folder.status(name)
 
 
 def set_mode(path: Path, mode: int) -> None:
     """chmod(2) of a file, with the rights of whoever could have put it there."""
-    folder, name = Folder.around(path)
-    with folder:
+    with Folder.around(path) as (folder, name):
         fd = folder.open_file(name, os.O_PATH)
         try:
             status = os.fstat(fd)
@@ -299,6 +300,5 @@ def create_file(path: Path) -> int:
 
     In another user's folder the file is that user's.
     """
-    folder, name = Folder.around(path, follow=False)
-    with folder:
+    with Folder.around(path, follow=False) as (folder, name):
         return folder.open_file(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL)

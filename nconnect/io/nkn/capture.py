@@ -21,10 +21,8 @@ class Capture:
         self._left = MAX_CAPTURE_BYTES
 
     def open(self) -> None:
-        with as_host_error(f"cannot write to {self._path}"):
-            folder, name = Folder.around(self._path)
-            with folder:
-                self._fd = folder.open_file(name, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        with as_host_error(f"cannot write to {self._path}"), Folder.around(self._path) as (folder, name):
+            self._fd = folder.open_file(name, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
 
     def write(self, payload: Buffer) -> None:
         if self._left >= len(payload):

@@ -71,14 +71,12 @@ def take_back(config: Path, interface: str) -> None:
 
 
 def _take_back(path: Path, account: Account) -> None:
-    folder, name = Folder.around(path)
-    with folder, Folder.open(folder.path.parent) as above:
+    with Folder.around(path) as (folder, _), Folder.open(folder.path.parent) as above:
         if above.user is not None:
             return
         if folder.user is not None and folder.user.uid == account.uid:
             folder.take_back()
-    folder, name = Folder.around(path)
-    with folder:
+    with Folder.around(path) as (folder, name):
         status = folder.status(name)
         if folder.user is None and status is not None and status.st_uid == account.uid:
             # A new file: the old one may still be open somewhere.
