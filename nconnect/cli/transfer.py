@@ -25,7 +25,7 @@ def export(
     config: ConfigOption = None,
 ) -> None:
     """Print the table of peers, for `peer import` on another machine."""
-    from nconnect.io.errors import reason
+    from nconnect.io.errors import as_host_error
     from nconnect.io.files.peer_table import load
     from nconnect.io.files.trusted import create_file
 
@@ -35,11 +35,10 @@ def export(
         print(text, end="")
         return
     try:
-        fd = create_file(file)
+        with as_host_error(f"cannot write {file}", passes=FileExistsError):
+            fd = create_file(file)
     except FileExistsError:
         raise HostError(f"{file} exists already: name a new file") from None
-    except OSError as error:
-        raise HostError(f"cannot write {file}: {reason(error)}") from None
     with open(fd, "w") as target:
         target.write(text)
     kept = sum(peer.preshared_key is not None for peer in peers)

@@ -21,7 +21,7 @@ from nconnect.control.node import NodeControl, NodeStatus
 from nconnect.crypto.keys import Identity
 from nconnect.daemon.supervisor import Supervisor
 from nconnect.errors import HostError
-from nconnect.io.errors import reason
+from nconnect.io.errors import as_host_error, reason
 from nconnect.io.files.paths import NODE_CERTIFICATE, make_node_dir
 from nconnect.io.files.trusted import Folder, create_file, read_file, write_atomically
 from nconnect.io.nkn.cluster import ClusterLink
@@ -226,11 +226,10 @@ def _seed(path: Path | None) -> bytes:
     if path is None:
         return os.urandom(_SEED_BYTES)
     try:
-        fd = create_file(path)
+        with as_host_error(f"cannot write {path}", passes=FileExistsError):
+            fd = create_file(path)
     except FileExistsError:
         return _read_seed(path)
-    except OSError as error:
-        raise HostError(f"cannot write {path}: {reason(error)}") from error
     seed = os.urandom(_SEED_BYTES)
     with os.fdopen(fd, "w") as file:
         file.write(seed.hex() + "\n")
@@ -239,9 +238,8 @@ def _seed(path: Path | None) -> bytes:
 
 def _read_seed(path: Path) -> bytes:
     try:
-        seed = bytes.fromhex(read_file(path, _SEED_FILE_BYTES).decode().strip())
-    except OSError as error:
-        raise HostError(f"cannot read {path}: {reason(error)}") from error
+        with as_host_error(f"cannot read {path}"):
+            seed = bytes.fromhex(read_file(path, _SEED_FILE_BYTES).decode().strip())
     except ValueError:
         seed = b""
     if len(seed) != _SEED_BYTES:

@@ -8,14 +8,23 @@ from contextlib import contextmanager
 
 from nconnect.errors import HostError
 
+TRY_SUDO = " (try with sudo)"
+
 
 @contextmanager
-def as_host_error(what: str) -> Iterator[None]:
-    """Turn a system error into a `HostError`: `what` ("cannot read FILE") and why."""
+def as_host_error(what: str, *, passes: type[OSError] | tuple[()] = (), denied: str = "") -> Iterator[None]:
+    """Turn a system error into a `HostError`: `what` ("cannot read FILE") and why.
+
+    `passes`: errors that go on to the caller as they are. `denied`: what follows where permission is missing
+    and the process is not root's.
+    """
     try:
         yield
+    except passes:
+        raise
     except OSError as error:
-        raise HostError(f"{what}: {reason(error)}") from error
+        hint = denied if isinstance(error, PermissionError) and os.geteuid() else ""
+        raise HostError(f"{what}: {reason(error)}{hint}") from error
 
 
 def reason(error: OSError) -> str:

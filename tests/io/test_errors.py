@@ -33,3 +33,27 @@ def test_a_system_error_becomes_ours_and_others_stay() -> None:
     with pytest.raises(ConfigError) as other, as_host_error("cannot read /x"):
         raise mine
     assert other.value is mine
+
+
+def test_what_the_caller_handles_itself_passes() -> None:
+    with pytest.raises(FileNotFoundError), as_host_error("cannot read /x", passes=FileNotFoundError):
+        raise FileNotFoundError(errno.ENOENT, "No such file or directory", "/x")
+    with pytest.raises(HostError), as_host_error("cannot read /x", passes=FileNotFoundError):
+        raise PermissionError(errno.EACCES, "Permission denied", "/x")
+
+
+@pytest.mark.parametrize(
+    ("uid", "error", "hint"),
+    [
+        (1000, PermissionError(errno.EACCES, "Permission denied"), " (try with sudo)"),
+        (0, PermissionError(errno.EACCES, "Permission denied"), ""),
+        (1000, OSError(errno.ENOSPC, "No space left on device"), ""),
+    ],
+)
+def test_who_lacks_permission_and_is_not_root_is_told_what_to_do(
+    monkeypatch: pytest.MonkeyPatch, uid: int, error: OSError, hint: str
+) -> None:
+    monkeypatch.setattr("os.geteuid", lambda: uid)
+    with pytest.raises(HostError) as ours, as_host_error("cannot write /x", denied=" (try with sudo)"):
+        raise error
+    assert str(ours.value) == f"cannot write /x: {reason(error)}{hint}"

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from nconnect.config.file import parse
 from nconnect.errors import ConfigError, HostError
-from nconnect.io.errors import reason
+from nconnect.io.errors import TRY_SUDO, as_host_error, reason
 from nconnect.io.files.trusted import Folder, status_of
 from nconnect.io.files.user import UntrustedPath, User, is_trusted
 from nconnect.model import DEFAULT_INTERFACE, Config
@@ -92,7 +92,7 @@ def open_secret(path: Path, *, mend: str = _MEND_FILE, user: User | None = None)
         hint = ": name the configuration's file with -c" if error.strerror == "is not a file" else ""
         raise ConfigError(f"{path} {error.strerror}{hint}") from None
     except PermissionError:
-        why = f"permission denied{_sudo()}"
+        why = f"permission denied{TRY_SUDO if os.geteuid() else ''}"
         if user is not None:
             why = f"{user.name}, who named it, may not read it"
         elif owner is not None:
@@ -161,10 +161,8 @@ def refuse_existing(path: Path) -> None:
 
 def create(path: Path, text: str, *, force: bool = False) -> None:
     """Write a new file, and its folder if necessary. Without `force` an existing file is not changed."""
-    try:
+    with as_host_error(f"cannot make the folder {path.parent}", denied=TRY_SUDO):
         Folder.make(path.parent, mode=0o700).close()
-    except OSError as error:
-        raise HostError(f"cannot make the folder {path.parent}: {reason(error)}{_hint(error)}") from None
     with locked(path):
         if not force:
             refuse_existing(path)
@@ -178,21 +176,18 @@ def write(path: Path, text: str) -> None:
 
     A link is followed only if nobody else can have made it. The caller holds the lock.
     """
-    try:
-        with Folder.around(path) as (folder, name):
-            status = folder.status(name)
-            if status is None:
-                folder.replace(name, text.encode())
-                return
-            mode, owner = status.st_mode & 0o700, (status.st_uid, status.st_gid)
-            if folder.user is not None and is_trusted(status.st_uid):
-                # Ours, in another user's folder: it stays ours. No name there is followed.
-                with folder.with_own_rights() as own:
-                    own.replace(name, text.encode(), mode=mode, owner=owner)
-            else:
-                folder.replace(name, text.encode(), mode=mode, owner=owner)
-    except OSError as error:
-        raise HostError(f"cannot write {path}: {reason(error)}{_hint(error)}") from None
+    with as_host_error(f"cannot write {path}", denied=TRY_SUDO), Folder.around(path) as (folder, name):
+        status = folder.status(name)
+        if status is None:
+            folder.replace(name, text.encode())
+            return
+        mode, owner = status.st_mode & 0o700, (status.st_uid, status.st_gid)
+        if folder.user is not None and is_trusted(status.st_uid):
+            # Ours, in another user's folder: it stays ours. No name there is followed.
+            with folder.with_own_rights() as own:
+                own.replace(name, text.encode(), mode=mode, owner=owner)
+        else:
+            folder.replace(name, text.encode(), mode=mode, owner=owner)
 
 
 @contextmanager
@@ -202,11 +197,11 @@ def locked(path: Path) -> Iterator[None]:
     The folder itself is locked, so no lock file remains. Raises `HostError` if another process holds the lock
     for longer than `LOCK_TIMEOUT_S`.
     """
-    try:
-        with Folder.around(path) as (folder, _):
-            fd = folder.open_again()
-    except OSError as error:
-        raise HostError(f"cannot open the folder {path.parent}: {reason(error)}{_hint(error)}") from None
+    with (
+        as_host_error(f"cannot open the folder {path.parent}", denied=TRY_SUDO),
+        Folder.around(path) as (folder, _),
+    ):
+        fd = folder.open_again()
     try:
         deadline = time.monotonic() + LOCK_TIMEOUT_S
         while True:
@@ -231,11 +226,3 @@ def _check_secret(path: Path, status: os.stat_result, user: User | None, *, is_s
         raise ConfigError(f"{path} belongs to another user, who could change it: chown root {path}")
     if status.st_mode & 0o077:
         raise ConfigError(f"{path} can be read by others, and it holds secrets: chmod 600 {path}")
-
-
-def _hint(error: OSError) -> str:
-    return _sudo() if isinstance(error, PermissionError) else ""
-
-
-def _sudo() -> str:
-    return " (try with sudo)" if os.geteuid() else ""

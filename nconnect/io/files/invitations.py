@@ -18,7 +18,7 @@ from typing import Any
 
 from nconnect.errors import ConfigError, HostError
 from nconnect.invite.book import Book
-from nconnect.io.errors import as_host_error, reason
+from nconnect.io.errors import TRY_SUDO, as_host_error, reason
 from nconnect.io.files import paths
 from nconnect.io.files.config_file import locked
 from nconnect.io.files.trusted import Folder, read_file, status_of
@@ -105,7 +105,7 @@ class InvitationStore:
             Folder.make(self._issued.parent, mode=0o755).close()
             Folder.make(self._used.parent, mode=0o700).close()
         except OSError as error:
-            hint = " (try with sudo)" if os.geteuid() else ""
+            hint = TRY_SUDO if os.geteuid() else ""
             raise HostError(f"cannot make the folder {self._issued.parent}: {reason(error)}{hint}") from error
         with locked(self._issued):
             if status_of(self._issued) is not None:
@@ -137,12 +137,10 @@ def _version(path: Path) -> tuple[int, int, int] | None:
 def _load(path: Path) -> Any:
     """A JSON value; None when there is none. Raises `HostError`, or `ConfigError` when it is damaged."""
     try:
-        data = read_file(path, _MAX_BYTES)
+        with as_host_error(f"cannot read {path}", passes=FileNotFoundError, denied=TRY_SUDO):
+            data = read_file(path, _MAX_BYTES)
     except FileNotFoundError:
         return None
-    except OSError as error:
-        hint = " (try with sudo)" if isinstance(error, PermissionError) and os.geteuid() else ""
-        raise HostError(f"cannot read {path}: {reason(error)}{hint}") from error
     try:
         if len(data) > _MAX_BYTES:
             raise ValueError

@@ -12,7 +12,7 @@ import os
 from pathlib import Path
 
 from nconnect.errors import HostError
-from nconnect.io.errors import as_host_error, reason
+from nconnect.io.errors import as_host_error
 from nconnect.io.files.trusted import Folder
 from nconnect.io.files.user import UntrustedPath
 from nconnect.io.process.account import daemon_account
@@ -147,11 +147,10 @@ def holds_lock(interface: str, fd: int) -> bool:
 def is_locked(interface: str) -> bool:
     """Whether a daemon of `interface` lives (only its owner and root can tell)."""
     try:
-        fd = os.open(lock_path(interface), os.O_RDONLY | os.O_CLOEXEC)
+        with as_host_error(f"cannot open {lock_path(interface)}", passes=FileNotFoundError):
+            fd = os.open(lock_path(interface), os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:
         return False
-    except OSError as error:
-        raise HostError(f"cannot open {lock_path(interface)}: {reason(error)}") from error
     try:
         fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -174,13 +173,12 @@ def _is_at(fd: int, path: Path) -> bool:
 
 
 def _make(path: Path, mode: int) -> Path:
-    try:
-        with Folder.make(path, mode=mode) as folder:
-            status = folder.status()
-            assert status is not None
-            if folder.user is None and status.st_uid == os.geteuid() and mode == 0o700:
-                folder.set_mode(mode)
-    except OSError as error:
-        hint = " (are you root?)" if isinstance(error, PermissionError) and os.geteuid() else ""
-        raise HostError(f"cannot make the folder {path}: {reason(error)}{hint}") from error
+    with (
+        as_host_error(f"cannot make the folder {path}", denied=" (are you root?)"),
+        Folder.make(path, mode=mode) as folder,
+    ):
+        status = folder.status()
+        assert status is not None
+        if folder.user is None and status.st_uid == os.geteuid() and mode == 0o700:
+            folder.set_mode(mode)
     return path

@@ -16,7 +16,7 @@ from urllib.parse import quote
 from nconnect import __version__
 from nconnect.doctor.redact import redact
 from nconnect.errors import HostError
-from nconnect.io.errors import reason
+from nconnect.io.errors import as_host_error
 from nconnect.io.files import paths
 from nconnect.io.files.trusted import create_file, open_path
 from nconnect.model import Config, Proxy
@@ -92,11 +92,10 @@ def write(
     }
     secrets, public, words = secrets_of(config), public_of(config), words_of(config)
     try:
-        fd = create_file(target)
+        with as_host_error(f"cannot write {target}", passes=FileExistsError):
+            fd = create_file(target)
     except FileExistsError:
         raise HostError(f"{target} exists already: give --report another name") from None
-    except OSError as error:
-        raise HostError(f"cannot write {target}: {reason(error)}") from None
     with open(fd, "wb") as file, tarfile.open(fileobj=file, mode="w:gz") as bundle:
         for name, text in texts.items():
             raw = redact(text, secrets=secrets, public=public, words=words).encode()

@@ -45,12 +45,11 @@ class StateStore:
         """
         path = self._path(name)
         try:
-            with Folder.open(self.folder) as folder:
+            cannot_read = as_host_error(f"cannot read {path}", passes=FileNotFoundError)
+            with cannot_read, Folder.open(self.folder) as folder:
                 data = folder.read(path.name, _MAX_BYTES)
         except FileNotFoundError:
             return None
-        except OSError as error:
-            raise HostError(f"cannot read {path}: {reason(error)}") from error
         try:
             return json.loads(data)
         except (ValueError, RecursionError):

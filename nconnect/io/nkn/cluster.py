@@ -26,7 +26,7 @@ from urllib.parse import urlsplit
 
 from nconnect.errors import HostError, RemoteProtocolError, UsageError
 from nconnect.io.clock import boottime
-from nconnect.io.errors import plain_reason
+from nconnect.io.errors import as_host_error, plain_reason
 from nconnect.model import Buffer
 from nconnect.node.cluster import Arrived, Cluster, Publish
 from nconnect.node.core import Node
@@ -71,12 +71,9 @@ def check_url(text: str, *, has_key: bool = False) -> str:
 
 def read_key(path: Path) -> bytes:
     """The secret that all nodes of a cluster share. Raises `UsageError`, `HostError`."""
-    try:
-        with path.open("rb") as file:
-            mode = os.fstat(file.fileno()).st_mode
-            secret = file.read(MAX_KEY_FILE_BYTES + 1).strip()
-    except OSError as error:
-        raise HostError(f"cannot read {path}: {plain_reason(error)}") from error
+    with as_host_error(f"cannot read {path}"), path.open("rb") as file:
+        mode = os.fstat(file.fileno()).st_mode
+        secret = file.read(MAX_KEY_FILE_BYTES + 1).strip()
     if mode & 0o077:
         raise HostError(f"{path} can be read by others: chmod 600 {path}")
     if not LEAST_KEY_CHARS <= len(secret) <= MAX_KEY_FILE_BYTES:
