@@ -46,7 +46,6 @@ class Reconciler:
         `repair`: set again what is gone, and name it.
         """
         self.problem = ""  # for `status`; a sentence
-        self.repairs = 0
         self._make_monitor = make_monitor
         self._on_network = on_network
         self._on_surroundings = on_surroundings
@@ -125,7 +124,6 @@ class Reconciler:
         self._failed = False
         self.problem = ""
         if gone:
-            self.repairs += 1
             what = gone[0] if len(gone) == 1 else f"{gone[0]} and {len(gone) - 1} more"
             log.warning("somebody removed or changed %s: set again", what)
             self._count(f"something removes {what} again and again")

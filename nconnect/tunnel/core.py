@@ -29,7 +29,7 @@ from nconnect.crypto.aead import TAG_BYTES
 from nconnect.crypto.keys import Identity
 from nconnect.model import Buffer, Deadline, NknAddress, PeerConfig, Rng
 from nconnect.tunnel.allowed_ips import AllowedIps
-from nconnect.tunnel.constants import MAX_BATCH_BYTES, QUESTION_S
+from nconnect.tunnel.constants import QUESTION_S
 from nconnect.tunnel.outputs import Context, Output, Settings
 from nconnect.tunnel.paths.lanes import Lane
 from nconnect.tunnel.peer import Peer
@@ -37,17 +37,9 @@ from nconnect.tunnel.receiver import BatchReceiver
 from nconnect.tunnel.send_queue import SendQueue
 from nconnect.tunnel.sessions import Sessions
 from nconnect.tunnel.timers import NEVER, Timer
-from nconnect.wire.tunnel import (
-    MAX_LINKS,
-    RECORD_HEADER_BYTES,
-    VIRTIO_HEADER_BYTES,
-    Feature,
-    FrameKind,
-)
+from nconnect.wire.tunnel import MAX_LINKS, RECORD_HEADER_BYTES, VIRTIO_HEADER_BYTES, Feature
 
 SEAL_BYTES = TAG_BYTES  # what a sealed batch is longer than the batch
-MAX_SEALED_BYTES = MAX_BATCH_BYTES + TAG_BYTES  # we announce the former; more costs too long at once
-_DATA = int(FrameKind.DATA)
 _ALL = Feature.ALL  # an enum's member costs a look-up in its class
 
 

@@ -28,7 +28,6 @@ BINDING_ERROR = 0x0111
 # Attributes (RFC 8489, section 14; PADDING is RFC 5780's). Below 0x8000 stand those that a receiver must
 # understand, or refuse the message.
 MAPPED_ADDRESS = 0x0001
-ERROR_CODE = 0x0009
 XOR_MAPPED_ADDRESS = 0x0020
 PADDING = 0x0026
 SOFTWARE = 0x8022
