@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from enum import Enum
 from struct import Struct
-from typing import Protocol
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM, ChaCha20Poly1305
@@ -47,22 +46,36 @@ class CipherSuite(Enum):
 
     def aead(self, key: bytes) -> Aead:
         """This cipher under a 32-byte key."""
-        return Aes256Gcm(key) if self is CipherSuite.AES256GCM else ChaChaPoly(key)
+        if len(key) != KEY_BYTES:  # the library's AESGCM would also accept 16 and 24
+            raise ValueError("a key is 32 bytes")
+        if self is CipherSuite.AES256GCM:
+            return Aead(AESGCM(key), _BIG)
+        return Aead(ChaCha20Poly1305(key), _LITTLE)
 
 
 _WIRE_IDS = {CipherSuite.AES256GCM: 1, CipherSuite.CHACHA20POLY1305: 2}
 _OF_WIRE_ID = {wire_id: suite for suite, wire_id in _WIRE_IDS.items()}
 
 
-class Aead(Protocol):
+class Aead:
     """An authenticated cipher under one key, with a counter for a nonce."""
+
+    __slots__ = ("_cipher", "_nonce")
+
+    def __init__(self, cipher: AESGCM | ChaCha20Poly1305, counter_format: Struct) -> None:
+        """`CipherSuite.aead` makes it."""
+        self._cipher = cipher
+        self._nonce = counter_format.pack
 
     def seal_into(self, counter: int, aad: Buffer, plaintext: Buffer, out: Buffer) -> int:
         """Write ciphertext and tag to the start of `out`; return their size, `len(plaintext)` + 16.
 
         `out` must be writable, at least that long, and not overlap `plaintext`: otherwise `ValueError`.
         """
-        ...
+        size = len(plaintext) + TAG_BYTES
+        if len(out) != size:
+            out = memoryview(out)[:size]
+        return self._cipher.encrypt_into(self._nonce(0, counter), plaintext, aad, out)
 
     def open_into(self, counter: int, aad: Buffer, sealed: Buffer, out: Buffer) -> int | None:
         """Write the plaintext to the start of `out`; return its size, or None if it is not authentic.
@@ -70,33 +83,6 @@ class Aead(Protocol):
         If it returns None, the content of `out` must not be used. `out` must be writable and at least
         `len(sealed)` - 16 bytes long. Raises `ValueError` otherwise.
         """
-        ...
-
-    def seal(self, counter: int, aad: Buffer, plaintext: Buffer) -> bytes:
-        """As `seal_into`, into a new object: for handshakes."""
-        ...
-
-    def open(self, counter: int, aad: Buffer, sealed: Buffer) -> bytes | None:
-        """As `open_into`, into a new object: for handshakes."""
-        ...
-
-
-class _Cipher:
-    """What both ciphers share: everything except the library's class and the counter's byte order."""
-
-    __slots__ = ("_cipher", "_nonce")
-
-    def __init__(self, cipher: AESGCM | ChaCha20Poly1305, counter_format: Struct) -> None:
-        self._cipher = cipher
-        self._nonce = counter_format.pack
-
-    def seal_into(self, counter: int, aad: Buffer, plaintext: Buffer, out: Buffer) -> int:
-        size = len(plaintext) + TAG_BYTES
-        if len(out) != size:
-            out = memoryview(out)[:size]
-        return self._cipher.encrypt_into(self._nonce(0, counter), plaintext, aad, out)
-
-    def open_into(self, counter: int, aad: Buffer, sealed: Buffer, out: Buffer) -> int | None:
         size = len(sealed) - TAG_BYTES
         if size < 0:
             return None
@@ -108,33 +94,15 @@ class _Cipher:
             return None
 
     def seal(self, counter: int, aad: Buffer, plaintext: Buffer) -> bytes:
+        """As `seal_into`, into a new object: for handshakes."""
         return self._cipher.encrypt(self._nonce(0, counter), plaintext, aad)
 
     def open(self, counter: int, aad: Buffer, sealed: Buffer) -> bytes | None:
+        """As `open_into`, into a new object: for handshakes."""
         try:
             return self._cipher.decrypt(self._nonce(0, counter), sealed, aad)
         except InvalidTag:
             return None
-
-
-class Aes256Gcm(_Cipher):
-    """AES-256-GCM, nonce in big endian."""
-
-    __slots__ = ()
-
-    def __init__(self, key: bytes) -> None:
-        _check_key(key)
-        super().__init__(AESGCM(key), _BIG)
-
-
-class ChaChaPoly(_Cipher):
-    """ChaCha20-Poly1305, nonce in little endian."""
-
-    __slots__ = ()
-
-    def __init__(self, key: bytes) -> None:
-        _check_key(key)
-        super().__init__(ChaCha20Poly1305(key), _LITTLE)
 
 
 def faster_suite(clock: Callable[[], float]) -> CipherSuite:
@@ -151,8 +119,3 @@ def faster_suite(clock: Callable[[], float]) -> CipherSuite:
             cipher.seal_into(counter, b"", plaintext, out)
             best[suite] = min(best[suite], clock() - started_at)
     return min(CipherSuite, key=best.__getitem__)
-
-
-def _check_key(key: bytes) -> None:
-    if len(key) != KEY_BYTES:  # the library's AESGCM would also accept 16 and 24
-        raise ValueError("a key is 32 bytes")

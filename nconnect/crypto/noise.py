@@ -33,19 +33,29 @@ MAX_NOISE_BYTES = 65535  # section 3
 NO_PSK = bytes(KEY_BYTES)  # stands for "no preshared key", as in WireGuard
 
 
-class Initiator:
-    """The side that starts: `write_initiation`, `read_response`, `split`."""
+class _Side:
+    """What both sides have. A state is None before and after its part of the handshake."""
 
-    __slots__ = (
-        "_ephemeral",
-        "_final",
-        "_psk",
-        "_remote_static",
-        "_start",
-        "_static",
-        "_static_shared",
-        "_waiting",
-    )
+    def __init__(self, static_private: bytes, psk: bytes) -> None:
+        self._static = _static_pair(bytes(static_private))
+        self._psk = _checked_psk(psk)
+        self._halfway: _State | None = None  # between the two messages
+        self._final: _State | None = None
+
+    @property
+    def handshake_hash(self) -> bytes:
+        """32 bytes, the same on both sides and unique to this handshake (section 11.2)."""
+        return self._finished.hash
+
+    @property
+    def _finished(self) -> _State:
+        if self._final is None:
+            raise LocalProtocolError("noise: the handshake is not finished")
+        return self._final
+
+
+class Initiator(_Side):
+    """The side that starts: `write_initiation`, `read_response`, `split`."""
 
     def __init__(
         self,
@@ -58,17 +68,14 @@ class Initiator:
         prologue: bytes = b"",
     ) -> None:
         """Keys are X25519, 32 bytes; `rng(32)` gives the ephemeral key. Raises `InvalidKey`."""
-        self._static = _static_pair(bytes(static_private))
+        super().__init__(static_private, psk)
         self._remote_static = bytes(remote_static)
         shared = self._static.shared_with(self._remote_static)
         if shared is None:
             raise InvalidKey("not a usable X25519 public key")
         self._static_shared = shared
-        self._psk = _checked_psk(psk)
         self._ephemeral = _KeyPair(rng(KEY_BYTES))
         self._start: _State | None = _State.begin(suite, prologue, self._remote_static)
-        self._waiting: _State | None = None
-        self._final: _State | None = None
 
     def write_initiation(self, payload: Buffer = b"") -> bytes:
         """The first message, once."""
@@ -79,45 +86,29 @@ class Initiator:
         state = state.mix_key(_dh(self._ephemeral, self._remote_static))
         state, static = state.seal(self._static.public)
         state, sealed = state.mix_key(self._static_shared).seal(payload)
-        self._start, self._waiting = None, state
+        self._start, self._halfway = None, state
         return b"".join((self._ephemeral.public, static, sealed))
 
     def read_response(self, message: Buffer) -> bytes:
         """The payload of the responder's message. After a `RemoteProtocolError` it may be called again."""
-        if self._waiting is None:
+        if self._halfway is None:
             raise LocalProtocolError("noise: no response is expected")
         _check_received(message, RESPONSE_OVERHEAD_BYTES)
         ephemeral = bytes(message[:KEY_BYTES])
-        state = self._waiting.mix_ephemeral(ephemeral)
+        state = self._halfway.mix_ephemeral(ephemeral)
         state = state.mix_key(_dh(self._ephemeral, ephemeral))
         state = state.mix_key(_dh(self._static, ephemeral))
         state, payload = state.mix_key_and_hash(self._psk).open(message[KEY_BYTES:])
-        self._waiting, self._final = None, state
+        self._halfway, self._final = None, state
         return payload
 
     def split(self) -> tuple[bytes, bytes]:
         """(key to send with, key to receive with), 32 bytes each."""
-        return _finished(self._final).split()
-
-    @property
-    def handshake_hash(self) -> bytes:
-        """32 bytes, the same on both sides and unique to this handshake (section 11.2)."""
-        return _finished(self._final).hash
+        return self._finished.split()
 
 
-class Responder:
+class Responder(_Side):
     """The side that answers: `read_initiation`, `set_psk` if there is one, `write_response`, `split`."""
-
-    __slots__ = (
-        "_final",
-        "_psk",
-        "_remote_ephemeral",
-        "_remote_static",
-        "_rng",
-        "_start",
-        "_static",
-        "_to_answer",
-    )
 
     def __init__(
         self,
@@ -129,12 +120,9 @@ class Responder:
         prologue: bytes = b"",
     ) -> None:
         """Keys are X25519, 32 bytes; `rng(32)` gives the ephemeral key when the response is written."""
-        self._static = _static_pair(bytes(static_private))
-        self._psk = _checked_psk(psk)
+        super().__init__(static_private, psk)
         self._rng = rng
         self._start: _State | None = _State.begin(suite, prologue, self._static.public)
-        self._to_answer: _State | None = None
-        self._final: _State | None = None
         self._remote_static = self._remote_ephemeral = b""
 
     def read_initiation(self, message: Buffer) -> tuple[bytes, bytes]:
@@ -151,7 +139,7 @@ class Responder:
         state = state.mix_key(_dh(self._static, ephemeral))
         state, static = state.open(message[KEY_BYTES:static_end])
         state, payload = state.mix_key(_dh(self._static, static)).open(message[static_end:])
-        self._start, self._to_answer = None, state
+        self._start, self._halfway = None, state
         self._remote_ephemeral, self._remote_static = ephemeral, static
         return static, payload
 
@@ -163,26 +151,21 @@ class Responder:
 
     def write_response(self, payload: Buffer = b"") -> bytes:
         """The second message, once."""
-        if self._to_answer is None:
+        if self._halfway is None:
             raise LocalProtocolError("noise: no initiation to answer")
         _check_size(len(payload) + RESPONSE_OVERHEAD_BYTES)
         ephemeral = _KeyPair(self._rng(KEY_BYTES))
-        state = self._to_answer.mix_ephemeral(ephemeral.public)
+        state = self._halfway.mix_ephemeral(ephemeral.public)
         state = state.mix_key(_dh(ephemeral, self._remote_ephemeral))
         state = state.mix_key(_dh(ephemeral, self._remote_static))
         state, sealed = state.mix_key_and_hash(self._psk).seal(payload)
-        self._to_answer, self._final = None, state
+        self._halfway, self._final = None, state
         return ephemeral.public + sealed
 
     def split(self) -> tuple[bytes, bytes]:
         """(key to send with, key to receive with), 32 bytes each."""
-        receive, send = _finished(self._final).split()
+        receive, send = self._finished.split()
         return send, receive
-
-    @property
-    def handshake_hash(self) -> bytes:
-        """32 bytes, the same on both sides and unique to this handshake (section 11.2)."""
-        return _finished(self._final).hash
 
 
 # --- the symmetric state, section 5.2, as a value ---
@@ -301,9 +284,3 @@ def _check_size(size: int) -> None:
 def _check_received(message: Buffer, least: int) -> None:
     if not least <= len(message) <= MAX_NOISE_BYTES:
         raise RemoteProtocolError(f"noise: a handshake message of {len(message)} bytes")
-
-
-def _finished(state: _State | None) -> _State:
-    if state is None:
-        raise LocalProtocolError("noise: the handshake is not finished")
-    return state
