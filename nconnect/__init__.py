@@ -1,6 +1,6 @@
 """nconnect: IP packets between a person's device and a provider's subnet, over the NKN network.
 
-The floors. Each imports only from those below it, and the lower three import nothing that waits, reads,
+The floors. None imports from above it, and the lower three import nothing that waits, reads,
 writes, logs, tells the time or draws random numbers (tests/test_floors.py enforces both):
 
     6  cli                                            commands: parse, ask the daemon or change the file

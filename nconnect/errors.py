@@ -5,10 +5,10 @@ unchanged. Hostile bytes never end a batch with an error: they are dropped, coun
 
 To add a drop reason: a member of `DropReason`; count it where the packet is refused (in the tunnel,
 `peer.drops[DropReason.…] += 1`, or `drops` of the part if no peer is known); a row in docs/protocol.md
-("Refusals") and in docs/architecture.md ("A packet's way"); a sentence in `REASONS` of
-lab/reference/metrics.py, then `scripts/reference`; a test that asserts it by name. `status` and the metrics
-show it without further work if it is counted in the `drops` of a peer, the tunnel or the driver; those of
-another part are added in `nconnect.daemon.backend`. The firewall's reasons are counters of
+("Refusals"), and its name in the last column of docs/architecture.md ("A packet's way"); a sentence in
+`REASONS` of lab/reference/metrics.py, then `scripts/reference`; a test that asserts it by name. `status`
+and the metrics show it without further work if it is counted in the `drops` of a peer, the tunnel or the
+driver; those of another part are added in `nconnect.daemon.backend`. The firewall's reasons are counters of
 `nconnect.host.nft`; a node has its own (`nconnect.node`, `NodeDrop`).
 """
 

@@ -26,7 +26,8 @@ side opened, and send everything else to the chain of the peer that has the sour
 what the peer may reach or refuses and counts it. Nothing is accepted because it was accepted before: each
 packet of the opener is judged, so a revoked right ends at the next packet (decision 0023).
 
-Rules that hold everywhere: add before you delete, the firewall first and forwarding last, so that nothing
+Rules that hold everywhere: add before you delete (but for host routes past the tunnel, of which the kernel
+takes one for each address), the firewall first and forwarding last, so that nothing
 is open for a moment; a plan never cuts the machine off from its own networks (a route that would is
 skipped, with the reason); what belongs to others is neither changed nor removed; applied to its own
 result, the diff is empty.

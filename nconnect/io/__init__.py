@@ -30,8 +30,9 @@ Three rules:
 - What can be too large or too slow has a bound or a time limit, given by the caller or stated beside the
   constant.
 
-Errors: `OSError` stays below; what leaves this package is a `NconnectError` whose text is one line that
-says what is wrong and what to do.
+Errors: what a user sees is a `NconnectError`, whose text is one line that says what is wrong and what to do.
+A function that says "Raises `OSError`" leaves the words to its caller.
 
-To add a module: the room of its subject. A new subject (a device, a kind of path) is a new room.
+To add a module: the room of its subject. A new subject is a new room; the
+socket of a kind of path belongs to `net`.
 """

@@ -23,7 +23,8 @@ below them: one link and what keeps it up, messages, replies, envelopes.
               -- reconnect  back to the node, or ask   -- backoff    when to try again
     spares.Spares: which extra links a client needs (nconnect.io.nkn.links)
 
-States of a link (`states.TRANSITIONS`; a missing entry is a `LocalProtocolError` of the shell):
+States of a link, the main ways (`states.TRANSITIONS` has all; a missing entry is a `LocalProtocolError` of
+the shell):
 
     NEW --> RESOLVING --> CONNECTING --> AWAITING_CHALLENGE --> LOGGING_IN --> UP
                ^  ask a seed  ^               |                     |           |
@@ -36,7 +37,7 @@ down in docs/protocol.md, "NKN". Departures:
 - several seeds are asked 0.3 s apart instead of one, the good answer that comes first counts;
 - a node that closed the connection is tried again before the seeds are asked (`reconnect`);
 - TLS is tried beside plain text, and verified if the seed was (decision 0016, `ways`);
-- a silent node is noticed within 10 s, a busy one in about 2 s (`liveness`);
+- a silent node is noticed within 10 s, on a busy link within 3.5 s (`liveness`);
 - we are strict about keys and liberal about everything else that a node says (decision 0017).
 
 - **node**: a relay of the network. **seed**: a node whose RPC says which node serves an address.

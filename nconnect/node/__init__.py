@@ -26,9 +26,10 @@ States of a connection (`connection.State`; a missing row is an error):
     CHALLENGED   CLOSED      CLOSED     also: no login within 10 s, a wrong signature
     CLIENT       CLOSED      CLOSED     also: silent for 60 s, takes nothing for 60 s, displaced
 
-Checks of a binary frame, in order: logged in; compression, within the source's budget; form; signatures, if
-the node verifies them; number of destinations; size of each payload. A refused frame is counted under a
-`NodeDrop`. The connection stays open, as at the official node, unless there are many such frames.
+Checks of a binary frame: logged in; compression, within the source's budget; form (a head that is known is
+not parsed again); signatures, if the node verifies them; number of destinations; size of each payload. A
+refused frame is counted under a `NodeDrop`. The connection stays open, as at the official node; many frames
+that are malformed or badly signed, or many bytes before the login, close it.
 
 To clients it is like the official node (nkn: api/websocket/server, api/common, api/httpjson), with these
 departures:

@@ -41,7 +41,7 @@ class NodeDrop(Enum):
     DISPLACED = "displaced"  # gave way to another: too many with one NKN address, or of the largest source
     IDLE = "idle"  # no frame for a minute
     STALLED = "stalled"  # took nothing from its socket for a minute, or keeps asking without reading answers
-    # A frame from a client, in the order of the checks. Many of them close the connection.
+    # A frame from a client.
     NOT_LOGGED_IN = "not_logged_in"  # a binary frame before the login
     MALFORMED = "malformed"
     TOO_BIG = "too_big"

@@ -86,17 +86,19 @@ Why a packet waits in the queue instead of leaving at once (`core.Tunnel.may_byp
 
     the driver   packets of several peers were read together, or the link is down, full, or paced
     lanes        a scheduler distributes the peer's flows over several lanes
-    features     the peer's TUN does not take it as it is, or it is larger than the peer's largest batch
+    features     the peer's TUN lacks one of our features, or the batch is larger than the peer's largest
     order        something of this peer waits already
     pacing       the lane's pacer, or its window of bytes in flight (`paths.feedback`)
-    gathering    each message is signed, and a larger batch is cheaper (`send_queue`, GATHER_BYTES)
+    gathering    each message is signed, so that larger batches are cheaper: more than 128 KiB is in flight,
+                 and the last batch left less than 2 ms ago (`send_queue`, GATHER_BYTES)
     keys         none, too old to send under, or the peer is in doubt: what was sent went unanswered
 
-Why the queue holds a batch back (`send_queue.SendQueue.next_batch`): the link is not writable; it is another
-peer's turn, or another link's; pacing, gathering and keys as above (without a key it starts a handshake);
-and, while a scheduler is in use, a dead lane, a flow that has just moved (`paths.lanes.Hold`), or no room to
-stripe. What was *received* is held back where the path disturbs the order (`paths.reorder`), and by
-`nconnect.daemon.inflow`, so that one peer's flood does not delay another's packets.
+Why the queue holds a batch back (`send_queue.SendQueue.next_batch`): the link is not writable; it is
+another peer's turn, or another link's; pacing and keys as above (without a key it starts a handshake);
+gathering, as long as fewer than 192 KiB wait and no scheduler is in use. While one is: a dead lane that is
+not the best, a flow that has just moved (`paths.lanes.Hold`), or no lane that is fit for a stripe
+(`paths.scheduler`). What was *received* is held back where the path disturbs the order (`paths.reorder`),
+and by `nconnect.daemon.inflow`, so that one peer's flood does not delay another's packets.
 
 Refusals on the way in: begin at `receiver.BatchReceiver.receive`, which calls the checks in their order. A
 packet whose source is not the peer's is refused in `_check_sources` there. To add a drop reason: see

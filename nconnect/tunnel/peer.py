@@ -58,14 +58,16 @@ class Peer:
     Each part is written by one module; everybody may read all of them (tests/tunnel/test_peer.py holds this):
 
         part                                     written by
-        config, expired                          core (the table), sessions (time)
+        config                                   core (the table)
+        expired                                  sessions (time)
         session, handshake                       handshakes
         path                                     paths.manager
         timers, check_at                         whoever notes an event; timer_heap
         traffic                                  send_queue, core, receiver
         doubtful, last_received_at               sessions
-        rtt_s, pinged_at                         control_frames, and handshakes for the first round trip
-        shared_key                               handshakes (the peer's key), control_frames (ours)
+        rtt_s                                    control_frames, and handshakes for the first round trip
+        pinged_at                                control_frames; sessions forgets them
+        shared_key (is one key on two devices?)  handshakes (the peer's), control_frames (ours)
         drops                                    whoever refuses something
     """
 

@@ -15,7 +15,8 @@
     inotify      tells when a file is removed
     netlink_socket   requests, answers and attributes, for netlink, conntrack, nftables and monitor
 
-Everything but `tun` and `monitor` blocks: the daemon calls it in a thread (`nconnect.daemon.host_state`).
+All of it blocks but the reads and writes of `tun`, `monitor` and `inotify`: the daemon calls it in a thread
+(`nconnect.daemon.host_state`).
 
 `apply` reads what is there, lets `nconnect.host.diff` compute the operations, and carries them out one by
 one; if one fails, all are undone in reverse. `missing` says what others have removed. `remove` takes back
