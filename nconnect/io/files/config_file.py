@@ -16,6 +16,7 @@ from nconnect.errors import ConfigError, HostError
 from nconnect.io.errors import TRY_SUDO, as_host_error, reason
 from nconnect.io.files.trusted import Folder, status_of
 from nconnect.io.files.user import UntrustedPath, User, is_trusted
+from nconnect.io.files.walk import closing
 from nconnect.model import DEFAULT_INTERFACE, Config
 
 CONFIG_DIR = Path("/etc/nconnect")
@@ -202,7 +203,7 @@ def locked(path: Path) -> Iterator[None]:
         Folder.around(path) as (folder, _),
     ):
         fd = folder.open_again()
-    try:
+    with closing(fd):
         deadline = time.monotonic() + LOCK_TIMEOUT_S
         while True:
             try:
@@ -215,8 +216,6 @@ def locked(path: Path) -> Iterator[None]:
                     ) from None
                 time.sleep(0.02)
         yield
-    finally:
-        os.close(fd)
 
 
 def _check_secret(path: Path, status: os.stat_result, user: User | None, *, is_shared: bool) -> None:

@@ -9,6 +9,7 @@ from types import TracebackType
 
 from nconnect.errors import ConfigError
 from nconnect.io.files import config_file, paths
+from nconnect.io.files.walk import closing
 from nconnect.io.process.helper import Helper
 from nconnect.io.process.rights import take_back
 from nconnect.model import Config
@@ -27,11 +28,8 @@ class ConfigSource:
         if self.helper is None:
             told = os.stat(self._path)
         else:
-            fd = self.helper.open_config()
-            try:
+            with closing(self.helper.open_config()) as fd:
                 told = os.fstat(fd)
-            finally:
-                os.close(fd)
         return told.st_dev, told.st_ino, told.st_size, told.st_mtime_ns
 
     @classmethod

@@ -15,6 +15,7 @@ from nconnect.errors import HostError
 from nconnect.io.errors import as_host_error
 from nconnect.io.files.trusted import Folder
 from nconnect.io.files.user import UntrustedPath
+from nconnect.io.files.walk import closing
 from nconnect.io.process.account import daemon_account
 
 RUN_DIR = Path("/run/nconnect")
@@ -151,12 +152,11 @@ def is_locked(interface: str) -> bool:
             fd = os.open(lock_path(interface), os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:
         return False
-    try:
-        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(fd)
+    with closing(fd):
+        try:
+            fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
     return False
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from types import TracebackType
 
 from nconnect.io.files.user import UntrustedPath, User, acting_as, is_trusted
-from nconnect.io.files.walk import Walk
+from nconnect.io.files.walk import Walk, closing
 
 
 class Folder:
@@ -79,12 +79,8 @@ class Folder:
 
     def names(self) -> list[str]:
         """What is in it, sorted."""
-        with acting_as(self.user):
-            fd = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=self.fd)
-        try:
+        with closing(self.open_again()) as fd:
             return sorted(os.listdir(fd))
-        finally:
-            os.close(fd)
 
     def open_file(self, name: str, flags: int, mode: int = 0o600) -> int:
         """A descriptor; a link is refused, and a FIFO does not hold us up."""
@@ -146,16 +142,13 @@ class Folder:
         temporary = f".{name}.{secrets.token_hex(6)}"
         fd = self.open_file(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
         try:
-            try:
+            with open(fd, "wb") as file:
                 os.fchmod(fd, mode)
                 self._give(fd, owner)
-                view = memoryview(data)
-                while view:
-                    view = view[os.write(fd, view) :]
+                file.write(data)
+                file.flush()
                 if durable:
                     os.fsync(fd)
-            finally:
-                os.close(fd)
             with acting_as(self.user):
                 os.replace(temporary, name, src_dir_fd=self.fd, dst_dir_fd=self.fd)
         except BaseException:
@@ -229,10 +222,8 @@ class Folder:
             fd = self.open_again()
         except PermissionError:
             return  # a folder that may be entered and not read
-        try:
+        with closing(fd):
             os.fsync(fd)
-        finally:
-            os.close(fd)
 
     def _is_own(self, name: str) -> bool:
         status = self.status(name)
@@ -240,16 +231,13 @@ class Folder:
 
     def _open_own(self, name: str) -> int:
         """A file of ours, found with the folder's rights and opened with our own, by its inode."""
-        found = self.open_file(name, os.O_PATH)
-        try:
+        with closing(self.open_file(name, os.O_PATH)) as found:
             status = os.fstat(found)
             if not stat.S_ISREG(status.st_mode):
                 raise UntrustedPath("is not a file")
             if not is_trusted(status.st_uid) or status.st_nlink != 1:
                 raise UntrustedPath("was replaced meanwhile")
             return os.open(f"/proc/self/fd/{found}", os.O_RDONLY | os.O_CLOEXEC)
-        finally:
-            os.close(found)
 
 
 def write_atomically(
@@ -283,16 +271,12 @@ def status_of(path: Path) -> os.stat_result | None:
 
 def set_mode(path: Path, mode: int) -> None:
     """chmod(2) of a file, with the rights of whoever could have put it there."""
-    with Folder.around(path) as (folder, name):
-        fd = folder.open_file(name, os.O_PATH)
-        try:
-            status = os.fstat(fd)
-            if not stat.S_ISREG(status.st_mode):
-                raise UntrustedPath("is not a file")
-            with acting_as(None if is_trusted(status.st_uid) and status.st_nlink == 1 else folder.user):
-                os.chmod(f"/proc/self/fd/{fd}", mode)
-        finally:
-            os.close(fd)
+    with Folder.around(path) as (folder, name), closing(folder.open_file(name, os.O_PATH)) as fd:
+        status = os.fstat(fd)
+        if not stat.S_ISREG(status.st_mode):
+            raise UntrustedPath("is not a file")
+        with acting_as(None if is_trusted(status.st_uid) and status.st_nlink == 1 else folder.user):
+            os.chmod(f"/proc/self/fd/{fd}", mode)
 
 
 def create_file(path: Path) -> int:

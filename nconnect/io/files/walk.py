@@ -20,6 +20,8 @@ import errno
 import os
 import stat
 from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -27,6 +29,15 @@ from nconnect.io.files.user import UntrustedPath, User, acting_as, is_trusted
 
 _MAX_LINKS = 40  # as the kernel's own limit, path_resolution(7)
 _FOLDER = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
+
+
+@contextmanager
+def closing(fd: int) -> Iterator[int]:
+    """A descriptor, which is closed at the end."""
+    try:
+        yield fd
+    finally:
+        os.close(fd)
 
 
 class Place(NamedTuple):
@@ -133,7 +144,7 @@ class Walk:
                 fd = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
             except (FileNotFoundError, PermissionError):
                 return None
-        try:
+        with closing(fd):
             status = os.fstat(fd)
             if not stat.S_ISLNK(status.st_mode):
                 return None
@@ -143,8 +154,6 @@ class Walk:
             if self._links > _MAX_LINKS:
                 raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
             return os.readlink("", dir_fd=fd)
-        finally:
-            os.close(fd)
 
     def _judge(self, name: str) -> None:
         """Whose rights are used from here on."""
