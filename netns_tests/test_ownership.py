@@ -19,7 +19,7 @@ import pytest
 from lab.process import until
 from lab.sides import Side
 from lab.world import PROVIDER_PEER, USER_PEER, World, world
-from nconnect.io.process.account import daemon_account
+from nconnect.io.files.user import daemon_account
 from netns_tests.test_surroundings import in_own_mounts
 
 THEM = 12345

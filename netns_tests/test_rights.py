@@ -17,7 +17,7 @@ from lab.process import until
 from lab.sides import Side
 from lab.traffic import SERVICE, pings, reaches
 from lab.world import PROVIDER_PEER, SERVER, USER_PEER, World
-from nconnect.io.process.account import daemon_account
+from nconnect.io.files.user import daemon_account
 from netns_tests.topology import Provided, provided
 
 NET_ADMIN = 1 << 12

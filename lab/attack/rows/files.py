@@ -17,7 +17,7 @@ from lab.process import until
 from lab.sides import Side
 from nconnect.crypto.keys import Identity
 from nconnect.io.files.paths import issued_path
-from nconnect.io.process.account import daemon_account
+from nconnect.io.files.user import daemon_account
 
 SEED_RPC = f"http://{NODE_FOR_ATTACKER}:30003"
 SECRET = "only root may read this"

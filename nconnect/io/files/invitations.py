@@ -22,7 +22,7 @@ from nconnect.io.errors import TRY_SUDO, as_host_error, reason
 from nconnect.io.files import paths
 from nconnect.io.files.config_file import locked
 from nconnect.io.files.trusted import Folder, read_file, status_of
-from nconnect.io.process.account import daemon_account
+from nconnect.io.files.user import daemon_account
 
 log = logging.getLogger(__name__)
 

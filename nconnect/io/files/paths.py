@@ -14,9 +14,8 @@ from pathlib import Path
 from nconnect.errors import HostError
 from nconnect.io.errors import as_host_error
 from nconnect.io.files.trusted import Folder
-from nconnect.io.files.user import UntrustedPath
+from nconnect.io.files.user import UntrustedPath, daemon_account
 from nconnect.io.files.walk import closing
-from nconnect.io.process.account import daemon_account
 
 RUN_DIR = Path("/run/nconnect")
 STATE_DIR = Path("/var/lib/nconnect")

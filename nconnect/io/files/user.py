@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 from nconnect.io.process.privileges import is_mapped
 
+DAEMON = "nconnect"
 _OVERFLOW_UID = 65534  # user_namespaces(7): what the kernel shows for an id that is not mapped
 
 
@@ -43,6 +44,15 @@ class User:
             return cls(uid, gid, (), f"user {uid}")
         groups = os.getgrouplist(entry.pw_name, entry.pw_gid)
         return cls(uid, entry.pw_gid, tuple(groups), entry.pw_name)
+
+
+def daemon_account() -> User | None:
+    """The daemon's own user, where there is one; it is in no other group."""
+    try:
+        entry = pwd.getpwnam(DAEMON)
+    except KeyError:
+        return None
+    return User(entry.pw_uid, entry.pw_gid, (), entry.pw_name) if entry.pw_uid else None
 
 
 @contextmanager

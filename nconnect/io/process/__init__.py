@@ -4,7 +4,7 @@
       | fork, before anything is open:  helper.Helper --> a process that stays root, without capabilities
       | open what needs root: TUN, ports of [node], lock
       v
-    rights.settle: become the user `nconnect` (account), keep CAP_NET_ADMIN alone (privileges)
+    rights.settle: become the user `nconnect`, keep CAP_NET_ADMIN alone (privileges)
       |
       v
     the daemon -- one byte: C, S, K, U, L, R --> helper: opens the configuration, makes lock and socket

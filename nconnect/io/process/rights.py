@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import logging
 import os
-import pwd
 import sys
 from pathlib import Path
 
@@ -19,8 +18,7 @@ from nconnect.errors import ConfigError, HostError
 from nconnect.io.errors import as_host_error, reason
 from nconnect.io.files import config_file, paths
 from nconnect.io.files.trusted import Folder, status_of
-from nconnect.io.files.user import User, acting_as
-from nconnect.io.process.account import USER, Account, daemon_account
+from nconnect.io.files.user import DAEMON, User, acting_as, daemon_account
 from nconnect.io.process.privileges import CAP_NET_ADMIN, can_become, drop_privileges
 
 log = logging.getLogger(__name__)
@@ -33,7 +31,7 @@ def settle(interface: str) -> str:
     """
     if os.geteuid():
         drop_privileges((CAP_NET_ADMIN,))
-        return f"running as {_name(os.geteuid())}, with CAP_NET_ADMIN alone"
+        return f"running as {User.of(os.geteuid(), os.getegid()).name}, with CAP_NET_ADMIN alone"
     account = daemon_account()
     obstacle = _obstacle(account, interface)
     if account is None or obstacle:
@@ -70,7 +68,7 @@ def take_back(config: Path, interface: str) -> None:
         )
 
 
-def _take_back(path: Path, account: Account) -> None:
+def _take_back(path: Path, account: User) -> None:
     with Folder.around(path) as (folder, _), Folder.open(folder.path.parent) as above:
         if above.user is not None:
             return
@@ -83,15 +81,15 @@ def _take_back(path: Path, account: Account) -> None:
             folder.replace(name, folder.read(name, config_file.MAX_BYTES), owner=(0, 0))
 
 
-def _obstacle(account: Account | None, interface: str) -> str:
+def _obstacle(account: User | None, interface: str) -> str:
     """Why the daemon cannot run as its own user, and what to do about it; empty when it can."""
     if account is None:
-        return f"there is no user {USER} (useradd --system --shell /usr/sbin/nologin {USER})"
+        return f"there is no user {DAEMON} (useradd --system --shell /usr/sbin/nologin {DAEMON})"
     if why := can_become(account.uid, account.gid):
         return why
     ways = [paths.run_dir().absolute(), paths.state_dir(interface).absolute().parent]
     ways += [Path(entry) for entry in sys.path if os.path.isdir(entry)]  # of what is imported later
-    with acting_as(User(account.uid, account.gid, (), account.name)):
+    with acting_as(account):
         closed = [way for way in ways if not _may_enter(way)]
     return f"the user {account.name} cannot enter {closed[0]}" if closed else ""
 
@@ -105,7 +103,7 @@ def _may_enter(folder: Path) -> bool:
     return True
 
 
-def _give_state(account: Account, interface: str) -> None:
+def _give_state(account: User, interface: str) -> None:
     """Have the state folder be the user's: one of root's is given away, with what is root's in it."""
     path = paths.make_state_dir(interface)
     with as_host_error(f"cannot give {path} to {account.name}"):
@@ -124,7 +122,7 @@ def _give_state(account: Account, interface: str) -> None:
 
 def _take_state_back(interface: str) -> None:
     path = paths.make_state_dir(interface)
-    with as_host_error(f"cannot take {path} back from {USER}"):
+    with as_host_error(f"cannot take {path} back from {DAEMON}"):
         with Folder.open(path.parent) as above:
             is_roots = above.user is None
         with Folder.open(path) as folder:
@@ -132,10 +130,3 @@ def _take_state_back(interface: str) -> None:
                 folder.take_back(0o700)
                 with Folder.open(path) as ours:
                     ours.take_files_back()
-
-
-def _name(uid: int) -> str:
-    try:
-        return pwd.getpwuid(uid).pw_name
-    except KeyError:
-        return f"user {uid}"

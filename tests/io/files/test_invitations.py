@@ -13,7 +13,7 @@ from nconnect.invite.book import Book
 from nconnect.invite.token import Token
 from nconnect.io.files import invitations, paths
 from nconnect.io.files.invitations import VERSION_1, InvitationStore
-from nconnect.io.process.account import Account
+from nconnect.io.files.user import User
 from tests.invite.examples import DEVICE, NOW, PROVIDER, TOKEN, invitation
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root to give files away")
@@ -127,7 +127,7 @@ def test_nothing_to_carry_over_is_remembered_too(state: Path) -> None:
 def test_the_daemons_user_reads_what_is_issued_and_cannot_change_it(
     state: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(invitations, "daemon_account", lambda: Account("daemon", 54321, 54322))
+    monkeypatch.setattr(invitations, "daemon_account", lambda: User(54321, 54322, (), "daemon"))
     store().carry_over()
     os.chown(state, 54321, 54322)
     with store().issuing() as book:

@@ -9,10 +9,10 @@ import pytest
 
 from nconnect.errors import ConfigError, HostError
 from nconnect.io.files import config_file, paths
+from nconnect.io.files.user import User
 from nconnect.io.process import privileges, rights
-from nconnect.io.process.account import Account
 
-OTHER = Account("nobody-here", 54321, 54322)
+OTHER = User(54321, 54322, (), "nobody-here")
 SEED = "11" * 32
 TEXT = f'[interface]\nseed = "{SEED}"\naddress = ["10.86.0.1/24"]\n'
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root to give files away")
