@@ -24,28 +24,12 @@ from nconnect.cli import (
 )
 from nconnect.cli import config as config_commands
 from nconnect.cli.groups import Grouped, explain
-from nconnect.cli.options import ConfigOption, remember
+from nconnect.cli.options import group
 from nconnect.errors import ConfigError, NconnectError
 
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 
-app = typer.Typer(
-    name="nconnect",
-    cls=Grouped,
-    help="A tunnel between a device and somebody else's GPUs, over the NKN network.",
-    add_completion=False,
-    rich_markup_mode=None,  # rich takes longer to import than all the rest of --help
-    pretty_exceptions_enable=False,
-)
-
-
-@app.callback(invoke_without_command=True)
-def root(ctx: typer.Context, config: ConfigOption = None) -> None:
-    remember(ctx, config)
-    if ctx.invoked_subcommand is None:
-        typer.echo(ctx.get_help())
-
-
+app = group("A tunnel between a device and somebody else's GPUs, over the NKN network.", cls=Grouped)
 app.command("init")(setup.init)
 app.command("join")(join.join)
 app.command("up")(daemon.up)

@@ -7,21 +7,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from nconnect.cli.options import ConfigOption, JsonOption, chosen, remember
+from nconnect.cli.options import ConfigOption, JsonOption, chosen, group
 
 if TYPE_CHECKING:
     from nconnect.model import Config, Proxy
 
-app = typer.Typer(help="Check or show the configuration file.", rich_markup_mode=None)
+app = group("Check or show the configuration file.")
 
 HIDDEN = "(hidden)"
-
-
-@app.callback(invoke_without_command=True)
-def root(ctx: typer.Context, config: ConfigOption = None) -> None:
-    remember(ctx, config)
-    if ctx.invoked_subcommand is None:
-        typer.echo(ctx.get_help())
 
 
 @app.command("check")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 import typer.core
 
-from nconnect.cli.options import Checks, ConfigOption, JsonOption, Values, chosen, remember
+from nconnect.cli.options import Checks, ConfigOption, JsonOption, Values, chosen, group
 from nconnect.cli.peer import AllowOption, NameArgument, read_allow
 from nconnect.errors import ConfigError
 
@@ -34,18 +34,7 @@ class _NameFirst(typer.core.TyperGroup):
         return parsed
 
 
-app = typer.Typer(
-    cls=_NameFirst,
-    help="Invite a device: `invite NAME` prints a token.",
-    rich_markup_mode=None,
-)
-
-
-@app.callback(invoke_without_command=True)
-def root(ctx: typer.Context, config: ConfigOption = None) -> None:
-    remember(ctx, config)
-    if ctx.invoked_subcommand is None:
-        typer.echo(ctx.get_help())
+app = group("Invite a device: `invite NAME` prints a token.", cls=_NameFirst)
 
 
 @app.command(_CREATE)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
 
 import typer
+import typer.core
 
 from nconnect.errors import ConfigError, NconnectError
 
@@ -52,10 +53,23 @@ YesOption = Annotated[bool, typer.Option("-y", "--yes", help="Do not ask.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 
-def remember(ctx: typer.Context, config: Path | None) -> None:
-    """Store a `-c` that was given before the command's name, for `chosen`."""
-    inherited = ctx.parent.obj if ctx.parent is not None else None
-    ctx.obj = config or inherited
+def group(text: str, cls: type[typer.core.TyperGroup] = typer.core.TyperGroup) -> typer.Typer:
+    """A group of commands: it takes `-c` before a command, and prints its help if there is none."""
+    return typer.Typer(
+        help=text,
+        cls=cls,
+        callback=_enter_group,
+        invoke_without_command=True,
+        add_completion=False,
+        rich_markup_mode=None,  # rich takes longer to import than all the rest of --help
+        pretty_exceptions_enable=False,
+    )
+
+
+def _enter_group(ctx: typer.Context, config: ConfigOption = None) -> None:
+    ctx.obj = config or ctx.obj  # for `chosen`; a context begins with its parent's `obj`
+    if ctx.invoked_subcommand is None:
+        typer.echo(ctx.get_help())
 
 
 def chosen(ctx: typer.Context, config: Path | None) -> Path:

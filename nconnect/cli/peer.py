@@ -16,7 +16,7 @@ from nconnect.cli.options import (
     YesOption,
     chosen,
     confirm,
-    remember,
+    group,
 )
 from nconnect.errors import ConfigError, UsageError
 
@@ -55,14 +55,7 @@ KeyFileOption = Annotated[
     typer.Option("--preshared-key-file", metavar="FILE", help="A file with 32 bytes as hex or base64."),
 ]
 
-app = typer.Typer(help="The peers: who may connect, and what they may reach.", rich_markup_mode=None)
-
-
-@app.callback(invoke_without_command=True)
-def root(ctx: typer.Context, config: ConfigOption = None) -> None:
-    remember(ctx, config)
-    if ctx.invoked_subcommand is None:
-        typer.echo(ctx.get_help())
+app = group("The peers: who may connect, and what they may reach.")
 
 
 @app.command("add")

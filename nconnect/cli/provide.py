@@ -15,7 +15,7 @@ from nconnect.cli.options import (
     YesOption,
     chosen,
     confirm,
-    remember,
+    group,
 )
 from nconnect.errors import UsageError
 
@@ -34,14 +34,7 @@ ExposeOption = Annotated[
     Values, typer.Option("--expose", metavar="HOST:PORT,…", help="A loopback server here: 127.0.0.1:11434.")
 ]
 
-app = typer.Typer(help="What this machine offers to its peers.", rich_markup_mode=None)
-
-
-@app.callback(invoke_without_command=True)
-def root(ctx: typer.Context, config: ConfigOption = None) -> None:
-    remember(ctx, config)
-    if ctx.invoked_subcommand is None:
-        typer.echo(ctx.get_help())
+app = group("What this machine offers to its peers.")
 
 
 @app.command("show")
