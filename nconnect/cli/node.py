@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from nconnect.cli.options import JsonOption, UnusedConfigOption
-from nconnect.model import MAX_MB, MIN_QUEUE_MB
+from nconnect.model import HTTPS_PORT, MAX_MB, MIN_QUEUE_MB, RPC_PORT, WS_PORT, WSS_PORT
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from typing import Any
 
     from nconnect.control.node import NodeStatus
 
 app = typer.Typer(invoke_without_command=True, rich_markup_mode=None, add_completion=False)
+
+
+def _port(what: str, default: int) -> Any:
+    help = f"The port of the {what}. [default: {default}; none with --port]"
+    return typer.Option(min=0, max=65535, help=help)
 
 
 @app.callback()
@@ -33,14 +37,8 @@ def node(
         bool,
         typer.Option("--tls", help="Serve TLS, with its own certificate if none is given."),
     ] = False,
-    ws_port: Annotated[
-        int | None,
-        typer.Option(min=0, max=65535, help="The port of the websocket. [default: 30002; none with --port]"),
-    ] = None,
-    rpc_port: Annotated[
-        int | None,
-        typer.Option(min=0, max=65535, help="The port of the RPC. [default: 30003; none with --port]"),
-    ] = None,
+    ws_port: Annotated[int | None, _port("websocket", WS_PORT)] = None,
+    rpc_port: Annotated[int | None, _port("RPC", RPC_PORT)] = None,
     advertise: Annotated[
         str | None,
         typer.Option(metavar="HOST", help="The host to tell clients. [default: the one they asked by]"),
@@ -52,16 +50,8 @@ def node(
     tls_key: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Its key (PEM). [default: in the same file]")
     ] = None,
-    wss_port: Annotated[
-        int | None,
-        typer.Option(
-            min=0, max=65535, help="The port of the TLS websocket. [default: 30004; none with --port]"
-        ),
-    ] = None,
-    https_port: Annotated[
-        int | None,
-        typer.Option(min=0, max=65535, help="The port of the TLS RPC. [default: 30005; none with --port]"),
-    ] = None,
+    wss_port: Annotated[int | None, _port("TLS websocket", WSS_PORT)] = None,
+    https_port: Annotated[int | None, _port("TLS RPC", HTTPS_PORT)] = None,
     rate_limit: Annotated[
         float | None,
         typer.Option(
