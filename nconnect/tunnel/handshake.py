@@ -71,16 +71,8 @@ class Attempt:
         if frame.suite != self._suite.wire_id:
             raise RemoteProtocolError("a response under another cipher suite")
         hello = Hello.decode(self._noise.read_response(frame.noise))
-        send, receive = self._noise.split()
-        pair = KeyPair(
-            cipher=self._suite.value,
-            local_index=self.local_index,
-            remote_index=frame.sender,
-            send=self._suite.aead(send),
-            receive=self._suite.aead(receive),
-            initiator=True,
-            now=now,
-        )
+        keys = self._noise.split()
+        pair = KeyPair(self._suite, keys, self.local_index, frame.sender, initiator=True, now=now)
         return pair, hello
 
 
@@ -99,16 +91,8 @@ class Initiation:
         """The key pair, and the response's frame."""
         self.noise.set_psk(preshared_key or NO_PSK)
         noise = self.noise.write_response(hello.encode())
-        send, receive = self.noise.split()
-        pair = KeyPair(
-            cipher=self.suite.value,
-            local_index=local_index,
-            remote_index=self.frame.sender,
-            send=self.suite.aead(send),
-            receive=self.suite.aead(receive),
-            initiator=False,
-            now=now,
-        )
+        keys = self.noise.split()
+        pair = KeyPair(self.suite, keys, local_index, self.frame.sender, initiator=False, now=now)
         response = HandshakeFrame(FrameKind.RESPONSE, self.frame.suite, local_index, self.frame.sender, noise)
         return pair, response.encode()
 

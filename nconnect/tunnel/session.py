@@ -8,7 +8,7 @@ see `Session.initiated`.
 
 from __future__ import annotations
 
-from nconnect.crypto.aead import Aead
+from nconnect.crypto.aead import CipherSuite
 from nconnect.errors import DropReason
 from nconnect.model import Buffer
 from nconnect.tunnel.constants import (
@@ -75,16 +75,16 @@ class KeyPair:
 
     def __init__(
         self,
-        *,
-        cipher: str,
+        suite: CipherSuite,
+        keys: tuple[bytes, bytes],
         local_index: int,
         remote_index: int,
-        send: Aead,
-        receive: Aead,
+        *,
         initiator: bool,
         now: float,
     ) -> None:
-        self.cipher = cipher  # its name
+        """`keys`: to send with and to receive with, 32 bytes each."""
+        self.cipher = suite.value  # its name
         self.local_index = local_index
         self.remote_index = remote_index
         self.created_at = now
@@ -95,8 +95,7 @@ class KeyPair:
         self.rekey_at = now + REKEY_AFTER_S if initiator else NEVER
         self.rekey_on_receive_at = now + REKEY_AFTER_RECEIVE_S if initiator else NEVER
         self.counter = 0  # of the next batch
-        self._send = send
-        self._receive = receive
+        self._send, self._receive = map(suite.aead, keys)
         self.window = ReplayWindow()
 
     def can_send(self, now: float) -> bool:

@@ -22,11 +22,8 @@ OUT = memoryview(bytearray(2000))
 
 def key_pair(index: int = 1, *, initiator: bool = True, now: float = 0.0) -> KeyPair:
     """One that would open what it seals itself."""
-    suite = CipherSuite.AES256GCM
-    return KeyPair(
-        cipher=suite.value, local_index=index, remote_index=index + 100, send=suite.aead(b"k" * 32),
-        receive=suite.aead(b"k" * 32), initiator=initiator, now=now,
-    )  # fmt: skip
+    keys = (b"k" * 32, b"k" * 32)
+    return KeyPair(CipherSuite.AES256GCM, keys, index, index + 100, initiator=initiator, now=now)
 
 
 def seal(pair: KeyPair, batch: bytes) -> tuple[bytes, bytes]:
