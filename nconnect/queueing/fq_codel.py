@@ -47,7 +47,7 @@ class FairQueue(Generic[_T]):
 
     __slots__ = (
         "_count", "_flows", "_interval_s", "_mark", "_max_flows", "_new", "_old", "_on_drop", "_quantum",
-        "_target_s", "bytes_held", "delay_drops", "delays", "full_drops", "marks", "max_bytes",
+        "_target_s", "bytes_held", "delay_drops", "delays", "full_drops", "max_bytes",
     )  # fmt: skip
 
     def __init__(
@@ -65,7 +65,6 @@ class FairQueue(Generic[_T]):
         self.bytes_held = 0
         self.full_drops = 0  # DropReason.QUEUE_FULL
         self.delay_drops = 0  # DropReason.QUEUE_DELAY
-        self.marks = 0
         self.delays: Histogram | None = None  # how long delivered items waited; set it to have them counted
         self._quantum = quantum_bytes
         self._target_s = target_s
@@ -256,7 +255,6 @@ class FairQueue(Generic[_T]):
     def _drop_or_mark(self, taken: tuple[_T, int, float]) -> bool:
         """True: the item is marked and is delivered. False: it is dropped."""
         if self._mark is not None and self._mark(taken[0]):
-            self.marks += 1
             return True
         self.delay_drops += 1
         if self._on_drop is not None:

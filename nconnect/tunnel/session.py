@@ -69,7 +69,7 @@ class KeyPair:
     """One epoch's keys: one to send under, with its counter, one to receive under, with its replay window."""
 
     __slots__ = (
-        "_receive", "_send", "cipher", "counter", "created_at", "initiator", "local_index", "reject_at",
+        "_receive", "_send", "cipher", "counter", "created_at", "local_index", "reject_at",
         "rekey_at", "rekey_on_receive_at", "remote_index", "window",
     )  # fmt: skip
 
@@ -89,7 +89,6 @@ class KeyPair:
         self.remote_index = remote_index
         self.created_at = now
         self.reject_at = now + REJECT_AFTER_S
-        self.initiator = initiator
         # When a batch that is sent, or received, makes us renew the keys: by age only the initiator, so that
         # both do not do it at once; by the counter at once.
         self.rekey_at = now + REKEY_AFTER_S if initiator else NEVER

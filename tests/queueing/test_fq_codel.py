@@ -213,7 +213,7 @@ def test_what_takes_marks_is_marked_and_delivered() -> None:
 
     queue = FairQueue[int](max_bytes=1 << 30, mark=mark, on_drop=drops)
     delivered = len(overload(queue, seconds=1.0, service_s=0.001, arrivals=1.2))
-    assert queue.marks == len(marked) > 10
+    assert len(marked) > 10
     assert (drops.items, queue.delay_drops) == ([], 0)
     assert delivered == pytest.approx(1000, abs=2)
 
@@ -221,7 +221,6 @@ def test_what_takes_marks_is_marked_and_delivered() -> None:
 def test_what_refuses_marks_is_dropped() -> None:
     queue = FairQueue[int](max_bytes=1 << 30, mark=lambda item: False)
     overload(queue, seconds=1.0, service_s=0.001, arrivals=1.2)
-    assert queue.marks == 0
     assert queue.delay_drops > 10
 
 

@@ -16,6 +16,7 @@ from nconnect.errors import RemoteProtocolError
 from nconnect.model import NknAddress
 from nconnect.tunnel.handshake import Attempt, boxed, prologue, read_initiation
 from nconnect.tunnel.session import KeyPair
+from nconnect.tunnel.timers import NEVER
 from nconnect.wire.message import Message, Payload, PayloadType
 from nconnect.wire.tunnel import Feature, HandshakeFrame, Hello, decode_handshake
 
@@ -63,7 +64,7 @@ def test_both_sides_get_the_same_keys(suite: CipherSuite, psk: bytes | None) -> 
     mine, hello = ours.finish(response, 6.0)
     assert hello == ANSWER
     assert (mine.local_index, mine.remote_index) == (11, 22) == (theirs.remote_index, theirs.local_index)
-    assert (mine.initiator, theirs.initiator) == (True, False)
+    assert mine.rekey_at < theirs.rekey_at == NEVER, "the initiator renews them"
     assert mine.cipher == theirs.cipher == suite.value
     assert opens(mine, theirs)
     assert opens(theirs, mine)

@@ -46,14 +46,15 @@ class Sending:
     """Our side of one direction: a log of batches under way, and the pacer."""
 
     __slots__ = (
-        "_arrived", "_idle_s", "_idle_since", "_log", "_reported_at", "_total", "pacer", "reported_bytes",
+        "_arrived", "_idle_s", "_idle_since", "_log", "_reported_at", "pacer", "reported_bytes",
+        "total_bytes",
     )  # fmt: skip
 
     def __init__(self, now: float) -> None:
         self.pacer = _pacer(now)
         # Of each batch under way: key index, counter, when it was sent, all bytes sent up to it.
         self._log: deque[tuple[int, int, float, int]] = deque(maxlen=MAX_LOGGED)
-        self._total = 0
+        self.total_bytes = 0  # that were ever sent here
         self._arrived = 0
         self._idle_s = 0.0  # in all, how long nothing was under way, as far as we know
         self._idle_since = now
@@ -61,19 +62,14 @@ class Sending:
         self.reported_bytes = 0  # of `total_bytes`: those up to the newest batch that the peer reported
 
     @property
-    def total_bytes(self) -> int:
-        """Bytes that were ever sent here."""
-        return self._total
-
-    @property
     def under_way_bytes(self) -> int:
         """Bytes that were sent and are not known to have arrived."""
-        return self._total - self.reported_bytes
+        return self.total_bytes - self.reported_bytes
 
     def is_clear(self, now: float) -> bool:
         """Whether any amount may be sent now."""
         return self.pacer.rate is None and (
-            self._total - self.reported_bytes <= WINDOW_BYTES or not self._is_full(now)
+            self.total_bytes - self.reported_bytes <= WINDOW_BYTES or not self._is_full(now)
         )
 
     def budget(self, now: float) -> int:
@@ -86,7 +82,7 @@ class Sending:
 
     def _is_full(self, now: float) -> bool:
         """Whether the peer has to catch up first (see WINDOW_BYTES)."""
-        under_way = self._total - self.reported_bytes
+        under_way = self.total_bytes - self.reported_bytes
         return (
             under_way > WINDOW_BYTES
             and now - self._reported_at < LATELY_S
@@ -102,10 +98,10 @@ class Sending:
 
     def sent(self, index: int, counter: int, size: int, now: float) -> None:
         """A batch of `size` bytes has left under the peer's key index and counter."""
-        self._total += size
+        self.total_bytes += size
         if not self._log:
             self._idle_s += now - self._idle_since
-        self._log.append((index, counter, now, self._total))
+        self._log.append((index, counter, now, self.total_bytes))
         self.pacer.sent(now, size)
 
     def on_report(self, body: bytes | memoryview, now: float, *, busy: bool) -> float | None:
@@ -130,7 +126,7 @@ class Sending:
         self.pacer.sample(
             now,
             acked_bytes=arrived,
-            in_flight_bytes=self._total - total,
+            in_flight_bytes=self.total_bytes - total,
             unsent_bytes=0,
             rtt_s=rtt_s,
             min_rtt_s=rtt_s,
@@ -149,28 +145,23 @@ def _pacer(now: float) -> Pacer:
 class Arrivals:
     """The receiving side of one direction: what to report."""
 
-    __slots__ = ("_newest", "_newest_at", "_reported", "_reported_at", "_total")
+    __slots__ = ("_newest", "_newest_at", "_reported", "_reported_at", "total_bytes")
 
     def __init__(self) -> None:
         self._newest = (0, -1)
         self._newest_at = 0.0
-        self._total = 0
+        self.total_bytes = 0  # that ever arrived here
         self._reported = 0
         self._reported_at = 0.0
 
-    @property
-    def total_bytes(self) -> int:
-        """Bytes that ever arrived here."""
-        return self._total
-
     def received(self, index: int, counter: int, size: int, now: float) -> bool:
         """A batch came under our key index; True when a report is due."""
-        self._total += size
+        self.total_bytes += size
         newest = self._newest
         if counter > newest[1] or index != newest[0]:
             self._newest = (index, counter)
             self._newest_at = now
-        unreported = self._total - self._reported
+        unreported = self.total_bytes - self._reported
         if unreported >= MUCH_BYTES:
             return True
         wait_s = SOON_S if unreported >= SOON_BYTES else REPORT_INTERVAL_S
@@ -178,7 +169,7 @@ class Arrivals:
 
     def report(self, now: float, *, busy: bool) -> bytes:
         """The body of a FEEDBACK record; `busy` when more has arrived than we have had time to read."""
-        self._reported, self._reported_at = self._total, now
+        self._reported, self._reported_at = self.total_bytes, now
         index, counter = self._newest
         hold_us = int((now - self._newest_at) * 1e6)
-        return FEEDBACK_BODY.pack(index, min(hold_us, 0xFFFFFFFF), counter, self._total, busy)
+        return FEEDBACK_BODY.pack(index, min(hold_us, 0xFFFFFFFF), counter, self.total_bytes, busy)

@@ -37,27 +37,18 @@ _SPAN = 1 << 32  # of numbers
 class ReorderBuffer:
     """The striped batches of one peer. A packet list given to `put` is handed out once, in order."""
 
-    __slots__ = ("_held", "_held_bytes", "_next", "_until")
+    __slots__ = ("_held", "_next", "_until", "held_bytes")
 
     def __init__(self, first: int | None = None) -> None:
         """`first` is the number that is expected; None: whichever comes first."""
         self._next = first
         self._held: dict[int, tuple[list[memoryview], int, float]] = {}  # number -> packets, bytes, until
-        self._held_bytes = 0
+        self.held_bytes = 0
         self._until = inf  # no batch waits until before then
 
     def __bool__(self) -> bool:
         """Whether anything is held."""
         return bool(self._held)
-
-    @property
-    def held_bytes(self) -> int:
-        return self._held_bytes
-
-    @property
-    def expected(self) -> int | None:
-        """The number whose turn it is; None while a batch is held."""
-        return None if self._held else self._next
 
     def is_next(self, number: int) -> bool:
         """Whether this batch is in its turn or past it, so that its packets may be used where they lie."""
@@ -74,9 +65,9 @@ class ReorderBuffer:
         if ahead > 0:
             until = now + min(wait_s, MAX_WAIT_S)
             self._held[number] = (packets, size, until)
-            self._held_bytes += size
+            self.held_bytes += size
             self._until = min(self._until, until)
-            return self._skip() if self._held_bytes > MAX_HELD_BYTES else []
+            return self._skip() if self.held_bytes > MAX_HELD_BYTES else []
         self._next = (number + 1) % _SPAN
         return packets + self._run() if self._held else packets
 
@@ -125,7 +116,7 @@ class ReorderBuffer:
         assert self._next is not None
         while (entry := self._held.pop(self._next, None)) is not None:
             passed += entry[0]
-            self._held_bytes -= entry[1]
+            self.held_bytes -= entry[1]
             self._next = (self._next + 1) % _SPAN
         if not self._held:
             self._until = inf
@@ -149,10 +140,6 @@ class Order:
         self._gaps: deque[tuple[int, float]] = deque(maxlen=MAX_GAPS)
         self._late_s = 0.0  # the greatest recent lateness
         self._late_at = -inf
-
-    @property
-    def held_bytes(self) -> int:
-        return self._queue.held_bytes
 
     def wait_s(self, now: float) -> float:
         """How long a batch that overtakes waits now."""

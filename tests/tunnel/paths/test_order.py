@@ -71,7 +71,7 @@ def test_on_a_path_that_keeps_the_order_nothing_waits_not_even_after_a_loss() ->
     for counter in (0, 1, 2, 5, 6, 40, 41):
         assert path.arrives(counter, after_s=0.001) == [counter]
     assert path.order.next_at() == inf
-    assert path.order.held_bytes == 0
+    assert not path.order.waits
 
 
 def test_after_one_late_batch_those_that_overtake_wait_for_what_is_missing() -> None:
@@ -79,9 +79,9 @@ def test_after_one_late_batch_those_that_overtake_wait_for_what_is_missing() -> 
     begin = path.disturb(0.004)
     assert path.passed == [0, 2, 1], "the first time shows it"
     assert path.arrives(begin + 1) == path.arrives(begin + 2) == []
-    assert path.order.held_bytes > 0
+    assert path.order.waits
     assert path.arrives(begin, after_s=0.003) == [begin, begin + 1, begin + 2]
-    assert path.order.held_bytes == 0
+    assert not path.order.waits
     assert path.order.next_at() == inf
 
 
@@ -157,7 +157,7 @@ def test_what_waits_is_bounded() -> None:
     begin = path.disturb()
     for counter in range(begin + 1, begin + 400):
         path.arrives(counter, size=256 << 10)
-        assert path.order.held_bytes <= MAX_HELD_BYTES
+        assert path.order._queue.held_bytes <= MAX_HELD_BYTES
     path.run(1.0)
     assert sorted(path.passed) == [n for n in range(begin + 400) if n != begin]
 
@@ -198,7 +198,7 @@ def test_what_waits_of_a_peer_that_is_removed_is_never_delivered() -> None:
     sim, user, provider = connected()
     sim.faults = Faults(delay=(0.01, 0.02))
     peer = provider.peer(user)
-    while not peer.path.order.held_bytes:
+    while not peer.path.order.waits:
         user.send_packet(packet(*WAY), ip(WAY[1]))
         sim.run(0.0005)
     provider.tunnel.set_peers([], sim.now)
@@ -230,7 +230,7 @@ def test_each_batch_is_handed_out_once_whatever_arrives(
         if (counter, index) not in given:  # the replay window refuses a second one
             given.add((counter, index))
             path.arrives(counter, after_s=after_s, size=size, index=index)
-            assert not path.order.held_bytes or path.order.next_at() - path.now <= MAX_ORDER_WAIT_S + 1e-9
+            assert not path.order.waits or path.order.next_at() - path.now <= MAX_ORDER_WAIT_S + 1e-9
     path.run(1.0)
     assert sorted(path.passed) == sorted(counter for counter, _ in given)
-    assert path.order.held_bytes == 0
+    assert not path.order.waits
