@@ -18,7 +18,6 @@ from nconnect.errors import ConfigError
 from nconnect.model import NknAddress, Rng
 from nconnect.node.settings import BLOCK_INTERVAL_S
 from nconnect.wire.nkn import OutboundMessage, Receipt
-from nconnect.wire.protobuf import bytes_field, bytes_head, string_field
 from nconnect.wire.sigchain import client_id, outbound_digest, receipt_digest
 
 MAX_OWED = 16_384  # guessed: 16 MiB of small messages in flight to one client
@@ -130,9 +129,3 @@ class PrevHashes:
     def next(self) -> bytes:
         self._count += 1
         return hashlib.sha256(self._secret + self._count.to_bytes(8, "big")).digest()
-
-
-def asking_prefix(src: str, prev_hash: bytes, payload_size: int) -> bytes:
-    """`wire.nkn.inbound_prefix` with a `prev_hash` before the payload, which still comes last."""
-    head = string_field(1, src) + bytes_field(3, prev_hash) + bytes_head(2, payload_size)
-    return b"\x08\x01" + bytes_head(2, len(head) + payload_size) + head

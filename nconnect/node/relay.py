@@ -17,7 +17,7 @@ from nconnect.node.connection import Connection, State, Stuck
 from nconnect.node.egress import Egress, Pool
 from nconnect.node.limits import RateLimiter
 from nconnect.node.mailbox import Held, OfflineMailbox
-from nconnect.node.proof import PrevHashes, asking_prefix
+from nconnect.node.proof import PrevHashes
 from nconnect.node.reorder import HOLD_S
 from nconnect.node.settings import MAX_DESTS, NodeDrop, NodeSettings
 from nconnect.queueing.turns import MESSAGE_WORK
@@ -268,7 +268,7 @@ class Relay:
         if target.ledger is not None and target.ledger.may_owe(now):
             prev_hash = self._prev_hashes.next()
             target.ledger.owe(prev_hash, now)
-            prefix = asking_prefix(src, prev_hash, len(payload))
+            prefix = inbound_prefix(src, len(payload), prev_hash)
         if target.reorderer is not None:
             leaving = target.reorderer.push(b"".join((prefix, payload)))
             if len(target.reorderer):
@@ -297,13 +297,10 @@ class Relay:
             target.egress = None
 
     def _prefix(self, source: Connection, size: int) -> bytes:
-        """The head of a message from `source` of this size, from the cache if it is there."""
-        prefixes = source.prefixes
-        prefix = prefixes.get(size)
-        if prefix is None:
-            if len(prefixes) >= MAX_CACHED_PREFIXES:
-                prefixes.clear()
-            prefix = prefixes[size] = inbound_prefix(source.address, size)
+        """The head of a message from `source` of this size, which is not in the cache yet."""
+        if len(source.prefixes) >= MAX_CACHED_PREFIXES:
+            source.prefixes.clear()
+        prefix = source.prefixes[size] = inbound_prefix(source.address, size)
         return prefix
 
     def _fanout_is_bearable(self, message: OutboundMessage) -> bool:
@@ -348,7 +345,7 @@ class Relay:
             if target.ledger is not None and target.ledger.may_owe(now):
                 prev_hash = self._prev_hashes.next()
                 target.ledger.owe(prev_hash, now)
-                prefix = asking_prefix(held.src, prev_hash, size)
+                prefix = inbound_prefix(held.src, size, prev_hash)
             target.transport.send_binary((prefix, held.payload))
             if target.transport.unsent_bytes:
                 self._stuck(target, now)

@@ -181,9 +181,9 @@ def outbound_prefix(
     return bytes_head(2, len(head) + payload_size) + head
 
 
-def inbound_prefix(src: str, payload_size: int) -> bytes:
+def inbound_prefix(src: str, payload_size: int, prev_hash: bytes = b"") -> bytes:
     """All of a `ClientMessage` to a client up to its payload, whose `payload_size` bytes come last."""
-    head = string_field(1, src) + bytes_head(2, payload_size)
+    head = string_field(1, src) + bytes_field(3, prev_hash) + bytes_head(2, payload_size)
     return b"\x08\x01" + bytes_head(2, len(head) + payload_size) + head
 
 

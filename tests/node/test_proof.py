@@ -11,9 +11,8 @@ from nconnect.node.proof import (
     BlockHashes,
     Ledger,
     PrevHashes,
-    asking_prefix,
 )
-from nconnect.wire.nkn import InboundMessage, Receipt, decode_client_message, inbound_prefix
+from nconnect.wire.nkn import Receipt
 from nconnect.wire.sigchain import receipt_digest
 
 ALICE = Identity(b"a" * 32)
@@ -70,10 +69,3 @@ def test_what_is_owed_is_bounded_and_forgotten_in_time() -> None:
 def test_prev_hashes_never_repeat() -> None:
     hashes = PrevHashes(lambda size: bytes(size))
     assert len({hashes.next() for _ in range(1000)}) == 1000
-
-
-def test_asking_prefix_is_a_message_that_asks() -> None:
-    frame = asking_prefix("alice", b"p" * 32, 7) + b"payload"
-    message = decode_client_message(frame)
-    assert message == InboundMessage("alice", b"payload", b"p" * 32)
-    assert len(asking_prefix("alice", b"p" * 32, 7)) == len(inbound_prefix("alice", 7)) + 34

@@ -129,13 +129,13 @@ def test_outbound_prefix(
     assert prefix + payload == expected.encode()
 
 
-@given(NAMES, st.binary(max_size=300))
-def test_inbound_prefix(src: str, payload: bytes) -> None:
-    data = inbound_prefix(src, len(payload)) + payload
-    assert decode_client_message(data) == InboundMessage(src, payload)
+@given(NAMES, st.binary(max_size=300), st.binary(max_size=32))
+def test_inbound_prefix(src: str, payload: bytes, prev_hash: bytes) -> None:
+    data = inbound_prefix(src, len(payload), prev_hash) + payload
+    assert decode_client_message(data) == InboundMessage(src, payload, prev_hash)
     outer = nkn_proto.read("ClientMessage", data)
     inner = nkn_proto.read("InboundMessage", outer.message)
-    assert (outer.message_type, inner.src, inner.payload, inner.prev_hash) == (1, src, payload, b"")
+    assert (outer.message_type, inner.src, inner.payload, inner.prev_hash) == (1, src, payload, prev_hash)
 
 
 def test_payloads_are_views_of_the_input() -> None:
