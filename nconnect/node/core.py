@@ -77,7 +77,6 @@ class NodeStats:
     messages: int  # relayed, counted once per destination
     bytes: int  # of their payloads
     receipts: int  # valid ones
-    receipts_missing: int  # asked for and never received
     queue_bytes: int
     held_messages: int  # kept for offline clients
     held_bytes: int
@@ -103,7 +102,6 @@ class Node:
         self._logged_in = 0
         self._logins = 0
         self._receipts = 0
-        self._receipts_missing = 0  # of clients that are gone
         self._opened = 0
         # One entry for each open connection; entries of closed connections are skipped when they are due.
         self._checks: list[tuple[float, int]] = []
@@ -203,8 +201,6 @@ class Node:
         self._sources.remove(connection)
         self.relay.unstuck(connection)
         self.relay.disordered.pop(connection.number, None)
-        if connection.ledger is not None:
-            self._receipts_missing += connection.ledger.forgotten
         if connection.egress is not None:
             connection.egress.clear()
             connection.egress = None
@@ -445,8 +441,6 @@ class Node:
             messages=self.relay.messages,
             bytes=self.relay.bytes,
             receipts=self._receipts,
-            receipts_missing=self._receipts_missing
-            + sum(c.ledger.forgotten for c in self._connections.values() if c.ledger is not None),
             queue_bytes=self.relay.pool.used_bytes,
             held_messages=self.relay.holding.held_messages,
             held_bytes=self.relay.holding.held_bytes,

@@ -2,7 +2,7 @@
 
 A `prev_hash` in an inbound message asks for a receipt; the client signs it. At most `MAX_OWED` receipts of a
 client are outstanding: beyond that its messages do not ask for one. A receipt that has not come after
-`OWED_S` is forgotten and counted.
+`OWED_S` is forgotten.
 
 A private node has no block chain. Its block hash is the SHA-256 of its key and the number of
 `BLOCK_INTERVAL_S` since its start, so that clients see it change as on the official network. The last few are
@@ -52,7 +52,7 @@ class BlockHashes:
 class Ledger:
     """Checks one client's signatures, and stores which receipts it owes."""
 
-    __slots__ = ("_address", "_chain", "_id", "_key", "_node_key", "_owed", "forgotten")
+    __slots__ = ("_address", "_chain", "_id", "_key", "_node_key", "_owed")
 
     def __init__(self, address: NknAddress, node_public_key: bytes, chain: BlockHashes) -> None:
         self._address = address
@@ -61,12 +61,6 @@ class Ledger:
         self._node_key = node_public_key
         self._chain = chain
         self._owed: dict[bytes, float] = {}  # prev_hash -> when it was sent; oldest first
-        self.forgotten = 0  # receipts that never came
-
-    @property
-    def owed(self) -> int:
-        """Receipts outstanding."""
-        return len(self._owed)
 
     def check_outbound(self, message: OutboundMessage, now: float) -> bool:
         """Whether the signature for each dest is this client's, over its message and a recent block hash.
@@ -105,7 +99,6 @@ class Ledger:
             if now - owed[oldest] < OWED_S:
                 break
             del owed[oldest]
-            self.forgotten += 1
         return len(owed) < MAX_OWED
 
     def owe(self, prev_hash: bytes, now: float) -> None:

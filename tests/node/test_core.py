@@ -665,17 +665,6 @@ def test_a_signature_over_something_else_is_refused(change: dict[str, object]) -
     assert alice.node.stats().drops == {"bad_signature": 1}
 
 
-def test_receipts_that_never_come_are_counted() -> None:
-    alice, bob = pair(verify_signatures=True)
-    alice.send_signed(bob.address, b"1")
-    alice.send_signed(bob.address, b"2", now=19.0)
-    assert alice.node.stats().receipts_missing == 0
-    alice.send_signed(bob.address, b"3", now=130.0)
-    assert alice.node.stats().receipts_missing == 1
-    bob.transport.close()
-    assert alice.node.stats().receipts_missing == 1
-
-
 def test_a_forged_receipt_is_none() -> None:
     alice, bob = pair(verify_signatures=True)
     alice.send_signed(bob.address, b"hello")
