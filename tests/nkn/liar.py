@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Callable
 
 from nconnect.io.http.http import Request, Response
 from nconnect.io.http.http_server import HttpServer
+from nconnect.io.net.listening import bind_tcp
 from nconnect.io.net.websocket import WebSocket
 from nconnect.io.net.websocket_server import WebSocketServer
 from nconnect.wire import actions
@@ -72,7 +73,7 @@ class Liar:
     @contextlib.asynccontextmanager
     async def running(cls, tls: ssl.SSLContext | None = None) -> AsyncIterator[Liar]:
         self = cls()
-        sockets = await WebSocketServer.listen("127.0.0.1", 0, self._accept, tls=tls)
+        sockets = WebSocketServer(bind_tcp("127.0.0.1", 0), self._accept, tls)
         http = await HttpServer.listen_tcp("127.0.0.1", 0, self._rpc)
         self.seed = f"http://127.0.0.1:{http.port}"
         self.info = NodeInfo(f"127.0.0.1:{sockets.port}", f"127.0.0.1:{http.port}", os.urandom(32).hex(), "")

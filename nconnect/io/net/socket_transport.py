@@ -47,9 +47,6 @@ class SocketTransport(asyncio.Transport):
     def can_write_eof(self) -> bool:
         return False
 
-    def is_reading(self) -> bool:
-        return self._reading
-
     def pause_reading(self) -> None:
         if self._reading:
             self._reading = False

@@ -13,8 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from nconnect.errors import HostError, RemoteProtocolError
-from nconnect.io.errors import as_host_error, reason
+from nconnect.errors import RemoteProtocolError
 from nconnect.io.net.accepting import Acceptor
 from nconnect.io.net.readiness import receive_some
 from nconnect.io.net.tls_socket import TlsSocket, tls_handshake
@@ -40,14 +39,17 @@ class SharedPort:
 
 
 class WebSocketServer:
-    """One listening socket. `accept` is asked for the handler of each new websocket; None turns it away."""
+    """One listening socket. `accept` is asked for the handler of each new websocket; None turns it away.
+
+    `admit(ip)` is asked before a handshake costs anything.
+    """
 
     def __init__(
         self,
         listener: socket.socket,
         accept: Callable[[WebSocket], FrameHandler | None],
-        tls: ssl.SSLContext | None,
-        admit: Callable[[str], bool] | None,
+        tls: ssl.SSLContext | None = None,
+        admit: Callable[[str], bool] | None = None,
         *,
         shared: SharedPort | None = None,
     ) -> None:
@@ -60,36 +62,6 @@ class WebSocketServer:
         self._opening: dict[asyncio.Task[None], str] = {}  # and their sources, oldest first
         self._open: set[WebSocket] = set()
         self._acceptor = Acceptor(listener, self._on_socket, admit)
-
-    @classmethod
-    async def listen(
-        cls,
-        host: str,
-        port: int,
-        accept: Callable[[WebSocket], FrameHandler | None],
-        *,
-        tls: ssl.SSLContext | None = None,
-        admit: Callable[[str], bool] | None = None,
-        backlog: int = 1024,
-    ) -> WebSocketServer:
-        """Listen; `admit(ip)` is asked before a handshake costs anything. Raises `HostError` in one line."""
-        loop = asyncio.get_running_loop()
-        with as_host_error(f"cannot listen on {host}"):
-            infos = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-            family, kind, protocol, _, address = infos[0]
-            listener = socket.socket(family, kind | socket.SOCK_CLOEXEC, protocol)
-        try:
-            listener.setblocking(False)
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            listener.bind(address)
-            listener.listen(backlog)
-        except OSError as error:
-            listener.close()
-            raise HostError(
-                f"cannot listen on {host} port {port}: {reason(error)}"
-                " (is another node running? choose another address or port)"
-            ) from error
-        return cls(listener, accept, tls, admit)
 
     async def close(self) -> None:
         """Stop listening and close every websocket that came through here."""

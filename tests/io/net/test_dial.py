@@ -24,6 +24,7 @@ from nconnect.io.http.http import Request, Response
 from nconnect.io.http.http_server import HttpServer
 from nconnect.io.net import nat64, resolve, websocket_client
 from nconnect.io.net.dial import ATTEMPT_DELAY_S, dial
+from nconnect.io.net.listening import bind_tcp
 from nconnect.io.net.websocket_server import WebSocketServer
 from nconnect.io.nkn import rpc
 from nconnect.model import Proxy
@@ -144,7 +145,7 @@ def test_seeds_and_websockets_connect_in_under_a_second(monkeypatch: pytest.Monk
         assert (answer.status, time.monotonic() - began < 1) == (200, True)
         await server.close()
 
-        websockets = await WebSocketServer.listen(GOOD, silent, lambda _: None)
+        websockets = WebSocketServer(bind_tcp(GOOD, silent), lambda _: None)
         began = time.monotonic()
         ours = await websocket_client.connect(f"ws://{NAME}:{silent}", timeout_s=5)
         assert time.monotonic() - began < 1

@@ -23,8 +23,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from websockets.asyncio.server import ServerConnection
 
-from nconnect.errors import HostError, NetworkError
+from nconnect.errors import NetworkError
 from nconnect.io.net import accepting, receive_buffers, websocket, websocket_receiver, websocket_server
+from nconnect.io.net.listening import bind_tcp
 from nconnect.io.net.websocket import WebSocket
 from nconnect.io.net.websocket_client import connect
 from nconnect.io.net.websocket_server import WebSocketServer
@@ -113,7 +114,7 @@ async def serving(
     turn_away: bool = False,
 ) -> AsyncIterator[Server]:
     made = Server(echo=echo, turn_away=turn_away)
-    made.server = await WebSocketServer.listen("127.0.0.1", 0, made.accept, tls=tls, admit=admit)
+    made.server = WebSocketServer(bind_tcp("127.0.0.1", 0), made.accept, tls, admit)
     try:
         yield made
     finally:
@@ -282,7 +283,7 @@ def test_a_process_without_descriptors_does_not_spin(monkeypatch: pytest.MonkeyP
         listener.bind(("127.0.0.1", 0))
         listener.listen()
         made = Server(echo=False, turn_away=False)
-        made.server = WebSocketServer(listener, made.accept, None, None)
+        made.server = WebSocketServer(listener, made.accept)
         began = asyncio.get_running_loop().time()
         connecting = asyncio.create_task(client(made.url))
         while listener.asked < 5:
@@ -767,15 +768,6 @@ def test_what_is_no_websocket_address(url: str) -> None:
             await connect(url, timeout_s=1)
 
     run(test, loops=BOTH[:1])
-
-
-def test_a_port_that_is_taken() -> None:
-    async def test() -> None:
-        async with serving() as server:
-            with pytest.raises(HostError, match="is another node running"):
-                await WebSocketServer.listen("127.0.0.1", server.server.port, server.accept)
-
-    run(test)
 
 
 # Flow and memory

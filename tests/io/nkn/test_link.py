@@ -16,6 +16,7 @@ import pytest
 from nconnect.crypto.keys import Identity, verify
 from nconnect.io.clock import boottime
 from nconnect.io.http.http import Request, Response
+from nconnect.io.net.listening import bind_tcp
 from nconnect.io.net.websocket import WebSocket
 from nconnect.io.net.websocket_server import WebSocketServer
 from nconnect.io.nkn import link as link_module
@@ -92,7 +93,7 @@ class FakeNode:
     @contextlib.asynccontextmanager
     async def serving(cls) -> AsyncIterator[FakeNode]:
         self = cls()
-        self.websockets = await WebSocketServer.listen("127.0.0.1", 0, self._accept)
+        self.websockets = WebSocketServer(bind_tcp("127.0.0.1", 0), self._accept)
         key = os.urandom(32).hex()
         self.info = NodeInfo(f"127.0.0.1:{self.websockets.port}", "", key, "")
         try:
