@@ -119,21 +119,21 @@ class _Work:
         self._seed_file = None if seed_file is None else config_file.beside(config, seed_file)
         self._files = OwnRunFiles(interface)
         self._lock: os.stat_result | None = None
-        self._actions: dict[bytes, Callable[[], list[int]]] = {
-            b"C": lambda: [config_file.open_secret(self._config)],
+        self._actions: dict[bytes, Callable[[], int | None]] = {
+            b"C": lambda: config_file.open_secret(self._config),
             b"S": self._open_seed,
             b"K": self._take_lock,
             b"U": self._remove_lock,
-            b"L": self._listen,
-            b"R": self._remove_socket,
+            b"L": lambda: self._files.listen().detach(),
+            b"R": self._files.remove_socket,
         }
 
     def serve(self, channel: socket.socket) -> None:
         while request := channel.recv(1):
-            descriptors: list[int] = []
+            fd = None
             try:
-                descriptors = self._actions[request]()
-                socket.send_fds(channel, [b"."], descriptors)
+                fd = self._actions[request]()
+                socket.send_fds(channel, [b"."], [] if fd is None else [fd])
             except KeyError:
                 channel.send(b"hthere is no such request")
             except ConfigError as error:
@@ -142,31 +142,23 @@ class _Work:
                 channel.send(b"h" + str(error).encode()[: MAX_TEXT - 1])
             except OSError as error:
                 channel.send(b"h" + reason(error).encode())
-            for fd in descriptors:
+            if fd is not None:
                 os.close(fd)
 
-    def _open_seed(self) -> list[int]:
+    def _open_seed(self) -> int:
         if self._seed_file is None:
             raise ConfigError("seed_file cannot change while the interface is up")
-        return [config_file.open_secret(self._seed_file, user=config_file.writer(self._config))]
+        return config_file.open_secret(self._seed_file, user=config_file.writer(self._config))
 
-    def _take_lock(self) -> list[int]:
+    def _take_lock(self) -> int:
         lock = self._files.lock()
         self._lock = os.fstat(lock)
-        return [lock]
+        return lock
 
-    def _remove_lock(self) -> list[int]:
+    def _remove_lock(self) -> None:
         path = paths.lock_path(self._interface)
         if self._lock is not None and path.exists() and os.path.samestat(self._lock, os.lstat(path)):
             path.unlink()
-        return []
-
-    def _listen(self) -> list[int]:
-        return [self._files.listen().detach()]
-
-    def _remove_socket(self) -> list[int]:
-        self._files.remove_socket()
-        return []
 
 
 def _become(channel: int, keep: tuple[int, ...]) -> None:
