@@ -225,7 +225,7 @@ def _is(value: Value, wanted: Wanted) -> bool:
         case Span(first, last):
             return isinstance(value, int) and first <= value <= last
         case IPv4Network() | IPv6Network():
-            return not isinstance(value, str | int) and value.version == wanted.version and value in wanted
+            return not isinstance(value, str | int) and value in wanted
         case str() if wanted.endswith("*"):
             return isinstance(value, str) and value.startswith(wanted[:-1])
     return value == wanted

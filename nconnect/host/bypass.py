@@ -7,13 +7,13 @@ around the tunnel, and the rest of the prefix stays routed.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from ipaddress import ip_address
-from urllib.parse import urlsplit
 
 from nconnect.config.proxy import Proxies
-from nconnect.host.facts import HostFacts, LocalRoute
+from nconnect.config.seed_url import place_of
+from nconnect.host.facts import HostFacts
 from nconnect.model import Address, Config, Endpoint, Prefix
 
 
@@ -37,10 +37,9 @@ def named(config: Config, proxies: Proxies) -> tuple[Endpoint, ...]:
     """
     found = []
     for seed in config.network.seed_rpc:
-        url = urlsplit(seed)
-        port = url.port or (443 if url.scheme == "https" else 80)
-        if proxies.to(url.hostname or "", port) is None:
-            found.append((url.hostname or "", port))
+        host, port = place_of(seed)
+        if proxies.to(host, port) is None:
+            found.append((host, port))
     if proxies.proxy is not None:
         found.append((proxies.proxy.host, proxies.proxy.port))
     return tuple(dict.fromkeys((a, port) for host, port in found if (a := _address(host)) is not None))
@@ -64,22 +63,14 @@ def bypasses(
     own = {held.ip for local in facts.interfaces for held in local.addresses}
     found: dict[Address, HostRoute] = {}
     for address, _ in endpoints:
-        ours = max((p.prefixlen for p in _holding(address, routed)), default=-1)
-        others = [r for r in facts.routes if r.interface != interface]
-        best = min(_leading_to(address, others), key=lambda r: (-r.prefix.prefixlen, r.metric), default=None)
+        ours = max((p.prefixlen for p in routed if address in p), default=-1)
+        others = [r for r in facts.routes if r.interface != interface and address in r.prefix]
+        best = min(others, key=lambda r: (-r.prefix.prefixlen, r.metric), default=None)
         if best is None or best.kind:  # none, or a blackhole
             continue
         if best.prefix.prefixlen < ours and address not in own:
             found[address] = HostRoute(address, best.interface, best.gateway)
     return tuple(found.values())
-
-
-def _holding(address: Address, prefixes: Iterable[Prefix]) -> Iterator[Prefix]:
-    return (p for p in prefixes if p.version == address.version and address in p)
-
-
-def _leading_to(address: Address, routes: Iterable[LocalRoute]) -> Iterator[LocalRoute]:
-    return (r for r in routes if r.prefix.version == address.version and address in r.prefix)
 
 
 def _address(host: str) -> Address | None:

@@ -47,7 +47,7 @@ class Closing:
         return bool(self.prefixes)
 
     def holds(self, address: Address) -> bool:
-        return any(p.version == address.version and address in p for p in self.prefixes)
+        return any(address in p for p in self.prefixes)
 
 
 def sets(closing: Closing) -> dict[str, AddressSet]:

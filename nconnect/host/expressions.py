@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from ipaddress import IPv4Address, IPv6Address
 from typing import Any
 
 from nconnect.host.ruleset import Json
@@ -129,10 +128,8 @@ def tcp_flags_are_not(wanted: Iterable[str], among: Iterable[str]) -> Json:
 
 def move_prefix(version: int, name: str, target: Prefix) -> Json:
     """Put the address's host bits into another prefix of the same length: stateless, checksums follow."""
-    host_bits = int(target.hostmask)
-    kind = IPv4Address if version == 4 else IPv6Address
     field = address(version, name)
-    value = {"|": [{"&": [field, str(kind(host_bits))]}, str(target.network_address)]}
+    value = {"|": [{"&": [field, str(target.hostmask)]}, str(target.network_address)]}
     return {"mangle": {"key": field, "value": value}}
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 from nconnect.host.offered import provides, reachable_exposed, real_prefix
-from nconnect.model import Address, AllowRule, Config, PeerConfig, Prefix
+from nconnect.model import Address, AllowRule, Config, PeerConfig
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,10 +27,7 @@ class Flow:
 def owner_of(source: Address, config: Config) -> PeerConfig | None:
     """The peer whose most specific prefix holds the address."""
     held = [
-        (prefix.prefixlen, peer)
-        for peer in config.peers
-        for prefix in peer.allowed_ips
-        if prefix.version == source.version and source in prefix
+        (prefix.prefixlen, peer) for peer in config.peers for prefix in peer.allowed_ips if source in prefix
     ]
     return max(held, key=lambda entry: entry[0])[1] if held else None
 
@@ -55,7 +52,7 @@ def _may_open(flow: Flow, peer: PeerConfig | None, config: Config, own: Collecti
         return False
     if flow.destination in own:
         return _may_reach_this_machine(flow, peer, config)
-    provided = any(_holds(subnet.real, flow.destination) for subnet in config.provide.subnets)
+    provided = any(flow.destination in subnet.real for subnet in config.provide.subnets)
     return provided and (peer.allow is None or any(_names(rule, flow, config) for rule in peer.allow))
 
 
@@ -83,7 +80,7 @@ def _may_reach_this_machine(flow: Flow, peer: PeerConfig, config: Config) -> boo
 
 
 def _names(rule: AllowRule, flow: Flow, config: Config) -> bool:
-    if not _holds(real_prefix(rule.prefix, config.provide.subnets), flow.destination):
+    if flow.destination not in real_prefix(rule.prefix, config.provide.subnets):
         return False
     if rule.protocol is not None and rule.protocol != flow.protocol:
         return False
@@ -94,7 +91,3 @@ def _names(rule: AllowRule, flow: Flow, config: Config) -> bool:
 
 def _in_range(port: int | None, ports: tuple[int, int]) -> bool:
     return port is not None and ports[0] <= port <= ports[1]
-
-
-def _holds(prefix: Prefix, address: Address) -> bool:
-    return prefix.version == address.version and address in prefix

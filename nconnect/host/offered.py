@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from ipaddress import IPv4Address, ip_address
 
+from nconnect.host.routes import within
 from nconnect.model import Config, Exposed, PeerConfig, Prefix, ProvidedSubnet
 
 
@@ -42,12 +43,7 @@ def peer_id(peer: PeerConfig) -> str:
 def real_prefix(prefix: Prefix, subnets: tuple[ProvidedSubnet, ...]) -> Prefix:
     """A prefix that peers see under another address, as it is in truth; others as they are."""
     for subnet in subnets:
-        if (
-            subnet.real != subnet.seen
-            and prefix.version == subnet.seen.version
-            and prefix.prefixlen >= subnet.seen.prefixlen
-            and prefix.network_address in subnet.seen
-        ):
+        if subnet.real != subnet.seen and within(prefix, subnet.seen):
             host_bits = int(prefix.network_address) & int(subnet.seen.hostmask)
             moved = int(subnet.real.network_address) | host_bits
             return type(prefix)((moved, prefix.prefixlen))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from ipaddress import IPv4Network, IPv6Network, ip_network
+from ipaddress import ip_network
 
 from nconnect.model import Prefix
 
@@ -34,8 +34,7 @@ def free_prefix(prefix: Prefix, taken: Iterable[Prefix]) -> Prefix | None:
             start = int(spare.network_address) + (first - int(spare.network_address) + turn * step) % (
                 spare.num_addresses
             )
-            network = IPv4Network if prefix.version == 4 else IPv6Network
-            found = network((start, prefix.prefixlen))
+            found = type(prefix)((start, prefix.prefixlen))
             if not any(found.overlaps(other) for other in others):
                 return found
     return None

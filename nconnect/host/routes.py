@@ -67,7 +67,7 @@ def taken(prefix: Prefix, interface: str, facts: HostFacts) -> str | None:
 def hidden(prefix: Prefix, interface: str, facts: HostFacts) -> str | None:
     """The gateway of this machine that a route to `prefix` would hide, as a reason; None if none."""
     for route in facts.routes:
-        if route.interface == interface or route.gateway is None or not _holds(prefix, route.gateway):
+        if route.interface == interface or route.gateway is None or route.gateway not in prefix:
             continue
         if not _is_reached_otherwise(ip_network(route.gateway), prefix, interface, facts):
             return f"it holds the gateway {route.gateway} of {route.interface}"
@@ -100,13 +100,13 @@ def _own_networks(interface: str, facts: HostFacts) -> Iterator[tuple[LocalInter
 
 def _in_use(prefix: Prefix, interface: str, own: Address, facts: HostFacts) -> str | None:
     """Which address of `prefix` is known to be used on an interface whose network holds `prefix`."""
-    if _holds(prefix, own):
+    if own in prefix:
         return f"it holds this machine's address {own}"
     for neighbour in facts.neighbours:
-        if neighbour.interface == interface and _holds(prefix, neighbour.address):
+        if neighbour.interface == interface and neighbour.address in prefix:
             return f"it holds the neighbour {neighbour.address}"
     for server in facts.name_servers:
-        if _holds(prefix, server):
+        if server in prefix:
             return f"it holds the name server {server}"
     return None
 
@@ -119,19 +119,11 @@ def _is_reached_otherwise(wanted: Prefix, prefix: Prefix, interface: str, facts:
 
 
 def within(inner: Prefix, outer: Prefix) -> bool:
-    return (
-        inner.version == outer.version
-        and inner.prefixlen >= outer.prefixlen
-        and inner.network_address in outer
-    )
+    return inner.prefixlen >= outer.prefixlen and inner.network_address in outer
 
 
 def _overlap(one: Prefix, other: Prefix) -> bool:
     return within(one, other) or within(other, one)
-
-
-def _holds(prefix: Prefix, address: Address) -> bool:
-    return prefix.version == address.version and address in prefix
 
 
 def _holds_only(prefix: Prefix, address: Address) -> bool:

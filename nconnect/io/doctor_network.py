@@ -9,9 +9,9 @@ from dataclasses import replace
 from email.utils import parsedate_to_datetime
 from ipaddress import ip_address
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from nconnect.config.proxy import Proxies
+from nconnect.config.seed_url import place_of
 from nconnect.doctor.facts import Facts, Listener, NatFact, ProxyFact, SeedFact, SubnetFact
 from nconnect.doctor.routing import samples
 from nconnect.errors import (
@@ -125,9 +125,7 @@ async def _proxies(config: Config, path: str, proxies: Proxies) -> tuple[ProxyFa
         return tuple(ProxyFact(str(f.proxy), f.where, used=False, mend=f.mend(path)) for f in found)
     why = ""
     try:
-        seed = urlsplit(config.network.seed_rpc[0])
-        port = seed.port or (443 if seed.scheme == "https" else 80)
-        (await dial(seed.hostname or "", port, proxies.proxy)).close()
+        (await dial(*place_of(config.network.seed_rpc[0]), proxies.proxy)).close()
     except WayOutError as error:
         why = str(error)
     except NetworkError:

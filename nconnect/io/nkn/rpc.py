@@ -13,7 +13,6 @@ from collections import Counter
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import urlsplit
 
 from nconnect.config.proxy import DIRECT, Proxies
 from nconnect.config.seed_url import is_secure, place_of
@@ -266,7 +265,7 @@ class _Race:
         return [
             seed
             for seed in self._silent()
-            if self._connected.get(seed, since) <= since and not names.is_asking(_host(seed))
+            if self._connected.get(seed, since) <= since and not names.is_asking(place_of(seed)[0])
         ]
 
     def _no_answer(self, timeout_s: float) -> NetworkError:
@@ -276,7 +275,7 @@ class _Race:
             error, self._in_the_way = self._in_the_way, None  # else it would hold us, and we it
             return error
         for seed in self._silent():
-            unanswered = names.is_asking(_host(seed))
+            unanswered = names.is_asking(place_of(seed)[0])
             self._failures[seed] = names.UNANSWERED if unanswered else f"no answer within {timeout_s:g} s"
         reasons = Counter(_without(seed, why) for seed, why in self._failures.items())
         reason = max(reasons, key=lambda why: reasons[why])
@@ -285,13 +284,6 @@ class _Race:
             f"no seed named a node: {reason} (tried {tried}): check this device's connection"
             " and [network] seed_rpc"
         )
-
-
-def _host(url: str) -> str:
-    try:
-        return urlsplit(url).hostname or ""
-    except ValueError:
-        return ""
 
 
 def _without(seed: str, why: str) -> str:
