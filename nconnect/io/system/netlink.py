@@ -198,7 +198,7 @@ class Netlink(NetlinkSocket):
                         mark=mark,
                         mask=_number(attributes, _FRA_FWMASK, 0xFFFFFFFF if mark else 0),
                         inverted=bool(flags & _FIB_RULE_INVERT),
-                        shortest=_signed(attributes, _FRA_SUPPRESS_PREFIXLEN, -1),
+                        shortest=_number(attributes, _FRA_SUPPRESS_PREFIXLEN, -1, _INT),
                         unclear=bool(tos or _FRA_UNCLEAR & attributes.keys()),
                     )
                 )
@@ -225,7 +225,7 @@ class Netlink(NetlinkSocket):
         attributes = dict(read_attributes(answer[RTMSG.size :]))
         return Answer(
             _kind(kind),
-            names.get(_index(attributes), ""),
+            names.get(_number(attributes, RTA_OIF, 0), ""),
             _number(attributes, _RTA_TABLE, table),
         )
 
@@ -286,7 +286,7 @@ def _hops(attributes: dict[int, memoryview]) -> Iterator[tuple[int, Address | No
     """Interface index and gateway of a route: one, or each of a multipath route."""
     multipath = attributes.get(_RTA_MULTIPATH)
     if multipath is None:
-        yield _index(attributes), _gateway(attributes)
+        yield _number(attributes, RTA_OIF, 0), _gateway(attributes)
         return
     while len(multipath) >= _NEXT_HOP.size:
         length, _, _, index = _NEXT_HOP.unpack_from(multipath)
@@ -305,23 +305,13 @@ def _prefix(family: int, raw: memoryview | None, length: int) -> Prefix:
     return ip_network((address.ljust(4 if family == socket.AF_INET else 16, b"\0"), length))
 
 
-def _number(attributes: dict[int, memoryview], kind: int, default: int) -> int:
+def _number(attributes: dict[int, memoryview], kind: int, default: int, layout: struct.Struct = _UINT) -> int:
     raw = attributes.get(kind)
-    return default if raw is None else int(_UINT.unpack(raw)[0])
-
-
-def _signed(attributes: dict[int, memoryview], kind: int, default: int) -> int:
-    raw = attributes.get(kind)
-    return default if raw is None else int(_INT.unpack(raw)[0])
+    return default if raw is None else int(layout.unpack(raw)[0])
 
 
 def _name(raw: memoryview | None) -> str:
     return bytes(raw or b"").rstrip(b"\0").decode(errors="surrogateescape")
-
-
-def _index(attributes: dict[int, memoryview]) -> int:
-    raw = attributes.get(RTA_OIF)
-    return 0 if raw is None else int(_INT.unpack(raw)[0])
 
 
 def _gateway(attributes: dict[int, memoryview]) -> Address | None:

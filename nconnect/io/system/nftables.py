@@ -9,7 +9,6 @@ import shutil
 import struct
 import subprocess
 from collections.abc import Iterable
-from typing import Any
 
 from nconnect.errors import HostError
 from nconnect.host.ruleset import FAMILY, Json
@@ -74,8 +73,7 @@ def ruleset() -> list[Json]:
     for options in ([], ["-t"]):
         said = _nft(["-j", *options, "list", "ruleset"], "")
         if len(said) <= MAX_RULESET_BYTES:
-            listed: list[Json] = json.loads(said)["nftables"]
-            return listed
+            return _listed(said)
     raise HostError("the firewall has too many rules for nconnect to look at")
 
 
@@ -107,28 +105,26 @@ def kernel_problem() -> str:
             kernel.send((_NFT_GETGEN, 0, bytes(4)))  # nfgenmsg: any family, version 0
             next(kernel.answers(), None)
     except OSError as error:
-        return _kernel_problem(error.errno or 0)
+        if error.errno in (errno.EPERM, errno.EACCES):
+            return (
+                "the kernel refuses access to nf_tables: run as root; in a container with --cap-add"
+                " NET_ADMIN, and with a seccomp profile that allows AF_NETLINK sockets"
+            )
+        if error.errno:
+            return (
+                f"this kernel has no nf_tables ({os.strerror(error.errno).lower()}), which the firewall's"
+                " rules need: load it with `modprobe nf_tables` (for a container: on its host), or boot a"
+                " kernel with CONFIG_NF_TABLES"
+            )
     return ""
 
 
-def _kernel_problem(code: int) -> str:
-    if not code:
-        return ""
-    if code in (errno.EPERM, errno.EACCES):
-        return (
-            "the kernel refuses access to nf_tables: run as root; in a container with --cap-add NET_ADMIN,"
-            " and with a seccomp profile that allows AF_NETLINK sockets"
-        )
-    return (
-        f"this kernel has no nf_tables ({os.strerror(code).lower()}), which the firewall's rules need:"
-        " load it with `modprobe nf_tables` (for a container: on its host), or boot a kernel with"
-        " CONFIG_NF_TABLES"
-    )
-
-
 def _list(arguments: list[str]) -> list[Json]:
-    answer: dict[str, Any] = json.loads(_nft(["-j", *arguments], ""))
-    listed: list[Json] = answer["nftables"]
+    return _listed(_nft(["-j", *arguments], ""))
+
+
+def _listed(said: str) -> list[Json]:
+    listed: list[Json] = json.loads(said)["nftables"]
     return listed
 
 
