@@ -13,12 +13,12 @@ answered the search, are refused too.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 from html import escape
 from ipaddress import ip_address
 from urllib.parse import urljoin, urlsplit
-from xml.parsers import expat
+from xml.etree.ElementTree import Element, ParseError, TreeBuilder, XMLParser
 
 from nconnect.errors import RemoteProtocolError
 from nconnect.model import Address, Buffer, join_addr
@@ -49,22 +49,26 @@ class Fault:
     why: str
 
 
-@dataclass(slots=True)
-class _Element:
-    name: str  # without its namespace
-    text: str = ""
-    children: list[_Element] = field(default_factory=list)
+class _Builder(TreeBuilder):
+    """Makes elements whose tags have no namespace; refuses what no router needs."""
 
-    def all(self, name: str) -> Iterator[_Element]:
-        """Those below it with this name, in the document's order."""
-        for child in self.children:
-            if child.name == name:
-                yield child
-            yield from child.all(name)
+    def __init__(self) -> None:
+        super().__init__()
+        self._depth = self._count = 0
 
-    def value(self, name: str) -> str:
-        """The text of a child; "" when there is none."""
-        return next((child.text.strip() for child in self.children if child.name == name), "")
+    def start(self, tag: str, attrs: dict[str, str], /) -> Element:
+        self._depth += 1
+        self._count += 1
+        if self._depth > _MAX_DEPTH or self._count > _MAX_ELEMENTS:
+            raise RemoteProtocolError("UPnP: a document that is too deep or has too many elements")
+        return super().start(tag.rpartition("}")[2], {})
+
+    def end(self, tag: str, /) -> Element:
+        self._depth -= 1
+        return super().end(tag.rpartition("}")[2])
+
+    def doctype(self, *_: object) -> None:
+        raise RemoteProtocolError("UPnP: a document with a document type")
 
 
 def search_request(router: Address) -> bytes:
@@ -93,10 +97,10 @@ def find_service(document: Buffer, url: str, router: Address) -> Service:
     Raises `RemoteProtocolError`.
     """
     root = _parse(document)
-    base = root.value("URLBase") or url
+    base = _value(root, "URLBase") or url
     found: dict[str, str] = {}
-    for service in root.all("service"):
-        found.setdefault(service.value("serviceType"), service.value("controlURL"))
+    for service in root.iterfind(".//service"):
+        found.setdefault(_value(service, "serviceType"), _value(service, "controlURL"))
     for name in _SERVICES:
         kind = f"urn:schemas-upnp-org:service:{name}"
         if found.get(kind):
@@ -123,13 +127,13 @@ def call(service: Service, action: str, arguments: Mapping[str, str]) -> tuple[d
 def result(document: Buffer, action: str) -> dict[str, str] | Fault:
     """What a call gave: its output arguments, or the fault. Raises `RemoteProtocolError`."""
     root = _parse(document)
-    for answer in root.all(f"{action}Response"):
-        return {child.name: child.text.strip() for child in answer.children}
-    for error in root.all("UPnPError"):
-        code = error.value("errorCode")
+    for answer in root.iterfind(f".//{action}Response"):
+        return {child.tag: (child.text or "").strip() for child in answer}
+    for error in root.iterfind(".//UPnPError"):
+        code = _value(error, "errorCode")
         number = int(code) if code.isascii() and code.isdecimal() and len(code) < 6 else 0
-        return Fault(number, printable(error.value("errorDescription"))[:100] or f"error {number}")
-    if any(root.all("Fault")):
+        return Fault(number, printable(_value(error, "errorDescription"))[:100] or f"error {number}")
+    if root.find(".//Fault") is not None:
         return Fault(0, "a fault without a reason")
     raise RemoteProtocolError("UPnP: an answer to another call")
 
@@ -177,41 +181,18 @@ def _at_router(url: str, router: Address) -> str:
     return url
 
 
-def _parse(document: Buffer) -> _Element:
+def _parse(document: Buffer) -> Element:
     """XML without a document type to elements. Raises `RemoteProtocolError`."""
-    data = bytes(document)
-    if len(data) > MAX_DOCUMENT_BYTES:
+    if len(document) > MAX_DOCUMENT_BYTES:
         raise RemoteProtocolError("UPnP: a document that is too long")
-    root = _Element("")
-    open_elements = [root]
-    count = 0
-
-    def start(name: str, attributes: object) -> None:
-        nonlocal count
-        count += 1
-        if len(open_elements) > _MAX_DEPTH or count > _MAX_ELEMENTS:
-            raise RemoteProtocolError("UPnP: a document that is too deep or has too many elements")
-        element = _Element(name.rpartition(" ")[2])
-        open_elements[-1].children.append(element)
-        open_elements.append(element)
-
-    def end(name: str) -> None:
-        open_elements.pop()
-
-    def text(data: str) -> None:
-        open_elements[-1].text += data
-
-    def refuse(*_: object) -> None:
-        raise RemoteProtocolError("UPnP: a document with a document type")
-
-    parser = expat.ParserCreate(namespace_separator=" ")
-    parser.buffer_text = True
-    parser.StartElementHandler = start
-    parser.EndElementHandler = end
-    parser.CharacterDataHandler = text
-    parser.StartDoctypeDeclHandler = refuse
+    parser = XMLParser(target=_Builder())
     try:
-        parser.Parse(data, True)
-    except (expat.ExpatError, ValueError, LookupError) as error:  # the latter two of strange encodings
+        parser.feed(bytes(document))
+        return parser.close()
+    except (ParseError, ValueError, LookupError) as error:  # the latter two of strange encodings
         raise RemoteProtocolError("UPnP: not XML") from error
-    return root.children[0]
+
+
+def _value(element: Element, name: str) -> str:
+    """The text of a child; "" when there is none."""
+    return element.findtext(name, "").strip()
