@@ -18,6 +18,7 @@ import heapq
 from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from operator import attrgetter
 
 from nconnect.node.settings import NodeDrop
 
@@ -95,7 +96,7 @@ class OfflineMailbox:
     def _make_room(self, size: int, account: int) -> bool:
         """Make room for `size` bytes, for a host that then has `account`, by dropping the largest host's."""
         while self.held_bytes + size > self._limit_bytes:
-            most = max(self._hosts.values(), key=_size_of, default=None)
+            most = max(self._hosts.values(), key=attrgetter("size_bytes"), default=None)
             if most is None or most.size_bytes <= account:
                 return False
             number, dest = next(iter(most.mail.items()))
@@ -172,10 +173,6 @@ class _Host:
 
     size_bytes: int = 0
     mail: dict[int, str] = field(default_factory=dict)  # number -> destination, oldest first
-
-
-def _size_of(host: _Host) -> int:
-    return host.size_bytes
 
 
 class _Mailbox:

@@ -184,23 +184,11 @@ def _get_node_state(params: Mapping[str, Any], facts: NodeFacts) -> object:
     }
 
 
-def _get_version(params: Mapping[str, Any], facts: NodeFacts) -> object:
-    return facts.version
-
-
-def _get_latest_block_height(params: Mapping[str, Any], facts: NodeFacts) -> object:
-    return facts.height
-
-
-def _get_latest_block_hash(params: Mapping[str, Any], facts: NodeFacts) -> object:
-    return {"hash": facts.block_hash.hex(), "height": facts.height}
-
-
-_METHODS = {
+_METHODS: dict[str, Callable[[Mapping[str, Any], NodeFacts], object]] = {
     "getwsaddr": _get_ws_addr,
     "getwssaddr": _get_wss_addr,
     "getnodestate": _get_node_state,
-    "getversion": _get_version,
-    "getlatestblockheight": _get_latest_block_height,
-    "getlatestblockhash": _get_latest_block_hash,
+    "getversion": lambda _, facts: facts.version,
+    "getlatestblockheight": lambda _, facts: facts.height,
+    "getlatestblockhash": lambda _, facts: {"hash": facts.block_hash.hex(), "height": facts.height},
 }
