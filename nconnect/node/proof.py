@@ -18,7 +18,7 @@ from nconnect.errors import ConfigError
 from nconnect.model import NknAddress, Rng
 from nconnect.node.settings import BLOCK_INTERVAL_S
 from nconnect.wire.nkn import OutboundMessage, Receipt
-from nconnect.wire.sigchain import client_id, outbound_digest, receipt_digest
+from nconnect.wire.sigchain import OutboundDigest, client_id, receipt_digest
 
 MAX_OWED = 16_384  # guessed: 16 MiB of small messages in flight to one client
 OWED_S = 120.0  # guessed: longer than any queue holds a message
@@ -77,16 +77,10 @@ class Ledger:
                 dest_key = NknAddress.parse(dest).public_key
             except ConfigError:
                 return False
-            digest = outbound_digest(
-                self._node_key,
-                message.nonce,
-                len(message.payload_for(index)),
-                message.block_hash,
-                self._id,
-                self._key,
-                client_id(dest),
-                dest_key,
+            prepared = OutboundDigest(
+                self._node_key, message.block_hash, self._id, self._key, client_id(dest), dest_key
             )
+            digest = prepared.digest(message.nonce, len(message.payload_for(index)))
             if not verify(self._key, digest, message.signatures[index]):
                 return False
         return True

@@ -25,24 +25,8 @@ def client_id(address: str) -> bytes:
     return sha256(address.encode()).digest()
 
 
-def outbound_digest(
-    node_public_key: bytes,
-    nonce: int,
-    payload_size: int,
-    block_hash: bytes,
-    source_id: bytes,
-    source_key: bytes,
-    dest_id: bytes,
-    dest_key: bytes,
-) -> bytes:
-    """The digest to sign for one destination of an outbound message."""
-    return OutboundDigest(node_public_key, block_hash, source_id, source_key, dest_id, dest_key).digest(
-        nonce, payload_size
-    )
-
-
 class OutboundDigest:
-    """`outbound_digest` with the parts precomputed that are equal for all messages to one destination.
+    """What is signed for each message to one destination; the parts that stay the same are precomputed.
 
     The caller makes a new one when the node or its block hash changes.
     """

@@ -566,16 +566,15 @@ def test_an_outbound_message_is_signed_for_the_node_and_the_block_hash() -> None
             assert (message.dests, bytes(message.payloads[0])) == ((DEST,), payload)
             assert message.block_hash == block_hash
             nonces.add(message.nonce)
-            digest = sigchain.outbound_digest(
+            prepared = sigchain.OutboundDigest(
                 node(1).public_key_bytes,
-                message.nonce,
-                len(payload),
                 block_hash,
                 sigchain.client_id(str(ADDRESS)),
                 IDENTITY.public_key,
                 sigchain.client_id(DEST),
                 NknAddress.parse(DEST).public_key,
             )
+            digest = prepared.digest(message.nonce, len(payload))
             assert verify(IDENTITY.public_key, digest, message.signatures[0])
         assert len(nonces) == 3
         d.text(actions.BlockHashUpdate(bytes(32)))

@@ -35,17 +35,15 @@ def read(data: bytes) -> OutboundMessage:
 
 
 def is_signed(message: OutboundMessage, size: int) -> bool:
-    digest = sigchain.outbound_digest(
+    prepared = sigchain.OutboundDigest(
         NODE_KEY,
-        message.nonce,
-        size,
         message.block_hash,
         sigchain.client_id(str(ADDRESS)),
         IDENTITY.public_key,
         sigchain.client_id(message.dests[0]),
         NknAddress.parse(message.dests[0]).public_key,
     )
-    return verify(IDENTITY.public_key, digest, message.signatures[0])
+    return verify(IDENTITY.public_key, prepared.digest(message.nonce, size), message.signatures[0])
 
 
 @given(st.binary(max_size=300), st.binary(max_size=64), st.integers(0, 9))

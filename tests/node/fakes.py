@@ -13,7 +13,7 @@ from nconnect.node.settings import NodeSettings
 from nconnect.wire.actions import SetClient
 from nconnect.wire.jsonrpc import NodeInfo
 from nconnect.wire.nkn import InboundMessage, OutboundMessage, Receipt, decode_client_message
-from nconnect.wire.sigchain import client_id, login_digest, outbound_digest, receipt_digest
+from nconnect.wire.sigchain import OutboundDigest, client_id, login_digest, receipt_digest
 
 NODE = Identity(b"n" * 32)
 INFO = NodeInfo("192.0.2.1:30002", "192.0.2.1:30003", NODE.public_key.hex(), "ab" * 32)
@@ -131,17 +131,15 @@ class FakeClient:
         signatures = []
         for index, dest in enumerate(names):
             payload = payloads[0] if len(payloads) == 1 else payloads[index]
-            digest = outbound_digest(
+            digest = OutboundDigest(
                 NODE.public_key,
-                7,
-                len(payload),
                 block_hash,
                 client_id(self.address),
                 self.identity.public_key,
                 client_id(dest),
                 bytes.fromhex(dest[-64:]),
             )
-            signatures.append(self.identity.sign(digest))
+            signatures.append(self.identity.sign(digest.digest(7, len(payload))))
         changes |= {"nonce": 7, "block_hash": block_hash, "signatures": tuple(signatures)}
         self.send(names, *payloads, now=now, **changes)
 

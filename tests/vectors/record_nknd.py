@@ -227,10 +227,10 @@ def outbound(
     content = message.Payload(message.PayloadType.TEXT, b"12345678", message.TextData(text).encode()).encode()
     payload = message.Message(content).encode()
     key = bytes.fromhex(dest.rpartition(".")[2])
-    digest = sigchain.outbound_digest(
-        node_key, 7, len(payload), block_hash,
-        sigchain.client_id(src), sender.public_key, sigchain.client_id(dest), key,
-    )  # fmt: skip
+    prepared = sigchain.OutboundDigest(
+        node_key, block_hash, sigchain.client_id(src), sender.public_key, sigchain.client_id(dest), key
+    )
+    digest = prepared.digest(7, len(payload))
     return nkn.OutboundMessage(
         (dest,), (payload,), 7, block_hash, (sender.sign(digest),), more.get("hold", 0)
     ).encode()
