@@ -10,9 +10,9 @@ that key is boxed for each, so that a `Message` is
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache, partial
 
 from nconnect.crypto.keys import (
     KEY_BYTES,
@@ -46,9 +46,8 @@ class Envelopes:
     """The boxes of one identity."""
 
     def __init__(self, identity: Identity, *, rng: Rng) -> None:
-        self._identity = identity
         self._rng = rng
-        self._boxes: OrderedDict[bytes, Box] = OrderedDict()
+        self._box = lru_cache(MAX_BOXES)(partial(Box, identity))  # by the other side's public key
 
     def batches(self, dests: Sequence[NknAddress], payload: bytes, *, encrypt: bool) -> Iterator[Batch]:
         """`payload` for `dests`, in messages that the network carries; each is sealed when it is iterated.
@@ -103,17 +102,6 @@ class Envelopes:
             return self._box(dest.public_key)
         except InvalidKey:
             raise ConfigError(f"{dest} is not an NKN address: what it ends in is no public key") from None
-
-    def _box(self, key: bytes) -> Box:
-        box = self._boxes.get(key)
-        if box is None:
-            box = Box(self._identity, key)
-            if len(self._boxes) >= MAX_BOXES:
-                self._boxes.popitem(last=False)
-            self._boxes[key] = box
-        else:
-            self._boxes.move_to_end(key)
-        return box
 
 
 def _parts(dests: Sequence[NknAddress], most: int) -> Iterator[Sequence[NknAddress]]:
