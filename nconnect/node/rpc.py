@@ -125,30 +125,14 @@ def _error(id: jsonrpc.Id, code: int, data: str | None = None) -> dict[str, obje
     return jsonrpc.error(id, -code, actions.ERROR_TEXTS[code], data)
 
 
-def _get_ws_addr(params: Mapping[str, Any], facts: NodeFacts) -> object:
+def _where(params: Mapping[str, Any], facts: NodeFacts, secure: bool) -> object:
     address = _address_in(params)
-    if facts.ws_port is None:
-        raise _Refused(actions.INTERNAL_ERROR, "this node speaks TLS only: ask getwssaddr")
-    info = node_info(facts.host, facts.ws_port, facts.rpc_port, facts.public_key, stun_ports=facts.stun_ports)
-    return _assigned(address, facts, info, secure=False)
-
-
-def _get_wss_addr(params: Mapping[str, Any], facts: NodeFacts) -> object:
-    address = _address_in(params)
-    if facts.wss_port is None:
-        raise _Refused(actions.INTERNAL_ERROR, "this node has no certificate")  # as an official one without
-    info = node_info(
-        facts.host,
-        facts.wss_port,
-        facts.https_port,
-        facts.public_key,
-        facts.fingerprint,
-        facts.stun_ports,
-    )
-    return _assigned(address, facts, info, secure=True)
-
-
-def _assigned(address: str, facts: NodeFacts, own: NodeInfo, *, secure: bool) -> object:
+    ws_port, rpc_port = (facts.wss_port, facts.https_port) if secure else (facts.ws_port, facts.rpc_port)
+    if ws_port is None:  # as an official node without a certificate
+        why = "this node has no certificate" if secure else "this node speaks TLS only: ask getwssaddr"
+        raise _Refused(actions.INTERNAL_ERROR, why)
+    fingerprint = facts.fingerprint if secure else None
+    own = node_info(facts.host, ws_port, rpc_port, facts.public_key, fingerprint, facts.stun_ports)
     info = facts.assign(address, secure) if facts.assign is not None else None
     return {**(info or own).to_json(), "sdp": ""}
 
@@ -185,8 +169,8 @@ def _get_node_state(params: Mapping[str, Any], facts: NodeFacts) -> object:
 
 
 _METHODS: dict[str, Callable[[Mapping[str, Any], NodeFacts], object]] = {
-    "getwsaddr": _get_ws_addr,
-    "getwssaddr": _get_wss_addr,
+    "getwsaddr": lambda params, facts: _where(params, facts, secure=False),
+    "getwssaddr": lambda params, facts: _where(params, facts, secure=True),
     "getnodestate": _get_node_state,
     "getversion": lambda _, facts: facts.version,
     "getlatestblockheight": lambda _, facts: facts.height,
