@@ -119,7 +119,7 @@ class Link:
         self.tls_only = tls_only
         self._last_way: Way | None = None  # to `last_node`; None: not found out
         self._identity = identity
-        self._seeds = tuple(seeds)
+        self.seeds = tuple(seeds)  # in the order in which they are asked next
         self._rng = rng
         self._backoff = Backoff(now=now, rng=rng)
         self.outputs: deque[Output] = deque()  # to be done at once; `poll_output` takes them from here
@@ -169,11 +169,6 @@ class Link:
     @property
     def reconnects(self) -> int:
         return max(0, self.counters.logins - 1)
-
-    @property
-    def seeds(self) -> tuple[str, ...]:
-        """In the order in which they are asked next."""
-        return self._seeds
 
     # Data
 
@@ -231,8 +226,8 @@ class Link:
     def resolved(self, node: NodeInfo, now: float, *, seed: str | None = None) -> None:
         """A seed named this node. `seed`, if it is one of ours, is asked first from now on."""
         self._become(Event.RESOLVED)
-        if seed in self._seeds:
-            self._seeds = (seed, *(other for other in self._seeds if other != seed))
+        if seed in self.seeds:
+            self.seeds = (seed, *(other for other in self.seeds if other != seed))
         self.is_named = True
         self._connect(node, self._ways_to(node, seed), now)
 
@@ -384,10 +379,10 @@ class Link:
 
     def _ask_seeds(self, now: float) -> None:
         self._deadline = Deadline(now + RESOLVE_S + SHELL_SLACK_S, "no seed answered")
-        self.outputs.append(Resolve(self._seeds, str(self.address), RESOLVE_S))
+        self.outputs.append(Resolve(self.seeds, str(self.address), RESOLVE_S))
 
     def _ways_to(self, node: NodeInfo, seed: str | None) -> tuple[Way, ...]:
-        ways = ways_to(node, seed, self._seeds, tls_first=self._tls_first)
+        ways = ways_to(node, seed, self.seeds, tls_first=self._tls_first)
         if self.tls_only and not ways[0].is_verified:
             return (Way(secure=True, verify=True),)
         return ways
@@ -474,7 +469,7 @@ class Link:
         if was_up:
             self.outputs.append(LinkDown(why, DownReason.REDIRECTED))
         self._begin_attempt(now)
-        self._connect(node, (redirected(node, self.way, self._seeds),), now)
+        self._connect(node, (redirected(node, self.way, self.seeds),), now)
 
     def _check_liveness(self, now: float) -> None:
         verdict = self._liveness.handle_timeout(now)
@@ -496,7 +491,7 @@ class Link:
     def _fail(self, why: str, reason: DownReason, now: float, *, abandon: bool = False) -> None:
         """The attempt failed or the link broke. `abandon`: something is still in flight."""
         if reason in _ASK_ANOTHER:
-            self._seeds = (*self._seeds[1:], self._seeds[0])
+            self.seeds = (*self.seeds[1:], self.seeds[0])
         self._left(now)
         self._become(Event.FAILED)
         self._redirects = 0
