@@ -59,11 +59,6 @@ class Run:
         self._headers = 0  # their length; 0 if the record cannot be joined with another
         self._common: tuple[bytes, ...] = ()
 
-    def clear(self) -> None:
-        """A batch begins: there is no record yet."""
-        self.size = NO_RECORD
-        self.count = 1
-
     def extend(self, at: int) -> bool:
         """Join the record at `at`, which has the same `size` (at most 32 KiB) and follows all others.
 
@@ -91,7 +86,7 @@ class Run:
         """End the run: write a super-packet's headers; return (start, end) of the record."""
         start, end = self.start, self.end
         _write_headers(self._view[start:end], self.size - self._headers)
-        self.clear()
+        self.size, self.count = NO_RECORD, 1
         return start, end
 
 

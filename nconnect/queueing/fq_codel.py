@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from math import sqrt
+from operator import attrgetter
 from typing import Generic, TypeVar
 
 from nconnect.errors import DropReason
@@ -200,7 +201,7 @@ class FairQueue(Generic[_T]):
         goal = self.max_bytes if few else self.max_bytes - (self.max_bytes >> 6)
         while self.bytes_held > self.max_bytes:
             # Stop at half of its size: by then another flow may be the largest.
-            ranked = sorted(self._flows.values(), key=_size_of, reverse=True)
+            ranked = sorted(self._flows.values(), key=attrgetter("size_bytes"), reverse=True)
             spared = ranked[0].size_bytes >> 1
             for flow in ranked:
                 if flow.size_bytes <= spared or self.bytes_held <= goal:
@@ -280,7 +281,3 @@ class _Flow(Generic[_T]):
         self.drop_next_at = 0.0
         self.count = 0
         self.last_count = 0
-
-
-def _size_of(flow: _Flow[_T]) -> int:
-    return flow.size_bytes

@@ -215,7 +215,7 @@ def test_a_run_ends_at_the_most_bytes(version: int, size: int, sizes: list[int])
     assert all(is_well_formed(record[10:]) and offload.check(record) for record in joined)
 
 
-def test_a_run_is_forgotten_when_a_batch_begins_anew() -> None:
+def test_a_run_is_forgotten_when_it_is_finished() -> None:
     arena = bytearray(1000)
     run = Run(arena)
     record = datagram()
@@ -223,6 +223,6 @@ def test_a_run_is_forgotten_when_a_batch_begins_anew() -> None:
         arena[at : at + len(record)] = record
     run.start, run.size = 0, len(record)
     assert run.extend(len(record))
-    run.clear()
+    run.finish()
     assert run.count == 1
     assert run.size not in range(65536)
