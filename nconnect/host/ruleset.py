@@ -15,9 +15,8 @@ Schema: libnftables-json(5).
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from types import MappingProxyType
 from typing import Any
 
 from nconnect.host.intervals import AddressRange
@@ -65,19 +64,15 @@ class AddressMap:
     elements: Mapping[AddressRange, str]
 
 
-def _empty() -> Mapping[str, Any]:
-    return MappingProxyType({})
-
-
 @dataclass(frozen=True, slots=True)
 class Ruleset:
     """All that our table holds. `peers` names the peer behind each chain and counter id."""
 
     table: str
-    chains: Mapping[str, Chain] = field(default_factory=_empty)
-    sets: Mapping[str, AddressSet] = field(default_factory=_empty)
-    maps: Mapping[str, AddressMap] = field(default_factory=_empty)
-    counters: Mapping[str, str] = field(default_factory=_empty)  # counter -> name of its peer, or ""
+    chains: Mapping[str, Chain] = field(default_factory=dict)
+    sets: Mapping[str, AddressSet] = field(default_factory=dict)
+    maps: Mapping[str, AddressMap] = field(default_factory=dict)
+    counters: Mapping[str, str] = field(default_factory=dict)  # counter -> name of its peer, or ""
     standby: frozenset[str] = frozenset()  # chains and sets that hold while the table is made anew
 
 
@@ -152,7 +147,7 @@ def _additions(old: Ruleset, new: Ruleset) -> list[Json]:
     for name, chain in new.chains.items():
         if name in old.chains:
             continue
-        declared: Json = {"family": FAMILY, "table": table, "name": name}
+        declared = _named(table, name)
         if chain.hook is not None:
             declared |= {
                 "type": chain.hook.kind,
@@ -165,7 +160,7 @@ def _additions(old: Ruleset, new: Ruleset) -> list[Json]:
     holders: list[Json] = []
     for name in new.counters:
         if name not in old.counters:
-            holders.append({"add": {"counter": {"family": FAMILY, "table": table, "name": name}}})
+            holders.append({"add": {"counter": _named(table, name)}})
     for name, addresses in new.sets.items():
         if name not in old.sets:
             holders.append(_holder("set", table, name, addresses.version))
@@ -184,7 +179,7 @@ def _switch(old: Ruleset, new: Ruleset) -> list[Json]:
     for name, chain in new.chains.items():
         before = old.chains.get(name)
         if before is not None and before.rules != chain.rules:
-            gone.append({"flush": {"chain": {"family": FAMILY, "table": table, "name": name}}})
+            gone.append({"flush": {"chain": _named(table, name)}})
             come += [_rule(table, name, rule) for rule in chain.rules]
     for name, addresses in new.sets.items():
         held = old.sets.get(name)
@@ -209,8 +204,8 @@ def _removals(old: Ruleset, new: Ruleset) -> list[Json]:
     table = new.table
     gone = [name for name in old.chains if name not in new.chains]
     # Emptied first: one of them may jump to another.
-    result: list[Json] = [{"flush": {"chain": {"family": FAMILY, "table": table, "name": n}}} for n in gone]
-    result += [{"delete": {"chain": {"family": FAMILY, "table": table, "name": n}}} for n in gone]
+    result: list[Json] = [{"flush": {"chain": _named(table, n)}} for n in gone]
+    result += [{"delete": {"chain": _named(table, n)}} for n in gone]
     for kind, before, after in (
         ("map", old.maps, new.maps),
         ("set", old.sets, new.sets),
@@ -218,8 +213,12 @@ def _removals(old: Ruleset, new: Ruleset) -> list[Json]:
     ):
         for name in before:
             if name not in after:
-                result.append({"delete": {kind: {"family": FAMILY, "table": table, "name": name}}})
+                result.append({"delete": {kind: _named(table, name)}})
     return result
+
+
+def _named(table: str, name: str) -> Json:
+    return {"family": FAMILY, "table": table, "name": name}
 
 
 def _rule(table: str, chain: str, rule: Rule) -> Json:
@@ -227,13 +226,7 @@ def _rule(table: str, chain: str, rule: Rule) -> Json:
 
 
 def _holder(kind: str, table: str, name: str, version: int, data: str | None = None) -> Json:
-    described: Json = {
-        "family": FAMILY,
-        "table": table,
-        "name": name,
-        "type": f"ipv{version}_addr",
-        "flags": ["interval"],
-    }
+    described = _named(table, name) | {"type": f"ipv{version}_addr", "flags": ["interval"]}
     if data is not None:
         described["map"] = data
     return {"add": {kind: described}}
@@ -244,23 +237,20 @@ def _key(addresses: AddressRange) -> Json | str:
     return first if first == last else {"range": [first, last]}
 
 
-def _elements(
-    verb: str, table: str, name: str, elements: list[AddressRange] | tuple[AddressRange, ...]
-) -> list[Json]:
-    if not elements:
-        return []
-    listed = [_key(element) for element in elements]
-    return [{verb: {"element": {"family": FAMILY, "table": table, "name": name, "elem": listed}}}]
+def _elements(verb: str, table: str, name: str, elements: Iterable[AddressRange]) -> list[Json]:
+    return _listed(verb, table, name, [_key(element) for element in elements])
 
 
 def _targets(verb: str, table: str, name: str, data: str, elements: Mapping[AddressRange, str]) -> list[Json]:
-    if not elements:
-        return []
-    listed = [
+    targets = [
         [_key(element), target if data == "counter" else _verdict(target)]
         for element, target in elements.items()
     ]
-    return [{verb: {"element": {"family": FAMILY, "table": table, "name": name, "elem": listed}}}]
+    return _listed(verb, table, name, targets)
+
+
+def _listed(verb: str, table: str, name: str, elements: list[Any]) -> list[Json]:
+    return [{verb: {"element": _named(table, name) | {"elem": elements}}}] if elements else []
 
 
 def _verdict(target: str) -> Json:
