@@ -30,7 +30,6 @@ from nconnect.model import Address, Endpoint, Prefix
 
 STANDBY = frozenset({"last", "closed_last", "closed4", "closed6"})  # see `nconnect.host.ruleset`
 _PRIORITY = 300  # of the postrouting chain: after source NAT
-_PROHIBITED: Rule = ({"reject": {"type": "icmpx", "expr": "admin-prohibited"}},)
 _ND_HOP_LIMIT = 255  # RFC 4861: no router has passed such a packet on
 
 
@@ -64,8 +63,8 @@ def chains(interface: str, closing: Closing, base: Mapping[str, Chain]) -> dict[
     excepted = tuple(_exceptions(closing))
     tunnel: Rule = (e.to_interface(interface), e.match(e.meta("oifkind"), "tun"), e.ACCEPT)
     found = {
-        "closed": Chain((_PROHIBITED,)),
-        "closed_here": Chain((*excepted, _PROHIBITED)),
+        "closed": Chain(((e.PROHIBITED,),)),
+        "closed_here": Chain((*excepted, (e.PROHIBITED,))),
         "closed_last": Chain((tunnel, *excepted, (e.DROP,))),
         "last": Chain(_jumps((not_lo,), "closed_last"), Hook("filter", "postrouting", _PRIORITY)),
     }

@@ -10,6 +10,7 @@ from nconnect.model import Prefix
 
 ACCEPT: Json = {"accept": None}
 DROP: Json = {"drop": None}
+PROHIBITED: Json = {"reject": {"type": "icmpx", "expr": "admin-prohibited"}}
 ECHO_REQUEST = {4: ("icmp", "echo-request"), 6: ("icmpv6", "echo-request")}
 VERSIONS = (4, 6)  # of IP
 
@@ -40,13 +41,9 @@ def address(version: int, name: str) -> Json:
     return payload(ip(version), name)
 
 
-def original_address(version: int, name: str) -> Json:
-    """`saddr` or `daddr` of the first packet of the connection, as it came in."""
-    return {"ct": {"key": f"{ip(version)} {name}", "dir": "original"}}
-
-
-def reply_address(version: int, name: str) -> Json:
-    return {"ct": {"key": f"{ip(version)} {name}", "dir": "reply"}}
+def tracked_address(version: int, name: str, direction: str = "original") -> Json:
+    """`saddr` or `daddr` of the connection's first packet, as it came in, or of its "reply"."""
+    return {"ct": {"key": f"{ip(version)} {name}", "dir": direction}}
 
 
 def from_interface(interface: str) -> Json:
@@ -117,13 +114,9 @@ def ports_are(protocol: str | None, ports: tuple[int, int] | None) -> list[Json]
     return [match(meta("l4proto"), {"set": ["tcp", "udp"]}), match(payload("th", "dport"), wanted)]
 
 
-def tcp_flags_are(wanted: Iterable[str], among: Iterable[str]) -> Json:
-    """Of the flags `among`, exactly those `wanted` are set."""
-    return match({"&": [payload("tcp", "flags"), list(among)]}, list(wanted))
-
-
-def tcp_flags_are_not(wanted: Iterable[str], among: Iterable[str]) -> Json:
-    return match({"&": [payload("tcp", "flags"), list(among)]}, list(wanted), "!=")
+def tcp_flags_are(wanted: Iterable[str], among: Iterable[str], op: str = "==") -> Json:
+    """Of the flags `among`, exactly those `wanted` are set; with the operator "!=", others are."""
+    return match({"&": [payload("tcp", "flags"), list(among)]}, list(wanted), op)
 
 
 def move_prefix(version: int, name: str, target: Prefix) -> Json:

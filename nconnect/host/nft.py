@@ -77,21 +77,21 @@ def ruleset(
     chains = _base_chains(config.interface) | {
         "raw": _raw(config),
         "ways": _ways(config.interface),
-        "unanswered": Chain((*_counted(), (e.DROP,))),
+        "unanswered": Chain((*_COUNTED, (e.DROP,))),
         "tunnel_in": Chain(_local_rules(config, exposed)),
         "tunnel_across": Chain(_across_rules(config)),
         "into_tunnel": Chain(_into_rules(config)),
         "judge_in": Chain(_judged_by("local")),
         "judge_across": Chain(_judged_by("across")),
         "services": Chain(_service_rules(config, exposed)),
-        "refuse": Chain(_refusal()),
+        "refuse": Chain((*_COUNTED, *_REJECT)),
         "mss": _mss(config),
     }
     chains |= _address_translation(config, exposed)
     counters = {f"refused_{peer_id(peer)}": peer.name for peer in config.peers}
     limited = {peer_id(peer): (limits or {})[peer.name] for peer in config.peers if limits}
     if limited:
-        chains |= flow_limits.chains(config.interface, limited, _reject())
+        chains |= flow_limits.chains(config.interface, limited, _REJECT)
         counters |= {f"{flow_limits.FLOW_LIMIT_COUNTER}_{peer_id(peer)}": peer.name for peer in config.peers}
     if guard is not None:
         forward = chains["forward"]
@@ -166,7 +166,7 @@ def _base_chains(interface: str) -> dict[str, Chain]:
     leaving = e.to_interface(interface)
     # After a revocation has flushed its connections, conntrack would take the next segment of the local
     # server for a new connection of ours, and let the peer's answers in: a first segment must look like one.
-    stale = e.tcp_flags_are_not(("syn",), _OPENING)
+    stale = e.tcp_flags_are(("syn",), _OPENING, "!=")
     return {
         "input": Chain(
             ((entering, e.jump("tunnel_in")), (entering, e.DROP)), Hook("filter", "input", _FILTER)
@@ -192,8 +192,13 @@ _INVALID: Rule = (e.in_state("invalid"), e.DROP)
 # then for invalid, for ever. Whether an acknowledgement is for a connection the TCP at its end knows better;
 # without one, or at a listener, it resets it.
 _CONTINUED: Rule = (e.in_state("invalid"), e.tcp_flags_are(("ack",), ("syn", "rst", "ack")), e.ACCEPT)
-_PROHIBITED: Rule = ({"reject": {"type": "icmpx", "expr": "admin-prohibited"}},)
 _TCP_RESET: Rule = (e.match(e.meta("l4proto"), "tcp"), {"reject": {"type": "tcp reset"}})
+_REJECT: tuple[Rule, ...] = (_TCP_RESET, (e.PROHIBITED,))
+# For the peer to which the packet's source belongs, if there is one.
+_COUNTED: tuple[Rule, ...] = tuple(
+    ({"counter": {"map": {"key": e.address(version, "saddr"), "data": f"@refused{version}"}}},)
+    for version in VERSIONS
+)
 
 
 def _raw(config: Config) -> Chain:
@@ -283,7 +288,7 @@ def _answers() -> list[Rule]:
     rules: list[Rule] = [(e.in_reply_direction(), e.in_state("established"), e.ACCEPT)]
     for version in VERSIONS:
         # Which connection an error relates to is its sender's word: it must at least be one of the tunnel's.
-        for end in (e.original_address(version, "saddr"), e.reply_address(version, "saddr")):
+        for end in (e.tracked_address(version, "saddr"), e.tracked_address(version, "saddr", "reply")):
             rules.append(
                 (
                     e.in_state("related"),
@@ -344,19 +349,18 @@ def _into_rules(config: Config) -> tuple[Rule, ...]:
     rules: list[Rule] = [_INVALID, (e.in_reply_direction(), e.in_state("established"), e.ACCEPT)]
     rules.append((e.in_state("related"), e.ACCEPT))
     if config.inbound or not provides(config):
-        rules.append((e.in_state("new"), e.tcp_flags_are_not(("syn",), _OPENING), *_TCP_RESET))
+        rules.append((e.in_state("new"), e.tcp_flags_are(("syn",), _OPENING, "!="), *_TCP_RESET))
         rules.append((e.in_state("new", "established"), e.ACCEPT))
-    rules += _reject()
+    rules += _REJECT
     return tuple(rules)
 
 
 def _judged_by(maps: str) -> tuple[Rule, ...]:
     """The peer's own chain, found by its source address; it accepts or returns."""
-    rules: list[Rule] = []
-    for version in VERSIONS:
-        rules.append(({"vmap": {"key": e.address(version, "saddr"), "data": f"@{maps}{version}"}},))
-    rules.append((e.jump("refuse"),))
-    return tuple(rules)
+    return (
+        *(({"vmap": {"key": e.address(v, "saddr"), "data": f"@{maps}{v}"}},) for v in VERSIONS),
+        (e.jump("refuse"),),
+    )
 
 
 def _service_rules(config: Config, exposed: tuple[Exposed, ...]) -> tuple[Rule, ...]:
@@ -383,24 +387,8 @@ def _local_allowed(
         ports = e.ports_are(entry.protocol, entry.ports)
         yield (e.in_prefix(e.address(prefix.version, "daddr"), prefix), *ports, verdict)
         if exposed and prefix.version == 4:
-            asked_for = e.in_prefix(e.original_address(4, "daddr"), entry.prefix)
+            asked_for = e.in_prefix(e.tracked_address(4, "daddr"), entry.prefix)
             yield (*_exposed_now(), asked_for, *ports, verdict)
-
-
-def _refusal() -> tuple[Rule, ...]:
-    return (*_counted(), *_reject())
-
-
-def _counted() -> tuple[Rule, ...]:
-    """Count the packet for the peer to which its source belongs, if there is one."""
-    return tuple(
-        ({"counter": {"map": {"key": e.address(version, "saddr"), "data": f"@refused{version}"}}},)
-        for version in VERSIONS
-    )
-
-
-def _reject() -> tuple[Rule, ...]:
-    return (_TCP_RESET, _PROHIBITED)
 
 
 def _mss(config: Config) -> Chain:
