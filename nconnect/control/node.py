@@ -137,7 +137,7 @@ def _make_folder() -> None:
 
 def _is_dead(path: Path) -> bool:
     """Whether nobody listens on a socket any more."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as probe:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         probe.setblocking(False)
         try:
             probe.connect(str(path))

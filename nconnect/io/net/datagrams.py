@@ -67,7 +67,7 @@ class DatagramSocket:
         """For IP version 4 or 6; port 0: any. Raises `HostError` in one line."""
         family = socket.AF_INET if version == 4 else socket.AF_INET6
         try:
-            made = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+            made = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
         except OSError as error:
             raise HostError(f"cannot use IPv{version} for direct paths: {reason(error)}") from error
         try:

@@ -63,9 +63,9 @@ class _open:
     def __init__(self, family: int, protocol: int) -> None:
         self._raw = False
         try:
-            self._socket = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC, protocol)
+            self._socket = socket.socket(family, socket.SOCK_DGRAM, protocol)
         except OSError:
-            self._socket = socket.socket(family, socket.SOCK_RAW | socket.SOCK_CLOEXEC, protocol)
+            self._socket = socket.socket(family, socket.SOCK_RAW, protocol)
             self._raw = True
 
     def __enter__(self) -> tuple[socket.socket, bool]:

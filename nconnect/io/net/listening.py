@@ -12,6 +12,7 @@ from pathlib import Path
 
 from nconnect.errors import HostError
 from nconnect.io.errors import reason
+from nconnect.model import Address
 
 BACKLOG = 1024
 IP_PKTINFO = 8  # linux/in.h; Python names it from 3.14 on
@@ -34,7 +35,7 @@ def _bind(host: str, port: int, kind: int) -> socket.socket:
     try:
         infos = socket.getaddrinfo(host, port, type=kind, flags=socket.AI_PASSIVE)
         family, kind, protocol, _, address = infos[0]
-        listener = socket.socket(family, kind | socket.SOCK_CLOEXEC, protocol)
+        listener = socket.socket(family, kind, protocol)
     except (OSError, UnicodeError) as error:
         why = reason(error) if isinstance(error, OSError) else "not a host name"
         raise HostError(f"cannot listen on {host}: {why}") from error
@@ -69,7 +70,7 @@ def _ask_for_destination(listener: socket.socket) -> None:
 
 def bind_unix(path: Path) -> socket.socket:
     """A listening unix socket, mode 0600, replacing a dead one. Raises `HostError` in one line."""
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         listener.setblocking(False)
         if path.exists() and stat.S_ISSOCK(path.lstat().st_mode):
@@ -93,9 +94,15 @@ def is_any_address(host: str) -> bool:
 
 def outgoing_address() -> str:
     """The address from which this machine reaches others, or its name. Sends nothing."""
-    for family, far in ((socket.AF_INET, "192.0.2.1"), (socket.AF_INET6, "2001:db8::1")):  # RFC 5737, 3849
-        with suppress(OSError), socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as probe:
-            probe.connect((far, 9))  # UDP: chooses a route, sends nothing
-            found: str = probe.getsockname()[0]
-            return found
+    for far in ("192.0.2.1", "2001:db8::1"):  # RFC 5737, 3849
+        with suppress(OSError):
+            return str(source_for(ip_address(far)))
     return socket.gethostname()
+
+
+def source_for(to: Address, port: int = 9) -> Address:
+    """This machine's own address on the way to another one. Raises `OSError` where no way leads there."""
+    family = socket.AF_INET if to.version == 4 else socket.AF_INET6
+    with socket.socket(family, socket.SOCK_DGRAM) as probe:
+        probe.connect((str(to), port))  # UDP: chooses a route, sends nothing
+        return ip_address(probe.getsockname()[0])

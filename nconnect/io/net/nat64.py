@@ -6,6 +6,7 @@ import asyncio
 import socket
 from ipaddress import IPv4Address, IPv6Address, IPv6Network
 
+from nconnect.io.net.listening import source_for
 from nconnect.io.net.name_servers import AddressInfo
 from nconnect.io.net.resolve import stream_addresses
 from nconnect.ip import nat64
@@ -39,10 +40,9 @@ def _through(prefix: IPv6Network, address: IPv4Address, info: AddressInfo) -> Ad
 
 
 def _has_ipv6() -> bool:
-    """Whether there is an IPv6 route out. Sends nothing: a datagram socket only looks for the route."""
+    """Whether there is an IPv6 route out. Sends nothing."""
     try:
-        with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as probe:
-            probe.connect((str(nat64.WELL_KNOWN_PREFIX[1]), 9))
+        source_for(nat64.WELL_KNOWN_PREFIX[1])
     except OSError:
         return False
     return True

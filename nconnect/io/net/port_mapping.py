@@ -110,7 +110,7 @@ class PortMappings:
 
 
 def _socket_at(own: IPv4Address) -> socket.socket:
-    sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+    sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
     try:
         sock.bind((str(own), 0))
     except OSError:

@@ -8,10 +8,11 @@ from __future__ import annotations
 import asyncio
 import socket
 from contextlib import suppress
-from ipaddress import IPv4Address, ip_address
+from ipaddress import IPv4Address
 
 from nconnect.errors import NconnectError, RemoteProtocolError
 from nconnect.io.http import http_client
+from nconnect.io.net.listening import source_for
 from nconnect.io.net.readiness import receive_datagram
 from nconnect.io.system.netlink import Netlink
 from nconnect.model import Address
@@ -50,9 +51,7 @@ async def look(router: IPv4Address) -> Router:
 
 async def _by_port_5351(router: IPv4Address, request: bytes, *, is_pcp: bool) -> Address | bool | None:
     """The address outside, or True where none is told; None: it is silent, or refuses."""
-    with socket.socket(
-        socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
-    ) as sock:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as sock:
         sock.connect((str(router), pcp.SERVER_PORT))  # so that "port unreachable" is an error at once
         data = await _ask(sock, request, None)
     try:
@@ -75,9 +74,7 @@ async def _by_upnp(router: IPv4Address) -> Address | bool | None:
 
 async def find_service(router: IPv4Address) -> upnp.Service | None:
     """The router's service that maps ports; None if it is silent. Raises `NconnectError`."""
-    with socket.socket(
-        socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
-    ) as sock:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as sock:
         data = await _ask(sock, upnp.search_request(router), (str(router), upnp.SSDP_PORT))
     if data is None:
         return None
@@ -127,8 +124,4 @@ async def _ask(sock: socket.socket, request: bytes, to: tuple[str, int] | None) 
 
 def own_address(router: IPv4Address) -> IPv4Address:
     """The address of this machine that the router sees. Sends nothing; raises OSError without a route."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as probe:
-        probe.connect((str(router), pcp.SERVER_PORT))
-        found = ip_address(probe.getsockname()[0])
-    assert isinstance(found, IPv4Address)
-    return found
+    return IPv4Address(str(source_for(router, pcp.SERVER_PORT)))

@@ -14,6 +14,7 @@ from contextlib import suppress
 from ipaddress import ip_address
 
 from nconnect.io.clock import boottime
+from nconnect.io.net.listening import source_for
 from nconnect.io.net.readiness import receive_datagram
 from nconnect.model import Address, Endpoint
 from nconnect.nat.stun import StunProbe, Verdict
@@ -36,10 +37,11 @@ async def ask(servers: Sequence[Endpoint]) -> dict[int, Found]:
 
 async def _ask(version: int, servers: Sequence[Endpoint]) -> Found | None:
     family = socket.AF_INET if version == 4 else socket.AF_INET6
-    own = _source_for(family, servers[0])
-    if own is None:
-        return None
-    with socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC) as sock:
+    try:
+        own = source_for(*servers[0])
+    except OSError:
+        return None  # no route leads there
+    with socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as sock:
         return await _run(sock, StunProbe(servers, now=boottime(), rng=os.urandom)), own
 
 
@@ -58,13 +60,3 @@ async def _run(sock: socket.socket, probe: StunProbe) -> Verdict:
         else:
             probe.receive(data, (ip_address(host), port), boottime())
     return probe.verdict
-
-
-def _source_for(family: int, server: Endpoint) -> Address | None:
-    """The address that the kernel takes towards it; None when no route leads there. Sends nothing."""
-    with socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as probe:
-        try:
-            probe.connect((str(server[0]), server[1]))
-        except OSError:
-            return None
-        return ip_address(probe.getsockname()[0])

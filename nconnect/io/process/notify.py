@@ -24,7 +24,7 @@ class ServiceManager:
         self._socket: socket.socket | None = None
         self._is_ready = False
         if path.startswith(("/", "@")):
-            self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
+            self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
             self._socket.setblocking(False)
             # Now, while we may go wherever the socket is: the daemon gives its rights up later.
             with contextlib.suppress(OSError):

@@ -32,7 +32,7 @@ class NetlinkError(OSError):
 
 def open_socket(protocol: int, flags: int = 0) -> socket.socket:
     """A socket of the calling thread's network namespace, not bound yet."""
-    return socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC | flags, protocol)
+    return socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | flags, protocol)
 
 
 class NetlinkSocket:
