@@ -45,6 +45,7 @@ _CTA_PROTO_NUM, _CTA_PROTO_SRC_PORT, _CTA_PROTO_DST_PORT = 1, 2, 3
 _FAMILIES = {4: socket.AF_INET, 6: socket.AF_INET6}
 _PROTOCOLS = {1: "icmp", 6: "tcp", 17: "udp", 58: "icmp"}
 
+_NOTHING = memoryview(b"")
 _DELETIONS = 100  # in one send: as many errors may come back, each up to 1 KiB of a buffer of 208 KiB
 _UNAVAILABLE = {errno.EINVAL, errno.EPROTONOSUPPORT, errno.EOPNOTSUPP}  # the kernel has no ctnetlink
 
@@ -134,38 +135,27 @@ def load() -> None:
 
 def parse(message: memoryview) -> Entry | None:
     """One message of a dump, from its nfgenmsg on; None when it is not a connection."""
-    if len(message) < _NFGENMSG.size:
-        return None
-    original: memoryview | None = None
-    zone = b""
-    for kind, value in read_attributes(message[_NFGENMSG.size :]):
-        if kind == _CTA_TUPLE_ORIG:
-            original = value
-        elif kind == _CTA_ZONE:
-            zone = bytes(value)
+    attributes = dict(read_attributes(message[_NFGENMSG.size :]))
+    original = attributes.get(_CTA_TUPLE_ORIG)
     if original is None:
         return None
-    source = destination = b""
-    protocol = 0
-    ports: dict[int, int] = {}
-    for kind, value in read_attributes(original):
-        if kind == _CTA_TUPLE_IP:
-            for end, address in read_attributes(value):
-                if end in _CTA_IP_SOURCE:
-                    source = bytes(address)
-                elif end in _CTA_IP_DESTINATION:
-                    destination = bytes(address)
-        elif kind == _CTA_TUPLE_PROTO:
-            for field, number in read_attributes(value):
-                if field == _CTA_PROTO_NUM and len(number) == 1:
-                    protocol = number[0]
-                elif field in (_CTA_PROTO_SRC_PORT, _CTA_PROTO_DST_PORT) and len(number) == _PORT.size:
-                    ports[field] = _PORT.unpack(number)[0]
+    parts = dict(read_attributes(original))
+    ends = dict(read_attributes(parts.get(_CTA_TUPLE_IP, _NOTHING)))
+    source, destination = (
+        bytes(ends.get(ipv4) or ends.get(ipv6, _NOTHING))
+        for ipv4, ipv6 in (_CTA_IP_SOURCE, _CTA_IP_DESTINATION)
+    )
+    transport = dict(read_attributes(parts.get(_CTA_TUPLE_PROTO, _NOTHING)))
+    protocol = transport.get(_CTA_PROTO_NUM, _NOTHING)
+    source_port, port = (
+        _PORT.unpack(transport[field])[0] if len(transport.get(field, _NOTHING)) == _PORT.size else None
+        for field in (_CTA_PROTO_SRC_PORT, _CTA_PROTO_DST_PORT)
+    )
     if len(source) not in (4, 16) or len(destination) != len(source):
         return None
     return Entry(
-        message[0], source, destination, protocol,
-        ports.get(_CTA_PROTO_SRC_PORT), ports.get(_CTA_PROTO_DST_PORT), bytes(original), zone,
+        message[0], source, destination, protocol[0] if len(protocol) == 1 else 0,
+        source_port, port, bytes(original), bytes(attributes.get(_CTA_ZONE, _NOTHING)),
     )  # fmt: skip
 
 

@@ -42,19 +42,17 @@ class Firewall:
             return False
         rules = [entry["rule"]["chain"] for entry in listed if "rule" in entry]
         chains = {entry["chain"]["name"] for entry in listed if "chain" in entry}
-        holders = {entry[kind]["name"] for entry in listed for kind in ("set", "map") if kind in entry}
         filled = {
-            entry[kind]["name"]
+            entry[kind]["name"]: bool(entry[kind].get("elem"))
             for entry in listed
             for kind in ("set", "map")
-            if kind in entry and entry[kind].get("elem")
+            if kind in entry
         }
         elements: dict[str, AddressSet | AddressMap] = {**ruleset.sets, **ruleset.maps}
         return (
             all(rules.count(name) == len(chain.rules) for name, chain in ruleset.chains.items())
             and chains == ruleset.chains.keys()
-            and holders == elements.keys()
-            and filled == {name for name, holder in elements.items() if holder.elements}
+            and filled == {name: bool(holder.elements) for name, holder in elements.items()}
         )
 
     def refused_counts(self) -> dict[str, dict[str, int]]:
