@@ -72,8 +72,7 @@ def check(path: Path, text: str, *, read_seed: Callable[[str], str] | None = Non
 
 def read(path: Path, *, mend: str = _MEND_FILE, user: User | None = None) -> str:
     """A secret file's text, as `open_secret`."""
-    with open(open_secret(path, mend=mend, user=user), "rb") as file:
-        return decode(path, file.read(MAX_BYTES + 1))
+    return text_of(path, open_secret(path, mend=mend, user=user))
 
 
 def open_secret(path: Path, *, mend: str = _MEND_FILE, user: User | None = None) -> int:
@@ -109,8 +108,10 @@ def open_secret(path: Path, *, mend: str = _MEND_FILE, user: User | None = None)
     return fd
 
 
-def decode(path: Path, data: bytes) -> str:
-    """The text of what was read at `path`. Raises `ConfigError`."""
+def text_of(path: Path, fd: int) -> str:
+    """The text of the file at `path`, whose descriptor is closed. Raises `ConfigError`."""
+    with open(fd, "rb") as file:
+        data = file.read(MAX_BYTES + 1)
     if len(data) > MAX_BYTES:
         raise ConfigError(f"{path} is larger than {MAX_BYTES >> 20} MiB: that is no configuration")
     try:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 
@@ -57,17 +56,12 @@ class ConfigSource:
         """Read and check it. Raises `ConfigError`, or `HostError` when the helper is gone."""
         if self.helper is None:
             return config_file.load(self._path)
-        text = _read(self._path, self.helper.open_config)
+        text = config_file.text_of(self._path, self.helper.open_config())
         open_seed = self.helper.open_seed
 
         def read_seed(name: str) -> str:
             if name != self._seed_file:
                 raise ConfigError("another file cannot be used now: run `nconnect down`, then `nconnect up`")
-            return _read(Path(name), open_seed)
+            return config_file.text_of(Path(name), open_seed())
 
         return config_file.check(self._path, text, read_seed=read_seed)
-
-
-def _read(path: Path, opened: Callable[[], int]) -> str:
-    with open(opened(), "rb") as file:
-        return config_file.decode(path, file.read(config_file.MAX_BYTES + 1))

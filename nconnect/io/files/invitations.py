@@ -29,7 +29,6 @@ log = logging.getLogger(__name__)
 USED = "used-invitations.json"
 VERSION_1 = "invitations.json"  # both halves in one, in the daemon's folder
 _MAX_BYTES = 16 << 20  # guessed: 10,000 peers have 8 MB
-_NOTHING_ISSUED: Any = {"invitations": []}
 _NOTHING_USED: Any = {"used": []}
 
 
