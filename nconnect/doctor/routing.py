@@ -10,7 +10,6 @@ from __future__ import annotations
 import errno
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from ipaddress import ip_network
 from typing import NamedTuple
 
 from nconnect.doctor.findings import Command
@@ -120,7 +119,7 @@ class _Look:
         peers = [peer for peer in self._peers if peer.address.version == subnet.version][:MAX_PAIRS]
         answers = f"answers from {subnet} to {{}}"
         for address in view.held:
-            if within(ip_network(address), subnet):
+            if address in subnet:
                 for peer in peers:
                     self._expect_tunnel(answers, Question(peer.address, address), peer)
         if not peers or subnet.version not in view.forwards:

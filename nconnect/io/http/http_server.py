@@ -78,7 +78,8 @@ class HttpServer:
         """
         self = cls(handler, limits or Limits())
         if listener.family == socket.AF_UNIX:
-            await self._listen_unix(listener)
+            loop = asyncio.get_running_loop()
+            self._server = await loop.create_unix_server(self._connection, sock=listener, backlog=128)
         else:
             self.port = listener.getsockname()[1]
             self._server = Acceptor(listener, partial(self._open, tls), admit)
@@ -118,10 +119,6 @@ class HttpServer:
                 self.adopt(TlsSocket(await tls_handshake(loop, sock, tls, None)), b"")
         except (OSError, TimeoutError):
             sock.close()  # it was gone, or its handshake failed
-
-    async def _listen_unix(self, listener: socket.socket) -> None:
-        loop = asyncio.get_running_loop()
-        self._server = await loop.create_unix_server(self._connection, sock=listener, backlog=128)
 
     def _connection(self) -> asyncio.Protocol:
         return HttpConnection(self._handler, self._limits, self._all)

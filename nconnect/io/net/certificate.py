@@ -31,9 +31,8 @@ def make_unless_there(path: Path, hosts: Iterable[str]) -> None:
     Raises `HostError` in one line.
     """
     with as_host_error(f"cannot write {path}"):
-        if status_of(path) is not None:
-            return
-        write_atomically(path, _make(hosts))
+        if status_of(path) is None:
+            write_atomically(path, _make(hosts))
 
 
 def fingerprint(path: PurePath) -> str:
