@@ -10,7 +10,7 @@ import difflib
 import json
 import tomllib
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from enum import Enum
 from typing import Any
@@ -48,16 +48,16 @@ class PeerChange:
     max_flows: int | Keep | None = KEEP
 
     def values(self) -> dict[str, Any]:
-        """The keys of the file that change, in its order."""
+        """The keys of the file that change, in its order; `expires_at` is `expires` there."""
         found: dict[str, Any] = {}
-        for key in ("name", "address", "allowed_ips", "allow", "preshared_key"):
-            value = getattr(self, key)
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, tuple):
+                value = list(value)
+            if field.name == "expires_at" and isinstance(value, (int, float)):
+                value = datetime.fromtimestamp(int(value), UTC)
             if value is not KEEP:
-                found[key] = list(value) if isinstance(value, tuple) else value
-        if not isinstance(self.expires_at, Keep):
-            found["expires"] = _datetime(self.expires_at)
-        if not isinstance(self.max_flows, Keep):
-            found["max_flows"] = self.max_flows
+                found[field.name.removesuffix("_at")] = value
         return found
 
 
@@ -140,7 +140,7 @@ def set_peer(text: str, name: str, change: PeerChange) -> str:
                 peer.pop(key, None)
             elif peer.get(key) != value:
                 peer[key] = value
-    return _checked(_dump(document), plain)
+    return _checked(document.as_string(), plain)
 
 
 def remove_peer(text: str, name: str) -> str:
@@ -151,7 +151,7 @@ def remove_peer(text: str, name: str) -> str:
         del content["peer"][index]
         if not content["peer"]:
             del content["peer"]
-    return _checked(_dump(document), plain)
+    return _checked(document.as_string(), plain)
 
 
 def add_offers(text: str, offers: Mapping[str, Sequence[str]]) -> str:
@@ -175,7 +175,7 @@ def add_offers(text: str, offers: Mapping[str, Sequence[str]]) -> str:
                 content["provide"].setdefault(key, []).append(entry)
     if problems:
         raise ConfigError(problems)
-    return _checked(_dump(document), plain)
+    return _checked(document.as_string(), plain)
 
 
 def remove_offers(text: str, offers: Mapping[str, Sequence[str]]) -> str:
@@ -197,7 +197,7 @@ def remove_offers(text: str, offers: Mapping[str, Sequence[str]]) -> str:
                 del content["provide"][key][known.index(read(entry))]
     if problems:
         raise ConfigError(problems)
-    return _checked(_dump(document), plain)
+    return _checked(document.as_string(), plain)
 
 
 def unknown_peer(name: str, names: Iterable[str]) -> ConfigError:
@@ -260,16 +260,6 @@ def _checked(text: str, plain: dict[str, Any]) -> str:
     except ValueError:
         pass
     raise ConfigError("the file's layout cannot be edited safely: make the change with an editor")
-
-
-def _dump(document: Any) -> str:
-    import tomlkit
-
-    return tomlkit.dumps(document)
-
-
-def _datetime(at: float | None) -> datetime | None:
-    return None if at is None else datetime.fromtimestamp(int(at), UTC)
 
 
 def _value(value: Any) -> str:
