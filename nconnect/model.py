@@ -41,6 +41,11 @@ _HEX_KEY = re.compile(r"[0-9a-f]{64}")
 _SUB_CLIENT = re.compile(r"__\d+__")
 
 
+def within(inner: Prefix, outer: Prefix) -> bool:
+    """Whether `outer` contains `inner`, or is the same."""
+    return inner.prefixlen >= outer.prefixlen and inner.network_address in outer
+
+
 def join_addr(host: str, port: int) -> str:
     """HOST:PORT, an IPv6 address in brackets (RFC 3986, section 3.2.2)."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

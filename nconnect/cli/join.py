@@ -183,8 +183,8 @@ def _within(accept: AcceptRoutes, apply: Callable[[AcceptRoutes], Welcome]) -> W
 
 def _out_of_own_networks(prefixes: Iterable[Prefix]) -> tuple[Prefix, ...]:
     """The prefixes that are part of a wider network that this machine is in now."""
-    from nconnect.host.routes import within
     from nconnect.io.system.netlink import Netlink
+    from nconnect.model import within
 
     try:
         with Netlink() as netlink:

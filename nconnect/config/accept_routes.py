@@ -9,7 +9,7 @@ from nconnect.config.private import is_private
 from nconnect.config.table import string, strings
 from nconnect.config.values import parse_prefixes, split_commas
 from nconnect.errors import ConfigError
-from nconnect.model import AcceptRoutes, AcceptWord, InterfaceAddress, Prefix
+from nconnect.model import AcceptRoutes, AcceptWord, InterfaceAddress, Prefix, within
 
 WORDS: tuple[AcceptWord, ...] = get_args(AcceptWord)
 MAX_PREFIXES = 256  # more would not fit into an application's frame
@@ -55,12 +55,7 @@ def _accepts(setting: AcceptRoutes, prefix: Prefix) -> bool:
 
 
 def _is_in(prefix: Prefix, others: Iterable[Prefix]) -> bool:
-    return any(
-        prefix.version == other.version
-        and prefix.prefixlen >= other.prefixlen
-        and prefix.network_address in other
-        for other in others
-    )
+    return any(within(prefix, other) for other in others)
 
 
 def _prefixes(texts: Iterable[str]) -> tuple[Prefix, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ipaddress import ip_interface, ip_network
 
-from nconnect.model import InterfaceAddress, Prefix
+from nconnect.model import InterfaceAddress, Prefix, within
 
 # RFC 1918 and RFC 4193, with the largest network of each that one site needs (guessed).
 _PRIVATE = tuple(map(ip_network, ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7")))
@@ -13,10 +13,8 @@ _LARGEST = {4: 16, 6: 48}
 
 def is_private(prefix: Prefix) -> bool:
     """Whether a prefix is of RFC 1918 and no larger than a /16, or of RFC 4193 and no larger than a /48."""
-    return prefix.prefixlen >= _LARGEST[prefix.version] and any(
-        prefix.version == private.version and prefix.subnet_of(private)  # type: ignore[arg-type]
-        for private in _PRIVATE
-    )
+    is_small = prefix.prefixlen >= _LARGEST[prefix.version]
+    return is_small and any(within(prefix, private) for private in _PRIVATE)
 
 
 def without_wide_network(address: InterfaceAddress) -> InterfaceAddress:

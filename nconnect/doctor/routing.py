@@ -16,8 +16,7 @@ from nconnect.doctor.findings import Command
 from nconnect.host.intervals import AddressRange, owned_ranges
 from nconnect.host.plan import ROUTE_PROTOCOL
 from nconnect.host.policy import MAIN, Answer, Cause, PolicyRule, Question, TableRoute, cause
-from nconnect.host.routes import within
-from nconnect.model import Address, Prefix
+from nconnect.model import Address, Prefix, within
 
 MAX_RANGES = 512  # asked about in one look, those with foreign routes first; 60 us each on a busy machine
 MAX_PAIRS = 64  # ranges of peers, and of hosts, that are asked about with one another

@@ -5,8 +5,7 @@ from __future__ import annotations
 import hashlib
 from ipaddress import IPv4Address, ip_address
 
-from nconnect.host.routes import within
-from nconnect.model import Config, Exposed, PeerConfig, Prefix, ProvidedSubnet
+from nconnect.model import Config, Exposed, PeerConfig, Prefix, ProvidedSubnet, within
 
 
 def provides(config: Config) -> bool:

@@ -19,9 +19,9 @@ from nconnect.host.facts import HostFacts
 from nconnect.host.forwarding import VIRTUAL_KINDS, Guard
 from nconnect.host.offered import provides, reachable_exposed
 from nconnect.host.overlap import proposal
-from nconnect.host.routes import hidden, networks_around, networks_inside, obstacle, taken, within
+from nconnect.host.routes import hidden, networks_around, networks_inside, obstacle, taken
 from nconnect.host.ruleset import Ruleset
-from nconnect.model import Config, Endpoint, InterfaceAddress, Prefix, join_addr
+from nconnect.model import Config, Endpoint, InterfaceAddress, Prefix, join_addr, within
 
 ROUTE_PROTOCOL = 0x6E  # marks our routes (rtm_protocol; "n"). Guessed free: see iproute2's rt_protos
 

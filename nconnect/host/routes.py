@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from ipaddress import ip_network
 
 from nconnect.host.facts import HostFacts, LocalInterface
-from nconnect.model import Address, Config, Endpoint, Prefix
+from nconnect.model import Address, Config, Endpoint, Prefix, within
 
 OWN_METRIC = {4: 0, 6: 1024}  # of the routes that we set: the kernel's defaults (IP6_RT_PRIO_USER)
 
@@ -116,10 +116,6 @@ def _is_reached_otherwise(wanted: Prefix, prefix: Prefix, interface: str, facts:
     others = [network for _, network in _own_networks(interface, facts)]
     others += [route.prefix for route in facts.routes if route.interface != interface and not route.kind]
     return any(other.prefixlen > prefix.prefixlen and within(wanted, other) for other in others)
-
-
-def within(inner: Prefix, outer: Prefix) -> bool:
-    return inner.prefixlen >= outer.prefixlen and inner.network_address in outer
 
 
 def _overlap(one: Prefix, other: Prefix) -> bool:

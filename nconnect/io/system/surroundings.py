@@ -21,11 +21,10 @@ from nconnect.errors import HostError
 from nconnect.host.bypass import named
 from nconnect.host.plan import IP_FORWARD, IPV6_FORWARDING, ROUTE_PROTOCOL
 from nconnect.host.policy import MAIN, Question
-from nconnect.host.routes import within
 from nconnect.io.errors import as_host_error
 from nconnect.io.system import nftables, sysctl
 from nconnect.io.system.netlink import Netlink
-from nconnect.model import Config, Endpoint, Prefix
+from nconnect.model import Config, Endpoint, Prefix, within
 
 PROGRAM_S = 10.0
 _PROGRAMS = {"ip": "iptables", "ip6": "ip6tables"}
