@@ -227,30 +227,18 @@ class Book:
         }
 
     @classmethod
-    def of(cls, issued: Any, used: Any) -> Book:
+    def of(cls, issued: Any, used: Any = None) -> Book:
         """Join the two halves. Raises `ConfigError` if one is not what `to_issued` or `to_used` wrote.
 
+        Without `used`, `issued` is in the format of version 1: both halves in one, peers in the file.
         Entries of the daemon's half without an invitation are ignored; each invitation is for one device.
         """
         try:
             book = cls(map(_read, issued["invitations"]))
-            for value in used["used"]:
+            for value in issued["invitations"] if used is None else used["used"]:
                 content = strict_json.obj(value)
                 invitation = book.get(_bytes(content["id"], 8))
-                if invitation is not None and not invitation.is_closed:
-                    book._by_id[invitation.token_id] = _use(invitation, content)
-            return book
-        except (LookupError, TypeError, ValueError, RemoteProtocolError):
-            raise ConfigError("the file of invitations makes no sense") from None
-
-    @classmethod
-    def of_version_1(cls, value: Any) -> Book:
-        """Read the format of earlier versions: both halves in one, peers in the configuration's file."""
-        try:
-            book = cls(map(_read, value["invitations"]))
-            for content in value["invitations"]:
-                if content["device"]:
-                    invitation = book._by_id[_bytes(content["id"], 8)]
+                if invitation is not None and not invitation.is_closed and content["device"] != "":
                     book._by_id[invitation.token_id] = _use(invitation, content)
             return book
         except (LookupError, TypeError, ValueError, RemoteProtocolError):

@@ -140,7 +140,7 @@ def test_a_file_of_an_earlier_version() -> None:
     one, two = Book([invitation()]).to_issued()["invitations"][0], numbered(7)
     old = {**one, "device": str(DEVICE), "is_added": True, "used_at": NOW}
     new = {**Book([two]).to_issued()["invitations"][0], "device": "", "is_added": False, "used_at": None}
-    book = Book.of_version_1({"version": 1, "invitations": [old, new]})
+    book = Book.of({"version": 1, "invitations": [old, new]})
     used, unused = book
     assert (used.device, used.is_added, used.is_peer, used.state(NOW)) == (
         str(DEVICE), True, False, InvitationState.USED,

@@ -67,7 +67,7 @@ class InvitationStore:
             issued = _load(self._issued)
             if issued is None:
                 old = _load(self._used.with_name(VERSION_1))
-                return Book() if old is None else Book.of_version_1(old)
+                return Book() if old is None else Book.of(old)
             used = _load(self._used)
             return Book.of(issued, _NOTHING_USED if used is None else used)
         except ConfigError:
