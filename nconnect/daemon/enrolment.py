@@ -130,7 +130,7 @@ class Enrolment:
             welcome = await asyncio.to_thread(self._enrol, admission, asyncio.get_running_loop())
         except _NotAcceptedError as error:
             log.info("%s does not accept all of %s: it was told, and may apply again", name, error)
-            self._send(admission.dest, (admission.offer(error.offer, os.urandom),))
+            self._send(admission.dest, (admission.grant(error.offer, os.urandom),))
         except _GoneError as gone:
             self._send(admission.dest, (admission.refuse(self._address, gone.reason, os.urandom),))
         except NconnectError as error:

@@ -14,7 +14,7 @@ For people: docs/invitations.md. On the wire: docs/protocol.md, "Invitations".
        |-- bytes: a refusal with its reason, and a MAC ----------------+
        `-- Admission -> pool.pick, book.use, the peer is added         |
               grant(Welcome): Noise message 2 -------------------------+-> Welcome -> a configuration file
-              offer(Offer), where the device accepts less -------------+-> RoutesNotAccepted
+              grant(Offer), where the device accepts less -------------+-> RoutesNotAccepted
     table.table_of(config, book): the file's peers and the invited ones, one table
 
 An invitation's states (`book.InvitationState`), and what ends each:

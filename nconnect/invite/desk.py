@@ -58,14 +58,12 @@ class Admission:
     def dest(self) -> str:
         return str(self.device)
 
-    def grant(self, welcome: Welcome, rng: Rng) -> bytes:
-        """The grant, as an NKN message's payload. Call it once."""
-        noise = self.noise.write_response(welcome.encode())
-        return wrap(Grant(self.application.token_id, noise), rng(8))
+    def grant(self, content: Welcome | Offer, rng: Rng) -> bytes:
+        """The grant, as an NKN message's payload. Call it once.
 
-    def offer(self, offer: Offer, rng: Rng) -> bytes:
-        """The offer, instead of a grant: the device accepts fewer routes than it would get. Call it once."""
-        noise = self.noise.write_response(offer.encode())
+        It is an `Offer` if the device accepts fewer routes than it would get.
+        """
+        noise = self.noise.write_response(content.encode())
         return wrap(Grant(self.application.token_id, noise), rng(8))
 
     def refuse(self, provider: NknAddress, reason: Reason, rng: Rng) -> bytes:
