@@ -9,7 +9,6 @@ node that starts.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import os
 import socket
 from collections.abc import Callable, Mapping
@@ -17,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from nconnect.control.schema import to_json
+from nconnect.control.schema import known, to_json
 from nconnect.errors import HostError
 from nconnect.io.errors import as_host_error
 from nconnect.io.files.paths import make_run_dir, run_dir
@@ -66,8 +65,7 @@ class NodeStatus:
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> NodeStatus:
         """Read what a node sent; raises `TypeError` when it is no status."""
-        names = {f.name for f in dataclasses.fields(cls)}
-        return cls(**{name: item for name, item in value.items() if name in names})
+        return cls(**known(cls, value))
 
 
 class NodeControl:

@@ -96,13 +96,13 @@ class Status:
 
         Raises `KeyError`, `TypeError` or `ValueError` if it is not a status.
         """
-        known = _known(cls, value)
-        known["links"] = tuple(LinkStatus(**_known(LinkStatus, link)) for link in value["links"])
-        known["peers"] = tuple(PeerStatus(**_known(PeerStatus, peer)) for peer in value["peers"])
-        known["skipped_routes"] = tuple(
-            SkippedRoute(**_known(SkippedRoute, route)) for route in value["skipped_routes"]
+        found = known(cls, value)
+        found["links"] = tuple(LinkStatus(**known(LinkStatus, link)) for link in value["links"])
+        found["peers"] = tuple(PeerStatus(**known(PeerStatus, peer)) for peer in value["peers"])
+        found["skipped_routes"] = tuple(
+            SkippedRoute(**known(SkippedRoute, route)) for route in value["skipped_routes"]
         )
-        return cls(**known)
+        return cls(**found)
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,11 +122,11 @@ class PingReply:
     @classmethod
     def from_json(cls, peer: str, value: Mapping[str, Any]) -> PingReply:
         """Read what a daemon answered; raises `KeyError`, `TypeError` or `ValueError` when it is none."""
-        known = _known(cls, value) | {"peer": peer, "rtt_ms": float(value["rtt_ms"])}
+        found = known(cls, value) | {"peer": peer, "rtt_ms": float(value["rtt_ms"])}
         for name in ("node_ms", "peer_node_ms", "rest_ms"):
-            if known.get(name) is not None:
-                known[name] = float(known[name])
-        return cls(**known)
+            if found.get(name) is not None:
+                found[name] = float(found[name])
+        return cls(**found)
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +150,8 @@ def to_json(value: Any) -> Any:
     return round(value, 6) if isinstance(value, float) else value
 
 
-def _known(cls: type[Any], value: Mapping[str, Any]) -> dict[str, Any]:
+def known(cls: type[Any], value: Mapping[str, Any]) -> dict[str, Any]:
+    """The members of a JSON object that are fields of `cls`, with lists as tuples."""
     names = {f.name for f in dataclasses.fields(cls)}
     return {
         key: tuple(item) if isinstance(item, list) else item for key, item in value.items() if key in names
