@@ -153,9 +153,8 @@ def node(
         )
     checks = Checks()
     checks.one("--listen", listen, check_host)
-    if advertise is not None:
-        checks.one("--advertise", advertise, check_host)
-    stun = None if stun_ports is None else checks.one("--stun-ports", stun_ports, _read_stun_ports)
+    checks.one("--advertise", advertise, check_host)
+    stun = checks.one("--stun-ports", stun_ports, _read_stun_ports)
     checks.finish()
     if tls_key is not None and tls_cert is None:
         raise UsageError("--tls-key without --tls-cert: give the certificate too")

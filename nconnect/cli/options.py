@@ -118,7 +118,10 @@ class Checks:
     def __init__(self) -> None:
         self._problems: list[str] = []
 
-    def one(self, option: str, text: str, check: Callable[[str], _T]) -> _T | None:
+    def one(self, option: str, text: str | None, check: Callable[[str], _T]) -> _T | None:
+        """The checked value; None if it is wrong, or if the option is not given."""
+        if text is None:
+            return None
         try:
             return check(text)
         except ConfigError as error:

@@ -203,10 +203,8 @@ def set_values(
         raise UsageError("--preshared-key-file and --no-preshared-key contradict each other: give one")
     path = chosen(ctx, config)
     checks = Checks()
-    if new_name is not None:
-        checks.one("--name", new_name, values.check_peer_name)
-    if address is not None:
-        checks.one("--address", address, values.parse_peer_address)
+    checks.one("--name", new_name, values.check_peer_name)
+    checks.one("--address", address, values.parse_peer_address)
     prefixes = read_prefixes(checks, allowed_ips)
     if allowed_ips is not None and not prefixes:
         checks.problem("--allowed-ips is empty: give a prefix, or remove the peer")
@@ -287,9 +285,7 @@ def read_expires(checks: Checks, text: str | None) -> float | None:
 
     from nconnect.config.values import parse_expires
 
-    return (
-        None if text is None else checks.one("--expires", text, lambda t: parse_expires(t, now=time.time()))
-    )
+    return checks.one("--expires", text, lambda t: parse_expires(t, now=time.time()))
 
 
 def _read_key(checks: Checks, path: Path) -> str | None:
