@@ -165,16 +165,13 @@ def _time(at: float | None) -> str | None:
 def _toml(content: dict[str, Any]) -> str:
     import json
 
-    def value(item: Any) -> str:
-        return json.dumps(
-            item, ensure_ascii=False
-        )  # texts, numbers, booleans and lists are written as in TOML
-
     lines = []
     for name, table in content.items():
         for part in table if isinstance(table, list) else [table]:
             lines += ["", f"[[{name}]]" if isinstance(table, list) else f"[{name}]"]
             for key, item in part.items():
                 if item is not None:
-                    lines.append(f"{key} = {item if key == 'expires' else value(item)}")
+                    # JSON writes texts, numbers, booleans and lists as TOML does.
+                    value = item if key == "expires" else json.dumps(item, ensure_ascii=False)
+                    lines.append(f"{key} = {value}")
     return "\n".join(lines[1:])

@@ -145,10 +145,8 @@ def _clean_up(interface: str) -> None:
         paths.socket_path(interface).unlink(missing_ok=True)
     finally:
         paths.release_lock(interface, lock)
-    if was_killed:
-        print(f"{interface} was not up; what a killed daemon had left is removed")
-    else:
-        print(f"{interface} was not up")
+    removed = "; what a killed daemon had left is removed" if was_killed else ""
+    print(f"{interface} was not up{removed}")
 
 
 def wait(

@@ -136,7 +136,7 @@ def logs(
 
     It is the log of `up -d`, or the journal if systemd runs the daemon.
     """
-    import sys
+    from functools import partial
 
     from nconnect.cli import logs as source
     from nconnect.io.files import paths
@@ -144,11 +144,7 @@ def logs(
     interface = interface_at(chosen(ctx, config))
     if source.has_unit(interface):
         return source.show_journal(interface, lines, follow=follow)
-
-    def write(text: str) -> None:
-        sys.stdout.write(text)
-        sys.stdout.flush()
-
+    write = partial(print, end="", flush=True)
     source.show_file(paths.log_path(interface), lines, follow=follow, write=write)
     return 0
 

@@ -37,9 +37,8 @@ class Progress(logging.Handler):
         self._line = ""  # what stands in the last line
         self._told: set[str] = set()  # the peers whose prefixes were said to be reachable
         self._is_up = False
-        self._waiting: list[
-            tuple[str, Sequence[str]]
-        ] = []  # of peers that were reached before the routes were set
+        # Peers that were reached before the routes were set, with their prefixes.
+        self._waiting: list[tuple[str, Sequence[str]]] = []
 
     def install(self) -> None:
         """Become the only handler. Steps are shown at any level, other records from INFO on."""
