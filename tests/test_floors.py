@@ -38,11 +38,11 @@ PURE = {
     "nacl.bindings", "nacl.exceptions",
     "tomlkit", "tomlkit.exceptions",
 }  # fmt: skip
-# Of these only a part: the half of `pathlib` that does not touch the disk.
+# Of these only a part, such as the half of `pathlib` that does not touch the disk.
 PURE_NAMES = {
     "html": {"escape"},
     "nacl": {"bindings"},
-    "xml.parsers": {"expat"},
+    "xml.etree.ElementTree": {"Element", "ParseError", "TreeBuilder", "XMLParser"},
     "pathlib": {"PurePath", "PurePosixPath"},
 }
 # What reaches the machine without an import ...
