@@ -68,7 +68,7 @@ def test_an_address_is_its_own_answer() -> None:
     (found,) = asyncio.run(stream_addresses("127.0.0.1", 80))
     assert found[4] == ("127.0.0.1", 80)
     assert asyncio.run(stream_addresses("::1", 80))[0][4] == ("::1", 80, 0, 0)
-    assert threading.active_count() == threads
+    assert threading.active_count() <= threads, "no thread of its own; one of an earlier test may have ended"
 
 
 def test_a_name_is_looked_up() -> None:
