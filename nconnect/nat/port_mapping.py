@@ -73,6 +73,18 @@ def is_inner(address: Address) -> bool:
     return any(address.version == network.version and address in network for network in _INNER)
 
 
+def check_outside(address: Address) -> None:
+    """Raise `RemoteProtocolError` for an address that nobody can have outside."""
+    if address.is_unspecified or address.is_loopback or address.is_multicast:
+        raise RemoteProtocolError(f"its address outside is {address}")
+
+
+def drop_expired(mappings: dict[str, Mapping], now: float) -> None:
+    """Forget what the router has ended."""
+    for protocol in [p for p, mapping in mappings.items() if now >= mapping.expires_at]:
+        del mappings[protocol]
+
+
 class _State(Enum):
     PCP = "PCP"
     NAT_PMP = "NAT-PMP"
@@ -132,8 +144,7 @@ class PortMapper:
         """Ask again, go on to NAT-PMP, give up for now, or renew. Does nothing when it is early."""
         if self._state is _State.CLOSED or now < self._due_at:
             return
-        for protocol in [p for p, mapping in self.mappings.items() if now >= mapping.expires_at]:
-            del self.mappings[protocol]
+        drop_expired(self.mappings, now)
         if self._state is _State.RESTING:
             if not self.mappings:
                 self._speaks = _State.PCP
@@ -265,10 +276,12 @@ class PortMapper:
         address = self._address
         if address is None:
             return
-        if address.is_unspecified or address.is_loopback or address.is_multicast:
+        try:
+            check_outside(address)
+        except RemoteProtocolError:
             self._address = None
             self._unplaced.clear()
-            raise RemoteProtocolError(f"its address outside is {address}")
+            raise
         self._speaks = self._state
         for protocol, answer in self._unplaced.items():
             lasts_s = min(float(answer.lifetime_s), MAX_LIFETIME_S)

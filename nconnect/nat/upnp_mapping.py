@@ -26,7 +26,14 @@ from enum import Enum, auto
 
 from nconnect.errors import RemoteProtocolError
 from nconnect.model import Address, Buffer, Deadline, Rng
-from nconnect.nat.port_mapping import AGAIN_AFTER_S, LIFETIME_S, TRY_FOR_S, Mapping
+from nconnect.nat.port_mapping import (
+    AGAIN_AFTER_S,
+    LIFETIME_S,
+    TRY_FOR_S,
+    Mapping,
+    check_outside,
+    drop_expired,
+)
 from nconnect.wire import upnp
 from nconnect.wire.upnp import Fault, Service
 
@@ -111,8 +118,7 @@ class UpnpMapper:
         """Search again, give up for now, or renew. Does nothing when it is early."""
         if self._step is _Step.CLOSED or now < self._due_at:
             return
-        for protocol in [p for p, mapping in self.mappings.items() if now >= mapping.expires_at]:
-            del self.mappings[protocol]
+        drop_expired(self.mappings, now)
         if self._step is _Step.SEARCH and self._tries < len(TRY_FOR_S):
             self._search(now)
         elif self._step is _Step.REST:
@@ -189,8 +195,7 @@ class UpnpMapper:
             self._give_up(f"the router tells no address by UPnP: {answer.why}", now)
             return
         address = upnp.external_address(answer)
-        if address.is_unspecified or address.is_loopback or address.is_multicast:
-            raise RemoteProtocolError(f"its address outside is {address}")
+        check_outside(address)
         self._address = address
         self._left = deque(self._protocols)
         self._ports_tried = 0

@@ -12,13 +12,13 @@ import socket
 from collections.abc import Callable
 from collections.abc import Mapping as MappingOf
 from contextlib import suppress
-from ipaddress import IPv4Address, ip_address
+from ipaddress import IPv4Address
 
 from nconnect.errors import NconnectError
 from nconnect.io.clock import boottime
 from nconnect.io.errors import reason
 from nconnect.io.http import http_client
-from nconnect.io.net.readiness import receive_datagram
+from nconnect.io.net.readiness import next_datagram
 from nconnect.io.net.router import MAX_DATAGRAM_BYTES, default_router, own_address
 from nconnect.model import Endpoint
 from nconnect.nat.port_mapping import AGAIN_AFTER_S, Mapping, PortMapper
@@ -70,7 +70,7 @@ class PortMappings:
                     _send_all(mapper, sock, router)
                     if self._has_failed(mapper):
                         return mapper.problem
-                    if (came := await _next_datagram(sock, mapper)) is not None:
+                    if (came := await next_datagram(sock, MAX_DATAGRAM_BYTES, mapper)) is not None:
                         mapper.receive(*came, boottime())
             finally:
                 mapper.close()
@@ -85,7 +85,7 @@ class PortMappings:
                     await _carry(mapper, sock, router)
                     if self._has_failed(mapper):
                         return mapper.problem
-                    if (came := await _next_datagram(sock, mapper)) is not None:
+                    if (came := await next_datagram(sock, MAX_DATAGRAM_BYTES, mapper)) is not None:
                         mapper.receive(came[0], came[1][0], boottime())
             finally:
                 mapper.close()
@@ -117,21 +117,6 @@ def _socket_at(own: IPv4Address) -> socket.socket:
         sock.close()
         raise
     return sock
-
-
-async def _next_datagram(
-    sock: socket.socket, mapper: PortMapper | UpnpMapper
-) -> tuple[bytes, Endpoint] | None:
-    """What arrives before the mapper's deadline, and from where; None: the deadline came."""
-    deadline = mapper.poll_timeout()
-    assert deadline is not None, "it is not closed"
-    try:
-        async with asyncio.timeout(max(0.0, deadline.at - boottime())):
-            data, (host, port) = await receive_datagram(sock, MAX_DATAGRAM_BYTES)
-    except TimeoutError:
-        mapper.handle_timeout(max(deadline.at, boottime()))
-        return None
-    return data, (ip_address(host), port)
 
 
 def _send_all(mapper: PortMapper, sock: socket.socket, router: IPv4Address) -> None:

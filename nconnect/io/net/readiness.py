@@ -6,7 +6,19 @@ import asyncio
 import errno
 import socket
 from collections.abc import Callable
-from typing import Any
+from ipaddress import ip_address
+from typing import Any, Protocol
+
+from nconnect.io.clock import boottime
+from nconnect.model import Deadline, Endpoint
+
+
+class Machine(Protocol):
+    """What has deadlines, in CLOCK_BOOTTIME seconds."""
+
+    def poll_timeout(self) -> Deadline | None: ...
+
+    def handle_timeout(self, now: float) -> None: ...
 
 
 async def receive_some(loop: asyncio.AbstractEventLoop, sock: Any) -> bytes:
@@ -31,6 +43,22 @@ async def receive_datagram(sock: socket.socket, size: int) -> tuple[bytes, Any]:
             return sock.recvfrom(size)
         except BlockingIOError:
             await until_ready(loop, sock.fileno(), loop.add_reader, loop.remove_reader)
+
+
+async def next_datagram(sock: socket.socket, size: int, machine: Machine) -> tuple[bytes, Endpoint] | None:
+    """What arrives before the machine's deadline, and from where; None: the deadline came, and it was told.
+
+    The machine must have a deadline.
+    """
+    deadline = machine.poll_timeout()
+    assert deadline is not None, "it waits for nothing"
+    try:
+        async with asyncio.timeout(max(0.0, deadline.at - boottime())):
+            data, (host, port, *_) = await receive_datagram(sock, size)
+    except TimeoutError:
+        machine.handle_timeout(max(deadline.at, boottime()))
+        return None
+    return data, (ip_address(host), port)
 
 
 async def until_ready(

@@ -11,11 +11,10 @@ import os
 import socket
 from collections.abc import Sequence
 from contextlib import suppress
-from ipaddress import ip_address
 
 from nconnect.io.clock import boottime
 from nconnect.io.net.listening import source_for
-from nconnect.io.net.readiness import receive_datagram
+from nconnect.io.net.readiness import next_datagram
 from nconnect.model import Address, Endpoint
 from nconnect.nat.stun import StunProbe, Verdict
 from nconnect.wire.stun import MAX_BYTES
@@ -26,8 +25,8 @@ Found = tuple[Verdict, Address]  # and our own address on the way to the first s
 async def ask(servers: Sequence[Endpoint]) -> dict[int, Found]:
     """What was found, by the IP version of the servers; takes 0.7 s at most.
 
-    Versions without a route to the
-    first server, or a server at all, are left out. Raises OSError where sockets cannot be had.
+    Versions without a server, or without a route to the first one, are left out. Raises OSError where
+    sockets cannot be had.
     """
     by_version = {version: [s for s in servers if s[0].version == version] for version in (4, 6)}
     asked = {version: _ask(version, those) for version, those in by_version.items() if those}
@@ -50,13 +49,6 @@ async def _run(sock: socket.socket, probe: StunProbe) -> Verdict:
         while (send := probe.poll_output()) is not None:
             with suppress(OSError):  # no route to this one: it stays silent
                 sock.sendto(send.data, (str(send.to[0]), send.to[1]))
-        deadline = probe.poll_timeout()
-        assert deadline is not None
-        try:
-            async with asyncio.timeout(max(0.0, deadline.at - boottime())):
-                data, (host, port, *_) = await receive_datagram(sock, MAX_BYTES)
-        except TimeoutError:
-            probe.handle_timeout(max(deadline.at, boottime()))
-        else:
-            probe.receive(data, (ip_address(host), port), boottime())
+        if (came := await next_datagram(sock, MAX_BYTES, probe)) is not None:
+            probe.receive(*came, boottime())
     return probe.verdict
