@@ -25,6 +25,7 @@ from nconnect.io.nkn import node_server
 from nconnect.io.nkn.node_server import NodeServer
 from nconnect.model import NodeConfig
 from nconnect.node.settings import NodeSettings
+from tests.io.nkn.running import running
 from tests.io.nkn.test_node_server import Client
 from tests.loops import run_on_both
 
@@ -60,12 +61,8 @@ async def shared(
     own = folder / "tls.pem"
     config = config or NodeConfig.of("127.0.0.1", port=0, ws_port=None, rpc_port=None, tls=tls)
     server = NodeServer(config, NODE, NodeSettings(**settings), own_certificate=own)
-    await server.start()
-    try:
-        async with asyncio.timeout(20):
-            yield Shared(server, ssl.create_default_context(cafile=str(own)) if tls else None)
-    finally:
-        await server.close()
+    async with running(server):
+        yield Shared(server, ssl.create_default_context(cafile=str(own)) if tls else None)
 
 
 def ask(method: str) -> bytes:

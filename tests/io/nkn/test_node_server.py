@@ -32,6 +32,7 @@ from nconnect.node.settings import NodeSettings
 from nconnect.wire.actions import SetClient
 from nconnect.wire.nkn import InboundMessage, OutboundMessage, decode_client_message
 from nconnect.wire.sigchain import login_digest
+from tests.io.nkn.running import running
 
 NODE = Identity(b"n" * 32)
 
@@ -41,13 +42,8 @@ async def serving(
     *, listen: str = "127.0.0.1", advertise: str | None = None, capture: Path | None = None, **settings: Any
 ) -> AsyncIterator[NodeServer]:
     config = NodeConfig(listen, 0, 0, advertise)
-    server = NodeServer(config, NODE, NodeSettings(**settings), capture_file=capture)
-    await server.start()
-    try:
-        async with asyncio.timeout(20):
-            yield server
-    finally:
-        await server.close()
+    async with running(NodeServer(config, NODE, NodeSettings(**settings), capture_file=capture)) as server:
+        yield server
 
 
 class Client:

@@ -21,6 +21,7 @@ from nconnect.model import NodeConfig
 from nconnect.node.settings import NodeSettings
 from nconnect.wire import stun
 from nconnect.wire.jsonrpc import NodeInfo, encode_request, parse_response
+from tests.io.nkn.running import running
 
 NODE = Identity(b"n" * 32)
 ID = b"transaction!"
@@ -32,13 +33,9 @@ FREE = (0, 0)  # two ports that are free
 async def serving(
     listen: str = "127.0.0.1", stun_ports: tuple[int, ...] | None = FREE
 ) -> AsyncIterator[NodeServer]:
-    server = NodeServer(NodeConfig(listen, 0, 0, stun_ports=stun_ports), NODE, NodeSettings())
-    await server.start()
-    try:
-        async with asyncio.timeout(20):
-            yield server
-    finally:
-        await server.close()
+    config = NodeConfig(listen, 0, 0, stun_ports=stun_ports)
+    async with running(NodeServer(config, NODE, NodeSettings())) as server:
+        yield server
 
 
 class Asker:
