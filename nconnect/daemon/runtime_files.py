@@ -56,6 +56,7 @@ class RuntimeFiles:
         self._server: ControlServer | None = None
         self._failed = ""
         self._closed = False
+        self._changing = asyncio.Lock()  # else what `close` removes would be made again
 
     async def listen(self) -> None:
         """Serve on the control socket. Raises `HostError`."""
@@ -64,8 +65,9 @@ class RuntimeFiles:
 
     async def close(self) -> None:
         """Serve no more, and remove the socket; the lock stays."""
-        self._closed = True
-        await self._stop_serving()
+        async with self._changing:
+            self._closed = True
+            await self._stop_serving()
 
     async def _stop_serving(self) -> None:
         if self._server is not None:
@@ -87,7 +89,11 @@ class RuntimeFiles:
                 while True:
                     told.clear()
                     watching = await asyncio.to_thread(watch.add, paths.run_dir())
-                    kept = await self._keep()
+                    server = self._server
+                    # Not cut off when this is cancelled: `close` waits until it is done.
+                    kept = await asyncio.shield(self._keep())
+                    if self._server is not server:
+                        await asyncio.sleep(PAUSE_S)
                     if kept and not watching:
                         continue  # the folder is new
                     with suppress(TimeoutError):
@@ -98,20 +104,20 @@ class RuntimeFiles:
 
     async def _keep(self) -> bool:
         """Make again what is gone; whether all is there."""
-        if self._closed:
+        async with self._changing:
+            if self._closed:
+                return True
+            try:
+                if await asyncio.to_thread(self._lock.renew):
+                    log.warning("somebody removed %s: made again", paths.lock_path(self._lock.interface))
+                if self._server is None or not await asyncio.to_thread(self._server.is_reachable):
+                    await self._stop_serving()
+                    await self.listen()
+                    log.warning("somebody removed %s: made again", self._path)
+            except HostError as error:
+                if str(error) != self._failed:
+                    self._failed = str(error)
+                    log.error("nobody can ask this daemon any more, and it goes on: %s", error)
+                return False
+            self._failed = ""
             return True
-        try:
-            if await asyncio.to_thread(self._lock.renew):
-                log.warning("somebody removed %s: made again", paths.lock_path(self._lock.interface))
-            if self._server is None or not await asyncio.to_thread(self._server.is_reachable):
-                await self._stop_serving()
-                await self.listen()
-                log.warning("somebody removed %s: made again", self._path)
-                await asyncio.sleep(PAUSE_S)
-        except HostError as error:
-            if str(error) != self._failed:
-                self._failed = str(error)
-                log.error("nobody can ask this daemon any more, and it goes on: %s", error)
-            return False
-        self._failed = ""
-        return True

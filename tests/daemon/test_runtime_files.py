@@ -6,6 +6,8 @@ import asyncio
 import contextlib
 import os
 import shutil
+import socket
+import threading
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ from nconnect.control.client import ControlClient
 from nconnect.daemon import runtime_files as presence
 from nconnect.daemon.runtime_files import Lock, RuntimeFiles
 from nconnect.io.files import paths
+from nconnect.io.files.run_files import OwnRunFiles
 
 
 class Asked:
@@ -87,8 +90,9 @@ def test_a_folder_that_cannot_be_made_is_waited_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def body(_: RuntimeFiles, backend: Asked) -> None:
-        shutil.rmtree(paths.run_dir())
-        paths.run_dir().touch()  # a file is in the way, for root too
+        while not paths.run_dir().is_file():  # a file is in the way, for root too
+            shutil.rmtree(paths.run_dir(), ignore_errors=True)
+            paths.run_dir().touch()  # unless the folder has been made again already
         async with asyncio.timeout(5):
             while "nobody can ask" not in caplog.text:  # noqa: ASYNC110
                 await asyncio.sleep(0.005)
@@ -98,6 +102,44 @@ def test_a_folder_that_cannot_be_made_is_waited_for(
         await until_it_can_be_asked(backend)
 
     running(body)
+
+
+@pytest.mark.parametrize("cancelled", [False, True])
+def test_nothing_is_left_that_was_being_made_again_at_the_end(
+    cancelled: bool,
+) -> None:
+    begun, go_on = threading.Event(), threading.Event()
+
+    class Slow(OwnRunFiles):
+        def listen(self) -> socket.socket:
+            begun.set()
+            go_on.wait(5)
+            return super().listen()
+
+    async def main() -> None:
+        lock = Lock("nc9", Slow("nc9"))
+        made = RuntimeFiles(lock, Asked())  # type: ignore[arg-type]
+        go_on.set()
+        await made.listen()
+        begun.clear()
+        go_on.clear()
+        task = asyncio.create_task(made.run())
+        paths.socket_path("nc9").unlink()
+        await asyncio.to_thread(begun.wait, 5)
+        if cancelled:
+            task.cancel()
+        closing = asyncio.create_task(made.close())
+        await asyncio.sleep(0.05)  # it has removed the old socket, unless it waits
+        go_on.set()
+        await closing
+        await asyncio.sleep(0.05)
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+        lock.release()
+
+    asyncio.run(main())
+    assert os.listdir(paths.run_dir()) == []
 
 
 def test_another_daemons_files_are_left_alone() -> None:
