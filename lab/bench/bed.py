@@ -35,6 +35,11 @@ FLOOD_PORT = 5303  # lab.bench.flood
 QUIC_PORT = 4433
 
 
+def iperf(host: str, *options: str) -> list[str]:
+    """The command line of a client of the provider's iperf3."""
+    return ["iperf3", "-c", host, "-p", str(IPERF_PORT), *options]
+
+
 @dataclass
 class Bed:
     """Three machines, with servers on the provider that the cases use."""

@@ -14,7 +14,7 @@ from math import ceil
 from typing import Any
 
 from lab.bench import shaped, udp
-from lab.bench.bed import CHAT_PORT, IPERF_PORT, QUIC_PORT
+from lab.bench.bed import CHAT_PORT, QUIC_PORT, iperf
 from lab.bench.contenders import Running
 from lab.bench.metrics import FLOWS, Values, flows_name
 from lab.chat import chat_from
@@ -59,8 +59,8 @@ class Case:
 
 
 def _iperf(running: Running, settings: Settings, *options: str, host: str | None = None) -> dict[str, Any]:
-    command = ["iperf3", "-J", "-c", host or running.host, "-p", str(IPERF_PORT)]
-    command += ["-t", str(settings.seconds), "-O", str(settings.warm_up_s), *options]
+    length = ("-t", str(settings.seconds), "-O", str(settings.warm_up_s))
+    command = iperf(host or running.host, "-J", *length, *options)
     # The server runs one test at a time, and over a slow link ends the last one late.
     again = ("busy", "closed unexpectedly") if running.closes_early else ("busy",)
     deadline = time.monotonic() + IPERF_BUSY_S
@@ -220,7 +220,7 @@ def volume(running: Running, settings: Settings) -> Values:
         return {}
     half = str(int(settings.volume_gb * 5e8))
     for options in ((), ("-R",)):
-        command = ["iperf3", "-c", running.host, "-p", str(IPERF_PORT), "-n", half, *options]
+        command = iperf(running.host, "-n", half, *options)
         done = running.bed.user.run(command, timeout_s=300)
         if done.returncode:
             raise LabError(f"{' '.join(command)}: {done.stderr.strip() or done.stdout.strip()}")

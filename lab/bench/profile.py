@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from lab.bench.bed import IPERF_PORT, bed
+from lab.bench.bed import bed, iperf
 from lab.bench.compare import Tell
 from lab.bench.contenders import CONTENDERS
 from lab.netns import LabError
@@ -32,17 +32,10 @@ def profile(
         machines.serve_iperf()
         with ours.running(machines) as running:
             tell(f"{seconds} s of transfer {'down' if down else 'up'}")
-            command = [
-                "iperf3",
-                "-c",
-                running.host,
-                "-p",
-                str(IPERF_PORT),
-                "-t",
-                str(seconds + 2 * WARM_UP_S),
-            ]
+            length = ("-t", str(seconds + 2 * WARM_UP_S))
+            command = iperf(running.host, *length, *(["-R"] if down else []))
             with subprocess.Popen(
-                machines.user.command([*command, *(["-R"] if down else [])]),
+                machines.user.command(command),
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
                 text=True,

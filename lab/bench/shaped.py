@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from math import ceil
 from pathlib import Path
 
-from lab.bench.bed import IPERF_PORT, TOKEN_PORT, Bed
+from lab.bench.bed import TOKEN_PORT, Bed, iperf
 from lab.bench.contenders import Running
 from lab.bench.metrics import Values, shaped_name
 from lab.netns import LabError, Namespace
@@ -101,16 +101,7 @@ def _under_load(
     values: Values = {}
     if options is not None:
         log = bed.folder / "bulk.log"
-        command = [
-            "iperf3",
-            "-c",
-            running.host,
-            "-p",
-            str(IPERF_PORT),
-            "-t",
-            str(ceil(settle_s + seconds + 1)),
-            *options,
-        ]
+        command = iperf(running.host, "-t", str(ceil(settle_s + seconds + 1)), *options)
         bulk = Process(bed.user, command, log)
     tokens_log = bed.folder / "tokens-read.log"
     tokens_log.unlink(missing_ok=True)
