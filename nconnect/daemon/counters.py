@@ -19,7 +19,7 @@ from nconnect.tunnel.outputs import CountersMoved
 log = logging.getLogger(__name__)
 
 COUNTERS = "handshakes"  # the name of their file in the state folder
-SOON_S = 0.05
+_SOON_S = 0.05
 SAVE_AGAIN_S = 10.0  # on a disk that was full
 SHARE = 0.1  # at most this share of the time is spent on writing, however many handshakes there are
 
@@ -58,7 +58,7 @@ class CounterKeeper:
 
     async def _save(self) -> None:
         """Save until nothing has changed since: one version after another, so that the newest is last."""
-        pause_s = SOON_S
+        pause_s = _SOON_S
         while self._moved:
             with suppress(TimeoutError):
                 async with asyncio.timeout(pause_s):
@@ -73,4 +73,4 @@ class CounterKeeper:
                 self._failed, pause_s = True, SAVE_AGAIN_S
                 self._moved = self._moved or not self._closing.is_set()
             else:
-                self._failed, pause_s = False, max(SOON_S, (time.monotonic() - began) / SHARE)
+                self._failed, pause_s = False, max(_SOON_S, (time.monotonic() - began) / SHARE)

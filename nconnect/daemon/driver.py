@@ -45,9 +45,9 @@ TUN_BUDGET_PACKETS = 256
 PROMPT_BYTES = 2048  # a message that small holds a packet or two, not a transfer
 SPARSE_S = 0.001  # guessed: a small packet so long after the last turn is alone
 FLOOD_PACKETS = 128  # guessed: flows that are answered come as super-packets, so many do not fill a turn
-STAY_S = 1.0  # guessed: a move may put packets out of order, once
+_STAY_S = 1.0  # guessed: a move may put packets out of order, once
 _ALL = Feature.ALL  # an enum's member costs a look-up in its class
-LATE_S = 0.05  # guessed: three reports
+_LATE_S = 0.05  # guessed: three reports
 
 _AT = RECORD_HEADER_BYTES + VIRTIO_HEADER_BYTES  # where the IP header begins in a record
 _LEAST_BYTES = VIRTIO_HEADER_BYTES + IPV4_HEADER_BYTES
@@ -116,7 +116,7 @@ class Driver:
 
     def _is_late(self) -> bool:
         """Whether packets wait for us on either side: then times that we measure say little about a path."""
-        return self._clock() - self._late_at < LATE_S or any(link.is_backlogged() for link in self._links)
+        return self._clock() - self._late_at < _LATE_S or any(link.is_backlogged() for link in self._links)
 
     # To the network
 
@@ -223,7 +223,7 @@ class Driver:
 
     def _make_way(self, now: float) -> None:
         """Write to another queue from now on: flows that are answered leave the flooded one."""
-        if now - self._moved_at >= STAY_S:
+        if now - self._moved_at >= _STAY_S:
             self._moved_at = now
             fds = self._device.fds
             self._out = fds[(fds.index(self._out) + 1) % len(fds)]

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 from nconnect.host.plan import HostPlan
 from nconnect.model import Config
 
-Event = TypeVar("Event")
+_Event = TypeVar("_Event")
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +66,7 @@ class Bus:
     def __init__(self) -> None:
         self._subscribers: defaultdict[type, list[Callable[[Any], object]]] = defaultdict(list)
 
-    def subscribe(self, kind: type[Event], *tell: Callable[[Event], object]) -> None:
+    def subscribe(self, kind: type[_Event], *tell: Callable[[_Event], object]) -> None:
         self._subscribers[kind] += tell
 
     def publish(self, event: object) -> None:

@@ -18,7 +18,7 @@ from nconnect.tunnel.peer import Peer
 
 log = logging.getLogger(__name__)
 
-LOOK_S = 1.0  # a new peer, lane or queue is measured within this time
+_LOOK_S = 1.0  # a new peer, lane or queue is measured within this time
 LIMITS = Limits(body_bytes=0, connections=32, connections_per_host=32)
 
 
@@ -74,7 +74,7 @@ class Metrics:
 
     def _look(self) -> None:
         self._histograms()
-        self._timer = asyncio.get_running_loop().call_later(LOOK_S, self._look)
+        self._timer = asyncio.get_running_loop().call_later(_LOOK_S, self._look)
 
 
 def _is_direct(host: str) -> bool:

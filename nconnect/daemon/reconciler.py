@@ -20,12 +20,12 @@ from nconnect.io.system.monitor import Change, Monitor
 
 log = logging.getLogger(__name__)
 
-SETTLE_S = 0.1  # an interface that is removed takes its routes along, a message for each
+_SETTLE_S = 0.1  # an interface that is removed takes its routes along, a message for each
 PAUSE_S = 0.4  # after a look, before the next one
 NETWORK_PAUSE_S = 1.0  # between two plans: each reads all addresses and routes
-LOOK_S = 30.0  # from one look at all of ours to the next
-MAX_REPAIRS = 10  # so many within WINDOW_S mean that another program wants it otherwise
-WINDOW_S = 120.0
+_LOOK_S = 30.0  # from one look at all of ours to the next
+MAX_REPAIRS = 10  # so many within _WINDOW_S mean that another program wants it otherwise
+_WINDOW_S = 120.0
 
 
 class Reconciler:
@@ -69,7 +69,7 @@ class Reconciler:
                 try:
                     async with asyncio.timeout(self._patience_s(change)):
                         await _readable(monitor.fds)
-                    await asyncio.sleep(SETTLE_S)
+                    await asyncio.sleep(_SETTLE_S)
                     change |= monitor.read()
                 except TimeoutError:
                     pass
@@ -88,7 +88,7 @@ class Reconciler:
     @property
     def _look_at(self) -> float:
         """When all of ours is to be looked at, whatever the messages say."""
-        return self._looked_at + (PAUSE_S if self._failed else LOOK_S)
+        return self._looked_at + (PAUSE_S if self._failed else _LOOK_S)
 
     def forgive(self) -> None:
         """A reload has set everything anew: forget earlier repairs."""
@@ -131,7 +131,7 @@ class Reconciler:
     def _count(self, why: str) -> None:
         now = self._clock()
         self._recent.append(now)
-        if len(self._recent) == MAX_REPAIRS and now - self._recent[0] < WINDOW_S:
+        if len(self._recent) == MAX_REPAIRS and now - self._recent[0] < _WINDOW_S:
             self._given_up, self._failed = True, False
             self.problem = (
                 f"{why}: it is left so; find out what else configures this machine's network,"

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from nconnect.io.process import boot_timer
 
 LOOK_EVERY_S = 4.0  # by the boot clock, so at once after a longer sleep; an idle daemon wakes rarely
-LATE_S = 5.0  # a timer may be late on a busy machine, but not so late
+_LATE_S = 5.0  # a timer may be late on a busy machine, but not so late
 SLEPT_S = 1.0
 
 
@@ -33,7 +33,7 @@ def missed_s(before: Moment, after: Moment, asked_s: float) -> float:
     """How long the process did not run, beyond the `asked_s` that it waited; 0.0 when it ran."""
     late_s = after.boot - before.boot - asked_s
     slept_s = (after.boot - before.boot) - (after.monotonic - before.monotonic)
-    return max(late_s, slept_s) if late_s > LATE_S or slept_s > SLEPT_S else 0.0
+    return max(late_s, slept_s) if late_s > _LATE_S or slept_s > SLEPT_S else 0.0
 
 
 async def watch(

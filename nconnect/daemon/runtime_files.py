@@ -20,7 +20,7 @@ from nconnect.io.system.inotify import Watch
 log = logging.getLogger(__name__)
 
 TRY_AGAIN_S = 2.0
-PAUSE_S = 1.0  # rate limit, so that we don't fight a program that keeps deleting them
+_PAUSE_S = 1.0  # rate limit, so that we don't fight a program that keeps deleting them
 
 
 class Lock:
@@ -93,7 +93,7 @@ class RuntimeFiles:
                     # Not cut off when this is cancelled: `close` waits until it is done.
                     kept = await asyncio.shield(self._keep())
                     if self._server is not server:
-                        await asyncio.sleep(PAUSE_S)
+                        await asyncio.sleep(_PAUSE_S)
                     if kept and not watching:
                         continue  # the folder is new
                     with suppress(TimeoutError):

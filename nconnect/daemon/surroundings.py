@@ -12,10 +12,10 @@ from collections.abc import Awaitable, Callable
 
 log = logging.getLogger(__name__)
 
-SETTLE_S = 0.5  # a program that sets up its rules does not send them all at once
-LOOK_S = 30.0  # without a change
-PAUSE_S = 2.0
-REST = 30  # the pause is at least so many times as long as the look took
+_SETTLE_S = 0.5  # a program that sets up its rules does not send them all at once
+_LOOK_S = 30.0  # without a change
+_PAUSE_S = 2.0
+_REST = 30  # the pause is at least so many times as long as the look took
 
 
 class Surroundings:
@@ -36,9 +36,9 @@ class Surroundings:
         """Check when something has changed, until cancelled."""
         while True:
             try:
-                async with asyncio.timeout(LOOK_S):
+                async with asyncio.timeout(_LOOK_S):
                     await self._changed.wait()
-                    await asyncio.sleep(SETTLE_S)
+                    await asyncio.sleep(_SETTLE_S)
             except TimeoutError:
                 pass
             self._changed.clear()
@@ -48,4 +48,4 @@ class Surroundings:
                 if problem not in self.problems:
                     log.warning("%s", problem)
             self.problems = found
-            await asyncio.sleep(max(PAUSE_S, REST * (self._clock() - began)))
+            await asyncio.sleep(max(_PAUSE_S, _REST * (self._clock() - began)))

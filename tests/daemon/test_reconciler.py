@@ -73,7 +73,7 @@ class World:
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(keeper, "SETTLE_S", 0.002)
+    monkeypatch.setattr(keeper, "_SETTLE_S", 0.002)
     monkeypatch.setattr(keeper, "PAUSE_S", 0.02)
     monkeypatch.setattr(keeper, "NETWORK_PAUSE_S", 0.06)
 
@@ -129,7 +129,7 @@ def test_repairs_keep_a_distance() -> None:
 
 
 def test_everything_is_looked_at_now_and_then_without_a_message(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(keeper, "LOOK_S", 0.03)
+    monkeypatch.setattr(keeper, "_LOOK_S", 0.03)
 
     async def test(world: World) -> None:
         await until(lambda: len(world.asked) >= 3)
@@ -141,7 +141,7 @@ def test_everything_is_looked_at_now_and_then_without_a_message(monkeypatch: pyt
 def test_everything_is_looked_at_while_others_change_something_all_the_time(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(keeper, "LOOK_S", 0.05)
+    monkeypatch.setattr(keeper, "_LOOK_S", 0.05)
 
     async def test(world: World) -> None:
         while len(world.asked) < 3:

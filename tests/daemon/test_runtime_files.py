@@ -34,7 +34,7 @@ class Asked:
 @pytest.fixture(autouse=True)
 def _run_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NCONNECT_RUN_DIR", str(tmp_path / "run"))
-    monkeypatch.setattr(presence, "PAUSE_S", 0.01)
+    monkeypatch.setattr(presence, "_PAUSE_S", 0.01)
     monkeypatch.setattr(presence, "TRY_AGAIN_S", 0.05)
 
 

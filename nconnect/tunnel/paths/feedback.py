@@ -28,18 +28,18 @@ MUCH_BYTES = 1 << 20  # more has arrived since: the sender may have to wait unti
 MAX_LOGGED = 4096  # batches that were not reported on; above a second of the fastest
 MAX_HOLD_S = 1.0
 # Measured: waiting for a processor makes round trips of 20 ms and more, with a few kilobytes under way.
-QUEUE_BYTES = 48 << 10
+_QUEUE_BYTES = 48 << 10
 TRIGGER_S = 0.006
-PATIENCE_S = 0.1
+_PATIENCE_S = 0.1
 BEST_OF_S = 0.25
 # Where a peer's processor is the limit, what is under way waits in relays and sockets: in one line, whatever
 # flow it is of, and above what a relay holds it is dropped. So no more may be under way than WINDOW_BYTES, or
-# what arrives in two round trips and WINDOW_S, as long as reports come; the rest waits in the fair queue.
+# what arrives in two round trips and _WINDOW_S, as long as reports come; the rest waits in the fair queue.
 # Measured: 6 MiB and 30 ms let a ping beside a flood of UDP wait 34 ms, these 14; less costs rate.
 WINDOW_BYTES = 2 << 20
-WINDOW_S = 0.012
+_WINDOW_S = 0.012
 LATELY_S = 0.25
-LOOK_AGAIN_S = 0.003
+_LOOK_AGAIN_S = 0.003
 
 
 class Sending:
@@ -78,7 +78,7 @@ class Sending:
 
     def next_at(self, now: float) -> float:
         """When there may be a budget again; `now` if there is one."""
-        return now + LOOK_AGAIN_S if self._is_full(now) else self.pacer.next_at(now)
+        return now + _LOOK_AGAIN_S if self._is_full(now) else self.pacer.next_at(now)
 
     def _is_full(self, now: float) -> bool:
         """Whether the peer has to catch up first (see WINDOW_BYTES)."""
@@ -86,7 +86,7 @@ class Sending:
         return (
             under_way > WINDOW_BYTES
             and now - self._reported_at < LATELY_S
-            and under_way > self.pacer.acknowledged_rate * (2 * self.pacer.base_s + WINDOW_S)
+            and under_way > self.pacer.acknowledged_rate * (2 * self.pacer.base_s + _WINDOW_S)
         )
 
     def arrives_in_s(self, now: float) -> float:
@@ -138,7 +138,7 @@ class Sending:
 
 def _pacer(now: float) -> Pacer:
     return Pacer(
-        now, queue_bytes=QUEUE_BYTES, trigger_s=TRIGGER_S, patience_s=PATIENCE_S, best_of_s=BEST_OF_S
+        now, queue_bytes=_QUEUE_BYTES, trigger_s=TRIGGER_S, patience_s=_PATIENCE_S, best_of_s=BEST_OF_S
     )
 
 

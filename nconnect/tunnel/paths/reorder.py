@@ -27,7 +27,7 @@ RESTART = 1 << 15  # a number that far from the expected one begins a new count
 
 MAX_ORDER_WAIT_S = 0.030  # on a single lane; measured: docs/decisions/0011
 FORGET_S = 10.0  # guessed: a path that has kept the order for so long keeps it
-KEEP = 0.99  # with each late batch, the greatest lateness fades to this part of it
+_KEEP = 0.99  # with each late batch, the greatest lateness fades to this part of it
 MAX_GAPS = 256  # remembered: what is later than that many later ones is late by as much as the oldest
 HELD_BATCH_BYTES = 2048  # counted for a held batch besides its packets: bounds how many small ones are held
 
@@ -200,7 +200,7 @@ class Order:
             if overtaker < counter:
                 break
             since = at
-        self._late_s = max(now - since, KEEP * self._late_s)
+        self._late_s = max(now - since, _KEEP * self._late_s)
         self._late_at = now
 
 

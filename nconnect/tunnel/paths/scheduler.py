@@ -23,7 +23,7 @@ from nconnect.tunnel.paths.lanes import Lane, Lanes, mark
 
 # Guessed, then tried in tests/tunnel/paths/test_scheduler.py and on shaped nodes.
 STOOD_S = 0.020  # a queue that stood for so long is more than a burst
-IDLE_S = 1.0  # after such a pause a flow has nothing under way and may be placed anew
+_IDLE_S = 1.0  # after such a pause a flow has nothing under way and may be placed anew
 BULK_BYTES = 2 * QUANTUM_BYTES  # a flow with that much waiting is bulk
 MAX_STRIPE_S = 0.2  # lanes whose round trips differ by more do not share a flow
 SLOW_PART = 0.1  # a lane with less than this part of the fastest one's rate takes no part in striping
@@ -32,7 +32,7 @@ GROWTH = 1.5  # and so much more than it has shown: what is too much stands ther
 STRIPE_BYTES = 16 << 10  # a batch of a striped flow: what goes over one lane is not shared by the others
 STRIPE_S = 0.004  # or what the lane carries in that time, if it is more
 UNREPORTED_S = 0.1  # nothing was sent for so long: the last of it has arrived, too little to be reported on
-LOOK_AGAIN_S = 0.005  # whether what a flow is held back for has arrived
+_LOOK_AGAIN_S = 0.005  # whether what a flow is held back for has arrived
 TRIAL_S = 1.0  # for so long striping may give less than …
 WORTH = 0.9  # … this part of what one lane gave alone
 SLACK_S = 0.030  # how much later than its round trip says a batch may come
@@ -116,7 +116,7 @@ class Scheduler:
             if lane.queue or self.striped:
                 hold = lane.pinned_hold if lane.queue else lane.striped_hold
                 if not hold.is_over(now) or (not lane.queue and not self._stripe_room(lane, now)):
-                    found = min(found, now + LOOK_AGAIN_S)
+                    found = min(found, now + _LOOK_AGAIN_S)
                 elif not lane.sending.is_clear(now):
                     found = min(found, lane.sending.next_at(now))
         return found
@@ -140,7 +140,7 @@ class Scheduler:
     def close_up(self, now: float) -> bool:
         """Forget idle flows; True if one lane is enough again."""
         places = self._places
-        for flow in [flow for flow, place in places.items() if now - place.last_at > IDLE_S]:
+        for flow in [flow for flow, place in places.items() if now - place.last_at > _IDLE_S]:
             if (lane := places[flow].lane) is None or not lane.queue:
                 del places[flow]
         if any(place.lane is None for place in places.values()):
@@ -149,7 +149,7 @@ class Scheduler:
         if self.bytes_held:
             self._busy_at = now
             return False
-        return now - self._busy_at > IDLE_S or all(p.lane is self._lanes.best for p in places.values())
+        return now - self._busy_at > _IDLE_S or all(p.lane is self._lanes.best for p in places.values())
 
     # Below: placing
 
@@ -157,7 +157,7 @@ class Scheduler:
         place = self._places.get(flow)
         if place is None:
             place = self._places[flow] = _Place(self._lanes.best, now)
-        elif now - place.last_at > IDLE_S and not (place.lane.queue if place.lane else self.striped):
+        elif now - place.last_at > _IDLE_S and not (place.lane.queue if place.lane else self.striped):
             place.lane = self._lanes.best
         return place
 

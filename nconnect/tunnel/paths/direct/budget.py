@@ -26,7 +26,7 @@ from nconnect.tunnel.paths.direct.constants import (
 from nconnect.wire.direct import Endpoint
 
 HOUR_S = 3600.0
-MERGE_S = 10.0  # what is sent within this time is one entry, and counts until all of it is an hour old
+_MERGE_S = 10.0  # what is sent within this time is one entry, and counts until all of it is an hour old
 Unit = Address | bytes
 
 
@@ -91,11 +91,11 @@ class ProbeBudget:
             if len(self._spent) >= MAX_ADDRESSES and not self._forget_old(now):
                 return False
             entries = self._spent[unit] = deque()
-        while entries and entries[0][0] + MERGE_S + HOUR_S <= now:
+        while entries and entries[0][0] + _MERGE_S + HOUR_S <= now:
             entries.popleft()
         if sum(spent for _, spent in entries) + size > HOUR_BYTES:
             return False
-        if entries and now < entries[-1][0] + MERGE_S:
+        if entries and now < entries[-1][0] + _MERGE_S:
             entries[-1][1] += size
         else:
             entries.append([now, size])
@@ -105,6 +105,6 @@ class ProbeBudget:
 
     def _forget_old(self, now: float) -> bool:
         """Make room; whether there is some."""
-        oldest = now - MERGE_S - HOUR_S
+        oldest = now - _MERGE_S - HOUR_S
         self._spent = {unit: spent for unit, spent in self._spent.items() if spent and spent[-1][0] > oldest}
         return len(self._spent) < MAX_ADDRESSES

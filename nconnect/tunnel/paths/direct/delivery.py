@@ -19,7 +19,7 @@ from nconnect.tunnel.paths.direct.constants import (
     SLOTS,
 )
 
-MERGE_S = 0.005  # what is sent within this time is one run
+_MERGE_S = 0.005  # what is sent within this time is one run
 MAX_RUNS = 1024  # that are kept; then the last one grows
 DATAGRAM_BYTES = 1200  # for the number of datagrams, of which only bytes are known
 
@@ -68,7 +68,7 @@ class Delivery:
 
     def sent(self, size: int, now: float) -> None:
         self.total_bytes += size
-        if self._log and (now - self._log[-1][0] < MERGE_S or len(self._log) >= MAX_RUNS):
+        if self._log and (now - self._log[-1][0] < _MERGE_S or len(self._log) >= MAX_RUNS):
             self._log[-1] = (self._log[-1][0], self.total_bytes)
         else:
             self._log.append((now, self.total_bytes))
