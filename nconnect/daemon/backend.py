@@ -23,7 +23,7 @@ from nconnect.tunnel.core import Tunnel
 
 
 @dataclass(frozen=True, slots=True)
-class Backend:
+class DaemonBackend:
     """One interface's. `problems`: sentences of all the parts; "" is none. Times: CLOCK_BOOTTIME, seconds."""
 
     in_force: InForce

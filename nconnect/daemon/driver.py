@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from nconnect.daemon.events import ConfigChanged
 from nconnect.daemon.inflow import TURN_PACKETS, Inflow
-from nconnect.daemon.seams import Device, Link
+from nconnect.daemon.seams import Device, DriverLink
 from nconnect.errors import DropReason
 from nconnect.host.offered import provides
 from nconnect.io.clock import boottime
@@ -62,7 +62,7 @@ class Driver:
         self,
         device: Device,
         tunnel: Tunnel,
-        links: Sequence[Link],
+        links: Sequence[DriverLink],
         publish: Callable[[Output], None],
         loop: asyncio.AbstractEventLoop,
         clock: Callable[[], float] = boottime,

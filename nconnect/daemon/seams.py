@@ -34,7 +34,7 @@ class Device(Protocol):
         """Give it up, and its addresses and routes with it."""
 
 
-class Link(Protocol):
+class DriverLink(Protocol):
     """What the driver needs of a link (`nconnect.io.nkn.link.LinkRunner` is one)."""
 
     on_message: Callable[[InboundMessage], None]  # set by the driver: called with each message

@@ -18,7 +18,7 @@ _PAUSE_S = 2.0
 _REST = 30  # the pause is at least so many times as long as the look took
 
 
-class Surroundings:
+class Interference:
     """`problems` is for `status`; `run` is a task, `changed` what wakes it."""
 
     def __init__(self, look: Callable[[], Awaitable[list[str]]], clock: Callable[[], float]) -> None:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from nconnect.config.proxy import of_config
 from nconnect.crypto.keys import Identity
 from nconnect.daemon import resume, settings, status
-from nconnect.daemon.backend import Backend
+from nconnect.daemon.backend import DaemonBackend
 from nconnect.daemon.counters import CounterKeeper, stored
 from nconnect.daemon.driver import Driver
 from nconnect.daemon.enrolment import Enrolment
@@ -30,7 +30,7 @@ from nconnect.daemon.runtime_files import Lock, RuntimeFiles
 from nconnect.daemon.seams import Device
 from nconnect.daemon.settings import InForce
 from nconnect.daemon.supervisor import Supervisor
-from nconnect.daemon.surroundings import Surroundings
+from nconnect.daemon.surroundings import Interference
 from nconnect.daemon.waiting import Waiting
 from nconnect.daemon.way_out import Endpoints, ProxyAddresses, WayOut
 from nconnect.host.ruleset import table_name
@@ -109,7 +109,7 @@ class Daemon:
         plan_again = host_state.follow_network
         proxy = self.proxy = ProxyAddresses(proxies, endpoints, plan_again)
         way_out = WayOut(in_force, proxies, endpoints, plan_again=plan_again, clock=boottime)
-        surroundings = Surroundings(host_state.obstacles, boottime)
+        surroundings = Interference(host_state.obstacles, boottime)
 
         # The network
         links = self.links = Links(
@@ -161,7 +161,7 @@ class Daemon:
             yield from surroundings.problems
             yield from expiry.warnings()
 
-        backend = Backend(
+        backend = DaemonBackend(
             in_force,
             address,
             proxies,

@@ -15,7 +15,7 @@ from nconnect.config.proxy import DIRECT, Proxies
 from nconnect.control.schema import LINK_STATES, PEER_STATES, Status
 from nconnect.crypto.aead import CipherSuite
 from nconnect.daemon import status
-from nconnect.daemon.backend import Backend
+from nconnect.daemon.backend import DaemonBackend
 from nconnect.daemon.settings import InForce
 from nconnect.errors import DropReason
 from nconnect.invite.table import PeerTable
@@ -33,7 +33,7 @@ def made(sim: Simulation, host: Host, refused: dict[str, dict[str, int]] | None 
     link = Link(host.identity, host.address, ("http://127.0.0.1:1",), now=sim.now, rng=sim.random_bytes)
     links = SimpleNamespace(links=[link], shared_with=[None], link=link)
     host_state = SimpleNamespace(plan=None, refused_counts=AsyncMock(return_value=refused or {}))
-    backend = Backend(
+    backend = DaemonBackend(
         InForce(PeerTable(config, {})),
         host.address,
         DIRECT,

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from nconnect.daemon import surroundings
-from nconnect.daemon.surroundings import Surroundings
+from nconnect.daemon.surroundings import Interference
 
 
 def test_it_looks_at_the_start_and_after_changes_and_says_each_once(
@@ -23,7 +23,7 @@ def test_it_looks_at_the_start_and_after_changes_and_says_each_once(
         return answers[len(looks) - 1]
 
     async def main() -> None:
-        made = Surroundings(look, lambda: 0.0)
+        made = Interference(look, lambda: 0.0)
         task = asyncio.create_task(made.run())
         for count in (1, 2, 3):
             async with asyncio.timeout(5):
@@ -50,7 +50,7 @@ def test_it_does_not_look_all_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
         return []
 
     async def main() -> None:
-        made = Surroundings(look, lambda: 0.0)
+        made = Interference(look, lambda: 0.0)
         task = asyncio.create_task(made.run())
         for _ in range(50):
             made.changed()
@@ -83,7 +83,7 @@ def test_it_looks_without_a_change_too_and_rests_longer_after_a_long_look(
         return []
 
     async def main() -> None:
-        task = asyncio.create_task(Surroundings(look, lambda: now).run())
+        task = asyncio.create_task(Interference(look, lambda: now).run())
         async with asyncio.timeout(5):
             while len(rests) < 3:
                 await sleep(0.001)

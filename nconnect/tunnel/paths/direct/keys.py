@@ -18,10 +18,8 @@ from nconnect.tunnel.session import ReplayWindow
 from nconnect.wire.direct import HEADER_BYTES, MAX_COUNTER, encode_header
 
 INFO = b"nconnect 1 direct"
-REPLAY_WINDOW = (
-    16384  # a gigabit of full datagrams for 0.18 s: paths of the network that reorder by more are rare
-)
-REJECT_FROM = MAX_COUNTER - REPLAY_WINDOW  # keys of 180 s never get there
+DIRECT_REPLAY_WINDOW = 16384  # a gigabit of full datagrams for 0.18 s; paths that reorder by more are rare
+REJECT_FROM = MAX_COUNTER - DIRECT_REPLAY_WINDOW  # keys of 180 s never get there
 
 
 def child_key(session_key: bytes) -> bytes:
@@ -44,7 +42,7 @@ class DirectKeys:
         self.counter = 0  # of the next datagram
         self._send = send
         self._receive = receive
-        self._window = ReplayWindow(REPLAY_WINDOW)
+        self._window = ReplayWindow(DIRECT_REPLAY_WINDOW)
 
     @classmethod
     def of_session(

@@ -14,15 +14,14 @@ from nconnect.model import Deadline, Rng
 from nconnect.tunnel.paths.direct import reasons
 from nconnect.tunnel.paths.direct.candidates import Mode
 from nconnect.tunnel.paths.direct.constants import (
-    ANSWER_S,
     BACK_OFF_S,
     BASE_BYTES,
     BETTER_TIMES,
-    BUSY_S,
     CHOOSE_AFTER_S,
     DEAD_PENALTY_S,
     FORGIVE_S,
     GIVE_UP_AFTER_S,
+    KEEPALIVE_ANSWER_S,
     KEEPALIVE_BUSY_S,
     KEEPALIVE_IDLE_S,
     KEEPALIVE_TRIES,
@@ -38,6 +37,7 @@ from nconnect.tunnel.paths.direct.constants import (
     SLOWER_BY_S,
     STALE_MAPPING_S,
     SUSPECT_AFTER_S,
+    TRAFFIC_S,
     TRIGGERED_EVERY_S,
 )
 from nconnect.tunnel.paths.direct.delivery import Delivery
@@ -50,7 +50,7 @@ from nconnect.tunnel.paths.direct.surroundings import Surroundings
 from nconnect.wire.direct import Endpoint, NatVerdict, ProbeAck, decode_probe
 
 
-class Timer(IntEnum):
+class PathTimer(IntEnum):
     """What a deadline stands for."""
 
     PROBES = 0  # of the search
@@ -78,7 +78,7 @@ class DirectPath:
         self._outputs: deque[Output] = deque()
         self._probes = Probes(surroundings, self._outputs, rng)
         self._finder = Finder(surroundings, self._probes, self._outputs, mode, now)
-        self._at = [inf] * len(Timer)
+        self._at = [inf] * len(PathTimer)
         self._has_session = False
         self._current: Pair | None = None  # in DIRECT and SUSPECT
         self._last: Pair | None = None  # the pair that was used last, in RELAY and SEARCH
@@ -180,8 +180,8 @@ class DirectPath:
         self.delivery.sent(size, now)
         if was_clear:
             self._watch_delivery()
-        if self.mtu is not None and self._at[Timer.MTU] == inf:
-            self._at[Timer.MTU] = self.mtu.next_at
+        if self.mtu is not None and self._at[PathTimer.MTU] == inf:
+            self._at[PathTimer.MTU] = self.mtu.next_at
 
     def reported(self, sent_bytes: int, arrived_bytes: int, rtt_s: float | None, now: float) -> None:
         """The peer says that of the first `sent_bytes` of data sent here `arrived_bytes` arrived."""
@@ -194,13 +194,13 @@ class DirectPath:
         if self.state is PathState.SUSPECT:
             since = self.delivery.unreported_since
             if not self.delivery.is_dropping and (since is None or now - since < self._suspect_after_s()):
-                self._at[Timer.GIVE_UP] = inf
+                self._at[PathTimer.GIVE_UP] = inf
                 self._set_state(PathState.DIRECT, "")
         elif self.delivery.is_dropping:
             self._suspect(now)
         elif bad_slot and self.mtu is not None and self.mtu.size > BASE_BYTES:
             self.mtu.doubt(now)
-            self._at[Timer.MTU] = self.mtu.next_at
+            self._at[PathTimer.MTU] = self.mtu.next_at
         self._watch_delivery()
         if self.delivery.is_lossy and self.relay_is_up and not (self.mtu and self.mtu.is_doubted):
             self._fall(reasons.LOSSY, LOSSY_PENALTY_S, now)
@@ -209,7 +209,7 @@ class DirectPath:
         """The kernel refused a datagram of `size` bytes (EMSGSIZE)."""
         if self.mtu is not None:
             self.mtu.too_big(size, now)
-            self._at[Timer.MTU] = self.mtu.next_at
+            self._at[PathTimer.MTU] = self.mtu.next_at
 
     def network_changed(self, now: float) -> None:
         """This device's addresses or default route have changed: what was proven is void."""
@@ -222,7 +222,7 @@ class DirectPath:
                 self._to_relay(reasons.NETWORK_CHANGED, now)
             else:
                 self._suspect(now)
-        if now - self._traffic_at < BUSY_S and self._has_session and self._finder.may_begin(now):
+        if now - self._traffic_at < TRAFFIC_S and self._has_session and self._finder.may_begin(now):
             self._search(now)
         elif self.state is PathState.SEARCH:
             self._set_state(PathState.RELAY, reasons.NETWORK_CHANGED)
@@ -279,7 +279,7 @@ class DirectPath:
         self._probes.answer(probe_id, source, size, now)
         self._finder.on_probe(source, now)
         self._watch_search()
-        if self._finder.search is None and (self._current is not None or now - self._traffic_at > BUSY_S):
+        if self._finder.search is None and (self._current is not None or now - self._traffic_at > TRAFFIC_S):
             return
         self._probes.send_rarely(source, now, Purpose.SEARCH, TRIGGERED_EVERY_S)
 
@@ -299,15 +299,15 @@ class DirectPath:
             self._heard_at, self._misses = now, 0
             if asked.purpose is Purpose.MTU and self.mtu is not None:
                 self.mtu.acknowledged(asked.size, now)
-                self._at[Timer.MTU] = self.mtu.next_at
+                self._at[PathTimer.MTU] = self.mtu.next_at
         elif self.state is PathState.SUSPECT:
             self._use(pair, now)
         elif self._current is not None:
             pair.better_times = pair.better_times + 1 if pair.is_better_than(self._current) else 0
             if pair.better_times >= BETTER_TIMES:
                 self._use(pair, now)
-        elif now >= self._direct_from and self._at[Timer.CHOOSE] == inf and self._is_wanted(now):
-            self._at[Timer.CHOOSE] = now + CHOOSE_AFTER_S
+        elif now >= self._direct_from and self._at[PathTimer.CHOOSE] == inf and self._is_wanted(now):
+            self._at[PathTimer.CHOOSE] = now + CHOOSE_AFTER_S
 
     # Outputs and time
 
@@ -318,34 +318,34 @@ class DirectPath:
     def poll_timeout(self) -> Deadline | None:
         """When to call `handle_timeout`, and for what."""
         at = min(self._at)
-        return None if at == inf else Deadline(at, Timer(self._at.index(at)).name.lower())
+        return None if at == inf else Deadline(at, PathTimer(self._at.index(at)).name.lower())
 
     def handle_timeout(self, now: float) -> None:
         """Do what is due. Early calls are harmless."""
-        for timer in Timer:
+        for timer in PathTimer:
             if self._at[timer] <= now:
                 self._at[timer] = inf
                 self._on_timer(timer, now)
 
-    def _on_timer(self, timer: Timer, now: float) -> None:
-        if timer is Timer.PROBES:
+    def _on_timer(self, timer: PathTimer, now: float) -> None:
+        if timer is PathTimer.PROBES:
             self._finder.send_due(now)
             self._watch_search()
-        elif timer is Timer.SEARCH_END:
+        elif timer is PathTimer.SEARCH_END:
             self._search_over(now)
-        elif timer is Timer.CHOOSE:
+        elif timer is PathTimer.CHOOSE:
             self._choose(now)
-        elif timer is Timer.QUESTION:
+        elif timer is PathTimer.QUESTION:
             self._question(now)
-        elif timer is Timer.SUSPECT:
+        elif timer is PathTimer.SUSPECT:
             self._suspect(now)
-        elif timer is Timer.GIVE_UP:
+        elif timer is PathTimer.GIVE_UP:
             self._give_up(now)
-        elif timer is Timer.KEEPALIVE:
+        elif timer is PathTimer.KEEPALIVE:
             self._keepalive(now)
-        elif timer is Timer.LET_GO:
+        elif timer is PathTimer.LET_GO:
             self._let_go(now)
-        elif timer is Timer.MTU:
+        elif timer is PathTimer.MTU:
             self._search_mtu(now)
 
     # The search
@@ -361,13 +361,13 @@ class DirectPath:
         self._watch_search()
 
     def _watch_search(self) -> None:
-        self._at[Timer.PROBES] = self._finder.next_at()
-        self._at[Timer.SEARCH_END] = self._finder.ends_at()
+        self._at[PathTimer.PROBES] = self._finder.next_at()
+        self._at[PathTimer.SEARCH_END] = self._finder.ends_at()
 
     def _search_over(self, now: float) -> None:
         """The time of the search is up."""
-        if self._at[Timer.CHOOSE] < inf:  # an answer came at the last moment
-            self._at[Timer.CHOOSE] = inf
+        if self._at[PathTimer.CHOOSE] < inf:  # an answer came at the last moment
+            self._at[PathTimer.CHOOSE] = inf
             self._choose(now)
         if self._finder.search is not None:
             self._search_failed(self._finder.why_failed(), now)
@@ -393,7 +393,7 @@ class DirectPath:
             self._use(best, now)
 
     def _is_wanted(self, now: float) -> bool:
-        return self._finder.search is not None or now - self._traffic_at < BUSY_S
+        return self._finder.search is not None or now - self._traffic_at < TRAFFIC_S
 
     # The path in use
 
@@ -414,22 +414,22 @@ class DirectPath:
             limit = min(self._surroundings.largest, theirs.largest if theirs else BASE_BYTES)
             version = pair.endpoint.address.version
             self.mtu = MtuSearch(now, version=version, limit=limit, rtt_s=pair.rtt_s)
-        self._at = [inf] * len(Timer)
-        self._at[Timer.KEEPALIVE] = now + KEEPALIVE_BUSY_S
-        self._at[Timer.LET_GO] = max(self._traffic_at, now) + LET_GO_S
-        self._at[Timer.MTU] = self.mtu.next_at
+        self._at = [inf] * len(PathTimer)
+        self._at[PathTimer.KEEPALIVE] = now + KEEPALIVE_BUSY_S
+        self._at[PathTimer.LET_GO] = max(self._traffic_at, now) + LET_GO_S
+        self._at[PathTimer.MTU] = self.mtu.next_at
         self._set_state(PathState.DIRECT, "")
 
     def _watch_delivery(self) -> None:
         """Set the timers of the oldest data that was not reported."""
         since = self.delivery.unreported_since
         if since is None or self._current is None:
-            self._at[Timer.QUESTION] = self._at[Timer.SUSPECT] = inf
+            self._at[PathTimer.QUESTION] = self._at[PathTimer.SUSPECT] = inf
             return
         asked_at = self._probes.last_sent(self._current.endpoint)
-        self._at[Timer.QUESTION] = max(since, asked_at) + self._question_after_s()
+        self._at[PathTimer.QUESTION] = max(since, asked_at) + self._question_after_s()
         suspect_at = since + self._suspect_after_s()
-        self._at[Timer.SUSPECT] = suspect_at if self.state is PathState.DIRECT else inf
+        self._at[PathTimer.SUSPECT] = suspect_at if self.state is PathState.DIRECT else inf
 
     def _suspect_after_s(self) -> float:
         return max(SUSPECT_AFTER_S, 3 * (self.rtt_s or 0.0))
@@ -441,7 +441,7 @@ class DirectPath:
         """Data was not reported: the answer to a probe brings a report."""
         if self._current is not None and self.delivery.unreported_since is not None:
             self._probes.send(self._current.endpoint, now, Purpose.CHECK, size=QUESTION_DATAGRAM_BYTES)
-            self._at[Timer.QUESTION] = now + self._question_after_s()
+            self._at[PathTimer.QUESTION] = now + self._question_after_s()
 
     def _suspect(self, now: float) -> None:
         """Data does not arrive: send by both, ask on every pair that is known, and look for another."""
@@ -454,9 +454,9 @@ class DirectPath:
             return
         if self.mtu is not None:
             self.mtu.fall_back(now)
-            self._at[Timer.MTU] = self.mtu.next_at
-        self._at[Timer.SUSPECT] = inf
-        self._at[Timer.GIVE_UP] = now + GIVE_UP_AFTER_S
+            self._at[PathTimer.MTU] = self.mtu.next_at
+        self._at[PathTimer.SUSPECT] = inf
+        self._at[PathTimer.GIVE_UP] = now + GIVE_UP_AFTER_S
         self._set_state(PathState.SUSPECT, reasons.SILENT)
         for pair in (self._current, *others):
             if pair is self._current or pair.heard_at > now - STALE_MAPPING_S:
@@ -471,33 +471,33 @@ class DirectPath:
             self._fall(reasons.SILENT, DEAD_PENALTY_S, now)
             return
         # There is no relay: go on, and look for another pair.
-        self._at[Timer.GIVE_UP] = now + GIVE_UP_AFTER_S
+        self._at[PathTimer.GIVE_UP] = now + GIVE_UP_AFTER_S
         if self._finder.may_begin(now):
             self._search(now)
 
     def _keepalive(self, now: float) -> None:
         if self._current is None:
             return
-        is_busy = now - self._traffic_at < BUSY_S
+        is_busy = now - self._traffic_at < TRAFFIC_S
         due_at = self._heard_at + (KEEPALIVE_BUSY_S if is_busy else KEEPALIVE_IDLE_S)
         if now < due_at:
-            self._at[Timer.KEEPALIVE] = due_at
+            self._at[PathTimer.KEEPALIVE] = due_at
         elif self._misses >= KEEPALIVE_TRIES and self.relay_is_up:
             self._fall(reasons.SILENT, DEAD_PENALTY_S, now)
         else:
             self._misses += 1
             self._probes.send(self._current.endpoint, now, Purpose.CHECK)
-            self._at[Timer.KEEPALIVE] = now + max(ANSWER_S, 2 * self._current.rtt_s)
+            self._at[PathTimer.KEEPALIVE] = now + max(KEEPALIVE_ANSWER_S, 2 * self._current.rtt_s)
 
     def _let_go(self, now: float) -> None:
         """Nobody has used the path for LET_GO_S: it is found again by the next packet."""
         if now < self._traffic_at + LET_GO_S:
-            self._at[Timer.LET_GO] = self._traffic_at + LET_GO_S
+            self._at[PathTimer.LET_GO] = self._traffic_at + LET_GO_S
         else:
             self._to_relay(reasons.IDLE, now)
 
     def _search_mtu(self, now: float) -> None:
-        if self.mtu is None or self._current is None or now - self._traffic_at > BUSY_S:
+        if self.mtu is None or self._current is None or now - self._traffic_at > TRAFFIC_S:
             return
         was_doubted = self.mtu.is_doubted
         self.mtu.rtt_s = self._current.rtt_s
@@ -506,7 +506,7 @@ class DirectPath:
             self.delivery.forgive()  # large datagrams were lost, and are not sent any more
         if size is not None:
             self._probes.send(self._current.endpoint, now, Purpose.MTU, size=size)
-        self._at[Timer.MTU] = self.mtu.next_at
+        self._at[PathTimer.MTU] = self.mtu.next_at
 
     # Back to the relay
 
@@ -520,7 +520,7 @@ class DirectPath:
 
     def _to_relay(self, why: str, now: float, penalty_s: float = 0.0) -> None:
         self._finder.end(now)
-        self._at = [inf] * len(Timer)
+        self._at = [inf] * len(PathTimer)
         if self._current is not None:
             self._last, self._current = self._current, None
             self._recheck_at = now + max(penalty_s, RECHECK_S)

@@ -8,7 +8,7 @@ import pytest
 
 from nconnect.crypto.aead import CipherSuite
 from nconnect.errors import DropReason
-from nconnect.tunnel.paths.direct.keys import REJECT_FROM, REPLAY_WINDOW, DirectKeys, child_key
+from nconnect.tunnel.paths.direct.keys import DIRECT_REPLAY_WINDOW, REJECT_FROM, DirectKeys, child_key
 from nconnect.wire.direct import decode_header
 
 A_TO_B, B_TO_A = b"\x01" * 32, b"\x02" * 32
@@ -58,7 +58,7 @@ def test_what_is_forged_does_not_open_and_uses_up_no_counter() -> None:
 def test_a_datagram_may_be_late_by_the_window_and_no_more() -> None:
     a, b = both(CipherSuite.AES256GCM)
     late = [a.seal(b"late"), a.seal(b"late")]
-    a.counter = REPLAY_WINDOW
+    a.counter = DIRECT_REPLAY_WINDOW
     assert opened(b, a.seal(b"newest")) == b"newest"
     assert opened(b, late[0]) is DropReason.REPLAYED
     assert opened(b, late[1]) == b"late"
