@@ -23,6 +23,7 @@ from nconnect.daemon.event_log import EventLog
 from nconnect.daemon.events import Bus, ConfigChanged, NetworkChanged, PlanInForce, Ready, Reloaded, Resumed
 from nconnect.daemon.expiry import ExpiryNotices
 from nconnect.daemon.host_state import HostState
+from nconnect.daemon.interference import Interference
 from nconnect.daemon.metrics import Metrics
 from nconnect.daemon.reconciler import Reconciler
 from nconnect.daemon.reload import FileWatch, Reload
@@ -30,7 +31,6 @@ from nconnect.daemon.runtime_files import Lock, RuntimeFiles
 from nconnect.daemon.seams import Device
 from nconnect.daemon.settings import InForce
 from nconnect.daemon.supervisor import Supervisor
-from nconnect.daemon.surroundings import Interference
 from nconnect.daemon.waiting import Waiting
 from nconnect.daemon.way_out import Endpoints, ProxyAddresses, WayOut
 from nconnect.host.ruleset import table_name
@@ -109,7 +109,7 @@ class Daemon:
         plan_again = host_state.follow_network
         proxy = self.proxy = ProxyAddresses(proxies, endpoints, plan_again)
         way_out = WayOut(in_force, proxies, endpoints, plan_again=plan_again, clock=boottime)
-        surroundings = Interference(host_state.obstacles, boottime)
+        interference = Interference(host_state.obstacles, boottime)
 
         # The network
         links = self.links = Links(
@@ -132,7 +132,7 @@ class Daemon:
         reconciler = Reconciler(
             lambda: Monitor(config.interface, table_name(config.interface)),
             on_network=network_changed,
-            on_surroundings=surroundings.changed,
+            on_surroundings=interference.changed,
             repair=lambda: host_state.repair(driver.renew_device),
             clock=boottime,
         )
@@ -158,7 +158,7 @@ class Daemon:
             yield from in_force.left_out
             yield from host_state.problems
             yield from way_out.problems()
-            yield from surroundings.problems
+            yield from interference.problems
             yield from expiry.warnings()
 
         backend = DaemonBackend(
@@ -213,7 +213,7 @@ class Daemon:
         self.tasks: Sequence[Task] = (  # once the host is set
             ("presence", runtime_files.run),
             ("keeper", reconciler.run),
-            ("surroundings", surroundings.run),
+            ("surroundings", interference.run),
             ("flows", lambda: host_state.keep_flows(received, boottime)),
             ("resume", lambda: resume.watch(lambda away_s: bus.publish(Resumed(away_s)))),
             ("watchdog", opened.service.feed_watchdog),

@@ -6,15 +6,15 @@ import asyncio
 
 import pytest
 
-from nconnect.daemon import surroundings
-from nconnect.daemon.surroundings import Interference
+from nconnect.daemon import interference
+from nconnect.daemon.interference import Interference
 
 
 def test_it_looks_at_the_start_and_after_changes_and_says_each_once(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(surroundings, "_SETTLE_S", 0.001)
-    monkeypatch.setattr(surroundings, "_PAUSE_S", 0.001)
+    monkeypatch.setattr(interference, "_SETTLE_S", 0.001)
+    monkeypatch.setattr(interference, "_PAUSE_S", 0.001)
     answers = [["docker drops"], ["docker drops", "ufw drops"], []]
     looks: list[float] = []
 
@@ -42,7 +42,7 @@ def test_it_looks_at_the_start_and_after_changes_and_says_each_once(
 
 
 def test_it_does_not_look_all_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(surroundings, "_SETTLE_S", 0.001)
+    monkeypatch.setattr(interference, "_SETTLE_S", 0.001)
     looks: list[float] = []
 
     async def look() -> list[str]:
@@ -64,8 +64,8 @@ def test_it_does_not_look_all_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_it_looks_without_a_change_too_and_rests_longer_after_a_long_look(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(surroundings, "_SETTLE_S", 0.001)
-    monkeypatch.setattr(surroundings, "_LOOK_S", 0.01)
+    monkeypatch.setattr(interference, "_SETTLE_S", 0.001)
+    monkeypatch.setattr(interference, "_LOOK_S", 0.01)
     rests: list[float] = []
     sleep = asyncio.sleep
     now = 0.0
