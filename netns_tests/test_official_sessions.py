@@ -16,6 +16,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -52,6 +53,9 @@ while True:
 """
 ATTEMPTS = 3
 MANY_FRAMES_MTU = 10_000
+# When it dials, the SDK sends before its login. A login in place of a websocket that it gave up waits behind
+# its own data on the full link. Neither loses a message of a session.
+NO_LOSS = {"not_logged_in", "login_timeout"}
 # Moves the bytes over a connection, and prints after each step how many have arrived.
 Move = Callable[[socket.socket, Callable[[int], None]], None]
 CABLE = "user"  # the end of the user's cable at the internet
@@ -77,9 +81,9 @@ class Shaped:
         return side.counters(device)["tx_bytes"]
 
 
-@pytest.fixture(scope="module")
-def shaped() -> Iterator[Shaped]:
-    with world("ncofficial") as made:
+@contextmanager
+def shaped_world(name: str) -> Iterator[Shaped]:
+    with world(name) as made:
         node = made.run_in(made.internet, [sys.executable, "-m", "netns_tests.counting"], "counting")
         until(lambda: "\n" in node.text(), "the node", process=node)
         shape(made.internet, CABLE, MBIT)
@@ -111,6 +115,15 @@ class Session:
                 return
         pytest.fail(f"not in {ATTEMPTS} attempts; the last: {busy=:.3f} {resent=:.4f} {goodput=:.3f}")
 
+    def arrives(self, move: Move, *, up: bool) -> None:
+        """All of it arrives in one of three tries. A drop by the node counts in each of them."""
+        for _ in range(ATTEMPTS):
+            with suppress(TimeoutError):
+                self.measure(move, up=up)
+                return
+            self.check_drops()
+        pytest.fail(f"did not arrive in {ATTEMPTS} attempts")
+
     def measure(self, move: Move, *, up: bool) -> tuple[float, float, float]:
         """Shares: of time with the link busy, of data sent again, of data in the link's bytes."""
         shaped = self.shaped
@@ -128,12 +141,15 @@ class Session:
             known = shaped.passed_on()["bytes"]
             until(lambda: shaped.passed_on()["bytes"] == known, "the node's count")
         after = shaped.passed_on()
-        assert set(after["drops"]) <= {"not_logged_in"}  # when it dials, the SDK sends before its login
+        self.check_drops()
         (began, first), (ended, last) = at[0], at[6]  # later some of its four clients may have ended
         busy = (last - first) * 8 / (ended - began) / (MBIT * 1e6)
         messages = after["messages"] - before["messages"]
         resent = (after["bytes"] - before["bytes"] - messages * (after["largest"] - self.mtu)) / BYTES - 1
         return busy, resent, BYTES / carried
+
+    def check_drops(self) -> None:
+        assert set(self.shaped.passed_on()["drops"]) <= NO_LOSS
 
 
 def tunnel(made: World, mtu: int) -> int:
@@ -158,9 +174,10 @@ def _answers(made: World, port: int) -> bool:
 
 
 @pytest.fixture(scope="module", params=[(1024, 0.7), (60_000, 0.85)], ids=["1024", "60000"])
-def session(shaped: Shaped, request: pytest.FixtureRequest) -> Session:
+def session(request: pytest.FixtureRequest) -> Iterator[Session]:
     mtu, least = request.param
-    return Session(shaped, mtu, least, tunnel(shaped.world, mtu))
+    with shaped_world(f"ncofficial{mtu}") as shaped:
+        yield Session(shaped, mtu, least, tunnel(shaped.world, mtu))
 
 
 def test_a_download_fills_the_link_and_nothing_is_dropped_or_sent_again(session: Session) -> None:
@@ -178,7 +195,11 @@ def test_a_download_fills_the_link_and_nothing_is_dropped_or_sent_again(session:
 
 def test_an_upload_arrives_and_nothing_is_dropped(session: Session) -> None:
     def move(connection: socket.socket, note: Callable[[int], None]) -> None:
-        sender = threading.Thread(target=connection.sendall, args=(b"!" + bytes(BYTES),))
+        def send() -> None:
+            with suppress(OSError):  # closed: the attempt is over
+                connection.sendall(b"!" + bytes(BYTES))
+
+        sender = threading.Thread(target=send)
         sender.start()
         tenths = 0
         while tenths < 10:
@@ -190,7 +211,8 @@ def test_an_upload_arrives_and_nothing_is_dropped(session: Session) -> None:
 
     if session.mtu < MANY_FRAMES_MTU:
         # All of it arrives, and our node drops nothing. The SDK gives up a websocket whose write takes longer
-        # than three round trips, and sends its content again (over nknd as well).
-        session.measure(move, up=True)
+        # than three round trips, and sends its content again (over nknd as well); with all four given up at
+        # once it may stand still.
+        session.arrives(move, up=True)
     else:
         session.fills_the_link(move, up=True)
