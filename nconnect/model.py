@@ -19,6 +19,8 @@ Address = IPv4Address | IPv6Address
 Endpoint = tuple[Address, int]  # address and port
 Prefix = IPv4Network | IPv6Network
 InterfaceAddress = IPv4Interface | IPv6Interface
+# Whether a direct path is used; "no-host": without telling this device's own addresses.
+DirectMode = Literal["on", "no-host", "off"]
 Rng = Callable[[int], bytes]  # so many random bytes: `os.urandom`, or a test's own
 
 DEFAULT_INTERFACE = "nc0"
@@ -129,6 +131,7 @@ class PeerConfig:
     preshared_key: bytes | None = field(default=None, repr=False)  # 32 bytes
     expires_at: float | None = None  # seconds since the Unix epoch
     max_flows: int | None = None  # connections that it may have open here; None: a share of the kernel's
+    direct: DirectMode | None = None  # None: what [network] says
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +154,9 @@ class NetworkConfig:
     links: int = 1
     proxy: Proxy | Literal["none"] | None = None  # None: the environment's
     stun: tuple[tuple[str, int], ...] = ()  # host and UDP port of STUN servers, besides our own node
+    direct: DirectMode = "on"
+    direct_port: int | None = None  # UDP, for direct paths; None: drawn once, and kept in the state folder
+    port_mapping: bool = True  # whether the router is asked to send that port on to us
 
 
 @dataclass(frozen=True, slots=True)

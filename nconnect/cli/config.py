@@ -104,6 +104,9 @@ def shown(config: Config) -> dict[str, Any]:
             "links": config.network.links,
             "proxy": _proxy(config.network.proxy),
             "stun": [join_addr(host, port) for host, port in config.network.stun],
+            "direct": config.network.direct,
+            "direct_port": config.network.direct_port,
+            "port_mapping": config.network.port_mapping,
         },
     }
     if config.node is not None:
@@ -140,6 +143,7 @@ def shown(config: Config) -> dict[str, Any]:
             "preshared_key": HIDDEN if peer.preshared_key else None,
             "expires": _time(peer.expires_at),
             "max_flows": peer.max_flows,
+            "direct": peer.direct,
         }
         for peer in config.peers
     ]

@@ -50,6 +50,14 @@ MaxFlowsOption = Annotated[
         "--max-flows", min=0, metavar="N", help="How many connections it may have open here; 0: the default."
     ),
 ]
+DirectOption = Annotated[
+    str | None,
+    typer.Option(
+        "--direct",
+        metavar="MODE",
+        help="Direct paths to it: on, no-host (do not tell it this device's own addresses), off, or default.",
+    ),
+]
 KeyFileOption = Annotated[
     Path | None,
     typer.Option("--preshared-key-file", metavar="FILE", help="A file with 32 bytes as hex or base64."),
@@ -162,6 +170,7 @@ def show(
         "preshared key": "yes" if peer.preshared_key else "no",
         "expires": output.time_text(peer.expires_at),
         "max flows": "default" if peer.max_flows is None else str(peer.max_flows),
+        "direct": peer.direct or "default",
         "kept in": "the state: it came by invitation" if name in table.invited else "the file",
     }
     print("\n".join(f"{key:<14} {value}" for key, value in facts.items()))
@@ -186,6 +195,7 @@ def set_values(
     no_preshared_key: Annotated[bool, typer.Option("--no-preshared-key", help="Use none.")] = False,
     expires: ExpiresOption = None,
     max_flows: MaxFlowsOption = None,
+    direct: DirectOption = None,
     dry_run: DryRunOption = False,
     config: ConfigOption = None,
 ) -> None:
@@ -195,7 +205,7 @@ def set_values(
     from nconnect.config.edit import KEEP, PeerChange, set_peer
 
     given = (new_name, address, allowed_ips, allow, add_allow, remove_allow, preshared_key_file, expires)
-    if not any(value is not None for value in (*given, max_flows)) and not no_preshared_key:
+    if not any(value is not None for value in (*given, max_flows, direct)) and not no_preshared_key:
         raise UsageError("nothing to change: give an option, see `nconnect peer set --help`")
     if allow is not None and (add_allow is not None or remove_allow is not None):
         raise UsageError("--allow sets the whole list: give it without --add-allow and --remove-allow")
@@ -213,6 +223,7 @@ def set_values(
     removed = checks.many("--remove-allow", remove_allow, values.parse_allow_rule)
     expires_at = read_expires(checks, expires)
     key = None if preshared_key_file is None else _read_key(checks, preshared_key_file)
+    mode = None if direct == "default" else checks.one("--direct", direct, values.parse_direct)
     checks.finish()
 
     def change(text: str) -> str:
@@ -230,6 +241,7 @@ def set_values(
                 preshared_key=key if key is not None or no_preshared_key else KEEP,
                 expires_at=KEEP if expires is None else expires_at,
                 max_flows=KEEP if max_flows is None else max_flows or None,
+                direct=KEEP if direct is None else mode,
             ),
         )
 
@@ -382,6 +394,7 @@ def _peer_json(peer: PeerConfig, states: dict[str, str], table: PeerTable) -> di
         "preshared_key": peer.preshared_key is not None,
         "expires": peer.expires_at,
         "max_flows": peer.max_flows,
+        "direct": peer.direct,
         "state": states.get(peer.name),
         "invited": peer.name in table.invited,
     }

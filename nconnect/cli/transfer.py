@@ -86,6 +86,7 @@ def peers_text(peers: Any, *, secrets: bool) -> str:
             preshared_key=peer.preshared_key.hex() if secrets and peer.preshared_key else None,
             expires_at=peer.expires_at,
             max_flows=peer.max_flows,
+            direct=peer.direct,
         )
     return text
 
@@ -148,10 +149,10 @@ def _fields(peer: dict[str, Any]) -> dict[str, Any]:
     """The arguments of `add_peer`. Raises `ConfigError` when it is not a peer's section."""
     from nconnect.config.values import parse_expires_value
 
-    known = ("name", "address", "allowed_ips", "allow", "preshared_key", "expires", "max_flows")
+    known = ("name", "address", "allowed_ips", "allow", "preshared_key", "expires", "max_flows", "direct")
     unknown = [key for key in peer if key not in known]
     lists = [peer.get("allowed_ips"), peer.get("allow", [])]
-    texts = [peer.get("name"), peer.get("address"), peer.get("preshared_key", "")]
+    texts = [peer.get("name"), peer.get("address"), peer.get("preshared_key", ""), peer.get("direct", "")]
     max_flows = peer.get("max_flows")
     good = all(isinstance(v, list) and all(isinstance(t, str) for t in v) for v in lists)
     good = good and (max_flows is None or type(max_flows) is int)
@@ -167,6 +168,7 @@ def _fields(peer: dict[str, Any]) -> dict[str, Any]:
         "preshared_key": peer.get("preshared_key"),
         "expires_at": None if expires is None else parse_expires_value(expires),
         "max_flows": max_flows,
+        "direct": peer.get("direct"),
     }
 
 

@@ -46,6 +46,7 @@ class PeerChange:
     preshared_key: str | Keep | None = KEEP
     expires_at: float | Keep | None = KEEP  # seconds since the Unix epoch
     max_flows: int | Keep | None = KEEP
+    direct: str | Keep | None = KEEP
 
     def values(self) -> dict[str, Any]:
         """The keys of the file that change, in its order; `expires_at` is `expires` there."""
@@ -105,6 +106,7 @@ def add_peer(
     preshared_key: str | None = None,
     expires_at: float | None = None,
     max_flows: int | None = None,
+    direct: str | None = None,
 ) -> str:
     """The text with one more peer at its end. Raises `ConfigError` when the name is taken."""
     change = PeerChange(
@@ -115,6 +117,7 @@ def add_peer(
         preshared_key,
         expires_at,
         max_flows,
+        direct,
     )
     content = {key: value for key, value in change.values().items() if value is not None}
     try:

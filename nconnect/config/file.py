@@ -28,6 +28,7 @@ from nconnect.model import (
     MIN_QUEUE_MB,
     PUBLIC_SEED_RPC,
     Config,
+    DirectMode,
     InterfaceAddress,
     MetricsConfig,
     NetworkConfig,
@@ -167,8 +168,11 @@ def _read_network(root: Section) -> NetworkConfig:
     links = section.take("links", integer(1, _MAX_LINKS), 1)
     proxy = section.take("proxy", lambda v: parse_proxy_setting(string(v)), None)
     stun = section.take_list("stun", values.parse_stun_server)
+    direct: DirectMode = section.take("direct", _direct, "on")
+    direct_port = section.take("direct_port", integer(1, 65535), None)
+    port_mapping = section.take("port_mapping", boolean, True)
     section.finish()
-    return NetworkConfig(seed_rpc or PUBLIC_SEED_RPC, links, proxy, stun)
+    return NetworkConfig(seed_rpc or PUBLIC_SEED_RPC, links, proxy, stun, direct, direct_port, port_mapping)
 
 
 def _read_node(root: Section) -> NodeConfig | None:
@@ -278,11 +282,12 @@ def _read_peer(section: Section) -> PeerConfig | None:
     preshared_key = section.take("preshared_key", lambda v: values.parse_key(string(v)), None)
     expires_at = section.take("expires", values.parse_expires_value, None)
     max_flows = section.take("max_flows", integer(1, _MAX_FLOWS), None)
+    direct = section.take("direct", _direct, None)
     if address is None:
         return None
     has_allow = "allow" in section.content
     return PeerConfig(
-        name, address, allowed_ips, allow if has_allow else None, preshared_key, expires_at, max_flows
+        name, address, allowed_ips, allow if has_allow else None, preshared_key, expires_at, max_flows, direct
     )
 
 
@@ -340,6 +345,10 @@ def _duplicates(items: Iterable[T]) -> set[T]:
     for item in items:
         (twice if item in seen else seen).add(item)
     return twice
+
+
+def _direct(value: object) -> DirectMode:
+    return values.parse_direct(string(value))
 
 
 def _host(value: object) -> str:

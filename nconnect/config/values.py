@@ -10,12 +10,14 @@ import re
 from collections.abc import Iterable
 from datetime import UTC, date, datetime, time
 from ipaddress import IPv6Address, IPv6Network, ip_address, ip_interface, ip_network
+from typing import get_args
 from urllib.parse import urlsplit
 
 from nconnect.errors import ConfigError
 from nconnect.model import (
     Address,
     AllowRule,
+    DirectMode,
     Exposed,
     InterfaceAddress,
     NknAddress,
@@ -24,6 +26,7 @@ from nconnect.model import (
     Service,
 )
 
+DIRECT_MODES: tuple[DirectMode, ...] = get_args(DirectMode)
 MAX_INTERFACE_NAME = 15  # IFNAMSIZ of linux/if.h, less the final zero
 MAX_IDENTIFIER = 63  # guessed: as a DNS label; every message contains the address
 MAX_PEER_NAME = 63
@@ -343,6 +346,14 @@ def parse_stun_server(text: str) -> tuple[str, int]:
             f"{text!r} is not HOST:PORT: write one such as stun.example:3478, [2001:db8::1]:3478"
         )
     return check_host(bare), _parse_port(port, text)
+
+
+def parse_direct(text: str) -> DirectMode:
+    """Whether direct paths are used: on, no-host (this device's own addresses are not told) or off."""
+    for mode in DIRECT_MODES:
+        if mode == text.strip():
+            return mode
+    raise ConfigError(f"{text!r} is unknown: write one of {', '.join(DIRECT_MODES)}")
 
 
 def _parse_address(text: str) -> InterfaceAddress:

@@ -317,7 +317,11 @@ class Driver:
 
     def configure(self, event: ConfigChanged) -> None:
         config = event.config
-        self._tunnel.configure(persistent=not provides(config), accept_pending=config.accept_pending)
+        self._tunnel.configure(
+            persistent=not provides(config),
+            accept_pending=config.accept_pending,
+            direct=config.network.direct,
+        )
         self._tunnel.set_peers(config.peers, self._clock())
         self.drain()
 

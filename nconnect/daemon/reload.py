@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from dataclasses import fields
+from dataclasses import fields, replace
 
 from nconnect.daemon.events import Bus, ConfigChanged, Reloaded
 from nconnect.daemon.host_state import HostState
@@ -18,6 +18,8 @@ log = logging.getLogger(__name__)
 
 # What a running daemon cannot change: these need a new device, or another identity.
 FIXED = ("interface", "seed", "identifier", "address", "mtu", "cipher", "network", "node", "metrics")
+# Of `network`, what can change nevertheless.
+DIRECT = ("direct", "direct_port", "port_mapping", "stun")
 WAIT_S = 1.0  # for a look at the file: if the disk hangs, `status` has the result of the last look
 MAX_NAMED = 4  # changes in the sentence; the rest are counted
 
@@ -49,8 +51,7 @@ class Reload:
     async def _apply(self) -> None:
         table = await asyncio.to_thread(self._load)
         old, fresh = self._in_force.config, table.config
-        changed = [name for name in FIXED if getattr(fresh, name) != getattr(old, name)]
-        if changed:
+        if changed := fixed_changes(old, fresh):
             raise ConfigError(
                 f"{', '.join(changed)} cannot change while {old.interface} is up:"
                 " run `nconnect down`, then `nconnect up`"
@@ -137,9 +138,17 @@ class FileWatch:
             return ""
         more = f" and {len(changed) - MAX_NAMED} more" if len(changed) > MAX_NAMED else ""
         said = ", ".join(changed[:MAX_NAMED]) + more
-        fixed = any(getattr(config, name) != getattr(fresh, name) for name in FIXED)
-        command = "`nconnect down`, then `nconnect up`" if fixed else "`nconnect reload`"
+        command = (
+            "`nconnect down`, then `nconnect up`" if fixed_changes(config, fresh) else "`nconnect reload`"
+        )
         return f"the configuration file differs from what is in force ({said}): to use it, run {command}"
+
+
+def fixed_changes(old: Config, fresh: Config) -> list[str]:
+    """The names of what differs and needs a new start."""
+    kept = {name: getattr(old.network, name) for name in DIRECT}
+    comparable = replace(fresh, network=replace(fresh.network, **kept))
+    return [name for name in FIXED if getattr(comparable, name) != getattr(old, name)]
 
 
 def differences(old: Config, fresh: Config) -> list[str]:

@@ -54,6 +54,7 @@ def of_tunnel(config: Config, features: Feature) -> Settings:
         mtu=config.mtu,
         persistent=not provides(config),
         accept_pending=config.accept_pending,
+        direct=config.network.direct,
         rekey_after_s=_rekey_after_s(),
     )
 

@@ -27,7 +27,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 from nconnect.crypto.aead import TAG_BYTES
 from nconnect.crypto.keys import Identity
-from nconnect.model import Buffer, Deadline, NknAddress, PeerConfig, Rng
+from nconnect.model import Buffer, Deadline, DirectMode, NknAddress, PeerConfig, Rng
 from nconnect.tunnel.allowed_ips import AllowedIps
 from nconnect.tunnel.constants import QUESTION_S
 from nconnect.tunnel.outputs import Context, Output, Settings
@@ -79,9 +79,10 @@ class Tunnel:
 
     # The peer table
 
-    def configure(self, *, persistent: bool, accept_pending: bool) -> None:
+    def configure(self, *, persistent: bool, accept_pending: bool, direct: DirectMode) -> None:
         """Change what may change while the tunnel runs; `set_peers` must follow."""
         self.settings.persistent, self.settings.accept_pending = persistent, accept_pending
+        self.settings.direct = direct
 
     def set_peers(self, configs: Iterable[PeerConfig], now: float) -> None:
         """Make the table be `configs`. A peer whose key material did not change keeps its session.

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from nconnect.crypto.aead import CipherSuite
 from nconnect.crypto.keys import Identity
-from nconnect.model import NknAddress, Rng
+from nconnect.model import DirectMode, NknAddress, Rng
 from nconnect.tunnel.constants import REKEY_AFTER_S
 from nconnect.tunnel.peer import Peer
 from nconnect.tunnel.timer_heap import TimerHeap
@@ -17,13 +17,14 @@ from nconnect.wire.tunnel import Feature
 
 @dataclass(slots=True)
 class Settings:
-    """`Tunnel.configure` alone changes two of these while the tunnel runs; the parts share one object."""
+    """`Tunnel.configure` alone changes three of these while the tunnel runs; the parts share one object."""
 
     suite: CipherSuite
     features: Feature = Feature.ALL  # what our own TUN takes
     mtu: int = 1500
     persistent: bool = True  # keep a session with every peer, used or not (the user's side)
     accept_pending: bool = False
+    direct: DirectMode = "on"  # for peers whose own setting does not say otherwise
     rekey_after_s: float = REKEY_AFTER_S  # a seam for tests
 
 

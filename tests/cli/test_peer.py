@@ -63,6 +63,7 @@ def test_add_with_everything(run: Run, made: Path, tmp_path: Path) -> None:
         "preshared_key": True,
         "expires": 4_102_358_400.0,
         "max_flows": None,
+        "direct": None,
         "state": None,
         "invited": False,
     }
@@ -160,6 +161,18 @@ def test_a_bound_on_connections_is_set_and_taken_away(run: Run, with_laptop: Pat
     assert peers_of(with_laptop)[0]["max_flows"] == 20_000
     assert run("peer", "set", "laptop", "--max-flows", "0").status == 0
     assert "max_flows" not in peers_of(with_laptop)[0]
+
+
+def test_direct_paths_to_a_peer_are_set_and_left_to_the_default(run: Run, with_laptop: Path) -> None:
+    assert run("peer", "set", "laptop", "--direct", "no-host").status == 0
+    assert peers_of(with_laptop)[0]["direct"] == "no-host"
+    assert json.loads(run("peer", "show", "laptop", "--json").out)["direct"] == "no-host"
+    refused = run("peer", "set", "laptop", "--direct", "maybe")
+    assert refused.status == 2
+    assert "--direct: 'maybe' is unknown: write one of on, no-host, off" in refused.err
+    assert peers_of(with_laptop)[0]["direct"] == "no-host"
+    assert run("peer", "set", "laptop", "--direct", "default").status == 0
+    assert "direct" not in peers_of(with_laptop)[0]
 
 
 def test_preshared_key_can_be_set_and_taken_away(run: Run, with_laptop: Path, tmp_path: Path) -> None:

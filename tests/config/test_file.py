@@ -47,6 +47,9 @@ accept_pending = true
 seed_rpc = ["http://203.0.113.7:30003"]
 links = 4
 stun = ["stun.example:3478", "[2001:db8::1]:3478"]
+direct = "no-host"
+direct_port = 41641
+port_mapping = false
 
 [node]
 listen = "0.0.0.0"
@@ -77,6 +80,7 @@ allow = ["192.168.50.10:8000/tcp"]
 preshared_key = "{"ab" * 32}"
 expires = 2026-12-31T00:00:00Z
 max_flows = 20000
+direct = "off"
 
 [[peer]]
 name = "phone"
@@ -164,7 +168,12 @@ def test_everything() -> None:
     assert config.fail_closed
     assert config.accept_pending
     assert config.network == NetworkConfig(
-        ("http://203.0.113.7:30003",), 4, stun=(("stun.example", 3478), ("2001:db8::1", 3478))
+        ("http://203.0.113.7:30003",),
+        4,
+        stun=(("stun.example", 3478), ("2001:db8::1", 3478)),
+        direct="no-host",
+        direct_port=41641,
+        port_mapping=False,
     )
     assert config.node == NodeConfig(
         *("0.0.0.0", 40002, 40003, "node.example", True),
@@ -185,6 +194,7 @@ def test_everything() -> None:
     assert laptop.expires_at == 1_798_675_200.0
     assert laptop.max_flows == 20_000
     assert phone.max_flows is None
+    assert (laptop.direct, phone.direct) == ("off", None)
     assert phone.allow == ()  # nothing, which is not None: everything
     assert phone.preshared_key is None
     assert phone.expires_at is None
@@ -313,6 +323,16 @@ allow = ["192.168.50.11:9-3/tcp"]
             MINIMAL + peer("a", KEYS[0], "10.86.0.2", expires="2026-12-31T00:00:00"),
             "write 2026-12-31T00:00:00Z",
         ),
+        (MINIMAL + "[network]\ndirect = true\n", "direct: must be a text in quotes, not a boolean"),
+        (
+            MINIMAL + '[network]\ndirect = "yes"\n',
+            "direct: 'yes' is unknown: write one of on, no-host, off",
+        ),
+        (MINIMAL + "[network]\ndirect_port = 0\n", "0 is out of range: write a number from 1 to 65535"),
+        (MINIMAL + "[network]\ndirect_port = 65536\n", "65536 is out of range"),
+        (MINIMAL + '[network]\ndirect_port = "any"\n', "direct_port: must be a number from 1 to 65535"),
+        (MINIMAL + '[network]\nport_mapping = "on"\n', "port_mapping: must be true or false"),
+        (MINIMAL + peer("a", KEYS[0], "10.86.0.2", direct='"never"'), "[peer a] direct: 'never' is unknown"),
         (MINIMAL + peer("a", KEYS[0], "10.86.0.2", max_flows="0"), "max_flows"),
         (MINIMAL + peer("a", KEYS[0], "10.86.0.2", max_flows='"many"'), "max_flows"),
         (MINIMAL + peer("a", KEYS[0], "10.86.0.2", preshared_key='"abc"'), "must be 32 bytes"),

@@ -78,6 +78,27 @@ def test_what_needs_another_device_or_identity_is_refused(field: str, value: obj
     assert parts.notes == []
 
 
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("direct", "off"), ("direct_port", 41641), ("port_mapping", False), ("stun", (("stun.example", 3478),))],
+)
+def test_what_concerns_direct_paths_is_taken_at_once(field: str, value: object) -> None:
+    parts = Parts()
+    network = dataclasses.replace(BARE.network, **{field: value})  # type: ignore[arg-type]
+    parts.file = dataclasses.replace(BARE, network=network)
+    asyncio.run(parts.reload.apply())
+    assert parts.in_force.config is parts.file
+
+
+def test_the_rest_of_the_network_section_needs_a_new_start() -> None:
+    parts = Parts()
+    network = dataclasses.replace(BARE.network, direct="off", links=2)
+    parts.file = dataclasses.replace(BARE, network=network)
+    with pytest.raises(ConfigError, match="network cannot change while nc7 is up"):
+        asyncio.run(parts.reload.apply())
+    assert parts.in_force.config is BARE
+
+
 def test_a_signal_s_reload_says_what_is_wrong_until_one_succeeds(caplog: pytest.LogCaptureFixture) -> None:
     parts = Parts()
 

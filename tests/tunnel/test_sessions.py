@@ -482,7 +482,7 @@ def test_persistent_connects_by_itself_and_on_demand_does_not() -> None:
 
 def test_a_running_tunnel_becomes_persistent_and_again_on_demand() -> None:
     def configure(persistent: bool) -> None:
-        user.tunnel.configure(persistent=persistent, accept_pending=False)
+        user.tunnel.configure(persistent=persistent, accept_pending=False, direct="on")
         user.tunnel.set_peers([peer.config for peer in user.tunnel.peers.values()], sim.now)
         user.drain()
 

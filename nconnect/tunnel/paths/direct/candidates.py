@@ -11,12 +11,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from ipaddress import ip_network
-from typing import Literal
 
-from nconnect.model import Address, InterfaceAddress, Prefix
+from nconnect.model import Address, DirectMode, InterfaceAddress, Prefix
 from nconnect.wire.direct import MAX_CANDIDATES, Candidate, CandidateKind, Endpoint, NatVerdict
-
-Mode = Literal["on", "no-host", "off"]
 
 PRIVATE = tuple(
     ip_network(prefix)
@@ -84,7 +81,7 @@ def own_candidates(
     network: Network,
     port: int,
     *,
-    mode: Mode = "on",
+    mode: DirectMode = "on",
     reflexive: Iterable[Endpoint] = (),
     mapped: Iterable[Endpoint] = (),
 ) -> tuple[Candidate, ...]:

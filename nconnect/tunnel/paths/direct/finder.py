@@ -12,9 +12,9 @@ from collections import Counter, deque
 from math import inf
 
 from nconnect.errors import DropReason, RemoteProtocolError
-from nconnect.model import Address
+from nconnect.model import Address, DirectMode
 from nconnect.tunnel.paths.direct import reasons
-from nconnect.tunnel.paths.direct.candidates import Mode, to_probe, whereabouts
+from nconnect.tunnel.paths.direct.candidates import to_probe, whereabouts
 from nconnect.tunnel.paths.direct.constants import (
     ANSWER_EVERY_S,
     BACK_OFF_S,
@@ -36,9 +36,9 @@ class Finder:
     """One peer's searches."""
 
     def __init__(
-        self, surroundings: Surroundings, probes: Probes, outputs: deque[Output], mode: Mode, now: float
+        self, surroundings: Surroundings, probes: Probes, outputs: deque[Output], mode: DirectMode, now: float
     ) -> None:
-        self.mode: Mode = mode
+        self.mode: DirectMode = mode
         self.drops: Counter[DropReason] = Counter()
         self.relay_rtt_s: float | None = None
         self.theirs: Candidates | None = None  # what the peer told last

@@ -10,9 +10,8 @@ from enum import IntEnum
 from math import inf
 
 from nconnect.errors import DropReason, RemoteProtocolError
-from nconnect.model import Deadline, Rng
+from nconnect.model import Deadline, DirectMode, Rng
 from nconnect.tunnel.paths.direct import reasons
-from nconnect.tunnel.paths.direct.candidates import Mode
 from nconnect.tunnel.paths.direct.constants import (
     BACK_OFF_S,
     BASE_BYTES,
@@ -67,7 +66,7 @@ class PathTimer(IntEnum):
 class DirectPath:
     """One peer's direct path."""
 
-    def __init__(self, surroundings: Surroundings, *, now: float, rng: Rng, mode: Mode = "on") -> None:
+    def __init__(self, surroundings: Surroundings, *, now: float, rng: Rng, mode: DirectMode = "on") -> None:
         self.state = PathState.RELAY
         self.why = reasons.OFF if mode == "off" else reasons.NO_SESSION
         self.relay_is_up = True  # the owner keeps it current, as it does `relay_rtt_s`
@@ -118,7 +117,7 @@ class DirectPath:
         return self.mtu.size if self.mtu else BASE_BYTES
 
     @property
-    def mode(self) -> Mode:
+    def mode(self) -> DirectMode:
         return self._finder.mode
 
     @property
@@ -151,7 +150,7 @@ class DirectPath:
         self._probes.forget()
         self._to_relay(reasons.NO_SESSION, now)
 
-    def set_mode(self, mode: Mode, now: float) -> None:
+    def set_mode(self, mode: DirectMode, now: float) -> None:
         """The peer's `direct` setting has changed."""
         if mode == self.mode:
             return

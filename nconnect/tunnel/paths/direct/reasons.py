@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from nconnect.tunnel.paths.direct.candidates import Mode
+from nconnect.model import DirectMode
 from nconnect.wire.direct import Candidates, NatVerdict
 
 OFF = 'direct = "off" in the configuration of this device'
@@ -29,7 +29,7 @@ def slower(direct_s: float, relay_s: float) -> str:
     )
 
 
-def why_failed(mode: Mode, verdict: NatVerdict, theirs: Candidates | None, *, probed: bool) -> str:
+def why_failed(mode: DirectMode, verdict: NatVerdict, theirs: Candidates | None, *, probed: bool) -> str:
     """Why a search found nothing. `probed`: at least one probe was sent."""
     if mode == "off":
         return OFF

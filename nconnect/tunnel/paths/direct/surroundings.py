@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from math import inf
 
+from nconnect.model import DirectMode
 from nconnect.tunnel.paths.direct.budget import ProbeBudget
-from nconnect.tunnel.paths.direct.candidates import Mode, Network, own_candidates
+from nconnect.tunnel.paths.direct.candidates import Network, own_candidates
 from nconnect.tunnel.paths.direct.constants import REFLEXIVE_FRESH_S
 from nconnect.wire.direct import Candidate, Endpoint, NatVerdict
 
@@ -30,7 +31,7 @@ class Surroundings:
         self.budget = ProbeBudget()
         self._asked_at = -inf
 
-    def candidates(self, mode: Mode) -> tuple[Candidate, ...]:
+    def candidates(self, mode: DirectMode) -> tuple[Candidate, ...]:
         """What a peer with this `direct` setting is told."""
         return own_candidates(
             self.network, self.port, mode=mode, reflexive=self.reflexive, mapped=self.mapped

@@ -15,7 +15,8 @@ from math import inf
 
 from nconnect.crypto.aead import CipherSuite
 from nconnect.errors import DropReason
-from nconnect.tunnel.paths.direct.candidates import LocalAddress, Mode, Network, Route
+from nconnect.model import DirectMode
+from nconnect.tunnel.paths.direct.candidates import LocalAddress, Network, Route
 from nconnect.tunnel.paths.direct.keys import DirectKeys
 from nconnect.tunnel.paths.direct.outputs import (
     AskReflexive,
@@ -129,7 +130,7 @@ class End:
         nats: list[Nat],
         keys: DirectKeys,
         seed: int,
-        mode: Mode = "on",
+        mode: DirectMode = "on",
     ) -> None:
         self.name = name
         self.net = net
@@ -329,7 +330,7 @@ class World:
         same_lan: bool = False,
         relay_delay_s: float = 0.02,
         expires_s: float = 60.0,
-        modes: tuple[Mode, Mode] = ("on", "on"),
+        modes: tuple[DirectMode, DirectMode] = ("on", "on"),
     ) -> None:
         self.rng = random.Random(seed)
         self.clock = Clock()
