@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from lab.pictures import has_live_line, on_terminal
 from lab.process import until
 from lab.sides import Side
 from lab.traffic import SERVICE, pings, reaches
@@ -92,6 +93,17 @@ def test_what_it_does_later_works_without_root(fresh: World) -> None:
         provider.wait()
         fresh.user_side.wait(PROVIDER_PEER)
         until(lambda: pings(fresh.user, SERVER), "a ping's answer")
+
+
+def test_up_in_a_terminal_shows_the_state_after_it_gave_up_root(fresh: World) -> None:
+    """The control socket is root's, so the daemon asks itself and not the socket."""
+    with provided(fresh):
+        user = fresh.user_side
+        user.down()
+        up = fresh.user.command(user.command("up"))
+        on_terminal(
+            up, env=user.env, ends=has_live_line, key="\x03", timeout_s=60
+        )  # raises if it never shows
 
 
 def test_root_takes_back_what_a_killed_daemon_left(fresh: World) -> None:

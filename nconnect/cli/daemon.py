@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from nconnect.cli.options import ConfigOption, chosen, interface_at
 from nconnect.errors import ControlError, NetworkError, UsageError
+
+if TYPE_CHECKING:
+    from nconnect.daemon.up import OnReady
 
 STOP_TIMEOUT_S = 20.0  # guessed: a daemon removes what it set in well under one second
 DETACH_TIMEOUT_S = 30.0  # `up -d` returns after this time even if the daemon still tries to connect
@@ -33,7 +36,7 @@ def up(
     import sys
 
     from nconnect.cli import output, preflight
-    from nconnect.cli.detach import Ready, detached
+    from nconnect.cli.detach import detached
     from nconnect.cli.logs import FORMATS, log_to_stderr
     from nconnect.config.proxy import of_config
     from nconnect.io.files import config_file, paths
@@ -49,7 +52,7 @@ def up(
     path = path.absolute()  # a detached daemon leaves this folder
     persistent = keep_trying or "NOTIFY_SOCKET" in os.environ  # systemd started us: nobody reads an error
 
-    def run(is_detached: bool, on_ready: Ready, *, logs: bool = True) -> int:
+    def run(is_detached: bool, on_ready: OnReady, *, logs: bool = True) -> int:
         from nconnect.io.files.config_source import ConfigSource
 
         # First: the helper that it forks shares only what is loaded so far.
@@ -72,19 +75,19 @@ def up(
 
     if not detach:
         if output.can_move(sys.stderr) and log_format == "text":
-            return _in_terminal(checked.interface, lambda ready: run(False, ready, logs=False))
-        return run(False, lambda: None)
+            return _in_terminal(lambda on_ready: run(False, on_ready, logs=False))
+        return run(False, lambda _: None)
     if paths.is_locked(checked.interface):
         paths.acquire_lock(checked.interface)  # raises and says which process holds it
     log = paths.make_state_dir(checked.interface) / paths.log_path(checked.interface).name
-    if detached(log, lambda on_ready: run(True, on_ready), timeout_s=DETACH_TIMEOUT_S):
+    if detached(log, lambda on_ready: run(True, lambda _: on_ready()), timeout_s=DETACH_TIMEOUT_S):
         print(f"{checked.interface} is up (log: {log})")
     else:
         print(f"{checked.interface} runs, but is not up yet: see `nconnect status` (log: {log})")
     return 0
 
 
-def _in_terminal(interface: str, run: Callable[[Callable[[], None]], int]) -> int:
+def _in_terminal(run: Callable[[OnReady], int]) -> int:
     """Run with steps and a live line instead of a log."""
     import shutil
     import sys
@@ -94,7 +97,7 @@ def _in_terminal(interface: str, run: Callable[[Callable[[], None]], int]) -> in
 
     progress = Progress(sys.stderr, colour=use_colour(sys.stderr))
     progress.install()
-    live = LiveLine(progress, interface, width=shutil.get_terminal_size().columns)
+    live = LiveLine(progress, width=shutil.get_terminal_size().columns)
     try:
         return run(live.start)
     finally:

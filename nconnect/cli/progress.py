@@ -6,19 +6,22 @@ under one lock, because the live line has its own thread.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
-from typing import IO
+from collections.abc import Callable, Coroutine, Sequence
+from concurrent.futures import CancelledError
+from typing import IO, Any
 
 from nconnect.cli.output import bytes_text, ms_text
 from nconnect.cli.watch import rates_between
-from nconnect.control.client import ControlClient
 from nconnect.control.schema import Status
-from nconnect.errors import NO_LINK, ControlError
+from nconnect.errors import NO_LINK, NconnectError
+from nconnect.wire.text import visible
 
 REFRESH_S = 2.0
+_ANSWER_S = 5.0  # guessed: a busy loop answers within this time, or the line is not refreshed once
 _CLEAR_LINE = "\r\x1b[K"
 STEPS = ("node_found", "logged_in", "routes_set", "peer_up", "up")
 
@@ -125,38 +128,48 @@ def reachable(peer: str, prefixes: Sequence[str]) -> str:
 
 
 class LiveLine:
-    """Keeps the last line up to date by asking the daemon through its socket. It needs a thread, because its
-    own process answers.
+    """Keeps the last line up to date, in a thread, so that a slow terminal does not block the loop.
+
+    It asks this process, not the control socket: that is root's, and the daemon no longer is.
     """
 
-    def __init__(self, progress: Progress, interface: str, *, width: int = 80) -> None:
+    def __init__(self, progress: Progress, *, width: int = 80) -> None:
         self._progress = progress
-        self._client = ControlClient(interface)
         self._width = width
         self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="live line", daemon=True)
+        self._thread: threading.Thread | None = None
 
-    def start(self) -> None:
+    def start(self, status: Callable[[], Coroutine[Any, Any, Status]]) -> None:
+        """Begin, from the loop's thread. `status` is awaited on the loop."""
+        target, loop = self._run, asyncio.get_running_loop()
+        self._thread = threading.Thread(target=target, args=(status, loop), name="live line", daemon=True)
         self._thread.start()
 
     def stop(self) -> None:
         """Return once nothing more is written."""
         self._ended.set()
-        if self._thread.is_alive():
+        if self._thread is not None:
             self._thread.join(1.0)
         self._progress.end()
 
-    def _run(self) -> None:
+    def _run(
+        self, status: Callable[[], Coroutine[Any, Any, Status]], loop: asyncio.AbstractEventLoop
+    ) -> None:
         before: tuple[float, Status] | None = None
         while not self._ended.wait(REFRESH_S):
+            asked = status()
             try:
-                status, at = self._client.status(), time.monotonic()
-            except ControlError:
+                found = asyncio.run_coroutine_threadsafe(asked, loop).result(_ANSWER_S)
+            except (NconnectError, TimeoutError):
                 continue
-            rates = rates_between(before[1], status, at - before[0]) if before else {}
-            before = (at, status)
+            except (RuntimeError, CancelledError):  # the loop has ended
+                asked.close()
+                return
+            at = time.monotonic()
+            rates = rates_between(before[1], found, at - before[0]) if before else {}
+            before = (at, found)
             if not self._ended.is_set():
-                self._progress.show(live_text(status, rates)[: self._width - 1])
+                self._progress.show(visible(live_text(found, rates))[: self._width - 1])
 
 
 def live_text(status: Status, rates: dict[str, tuple[float, float]]) -> str:

@@ -11,12 +11,14 @@ import asyncio
 import logging
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from pathlib import Path
+from typing import Any
 
 import uvloop
 
 from nconnect.control.client import ControlClient
+from nconnect.control.schema import Status
 from nconnect.crypto.keys import Identity
 from nconnect.daemon.events import Ready
 from nconnect.daemon.node import settings_of
@@ -40,6 +42,8 @@ from nconnect.model import Config
 
 log = logging.getLogger(__name__)
 
+OnReady = Callable[[Callable[[], Coroutine[Any, Any, Status]]], None]
+
 
 def run(
     config_path: Path,
@@ -47,13 +51,13 @@ def run(
     source: ConfigSource,
     *,
     keep_trying: bool,
-    on_ready: Callable[[], None],
+    on_ready: OnReady,
 ) -> int:
     """Run the tunnel until a signal, or `nconnect down`, ends it; the exit status.
 
     Raises `NconnectError` when it cannot start; then nothing is left behind. With `keep_trying` a node that
-    cannot be reached is no reason to give up. `on_ready` is called once the interface is usable. `source` is
-    where the configuration is read from.
+    cannot be reached is no reason to give up. `on_ready` is called on the loop, with `Backend.status`, once
+    the interface is usable. `source` is where the configuration is read from.
     """
     lock = Lock(config.interface, source.helper)
     try:
@@ -143,7 +147,7 @@ def _bound_node(path: Path, config: Config) -> NodeServer | None:
 # On the loop
 
 
-async def _live(daemon: Daemon, rights: str, *, keep_trying: bool, on_ready: Callable[[], None]) -> None:
+async def _live(daemon: Daemon, rights: str, *, keep_trying: bool, on_ready: OnReady) -> None:
     """Everything, from the signals' handlers until a stop is asked for and all is taken back."""
     loop, node = asyncio.get_running_loop(), daemon.opened.node
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -169,7 +173,7 @@ async def _live(daemon: Daemon, rights: str, *, keep_trying: bool, on_ready: Cal
             await node.close()
 
 
-async def _with_host(daemon: Daemon, rights: str, *, keep_trying: bool, on_ready: Callable[[], None]) -> None:
+async def _with_host(daemon: Daemon, rights: str, *, keep_trying: bool, on_ready: OnReady) -> None:
     try:
         await daemon.proxy.look_up()
         await daemon.host_state.set_up()
@@ -186,7 +190,7 @@ async def _with_host(daemon: Daemon, rights: str, *, keep_trying: bool, on_ready
             switch_threads_soon()
             log.info("%s", rights)
             daemon.bus.publish(Ready())
-            on_ready()
+            on_ready(daemon.status)
             await daemon.waiting.stop.wait()
         finally:
             await daemon.metrics.close()

@@ -176,6 +176,7 @@ class Daemon:
             started_at=boottime(),
         )
 
+        self.status = backend.status
         runtime_files = self.runtime_files = RuntimeFiles(opened.lock, backend)
         self.metrics = Metrics(tunnel, backend.status)
 

@@ -3,18 +3,23 @@ from __future__ import annotations
 import sys
 import threading
 import types
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from nconnect.cli import preflight
+from nconnect.control.schema import Status
+from nconnect.daemon.up import OnReady
 from nconnect.errors import NetworkError
 from nconnect.io.files import paths
 from nconnect.io.files.config_source import ConfigSource
 from tests.cli.conftest import Run
-from tests.control.fake import FakeBackend, running
+from tests.control.fake import STATUS, FakeBackend, running
+
+
+async def _status() -> Status:
+    return STATUS
 
 
 @pytest.fixture
@@ -22,11 +27,9 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     """Instead of a daemon, a record of how it would have been started."""
     calls: list[dict[str, Any]] = []
 
-    def run(
-        config_path: Path, config: object, source: object, *, on_ready: Callable[[], None], **how: object
-    ) -> int:
+    def run(config_path: Path, config: object, source: object, *, on_ready: OnReady, **how: object) -> int:
         calls.append({"path": config_path, "config": config, **how})
-        on_ready()
+        on_ready(_status)
         return 0
 
     module = types.ModuleType("nconnect.daemon.up")

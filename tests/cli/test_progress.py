@@ -1,13 +1,16 @@
 from __future__ import annotations
 
+import asyncio
 import io
 import logging
+import threading
 from dataclasses import replace
 
 import pytest
 
 from nconnect.cli.progress import LiveLine, Progress, live_text, reachable
-from nconnect.control.schema import LinkStatus
+from nconnect.control.schema import LinkStatus, Status
+from nconnect.errors import HostError
 from tests.clocks import HandClock
 from tests.control.fake import STATUS
 
@@ -89,6 +92,58 @@ def test_the_live_line_says_what_matters() -> None:
     assert live_text(down, {}) == "nc0: no link to a node: no route"
 
 
+def test_the_live_line_is_refreshed_over_the_loop(
+    terminal: io.StringIO, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also after a status that cannot be had, and until it is stopped."""
+    monkeypatch.setattr("nconnect.cli.progress.REFRESH_S", 0.001)
+    live = LiveLine(Progress(terminal))
+    answered = 0
+
+    async def run() -> None:
+        enough = asyncio.Event()
+
+        async def status() -> Status:
+            nonlocal answered
+            answered += 1
+            if answered == 1:
+                raise HostError("the kernel does not answer")
+            if answered > 3:
+                enough.set()
+            why = LinkStatus("", "down", why="no \x1b[2Jroute")
+            return replace(STATUS, links=(why,))
+
+        live.start(status)
+        await enough.wait()
+
+    asyncio.run(asyncio.wait_for(run(), 20))
+    live.stop()
+    written = terminal.getvalue()
+    assert "\r\x1b[Knc0: no link to a node: no \ufffd[2Jroute\r" in written
+    assert written.endswith("\r\x1b[K")
+
+
+def test_the_live_line_ends_with_the_loop(terminal: io.StringIO, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A status that is still asked for is given up, and `stop` does not wait for it."""
+    monkeypatch.setattr("nconnect.cli.progress.REFRESH_S", 0.001)
+    live = LiveLine(Progress(terminal))
+
+    async def run() -> None:
+        asked = asyncio.Event()
+
+        async def status() -> Status:
+            asked.set()
+            await asyncio.Event().wait()
+            return STATUS
+
+        live.start(status)
+        await asked.wait()
+
+    asyncio.run(asyncio.wait_for(run(), 20))
+    live.stop()
+    assert not [thread for thread in threading.enumerate() if thread.name == "live line"]
+
+
 def test_a_live_line_that_never_began_stops(terminal: io.StringIO) -> None:
-    LiveLine(Progress(terminal), "nc0").stop()
+    LiveLine(Progress(terminal)).stop()
     assert terminal.getvalue() == ""
