@@ -66,9 +66,9 @@ class Metrics:
         peers = self._tunnel.peers.values()
         self._kept = {peer: self._kept.get(peer) or PeerHistograms() for peer in peers}
         for peer, kept in self._kept.items():
-            for lane in peer.path.lanes.all:
+            for lane in peer.relayed.lanes.all:
                 lane.round_trips = kept.round_trip
-            for queue in peer.path.queues:
+            for queue in peer.queues:
                 queue.delays = kept.queue_delay
         return {peer.name: kept for peer, kept in self._kept.items()}
 

@@ -102,7 +102,7 @@ class Waiting:
         loop = asyncio.get_running_loop()
         until = loop.time() + timeout_s
         await self.wait(peer, timeout_s)
-        self._links.leg_s(found.path.lane.link)
+        self._links.leg_s(found.relayed.lane.link)
         ping_id = self._tunnel.ping(found, self._clock())
         if ping_id is None:
             raise TimeoutError(f"there is no session with {peer}")

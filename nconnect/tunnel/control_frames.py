@@ -39,7 +39,7 @@ class ControlFrames:
         self, peer: Peer, now: float, *records: tuple[RecordKind, bytes], lane: Lane | None = None
     ) -> None:
         """Send these records as one batch, on `lane` or else the best one. Does nothing without a key."""
-        lane = lane or peer.path.lane
+        lane = lane or peer.relayed.lane
         pair = peer.session.current
         if pair is None or not pair.can_send(now):
             return
@@ -54,7 +54,7 @@ class ControlFrames:
         self._context.timer_heap.schedule(peer)
         if now >= pair.rekey_at:
             self._handshakes.initiate(peer, now)
-        self._context.outputs.append(Send(lane.dest, peer.path.prefix(header, size) + out, lane.link))
+        self._context.outputs.append(Send(lane.dest, peer.relayed.prefix(header, size) + out, lane.link))
 
     def ping(
         self, peer: Peer, now: float, lane: Lane | None = None, *records: tuple[RecordKind, bytes]
@@ -66,7 +66,7 @@ class ControlFrames:
         if not peer.can_send(now):
             self._handshakes.initiate(peer, now)
             return None
-        lane = lane or peer.path.lane
+        lane = lane or peer.relayed.lane
         ping_id = int.from_bytes(self._context.rng(8))
         if len(peer.pinged_at) >= MAX_PINGS:
             peer.pinged_at.pop(next(iter(peer.pinged_at)))
@@ -78,13 +78,13 @@ class ControlFrames:
         """Ping on each of these lanes to see whether it is alive, and tell the peer which links we have."""
         links, revision = self._path_manager.links, self._path_manager.revision
         for lane in lanes:
-            if not peer.path.several and len(links) == 1 and not revision:
+            if not peer.relayed.several and len(links) == 1 and not revision:
                 self.ping(peer, now, lane)
                 continue
             if self.ping(peer, now, lane, (RecordKind.LINKS, encode_links(revision, links))) is None:
                 return
-            peer.path.lanes.asked(lane, now)
-        if peer.path.several:
+            peer.relayed.lanes.asked(lane, now)
+        if peer.relayed.several:
             self._path_manager.watch(peer, now)
 
     def received(
@@ -118,20 +118,20 @@ class ControlFrames:
 
     def _on_pong(self, peer: Peer, body: memoryview, now: float) -> None:
         (ping_id,) = PING_BODY.unpack(body)
-        sent_at, lane = peer.pinged_at.pop(ping_id, (None, peer.path.lane))
+        sent_at, lane = peer.pinged_at.pop(ping_id, (None, peer.relayed.lane))
         if sent_at is None:
             return
         lane.took(now - sent_at)
-        if lane is peer.path.lane:
+        if lane is peer.relayed.lane:
             peer.rtt_s = now - sent_at
         self._path_manager.choose(peer, now)
         self._context.outputs.append(Pong(peer, ping_id, now - sent_at, lane.link, lane.leg_s))
 
     def _on_report(self, peer: Peer, body: memoryview, now: float, back: Lane, busy: bool) -> None:
-        for lane in (back, *peer.path.lanes.all):  # reports come back on their own lane where possible
+        for lane in (back, *peer.relayed.lanes.all):  # reports come back on their own lane where possible
             rtt_s = lane.sending.on_report(body, now, busy=busy)
             if rtt_s is not None:
-                if peer.path.several:
+                if peer.relayed.several:
                     lane.took(rtt_s)
                     self._path_manager.choose(peer, now)
                 return
@@ -143,4 +143,4 @@ class ControlFrames:
             peer.drops[DropReason.BAD_RECORD] += 1
             return
         if self._path_manager.links_told(peer, revision, links, now):
-            self.probe(peer, peer.path.lanes.used, now)
+            self.probe(peer, peer.relayed.lanes.used, now)

@@ -220,7 +220,7 @@ class Tunnel:
         """Bytes of batches sent and received over one of our links, in sessions with peers of now."""
         tx = rx = 0
         for peer in self.peers.values():
-            path = peer.path
+            path = peer.relayed
             tx += sum(lane.sending.total_bytes for lane in path.lanes.all if lane.link == link)
             rx += sum(a.total_bytes for n, a in path.lane_arrivals.items() if n % MAX_LINKS == link)
             rx += path.arrivals.total_bytes if not link else 0

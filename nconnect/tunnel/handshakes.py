@@ -110,12 +110,12 @@ class Handshakes:
         self._attempts[attempt.local_index] = peer
         self._context.outputs.append(CountersMoved())
         dest, link = (
-            peer.path.lanes.dest_to_try(peer.handshake.attempts),
+            peer.relayed.lanes.dest_to_try(peer.handshake.attempts),
             self._path_manager.link_to_try(peer.handshake.attempts),
         )
         message = boxed(peer.handshake.box, attempt.frame, self._context.rng)
         self._context.outputs.append(Send(dest, message, link))
-        if spare := peer.path.lanes.spare_dest(peer.handshake.attempts):
+        if spare := peer.relayed.lanes.spare_dest(peer.handshake.attempts):
             self._context.outputs.append(Send(spare, message, link))
         wait = HANDSHAKE_RETRY_S[min(peer.handshake.attempts, len(HANDSHAKE_RETRY_S) - 1)]
         peer.handshake.attempts += 1
@@ -194,7 +194,7 @@ class Handshakes:
         self._forget(peer.session.responded(pair))
         self.by_index[local_index] = (peer, pair)
         self._learn(peer, initiation.hello, now)
-        dest, link = peer.path.lanes.dest_of(source), self._path_manager.link_to_try(0)
+        dest, link = peer.relayed.lanes.dest_of(source), self._path_manager.link_to_try(0)
         self._context.outputs.append(Send(dest, boxed(peer.handshake.box, response, self._context.rng), link))
         self._context.outputs.append(CountersMoved())
         peer.timers.set(Timer.ERASE_KEYS, peer.session.ends_at)

@@ -1,4 +1,4 @@
-"""One peer: its settings, its keys, its path, its timers and what was counted of it."""
+"""One peer: its settings, its keys, its paths, its timers and what was counted of it."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ from enum import Enum
 from nconnect.crypto.keys import Box, Identity, dh_public_of
 from nconnect.errors import DropReason
 from nconnect.model import PeerConfig
+from nconnect.queueing.fq_codel import FairQueue
 from nconnect.tunnel.handshake import Attempt
 from nconnect.tunnel.paths.lanes import Lane
+from nconnect.tunnel.paths.path import Path
 from nconnect.tunnel.paths.relayed import RelayedPath
 from nconnect.tunnel.session import Session
 from nconnect.tunnel.shared_key import SharedKey
@@ -61,7 +63,7 @@ class Peer:
         config                                   core (the table)
         expired                                  sessions (time)
         session, handshake                       handshakes
-        path                                     paths.manager
+        relayed (over nodes), path (in use now)  paths.manager
         timers, check_at                         whoever notes an event; timer_heap
         traffic                                  send_queue, core, receiver
         doubtful, last_received_at               sessions
@@ -80,7 +82,8 @@ class Peer:
         self.dest = str(config.address)
         self.session = Session()
         self.handshake = HandshakeState(config.address.public_key, identity, last_counter)
-        self.path = RelayedPath(config.address, now)
+        self.relayed = RelayedPath(config.address, now)
+        self.path: Path = self.relayed  # what carries packets now
         self.timers = Timers()
         self.check_at = NEVER  # when the core looks at the timers
         self.traffic = Traffic()
@@ -95,6 +98,11 @@ class Peer:
     @property
     def name(self) -> str:
         return self.config.name
+
+    @property
+    def queues(self) -> list[FairQueue[bytearray]]:
+        """All queues that may hold something, whichever path is in use."""
+        return self.relayed.queues
 
     def can_send(self, now: float) -> bool:
         """Whether there is a key to send under."""
@@ -126,7 +134,7 @@ class Peer:
     def all_drops(self) -> dict[str, int]:
         """Drops by reason's name, the queue's included, in the order of `DropReason`."""
         total = Counter(self.drops)
-        for queue in self.path.queues:
+        for queue in self.queues:
             total[DropReason.QUEUE_FULL] += queue.full_drops
             total[DropReason.QUEUE_DELAY] += queue.delay_drops
         return {reason.value: total[reason] for reason in DropReason if total[reason]}

@@ -115,7 +115,7 @@ class BatchReceiver:
             peer.drops[size] += 1
             return []
         # Authentic from here on. Which lane it came by, and which one leads back.
-        path = peer.path
+        path = peer.relayed
         if number or path.several:
             arrivals, back = self._sessions.path_manager.heard_on(peer, number, now)
         else:

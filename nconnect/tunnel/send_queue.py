@@ -114,7 +114,7 @@ class SendQueue:
             peer, scheduler.striped, arena, now, limit + STRIPE_RECORD_BYTES, STRIPE_RECORD_BYTES
         )
         if packets:
-            put_stripe(arena, peer.path.next_stripe(), scheduler.wait_s(now))
+            put_stripe(arena, peer.relayed.next_stripe(), scheduler.wait_s(now))
         return size, packets
 
     def next_send_at(self, now: float) -> float:

@@ -104,8 +104,8 @@ class Sessions:
         if peer.shared_key.is_peers(now):
             age_s = int(now - peer.shared_key.seen_at)
             self.control_frames.send(peer, now, (RecordKind.SHARED_KEY, SHARED_KEY_BODY.pack(age_s)))
-        if peer.path.several:
-            self.control_frames.probe(peer, peer.path.lanes.used, now)
+        if peer.relayed.several:
+            self.control_frames.probe(peer, peer.relayed.lanes.used, now)
 
     # What happened to us
 
@@ -115,7 +115,7 @@ class Sessions:
             for peer in peers:
                 self.path_manager.pair(peer, now)
                 if peer.can_send(now):
-                    self.control_frames.probe(peer, peer.path.lanes.used, now)
+                    self.control_frames.probe(peer, peer.relayed.lanes.used, now)
 
     def link_up(self, peers: Iterable[Peer], now: float) -> None:
         """A link came up: what was sent while it was down is lost, so try again now."""
@@ -178,12 +178,12 @@ class Sessions:
         elif timer is Timer.PERSISTENT_KEEPALIVE:
             peer.timers.set(Timer.PERSISTENT_KEEPALIVE, now + PERSISTENT_KEEPALIVE_S)
             if self.can_send(peer, now):
-                self.control_frames.probe(peer, peer.path.lanes.used, now)
+                self.control_frames.probe(peer, peer.relayed.lanes.used, now)
         elif timer is Timer.LANES:
             self._look_at_lanes(peer, now)
         elif timer is Timer.REORDER:
-            self.outputs.append(Deliver(peer.dest, tuple(peer.path.overdue(now))))
-            peer.timers.set(Timer.REORDER, peer.path.overdue_at())
+            self.outputs.append(Deliver(peer.dest, tuple(peer.relayed.overdue(now))))
+            peer.timers.set(Timer.REORDER, peer.relayed.overdue_at())
         elif timer is Timer.ERASE_KEYS:
             if not self.handshakes.erase_old(peer, now):
                 self._lose(peer, now, f"the keys shared with {peer.name} are too old")

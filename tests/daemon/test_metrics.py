@@ -28,7 +28,8 @@ def tunnel_of(*names: str) -> Any:
 class _Peer:
     def __init__(self, name: str, lanes: list[Any], queues: list[Any]) -> None:
         self.name = name
-        self.path = SimpleNamespace(queues=queues, lanes=SimpleNamespace(all=lanes))
+        self.queues = queues
+        self.relayed = SimpleNamespace(lanes=SimpleNamespace(all=lanes))
 
 
 def made(tunnel: Any) -> Metrics:
@@ -45,7 +46,7 @@ def test_it_serves_what_was_counted() -> None:
         metrics = made(tunnel)
         await metrics.listen(MetricsConfig("127.0.0.1", 0))
         try:
-            tunnel.peers["laptop"].path.lanes.all[0].round_trips.observe(0.01)
+            tunnel.peers["laptop"].relayed.lanes.all[0].round_trips.observe(0.01)
             url = f"http://127.0.0.1:{metrics.port}"
             answer = await request("GET", f"{url}/metrics", timeout_s=5)
             assert answer.status == 200
@@ -64,9 +65,9 @@ def test_a_new_lane_counts_into_the_same_histogram() -> None:
     tunnel = tunnel_of("laptop")
     metrics = made(tunnel)
     first = metrics._histograms()["laptop"]
-    tunnel.peers["laptop"].path.lanes.all.append(SimpleNamespace(round_trips=None))
+    tunnel.peers["laptop"].relayed.lanes.all.append(SimpleNamespace(round_trips=None))
     assert metrics._histograms()["laptop"] is first
-    assert tunnel.peers["laptop"].path.lanes.all[1].round_trips is first.round_trip
+    assert tunnel.peers["laptop"].relayed.lanes.all[1].round_trips is first.round_trip
     tunnel.peers["laptop"] = _Peer("laptop", [], [])
     assert metrics._histograms()["laptop"] is not first
 

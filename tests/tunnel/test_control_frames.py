@@ -25,7 +25,7 @@ def test_unanswered_pings_are_bounded() -> None:
 
 def test_the_newest_list_of_links_counts_in_whatever_order_they_come() -> None:
     sim, user, provider = connected()
-    lanes = provider.peer(user).path.lanes
+    lanes = provider.peer(user).relayed.lanes
     assert dict(lanes.theirs) == {0: 0}, "who has one link says nothing of it"
     sim.in_flight.clear()
     user.tunnel.set_links({0: 5, 2: 7}, sim.now)
@@ -45,12 +45,12 @@ def test_the_newest_list_of_links_counts_in_whatever_order_they_come() -> None:
 
 def test_a_list_of_links_that_is_none_is_counted_and_changes_nothing() -> None:
     sim, user, provider = connected()
-    lanes = dict(provider.peer(user).path.lanes.theirs)
+    lanes = dict(provider.peer(user).relayed.lanes.theirs)
     batch = RECORD_HEADER.pack(3 | RecordKind.LINKS << 24) + b"\xff" * 3
     sim.inject(str(user.address), str(provider.address), sealed_by(user, provider, batch))
     sim.run(0.001)
     assert count(provider, "bad_record") == 1
-    assert dict(provider.peer(user).path.lanes.theirs) == lanes
+    assert dict(provider.peer(user).relayed.lanes.theirs) == lanes
     assert passes(sim, user, provider)
 
 

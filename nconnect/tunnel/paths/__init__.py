@@ -51,16 +51,15 @@ is a congestion control of its own: packets are IP, and their own protocols have
 `direct` is the pure machine of a direct path over UDP: it finds, judges and leaves one. It is not yet a
 `path.Path`, and nothing calls it.
 
-To add a kind of path, as a direct one over UDP or TCP. `path.Path` has what every path has; where other
-modules use what only `relayed.RelayedPath` has (`lanes`, `lane_arrivals`, stripes), they need a seam first:
-`core`, `receiver`, `send_queue`, `sessions`, `handshakes`, `control_frames`, `manager`, and the daemon's
-metrics. Then:
+To add a kind of path: `path.Path` has what every path has. `peer.path` is the path that carries packets now:
+the data lane asks only what `Path` has. `peer.relayed` is always there: handshakes, control frames and links
+are its business, and so is what comes in over a node. Then:
 
 1. a module beside `relayed`, with a subclass of `path.Path`: its framing (`prefix`, `split`), and how large
    a batch may be and what must be cut (`batch_bytes`, `unit`, `suited`). `manager.greeted` sets `features`
    and `batch_bytes` from the peer's handshake: a path's own bound is the smaller one. One lane will do;
-2. `peer.Peer.path` is the path that carries now; `peer.Peer` makes a relayed one. A peer that has several
-   keeps them beside it, and `manager.PathManager` chooses: it knows when one came, died or is quicker;
+2. a part of `peer.Peer` beside `relayed`, and the choice in `manager.PathManager`, which alone sets
+   `peer.path`: it knows when one came, died or is quicker;
 3. a way in: what arrives on its socket is split by its framing, and goes on where
    `receiver.BatchReceiver.receive` has found the key pair. The frame's lane number says by which path it
    came; `manager.heard_on` takes it modulo 64 today;

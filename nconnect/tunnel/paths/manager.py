@@ -1,7 +1,8 @@
 """Which lane each peer's traffic takes, as links come and go on either side. Pure.
 
-The only module that changes `Peer.path`. `paths.lanes` says what a lane is and when it is dead, and
-`paths.scheduler` distributes flows over several; this joins the two so that no flow overtakes itself.
+The only module that changes `Peer.path` and `Peer.relayed`. `paths.lanes` says what a lane is and when it is
+dead, and `paths.scheduler` distributes flows over several; this joins the two so that no flow overtakes
+itself.
 """
 
 from __future__ import annotations
@@ -43,14 +44,14 @@ class PathManager:
 
     def pair(self, peer: Peer, now: float, theirs: Mapping[int, int] | None = None) -> None:
         """Use the lanes between our links and the peer's: `theirs`, or what is known of them."""
-        lanes = peer.path.lanes
+        lanes = peer.relayed.lanes
         left = lanes.pair(self.links, lanes.theirs if theirs is None else theirs, now)
-        peer.path.several = len(lanes.used) > 1
+        peer.relayed.several = len(lanes.used) > 1
         self._leave(peer, left, now)
 
     def greeted(self, peer: Peer, hello: Hello, now: float) -> None:
         """A handshake has told what the peer takes, and which links it has: no tags, and no revision yet."""
-        path = peer.path
+        path = peer.relayed
         path.links_revision = -1
         known = path.lanes.theirs
         self.pair(peer, now, {k: known.get(k, 0) for k in range(MAX_LINKS) if (hello.links or 1) >> k & 1})
@@ -60,7 +61,7 @@ class PathManager:
 
     def links_told(self, peer: Peer, revision: int, links: Mapping[int, int], now: float) -> bool:
         """The peer's list of its links came; whether that changed anything."""
-        path = peer.path
+        path = peer.relayed
         if revision <= path.links_revision:
             return False
         path.links_revision = revision
@@ -77,53 +78,53 @@ class PathManager:
 
     def spread_out(self, peer: Peer, now: float) -> Scheduler:
         """From now on each flow has a lane of its own, until one lane is enough again."""
-        if not peer.path.stripe_number:  # a new start, or a wrap: the peer must not take it for a late one
-            peer.path.stripe_number = int.from_bytes(self._rng(4))
-        peer.path.scheduler = Scheduler(peer.path.lanes, now)
+        if not peer.relayed.stripe_number:  # a new start, or a wrap: the peer must not take it for a late one
+            peer.relayed.stripe_number = int.from_bytes(self._rng(4))
+        peer.relayed.scheduler = Scheduler(peer.relayed.lanes, now)
         self.watch(peer, now)
-        return peer.path.scheduler
+        return peer.relayed.scheduler
 
     def heard_on(self, peer: Peer, number: int, now: float) -> tuple[Arrivals, Lane]:
         """A batch came on the peer's lane `number`: what has arrived on it, and the lane that leads back."""
         number %= MAX_LINKS * MAX_LINKS
-        back = peer.path.lanes.of_peer_number(number, now)
+        back = peer.relayed.lanes.of_peer_number(number, now)
         if back.heard(now):
             self.choose(peer, now)
-        arrivals = peer.path.arrivals
+        arrivals = peer.relayed.arrivals
         if number:
-            arrivals = peer.path.lane_arrivals.get(number) or peer.path.lane_arrivals.setdefault(
+            arrivals = peer.relayed.lane_arrivals.get(number) or peer.relayed.lane_arrivals.setdefault(
                 number, Arrivals()
             )
-        return arrivals, back if back.link in self.links else peer.path.lane
+        return arrivals, back if back.link in self.links else peer.relayed.lane
 
     def choose(self, peer: Peer, now: float) -> None:
         """Choose the best lane anew; flows that continue on another one must not overtake themselves."""
-        old = peer.path.lane
-        peer.path.lanes.choose()
-        new = peer.path.lane = peer.path.lanes.best
+        old = peer.relayed.lane
+        peer.relayed.lanes.choose()
+        new = peer.relayed.lane = peer.relayed.lanes.best
         if new is not old:
             new.pinned_hold.add(old, new, now)
-            if peer.path.scheduler is None and not new.pinned_hold.is_over(now):
+            if peer.relayed.scheduler is None and not new.pinned_hold.is_over(now):
                 self.spread_out(peer, now)
 
     def judge(self, peer: Peer, now: float) -> list[Lane]:
         """Leave the lanes that are dead; returns those that should be pinged."""
-        ask, died = peer.path.lanes.judge(now)
+        ask, died = peer.relayed.lanes.judge(now)
         self._leave(peer, died, now)
         return ask
 
     def close_up(self, peer: Peer, now: float) -> None:
         """After `judge` and its pings: go back to one lane if that is enough, else look again soon."""
-        if peer.path.scheduler is not None and peer.path.scheduler.close_up(now):
-            peer.path.scheduler = None
-        if peer.path.scheduler is not None or peer.path.lanes.is_watching():
+        if peer.relayed.scheduler is not None and peer.relayed.scheduler.close_up(now):
+            peer.relayed.scheduler = None
+        if peer.relayed.scheduler is not None or peer.relayed.lanes.is_watching():
             peer.timers.set(Timer.LANES, now + QUIET_S)
 
     def _leave(self, peer: Peer, lanes: Iterable[Lane], now: float) -> None:
         """Stop using these lanes."""
-        peer.path.lane = peer.path.lanes.best
+        peer.relayed.lane = peer.relayed.lanes.best
         for lane in lanes:
-            if peer.path.scheduler is None and lane.queue:
+            if peer.relayed.scheduler is None and lane.queue:
                 self.spread_out(peer, now)
-            if peer.path.scheduler is not None:
-                peer.path.scheduler.hand_over(lane, now)
+            if peer.relayed.scheduler is not None:
+                peer.relayed.scheduler.hand_over(lane, now)

@@ -25,7 +25,7 @@ def test_a_silent_lane_hands_its_flows_over_without_a_handshake() -> None:
     assert {int.from_bytes(r[HEADER : HEADER + 2]) for r in provider.delivered[before:]} == set(range(8))
     assert user.peer(provider).session.current is sessions
     assert not user.lost()
-    dead = [lane for lane in user.peer(provider).path.lanes.used if lane.dead]
+    dead = [lane for lane in user.peer(provider).relayed.lanes.used if lane.dead]
     assert [lane.link for lane in dead] == [0]
 
 
@@ -34,7 +34,7 @@ def test_flows_are_handed_over_within_a_second_of_the_lane_being_found_dead() ->
     user, provider = joined(net, 4, 4)
     load = Load(user, provider, 12, 60_000)
     load.run(net, 2)
-    cut_at, lane = net.now, user.peer(provider).path.lanes.used[2]
+    cut_at, lane = net.now, user.peer(provider).relayed.lanes.used[2]
     net.paths[2, 2].cut = True
     while not lane.dead:
         load.run(net, 0.02)
@@ -56,10 +56,10 @@ def test_one_link_costs_nothing_more() -> None:
         load.run(net, 0.1)
         assert peer.path.scheduler is None
         assert not peer.timers.is_set(Timer.LANES)
-    assert [(lane.link, lane.number) for lane in peer.path.lanes.all] == [(0, 0)]
-    assert peer.path.stripe_number == 0
-    assert provider.peer(user).path.links_revision == -1
-    assert not provider.peer(user).path.lane_arrivals
+    assert [(lane.link, lane.number) for lane in peer.relayed.lanes.all] == [(0, 0)]
+    assert peer.relayed.stripe_number == 0
+    assert provider.peer(user).relayed.links_revision == -1
+    assert not provider.peer(user).relayed.lane_arrivals
 
 
 def test_a_dead_lane_that_lives_again_is_used_again() -> None:
@@ -71,7 +71,7 @@ def test_a_dead_lane_that_lives_again_is_used_again() -> None:
     load.run(net, 2)
     net.paths[0, 0].cut = False
     load.run(net, 5)
-    assert not any(lane.dead for lane in user.peer(provider).path.lanes.used)
+    assert not any(lane.dead for lane in user.peer(provider).relayed.lanes.used)
     assert load.run(net, 2) > 1.5 * RATE
 
 
@@ -84,8 +84,8 @@ def test_a_link_that_goes_down_takes_nothing_with_it() -> None:
     user.tunnel.set_links({1: 2}, net.now)
     user.drain()
     net.run(0.3)
-    assert [lane.link for lane in user.peer(provider).path.lanes.used] == [1, 1]
-    assert {lane.number for lane in provider.peer(user).path.lanes.used} == {1, 9}
+    assert [lane.link for lane in user.peer(provider).relayed.lanes.used] == [1, 1]
+    assert {lane.number for lane in provider.peer(user).relayed.lanes.used} == {1, 9}
     before = len(provider.delivered)
     assert load.run(net, 1.5) > 0.7 * RATE
     assert {int.from_bytes(r[HEADER : HEADER + 2]) for r in provider.delivered[before:]} == set(range(4))
@@ -128,7 +128,7 @@ def test_a_peer_whose_only_link_is_a_spare_one_is_found(user_link: int, provider
     user, provider = joined(net, *links, only=True)
     assert user.peer(provider).session.current is not None
     assert net.now - started < 3.5
-    assert {lane.number for lane in provider.peer(user).path.lanes.used} == {
+    assert {lane.number for lane in provider.peer(user).relayed.lanes.used} == {
         provider_link * MAX_LINKS + user_link
     }
 
@@ -138,8 +138,8 @@ def test_a_peer_learns_that_the_spare_link_has_gone_and_another_is_back() -> Non
     user, provider = joined(net, 1, 1, only=True)
     user.tunnel.set_links({0: 1, 1: 2}, net.now)
     user.drain()
-    assert net.run(1, lambda: provider.peer(user).path.lanes.theirs == {0: 1, 1: 2})
+    assert net.run(1, lambda: provider.peer(user).relayed.lanes.theirs == {0: 1, 1: 2})
     user.tunnel.set_links({0: 1}, net.now)
     user.drain()
-    assert net.run(1, lambda: provider.peer(user).path.lanes.theirs == {0: 1})
+    assert net.run(1, lambda: provider.peer(user).relayed.lanes.theirs == {0: 1})
     assert not user.lost()

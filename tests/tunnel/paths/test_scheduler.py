@@ -31,7 +31,7 @@ def test_a_bulk_flow_is_striped_over_four_lanes_and_arrives_in_order() -> None:
     assert load.run(net, 3) > 2.5 * RATE
     got = numbers(provider)[0]
     assert got == sorted(got)
-    assert provider.peer(user).path.striped.held_bytes < 1 << 20
+    assert provider.peer(user).relayed.striped.held_bytes < 1 << 20
 
 
 def test_many_flows_are_pinned_and_use_all_lanes() -> None:
