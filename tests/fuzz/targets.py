@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from tests.fuzz import frames, packets, services, sessions, values, wire
+from tests.fuzz import frames, packets, services, sessions, streams, values, wire
 
 Target = Callable[[bytes], None]
 PARSERS: tuple[Target, ...] = (
@@ -24,6 +24,6 @@ PARSERS: tuple[Target, ...] = (
 MACHINES: tuple[Target, ...] = (
     sessions.handshake_machine, sessions.session_machine, sessions.message_machine, sessions.replay_windows,
     sessions.noise_messages, services.node_machine, services.link_machine, services.control_machine,
-    services.invitation_machine,
+    services.invitation_machine, streams.stream_opening,
 )  # fmt: skip
 TARGETS: dict[str, Target] = {target.__name__: target for target in (*PARSERS, *MACHINES)}
