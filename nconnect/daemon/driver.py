@@ -15,6 +15,7 @@ import errno
 import os
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 
 from nconnect.daemon.events import ConfigChanged
 from nconnect.daemon.inflow import TURN_PACKETS, Inflow
@@ -22,12 +23,13 @@ from nconnect.daemon.seams import Device, DriverLink
 from nconnect.errors import DropReason
 from nconnect.host.offered import provides
 from nconnect.io.clock import boottime
+from nconnect.io.net.datagrams import DatagramSocket
 from nconnect.ip import offload
 from nconnect.ip.gro import MAX_DATAGRAM_BYTES, NO_RECORD, Run
 from nconnect.ip.packet import IPV4_HEADER_BYTES
 from nconnect.tunnel.constants import BATCH_BYTES, MAX_BATCH_BYTES
 from nconnect.tunnel.core import SEAL_BYTES, Tunnel
-from nconnect.tunnel.outputs import Deliver, Output, Send, SessionUp
+from nconnect.tunnel.outputs import Deliver, Output, Send, SendDatagram, SessionUp
 from nconnect.tunnel.peer import Peer
 from nconnect.tunnel.receiver import no_leg
 from nconnect.tunnel.timers import NEVER
@@ -42,6 +44,7 @@ from nconnect.wire.tunnel import (
 
 # Measured on two cores: fewer packets a turn cost rate when UDP floods, more let the links wait over 1 ms.
 TUN_BUDGET_PACKETS = 256
+DATAGRAM_RUNS = 64  # guessed: 64 KiB each at most, read in one turn of the loop
 PROMPT_BYTES = 2048  # a message that small holds a packet or two, not a transfer
 SPARSE_S = 0.001  # guessed: a small packet so long after the last turn is alone
 FLOOD_PACKETS = 128  # guessed: flows that are answered come as super-packets, so many do not fill a turn
@@ -67,9 +70,10 @@ class Driver:
         loop: asyncio.AbstractEventLoop,
         clock: Callable[[], float] = boottime,
         leg_s: Callable[[int], float | None] = no_leg,
+        datagrams: Mapping[int, DatagramSocket] = MappingProxyType({}),
     ) -> None:
         """`links` by number. `publish` takes the core's outputs that are no packets. `leg_s`: a link's round
-        trip to its node."""
+        trip to its node. `datagrams`: the sockets of direct paths, by IP version."""
         self.drops: Counter[DropReason] = Counter()
         self._device = device
         self._tunnel = tunnel
@@ -80,6 +84,7 @@ class Driver:
         self._loop = loop
         self._clock = clock
         self._leg_s = leg_s
+        self._datagrams = dict(datagrams)
         self._arena = bytearray(MAX_BATCH_BYTES)
         self._arena_view = memoryview(self._arena)
         self._run = Run(self._arena)
@@ -96,12 +101,15 @@ class Driver:
     def start(self) -> None:
         """Begin to read the TUN, and to keep the core's timers."""
         self.read_on()
+        self._read_datagrams()
         self.drain()
 
     def stop(self) -> None:
         """Read no more, and tell the peers that we go; device and links stay open."""
         for fd in self._device.fds:
             self._loop.remove_reader(fd)
+        for datagrams in self._datagrams.values():
+            self._loop.remove_reader(datagrams.fileno())
         if self._timer is not None:
             self._timer.cancel()
         self._inflow = Inflow()  # nothing is written after this
@@ -269,6 +277,30 @@ class Driver:
         else:
             self.drain()
 
+    def set_datagrams(self, datagrams: Mapping[int, DatagramSocket]) -> None:
+        """Use these sockets for direct paths from now on, by IP version; the old ones may then be closed."""
+        for old in self._datagrams.values():
+            self._loop.remove_reader(old.fileno())
+        self._datagrams = dict(datagrams)
+        self._read_datagrams()
+
+    def _read_datagrams(self) -> None:
+        for datagrams in self._datagrams.values():
+            self._loop.add_reader(datagrams.fileno(), self._on_datagrams, datagrams)
+
+    def _on_datagrams(self, datagrams: DatagramSocket) -> None:
+        """Read what has come from peers by a direct path."""
+        now = self._clock()
+        for source, run, segment in datagrams.receive(DATAGRAM_RUNS):
+            packets = self._tunnel.receive_datagrams(source, run, segment, self._opened, now)
+            self._write(packets)
+        self.drain()
+
+    def _send_datagram(self, output: SendDatagram) -> None:
+        datagrams = self._datagrams.get(output.to.address.version)
+        if datagrams is not None:
+            datagrams.send(output.to, output.parts, output.segment, ttl=output.ttl)
+
     def _write_in_turns(self, source: str, packets: Sequence[memoryview]) -> None:
         """Write what this turn of the loop has room for; the rest waits, and sources take turns."""
         if not self._inflow.holds(source):
@@ -346,6 +378,8 @@ class Driver:
             if isinstance(output, Send):
                 # A busy link too: it keeps a little, and its keys could not be renewed otherwise.
                 self._send(output)
+            elif isinstance(output, SendDatagram):
+                self._send_datagram(output)
             elif isinstance(output, Deliver):
                 self._write_in_turns(output.source, output.packets)
             else:

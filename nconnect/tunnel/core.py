@@ -27,16 +27,20 @@ from collections.abc import Callable, Iterable, Mapping
 
 from nconnect.crypto.aead import TAG_BYTES
 from nconnect.crypto.keys import Identity
+from nconnect.errors import DropReason
 from nconnect.model import Buffer, Deadline, DirectMode, NknAddress, PeerConfig, Rng
 from nconnect.tunnel.allowed_ips import AllowedIps
 from nconnect.tunnel.constants import QUESTION_S
 from nconnect.tunnel.outputs import Context, Output, Settings
+from nconnect.tunnel.paths.direct.path import DirectPath
+from nconnect.tunnel.paths.direct.surroundings import Surroundings
 from nconnect.tunnel.paths.lanes import Lane
 from nconnect.tunnel.peer import Peer
 from nconnect.tunnel.receiver import BatchReceiver
 from nconnect.tunnel.send_queue import SendQueue
 from nconnect.tunnel.sessions import Sessions
 from nconnect.tunnel.timers import NEVER, Timer
+from nconnect.wire.direct import Endpoint
 from nconnect.wire.tunnel import MAX_LINKS, RECORD_HEADER_BYTES, VIRTIO_HEADER_BYTES, Feature
 
 SEAL_BYTES = TAG_BYTES  # what a sealed batch is longer than the batch
@@ -57,14 +61,17 @@ class Tunnel:
         rng: Rng,
         wall_clock_ns: Callable[[], int],
         counters: Mapping[str, int] | None = None,
+        surroundings: Surroundings | None = None,
     ) -> None:
-        """`counters` is what `counters()` gave when the last run ended."""
+        """`counters` is what `counters()` gave when the last run ended.
+
+        `surroundings`: what direct paths share; None: there are none, whatever the configuration says.
+        """
         self.settings = settings
         self.routes: AllowedIps[Peer] = AllowedIps()
         self.peers: dict[str, Peer] = {}  # by bare NKN address
-        self._identity = identity
         self._stored = dict(counters or {})
-        context = Context(identity, address, settings, rng, wall_clock_ns)
+        context = self._context = Context(identity, address, settings, rng, wall_clock_ns, surroundings)
         self.outputs = context.outputs
         self._sessions = Sessions(context, self._stored.get("self", 0))
         queue = self._send_queue = SendQueue(self._sessions)
@@ -99,7 +106,8 @@ class Tunnel:
                 fresh[dest] = old
             else:
                 counter = old.handshake.last_counter if old else self._stored.get(dest, 0)
-                fresh[dest] = Peer(config, self._identity, now, last_counter=counter)
+                direct = self._direct_path(config, now)
+                fresh[dest] = Peer(config, self._context.identity, now, last_counter=counter, direct=direct)
         by_dest = {str(config.address): config for config in configs}
         for dest, peer in self.peers.items():
             if fresh.get(dest) is not peer:
@@ -119,6 +127,13 @@ class Tunnel:
             elif not peer.expired and not peer.timers.is_set(Timer.PERSISTENT_KEEPALIVE):
                 peer.timers.set(Timer.PERSISTENT_KEEPALIVE, now)
             self._sessions.timer_heap.schedule(peer)
+
+    def _direct_path(self, config: PeerConfig, now: float) -> DirectPath | None:
+        surroundings = self._context.surroundings
+        if surroundings is None:
+            return None
+        mode = config.direct or self.settings.direct
+        return DirectPath(surroundings, now=now, rng=self._context.rng, mode=mode)
 
     def peer_named(self, name: str) -> Peer | None:
         return next((peer for peer in self.peers.values() if peer.name == name), None)
@@ -188,6 +203,30 @@ class Tunnel:
             self._sessions.timer_heap.schedule(peer)
         if now >= pair.rekey_at:
             self._sessions.handshakes.initiate(peer, now)
+
+    # Data lane: from the network, by UDP
+
+    def receive_datagrams(
+        self, source: Endpoint, run: memoryview, segment: int, out: memoryview, now: float
+    ) -> list[memoryview]:
+        """Take datagrams of `segment` bytes each (the last may be shorter) that came in a row from `source`.
+
+        The packets for the TUN in them; `received` is to be called once they are written, as after `receive`.
+        """
+        self.drops[DropReason.NO_SESSION] += -(-len(run) // segment)
+        return []
+
+    def network_changed(self, now: float) -> None:
+        """This device's addresses or default route have changed, and `Surroundings` knows it."""
+        for peer in self.peers.values():
+            if peer.direct is not None:
+                peer.direct.network_changed(now)
+
+    def candidates_changed(self, now: float) -> None:
+        """A STUN server or the router has answered, and `Surroundings` knows it."""
+        for peer in self.peers.values():
+            if peer.direct is not None:
+                peer.direct.candidates_changed(now)
 
     # Control lane
 

@@ -10,8 +10,10 @@ from nconnect.crypto.aead import CipherSuite
 from nconnect.crypto.keys import Identity
 from nconnect.model import DirectMode, NknAddress, Rng
 from nconnect.tunnel.constants import REKEY_AFTER_S
+from nconnect.tunnel.paths.direct.surroundings import Surroundings
 from nconnect.tunnel.peer import Peer
 from nconnect.tunnel.timer_heap import TimerHeap
+from nconnect.wire.direct import Endpoint
 from nconnect.wire.tunnel import Feature
 
 
@@ -35,6 +37,31 @@ class Send:
     dest: str
     payload: bytes
     link: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class SendDatagram:
+    """Send these parts, one after another, by UDP: as datagrams of `segment` bytes, or as one if that is 0.
+
+    `ttl`: the IP hop limit; None is the system's.
+    """
+
+    to: Endpoint
+    parts: tuple[bytes, ...]
+    segment: int = 0
+    ttl: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class AskReflexive:
+    """Ask the STUN servers from the data socket; `Surroundings.set_reflexive` takes the answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class DirectChanged:
+    """The peer's direct path is in another state, or there is another reason why it is not used."""
+
+    peer: Peer
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +119,19 @@ class CountersMoved:
     """`counters()` has changed and should be stored, so that old handshakes stay refused."""
 
 
-Output = Send | SessionUp | SessionLost | ExpiryChanged | Pong | Visitor | Deliver | CountersMoved
+Output = (
+    Send
+    | SendDatagram
+    | AskReflexive
+    | DirectChanged
+    | SessionUp
+    | SessionLost
+    | ExpiryChanged
+    | Pong
+    | Visitor
+    | Deliver
+    | CountersMoved
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,5 +143,6 @@ class Context:
     settings: Settings
     rng: Rng
     wall_clock_ns: Callable[[], int]
+    surroundings: Surroundings | None = None  # of direct paths; None: there are none
     outputs: deque[Output] = field(default_factory=deque)
     timer_heap: TimerHeap = field(default_factory=TimerHeap)

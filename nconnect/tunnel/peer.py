@@ -10,6 +10,7 @@ from nconnect.errors import DropReason
 from nconnect.model import PeerConfig
 from nconnect.queueing.fq_codel import FairQueue
 from nconnect.tunnel.handshake import Attempt
+from nconnect.tunnel.paths.direct.path import DirectPath
 from nconnect.tunnel.paths.lanes import Lane
 from nconnect.tunnel.paths.path import Path
 from nconnect.tunnel.paths.relayed import RelayedPath
@@ -64,6 +65,7 @@ class Peer:
         expired                                  sessions (time)
         session, handshake                       handshakes
         relayed (over nodes), path (in use now)  paths.manager
+        direct (over UDP; None: not possible)    core
         timers, check_at                         whoever notes an event; timer_heap
         traffic                                  send_queue, core, receiver
         doubtful, last_received_at               sessions
@@ -73,7 +75,15 @@ class Peer:
         drops                                    whoever refuses something
     """
 
-    def __init__(self, config: PeerConfig, identity: Identity, now: float, *, last_counter: int = 0) -> None:
+    def __init__(
+        self,
+        config: PeerConfig,
+        identity: Identity,
+        now: float,
+        *,
+        last_counter: int = 0,
+        direct: DirectPath | None = None,
+    ) -> None:
         """`last_counter`: of the peer's newest initiation that was ever accepted.
 
         Raises ValueError when the peer's public key is no point of the curve.
@@ -83,6 +93,7 @@ class Peer:
         self.session = Session()
         self.handshake = HandshakeState(config.address.public_key, identity, last_counter)
         self.relayed = RelayedPath(config.address, now)
+        self.direct = direct
         self.path: Path = self.relayed  # what carries packets now
         self.timers = Timers()
         self.check_at = NEVER  # when the core looks at the timers

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from ipaddress import IPv4Address
+
 import pytest
 
 from nconnect.crypto.aead import CipherSuite
+from nconnect.errors import DropReason
 from nconnect.tunnel.peer import PeerState
+from nconnect.wire.direct import Endpoint
 from tests.sim.network import Faults, Simulation, ip, packet, pair
 
 SUITES = list(CipherSuite)
@@ -56,3 +60,12 @@ def test_three_days_of_rekeys_lose_nothing() -> None:
     sim.run(1)
     assert len(provider.delivered) == count
     assert user.lost() == []
+
+
+def test_without_surroundings_there_is_no_direct_path() -> None:
+    user, provider = pair(Simulation())
+    assert user.peer(provider).direct is None
+    run = memoryview(bytes(100))
+    source = Endpoint(IPv4Address("203.0.113.1"), 41641)
+    assert user.tunnel.receive_datagrams(source, run, 60, user.opened, 1000.0) == []
+    assert user.tunnel.drops[DropReason.NO_SESSION] == 2

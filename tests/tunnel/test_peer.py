@@ -15,6 +15,7 @@ WRITERS = {
     "handshake": {"handshakes"},
     "path": {"manager"},
     "relayed": {"manager"},
+    "direct": {"core"},
     "traffic": {"send_queue", "core", "receiver"},
     "config": {"core"},
     "check_at": {"timer_heap"},
