@@ -13,6 +13,7 @@ from lab.netns import LabError
 from lab.ping import first_reply
 from lab.sides import RPC_PORT, WS_PORT, Node, Side
 from lab.world import NODE_HOST, PROVIDER_PEER, SEED_RPC, USER_PEER, WAN_INTERFACE
+from nconnect.model import DirectMode
 
 SERVICES = ",".join(
     [f"{port}/tcp" for port in (IPERF_PORT, CHAT_PORT, TOKEN_PORT)]
@@ -98,15 +99,22 @@ class NconnectOverTls(Nconnect):
         return f"https://{NODE_HOST}:{TLS_PORT}#sha256={node.status()['fingerprint']}"
 
 
-def configure(provider: Side, user: Side, cipher: str, seed: str = SEED_RPC) -> None:
-    """Make two sides that know one another, with the bench's servers as the provider's services."""
+def configure(
+    provider: Side, user: Side, cipher: str, seed: str = SEED_RPC, *, direct: DirectMode = "off"
+) -> None:
+    """Make two sides that know one another, with the bench's servers as the provider's services.
+
+    The bed's cable is a direct path, which only those who measure it may find.
+    """
     for side, address, name, more in (
         (provider, "10.86.0.1/24,fd86::1/64", PROVIDER_PEER, ["--service", SERVICES]),
         (user, "10.86.0.2/24,fd86::2/64", USER_PEER, []),
     ):
         side.nconnect("init", "--identifier", name, "--address", address, "--seed-rpc", seed, *more)
         text = side.config.read_text()
-        side.config.write_text(text.replace("[interface]\n", f'[interface]\ncipher = "{cipher}"\n', 1))
+        for section, line in (("interface", f'cipher = "{cipher}"'), ("network", f'direct = "{direct}"')):
+            text = text.replace(f"[{section}]\n", f"[{section}]\n{line}\n", 1)
+        side.config.write_text(text)
     provider.nconnect("peer", "add", USER_PEER, user.address(), "--allowed-ips", "10.86.0.2/32,fd86::2/128")
     user.nconnect(
         "peer", "add", PROVIDER_PEER, provider.address(), "--allowed-ips", "10.86.0.1/32,fd86::1/128"
