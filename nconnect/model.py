@@ -10,13 +10,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Interface, IPv6Network
 from pathlib import PurePath
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from nconnect.errors import ConfigError
 
 Buffer = bytes | bytearray | memoryview
 Address = IPv4Address | IPv6Address
-Endpoint = tuple[Address, int]  # address and port
 Prefix = IPv4Network | IPv6Network
 InterfaceAddress = IPv4Interface | IPv6Interface
 # Whether a direct path is used; "no-host": without telling this device's own addresses.
@@ -51,6 +50,16 @@ def within(inner: Prefix, outer: Prefix) -> bool:
 def join_addr(host: str, port: int) -> str:
     """HOST:PORT, an IPv6 address in brackets (RFC 3986, section 3.2.2)."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+class Endpoint(NamedTuple):
+    """An address and a port."""
+
+    address: Address
+    port: int
+
+    def __str__(self) -> str:
+        return join_addr(str(self.address), self.port)
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,7 +25,7 @@ from lab.process import until
 from lab.sides import RPC_PORT, Node, Side
 from nconnect.io.net import stun
 from nconnect.io.net.port_mapping import PortMappings
-from nconnect.model import STUN_PORTS
+from nconnect.model import STUN_PORTS, Endpoint
 from nconnect.nat.port_mapping import Mapping
 from nconnect.nat.stun import Nat, Verdict
 
@@ -222,7 +222,7 @@ def test_the_ipv6_firewall_lets_in_answers_alone(networks: Networks) -> None:
 
 def asked(site: Site, *hosts: str) -> dict[int, Verdict]:
     """What the client finds out from inside the site, by IP version."""
-    servers = [(ip_address(host), port) for host in hosts for port in STUN_PORTS]
+    servers = [Endpoint(ip_address(host), port) for host in hosts for port in STUN_PORTS]
     found = site.host.enter(lambda: asyncio.run(stun.ask(servers)))
     return {version: verdict for version, (verdict, _) in found.items()}
 

@@ -49,7 +49,7 @@ class Endpoints:
         proxy = self._proxies.proxy
         if proxy is None or self._in_force.config.fail_closed:
             return ()
-        return tuple((address, proxy.port) for address in self.proxy_addresses)
+        return tuple(Endpoint(address, proxy.port) for address in self.proxy_addresses)
 
 
 class WayOut:
@@ -104,7 +104,7 @@ class WayOut:
         config = self._in_force.config
         if is_named(address, config, self._proxies):
             if (address, port) not in self._endpoints.opened:
-                self._endpoints.opened.append((address, port))
+                self._endpoints.opened.append(Endpoint(address, port))
                 if config.fail_closed and self._holder(address) is not None:
                     await self._plan_again()
             return ""

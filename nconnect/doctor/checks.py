@@ -266,14 +266,14 @@ def check_nat(facts: Facts) -> Iterator[Finding]:
     for found in facts.nats:
         where, nat = f"IPv{found.version}", found.verdict.nat
         mapped = found.verdict.mapped
-        seen = join_addr(str(mapped[0]), mapped[1]) if mapped is not None else ""
+        seen = str(mapped or "")
         if nat is Nat.BLOCKED:
             asked = " and ".join(found.asked)
             yield ok(
                 "nat", f"{where}: no answer by UDP from {asked}: this network blocks UDP, or theirs does"
             )
-        elif mapped is not None and mapped[0] == found.own:
-            yield ok("nat", f"{where}: no NAT, others see this machine's own address {mapped[0]}")
+        elif mapped is not None and mapped.address == found.own:
+            yield ok("nat", f"{where}: no NAT, others see this machine's own address {mapped.address}")
         elif nat is Nat.EASY:
             yield ok("nat", f"{where}: an easy NAT, which gives a socket one port for all; seen as {seen}")
         elif nat is Nat.HARD:

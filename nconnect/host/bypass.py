@@ -42,7 +42,9 @@ def named(config: Config, proxies: Proxies) -> tuple[Endpoint, ...]:
             found.append((host, port))
     if proxies.proxy is not None:
         found.append((proxies.proxy.host, proxies.proxy.port))
-    return tuple(dict.fromkeys((a, port) for host, port in found if (a := _address(host)) is not None))
+    return tuple(
+        dict.fromkeys(Endpoint(a, port) for host, port in found if (a := _address(host)) is not None)
+    )
 
 
 def is_named(address: Address, config: Config, proxies: Proxies) -> bool:

@@ -170,7 +170,7 @@ def _endpoints(nodes: Iterable[str], proxies: Proxies) -> list[Endpoint]:
     for node in nodes:
         try:
             host, port = split_addr(node)
-            found += [] if proxies.to(host, port) else [(ip_address(host), port)]
+            found += [] if proxies.to(host, port) else [Endpoint(ip_address(host), port)]
         except (NconnectError, ValueError):
             continue  # a name, or none
     return found

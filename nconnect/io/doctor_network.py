@@ -95,7 +95,7 @@ async def nats(
             if (host, port) in named:
                 problems.append(f"the STUN server {join_addr(host, port)} cannot be asked: {reason(error)}")
             continue
-        servers.update({(ip_address(info[4][0]), port): join_addr(host, port) for info in found})
+        servers.update({Endpoint(ip_address(info[4][0]), port): join_addr(host, port) for info in found})
     try:
         answers = await stun.ask(list(servers))
     except OSError:

@@ -111,9 +111,9 @@ class StunProbe:
 
     def _take(self, message: stun.Message, now: float) -> None:
         try:
-            address, port = stun.mapped_address(message)
-            if port and not address.is_unspecified and not address.is_multicast:
-                self._mappings.append((address, port))
+            mapped = stun.mapped_address(message)
+            if mapped.port and not mapped.address.is_unspecified and not mapped.address.is_multicast:
+                self._mappings.append(mapped)
         except RemoteProtocolError:
             pass  # an error: it answers, and tells nothing
         if len(set(self._mappings)) > 1:

@@ -28,7 +28,7 @@ from collections.abc import Callable, Iterable, Mapping
 from nconnect.crypto.aead import TAG_BYTES
 from nconnect.crypto.keys import Identity
 from nconnect.errors import DropReason
-from nconnect.model import Buffer, Deadline, DirectMode, NknAddress, PeerConfig, Rng
+from nconnect.model import Buffer, Deadline, DirectMode, Endpoint, NknAddress, PeerConfig, Rng
 from nconnect.tunnel.allowed_ips import AllowedIps
 from nconnect.tunnel.constants import QUESTION_S
 from nconnect.tunnel.outputs import Context, Output, Settings
@@ -40,7 +40,6 @@ from nconnect.tunnel.receiver import BatchReceiver
 from nconnect.tunnel.send_queue import SendQueue
 from nconnect.tunnel.sessions import Sessions
 from nconnect.tunnel.timers import NEVER, Timer
-from nconnect.wire.direct import Endpoint
 from nconnect.wire.tunnel import MAX_LINKS, RECORD_HEADER_BYTES, VIRTIO_HEADER_BYTES, Feature
 
 SEAL_BYTES = TAG_BYTES  # what a sealed batch is longer than the batch

@@ -8,12 +8,11 @@ from dataclasses import dataclass, field
 
 from nconnect.crypto.aead import CipherSuite
 from nconnect.crypto.keys import Identity
-from nconnect.model import DirectMode, NknAddress, Rng
+from nconnect.model import DirectMode, Endpoint, NknAddress, Rng
 from nconnect.tunnel.constants import REKEY_AFTER_S
 from nconnect.tunnel.paths.direct.surroundings import Surroundings
 from nconnect.tunnel.peer import Peer
 from nconnect.tunnel.timer_heap import TimerHeap
-from nconnect.wire.direct import Endpoint
 from nconnect.wire.tunnel import Feature
 
 

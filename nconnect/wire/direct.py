@@ -35,7 +35,7 @@ from struct import Struct
 from typing import NamedTuple
 
 from nconnect.errors import RemoteProtocolError
-from nconnect.model import Address
+from nconnect.model import Address, Endpoint
 from nconnect.wire.tunnel import RECORD_HEADER_BYTES
 
 HEADER_BYTES = 8
@@ -72,16 +72,6 @@ class CandidateKind(IntEnum):
     MAPPED = 2  # the router was asked for it (PCP, NAT-PMP, UPnP)
     REFLEXIVE = 3  # a STUN server saw it
     FORWARDED = 4  # the reflexive address with the device's own port: for a forward made by hand
-
-
-class Endpoint(NamedTuple):
-    """An address and a UDP port."""
-
-    address: Address
-    port: int
-
-    def __str__(self) -> str:
-        return f"[{self.address}]:{self.port}" if self.address.version == 6 else f"{self.address}:{self.port}"
 
 
 class Candidate(NamedTuple):

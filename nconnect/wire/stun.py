@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 
 from nconnect.errors import RemoteProtocolError
-from nconnect.model import Address, Buffer
+from nconnect.model import Address, Buffer, Endpoint
 
 BINDING_REQUEST = 0x0001
 BINDING_RESPONSE = 0x0101
@@ -112,7 +112,7 @@ def response_bytes(version: int) -> int:
     return _RESPONSE_BYTES[version]
 
 
-def mapped_address(message: Message) -> tuple[Address, int]:
+def mapped_address(message: Message) -> Endpoint:
     """The address and port that a binding response tells. Raises `RemoteProtocolError`.
 
     Servers of RFC 3489's time tell MAPPED-ADDRESS alone, which some NATs rewrite: it is the second choice.
@@ -132,7 +132,7 @@ def mapped_address(message: Message) -> tuple[Address, int]:
     if not plain:
         port ^= _COOKIE >> 16
         host = _xor(host, message.transaction)
-    return (IPv4Address(host) if family == _IPV4 else IPv6Address(host)), port
+    return Endpoint(IPv4Address(host) if family == _IPV4 else IPv6Address(host), port)
 
 
 def unknown_required(message: Message) -> bool:

@@ -9,6 +9,7 @@ from typing import Any
 from nconnect.doctor.facts import Facts, NatFact, SeedFact, SubnetFact
 from nconnect.model import (
     Config,
+    Endpoint,
     Exposed,
     NknAddress,
     PeerConfig,
@@ -49,7 +50,10 @@ FACTS = Facts(
     seeds=(SeedFact("http://203.0.113.7:30003", "203.0.113.7:30002", 12.0, "", 0.4),),
     nats=(
         NatFact(
-            4, Verdict(Nat.EASY, (ip_address("203.0.113.9"), 40_000), 0.0), ip_address("192.168.50.2"), ()
+            4,
+            Verdict(Nat.EASY, Endpoint(ip_address("203.0.113.9"), 40_000), 0.0),
+            ip_address("192.168.50.2"),
+            (),
         ),
     ),
     router=Router(IPv4Address("192.168.50.1"), ("PCP",), ip_address("203.0.113.9")),

@@ -12,7 +12,7 @@ from nconnect.doctor.findings import Finding, Level
 from nconnect.doctor.firewalls import Obstacle
 from nconnect.host.plan import SkippedRoute
 from nconnect.io.system.nftables import NO_NFT
-from nconnect.model import ProvideConfig, ProvidedSubnet
+from nconnect.model import Endpoint, ProvideConfig, ProvidedSubnet
 from nconnect.nat.port_mapping import Router
 from nconnect.nat.stun import Nat, Verdict
 from tests.doctor.examples import CONFIG, FACTS, LAN, spoilt
@@ -271,7 +271,7 @@ def test_a_portal_that_stops_everything_but_the_web_is_said_in_place_of_the_seed
 
 def nat(kind: Nat, mapped: str | None = None, version: int = 4) -> NatFact:
     own = ip_address("192.168.1.7" if version == 4 else "2001:db8::7")
-    found = None if mapped is None else (ip_address(mapped), 41000)
+    found = None if mapped is None else Endpoint(ip_address(mapped), 41000)
     return NatFact(version, Verdict(kind, found, 0.0), own, ("192.0.2.1:30006", "192.0.2.1:30007"))
 
 

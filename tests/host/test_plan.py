@@ -12,7 +12,7 @@ from nconnect.config.proxy import Proxies
 from nconnect.errors import HostError
 from nconnect.host.facts import HostFacts, LocalInterface, LocalRoute
 from nconnect.host.plan import HostPlan, plan, refuse_taken_addresses, shut_off
-from nconnect.model import Config, Exposed, ProvidedSubnet, Proxy
+from nconnect.model import Config, Endpoint, Exposed, ProvidedSubnet, Proxy
 from tests.host.examples import FACTS, PROVIDER, USER, peer
 
 
@@ -69,7 +69,7 @@ def test_a_seed_in_a_prefix_keeps_its_way_and_the_rest_is_routed() -> None:
 
 
 def test_what_the_daemon_connects_to_besides_keeps_its_way_too() -> None:
-    facts = replace(FACTS, endpoints=((ip_address("100.64.1.9"), 30002),))
+    facts = replace(FACTS, endpoints=(Endpoint(ip_address("100.64.1.9"), 30002),))
     assert bypasses("100.64.1.0/24", facts) == ["100.64.1.9 via 192.168.1.1 through eth0"]
 
 
@@ -128,7 +128,7 @@ def test_the_closed_set_does_not_follow_networks_gateways_or_proxies() -> None:
     for facts in (
         replace(FACTS, interfaces=(*FACTS.interfaces, home)),
         replace(FACTS, routes=(*FACTS.routes, gateway)),
-        replace(FACTS, endpoints=((ip_address("192.168.50.10"), 30002),)),
+        replace(FACTS, endpoints=(Endpoint(ip_address("192.168.50.10"), 30002),)),
         replace(FACTS, proxies=Proxies(Proxy("http", "192.168.50.10", 3128))),
     ):
         found = closed(USER, facts)[1].state.ruleset
@@ -137,7 +137,9 @@ def test_the_closed_set_does_not_follow_networks_gateways_or_proxies() -> None:
 
 def test_of_a_closed_prefix_gateway_dhcp_and_the_daemons_endpoints_are_reached() -> None:
     gateway = LocalRoute(ip_network("0.0.0.0/0"), "lan0", ip_address("192.168.50.1"))
-    facts = replace(FACTS, routes=(gateway,), endpoints=((ip_address("192.168.50.10"), 30002),), uid=999)
+    facts = replace(
+        FACTS, routes=(gateway,), endpoints=(Endpoint(ip_address("192.168.50.10"), 30002),), uid=999
+    )
     rules = closed(USER, facts)[1].state.ruleset.chains["closed_here"].rules
     text = [json.dumps(rule) for rule in rules]
     assert [("192.168.50.1" in t, "icmp" in t) for t in text if '"192.168.50.1"' in t] == [(True, True)]

@@ -9,7 +9,7 @@ import pytest
 
 from nconnect.host.facts import HostFacts, LocalInterface, LocalNeighbour, LocalRoute
 from nconnect.host.plan import HostPlan, plan
-from nconnect.model import Config
+from nconnect.model import Config, Endpoint
 from tests.host.examples import FACTS, PROVIDER, USER, peer, same
 
 LAN = "192.168.50.0/24"
@@ -96,7 +96,7 @@ def test_a_name_server_that_only_the_tunnel_leads_to_is_no_reason() -> None:
 
 def test_of_a_wide_prefix_all_but_the_users_own_networks_is_routed() -> None:
     """The gateway and a neighbour are in them, and so are reached as before."""
-    node = (ip_address("192.168.1.9"), 30002)
+    node = Endpoint(ip_address("192.168.1.9"), 30002)
     facts = replace(FACTS, neighbours=(neighbour("192.168.1.7", "eth0"),), endpoints=(node,))
     made = plan(wanting("192.168.0.0/16"), facts)
     assert routed(made) == ["192.168.0.0/16"]
@@ -107,7 +107,9 @@ def test_of_a_wide_prefix_all_but_the_users_own_networks_is_routed() -> None:
     )
     assert 'subnets = ["192.168.0.0/16=10.99.0.0/16"]' in why
     assert made.state.bypasses == ()
-    far = plan(wanting("192.168.0.0/16"), replace(facts, endpoints=((ip_address("192.168.7.9"), 30002),)))
+    far = plan(
+        wanting("192.168.0.0/16"), replace(facts, endpoints=(Endpoint(ip_address("192.168.7.9"), 30002),))
+    )
     assert routed(far) == ["192.168.0.0/16"]
     assert list(map(str, far.state.bypasses)) == ["192.168.7.9 via 192.168.1.1 through eth0"]
 

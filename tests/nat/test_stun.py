@@ -16,7 +16,7 @@ from nconnect.wire import stun
 
 
 def at(host: str, port: int) -> Endpoint:
-    return ip_address(host), port
+    return Endpoint(ip_address(host), port)
 
 
 A, B, C = at("192.0.2.1", 30006), at("192.0.2.1", 30007), at("198.51.100.9", 3478)

@@ -8,8 +8,8 @@ import pytest
 
 from nconnect.crypto.aead import CipherSuite
 from nconnect.errors import DropReason
+from nconnect.model import Endpoint
 from nconnect.tunnel.peer import PeerState
-from nconnect.wire.direct import Endpoint
 from tests.sim.network import Faults, Simulation, ip, packet, pair
 
 SUITES = list(CipherSuite)

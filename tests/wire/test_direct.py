@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nconnect.errors import RemoteProtocolError
+from nconnect.model import Endpoint
 from nconnect.wire.direct import (
     INDEX_MASK,
     MAX_CANDIDATES,
@@ -17,7 +18,6 @@ from nconnect.wire.direct import (
     Candidate,
     CandidateKind,
     Candidates,
-    Endpoint,
     NatVerdict,
     ProbeAck,
     decode_header,

@@ -23,8 +23,7 @@ from ipaddress import ip_address
 
 from nconnect.errors import HostError
 from nconnect.io.errors import reason
-from nconnect.model import Buffer
-from nconnect.wire.direct import Endpoint
+from nconnect.model import Buffer, Endpoint
 
 # linux/udp.h, linux/in.h, linux/in6.h, asm-generic/socket.h; Python has no names for them.
 UDP_SEGMENT, UDP_GRO = 103, 104

@@ -103,7 +103,7 @@ class PortMappings:
 
     def _tell(self, mappings: MappingOf[str, Mapping], problem: str) -> None:
         """A renewal that changes nothing but times is not told."""
-        now = ({name: (mapping.address, mapping.port) for name, mapping in mappings.items()}, problem)
+        now = ({name: Endpoint(mapping.address, mapping.port) for name, mapping in mappings.items()}, problem)
         if now != self._told:
             self._told = now
             self._changed(dict(mappings), problem)

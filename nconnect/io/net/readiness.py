@@ -58,7 +58,7 @@ async def next_datagram(sock: socket.socket, size: int, machine: Machine) -> tup
     except TimeoutError:
         machine.handle_timeout(max(deadline.at, boottime()))
         return None
-    return data, (ip_address(host), port)
+    return data, Endpoint(ip_address(host), port)
 
 
 async def until_ready(

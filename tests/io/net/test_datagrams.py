@@ -14,7 +14,7 @@ import pytest
 
 from nconnect.errors import HostError
 from nconnect.io.net.datagrams import MAX_RUN, SO_RXQ_OVFL, DatagramSocket, Sent
-from nconnect.wire.direct import Endpoint
+from nconnect.model import Endpoint
 
 LOOPBACK = {4: ip_address("127.0.0.1"), 6: ip_address("::1")}
 Pair = tuple[DatagramSocket, DatagramSocket, Endpoint]

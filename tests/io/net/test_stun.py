@@ -59,7 +59,10 @@ def test_silence_ends_it_in_time(answering: int, nat: Nat) -> None:
             try:
                 async with asyncio.timeout(20):
                     found = await stun.ask(
-                        [*served(ports, "127.0.0.1"), (ip_address("127.0.0.1"), silent.getsockname()[1])]
+                        [
+                            *served(ports, "127.0.0.1"),
+                            Endpoint(ip_address("127.0.0.1"), silent.getsockname()[1]),
+                        ]
                     )
             finally:
                 ports.close()

@@ -14,7 +14,7 @@ from nconnect.config.proxy import Proxies
 from nconnect.host.policy import PolicyRule, Question
 from nconnect.io.system.netlink import Netlink
 from nconnect.io.system.surroundings import detours, firewall_tables, stopped
-from nconnect.model import Config, ProvideConfig, Proxy
+from nconnect.model import Config, Endpoint, ProvideConfig, Proxy
 from tests.doctor.examples import CONFIG, LAN
 from tests.io.system.test_monitor import in_a_namespace, ip
 
@@ -102,7 +102,7 @@ def test_whom_the_daemon_speaks_to_depends_on_the_proxy() -> None:
         machine()
         nft("table inet t {\n chain out { type filter hook output priority 0; policy drop; }\n}\n")
         proxy = Proxy("http", "203.0.113.9", 3128)
-        assert {o.subject for o in stopped(PROVIDER, [(ip_address("203.0.113.8"), 30002)])} >= {
+        assert {o.subject for o in stopped(PROVIDER, [Endpoint(ip_address("203.0.113.8"), 30002)])} >= {
             "the daemon's own packets to 203.0.113.7:30003",
             "the daemon's own packets to 203.0.113.8:30002",
         }

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections import deque
 from ipaddress import IPv6Address
 
-from nconnect.model import Address
+from nconnect.model import Address, Endpoint
 from nconnect.tunnel.paths.direct.constants import (
     AMPLIFICATION,
     HEADERS_BYTES,
@@ -23,7 +23,6 @@ from nconnect.tunnel.paths.direct.constants import (
     SEARCH_BYTES,
     VALID_S,
 )
-from nconnect.wire.direct import Endpoint
 
 HOUR_S = 3600.0
 _MERGE_S = 10.0  # what is sent within this time is one entry, and counts until all of it is an hour old

@@ -12,8 +12,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from ipaddress import ip_network
 
-from nconnect.model import Address, DirectMode, InterfaceAddress, Prefix
-from nconnect.wire.direct import MAX_CANDIDATES, Candidate, CandidateKind, Endpoint, NatVerdict
+from nconnect.model import Address, DirectMode, Endpoint, InterfaceAddress, Prefix
+from nconnect.wire.direct import MAX_CANDIDATES, Candidate, CandidateKind, NatVerdict
 
 PRIVATE = tuple(
     ip_network(prefix)

@@ -12,7 +12,7 @@ from collections import Counter, deque
 from math import inf
 
 from nconnect.errors import DropReason, RemoteProtocolError
-from nconnect.model import Address, DirectMode
+from nconnect.model import Address, DirectMode, Endpoint
 from nconnect.tunnel.paths.direct import reasons
 from nconnect.tunnel.paths.direct.candidates import to_probe, whereabouts
 from nconnect.tunnel.paths.direct.constants import (
@@ -29,7 +29,7 @@ from nconnect.tunnel.paths.direct.pair import Pair
 from nconnect.tunnel.paths.direct.probes import Probes, Purpose
 from nconnect.tunnel.paths.direct.search import Search
 from nconnect.tunnel.paths.direct.surroundings import Surroundings
-from nconnect.wire.direct import Candidates, Endpoint, NatVerdict
+from nconnect.wire.direct import Candidates, NatVerdict
 
 
 class Finder:

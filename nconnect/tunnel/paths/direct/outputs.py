@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
-from nconnect.wire.direct import Endpoint
+from nconnect.model import Endpoint
 from nconnect.wire.tunnel import RecordKind
 
 

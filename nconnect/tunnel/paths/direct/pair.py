@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from math import inf
 
+from nconnect.model import Endpoint
 from nconnect.tunnel.paths.direct.constants import BETTER_BY, BETTER_BY_S
-from nconnect.wire.direct import Endpoint
 
 SMOOTHING = 0.25
 V6_BONUS = 0.9  # IPv6 wins where it is hardly slower: it has no NAT whose mapping could expire

@@ -10,7 +10,7 @@ from enum import IntEnum
 from math import inf
 
 from nconnect.errors import DropReason, RemoteProtocolError
-from nconnect.model import Deadline, DirectMode, Rng
+from nconnect.model import Deadline, DirectMode, Endpoint, Rng
 from nconnect.tunnel.paths.direct import reasons
 from nconnect.tunnel.paths.direct.constants import (
     BACK_OFF_S,
@@ -46,7 +46,7 @@ from nconnect.tunnel.paths.direct.outputs import Output, PathState, StateChanged
 from nconnect.tunnel.paths.direct.pair import Pair
 from nconnect.tunnel.paths.direct.probes import QUESTION_DATAGRAM_BYTES, Probes, Purpose
 from nconnect.tunnel.paths.direct.surroundings import Surroundings
-from nconnect.wire.direct import Endpoint, NatVerdict, ProbeAck, decode_probe
+from nconnect.wire.direct import NatVerdict, ProbeAck, decode_probe
 
 
 class PathTimer(IntEnum):

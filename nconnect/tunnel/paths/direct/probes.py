@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from math import inf
 
-from nconnect.model import Rng
+from nconnect.model import Endpoint, Rng
 from nconnect.tunnel.paths.direct.candidates import may_probe
 from nconnect.tunnel.paths.direct.outputs import Output, Transmit
 from nconnect.tunnel.paths.direct.pair import Pair
 from nconnect.tunnel.paths.direct.surroundings import Surroundings
-from nconnect.wire.direct import Endpoint, ProbeAck, encode_probe
+from nconnect.wire.direct import ProbeAck, encode_probe
 from nconnect.wire.tunnel import RecordKind
 
 PROBE_DATAGRAM_BYTES = 64

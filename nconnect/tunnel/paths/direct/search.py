@@ -14,6 +14,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import inf
 
+from nconnect.model import Endpoint
 from nconnect.tunnel.paths.direct.candidates import is_private
 from nconnect.tunnel.paths.direct.constants import (
     FULL_TTL_AT_S,
@@ -24,7 +25,6 @@ from nconnect.tunnel.paths.direct.constants import (
     MAX_TARGETS,
     SEARCH_S,
 )
-from nconnect.wire.direct import Endpoint
 
 
 @dataclass(slots=True)

@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from math import inf
 
-from nconnect.model import DirectMode
+from nconnect.model import DirectMode, Endpoint
 from nconnect.tunnel.paths.direct.budget import ProbeBudget
 from nconnect.tunnel.paths.direct.candidates import Network, own_candidates
 from nconnect.tunnel.paths.direct.constants import REFLEXIVE_FRESH_S
-from nconnect.wire.direct import Candidate, Endpoint, NatVerdict
+from nconnect.wire.direct import Candidate, NatVerdict
 
 
 class Surroundings:

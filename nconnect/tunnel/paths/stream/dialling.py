@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from math import inf
 
+from nconnect.model import Endpoint
 from nconnect.tunnel.paths.direct.budget import ProbeBudget
-from nconnect.wire.direct import Candidate, CandidateKind, Endpoint
+from nconnect.wire.direct import Candidate, CandidateKind
 
 # After a failure; the last one repeats. Begins anew with the first when either side is somewhere else.
 RETRY_S = (5.0, 10.0, 20.0, 40.0, 80.0, 160.0, 300.0)

@@ -7,7 +7,7 @@ from ipaddress import IPv4Address
 from math import inf
 from typing import Literal
 
-from nconnect.wire.direct import Endpoint
+from nconnect.model import Endpoint
 
 Kind = Literal["cone", "address", "port", "symmetric", "trap", "blocked"]
 EXPIRES_S = 60.0

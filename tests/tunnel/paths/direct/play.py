@@ -7,9 +7,9 @@ from collections import Counter
 from dataclasses import dataclass
 from math import inf
 
+from nconnect.model import Endpoint
 from nconnect.tunnel.paths.direct.constants import HOUR_BYTES, SUSPECT_AFTER_S
 from nconnect.tunnel.paths.direct.outputs import PathState
-from nconnect.wire.direct import Endpoint
 from tests.tunnel.paths.direct.nats import Kind
 from tests.tunnel.paths.direct.world import End, World
 

@@ -7,9 +7,9 @@ from ipaddress import ip_address
 from hypothesis import given
 from hypothesis import strategies as st
 
+from nconnect.model import Endpoint
 from nconnect.tunnel.paths.direct.budget import ProbeBudget
 from nconnect.tunnel.paths.direct.constants import HOUR_BYTES, MAX_ADDRESSES, SEARCH_BYTES, VALID_S
-from nconnect.wire.direct import Endpoint
 
 VICTIM = Endpoint(ip_address("203.0.113.66"), 53)
 PROBE = 64

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from nconnect.model import Endpoint
 from nconnect.tunnel.paths.direct.candidates import (
     LocalAddress,
     Network,
@@ -19,7 +20,7 @@ from nconnect.tunnel.paths.direct.candidates import (
     to_probe,
     whereabouts,
 )
-from nconnect.wire.direct import MAX_CANDIDATES, Candidate, CandidateKind, Endpoint, NatVerdict
+from nconnect.wire.direct import MAX_CANDIDATES, Candidate, CandidateKind, NatVerdict
 
 PORT = 41641
 HOST, MAPPED, REFLEXIVE, FORWARDED = CandidateKind

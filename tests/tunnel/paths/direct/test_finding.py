@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 
+from nconnect.model import Endpoint
 from nconnect.tunnel.paths.direct import reasons
 from nconnect.tunnel.paths.direct.finder import Finder
 from nconnect.tunnel.paths.direct.outputs import PathState
-from nconnect.wire.direct import Candidates, Endpoint, NatVerdict
+from nconnect.wire.direct import Candidates, NatVerdict
 from tests.tunnel.paths.direct.nats import Kind
 from tests.tunnel.paths.direct.world import PORT, World
 

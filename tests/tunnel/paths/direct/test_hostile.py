@@ -10,11 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nconnect.errors import DropReason
+from nconnect.model import Endpoint
 from nconnect.tunnel.paths.direct.constants import HOUR_BYTES, MAX_TARGETS, SEARCH_BYTES
 from nconnect.tunnel.paths.direct.outputs import PathState, SendCandidates, Transmit
 from nconnect.tunnel.paths.direct.path import DirectPath
 from nconnect.tunnel.paths.direct.probes import MAX_ASKED, MAX_PAIRS, Purpose
-from nconnect.wire.direct import Candidate, CandidateKind, Candidates, Endpoint, NatVerdict, encode_probe
+from nconnect.wire.direct import Candidate, CandidateKind, Candidates, NatVerdict, encode_probe
 from nconnect.wire.tunnel import RecordKind, control_batch
 from tests.tunnel.paths.direct.world import World
 

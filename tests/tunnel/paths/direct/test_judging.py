@@ -7,6 +7,7 @@ from ipaddress import IPv4Address, IPv6Address
 
 import pytest
 
+from nconnect.model import Endpoint
 from nconnect.tunnel.paths.direct import reasons
 from nconnect.tunnel.paths.direct.constants import BASE_BYTES
 from nconnect.tunnel.paths.direct.outputs import PathState, Transmit
@@ -16,7 +17,6 @@ from nconnect.wire.direct import (
     Candidate,
     CandidateKind,
     Candidates,
-    Endpoint,
     NatVerdict,
     ProbeAck,
     decode_probe,

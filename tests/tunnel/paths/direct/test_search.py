@@ -6,9 +6,9 @@ from ipaddress import ip_address
 
 import pytest
 
+from nconnect.model import Endpoint
 from nconnect.tunnel.paths.direct.constants import MAX_LOW_TTL_S, MAX_TARGETS, SEARCH_S
 from nconnect.tunnel.paths.direct.search import Search
-from nconnect.wire.direct import Endpoint
 
 PUBLIC, PRIVATE = Endpoint(ip_address("203.0.113.1"), 1), Endpoint(ip_address("192.168.1.1"), 1)
 V6 = Endpoint(ip_address("2001:db8::1"), 1)

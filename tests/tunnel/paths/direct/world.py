@@ -15,7 +15,7 @@ from math import inf
 
 from nconnect.crypto.aead import CipherSuite
 from nconnect.errors import DropReason
-from nconnect.model import DirectMode
+from nconnect.model import DirectMode, Endpoint
 from nconnect.tunnel.paths.direct.candidates import LocalAddress, Network, Route
 from nconnect.tunnel.paths.direct.keys import DirectKeys
 from nconnect.tunnel.paths.direct.outputs import (
@@ -27,7 +27,7 @@ from nconnect.tunnel.paths.direct.outputs import (
 )
 from nconnect.tunnel.paths.direct.path import DirectPath
 from nconnect.tunnel.paths.direct.surroundings import Surroundings
-from nconnect.wire.direct import Endpoint, NatVerdict, decode_header
+from nconnect.wire.direct import NatVerdict, decode_header
 from nconnect.wire.tunnel import FEEDBACK_BODY, RecordKind, control_batch, read_records
 from tests.sim.clock import Clock
 from tests.tunnel.paths.direct.nats import Kind, Nat

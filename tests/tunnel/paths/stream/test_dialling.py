@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from nconnect.model import Endpoint
 from nconnect.tunnel.paths.direct.budget import ProbeBudget
 from nconnect.tunnel.paths.stream.dialling import CROSSING_S, RETRY_S, SOON_S, STEADY_S, Dialler
-from nconnect.wire.direct import Candidate, CandidateKind, Endpoint
+from nconnect.wire.direct import Candidate, CandidateKind
 
 
 def candidate(kind: CandidateKind = CandidateKind.HOST, port: int = 41000, host: int = 1) -> Candidate:
