@@ -15,7 +15,7 @@ from nconnect.errors import ConfigError, NconnectError
 from nconnect.io.errors import as_host_error
 from nconnect.io.files.trusted import Folder
 
-Ready = Callable[[], None]
+ReadyCallback = Callable[[], None]
 
 
 class DetachedFailure(NconnectError):
@@ -26,7 +26,7 @@ class DetachedFailure(NconnectError):
         self.exit_status = exit_status
 
 
-def detached(log: Path, run: Callable[[Ready], int], *, timeout_s: float) -> bool:
+def detached(log: Path, run: Callable[[ReadyCallback], int], *, timeout_s: float) -> bool:
     """Run `run` in a process with a session of its own, with `log` as its output.
 
     Returns in the first process only: True once `run` has called its argument, False if it still tries after
@@ -51,7 +51,7 @@ def detached(log: Path, run: Callable[[Ready], int], *, timeout_s: float) -> boo
         os.close(result)
 
 
-def _second_fork(output: int, word: int, run: Callable[[Ready], int]) -> NoReturn:
+def _second_fork(output: int, word: int, run: Callable[[ReadyCallback], int]) -> NoReturn:
     """In the first child: become a session leader, fork the daemon, and exit so that init adopts it."""
     status = 1
     try:
@@ -68,7 +68,7 @@ def _second_fork(output: int, word: int, run: Callable[[Ready], int]) -> NoRetur
         os._exit(status)  # so that no handler, buffer or test runner of the first process runs twice
 
 
-def _run(word: int, run: Callable[[Ready], int]) -> int:
+def _run(word: int, run: Callable[[ReadyCallback], int]) -> int:
     """In the daemon: run it. Until it is ready, the first process prints its errors."""
     told = False
 

@@ -152,7 +152,7 @@ def join(
 def _within(accept: AcceptRoutes, apply: Callable[[AcceptRoutes], Welcome]) -> Welcome:
     """The welcome, with only those routes that are accepted, or that a person accepts now."""
     from nconnect.config.accept_routes import not_accepted
-    from nconnect.config.private import is_private
+    from nconnect.config.private import is_private_prefix
     from nconnect.config.values import parse_addresses, parse_prefixes
     from nconnect.invite.applicant import RoutesNotAccepted
 
@@ -163,7 +163,9 @@ def _within(accept: AcceptRoutes, apply: Callable[[AcceptRoutes], Welcome]) -> W
         offered = parse_prefixes(refused.offered)
         others = not_accepted(accept, offered, ())
         # The provider's tunnel address, which is accepted without asking, may be among them.
-        subnets = tuple(p for p in others if p.prefixlen < p.max_prefixlen or not is_private(p)) or others
+        subnets = (
+            tuple(p for p in others if p.prefixlen < p.max_prefixlen or not is_private_prefix(p)) or others
+        )
         _ask(subnets, offered, unspent)
         accept = (*(p for p in offered if p not in others), *subnets)
         try:

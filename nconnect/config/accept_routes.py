@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import get_args
 
-from nconnect.config.private import is_private
+from nconnect.config.private import is_private_prefix
 from nconnect.config.table import string, strings
 from nconnect.config.values import parse_prefixes, split_commas
 from nconnect.errors import ConfigError
@@ -44,14 +44,14 @@ def not_accepted(
     The other side's own tunnel addresses are always accepted if the tunnel's network is private: without
     them there is no tunnel. `addresses` are this side's addresses in that network.
     """
-    networks = tuple(address.network for address in addresses if is_private(address.network))
+    networks = tuple(address.network for address in addresses if is_private_prefix(address.network))
     return tuple(p for p in prefixes if not (_is_in(p, networks) or _accepts(setting, p)))
 
 
 def _accepts(setting: AcceptRoutes, prefix: Prefix) -> bool:
     if isinstance(setting, tuple):
         return _is_in(prefix, setting)
-    return setting == "all" or (setting == "private" and is_private(prefix))
+    return setting == "all" or (setting == "private" and is_private_prefix(prefix))
 
 
 def _is_in(prefix: Prefix, others: Iterable[Prefix]) -> bool:

@@ -11,7 +11,7 @@ _PRIVATE = tuple(map(ip_network, ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16
 _LARGEST = {4: 16, 6: 48}
 
 
-def is_private(prefix: Prefix) -> bool:
+def is_private_prefix(prefix: Prefix) -> bool:
     """Whether a prefix is of RFC 1918 and no larger than a /16, or of RFC 4193 and no larger than a /48."""
     is_small = prefix.prefixlen >= _LARGEST[prefix.version]
     return is_small and any(within(prefix, private) for private in _PRIVATE)
@@ -19,4 +19,4 @@ def is_private(prefix: Prefix) -> bool:
 
 def without_wide_network(address: InterfaceAddress) -> InterfaceAddress:
     """The address, with a full-length prefix if its network is not private: the kernel would route it all."""
-    return address if is_private(address.network) else ip_interface(address.ip)
+    return address if is_private_prefix(address.network) else ip_interface(address.ip)

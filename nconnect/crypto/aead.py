@@ -18,7 +18,6 @@ from nconnect.crypto.keys import KEY_BYTES
 from nconnect.model import Buffer
 
 TAG_BYTES = 16
-MAX_COUNTER = (1 << 64) - 2  # Noise keeps 2^64 - 1 for its own use (section 5.1)
 
 TRIAL_BYTES = 64 << 10  # what `faster_suite` seals: a super-packet
 TRIAL_ROUNDS = (

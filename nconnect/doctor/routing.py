@@ -19,7 +19,7 @@ from nconnect.host.policy import MAIN, Answer, Cause, PolicyRule, Question, Tabl
 from nconnect.model import Address, Prefix, within
 
 MAX_RANGES = 512  # asked about in one look, those with foreign routes first; 60 us each on a busy machine
-MAX_PAIRS = 64  # ranges of peers, and of hosts, that are asked about with one another
+_MAX_PAIRS = 64  # ranges of peers, and of hosts, that are asked about with one another
 _MAX_NAMED = 3  # prefixes in one sentence
 _VERSIONS = (4, 6)
 _BY_KERNEL = 2  # RTPROT_KERNEL: the route of an interface's own network
@@ -115,7 +115,7 @@ class _Look:
 
     def to_and_from(self, subnet: Prefix) -> None:
         view = self._view
-        peers = [peer for peer in self._peers if peer.address.version == subnet.version][:MAX_PAIRS]
+        peers = [peer for peer in self._peers if peer.address.version == subnet.version][:_MAX_PAIRS]
         answers = f"answers from {subnet} to {{}}"
         for address in view.held:
             if address in subnet:
@@ -123,7 +123,7 @@ class _Look:
                     self._expect_tunnel(answers, Question(peer.address, address), peer)
         if not peers or subnet.version not in view.forwards:
             return
-        for host in samples([subnet], self._foreign, view.held)[:MAX_PAIRS]:
+        for host in samples([subnet], self._foreign, view.held)[:_MAX_PAIRS]:
             packet = Question(host.address, peers[0].address, view.interface)
             answer = self._ask(packet)
             if answer.is_refused or answer.interface == view.interface:

@@ -5,7 +5,7 @@ touching it. Pure.
                   |                                    |
                   v                                    v
             facts.HostFacts --------------------> plan.plan ---> plan.HostPlan
-                                                    |              HostState, skipped routes, warnings
+                                                    |              InterfaceState, skipped routes, warnings
               routes, bypass, overlap: which        |
               prefixes may go into the tunnel       +-- nft.ruleset --> ruleset.Ruleset (one table)
               closing: what fail_closed shuts              closing, forwarding, flow_limits add chains
@@ -46,7 +46,7 @@ rtnetlink(7), policy routing (ip-rule(8)), sysctls (kernel: ip-sysctl), RFC 1812
   around the tunnel to what carries it. **closed prefix**: one that `fail_closed` allows through the
   tunnel only.
 
-To add something that is set on the machine: a field of `plan.HostState`, filled in `plan.plan`; its
+To add something that is set on the machine: a field of `plan.InterfaceState`, filled in `plan.plan`; its
 operation and undo in `diff`; how to read and apply it in `nconnect.io.system.host`; a namespace test that
 also asserts what must survive. To add a firewall rule: `nft` (or the file of its subject), the same
 decision in `judge`.

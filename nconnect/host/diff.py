@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from nconnect.host.bypass import HostRoute
-from nconnect.host.plan import HostState
+from nconnect.host.plan import InterfaceState
 from nconnect.host.ruleset import Ruleset
 from nconnect.model import InterfaceAddress, Prefix
 
@@ -100,7 +100,7 @@ Operation = (
 )
 
 
-def diff(reading: Reading, wanted: HostState) -> tuple[Operation, ...]:
+def diff(reading: Reading, wanted: InterfaceState) -> tuple[Operation, ...]:
     """The operations, in this order, that lead from `reading` to `wanted`."""
     name = wanted.interface
     operations: list[Operation] = []

@@ -33,7 +33,7 @@ _OTHER_ADDRESS = "choose another network for the tunnel: [interface] address on 
 
 
 @dataclass(frozen=True, slots=True)
-class HostState:
+class InterfaceState:
     """All that one interface sets on its machine."""
 
     interface: str
@@ -54,7 +54,7 @@ class SkippedRoute:
 
 @dataclass(frozen=True, slots=True)
 class HostPlan:
-    state: HostState
+    state: InterfaceState
     skipped_routes: tuple[SkippedRoute, ...] = ()
     warnings: tuple[str, ...] = ()  # for the log: what of the configuration has no effect
     flow_limits: Mapping[str, int] = field(default_factory=dict)  # by peer; none where peers open nothing
@@ -91,7 +91,7 @@ def plan(config: Config, facts: HostFacts) -> HostPlan:
         for network, interface in networks_around(prefix, config.interface, facts)
     )
     limits = _flow_limits(config, facts)
-    state = HostState(
+    state = InterfaceState(
         interface=config.interface,
         mtu=config.mtu,
         addresses=tuple(addresses),
@@ -314,6 +314,6 @@ def _warnings(config: Config, facts: HostFacts) -> Iterator[str]:
         yield "an IPv6 subnet is provided, but IPv6 is switched off on this machine"
 
 
-def tunnel_prefixes(state: HostState) -> Iterable[Prefix]:
+def tunnel_prefixes(state: InterfaceState) -> Iterable[Prefix]:
     """All that is routed into the tunnel, the interface's own networks included."""
     return (*(address.network for address in state.addresses), *state.routes)

@@ -33,7 +33,7 @@ from nconnect.model import Config, Endpoint
 from nconnect.wire.jsonrpc import split_addr
 
 SEED_S = 4.0
-PROBE_BYTES = 1 << 16  # above any usual configuration, which is replaced as a whole
+_PROBE_BYTES = 1 << 16  # above any usual configuration, which is replaced as a whole
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +134,7 @@ def _unwritable(folder: Path) -> str:
     """Why a folder takes no file, tried with one; "" when it does, or may not be asked."""
     try:
         with Folder.open(folder) as opened:
-            opened.probe(PROBE_BYTES)
+            opened.probe(_PROBE_BYTES)
     except (FileNotFoundError, PermissionError):
         return ""  # it does not exist yet, or we are not root, which is said elsewhere
     except OSError as error:

@@ -41,7 +41,7 @@ PART_ADDRESSES = (
 )
 MAX_MEMBERS = 256  # guessed: beyond this the public network is the better cluster
 MAX_PRESENCE = 1 << 17  # addresses of one member
-MAX_ADDRESSES = 1 << 18  # of all members: 60 MB
+_MAX_ADDRESSES = 1 << 18  # of all members: 60 MB
 
 
 def rendezvous(address: str, node_keys: Iterable[str]) -> str:
@@ -287,7 +287,7 @@ class Cluster:
             self._publish("ask", of=key)
 
     def _add(self, key: str, member: _Member, address: str) -> None:
-        if address in member.presence or len(self._where) >= MAX_ADDRESSES:
+        if address in member.presence or len(self._where) >= _MAX_ADDRESSES:
             return
         member.presence.add(address)
         there = self._where.get(address, ())

@@ -24,7 +24,7 @@ from nconnect.model import Buffer
 CONTROL, PARCELS = 0, 1
 LEAST_KEY_CHARS = 32
 TOLERANCE_S = 60.0  # guessed: servers keep their clocks much better than this
-MAX_RUNS = 1024  # remembered, each for at least `TOLERANCE_S` unless more nodes restart within that time
+_MAX_RUNS = 1024  # remembered, each for at least `TOLERANCE_S` unless more nodes restart within that time
 _TAG_BYTES = 16
 _HEAD = struct.Struct(">8sQ")
 _OVERHEAD_BYTES = _TAG_BYTES + _HEAD.size
@@ -62,7 +62,7 @@ class Seal:
         if number <= self._seen.get((run, lane), 0):
             raise RemoteProtocolError("cluster: a repeated message")
         self._seen.pop((run, lane), None)  # so that the newest is the last entry
-        if len(self._seen) >= MAX_RUNS:
+        if len(self._seen) >= _MAX_RUNS:
             del self._seen[next(iter(self._seen))]
         self._seen[run, lane] = number
         return bytes(body)

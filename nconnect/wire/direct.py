@@ -39,10 +39,10 @@ from nconnect.model import Address, Endpoint
 from nconnect.wire.tunnel import RECORD_HEADER_BYTES
 
 HEADER_BYTES = 8
-TAG_BYTES = 16
+_TAG_BYTES = 16
 MAX_COUNTER = (1 << 40) - 1
 INDEX_MASK = (1 << 24) - 1
-OVERHEAD_BYTES = HEADER_BYTES + TAG_BYTES  # of a datagram beside its batch
+OVERHEAD_BYTES = HEADER_BYTES + _TAG_BYTES  # of a datagram beside its batch
 
 MAX_CANDIDATES = 8
 PROBE_BYTES = 36  # the smallest body: a datagram of 64 bytes, and its answer has 56

@@ -32,7 +32,7 @@ from nconnect.model import Address, Buffer
 
 SERVER_PORT = 5351
 NONCE_BYTES = 12
-MAX_BYTES = 1100  # RFC 6887, section 7
+_MAX_BYTES = 1100  # RFC 6887, section 7
 UNSUPPORTED_VERSION = 1  # the same in both
 
 _PCP, _NAT_PMP = 2, 0
@@ -150,7 +150,7 @@ def pmp_map_request(protocol: str, port: int, *, lifetime_s: int, external_port:
 def decode(data: Buffer) -> Answer:
     """Read a router's answer. Raises `RemoteProtocolError`."""
     data = bytes(data)
-    if not 2 <= len(data) <= MAX_BYTES or not data[1] & _RESPONSE:
+    if not 2 <= len(data) <= _MAX_BYTES or not data[1] & _RESPONSE:
         raise RemoteProtocolError("port mapping: not an answer")
     try:
         return _decode_pcp(data) if data[0] == _PCP else _decode_pmp(data)

@@ -9,14 +9,14 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM, ChaCha20Poly1305
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nconnect.crypto.aead import MAX_COUNTER, TAG_BYTES, CipherSuite, faster_suite
+from nconnect.crypto.aead import TAG_BYTES, CipherSuite, faster_suite
 
 KEY = bytes(range(32))
 every_suite = pytest.mark.parametrize("suite", CipherSuite, ids=lambda suite: suite.value)
 
 
 @every_suite
-@pytest.mark.parametrize("counter", [0, 1, 0x0102030405060708, MAX_COUNTER])
+@pytest.mark.parametrize("counter", [0, 1, 0x0102030405060708, (1 << 64) - 2])
 def test_the_nonce_is_noises(suite: CipherSuite, counter: int) -> None:
     aad, text = b"header", b"packet"
     if suite is CipherSuite.AES256GCM:

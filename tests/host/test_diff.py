@@ -25,7 +25,7 @@ from nconnect.host.diff import (
     diff,
     undo,
 )
-from nconnect.host.plan import HostState, plan
+from nconnect.host.plan import InterfaceState, plan
 from nconnect.host.ruleset import Ruleset
 from tests.host.examples import FACTS, PROVIDER, USER
 
@@ -54,7 +54,7 @@ def _some(values: tuple[T, ...]) -> st.SearchStrategy[tuple[T, ...]]:
 
 
 _states = st.builds(
-    HostState,
+    InterfaceState,
     interface=st.just("nc0"),
     mtu=st.sampled_from([1280, 1500]),
     addresses=_some(_ADDRESSES),
@@ -113,7 +113,7 @@ def comparable(reading: Reading) -> tuple[object, ...]:
 
 
 @given(_readings, _states)
-def test_applied_once_nothing_is_left_to_do(reading: Reading, wanted: HostState) -> None:
+def test_applied_once_nothing_is_left_to_do(reading: Reading, wanted: InterfaceState) -> None:
     now = reading
     for operation in diff(reading, wanted):
         now = perform(now, operation)
@@ -125,7 +125,7 @@ def test_applied_once_nothing_is_left_to_do(reading: Reading, wanted: HostState)
 
 @given(_readings, _states, st.data())
 def test_undone_at_any_point_everything_is_as_before(
-    reading: Reading, wanted: HostState, data: st.DataObject
+    reading: Reading, wanted: InterfaceState, data: st.DataObject
 ) -> None:
     operations = diff(reading, wanted)
     done = operations[: data.draw(st.integers(0, len(operations)))]
@@ -140,7 +140,7 @@ def test_undone_at_any_point_everything_is_as_before(
 
 
 @given(_readings, _states)
-def test_the_order_leaves_nothing_open(reading: Reading, wanted: HostState) -> None:
+def test_the_order_leaves_nothing_open(reading: Reading, wanted: InterfaceState) -> None:
     kinds = [type(operation) for operation in diff(reading, wanted)]
     if LoadRuleset in kinds:
         assert kinds[0] is LoadRuleset

@@ -25,7 +25,7 @@ from nconnect.nat.port_mapping import AGAIN_AFTER_S, Mapping, PortMapper
 from nconnect.nat.upnp_mapping import HttpCall, UpnpMapper
 from nconnect.wire import pcp, upnp
 
-CALL_S = 5.0  # guessed: a router's web server may be slow
+_CALL_S = 5.0  # guessed: a router's web server may be slow
 GIVE_UP_S = 1.0  # what `down` waits for a router by UPnP
 NO_ROUTER = "no IPv4 default route: there is no router to ask for a port"
 
@@ -142,7 +142,7 @@ async def _call(mapper: UpnpMapper, call: HttpCall) -> None:
             call.url,
             body=call.body,
             headers=call.headers,
-            timeout_s=CALL_S,
+            timeout_s=_CALL_S,
             max_body_bytes=upnp.MAX_DOCUMENT_BYTES,
         )
     except NconnectError as error:

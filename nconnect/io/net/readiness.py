@@ -13,7 +13,7 @@ from nconnect.io.clock import boottime
 from nconnect.model import Deadline, Endpoint
 
 
-class Machine(Protocol):
+class _Machine(Protocol):
     """What has deadlines, in CLOCK_BOOTTIME seconds."""
 
     def poll_timeout(self) -> Deadline | None: ...
@@ -45,7 +45,7 @@ async def receive_datagram(sock: socket.socket, size: int) -> tuple[bytes, Any]:
             await until_ready(loop, sock.fileno(), loop.add_reader, loop.remove_reader)
 
 
-async def next_datagram(sock: socket.socket, size: int, machine: Machine) -> tuple[bytes, Endpoint] | None:
+async def next_datagram(sock: socket.socket, size: int, machine: _Machine) -> tuple[bytes, Endpoint] | None:
     """What arrives before the machine's deadline, and from where; None: the deadline came, and it was told.
 
     The machine must have a deadline.

@@ -19,7 +19,7 @@ from nconnect.model import Address
 from nconnect.nat.port_mapping import Router
 from nconnect.wire import pcp, upnp
 
-TRY_FOR_S = (0.2, 0.4)  # guessed: a router in one's own network answers within a few milliseconds
+_TRY_FOR_S = (0.2, 0.4)  # guessed: a router in one's own network answers within a few milliseconds
 UPNP_S = 3.0  # for all its steps; a router's web server may be slow
 MAX_DATAGRAM_BYTES = 2048
 
@@ -104,7 +104,7 @@ async def _external_address(service: upnp.Service) -> Address | bool:
 
 async def _ask(sock: socket.socket, request: bytes, to: tuple[str, int] | None) -> bytes | None:
     """The first datagram from whom we ask, after two tries; None: nothing came, or an error did."""
-    for wait_s in TRY_FOR_S:
+    for wait_s in _TRY_FOR_S:
         try:
             if to is None:
                 sock.send(request)

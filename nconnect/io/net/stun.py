@@ -19,10 +19,10 @@ from nconnect.model import Address, Endpoint
 from nconnect.nat.stun import StunProbe, Verdict
 from nconnect.wire.stun import MAX_BYTES
 
-Found = tuple[Verdict, Address]  # and our own address on the way to the first server
+_Found = tuple[Verdict, Address]  # and our own address on the way to the first server
 
 
-async def ask(servers: Sequence[Endpoint]) -> dict[int, Found]:
+async def ask(servers: Sequence[Endpoint]) -> dict[int, _Found]:
     """What was found, by the IP version of the servers; takes 0.7 s at most.
 
     Versions without a server, or without a route to the first one, are left out. Raises OSError where
@@ -34,7 +34,7 @@ async def ask(servers: Sequence[Endpoint]) -> dict[int, Found]:
     return {version: one for version, one in zip(asked, found, strict=True) if one is not None}
 
 
-async def _ask(version: int, servers: Sequence[Endpoint]) -> Found | None:
+async def _ask(version: int, servers: Sequence[Endpoint]) -> _Found | None:
     family = socket.AF_INET if version == 4 else socket.AF_INET6
     try:
         own = source_for(*servers[0])

@@ -14,7 +14,7 @@ from nconnect.wire.stun import MAX_BYTES
 # A datagram costs about 13 us here (measured), so that a flood of a port takes a twelfth of a core at most;
 # what comes beyond it, the kernel drops. A client asks again.
 READ_AT_ONCE = 64
-PAUSE_S = 0.01
+_PAUSE_S = 0.01
 _CONTROL_BYTES = socket.CMSG_SPACE(20)  # struct in6_pktinfo; in_pktinfo is shorter
 _PKTINFO = {(socket.IPPROTO_IP, IP_PKTINFO), (socket.IPPROTO_IPV6, socket.IPV6_PKTINFO)}
 _Control = list[tuple[int, int, bytes]]
@@ -83,7 +83,7 @@ class StunPorts:
             if answer is not None:
                 self._send(each, answer, _from_where_it_came(control), source)
         self._loop.remove_reader(each)
-        self._paused[each] = self._loop.call_later(PAUSE_S, self._read, each)
+        self._paused[each] = self._loop.call_later(_PAUSE_S, self._read, each)
 
     def _send(self, each: socket.socket, answer: bytes, control: _Control, source: tuple[str, int]) -> None:
         try:

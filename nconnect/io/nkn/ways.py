@@ -21,7 +21,7 @@ from nconnect.wire.jsonrpc import NodeInfo
 
 
 @dataclass(frozen=True, slots=True)
-class Opened:
+class OpenedSocket:
     """A websocket, the node that it leads to, and the way that got there."""
 
     socket: WebSocket
@@ -41,14 +41,14 @@ async def open_first(
     tls: ssl.SSLContext | None,
     proxies: Proxies,
     on_found: Callable[[NodeInfo], None],
-) -> Opened:
+) -> OpenedSocket:
     """Open a websocket for the client `address`; raises `NconnectError`, that of the first way.
 
     `tls` is used in place of our own context where a certificate is verified. `on_found` is told of a node
     before it is connected to, where a seed had to be asked for it.
     """
 
-    async def open_by(way: Way) -> Opened:
+    async def open_by(way: Way) -> OpenedSocket:
         node = to.node
         if way.ask is not None:
             node = await rpc.ask_node(
@@ -62,15 +62,15 @@ async def open_first(
             verify=way.verify,
             proxies=proxies,
         )
-        return Opened(socket, node, way)
+        return OpenedSocket(socket, node, way)
 
     return await _first([partial(open_by, way) for way in to.ways])
 
 
-async def _first(attempts: Sequence[Callable[[], Coroutine[Any, Any, Opened]]]) -> Opened:
+async def _first(attempts: Sequence[Callable[[], Coroutine[Any, Any, OpenedSocket]]]) -> OpenedSocket:
     """The first that succeeds; each begins `STAGGER_S` after the one before, or as soon as that fails."""
-    tasks: list[asyncio.Task[Opened]] = []
-    won: asyncio.Task[Opened] | None = None
+    tasks: list[asyncio.Task[OpenedSocket]] = []
+    won: asyncio.Task[OpenedSocket] | None = None
     try:
         for begun, attempt in enumerate(attempts, 1):
             tasks.append(asyncio.create_task(attempt(), name="open a websocket"))
@@ -86,13 +86,13 @@ async def _first(attempts: Sequence[Callable[[], Coroutine[Any, Any, Opened]]]) 
         for task in tasks:
             task.cancel()
         for result in await asyncio.gather(*tasks, return_exceptions=True):
-            if isinstance(result, Opened) and (won is None or result is not won.result()):
+            if isinstance(result, OpenedSocket) and (won is None or result is not won.result()):
                 result.socket.close(1000, "another way was faster")
 
 
 async def _next(
-    tasks: Sequence[asyncio.Task[Opened]], timeout_s: float | None
-) -> asyncio.Task[Opened] | None:
+    tasks: Sequence[asyncio.Task[OpenedSocket]], timeout_s: float | None
+) -> asyncio.Task[OpenedSocket] | None:
     """Wait until one more is done: the one that succeeded, if any has."""
     open_ones = [task for task in tasks if not task.done()]
     if open_ones:

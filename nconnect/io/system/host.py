@@ -30,7 +30,14 @@ from nconnect.host.facts import HostFacts, LocalInterface, LocalRoute
 from nconnect.host.flow_limits import CONNTRACK_MAX
 from nconnect.host.forwarding import VIRTUAL_KINDS
 from nconnect.host.judge import judge, owner_of
-from nconnect.host.plan import FORWARDING, IP_FORWARD, IPV6_FORWARDING, ROUTE_PROTOCOL, HostPlan, HostState
+from nconnect.host.plan import (
+    FORWARDING,
+    IP_FORWARD,
+    IPV6_FORWARDING,
+    ROUTE_PROTOCOL,
+    HostPlan,
+    InterfaceState,
+)
 from nconnect.host.ruleset import (
     deletion,
     interface_of_table,
@@ -41,7 +48,7 @@ from nconnect.io.net import name_servers
 from nconnect.io.system import conntrack, nftables, sysctl
 from nconnect.io.system.firewall import Firewall
 from nconnect.io.system.host_operations import asking, described, ignoring, perform, set_bypass, why_refused
-from nconnect.io.system.host_record import Record, RecordFile
+from nconnect.io.system.host_record import HostRecord, RecordFile
 from nconnect.io.system.netlink import Netlink, NetworkInterface
 from nconnect.io.system.netlink_socket import NetlinkError
 from nconnect.model import Config, Prefix
@@ -254,7 +261,9 @@ class Host:
             ) from error
         return self._link(netlink)
 
-    def _read(self, netlink: Netlink, link: NetworkInterface, state: HostState, record: Record) -> Reading:
+    def _read(
+        self, netlink: Netlink, link: NetworkInterface, state: InterfaceState, record: HostRecord
+    ) -> Reading:
         """What of ours is there: an address or a route that somebody else gave the interface is not seen.
 
         But a route that is wanted is as good as ours: the kernel takes none beside it.
@@ -278,7 +287,7 @@ class Host:
         settings = {name: value for name, _ in wanted if (value := sysctl.read(name)) is not None}
         return Reading(link.mtu, link.up, addresses, routes, bypasses, settings, self._firewall.ruleset)
 
-    def _bypasses(self, routes: Iterable[LocalRoute], record: Record) -> list[LocalRoute]:
+    def _bypasses(self, routes: Iterable[LocalRoute], record: HostRecord) -> list[LocalRoute]:
         """Those of the routes that are our host routes around the tunnel: the record names their addresses,
         so that another daemon's are not taken for ours.
         """
@@ -306,11 +315,11 @@ class Host:
             sorted({name for t in nftables.tables() if (name := interface_of_table(t)) in present and name})
         )
 
-    def _records(self) -> list[Record]:
+    def _records(self) -> list[HostRecord]:
         """Ours, and those of other daemons on this machine."""
         return [self._file.read(), *(file.read() for _, file in self._file.of_others())]
 
-    def _record_changes(self, record: Record, reading: Reading, state: HostState) -> None:
+    def _record_changes(self, record: HostRecord, reading: Reading, state: InterfaceState) -> None:
         """Note which addresses and host routes we are about to add."""
         added = {str(address) for address in state.addresses if address not in reading.addresses}
         bypasses = {str(route.address) for route in state.bypasses}
@@ -326,7 +335,7 @@ class Host:
         link: NetworkInterface,
         done: list[Operation],
         reading: Reading,
-        record: Record,
+        record: HostRecord,
     ) -> None:
         """Undo in reverse; the operation that failed too, since it may have been half done."""
         for operation in reversed(done):
@@ -344,7 +353,7 @@ class Host:
         else:
             self._file.write(record)
 
-    def _clear(self, netlink: Netlink, link: NetworkInterface, record: Record) -> list[str]:
+    def _clear(self, netlink: Netlink, link: NetworkInterface, record: HostRecord) -> list[str]:
         """Routes and addresses; the link goes down first, so that nothing passes while the rules go."""
         problems = []
         try:
@@ -362,7 +371,7 @@ class Host:
                 problems.append(f"cannot clear {link.name}: {reason(error)}")
         return problems
 
-    def _end_bypasses(self, netlink: Netlink, links: list[NetworkInterface], record: Record) -> None:
+    def _end_bypasses(self, netlink: Netlink, links: list[NetworkInterface], record: HostRecord) -> None:
         """Also those of a daemon that was killed: they do not go with its device."""
         names = {link.index: link.name for link in links}
         for route in self._bypasses(netlink.routes(names) if record.bypasses else (), record):
@@ -371,7 +380,7 @@ class Host:
                 set_bypass(netlink, DeleteBypass(host))
         record.bypasses = []
 
-    def _put_back(self, record: Record, links: list[NetworkInterface]) -> None:
+    def _put_back(self, record: HostRecord, links: list[NetworkInterface]) -> None:
         """Restore the machine's settings, unless another nconnect still runs: then its `remove` does."""
         left = self._file.left_by_others({link.name for link in links})
         if (record.sysctls or left) and self._others(links):

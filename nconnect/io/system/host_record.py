@@ -24,7 +24,7 @@ _MAX_BYTES = 4 << 20  # guessed: a thousand settings have 100 KB
 
 
 @dataclass(slots=True)
-class Record:
+class HostRecord:
     """What we changed.
 
     `sysctls`: each setting's value before ours, in the order in which they were set. `addresses`: those we
@@ -69,23 +69,23 @@ class RecordFile:
     def __init__(self, state_dir: Path) -> None:
         self.problem = ""  # a sentence
         self._path = state_dir / _NAME
-        self._unkept: Record | None = None  # what should be in the file, and is not
+        self._unkept: HostRecord | None = None  # what should be in the file, and is not
 
     def exists(self) -> bool:
         return status_of(self._path) is not None
 
-    def read(self) -> Record:
+    def read(self) -> HostRecord:
         """The record of this boot and this namespace; empty when there is none, or it cannot be read."""
         if self._unkept is not None:
             return self._unkept
         try:
             told = json.loads(read_file(self._path, _MAX_BYTES))
             if told["place"] != _place():
-                return Record()
+                return HostRecord()
             settings = {str(name): (str(before), str(now)) for name, (before, now) in told["sysctls"].items()}
             if not all(map(sysctl.is_network, settings)):
-                return Record()  # root may read this, and the daemon's user wrote it
-            return Record(
+                return HostRecord()  # root may read this, and the daemon's user wrote it
+            return HostRecord(
                 settings,
                 [str(ip_interface(text)) for text in told["addresses"]],
                 # Absent before they were kept
@@ -93,9 +93,9 @@ class RecordFile:
                 [str(ip_address(text)) for text in told.get("bypasses", ())],
             )
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
-            return Record()
+            return HostRecord()
 
-    def write(self, record: Record) -> None:
+    def write(self, record: HostRecord) -> None:
         """Atomically: a half-written record would lose what to restore."""
         try:
             self._write(record)
@@ -121,7 +121,7 @@ class RecordFile:
         """The files of interfaces that are not `present` any more and left the restoring to us."""
         return [file for name, file in self.of_others() if name not in present and file.read().sysctls]
 
-    def _write(self, record: Record) -> None:
+    def _write(self, record: HostRecord) -> None:
         value = {"place": _place(), **asdict(record)}
         with Folder.make(self._path.parent, mode=0o700) as folder:
             folder.replace(_NAME, json.dumps(value).encode(), durable=False)  # worth nothing after a crash

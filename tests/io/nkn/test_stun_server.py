@@ -121,7 +121,7 @@ def test_after_a_flood_it_answers_again() -> None:
 
 def test_a_flood_takes_no_more_than_its_share_of_the_loop(monkeypatch: pytest.MonkeyPatch) -> None:
     """As long as the pause lasts nothing more is read, however much there is."""
-    monkeypatch.setattr(stun_server, "PAUSE_S", 3600.0)
+    monkeypatch.setattr(stun_server, "_PAUSE_S", 3600.0)
 
     async def run() -> None:
         async with serving() as server:
