@@ -96,7 +96,12 @@ def problems(side: Side) -> str:
     return "\n".join(side.status()["problems"])
 
 
-@pytest.mark.parametrize("seconds", [1, 10, pytest.param(60, marks=pytest.mark.slow)])
+LONG_STOPS = [("user", 15), ("user", 200), ("provider", 200)]
+
+
+@pytest.mark.parametrize(
+    "seconds", [1, *(pytest.param(long_s, marks=pytest.mark.slow) for long_s in (10, 60))]
+)
 def test_flows_return_after_the_node_was_killed(running: World, seconds: int) -> None:
     with flows(running) as (tcp, udp), Ping(running.user, SERVER) as ping:
         assert running.node.process is not None
@@ -130,8 +135,10 @@ def test_flows_return_after_a_daemon_was_killed(lasting: World, name: str) -> No
         )
 
 
-@pytest.mark.parametrize("seconds", [15, pytest.param(200, marks=pytest.mark.slow)])
-@pytest.mark.parametrize("name", SIDES)
+@pytest.mark.parametrize(
+    ("name", "seconds"),
+    [("provider", 15), *(pytest.param(*case, marks=pytest.mark.slow) for case in LONG_STOPS)],
+)
 @pytest.mark.timeout(400)
 def test_flows_return_after_a_daemon_stood_still(lasting: World, name: str, seconds: int) -> None:
     side = side_of(lasting, name)
@@ -183,8 +190,15 @@ def test_flows_return_after_the_user_moved_to_another_network(running: World) ->
         recovered(tcp, "another network", back, bound_s=5)
 
 
-@pytest.mark.parametrize("direction", ["input", "output"])
-@pytest.mark.parametrize("name", SIDES)
+@pytest.mark.parametrize(
+    ("name", "direction"),
+    [
+        ("user", "input"),
+        ("provider", "output"),
+        pytest.param("user", "output", marks=pytest.mark.slow),
+        pytest.param("provider", "input", marks=pytest.mark.slow),
+    ],
+)
 def test_flows_return_after_loss_in_one_direction(running: World, name: str, direction: str) -> None:
     side = side_of(running, name)
     with flows(running) as (tcp, udp):
