@@ -49,6 +49,7 @@ _IFLA_AF_SPEC, _IFLA_INET6_ADDR_GEN_MODE = 26, 8
 _IFLA_INFO_KIND = 1  # within _IFLA_LINKINFO
 _IFA_ADDRESS, _IFA_LOCAL, _IFA_FLAGS = 1, 2, 8
 _IFA_F_NODAD = 0x02
+_IFA_F_UNUSABLE = 0x08 | 0x20 | 0x40  # DADFAILED, DEPRECATED, TENTATIVE
 _RTA_DST, _RTA_SRC, _RTA_IIF, RTA_OIF, _RTA_GATEWAY, _RTA_PRIORITY = 1, 2, 3, 4, 5, 6
 _RTA_MULTIPATH, _RTA_TABLE = 9, 15
 RT_TABLE_MAIN, RT_TABLE_LOCAL, _RTN_UNICAST = 254, 255, 1
@@ -92,6 +93,7 @@ class LinkAddress:
 
     index: int
     address: InterfaceAddress
+    is_unusable: bool = False  # for new communication: deprecated, or not known to be ours alone (RFC 4862)
 
 
 class Netlink(NetlinkSocket):
@@ -117,13 +119,14 @@ class Netlink(NetlinkSocket):
         found = []
         every = IFADDRMSG.pack(0, 0, 0, 0, 0)
         for body in self._dump(_GETADDR, every, every if only is None else IFADDRMSG.pack(0, 0, 0, 0, only)):
-            _, length, _, _, index = IFADDRMSG.unpack_from(body)
+            _, length, flags, _, index = IFADDRMSG.unpack_from(body)
             if only not in (None, index):
                 continue
             attributes = dict(read_attributes(body[IFADDRMSG.size :]))
             raw = attributes.get(_IFA_LOCAL, attributes.get(_IFA_ADDRESS))
             if raw is not None:
-                found.append(LinkAddress(index, ip_interface((bytes(raw), length))))
+                unusable = bool(_number(attributes, _IFA_FLAGS, flags) & _IFA_F_UNUSABLE)
+                found.append(LinkAddress(index, ip_interface((bytes(raw), length)), unusable))
         return found
 
     def routes(self, names: dict[int, str], *, through: int = 0, protocol: int = 0) -> list[LocalRoute]:
