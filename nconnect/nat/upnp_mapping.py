@@ -89,6 +89,7 @@ class UpnpMapper:
         self._protocols = protocols
         self._rng = rng
         self._outer = dict.fromkeys(protocols, port)  # what is asked for outside
+        self._asked: dict[str, int] = {}  # outer ports that may be mapped, answered or not, by protocol
         self._lifetime_s = LIFETIME_S
         self._left: deque[str] = deque()  # protocols that are to be mapped, the one under way first
         self._ports_tried = 0
@@ -163,9 +164,8 @@ class UpnpMapper:
         """Give up what is mapped, or may be: the outputs are calls that say so, in any order."""
         self._outputs.clear()
         if self._step is not _Step.CLOSED and self._service is not None:
-            asked = {self._left[0]} if self._step is _Step.MAP else set()
-            for protocol in sorted(self.mappings.keys() | asked):
-                arguments = upnp.unmap_arguments(protocol, self._outer[protocol])
+            for protocol, port in sorted(self._asked.items()):
+                arguments = upnp.unmap_arguments(protocol, port)
                 self._outputs.append(self._http("DeletePortMapping", arguments))
         self._step = _Step.CLOSED
         self.mappings.clear()
@@ -211,11 +211,17 @@ class UpnpMapper:
             external_port=self._outer[protocol],
             lifetime_s=self._lifetime_s,
         )
+        self._asked[protocol] = self._outer[protocol]
         self._ask(_Step.MAP, "AddPortMapping", arguments, now)
 
     def _mapped(self, answer: dict[str, str] | Fault, now: float) -> None:
         protocol = self._left[0]
         if isinstance(answer, Fault):
+            held = self.mappings.get(protocol)
+            if held is None:
+                del self._asked[protocol]
+            else:
+                self._asked[protocol] = held.port
             if answer.code == _PERMANENT_ONLY and self._lifetime_s:
                 self._lifetime_s = 0
             elif answer.code == _CONFLICT and self._ports_tried < MAX_PORTS:

@@ -207,6 +207,25 @@ def test_closing_gives_up_what_is_mapped_or_is_being_mapped() -> None:
     assert mapper.poll_output() is None
 
 
+def test_closing_gives_up_a_permanent_mapping_whose_answer_was_lost() -> None:
+    bench = Bench()
+    bench.faults = [725]
+    while (output := bench.mapper.poll_output()) is not None:
+        if isinstance(output, Search):
+            bench.mapper.receive(FOUND, ROUTER, bench.now)
+            continue
+        answer = bench.answer(output)
+        if bench.mapped:
+            bench.mapper.failed("the answer is lost", bench.now)
+        else:
+            bench.mapper.answered(answer, bench.now)
+    assert bench.mapped == {"udp": (str(PORT), "0")}
+    assert not bench.mapper.is_asking
+    bench.mapper.close()
+    bench.exchange()
+    assert bench.mapped == {}
+
+
 def test_what_is_not_from_the_router_is_not_ours() -> None:
     mapper = Bench().mapper
     assert not mapper.receive(FOUND, IPv4Address("192.168.1.66"), START)
