@@ -7,6 +7,7 @@ takes what it must refuse, or reads it wrongly, is a finding although nothing cr
 from __future__ import annotations
 
 import base64
+import binascii
 import hashlib
 import json
 import re
@@ -308,6 +309,80 @@ def join_frame(data: bytes) -> tuple[int, bytes, bytes] | str:
         return "refused"
     return data[3], data[4:12], rest
 
+
+# --- STUN (RFC 8489), PCP (RFC 6887), NAT-PMP (RFC 6886) ---
+
+
+def stun_attributes(data: bytes) -> list[tuple[int, bytes]] | None:
+    """The attributes of a STUN message; None when it must be refused."""
+    if not 20 <= len(data) <= 1280 or data[0] > 63 or data[4:8] != b"\x21\x12\xa4\x42":
+        return None
+    found: list[tuple[int, bytes]] = []
+    rest = data[20:]
+    if len(rest) != number(data, 2, 2) or len(rest) % 4:
+        return None
+    while rest:
+        kind, size = number(rest, 0, 2), number(rest, 2, 2)
+        value = rest[4 : 4 + size]
+        crc = binascii.crc32(data[: len(data) - len(rest)]) ^ 0x5354554E
+        if len(value) != size or (kind == 0x8028 and value != crc.to_bytes(4, "big")):
+            return None
+        found.append((kind, value))
+        rest = rest[4 + size + (4 - size % 4) % 4 :]
+    return None if any(kind == 0x8028 for kind, _ in found[:-1]) else found
+
+
+def stun_address(data: bytes) -> tuple[IPv4Address | IPv6Address, int] | None:
+    """The address and port that a well-formed STUN message tells; None: it tells none."""
+    attributes = dict(reversed(stun_attributes(data) or []))  # the first of a kind counts
+    key = bytes(16)
+    value = attributes.get(0x0001, b"")
+    if 0x0020 in attributes:
+        key, value = data[4:20], attributes[0x0020]
+    if data[:2] != b"\x01\x01" or value[1:2] + bytes([len(value)]) not in (b"\x01\x08", b"\x02\x14"):
+        return None
+    plain = bytes(a ^ b for a, b in zip(value[4:], key, strict=False))
+    return ip_address(plain), number(value, 2, 2) ^ number(key, 0, 2)
+
+
+def port_answer(data: bytes) -> tuple[object, ...] | None:
+    """What a router says on port 5351; None when it must be refused.
+
+    (protocol, internal port, external port, external address, lifetime, epoch, nonce) of a mapping,
+    (external address, epoch) of an announcement, (is PCP, result, lifetime, protocol, nonce) of an error.
+    """
+    if not 2 <= len(data) <= 1100 or data[1] < 128 or data[0] not in (0, 2):
+        return None
+    opcode = data[1] - 128
+    if data[0] == 2:
+        protocol = {17: "udp", 6: "tcp"}.get(data[36]) if len(data) >= 60 else None
+        lifetime, epoch = number(data, 4, 4), number(data, 8, 4)
+        if len(data) < 24 or len(data) % 4:
+            return None
+        is_map = opcode == 1 and len(data) >= 60
+        if data[3]:
+            told = (protocol, data[24:36]) if is_map else (None, b"")
+            return True, data[3], lifetime, *told
+        if opcode == 0:
+            return None, epoch
+        if not is_map or protocol is None:
+            return None
+        outside = IPv6Address(data[44:60])
+        ports = number(data, 40, 2), number(data, 42, 2)
+        return protocol, *ports, outside.ipv4_mapped or outside, lifetime, epoch, data[24:36]
+    if len(data) < 8:
+        return None
+    result, epoch, protocol = number(data, 2, 2), number(data, 4, 4), {1: "udp", 2: "tcp"}.get(opcode)
+    if result:
+        return False, result, 0, protocol, b""
+    if opcode == 0 and len(data) >= 12:
+        return IPv4Address(data[8:12]), epoch
+    if protocol is None or len(data) < 16:
+        return None
+    return protocol, number(data, 8, 2), number(data, 10, 2), None, number(data, 12, 4), epoch, b""
+
+
+# --- tokens ---
 
 _CROCKFORD = "0123456789abcdefghjkmnpqrstvwxyz"
 

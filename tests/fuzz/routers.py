@@ -1,0 +1,387 @@
+"""Targets for what strangers in the network say: STUN servers and their clients, routers that map ports."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from functools import partial
+from ipaddress import IPv4Address, IPv6Address, ip_address
+from random import Random
+
+from nconnect.errors import RemoteProtocolError
+from nconnect.model import Address, Endpoint
+from nconnect.nat.port_mapping import LIFETIME_S, MAX_LIFETIME_S, Mapping, PortMapper
+from nconnect.nat.stun import Nat, StunProbe
+from nconnect.nat.upnp_mapping import HttpCall, Search
+from nconnect.node.stun import PLAIN_BURST, PLAIN_RATE_PER_S, StunServer
+from nconnect.wire import pcp, stun, upnp
+from tests.fuzz import oracles
+from tests.fuzz.draw import Draw
+from tests.nat import test_port_mapping as datagrams
+from tests.nat import test_upnp_mapping as calls
+from tests.wire.test_upnp import FOUND, IP1, ROUTER, URL, description
+
+Refused = RemoteProtocolError
+
+# --- the codecs ---
+
+
+def stun_messages(data: bytes) -> None:
+    """Headers, attributes, FINGERPRINT and addresses, against a second reading of RFC 8489."""
+    draw = Draw(data)
+    transaction = draw.take(12)
+    made = b""
+    for _ in range(draw.below(5)):
+        family = draw.of((1, 2, 2, 3))
+        address = bytes([0, family]) + draw.take(6 if family == 1 else 18)
+        value = draw.of((address, address, draw.piece(30)))
+        kind = draw.of((0x0020, 0x0020, 0x0001, 0x0026, 0x8022, draw.number(2)))
+        made += kind.to_bytes(2, "big") + len(value).to_bytes(2, "big") + value + bytes(-len(value) % 4)
+    method, with_crc = draw.of((b"\1\1", b"\1\1", b"\0\1", b"\1\x11")), draw.flag()
+    after = draw.of((b"", b"", b"\x80\x22\0\0"))  # FINGERPRINT must be the last
+    size = len(made) + 8 * with_crc + len(after)
+    message = method + size.to_bytes(2, "big") + b"\x21\x12\xa4\x42" + transaction + made
+    if with_crc:
+        crc = stun._fingerprint(message) if draw.flag() else draw.take(4)
+        message += b"\x80\x28\0\4" + crc
+    message += after
+    for datagram in (data, message, draw.changed(message)):
+        expected = oracles.stun_attributes(datagram)
+        try:
+            found = stun.decode(datagram)
+        except Refused:
+            assert expected is None
+            continue
+        assert (found.type, found.transaction) == (oracles.number(datagram, 0, 2), datagram[8:20])
+        assert list(found.attributes) == expected
+        _agree(partial(stun.mapped_address, found), oracles.stun_address(datagram))
+    own: Address = IPv4Address(draw.take(4)) if draw.flag() else IPv6Address(draw.take(16))
+    port = draw.number(2)
+    answer = stun.encode_response(transaction, own, port)
+    assert oracles.stun_address(answer) == (own, port)
+    assert len(answer) == stun.response_bytes(own.version)
+
+
+def port_answers(data: bytes) -> None:
+    """PCP and NAT-PMP, against a second reading of RFC 6887 and 6886."""
+    draw = Draw(data)
+    made = bytes([draw.of((2, 0, 2, 0, 1)), draw.of((128, 129, 130, 1, 255)), 0, draw.of((0, 0, 1, 8, 99))])
+    made += draw.take(20 if made[0] == 2 else 12)
+    if made[0] == 2 and made[1] & 1:
+        made += draw.take(12) + bytes([draw.of((17, 6, 1)), 0, 0, 0]) + draw.take(4)
+        made += draw.of((bytes(10) + b"\xff\xff", draw.take(12))) + draw.take(4) + draw.of((b"", bytes(4)))
+    for datagram in (data, made, draw.changed(made)):
+        _agree(partial(_told, datagram), oracles.port_answer(datagram))
+
+
+def _told(datagram: bytes) -> tuple[object, ...]:
+    answer = pcp.decode(datagram)
+    if isinstance(answer, pcp.Mapped):
+        ports = answer.internal_port, answer.external_port
+        rest = answer.external_address, answer.lifetime_s, answer.epoch_s, answer.nonce
+        return answer.protocol, *ports, *rest
+    if isinstance(answer, pcp.Told):
+        return answer.external_address, answer.epoch_s
+    assert answer.why.isprintable()
+    return answer.is_pcp, answer.result, answer.lifetime_s, answer.protocol, answer.nonce
+
+
+def _agree(parse: Callable[[], object], expected: object) -> None:
+    try:
+        found = parse()
+    except Refused:
+        assert expected is None, f"refused: {expected!r}"
+        return
+    assert found == expected
+
+
+_AT_ROUTER = re.compile(r"(?i)http:(//)?([^/?#@]*@)*192\.168\.1\.1(:0*([1-9]\d*)?)?([/?#][ -~]*)?")
+_WORDS = (b"URLBase", b"service", b"serviceType", b"controlURL", b"UPnPError", b"errorCode", b"Fault")
+_TEXTS = (
+    IP1.encode(),
+    b"/ctl",
+    b"http://192.168.1.1/c",
+    b"http://192.0.2.1/",
+    b"//evil",
+    b"http://192.168.1.1",
+)
+_HEADS = (b"HTTP/1.1 200 OK\r\n", b"HTTP/1.0 200\r\n", b"HTTP/1.1 404 No\r\n", b"NOTIFY * HTTP/1.1\r\n")
+
+
+def upnp_documents(data: bytes) -> None:
+    """No URL leads away from the router, nothing is expanded, and what is shown can be printed."""
+    draw = Draw(data)
+    head = (
+        draw.of(_HEADS) + draw.of((b"LOCATION:", b"location : ", b"X: ")) + draw.of(_TEXTS) + draw.piece(30)
+    )
+    for datagram in (data, head, draw.changed(FOUND)):
+        try:
+            assert _AT_ROUTER.fullmatch(upnp.description_url(datagram, ROUTER))
+            assert datagram.startswith(b"HTTP/1.")
+        except Refused:
+            pass
+    tree = _tree(draw, 6)
+    for document in (data, tree, draw.changed(description((IP1, "/ctl"))), b"<!DOCTYPE a>" + tree):
+        try:
+            service = upnp.find_service(document, URL, ROUTER)
+            assert _AT_ROUTER.fullmatch(service.url)
+            assert service.type.startswith("urn:schemas-upnp-org:service:WAN")
+        except Refused:
+            pass
+        try:
+            answer = upnp.result(document, "AddPortMapping")
+        except Refused:
+            continue
+        assert b"<!DOCTYPE" not in document or document is data, "a document type was taken"
+        if isinstance(answer, upnp.Fault):
+            assert 0 <= answer.code < 100_000
+            assert answer.why.isprintable()
+            assert 0 < len(answer.why) <= 100
+        else:
+            assert b"AddPortMappingResponse" in document or document is data
+
+
+def _tree(draw: Draw, deepest: int) -> bytes:
+    """XML of the words that are looked for."""
+    if not deepest or not draw:
+        return draw.of((*_TEXTS, b"725", b"&lt;\x7f", b"-1"))
+    word = draw.of((*_WORDS, b"AddPortMappingResponse", b"NewExternalIPAddress"))
+    inside = b"".join(_tree(draw, deepest - 1) for _ in range(draw.below(4)))
+    return b"<" + word + b">" + inside + b"</" + word + b">"
+
+
+# --- STUN's two ends ---
+
+_SERVERS: tuple[Endpoint, ...] = tuple(
+    Endpoint(ip_address(host), port)
+    for host, port in (("192.0.2.1", 1), ("192.0.2.1", 2), ("2001:db8::1", 3))
+)
+_STRANGER = Endpoint(ip_address("192.0.2.66"), 1)
+
+
+def stun_probe(data: bytes) -> None:
+    """A verdict rests on answers to its questions from where those went, and is there after 0.7 s."""
+    draw = Draw(data)
+    now = 100.0
+    probe = StunProbe(_SERVERS, now=now, rng=Random(7).randbytes)
+    asked: dict[Endpoint, bytes] = {}
+    told: dict[Endpoint, tuple[Address, int] | None] = {}  # by server, what its first answer tells
+    while True:
+        sends = []
+        while (send := probe.poll_output()) is not None:
+            sends.append(send)
+            assert asked.setdefault(send.to, send.data[8:20]) == send.data[8:20]
+        assert len(sends) <= len(_SERVERS)
+        if probe.verdict is not None or not draw:
+            break
+        server = draw.of(_SERVERS)
+        seen = draw.of((_STRANGER, (_STRANGER[0], draw.number(2)), (IPv4Address(draw.take(4)), 9)))
+        datagram = draw.of((draw.piece(60), stun.encode_response(asked[server], *seen)))
+        datagram = draw.changed(datagram) if draw.flag() and datagram else datagram
+        source = draw.of((server, server, _STRANGER, _SERVERS[0]))
+        is_answer = oracles.stun_attributes(datagram) is not None and asked.get(source) == datagram[8:20]
+        assert probe.receive(datagram, source, now) is is_answer
+        if is_answer:
+            told.setdefault(source, oracles.stun_address(datagram))
+        now += draw.of((0.0, 0.0, 0.05))
+        probe.handle_timeout(now)
+    while (deadline := probe.poll_timeout()) is not None:
+        assert deadline.at <= 100.8
+        probe.handle_timeout(max(now, deadline.at))
+    verdict = probe.verdict
+    assert verdict is not None
+    useful = [
+        each
+        for each in told.values()
+        if each is not None and each[1] and not each[0].is_unspecified and not each[0].is_multicast
+    ]
+    assert verdict.mapped == (useful[0] if useful else None)
+    assert (verdict.nat is Nat.HARD) is (len(set(useful)) > 1)
+    assert (verdict.nat is Nat.EASY) is (len(useful) > 1 and len(set(useful)) == 1)
+    assert (verdict.nat is Nat.BLOCKED) is (not told)
+
+
+def stun_server(data: bytes) -> None:
+    """What is answered is right, is counted, and multiplies nothing but within the rate."""
+    draw, server = Draw(data), StunServer()
+    now = came = extra = 0.0
+    while draw:
+        host = draw.of(("192.0.2.7", "192.0.2.8", "::ffff:192.0.2.9", "fe80::1%eth0", "2001:db8::7"))
+        request = stun.encode_request(draw.take(12), size=draw.of((20, 24, 32, 44, 100)))
+        request = draw.of((request, draw.changed(request), draw.piece(60)))
+        port, copies = 1 + draw.number(2) % 65535, draw.of((1, 1, 60))
+        for _ in range(copies):
+            answer = server.answer(request, host, port, now)
+            came += 1
+            if answer is None:
+                continue
+            address = ip_address(host.partition("%")[0])
+            plain = (isinstance(address, IPv6Address) and address.ipv4_mapped) or address
+            assert oracles.stun_address(answer) == (plain, port)
+            assert answer[8:20] == request[8:20]
+            assert request[:2] == b"\0\1"
+            extra += max(0, len(answer) - len(request))
+        now += draw.of((0.0, 0.0, 0.1, 5.0))
+        assert server.answers + server.drops.total() == came
+    assert extra <= 24 * 3 * (PLAIN_BURST + PLAIN_RATE_PER_S * now), "three prefixes"
+    good = stun.encode_request(bytes(12), size=44)
+    assert server.answer(good, "192.0.2.7", 9, now) is not None, "a padded request is answered freely"
+
+
+# --- port mappings ---
+
+_OWN = datagrams.OWN
+_PORT = datagrams.PORT
+
+
+def port_mapper(data: bytes) -> None:
+    """No mapping is believed that was not asked for; an honest router maps the port in the end."""
+    draw = Draw(data)
+    router = datagrams.Router()
+    router.speaks_pcp, router.shift = draw.flag(), draw.of((0, 0, 5, 70000 - _PORT))
+    router.shift %= 65536 - _PORT
+    now = datagrams.START
+    mapper = PortMapper(ROUTER, _OWN, _PORT, now=now, rng=Random(7).randbytes)
+    source = (ROUTER, pcp.SERVER_PORT)
+    nonces: dict[str, bytes] = {}  # by protocol, of what was asked by PCP
+    pending: list[bytes] = []
+    while True:
+        sent = 0
+        while (request := mapper.poll_output()) is not None:
+            sent += 1
+            pending += router.answer(request, now)
+            if request[0] == 2:
+                nonces[datagrams.PROTOCOLS[request[36]]] = request[24:36]
+                assert request[40:42] == _PORT.to_bytes(2, "big")
+        assert sent <= 6, "three by an answer, three by a timeout"
+        del pending[:-8]
+        if not draw:
+            break
+        datagram = draw.of((*pending[-2:], draw.piece(70)))
+        if draw.flag() and datagram:
+            datagram = draw.changed(datagram)
+        before = dict(mapper.mappings)
+        assert mapper.receive(datagram, draw.of((source, source, source, (ROUTER, 9))), now) in (True, False)
+        _check_believed(mapper.mappings, before, oracles.port_answer(datagram), nonces, now)
+        assert mapper.problem.isprintable()
+        if draw.flag():
+            deadline = mapper.poll_timeout()
+            assert deadline is not None
+            now = max(now, deadline.at if draw.flag() else now + draw.number())
+            mapper.handle_timeout(now)
+            assert all(mapping.expires_at > now for mapping in mapper.mappings.values())
+    _until_it_is_mapped(mapper, router, now)
+
+
+def _check_believed(
+    mappings: dict[str, Mapping],
+    before: dict[str, Mapping],
+    answer: tuple[object, ...] | None,
+    nonces: dict[str, bytes],
+    now: float,
+) -> None:
+    """What has come into force is in this answer, and was asked for."""
+    for protocol, mapping in mappings.items():
+        assert protocol in ("udp", "tcp")
+        if before.get(protocol) == mapping:
+            continue
+        assert mapping.port
+        assert not mapping.address.is_multicast
+        assert now < mapping.renew_at <= mapping.expires_at <= now + MAX_LIFETIME_S
+        assert answer is not None
+        if mapping.by == "PCP":
+            outer = (mapping.port, mapping.address)
+            assert answer[:4] == (protocol, _PORT, *outer), "another mapping than the router tells"
+            assert answer[6] == nonces[protocol], "a mapping of somebody else"
+        else:
+            assert answer[0] == mapping.address or answer[:3] == (protocol, _PORT, mapping.port)
+
+
+def _until_it_is_mapped(mapper: PortMapper, router: datagrams.Router, now: float) -> None:
+    """From now on the router answers as it should."""
+    for _ in range(40):
+        while (request := mapper.poll_output()) is not None:
+            for answer in router.answer(request, now):
+                mapper.receive(answer, (ROUTER, pcp.SERVER_PORT), now)
+        deadline = mapper.poll_timeout()
+        assert deadline is not None
+        assert deadline.at > now
+        held = mapper.mappings
+        if len(held) == 2 and now > datagrams.START + 2 * MAX_LIFETIME_S:
+            break
+        now = deadline.at
+        mapper.handle_timeout(now)
+    assert {protocol: mapping.port for protocol, mapping in mapper.mappings.items()} == router.mapped
+    assert len(router.mapped) == 2
+    mapper.close()
+    while (request := mapper.poll_output()) is not None:
+        router.answer(request, now)
+    assert router.mapped == {}
+
+
+def upnp_mapper(data: bytes) -> None:
+    """No mapping without a call for it that was answered, no call elsewhere; and all is given up."""
+    draw = Draw(data)
+    bench = calls.Bench()
+    bench.faults = [draw.of((718, 725, 402, 606)) for _ in range(draw.below(4))]
+    mapper, now = bench.mapper, calls.START
+    asked: dict[str, int] = {}  # the outer port by protocol, of calls that no fault has answered
+    while draw:
+        output, before = mapper.poll_output(), dict(mapper.mappings)
+        assert mapper.poll_output() is None, "one at a time"
+        body = _body(output, bench) if output is not None else b""
+        body = draw.of((draw.piece(80), body, body))
+        body = draw.changed(body) if draw.flag() and body else body
+        if isinstance(output, Search):
+            source = draw.of((ROUTER, ROUTER, _OWN))
+            assert mapper.receive(body, source, now) is (source == ROUTER)
+            assert source == ROUTER or mapper.poll_output() is None
+        elif output is not None:
+            assert _AT_ROUTER.fullmatch(output.url)
+            adding = _ADDING.search(output.body)
+            if adding is not None:
+                protocol = adding[2].decode().lower()
+                asked[protocol] = int(adding[1])
+            if draw.below(4):
+                mapper.answered(body, now)
+                if adding is not None and _is_refusal(body):
+                    held = before.get(protocol)
+                    asked |= {protocol: held.port if held else 0}
+            else:
+                mapper.failed("it is silent", now)
+            for protocol, mapping in mapper.mappings.items():
+                if before.get(protocol) != mapping:
+                    assert mapping.port == asked[protocol]
+                    assert b"AddPortMappingResponse" in body
+                    assert mapping.expires_at == now + LIFETIME_S
+        assert mapper.problem.isprintable()
+        deadline = mapper.poll_timeout()
+        assert deadline is not None
+        now = max(now, deadline.at if draw.flag() else now + draw.number())
+        mapper.handle_timeout(now)
+    mapper.close()
+    assert mapper.mappings == {}
+    given_up = set()
+    while (output := mapper.poll_output()) is not None:
+        assert isinstance(output, HttpCall)
+        call = _DELETING.search(output.body)
+        assert call is not None
+        given_up.add((call[2].decode().lower(), int(call[1])))
+    assert given_up >= {each for each in asked.items() if each[1]}, "what may be mapped is given up"
+    assert len(given_up) <= 2
+
+
+_ADDING = re.compile(rb"AddPortMapping.*ExternalPort>(\d+)<.*Protocol>(\w+)<")
+_DELETING = re.compile(rb"DeletePortMapping.*ExternalPort>(\d+)<.*Protocol>(\w+)<")
+
+
+def _is_refusal(body: bytes) -> bool:
+    try:
+        return isinstance(upnp.result(body, "AddPortMapping"), upnp.Fault)
+    except Refused:
+        return False
+
+
+def _body(output: Search | HttpCall, bench: calls.Bench) -> bytes:
+    """What an honest router says."""
+    return FOUND if isinstance(output, Search) else bench.answer(output)
