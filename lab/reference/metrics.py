@@ -65,6 +65,9 @@ OTHER_REASONS = {
 }
 
 
+STUN = {"answers": 1, "drops": {"r": 1}}  # an example
+
+
 @dataclass(frozen=True, slots=True)
 class Family:
     """One metric: what the exposition says of it."""
@@ -82,11 +85,12 @@ class Family:
 
 def page() -> str:
     """The whole page, Markdown."""
-    families = families_of(exposition(example(), {"peer": PeerHistograms()}))
+    families = families_of(exposition(example(), {"peer": PeerHistograms()}, STUN))
     parts = [_HEAD]
     for title, prefix, common in (
         ("The interface", "nconnect_", ()),
         ("Each link", "nconnect_link_", ("link", "node")),
+        ("The node in this daemon (`[node]`)", "nconnect_node_", ()),
         ("Each peer", "nconnect_peer_", ("peer",)),
     ):
         own = [family for family in families if _prefix(family) == prefix]
@@ -100,7 +104,8 @@ def page() -> str:
     parts.append(f"The histograms' bounds (`le`), in seconds: {bounds}.\n")
     parts.append("## Why something was dropped\n")
     parts.append(
-        "The label `reason`, and the names under `drops` in `status --json`.\n\n| reason | |\n|---|---|"
+        "The label `reason`, and the names under `drops` in `status --json`. Those of the node's STUN server"
+        " are in [its documentation](../node.md#stun).\n\n| reason | |\n|---|---|"
     )
     parts += [f"| `{reason.value}` | {REASONS[reason]} |" for reason in DropReason]
     parts += [f"| `{name}` | {text} |" for name, text in OTHER_REASONS.items()]
@@ -134,8 +139,11 @@ def families_of(text: str) -> list[Family]:
     return found
 
 
+_PREFIXES = ("nconnect_link_", "nconnect_peer_", "nconnect_node_", "nconnect_")
+
+
 def _prefix(family: Family) -> str:
-    return next(p for p in ("nconnect_link_", "nconnect_peer_", "nconnect_") if family.name.startswith(p))
+    return next(p for p in _PREFIXES if family.name.startswith(p))
 
 
 def _all(cls: type, metrics: dict[str, tuple[str, str, float, str]]) -> dict[str, Any]:

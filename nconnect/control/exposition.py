@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from nconnect.control.schema import PEER_STATES, Status
 from nconnect.queueing.histogram import Histogram
@@ -46,10 +47,12 @@ class PeerHistograms:
     queue_delay: Histogram = field(default_factory=Histogram)
 
 
-def exposition(status: Status, histograms: Mapping[str, PeerHistograms]) -> str:
-    """The whole text; `histograms` by peer's name."""
+def exposition(
+    status: Status, histograms: Mapping[str, PeerHistograms], stun: Mapping[str, Any] | None = None
+) -> str:
+    """The whole text; `histograms` by peer's name, `stun` as in `NodeStatus`: of the node in this daemon."""
     families: dict[str, _Family] = {}
-    for name, kind, text, labels, value in _samples(status):
+    for name, kind, text, labels, value in (*_samples(status), *_stun_samples(stun)):
         family = families.setdefault(name, _Family(name, kind, text))
         family.add(name, {"interface": status.interface, **labels}, value)
     for suffix, text in (
@@ -106,6 +109,15 @@ def _samples(status: Status) -> Iterator[_Sample]:
         for reason, count in sorted(peer.drops.items()):
             one = {**labels, "reason": reason}
             yield "nconnect_peer_drops_total", "counter", "Dropped packets and messages.", one, count
+
+
+def _stun_samples(stun: Mapping[str, Any] | None) -> Iterator[_Sample]:
+    if stun is None:
+        return
+    yield "nconnect_node_stun_answers_total", "counter", "STUN requests answered.", {}, stun["answers"]
+    for reason, count in sorted(stun["drops"].items()):
+        text = "Datagrams to the STUN ports that got no answer."
+        yield "nconnect_node_stun_drops_total", "counter", text, {"reason": reason}, count
 
 
 def _fields(

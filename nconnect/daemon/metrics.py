@@ -12,6 +12,7 @@ from nconnect.control.schema import Status
 from nconnect.io.http.http import Request, Response
 from nconnect.io.http.http_connection import Limits
 from nconnect.io.http.http_server import HttpServer
+from nconnect.io.nkn.node_server import NodeServer
 from nconnect.model import MetricsConfig
 from nconnect.tunnel.core import Tunnel
 from nconnect.tunnel.peer import Peer
@@ -25,9 +26,13 @@ LIMITS = Limits(body_bytes=0, connections=32, connections_per_host=32)
 class Metrics:
     """The HTTP server, and the histograms that lanes and queues fill for it."""
 
-    def __init__(self, tunnel: Tunnel, status: Callable[[], Awaitable[Status]]) -> None:
+    def __init__(
+        self, tunnel: Tunnel, status: Callable[[], Awaitable[Status]], node: NodeServer | None = None
+    ) -> None:
+        """`node`: the one in this daemon."""
         self._tunnel = tunnel
         self._status = status
+        self._node = node
         self._server: HttpServer | None = None
         self._kept: dict[Peer, PeerHistograms] = {}
         self._timer: asyncio.TimerHandle | None = None
@@ -58,7 +63,9 @@ class Metrics:
             return _plain(404, "there is only /metrics")
         if request.method not in ("GET", "HEAD"):
             return _plain(405, "only GET")
-        text = exposition(await self._status(), self._histograms())
+        stun = self._node.stun if self._node is not None else None
+        counted = stun.status() if stun is not None else None
+        text = exposition(await self._status(), self._histograms(), counted)
         return Response(200, text.encode(), (("content-type", CONTENT_TYPE),))
 
     def _histograms(self) -> dict[str, PeerHistograms]:

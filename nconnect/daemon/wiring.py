@@ -178,7 +178,7 @@ class Daemon:
 
         self.status = backend.status
         runtime_files = self.runtime_files = RuntimeFiles(opened.lock, backend)
-        self.metrics = Metrics(tunnel, backend.status)
+        self.metrics = Metrics(tunnel, backend.status, opened.node)
 
         # Events: who is told, in this order
         def tell_peers_of_links(_: LinkCameUp | LinkWentDown) -> None:

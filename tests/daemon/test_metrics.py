@@ -10,8 +10,11 @@ from nconnect.daemon.metrics import Metrics
 from nconnect.errors import HostError
 from nconnect.io.http.http import Request
 from nconnect.io.http.http_client import request
+from nconnect.io.nkn.stun_server import StunPorts
 from nconnect.model import MetricsConfig
+from nconnect.node.stun import StunServer
 from nconnect.tunnel.core import Tunnel
+from nconnect.wire import stun
 from tests.control.fake import STATUS
 
 
@@ -32,12 +35,12 @@ class _Peer:
         self.relayed = SimpleNamespace(lanes=SimpleNamespace(all=lanes))
 
 
-def made(tunnel: Any) -> Metrics:
+def made(tunnel: Any, node: Any = None) -> Metrics:
 
     async def status() -> Any:
         return STATUS
 
-    return Metrics(cast(Tunnel, tunnel), status)
+    return Metrics(cast(Tunnel, tunnel), status, node)
 
 
 def test_it_serves_what_was_counted() -> None:
@@ -70,6 +73,30 @@ def test_a_new_lane_counts_into_the_same_histogram() -> None:
     assert tunnel.peers["laptop"].relayed.lanes.all[1].round_trips is first.round_trip
     tunnel.peers["laptop"] = _Peer("laptop", [], [])
     assert metrics._histograms()["laptop"] is not first
+
+
+def test_the_node_s_stun_server_is_counted_by_what_became_of_requests() -> None:
+    ports = StunPorts([])
+    ports.server = StunServer(rate_per_s=1.0, burst=2)
+    short = stun.encode_request(b"transaction!")
+    for data in (short, short, short, stun.encode_request(b"transaction!", size=44), b"nonsense"):
+        ports.server.answer(data, "192.0.2.7", 9, now=100.0)
+    assert stun_lines(SimpleNamespace(stun=ports)) == [
+        'nconnect_node_stun_answers_total{interface="nc0"} 3',
+        'nconnect_node_stun_drops_total{interface="nc0",reason="malformed"} 1',
+        'nconnect_node_stun_drops_total{interface="nc0",reason="rate_limited"} 1',
+    ]
+
+
+def test_without_a_node_or_without_its_stun_ports_nothing_is_said_of_them() -> None:
+    assert stun_lines(None) == []
+    assert stun_lines(SimpleNamespace(stun=None)) == []
+
+
+def stun_lines(node: object) -> list[str]:
+    ask = Request("GET", "/metrics", (("host", "127.0.0.1"),))
+    answer = asyncio.run(made(tunnel_of(), node).handle(ask))
+    return [line for line in answer.body.decode().splitlines() if line.startswith("nconnect_node_")]
 
 
 @pytest.mark.parametrize(

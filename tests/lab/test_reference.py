@@ -47,7 +47,7 @@ def test_every_reference_leads_somewhere() -> None:
 def test_every_metric_has_its_row_and_every_drop_its_reason() -> None:
     text = metrics.page()
     status = metrics.example()
-    exposed = exposition(status, {"peer": PeerHistograms()})
+    exposed = exposition(status, {"peer": PeerHistograms()}, metrics.STUN)
     names = re.findall(r"^# TYPE (\S+)", exposed, re.MULTILINE)
     assert len(names) > 25
     for name in names:
