@@ -31,54 +31,56 @@ _HEAD = """\
 sudo ./scripts/bench docs
 ```
 
-builds network namespaces (a user, a node in the internet, a provider), measures, and writes this page and
-its pictures. nconnect is what ships, with every check on; its packets pass through its node, and the two
-daemons and the node share the machine with both ends of every transfer. The others go over a cable of
-their own, straight from user to provider. All figures are of one run in which the contenders took turns
-(A B A B), and medians of its rounds; in brackets: times {baseline}'s.
+This builds network namespaces (a user, a node in the internet, a provider), measures, and writes this page
+and its pictures. nconnect runs as it is shipped, with every check on. Its packets pass through its node;
+the two daemons and the node share the machine with both ends of every transfer. The other programs use a
+direct cable from user to provider. All figures are from one run in which the contenders took turns (A B A
+B), and are medians of its rounds. In brackets: as a multiple of {baseline}.
 
-`scripts/bench` alone compares, `scripts/bench scale` counts up. `--quick` takes less than 90 s,
-`--only NAMES` chooses contenders and cases, `--rounds N` says how often each has its turn, `--json FILE`
-keeps every value.
+`scripts/bench` only compares, and `scripts/bench scale` measures many peers and clients. `--quick` takes
+less than 90 s, `--only NAMES` chooses contenders and cases, `--rounds N` sets the number of rounds, and
+`--json FILE` saves every value.
 
-`scripts/bench profile` shows where the time of a packet goes: `profile-user.svg`, `-node.svg` and
-`-provider.svg` are flame graphs of a transfer up, or down with `--down`. Open them in a browser. Each bar is
-a function, as wide as its share of the time, below the one that called it; a click zooms in, Ctrl-F finds a
-name. `--native` shows the C functions too.
+`scripts/bench profile` shows where a packet's time is spent. It writes flame graphs of an upload, or of a
+download with `--down`: `profile-user.svg`, `-node.svg` and `-provider.svg`. Open them in a browser. Each
+bar is a function, below its caller, and as wide as its share of the time. Click a bar to zoom in; Ctrl-F
+finds a name. `--native` includes C functions.
 """
 
 _NOTES = """\
 ## What the figures mean
 
-- *TCP* is iperf3, one stream unless it says otherwise; the first second is left out. *up* is from user to
+- *TCP* is iperf3, one stream unless it says otherwise, without the first second. *up* is from user to
   provider.
-- *ping* is ICMP, 200 a second; for sshuttle, which carries TCP only, and for the SDK it is a byte there
-  and back over an open connection.
-- *UDP flooded*: one sender as fast as it can, without segmentation offload; what the receiving program
-  gets in a second. *loss under 1 %*: the highest steady rate that arrives nearly whole, found by halving.
-- *CPU* is the user and system time of all the tunnel's processes, the node included, for each 10^9 bytes
-  of TCP payload. The kernel's own work outside of these processes is not in it.
-- *memory* is the resident size of the larger of the two ends' processes.
-- *start to first reply* begins with the user's command and ends with the first answered ping; the
-  provider is up already.
+- *ping* is ICMP, 200 a second. sshuttle carries TCP only, and the SDK carries no packets: for these two it
+  is a byte and its answer over an open connection.
+- *UDP flooded*: one sender sends as fast as it can, without segmentation offload; the figure is what the
+  receiving program gets. *loss under 1 %*: the highest steady rate with less loss than that, found by
+  bisection.
+- *CPU* is the user and system time of all the tunnel's processes, the node included, for each 10^9 bytes of
+  TCP payload. It does not include what the kernel does outside of these processes.
+- *memory* is the resident size of the user's or the provider's processes, whichever is larger.
+- *start to first reply* begins with the user's command and ends with the first answered ping; the provider
+  is already up.
 - *nkn-sdk* is the official JavaScript SDK: a session of two MultiClients with four sub-clients each, over
   our node.
 - *over the official node*: all packets pass through NKN's own nknd, which runs as a private network of one
-  node; in brackets: times nkn-tunnel's. nkn-tunnel carries TCP only: its ping is a byte there and back over
-  an open connection. *messages* are what the network itself carries between two clients of `nconnect.nkn`,
-  signed and not encrypted: the best of six sizes from 16 to 512 KiB, each for as long as a TCP stream;
-  their ping is a message of 100 bytes and its reply.
-- *signed*: the node runs with `--require-signatures`, so that clients sign every message, and checks
-  none, as official nodes do.
-- *slow link*: the user's cable carries 10 Mbit/s up and 50 down (tbf) and buffers one second. During a
-  bulk transfer the ping, and a stream of 40 tokens a second. A *gap* is how much longer it was between
-  two tokens' arrivals than between their departures. *link used* counts all bytes on the cable.
-- *links-N*: both sides have so many links, each at another of four nodes that are one cluster, each node on
-  a cable of 20 Mbit/s. The bytes of iperf3, after four seconds in which each link's rate is found.
-- *users that come* and *clients that come* share the two cores with the provider and the node; a user's
-  way there is an RPC, a websocket, a login and a handshake. The schedule by which they try and the protocol
-  are every client's; only what moves the bytes is leaner, since one process is thousands of them. Restarting
-  begins when the new node listens.
+  node. In brackets: as a multiple of nkn-tunnel. nkn-tunnel carries TCP only, so its ping is a byte and its
+  answer over an open connection. *messages* are what the network itself carries between two clients of
+  `nconnect.nkn`, signed and not encrypted: the best of six sizes from 16 to 512 KiB, each measured for as
+  long as a TCP stream. Their ping is a message of 100 bytes and its reply.
+- *signed*: the node runs with `--require-signatures`, so clients sign every message. The node verifies no
+  signature, like official nodes.
+- *slow link*: the user's cable carries 10 Mbit/s up and 50 down (tbf) and buffers one second. A ping and a
+  stream of 40 tokens a second run during a bulk transfer. *gap*: the time between the arrivals of two
+  tokens, less the time between their departures. *link used* counts all bytes on the cable.
+- *links-N*: both sides have N links. Each link uses another of four nodes, which are one cluster; each node
+  is on a cable of 20 Mbit/s. The figure is iperf3's, after four seconds in which the rate of each link is
+  found.
+- *users that come* and *clients that come* share the two cores with the provider and the node. For a user
+  this is an RPC, a websocket, a login and a handshake. Protocol and retry schedule are those of a normal
+  client; the code that moves bytes is simpler, because one process runs thousands of them. *back after the
+  node's restart* is counted from when the new node listens.
 """
 
 
@@ -122,7 +124,10 @@ def _reach(results: Results) -> list[str]:
         for row in reach(results)
     ]
     head = "| | must | goal | measured | reached |\n|---|---|---|---|---|\n"
-    return ["## What is reached\n", head + "\n".join(lines) + "\n"]
+    meaning = (
+        "*must* is required, *goal* is aimed at. The last column says which of them this run has reached.\n"
+    )
+    return ["## What is reached\n", meaning, head + "\n".join(lines) + "\n"]
 
 
 def _figures(
