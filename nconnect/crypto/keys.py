@@ -12,8 +12,8 @@ from nacl.exceptions import BadSignatureError, CryptoError
 from nconnect.model import Buffer
 
 KEY_BYTES = 32  # seed, public keys, shared keys
-NONCE_BYTES = 24
-OVERHEAD_BYTES = 16  # a sealed message is longer by this: the Poly1305 tag
+BOX_NONCE_BYTES = 24
+BOX_OVERHEAD_BYTES = 16  # a sealed message is longer by this: the Poly1305 tag
 SIGNATURE_BYTES = 64
 
 
@@ -97,7 +97,7 @@ class Box:
 
     def open(self, sealed: Buffer, nonce: bytes) -> bytes | None:
         """The plaintext, or None if it is not authentic, too short, or the nonce does not have 24 bytes."""
-        if len(sealed) < OVERHEAD_BYTES or len(nonce) != NONCE_BYTES:
+        if len(sealed) < BOX_OVERHEAD_BYTES or len(nonce) != BOX_NONCE_BYTES:
             return None
         try:
             plain: bytes = bindings.crypto_box_open_easy_afternm(bytes(sealed), nonce, self._key)

@@ -242,7 +242,7 @@ class PortMapper:
 
     # --- answers ---
 
-    def _take(self, answer: pcp.Answer, now: float) -> None:
+    def _take(self, answer: pcp.PcpAnswer, now: float) -> None:
         if isinstance(answer, pcp.Refused):
             self._refused(answer, now)
             return

@@ -26,8 +26,8 @@ from nconnect.errors import RemoteProtocolError
 from nconnect.model import Buffer, Deadline, Endpoint, Rng
 from nconnect.wire import stun
 
-TRY_FOR_S = (0.1, 0.2, 0.4)  # how long each of the tries waits; a round trip on earth has 0.3 s
-VALID_S = 25.0  # many NATs forget a mapping of UDP after 30 s (RFC 4787 asks for two minutes)
+RETRANSMIT_AFTER_S = (0.1, 0.2, 0.4)  # how long each of the tries waits; a round trip on earth has 0.3 s
+MAPPING_VALID_S = 25.0  # many NATs forget a mapping of UDP after 30 s (RFC 4787 asks for two minutes)
 REQUEST_BYTES = stun.response_bytes(6)  # not shorter than any answer: our node answers such ones freely
 MAX_SERVERS = 8
 
@@ -51,11 +51,11 @@ class Verdict:
 
     def is_valid(self, now: float) -> bool:
         """Whether the mapping can be expected to be there still, though nothing was sent since."""
-        return now - self.at < VALID_S
+        return now - self.at < MAPPING_VALID_S
 
 
 @dataclass(frozen=True, slots=True)
-class Send:
+class StunRequest:
     """A datagram for the shell to send."""
 
     data: bytes
@@ -72,14 +72,14 @@ class StunProbe:
         self._asked = {rng(stun.TRANSACTION_BYTES): server for server in chosen}
         self._silent = set(chosen)
         self._mappings: list[Endpoint] = []
-        self._outputs: deque[Send] = deque()
+        self._outputs: deque[StunRequest] = deque()
         self._tries = 0
         self._due_at = now
         self._ask(now)
         if not chosen:
             self._conclude(Nat.UNKNOWN, now)
 
-    def poll_output(self) -> Send | None:
+    def poll_output(self) -> StunRequest | None:
         """The next datagram to send; None: no more for now."""
         return self._outputs.popleft() if self._outputs else None
 
@@ -91,7 +91,7 @@ class StunProbe:
         """Ask again, or conclude. Does nothing when it is early."""
         if self.verdict is not None or now < self._due_at:
             return
-        if self._tries < len(TRY_FOR_S):
+        if self._tries < len(RETRANSMIT_AFTER_S):
             self._ask(now)
         else:
             self._conclude_from_what_came(now)
@@ -109,7 +109,7 @@ class StunProbe:
             self._take(message, now)
         return True
 
-    def _take(self, message: stun.Message, now: float) -> None:
+    def _take(self, message: stun.StunMessage, now: float) -> None:
         try:
             mapped = stun.mapped_address(message)
             if mapped.port and not mapped.address.is_unspecified and not mapped.address.is_multicast:
@@ -124,8 +124,10 @@ class StunProbe:
     def _ask(self, now: float) -> None:
         for transaction, server in self._asked.items():
             if server in self._silent:
-                self._outputs.append(Send(stun.encode_request(transaction, size=REQUEST_BYTES), server))
-        self._due_at = now + TRY_FOR_S[self._tries]
+                self._outputs.append(
+                    StunRequest(stun.encode_request(transaction, size=REQUEST_BYTES), server)
+                )
+        self._due_at = now + RETRANSMIT_AFTER_S[self._tries]
         self._tries += 1
 
     def _conclude_from_what_came(self, now: float) -> None:

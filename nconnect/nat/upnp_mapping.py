@@ -3,7 +3,7 @@
 Contract with its shell:
 
     mapper = UpnpMapper(router, own, port, protocols=("udp", "tcp"), now=now, rng=os.urandom)
-    while (output := mapper.poll_output()) is not None: ...     # a Search to send, or an HttpCall to make
+    while (output := mapper.poll_output()) is not None: ...     # an MSearch to send, or an HttpCall to make
     mapper.receive(data, source_address, now) -> bool           # a datagram at the search's socket
     mapper.answered(body, now);  mapper.failed(why, now)        # each call ends in one of them
     mapper.poll_timeout() -> Deadline | None;  mapper.handle_timeout(now)
@@ -35,7 +35,7 @@ from nconnect.nat.port_mapping import (
     drop_expired,
 )
 from nconnect.wire import upnp
-from nconnect.wire.upnp import Fault, Service
+from nconnect.wire.upnp import Fault, UpnpService
 
 CALL_S = 10.0  # guessed; the shell should end a call sooner
 MAX_PORTS = 4  # tried outside
@@ -44,7 +44,7 @@ _DYNAMIC_PORTS = 49152  # RFC 6335, section 6: to 65535
 
 
 @dataclass(frozen=True, slots=True)
-class Search:
+class MSearch:
     """A datagram for the router's port 1900."""
 
     data: bytes
@@ -94,9 +94,9 @@ class UpnpMapper:
         self._left: deque[str] = deque()  # protocols that are to be mapped, the one under way first
         self._ports_tried = 0
         self._url = ""
-        self._service: Service | None = None
+        self._service: UpnpService | None = None
         self._address: Address | None = None
-        self._outputs: deque[Search | HttpCall] = deque()
+        self._outputs: deque[MSearch | HttpCall] = deque()
         self._step = _Step.SEARCH
         self._tries = 0
         self._due_at = now
@@ -107,7 +107,7 @@ class UpnpMapper:
         """Whether an answer is awaited, so that `mappings` and `problem` may change soon."""
         return self._step not in (_Step.REST, _Step.CLOSED)
 
-    def poll_output(self) -> Search | HttpCall | None:
+    def poll_output(self) -> MSearch | HttpCall | None:
         return self._outputs.popleft() if self._outputs else None
 
     def poll_timeout(self) -> Deadline | None:
@@ -173,7 +173,7 @@ class UpnpMapper:
     # --- steps ---
 
     def _search(self, now: float) -> None:
-        self._outputs.append(Search(upnp.search_request(self._router)))
+        self._outputs.append(MSearch(upnp.search_request(self._router)))
         self._due_at = now + TRY_FOR_S[self._tries]
         self._tries += 1
 

@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from functools import lru_cache, partial
 
 from nconnect.crypto.keys import (
+    BOX_NONCE_BYTES,
+    BOX_OVERHEAD_BYTES,
     KEY_BYTES,
-    NONCE_BYTES,
-    OVERHEAD_BYTES,
     SIGNATURE_BYTES,
     Box,
     Identity,
@@ -31,7 +31,7 @@ from nconnect.wire.nkn import MAX_MESSAGE_BYTES
 MAX_BOXES = 1024  # shared keys kept, least used forgotten; guessed: 60 us to work one out again
 MAX_BATCH_DESTS = 128  # guessed: what nodes take in one message (ours: 256)
 # Of a message around its payload: nonces, boxed key, field heads, a sub-client's prefix.
-_HEADROOM_BYTES = OVERHEAD_BYTES + 2 * NONCE_BYTES + KEY_BYTES + OVERHEAD_BYTES + 64
+_HEADROOM_BYTES = BOX_OVERHEAD_BYTES + 2 * BOX_NONCE_BYTES + KEY_BYTES + BOX_OVERHEAD_BYTES + 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,26 +69,26 @@ class Envelopes:
         nonce = message.nonce
         if not message.encrypted_key:
             return box.open(message.payload, nonce)
-        if len(nonce) != 2 * NONCE_BYTES:
+        if len(nonce) != 2 * BOX_NONCE_BYTES:
             return None
-        key = box.open(message.encrypted_key, nonce[:NONCE_BYTES])
+        key = box.open(message.encrypted_key, nonce[:BOX_NONCE_BYTES])
         if key is None or len(key) != KEY_BYTES:
             return None
-        return Box.of_key(key).open(message.payload, nonce[NONCE_BYTES:])
+        return Box.of_key(key).open(message.payload, nonce[BOX_NONCE_BYTES:])
 
     def _sealed(self, dests: Sequence[NknAddress], payload: bytes, size: int) -> Iterator[Batch]:
         if len(dests) == 1:
-            nonce = self._rng(NONCE_BYTES)
+            nonce = self._rng(BOX_NONCE_BYTES)
             sealed = self._box_for(dests[0]).seal(payload, nonce)
             yield Batch(tuple(dests), (Message(sealed, True, nonce).encode(),))
             return
-        key, payload_nonce = self._rng(KEY_BYTES), self._rng(NONCE_BYTES)
+        key, payload_nonce = self._rng(KEY_BYTES), self._rng(BOX_NONCE_BYTES)
         sealed = Box.of_key(key).seal(payload, payload_nonce)
         for some in _parts(dests, max(1, min(MAX_BATCH_DESTS, MAX_MESSAGE_BYTES // size))):
             yield Batch(tuple(some), tuple(self._with_key(dest, sealed, key, payload_nonce) for dest in some))
 
     def _with_key(self, dest: NknAddress, sealed: bytes, key: bytes, payload_nonce: bytes) -> bytes:
-        nonce = self._rng(NONCE_BYTES)
+        nonce = self._rng(BOX_NONCE_BYTES)
         boxed = self._box_for(dest).seal(key, nonce)
         return Message(sealed, True, nonce + payload_nonce, boxed).encode()
 

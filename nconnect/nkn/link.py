@@ -283,7 +283,7 @@ class Link:
             self._log_in(action.challenge, now)
         elif isinstance(action, actions.ClientSet) and self.state is LinkState.LOGGING_IN:
             self._accepted(action, now)
-        elif isinstance(action, actions.Refusal) and self.state is not LinkState.UP:
+        elif isinstance(action, actions.ErrorReply) and self.state is not LinkState.UP:
             self._refused(action, now)
         else:
             self.counters.ignored_actions += 1
@@ -448,7 +448,7 @@ class Link:
         self.outputs.append(Waived(signatures, actions.Waiver.MASK in answer.waives))
         self.outputs.append(LinkUp(self.node))
 
-    def _refused(self, refusal: actions.Refusal, now: float) -> None:
+    def _refused(self, refusal: actions.ErrorReply, now: float) -> None:
         bad_signature = refusal.code == actions.INVALID_SIGNATURE
         reason = DownReason.BAD_SIGNATURE if bad_signature else DownReason.REFUSED
         said = f"error {refusal.code} {printable(refusal.description)}".rstrip()

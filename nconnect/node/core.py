@@ -468,4 +468,4 @@ class Node:
 
 
 def _refusal(action: str, code: int) -> str:
-    return actions.Refusal(action, code, actions.ERROR_TEXTS[code]).encode()
+    return actions.ErrorReply(action, code, actions.ERROR_TEXTS[code]).encode()

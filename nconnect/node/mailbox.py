@@ -22,7 +22,7 @@ from operator import attrgetter
 
 from nconnect.node.settings import NodeDrop
 
-OVERHEAD_BYTES = 1024  # measured: memory of a single message in its mailbox, besides its content: about 900
+ENTRY_OVERHEAD_BYTES = 1024  # measured: a message alone in its mailbox takes about 900 besides its content
 HOST_SHARE = 2  # one host may fill half of what the node keeps
 EXPIRE_AT_ONCE = 256  # guessed: about a millisecond's work
 
@@ -40,7 +40,7 @@ class Held:
     @property
     def size_bytes(self) -> int:
         """What it costs us."""
-        return len(self.payload) + len(self.src) + OVERHEAD_BYTES
+        return len(self.payload) + len(self.src) + ENTRY_OVERHEAD_BYTES
 
 
 class OfflineMailbox:

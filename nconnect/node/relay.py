@@ -19,7 +19,7 @@ from nconnect.node.limits import RateLimiter
 from nconnect.node.mailbox import Held, OfflineMailbox
 from nconnect.node.proof import PrevHashes
 from nconnect.node.reorder import HOLD_S
-from nconnect.node.settings import MAX_DESTS, NodeDrop, NodeSettings
+from nconnect.node.settings import MAX_DESTS_PER_MESSAGE, NodeDrop, NodeSettings
 from nconnect.queueing.turns import MESSAGE_WORK
 from nconnect.wire.nkn import MAX_MESSAGE_BYTES, OutboundMessage, inbound_prefix
 
@@ -306,7 +306,7 @@ class Relay:
     def _fanout_is_bearable(self, message: OutboundMessage) -> bool:
         dests, payloads = message.dests, message.payloads
         size = len(payloads[0]) * len(dests) if len(payloads) == 1 else sum(len(p) for p in payloads)
-        if len(dests) <= MAX_DESTS and size <= MAX_FANOUT_BYTES:
+        if len(dests) <= MAX_DESTS_PER_MESSAGE and size <= MAX_FANOUT_BYTES:
             return True
         self.drops[NodeDrop.TOO_MANY_DESTS] += 1
         return False

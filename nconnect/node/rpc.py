@@ -17,7 +17,7 @@ from typing import Any
 from nconnect.errors import ConfigError
 from nconnect.model import NknAddress
 from nconnect.wire import actions, jsonrpc
-from nconnect.wire.jsonrpc import BadRequest, NodeInfo, Request
+from nconnect.wire.jsonrpc import BadRequest, NodeInfo, RpcRequest
 
 _MALFORMED = {
     jsonrpc.PARSE_ERROR: actions.INVALID_JSON,
@@ -108,7 +108,7 @@ class _Refused(Exception):
         self.data = data
 
 
-def _answer(request: Request | BadRequest, facts: NodeFacts) -> dict[str, object]:
+def _answer(request: RpcRequest | BadRequest, facts: NodeFacts) -> dict[str, object]:
     if isinstance(request, BadRequest):
         return _error(request.id, _MALFORMED[request.code])
     method = _METHODS.get(request.method)

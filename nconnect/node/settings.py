@@ -24,7 +24,7 @@ MIN_SOURCE_SHARE = 16  # guessed: a household's devices with four links each
 # the official SDK's four sub-clients take a quarter. So expansion by this factor is free.
 INFLATES_FREELY = 4
 INFLATES_AT_ONCE = 1 << 20  # measured: ten milliseconds of the loop; for one message, beyond what is free
-MAX_DESTS = 256  # guessed: an SDK's MultiClient sends to 4 at a time
+MAX_DESTS_PER_MESSAGE = 256  # guessed: an SDK's MultiClient sends to 4 at a time
 MAX_HOLDING_S = 3 * 86_400.0  # guessed: a weekend; a sender may ask for less
 HOLDING_RATE_PER_S = 64.0  # guessed: enough for people's messages; the burst is four times as many
 BLOCK_INTERVAL_S = 20.0  # the official network's block time

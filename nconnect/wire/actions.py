@@ -115,7 +115,7 @@ class BlockHashUpdate:
 
 
 @dataclass(frozen=True, slots=True)
-class Refusal:
+class ErrorReply:
     """Node: an error answer to `action` ("" when the node did not say to which)."""
 
     action: str
@@ -133,7 +133,7 @@ class UnknownAction:
     action: str
 
 
-NodeAction = AuthChallenge | ClientSet | WrongNode | BlockHashUpdate | Refusal | UnknownAction
+NodeAction = AuthChallenge | ClientSet | WrongNode | BlockHashUpdate | ErrorReply | UnknownAction
 
 
 def parse_node_action(data: Buffer | str) -> NodeAction:
@@ -148,7 +148,7 @@ def parse_node_action(data: Buffer | str) -> NodeAction:
     if code == WRONG_NODE:
         return WrongNode(NodeInfo.from_json(members.get("Result")))
     if code != SUCCESS:
-        return Refusal(action, code, strict_json.text_or_empty(members, "Desc"))
+        return ErrorReply(action, code, strict_json.text_or_empty(members, "Desc"))
     if action == "authChallenge":
         return AuthChallenge(strict_json.hex_bytes(members, "Challenge", 32))
     if action == "setClient":

@@ -27,7 +27,7 @@ from nconnect.wire.tunnel import MAGIC, VERSION
 
 TOKEN_ID_BYTES = 8
 MAC_BYTES = 16
-MAX_FRAME_BYTES = 8192  # guessed: a grant that names a hundred subnets has 3 KB
+MAX_INVITE_BYTES = 8192  # guessed: a grant that names a hundred subnets has 3 KB
 
 _HEAD = struct.Struct("<2sBB8s")
 _DOMAIN = b"nconnect join 1"
@@ -114,7 +114,7 @@ def unwrap(content: Buffer) -> Frame | None:
 
     Raises `RemoteProtocolError` if it begins like a frame and is malformed.
     """
-    if len(content) > MAX_FRAME_BYTES + 64:
+    if len(content) > MAX_INVITE_BYTES + 64:
         return None
     try:
         payload = Payload.decode(content)
@@ -128,7 +128,7 @@ def unwrap(content: Buffer) -> Frame | None:
 
 def decode(data: bytes) -> Frame | None:
     """Read a frame; None when it is of another version or kind. Raises `RemoteProtocolError`."""
-    if len(data) < _HEAD.size or len(data) > MAX_FRAME_BYTES:
+    if len(data) < _HEAD.size or len(data) > MAX_INVITE_BYTES:
         raise RemoteProtocolError("a join frame of an impossible size")
     _, version, kind, token_id = _HEAD.unpack_from(data)
     rest = data[_HEAD.size :]

@@ -168,7 +168,7 @@ def parse_response(data: Buffer) -> Any | RpcError:
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class RpcRequest:
     """A request to answer. Requests without an id (notifications) are answered too, as NKN's nodes do."""
 
     id: Id
@@ -189,7 +189,7 @@ class BadRequest:
 class RequestBody:
     """What a POST carried: one request, or a batch whose answers go back as a list."""
 
-    requests: tuple[Request | BadRequest, ...]
+    requests: tuple[RpcRequest | BadRequest, ...]
     is_batch: bool
 
 
@@ -225,7 +225,7 @@ def encode_answers(answers: Sequence[Mapping[str, object]], *, is_batch: bool) -
     return strict_json.dump(list(answers) if is_batch else answers[0]).encode()
 
 
-def _request(value: object) -> Request | BadRequest:
+def _request(value: object) -> RpcRequest | BadRequest:
     id: Id = None
     code = INVALID_REQUEST
     try:
@@ -239,7 +239,7 @@ def _request(value: object) -> Request | BadRequest:
         params = members.get("params")
         checked = {} if params is None else strict_json.obj(params)
         code = METHOD_NOT_FOUND
-        return Request(id, strict_json.text(members, "method"), checked)
+        return RpcRequest(id, strict_json.text(members, "method"), checked)
     except RemoteProtocolError as problem:
         return BadRequest(id, code, str(problem))
 

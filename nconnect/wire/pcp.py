@@ -112,7 +112,7 @@ class Refused:
     nonce: bytes  # of the request; b"" of NAT-PMP, and where the answer has none
 
 
-Answer = Mapped | Told | Refused
+PcpAnswer = Mapped | Told | Refused
 
 
 def announce(client: IPv4Address) -> bytes:
@@ -147,7 +147,7 @@ def pmp_map_request(protocol: str, port: int, *, lifetime_s: int, external_port:
     return _PMP_MAP.pack(_NAT_PMP, _PMP_OPCODE[protocol], 0, port, wanted, lifetime_s)
 
 
-def decode(data: Buffer) -> Answer:
+def decode(data: Buffer) -> PcpAnswer:
     """Read a router's answer. Raises `RemoteProtocolError`."""
     data = bytes(data)
     if not 2 <= len(data) <= _MAX_BYTES or not data[1] & _RESPONSE:
@@ -158,7 +158,7 @@ def decode(data: Buffer) -> Answer:
         raise RemoteProtocolError("port mapping: an answer that is too short") from None
 
 
-def _decode_pcp(data: bytes) -> Answer:
+def _decode_pcp(data: bytes) -> PcpAnswer:
     _, opcode, _, result, lifetime_s, epoch_s = _ANSWER.unpack_from(data)
     opcode &= ~_RESPONSE
     if len(data) % 4:
@@ -180,7 +180,7 @@ def _decode_pcp(data: bytes) -> Answer:
     return Mapped(name, internal, external, _address(address), lifetime_s, epoch_s, nonce)
 
 
-def _decode_pmp(data: bytes) -> Answer:
+def _decode_pmp(data: bytes) -> PcpAnswer:
     version, opcode, result, epoch_s = _PMP_HEAD.unpack_from(data)
     if version != _NAT_PMP:
         raise RemoteProtocolError("port mapping: an unknown version")

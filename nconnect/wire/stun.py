@@ -34,20 +34,20 @@ SOFTWARE = 0x8022
 FINGERPRINT = 0x8028
 OPTIONAL = 0x8000
 
-HEADER_BYTES = 20
+_HEADER_BYTES = 20
 TRANSACTION_BYTES = 12
-MAX_BYTES = 1280  # guessed: any binding request or answer; more would not pass every path in one datagram
+MAX_STUN_BYTES = 1280  # guessed: any binding request or answer; more would not pass every path whole
 _COOKIE = 0x2112A442
 _COOKIE_BYTES = _COOKIE.to_bytes(4, "big")
 _FINGERPRINT_XOR = 0x5354554E
 _HEADER = struct.Struct("!HHI12s")
 _ATTRIBUTE = struct.Struct("!HH")
 _IPV4, _IPV6 = 1, 2  # address families in attributes
-_RESPONSE_BYTES = {4: HEADER_BYTES + 12, 6: HEADER_BYTES + 24}
+_RESPONSE_BYTES = {4: _HEADER_BYTES + 12, 6: _HEADER_BYTES + 24}
 
 
 @dataclass(frozen=True, slots=True)
-class Message:
+class StunMessage:
     """A well-formed STUN message."""
 
     type: int
@@ -59,16 +59,16 @@ class Message:
         return next((value for found, value in self.attributes if found == type), None)
 
 
-def decode(data: Buffer) -> Message:
+def decode(data: Buffer) -> StunMessage:
     """Read a datagram. Raises `RemoteProtocolError`, also where its FINGERPRINT is wrong or not the last."""
     data = bytes(data)
-    if not HEADER_BYTES <= len(data) <= MAX_BYTES:
+    if not _HEADER_BYTES <= len(data) <= MAX_STUN_BYTES:
         raise RemoteProtocolError("STUN: too short or too long")
     type, length, cookie, transaction = _HEADER.unpack_from(data)
-    if type >> 14 or cookie != _COOKIE or length != len(data) - HEADER_BYTES or length % 4:
+    if type >> 14 or cookie != _COOKIE or length != len(data) - _HEADER_BYTES or length % 4:
         raise RemoteProtocolError("STUN: not a STUN header")
     attributes: list[tuple[int, bytes]] = []
-    at = HEADER_BYTES
+    at = _HEADER_BYTES
     while at < len(data):
         if attributes and attributes[-1][0] == FINGERPRINT:
             raise RemoteProtocolError("STUN: FINGERPRINT is not the last attribute")
@@ -81,18 +81,18 @@ def decode(data: Buffer) -> Message:
             raise RemoteProtocolError("STUN: wrong FINGERPRINT")
         attributes.append((kind, value))
         at = end + -size % 4
-    return Message(type, transaction, tuple(attributes))
+    return StunMessage(type, transaction, tuple(attributes))
 
 
-def encode_request(transaction: bytes, *, size: int = HEADER_BYTES) -> bytes:
+def encode_request(transaction: bytes, *, size: int = _HEADER_BYTES) -> bytes:
     """A binding request of `size` bytes: a multiple of 4, 20 without padding, else at least 24.
 
     The padding is a SOFTWARE attribute of spaces, which every server ignores. PADDING would say what it is
     for, but servers must refuse it unless they know RFC 5780.
     """
     padding = b""
-    if size > HEADER_BYTES:
-        value = b" " * (size - HEADER_BYTES - _ATTRIBUTE.size)
+    if size > _HEADER_BYTES:
+        value = b" " * (size - _HEADER_BYTES - _ATTRIBUTE.size)
         padding = _ATTRIBUTE.pack(SOFTWARE, len(value)) + value
     assert size % 4 == 0, "attributes are padded to it"
     return _HEADER.pack(BINDING_REQUEST, len(padding), _COOKIE, transaction) + padding
@@ -112,7 +112,7 @@ def response_bytes(version: int) -> int:
     return _RESPONSE_BYTES[version]
 
 
-def mapped_address(message: Message) -> Endpoint:
+def mapped_address(message: StunMessage) -> Endpoint:
     """The address and port that a binding response tells. Raises `RemoteProtocolError`.
 
     Servers of RFC 3489's time tell MAPPED-ADDRESS alone, which some NATs rewrite: it is the second choice.
@@ -135,7 +135,7 @@ def mapped_address(message: Message) -> Endpoint:
     return Endpoint(IPv4Address(host) if family == _IPV4 else IPv6Address(host), port)
 
 
-def unknown_required(message: Message) -> bool:
+def unknown_required(message: StunMessage) -> bool:
     """Whether a request holds an attribute that a plain server would have to understand, and does not."""
     return any(kind < OPTIONAL and kind != PADDING for kind, _ in message.attributes)
 

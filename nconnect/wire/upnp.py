@@ -34,7 +34,7 @@ _SOAP = "http://schemas.xmlsoap.org/soap/envelope/"
 
 
 @dataclass(frozen=True, slots=True)
-class Service:
+class UpnpService:
     """What to call, and where."""
 
     type: str  # urn:schemas-upnp-org:service:WANIPConnection:1
@@ -91,7 +91,7 @@ def description_url(data: Buffer, router: Address) -> str:
     raise RemoteProtocolError("UPnP: an answer without a location")
 
 
-def find_service(document: Buffer, url: str, router: Address) -> Service:
+def find_service(document: Buffer, url: str, router: Address) -> UpnpService:
     """The service that maps ports, in the description that was read from `url`.
 
     Raises `RemoteProtocolError`.
@@ -108,11 +108,11 @@ def find_service(document: Buffer, url: str, router: Address) -> Service:
                 control = urljoin(base, found[kind])
             except ValueError:
                 raise RemoteProtocolError("UPnP: a control URL that is none") from None
-            return Service(kind, _at_router(control, router))
+            return UpnpService(kind, _at_router(control, router))
     raise RemoteProtocolError("UPnP: the router maps no ports")
 
 
-def call(service: Service, action: str, arguments: Mapping[str, str]) -> tuple[dict[str, str], bytes]:
+def call(service: UpnpService, action: str, arguments: Mapping[str, str]) -> tuple[dict[str, str], bytes]:
     """Headers and body of the POST that calls `action`."""
     inner = "".join(f"<{name}>{escape(value, quote=False)}</{name}>" for name, value in arguments.items())
     body = (

@@ -12,7 +12,7 @@ from nconnect.errors import RemoteProtocolError
 from nconnect.model import Address, Endpoint
 from nconnect.nat.port_mapping import LIFETIME_S, MAX_LIFETIME_S, Mapping, PortMapper
 from nconnect.nat.stun import Nat, StunProbe
-from nconnect.nat.upnp_mapping import HttpCall, Search
+from nconnect.nat.upnp_mapping import HttpCall, MSearch
 from nconnect.node.stun import PLAIN_BURST, PLAIN_RATE_PER_S, StunServer
 from nconnect.wire import pcp, stun, upnp
 from tests.fuzz import oracles
@@ -332,7 +332,7 @@ def upnp_mapper(data: bytes) -> None:
         body = _body(output, bench) if output is not None else b""
         body = draw.of((draw.piece(80), body, body))
         body = draw.changed(body) if draw.flag() and body else body
-        if isinstance(output, Search):
+        if isinstance(output, MSearch):
             source = draw.of((ROUTER, ROUTER, _OWN))
             assert mapper.receive(body, source, now) is (source == ROUTER)
             assert source == ROUTER or mapper.poll_output() is None
@@ -382,6 +382,6 @@ def _is_refusal(body: bytes) -> bool:
         return False
 
 
-def _body(output: Search | HttpCall, bench: calls.Bench) -> bytes:
+def _body(output: MSearch | HttpCall, bench: calls.Bench) -> bytes:
     """What an honest router says."""
-    return FOUND if isinstance(output, Search) else bench.answer(output)
+    return FOUND if isinstance(output, MSearch) else bench.answer(output)

@@ -189,11 +189,11 @@ def _is_sound(action: actions.NodeAction, given: dict[str, object]) -> None:
     elif isinstance(action, actions.BlockHashUpdate):
         assert action.block_hash.hex() == str(given.get("Result") or "").lower()
         assert len(action.block_hash) <= 64
-    elif isinstance(action, actions.Refusal):
+    elif isinstance(action, actions.ErrorReply):
         assert code == action.code != 0
     else:
         assert action.action == oracles.shown(given.get("Action"))
-    assert not code or isinstance(action, actions.Refusal | actions.WrongNode)
+    assert not code or isinstance(action, actions.ErrorReply | actions.WrongNode)
     if node is not None:
         _is_node(node)
     if not isinstance(action, actions.UnknownAction):
@@ -301,7 +301,7 @@ def _rpc_request(draw: Draw) -> None:
         and made["method"] != "\ud800"
         and (made["params"] is None or isinstance(made["params"], dict))
     )
-    assert isinstance(request, jsonrpc.Request) is good
+    assert isinstance(request, jsonrpc.RpcRequest) is good
     assert request.id == made["id"] or not good
 
 

@@ -10,7 +10,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nconnect.model import Endpoint
-from nconnect.nat.stun import MAX_SERVERS, REQUEST_BYTES, TRY_FOR_S, VALID_S, Nat, Send, StunProbe, Verdict
+from nconnect.nat.stun import (
+    MAPPING_VALID_S,
+    MAX_SERVERS,
+    REQUEST_BYTES,
+    RETRANSMIT_AFTER_S,
+    Nat,
+    StunProbe,
+    StunRequest,
+    Verdict,
+)
 from nconnect.node.stun import StunServer
 from nconnect.wire import stun
 
@@ -28,14 +37,14 @@ def probe_of(*servers: Endpoint, now: float = 100.0) -> StunProbe:
     return StunProbe(servers, now=now, rng=Random(7).randbytes)
 
 
-def sent(probe: StunProbe) -> list[Send]:
+def sent(probe: StunProbe) -> list[StunRequest]:
     found = []
     while (send := probe.poll_output()) is not None:
         found.append(send)
     return found
 
 
-def answer(send: Send, mapped: Endpoint) -> bytes:
+def answer(send: StunRequest, mapped: Endpoint) -> bytes:
     return stun.encode_response(stun.decode(send.data).transaction, *mapped)
 
 
@@ -97,7 +106,7 @@ def test_who_is_silent_is_asked_three_times() -> None:
         assert [send.to for send in again] == ([B] if probe.verdict is None else [])
         assert {send.data for send in again} <= {first[1].data}  # the same transaction
     assert times == [0.1, 0.3, 0.7]
-    assert sum(TRY_FOR_S) == pytest.approx(0.7)
+    assert sum(RETRANSMIT_AFTER_S) == pytest.approx(0.7)
 
 
 def test_a_late_answer_to_an_early_question_counts() -> None:
@@ -153,8 +162,8 @@ def test_answers_after_the_verdict_are_taken_and_change_nothing() -> None:
 
 def test_a_verdict_is_valid_for_25_s() -> None:
     verdict = Verdict(Nat.EASY, MAPPED, 100.0)
-    assert verdict.is_valid(100.0 + VALID_S - 0.1)
-    assert not verdict.is_valid(100.0 + VALID_S)
+    assert verdict.is_valid(100.0 + MAPPING_VALID_S - 0.1)
+    assert not verdict.is_valid(100.0 + MAPPING_VALID_S)
 
 
 def test_no_more_servers_than_can_be_needed_are_asked() -> None:
@@ -180,7 +189,7 @@ def test_whatever_arrives_it_ends_in_time(datagrams: list[tuple[bytes, Endpoint]
     now = 100.0
     for data, source in datagrams:
         assert not probe.receive(data, source, now)
-    for _ in TRY_FOR_S:
+    for _ in RETRANSMIT_AFTER_S:
         deadline = probe.poll_timeout()
         assert deadline is not None
         now = deadline.at

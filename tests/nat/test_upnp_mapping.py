@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nconnect.nat.port_mapping import AGAIN_AFTER_S, LIFETIME_S, TRY_FOR_S
-from nconnect.nat.upnp_mapping import CALL_S, MAX_PORTS, HttpCall, Search, UpnpMapper
+from nconnect.nat.upnp_mapping import CALL_S, MAX_PORTS, HttpCall, MSearch, UpnpMapper
 from tests.wire.test_upnp import FOUND, IP1, ROUTER, description, soap
 
 OWN, OUTSIDE, PORT, START = IPv4Address("192.168.1.7"), "203.0.113.9", 41641, 1000.0
@@ -34,7 +34,7 @@ class Bench:
 
     def exchange(self) -> Bench:
         while (output := self.mapper.poll_output()) is not None:
-            if isinstance(output, Search):
+            if isinstance(output, MSearch):
                 if self.answers_search:
                     assert self.mapper.receive(FOUND, ROUTER, self.now)
             elif self.answers_calls:
@@ -211,7 +211,7 @@ def test_closing_gives_up_a_permanent_mapping_whose_answer_was_lost() -> None:
     bench = Bench()
     bench.faults = [725]
     while (output := bench.mapper.poll_output()) is not None:
-        if isinstance(output, Search):
+        if isinstance(output, MSearch):
             bench.mapper.receive(FOUND, ROUTER, bench.now)
             continue
         answer = bench.answer(output)
@@ -229,7 +229,7 @@ def test_closing_gives_up_a_permanent_mapping_whose_answer_was_lost() -> None:
 def test_what_is_not_from_the_router_is_not_ours() -> None:
     mapper = Bench().mapper
     assert not mapper.receive(FOUND, IPv4Address("192.168.1.66"), START)
-    assert isinstance(mapper.poll_output(), Search)
+    assert isinstance(mapper.poll_output(), MSearch)
     assert mapper.poll_output() is None
 
 

@@ -309,7 +309,7 @@ def test_a_refused_login(code: int, reason: DownReason) -> None:
     d = Driven()
     d.connect()
     d.text(actions.AuthChallenge(CHALLENGE))
-    said = d.text(actions.Refusal("setClient", code, "SOME\nREASON\x1b[31m"))
+    said = d.text(actions.ErrorReply("setClient", code, "SOME\nREASON\x1b[31m"))
     assert isinstance(said[0], Disconnect)
     assert reasons(said) == [reason]
     assert d.link.last_error.isprintable()

@@ -89,11 +89,11 @@ def never_answers_the_login(liar: Liar) -> None:
 
 
 def refuses(liar: Liar) -> None:
-    liar.on_login = lambda guest: guest.say(actions.Refusal("setClient", actions.INTERNAL_ERROR, "NO"))
+    liar.on_login = lambda guest: guest.say(actions.ErrorReply("setClient", actions.INTERNAL_ERROR, "NO"))
 
 
 def refuses_the_signature(liar: Liar) -> None:
-    liar.on_login = lambda guest: guest.say(actions.Refusal("setClient", actions.INVALID_SIGNATURE, "NO"))
+    liar.on_login = lambda guest: guest.say(actions.ErrorReply("setClient", actions.INVALID_SIGNATURE, "NO"))
 
 
 def hangs_up(liar: Liar) -> None:

@@ -131,7 +131,7 @@ def test_every_frame_is_read(name: str) -> None:
         if told["Error"] == actions.WRONG_NODE:
             assert isinstance(read, actions.WrongNode)
         elif told["Error"]:
-            assert read == actions.Refusal(told["Action"], told["Error"], told["Desc"])
+            assert read == actions.ErrorReply(told["Action"], told["Error"], told["Desc"])
         elif told["Action"] in ("authChallenge", "setClient", "updateSigChainBlockHash"):
             assert isinstance(read, actions.AuthChallenge | actions.ClientSet | actions.BlockHashUpdate)
         else:

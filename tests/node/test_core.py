@@ -18,7 +18,7 @@ from nconnect.node.relay import MAX_FANOUT_BYTES
 from nconnect.node.settings import (
     INFLATES_AT_ONCE,
     MAX_CONNECTIONS_PER_ADDRESS,
-    MAX_DESTS,
+    MAX_DESTS_PER_MESSAGE,
     NodeDrop,
     NodeSettings,
 )
@@ -376,11 +376,11 @@ def test_size_limit() -> None:
 
 def test_too_many_dests_are_refused() -> None:
     alice, bob = pair()
-    alice.send([bob.address] * MAX_DESTS, b"x")
-    assert len(bob.transport.frames) == MAX_DESTS
-    alice.send([bob.address] * (MAX_DESTS + 1), b"x")
+    alice.send([bob.address] * MAX_DESTS_PER_MESSAGE, b"x")
+    assert len(bob.transport.frames) == MAX_DESTS_PER_MESSAGE
+    alice.send([bob.address] * (MAX_DESTS_PER_MESSAGE + 1), b"x")
     alice.send([bob.address] * 64, bytes(MAX_FANOUT_BYTES // 64 + 1))
-    assert len(bob.transport.frames) == MAX_DESTS
+    assert len(bob.transport.frames) == MAX_DESTS_PER_MESSAGE
     assert alice.node.stats().drops == {"too_many_dests": 2}
 
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nconnect.node.mailbox import EXPIRE_AT_ONCE, HOST_SHARE, OVERHEAD_BYTES, Held, OfflineMailbox
+from nconnect.node.mailbox import ENTRY_OVERHEAD_BYTES, EXPIRE_AT_ONCE, HOST_SHARE, Held, OfflineMailbox
 from nconnect.node.settings import NodeDrop
 from tests.node.fakes import FakeClient, make_node
 
@@ -101,7 +101,7 @@ def test_a_mailbox_is_bounded_in_bytes() -> None:
 
 def test_one_host_cannot_fill_the_node() -> None:
     box = Box(limit=100_000)
-    size = 100_000 // HOST_SHARE // 2 - OVERHEAD_BYTES - 10
+    size = 100_000 // HOST_SHARE // 2 - ENTRY_OVERHEAD_BYTES - 10
     results = [box.put(bytes(size), dest=f"{n}.{KEY}") for n in range(4)]
     assert results == [True, True, False, False]
     assert box.put(b"other", host="other")

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from nconnect.errors import RemoteProtocolError
 from nconnect.wire.invite import (
-    MAX_FRAME_BYTES,
+    MAX_INVITE_BYTES,
     Application,
     Frame,
     Grant,
@@ -67,7 +67,7 @@ def test_layouts() -> None:
         b"nc\x01\x03IIIIIIII" + bytes(16),
         b"nc\x01\x05IIIIIIII\x01" + bytes(15),
         b"nc\x01\x05IIIIIIII\x01" + bytes(17),
-        b"nc\x01\x04IIIIIIII" + bytes(MAX_FRAME_BYTES),
+        b"nc\x01\x04IIIIIIII" + bytes(MAX_INVITE_BYTES),
     ],
 )
 def test_malformed(data: bytes) -> None:
@@ -90,7 +90,7 @@ def test_other_payloads_are_none() -> None:
     assert unwrap(Payload(PayloadType.TEXT, data=frame).encode()) is None
     assert unwrap(Payload(PayloadType.BINARY, data=b"hello").encode()) is None
     assert unwrap(b"\xff") is None
-    assert unwrap(bytes(MAX_FRAME_BYTES + 65)) is None
+    assert unwrap(bytes(MAX_INVITE_BYTES + 65)) is None
 
 
 def test_a_mac_is_over_everything() -> None:

@@ -20,8 +20,8 @@ from nconnect.wire.jsonrpc import (
     PARSE_ERROR,
     BadRequest,
     NodeInfo,
-    Request,
     RpcError,
+    RpcRequest,
     encode_answers,
     encode_request,
     join_addr,
@@ -206,19 +206,19 @@ def test_an_error_is_an_error_however_it_is_written(error: object, read: RpcErro
 @pytest.mark.parametrize("id", [1, "nkn-sdk-js", 1.5, None])
 def test_a_request_is_read(id: Any) -> None:
     found = parse_requests(encode_request("getwsaddr", {"address": "a"}, id=id))
-    assert found.requests == (Request(id, "getwsaddr", {"address": "a"}),)
+    assert found.requests == (RpcRequest(id, "getwsaddr", {"address": "a"}),)
     assert not found.is_batch
 
 
 def test_params_and_version_may_be_absent() -> None:
-    assert parse_requests(b'{"method":"getnodestate"}').requests == (Request(None, "getnodestate", {}),)
+    assert parse_requests(b'{"method":"getnodestate"}').requests == (RpcRequest(None, "getnodestate", {}),)
 
 
 def test_a_batch_is_answered_one_by_one() -> None:
     found = parse_requests(body([{"id": 1, "method": "a"}, 5, {"id": 2, "method": 3}]))
     assert found.is_batch
     good, not_an_object, no_method = found.requests
-    assert good == Request(1, "a", {})
+    assert good == RpcRequest(1, "a", {})
     assert isinstance(not_an_object, BadRequest)
     assert isinstance(no_method, BadRequest)
     assert (not_an_object.id, not_an_object.code) == (None, INVALID_REQUEST)

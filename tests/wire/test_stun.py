@@ -98,7 +98,7 @@ def test_the_first_of_equal_attributes_counts() -> None:
     [
         (b"", "too short"),
         (REQUEST[:19], "too short"),
-        (REQUEST + bytes(stun.MAX_BYTES), "too long"),
+        (REQUEST + bytes(stun.MAX_STUN_BYTES), "too long"),
         (b"\x40" + REQUEST[1:], "not a STUN header"),
         (REQUEST[:4] + b"\x21\x12\xa4\x43" + REQUEST[8:], "not a STUN header"),
         (REQUEST[:-4], "not a STUN header"),

@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 
 from nconnect.errors import RemoteProtocolError
 from nconnect.wire import upnp
-from nconnect.wire.upnp import Fault, Service
+from nconnect.wire.upnp import Fault, UpnpService
 
 ROUTER = IPv4Address("192.168.1.1")
 URL = "http://192.168.1.1:5000/rootDesc.xml"
 IP1 = "urn:schemas-upnp-org:service:WANIPConnection:1"
-SERVICE = Service(IP1, "http://192.168.1.1:5000/ctl/IPConn")
+SERVICE = UpnpService(IP1, "http://192.168.1.1:5000/ctl/IPConn")
 FOUND = (
     "HTTP/1.1 200 OK\r\nCACHE-CONTROL: max-age=120\r\n"
     "ST: urn:schemas-upnp-org:device:InternetGatewayDevice:1\r\n"
@@ -99,16 +99,16 @@ def test_other_datagrams_are_refused(data: bytes) -> None:
         ([(IP1, "ctl/IPConn")], "", SERVICE),
         ([(IP1, "/ctl/IPConn")], "http://192.168.1.1:5000/", SERVICE),
         ([(IP1, SERVICE.url), (IP1, "/second")], "", SERVICE),
-        ([(IP1, "/1"), (IP1[:-1] + "2", "/2")], "", Service(IP1[:-1] + "2", "http://192.168.1.1:5000/2")),
+        ([(IP1, "/1"), (IP1[:-1] + "2", "/2")], "", UpnpService(IP1[:-1] + "2", "http://192.168.1.1:5000/2")),
         (
             [("urn:schemas-upnp-org:service:WANPPPConnection:1", "/ppp")],
             "",
-            Service("urn:schemas-upnp-org:service:WANPPPConnection:1", "http://192.168.1.1:5000/ppp"),
+            UpnpService("urn:schemas-upnp-org:service:WANPPPConnection:1", "http://192.168.1.1:5000/ppp"),
         ),
     ],
 )
 def test_the_service_that_maps_ports_is_found(
-    services: list[tuple[str, str]], base: str, found: Service
+    services: list[tuple[str, str]], base: str, found: UpnpService
 ) -> None:
     assert upnp.find_service(description(*services, base=base), URL, ROUTER) == found
 

@@ -72,7 +72,7 @@ async def _by_upnp(router: IPv4Address) -> Address | bool | None:
         return None
 
 
-async def find_service(router: IPv4Address) -> upnp.Service | None:
+async def find_service(router: IPv4Address) -> upnp.UpnpService | None:
     """The router's service that maps ports; None if it is silent. Raises `NconnectError`."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as sock:
         data = await _ask(sock, upnp.search_request(router), (str(router), upnp.SSDP_PORT))
@@ -83,7 +83,7 @@ async def find_service(router: IPv4Address) -> upnp.Service | None:
     return upnp.find_service(response.body, url, router)
 
 
-async def _external_address(service: upnp.Service) -> Address | bool:
+async def _external_address(service: upnp.UpnpService) -> Address | bool:
     action = "GetExternalIPAddress"
     headers, body = upnp.call(service, action, {})
     response = await http_client.request(

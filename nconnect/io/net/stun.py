@@ -17,7 +17,7 @@ from nconnect.io.net.listening import source_for
 from nconnect.io.net.readiness import next_datagram
 from nconnect.model import Address, Endpoint
 from nconnect.nat.stun import StunProbe, Verdict
-from nconnect.wire.stun import MAX_BYTES
+from nconnect.wire.stun import MAX_STUN_BYTES
 
 _Found = tuple[Verdict, Address]  # and our own address on the way to the first server
 
@@ -49,6 +49,6 @@ async def _run(sock: socket.socket, probe: StunProbe) -> Verdict:
         while (send := probe.poll_output()) is not None:
             with suppress(OSError):  # no route to this one: it stays silent
                 sock.sendto(send.data, (str(send.to[0]), send.to[1]))
-        if (came := await next_datagram(sock, MAX_BYTES, probe)) is not None:
+        if (came := await next_datagram(sock, MAX_STUN_BYTES, probe)) is not None:
             probe.receive(*came, boottime())
     return probe.verdict

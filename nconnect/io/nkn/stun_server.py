@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from nconnect.io.clock import boottime
 from nconnect.io.net.listening import IP_PKTINFO, bind_udp
 from nconnect.node.stun import StunServer
-from nconnect.wire.stun import MAX_BYTES
+from nconnect.wire.stun import MAX_STUN_BYTES
 
 # A datagram costs about 13 us here (measured), so that a flood of a port takes a twelfth of a core at most;
 # what comes beyond it, the kernel drops. A client asks again.
@@ -74,7 +74,7 @@ class StunPorts:
         now = boottime()
         for _ in range(READ_AT_ONCE):
             try:
-                data, control, _, source = each.recvmsg(MAX_BYTES + 1, _CONTROL_BYTES)
+                data, control, _, source = each.recvmsg(MAX_STUN_BYTES + 1, _CONTROL_BYTES)
             except BlockingIOError:
                 return
             except OSError:
