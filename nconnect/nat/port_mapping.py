@@ -2,7 +2,7 @@
 
 Contract with its shell, which owns a UDP socket bound to the address on the way to the router:
 
-    mapper = PortMapper(router, own, port, protocols=("udp", "tcp"), now=now, rng=os.urandom)
+    mapper = PortMapper(PortRequest(router, own, port), now=now, rng=os.urandom)
     while (data := mapper.poll_output()) is not None: ...       # to (router, pcp.SERVER_PORT)
     mapper.receive(data, source, now) -> bool                   # False: not from the router
     mapper.poll_timeout() -> Deadline | None;  mapper.handle_timeout(now)
@@ -79,10 +79,33 @@ def check_outside(address: Address) -> None:
         raise RemoteProtocolError(f"its address outside is {address}")
 
 
-def drop_expired(mappings: dict[str, Mapping], now: float) -> None:
-    """Forget what the router has ended."""
-    for protocol in [p for p, mapping in mappings.items() if now >= mapping.expires_at]:
-        del mappings[protocol]
+@dataclass(frozen=True, slots=True)
+class PortRequest:
+    """What is asked of a router: to send on a port to `own`, this machine's address on the way to it."""
+
+    router: Address
+    own: IPv4Address
+    port: int
+    protocols: tuple[str, ...] = ("udp", "tcp")
+
+
+class Mapper:
+    """What a machine that keeps a port open holds, however it asks."""
+
+    def __init__(self, request: PortRequest, now: float) -> None:
+        self.mappings: dict[str, Mapping] = {}
+        self.problem = ""
+        self._router = request.router
+        self._own = request.own
+        self._port = request.port
+        self._protocols = request.protocols
+        self._tries = 0
+        self._due_at = now
+
+    def _drop_expired(self, now: float) -> None:
+        """Forget what the router has ended."""
+        for protocol in [p for p, mapping in self.mappings.items() if now >= mapping.expires_at]:
+            del self.mappings[protocol]
 
 
 class _State(Enum):
@@ -92,25 +115,12 @@ class _State(Enum):
     CLOSED = "closed"
 
 
-class PortMapper:
+class PortMapper(Mapper):
     """The mappings of one port, at one router."""
 
-    def __init__(
-        self,
-        router: Address,
-        own: IPv4Address,
-        port: int,
-        *,
-        protocols: tuple[str, ...] = ("udp", "tcp"),
-        now: float,
-        rng: Rng,
-    ) -> None:
-        self.mappings: dict[str, Mapping] = {}
-        self.problem = ""
-        self._source = (router, pcp.SERVER_PORT)
-        self._own = own
-        self._port = port
-        self._nonces = {protocol: rng(pcp.NONCE_BYTES) for protocol in protocols}
+    def __init__(self, request: PortRequest, *, now: float, rng: Rng) -> None:
+        super().__init__(request, now)
+        self._nonces = {protocol: rng(pcp.NONCE_BYTES) for protocol in request.protocols}
         self._wanted: set[str] = set()  # asked for, and not answered
         self._failures: dict[str, str] = {}  # of what was asked last, by protocol
         self._nonsense = ""  # what makes no sense in the newest such answer
@@ -121,9 +131,7 @@ class PortMapper:
         self._speaks = _State.PCP  # what is asked first: what was answered last
         self._state = _State.RESTING
         self._outputs: deque[bytes] = deque()
-        self._tries = 0
-        self._due_at = now
-        self._start(protocols, now)
+        self._start(request.protocols, now)
 
     @property
     def is_asking(self) -> bool:
@@ -144,7 +152,7 @@ class PortMapper:
         """Ask again, go on to NAT-PMP, give up for now, or renew. Does nothing when it is early."""
         if self._state is _State.CLOSED or now < self._due_at:
             return
-        drop_expired(self.mappings, now)
+        self._drop_expired(now)
         if self._state is _State.RESTING:
             if not self.mappings:
                 self._speaks = _State.PCP
@@ -158,7 +166,7 @@ class PortMapper:
 
     def receive(self, data: Buffer, source: tuple[Address, int], now: float) -> bool:
         """Take a datagram; False if it is not the router's. Never raises."""
-        if source != self._source:
+        if source != (self._router, pcp.SERVER_PORT):
             return False
         if self._state is not _State.CLOSED:
             try:

@@ -2,7 +2,7 @@
 
 Contract with its shell:
 
-    mapper = UpnpMapper(router, own, port, protocols=("udp", "tcp"), now=now, rng=os.urandom)
+    mapper = UpnpMapper(PortRequest(router, own, port), now=now, rng=os.urandom)
     while (output := mapper.poll_output()) is not None: ...     # an MSearch to send, or an HttpCall to make
     mapper.receive(data, source_address, now) -> bool           # a datagram at the search's socket
     mapper.answered(body, now);  mapper.failed(why, now)        # each call ends in one of them
@@ -30,9 +30,10 @@ from nconnect.nat.port_mapping import (
     AGAIN_AFTER_S,
     LIFETIME_S,
     TRY_FOR_S,
+    Mapper,
     Mapping,
+    PortRequest,
     check_outside,
-    drop_expired,
 )
 from nconnect.wire import upnp
 from nconnect.wire.upnp import Fault, UpnpService
@@ -68,27 +69,13 @@ class _Step(Enum):
     CLOSED = auto()
 
 
-class UpnpMapper:
+class UpnpMapper(Mapper):
     """The mappings of one port, at one router."""
 
-    def __init__(
-        self,
-        router: Address,
-        own: Address,
-        port: int,
-        *,
-        protocols: tuple[str, ...] = ("udp", "tcp"),
-        now: float,
-        rng: Rng,
-    ) -> None:
-        self.mappings: dict[str, Mapping] = {}
-        self.problem = ""
-        self._router = router
-        self._own = own
-        self._port = port
-        self._protocols = protocols
+    def __init__(self, request: PortRequest, *, now: float, rng: Rng) -> None:
+        super().__init__(request, now)
         self._rng = rng
-        self._outer = dict.fromkeys(protocols, port)  # what is asked for outside
+        self._outer = dict.fromkeys(request.protocols, request.port)  # what is asked for outside
         self._asked: dict[str, int] = {}  # outer ports that may be mapped, answered or not, by protocol
         self._lifetime_s = LIFETIME_S
         self._left: deque[str] = deque()  # protocols that are to be mapped, the one under way first
@@ -98,8 +85,6 @@ class UpnpMapper:
         self._address: Address | None = None
         self._outputs: deque[MSearch | HttpCall] = deque()
         self._step = _Step.SEARCH
-        self._tries = 0
-        self._due_at = now
         self._search(now)
 
     @property
@@ -119,7 +104,7 @@ class UpnpMapper:
         """Search again, give up for now, or renew. Does nothing when it is early."""
         if self._step is _Step.CLOSED or now < self._due_at:
             return
-        drop_expired(self.mappings, now)
+        self._drop_expired(now)
         if self._step is _Step.SEARCH and self._tries < len(TRY_FOR_S):
             self._search(now)
         elif self._step is _Step.REST:

@@ -10,7 +10,7 @@ from random import Random
 
 from nconnect.errors import RemoteProtocolError
 from nconnect.model import Address, Endpoint
-from nconnect.nat.port_mapping import LIFETIME_S, MAX_LIFETIME_S, Mapping, PortMapper
+from nconnect.nat.port_mapping import LIFETIME_S, MAX_LIFETIME_S, Mapping, PortMapper, PortRequest
 from nconnect.nat.stun import Nat, StunProbe
 from nconnect.nat.upnp_mapping import HttpCall, MSearch
 from nconnect.node.stun import PLAIN_BURST, PLAIN_RATE_PER_S, StunServer
@@ -241,7 +241,7 @@ def port_mapper(data: bytes) -> None:
     router.speaks_pcp, router.shift = draw.flag(), draw.of((0, 0, 5, 70000 - _PORT))
     router.shift %= 65536 - _PORT
     now = datagrams.START
-    mapper = PortMapper(ROUTER, _OWN, _PORT, now=now, rng=Random(7).randbytes)
+    mapper = PortMapper(PortRequest(ROUTER, _OWN, _PORT), now=now, rng=Random(7).randbytes)
     source = (ROUTER, pcp.SERVER_PORT)
     nonces: dict[str, bytes] = {}  # by protocol, of what was asked by PCP
     pending: list[bytes] = []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections import Counter
+from collections.abc import Iterator
 from ipaddress import IPv4Address, ip_address
 from random import Random
 
@@ -12,7 +13,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nconnect.model import Address
-from nconnect.nat.port_mapping import AGAIN_AFTER_S, LIFETIME_S, MIN_RENEW_S, TRY_FOR_S, PortMapper
+from nconnect.nat.port_mapping import (
+    AGAIN_AFTER_S,
+    LIFETIME_S,
+    MIN_RENEW_S,
+    TRY_FOR_S,
+    PortMapper,
+    PortRequest,
+)
+from nconnect.nat.upnp_mapping import UpnpMapper
 from nconnect.wire.pcp import SERVER_PORT
 
 ROUTER, OWN, OUTSIDE = IPv4Address("192.168.1.1"), IPv4Address("192.168.1.7"), IPv4Address("203.0.113.9")
@@ -91,7 +100,7 @@ class Bench:
         self.router = router or Router()
         self.now = START
         self.is_there = True
-        self.mapper = PortMapper(ROUTER, OWN, PORT, now=self.now, rng=Random(7).randbytes)
+        self.mapper = PortMapper(PortRequest(ROUTER, OWN, PORT), now=self.now, rng=Random(7).randbytes)
         self.exchange()
 
     def exchange(self) -> int:
@@ -125,6 +134,19 @@ class Bench:
 
     def told(self) -> dict[str, tuple[str, int, str]]:
         return {p: (str(m.address), m.port, m.by) for p, m in self.mapper.mappings.items()}
+
+
+def in_silence(mapper: PortMapper | UpnpMapper, now: float, deadlines: int) -> Iterator[float]:
+    """Nobody answers any more: the time after each of so many deadlines, which must rise."""
+    for _ in range(deadlines):
+        while mapper.poll_output() is not None:
+            pass
+        deadline = mapper.poll_timeout()
+        assert deadline is not None
+        assert deadline.at > now
+        now = deadline.at
+        mapper.handle_timeout(now)
+        yield now
 
 
 BOTH = {"udp": (str(OUTSIDE), PORT, "PCP"), "tcp": (str(OUTSIDE), PORT, "PCP")}
@@ -345,7 +367,7 @@ def test_closing_gives_up_what_is_mapped() -> None:
 def test_closing_gives_up_what_may_be_mapped_though_no_answer_came() -> None:
     bench = Bench.__new__(Bench)
     bench.router, bench.now, bench.is_there = Router(), START, True
-    bench.mapper = PortMapper(ROUTER, OWN, PORT, now=START, rng=Random(7).randbytes)
+    bench.mapper = PortMapper(PortRequest(ROUTER, OWN, PORT), now=START, rng=Random(7).randbytes)
     while (data := bench.mapper.poll_output()) is not None:
         bench.router.answer(data, START)  # and the answers are lost
     assert bench.router.mapped
@@ -355,7 +377,7 @@ def test_closing_gives_up_what_may_be_mapped_though_no_answer_came() -> None:
 
 
 def test_what_is_not_from_the_router_is_not_ours() -> None:
-    mapper = PortMapper(ROUTER, OWN, PORT, now=START, rng=Random(7).randbytes)
+    mapper = PortMapper(PortRequest(ROUTER, OWN, PORT), now=START, rng=Random(7).randbytes)
     request = mapper.poll_output()
     assert request is not None
     (answer,) = Router().answer(request, START)
@@ -371,16 +393,9 @@ def test_what_is_not_from_the_router_is_not_ours() -> None:
     )
 )
 def test_whatever_the_router_says_nothing_is_mapped_by_it_and_time_goes_on(answers: list[bytes]) -> None:
-    mapper = PortMapper(ROUTER, OWN, PORT, now=START, rng=Random(7).randbytes)
+    mapper = PortMapper(PortRequest(ROUTER, OWN, PORT), now=START, rng=Random(7).randbytes)
     now = START
     for answer in answers:
         mapper.receive(answer, (ROUTER, SERVER_PORT), now)
-    for _ in range(20):
-        while mapper.poll_output() is not None:
-            pass
-        deadline = mapper.poll_timeout()
-        assert deadline is not None
-        assert deadline.at > now
-        now = deadline.at
-        mapper.handle_timeout(now)
+    for _ in in_silence(mapper, now, 20):
         assert "udp" not in mapper.mappings or mapper.mappings["udp"].by == "NAT-PMP"  # without the nonce

@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nconnect.nat.port_mapping import AGAIN_AFTER_S, LIFETIME_S, TRY_FOR_S
+from nconnect.nat.port_mapping import AGAIN_AFTER_S, LIFETIME_S, TRY_FOR_S, PortRequest
 from nconnect.nat.upnp_mapping import CALL_S, MAX_PORTS, HttpCall, MSearch, UpnpMapper
+from tests.nat.test_port_mapping import in_silence
 from tests.wire.test_upnp import FOUND, IP1, ROUTER, description, soap
 
 OWN, OUTSIDE, PORT, START = IPv4Address("192.168.1.7"), "203.0.113.9", 41641, 1000.0
@@ -30,7 +31,7 @@ class Bench:
         self.faults: list[int] = []  # of the next calls of AddPortMapping
         self.mapped: dict[str, tuple[str, str]] = {}  # protocol -> outer port, lease
         self.calls: list[str] = []
-        self.mapper = UpnpMapper(ROUTER, OWN, PORT, now=self.now, rng=Random(7).randbytes)
+        self.mapper = UpnpMapper(PortRequest(ROUTER, OWN, PORT), now=self.now, rng=Random(7).randbytes)
 
     def exchange(self) -> Bench:
         while (output := self.mapper.poll_output()) is not None:
@@ -243,12 +244,5 @@ def test_whatever_the_router_says_it_goes_on_in_time(said: list[bytes]) -> None:
         mapper.receive(data, ROUTER, now)
         mapper.answered(data, now)
         mapper.failed("it is no HTTP", now)
-    for _ in range(8):
-        while mapper.poll_output() is not None:
-            pass
-        deadline = mapper.poll_timeout()
-        assert deadline is not None
-        assert deadline.at > now
-        now = deadline.at
-        mapper.handle_timeout(now)
+    assert len(list(in_silence(mapper, now, 8))) == 8
     assert mapper.mappings == {}

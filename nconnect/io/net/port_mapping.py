@@ -21,7 +21,7 @@ from nconnect.io.http import http_client
 from nconnect.io.net.readiness import next_datagram
 from nconnect.io.net.router import MAX_DATAGRAM_BYTES, default_router, own_address
 from nconnect.model import Endpoint
-from nconnect.nat.port_mapping import AGAIN_AFTER_S, Mapping, PortMapper
+from nconnect.nat.port_mapping import AGAIN_AFTER_S, Mapping, PortMapper, PortRequest
 from nconnect.nat.upnp_mapping import HttpCall, UpnpMapper
 from nconnect.wire import pcp, upnp
 
@@ -63,7 +63,7 @@ class PortMappings:
 
     async def _by_datagrams(self, router: IPv4Address, own: IPv4Address) -> str:
         """By PCP or NAT-PMP, for as long as that maps something; then why it does not."""
-        mapper = PortMapper(router, own, self._port, now=boottime(), rng=os.urandom)
+        mapper = PortMapper(PortRequest(router, own, self._port), now=boottime(), rng=os.urandom)
         with _socket_at(own) as sock:
             try:
                 while True:
@@ -78,7 +78,7 @@ class PortMappings:
 
     async def _by_upnp(self, router: IPv4Address, own: IPv4Address) -> str:
         """By UPnP, for as long as that maps something; then why it does not."""
-        mapper = UpnpMapper(router, own, self._port, now=boottime(), rng=os.urandom)
+        mapper = UpnpMapper(PortRequest(router, own, self._port), now=boottime(), rng=os.urandom)
         with _socket_at(own) as sock:
             try:
                 while True:
