@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from functools import partial
+from html import escape
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from random import Random
 
@@ -19,7 +20,7 @@ from tests.fuzz import oracles
 from tests.fuzz.draw import Draw
 from tests.nat import test_port_mapping as datagrams
 from tests.nat import test_upnp_mapping as calls
-from tests.wire.test_upnp import FOUND, IP1, ROUTER, URL, description
+from tests.wire.test_upnp import FOUND, IP1, ROUTER, URL, description, soap
 
 Refused = RemoteProtocolError
 
@@ -96,7 +97,16 @@ def _agree(parse: Callable[[], object], expected: object) -> None:
 
 
 _AT_ROUTER = re.compile(r"(?i)http:(//)?([^/?#@]*@)*192\.168\.1\.1(:0*([1-9]\d*)?)?([/?#][ -~]*)?")
-_WORDS = (b"URLBase", b"service", b"serviceType", b"controlURL", b"UPnPError", b"errorCode", b"Fault")
+_WORDS = (
+    b"URLBase",
+    b"service",
+    b"serviceType",
+    b"controlURL",
+    b"UPnPError",
+    b"errorCode",
+    b"errorDescription",
+    b"Fault",
+)
 _TEXTS = (
     IP1.encode(),
     b"/ctl",
@@ -121,7 +131,12 @@ def upnp_documents(data: bytes) -> None:
         except Refused:
             pass
     tree = _tree(draw, 6)
-    for document in (data, tree, draw.changed(description((IP1, "/ctl"))), b"<!DOCTYPE a>" + tree):
+    urls = escape(draw.of(_TEXTS).decode() + draw.text(20)), draw.of(("", "", *map(bytes.decode, _TEXTS)))
+    error = (
+        f"<errorCode>{draw.number()}</errorCode><errorDescription>{escape(draw.text())}</errorDescription>"
+    )
+    documents = description((IP1, urls[0]), base=urls[1]), soap(f"<UPnPError>{error}</UPnPError>")
+    for document in (data, tree, *documents, draw.changed(documents[0]), b"<!DOCTYPE a>" + tree):
         try:
             service = upnp.find_service(document, URL, ROUTER)
             assert _AT_ROUTER.fullmatch(service.url)
