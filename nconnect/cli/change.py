@@ -10,7 +10,7 @@ from enum import Enum
 from pathlib import Path
 
 from nconnect.config.edit import add_peer, remove_peer
-from nconnect.control.client import ControlClient, NotRunning, Refused
+from nconnect.control.client import ControlClient, NotRunning, RequestRefused
 from nconnect.errors import ConfigError, ControlError, HostError
 from nconnect.invite.book import Book, Invitation
 from nconnect.invite.table import PeerTable, content_of
@@ -133,7 +133,7 @@ def _put_in_force(interface: str, what: str, undo: Callable[[], object]) -> Outc
         ControlClient(interface).reload()
     except NotRunning:
         return Outcome.KEPT
-    except Refused as error:
+    except RequestRefused as error:
         undo()
         raise ControlError(f"the daemon refused, and the {what} is as before: {error}") from None
     except ControlError as error:

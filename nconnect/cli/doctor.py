@@ -176,7 +176,7 @@ def _report(target: Path, facts: Facts, findings: Sequence[Finding], path: Path)
     from nconnect.control.client import ControlClient
     from nconnect.errors import ControlError
     from nconnect.io.files import report
-    from nconnect.io.files.config_file import MAX_BYTES
+    from nconnect.io.files.config_file import MAX_CONFIG_BYTES
     from nconnect.io.files.trusted import read_file
 
     try:
@@ -184,7 +184,7 @@ def _report(target: Path, facts: Facts, findings: Sequence[Finding], path: Path)
     except ControlError as error:
         status = {"error": str(error)}
     try:
-        text = read_file(path, MAX_BYTES).decode(errors="replace")
+        text = read_file(path, MAX_CONFIG_BYTES).decode(errors="replace")
     except OSError as error:
         text = f"# {reason(error)}"
     return report.write(

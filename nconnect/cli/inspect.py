@@ -24,14 +24,14 @@ def status(
 
     from nconnect.cli import output
     from nconnect.cli.render import status_text
-    from nconnect.cli.watch import watch as watch_client
+    from nconnect.cli.watch import watch_status
     from nconnect.control.client import ControlClient
 
     client = ControlClient(interface_at(chosen(ctx, config)))
     if watch and as_json:
         raise UsageError("--watch is for people, --json for programs: give only one of them")
     if watch:
-        watch_client(client)
+        watch_status(client)
     elif as_json:
         output.print_json(client.status().to_json())
     else:

@@ -62,7 +62,7 @@ def create(
     import time
 
     from nconnect.cli.output import print_json, time_text
-    from nconnect.cli.setup import own_address
+    from nconnect.cli.setup import own_nkn_address
     from nconnect.config import values
     from nconnect.control.client import ControlClient
     from nconnect.invite import pool
@@ -86,7 +86,7 @@ def create(
     checks.finish()
     assert ends_at is not None
     token = Token(
-        provider=own_address(checked.seed, checked.identifier),
+        provider=own_nkn_address(checked.seed, checked.identifier),
         token_id=os.urandom(TOKEN_ID_BYTES),
         secret=os.urandom(SECRET_BYTES),
         seeds=seeds,

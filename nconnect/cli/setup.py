@@ -109,7 +109,7 @@ def init(
     made = config_file.check(path, text)
     config_file.create(path, text, force=force)
     print(f"made {path}, interface {made.interface}")
-    own = str(own_address(made.seed, made.identifier))
+    own = str(own_nkn_address(made.seed, made.identifier))
     if proxy is None:
         _tell_of_proxies(path)
     offers = bool(lists["provide"] or lists["services"] or lists["expose"])
@@ -171,7 +171,7 @@ def default_identifier() -> str:
     return name[:63] if name and not re.fullmatch(r"__\d+__", name) else "nconnect"
 
 
-def own_address(seed: bytes, identifier: str) -> NknAddress:
+def own_nkn_address(seed: bytes, identifier: str) -> NknAddress:
     """The NKN address of a seed."""
     from nconnect.crypto.keys import Identity
     from nconnect.model import NknAddress

@@ -22,7 +22,7 @@ _INTERVAL_S = 1.0
 _CLEAR = "\x1b[H\x1b[2J"
 
 
-def watch(client: ControlClient, *, interval_s: float = _INTERVAL_S) -> None:
+def watch_status(client: ControlClient, *, interval_s: float = _INTERVAL_S) -> None:
     """Show the status until the user ends it."""
     before: tuple[float, Status] | None = None
     history = History()

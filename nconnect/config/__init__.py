@@ -7,7 +7,7 @@ described in the same words wherever it is made.
     text (TOML 1.0, by tomllib)
       |
       v
-    file.parse ---> table.Table: each key once, by a reader ---> values, proxy, accept_routes, seed_url
+    file.parse_config ---> table.Table: each key once, by a reader ---> values, proxy, accept_routes, seed_url
       |                 `-- what is wrong --> table.Problems --> locate.Lines: the line of a key
       v                                                              |
     model.Config, frozen                            ConfigError: one line for each mistake, all at once

@@ -18,8 +18,8 @@ from nconnect.config.table import (
     boolean,
     integer,
     one_of,
+    sections,
     string,
-    tables,
 )
 from nconnect.errors import ConfigError
 from nconnect.model import (
@@ -47,7 +47,7 @@ _MAX_FLOWS = 1 << 24  # guessed: far above what a kernel tracks by default (262,
 CIPHERS = ("auto", "aes256gcm", "chacha20poly1305")
 
 
-def parse(
+def parse_config(
     text: str,
     *,
     interface: str,
@@ -255,7 +255,7 @@ def _read_metrics(root: Section) -> MetricsConfig | None:
 def _read_peers(root: Section) -> tuple[PeerConfig, ...]:
     peers: list[PeerConfig] = []
     nothing: tuple[dict[str, Any], ...] = ()
-    for index, content in enumerate(root.take("peer", tables, nothing)):
+    for index, content in enumerate(root.take("peer", sections, nothing)):
         name = content.get("name")
         label = f"peer {name}" if isinstance(name, str) and name.isprintable() else f"peer {index + 1}"
         section = Section(content, ("peer", index), label, root.problems)

@@ -117,14 +117,14 @@ class Proxies:
         return self.proxy
 
 
-DIRECT = Proxies()
+UNPROXIED = Proxies()
 
 
 def of_environment(environ: Mapping[str, str]) -> Proxies:
     """From HTTPS_PROXY, ALL_PROXY and NO_PROXY; a `ConfigError` names the variable that is wrong."""
     name = next((name for name in VARIABLES if environ.get(name)), None)
     if name is None:
-        return DIRECT
+        return UNPROXIED
     try:
         proxy = parse_proxy(environ[name].strip(), bare=True)
     except ConfigError as error:
@@ -137,7 +137,7 @@ def of_setting(setting: Setting, environ: Mapping[str, str], *, source: str = "-
     """From a setting, or from the environment if it is None. `source`: where the setting was made."""
     if setting is None:
         return of_environment(environ)
-    return DIRECT if setting == "none" else Proxies(setting, source=source)
+    return UNPROXIED if setting == "none" else Proxies(setting, source=source)
 
 
 def of_config(config: Config, environ: Mapping[str, str]) -> Proxies:

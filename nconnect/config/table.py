@@ -69,7 +69,7 @@ class Section:
 
     def table(self, key: str) -> Section | None:
         """A sub-table, which the caller must finish."""
-        content = self.take(key, table, None)
+        content = self.take(key, section, None)
         return None if content is None else Section(content, (*self.path, key), key, self.problems)
 
     def finish(self) -> None:
@@ -126,13 +126,13 @@ def strings(value: object) -> tuple[str, ...]:
     return tuple(value)
 
 
-def table(value: object) -> dict[str, Any]:
+def section(value: object) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise ConfigError(f"must be a section in brackets, not {_kind(value)}")
     return value
 
 
-def tables(value: object) -> tuple[dict[str, Any], ...]:
+def sections(value: object) -> tuple[dict[str, Any], ...]:
     if isinstance(value, dict):
         raise ConfigError("must be written [[peer]], with two brackets, once for each peer")
     if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):

@@ -23,11 +23,11 @@ class NotRunning(ControlError):
     """No daemon of this interface listens."""
 
 
-class Refused(ControlError):
+class RequestRefused(ControlError):
     """The daemon refused the request, or could not be asked at all: nothing has changed."""
 
 
-class Unreachable(Refused):
+class Unreachable(RequestRefused):
     """A daemon of this interface runs, and its control socket is gone."""
 
 
@@ -38,9 +38,9 @@ class ControlTimeout(ControlError):
 class ControlClient:
     """The API of one interface's daemon; each call opens its own connection.
 
-    Every call raises `ControlError` in one line: `NotRunning` if there is no daemon, `Refused` if it did
-    not do what was asked (`Unreachable`: its socket was removed), `ControlTimeout` if it did not happen in
-    time. After any other error the daemon may or may not have done it.
+    Every call raises `ControlError` in one line: `NotRunning` if there is no daemon, `RequestRefused` if
+    it did not do what was asked (`Unreachable`: its socket was removed), `ControlTimeout` if it did not
+    happen in time. After any other error the daemon may or may not have done it.
     """
 
     def __init__(self, interface: str, path: Path | None = None) -> None:
@@ -70,7 +70,7 @@ class ControlClient:
             raise ControlError("the daemon's answer cannot be read: is it of another version?") from None
 
     def reload(self) -> None:
-        """Have the file read again. After `Refused` nothing has changed; after other errors it may have."""
+        """Have the file read again. After `RequestRefused` nothing has changed; after others it may have."""
         self._ask("POST", "/v1/reload", timeout_s=20.0)
 
     def down(self) -> None:
@@ -121,7 +121,7 @@ class ControlClient:
                 ) from None
             raise NotRunning(f"{self.interface} is not up: start it with `nconnect up`") from None
         except PermissionError:
-            raise Refused(f"may not ask the daemon of {self.interface}: try with sudo") from None
+            raise RequestRefused(f"may not ask the daemon of {self.interface}: try with sudo") from None
         except TimeoutError:
             raise ControlError(f"the daemon of {self.interface} does not answer: see its log") from None
         except OSError as error:
@@ -179,5 +179,5 @@ def _content(status: int, data: bytes) -> dict[str, Any]:
         error = str(content.get("error") or f"the daemon refused ({status})")
         if status == 504:
             raise ControlTimeout(error)
-        raise Refused(error) if status < 500 else ControlError(error)
+        raise RequestRefused(error) if status < 500 else ControlError(error)
     return content

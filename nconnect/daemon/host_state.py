@@ -10,7 +10,7 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 
-from nconnect.config.proxy import DIRECT, Proxies
+from nconnect.config.proxy import UNPROXIED, Proxies
 from nconnect.daemon.events import Bus, PlanInForce
 from nconnect.daemon.expiry import without_expired
 from nconnect.daemon.settings import InForce
@@ -44,7 +44,7 @@ class HostState:
         *,
         endpoints: Callable[[], tuple[Endpoint, ...]],
         expired: Callable[[], frozenset[str]],
-        proxies: Proxies = DIRECT,
+        proxies: Proxies = UNPROXIED,
     ) -> None:
         """`endpoints`: what else the daemon connects to outside of the tunnel. `expired`: the peers whose
         access has ended. `proxies`: the way to nodes and seeds. The bus is told of each plan in force.

@@ -6,7 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
-from nconnect.config.proxy import DIRECT, Proxies
+from nconnect.config.proxy import UNPROXIED, Proxies
 from nconnect.config.values import format_allow_rule, parse_peer_address
 from nconnect.control.schema import LinkStatus, PeerStatus, PendingPeer, PingReply
 from nconnect.errors import NO_LINK, ConfigError, DropReason
@@ -92,7 +92,7 @@ def link_statuses(
     links: Sequence[Link],
     shared_with: Sequence[int | None],
     tunnel: Tunnel,
-    proxies: Proxies = DIRECT,
+    proxies: Proxies = UNPROXIED,
 ) -> tuple[LinkStatus, ...]:
     """By number; one that another stands in for has that one's node and state."""
     traffic = [tunnel.traffic_of(number) for number in range(len(links))]

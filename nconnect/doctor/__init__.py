@@ -5,7 +5,7 @@ up.
       files, sockets, netlink, nft       rules, routes, iptables-save                  |
               |                                   |                                    | said
               v                                   v                                    |
-        facts.Facts  <---------- routing.look: Detour, firewalls.obstacles: Obstacle   |
+        facts.Facts  <---------- routing.find_detours, firewalls.obstacles: Obstacle   |
               |                                                                        |
               v                                                                        |
         checks.diagnose: one function per check, in the order of CHECKS  <-------------+

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from nconnect.doctor.findings import Command
+from nconnect.doctor.findings import Argv
 from nconnect.doctor.firewalls import Obstacle
 from nconnect.doctor.routing import Detour
-from nconnect.host.plan import SkippedRoute
+from nconnect.host.plan import SkippedPrefix
 from nconnect.model import Address, Config, Prefix
 from nconnect.nat.port_mapping import Router
 from nconnect.nat.stun import Verdict
@@ -89,7 +89,7 @@ class Facts:
     nft: str = ""  # why nft cannot be used, and after a colon what to do
     running: bool = False
     left_behind: bool = False  # a table of a daemon that was killed
-    unreachable: Command = ()  # a daemon runs without its control socket: what brings the socket back
+    unreachable: Argv = ()  # a daemon runs without its control socket: what brings the socket back
     said: tuple[str, ...] = ()  # what the running daemon's `status` says is wrong
     config_unwritable: str = ""  # why nothing can be written beside the configuration
     state_unwritable: str = ""  # the same of the state folder
@@ -98,7 +98,7 @@ class Facts:
     locked_sysctls: tuple[tuple[str, str], ...] = ()
     obstacles: tuple[Obstacle, ...] = ()
     detours: tuple[Detour, ...] | None = None  # None: the interface is not up, or nobody could be asked
-    skipped_routes: tuple[SkippedRoute, ...] = ()
+    skipped_routes: tuple[SkippedPrefix, ...] = ()
     plan_warnings: tuple[str, ...] = ()
     plan_notes: tuple[str, ...] = ()
     plan_problem: str = ""

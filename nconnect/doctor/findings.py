@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
 
-Command = tuple[str, ...]
+Argv = tuple[str, ...]
 
 
 class Level(Enum):
@@ -25,7 +25,7 @@ class Finding:
     level: Level
     text: str
     mend: str = ""
-    fix: tuple[Command, ...] = ()  # what `--fix` runs: safe, and enough
+    fix: tuple[Argv, ...] = ()  # what `--fix` runs: safe, and enough
 
     def to_json(self) -> dict[str, object]:
         return {
@@ -41,9 +41,9 @@ def ok(check: str, text: str) -> Finding:
     return Finding(check, Level.OK, text)
 
 
-def warning(check: str, text: str, mend: str = "", fix: Iterable[Command] = ()) -> Finding:
+def warning(check: str, text: str, mend: str = "", fix: Iterable[Argv] = ()) -> Finding:
     return Finding(check, Level.WARNING, text, mend, tuple(fix))
 
 
-def failure(check: str, text: str, mend: str = "", fix: Iterable[Command] = ()) -> Finding:
+def failure(check: str, text: str, mend: str = "", fix: Iterable[Argv] = ()) -> Finding:
     return Finding(check, Level.FAILURE, text, mend, tuple(fix))

@@ -11,10 +11,10 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from nconnect.doctor.findings import Command
+from nconnect.doctor.findings import Argv
 from nconnect.doctor.iptables_rules import HOOKS, TABLES
 from nconnect.doctor.netfilter import Stop, Table, addresses, follow
-from nconnect.doctor.passages import Passage, Site, Way, passages
+from nconnect.doctor.passages import Direction, Passage, Site, passages
 from nconnect.host.ruleset import TABLE_PREFIX
 
 _MAX_NAMED = 3
@@ -31,7 +31,7 @@ class Obstacle:
     chain: str  # FAMILY TABLE CHAIN, of the rule
     rule: str = ""  # as its program prints it; "": by the chain's policy
     handle: int = 0  # nft's number of the rule, where its text is still to be found
-    commands: tuple[Command, ...] = ()  # what lets the packets through
+    commands: tuple[Argv, ...] = ()  # what lets the packets through
     safe: bool = False  # whether the commands may be run without asking
 
     @property
@@ -78,7 +78,7 @@ class _Stopped:
 
     stop: Stop
     passage: Passage
-    commands: tuple[Command, ...]
+    commands: tuple[Argv, ...]
     safe: bool
     named: dict[str, str] = field(default_factory=dict)  # a part -> the whole that it is in
 
@@ -126,7 +126,7 @@ def _is_dockers(stop: Stop) -> bool:
     )
 
 
-def _mend(stop: Stop, passage: Passage, tunnel: str) -> tuple[tuple[Command, ...], bool]:
+def _mend(stop: Stop, passage: Passage, tunnel: str) -> tuple[tuple[Argv, ...], bool]:
     """What lets the packets through, and whether that is safe to do."""
     table, base = stop.table, stop.base
     if _is_ufw(stop) and (commands := _by_ufw(base.hook, passage, tunnel)):
@@ -151,24 +151,24 @@ def _mend(stop: Stop, passage: Passage, tunnel: str) -> tuple[tuple[Command, ...
     return tuple((*head, *selector, "-j", "ACCEPT") for selector in selectors), docker or shield
 
 
-def _by_ufw(hook: str, passage: Passage, tunnel: str) -> tuple[Command, ...]:
+def _by_ufw(hook: str, passage: Passage, tunnel: str) -> tuple[Argv, ...]:
     node = passage.node
     if node is not None:
         to = ("proto", "tcp", "to", str(node.address), "port", str(node.port))
-        return (("ufw", "allow", "out", *to),) if passage.way is Way.NODE and hook == "output" else ()
+        return (("ufw", "allow", "out", *to),) if passage.way is Direction.NODE and hook == "output" else ()
     if hook == "forward":
         return tuple(("ufw", "route", "allow", way, "on", tunnel) for way in ("in", "out"))
     way = {"input": "in", "output": "out"}.get(hook)
     return (("ufw", "allow", way, "on", tunnel),) if way else ()
 
 
-def _selectors(hook: str, passage: Passage, tunnel: str, native: bool) -> tuple[Command, ...]:
+def _selectors(hook: str, passage: Passage, tunnel: str, native: bool) -> tuple[Argv, ...]:
     """The packets to let through, in the words of nft or iptables; none where the hook cannot tell them."""
-    entering: Command = ("iifname" if native else "-i", tunnel)
-    leaving: Command = ("oifname" if native else "-o", tunnel)
+    entering: Argv = ("iifname" if native else "-i", tunnel)
+    leaving: Argv = ("oifname" if native else "-o", tunnel)
     node = passage.node
     if node is not None:
-        outward = passage.way is Way.NODE
+        outward = passage.way is Direction.NODE
         if native:
             end, number = ("daddr", "dport") if outward else ("saddr", "sport")
             return ((_FAMILY[node.address.version], end, str(node.address), "tcp", number, str(node.port)),)
@@ -176,8 +176,8 @@ def _selectors(hook: str, passage: Passage, tunnel: str, native: bool) -> tuple[
         return ((end, str(node.address), "-p", "tcp", number, str(node.port)),)
     if hook == "forward":
         return (entering, leaving)
-    if passage.way in (Way.IN, Way.REPLY) and hook in ("ingress", "prerouting", "input"):
+    if passage.way in (Direction.IN, Direction.REPLY) and hook in ("ingress", "prerouting", "input"):
         return (entering,)
-    if passage.way in (Way.BACK, Way.INTO) and hook in ("output", "postrouting", "egress"):
+    if passage.way in (Direction.BACK, Direction.INTO) and hook in ("output", "postrouting", "egress"):
         return (leaving,)
     return ()

@@ -10,7 +10,16 @@ import shlex
 from collections.abc import Iterator
 from ipaddress import ip_network
 
-from nconnect.doctor.netfilter import UNCLEAR, Chain, Condition, Rule, Span, Table, Verdict, Wanted
+from nconnect.doctor.netfilter import (
+    UNCLEAR,
+    Condition,
+    FirewallChain,
+    FirewallRule,
+    RuleVerdict,
+    Span,
+    Table,
+    Wanted,
+)
 from nconnect.doctor.targets import MARKS, verdict_of
 
 # Priorities of the hooks (linux/netfilter_ipv4.h), by table.
@@ -43,16 +52,16 @@ def parse(text: str, family: str, program: str) -> list[Table]:
             tables[-1].chains[name] = _chain(tables[-1].name, name, rest.startswith("DROP"))
         elif line.startswith("-A ") and tables:
             _, name, text = (line + "  ").split(" ", 2)
-            chain = tables[-1].chains.setdefault(name, Chain(name))
+            chain = tables[-1].chains.setdefault(name, FirewallChain(name))
             chain.rules.append(_rule(text.strip(), set(tables[-1].chains)))
     return tables
 
 
-def _chain(table: str, name: str, drops: bool) -> Chain:
+def _chain(table: str, name: str, drops: bool) -> FirewallChain:
     hook = HOOKS.get(name, "")
     at_source = table == "nat" and hook in ("postrouting", "input")
     priority = (100 if at_source else -100) if table == "nat" else PRIORITIES.get(table, 0)
-    return Chain(
+    return FirewallChain(
         name,
         hook=hook,
         priority=priority if hook else 0,
@@ -61,11 +70,11 @@ def _chain(table: str, name: str, drops: bool) -> Chain:
     )
 
 
-def _rule(text: str, chains: set[str]) -> Rule:
+def _rule(text: str, chains: set[str]) -> FirewallRule:
     try:
         words = shlex.split(text)
     except ValueError:
-        return Rule((UNCLEAR,), Verdict.UNCLEAR, text=text)
+        return FirewallRule((UNCLEAR,), RuleVerdict.UNCLEAR, text=text)
     target = ""
     goto = False
     conditions: list[Condition] = []
@@ -75,10 +84,10 @@ def _rule(text: str, chains: set[str]) -> Rule:
             break  # what follows are the target's own options
         conditions += _conditions(option, values, negated)
     if target in chains:
-        verdict = Verdict.GOTO if goto else Verdict.JUMP
+        verdict = RuleVerdict.GOTO if goto else RuleVerdict.JUMP
     else:
-        verdict = verdict_of(target) if target else Verdict.NONE
-    return Rule(
+        verdict = verdict_of(target) if target else RuleVerdict.NONE
+    return FirewallRule(
         tuple(conditions),
         verdict,
         target if target in chains else "",

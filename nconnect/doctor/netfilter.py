@@ -19,7 +19,7 @@ from ipaddress import IPv4Network, IPv6Network
 from nconnect.model import Address, Prefix
 
 
-class Verdict(Enum):
+class RuleVerdict(Enum):
     ACCEPT = auto()
     DROP = auto()  # or reject
     JUMP = auto()
@@ -64,9 +64,9 @@ _UNTRACKED: Packet = {"state": "invalid", "direction": None}  # as nft and iptab
 
 
 @dataclass(frozen=True, slots=True)
-class Rule:
+class FirewallRule:
     conditions: tuple[Condition, ...]
-    verdict: Verdict
+    verdict: RuleVerdict
     target: str = ""  # the chain of a jump or goto
     text: str = ""  # as its program prints it
     handle: int = 0  # nft's number for it; 0 where there is none
@@ -85,9 +85,9 @@ class Rule:
 
 
 @dataclass(slots=True)
-class Chain:
+class FirewallChain:
     name: str
-    rules: list[Rule] = field(default_factory=list)
+    rules: list[FirewallRule] = field(default_factory=list)
     hook: str = ""  # of a base chain
     priority: int = 0
     translates: bool = False  # its type is nat: it sees the first packet of a connection only
@@ -102,7 +102,7 @@ class Table:
     family: str  # "ip", "ip6", "inet" or "netdev"
     name: str
     program: str  # "nft", "iptables" or "iptables-legacy"
-    chains: dict[str, Chain] = field(default_factory=dict)
+    chains: dict[str, FirewallChain] = field(default_factory=dict)
 
     def takes(self, version: object) -> bool:
         """Whether packets of this IP version come by."""
@@ -114,9 +114,9 @@ class Stop:
     """A base chain that stops a packet for certain. `rule` None: by its policy; else a rule of `chain`."""
 
     table: Table
-    base: Chain
+    base: FirewallChain
     chain: str
-    rule: Rule | None
+    rule: FirewallRule | None
 
 
 @dataclass(slots=True)
@@ -127,7 +127,7 @@ class _Outcome:
     drops: bool = False
     falls: bool = False  # the next rule of the chain that called is looked at
     altered: bool = False
-    by: tuple[str, Rule] | None = None  # the first rule that may drop it, and its chain
+    by: tuple[str, FirewallRule] | None = None  # the first rule that may drop it, and its chain
 
     def add(self, other: _Outcome) -> None:
         """All but `falls`, which is the caller's to follow."""
@@ -169,7 +169,7 @@ def follow(tables: Iterable[Table], steps: Iterable[tuple[str, Packet]]) -> Iter
             return
 
 
-def _is_at(chain: Chain, hook: str, packet: Packet) -> bool:
+def _is_at(chain: FirewallChain, hook: str, packet: Packet) -> bool:
     field = {"ingress": "iifname", "egress": "oifname"}.get(hook)
     return field is None or packet.get(field) in chain.device
 
@@ -186,7 +186,7 @@ def _walk(table: Table, name: str, packet: Packet, known: dict[str, _Outcome]) -
     return known[name]
 
 
-def _walk_rules(table: Table, chain: Chain, packet: Packet, known: dict[str, _Outcome]) -> _Outcome:
+def _walk_rules(table: Table, chain: FirewallChain, packet: Packet, known: dict[str, _Outcome]) -> _Outcome:
     result = _Outcome()
     for rule in chain.rules:
         taken = rule.takes(packet)
@@ -194,25 +194,25 @@ def _walk_rules(table: Table, chain: Chain, packet: Packet, known: dict[str, _Ou
             continue
         goes_on = False  # whether the next rule is looked at although this one takes the packet
         match rule.verdict:
-            case Verdict.ACCEPT:
+            case RuleVerdict.ACCEPT:
                 result.accepts = True
-            case Verdict.DROP:
+            case RuleVerdict.DROP:
                 result.add(_Outcome(drops=True, by=(chain.name, rule)))
-            case Verdict.RETURN:
+            case RuleVerdict.RETURN:
                 result.falls = True
-            case Verdict.ALTER:
+            case RuleVerdict.ALTER:
                 result.accepts = result.altered = True
-            case Verdict.UNCLEAR:
+            case RuleVerdict.UNCLEAR:
                 result.accepts = goes_on = True
-            case Verdict.JUMP:
+            case RuleVerdict.JUMP:
                 called = _walk(table, rule.target, packet, known)
                 result.add(called)
                 goes_on = called.falls
-            case Verdict.GOTO:
+            case RuleVerdict.GOTO:
                 called = _walk(table, rule.target, packet, known)
                 result.add(called)
                 result.falls |= called.falls
-            case Verdict.NONE:
+            case RuleVerdict.NONE:
                 goes_on = True
         if taken and not goes_on:
             return result

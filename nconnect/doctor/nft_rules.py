@@ -9,7 +9,16 @@ from collections.abc import Iterable, Iterator, Mapping
 from ipaddress import ip_network
 from typing import Any
 
-from nconnect.doctor.netfilter import UNCLEAR, Chain, Condition, Rule, Span, Table, Verdict, Wanted
+from nconnect.doctor.netfilter import (
+    UNCLEAR,
+    Condition,
+    FirewallChain,
+    FirewallRule,
+    RuleVerdict,
+    Span,
+    Table,
+    Wanted,
+)
 from nconnect.doctor.targets import MARKS, verdict_of
 
 _Json = Mapping[str, Any]
@@ -18,21 +27,21 @@ Key = tuple[str, str, str]  # family, table, name
 MAX_ELEMENTS = 4096  # of one set: a larger one is not looked into
 _FAMILIES = frozenset({"ip", "ip6", "inet", "netdev"})
 _VERDICTS = {
-    "accept": Verdict.ACCEPT,
-    "drop": Verdict.DROP,
-    "reject": Verdict.DROP,
-    "return": Verdict.RETURN,
-    "continue": Verdict.NONE,
-    "dnat": Verdict.ALTER,
-    "redirect": Verdict.ALTER,
-    "tproxy": Verdict.ALTER,
-    "snat": Verdict.ACCEPT,
-    "masquerade": Verdict.ACCEPT,
-    "queue": Verdict.UNCLEAR,
-    "synproxy": Verdict.UNCLEAR,
-    "fwd": Verdict.UNCLEAR,
+    "accept": RuleVerdict.ACCEPT,
+    "drop": RuleVerdict.DROP,
+    "reject": RuleVerdict.DROP,
+    "return": RuleVerdict.RETURN,
+    "continue": RuleVerdict.NONE,
+    "dnat": RuleVerdict.ALTER,
+    "redirect": RuleVerdict.ALTER,
+    "tproxy": RuleVerdict.ALTER,
+    "snat": RuleVerdict.ACCEPT,
+    "masquerade": RuleVerdict.ACCEPT,
+    "queue": RuleVerdict.UNCLEAR,
+    "synproxy": RuleVerdict.UNCLEAR,
+    "fwd": RuleVerdict.UNCLEAR,
 }
-_CALLS = {"jump": Verdict.JUMP, "goto": Verdict.GOTO}
+_CALLS = {"jump": RuleVerdict.JUMP, "goto": RuleVerdict.GOTO}
 _HARMLESS = frozenset({
     "counter", "log", "comment", "mangle", "notrack", "flow", "dup", "last", "secmark", "ct helper",
     "ct timeout", "ct expectation", "set", "map",
@@ -61,7 +70,7 @@ def parse(ruleset: Iterable[object]) -> tuple[list[Table], set[tuple[str, str]]]
         table = _table(tables, rule)
         reader = _RuleReader(table, holders)
         name = _text(rule, "chain")
-        table.chains.setdefault(name, Chain(name)).rules += reader.read(rule)
+        table.chains.setdefault(name, FirewallChain(name)).rules += reader.read(rule)
         if reader.uses_extensions:
             extended.add((table.family, table.name))
     return list(tables.values()), extended
@@ -72,10 +81,10 @@ def _table(tables: dict[tuple[str, str], Table], entry: _Json) -> Table:
     return tables.setdefault(key, Table(*key, program="nft"))
 
 
-def _chain(entry: _Json) -> Chain:
+def _chain(entry: _Json) -> FirewallChain:
     priority, device = entry.get("prio"), entry.get("dev")
     devices = device if isinstance(device, list) else [device]
-    return Chain(
+    return FirewallChain(
         _text(entry, "name"),
         hook=_text(entry, "hook"),
         priority=priority if isinstance(priority, int) else 0,
@@ -98,7 +107,7 @@ class _RuleReader:
         self._table = table
         self._holders = holders
 
-    def read(self, entry: _Json) -> list[Rule]:
+    def read(self, entry: _Json) -> list[FirewallRule]:
         handle = entry.get("handle")
         number = handle if isinstance(handle, int) else 0
         conditions: list[Condition] = []
@@ -109,40 +118,43 @@ class _RuleReader:
             if kind == "match" and isinstance(content, Mapping):
                 conditions += self._match(content)
             elif kind == "vmap" and isinstance(content, Mapping):
-                return [*self._map(conditions, content, number), Rule((), Verdict.NONE, sets_mark=marks)]
+                return [
+                    *self._map(conditions, content, number),
+                    FirewallRule((), RuleVerdict.NONE, sets_mark=marks),
+                ]
             elif kind == "xt":
                 self.uses_extensions = True
                 found, verdict = _extension(content)
                 conditions += found
                 marks |= isinstance(content, Mapping) and content.get("name") in MARKS
-                if verdict is not Verdict.NONE:
-                    return [Rule(tuple(conditions), verdict, handle=number, sets_mark=marks)]
+                if verdict is not RuleVerdict.NONE:
+                    return [FirewallRule(tuple(conditions), verdict, handle=number, sets_mark=marks)]
             elif kind in _CALLS or kind in _VERDICTS:
                 verdict, target = _verdict(kind, content)
-                return [Rule(tuple(conditions), verdict, target, handle=number, sets_mark=marks)]
+                return [FirewallRule(tuple(conditions), verdict, target, handle=number, sets_mark=marks)]
             elif kind not in _HARMLESS:
                 conditions.append(UNCLEAR)
             marks |= kind == "mangle" and isinstance(content, Mapping) and _key(content.get("key")) == "mark"
             if kind == "mangle" and not marks and _moves(content):
-                return [Rule(tuple(conditions), Verdict.ALTER, handle=number)]
-        return [Rule(tuple(conditions), Verdict.NONE, handle=number, sets_mark=marks)]
+                return [FirewallRule(tuple(conditions), RuleVerdict.ALTER, handle=number)]
+        return [FirewallRule(tuple(conditions), RuleVerdict.NONE, handle=number, sets_mark=marks)]
 
-    def _map(self, conditions: list[Condition], content: _Json, number: int) -> Iterator[Rule]:
+    def _map(self, conditions: list[Condition], content: _Json, number: int) -> Iterator[FirewallRule]:
         """A rule for each element: no two of them take one packet."""
         data = content.get("data")
         elements = self._elements(data.get("set") if isinstance(data, Mapping) else data)
         if elements is None:
-            yield Rule((*conditions, UNCLEAR), Verdict.UNCLEAR, handle=number)
+            yield FirewallRule((*conditions, UNCLEAR), RuleVerdict.UNCLEAR, handle=number)
             return
         for element in elements:
             if not isinstance(element, list) or len(element) != 2 or not isinstance(element[1], Mapping):
-                yield Rule((*conditions, UNCLEAR), Verdict.UNCLEAR, handle=number)
+                yield FirewallRule((*conditions, UNCLEAR), RuleVerdict.UNCLEAR, handle=number)
                 continue
             key, way = element
             kind, inner = next(iter(way.items()), ("", None))
             verdict, target = _verdict(kind, inner)
             matched = self._match({"op": "==", "left": content.get("key"), "right": key})
-            yield Rule((*conditions, *matched), verdict, target, handle=number)
+            yield FirewallRule((*conditions, *matched), verdict, target, handle=number)
 
     def _match(self, content: _Json) -> list[Condition]:
         op, left, right = content.get("op"), content.get("left"), content.get("right")
@@ -185,18 +197,18 @@ class _RuleReader:
                 for e in elements]  # fmt: skip
 
 
-def _verdict(kind: str, content: object) -> tuple[Verdict, str]:
+def _verdict(kind: str, content: object) -> tuple[RuleVerdict, str]:
     if kind in _CALLS:
         target = content.get("target") if isinstance(content, Mapping) else None
-        return (_CALLS[kind], target) if isinstance(target, str) else (Verdict.UNCLEAR, "")
-    return _VERDICTS.get(kind, Verdict.UNCLEAR), ""
+        return (_CALLS[kind], target) if isinstance(target, str) else (RuleVerdict.UNCLEAR, "")
+    return _VERDICTS.get(kind, RuleVerdict.UNCLEAR), ""
 
 
-def _extension(content: object) -> tuple[list[Condition], Verdict]:
+def _extension(content: object) -> tuple[list[Condition], RuleVerdict]:
     name = _text(content, "name") if isinstance(content, Mapping) else ""
     if isinstance(content, Mapping) and content.get("type") == "target":
         return [], verdict_of(name)
-    return ([] if name == "comment" else [UNCLEAR]), Verdict.NONE
+    return ([] if name == "comment" else [UNCLEAR]), RuleVerdict.NONE
 
 
 def _key(expression: object) -> object:

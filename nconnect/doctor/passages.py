@@ -23,11 +23,11 @@ class Site:
     config: Config
     devices: Mapping[Prefix, str]  # to each provided subnet, where one leads there
     held: frozenset[Address] = frozenset()  # the addresses of this machine
-    nodes: tuple[Node, ...] = ()
+    nodes: tuple[Upstream, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
-class Node:
+class Upstream:
     """A node, seed or proxy that the daemon speaks to by `device`."""
 
     address: Address
@@ -35,7 +35,7 @@ class Node:
     device: str
 
 
-class Way(Enum):
+class Direction(Enum):
     IN = auto()  # from a peer, to this machine or through it
     BACK = auto()  # the answer
     INTO = auto()  # from this machine to a peer
@@ -48,12 +48,12 @@ class Way(Enum):
 class Passage:
     """A packet, by all hooks on its way. `subject` has a place for what is `named`, a part of the `whole`."""
 
-    way: Way
+    way: Direction
     subject: str
     named: str
     whole: str
     steps: tuple[tuple[str, Packet], ...]
-    node: Node | None = None
+    node: Upstream | None = None
 
 
 def passages(site: Site, literals: list[Prefix]) -> Iterator[Passage]:
@@ -116,7 +116,7 @@ def _across(
         arriving = {**there, "daddr": None} if mapped else there
         leaving = {**there, "oifname": device} | ({"saddr": None} if translated else {})
         yield Passage(
-            Way.IN,
+            Direction.IN,
             "what peers send to {}",
             _name(host),
             str(subnet),
@@ -131,7 +131,7 @@ def _across(
         before = {**back, "daddr": None, "daddr_type": None} if translated else back
         home = {**back, "oifname": tunnel}
         yield Passage(
-            Way.BACK,
+            Direction.BACK,
             "what {} answers peers",
             _name(host),
             str(subnet),
@@ -152,35 +152,35 @@ def _to_services(config: Config, own: Address, peers: list[Sample]) -> Iterator[
             name = f"port {port}/{protocol}"
             at_server = {**there, "daddr": server}
             steps = (("ingress", there), ("prerouting", there), ("input", at_server))
-            yield Passage(Way.IN, "what peers send to {}", name, name, steps)
+            yield Passage(Direction.IN, "what peers send to {}", name, name, steps)
             back = (
                 _packet(server, peer.address, oifname=config.interface, protocol=protocol, sport=port)
                 | _ANSWER
             )
             at_end = (("output", back), ("postrouting", back), ("egress", back))
-            yield Passage(Way.BACK, "what {} answers peers", name, name, at_end)
+            yield Passage(Direction.BACK, "what {} answers peers", name, name, at_end)
 
 
 def _to_peer(tunnel: str, own: Address, peer: Sample) -> Iterator[Passage]:
     """From this machine into the tunnel, and the answer."""
     there = _packet(own, peer.address, oifname=tunnel)
     steps = (("output", there), ("postrouting", there), ("egress", there))
-    yield Passage(Way.INTO, "packets to {}", _name(peer), str(peer.prefix), steps)
+    yield Passage(Direction.INTO, "packets to {}", _name(peer), str(peer.prefix), steps)
     back = _packet(peer.address, own, iifname=tunnel, daddr_type="local") | _ANSWER
     arriving = (("ingress", back), ("prerouting", back), ("input", back))
-    yield Passage(Way.REPLY, "answers from {}", _name(peer), str(peer.prefix), arriving)
+    yield Passage(Direction.REPLY, "answers from {}", _name(peer), str(peer.prefix), arriving)
 
 
-def _to_node(node: Node) -> Iterator[Passage]:
+def _to_node(node: Upstream) -> Iterator[Passage]:
     """The daemon's own packets, outside of the tunnel, and the answers. Its own address is not known."""
     there = _packet(node.address, node.address, dport=node.port, oifname=node.device) | {"saddr": None}
     subject, name = "the daemon's own packets to {}", join_addr(str(node.address), node.port)
     steps = (("output", there), ("postrouting", there))
-    yield Passage(Way.NODE, subject, name, name, steps, node)
+    yield Passage(Direction.NODE, subject, name, name, steps, node)
     at: dict[str, Value | None] = {"iifname": node.device, "sport": node.port, "daddr_type": "local"}
     back = _packet(node.address, node.address) | at | _ANSWER
     arriving = (("prerouting", back | {"daddr": None}), ("input", back | {"daddr": None}))
-    yield Passage(Way.NODE_REPLY, "what {} answers", name, name, arriving, node)
+    yield Passage(Direction.NODE_REPLY, "what {} answers", name, name, arriving, node)
 
 
 def _name(sample: Sample) -> str:

@@ -12,10 +12,10 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from nconnect.doctor.findings import Command
+from nconnect.doctor.findings import Argv
 from nconnect.host.intervals import AddressRange, owned_ranges
 from nconnect.host.plan import ROUTE_PROTOCOL
-from nconnect.host.policy import MAIN, Answer, Cause, PolicyRule, Question, TableRoute, cause
+from nconnect.host.policy import MAIN, Cause, PolicyRule, Question, RouteAnswer, TableRoute, cause
 from nconnect.model import Address, Prefix, within
 
 MAX_RANGES = 512  # asked about in one look, those with foreign routes first; 60 us each on a busy machine
@@ -46,7 +46,7 @@ class Detour:
     """Packets that take a wrong way, or none. `advice`: what to do if no command helps."""
 
     sentence: str
-    commands: tuple[Command, ...] = ()
+    commands: tuple[Argv, ...] = ()
     advice: str = ""
 
     @property
@@ -77,13 +77,15 @@ class _Found:
     """One cause, and all that it takes elsewhere."""
 
     subject: str
-    answer: Answer
+    answer: RouteAnswer
     packet: Question
     cause: Cause | None
     prefixes: dict[Prefix, Prefix] = field(default_factory=dict)  # as it is named -> the whole that it is in
 
 
-def look(view: View, ask: Callable[[Question], Answer]) -> tuple[list[Detour], dict[Prefix, str]]:
+def find_detours(
+    view: View, ask: Callable[[Question], RouteAnswer]
+) -> tuple[list[Detour], dict[Prefix, str]]:
     """The detours, and the device that leads to each provided subnet ("" if none does)."""
     asked = _Look(view, ask)
     asked.into_the_tunnel()
@@ -93,7 +95,7 @@ def look(view: View, ask: Callable[[Question], Answer]) -> tuple[list[Detour], d
 
 
 class _Look:
-    def __init__(self, view: View, ask: Callable[[Question], Answer]) -> None:
+    def __init__(self, view: View, ask: Callable[[Question], RouteAnswer]) -> None:
         self.found: dict[object, _Found] = {}
         self.devices: dict[Prefix, str] = {}
         self._view = view
@@ -143,7 +145,7 @@ class _Look:
         if answer.is_refused or answer.interface != self._view.interface:
             self._note(subject, packet, answer, sample)
 
-    def _note(self, subject: str, packet: Question, answer: Answer, sample: Sample) -> None:
+    def _note(self, subject: str, packet: Question, answer: RouteAnswer, sample: Sample) -> None:
         why = cause(packet, answer, self._view.rules, self._view.routes)
         if why and why.route and why.rule.table == MAIN and why.route.protocol == _BY_KERNEL:
             return  # a network that this machine is in, which the plan leaves as it is
@@ -231,7 +233,7 @@ def _detour(found: _Found, interface: str) -> Detour:
     return Detour(f"{sentence} ({', '.join(text)})", tuple(_mend(found, why, decides)))
 
 
-def _mend(found: _Found, why: Cause, by_rule: bool) -> Iterator[Command]:
+def _mend(found: _Found, why: Cause, by_rule: bool) -> Iterator[Argv]:
     ip = ("ip", "-6") if why.rule.version == 6 else ("ip",)
     if not by_rule:
         yield (*ip, "route", "del", *str(why.route).split())

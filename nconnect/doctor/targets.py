@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from nconnect.doctor.netfilter import Verdict
+from nconnect.doctor.netfilter import RuleVerdict
 
 MARKS = frozenset({"MARK", "CONNMARK", "HMARK"})  # they may set the packet's mark
 # These only count, log or label.
@@ -12,20 +12,20 @@ _HARMLESS = MARKS | {
     "ULOG",
 }  # fmt: skip
 _VERDICTS = {
-    "ACCEPT": Verdict.ACCEPT,
-    "DROP": Verdict.DROP,
-    "REJECT": Verdict.DROP,
-    "TARPIT": Verdict.DROP,
-    "RETURN": Verdict.RETURN,
-    "DNAT": Verdict.ALTER,
-    "REDIRECT": Verdict.ALTER,
-    "NETMAP": Verdict.ALTER,
-    "TPROXY": Verdict.ALTER,
-    "SNAT": Verdict.ACCEPT,
-    "MASQUERADE": Verdict.ACCEPT,
+    "ACCEPT": RuleVerdict.ACCEPT,
+    "DROP": RuleVerdict.DROP,
+    "REJECT": RuleVerdict.DROP,
+    "TARPIT": RuleVerdict.DROP,
+    "RETURN": RuleVerdict.RETURN,
+    "DNAT": RuleVerdict.ALTER,
+    "REDIRECT": RuleVerdict.ALTER,
+    "NETMAP": RuleVerdict.ALTER,
+    "TPROXY": RuleVerdict.ALTER,
+    "SNAT": RuleVerdict.ACCEPT,
+    "MASQUERADE": RuleVerdict.ACCEPT,
 }
 
 
-def verdict_of(target: str) -> Verdict:
+def verdict_of(target: str) -> RuleVerdict:
     """Of a target that is no chain; unclear where it is not known."""
-    return Verdict.NONE if target in _HARMLESS else _VERDICTS.get(target, Verdict.UNCLEAR)
+    return RuleVerdict.NONE if target in _HARMLESS else _VERDICTS.get(target, RuleVerdict.UNCLEAR)

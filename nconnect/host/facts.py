@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from nconnect.config.proxy import DIRECT, Proxies
+from nconnect.config.proxy import UNPROXIED, Proxies
 from nconnect.model import Address, Endpoint, InterfaceAddress, Prefix
 
 
@@ -46,7 +46,7 @@ class HostFacts:
     name_servers: tuple[Address, ...] = ()
     sysctls: Mapping[str, str] = field(default_factory=dict)
     other_tunnels: tuple[str, ...] = ()  # interfaces of other running nconnect daemons
-    proxies: Proxies = DIRECT  # by which seeds and nodes are reached
+    proxies: Proxies = UNPROXIED  # by which seeds and nodes are reached
     # What else the daemon connects to outside of the tunnel, wherever it lies: see `daemon.way_out`.
     endpoints: tuple[Endpoint, ...] = ()
     uid: int | None = None  # whose the daemon is

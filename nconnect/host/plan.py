@@ -47,7 +47,7 @@ class InterfaceState:
 
 
 @dataclass(frozen=True, slots=True)
-class SkippedRoute:
+class SkippedPrefix:
     route: Prefix
     why: str
 
@@ -55,7 +55,7 @@ class SkippedRoute:
 @dataclass(frozen=True, slots=True)
 class HostPlan:
     state: InterfaceState
-    skipped_routes: tuple[SkippedRoute, ...] = ()
+    skipped_routes: tuple[SkippedPrefix, ...] = ()
     warnings: tuple[str, ...] = ()  # for the log: what of the configuration has no effect
     flow_limits: Mapping[str, int] = field(default_factory=dict)  # by peer; none where peers open nothing
     notes: tuple[str, ...] = ()  # what else a person may want to know, a sentence each
@@ -75,12 +75,12 @@ def plan(config: Config, facts: HostFacts) -> HostPlan:
         why = no_ipv6(config.interface, facts) if prefix.version == 6 else None
         why = why or obstacle(prefix, config, facts, endpoints)
         if why is not None:
-            skipped.append(SkippedRoute(prefix, _with_advice(why, prefix, wanted, config, facts)))
+            skipped.append(SkippedPrefix(prefix, _with_advice(why, prefix, wanted, config, facts)))
             continue
         routes.append(prefix)
         for network, interface in networks_inside(prefix, config.interface, facts):
             why = f"it is the network of {interface}, and only the rest of {prefix} goes into the tunnel"
-            skipped.append(SkippedRoute(network, _with_advice(why, prefix, wanted, config, facts)))
+            skipped.append(SkippedPrefix(network, _with_advice(why, prefix, wanted, config, facts)))
     networks = [a.network for a in addresses if a.network.prefixlen < a.network.max_prefixlen]
     around = bypasses(endpoints, (*networks, *routes), config.interface, facts)
     closing = _closing(config, networks, endpoints, facts)
@@ -110,7 +110,7 @@ def peers_prefixes(config: Config) -> tuple[Prefix, ...]:
     return tuple(dict.fromkeys(prefix for peer in config.peers for prefix in peer.allowed_ips))
 
 
-def shut_off(made: HostPlan) -> tuple[SkippedRoute, ...]:
+def shut_off(made: HostPlan) -> tuple[SkippedPrefix, ...]:
     """The prefixes that `fail_closed` makes unreachable on every interface, and why."""
     return tuple(
         skipped
@@ -148,17 +148,17 @@ def refuse_taken_addresses(config: Config, facts: HostFacts) -> None:
                 )
 
 
-def _addresses(config: Config, facts: HostFacts) -> tuple[list[InterfaceAddress], list[SkippedRoute]]:
+def _addresses(config: Config, facts: HostFacts) -> tuple[list[InterfaceAddress], list[SkippedPrefix]]:
     """The addresses. If an address's network is already in use here, it is set without its network.
 
     The peers in that network are then routed one by one.
     """
     addresses: list[InterfaceAddress] = []
-    skipped: list[SkippedRoute] = []
+    skipped: list[SkippedPrefix] = []
     without = no_ipv6(config.interface, facts)
     for address in config.address:
         if address.version == 6 and without is not None:
-            skipped.append(SkippedRoute(address.network, without))
+            skipped.append(SkippedPrefix(address.network, without))
             continue
         why, network = None, address.network
         if network.prefixlen < network.max_prefixlen:
@@ -168,7 +168,7 @@ def _addresses(config: Config, facts: HostFacts) -> tuple[list[InterfaceAddress]
         else:
             addresses.append(ip_interface(address.ip))
             advice = "" if "; " in why else f"; {_OTHER_ADDRESS}"
-            skipped.append(SkippedRoute(network, why + advice))
+            skipped.append(SkippedPrefix(network, why + advice))
     return addresses, skipped
 
 
@@ -202,7 +202,7 @@ def _with_advice(why: str, prefix: Prefix, wanted: Iterable[Prefix], config: Con
 
 def _elsewhere(
     routes: Iterable[Prefix],
-    skipped: Iterable[SkippedRoute],
+    skipped: Iterable[SkippedPrefix],
     around: Iterable[HostRoute],
     interface: str,
     facts: HostFacts,

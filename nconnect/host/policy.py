@@ -97,7 +97,7 @@ class Question:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class RouteAnswer:
     """`kind` is a route's, or "error" where the kernel only says why (`why`, `errno`)."""
 
     kind: str
@@ -120,7 +120,7 @@ class Cause:
 
 
 def cause(
-    packet: Question, answer: Answer, rules: Iterable[PolicyRule], routes: Iterable[TableRoute]
+    packet: Question, answer: RouteAnswer, rules: Iterable[PolicyRule], routes: Iterable[TableRoute]
 ) -> Cause | None:
     """What led to the kernel's answer; None if it cannot be named (`goto`, a rule of another kind)."""
     holding = [route for route in routes if packet.destination in route.prefix]

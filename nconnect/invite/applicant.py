@@ -5,7 +5,7 @@ from __future__ import annotations
 from nconnect.crypto.keys import Identity, dh_public_of
 from nconnect.crypto.noise import Initiator
 from nconnect.errors import NetworkError, RemoteProtocolError
-from nconnect.invite.desk import SUITE, prologue
+from nconnect.invite.desk import SUITE, invite_prologue
 from nconnect.invite.token import Token, TokenKeys
 from nconnect.invite.welcome import Offer, Welcome, encode_application, read_grant
 from nconnect.model import AcceptRoutes, Buffer, NknAddress, Rng
@@ -57,7 +57,7 @@ class Applicant:
             identity.dh_private,
             dh_public_of(token.provider.public_key),
             psk=self._keys.preshared,
-            prologue=prologue(self._address, self.dest, token.token_id),
+            prologue=invite_prologue(self._address, self.dest, token.token_id),
             rng=rng,
         )
         noise = self._noise.write_initiation(encode_application(accept))

@@ -39,7 +39,7 @@ _REASONS = {
 }
 
 
-def prologue(device: str, provider: str, token_id: bytes) -> bytes:
+def invite_prologue(device: str, provider: str, token_id: bytes) -> bytes:
     """The Noise prologue of the exchange."""
     return b"\0".join((b"nconnect join 1", device.encode(), provider.encode(), token_id))
 
@@ -105,7 +105,7 @@ class Desk:
             noise = Responder(
                 SUITE,
                 self._identity.dh_private,
-                prologue=prologue(source, str(self._address), application.token_id),
+                prologue=invite_prologue(source, str(self._address), application.token_id),
                 rng=self._rng,
             )
             their_key, content = noise.read_initiation(application.noise)

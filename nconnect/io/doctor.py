@@ -12,9 +12,9 @@ from ipaddress import ip_address
 from pathlib import Path
 from stat import S_ISLNK
 
-from nconnect.config.proxy import DIRECT, Proxies, of_config
+from nconnect.config.proxy import UNPROXIED, Proxies, of_config
 from nconnect.doctor.facts import Facts, ProxyFact
-from nconnect.doctor.findings import Command
+from nconnect.doctor.findings import Argv
 from nconnect.errors import (
     ConfigError,
     HostError,
@@ -78,7 +78,7 @@ def gather(path: Path, interface: str, machine: Machine, *, is_running: Callable
     try:
         proxies = of_config(config, os.environ)
     except ConfigError as error:
-        proxies = DIRECT
+        proxies = UNPROXIED
         facts = replace(facts, proxies=(ProxyFact("", "the environment", used=True, why=str(error)),))
     facts = _with_detours(_with_plan(facts, config, proxies), config)
     facts = asyncio.run(with_network(facts, config, proxies, hosts=machine.hosts, seed_s=machine.seed_s))
@@ -87,7 +87,7 @@ def gather(path: Path, interface: str, machine: Machine, *, is_running: Callable
     )
 
 
-def run_fix(command: Command) -> str:
+def run_fix(command: Argv) -> str:
     """Run one fix; "" when it worked, else why not, one line."""
     if command[0] == "chmod":  # a file whose folder may be another user's: the program follows links
         try:
@@ -142,7 +142,7 @@ def _unwritable(folder: Path) -> str:
     return ""
 
 
-def _folder_again() -> Command:
+def _folder_again() -> Argv:
     """What makes the run folder; the daemon's helper makes the rest in it."""
     return ("install", "-d", "-m", "0755", str(paths.run_dir()))
 

@@ -23,8 +23,8 @@ below them: one link and what keeps it up, messages, replies, envelopes.
               -- reconnect  back to the node, or ask   -- backoff    when to try again
     spares.Spares: which extra links a client needs (nconnect.io.nkn.links)
 
-States of a link, the main ways (`states.TRANSITIONS` has all; a missing entry is a `LocalProtocolError` of
-the shell):
+States of a link, the main ways (`states.LINK_TRANSITIONS` has all; a missing entry is a
+`LocalProtocolError` of the shell):
 
     NEW --> RESOLVING --> CONNECTING --> AWAITING_CHALLENGE --> LOGGING_IN --> UP
                ^  ask a seed  ^               |                     |           |

@@ -4,7 +4,7 @@
     reply     has no id; its `reply_to_id` is the message's id
     ACK       as a reply, without content: the message arrived, and there is no reply
 
-Nothing that arrives raises an error: it becomes an `Incoming`, an `Answer`, or a counted `MessageDrop`.
+Nothing that arrives raises an error: it becomes an `Incoming`, `IncomingAnswer` or counted `MessageDrop`.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Incoming:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class IncomingAnswer:
     """A reply, or an ACK (`data` None), to our message `to_id`."""
 
     src: NknAddress
@@ -101,7 +101,9 @@ class Exchange:
 
     # Receiving
 
-    def receive(self, src: str, data: Buffer, now: float, *, has_room: bool) -> Incoming | Answer | None:
+    def receive(
+        self, src: str, data: Buffer, now: float, *, has_room: bool
+    ) -> Incoming | IncomingAnswer | None:
         """Read a message; None: counted in `drops`. `has_room`: whether the inbox takes one more.
 
         `data` is borrowed; what is returned is not.
@@ -112,7 +114,9 @@ class Exchange:
             return None
         return found
 
-    def _read(self, src: str, data: Buffer, now: float, has_room: bool) -> Incoming | Answer | MessageDrop:
+    def _read(
+        self, src: str, data: Buffer, now: float, has_room: bool
+    ) -> Incoming | IncomingAnswer | MessageDrop:
         try:
             sender = _address(src)
             message = Message.decode(data)
@@ -144,7 +148,7 @@ class Exchange:
 
     def _answer(
         self, sender: NknAddress, to_id: bytes, data: str | bytes | None, encrypted: bool, now: float
-    ) -> Answer | MessageDrop:
+    ) -> IncomingAnswer | MessageDrop:
         who = f"answer {sender.bare}"
         expected = self._expected.get(to_id)
         dest = None if expected is None else expected.match(sender)
@@ -155,7 +159,7 @@ class Exchange:
             return MessageDrop.UNENCRYPTED
         self._recent.add(who, to_id, now)
         expected.dests.remove(dest)
-        return Answer(sender, to_id, dest, data, encrypted)
+        return IncomingAnswer(sender, to_id, dest, data, encrypted)
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,8 +4,8 @@ Each read from the node only writes `heard_at`, so that it costs a data frame al
 read it when they are due.
 
 An idle link is pinged every `PING_EVERY_S`. A *busy* link, on which messages follow each other within
-`BUSY_S`, is pinged when it has been silent for `QUIET_S`, because somebody probably waits for data. It is
-dead `PROBE_S` later, or after three of its round trips if that is longer.
+`BUSY_S`, is pinged when it has been silent for `BUSY_QUIET_S`, because somebody probably waits for data. It
+is dead `PROBE_S` later, or after three of its round trips if that is longer.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ PING_EVERY_S = 8.0
 DEAD_AFTER_S = 10.0
 # Ours, guessed.
 BUSY_S = 1.0
-QUIET_S = 1.5
+BUSY_QUIET_S = 1.5
 PROBE_S = 2.0  # of a busy link, after a network change or a sleep: how long a node that lives may take
 HELD_UP_S = 0.25  # if a verdict is later than this, wait once for data that may be unread
 FAIR_S = 1.5  # silence counts only if a ping has been unanswered for this long: we may have been delayed
@@ -73,7 +73,7 @@ class Liveness:
     def became_busy(self, now: float) -> None:
         """Note that messages follow each other, so that a silence is noticed soon."""
         self.is_busy = True
-        self._check_at = min(self._check_at, now + QUIET_S)
+        self._check_at = min(self._check_at, now + BUSY_QUIET_S)
 
     def measure(self, now: float) -> None:
         """Ping soon to measure the round trip, unless a ping is unanswered or was just answered."""
@@ -103,10 +103,10 @@ class Liveness:
             if since is not None:
                 self.is_busy = False
             elif self.is_busy:
-                if now - self.heard_at >= QUIET_S:
+                if now - self.heard_at >= BUSY_QUIET_S:
                     self.probe(now)
                     return self._ping(now)
-                self._check_at = max(self.heard_at + QUIET_S, now + 0.001)
+                self._check_at = max(self.heard_at + BUSY_QUIET_S, now + 0.001)
                 return self._ping(now) if now >= self._ping_at else Step.WAIT
             elif now - self.heard_at >= DEAD_AFTER_S:
                 if self._pinged_at is not None and now - self._pinged_at >= FAIR_S:

@@ -3,8 +3,8 @@
 The network names one node for each address, and that node may be unreachable from here. For another
 address, that of the next sub-client, it names another node. So if a link is stuck and none is up, the first
 spare is wanted; if that is stuck too, the next. A link is *stuck* if an attempt failed at a node that a
-seed named, or has been trying to connect there for `PATIENCE_S`. A spare for which the network names a node
-at which another link is stuck is useless, and is not tried for `USELESS_S`. Once one of the client's own
+seed named, or has been trying to connect there for `STUCK_AFTER_S`. A spare for which the network names a
+node at which another link is stuck is useless, and is not tried for `USELESS_S`. Once one of the client's own
 links is up, the spares stay for `STAY_S`; by then the peers know of that link.
 """
 
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from math import inf
 
 # Guessed.
-PATIENCE_S = 1.5  # a node on the other side of the world takes half of it
+STUCK_AFTER_S = 1.5  # a node on the other side of the world takes half of it
 USELESS_S = 10.0
 STAY_S = 5.0
 
@@ -30,7 +30,7 @@ class _State:
     useless_until: float = -inf
 
     def is_stuck(self, now: float) -> bool:
-        return self.failed or now - self.since >= PATIENCE_S
+        return self.failed or now - self.since >= STUCK_AFTER_S
 
 
 class Spares:

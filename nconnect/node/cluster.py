@@ -12,7 +12,7 @@ All members publish on one subject, and hear each other in the order of sending:
     {"t": "bye", "node"}
 
 `seq` counts a run's changes. A member that misses a number asks for the whole presence. A member that is
-silent for `DEAD_AFTER_S` is removed, with all its clients, and no longer named in answers to `getwsaddr`.
+silent for `MEMBER_DEAD_AFTER_S` is removed with its clients, and no longer named in answers to `getwsaddr`.
 
     cluster.receive(data, now); cluster.handle_timeout(now); cluster.connected(now); cluster.disconnected()
     cluster.logged_in(address); cluster.logged_out(address)
@@ -32,8 +32,8 @@ from nconnect.model import MAX_ADDRESS_CHARS, Deadline
 from nconnect.wire import strict_json
 from nconnect.wire.jsonrpc import NodeInfo
 
-HEARTBEAT_S = 1.0  # guessed: with DEAD_AFTER_S a dead node is out in under 5 s, also when one beat is lost
-DEAD_AFTER_S = 3.0
+HEARTBEAT_S = 1.0  # guessed: a dead node is out in under 5 s, also when one beat is lost
+MEMBER_DEAD_AFTER_S = 3.0
 ASK_INTERVAL_S = 1.0  # of one member, by one member
 TELL_INTERVAL_S = 0.5  # the whole presence, however many ask
 PART_ADDRESSES = (
@@ -172,7 +172,7 @@ class Cluster:
         """Do what is due; harmless when nothing is."""
         if self._beat_at is not None and now >= self._beat_at:
             self._beat(now)
-        for key in [k for k, m in self._members.items() if now - m.heard_at >= DEAD_AFTER_S]:
+        for key in [k for k, m in self._members.items() if now - m.heard_at >= MEMBER_DEAD_AFTER_S]:
             self._forget(key)
 
     def _beat(self, now: float) -> None:

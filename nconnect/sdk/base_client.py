@@ -20,7 +20,7 @@ from nconnect.errors import ClientClosed, ConfigError, LocalProtocolError, Netwo
 from nconnect.io.clock import boottime
 from nconnect.model import MAX_ADDRESS_CHARS, PUBLIC_SEED_RPC, Buffer, NknAddress
 from nconnect.nkn.envelope import Batch
-from nconnect.nkn.exchange import Answer, Exchange, Incoming
+from nconnect.nkn.exchange import Exchange, Incoming, IncomingAnswer
 from nconnect.nkn.link import Link
 from nconnect.nkn.message import Message, Reply
 from nconnect.sdk.inbox import INBOX_BYTES, INBOX_MESSAGES, Inbox
@@ -314,7 +314,7 @@ class BaseClient:
         )
         if isinstance(found, Incoming):
             self._inbox.put(found)
-        elif isinstance(found, Answer) and (waiting := self._waiting.get(found.to_id)) is not None:
+        elif isinstance(found, IncomingAnswer) and (waiting := self._waiting.get(found.to_id)) is not None:
             waiting.take(found)
 
     # Below: details

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from nconnect.errors import NoReply
 from nconnect.model import NknAddress
-from nconnect.nkn.exchange import Answer
+from nconnect.nkn.exchange import IncomingAnswer
 from nconnect.nkn.message import Reply
 
 
@@ -19,7 +19,7 @@ class PendingReplies:
         self._answers: dict[NknAddress, Reply] = {}
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
-    def take(self, answer: Answer) -> None:
+    def take(self, answer: IncomingAnswer) -> None:
         """Store an answer of one of the destinations; the last one ends the waiting."""
         self._answers[answer.dest] = Reply(self._dests[answer.dest], answer.data, answer.encrypted)
         if len(self._answers) == len(self._dests):

@@ -10,7 +10,7 @@ import pytest
 
 from nconnect.cli.app import app
 from nconnect.cli.tree import tree
-from nconnect.config.file import parse
+from nconnect.config.file import parse_config
 from nconnect.control.schema import LINK_STATES, PATHS, PEER_STATES, PendingPeer
 from tests import contract
 from tests.cli.conftest import Run
@@ -148,7 +148,7 @@ expires = 2026-12-31T00:00:00Z
 
 
 def test_every_key_of_the_configuration_is_known() -> None:
-    read = parse(CONFIGURATION, interface="nc0")
+    read = parse_config(CONFIGURATION, interface="nc0")
     assert read.identifier == "laptop"
     assert read.metrics is not None
     assert read.node is not None

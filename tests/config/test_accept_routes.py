@@ -14,7 +14,7 @@ from nconnect.config.accept_routes import (
     told,
 )
 from nconnect.config.edit import new_file
-from nconnect.config.file import parse
+from nconnect.config.file import parse_config
 from nconnect.errors import ConfigError
 from nconnect.model import AcceptRoutes
 
@@ -77,12 +77,12 @@ def test_what_no_file_may_have(value: object) -> None:
 def test_a_file_keeps_it(text: str) -> None:
     setting = parse_accept_routes(text)
     made = new_file(seed=bytes(32), identifier="a", address=["10.86.0.2/24"], accept_routes=told(setting))
-    assert parse(made, interface="nc0").accept_routes == setting
+    assert parse_config(made, interface="nc0").accept_routes == setting
     assert read_accept_routes(told(setting)) == setting
 
 
 def test_the_default_and_a_mistake_in_a_file() -> None:
     text = new_file(seed=bytes(32), identifier="a", address=["10.86.0.2/24"])
-    assert parse(text, interface="nc0").accept_routes == "private"
+    assert parse_config(text, interface="nc0").accept_routes == "private"
     with pytest.raises(ConfigError, match=r"nc0.toml:\d+: \[interface\] accept_routes: 'any' is unknown"):
-        parse(text + 'accept_routes = "any"\n', interface="nc0")
+        parse_config(text + 'accept_routes = "any"\n', interface="nc0")

@@ -16,7 +16,7 @@ from nconnect.config.edit import (
     remove_peer,
     set_peer,
 )
-from nconnect.config.file import parse
+from nconnect.config.file import parse_config
 from nconnect.errors import ConfigError
 
 KEYS = ["d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a"]
@@ -58,7 +58,7 @@ def test_a_new_file_is_a_configuration() -> None:
         services=["8000/tcp"],
         expose=["127.0.0.1:11434"],
     )
-    config = parse(text, interface="nc0")
+    config = parse_config(text, interface="nc0")
     assert config.seed == b"\x11" * 32
     assert config.identifier == "gpu-box"
     assert [str(a) for a in config.address] == ["10.86.0.1/24", "fd86::1/64"]

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from nacl.signing import SigningKey
 
-from nconnect.config.file import parse
+from nconnect.config.file import parse_config
 from nconnect.errors import ConfigError
 from nconnect.model import (
     PUBLIC_SEED_RPC,
@@ -93,7 +93,9 @@ allow = []
 def problems(text: str, interface: str = "nc0") -> list[str]:
     """The lines of the error, without the file's name."""
     with pytest.raises(ConfigError) as caught:
-        parse(text, interface=interface, source="F", public_key_of=lambda s: bytes(SigningKey(s).verify_key))
+        parse_config(
+            text, interface=interface, source="F", public_key_of=lambda s: bytes(SigningKey(s).verify_key)
+        )
     for line in caught.value.problems:
         assert line.startswith("F:")
         assert "\n" not in line
@@ -103,7 +105,7 @@ def problems(text: str, interface: str = "nc0") -> list[str]:
 def refusal(text: str) -> tuple[str, ...] | None:
     """The error's lines; None when the text is a configuration."""
     try:
-        parse(text, interface="nc0")
+        parse_config(text, interface="nc0")
     except ConfigError as error:
         return error.problems
     return None
@@ -120,7 +122,7 @@ def peer(name: str, key: str, *allowed: str, **more: str) -> str:
 
 
 def test_defaults() -> None:
-    config = parse(MINIMAL, interface="nc0")
+    config = parse_config(MINIMAL, interface="nc0")
     assert config == Config("nc0", bytes.fromhex(SEED), "", (ip_interface("10.86.0.1/24"),))
     assert config.network.seed_rpc == PUBLIC_SEED_RPC
     assert config.node is None
@@ -128,11 +130,11 @@ def test_defaults() -> None:
 
 
 def test_a_node_on_one_port() -> None:
-    node = parse(MINIMAL + "[node]\nlisten = '::'\nport = 443\ntls = true", interface="nc0").node
+    node = parse_config(MINIMAL + "[node]\nlisten = '::'\nport = 443\ntls = true", interface="nc0").node
     assert node is not None
     assert (node.ports(), node.has_tls, node.tls_cert) == ({"port": 443}, True, None)
     text = MINIMAL + "[node]\nlisten = '::'\nport = 443\nrpc_port = 30003\ntls_cert = '/c'\ntls_key = '/k'"
-    node = parse(text, interface="nc0").node
+    node = parse_config(text, interface="nc0").node
     assert node is not None
     assert node.ports() == {"port": 443, "rpc_port": 30003}
     assert (node.has_tls, node.tls_cert, node.tls_key) == (True, Path("/c"), Path("/k"))
@@ -151,13 +153,13 @@ def test_a_node_on_one_port() -> None:
     ],
 )
 def test_stun_ports(lines: str, ports: tuple[int, ...] | None) -> None:
-    node = parse(f"{MINIMAL}[node]\nlisten = '::'\n{lines}\n", interface="nc0").node
+    node = parse_config(f"{MINIMAL}[node]\nlisten = '::'\n{lines}\n", interface="nc0").node
     assert node is not None
     assert node.stun_ports == ports
 
 
 def test_everything() -> None:
-    config = parse(FULL, interface="gpu")
+    config = parse_config(FULL, interface="gpu")
     assert (config.interface, config.identifier, config.mtu, config.cipher) == (
         "gpu",
         "gpu-box",
@@ -201,7 +203,7 @@ def test_everything() -> None:
 
 
 def test_secrets_are_not_shown() -> None:
-    shown = repr(parse(FULL, interface="nc0"))
+    shown = repr(parse_config(FULL, interface="nc0"))
     assert "ab" * 32 not in shown
     assert repr(b"\x11" * 32) not in shown
 
@@ -362,28 +364,28 @@ def test_interface_name_is_checked() -> None:
 
 def test_the_same_prefix_is_no_mistake_when_one_is_longer() -> None:
     text = MINIMAL + peer("a", KEYS[0], "10.86.0.0/24") + peer("b", KEYS[1], "10.86.0.2/32")
-    assert len(parse(text, interface="nc0").peers) == 2
+    assert len(parse_config(text, interface="nc0").peers) == 2
 
 
 def test_seed_file_is_read_by_the_reader_that_is_given() -> None:
     text = MINIMAL.replace(f'seed = "{SEED}"', 'seed_file = "seed"')
     files = {"seed": SEED + "\n"}
-    assert parse(text, interface="nc0", read_seed_file=files.__getitem__).seed == bytes.fromhex(SEED)
+    assert parse_config(text, interface="nc0", read_seed_file=files.__getitem__).seed == bytes.fromhex(SEED)
     with pytest.raises(ConfigError, match="cannot be read here"):
-        parse(text, interface="nc0")
+        parse_config(text, interface="nc0")
     with pytest.raises(ConfigError, match=r":2: \[interface\] seed_file: seed: must be 64 hex digits"):
-        parse(text, interface="nc0", read_seed_file=lambda name: "nothing good")
+        parse_config(text, interface="nc0", read_seed_file=lambda name: "nothing good")
 
 
 def test_a_file_for_each_interface_is_named_in_errors() -> None:
     with pytest.raises(ConfigError, match=r"^gpu\.toml:1: "):
-        parse("", interface="gpu")
+        parse_config("", interface="gpu")
 
 
 @pytest.mark.parametrize("text", ["a = " + "[" * 100_000, "a = " + "9" * 5000, "a" + ".a" * 5000 + " = 1"])
 def test_what_the_toml_reader_cannot_digest(text: str) -> None:
     with pytest.raises(ConfigError):
-        parse(text, interface="nc0")
+        parse_config(text, interface="nc0")
 
 
 @given(st.text())

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nconnect.config.file import parse
-from nconnect.config.proxy import DIRECT, Proxies, of_config, of_environment, parse_proxy
+from nconnect.config.file import parse_config
+from nconnect.config.proxy import UNPROXIED, Proxies, of_config, of_environment, parse_proxy
 from nconnect.errors import ConfigError
 from nconnect.model import Proxy
 
@@ -94,12 +94,12 @@ def test_neither_text_nor_repr_shows_the_login() -> None:
 
 
 def test_the_file_s_setting() -> None:
-    assert parse(FILE, interface="nc0").network.proxy is None
-    assert parse(network('"none"'), interface="nc0").network.proxy == "none"
-    assert parse(network('"http://10.0.0.1:3128"'), interface="nc0").network.proxy == PROXY
+    assert parse_config(FILE, interface="nc0").network.proxy is None
+    assert parse_config(network('"none"'), interface="nc0").network.proxy == "none"
+    assert parse_config(network('"http://10.0.0.1:3128"'), interface="nc0").network.proxy == PROXY
     for setting in ('"http://bob:hunter2@h"', "7", '"gopher://h:1"', '""'):
         with pytest.raises(ConfigError, match=r"nc0\.toml:5: \[network\] proxy: ") as caught:
-            parse(network(setting), interface="nc0")
+            parse_config(network(setting), interface="nc0")
         assert "hunter2" not in str(caught.value)
 
 
@@ -169,7 +169,7 @@ def test_loopback_is_never_reached_by_proxy(host: str) -> None:
 
 def test_our_own_node_is_never_reached_by_proxy() -> None:
     text = network('"http://10.0.0.1:3128"') + '[node]\nlisten = "192.0.2.9"\nadvertise = "Node.example"\n'
-    found = of_config(parse(text, interface="nc0"), {})
+    found = of_config(parse_config(text, interface="nc0"), {})
     assert found.to("192.0.2.9", 30003) is None
     assert found.to("node.example", 30002) is None
     assert found.to("192.0.2.8", 30003) == PROXY
@@ -177,7 +177,7 @@ def test_our_own_node_is_never_reached_by_proxy() -> None:
 
 def test_the_file_goes_before_the_environment() -> None:
     environ = {"HTTPS_PROXY": "http://h:1", "NO_PROXY": "*"}
-    assert of_config(parse(network('"none"'), interface="nc0"), environ) == DIRECT
-    found = of_config(parse(network('"http://10.0.0.1:3128"'), interface="nc0"), environ)
+    assert of_config(parse_config(network('"none"'), interface="nc0"), environ) == UNPROXIED
+    found = of_config(parse_config(network('"http://10.0.0.1:3128"'), interface="nc0"), environ)
     assert (found.to("node.example", 1), found.source) == (PROXY, "[network] proxy")
-    assert of_config(parse(FILE, interface="nc0"), environ).source == "HTTPS_PROXY"
+    assert of_config(parse_config(FILE, interface="nc0"), environ).source == "HTTPS_PROXY"

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from nconnect.config.table import Problems, Section, boolean, integer, one_of, string, strings, tables
+from nconnect.config.table import Problems, Section, boolean, integer, one_of, sections, string, strings
 from nconnect.errors import ConfigError
 
 TEXT = """\
@@ -64,8 +64,8 @@ def test_a_section_that_is_not_there_is_none_and_no_mistake() -> None:
         (one_of(("auto", "aes256gcm")), "auto", "AES-256-GCM", "did you mean 'aes256gcm'"),
         (strings, ["a"], "a", r'must be a list: write \["a"\]'),
         (strings, [], ["a", 1], "not a list"),
-        (tables, [{}], {}, r"written \[\[peer\]\]"),
-        (tables, [], [1], r"written \[\[peer\]\]"),
+        (sections, [{}], {}, r"written \[\[peer\]\]"),
+        (sections, [], [1], r"written \[\[peer\]\]"),
     ],
 )
 def test_kinds(reader: Callable[[object], Any], good: object, bad: object, why: str) -> None:

@@ -11,7 +11,7 @@ from unittest.mock import AsyncMock
 
 import pytest
 
-from nconnect.config.proxy import DIRECT, Proxies
+from nconnect.config.proxy import UNPROXIED, Proxies
 from nconnect.control.schema import LINK_STATES, PEER_STATES, Status
 from nconnect.crypto.aead import CipherSuite
 from nconnect.daemon import status
@@ -36,7 +36,7 @@ def made(sim: Simulation, host: Host, refused: dict[str, dict[str, int]] | None 
     backend = DaemonBackend(
         InForce(PeerTable(config, {})),
         host.address,
-        DIRECT,
+        UNPROXIED,
         cast(Any, links),
         host.tunnel,
         cast(Any, SimpleNamespace(drops={DropReason.NOT_OURS: 2, DropReason.MALFORMED: 1})),

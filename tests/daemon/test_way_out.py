@@ -8,7 +8,7 @@ from ipaddress import ip_address, ip_interface, ip_network
 
 import pytest
 
-from nconnect.config.proxy import DIRECT, Proxies
+from nconnect.config.proxy import UNPROXIED, Proxies
 from nconnect.daemon.events import PlanInForce
 from nconnect.daemon.settings import InForce
 from nconnect.daemon.way_out import MAX_ENDPOINTS, SAID_FOR_S, Endpoints, WayOut
@@ -25,7 +25,7 @@ CLOSED = replace(USER, fail_closed=True)
 
 
 class Case:
-    def __init__(self, config: Config, proxies: Proxies = DIRECT, found: tuple[Address, ...] = ()) -> None:
+    def __init__(self, config: Config, proxies: Proxies = UNPROXIED, found: tuple[Address, ...] = ()) -> None:
         self.config = config
         in_force = InForce(PeerTable(config, {}))
         self.endpoints = Endpoints(in_force, proxies)

@@ -10,7 +10,7 @@ from nconnect.doctor.checks import CHECKS, diagnose, worst
 from nconnect.doctor.facts import Facts, Listener, NatFact, ProxyFact, SeedFact, SubnetFact
 from nconnect.doctor.findings import Finding, Level
 from nconnect.doctor.firewalls import Obstacle
-from nconnect.host.plan import SkippedRoute
+from nconnect.host.plan import SkippedPrefix
 from nconnect.io.system.nftables import NO_NFT
 from nconnect.model import Endpoint, ProvideConfig, ProvidedSubnet
 from nconnect.nat.port_mapping import Router
@@ -26,7 +26,7 @@ ROUTED = (("ufw", "route", "allow", "in", "on", "nc0"),)
 UFW = Obstacle("ufw", SENT, "ip filter FORWARD", commands=ROUTED)
 IP_FORWARD = {"net/ipv4/ip_forward": "0"}
 STRICT = {"net/ipv4/ip_forward": "1", "net/ipv4/conf/all/rp_filter": "1"}
-ROUTE = SkippedRoute(ip_network("10.9.0.0/16"), "it equals the network of eth0")
+ROUTE = SkippedPrefix(ip_network("10.9.0.0/16"), "it equals the network of eth0")
 IPV6 = ip_network("fd50::/64")
 WITH_IPV6 = replace(CONFIG, provide=ProvideConfig(subnets=(ProvidedSubnet(IPV6, IPV6),)))
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from nconnect.doctor import iptables_rules, nft_rules
 from nconnect.doctor.firewalls import Obstacle, is_obstacle, obstacles
 from nconnect.doctor.netfilter import Table
-from nconnect.doctor.passages import Node, Site
+from nconnect.doctor.passages import Site, Upstream
 from nconnect.model import ProvideConfig, ProvidedSubnet, Service
 from tests.doctor.examples import CONFIG, LAN
 
@@ -198,7 +198,7 @@ def test_ufw_by_its_own_commands() -> None:
 
 
 def test_an_output_policy_on_the_users_side() -> None:
-    node = Node(ip_address("203.0.113.7"), 30002, "wan0")
+    node = Upstream(ip_address("203.0.113.7"), 30002, "wan0")
     text = "*filter\n:INPUT ACCEPT\n:OUTPUT DROP\n-A OUTPUT -o lo -j ACCEPT\nCOMMIT\n"
     found = obstacles(iptables(text), replace(USER, nodes=(node,)))
     assert [(o.subject, o.mend) for o in found] == [
@@ -214,7 +214,7 @@ def test_an_output_policy_on_the_users_side() -> None:
 
 
 def test_an_input_policy_stops_answers_where_none_are_let_in() -> None:
-    node = Node(ip_address("203.0.113.7"), 30002, "wan0")
+    node = Upstream(ip_address("203.0.113.7"), 30002, "wan0")
     text = "*filter\n:INPUT DROP\n-A INPUT -i lo -j ACCEPT\nCOMMIT\n"
     found = obstacles(iptables(text, "iptables-legacy"), replace(USER, nodes=(node,)))
     assert [o.mend for o in found] == [

@@ -14,13 +14,13 @@ from hypothesis import strategies as st
 
 from nconnect.doctor.netfilter import (
     UNCLEAR,
-    Chain,
     Condition,
+    FirewallChain,
+    FirewallRule,
     Packet,
-    Rule,
+    RuleVerdict,
     Span,
     Table,
-    Verdict,
     addresses,
     follow,
 )
@@ -35,16 +35,16 @@ PACKET: Packet = {
     "mark": 0,
     "dport": 80,
 }
-DROP = Rule((), Verdict.DROP)
-ACCEPT = Rule((), Verdict.ACCEPT)
+DROP = FirewallRule((), RuleVerdict.DROP)
+ACCEPT = FirewallRule((), RuleVerdict.ACCEPT)
 
 
-def table(*chains: Chain, family: str = "inet", name: str = "t") -> Table:
+def table(*chains: FirewallChain, family: str = "inet", name: str = "t") -> Table:
     return Table(family, name, "nft", {chain.name: chain for chain in chains})
 
 
-def base(*rules: Rule, drops: bool = False, hook: str = "forward", **more: Any) -> Chain:
-    return Chain("base", [*rules], hook=hook, drops=drops, **more)
+def base(*rules: FirewallRule, drops: bool = False, hook: str = "forward", **more: Any) -> FirewallChain:
+    return FirewallChain("base", [*rules], hook=hook, drops=drops, **more)
 
 
 def stops(*tables: Table, hook: str = "forward", packet: Packet = PACKET) -> list[str]:
@@ -76,34 +76,42 @@ def test_policy_and_rules() -> None:
     assert stops(table(base(drops=True))) == ["base"]
     assert stops(table(base(ACCEPT, drops=True))) == []
     assert stops(table(base(DROP))) == ["base"]
-    assert stops(table(base(Rule((Condition("iifname", ("nc0",)),), Verdict.ACCEPT), DROP))) == []
-    assert stops(table(base(Rule((Condition("iifname", ("nc1",)),), Verdict.ACCEPT), DROP))) == ["base"]
+    assert stops(table(base(FirewallRule((Condition("iifname", ("nc0",)),), RuleVerdict.ACCEPT), DROP))) == []
+    assert stops(table(base(FirewallRule((Condition("iifname", ("nc1",)),), RuleVerdict.ACCEPT), DROP))) == [
+        "base"
+    ]
     assert stops(table(base(DROP, hook="input"))) == []
     assert stops(table(base(DROP), family="ip6")) == []
     assert stops(table(base(DROP), family="ip")) == ["base"]
 
 
 def test_what_is_unclear_never_shouts() -> None:
-    assert stops(table(base(Rule((UNCLEAR,), Verdict.DROP)))) == []
-    assert stops(table(base(Rule((UNCLEAR,), Verdict.ACCEPT), DROP))) == []
-    assert stops(table(base(Rule((), Verdict.UNCLEAR), drops=True))) == []
-    assert stops(table(base(Rule((UNCLEAR,), Verdict.DROP), DROP))) == ["base"], "it is dropped either way"
-    assert stops(table(base(Rule((UNCLEAR, Condition("iifname", ("x",))), Verdict.ACCEPT), DROP))) == ["base"]
+    assert stops(table(base(FirewallRule((UNCLEAR,), RuleVerdict.DROP)))) == []
+    assert stops(table(base(FirewallRule((UNCLEAR,), RuleVerdict.ACCEPT), DROP))) == []
+    assert stops(table(base(FirewallRule((), RuleVerdict.UNCLEAR), drops=True))) == []
+    assert stops(table(base(FirewallRule((UNCLEAR,), RuleVerdict.DROP), DROP))) == ["base"], (
+        "it is dropped either way"
+    )
+    assert stops(
+        table(base(FirewallRule((UNCLEAR, Condition("iifname", ("x",))), RuleVerdict.ACCEPT), DROP))
+    ) == ["base"]
 
 
 def test_jumps_gotos_and_returns() -> None:
-    jump, goto = Rule((), Verdict.JUMP, "other"), Rule((), Verdict.GOTO, "other")
-    back = Rule((), Verdict.RETURN)
+    jump, goto = FirewallRule((), RuleVerdict.JUMP, "other"), FirewallRule((), RuleVerdict.GOTO, "other")
+    back = FirewallRule((), RuleVerdict.RETURN)
 
-    def through(first: Rule, other: list[Rule], *after: Rule, drops: bool = False) -> list[str]:
-        return stops(table(base(first, *after, drops=drops), Chain("other", other)))
+    def through(
+        first: FirewallRule, other: list[FirewallRule], *after: FirewallRule, drops: bool = False
+    ) -> list[str]:
+        return stops(table(base(first, *after, drops=drops), FirewallChain("other", other)))
 
     assert through(jump, [DROP]) == ["other"]
     assert through(jump, [ACCEPT], drops=True) == []
     assert through(jump, [back, ACCEPT], DROP) == ["base"]
     assert through(jump, [], ACCEPT, drops=True) == []
     assert through(goto, [], ACCEPT, drops=True) == ["base"], "a goto does not come back here"
-    assert through(jump, [Rule((UNCLEAR,), Verdict.ACCEPT)], drops=True) == []
+    assert through(jump, [FirewallRule((UNCLEAR,), RuleVerdict.ACCEPT)], drops=True) == []
     assert stops(table(base(back, ACCEPT, drops=True))) == ["base"], "return ends a base chain by its policy"
     assert stops(table(base(jump, drops=True))) == [], "a chain that is not listed may do anything"
     assert through(jump, [jump], drops=True) == [], "so may one that calls itself"
@@ -117,11 +125,11 @@ def test_an_accept_in_one_table_does_not_help_against_another() -> None:
 
 
 def test_after_another_destination_nothing_is_known() -> None:
-    there = Rule((), Verdict.ALTER)
+    there = FirewallRule((), RuleVerdict.ALTER)
     nat = table(base(there, hook="prerouting", translates=True), name="nat")
     steps = [("prerouting", PACKET), ("forward", PACKET)]
     assert [*follow([nat, table(base(DROP))], steps)] == []
-    elsewhere = Rule((Condition("dport", (8080,)),), Verdict.ALTER)
+    elsewhere = FirewallRule((Condition("dport", (8080,)),), RuleVerdict.ALTER)
     nat = table(base(elsewhere, hook="prerouting", translates=True), name="nat")
     assert len([*follow([nat, table(base(DROP))], steps)]) == 1
     answer = {**PACKET, "state": "established"}
@@ -131,14 +139,14 @@ def test_after_another_destination_nothing_is_known() -> None:
 
 
 def test_a_mark_that_somebody_sets_is_not_known() -> None:
-    by_mark = base(Rule((Condition("mark", (0,)),), Verdict.DROP))
+    by_mark = base(FirewallRule((Condition("mark", (0,)),), RuleVerdict.DROP))
     assert stops(table(by_mark)) == ["base"]
-    setter = table(Chain("x", [Rule((), Verdict.NONE, sets_mark=True)]), name="u")
+    setter = table(FirewallChain("x", [FirewallRule((), RuleVerdict.NONE, sets_mark=True)]), name="u")
     assert stops(table(by_mark), setter) == []
 
 
 def test_before_connection_tracking_no_packet_has_a_state() -> None:
-    new = Rule((Condition("state", ("new",)),), Verdict.DROP)
+    new = FirewallRule((Condition("state", ("new",)),), RuleVerdict.DROP)
     assert stops(table(base(new, priority=-150, hook="prerouting")), hook="prerouting") == ["base"]
     assert stops(table(base(new, priority=-300, hook="prerouting")), hook="prerouting") == []
 
@@ -151,7 +159,9 @@ def test_ingress_and_egress_belong_to_their_device() -> None:
 
 def test_which_prefixes_the_rules_tell_apart() -> None:
     lan = ip_network("192.168.50.0/25")
-    assert [*addresses([table(base(Rule((Condition("daddr", (lan, "x", 5)),), Verdict.DROP)))])] == [lan]
+    assert [
+        *addresses([table(base(FirewallRule((Condition("daddr", (lan, "x", 5)),), RuleVerdict.DROP)))])
+    ] == [lan]
 
 
 # Random rule sets, whose unclear conditions are tried as true and as false.
@@ -161,25 +171,25 @@ def test_which_prefixes_the_rules_tell_apart() -> None:
 class Naive:
     """Follows one packet through one table, with an answer for each unclear condition."""
 
-    chains: dict[str, Chain]
+    chains: dict[str, FirewallChain]
     answers: Iterator[bool]
 
-    def run(self, chain: Chain) -> bool:
+    def run(self, chain: FirewallChain) -> bool:
         """Whether the packet is accepted."""
         verdict = self._walk(chain)
         return not chain.drops if verdict is None else verdict
 
-    def _walk(self, chain: Chain) -> bool | None:
+    def _walk(self, chain: FirewallChain) -> bool | None:
         for rule in chain.rules:
             taken = all(self._holds(condition) for condition in rule.conditions)
-            if not taken or rule.verdict is Verdict.NONE:
+            if not taken or rule.verdict is RuleVerdict.NONE:
                 continue
-            if rule.verdict in (Verdict.ACCEPT, Verdict.DROP):
-                return rule.verdict is Verdict.ACCEPT
-            if rule.verdict is Verdict.RETURN:
+            if rule.verdict in (RuleVerdict.ACCEPT, RuleVerdict.DROP):
+                return rule.verdict is RuleVerdict.ACCEPT
+            if rule.verdict is RuleVerdict.RETURN:
                 return None
             verdict = self._walk(self.chains[rule.target])
-            if verdict is not None or rule.verdict is Verdict.GOTO:
+            if verdict is not None or rule.verdict is RuleVerdict.GOTO:
                 return verdict
         return None
 
@@ -198,11 +208,16 @@ conditions = st.sampled_from(
 LEVELS = ("base", "one", "two")
 
 
-def rules(level: int) -> st.SearchStrategy[Rule]:
-    calls = [(verdict, name) for verdict in (Verdict.JUMP, Verdict.GOTO) for name in LEVELS[level + 1 :]]
-    ends = [(verdict, "") for verdict in (Verdict.ACCEPT, Verdict.DROP, Verdict.RETURN, Verdict.NONE)]
+def rules(level: int) -> st.SearchStrategy[FirewallRule]:
+    calls = [
+        (verdict, name) for verdict in (RuleVerdict.JUMP, RuleVerdict.GOTO) for name in LEVELS[level + 1 :]
+    ]
+    ends = [
+        (verdict, "")
+        for verdict in (RuleVerdict.ACCEPT, RuleVerdict.DROP, RuleVerdict.RETURN, RuleVerdict.NONE)
+    ]
     return st.builds(
-        lambda found, end: Rule(tuple(found), end[0], end[1]),
+        lambda found, end: FirewallRule(tuple(found), end[0], end[1]),
         st.lists(conditions, max_size=1),
         st.sampled_from(ends + calls),
     )
@@ -213,9 +228,9 @@ def rules(level: int) -> st.SearchStrategy[Rule]:
     st.booleans(),
 )
 def test_it_stops_what_is_dropped_whatever_the_unclear_conditions_are(
-    parts: tuple[list[Rule], ...], drops: bool
+    parts: tuple[list[FirewallRule], ...], drops: bool
 ) -> None:
-    chains = {name: Chain(name, part) for name, part in zip(LEVELS, parts, strict=True)}
+    chains = {name: FirewallChain(name, part) for name, part in zip(LEVELS, parts, strict=True)}
     chains["base"].hook, chains["base"].drops = "forward", drops
     # Each look at an unclear condition has an answer of its own: no more of them than this are reached.
     looks = 8

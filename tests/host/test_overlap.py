@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nconnect.config.file import parse
+from nconnect.config.file import parse_config
 from nconnect.host.overlap import free_prefix, proposal
 
 
@@ -48,7 +48,7 @@ def test_it_overlaps_nothing_that_is_taken(address: int, length: int, blocks: li
 def test_the_line_is_one_that_a_configuration_takes() -> None:
     line = proposal(ip_network("192.168.1.0/24"), []).partition("subnets")[2].partition("]")[0] + "]"
     text = f'[interface]\nseed = "{"11" * 32}"\naddress = ["10.86.0.1/24"]\n[provide]\nsubnets{line}\n'
-    config = parse(
+    config = parse_config(
         text, interface="nc0", source="x", read_seed_file=lambda _: "", public_key_of=lambda seed: seed
     )
     assert str(config.provide.subnets[0].seen) == "10.99.1.0/24"

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from nconnect.host.policy import Answer, Cause, PolicyRule, Question, TableRoute, cause
+from nconnect.host.policy import Cause, PolicyRule, Question, RouteAnswer, TableRoute, cause
 
 LOCAL = PolicyRule(4, 0, "lookup", 255)
 MAIN = PolicyRule(4, 32766, "lookup", 254)
@@ -13,7 +13,7 @@ OURS = TableRoute(ip_network("192.168.50.0/24"), interface="nc0", protocol=0x6E)
 DEFAULT = TableRoute(ip_network("0.0.0.0/0"), interface="wan0", gateway=ip_address("203.0.113.1"))
 ELSEWHERE = TableRoute(ip_network("0.0.0.0/0"), 100, interface="tun9")
 PACKET = Question(ip_address("192.168.50.10"), ip_address("10.86.0.2"))
-UNTOLD = Answer("error", errno=22)
+UNTOLD = RouteAnswer("error", errno=22)
 
 
 def rule(priority: int = 100, action: str = "lookup", table: int = 100, **selectors: Any) -> PolicyRule:
@@ -21,7 +21,7 @@ def rule(priority: int = 100, action: str = "lookup", table: int = 100, **select
 
 
 def named(*rules: PolicyRule, routes: tuple[TableRoute, ...] = (OURS, DEFAULT, ELSEWHERE),
-          packet: Question = PACKET, answer: Answer = UNTOLD) -> Cause | None:  # fmt: skip
+          packet: Question = PACKET, answer: RouteAnswer = UNTOLD) -> Cause | None:  # fmt: skip
     return cause(packet, answer, (MAIN, *rules, LOCAL), routes)
 
 
@@ -79,8 +79,8 @@ def test_what_decides_nothing_is_passed_over() -> None:
 def test_the_table_of_the_kernels_answer_tells_of_rules_that_are_unclear() -> None:
     unclear = rule(unclear=True)
     assert named(unclear) == Cause(MAIN, OURS)
-    assert named(unclear, answer=Answer("unicast", "tun9", 100)) == Cause(unclear, ELSEWHERE)
-    assert named(rule(), answer=Answer("unicast", "nc0", 254)) == Cause(MAIN, OURS)
+    assert named(unclear, answer=RouteAnswer("unicast", "tun9", 100)) == Cause(unclear, ELSEWHERE)
+    assert named(rule(), answer=RouteAnswer("unicast", "nc0", 254)) == Cause(MAIN, OURS)
 
 
 def test_they_are_written_as_ip_writes_them() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 
-from nconnect.config.proxy import DIRECT, Proxies
+from nconnect.config.proxy import UNPROXIED, Proxies
 from nconnect.doctor.facts import NatFact, SeedFact
 from nconnect.io.doctor_network import nats
 from nconnect.io.nkn.stun_server import StunPorts
@@ -15,7 +15,7 @@ from tests.doctor.examples import CONFIG
 
 
 def found(
-    *, at_node: bool = False, named: str | None = None, proxies: Proxies = DIRECT
+    *, at_node: bool = False, named: str | None = None, proxies: Proxies = UNPROXIED
 ) -> tuple[tuple[NatFact, ...], tuple[str, ...], int]:
     """Facts, problems, and how many answers the two ports of 127.0.0.1 gave."""
 

@@ -15,7 +15,7 @@ from nconnect.crypto.keys import Identity
 from nconnect.errors import LocalProtocolError, TooBig
 from nconnect.model import NknAddress
 from nconnect.nkn.envelope import Envelopes
-from nconnect.nkn.exchange import MAX_ID_BYTES, Answer, Exchange, Incoming, MessageDrop
+from nconnect.nkn.exchange import MAX_ID_BYTES, Exchange, Incoming, IncomingAnswer, MessageDrop
 from nconnect.nkn.recent import KEEP_S
 from nconnect.wire.message import Message, Payload, PayloadType, TextData
 from nconnect.wire.nkn import InboundMessage, OutboundMessage, decode_client_message
@@ -45,7 +45,7 @@ class Party:
 
     def hear(
         self, src: NknAddress | str, data: bytes, *, has_room: bool = True
-    ) -> Incoming | Answer | MessageDrop:
+    ) -> Incoming | IncomingAnswer | MessageDrop:
         """What came of a message: the value, or why it was dropped (which is counted, once)."""
         before = dict(self.exchange.drops)
         found = self.exchange.receive(str(src), memoryview(data), self.now, has_room=has_room)
@@ -102,7 +102,7 @@ def test_recorded_answers_reach_what_waits_for_them(name: str) -> None:
     bob = Party("bob")
     assert bob.hear(*received(recorded)) is MessageDrop.UNEXPECTED_ANSWER
     bob.exchange.expect(ASKED, [ALICE, CAROL], encrypted=recorded["encrypted"])
-    assert bob.hear(*received(recorded)) == Answer(
+    assert bob.hear(*received(recorded)) == IncomingAnswer(
         ALICE, ASKED, ALICE, content(recorded), recorded["encrypted"]
     )
     assert bob.hear(*received(recorded)) is MessageDrop.DUPLICATE
@@ -153,7 +153,7 @@ def test_a_conversation(data: str | bytes, encrypt: bool) -> None:
     assert found == Incoming(ALICE, data, id, encrypt, False)
     assert isinstance(found, Incoming)
     (batch,) = bob.exchange.reply(found, found.src, data)
-    assert alice.hear(BOB, batch.payloads[0]) == Answer(BOB, id, BOB, data, encrypt)
+    assert alice.hear(BOB, batch.payloads[0]) == IncomingAnswer(BOB, id, BOB, data, encrypt)
 
 
 def test_an_answer_counts_from_who_was_asked_once_and_only_while_it_is_waited_for() -> None:
@@ -162,7 +162,7 @@ def test_an_answer_counts_from_who_was_asked_once_and_only_while_it_is_waited_fo
     alice.exchange.expect(ID, [BOB], encrypted=True)
     assert alice.hear(CAROL, carol.say(ack, ALICE)) is MessageDrop.UNEXPECTED_ANSWER
     assert alice.hear(BOB, bob.say(ack, ALICE, encrypt=False)) is MessageDrop.UNENCRYPTED
-    assert isinstance(alice.hear(BOB, bob.say(ack, ALICE)), Answer)
+    assert isinstance(alice.hear(BOB, bob.say(ack, ALICE)), IncomingAnswer)
     assert alice.hear(BOB, bob.say(ack, ALICE)) is MessageDrop.DUPLICATE
     alice.exchange.forget(ID)
     other = Payload(PayloadType.ACK, reply_to_id=bytes(8))
@@ -176,7 +176,7 @@ def test_an_answer_in_the_clear_counts_only_if_the_message_was_sent_so() -> None
         alice.exchange.expect(ID, [BOB], encrypted=True)
         assert alice.hear(BOB, reply) is MessageDrop.UNENCRYPTED
         alice.exchange.expect(ID, [BOB], encrypted=False)
-        assert alice.hear(BOB, reply) == Answer(BOB, ID, BOB, b"x", False)
+        assert alice.hear(BOB, reply) == IncomingAnswer(BOB, ID, BOB, b"x", False)
 
 
 def test_a_sub_client_answers_for_its_client() -> None:
@@ -184,7 +184,7 @@ def test_a_sub_client_answers_for_its_client() -> None:
     alice.exchange.expect(ID, [BOB], encrypted=True)
     ack = bob.say(Payload(PayloadType.ACK, reply_to_id=ID), ALICE)
     found = alice.hear(BOB.sub_client(2), ack)
-    assert isinstance(found, Answer)
+    assert isinstance(found, IncomingAnswer)
     assert (found.src, found.dest) == (BOB.sub_client(2), BOB)
     assert alice.hear(BOB.sub_client(0), ack) is MessageDrop.DUPLICATE
 

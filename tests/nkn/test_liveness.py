@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nconnect.nkn.liveness import DEAD_AFTER_S, LATE_S, PROBE_S, QUIET_S, Liveness, Step
+from nconnect.nkn.liveness import BUSY_QUIET_S, DEAD_AFTER_S, LATE_S, PROBE_S, Liveness, Step
 
 
 def test_the_first_ping_is_due_at_once_and_later_calls_before_the_deadline_do_nothing() -> None:
@@ -76,39 +76,39 @@ def busy(rtt_s: float = 0.02) -> Liveness:
     life.pong(100.0 + rtt_s)
     life.became_busy(102.0)
     life.heard_at = 103.0
-    assert life.handle_timeout(102.0 + QUIET_S) is Step.WAIT
-    assert life.poll_timeout().at == 103.0 + QUIET_S
+    assert life.handle_timeout(102.0 + BUSY_QUIET_S) is Step.WAIT
+    assert life.poll_timeout().at == 103.0 + BUSY_QUIET_S
     return life
 
 
 def test_a_busy_link_that_falls_silent_is_dead_soon() -> None:
     life = busy()
-    assert life.handle_timeout(103.0 + QUIET_S) is Step.PING
-    assert life.poll_timeout().at == 103.0 + QUIET_S + PROBE_S
-    assert life.handle_timeout(103.0 + QUIET_S + PROBE_S) is Step.DEAD
+    assert life.handle_timeout(103.0 + BUSY_QUIET_S) is Step.PING
+    assert life.poll_timeout().at == 103.0 + BUSY_QUIET_S + PROBE_S
+    assert life.handle_timeout(103.0 + BUSY_QUIET_S + PROBE_S) is Step.DEAD
 
 
 def test_a_busy_link_whose_ping_is_answered_is_idle_then() -> None:
     life = busy()
-    life.handle_timeout(103.0 + QUIET_S)
+    life.handle_timeout(103.0 + BUSY_QUIET_S)
     life.pong(105.0)
-    assert life.handle_timeout(103.0 + QUIET_S + PROBE_S) is Step.WAIT
+    assert life.handle_timeout(103.0 + BUSY_QUIET_S + PROBE_S) is Step.WAIT
     assert not life.is_busy
-    assert life.poll_timeout().at == 103.0 + QUIET_S + 8.0
+    assert life.poll_timeout().at == 103.0 + BUSY_QUIET_S + 8.0
 
 
 def test_a_busy_link_with_long_round_trips_is_waited_for() -> None:
     life = busy(rtt_s=1.5)
-    life.handle_timeout(103.0 + QUIET_S)
-    assert life.poll_timeout().at == 103.0 + QUIET_S + 4.5
+    life.handle_timeout(103.0 + BUSY_QUIET_S)
+    assert life.poll_timeout().at == 103.0 + BUSY_QUIET_S + 4.5
 
 
 def test_a_verdict_that_comes_late_lets_the_socket_be_read_first() -> None:
     life = busy()
-    life.handle_timeout(103.0 + QUIET_S)
-    assert life.handle_timeout(103.0 + QUIET_S + PROBE_S + 1.0) is Step.WAIT
+    life.handle_timeout(103.0 + BUSY_QUIET_S)
+    assert life.handle_timeout(103.0 + BUSY_QUIET_S + PROBE_S + 1.0) is Step.WAIT
     again = life.poll_timeout().at
-    assert again == 103.0 + QUIET_S + PROBE_S + 1.25
+    assert again == 103.0 + BUSY_QUIET_S + PROBE_S + 1.25
     assert life.handle_timeout(again + 1.0) is Step.DEAD, "once"
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from nconnect.nkn.spares import PATIENCE_S, STAY_S, USELESS_S, Spares
+from nconnect.nkn.spares import STAY_S, STUCK_AFTER_S, USELESS_S, Spares
 
 
 def test_while_the_links_come_up_no_spare_is_wanted() -> None:
@@ -14,7 +14,7 @@ def test_while_the_links_come_up_no_spare_is_wanted() -> None:
     spares.named(0, "a", 0.0)
     spares.named(1, "b", 0.0)
     assert spares.is_watching()
-    assert spares.wanted(PATIENCE_S - 0.1) == set()
+    assert spares.wanted(STUCK_AFTER_S - 0.1) == set()
     spares.up(0, 1.0)
     spares.failed(1)
     assert spares.wanted(60.0) == set(), "the other link is up"
@@ -23,13 +23,13 @@ def test_while_the_links_come_up_no_spare_is_wanted() -> None:
 def test_a_silent_node_is_given_up_for_a_spare_and_that_ones_for_the_next() -> None:
     spares = Spares(1, 2)
     spares.named(0, "a", 10.0)
-    assert spares.wanted(10.0 + PATIENCE_S) == {1}
+    assert spares.wanted(10.0 + STUCK_AFTER_S) == {1}
     spares.named(1, "b", 12.0)
     assert spares.wanted(12.0) == {1}
-    assert spares.wanted(12.0 + PATIENCE_S) == {1, 2}
-    assert spares.may_help(12.0 + PATIENCE_S)
+    assert spares.wanted(12.0 + STUCK_AFTER_S) == {1, 2}
+    assert spares.may_help(12.0 + STUCK_AFTER_S)
     spares.named(2, "c", 14.0)
-    assert not spares.may_help(14.0 + PATIENCE_S)
+    assert not spares.may_help(14.0 + STUCK_AFTER_S)
     spares.up(2, 14.1)
     assert spares.wanted(100.0) == {2}, "one is enough"
     assert spares.may_help(100.0)

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from nconnect.nkn.states import TRANSITIONS, Event, LinkState
+from nconnect.nkn.states import LINK_TRANSITIONS, LinkEvent, LinkState
 
 
 def test_every_state_can_be_left_and_reached() -> None:
-    assert set(TRANSITIONS) == set(LinkState)
-    reached = {state for row in TRANSITIONS.values() for state in row.values()}
+    assert set(LINK_TRANSITIONS) == set(LinkState)
+    reached = {state for row in LINK_TRANSITIONS.values() for state in row.values()}
     assert reached == set(LinkState) - {LinkState.NEW}
     assert {state.word for state in LinkState} == {"connecting", "up", "down"}
 
 
 def test_every_state_can_be_stopped_and_only_a_login_leads_up() -> None:
-    for state, row in TRANSITIONS.items():
-        assert row[Event.STOP] is LinkState.CLOSED
+    for state, row in LINK_TRANSITIONS.items():
+        assert row[LinkEvent.STOP] is LinkState.CLOSED
         assert {event for event, to in row.items() if to is LinkState.UP} == (
-            {Event.ACCEPTED} if state is LinkState.LOGGING_IN else set()
+            {LinkEvent.ACCEPTED} if state is LinkState.LOGGING_IN else set()
         )

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from nconnect.config.proxy import DIRECT
+from nconnect.config.proxy import UNPROXIED
 from nconnect.crypto.keys import Identity
 from nconnect.errors import NconnectError
 from nconnect.io.http.http import Request, Response
@@ -214,7 +214,7 @@ def test_a_websocket_that_nobody_takes_is_closed(way: Way, tmp_path: Path) -> No
             told = server.node_info("127.0.0.1", secure=way.secure)
             assert told is not None
             opened = await open_first(
-                Connect(told, 5.0, (way,)), "", tls=None, proxies=DIRECT, on_found=lambda _: None
+                Connect(told, 5.0, (way,)), "", tls=None, proxies=UNPROXIED, on_found=lambda _: None
             )
             opened.socket.close()
             assert opened.socket.closed

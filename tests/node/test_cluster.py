@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nconnect.errors import RemoteProtocolError
-from nconnect.node.cluster import DEAD_AFTER_S, MAX_MEMBERS, Arrived, Cluster, Publish, rendezvous
+from nconnect.node.cluster import MAX_MEMBERS, MEMBER_DEAD_AFTER_S, Arrived, Cluster, Publish, rendezvous
 from nconnect.node.fragment import MAX_HALF_BYTES, Fragment, Joiner, cut
 from nconnect.wire.jsonrpc import NodeInfo
 from nconnect.wire.nkn import MAX_MESSAGE_BYTES
@@ -98,7 +98,7 @@ def test_a_dead_node_is_out_of_the_answers_and_only_its_addresses_move() -> None
 def test_one_lost_heartbeat_is_nothing() -> None:
     network = Network(2)
     network.cut_off.add(1)
-    network.run(DEAD_AFTER_S - 1.0)
+    network.run(MEMBER_DEAD_AFTER_S - 1.0)
     network.cut_off.clear()
     network.run(0.5)
     assert len(network.keys(0)) == 2

@@ -5,15 +5,15 @@ from __future__ import annotations
 import asyncio
 
 from nconnect.model import NknAddress
-from nconnect.nkn.exchange import Answer
+from nconnect.nkn.exchange import IncomingAnswer
 from nconnect.nkn.message import Reply
 from nconnect.sdk.waiting import PendingReplies
 
 ALICE, BOB = NknAddress("alice", bytes(32)), NknAddress("bob", bytes(32))
 
 
-def answer(dest: NknAddress, data: str | None) -> Answer:
-    return Answer(dest.sub_client(1), b"12345678", dest, data, True)
+def answer(dest: NknAddress, data: str | None) -> IncomingAnswer:
+    return IncomingAnswer(dest.sub_client(1), b"12345678", dest, data, True)
 
 
 def test_the_last_answer_ends_it() -> None:

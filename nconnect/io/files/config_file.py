@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from nconnect.config.file import parse
+from nconnect.config.file import parse_config
 from nconnect.errors import ConfigError, HostError
 from nconnect.io.errors import TRY_SUDO, as_host_error, reason
 from nconnect.io.files.trusted import Folder, status_of
@@ -20,7 +20,7 @@ from nconnect.io.files.walk import closing
 from nconnect.model import DEFAULT_INTERFACE, Config
 
 CONFIG_DIR = Path("/etc/nconnect")
-MAX_BYTES = 16 << 20  # guessed: far above 10,000 peers
+MAX_CONFIG_BYTES = 16 << 20  # guessed: far above 10,000 peers
 LOCK_TIMEOUT_S = 15.0  # above what one change takes, a reload of the daemon included
 _MEND_FILE = "make it with `nconnect init`, or name it with -c"
 _MEND_SEED = "write a seed to it (openssl rand -hex 32), or name another file"
@@ -61,7 +61,7 @@ def check(path: Path, text: str, *, read_seed: Callable[[str], str] | None = Non
     def read_seed_file(name: str) -> str:
         return read(beside(path, name), mend=_MEND_SEED, user=writer(path))
 
-    return parse(
+    return parse_config(
         text,
         interface=interface_of(path),
         source=str(path),
@@ -111,9 +111,9 @@ def open_secret(path: Path, *, mend: str = _MEND_FILE, user: User | None = None)
 def text_of(path: Path, fd: int) -> str:
     """The text of the file at `path`, whose descriptor is closed. Raises `ConfigError`."""
     with open(fd, "rb") as file:
-        data = file.read(MAX_BYTES + 1)
-    if len(data) > MAX_BYTES:
-        raise ConfigError(f"{path} is larger than {MAX_BYTES >> 20} MiB: that is no configuration")
+        data = file.read(MAX_CONFIG_BYTES + 1)
+    if len(data) > MAX_CONFIG_BYTES:
+        raise ConfigError(f"{path} is larger than {MAX_CONFIG_BYTES >> 20} MiB: that is no configuration")
     try:
         return data.decode()
     except UnicodeDecodeError as error:

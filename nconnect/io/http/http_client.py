@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 import h11
 
-from nconnect.config.proxy import DIRECT, Proxies
+from nconnect.config.proxy import UNPROXIED, Proxies
 from nconnect.config.seed_url import pin_of
 from nconnect.errors import NetworkError, RemoteProtocolError
 from nconnect.io.errors import plain_reason
@@ -34,7 +34,7 @@ async def request(
     cut: bool = False,
     unix_socket: Path | None = None,
     tls: ssl.SSLContext | None = None,
-    proxies: Proxies = DIRECT,
+    proxies: Proxies = UNPROXIED,
     on_connected: Callable[[], None] | None = None,
 ) -> Response:
     """Ask an `http://` or `https://` URL (through `unix_socket` if given) once, on a connection of its own.

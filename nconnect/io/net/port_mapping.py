@@ -19,7 +19,7 @@ from nconnect.io.clock import boottime
 from nconnect.io.errors import reason
 from nconnect.io.http import http_client
 from nconnect.io.net.readiness import next_datagram
-from nconnect.io.net.router import MAX_DATAGRAM_BYTES, default_router, own_address
+from nconnect.io.net.router import MAX_REPLY_BYTES, default_router, own_address
 from nconnect.model import Endpoint
 from nconnect.nat.port_mapping import AGAIN_AFTER_S, Mapping, PortMapper, PortRequest
 from nconnect.nat.upnp_mapping import HttpCall, UpnpMapper
@@ -70,7 +70,7 @@ class PortMappings:
                     _send_all(mapper, sock, router)
                     if self._has_failed(mapper):
                         return mapper.problem
-                    if (came := await next_datagram(sock, MAX_DATAGRAM_BYTES, mapper)) is not None:
+                    if (came := await next_datagram(sock, MAX_REPLY_BYTES, mapper)) is not None:
                         mapper.receive(*came, boottime())
             finally:
                 mapper.close()
@@ -85,7 +85,7 @@ class PortMappings:
                     await _carry(mapper, sock, router)
                     if self._has_failed(mapper):
                         return mapper.problem
-                    if (came := await next_datagram(sock, MAX_DATAGRAM_BYTES, mapper)) is not None:
+                    if (came := await next_datagram(sock, MAX_REPLY_BYTES, mapper)) is not None:
                         mapper.receive(came[0], came[1][0], boottime())
             finally:
                 mapper.close()

@@ -21,7 +21,7 @@ from nconnect.wire import pcp, upnp
 
 _TRY_FOR_S = (0.2, 0.4)  # guessed: a router in one's own network answers within a few milliseconds
 UPNP_S = 3.0  # for all its steps; a router's web server may be slow
-MAX_DATAGRAM_BYTES = 2048
+MAX_REPLY_BYTES = 2048
 
 
 def default_router(tunnel: str) -> IPv4Address | None:
@@ -112,7 +112,7 @@ async def _ask(sock: socket.socket, request: bytes, to: tuple[str, int] | None) 
                 sock.sendto(request, to)
             async with asyncio.timeout(wait_s):
                 while True:
-                    data, source = await receive_datagram(sock, MAX_DATAGRAM_BYTES)
+                    data, source = await receive_datagram(sock, MAX_REPLY_BYTES)
                     if to is None or source[0] == to[0]:
                         return data
         except TimeoutError:

@@ -9,7 +9,7 @@ import ssl
 from typing import Any
 from urllib.parse import urlsplit
 
-from nconnect.config.proxy import DIRECT, Proxies
+from nconnect.config.proxy import UNPROXIED, Proxies
 from nconnect.config.seed_url import pin_of
 from nconnect.errors import NetworkError, RemoteProtocolError
 from nconnect.io.errors import reason
@@ -28,7 +28,7 @@ async def connect(
     timeout_s: float,
     tls: ssl.SSLContext | None = None,
     verify: bool = True,
-    proxies: Proxies = DIRECT,
+    proxies: Proxies = UNPROXIED,
 ) -> WebSocket:
     """Open a websocket to a `ws://` or `wss://` URL; raises `NetworkError` in one line.
 

@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from nconnect.config.proxy import DIRECT, Proxies
+from nconnect.config.proxy import UNPROXIED, Proxies
 from nconnect.crypto.keys import Identity
 from nconnect.errors import NetworkError
 from nconnect.invite.applicant import Applicant
@@ -37,7 +37,7 @@ async def apply(
     seeds: Sequence[str],
     *,
     timeout_s: float,
-    proxies: Proxies = DIRECT,
+    proxies: Proxies = UNPROXIED,
     say: Callable[[str], None] = lambda why: None,
     accept: AcceptRoutes = "private",
 ) -> Welcome:

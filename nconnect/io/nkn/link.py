@@ -13,7 +13,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from ipaddress import ip_address
 from typing import Any, Protocol
 
-from nconnect.config.proxy import DIRECT, Proxies
+from nconnect.config.proxy import UNPROXIED, Proxies
 from nconnect.errors import LoginPageError, NconnectError
 from nconnect.io.clock import boottime
 from nconnect.io.net.websocket import WebSocket
@@ -75,7 +75,7 @@ class LinkRunner:
         *,
         tls: ssl.SSLContext | None = None,
         clock: Callable[[], float] = boottime,
-        proxies: Proxies = DIRECT,
+        proxies: Proxies = UNPROXIED,
     ) -> None:
         """`tls`: what verifies certificates, in place of the system's authorities.
 

@@ -14,7 +14,7 @@ import hashlib
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
-from nconnect.config.proxy import DIRECT, Proxies
+from nconnect.config.proxy import UNPROXIED, Proxies
 from nconnect.crypto.keys import Identity
 from nconnect.errors import NconnectError
 from nconnect.io.clock import boottime
@@ -81,7 +81,7 @@ class Links:
         clock: Callable[[], float] = boottime,
         ask_again_s: float = _ASK_AGAIN_S,
         after_loss_s: float = AFTER_LOSS_S,
-        proxies: Proxies = DIRECT,
+        proxies: Proxies = UNPROXIED,
     ) -> None:
         """`tell` is called synchronously, on the loop."""
         self.proxies = proxies

@@ -14,7 +14,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from nconnect.config.proxy import DIRECT, Proxies
+from nconnect.config.proxy import UNPROXIED, Proxies
 from nconnect.config.seed_url import is_secure, place_of
 from nconnect.errors import (
     LoginPageError,
@@ -54,7 +54,7 @@ async def resolve(
     address: str,
     *,
     timeout_s: float,
-    proxies: Proxies = DIRECT,
+    proxies: Proxies = UNPROXIED,
 ) -> NodeInfo:
     """The node that serves `address`; raises `NetworkError` in one line when no seed names one."""
     found = await first_answer(seeds, address, timeout_s=timeout_s, proxies=proxies)
@@ -67,7 +67,7 @@ async def first_answer(
     *,
     timeout_s: float,
     tls: bool = False,
-    proxies: Proxies = DIRECT,
+    proxies: Proxies = UNPROXIED,
 ) -> Resolution:
     """As `resolve`, and which seed it was. A seed that is asked over TLS names the node's TLS address; with
     `tls` every seed does.
@@ -91,7 +91,7 @@ async def ask_node(
     *,
     timeout_s: float,
     tls: bool = False,
-    proxies: Proxies = DIRECT,
+    proxies: Proxies = UNPROXIED,
     on_connected: Callable[[], None] | None = None,
 ) -> NodeInfo:
     """Ask one seed, for a TLS address with `tls` or where the seed is asked over TLS.
@@ -117,7 +117,7 @@ async def call(
     params: dict[str, object],
     *,
     timeout_s: float,
-    proxies: Proxies = DIRECT,
+    proxies: Proxies = UNPROXIED,
     on_connected: Callable[[], None] | None = None,
 ) -> Any:
     """One JSON-RPC call: its result. An error answer is a `RemoteProtocolError` too.

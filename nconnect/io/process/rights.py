@@ -78,7 +78,7 @@ def _take_back(path: Path, account: User) -> None:
         status = folder.status(name)
         if folder.user is None and status is not None and status.st_uid == account.uid:
             # A new file: the old one may still be open somewhere.
-            folder.replace(name, folder.read(name, config_file.MAX_BYTES), owner=(0, 0))
+            folder.replace(name, folder.read(name, config_file.MAX_CONFIG_BYTES), owner=(0, 0))
 
 
 def _obstacle(account: User | None, interface: str) -> str:

@@ -101,7 +101,7 @@ class Host:
                 for name, (before, _) in record.sysctls.items()
                 if name in FORWARDING and before == "0"
             ),
-            sysctls_locked=sysctl.is_locked(),
+            sysctls_locked=sysctl.is_read_only(),
             there_before=frozenset().union(*there_before) if there_before else None,
         )
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from ipaddress import ip_address, ip_interface, ip_network
 
 from nconnect.host.facts import LocalNeighbour, LocalRoute
-from nconnect.host.policy import Answer, PolicyRule, Question, TableRoute
+from nconnect.host.policy import PolicyRule, Question, RouteAnswer, TableRoute
 from nconnect.io.system.netlink_socket import (
     ACK,
     DUMP,
@@ -207,7 +207,7 @@ class Netlink(NetlinkSocket):
                 )
         return found
 
-    def where(self, packet: Question, names: dict[int, str]) -> Answer:
+    def where(self, packet: Question, names: dict[int, str]) -> RouteAnswer:
         """Where the kernel would send a packet. `names` of the interfaces by index."""
         family = _FAMILY[packet.destination.version]
         bits = packet.destination.max_prefixlen
@@ -223,10 +223,10 @@ class Netlink(NetlinkSocket):
         try:
             (_, answer), *_ = list(self.answers())
         except NetlinkError as error:
-            return Answer("error", why=error.strerror or "", errno=error.errno or 0)
+            return RouteAnswer("error", why=error.strerror or "", errno=error.errno or 0)
         _, _, _, _, table, _, _, kind, _ = RTMSG.unpack_from(answer)
         attributes = dict(read_attributes(answer[RTMSG.size :]))
-        return Answer(
+        return RouteAnswer(
             _kind(kind),
             names.get(_number(attributes, RTA_OIF, 0), ""),
             _number(attributes, _RTA_TABLE, table),

@@ -11,12 +11,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from nconnect.config.proxy import DIRECT, Proxies
+from nconnect.config.proxy import UNPROXIED, Proxies
 from nconnect.doctor import iptables_rules, nft_rules
 from nconnect.doctor.firewalls import Obstacle, obstacles
 from nconnect.doctor.netfilter import Table
-from nconnect.doctor.passages import Node, Site
-from nconnect.doctor.routing import Detour, View, look, samples
+from nconnect.doctor.passages import Site, Upstream
+from nconnect.doctor.routing import Detour, View, find_detours, samples
 from nconnect.errors import HostError
 from nconnect.host.bypass import named
 from nconnect.host.plan import IP_FORWARD, IPV6_FORWARDING, ROUTE_PROTOCOL
@@ -40,7 +40,7 @@ def detours(config: Config) -> tuple[list[Detour], dict[Prefix, str]]:
     with as_host_error("cannot ask the kernel for its routes"), Netlink() as netlink:
         names = {link.index: link.name for link in netlink.links()}
         view = _view(config, netlink, names)
-        return look(view, lambda packet: netlink.where(packet, names))
+        return find_detours(view, lambda packet: netlink.where(packet, names))
 
 
 def stopped(
@@ -48,7 +48,7 @@ def stopped(
     endpoints: Iterable[Endpoint],
     devices: Mapping[Prefix, str] | None = None,
     *,
-    proxies: Proxies = DIRECT,
+    proxies: Proxies = UNPROXIED,
 ) -> tuple[Obstacle, ...]:
     """Which packets of the tunnel other programs' firewalls stop, the daemon's own to `endpoints` too.
 
@@ -67,7 +67,7 @@ def stopped(
                 leads.setdefault(subnet.real, netlink.where(Question(sample.address), names).interface)
         known = dict.fromkeys([*endpoints, *named(config, proxies)])
         found = [(place, netlink.where(Question(place[0]), names).interface) for place in known]
-    spoken_to = tuple(Node(*place, device) for place, device in found if device not in ("", "lo"))
+    spoken_to = tuple(Upstream(*place, device) for place, device in found if device not in ("", "lo"))
     site = Site(config, {p: device for p, device in leads.items() if device}, held, spoken_to)
     return tuple(_with_text(obstacle) for obstacle in obstacles(tables, site))
 

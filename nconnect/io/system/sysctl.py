@@ -34,7 +34,7 @@ def write(name: str, value: str) -> None:
         ) from error
 
 
-def is_locked() -> bool:
+def is_read_only() -> bool:
     """Whether no setting of the network may be changed from in here, as in most containers."""
     try:
         os.close(os.open(ROOT / "net/ipv4/ip_forward", os.O_WRONLY | os.O_CLOEXEC))

@@ -139,7 +139,7 @@ def test_while_the_node_it_is_named_does_not_answer_a_spare_link_stands_in(
     monkeypatch: pytest.MonkeyPatch, seeds: int
 ) -> None:
     """One seed that names such a node for the bare address, or one that names it for all and a good one."""
-    monkeypatch.setattr(spares, "PATIENCE_S", 0.1)
+    monkeypatch.setattr(spares, "STUCK_AFTER_S", 0.1)
     monkeypatch.setattr(spares, "STAY_S", 0.1)
     monkeypatch.setattr("nconnect.nkn.link.CONNECT_S", 0.5)
 
@@ -172,7 +172,7 @@ def test_while_the_node_it_is_named_does_not_answer_a_spare_link_stands_in(
 def test_a_spare_that_is_named_the_same_node_ends_and_no_other_is_left_to_try(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(spares, "PATIENCE_S", 0.1)
+    monkeypatch.setattr(spares, "STUCK_AFTER_S", 0.1)
 
     async def test() -> None:
         server, owner = await node_server(verify=False), Owner()

@@ -74,7 +74,7 @@ def test_whether_anything_may_be_set(
         return os.dup(0)
 
     monkeypatch.setattr(os, "open", refuse)
-    assert sysctl.is_locked() is locked
+    assert sysctl.is_read_only() is locked
 
 
 def test_one_setting_for_each_interface(root: Path) -> None:
