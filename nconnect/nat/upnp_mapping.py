@@ -12,6 +12,9 @@ Contract with its shell:
 
     search -> description -> outer address -> a mapping for each protocol -> rest, until half of the time
 
+Without any protocols it asks for the outer address, which changes nothing at the router, and rests: `outside`
+and `is_answered` say what came of it.
+
 One call is under way at a time. UPnP tells nothing of a router's restart: renewing makes a lost mapping anew.
 A mapping is asked for 7,200 s. Routers of IGD:1 may take permanent ones only (error 725); those are made,
 renewed as often, and given up at the end as any. Where another device has the outer port (718), three others
@@ -74,6 +77,8 @@ class UpnpMapper(Mapper):
 
     def __init__(self, request: PortRequest, *, now: float, rng: Rng) -> None:
         super().__init__(request, now)
+        self.outside: Address | None = None  # the router's address there, as told last
+        self.is_answered = False  # whether its service has ever answered a call
         self._rng = rng
         self._outer = dict.fromkeys(request.protocols, request.port)  # what is asked for outside
         self._asked: dict[str, int] = {}  # outer ports that may be mapped, answered or not, by protocol
@@ -82,7 +87,6 @@ class UpnpMapper(Mapper):
         self._ports_tried = 0
         self._url = ""
         self._service: UpnpService | None = None
-        self._address: Address | None = None
         self._outputs: deque[MSearch | HttpCall] = deque()
         self._step = _Step.SEARCH
         self._search(now)
@@ -134,7 +138,9 @@ class UpnpMapper(Mapper):
                 self._service = upnp.find_service(body, self._url, self._router)
                 self._ask(_Step.ADDRESS, "GetExternalIPAddress", {}, now)
             elif self._step is _Step.ADDRESS:
-                self._address_told(upnp.result(body, "GetExternalIPAddress"), now)
+                told = upnp.result(body, "GetExternalIPAddress")
+                self.is_answered = True
+                self._address_told(told, now)
             elif self._step is _Step.MAP:
                 self._mapped(upnp.result(body, "AddPortMapping"), now)
         except RemoteProtocolError as error:
@@ -181,10 +187,16 @@ class UpnpMapper(Mapper):
             return
         address = upnp.external_address(answer)
         check_outside(address)
-        self._address = address
+        self.outside = address
         self._left = deque(self._protocols)
         self._ports_tried = 0
-        self._map(now)
+        self._map_next(now)
+
+    def _map_next(self, now: float) -> None:
+        if self._left:
+            self._map(now)
+        else:
+            self._rest("", now, LIFETIME_S / 2)
 
     def _map(self, now: float) -> None:
         protocol = self._left[0]
@@ -217,16 +229,13 @@ class UpnpMapper(Mapper):
                 return
             self._map(now)
             return
-        assert self._address is not None
+        assert self.outside is not None
         self.mappings[protocol] = Mapping(
-            self._address, self._outer[protocol], "UPnP", now + LIFETIME_S / 2, now + LIFETIME_S
+            self.outside, self._outer[protocol], "UPnP", now + LIFETIME_S / 2, now + LIFETIME_S
         )
         self._left.popleft()
         self._ports_tried = 0
-        if self._left:
-            self._map(now)
-        else:
-            self._rest("", now, LIFETIME_S / 2)
+        self._map_next(now)
 
     def _give_up(self, problem: str, now: float) -> None:
         self._rest(problem, now, AGAIN_AFTER_S)

@@ -227,6 +227,18 @@ def test_closing_gives_up_a_permanent_mapping_whose_answer_was_lost() -> None:
     assert bench.mapped == {}
 
 
+def test_without_protocols_the_address_is_asked_and_nothing_is_changed() -> None:
+    bench = Bench()
+    bench.mapper = UpnpMapper(PortRequest(ROUTER, OWN, 0, ()), now=START, rng=Random(7).randbytes)
+    assert (bench.mapper.outside, bench.mapper.is_answered) == (None, False)
+    bench.exchange()
+    assert not bench.mapper.is_asking
+    assert (str(bench.mapper.outside), bench.mapper.is_answered) == (OUTSIDE, True)
+    bench.mapper.close()
+    bench.exchange()
+    assert bench.calls == ["GET", "GetExternalIPAddress"]
+
+
 def test_what_is_not_from_the_router_is_not_ours() -> None:
     mapper = Bench().mapper
     assert not mapper.receive(FOUND, IPv4Address("192.168.1.66"), START)

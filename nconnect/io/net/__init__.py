@@ -23,6 +23,7 @@
     echo                           ICMP echo, for `doctor`
     stun                           asks STUN servers what NAT this network has
     router, port_mapping           asks the router for ports (nothing but `doctor` yet)
+    upnp_calls                     carries out what UPnP's machine wants
 
 Out: `send_binary(parts)` makes a frame's header and calls sendmsg(2) once; what the kernel does not take
 is copied, and `writable` is False until it drains. In: recv_into a buffer, each whole frame is handed on

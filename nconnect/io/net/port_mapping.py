@@ -14,19 +14,17 @@ from collections.abc import Mapping as MappingOf
 from contextlib import suppress
 from ipaddress import IPv4Address
 
-from nconnect.errors import NconnectError
 from nconnect.io.clock import boottime
 from nconnect.io.errors import reason
-from nconnect.io.http import http_client
 from nconnect.io.net.readiness import next_datagram
-from nconnect.io.net.router import MAX_REPLY_BYTES, default_router, own_address
+from nconnect.io.net.router import MAX_REPLY_BYTES, default_router, own_address, socket_at
+from nconnect.io.net.upnp_calls import carry
 from nconnect.model import Endpoint
 from nconnect.nat.port_mapping import AGAIN_AFTER_S, Mapping, PortMapper, PortRequest
-from nconnect.nat.upnp_mapping import HttpCall, UpnpMapper
-from nconnect.wire import pcp, upnp
+from nconnect.nat.upnp_mapping import UpnpMapper
+from nconnect.wire import pcp
 
-_CALL_S = 5.0  # guessed: a router's web server may be slow
-GIVE_UP_S = 1.0  # what `down` waits for a router by UPnP
+_GIVE_UP_S = 1.0  # what `down` waits for a router by UPnP
 NO_ROUTER = "no IPv4 default route: there is no router to ask for a port"
 
 Changed = Callable[[MappingOf[str, Mapping], str], None]
@@ -64,7 +62,7 @@ class PortMappings:
     async def _by_datagrams(self, router: IPv4Address, own: IPv4Address) -> str:
         """By PCP or NAT-PMP, for as long as that maps something; then why it does not."""
         mapper = PortMapper(PortRequest(router, own, self._port), now=boottime(), rng=os.urandom)
-        with _socket_at(own) as sock:
+        with socket_at(own) as sock:
             try:
                 while True:
                     _send_all(mapper, sock, router)
@@ -79,10 +77,10 @@ class PortMappings:
     async def _by_upnp(self, router: IPv4Address, own: IPv4Address) -> str:
         """By UPnP, for as long as that maps something; then why it does not."""
         mapper = UpnpMapper(PortRequest(router, own, self._port), now=boottime(), rng=os.urandom)
-        with _socket_at(own) as sock:
+        with socket_at(own) as sock:
             try:
                 while True:
-                    await _carry(mapper, sock, router)
+                    await carry(mapper, sock, router)
                     if self._has_failed(mapper):
                         return mapper.problem
                     if (came := await next_datagram(sock, MAX_REPLY_BYTES, mapper)) is not None:
@@ -90,8 +88,8 @@ class PortMappings:
             finally:
                 mapper.close()
                 with suppress(TimeoutError):
-                    async with asyncio.timeout(GIVE_UP_S):
-                        await _carry(mapper, sock, router)
+                    async with asyncio.timeout(_GIVE_UP_S):
+                        await carry(mapper, sock, router)
 
     def _has_failed(self, mapper: PortMapper | UpnpMapper) -> bool:
         """Whether it rests without a mapping; one that has some is told of."""
@@ -109,43 +107,7 @@ class PortMappings:
             self._changed(dict(mappings), problem)
 
 
-def _socket_at(own: IPv4Address) -> socket.socket:
-    sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
-    try:
-        sock.bind((str(own), 0))
-    except OSError:
-        sock.close()
-        raise
-    return sock
-
-
 def _send_all(mapper: PortMapper, sock: socket.socket, router: IPv4Address) -> None:
     while (data := mapper.poll_output()) is not None:
         with suppress(OSError):  # no route just now: it stays unanswered
             sock.sendto(data, (str(router), pcp.SERVER_PORT))
-
-
-async def _carry(mapper: UpnpMapper, sock: socket.socket, router: IPv4Address) -> None:
-    """Send and call what it wants, one after the other."""
-    while (output := mapper.poll_output()) is not None:
-        if isinstance(output, HttpCall):
-            await _call(mapper, output)
-        else:
-            with suppress(OSError):
-                sock.sendto(output.data, (str(router), upnp.SSDP_PORT))
-
-
-async def _call(mapper: UpnpMapper, call: HttpCall) -> None:
-    try:
-        response = await http_client.request(
-            "POST" if call.body else "GET",
-            call.url,
-            body=call.body,
-            headers=call.headers,
-            timeout_s=_CALL_S,
-            max_body_bytes=upnp.MAX_DOCUMENT_BYTES,
-        )
-    except NconnectError as error:
-        mapper.failed(str(error), boottime())
-    else:
-        mapper.answered(response.body, boottime())

@@ -46,6 +46,12 @@ def speaks_nonsense(data: bytes) -> bytes | None:
     return b"\x02\x80nonsense"
 
 
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Silence by UPnP is waited for shorter than a real router's."""
+    monkeypatch.setattr("nconnect.nat.upnp_mapping.TRY_FOR_S", (0.2, 0.4))
+
+
 @contextlib.asynccontextmanager
 async def datagrams(port: int, answer: Callable[[bytes], bytes | None]) -> AsyncIterator[None]:
     loop = asyncio.get_running_loop()
