@@ -12,7 +12,7 @@ from nconnect.crypto.noise import Initiator, Responder
 from nconnect.errors import DropReason, RemoteProtocolError
 from nconnect.tunnel.constants import REPLAY_WINDOW
 from nconnect.tunnel.handshake import Attempt
-from nconnect.tunnel.session import ReplayWindow
+from nconnect.tunnel.replay import ReplayWindow
 from nconnect.wire.message import Message
 from tests.fuzz import oracles
 from tests.fuzz.draw import Draw

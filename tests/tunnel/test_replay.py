@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nconnect.tunnel.constants import REJECT_AFTER_MESSAGES, REPLAY_WINDOW
-from nconnect.tunnel.session import ReplayWindow
+from nconnect.tunnel.replay import ReplayWindow
 
 W = REPLAY_WINDOW
 SCRIPT = [  # (counter, accepted?)

@@ -14,7 +14,7 @@ from nconnect.crypto.aead import TAG_BYTES, Aead, CipherSuite
 from nconnect.crypto.keys import KEY_BYTES
 from nconnect.errors import DropReason
 from nconnect.model import Buffer
-from nconnect.tunnel.session import ReplayWindow
+from nconnect.tunnel.replay import ReplayWindow
 from nconnect.wire.direct import HEADER_BYTES, MAX_COUNTER, encode_header
 
 INFO = b"nconnect 1 direct"
