@@ -7,8 +7,9 @@ counter must never repeat under one key.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from enum import Enum
+from itertools import count, repeat
 from struct import Struct
 
 from cryptography.exceptions import InvalidTag
@@ -100,6 +101,19 @@ class Aead:
         """As `open_into`, into a new object: for handshakes."""
         try:
             return self._cipher.decrypt(self._nonce(0, counter), sealed, aad)
+        except InvalidTag:
+            return None
+
+    def seal_run(self, counter: int, aads: Iterable[Buffer], plaintexts: Iterable[Buffer]) -> list[bytes]:
+        """Seal each plaintext with its associated data, under `counter` and those after it."""
+        nonces = map(self._nonce, repeat(0), count(counter))
+        return list(map(self._cipher.encrypt, nonces, plaintexts, aads))
+
+    def open_run(self, counter: int, aads: Iterable[Buffer], sealed: Iterable[Buffer]) -> list[bytes] | None:
+        """Open what `seal_run` sealed; None if one of them is not authentic."""
+        nonces = map(self._nonce, repeat(0), count(counter))
+        try:
+            return list(map(self._cipher.decrypt, nonces, sealed, aads))
         except InvalidTag:
             return None
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from nconnect.tunnel.constants import REPLAY_WINDOW
 
 _BLOCK_BITS = 64
+_FULL = (1 << _BLOCK_BITS) - 1
 
 
 class ReplayWindow:
@@ -44,3 +45,17 @@ class ReplayWindow:
                     blocks[passed % count] = 0
             self.newest = counter
         blocks[block % count] |= 1 << counter % _BLOCK_BITS
+
+    def mark_run(self, first: int, count: int) -> None:
+        """Remember `count` counters from `first` on, all above `newest`."""
+        self.mark(first)
+        last = first + count - 1
+        blocks = self._blocks
+        block, last_block = first // _BLOCK_BITS, last // _BLOCK_BITS
+        bits = -1 << first % _BLOCK_BITS & _FULL
+        while block < last_block:
+            blocks[block % len(blocks)] |= bits
+            block, bits = block + 1, _FULL
+            blocks[block % len(blocks)] = 0
+        blocks[block % len(blocks)] |= bits & ((2 << last % _BLOCK_BITS) - 1)
+        self.newest = last

@@ -85,3 +85,17 @@ def test_against_a_set(steps: list[int], start: int) -> None:
         if expected:
             seen.add(counter)
             newest = max(newest, counter)
+
+
+@given(st.lists(st.tuples(st.integers(1, 300), st.integers(1, 200)), max_size=20))
+@settings(max_examples=50)
+def test_a_run_is_remembered_as_its_counters_one_by_one(runs: list[tuple[int, int]]) -> None:
+    one, other = ReplayWindow(256), ReplayWindow(256)
+    for gap, count in runs:
+        first = one.newest + gap
+        one.mark_run(first, count)
+        for counter in range(first, first + count):
+            other.mark(counter)
+    assert one.newest == other.newest
+    every = range(max(0, one.newest - 300), one.newest + 2)
+    assert [one.is_fresh(counter) for counter in every] == [other.is_fresh(counter) for counter in every]

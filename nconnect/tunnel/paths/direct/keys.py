@@ -7,6 +7,9 @@ windows, and a datagram says nothing about how much goes by the relay.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from struct import Struct
+
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
@@ -15,10 +18,11 @@ from nconnect.crypto.keys import KEY_BYTES
 from nconnect.errors import DropReason
 from nconnect.model import Buffer
 from nconnect.tunnel.replay import ReplayWindow
-from nconnect.wire.direct import HEADER_BYTES, MAX_COUNTER, encode_header
+from nconnect.wire.direct import HEADER_BYTES, INDEX_MASK, MAX_COUNTER, encode_header
 
 INFO = b"nconnect 1 direct"
 DIRECT_REPLAY_WINDOW = 16384  # a gigabit of full datagrams for 0.18 s; paths that reorder by more are rare
+_PACK = Struct("<Q").pack  # `encode_header`'s
 REJECT_FROM = MAX_COUNTER - DIRECT_REPLAY_WINDOW  # keys of 180 s never get there
 
 
@@ -70,6 +74,33 @@ class DirectKeys:
         sealed = self._send.seal(self.counter, header, batch)
         self.counter += 1
         return header + sealed
+
+    def seal_run(self, batches: Sequence[Buffer]) -> tuple[bytes, ...]:
+        """Datagrams with these batches, under counters that follow one another; each is two parts."""
+        first, number = self.counter, len(batches)
+        self.counter = first + number
+        index = self.remote_index & INDEX_MASK
+        headers = list(map(_PACK, range(first << 24 | index, first + number << 24 | index, 1 << 24)))
+        parts = [b""] * (2 * number)
+        parts[::2] = headers
+        parts[1::2] = self._send.seal_run(first, headers, batches)
+        return tuple(parts)
+
+    def open_run(self, counter: int, run: memoryview, segment: int) -> list[bytes] | None:
+        """The batches in datagrams of `segment` bytes (the last may be shorter), numbered from `counter` on.
+
+        None if a counter is not above all that came, or one is not authentic: then try them one by one.
+        """
+        if counter <= self._window.newest:
+            return None
+        number = -(-len(run) // segment)
+        starts = range(0, len(run), segment)
+        headers = [run[at : at + HEADER_BYTES] for at in starts]
+        sealed = [run[at + HEADER_BYTES : at + segment] for at in starts]
+        batches = self._receive.open_run(counter, headers, sealed)
+        if batches is not None:
+            self._window.mark_run(counter, number)
+        return batches
 
     def open(self, counter: int, datagram: Buffer) -> bytes | DropReason:
         """The batch in a datagram whose header (`decode_header`) has `counter`; or why not.

@@ -69,3 +69,29 @@ def test_a_counter_never_comes_round() -> None:
     assert a.can_send()
     a.counter = REJECT_FROM
     assert not a.can_send()
+
+
+@pytest.mark.parametrize("suite", CipherSuite)
+def test_a_run_is_datagrams_like_others(suite: CipherSuite) -> None:
+    a, b = both(suite)
+    a.seal(b"one before")
+    parts = a.seal_run([b"first", b"again", b"x"])
+    datagrams = [parts[n] + parts[n + 1] for n in range(0, len(parts), 2)]
+    assert a.counter == 4
+    assert [decode_header(datagram) for datagram in datagrams] == [(0x3344BB, n) for n in (1, 2, 3)]
+    assert opened(b, datagrams[1]) == b"again"
+    run = memoryview(b"".join(datagrams))
+    assert b.open_run(1, run, len(datagrams[0])) is None  # 2 has come already
+    assert [opened(b, datagram) for datagram in datagrams] == [b"first", DropReason.REPLAYED, b"x"]
+
+
+def test_a_run_opens_once_and_only_whole() -> None:
+    a, b = both(CipherSuite.AES256GCM)
+    run = bytearray(b"".join(a.seal_run([b"first", b"again", b"x"])))
+    size = 8 + 5 + 16
+    run[-1] ^= 1
+    assert b.open_run(0, memoryview(run), size) is None
+    run[-1] ^= 1
+    assert b.open_run(0, memoryview(run), size) == [b"first", b"again", b"x"]
+    assert b.open_run(0, memoryview(run), size) is None
+    assert opened(b, bytes(run[:size])) is DropReason.REPLAYED
