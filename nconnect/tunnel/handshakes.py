@@ -23,6 +23,7 @@ from nconnect.tunnel.paths.manager import PathManager
 from nconnect.tunnel.peer import Peer
 from nconnect.tunnel.session import KeyPair
 from nconnect.tunnel.timers import NEVER, Timer
+from nconnect.wire.direct import INDEX_MASK
 from nconnect.wire.message import Message, Payload, PayloadType
 from nconnect.wire.tunnel import (
     INSTANCE_BYTES,
@@ -41,6 +42,7 @@ class Handshakes:
     def __init__(self, context: Context, path_manager: PathManager, last_counter: int) -> None:
         """`last_counter`: of the newest initiation that we ever sent."""
         self.by_index: dict[int, tuple[Peer, KeyPair]] = {}
+        self.by_low_index: dict[int, tuple[Peer, KeyPair]] = {}  # by its lower 24 bits: datagrams' headers
         self.last_counter = last_counter
         self._context = context
         self._path_manager = path_manager
@@ -192,7 +194,7 @@ class Handshakes:
         if not self._is_first(peer):
             self.drop_attempt(peer)
         self._forget(peer.session.responded(pair))
-        self.by_index[local_index] = (peer, pair)
+        self._remember(peer, pair)
         self._learn(peer, initiation.hello, now)
         dest, link = peer.relayed.lanes.dest_of(source), self._path_manager.link_to_try(0)
         self._context.outputs.append(Send(dest, boxed(peer.handshake.box, response, self._context.rng), link))
@@ -237,7 +239,7 @@ class Handshakes:
         pair.rekey_at = now + self._context.settings.rekey_after_s
         peer.rtt_s = now - attempt.started_at
         self._forget(peer.session.initiated(pair))
-        self.by_index[pair.local_index] = (peer, pair)
+        self._remember(peer, pair)
         self._finished(peer, now)
         self._learn(peer, hello, now)
         return True
@@ -265,12 +267,19 @@ class Handshakes:
             self._instance,
         )
 
+    def _remember(self, peer: Peer, pair: KeyPair) -> None:
+        self.by_index[pair.local_index] = self.by_low_index[pair.local_index & INDEX_MASK] = peer, pair
+
     def _forget(self, pairs: list[KeyPair]) -> None:
         for pair in pairs:
             self.by_index.pop(pair.local_index, None)
+            self.by_low_index.pop(pair.local_index & INDEX_MASK, None)
 
     def _new_index(self) -> int:
+        """One whose lower 24 bits no other has: datagrams carry no more."""
+        taken = {index & INDEX_MASK for index in self._attempts}
         while True:
             index = int.from_bytes(self._context.rng(4), "little")
-            if index and index not in self.by_index and index not in self._attempts:
+            low = index & INDEX_MASK
+            if low and low not in self.by_low_index and low not in taken:
                 return index

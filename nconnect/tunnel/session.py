@@ -18,6 +18,7 @@ from nconnect.tunnel.constants import (
     REKEY_AFTER_RECEIVE_S,
     REKEY_AFTER_S,
 )
+from nconnect.tunnel.paths.direct.keys import DirectKeys
 from nconnect.tunnel.replay import ReplayWindow
 from nconnect.tunnel.timers import NEVER
 from nconnect.wire.tunnel import DATA_HEADER, VERSION, FrameKind
@@ -29,7 +30,7 @@ class KeyPair:
     """One epoch's keys: one to send under, with its counter, one to receive under, with its replay window."""
 
     __slots__ = (
-        "_receive", "_send", "cipher", "counter", "created_at", "local_index", "reject_at",
+        "_receive", "_send", "cipher", "counter", "created_at", "direct", "local_index", "reject_at",
         "rekey_at", "rekey_on_receive_at", "remote_index", "window",
     )  # fmt: skip
 
@@ -56,6 +57,9 @@ class KeyPair:
         self.counter = 0  # of the next batch
         self._send, self._receive = map(suite.aead, keys)
         self.window = ReplayWindow()
+        self.direct = DirectKeys.of_session(
+            suite, local_index=local_index, remote_index=remote_index, send=keys[0], receive=keys[1]
+        )
 
     def can_send(self, now: float) -> bool:
         return now < self.reject_at and self.counter < REJECT_AFTER_MESSAGES
