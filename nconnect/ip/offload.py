@@ -18,7 +18,8 @@ from __future__ import annotations
 from struct import Struct
 
 from nconnect.ip.checksum import checksum, word_sum
-from nconnect.ip.packet import IPV6_HEADER_BYTES, PROTOCOL_TCP, PROTOCOL_UDP, transport
+from nconnect.ip.packet import IPV4_HEADER_BYTES, IPV6_HEADER_BYTES, PROTOCOL_TCP, PROTOCOL_UDP, transport
+from nconnect.model import Buffer
 
 HEADER_BYTES = 10
 PLAIN = bytes(HEADER_BYTES)  # a finished packet: no checksum to complete, nothing to cut
@@ -38,6 +39,7 @@ _TCP_HEADER_BYTES = 20  # without options
 UDP_HEADER_BYTES = 8
 _TCP_CHECKSUM_AT = 16
 UDP_CHECKSUM_AT = 6
+MAX_PACKET_BYTES = 0xFFFF  # of IPv4's total length, and of IPv6's payload length
 _GSO_BY_FRAGS = 0xFFFF  # the kernel's internal marker in gso_size; it refuses it from outside
 
 # Bounds on how many packets the kernel can make of one record. TCP: Linux sends no segment under 48 bytes
@@ -160,6 +162,39 @@ def cut(record: memoryview, max_bytes: int) -> list[bytes]:
     return super_packet.pieces(segments * super_packet.segment_bytes, finished=False)
 
 
+def set_segment_bytes(record: memoryview, segment_bytes: int) -> None:
+    """Turn a TCP packet with a partial checksum, or a super-packet, into one with segments of this size.
+
+    The record must be writable.
+    """
+    flags, gso_type, _, _, start, offset = HEADER.unpack_from(record)
+    if gso_type == GSO_NONE:
+        gso_type = GSO_TCPV4 if record[HEADER_BYTES] >> 4 == 4 else GSO_TCPV6
+    header_bytes = start + (record[HEADER_BYTES + start + 12] >> 4 << 2)
+    HEADER.pack_into(record, 0, flags, gso_type, header_bytes, segment_bytes, start, offset)
+
+
+def part(headers: bytes, payload: bytes, segment: int, *, is_last: bool) -> bytes | None:
+    """A record with a part of a super-packet: `payload` begins with the whole's segment `segment` (from 0).
+
+    `headers` are the whole's, its virtio-net header first. They may come from a peer: None when they are not
+    the headers of a super-packet, else the record still needs `check`.
+    """
+    if len(headers) < HEADER_BYTES + IPV4_HEADER_BYTES + UDP_HEADER_BYTES:
+        return None
+    flags, gso_type, _, segment_bytes, start, _ = HEADER.unpack_from(headers)
+    size = len(headers) - HEADER_BYTES
+    least = UDP_HEADER_BYTES if gso_type == GSO_UDP_L4 else _TCP_HEADER_BYTES
+    if flags != NEEDS_CSUM or gso_type == GSO_NONE or not segment_bytes or start + least > size:
+        return None
+    if start < (IPV4_HEADER_BYTES if headers[HEADER_BYTES] >> 4 == 4 else IPV6_HEADER_BYTES):
+        return None
+    whole = _SuperPacket(memoryview(headers))
+    if whole.header_bytes != size or size + len(payload) > MAX_PACKET_BYTES:
+        return None
+    return whole.piece(payload, segment * segment_bytes, segment, is_last=is_last)
+
+
 class _SuperPacket:
     """The headers of a super-packet; makes pieces of it, each with its own headers.
 
@@ -168,8 +203,9 @@ class _SuperPacket:
     """
 
     __slots__ = (
-        "_fixed_ip_sum", "_fixed_transport_sum", "_gso_type", "_headers", "_is_ipv4", "_payload",
-        "_pseudo_sum", "_start", "header_bytes", "is_tcp", "segment_bytes",
+        "_fixed_ip_sum", "_fixed_transport_sum", "_flags", "_gso_type", "_headers", "_identification",
+        "_is_ipv4", "_payload", "_pseudo_sum", "_sequence", "_start", "header_bytes", "is_tcp",
+        "segment_bytes",
     )  # fmt: skip
 
     def __init__(self, record: memoryview) -> None:
@@ -182,6 +218,9 @@ class _SuperPacket:
         self._headers = headers = bytearray(packet[: self.header_bytes])
         self._is_ipv4 = headers[0] >> 4 == 4
         protocol = PROTOCOL_TCP if self.is_tcp else PROTOCOL_UDP
+        (self._sequence,) = _U32.unpack_from(headers, start + 4)
+        (self._identification,) = _U16.unpack_from(headers, 4)
+        self._flags = headers[start + 13] if self.is_tcp else 0
         addresses = headers[12:20] if self._is_ipv4 else headers[8:40]
         self._pseudo_sum = word_sum(addresses) + protocol  # without the length
         ip = headers[:start]
@@ -199,41 +238,42 @@ class _SuperPacket:
 
     def pieces(self, step: int, *, finished: bool) -> list[bytes]:
         """Records of up to `step` payload bytes each, with finished or with partial checksums."""
-        made = []
-        headers, payload, start, is_tcp = self._headers, self._payload, self._start, self.is_tcp
-        size = len(payload)
-        (sequence,) = _U32.unpack_from(headers, start + 4)
-        (identification,) = _U16.unpack_from(headers, 4)
-        flags = headers[start + 13] if is_tcp else 0
+        payload, size = self._payload, len(self._payload)
         per_piece = -(-step // self.segment_bytes)
-        for index, at in enumerate(range(0, size, step)):
-            part = payload[at : at + step]
-            length = self.header_bytes - start + len(part)  # transport header and payload
-            self._write_ip(length, identification + index * per_piece)
-            total = self._pseudo_sum + length
-            if is_tcp:
-                own = flags if at == 0 else flags & ~_CWR
-                if at + step < size:
-                    own &= ~(_FIN | _PSH)
-                own_sequence = (sequence + at) & 0xFFFFFFFF
-                _U32.pack_into(headers, start + 4, own_sequence)
-                headers[start + 13] = own
-                checksum_at = start + _TCP_CHECKSUM_AT
-                varying = own_sequence + own
-            else:
-                _U16.pack_into(headers, start + 4, length)
-                checksum_at = start + UDP_CHECKSUM_AT
-                varying = length
-            if finished:
-                value = -(total + self._fixed_transport_sum + varying + word_sum(part)) % 0xFFFF
-                if value == 0 and not is_tcp:
-                    value = 0xFFFF
-                _U16.pack_into(headers, checksum_at, value)
-                made.append(b"".join((PLAIN, headers, part)))
-            else:
-                _U16.pack_into(headers, checksum_at, total % 0xFFFF or 0xFFFF)
-                made.append(b"".join((self._virtio_header(at, len(part)), headers, part)))
-        return made
+        return [
+            self.piece(
+                payload[at : at + step], at, number * per_piece, is_last=at + step >= size, finished=finished
+            )
+            for number, at in enumerate(range(0, size, step))
+        ]
+
+    def piece(self, part: Buffer, at: int, packets: int, *, is_last: bool, finished: bool = False) -> bytes:
+        """A record with this part of the payload, which begins at `at`, after so many `packets`."""
+        headers, start = self._headers, self._start
+        length = self.header_bytes - start + len(part)  # transport header and payload
+        self._write_ip(length, self._identification + packets)
+        total = self._pseudo_sum + length
+        if self.is_tcp:
+            own = self._flags if at == 0 else self._flags & ~_CWR
+            if not is_last:
+                own &= ~(_FIN | _PSH)
+            own_sequence = (self._sequence + at) & 0xFFFFFFFF
+            _U32.pack_into(headers, start + 4, own_sequence)
+            headers[start + 13] = own
+            checksum_at = start + _TCP_CHECKSUM_AT
+            varying = own_sequence + own
+        else:
+            _U16.pack_into(headers, start + 4, length)
+            checksum_at = start + UDP_CHECKSUM_AT
+            varying = length
+        if not finished:
+            _U16.pack_into(headers, checksum_at, total % 0xFFFF or 0xFFFF)
+            return b"".join((self._virtio_header(at, len(part)), headers, part))
+        value = -(total + self._fixed_transport_sum + varying + word_sum(part)) % 0xFFFF
+        if value == 0 and not self.is_tcp:
+            value = 0xFFFF
+        _U16.pack_into(headers, checksum_at, value)
+        return b"".join((PLAIN, headers, part))
 
     def _write_ip(self, transport_bytes: int, identification: int) -> None:
         """Write a piece's length, and in IPv4 its identification and checksum, into the headers."""

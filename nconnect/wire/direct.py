@@ -22,6 +22,16 @@ PROBE_ACK, sent to where the probe came from, and says what that was:
     0          8                9      10         12
     | id u64   | IP version u8  | 0 u8 | port u16 | address 16, an IPv4 address first and then zeros |
 
+SEGMENT, a part of a packet's record body (virtio-net header and packet). All parts but the last are of equal
+size, and travel in datagrams whose counters follow one another:
+
+    0                  4                     5
+    | first part's u32 | number of parts u8  | size of the headers u8 | headers | part |
+
+The first field is the lower 32 bits of the counter of the first part's datagram. With headers (virtio-net, IP
+and TCP or UDP, of the whole, the same in all) each part is a segment of a super-packet, and of use by itself.
+With none, the parts one after another are the body, and all are needed.
+
 Every decoder raises `RemoteProtocolError` for bytes that no encoder makes, except that reserved bytes and a
 probe's filling may hold anything.
 """
@@ -52,6 +62,8 @@ _CANDIDATES = Struct("<IBxHQ")
 _ENTRY = Struct("<BBH")
 _ID = Struct("<Q")
 _ACK = Struct("<QBxH16s")
+SEGMENT_HEAD = Struct("<IBB")
+MAX_PARTS = 64  # what UDP_SEGMENT takes in one call before Linux 6.9
 _ADDRESS_BYTES = {4: 4, 6: 16}
 
 

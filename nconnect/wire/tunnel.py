@@ -44,6 +44,10 @@ LEG_BODY = struct.Struct("<I")  # microseconds
 # batches that arrived so far, and u8: 1 if the receiver itself can't keep up, else 0.
 FEEDBACK_BODY = struct.Struct("<IIQQB")
 
+# Which packet of the relay this is too: u64 counter of its batch, under the same session keys, and u16 its
+# place among the packets of that batch.
+COPY_BODY = struct.Struct("<QH")
+
 LINKS_HEAD = struct.Struct("<I")  # revision, which rises with each change; then the links that are up
 LINKS_ENTRY = struct.Struct("<BI")  # the link's number, and a tag that identifies its node (0: unknown)
 STRIPE_BODY = struct.Struct("<IH")  # number of the striped batch, milliseconds it may wait for earlier ones
@@ -80,6 +84,9 @@ class RecordKind(IntEnum):
     CANDIDATES = 130  # where the sender may be reached directly: `nconnect.wire.direct`, as the next two
     PROBE = 131  # in a datagram: is there a path from here to you?
     PROBE_ACK = 132  # the answer, by the same path
+    DIRECT_FEEDBACK = 133  # what has arrived from you in datagrams: FEEDBACK_BODY
+    SEGMENT = 134  # in a datagram: a part of a packet
+    COPY = 135  # in a datagram: its packet went by the relay too
 
 
 class Feature(IntFlag):
@@ -216,6 +223,8 @@ _BODY_BYTES = {
     int(RecordKind.PING): PING_BODY.size,
     int(RecordKind.PONG): PING_BODY.size,
     int(RecordKind.FEEDBACK): FEEDBACK_BODY.size,
+    int(RecordKind.DIRECT_FEEDBACK): FEEDBACK_BODY.size,
+    int(RecordKind.COPY): COPY_BODY.size,
     int(RecordKind.STRIPE): STRIPE_BODY.size,
     int(RecordKind.LEG): LEG_BODY.size,
     int(RecordKind.SHARED_KEY): SHARED_KEY_BODY.size,

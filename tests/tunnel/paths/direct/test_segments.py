@@ -1,0 +1,186 @@
+"""Packets in datagrams: cut, joined again, and what a lost, late or forged part does."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nconnect.errors import RemoteProtocolError
+from nconnect.ip import offload, packet
+from nconnect.model import Buffer
+from nconnect.tunnel.paths.direct.segments import MAX_PARTIAL, Joiner, joined, parts, run_of, runs
+from nconnect.wire.direct import OVERHEAD_BYTES, SEGMENT_HEAD
+from nconnect.wire.tunnel import RecordKind, put_record, read_records
+from tests.ip.packets import apart, datagram, noise, partial, plain, tcp_super, udp_super
+
+FIRST = (1 << 32) - 5  # of the counters: they pass the lower 32 bits
+
+
+def batch_of(*records: memoryview) -> memoryview:
+    arena, at = bytearray(300_000), 0
+    for record in records:
+        at = put_record(arena, at, record)
+    return memoryview(arena)[:at]
+
+
+def sent(batch: memoryview, size: int = 1472) -> list[list[bytes]]:
+    """The runs for a batch; each batch fits a datagram, and those of a run are equal but for the last."""
+    counter, found = FIRST, []
+    for run in runs(batch, size):
+        made: list[list[Buffer]] = [run] if isinstance(run, list) else []
+        if not isinstance(run, list):
+            for record, head, part in parts(run, size):
+                made.append(run_of(record, head, part, counter + sum(map(len, made))))
+        for one in made:
+            plain_run = [bytes(each) for each in one]
+            assert all(len(each) + OVERHEAD_BYTES <= size for each in plain_run)
+            assert len({len(each) for each in plain_run[:-1]}) <= 1
+            assert len(plain_run[-1]) <= len(plain_run[0])
+            assert sum(len(each) + OVERHEAD_BYTES for each in plain_run) <= 65507
+            assert len(plain_run) <= 64
+            found.append(plain_run)
+            counter += len(plain_run)
+    return found
+
+
+def numbered(found: Iterable[list[bytes]]) -> list[tuple[int, bytes]]:
+    return list(enumerate((batch for run in found for batch in run), FIRST))
+
+
+def one_by_one(datagrams: Iterable[tuple[int, bytes]]) -> list[memoryview]:
+    """What a receiver has of these that came one after another."""
+    joiner, got = Joiner(), []
+    for counter, batch in datagrams:
+        packets, others = read_records(memoryview(batch))
+        got += packets
+        for kind, body in others:
+            assert kind == RecordKind.SEGMENT
+            got += map(memoryview, joiner.put(counter, body))
+    got += map(memoryview, joiner.flush())
+    for record in got:
+        assert packet.is_well_formed(record[10:])
+        assert offload.check(record)
+    return got
+
+
+@pytest.mark.parametrize("size", [1200, 1452, 1472])
+@pytest.mark.parametrize("version", [4, 6])
+def test_a_super_packet_is_whole_again_with_its_own_headers(version: int, size: int) -> None:
+    record = tcp_super(40_000, 1000, version=version)
+    (run,) = sent(batch_of(record), size)
+    number, pieces = joined(run, 0, FIRST) or (0, [])
+    assert number == len(run) == 40
+    assert b"".join(pieces) == record
+    assert one_by_one(numbered([run])) == [record]
+
+
+def test_a_super_packet_is_cut_to_the_path_and_keeps_its_bytes() -> None:
+    record = tcp_super(60_000, 1448)
+    found = sent(batch_of(record), 1200)
+    got = one_by_one(numbered(found))
+    assert len(got) == len(found) == 2  # 64 parts are the most
+    room = 1200 - OVERHEAD_BYTES - 4 - SEGMENT_HEAD.size - 10
+    assert apart(got) == apart(offload.split(record, mtu=room))
+
+
+def test_a_tcp_packet_that_is_too_large_becomes_segments() -> None:
+    record = tcp_super(1448, 1448)
+    offload.HEADER.pack_into(record, 0, 1, 0, 0, 0, *offload.HEADER.unpack_from(record)[4:])
+    (run,) = sent(batch_of(record), 1300)
+    got = one_by_one(numbered([run]))
+    assert len(run) == 2
+    assert b"".join(bytes(each[62:]) for each in apart_records(got)) == record[62:]
+
+
+def apart_records(records: Iterable[memoryview]) -> list[bytes]:
+    return [one for record in records for one in offload.split(record)]
+
+
+@pytest.mark.parametrize(
+    "record", [datagram(noise(1460)), udp_super(9000, 1460), plain(bytes(datagram(noise(1460))[10:]))]
+)
+def test_other_packets_travel_in_parts_that_are_all_needed(record: memoryview) -> None:
+    found = numbered(sent(batch_of(record), 1200))
+    assert apart(one_by_one(found)) == apart([record])
+    assert one_by_one(found[:1]) == []
+    random.Random(1).shuffle(found)
+    assert sorted(apart(one_by_one(found))) == sorted(apart([record]))
+
+
+def test_small_packets_share_a_datagram_and_equal_ones_a_run() -> None:
+    acks = [datagram(noise(20, n)) for n in range(10)]
+    assert [len(run) for run in sent(batch_of(*acks))] == [1]
+    full = [datagram(noise(1000, n)) for n in range(5)]
+    assert [len(run) for run in sent(batch_of(*full))] == [5]
+    assert one_by_one(numbered(sent(batch_of(*acks, *full)))) == [*acks, *full]
+
+
+@given(st.data())
+def test_whatever_is_lost_or_late_costs_no_more_than_itself(data: st.DataObject) -> None:
+    size, segment = data.draw(st.integers(3000, 20_000)), data.draw(st.sampled_from([500, 1000]))
+    record = tcp_super(size, segment) if data.draw(st.booleans()) else udp_super(size, segment)
+    found = numbered(sent(batch_of(record)))
+    came = data.draw(st.permutations(found)) if data.draw(st.booleans()) else found
+    came = [each for each in came if data.draw(st.integers(0, 3))]
+    whole = apart([record])
+    assert len(whole) == len(found)
+    assert sorted(apart(one_by_one(came))) == sorted(whole[counter - FIRST] for counter, _ in came)
+
+
+def test_parts_of_many_packets_are_not_kept_for_ever() -> None:
+    joiner = Joiner()
+    for first in range(0, 1000, 2):
+        assert joiner.put(first, memoryview(SEGMENT_HEAD.pack(first, 2, 0) + b"x")) == []
+        assert len(joiner._partial) <= MAX_PARTIAL
+
+
+@given(st.binary(max_size=200), st.integers(0, 1 << 33))
+def test_whatever_a_peer_sends_is_a_packet_or_refused(body: bytes, counter: int) -> None:
+    joiner = Joiner()
+    try:
+        got = joiner.put(counter, memoryview(body)) + joiner.flush()
+    except RemoteProtocolError:
+        return
+    for record in got:
+        assert len(record) < len(body)
+
+
+@given(st.integers(0, 80), st.integers(0, 255), st.data())
+def test_forged_headers_are_refused_or_true(at: int, value: int, data: st.DataObject) -> None:
+    """A part that lost its neighbours is made with headers that a peer wrote."""
+    record = bytearray(
+        data.draw(st.sampled_from([bytes(tcp_super(3000, 1000)), bytes(udp_super(3000, 1000))]))
+    )
+    found = numbered(sent(batch_of(memoryview(record))))
+    forged = bytearray(found[1][1])
+    forged[min(at, len(forged) - 1)] = value
+    joiner = Joiner()
+    try:
+        _, others = read_records(memoryview(forged))
+        for _, body in others:
+            joiner.put(found[1][0], body)
+    except RemoteProtocolError:
+        return
+    for each in joiner.flush():
+        offload.check(memoryview(each))  # never raises
+
+
+def test_a_run_is_not_joined_when_anything_about_it_is_wrong() -> None:
+    (run,) = sent(batch_of(tcp_super(5000, 1000)))
+    assert joined(run, 0, FIRST) is not None
+    assert joined(run, 1, FIRST + 1) is None
+    assert joined(run, 0, FIRST + 1) is None
+    assert joined(run[:-1], 0, FIRST) is None
+    for place in (0, 5, 8, 9, 20):
+        for number in range(1, len(run)):
+            wrong = [*run]
+            wrong[number] = bytes(b ^ (n == place) for n, b in enumerate(run[number]))
+            assert joined(wrong, 0, FIRST) is None
+    assert joined([run[0][:12]], 0, FIRST) is None
+    assert joined([b""], 0, FIRST) is None
+    partial_head = partial(bytes(tcp_super(1000, 1000)[10:]))
+    assert joined([bytes(partial_head)], 0, FIRST) is None
