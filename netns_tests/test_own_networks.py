@@ -96,7 +96,7 @@ def test_a_home_that_equals_the_route_wins_when_the_user_comes_and_loses_when_it
     since = time.monotonic()
     until(lambda: seen_by(running) == AT_HOME, "the neighbour", timeout_s=5)
     table.append(
-        Recovery("user comes into a network that equals a route", "TCP", time.monotonic() - since, 3)
+        Recovery("another network, which the provider also offers", "TCP", time.monotonic() - since, 3)
     )
     until(lambda: skipped(running).get(LAN, "").startswith("it equals the network of home0"), "the reason")
     assert table[-1].seconds <= table[-1].bound_s

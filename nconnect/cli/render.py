@@ -75,7 +75,7 @@ def _headline(status: Status, problems: int, now: float) -> str:
 def _facts(status: Status) -> list[str]:
     facts = {
         "addresses": ", ".join(status.addresses),
-        "address": status.address,
+        "NKN address": status.address,
         "public key": status.public_key,
         "routes": ", ".join(status.routes) or "none",
     }

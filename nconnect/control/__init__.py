@@ -12,8 +12,9 @@
 
     exposition   a `Status` in Prometheus' text format 0.0.4, served by `nconnect.daemon.metrics`
 
-The daemon's loop answers the requests. The server checks the caller's uid (SO_PEERCRED): only root and
-the daemon's own user may ask. A refusal is `{"error": "one line"}` with one of these statuses:
+The daemon's loop answers the requests. The server checks the caller's uid (SO_PEERCRED): root's and the
+daemon's own are admitted; a socket that root made only root can open.
+A refusal is `{"error": "one line"}` with one of these statuses:
 
     400 malformed   403 wrong user   404, 405 no such call   409 refused   500 a bug   504 not in time
 

@@ -15,7 +15,7 @@ nc0 is running for 17 min: 1 problem
   ! route 192.168.1.0/24 is not set: it is this machine's own network
 
 addresses   10.86.0.1/24
-address     gpu-box.{KEY}
+NKN address gpu-box.{KEY}
 public key  {KEY}
 routes      10.86.0.2/32, 10.86.0.3/32
 
