@@ -32,7 +32,7 @@ from nconnect.node import fragment
 from nconnect.node.cluster import Arrived, Cluster, Publish
 from nconnect.node.core import Node
 from nconnect.node.egress import Account, Egress, Pool
-from nconnect.node.fragment import RUN_BYTES, Joiner
+from nconnect.node.fragment import RUN_BYTES, FragmentJoiner
 from nconnect.node.seal import CONTROL, LEAST_KEY_CHARS, Seal
 from nconnect.node.seal import PARCELS as PARCEL_LANE
 from nconnect.wire.jsonrpc import NodeInfo
@@ -131,7 +131,7 @@ class ClusterLink:
         self._node = node
         self._run = run
         self._count = 0
-        self._joiner = Joiner()
+        self._joiner = FragmentJoiner()
         self._seal = Seal(secret, run) if secret is not None else None
         self._has_refused = False
         self._control: deque[bytes] = deque()  # goes before parcels
