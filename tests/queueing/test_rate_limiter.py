@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nconnect.node.limits import RateLimiter, limit_key
+from nconnect.queueing.rate_limiter import RateLimiter, limit_key
 
 
 def test_a_burst_then_the_rate() -> None:
