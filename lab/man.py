@@ -6,8 +6,8 @@ import argparse
 import sys
 
 from lab import CHECKOUT
+from lab.man_pages import pages
 from nconnect.cli.app import app
-from nconnect.cli.man import pages
 from nconnect.cli.tree import tree
 
 FOLDER = CHECKOUT / "packaging" / "man"

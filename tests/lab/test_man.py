@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from lab.man_pages import _text, pages
 from nconnect.cli.app import app
 from nconnect.cli.groups import EXAMPLES, GROUPS, OTHERS, arranged
-from nconnect.cli.man import _text, pages
 from nconnect.cli.tree import tree
 
 FOLDER = Path(__file__).parents[2] / "packaging" / "man"
