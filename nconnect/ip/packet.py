@@ -42,16 +42,6 @@ def is_well_formed(view: memoryview) -> bool:
     )
 
 
-def source(view: memoryview) -> bytes:
-    """The source address of a well-formed packet, 4 or 16 bytes."""
-    return bytes(view[12:16]) if view[0] >> 4 == 4 else bytes(view[8:24])
-
-
-def destination(view: memoryview) -> bytes:
-    """The destination address of a well-formed packet, 4 or 16 bytes."""
-    return bytes(view[16:20]) if view[0] >> 4 == 4 else bytes(view[24:40])
-
-
 def transport(view: memoryview) -> tuple[int, int]:
     """(protocol, offset) of the transport header of a well-formed packet.
 
