@@ -21,8 +21,7 @@ from collections.abc import Iterator, Sequence
 from enum import Enum
 from ipaddress import ip_address
 
-from nconnect.errors import HostError
-from nconnect.io.errors import reason
+from nconnect.io.net import listening
 from nconnect.model import Buffer, Endpoint
 
 # linux/udp.h, linux/in.h, linux/in6.h, asm-generic/socket.h; Python has no names for them.
@@ -64,23 +63,7 @@ class DatagramSocket:
     @classmethod
     def bind(cls, version: int, port: int) -> DatagramSocket:
         """For IP version 4 or 6; port 0: any. Raises `HostError` in one line."""
-        family = socket.AF_INET if version == 4 else socket.AF_INET6
-        try:
-            made = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
-        except OSError as error:
-            raise HostError(f"cannot use IPv{version} for direct paths: {reason(error)}") from error
-        try:
-            _set_options(made, version)
-            made.bind(("", port))
-        except OSError as error:
-            made.close()
-            hint = "choose another direct_port"
-            if error.errno == errno.EACCES:
-                hint = "ports below 1024 need root, or CAP_NET_BIND_SERVICE: choose a higher direct_port"
-            raise HostError(
-                f"cannot use UDP port {port} for direct paths: {reason(error)} ({hint})"
-            ) from error
-        return cls(made)
+        return cls(listening.bind_direct(version, port, socket.SOCK_DGRAM, _set_options))
 
     def fileno(self) -> int:
         return self._socket.fileno()
@@ -158,9 +141,8 @@ class DatagramSocket:
             yield Endpoint(ip_address(source[0].partition("%")[0]), source[1]), self._arrived[:size], segment
 
 
-def _set_options(made: socket.socket, version: int) -> None:
-    if version == 6:
-        made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+def _set_options(made: socket.socket) -> None:
+    if made.family == socket.AF_INET6:
         made.setsockopt(socket.IPPROTO_IPV6, IPV6_MTU_DISCOVER, PMTUDISC_PROBE)
         made.setsockopt(socket.IPPROTO_IPV6, IPV6_DONTFRAG, 1)
     else:

@@ -6,6 +6,7 @@ import errno
 import os
 import socket
 import stat
+from collections.abc import Callable
 from contextlib import suppress
 from ipaddress import ip_address
 from pathlib import Path
@@ -15,6 +16,7 @@ from nconnect.io.errors import reason
 from nconnect.model import Address
 
 BACKLOG = 1024
+_DIRECT_BACKLOG = 128  # of `bind_direct`: peers alone connect
 IP_PKTINFO = 8  # linux/in.h; Python names it from 3.14 on
 
 
@@ -29,6 +31,36 @@ def bind_udp(host: str, port: int) -> socket.socket:
     `::` takes IPv4 too. Raises `HostError` in one line.
     """
     return _bind(host, port, socket.SOCK_DGRAM)
+
+
+def bind_direct(
+    version: int, port: int, kind: int, set_options: Callable[[socket.socket], None]
+) -> socket.socket:
+    """A UDP socket, or a listening TCP one, of direct paths: for IP version 4 or 6 alone, not blocking.
+
+    `set_options` is called before the port is taken. Raises `HostError` in one line.
+    """
+    is_tcp = kind == socket.SOCK_STREAM
+    try:
+        family = socket.AF_INET if version == 4 else socket.AF_INET6
+        made = socket.socket(family, kind | socket.SOCK_NONBLOCK)
+    except OSError as error:
+        raise HostError(f"cannot use IPv{version} for direct paths: {reason(error)}") from error
+    try:
+        if version == 6:
+            made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        set_options(made)
+        made.bind(("", port))
+        if is_tcp:
+            made.listen(_DIRECT_BACKLOG)
+    except OSError as error:
+        made.close()
+        hint = "choose another direct_port"
+        if error.errno == errno.EACCES:
+            hint = "ports below 1024 need root, or CAP_NET_BIND_SERVICE: choose a higher direct_port"
+        name = f"{'TCP' if is_tcp else 'UDP'} port {port}"
+        raise HostError(f"cannot use {name} for direct paths: {reason(error)} ({hint})") from error
+    return made
 
 
 def _bind(host: str, port: int, kind: int) -> socket.socket:

@@ -6,45 +6,29 @@
 from __future__ import annotations
 
 import asyncio
-import errno
 import os
 import socket
 from collections import Counter
 from collections.abc import Callable, Sequence
 from math import inf
 
-from nconnect.errors import DropReason, HostError
+from nconnect.errors import DropReason
 from nconnect.io.clock import boottime
-from nconnect.io.errors import reason
+from nconnect.io.net import listening
 from nconnect.io.net.accepting import Acceptor
 from nconnect.io.net.stream_link import StreamLink
 from nconnect.tunnel.paths.stream.door import Door
 from nconnect.tunnel.paths.stream.opening import Answering, KeysOf
 from nconnect.wire.stream import NONCE_BYTES
 
-BACKLOG = 128
-
 
 def bind(version: int, port: int) -> socket.socket:
     """A listening socket for IP version 4 or 6 alone, not blocking. Raises `HostError` in one line."""
-    family = socket.AF_INET if version == 4 else socket.AF_INET6
-    try:
-        made = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
-    except OSError as error:
-        raise HostError(f"cannot use IPv{version} for direct paths: {reason(error)}") from error
-    try:
+
+    def set_options(made: socket.socket) -> None:
         made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if version == 6:
-            made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        made.bind(("", port))
-        made.listen(BACKLOG)
-    except OSError as error:
-        made.close()
-        hint = "choose another direct_port"
-        if error.errno == errno.EACCES:
-            hint = "ports below 1024 need root, or CAP_NET_BIND_SERVICE: choose a higher direct_port"
-        raise HostError(f"cannot use TCP port {port} for direct paths: {reason(error)} ({hint})") from error
-    return made
+
+    return listening.bind_direct(version, port, socket.SOCK_STREAM, set_options)
 
 
 class StreamListener:
