@@ -11,6 +11,7 @@ Contract with its shell, which owns a UDP socket bound to the address on the way
     mapper.close()                                              # then send the outputs, which give up all
 
 The router is asked three times within 1.75 s by PCP, then as often by NAT-PMP, then again after ten minutes.
+For an IPv6 address PCP alone is asked, and opens the router's firewall for that address and port.
 A mapping is asked for 7,200 s and renewed at half of what is granted. The router counts seconds since it lost
 its mappings (the epoch); when that count does not go on as our clock does, it has restarted, and everything
 is mapped again. What the router says is checked: an answer to what was not asked, with a port that is not
@@ -84,7 +85,7 @@ class PortRequest:
     """What is asked of a router: to send on a port to `own`, this machine's address on the way to it."""
 
     router: Address
-    own: IPv4Address
+    own: Address
     port: int
     protocols: tuple[str, ...] = ("udp", "tcp")
 
@@ -159,10 +160,11 @@ class PortMapper(Mapper):
             self._start((p for p in self._nonces if not self._is_fresh(p, now)), now)
         elif self._tries < len(TRY_FOR_S):
             self._ask(now)
-        elif self._state is _State.PCP:
+        elif self._state is _State.PCP and self._own.version == 4:
             self._speak(_State.NAT_PMP, now)
         else:
-            self._fail(self._wanted, self._nonsense or "the router answers neither PCP nor NAT-PMP", now)
+            silent = "answers neither PCP nor NAT-PMP" if self._own.version == 4 else "does not answer PCP"
+            self._fail(self._wanted, self._nonsense or f"the router {silent}", now)
 
     def receive(self, data: Buffer, source: tuple[Address, int], now: float) -> bool:
         """Take a datagram; False if it is not the router's. Never raises."""
@@ -212,13 +214,16 @@ class PortMapper(Mapper):
         if (self._speaks if self._state is _State.RESTING else self._state) is _State.NAT_PMP:
             port = held.port if held is not None else None
             return pcp.pmp_map_request(protocol, self._port, lifetime_s=lifetime_s, external_port=port)
+        external = (held.address, held.port) if held is not None else None
+        if self._own.version == 6:
+            external = (self._own, self._port)
         return pcp.map_request(
             self._own,
             protocol,
             self._port,
             nonce=self._nonces[protocol],
             lifetime_s=lifetime_s,
-            external=(held.address, held.port) if held is not None and lifetime_s else None,
+            external=external if lifetime_s else None,
         )
 
     def _fail(self, protocols: Iterable[str], why: str, now: float) -> None:
@@ -274,6 +279,11 @@ class PortMapper(Mapper):
             raise RemoteProtocolError("it maps another port than ours")
         if not answer.external_port or answer.lifetime_s < 2 * MIN_RENEW_S:
             raise RemoteProtocolError("it maps no port, or for no time")
+        if self._own.version == 6 and (answer.external_address, answer.external_port) != (
+            self._own,
+            self._port,
+        ):
+            raise RemoteProtocolError("it opens another address or port than ours")
         if is_pcp:
             self._address = answer.external_address
         self._unplaced[answer.protocol] = answer
@@ -304,7 +314,10 @@ class PortMapper(Mapper):
             PcpResult.UNSUPPORTED_VERSION,  # also of a router that knows NAT-PMP alone
             PcpResult.UNSUPPORTED_OPCODE,
         ):
-            self._speak(_State.NAT_PMP, now)
+            if self._own.version == 4:
+                self._speak(_State.NAT_PMP, now)
+            else:
+                self._fail(self._wanted, f"the router refuses to open a port by PCP: {answer.why}", now)
             return
         if self._state is _State.RESTING or answer.is_pcp != (self._state is _State.PCP):
             return  # late

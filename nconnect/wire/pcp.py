@@ -7,6 +7,8 @@ All numbers are big endian. PCP, version 2:
     MAP (1)  24 nonce, 12 bytes | 36 protocol | 37 zeros | 40 internal port | 42 external port
              44 external address, 16 bytes
     ANNOUNCE (0) has nothing more. IPv4 addresses are IPv4-mapped ones; options may follow, and are skipped.
+    For an IPv6 address without NAT a mapping is a hole in the router's firewall: the external address and
+    port are then the internal ones (section 5).
 
 NAT-PMP, version 0:
 
@@ -46,7 +48,7 @@ _MAPPING = struct.Struct("!12sB3xHH16s")
 _PMP_MAP = struct.Struct("!BBHHHI")
 _PMP_HEAD = struct.Struct("!BBHI")
 _PMP_MAPPED = struct.Struct("!HHI")
-_NO_IPV4 = IPv6Address("::ffff:0.0.0.0").packed
+_NO_ADDRESS = {4: IPv6Address("::ffff:0.0.0.0").packed, 6: bytes(16)}  # section 5
 
 
 class PcpResult(IntEnum):
@@ -115,13 +117,13 @@ class Refused:
 PcpAnswer = Mapped | Told | Refused
 
 
-def announce(client: IPv4Address) -> bytes:
+def announce(client: Address) -> bytes:
     """A PCP request that changes nothing: is a server there?"""
     return _REQUEST.pack(_PCP, _ANNOUNCE, 0, 0, _packed(client))
 
 
 def map_request(
-    client: IPv4Address,
+    client: Address,
     protocol: str,
     port: int,
     *,
@@ -132,7 +134,7 @@ def map_request(
     """A PCP request for a port, or with a lifetime of 0 to give it up. `external`: what we would like."""
     address, external_port = external or (None, port if lifetime_s else 0)
     head = _REQUEST.pack(_PCP, _MAP, 0, lifetime_s, _packed(client))
-    wanted = _NO_IPV4 if address is None else _packed(address)
+    wanted = _NO_ADDRESS[client.version] if address is None else _packed(address)
     return head + _MAPPING.pack(nonce, _PROTOCOL[protocol], port, external_port, wanted)
 
 
@@ -200,7 +202,7 @@ def _decode_pmp(data: bytes) -> PcpAnswer:
 
 def _packed(address: Address) -> bytes:
     if isinstance(address, IPv4Address):
-        return _NO_IPV4[:12] + address.packed
+        return _NO_ADDRESS[4][:12] + address.packed
     return address.packed
 
 

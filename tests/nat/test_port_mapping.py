@@ -25,6 +25,7 @@ from nconnect.nat.upnp_mapping import UpnpMapper
 from nconnect.wire.pcp import SERVER_PORT
 
 ROUTER, OWN, OUTSIDE = IPv4Address("192.168.1.1"), IPv4Address("192.168.1.7"), IPv4Address("203.0.113.9")
+OWN6 = ip_address("2001:db8:101::2")
 PORT = 41641
 START = 1000.0
 PROTOCOLS = {17: "udp", 6: "tcp"}
@@ -96,11 +97,11 @@ class Router:
 class Bench:
     """A mapper and a router on one clock."""
 
-    def __init__(self, router: Router | None = None) -> None:
+    def __init__(self, router: Router | None = None, own: Address = OWN) -> None:
         self.router = router or Router()
         self.now = START
         self.is_there = True
-        self.mapper = PortMapper(PortRequest(ROUTER, OWN, PORT), now=self.now, rng=Random(7).randbytes)
+        self.mapper = PortMapper(PortRequest(ROUTER, own, PORT), now=self.now, rng=Random(7).randbytes)
         self.exchange()
 
     def exchange(self) -> int:
@@ -348,6 +349,54 @@ def test_a_short_lifetime_is_renewed_no_more_often_than_each_four_seconds() -> N
     bench = Bench(router)
     assert bench.run(400) <= 2 * 400 / MIN_RENEW_S
     assert bench.told() == BOTH
+
+
+# --- a hole in an IPv6 firewall ---
+
+
+def ipv6_router() -> Router:
+    router = Router()
+    router.outside = OWN6  # no NAT
+    return router
+
+
+def test_an_ipv6_firewall_is_opened_for_our_own_address_and_port() -> None:
+    router = ipv6_router()
+    bench = Bench(router, OWN6)
+    assert bench.told() == dict.fromkeys(("udp", "tcp"), (str(OWN6), PORT, "PCP"))
+    assert router.asked_ports == [PORT] * 2
+    router.restart(bench.now)
+    bench.run(LIFETIME_S / 2)
+    assert router.mapped == {"udp": PORT, "tcp": PORT}
+    bench.mapper.close()
+    bench.exchange()
+    assert router.mapped == {}
+
+
+@pytest.mark.parametrize(("outside", "shift"), [("2001:db8::9", 0), ("203.0.113.9", 0), (str(OWN6), 1)])
+def test_an_ipv6_hole_for_another_address_or_port_is_nonsense(outside: str, shift: int) -> None:
+    router = ipv6_router()
+    router.outside, router.shift = ip_address(outside), shift
+    bench = Bench(router, OWN6)
+    bench.until_rest()
+    assert bench.told() == {}
+    assert "it opens another address or port than ours" in bench.mapper.problem
+
+
+@pytest.mark.parametrize("says_version", [True, False])
+def test_nat_pmp_is_not_asked_for_ipv6(says_version: bool) -> None:
+    router = ipv6_router()
+    router.speaks_pcp, router.says_version = False, says_version
+    bench = Bench(router, OWN6)
+    bench.until_rest()
+    assert router.requests == {"pcp": 1 if says_version else 6}
+    assert bench.mapper.problem == (
+        "the router refuses to open a port by PCP: unsupported version"
+        if says_version
+        else "the router does not answer PCP"
+    )
+    assert bench.run(AGAIN_AFTER_S - 1) == 0
+    assert "pmp" not in router.requests
 
 
 def test_closing_gives_up_what_is_mapped() -> None:

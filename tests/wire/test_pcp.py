@@ -43,6 +43,19 @@ def test_requests() -> None:
     assert pcp.pmp_map_request("tcp", 41641, lifetime_s=0).hex() == "00020000a2a9000000000000"
 
 
+def test_requests_for_ipv6() -> None:
+    """RFC 6887, sections 5, 7.1 and 11.1: plain IPv6 addresses, and zeros for none."""
+    own = IPv6Address("2001:db8:101::2")
+    packed = "20010db8010100000000000000000002"
+    assert pcp.announce(own).hex() == "0200000000000000" + packed
+    hole = pcp.map_request(own, "udp", 41641, nonce=NONCE, lifetime_s=7200, external=(own, 41641))
+    assert hole.hex() == (
+        "02010000" "00001c20" + packed + NONCE.hex() + "11000000" "a2a9" "a2a9" + packed
+    )  # fmt: skip
+    gone = pcp.map_request(own, "tcp", 41641, nonce=NONCE, lifetime_s=0)
+    assert (gone[4:8], gone[40:].hex()) == (bytes(4), "a2a90000" + "00" * 16)
+
+
 def test_answers() -> None:
     address = IPv4Address("203.0.113.9")
     assert pcp.decode(PCP_MAPPED) == Mapped("udp", 41641, 41642, address, 7200, 600, NONCE)
