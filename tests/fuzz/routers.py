@@ -128,6 +128,7 @@ def upnp_documents(data: bytes) -> None:
         try:
             assert _AT_ROUTER.fullmatch(upnp.description_url(datagram, ROUTER))
             assert datagram.startswith(b"HTTP/1.")
+            assert datagram.decode("latin-1").split()[1] == "200"
         except Refused:
             pass
     tree = _tree(draw, 6)
@@ -255,8 +256,11 @@ def port_mapper(data: bytes) -> None:
     router = datagrams.Router()
     router.speaks_pcp, router.shift = draw.flag(), draw.of((0, 0, 5, 70000 - _PORT))
     router.shift %= 65536 - _PORT
+    own: Address = draw.of((_OWN, _OWN, datagrams.OWN6))
+    if own.version == 6:
+        router.speaks_pcp, router.shift, router.outside = True, 0, own
     now = datagrams.START
-    mapper = PortMapper(PortRequest(ROUTER, _OWN, _PORT), now=now, rng=Random(7).randbytes)
+    mapper = PortMapper(PortRequest(ROUTER, own, _PORT), now=now, rng=Random(7).randbytes)
     source = (ROUTER, pcp.SERVER_PORT)
     nonces: dict[str, bytes] = {}  # by protocol, of what was asked by PCP
     pending: list[bytes] = []
@@ -276,7 +280,10 @@ def port_mapper(data: bytes) -> None:
         if draw.flag() and datagram:
             datagram = draw.changed(datagram)
         before = dict(mapper.mappings)
-        assert mapper.receive(datagram, draw.of((source, source, source, (ROUTER, 9))), now) in (True, False)
+        of = draw.of((source, source, source, (ROUTER, 9), (_STRANGER.address, pcp.SERVER_PORT)))
+        assert mapper.receive(datagram, of, now) is (of == source)
+        assert of == source or mapper.mappings == before
+        assert own.version == 4 or all(m == (own, _PORT, "PCP") for m in _told_by(mapper))
         _check_believed(mapper.mappings, before, oracles.port_answer(datagram), nonces, now)
         assert mapper.problem.isprintable()
         if draw.flag():
@@ -286,6 +293,10 @@ def port_mapper(data: bytes) -> None:
             mapper.handle_timeout(now)
             assert all(mapping.expires_at > now for mapping in mapper.mappings.values())
     _until_it_is_mapped(mapper, router, now)
+
+
+def _told_by(mapper: PortMapper) -> list[tuple[Address, int, str]]:
+    return [(mapping.address, mapping.port, mapping.by) for mapping in mapper.mappings.values()]
 
 
 def _check_believed(
