@@ -207,16 +207,19 @@ MAPPED_ADDRESS = "11.0.0.1"  # miniupnpd maps nothing at addresses of documentat
 def serve_mappings(site: Site, lab: NatLab, folder: Path, *, pcp: bool, upnp: bool) -> Process:
     """Run miniupnpd on the router next to the hosts: PCP and NAT-PMP, or UPnP, or both.
 
-    The router gets `MAPPED_ADDRESS` besides, so only one site of a lab can have this. May be run again when
-    it has ended.
+    The router gets `MAPPED_ADDRESS` besides, so only one site of a lab can have this. At a site with IPv6 it
+    also opens the firewall for that. May be run again when it has ended.
     """
     router = site.routers[0]
     router.ip(f"address replace {MAPPED_ADDRESS}/32 dev {WAN}")
     lab.internet.ip(f"route replace {MAPPED_ADDRESS}/32 via {site.public}")
+    if site.addresses6:  # what one table accepts, another one could still drop
+        _load(router, "table ip6 firewall\ndelete table ip6 firewall\n")
     _load(router, _MINIUPNPD_TABLE)
     config = folder / "miniupnpd.conf"
     config.write_text(
-        f"ext_ifname={WAN}\next_ip={MAPPED_ADDRESS}\nlistening_ip={LAN}\nhttp_port=5000\nipv6_disable=yes\n"
+        f"ext_ifname={WAN}\next_ip={MAPPED_ADDRESS}\nlistening_ip={LAN}\nhttp_port=5000\n"
+        f"ipv6_disable={'no' if site.addresses6 else 'yes'}\n"
         f"enable_natpmp={'yes' if pcp else 'no'}\nenable_upnp={'yes' if upnp else 'no'}\nsecure_mode=yes\n"
         "upnp_table_name=upnp\nupnp_nat_table_name=upnp\nuuid=73b3b36e-0000-4000-8000-000000000000\n"
         f"min_lifetime=10\nlease_file={folder / 'leases'}\n"
@@ -230,15 +233,19 @@ def serve_mappings(site: Site, lab: NatLab, folder: Path, *, pcp: bool, upnp: bo
     return process
 
 
-_MINIUPNPD_TABLE = """
+_MINIUPNPD_TABLE = f"""
 table inet upnp
 delete table inet upnp
-table inet upnp {
-    chain forward { type filter hook forward priority 0; jump miniupnpd; }
-    chain prerouting { type nat hook prerouting priority -100; jump prerouting_miniupnpd; }
-    chain postrouting { type nat hook postrouting priority 100; jump postrouting_miniupnpd; }
-    chain miniupnpd { }
-    chain prerouting_miniupnpd { }
-    chain postrouting_miniupnpd { }
-}
+table inet upnp {{
+    chain forward {{
+        type filter hook forward priority 0
+        jump miniupnpd
+        meta nfproto ipv6 iifname {WAN} ct state new drop
+    }}
+    chain prerouting {{ type nat hook prerouting priority -100; jump prerouting_miniupnpd; }}
+    chain postrouting {{ type nat hook postrouting priority 100; jump postrouting_miniupnpd; }}
+    chain miniupnpd {{ }}
+    chain prerouting_miniupnpd {{ }}
+    chain postrouting_miniupnpd {{ }}
+}}
 """

@@ -25,7 +25,7 @@ import pytest
 from lab.nat import MAPPED_ADDRESS, NODE_HOST6, NODE_HOSTS, Kind, NatLab, Site, serve_mappings
 from lab.process import until
 from lab.sides import RPC_PORT, Node, Side
-from nconnect.io.net import stun
+from nconnect.io.net import router, stun
 from nconnect.io.net.port_mapping import PortMappings
 from nconnect.model import STUN_PORTS, Endpoint
 from nconnect.nat.port_mapping import Mapping
@@ -219,6 +219,22 @@ def test_the_ipv6_firewall_lets_in_answers_alone(networks: Networks) -> None:
         assert host.recv(100) == b"answer"
 
 
+def test_the_way_to_the_ipv6_router_is_found(networks: Networks) -> None:
+    site = networks.sites["household"]
+    six = site.addresses6[0]
+    others = {f"{six}99/64": "preferred_lft 0", "fd00::1/64": ""}  # not for new communication; not global
+    for address, options in others.items():
+        site.host.ip(f"address add {address} dev eth0 nodad {options}")
+    try:
+        (way,) = site.host.enter(lambda: router.ipv6_ways("nc0"))
+        assert (str(way.own), str(way.router)) == (six, six.removesuffix("2") + "1")
+        assert site.host.enter(lambda: router.ipv6_ways("eth0")) == frozenset()  # as if that were our tunnel
+    finally:
+        for address in others:
+            site.host.ip(f"address del {address} dev eth0")
+    assert networks.lab.internet.enter(lambda: router.ipv6_ways("nc0")) == frozenset()
+
+
 # --- the STUN client, at our node ---
 
 
@@ -307,7 +323,21 @@ def test_the_node_counts_what_it_answered(networks: Networks) -> None:
 def mapping_site(networks: Networks) -> Site:
     if shutil.which("miniupnpd") is None:
         pytest.skip("needs miniupnpd (Debian's miniupnpd-nftables)")
-    return networks.lab.site(Kind.SYMMETRIC)
+    return networks.lab.site(Kind.SYMMETRIC, ipv6=True)
+
+
+def is_reached6(networks: Networks, site: Site, port: int = MAPPED_PORT) -> bool:
+    """Whether a stranger's first datagram to the host's own IPv6 address arrives."""
+    host = site.host.socket(socket.AF_INET6, socket.SOCK_DGRAM)
+    stranger = networks.lab.internet.socket(socket.AF_INET6, socket.SOCK_DGRAM)
+    with closing(host), closing(stranger):
+        host.bind(("::", port))
+        host.settimeout(WAIT_S)
+        stranger.sendto(b"unasked", (site.addresses6[0], port))
+        try:
+            return host.recv(100) == b"unasked"
+        except TimeoutError:
+            return False
 
 
 def is_reached(networks: Networks, site: Site) -> bool:
@@ -340,13 +370,20 @@ def test_a_mapped_port_is_reached_until_it_is_given_up(
         async with asyncio.timeout(20):
             await changed.wait()
         assert await asyncio.to_thread(is_reached, networks, mapping_site)
+        if pcp:  # the answer of the IPv6 part is not told
+            await asyncio.to_thread(
+                until, lambda: is_reached6(networks, mapping_site), "the firewall to open"
+            )
+        assert not await asyncio.to_thread(is_reached6, networks, mapping_site, MAPPED_PORT + 1)
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
 
     try:
         assert not is_reached(networks, mapping_site)
+        assert not is_reached6(networks, mapping_site)
         mapping_site.host.enter(lambda: asyncio.run(hold()))
         until(lambda: not is_reached(networks, mapping_site), "the mapping to go")
+        until(lambda: not is_reached6(networks, mapping_site), "the firewall to close")
     finally:
         process.stop()
     ((mappings, problem),) = told

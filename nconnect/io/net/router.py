@@ -9,7 +9,8 @@ import asyncio
 import os
 import socket
 from contextlib import suppress
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv6Address, ip_network
+from typing import NamedTuple
 
 from nconnect.errors import RemoteProtocolError
 from nconnect.io.clock import boottime
@@ -25,6 +26,16 @@ from nconnect.wire import pcp
 _TRY_FOR_S = (0.2, 0.4)  # guessed: a router in one's own network answers within a few milliseconds
 UPNP_S = 3.0  # for all its steps; a router's web server may be slow, and silence takes 1.75 s
 MAX_REPLY_BYTES = 2048
+MAX_IPV6_ADDRESSES = 4  # guessed: the stable one, and two temporary ones (RFC 8981) that overlap
+_GLOBAL = ip_network("2000::/3")
+
+
+class Ipv6Way(NamedTuple):
+    """From one of this machine's global addresses to its router."""
+
+    router: IPv6Address  # mostly a link-local one
+    interface: int  # its index
+    own: IPv6Address
 
 
 def default_router(tunnel: str) -> IPv4Address | None:
@@ -37,6 +48,32 @@ def default_router(tunnel: str) -> IPv4Address | None:
         if isinstance(route.gateway, IPv4Address) and not route.prefix.prefixlen and route.interface != tunnel
     ]
     return min(found)[1] if found else None
+
+
+def ipv6_ways(tunnel: str) -> frozenset[Ipv6Way]:
+    """To the gateway of the IPv6 default route, not that of the interface `tunnel`, from each own address.
+
+    Addresses that are no longer for new communication are left out. Blocks; empty where the kernel refuses.
+    """
+    try:
+        with Netlink() as netlink:
+            indices = {link.name: link.index for link in netlink.links()}
+            routes = netlink.routes({index: name for name, index in indices.items()})
+            found = [
+                (route.metric, route.gateway, indices.get(route.interface, 0))
+                for route in routes
+                if isinstance(route.gateway, IPv6Address)
+                and (route.prefix.version, route.prefix.prefixlen) == (6, 0)
+                and route.interface != tunnel
+            ]
+            if not found:
+                return frozenset()
+            _, gateway, index = min(found)
+            held = [one.address.ip for one in netlink.addresses(index) if not one.is_unusable]
+    except OSError:
+        return frozenset()
+    usable = [ip for ip in held if isinstance(ip, IPv6Address) and ip in _GLOBAL][:MAX_IPV6_ADDRESSES]
+    return frozenset(Ipv6Way(gateway, index, own) for own in usable)
 
 
 async def look(router: IPv4Address) -> Router:
@@ -99,9 +136,10 @@ def own_address(router: IPv4Address) -> IPv4Address:
     return IPv4Address(str(source_for(router, pcp.SERVER_PORT)))
 
 
-def socket_at(own: IPv4Address) -> socket.socket:
+def socket_at(own: Address) -> socket.socket:
     """A UDP socket that sends from this address. Raises OSError."""
-    sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+    family = socket.AF_INET if own.version == 4 else socket.AF_INET6
+    sock = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
     try:
         sock.bind((str(own), 0))
     except OSError:

@@ -7,7 +7,8 @@ import contextlib
 import os
 from collections.abc import AsyncIterator
 from collections.abc import Mapping as MappingOf
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv6Address
+from typing import NamedTuple
 
 import pytest
 import uvloop
@@ -18,6 +19,7 @@ from nconnect.io.http.http_server import HttpServer
 from nconnect.io.net import port_mapping, router
 from nconnect.io.net.listening import bind_tcp, bind_udp
 from nconnect.io.net.port_mapping import NO_ROUTER, PortMappings
+from nconnect.io.net.router import Ipv6Way
 from nconnect.model import Endpoint
 from nconnect.nat.port_mapping import Mapping
 from nconnect.nat.upnp_mapping import HttpCall
@@ -45,23 +47,32 @@ class Watcher:
         self.told.set()
 
 
+class Serving(NamedTuple):
+    """What a router has come to: it maps both protocols; it maps nothing more."""
+
+    mapped: asyncio.Event
+    gone: asyncio.Event
+
+
 @contextlib.asynccontextmanager
-async def by_datagrams(made: datagrams.Router) -> AsyncIterator[asyncio.Event]:
-    """The router of the machine's tests, behind a real socket; the event: it maps nothing more."""
+async def by_datagrams(made: datagrams.Router, host: str = str(ROUTER)) -> AsyncIterator[Serving]:
+    """The router of the machine's tests, behind a real socket."""
     loop = asyncio.get_running_loop()
-    gone = asyncio.Event()
-    with bind_udp(str(ROUTER), pcp.SERVER_PORT) as sock:
+    serving = Serving(asyncio.Event(), asyncio.Event())
+    with bind_udp(host, pcp.SERVER_PORT) as sock:
 
         def readable() -> None:
             data, source = sock.recvfrom(2048)
             for answer in made.answer(data, boottime()):
                 sock.sendto(answer, source)
+            if len(made.mapped) == 2:
+                serving.mapped.set()
             if not made.mapped:
-                gone.set()
+                serving.gone.set()
 
         loop.add_reader(sock, readable)
         try:
-            yield gone
+            yield serving
         finally:
             loop.remove_reader(sock)
 
@@ -109,6 +120,7 @@ def run(work: object) -> None:
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """This router is the default one, and its silence is waited for shorter than a real one's."""
     monkeypatch.setattr(port_mapping, "default_router", lambda tunnel: ROUTER)
+    monkeypatch.setattr(port_mapping, "ipv6_ways", lambda tunnel: frozenset())
     for module in ("port_mapping", "upnp_mapping"):
         monkeypatch.setattr(f"nconnect.nat.{module}.TRY_FOR_S", (0.05, 0.05))
 
@@ -121,15 +133,44 @@ def test_a_port_is_open_until_it_is_cancelled(speaks_pcp: bool) -> None:
 
     async def work() -> None:
         watcher = Watcher()
-        async with by_datagrams(made) as gone:
+        async with by_datagrams(made) as serving:
             async with running(PortMappings(PORT, watcher, tunnel="nc0")):
                 await watcher.told.wait()
                 outside = (datagrams.OUTSIDE, PORT)
                 assert (watcher.mapped, watcher.problem) == ({"udp": outside, "tcp": outside}, "")
                 assert made.mapped == {"udp": PORT, "tcp": PORT}
-                gone.clear()
+                serving.gone.clear()
             async with asyncio.timeout(5):
-                await gone.wait()
+                await serving.gone.wait()
+
+    run(work())
+
+
+def test_an_ipv6_firewall_is_open_for_each_own_address_while_it_is_there(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    loopback = IPv6Address("::1")
+    made = datagrams.Router()
+    made.started_at, made.outside = boottime() - 600, loopback
+    ways = [frozenset((Ipv6Way(loopback, 0, loopback),))]
+    with bind_udp("::1", 0) as free:
+        monkeypatch.setattr(pcp, "SERVER_PORT", free.getsockname()[1])
+    monkeypatch.setattr(port_mapping, "LOOK_S", 0.01)
+    monkeypatch.setattr(port_mapping, "default_router", lambda tunnel: None)
+    monkeypatch.setattr(port_mapping, "ipv6_ways", lambda tunnel: ways[0])
+    monkeypatch.setattr("nconnect.nat.port_mapping.check_outside", lambda address: None)  # of loopback
+
+    async def work() -> None:
+        watcher = Watcher()
+        async with by_datagrams(made, "::1") as serving, asyncio.timeout(20):
+            task = asyncio.create_task(PortMappings(PORT, watcher, tunnel="nc0").run())
+            await serving.mapped.wait()
+            serving.gone.clear()
+            ways[0] = frozenset()  # the address is gone
+            await task
+            await serving.gone.wait()
+            assert made.requests == {"pcp": 4}
+        assert (watcher.mapped, watcher.problem) == ({}, NO_ROUTER)  # of IPv4
 
     run(work())
 
