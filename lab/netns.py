@@ -150,6 +150,11 @@ class Namespace:
     def socket(self, family: int, kind: int, protocol: int = 0) -> socket.socket:
         return self.enter(lambda: socket.socket(family, kind, protocol))
 
+    def listens(self, port: int) -> bool:
+        """Whether a program accepts TCP connections at the loopback address."""
+        with self.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+            return probe.connect_ex(("127.0.0.1", port)) == 0
+
     def sysctl(self, name: str, value: str | None = None) -> str:
         """Read a sysctl of this namespace, after writing it if a value is given."""
         path = Path("/proc/sys", name.replace(".", "/"))

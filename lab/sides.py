@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -170,11 +169,7 @@ class Node:
         return command
 
     def _listens(self) -> bool:
-        for port in (WS_PORT, RPC_PORT):
-            with self.namespace.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-                if probe.connect_ex(("127.0.0.1", port)) != 0:
-                    return False
-        return True
+        return all(self.namespace.listens(port) for port in (WS_PORT, RPC_PORT))
 
     def status(self) -> dict[str, Any]:
         """The `node status --json` object."""

@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.text import Text
 
 from lab import CHECKOUT, leftovers
-from lab.bench import report
+from lab.bench import relays, report
 from lab.bench.bed import PREFIX
 from lab.bench.cases import CASES, Settings
 from lab.bench.compare import Results, Tell, compare
@@ -53,21 +53,30 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     scaling = commands.add_parser("scale", help="1 to 1,000 peers of a provider, 10,000 clients of a node")
     documenting = commands.add_parser("docs", help="compare and scale, and write docs/benchmarks.md")
     profiling = commands.add_parser("profile", help="a flame graph of user, node and provider")
+    relaying = commands.add_parser("relays", help="programs that go through a relay, side by side")
     for target in (parser, comparing, scaling, documenting):
         target.add_argument("--quick", action="store_true", help="the main cases only, under 90 s")
+    for target in (parser, comparing, scaling, documenting, relaying):
         target.add_argument("--rounds", type=at_least_one, help="turns of each contender (3; quick: fewer)")
         target.add_argument("--json", metavar="FILE", help="write all values there (- for standard output)")
-    for target in (parser, comparing, documenting):
+    for target in (parser, comparing, documenting, relaying):
         target.add_argument("--seconds", type=at_least_one, help="of each transfer (2)")
+    for target in (parser, comparing, documenting):
         target.add_argument(
             "--only", action="append", default=[], metavar="NAMES", help="contenders and cases, by name"
         )
-    for target in (parser, comparing, scaling):
+    for target in (parser, comparing, scaling, relaying):
         target.add_argument("--markdown", metavar="FILE", help="write the table there")
+    for target in (parser, comparing, scaling):
         target.add_argument("--plots", metavar="FOLDER", help="write pictures there")
-    documenting.add_argument(
-        "--from", action="append", default=[], metavar="FILE", help="measure nothing: take these --json files"
-    )
+    for target in (documenting, relaying):
+        target.add_argument(
+            "--from",
+            action="append",
+            default=[],
+            metavar="FILE",
+            help="measure nothing: take these --json files",
+        )
     documenting.add_argument("--note", default="", metavar="TEXT", help="what to say of the machine besides")
     documenting.add_argument("--folder", default=str(CHECKOUT / "docs"), help="where to write (docs)")
     profiling.add_argument("--folder", default=".", help="where to write profile-*.svg (here)")
@@ -107,18 +116,8 @@ def run_scale(options: argparse.Namespace, console: Console) -> int:
 def run_docs(options: argparse.Namespace, console: Console) -> int:
     """Run the comparison and the runs at scale as one set of results, and write the page about them."""
     folder = Path(options.folder)
-    results = Results()
-    machine, settings = report.machine(), dict[str, Any]()
-    if files := getattr(options, "from"):
-        for file in files:
-            try:
-                value = json.loads(Path(file).read_text())
-                results.include(report.from_json(value))
-                machine, settings = value["machine"], {**value["settings"], **settings}
-            except (OSError, ValueError, KeyError) as error:
-                console.print(Text(f"bench: {file} is not what --json writes: {error!r}"), soft_wrap=True)
-                return 2
-    else:
+    results, machine, settings = _earlier(options)
+    if not getattr(options, "from"):
         if _unknown(options, console):
             return 2
         tell = teller(console)
@@ -131,6 +130,37 @@ def run_docs(options: argparse.Namespace, console: Console) -> int:
     options.markdown = options.plots = None
     show(results, BASELINE, options, settings, console)
     console.print(Text(f"wrote {folder / 'benchmarks.md'}"), soft_wrap=True)
+    return 1 if results.failures else 0
+
+
+def _earlier(options: argparse.Namespace) -> tuple[Results, dict[str, Any], dict[str, Any]]:
+    """The results in the files of `--from`, with the last one's machine and the first one's settings."""
+    results, machine, settings = Results(), report.machine(), dict[str, Any]()
+    for file in getattr(options, "from"):
+        try:
+            value = json.loads(Path(file).read_text())
+            results.include(report.from_json(value))
+            machine, settings = value["machine"], {**value["settings"], **settings}
+        except (OSError, ValueError, KeyError) as error:
+            raise LabError(f"{file} is not what --json writes: {error!r}") from None
+    return results, machine, settings
+
+
+def run_relays(options: argparse.Namespace, console: Console) -> int:
+    """Measure who goes through a relay, and print one table."""
+    results, _, settings = _earlier(options)
+    if not getattr(options, "from"):
+        cases = [case for case in CASES if case.name in relays.NAMES]
+        timing = replace(FULL, seconds=options.seconds or FULL.seconds)
+        rounds = options.rounds or 3
+        contenders = [contender for contender, _ in relays.RELAYED]
+        results = compare(contenders, cases, timing, rounds, teller(console))
+        settings = {**asdict(timing), "rounds": rounds}
+    text = relays.table(results)
+    console.print(Text(text), soft_wrap=True)
+    if options.markdown:
+        Path(options.markdown).write_text(text)
+    _write_json(results, relays.RELAYED[0][0].name, options, settings)
     return 1 if results.failures else 0
 
 
@@ -205,16 +235,22 @@ def show(
         *(f"failed: {what}" for what in results.failures),
     ):
         console.print(Text(line), soft_wrap=True)
+    _write_json(results, baseline, options, settings)
+    if options.markdown:
+        Path(options.markdown).write_text(report.markdown(results, baseline))
+    if options.plots:
+        plots(results, Path(options.plots))
+
+
+def _write_json(
+    results: Results, baseline: str, options: argparse.Namespace, settings: dict[str, Any]
+) -> None:
     if options.json:
         text = json.dumps(report.as_json(results, baseline, settings), indent=1)
         if options.json == "-":
             print(text)
         else:
             Path(options.json).write_text(text + "\n")
-    if options.markdown:
-        Path(options.markdown).write_text(report.markdown(results, baseline))
-    if options.plots:
-        plots(results, Path(options.plots))
 
 
 COMMANDS: dict[str | None, Callable[[argparse.Namespace, Console], int]] = {
@@ -222,6 +258,7 @@ COMMANDS: dict[str | None, Callable[[argparse.Namespace, Console], int]] = {
     "compare": run_compare,
     "scale": run_scale,
     "docs": run_docs,
+    "relays": run_relays,
     "profile": run_profile,
 }
 

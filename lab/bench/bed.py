@@ -78,6 +78,16 @@ class Bed:
         process = self.serve(command, "model")
         until(lambda: "serving" in process.text(), "the model", timeout_s=60, process=process)
 
+    @contextmanager
+    def without_cable(self) -> Iterator[None]:
+        """Leave no way between user and provider but a relay on the internet, until the block ends."""
+        self.user.ip("link set direct0 down")
+        try:
+            yield
+        finally:
+            self.user.ip("link set direct0 up")
+            self.user.ip(f"address replace {USER_DIRECT6}/64 dev direct0 nodad")  # it went with the link
+
     def stop(self) -> None:
         for process in self.servers:
             process.stop()

@@ -96,7 +96,7 @@ def _stream(running: Running, settings: Settings, direction: str, *options: str)
     worked = running.cpu_s() - before
     carried_gb = values[f"tcp_{direction}"] * settings.seconds / 8
     if running.processes and carried_gb:
-        values[f"cpu_{direction}"] = worked * counted / carried_gb
+        values.setdefault(f"cpu_{direction}", worked * counted / carried_gb)
     return values
 
 

@@ -45,7 +45,7 @@ def test_a_receiver_that_hears_nothing_says_so(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_wrong_usage_is_refused() -> None:
-    for module in ("flood", "tokens", "bare"):
+    for module in ("flood", "tokens", "bare", "iroh_stream"):
         done = subprocess.run(
             [sys.executable, "-m", f"lab.bench.{module}", "teleport"], capture_output=True, cwd=CHECKOUT
         )

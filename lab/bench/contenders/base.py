@@ -12,9 +12,11 @@ from typing import Protocol
 
 from lab.bench.bed import ECHO_PORT, Bed
 from lab.netns import LabError, Namespace
+from lab.ping import quantile
 from lab.process import Process
 
 START_TIMEOUT_S = 20
+Connect = Callable[[], socket.socket]
 Measured = Callable[[float], dict[str, float]]  # seconds -> values by metric
 ROUND_TRIP_PAUSE_S = 0.01
 _CLOCK_TICKS = 100.0  # of /proc/PID/stat, on every Linux that Debian builds
@@ -93,13 +95,18 @@ def answers(ask: Callable[[], bool], what: str, timeout_s: float = START_TIMEOUT
     return time.monotonic()
 
 
-def tcp_round_trips(bed: Bed, host: str, count: int) -> list[float]:
+def to_echo(host: str) -> Connect:
+    """Connect to the provider's echo server."""
+    return lambda: socket.create_connection((host, ECHO_PORT), timeout=1)
+
+
+def tcp_round_trips(bed: Bed, connect: Connect, count: int) -> list[float]:
     """Round trips of a byte over one TCP connection, in seconds; fewer when the connection fails."""
 
     def work() -> list[float]:
         trips: list[float] = []
         try:
-            with closing(socket.create_connection((host, ECHO_PORT), timeout=1)) as connection:
+            with closing(connect()) as connection:
                 connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 connection.sendall(b"echo\n")
                 for _ in range(count):
@@ -114,6 +121,19 @@ def tcp_round_trips(bed: Bed, host: str, count: int) -> list[float]:
         return trips
 
     return bed.user.enter(work)
+
+
+def ping_over_tcp(bed: Bed, connect: Connect, seconds: float) -> dict[str, float]:
+    """The values of `ping` for what carries no ICMP."""
+    return ping_values(tcp_round_trips(bed, connect, max(10, int(seconds / ROUND_TRIP_PAUSE_S))))
+
+
+def ping_values(trips: list[float]) -> dict[str, float]:
+    """The values of `ping` from round trips in seconds."""
+    if not trips:
+        raise LabError("no round trip was answered")
+    trips = sorted(trips)
+    return {"ping_p50": quantile(trips, 0.5) * 1e3, "ping_p99": quantile(trips, 0.99) * 1e3}
 
 
 def _cpu_s(pid: int) -> float:

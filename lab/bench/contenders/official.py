@@ -16,10 +16,17 @@ from typing import Any
 
 from lab import official
 from lab.bench.bed import ECHO_PORT, IPERF_PORT, Bed
-from lab.bench.contenders.base import TCP_ONLY, Running, answers, tcp_round_trips
+from lab.bench.contenders.base import (
+    TCP_ONLY,
+    Running,
+    answers,
+    ping_over_tcp,
+    ping_values,
+    tcp_round_trips,
+    to_echo,
+)
 from lab.bench.contenders.nconnect import Nconnect
 from lab.netns import LabError
-from lab.ping import quantile
 from lab.process import Process, until
 from lab.sides import Node
 from lab.world import NODE_HOST, SEED_RPC
@@ -88,8 +95,9 @@ class NknTunnel:
                 address = str(NknAddress("", Identity(seed).public_key))
                 start("provider", port, "-from", "nkn", "-to", f"127.0.0.1:{port}", "-s", seed.hex())
                 start("user", port, "-from", f"127.0.0.1:{port}", "-to", address)
+            connect = to_echo("127.0.0.1")
             try:
-                answered = answers(lambda: bool(tcp_round_trips(bed, "127.0.0.1", 1)), self.name)
+                answered = answers(lambda: bool(tcp_round_trips(bed, connect, 1)), self.name)
             except LabError as error:
                 tails = "\n".join(process.tail() for process in processes)
                 raise LabError(f"{error}\n{tails}") from None
@@ -99,7 +107,7 @@ class NknTunnel:
                 "",
                 tuple(processes),
                 answered - started,
-                own={"ping": lambda seconds: _ping(tcp_round_trips(bed, "127.0.0.1", int(seconds * 100)))},
+                own={"ping": lambda seconds: ping_over_tcp(bed, connect, seconds)},
                 closes_early=True,
             )
 
@@ -148,7 +156,7 @@ class BareMessages:
                 return {f"tcp_{way}": rates[size], f"message_{way}": size / 1024}
 
             def ping(seconds: float) -> dict[str, float]:
-                return _ping(ask("ping", int(seconds / PING_INTERVAL_S), PING_INTERVAL_S)["trips"])
+                return ping_values(ask("ping", int(seconds / PING_INTERVAL_S), PING_INTERVAL_S)["trips"])
 
             yield Running(
                 bed,
@@ -162,11 +170,3 @@ class BareMessages:
                     "tcp-down": lambda seconds: best("down", seconds),
                 },
             )
-
-
-def _ping(trips: list[float]) -> dict[str, float]:
-    """The values of `ping` from round trips in seconds."""
-    if not trips:
-        raise LabError("no round trip was answered")
-    trips = sorted(trips)
-    return {"ping_p50": quantile(trips, 0.5) * 1e3, "ping_p99": quantile(trips, 0.99) * 1e3}

@@ -15,10 +15,9 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from lab.bench.bed import PROVIDER_DIRECT, Bed
-from lab.bench.contenders.base import ROUND_TRIP_PAUSE_S, TCP_ONLY, Running, answers, tcp_round_trips
-from lab.bench.contenders.wireguard import cache_folder
+from lab.bench.contenders.base import TCP_ONLY, Running, answers, ping_over_tcp, tcp_round_trips, to_echo
+from lab.bench.contenders.built import cache_folder
 from lab.netns import LabError
-from lab.ping import quantile
 from lab.process import Process, until
 
 HOST = "10.97.0.1"
@@ -94,8 +93,9 @@ class Sshuttle:
                 folder / "sshuttle.log",
             )
             undo.callback(client.stop)
+            connect = to_echo(HOST)
             try:
-                answered = answers(lambda: bool(tcp_round_trips(bed, HOST, 1)), "sshuttle")
+                answered = answers(lambda: bool(tcp_round_trips(bed, connect, 1)), "sshuttle")
             except LabError as error:
                 raise LabError(f"{error}\n{sshd.tail()}\n{client.tail()}") from None
             yield Running(
@@ -104,15 +104,8 @@ class Sshuttle:
                 "",
                 (client, sshd),
                 answered - started,
-                own={"ping": lambda seconds: _round_trips(bed, seconds)},
+                own={"ping": lambda seconds: ping_over_tcp(bed, connect, seconds)},
             )
-
-
-def _round_trips(bed: Bed, seconds: float) -> dict[str, float]:
-    trips = sorted(tcp_round_trips(bed, HOST, max(10, int(seconds / ROUND_TRIP_PAUSE_S))))
-    if not trips:
-        raise LabError("sshuttle: the echo server does not answer")
-    return {"ping_p50": quantile(trips, 0.5) * 1e3, "ping_p99": quantile(trips, 0.99) * 1e3}
 
 
 def _sshd() -> tuple[str, str]:

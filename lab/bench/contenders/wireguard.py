@@ -7,7 +7,6 @@ import os
 import shutil
 import socket
 import string
-import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -15,20 +14,15 @@ from pathlib import Path
 
 from lab.bench.bed import PROVIDER_DIRECT, USER_DIRECT, Bed
 from lab.bench.contenders.base import LONG, OVER_LINKS, START_TIMEOUT_S, Running
+from lab.bench.contenders.built import cache_folder, go_programs
 from lab.netns import Namespace, ip
 from lab.ping import first_reply
 from lab.process import Process, until
 
 GO_MODULE = "golang.zx2c4.com/wireguard"
 GO_VERSION = "v0.0.0-20260522210424-ecfc5a8d5446"  # the latest of November 2026
-BUILD_TIMEOUT_S = 300
 _number = itertools.count()
 _LETTERS = string.ascii_lowercase
-
-
-def cache_folder() -> Path:
-    """Where the bench keeps what it builds, outside of the checkout."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "nconnect-bench")
 
 
 def device_name(name: str) -> str:
@@ -138,26 +132,4 @@ class CurrentWireguardGo(WireguardGo):
     def missing(self) -> str | None:
         if shutil.which("wg") is None:
             return "wg not installed (scripts/setup --dev)"
-        if Path(self.program()).exists():
-            return None
-        go = shutil.which("go") or shutil.which("go", path="/usr/local/go/bin")
-        if go is None:
-            return "Go is not installed"
-        folder = Path(self.program()).parent
-        folder.mkdir(parents=True, exist_ok=True)
-        try:
-            subprocess.run(
-                [go, "install", f"{GO_MODULE}@{GO_VERSION}"],
-                env={**os.environ, "GOBIN": str(folder), "CGO_ENABLED": "0", "GOFLAGS": ""},
-                cwd=folder,
-                check=True,
-                capture_output=True,
-                text=True,
-                timeout=BUILD_TIMEOUT_S,
-            )
-        except subprocess.CalledProcessError as error:
-            last = (error.stderr.strip().splitlines() or ["no word why"])[-1]
-            return f"building it failed: {last}"
-        except (OSError, subprocess.TimeoutExpired) as error:
-            return f"building it failed: {error}"
-        return None
+        return go_programs(cache_folder() / GO_VERSION, {GO_MODULE: GO_VERSION}, GO_MODULE)
