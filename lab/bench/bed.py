@@ -33,6 +33,7 @@ ECHO_PORT = 5301
 TOKEN_PORT = 5302  # lab.bench.tokens
 FLOOD_PORT = 5303  # lab.bench.flood
 QUIC_PORT = 4433
+GSO_MAX_SEGS = 65535  # the kernel's own value for a veth
 
 
 def iperf(host: str, *options: str) -> list[str]:
@@ -87,6 +88,17 @@ class Bed:
         finally:
             self.user.ip("link set direct0 up")
             self.user.ip(f"address replace {USER_DIRECT6}/64 dev direct0 nodad")  # it went with the link
+
+    @contextmanager
+    def segments_only(self) -> Iterator[None]:
+        """Let the cable carry single segments, which GRO does not join, until the block ends."""
+        for end in (self.user, self.provider):
+            end.ip("link set direct0 gso_max_segs 1")
+        try:
+            yield
+        finally:
+            for end in (self.user, self.provider):
+                end.ip(f"link set direct0 gso_max_segs {GSO_MAX_SEGS}")
 
     def stop(self) -> None:
         for process in self.servers:

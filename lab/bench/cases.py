@@ -108,6 +108,12 @@ def tcp_down(running: Running, settings: Settings) -> Values:
     return _stream(running, settings, "down", "-R")
 
 
+def tcp_segments(running: Running, settings: Settings) -> Values:
+    with running.bed.segments_only():
+        found = {**tcp_up(running, settings), **tcp_down(running, settings)}
+    return {f"segments_{name}": value for name, value in found.items() if name.startswith("tcp")}
+
+
 def tcp_up_8(running: Running, settings: Settings) -> Values:
     return {"tcp_up_8": _gbps(_iperf(running, settings, "-P", "8"))}
 
@@ -267,6 +273,7 @@ CASES = (
     Case("ping", ping, quick=True),
     Case("tcp-up", tcp_up, quick=True),
     Case("tcp-down", tcp_down, quick=True),
+    Case("tcp-segments", tcp_segments, quick=False),
     Case("tcp-up-8", tcp_up_8, quick=False),
     Case("tcp-both", tcp_both, quick=False),
     Case("tcp6-up", tcp6_up, quick=False),

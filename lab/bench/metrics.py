@@ -22,6 +22,8 @@ class Metric:
 SPEED = (
     Metric("tcp_up", "TCP up", "Gbit/s", 2, True),
     Metric("tcp_down", "TCP down", "Gbit/s", 2, True),
+    Metric("segments_tcp_up", "single segments on the cable: TCP up", "Gbit/s", 2, True),
+    Metric("segments_tcp_down", "single segments on the cable: TCP down", "Gbit/s", 2, True),
     Metric("tcp_up_8", "8 streams up", "Gbit/s", 2, True),
     Metric("tcp_both", "both ways, sum", "Gbit/s", 2, True),
     Metric("tcp6_up", "TCP up, IPv6", "Gbit/s", 2, True),

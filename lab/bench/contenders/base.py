@@ -66,6 +66,7 @@ class Contender(Protocol):
 
 TCP_ONLY = frozenset({"start", "ping", "tcp-up", "tcp-down"})
 OVER_LINKS = frozenset({"links-cubic", "links-bbr"})  # for us, over one link and over several
+BY_CABLE = frozenset({"tcp-segments"})  # for who goes straight from user to provider
 # For us, and perhaps for what we are compared with.
 LONG = frozenset({"volume", "chat", "shaped-cubic", "shaped-bbr"}) | OVER_LINKS
 

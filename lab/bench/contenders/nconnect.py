@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 
 from lab.bench.bed import CHAT_PORT, FLOOD_PORT, IPERF_PORT, QUIC_PORT, TOKEN_PORT, Bed
-from lab.bench.contenders.base import OVER_LINKS, START_TIMEOUT_S, TCP_ONLY, Running
+from lab.bench.contenders.base import BY_CABLE, OVER_LINKS, START_TIMEOUT_S, TCP_ONLY, Running
 from lab.netns import LabError
 from lab.ping import first_reply
 from lab.sides import RPC_PORT, WS_PORT, Node, Side
@@ -38,7 +38,7 @@ class Nconnect:
         self._all_cases = all_cases
 
     def measures(self, case: str) -> bool:
-        return case in TCP_ONLY or (self._all_cases and case not in OVER_LINKS)
+        return case in TCP_ONLY or (self._all_cases and case not in OVER_LINKS | BY_CABLE)
 
     def missing(self) -> str | None:
         return None
