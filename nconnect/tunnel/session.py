@@ -8,7 +8,7 @@ see `Session.initiated`.
 
 from __future__ import annotations
 
-from nconnect.crypto.aead import CipherSuite
+from nconnect.crypto.aead import CipherSuite, ReplayWindow
 from nconnect.errors import DropReason
 from nconnect.model import Buffer
 from nconnect.tunnel.constants import (
@@ -17,9 +17,9 @@ from nconnect.tunnel.constants import (
     REKEY_AFTER_MESSAGES,
     REKEY_AFTER_RECEIVE_S,
     REKEY_AFTER_S,
+    REPLAY_WINDOW,
 )
 from nconnect.tunnel.paths.direct.keys import DirectKeys
-from nconnect.tunnel.replay import ReplayWindow
 from nconnect.tunnel.timers import NEVER
 from nconnect.wire.tunnel import DATA_HEADER, VERSION, FrameKind
 
@@ -56,7 +56,7 @@ class KeyPair:
         self.rekey_on_receive_at = now + REKEY_AFTER_RECEIVE_S if initiator else NEVER
         self.counter = 0  # of the next batch
         self._send, self._receive = map(suite.aead, keys)
-        self.window = ReplayWindow()
+        self.window = ReplayWindow(REPLAY_WINDOW)
         self.direct = DirectKeys.of_session(
             suite, local_index=local_index, remote_index=remote_index, send=keys[0], receive=keys[1]
         )

@@ -6,13 +6,12 @@ from collections.abc import Callable
 
 from noise.connection import Keypair, NoiseConnection
 
-from nconnect.crypto.aead import CipherSuite
+from nconnect.crypto.aead import CipherSuite, ReplayWindow
 from nconnect.crypto.keys import Identity
 from nconnect.crypto.noise import Initiator, Responder
 from nconnect.errors import DropReason, RemoteProtocolError
 from nconnect.tunnel.constants import REPLAY_WINDOW
 from nconnect.tunnel.handshake import Attempt
-from nconnect.tunnel.replay import ReplayWindow
 from nconnect.wire.message import Message
 from tests.fuzz import oracles
 from tests.fuzz.draw import Draw
@@ -172,7 +171,7 @@ def message_machine(data: bytes) -> None:
 
 def replay_windows(data: bytes) -> None:
     """Each counter once, and none that is too old: beside a set of all that were marked."""
-    draw, window = Draw(data), ReplayWindow()
+    draw, window = Draw(data), ReplayWindow(REPLAY_WINDOW)
     marked: set[int] = set()
     base = draw.number(8)
     while draw:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from nconnect.tunnel.replay import ReplayWindow
+from nconnect.crypto.aead import ReplayWindow
 from tests.sim.faults import Fault
 from tests.sim.play import ROUNDS, Broken, Play, play
 from tests.sim.seeds import play_all

@@ -13,11 +13,10 @@ from struct import Struct
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-from nconnect.crypto.aead import TAG_BYTES, Aead, CipherSuite
+from nconnect.crypto.aead import TAG_BYTES, Aead, CipherSuite, ReplayWindow
 from nconnect.crypto.keys import KEY_BYTES
 from nconnect.errors import DropReason
 from nconnect.model import Buffer
-from nconnect.tunnel.replay import ReplayWindow
 from nconnect.wire.direct import HEADER_BYTES, INDEX_MASK, MAX_COUNTER, encode_header
 
 INFO = b"nconnect 1 direct"

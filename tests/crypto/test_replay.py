@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from nconnect.crypto.aead import ReplayWindow
 from nconnect.tunnel.constants import REJECT_AFTER_MESSAGES, REPLAY_WINDOW
-from nconnect.tunnel.replay import ReplayWindow
 
 W = REPLAY_WINDOW
 SCRIPT = [  # (counter, accepted?)
@@ -41,12 +41,12 @@ def test_a_window_of_another_size() -> None:
 
 
 def test_script() -> None:
-    window = ReplayWindow()
+    window = ReplayWindow(REPLAY_WINDOW)
     assert [(counter, take(window, counter)) for counter, _ in SCRIPT] == SCRIPT
 
 
 def test_asking_changes_nothing() -> None:
-    window = ReplayWindow()
+    window = ReplayWindow(REPLAY_WINDOW)
     take(window, 5)
     assert window.is_fresh(10**9)
     assert window.is_fresh(10**9)
@@ -56,7 +56,7 @@ def test_asking_changes_nothing() -> None:
 
 @pytest.mark.parametrize("order", ["up", "down"])
 def test_the_whole_window_is_used(order: str) -> None:
-    window = ReplayWindow()
+    window = ReplayWindow(REPLAY_WINDOW)
     take(window, 10 * W)
     counters = range(9 * W + 1, 10 * W)
     for counter in counters if order == "up" else reversed(counters):
@@ -76,7 +76,7 @@ STEP = st.one_of(
 @given(st.lists(STEP, max_size=60), st.sampled_from([0, 1, 63, W, 2**40, 2**63]))
 def test_against_a_set(steps: list[int], start: int) -> None:
     """Counters near the newest, jumps of many windows included: accepted once, and none behind the window."""
-    window, seen, newest = ReplayWindow(), set[int](), -1
+    window, seen, newest = ReplayWindow(REPLAY_WINDOW), set[int](), -1
     counter = start
     for step in steps:
         counter = max(0, (newest if newest >= 0 else start) + step)
