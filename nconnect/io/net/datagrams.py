@@ -123,7 +123,7 @@ class DatagramSocket:
     def receive(self, runs: int) -> Iterator[tuple[Endpoint, memoryview, int]]:
         """(source, datagrams, size of each but the last) of at most `runs` runs that have arrived.
 
-        The view is borrowed until the next one. Ends when nothing is there.
+        The view is borrowed until the next one, and never empty. Ends when nothing is there.
         """
         for _ in range(runs):
             try:
@@ -132,6 +132,8 @@ class DatagramSocket:
                 return
             except OSError:  # an ICMP error of an earlier datagram
                 continue
+            if not size:
+                continue  # an empty datagram, which nobody of ours sends
             segment = size
             for level, kind, value in control:
                 if (level, kind) == (socket.IPPROTO_UDP, UDP_GRO):

@@ -54,6 +54,13 @@ def arrived(there: DatagramSocket, size: int) -> list[tuple[Endpoint, bytes, int
     return found
 
 
+def test_an_empty_datagram_is_passed_over(pair: Pair) -> None:
+    here, there, to = pair
+    here.send(to, [b""])
+    here.send(to, [b"next"])
+    assert [data for _, data, _ in arrived(there, 4)] == [b"next"]
+
+
 def cut(runs: list[tuple[Endpoint, bytes, int]]) -> list[bytes]:
     return [data[at : at + size] for _, data, size in runs for at in range(0, len(data), size)]
 
