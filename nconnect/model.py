@@ -163,7 +163,7 @@ class NetworkConfig:
     links: int = 1
     proxy: Proxy | Literal["none"] | None = None  # None: the environment's
     stun: tuple[tuple[str, int], ...] = ()  # host and UDP port of STUN servers, besides our own node
-    direct: DirectMode = "on"
+    direct: DirectMode | None = None  # None: "on", unless a proxy is used
     direct_port: int | None = None  # UDP, for direct paths; None: drawn once, and kept in the state folder
     port_mapping: bool = True  # whether the router is asked to send that port on to us
 

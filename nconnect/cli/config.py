@@ -29,11 +29,11 @@ def check(
     """Check the file and report every mistake with its line. Changes nothing."""
     from nconnect.cli.output import print_json
     from nconnect.errors import ConfigError
-    from nconnect.io.files import peer_table
+    from nconnect.io.files.peer_table import load
 
     path = file or chosen(ctx, config)
     try:
-        table = peer_table.load(path)
+        table = load(path)
     except ConfigError as error:
         if not as_json:
             raise
@@ -56,10 +56,10 @@ def show(ctx: typer.Context, as_json: JsonOption = False, config: ConfigOption =
     Peers that came by invitation are included; secrets are hidden.
     """
     from nconnect.cli.output import print_json
-    from nconnect.io.files import peer_table
+    from nconnect.io.files.peer_table import load
 
     path = chosen(ctx, config)
-    content = shown(peer_table.load(path).config)
+    content = shown(load(path).config)
     if as_json:
         print_json(content)
     else:
@@ -74,9 +74,9 @@ def reload(ctx: typer.Context, config: ConfigOption = None) -> None:
     and `up`.
     """
     from nconnect.control.client import ControlClient
-    from nconnect.io.files import config_file
+    from nconnect.io.files.config_file import load
 
-    checked = config_file.load(chosen(ctx, config))  # reports its mistakes with their lines
+    checked = load(chosen(ctx, config))  # reports its mistakes with their lines
     ControlClient(checked.interface).reload()
     print(f"{checked.interface} has read its file again; sessions continue")
 
@@ -85,7 +85,7 @@ def shown(config: Config) -> dict[str, Any]:
     """A configuration as the file's tables, with all defaults, and with secrets hidden."""
     from nconnect.config.accept_routes import told
     from nconnect.config.values import format_allow_rule
-    from nconnect.model import STUN_PORTS, join_addr
+    from nconnect.model import STUN_PORTS, Proxy, join_addr
 
     content: dict[str, Any] = {
         "interface": {
@@ -104,7 +104,7 @@ def shown(config: Config) -> dict[str, Any]:
             "links": config.network.links,
             "proxy": _proxy(config.network.proxy),
             "stun": [join_addr(host, port) for host, port in config.network.stun],
-            "direct": config.network.direct,
+            "direct": config.network.direct or ("off" if isinstance(config.network.proxy, Proxy) else "on"),
             "direct_port": config.network.direct_port,
             "port_mapping": config.network.port_mapping,
         },

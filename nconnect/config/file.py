@@ -168,7 +168,7 @@ def _read_network(root: Section) -> NetworkConfig:
     links = section.take("links", integer(1, _MAX_LINKS), 1)
     proxy = section.take("proxy", lambda v: parse_proxy_setting(string(v)), None)
     stun = section.take_list("stun", values.parse_stun_server)
-    direct: DirectMode = section.take("direct", _direct, "on")
+    direct = section.take("direct", _direct, None)
     direct_port = section.take("direct_port", integer(1, 65535), None)
     port_mapping = section.take("port_mapping", boolean, True)
     section.finish()

@@ -27,12 +27,20 @@ ready          the interface can be used: the host is set and, unless told to ke
 data lane      packets: device, driver, core, link. It bypasses the bus, and writes no log.
 control lane   everything else: outputs of the core, events, tasks.
 
+Direct paths
+------------
+The core finds and judges them. `direct_sockets` opens their UDP port while there are rights; the driver reads
+and writes it. `direct_paths` keeps what they share (`tunnel.paths.direct.surroundings`) as the machine is:
+addresses and routes by netlink, a port mapped at the router (`io.net.port_mapping`), and by `reflexive` what
+STUN servers see of the sockets. A reload may open and close the port.
+
 Who owns whom
 -------------
-`up` makes what needs rights (`wiring.Opened`: lock, state folder, a node's ports, the device), gives the
-rights up, makes `wiring.Daemon`, and runs it. `Daemon` makes every part once, complete, in its constructor; a
-part gets what it needs as arguments. The driver owns the buffers, the core's timer and the reading of the
-device; `Links` owns the websockets; `host_state` owns netlink and nft, one change at a time.
+`up` makes what needs rights (`wiring.Opened`: lock, state folder, a node's ports, UDP sockets, the device),
+gives the rights up, makes `wiring.Daemon`, and runs it. `Daemon` makes every part once, complete, in its
+constructor; a part gets what it needs as arguments. The driver owns the buffers, the core's timer and the
+reading of the device; `Links` owns the websockets; `host_state` owns netlink and nft, one change at a time;
+`direct_paths` owns the UDP sockets.
 
 Start: lock; own node's ports; device; root's rights end; parts; own node; the tasks of links and expiry; what
 a killed daemon left is removed and the plan applied; the driver reads; the control socket listens; the other

@@ -58,7 +58,7 @@ class DirectSockets:
 
 def is_wanted(config: Config) -> bool:
     """Whether a direct path to anybody is allowed."""
-    modes = {config.network.direct, *(peer.direct for peer in config.peers)} - {None}
+    modes = {config.network.direct or "on", *(peer.direct for peer in config.peers)} - {None}
     return modes != {"off"}
 
 

@@ -19,7 +19,7 @@ from types import MappingProxyType
 
 from nconnect.daemon.events import ConfigChanged
 from nconnect.daemon.inflow import TURN_PACKETS, Inflow
-from nconnect.daemon.seams import Device, DriverLink
+from nconnect.daemon.seams import Device, DriverLink, StunSource
 from nconnect.errors import DropReason
 from nconnect.host.offered import provides
 from nconnect.io.clock import boottime
@@ -71,9 +71,11 @@ class Driver:
         clock: Callable[[], float] = boottime,
         leg_s: Callable[[int], float | None] = no_leg,
         datagrams: Mapping[int, DatagramSocket] = MappingProxyType({}),
+        stun: StunSource | None = None,
     ) -> None:
         """`links` by number. `publish` takes the core's outputs that are no packets. `leg_s`: a link's round
-        trip to its node. `datagrams`: the sockets of direct paths, by IP version."""
+        trip to its node. `datagrams`: the sockets of direct paths, by IP version. `stun` takes the
+        answers of the servers that it asks from these."""
         self.drops: Counter[DropReason] = Counter()
         self._device = device
         self._tunnel = tunnel
@@ -85,6 +87,7 @@ class Driver:
         self._clock = clock
         self._leg_s = leg_s
         self._datagrams = dict(datagrams)
+        self._stun = stun
         self._arena = bytearray(MAX_BATCH_BYTES)
         self._arena_view = memoryview(self._arena)
         self._run = Run(self._arena)
@@ -290,8 +293,10 @@ class Driver:
 
     def _on_datagrams(self, datagrams: DatagramSocket) -> None:
         """Read what has come from peers by a direct path."""
-        now = self._clock()
+        now, stun = self._clock(), self._stun
         for source, run, segment in datagrams.receive(DATAGRAM_RUNS):
+            if stun is not None and source in stun.sources and stun.received(source, run, segment, now):
+                continue
             packets = self._tunnel.receive_datagrams(source, run, segment, self._opened, now)
             self._write(packets)
         self.drain()
@@ -352,9 +357,19 @@ class Driver:
         self._tunnel.configure(
             persistent=not provides(config),
             accept_pending=config.accept_pending,
-            direct=config.network.direct,
+            direct=config.network.direct or "on",
         )
         self._tunnel.set_peers(config.peers, self._clock())
+        self.drain()
+
+    def network_changed(self) -> None:
+        """This device is somewhere else: what was proven of direct paths is void."""
+        self._tunnel.network_changed(self._clock())
+        self.drain()
+
+    def candidates_changed(self) -> None:
+        """Peers are to be told other addresses for direct paths than before."""
+        self._tunnel.candidates_changed(self._clock())
         self.drain()
 
     def check_peers(self) -> None:

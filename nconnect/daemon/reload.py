@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import fields, replace
 
 from nconnect.daemon.events import Bus, ConfigChanged, Reloaded
@@ -28,14 +28,22 @@ class Reload:
     """One interface's. `problem` is a sentence for `status`: why the file is not in force."""
 
     def __init__(
-        self, load: Callable[[], PeerTable], in_force: InForce, host_state: HostState, bus: Bus
+        self,
+        load: Callable[[], PeerTable],
+        in_force: InForce,
+        host_state: HostState,
+        bus: Bus,
+        *,
+        prepare: Callable[[Config], Awaitable[None]],
     ) -> None:
-        """`load` reads all of it; it blocks."""
+        """`load` reads all of it; it blocks. `prepare`: get what else a configuration needs, before anything
+        is changed; may raise `NconnectError`."""
         self.problem = ""
         self._load = load
         self._in_force = in_force
         self._host_state = host_state
         self._bus = bus
+        self._prepare = prepare
         self._lock = asyncio.Lock()
         self._signalled: asyncio.Task[None] | None = None  # the newest; the loop keeps none
 
@@ -56,6 +64,7 @@ class Reload:
                 f"{', '.join(changed)} cannot change while {old.interface} is up:"
                 " run `nconnect down`, then `nconnect up`"
             )
+        await self._prepare(fresh)
         self._bus.publish(ConfigChanged(fresh))
         try:
             await self._host_state.change(table)

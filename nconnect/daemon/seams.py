@@ -6,10 +6,10 @@ descriptors, a link that is no websocket, a test's socket pair.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from typing import Protocol
 
-from nconnect.model import Buffer
+from nconnect.model import Buffer, Endpoint
 from nconnect.wire.nkn import InboundMessage
 from nconnect.wire.tunnel import Feature
 
@@ -32,6 +32,17 @@ class Device(Protocol):
 
     def close(self) -> None:
         """Give it up, and its addresses and routes with it."""
+
+
+class StunSource(Protocol):
+    """Who asks STUN servers from the sockets of direct paths (`nconnect.daemon.reflexive` is one)."""
+
+    @property
+    def sources(self) -> Container[Endpoint]:
+        """The servers that are asked at the moment."""
+
+    def received(self, source: Endpoint, run: memoryview, segment: int, now: float) -> bool:
+        """Take datagrams of `segment` bytes that came in a row from one of `sources`; False: no answers."""
 
 
 class DriverLink(Protocol):

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Iterable
+from dataclasses import replace
 
+from nconnect.config.proxy import Proxies
 from nconnect.crypto.aead import CipherSuite, faster_suite
 from nconnect.errors import ConfigError
 from nconnect.host.offered import provides
 from nconnect.invite.table import PeerTable
 from nconnect.model import PUBLIC_SEED_RPC, Config
+from nconnect.nkn.link import Link
 from nconnect.tunnel.constants import REKEY_AFTER_S
 from nconnect.tunnel.outputs import Settings
+from nconnect.wire.jsonrpc import split_addr
 from nconnect.wire.tunnel import Feature
 
 REKEY_VARIABLE = "NCONNECT_REKEY_AFTER_S"
@@ -46,6 +51,23 @@ def seeds(config: Config, own_node: str | None) -> tuple[str, ...]:
     return (own_node,) if own_node is not None and named == PUBLIC_SEED_RPC else named
 
 
+def stun_servers(config: Config, links: Iterable[Link], proxies: Proxies) -> list[tuple[str, int]]:
+    """Host and port of those to ask: the nodes of the links, then what the file names; none past a proxy."""
+    nodes = [link.node for link in links if link.node is not None]
+    told = [(split_addr(node.addr)[0], port) for node in nodes for port in node.stun_ports]
+    return [place for place in (*told, *config.network.stun) if proxies.to(*place) is None]
+
+
+def completed(table: PeerTable, proxies: Proxies) -> PeerTable:
+    """The table with what the file leaves to the daemon: whether direct paths are used.
+
+    Past a proxy nothing is sent unless the file says so: who goes through one may not want to be seen.
+    """
+    config = table.config
+    direct = config.network.direct or ("off" if proxies.proxy is not None else "on")
+    return replace(table, config=replace(config, network=replace(config.network, direct=direct)))
+
+
 def of_tunnel(config: Config, features: Feature) -> Settings:
     """The tunnel's, with what our own TUN takes. Raises `ConfigError` when the environment is wrong."""
     return Settings(
@@ -54,7 +76,7 @@ def of_tunnel(config: Config, features: Feature) -> Settings:
         mtu=config.mtu,
         persistent=not provides(config),
         accept_pending=config.accept_pending,
-        direct=config.network.direct,
+        direct=config.network.direct or "on",
         rekey_after_s=_rekey_after_s(),
     )
 

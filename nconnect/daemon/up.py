@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import signal
 import time
 from collections.abc import Callable, Coroutine
@@ -17,13 +18,15 @@ from typing import Any
 
 import uvloop
 
+from nconnect.config.proxy import of_config
 from nconnect.control.client import ControlClient
 from nconnect.control.schema import Status
 from nconnect.crypto.keys import Identity
+from nconnect.daemon.direct_sockets import open_sockets
 from nconnect.daemon.events import Ready
 from nconnect.daemon.node import settings_of
 from nconnect.daemon.runtime_files import Lock
-from nconnect.daemon.settings import InForce
+from nconnect.daemon.settings import InForce, completed
 from nconnect.daemon.supervisor import first_error
 from nconnect.daemon.wiring import Daemon, Opened
 from nconnect.errors import ControlError, HostError, NconnectError
@@ -103,19 +106,21 @@ def _open(path: Path, config: Config, source: ConfigSource, lock: Lock) -> Opene
     _tidy(invitations)
 
     def load() -> PeerTable:
-        return peer_table.of(source.load(), invitations.read)
+        table = peer_table.of(source.load(), invitations.read)
+        return completed(table, of_config(table.config, os.environ))
 
     in_force = InForce(load())
-    config = in_force.config
+    config, store = in_force.config, StateStore.of(config.interface)
     return Opened(
         lock,
         source.stamp,
         load,
         in_force,
         invitations,
-        StateStore.of(config.interface),
+        store,
         ServiceManager(),
         node=_bound_node(path, config),
+        direct=open_sockets(config, store),
         device=Tun(config.interface),
     )
 
@@ -168,6 +173,7 @@ async def _live(daemon: Daemon, rights: str, *, keep_trying: bool, on_ready: OnR
     except BaseExceptionGroup as failed:
         raise first_error(failed) from failed
     finally:
+        daemon.direct.close()
         daemon.opened.device.close()
         if node is not None:
             await node.close()

@@ -17,6 +17,8 @@ from nconnect.crypto.keys import Identity
 from nconnect.daemon import resume, settings, status
 from nconnect.daemon.backend import DaemonBackend
 from nconnect.daemon.counters import CounterKeeper, stored
+from nconnect.daemon.direct_paths import DirectPaths
+from nconnect.daemon.direct_sockets import DirectSockets, open_sockets
 from nconnect.daemon.driver import Driver
 from nconnect.daemon.enrolment import Enrolment
 from nconnect.daemon.event_log import EventLog
@@ -26,6 +28,7 @@ from nconnect.daemon.host_state import HostState
 from nconnect.daemon.interference import Interference
 from nconnect.daemon.metrics import Metrics
 from nconnect.daemon.reconciler import Reconciler
+from nconnect.daemon.reflexive import Reflexive
 from nconnect.daemon.reload import FileWatch, Reload
 from nconnect.daemon.runtime_files import Lock, RuntimeFiles
 from nconnect.daemon.seams import Device
@@ -42,11 +45,21 @@ from nconnect.io.files.state import StateStore
 from nconnect.io.nkn.links import LinkCameUp, Links, LinkWentDown, NodeFound
 from nconnect.io.nkn.node_server import NodeServer
 from nconnect.io.process.notify import ServiceManager
+from nconnect.io.system import local_network
 from nconnect.io.system.host import Host
 from nconnect.io.system.monitor import Monitor
 from nconnect.model import NknAddress
 from nconnect.tunnel.core import Tunnel
-from nconnect.tunnel.outputs import CountersMoved, ExpiryChanged, Pong, SessionLost, SessionUp, Visitor
+from nconnect.tunnel.outputs import (
+    AskReflexive,
+    CountersMoved,
+    ExpiryChanged,
+    Pong,
+    SessionLost,
+    SessionUp,
+    Visitor,
+)
+from nconnect.tunnel.paths.direct.surroundings import Surroundings
 
 Task = tuple[str, Callable[[], Awaitable[None]]]  # its name in the log, and what it runs
 
@@ -64,6 +77,7 @@ class Opened:
     service: ServiceManager
     node: NodeServer | None  # bound, not started
     device: Device
+    direct: DirectSockets
 
 
 class Daemon:
@@ -82,6 +96,7 @@ class Daemon:
         supervisor = self.supervisor = Supervisor(asyncio.TaskGroup())
 
         # The tunnel
+        around = Surroundings(opened.direct.port)
         tunnel = Tunnel(
             identity,
             address,
@@ -91,6 +106,7 @@ class Daemon:
             rng=os.urandom,
             wall_clock_ns=time.time_ns,
             counters=stored(store),
+            surroundings=around,
         )
         counters = self.counters = CounterKeeper(store, tunnel.counters)
         expiry = ExpiryNotices(store, config.peers, time.time)
@@ -121,7 +137,31 @@ class Daemon:
             rng=os.urandom,
             proxies=replace(proxies, admit=way_out.admit),
         )
-        driver = self.driver = Driver(device, tunnel, links.runners, bus.publish, loop, leg_s=links.leg_s)
+        reflexive = Reflexive(
+            around,
+            lambda: settings.stun_servers(in_force.config, links.links, proxies),
+            may_ask=lambda server: not way_out.refusal(server.address),
+            found=lambda: driver.candidates_changed(),
+        )
+        driver = self.driver = Driver(
+            device,
+            tunnel,
+            links.runners,
+            bus.publish,
+            loop,
+            leg_s=links.leg_s,
+            datagrams=opened.direct.datagrams,
+            stun=reflexive,
+        )
+        direct = self.direct = DirectPaths(
+            in_force,
+            opened.direct,
+            around,
+            reflexive,
+            driver,
+            open_sockets=lambda fresh: open_sockets(fresh, store),
+            read_network=lambda: local_network.read(config.interface),
+        )
 
         async def network_changed() -> None:
             """Our routes must not hide a network that the machine has entered."""
@@ -138,7 +178,7 @@ class Daemon:
         )
 
         # Changes of the configuration
-        reload = self.reload = Reload(opened.load, in_force, host_state, bus)
+        reload = self.reload = Reload(opened.load, in_force, host_state, bus, prepare=direct.prepare)
         file_watch = FileWatch(opened.stamp, opened.load, in_force)
         enrolment = self.enrolment = Enrolment(
             opened.load, identity, address, opened.invitations, reload.apply, links.send, tunnel.turn_away
@@ -192,7 +232,12 @@ class Daemon:
         said = EventLog(in_force, address, links, keep_trying=keep_trying)
         on, waits = bus.subscribe, waiting.notify
         on(NodeFound, said.node_found)
+
+        def links_changed(_: LinkCameUp | LinkWentDown) -> None:
+            reflexive.look_again()
+
         on(LinkCameUp, said.link_came_up, waits, tell_peers_of_links, proxy.link_changed, check_peers)
+        on(LinkCameUp, links_changed)
         on(LinkWentDown, said.link_went_down, proxy.link_changed, waiting.link_went_down, tell_peers_of_links)
         on(SessionUp, said.session_up, enrolment.session_up, waits)
         on(SessionLost, said.session_lost, waits)
@@ -201,11 +246,15 @@ class Daemon:
         on(Visitor, enrolment.knock)
         on(CountersMoved, counters.moved)
         on(PlanInForce, way_out.plan_in_force, lambda _: links.leave(way_out.refusal), said.plan_in_force)
+        on(PlanInForce, lambda _: direct.changed())
         on(ConfigChanged, driver.configure, lambda e: expiry.set_peers(e.config.peers), waits)
-        on(Reloaded, lambda _: reconciler.forgive())
+        on(ConfigChanged, direct.config_changed)
+        on(Reloaded, lambda _: reconciler.forgive(), lambda _: direct.reloaded())
         on(Ready, waiting.ready, lambda _: host_state.was_up(), said.ready)
-        on(NetworkChanged, lambda _: links.network_changed())
+        on(NetworkChanged, lambda _: links.network_changed(), lambda _: direct.network_changed())
         on(Resumed, said.resumed, lambda _: links.network_changed(), lambda _: driver.check_peers())
+        on(Resumed, lambda _: direct.resumed())
+        on(AskReflexive, lambda _: reflexive.ask())
 
         def received() -> dict[str, int]:
             return {peer.name: peer.traffic.rx_packets for peer in tunnel.peers.values()}
@@ -215,6 +264,8 @@ class Daemon:
             ("presence", runtime_files.run),
             ("keeper", reconciler.run),
             ("surroundings", interference.run),
+            ("direct paths", direct.run),
+            ("STUN servers", reflexive.run),
             ("flows", lambda: host_state.keep_flows(received, boottime)),
             ("resume", lambda: resume.watch(lambda away_s: bus.publish(Resumed(away_s)))),
             ("watchdog", opened.service.feed_watchdog),

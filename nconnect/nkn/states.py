@@ -25,7 +25,7 @@ class LinkState(Enum):
         return "down" if self in (LinkState.WAITING, LinkState.CLOSED) else "connecting"
 
 
-class LinkTrigger(Enum):
+class LinkEvent(Enum):
     """What changes a link's state."""
 
     START = auto()
@@ -42,9 +42,9 @@ class LinkTrigger(Enum):
     STOP = auto()
 
 
-_S, _E = LinkState, LinkTrigger
+_S, _E = LinkState, LinkEvent
 # State, event -> state. A missing entry is a bug of the caller.
-LINK_TRANSITIONS: dict[LinkState, dict[LinkTrigger, LinkState]] = {
+LINK_TRANSITIONS: dict[LinkState, dict[LinkEvent, LinkState]] = {
     _S.NEW: {_E.START: _S.RESOLVING, _E.STOP: _S.CLOSED},
     _S.RESOLVING: {
         _E.RESOLVED: _S.CONNECTING,

@@ -31,7 +31,11 @@ class Parts:
         self.refuses = False
         self.in_force, bus = InForce(PeerTable(BARE, {})), Bus()
         self.reload = Reload(
-            lambda: PeerTable(self.file, {}, self.left_out), self.in_force, cast(HostState, self), bus
+            lambda: PeerTable(self.file, {}, self.left_out),
+            self.in_force,
+            cast(HostState, self),
+            bus,
+            prepare=self.prepare,
         )
         bus.subscribe(
             ConfigChanged, lambda event: self.notes.append([peer.name for peer in event.config.peers])
@@ -43,6 +47,10 @@ class Parts:
             raise HostError("nft does not take it")
         self.in_force.put(table)
         self.notes.append("change")
+
+    async def prepare(self, config: Config) -> None:
+        if config.network.direct_port == 80:
+            raise HostError("port 80 is not for us")
 
     async def end_flows(self, old: Config) -> None:
         self.notes.append(("end flows of", len(old.peers)))
@@ -88,6 +96,16 @@ def test_what_concerns_direct_paths_is_taken_at_once(field: str, value: object) 
     parts.file = dataclasses.replace(BARE, network=network)
     asyncio.run(parts.reload.apply())
     assert parts.in_force.config is parts.file
+
+
+def test_what_cannot_be_prepared_changes_nothing() -> None:
+    parts = Parts()
+    network = dataclasses.replace(BARE.network, direct_port=80)
+    parts.file = dataclasses.replace(BARE, network=network, peers=(PEER,))
+    with pytest.raises(HostError, match="port 80"):
+        asyncio.run(parts.reload.apply())
+    assert parts.notes == []
+    assert parts.in_force.config is BARE
 
 
 def test_the_rest_of_the_network_section_needs_a_new_start() -> None:

@@ -14,6 +14,7 @@ from typing import Any, cast
 import pytest
 
 import nconnect.daemon
+from nconnect.daemon.direct_sockets import DirectSockets
 from nconnect.daemon.events import ConfigChanged, Ready
 from nconnect.daemon.settings import InForce
 from nconnect.daemon.wiring import Daemon, Opened
@@ -50,6 +51,7 @@ def run(
         service=ServiceManager({}),
         node=None,
         device=tun,
+        direct=DirectSockets(),
     )
     try:
         with asyncio.Runner() as runner:

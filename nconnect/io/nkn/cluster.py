@@ -28,11 +28,10 @@ from nconnect.errors import HostError, RemoteProtocolError, UsageError
 from nconnect.io.clock import boottime
 from nconnect.io.errors import as_host_error, plain_reason
 from nconnect.model import Buffer
-from nconnect.node import fragment
 from nconnect.node.cluster import Arrived, Cluster, Publish
 from nconnect.node.core import Node
 from nconnect.node.egress import Account, Egress, Pool
-from nconnect.node.fragment import RUN_BYTES, FragmentJoiner
+from nconnect.node.fragment import RUN_BYTES, Joiner, cut
 from nconnect.node.seal import CONTROL, LEAST_KEY_CHARS, Seal
 from nconnect.node.seal import PARCELS as PARCEL_LANE
 from nconnect.wire.jsonrpc import NodeInfo
@@ -131,7 +130,7 @@ class ClusterLink:
         self._node = node
         self._run = run
         self._count = 0
-        self._joiner = FragmentJoiner()
+        self._joiner = Joiner()
         self._seal = Seal(secret, run) if secret is not None else None
         self._has_refused = False
         self._control: deque[bytes] = deque()  # goes before parcels
@@ -258,7 +257,7 @@ class ClusterLink:
             name = hashlib.sha256(parcel.dest.encode()).hexdigest()
             for member in parcel.members:
                 self._count += 1
-                for part in fragment.cut(
+                for part in cut(
                     self._run, self._count, parcel.src, parcel.dest, parcel.payload, parcel.holding_s
                 ):
                     budget -= await self._publish_one(client, f"{PARCELS}.{member}.{name}", part)

@@ -46,7 +46,14 @@ def of(
         for one in held
         if one.index in used
     )
-    found = tuple(Route(route.prefix, is_tunnel=_is_closed(route, tunnels, own)) for route in routes)
+    found = tuple(
+        Route(
+            route.prefix,
+            is_tunnel=_is_closed(route, tunnels, own),
+            via=f"{route.interface} {route.gateway or ''}".rstrip(),
+        )
+        for route in routes
+    )
     outside = [used[one.index] for one in held if one.index in used and used[one.index].name not in tunnels]
     mtu = max((link.mtu for link in outside), default=_ETHERNET_BYTES)
     return Network(addresses, found), mtu - _HEADER_BYTES

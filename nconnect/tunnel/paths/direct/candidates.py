@@ -46,6 +46,7 @@ class Route:
 
     prefix: Prefix
     is_tunnel: bool = False
+    via: str = ""  # interface and gateway: another one is another route
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +60,14 @@ class Network:
         """The route with the longest prefix; among equal ones one into a tunnel. None: unreachable."""
         found = [route for route in self.routes if address in route.prefix]
         return max(found, key=lambda route: (route.prefix.prefixlen, route.is_tunnel), default=None)
+
+    @property
+    def whereabouts(self) -> tuple[frozenset[LocalAddress], frozenset[Route]]:
+        """What differs once this device is somewhere else: nothing of bridges and tunnels."""
+        bridged = {local.interface.network for local in self.addresses if local.is_bridge}
+        own = (a for a in self.addresses if not (a.is_tunnel or a.is_bridge or a.is_deprecated))
+        ways = (r for r in self.routes if not r.is_tunnel and r.prefix not in bridged)
+        return frozenset(own), frozenset(ways)
 
 
 def is_private(address: Address) -> bool:

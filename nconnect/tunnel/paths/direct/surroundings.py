@@ -38,14 +38,29 @@ class Surroundings:
         )
 
     def set_network(self, network: Network, *, largest: int | None = None) -> bool:
-        """The kernel's addresses or routes; whether they changed. Reflexive addresses are void then."""
+        """The kernel's addresses or routes; whether this device is somewhere else now.
+
+        Then its reflexive addresses are void. Containers' bridges and tunnels may come and go without that.
+        """
         if network == self.network and largest in (None, self.largest):
             return False
+        has_moved = network.whereabouts != self.network.whereabouts
         self.network = network
         self.largest = largest or self.largest
-        self.reflexive, self.verdict, self._asked_at = (), NatVerdict.UNKNOWN, -inf
         self.revision += 1
-        return True
+        if has_moved:
+            self._forget_reflexive()
+        return has_moved
+
+    def set_port(self, port: int) -> None:
+        """There are other sockets: what is known of the old ones is void."""
+        self.port = port
+        self.mapped = ()
+        self.revision += 1
+        self._forget_reflexive()
+
+    def _forget_reflexive(self) -> None:
+        self.reflexive, self.verdict, self._asked_at = (), NatVerdict.UNKNOWN, -inf
 
     def set_reflexive(self, reflexive: Iterable[Endpoint], verdict: NatVerdict) -> bool:
         """STUN's answer, or that there is none (BLOCKED); whether something changed."""
