@@ -12,7 +12,7 @@ reads no clock, socket or randomness: `now` and bytes are arguments. docs/protoc
      v                                                         |   path framing
     send_queue.SendQueue.enqueue --> fair queue of a lane --> next_batch
 
-    TUN <-- order <-- _check_sources <-- read_records <-- open_into <-- by_index <-- path.split <-- a link
+    TUN <-- order <-- check_sources <-- read_records <-- open_into <-- by_index <-- path.split <-- a link
             \\____________________ receiver.BatchReceiver.receive, one column ____________________/
 
 After the packets are written, `receiver.received` acts on what else the batch means: timers, feedback,
@@ -24,9 +24,11 @@ Who owns whom (one arrow: keeps):
     core.Tunnel --+-> sessions.Sessions --+-> handshakes.Handshakes      makes, replaces and erases keys
                   |                       +-> control_frames.ControlFrames   pings, feedback, links, …
                   |                       +-> paths.manager.PathManager  lanes as links come and go
+                  |                       +-> direct.DirectPaths     direct paths, what they say and hear
                   |                       +-> timer_heap.TimerHeap       whose timers are due
                   +-> send_queue.SendQueue       what waits, whose turn it is
                   +-> receiver.BatchReceiver     the way in
+                  +-> datagram_receiver.DatagramReceiver   the way in over the direct path
                   +-> allowed_ips.AllowedIps     prefix -> peer
                   +-> peer.Peer, one each: session, handshake, path, timers, traffic, drops
 
@@ -81,6 +83,7 @@ Timers (`timers.Timer`), all of one peer; `timer_heap` holds one time to look at
     EXPIRE                at most 60 s                 the wall clock may be set: look again
     LANES                 0.3 s                        several lanes: which of them are dead
     REORDER               up to 30 ms                  what was held back for its order is let go
+    DIRECT                as the machine says          the direct path's own (`paths.direct.path.Timer`)
 
 Why a packet waits in the queue instead of leaving at once (`core.Tunnel.may_bypass`, but for the first):
 
@@ -101,7 +104,7 @@ not the best, a flow that has just moved (`paths.lanes.Hold`), or no lane that i
 and by `nconnect.daemon.inflow`, so that one peer's flood does not delay another's packets.
 
 Refusals on the way in: begin at `receiver.BatchReceiver.receive`, which calls the checks in their order. A
-packet whose source is not the peer's is refused in `_check_sources` there. To add a drop reason: see
+packet whose source is not the peer's is refused in `check_sources` there. To add a drop reason: see
 `nconnect.errors`.
 
 Who may cost us what: an unknown sender is looked at 8 times a second (32 at once), all of them together 256

@@ -115,6 +115,11 @@ class ControlFrames:
             self._on_report(peer, body, now, back, is_busy())
         elif kind == RecordKind.LINKS:
             self._on_links(peer, body, now)
+        elif peer.datagrams is not None:
+            if kind == RecordKind.CANDIDATES:
+                peer.datagrams.machine.on_candidates(body, now)
+            elif kind == RecordKind.DIRECT_FEEDBACK:
+                peer.datagrams.on_report(body, now, by_datagram=False)
 
     def _on_pong(self, peer: Peer, body: memoryview, now: float) -> None:
         (ping_id,) = PING_BODY.unpack(body)

@@ -23,14 +23,14 @@ never raises: it is counted under a `DropReason`, for the peer where one is know
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from nconnect.crypto.aead import TAG_BYTES
 from nconnect.crypto.keys import Identity
-from nconnect.errors import DropReason
 from nconnect.model import Buffer, Deadline, DirectMode, Endpoint, NknAddress, PeerConfig, Rng
 from nconnect.tunnel.allowed_ips import AllowedIps
 from nconnect.tunnel.constants import QUESTION_S
+from nconnect.tunnel.datagram_receiver import DatagramReceiver
 from nconnect.tunnel.outputs import Context, Output, Settings
 from nconnect.tunnel.paths.direct.path import DirectPath
 from nconnect.tunnel.paths.direct.surroundings import Surroundings
@@ -79,7 +79,7 @@ class Tunnel:
         self.enqueue, self.next_batch, self.next_send_at = queue.enqueue, queue.next_batch, queue.next_send_at
         self.receiver = BatchReceiver(self._sessions, self.peers, self.routes, settings, now)
         self.receive, self.received = self.receiver.receive, self.receiver.received
-        self.turn_away = self.receiver.turn_away
+        self.datagrams = DatagramReceiver(self._sessions, self.receiver)
         self.drops, self.pending = self.receiver.drops, self.receiver.pending  # of no known peer
         self.set_peers(peers, now)
 
@@ -110,7 +110,7 @@ class Tunnel:
         by_dest = {str(config.address): config for config in configs}
         for dest, peer in self.peers.items():
             if fresh.get(dest) is not peer:
-                self._sessions.end(peer)
+                self._sessions.end(peer, now)
                 self.backlog.pop(peer, None)
                 self._stored[dest] = peer.handshake.last_counter
                 self._sessions.timer_heap.forget(peer)
@@ -121,6 +121,7 @@ class Tunnel:
             peer.config = by_dest[dest]
             self.pending.forget(dest)
             self._sessions.check_expiry(peer, now)
+            self._sessions.direct.configured(peer, now)
             if not self.settings.persistent:
                 peer.timers.clear(Timer.PERSISTENT_KEEPALIVE)
             elif not peer.expired and not peer.timers.is_set(Timer.PERSISTENT_KEEPALIVE):
@@ -202,8 +203,30 @@ class Tunnel:
             self._sessions.timer_heap.schedule(peer)
         if now >= pair.rekey_at:
             self._sessions.handshakes.initiate(peer, now)
+        if peer.datagrams is not None:
+            self._sessions.direct.packets_sent(peer, now)
 
-    # Data lane: from the network, by UDP
+    # Data lane: the direct path over UDP
+
+    def seal_datagrams(
+        self, peer: Peer, batch: memoryview, now: float
+    ) -> Iterator[tuple[tuple[bytes, ...], int]]:
+        """The same as `seal` where `peer.path` is over UDP, to `peer.direct.remote`: runs of datagrams.
+
+        (parts, size of a datagram) of each; 0: it is a single one.
+        """
+        assert peer.datagrams is not None
+        assert peer.session.current is not None
+        return peer.datagrams.sealed(peer.session.current, batch, now)
+
+    def seal_copies(
+        self, peer: Peer, batch: memoryview, now: float
+    ) -> Iterator[tuple[tuple[bytes, ...], int]]:
+        """While `peer.datagrams.doubles`: the batch that was sealed last goes by UDP as well."""
+        assert peer.datagrams is not None
+        pair = peer.session.current
+        assert pair is not None
+        return peer.datagrams.sealed_copies(pair, batch, pair.counter - 1, now)
 
     def receive_datagrams(
         self, source: Endpoint, run: memoryview, segment: int, out: memoryview, now: float
@@ -212,22 +235,31 @@ class Tunnel:
 
         The packets for the TUN in them; `received` is to be called once they are written, as after `receive`.
         """
-        self.drops[DropReason.NO_SESSION] += -(-len(run) // segment)
-        return []
+        return self.datagrams.receive(source, run, segment, now)
 
     def network_changed(self, now: float) -> None:
         """This device's addresses or default route have changed, and `Surroundings` knows it."""
         for peer in self.peers.values():
-            if peer.direct is not None:
-                peer.direct.network_changed(now)
+            self._sessions.direct.network_changed(peer, now)
 
     def candidates_changed(self, now: float) -> None:
         """A STUN server or the router has answered, and `Surroundings` knows it."""
         for peer in self.peers.values():
-            if peer.direct is not None:
-                peer.direct.candidates_changed(now)
+            self._sessions.direct.candidates_changed(peer, now)
+
+    def relay_up(self, is_up: bool) -> None:
+        """Whether any link to a node is up: a direct path is not left for a relay that is not there."""
+        self._sessions.direct.relay_is_up = is_up
+
+    def datagram_too_big(self, peer: Peer, size: int, now: float) -> None:
+        """The kernel refused a datagram of this size for the route's MTU (EMSGSIZE)."""
+        self._sessions.direct.too_big(peer, size, now)
 
     # Control lane
+
+    def turn_away(self, source: str, now: float) -> None:
+        """Count a `Visitor` that deserves no answer."""
+        self.receiver.turn_away(source, now)
 
     def poll_output(self) -> Output | None:
         """What to do next, or None."""

@@ -10,6 +10,7 @@ from nconnect.errors import DropReason
 from nconnect.model import PeerConfig
 from nconnect.queueing.fq_codel import FairQueue
 from nconnect.tunnel.handshake import Attempt
+from nconnect.tunnel.paths.datagrams import DatagramPath
 from nconnect.tunnel.paths.direct.path import DirectPath
 from nconnect.tunnel.paths.lanes import Lane
 from nconnect.tunnel.paths.path import Path
@@ -65,7 +66,7 @@ class Peer:
         expired                                  sessions (time)
         session, handshake                       handshakes
         relayed (over nodes), path (in use now)  paths.manager
-        direct (over UDP; None: not possible)    core
+        datagrams (over UDP; None: not possible) direct, datagram_receiver; manager: what the peer takes
         timers, check_at                         whoever notes an event; timer_heap
         traffic                                  send_queue, core, receiver
         doubtful, last_received_at               sessions
@@ -93,7 +94,7 @@ class Peer:
         self.session = Session()
         self.handshake = HandshakeState(config.address.public_key, identity, last_counter)
         self.relayed = RelayedPath(config.address, now)
-        self.direct = direct
+        self.datagrams = None if direct is None else DatagramPath(direct, now)
         self.path: Path = self.relayed  # what carries packets now
         self.timers = Timers()
         self.check_at = NEVER  # when the core looks at the timers
@@ -113,7 +114,12 @@ class Peer:
     @property
     def queues(self) -> list[FairQueue[bytearray]]:
         """All queues that may hold something, whichever path is in use."""
-        return self.relayed.queues
+        return self.relayed.queues + ([] if self.datagrams is None else self.datagrams.queues)
+
+    @property
+    def direct(self) -> DirectPath | None:
+        """What finds and judges the direct path to this peer."""
+        return None if self.datagrams is None else self.datagrams.machine
 
     def can_send(self, now: float) -> bool:
         """Whether there is a key to send under."""

@@ -127,9 +127,11 @@ class BatchReceiver:
         except RemoteProtocolError:
             peer.drops[DropReason.BAD_RECORD] += 1
             return []
+        if peer.datagrams is not None and packets:  # some may have come in datagrams too
+            packets = peer.datagrams.first_ones(index, counter, packets)
         # Each packet: well-formed, from the peer's own addresses, no error about others' packets.
         if packets:
-            packets = self._check_sources(peer, packets)
+            packets = self.check_sources(peer, packets)
         # In order again, where the path disturbs it.
         stripe: memoryview | None = None
         for kind, body in self._records:
@@ -146,7 +148,7 @@ class BatchReceiver:
         self._sessions.timer_heap.schedule(peer)
         return packets
 
-    def _check_sources(self, peer: Peer, packets: list[memoryview]) -> list[memoryview]:
+    def check_sources(self, peer: Peer, packets: list[memoryview]) -> list[memoryview]:
         """The packets that this peer may send: well-formed, with its own source, with a sane header.
 
         An ICMP error must be about a packet that went to this peer: the kernel would apply it to whichever
@@ -212,6 +214,9 @@ class BatchReceiver:
         (peer, pair, arrivals, back, counter, size, now), self._opened = self._opened, None
         sessions = self._sessions
         sessions.batch_received(peer, pair, size, now)
+        if peer.datagrams is not None:
+            sessions.direct.batch_received(peer, now)
+            sessions.direct.settle(peer, now)
         if arrivals.received(pair.local_index, counter, size, now):
             report = arrivals.report(now, busy=is_busy())
             sessions.control_frames.send(peer, now, (RecordKind.FEEDBACK, report), lane=back)
@@ -229,6 +234,7 @@ class BatchReceiver:
                     sessions.close_received(peer, now)
                 continue
             sessions.control_frames.received(peer, kind, body, now, back, is_busy, leg_s)
+        sessions.direct.settle(peer, now)
 
     # What is no data of a peer's session
 

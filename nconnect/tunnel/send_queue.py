@@ -38,10 +38,10 @@ class SendQueue:
 
     def __init__(self, sessions: Sessions) -> None:
         self.backlog: dict[Peer, None] = {}  # peers with packets that wait, in the order of their turn
-        # By link: bytes a second of a slow one, set by the driver.
-        self.link_rates: list[float | None] = [None] * MAX_LINKS
+        # By link: bytes a second of a slow one, set by the driver. The last is `datagrams.UDP_LINK`.
+        self.link_rates: list[float | None] = [None] * (MAX_LINKS + 1)
         # By link: it takes messages now, and each must be signed. Set by the driver.
-        self.link_signs = [False] * MAX_LINKS
+        self.link_signs = [False] * (MAX_LINKS + 1)
         self._sessions = sessions
 
     def enqueue(self, peer: Peer, record: bytearray, now: float) -> None:

@@ -1,7 +1,8 @@
 """The life of the session with each peer: when one is wanted, comes up, gets old, is lost and ends. Pure.
 
 Heads the control lane for `nconnect.tunnel.core`: `handshakes` makes key pairs, `control_frames` talks to the
-peer's core, `path_manager` chooses lanes, `timer_heap` says whose timers are due. Results go to `outputs`.
+peer's core, `path_manager` chooses lanes, `direct` drives direct paths, `timer_heap` says whose timers are
+due. Results go to `outputs`.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from nconnect.tunnel.constants import (
     UNANSWERED_S,
 )
 from nconnect.tunnel.control_frames import ControlFrames
+from nconnect.tunnel.direct import DirectPaths
 from nconnect.tunnel.handshakes import Handshakes
 from nconnect.tunnel.outputs import Context, Deliver, ExpiryChanged, SessionLost, SessionUp
 from nconnect.tunnel.paths.manager import PathManager
@@ -40,6 +42,7 @@ class Sessions:
         self.path_manager = PathManager(context.timer_heap, context.rng)
         self.handshakes = Handshakes(context, self.path_manager, last_counter)
         self.control_frames = ControlFrames(context, self.path_manager, self.handshakes)
+        self.direct = DirectPaths(context, self.path_manager, self.control_frames)
         self._settings = context.settings
         self._wall_clock_ns = context.wall_clock_ns
 
@@ -96,6 +99,7 @@ class Sessions:
 
     def _came_up(self, peer: Peer, now: float) -> None:
         peer.keep_newest(now)
+        self.direct.session_up(peer, now)
         timers = peer.timers
         if self._settings.persistent:
             timers.set(Timer.PERSISTENT_KEEPALIVE, now + PERSISTENT_KEEPALIVE_S)
@@ -148,7 +152,7 @@ class Sessions:
         for peer in peers:
             if peer.can_send(now):
                 self.control_frames.send(peer, now, (RecordKind.CLOSE, b""))
-            self.end(peer)
+            self.end(peer, now)
 
     # In time
 
@@ -184,6 +188,8 @@ class Sessions:
         elif timer is Timer.REORDER:
             self.outputs.append(Deliver(peer.dest, tuple(peer.relayed.overdue(now))))
             peer.timers.set(Timer.REORDER, peer.relayed.overdue_at())
+        elif timer is Timer.DIRECT:
+            self.direct.on_timer(peer, now)
         elif timer is Timer.ERASE_KEYS:
             if not self.handshakes.erase_old(peer, now):
                 self._lose(peer, now, f"the keys shared with {peer.name} are too old")
@@ -213,24 +219,25 @@ class Sessions:
         else:
             peer.timers.set(Timer.EXPIRE, now + (min(left, EXPIRY_CHECK_S) if left > 0 else EXPIRY_CHECK_S))
         if peer.expired and (peer.session.current or peer.session.next or peer.handshake.attempt):
-            self.end(peer)
+            self.end(peer, now)
             self.outputs.append(SessionLost(peer, f"{peer.name} has expired"))
 
     # The end of one
 
-    def end(self, peer: Peer) -> None:
+    def end(self, peer: Peer, now: float) -> None:
         """Erase the keys shared with a peer, and drop what waits for it."""
-        self._erase(peer)
+        self._erase(peer, now)
         peer.clear_queues(DropReason.NO_KEY)
 
     def _lose(self, peer: Peer, now: float, why: str) -> None:
         """Erase the keys of a peer that may return; the newest packets of each flow wait for it."""
-        self._erase(peer)
+        self._erase(peer, now)
         peer.keep_newest(now)
         self.outputs.append(SessionLost(peer, why))
 
-    def _erase(self, peer: Peer) -> None:
+    def _erase(self, peer: Peer, now: float) -> None:
         self.handshakes.erase(peer)
+        self.direct.session_ended(peer, now)
         peer.doubtful = False
         peer.pinged_at.clear()
 

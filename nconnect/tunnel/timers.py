@@ -27,6 +27,7 @@ class Timer(IntEnum):
     LANES = 7  # several lanes: look whether each is alive, and whether one is enough
     REORDER = 8  # batches that overtook others have waited for them long enough
     QUESTION = 9  # data was sent and nothing was heard for a while: ask
+    DIRECT = 10  # the direct path's machine has something to do
 
 
 _OF_SESSION = (

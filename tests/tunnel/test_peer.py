@@ -15,7 +15,7 @@ WRITERS = {
     "handshake": {"handshakes"},
     "path": {"manager"},
     "relayed": {"manager"},
-    "direct": {"core"},
+    "datagrams": {"direct", "datagram_receiver", "manager"},
     "traffic": {"send_queue", "core", "receiver"},
     "config": {"core"},
     "check_at": {"timer_heap"},

@@ -1,6 +1,6 @@
 """Paths: the ways to a peer, which one a packet takes, and what a path does to what it carries. Pure.
 
-A peer has one path today, over NKN's relays:
+A peer always has a path over NKN's relays, and may have a direct one over UDP beside it (`datagrams`):
 
     our links          lanes                 the peer's links        link number 0: the bare address,
     0 --- node A ===== lane 0 ===== node A --- 0                     n: sub-client n

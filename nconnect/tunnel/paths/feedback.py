@@ -46,7 +46,7 @@ class Sending:
     """Our side of one direction: a log of batches under way, and the pacer."""
 
     __slots__ = (
-        "_arrived", "_idle_s", "_idle_since", "_log", "_reported_at", "pacer", "reported_bytes",
+        "_idle_s", "_idle_since", "_log", "_reported_at", "arrived_bytes", "pacer", "reported_bytes",
         "total_bytes",
     )  # fmt: skip
 
@@ -55,7 +55,7 @@ class Sending:
         # Of each batch under way: key index, counter, when it was sent, all bytes sent up to it.
         self._log: deque[tuple[int, int, float, int]] = deque(maxlen=MAX_LOGGED)
         self.total_bytes = 0  # that were ever sent here
-        self._arrived = 0
+        self.arrived_bytes = 0  # as the peer reported last
         self._idle_s = 0.0  # in all, how long nothing was under way, as far as we know
         self._idle_since = now
         self._reported_at = -inf
@@ -111,7 +111,7 @@ class Sending:
         """
         index, hold_us, counter, arrived, peer_busy = FEEDBACK_BODY.unpack(body)
         log = self._log
-        place = next((n for n, entry in enumerate(log) if entry[1] == counter and entry[0] == index), None)
+        place = self._place_of(index, counter)
         if place is None:
             return None
         for _ in range(place):
@@ -119,9 +119,9 @@ class Sending:
         _, _, sent_at, total = log.popleft()
         self._idle_since = self._reported_at = now  # idle if that was all
         self.reported_bytes = total
-        if arrived < self._arrived:  # the peer has started again
+        if arrived < self.arrived_bytes:  # the peer has started again
             self.pacer = _pacer(now)
-        self._arrived = arrived
+        self.arrived_bytes = arrived
         rtt_s: float = max(now - sent_at - min(hold_us / 1e6, MAX_HOLD_S), 1e-6)
         self.pacer.sample(
             now,
@@ -134,6 +134,11 @@ class Sending:
             limited_elsewhere=busy or bool(peer_busy),
         )
         return rtt_s
+
+    def _place_of(self, index: int, counter: int) -> int | None:
+        """Where the newest batch that a report is about stands in the log; None if it is not there."""
+        log = self._log
+        return next((n for n, entry in enumerate(log) if entry[1] == counter and entry[0] == index), None)
 
 
 def _pacer(now: float) -> Pacer:

@@ -13,6 +13,7 @@ from nconnect.model import Rng
 from nconnect.tunnel.constants import MAX_BATCH_BYTES
 from nconnect.tunnel.paths.feedback import Arrivals
 from nconnect.tunnel.paths.lanes import QUIET_S, Lane
+from nconnect.tunnel.paths.path import Path
 from nconnect.tunnel.paths.scheduler import Scheduler
 from nconnect.tunnel.peer import Peer
 from nconnect.tunnel.timer_heap import TimerHeap
@@ -56,6 +57,8 @@ class PathManager:
         known = path.lanes.theirs
         self.pair(peer, now, {k: known.get(k, 0) for k in range(MAX_LINKS) if (hello.links or 1) >> k & 1})
         path.features = hello.features
+        if peer.datagrams is not None:
+            peer.datagrams.features = hello.features
         smallest = MAX_PACKET_BODY_BYTES + RECORD_HEADER_BYTES
         path.batch_bytes = max(smallest, min(hello.batch_bytes, MAX_BATCH_BYTES))
 
@@ -69,6 +72,28 @@ class PathManager:
             return False
         self.pair(peer, now, links)
         return True
+
+    def carry(self, peer: Peer, path: Path, now: float) -> None:
+        """Packets go by this path of the peer's from now on; those that wait go with it.
+
+        On a direct path they wait for what is under way over nodes, so that no flow overtakes itself.
+        """
+        before = peer.path
+        if path is before:
+            return
+        waiting = [
+            (flow, *item)
+            for queue in before.queues
+            for flow, _ in queue.flows()
+            for item in queue.take_flow(flow)
+        ]
+        before.scheduler = None
+        peer.path = path
+        for flow, record, size, since in waiting:
+            path.lane.queue.enqueue(flow, record, size, since)
+        if path is peer.datagrams:
+            peer.datagrams.lane.rtt_s = peer.datagrams.machine.rtt_s
+            peer.datagrams.sending.wait_for(peer.relayed.lanes.used, path.lane, now)
 
     def watch(self, peer: Peer, now: float) -> None:
         """Something was sent: check soon whether its lane answers."""

@@ -90,6 +90,10 @@ class Delivery:
             self._dropped_runs += settled
         return now - self._slot_at >= SLOT_S and self._end_slot(now)
 
+    def peer_restarted(self, arrived_bytes: int) -> None:
+        """The peer counts anew."""
+        self._arrived = self._slot_arrived = arrived_bytes
+
     def forgive(self) -> None:
         """What caused the loss has been mended: judge anew."""
         self._bad.clear()

@@ -319,6 +319,11 @@ class DirectPath:
         at = min(self._at)
         return None if at == inf else Deadline(at, PathTimer(self._at.index(at)).name.lower())
 
+    @property
+    def next_at(self) -> float:
+        """The same without the reason; infinite if never."""
+        return min(self._at)
+
     def handle_timeout(self, now: float) -> None:
         """Do what is due. Early calls are harmless."""
         for timer in PathTimer:

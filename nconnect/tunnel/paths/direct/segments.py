@@ -129,9 +129,16 @@ def _slices(part: int, number: int) -> list[slice]:
     return [slice(at * part, (at + 1) * part) for at in range(number)]
 
 
-def copy_record(counter: int, place: int) -> bytes:
-    """The record that says which packet of the relay this is too."""
-    return RECORD_HEADER.pack(COPY_BODY.size | RecordKind.COPY << 24) + COPY_BODY.pack(counter, place)
+def copy_parts(record: memoryview, datagram_bytes: int, first: int, counter: int, place: int) -> list[Buffer]:
+    """The batches with a copy of a packet that the relay's batch `counter` has at `place`.
+
+    `first`: the counter of the first datagram. The copy is of use only when all of it comes.
+    """
+    before = RECORD_HEADER.pack(COPY_BODY.size | RecordKind.COPY << 24) + COPY_BODY.pack(counter, place)
+    room = datagram_bytes - OVERHEAD_BYTES - len(before)
+    if RECORD_HEADER_BYTES + len(record) <= room:
+        return [before + RECORD_HEADER.pack(len(record)) + record]
+    return run_of(record, 0, room - _HEAD_BYTES, first, before=before)
 
 
 def joined(batches: Sequence[bytes], at: int, counter: int) -> tuple[int, list[bytes]] | None:

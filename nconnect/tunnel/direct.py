@@ -1,0 +1,138 @@
+"""Direct paths of all peers: what their machines say is done, and they are told what happens. Pure.
+
+A peer's `DirectPath` (`nconnect.tunnel.paths.direct`) decides; `settle` is called after everything that may
+have moved it, sends what it wants to send, and keeps its next deadline among the peer's timers.
+"""
+
+from __future__ import annotations
+
+from nconnect.model import Endpoint
+from nconnect.tunnel.control_frames import ControlFrames
+from nconnect.tunnel.outputs import AskReflexive, Context, DirectChanged, SendDatagram
+from nconnect.tunnel.paths.direct import outputs as said
+from nconnect.tunnel.paths.manager import PathManager
+from nconnect.tunnel.peer import Peer
+from nconnect.tunnel.timers import Timer
+from nconnect.wire.tunnel import RecordKind, control_batch
+
+
+class DirectPaths:
+    """Peers without one are passed over."""
+
+    def __init__(self, context: Context, path_manager: PathManager, control_frames: ControlFrames) -> None:
+        self._outputs, self._timer_heap = context.outputs, context.timer_heap
+        self.relay_is_up = True  # any link to a node
+        self._settings = context.settings
+        self._path_manager = path_manager
+        self._control_frames = control_frames
+
+    # What happens
+
+    def session_up(self, peer: Peer, now: float) -> None:
+        """There are new keys, the first or not."""
+        if (datagrams := peer.datagrams) is not None and not datagrams.has_session:
+            datagrams.has_session = True
+            datagrams.machine.session_started(now)
+            self.settle(peer, now)
+
+    def session_ended(self, peer: Peer, now: float) -> None:
+        """There are no keys any more."""
+        if (datagrams := peer.datagrams) is not None and datagrams.has_session:
+            datagrams.has_session = False
+            datagrams.machine.session_ended(now)
+            self.settle(peer, now)
+
+    def packets_sent(self, peer: Peer, now: float) -> None:
+        """Packets have left, by whichever path."""
+        if (datagrams := peer.datagrams) is not None:
+            datagrams.machine.traffic(now)
+            self.settle(peer, now)
+
+    def batch_received(self, peer: Peer, now: float) -> None:
+        """A batch came, by whichever path: it may have had packets."""
+        datagrams = peer.datagrams
+        if datagrams is not None and datagrams.rx_packets != peer.traffic.rx_packets:
+            datagrams.rx_packets = peer.traffic.rx_packets
+            datagrams.machine.traffic(now)
+
+    def configured(self, peer: Peer, now: float) -> None:
+        """The configuration was read again."""
+        if (datagrams := peer.datagrams) is not None:
+            datagrams.machine.set_mode(peer.config.direct or self._settings.direct, now)
+            self.settle(peer, now)
+
+    def network_changed(self, peer: Peer, now: float) -> None:
+        """This device's addresses or routes have changed."""
+        if (datagrams := peer.datagrams) is not None:
+            datagrams.machine.network_changed(now)
+            self.settle(peer, now)
+
+    def candidates_changed(self, peer: Peer, now: float) -> None:
+        """What peers are told has changed."""
+        if (datagrams := peer.datagrams) is not None:
+            datagrams.machine.candidates_changed(now)
+            self.settle(peer, now)
+
+    def too_big(self, peer: Peer, size: int, now: float) -> None:
+        """The kernel refused a datagram of this size (EMSGSIZE)."""
+        if (datagrams := peer.datagrams) is not None:
+            datagrams.machine.too_big(size, now)
+            self.settle(peer, now)
+
+    def on_timer(self, peer: Peer, now: float) -> None:
+        """The machine's deadline has come."""
+        if (datagrams := peer.datagrams) is not None:
+            datagrams.machine.relay_is_up = self.relay_is_up
+            datagrams.machine.handle_timeout(now)
+            self.settle(peer, now)
+
+    # What it leads to
+
+    def settle(self, peer: Peer, now: float) -> None:
+        """Do what the peer's machine wants, and note its next deadline."""
+        datagrams = peer.datagrams
+        if datagrams is None:
+            return
+        machine = datagrams.machine
+        machine.relay_is_up = self.relay_is_up
+        machine.relay_rtt_s = peer.relayed.lane.rtt_s or peer.rtt_s
+        while (output := machine.poll_output()) is not None:
+            if isinstance(output, said.Transmit):
+                records = output.records
+                if output.wants_report and datagrams.arrivals.total_bytes:
+                    records += ((RecordKind.DIRECT_FEEDBACK, datagrams.arrivals.report(now, busy=False)),)
+                self._send(peer, output.to, records, now, output.ttl)
+            elif isinstance(output, said.SendCandidates):
+                self._control_frames.send(peer, now, (RecordKind.CANDIDATES, output.body))
+            elif isinstance(output, said.AskReflexive):
+                self._outputs.append(AskReflexive())
+            else:
+                is_direct = output.state is said.PathState.DIRECT
+                self._path_manager.carry(peer, datagrams if is_direct else peer.relayed, now)
+                self._outputs.append(DirectChanged(peer))
+        peer.timers.set(Timer.DIRECT, machine.next_at)
+        self._timer_heap.schedule(peer)
+
+    def report(self, peer: Peer, now: float) -> None:
+        """Tell the peer what has arrived of its datagrams, by the way that our packets go."""
+        datagrams = peer.datagrams
+        if datagrams is None:
+            return
+        record = RecordKind.DIRECT_FEEDBACK, datagrams.arrivals.report(now, busy=False)
+        if (remote := datagrams.machine.remote) is not None:
+            self._send(peer, remote, (record,), now)
+        if datagrams.machine.carries_relay:
+            self._control_frames.send(peer, now, record)
+
+    def _send(
+        self,
+        peer: Peer,
+        to: Endpoint,
+        records: tuple[tuple[RecordKind, bytes], ...],
+        now: float,
+        ttl: int | None = None,
+    ) -> None:
+        pair = peer.session.current
+        if pair is not None and pair.can_send(now):
+            sealed = pair.direct.seal_run((control_batch(*records),))
+            self._outputs.append(SendDatagram(to, sealed, ttl=ttl))

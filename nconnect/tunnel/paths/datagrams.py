@@ -1,0 +1,110 @@
+"""The direct path over UDP as a `Path`: what carries packets while the direct path's machine says so. Pure.
+
+`nconnect.tunnel.paths.direct` finds and judges the path; this is what the data lane asks: its queue, how
+packets become sealed datagrams, and what was received of them so far.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from nconnect.model import Buffer
+from nconnect.tunnel.constants import MAX_BATCH_BYTES
+from nconnect.tunnel.paths.direct.outputs import PathState
+from nconnect.tunnel.paths.direct.path import DirectPath
+from nconnect.tunnel.paths.direct.segments import MAX_RUN_BYTES, Joiner, copy_parts, parts, run_of, runs
+from nconnect.tunnel.paths.direct.sending import DatagramSending
+from nconnect.tunnel.paths.lanes import Lane
+from nconnect.tunnel.paths.path import Path
+from nconnect.tunnel.session import KeyPair
+from nconnect.wire.direct import OVERHEAD_BYTES
+from nconnect.wire.tunnel import read_records
+
+UDP_LINK = -1  # a lane's link that is no link to a node: the UDP sockets
+MAX_COPIES = 1024  # batches of which packets came first in datagrams
+MAX_PLACE = 1 << 13  # of a packet in a batch: more do not fit into one
+
+
+class DatagramPath(Path):
+    """One peer's. `nconnect.tunnel.direct` drives it."""
+
+    def __init__(self, machine: DirectPath, now: float) -> None:
+        lane = Lane(UDP_LINK, 0, "", now)
+        self.sending = lane.sending = DatagramSending(now)
+        super().__init__(lane)
+        self.batch_bytes = MAX_BATCH_BYTES
+        self.machine = machine
+        self.joiner = Joiner()
+        self.has_session = False
+        self.rx_packets = 0  # of the peer's traffic, when it was last looked at
+        self._copies: dict[tuple[int, int], int] = {}  # (key index, counter) -> bits: packets that came here
+
+    # To the network
+
+    @property
+    def doubles(self) -> bool:
+        """Whether what goes by the relay goes here too."""
+        return self.machine.state is PathState.SUSPECT
+
+    def sealed(self, pair: KeyPair, batch: memoryview, now: float) -> Iterator[tuple[tuple[bytes, ...], int]]:
+        """A batch of packets as datagrams: (parts, size of a datagram) of each run; 0: it is one datagram."""
+        size = self.machine.datagram_bytes
+        for run in runs(batch, size):
+            if isinstance(run, list):
+                yield from self._sealed(pair, run, now)
+            else:
+                for record, head, part in parts(run, size):
+                    yield from self._sealed(pair, run_of(record, head, part, pair.direct.counter), now)
+
+    def sealed_copies(
+        self, pair: KeyPair, batch: memoryview, counter: int, now: float
+    ) -> Iterator[tuple[tuple[bytes, ...], int]]:
+        """The same of a batch that has left by the relay under this counter."""
+        size = self.machine.datagram_bytes
+        for place, record in enumerate(read_records(batch)[0]):
+            run = copy_parts(record, size, pair.direct.counter, counter, place)
+            yield from self._sealed(pair, run, now)
+
+    def _sealed(
+        self, pair: KeyPair, run: list[Buffer], now: float
+    ) -> Iterator[tuple[tuple[bytes, ...], int]]:
+        size = len(run[0]) + OVERHEAD_BYTES
+        most = MAX_RUN_BYTES // size
+        for at in range(0, len(run), most):
+            some = run[at : at + most]
+            sealed = pair.direct.seal_run(some)
+            total = sum(map(len, some))
+            self.sending.run_sent(pair.remote_index, pair.direct.counter - 1, total, now)
+            self.machine.sent(total, now)
+            yield sealed, size if len(some) > 1 else 0
+
+    # From the network
+
+    def on_report(self, body: memoryview, now: float, *, by_datagram: bool) -> None:
+        """The peer's DIRECT_FEEDBACK record."""
+        before = self.sending.arrived_bytes
+        rtt_s = self.sending.on_report(body, now, busy=False)
+        if rtt_s is None:
+            return
+        arrived = self.sending.arrived_bytes
+        if arrived < before:
+            self.machine.delivery.peer_restarted(arrived)
+        self.machine.reported(self.sending.reported_bytes, arrived, rtt_s if by_datagram else None, now)
+
+    def is_second(self, pair: KeyPair, counter: int, place: int) -> bool:
+        """Whether the relay's packet came before this copy; if not, `first_ones` will leave that one out."""
+        key = (pair.local_index, counter)
+        places = self._copies.get(key, 0)
+        if places >> place & 1 or place >= MAX_PLACE or not pair.window.is_fresh(counter):
+            return True
+        if len(self._copies) >= MAX_COPIES and key not in self._copies:
+            del self._copies[next(iter(self._copies))]
+        self._copies[key] = places | 1 << place
+        return False
+
+    def first_ones(self, index: int, counter: int, packets: list[memoryview]) -> list[memoryview]:
+        """A batch came by the relay: its packets that did not come here before."""
+        places = self._copies.pop((index, counter), 0) if self._copies else 0
+        return (
+            [packet for place, packet in enumerate(packets) if not places >> place & 1] if places else packets
+        )

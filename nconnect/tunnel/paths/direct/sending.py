@@ -1,0 +1,57 @@
+"""Delivery feedback of datagrams: as a lane's, but a report may name any of them, and some are lost. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from nconnect.tunnel.paths.feedback import Sending
+from nconnect.tunnel.paths.lanes import Hold, Lane
+
+
+class DatagramSending(Sending):
+    """Our side of one direction. The log has a run of datagrams in each entry, with its last counter."""
+
+    __slots__ = ("_hold", "_newest")
+
+    def __init__(self, now: float) -> None:
+        super().__init__(now)
+        self._hold = Hold()
+        self._newest = (0, -1)  # key index and counter that were reported last
+
+    def wait_for(self, lanes: Iterable[Lane], own: Lane, now: float) -> None:
+        """Send nothing before what is under way on these lanes has arrived: flows keep their order."""
+        for lane in lanes:
+            self._hold.add(lane, own, now)
+
+    def is_clear(self, now: float) -> bool:
+        return self._hold.is_over(now) and super().is_clear(now)
+
+    def budget(self, now: float) -> int:
+        return super().budget(now) if self._hold.is_over(now) else 0
+
+    def next_at(self, now: float) -> float:
+        return super().next_at(now) if self._hold.is_over(now) else now + HOLD_LOOK_S
+
+    def sent(self, index: int, counter: int, size: int, now: float) -> None:
+        """Nothing: `run_sent` says it for each run."""
+
+    def run_sent(self, index: int, last_counter: int, size: int, now: float) -> None:
+        """A run of datagrams has left under the peer's key index; `size`: of its batches, in bytes."""
+        super().sent(index, last_counter, size, now)
+
+    def _place_of(self, index: int, counter: int) -> int | None:
+        """The last run that had left when the reported datagram did."""
+        if index == self._newest[0] and counter <= self._newest[1]:
+            return None  # it was overtaken by another report
+        place = None
+        for number, (of_index, last, _, _) in enumerate(self._log):
+            if of_index == index:
+                if last > counter:
+                    break
+                place = number
+        if place is not None:
+            self._newest = index, counter
+        return place
+
+
+HOLD_LOOK_S = 0.002  # how soon to look again whether the wait is over

@@ -1,0 +1,193 @@
+"""Whole cores on a direct path in virtual time: found, used, left, and nothing doubled or changed."""
+
+from __future__ import annotations
+
+import pytest
+
+from nconnect.errors import DropReason
+from nconnect.tunnel.paths.direct.outputs import PathState
+from nconnect.wire.direct import decode_header, encode_header
+from tests.sim.direct import Device, DirectWorld
+from tests.sim.network import packet
+from tests.tunnel.paths.direct.world import End
+
+
+def found(world: DirectWorld) -> None:
+    world.chat(1.0)
+    assert world.both_direct
+
+
+def assert_none_twice(world: DirectWorld) -> None:
+    for side in (world.user, world.provider):
+        assert not [record for record, times in side.got.items() if times > 1]
+        assert not set(side.got) - set(world.sent) - set(world.answers)
+
+
+def test_a_direct_path_is_found_and_carries_and_loses_nothing() -> None:
+    world = DirectWorld()
+    found(world)
+    relayed = len(world.sent)
+    drops = [side.peer.all_drops() for side in (world.user, world.provider)]  # of crossed handshakes
+    before = world.user.datagrams
+    world.chat(2.0)
+    world.run(0.5)
+    assert world.user.datagrams - before >= len(world.sent) - relayed
+    assert world.provider.order == world.sent
+    assert world.user.order == world.answers
+    assert [side.peer.all_drops() for side in (world.user, world.provider)] == drops
+
+
+@pytest.mark.parametrize("size", [1480, 3000, 40_000])
+def test_packets_larger_than_a_datagram_cross_whole(size: int) -> None:
+    world = DirectWorld()
+    found(world)
+    world.chat(0.5, size=size)
+    world.run(0.5)
+    assert world.both_direct
+    assert world.provider.order == world.sent
+    assert world.user.order == world.answers
+
+
+@pytest.mark.parametrize("one_way", [True, False])
+def test_a_path_that_dies_is_left_for_the_relay(one_way: bool) -> None:
+    world = DirectWorld()
+    found(world)
+    died_at = world.clock.now
+    world.net.drops = lambda sender, datagram: sender.name == "user" or not one_way
+    world.chat(5.0)
+    world.run(0.5)
+    assert world.longest_pause(died_at) < 0.6
+    assert world.user.state is not PathState.DIRECT
+    assert any(state is PathState.SUSPECT for at, state in world.user.changes if at > died_at)
+    assert_none_twice(world)
+    lost = set(world.sent) - set(world.provider.got)
+    assert len(lost) < 0.5 / 0.02
+    # And found again, when it works again.
+    world.net.drops = lambda sender, datagram: False
+    world.chat(12.0)
+    assert world.both_direct
+    assert_none_twice(world)
+
+
+def test_while_in_doubt_a_packet_comes_once_whichever_way_was_first() -> None:
+    """Only what the datagrams say of themselves is lost: data passes both ways and counts once."""
+    world = DirectWorld()
+    found(world)
+    world.run(0.5)
+    for side in (world.user, world.provider):
+        path = side.peer.datagrams
+        assert path is not None
+        path.machine._suspect(world.clock.now)
+        side.tunnel._sessions.direct.settle(side.peer, world.clock.now)
+        assert path.doubles
+    begin = len(world.sent)
+    for delay_s in (0.0, 0.1):
+        world.relay_delay_s = delay_s
+        world.chat(0.1, size=2000)
+        world.run(0.3)
+    assert set(world.sent[begin:]) <= set(world.provider.got)
+    assert_none_twice(world)
+
+
+def test_a_relay_that_dies_does_not_end_a_direct_path() -> None:
+    world = DirectWorld()
+    found(world)
+    world.relay_is_up = False
+    for side in (world.user, world.provider):
+        side.tunnel.relay_up(False)
+    begin = len(world.sent)
+    world.chat(20.0)
+    world.run(0.2)
+    assert world.both_direct
+    assert set(world.sent[begin:]) <= set(world.provider.got)
+    assert set(world.answers[begin:]) <= set(world.user.got)
+
+
+def test_a_peer_without_access_is_not_heard_any_more() -> None:
+    world = DirectWorld()
+    found(world)
+    world.user.tunnel.configure(persistent=True, accept_pending=False, direct="on")
+    world.provider.tunnel.set_peers([], world.clock.now)
+    world.provider.drain()
+    came = len(world.provider.order)
+    record = packet("10.86.0.2", "192.168.50.10", b"late")
+    world.user.send(record, "192.168.50.10")
+    world.run(0.5)
+    assert len(world.provider.order) == came
+    assert world.provider.tunnel.drops[DropReason.NO_SESSION] > 0
+
+
+def test_what_a_peer_may_not_send_by_the_relay_it_may_not_send_directly() -> None:
+    world = DirectWorld()
+    found(world)
+    path = world.user.peer.datagrams
+    assert path is not None
+    forged = [packet("10.86.0.9", "192.168.50.10", b"x" * n) for n in (10, 3000)]
+    for record in forged:
+        world.user.send(record, "192.168.50.10")
+    bad_header = bytes([1, 1]) + packet("10.86.0.2", "192.168.50.10", b"y")[2:]
+    world.user.send(bad_header, "192.168.50.10")
+    world.run(0.2)
+    drops = world.provider.peer.all_drops()
+    assert drops["spoofed_source"] == 2
+    assert drops["bad_offload_header"] == 1
+    assert_none_twice(world)
+
+
+def test_a_datagram_counts_once_and_a_forged_one_never() -> None:
+    world = DirectWorld()
+    seen: list[tuple[End, bytes]] = []
+
+    def tap(sender: End, datagram: bytes) -> bool:
+        seen.append((sender, datagram))
+        return False
+
+    world.net.drops = tap
+    found(world)
+    world.net.drops = lambda sender, datagram: False
+    mine = [datagram for sender, datagram in seen if sender.name == "user"]
+    assert world.provider.peer.direct is not None
+    source = world.provider.peer.direct.remote
+    assert source is not None
+    came = len(world.provider.order)
+    for datagram in mine[-20:]:
+        world.provider.datagram(source, datagram)
+        world.provider.datagram(source, datagram[:-1] + bytes([datagram[-1] ^ 1]))
+        world.provider.datagram(source, datagram[:20])
+    assert len(world.provider.order) == came
+    drops = world.provider.peer.all_drops()
+    assert drops["replayed"] >= 30
+    for datagram in mine[-20:]:
+        index, counter = decode_header(datagram)
+        later = encode_header(index, counter + 1000) + datagram[8:]
+        world.provider.datagram(source, later)
+    assert world.provider.peer.all_drops()["not_authentic"] == 20
+    assert len(world.provider.order) == came
+    assert (
+        world.provider.tunnel.drops[next(r for r in world.provider.tunnel.drops if r.value == "malformed")]
+        == 20
+    )
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_seeds(seed: int) -> None:
+    """Loss, and a path that comes and goes: nothing twice, and no long pause."""
+    world = DirectWorld(seed=seed)
+    found(world)
+    began = world.clock.now
+    for _ in range(4):
+        world.net.loss = world.rng.choice([0.0, 0.02, 0.2])
+        is_dead = world.rng.random() < 0.4
+        world.net.drops = lambda sender, datagram, is_dead=is_dead: is_dead
+        world.chat(world.rng.uniform(0.3, 3.0), size=world.rng.choice([100, 2000]))
+    world.net.loss, world.net.drops = 0.0, lambda sender, datagram: False
+    world.chat(1.0)
+    world.run(0.5)
+    assert world.longest_pause(began) < 1.5
+    assert_none_twice(world)
+
+
+def test_device_is_what_the_network_expects() -> None:
+    attributes = {"local", "lan", "nats", "is_public", "stun_s", "name"}
+    assert attributes <= set(vars(DirectWorld().user))
+    assert callable(Device.datagram)
