@@ -14,7 +14,7 @@ import asyncio
 import errno
 import os
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 
 from nconnect.daemon.events import ConfigChanged
@@ -23,13 +23,14 @@ from nconnect.daemon.seams import Device, DriverLink, StunSource
 from nconnect.errors import DropReason
 from nconnect.host.offered import provides
 from nconnect.io.clock import boottime
-from nconnect.io.net.datagrams import DatagramSocket
+from nconnect.io.net.datagrams import DatagramSocket, Sent
 from nconnect.ip import offload
 from nconnect.ip.gro import MAX_DATAGRAM_BYTES, NO_RECORD, Run
 from nconnect.ip.packet import IPV4_HEADER_BYTES
 from nconnect.tunnel.constants import BATCH_BYTES, MAX_BATCH_BYTES
 from nconnect.tunnel.core import SEAL_BYTES, Tunnel
-from nconnect.tunnel.outputs import Deliver, Output, Send, SendDatagram, SessionUp
+from nconnect.tunnel.outputs import Deliver, DirectChanged, Output, Send, SendDatagram, SessionUp
+from nconnect.tunnel.paths.datagrams import UDP_LINK
 from nconnect.tunnel.peer import Peer
 from nconnect.tunnel.receiver import no_leg
 from nconnect.tunnel.timers import NEVER
@@ -49,6 +50,11 @@ PROMPT_BYTES = 2048  # a message that small holds a packet or two, not a transfe
 SPARSE_S = 0.001  # guessed: a small packet so long after the last turn is alone
 FLOOD_PACKETS = 128  # guessed: flows that are answered come as super-packets, so many do not fill a turn
 _STAY_S = 1.0  # guessed: a move may put packets out of order, once
+_REFUSED = {
+    Sent.FULL: DropReason.QUEUE_FULL,
+    Sent.TOO_BIG: DropReason.TOO_BIG,
+    Sent.REFUSED: DropReason.LINK_DOWN,
+}
 _ALL = Feature.ALL  # an enum's member costs a look-up in its class
 _LATE_S = 0.05  # guessed: three reports
 
@@ -211,20 +217,32 @@ class Driver:
             if run.count > 1:
                 self._joined(records)
             lane = first.path.lane
-            link = self._links[lane.link]
-            tunnel.link_signs[lane.link] = link.signs
-            if single and link.is_clear() and tunnel.may_bypass(first, at, now):
-                prefix, n = tunnel.seal(first, view[:at], self._sealed, lane)
-                link.send(lane.dest, (prefix, self._sealed[:n]))
-                tunnel.sent(first, lane, at, now, len(records))
+            if lane.link == UDP_LINK:
+                if single and tunnel.may_bypass(first, at, now):
+                    self._send_datagrams(first, tunnel.seal_datagrams(first, view[:at], now), now)
+                    tunnel.sent(first, lane, at, now, len(records))
+                else:
+                    self._enqueue(records, now)
             else:
-                for peer, start, end in records:
-                    tunnel.enqueue(peer, arena[start:end], now)
-                self._flush(now)
+                link = self._links[lane.link]
+                tunnel.link_signs[lane.link] = link.signs
+                if single and link.is_clear() and tunnel.may_bypass(first, at, now):
+                    prefix, n = tunnel.seal(first, view[:at], self._sealed, lane)
+                    link.send(lane.dest, (prefix, self._sealed[:n]))
+                    if first.datagrams is not None and first.datagrams.doubles:
+                        self._send_datagrams(first, tunnel.seal_copies(first, view[:at], now), now)
+                    tunnel.sent(first, lane, at, now, len(records))
+                else:
+                    self._enqueue(records, now)
             if reads >= FLOOD_PACKETS and fd == self._out:
                 self._make_way(now)
         if tunnel.outputs or tunnel.backlog or tunnel.next_at() != self._timer_at:
             self.drain()
+
+    def _enqueue(self, records: list[tuple[Peer, int, int]], now: float) -> None:
+        for peer, start, end in records:
+            self._tunnel.enqueue(peer, self._arena[start:end], now)
+        self._flush(now)
 
     def _joined(self, records: list[tuple[Peer, int, int]]) -> None:
         """The last record is a super-packet now."""
@@ -260,7 +278,27 @@ class Driver:
                 peer, size, _, lane = batch
                 prefix, n = tunnel.seal(peer, self._arena_view[:size], sealed, lane)
                 link.send(lane.dest, (prefix, sealed[:n]))
+                if peer.datagrams is not None and peer.datagrams.doubles:
+                    self._send_datagrams(peer, tunnel.seal_copies(peer, self._arena_view[:size], now), now)
                 tunnel.sent(peer, lane, size, now)
+        while tunnel.backlog and self._datagrams:
+            batch = tunnel.next_batch(self._arena, now, link=UDP_LINK)
+            if batch is None:
+                break
+            peer, size, _, lane = batch
+            self._send_datagrams(peer, tunnel.seal_datagrams(peer, self._arena_view[:size], now), now)
+            tunnel.sent(peer, lane, size, now)
+
+    def _send_datagrams(self, peer: Peer, runs: Iterator[tuple[tuple[bytes, ...], int]], now: float) -> None:
+        """Packets of a peer that go by its direct path."""
+        to = None if peer.direct is None else peer.direct.remote
+        datagrams = None if to is None else self._datagrams.get(to.address.version)
+        for parts, segment in runs:
+            sent = Sent.REFUSED if datagrams is None or to is None else datagrams.send(to, parts, segment)
+            if sent is Sent.TOO_BIG:
+                self._tunnel.datagram_too_big(peer, segment or sum(map(len, parts)), now)
+            if sent is not Sent.SENT:
+                peer.drops[_REFUSED[sent]] += 1
 
     # From the network
 
@@ -292,19 +330,38 @@ class Driver:
             self._loop.add_reader(datagrams.fileno(), self._on_datagrams, datagrams)
 
     def _on_datagrams(self, datagrams: DatagramSocket) -> None:
-        """Read what has come from peers by a direct path."""
+        """Read what has come from peers by a direct path, and write it to the TUN.
+
+        Parts of a super-packet that come in several runs are joined, as long as more is there to read.
+        """
         now, stun = self._clock(), self._stun
+        tunnel = self._tunnel
+        size = 0
         for source, run, segment in datagrams.receive(DATAGRAM_RUNS):
             if stun is not None and source in stun.sources and stun.received(source, run, segment, now):
                 continue
-            packets = self._tunnel.receive_datagrams(source, run, segment, self._opened, now)
+            size += len(run)
+            self._arrived(tunnel.receive_datagrams(source, run, segment, self._opened, now))
+        self._arrived(tunnel.datagrams.flush(now))
+        if 0 < size < PROMPT_BYTES:
+            self._on_tun_readable(self._out)
+        else:
+            self.drain()
+
+    def _arrived(self, packets: list[memoryview]) -> None:
+        if not packets:
+            return
+        if self._inflow.left < len(packets) or self._inflow.waiting:
+            self._write_in_turns(self._tunnel.receiver.opened_from, packets)
+        else:
             self._write(packets)
-        self.drain()
 
     def _send_datagram(self, output: SendDatagram) -> None:
         datagrams = self._datagrams.get(output.to.address.version)
-        if datagrams is not None:
-            datagrams.send(output.to, output.parts, output.segment, ttl=output.ttl)
+        if datagrams is None:
+            self.drops[DropReason.LINK_DOWN] += 1
+        elif (sent := datagrams.send(output.to, output.parts, output.segment, ttl=output.ttl)) is Sent.FULL:
+            self.drops[_REFUSED[sent]] += 1  # all else is what probes are for
 
     def _write_in_turns(self, source: str, packets: Sequence[memoryview]) -> None:
         """Write what this turn of the loop has room for; the rest waits, and sources take turns."""
@@ -362,13 +419,19 @@ class Driver:
         self._tunnel.set_peers(config.peers, self._clock())
         self.drain()
 
+    def relay_changed(self, is_up: bool) -> None:
+        """Whether any link to a node is up."""
+        self._tunnel.relay_up(is_up)
+
     def network_changed(self) -> None:
-        """This device is somewhere else: what was proven of direct paths is void."""
+        """This device's addresses or routes have changed: `Surroundings` has the new ones."""
+        for datagrams in self._datagrams.values():
+            datagrams.route_changed()
         self._tunnel.network_changed(self._clock())
         self.drain()
 
     def candidates_changed(self) -> None:
-        """Peers are to be told other addresses for direct paths than before."""
+        """A STUN server or the router has answered: `Surroundings` has it."""
         self._tunnel.candidates_changed(self._clock())
         self.drain()
 
@@ -398,10 +461,10 @@ class Driver:
             elif isinstance(output, Deliver):
                 self._write_in_turns(output.source, output.packets)
             else:
-                came_up = came_up or isinstance(output, SessionUp)
+                came_up = came_up or isinstance(output, SessionUp | DirectChanged)
                 self._publish(output)
         at = tunnel.next_at()
-        if tunnel.backlog and any(link.writable for link in self._links):
+        if tunnel.backlog and (self._datagrams or any(link.writable for link in self._links)):
             at = min(at, tunnel.next_send_at(self._clock()))
         if at != self._timer_at:
             self._arm(at)
