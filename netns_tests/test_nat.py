@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import shutil
 import socket
+import tarfile
 from collections.abc import Iterator
 from collections.abc import Mapping as MappingOf
 from contextlib import ExitStack, closing
@@ -289,12 +291,20 @@ def test_ipv6_behind_a_firewall_has_no_nat(networks: Networks) -> None:
     ids=lambda value: value.value if isinstance(value, Kind) else "",
 )
 def test_the_doctor_says_it(networks: Networks, tmp_path: Path, kind: Kind, said: str) -> None:
-    side = Side("host", networks.sites[kind.value].host, tmp_path)
+    site, report = networks.sites[kind.value], tmp_path / "report.tar.gz"
+    side = Side("host", site.host, tmp_path)
     side.nconnect("init", "--address", "10.86.0.2/24", "--seed-rpc", f"http://{NODE}:{RPC_PORT}")
-    found = json.loads(side.try_nconnect("doctor", "--json").stdout)["findings"]
+    said_here = side.try_nconnect("doctor", "--json", "--report", str(report)).stdout
+    found = json.loads(said_here)["findings"]
     (nat,) = [finding for finding in found if finding["check"] == "nat"]
     assert nat["level"] == "ok"
     assert nat["text"].startswith(f"IPv4: {said}")
+    # The public address is shown here, and is not in what others are given.
+    with tarfile.open(report) as bundle:
+        files = {m.name: file.read().decode() for m in bundle.getmembers() if (file := bundle.extractfile(m))}
+    assert said in files["nconnect-report/doctor.json"]
+    assert not [name for name, text in files.items() if re.search(rf"\b{re.escape(site.public)}\b", text)]
+    assert (site.public in said_here) is (kind is not Kind.BLOCKED)
 
 
 def test_the_node_counts_what_it_answered(networks: Networks) -> None:

@@ -24,6 +24,7 @@ import pytun
 from lab.netns import Namespace, namespaces
 from nconnect.ip import offload
 from nconnect.ip.packet import is_well_formed
+from nconnect.wire.tunnel import VIRTIO_HEADER_BYTES
 
 IFF_VNET_HDR = 0x4000
 TUNSETOFFLOAD, TUNSETVNETHDRSZ = 0x400454D0, 0x400454D8
@@ -53,7 +54,7 @@ class Side:
     def _set_up(self, offloads: int) -> pytun.TunTapDevice:
         name = f"tun{self.number}"
         device = pytun.TunTapDevice(name, pytun.IFF_TUN | pytun.IFF_NO_PI | IFF_VNET_HDR)
-        fcntl.ioctl(device, TUNSETVNETHDRSZ, struct.pack("i", offload.HEADER_BYTES))
+        fcntl.ioctl(device, TUNSETVNETHDRSZ, struct.pack("i", VIRTIO_HEADER_BYTES))
         try:
             fcntl.ioctl(device, TUNSETOFFLOAD, offloads)
         except OSError:
@@ -108,7 +109,7 @@ class Pump(threading.Thread):
                     continue
                 self.records.append(record)
                 view = memoryview(bytearray(record))
-                if not (offload.check(view) and is_well_formed(view[offload.HEADER_BYTES :])):
+                if not (offload.check(view) and is_well_formed(view[VIRTIO_HEADER_BYTES:])):
                     self.refused.append(record)
                     continue
                 for piece in self._deal(view):

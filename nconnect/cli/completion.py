@@ -61,10 +61,10 @@ def completion(
 def peers(ctx: typer.Context, config: ConfigOption = None) -> None:
     """Print the names of the peers, for a completion script: never an error."""
     from nconnect.errors import NconnectError
-    from nconnect.io.files.config_file import load
+    from nconnect.io.files import config_file
 
     try:
-        for peer in load(chosen(ctx, config)).peers:
+        for peer in config_file.load(chosen(ctx, config)).peers:
             print(peer.name)
     except NconnectError:
         return

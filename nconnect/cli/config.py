@@ -29,11 +29,11 @@ def check(
     """Check the file and report every mistake with its line. Changes nothing."""
     from nconnect.cli.output import print_json
     from nconnect.errors import ConfigError
-    from nconnect.io.files.peer_table import load
+    from nconnect.io.files import peer_table
 
     path = file or chosen(ctx, config)
     try:
-        table = load(path)
+        table = peer_table.load(path)
     except ConfigError as error:
         if not as_json:
             raise
@@ -56,10 +56,10 @@ def show(ctx: typer.Context, as_json: JsonOption = False, config: ConfigOption =
     Peers that came by invitation are included; secrets are hidden.
     """
     from nconnect.cli.output import print_json
-    from nconnect.io.files.peer_table import load
+    from nconnect.io.files import peer_table
 
     path = chosen(ctx, config)
-    content = shown(load(path).config)
+    content = shown(peer_table.load(path).config)
     if as_json:
         print_json(content)
     else:
@@ -74,9 +74,9 @@ def reload(ctx: typer.Context, config: ConfigOption = None) -> None:
     and `up`.
     """
     from nconnect.control.client import ControlClient
-    from nconnect.io.files.config_file import load
+    from nconnect.io.files import config_file
 
-    checked = load(chosen(ctx, config))  # reports its mistakes with their lines
+    checked = config_file.load(chosen(ctx, config))  # reports its mistakes with their lines
     ControlClient(checked.interface).reload()
     print(f"{checked.interface} has read its file again; sessions continue")
 

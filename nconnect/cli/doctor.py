@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -68,7 +68,8 @@ def doctor(
     else:
         print(text_of(findings, colour=output.use_colour(), fixed=fix))
         if written is not None:
-            print(f"wrote {report}: {', '.join(written)}; secrets are removed, but look through it yourself")
+            print(f"wrote {report}: {', '.join(written)}")
+            print("secrets and your public address are removed, but look through it yourself")
     return 1 if failed else 0
 
 
@@ -174,13 +175,14 @@ def _fix(findings: Sequence[Finding], *, quiet: bool) -> list[dict[str, str | No
 
 def _report(target: Path, facts: Facts, findings: Sequence[Finding], path: Path) -> list[str]:
     from nconnect.control.client import ControlClient
+    from nconnect.doctor.redact import addresses_of
     from nconnect.errors import ControlError
     from nconnect.io.files import report
     from nconnect.io.files.config_file import MAX_CONFIG_BYTES
     from nconnect.io.files.trusted import read_file
 
     try:
-        status: object = ControlClient(facts.interface).status().to_json()
+        status: dict[str, Any] = ControlClient(facts.interface).status().to_json()
     except ControlError as error:
         status = {"error": str(error)}
     try:
@@ -194,5 +196,6 @@ def _report(target: Path, facts: Facts, findings: Sequence[Finding], path: Path)
         config_text=text,
         findings=[finding.to_json() for finding in findings],
         status=status,
+        addresses=addresses_of(facts, status),
         outputs={"sysctls.txt": "\n".join(f"{k} = {v}" for k, v in sorted(facts.sysctls.items()))},
     )

@@ -45,10 +45,10 @@ def address(ctx: typer.Context, as_json: JsonOption = False, config: ConfigOptio
     """
     from nconnect.cli.output import print_json
     from nconnect.crypto.keys import Identity
-    from nconnect.io.files.config_file import load
+    from nconnect.io.files import config_file
     from nconnect.model import NknAddress
 
-    checked = load(chosen(ctx, config))
+    checked = config_file.load(chosen(ctx, config))
     own = NknAddress(checked.identifier, Identity(checked.seed).public_key)
     if as_json:
         print_json(

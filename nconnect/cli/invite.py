@@ -68,11 +68,11 @@ def create(
     from nconnect.invite import pool
     from nconnect.invite.book import Invitation
     from nconnect.invite.token import SECRET_BYTES, Token
+    from nconnect.io.files import peer_table
     from nconnect.io.files.invitations import InvitationStore
-    from nconnect.io.files.peer_table import load
     from nconnect.wire.invite import TOKEN_ID_BYTES
 
-    checked = load(chosen(ctx, config)).config
+    checked = peer_table.load(chosen(ctx, config)).config
     now = time.time()
     checks = Checks()
     checks.one("NAME", name, values.check_peer_name)
@@ -165,9 +165,9 @@ def revoke(
 
 
 def _interface(ctx: typer.Context, config: Any) -> str:
-    from nconnect.io.files.config_file import load
+    from nconnect.io.files import config_file
 
-    return load(chosen(ctx, config)).interface
+    return config_file.load(chosen(ctx, config)).interface
 
 
 def _details(each: Invitation) -> str:

@@ -143,7 +143,8 @@ def node(
     from nconnect.cli.logs import log_to_stderr
     from nconnect.cli.options import Checks
     from nconnect.config.values import check_host
-    from nconnect.daemon.node import run, settings_of
+    from nconnect.daemon.node import run as run_node
+    from nconnect.daemon.node import settings_of
     from nconnect.errors import UsageError
     from nconnect.model import NodeConfig
 
@@ -195,7 +196,7 @@ def node(
     if rate_limit is not None:
         settings = settings.with_rate(rate_limit)
     log_to_stderr()
-    return run(
+    return run_node(
         config,
         settings=settings,
         seed_file=seed_file,

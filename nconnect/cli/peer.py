@@ -119,9 +119,9 @@ def list_peers(ctx: typer.Context, as_json: JsonOption = False, config: ConfigOp
     import sys
 
     from nconnect.cli import output
-    from nconnect.io.files.peer_table import load
+    from nconnect.io.files import peer_table
 
-    table = load(chosen(ctx, config))
+    table = peer_table.load(chosen(ctx, config))
     checked = table.config
     states = _states(checked.interface)
     for problem in table.problems:
@@ -152,9 +152,9 @@ def show(
 ) -> None:
     """Show one peer."""
     from nconnect.cli import output
-    from nconnect.io.files.peer_table import load
+    from nconnect.io.files import peer_table
 
-    table = load(chosen(ctx, config))
+    table = peer_table.load(chosen(ctx, config))
     checked = table.config
     peer = _find(checked.peers, name)
     states = _states(checked.interface)
@@ -259,10 +259,10 @@ def remove(
 ) -> None:
     """Remove a peer. This takes effect at once."""
     from nconnect.cli.change import change_peer, is_left_out
-    from nconnect.io.files.peer_table import load
+    from nconnect.io.files import peer_table
 
     path = chosen(ctx, config)
-    table = load(path)
+    table = peer_table.load(path)
     if not is_left_out(table, name):
         _find(table.config.peers, name)
     if not dry_run:
@@ -303,14 +303,15 @@ def read_expires(checks: Checks, text: str | None) -> float | None:
 def _read_key(checks: Checks, path: Path) -> str | None:
     """A preshared key as hex. The file must be as secret as the configuration."""
     from nconnect.config.values import parse_key
-    from nconnect.io.files.config_file import exists, read
+    from nconnect.io.files import config_file
+    from nconnect.io.files.config_file import exists
 
     def check(name: str) -> str:
         if not exists(path):
             raise ConfigError(
                 f"{path} does not exist: `(umask 077; openssl rand -hex 32 > FILE)` makes one, for both sides"
             )
-        text = read(path)
+        text = config_file.read(path)
         try:
             return parse_key(text).hex()
         except ConfigError as error:

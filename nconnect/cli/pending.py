@@ -27,9 +27,9 @@ def pending(ctx: typer.Context, as_json: JsonOption = False, config: ConfigOptio
     from nconnect.cli import output
     from nconnect.control.client import ControlClient
     from nconnect.control.schema import to_json
-    from nconnect.io.files.config_file import load
+    from nconnect.io.files import config_file
 
-    checked = load(chosen(ctx, config))
+    checked = config_file.load(chosen(ctx, config))
     waiting = ControlClient(checked.interface).pending()
     if as_json:
         output.print_json({"pending": to_json(waiting)})
@@ -68,7 +68,7 @@ def approve(
     from nconnect.config import values
     from nconnect.config.edit import add_peer
     from nconnect.control.client import ControlClient
-    from nconnect.io.files.config_file import load
+    from nconnect.io.files import config_file
 
     path = chosen(ctx, config)
     checks = Checks()
@@ -78,7 +78,7 @@ def approve(
     rules = read_allow(checks, allow)
     expires_at = read_expires(checks, expires)
     checks.finish()
-    checked = load(path)
+    checked = config_file.load(path)
     if str(parsed) not in {peer.address for peer in ControlClient(checked.interface).pending()}:
         raise ConfigError(
             f"{parsed} has not tried to connect: see `nconnect peer pending`, or use `nconnect peer add`"
@@ -106,12 +106,10 @@ def _from_pool(path: Path, text: str, interface: str) -> tuple[str, ...]:
 
     from nconnect.config.values import parse_prefix
     from nconnect.invite import pool
-    from nconnect.io.files import peer_table
-    from nconnect.io.files.config_file import check
+    from nconnect.io.files import config_file, peer_table
     from nconnect.io.files.invitations import InvitationStore
 
     book = InvitationStore.of(interface).current()
     kept = [address for each in book.open(time.time()) for address in each.addresses]
-    return tuple(
-        str(parse_prefix(str(a.ip))) for a in pool.pick(peer_table.of(check(path, text)).config, (), kept)
-    )
+    checked = peer_table.of(config_file.check(path, text)).config
+    return tuple(str(parse_prefix(str(a.ip))) for a in pool.pick(checked, (), kept))

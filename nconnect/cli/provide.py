@@ -42,9 +42,9 @@ def show(ctx: typer.Context, as_json: JsonOption = False, config: ConfigOption =
     """Show what is offered."""
     from nconnect.cli.config import shown
     from nconnect.cli.output import print_json
-    from nconnect.io.files.config_file import load
+    from nconnect.io.files import config_file
 
-    offered = shown(load(chosen(ctx, config)))["provide"]
+    offered = shown(config_file.load(chosen(ctx, config)))["provide"]
     if as_json:
         print_json(offered)
         return
@@ -73,11 +73,11 @@ def add(
     """
     from nconnect.cli.change import change_file
     from nconnect.config.edit import add_offers
-    from nconnect.io.files.config_file import load
+    from nconnect.io.files import config_file
 
     path = chosen(ctx, config)
     offers = _read(subnet, service, expose)
-    load(path)  # its own mistakes, with their lines
+    config_file.load(path)  # its own mistakes, with their lines
     outcome = change_file(path, lambda text: add_offers(text, offers), dry_run=dry_run)
     print(f"{_listed(offers)} added: {outcome.value}")
 
@@ -95,13 +95,13 @@ def remove(
     """Stop offering something. This takes effect at once."""
     from nconnect.cli.change import change_file
     from nconnect.config.edit import remove_offers
-    from nconnect.io.files.config_file import load, read
+    from nconnect.io.files import config_file
 
     path = chosen(ctx, config)
     offers = _read(subnet, service, expose)
-    load(path)
+    config_file.load(path)
     if not dry_run:
-        remove_offers(read(path), offers)  # report what is not there before asking
+        remove_offers(config_file.read(path), offers)  # report what is not there before asking
         confirm(f"stop offering {_listed(offers)}, and end the connections to it now?", yes)
     outcome = change_file(path, lambda text: remove_offers(text, offers), dry_run=dry_run)
     print(f"{_listed(offers)} removed: {outcome.value}")

@@ -26,10 +26,10 @@ def export(
 ) -> None:
     """Print the table of peers, for `peer import` on another machine."""
     from nconnect.io.errors import as_host_error
-    from nconnect.io.files.peer_table import load
+    from nconnect.io.files import peer_table
     from nconnect.io.files.trusted import create_file
 
-    peers = load(chosen(ctx, config)).config.peers
+    peers = peer_table.load(chosen(ctx, config)).config.peers
     text = peers_text(peers, secrets=secrets)
     if file is None:
         print(text, end="")
@@ -94,10 +94,10 @@ def peers_text(peers: Any, *, secrets: bool) -> str:
 def _invited(path: Path) -> list[dict[str, Any]]:
     """The sections of the peers that came by invitation."""
     from nconnect.invite.table import content_of
+    from nconnect.io.files import peer_table
     from nconnect.io.files.invitations import InvitationStore
-    from nconnect.io.files.peer_table import load
 
-    table = load(path)
+    table = peer_table.load(path)
     if not table.invited:
         return []
     book = InvitationStore.of(table.config.interface).read()

@@ -1,16 +1,23 @@
-"""Removes every secret from a text that will be shown to others.
+"""Removes every secret, and known addresses, from a text that will be shown to others.
 
 Secrets are seeds and preshared keys, invitations, passwords in URLs, and logins of proxies. There are three
 nets: known secret values in every form in which they may be written; the configuration's keys whose values
 are secret; and everything that looks like a key (64 hex digits, or 32 bytes in base64) and is not known to
-be public.
+be public. Addresses say where somebody lives: those that others see of this device, and of its peers on
+direct paths. Addresses of nodes, servers and inner networks stay, because most problems are about them.
 """
 
 from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from ipaddress import ip_address, ip_network
+from typing import Any
+
+from nconnect.doctor.facts import Facts
+from nconnect.model import Address
+from nconnect.nat.port_mapping import is_inner
 
 REMOVED = "(removed)"
 
@@ -27,17 +34,48 @@ _HEX = re.compile(r"(?i)(?<![0-9a-f])[0-9a-f]{48,}(?![0-9a-f])")
 _BASE64 = re.compile(r"(?<![A-Za-z0-9+/_=-])[A-Za-z0-9+/_-]{42,43}={0,2}(?![A-Za-z0-9+/_=-])")
 
 
+# As a whole: not 192.0.2.1 in 192.0.2.10, and with any port behind it.
+_ADDRESS = {4: r"(?<![0-9.]){}(?![0-9]|\.[0-9])", 6: r"(?i)(?<![0-9a-f:]){}(?![0-9a-f:.])"}
+
+
+_ULA = ip_network("fc00::/7")
+
+
+def addresses_of(facts: Facts, status: Any) -> frozenset[Address]:
+    """What others see of this device, and of its peers on direct paths. `status`: as JSON has it."""
+    return frozenset(address for address in _addresses(facts, status) if not _is_local(address))
+
+
+def _addresses(facts: Facts, status: Any) -> Iterator[Address]:
+    yield from (nat.verdict.mapped.address for nat in facts.nats if nat.verdict.mapped is not None)
+    if facts.router is not None and facts.router.outside is not None:
+        yield facts.router.outside
+    for peer in status.get("peers", ()):
+        direct = peer.get("direct") or {}
+        for place in (direct.get("local"), direct.get("remote")):
+            if place is not None:
+                yield ip_address(place.rpartition(":")[0].strip("[]"))
+
+
+def _is_local(address: Address) -> bool:
+    inner = is_inner(address) or (address.version == 6 and address in _ULA)
+    return inner or address.is_loopback or address.is_link_local
+
+
 def redact(
     text: str,
     *,
     secrets: Collection[bytes] = (),
     public: Collection[bytes] = (),
     words: Collection[str] = (),
+    addresses: Collection[Address] = (),
 ) -> str:
-    """The text without secrets.
+    """The text without secrets and without these addresses.
 
     `secrets` are known ones (raw bytes), `words` known ones as they are written, `public` keys that may stay.
     """
+    for address in addresses:
+        text = re.sub(_ADDRESS[address.version].format(re.escape(str(address))), REMOVED, text)
     for secret in sorted(secrets):
         for form in _forms(secret):
             text = re.sub(re.escape(form), REMOVED, text, flags=re.IGNORECASE)

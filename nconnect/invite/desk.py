@@ -25,6 +25,7 @@ from nconnect.errors import ConfigError, RemoteProtocolError
 from nconnect.invite.book import Book, Invitation, InvitationState
 from nconnect.invite.welcome import Offer, Welcome, accepted_in
 from nconnect.model import AcceptRoutes, Buffer, NknAddress, Rng
+from nconnect.queueing.rate_limiter import RateLimiter
 from nconnect.wire.invite import Application, Grant, Reason, Refusal, unwrap, wrap
 
 # Guessed. A valid MAC shows that the sender holds a token, or repeats an application of somebody who does.
@@ -78,7 +79,7 @@ class Desk:
         self._identity = identity
         self._address = address
         self._rng = rng
-        self._buckets: dict[bytes, tuple[float, float]] = {}  # by token id: what is left, and when that was
+        self._limiter = RateLimiter(PER_SECOND, BURST, key=str)  # by token id
 
     def knock(
         self, source: str, application: Application, book: Book, *, now: float, wall: float
@@ -92,7 +93,7 @@ class Desk:
             return None
         if not application.is_authentic(invitation.mac_key, source, str(self._address)):
             return None
-        if not self._may_go_on(invitation.token_id, book, now):
+        if not self._limiter.allow(invitation.token_id.hex(), now):
             return None
         state = invitation.state(wall)
         again = state is InvitationState.USED and invitation.device == source
@@ -116,14 +117,6 @@ class Desk:
             return None
         noise.set_psk(preshared)
         return Admission(invitation, device, application, noise, accept)
-
-    def _may_go_on(self, token_id: bytes, book: Book, now: float) -> bool:
-        left, at = self._buckets.get(token_id, (float(BURST), now))
-        left = min(float(BURST), left + (now - at) * PER_SECOND)
-        if len(self._buckets) > 2 * len(book) + 16:  # of tokens that are forgotten
-            self._buckets = {key: value for key, value in self._buckets.items() if book.get(key)}
-        self._buckets[token_id] = (max(0.0, left - 1.0), now) if left >= 1.0 else (left, now)
-        return left >= 1.0
 
 
 def application_in(content: Buffer) -> Application | None:

@@ -15,20 +15,20 @@ from __future__ import annotations
 
 from struct import Struct
 
+from nconnect.ip import offload
 from nconnect.ip.offload import (
     GSO_NONE,
     GSO_UDP_L4,
     HEADER,
-    HEADER_BYTES,
     NEEDS_CSUM,
     UDP_CHECKSUM_AT,
     UDP_HEADER_BYTES,
-    check,
 )
 from nconnect.ip.packet import IPV4_HEADER_BYTES, IPV6_HEADER_BYTES, PROTOCOL_UDP, is_well_formed
+from nconnect.wire.tunnel import VIRTIO_HEADER_BYTES
 
 MAX_JOINED = 64  # packets: UDP_MAX_SEGMENTS of <linux/udp.h> before Linux 6.9
-MAX_JOINED_BYTES = HEADER_BYTES + 65535  # the largest record: IPv4's total length has 16 bits
+MAX_JOINED_BYTES = VIRTIO_HEADER_BYTES + 65535  # the largest record: IPv4's total length has 16 bits
 MAX_DATAGRAM_BYTES = MAX_JOINED_BYTES // 2  # a larger record has no room for another one
 
 NO_RECORD = -1  # no record has this size
@@ -94,7 +94,7 @@ def _joinable_headers(record: memoryview) -> int:
     """The length of a record's headers (virtio-net, IP, UDP); 0 if it may not be joined with others."""
     if record[0] != NEEDS_CSUM or record[1] != GSO_NONE:
         return 0
-    packet = record[HEADER_BYTES:]
+    packet = record[VIRTIO_HEADER_BYTES:]
     if packet[0] == 0x45:
         start = IPV4_HEADER_BYTES
         if packet[9] != PROTOCOL_UDP or packet[6] != _DF:
@@ -103,15 +103,15 @@ def _joinable_headers(record: memoryview) -> int:
         start = IPV6_HEADER_BYTES
     else:
         return 0
-    headers = HEADER_BYTES + start + UDP_HEADER_BYTES
-    if len(record) <= headers or not is_well_formed(packet) or not check(record):
+    headers = VIRTIO_HEADER_BYTES + start + UDP_HEADER_BYTES
+    if len(record) <= headers or not is_well_formed(packet) or not offload.check(record):
         return 0
     return headers
 
 
 def _common(arena: bytearray, at: int) -> tuple[bytes, ...]:
     """The header fields that must be equal in all records of a run."""
-    return (_COMMON4 if arena[at + HEADER_BYTES] == 0x45 else _COMMON6).unpack_from(arena, at)
+    return (_COMMON4 if arena[at + VIRTIO_HEADER_BYTES] == 0x45 else _COMMON6).unpack_from(arena, at)
 
 
 def _write_headers(record: memoryview, segment_bytes: int) -> None:
@@ -119,7 +119,7 @@ def _write_headers(record: memoryview, segment_bytes: int) -> None:
 
     Checksums are updated by the difference of the lengths (RFC 1624), so a wrong checksum stays wrong.
     """
-    packet = record[HEADER_BYTES:]
+    packet = record[VIRTIO_HEADER_BYTES:]
     if packet[0] >> 4 == 4:
         start = IPV4_HEADER_BYTES
         grown = len(packet) - _U16.unpack_from(packet, 2)[0]

@@ -121,7 +121,7 @@ class PortMapper(Mapper):
 
     def __init__(self, request: PortRequest, *, now: float, rng: Rng) -> None:
         super().__init__(request, now)
-        self._nonces = {protocol: rng(pcp.NONCE_BYTES) for protocol in request.protocols}
+        self._nonces = {protocol: rng(pcp.PCP_NONCE_BYTES) for protocol in request.protocols}
         self._wanted: set[str] = set()  # asked for, and not answered
         self._failures: dict[str, str] = {}  # of what was asked last, by protocol
         self._nonsense = ""  # what makes no sense in the newest such answer

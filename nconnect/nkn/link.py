@@ -45,7 +45,7 @@ from nconnect.nkn.outputs import (
     Waived,
 )
 from nconnect.nkn.reconnect import ReconnectPolicy
-from nconnect.nkn.states import LINK_TRANSITIONS, LinkEvent, LinkState
+from nconnect.nkn.states import LINK_TRANSITIONS, LinkState, LinkTrigger
 from nconnect.nkn.ways import PLAIN_WAY, Way, redirected, ways_to
 from nconnect.wire import actions, sigchain
 from nconnect.wire.jsonrpc import NodeInfo, split_addr
@@ -220,12 +220,12 @@ class Link:
     # Control
 
     def start(self, now: float) -> None:
-        self._become(LinkEvent.START)
+        self._become(LinkTrigger.START)
         self._resolve(now)
 
     def resolved(self, node: NodeInfo, now: float, *, seed: str | None = None) -> None:
         """A seed named this node. `seed`, if it is one of ours, is asked first from now on."""
-        self._become(LinkEvent.RESOLVED)
+        self._become(LinkTrigger.RESOLVED)
         if seed in self.seeds:
             self.seeds = (seed, *(other for other in self.seeds if other != seed))
         self.is_named = True
@@ -238,7 +238,7 @@ class Link:
         short, because a person is about to open it.
         """
         if self.last_node is not None and self.last_node != self._tried:
-            self._become(LinkEvent.FELL_BACK)
+            self._become(LinkTrigger.FELL_BACK)
             self._no_seed = (why, reason)
             self._connect(self.last_node, self._ways_back(self.last_node), now)
         else:
@@ -246,7 +246,7 @@ class Link:
 
     def connected(self, now: float, *, node: NodeInfo | None = None, way: Way | None = None) -> None:
         """The connection is open, by `way` (one of those in `Connect`) to `node` (if that was asked for)."""
-        self._become(LinkEvent.CONNECTED)
+        self._become(LinkTrigger.CONNECTED)
         self.node = node or self.node
         self.way = way or self.way
         self._tls_first = self.way.secure
@@ -331,7 +331,7 @@ class Link:
     def stop(self, now: float) -> None:
         """Give up what is in flight; `start` begins again."""
         was_up, in_flight = self.state is LinkState.UP, self.state in _IN_FLIGHT
-        self._become(LinkEvent.STOP)
+        self._become(LinkTrigger.STOP)
         self._left(now)
         self._deadline = None
         self._reconnect.lost(None)
@@ -350,11 +350,11 @@ class Link:
     def _try_again(self, now: float) -> None:
         node = self._reconnect.choose()
         if node is None:
-            self._become(LinkEvent.RETRY)
+            self._become(LinkTrigger.RETRY)
             self._resolve(now)
             self._tried = self._reconnect.node
         else:
-            self._become(LinkEvent.RETURNED)
+            self._become(LinkTrigger.RETURNED)
             self._begin_attempt(now)
             self._returning = True
             self._connect(node, self._ways_back(node), now)
@@ -367,10 +367,10 @@ class Link:
         if abandon:
             self.outputs.append(Disconnect(why))
         if self._reconnect.in_turn:
-            self._become(LinkEvent.FAILED)
+            self._become(LinkTrigger.FAILED)
             self._wait(now + self._backoff.failed(now, self._reconnect.share))
         else:
-            self._become(LinkEvent.ASKED_AFTER_ALL)
+            self._become(LinkTrigger.ASKED_AFTER_ALL)
             self._ask_seeds(now)
 
     def _resolve(self, now: float) -> None:
@@ -409,7 +409,7 @@ class Link:
         return self.state is not LinkState.UP and not self._signed_in
 
     def _log_in(self, challenge: bytes | None, now: float) -> None:
-        self._become(LinkEvent.LOGIN_SENT)
+        self._become(LinkTrigger.LOGIN_SENT)
         salt = signature = b""
         if challenge is not None:
             salt = self._rng(SALT_BYTES)
@@ -429,7 +429,7 @@ class Link:
             else:
                 self._fail(why, DownReason.WRONG_KEY, now, abandon=True)
             return
-        self._become(LinkEvent.ACCEPTED)
+        self._become(LinkTrigger.ACCEPTED)
         signatures = actions.Waiver.SIGNATURES in answer.waives
         self.prefixes = OutboundPrefixes(
             self._identity,
@@ -464,7 +464,7 @@ class Link:
             self._fail(why, DownReason.REDIRECT_LOOP, now, abandon=True)
             return
         why = f"{self._node_name()} is not this client's node: going to {node.addr}"
-        self._become(LinkEvent.REDIRECTED)
+        self._become(LinkTrigger.REDIRECTED)
         self.outputs.append(Disconnect(why))
         if was_up:
             self.outputs.append(LinkDown(why, DownReason.REDIRECTED))
@@ -493,7 +493,7 @@ class Link:
         if reason in _ASK_ANOTHER:
             self.seeds = (*self.seeds[1:], self.seeds[0])
         self._left(now)
-        self._become(LinkEvent.FAILED)
+        self._become(LinkTrigger.FAILED)
         self._redirects = 0
         self.last_error = why
         if abandon:
@@ -526,7 +526,7 @@ class Link:
         assert self._deadline is not None
         return self._deadline.at
 
-    def _become(self, event: LinkEvent) -> None:
+    def _become(self, event: LinkTrigger) -> None:
         state = LINK_TRANSITIONS[self.state].get(event)
         if state is None:
             raise LocalProtocolError(f"a link that is {self.state.name} cannot take {event.name}")

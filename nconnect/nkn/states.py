@@ -25,7 +25,7 @@ class LinkState(Enum):
         return "down" if self in (LinkState.WAITING, LinkState.CLOSED) else "connecting"
 
 
-class LinkEvent(Enum):
+class LinkTrigger(Enum):
     """What changes a link's state."""
 
     START = auto()
@@ -42,9 +42,9 @@ class LinkEvent(Enum):
     STOP = auto()
 
 
-_S, _E = LinkState, LinkEvent
+_S, _E = LinkState, LinkTrigger
 # State, event -> state. A missing entry is a bug of the caller.
-LINK_TRANSITIONS: dict[LinkState, dict[LinkEvent, LinkState]] = {
+LINK_TRANSITIONS: dict[LinkState, dict[LinkTrigger, LinkState]] = {
     _S.NEW: {_E.START: _S.RESOLVING, _E.STOP: _S.CLOSED},
     _S.RESOLVING: {
         _E.RESOLVED: _S.CONNECTING,

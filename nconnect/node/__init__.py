@@ -16,7 +16,7 @@ docs/node.md is about running one; docs/protocol.md ("NKN") has the bytes. `ncon
       |                          |         address                        +-----------------------------+
       +<-- send_text, send_binary, ping, close
 
-    GET/POST (RPC) ----> rpc.answer(body, facts), limited by limits.RateLimiter
+    GET/POST (RPC) ----> rpc.answer(body, facts), limited by RateLimiter
     UDP (STUN) --------> stun.StunServer.answer
 
 States of a connection (`connection.State`; a missing row is an error):

@@ -30,7 +30,6 @@ from nconnect.crypto.keys import Identity, verify
 from nconnect.errors import ConfigError, LocalProtocolError, RemoteProtocolError
 from nconnect.model import Buffer, Deadline, NknAddress, Rng
 from nconnect.node.connection import Connection, Event, State, Transport
-from nconnect.node.limits import RateLimiter, limit_key
 from nconnect.node.proof import BlockHashes, Ledger
 from nconnect.node.relay import Relay, may_log_in
 from nconnect.node.reorder import Reorderer
@@ -42,6 +41,7 @@ from nconnect.node.settings import (
     NodeSettings,
 )
 from nconnect.node.sources import Sources
+from nconnect.queueing.rate_limiter import RateLimiter, limit_key
 from nconnect.queueing.turns import MESSAGE_WORK, Turns
 from nconnect.wire import actions
 from nconnect.wire.jsonrpc import NodeInfo

@@ -56,7 +56,7 @@ def cut(
         yield b"".join((head, src_bytes, dest_bytes, view[part * piece_bytes : (part + 1) * piece_bytes]))
 
 
-class Joiner:
+class FragmentJoiner:
     """Joins the parts of all senders."""
 
     def __init__(self) -> None:

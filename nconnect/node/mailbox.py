@@ -33,7 +33,7 @@ class Held:
 
     src: str
     payload: bytes
-    host: str  # whose share it uses: the `limits.limit_key` of the sender's IP address
+    host: str  # whose share it uses: the `limit_key` of the sender's IP address
     expires_at: float
     number: int = 0
 

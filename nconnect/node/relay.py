@@ -15,11 +15,11 @@ from nconnect.errors import ConfigError, DropReason
 from nconnect.model import MAX_ADDRESS_CHARS, Buffer, NknAddress, Rng
 from nconnect.node.connection import Connection, State, Stuck
 from nconnect.node.egress import Egress, Pool
-from nconnect.node.limits import RateLimiter
 from nconnect.node.mailbox import Held, OfflineMailbox
 from nconnect.node.proof import PrevHashes
 from nconnect.node.reorder import HOLD_S
 from nconnect.node.settings import MAX_DESTS_PER_MESSAGE, NodeDrop, NodeSettings
+from nconnect.queueing.rate_limiter import RateLimiter
 from nconnect.queueing.turns import MESSAGE_WORK
 from nconnect.wire.nkn import MAX_MESSAGE_BYTES, OutboundMessage, inbound_prefix
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from enum import Enum
 
-from nconnect.node.limits import (
-    OFFICIAL_BURST,
-    OFFICIAL_RATE_PER_S,
-    OFFICIAL_RPC_BURST,
-    OFFICIAL_RPC_RATE_PER_S,
-)
 from nconnect.wire.actions import Waiver
+
+# The official node's limits of calls and connections a second, with the bursts above them.
+OFFICIAL_RATE_PER_S = 10.0  # for each IP address: its WsIPRateLimit and RPCIPRateLimit
+OFFICIAL_BURST = 100  # its WsIPRateBurst and RPCIPRateBurst
+OFFICIAL_RPC_RATE_PER_S = 1024.0  # RPC calls of all addresses together: its RPCRateLimit
+OFFICIAL_RPC_BURST = 4096  # its RPCRateBurst
 
 LOGIN_TIMEOUT_S = 10.0  # the official node drops a silent connection after as long
 PING_INTERVAL_S = 20.0  # guessed: only for clients that were silent meanwhile; SDKs ping us every 8 s

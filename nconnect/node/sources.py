@@ -1,6 +1,6 @@
 """Accounts for the addresses that clients come from: what each of them uses. Pure.
 
-A **source** is an IPv4 address or an IPv6 /64 (`limits.limit_key`). It exists while it has a connection.
+A **source** is an IPv4 address or an IPv6 /64 (`limit_key`). It exists while it has a connection.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from itertools import count
 from typing import TYPE_CHECKING
 
 from nconnect.node.egress import Account, Pool
-from nconnect.node.limits import limit_key
+from nconnect.queueing.rate_limiter import limit_key
 from nconnect.queueing.turns import Share, Turns
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from ipaddress import IPv6Address, ip_address, ip_network
 
 from nconnect.errors import RemoteProtocolError
 from nconnect.model import Buffer
-from nconnect.node.limits import RateLimiter
+from nconnect.queueing.rate_limiter import RateLimiter
 from nconnect.wire import stun
 
 PLAIN_RATE_PER_S = 10.0  # guessed: a household asks 2 ports 3 times when its network changes

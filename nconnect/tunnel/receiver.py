@@ -74,7 +74,7 @@ class BatchReceiver:
         self._peers = peers
         self._routes = routes
         self._settings = settings
-        self._strangers = Strangers(now)
+        self._strangers = Strangers()
         self._by_index = sessions.handshakes.by_index
 
     def receive(self, source: str, payload: memoryview, out: memoryview, now: float) -> list[memoryview]:

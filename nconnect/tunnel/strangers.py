@@ -8,6 +8,8 @@ them before it does anything else with it.
 
 from __future__ import annotations
 
+from nconnect.queueing.rate_limiter import RateLimiter
+
 BURST = 32.0  # guessed: joining takes about ten
 PER_S = 8.0
 TOTAL_BURST = 512.0  # guessed: ten milliseconds of work
@@ -18,22 +20,14 @@ MAX_SENDERS = 1024  # remembered; who is forgotten starts anew
 class Strangers:
     """A token bucket for each sender, and one for all together."""
 
-    def __init__(self, now: float) -> None:
-        self._total = TOTAL_BURST
-        self._total_at = now
-        self._senders: dict[str, tuple[float, float]] = {}  # address -> (tokens, when), oldest first
+    def __init__(self) -> None:
+        self._each = RateLimiter(PER_S, BURST, max_hosts=MAX_SENDERS, key=str)
+        self._all = RateLimiter(TOTAL_PER_S, TOTAL_BURST, key=str)
 
     def admits(self, address: str, now: float) -> bool:
         """Whether to read one more message of this sender."""
-        tokens, counted_at = self._senders.pop(address, (BURST, now))
-        tokens = min(BURST, tokens + max(0.0, now - counted_at) * PER_S)
-        self._total = min(TOTAL_BURST, self._total + max(0.0, now - self._total_at) * TOTAL_PER_S)
-        self._total_at = now
-        heard = tokens >= 1.0 and self._total >= 1.0
-        if heard:
-            tokens -= 1.0
-            self._total -= 1.0
-        if len(self._senders) >= MAX_SENDERS:
-            del self._senders[next(iter(self._senders))]
-        self._senders[address] = (tokens, now)
-        return heard
+        # A sender's own bucket first: one sender alone must not empty that of all.
+        admitted = self._each.left(address, now) >= 1.0 and self._all.allow("", now)
+        if admitted:
+            self._each.take(address, 1.0)
+        return admitted

@@ -33,7 +33,7 @@ from nconnect.errors import RemoteProtocolError
 from nconnect.model import Address, Buffer
 
 SERVER_PORT = 5351
-NONCE_BYTES = 12
+PCP_NONCE_BYTES = 12
 _MAX_BYTES = 1100  # RFC 6887, section 7
 UNSUPPORTED_VERSION = 1  # the same in both
 

@@ -1,12 +1,19 @@
 from __future__ import annotations
 
 import base64
+from dataclasses import replace
+from ipaddress import IPv4Address, ip_address
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nconnect.doctor.redact import REMOVED, redact
+from nconnect.doctor.facts import NatFact
+from nconnect.doctor.redact import REMOVED, addresses_of, redact
+from nconnect.model import Endpoint
+from nconnect.nat.port_mapping import Router
+from nconnect.nat.stun import Nat, Verdict
+from tests.doctor.examples import FACTS
 
 SEED, KEY, PUBLIC = bytes(range(32)), bytes(range(100, 132)), bytes(range(200, 232))
 
@@ -69,6 +76,44 @@ def test_public_keys_and_ordinary_words_stay() -> None:
     assert redact(text, secrets=[SEED], public=[PUBLIC]) == text
     word = "a_rather_long_identifier_of_a_python_module"
     assert redact(word) == word
+
+
+V4, V6 = ip_address("203.0.113.9"), ip_address("2001:db8::9")
+ROUTER = IPv4Address("192.168.1.1")
+
+
+@pytest.mark.parametrize(
+    ("line", "cleaned"),
+    [
+        ("seen as 203.0.113.9:41641", f"seen as {REMOVED}:41641"),
+        ('{"seen":"203.0.113.9"}.', f'{{"seen":"{REMOVED}"}}.'),
+        ("by ::ffff:203.0.113.9.", f"by ::ffff:{REMOVED}."),
+        ("[2001:DB8::9]:443 2001:db8::9", f"[{REMOVED}]:443 {REMOVED}"),
+        *(
+            (line, line)
+            for line in ("203.0.113.90", "3.203.0.113.9", "203.0.113.9.1", "2001:db8::9:1", "a:2001:db8::9")
+        ),
+    ],
+)
+def test_a_known_address_goes_as_a_whole(line: str, cleaned: str) -> None:
+    assert redact(line, addresses=[V4, V6]) == cleaned
+
+
+def test_whose_addresses_go() -> None:
+    """What others see of this device and its peers; nothing that only names a place in a local network."""
+    seen = [NatFact(v.version, Verdict(Nat.EASY, Endpoint(v, 9), 0.0), v, ()) for v in (V4, V6)]
+    silent = NatFact(4, Verdict(Nat.BLOCKED, None, 0.0), V4, ())
+    facts = replace(FACTS, nats=(*seen, silent), router=Router(ROUTER, (), ip_address("198.51.100.7")))
+    peers: list[dict[str, object]] = [
+        {"name": "a", "direct": {"local": "192.168.1.7:9", "remote": "198.51.100.8:9"}},
+        {"name": "b", "direct": {"local": "[fd00::1]:9", "remote": "[2001:db8::8]:9"}},
+        {"name": "c", "direct": {"local": None, "remote": None}},
+        {"name": "d"},
+    ]
+    found = addresses_of(facts, {"peers": peers})
+    assert {str(a) for a in found} == {str(V4), str(V6), "198.51.100.7", "198.51.100.8", "2001:db8::8"}
+    inside = replace(facts, nats=(), router=Router(ROUTER, (), ip_address("100.64.0.9")))
+    assert addresses_of(inside, {"error": "it does not run"}) == frozenset()
 
 
 @given(st.binary(min_size=32, max_size=32).filter(lambda s: len(set(s)) > 8), st.text(max_size=40))

@@ -268,7 +268,7 @@ def parcels(data: bytes) -> None:
     (whole_part,) = parcel.cut(b"runs run", 1, src, dest, payload, 0)
     for part in (data, whole_part[: len(whole_part) - less % len(whole_part)]):
         try:
-            found = parcel.Joiner().add(part)
+            found = parcel.FragmentJoiner().add(part)
         except Refused:
             continue
         assert found is None or part is data or (found.src, found.dest) == (src, dest)
@@ -276,7 +276,7 @@ def parcels(data: bytes) -> None:
     sent: list[bytes] = []
     while draw and len(sent) < 12:
         sent.append(draw.of(parts))
-    joined, at = parcel.Joiner(), 0
+    joined, at = parcel.FragmentJoiner(), 0
     for part in sent:
         try:
             whole = joined.add(part)

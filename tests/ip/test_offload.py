@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from nconnect.ip import offload
 from nconnect.ip.checksum import checksum
 from nconnect.ip.packet import is_well_formed
+from nconnect.wire.tunnel import VIRTIO_HEADER_BYTES
 from tests.ip.packets import (
     ACK,
     CWR,
@@ -59,8 +60,8 @@ def changed(record: memoryview, **fields: int) -> memoryview:
 def split(record: memoryview, *, mtu: int | None = None) -> list[bytes]:
     """The packets of the records that `offload.split` gives."""
     records = offload.split(record, mtu=mtu)
-    assert all(made[: offload.HEADER_BYTES] == offload.PLAIN for made in records)
-    return [made[offload.HEADER_BYTES :] for made in records]
+    assert all(made[:VIRTIO_HEADER_BYTES] == offload.PLAIN for made in records)
+    return [made[VIRTIO_HEADER_BYTES:] for made in records]
 
 
 def payload_of(packets: list[bytes]) -> bytes:
@@ -84,7 +85,7 @@ def test_ordinary_packets_pass(name: str) -> None:
 @pytest.mark.parametrize("name", SUPER)
 def test_super_packets_pass(name: str) -> None:
     record = SUPER[name]
-    assert is_well_formed(record[offload.HEADER_BYTES :])
+    assert is_well_formed(record[VIRTIO_HEADER_BYTES:])
     assert offload.check(record)
     assert offload.check(changed(record, hdr_len=0))
     assert offload.check(changed(record, hdr_len=len(record) - 10))  # a linear buffer: the kernel says all

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from nconnect.nkn.states import LINK_TRANSITIONS, LinkEvent, LinkState
+from nconnect.nkn.states import LINK_TRANSITIONS, LinkState, LinkTrigger
 
 
 def test_every_state_can_be_left_and_reached() -> None:
@@ -14,7 +14,7 @@ def test_every_state_can_be_left_and_reached() -> None:
 
 def test_every_state_can_be_stopped_and_only_a_login_leads_up() -> None:
     for state, row in LINK_TRANSITIONS.items():
-        assert row[LinkEvent.STOP] is LinkState.CLOSED
+        assert row[LinkTrigger.STOP] is LinkState.CLOSED
         assert {event for event, to in row.items() if to is LinkState.UP} == (
-            {LinkEvent.ACCEPTED} if state is LinkState.LOGGING_IN else set()
+            {LinkTrigger.ACCEPTED} if state is LinkState.LOGGING_IN else set()
         )

@@ -19,23 +19,23 @@ LAPTOP = NknAddress("laptop", Identity(b"p" * 32).public_key)
 
 
 def test_a_sender_may_say_a_few_things_and_then_a_few_a_second() -> None:
-    strangers = Strangers(0.0)
+    strangers = Strangers()
     assert sum(strangers.admits(STRANGER, 0.0) for _ in range(1000)) == BURST
     assert sum(strangers.admits(STRANGER, 1.0) for _ in range(1000)) == PER_S
 
 
 def test_one_that_floods_does_not_keep_others_from_being_heard() -> None:
-    strangers = Strangers(0.0)
+    strangers = Strangers()
     for _ in range(10_000):
         strangers.admits(STRANGER, 0.0)
     assert all(strangers.admits("applicant", 0.0) for _ in range(int(BURST)))
 
 
 def test_many_keys_together_are_bounded_in_work_and_memory() -> None:
-    strangers = Strangers(0.0)
+    strangers = Strangers()
     heard = sum(strangers.admits(f"{n}.{STRANGER}", n / 10_000) for n in range(30_000))
     assert heard <= TOTAL_BURST + 3 * TOTAL_PER_S
-    assert len(strangers._senders) <= MAX_SENDERS
+    assert len(strangers._each) <= MAX_SENDERS
 
 
 def provider(*, accept_pending: bool = False) -> Tunnel:

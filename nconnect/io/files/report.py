@@ -9,7 +9,7 @@ import os
 import platform
 import tarfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from urllib.parse import quote
 
@@ -19,7 +19,7 @@ from nconnect.errors import HostError
 from nconnect.io.errors import as_host_error
 from nconnect.io.files import paths
 from nconnect.io.files.trusted import create_file, open_path
-from nconnect.model import Config, Proxy
+from nconnect.model import Address, Config, Proxy
 
 LOG_BYTES = 512 * 1024  # of the log's end
 
@@ -61,11 +61,13 @@ def write(
     config_text: str,
     findings: Sequence[object],
     status: object,
+    addresses: Collection[Address],
     outputs: Mapping[str, str],
 ) -> list[str]:
     """Write the bundle (a .tar.gz, mode 0600); the names in it. Raises `HostError` when it cannot.
 
-    Every text in it goes through `redact`, whatever it is. An existing file is not overwritten.
+    Every text in it goes through `redact`, whatever it is, which also removes `addresses`. An existing file
+    is not overwritten.
     """
     log_path = paths.log_path(interface)
     try:
@@ -98,7 +100,8 @@ def write(
         raise HostError(f"{target} exists already: give --report another name") from None
     with open(fd, "wb") as file, tarfile.open(fileobj=file, mode="w:gz") as bundle:
         for name, text in texts.items():
-            raw = redact(text, secrets=secrets, public=public, words=words).encode()
+            clean = redact(text, secrets=secrets, public=public, words=words, addresses=addresses)
+            raw = clean.encode()
             entry = tarfile.TarInfo(f"nconnect-report/{name}")
             entry.size, entry.mode, entry.mtime = len(raw), 0o600, int(time.time())
             bundle.addfile(entry, io.BytesIO(raw))

@@ -26,7 +26,7 @@ from nconnect.io.http.http import (
     framed,
     header_texts,
 )
-from nconnect.node.limits import limit_key
+from nconnect.queueing.rate_limiter import limit_key
 
 log = logging.getLogger(__name__)
 Handler = Callable[["Request"], Awaitable["Response"]]

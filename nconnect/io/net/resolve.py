@@ -36,8 +36,7 @@ KEEP_FAILURE_S = 1.0
 MAX_KEPT = 256  # names
 UNANSWERED = "no name server answered (see /etc/resolv.conf)"
 
-AddressInfo = name_servers.AddressInfo
-Addresses = list[AddressInfo]
+Addresses = list[name_servers.AddressInfo]
 
 
 async def stream_addresses(host: str, port: int, *, keep_s: float = _KEEP_S) -> Addresses:

@@ -19,7 +19,7 @@ from nconnect.io.net.readiness import receive_some
 from nconnect.io.net.tls_socket import TlsSocket, tls_handshake
 from nconnect.io.net.websocket import WebSocket
 from nconnect.io.net.websocket_receiver import FrameHandler
-from nconnect.node.limits import limit_key
+from nconnect.queueing.rate_limiter import limit_key
 from nconnect.wire.upgrade import OtherRequest, ServerUpgrade, UpgradeRequest, refusal
 
 UPGRADE_TIMEOUT_S = 10.0

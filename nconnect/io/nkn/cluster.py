@@ -28,10 +28,11 @@ from nconnect.errors import HostError, RemoteProtocolError, UsageError
 from nconnect.io.clock import boottime
 from nconnect.io.errors import as_host_error, plain_reason
 from nconnect.model import Buffer
+from nconnect.node import fragment
 from nconnect.node.cluster import Arrived, Cluster, Publish
 from nconnect.node.core import Node
 from nconnect.node.egress import Account, Egress, Pool
-from nconnect.node.fragment import RUN_BYTES, Joiner, cut
+from nconnect.node.fragment import RUN_BYTES, FragmentJoiner
 from nconnect.node.seal import CONTROL, LEAST_KEY_CHARS, Seal
 from nconnect.node.seal import PARCELS as PARCEL_LANE
 from nconnect.wire.jsonrpc import NodeInfo
@@ -130,7 +131,7 @@ class ClusterLink:
         self._node = node
         self._run = run
         self._count = 0
-        self._joiner = Joiner()
+        self._joiner = FragmentJoiner()
         self._seal = Seal(secret, run) if secret is not None else None
         self._has_refused = False
         self._control: deque[bytes] = deque()  # goes before parcels
@@ -257,7 +258,7 @@ class ClusterLink:
             name = hashlib.sha256(parcel.dest.encode()).hexdigest()
             for member in parcel.members:
                 self._count += 1
-                for part in cut(
+                for part in fragment.cut(
                     self._run, self._count, parcel.src, parcel.dest, parcel.payload, parcel.holding_s
                 ):
                     budget -= await self._publish_one(client, f"{PARCELS}.{member}.{name}", part)

@@ -30,8 +30,8 @@ from nconnect.model import STUN_PORTS, NodeConfig
 from nconnect.node import rpc
 from nconnect.node.connection import Connection
 from nconnect.node.core import EARLY_FRAME_BYTES, Node
-from nconnect.node.limits import OFFICIAL_RATE_PER_S, RateLimiter
-from nconnect.node.settings import NodeDrop, NodeSettings
+from nconnect.node.settings import OFFICIAL_RATE_PER_S, NodeDrop, NodeSettings
+from nconnect.queueing.rate_limiter import RateLimiter
 from nconnect.wire.jsonrpc import NodeInfo, join_addr
 
 log = logging.getLogger(__name__)

@@ -22,7 +22,7 @@ from nconnect.io.errors import plain_reason
 from nconnect.io.http import http_client
 from nconnect.io.http.http import Request, Response
 from nconnect.io.http.http_server import HttpServer
-from nconnect.io.net import nat64, resolve, websocket_client
+from nconnect.io.net import name_servers, nat64, resolve, websocket_client
 from nconnect.io.net.dial import ATTEMPT_DELAY_S, dial
 from nconnect.io.net.listening import bind_tcp
 from nconnect.io.net.websocket_server import WebSocketServer
@@ -56,7 +56,7 @@ def silent() -> Iterator[int]:
 def stands_for(monkeypatch: pytest.MonkeyPatch, *addresses: str) -> None:
     """Let `NAME` have these addresses."""
 
-    def look_up(host: str) -> list[resolve.AddressInfo]:
+    def look_up(host: str) -> list[name_servers.AddressInfo]:
         if host == NAME and not addresses:
             raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
         if host == NAME:
@@ -204,10 +204,10 @@ def test_an_ipv6_address_is_in_brackets_and_its_failure_in_words() -> None:
 
 
 def test_ipv4_that_leads_nowhere_is_tried_through_nat64(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[list[resolve.AddressInfo]] = []
-    through: list[resolve.AddressInfo] = []
+    asked: list[list[name_servers.AddressInfo]] = []
+    through: list[name_servers.AddressInfo] = []
 
-    async def translated(addresses: list[resolve.AddressInfo]) -> list[resolve.AddressInfo]:
+    async def translated(addresses: list[name_servers.AddressInfo]) -> list[name_servers.AddressInfo]:
         asked.append(addresses)
         return through
 

@@ -21,7 +21,7 @@ from tests.loops import run_on_both, until
 NAME = "node.example"
 
 
-def info(address: str) -> resolve.AddressInfo:
+def info(address: str) -> name_servers.AddressInfo:
     return socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", (address, 0)
 
 
@@ -30,11 +30,11 @@ class System:
 
     def __init__(self) -> None:
         self.asked: list[str] = []
-        self.answer: list[resolve.AddressInfo] | OSError = [info("192.0.2.7")]
+        self.answer: list[name_servers.AddressInfo] | OSError = [info("192.0.2.7")]
         self.release = threading.Event()
         self.release.set()
 
-    def look_up(self, host: str) -> list[resolve.AddressInfo]:
+    def look_up(self, host: str) -> list[name_servers.AddressInfo]:
         self.asked.append(host)
         self.release.wait(30)
         if isinstance(self.answer, OSError):
@@ -221,7 +221,7 @@ def test_name_servers_are_asked_when_the_system_is_slow(
 ) -> None:
     asked: list[str] = []
 
-    async def ask(host: str) -> list[resolve.AddressInfo]:
+    async def ask(host: str) -> list[name_servers.AddressInfo]:
         asked.append(host)
         return [info("192.0.2.9")]
 
@@ -334,7 +334,7 @@ def test_without_a_thread_the_name_servers_are_asked(monkeypatch: pytest.MonkeyP
     def refuse(_: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")
 
-    async def ask(host: str) -> list[resolve.AddressInfo]:
+    async def ask(host: str) -> list[name_servers.AddressInfo]:
         return [info("192.0.2.9")] if host == NAME else []
 
     monkeypatch.setattr(name_servers, "ask", ask)

@@ -17,7 +17,14 @@ from nconnect.errors import RemoteProtocolError
 from nconnect.ip import offload
 from nconnect.model import Buffer
 from nconnect.wire.direct import MAX_PARTS, OVERHEAD_BYTES, SEGMENT_HEAD
-from nconnect.wire.tunnel import COPY_BODY, MAX_RECORD_BYTES, RECORD_HEADER, RECORD_HEADER_BYTES, RecordKind
+from nconnect.wire.tunnel import (
+    COPY_BODY,
+    MAX_RECORD_BYTES,
+    RECORD_HEADER,
+    RECORD_HEADER_BYTES,
+    VIRTIO_HEADER_BYTES,
+    RecordKind,
+)
 
 MAX_RUN_BYTES = 65507  # of UDP payload in one call: IPv4's largest
 MAX_PARTIAL = 16  # packets in parts that are all needed, of which some have come
@@ -77,7 +84,7 @@ def parts(record: memoryview, datagram_bytes: int) -> Iterator[tuple[memoryview,
     """
     room = datagram_bytes - OVERHEAD_BYTES - _HEAD_BYTES
     flags, gso_type, _, segment, start, checksum_at = offload.HEADER.unpack_from(record)
-    at = offload.HEADER_BYTES + start
+    at = VIRTIO_HEADER_BYTES + start
     if flags & offload.NEEDS_CSUM and checksum_at == _TCP_CHECKSUM_AT:
         head = at + (record[at + 12] >> 4 << 2)
         part = min(segment or room, room - head)

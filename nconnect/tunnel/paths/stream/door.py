@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from math import inf
 
-from nconnect.node.limits import RateLimiter, limit_key
+from nconnect.queueing.rate_limiter import RateLimiter, limit_key
 
 PLACES = 32
 PLACES_OF_ONE = 4  # of one IPv4 address, or one IPv6 /64

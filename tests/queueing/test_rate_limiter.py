@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nconnect.node.limits import RateLimiter, limit_key
+from nconnect.queueing.rate_limiter import RateLimiter, limit_key
 
 
 def test_a_burst_then_the_rate() -> None:
@@ -33,7 +33,7 @@ def test_a_site_of_ipv6_addresses_is_one_host() -> None:
 
 
 def test_no_rate_allows_all_and_remembers_nothing() -> None:
-    limiter = RateLimiter(None)
+    limiter = RateLimiter(None, 1)
     assert all(limiter.allow("192.0.2.1", 0.0) for _ in range(1000))
     assert len(limiter) == 0
 

@@ -1,8 +1,4 @@
-"""How often one host may call or connect: a token bucket per host, in a table of bounded size.
-
-The official node allows each IP address 10 RPC calls and 10 websocket connections a second, with a burst of
-100, and all addresses together 1,024 RPC calls a second, with a burst of 4,096.
-"""
+"""How often one host may do something: a token bucket for each, in a table of bounded size."""
 
 from __future__ import annotations
 
@@ -10,10 +6,6 @@ from collections.abc import Callable
 from ipaddress import IPv6Address, ip_address
 from math import inf
 
-OFFICIAL_RATE_PER_S = 10.0  # the official node's WsIPRateLimit and RPCIPRateLimit
-OFFICIAL_BURST = 100  # its WsIPRateBurst and RPCIPRateBurst
-OFFICIAL_RPC_RATE_PER_S = 1024.0  # of all IPs together: its RPCRateLimit
-OFFICIAL_RPC_BURST = 4096  # its RPCRateBurst
 _MAX_HOSTS = 16_384  # guessed: 2 MB; a host that is pushed out gets a full bucket again
 _IPV6_SITE_BITS = 64  # one customer is usually given at least this much
 
@@ -41,15 +33,15 @@ class RateLimiter:
 
     def __init__(
         self,
-        rate_per_s: float | None = OFFICIAL_RATE_PER_S,
-        burst: int = OFFICIAL_BURST,
+        rate_per_s: float | None,
+        burst: float,
         *,
         max_hosts: int = _MAX_HOSTS,
         key: Callable[[str], str] = limit_key,
     ) -> None:
         """`key` maps a host to the bucket that it shares."""
         self._rate_per_s = rate_per_s
-        self._burst = float(burst)
+        self._burst = burst
         self._max_hosts = max_hosts
         self._key = key
         # host -> (tokens, when they were counted), the one that has not asked for longest first
