@@ -14,7 +14,7 @@ from nconnect.io.clock import boottime
 from nconnect.io.nkn.links import LinkCameUp, Links, LinkWentDown, NodeFound
 from nconnect.model import NknAddress
 from nconnect.nkn.outputs import DownReason
-from nconnect.tunnel.outputs import ExpiryChanged, SessionLost, SessionUp
+from nconnect.tunnel.outputs import DirectChanged, ExpiryChanged, SessionLost, SessionUp
 from nconnect.wire.login_page import without_query
 
 log = logging.getLogger(__name__)
@@ -46,6 +46,8 @@ class EventLog:
         self._plan: HostPlan | None = None
         self._found = LogRateLimit()  # a link that tries again finds the same node each time
         self._outage = LogRateLimit()  # no link at all
+        self._direct: set[str] = set()  # the peers to whom packets go directly
+        self._paths: defaultdict[str, LogRateLimit] = defaultdict(LogRateLimit)  # by peer
         # One link, while others are up.
         self._link_outages: defaultdict[int, LogRateLimit] = defaultdict(LogRateLimit)
 
@@ -78,6 +80,21 @@ class EventLog:
     def session_lost(self, event: SessionLost) -> None:
         if not event.peer.expired:  # else `expiry_changed` has told it
             log.info("%s", event.why, extra={"peer": event.peer.name})
+
+    def direct_changed(self, event: DirectChanged) -> None:
+        """A direct path is used, or no more. Addresses are in `status`, and not in the log."""
+        name, path = event.peer.name, event.peer.direct
+        is_up = path is not None and path.carries_direct
+        if path is None or is_up == (name in self._direct):
+            return
+        if is_up:
+            self._direct.add(name)
+            what = "packets go directly"
+        else:
+            self._direct.discard(name)
+            what = f"packets go by a node again: {path.why}"
+        if self._paths[name].is_news(what, self._clock()):
+            log.info("%s: %s", name, what, extra={"peer": name})
 
     def expiry_changed(self, event: ExpiryChanged) -> None:
         peer = event.peer

@@ -53,6 +53,7 @@ from nconnect.tunnel.core import Tunnel
 from nconnect.tunnel.outputs import (
     AskReflexive,
     CountersMoved,
+    DirectChanged,
     ExpiryChanged,
     Pong,
     SessionLost,
@@ -242,6 +243,7 @@ class Daemon:
         on(SessionUp, said.session_up, enrolment.session_up, waits)
         on(SessionLost, said.session_lost, waits)
         on(ExpiryChanged, said.expiry_changed, lambda _: expiry.moved.set())
+        on(DirectChanged, said.direct_changed)
         on(Pong, waiting.answered)
         on(Visitor, enrolment.knock)
         on(CountersMoved, counters.moved)

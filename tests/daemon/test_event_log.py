@@ -19,7 +19,7 @@ from nconnect.invite.table import PeerTable
 from nconnect.io.nkn.links import LinkCameUp, Links, LinkWentDown, NodeFound
 from nconnect.model import Config, NknAddress
 from nconnect.nkn.outputs import DownReason
-from nconnect.tunnel.outputs import ExpiryChanged, SessionLost, SessionUp
+from nconnect.tunnel.outputs import DirectChanged, ExpiryChanged, SessionLost, SessionUp
 from nconnect.tunnel.peer import Peer
 from nconnect.wire.jsonrpc import NodeInfo
 from tests.host.examples import FACTS, USER
@@ -183,3 +183,40 @@ def test_a_session_names_what_can_be_reached_but_for_skipped_routes(
     parts.said.expiry_changed(ExpiryChanged(expired))
     parts.said.session_lost(SessionLost(expired, "its access has ended"))
     assert lines(caplog) == ["gpu has expired"], "once"
+
+
+def test_a_direct_path_is_said_once_when_it_is_used_and_when_no_more(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO)
+    parts = Parts()
+    path = SimpleNamespace(carries_direct=False, why="searching", remote="198.51.100.7:41000")
+    event = DirectChanged(cast(Peer, SimpleNamespace(name="gpu", direct=path)))
+    parts.said.direct_changed(event)  # a search
+    assert lines(caplog) == []
+    path.carries_direct, path.why = True, ""
+    parts.said.direct_changed(event)
+    path.why = "the direct path went silent"  # suspect: both carry
+    parts.said.direct_changed(event)
+    assert lines(caplog) == ["gpu: packets go directly"]
+    path.carries_direct = False
+    parts.said.direct_changed(event)
+    assert lines(caplog) == ["gpu: packets go by a node again: the direct path went silent"]
+
+
+def test_a_path_that_comes_and_goes_fills_no_log(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    parts = Parts()
+    path = SimpleNamespace(carries_direct=False, why="idle")
+    event = DirectChanged(cast(Peer, SimpleNamespace(name="gpu", direct=path)))
+    for _ in range(1000):
+        parts.now += 10.0
+        path.carries_direct = not path.carries_direct
+        parts.said.direct_changed(event)
+    assert 2 < len(lines(caplog)) < 30
+
+
+def test_a_peer_without_a_direct_path_is_not_spoken_of(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    Parts().said.direct_changed(DirectChanged(cast(Peer, SimpleNamespace(name="gpu", direct=None))))
+    assert lines(caplog) == []
