@@ -7,8 +7,8 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from nconnect.control.exposition import LINK_METRICS, PEER_METRICS, PeerHistograms, exposition
-from nconnect.control.schema import PEER_STATES, LinkStatus, PeerStatus, Status
+from nconnect.control.exposition import DIRECT_METRICS, LINK_METRICS, PEER_METRICS, PeerHistograms, exposition
+from nconnect.control.schema import PEER_STATES, DirectStatus, LinkStatus, PeerStatus, Status
 from nconnect.errors import DropReason
 from nconnect.queueing.histogram import BOUNDS_S
 
@@ -124,7 +124,10 @@ def _quoted(names: tuple[str, ...]) -> str:
 def example() -> Status:
     """A status that has a value for every metric."""
     link = LinkStatus("node", "up", **_all(LinkStatus, LINK_METRICS))
-    peer = PeerStatus("peer", "", (), None, PEER_STATES[0], drops={"r": 1}, **_all(PeerStatus, PEER_METRICS))
+    direct = DirectStatus(**_all(DirectStatus, DIRECT_METRICS))
+    peer = PeerStatus(
+        "peer", "", (), None, PEER_STATES[0], drops={"r": 1}, direct=direct, **_all(PeerStatus, PEER_METRICS)
+    )
     return Status("nc0", "", "", (link,), (peer,), (), (), started_at=1.0, drops={"r": 1})
 
 

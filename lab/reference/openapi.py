@@ -17,6 +17,8 @@ _ENUMS = {
     ("LinkStatus", "state"): schema.LINK_STATES,
     ("PeerStatus", "state"): schema.PEER_STATES,
     ("PeerStatus", "path"): schema.PATHS,
+    ("DirectStatus", "state"): schema.DIRECT_STATES,
+    ("DirectStatus", "kind"): schema.DIRECT_KINDS,
     ("PingReply", "path"): schema.PATHS,
 }
 _PLAIN = {str: "string", int: "integer", float: "number", bool: "boolean"}

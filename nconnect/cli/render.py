@@ -104,12 +104,13 @@ def _links(status: Status) -> list[str]:
 
 
 def _peers(status: Status, now: float, rates: Rates | None) -> list[str]:
-    header = ["PEER", "STATE", "HANDSHAKE", "ROUND TRIP", "RECEIVED", "SENT", "ALLOWED IPS"]
+    header = ["PEER", "STATE", "PATH", "HANDSHAKE", "ROUND TRIP", "RECEIVED", "SENT", "ALLOWED IPS"]
     rows = []
     for peer in status.peers:
         row = [
             peer.name,
             peer.state,
+            peer.path if peer.state == "up" else "-",
             _handshake(peer, now),
             ms_text(peer.rtt_ms),
             bytes_text(peer.rx_bytes),
@@ -118,16 +119,30 @@ def _peers(status: Status, now: float, rates: Rates | None) -> list[str]:
         ]
         if rates is not None:
             rx, tx = rates.get(peer.name, (0.0, 0.0))
-            row[4] += f" ({bytes_text(rx)}/s)"
-            row[5] += f" ({bytes_text(tx)}/s)"
+            row[5] += f" ({bytes_text(rx)}/s)"
+            row[6] += f" ({bytes_text(tx)}/s)"
         rows.append(row)
-    lines = table(header, rows, right=(3, 4, 5))
+    lines = table(header, rows, right=(4, 5, 6))
+    lines += [f"  {peer.name} {said}" for peer in status.peers if (said := _direct(peer))]
     limited = [p for p in status.peers if p.allow is not None or p.expires is not None]
     for peer in limited:
         allow = "all" if peer.allow is None else ", ".join(peer.allow) or "nothing"
         expires = f", expires {time_text(peer.expires)}" if peer.expires is not None else ""
         lines.append(f"  {peer.name} may reach {allow}{expires}")
     return lines
+
+
+def _direct(peer: PeerStatus) -> str:
+    """The direct path, or why there is none; "" where none is looked for."""
+    direct = peer.direct
+    match direct.state:
+        case "up":
+            return f"is reached directly at {direct.remote} ({direct.kind}, {ms_text(direct.rtt_ms)})"
+        case "search":
+            return "is reached by a node; a direct path is looked for"
+        case "failed":
+            return f"is reached by a node: {direct.why}"
+    return ""
 
 
 def _handshake(peer: PeerStatus, now: float) -> str:

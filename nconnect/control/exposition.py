@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from nconnect.control.schema import PEER_STATES, Status
+from nconnect.control.schema import DIRECT_STATES, PEER_STATES, Status
 from nconnect.queueing.histogram import Histogram
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -36,6 +36,12 @@ PEER_METRICS: dict[str, tuple[str, str, float, str]] = {
     "handshake_age_s": ("handshake_age_seconds", "gauge", 1, "Since the last handshake."),
     "last_handshake_at": ("last_handshake_time_seconds", "gauge", 1, "When it was (Unix time)."),
     "expires": ("expiry_time_seconds", "gauge", 1, "When the peer's access ends (Unix time)."),
+}
+
+
+DIRECT_METRICS: dict[str, tuple[str, str, float, str]] = {
+    "rtt_ms": ("round_trip_seconds", "gauge", 1e-3, "The round trip of the direct path that is up."),
+    "mtu": ("mtu_bytes", "gauge", 1, "The largest datagram of the direct path that is up."),
 }
 
 
@@ -106,6 +112,11 @@ def _samples(status: Status) -> Iterator[_Sample]:
             one = {**labels, "state": state}
             yield "nconnect_peer_state", "gauge", "1 for the state that it is in.", one, peer.state == state
         yield from _fields("nconnect_peer_", PEER_METRICS, peer, labels)
+        for state in DIRECT_STATES:
+            one = {**labels, "state": state}
+            text = "1 for the state of the direct path."
+            yield "nconnect_peer_direct_state", "gauge", text, one, peer.direct.state == state
+        yield from _fields("nconnect_peer_direct_", DIRECT_METRICS, peer.direct, labels)
         for reason, count in sorted(peer.drops.items()):
             one = {**labels, "reason": reason}
             yield "nconnect_peer_drops_total", "counter", "Dropped packets and messages.", one, count

@@ -13,6 +13,8 @@ from typing import Any, TypeVar
 LINK_STATES = ("connecting", "up", "down")
 PEER_STATES = ("never", "handshaking", "up", "stale", "expired")
 PATHS = ("node", "direct")
+DIRECT_STATES = ("off", "search", "up", "failed")
+DIRECT_KINDS = ("udp", "tcp")
 
 _T = TypeVar("_T")
 
@@ -36,6 +38,19 @@ class LinkStatus:
 
 
 @dataclass(frozen=True, slots=True)
+class DirectStatus:
+    """The path to a peer without a node."""
+
+    state: str = "off"  # of DIRECT_STATES; off: none is looked for, also since nothing is sent
+    kind: str | None = None  # of DIRECT_KINDS, while up
+    local: str | None = None  # ADDRESS:PORT of this device as the peer sees it, while up
+    remote: str | None = None  # ADDRESS:PORT, while up
+    rtt_ms: float | None = None
+    mtu: int | None = None  # the largest datagram in bytes (UDP payload), while up
+    why: str = ""  # there is none, a sentence
+
+
+@dataclass(frozen=True, slots=True)
 class PeerStatus:
     """One peer: its settings, its session, its counters (inner packets and their bytes)."""
 
@@ -56,6 +71,7 @@ class PeerStatus:
     drops: Mapping[str, int] = field(default_factory=dict)  # by DropReason's value
     handshake_age_s: float | None = None
     queue_bytes: int = 0
+    direct: DirectStatus = DirectStatus()
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +114,7 @@ class Status:
         """
         found = known(cls, value)
         found["links"] = tuple(LinkStatus(**known(LinkStatus, link)) for link in value["links"])
-        found["peers"] = tuple(PeerStatus(**known(PeerStatus, peer)) for peer in value["peers"])
+        found["peers"] = tuple(_peer(peer) for peer in value["peers"])
         found["skipped_routes"] = tuple(
             SkippedRoute(**known(SkippedRoute, route)) for route in value["skipped_routes"]
         )
@@ -137,6 +153,13 @@ class PendingPeer:
     first_at: float
     last_at: float
     count: int  # of its messages
+
+
+def _peer(value: Mapping[str, Any]) -> PeerStatus:
+    found = known(PeerStatus, value)
+    if "direct" in found:  # a daemon of an earlier version tells none
+        found["direct"] = DirectStatus(**known(DirectStatus, value["direct"]))
+    return PeerStatus(**found)
 
 
 def to_json(value: Any) -> Any:

@@ -53,7 +53,7 @@ class DaemonBackend:
             address=address,
             public_key=address[-64:],
             links=status.link_statuses(links.links, links.shared_with, tunnel, self.proxies),
-            peers=tuple(status.peer_status(peer, tunnel, now, wall, refused) for peer in peers),
+            peers=tuple(status.peer_status(peer, tunnel, now, wall, refused, self.proxies) for peer in peers),
             routes=tuple(str(route) for route in plan.state.routes) if plan else (),
             skipped_routes=tuple(SkippedRoute(str(each.route), each.why) for each in skipped),
             addresses=tuple(str(a) for a in config.address),

@@ -8,15 +8,19 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from nconnect.config.proxy import UNPROXIED, Proxies
 from nconnect.config.values import format_allow_rule, parse_peer_address
-from nconnect.control.schema import LinkStatus, PeerStatus, PendingPeer, PingReply
+from nconnect.control.schema import DirectStatus, LinkStatus, PeerStatus, PendingPeer, PingReply
 from nconnect.errors import NO_LINK, ConfigError, DropReason
 from nconnect.model import NknAddress
 from nconnect.nkn.link import Link
 from nconnect.tunnel.core import Tunnel
+from nconnect.tunnel.paths.direct import reasons
+from nconnect.tunnel.paths.direct.outputs import PathState
+from nconnect.tunnel.paths.direct.path import DirectPath
 from nconnect.tunnel.peer import Peer
 from nconnect.tunnel.pending import PendingSender
 from nconnect.wire.jsonrpc import split_addr
 
+PAST_A_PROXY = 'a proxy is used, and packets go past it only with direct = "on" in the configuration'
 CLOCK_WARNING_HOURS = 1.0  # expiry dates are as wrong as the clock
 
 
@@ -122,10 +126,37 @@ def link_statuses(
     return tuple(found)
 
 
+def direct_status(path: DirectPath | None, proxies: Proxies) -> DirectStatus:
+    """What there is of a direct path to a peer, and if it carries nothing, why."""
+    if path is None:
+        return DirectStatus()
+    if path.mode == "off" and proxies.proxy is not None:
+        return DirectStatus(why=PAST_A_PROXY)
+    if path.remote is None:
+        is_off = path.mode == "off" or path.why in (reasons.IDLE, reasons.NO_SESSION)
+        state = "search" if path.state is PathState.SEARCH else "off" if is_off else "failed"
+        return DirectStatus(state, why=path.why)
+    return DirectStatus(
+        "up",
+        "udp",
+        None if path.seen is None else str(path.seen),
+        str(path.remote),
+        None if path.rtt_s is None else path.rtt_s * 1e3,
+        path.datagram_bytes,
+        path.why,
+    )
+
+
 def peer_status(
-    peer: Peer, tunnel: Tunnel, now: float, wall: float, refused: Mapping[str, Mapping[str, int]]
+    peer: Peer,
+    tunnel: Tunnel,
+    now: float,
+    wall: float,
+    refused: Mapping[str, Mapping[str, int]],
+    proxies: Proxies = UNPROXIED,
 ) -> PeerStatus:
     config = peer.config
+    direct = direct_status(peer.direct, proxies)
     drops = peer.all_drops()
     drops |= {reason: count for reason, count in refused.get(peer.name, {}).items() if count}
     pair = peer.session.current
@@ -136,6 +167,8 @@ def peer_status(
         allowed_ips=tuple(str(prefix) for prefix in config.allowed_ips),
         allow=None if config.allow is None else tuple(format_allow_rule(rule) for rule in config.allow),
         state=peer.state.value,
+        path="direct" if direct.state == "up" else "node",
+        direct=direct,
         cipher=pair.cipher if pair else None,
         last_handshake_at=None if shaken_at is None else shaken_at + wall,
         handshake_age_s=None if shaken_at is None else now - shaken_at,

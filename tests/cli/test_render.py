@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from nconnect.cli.render import problems_of, status_text
-from nconnect.control.schema import LinkStatus, PeerStatus
+from nconnect.control.schema import DirectStatus, LinkStatus, PeerStatus
 from tests.control.fake import KEY, STATUS
 
 NOW = 1_790_000_045.0
@@ -22,9 +22,9 @@ routes      10.86.0.2/32, 10.86.0.3/32
 LINK  NODE               STATE  ROUND TRIP  RECONNECTS
 0     203.0.113.7:30002  up        0.53 ms           0
 
-PEER    STATE  HANDSHAKE  ROUND TRIP  RECEIVED     SENT  ALLOWED IPS
-laptop  up     45 s ago        12 ms   1.5 KiB  4.8 MiB  10.86.0.2/32
-phone   never  never               -       0 B      0 B  10.86.0.3/32
+PEER    STATE  PATH  HANDSHAKE  ROUND TRIP  RECEIVED     SENT  ALLOWED IPS
+laptop  up     node  45 s ago        12 ms   1.5 KiB  4.8 MiB  10.86.0.2/32
+phone   never  -     never               -       0 B      0 B  10.86.0.3/32
   laptop may reach 192.168.50.10:8000/tcp, expires 2026-12-31 00:00 UTC
 
 dropped: unknown_peer 2
@@ -78,6 +78,34 @@ def test_problems(what: LinkStatus | PeerStatus, says: str) -> None:
     status = replace(quiet, links=(what,)) if isinstance(what, LinkStatus) else replace(quiet, peers=(what,))
     (problem,) = problems_of(status)
     assert says in problem
+
+
+@pytest.mark.parametrize(
+    ("direct", "path", "says"),
+    [
+        (
+            DirectStatus("up", "udp", "198.51.100.7:1", "[2001:db8::9]:41000", 12.3, 1452),
+            "direct",
+            "  laptop is reached directly at [2001:db8::9]:41000 (udp, 12 ms)",
+        ),
+        (
+            DirectStatus("failed", why="UDP is blocked here"),
+            "node",
+            "  laptop is reached by a node: UDP is blocked here",
+        ),
+        (DirectStatus("search"), "node", "  laptop is reached by a node; a direct path is looked for"),
+    ],
+)
+def test_the_direct_path_or_why_there_is_none(direct: DirectStatus, path: str, says: str) -> None:
+    one = replace(peer("up"), path=path, direct=direct)
+    lines = status_text(replace(STATUS, peers=(one,)), now=NOW).splitlines()
+    assert says in lines
+    assert any(line.startswith(f"laptop  up     {path}") for line in lines)
+
+
+def test_where_no_direct_path_is_looked_for_there_is_no_line() -> None:
+    one = replace(peer("up"), direct=DirectStatus("off", why="idle"))
+    assert "reached" not in status_text(replace(STATUS, peers=(one,)), now=NOW)
 
 
 def test_the_daemons_own_problems_come_first() -> None:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from nconnect.control import exposition as ex
 from nconnect.control.exposition import PeerHistograms, escape, exposition
-from nconnect.control.schema import LinkStatus, PeerStatus
+from nconnect.control.schema import DirectStatus, LinkStatus, PeerStatus
 from tests.control.fake import STATUS
 
 LINE = re.compile(r'([a-z_]+)(\{((?:[a-z_]+="(?:[^"\\\n]|\\[\\"n])*",?)*)\})? (-?[0-9.e+-]+)')
@@ -52,6 +52,21 @@ def test_values() -> None:
     assert 'expiry_time_seconds{interface="nc0",peer="phone"}' not in text  # it never ends
 
 
+def test_the_direct_path_has_a_state_and_what_is_known_of_it() -> None:
+    (laptop, phone) = STATUS.peers
+    direct = DirectStatus("up", "udp", None, "203.0.113.9:41000", 12.5, 1452)
+    text = exposition(
+        dataclasses.replace(STATUS, peers=(dataclasses.replace(laptop, direct=direct), phone)), {}
+    )
+    of = 'interface="nc0",peer="laptop"'
+    assert f'nconnect_peer_direct_state{{{of},state="up"}} 1\n' in text
+    assert f'nconnect_peer_direct_state{{{of},state="failed"}} 0\n' in text
+    assert f"nconnect_peer_direct_round_trip_seconds{{{of}}} 0.0125\n" in text
+    assert f"nconnect_peer_direct_mtu_bytes{{{of}}} 1452\n" in text
+    assert 'direct_mtu_bytes{interface="nc0",peer="phone"}' not in text
+    assert "203.0.113.9" not in text
+
+
 def test_histograms_are_cumulative() -> None:
     kept = PeerHistograms()
     for value in (0.003, 0.003, 99.0):
@@ -66,7 +81,11 @@ def test_histograms_are_cumulative() -> None:
 
 
 def test_every_number_of_status_is_a_metric() -> None:
-    for cls, metrics in ((LinkStatus, ex.LINK_METRICS), (PeerStatus, ex.PEER_METRICS)):
+    for cls, metrics in (
+        (LinkStatus, ex.LINK_METRICS),
+        (PeerStatus, ex.PEER_METRICS),
+        (DirectStatus, ex.DIRECT_METRICS),
+    ):
         numbers = {f.name for f in dataclasses.fields(cls) if re.search(r"\b(int|float)\b", str(f.type))}
         assert numbers - {"drops", "port"} <= set(metrics), "give the new field a metric"
 

@@ -43,6 +43,16 @@ def test_it_passes_through_json() -> None:
     assert Status.from_json(json.loads(json.dumps(STATUS.to_json()))) == STATUS
 
 
+def test_a_daemon_of_an_earlier_version_tells_nothing_of_a_direct_path() -> None:
+    content = STATUS.to_json()
+    assert content["peers"][0]["direct"] == {
+        "state": "off", "kind": None, "local": None, "remote": None, "rtt_ms": None, "mtu": None, "why": "",
+    }  # fmt: skip
+    for peer in content["peers"]:
+        del peer["direct"]
+    assert Status.from_json(content) == STATUS
+
+
 def test_unknown_fields_are_passed_over() -> None:
     content = STATUS.to_json() | {"colour": "blue"}
     content["peers"][0]["mood"] = "good"

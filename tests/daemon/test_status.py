@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from ipaddress import ip_interface, ip_network
+from ipaddress import ip_address, ip_interface, ip_network
 from types import SimpleNamespace
 from typing import Any, cast
 from unittest.mock import AsyncMock
@@ -12,16 +12,19 @@ from unittest.mock import AsyncMock
 import pytest
 
 from nconnect.config.proxy import UNPROXIED, Proxies
-from nconnect.control.schema import LINK_STATES, PEER_STATES, Status
+from nconnect.control.schema import DIRECT_STATES, LINK_STATES, PEER_STATES, DirectStatus, Status
 from nconnect.crypto.aead import CipherSuite
 from nconnect.daemon import status
 from nconnect.daemon.backend import DaemonBackend
 from nconnect.daemon.settings import InForce
 from nconnect.errors import DropReason
 from nconnect.invite.table import PeerTable
-from nconnect.model import AllowRule, Config, PeerConfig, Proxy
+from nconnect.model import AllowRule, Config, Endpoint, PeerConfig, Proxy
 from nconnect.nkn.link import Link
 from nconnect.tunnel.outputs import Settings
+from nconnect.tunnel.paths.direct import reasons
+from nconnect.tunnel.paths.direct.outputs import PathState
+from nconnect.tunnel.paths.direct.path import DirectPath
 from nconnect.wire.jsonrpc import NodeInfo
 from tests.sim.lanes import LaneNet, Path, joined
 from tests.sim.network import Host, Simulation, packet
@@ -173,3 +176,45 @@ def test_traffic_is_counted_as_inner_packets() -> None:
     assert passes(sim, user, provider)
     after = made(sim, provider).peers[0]
     assert (after.rx_packets - before.rx_packets, after.rx_bytes - before.rx_bytes) == (1, 36)
+
+
+def direct_path(**fields: object) -> DirectPath:
+    known = {"mode": "on", "state": PathState.RELAY, "why": reasons.IDLE, "remote": None, "seen": None}
+    return cast(DirectPath, SimpleNamespace(**{**known, "rtt_s": None, "datagram_bytes": 1200, **fields}))
+
+
+PROXIED = Proxies(Proxy("http", "10.0.0.1", 3128))
+SEEN, REMOTE = (Endpoint(ip_address(text), 41000) for text in ("198.51.100.7", "2001:db8::9"))
+
+
+@pytest.mark.parametrize(
+    ("path", "proxies", "expected"),
+    [
+        (None, UNPROXIED, DirectStatus()),
+        (direct_path(), UNPROXIED, DirectStatus("off", why="idle")),
+        (direct_path(mode="off", why=reasons.OFF), UNPROXIED, DirectStatus("off", why=reasons.OFF)),
+        (direct_path(mode="off", why=reasons.OFF), PROXIED, DirectStatus("off", why=status.PAST_A_PROXY)),
+        (
+            direct_path(state=PathState.SEARCH, why="searching"),
+            UNPROXIED,
+            DirectStatus("search", why="searching"),
+        ),
+        (direct_path(why=reasons.HARD), UNPROXIED, DirectStatus("failed", why=reasons.HARD)),
+        (direct_path(why=reasons.PEER_OFF), UNPROXIED, DirectStatus("failed", why=reasons.PEER_OFF)),
+        (
+            direct_path(state=PathState.DIRECT, why="", remote=REMOTE, seen=SEEN, rtt_s=0.0125),
+            UNPROXIED,
+            DirectStatus("up", "udp", "198.51.100.7:41000", "[2001:db8::9]:41000", 12.5, 1200),
+        ),
+        (
+            direct_path(state=PathState.SUSPECT, why=reasons.SILENT, remote=REMOTE),
+            UNPROXIED,
+            DirectStatus("up", "udp", None, "[2001:db8::9]:41000", None, 1200, reasons.SILENT),
+        ),
+    ],
+)
+def test_what_is_said_of_a_direct_path(
+    path: DirectPath | None, proxies: Proxies, expected: DirectStatus
+) -> None:
+    assert status.direct_status(path, proxies) == expected
+    assert expected.state in DIRECT_STATES
