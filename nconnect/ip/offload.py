@@ -189,6 +189,8 @@ def part(headers: bytes, payload: bytes, segment: int, *, is_last: bool) -> byte
         return None
     if start < (IPV4_HEADER_BYTES if headers[VIRTIO_HEADER_BYTES] >> 4 == 4 else IPV6_HEADER_BYTES):
         return None
+    if gso_type != GSO_UDP_L4 and headers[VIRTIO_HEADER_BYTES + start + 12] >> 4 < _TCP_HEADER_BYTES >> 2:
+        return None  # the data offset (RFC 9293) is within the fixed header
     whole = _SuperPacket(memoryview(headers))
     if whole.header_bytes != size or size + len(payload) > MAX_PACKET_BYTES:
         return None

@@ -14,7 +14,7 @@ from nconnect.ip import offload, packet
 from nconnect.model import Buffer
 from nconnect.tunnel.paths.direct.segments import MAX_PARTIAL, Joiner, joined, parts, run_of, runs
 from nconnect.wire.direct import OVERHEAD_BYTES, SEGMENT_HEAD
-from nconnect.wire.tunnel import RecordKind, put_record, read_records
+from nconnect.wire.tunnel import VIRTIO_HEADER_BYTES, RecordKind, put_record, read_records
 from tests.ip.packets import apart, datagram, noise, partial, plain, tcp_super, udp_super
 
 FIRST = (1 << 32) - 5  # of the counters: they pass the lower 32 bits
@@ -184,3 +184,11 @@ def test_a_run_is_not_joined_when_anything_about_it_is_wrong() -> None:
     assert joined([b""], 0, FIRST) is None
     partial_head = partial(bytes(tcp_super(1000, 1000)[10:]))
     assert joined([bytes(partial_head)], 0, FIRST) is None
+
+
+@pytest.mark.parametrize("offset", [0x00, 0x10, 0x40])
+def test_a_tcp_header_that_is_too_short_is_refused(offset: int) -> None:
+    """Its data offset (RFC 9293) lies within the fixed header."""
+    headers = bytearray(tcp_super(3000, 1000))[: VIRTIO_HEADER_BYTES + 40]
+    headers[VIRTIO_HEADER_BYTES + 32] = offset
+    assert offload.part(bytes(headers), b"x", 0, is_last=True) is None
