@@ -15,11 +15,12 @@ import errno
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import count
 from types import MappingProxyType
 
 from nconnect.daemon.events import ConfigChanged
 from nconnect.daemon.inflow import TURN_PACKETS, Inflow
-from nconnect.daemon.seams import Device, DriverLink, StunSource
+from nconnect.daemon.seams import Device, DriverLink, DriverStream, StunSource
 from nconnect.errors import DropReason
 from nconnect.host.offered import provides
 from nconnect.io.clock import boottime
@@ -31,11 +32,13 @@ from nconnect.tunnel.constants import BATCH_BYTES, MAX_BATCH_BYTES
 from nconnect.tunnel.core import SEAL_BYTES, Tunnel
 from nconnect.tunnel.outputs import Deliver, DirectChanged, Output, Send, SendDatagram, SessionUp
 from nconnect.tunnel.paths.datagrams import UDP_LINK
+from nconnect.tunnel.paths.lanes import Lane
 from nconnect.tunnel.peer import Peer
 from nconnect.tunnel.receiver import no_leg
 from nconnect.tunnel.timers import NEVER
 from nconnect.wire.nkn import InboundMessage
 from nconnect.wire.tunnel import (
+    MAX_LINKS,
     MAX_PACKET_BODY_BYTES,
     RECORD_HEADER,
     RECORD_HEADER_BYTES,
@@ -86,6 +89,9 @@ class Driver:
         self._device = device
         self._tunnel = tunnel
         self._links = tuple(links)
+        self._streams: dict[int, DriverStream] = {}  # direct TCP streams, by the numbers after the links'
+        self._by_number: dict[int, DriverLink] = dict(enumerate(self._links))
+        self._came_by: DriverStream | None = None  # the stream of the message that is being handled
         for one in self._links:
             one.on_message, one.on_writable = self.on_message, self.flush
         self._publish = publish
@@ -133,7 +139,11 @@ class Driver:
 
     def _is_late(self) -> bool:
         """Whether packets wait for us on either side: then times that we measure say little about a path."""
-        return self._clock() - self._late_at < _LATE_S or any(link.is_backlogged() for link in self._links)
+        return (
+            self._clock() - self._late_at < _LATE_S
+            or any(link.is_backlogged() for link in self._links)
+            or (self._came_by is not None and self._came_by.is_backlogged())
+        )
 
     # To the network
 
@@ -224,7 +234,7 @@ class Driver:
                 else:
                     self._enqueue(records, now)
             else:
-                link = self._links[lane.link]
+                link = self._by_number[lane.link]
                 tunnel.link_signs[lane.link] = link.signs
                 if single and link.is_clear() and tunnel.may_bypass(first, at, now):
                     prefix, n = tunnel.seal(first, view[:at], self._sealed, lane)
@@ -263,7 +273,7 @@ class Driver:
         self.drain()
 
     def _flush(self, now: float) -> None:
-        tunnel, sealed = self._tunnel, self._sealed
+        tunnel = self._tunnel
         for number, link in enumerate(self._links):
             tunnel.link_rates[number] = link.rate
             tunnel.link_signs[number] = link.signs and link.writable
@@ -275,12 +285,9 @@ class Driver:
                 if batch is None:
                     ready.remove(turn)
                     continue
-                peer, size, _, lane = batch
-                prefix, n = tunnel.seal(peer, self._arena_view[:size], sealed, lane)
-                link.send(lane.dest, (prefix, sealed[:n]))
-                if peer.datagrams is not None and peer.datagrams.doubles:
-                    self._send_datagrams(peer, tunnel.seal_copies(peer, self._arena_view[:size], now), now)
-                tunnel.sent(peer, lane, size, now)
+                self._send_batch(batch, link, now)
+        if self._streams and tunnel.backlog:
+            self._flush_streams(now)
         while tunnel.backlog and self._datagrams:
             batch = tunnel.next_batch(self._arena, now, link=UDP_LINK)
             if batch is None:
@@ -288,6 +295,35 @@ class Driver:
             peer, size, _, lane = batch
             self._send_datagrams(peer, tunnel.seal_datagrams(peer, self._arena_view[:size], now), now)
             tunnel.sent(peer, lane, size, now)
+
+    def _flush_streams(self, now: float) -> None:
+        """A batch each, of the peers that have a stream."""
+        tunnel = self._tunnel
+        ready = []
+        for peer in tunnel.backlog:
+            lane = peer.relayed.lanes.stream
+            if lane is not None and (link := self._streams.get(lane.link)) is not None:
+                tunnel.link_rates[lane.link] = link.rate
+                ready.append((peer, lane.link, link))
+        while ready:
+            for turn in tuple(ready):
+                peer, number, link = turn
+                batch = None
+                if link.writable and peer in tunnel.backlog:
+                    batch = tunnel.next_batch(self._arena, now, link.room, number, peer)
+                if batch is None:
+                    ready.remove(turn)
+                else:
+                    self._send_batch(batch, link, now)
+
+    def _send_batch(self, batch: tuple[Peer, int, int, Lane], link: DriverLink, now: float) -> None:
+        tunnel = self._tunnel
+        peer, size, _, lane = batch
+        prefix, n = tunnel.seal(peer, self._arena_view[:size], self._sealed, lane)
+        link.send(lane.dest, (prefix, self._sealed[:n]))
+        if lane.link < MAX_LINKS and peer.datagrams is not None and peer.datagrams.doubles:
+            self._send_datagrams(peer, tunnel.seal_copies(peer, self._arena_view[:size], now), now)
+        tunnel.sent(peer, lane, size, now)
 
     def _send_datagrams(self, peer: Peer, runs: Iterator[tuple[tuple[bytes, ...], int]], now: float) -> None:
         """Packets of a peer that go by its direct path."""
@@ -317,6 +353,28 @@ class Driver:
             self._on_tun_readable(self._out)
         else:
             self.drain()
+
+    def add_stream(self, link: DriverStream) -> bool:
+        """A direct TCP stream is open: use it from now on. False if its peer has no session, or is gone."""
+        number = next(n for n in count(MAX_LINKS) if n not in self._streams)
+        if not self._tunnel.stream_opened(link.peer, number, self._clock()):
+            return False
+        self._streams[number] = self._by_number[number] = link
+
+        def on_message(message: InboundMessage) -> None:
+            self._came_by = link
+            self.on_message(message)
+            self._came_by = None
+
+        link.on_message, link.on_writable = on_message, self.flush
+        self.flush()
+        return True
+
+    def drop_stream(self, link: DriverStream) -> None:
+        """A stream is closed, or about to be: its flows continue elsewhere. `flush` should follow."""
+        for number in [n for n, each in self._streams.items() if each is link]:
+            del self._streams[number], self._by_number[number]
+            self._tunnel.stream_closed(link.peer, number, self._clock())
 
     def set_datagrams(self, datagrams: Mapping[int, DatagramSocket]) -> None:
         """Use these sockets for direct paths from now on, by IP version; the old ones may then be closed."""
@@ -464,7 +522,7 @@ class Driver:
                 came_up = came_up or isinstance(output, SessionUp | DirectChanged)
                 self._publish(output)
         at = tunnel.next_at()
-        if tunnel.backlog and (self._datagrams or any(link.writable for link in self._links)):
+        if tunnel.backlog and (self._datagrams or any(link.writable for link in self._by_number.values())):
             at = min(at, tunnel.next_send_at(self._clock()))
         if at != self._timer_at:
             self._arm(at)
@@ -474,8 +532,8 @@ class Driver:
     def _send(self, output: Send) -> None:
         """On its link, or on any that is up."""
         parts = (output.payload,)
-        first = self._links[output.link]
-        if first.send(output.dest, parts):
+        first = self._by_number.get(output.link)  # None: a stream that is closed
+        if first is not None and first.send(output.dest, parts):
             return
         if not any(link.send(output.dest, parts) for link in self._links if link is not first):
             self.drops[DropReason.LINK_DOWN] += 1

@@ -78,3 +78,9 @@ class DriverLink(Protocol):
 
         False when the link is down.
         """
+
+
+class DriverStream(DriverLink, Protocol):
+    """What the driver needs of a direct TCP stream (`nconnect.io.net.stream_link.StreamLink` is one)."""
+
+    peer: str  # the NKN address of who is at the other end

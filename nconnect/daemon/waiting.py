@@ -23,6 +23,7 @@ from nconnect.nkn.outputs import DownReason
 from nconnect.tunnel.core import Tunnel
 from nconnect.tunnel.outputs import Pong
 from nconnect.tunnel.peer import Peer, PeerState
+from nconnect.wire.tunnel import MAX_LINKS
 
 
 class Waiting:
@@ -102,7 +103,8 @@ class Waiting:
         loop = asyncio.get_running_loop()
         until = loop.time() + timeout_s
         await self.wait(peer, timeout_s)
-        self._links.leg_s(found.relayed.lane.link)
+        if (link := found.relayed.lane.link) < MAX_LINKS:  # a direct TCP stream has no node
+            self._links.leg_s(link)
         ping_id = self._tunnel.ping(found, self._clock())
         if ping_id is None:
             raise TimeoutError(f"there is no session with {peer}")
@@ -114,7 +116,8 @@ class Waiting:
                 pong = await answered
         finally:
             self._pings.pop((found.dest, ping_id), None)
-        return status.ping_reply(peer, pong.rtt_s, self._links.runners[pong.link].link.rtt_s, pong.leg_s)
+        node_s = self._links.runners[pong.link].link.rtt_s if pong.link < MAX_LINKS else None
+        return status.ping_reply(peer, pong.rtt_s, node_s, pong.leg_s)
 
     def answered(self, pong: Pong) -> None:
         """A peer has answered a ping; `ping` may be waiting for it."""

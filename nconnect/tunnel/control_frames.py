@@ -78,13 +78,13 @@ class ControlFrames:
         """Ping on each of these lanes to see whether it is alive, and tell the peer which links we have."""
         links, revision = self._path_manager.links, self._path_manager.revision
         for lane in lanes:
-            if not peer.relayed.several and len(links) == 1 and not revision:
+            if not peer.relayed.watches and len(links) == 1 and not revision:
                 self.ping(peer, now, lane)
                 continue
             if self.ping(peer, now, lane, (RecordKind.LINKS, encode_links(revision, links))) is None:
                 return
             peer.relayed.lanes.asked(lane, now)
-        if peer.relayed.several:
+        if peer.relayed.watches:
             self._path_manager.watch(peer, now)
 
     def received(
@@ -102,7 +102,8 @@ class ControlFrames:
         `is_busy` and `leg_s` are asked as `BatchReceiver.received` says.
         """
         if kind == RecordKind.PING:
-            us = None if (leg := leg_s(back.link)) is None else min(int(leg * 1e6), 0xFFFF_FFFF)
+            leg = leg_s(back.link) if back is not peer.relayed.lanes.stream else None  # that has no node
+            us = None if leg is None else min(int(leg * 1e6), 0xFFFF_FFFF)
             before = [] if us is None else [(RecordKind.LEG, LEG_BODY.pack(us))]
             self.send(peer, now, *before, (RecordKind.PONG, bytes(body)), lane=back)
         elif kind == RecordKind.PONG:
@@ -136,7 +137,7 @@ class ControlFrames:
         for lane in (back, *peer.relayed.lanes.all):  # reports come back on their own lane where possible
             rtt_s = lane.sending.on_report(body, now, busy=busy)
             if rtt_s is not None:
-                if peer.relayed.several:
+                if peer.relayed.watches:
                     lane.took(rtt_s)
                     self._path_manager.choose(peer, now)
                 return

@@ -34,7 +34,8 @@ from nconnect.tunnel.datagram_receiver import DatagramReceiver
 from nconnect.tunnel.outputs import Context, Output, Settings
 from nconnect.tunnel.paths.direct.path import DirectPath
 from nconnect.tunnel.paths.direct.surroundings import Surroundings
-from nconnect.tunnel.paths.lanes import Lane
+from nconnect.tunnel.paths.lanes import STREAM_NUMBER, Lane
+from nconnect.tunnel.paths.stream.keys import StreamKeys
 from nconnect.tunnel.peer import Peer
 from nconnect.tunnel.receiver import BatchReceiver
 from nconnect.tunnel.send_queue import SendQueue
@@ -197,7 +198,7 @@ class Tunnel:
             traffic.tx_packets += packets
             traffic.tx_bytes += size - packets * (RECORD_HEADER_BYTES + VIRTIO_HEADER_BYTES)
         peer.timers.data_sent(now)
-        if peer.path.several:
+        if peer.path.watches:
             self._sessions.path_manager.watch(peer, now)
         if peer.check_at > now + QUESTION_S:
             self._sessions.timer_heap.schedule(peer)
@@ -255,6 +256,43 @@ class Tunnel:
         """The kernel refused a datagram of this size for the route's MTU (EMSGSIZE)."""
         self._sessions.direct.too_big(peer, size, now)
 
+    # Direct TCP streams
+
+    def stream_keys(self, index: int, now: float) -> tuple[str, StreamKeys] | None:
+        """Whose key pair has this index of ours, and its keys for a stream; None if it may open none now."""
+        peer, pair = self._sessions.handshakes.by_index.get(index, (None, None))
+        if peer is None or pair is None or now >= pair.reject_at or not self._may_stream(peer):
+            return None
+        return peer.dest, pair.stream
+
+    def keys_to_dial(self, dest: str, now: float) -> StreamKeys | None:
+        """The keys to dial this peer with; None while there is no session, or no stream is wanted."""
+        peer = self.peers.get(dest)
+        pair = peer.session.current if peer is not None and self._may_stream(peer) else None
+        return pair.stream if pair is not None and pair.can_send(now) else None
+
+    def stream_opened(self, dest: str, link: int, now: float) -> bool:
+        """A stream to this peer is open, as our link number `link` (`MAX_LINKS` or above).
+
+        It is the peer's best lane from now on, in place of an earlier stream. False if the peer is gone.
+        """
+        peer = self.peers.get(dest)
+        if peer is None or not self._may_stream(peer) or not peer.can_send(now):
+            return False
+        self._send_queue.add_link(link)
+        self._sessions.stream_opened(peer, link, now)
+        return True
+
+    def stream_closed(self, dest: str, link: int, now: float) -> None:
+        """This peer's stream, our link `link`, is closed: its flows continue over relays."""
+        peer = self.peers.get(dest)
+        stream = peer.relayed.lanes.stream if peer is not None else None
+        if peer is not None and stream is not None and stream.link == link:  # else a later one carries
+            self._sessions.path_manager.stream_closed(peer, now)
+
+    def _may_stream(self, peer: Peer) -> bool:
+        return not peer.expired and (peer.config.direct or self.settings.direct) != "off"
+
     # Control lane
 
     def turn_away(self, source: str, now: float) -> None:
@@ -292,7 +330,8 @@ class Tunnel:
         for peer in self.peers.values():
             path = peer.relayed
             tx += sum(lane.sending.total_bytes for lane in path.lanes.all if lane.link == link)
-            rx += sum(a.total_bytes for n, a in path.lane_arrivals.items() if n % MAX_LINKS == link)
+            arrivals = path.lane_arrivals.items()
+            rx += sum(a.total_bytes for n, a in arrivals if n != STREAM_NUMBER and n % MAX_LINKS == link)
             rx += path.arrivals.total_bytes if not link else 0
         return tx, rx
 

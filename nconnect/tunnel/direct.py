@@ -107,8 +107,7 @@ class DirectPaths:
             elif isinstance(output, said.AskReflexive):
                 self._outputs.append(AskReflexive())
             else:
-                is_direct = output.state is said.PathState.DIRECT
-                self._path_manager.carry(peer, datagrams if is_direct else peer.relayed, now)
+                self._path_manager.choose_path(peer, now)
                 self._outputs.append(DirectChanged(peer))
         peer.timers.set(Timer.DIRECT, machine.next_at)
         self._timer_heap.schedule(peer)

@@ -115,6 +115,8 @@ class Handshakes:
             peer.relayed.lanes.dest_to_try(peer.handshake.attempts),
             self._path_manager.link_to_try(peer.handshake.attempts),
         )
+        if stream := peer.relayed.lanes.stream_to_try(peer.handshake.attempts):
+            dest, link = stream.dest, stream.link
         message = boxed(peer.handshake.box, attempt.frame, self._context.rng)
         self._context.outputs.append(Send(dest, message, link))
         if spare := peer.relayed.lanes.spare_dest(peer.handshake.attempts):
@@ -197,6 +199,8 @@ class Handshakes:
         self._remember(peer, pair)
         self._learn(peer, initiation.hello, now)
         dest, link = peer.relayed.lanes.dest_of(source), self._path_manager.link_to_try(0)
+        if stream := peer.relayed.lanes.stream_to_try():
+            dest, link = stream.dest, stream.link
         self._context.outputs.append(Send(dest, boxed(peer.handshake.box, response, self._context.rng), link))
         self._context.outputs.append(CountersMoved())
         peer.timers.set(Timer.ERASE_KEYS, peer.session.ends_at)

@@ -64,6 +64,13 @@ class DirectChanged:
 
 
 @dataclass(frozen=True, slots=True)
+class StreamEnds:
+    """Close the peer's direct TCP stream: there is no session any more."""
+
+    peer: Peer
+
+
+@dataclass(frozen=True, slots=True)
 class SessionUp:
     """There are keys for this peer: what waits in its queue can leave."""
 
@@ -123,6 +130,7 @@ Output = (
     | SendDatagram
     | AskReflexive
     | DirectChanged
+    | StreamEnds
     | SessionUp
     | SessionLost
     | ExpiryChanged

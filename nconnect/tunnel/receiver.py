@@ -116,7 +116,7 @@ class BatchReceiver:
             return []
         # Authentic from here on. Which lane it came by, and which one leads back.
         path = peer.relayed
-        if number or path.several:
+        if number or path.watches:
             arrivals, back = self._sessions.path_manager.heard_on(peer, number, now)
         else:
             arrivals, back = path.arrivals, path.lane
@@ -140,7 +140,7 @@ class BatchReceiver:
         order = path.order
         if stripe is not None:
             packets = path.stripe_came(stripe, packets, size, now)
-        elif path.several or (counter == newest + 1 and index == order.index and not order.waits):
+        elif path.watches or (counter == newest + 1 and index == order.index and not order.waits):
             return packets
         else:
             packets = order.put(index, counter, newest, packets, size, now)

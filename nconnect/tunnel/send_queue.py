@@ -44,6 +44,12 @@ class SendQueue:
         self.link_signs = [False] * (MAX_LINKS + 1)
         self._sessions = sessions
 
+    def add_link(self, number: int) -> None:
+        """There is a link of this number, a direct TCP stream."""
+        more = number + 2 - len(self.link_signs)
+        self.link_rates[-1:-1] = [None] * more
+        self.link_signs[-1:-1] = [False] * more
+
     def enqueue(self, peer: Peer, record: bytearray, now: float) -> None:
         """Let a packet (virtio-net header and IP packet) wait; the queue owns `record` from here on."""
         if peer.expired:
@@ -66,45 +72,56 @@ class SendQueue:
         self.backlog.setdefault(peer)
 
     def next_batch(
-        self, arena: bytearray, now: float, room: int = NO_LIMIT, link: int = 0
+        self, arena: bytearray, now: float, room: int = NO_LIMIT, link: int = 0, of: Peer | None = None
     ) -> tuple[Peer, int, int, Lane] | None:
         """Fill `arena` with the next batch that may leave over this link: (peer, bytes, packets, lane).
 
         None if there is none. A peer that must wait for its path is skipped until `next_send_at`. A batch
-        ends with the packet that reaches `room` bytes, or the lane's own budget.
+        ends with the packet that reaches `room` bytes, or the lane's own budget. `of`: a peer of the backlog,
+        whose batches alone are wanted.
         """
+        if of is not None:
+            return self._next_of(of, arena, now, room, link)
         for _ in range(len(self.backlog)):
-            peer = next(iter(self.backlog))
+            batch = self._next_of(next(iter(self.backlog)), arena, now, room, link)
+            if batch is not None:
+                return batch
+        return None
+
+    def _next_of(
+        self, peer: Peer, arena: bytearray, now: float, room: int, link: int
+    ) -> tuple[Peer, int, int, Lane] | None:
+        """This peer's next batch; its turn after that is behind the others'."""
+        del self.backlog[peer]
+        scheduler, lane, limit = peer.path.scheduler, peer.path.lane, room
+        queue = lane.queue
+        if not (queue if scheduler is None else scheduler.bytes_held):
+            return None  # its session ended, and what waited went with it
+        self.backlog[peer] = None
+        if scheduler is not None:
+            found = scheduler.next_lane(link, now)
+            if found is None:
+                return None
+            lane, queue, limit = found
+            limit = min(limit, room)
+        elif lane.link != link:
+            return None
+        lane.gather_at = NEVER
+        budget = lane.sending.budget(now)
+        if not budget or not self._sessions.can_send(peer, now):
+            return None
+        if scheduler is None and queue.bytes_held < GATHER_BYTES and self.gathers(lane, now):
+            lane.gather_at = lane.sent_at + GATHER_S
+            return None
+        limit = min(budget, limit)
+        if scheduler is None or queue is lane.queue:
+            size, packets = self._fill(peer, queue, arena, now, limit)
+        else:
+            size, packets = self._fill_striped(peer, scheduler, arena, now, limit)
+        if not (queue if scheduler is None else scheduler.bytes_held):
             del self.backlog[peer]
-            scheduler, lane, limit = peer.path.scheduler, peer.path.lane, room
-            queue = lane.queue
-            if not (queue if scheduler is None else scheduler.bytes_held):
-                continue  # its session ended, and what waited went with it
-            self.backlog[peer] = None
-            if scheduler is not None:
-                found = scheduler.next_lane(link, now)
-                if found is None:
-                    continue
-                lane, queue, limit = found
-                limit = min(limit, room)
-            elif lane.link != link:
-                continue
-            lane.gather_at = NEVER
-            budget = lane.sending.budget(now)
-            if not budget or not self._sessions.can_send(peer, now):
-                continue
-            if scheduler is None and queue.bytes_held < GATHER_BYTES and self.gathers(lane, now):
-                lane.gather_at = lane.sent_at + GATHER_S
-                continue
-            limit = min(budget, limit)
-            if scheduler is None or queue is lane.queue:
-                size, packets = self._fill(peer, queue, arena, now, limit)
-            else:
-                size, packets = self._fill_striped(peer, scheduler, arena, now, limit)
-            if not (queue if scheduler is None else scheduler.bytes_held):
-                del self.backlog[peer]
-            if packets:
-                return peer, size, packets, lane
+        if packets:
+            return peer, size, packets, lane
         return None
 
     def _fill_striped(

@@ -20,6 +20,7 @@ from nconnect.tunnel.constants import (
     REPLAY_WINDOW,
 )
 from nconnect.tunnel.paths.direct.keys import DirectKeys
+from nconnect.tunnel.paths.stream.keys import StreamKeys
 from nconnect.tunnel.timers import NEVER
 from nconnect.wire.tunnel import DATA_HEADER, VERSION, FrameKind
 
@@ -31,7 +32,7 @@ class KeyPair:
 
     __slots__ = (
         "_receive", "_send", "cipher", "counter", "created_at", "direct", "local_index", "reject_at",
-        "rekey_at", "rekey_on_receive_at", "remote_index", "window",
+        "rekey_at", "rekey_on_receive_at", "remote_index", "stream", "window",
     )  # fmt: skip
 
     def __init__(
@@ -60,6 +61,7 @@ class KeyPair:
         self.direct = DirectKeys.of_session(
             suite, local_index=local_index, remote_index=remote_index, send=keys[0], receive=keys[1]
         )
+        self.stream = StreamKeys(keys, local_index, remote_index)
 
     def can_send(self, now: float) -> bool:
         return now < self.reject_at and self.counter < REJECT_AFTER_MESSAGES

@@ -22,7 +22,7 @@ from nconnect.tunnel.constants import (
 from nconnect.tunnel.control_frames import ControlFrames
 from nconnect.tunnel.direct import DirectPaths
 from nconnect.tunnel.handshakes import Handshakes
-from nconnect.tunnel.outputs import Context, Deliver, ExpiryChanged, SessionLost, SessionUp
+from nconnect.tunnel.outputs import Context, Deliver, ExpiryChanged, SessionLost, SessionUp, StreamEnds
 from nconnect.tunnel.paths.manager import PathManager
 from nconnect.tunnel.peer import Peer
 from nconnect.tunnel.session import KeyPair
@@ -108,10 +108,15 @@ class Sessions:
         if peer.shared_key.is_peers(now):
             age_s = int(now - peer.shared_key.seen_at)
             self.control_frames.send(peer, now, (RecordKind.SHARED_KEY, SHARED_KEY_BODY.pack(age_s)))
-        if peer.relayed.several:
-            self.control_frames.probe(peer, peer.relayed.lanes.used, now)
+        if peer.relayed.watches:
+            self.control_frames.probe(peer, peer.relayed.lanes.watched, now)
 
     # What happened to us
+
+    def stream_opened(self, peer: Peer, link: int, now: float) -> None:
+        """A direct TCP stream to this peer is open, as our link `link`: use it, and measure it."""
+        lane = self.path_manager.stream_opened(peer, link, now)
+        self.control_frames.probe(peer, [lane], now)
 
     def set_links(self, peers: Iterable[Peer], links: Mapping[int, int], now: float) -> None:
         """Our links that are up have changed. If none is, the last ones are kept until one is back."""
@@ -240,6 +245,8 @@ class Sessions:
         self.direct.session_ended(peer, now)
         peer.doubtful = False
         peer.pinged_at.clear()
+        if peer.relayed.lanes.stream is not None:
+            self.outputs.append(StreamEnds(peer))
 
     def _is_wanted(self, peer: Peer) -> bool:
         """Whether a session with this peer is needed now."""

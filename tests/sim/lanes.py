@@ -100,29 +100,35 @@ def split(dest: str) -> tuple[int, str]:
 
 
 def joined(
-    net: LaneNet, user_links: int, provider_links: int, nodes: bool = True, *, only: bool = False
+    net: LaneNet,
+    user_links: int,
+    provider_links: int,
+    nodes: bool = True,
+    *,
+    only: bool = False,
+    host: type[LaneHost] = LaneHost,
 ) -> tuple[LaneHost, LaneHost]:
     """Both sides connected, with that many links, link `k` of either at node `k`, unless `nodes` is false.
 
-    `only`: each has one link, and the numbers say which.
+    `only`: each has one link, and the numbers say which. `host`: what a side is.
     """
     hosts = []
     for name, seed, links in (("user", 1, user_links), ("provider", 2, provider_links)):
-        host = LaneHost(net, name, seed)
-        host.net, host.links = net, links + only
-        net.hosts[str(host.address)] = host
-        hosts.append(host)
+        made = host(net, name, seed)
+        made.net, made.links = net, links + only
+        net.hosts[str(made.address)] = made
+        hosts.append(made)
     user, provider = hosts
     to_provider = PeerConfig("gpu", provider.address, (ip_network("192.168.50.0/24"),))
     to_user = PeerConfig("laptop", user.address, (ip_network("10.86.0.2/32"),))
     suite = CipherSuite.AES256GCM
     provider.start([to_user], Settings(suite, persistent=False))
     user.start([to_provider], Settings(suite, persistent=True))
-    for host in hosts:
+    for made in hosts:
         if only:
-            host.tunnel.set_links({host.links - 1: host.links}, net.now)
-        elif host.links > 1:
-            host.tunnel.set_links({k: k + 1 if nodes else 0 for k in range(host.links)}, net.now)
+            made.tunnel.set_links({made.links - 1: made.links}, net.now)
+        elif made.links > 1:
+            made.tunnel.set_links({k: k + 1 if nodes else 0 for k in range(made.links)}, net.now)
     user.drain()
     assert net.run(5, lambda: user.peer(provider).session.current is not None)
     net.run(0.5)

@@ -49,8 +49,10 @@ The pacer (`nconnect.queueing.pacer`) learns from reports as BBR does from ackno
 is a congestion control of its own: packets are IP, and their own protocols have one.
 
 `direct` is the pure machine of a direct path over UDP: it finds, judges and leaves one. It is not yet a
-`path.Path`, and nothing calls it. `stream` opens a direct TCP connection, which is to be one more lane of the
-relayed path; nothing calls it yet either.
+`path.Path`, and nothing calls it.
+
+`stream` opens a direct TCP connection, which is one more lane of the relayed path: number 64, on one of our
+links from 8 on. While it lives it is the only lane in use, and the relayed ones are asked when it is silent.
 
 To add a kind of path: `path.Path` has what every path has. `peer.path` is the path that carries packets now:
 the data lane asks only what `Path` has. `peer.relayed` is always there: handshakes, control frames and links

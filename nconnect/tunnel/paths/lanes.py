@@ -1,5 +1,8 @@
 """The lanes of a relayed path: each leads from one of our links to one of the peer's. Pure.
 
+A direct TCP stream is one more lane (`nconnect.tunnel.paths.stream`). While it lives it carries everything,
+and the others are asked now and then, so that a dead stream can be told from a peer that is away.
+
 Link `n` of a side logs in as sub-client `n` (link 0 as the bare address), so a lane is a pair of numbers.
 Lanes are chosen so that each link of either side is in one: first pairs at the same node, then the rest in
 order (`pair_up`). The one with the shortest round trip is the *best*: sparse flows and control frames use it.
@@ -25,12 +28,14 @@ from nconnect.wire.tunnel import MAX_LINKS, SPARES, VIRTIO_HEADER_BYTES
 # Guessed. A lane is found dead QUIET_S + SILENT_S after it went silent, if something is sent on it.
 QUIET_S = 0.3  # sent, and nothing heard for this long: ask
 SILENT_S = 0.6  # asked, and others have answered: dead (or three of its round trips, if that is longer)
+SOON_S = 0.01
 ASK_DEAD_S = 2.0  # how often a dead lane is asked whether it lives
 SWITCH_RATIO = 0.7  # another lane is the best one when its round trip is that much shorter …
 SWITCH_S = 0.005  # … and by at least this
 HOLD_S, HOLD_SLACK_S = 0.5, 0.005  # the report on what was under way at a move is not waited for longer
 REPORTED_BYTES = 16 << 10
 SPARE_TURN = 8  # of so many attempts the second and third go to the spare links too: every 40 s in the end
+STREAM_NUMBER = MAX_LINKS * MAX_LINKS  # of the lane by a direct TCP stream, on both sides
 _OLD, _NEW = 0.8, 0.2  # weights of the smoothed round trip
 
 
@@ -86,7 +91,8 @@ class Hold:
         sending = lane.sending
         if lane.dead or sending.total_bytes == sending.reported_bytes or now - lane.sent_at > HOLD_S:
             return
-        patience_s = HOLD_S
+        # The last few packets are not reported, so nobody waits much longer than all of it should take.
+        patience_s = min(HOLD_S, 2 * sending.arrives_in_s(now) + HOLD_SLACK_S)
         if sending.total_bytes - sending.reported_bytes < REPORTED_BYTES:  # maybe too little for a report
             patience_s = max(0.0, (lane.rtt_s or 0.0) - (new.rtt_s or 0.0)) + HOLD_SLACK_S
         self._marks.append((lane, sending.total_bytes, now + patience_s))
@@ -101,9 +107,9 @@ class Hold:
 
 
 class Lanes:
-    """All lanes to one peer, and those in use. `used` is never empty."""
+    """All lanes to one peer, and those in use: the stream's, or those over relays. `used` is never empty."""
 
-    __slots__ = ("_all", "_dests", "best", "ours", "theirs", "used")
+    __slots__ = ("_all", "_dests", "_relays", "best", "ours", "stream", "theirs", "used")
 
     def __init__(self, address: NknAddress, now: float) -> None:
         """`address` is the peer's, bare."""
@@ -112,11 +118,18 @@ class Lanes:
         self.ours: Mapping[int, int] = {0: 0}  # the links that are up, and the tags of their nodes
         self.theirs: Mapping[int, int] = {0: 0}
         self.best = self.lane(0, 0, now)
-        self.used: list[Lane] = [self.best]
+        self.stream: Lane | None = None  # by a direct TCP stream, while one is open
+        self._relays: list[Lane] = [self.best]
+        self.used: list[Lane] = self._relays
 
     @property
     def all(self) -> Iterable[Lane]:
         return self._all.values()
+
+    @property
+    def watched(self) -> list[Lane]:
+        """Those that must be known to live or to be dead."""
+        return self._relays if self.stream is None else [self.stream, *self._relays]
 
     def lane(self, link: int, sub_client: int, now: float) -> Lane:
         """The lane between these two, whether in use or not."""
@@ -128,6 +141,8 @@ class Lanes:
 
     def of_peer_number(self, number: int, now: float) -> Lane:
         """The lane that leads back to where a batch with the peer's lane `number` came from."""
+        if number == STREAM_NUMBER and self.stream is not None:
+            return self.stream
         return self.lane(number % MAX_LINKS, number // MAX_LINKS % MAX_LINKS, now)
 
     def dest_of(self, source: str) -> str:
@@ -138,6 +153,10 @@ class Lanes:
         """Where to send the handshake message of attempt `attempt` (from 0): each known address in turn."""
         known = sorted(self.theirs)
         return self._dests[known[attempt % len(known)]]
+
+    def stream_to_try(self, attempt: int = 0) -> Lane | None:
+        """The stream, for the handshake message of every second attempt, while it lives: it needs no node."""
+        return self.stream if self.stream is not None and not self.stream.dead and not attempt % 2 else None
 
     def spare_dest(self, attempt: int) -> str | None:
         """Where to send an attempt as well: to a spare link of the peer's, since no other may be up.
@@ -154,12 +173,28 @@ class Lanes:
             return []
         self.ours, self.theirs = dict(ours), dict(theirs)
         before = self.used
-        self.used = [self.lane(link, sub, now) for link, sub in pair_up(ours, theirs)]
+        self._relays = [self.lane(link, sub, now) for link, sub in pair_up(ours, theirs)]
         self.choose()
         return [lane for lane in before if lane not in self.used]
 
+    def open_stream(self, link: int, now: float) -> None:
+        """A direct TCP stream is open, as our link `link`: both sides have just proved their keys."""
+        lane = self.stream = self._all[STREAM_NUMBER] = Lane(link, 0, self._dests[0], now)
+        lane.number, lane.heard_at = STREAM_NUMBER, now
+        self.choose()
+
+    def forget_stream(self) -> None:
+        """Nothing waits for the stream's lane any more, which is closed and dead."""
+        self.stream = None
+        self._all.pop(STREAM_NUMBER, None)
+
     def choose(self) -> None:
-        """Make the fastest lane the best one, unless it is hardly faster than the present best."""
+        """Make the fastest lane the best one, unless it is hardly faster than the present best.
+
+        A stream that lives is always the best, and the only one in use.
+        """
+        stream = self.stream
+        self.used = self._relays if stream is None or stream.dead else [stream]
         alive = [lane for lane in self.used if not lane.dead] or self.used
         quickest = min(alive, key=lambda lane: (inf if lane.rtt_s is None else lane.rtt_s, lane.number))
         best = self.best
@@ -173,7 +208,8 @@ class Lanes:
     def judge(self, now: float) -> tuple[list[Lane], list[Lane]]:
         """(lanes to ask now, lanes found dead now); `asked` is to be called for each that was asked."""
         ask, died = [], []
-        for lane in self.used:
+        watched = self.watched
+        for lane in watched:
             if lane.dead:
                 if now - lane.asked_at >= ASK_DEAD_S:
                     ask.append(lane)
@@ -181,14 +217,14 @@ class Lanes:
                 if lane.sent_at > lane.heard_at and now - lane.heard_at >= QUIET_S:
                     ask.append(lane)
             elif now - lane.asked_at >= max(SILENT_S, 3 * (lane.rtt_s or 0.0)) and any(
-                other.heard_at > lane.asked_at for other in self.used
+                other.heard_at > lane.asked_at for other in watched
             ):
                 lane.dead = True
                 lane.asked_at = now
                 died.append(lane)
         if any(not lane.dead for lane in ask):
             # Whether the others answer tells a dead lane from a peer that is away.
-            ask += [lane for lane in self.used if lane not in ask and not lane.dead and lane.asked_at == inf]
+            ask += [lane for lane in watched if lane not in ask and not lane.dead and lane.asked_at == inf]
         if died:
             self.choose()
         return ask, died
@@ -198,9 +234,17 @@ class Lanes:
         if lane.dead or lane.asked_at == inf:
             lane.asked_at = now
 
+    def judge_at(self, now: float) -> float:
+        """When to call `judge` again: soon, and for a stream that was asked as soon as it may be dead."""
+        stream = self.stream
+        if stream is None or stream.dead or stream.asked_at == inf:
+            return now + QUIET_S
+        verdict_at = stream.asked_at + max(SILENT_S, 3 * (stream.rtt_s or 0.0))
+        return min(now + QUIET_S, max(now + SOON_S, verdict_at))
+
     def is_watching(self) -> bool:
         """Whether `judge` has to be called again soon."""
-        return any(lane.asked_at < inf or lane.sent_at > lane.heard_at for lane in self.used)
+        return any(lane.asked_at < inf or lane.sent_at > lane.heard_at for lane in self.watched)
 
 
 def pair_up(ours: Mapping[int, int], theirs: Mapping[int, int]) -> list[tuple[int, int]]:

@@ -11,8 +11,9 @@ from collections.abc import Iterable, Mapping
 
 from nconnect.model import Rng
 from nconnect.tunnel.constants import MAX_BATCH_BYTES
+from nconnect.tunnel.paths.direct.outputs import PathState
 from nconnect.tunnel.paths.feedback import Arrivals
-from nconnect.tunnel.paths.lanes import QUIET_S, Lane
+from nconnect.tunnel.paths.lanes import QUIET_S, STREAM_NUMBER, Lane
 from nconnect.tunnel.paths.path import Path
 from nconnect.tunnel.paths.scheduler import Scheduler
 from nconnect.tunnel.peer import Peer
@@ -47,8 +48,28 @@ class PathManager:
         """Use the lanes between our links and the peer's: `theirs`, or what is known of them."""
         lanes = peer.relayed.lanes
         left = lanes.pair(self.links, lanes.theirs if theirs is None else theirs, now)
-        peer.relayed.several = len(lanes.used) > 1
         self._leave(peer, left, now)
+
+    def stream_opened(self, peer: Peer, link: int, now: float) -> Lane:
+        """A direct TCP stream to the peer is open, as our link `link`, in place of an earlier one."""
+        self.stream_closed(peer, now)
+        lanes = peer.relayed.lanes
+        old, before = peer.relayed.lane, lanes.used
+        lanes.open_stream(link, now)
+        self._change(peer, old, before, now)
+        return lanes.best
+
+    def stream_closed(self, peer: Peer, now: float) -> None:
+        """The stream is closed, if there was one: what was under way on it is lost."""
+        lanes = peer.relayed.lanes
+        if lanes.stream is not None:
+            closed = lanes.stream
+            closed.dead = True
+            lanes.choose()
+            self._leave(peer, [closed], now)
+            lanes.forget_stream()
+            peer.relayed.watches = len(lanes.watched) > 1
+            peer.relayed.lane_arrivals.pop(STREAM_NUMBER, None)
 
     def greeted(self, peer: Peer, hello: Hello, now: float) -> None:
         """A handshake has told what the peer takes, and which links it has: no tags, and no revision yet."""
@@ -73,7 +94,16 @@ class PathManager:
         self.pair(peer, now, links)
         return True
 
-    def carry(self, peer: Peer, path: Path, now: float) -> None:
+    def choose_path(self, peer: Peer, now: float) -> None:
+        """A stream that lives carries packets, else the path over UDP while it is direct, else relays."""
+        stream, datagrams = peer.relayed.lanes.stream, peer.datagrams
+        by_udp = datagrams is not None and datagrams.machine.state is PathState.DIRECT
+        if datagrams is not None and by_udp and (stream is None or stream.dead):
+            self._carry(peer, datagrams, now)
+        else:
+            self._carry(peer, peer.relayed, now)
+
+    def _carry(self, peer: Peer, path: Path, now: float) -> None:
         """Packets go by this path of the peer's from now on; those that wait go with it.
 
         On a direct path they wait for what is under way over nodes, so that no flow overtakes itself.
@@ -111,8 +141,10 @@ class PathManager:
 
     def heard_on(self, peer: Peer, number: int, now: float) -> tuple[Arrivals, Lane]:
         """A batch came on the peer's lane `number`: what has arrived on it, and the lane that leads back."""
-        number %= MAX_LINKS * MAX_LINKS
-        back = peer.relayed.lanes.of_peer_number(number, now)
+        lanes = peer.relayed.lanes
+        if number != STREAM_NUMBER or lanes.stream is None:
+            number %= MAX_LINKS * MAX_LINKS
+        back = lanes.of_peer_number(number, now)
         if back.heard(now):
             self.choose(peer, now)
         arrivals = peer.relayed.arrivals
@@ -120,17 +152,14 @@ class PathManager:
             arrivals = peer.relayed.lane_arrivals.get(number) or peer.relayed.lane_arrivals.setdefault(
                 number, Arrivals()
             )
-        return arrivals, back if back.link in self.links else peer.relayed.lane
+        return arrivals, back if back is lanes.stream or back.link in self.links else peer.relayed.lane
 
     def choose(self, peer: Peer, now: float) -> None:
         """Choose the best lane anew; flows that continue on another one must not overtake themselves."""
-        old = peer.relayed.lane
-        peer.relayed.lanes.choose()
-        new = peer.relayed.lane = peer.relayed.lanes.best
-        if new is not old:
-            new.pinned_hold.add(old, new, now)
-            if peer.relayed.scheduler is None and not new.pinned_hold.is_over(now):
-                self.spread_out(peer, now)
+        lanes = peer.relayed.lanes
+        old, before = peer.relayed.lane, lanes.used
+        lanes.choose()
+        self._change(peer, old, [lane for lane in before if lane not in lanes.used], now)
 
     def judge(self, peer: Peer, now: float) -> list[Lane]:
         """Leave the lanes that are dead; returns those that should be pinged."""
@@ -143,13 +172,25 @@ class PathManager:
         if peer.relayed.scheduler is not None and peer.relayed.scheduler.close_up(now):
             peer.relayed.scheduler = None
         if peer.relayed.scheduler is not None or peer.relayed.lanes.is_watching():
-            peer.timers.set(Timer.LANES, now + QUIET_S)
+            peer.timers.set(Timer.LANES, peer.relayed.lanes.judge_at(now))
+
+    def _change(self, peer: Peer, old: Lane, left: Iterable[Lane], now: float) -> None:
+        """Another lane may be the best than `old`; `left` are not in use any more."""
+        new = peer.relayed.lanes.best
+        if new is not old:
+            new.pinned_hold.add(old, new, now)
+            if peer.relayed.scheduler is None and not new.pinned_hold.is_over(now):
+                self.spread_out(peer, now)
+        self._leave(peer, left, now)
 
     def _leave(self, peer: Peer, lanes: Iterable[Lane], now: float) -> None:
         """Stop using these lanes."""
-        peer.relayed.lane = peer.relayed.lanes.best
+        path = peer.relayed
+        path.lane = path.lanes.best
+        path.several, path.watches = len(path.lanes.used) > 1, len(path.lanes.watched) > 1
         for lane in lanes:
-            if peer.relayed.scheduler is None and lane.queue:
+            if path.scheduler is None and lane.queue:
                 self.spread_out(peer, now)
-            if peer.relayed.scheduler is not None:
-                peer.relayed.scheduler.hand_over(lane, now)
+            if path.scheduler is not None:
+                path.scheduler.hand_over(lane, now)
+        self.choose_path(peer, now)

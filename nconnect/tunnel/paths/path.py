@@ -26,6 +26,7 @@ class Path:
     """
 
     several = False  # whether there is a choice of lanes
+    watches = False  # whether several lanes are there, so that a dead one must be found
     scheduler: Scheduler | None = None  # chooses the lane of each flow, while one lane is not enough
 
     def __init__(self, lane: Lane) -> None:

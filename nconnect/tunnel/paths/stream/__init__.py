@@ -18,6 +18,7 @@ What is held against whom:
 - a peer that is gone   the key pair is looked up again before the stream opens
 
 Modules: `keys`, `opening` (one connection, each side), `door` (all connections that are not open yet),
-`dialling` (when to connect to whom, and which of two streams stays). Above: `nconnect.io.net.streams`.
+`dialling` (when to connect to whom, and which of two streams stays). `paths.lanes` has the lane. Above:
+`nconnect.io.net.streams`.
 docs/protocol.md has the bytes, docs/decisions/0034-direct-tcp.md the choices.
 """
