@@ -230,7 +230,7 @@ def _own_seed(interface: str, node: NodeConfig, host: str) -> str:
     from nconnect.io.files import paths
     from nconnect.io.files.trusted import status_of
     from nconnect.io.net import certificate
-    from nconnect.wire.jsonrpc import join_addr
+    from nconnect.model import join_addr
 
     port = node.port if node.port is not None else node.https_port if node.has_tls else node.rpc_port
     assert port is not None, "[node] has one port for everything, or the usual ports"

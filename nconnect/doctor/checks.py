@@ -10,10 +10,9 @@ from nconnect.doctor.facts import Facts, SeedFact
 from nconnect.doctor.findings import Finding, Level, failure, ok, warning
 from nconnect.doctor.said import said_by_the_daemon
 from nconnect.host.plan import IP_FORWARD, IPV6_FORWARDING
-from nconnect.model import Config
+from nconnect.model import Config, join_addr
 from nconnect.nat.port_mapping import is_inner
 from nconnect.nat.stun import Nat
-from nconnect.wire.jsonrpc import join_addr
 
 CLOCK_WARNING_S = 60.0  # guessed: nothing of the tunnel minds a minute, expiry dates hardly
 CLOCK_FAILURE_S = 3600.0

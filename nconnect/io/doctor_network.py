@@ -30,11 +30,11 @@ from nconnect.io.net.proxy_search import elsewhere
 from nconnect.io.nkn import rpc
 from nconnect.io.nkn.ways import open_first, url_of
 from nconnect.io.system.netlink import Netlink
-from nconnect.model import Config, Endpoint, Prefix
+from nconnect.model import Config, Endpoint, Prefix, join_addr
 from nconnect.nat.port_mapping import Router
 from nconnect.nkn.outputs import Connect
 from nconnect.nkn.ways import ways_to
-from nconnect.wire.jsonrpc import join_addr, split_addr
+from nconnect.wire.jsonrpc import split_addr
 from nconnect.wire.login_page import login_page
 
 NOBODY = "http://192.0.2.80/"  # RFC 5737: no machine has this address, so what answers stands in between

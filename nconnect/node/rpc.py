@@ -15,7 +15,7 @@ from ipaddress import AddressValueError, IPv6Address
 from typing import Any
 
 from nconnect.errors import ConfigError
-from nconnect.model import NknAddress
+from nconnect.model import NknAddress, join_addr
 from nconnect.wire import actions, jsonrpc
 from nconnect.wire.jsonrpc import BadRequest, NodeInfo, RpcRequest
 
@@ -91,8 +91,8 @@ def node_info(
 ) -> NodeInfo:
     """This node as reached under the name `host`; over TLS with its certificate's `fingerprint`."""
     return NodeInfo(
-        addr=jsonrpc.join_addr(host, ws_port),
-        rpc_addr="" if rpc_port is None else jsonrpc.join_addr(host, rpc_port),
+        addr=join_addr(host, ws_port),
+        rpc_addr="" if rpc_port is None else join_addr(host, rpc_port),
         public_key=public_key.hex(),
         id=node_id(public_key).hex(),
         fingerprint=fingerprint or "",
@@ -153,7 +153,7 @@ def _address_in(params: Mapping[str, Any]) -> str:
 
 def _get_node_state(params: Mapping[str, Any], facts: NodeFacts) -> object:
     return {
-        "addr": f"tcp://{jsonrpc.join_addr(facts.host, facts.ws_port or facts.wss_port or 0)}",
+        "addr": f"tcp://{join_addr(facts.host, facts.ws_port or facts.wss_port or 0)}",
         "height": facts.height,
         "id": node_id(facts.public_key).hex(),
         "jsonRpcPort": facts.rpc_port or 0,

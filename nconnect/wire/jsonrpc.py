@@ -16,8 +16,7 @@ from ipaddress import IPv6Address
 from typing import Any
 
 from nconnect.errors import RemoteProtocolError
-from nconnect.model import Buffer
-from nconnect.model import join_addr as join_addr
+from nconnect.model import Buffer, join_addr
 from nconnect.wire import strict_json
 
 Id = str | int | float | None

@@ -6,7 +6,7 @@ import json
 import zlib
 
 from nconnect.errors import ConfigError, RemoteProtocolError
-from nconnect.model import NknAddress
+from nconnect.model import NknAddress, join_addr
 from nconnect.wire import actions, jsonrpc, message, nkn, protobuf, strict_json
 from tests.fuzz import oracles
 from tests.fuzz.draw import Draw
@@ -356,4 +356,4 @@ def node_addresses(data: bytes) -> None:
 def _agree_on_address(text: str) -> None:
     oracles.agree(lambda: jsonrpc.split_addr(text), oracles.is_host_port(text))
     if found := oracles.is_host_port(text):
-        assert jsonrpc.split_addr(jsonrpc.join_addr(*found)) == found
+        assert jsonrpc.split_addr(join_addr(*found)) == found

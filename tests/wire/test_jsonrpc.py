@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nconnect.errors import RemoteProtocolError
+from nconnect.model import join_addr
 from nconnect.wire import jsonrpc
 from nconnect.wire.jsonrpc import (
     INVALID_PARAMS,
@@ -24,7 +25,6 @@ from nconnect.wire.jsonrpc import (
     RpcRequest,
     encode_answers,
     encode_request,
-    join_addr,
     parse_requests,
     parse_response,
     split_addr,

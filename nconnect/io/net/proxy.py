@@ -19,8 +19,7 @@ from nconnect.config.proxy import FORM
 from nconnect.errors import LoginPageError, NetworkError, ProxyError
 from nconnect.io.errors import plain_reason
 from nconnect.io.http.http import header_texts
-from nconnect.model import Proxy
-from nconnect.wire.jsonrpc import join_addr
+from nconnect.model import Proxy, join_addr
 from nconnect.wire.login_page import login_page
 
 _MAX_HEAD_BYTES = 16 * 1024  # guessed: what h11 takes for the head of an answer

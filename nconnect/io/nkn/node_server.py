@@ -26,13 +26,13 @@ from nconnect.io.net.websocket import WebSocket
 from nconnect.io.net.websocket_server import SharedPort, WebSocketServer
 from nconnect.io.nkn.capture import Capture
 from nconnect.io.nkn.stun_server import StunPorts
-from nconnect.model import STUN_PORTS, NodeConfig
+from nconnect.model import STUN_PORTS, NodeConfig, join_addr
 from nconnect.node import rpc
 from nconnect.node.connection import Connection
 from nconnect.node.core import EARLY_FRAME_BYTES, Node
 from nconnect.node.settings import OFFICIAL_RATE_PER_S, NodeDrop, NodeSettings
 from nconnect.queueing.rate_limiter import RateLimiter
-from nconnect.wire.jsonrpc import NodeInfo, join_addr
+from nconnect.wire.jsonrpc import NodeInfo
 
 log = logging.getLogger(__name__)
 
