@@ -8,7 +8,7 @@ import threading
 
 import pytest
 
-from nconnect.daemon import reload as file_watch
+from nconnect.daemon import reload
 from nconnect.daemon.reload import FileWatch, differences
 from nconnect.daemon.settings import InForce
 from nconnect.errors import ConfigError, NconnectError
@@ -76,7 +76,7 @@ def test_what_would_change_is_said_until_it_is_in_force() -> None:
 
 
 def test_a_file_that_cannot_be_read_now_holds_nobody_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(file_watch, "WAIT_S", 0.01)
+    monkeypatch.setattr(reload, "WAIT_S", 0.01)
     file, disk = File(), threading.Event()
     stamp = file._stamp
     file.watch._stamp = lambda: disk.wait(10) and stamp()

@@ -9,13 +9,12 @@ from typing import cast
 
 import pytest
 
-from nconnect.daemon import host_state as flows
-from nconnect.daemon.host_state import HostState
+from nconnect.daemon.host_state import IDLE_S, LOOK_S, REST, HostState
 
 
 @pytest.mark.parametrize(
     ("took_s", "rate", "pause_s"),
-    [(0.001, 1, flows.LOOK_S), (0.001, 0, flows.IDLE_S), (0.5, 1, 0.5 * flows.REST)],
+    [(0.001, 1, LOOK_S), (0.001, 0, IDLE_S), (0.5, 1, 0.5 * REST)],
 )
 def test_a_look_that_takes_long_is_followed_by_a_long_rest_and_an_idle_peer_is_looked_at_rarely(
     took_s: float, rate: int, pause_s: float, monkeypatch: pytest.MonkeyPatch
@@ -38,5 +37,5 @@ def test_a_look_that_takes_long_is_followed_by_a_long_rest_and_an_idle_peer_is_l
     host_state = cast(HostState, SimpleNamespace(renew_flow_limits=renew))
     with pytest.raises(asyncio.CancelledError):
         asyncio.run(HostState.keep_flows(host_state, lambda: {"bob": rate * int(now)}, lambda: now))
-    assert pauses == [flows.LOOK_S, *[pytest.approx(pause_s)] * 2]
+    assert pauses == [LOOK_S, *[pytest.approx(pause_s)] * 2]
     assert seen[0] == {"bob": rate}

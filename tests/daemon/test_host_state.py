@@ -13,7 +13,7 @@ from unittest.mock import AsyncMock
 
 import pytest
 
-from nconnect.daemon import host_state as enforcement
+from nconnect.daemon import host_state
 from nconnect.daemon.events import Bus, PlanInForce
 from nconnect.daemon.host_state import HostState
 from nconnect.daemon.settings import InForce
@@ -373,10 +373,10 @@ def test_status_does_not_hold_up_the_loop_while_nft_runs() -> None:
 def test_the_firewall_is_asked_now_and_then() -> None:
     async def test(case: Case) -> None:
         assert await case.made.refused_counts(100.0) == {"alice": {"refused": 1}}
-        assert await case.made.refused_counts(100.0 + enforcement.REFUSED_INTERVAL_S / 2) == {
+        assert await case.made.refused_counts(100.0 + host_state.REFUSED_INTERVAL_S / 2) == {
             "alice": {"refused": 1}
         }
-        assert await case.made.refused_counts(100.0 + enforcement.REFUSED_INTERVAL_S) == {
+        assert await case.made.refused_counts(100.0 + host_state.REFUSED_INTERVAL_S) == {
             "alice": {"refused": 2}
         }
         case.host.refuses = "count"
@@ -388,7 +388,7 @@ def test_the_firewall_is_asked_now_and_then() -> None:
 
 def test_a_route_of_ours_that_is_gone_is_no_other_program_s_doing(monkeypatch: pytest.MonkeyPatch) -> None:
     stray = SimpleNamespace(problem="the kernel sends packets elsewhere")
-    monkeypatch.setattr(enforcement, "detours", lambda config: ([stray], None))
+    monkeypatch.setattr(host_state, "detours", lambda config: ([stray], None))
 
     async def test(case: Case) -> None:
         await case.made.set_up()

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from nconnect.daemon import reconciler as keeper
+from nconnect.daemon import reconciler
 from nconnect.daemon.reconciler import MAX_REPAIRS, Reconciler
 from nconnect.errors import HostError
 from nconnect.io.system.monitor import Change
@@ -50,7 +50,7 @@ class World:
         self.gone: list[str] = []
         self.error: HostError | None = None
         self.asked: list[float] = []
-        self.keeper = Reconciler(
+        self.reconciler = Reconciler(
             lambda: self.monitor,  # type: ignore[arg-type,return-value]
             on_network=self._on_network,
             on_surroundings=self._on_surroundings,
@@ -73,16 +73,16 @@ class World:
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(keeper, "_SETTLE_S", 0.002)
-    monkeypatch.setattr(keeper, "PAUSE_S", 0.02)
-    monkeypatch.setattr(keeper, "NETWORK_PAUSE_S", 0.06)
+    monkeypatch.setattr(reconciler, "_SETTLE_S", 0.002)
+    monkeypatch.setattr(reconciler, "PAUSE_S", 0.02)
+    monkeypatch.setattr(reconciler, "NETWORK_PAUSE_S", 0.06)
 
 
 def run(test: Callable[[World], Awaitable[None]]) -> World:
     world = World()
 
     async def main() -> None:
-        task = asyncio.create_task(world.keeper.run())
+        task = asyncio.create_task(world.reconciler.run())
         try:
             await until(lambda: world.asked)  # it looks once at the start
             await test(world)
@@ -104,7 +104,7 @@ def test_each_change_goes_where_it_belongs() -> None:
         world.monitor.tell(Change.OURS)
         await until(lambda: len(world.asked) == 2)
         assert world.networks == 1
-        assert world.keeper.problem == ""
+        assert world.reconciler.problem == ""
         before = world.surroundings
         for number, change in enumerate((Change.FIREWALL, Change.POLICY), before + 1):
             world.monitor.tell(change)
@@ -129,7 +129,7 @@ def test_repairs_keep_a_distance() -> None:
 
 
 def test_everything_is_looked_at_now_and_then_without_a_message(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(keeper, "_LOOK_S", 0.03)
+    monkeypatch.setattr(reconciler, "_LOOK_S", 0.03)
 
     async def test(world: World) -> None:
         await until(lambda: len(world.asked) >= 3)
@@ -141,7 +141,7 @@ def test_everything_is_looked_at_now_and_then_without_a_message(monkeypatch: pyt
 def test_everything_is_looked_at_while_others_change_something_all_the_time(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(keeper, "_LOOK_S", 0.05)
+    monkeypatch.setattr(reconciler, "_LOOK_S", 0.05)
 
     async def test(world: World) -> None:
         while len(world.asked) < 3:
@@ -171,17 +171,17 @@ def test_plans_keep_a_greater_distance_and_none_is_lost() -> None:
 def test_a_fight_ends_until_a_person_steps_in(caplog: pytest.LogCaptureFixture) -> None:
     async def test(world: World) -> None:
         world.gone = ["nftables table nconnect_nc0", "route"]
-        while not world.keeper.problem:
+        while not world.reconciler.problem:
             asked = len(world.asked)
             world.monitor.tell(Change.OURS)
             await until(lambda n=asked: len(world.asked) > n)
         assert caplog.text.count("set again") == MAX_REPAIRS
-        assert "nftables table nconnect_nc0 and 1 more again and again" in world.keeper.problem
+        assert "nftables table nconnect_nc0 and 1 more again and again" in world.reconciler.problem
         world.monitor.tell(Change.OURS | Change.NETWORK)
         await until(lambda: world.networks)
         assert len(world.asked) == MAX_REPAIRS + 1, "left alone"
-        world.keeper.forgive()
-        assert world.keeper.problem == ""
+        world.reconciler.forgive()
+        assert world.reconciler.problem == ""
         world.monitor.tell(Change.OURS)
         await until(lambda: len(world.asked) == MAX_REPAIRS + 2)
 
@@ -194,9 +194,9 @@ def test_what_cannot_be_set_is_tried_again_and_then_said() -> None:
         world.error = HostError("the kernel says no")
         world.monitor.tell(Change.OURS)
         await until(lambda: len(world.asked) >= 3)  # without another word from the kernel
-        assert "the kernel says no" in world.keeper.problem
+        assert "the kernel says no" in world.reconciler.problem
         world.error = None
-        await until(lambda: world.keeper.problem == "")
+        await until(lambda: world.reconciler.problem == "")
         asked = len(world.asked)
         await asyncio.sleep(0.06)
         assert len(world.asked) == asked, "nothing left to try"
@@ -208,7 +208,7 @@ def test_trying_in_vain_ends_too() -> None:
     async def test(world: World) -> None:
         world.error = HostError("no")
         world.monitor.tell(Change.OURS)
-        await until(lambda: "it is left so" in world.keeper.problem)
+        await until(lambda: "it is left so" in world.reconciler.problem)
         assert len(world.asked) == MAX_REPAIRS + 1
 
     run(test)

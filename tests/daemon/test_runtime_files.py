@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from nconnect.control.client import ControlClient
-from nconnect.daemon import runtime_files as presence
+from nconnect.daemon import runtime_files
 from nconnect.daemon.runtime_files import Lock, RuntimeFiles
 from nconnect.io.files import paths
 from nconnect.io.files.run_files import OwnRunFiles
@@ -34,8 +34,8 @@ class Asked:
 @pytest.fixture(autouse=True)
 def _run_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NCONNECT_RUN_DIR", str(tmp_path / "run"))
-    monkeypatch.setattr(presence, "_PAUSE_S", 0.01)
-    monkeypatch.setattr(presence, "TRY_AGAIN_S", 0.05)
+    monkeypatch.setattr(runtime_files, "_PAUSE_S", 0.01)
+    monkeypatch.setattr(runtime_files, "TRY_AGAIN_S", 0.05)
 
 
 def running(body: Callable[[RuntimeFiles, Asked], Awaitable[Any]]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from nconnect.errors import RemoteProtocolError
-from nconnect.node import fragment as parcel
+from nconnect.node import fragment
 from nconnect.wire import direct, message, tunnel, upgrade, websocket
 from nconnect.wire.tunnel import read_records
 from tests.fuzz import oracles
@@ -265,18 +265,18 @@ def parcels(data: bytes) -> None:
     draw = Draw(data)
     size, less = 1 + draw.below(9), draw.number()
     src, dest, payload = draw.text(9), draw.text(9), draw.piece(40)
-    (whole_part,) = parcel.cut(b"runs run", 1, src, dest, payload, 0)
+    (whole_part,) = fragment.cut(b"runs run", 1, src, dest, payload, 0)
     for part in (data, whole_part[: len(whole_part) - less % len(whole_part)]):
         try:
-            found = parcel.FragmentJoiner().add(part)
+            found = fragment.FragmentJoiner().add(part)
         except Refused:
             continue
         assert found is None or part is data or (found.src, found.dest) == (src, dest)
-    parts = list(parcel.cut(b"runs run", draw.number(2), src, dest, payload, draw.number(), size))
+    parts = list(fragment.cut(b"runs run", draw.number(2), src, dest, payload, draw.number(), size))
     sent: list[bytes] = []
     while draw and len(sent) < 12:
         sent.append(draw.of(parts))
-    joined, at = parcel.FragmentJoiner(), 0
+    joined, at = fragment.FragmentJoiner(), 0
     for part in sent:
         try:
             whole = joined.add(part)

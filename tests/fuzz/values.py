@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from ipaddress import ip_address
 
-from nconnect.config.file import parse_config as parse_config
+from nconnect.config.file import parse_config
 from nconnect.errors import ConfigError, RemoteProtocolError
 from nconnect.invite.book import Book
 from nconnect.invite.token import Token

@@ -20,7 +20,7 @@ import uvloop
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nconnect.daemon import reconciler as keeper_module
+from nconnect.daemon import reconciler
 from nconnect.daemon.reconciler import Reconciler
 from nconnect.io.system import monitor, netlink
 from nconnect.io.system.monitor import Change, Monitor
@@ -181,22 +181,22 @@ def test_an_event_loop_goes_on_watching_after_a_burst(loop: Callable[[], asyncio
         async def nothing() -> None:
             pass
 
-        keeper = Reconciler(
+        made = Reconciler(
             lambda: Monitor("nc7", "nconnect_nc7"),
             on_network=nothing,
             on_surroundings=lambda: None,
             repair=repair,
             clock=time.monotonic,
         )
-        task = asyncio.create_task(keeper.run())
+        task = asyncio.create_task(made.run())
         try:
             async with asyncio.timeout(20):
                 await repaired.wait()
-                await asyncio.sleep(keeper_module.PAUSE_S + 0.1)  # the descriptors are watched again
+                await asyncio.sleep(reconciler.PAUSE_S + 0.1)  # the descriptors are watched again
                 routes("add", 4000)  # the loop stands still meanwhile
                 repaired.clear()
                 await repaired.wait()
-                await asyncio.sleep(keeper_module.PAUSE_S + 0.1)
+                await asyncio.sleep(reconciler.PAUSE_S + 0.1)
                 repaired.clear()
                 started = time.monotonic()
                 ip("address del 10.86.0.2/24 dev nc7")
