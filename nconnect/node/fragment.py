@@ -28,7 +28,7 @@ _HEAD = struct.Struct(">B8sIQHHHH")
 
 
 @dataclass(frozen=True, slots=True)
-class Fragment:
+class ForwardedMessage:
     """A message from a client of another node. `sender` is that node's run."""
 
     sender: bytes
@@ -63,24 +63,24 @@ class FragmentJoiner:
         self._halves: dict[bytes, tuple[int, int, bytearray]] = {}  # run -> number, parts so far, payload
         self._half_bytes = 0
 
-    def add(self, data: bytes) -> Fragment | None:
+    def add(self, data: bytes) -> ForwardedMessage | None:
         """Take one part; return the message once it is complete. Raises `RemoteProtocolError`."""
         if len(data) < _HEAD.size:
-            raise RemoteProtocolError("parcel: cut short")
+            raise RemoteProtocolError("fragment: cut short")
         version, run, holding_s, number, part, parts, src_size, dest_size = _HEAD.unpack_from(data)
         start = _HEAD.size + src_size + dest_size
         if version != _VERSION or part >= parts or len(data) < start:
-            raise RemoteProtocolError("parcel: malformed")
+            raise RemoteProtocolError("fragment: malformed")
         piece = memoryview(data)[start:]
         half = self._forget(run)
         if part:
             if half is None or half[:2] != (number, part):
-                raise RemoteProtocolError("parcel: a part is missing")
+                raise RemoteProtocolError("fragment: a part is missing")
             payload = half[2]
         else:
             payload = bytearray()
         if len(payload) + len(piece) > MAX_MESSAGE_BYTES:
-            raise RemoteProtocolError("parcel: too big")
+            raise RemoteProtocolError("fragment: too big")
         payload += piece
         if part + 1 < parts:
             self._halves[run] = (number, part + 1, payload)
@@ -92,8 +92,8 @@ class FragmentJoiner:
             src = str(data[_HEAD.size : _HEAD.size + src_size], "utf-8")
             dest = str(data[_HEAD.size + src_size : start], "utf-8")
         except UnicodeDecodeError:
-            raise RemoteProtocolError("parcel: an address that is not UTF-8") from None
-        return Fragment(run, src, dest, bytes(payload), holding_s)
+            raise RemoteProtocolError("fragment: an address that is not UTF-8") from None
+        return ForwardedMessage(run, src, dest, bytes(payload), holding_s)
 
     def _forget(self, run: bytes) -> tuple[int, int, bytearray] | None:
         half = self._halves.pop(run, None)

@@ -7,9 +7,9 @@ All nodes of a cluster share one key. A sealed message is
 
 The number is the sender's wall clock in microseconds, or the last number plus one if that is larger. A clock
 that is set back further than receivers tolerate begins a new run. For each run and lane (`CONTROL`,
-`PARCELS`: NATS keeps the order within one), a receiver accepts increasing numbers only, and only those within
-`TOLERANCE_S` of its own clock, so that a recorded message is useless later. The tag covers the subject, so
-that a message for one node cannot be given to another.
+`FRAGMENTS`: NATS keeps the order within one), a receiver accepts increasing numbers only, and only those
+within `TOLERANCE_S` of its own clock, so that a recorded message is useless later. The tag covers the
+subject, so that a message for one node cannot be given to another.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import struct
 from nconnect.errors import RemoteProtocolError
 from nconnect.model import Buffer
 
-CONTROL, PARCELS = 0, 1
+CONTROL, FRAGMENTS = 0, 1
 LEAST_KEY_CHARS = 32
 TOLERANCE_S = 60.0  # guessed: servers keep their clocks much better than this
 _MAX_RUNS = 1024  # remembered, each for at least `TOLERANCE_S` unless more nodes restart within that time

@@ -260,7 +260,7 @@ def batches(data: bytes) -> None:
             assert found == oracles.records(batch)
 
 
-def parcels(data: bytes) -> None:
+def fragments(data: bytes) -> None:
     """Parts of messages between nodes: what was cut is joined, and nothing else is."""
     draw = Draw(data)
     size, less = 1 + draw.below(9), draw.number()

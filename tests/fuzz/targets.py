@@ -16,7 +16,7 @@ Target = Callable[[bytes], None]
 PARSERS: tuple[Target, ...] = (
     wire.protobuf_fields, wire.nkn_frames, wire.nkn_payloads, wire.nkn_actions, wire.json_text, wire.rpc,
     wire.node_addresses, frames.websocket_frames, frames.websocket_upgrades, frames.handshake_frames,
-    frames.direct_records, frames.data_frames, frames.batches, frames.parcels,
+    frames.direct_records, frames.data_frames, frames.batches, frames.fragments,
     packets.packets, packets.super_packets,
     values.invitations, values.tokens, values.invitation_books, values.configurations,
     values.conntrack_messages, values.netlink_attributes, routers.stun_messages, routers.port_answers,

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from nconnect.errors import RemoteProtocolError
 from nconnect.node.cluster import MAX_MEMBERS, MEMBER_DEAD_AFTER_S, Arrived, Cluster, Publish, rendezvous
-from nconnect.node.fragment import MAX_HALF_BYTES, Fragment, FragmentJoiner, cut
+from nconnect.node.fragment import MAX_HALF_BYTES, ForwardedMessage, FragmentJoiner, cut
 from nconnect.wire.jsonrpc import NodeInfo
 from nconnect.wire.nkn import MAX_MESSAGE_BYTES
 
@@ -281,27 +281,27 @@ def test_members_are_bounded() -> None:
     assert cluster.malformed == 49
 
 
-# --- parcels ---
+# --- messages and their fragments ---
 
 RUN = b"r" * 8
 
 
 @given(st.binary(max_size=200), st.integers(1, 50), st.text(max_size=20), st.integers(0, 0xFFFF_FFFF))
-def test_a_parcel_arrives_as_it_was(payload: bytes, piece: int, src: str, holding_s: int) -> None:
+def test_a_message_arrives_as_it_was(payload: bytes, piece: int, src: str, holding_s: int) -> None:
     joiner = FragmentJoiner()
     parts = list(cut(RUN, 7, src, BOB, payload, holding_s, piece))
     assert [joiner.add(part) for part in parts[:-1]] == [None] * (len(parts) - 1)
-    assert joiner.add(parts[-1]) == Fragment(RUN, src, BOB, payload, holding_s)
+    assert joiner.add(parts[-1]) == ForwardedMessage(RUN, src, BOB, payload, holding_s)
 
 
-def test_parcels_of_several_senders_do_not_mix() -> None:
+def test_messages_of_several_senders_do_not_mix() -> None:
     joiner = FragmentJoiner()
     one, two = (list(cut(run, 1, ALICE, BOB, run * 3, 0, 8)) for run in (b"1" * 8, b"2" * 8))
     whole = [joiner.add(part) for pair in zip(one, two, strict=True) for part in pair]
     assert [p.payload for p in whole if p is not None] == [b"1" * 24, b"2" * 24]
 
 
-def test_a_missing_part_loses_that_parcel_alone() -> None:
+def test_a_missing_part_loses_that_message_alone() -> None:
     joiner = FragmentJoiner()
     first = list(cut(RUN, 1, ALICE, BOB, b"x" * 30, 0, 10))
     joiner.add(first[0])
@@ -323,7 +323,7 @@ def test_what_never_ends_is_refused() -> None:
     assert not joiner._halves
 
 
-def test_half_parcels_of_many_senders_are_bounded() -> None:
+def test_half_messages_of_many_senders_are_bounded() -> None:
     joiner = FragmentJoiner()
     for n in range(100):
         first, *_ = cut(n.to_bytes(8, "big"), 1, ALICE, BOB, bytes(1 << 20), 0, 900_000)

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nconnect.errors import RemoteProtocolError
-from nconnect.node.seal import CONTROL, PARCELS, TOLERANCE_S, Seal
+from nconnect.node.seal import CONTROL, FRAGMENTS, TOLERANCE_S, Seal
 
 KEY = b"k" * 32
 NOW = 1.8e9
@@ -27,10 +27,10 @@ def test_what_is_sealed_is_opened_once() -> None:
             other.open("nodes", CONTROL, again, NOW)
 
 
-def test_control_and_parcels_may_pass_each_other() -> None:
+def test_control_and_fragments_may_pass_each_other() -> None:
     one, other = two()
-    control, parcel = one.close("nodes", b"c", NOW), one.close("to.x", b"p", NOW)
-    assert other.open("to.x", PARCELS, parcel, NOW) == b"p"
+    control, fragment = one.close("nodes", b"c", NOW), one.close("to.x", b"p", NOW)
+    assert other.open("to.x", FRAGMENTS, fragment, NOW) == b"p"
     assert other.open("nodes", CONTROL, control, NOW) == b"c"
 
 
@@ -45,7 +45,7 @@ def test_who_has_not_the_key_is_refused() -> None:
 def test_what_was_for_another_subject_is_refused() -> None:
     one, other = two()
     with pytest.raises(RemoteProtocolError, match="not made with the cluster's key"):
-        other.open("to.y", PARCELS, one.close("to.x", b"p", NOW), NOW)
+        other.open("to.y", FRAGMENTS, one.close("to.x", b"p", NOW), NOW)
 
 
 @pytest.mark.parametrize("late", [TOLERANCE_S + 1, -TOLERANCE_S - 1])

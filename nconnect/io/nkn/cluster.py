@@ -1,7 +1,7 @@
 """A node's place in a cluster, over NATS: who is alive, and messages for clients of other nodes.
 
 Subjects, under one prefix: `nconnect.nodes` for what all members say (`nconnect.node.cluster`), and
-`nconnect.to.KEY.CLIENT` for parcels to a client that is logged in on the node of that key; a node listens
+`nconnect.to.KEY.CLIENT` for messages to a client that is logged in on the node of that key; a node listens
 on `nconnect.to.KEY.*`. With a key of the cluster each message is sealed (`nconnect.node.seal`), and what is
 not is dropped. Without one, whoever may publish there may speak for any node and any client: so a key is
 required where the NATS server is not on this machine and its URL has no password.
@@ -33,14 +33,13 @@ from nconnect.node.cluster import Arrived, Cluster, Publish
 from nconnect.node.core import Node
 from nconnect.node.egress import Account, Egress, Pool
 from nconnect.node.fragment import RUN_BYTES, FragmentJoiner
-from nconnect.node.seal import CONTROL, LEAST_KEY_CHARS, Seal
-from nconnect.node.seal import PARCELS as PARCEL_LANE
+from nconnect.node.seal import CONTROL, FRAGMENTS, LEAST_KEY_CHARS, Seal
 from nconnect.wire.jsonrpc import NodeInfo
 
 log = logging.getLogger(__name__)
 
 NODES = "nconnect.nodes"
-PARCELS = "nconnect.to"
+FORWARDED = "nconnect.to"
 MAX_OUTBOX_BYTES = 32 << 20  # drop policy: see `Egress`
 MAX_PENDING_BYTES = 4 << 20  # that nats-py may hold for its socket
 MAX_INBOX_BYTES = 32 << 20  # that nats-py may hold for us, of each subject; beyond it drops
@@ -101,7 +100,7 @@ def load_nats() -> Any:
 
 
 @dataclass(frozen=True, slots=True)
-class _Parcel:
+class _Outgoing:
     """A message that waits to be published, for the nodes with these keys."""
 
     members: tuple[str, ...]
@@ -134,8 +133,8 @@ class ClusterLink:
         self._joiner = FragmentJoiner()
         self._seal = Seal(secret, run) if secret is not None else None
         self._has_refused = False
-        self._control: deque[bytes] = deque()  # goes before parcels
-        self._parcels = Egress[_Parcel](
+        self._control: deque[bytes] = deque()  # goes before messages
+        self._outgoing = Egress[_Outgoing](
             MAX_OUTBOX_BYTES, Account(Pool(2 * MAX_OUTBOX_BYTES)), lambda reason: self._drop()
         )
         self._wake = asyncio.Event()
@@ -154,7 +153,9 @@ class ClusterLink:
         members = self.cluster.elsewhere(dest)
         if not members:
             return False
-        self._parcels.put(source, sender, _Parcel(members, src, dest, bytes(payload), holding_s), boottime())
+        self._outgoing.put(
+            source, sender, _Outgoing(members, src, dest, bytes(payload), holding_s), boottime()
+        )
         self.sent += 1
         self._wake.set()
         return True
@@ -213,7 +214,7 @@ class ClusterLink:
                 await asyncio.sleep(RETRY_S)
         await client.subscribe(NODES, cb=self._on_control, pending_bytes_limit=MAX_INBOX_BYTES)
         await client.subscribe(
-            f"{PARCELS}.{self.cluster.key}.*", cb=self._on_parcel, pending_bytes_limit=MAX_INBOX_BYTES
+            f"{FORWARDED}.{self.cluster.key}.*", cb=self._on_fragment, pending_bytes_limit=MAX_INBOX_BYTES
         )
         log.info("joined the cluster at %s", _shown(self._url))
         self.cluster.connected(boottime())
@@ -224,7 +225,7 @@ class ClusterLink:
             self.cluster.handle_timeout(now)
             self._flush_outputs()
             await self._publish(client)
-            if self._control or len(self._parcels):
+            if self._control or len(self._outgoing):
                 await asyncio.sleep(0)
                 continue
             deadline = self.cluster.poll_timeout()
@@ -252,16 +253,16 @@ class ClusterLink:
             if self._control:
                 budget -= await self._publish_one(client, NODES, self._control.popleft())
                 continue
-            parcel = self._parcels.take(boottime())
-            if parcel is None:
+            message = self._outgoing.take(boottime())
+            if message is None:
                 break
-            name = hashlib.sha256(parcel.dest.encode()).hexdigest()
-            for member in parcel.members:
+            name = hashlib.sha256(message.dest.encode()).hexdigest()
+            for member in message.members:
                 self._count += 1
                 for part in fragment.cut(
-                    self._run, self._count, parcel.src, parcel.dest, parcel.payload, parcel.holding_s
+                    self._run, self._count, message.src, message.dest, message.payload, message.holding_s
                 ):
-                    budget -= await self._publish_one(client, f"{PARCELS}.{member}.{name}", part)
+                    budget -= await self._publish_one(client, f"{FORWARDED}.{member}.{name}", part)
         if not client.is_connected:
             self._lost()
 
@@ -282,7 +283,7 @@ class ClusterLink:
         self.cluster.disconnected()
         self.dropped += len(self._control)
         self._control.clear()
-        self._parcels.clear()
+        self._outgoing.clear()
 
     def _drop(self) -> None:
         self.dropped += 1
@@ -309,19 +310,19 @@ class ClusterLink:
             self.cluster.receive(data, boottime())
             self._wake.set()
 
-    async def _on_parcel(self, message: Any) -> None:
-        data = self._opened(PARCEL_LANE, message)
+    async def _on_fragment(self, message: Any) -> None:
+        data = self._opened(FRAGMENTS, message)
         if data is None:
             return
         try:
-            parcel = self._joiner.add(data)
+            joined = self._joiner.add(data)
         except RemoteProtocolError:
             self.dropped += 1
             return
-        if parcel is not None:
+        if joined is not None:
             self.received += 1
             self._node.relay.deliver_from_elsewhere(
-                parcel.sender.hex(), parcel.src, parcel.dest, parcel.payload, parcel.holding_s, boottime()
+                joined.sender.hex(), joined.src, joined.dest, joined.payload, joined.holding_s, boottime()
             )
 
     async def _on_error(self, error: Exception) -> None:
