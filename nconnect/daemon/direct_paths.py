@@ -40,7 +40,7 @@ class PathUser(Protocol):
         """Peers are to be told other addresses than before."""
 
 
-class DirectPaths:
+class DirectResources:
     """One interface's. `run` is a task."""
 
     def __init__(

@@ -17,7 +17,7 @@ from nconnect.crypto.keys import Identity
 from nconnect.daemon import resume, settings, status
 from nconnect.daemon.backend import DaemonBackend
 from nconnect.daemon.counters import CounterKeeper, stored
-from nconnect.daemon.direct_paths import DirectPaths
+from nconnect.daemon.direct_paths import DirectResources
 from nconnect.daemon.direct_sockets import DirectSockets, open_sockets
 from nconnect.daemon.driver import Driver
 from nconnect.daemon.enrolment import Enrolment
@@ -154,7 +154,7 @@ class Daemon:
             datagrams=opened.direct.datagrams,
             stun=reflexive,
         )
-        direct = self.direct = DirectPaths(
+        direct = self.direct = DirectResources(
             in_force,
             opened.direct,
             around,

@@ -11,7 +11,7 @@ from typing import Any, cast
 import pytest
 
 from nconnect.daemon import direct_paths
-from nconnect.daemon.direct_paths import DirectPaths
+from nconnect.daemon.direct_paths import DirectResources
 from nconnect.daemon.direct_sockets import DirectSockets
 from nconnect.daemon.events import ConfigChanged
 from nconnect.daemon.reflexive import Reflexive
@@ -86,7 +86,7 @@ class Parts:
         monkeypatch.setattr(
             direct_paths, "PortMappings", lambda port, changed, tunnel: Mapped(self, port, changed, tunnel)
         )
-        self.paths = DirectPaths(
+        self.paths = DirectResources(
             self.in_force,
             self.sockets(sockets_port),
             self.surroundings,

@@ -30,7 +30,6 @@ IP_MTU_DISCOVER, IPV6_MTU_DISCOVER, PMTUDISC_PROBE = 10, 23, 3
 IPV6_DONTFRAG = 62
 SO_RXQ_OVFL, SO_SNDBUFFORCE, SO_RCVBUFFORCE = 40, 32, 33
 
-MAX_RUN_BYTES = 65507  # IPv4's largest payload
 MAX_RUN = 64  # datagrams of one call; 128 since Linux 6.9
 BUFFER_BYTES = 7 << 20  # what the kernel may keep of what arrived; without rights it grants less
 _BUFFER = 1 << 16
@@ -81,7 +80,7 @@ class DatagramSocket:
     ) -> Sent:
         """Send `parts`, one after another, as datagrams of `segment` bytes; 0: they are one datagram.
 
-        At most MAX_RUN datagrams and MAX_RUN_BYTES. Never raises.
+        At most MAX_RUN datagrams and 65,507 bytes. Never raises.
         """
         found = self._send(to, parts, segment, ttl)
         self.counts[found] += 1
