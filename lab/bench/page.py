@@ -18,6 +18,8 @@ OTHERS = (
     "nconnect-chacha20",
     "nconnect-chacha20-signed",
     "nconnect-tls",
+    "nconnect-direct-udp",
+    "nconnect-direct-tcp",
     "sshuttle",
     "nkn-sdk",
 )

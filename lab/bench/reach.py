@@ -14,6 +14,7 @@ US = "nconnect"
 OVER_NKND, NKN_TUNNEL, MESSAGES = "nknd-nconnect", "nknd-nkn-tunnel", "nknd-messages"
 DEBIAN, CURRENT = "wireguard-go", "wireguard-go-new"
 ONE_PEER, MANY_PEERS, MANY_CLIENTS = "1 peer", "1,000 peers", "10,000 clients"
+DIRECT_UDP, DIRECT_TCP = "nconnect-direct-udp", "nconnect-direct-tcp"
 STARVED = 20.0  # per cent of all bytes that arrive: a TCP stream beside one flood; half of them would be fair
 GROWTH_MB = 2.0  # that 10 GB may add to a daemon: what the allocator's pools move by
 
@@ -88,6 +89,36 @@ def _together(found: Results) -> list[_Bound]:
         _Bound("8 streams {:.2f}", _over(eight, up), 0.9, 1, at_least=True),
         _Bound("both ways {:.2f}", _over(both, mean), 0.9, 1, at_least=True),
     ]
+
+
+def _direct_udp(found: Results) -> list[_Bound]:
+    return _beside_current(found, DIRECT_UDP, "tcp", 1.5, 2)
+
+
+def _direct_segments(found: Results) -> list[_Bound]:
+    return _beside_current(found, DIRECT_UDP, "segments_tcp", 1.8, 2.2)
+
+
+def _direct_tcp(found: Results) -> list[_Bound]:
+    return _beside_current(found, DIRECT_TCP, "tcp", 3, 3.5)
+
+
+def _beside_current(found: Results, name: str, metric: str, must: float, goal: float) -> list[_Bound]:
+    return [
+        _Bound(f"{way} {{:.2f}}×", found.ratio(name, CURRENT, f"{metric}_{way}"), must, goal, at_least=True)
+        for way in ("up", "down")
+    ]
+
+
+def _direct_cpu(found: Results) -> list[_Bound]:
+    return [
+        _Bound(f"{way} {{:.2f}}×", found.ratio(DIRECT_UDP, CURRENT, f"cpu_{way}"), 0.5, 0.4)
+        for way in ("up", "down")
+    ]
+
+
+def _direct_round_trip(found: Results) -> list[_Bound]:
+    return [_Bound("{:.2f}×", found.ratio(DIRECT_UDP, CURRENT, "ping_p50"), 1.2, 1.0)]
 
 
 def _round_trip(found: Results) -> list[_Bound]:
@@ -198,6 +229,26 @@ _ROWS: tuple[tuple[str, str, str, Callable[[Results], list[_Bound]]], ...] = (
         _throughput,
     ),
     ("8 streams, and both ways at once", "0.9 of the single stream", "1", _together),
+    (
+        "direct UDP: single-stream TCP, both ways",
+        "1.5 × the current wireguard-go",
+        "2 ×",
+        _direct_udp,
+    ),
+    ("direct UDP: CPU seconds a gigabyte", "0.5 of the current wireguard-go", "0.4", _direct_cpu),
+    ("direct UDP: idle round trip", "1.2 × the current wireguard-go", "1 ×", _direct_round_trip),
+    (
+        "direct UDP where GRO joins nothing: single-stream TCP, both ways",
+        "1.8 × the current wireguard-go",
+        "2.2 ×",
+        _direct_segments,
+    ),
+    (
+        "direct TCP: single-stream TCP, both ways",
+        "3 × the current wireguard-go",
+        "3.5 ×",
+        _direct_tcp,
+    ),
     ("idle round trip", "1.6 × Debian's wireguard-go", "1.4 ×", _round_trip),
     (
         "UDP flooded, packets a second that arrive",

@@ -8,7 +8,7 @@ import nconnect
 from lab.bench.compare import Results
 from lab.bench.contenders import Contender
 from lab.bench.contenders.iroh import Iroh
-from lab.bench.contenders.nconnect import Nconnect, NconnectOverTls
+from lab.bench.contenders.nconnect import Nconnect, NconnectDirect, NconnectOverTls
 from lab.bench.contenders.tailcat import Tailcat
 from lab.bench.contenders.tailscale import Tailscale
 from lab.bench.metrics import SPEED
@@ -21,6 +21,7 @@ METRICS = tuple(
 RELAYED: tuple[tuple[Contender, str], ...] = (
     (Nconnect("aes256gcm", "nconnect"), nconnect.__version__),
     (NconnectOverTls(), nconnect.__version__),
+    (NconnectDirect("udp"), nconnect.__version__),
     *((found, found.version) for found in (Iroh("relay"), Iroh("direct"))),
     *((found, found.version) for found in (Tailscale("derp"), Tailscale("direct"))),
     *((found, found.version) for found in (Tailcat("derp"), Tailcat("direct"))),

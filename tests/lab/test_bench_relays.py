@@ -41,10 +41,9 @@ def test_who_is_missing_has_a_row_that_says_why() -> None:
     assert "not measured: not run" in row(text, "tailscale-derp")
 
 
-def test_all_rows_are_of_the_same_length_and_all_are_measured_in_each_case() -> None:
+def test_all_rows_are_of_the_same_length_and_each_is_measured_in_all_cases() -> None:
     assert len({line.count("|") for line in table(results()).splitlines()}) == 1
     assert all(contender.measures(case) for contender, _ in RELAYED for case in NAMES)
-    assert not any(contender.measures("udp-64") for contender, _ in RELAYED[1:])
 
 
 def test_rounds_of_several_runs_are_put_together(tmp_path: Path) -> None:

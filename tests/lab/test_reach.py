@@ -44,6 +44,27 @@ def test_throughput_is_judged_by_its_worst_ratio(up: float, down: float, expecte
     assert verdict(tcp(up, down), TCP) is expected
 
 
+@pytest.mark.parametrize(
+    ("ours", "expected"),
+    [
+        ({"tcp_up": 4.0, "tcp_down": 4.0}, Verdict.GOAL),
+        ({"tcp_up": 4.0, "tcp_down": 3.0}, Verdict.MUST),
+        ({"tcp_up": 2.9, "tcp_down": 4.0}, Verdict.MISSED),
+        ({"tcp_up": 4.0}, Verdict.UNKNOWN),
+    ],
+)
+def test_a_direct_path_is_judged_beside_the_current_wireguard_go(
+    ours: dict[str, float], expected: Verdict
+) -> None:
+    found = results(
+        wireguard_go={"tcp_up": 9.0, "tcp_down": 9.0},
+        wireguard_go_new={"tcp_up": 2.0, "tcp_down": 2.0},
+        nconnect={"tcp_up": 9.0, "tcp_down": 9.0},
+        nconnect_direct_udp=ours,
+    )
+    assert verdict(found, "direct UDP: single-stream TCP, both ways") is expected
+
+
 def test_what_was_not_measured_is_never_reached() -> None:
     assert {row.verdict for row in reach(Results())} == {Verdict.UNKNOWN}
     half = results(wireguard_go={"tcp_up": 0.5}, nconnect={"tcp_up": 6.0})

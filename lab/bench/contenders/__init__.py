@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from lab.bench.bed import PROVIDER_DIRECT, PROVIDER_DIRECT6, Bed
 from lab.bench.contenders.base import LONG, Contender, Running
 from lab.bench.contenders.links import NODES, Links
-from lab.bench.contenders.nconnect import SIGNED, Nconnect, NconnectOverTls
+from lab.bench.contenders.nconnect import SIGNED, Nconnect, NconnectDirect, NconnectOverTls
 from lab.bench.contenders.nebula import Nebula
 from lab.bench.contenders.official import BareMessages, NconnectOverNknd, NknTunnel
 from lab.bench.contenders.sdk import SdkSession
@@ -42,6 +42,7 @@ CONTENDERS: tuple[Contender, ...] = (
     Nconnect("chacha20poly1305", "nconnect-chacha20"),
     Nconnect("chacha20poly1305", "nconnect-chacha20-signed", SIGNED),
     NconnectOverTls(),
+    NconnectDirect("udp"),
     Nebula(),
     Sshuttle(),
     SdkSession(),

@@ -124,6 +124,12 @@ def tcp_round_trips(bed: Bed, connect: Connect, count: int) -> list[float]:
     return bed.user.enter(work)
 
 
+def by_cable(bed: Bed, round_trips: Callable[[], int]) -> bool:
+    """Whether as many packets at least leave by the cable as there are round trips meanwhile."""
+    before = bed.user.counters("direct0")["tx_packets"]
+    return round_trips() <= bed.user.counters("direct0")["tx_packets"] - before
+
+
 def ping_over_tcp(bed: Bed, connect: Connect, seconds: float) -> dict[str, float]:
     """The values of `ping` for what carries no ICMP."""
     return ping_values(tcp_round_trips(bed, connect, max(10, int(seconds / ROUND_TRIP_PAUSE_S))))

@@ -8,9 +8,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 
 from lab.bench.bed import CHAT_PORT, FLOOD_PORT, IPERF_PORT, QUIC_PORT, TOKEN_PORT, Bed
-from lab.bench.contenders.base import BY_CABLE, OVER_LINKS, START_TIMEOUT_S, TCP_ONLY, Running
-from lab.netns import LabError
-from lab.ping import first_reply
+from lab.bench.contenders.base import BY_CABLE, LONG, OVER_LINKS, START_TIMEOUT_S, TCP_ONLY, Running, by_cable
+from lab.netns import LabError, Namespace
+from lab.ping import first_reply, round_trips
+from lab.process import until
 from lab.sides import RPC_PORT, WS_PORT, Node, Side
 from lab.world import NODE_HOST, PROVIDER_PEER, SEED_RPC, USER_PEER, WAN_INTERFACE
 from nconnect.model import DirectMode
@@ -26,6 +27,8 @@ _number = itertools.count()
 
 class Nconnect:
     """`node_options` decide whether clients sign: by default our node waives it."""
+
+    direct: DirectMode = "off"
 
     def __init__(
         self, cipher: str, name: str, node_options: Sequence[str] = (), *, all_cases: bool = False
@@ -50,6 +53,16 @@ class Nconnect:
         """The seed URL of a node that was started."""
         return SEED_RPC
 
+    def take_way(self, bed: Bed, undo: ExitStack) -> None:
+        """Prepare the bed for the way that packets are to take."""
+
+    def check_way(self, bed: Bed) -> None:
+        """Wait until packets take this way. Raises `LabError` when they do not."""
+
+    def ends(self, bed: Bed) -> tuple[tuple[Namespace, str], tuple[Namespace, str]]:
+        """The interfaces by which the user's packets leave, and those for the user."""
+        return (bed.user, WAN_INTERFACE), (bed.internet, "user")
+
     @contextmanager
     def running(self, bed: Bed) -> Iterator[Running]:
         number = next(_number)
@@ -60,16 +73,19 @@ class Nconnect:
         with ExitStack() as undo:
             for part in (node, provider, user):
                 undo.callback(part.stop)
+            self.take_way(bed, undo)
             processes = [node.start()]
-            configure(provider, user, self.cipher, self.seed(node))
+            configure(provider, user, self.cipher, self.seed(node), direct=self.direct)
             processes.append(provider.start())
             provider.wait()
             started = time.monotonic()
             processes.append(user.start())
             try:
                 answered = first_reply(bed.user, "10.86.0.1", timeout_s=START_TIMEOUT_S)
+                self.check_way(bed)
             except LabError as error:
                 raise LabError(f"{error}\n{node.logs()}\n{provider.logs()}\n{user.logs()}") from None
+            uplink, downlink = self.ends(bed)
             yield Running(
                 bed,
                 "10.86.0.1",
@@ -77,11 +93,45 @@ class Nconnect:
                 tuple(processes),
                 answered - started,
                 daemons=(processes[2], processes[1]),
-                uplink=(bed.user, WAN_INTERFACE),
-                downlink=(bed.internet, "user"),
+                uplink=uplink,
+                downlink=downlink,
             )
+            self.check_way(bed)
             user.down()
             provider.down()
+
+
+class NconnectDirect(Nconnect):
+    """nconnect over the bed's cable, its node beside. `kind` is udp or tcp; the other is blocked there."""
+
+    direct = "on"
+
+    def __init__(self, kind: str) -> None:
+        super().__init__("aes256gcm", f"nconnect-direct-{kind}")
+        self.kind = kind
+        self.about = f"nconnect on a direct {kind.upper()} path, its node beside, aes256gcm"
+
+    def measures(self, case: str) -> bool:
+        return case not in LONG
+
+    def take_way(self, bed: Bed, undo: ExitStack) -> None:
+        other = {"udp": "tcp", "tcp": "udp"}[self.kind]
+        for end in (bed.user, bed.provider):
+            end.nft(
+                "add table inet bench\n"
+                "add chain inet bench input { type filter hook input priority 0; }\n"
+                f'add rule inet bench input iifname "direct0" meta l4proto {other} drop'
+            )
+            undo.callback(end.nft, "delete table inet bench")
+
+    def check_way(self, bed: Bed) -> None:
+        def ping() -> int:
+            return 20 - round_trips(bed.user, "10.86.0.1", count=20).lost
+
+        until(lambda: by_cable(bed, ping), f"a direct path over {self.kind.upper()}")
+
+    def ends(self, bed: Bed) -> tuple[tuple[Namespace, str], tuple[Namespace, str]]:
+        return (bed.user, "direct0"), (bed.provider, "direct0")
 
 
 class NconnectOverTls(Nconnect):

@@ -17,7 +17,7 @@ from contextlib import ExitStack, closing, contextmanager
 
 from lab.bench.bed import ECHO_PORT, Bed
 from lab.bench.contenders import tailscale
-from lab.bench.contenders.base import TCP_ONLY, Running, answers, ping_over_tcp, tcp_round_trips
+from lab.bench.contenders.base import TCP_ONLY, Running, answers, by_cable, ping_over_tcp, tcp_round_trips
 from lab.bench.contenders.built import cache_folder, go_programs
 from lab.bench.contenders.tailscale import REGION, start_derper
 from lab.netns import LabError
@@ -79,10 +79,14 @@ class Tailcat:
             proxy = [*program, "socks", "--listen", f"127.0.0.1:{SOCKS_PORT}", token]
             client = Process(bed.user, proxy, folder / "client.log", env=environment)
             undo.callback(client.stop)
+
+            def goes_direct() -> bool:
+                return by_cable(bed, lambda: len(tcp_round_trips(bed, to_echo_by_socks, 20)))
+
             try:
                 answers(lambda: bool(tcp_round_trips(bed, to_echo_by_socks, 1)), self.name)
                 if self.way == "direct":
-                    until(lambda: goes_direct(bed), "a direct path")
+                    until(goes_direct, "a direct path")
             except LabError as error:
                 tails = "\n".join(process.tail() for process in (derper, server, client))
                 raise LabError(f"{error}\n{tails}") from None
@@ -108,7 +112,7 @@ class Tailcat:
                 },
             )
             yield running
-            if self.way == "direct" and not goes_direct(bed):
+            if self.way == "direct" and not goes_direct():
                 raise LabError("packets did not go directly any more")
 
 
@@ -137,13 +141,6 @@ def _exactly(connection: socket.socket, size: int) -> bytes:
     if len(data) < size:
         raise OSError("the proxy closed the connection")
     return data
-
-
-def goes_direct(bed: Bed) -> bool:
-    """Whether the packets of 20 round trips leave by the cable."""
-    before = bed.user.counters("direct0")["tx_packets"]
-    trips = tcp_round_trips(bed, to_echo_by_socks, 20)
-    return len(trips) <= bed.user.counters("direct0")["tx_packets"] - before
 
 
 def bulk(way: str, seconds: float) -> tuple[float, int]:
