@@ -174,7 +174,8 @@ class PortMapper(Mapper):
             try:
                 self._take(pcp.decode(data), now)
             except RemoteProtocolError as error:
-                self.problem = self._nonsense = f"the router's answer makes no sense ({error})"
+                if self.is_asking:
+                    self.problem = self._nonsense = f"the router's answer makes no sense ({error})"
         return True
 
     def close(self) -> None:
@@ -259,24 +260,31 @@ class PortMapper(Mapper):
         if isinstance(answer, pcp.Refused):
             self._refused(answer, now)
             return
+        if isinstance(answer, pcp.Mapped):
+            self._check_ours(answer)
+        elif answer.external_address is None:
+            return  # an ANNOUNCE, which nobody asked for and which has no nonce
         restarted = self._has_restarted(answer.epoch_s, now)
         self._epoch = (answer.epoch_s, now)
         lost = {p for p in self.mappings if p not in self._wanted} if restarted else set()
         if isinstance(answer, pcp.Mapped):
             self._mapped(answer, now)
-        elif answer.external_address is not None and self._state is _State.NAT_PMP:
+        elif self._state is _State.NAT_PMP:
             self._address = answer.external_address
             self._place(now)
         if lost:
             self._start(lost | self._wanted, now)
 
+    def _check_ours(self, answer: pcp.Mapped) -> None:
+        """Raise for another port or another nonce than ours: not even the epoch is believed then."""
+        nonce = b"" if answer.external_address is None else self._nonces.get(answer.protocol)
+        if answer.internal_port != self._port or answer.nonce != nonce:
+            raise RemoteProtocolError("it maps another port than ours")
+
     def _mapped(self, answer: pcp.Mapped, now: float) -> None:
         is_pcp = answer.external_address is not None
         if answer.protocol not in self._wanted or is_pcp != (self._state is _State.PCP):
             return  # late, or twice
-        nonce = self._nonces[answer.protocol] if is_pcp else b""
-        if answer.internal_port != self._port or answer.nonce != nonce:
-            raise RemoteProtocolError("it maps another port than ours")
         if not answer.external_port or answer.lifetime_s < 2 * MIN_RENEW_S:
             raise RemoteProtocolError("it maps no port, or for no time")
         if self._own.version == 6 and (answer.external_address, answer.external_port) != (

@@ -333,6 +333,26 @@ def test_a_mapping_of_somebody_else_is_nonsense(at: int) -> None:
     assert "it maps another port than ours" in bench.mapper.problem
 
 
+@pytest.mark.parametrize(
+    "forged",
+    [
+        b"\x02\x81nonsense",
+        struct.pack("!BBBBII12x", 2, 128, 0, 0, 0, 0),  # ANNOUNCE, as of a router that has just started
+        struct.pack("!BBBBII12x12sB3xHH16s", 2, 129, 0, 0, 7200, 0, b"n" * 12, 17, PORT, 9, OWN6.packed),
+    ],
+)
+def test_what_was_not_asked_for_changes_nothing(forged: bytes) -> None:
+    """In the router's name, and without the nonce: neither the mapping ends, nor is it asked for again."""
+    bench = Bench()
+    bench.run(100)
+    assert bench.mapper.receive(forged, (ROUTER, SERVER_PORT), bench.now)
+    assert bench.exchange() == 0
+    assert (bench.told(), bench.mapper.problem) == (BOTH, "")
+    deadline = bench.mapper.poll_timeout()
+    assert deadline is not None
+    assert deadline.at == START + LIFETIME_S / 2
+
+
 @pytest.mark.parametrize("granted_s", [0, 1, 7])
 def test_a_mapping_for_no_time_is_none(granted_s: int) -> None:
     router = Router()
