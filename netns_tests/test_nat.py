@@ -13,9 +13,10 @@ import re
 import shutil
 import socket
 import tarfile
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from collections.abc import Mapping as MappingOf
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
@@ -25,11 +26,14 @@ import pytest
 from lab.nat import MAPPED_ADDRESS, NODE_HOST6, NODE_HOSTS, Kind, NatLab, Site, serve_mappings
 from lab.process import until
 from lab.sides import RPC_PORT, Node, Side
+from nconnect.io.clock import boottime
 from nconnect.io.net import router, stun
 from nconnect.io.net.port_mapping import PortMappings
 from nconnect.model import STUN_PORTS, Endpoint
 from nconnect.nat.port_mapping import Mapping
 from nconnect.nat.stun import Nat, Verdict
+from nconnect.wire.pcp import SERVER_PORT
+from tests.nat.test_port_mapping import Router as FakeRouter
 
 NODE = NODE_HOSTS[0]
 PORT, OTHER_PORT = 5000, 5001
@@ -350,16 +354,14 @@ def is_reached(networks: Networks, site: Site) -> bool:
         return host.hears(b"unasked")
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(("by", "pcp"), [("PCP", True), ("UPnP", False)])
-def test_a_mapped_port_is_reached_until_it_is_given_up(
-    networks: Networks, mapping_site: Site, tmp_path: Path, by: str, pcp: bool
-) -> None:
-    """Also behind a hard NAT, and by strangers: that is why mapping is worth while."""
-    process = serve_mappings(mapping_site, networks.lab, tmp_path, pcp=pcp, upnp=not pcp)
-    told: list[tuple[dict[str, Mapping], str]] = []
+Told = tuple[dict[str, Mapping], str]
 
-    async def hold() -> None:
+
+def hold(site: Site, work: Callable[[], object]) -> list[Told]:
+    """Ask for the port from inside the site; what is told, until `work` is done after the first time."""
+    told: list[Told] = []
+
+    async def run() -> None:
         changed = asyncio.Event()
 
         def tell(mappings: MappingOf[str, Mapping], problem: str) -> None:
@@ -367,21 +369,36 @@ def test_a_mapped_port_is_reached_until_it_is_given_up(
             changed.set()
 
         task = asyncio.create_task(PortMappings(MAPPED_PORT, tell, tunnel="nc0").run())
-        async with asyncio.timeout(20):
-            await changed.wait()
-        assert await asyncio.to_thread(is_reached, networks, mapping_site)
+        try:
+            async with asyncio.timeout(20):
+                await changed.wait()
+            await asyncio.to_thread(work)
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+    site.host.enter(lambda: asyncio.run(run()))
+    return told
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("by", "pcp"), [("PCP", True), ("UPnP", False)])
+def test_a_mapped_port_is_reached_until_it_is_given_up(
+    networks: Networks, mapping_site: Site, tmp_path: Path, by: str, pcp: bool
+) -> None:
+    """Also behind a hard NAT, and by strangers: that is why mapping is worth while."""
+    process = serve_mappings(mapping_site, networks.lab, tmp_path, pcp=pcp, upnp=not pcp)
+
+    def while_mapped() -> None:
+        assert is_reached(networks, mapping_site)
         if pcp:  # the answer of the IPv6 part is not told
-            await asyncio.to_thread(
-                until, lambda: is_reached6(networks, mapping_site), "the firewall to open"
-            )
-        assert not await asyncio.to_thread(is_reached6, networks, mapping_site, MAPPED_PORT + 1)
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
+            until(lambda: is_reached6(networks, mapping_site), "the firewall to open")
+        assert not is_reached6(networks, mapping_site, MAPPED_PORT + 1)
 
     try:
         assert not is_reached(networks, mapping_site)
         assert not is_reached6(networks, mapping_site)
-        mapping_site.host.enter(lambda: asyncio.run(hold()))
+        told = hold(mapping_site, while_mapped)
         until(lambda: not is_reached(networks, mapping_site), "the mapping to go")
         until(lambda: not is_reached6(networks, mapping_site), "the firewall to close")
     finally:
@@ -390,6 +407,71 @@ def test_a_mapped_port_is_reached_until_it_is_given_up(
     assert problem == ""
     found = {name: (str(m.address), m.port, m.by) for name, m in mappings.items()}
     assert found == dict.fromkeys(("udp", "tcp"), (MAPPED_ADDRESS, MAPPED_PORT, by))
+
+
+@contextmanager
+def lying_router(site: Site, lie: Callable[[bytes], bytes]) -> Iterator[FakeRouter]:
+    """Answers at the site's router as the RFCs say, but for what `lie` makes of it. It maps nothing."""
+    made = FakeRouter()
+    made.started_at, made.outside = boottime() - 600, ip_address(site.public)
+    place = (site.addresses[0].rpartition(".")[0] + ".1", SERVER_PORT)
+    end = b"end"
+
+    def serve() -> None:
+        while (came := sock.recvfrom(100))[0] != end:
+            for answer in made.answer(came[0], boottime()):
+                sock.sendto(lie(answer), came[1])
+
+    with closing(site.routers[0].socket(socket.AF_INET, socket.SOCK_DGRAM)) as sock:
+        sock.bind(place)
+        thread = threading.Thread(target=serve, name="lying router")
+        thread.start()
+        try:
+            yield made
+        finally:
+            sock.sendto(end, place)
+            thread.join()
+
+
+def at_byte(place: int) -> Callable[[bytes], bytes]:
+    """Changes one byte of a mapping's answer."""
+    return lambda answer: answer[:place] + bytes([answer[place] ^ 1]) + answer[place + 1 :]
+
+
+@pytest.mark.parametrize(
+    ("lie", "why"),
+    [
+        (lambda answer: b"\x02\x81nonsense", "an answer that is too short"),
+        (at_byte(24), "it maps another port than ours"),  # the nonce
+        (at_byte(41), "it maps another port than ours"),
+    ],
+    ids=["nonsense", "somebody else's", "another port of ours"],
+)
+def test_a_router_that_answers_with_nonsense_is_one_line(
+    networks: Networks, monkeypatch: pytest.MonkeyPatch, lie: Callable[[bytes], bytes], why: str
+) -> None:
+    for machine in ("port_mapping", "upnp_mapping"):
+        monkeypatch.setattr(f"nconnect.nat.{machine}.TRY_FOR_S", (0.1, 0.1))
+    site = networks.sites[Kind.PORT.value]
+    with lying_router(site, lie) as made:
+        made.speaks_pmp = False
+        ((mappings, problem),) = hold(site, lambda: None)
+    assert mappings == {}
+    assert problem.startswith("the router's answer makes no sense (")
+    assert why in problem
+    assert "\n" not in problem
+
+
+def test_a_router_that_maps_another_port_than_it_says_is_believed_and_asked_to_end_it(
+    networks: Networks,
+) -> None:
+    """Nobody can tell from its answer: peers get no answer there, and use another way."""
+    site = networks.sites[Kind.PORT.value]
+    with lying_router(site, at_byte(43)) as made:  # the outer port
+        ((mappings, problem),) = hold(site, lambda: None)
+    assert problem == ""
+    assert {(str(m.address), m.port) for m in mappings.values()} == {(site.public, MAPPED_PORT ^ 1)}
+    assert made.mapped == {}
 
 
 @pytest.mark.slow
