@@ -1,0 +1,255 @@
+"""Direct paths between real daemons behind NATs of every kind: found, used, left, and why there is none.
+
+    a, b ── easy ── ┐                  ┌ ── easy ── c
+                    internet (node)
+    f ── UDP blocked ┘                 └ ── hard ── d, hard ── e
+
+Everybody pings a, but e, whom d pings.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from itertools import pairwise
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from lab.nat import NODE_HOSTS, Kind, NatLab, Site
+from lab.netns import Namespace
+from lab.process import Process, until
+from lab.sides import RPC_PORT, Node, Side
+from nconnect.config.edit import add_peer, new_file
+from nconnect.crypto.keys import Identity
+from nconnect.model import NknAddress
+
+FOUND_S = 15  # with daemons that have just started, on a loaded machine
+PAUSE_S = 1.5
+DIRECT = "direct"
+
+
+class Device:
+    """One daemon at a site, 10.86.0.NUMBER in the tunnel."""
+
+    def __init__(self, name: str, number: int, machine: Namespace, folder: Path) -> None:
+        self.name = name
+        self.ip = f"10.86.0.{number}"
+        self.machine = machine
+        self.seed = bytes([number]) * 32
+        self.address = str(NknAddress(name, Identity(self.seed).public_key))
+        self.side = Side(name, machine, folder)
+
+    def configure(self, *peers: Device, provides: bool = False, direct: str = "on") -> None:
+        text = new_file(
+            seed=self.seed,
+            identifier=self.name,
+            address=[f"{self.ip}/24"],
+            seed_rpc=[f"http://{NODE_HOSTS[0]}:{RPC_PORT}"],
+            services=["9/tcp"] if provides else (),
+        )
+        text = text.replace("[network]\n", f'[network]\ndirect = "{direct}"\n')
+        for peer in peers:
+            text = add_peer(text, name=peer.name, address=peer.address, allowed_ips=[f"{peer.ip}/32"])
+        self.side.config.write_text(text)
+        self.side.config.chmod(0o600)
+
+    def direct(self, peer: Device) -> dict[str, object]:
+        """The `direct` object of a peer, with its `path`."""
+        found = next(each for each in self.side.status()["peers"] if each["name"] == peer.name)
+        return {**found["direct"], "path": found["path"]}
+
+    def reaches(self, peer: Device) -> bool:
+        return self.machine.run(["ping", "-n", "-c", "1", "-W", "2", peer.ip]).returncode == 0
+
+    def settles(self, peer: Device, state: str) -> dict[str, object]:
+        """With traffic to the peer, what `status` says once the direct path is in this state."""
+
+        def is_so() -> bool:
+            self.reaches(peer)
+            return self.direct(peer)["state"] == state
+
+        until(is_so, f"{self.name}'s path to {peer.name}: {state}", timeout_s=FOUND_S)
+        return self.direct(peer)
+
+    def listens_on_udp(self) -> bool:
+        return bool(self.machine.must("ss", "-Hlnup"))
+
+
+class World:
+    def __init__(self, undo: ExitStack, folder: Path) -> None:
+        self.lab = NatLab(undo, "ncdir")
+        self.node = Node(self.lab.internet, folder / "node", options=["--listen", "::"])
+        undo.callback(self.node.stop)
+        self.node.start()
+        self._undo, self._folder, self._devices = undo, folder, 0
+
+    def device(self, name: str, site: Site, host: int = 0) -> Device:
+        self._devices += 1
+        found = Device(name, self._devices, site.hosts[host], self._folder / name)
+        self._undo.callback(found.side.stop)
+        return found
+
+
+class Easy(NamedTuple):
+    a: Device
+    b: Device
+    c: Device
+    site_of_c: Site
+
+
+def start(*devices: Device) -> None:
+    for device in devices:
+        device.side.start()
+    for device in devices:
+        device.side.wait()
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    with ExitStack() as undo:
+        yield World(undo, tmp_path_factory.mktemp("direct"))
+
+
+@pytest.fixture(scope="module")
+def easy(world: World) -> Easy:
+    """a and b in one LAN, c elsewhere; and c's site. All NATs are easy."""
+    household, other = world.lab.site(Kind.PORT, hosts=2), world.lab.site(Kind.PORT)
+    a, b = world.device("a", household), world.device("b", household, host=1)
+    c = world.device("c", other)
+    a.configure(b, c, provides=True)
+    b.configure(a)
+    c.configure(a)
+    start(a, b, c)
+    return Easy(a, b, c, other)
+
+
+def test_two_devices_in_one_lan_use_their_own_addresses(
+    easy: Easy,
+) -> None:
+    a, b, _, _ = easy
+    found = b.settles(a, "up")
+    assert (found["path"], found["kind"], found["why"]) == (DIRECT, "udp", "")
+    assert str(found["remote"]).startswith("192.168.")
+    assert str(found["local"]).startswith("192.168.")
+    assert found["mtu"] in range(1200, 1473)
+    assert isinstance(found["rtt_ms"], float)
+
+
+def test_behind_easy_nats_the_path_goes_between_the_routers(
+    easy: Easy,
+) -> None:
+    a, _, c, _ = easy
+    found = c.settles(a, "up")
+    assert found["path"] == DIRECT
+    assert str(found["remote"]).startswith("203.0.113.")
+    assert a.settles(c, "up")["path"] == DIRECT
+
+
+def test_without_the_node_a_direct_path_goes_on(world: World, easy: Easy) -> None:
+    a, b, c, _ = easy
+    for device in (b, c):
+        device.settles(a, "up")
+    with pinging(b, a) as to_b, pinging(c, a) as to_c:
+        world.node.stop()
+        until(lambda: len(replies(to_c)) >= 30, "thirty answers", timeout_s=20)
+        assert c.side.status()["links"][0]["state"] != "up"
+        assert c.direct(a)["path"] == b.direct(a)["path"] == DIRECT
+        world.node.start()
+        for device in (a, b, c):
+            device.side.wait(timeout_s=30)
+    for pings in (to_b, to_c):
+        assert longest_pause(replies(pings)) <= PAUSE_S
+
+
+def test_when_the_direct_path_dies_the_relay_takes_over(easy: Easy) -> None:
+    a, _, c, other = easy
+    c.settles(a, "up")
+    with pinging(c, a) as pings:
+        until(lambda: len(replies(pings)) >= 5, "answers by the direct path")
+        other.routers[0].nft("insert rule ip router forward meta l4proto udp drop")
+        until(lambda: c.direct(a)["path"] == "node", "the path to be left", timeout_s=10)
+        seen = len(replies(pings))
+        until(lambda: len(replies(pings)) >= seen + 5, "answers by the node")
+    assert c.direct(a)["why"]
+    assert longest_pause(replies(pings)) <= PAUSE_S
+
+
+@pytest.mark.slow
+def test_who_can_be_reached_from_behind_which_nat(world: World, easy: Easy) -> None:
+    a = easy[0]
+    places = {
+        "d": world.lab.site(Kind.SYMMETRIC),
+        "e": world.lab.site(Kind.SYMMETRIC),
+        "f": world.lab.site(Kind.BLOCKED),
+        "g": world.lab.site(Kind.FULL_CONE),
+        "h": world.lab.site(Kind.ADDRESS),
+        "i": world.lab.site(Kind.NONE),
+        "j": world.lab.site(Kind.PORT, Kind.PORT),
+    }
+    device = {name: world.device(name, site) for name, site in places.items()}
+    d, e, f, g, h, i, j = device.values()
+    a.configure(easy[1], easy[2], *device.values(), provides=True)
+    e.configure(d, provides=True)
+    g.configure(d, provides=True)
+    d.configure(a, e, g)
+    for one in (f, h, i, j):
+        one.configure(a)
+    a.side.nconnect("reload")
+    start(d, e, f, g, h, i, j)
+    for one in (h, i, j):
+        assert one.settles(a, "up")["path"] == DIRECT
+    assert d.settles(g, "up")["path"] == DIRECT
+    assert "hard NAT" in str(d.settles(e, "failed")["why"])  # on both sides
+    assert "hard NAT here" in str(d.settles(a, "failed")["why"])
+    assert f.settles(a, "failed")["why"] == "UDP is blocked here"
+    for one, peer in ((d, e), (d, a), (f, a)):
+        assert one.direct(peer)["path"] == "node"
+        assert one.reaches(peer)
+
+
+@pytest.mark.slow
+def test_switched_off_nothing_listens_and_nothing_is_told(world: World) -> None:
+    k, m = (world.device(name, world.lab.site(Kind.PORT)) for name in ("k", "m"))
+    k.configure(m, provides=True, direct="off")
+    m.configure(k)
+    start(k, m)
+    assert not k.listens_on_udp()
+    assert m.listens_on_udp()
+    assert m.settles(k, "failed")["why"] == 'the peer has direct = "off"'
+    assert k.direct(m) | {"why": ""} == {
+        "state": "off", "kind": None, "local": None, "remote": None, "rtt_ms": None, "mtu": None, "why": "",
+        "path": "node",
+    }  # fmt: skip
+    k.configure(m, provides=True)
+    k.side.nconnect("reload")
+    assert k.listens_on_udp()
+    assert m.settles(k, "up")["path"] == DIRECT
+    k.configure(m, provides=True, direct="off")
+    k.side.nconnect("reload")
+    assert not k.listens_on_udp()
+    until(lambda: m.reaches(k) and m.direct(k)["path"] == "node", "the relay to carry again", timeout_s=10)
+
+
+@contextmanager
+def pinging(device: Device, peer: Device) -> Iterator[Process]:
+    """Ping ten times a second meanwhile."""
+    command = ["ping", "-n", "-D", "-i", "0.1", peer.ip]
+    log = device.side.folder / f"ping-{time.monotonic_ns()}.txt"
+    process = Process(device.machine, command, log)
+    try:
+        yield process
+    finally:
+        process.stop()
+
+
+def replies(pings: Process) -> list[float]:
+    """When each answer came."""
+    return [float(at) for at in re.findall(r"^\[([\d.]+)\] \d+ bytes from", pings.text(), re.MULTILINE)]
+
+
+def longest_pause(times: list[float]) -> float:
+    return max(after - before for before, after in pairwise(times))
