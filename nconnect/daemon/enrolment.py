@@ -22,7 +22,7 @@ from nconnect.crypto.keys import Identity
 from nconnect.errors import ConfigError, HostError, NconnectError
 from nconnect.invite import pool
 from nconnect.invite.book import Book, Invitation, InvitationState
-from nconnect.invite.desk import Admission, Desk, application_in
+from nconnect.invite.registrar import Admission, Desk, application_in
 from nconnect.invite.table import PeerTable
 from nconnect.invite.welcome import Offer, Welcome, offered_by, welcome_for
 from nconnect.io.files.invitations import InvitationStore

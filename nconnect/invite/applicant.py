@@ -5,7 +5,7 @@ from __future__ import annotations
 from nconnect.crypto.keys import Identity, dh_public_of
 from nconnect.crypto.noise import Initiator
 from nconnect.errors import NetworkError, RemoteProtocolError
-from nconnect.invite.desk import SUITE, invite_prologue
+from nconnect.invite.registrar import SUITE, invite_prologue
 from nconnect.invite.token import Token, TokenKeys
 from nconnect.invite.welcome import Offer, Welcome, encode_application, read_grant
 from nconnect.model import AcceptRoutes, Buffer, NknAddress, Rng

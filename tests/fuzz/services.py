@@ -11,7 +11,7 @@ from nconnect.control.server import ControlServer
 from nconnect.crypto.keys import Identity
 from nconnect.invite.applicant import NotAdmitted
 from nconnect.invite.book import Book
-from nconnect.invite.desk import Admission
+from nconnect.invite.registrar import Admission
 from nconnect.io.http.http import Credentials, Request
 from nconnect.model import NknAddress
 from nconnect.nkn.link import Link

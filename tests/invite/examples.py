@@ -9,7 +9,7 @@ from nconnect.crypto.keys import Identity
 from nconnect.errors import RemoteProtocolError
 from nconnect.invite.applicant import Applicant
 from nconnect.invite.book import Book, Invitation
-from nconnect.invite.desk import Admission, Desk, application_in
+from nconnect.invite.registrar import Admission, Desk, application_in
 from nconnect.invite.token import Token
 from nconnect.invite.welcome import Welcome
 from nconnect.model import AcceptRoutes, NknAddress

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from nconnect.errors import RemoteProtocolError
 from nconnect.invite.applicant import NotAdmitted
 from nconnect.invite.book import Book
-from nconnect.invite.desk import BURST, Admission, application_in
+from nconnect.invite.registrar import BURST, Admission, application_in
 from nconnect.invite.token import Token, TokenKeys
 from nconnect.model import NknAddress
 from nconnect.wire.invite import Application, Grant, Reason, Refusal, unwrap, wrap
