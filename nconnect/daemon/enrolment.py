@@ -1,6 +1,6 @@
 """Takes in devices that apply with an invitation: judges them, makes them peers, and answers.
 
-The desk judges on the loop, by the book of invitations, which a thread reads: applications that come
+The registrar judges on the loop, by the book of invitations, which a thread reads: applications that come
 meanwhile wait together for the next reading. Adding a peer (a file and the firewall's rules) takes a thread
 and a task. One device is added for each invitation at a time: a second message meanwhile is dropped, since
 the device asks again.
@@ -22,7 +22,7 @@ from nconnect.crypto.keys import Identity
 from nconnect.errors import ConfigError, HostError, NconnectError
 from nconnect.invite import pool
 from nconnect.invite.book import Book, Invitation, InvitationState
-from nconnect.invite.registrar import Admission, Desk, application_in
+from nconnect.invite.registrar import Admission, Registrar, application_in
 from nconnect.invite.table import PeerTable
 from nconnect.invite.welcome import Offer, Welcome, offered_by, welcome_for
 from nconnect.io.files.invitations import InvitationStore
@@ -58,7 +58,7 @@ class Enrolment:
         self._reload = reload
         self._send = send
         self._turn_away = turn_away
-        self._desk = Desk(identity, address, os.urandom)
+        self._registrar = Registrar(identity, address, os.urandom)
         self._admitting: dict[bytes, asyncio.Task[None]] = {}  # by token id
         self._knocks: list[tuple[str, Application, float]] = []  # until the book is read
         self._came_up: list[str] = []  # devices whose session came up, likewise
@@ -102,7 +102,7 @@ class Enrolment:
         token_id = application.token_id
         if token_id in self._admitting:
             return
-        judged = self._desk.knock(source, application, book, now=now, wall=time.time())
+        judged = self._registrar.judge(source, application, book, now=now, wall=time.time())
         if judged is None:
             self._turn_away(source, now)
         elif isinstance(judged, bytes):
@@ -144,7 +144,7 @@ class Enrolment:
         token_id = admission.invitation.token_id
         _check_accepted(admission, self._load().config)
         with self._store.using() as book:
-            # The invitation may have been changed or revoked since the desk judged.
+            # The invitation may have been changed or revoked since the registrar judged.
             found = book.get(token_id)
             if found is None or found.preshared is None or found.device not in ("", admission.dest):
                 raise _GoneError(Reason.USED)
@@ -207,7 +207,7 @@ class _NotAcceptedError(NconnectError):
 
 
 class _GoneError(NconnectError):
-    """The invitation has ended since the desk looked at it."""
+    """The invitation has ended since the registrar looked at it."""
 
     def __init__(self, reason: Reason) -> None:
         super().__init__(reason.name)

@@ -9,7 +9,7 @@ For people: docs/invitations.md. On the wire: docs/protocol.md, "Invitations".
     book.Book   (issued half: root's file)             applicant.Applicant
        |                                                  |            ^
        v                 application: MAC, Noise message 1|            |
-    desk.Desk.knock <------------ NKN, unencrypted -------+            |
+    registrar.Registrar.judge <-- NKN, unencrypted -------+            |
        |-- None: silence                                               |
        |-- bytes: a refusal with its reason, and a MAC ----------------+
        `-- Admission -> pool.pick, book.use, the peer is added         |
@@ -23,8 +23,8 @@ An invitation's states (`book.InvitationState`), and what ends each:
       |--expires_at-->  expired --root looks--> closed: no device can be added later
       `--`invite revoke`--> revoked
 
-The applicant sends the same application again (1, 2, then every 3 s) until it is answered; the desk answers
-the same device the same way until there was a session with it. So a lost answer costs nothing.
+The applicant sends the same application again (1, 2, then every 3 s) until it is answered; the registrar
+answers the same device the same way until there was a session with it. So a lost answer costs nothing.
 
 The handshake is Noise_IKpsk2 (`nconnect.crypto.noise`) with a key from the token as psk. The frames travel in
 unencrypted NKN messages, because opening NaCl's box would be a public-key operation for any stranger. A MAC
@@ -33,7 +33,7 @@ under the token's other key is checked first, as WireGuard checks its mac1 (its 
 - **token**: what the provider hands over: its address, an id, a secret, the seeds of its network.
 - **invitation**: what the provider keeps of a token: its id, two keys, a name, rights and an end.
 - **book**: all invitations of an interface, in two halves with two owners (decision 0021).
-- **applicant**, **application**: the new device; its message. **desk**: the provider's side, that judges it.
+- **applicant**, **application**: the new device; its message. **registrar**: the provider's side, judges it.
 - **grant**, **offer**, **refusal**: the answers. Everything else meets silence.
 - **pool**: the free addresses of the provider's tunnel networks.
 

@@ -72,7 +72,7 @@ class Admission:
         return _refusal(self.invitation, self.dest, provider, self.application, reason, rng)
 
 
-class Desk:
+class Registrar:
     """Judges applications. The caller owns the book and stores it."""
 
     def __init__(self, identity: Identity, address: NknAddress, rng: Rng) -> None:
@@ -81,7 +81,7 @@ class Desk:
         self._rng = rng
         self._limiter = RateLimiter(PER_SECOND, BURST, key=str)  # by token id
 
-    def knock(
+    def judge(
         self, source: str, application: Application, book: Book, *, now: float, wall: float
     ) -> bytes | Admission | None:
         """Judge an application from an NKN address: a refusal to send, an `Admission`, or None for silence.

@@ -58,7 +58,7 @@ class Provider:
         self.turned_away: list[tuple[str, float]] = []
         self.reloads = 0
         self.refuse = False
-        self.reception = Enrolment(
+        self.enrolment = Enrolment(
             load=self.load,
             identity=PROVIDER_IDENTITY,
             address=PROVIDER,
@@ -81,13 +81,13 @@ class Provider:
             raise HostError("the kernel refused")
 
     def knock(self, payload: bytes, source: str = str(DEVICE)) -> None:
-        self.reception.knock(Visitor(source, bytes(Message.decode(payload).payload), 0.0))
+        self.enrolment.knock(Visitor(source, bytes(Message.decode(payload).payload), 0.0))
 
     async def answer(self, payload: bytes) -> bytes:
         self.knock(payload)
         dest, answer = await asyncio.wait_for(self.sent.get(), 10)
         assert dest == str(DEVICE)
-        await self.reception.settled()
+        await self.enrolment.settled()
         return answer
 
 
@@ -119,8 +119,8 @@ def test_a_device_becomes_a_peer(tmp_path: Path) -> None:
         assert again.receive(str(PROVIDER), await provider.answer(asked(again))) == welcome
         assert (provider.peers, provider.reloads) == ((peer,), 1)
         # After a session it is over.
-        provider.reception.session_up(SessionUp(SimpleNamespace(dest=str(DEVICE))))  # type: ignore[arg-type]
-        await provider.reception.settled()
+        provider.enrolment.session_up(SessionUp(SimpleNamespace(dest=str(DEVICE))))  # type: ignore[arg-type]
+        await provider.enrolment.settled()
         last = applicant(seed=10)
         with pytest.raises(NotAdmitted, match="used already"):
             last.receive(str(PROVIDER), await provider.answer(asked(last)))
@@ -153,7 +153,7 @@ def test_two_messages_at_once_make_one_peer(tmp_path: Path) -> None:
         payload = asked(applicant())
         for _ in range(5):
             provider.knock(payload)
-        await provider.reception.settled()
+        await provider.enrolment.settled()
         assert provider.sent.qsize() == 1
         assert provider.reloads == 1
         assert len(provider.peers) == 1
@@ -216,13 +216,13 @@ def test_a_crash_between_the_two_files_is_mended_by_asking_again(tmp_path: Path)
 def test_strangers_are_for_the_counter(tmp_path: Path) -> None:
     async def test(provider: Provider) -> None:
         payload = asked(applicant())
-        provider.reception.knock(Visitor("somebody", b"hello", 7.0))
+        provider.enrolment.knock(Visitor("somebody", b"hello", 7.0))
         assert provider.turned_away == [("somebody", 7.0)]
         provider.knock(payload, str(OTHER))
-        await provider.reception.settled()
+        await provider.enrolment.settled()
         provider.store._issued.unlink()
         provider.knock(payload)
-        await provider.reception.settled()
+        await provider.enrolment.settled()
         assert provider.turned_away[1:] == [(str(OTHER), 0.0), (str(DEVICE), 0.0)]
         assert provider.sent.empty()
 
@@ -242,12 +242,12 @@ def test_a_flood_of_applications_waits_for_one_reading_and_in_a_bounded_room(
         for _ in range(MAX_WAITING + 10):
             provider.knock(payload, str(OTHER))
         assert len(provider.turned_away) == 10
-        await provider.reception.settled()
+        await provider.enrolment.settled()
         assert len(provider.turned_away) == 10 + MAX_WAITING
         assert len(reads) == 1
         assert threading.get_ident() not in reads, "the loop reads no file"
         provider.knock(payload)  # there is room again
-        await provider.reception.settled()
+        await provider.enrolment.settled()
         assert len(provider.peers) == 1
 
     run(tmp_path, test)
@@ -270,7 +270,7 @@ def test_a_taken_name(tmp_path: Path) -> None:
 
 def test_at_the_end_nobody_is_heard(tmp_path: Path) -> None:
     async def test(provider: Provider) -> None:
-        await provider.reception.close()
+        await provider.enrolment.close()
         provider.knock(asked(applicant()))
         assert provider.turned_away
 

@@ -9,7 +9,7 @@ from nconnect.crypto.keys import Identity
 from nconnect.errors import RemoteProtocolError
 from nconnect.invite.applicant import Applicant
 from nconnect.invite.book import Book, Invitation
-from nconnect.invite.registrar import Admission, Desk, application_in
+from nconnect.invite.registrar import Admission, Registrar, application_in
 from nconnect.invite.token import Token
 from nconnect.invite.welcome import Welcome
 from nconnect.model import AcceptRoutes, NknAddress
@@ -54,11 +54,11 @@ def asked(who: Applicant, now: float = 0.0) -> bytes:
 
 
 class Provider:
-    """A desk with its book."""
+    """A registrar with its book."""
 
     def __init__(self, *invitations: Invitation) -> None:
         self.book = Book(invitations)
-        self.desk = Desk(PROVIDER_IDENTITY, PROVIDER, rng(2))
+        self.registrar = Registrar(PROVIDER_IDENTITY, PROVIDER, rng(2))
 
     def judge(
         self, payload: bytes, source: NknAddress = DEVICE, *, now: float = 0.0, wall: float = NOW
@@ -71,7 +71,7 @@ class Provider:
         application = None if message.encrypted else application_in(message.payload)
         if application is None:
             return None
-        return self.desk.knock(str(source), application, self.book, now=now, wall=wall)
+        return self.registrar.judge(str(source), application, self.book, now=now, wall=wall)
 
     def admit(self, payload: bytes, source: NknAddress = DEVICE) -> bytes:
         """The grant for an application that must be admitted."""

@@ -155,7 +155,7 @@ def test_a_wrong_mac_costs_the_token_nothing() -> None:
     assert forged is not None
     forged = dataclasses.replace(forged, mac=bytes(16))
     for _ in range(100):
-        assert provider.desk.knock(str(DEVICE), forged, provider.book, now=0.0, wall=NOW) is None
+        assert provider.registrar.judge(str(DEVICE), forged, provider.book, now=0.0, wall=NOW) is None
     assert provider.judge(good) is not None
 
 
@@ -169,7 +169,7 @@ def test_any_bytes_are_judged(data: bytes) -> None:
         except RemoteProtocolError:
             continue
         if isinstance(frame, Application):
-            assert provider.desk.knock(str(DEVICE), frame, provider.book, now=0.0, wall=NOW) is None
+            assert provider.registrar.judge(str(DEVICE), frame, provider.book, now=0.0, wall=NOW) is None
 
 
 @given(st.binary(min_size=1, max_size=150))
@@ -178,7 +178,7 @@ def test_a_right_mac_over_any_noise_is_judged(noise: bytes) -> None:
     keys = TokenKeys.of(TOKEN.secret)
     frame = Application.sealed(keys.mac, str(DEVICE), str(PROVIDER), TOKEN.token_id, noise)
     provider = Provider(invitation())
-    assert provider.desk.knock(str(DEVICE), frame, provider.book, now=0.0, wall=NOW) is None
+    assert provider.registrar.judge(str(DEVICE), frame, provider.book, now=0.0, wall=NOW) is None
 
 
 def wrap_raw(data: bytes) -> bytes:
