@@ -13,17 +13,17 @@ from struct import Struct
 from nconnect.errors import DropReason, RemoteProtocolError
 from nconnect.model import Endpoint
 from nconnect.tunnel.paths.datagrams import DatagramPath
-from nconnect.tunnel.paths.direct.segments import joined
 from nconnect.tunnel.peer import Peer
 from nconnect.tunnel.receiver import BatchReceiver
 from nconnect.tunnel.session import KeyPair
 from nconnect.tunnel.sessions import Sessions
 from nconnect.wire.direct import HEADER_BYTES, INDEX_MASK, OVERHEAD_BYTES
-from nconnect.wire.tunnel import COPY_BODY, RecordKind, read_records
+from nconnect.wire.tunnel import COPY_BODY, RECORD_HEADER_BYTES, RecordKind, read_records
 
 BAD_TAGS = 2000  # a second, of one peer: opening costs the same for a forged datagram
 BAD_TAGS_ONE_OF = 16  # of what comes above that is opened
 
+_SEGMENT = int(RecordKind.SEGMENT)
 _HEADER = Struct("<Q")
 _NEXT = 1 << 24  # from a header to the one with the next counter
 
@@ -149,14 +149,14 @@ class DatagramReceiver:
         at, number = 0, len(batches)
         in_a_row = isinstance(counters, range)
         while at < number:
-            found = joined(batches, at, counters[at]) if in_a_row and not joiner else None
-            if found is not None:
-                count, pieces = found
-                packets.append(memoryview(b"".join(pieces)))
-                data_bytes += sum(map(len, batches[at : at + count]))
-                at += count
-                continue
             batch = batches[at]
+            if in_a_row and len(batch) > RECORD_HEADER_BYTES and batch[3] == _SEGMENT:
+                count, complete = joiner.put_run(batches, at, counters[at])
+                if count:
+                    packets += map(memoryview, complete)
+                    data_bytes += sum(map(len, batches[at : at + count]))
+                    at += count
+                    continue
             try:
                 is_data = self._records(pair, path, source, counters[at], batch, packets, now)
             except RemoteProtocolError:

@@ -88,7 +88,7 @@ def parts(record: memoryview, datagram_bytes: int) -> Iterator[tuple[memoryview,
     if flags & offload.NEEDS_CSUM and checksum_at == _TCP_CHECKSUM_AT:
         head = at + (record[at + 12] >> 4 << 2)
         part = min(segment or room, room - head)
-        most = min(MAX_PARTS, MAX_RUN_BYTES // (part + head + _HEAD_BYTES + OVERHEAD_BYTES)) * part
+        most = MAX_PARTS * part
         if segment != part:
             record = memoryview(bytearray(record))
             offload.set_segment_bytes(record, part)
@@ -100,7 +100,7 @@ def parts(record: memoryview, datagram_bytes: int) -> Iterator[tuple[memoryview,
     elif gso_type == offload.GSO_UDP_L4:
         head = at + offload.UDP_HEADER_BYTES
         if segment <= room - head:
-            most = min(MAX_PARTS, MAX_RUN_BYTES // (segment + head + _HEAD_BYTES + OVERHEAD_BYTES)) * segment
+            most = MAX_PARTS * segment
             whole = len(record) - head <= most
             for piece in [record] if whole else _cut(record, head + most):
                 yield piece, head, segment
@@ -148,41 +148,6 @@ def copy_parts(record: memoryview, datagram_bytes: int, first: int, counter: int
     return run_of(record, 0, room - _HEAD_BYTES, first, before=before)
 
 
-def joined(batches: Sequence[bytes], at: int, counter: int) -> tuple[int, list[bytes]] | None:
-    """(how many batches, what one after another is the packet) of a whole super-packet at `at`.
-
-    None if it does not begin there, is not complete, or is laid out in another way. `counter` is that of the
-    datagram at `at`.
-    """
-    first = batches[at]
-    if len(first) <= _HEAD_BYTES or first[3] != _SEGMENT:
-        return None
-    (record,) = RECORD_HEADER.unpack_from(first)
-    began, number, head_bytes = SEGMENT_HEAD.unpack_from(first, RECORD_HEADER_BYTES)
-    begin = _HEAD_BYTES + head_bytes
-    if (
-        began != counter & _LOW
-        or not head_bytes
-        or not 0 < number <= len(batches) - at
-        or (record & MAX_RECORD_BYTES) + RECORD_HEADER_BYTES != len(first)
-        or begin >= len(first)
-    ):
-        return None
-    run = batches[at : at + number]
-    last = run[-1]
-    size = len(first)
-    if (
-        len(last) > size
-        or len(last) <= begin
-        or RECORD_HEADER.unpack_from(last)[0] != len(last) - RECORD_HEADER_BYTES | _KIND
-        or last[RECORD_HEADER_BYTES:begin] != first[RECORD_HEADER_BYTES:begin]
-        or not all(map(bytes.startswith, run[:-1], repeat(first[:begin])))
-        or any(map(size.__ne__, map(len, run[:-1])))
-    ):
-        return None
-    return number, [first[_HEAD_BYTES:], *map(bytes.__getitem__, run[1:], repeat(slice(begin, None)))]
-
-
 class Joiner:
     """Puts parts together that did not come all at once. One peer's."""
 
@@ -213,20 +178,61 @@ class Joiner:
         head, part = bytes(body[SEGMENT_HEAD.size : begin]), bytes(body[begin:])
         if not head_bytes:
             return self._put_needed(first, number, at, part)
-        found = []
-        if (
-            not self._came
-            or first != self._first
-            or at != self._next
-            or head != self._head
-            or len(self._came[-1]) != len(self._came[0])
-            or len(part) > len(self._came[0])
-        ):
-            found = self.flush()
-            self._first, self._number, self._head, self._from = first, number, head, at
+        found = self._begin(first, number, at, head, len(part))
         self._came.append(part)
         self._next = at + 1
         return found + self.flush() if at + 1 == number else found
+
+    def put_run(self, batches: Sequence[bytes], at: int, counter: int) -> tuple[int, list[bytes]]:
+        """The same for batches from `at` on, if these are parts of one super-packet and nothing else.
+
+        (how many, the packets that are complete now); 0: they are to be read one by one. `counter` is that of
+        the datagram at `at`, and those of the others follow.
+        """
+        first = batches[at]
+        size = len(first)
+        if size <= _HEAD_BYTES or first[3] != _SEGMENT:
+            return 0, []
+        began, number, head_bytes = SEGMENT_HEAD.unpack_from(first, RECORD_HEADER_BYTES)
+        place, begin = (counter - began) & _LOW, _HEAD_BYTES + head_bytes
+        if (
+            not head_bytes
+            or not place < number <= MAX_PARTS
+            or begin >= size
+            or RECORD_HEADER.unpack_from(first)[0] != size - RECORD_HEADER_BYTES | _KIND
+        ):
+            return 0, []
+        run = batches[at : at + number - place]
+        last = run[-1]
+        if len(run) > 1 and (
+            not begin < len(last) <= size
+            or RECORD_HEADER.unpack_from(last)[0] != len(last) - RECORD_HEADER_BYTES | _KIND
+            or last[RECORD_HEADER_BYTES:begin] != first[RECORD_HEADER_BYTES:begin]
+            or (len(last) < size and place + len(run) < number)
+            or not all(map(bytes.startswith, run[:-1], repeat(first[:begin])))
+            or any(map(size.__ne__, map(len, run[:-1])))
+        ):
+            return 0, []
+        head = first[_HEAD_BYTES:begin]
+        found = self._begin(began, number, place, head, size - begin)
+        self._came += map(bytes.__getitem__, run, repeat(slice(begin, None)))
+        self._next = place + len(run)
+        return len(run), found + self.flush() if self._next == number else found
+
+    def _begin(self, first: int, number: int, place: int, head: bytes, size: int) -> list[bytes]:
+        """A part of `size` bytes is about to be kept; what waited, if it does not belong to it."""
+        came = self._came
+        if (
+            came
+            and first == self._first
+            and place == self._next
+            and head == self._head
+            and len(came[-1]) == len(came[0]) >= size
+        ):
+            return []
+        found = self.flush()
+        self._first, self._number, self._head, self._from = first, number, head, place
+        return found
 
     def flush(self) -> list[bytes]:
         """The parts in a row that wait for others, as a packet."""

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from nconnect.errors import RemoteProtocolError
 from nconnect.ip import offload, packet
 from nconnect.model import Buffer
-from nconnect.tunnel.paths.direct.segments import MAX_PARTIAL, Joiner, joined, parts, run_of, runs
+from nconnect.tunnel.paths.direct.segments import MAX_PARTIAL, Joiner, parts, run_of, runs
 from nconnect.wire.direct import OVERHEAD_BYTES, SEGMENT_HEAD
 from nconnect.wire.tunnel import VIRTIO_HEADER_BYTES, RecordKind, put_record, read_records
 from tests.ip.packets import apart, datagram, noise, partial, plain, tcp_super, udp_super
@@ -40,7 +40,6 @@ def sent(batch: memoryview, size: int = 1472) -> list[list[bytes]]:
             assert all(len(each) + OVERHEAD_BYTES <= size for each in plain_run)
             assert len({len(each) for each in plain_run[:-1]}) <= 1
             assert len(plain_run[-1]) <= len(plain_run[0])
-            assert sum(len(each) + OVERHEAD_BYTES for each in plain_run) <= 65507
             assert len(plain_run) <= 64
             found.append(plain_run)
             counter += len(plain_run)
@@ -72,9 +71,16 @@ def one_by_one(datagrams: Iterable[tuple[int, bytes]]) -> list[memoryview]:
 def test_a_super_packet_is_whole_again_with_its_own_headers(version: int, size: int) -> None:
     record = tcp_super(40_000, 1000, version=version)
     (run,) = sent(batch_of(record), size)
-    number, pieces = joined(run, 0, FIRST) or (0, [])
-    assert number == len(run) == 40
-    assert b"".join(pieces) == record
+    assert len(run) == 40
+    for cut in (40, 1, 7, 39):  # in one buffer, or in two
+        joiner = Joiner()
+        number, got = joiner.put_run(run[:cut], 0, FIRST)
+        assert number == cut
+        if cut < 40:
+            assert got == []
+            number, got = joiner.put_run(run, cut, FIRST + cut)
+            assert number == 40 - cut
+        assert got == [record]
     assert one_by_one(numbered([run])) == [record]
 
 
@@ -82,7 +88,7 @@ def test_a_super_packet_is_cut_to_the_path_and_keeps_its_bytes() -> None:
     record = tcp_super(60_000, 1448)
     found = sent(batch_of(record), 1200)
     got = one_by_one(numbered(found))
-    assert len(got) == len(found) == 2  # 64 parts are the most
+    assert len(got) == len(found) == 1
     room = 1200 - OVERHEAD_BYTES - 4 - SEGMENT_HEAD.size - 10
     assert apart(got) == apart(offload.split(record, mtu=room))
 
@@ -170,20 +176,42 @@ def test_forged_headers_are_refused_or_true(at: int, value: int, data: st.DataOb
 
 
 def test_a_run_is_not_joined_when_anything_about_it_is_wrong() -> None:
-    (run,) = sent(batch_of(tcp_super(5000, 1000)))
-    assert joined(run, 0, FIRST) is not None
-    assert joined(run, 1, FIRST + 1) is None
-    assert joined(run, 0, FIRST + 1) is None
-    assert joined(run[:-1], 0, FIRST) is None
+    record = tcp_super(5000, 1000)
+    (run,) = sent(batch_of(record))
+
+    def taken(batches: list[bytes], counter: int = FIRST) -> int:
+        return Joiner().put_run(batches, 0, counter)[0]
+
+    assert taken(run) == 5
+    assert taken(run[1:], FIRST + 1) == 4
+    assert taken(run, FIRST + 1) in (0, 4)
     for place in (0, 5, 8, 9, 20):
         for number in range(1, len(run)):
             wrong = [*run]
             wrong[number] = bytes(b ^ (n == place) for n, b in enumerate(run[number]))
-            assert joined(wrong, 0, FIRST) is None
-    assert joined([run[0][:12]], 0, FIRST) is None
-    assert joined([b""], 0, FIRST) is None
-    partial_head = partial(bytes(tcp_super(1000, 1000)[10:]))
-    assert joined([bytes(partial_head)], 0, FIRST) is None
+            assert taken(wrong) == 0
+    assert taken([run[0], run[1][:-1], *run[2:]]) == 0
+    assert taken([run[0][:12]]) == 0
+    assert taken([b""]) == 0
+    assert taken([bytes(partial(bytes(record[10:])))]) == 0
+
+
+@given(st.data())
+def test_in_buffers_of_any_size_a_super_packet_is_as_one_by_one(data: st.DataObject) -> None:
+    record = tcp_super(data.draw(st.integers(3000, 40_000)), 1000)
+    (run,) = sent(batch_of(record))
+    joiner, got, at = Joiner(), [], 0
+    while at < len(run):
+        size = data.draw(st.integers(1, len(run)))
+        if data.draw(st.integers(0, 5)):
+            taken, complete = joiner.put_run(run[at : at + size], 0, FIRST + at)
+            assert taken == len(run[at : at + size])
+            got += complete
+        at += size
+    got += joiner.flush()
+    whole = apart([record])
+    assert set(apart(got)) <= set(whole)
+    assert len(apart(got)) <= len(whole)
 
 
 @pytest.mark.parametrize("offset", [0x00, 0x10, 0x40])
