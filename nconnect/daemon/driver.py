@@ -393,13 +393,16 @@ class Driver:
         Parts of a super-packet that come in several runs are joined, as long as more is there to read.
         """
         now, stun = self._clock(), self._stun
-        tunnel = self._tunnel
-        size = 0
+        tunnel, is_busy = self._tunnel, self._is_late()
+        size = runs = 0
         for source, run, segment in datagrams.receive(DATAGRAM_RUNS):
             if stun is not None and source in stun.sources and stun.received(source, run, segment, now):
                 continue
             size += len(run)
-            self._arrived(tunnel.receive_datagrams(source, run, segment, self._opened, now))
+            self._arrived(tunnel.receive_datagrams(source, run, segment, self._opened, now, is_busy=is_busy))
+            runs += 1
+        if runs == DATAGRAM_RUNS:
+            self._late_at = now
         self._arrived(tunnel.datagrams.flush(now))
         if 0 < size < PROMPT_BYTES:
             self._on_tun_readable(self._out)

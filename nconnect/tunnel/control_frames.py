@@ -120,7 +120,7 @@ class ControlFrames:
             if kind == RecordKind.CANDIDATES:
                 peer.datagrams.machine.on_candidates(body, now)
             elif kind == RecordKind.DIRECT_FEEDBACK:
-                peer.datagrams.on_report(body, now, by_datagram=False)
+                peer.datagrams.on_report(body, now, by_datagram=False, busy=is_busy())
 
     def _on_pong(self, peer: Peer, body: memoryview, now: float) -> None:
         (ping_id,) = PING_BODY.unpack(body)

@@ -230,12 +230,21 @@ class Tunnel:
         return peer.datagrams.sealed_copies(pair, batch, pair.counter - 1, now)
 
     def receive_datagrams(
-        self, source: Endpoint, run: memoryview, segment: int, out: memoryview, now: float
+        self,
+        source: Endpoint,
+        run: memoryview,
+        segment: int,
+        out: memoryview,
+        now: float,
+        *,
+        is_busy: bool = False,
     ) -> list[memoryview]:
         """Take datagrams of `segment` bytes each (the last may be shorter) that came in a row from `source`.
 
         The packets for the TUN in them; `received` is to be called once they are written, as after `receive`.
+        `is_busy`: more has arrived already than was handed on, which a report of what arrived must say.
         """
+        self._sessions.direct.is_busy = is_busy
         return self.datagrams.receive(source, run, segment, now)
 
     def network_changed(self, now: float) -> None:

@@ -45,6 +45,8 @@ class DatagramReceiver:
         number = -(-len(run) // segment) if segment > 0 else 0
         if receiver.closed:
             return []
+        if number == 1 and len(run) >= OVERHEAD_BYTES:
+            return self._in_a_row(source, _HEADER.unpack_from(run)[0], run, segment, now)
         rest = len(run) - (number - 1) * segment
         if segment < OVERHEAD_BYTES or rest < OVERHEAD_BYTES:
             receiver.drops[DropReason.MALFORMED] += number
@@ -90,7 +92,7 @@ class DatagramReceiver:
             peer.drops[DropReason.KEY_EXPIRED] += number
             return []
         newest = pair.direct.newest
-        batches = pair.direct.open_run(counter, run, segment)
+        batches = pair.direct.open_run(counter, run, segment) if number > 1 else None
         if batches is None:
             batches, counters = self._one_by_one(peer, pair, counter, run, segment, now)
         else:
@@ -206,7 +208,7 @@ class DatagramReceiver:
             elif kind == RecordKind.PROBE_ACK:
                 machine.on_ack(body, source, now)
             elif kind == RecordKind.DIRECT_FEEDBACK:
-                path.on_report(body, now, by_datagram=True)
+                path.on_report(body, now, by_datagram=True, busy=self._sessions.direct.is_busy)
         if copy is None or (came and not path.is_second(pair, *copy)):
             packets += came
         return is_data

@@ -12,8 +12,10 @@ from nconnect.tunnel.outputs import AskReflexive, Context, DirectChanged, SendDa
 from nconnect.tunnel.paths.direct import outputs as said
 from nconnect.tunnel.paths.manager import PathManager
 from nconnect.tunnel.peer import Peer
-from nconnect.tunnel.timers import Timer
+from nconnect.tunnel.timers import NEVER, Timer
 from nconnect.wire.tunnel import RecordKind, control_batch
+
+TRAFFIC_EVERY_S = 0.02  # the machine need not know of each packet
 
 
 class DirectPaths:
@@ -22,6 +24,7 @@ class DirectPaths:
     def __init__(self, context: Context, path_manager: PathManager, control_frames: ControlFrames) -> None:
         self._outputs, self._timer_heap = context.outputs, context.timer_heap
         self.relay_is_up = True  # any link to a node
+        self.is_busy = False  # we are late in reading what comes by UDP
         self._settings = context.settings
         self._path_manager = path_manager
         self._control_frames = control_frames
@@ -44,16 +47,25 @@ class DirectPaths:
 
     def packets_sent(self, peer: Peer, now: float) -> None:
         """Packets have left, by whichever path."""
-        if (datagrams := peer.datagrams) is not None:
-            datagrams.machine.traffic(now)
-            self.settle(peer, now)
+        datagrams = peer.datagrams
+        if datagrams is None:
+            return
+        machine = datagrams.machine
+        if now >= datagrams.traffic_at + TRAFFIC_EVERY_S:
+            datagrams.traffic_at = now
+            machine.traffic(now)
+        elif not machine.has_output and machine.next_at >= datagrams.wakes_at:
+            return
+        self.settle(peer, now)
 
     def batch_received(self, peer: Peer, now: float) -> None:
         """A batch came, by whichever path: it may have had packets."""
         datagrams = peer.datagrams
         if datagrams is not None and datagrams.rx_packets != peer.traffic.rx_packets:
             datagrams.rx_packets = peer.traffic.rx_packets
-            datagrams.machine.traffic(now)
+            if now >= datagrams.traffic_at + TRAFFIC_EVERY_S:
+                datagrams.traffic_at = now
+                datagrams.machine.traffic(now)
 
     def configured(self, peer: Peer, now: float) -> None:
         """The configuration was read again."""
@@ -82,6 +94,7 @@ class DirectPaths:
     def on_timer(self, peer: Peer, now: float) -> None:
         """The machine's deadline has come."""
         if (datagrams := peer.datagrams) is not None:
+            datagrams.wakes_at = NEVER
             datagrams.machine.relay_is_up = self.relay_is_up
             datagrams.machine.handle_timeout(now)
             self.settle(peer, now)
@@ -100,7 +113,9 @@ class DirectPaths:
             if isinstance(output, said.Transmit):
                 records = output.records
                 if output.wants_report and datagrams.arrivals.total_bytes:
-                    records += ((RecordKind.DIRECT_FEEDBACK, datagrams.arrivals.report(now, busy=False)),)
+                    records += (
+                        (RecordKind.DIRECT_FEEDBACK, datagrams.arrivals.report(now, busy=self.is_busy)),
+                    )
                 self._send(peer, output.to, records, now, output.ttl)
             elif isinstance(output, said.SendCandidates):
                 self._control_frames.send(peer, now, (RecordKind.CANDIDATES, output.body))
@@ -109,15 +124,18 @@ class DirectPaths:
             else:
                 self._path_manager.choose_path(peer, now)
                 self._outputs.append(DirectChanged(peer))
-        peer.timers.set(Timer.DIRECT, machine.next_at)
-        self._timer_heap.schedule(peer)
+        at = machine.next_at
+        if at != datagrams.wakes_at:
+            datagrams.wakes_at = at
+            peer.timers.set(Timer.DIRECT, at)
+            self._timer_heap.schedule(peer)
 
     def report(self, peer: Peer, now: float) -> None:
         """Tell the peer what has arrived of its datagrams, by the way that our packets go."""
         datagrams = peer.datagrams
         if datagrams is None:
             return
-        record = RecordKind.DIRECT_FEEDBACK, datagrams.arrivals.report(now, busy=False)
+        record = RecordKind.DIRECT_FEEDBACK, datagrams.arrivals.report(now, busy=self.is_busy)
         if (remote := datagrams.machine.remote) is not None:
             self._send(peer, remote, (record,), now)
         if datagrams.machine.carries_relay:

@@ -19,6 +19,7 @@ import struct
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from enum import Enum
+from functools import lru_cache
 from ipaddress import ip_address
 
 from nconnect.io.net import listening
@@ -139,7 +140,12 @@ class DatagramSocket:
                     segment = _INT.unpack(value[: _INT.size])[0]
                 elif (level, kind) == (socket.SOL_SOCKET, SO_RXQ_OVFL):
                     self.lost = _U32.unpack(value)[0]
-            yield Endpoint(ip_address(source[0].partition("%")[0]), source[1]), self._arrived[:size], segment
+            yield _endpoint(source[0], source[1]), self._arrived[:size], segment
+
+
+@lru_cache(maxsize=1024)
+def _endpoint(host: str, port: int) -> Endpoint:
+    return Endpoint(ip_address(host.partition("%")[0]), port)
 
 
 def _set_options(made: socket.socket) -> None:

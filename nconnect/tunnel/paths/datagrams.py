@@ -17,6 +17,7 @@ from nconnect.tunnel.paths.direct.sending import DatagramSending
 from nconnect.tunnel.paths.lanes import Lane
 from nconnect.tunnel.paths.path import Path
 from nconnect.tunnel.session import KeyPair
+from nconnect.tunnel.timers import NEVER
 from nconnect.wire.direct import OVERHEAD_BYTES
 from nconnect.wire.tunnel import read_records
 
@@ -36,6 +37,8 @@ class DatagramPath(Path):
         self.machine = machine
         self.joiner = Joiner()
         self.has_session = False
+        self.traffic_at = -NEVER  # when the machine was last told that there are packets
+        self.wakes_at = NEVER  # the machine's next deadline, as the peer's timers know it
         self.rx_packets = 0  # of the peer's traffic, when it was last looked at
         self._copies: dict[tuple[int, int], int] = {}  # (key index, counter) -> bits: packets that came here
 
@@ -80,10 +83,10 @@ class DatagramPath(Path):
 
     # From the network
 
-    def on_report(self, body: memoryview, now: float, *, by_datagram: bool) -> None:
-        """The peer's DIRECT_FEEDBACK record."""
+    def on_report(self, body: memoryview, now: float, *, by_datagram: bool, busy: bool) -> None:
+        """The peer's DIRECT_FEEDBACK record; `busy` if we are late in reading it."""
         before = self.sending.arrived_bytes
-        rtt_s = self.sending.on_report(body, now, busy=False)
+        rtt_s = self.sending.on_report(body, now, busy=busy)
         if rtt_s is None:
             return
         arrived = self.sending.arrived_bytes

@@ -8,6 +8,7 @@ windows, and a datagram says nothing about how much goes by the relay.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from struct import Struct
 
 from cryptography.hazmat.primitives.hashes import SHA256
@@ -93,9 +94,8 @@ class DirectKeys:
         if counter <= self._window.newest:
             return None
         number = -(-len(run) // segment)
-        starts = range(0, len(run), segment)
-        headers = [run[at : at + HEADER_BYTES] for at in starts]
-        sealed = [run[at + HEADER_BYTES : at + segment] for at in starts]
+        at_headers, at_sealed = _places(segment, number)
+        headers, sealed = map(run.__getitem__, at_headers), map(run.__getitem__, at_sealed)
         batches = self._receive.open_run(counter, headers, sealed)
         if batches is not None:
             self._window.mark_run(counter, number)
@@ -116,3 +116,13 @@ class DirectKeys:
             return DropReason.NOT_AUTHENTIC
         self._window.mark(counter)
         return batch
+
+
+@lru_cache(maxsize=256)
+def _places(segment: int, number: int) -> tuple[list[slice], list[slice]]:
+    """Where the headers, and where the sealed batches are in a run."""
+    starts = range(0, number * segment, segment)
+    return (
+        [slice(at, at + HEADER_BYTES) for at in starts],
+        [slice(at + HEADER_BYTES, at + segment) for at in starts],
+    )

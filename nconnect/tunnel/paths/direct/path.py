@@ -256,12 +256,15 @@ class DirectPath:
         """
         if not self._has_session or self.mode == "off":
             return False
+        current = self._current
+        if current is not None and current.endpoint == source:  # it is proven: no budget
+            current.heard_at = self._heard_at = now
+            self._misses = 0
+            return True
         self._surroundings.budget.heard(source, size, now)
         if (pair := self._probes.pairs.get(source)) is not None:
             pair.heard_at = now
-        if pair is not None and pair is self._current:
-            self._heard_at, self._misses = now, 0
-        elif self._current is not None and newest and self._probes.may_probe(source):
+        if self._current is not None and newest and self._probes.may_probe(source):
             # It moved, or uses another pair than we do: see whether that is true; `on_ack` decides.
             self._probes.send_rarely(source, now, Purpose.CHECK, ROAMED_EVERY_S)
         return True
@@ -313,6 +316,11 @@ class DirectPath:
     def poll_output(self) -> Output | None:
         """What to do next, or None."""
         return self._outputs.popleft() if self._outputs else None
+
+    @property
+    def has_output(self) -> bool:
+        """Whether `poll_output` has something."""
+        return bool(self._outputs)
 
     def poll_timeout(self) -> Deadline | None:
         """When to call `handle_timeout`, and for what."""
