@@ -82,12 +82,19 @@ def check_outside(address: Address) -> None:
 
 @dataclass(frozen=True, slots=True)
 class PortRequest:
-    """What is asked of a router: to send on a port to `own`, this machine's address on the way to it."""
+    """What is asked of a router: to send on a port to `own`, this machine's address on the way to it.
+
+    Raises `ValueError` for a mapping of port 0, which in PCP means all ports (RFC 6887, section 11.1).
+    """
 
     router: Address
     own: Address
     port: int
     protocols: tuple[str, ...] = ("udp", "tcp")
+
+    def __post_init__(self) -> None:
+        if self.protocols and not 0 < self.port < 65536:
+            raise ValueError(f"no port to map: {self.port}")
 
 
 class Mapper:

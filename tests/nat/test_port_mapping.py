@@ -419,6 +419,13 @@ def test_nat_pmp_is_not_asked_for_ipv6(says_version: bool) -> None:
     assert "pmp" not in router.requests
 
 
+@pytest.mark.parametrize("port", [0, -1, 65536])
+def test_all_ports_are_never_asked_for(port: int) -> None:
+    with pytest.raises(ValueError, match="no port to map"):
+        PortRequest(ROUTER, OWN, port)
+    assert PortRequest(ROUTER, OWN, 0, protocols=()).port == 0
+
+
 def test_closing_gives_up_what_is_mapped() -> None:
     for by_pcp in (True, False):
         router = Router()
