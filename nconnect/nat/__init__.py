@@ -6,10 +6,10 @@ Glossary: a **mapping** is what a NAT keeps for a socket behind it: the address 
 when each destination has its own, so that nobody can tell the next one.
 
 - `stun.StunProbe`: asks STUN servers from one socket: easy, hard, or is UDP blocked? Which address?
-- `port_mapping.PortMapper`: keeps one port open at the router, by PCP or NAT-PMP; `upnp_mapping.UpnpMapper`
-  by UPnP.
+- `port_mapping.PortMapper`: keeps one port open at the router, by PCP or NAT-PMP, and in its IPv6 firewall by
+  PCP; `upnp_mapping.UpnpMapper` by UPnP.
 
-The direct path is to feed `StunProbe` from its data socket: a mapping belongs to the socket that asked.
+Direct paths feed `StunProbe` from their data sockets: a mapping belongs to the socket that asked.
 
 Every answer is a stranger's. STUN: it must have the question's transaction id and come from where that went.
 Ports: only the router of the default route is asked, for one port; what does not fit the question, or names

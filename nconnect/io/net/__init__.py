@@ -22,7 +22,7 @@
     certificate                    a node's own TLS certificate
     echo                           ICMP echo, for `doctor`
     stun                           asks STUN servers what NAT this network has
-    router, port_mapping           asks the router for ports (nothing but `doctor` yet)
+    router, port_mapping           finds the routers of the default routes, and asks them for a port
     upnp_calls                     carries out what UPnP's machine wants
 
 Out: `send_binary(parts)` makes a frame's header and calls sendmsg(2) once; what the kernel does not take
