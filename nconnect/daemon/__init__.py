@@ -21,7 +21,7 @@ in force       the configuration that host and tunnel are set by. The file may s
                `reload` puts it in force as a whole or not at all.
 plan           what `nconnect.host.plan` makes of configuration and facts: the host's state as it should be.
 host state     what we have set on this machine. `host_state` sets it, the reconciler sets again what somebody
-               removed, `surroundings` looks at what other programs do to the tunnel's packets.
+               removed, `interference` looks at what other programs do to the tunnel's packets.
 way out        the addresses that are connected to outside of the tunnel: seeds, nodes, the proxy.
 ready          the interface can be used: the host is set and, unless told to keep trying, a link was up once.
 data lane      packets: device, driver, core, link. It bypasses the bus, and writes no log.

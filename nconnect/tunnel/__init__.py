@@ -83,7 +83,7 @@ Timers (`timers.Timer`), all of one peer; `timer_heap` holds one time to look at
     EXPIRE                at most 60 s                 the wall clock may be set: look again
     LANES                 0.3 s                        several lanes: which of them are dead
     REORDER               up to 30 ms                  what was held back for its order is let go
-    DIRECT                as the machine says          the direct path's own (`paths.direct.path.Timer`)
+    DIRECT                as the machine says          the direct path's own (`paths.direct.path.PathTimer`)
 
 Why a packet waits in the queue instead of leaving at once (`core.Tunnel.may_bypass`, but for the first):
 

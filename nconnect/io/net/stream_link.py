@@ -19,7 +19,7 @@ UNANSWERED_MS = 10_000  # guessed: what was sent is confirmed by then, or the co
 
 
 class StreamLink:
-    """An open stream, as what the driver sends and receives by (`nconnect.daemon.seams.Link`)."""
+    """An open stream, as what the driver sends and receives by (`nconnect.daemon.seams.DriverLink`)."""
 
     signs = False
 
