@@ -167,6 +167,8 @@ class DirectResources:
 
     def _mapped(self, mappings: Mapping[str, PortMapping], problem: str) -> None:
         self.mapping_problem = problem
+        if problem:
+            log.info("port mapping: %s", problem)
         told = [Endpoint(m.address, m.port) for name, m in mappings.items() if name == "udp"]
         # Behind another NAT nobody could use it, and it would tell of the network between the two.
         usable = [m for m in told if not mappings["udp"].is_behind_another_nat]

@@ -64,7 +64,8 @@ class Mapped:
     async def run(self) -> None:
         self.parts.notes.append(f"map {self.port}")
         mapping = PortMapping(self.parts.outside, 7777, "PCP", 0.0, 0.0)
-        self.changed({"udp": mapping, "tcp": mapping}, "")
+        maps = () if self.parts.router_problem else ("udp", "tcp")
+        self.changed(dict.fromkeys(maps, mapping), self.parts.router_problem)
         self.parts.mapped.set()
         try:
             await asyncio.Event().wait()
@@ -79,6 +80,7 @@ class Parts:
         self.notes: list[object] = []
         self.network, self.outside = HOME, ip_address("203.0.113.9")
         self.mapped = asyncio.Event()
+        self.router_problem = ""
         self.refuses = False
         self.in_force = InForce(PeerTable(CONFIG, {}))
         self.surroundings = Surroundings(sockets_port)
@@ -150,6 +152,20 @@ def play(
 async def until(condition: Callable[[], bool]) -> None:
     while not condition():  # noqa: ASYNC110 - a thread reads the network in between
         await asyncio.sleep(0.001)
+
+
+def test_why_the_router_maps_nothing_is_one_line_of_the_log(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def start(parts: Parts) -> None:
+        parts.router_problem = "the router's answer makes no sense (an answer that is too short)"
+        await parts.mapped.wait()
+        assert parts.surroundings.mapped == ()
+
+    with caplog.at_level("INFO"):
+        play(monkeypatch, start)
+    (line,) = [line for line in caplog.messages if "port mapping" in line]
+    assert line == ("port mapping: the router's answer makes no sense (an answer that is too short)")
 
 
 def test_the_network_is_read_and_the_port_mapped_and_given_up_at_the_end(
