@@ -56,7 +56,7 @@ class Nconnect:
     def take_way(self, bed: Bed, undo: ExitStack) -> None:
         """Prepare the bed for the way that packets are to take."""
 
-    def check_way(self, bed: Bed) -> None:
+    def check_way(self, bed: Bed, user: Side, provider: Side) -> None:
         """Wait until packets take this way. Raises `LabError` when they do not."""
 
     def ends(self, bed: Bed) -> tuple[tuple[Namespace, str], tuple[Namespace, str]]:
@@ -82,7 +82,7 @@ class Nconnect:
             processes.append(user.start())
             try:
                 answered = first_reply(bed.user, "10.86.0.1", timeout_s=START_TIMEOUT_S)
-                self.check_way(bed)
+                self.check_way(bed, user, provider)
             except LabError as error:
                 raise LabError(f"{error}\n{node.logs()}\n{provider.logs()}\n{user.logs()}") from None
             uplink, downlink = self.ends(bed)
@@ -96,7 +96,7 @@ class Nconnect:
                 uplink=uplink,
                 downlink=downlink,
             )
-            self.check_way(bed)
+            self.check_way(bed, user, provider)
             user.down()
             provider.down()
 
@@ -124,11 +124,15 @@ class NconnectDirect(Nconnect):
             )
             undo.callback(end.nft, "delete table inet bench")
 
-    def check_way(self, bed: Bed) -> None:
+    def check_way(self, bed: Bed, user: Side, provider: Side) -> None:
         def ping() -> int:
             return 20 - round_trips(bed.user, "10.86.0.1", count=20).lost
 
         until(lambda: by_cable(bed, ping), f"a direct path over {self.kind.upper()}")
+        for side in (user, provider):
+            peer = side.peer()
+            if peer["path"] != "direct" or peer["direct"]["kind"] != self.kind:
+                raise LabError(f"packets go by the cable, but {side.name}'s status says {peer['direct']}")
 
     def ends(self, bed: Bed) -> tuple[tuple[Namespace, str], tuple[Namespace, str]]:
         return (bed.user, "direct0"), (bed.provider, "direct0")
