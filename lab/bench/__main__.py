@@ -24,7 +24,7 @@ from lab.bench.contenders import BASELINE, CONTENDERS
 from lab.bench.contenders import QUICK as QUICK_CONTENDERS
 from lab.bench.page import page
 from lab.bench.plots import plots
-from lab.bench.profile import profile
+from lab.bench.profile import OURS, profile
 from lab.bench.scale import Plan, label, scale
 from lab.command import give_back, interrupt_once
 from lab.netns import LabError, require_root
@@ -81,6 +81,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     documenting.add_argument("--folder", default=str(CHECKOUT / "docs"), help="where to write (docs)")
     profiling.add_argument("--folder", default=".", help="where to write profile-*.svg (here)")
     profiling.add_argument("--seconds", type=at_least_one, default=5, help="how long (5)")
+    profiling.add_argument("--of", choices=OURS, default=OURS[0], help=f"which of ours ({OURS[0]})")
     profiling.add_argument("--down", action="store_true", help="from provider to user")
     profiling.add_argument("--native", action="store_true", help="show C functions too")
     return parser.parse_args(arguments)
@@ -165,7 +166,14 @@ def run_relays(options: argparse.Namespace, console: Console) -> int:
 
 
 def run_profile(options: argparse.Namespace, console: Console) -> int:
-    profile(Path(options.folder), options.seconds, teller(console), down=options.down, native=options.native)
+    profile(
+        Path(options.folder),
+        options.seconds,
+        teller(console),
+        of=options.of,
+        down=options.down,
+        native=options.native,
+    )
     return 0
 
 

@@ -46,7 +46,7 @@ less than 90 s, `--only NAMES` chooses contenders and cases, `--rounds N` sets t
 `scripts/bench profile` shows where a packet's time is spent. It writes flame graphs of an upload, or of a
 download with `--down`: `profile-user.svg`, `-node.svg` and `-provider.svg`. Open them in a browser. Each
 bar is a function, below its caller, and as wide as its share of the time. Click a bar to zoom in; Ctrl-F
-finds a name. `--native` includes C functions.
+finds a name. `--native` includes C functions; `--of nconnect-direct-udp` profiles the direct path.
 """
 
 _NOTES = """\

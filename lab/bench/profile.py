@@ -11,21 +11,26 @@ from pathlib import Path
 from lab.bench.bed import bed, iperf
 from lab.bench.compare import Tell
 from lab.bench.contenders import CONTENDERS
+from lab.bench.contenders.nconnect import Nconnect
 from lab.netns import LabError
 
+OURS = tuple(found.name for found in CONTENDERS if isinstance(found, Nconnect))
 NAMES = ("node", "provider", "user")  # the order in which the contender starts its processes
 SAMPLES_PER_S = 200
 WARM_UP_S = 1
 
 
 def profile(
-    folder: Path, seconds: int, tell: Tell, *, down: bool = False, native: bool = False
+    folder: Path, seconds: int, tell: Tell, *, of: str, down: bool = False, native: bool = False
 ) -> list[Path]:
-    """Write `profile-user.svg`, `-node.svg` and `-provider.svg`; `native` shows C functions as well."""
+    """Write `profile-user.svg`, `-node.svg` and `-provider.svg`; `native` shows C functions as well.
+
+    `of` is one of `OURS`.
+    """
     program = shutil.which("py-spy", path=str(Path(sys.prefix, "bin"))) or shutil.which("py-spy")
     if program is None:
         raise LabError("no py-spy: run scripts/setup --dev")
-    ours = next(found for found in CONTENDERS if found.name == "nconnect")
+    ours = next(found for found in CONTENDERS if found.name == of)
     folder.mkdir(parents=True, exist_ok=True)
     written = []
     with bed() as machines:

@@ -51,7 +51,13 @@ def test_names_are_unique_and_the_baseline_is_among_them() -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", [["--rounds", "0"], ["scale", "--only", "veth"], ["profile", "--seconds", "x"]]
+    "wrong",
+    [
+        ["--rounds", "0"],
+        ["scale", "--only", "veth"],
+        ["profile", "--seconds", "x"],
+        ["profile", "--of", "veth"],
+    ],
 )
 def test_values_that_mean_nothing_are_refused(wrong: list[str]) -> None:
     with pytest.raises(SystemExit) as ended:

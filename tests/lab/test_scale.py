@@ -120,7 +120,7 @@ def test_without_py_spy_it_says_what_to_do(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(sys, "prefix", str(tmp_path))
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(LabError, match="scripts/setup --dev"):
-        profiling.profile(tmp_path, 1, lambda line: None)
+        profiling.profile(tmp_path, 1, lambda line: None, of="nconnect")
 
 
 def test_a_flame_graph_has_a_title_and_names_that_begin_at_their_beginning() -> None:
