@@ -48,7 +48,7 @@ from nconnect.wire.tunnel import (
 
 # Measured on two cores: fewer packets a turn cost rate when UDP floods, more let the links wait over 1 ms.
 TUN_BUDGET_PACKETS = 256
-DATAGRAM_RUNS = 64  # guessed: 64 KiB each at most, read in one turn of the loop
+DATAGRAM_READS, DATAGRAM_BYTES = 256, 1 << 20  # guessed: what is read of direct paths in one turn of the loop
 PROMPT_BYTES = 2048  # a message that small holds a packet or two, not a transfer
 SPARSE_S = 0.001  # guessed: a small packet so long after the last turn is alone
 FLOOD_PACKETS = 128  # guessed: flows that are answered come as super-packets, so many do not fill a turn
@@ -394,14 +394,13 @@ class Driver:
         """
         now, stun = self._clock(), self._stun
         tunnel, is_busy = self._tunnel, self._is_late()
-        size = runs = 0
-        for source, run, segment in datagrams.receive(DATAGRAM_RUNS):
+        size = 0
+        for source, run, segment in datagrams.receive(DATAGRAM_READS, DATAGRAM_BYTES):
             if stun is not None and source in stun.sources and stun.received(source, run, segment, now):
                 continue
             size += len(run)
             self._arrived(tunnel.receive_datagrams(source, run, segment, self._opened, now, is_busy=is_busy))
-            runs += 1
-        if runs == DATAGRAM_RUNS:
+        if not datagrams.is_dry:
             self._late_at = now
         self._arrived(tunnel.datagrams.flush(now))
         if 0 < size < PROMPT_BYTES:

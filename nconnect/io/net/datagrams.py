@@ -58,7 +58,8 @@ class DatagramSocket:
         self._socket = bound
         self._is_v6 = bound.family == socket.AF_INET6
         self._gso = True
-        self._arrived = memoryview(bytearray(_BUFFER))
+        self.is_dry = True  # whether `receive` read all that was there
+        self._arrived = memoryview(bytearray(4 * _BUFFER))
 
     @classmethod
     def bind(cls, version: int, port: int) -> DatagramSocket:
@@ -120,27 +121,46 @@ class DatagramSocket:
             return socket.IPPROTO_IPV6, socket.IPV6_HOPLIMIT, _INT.pack(ttl)
         return socket.IPPROTO_IP, socket.IP_TTL, _INT.pack(ttl)
 
-    def receive(self, runs: int) -> Iterator[tuple[Endpoint, memoryview, int]]:
-        """(source, datagrams, size of each but the last) of at most `runs` runs that have arrived.
+    def receive(self, reads: int, most_bytes: int = 1 << 20) -> Iterator[tuple[Endpoint, memoryview, int]]:
+        """(source, datagrams, size of each but the last) of what has arrived, in at most `reads` reads.
 
-        The view is borrowed until the next one, and never empty. Ends when nothing is there.
+        What came in a row from one source in equal datagrams is one run, also where the kernel did not join
+        it. The view is borrowed until the next one, and never empty. Ends when nothing is there, which
+        `is_dry` says, or after `most_bytes`. Use all that it gives: it reads ahead.
         """
-        for _ in range(runs):
+        arrived, receive = self._arrived, self._socket.recvmsg_into
+        start = end = segment = 0  # of the run so far
+        source: tuple[str, int] = ("", 0)
+        self.is_dry = False
+        for _ in range(reads):
             try:
-                size, control, _, source = self._socket.recvmsg_into([self._arrived], _CONTROL_BYTES)
+                size, control, _, address = receive([arrived[end : end + _BUFFER]], _CONTROL_BYTES)
             except BlockingIOError:
-                return
+                self.is_dry = True
+                break
             except OSError:  # an ICMP error of an earlier datagram
                 continue
             if not size:
                 continue  # an empty datagram, which nobody of ours sends
-            segment = size
+            own = size
             for level, kind, value in control:
                 if (level, kind) == (socket.IPPROTO_UDP, UDP_GRO):
-                    segment = _INT.unpack(value[: _INT.size])[0]
+                    own = _INT.unpack(value[: _INT.size])[0]
                 elif (level, kind) == (socket.SOL_SOCKET, SO_RXQ_OVFL):
                     self.lost = _U32.unpack(value)[0]
-            yield _endpoint(source[0], source[1]), self._arrived[:size], segment
+            if source != address or not (own == segment or own == size <= segment):
+                if end > start:
+                    yield _endpoint(source[0], source[1]), arrived[start:end], segment
+                start, source, segment = end, address, own
+            end += size
+            if (end - start) % segment or end + _BUFFER > len(arrived):
+                yield _endpoint(source[0], source[1]), arrived[start:end], segment
+                start = end = segment = 0
+            most_bytes -= size
+            if most_bytes <= 0:
+                break
+        if end > start:
+            yield _endpoint(source[0], source[1]), arrived[start:end], segment
 
 
 @lru_cache(maxsize=1024)

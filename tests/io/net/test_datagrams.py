@@ -183,3 +183,27 @@ def test_a_port_in_use_is_one_line(version: int, bind: Callable[[int], DatagramS
 def test_both_versions_have_one_port(bind: Callable[..., DatagramSocket]) -> None:
     port = bind(4).port
     assert bind(6, port).port == port
+
+
+def test_what_comes_one_by_one_is_a_run_too(pair: Pair) -> None:
+    here, there, to = pair
+    for data in (b"aaaa", b"bbbb", b"cc", b"dd", b"eeeeee"):
+        assert here.send(to, [data]) is Sent.SENT
+    found: list[tuple[bytes, int]] = []
+    while sum(len(run) for run, _ in found) < 18:
+        select.select([there], [], [], 5)
+        found += [(bytes(view), segment) for _, view, segment in there.receive(100)]
+    assert b"".join(run for run, _ in found) == b"aaaabbbbccddeeeeee"
+    apart = [run[at : at + segment] for run, segment in found for at in range(0, len(run), segment)]
+    assert apart == [b"aaaa", b"bbbb", b"cc", b"dd", b"eeeeee"]
+    assert there.is_dry
+
+
+def test_no_more_is_read_than_there_is_time_for(pair: Pair) -> None:
+    here, there, to = pair
+    for _ in range(10):
+        assert here.send(to, [bytes(100)]) is Sent.SENT
+    select.select([there], [], [], 5)
+    assert sum(len(view) for _, view, _ in there.receive(100, 300)) == 300
+    assert not there.is_dry
+    assert sum(len(view) for _, view, _ in there.receive(2)) == 200
