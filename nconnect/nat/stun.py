@@ -27,7 +27,6 @@ from nconnect.model import Buffer, Deadline, Endpoint, Rng
 from nconnect.wire import stun
 
 RETRANSMIT_AFTER_S = (0.1, 0.2, 0.4)  # how long each of the tries waits; a round trip on earth has 0.3 s
-MAPPING_VALID_S = 25.0  # many NATs forget a mapping of UDP after 30 s (RFC 4787 asks for two minutes)
 REQUEST_BYTES = stun.response_bytes(6)  # not shorter than any answer: our node answers such ones freely
 MAX_SERVERS = 8
 
@@ -48,10 +47,6 @@ class Verdict:
     nat: Nat
     mapped: Endpoint | None
     at: float  # when it was reached, by the clock of `now`
-
-    def is_valid(self, now: float) -> bool:
-        """Whether the mapping can be expected to be there still, though nothing was sent since."""
-        return now - self.at < MAPPING_VALID_S
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 
 from nconnect.model import Endpoint
 from nconnect.nat.stun import (
-    MAPPING_VALID_S,
     MAX_SERVERS,
     REQUEST_BYTES,
     RETRANSMIT_AFTER_S,
@@ -158,12 +157,6 @@ def test_answers_after_the_verdict_are_taken_and_change_nothing() -> None:
     assert probe.receive(answer(first[0], MAPPED), A, 100.8)
     probe.handle_timeout(200.0)
     assert probe.verdict == Verdict(Nat.BLOCKED, None, 100.7)
-
-
-def test_a_verdict_is_valid_for_25_s() -> None:
-    verdict = Verdict(Nat.EASY, MAPPED, 100.0)
-    assert verdict.is_valid(100.0 + MAPPING_VALID_S - 0.1)
-    assert not verdict.is_valid(100.0 + MAPPING_VALID_S)
 
 
 def test_no_more_servers_than_can_be_needed_are_asked() -> None:
