@@ -160,7 +160,7 @@ class DatagramReceiver:
                     at += count
                     continue
             try:
-                is_data = self._records(pair, path, source, counters[at], batch, packets, now)
+                is_data = self._records(peer, pair, path, source, counters[at], batch, packets, now)
             except RemoteProtocolError:
                 peer.drops[DropReason.BAD_RECORD] += 1
                 is_data = False
@@ -179,6 +179,7 @@ class DatagramReceiver:
 
     def _records(
         self,
+        peer: Peer,
         pair: KeyPair,
         path: DatagramPath,
         source: Endpoint,
@@ -209,6 +210,8 @@ class DatagramReceiver:
                 machine.on_ack(body, source, now)
             elif kind == RecordKind.DIRECT_FEEDBACK:
                 path.on_report(body, now, by_datagram=True, busy=self._sessions.direct.is_busy)
+            elif kind == RecordKind.HANDSHAKE and machine.is_proven(source):
+                self._sessions.receive_handshake_directly(peer, bytes(body), now)
         if copy is None or (came and not path.is_second(pair, *copy)):
             packets += came
         return is_data

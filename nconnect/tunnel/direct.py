@@ -130,6 +130,11 @@ class DirectPaths:
             peer.timers.set(Timer.DIRECT, at)
             self._timer_heap.schedule(peer)
 
+    def say_keepalive(self, peer: Peer, now: float) -> None:
+        """Send an empty batch under the current keys."""
+        if peer.direct is not None and (remote := peer.direct.remote) is not None:
+            self._send(peer, remote, (), now)
+
     def report(self, peer: Peer, now: float) -> None:
         """Tell the peer what has arrived of its datagrams, by the way that our packets go."""
         datagrams = peer.datagrams

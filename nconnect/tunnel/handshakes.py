@@ -18,7 +18,7 @@ from nconnect.tunnel.constants import (
     REKEY_ATTEMPT_S,
 )
 from nconnect.tunnel.handshake import Attempt, boxed, read_initiation
-from nconnect.tunnel.outputs import Context, CountersMoved, Send
+from nconnect.tunnel.outputs import Context, CountersMoved, Send, SendDatagram
 from nconnect.tunnel.paths.manager import PathManager
 from nconnect.tunnel.peer import Peer
 from nconnect.tunnel.session import KeyPair
@@ -30,7 +30,9 @@ from nconnect.wire.tunnel import (
     FrameKind,
     HandshakeFrame,
     Hello,
+    RecordKind,
     WrongVersionError,
+    control_batch,
     decode_handshake,
     is_handshake,
 )
@@ -54,7 +56,18 @@ class Handshakes:
 
         True if it completed a handshake of ours: its keys are the current ones.
         """
-        frame = self._read(peer, message)
+        return self._act_on(peer, self._read(peer, message), now, source)
+
+    def receive_directly(self, peer: Peer, data: bytes, now: float) -> bool:
+        """The same for a handshake frame that came over the direct path, under keys that are still good.
+
+        So a dead node does not end a direct path: a rekey's retries go that way too.
+        """
+        frame = DropReason.PEER_EXPIRED if peer.expired else _decode(data)
+        return self._act_on(peer, frame, now, None)
+
+    def _act_on(self, peer: Peer, frame: HandshakeFrame | DropReason, now: float, source: str | None) -> bool:
+        """`source`: the NKN address that it came from; None: it came over the direct path."""
         if isinstance(frame, DropReason):
             peer.drops[frame] += 1
             return False
@@ -77,13 +90,9 @@ class Handshakes:
         try:
             payload = Payload.decode(plaintext)
             data = bytes(payload.data)
-            if payload.type != PayloadType.BINARY or not is_handshake(data):
-                return DropReason.NOT_OURS
-            return decode_handshake(data)
-        except WrongVersionError:
-            return DropReason.WRONG_VERSION
         except RemoteProtocolError:
             return DropReason.MALFORMED
+        return _decode(data) if payload.type == PayloadType.BINARY else DropReason.NOT_OURS
 
     def initiate(self, peer: Peer, now: float) -> None:
         """Start a handshake unless one is under way."""
@@ -121,11 +130,21 @@ class Handshakes:
         self._context.outputs.append(Send(dest, message, link))
         if spare := peer.relayed.lanes.spare_dest(peer.handshake.attempts):
             self._context.outputs.append(Send(spare, message, link))
+        if peer.handshake.attempts:  # the relay did not bring an answer
+            self._send_directly(peer, attempt.frame, now)
         wait = HANDSHAKE_RETRY_S[min(peer.handshake.attempts, len(HANDSHAKE_RETRY_S) - 1)]
         peer.handshake.attempts += 1
         jitter = int.from_bytes(self._context.rng(2)) / 65536 * HANDSHAKE_JITTER_S
         peer.timers.set(Timer.RETRY_HANDSHAKE, now + wait + jitter)
         self._context.timer_heap.schedule(peer)
+
+    def _send_directly(self, peer: Peer, frame: bytes, now: float) -> None:
+        """Over the direct path, if packets go there and its keys are good."""
+        remote = None if peer.direct is None else peer.direct.remote
+        pair = peer.session.current
+        if remote is not None and pair is not None and pair.can_send(now):
+            sealed = pair.direct.seal_run((control_batch((RecordKind.HANDSHAKE, frame)),))
+            self._context.outputs.append(SendDatagram(remote, sealed))
 
     def confirmed(self, peer: Peer, pair: KeyPair, now: float) -> None:
         """The peer has used the pair that we answered with: make it the current one."""
@@ -163,7 +182,7 @@ class Handshakes:
         for timer in (Timer.RETRY_HANDSHAKE, Timer.GIVE_UP_HANDSHAKE):
             peer.timers.clear(timer)
 
-    def _on_initiation(self, peer: Peer, frame: HandshakeFrame, now: float, source: str) -> None:
+    def _on_initiation(self, peer: Peer, frame: HandshakeFrame, now: float, source: str | None) -> None:
         if now < peer.handshake.last_initiation_at + MIN_INITIATION_INTERVAL_S or not self._is_worth_reading(
             peer, now
         ):
@@ -198,10 +217,12 @@ class Handshakes:
         self._forget(peer.session.responded(pair))
         self._remember(peer, pair)
         self._learn(peer, initiation.hello, now)
-        dest, link = peer.relayed.lanes.dest_of(source), self._path_manager.link_to_try(0)
-        if stream := peer.relayed.lanes.stream_to_try():
-            dest, link = stream.dest, stream.link
-        self._context.outputs.append(Send(dest, boxed(peer.handshake.box, response, self._context.rng), link))
+        if source is None:
+            self._send_directly(peer, response, now)
+        else:
+            dest, link = peer.relayed.lanes.dest_of(source), self._path_manager.link_to_try(0)
+            boxed_response = boxed(peer.handshake.box, response, self._context.rng)
+            self._context.outputs.append(Send(dest, boxed_response, link))
         self._context.outputs.append(CountersMoved())
         peer.timers.set(Timer.ERASE_KEYS, peer.session.ends_at)
         self._context.timer_heap.schedule(peer)
@@ -287,3 +308,15 @@ class Handshakes:
             low = index & INDEX_MASK
             if low and low not in self.by_low_index and low not in taken:
                 return index
+
+
+def _decode(data: bytes) -> HandshakeFrame | DropReason:
+    """The handshake frame in these bytes, or why it is refused."""
+    if not is_handshake(data):
+        return DropReason.NOT_OURS
+    try:
+        return decode_handshake(data)
+    except WrongVersionError:
+        return DropReason.WRONG_VERSION
+    except RemoteProtocolError:
+        return DropReason.MALFORMED

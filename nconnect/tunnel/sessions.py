@@ -64,12 +64,23 @@ class Sessions:
     def receive_handshake(self, peer: Peer, message: Message, now: float, source: str) -> None:
         """An NKN message from a peer's address that is no data frame. Never raises, whatever is in it."""
         if self.handshakes.receive(peer, message, now, source):
-            peer.last_received_at = now
-            peer.doubtful = False
-            peer.timers.keepalive_received()
-            # The responder may not send before it has received a batch under these keys: send one now.
-            self.control_frames.send(peer, now)
-            self._came_up(peer, now)
+            self._answered(peer, now)
+
+    def receive_handshake_directly(self, peer: Peer, frame: bytes, now: float) -> None:
+        """A handshake frame that came over the direct path, from a proven address. Never raises."""
+        if self.handshakes.receive_directly(peer, frame, now):
+            self._answered(peer, now)
+            # The same over the direct path: the relay may be why the answer came this way.
+            self.direct.say_keepalive(peer, now)
+
+    def _answered(self, peer: Peer, now: float) -> None:
+        """An attempt of ours has led to keys."""
+        peer.last_received_at = now
+        peer.doubtful = False
+        peer.timers.keepalive_received()
+        # The responder may not send before it has received a batch under these keys: send one now.
+        self.control_frames.send(peer, now)
+        self._came_up(peer, now)
 
     def batch_received(self, peer: Peer, pair: KeyPair, size: int, now: float) -> None:
         """An authentic batch of `size` bytes came under `pair`."""

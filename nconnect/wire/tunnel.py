@@ -87,6 +87,7 @@ class RecordKind(IntEnum):
     DIRECT_FEEDBACK = 133  # what has arrived from you in datagrams: FEEDBACK_BODY
     SEGMENT = 134  # in a datagram: a part of a packet
     COPY = 135  # in a datagram: its packet went by the relay too
+    HANDSHAKE = 136  # in a datagram from a proven address: a handshake frame, for new keys
 
 
 class Feature(IntFlag):

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from ipaddress import IPv4Address
+
 import pytest
 
 from nconnect.errors import DropReason
+from nconnect.model import Endpoint
 from nconnect.tunnel.paths.direct.outputs import PathState
 from nconnect.wire.direct import decode_header, encode_header
+from nconnect.wire.tunnel import RecordKind, control_batch
 from tests.sim.direct import Device, DirectWorld
 from tests.sim.network import packet
 from tests.tunnel.paths.direct.world import End
@@ -101,6 +105,39 @@ def test_a_relay_that_dies_does_not_end_a_direct_path() -> None:
     assert world.both_direct
     assert set(world.sent[begin:]) <= set(world.provider.got)
     assert set(world.answers[begin:]) <= set(world.user.got)
+
+
+def test_keys_are_renewed_while_no_node_can_be_reached() -> None:
+    world = DirectWorld()
+    found(world)
+    first = world.user.peer.session.current
+    world.relay_is_up = False
+    for side in (world.user, world.provider):
+        side.tunnel.relay_up(False)
+    begin = len(world.sent)
+    world.chat(600.0, every_s=0.5)
+    world.run(0.2)
+    assert world.user.peer.session.current is not first
+    assert world.both_direct
+    assert world.provider.order[begin:] == world.sent[begin:]
+    assert world.user.order[begin:] == world.answers[begin:]
+    assert world.provider.peer.handshake.finished_at is not None
+    assert world.clock.now - world.provider.peer.handshake.finished_at < 130
+
+
+def test_a_handshake_from_an_address_that_is_not_proven_is_not_read() -> None:
+    world = DirectWorld()
+    found(world)
+    pair = world.user.peer.session.current
+    assert pair is not None
+    forged = control_batch((RecordKind.HANDSHAKE, b"nc" + bytes(200)))
+    assert world.provider.peer.direct is not None
+    remote = world.provider.peer.direct.remote
+    for source, refused in ((Endpoint(IPv4Address("203.0.113.77"), 1), 0), (remote, 1)):
+        assert source is not None
+        before = sum(world.provider.peer.all_drops().values())
+        world.provider.datagram(source, b"".join(pair.direct.seal_run((forged,))))
+        assert sum(world.provider.peer.all_drops().values()) - before == refused
 
 
 def test_a_peer_without_access_is_not_heard_any_more() -> None:

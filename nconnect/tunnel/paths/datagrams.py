@@ -92,7 +92,9 @@ class DatagramPath(Path):
         arrived = self.sending.arrived_bytes
         if arrived < before:
             self.machine.delivery.peer_restarted(arrived)
-        self.machine.reported(self.sending.reported_bytes, arrived, rtt_s if by_datagram else None, now)
+        is_late = busy or body[-1]  # on either side: then the wait for a processor is in it
+        measured = rtt_s if by_datagram and not is_late else None
+        self.machine.reported(self.sending.reported_bytes, arrived, measured, now)
 
     def is_second(self, pair: KeyPair, counter: int, place: int) -> bool:
         """Whether the relay's packet came before this copy; if not, `first_ones` will leave that one out."""

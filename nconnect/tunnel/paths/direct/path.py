@@ -106,6 +106,11 @@ class DirectPath:
         """Where data goes, in DIRECT and SUSPECT."""
         return self._current.endpoint if self._current else None
 
+    def is_proven(self, source: Endpoint) -> bool:
+        """Whether a probe of ours to this address was answered."""
+        pair = self._probes.pairs.get(source)
+        return pair is not None and pair.is_proven
+
     @property
     def rtt_s(self) -> float | None:
         """The round trip of the pair in use."""
