@@ -105,7 +105,9 @@ def own_candidates(
         found.setdefault(candidate.endpoint, candidate)
     outside = list(found.values())[:MAX_CANDIDATES]
     if mode == "no-host":
-        return tuple(outside)
+        # A STUN server in this network sees an address that nobody outside does.
+        own = {local.interface.ip for local in network.addresses if is_private(local.interface.ip)}
+        return tuple(each for each in outside if each.endpoint.address not in own)
     hosts = [Candidate(CandidateKind.HOST, Endpoint(address, port)) for address in _host_addresses(network)]
     # A host's own address that is also the reflexive one needs to be told once, as what it is.
     hosts = hosts[: max(MAX_CANDIDATES - len(outside), 2)]

@@ -74,6 +74,12 @@ def test_without_hosts_and_switched_off() -> None:
     assert own_candidates(LAPTOP, PORT, mode="off", reflexive=reflexive) == ()
 
 
+def test_without_hosts_a_server_in_the_same_network_gives_nothing_away() -> None:
+    seen = [at("192.168.1.7"), at("2001:db8:1::7")]
+    told = own_candidates(LAPTOP, PORT, mode="no-host", reflexive=seen)
+    assert {candidate.endpoint for candidate in told} == {at("2001:db8:1::7")}  # the internet's
+
+
 def test_many_addresses_leave_room_for_what_the_internet_sees() -> None:
     addresses = tuple(LocalAddress(ip_interface(f"10.0.{n}.1/24")) for n in range(20))
     reflexive = [at("198.51.100.9", 5), at("2001:db8::9", 5)]
