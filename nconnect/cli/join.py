@@ -66,7 +66,7 @@ def join(
     import asyncio
     import os
 
-    from nconnect.cli.output import print_json
+    from nconnect.cli.output import DIRECT_NOTE, print_json
     from nconnect.cli.setup import default_identifier
     from nconnect.config import values
     from nconnect.config.accept_routes import parse_accept_routes, told
@@ -78,7 +78,7 @@ def join(
     from nconnect.io.net.proxy_search import hint
     from nconnect.io.nkn import join
     from nconnect.io.nkn.join import NoNode
-    from nconnect.model import PUBLIC_SEED_RPC, NknAddress
+    from nconnect.model import PUBLIC_SEED_RPC, NknAddress, Proxy
 
     invitation = Token.parse(_read(token))
     path = chosen(ctx, config)
@@ -127,7 +127,7 @@ def join(
     text = _configuration(
         invitation, seed, name, seeds, proxy, welcome, None if accept_routes is None else told(accept)
     )
-    config_file.check(path, text)
+    made = config_file.check(path, text)
     config_file.create(path, text, force=force)
     store.remove(DRAFT)
     if as_json:
@@ -145,6 +145,8 @@ def join(
     option = "" if path == config_file.default_path() else f" -c {path}"
     print(f"joined {welcome.provider_name} as {welcome.name}: made {path}, interface {interface}")
     print(f"this device is {', '.join(welcome.addresses)} and reaches {', '.join(welcome.allowed_ips)}")
+    if not isinstance(made.network.proxy, Proxy):
+        print(DIRECT_NOTE)
     print("next:")
     print(f"  sudo nconnect{option} up")
 

@@ -20,6 +20,12 @@ def print_json(value: object) -> None:
     print(json.dumps(value), flush=True)
 
 
+DIRECT_NOTE = (
+    "peers learn this device's addresses, so that packets can go to them directly"
+    ' ([network] direct = "no-host" or "off" prevents it)'
+)
+
+
 def use_colour(stream: IO[str] | None = None) -> bool:
     """Whether standard output (or `stream`) is a terminal, and NO_COLOR is not set (https://no-color.org)."""
     return can_move(stream) and not os.environ.get("NO_COLOR")

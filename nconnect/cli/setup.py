@@ -67,9 +67,11 @@ def init(
     import os
 
     from nconnect.cli import interview
+    from nconnect.cli.output import DIRECT_NOTE
     from nconnect.config import values
     from nconnect.config.edit import new_file
     from nconnect.io.files import config_file
+    from nconnect.model import Proxy
 
     path = chosen(ctx, config)
     interface_at(path)
@@ -112,6 +114,8 @@ def init(
     own = str(own_nkn_address(made.seed, made.identifier))
     if proxy is None:
         _tell_of_proxies(path)
+    if not isinstance(made.network.proxy, Proxy):
+        print(DIRECT_NOTE)
     offers = bool(lists["provide"] or lists["services"] or lists["expose"])
     _print_next_steps(path, own, lists["address"], lists["provide"], offers=offers)
 

@@ -35,6 +35,17 @@ def test_a_provider(run: Run, config_path: Path) -> None:
     assert config.seed.hex() not in result.out
 
 
+def test_it_says_what_peers_learn_unless_a_proxy_is_used(run: Run, tmp_path: Path) -> None:
+    plain = run("init", "--address", "10.86.0.1/24", "-c", tmp_path / "a.toml")
+    assert "peers learn this device's addresses" in plain.out
+    assert '[network] direct = "no-host" or "off"' in plain.out
+    proxied = run(
+        "init", "--address", "10.86.0.1/24", "--proxy", "http://10.0.0.1:3128", "-c", tmp_path / "b.toml"
+    )
+    assert proxied.status == 0, proxied.err
+    assert "peers learn" not in proxied.out
+
+
 def test_the_file_is_secret_whatever_the_umask(run: Run, config_path: Path) -> None:
     before = os.umask(0)
     try:
