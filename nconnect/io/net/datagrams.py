@@ -89,14 +89,13 @@ class DatagramSocket:
         return found
 
     def _send(self, to: Endpoint, parts: Sequence[Buffer], segment: int, ttl: int | None) -> Sent:
-        address = str(to.address), to.port
         control = [] if ttl is None else [self._ttl(ttl)]
         if segment and not self._gso:
             return self._one_by_one(to, parts, segment, ttl)
         if segment:
             control.append((socket.IPPROTO_UDP, UDP_SEGMENT, _U16.pack(segment)))
         try:
-            self._socket.sendmsg(parts, control, 0, address)
+            self._socket.sendmsg(parts, control, 0, _address(to))
         except BlockingIOError:
             return Sent.FULL
         except OSError as error:
@@ -161,6 +160,11 @@ class DatagramSocket:
                 break
         if end > start:
             yield _endpoint(source[0], source[1]), arrived[start:end], segment
+
+
+@lru_cache(maxsize=1024)  # the text of an IPv6 address takes 5 us
+def _address(to: Endpoint) -> tuple[str, int]:
+    return str(to.address), to.port
 
 
 @lru_cache(maxsize=1024)
