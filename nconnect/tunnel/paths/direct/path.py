@@ -269,7 +269,7 @@ class DirectPath:
         self._surroundings.budget.heard(source, size, now)
         if (pair := self._probes.pairs.get(source)) is not None:
             pair.heard_at = now
-        if self._current is not None and newest and self._probes.may_probe(source):
+        if self._current is not None and newest:
             # It moved, or uses another pair than we do: see whether that is true; `on_ack` decides.
             self._probes.send_rarely(source, now, Purpose.CHECK, ROAMED_EVERY_S)
         return True

@@ -81,9 +81,11 @@ class Probes:
         self._outputs.append(Transmit(endpoint, ((RecordKind.PROBE, encode_probe(probe_id, size)),), ttl))
 
     def send_rarely(self, endpoint: Endpoint, now: float, purpose: Purpose, every_s: float) -> None:
-        """The same, unless it was probed or has answered within `every_s`."""
+        """The same, unless it was probed or has answered within `every_s`, or may not be probed."""
         pair = self.pairs.get(endpoint)
-        if max(self.last_sent(endpoint), pair.acked_at if pair else -inf) < now - every_s:
+        if max(self.last_sent(endpoint), pair.acked_at if pair else -inf) >= now - every_s:
+            return
+        if self.may_probe(endpoint):  # costs more than the rest: not for each run of datagrams
             self.send(endpoint, now, purpose)
 
     def answer(self, probe_id: int, source: Endpoint, size: int, now: float) -> None:

@@ -12,7 +12,7 @@ from nconnect.tunnel.paths.direct import reasons
 from nconnect.tunnel.paths.direct.constants import BASE_BYTES
 from nconnect.tunnel.paths.direct.outputs import PathState, Transmit
 from nconnect.tunnel.paths.direct.pair import Pair
-from nconnect.tunnel.paths.direct.probes import Purpose
+from nconnect.tunnel.paths.direct.probes import Probes, Purpose
 from nconnect.wire.direct import (
     Candidate,
     CandidateKind,
@@ -205,6 +205,24 @@ def test_a_pair_that_was_proven_in_the_meantime_is_used_at_once() -> None:
     world.chat(1, every_s=0.05)
     assert states(world.alice, since) == [DIRECT]
     assert world.alice.path.remote != old
+
+
+@pytest.mark.parametrize(("source", "probed"), [("203.0.113.77", 1), ("127.0.0.1", 0)])
+def test_a_peer_that_uses_another_pair_is_probed_once_and_not_for_each_run(
+    source: str, probed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = direct()
+    path, now = world.alice.path, world.clock.now
+    sent = 0
+    for _ in range(100):
+        assert path.received(Endpoint(IPv4Address(source), PORT), 1000, True, now)
+        while (output := path.poll_output()) is not None:
+            sent += isinstance(output, Transmit)
+    assert sent == probed
+    calls = []
+    monkeypatch.setattr(Probes, "may_probe", lambda self, endpoint: calls.append(endpoint))
+    path.received(Endpoint(IPv4Address(source), PORT), 1000, True, now)
+    assert len(calls) == 1 - probed
 
 
 def test_after_a_change_of_networks_nothing_is_believed_of_the_old_one() -> None:
