@@ -31,7 +31,8 @@ from nconnect.io.net import router, stun
 from nconnect.io.net.port_mapping import PortMappings
 from nconnect.model import STUN_PORTS, Endpoint
 from nconnect.nat.port_mapping import Mapping
-from nconnect.nat.stun import Nat, Verdict
+from nconnect.nat.stun import Verdict
+from nconnect.wire.direct import NatVerdict
 from nconnect.wire.pcp import SERVER_PORT
 from tests.nat.test_port_mapping import Router as FakeRouter
 
@@ -253,20 +254,20 @@ def asked(site: Site, *hosts: str) -> dict[int, Verdict]:
     ("name", "nat"),
     [
         *(
-            (kind.value, Nat.EASY)
+            (kind.value, NatVerdict.EASY)
             for kind in (Kind.NONE, Kind.FULL_CONE, Kind.ADDRESS, Kind.PORT, Kind.PORT_OPEN)
         ),
-        (Kind.SYMMETRIC.value, Nat.HARD),
-        (Kind.BLOCKED.value, Nat.BLOCKED),
-        ("two NATs", Nat.EASY),
-        ("easy behind hard", Nat.HARD),
+        (Kind.SYMMETRIC.value, NatVerdict.HARD),
+        (Kind.BLOCKED.value, NatVerdict.BLOCKED),
+        ("two NATs", NatVerdict.EASY),
+        ("easy behind hard", NatVerdict.HARD),
     ],
 )
-def test_the_verdict_is_right(networks: Networks, name: str, nat: Nat) -> None:
+def test_the_verdict_is_right(networks: Networks, name: str, nat: NatVerdict) -> None:
     site = networks.sites[name]
     verdict = asked(site, NODE)[4]
     assert verdict.nat is nat
-    if nat is Nat.BLOCKED:
+    if nat is NatVerdict.BLOCKED:
         assert verdict.mapped is None
     else:
         assert verdict.mapped is not None
@@ -280,7 +281,7 @@ def test_ipv6_behind_a_firewall_has_no_nat(networks: Networks) -> None:
         4: site.public,
         6: site.addresses6[0],
     }
-    assert {verdict.nat for verdict in found.values()} == {Nat.EASY}
+    assert {verdict.nat for verdict in found.values()} == {NatVerdict.EASY}
 
 
 @pytest.mark.parametrize(

@@ -18,17 +18,10 @@ from nconnect.io.clock import boottime
 from nconnect.io.net import resolve
 from nconnect.io.net.datagrams import DatagramSocket, Sent
 from nconnect.model import Endpoint, Rng
-from nconnect.nat.stun import Nat, StunProbe
+from nconnect.nat.stun import StunProbe
 from nconnect.tunnel.paths.direct.candidates import is_forbidden
 from nconnect.tunnel.paths.direct.surroundings import Surroundings
 from nconnect.wire.direct import NatVerdict
-
-_VERDICTS = {
-    Nat.EASY: NatVerdict.EASY,
-    Nat.HARD: NatVerdict.HARD,
-    Nat.BLOCKED: NatVerdict.BLOCKED,
-    Nat.UNKNOWN: NatVerdict.UNKNOWN,
-}
 
 
 class Reflexive:
@@ -164,6 +157,7 @@ class Reflexive:
         reflexive = [v.mapped for v in verdicts if v.mapped is not None and not is_forbidden(v.mapped[0])]
         nats = [v.nat for v in verdicts]
         # IPv4's first: IPv6 without a NAT says nothing about a hard one of IPv4's.
-        nat = next((nat for nat in nats if nat is not Nat.BLOCKED), nats[0] if nats else Nat.UNKNOWN)
-        if self._surroundings.set_reflexive(reflexive, _VERDICTS[nat]):
+        otherwise = nats[0] if nats else NatVerdict.UNKNOWN
+        nat = next((nat for nat in nats if nat is not NatVerdict.BLOCKED), otherwise)
+        if self._surroundings.set_reflexive(reflexive, nat):
             self._found()

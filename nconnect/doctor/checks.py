@@ -12,7 +12,7 @@ from nconnect.doctor.said import said_by_the_daemon
 from nconnect.host.plan import IP_FORWARD, IPV6_FORWARDING
 from nconnect.model import Config, join_addr
 from nconnect.nat.port_mapping import is_inner
-from nconnect.nat.stun import Nat
+from nconnect.wire.direct import NatVerdict
 
 CLOCK_WARNING_S = 60.0  # guessed: nothing of the tunnel minds a minute, expiry dates hardly
 CLOCK_FAILURE_S = 3600.0
@@ -266,16 +266,16 @@ def check_nat(facts: Facts) -> Iterator[Finding]:
         where, nat = f"IPv{found.version}", found.verdict.nat
         mapped = found.verdict.mapped
         seen = str(mapped or "")
-        if nat is Nat.BLOCKED:
+        if nat is NatVerdict.BLOCKED:
             asked = " and ".join(found.asked)
             yield ok(
                 "nat", f"{where}: no answer by UDP from {asked}: this network blocks UDP, or theirs does"
             )
         elif mapped is not None and mapped.address == found.own:
             yield ok("nat", f"{where}: no NAT, others see this machine's own address {mapped.address}")
-        elif nat is Nat.EASY:
+        elif nat is NatVerdict.EASY:
             yield ok("nat", f"{where}: an easy NAT, which gives a socket one port for all; seen as {seen}")
-        elif nat is Nat.HARD:
+        elif nat is NatVerdict.HARD:
             yield ok("nat", f"{where}: a hard NAT, which gives each destination another port; seen as {seen}")
         elif seen:
             yield ok("nat", f"{where}: some NAT; seen as {seen} by one server, and it takes two to tell more")

@@ -20,31 +20,22 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import Enum
 
 from nconnect.errors import RemoteProtocolError
 from nconnect.model import Buffer, Deadline, Endpoint, Rng
 from nconnect.wire import stun
+from nconnect.wire.direct import NatVerdict
 
 RETRANSMIT_AFTER_S = (0.1, 0.2, 0.4)  # how long each of the tries waits; a round trip on earth has 0.3 s
 REQUEST_BYTES = stun.response_bytes(6)  # not shorter than any answer: our node answers such ones freely
 MAX_SERVERS = 8
 
 
-class Nat(Enum):
-    """What is known of the NAT. Values are the words for `doctor --json` and for peers."""
-
-    EASY = "easy"  # one mapping for all destinations, or no NAT at all
-    HARD = "hard"  # each destination has another
-    BLOCKED = "blocked"  # nobody answered
-    UNKNOWN = "unknown"  # one server answered: there is a mapping, and nothing to compare it with
-
-
 @dataclass(frozen=True, slots=True)
 class Verdict:
     """What a probe found. `mapped` is the reflexive address; of a hard NAT, one of several."""
 
-    nat: Nat
+    nat: NatVerdict  # UNKNOWN: one server answered, and there is nothing to compare that with
     mapped: Endpoint | None
     at: float  # when it was reached, by the clock of `now`
 
@@ -72,7 +63,7 @@ class StunProbe:
         self._due_at = now
         self._ask(now)
         if not chosen:
-            self._conclude(Nat.UNKNOWN, now)
+            self._conclude(NatVerdict.UNKNOWN, now)
 
     def poll_output(self) -> StunRequest | None:
         """The next datagram to send; None: no more for now."""
@@ -112,7 +103,7 @@ class StunProbe:
         except RemoteProtocolError:
             pass  # an error: it answers, and tells nothing
         if len(set(self._mappings)) > 1:
-            self._conclude(Nat.HARD, now)
+            self._conclude(NatVerdict.HARD, now)
         elif not self._silent:
             self._conclude_from_what_came(now)
 
@@ -127,12 +118,12 @@ class StunProbe:
 
     def _conclude_from_what_came(self, now: float) -> None:
         if len(self._mappings) > 1:
-            self._conclude(Nat.EASY, now)
+            self._conclude(NatVerdict.EASY, now)
         elif len(self._silent) == len(self._asked):
-            self._conclude(Nat.BLOCKED, now)
+            self._conclude(NatVerdict.BLOCKED, now)
         else:
-            self._conclude(Nat.UNKNOWN, now)
+            self._conclude(NatVerdict.UNKNOWN, now)
 
-    def _conclude(self, nat: Nat, now: float) -> None:
+    def _conclude(self, nat: NatVerdict, now: float) -> None:
         self.verdict = Verdict(nat, self._mappings[0] if self._mappings else None, now)
         self._outputs.clear()

@@ -18,7 +18,8 @@ from nconnect.model import (
     Service,
 )
 from nconnect.nat.port_mapping import Router
-from nconnect.nat.stun import Nat, Verdict
+from nconnect.nat.stun import Verdict
+from nconnect.wire.direct import NatVerdict
 
 LAN = ip_network("192.168.50.0/24")
 PEER = PeerConfig("laptop", NknAddress("laptop", b"\1" * 32), (ip_network("10.86.0.2/32"),))
@@ -51,7 +52,7 @@ FACTS = Facts(
     nats=(
         NatFact(
             4,
-            Verdict(Nat.EASY, Endpoint(ip_address("203.0.113.9"), 40_000), 0.0),
+            Verdict(NatVerdict.EASY, Endpoint(ip_address("203.0.113.9"), 40_000), 0.0),
             ip_address("192.168.50.2"),
             (),
         ),

@@ -14,7 +14,8 @@ from nconnect.host.plan import SkippedPrefix
 from nconnect.io.system.nftables import NO_NFT
 from nconnect.model import Endpoint, ProvideConfig, ProvidedSubnet
 from nconnect.nat.port_mapping import Router
-from nconnect.nat.stun import Nat, Verdict
+from nconnect.nat.stun import Verdict
+from nconnect.wire.direct import NatVerdict
 from tests.doctor.examples import CONFIG, FACTS, LAN, spoilt
 
 SEED = FACTS.seeds[0]
@@ -269,7 +270,7 @@ def test_a_portal_that_stops_everything_but_the_web_is_said_in_place_of_the_seed
     assert (finding.check, finding.mend) == ("network", "open http://p/ in a browser")
 
 
-def nat(kind: Nat, mapped: str | None = None, version: int = 4) -> NatFact:
+def nat(kind: NatVerdict, mapped: str | None = None, version: int = 4) -> NatFact:
     own = ip_address("192.168.1.7" if version == 4 else "2001:db8::7")
     found = None if mapped is None else Endpoint(ip_address(mapped), 41000)
     return NatFact(version, Verdict(kind, found, 0.0), own, ("192.0.2.1:30006", "192.0.2.1:30007"))
@@ -278,13 +279,16 @@ def nat(kind: Nat, mapped: str | None = None, version: int = 4) -> NatFact:
 @pytest.mark.parametrize(
     ("fact", "text"),
     [
-        (nat(Nat.EASY, "192.168.1.7"), "IPv4: no NAT, others see this machine's own address 192.168.1.7"),
-        (nat(Nat.EASY, "203.0.113.7"), "IPv4: an easy NAT, which gives a socket one port for all"),
-        (nat(Nat.EASY, "2001:db8::9", 6), "seen as [2001:db8::9]:41000"),
-        (nat(Nat.HARD, "203.0.113.7"), "a hard NAT, which gives each destination another port"),
-        (nat(Nat.UNKNOWN, "203.0.113.7"), "seen as 203.0.113.7:41000 by one server"),
         (
-            nat(Nat.BLOCKED),
+            nat(NatVerdict.EASY, "192.168.1.7"),
+            "IPv4: no NAT, others see this machine's own address 192.168.1.7",
+        ),
+        (nat(NatVerdict.EASY, "203.0.113.7"), "IPv4: an easy NAT, which gives a socket one port for all"),
+        (nat(NatVerdict.EASY, "2001:db8::9", 6), "seen as [2001:db8::9]:41000"),
+        (nat(NatVerdict.HARD, "203.0.113.7"), "a hard NAT, which gives each destination another port"),
+        (nat(NatVerdict.UNKNOWN, "203.0.113.7"), "seen as 203.0.113.7:41000 by one server"),
+        (
+            nat(NatVerdict.BLOCKED),
             "no answer by UDP from 192.0.2.1:30006 and 192.0.2.1:30007: this network blocks UDP",
         ),
     ],
@@ -296,7 +300,7 @@ def test_the_nat_is_told_and_is_no_mistake(fact: NatFact, text: str) -> None:
 
 
 def test_where_nobody_tells_a_mapping_nothing_is_said_of_the_nat() -> None:
-    for nats in ((), (nat(Nat.UNKNOWN),)):
+    for nats in ((), (nat(NatVerdict.UNKNOWN),)):
         assert [f for f in diagnose(spoilt(nats=nats)) if f.check == "nat"] == []
 
 

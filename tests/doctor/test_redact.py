@@ -12,7 +12,8 @@ from nconnect.doctor.facts import NatFact
 from nconnect.doctor.redact import REMOVED, addresses_of, redact
 from nconnect.model import Endpoint
 from nconnect.nat.port_mapping import Router
-from nconnect.nat.stun import Nat, Verdict
+from nconnect.nat.stun import Verdict
+from nconnect.wire.direct import NatVerdict
 from tests.doctor.examples import FACTS
 
 SEED, KEY, PUBLIC = bytes(range(32)), bytes(range(100, 132)), bytes(range(200, 232))
@@ -101,8 +102,8 @@ def test_a_known_address_goes_as_a_whole(line: str, cleaned: str) -> None:
 
 def test_whose_addresses_go() -> None:
     """What others see of this device and its peers; nothing that only names a place in a local network."""
-    seen = [NatFact(v.version, Verdict(Nat.EASY, Endpoint(v, 9), 0.0), v, ()) for v in (V4, V6)]
-    silent = NatFact(4, Verdict(Nat.BLOCKED, None, 0.0), V4, ())
+    seen = [NatFact(v.version, Verdict(NatVerdict.EASY, Endpoint(v, 9), 0.0), v, ()) for v in (V4, V6)]
+    silent = NatFact(4, Verdict(NatVerdict.BLOCKED, None, 0.0), V4, ())
     facts = replace(FACTS, nats=(*seen, silent), router=Router(ROUTER, (), ip_address("198.51.100.7")))
     peers: list[dict[str, object]] = [
         {"name": "a", "direct": {"local": "192.168.1.7:9", "remote": "198.51.100.8:9"}},

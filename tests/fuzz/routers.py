@@ -12,10 +12,11 @@ from random import Random
 from nconnect.errors import RemoteProtocolError
 from nconnect.model import Address, Endpoint
 from nconnect.nat.port_mapping import LIFETIME_S, MAX_LIFETIME_S, Mapping, PortMapper, PortRequest
-from nconnect.nat.stun import Nat, StunProbe
+from nconnect.nat.stun import StunProbe
 from nconnect.nat.upnp_mapping import HttpCall, MSearch
 from nconnect.node.stun import PLAIN_BURST, PLAIN_RATE_PER_S, StunServer
 from nconnect.wire import pcp, stun, upnp
+from nconnect.wire.direct import NatVerdict
 from tests.fuzz import oracles
 from tests.fuzz.draw import Draw
 from tests.nat import test_port_mapping as datagrams
@@ -212,9 +213,9 @@ def stun_probe(data: bytes) -> None:
         if each is not None and each[1] and not each[0].is_unspecified and not each[0].is_multicast
     ]
     assert verdict.mapped == (useful[0] if useful else None)
-    assert (verdict.nat is Nat.HARD) is (len(set(useful)) > 1)
-    assert (verdict.nat is Nat.EASY) is (len(useful) > 1 and len(set(useful)) == 1)
-    assert (verdict.nat is Nat.BLOCKED) is (not told)
+    assert (verdict.nat is NatVerdict.HARD) is (len(set(useful)) > 1)
+    assert (verdict.nat is NatVerdict.EASY) is (len(useful) > 1 and len(set(useful)) == 1)
+    assert (verdict.nat is NatVerdict.BLOCKED) is (not told)
 
 
 def stun_server(data: bytes) -> None:

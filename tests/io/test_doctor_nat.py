@@ -10,7 +10,7 @@ from nconnect.doctor.facts import NatFact, SeedFact
 from nconnect.io.doctor_network import nats
 from nconnect.io.nkn.stun_server import StunPorts
 from nconnect.model import Proxy
-from nconnect.nat.stun import Nat
+from nconnect.wire.direct import NatVerdict
 from tests.doctor.examples import CONFIG
 
 
@@ -40,13 +40,13 @@ def found(
 
 def test_a_node_that_tells_its_ports_is_asked() -> None:
     (fact,), problems, answers = found(at_node=True)
-    assert (fact.version, fact.verdict.nat, problems, answers) == (4, Nat.EASY, (), 2)
+    assert (fact.version, fact.verdict.nat, problems, answers) == (4, NatVerdict.EASY, (), 2)
     assert [place.partition(":")[0] for place in fact.asked] == ["127.0.0.1", "127.0.0.1"]
 
 
 def test_servers_of_the_configuration_are_asked_too() -> None:
     (fact,), problems, answers = found(named="127.0.0.1")
-    assert (fact.verdict.nat, problems, answers) == (Nat.EASY, (), 2)
+    assert (fact.verdict.nat, problems, answers) == (NatVerdict.EASY, (), 2)
 
 
 def test_nobody_to_ask_is_no_fact() -> None:

@@ -10,17 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nconnect.model import Endpoint
-from nconnect.nat.stun import (
-    MAX_SERVERS,
-    REQUEST_BYTES,
-    RETRANSMIT_AFTER_S,
-    Nat,
-    StunProbe,
-    StunRequest,
-    Verdict,
-)
+from nconnect.nat.stun import MAX_SERVERS, REQUEST_BYTES, RETRANSMIT_AFTER_S, StunProbe, StunRequest, Verdict
 from nconnect.node.stun import StunServer
 from nconnect.wire import stun
+from nconnect.wire.direct import NatVerdict
 
 
 def at(host: str, port: int) -> Endpoint:
@@ -65,22 +58,22 @@ def concluded(probe: StunProbe, answers: dict[Endpoint, Endpoint]) -> Verdict:
 @pytest.mark.parametrize(
     ("servers", "answers", "nat", "mapped", "after_s"),
     [
-        ((A, B), {A: MAPPED, B: MAPPED}, Nat.EASY, MAPPED, 0.0),
-        ((A, B), {A: MAPPED, B: OTHER}, Nat.HARD, MAPPED, 0.0),
-        ((A, B), {A: MAPPED, B: at("203.0.113.8", 41000)}, Nat.HARD, MAPPED, 0.0),  # another address
-        ((A, B), {A: MAPPED}, Nat.UNKNOWN, MAPPED, 0.7),
-        ((A, B), {}, Nat.BLOCKED, None, 0.7),
-        ((A, B, C), {A: MAPPED, C: OTHER}, Nat.HARD, MAPPED, 0.0),  # two that differ are enough
-        ((A, B, C), {A: MAPPED, B: MAPPED}, Nat.EASY, MAPPED, 0.7),  # the third might differ
-        ((A,), {A: MAPPED}, Nat.UNKNOWN, MAPPED, 0.0),
-        ((A, A, A), {A: MAPPED}, Nat.UNKNOWN, MAPPED, 0.0),  # one server three times is one
-        ((), {}, Nat.UNKNOWN, None, 0.0),
+        ((A, B), {A: MAPPED, B: MAPPED}, NatVerdict.EASY, MAPPED, 0.0),
+        ((A, B), {A: MAPPED, B: OTHER}, NatVerdict.HARD, MAPPED, 0.0),
+        ((A, B), {A: MAPPED, B: at("203.0.113.8", 41000)}, NatVerdict.HARD, MAPPED, 0.0),  # another address
+        ((A, B), {A: MAPPED}, NatVerdict.UNKNOWN, MAPPED, 0.7),
+        ((A, B), {}, NatVerdict.BLOCKED, None, 0.7),
+        ((A, B, C), {A: MAPPED, C: OTHER}, NatVerdict.HARD, MAPPED, 0.0),  # two that differ are enough
+        ((A, B, C), {A: MAPPED, B: MAPPED}, NatVerdict.EASY, MAPPED, 0.7),  # the third might differ
+        ((A,), {A: MAPPED}, NatVerdict.UNKNOWN, MAPPED, 0.0),
+        ((A, A, A), {A: MAPPED}, NatVerdict.UNKNOWN, MAPPED, 0.0),  # one server three times is one
+        ((), {}, NatVerdict.UNKNOWN, None, 0.0),
     ],
 )
 def test_verdicts(
     servers: tuple[Endpoint, ...],
     answers: dict[Endpoint, Endpoint],
-    nat: Nat,
+    nat: NatVerdict,
     mapped: Endpoint | None,
     after_s: float,
 ) -> None:
@@ -115,7 +108,7 @@ def test_a_late_answer_to_an_early_question_counts() -> None:
     probe.handle_timeout(100.3)
     for send in first:
         probe.receive(answer(send, MAPPED), send.to, 100.6)
-    assert probe.verdict == Verdict(Nat.EASY, MAPPED, 100.6)
+    assert probe.verdict == Verdict(NatVerdict.EASY, MAPPED, 100.6)
 
 
 def test_answers_of_others_do_not_count() -> None:
@@ -138,14 +131,14 @@ def test_answers_of_others_do_not_count() -> None:
 @pytest.mark.parametrize("mapped", [at("0.0.0.0", 1), at("224.0.0.1", 1), at("203.0.113.7", 0), at("::", 1)])
 def test_an_address_that_none_can_have_is_no_mapping(mapped: Endpoint) -> None:
     verdict = concluded(probe_of(A, B), {A: mapped, B: mapped})
-    assert verdict == Verdict(Nat.UNKNOWN, None, 100.0)  # UDP is not blocked: they answered
+    assert verdict == Verdict(NatVerdict.UNKNOWN, None, 100.0)  # UDP is not blocked: they answered
 
 
 def test_an_error_is_an_answer_without_a_mapping() -> None:
     probe = probe_of(A, B)
     for send in sent(probe):
         assert probe.receive(NOTHING + bytes(2) + send.data[4:20], send.to, 100.0)
-    assert probe.verdict == Verdict(Nat.UNKNOWN, None, 100.0)
+    assert probe.verdict == Verdict(NatVerdict.UNKNOWN, None, 100.0)
 
 
 def test_answers_after_the_verdict_are_taken_and_change_nothing() -> None:
@@ -153,10 +146,10 @@ def test_answers_after_the_verdict_are_taken_and_change_nothing() -> None:
     first = sent(probe)
     for time in (100.1, 100.3, 100.7):
         probe.handle_timeout(time)
-    assert probe.verdict == Verdict(Nat.BLOCKED, None, 100.7)
+    assert probe.verdict == Verdict(NatVerdict.BLOCKED, None, 100.7)
     assert probe.receive(answer(first[0], MAPPED), A, 100.8)
     probe.handle_timeout(200.0)
-    assert probe.verdict == Verdict(Nat.BLOCKED, None, 100.7)
+    assert probe.verdict == Verdict(NatVerdict.BLOCKED, None, 100.7)
 
 
 def test_no_more_servers_than_can_be_needed_are_asked() -> None:
@@ -173,7 +166,7 @@ def test_our_node_answers_it_freely(host: str) -> None:
         answered = server.answer(send.data, host, 41000, 100.0)
         assert answered is not None
         assert probe.receive(answered, send.to, 100.0)
-    assert probe.verdict == Verdict(Nat.EASY, at(host, 41000), 100.0)
+    assert probe.verdict == Verdict(NatVerdict.EASY, at(host, 41000), 100.0)
 
 
 @given(st.lists(st.tuples(st.binary(max_size=60), st.sampled_from([A, B, C])), max_size=20))
@@ -187,4 +180,4 @@ def test_whatever_arrives_it_ends_in_time(datagrams: list[tuple[bytes, Endpoint]
         assert deadline is not None
         now = deadline.at
         probe.handle_timeout(now)
-    assert probe.verdict == Verdict(Nat.BLOCKED, None, now)
+    assert probe.verdict == Verdict(NatVerdict.BLOCKED, None, now)

@@ -14,7 +14,7 @@ from nconnect.io.clock import boottime
 from nconnect.io.net import stun
 from nconnect.io.nkn.stun_server import StunPorts
 from nconnect.model import Endpoint
-from nconnect.nat.stun import Nat
+from nconnect.wire.direct import NatVerdict
 
 
 def served(ports: StunPorts, *hosts: str) -> list[Endpoint]:
@@ -36,7 +36,7 @@ def test_without_a_nat_both_versions_see_our_own_address(
         assert set(found) == {4, 6}
         for version, host in ((4, "127.0.0.1"), (6, "::1")):
             verdict, own = found[version]
-            assert verdict.nat is Nat.EASY
+            assert verdict.nat is NatVerdict.EASY
             assert verdict.mapped is not None
             assert verdict.mapped[0] == own == ip_address(host)
         assert ports.server.answers == 4
@@ -46,8 +46,8 @@ def test_without_a_nat_both_versions_see_our_own_address(
         runner.run(run())
 
 
-@pytest.mark.parametrize(("answering", "nat"), [(0, Nat.BLOCKED), (1, Nat.UNKNOWN)])
-def test_silence_ends_it_in_time(answering: int, nat: Nat) -> None:
+@pytest.mark.parametrize(("answering", "nat"), [(0, NatVerdict.BLOCKED), (1, NatVerdict.UNKNOWN)])
+def test_silence_ends_it_in_time(answering: int, nat: NatVerdict) -> None:
     """A bound socket that nobody reads: no answer, and no ICMP error either."""
 
     async def run() -> None:
