@@ -28,6 +28,9 @@ from nconnect.wire.tunnel import (
 
 MAX_RUN_BYTES = 65507  # of UDP payload in one call: IPv4's largest
 MAX_PARTIAL = 16  # packets in parts that are all needed, of which some have come
+MAX_PARTIAL_BYTES = 256 << 10  # of their parts in all
+MAX_HEADS_BYTES = 0xFF  # of a packet, as far as each part can repeat them
+MAX_TCP_HEADER_BYTES = 60
 _HEAD_BYTES = RECORD_HEADER_BYTES + SEGMENT_HEAD.size
 _SEGMENT = int(RecordKind.SEGMENT)
 _KIND = _SEGMENT << 24
@@ -85,7 +88,10 @@ def parts(record: memoryview, datagram_bytes: int) -> Iterator[tuple[memoryview,
     room = datagram_bytes - OVERHEAD_BYTES - _HEAD_BYTES
     flags, gso_type, _, segment, start, checksum_at = offload.HEADER.unpack_from(record)
     at = VIRTIO_HEADER_BYTES + start
-    if flags & offload.NEEDS_CSUM and checksum_at == _TCP_CHECKSUM_AT:
+    if at > MAX_HEADS_BYTES - MAX_TCP_HEADER_BYTES:  # extension headers of IPv6
+        for piece in _cut(record, 0):
+            yield piece, 0, room
+    elif flags & offload.NEEDS_CSUM and checksum_at == _TCP_CHECKSUM_AT:
         head = at + (record[at + 12] >> 4 << 2)
         part = min(segment or room, room - head)
         most = MAX_PARTS * part
@@ -158,6 +164,7 @@ class Joiner:
         self._from = 0
         # Of packets whose parts are all needed: first counter -> (number, the parts that came).
         self._partial: dict[int, tuple[int, dict[int, bytes]]] = {}
+        self._partial_bytes = 0
 
     def __bool__(self) -> bool:
         """Whether `flush` has something to give."""
@@ -245,13 +252,18 @@ class Joiner:
         return [part] if part else []
 
     def _put_needed(self, first: int, number: int, at: int, part: bytes) -> list[bytes]:
-        if first not in self._partial and len(self._partial) >= MAX_PARTIAL:
-            del self._partial[next(iter(self._partial))]
         known, came = self._partial.setdefault(first, (number, {}))
         if known != number:
             raise RemoteProtocolError("parts of a packet that disagree")
+        self._partial_bytes += len(part) - len(came.get(at, b""))
         came[at] = part
-        if len(came) < number:
-            return []
-        del self._partial[first]
-        return [b"".join(came[place] for place in range(number))]
+        if len(came) == number:
+            self._forget(first)
+            return [b"".join(came[place] for place in range(number))]
+        while len(self._partial) > MAX_PARTIAL or self._partial_bytes > MAX_PARTIAL_BYTES:
+            self._forget(next(iter(self._partial)))
+        return []
+
+    def _forget(self, first: int) -> None:
+        _, came = self._partial.pop(first)
+        self._partial_bytes -= sum(map(len, came.values()))

@@ -8,14 +8,22 @@ from collections.abc import Iterable
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scapy.all import TCP, UDP, IPv6ExtHdrDestOpt, PadN, Raw
 
 from nconnect.errors import RemoteProtocolError
 from nconnect.ip import offload, packet
 from nconnect.model import Buffer
-from nconnect.tunnel.paths.direct.segments import MAX_PARTIAL, Joiner, parts, run_of, runs
+from nconnect.tunnel.paths.direct.segments import (
+    MAX_PARTIAL,
+    MAX_PARTIAL_BYTES,
+    Joiner,
+    parts,
+    run_of,
+    runs,
+)
 from nconnect.wire.direct import OVERHEAD_BYTES, SEGMENT_HEAD
 from nconnect.wire.tunnel import VIRTIO_HEADER_BYTES, RecordKind, put_record, read_records
-from tests.ip.packets import apart, datagram, noise, partial, plain, tcp_super, udp_super
+from tests.ip.packets import apart, datagram, ipv6, noise, partial, plain, tcp_super, udp_super
 
 FIRST = (1 << 32) - 5  # of the counters: they pass the lower 32 bits
 
@@ -142,6 +150,35 @@ def test_parts_of_many_packets_are_not_kept_for_ever() -> None:
     for first in range(0, 1000, 2):
         assert joiner.put(first, memoryview(SEGMENT_HEAD.pack(first, 2, 0) + b"x")) == []
         assert len(joiner._partial) <= MAX_PARTIAL
+
+
+def test_parts_that_a_peer_makes_large_are_kept_up_to_a_bound() -> None:
+    """UDP takes 64 KiB in one datagram: 16 packets of 64 such parts would be 64 MiB."""
+    joiner, part = Joiner(), bytes(60_000)
+    for first in range(0, 64 * 40, 64):
+        for at in range(63):
+            assert joiner.put(first + at, memoryview(SEGMENT_HEAD.pack(first, 64, 0) + part)) == []
+            kept = sum(len(each) for _, came in joiner._partial.values() for each in came.values())
+            assert kept == joiner._partial_bytes <= MAX_PARTIAL_BYTES
+    last = memoryview(SEGMENT_HEAD.pack(1 << 20, 2, 0) + b"x")
+    assert joiner.put(1 << 20, last) == []
+    assert joiner.put((1 << 20) + 1, last) == [b"xx"]
+
+
+@pytest.mark.parametrize("options", [180, 240])
+@pytest.mark.parametrize("kind", ["tcp", "tcp_super", "udp_super"])
+def test_headers_that_no_part_can_repeat(options: int, kind: str) -> None:
+    """IPv6's extension headers take up to 2 KiB each: a program, or another peer, may send such packets."""
+    extension = IPv6ExtHdrDestOpt(options=[PadN(optdata=bytes(options))])
+    size = 3000 if kind == "tcp" else 20_000
+    payload = Raw(noise(size))
+    segment = 0 if kind == "tcp" else 1000
+    inner = UDP(sport=1, dport=2) if kind == "udp_super" else TCP(sport=1, dport=2)
+    gso = {"tcp": offload.GSO_NONE, "tcp_super": offload.GSO_TCPV6, "udp_super": offload.GSO_UDP_L4}[kind]
+    record = partial(ipv6(extension / inner / payload), gso_type=gso, gso_size=segment)
+    assert offload.check(record)
+    got = one_by_one(numbered(sent(batch_of(record))))
+    assert apart(got) == apart([record])
 
 
 @given(st.binary(max_size=200), st.integers(0, 1 << 33))
