@@ -47,10 +47,15 @@ class DatagramReceiver:
             return []
         if number == 1 and len(run) >= OVERHEAD_BYTES:
             return self._in_a_row(source, _HEADER.unpack_from(run)[0], run, segment, now)
-        rest = len(run) - (number - 1) * segment
-        if segment < OVERHEAD_BYTES or rest < OVERHEAD_BYTES:
+        if segment < OVERHEAD_BYTES:
             receiver.drops[DropReason.MALFORMED] += number
             return []
+        if len(run) - (number - 1) * segment < OVERHEAD_BYTES:  # the kernel joined a forged one to a peer's
+            receiver.drops[DropReason.MALFORMED] += 1
+            number -= 1
+            run = run[: number * segment]
+            if not number:
+                return []
         headers = [found for (found,) in _headers(segment).iter_unpack(run[: (number - 1) * segment])]
         headers += _HEADER.unpack_from(run, (number - 1) * segment)
         first = headers[0]
@@ -198,6 +203,9 @@ class DatagramReceiver:
             packets += map(memoryview, joiner.flush())
         is_data = bool(came)
         copy: tuple[int, int] | None = None
+        if len(others) > 1 and len({kind for kind, _ in others}) < len(others):
+            # Nobody of ours sends such, and a peer could keep us busy with answers.
+            raise RemoteProtocolError("a datagram with two records of one kind")
         for kind, body in others:
             if kind == RecordKind.SEGMENT:
                 is_data = True
