@@ -234,12 +234,13 @@ class Daemon:
         on, waits = bus.subscribe, waiting.notify
         on(NodeFound, said.node_found)
 
-        def links_changed(_: LinkCameUp | LinkWentDown) -> None:
-            reflexive.look_again()
+        def relay_changed(_: LinkCameUp | LinkWentDown) -> None:
+            driver.relay_changed(links.is_up)
 
         on(LinkCameUp, said.link_came_up, waits, tell_peers_of_links, proxy.link_changed, check_peers)
-        on(LinkCameUp, links_changed)
+        on(LinkCameUp, relay_changed, lambda _: reflexive.look_again())
         on(LinkWentDown, said.link_went_down, proxy.link_changed, waiting.link_went_down, tell_peers_of_links)
+        on(LinkWentDown, relay_changed)
         on(SessionUp, said.session_up, enrolment.session_up, waits)
         on(SessionLost, said.session_lost, waits)
         on(ExpiryChanged, said.expiry_changed, lambda _: expiry.moved.set())

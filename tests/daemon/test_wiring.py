@@ -133,6 +133,20 @@ def test_peers_are_told_of_links_only_where_there_are_several(
     run(tmp_path, monkeypatch, test, network=NetworkConfig(links=count))
 
 
+def test_direct_paths_know_whether_there_is_a_relay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test(daemon: Daemon) -> None:
+        told: list[bool] = []
+        monkeypatch.setattr(daemon.driver, "relay_changed", told.append)
+        with monkeypatch.context() as up:
+            up.setattr(type(daemon.links), "is_up", True)
+            daemon.bus.publish(LinkCameUp(NODE))
+            daemon.bus.publish(LinkWentDown("one of two", DownReason.UNREACHABLE, 1))
+        daemon.bus.publish(LinkWentDown("no answer", DownReason.UNREACHABLE, 0))
+        assert told == [True, True, False]
+
+    run(tmp_path, monkeypatch, test)
+
+
 def test_ready_is_said_once_all_that_wait_may_go_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
