@@ -149,6 +149,12 @@ def test_behind_easy_nats_the_path_goes_between_the_routers(
     assert a.settles(c, "up")["path"] == DIRECT
 
 
+def test_ping_finds_a_direct_path_without_any_packet(easy: Easy) -> None:
+    a, b, _, _ = easy
+    said = b.side.nconnect("ping", a.name, "--until-direct", "--interval", "0.2")
+    assert "packets go directly to 192.168." in said
+
+
 def test_without_the_node_a_direct_path_goes_on(world: World, easy: Easy) -> None:
     a, b, c, _ = easy
     for device in (b, c):

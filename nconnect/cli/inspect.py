@@ -67,10 +67,16 @@ def ping(
     ctx: typer.Context,
     peer: Annotated[str, typer.Argument(metavar="PEER")],
     count: Annotated[
-        int, typer.Option("--count", "-n", min=1, max=100_000, help="How many pings to send.")
-    ] = 4,
+        int | None,
+        typer.Option(
+            "--count", "-n", min=1, max=100_000, help="How many pings to send: 4, or 30 with --until-direct."
+        ),
+    ] = None,
     interval: Annotated[float, typer.Option(min=0, max=3600, help="Seconds between pings.")] = 1.0,
     timeout: Annotated[float, typer.Option(min=0.01, max=3600, help="Seconds to wait for each.")] = 5.0,
+    until_direct: Annotated[
+        bool, typer.Option("--until-direct", help="End once packets go directly; fail if they do not.")
+    ] = False,
     as_json: JsonOption = False,
     config: ConfigOption = None,
 ) -> None:
@@ -84,11 +90,15 @@ def ping(
     from nconnect.cli import round_trip
     from nconnect.cli.output import ms_text, print_json
     from nconnect.control.client import ControlClient, ControlTimeout
-    from nconnect.control.schema import PingReply, to_json
+    from nconnect.control.schema import DirectStatus, PingReply, to_json
 
     client = ControlClient(interface_at(chosen(ctx, config)))
     replies: list[PingReply] = []
+    count = count or (30 if until_direct else 4)
+    sent = 0
+    direct: DirectStatus | None = None
     for number in range(1, count + 1):
+        sent = number
         began = time.monotonic()
         try:
             reply = client.ping(peer, timeout)
@@ -99,12 +109,16 @@ def ping(
             line = round_trip.line(reply)
         if not as_json:
             print(line, flush=True)
+        if until_direct:
+            direct = next((each.direct for each in client.status().peers if each.name == peer), None)
+            if direct is not None and direct.state == "up":
+                break
         if number < count:
             time.sleep(max(0.0, began + interval - time.monotonic()))
     trips = [reply.rtt_ms for reply in replies]
     summary = {
         "peer": peer,
-        "sent": count,
+        "sent": sent,
         "received": len(trips),
         "rtt_ms": trips,
         "min_ms": min(trips, default=None),
@@ -117,13 +131,20 @@ def ping(
         print_json(summary)
     elif trips:
         print(
-            f"{len(trips)} of {count} answered, min {ms_text(min(trips))},"
+            f"{len(trips)} of {sent} answered, min {ms_text(min(trips))},"
             f" avg {ms_text(sum(trips) / len(trips))}, max {ms_text(max(trips))}",
             *round_trip.where_it_goes(replies),
             sep="\n",
         )
     if not trips:
         raise ControlError(f"{peer} did not answer: see `nconnect status`")
+    if direct is None:
+        return
+    if direct.state != "up":
+        why = f": {direct.why}" if direct.why else ""
+        raise ControlError(f"packets to {peer} go by a node, not directly{why}")
+    if not as_json:
+        print(f"packets go directly to {direct.remote}")
 
 
 def logs(

@@ -349,7 +349,11 @@ class Tunnel:
         self._sessions.link_up(self.peers.values(), now)
 
     def ping(self, peer: Peer, now: float) -> int | None:
-        """Measure the round trip to a peer: the id that its `Pong` will have, or None without a session."""
+        """Measure the round trip to a peer: the id that its `Pong` will have, or None without a session.
+
+        Who asks wants to use the peer: a direct path is looked for, as with packets.
+        """
+        self._sessions.direct.packets_sent(peer, now)
         return self._sessions.control_frames.ping(peer, now)
 
     def close(self, now: float) -> None:

@@ -2,13 +2,14 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from nconnect import __version__
 from nconnect.cli import round_trip, watch
-from nconnect.control.schema import PingReply
+from nconnect.control.schema import DirectStatus, PingReply
 from tests.cli.conftest import Run
 from tests.control.fake import KEY, STATUS, FakeBackend
 
@@ -96,6 +97,28 @@ def test_ping_without_an_answer(run: Run, daemon: FakeBackend) -> None:
     result = run("ping", "nobody")
     assert (result.status, result.out) == (1, "")
     assert "there is no peer 'nobody'" in result.err
+
+
+def with_direct(daemon: FakeBackend, direct: DirectStatus) -> None:
+    laptop, *others = daemon.state.peers
+    daemon.state = replace(daemon.state, peers=(replace(laptop, direct=direct), *others))
+
+
+def test_ping_until_direct_ends_when_packets_go_directly(run: Run, daemon: FakeBackend) -> None:
+    with_direct(daemon, DirectStatus("up", "udp", None, "203.0.113.9:41000", 1.0))
+    result = run("ping", "laptop", "--until-direct", "--interval", "0")
+    assert result.status == 0, result.err
+    assert result.out.endswith("packets go directly to 203.0.113.9:41000\n")
+    assert len([each for each in daemon.asked if each[0] == "ping"]) == 1
+    assert json.loads(run("ping", "laptop", "--until-direct", "--json").out)["sent"] == 1
+
+
+def test_ping_until_direct_says_why_they_do_not(run: Run, daemon: FakeBackend) -> None:
+    with_direct(daemon, DirectStatus("failed", why="UDP is blocked here"))
+    result = run("ping", "laptop", "--until-direct", "--count", "3", "--interval", "0")
+    assert result.status == 1
+    assert "packets to laptop go by a node, not directly: UDP is blocked here" in result.err
+    assert len([each for each in daemon.asked if each[0] == "ping"]) == 3
 
 
 def test_version(run: Run, config_path: Path) -> None:
