@@ -15,7 +15,6 @@ from collections.abc import Iterable, Iterator
 from tests.test_floors import ROOT, name_of
 
 ALLOWED = {
-    "AskReflexive": "a direct path's output, which the tunnel passes on to its shell as its own",
     "LinkStatus": "the public name of the SDK, and the name of the schema in docs/openapi.json",
     "Message": "the public name of the SDK, and the name in NKN's protocol",
     "Output": "what a state machine asks of its shell: one union for each machine",

@@ -51,7 +51,6 @@ from nconnect.io.system.monitor import Monitor
 from nconnect.model import NknAddress
 from nconnect.tunnel.core import Tunnel
 from nconnect.tunnel.outputs import (
-    AskReflexive,
     CountersMoved,
     DirectChanged,
     ExpiryChanged,
@@ -60,6 +59,7 @@ from nconnect.tunnel.outputs import (
     SessionUp,
     Visitor,
 )
+from nconnect.tunnel.paths.direct.outputs import AskReflexive
 from nconnect.tunnel.paths.direct.surroundings import Surroundings
 
 Task = tuple[str, Callable[[], Awaitable[None]]]  # its name in the log, and what it runs

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from nconnect.model import Endpoint
 from nconnect.tunnel.control_frames import ControlFrames
-from nconnect.tunnel.outputs import AskReflexive, Context, DirectChanged, SendDatagram
+from nconnect.tunnel.outputs import Context, DirectChanged, SendDatagram
 from nconnect.tunnel.paths.direct import outputs as said
 from nconnect.tunnel.paths.manager import PathManager
 from nconnect.tunnel.peer import Peer
@@ -120,7 +120,7 @@ class DirectPaths:
             elif isinstance(output, said.SendCandidates):
                 self._control_frames.send(peer, now, (RecordKind.CANDIDATES, output.body))
             elif isinstance(output, said.AskReflexive):
-                self._outputs.append(AskReflexive())
+                self._outputs.append(output)
             else:
                 self._path_manager.choose_path(peer, now)
                 self._outputs.append(DirectChanged(peer))

@@ -10,6 +10,7 @@ from nconnect.crypto.aead import CipherSuite
 from nconnect.crypto.keys import Identity
 from nconnect.model import DirectMode, Endpoint, NknAddress, Rng
 from nconnect.tunnel.constants import REKEY_AFTER_S
+from nconnect.tunnel.paths.direct.outputs import AskReflexive
 from nconnect.tunnel.paths.direct.surroundings import Surroundings
 from nconnect.tunnel.peer import Peer
 from nconnect.tunnel.timer_heap import TimerHeap
@@ -49,11 +50,6 @@ class SendDatagram:
     parts: tuple[bytes, ...]
     segment: int = 0
     ttl: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class AskReflexive:
-    """Ask the STUN servers from the data socket; `Surroundings.set_reflexive` takes the answer."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,6 @@ from nconnect.crypto.keys import Identity
 from nconnect.model import Endpoint, NknAddress, PeerConfig
 from nconnect.tunnel.core import Tunnel
 from nconnect.tunnel.outputs import (
-    AskReflexive,
     Deliver,
     DirectChanged,
     Send,
@@ -27,7 +26,7 @@ from nconnect.tunnel.outputs import (
 )
 from nconnect.tunnel.paths.datagrams import UDP_LINK
 from nconnect.tunnel.paths.direct.candidates import LocalAddress, Network, Route
-from nconnect.tunnel.paths.direct.outputs import PathState
+from nconnect.tunnel.paths.direct.outputs import AskReflexive, PathState
 from nconnect.tunnel.paths.direct.surroundings import Surroundings
 from nconnect.tunnel.peer import Peer
 from nconnect.wire.direct import NatVerdict
