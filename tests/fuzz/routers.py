@@ -39,6 +39,7 @@ def stun_messages(data: bytes) -> None:
         value = draw.of((address, address, draw.piece(30)))
         kind = draw.of((0x0020, 0x0020, 0x0001, 0x0026, 0x8022, draw.number(2)))
         made += kind.to_bytes(2, "big") + len(value).to_bytes(2, "big") + value + bytes(-len(value) % 4)
+    made = made[: len(made) - draw.of((0, 0, 0, 1))]  # the last one without its padding
     method, with_crc = draw.of((b"\1\1", b"\1\1", b"\0\1", b"\1\x11")), draw.flag()
     after = draw.of((b"", b"", b"\x80\x22\0\0"))  # FINGERPRINT must be the last
     size = len(made) + 8 * with_crc + len(after)
