@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from tests.fuzz import frames, packets, routers, services, sessions, streams, values, wire
+from tests.fuzz import frames, packets, routers, services, sessions, streams, stun, values, wire
 
 Target = Callable[[bytes], None]
 PARSERS: tuple[Target, ...] = (
@@ -19,13 +19,13 @@ PARSERS: tuple[Target, ...] = (
     frames.direct_records, frames.data_frames, frames.batches, frames.fragments,
     packets.packets, packets.super_packets,
     values.invitations, values.tokens, values.invitation_books, values.configurations,
-    values.conntrack_messages, values.netlink_attributes, routers.stun_messages, routers.port_answers,
+    values.conntrack_messages, values.netlink_attributes, stun.stun_messages, routers.port_answers,
     routers.upnp_documents,
 )  # fmt: skip
 MACHINES: tuple[Target, ...] = (
     sessions.handshake_machine, sessions.session_machine, sessions.message_machine, sessions.replay_windows,
     sessions.noise_messages, services.node_machine, services.link_machine, services.control_machine,
-    services.invitation_machine, streams.stream_opening, routers.stun_probe, routers.stun_server,
+    services.invitation_machine, streams.stream_opening, stun.stun_probe, stun.stun_server,
     routers.port_mapper, routers.upnp_mapper,
 )  # fmt: skip
 TARGETS: dict[str, Target] = {target.__name__: target for target in (*PARSERS, *MACHINES)}
