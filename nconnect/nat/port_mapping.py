@@ -202,6 +202,7 @@ class PortMapper(Mapper):
         self._nonsense = ""
         self._again_s = AGAIN_AFTER_S
         self._address = None
+        self._unplaced.clear()
         self._speak(self._speaks, now)
 
     def _speak(self, state: _State, now: float) -> None:

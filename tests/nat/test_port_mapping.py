@@ -250,6 +250,20 @@ def test_a_router_that_is_gone_takes_its_mappings_with_it_in_time() -> None:
     assert bench.run(AGAIN_AFTER_S * 6) <= 7 * 16
 
 
+def test_a_mapping_without_an_address_is_forgotten_with_the_search() -> None:
+    """NAT-PMP told a port and not the address; PCP's address, ten minutes later, is not that mapping's."""
+    router = Router()
+    router.speaks_pcp = False
+    real = router.answer
+    router.answer = lambda data, now: [] if data == b"\0\0" else real(data, now)  # type: ignore[method-assign]
+    bench = Bench(router)
+    bench.until_rest()
+    assert bench.told() == {}
+    router.speaks_pcp, router.refuses = True, {"tcp"}
+    bench.run(AGAIN_AFTER_S + 1)
+    assert bench.told() == {"udp": BOTH["udp"]}
+
+
 def test_one_protocol_that_is_refused_leaves_the_other() -> None:
     router = Router()
     router.refuses = {"tcp"}
