@@ -129,11 +129,13 @@ def port_mapper(data: bytes) -> None:
     """No mapping is believed that was not asked for; an honest router maps the port in the end."""
     draw = Draw(data)
     router = datagrams.Router()
-    router.speaks_pcp, router.shift = draw.flag(), draw.of((0, 0, 5, 70000 - _PORT))
-    router.shift %= 65536 - _PORT
+    router.speaks_pcp, router.shift = draw.flag(), draw.of((0, 0, 5, -_PORT))
     own: Address = draw.of((_OWN, _OWN, datagrams.OWN6))
+    outside = router.outside = own if own.version == 6 else datagrams.OUTSIDE
     if own.version == 6:
-        router.speaks_pcp, router.shift, router.outside = True, 0, own
+        router.speaks_pcp = True
+    elif draw.below(4) == 3:
+        router.outside = ip_address("224.0.0.1")
     now = datagrams.START
     mapper = PortMapper(PortRequest(ROUTER, own, _PORT), now=now, rng=Random(7).randbytes)
     source = (ROUTER, pcp.SERVER_PORT)
@@ -167,6 +169,7 @@ def port_mapper(data: bytes) -> None:
             now = max(now, deadline.at if draw.flag() else now + draw.number())
             mapper.handle_timeout(now)
             assert all(mapping.expires_at > now for mapping in mapper.mappings.values())
+    router.outside, router.shift = outside, 0
     _until_it_is_mapped(mapper, router, now)
 
 
@@ -198,21 +201,24 @@ def _check_believed(
             assert answer[0] == mapping.address or answer[:3] == (protocol, _PORT, mapping.port)
 
 
+def _ports(mapper: PortMapper) -> dict[str, int]:
+    return {protocol: mapping.port for protocol, mapping in mapper.mappings.items()}
+
+
 def _until_it_is_mapped(mapper: PortMapper, router: datagrams.Router, now: float) -> None:
     """From now on the router answers as it should."""
-    for _ in range(40):
+    for _ in range(80):
         while (request := mapper.poll_output()) is not None:
             for answer in router.answer(request, now):
                 mapper.receive(answer, (ROUTER, pcp.SERVER_PORT), now)
         deadline = mapper.poll_timeout()
         assert deadline is not None
         assert deadline.at > now
-        held = mapper.mappings
-        if len(held) == 2 and now > datagrams.START + 2 * MAX_LIFETIME_S:
+        if not mapper.is_asking and _ports(mapper) == router.mapped and len(router.mapped) == 2:
             break
         now = deadline.at
         mapper.handle_timeout(now)
-    assert {protocol: mapping.port for protocol, mapping in mapper.mappings.items()} == router.mapped
+    assert _ports(mapper) == router.mapped
     assert len(router.mapped) == 2
     mapper.close()
     while (request := mapper.poll_output()) is not None:
