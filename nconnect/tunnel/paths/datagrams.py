@@ -7,6 +7,7 @@ packets become sealed datagrams, and what was received of them so far.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from math import inf
 
 from nconnect.model import Buffer
 from nconnect.tunnel.constants import MAX_BATCH_BYTES
@@ -75,9 +76,10 @@ class DatagramPath(Path):
         most = MAX_RUN_BYTES // size
         for at in range(0, len(run), most):
             some = run[at : at + most]
+            first = pair.direct.counter
             sealed = pair.direct.seal_run(some)
             total = sum(map(len, some))
-            self.sending.run_sent(pair.remote_index, pair.direct.counter - 1, total, now)
+            self.sending.run_sent(pair.remote_index, first, pair.direct.counter - 1, total, now)
             self.machine.sent(total, now)
             yield sealed, size if len(some) > 1 else 0
 
@@ -93,7 +95,7 @@ class DatagramPath(Path):
         if arrived < before:
             self.machine.delivery.peer_restarted(arrived)
         is_late = busy or body[-1]  # on either side: then the wait for a processor is in it
-        measured = rtt_s if by_datagram and not is_late else None
+        measured = rtt_s if by_datagram and not is_late and rtt_s < inf else None
         self.machine.reported(self.sending.reported_bytes, arrived, measured, now)
 
     def is_second(self, pair: KeyPair, counter: int, place: int) -> bool:

@@ -107,21 +107,25 @@ class Sending:
     def on_report(self, body: bytes | memoryview, now: float, *, busy: bool) -> float | None:
         """The peer's FEEDBACK record; `busy` if we are late in reading it ourselves.
 
-        Returns the round trip in seconds, or None if it is about a batch that was not sent on this lane.
+        Returns the round trip in seconds, infinite if the report does not tell it, or None if it is about a
+        batch that was not sent on this lane.
         """
         index, hold_us, counter, arrived, peer_busy = FEEDBACK_BODY.unpack(body)
         log = self._log
         place = self._place_of(index, counter)
         if place is None:
             return None
+        sent_at = self._sent_at(place, counter)
         for _ in range(place):
             log.popleft()  # earlier ones are not reported any more
-        _, _, sent_at, total = log.popleft()
+        *_, total = log.popleft()
         self._idle_since = self._reported_at = now  # idle if that was all
         self.reported_bytes = total
         if arrived < self.arrived_bytes:  # the peer has started again
             self.pacer = _pacer(now)
         self.arrived_bytes = arrived
+        if sent_at is None:
+            return inf
         rtt_s: float = max(now - sent_at - min(hold_us / 1e6, MAX_HOLD_S), 1e-6)
         self.pacer.sample(
             now,
@@ -134,6 +138,10 @@ class Sending:
             limited_elsewhere=busy or bool(peer_busy),
         )
         return rtt_s
+
+    def _sent_at(self, place: int, counter: int) -> float | None:
+        """When this counter was sent; None if that was after the batch at `place`, and is not in the log."""
+        return self._log[place][2]
 
     def _place_of(self, index: int, counter: int) -> int | None:
         """Where the newest batch that a report is about stands in the log; None if it is not there."""

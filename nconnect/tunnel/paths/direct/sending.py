@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable
 
-from nconnect.tunnel.paths.feedback import Sending
+from nconnect.tunnel.paths.feedback import MAX_LOGGED, Sending
 from nconnect.tunnel.paths.lanes import Hold, Lane
 
 
 class DatagramSending(Sending):
     """Our side of one direction. The log has a run of datagrams in each entry, with its last counter."""
 
-    __slots__ = ("_hold", "_newest")
+    __slots__ = ("_firsts", "_hold", "_newest")
 
     def __init__(self, now: float) -> None:
         super().__init__(now)
         self._hold = Hold()
         self._newest = (0, -1)  # key index and counter that were reported last
+        self._firsts: deque[int] = deque(maxlen=MAX_LOGGED)  # the first counter of each run, newest last
 
     def wait_for(self, lanes: Iterable[Lane], own: Lane, now: float) -> None:
         """Send nothing before what is under way on these lanes has arrived: flows keep their order."""
@@ -35,9 +37,19 @@ class DatagramSending(Sending):
     def sent(self, index: int, counter: int, size: int, now: float) -> None:
         """Nothing: `run_sent` says it for each run."""
 
-    def run_sent(self, index: int, last_counter: int, size: int, now: float) -> None:
+    def run_sent(self, index: int, first_counter: int, last_counter: int, size: int, now: float) -> None:
         """A run of datagrams has left under the peer's key index; `size`: of its batches, in bytes."""
         super().sent(index, last_counter, size, now)
+        self._firsts.append(first_counter)
+
+    def _sent_at(self, place: int, counter: int) -> float | None:
+        """The reported datagram may be within the next run, or one without packets, which is in no run."""
+        log = self._log
+        if log[place][1] != counter:
+            place += 1
+            if place == len(log) or self._firsts[place - len(log)] > counter:
+                return None
+        return log[place][2]
 
     def _place_of(self, index: int, counter: int) -> int | None:
         """The last run that had left when the reported datagram did."""
