@@ -21,6 +21,8 @@ from netns_tests.recovery import recovered
 
 # "link 1" and "link 2" are spare links: idle as long as "link" reaches its node.
 TASKS = {
+    "STUN servers",
+    "direct paths",
     "expiry",
     "flows",
     "keeper",
