@@ -180,6 +180,8 @@ class DirectResources:
         if self._mapping is not None:
             self._mapping.cancel()
             await asyncio.wait((self._mapping,))
+            if not self._mapping.cancelled() and (error := self._mapping.exception()) is not None:
+                log.error("port mapping failed", exc_info=error)
             self._mapping = None
             self._surroundings.set_mapped(())
         self.mapping_problem = ""

@@ -68,7 +68,9 @@ class Mapped:
         self.changed(dict.fromkeys(maps, mapping), self.parts.router_problem)
         self.parts.mapped.set()
         try:
-            await asyncio.Event().wait()
+            await self.parts.breaks.wait()
+            self.parts.breaks.clear()
+            raise ZeroDivisionError
         finally:
             self.parts.notes.append(f"unmap {self.port}")
 
@@ -79,7 +81,7 @@ class Parts:
     def __init__(self, monkeypatch: pytest.MonkeyPatch, sockets_port: int = 5000) -> None:
         self.notes: list[object] = []
         self.network, self.outside = HOME, ip_address("203.0.113.9")
-        self.mapped = asyncio.Event()
+        self.mapped, self.breaks = asyncio.Event(), asyncio.Event()
         self.router_problem = ""
         self.refuses = False
         self.in_force = InForce(PeerTable(CONFIG, {}))
@@ -305,6 +307,23 @@ def test_a_port_that_cannot_be_had_and_a_reload_that_is_undone_change_nothing(
         parts.paths.reloaded()
         assert parts.taken() == []
         assert parts.surroundings.port == 5000
+
+    play(monkeypatch, fail)
+
+
+def test_a_mapping_that_failed_is_logged_and_tried_in_the_next_network(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def fail(parts: Parts) -> None:
+        await parts.mapped.wait()
+        task = parts.paths._mapping
+        assert task is not None
+        parts.breaks.set()
+        await asyncio.wait((task,))
+        parts.mapped.clear()
+        parts.paths.changed()
+        await parts.mapped.wait()
+        assert "port mapping failed" in caplog.text
 
     play(monkeypatch, fail)
 
