@@ -29,6 +29,7 @@ from nconnect.model import NknAddress
 
 FOUND_S = 15  # with daemons that have just started, on a loaded machine
 PAUSE_S = 1.5
+MOVE_S = 5.0  # 0.5 s where nothing else runs: the link has to be made anew as well
 DIRECT = "direct"
 
 
@@ -169,6 +170,20 @@ def test_without_the_node_a_direct_path_goes_on(world: World, easy: Easy) -> Non
             device.side.wait(timeout_s=30)
     for pings in (to_b, to_c):
         assert longest_pause(replies(pings)) <= PAUSE_S
+
+
+def test_a_device_that_gets_another_address_is_reached_directly_again(easy: Easy) -> None:
+    a, _, c, site = easy
+    c.settles(a, "up")
+    network, _, host = site.addresses[0].rpartition(".")
+    with pinging(c, a) as pings:
+        c.machine.ip(f"address del {network}.{host}/24 dev eth0")
+        c.machine.ip(f"address add {network}.77/24 dev eth0")
+        c.machine.ip(f"route add default via {network}.1")
+        seen = len(replies(pings))
+        until(lambda: len(replies(pings)) >= seen + 5, "answers from the new address", timeout_s=10)
+    assert longest_pause(replies(pings)) <= MOVE_S
+    assert c.settles(a, "up")["path"] == a.settles(c, "up")["path"] == DIRECT
 
 
 def test_when_the_direct_path_dies_the_relay_takes_over(easy: Easy) -> None:
