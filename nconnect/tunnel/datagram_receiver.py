@@ -177,6 +177,7 @@ class DatagramReceiver:
         sessions = self._sessions
         sessions.batch_received(peer, pair, data_bytes, now)
         packets = self._checked(peer, packets, now)
+        path.read_late(sessions.direct.is_busy)
         if path.arrivals.received(pair.local_index, counters[-1], data_bytes, now):
             sessions.direct.report(peer, now)
         sessions.direct.settle(peer, now)

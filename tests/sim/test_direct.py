@@ -41,6 +41,21 @@ def test_a_direct_path_is_found_and_carries_and_loses_nothing() -> None:
     assert [side.peer.all_drops() for side in (world.user, world.provider)] == drops
 
 
+def test_a_report_rides_along_with_an_answer() -> None:
+    """So that a ping costs no datagrams besides: what the last side sent is asked about once."""
+    world = DirectWorld()
+    found(world)
+    world.run(1.0)
+    before = world.user.datagrams + world.provider.datagrams
+    for number in range(10):
+        world.user.send(packet("10.86.0.2", "192.168.50.10", bytes([number])), "192.168.50.10")
+        world.run(0.05)
+        world.provider.send(packet("192.168.50.10", "10.86.0.2", bytes([number])), "10.86.0.2")
+        world.run(1.0)
+    assert world.both_direct
+    assert world.user.datagrams + world.provider.datagrams - before <= 10 * 4 + 4
+
+
 @pytest.mark.parametrize("size", [1480, 3000, 40_000])
 def test_packets_larger_than_a_datagram_cross_whole(size: int) -> None:
     world = DirectWorld()

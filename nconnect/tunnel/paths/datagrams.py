@@ -20,9 +20,16 @@ from nconnect.tunnel.paths.path import Path
 from nconnect.tunnel.session import KeyPair
 from nconnect.tunnel.timers import NEVER
 from nconnect.wire.direct import OVERHEAD_BYTES
-from nconnect.wire.tunnel import read_records
+from nconnect.wire.tunnel import (
+    FEEDBACK_BODY,
+    RECORD_HEADER_BYTES,
+    RecordKind,
+    control_batch,
+    read_records,
+)
 
 UDP_LINK = -1  # a lane's link that is no link to a node: the UDP sockets
+REPORT_RECORD_BYTES = RECORD_HEADER_BYTES + FEEDBACK_BODY.size
 MAX_COPIES = 1024  # batches of which packets came first in datagrams
 MAX_PLACE = 1 << 13  # of a packet in a batch: more do not fit into one
 
@@ -38,6 +45,7 @@ class DatagramPath(Path):
         self.machine = machine
         self.joiner = Joiner()
         self.has_session = False
+        self._is_busy = False  # we were late in reading what came last
         self.traffic_at = -NEVER  # when the machine was last told that there are packets
         self.wakes_at = NEVER  # the machine's next deadline, as the peer's timers know it
         self.rx_packets = 0  # of the peer's traffic, when it was last looked at
@@ -53,6 +61,17 @@ class DatagramPath(Path):
     def sealed(self, pair: KeyPair, batch: memoryview, now: float) -> Iterator[tuple[tuple[bytes, ...], int]]:
         """A batch of packets as datagrams: (parts, size of a datagram) of each run; 0: it is one datagram."""
         size = self.machine.datagram_bytes
+        room = size - OVERHEAD_BYTES - len(batch)
+        if room >= 0:
+            whole: Buffer = batch
+            if room >= REPORT_RECORD_BYTES and self.arrivals.may_ride(now):
+                report = self.arrivals.report(now, busy=self._is_busy)
+                whole = bytes(batch) + control_batch((RecordKind.DIRECT_FEEDBACK, report))
+            first = pair.direct.counter
+            sealed = pair.direct.seal_run((whole,))
+            self._left(pair, first, len(whole), now)
+            yield sealed, 0
+            return
         for run in runs(batch, size):
             if isinstance(run, list):
                 yield from self._sealed(pair, run, now)
@@ -78,12 +97,19 @@ class DatagramPath(Path):
             some = run[at : at + most]
             first = pair.direct.counter
             sealed = pair.direct.seal_run(some)
-            total = sum(map(len, some))
-            self.sending.run_sent(pair.remote_index, first, pair.direct.counter - 1, total, now)
-            self.machine.sent(total, now)
+            self._left(pair, first, sum(map(len, some)), now)
             yield sealed, size if len(some) > 1 else 0
 
+    def _left(self, pair: KeyPair, first: int, size: int, now: float) -> None:
+        """Datagrams from the counter `first` on have been sealed, with `size` bytes of batches."""
+        self.sending.run_sent(pair.remote_index, first, pair.direct.counter - 1, size, now)
+        self.machine.sent(size, now)
+
     # From the network
+
+    def read_late(self, is_busy: bool) -> None:
+        """Whether we were late in reading what came last: a report must say so."""
+        self._is_busy = is_busy
 
     def on_report(self, body: memoryview, now: float, *, by_datagram: bool, busy: bool) -> None:
         """The peer's DIRECT_FEEDBACK record; `busy` if we are late in reading it."""

@@ -180,6 +180,10 @@ class Arrivals:
         wait_s = SOON_S if unreported >= SOON_BYTES else REPORT_INTERVAL_S
         return unreported >= REPORT_BYTES and now >= self._reported_at + wait_s
 
+    def may_ride(self, now: float) -> bool:
+        """Whether to add a report to something that is about to leave anyway."""
+        return self.total_bytes != self._reported and now >= self._reported_at + REPORT_INTERVAL_S
+
     def report(self, now: float, *, busy: bool) -> bytes:
         """The body of a FEEDBACK record; `busy` when more has arrived than we have had time to read."""
         self._reported, self._reported_at = self.total_bytes, now

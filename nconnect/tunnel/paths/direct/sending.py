@@ -12,11 +12,12 @@ from nconnect.tunnel.paths.lanes import Hold, Lane
 class DatagramSending(Sending):
     """Our side of one direction. The log has a run of datagrams in each entry, with its last counter."""
 
-    __slots__ = ("_firsts", "_hold", "_newest")
+    __slots__ = ("_firsts", "_hold", "_is_held", "_newest")
 
     def __init__(self, now: float) -> None:
         super().__init__(now)
         self._hold = Hold()
+        self._is_held = False
         self._newest = (0, -1)  # key index and counter that were reported last
         self._firsts: deque[int] = deque(maxlen=MAX_LOGGED)  # the first counter of each run, newest last
 
@@ -24,15 +25,20 @@ class DatagramSending(Sending):
         """Send nothing before what is under way on these lanes has arrived: flows keep their order."""
         for lane in lanes:
             self._hold.add(lane, own, now)
+        self._is_held = True
 
     def is_clear(self, now: float) -> bool:
-        return self._hold.is_over(now) and super().is_clear(now)
+        return not (self._is_held and self._waits(now)) and super().is_clear(now)
 
     def budget(self, now: float) -> int:
-        return super().budget(now) if self._hold.is_over(now) else 0
+        return 0 if self._is_held and self._waits(now) else super().budget(now)
 
     def next_at(self, now: float) -> float:
-        return super().next_at(now) if self._hold.is_over(now) else now + HOLD_LOOK_S
+        return now + HOLD_LOOK_S if self._is_held and self._waits(now) else super().next_at(now)
+
+    def _waits(self, now: float) -> bool:
+        self._is_held = not self._hold.is_over(now)
+        return self._is_held
 
     def sent(self, index: int, counter: int, size: int, now: float) -> None:
         """Nothing: `run_sent` says it for each run."""
