@@ -221,6 +221,8 @@ class Handshakes:
             self._send_directly(peer, response, now)
         else:
             dest, link = peer.relayed.lanes.dest_of(source), self._path_manager.link_to_try(0)
+            if stream := peer.relayed.lanes.stream_to_try():
+                dest, link = stream.dest, stream.link
             boxed_response = boxed(peer.handshake.box, response, self._context.rng)
             self._context.outputs.append(Send(dest, boxed_response, link))
         self._context.outputs.append(CountersMoved())
