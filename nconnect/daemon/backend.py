@@ -15,6 +15,7 @@ from nconnect.daemon.driver import Driver
 from nconnect.daemon.host_state import HostState
 from nconnect.daemon.reload import FileWatch, Reload
 from nconnect.daemon.settings import InForce
+from nconnect.daemon.streams import Streams
 from nconnect.daemon.waiting import Waiting
 from nconnect.io.clock import boottime
 from nconnect.io.nkn.links import Links
@@ -32,6 +33,7 @@ class DaemonBackend:
     links: Links
     tunnel: Tunnel
     driver: Driver
+    streams: Streams
     host_state: HostState
     file_watch: FileWatch
     changes: Reload
@@ -53,7 +55,10 @@ class DaemonBackend:
             address=address,
             public_key=address[-64:],
             links=status.link_statuses(links.links, links.shared_with, tunnel, self.proxies),
-            peers=tuple(status.peer_status(peer, tunnel, now, wall, refused, self.proxies) for peer in peers),
+            peers=tuple(
+                status.peer_status(peer, tunnel, now, wall, refused, self.proxies, self.streams.link(peer))
+                for peer in peers
+            ),
             routes=tuple(str(route) for route in plan.state.routes) if plan else (),
             skipped_routes=tuple(SkippedRoute(str(each.route), each.why) for each in skipped),
             addresses=tuple(str(a) for a in config.address),

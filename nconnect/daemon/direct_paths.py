@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from socket import socket
 from typing import Protocol
 
 from nconnect.daemon.direct_sockets import DirectSockets, is_wanted
@@ -40,6 +41,13 @@ class PathUser(Protocol):
         """Peers are to be told other addresses than before."""
 
 
+class StreamPort(Protocol):
+    """Who lets direct TCP streams in."""
+
+    def listen(self, listeners: Sequence[socket]) -> None:
+        """Use these sockets from now on, in place of the old ones."""
+
+
 class DirectResources:
     """One interface's. `run` is a task."""
 
@@ -50,6 +58,7 @@ class DirectResources:
         surroundings: Surroundings,
         reflexive: Reflexive,
         user: PathUser,
+        streams: StreamPort,
         *,
         open_sockets: Callable[[Config], DirectSockets],
         read_network: Callable[[], tuple[Network, int]],
@@ -63,6 +72,7 @@ class DirectResources:
         self._surroundings = surroundings
         self._reflexive = reflexive
         self._user = user
+        self._streams = streams
         self._open_sockets = open_sockets
         self._read_network = read_network
         self._clock = clock
@@ -108,6 +118,7 @@ class DirectResources:
             self._reflexive.datagrams = self._sockets.datagrams
             self._surroundings.set_port(self._sockets.port)
             self._user.set_datagrams(self._sockets.datagrams)
+            self._streams.listen(self._sockets.listeners)
             old.close()
             self._user.network_changed()
         self._reflexive.look_again()

@@ -1,4 +1,5 @@
-"""The sockets of direct paths: one of each IP version, on one port, opened while there are rights.
+"""The sockets of direct paths: UDP and listening TCP of each IP version, on one port, opened while there are
+rights.
 
 The port is the file's `direct_port`, or one that was drawn at the first start and is kept in the state
 folder, so that a router's mapping and a firewall's rule stay right. With `direct = "off"` there are none.
@@ -9,12 +10,14 @@ from __future__ import annotations
 import errno
 import logging
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from socket import socket
 
 from nconnect.errors import HostError
 from nconnect.io.files.state import StateStore
+from nconnect.io.net import streams
 from nconnect.io.net.datagrams import DatagramSocket
 from nconnect.model import Config
 
@@ -33,27 +36,32 @@ class DirectSockets:
 
     port: int = 0
     datagrams: Mapping[int, DatagramSocket] = field(default_factory=dict)  # by IP version
+    listeners: Sequence[socket] = ()  # of TCP, on the same port
 
     @classmethod
     def bind(cls, port: int) -> DirectSockets:
         """On this port; a machine without IPv6 has IPv4's alone. Raises `HostError` in one line."""
         found: dict[int, DatagramSocket] = {}
+        listeners: list[socket] = []
         try:
             for version in (4, 6):
                 try:
                     found[version] = DatagramSocket.bind(version, port)
+                    listeners.append(streams.bind(version, port))
                 except HostError as error:
                     if version == 4 or _number(error) not in _NO_IPV6:
                         raise
         except HostError:
-            cls(port, found).close()
+            cls(port, found, listeners).close()
             raise
-        return cls(port, found)
+        return cls(port, found, listeners)
 
     def close(self) -> None:
         """May come twice."""
-        for each in self.datagrams.values():
-            each.close()
+        for datagrams in self.datagrams.values():
+            datagrams.close()
+        for listener in self.listeners:
+            listener.close()
 
 
 def is_wanted(config: Config) -> bool:
@@ -83,14 +91,14 @@ def open_sockets(
             if _number(error) != errno.EADDRINUSE:
                 raise
             if port is not None:
-                log.warning("UDP port %d, which direct paths used before, is taken: using another", port)
+                log.warning("port %d, which direct paths used before, is taken: using another", port)
             port = None
             continue
         if drawn != kept:
             with suppress(HostError):  # the store says it in `status`
                 store.save(STORED, drawn)
         return found
-    raise HostError(f"{_MAX_DRAWS} UDP ports for direct paths are taken: choose a direct_port that is free")
+    raise HostError(f"{_MAX_DRAWS} ports for direct paths are taken: choose a direct_port that is free")
 
 
 def _number(error: HostError) -> int | None:

@@ -10,6 +10,7 @@ from nconnect.config.proxy import UNPROXIED, Proxies
 from nconnect.config.values import format_allow_rule, parse_peer_address
 from nconnect.control.schema import DirectStatus, LinkStatus, PeerStatus, PendingPeer, PingReply
 from nconnect.errors import NO_LINK, ConfigError, DropReason
+from nconnect.io.net.stream_link import StreamLink
 from nconnect.model import NknAddress
 from nconnect.nkn.link import Link
 from nconnect.tunnel.core import Tunnel
@@ -126,6 +127,16 @@ def link_statuses(
     return tuple(found)
 
 
+def _stream_status(peer: Peer, stream: StreamLink | None) -> DirectStatus | None:
+    """That a direct TCP stream carries, if it does."""
+    lane = peer.relayed.lanes.stream
+    if stream is None or lane is None or lane.dead:
+        return None
+    return DirectStatus(
+        "up", "tcp", remote=str(stream.remote), rtt_ms=None if lane.rtt_s is None else lane.rtt_s * 1e3
+    )
+
+
 def direct_status(path: DirectPath | None, proxies: Proxies) -> DirectStatus:
     """What there is of a direct path to a peer, and if it carries nothing, why."""
     if path is None:
@@ -154,9 +165,10 @@ def peer_status(
     wall: float,
     refused: Mapping[str, Mapping[str, int]],
     proxies: Proxies = UNPROXIED,
+    stream: StreamLink | None = None,
 ) -> PeerStatus:
     config = peer.config
-    direct = direct_status(peer.direct, proxies)
+    direct = _stream_status(peer, stream) or direct_status(peer.direct, proxies)
     drops = peer.all_drops()
     drops |= {reason: count for reason, count in refused.get(peer.name, {}).items() if count}
     pair = peer.session.current

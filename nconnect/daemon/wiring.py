@@ -33,6 +33,7 @@ from nconnect.daemon.reload import FileWatch, Reload
 from nconnect.daemon.runtime_files import Lock, RuntimeFiles
 from nconnect.daemon.seams import Device
 from nconnect.daemon.settings import InForce
+from nconnect.daemon.streams import Streams
 from nconnect.daemon.supervisor import Supervisor
 from nconnect.daemon.waiting import Waiting
 from nconnect.daemon.way_out import Endpoints, ProxyAddresses, WayOut
@@ -57,6 +58,7 @@ from nconnect.tunnel.outputs import (
     Pong,
     SessionLost,
     SessionUp,
+    StreamEnds,
     Visitor,
 )
 from nconnect.tunnel.paths.direct.outputs import AskReflexive
@@ -154,12 +156,14 @@ class Daemon:
             datagrams=opened.direct.datagrams,
             stun=reflexive,
         )
+        streams = Streams(address, tunnel, driver, around, opened.direct.listeners)
         direct = self.direct = DirectResources(
             in_force,
             opened.direct,
             around,
             reflexive,
             driver,
+            streams,
             open_sockets=lambda fresh: open_sockets(fresh, store),
             read_network=lambda: local_network.read(config.interface),
         )
@@ -209,6 +213,7 @@ class Daemon:
             links,
             tunnel,
             driver,
+            streams,
             host_state,
             file_watch,
             reload,
@@ -245,16 +250,18 @@ class Daemon:
         on(SessionLost, said.session_lost, waits)
         on(ExpiryChanged, said.expiry_changed, lambda _: expiry.moved.set())
         on(DirectChanged, said.direct_changed)
+        on(StreamEnds, streams.ended)
         on(Pong, waiting.answered)
         on(Visitor, enrolment.knock)
         on(CountersMoved, counters.moved)
         on(PlanInForce, way_out.plan_in_force, lambda _: links.leave(way_out.refusal), said.plan_in_force)
         on(PlanInForce, lambda _: direct.changed())
         on(ConfigChanged, driver.configure, lambda e: expiry.set_peers(e.config.peers), waits)
-        on(ConfigChanged, direct.config_changed)
+        on(ConfigChanged, direct.config_changed, lambda _: streams.look())
         on(Reloaded, lambda _: reconciler.forgive(), lambda _: direct.reloaded())
         on(Ready, waiting.ready, lambda _: host_state.was_up(), said.ready)
         on(NetworkChanged, lambda _: links.network_changed(), lambda _: direct.network_changed())
+        on(NetworkChanged, lambda _: streams.network_changed())
         on(Resumed, said.resumed, lambda _: links.network_changed(), lambda _: driver.check_peers())
         on(Resumed, lambda _: direct.resumed())
         on(AskReflexive, lambda _: reflexive.ask())
@@ -268,6 +275,7 @@ class Daemon:
             ("keeper", reconciler.run),
             ("surroundings", interference.run),
             ("direct paths", direct.run),
+            ("direct TCP streams", streams.run),
             ("STUN servers", reflexive.run),
             ("flows", lambda: host_state.keep_flows(received, boottime)),
             ("resume", lambda: resume.watch(lambda away_s: bus.publish(Resumed(away_s)))),

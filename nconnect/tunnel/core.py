@@ -267,6 +267,11 @@ class Tunnel:
 
     # Direct TCP streams
 
+    def may_stream(self, dest: str) -> bool:
+        """Whether a stream to this address may be open: it is a peer's whose direct paths are not off."""
+        peer = self.peers.get(dest)
+        return peer is not None and self._may_stream(peer)
+
     def stream_keys(self, index: int, now: float) -> tuple[str, StreamKeys] | None:
         """Whose key pair has this index of ours, and its keys for a stream; None if it may open none now."""
         peer, pair = self._sessions.handshakes.by_index.get(index, (None, None))

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-from collections.abc import Awaitable, Callable, Mapping
+import socket
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from ipaddress import ip_address, ip_interface, ip_network
 from typing import Any, cast
 
@@ -90,11 +91,13 @@ class Parts:
         monkeypatch.setattr(
             direct_paths, "PortMappings", lambda port, changed, tunnel: Mapped(self, port, changed, tunnel)
         )
+        self.listening: list[Sequence[socket.socket]] = []
         self.paths = DirectResources(
             self.in_force,
             self.sockets(sockets_port),
             self.surroundings,
             self.reflexive,
+            self,
             self,
             open_sockets=self.open,
             read_network=lambda: (self.network, 1472),
@@ -113,6 +116,9 @@ class Parts:
 
     def set_datagrams(self, datagrams: Mapping[int, DatagramSocket]) -> None:
         self.notes.append(("use", [cast(Socket, each).name for each in datagrams.values()]))
+
+    def listen(self, listeners: Sequence[socket.socket]) -> None:
+        self.listening.append(listeners)
 
     def network_changed(self) -> None:
         self.notes.append("network changed")

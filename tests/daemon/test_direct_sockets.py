@@ -65,7 +65,7 @@ def test_a_drawn_port_that_is_taken_at_the_next_start_is_drawn_anew(
     with closing(open_sockets(BARE, store)) as first, closing(open_sockets(BARE, store)) as second:
         assert second.port != first.port
         assert store.load(STORED) == second.port
-    assert f"UDP port {first.port}, which direct paths used before, is taken" in caplog.text
+    assert f"port {first.port}, which direct paths used before, is taken" in caplog.text
 
 
 def test_draws_end(store: StateStore) -> None:

@@ -31,7 +31,9 @@ from tests.sim.network import Host, Simulation, packet
 from tests.tunnel.hostile import connected, passes
 
 
-def made(sim: Simulation, host: Host, refused: dict[str, dict[str, int]] | None = None) -> Status:
+def made(
+    sim: Simulation, host: Host, refused: dict[str, dict[str, int]] | None = None, *, stream: object = None
+) -> Status:
     config = Config("nc7", bytes(32), host.name, (ip_interface("10.86.0.1/24"),))
     link = Link(host.identity, host.address, ("http://127.0.0.1:1",), now=sim.now, rng=sim.random_bytes)
     links = SimpleNamespace(links=[link], shared_with=[None], link=link)
@@ -43,6 +45,7 @@ def made(sim: Simulation, host: Host, refused: dict[str, dict[str, int]] | None 
         cast(Any, links),
         host.tunnel,
         cast(Any, SimpleNamespace(drops={DropReason.NOT_OURS: 2, DropReason.MALFORMED: 1})),
+        cast(Any, SimpleNamespace(link=lambda _: stream)),
         cast(Any, host_state),
         file_watch=cast(Any, AsyncMock()),
         changes=cast(Any, None),
@@ -218,3 +221,19 @@ def test_what_is_said_of_a_direct_path(
 ) -> None:
     assert status.direct_status(path, proxies) == expected
     assert expected.state in DIRECT_STATES
+
+
+def test_a_direct_tcp_stream_is_told_while_it_carries() -> None:
+    sim, user, provider = connected()
+    stream = SimpleNamespace(remote=Endpoint(ip_address("192.0.2.7"), 41000))
+    assert user.tunnel.stream_opened(str(provider.address), 8, sim.now)
+    lane = user.peer(provider).relayed.lanes.stream
+    assert lane is not None
+    lane.rtt_s = 0.0005
+    told = made(sim, user, stream=stream).peers[0]
+    assert (told.path, told.direct) == (
+        "direct",
+        DirectStatus("up", "tcp", remote="192.0.2.7:41000", rtt_ms=0.5),
+    )
+    lane.dead = True
+    assert made(sim, user, stream=stream).peers[0].path == "node"

@@ -16,7 +16,7 @@
           |-- queueing.pacer fed by tcp_info; congestion (no BBR on short paths)
           `-- queueing.turns: shares the loop with other connections
 
-    streams, stream_dial           direct TCP streams: the port, and connecting (nothing uses them yet);
+    streams, stream_dial           direct TCP streams: the port, and connecting;
     stream_link                    an open one is a WebSocket without an upgrade
     socket_transport, readiness    an asyncio transport on an open socket; waiting for one
     certificate                    a node's own TLS certificate

@@ -138,3 +138,14 @@ def source_for(to: Address, port: int = 9) -> Address:
     with socket.socket(family, socket.SOCK_DGRAM) as probe:
         probe.connect((str(to), port))  # UDP: chooses a route, sends nothing
         return ip_address(probe.getsockname()[0])
+
+
+def is_orphan(sock: socket.socket) -> bool:
+    """Whether the machine no longer has the address that a connection leaves from."""
+    host, _, *more = sock.getsockname()
+    with socket.socket(sock.family, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.bind((host, 0, *more))
+        except OSError as error:
+            return error.errno == errno.EADDRNOTAVAIL
+    return False

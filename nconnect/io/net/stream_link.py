@@ -11,6 +11,7 @@ import socket
 from collections.abc import Callable, Sequence
 from ipaddress import ip_address
 
+from nconnect.io.net.listening import is_orphan
 from nconnect.io.net.websocket import WebSocket
 from nconnect.model import Buffer, Endpoint
 from nconnect.wire.nkn import InboundMessage
@@ -75,6 +76,10 @@ class StreamLink:
     def is_clear(self) -> bool:
         """Whether what is sent now leaves at once."""
         return self._websocket.writable and self._websocket.rate is None
+
+    def is_orphan(self) -> bool:
+        """Whether the machine no longer has the address that the stream leaves from."""
+        return not self._websocket.closed and is_orphan(self._websocket.socket)
 
     def is_backlogged(self) -> bool:
         """Whether more has arrived than we had time to read."""

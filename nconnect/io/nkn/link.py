@@ -6,7 +6,6 @@ It decides nothing. The cycle: an input, then every output, then one timer for t
 from __future__ import annotations
 
 import asyncio
-import errno
 import socket
 import ssl
 from collections.abc import Callable, Coroutine, Sequence
@@ -16,6 +15,7 @@ from typing import Any, Protocol
 from nconnect.config.proxy import UNPROXIED, Proxies
 from nconnect.errors import LoginPageError, NconnectError
 from nconnect.io.clock import boottime
+from nconnect.io.net.listening import is_orphan
 from nconnect.io.net.websocket import WebSocket
 from nconnect.io.nkn import rpc
 from nconnect.io.nkn.ways import open_first
@@ -160,7 +160,7 @@ class LinkRunner:
 
     def network_changed(self) -> None:
         """Find out now whether the link lives; one whose address this machine has no more does not."""
-        if self.websocket is not None and _is_orphan(self.websocket.socket):
+        if self.websocket is not None and is_orphan(self.websocket.socket):
             self._abandon(_ORPHANED)
             self._tell(lambda now: self.link.disconnected(_ORPHANED, now))
         self._tell(self.link.network_changed)
@@ -419,14 +419,3 @@ def _peer(sock: socket.socket) -> Address | None:
         return ip_address(sock.getpeername()[0])
     except OSError:
         return None  # it has just closed
-
-
-def _is_orphan(sock: socket.socket) -> bool:
-    """Whether the machine no longer has the address that a connection leaves from."""
-    host, _, *more = sock.getsockname()
-    with socket.socket(sock.family, socket.SOCK_DGRAM) as probe:
-        try:
-            probe.bind((host, 0, *more))
-        except OSError as error:
-            return error.errno == errno.EADDRNOTAVAIL
-    return False

@@ -16,7 +16,7 @@ import pytest
 from nconnect.crypto.keys import Identity, verify
 from nconnect.io.clock import boottime
 from nconnect.io.http.http import Request, Response
-from nconnect.io.net.listening import bind_tcp
+from nconnect.io.net.listening import bind_tcp, is_orphan
 from nconnect.io.net.websocket import WebSocket
 from nconnect.io.net.websocket_server import WebSocketServer
 from nconnect.io.nkn import link as link_module
@@ -299,7 +299,7 @@ def test_a_node_at_an_address_that_may_not_be_used_any_more_is_left() -> None:
 def test_a_link_whose_address_is_gone_is_made_anew_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without waiting for an answer to a ping that could not come."""
     orphaned = False
-    monkeypatch.setattr(link_module, "_is_orphan", lambda _: orphaned)
+    monkeypatch.setattr(link_module, "is_orphan", lambda _: orphaned)
 
     async def test() -> None:
         nonlocal orphaned
@@ -324,13 +324,13 @@ def test_a_link_whose_address_is_gone_is_made_anew_at_once(monkeypatch: pytest.M
 def test_an_address_is_ours_or_not() -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as ours:
         ours.bind(("127.0.0.1", 0))
-        assert not link_module._is_orphan(ours)
+        assert not is_orphan(ours)
     for family, name in (
         (socket.AF_INET, ("198.51.100.254", 40_000)),
         (socket.AF_INET6, ("2001:db8::254", 40_000, 0, 0)),
     ):
         gone = SimpleNamespace(family=family, getsockname=lambda name=name: name)
-        assert link_module._is_orphan(cast(socket.socket, gone))
+        assert is_orphan(cast(socket.socket, gone))
 
 
 def test_a_node_that_hangs_up_during_the_login_is_not_hammered() -> None:

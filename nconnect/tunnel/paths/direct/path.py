@@ -12,6 +12,7 @@ from math import inf
 from nconnect.errors import DropReason, RemoteProtocolError
 from nconnect.model import Deadline, DirectMode, Endpoint, Rng
 from nconnect.tunnel.paths.direct import reasons
+from nconnect.tunnel.paths.direct.candidates import to_probe
 from nconnect.tunnel.paths.direct.constants import (
     BACK_OFF_S,
     BASE_BYTES,
@@ -46,7 +47,7 @@ from nconnect.tunnel.paths.direct.outputs import Output, PathState, StateChanged
 from nconnect.tunnel.paths.direct.pair import Pair
 from nconnect.tunnel.paths.direct.probes import QUESTION_DATAGRAM_BYTES, Probes, Purpose
 from nconnect.tunnel.paths.direct.surroundings import Surroundings
-from nconnect.wire.direct import NatVerdict, ProbeAck, decode_probe
+from nconnect.wire.direct import Candidate, Candidates, NatVerdict, ProbeAck, decode_probe
 
 
 class PathTimer(IntEnum):
@@ -110,6 +111,18 @@ class DirectPath:
         """Whether a probe of ours to this address was answered."""
         pair = self._probes.pairs.get(source)
         return pair is not None and pair.is_proven
+
+    @property
+    def theirs(self) -> Candidates | None:
+        """What the peer told last of how to reach it."""
+        return self._finder.theirs
+
+    def reachable(self) -> list[Candidate]:
+        """Those of the peer's addresses that may be sent to at all."""
+        around, theirs = self._surroundings, self._finder.theirs
+        if theirs is None or theirs.verdict is NatVerdict.OFF:
+            return []
+        return to_probe(around.network, theirs.entries, own_reflexive=around.reflexive)[0]
 
     @property
     def rtt_s(self) -> float | None:
