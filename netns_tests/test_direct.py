@@ -131,9 +131,28 @@ def easy(world: World) -> Easy:
 def test_two_devices_in_one_lan_use_their_own_addresses(
     easy: Easy,
 ) -> None:
+    """By TCP; when it goes silent, by UDP, and by TCP again."""
     a, b, _, _ = easy
-    found = b.settles(a, "up")
-    assert (found["path"], found["kind"], found["why"]) == (DIRECT, "udp", "")
+    b.settles(a, "up")
+    kinds(b, a, "tcp")
+    found = b.direct(a)
+    assert (found["path"], found["why"]) == (DIRECT, "")
+    assert str(found["remote"]).startswith("192.168.")
+    assert isinstance(found["rtt_ms"], float)
+    with pinging(b, a) as pings:
+        until(lambda: len(replies(pings)) >= 5, "answers by TCP")
+        address = str(found["remote"]).rpartition(":")[0]
+        b.machine.nft("add table inet lost")
+        b.machine.nft("add chain inet lost out { type filter hook output priority 0 ; }")
+        b.machine.nft(f"add rule inet lost out ip daddr {address} meta l4proto tcp drop")
+        kinds(b, a, "udp")
+        seen = len(replies(pings))
+        until(lambda: len(replies(pings)) >= seen + 5, "answers by UDP")
+        found = b.direct(a)
+        b.machine.nft("delete table inet lost")
+        kinds(b, a, "tcp", timeout_s=25)
+    assert longest_pause(replies(pings)) <= PAUSE_S
+    assert (found["path"], found["why"]) == (DIRECT, "")
     assert str(found["remote"]).startswith("192.168.")
     assert str(found["local"]).startswith("192.168.")
     assert found["mtu"] in range(1200, 1473)
@@ -253,6 +272,16 @@ def test_switched_off_nothing_listens_and_nothing_is_told(world: World) -> None:
     k.side.nconnect("reload")
     assert not k.listens_on_udp()
     until(lambda: m.reaches(k) and m.direct(k)["path"] == "node", "the relay to carry again", timeout_s=10)
+
+
+def kinds(device: Device, peer: Device, kind: str, *, timeout_s: float = FOUND_S) -> None:
+    """Until the path to this peer, which has traffic, is of this kind."""
+
+    def is_so() -> bool:
+        device.reaches(peer)
+        return device.direct(peer)["kind"] == kind
+
+    until(is_so, f"{device.name}'s path to {peer.name} by {kind}", timeout_s=timeout_s)
 
 
 @contextmanager

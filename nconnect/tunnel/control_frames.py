@@ -106,6 +106,8 @@ class ControlFrames:
             us = None if leg is None else min(int(leg * 1e6), 0xFFFF_FFFF)
             before = [] if us is None else [(RecordKind.LEG, LEG_BODY.pack(us))]
             self.send(peer, now, *before, (RecordKind.PONG, bytes(body)), lane=back)
+            if back is not peer.relayed.lanes.stream and peer.relayed.lanes.doubts_stream(now):
+                self.probe(peer, peer.relayed.lanes.watched, now)
         elif kind == RecordKind.PONG:
             self._on_pong(peer, body, now)
         elif kind == RecordKind.LEG:
@@ -130,7 +132,7 @@ class ControlFrames:
         lane.took(now - sent_at)
         if lane is peer.relayed.lane:
             peer.rtt_s = now - sent_at
-        self._path_manager.choose(peer, now)
+        self._path_manager.answered(peer, lane, now)
         self._context.outputs.append(Pong(peer, ping_id, now - sent_at, lane.link, lane.leg_s))
 
     def _on_report(self, peer: Peer, body: memoryview, now: float, back: Lane, busy: bool) -> None:
@@ -139,7 +141,7 @@ class ControlFrames:
             if rtt_s is not None:
                 if peer.relayed.watches:
                     lane.took(rtt_s)
-                    self._path_manager.choose(peer, now)
+                    self._path_manager.answered(peer, lane, now)
                 return
 
     def _on_links(self, peer: Peer, body: memoryview, now: float) -> None:

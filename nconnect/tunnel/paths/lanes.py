@@ -1,7 +1,8 @@
 """The lanes of a relayed path: each leads from one of our links to one of the peer's. Pure.
 
 A direct TCP stream is one more lane (`nconnect.tunnel.paths.stream`). While it lives it carries everything,
-and the others are asked now and then, so that a dead stream can be told from a peer that is away.
+and the others are asked when it is silent, so that a dead stream can be told from a peer that is away. Once
+it was asked only an answer counts, since what comes on it may go one way alone.
 
 Link `n` of a side logs in as sub-client `n` (link 0 as the bare address), so a lane is a pair of numbers.
 Lanes are chosen so that each link of either side is in one: first pairs at the same node, then the rest in
@@ -43,8 +44,8 @@ class Lane:
     """One way to the peer. Its queue holds what is pinned to it."""
 
     __slots__ = (
-        "asked_at", "busy_since", "dead", "dest", "gather_at", "heard_at", "leg_s", "link", "number",
-        "pinned_hold", "queue", "round_trips", "rtt_s", "sending", "sent_at", "striped_hold",
+        "answered_at", "asked_at", "busy_since", "dead", "dest", "gather_at", "heard_at", "leg_s", "link",
+        "number", "pinned_hold", "queue", "round_trips", "rtt_s", "sending", "sent_at", "striped_hold",
     )  # fmt: skip
 
     def __init__(self, link: int, sub_client: int, dest: str, now: float) -> None:
@@ -59,6 +60,7 @@ class Lane:
         self.sent_at = -inf
         self.gather_at = inf  # until then what waits for it gathers: see `send_queue`
         self.heard_at = -inf
+        self.answered_at = -inf  # when a stream's question, or what was sent on it, was last answered
         self.asked_at = inf  # when the first question went out that is unanswered
         self.dead = False
         self.busy_since = inf  # since when its queue has never been empty
@@ -183,6 +185,16 @@ class Lanes:
         lane.number, lane.heard_at = STREAM_NUMBER, now
         self.choose()
 
+    def doubts_stream(self, now: float) -> bool:
+        """Whether to ask on the stream, since the peer asks on another lane: it hears nothing on it."""
+        stream = self.stream
+        return (
+            stream is not None
+            and not stream.dead
+            and stream.asked_at == inf
+            and now - stream.answered_at >= QUIET_S
+        )
+
     def forget_stream(self) -> None:
         """Nothing waits for the stream's lane any more, which is closed and dead."""
         self.stream = None
@@ -235,12 +247,15 @@ class Lanes:
             lane.asked_at = now
 
     def judge_at(self, now: float) -> float:
-        """When to call `judge` again: soon, and for a stream that was asked as soon as it may be dead."""
+        """When to call `judge` again: soon, and for a stream as soon as it is to be asked or may be dead."""
         stream = self.stream
-        if stream is None or stream.dead or stream.asked_at == inf:
+        if stream is None or stream.dead:
             return now + QUIET_S
-        verdict_at = stream.asked_at + max(SILENT_S, 3 * (stream.rtt_s or 0.0))
-        return min(now + QUIET_S, max(now + SOON_S, verdict_at))
+        if stream.asked_at < inf:
+            due_at = stream.asked_at + max(SILENT_S, 3 * (stream.rtt_s or 0.0))
+        else:
+            due_at = stream.heard_at + QUIET_S
+        return min(now + QUIET_S, max(now + SOON_S, due_at))
 
     def is_watching(self) -> bool:
         """Whether `judge` has to be called again soon."""

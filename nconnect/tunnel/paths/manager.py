@@ -145,7 +145,9 @@ class PathManager:
         if number != STREAM_NUMBER or lanes.stream is None:
             number %= MAX_LINKS * MAX_LINKS
         back = lanes.of_peer_number(number, now)
-        if back.heard(now):
+        if back is lanes.stream:
+            back.heard_at = now
+        elif back.heard(now):
             self.choose(peer, now)
         arrivals = peer.relayed.arrivals
         if number:
@@ -153,6 +155,13 @@ class PathManager:
                 number, Arrivals()
             )
         return arrivals, back if back is lanes.stream or back.link in self.links else peer.relayed.lane
+
+    def answered(self, peer: Peer, lane: Lane, now: float) -> None:
+        """What was sent on this lane has arrived, and the peer has said so."""
+        if lane is peer.relayed.lanes.stream:
+            lane.heard(now)
+            lane.answered_at = now
+        self.choose(peer, now)
 
     def choose(self, peer: Peer, now: float) -> None:
         """Choose the best lane anew; flows that continue on another one must not overtake themselves."""

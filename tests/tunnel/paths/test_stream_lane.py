@@ -29,13 +29,14 @@ class StreamNet(LaneNet):
         super().__init__()
         self.stream_delay_s = 0.002
         self.stream_cut = False
+        self.cut_for = ""  # only for what this side sends
 
     def send(self, source: Host, link: int, dest: str, payload: bytes) -> None:
         if link != LINK:
             super().send(source, link, dest, payload)
             return
         self.carried[source.name, LINK, 0] += len(payload)
-        if self.stream_cut:
+        if self.stream_cut or source.name == self.cut_for:
             return
         lane = (source.name, LINK, 0)
         start = max(self.now, self.free_at.get(lane, 0.0))
@@ -147,9 +148,31 @@ def test_a_stream_that_goes_silent_is_left_soon(links: int) -> None:
         world.stream()
     world.net.run(0.5)
     after = [number for number in world.numbers() if number >= cut]
-    assert after[0] - cut < 1150, "packets are 1 ms apart: 0.3 s, 0.2 s until the timer, 0.6 s"
+    assert after[0] - cut < 950, "packets are 1 ms apart: asked after 0.3 s, dead after 0.6 s"
     assert after == list(range(after[0], world.sent)), "in order, and all from then on"
     assert world.user.peer(world.provider).relayed.lanes.stream.dead  # type: ignore[union-attr]
+
+
+def test_a_stream_that_goes_silent_one_way_is_left_as_soon() -> None:
+    """What the other side sends, and asks, is no answer."""
+    world = World()
+    world.open()
+
+    def answered() -> None:
+        world.stream()
+        back = packet(ADDRESSES[1], ADDRESSES[0], bytes(1000))
+        world.provider.send_packet(back, bytes([10, 86, 0, 2]))
+
+    for _ in range(100):
+        answered()
+    world.net.cut_for = "user"
+    cut = world.sent
+    for _ in range(1500):
+        answered()
+    world.net.run(0.1)
+    after = [number for number in world.numbers() if number >= cut]
+    assert after[0] - cut < 950
+    assert after == list(range(after[0], world.sent))
 
 
 def test_a_stream_that_comes_back_to_life_is_used_again() -> None:
@@ -272,6 +295,8 @@ def test_a_stream_that_lives_is_preferred_to_udp() -> None:
     manager.choose(peer, world.net.now)
     assert peer.path is datagrams
     manager.heard_on(peer, STREAM_NUMBER, world.net.now)
+    assert peer.path is datagrams, "it may go one way alone"
+    manager.answered(peer, stream, world.net.now)
     assert peer.path is peer.relayed
     manager.stream_closed(peer, world.net.now)
     assert peer.path is datagrams
