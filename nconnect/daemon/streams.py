@@ -28,7 +28,7 @@ from nconnect.tunnel.peer import Peer
 log = logging.getLogger(__name__)
 
 LOOK_S = 0.5  # how often it is looked whom to dial
-BUSY_S = 10.0  # a peer without packets for so long is not dialled
+_BUSY_S = 10.0  # a peer without packets for so long is not dialled
 
 
 class StreamUser(Protocol):
@@ -138,7 +138,7 @@ class Streams:
         known = self._of(peer.dest)
         packets = peer.traffic.rx_packets + peer.traffic.tx_packets
         if packets != known.packets:
-            known.packets, known.busy_until = packets, now + BUSY_S
+            known.packets, known.busy_until = packets, now + _BUSY_S
         if known.link is not None or peer.direct is None or now >= known.busy_until:
             return
         told = peer.direct.theirs, self._surroundings.revision
