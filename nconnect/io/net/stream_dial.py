@@ -42,7 +42,13 @@ async def dial_first(peer: str, endpoints: Sequence[Endpoint], keys: StreamKeys)
     finally:
         for one in calls:
             one.cancel()
-        for done in await asyncio.gather(*calls, return_exceptions=True):
+        try:
+            ended = await asyncio.gather(*calls, return_exceptions=True)
+        except asyncio.CancelledError:
+            if stream is not None:
+                stream.close()
+            raise
+        for done in ended:
             if isinstance(done, StreamLink) and done is not stream:  # we are cancelled
                 done.close()
     raise NetworkError("; ".join(whys))
