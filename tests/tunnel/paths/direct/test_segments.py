@@ -6,7 +6,7 @@ import random
 from collections.abc import Iterable
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scapy.all import TCP, UDP, IPv6ExtHdrDestOpt, PadN, Raw
 
@@ -134,6 +134,7 @@ def test_small_packets_share_a_datagram_and_equal_ones_a_run() -> None:
 
 
 @given(st.data())
+@settings(max_examples=40)
 def test_whatever_is_lost_or_late_costs_no_more_than_itself(data: st.DataObject) -> None:
     size, segment = data.draw(st.integers(3000, 20_000)), data.draw(st.sampled_from([500, 1000]))
     record = tcp_super(size, segment) if data.draw(st.booleans()) else udp_super(size, segment)
