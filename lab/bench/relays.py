@@ -21,7 +21,7 @@ METRICS = tuple(
 RELAYED: tuple[tuple[Contender, str], ...] = (
     (Nconnect("aes256gcm", "nconnect"), nconnect.__version__),
     (NconnectOverTls(), nconnect.__version__),
-    (NconnectDirect("udp"), nconnect.__version__),
+    *((NconnectDirect(kind), nconnect.__version__) for kind in ("udp", "tcp")),
     *((found, found.version) for found in (Iroh("relay"), Iroh("direct"))),
     *((found, found.version) for found in (Tailscale("derp"), Tailscale("direct"))),
     *((found, found.version) for found in (Tailcat("derp"), Tailcat("direct"))),

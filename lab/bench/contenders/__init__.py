@@ -43,6 +43,7 @@ CONTENDERS: tuple[Contender, ...] = (
     Nconnect("chacha20poly1305", "nconnect-chacha20-signed", SIGNED),
     NconnectOverTls(),
     NconnectDirect("udp"),
+    NconnectDirect("tcp"),
     Nebula(),
     Sshuttle(),
     SdkSession(),
