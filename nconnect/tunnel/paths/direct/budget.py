@@ -25,6 +25,7 @@ from nconnect.tunnel.paths.direct.constants import (
 )
 
 HOUR_S = 3600.0
+MAX_NAMED = 64  # addresses that one peer may name in an hour
 _MERGE_S = 10.0  # what is sent within this time is one entry, and counts until all of it is an hour old
 Unit = Address | bytes
 
@@ -81,7 +82,7 @@ class ProbeBudget:
             del self._searches[key]
 
     def _take_unheard(self, address: Address, size: int, search_id: int | None, now: float) -> bool:
-        unit: Unit = address.packed[:8] if isinstance(address, IPv6Address) else address
+        unit = _unit_of(address)
         in_search = 0 if search_id is None else self._searches.get((search_id, unit), 0) + size
         if in_search > SEARCH_BYTES:
             return False
@@ -107,3 +108,32 @@ class ProbeBudget:
         oldest = now - _MERGE_S - HOUR_S
         self._spent = {unit: spent for unit, spent in self._spent.items() if spent and spent[-1][0] > oldest}
         return len(self._spent) < MAX_ADDRESSES
+
+
+class Named:
+    """The addresses that one peer has named: at most MAX_NAMED in an hour.
+
+    So a peer cannot have us scan networks, or fill the table above for all others.
+    """
+
+    __slots__ = ("_since",)
+
+    def __init__(self) -> None:
+        self._since: dict[Unit, float] = {}
+
+    def admits(self, address: Address, now: float) -> bool:
+        """Whether it may be probed: named before, or not one too many."""
+        unit = _unit_of(address)
+        if unit in self._since:
+            return True
+        if len(self._since) >= MAX_NAMED:
+            self._since = {each: at for each, at in self._since.items() if at > now - HOUR_S}
+        if len(self._since) >= MAX_NAMED:
+            return False
+        self._since[unit] = now
+        return True
+
+
+def _unit_of(address: Address) -> Unit:
+    """What counts as one address."""
+    return address.packed[:8] if isinstance(address, IPv6Address) else address

@@ -9,7 +9,7 @@ this device is no part of, is never probed. How much goes to the remaining ones 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from ipaddress import ip_network
 
 from nconnect.model import Address, DirectMode, Endpoint, InterfaceAddress, Prefix
@@ -28,6 +28,8 @@ FORBIDDEN = tuple(
         "2002::/16", "fec0::/10",
     )
 )  # fmt: skip
+LEAST_PORT = 1024  # a peer must not make us talk to a service of somebody's (NATs give none: RFC 4787, REQ-3)
+MAX_ROUTES_KNOWN = 256  # addresses whose route was looked up
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,11 +57,17 @@ class Network:
 
     addresses: tuple[LocalAddress, ...] = ()
     routes: tuple[Route, ...] = ()
+    _known: dict[Address, Route | None] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def route_to(self, address: Address) -> Route | None:
         """The route with the longest prefix; among equal ones one into a tunnel. None: unreachable."""
-        found = [route for route in self.routes if address in route.prefix]
-        return max(found, key=lambda route: (route.prefix.prefixlen, route.is_tunnel), default=None)
+        if address not in self._known:
+            if len(self._known) >= MAX_ROUTES_KNOWN:
+                self._known.clear()
+            found = [route for route in self.routes if address in route.prefix]
+            best = max(found, key=lambda route: (route.prefix.prefixlen, route.is_tunnel), default=None)
+            self._known[address] = best
+        return self._known[address]
 
     @property
     def whereabouts(self) -> tuple[frozenset[LocalAddress], frozenset[Route]]:
@@ -131,7 +139,7 @@ def _host_addresses(network: Network) -> list[Address]:
 def may_probe(network: Network, endpoint: Endpoint, *, same_nat: bool = False) -> bool:
     """Whether a probe may be sent there. `same_nat`: both sides have the same public address."""
     address = endpoint.address
-    if is_forbidden(address) or _is_ours(network, address):
+    if endpoint.port < LEAST_PORT or is_forbidden(address) or _is_ours(network, address):
         return False
     route = network.route_to(address)
     if route is None or route.is_tunnel:
@@ -167,7 +175,7 @@ def to_probe(
         candidate.kind is CandidateKind.REFLEXIVE and candidate.endpoint.address in public
         for candidate in told
     )
-    refused = sum(is_forbidden(candidate.endpoint.address) for candidate in told)
+    refused = sum(port < LEAST_PORT or is_forbidden(address) for _, (address, port) in told)
     usable = [each for each in told if may_probe(network, each.endpoint, same_nat=same_nat)]
     return sorted(usable, key=lambda candidate: candidate.kind), refused
 

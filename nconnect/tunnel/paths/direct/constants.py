@@ -17,6 +17,7 @@ MAX_TARGETS = 16  # in one search: told and peer-reflexive ones
 # Failed searches: one more soon, then with pauses in which the entry above (30 s) dies.
 BACK_OFF_S = (5.0, 35.0, 70.0, 140.0, 280.0, 300.0)
 SILENCE_S = 30.0  # traffic after so long a silence begins a search
+LISTS_PER_S, LISTS_BURST = 4.0, 16.0  # of a peer's lists that are read
 ANSWER_EVERY_S = 0.5  # at most one search of the peer's is answered in this time
 REFLEXIVE_FRESH_S = 25.0  # a NAT keeps a mapping for 30 s at least
 TRIGGERED_EVERY_S = 0.04  # a probe is answered by one of ours, at most this often to one address

@@ -9,15 +9,20 @@ either side's addresses change. What comes of the probes is for `DirectPath` to 
 from __future__ import annotations
 
 from collections import Counter, deque
+from dataclasses import replace
 from math import inf
 
 from nconnect.errors import DropReason, RemoteProtocolError
 from nconnect.model import Address, DirectMode, Endpoint
+from nconnect.queueing.rate_limiter import RateLimiter
 from nconnect.tunnel.paths.direct import reasons
+from nconnect.tunnel.paths.direct.budget import Named
 from nconnect.tunnel.paths.direct.candidates import to_probe, whereabouts
 from nconnect.tunnel.paths.direct.constants import (
     ANSWER_EVERY_S,
     BACK_OFF_S,
+    LISTS_BURST,
+    LISTS_PER_S,
     LOW_TTL_S,
     MAX_LOW_TTL_S,
     REMEMBER_S,
@@ -47,6 +52,8 @@ class Finder:
         self._surroundings = surroundings
         self._probes = probes
         self._outputs = outputs
+        self._named = Named()
+        self._lists = RateLimiter(LISTS_PER_S, LISTS_BURST, max_hosts=1, key=str)
         self._ended_at = -inf
         self._failures = 0  # in a row
         self._ours: frozenset[tuple[Address, int]] = frozenset()
@@ -107,6 +114,9 @@ class Finder:
         except RemoteProtocolError:
             self.drops[DropReason.BAD_RECORD] += 1
             return None
+        if not self._lists.allow("", now):
+            self.drops[DropReason.BAD_CANDIDATE] += 1
+            return None
         before = self.theirs
         if before and told.search_id == before.search_id and told.revision < before.revision:
             return None  # it was overtaken; a peer that started again counts anew, and searches anew
@@ -117,6 +127,10 @@ class Finder:
             if now < self._answered_at + ANSWER_EVERY_S:
                 return None
             self._answered_id, self._answered_at = told.search_id, now
+        admitted = tuple(each for each in told.entries if self._named.admits(each.endpoint.address, now))
+        if len(admitted) < len(told.entries):
+            self.drops[DropReason.BAD_CANDIDATE] += len(told.entries) - len(admitted)
+            told = replace(told, entries=admitted)
         if self.theirs is None or _is_elsewhere(told, self.theirs):
             self._failures = 0
         self.theirs = told

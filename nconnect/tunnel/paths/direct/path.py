@@ -237,7 +237,7 @@ class DirectPath:
         if self._current is not None:
             if self.relay_is_up:
                 self._to_relay(reasons.NETWORK_CHANGED, now)
-            else:
+            elif not self._leave_if_closed(now):
                 self._suspect(now)
         if now - self._traffic_at < TRAFFIC_S and self._has_session and self._finder.may_begin(now):
             self._search(now)
@@ -246,9 +246,18 @@ class DirectPath:
         self._watch_search()
 
     def candidates_changed(self, now: float) -> None:
-        """What we tell peers has changed: a STUN server or the router has answered."""
+        """What we tell peers has changed: a STUN server or the router has answered, or routes of tunnels."""
+        self._leave_if_closed(now)
         self._finder.ours_changed(now)
         self._watch_search()
+
+    def _leave_if_closed(self, now: float) -> bool:
+        """Whether a route of a tunnel covers the address in use now: our datagrams would be its packets."""
+        self._probes.forget_closed()
+        if self._current is None or self._probes.may_probe(self._current.endpoint):
+            return False
+        self._to_relay(reasons.INTO_TUNNEL, now)
+        return True
 
     # What the peer says
 

@@ -71,8 +71,10 @@ class Probes:
         ttl: int | None = None,
         size: int = PROBE_DATAGRAM_BYTES,
     ) -> None:
-        """Probe this address, if the budget allows."""
-        if not self._surroundings.budget.take(endpoint, size, self.search_id, now):
+        """Probe this address, if it may be and the budget allows."""
+        if not self.may_probe(endpoint) or not self._surroundings.budget.take(
+            endpoint, size, self.search_id, now
+        ):
             return
         probe_id = self.draw_id()
         if len(self._asked) >= MAX_ASKED:
@@ -81,11 +83,9 @@ class Probes:
         self._outputs.append(Transmit(endpoint, ((RecordKind.PROBE, encode_probe(probe_id, size)),), ttl))
 
     def send_rarely(self, endpoint: Endpoint, now: float, purpose: Purpose, every_s: float) -> None:
-        """The same, unless it was probed or has answered within `every_s`, or may not be probed."""
+        """The same, unless it was probed or has answered within `every_s`."""
         pair = self.pairs.get(endpoint)
-        if max(self.last_sent(endpoint), pair.acked_at if pair else -inf) >= now - every_s:
-            return
-        if self.may_probe(endpoint):  # costs more than the rest: not for each run of datagrams
+        if max(self.last_sent(endpoint), pair.acked_at if pair else -inf) < now - every_s:
             self.send(endpoint, now, purpose)
 
     def answer(self, probe_id: int, source: Endpoint, size: int, now: float) -> None:
@@ -116,6 +116,11 @@ class Probes:
     def forget(self) -> None:
         """Answers that still come count for nothing."""
         self._asked.clear()
+
+    def forget_closed(self) -> None:
+        """There are other routes: forget what was proven of addresses that may not be sent to any more."""
+        self.pairs = {at: pair for at, pair in self.pairs.items() if self.may_probe(at)}
+        self._asked = {n: asked for n, asked in self._asked.items() if self.may_probe(asked.endpoint)}
 
     def pair_at(self, endpoint: Endpoint) -> Pair:
         """The pair for this address; a new one takes the place of the one that was silent for longest."""

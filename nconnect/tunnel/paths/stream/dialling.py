@@ -11,6 +11,7 @@ from math import inf
 
 from nconnect.model import Endpoint
 from nconnect.tunnel.paths.direct.budget import ProbeBudget
+from nconnect.tunnel.paths.direct.candidates import LEAST_PORT
 from nconnect.wire.direct import Candidate, CandidateKind
 
 # After a failure; the last one repeats. Begins anew with the first when either side is somewhere else.
@@ -18,7 +19,6 @@ RETRY_S = (5.0, 10.0, 20.0, 40.0, 80.0, 160.0, 300.0)
 STEADY_S = 10.0  # guessed: a stream that held for so long was a good one: when it ends, dial soon
 SOON_S = 0.5
 CROSSING_S = 2.0  # guessed: two streams within this time were dialled at once
-LEAST_PORT = 1024  # a peer must not make us talk to a service of somebody's
 ATTEMPT_BYTES = 240  # three tries of a SYN, and OPEN
 # A router's port for UDP says nothing about TCP.
 _DIALLED = (CandidateKind.HOST, CandidateKind.MAPPED, CandidateKind.FORWARDED)

@@ -135,7 +135,7 @@ def test_what_is_probed(address: str) -> None:
 
 
 def test_behind_the_same_public_address_private_ones_are_probed() -> None:
-    told = [Candidate(HOST, at("192.168.7.20")), Candidate(REFLEXIVE, at("198.51.100.9", 7))]
+    told = [Candidate(HOST, at("192.168.7.20")), Candidate(REFLEXIVE, at("198.51.100.9", 7000))]
     assert to_probe(LAPTOP, told) == (told[1:], 0)
     assert to_probe(LAPTOP, told, own_reflexive=[at("198.51.100.9")]) == (told, 0)
     assert to_probe(LAPTOP, told, own_reflexive=[at("198.51.100.8")]) == (told[1:], 0)

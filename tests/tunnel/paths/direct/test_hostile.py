@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import random
-from ipaddress import ip_address
+from dataclasses import replace
+from ipaddress import ip_address, ip_network
 
 import pytest
 from hypothesis import given
@@ -11,7 +12,9 @@ from hypothesis import strategies as st
 
 from nconnect.errors import DropReason
 from nconnect.model import Endpoint
-from nconnect.tunnel.paths.direct.constants import HOUR_BYTES, MAX_TARGETS, SEARCH_BYTES
+from nconnect.tunnel.paths.direct.budget import HOUR_S, MAX_NAMED
+from nconnect.tunnel.paths.direct.candidates import Route
+from nconnect.tunnel.paths.direct.constants import HOUR_BYTES, LISTS_BURST, MAX_TARGETS, SEARCH_BYTES
 from nconnect.tunnel.paths.direct.outputs import PathState, SendCandidates, Transmit
 from nconnect.tunnel.paths.direct.path import DirectPath
 from nconnect.tunnel.paths.direct.probes import MAX_ASKED, MAX_PAIRS, Purpose
@@ -41,7 +44,7 @@ def to_victim(world: World) -> int:
 def test_a_victim_named_as_a_candidate_gets_little() -> None:
     """Eight of its ports in each of 700 searches within an hour; Alice has traffic all the time."""
     world = quiet_world()
-    victim = [Endpoint(VICTIM, port) for port in (53, 80, 123, 161, 443, 1900, 5353, 11211)]
+    victim = [Endpoint(VICTIM, port) for port in (1900, 3478, 3702, 5353, 8080, 11211, 27015, 30718)]
     for search in range(700):
         before = to_victim(world)
         world.alice.candidates(lie(search + 1, *victim))
@@ -57,7 +60,7 @@ def test_many_peers_together_get_no_more() -> None:
     for number in range(50):
         world.alice.path = DirectPath(world.alice.around, now=world.clock.now, rng=rng.randbytes)
         world.alice.path.session_started(world.clock.now)
-        world.alice.candidates(lie(number + 1, Endpoint(VICTIM, 53), Endpoint(VICTIM, 54)))
+        world.alice.candidates(lie(number + 1, Endpoint(VICTIM, 5353), Endpoint(VICTIM, 5354)))
         world.run(6)
     assert HOUR_BYTES / 2 < to_victim(world) <= HOUR_BYTES
 
@@ -65,7 +68,7 @@ def test_many_peers_together_get_no_more() -> None:
 def test_a_forged_source_gets_three_times_what_was_sent_in_its_name() -> None:
     world = World()
     assert world.time_to_direct() is not None
-    victim = Endpoint(VICTIM, 53)
+    victim = Endpoint(VICTIM, 5353)
     forged = 0
     for number in range(300):
         datagram = world.bob.keys.seal(control_batch((RecordKind.PROBE, encode_probe(number))))
@@ -93,7 +96,7 @@ def test_a_forged_source_moves_nothing_without_an_answer() -> None:
 def test_an_answer_from_elsewhere_proves_nothing() -> None:
     """Whoever can answer for an address has got the probe there; nobody else's answer counts."""
     world = quiet_world()
-    world.alice.candidates(lie(1, Endpoint(VICTIM, 53)))
+    world.alice.candidates(lie(1, Endpoint(VICTIM, 5353)))
     asked = list(world.alice.path._probes._asked)
     assert asked
     for probe_id in (*asked, 1, 2**64 - 1):
@@ -114,10 +117,68 @@ def test_what_no_peer_has_is_counted_and_not_probed(address: str) -> None:
     assert not world.alice.datagrams
 
 
+@pytest.mark.parametrize("port", [22, 53, 123, 1023])
+def test_a_service_of_somebody_is_not_probed(port: int) -> None:
+    world = quiet_world()
+    world.alice.candidates(lie(1, Endpoint(VICTIM, port)))
+    world.run(6)
+    assert world.alice.path.drops[DropReason.BAD_CANDIDATE] == 1
+    assert not to_victim(world)
+
+
+def test_a_peer_cannot_have_a_network_scanned() -> None:
+    """Nor fill the table of addresses, in which the other peers' would have no place for an hour."""
+    world = quiet_world()
+    for search in range(200):
+        named = [Endpoint(ip_address(f"203.0.{search}.{host}"), 5353) for host in range(8)]
+        world.alice.candidates(lie(search + 1, *named))
+        world.chat(3.5, every_s=0.7, both=False)
+    probed = {to.address for _, to, _ in world.net.sent_to if to.port == 5353}
+    assert MAX_NAMED / 2 < len(probed) <= MAX_NAMED
+    assert world.alice.path.drops[DropReason.BAD_CANDIDATE] >= 200 * 8 - MAX_NAMED
+    world.run(HOUR_S)
+    world.alice.candidates(lie(1000, Endpoint(VICTIM, 5353)))
+    world.run(1)
+    assert to_victim(world)
+
+
+def test_of_a_flood_of_lists_few_are_read() -> None:
+    world = quiet_world()
+    for revision in range(1000):
+        world.alice.path.on_candidates(lie(1, Endpoint(VICTIM, 5353), revision=revision), world.clock.now)
+    assert world.alice.path.drops[DropReason.BAD_CANDIDATE] == 1000 - LISTS_BURST
+    world.run(1)
+    world.alice.path.on_candidates(lie(1, Endpoint(VICTIM, 5353), revision=1000), world.clock.now)
+    assert world.alice.path._finder.theirs is not None
+    assert world.alice.path._finder.theirs.revision == 1000
+
+
+@pytest.mark.parametrize("relay_is_up", [True, False])
+def test_an_address_that_a_tunnel_now_covers_is_left(relay_is_up: bool) -> None:
+    """Its datagrams would be packets for the tunnel, each of which would be another one."""
+    world = World()
+    assert world.time_to_direct() is not None
+    path, around = world.alice.path, world.alice.around
+    path.relay_is_up = relay_is_up
+    before = around.network
+    assert path.remote is not None
+    covers = Route(ip_network((path.remote.address, 32)), is_tunnel=True)
+    for network, leaves in (
+        (replace(before, routes=before.routes), False),
+        (replace(before, routes=(*before.routes, covers)), True),
+    ):
+        around.set_network(network)
+        path.candidates_changed(world.clock.now)
+        assert path.carries_direct is not leaves
+    sent = world.alice.datagrams
+    world.chat(10.0)
+    assert world.alice.datagrams == sent
+
+
 def test_malformed_records_are_counted_and_change_nothing() -> None:
     world = World()
     assert world.time_to_direct() is not None
-    path, source, now = world.alice.path, Endpoint(VICTIM, 1), world.clock.now
+    path, source, now = world.alice.path, Endpoint(VICTIM, 4001), world.clock.now
     path.on_candidates(b"short", now)
     path.on_probe(bytes(35), source, 59, now)
     path.on_ack(bytes(28), source, now)
@@ -174,7 +235,7 @@ def test_memory_is_bounded() -> None:
     assert len(path._probes._asked) <= MAX_ASKED
     quiet = quiet_world()
     for number in range(1000):
-        quiet.alice.path._probes.send(Endpoint(ip_address(0xC6336400 + number), 1), now, Purpose.CHECK)
+        quiet.alice.path._probes.send(Endpoint(ip_address(0xC6336400 + number), 4001), now, Purpose.CHECK)
     assert len(quiet.alice.path._probes._asked) == MAX_ASKED
 
 

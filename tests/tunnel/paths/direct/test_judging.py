@@ -364,7 +364,7 @@ def answered(world: World, endpoint: Endpoint, rtt_s: float) -> None:
 
 def test_another_pair_is_used_when_it_was_better_three_times_in_a_row() -> None:
     world = direct()
-    old, other = world.alice.path.remote, Endpoint(IPv4Address("203.0.113.15"), 7)
+    old, other = world.alice.path.remote, Endpoint(IPv4Address("203.0.113.15"), 7000)
     for rtt_s in (0.001, 0.001, 0.5, 0.001, 0.001):
         answered(world, other, rtt_s)
         world.alice.path._probes.pairs[other].rtt_s = rtt_s
