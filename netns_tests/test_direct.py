@@ -10,6 +10,7 @@ Everybody pings a, but e, whom d pings.
 from __future__ import annotations
 
 import re
+import socket
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -282,6 +283,28 @@ def kinds(device: Device, peer: Device, kind: str, *, timeout_s: float = FOUND_S
         return device.direct(peer)["kind"] == kind
 
     until(is_so, f"{device.name}'s path to {peer.name} by {kind}", timeout_s=timeout_s)
+
+
+@pytest.mark.slow
+def test_a_configured_port_that_is_taken_is_one_line_and_a_reload_then_changes_nothing(world: World) -> None:
+    n = world.device("n", world.lab.site(Kind.PORT))
+    n.configure()
+    text = n.side.config.read_text()
+    with n.machine.socket(socket.AF_INET, socket.SOCK_DGRAM) as other:
+        other.bind(("", 41641))
+        n.side.config.write_text(text.replace('direct = "on"', "direct_port = 41641"))
+        refused = n.side.try_nconnect("up")
+        assert refused.returncode == 1
+        (line,) = refused.stderr.splitlines()
+        assert "cannot use UDP port 41641 for direct paths: address already in use" in line
+        n.side.config.write_text(text)
+        start(n)
+        listening = n.machine.must("ss", "-Hlnup")
+        n.side.config.write_text(text.replace('direct = "on"', "direct_port = 41641"))
+        assert "in use" in n.side.try_nconnect("reload").stderr
+        assert n.machine.must("ss", "-Hlnup") == listening
+    n.side.nconnect("reload")
+    assert set(re.findall(r":(\d+) ", n.machine.must("ss", "-Hlnup"))) == {"41641"}
 
 
 @contextmanager
