@@ -128,6 +128,9 @@ class Streams:
     def look(self) -> None:
         """Dial who is to be dialled, and close the streams of those who may have none any more."""
         now = self._clock()
+        for known in self._known.values():
+            if known.link is not None and self._is_inside(known.link):
+                self._end(known)
         for dest in [dest for dest in self._known if not self._tunnel.may_stream(dest)]:
             self._end(self._known.pop(dest))
         for dest, peer in self._tunnel.peers.items():
@@ -163,6 +166,9 @@ class Streams:
     def _opened(self, link: StreamLink) -> None:
         """A stream is open, whoever dialled."""
         now, known = self._clock(), self._of(link.peer)
+        if self._is_inside(link):
+            link.close()
+            return
         if not known.dialler.opened(is_ours=link.is_ours, now=now):
             link.close()  # the other one stays, on both sides
             return
@@ -175,6 +181,14 @@ class Streams:
         if old is not None:
             self._user.drop_stream(old)
             old.close()
+
+    def _is_inside(self, link: StreamLink) -> bool:
+        """Whether its segments are packets of the tunnel: each would go into the stream, and make another.
+
+        A peer can dial our address in the tunnel, and a route may come later.
+        """
+        route = self._surroundings.network.route_to(link.remote.address)
+        return route is not None and route.is_tunnel
 
     def _lost(self, link: StreamLink) -> None:
         known = self._of(link.peer)

@@ -6,7 +6,7 @@ import asyncio
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_network
 
 from nconnect.daemon.seams import DriverStream
 from nconnect.daemon.streams import Streams
@@ -15,6 +15,7 @@ from nconnect.io.net.stream_link import StreamLink
 from nconnect.model import Endpoint
 from nconnect.tunnel.outputs import StreamEnds
 from nconnect.tunnel.paths.datagrams import DatagramPath
+from nconnect.tunnel.paths.direct.candidates import Network, Route
 from nconnect.tunnel.paths.direct.path import DirectPath
 from nconnect.tunnel.paths.direct.surroundings import Surroundings
 from nconnect.wire.direct import Candidate, CandidateKind, Candidates, NatVerdict
@@ -43,7 +44,7 @@ class Side:
         self.port: int = self.listener.getsockname()[1]
         self.used: list[DriverStream] = []
         self.ever = 0
-        around = Surroundings(self.port)
+        around = self.around = Surroundings(self.port)
         self.streams = Streams(
             host.address, host.tunnel, self, around, [self.listener], clock=lambda: host.sim.now
         )
@@ -160,6 +161,36 @@ def test_a_peer_that_is_removed_or_off_loses_its_stream() -> None:
             provider.streams.look()
             assert provider.link is None
             await until(lambda: user.link is None)
+
+    run(test)
+
+
+TUNNEL = Network(routes=(Route(ip_network("127.0.0.0/8"), is_tunnel=True),))
+
+
+def test_a_stream_through_the_tunnel_itself_is_closed() -> None:
+    """A peer can dial our address in the tunnel: each segment would be a packet for the stream."""
+
+    async def test() -> None:
+        async with both() as (user, provider):
+            provider.around.set_network(TUNNEL)
+            user.knows(provider)
+            await until(lambda: user.ever)
+            await until(lambda: user.link is None)
+            assert not provider.ever
+
+    run(test)
+
+
+def test_a_route_of_the_tunnel_that_comes_later_ends_a_stream() -> None:
+    async def test() -> None:
+        async with both() as (user, provider):
+            user.knows(provider)
+            await until(lambda: user.link and provider.link)
+            provider.around.set_network(TUNNEL)
+            provider.streams.look()
+            assert provider.link is None
+            assert not provider.used
 
     run(test)
 
