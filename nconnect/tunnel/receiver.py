@@ -225,11 +225,10 @@ class BatchReceiver:
         records, self._records = self._records, []
         answered: set[int] = set()
         for kind, body in records:
-            if kind == RecordKind.PING or kind == RecordKind.LINKS:
-                if kind in answered:  # one answer a batch, or a peer could keep us busy with answers
-                    continue
-                answered.add(kind)
-            elif kind == RecordKind.CLOSE:
+            if kind in answered:  # one of a kind in a batch, or a peer could keep us busy with them
+                continue
+            answered.add(kind)
+            if kind == RecordKind.CLOSE:
                 if pair is peer.session.current:  # else it ended an older session, and comes late
                     sessions.close_received(peer, now)
                 continue

@@ -20,6 +20,7 @@ from nconnect.tunnel.outputs import Settings
 from nconnect.wire.message import Message, PayloadType
 from nconnect.wire.tunnel import (
     DATA_HEADER,
+    FEEDBACK_BODY,
     MAX_LINKS,
     PING_BODY,
     RECORD_HEADER,
@@ -571,3 +572,25 @@ def test_a_batch_larger_than_there_is_room_for_is_refused() -> None:
     sim.run(0.001)
     assert count(provider, "malformed") == 1
     assert passes(sim, user, provider)
+
+
+def test_many_reports_in_one_batch_are_read_once() -> None:
+    """Each is looked for among all batches under way, up to 4,096 of them."""
+    sim, user, provider = connected()
+    seen: list[int] = []
+    sending = provider.peer(user).relayed.lane.sending
+    place_of = type(sending)._place_of
+
+    class Counting(type(sending)):
+        __slots__ = ()
+
+        def _place_of(self, index: int, counter: int) -> int | None:
+            seen.append(counter)
+            return place_of(self, index, counter)
+
+    sending.__class__ = Counting
+    body = FEEDBACK_BODY.pack(1, 0, 1 << 40, 0, 0)
+    batch = b"".join(record(RecordKind.FEEDBACK, body) for _ in range(1000))
+    sim.inject(str(user.address), str(provider.address), sealed_by(user, provider, batch))
+    sim.run(0.001)
+    assert 0 < len(seen) <= 2  # of each lane, which may be in the list twice
