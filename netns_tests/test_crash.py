@@ -22,6 +22,7 @@ from netns_tests.recovery import recovered
 # "link 1" and "link 2" are spare links: idle as long as "link" reaches its node.
 TASKS = {
     "STUN servers",
+    "direct TCP streams",
     "direct paths",
     "expiry",
     "flows",

@@ -84,14 +84,19 @@ class Streams:
         return known.link if known is not None else None
 
     async def run(self) -> None:
-        """Listen and dial, until cancelled; all streams are closed then."""
-        try:
+        """Listen and dial, until cancelled; all streams are closed then.
+
+        A failure closes nothing: the sockets were bound with rights that are gone, and this is started again.
+        """
+        if self._listener is None:
             self.listen(self._listeners)
+        try:
             while True:
                 self.look()
                 await asyncio.sleep(LOOK_S)
-        finally:
+        except asyncio.CancelledError:
             await self._close()
+            raise
 
     def listen(self, listeners: Sequence[socket]) -> None:
         """Use these sockets from now on, in place of the old ones."""
