@@ -94,7 +94,7 @@ def endure(made: World, what: str, bound_s: float) -> None:
 
 FRAME_FAULTS = [
     (Fault(Action.DROP, share=0.05), 3.0),
-    (Fault(Action.DROP, share=0.2), 12.0),  # if a segment is lost five times in a row TCP waits 6 s
+    (Fault(Action.DROP, share=0.2), 26.0),  # lost six times in a row, a segment waits 12.6 s (RFC 6298)
     (Fault(Action.DROP, every=EVERY), 3.0),
     (Fault(Action.DUPLICATE, every=EVERY), 2.0),
     (Fault(Action.REORDER, every=EVERY), 2.0),
