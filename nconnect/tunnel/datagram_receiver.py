@@ -20,9 +20,6 @@ from nconnect.tunnel.sessions import Sessions
 from nconnect.wire.direct import HEADER_BYTES, INDEX_MASK, OVERHEAD_BYTES
 from nconnect.wire.tunnel import COPY_BODY, RECORD_HEADER_BYTES, RecordKind, read_records
 
-BAD_TAGS = 2000  # a second, of one peer: opening costs the same for a forged datagram
-BAD_TAGS_ONE_OF = 16  # of what comes above that is opened
-
 _SEGMENT = int(RecordKind.SEGMENT)
 _HEADER = Struct("<Q")
 _NEXT = 1 << 24  # from a header to the one with the next counter
@@ -36,7 +33,6 @@ class DatagramReceiver:
         self._receiver = receiver
         self._by_index = sessions.handshakes.by_low_index
         self._waiting: dict[Peer, None] = {}  # peers of whose super-packets a part has come
-        self._bad: dict[Peer, tuple[float, int]] = {}  # bad tags, and since when they are counted
 
     def receive(self, source: Endpoint, run: memoryview, segment: int, now: float) -> list[memoryview]:
         """Datagrams of `segment` bytes each (the last may be shorter) that came in a row from `source`."""
@@ -99,7 +95,7 @@ class DatagramReceiver:
         newest = pair.direct.newest
         batches = pair.direct.open_run(counter, run, segment) if number > 1 else None
         if batches is None:
-            batches, counters = self._one_by_one(peer, pair, counter, run, segment, now)
+            batches, counters = self._one_by_one(peer, pair, path, counter, run, segment, now)
         else:
             counters = None
         if not batches:
@@ -110,34 +106,30 @@ class DatagramReceiver:
         return self._opened(peer, pair, path, source, batches, counters or range(counter, last + 1), now)
 
     def _one_by_one(
-        self, peer: Peer, pair: KeyPair, counter: int, run: memoryview, segment: int, now: float
+        self,
+        peer: Peer,
+        pair: KeyPair,
+        path: DatagramPath,
+        counter: int,
+        run: memoryview,
+        segment: int,
+        now: float,
     ) -> tuple[list[bytes], list[int]]:
         """The batches that are authentic and new, and their counters."""
         batches, counters = [], []
         for number, at in enumerate(range(0, len(run), segment), counter):
-            if not self._is_worth_opening(peer, now):
+            if not path.is_worth_opening(now):
                 peer.drops[DropReason.NOT_AUTHENTIC] += 1
                 continue
             batch = pair.direct.open(number, run[at : at + segment])
             if isinstance(batch, DropReason):
                 peer.drops[batch] += 1
                 if batch is DropReason.NOT_AUTHENTIC:
-                    since, bad = self._bad.get(peer, (now, 0))
-                    self._bad[peer] = (since, bad + 1)
+                    path.did_not_open()
             else:
                 batches.append(batch)
                 counters.append(number)
         return batches, counters
-
-    def _is_worth_opening(self, peer: Peer, now: float) -> bool:
-        """Of a flood of forged datagrams only some are opened."""
-        since, bad = self._bad.get(peer, (now, 0))
-        if now - since >= 1.0:
-            self._bad.pop(peer, None)
-        elif bad >= BAD_TAGS:
-            self._bad[peer] = (since, bad + 1)
-            return bad % BAD_TAGS_ONE_OF == 0
-        return True
 
     def _opened(
         self,

@@ -41,7 +41,7 @@ class DirectPaths:
     def session_ended(self, peer: Peer, now: float) -> None:
         """There are no keys any more."""
         if (datagrams := peer.datagrams) is not None and datagrams.has_session:
-            datagrams.has_session = False
+            datagrams.session_ended()
             datagrams.machine.session_ended(now)
             self.settle(peer, now)
 

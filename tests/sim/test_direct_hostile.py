@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
+from ipaddress import ip_address
+
+import pytest
+
 from nconnect.errors import DropReason
-from nconnect.model import Endpoint
+from nconnect.model import Buffer, Endpoint
+from nconnect.tunnel.paths.datagrams import BAD_TAGS, BAD_TAGS_ONE_OF
 from nconnect.tunnel.paths.direct.outputs import PathState
-from nconnect.wire.direct import OVERHEAD_BYTES, encode_probe
+from nconnect.tunnel.paths.direct.keys import DirectKeys
+from nconnect.wire.direct import OVERHEAD_BYTES, encode_header, encode_probe
 from nconnect.wire.tunnel import RecordKind, control_batch
 from tests.sim.direct import Device, DirectWorld
+
+
+STRANGER = Endpoint(ip_address("203.0.113.77"), 5353)
 
 
 def found() -> DirectWorld:
@@ -64,3 +75,62 @@ def test_many_probes_in_a_datagram_are_not_answered() -> None:
     assert provider.peer.drops[DropReason.BAD_RECORD] == bad + 1
     world.chat(1.0)
     assert user.state is provider.state is PathState.DIRECT
+
+
+def forged(device: Device, number: int) -> list[bytes]:
+    """Datagrams with the index of this device's session, from who does not have its keys."""
+    pair = device.peer.session.current
+    assert pair is not None
+    first = pair.direct.counter + 1_000_000
+    return [encode_header(pair.remote_index, first + n) + bytes(OVERHEAD_BYTES) for n in range(number)]
+
+
+def test_of_a_flood_of_forged_datagrams_some_are_opened(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = found()
+    provider = world.provider
+    tried: list[int] = []
+    opens = DirectKeys.open
+
+    def counted(keys: DirectKeys, counter: int, datagram: Buffer) -> bytes | DropReason:
+        tried.append(counter)
+        return opens(keys, counter, datagram)
+
+    monkeypatch.setattr(DirectKeys, "open", counted)
+    before = provider.peer.drops[DropReason.NOT_AUTHENTIC]
+    for datagram in forged(world.user, BAD_TAGS + 10 * BAD_TAGS_ONE_OF):
+        provider.datagram(STRANGER, datagram)
+    assert len(tried) == BAD_TAGS + 10
+    assert provider.peer.drops[DropReason.NOT_AUTHENTIC] == before + BAD_TAGS + 10 * BAD_TAGS_ONE_OF
+    world.run(1.0)
+    tried.clear()
+    provider.datagram(STRANGER, forged(world.user, 1)[0])
+    assert len(tried) == 1
+
+
+def test_a_peer_that_is_removed_is_forgotten() -> None:
+    """Also after forged datagrams in its name, which are counted."""
+    world = found()
+    provider = world.provider
+    provider.datagram(STRANGER, forged(world.user, 1)[0])
+    peer = weakref.ref(provider.peer)
+    provider.tunnel.set_peers((), world.clock.now)
+    while provider.tunnel.poll_output() is not None:
+        pass
+    gc.collect()
+    assert peer() is None
+
+
+def test_what_came_first_by_udp_is_forgotten_with_the_session() -> None:
+    world = found()
+    user, provider = world.user, world.provider
+    pair = user.peer.session.current
+    assert pair is not None
+    datagrams = provider.peer.datagrams
+    assert datagrams is not None
+    pair.counter += 1  # of a batch that the relay has yet to bring
+    batch = memoryview(control_batch((RecordKind.PACKET, provider.order[-1])))
+    for parts, _ in user.tunnel.seal_copies(user.peer, batch, world.clock.now):
+        provider.datagram(seen_from(user), b"".join(parts))
+    assert datagrams._copies
+    provider.tunnel.close(world.clock.now)
+    assert not datagrams._copies

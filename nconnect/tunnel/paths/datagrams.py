@@ -31,6 +31,8 @@ from nconnect.wire.tunnel import (
 UDP_LINK = -1  # a lane's link that is no link to a node: the UDP sockets
 REPORT_RECORD_BYTES = RECORD_HEADER_BYTES + FEEDBACK_BODY.size
 MAX_COPIES = 1024  # batches of which packets came first in datagrams
+BAD_TAGS = 2000  # a second: opening costs the same for a forged datagram
+BAD_TAGS_ONE_OF = 16  # of what comes above that is opened
 MAX_PLACE = 1 << 13  # of a packet in a batch: more do not fit into one
 
 
@@ -49,7 +51,14 @@ class DatagramPath(Path):
         self.traffic_at = -NEVER  # when the machine was last told that there are packets
         self.wakes_at = NEVER  # the machine's next deadline, as the peer's timers know it
         self.rx_packets = 0  # of the peer's traffic, when it was last looked at
+        self._bad_tags = 0  # in the second that began at `_bad_from`
+        self._bad_from = -NEVER
         self._copies: dict[tuple[int, int], int] = {}  # (key index, counter) -> bits: packets that came here
+
+    def session_ended(self) -> None:
+        """There are no keys any more, so nothing that was sent under them will come by the relay."""
+        self.has_session = False
+        self._copies.clear()
 
     # To the network
 
@@ -106,6 +115,19 @@ class DatagramPath(Path):
         self.machine.sent(size, now)
 
     # From the network
+
+    def is_worth_opening(self, now: float) -> bool:
+        """Whether to try to open a datagram: of a flood of forged ones, one of `BAD_TAGS_ONE_OF`."""
+        if now >= self._bad_from + 1.0:
+            self._bad_from, self._bad_tags = now, 0
+        elif self._bad_tags >= BAD_TAGS:
+            self._bad_tags += 1
+            return self._bad_tags % BAD_TAGS_ONE_OF == 0
+        return True
+
+    def did_not_open(self) -> None:
+        """A datagram that was worth opening was forged."""
+        self._bad_tags += 1
 
     def read_late(self, is_busy: bool) -> None:
         """Whether we were late in reading what came last: a report must say so."""
