@@ -95,7 +95,7 @@ class DatagramReceiver:
         newest = pair.direct.newest
         batches = pair.direct.open_run(counter, run, segment) if number > 1 else None
         if batches is None:
-            batches, counters = self._one_by_one(peer, pair, path, counter, run, segment, now)
+            batches, counters = self._one_by_one(source, peer, pair, path, counter, run, segment, now)
         else:
             counters = None
         if not batches:
@@ -107,6 +107,7 @@ class DatagramReceiver:
 
     def _one_by_one(
         self,
+        source: Endpoint,
         peer: Peer,
         pair: KeyPair,
         path: DatagramPath,
@@ -118,14 +119,14 @@ class DatagramReceiver:
         """The batches that are authentic and new, and their counters."""
         batches, counters = [], []
         for number, at in enumerate(range(0, len(run), segment), counter):
-            if not path.is_worth_opening(now):
+            if not path.is_worth_opening(source, now):
                 peer.drops[DropReason.NOT_AUTHENTIC] += 1
                 continue
             batch = pair.direct.open(number, run[at : at + segment])
             if isinstance(batch, DropReason):
                 peer.drops[batch] += 1
                 if batch is DropReason.NOT_AUTHENTIC:
-                    path.did_not_open()
+                    path.did_not_open(source)
             else:
                 batches.append(batch)
                 counters.append(number)

@@ -11,12 +11,11 @@ import pytest
 from nconnect.errors import DropReason
 from nconnect.model import Buffer, Endpoint
 from nconnect.tunnel.paths.datagrams import BAD_TAGS, BAD_TAGS_ONE_OF
-from nconnect.tunnel.paths.direct.outputs import PathState
 from nconnect.tunnel.paths.direct.keys import DirectKeys
+from nconnect.tunnel.paths.direct.outputs import PathState
 from nconnect.wire.direct import OVERHEAD_BYTES, encode_header, encode_probe
 from nconnect.wire.tunnel import RecordKind, control_batch
 from tests.sim.direct import Device, DirectWorld
-
 
 STRANGER = Endpoint(ip_address("203.0.113.77"), 5353)
 
@@ -105,6 +104,24 @@ def test_of_a_flood_of_forged_datagrams_some_are_opened(monkeypatch: pytest.Monk
     tried.clear()
     provider.datagram(STRANGER, forged(world.user, 1)[0])
     assert len(tried) == 1
+
+
+def test_a_stranger_s_flood_stops_nothing_of_the_peer_s() -> None:
+    """It has seen a datagram, so it knows the index. In the peer's name it would."""
+    world = found()
+    user, provider = world.user, world.provider
+    for datagram in forged(user, BAD_TAGS + 100):
+        provider.datagram(STRANGER, datagram)
+    packet = provider.order[-1]
+    seen = provider.got[packet]
+    provider.datagram(seen_from(user), sealed(user, control_batch((RecordKind.PACKET, packet))))
+    assert provider.got[packet] == seen + 1
+    world.chat(2.0)
+    assert user.state is provider.state is PathState.DIRECT
+    for datagram in forged(user, BAD_TAGS + 1):
+        provider.datagram(seen_from(user), datagram)
+    provider.datagram(seen_from(user), sealed(user, control_batch((RecordKind.PACKET, packet))))
+    assert provider.got[packet] == seen + 1
 
 
 def test_a_peer_that_is_removed_is_forgotten() -> None:
