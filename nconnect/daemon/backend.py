@@ -66,7 +66,13 @@ class DaemonBackend:
             pid=os.getpid(),
             started_at=self.started_at + wall,
             problems=tuple(filter(None, self.problems())),
-            drops=dict(sorted(status.drops(tunnel.drops, self.driver.drops, link=links.link).items())),
+            drops=dict(
+                sorted(
+                    status.drops(
+                        tunnel.drops, self.driver.drops, self.streams.refused, link=links.link
+                    ).items()
+                )
+            ),
         )
 
     def pending(self) -> Sequence[PendingPeer]:

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Callable, Sequence
 from socket import socket
 from typing import Protocol
 
 from nconnect.daemon.seams import DriverStream
-from nconnect.errors import NetworkError
+from nconnect.errors import DropReason, NetworkError
 from nconnect.io.clock import boottime
 from nconnect.io.net.stream_dial import dial_first
 from nconnect.io.net.stream_link import StreamLink
@@ -75,8 +76,14 @@ class Streams:
         self._listeners = listeners
         self._clock = clock
         self._listener: StreamListener | None = None
+        self._refused: Counter[DropReason] = Counter()  # at listeners of earlier ports
         self._known: dict[str, _Known] = {}
         self._dials: set[asyncio.Task[None]] = set()
+
+    @property
+    def refused(self) -> Counter[DropReason]:
+        """Connections to our port that became no stream, by why not."""
+        return self._refused + self._listener.refused if self._listener is not None else self._refused
 
     def link(self, peer: Peer) -> StreamLink | None:
         """The stream to this peer that is open."""
@@ -102,6 +109,7 @@ class Streams:
         """Use these sockets from now on, in place of the old ones."""
         if self._listener is not None:
             self._listener.close()
+            self._refused += self._listener.refused
         self._listeners = listeners
         self._listener = StreamListener(listeners, self._keys_of, self._opened, self._clock)
 

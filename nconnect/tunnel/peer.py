@@ -149,8 +149,10 @@ class Peer:
         )
 
     def all_drops(self) -> dict[str, int]:
-        """Drops by reason's name, the queue's included, in the order of `DropReason`."""
+        """Drops by reason's name, queues' and the direct path's included, in the order of `DropReason`."""
         total = Counter(self.drops)
+        if self.direct is not None:
+            total.update(self.direct.drops)
         for queue in self.queues:
             total[DropReason.QUEUE_FULL] += queue.full_drops
             total[DropReason.QUEUE_DELAY] += queue.delay_drops

@@ -45,7 +45,7 @@ def made(
         cast(Any, links),
         host.tunnel,
         cast(Any, SimpleNamespace(drops={DropReason.NOT_OURS: 2, DropReason.MALFORMED: 1})),
-        cast(Any, SimpleNamespace(link=lambda _: stream)),
+        cast(Any, SimpleNamespace(link=lambda _: stream, refused={DropReason.MALFORMED: 4})),
         cast(Any, host_state),
         file_watch=cast(Any, AsyncMock()),
         changes=cast(Any, None),
@@ -107,7 +107,7 @@ def test_an_interface_with_a_peer_that_is_up() -> None:
     assert (found.interface, found.address) == ("nc7", str(provider.address))
     assert found.public_key == provider.identity.public_key.hex()
     assert found.started_at == pytest.approx(time.time() - 50, abs=5)
-    assert found.drops == {"malformed": 1, "not_ours": 2}
+    assert found.drops == {"malformed": 5, "not_ours": 2}
     assert found.problems == ("no link to a node: still connecting",)
     (link,) = found.links
     assert link.state in LINK_STATES

@@ -10,6 +10,7 @@ from ipaddress import ip_address, ip_network
 
 from nconnect.daemon.seams import DriverStream
 from nconnect.daemon.streams import Streams
+from nconnect.errors import DropReason
 from nconnect.io.net import streams
 from nconnect.io.net.stream_link import StreamLink
 from nconnect.model import Endpoint
@@ -19,6 +20,7 @@ from nconnect.tunnel.paths.direct.candidates import Network, Route
 from nconnect.tunnel.paths.direct.path import DirectPath
 from nconnect.tunnel.paths.direct.surroundings import Surroundings
 from nconnect.wire.direct import Candidate, CandidateKind, Candidates, NatVerdict
+from nconnect.wire.stream import OPEN_BYTES
 from tests.loops import run, run_on_both, until
 from tests.sim.network import Host
 from tests.tunnel.hostile import connected
@@ -225,5 +227,20 @@ def test_another_port_takes_the_place_of_the_old_one() -> None:
             await until(lambda: user.link and provider.link)
             with socket.socket() as late:
                 assert late.connect_ex(("127.0.0.1", old)) != 0
+
+    run(test)
+
+
+def test_who_gets_no_stream_is_counted_also_once_the_port_is_another() -> None:
+    async def test() -> None:
+        async with both() as (_, provider):
+            await until(lambda: provider.streams._listener)
+            with socket.socket() as stranger:
+                stranger.connect(("127.0.0.1", provider.port))
+                stranger.sendall(bytes(OPEN_BYTES))
+                await until(lambda: provider.streams.refused[DropReason.NO_SESSION])
+            provider.listener = streams.bind(4, 0)
+            provider.streams.listen([provider.listener])
+            assert provider.streams.refused == {DropReason.NO_SESSION: 1}
 
     run(test)

@@ -151,3 +151,12 @@ def test_what_came_first_by_udp_is_forgotten_with_the_session() -> None:
     assert datagrams._copies
     provider.tunnel.close(world.clock.now)
     assert not datagrams._copies
+
+
+def test_what_a_peer_lies_about_its_addresses_is_seen_in_its_drops() -> None:
+    world = found()
+    peer = world.provider.peer
+    assert peer.direct is not None
+    before = peer.all_drops().get("bad_record", 0)
+    peer.direct.on_candidates(b"short", world.clock.now)
+    assert peer.all_drops()["bad_record"] == before + 1
