@@ -43,15 +43,17 @@ class Sniffer:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._ending.set()
+        self._socket.setblocking(False)
         self._thread.join()
         self._socket.close()
 
     def _read(self) -> None:
         # After the end is asked for, read on until nothing is waiting: what has passed is seen.
+        # More may pass.
         while True:
             try:
                 packet, address = self._socket.recvfrom(PACKET_BYTES)
-            except TimeoutError:
+            except (TimeoutError, BlockingIOError):
                 if self._ending.is_set():
                     return
             except OSError:  # ENETDOWN: an interface went down
