@@ -58,9 +58,7 @@ def _fill_table(stage: Stage) -> Result:
 
 
 @contextmanager
-def _flow(
-    far_machine: Namespace, host: str, user: Namespace
-) -> Iterator[tuple[socket.socket, socket.socket]]:
+def flow(far_machine: Namespace, host: str, user: Namespace) -> Iterator[tuple[socket.socket, socket.socket]]:
     """A UDP flow of the user's to a program at `host`, answered once; both ends."""
     with (
         far_machine.socket(socket.AF_INET, socket.SOCK_DGRAM) as far,
@@ -120,7 +118,7 @@ def _pushed_gateway(stage: Stage) -> Iterator[None]:
 def _forge_answer(stage: Stage) -> Result:
     """The provider answers in place of the user's gateway."""
     made = stage.world
-    with _pushed_gateway(stage), _flow(made.internet, GATEWAY, made.user) as (far, near):
+    with _pushed_gateway(stage), flow(made.internet, GATEWAY, made.user) as (far, near):
         body = udp(far.getsockname()[1], near.getsockname()[1], b"forged")
         packets = [ipv4(GATEWAY, to, UDP, body) for to in (OWN, USER_TUNNEL)]
         seen = _tried(made.user_side, ("refused", "spoofed_source"), stage, "provider", packets)
@@ -130,7 +128,7 @@ def _forge_answer(stage: Stage) -> Result:
 def _end_outside(stage: Stage) -> Result:
     """The provider sends errors about a flow of the user's outside of the tunnel."""
     made = stage.world
-    with _pushed_gateway(stage), _flow(made.internet, GATEWAY, made.user) as (far, near):
+    with _pushed_gateway(stage), flow(made.internet, GATEWAY, made.user) as (far, near):
         asked = ipv4(OWN, GATEWAY, UDP, udp(near.getsockname()[1], far.getsockname()[1], b"asked"))
         packets = [ipv4(ROGUE_TUNNEL, to, ICMP, unreachable(asked)) for to in (USER_TUNNEL, OWN)]
         seen = _tried(made.user_side, ("refused", "foreign_error"), stage, "provider", packets)
@@ -140,7 +138,7 @@ def _end_outside(stage: Stage) -> Result:
 def _end_anothers(stage: Stage) -> Result:
     """The peer sends errors that quote packets of another peer's flow."""
     made = stage.world
-    with _flow(made.server, SERVER, made.user) as (far, near):
+    with flow(made.server, SERVER, made.user) as (far, near):
         client, server = near.getsockname()[1], far.getsockname()[1]
         asked = ipv4(USER_TUNNEL, SERVER, UDP, udp(client, server, b"asked"))
         answered = ipv4(SERVER, USER_TUNNEL, UDP, udp(server, client, b"answered"))

@@ -1,8 +1,6 @@
 """Attacks that make packets leave in the clear, or that plant routes.
 
-The victim is a second user with `fail_closed`, on a machine of its own:
-
-victim 198.51.101.2 ── internet (node, lying seed)
+The victim is a second user with `fail_closed` (`lab.attack.second_user`).
 """
 
 from __future__ import annotations
@@ -11,52 +9,20 @@ import json
 import socket
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
 
 from lab.attack.attack import Attack, Result
+from lab.attack.second_user import second_user
 from lab.attack.stage import Stage
-from lab.netns import Namespace, cable, namespaces
+from lab.netns import Namespace, cable
 from lab.process import until
 from lab.sides import Side
 from lab.tap import Tap
-from lab.world import LAN, PROVIDER_PEER, PROVIDER_TUNNEL, SEED_RPC, SERVER, WAN_INTERFACE
+from lab.world import SEED_RPC, SERVER, WAN_INTERFACE
 
 SECRET = b"what the tunnel is for"
 LYING_PORT, NODE_PORT = 30005, 30002
 LYING_SEED = f"http://192.0.2.1:{LYING_PORT}"
-TUNNEL = "10.86.0.77"
 PUBLIC = "8.8.8.8/32,1.0.0.0/8,128.0.0.0/1"
-
-
-@contextmanager
-def _victim(stage: Stage, *seeds: str) -> Iterator[tuple[Namespace, Side]]:
-    """The victim, up and with a session."""
-    provider = stage.world.provider_side
-    with ExitStack() as undo:
-        (machine,) = namespaces(undo, "ncattack", "victim")
-        cable(
-            *(machine, WAN_INTERFACE, ["198.51.101.2/24"]),
-            *(stage.world.internet, "victim", ["198.51.101.1/24"]),
-        )
-        machine.ip("route add default via 198.51.101.1")
-        side = Side("victim", machine, stage.world.folder / "victim")
-        side.nconnect(
-            *("init", "--force", "--identifier", "victim", "--address", f"{TUNNEL}/24"),
-            *("--seed-rpc", ",".join(seeds)),
-        )
-        side.nconnect(
-            *("peer", "add", PROVIDER_PEER, provider.address()),
-            *("--allowed-ips", f"{PROVIDER_TUNNEL}/32,{LAN}"),
-        )
-        text = side.config.read_text()
-        side.config.write_text(text.replace("[interface]\n", "[interface]\nfail_closed = true\n", 1))
-        provider.nconnect("peer", "add", "victim", side.address(), "--allowed-ips", f"{TUNNEL}/32")
-        undo.callback(provider.nconnect, "peer", "remove", "victim")
-        undo.callback(side.stop)
-        side.start()
-        side.wait(PROVIDER_PEER)
-        yield machine, side
 
 
 def _send(machine: Namespace) -> None:
@@ -83,7 +49,7 @@ def _node_inside(stage: Stage) -> Result:
     liar = stage.world.run_in(stage.world.internet, command, "lying-seed")
     until(lambda: "serving" in liar.text(), "the lying seed", process=liar)
     try:
-        with _victim(stage, LYING_SEED, SEED_RPC) as (machine, side):
+        with second_user(stage, LYING_SEED, SEED_RPC, fail_closed=True) as (machine, side):
             if "asked" not in liar.text():
                 return Result("the row failed: the seed was not asked")
             with Tap(machine, WAN_INTERFACE) as tap:
@@ -95,7 +61,7 @@ def _node_inside(stage: Stage) -> Result:
 
 def _own_network(stage: Stage) -> Result:
     """A DHCP server gives the victim's second interface the provider's addresses."""
-    with _victim(stage, SEED_RPC) as (machine, side):
+    with second_user(stage, fail_closed=True) as (machine, side):
         cable(machine, "cafe0", [], stage.attacker, "cafe", [f"{SERVER}/24"])
         with Tap(machine, "cafe0") as tap:
             machine.ip("address add 192.168.50.77/24 dev cafe0")
