@@ -5,6 +5,9 @@
 - **stage**: the world that all rows share, and what a row may use in it.
 - **node**: a relay that works, and on command injects what a hostile one could.
 - **sender**: an NKN client that misbehaves: as a stranger, or with an authorised peer's key and session.
+- **outsider**: a stranger at the port of direct paths, by UDP and TCP.
+- **overheard**: the packets on a cable, for who is on the way, and to see what arrives.
+- **second_user**: one more user, on a machine of its own, for rows that harm or stop one.
 - **chat**: a chat with a real language model behind the provider, which notes when each token arrives.
 - **report**: the table, and the verdict.
 

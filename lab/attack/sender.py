@@ -11,7 +11,7 @@ import os
 import struct
 import sys
 import time
-from ipaddress import ip_network
+from ipaddress import ip_address, ip_network
 
 from lab.attack.commands import obey
 from nconnect.crypto.aead import TAG_BYTES, CipherSuite
@@ -19,16 +19,26 @@ from nconnect.crypto.keys import Box, Identity
 from nconnect.io.clock import boottime
 from nconnect.io.nkn.link import LinkRunner
 from nconnect.ip.checksum import checksum
-from nconnect.model import NknAddress, PeerConfig
+from nconnect.model import Endpoint, NknAddress, PeerConfig
 from nconnect.nkn.link import Link
 from nconnect.nkn.outputs import DownReason
 from nconnect.tunnel.constants import MAX_BATCH_BYTES
 from nconnect.tunnel.core import Tunnel
 from nconnect.tunnel.handshake import Attempt, boxed
 from nconnect.tunnel.outputs import Send, Settings
+from nconnect.wire.direct import Candidate, CandidateKind, Candidates, NatVerdict
 from nconnect.wire.jsonrpc import NodeInfo
 from nconnect.wire.nkn import InboundMessage
-from nconnect.wire.tunnel import DATA_HEADER, VERSION, Feature, Hello, RecordKind, data_frame, put_record
+from nconnect.wire.tunnel import (
+    DATA_HEADER,
+    VERSION,
+    Feature,
+    Hello,
+    RecordKind,
+    control_batch,
+    data_frame,
+    put_record,
+)
 
 MANY = 200
 NO_OFFLOAD = bytes(10)
@@ -160,6 +170,16 @@ class Sender:
             struct.pack_into("<IQ", arena, at, RecordKind.PING << 24 | 8, n)
             at += 12
         await self._seal_batch(bytes(arena))
+
+    async def candidates(self, revision: str, *named: str) -> None:
+        """Say that we are at these addresses, "KIND HOST PORT" (`CandidateKind`), in a search of ours."""
+        entries = [
+            Candidate(CandidateKind[kind], Endpoint(ip_address(host), int(port)))
+            for kind, host, port in map(str.split, named)
+        ]
+        search_id = int.from_bytes(os.urandom(8))
+        told = Candidates(int(revision), NatVerdict.EASY, 1472, search_id, tuple(entries))
+        await self._seal_batch(control_batch((RecordKind.CANDIDATES, told.encode())))
 
     async def big_garbage(self) -> None:
         """30 MB that do not authenticate, under keys that exist."""

@@ -99,6 +99,9 @@ def stage() -> Iterator[Stage]:
         for n in range(2, 12):
             attacker.ip(f"address add {ATTACKER_PREFIX6}{n:x}/64 dev eth0 nodad")
         made.configure()
+        # Rows are about the relay, except for those that switch it on and open the way.
+        config = made.user_side.config
+        config.write_text(config.read_text().replace("[network]\n", '[network]\ndirect = "off"\n', 1))
         evil = f"{EVIL}.{Identity(seeds['peer']).public_key.hex()}"
         made.provider_side.nconnect(
             *("peer", "add", EVIL, evil),

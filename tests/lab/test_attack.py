@@ -9,6 +9,8 @@ from dataclasses import replace
 import pytest
 
 from lab.attack.__main__ import at_most
+from lab.attack.overheard import UDP, Seen
+from lab.attack.packets import MORE_FRAGMENTS, ipv4, udp
 from lab.attack.report import Outcome, Report, table
 from lab.attack.rows import PARTS
 from lab.netns import LabError
@@ -49,3 +51,12 @@ def test_each_attack_has_a_name_of_its_own() -> None:
 def test_a_row_that_takes_too_long_is_stopped() -> None:
     with pytest.raises(LabError, match="not done"), at_most(0.01):
         time.sleep(10)
+
+
+def test_what_is_overheard() -> None:
+    packet = ipv4("192.0.2.1", "192.0.2.2", UDP, udp(5000, 53, b"word"))
+    assert Seen.parse(packet + b"padding") == Seen(UDP, "192.0.2.1", 5000, "192.0.2.2", 53, 32, b"word")
+    later = ipv4("192.0.2.1", "192.0.2.2", UDP, b"the rest", fragment=MORE_FRAGMENTS | 1)
+    assert Seen.parse(later) == Seen(UDP, "192.0.2.1", 0, "192.0.2.2", 0, 28, b"the rest")
+    for cut in (b"", b"\x60" + bytes(39), packet[:19]):
+        assert Seen.parse(cut) is None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from lab.attack.attack import Attack
-from lab.attack.rows import files, flows, leaks, node, packets, siege, strangers, terminal, tunnel
+from lab.attack.rows import direct, files, flows, leaks, node, packets, siege, strangers, terminal, tunnel
 
 PARTS: dict[str, tuple[Attack, ...]] = {
     "strangers": strangers.ROWS,  # first, while the list of pending peers is empty
@@ -13,6 +13,7 @@ PARTS: dict[str, tuple[Attack, ...]] = {
     "leaks": leaks.ROWS,
     "flows": flows.ROWS,
     "packets": packets.ROWS,
+    "direct": direct.ROWS,
     "node": node.ROWS,
     "siege": siege.ROWS,
 }
