@@ -9,6 +9,7 @@ import asyncio
 import logging
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from socket import socket
 from typing import Protocol
 
@@ -28,7 +29,8 @@ from nconnect.tunnel.peer import Peer
 
 log = logging.getLogger(__name__)
 
-LOOK_S = 0.5  # how often it is looked whom to dial
+LOOK_S = 0.5  # how often it is looked whom to dial, while there are packets
+_IDLE_LOOK_S = 10.0  # and otherwise: an idle daemon sleeps
 _BUSY_S = 10.0  # a peer without packets for so long is not dialled
 
 
@@ -79,6 +81,7 @@ class Streams:
         self._refused: Counter[DropReason] = Counter()  # at listeners of earlier ports
         self._known: dict[str, _Known] = {}
         self._dials: set[asyncio.Task[None]] = set()
+        self._woken = asyncio.Event()
 
     @property
     def refused(self) -> Counter[DropReason]:
@@ -99,8 +102,11 @@ class Streams:
             self.listen(self._listeners)
         try:
             while True:
+                self._woken.clear()
                 self.look()
-                await asyncio.sleep(LOOK_S)
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(LOOK_S if self._may_dial() else _IDLE_LOOK_S):
+                        await self._woken.wait()
         except asyncio.CancelledError:
             await self._close()
             raise
@@ -137,6 +143,15 @@ class Streams:
                 self._end(known)
                 self._user.flush()
             known.dialler.moved(now)
+
+    def wake(self) -> None:
+        """A search for direct paths began, or ended: there may be somebody to dial."""
+        self._woken.set()
+
+    def _may_dial(self) -> bool:
+        """Whether a peer without a stream has packets."""
+        now = self._clock()
+        return any(known.link is None and now < known.busy_until for known in self._known.values())
 
     def look(self) -> None:
         """Dial who is to be dialled, and close the streams of those who may have none any more."""

@@ -249,7 +249,7 @@ class Daemon:
         on(SessionUp, said.session_up, enrolment.session_up, waits)
         on(SessionLost, said.session_lost, waits)
         on(ExpiryChanged, said.expiry_changed, lambda _: expiry.moved.set())
-        on(DirectChanged, said.direct_changed)
+        on(DirectChanged, said.direct_changed, lambda _: streams.wake())
         on(StreamEnds, streams.ended)
         on(Pong, waiting.answered)
         on(Visitor, enrolment.knock)
