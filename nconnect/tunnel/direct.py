@@ -54,6 +54,8 @@ class DirectPaths:
         if now >= datagrams.traffic_at + TRAFFIC_EVERY_S:
             datagrams.traffic_at = now
             machine.traffic(now)
+        elif not machine.carries_direct:
+            return  # it was told nothing
         elif not machine.has_output and machine.next_at >= datagrams.wakes_at:
             return
         self.settle(peer, now)
@@ -66,6 +68,7 @@ class DirectPaths:
             if now >= datagrams.traffic_at + TRAFFIC_EVERY_S:
                 datagrams.traffic_at = now
                 datagrams.machine.traffic(now)
+                self.settle(peer, now)
 
     def configured(self, peer: Peer, now: float) -> None:
         """The configuration was read again."""

@@ -216,7 +216,6 @@ class BatchReceiver:
         sessions.batch_received(peer, pair, size, now)
         if peer.datagrams is not None:
             sessions.direct.batch_received(peer, now)
-            sessions.direct.settle(peer, now)
         if arrivals.received(pair.local_index, counter, size, now):
             report = arrivals.report(now, busy=is_busy())
             sessions.control_frames.send(peer, now, (RecordKind.FEEDBACK, report), lane=back)
