@@ -167,7 +167,7 @@ class Tunnel:
             and size <= path.batch_bytes
             and peer not in self.backlog
             and lane.sending.is_clear(now)
-            and not (self.link_signs[lane.link] and self._send_queue.gathers(lane, now))
+            and not (self.link_signs.get(lane.link, False) and self._send_queue.gathers(lane, now))
             and pair is not None
             and not peer.doubtful
             and pair.can_send(now)
@@ -293,7 +293,6 @@ class Tunnel:
         peer = self.peers.get(dest)
         if peer is None or not self._may_stream(peer) or not peer.can_send(now):
             return False
-        self._send_queue.add_link(link)
         self._sessions.stream_opened(peer, link, now)
         return True
 

@@ -15,7 +15,6 @@ from nconnect.tunnel.peer import Peer
 from nconnect.tunnel.sessions import Sessions
 from nconnect.tunnel.timers import NEVER
 from nconnect.wire.tunnel import (
-    MAX_LINKS,
     MAX_PACKET_BODY_BYTES,
     RECORD_HEADER_BYTES,
     STRIPE_RECORD_BYTES,
@@ -38,17 +37,11 @@ class SendQueue:
 
     def __init__(self, sessions: Sessions) -> None:
         self.backlog: dict[Peer, None] = {}  # peers with packets that wait, in the order of their turn
-        # By link: bytes a second of a slow one, set by the driver. The last is `datagrams.UDP_LINK`.
-        self.link_rates: list[float | None] = [None] * (MAX_LINKS + 1)
-        # By link: it takes messages now, and each must be signed. Set by the driver.
-        self.link_signs = [False] * (MAX_LINKS + 1)
+        # By link, set by the driver: bytes a second of a slow one; it takes messages now, and each must be
+        # signed.
+        self.link_rates: dict[int, float | None] = {}
+        self.link_signs: dict[int, bool] = {}
         self._sessions = sessions
-
-    def add_link(self, number: int) -> None:
-        """There is a link of this number, a direct TCP stream."""
-        more = number + 2 - len(self.link_signs)
-        self.link_rates[-1:-1] = [None] * more
-        self.link_signs[-1:-1] = [False] * more
 
     def enqueue(self, peer: Peer, record: bytearray, now: float) -> None:
         """Let a packet (virtio-net header and IP packet) wait; the queue owns `record` from here on."""
@@ -62,7 +55,7 @@ class SendQueue:
         if scheduler is None and path.several:
             scheduler = self._sessions.path_manager.spread_out(peer, now)
         lane = path.lane if scheduler is None else scheduler.lane_of(flow, now)
-        unit = path.unit(lane, self.link_rates[lane.link])
+        unit = path.unit(lane, self.link_rates.get(lane.link))
         pieces = [record] if len(record) <= unit else map(bytearray, offload.cut(view, unit))
         for piece in pieces:
             if scheduler is None:
@@ -145,14 +138,14 @@ class SendQueue:
                 at = min(at, scheduler.next_at(now))
             elif not lane.sending.is_clear(now):
                 at = min(at, lane.sending.next_at(now))
-            elif self.link_signs[lane.link]:
+            elif self.link_signs.get(lane.link, False):
                 at = min(at, lane.gather_at)  # perhaps over by now: then at once
         return at
 
     def gathers(self, lane: Lane, now: float) -> bool:
         """Whether a batch should wait briefly until it is larger (see GATHER_BYTES)."""
         return (
-            self.link_signs[lane.link]
+            self.link_signs.get(lane.link, False)
             and now - lane.sent_at < GATHER_S
             and lane.sending.under_way_bytes > GATHER_UNDER_WAY_BYTES
         )

@@ -67,8 +67,7 @@ are its business, and so is what comes in over a node. Then:
    `receiver.BatchReceiver.receive` has found the key pair. The frame's lane number says by which path it
    came; `manager.heard_on` takes it modulo 64 today;
 4. a way out: an output beside `outputs.Send` for control frames, and in `daemon.driver` a socket as a
-   `daemon.seams.DriverLink`. The core's tables of links (`link_rates`, `link_signs`) have 8 entries, one for
-   each configured link;
+   `daemon.seams.DriverLink`, with a number that no other link has;
 5. the socket and its task in `daemon.wiring`, the configuration, `status`, docs/protocol.md;
 6. tests: `tests/tunnel/paths`, and a network for it beside `tests/sim/lanes.py`.
 """
