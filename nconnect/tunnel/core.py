@@ -133,7 +133,7 @@ class Tunnel:
         surroundings = self._context.surroundings
         if surroundings is None:
             return None
-        mode = config.direct or self.settings.direct
+        mode = self.settings.direct_mode(config)
         return DirectPath(surroundings, now=now, rng=self._context.rng, mode=mode)
 
     def peer_named(self, name: str) -> Peer | None:
@@ -304,7 +304,7 @@ class Tunnel:
             self._sessions.path_manager.stream_closed(peer, now)
 
     def _may_stream(self, peer: Peer) -> bool:
-        return not peer.expired and (peer.config.direct or self.settings.direct) != "off"
+        return not peer.expired and self.settings.direct_mode(peer.config) != "off"
 
     # Control lane
 

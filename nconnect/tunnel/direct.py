@@ -73,7 +73,7 @@ class DirectPaths:
     def configured(self, peer: Peer, now: float) -> None:
         """The configuration was read again."""
         if (datagrams := peer.datagrams) is not None:
-            datagrams.machine.set_mode(peer.config.direct or self._settings.direct, now)
+            datagrams.machine.set_mode(self._settings.direct_mode(peer.config), now)
             self.settle(peer, now)
 
     def network_changed(self, peer: Peer, now: float) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from nconnect.crypto.aead import CipherSuite
 from nconnect.crypto.keys import Identity
-from nconnect.model import DirectMode, Endpoint, NknAddress, Rng
+from nconnect.model import DirectMode, Endpoint, NknAddress, PeerConfig, Rng
 from nconnect.tunnel.constants import REKEY_AFTER_S
 from nconnect.tunnel.paths.direct.outputs import AskReflexive
 from nconnect.tunnel.paths.direct.surroundings import Surroundings
@@ -28,6 +28,10 @@ class Settings:
     accept_pending: bool = False
     direct: DirectMode = "on"  # for peers whose own setting does not say otherwise
     rekey_after_s: float = REKEY_AFTER_S  # a seam for tests
+
+    def direct_mode(self, config: PeerConfig) -> DirectMode:
+        """Whether there may be a direct path to this peer."""
+        return config.direct or self.direct
 
 
 @dataclass(frozen=True, slots=True)
