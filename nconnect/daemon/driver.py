@@ -394,13 +394,13 @@ class Driver:
         Parts of a super-packet that come in several runs are joined, as long as more is there to read.
         """
         now, stun = self._clock(), self._stun
-        tunnel, is_busy = self._tunnel, self._is_late()
+        tunnel = self._tunnel
         size = 0
         for source, run, segment in datagrams.receive(DATAGRAM_READS, DATAGRAM_BYTES):
             if stun is not None and source in stun.sources and stun.received(source, run, segment, now):
                 continue
             size += len(run)
-            self._arrived(tunnel.receive_datagrams(source, run, segment, self._opened, now, is_busy=is_busy))
+            self._arrived(tunnel.receive_datagrams(source, run, segment, now, is_busy=self._is_late))
         if size > _LATE_BYTES or not datagrams.is_dry:
             self._late_at = now
         self._arrived(tunnel.datagrams.flush(now))

@@ -218,7 +218,7 @@ class Tunnel:
         """
         assert peer.datagrams is not None
         assert peer.session.current is not None
-        return peer.datagrams.sealed(peer.session.current, batch, now)
+        return peer.datagrams.sealed(peer.session.current, batch, now, self._sessions.direct.is_busy)
 
     def seal_copies(
         self, peer: Peer, batch: memoryview, now: float
@@ -234,15 +234,14 @@ class Tunnel:
         source: Endpoint,
         run: memoryview,
         segment: int,
-        out: memoryview,
         now: float,
         *,
-        is_busy: bool = False,
+        is_busy: Callable[[], bool] = bool,
     ) -> list[memoryview]:
         """Take datagrams of `segment` bytes each (the last may be shorter) that came in a row from `source`.
 
         The packets for the TUN in them; `received` is to be called once they are written, as after `receive`.
-        `is_busy`: more has arrived already than was handed on, which a report of what arrived must say.
+        `is_busy` is asked as `received` says, from now on.
         """
         self._sessions.direct.is_busy = is_busy
         return self.datagrams.receive(source, run, segment, now)

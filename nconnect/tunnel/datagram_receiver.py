@@ -170,7 +170,6 @@ class DatagramReceiver:
         sessions = self._sessions
         sessions.batch_received(peer, pair, data_bytes, now)
         packets = self._checked(peer, packets, now)
-        path.read_late(sessions.direct.is_busy)
         if path.arrivals.received(pair.local_index, counters[-1], data_bytes, now):
             sessions.direct.report(peer, now)
         sessions.direct.settle(peer, now)
@@ -211,7 +210,7 @@ class DatagramReceiver:
             elif kind == RecordKind.PROBE_ACK:
                 machine.on_ack(body, source, now)
             elif kind == RecordKind.DIRECT_FEEDBACK:
-                path.on_report(body, now, by_datagram=True, busy=self._sessions.direct.is_busy)
+                path.on_report(body, now, by_datagram=True, busy=self._sessions.direct.is_busy())
             elif kind == RecordKind.HANDSHAKE and machine.is_proven(source):
                 self._sessions.receive_handshake_directly(peer, bytes(body), now)
         if copy is None or (came and not path.is_second(pair, *copy)):

@@ -6,6 +6,8 @@ have moved it, sends what it wants to send, and keeps its next deadline among th
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from nconnect.model import Endpoint
 from nconnect.tunnel.control_frames import ControlFrames
 from nconnect.tunnel.outputs import Context, DirectChanged, SendDatagram
@@ -24,7 +26,7 @@ class DirectPaths:
     def __init__(self, context: Context, path_manager: PathManager, control_frames: ControlFrames) -> None:
         self._outputs, self._timer_heap = context.outputs, context.timer_heap
         self.relay_is_up = True  # any link to a node
-        self.is_busy = False  # we are late in reading what comes by UDP
+        self.is_busy: Callable[[], bool] = bool  # whether we are late in reading what comes by UDP
         self._settings = context.settings
         self._path_manager = path_manager
         self._control_frames = control_frames
@@ -117,7 +119,7 @@ class DirectPaths:
                 records = output.records
                 if output.wants_report and datagrams.arrivals.total_bytes:
                     records += (
-                        (RecordKind.DIRECT_FEEDBACK, datagrams.arrivals.report(now, busy=self.is_busy)),
+                        (RecordKind.DIRECT_FEEDBACK, datagrams.arrivals.report(now, busy=self.is_busy())),
                     )
                 self._send(peer, output.to, records, now, output.ttl)
             elif isinstance(output, said.SendCandidates):
@@ -143,7 +145,7 @@ class DirectPaths:
         datagrams = peer.datagrams
         if datagrams is None:
             return
-        record = RecordKind.DIRECT_FEEDBACK, datagrams.arrivals.report(now, busy=self.is_busy)
+        record = RecordKind.DIRECT_FEEDBACK, datagrams.arrivals.report(now, busy=self.is_busy())
         if (remote := datagrams.machine.remote) is not None:
             self._send(peer, remote, (record,), now)
         if datagrams.machine.carries_relay:

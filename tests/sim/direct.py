@@ -130,7 +130,7 @@ class Device:
 
     def datagram(self, source: Endpoint, datagram: bytes) -> None:
         now, run = self.world.clock.now, memoryview(datagram)
-        self._take(self.tunnel.receive_datagrams(source, run, len(run), self._opened, now))
+        self._take(self.tunnel.receive_datagrams(source, run, len(run), now))
         self._take(self.tunnel.datagrams.flush(now))
         self.drain()
 

@@ -51,7 +51,7 @@ def test_a_forged_tail_takes_nothing_with_it() -> None:
     for number, tail in enumerate((b"", b"x", bytes(OVERHEAD_BYTES - 1)), 1):
         run = sealed(user, batch, batch, batch) + tail
         packets = provider.tunnel.receive_datagrams(
-            seen_from(user), memoryview(run), len(batch) + OVERHEAD_BYTES, provider._opened, world.clock.now
+            seen_from(user), memoryview(run), len(batch) + OVERHEAD_BYTES, world.clock.now
         )
         assert len(packets) == 3, number
     assert provider.tunnel.drops[DropReason.MALFORMED] == drops + 2

@@ -67,5 +67,5 @@ def test_without_surroundings_there_is_no_direct_path() -> None:
     assert user.peer(provider).direct is None
     run = memoryview(bytes(100))
     source = Endpoint(IPv4Address("203.0.113.1"), 41641)
-    assert user.tunnel.receive_datagrams(source, run, 60, user.opened, 1000.0) == []
+    assert user.tunnel.receive_datagrams(source, run, 60, 1000.0) == []
     assert user.tunnel.drops[DropReason.NO_SESSION] == 2

@@ -6,7 +6,7 @@ packets become sealed datagrams, and what was received of them so far.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from math import inf
 
 from nconnect.model import Buffer, Endpoint
@@ -47,7 +47,6 @@ class DatagramPath(Path):
         self.machine = machine
         self.joiner = Joiner()
         self.has_session = False
-        self._is_busy = False  # we were late in reading what came last
         self.traffic_at = -NEVER  # when the machine was last told that there are packets
         self.wakes_at = NEVER  # the machine's next deadline, as the peer's timers know it
         self.rx_packets = 0  # of the peer's traffic, when it was last looked at
@@ -67,14 +66,19 @@ class DatagramPath(Path):
         """Whether what goes by the relay goes here too."""
         return self.machine.state is PathState.SUSPECT
 
-    def sealed(self, pair: KeyPair, batch: memoryview, now: float) -> Iterator[tuple[tuple[bytes, ...], int]]:
-        """A batch of packets as datagrams: (parts, size of a datagram) of each run; 0: it is one datagram."""
+    def sealed(
+        self, pair: KeyPair, batch: memoryview, now: float, is_busy: Callable[[], bool]
+    ) -> Iterator[tuple[tuple[bytes, ...], int]]:
+        """A batch of packets as datagrams: (parts, size of a datagram) of each run; 0: it is one datagram.
+
+        `is_busy`: whether we are late in reading, which a report that rides along must say.
+        """
         size = self.machine.datagram_bytes
         room = size - OVERHEAD_BYTES - len(batch)
         if room >= 0:
             whole: Buffer = batch
             if room >= REPORT_RECORD_BYTES and self.arrivals.may_ride(now):
-                report = self.arrivals.report(now, busy=self._is_busy)
+                report = self.arrivals.report(now, busy=is_busy())
                 whole = bytes(batch) + control_batch((RecordKind.DIRECT_FEEDBACK, report))
             first = pair.direct.counter
             sealed = pair.direct.seal_run((whole,))
@@ -134,10 +138,6 @@ class DatagramPath(Path):
     def did_not_open(self, source: Endpoint) -> None:
         """A datagram from there that was worth opening was forged."""
         self._bad_tags[self.machine.is_proven(source)] += 1
-
-    def read_late(self, is_busy: bool) -> None:
-        """Whether we were late in reading what came last: a report must say so."""
-        self._is_busy = is_busy
 
     def on_report(self, body: memoryview, now: float, *, by_datagram: bool, busy: bool) -> None:
         """The peer's DIRECT_FEEDBACK record; `busy` if we are late in reading it."""
