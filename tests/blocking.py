@@ -25,7 +25,6 @@ BLOCKING = {
 }  # fmt: skip
 # By module and function: of the package's, the innermost one on the stack.
 ALLOWED = {
-    "io.net.websocket.WebSocket.is_backlogged": "FIONREAD: how much of a socket is unread",
     "io.net.listening._bind": "an address, which asks nobody",
     "io.net.resolve._look_up": "an address, which asks nobody: names are looked up in threads",
     "io.net.resolve._configuration": "whether /etc/resolv.conf is another; one stat for each look-up",
