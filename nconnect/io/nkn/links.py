@@ -32,6 +32,7 @@ from nconnect.wire.tunnel import MAX_LINKS, SPARES
 # Guessed. Who serves an address changes when nodes come and go.
 _ASK_AGAIN_S = 60.0
 AFTER_LOSS_S = 1.0  # a link was lost: its node may be out of the seeds' answers soon
+DRAIN_S = 1.0  # guessed: several round trips to a peer
 _LOOK_S = 0.25  # how often it is seen whether a link is stuck
 
 _NO_NODE = (DownReason.NO_SEED, DownReason.LOGIN_PAGE, DownReason.NETWORK_CHANGED, DownReason.STOPPED)
@@ -279,12 +280,17 @@ class _One:
 
     def on_up(self, node: NodeInfo) -> None:
         self.node = node
+        if self.shared_with is not None:  # it came up again while it drained
+            return
         other = self._links.other_at(node, self.number)
         if other is not None and other.number < self.number:
             self._share(other)
+            self.runner.close()
             return
         if other is not None:
             other._share(self)
+            # Peers know of it: what they sent before they hear of this link still arrives.
+            asyncio.get_running_loop().call_later(DRAIN_S, other.runner.close)
         self._links.came_up(self.number)
         self._links.tell(LinkCameUp(node))
 
@@ -299,7 +305,6 @@ class _One:
         self._links.stand_in(self.number, other.number)
         self.shared_with = other.number
         self.recheck.clear()
-        self.runner.close()
 
     async def _until_it_has_its_own(self) -> None:
         link = self.runner.link

@@ -161,10 +161,42 @@ def test_while_the_node_it_is_named_does_not_answer_a_spare_link_stands_in(
                     assert links.send(str(ADDRESS), (b"x",))
                     server.assign = None
                     await until(lambda: set(links.tags()) == {0} and len(links.links) == 1)
-                    assert not links.runners[1].is_up
+                    await until(lambda: not links.runners[1].is_up)
             finally:
                 await server.close()
                 await other.close()
+
+    run(test)
+
+
+def test_a_link_that_another_replaces_still_takes_what_is_on_its_way(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A peer answers to the link that it knows until it hears of the other one."""
+    monkeypatch.setattr(spares, "STUCK_AFTER_S", 0.1)
+    monkeypatch.setattr("nconnect.nkn.link.CONNECT_S", 0.5)
+    monkeypatch.setattr("nconnect.io.nkn.links.DRAIN_S", 0.3)
+
+    async def test() -> None:
+        server = await node_server(verify=False)
+        with socket.create_server(("127.0.0.1", 0)) as silent:
+            dead = node_info("127.0.0.1", silent.getsockname()[1], 1, bytes(32))
+            server.assign = lambda address, secure: None if address.startswith("__") else dead
+            seeds = [f"http://127.0.0.1:{server.rpc_port}"]
+            links = Links(IDENTITY, ADDRESS, seeds, Owner(), count=1, rng=os.urandom)
+            got: list[bytes] = []
+            links.runners[1].on_message = lambda message: got.append(bytes(message.payload))
+            try:
+                async with running(links):
+                    await until(lambda: set(links.tags()) == {1})
+                    server.assign = None
+                    await until(lambda: set(links.tags()) == {0})
+                    assert links.send(str(ADDRESS.sub_client(1)), (b"on its way",))
+                    await until(lambda: got == [b"on its way"])
+                    await until(lambda: not links.runners[1].is_up)
+                    assert len(links.links) == 1
+            finally:
+                await server.close()
 
     run(test)
 
