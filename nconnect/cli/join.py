@@ -19,7 +19,7 @@ from nconnect.cli.options import (
 from nconnect.errors import ConfigError, NetworkError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
 
     from nconnect.invite.token import Token
     from nconnect.invite.welcome import Welcome
@@ -31,9 +31,12 @@ DRAFT = "joining"  # in the state folder: the identity of an application that ha
 
 def join(
     ctx: typer.Context,
-    token: Annotated[
-        str, typer.Argument(metavar="TOKEN", help="What `nconnect invite` printed; - reads it from stdin.")
-    ],
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[TOKEN]", help="What `nconnect invite` printed; - reads it from stdin. [default: asks]"
+        ),
+    ] = None,
     identifier: Annotated[
         str | None, typer.Option(help="The first part of the NKN address. [default: the host's name]")
     ] = None,
@@ -72,7 +75,6 @@ def join(
     from nconnect.config.accept_routes import parse_accept_routes, told
     from nconnect.config.proxy import of_setting
     from nconnect.crypto.keys import Identity
-    from nconnect.invite.token import Token
     from nconnect.io.files import config_file, paths
     from nconnect.io.files.state import StateStore
     from nconnect.io.net.proxy_search import hint
@@ -80,7 +82,7 @@ def join(
     from nconnect.io.nkn.join import NoNode
     from nconnect.model import PUBLIC_SEED_RPC, NknAddress, Proxy
 
-    invitation = Token.parse(_read(token))
+    invitation = _token(words or [])
     path = chosen(ctx, config)
     interface = interface_at(path)
     checks = Checks()
@@ -227,19 +229,37 @@ def _say(why: str) -> None:
     print(f"nconnect: {why}; trying again", file=sys.stderr, flush=True)
 
 
-def _read(token: str) -> str:
-    """The token's text; remove it from the process list, where others could see it."""
+def _token(words: Sequence[str]) -> Token:
+    """The token of the command line, of standard input ("-"), or of the terminal.
+
+    It may contain blanks and line breaks, as copies of a long line do. It is removed from the process list,
+    where others could see it.
+    """
     import sys
 
+    from nconnect.invite.token import MAX_CHARS, Token
     from nconnect.io.process.process import hide_argument
 
-    if token != "-":
-        hide_argument(token)
-        return token
-    text = sys.stdin.readline(8192)
-    if not text.strip():
-        raise UsageError("standard input had no token: give what `nconnect invite` printed")
-    return text
+    if words and list(words) != ["-"]:
+        for word in words:
+            hide_argument(word)
+        return Token.parse(" ".join(words))
+    if not sys.stdin.isatty():
+        text = sys.stdin.read(2 * MAX_CHARS) if words else ""
+        if not text.strip():
+            raise UsageError(
+                "the token is missing: give what `nconnect invite` printed, or - and it on stdin"
+            )
+        return Token.parse(text)
+    print("paste the token (nc1-…), then Enter: ", end="", file=sys.stderr, flush=True)
+    text = ""
+    while True:
+        text += (line := sys.stdin.readline())
+        try:
+            return Token.parse(text)
+        except ConfigError:
+            if not line.strip() or not text.lstrip().startswith("nc1-"):  # else a line may be missing
+                raise
 
 
 def _check_free(path: Path, force: bool) -> None:

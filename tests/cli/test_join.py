@@ -6,6 +6,7 @@ import contextlib
 import io
 import re
 import socket
+import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
@@ -115,7 +116,39 @@ def test_a_token_from_standard_input(
     monkeypatch.setattr("sys.stdin", io.StringIO(""))
     result = run("join", "-")
     assert result.status == 2
-    assert "standard input had no token" in result.err
+    assert "the token is missing" in result.err
+
+
+def test_white_space_in_a_token_is_ignored(
+    run: Run, config_path: Path, token: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reached = "no node could be reached"
+    assert reached in run("join", token[:70], token[70:], "--timeout", "1").err
+    assert reached in run("join", f" {token[:70]}\n  {token[70:]} ", "--timeout", "1").err
+    monkeypatch.setattr("sys.stdin", io.StringIO(f"{token[:70]}\n{token[70:]}\n"))
+    assert reached in run("join", "-", "--timeout", "1").err
+    assert "mistyped" in run("join", token[:70], token[71:]).err
+
+
+def test_a_terminal_is_asked_for_the_token(
+    run: Run, config_path: Path, token: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def typed(text: str) -> None:
+        terminal = io.StringIO(text)
+        monkeypatch.setattr(terminal, "isatty", lambda: True)
+        monkeypatch.setattr("sys.stdin", terminal)
+
+    typed(f"{token[:70]}\n{token[70:]}\nnot read")
+    result = run("join", "--timeout", "1")
+    assert "paste the token" in result.err
+    assert "no node could be reached" in result.err
+    assert sys.stdin.read() == "not read"
+    typed("hello\n")
+    assert "a token begins with nc1-" in run("join").err
+    typed(f"{token[:70]}\n\n")
+    assert "cut short" in run("join").err
+    monkeypatch.setattr("sys.stdin", io.StringIO(token))
+    assert "the token is missing" in run("join").err, "without a terminal it is not read unasked"
 
 
 def test_a_proxy_that_is_not_there_or_not_used_is_named(
