@@ -245,6 +245,10 @@ class ProvideConfig:
     masquerade: bool = True
     mtu: int | None = None
 
+    @property
+    def offers_something(self) -> bool:
+        return bool(self.subnets or self.services or self.expose)
+
 
 @dataclass(frozen=True, slots=True)
 class MetricsConfig:

@@ -38,10 +38,13 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     ),
     "nconnect logs": ("sudo nconnect logs -f",),
     "nconnect node": ("nconnect node --listen 0.0.0.0",),
-    "nconnect invite": ("sudo nconnect invite alice --allow 192.168.50.10:8000/tcp --expires 7d",),
+    "nconnect invite": (
+        "sudo nconnect invite alice bob carol --access 30d",
+        "sudo nconnect invite alice --allow 192.168.50.10:8000/tcp --expires 7d",
+    ),
     "nconnect join": ("sudo nconnect join nc1-…",),
     "nconnect config": ("sudo nconnect config check", "sudo nconnect config show"),
-    "nconnect peer": ("sudo nconnect peer list", "sudo nconnect peer set alice --expires 30d --dry-run"),
+    "nconnect peer": ("sudo nconnect peer list", "sudo nconnect peer set alice --access 30d --dry-run"),
     "nconnect peer add": (
         "sudo nconnect peer add laptop laptop.<64 hex> --allowed-ips 10.86.0.2/32",
         "sudo nconnect peer add gpu-box gpu-box.<64 hex> --allowed-ips 10.86.0.1/32,192.168.50.0/24",

@@ -8,7 +8,7 @@ import typer
 import typer.core
 
 from nconnect.cli.options import Checks, ConfigOption, JsonOption, Values, chosen, group
-from nconnect.cli.peer import AllowOption, NameArgument, read_allow
+from nconnect.cli.peer import AllowOption, read_allow
 from nconnect.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -40,11 +40,15 @@ app = group("Invite a device: `invite NAME` prints a token.", cls=_NameFirst)
 @app.command(_CREATE)
 def create(
     ctx: typer.Context,
-    name: NameArgument,
+    names: Annotated[list[str], typer.Argument(metavar="NAME…", help="The peers' names: one token each.")],
     allow: AllowOption = None,
     expires: Annotated[
         str, typer.Option("--expires", metavar="WHEN", help="When the token expires: 24h, 7d, 2026-12-31.")
     ] = "24h",
+    access: Annotated[
+        str | None,
+        typer.Option("--access", metavar="WHEN", help="When the access that it gives ends: 30d, 2026-12-31."),
+    ] = None,
     address: Annotated[
         Values,
         typer.Option("--address", metavar="IP,…", help="Its address in the tunnel. [default: the next free]"),
@@ -53,18 +57,17 @@ def create(
         Values,
         typer.Option("--seed-rpc", metavar="URL", help="A node's RPC, as the device can reach it."),
     ] = None,
-    qr: Annotated[bool, typer.Option("--qr/--no-qr", help="Draw the QR code too.")] = True,
+    qr: Annotated[bool, typer.Option("--qr/--no-qr", help="Also draw QR codes.")] = False,
     as_json: JsonOption = False,
     config: ConfigOption = None,
 ) -> None:
-    """Invite NAME (the word `new` may be left out)."""
+    """Invite each NAME (the word `new` may be left out)."""
     import os
     import time
 
-    from nconnect.cli.output import print_json, time_text
+    from nconnect.cli.output import print_json
     from nconnect.cli.setup import own_nkn_address
     from nconnect.config import values
-    from nconnect.control.client import ControlClient
     from nconnect.invite import pool
     from nconnect.invite.book import Invitation
     from nconnect.invite.token import SECRET_BYTES, Token
@@ -75,45 +78,86 @@ def create(
     checked = peer_table.load(chosen(ctx, config)).config
     now = time.time()
     checks = Checks()
-    checks.one("NAME", name, values.check_peer_name)
-    if any(peer.name == name for peer in checked.peers):
-        checks.problem(f"NAME: there is already a peer {name!r}: choose another name, or remove that one")
+    for name in names:
+        checks.one("NAME", name, values.check_peer_name)
+        if any(peer.name == name for peer in checked.peers):
+            checks.problem(f"NAME: there is already a peer {name!r}: choose another name, or remove that one")
     rules = read_allow(checks, allow)
     ends_at = checks.one("--expires", expires, lambda text: _end(text, now))
+    access_ends_at = checks.one("--access", access, lambda text: values.parse_expires(text, now=now))
     addresses = checks.many("--address", address, pool.parse_wanted)
+    if addresses and len(names) > 1:
+        checks.problem("--address is for one device: invite each NAME by itself")
     given_seeds = checks.many("--seed-rpc", seed_rpc, values.parse_seed_rpc)
     seeds = _seeds(checks, checked, given_seeds)
     checks.finish()
     assert ends_at is not None
-    token = Token(
-        provider=own_nkn_address(checked.seed, checked.identifier),
-        token_id=os.urandom(TOKEN_ID_BYTES),
-        secret=os.urandom(SECRET_BYTES),
-        seeds=seeds,
-    )
-    text = token.encode()
+    if access_ends_at is not None:
+        ends_at = min(ends_at, access_ends_at)
+    provider = own_nkn_address(checked.seed, checked.identifier)
+    made: list[tuple[str, str]] = []  # name, token
     with InvitationStore.of(checked.interface).issuing() as book:
         book.close_expired(now)
         pool.pick(checked, addresses, [each for open_one in book.open(now) for each in open_one.addresses])
-        invitation = Invitation.of(
-            token,
-            name=name,
-            now=now,
-            expires_at=ends_at,
-            allow=rules,
-            addresses=tuple(str(pool.parse_wanted(each)) for each in addresses),
-        )
-        book.add(invitation, now)
+        for name in names:
+            token = Token(provider, os.urandom(TOKEN_ID_BYTES), os.urandom(SECRET_BYTES), seeds)
+            invitation = Invitation.of(
+                token,
+                name=name,
+                now=now,
+                expires_at=ends_at,
+                allow=rules,
+                addresses=tuple(str(pool.parse_wanted(each)) for each in addresses),
+                changes=_settings(access_ends_at),
+            )
+            book.add(invitation, now)
+            made.append((name, token.encode()))
     if as_json:
-        print_json({"token": text, "name": name, "expires": ends_at})
+        invitations = [
+            {"token": token, "name": name, "expires": ends_at, "access": access_ends_at}
+            for name, token in made
+        ]
+        print_json(invitations[0] if len(names) == 1 else {"invitations": invitations})
         return
-    print(text)
-    if qr:
-        _print_qr(text)
-    print(f"\nadmits one device as {name}, until {time_text(ends_at)}; keep it secret. On that device:")
-    print("  sudo nconnect join TOKEN")
-    if not ControlClient(checked.interface).is_running():
-        print(f"{checked.interface} is not up, so nobody answers `join`: start it with `sudo nconnect up`")
+    _print_invitations(checked, made, ends_at, access_ends_at, qr=qr)
+
+
+def _settings(access_ends_at: float | None) -> dict[str, str]:
+    """The settings of the peer that an invitation makes, as the file has them."""
+    from datetime import UTC, datetime
+
+    if access_ends_at is None:
+        return {}
+    return {"expires": datetime.fromtimestamp(int(access_ends_at), UTC).isoformat()}
+
+
+def _print_invitations(
+    config: Config,
+    made: Sequence[tuple[str, str]],
+    ends_at: float,
+    access_ends_at: float | None,
+    *,
+    qr: bool,
+) -> None:
+    """Print what to send to each device. The line to paste comes last, where a terminal shows it."""
+    from nconnect.cli.output import time_text
+    from nconnect.control.client import ControlClient
+
+    if not config.provide.offers_something:
+        print("note: this device offers nothing yet: `nconnect provide add` offers servers and subnets")
+    if not ControlClient(config.interface).is_running():
+        print(f"{config.interface} is not up, so nobody answers `join`: start it with `sudo nconnect up -d`")
+    what = (
+        f"this token admits one device as {made[0][0]}" if len(made) == 1 else "each token admits one device"
+    )
+    print(f"{what}, until {time_text(ends_at)}; keep it secret.")
+    if access_ends_at is not None:
+        print(f"Access ends at {time_text(access_ends_at)}.")
+    for name, token in made:
+        print(f"\nOn {name}'s device:\n")
+        if qr:
+            _print_qr(token)
+        print(f"sudo nconnect join {token}")
 
 
 @app.command("list")
@@ -173,7 +217,9 @@ def _interface(ctx: typer.Context, config: Any) -> str:
 def _details(each: Invitation) -> str:
     reach = "all" if each.allow is None else ", ".join(each.allow) or "nothing"
     address = f"address {', '.join(each.addresses)}" if each.addresses else "next free address"
-    return f"id {each.token_id.hex()}; {address}; may reach {reach}"
+    access = each.changes.get("expires")
+    until = f"; access until {access[:16].replace('T', ' ')} UTC" if access else ""
+    return f"id {each.token_id.hex()}; {address}; may reach {reach}{until}"
 
 
 def _to_json(each: Invitation, now: float) -> dict[str, Any]:
@@ -261,5 +307,5 @@ def _print_qr(text: str) -> None:
         "▀▄█".encode(sys.stdout.encoding or "ascii")
     except (LookupError, UnicodeEncodeError):
         return
-    print()
     segno.make(text.upper(), error="l", micro=False).terminal(out=sys.stdout, compact=True, border=2)
+    print()

@@ -42,7 +42,9 @@ AllowOption = Annotated[
 ]
 ExpiresOption = Annotated[
     str | None,
-    typer.Option("--expires", metavar="WHEN", help="When its access ends: 2026-12-31, 30d, never."),
+    typer.Option(
+        "--access", "--expires", metavar="WHEN", help="When its access ends: 2026-12-31, 30d, never."
+    ),
 ]
 MaxFlowsOption = Annotated[
     int | None,
@@ -297,7 +299,7 @@ def read_expires(checks: Checks, text: str | None) -> float | None:
 
     from nconnect.config.values import parse_expires
 
-    return checks.one("--expires", text, lambda t: parse_expires(t, now=time.time()))
+    return checks.one("--access", text, lambda t: parse_expires(t, now=time.time()))
 
 
 def _read_key(checks: Checks, path: Path) -> str | None:

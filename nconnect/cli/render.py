@@ -55,7 +55,7 @@ def problems_of(status: Status) -> list[str]:
 def _peer_problem(peer: PeerStatus) -> str | None:
     match peer.state:
         case "expired":
-            return f"may not pass any more: `nconnect peer set {peer.name} --expires never` lets it in again"
+            return f"may not pass any more: `nconnect peer set {peer.name} --access never` lets it in again"
         case "handshaking":
             return (
                 "does not answer yet: on the other side, `nconnect status` says whether it is up, and"

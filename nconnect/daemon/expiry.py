@@ -116,7 +116,7 @@ class ExpiryNotices:
 
 def _sentence(name: str, expires_at: float) -> str:
     when = datetime.fromtimestamp(expires_at, UTC)
-    return f"the access of {name} ends at {when:%Y-%m-%d %H:%M} UTC: `nconnect peer set {name} --expires 30d`"
+    return f"the access of {name} ends at {when:%Y-%m-%d %H:%M} UTC: `nconnect peer set {name} --access 30d`"
 
 
 def _checked(stored: object) -> dict[str, tuple[float, float]]:

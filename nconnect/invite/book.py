@@ -45,7 +45,8 @@ class Invitation:
     # The inviting side has seen that it expired unused: no device can be added any more.
     is_closed: bool = False
     is_removed: bool = False  # its peer was removed
-    # Later changes to the peer: the configuration's field and its text; None deletes a field.
+    # Settings of the peer that were given with the invitation or changed later: the configuration's field
+    # and its text; None deletes a field.
     changes: Mapping[str, Any] = field(default_factory=dict, repr=False)
     # The daemon's half.
     device: str = ""  # the NKN address that used it
@@ -64,9 +65,20 @@ class Invitation:
         expires_at: float,
         allow: tuple[str, ...] | None,
         addresses: tuple[str, ...],
+        changes: Mapping[str, Any] | None = None,
     ) -> Invitation:
         keys = TokenKeys.of(token.secret)
-        return cls(token.token_id, name, now, expires_at, allow, addresses, keys.mac, keys.preshared)
+        return cls(
+            token.token_id,
+            name,
+            now,
+            expires_at,
+            allow,
+            addresses,
+            keys.mac,
+            keys.preshared,
+            changes=dict(changes or {}),
+        )
 
     def state(self, now: float) -> InvitationState:
         if self.revoked_at is not None:

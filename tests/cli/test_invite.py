@@ -2,10 +2,13 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from nconnect.invite.book import Book
+from nconnect.invite.table import table_of
 from nconnect.invite.token import Token
 from nconnect.io.files.config_file import load
 from nconnect.io.files.invitations import InvitationStore
@@ -22,7 +25,7 @@ def invited(run: Run, *arguments: object) -> Token:
 def test_a_token(run: Run, made: Path) -> None:
     result = run("invite", "alice", "--json", "--allow", "192.168.50.10:8000/tcp")
     content = json.loads(result.out)
-    assert set(content) == {"token", "name", "expires"}
+    assert set(content) == {"token", "name", "expires", "access"}
     assert content["name"] == "alice"
     assert content["expires"] == pytest.approx(time.time() + 86_400, abs=60)
     token = Token.parse(content["token"])
@@ -38,11 +41,50 @@ def test_a_token(run: Run, made: Path) -> None:
 
 def test_for_people_there_is_a_code_and_what_to_do(run: Run, made: Path) -> None:
     result = run("invite", "alice")
-    assert result.out.startswith("nc1-")
-    assert "▀" in result.out
-    assert "sudo nconnect join" in result.out
+    last = result.out.splitlines()[-1]
+    assert last.startswith("sudo nconnect join nc1-"), "the line to paste is the last"
+    assert Token.parse(last.removeprefix("sudo nconnect join "))
     assert "nc0 is not up" in result.out
-    assert "▀" not in run("invite", "bob", "--no-qr").out
+    assert "▀" not in result.out
+    drawn = run("invite", "bob", "--qr").out
+    assert "▀" in drawn
+    assert drawn.splitlines()[-1].startswith("sudo nconnect join nc1-")
+
+
+def test_several_names(run: Run, made: Path) -> None:
+    result = run("invite", "alice", "bob", "carol", "--access", "30d", "--json")
+    invitations = json.loads(result.out)["invitations"]
+    assert [each["name"] for each in invitations] == ["alice", "bob", "carol"]
+    assert len({Token.parse(each["token"]).token_id for each in invitations}) == 3
+    text = run("invite", "dave", "erin").out
+    assert text.count("sudo nconnect join nc1-") == 2
+    assert "On dave's device" in text
+
+
+def test_one_wrong_name_invites_nobody(run: Run, made: Path) -> None:
+    for names in (["alice", "b b"], ["alice", "alice"], ["alice", "--address", "10.86.0.7", "bob"]):
+        assert run("invite", *names).status == 2
+        assert len(InvitationStore.of("nc0").current()) == 0
+
+
+def test_the_access_ends_and_not_only_the_token(run: Run, made: Path) -> None:
+    content = json.loads(run("invite", "alice", "--access", "30d", "--json").out)
+    assert content["access"] == pytest.approx(time.time() + 30 * 86_400, abs=60)
+    (kept,) = InvitationStore.of("nc0").current()
+    used = replace(kept, device=f"laptop.{KEY}", allowed_ips=("10.86.0.2/32",))
+    (peer,) = table_of(load(made), Book([used]), own_key=bytes(32)).config.peers
+    assert peer.expires_at == pytest.approx(content["access"], abs=1)
+    assert "access until" in run("invite", "list").out
+    short = json.loads(run("invite", "bob", "--access", "1h", "--json").out)
+    assert short["expires"] == short["access"], "a token ends no later than what it gives"
+    assert json.loads(run("invite", "carol", "--json").out)["access"] is None
+
+
+def test_who_offers_nothing_is_told(run: Run, config_path: Path) -> None:
+    assert run("init", "--address", "10.86.0.1/24").status == 0
+    assert "this device offers nothing yet" in run("invite", "alice").out
+    assert run("provide", "add", "--service", "8000/tcp").status == 0
+    assert "offers nothing" not in run("invite", "bob").out
 
 
 def test_a_running_daemon_needs_no_word(run: Run, daemon: FakeBackend) -> None:
@@ -102,7 +144,7 @@ def test_addresses_are_kept_for_it(run: Run, made: Path) -> None:
         (["alice", "--expires", "yesterday"], "is not a time"),
         (["alice", "--address", "x"], "is not an address"),
         (["alice", "--seed-rpc", "x"], "is not a seed's address"),
-        (["alice", "bob"], "unexpected extra argument"),
+        (["alice", "--access", "yesterday"], "--access"),
     ],
 )
 def test_mistakes(run: Run, made: Path, arguments: list[str], says: str) -> None:

@@ -69,7 +69,7 @@ WITH_FILE = [
     ("peer set laptop", 2, "give an option"),
     ("peer set laptop --allow all,none", 2, "or the word"),
     ("peer set laptop --allow 10.0.0.1:99999", 2, "--allow"),
-    ("peer set laptop --expires yesterday", 2, "--expires"),
+    ("peer set laptop --access yesterday", 2, "--access"),
     ("peer set laptop --preshared-key-file /nonexistent", 2, "openssl rand -hex 32"),
     (f"peer add laptop {OTHER} --allowed-ips 10.86.0.9/32", 2, "peer set laptop"),
     (f"peer add phone {GOOD} --allowed-ips 10.86.0.9/32", 2, "same key"),

@@ -114,7 +114,7 @@ def test_list_of_none(run: Run, made: Path) -> None:
 
 def test_set(run: Run, with_laptop: Path) -> None:
     with_laptop.write_text(with_laptop.read_text().replace("[[peer]]", "[[peer]]  # mine"))
-    assert run("peer", "set", "laptop", "--name", "tablet", "--expires", "30d").status == 0
+    assert run("peer", "set", "laptop", "--name", "tablet", "--access", "30d").status == 0
     assert run("peer", "set", "tablet", "--allowed-ips", "10.86.0.7").status == 0
     (peer,) = peers_of(with_laptop)
     assert (peer["name"], peer["allowed_ips"], peer["allow"]) == (
@@ -200,7 +200,7 @@ ADD = ["peer", "add", "tablet", f"tablet.{KEY}"]
         ([*ADD, "--allowed-ips", "10.86.0.3"], "has the same key as peer 'laptop'"),
         ([*ADD, "--allowed-ips", "10.86.0.3", "--allow", "80/tcp"], "--allow: '80/tcp'"),
         ([*ADD, "--allowed-ips", "10.86.0.3", "--allow", "all,none"], "--allow: give rules, or"),
-        ([*ADD, "--allowed-ips", "10.86.0.3", "--expires", "soon"], "--expires: 'soon' is not a time"),
+        ([*ADD, "--allowed-ips", "10.86.0.3", "--expires", "soon"], "--access: 'soon' is not a time"),
         ([*ADD, "--allowed-ips", "10.86.0.3", "--expires", "2001-01-01"], "is in the past"),
         (
             [*ADD, "--allowed-ips", "10.86.0.3", "--preshared-key-file", "/nonexistent"],

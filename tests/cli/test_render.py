@@ -69,7 +69,7 @@ def peer(state: str, expires: float | None = None) -> PeerStatus:
         (LinkStatus("n:1", "down", why="refused"), "is down, trying again: refused; `nconnect doctor` looks"),
         (peer("handshaking"), "`nconnect peer list` whether it knows this device"),
         (peer("stale"), "peer laptop has gone silent: `nconnect ping laptop`"),
-        (peer("expired", NOW - 1), "`nconnect peer set laptop --expires never`"),
+        (peer("expired", NOW - 1), "`nconnect peer set laptop --access never`"),
     ],
 )
 def test_problems(what: LinkStatus | PeerStatus, says: str) -> None:

@@ -41,7 +41,7 @@ def test_it_is_logged_once_and_shown_until_the_end(tmp_path: Path, caplog: pytes
         notices.log_new()
     (warning,) = notices.warnings()
     assert warning.startswith("the access of laptop ends at 2027-01-15 08:16 UTC")
-    assert "`nconnect peer set laptop --expires 30d`" in warning
+    assert "`nconnect peer set laptop --access 30d`" in warning
     assert [record.message for record in caplog.records] == [warning]
     clock.now += 100
     assert notices.warnings() == [], "what has ended is said by its state"
