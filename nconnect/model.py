@@ -130,6 +130,14 @@ class Exposed:
 
 
 @dataclass(frozen=True, slots=True)
+class Quota:
+    """How much a peer may use, both ways together, in each calendar day or month (UTC)."""
+
+    bytes: int
+    period: Literal["day", "month"]
+
+
+@dataclass(frozen=True, slots=True)
 class PeerConfig:
     """An authorised key and its settings."""
 
@@ -141,6 +149,9 @@ class PeerConfig:
     expires_at: float | None = None  # seconds since the Unix epoch
     max_flows: int | None = None  # connections that it may have open here; None: a share of the kernel's
     direct: DirectMode | None = None  # None: what [network] says
+    rate: int | None = None  # bits a second, each way by itself; None: no limit
+    quota: Quota | None = None
+    paused: str | None = None  # why connections are refused for now, "" without a reason; None: they are not
 
 
 @dataclass(frozen=True, slots=True)

@@ -84,6 +84,7 @@ def reload(ctx: typer.Context, config: ConfigOption = None) -> None:
 def shown(config: Config) -> dict[str, Any]:
     """A configuration as the file's tables, with all defaults, and with secrets hidden."""
     from nconnect.config.accept_routes import told
+    from nconnect.config.bounds import as_written
     from nconnect.config.values import format_allow_rule
     from nconnect.model import STUN_PORTS, Proxy, join_addr
 
@@ -144,6 +145,7 @@ def shown(config: Config) -> dict[str, Any]:
             "expires": _time(peer.expires_at),
             "max_flows": peer.max_flows,
             "direct": peer.direct,
+            **as_written(peer),
         }
         for peer in config.peers
     ]

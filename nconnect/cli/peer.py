@@ -387,6 +387,7 @@ def _allow_text(peer: PeerConfig) -> str:
 
 
 def _peer_json(peer: PeerConfig, states: dict[str, str], table: PeerTable) -> dict[str, Any]:
+    from nconnect.config.bounds import as_written
     from nconnect.config.values import format_allow_rule
 
     return {
@@ -398,6 +399,7 @@ def _peer_json(peer: PeerConfig, states: dict[str, str], table: PeerTable) -> di
         "expires": peer.expires_at,
         "max_flows": peer.max_flows,
         "direct": peer.direct,
+        **as_written(peer),
         "state": states.get(peer.name),
         "invited": peer.name in table.invited,
     }

@@ -72,6 +72,7 @@ def import_peers(
 
 def peers_text(peers: Any, *, secrets: bool) -> str:
     """The `[[peer]]` sections of a configuration, in its own form."""
+    from nconnect.config.bounds import as_written
     from nconnect.config.edit import add_peer
     from nconnect.config.values import format_allow_rule
 
@@ -87,6 +88,7 @@ def peers_text(peers: Any, *, secrets: bool) -> str:
             expires_at=peer.expires_at,
             max_flows=peer.max_flows,
             direct=peer.direct,
+            **as_written(peer),
         )
     return text
 
@@ -149,10 +151,11 @@ def _fields(peer: dict[str, Any]) -> dict[str, Any]:
     """The arguments of `add_peer`. Raises `ConfigError` when it is not a peer's section."""
     from nconnect.config.values import parse_expires_value
 
-    known = ("name", "address", "allowed_ips", "allow", "preshared_key", "expires", "max_flows", "direct")
+    optional = ("preshared_key", "direct", "rate", "quota", "paused")
+    known = ("name", "address", "allowed_ips", "allow", "expires", "max_flows", *optional)
     unknown = [key for key in peer if key not in known]
     lists = [peer.get("allowed_ips"), peer.get("allow", [])]
-    texts = [peer.get("name"), peer.get("address"), peer.get("preshared_key", ""), peer.get("direct", "")]
+    texts = [peer.get("name"), peer.get("address"), *(peer.get(key, "") for key in optional)]
     max_flows = peer.get("max_flows")
     good = all(isinstance(v, list) and all(isinstance(t, str) for t in v) for v in lists)
     good = good and (max_flows is None or type(max_flows) is int)
@@ -165,10 +168,9 @@ def _fields(peer: dict[str, Any]) -> dict[str, Any]:
         "address": peer["address"],
         "allowed_ips": tuple(peer["allowed_ips"]),
         "allow": tuple(peer["allow"]) if "allow" in peer else None,
-        "preshared_key": peer.get("preshared_key"),
         "expires_at": None if expires is None else parse_expires_value(expires),
         "max_flows": max_flows,
-        "direct": peer.get("direct"),
+        **{key: peer.get(key) for key in optional},
     }
 
 

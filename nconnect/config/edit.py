@@ -47,6 +47,9 @@ class PeerChange:
     expires_at: float | Keep | None = KEEP  # seconds since the Unix epoch
     max_flows: int | Keep | None = KEEP
     direct: str | Keep | None = KEEP
+    rate: str | Keep | None = KEEP
+    quota: str | Keep | None = KEEP
+    paused: str | Keep | None = KEEP  # the reason
 
     def values(self) -> dict[str, Any]:
         """The keys of the file that change, in its order; `expires_at` is `expires` there."""
@@ -107,6 +110,9 @@ def add_peer(
     expires_at: float | None = None,
     max_flows: int | None = None,
     direct: str | None = None,
+    rate: str | None = None,
+    quota: str | None = None,
+    paused: str | None = None,
 ) -> str:
     """The text with one more peer at its end. Raises `ConfigError` when the name is taken."""
     change = PeerChange(
@@ -118,6 +124,9 @@ def add_peer(
         expires_at,
         max_flows,
         direct,
+        rate,
+        quota,
+        paused,
     )
     content = {key: value for key, value in change.values().items() if value is not None}
     try:

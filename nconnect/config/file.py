@@ -9,6 +9,7 @@ from typing import Any
 
 from nconnect.config import values
 from nconnect.config.accept_routes import read_accept_routes
+from nconnect.config.bounds import check_why, parse_quota, parse_rate
 from nconnect.config.locate import KeyPath
 from nconnect.config.proxy import parse_proxy_setting
 from nconnect.config.table import (
@@ -283,12 +284,16 @@ def _read_peer(section: Section) -> PeerConfig | None:
     expires_at = section.take("expires", values.parse_expires_value, None)
     max_flows = section.take("max_flows", integer(1, _MAX_FLOWS), None)
     direct = section.take("direct", _direct, None)
+    rate = section.take("rate", lambda v: parse_rate(string(v)), None)
+    quota = section.take("quota", lambda v: parse_quota(string(v)), None)
+    paused = section.take("paused", lambda v: check_why(string(v)), None)
     if address is None:
         return None
     has_allow = "allow" in section.content
     return PeerConfig(
-        name, address, allowed_ips, allow if has_allow else None, preshared_key, expires_at, max_flows, direct
-    )
+        name, address, allowed_ips, allow if has_allow else None, preshared_key, expires_at, max_flows,
+        direct, rate, quota, paused,
+    )  # fmt: skip
 
 
 def _check_peer(section: Section, peer: PeerConfig, earlier: list[PeerConfig]) -> None:

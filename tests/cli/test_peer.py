@@ -64,6 +64,9 @@ def test_add_with_everything(run: Run, made: Path, tmp_path: Path) -> None:
         "expires": 4_102_358_400.0,
         "max_flows": None,
         "direct": None,
+        "rate": None,
+        "quota": None,
+        "paused": None,
         "state": None,
         "invited": False,
     }

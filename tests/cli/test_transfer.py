@@ -24,6 +24,8 @@ def filled(run: Run, made: Path, tmp_path: Path) -> Path:
     )  # fmt: skip
     assert result.status == 0, result.err
     assert run("peer", "set", "laptop", "--max-flows", "77", "--direct", "off").status == 0
+    bounds = 'rate = "1.5M"\nquota = "5G/day"\npaused = ""\n'
+    made.write_text(made.read_text() + bounds)
     return made
 
 
@@ -40,7 +42,7 @@ def test_what_goes_out_comes_in(run: Run, filled: Path, tmp_path: Path) -> None:
     assert table.stat().st_mode & 0o777 == 0o600
     target = other(run, tmp_path)
     assert "max_flows = 77" in table.read_text()
-    assert 'direct = "off"' in table.read_text()
+    assert 'direct = "off"\nrate = "1.5M"\nquota = "5G/day"\npaused = ""\n' in table.read_text()
     result = run("peer", "import", table, "-c", target)
     assert result.out.startswith("1 added: kept in the file"), result.err
     assert config_file.load(target).peers == config_file.load(filled).peers

@@ -20,6 +20,7 @@ from nconnect.model import (
     NodeConfig,
     ProvideConfig,
     ProvidedSubnet,
+    Quota,
     Service,
 )
 
@@ -81,6 +82,9 @@ preshared_key = "{"ab" * 32}"
 expires = 2026-12-31T00:00:00Z
 max_flows = 20000
 direct = "off"
+rate = "50M"
+quota = "100G/month"
+paused = "back at 22:00"
 
 [[peer]]
 name = "phone"
@@ -197,6 +201,9 @@ def test_everything() -> None:
     assert laptop.max_flows == 20_000
     assert phone.max_flows is None
     assert (laptop.direct, phone.direct) == ("off", None)
+    assert (laptop.rate, laptop.paused) == (50_000_000, "back at 22:00")
+    assert laptop.quota == Quota(100 * 10**9, "month")
+    assert (phone.rate, phone.quota, phone.paused) == (None, None, None)
     assert phone.allow == ()  # nothing, which is not None: everything
     assert phone.preshared_key is None
     assert phone.expires_at is None
@@ -336,6 +343,11 @@ allow = ["192.168.50.11:9-3/tcp"]
         (MINIMAL + '[network]\nport_mapping = "on"\n', "port_mapping: must be true or false"),
         (MINIMAL + peer("a", KEYS[0], "10.86.0.2", direct='"never"'), "[peer a] direct: 'never' is unknown"),
         (MINIMAL + peer("a", KEYS[0], "10.86.0.2", max_flows="0"), "max_flows"),
+        (MINIMAL + peer("a", KEYS[0], "10.86.0.2", rate='"fast"'), "rate: 'fast' is not a rate: write bits"),
+        (MINIMAL + peer("a", KEYS[0], "10.86.0.2", rate="5000000"), "rate: must be a text in quotes"),
+        (MINIMAL + peer("a", KEYS[0], "10.86.0.2", quota='"100G"'), "quota: '100G' is not a quota: write"),
+        (MINIMAL + peer("a", KEYS[0], "10.86.0.2", paused="true"), "paused: must be a text in quotes"),
+        (MINIMAL + peer("a", KEYS[0], "10.86.0.2", paused='"a\\nb"'), "paused: must be one line of at most"),
         (MINIMAL + peer("a", KEYS[0], "10.86.0.2", max_flows='"many"'), "max_flows"),
         (MINIMAL + peer("a", KEYS[0], "10.86.0.2", preshared_key='"abc"'), "must be 32 bytes"),
         (MINIMAL + peer("a", KEYS[0], "10.86.0.2", allow='"all"'), 'must be a list: write ["all"]'),
