@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from itertools import pairwise
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -168,6 +168,34 @@ def test_behind_easy_nats_the_path_goes_between_the_routers(
     assert found["path"] == DIRECT
     assert str(found["remote"]).startswith("203.0.113.")
     assert a.settles(c, "up")["path"] == DIRECT
+
+
+def test_status_says_what_this_device_has_for_direct_paths(easy: Easy) -> None:
+    _, _, c, site = easy
+    until(lambda: here(c)["public"], "the STUN server's answer")
+    port = here(c)["port"]
+    assert here(c)["nat"] == "easy"
+    assert here(c)["public"][0].startswith(f"{site.public}:")
+    until(lambda: "PCP" in here(c)["unmapped"], "the router not to answer")
+    assert here(c)["refused"] == []
+    c.machine.nft("add table inet guard")
+    try:
+        c.machine.nft("add chain inet guard in { type filter hook input priority 0 ; policy drop ; }")
+        c.machine.nft("add rule inet guard in ct state established,related accept")
+        c.machine.nft("add rule inet guard in iifname { lo, nc0 } accept")
+        until(lambda: here(c)["refused"], "status to say that TCP is dropped", timeout_s=20)
+        (said,) = here(c)["refused"]
+        assert f"TCP port {port}" in said
+        assert f"nft insert rule inet guard in tcp dport {port} accept" in said
+        assert c.side.status()["problems"] == [], "it is not wrong: UDP needs no hole"
+    finally:
+        c.machine.nft("delete table inet guard")
+
+
+def here(device: Device) -> dict[str, Any]:
+    """What the device has for direct paths."""
+    found: dict[str, Any] = device.side.status()["direct"]
+    return found
 
 
 def test_ping_finds_a_direct_path_without_any_packet(easy: Easy) -> None:

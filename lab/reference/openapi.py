@@ -19,6 +19,7 @@ _ENUMS = {
     ("PeerStatus", "path"): schema.PATHS,
     ("DirectStatus", "state"): schema.DIRECT_STATES,
     ("DirectStatus", "kind"): schema.DIRECT_KINDS,
+    ("DirectHere", "nat"): schema.NATS,
     ("PingReply", "path"): schema.PATHS,
 }
 _PLAIN = {str: "string", int: "integer", float: "number", bool: "boolean"}

@@ -137,10 +137,12 @@ def _look(path: Path, interface: str, hosts: tuple[str, ...]) -> Facts:
         except HostError as error:
             problems[name] = str(error) if name == "nft" else str(error).partition(":")[0]
     said: tuple[str, ...] = ()
+    direct_port = 0
     nodes: tuple[str, ...] = ()
     try:
         status = client.status()
         said, nodes = status.problems, tuple(link.node for link in status.links)
+        direct_port = status.direct.port or 0
     except ControlError:
         pass  # it does not run, or is another user's
     machine = Machine(
@@ -150,6 +152,7 @@ def _look(path: Path, interface: str, hosts: tuple[str, ...]) -> Facts:
         released_at=preflight.RELEASED_AT,
         hosts=hosts,
         said=said,
+        direct_port=direct_port,
         nodes=nodes,
         unreachable=client.is_unreachable(),
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from nconnect.cli.output import bytes_text, duration_text, ms_text, table, time_text
-from nconnect.control.schema import LinkStatus, PeerStatus, Status
+from nconnect.control.schema import DirectHere, LinkStatus, PeerStatus, Status
 from nconnect.errors import NO_LINK
 
 _GREEN, _YELLOW, _RED, _BOLD, _RESET = "\x1b[32m", "\x1b[33m", "\x1b[31m", "\x1b[1m", "\x1b[0m"
@@ -78,8 +78,26 @@ def _facts(status: Status) -> list[str]:
         "NKN address": status.address,
         "public key": status.public_key,
         "routes": ", ".join(status.routes) or "none",
+        "direct": _direct_here(status.direct),
     }
-    return [f"{name:<11} {value}" for name, value in facts.items() if value]
+    lines = [f"{name:<11} {value}" for name, value in facts.items() if value]
+    direct = status.direct
+    notes = (
+        [f"the router maps no port: {direct.unmapped}"] if direct.nat == "hard" and direct.unmapped else []
+    )
+    return lines + [f"{'':<11} {note}" for note in (*notes, *direct.refused)]
+
+
+def _direct_here(direct: DirectHere) -> str:
+    """What this device has for direct paths; "" while they are off."""
+    if direct.port is None:
+        return ""
+    nat = {"unknown": "", "none": "no NAT", "blocked": "UDP is blocked here"}.get(
+        direct.nat, f"{direct.nat} NAT"
+    )
+    seen = f"seen as {', '.join(direct.public)}" if direct.public else ""
+    mapped = f"mapped at {', '.join(direct.mapped)}" if direct.mapped else ""
+    return ", ".join(filter(None, (f"port {direct.port}", nat, seen, mapped)))
 
 
 def _node_of(link: LinkStatus) -> str:

@@ -15,6 +15,7 @@ PEER_STATES = ("never", "handshaking", "up", "stale", "expired")
 PATHS = ("node", "direct")
 DIRECT_STATES = ("off", "search", "up", "failed")
 DIRECT_KINDS = ("udp", "tcp")
+NATS = ("unknown", "none", "easy", "hard", "blocked")
 
 _T = TypeVar("_T")
 
@@ -48,6 +49,18 @@ class DirectStatus:
     rtt_ms: float | None = None
     mtu: int | None = None  # the largest datagram in bytes (UDP payload), while up
     why: str = ""  # there is none, a sentence
+
+
+@dataclass(frozen=True, slots=True)
+class DirectHere:
+    """What this device has for direct paths, to whatever peer."""
+
+    port: int | None = None  # UDP and TCP; null: `direct` is off
+    nat: str = "unknown"  # of NATS: the NAT before this device, as STUN servers see it
+    public: tuple[str, ...] = ()  # ADDRESS:PORT that the internet sees
+    mapped: tuple[str, ...] = ()  # ADDRESS:PORT that the router sends on to `port`
+    unmapped: str = ""  # why the router sends none on, or not for IPv6; "" also where it is not asked
+    refused: tuple[str, ...] = ()  # what drops TCP to `port` on this machine, and what lets it in
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +111,7 @@ class Status:
     pid: int = 0
     started_at: float | None = None
     problems: tuple[str, ...] = ()
+    direct: DirectHere = DirectHere()
     drops: Mapping[str, int] = field(default_factory=dict)  # those of no single peer
     counters: Mapping[str, int] = field(default_factory=dict)  # the tunnel's own totals, by name
 
@@ -118,6 +132,8 @@ class Status:
         found["skipped_routes"] = tuple(
             SkippedRoute(**known(SkippedRoute, route)) for route in value["skipped_routes"]
         )
+        if "direct" in found:  # a daemon of an earlier version tells none
+            found["direct"] = DirectHere(**known(DirectHere, found["direct"]))
         return cls(**found)
 
 

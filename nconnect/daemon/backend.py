@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from nconnect import __version__
 from nconnect.config.proxy import Proxies
-from nconnect.control.schema import PendingPeer, PingReply, SkippedRoute, Status
+from nconnect.control.schema import DirectHere, PendingPeer, PingReply, SkippedRoute, Status
 from nconnect.daemon import status
 from nconnect.daemon.driver import Driver
 from nconnect.daemon.host_state import HostState
@@ -25,7 +25,10 @@ from nconnect.tunnel.core import Tunnel
 
 @dataclass(frozen=True, slots=True)
 class DaemonBackend:
-    """One interface's. `problems`: sentences of all the parts; "" is none. Times: CLOCK_BOOTTIME, seconds."""
+    """One interface's. Times: CLOCK_BOOTTIME, seconds.
+
+    `problems`: sentences of all the parts; "" is none. `direct`: what this device has for direct paths.
+    """
 
     in_force: InForce
     address: NknAddress
@@ -38,6 +41,7 @@ class DaemonBackend:
     file_watch: FileWatch
     changes: Reload
     waiting: Waiting
+    direct: Callable[[], DirectHere]
     problems: Callable[[], Iterable[str]]
     started_at: float
     clock: Callable[[], float] = boottime
@@ -65,6 +69,7 @@ class DaemonBackend:
             version=__version__,
             pid=os.getpid(),
             started_at=self.started_at + wall,
+            direct=self.direct(),
             problems=tuple(filter(None, self.problems())),
             drops=dict(
                 sorted(

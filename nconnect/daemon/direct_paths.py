@@ -27,6 +27,8 @@ from nconnect.tunnel.paths.direct.surroundings import Surroundings
 
 log = logging.getLogger(__name__)
 
+_ANOTHER_NAT = "the router that maps the port is itself behind another NAT, so that nobody reaches it there"
+
 
 class PathUser(Protocol):
     """Who uses the sockets and the surroundings: the driver, with the core behind it."""
@@ -177,6 +179,8 @@ class DirectResources:
         self._mapping = asyncio.create_task(mappings.run(), name="port mapping")
 
     def _mapped(self, mappings: Mapping[str, PortMapping], problem: str) -> None:
+        if any(mapping.is_behind_another_nat for mapping in mappings.values()):
+            problem = "; ".join(filter(None, (_ANOTHER_NAT, problem)))
         self.mapping_problem = problem
         if problem:
             log.info("port mapping: %s", problem)

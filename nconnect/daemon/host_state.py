@@ -45,16 +45,20 @@ class HostState:
         endpoints: Callable[[], tuple[Endpoint, ...]],
         expired: Callable[[], frozenset[str]],
         proxies: Proxies = UNPROXIED,
+        direct_port: Callable[[], int] = lambda: 0,
     ) -> None:
         """`endpoints`: what else the daemon connects to outside of the tunnel. `expired`: the peers whose
-        access has ended. `proxies`: the way to nodes and seeds. The bus is told of each plan in force.
+        access has ended. `proxies`: the way to nodes and seeds. `direct_port`: where direct TCP streams come
+        in; 0: nowhere. The bus is told of each plan in force.
         """
         self.plan: HostPlan | None = None
+        self.stops_direct: tuple[str, ...] = ()  # what drops direct TCP streams, a sentence each
         self._in_force = in_force
         self._host = host
         self._bus = bus
         self._endpoints = endpoints
         self._proxies = proxies
+        self._direct_port = direct_port
         self._expired = expired
         self._expired_then: frozenset[str] = frozenset()  # the peers that had expired when it was made
         self._lock = asyncio.Lock()  # one plan at a time
@@ -130,7 +134,7 @@ class HostState:
         if self.plan is None or self._ending:
             return []
         try:
-            found = await asyncio.to_thread(self._obstacles)
+            found, self.stops_direct = await asyncio.to_thread(self._obstacles)
             return [] if found and await asyncio.to_thread(self._host.missing, self.plan) else found
         except HostError as error:
             log.warning("%s", error)
@@ -241,12 +245,15 @@ class HostState:
         else:
             self.plan = fresh
 
-    def _obstacles(self) -> list[str]:
+    def _obstacles(self) -> tuple[list[str], tuple[str, ...]]:
+        """What stops the tunnel's packets, and what stops direct TCP streams alone."""
         strays, devices = detours(self._config)
-        return [
-            *(s.problem for s in strays),
-            *(o.problem for o in stopped(self._config, self._endpoints(), devices, proxies=self._proxies)),
-        ]
+        port = self._direct_port()
+        found = stopped(self._config, self._endpoints(), devices, proxies=self._proxies, direct_port=port)
+        return (
+            [*(s.problem for s in strays), *(o.problem for o in found if not o.of_direct)],
+            tuple(o.problem for o in found if o.of_direct),
+        )
 
     def _facts(self) -> HostFacts:
         return replace(self._host.read_facts(), endpoints=self._endpoints(), proxies=self._proxies)

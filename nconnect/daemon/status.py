@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from nconnect.config.proxy import UNPROXIED, Proxies
 from nconnect.config.values import format_allow_rule, parse_peer_address
-from nconnect.control.schema import DirectStatus, LinkStatus, PeerStatus, PendingPeer, PingReply
+from nconnect.control.schema import DirectHere, DirectStatus, LinkStatus, PeerStatus, PendingPeer, PingReply
 from nconnect.errors import NO_LINK, ConfigError, DropReason
 from nconnect.io.net.stream_link import StreamLink
 from nconnect.model import NknAddress
@@ -17,6 +17,7 @@ from nconnect.tunnel.core import Tunnel
 from nconnect.tunnel.paths.direct import reasons
 from nconnect.tunnel.paths.direct.outputs import PathState
 from nconnect.tunnel.paths.direct.path import DirectPath
+from nconnect.tunnel.paths.direct.surroundings import Surroundings
 from nconnect.tunnel.peer import Peer
 from nconnect.tunnel.pending import PendingSender
 from nconnect.wire.jsonrpc import split_addr
@@ -125,6 +126,22 @@ def link_statuses(
             )
         )
     return tuple(found)
+
+
+def direct_here(around: Surroundings, unmapped: str, refused: tuple[str, ...]) -> DirectHere:
+    """What this device has for direct paths; nothing while `direct` is off."""
+    if not around.port:
+        return DirectHere()
+    own = {local.interface.ip for local in around.network.addresses}
+    no_nat = bool(around.reflexive) and all(seen.address in own for seen in around.reflexive)
+    return DirectHere(
+        around.port,
+        "none" if no_nat else around.verdict.name.lower(),
+        tuple(map(str, around.reflexive)),
+        tuple(map(str, around.mapped)),
+        unmapped,
+        refused,
+    )
 
 
 def _stream_status(peer: Peer, stream: StreamLink | None) -> DirectStatus | None:

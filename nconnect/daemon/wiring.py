@@ -124,6 +124,7 @@ class Daemon:
             endpoints=endpoints.all,
             expired=lambda: frozenset(dest for dest, peer in tunnel.peers.items() if peer.expired),
             proxies=proxies,
+            direct_port=lambda: around.port,
         )
         plan_again = host_state.follow_network
         proxy = self.proxy = ProxyAddresses(proxies, endpoints, plan_again)
@@ -218,6 +219,7 @@ class Daemon:
             file_watch,
             reload,
             waiting,
+            lambda: status.direct_here(around, direct.mapping_problem, host_state.stops_direct),
             problems,
             started_at=boottime(),
         )

@@ -17,7 +17,7 @@ up.
         nconnect.cli.doctor prints them, or runs their fixes (--fix), or writes a bundle (--report, redact)
 
     facts, findings          the input and the output
-    checks                   the judgements
+    checks, direct           the judgements
     routing                  asks the kernel (a callable) where packets of each address range go
     passages                 the packets of a tunnel, and the hooks of the kernel by which each passes
     netfilter                what a firewall's rules do with a packet, as far as that is certain

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 
 from nconnect.config.seed_url import place_of
+from nconnect.doctor.direct import check_direct
 from nconnect.doctor.facts import Facts, SeedFact
 from nconnect.doctor.findings import Finding, Level, failure, ok, warning
 from nconnect.doctor.said import said_by_the_daemon
@@ -150,14 +151,15 @@ def check_forwarding(facts: Facts) -> Iterator[Finding]:
 
 
 def check_firewalls(facts: Facts) -> Iterator[Finding]:
-    for obstacle in facts.obstacles:
+    obstacles = [obstacle for obstacle in facts.obstacles if not obstacle.of_direct]
+    for obstacle in obstacles:
         yield failure(
             "firewall",
             obstacle.sentence,
             obstacle.mend,
             obstacle.commands if obstacle.safe else (),
         )
-    if facts.config is not None and facts.net_admin and not facts.obstacles and not facts.nft:
+    if facts.config is not None and facts.net_admin and not obstacles and not facts.nft:
         yield ok("firewall", "no other firewall is known to drop packets of the tunnel")
 
 
@@ -394,6 +396,7 @@ CHECKS: tuple[Check, ...] = (
     check_seeds,
     check_nat,
     check_port_mapping,
+    check_direct,
     check_subnets,
     check_inference,
 )

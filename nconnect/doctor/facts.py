@@ -88,6 +88,7 @@ class Facts:
     tun_module: bool = True  # whether `modprobe tun` can help
     nft: str = ""  # why nft cannot be used, and after a colon what to do
     running: bool = False
+    direct_port: int = 0  # of the running daemon; 0: it has none, or is not asked
     left_behind: bool = False  # a table of a daemon that was killed
     unreachable: Argv = ()  # a daemon runs without its control socket: what brings the socket back
     said: tuple[str, ...] = ()  # what the running daemon's `status` says is wrong

@@ -33,6 +33,7 @@ class Obstacle:
     handle: int = 0  # nft's number of the rule, where its text is still to be found
     commands: tuple[Argv, ...] = ()  # what lets the packets through
     safe: bool = False  # whether the commands may be run without asking
+    of_direct: bool = False  # it stops direct TCP streams alone, and there are other paths
 
     @property
     def sentence(self) -> str:
@@ -95,6 +96,7 @@ class _Stopped:
             rule.handle if rule and not rule.text else 0,
             self.commands,
             self.safe,
+            self.passage.way is Direction.DIRECT,
         )
 
 
@@ -131,6 +133,11 @@ def _mend(stop: Stop, passage: Passage, tunnel: str) -> tuple[tuple[Argv, ...], 
     table, base = stop.table, stop.base
     if _is_ufw(stop) and (commands := _by_ufw(base.hook, passage, tunnel)):
         return commands, False
+    if "firewalld" in table.name and passage.port:
+        return (
+            ("firewall-cmd", "--permanent", f"--add-port={passage.port}/tcp"),
+            ("firewall-cmd", "--reload"),
+        ), False
     if "firewalld" in table.name and passage.node is None and base.hook in ("prerouting", "input", "forward"):
         zone = ("firewall-cmd", "--permanent", "--zone=trusted", f"--add-interface={tunnel}")
         return (zone, ("firewall-cmd", "--reload")), False
@@ -156,6 +163,8 @@ def _by_ufw(hook: str, passage: Passage, tunnel: str) -> tuple[Argv, ...]:
     if node is not None:
         to = ("proto", "tcp", "to", str(node.address), "port", str(node.port))
         return (("ufw", "allow", "out", *to),) if passage.way is Direction.NODE and hook == "output" else ()
+    if passage.port:
+        return (("ufw", "allow", f"{passage.port}/tcp"),)
     if hook == "forward":
         return tuple(("ufw", "route", "allow", way, "on", tunnel) for way in ("in", "out"))
     way = {"input": "in", "output": "out"}.get(hook)
@@ -174,6 +183,9 @@ def _selectors(hook: str, passage: Passage, tunnel: str, native: bool) -> tuple[
             return ((_FAMILY[node.address.version], end, str(node.address), "tcp", number, str(node.port)),)
         end, number = ("-d", "--dport") if outward else ("-s", "--sport")
         return ((end, str(node.address), "-p", "tcp", number, str(node.port)),)
+    if passage.port:
+        port = str(passage.port)
+        return (("tcp", "dport", port) if native else ("-p", "tcp", "--dport", port),)
     if hook == "forward":
         return (entering, leaving)
     if passage.way in (Direction.IN, Direction.REPLY) and hook in ("ingress", "prerouting", "input"):

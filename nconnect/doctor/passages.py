@@ -24,6 +24,7 @@ class Site:
     devices: Mapping[Prefix, str]  # to each provided subnet, where one leads there
     held: frozenset[Address] = frozenset()  # the addresses of this machine
     nodes: tuple[Upstream, ...] = ()
+    direct_port: int = 0  # where direct TCP streams come in; 0: nowhere
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +43,7 @@ class Direction(Enum):
     REPLY = auto()
     NODE = auto()  # from the daemon to its node
     NODE_REPLY = auto()
+    DIRECT = auto()  # from a peer to `direct_port`, outside of the tunnel
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +56,7 @@ class Passage:
     whole: str
     steps: tuple[tuple[str, Packet], ...]
     node: Upstream | None = None
+    port: int = 0  # of DIRECT
 
 
 def passages(site: Site, literals: list[Prefix]) -> Iterator[Passage]:
@@ -79,6 +82,9 @@ def passages(site: Site, literals: list[Prefix]) -> Iterator[Passage]:
                 yield from _to_peer(config.interface, own, peer)
     for node in site.nodes:
         yield from _to_node(node)
+    if site.direct_port:
+        for device, version in sorted({(node.device, node.address.version) for node in site.nodes}):
+            yield _to_direct_port(site.direct_port, device, version)
 
 
 def _packet(source: Address, destination: Address, **more: Value | None) -> dict[str, Value | None]:
@@ -181,6 +187,19 @@ def _to_node(node: Upstream) -> Iterator[Passage]:
     back = _packet(node.address, node.address) | at | _ANSWER
     arriving = (("prerouting", back | {"daddr": None}), ("input", back | {"daddr": None}))
     yield Passage(Direction.NODE_REPLY, "what {} answers", name, name, arriving, node)
+
+
+def _to_direct_port(port: int, device: str, version: int) -> Passage:
+    """A direct TCP stream's first packet, by the device that leads to a node. UDP needs no hole: punched."""
+    there: dict[str, Value | None] = {
+        **_packet(IPv4Address(0), IPv4Address(0), iifname=device, dport=port, daddr_type="local"),
+        "version": version,
+        "saddr": None,
+        "daddr": None,
+    }
+    name = f"TCP port {port}, which direct paths use"
+    steps = (("ingress", there), ("prerouting", there), ("input", there))
+    return Passage(Direction.DIRECT, "what comes to {}", name, name, steps, port=port)
 
 
 def _name(sample: Sample) -> str:

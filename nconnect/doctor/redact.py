@@ -50,11 +50,14 @@ def _addresses(facts: Facts, status: Any) -> Iterator[Address]:
     yield from (nat.verdict.mapped.address for nat in facts.nats if nat.verdict.mapped is not None)
     if facts.router is not None and facts.router.outside is not None:
         yield facts.router.outside
+    here = status.get("direct") or {}
+    places = [*here.get("public", ()), *here.get("mapped", ())]
     for peer in status.get("peers", ()):
         direct = peer.get("direct") or {}
-        for place in (direct.get("local"), direct.get("remote")):
-            if place is not None:
-                yield ip_address(place.rpartition(":")[0].strip("[]"))
+        places += [direct.get("local"), direct.get("remote")]
+    for place in places:
+        if place is not None:
+            yield ip_address(place.rpartition(":")[0].strip("[]"))
 
 
 def _is_local(address: Address) -> bool:

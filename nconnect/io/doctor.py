@@ -48,6 +48,7 @@ class Machine:
     seed_s: float = SEED_S
     said: Sequence[str] = ()  # by the running daemon's `status`
     nodes: Sequence[str] = ()  # HOST:PORT of those that its links have, "" for none
+    direct_port: int = 0  # of the running daemon
     unreachable: bool = False  # a daemon runs without its control socket
 
 
@@ -66,6 +67,7 @@ def gather(path: Path, interface: str, machine: Machine, *, is_running: Callable
         now=time.time(),
         released_at=machine.released_at,
         said=tuple(machine.said),
+        direct_port=machine.direct_port,
         unreachable=_folder_again() if machine.unreachable else (),
     )
     facts = _with_config(facts, path)
@@ -159,7 +161,8 @@ def _with_rules_of_ours(facts: Facts) -> Facts:
 def _with_firewalls(facts: Facts, config: Config, proxies: Proxies, nodes: Iterable[str]) -> Facts:
     spoken_to = _endpoints([*nodes, *(seed.node for seed in facts.seeds)], proxies)
     try:
-        return replace(facts, obstacles=stopped(config, spoken_to, proxies=proxies))
+        port = facts.direct_port
+        return replace(facts, obstacles=stopped(config, spoken_to, proxies=proxies, direct_port=port))
     except HostError as error:
         return replace(facts, nft=str(error))
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from nconnect.cli.render import problems_of, status_text
-from nconnect.control.schema import DirectStatus, LinkStatus, PeerStatus
+from nconnect.control.schema import DirectHere, DirectStatus, LinkStatus, PeerStatus
 from tests.control.fake import KEY, STATUS
 
 NOW = 1_790_000_045.0
@@ -33,6 +33,29 @@ dropped of laptop: spoofed_source 3"""
 
 def test_the_whole() -> None:
     assert status_text(STATUS, now=NOW) == EXPECTED
+
+
+def test_what_this_device_has_for_direct_paths() -> None:
+    def said(direct: DirectHere) -> list[str]:
+        lines = status_text(replace(STATUS, direct=direct), now=NOW).splitlines()
+        return lines[7 : lines.index("", 7)]
+
+    assert said(DirectHere()) == []
+    shut = "ufw drops what comes to TCP port 41641"
+    seen = ("203.0.113.5:4000",)
+    assert said(DirectHere(41641, "easy", seen, ("203.0.113.5:41641",), "", (shut,))) == [
+        "direct      port 41641, easy NAT, seen as 203.0.113.5:4000, mapped at 203.0.113.5:41641",
+        f"            {shut}",
+    ]
+    silent = "the router does not answer by UPnP"
+    assert said(DirectHere(41641, "easy", seen, (), silent)) == [
+        "direct      port 41641, easy NAT, seen as 203.0.113.5:4000"
+    ]
+    assert said(DirectHere(41641, "hard", seen, (), silent)) == [
+        "direct      port 41641, hard NAT, seen as 203.0.113.5:4000",
+        f"            the router maps no port: {silent}",
+    ]
+    assert said(DirectHere(41641, "blocked")) == ["direct      port 41641, UDP is blocked here"]
 
 
 def test_nothing_is_wrong_and_nobody_there() -> None:

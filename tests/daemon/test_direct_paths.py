@@ -195,6 +195,7 @@ def test_a_mapping_behind_another_nat_is_told_nobody(monkeypatch: pytest.MonkeyP
         parts.outside = ip_address("100.64.0.9")
         await parts.mapped.wait()
         assert parts.surroundings.mapped == ()
+        assert "behind another NAT" in parts.paths.mapping_problem
 
     play(monkeypatch, start)
 

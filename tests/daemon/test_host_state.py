@@ -390,9 +390,14 @@ def test_a_route_of_ours_that_is_gone_is_no_other_program_s_doing(monkeypatch: p
     stray = SimpleNamespace(problem="the kernel sends packets elsewhere")
     monkeypatch.setattr(host_state, "detours", lambda config: ([stray], None))
 
+    shut = SimpleNamespace(problem="ufw drops TCP", of_direct=True)
+    drops = SimpleNamespace(problem="ufw drops", of_direct=False)
+    monkeypatch.setattr(host_state, "stopped", lambda *_, **__: (shut, drops))
+
     async def test(case: Case) -> None:
         await case.made.set_up()
-        assert await case.made.obstacles() == [stray.problem]
+        assert await case.made.obstacles() == [stray.problem, drops.problem]
+        assert case.made.stops_direct == (shut.problem,)
         case.host.gone = ["route 10.86.0.1/32"]
         assert await case.made.obstacles() == []
 

@@ -12,7 +12,15 @@ from unittest.mock import AsyncMock
 import pytest
 
 from nconnect.config.proxy import UNPROXIED, Proxies
-from nconnect.control.schema import DIRECT_STATES, LINK_STATES, PEER_STATES, DirectStatus, Status
+from nconnect.control.schema import (
+    DIRECT_STATES,
+    LINK_STATES,
+    NATS,
+    PEER_STATES,
+    DirectHere,
+    DirectStatus,
+    Status,
+)
 from nconnect.crypto.aead import CipherSuite
 from nconnect.daemon import status
 from nconnect.daemon.backend import DaemonBackend
@@ -23,8 +31,11 @@ from nconnect.model import AllowRule, Config, Endpoint, PeerConfig, Proxy
 from nconnect.nkn.link import Link
 from nconnect.tunnel.outputs import Settings
 from nconnect.tunnel.paths.direct import reasons
+from nconnect.tunnel.paths.direct.candidates import LocalAddress, Network
 from nconnect.tunnel.paths.direct.outputs import PathState
 from nconnect.tunnel.paths.direct.path import DirectPath
+from nconnect.tunnel.paths.direct.surroundings import Surroundings
+from nconnect.wire.direct import NatVerdict
 from nconnect.wire.jsonrpc import NodeInfo
 from tests.sim.lanes import LaneNet, Path, joined
 from tests.sim.network import Host, Simulation, packet
@@ -50,11 +61,35 @@ def made(
         file_watch=cast(Any, AsyncMock()),
         changes=cast(Any, None),
         waiting=cast(Any, None),
+        direct=DirectHere,
         problems=lambda: ["", "no link to a node: still connecting"],
         started_at=sim.now - 50,
         clock=lambda: sim.now,
     )
     return asyncio.run(backend.status())
+
+
+@pytest.mark.parametrize(
+    ("verdict", "seen", "nat"),
+    [
+        (NatVerdict.UNKNOWN, None, "unknown"),
+        (NatVerdict.BLOCKED, None, "blocked"),
+        (NatVerdict.HARD, "203.0.113.5", "hard"),
+        (NatVerdict.EASY, "203.0.113.5", "easy"),
+        (NatVerdict.EASY, "198.51.100.7", "none"),
+    ],
+)
+def test_what_this_device_has_for_direct_paths(verdict: NatVerdict, seen: str | None, nat: str) -> None:
+    around = Surroundings(41641, network=Network((LocalAddress(ip_interface("198.51.100.7/24")),)))
+    around.set_reflexive([Endpoint(ip_address(seen), 4000)] if seen else [], verdict)
+    here = status.direct_here(around, "it is silent", ("ufw drops",))
+    public = (f"{seen}:4000",) if seen else ()
+    assert here == DirectHere(41641, nat, public, (), "it is silent", ("ufw drops",))
+    assert here.nat in NATS
+    around.set_mapped([Endpoint(ip_address("203.0.113.5"), 41641)])
+    assert status.direct_here(around, "", ()).mapped == ("203.0.113.5:41641",)
+    around.set_port(0)
+    assert status.direct_here(around, "", ("ufw drops",)) == DirectHere()
 
 
 def test_a_link_tells_port_and_tls() -> None:

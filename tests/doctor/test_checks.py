@@ -299,6 +299,39 @@ def test_the_nat_is_told_and_is_no_mistake(fact: NatFact, text: str) -> None:
     assert said.level is Level.OK
 
 
+SILENT = Router(GATEWAY, (), None)
+INNER = Router(GATEWAY, ("UPnP",), ip_address("100.64.0.9"))
+
+
+@pytest.mark.parametrize(
+    ("fact", "router", "said", "mend"),
+    [
+        (nat(NatVerdict.EASY, "192.168.1.7"), SILENT, "address of the internet", ""),
+        (nat(NatVerdict.EASY, "203.0.113.7"), SILENT, "to peers behind a hard NAT", "forward UDP port 41641"),
+        (nat(NatVerdict.HARD, "203.0.113.7"), SILENT, "to peers whose own side", "forward UDP port 41641"),
+        (nat(NatVerdict.HARD, "203.0.113.7"), INNER, "only to peers whose own side", "IPv6 on both"),
+        (nat(NatVerdict.HARD, "203.0.113.7"), FACTS.router, "the router sends a port on", ""),
+        (nat(NatVerdict.BLOCKED), FACTS.router, "no direct path by UDP", "let UDP out"),
+    ],
+)  # fmt: skip
+def test_what_would_help_direct_paths(fact: NatFact, router: Router, said: str, mend: str) -> None:
+    (found,) = of("direct", spoilt(nats=(fact,), router=router, direct_port=41641))
+    assert found.level is Level.OK
+    assert said in found.text
+    assert mend in found.mend
+    assert bool(mend) is bool(found.mend)
+
+
+def test_direct_paths_that_are_off_or_shut_out_by_a_firewall() -> None:
+    off = replace(CONFIG, network=replace(CONFIG.network, direct="off"))
+    (found,) = of("direct", spoilt(config=off, nats=(nat(NatVerdict.HARD, "203.0.113.7"),)))
+    assert 'direct = "off"' in found.text
+    shut = Obstacle("ufw", "what comes to TCP port 41641", "ip filter INPUT", commands=ROUTED, of_direct=True)
+    facts = spoilt(obstacles=(shut,))
+    assert of("direct", facts)[-1].mend == shut.mend
+    assert {finding.level for finding in diagnose(facts)} == {Level.OK}, "the tunnel works without"
+
+
 def test_where_nobody_tells_a_mapping_nothing_is_said_of_the_nat() -> None:
     for nats in ((), (nat(NatVerdict.UNKNOWN),)):
         assert [f for f in diagnose(spoilt(nats=nats)) if f.check == "nat"] == []

@@ -223,6 +223,40 @@ def test_an_input_policy_stops_answers_where_none_are_let_in() -> None:
     ]
 
 
+WITH_DIRECT = replace(USER, nodes=(Upstream(ip_address("203.0.113.7"), 30002, "wan0"),), direct_port=41641)
+
+
+def test_a_port_for_direct_streams_that_is_shut_is_told_apart() -> None:
+    (found,) = obstacles(iptables(UFW), WITH_DIRECT)
+    assert found.of_direct
+    assert found.sentence == (
+        "ufw drops what comes to TCP port 41641, which direct paths use (ip filter INPUT, by its policy)"
+    )
+    assert found.mend == "ufw allow 41641/tcp"
+    opened = with_rule(UFW, "-A ufw-user-input -p tcp -m tcp --dport 41641 -j ACCEPT")
+    assert obstacles(iptables(opened), WITH_DIRECT) == ()
+    assert obstacles(iptables(UFW), replace(WITH_DIRECT, direct_port=0)) == ()
+    some = with_rule(UFW, "-A ufw-user-input -s 192.168.0.0/16 -j ACCEPT")
+    assert obstacles(iptables(some), WITH_DIRECT) == (), "who may come is not known"
+    answers = "-A INPUT -i lo -j ACCEPT\n-A INPUT -m state --state ESTABLISHED -j ACCEPT"
+    plain = f"*filter\n:INPUT DROP\n{answers}\nCOMMIT\n"
+    found = next(o for o in obstacles(iptables(plain), WITH_DIRECT) if o.of_direct)
+    assert found.mend == "iptables -I INPUT -p tcp --dport 41641 -j ACCEPT"
+    established = match({"ct": {"key": "state"}}, "established")
+    input_chain = (
+        base("mine", "in", "drop", hook="input"),
+        rule("mine", "in", established, {"accept": None}),
+    )
+    (found,) = obstacles(nft(*input_chain), WITH_DIRECT)
+    assert found.mend == "nft insert rule inet mine in tcp dport 41641 accept"
+    (found,) = obstacles(nft(*(_named("firewalld", entry) for entry in input_chain)), WITH_DIRECT)
+    assert found.mend == "firewall-cmd --permanent --add-port=41641/tcp && firewall-cmd --reload"
+
+
+def _named(table: str, entry: Json) -> Json:
+    return {kind: {**value, "table": table} for kind, value in entry.items()}
+
+
 def test_firewalld_and_a_table_of_the_administrators_own() -> None:
     state = {"match": {"op": "in", "left": {"ct": {"key": "state"}}, "right": ["established", "related"]}}
     reject = {"reject": {"type": "icmpx", "expr": "admin-prohibited"}}

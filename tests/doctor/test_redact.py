@@ -111,8 +111,10 @@ def test_whose_addresses_go() -> None:
         {"name": "c", "direct": {"local": None, "remote": None}},
         {"name": "d"},
     ]
-    found = addresses_of(facts, {"peers": peers})
-    assert {str(a) for a in found} == {str(V4), str(V6), "198.51.100.7", "198.51.100.8", "2001:db8::8"}
+    here = {"public": ["198.51.100.9:9", "192.168.1.7:9"], "mapped": ["198.51.100.10:9"]}
+    found = addresses_of(facts, {"peers": peers, "direct": here})
+    told = {"198.51.100.7", "198.51.100.8", "198.51.100.9", "198.51.100.10", "2001:db8::8"}
+    assert {str(a) for a in found} == {str(V4), str(V6)} | told
     inside = replace(facts, nats=(), router=Router(ROUTER, (), ip_address("100.64.0.9")))
     assert addresses_of(inside, {"error": "it does not run"}) == frozenset()
 

@@ -43,8 +43,8 @@ class PortMappings:
     """The mappings of one port, UDP and TCP, in one network.
 
     `changed` is told of each change: what is in force for IPv4, by protocol, and in one line why there is not
-    more, or "". Of IPv6 nothing is told: the address and port outside are this machine's own. Run it as a
-    task; when the IPv4 default route changes, cancel it and run another.
+    more, or "", also for IPv6 (there the address and port outside are this machine's own). Run it as a task;
+    when the IPv4 default route changes, cancel it and run another.
     """
 
     def __init__(self, port: int, changed: Changed, *, tunnel: str) -> None:
@@ -52,6 +52,9 @@ class PortMappings:
         self._port = port
         self._changed = changed
         self._tunnel = tunnel
+        self._mappings: MappingOf[str, Mapping] = {}
+        self._problem = ""
+        self._problems6: dict[Ipv6Way, str] = {}  # why the firewall stays shut
         self._told: tuple[dict[str, Endpoint], str] = ({}, "")
 
     async def run(self) -> None:
@@ -108,6 +111,7 @@ class PortMappings:
                 ways = await asyncio.to_thread(ipv6_ways, self._tunnel)
                 for way in holes.keys() - ways:
                     holes.pop(way).cancel()
+                    self._tell6(way, "")
                 for way in ways:
                     if way not in holes or holes[way].done():
                         holes[way] = group.create_task(self._open(way), name=f"IPv6 firewall for {way.own}")
@@ -122,6 +126,8 @@ class PortMappings:
         """Until this machine's address is gone. Most routers do not let themselves be asked."""
 
         def has_failed(mapper: PortMapper) -> bool:
+            if mapper.mappings:
+                self._tell6(way, "")
             return not mapper.is_asking and not mapper.mappings
 
         place = (str(way.router), pcp.SERVER_PORT, 0, way.interface)
@@ -130,6 +136,7 @@ class PortMappings:
                 request = PortRequest(way.router, way.own, self._port)
                 mapper = PortMapper(request, now=boottime(), rng=os.urandom)
                 await _exchange(mapper, way.own, place, has_failed)
+                self._tell6(way, mapper.problem)
                 await asyncio.sleep(AGAIN_AFTER_S)
 
     def _has_failed(self, mapper: PortMapper | UpnpMapper) -> bool:
@@ -142,10 +149,20 @@ class PortMappings:
 
     def _tell(self, mappings: MappingOf[str, Mapping], problem: str) -> None:
         """A renewal that changes nothing but times is not told."""
-        now = ({name: Endpoint(mapping.address, mapping.port) for name, mapping in mappings.items()}, problem)
+        self._mappings, self._problem = mappings, problem
+        whole = "; ".join(filter(None, (problem, *dict.fromkeys(self._problems6.values()))))
+        now = ({name: Endpoint(mapping.address, mapping.port) for name, mapping in mappings.items()}, whole)
         if now != self._told:
             self._told = now
-            self._changed(dict(mappings), problem)
+            self._changed(dict(mappings), whole)
+
+    def _tell6(self, way: Ipv6Way, problem: str) -> None:
+        """Why the firewall of this way's router stays shut; "": it is open, or the way is gone."""
+        if problem:
+            self._problems6[way] = f"IPv6: {problem}"
+        elif self._problems6.pop(way, "") == "":
+            return
+        self._tell(self._mappings, self._problem)
 
 
 async def _exchange(

@@ -49,11 +49,12 @@ def stopped(
     devices: Mapping[Prefix, str] | None = None,
     *,
     proxies: Proxies = UNPROXIED,
+    direct_port: int = 0,
 ) -> tuple[Obstacle, ...]:
     """Which packets of the tunnel other programs' firewalls stop, the daemon's own to `endpoints` too.
 
-    `devices`: to provided subnets, as far as they were asked for. `proxies`: the way to seeds. Raises
-    `HostError` when nft cannot be run.
+    `devices`: to provided subnets, as far as they were asked for. `proxies`: the way to seeds. `direct_port`:
+    where direct TCP streams come in, if not 0. Raises `HostError` when nft cannot be run.
     """
     tables = firewall_tables()
     if not any(chain.hook for table in tables for chain in table.chains.values()):
@@ -68,7 +69,8 @@ def stopped(
         known = dict.fromkeys([*endpoints, *named(config, proxies)])
         found = [(place, netlink.where(Question(place[0]), names).interface) for place in known]
     spoken_to = tuple(Upstream(*place, device) for place, device in found if device not in ("", "lo"))
-    site = Site(config, {p: device for p, device in leads.items() if device}, held, spoken_to)
+    reached = {p: device for p, device in leads.items() if device}
+    site = Site(config, reached, held, spoken_to, direct_port)
     return tuple(_with_text(obstacle) for obstacle in obstacles(tables, site))
 
 

@@ -175,6 +175,35 @@ def test_an_ipv6_firewall_is_open_for_each_own_address_while_it_is_there(
     run(work())
 
 
+def test_why_an_ipv6_firewall_stays_shut_is_told_while_the_address_is_there(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    loopback = IPv6Address("::1")
+    ways = [frozenset((Ipv6Way(loopback, 0, loopback),))]
+    with bind_udp("::1", 0) as silent:
+        monkeypatch.setattr(pcp, "SERVER_PORT", silent.getsockname()[1])
+        monkeypatch.setattr(port_mapping, "LOOK_S", 0.01)
+        monkeypatch.setattr(port_mapping, "default_router", lambda tunnel: None)
+        monkeypatch.setattr(port_mapping, "ipv6_ways", lambda tunnel: ways[0])
+
+        async def work() -> None:
+            watcher = Watcher()
+
+            async def told(problem: str) -> None:
+                while watcher.problem != problem:
+                    watcher.told.clear()
+                    await watcher.told.wait()
+
+            async with asyncio.timeout(20):
+                task = asyncio.create_task(PortMappings(PORT, watcher, tunnel="nc0").run())
+                await told(f"{NO_ROUTER}; IPv6: the router does not answer PCP")
+                ways[0] = frozenset()
+                await told(NO_ROUTER)
+                await task
+
+        run(work())
+
+
 def test_upnp_is_tried_where_nothing_else_answers() -> None:
     async def work() -> None:
         made, watcher = calls.Bench(), Watcher()
