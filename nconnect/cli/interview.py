@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -23,6 +24,17 @@ _NOT_OURS = re.compile(
 )
 _TRIES = 3
 
+INVITATION = (
+    "Did somebody invite you? Paste the invitation (it begins with nc1-),\nor press Enter if you have none."
+)
+NODE = "Which node? Press Enter for the public network, or give the URL of a node that\nyou or a friend runs."
+PUBLIC = "public"
+NOTHING = "Nothing is offered yet: `nconnect provide add` offers a server or a subnet."
+JOIN_LATER = (
+    "To use what somebody else offers, ask for an invitation (`nconnect invite NAME` on\n"
+    "the other side), and run `sudo nconnect join`."
+)
+
 
 @dataclass(slots=True)
 class Answers:
@@ -33,6 +45,7 @@ class Answers:
     provide: list[str] = field(default_factory=list)
     service: list[str] = field(default_factory=list)
     expose: list[str] = field(default_factory=list)
+    seed_rpc: list[str] = field(default_factory=list)
     scan: bool = False
 
     @property
@@ -49,6 +62,24 @@ class Found:
     passed_over: tuple[str, ...] = ()  # subnets too large to be searched
 
 
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """Something that may be offered: `entry` is added to the field `into` of the answers."""
+
+    text: str
+    into: str
+    entry: str
+    is_default: bool = False
+
+
+def invitation(ask: Ask) -> str | None:
+    """The first question: the text of an invitation's token, if the person has one."""
+    answer = ask(INVITATION, "none")
+    if answer.lower() in ("y", "yes"):
+        answer = ask("Paste it:", "none")
+    return None if answer.lower() in ("none", "n", "no") else answer
+
+
 def interview(
     answers: Answers,
     *,
@@ -58,39 +89,83 @@ def interview(
     look: Callable[[Sequence[str]], Found],
 ) -> None:
     """Ask for what options did not say. `networks` returns (prefix, interface), `look` searches prefixes."""
-    if answers.role is None:
-        answers.role = "provider" if answers.offers else _role(ask)
-    if not answers.address:
-        answers.address = [_address(ask, ADDRESS_OF[answers.role])]
-    if answers.role == "provider" and not answers.offers:
-        for prefix, interface in networks():
-            if _yes(ask, f"offer the network {prefix} ({interface}) to your peers?", False):
-                answers.provide.append(prefix)
-        if not answers.scan:
-            where = "this machine and the networks above" if answers.provide else "this machine"
-            answers.scan = _yes(ask, f"look for inference servers on {where}?", False)
+    if not answers.seed_rpc:
+        answers.seed_rpc = _node(ask)
     if answers.scan:
-        add_found(answers, look(answers.provide), say, lambda text: _yes(ask, text, True))
+        add_found(answers, look(answers.provide), say)
+    elif answers.role != "user" and not answers.offers:
+        _look_and_choose(answers, networks(), ask, say, look)
+    if answers.role is None:
+        answers.role = "provider" if answers.offers else "user"
+    if not answers.address:
+        answers.address = [ADDRESS_OF[answers.role]]
 
 
-def add_found(answers: Answers, found: Found, say: Say, agree: Callable[[str], bool]) -> None:
-    """Say what was found, and offer servers on this machine if `agree` says so."""
-    from nconnect.model import join_addr
+def _look_and_choose(
+    answers: Answers,
+    networks: Sequence[tuple[str, str]],
+    ask: Ask,
+    say: Say,
+    look: Callable[[Sequence[str]], Found],
+) -> None:
+    where = "".join(f",\nand in {prefix} ({interface})" for prefix, interface in networks)
+    question = f"Look for subnets and inference servers to offer? It searches this machine{where} (y/n)"
+    if ask(question, "y").lower() not in ("y", "yes"):
+        say(f"{NOTHING}\n{JOIN_LATER}")
+        return
+    found = look([prefix for prefix, _ in networks])
+    choices = [*server_choices(found), *subnet_choices(networks, found)]
+    if not choices:
+        say(f"No inference server and no subnet was found.\n{NOTHING}\n{JOIN_LATER}")
+        return
+    say("found:")
+    for number, choice in enumerate(choices, 1):
+        say(f"  {number}  {choice.text}")
+    chosen = _choose(ask, choices)
+    for choice in chosen:
+        getattr(answers, choice.into).append(choice.entry)
+    if not chosen:
+        say(NOTHING)
 
+
+def add_found(answers: Answers, found: Found, say: Say) -> None:
+    """Without a person to ask: offer each server that was found on this machine, and say what was found."""
+    for choice in server_choices(found):
+        say(f"found {choice.text}")
+        wanted = getattr(answers, choice.into)
+        if choice.entry not in wanted:
+            wanted.append(choice.entry)
     for server in found.there:
-        say(f"found {_named(server)}: reachable by its own address once its network is offered")
+        say(f"found {_named(server)}: reachable by its own address, in a subnet that is offered")
     for prefix in found.passed_over:
-        say(f"{prefix} has too many addresses to search each: not searched")
-    for server, loopback in found.here:
-        entry = join_addr(server.host, server.port) if loopback else f"{server.port}/tcp"
-        wanted = answers.expose if loopback else answers.service
-        say(f"found {_named(server)}{', on loopback only' if loopback else ''}")
-        if entry not in wanted and agree(
-            f"offer it to your peers ({'expose' if loopback else 'service'} {entry})?"
-        ):
-            wanted.append(entry)
+        say(f"{prefix} was not searched: it has too many addresses")
     if not found.here and not found.there:
         say("no inference server was found")
+
+
+def server_choices(found: Found) -> list[Choice]:
+    """The servers on this machine, each by the narrowest entry that offers it."""
+    from nconnect.model import join_addr
+
+    return [
+        Choice(f"{_named(server)}, on this machine only", "expose", join_addr(server.host, server.port), True)
+        if is_loopback
+        else Choice(f"{_named(server)}, port {server.port}/tcp here", "service", f"{server.port}/tcp", True)
+        for server, is_loopback in found.here
+    ]
+
+
+def subnet_choices(networks: Sequence[tuple[str, str]], found: Found) -> list[Choice]:
+    """The subnets, with the servers that were found in each. None is offered unless a person says so."""
+    from ipaddress import ip_address, ip_network
+
+    choices = []
+    for prefix, interface in networks:
+        inside = [_named(s) for s in found.there if ip_address(s.host) in ip_network(prefix)]
+        said = f", with {'; '.join(inside)}" if inside else ""
+        said += ", too large to search" if prefix in found.passed_over else ""
+        choices.append(Choice(f"all of the subnet {prefix} ({interface}){said}", "provide", prefix))
+    return choices
 
 
 def check_role(role: str | None) -> None:
@@ -148,7 +223,9 @@ def search(prefixes: Sequence[str]) -> Found:
             server = await inference.probe(host, port)
             if server is not None:
                 here.append((server, loopback))
-        return Found(tuple(here), tuple(await inference.scan(hosts)), tuple(passed))
+        with _progress() as step:
+            there = await inference.scan(hosts, step=step)
+        return Found(tuple(here), tuple(there), tuple(passed))
 
     return asyncio.run(main())
 
@@ -168,41 +245,63 @@ def ask_terminal(question: str, default: str) -> str:
         raise KeyboardInterrupt from None
 
 
-def _role(ask: Ask) -> str:
-    for _ in range(_TRIES):
-        answer = ask(
-            "does this device provide something, or use what somebody else provides? (provider/user)", "user"
-        )
-        matching = [role for role in ROLES if role.startswith(answer.lower())]
-        if len(matching) == 1:
-            return matching[0]
-    raise UsageError("the answer was neither provider nor user: give --role")
+@contextmanager
+def _progress() -> Iterator[Callable[[int, int], None]]:
+    """A line on the terminal that says how far a search is; nothing elsewhere."""
+    from nconnect.cli.output import can_move
+
+    shown = ""
+
+    def step(done: int, of: int) -> None:
+        nonlocal shown
+        text = f"searching: {100 * done // of} %"
+        if text != shown:
+            shown = text
+            print(f"\r{text}", end="", flush=True)
+
+    if not can_move():
+        yield lambda done, of: None
+        return
+    try:
+        yield step
+    finally:
+        print("\r\x1b[K", end="", flush=True)
 
 
-def _address(ask: Ask, default: str) -> str:
-    from nconnect.config.values import parse_addresses
+def _node(ask: Ask) -> list[str]:
+    from nconnect.config.values import parse_seed_rpc
     from nconnect.errors import ConfigError
 
     problem = ""
     for _ in range(_TRIES):
-        answer = ask(f"{problem}this device's address in the tunnel?", default)
+        answer = ask(f"{problem}{NODE}", PUBLIC)
+        if answer == PUBLIC:
+            return []
         try:
-            parse_addresses([answer])
+            return [parse_seed_rpc(answer)]
         except ConfigError as error:
             problem = f"{error}\n"
-        else:
-            return answer
-    raise UsageError(f"{problem.strip()} (or give --address)")
+    raise UsageError(f"{problem.strip()} (or give --seed-rpc)")
 
 
-def _yes(ask: Ask, question: str, default: bool) -> bool:
-    return ask(f"{question} (y/n)", "y" if default else "n").lower() in ("y", "yes")
+def _choose(ask: Ask, choices: Sequence[Choice]) -> list[Choice]:
+    """Those that the person names by their numbers."""
+    usual = ",".join(str(n) for n, choice in enumerate(choices, 1) if choice.is_default) or "none"
+    problem = ""
+    for _ in range(_TRIES):
+        answer = ask(f"{problem}Offer which? (numbers such as 1,2, or all, or none)", usual).lower()
+        if answer in ("all", "none"):
+            return list(choices) if answer == "all" else []
+        words = re.split(r"[,\s]+", answer.strip(" ,"))
+        if all(word.isdecimal() and 1 <= int(word) <= len(choices) for word in words):
+            return [choice for n, choice in enumerate(choices, 1) if str(n) in words]
+        problem = f"{answer!r} is not understood.\n"
+    raise UsageError("the answer was no list of numbers: give --provide, --service or --expose")
 
 
 def _named(server: Server) -> str:
     from nconnect.model import join_addr
 
-    models: Iterable[str] = server.models[:3]
-    return f"{server.name} at {join_addr(server.host, server.port)}" + (
-        f" ({', '.join(models)})" if server.models else ""
-    )
+    more = f" and {len(server.models) - 3} more" if len(server.models) > 3 else ""
+    models = f" ({', '.join(server.models[:3])}{more})" if server.models else ""
+    return f"{server.name} at {join_addr(server.host, server.port)}{models}"

@@ -21,8 +21,8 @@ def print_json(value: object) -> None:
 
 
 DIRECT_NOTE = (
-    "peers learn this device's addresses, so that packets can go to them directly"
-    ' ([network] direct = "no-host" or "off" prevents it)'
+    "peers learn this device's addresses, so that packets can go to them directly;\n"
+    '[network] direct = "no-host" or "off" prevents it'
 )
 
 

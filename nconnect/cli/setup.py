@@ -62,11 +62,13 @@ def init(
 ) -> None:
     """Make this device's identity and configuration.
 
-    In a terminal it asks for what options do not say. It searches only with --scan, or if an answer says so.
+    In a terminal it asks for what options do not say; an invitation that is pasted there is joined. It
+    searches only with --scan, or if an answer says so.
     """
     import os
 
     from nconnect.cli import interview
+    from nconnect.cli.join import join
     from nconnect.cli.output import DIRECT_NOTE
     from nconnect.config import values
     from nconnect.config.edit import new_file
@@ -76,6 +78,12 @@ def init(
     path = chosen(ctx, config)
     interface_at(path)
     interview.check_role(role)
+    ask = interview.at_terminal() and not yes
+    if ask and not any((address, provide, service, expose, role, scan)):
+        token = interview.invitation(interview.ask_terminal)
+        if token is not None:
+            join(ctx, [token], identifier, seed_rpc, proxy, force=force, config=config)
+            return
     if not force:
         config_file.refuse_existing(path)
     elif config_file.exists(path):
@@ -86,10 +94,12 @@ def init(
         provide=list(provide or ()),
         service=list(service or ()),
         expose=list(expose or ()),
+        seed_rpc=list(seed_rpc or ()),
         scan=scan,
     )
-    _complete(answers, ask=interview.at_terminal() and not yes)
+    _complete(answers, ask=ask)
     address, provide, service, expose = answers.address, answers.provide, answers.service, answers.expose
+    seed_rpc = answers.seed_rpc
     if not address:
         raise UsageError(
             "this device's address in the tunnel is missing: give --address 10.86.0.1/24 on the provider,"
@@ -163,7 +173,7 @@ def _complete(answers: Answers, *, ask: bool) -> None:
     if not answers.address and answers.role is not None:
         answers.address = [interview.ADDRESS_OF[answers.role]]
     if answers.scan and answers.address:
-        interview.add_found(answers, interview.search(answers.provide), print, lambda _: True)
+        interview.add_found(answers, interview.search(answers.provide), print)
 
 
 def default_identifier() -> str:
@@ -186,6 +196,7 @@ def own_nkn_address(seed: bytes, identifier: str) -> NknAddress:
 def _print_next_steps(
     path: Path, address: str, own: tuple[str, ...], provide: tuple[str, ...], *, offers: bool
 ) -> None:
+    """Print what to run now: first the usual way, with invitations, then the one with keys by hand."""
     from ipaddress import ip_interface
 
     from nconnect.io.files.config_file import default_path
@@ -194,19 +205,11 @@ def _print_next_steps(
     hosts = [f"{i.ip}/{i.ip.max_prefixlen}" for i in map(ip_interface, own)]
     seen = [subnet.rpartition("=")[2] for subnet in provide]
     name = address.rpartition(".")[0].replace(".", "-") or "provider"
-    theirs = "IP/32" if offers else "IP/32,SUBNET"
-    there = f"nconnect peer add {name} {address} --allowed-ips {','.join([*hosts, *seen])}"
-    here = f"nconnect{option} peer add NAME ADDRESS --allowed-ips {theirs}"
-    print(f"its address is {address}")
     print("next:")
-    up = f"  sudo nconnect{option} up"
+    print(f"  sudo nconnect{option} up -d")
     if offers:
-        print(up)
-        print(
-            f"  sudo nconnect{option} invite NAME    (a token, with which the other side runs: nconnect join)"
-        )
-        print("or, without an invitation:")
-    print(f"  {there}    (on the other side)")
-    print(f"  {here}    (here, with the other side's address)")
-    if not offers:
-        print(up)
+        print(f"  sudo nconnect{option} invite NAME...    (prints what each friend has to run)")
+    print("or without an invitation, on the other side and then here:")
+    print(f"  nconnect peer add {name} {address} --allowed-ips {','.join([*hosts, *seen])}")
+    theirs = "IP/32" if offers else "IP/32,SUBNET"
+    print(f"  nconnect{option} peer add NAME ADDRESS --allowed-ips {theirs}")

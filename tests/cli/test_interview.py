@@ -43,45 +43,80 @@ class Person:
         return answers
 
 
-def test_a_user_is_asked_two_things() -> None:
-    person = Person("", "")
+def test_a_provider_is_asked_for_a_node_and_what_to_offer() -> None:
+    person = Person("http://203.0.113.7:30003", "", "1,3")
     answers = person.run(Answers())
-    assert (answers.role, answers.address, answers.offers) == ("user", ["10.86.0.2/24"], False)
-    assert person.searched == []
-
-
-def test_a_provider_chooses_networks_and_servers() -> None:
-    person = Person("p", "10.99.0.1/24", "y", "n", "y", "y", "n")
-    answers = person.run(Answers())
-    assert answers.address == ["10.99.0.1/24"]
+    assert answers.seed_rpc == ["http://203.0.113.7:30003"]
+    assert person.searched == [["192.168.50.0/24", "10.0.0.0/8"]]
+    assert (answers.role, answers.expose, answers.service) == ("provider", ["127.0.0.1:11434"], [])
     assert answers.provide == ["192.168.50.0/24"]
-    assert person.searched == [["192.168.50.0/24"]]
-    assert (answers.expose, answers.service) == (["127.0.0.1:11434"], [])
-    assert "found Ollama at 127.0.0.1:11434 (llama3), on loopback only" in person.told
-    assert any("TGI at 192.168.50.9:3000" in text for text in person.told)
-    assert any("10.0.0.0/8 has too many" in text for text in person.told)
+    assert person.told == [
+        "found:",
+        "  1  Ollama at 127.0.0.1:11434 (llama3), on this machine only",
+        "  2  vLLM at 127.0.0.1:8000, port 8000/tcp here",
+        "  3  all of the subnet 192.168.50.0/24 (eth0), with TGI at 192.168.50.9:3000",
+        "  4  all of the subnet 10.0.0.0/8 (eth1), too large to search",
+    ]
+    where = "this machine,\nand in 192.168.50.0/24 (eth0),\nand in 10.0.0.0/8 (eth1)"
+    assert where in person.asked[1], "it says what is searched before it is"
+    assert max(len(line) for question in person.asked for line in f"{question} [x]".splitlines()) <= 80
+
+
+def test_by_default_servers_are_offered_and_no_subnet() -> None:
+    answers = Person("", "", "").run(Answers())
+    assert (answers.expose, answers.service, answers.provide) == (["127.0.0.1:11434"], ["8000/tcp"], [])
+    everything = Person("", "y", "all").run(Answers())
+    assert everything.provide == ["192.168.50.0/24", "10.0.0.0/8"]
+    nothing = Person("", "y", "none")
+    assert not nothing.run(Answers()).offers
+    assert interview.NOTHING in nothing.told
 
 
 def test_nothing_is_searched_unless_told() -> None:
-    person = Person("provider", "", "y", "y", "")
-    person.run(Answers())
+    person = Person("", "n")
+    answers = person.run(Answers())
     assert person.searched == []
+    assert (answers.role, answers.offers) == ("user", False)
+    assert any("ask for an invitation" in text for text in person.told)
+
+
+def test_where_nothing_is_found() -> None:
+    said: list[str] = []
+    replies = iter(("public", "y"))
+    interview.interview(
+        answers := Answers(),
+        ask=lambda question, default: next(replies),
+        say=lambda text: said.append(str(text)),
+        networks=list,
+        look=lambda prefixes: Found(),
+    )
+    assert not answers.offers
+    assert said[0].startswith("No inference server and no subnet was found.")
 
 
 def test_what_an_option_said_is_not_asked() -> None:
     person = Person("")
     answers = person.run(Answers(provide=["10.9.0.0/24"]))
     assert answers.role == "provider"
-    assert person.asked == ["this device's address in the tunnel?"]
+    assert person.asked == [interview.NODE]
+    assert Person().run(Answers(role="user", seed_rpc=["http://n:1"])).role == "user"
 
 
 def test_a_wrong_answer_is_asked_again_and_not_for_ever() -> None:
-    person = Person("what", "u", "10.86.0.300", "")
-    assert person.run(Answers()).address == ["10.86.0.2/24"]
-    with pytest.raises(UsageError, match="--role"):
-        Person("x", "y", "z").run(Answers())
-    with pytest.raises(UsageError, match="--address"):
-        Person("a", "b", "c").run(Answers(role="user"))
+    person = Person("node", "", "y", "5", "1 2")
+    assert person.run(Answers()).service == ["8000/tcp"]
+    assert "is not a seed's address" in person.asked[1]
+    with pytest.raises(UsageError, match="--seed-rpc"):
+        Person("a", "b", "c").run(Answers())
+    with pytest.raises(UsageError, match="--expose"):
+        Person("", "y", "0", "x", "1,9").run(Answers())
+
+
+def test_an_invitation_is_asked_for_first() -> None:
+    assert interview.invitation(Person("").ask) is None
+    assert interview.invitation(Person("no").ask) is None
+    assert interview.invitation(Person("nc1-x").ask) == "nc1-x"
+    assert interview.invitation(Person("yes", "nc1-x").ask) == "nc1-x"
 
 
 @pytest.mark.parametrize("name", ["lo", "docker0", "br-1234", "veth12", "nc0", "wg0", "tun0", "virbr0"])
@@ -106,15 +141,32 @@ def test_without_a_terminal_options_say_it_all(
     assert str(config.address[0]) == "10.86.0.1/24"
     assert [e.port for e in config.provide.expose] == [11434]
     assert [s.ports for s in config.provide.services] == [(8000, 8000)]
+    assert config.provide.subnets == ()
 
 
 def test_in_a_terminal_it_asks(run: Run, config_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    person = Person("user", "10.86.0.7/24")
+    person = Person("", "", "n", "")
     monkeypatch.setattr(interview, "at_terminal", lambda: True)
     monkeypatch.setattr(interview, "ask_terminal", person.ask)
-    assert run("init").status == 0
-    assert str(load(config_path).address[0]) == "10.86.0.7/24"
-    assert run("init").status == 2  # it exists: said before anything is asked
+    result = run("init")
+    assert result.status == 0, result.err
+    assert len(person.asked) == 3
+    assert load(config_path).provide.offers_something is False
+    result = run("init")
+    assert result.status == 2
+    assert "exists already" in result.err
+    assert len(person.asked) == 4, "who is invited may have a configuration"
+
+
+def test_an_invitation_in_the_interview_is_joined(
+    run: Run, config_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(interview, "at_terminal", lambda: True)
+    monkeypatch.setattr(interview, "ask_terminal", Person("nc1-abc").ask)
+    result = run("init")
+    assert result.status == 2
+    assert "the token is mistyped" in result.err
+    assert not config_path.exists()
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 
@@ -21,15 +21,28 @@ _LISTEN = "0A"  # st of /proc/net/tcp: TCP_LISTEN
 NET = Path("/proc/net")
 
 
-async def scan(hosts: Iterable[str], ports: Sequence[int] = tuple(PORTS)) -> list[Server]:
-    """The inference servers among `hosts`, in their order. Connects to each port of each host."""
+async def scan(
+    hosts: Iterable[str],
+    ports: Sequence[int] = tuple(PORTS),
+    *,
+    step: Callable[[int, int], None] = lambda done, of: None,
+) -> list[Server]:
+    """The inference servers among `hosts`, in their order. Connects to each port of each host.
+
+    `step` is called after each connection: how many are done, of how many.
+    """
     room = asyncio.Semaphore(AT_ONCE)
+    wanted = [(host, port) for host in hosts for port in ports]
+    done = 0
 
     async def look(host: str, port: int) -> Server | None:
+        nonlocal done
         async with room:
-            return await probe(host, port)
+            found = await probe(host, port)
+        done += 1
+        step(done, len(wanted))
+        return found
 
-    wanted = [(host, port) for host in hosts for port in ports]
     found = await asyncio.gather(*(look(host, port) for host, port in wanted))
     return [server for server in found if server is not None]
 

@@ -22,15 +22,20 @@ async def _nothing(request: Request) -> Response:
 
 
 def test_scan_finds_inference_and_nothing_else() -> None:
+    steps: list[tuple[int, int]] = []
+
     async def main() -> None:
         one = await HttpServer.listen_tcp("127.0.0.1", 0, _models)
         other = await HttpServer.listen_tcp("127.0.0.1", 0, _nothing)
         try:
-            found = await inference.scan(["127.0.0.1"], [one.port, other.port, 9])
+            found = await inference.scan(
+                ["127.0.0.1"], [one.port, other.port, 9], step=lambda done, of: steps.append((done, of))
+            )
         finally:
             await one.close()
             await other.close()
         assert [(s.name, s.port, s.models) for s in found] == [("vLLM", one.port, ("tiny",))]
+        assert steps == [(1, 3), (2, 3), (3, 3)]
 
     asyncio.run(main())
 
