@@ -49,6 +49,7 @@ class Namespace:
             # Without duplicate address detection an IPv6 address can be used at once.
             self.sysctl("net.ipv6.conf.default.accept_dad", "0")
             self.sysctl("net.ipv6.conf.all.accept_dad", "0")
+            self.etc("hosts", Path("/etc/hosts").read_text())  # its own, which a daemon writes names into
         except BaseException:
             self.remove()
             raise
