@@ -22,7 +22,7 @@ from lab.bench.cases import CASES, Settings
 from lab.bench.compare import Results, Tell, compare
 from lab.bench.contenders import BASELINE, CONTENDERS
 from lab.bench.contenders import QUICK as QUICK_CONTENDERS
-from lab.bench.page import page
+from lab.bench.page import page, with_kept
 from lab.bench.plots import plots
 from lab.bench.profile import OURS, profile
 from lab.bench.scale import Plan, label, scale
@@ -127,10 +127,11 @@ def run_docs(options: argparse.Namespace, console: Console) -> int:
             results.include(found)
             settings = {**of_it, **settings}
     pictures = plots(results, folder / "pictures")
-    (folder / "benchmarks.md").write_text(page(results, machine, settings, pictures, note=options.note))
+    text, place = page(results, machine, settings, pictures, note=options.note), folder / "benchmarks.md"
+    place.write_text(with_kept(text, place.read_text()) if place.exists() else text)
     options.markdown = options.plots = None
     show(results, BASELINE, options, settings, console)
-    console.print(Text(f"wrote {folder / 'benchmarks.md'}"), soft_wrap=True)
+    console.print(Text(f"wrote {place}"), soft_wrap=True)
     return 1 if results.failures else 0
 
 

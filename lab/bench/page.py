@@ -120,6 +120,27 @@ def page(
     return "\n".join(parts)
 
 
+def with_kept(fresh: str, old: str) -> str:
+    """The new page with those sections of the old one that it lacks, each after the one that it followed.
+
+    They are about other runs, and written by hand.
+    """
+    found = _sections(fresh)
+    before = ""
+    for title, text in _sections(old).items():
+        if title not in found:
+            at = list(found).index(before) + 1 if before in found else len(found)
+            found = dict([*list(found.items())[:at], (title, text), *list(found.items())[at:]])
+        before = title
+    return "\n".join(text.strip("\n") + "\n" for text in found.values())
+
+
+def _sections(page: str) -> dict[str, str]:
+    """By title; what is before the first one has the title ""."""
+    head, *others = page.split("\n## ")
+    return {"": head, **{text.partition("\n")[0]: f"## {text}" for text in others}}
+
+
 def _reach(results: Results) -> list[str]:
     lines = [
         f"| {row.what} | {row.must} | {row.goal} | {row.measured} | {row.verdict.value} |"

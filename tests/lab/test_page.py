@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from lab.bench.compare import Results
-from lab.bench.page import page
+from lab.bench.page import page, with_kept
 from lab.bench.report import as_json, from_json, machine
 
 
@@ -44,6 +44,27 @@ def test_a_page_of_nothing_says_that_nothing_is_reached() -> None:
     text = page(Results(), machine(), {}, [])
     assert "not measured" in text
     assert "| goal |\n" not in text.replace("| must | goal | measured | reached |", "")
+
+
+def test_sections_that_were_written_by_hand_stay_where_they_were() -> None:
+    first = page(results(), machine(), {}, [])
+    by_hand = "## Over TLS\n\nMeasured once.\n"
+    assert first.count("\n## Speed\n") == 1
+    edited = first.replace("\n## Speed\n", f"\n{by_hand}\n## Speed\n")
+    edited += "\n## The same elsewhere\n\n| a | b |\n"
+    faster = results()
+    faster.add("nconnect", "tcp_up", 50.0)
+    fresh = page(faster, machine(), {}, [])
+    kept = with_kept(fresh, edited)
+    assert kept.count("Measured once.") == 1
+    assert kept.index("## What is reached") < kept.index(by_hand) < kept.index("\n## Speed\n")
+    assert kept.endswith("## The same elsewhere\n\n| a | b |\n")
+    assert with_kept(fresh, fresh) == with_kept(with_kept(fresh, fresh), fresh)
+    assert with_kept(fresh, kept) == kept
+    without = (
+        kept.replace(f"{by_hand}\n", "").replace("## The same elsewhere\n\n| a | b |\n", "").rstrip("\n")
+    )
+    assert [line for line in without.splitlines() if line] == [line for line in fresh.splitlines() if line]
 
 
 def test_the_official_node_has_a_table_with_a_baseline_of_its_own() -> None:
