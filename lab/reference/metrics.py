@@ -32,15 +32,19 @@ scrape_configs:
 REASONS = {
     DropReason.NOT_OURS: "an NKN message that is not a tunnel frame",
     DropReason.UNKNOWN_PEER: "its sender is not in the peer table",
-    DropReason.MALFORMED: "too short, too long, or its fields contradict each other",
+    DropReason.MALFORMED: "too short, too long, or its fields contradict each other; or a connection to"
+    " `direct_port` that was closed, or sent nothing usable in time, before it proved a peer's key",
     DropReason.WRONG_VERSION: "a frame of an unsupported version or kind",
     DropReason.HANDSHAKE_REFUSED: "a handshake that does not decrypt, or names another static key",
     DropReason.HANDSHAKE_REPLAYED: "a handshake whose counter is not above the last one",
-    DropReason.HANDSHAKE_FLOOD: "more handshakes a second than a peer may start",
-    DropReason.NO_SESSION: "of a session that is unknown here, or forgotten",
+    DropReason.HANDSHAKE_FLOOD: "more handshakes a second than a peer may start; or a connection to"
+    " `direct_port` too many, from one address or in all",
+    DropReason.NO_SESSION: "of a session that is unknown here, or forgotten, also in a datagram or at"
+    " `direct_port`",
     DropReason.KEY_EXPIRED: "under expired keys",
-    DropReason.REPLAYED: "a batch that arrived before",
-    DropReason.NOT_AUTHENTIC: "a batch that does not decrypt",
+    DropReason.REPLAYED: "a batch or datagram that arrived before, or the opening of a direct TCP stream",
+    DropReason.NOT_AUTHENTIC: "a batch or datagram that does not decrypt, or a connection to"
+    " `direct_port` that does not prove the key that it names",
     DropReason.BAD_RECORD: "sealed correctly, but not a well-formed list of records",
     DropReason.BAD_OFFLOAD_HEADER: "its virtio-net header contradicts the packet",
     DropReason.BAD_PACKET: "not a well-formed IPv4 or IPv6 packet",
