@@ -189,6 +189,7 @@ class DirectWorld:
         self.net = Internet(self.clock, self.rng)
         self.relay_delay_s = 0.02
         self.relay_is_up = True
+        self.relayed = 0  # messages
         sides = [
             Device(
                 self,
@@ -210,6 +211,7 @@ class DirectWorld:
     def relay(self, sender: Device, payload: bytes) -> None:
         other = self.provider if sender is self.user else self.user
         if self.relay_is_up:
+            self.relayed += 1
             self.clock.after(self.relay_delay_s, lambda: other.relayed(str(sender.address), payload))
 
     def run(self, seconds: float) -> None:

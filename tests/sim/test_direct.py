@@ -123,21 +123,48 @@ def test_a_relay_that_dies_does_not_end_a_direct_path() -> None:
 
 
 def test_keys_are_renewed_while_no_node_can_be_reached() -> None:
+    """Ten minutes, and five new keys."""
     world = DirectWorld()
     found(world)
-    first = world.user.peer.session.current
+    keys = [world.user.peer.session.current]
     world.relay_is_up = False
     for side in (world.user, world.provider):
         side.tunnel.relay_up(False)
     begin = len(world.sent)
-    world.chat(400.0, every_s=1.0)
+    for _ in range(640):
+        world.chat(1.0, every_s=1.0)
+        if world.user.peer.session.current is not keys[-1]:
+            keys.append(world.user.peer.session.current)
+        assert world.both_direct
     world.run(0.2)
-    assert world.user.peer.session.current is not first
-    assert world.both_direct
+    assert len(keys) >= 1 + 5
     assert world.provider.order[begin:] == world.sent[begin:]
     assert world.user.order[begin:] == world.answers[begin:]
     assert world.provider.peer.handshake.finished_at is not None
     assert world.clock.now - world.provider.peer.handshake.finished_at < 130
+
+
+def test_an_idle_path_costs_nothing_after_two_minutes() -> None:
+    """Neither a datagram, nor a message by the node that is about it; the first packet finds it again."""
+    world = DirectWorld()
+    found(world)
+    world.run(125.0)
+    relayed = world.relayed
+    before = world.user.datagrams + world.provider.datagrams
+    world.run(1800.0)
+    assert world.user.datagrams + world.provider.datagrams == before
+    keepalives = world.relayed - relayed
+    quiet = DirectWorld()
+    quiet.net.drops = lambda sender, datagram: True
+    quiet.chat(1.0)
+    quiet.run(125.0)
+    relayed = quiet.relayed
+    quiet.run(1800.0)
+    assert keepalives <= quiet.relayed - relayed + 1
+    since = world.clock.now
+    while not world.both_direct:
+        world.chat(0.1)
+        assert world.clock.now < since + 1.0
 
 
 def test_a_handshake_from_an_address_that_is_not_proven_is_not_read() -> None:

@@ -39,7 +39,11 @@ BETTER_BY_S = 0.010  # and BETTER_BY, BETTER_TIMES in a row: another pair is use
 BETTER_BY = 0.2
 BETTER_TIMES = 3
 RECHECK_S = 4.0  # a pair that worked is asked again, while there is traffic
-RECHECK_FOR_S = 120.0  # as long as NATs keep what was in use
+RECHECK_FOR_S = 120.0  # as long as NATs keep what was in use; then every RECHECK_LATER_S
+RECHECK_LATER_S = 10.0  # so that a path that is there again is in use within 15 s
+RECHECK_LATER_FOR_S = 3600.0
+# Probes may keep a wrong entry of a router alive (see LOW_TTLS): then both sides must pause for over 30 s.
+RECHECK_CYCLE_S, RECHECK_PAUSE_S = 336.0, 36.0
 REMEMBER_S = 600.0  # a pair that worked takes part in searches, and these don't become rarer than every 40 s
 DEAD_PENALTY_S = 3.0  # after a failure, and twice as long after each further one
 LOSSY_PENALTY_S = 10.0
@@ -59,7 +63,7 @@ SEARCH_BYTES = 5_000
 HOUR_BYTES = 20_000
 AMPLIFICATION = 3  # RFC 9000, section 8
 MAX_ADDRESSES = 4096  # whose budget is kept; further ones get nothing
-VALID_S = 600.0  # an address that acknowledged stays unlimited for so long
+VALID_S = RECHECK_LATER_FOR_S  # an address that acknowledged stays unlimited for so long
 
 # The MTU search (RFC 8899). Sizes are UDP payloads.
 BASE_BYTES = 1200

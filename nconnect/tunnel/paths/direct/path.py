@@ -29,7 +29,11 @@ from nconnect.tunnel.paths.direct.constants import (
     LOSSY_PENALTY_S,
     MAX_PENALTY_S,
     QUESTION_AFTER_S,
+    RECHECK_CYCLE_S,
     RECHECK_FOR_S,
+    RECHECK_LATER_FOR_S,
+    RECHECK_LATER_S,
+    RECHECK_PAUSE_S,
     RECHECK_S,
     REMEMBER_S,
     ROAMED_EVERY_S,
@@ -569,10 +573,15 @@ class DirectPath:
     def _recheck(self, now: float) -> None:
         """Ask on the pair that worked last whether it works again; only while there is traffic."""
         last = self._last
-        if last is None or last.heard_at < now - RECHECK_FOR_S or not self._has_session:
+        silent_s = inf if last is None else now - last.heard_at
+        if last is None or silent_s > RECHECK_LATER_FOR_S or not self._has_session:
             self._recheck_at = inf
             return
-        self._recheck_at = now + RECHECK_S
+        into_cycle_s = silent_s % RECHECK_CYCLE_S
+        if into_cycle_s > RECHECK_CYCLE_S - RECHECK_PAUSE_S:
+            self._recheck_at = now + RECHECK_CYCLE_S - into_cycle_s
+            return
+        self._recheck_at = now + (RECHECK_S if silent_s < RECHECK_FOR_S else RECHECK_LATER_S)
         if self._probes.may_probe(last.endpoint):
             self._probes.send(last.endpoint, now, Purpose.CHECK)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from ipaddress import IPv4Address, IPv6Address
+from itertools import pairwise
 
 import pytest
 
@@ -82,16 +83,31 @@ def test_a_path_that_comes_back_is_used_again_soon() -> None:
         assert world.clock.now < since + 5
 
 
-def test_after_minutes_it_is_found_again_by_a_search() -> None:
-    """The pair alone is not asked any more, since that may keep a router's wrong entry alive."""
+@pytest.mark.parametrize("minutes", [3, 10, pytest.param(30, marks=pytest.mark.slow)])
+def test_a_path_that_was_away_for_minutes_is_used_again_within_15_seconds(minutes: int) -> None:
     world = direct()
     world.net.drops = lambda sender, datagram: True
-    world.chat(400, every_s=0.5)
+    world.chat(60 * minutes, every_s=0.5)
     world.net.drops = lambda sender, datagram: False
     since = world.clock.now
     while not world.both_direct:
         world.chat(0.5, every_s=0.5)
-        assert world.clock.now < since + 45
+        assert world.clock.now < since + 15
+
+
+def test_the_search_for_a_lost_path_pauses_for_as_long_as_a_router_keeps_a_wrong_entry() -> None:
+    """Else each side's probes would keep alive what makes the other side's leave from another port."""
+    world = direct()
+    sent: list[float] = []
+
+    def dropped(sender: End, datagram: bytes) -> bool:
+        sent.append(world.clock.now)
+        return True
+
+    world.net.drops = dropped
+    world.chat(400, every_s=0.5)
+    assert max(after - before for before, after in pairwise(sent)) > 30
+    assert len(sent) < 400
 
 
 def test_a_path_that_answers_probes_and_drops_data_is_left_within_two_seconds() -> None:
