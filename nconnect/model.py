@@ -20,6 +20,8 @@ Prefix = IPv4Network | IPv6Network
 InterfaceAddress = IPv4Interface | IPv6Interface
 # Whether a direct path is used; "no-host": without telling this device's own addresses.
 DirectMode = Literal["on", "no-host", "off"]
+AcceptWord = Literal["private", "none", "all"]
+AcceptRoutes = AcceptWord | tuple[Prefix, ...]
 Rng = Callable[[int], bytes]  # so many random bytes: `os.urandom`, or a test's own
 
 DEFAULT_INTERFACE = "nc0"
@@ -129,6 +131,13 @@ class Exposed:
     port: int
 
 
+class MappedPrefix(NamedTuple):
+    """Two prefixes of the same length: a peer's own, and the one under which this device sees it (1:1)."""
+
+    real: Prefix
+    seen: Prefix
+
+
 @dataclass(frozen=True, slots=True)
 class Quota:
     """How much a peer may use, both ways together, in each calendar day or month (UTC)."""
@@ -152,6 +161,9 @@ class PeerConfig:
     rate: int | None = None  # bits a second, each way by itself; None: no limit
     quota: Quota | None = None
     paused: str | None = None  # why connections are refused for now, "" without a reason; None: they are not
+    local_address: tuple[InterfaceAddress, ...] = ()  # this device's, in the tunnel network of this provider
+    accept_routes: AcceptRoutes | None = None  # of what it offers; None: what [interface] says
+    mapped: tuple[MappedPrefix, ...] = ()  # in force, never in the file: see `nconnect.offers.accept`
 
 
 @dataclass(frozen=True, slots=True)
@@ -265,10 +277,6 @@ class ProvideConfig:
 class MetricsConfig:
     host: str
     port: int
-
-
-AcceptWord = Literal["private", "none", "all"]
-AcceptRoutes = AcceptWord | tuple[Prefix, ...]
 
 
 @dataclass(frozen=True, slots=True)

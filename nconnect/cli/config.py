@@ -146,6 +146,8 @@ def shown(config: Config) -> dict[str, Any]:
             "max_flows": peer.max_flows,
             "direct": peer.direct,
             **as_written(peer),
+            "local_address": [str(a) for a in peer.local_address],
+            "accept_routes": None if peer.accept_routes is None else told(peer.accept_routes),
         }
         for peer in config.peers
     ]

@@ -22,7 +22,7 @@ from nconnect.errors import ConfigError, UsageError
 
 if TYPE_CHECKING:
     from nconnect.invite.table import PeerTable
-    from nconnect.model import PeerConfig
+    from nconnect.model import AcceptRoutes, PeerConfig
 
 
 NameArgument = Annotated[str, typer.Argument(metavar="NAME")]
@@ -58,6 +58,14 @@ DirectOption = Annotated[
         "--direct",
         metavar="MODE",
         help="Direct paths to it: on, no-host (do not tell it this device's own addresses), off, or default.",
+    ),
+]
+AcceptRoutesOption = Annotated[
+    str | None,
+    typer.Option(
+        "--accept-routes",
+        metavar="private|none|all|PREFIX,…",
+        help="Which prefixes that it offers are routed to it; default: what [interface] says.",
     ),
 ]
 KeyFileOption = Annotated[
@@ -173,6 +181,7 @@ def show(
         "expires": output.time_text(peer.expires_at),
         "max flows": "default" if peer.max_flows is None else str(peer.max_flows),
         "direct": peer.direct or "default",
+        "accept routes": _accept_text(peer),
         "kept in": "the state: it came by invitation" if name in table.invited else "the file",
     }
     print("\n".join(f"{key:<14} {value}" for key, value in facts.items()))
@@ -198,16 +207,21 @@ def set_values(
     expires: ExpiresOption = None,
     max_flows: MaxFlowsOption = None,
     direct: DirectOption = None,
+    accept_routes: AcceptRoutesOption = None,
     dry_run: DryRunOption = False,
     config: ConfigOption = None,
 ) -> None:
     """Change a peer. This takes effect at once; other settings stay."""
     from nconnect.cli.change import change_peer
     from nconnect.config import values
+    from nconnect.config.accept_routes import parse_accept_routes
     from nconnect.config.edit import KEEP, PeerChange, set_peer
 
     given = (new_name, address, allowed_ips, allow, add_allow, remove_allow, preshared_key_file, expires)
-    if not any(value is not None for value in (*given, max_flows, direct)) and not no_preshared_key:
+    if (
+        not any(value is not None for value in (*given, max_flows, direct, accept_routes))
+        and not no_preshared_key
+    ):
         raise UsageError("nothing to change: give an option, see `nconnect peer set --help`")
     if allow is not None and (add_allow is not None or remove_allow is not None):
         raise UsageError("--allow sets the whole list: give it without --add-allow and --remove-allow")
@@ -226,6 +240,9 @@ def set_values(
     expires_at = read_expires(checks, expires)
     key = None if preshared_key_file is None else _read_key(checks, preshared_key_file)
     mode = None if direct == "default" else checks.one("--direct", direct, values.parse_direct)
+    accepted = None
+    if accept_routes not in (None, "default"):
+        accepted = checks.one("--accept-routes", accept_routes, parse_accept_routes)
     checks.finish()
 
     def change(text: str) -> str:
@@ -244,6 +261,7 @@ def set_values(
                 expires_at=KEEP if expires is None else expires_at,
                 max_flows=KEEP if max_flows is None else max_flows or None,
                 direct=KEEP if direct is None else mode,
+                accept_routes=KEEP if accept_routes is None else _written(accepted),
             ),
         )
 
@@ -360,6 +378,10 @@ def _merge_allow(
     return tuple(kept)
 
 
+def _written(accepted: AcceptRoutes | None) -> str | tuple[str, ...] | None:
+    return tuple(map(str, accepted)) if isinstance(accepted, tuple) else accepted
+
+
 def _find(peers: tuple[PeerConfig, ...], name: str) -> PeerConfig:
     from nconnect.config.edit import unknown_peer
 
@@ -386,6 +408,17 @@ def _allow_text(peer: PeerConfig) -> str:
     return "all" if peer.allow is None else ", ".join(map(format_allow_rule, peer.allow)) or "nothing"
 
 
+def _accept_text(peer: PeerConfig) -> str:
+    setting = peer.accept_routes
+    return (
+        "default"
+        if setting is None
+        else setting
+        if isinstance(setting, str)
+        else ", ".join(map(str, setting))
+    )
+
+
 def _peer_json(peer: PeerConfig, states: dict[str, str], table: PeerTable) -> dict[str, Any]:
     from nconnect.config.bounds import as_written
     from nconnect.config.values import format_allow_rule
@@ -400,6 +433,8 @@ def _peer_json(peer: PeerConfig, states: dict[str, str], table: PeerTable) -> di
         "max_flows": peer.max_flows,
         "direct": peer.direct,
         **as_written(peer),
+        "local_address": [str(address) for address in peer.local_address],
+        "accept_routes": _written(peer.accept_routes),
         "state": states.get(peer.name),
         "invited": peer.name in table.invited,
     }

@@ -72,6 +72,7 @@ def import_peers(
 
 def peers_text(peers: Any, *, secrets: bool) -> str:
     """The `[[peer]]` sections of a configuration, in its own form."""
+    from nconnect.config.accept_routes import told
     from nconnect.config.bounds import as_written
     from nconnect.config.edit import add_peer
     from nconnect.config.values import format_allow_rule
@@ -89,6 +90,8 @@ def peers_text(peers: Any, *, secrets: bool) -> str:
             max_flows=peer.max_flows,
             direct=peer.direct,
             **as_written(peer),
+            local_address=[str(address) for address in peer.local_address] or None,
+            accept_routes=None if peer.accept_routes is None else told(peer.accept_routes),
         )
     return text
 
@@ -152,10 +155,15 @@ def _fields(peer: dict[str, Any]) -> dict[str, Any]:
     from nconnect.config.values import parse_expires_value
 
     optional = ("preshared_key", "direct", "rate", "quota", "paused")
-    known = ("name", "address", "allowed_ips", "allow", "expires", "max_flows", *optional)
+    known = (
+        *("name", "address", "allowed_ips", "allow", "expires", "max_flows", *optional),
+        *("local_address", "accept_routes"),
+    )
     unknown = [key for key in peer if key not in known]
-    lists = [peer.get("allowed_ips"), peer.get("allow", [])]
+    lists = [peer.get("allowed_ips"), peer.get("allow", []), peer.get("local_address", [])]
     texts = [peer.get("name"), peer.get("address"), *(peer.get(key, "") for key in optional)]
+    accept_routes = peer.get("accept_routes", "")
+    (lists if isinstance(accept_routes, list) else texts).append(accept_routes)
     max_flows = peer.get("max_flows")
     good = all(isinstance(v, list) and all(isinstance(t, str) for t in v) for v in lists)
     good = good and (max_flows is None or type(max_flows) is int)
@@ -171,6 +179,8 @@ def _fields(peer: dict[str, Any]) -> dict[str, Any]:
         "expires_at": None if expires is None else parse_expires_value(expires),
         "max_flows": max_flows,
         **{key: peer.get(key) for key in optional},
+        "local_address": tuple(peer["local_address"]) if "local_address" in peer else None,
+        "accept_routes": tuple(accept_routes) if isinstance(accept_routes, list) else accept_routes or None,
     }
 
 

@@ -50,6 +50,8 @@ class PeerChange:
     rate: str | Keep | None = KEEP
     quota: str | Keep | None = KEEP
     paused: str | Keep | None = KEEP  # the reason
+    local_address: tuple[str, ...] | Keep | None = KEEP
+    accept_routes: str | tuple[str, ...] | Keep | None = KEEP
 
     def values(self) -> dict[str, Any]:
         """The keys of the file that change, in its order; `expires_at` is `expires` there."""
@@ -77,15 +79,19 @@ def new_file(
     services: Iterable[str] = (),
     expose: Iterable[str] = (),
 ) -> str:
-    """The text of a new configuration; lists that are empty are left out."""
+    """The text of a new configuration; lists that are empty are left out.
+
+    Without `address` a peer must be added that has a `local_address`.
+    """
     lines = [
         "# nconnect: keep this file secret, the seed is this device's identity.",
         "",
         "[interface]",
         f'seed = "{seed.hex()}"',
         f"identifier = {_quote(identifier)}",
-        f"address = {_list(address)}",
     ]
+    if own := tuple(address):
+        lines.append(f"address = {_list(own)}")
     if accept_routes is not None:
         value = _quote(accept_routes) if isinstance(accept_routes, str) else _list(accept_routes)
         lines.append(f"accept_routes = {value}")
@@ -113,6 +119,8 @@ def add_peer(
     rate: str | None = None,
     quota: str | None = None,
     paused: str | None = None,
+    local_address: Iterable[str] | None = None,
+    accept_routes: str | Iterable[str] | None = None,
 ) -> str:
     """The text with one more peer at its end. Raises `ConfigError` when the name is taken."""
     change = PeerChange(
@@ -127,6 +135,8 @@ def add_peer(
         rate,
         quota,
         paused,
+        None if local_address is None else tuple(local_address),
+        accept_routes if accept_routes is None or isinstance(accept_routes, str) else tuple(accept_routes),
     )
     content = {key: value for key, value in change.values().items() if value is not None}
     try:

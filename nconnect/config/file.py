@@ -116,7 +116,7 @@ def _read_config(root: Section, interface: str, read_seed_file: Callable[[str], 
     seed = _read_seed(section, read_seed_file)
     identifier = section.take("identifier", lambda v: values.check_identifier(string(v)), "")
     address = section.take_list("address", lambda text: values.parse_addresses([text])[0])
-    if not section.content.get("address"):
+    if not section.content.get("address") and not _has_local_address(root):
         section.problem("address", 'missing: write one such as address = ["10.86.0.1/24"]')
     lowest = MIN_MTU_IPV6 if any(a.version == 6 for a in address) else MIN_MTU
     config = Config(
@@ -138,6 +138,14 @@ def _read_config(root: Section, interface: str, read_seed_file: Callable[[str], 
     )
     section.finish()
     return config
+
+
+def _has_local_address(root: Section) -> bool:
+    """Whether a peer's section brings an address, or the last one that did has left (`nconnect leave`)."""
+    interface, peers = root.content.get("interface"), root.content.get("peer")
+    emptied = isinstance(interface, dict) and interface.get("address") == []
+    brought = isinstance(peers, list) and any(isinstance(p, dict) and p.get("local_address") for p in peers)
+    return emptied or brought
 
 
 def _read_seed(section: Section, read_seed_file: Callable[[str], str] | None) -> bytes:
@@ -287,12 +295,14 @@ def _read_peer(section: Section) -> PeerConfig | None:
     rate = section.take("rate", lambda v: parse_rate(string(v)), None)
     quota = section.take("quota", lambda v: parse_quota(string(v)), None)
     paused = section.take("paused", lambda v: check_why(string(v)), None)
+    local_address = section.take_list("local_address", lambda text: values.parse_addresses([text])[0])
+    accept_routes = section.take("accept_routes", read_accept_routes, None)
     if address is None:
         return None
     has_allow = "allow" in section.content
     return PeerConfig(
         name, address, allowed_ips, allow if has_allow else None, preshared_key, expires_at, max_flows,
-        direct, rate, quota, paused,
+        direct, rate, quota, paused, local_address, accept_routes,
     )  # fmt: skip
 
 
@@ -305,6 +315,8 @@ def _check_peer(section: Section, peer: PeerConfig, earlier: list[PeerConfig]) -
             section.problem("name", f"there is another peer {peer.name!r}: give each its own name")
         if peer.address.public_key == other.address.public_key:
             section.problem("address", f"has the same key as peer {other.name!r}: delete one of the two")
+        if peer.local_address or other.local_address:
+            continue  # what two providers have in common is mapped
         for prefix in peer.allowed_ips:
             if prefix in other.allowed_ips:
                 section.problem(
@@ -329,7 +341,7 @@ def _check_whole(config: Config, problems: Problems, public_key_of: Callable[[by
             path: KeyPath = ("peer", index, "address")
             problems.add(path, label, "address", "is this device's own address: give the other side's")
         for prefix in peer.allowed_ips:
-            if prefix in own_hosts:
+            if prefix in own_hosts and not peer.local_address:
                 problems.add(
                     ("peer", index, "allowed_ips"), label, "allowed_ips",
                     f"{prefix} is this interface's own address: give the peer's", str(prefix.network_address),

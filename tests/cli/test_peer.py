@@ -67,12 +67,29 @@ def test_add_with_everything(run: Run, made: Path, tmp_path: Path) -> None:
         "rate": None,
         "quota": None,
         "paused": None,
+        "local_address": [],
+        "accept_routes": None,
         "state": None,
         "invited": False,
     }
     for command in (["peer", "show", "laptop"], ["peer", "list"], ["peer", "list", "--json"]):
         assert "ab" * 32 not in run(*command).out
     assert json.loads(run("peer", "list", "--json").out) == {"peers": [shown]}
+
+
+def test_which_offers_are_accepted(run: Run, with_laptop: Path) -> None:
+    def set_to(value: str) -> object:
+        assert run("peer", "set", "laptop", "--accept-routes", value).status == 0
+        return peers_of(with_laptop)[0].get("accept_routes")
+
+    assert set_to("192.168.0.0/15,10.0.0.0/8") == ["192.168.0.0/15", "10.0.0.0/8"]
+    assert json.loads(run("peer", "show", "laptop", "--json").out)["accept_routes"] == [
+        "192.168.0.0/15",
+        "10.0.0.0/8",
+    ]
+    assert set_to("all") == "all"
+    assert run("peer", "set", "laptop", "--accept-routes", "some").status == 2
+    assert set_to("default") is None
 
 
 def test_a_change_is_in_force_at_once(run: Run, daemon: FakeBackend) -> None:

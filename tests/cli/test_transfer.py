@@ -23,7 +23,8 @@ def filled(run: Run, made: Path, tmp_path: Path) -> Path:
         "--allow", "192.168.50.10:8000/tcp", "--preshared-key-file", key,
     )  # fmt: skip
     assert result.status == 0, result.err
-    assert run("peer", "set", "laptop", "--max-flows", "77", "--direct", "off").status == 0
+    options = ("--max-flows", "77", "--direct", "off", "--accept-routes", "10.0.0.0/8")
+    assert run("peer", "set", "laptop", *options).status == 0
     bounds = 'rate = "1.5M"\nquota = "5G/day"\npaused = ""\n'
     made.write_text(made.read_text() + bounds)
     return made

@@ -133,6 +133,22 @@ def test_defaults() -> None:
     assert config.peers == ()
 
 
+WITHOUT_ADDRESS = MINIMAL.replace('address = ["10.86.0.1/24"]\n', "")
+
+
+def test_a_provider_brings_an_address_and_a_network_that_others_may_have_too() -> None:
+    local = {"local_address": '["10.86.0.2/24"]'}
+    text = WITHOUT_ADDRESS + peer("a", KEYS[0], "10.86.0.1", "192.168.1.0/24", **local)
+    text += peer("b", KEYS[1], "10.86.0.1", "192.168.1.0/24", **local, accept_routes='["10.0.0.0/8"]')
+    config = parse_config(text, interface="nc0")
+    assert config.address == ()
+    assert [each.local_address for each in config.peers] == [(ip_interface("10.86.0.2/24"),)] * 2
+    assert config.peers[0].accept_routes is None
+    assert config.peers[1].accept_routes == (ip_network("10.0.0.0/8"),)
+    # After the last provider has left.
+    assert parse_config(WITHOUT_ADDRESS + "address = []\n", interface="nc0").address == ()
+
+
 def test_a_node_on_one_port() -> None:
     node = parse_config(MINIMAL + "[node]\nlisten = '::'\nport = 443\ntls = true", interface="nc0").node
     assert node is not None
@@ -281,7 +297,7 @@ allow = ["192.168.50.11:9-3/tcp"]
             MINIMAL.replace('["10.86.0.1/24"]', '"10.86.0.1/24"'),
             '3: [interface] address: must be a list: write ["10.',
         ),
-        (MINIMAL.replace('["10.86.0.1/24"]', "[]"), "3: [interface] address: missing"),
+        (MINIMAL.replace('address = ["10.86.0.1/24"]', ""), "[interface] address: missing"),
         (MINIMAL.replace('"]', '", "10.86.0.1/16"]'), "10.86.0.1 is there twice"),
         (MINIMAL + "[netwrok]\nlinks = 1", "4: netwrok: unknown, did you mean network?"),
         (MINIMAL + "[network]\nlinks = 0", "5: [network] links: 0 is out of range"),
