@@ -227,6 +227,8 @@ class Driver:
         if first is not None:
             if run.count > 1:
                 self._joined(records)
+            if tunnel.translates:
+                tunnel.translate(records, view)
             lane = first.path.lane
             if lane.link == UDP_LINK:
                 if single and tunnel.may_bypass(first, at, now):

@@ -30,6 +30,7 @@ Who owns whom (one arrow: keeps):
                   +-> receiver.BatchReceiver     the way in
                   +-> datagram_receiver.DatagramReceiver   the way in over the direct path
                   +-> allowed_ips.AllowedIps     prefix -> peer
+                  +-> translation.Translation    of one peer: its addresses are seen as others here
                   +-> peer.Peer, one each: session, handshake, path, timers, traffic, drops
 
 Words:

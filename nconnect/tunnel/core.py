@@ -27,6 +27,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from nconnect.crypto.aead import TAG_BYTES
 from nconnect.crypto.keys import Identity
+from nconnect.ip.packet import is_well_formed
 from nconnect.model import Buffer, Deadline, DirectMode, Endpoint, NknAddress, PeerConfig, Rng
 from nconnect.tunnel.allowed_ips import AllowedIps
 from nconnect.tunnel.constants import QUESTION_S
@@ -37,10 +38,12 @@ from nconnect.tunnel.paths.direct.surroundings import Surroundings
 from nconnect.tunnel.paths.lanes import STREAM_NUMBER, Lane
 from nconnect.tunnel.paths.stream.keys import StreamKeys
 from nconnect.tunnel.peer import Peer
+from nconnect.tunnel.pending import PendingSenders
 from nconnect.tunnel.receiver import BatchReceiver
 from nconnect.tunnel.send_queue import SendQueue
 from nconnect.tunnel.sessions import Sessions
 from nconnect.tunnel.timers import NEVER, Timer
+from nconnect.tunnel.translation import Translation
 from nconnect.wire.tunnel import MAX_LINKS, RECORD_HEADER_BYTES, VIRTIO_HEADER_BYTES, Feature
 
 SEAL_BYTES = TAG_BYTES  # what a sealed batch is longer than the batch
@@ -70,6 +73,7 @@ class Tunnel:
         self.settings = settings
         self.routes: AllowedIps[Peer] = AllowedIps()
         self.peers: dict[str, Peer] = {}  # by bare NKN address
+        self.translates = False  # whether any peer has addresses that are seen as others here
         self._stored = dict(counters or {})
         context = self._context = Context(identity, address, settings, rng, wall_clock_ns, surroundings)
         self.outputs = context.outputs
@@ -81,8 +85,13 @@ class Tunnel:
         self.receiver = BatchReceiver(self._sessions, self.peers, self.routes, settings, now)
         self.receive, self.received = self.receiver.receive, self.receiver.received
         self.datagrams = DatagramReceiver(self._sessions, self.receiver)
-        self.drops, self.pending = self.receiver.drops, self.receiver.pending  # of no known peer
+        self.drops = self.receiver.drops  # of no known peer
         self.set_peers(peers, now)
+
+    @property
+    def pending(self) -> PendingSenders:
+        """Who tried to come in and is no peer."""
+        return self.receiver.pending
 
     # The peer table
 
@@ -119,7 +128,10 @@ class Tunnel:
         self.peers.update(fresh)
         self.routes.replace((prefix, fresh[d]) for d, c in by_dest.items() for prefix in c.allowed_ips)
         for dest, peer in fresh.items():
-            peer.config = by_dest[dest]
+            config = peer.config = by_dest[dest]
+            peer.translation = (
+                Translation(config.mapped, (a.ip for a in config.local_address)) if config.mapped else None
+            )
             self.pending.forget(dest)
             self._sessions.check_expiry(peer, now)
             self._sessions.direct.configured(peer, now)
@@ -128,6 +140,7 @@ class Tunnel:
             elif not peer.expired and not peer.timers.is_set(Timer.PERSISTENT_KEEPALIVE):
                 peer.timers.set(Timer.PERSISTENT_KEEPALIVE, now)
             self._sessions.timer_heap.schedule(peer)
+        self.translates = any(peer.translation is not None for peer in fresh.values())
 
     def _direct_path(self, config: PeerConfig, now: float) -> DirectPath | None:
         surroundings = self._context.surroundings
@@ -148,6 +161,15 @@ class Tunnel:
         return kept
 
     # Data lane: to the network
+
+    def translate(self, records: Iterable[tuple[Peer, int, int]], arena: memoryview) -> None:
+        """Give packets the addresses that their peers know, in place. Each is (peer, start, end) in `arena`.
+
+        Call it before they are sealed or enqueued, if `translates`.
+        """
+        for peer, start, end in records:
+            if peer.translation is not None and is_well_formed(arena[start + VIRTIO_HEADER_BYTES : end]):
+                peer.translation.to_peer(arena[start:end])
 
     def can_seal(self, peer: Peer, now: float) -> bool:
         """Whether there is a key to send under. If not, a handshake is under way when this returns."""

@@ -18,6 +18,7 @@ from nconnect.tunnel.paths.relayed import RelayedPath
 from nconnect.tunnel.session import Session
 from nconnect.tunnel.shared_key import SharedKey
 from nconnect.tunnel.timers import NEVER, Timers
+from nconnect.tunnel.translation import Translation
 
 
 class PeerState(Enum):
@@ -62,7 +63,7 @@ class Peer:
     Each part is written by one module; everybody may read all of them (tests/tunnel/test_peer.py holds this):
 
         part                                     written by
-        config                                   core (the table)
+        config, translation                      core (the table)
         expired                                  sessions (time)
         session, handshake                       handshakes
         relayed (over nodes), path (in use now)  paths.manager
@@ -90,6 +91,7 @@ class Peer:
         Raises ValueError when the peer's public key is no point of the curve.
         """
         self.config = config
+        self.translation: Translation | None = None  # of addresses that are not the same here
         self.dest = str(config.address)
         self.session = Session()
         self.handshake = HandshakeState(config.address.public_key, identity, last_counter)

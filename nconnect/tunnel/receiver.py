@@ -153,12 +153,15 @@ class BatchReceiver:
 
         An ICMP error must be about a packet that went to this peer: the kernel would apply it to whichever
         connection it quotes, another peer's or one outside of the tunnel too.
+
+        They are translated first: from here on they have the addresses that are seen here.
         """
         routes, features = self._routes, self._settings.features
         cached = routes.source_cache.get
         finished = offload.FINISHED
         never_errors = icmp.NEVER_ERRORS
         traffic = peer.traffic
+        translation = peer.translation
         good = 0
         for record in packets:
             view = record[VIRTIO_HEADER_BYTES:]
@@ -169,6 +172,11 @@ class BatchReceiver:
             ) and not packet.is_well_formed(view):
                 peer.drops[DropReason.BAD_PACKET] += 1
                 continue
+            if translation is not None:
+                if record.readonly:
+                    record = memoryview(bytearray(record))
+                    view = record[VIRTIO_HEADER_BYTES:]
+                translation.from_peer(record)
             if view[0] < 0x60:
                 address = bytes(view[12:16])
                 may_be_error = view[9] == packet.PROTOCOL_ICMP

@@ -18,6 +18,7 @@ WRITERS = {
     "datagrams": {"direct", "datagram_receiver", "manager"},
     "traffic": {"send_queue", "core", "receiver"},
     "config": {"core"},
+    "translation": {"core"},
     "check_at": {"timer_heap"},
     "expired": {"sessions"},
     "doubtful": {"sessions"},
