@@ -6,7 +6,7 @@ writes, logs, tells the time or draws random numbers (tests/test_floors.py enfor
     6  cli                                            commands: parse, ask the daemon or change the file
     5  daemon                                         wiring, tasks, driver, events, start and stop
     4  io, control, sdk                               sockets, files, TUN, netlink, nft; API; SDK
-    3  tunnel, nkn, node, nat, invite, host, doctor   state machines and plans, pure
+    3  tunnel, nkn, ncp, node, nat, invite, host, …   state machines and plans, pure
     2  wire, ip, crypto, queueing                     codecs and queues, pure
     1  model, config, errors                          values, pure
 

@@ -10,12 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from tests.fuzz import frames, packets, routers, services, sessions, streams, stun, values, wire
+from tests.fuzz import frames, ncp, packets, routers, services, sessions, streams, stun, values, wire
 
 Target = Callable[[bytes], None]
 PARSERS: tuple[Target, ...] = (
     wire.protobuf_fields, wire.nkn_frames, wire.nkn_payloads, wire.nkn_actions, wire.json_text, wire.rpc,
-    wire.node_addresses, frames.websocket_frames, frames.websocket_upgrades, frames.handshake_frames,
+    wire.node_addresses, ncp.ncp_packets,
+    frames.websocket_frames, frames.websocket_upgrades, frames.handshake_frames,
     frames.direct_records, frames.data_frames, frames.batches, frames.fragments,
     packets.packets, packets.super_packets,
     values.invitations, values.tokens, values.invitation_books, values.configurations,
@@ -26,6 +27,6 @@ MACHINES: tuple[Target, ...] = (
     sessions.handshake_machine, sessions.session_machine, sessions.message_machine, sessions.replay_windows,
     sessions.noise_messages, services.node_machine, services.link_machine, services.control_machine,
     services.invitation_machine, streams.stream_opening, stun.stun_probe, stun.stun_server,
-    routers.port_mapper, routers.upnp_mapper,
+    routers.port_mapper, routers.upnp_mapper, ncp.ncp_sessions,
 )  # fmt: skip
 TARGETS: dict[str, Target] = {target.__name__: target for target in (*PARSERS, *MACHINES)}

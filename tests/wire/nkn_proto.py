@@ -11,6 +11,7 @@ _TYPES = {
     "string": _FIELD.TYPE_STRING,
     "bytes": _FIELD.TYPE_BYTES,
     "uint32": _FIELD.TYPE_UINT32,
+    "uint64": _FIELD.TYPE_UINT64,
     "bool": _FIELD.TYPE_BOOL,
 }
 # Enums are uint32 here: the same on the wire. A star: repeated.
@@ -27,6 +28,11 @@ _MESSAGES = {
         "uint32 type 1", "bytes message_id 2", "bytes data 3", "bytes reply_to_id 4", "bool no_reply 5",
     ],
     "TextData": ["string text 1"],
+    "NcpPacket": [
+        "uint32 sequence_id 1", "bytes data 2", "uint32* ack_starts 3", "uint32* ack_counts 4",
+        "uint64 bytes_read 5", "string* client_ids 6", "uint32 window_size 7", "uint32 mtu 8", "bool close 9",
+        "bool handshake 10", "uint32 features 20", "bool end 21",
+    ],
 }  # fmt: skip
 
 

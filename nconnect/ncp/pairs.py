@@ -1,0 +1,88 @@
+"""The pairs of sub-clients over which a session runs: how much each may carry, and what became of it.
+
+The windows of a session's pairs are shares of one total, as in the official SDKs: what is acknowledged makes
+a pair's share larger, what is lost halves it. So a fast pair carries more than a slow one.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+
+from nconnect.ncp import settings
+
+_SUSPECT_S = 0.5  # guessed: a pair whose oldest packet waits longer gets new ones only if all pairs do
+
+
+class SubClientPair:
+    """A sub-client of ours and one of the other side's; all packets between them take the same way."""
+
+    __slots__ = (
+        "_rttvar_s", "_srtt_s", "acked_sent_at", "backoff", "flight", "index", "local", "min_rto_s", "remote",
+        "window",
+    )  # fmt: skip
+
+    def __init__(self, index: int, local: str, remote: str, window: float) -> None:
+        self.index = index
+        self.local = local  # such as "__0__"; "": the bare address
+        self.remote = remote
+        self.window = window  # in packets
+        self.flight: OrderedDict[int, float] = OrderedDict()  # count -> when sent; the oldest first
+        self.acked_sent_at = 0.0  # when the newest packet was sent that was acknowledged
+        self.backoff = 1.0
+        self.min_rto_s = settings.MIN_OFFICIAL_RTO_S
+        self._srtt_s: float | None = None
+        self._rttvar_s = 0.0
+
+    @property
+    def rto_s(self) -> float:
+        """After how many seconds without an acknowledgement a packet is lost (after RFC 6298)."""
+        if self._srtt_s is None:
+            return min(settings.FIRST_RTO_S * self.backoff, settings.MAX_RTO_S)
+        rto_s = max(self.min_rto_s, self._srtt_s + 4 * self._rttvar_s)
+        return min(rto_s * self.backoff, settings.MAX_RTO_S)
+
+    @property
+    def srtt_s(self) -> float | None:
+        return self._srtt_s
+
+    def measured(self, rtt_s: float) -> None:
+        """A round trip of a packet that was sent once."""
+        if self._srtt_s is None:
+            self._srtt_s, self._rttvar_s = rtt_s, rtt_s / 2
+        else:
+            self._rttvar_s += (abs(rtt_s - self._srtt_s) - self._rttvar_s) / 4
+            self._srtt_s += (rtt_s - self._srtt_s) / 8
+
+    def is_suspect(self, now: float) -> bool:
+        """Whether its oldest packet has waited for long."""
+        if not self.flight:
+            return False
+        waited_s = now - next(iter(self.flight.values()))
+        return waited_s > max(_SUSPECT_S, 2 * (self._srtt_s or 0.0))
+
+    def lost(self, now: float) -> list[int]:
+        """The packets in flight that are lost, by time or because much later ones arrived."""
+        overtaken = self.acked_sent_at - max(settings.REORDER_S, (self._srtt_s or 0.0) / 2)
+        rto_s = self.rto_s
+        found: list[int] = []
+        for count, sent_at in self.flight.items():
+            if sent_at + rto_s > now and sent_at >= overtaken:
+                break
+            found.append(count)
+        return found
+
+    def timeout_at(self) -> float | None:
+        return next(iter(self.flight.values())) + self.rto_s if self.flight else None
+
+
+def paired(local_ids: Sequence[str], remote_ids: Sequence[str]) -> list[tuple[str, str]]:
+    """Which sub-client talks to which: both sides list their ids in the same order."""
+    return list(zip(local_ids, remote_ids, strict=False))
+
+
+def rescale(pairs: Sequence[SubClientPair], total: float) -> None:
+    """Let the windows add up to `total` packets; each keeps at least one."""
+    factor = total / sum(pair.window for pair in pairs)
+    for pair in pairs:
+        pair.window = max(1.0, pair.window * factor)
