@@ -21,6 +21,7 @@ from nconnect.cli.options import (
 from nconnect.errors import ConfigError, UsageError
 
 if TYPE_CHECKING:
+    from nconnect.control.schema import PeerStatus
     from nconnect.invite.table import PeerTable
     from nconnect.model import AcceptRoutes, PeerConfig
 
@@ -67,6 +68,14 @@ AcceptRoutesOption = Annotated[
         metavar="private|none|all|PREFIX,…",
         help="Which prefixes that it offers are routed to it; default: what [interface] says.",
     ),
+]
+RateOption = Annotated[
+    str | None,
+    typer.Option("--rate", metavar="RATE", help="Bits a second, each way: 50M, 800k, or none."),
+]
+QuotaOption = Annotated[
+    str | None,
+    typer.Option("--quota", metavar="QUOTA", help="Bytes, both ways together: 100G/month, 5G/day, or none."),
 ]
 KeyFileOption = Annotated[
     Path | None,
@@ -133,18 +142,18 @@ def list_peers(ctx: typer.Context, as_json: JsonOption = False, config: ConfigOp
 
     table = peer_table.load(chosen(ctx, config))
     checked = table.config
-    states = _states(checked.interface)
+    seen = _statuses(checked.interface)
     for problem in table.problems:
         print(f"nconnect: {problem}", file=sys.stderr)
     if as_json:
-        output.print_json({"peers": [_peer_json(peer, states, table) for peer in checked.peers]})
+        output.print_json({"peers": [_peer_json(peer, seen.get(peer.name), table) for peer in checked.peers]})
     elif not checked.peers:
         print("there are no peers: add one with `nconnect peer add NAME ADDRESS --allowed-ips …`")
     else:
         rows = [
             (
                 peer.name,
-                states.get(peer.name, "-"),
+                *_state_texts(seen.get(peer.name)),
                 ", ".join(map(str, peer.allowed_ips)),
                 _allow_text(peer),
                 output.time_text(peer.expires_at),
@@ -152,7 +161,7 @@ def list_peers(ctx: typer.Context, as_json: JsonOption = False, config: ConfigOp
             )
             for peer in checked.peers
         ]
-        header = ("PEER", "STATE", "ALLOWED IPS", "MAY REACH", "EXPIRES", "ADDRESS")
+        header = ("PEER", "STATE", "LAST HERE", "ALLOWED IPS", "MAY REACH", "EXPIRES", "ADDRESS")
         print("\n".join(output.fitted_table(header, rows)))
 
 
@@ -162,19 +171,22 @@ def show(
 ) -> None:
     """Show one peer."""
     from nconnect.cli import output
+    from nconnect.config.bounds import as_written
     from nconnect.io.files import peer_table
 
     table = peer_table.load(chosen(ctx, config))
     checked = table.config
     peer = _find(checked.peers, name)
-    states = _states(checked.interface)
+    seen = _statuses(checked.interface).get(name)
     if as_json:
-        output.print_json(_peer_json(peer, states, table))
+        output.print_json(_peer_json(peer, seen, table))
         return
+    written = as_written(peer)
     facts = {
         "name": peer.name,
         "address": str(peer.address),
-        "state": states.get(name, "not running"),
+        "state": "not running" if seen is None else seen.state,
+        "last here": _state_texts(seen)[1],
         "allowed ips": ", ".join(map(str, peer.allowed_ips)),
         "may reach": _allow_text(peer),
         "preshared key": "yes" if peer.preshared_key else "no",
@@ -182,6 +194,9 @@ def show(
         "max flows": "default" if peer.max_flows is None else str(peer.max_flows),
         "direct": peer.direct or "default",
         "accept routes": _accept_text(peer),
+        "rate": written["rate"] or "no limit",
+        "quota": written["quota"] or "none",
+        "paused": "no" if peer.paused is None else peer.paused or "yes",
         "kept in": "the state: it came by invitation" if name in table.invited else "the file",
     }
     print("\n".join(f"{key:<14} {value}" for key, value in facts.items()))
@@ -208,6 +223,8 @@ def set_values(
     max_flows: MaxFlowsOption = None,
     direct: DirectOption = None,
     accept_routes: AcceptRoutesOption = None,
+    rate: RateOption = None,
+    quota: QuotaOption = None,
     dry_run: DryRunOption = False,
     config: ConfigOption = None,
 ) -> None:
@@ -219,7 +236,7 @@ def set_values(
 
     given = (new_name, address, allowed_ips, allow, add_allow, remove_allow, preshared_key_file, expires)
     if (
-        not any(value is not None for value in (*given, max_flows, direct, accept_routes))
+        not any(value is not None for value in (*given, max_flows, direct, accept_routes, rate, quota))
         and not no_preshared_key
     ):
         raise UsageError("nothing to change: give an option, see `nconnect peer set --help`")
@@ -243,6 +260,7 @@ def set_values(
     accepted = None
     if accept_routes not in (None, "default"):
         accepted = checks.one("--accept-routes", accept_routes, parse_accept_routes)
+    most = read_bounds(checks, rate, quota)
     checks.finish()
 
     def change(text: str) -> str:
@@ -262,11 +280,45 @@ def set_values(
                 max_flows=KEEP if max_flows is None else max_flows or None,
                 direct=KEEP if direct is None else mode,
                 accept_routes=KEEP if accept_routes is None else _written(accepted),
+                rate=KEEP if rate is None else most["rate"],
+                quota=KEEP if quota is None else most["quota"],
             ),
         )
 
     outcome = change_peer(path, name, change, dry_run=dry_run)
     print(f"peer {new_name or name} set: {outcome.value}")
+
+
+@app.command("pause")
+def pause(
+    ctx: typer.Context,
+    name: NameArgument,
+    why: Annotated[str, typer.Option("--why", metavar="TEXT", help="What it is told.")] = "",
+    config: ConfigOption = None,
+) -> None:
+    """Refuse a peer's connections at once, those that are open too, until `peer resume`."""
+    from nconnect.config.bounds import check_why
+
+    path = chosen(ctx, config)
+    checks = Checks()
+    checks.one("--why", why, check_why)
+    checks.finish()
+    print(f"peer {name} is paused: {_set_paused(path, name, why)}")
+
+
+@app.command("resume")
+def resume(ctx: typer.Context, name: NameArgument, config: ConfigOption = None) -> None:
+    """Let a peer in again that was paused."""
+    print(f"peer {name} may connect: {_set_paused(chosen(ctx, config), name, None)}")
+
+
+def _set_paused(path: Path, name: str, why: str | None) -> str:
+    from nconnect.cli.change import change_peer
+    from nconnect.config.edit import PeerChange, set_peer
+
+    return change_peer(
+        path, name, lambda text: set_peer(text, name, PeerChange(paused=why)), dry_run=False
+    ).value
 
 
 @app.command("remove")
@@ -318,6 +370,16 @@ def read_expires(checks: Checks, text: str | None) -> float | None:
     from nconnect.config.values import parse_expires
 
     return checks.one("--access", text, lambda t: parse_expires(t, now=time.time()))
+
+
+def read_bounds(checks: Checks, rate: str | None, quota: str | None) -> dict[str, str | None]:
+    """`--rate` and `--quota` as the file has them; None for `none`, and for what is not given."""
+    from nconnect.config.bounds import parse_quota, parse_rate
+
+    given = {"rate": None if rate == "none" else rate, "quota": None if quota == "none" else quota}
+    checks.one("--rate", given["rate"], parse_rate)
+    checks.one("--quota", given["quota"], parse_quota)
+    return {name: None if text is None else text.strip() for name, text in given.items()}
 
 
 def _read_key(checks: Checks, path: Path) -> str | None:
@@ -391,15 +453,30 @@ def _find(peers: tuple[PeerConfig, ...], name: str) -> PeerConfig:
     raise unknown_peer(name, (peer.name for peer in peers))
 
 
-def _states(interface: str) -> dict[str, str]:
-    """The peers' states, if a daemon runs and we may ask it."""
+def _statuses(interface: str) -> dict[str, PeerStatus]:
+    """The peers by name, if a daemon runs and we may ask it."""
     from nconnect.control.client import ControlClient
     from nconnect.errors import ControlError
 
     try:
-        return {peer.name: peer.state for peer in ControlClient(interface).status().peers}
+        return {peer.name: peer for peer in ControlClient(interface).status().peers}
     except ControlError:
         return {}
+
+
+def _state_texts(peer: PeerStatus | None) -> tuple[str, str]:
+    """The state, and when it was last here."""
+    import time
+
+    from nconnect.cli.output import duration_text
+
+    if peer is None:
+        return "-", "-"
+    state = "paused" if peer.paused is not None and peer.paused.by != "peer" else peer.state
+    if peer.state == "up":
+        return state, "now"
+    seen_at = peer.last_seen_at
+    return state, "never" if seen_at is None else f"{duration_text(time.time() - seen_at)} ago"
 
 
 def _allow_text(peer: PeerConfig) -> str:
@@ -419,7 +496,7 @@ def _accept_text(peer: PeerConfig) -> str:
     )
 
 
-def _peer_json(peer: PeerConfig, states: dict[str, str], table: PeerTable) -> dict[str, Any]:
+def _peer_json(peer: PeerConfig, seen: PeerStatus | None, table: PeerTable) -> dict[str, Any]:
     from nconnect.config.bounds import as_written
     from nconnect.config.values import format_allow_rule
 
@@ -435,6 +512,7 @@ def _peer_json(peer: PeerConfig, states: dict[str, str], table: PeerTable) -> di
         **as_written(peer),
         "local_address": [str(address) for address in peer.local_address],
         "accept_routes": _written(peer.accept_routes),
-        "state": states.get(peer.name),
+        "state": None if seen is None else seen.state,
+        "last_seen_at": None if seen is None else seen.last_seen_at,
         "invited": peer.name in table.invited,
     }

@@ -53,6 +53,9 @@ def problems_of(status: Status) -> list[str]:
 
 
 def _peer_problem(peer: PeerStatus) -> str | None:
+    if peer.paused is not None and peer.paused.by == "peer":
+        why = f": {peer.paused.why}" if peer.paused.why else ""
+        return f"refuses this device's connections for now{why}"
     match peer.state:
         case "expired":
             return f"may not pass any more: `nconnect peer set {peer.name} --access never` lets it in again"
@@ -141,7 +144,9 @@ def _peers(status: Status, now: float, rates: Rates | None) -> list[str]:
             row[6] += f" ({bytes_text(tx)}/s)"
         rows.append(row)
     lines = table(header, rows, right=(4, 5, 6))
-    lines += [f"  {peer.name} {said}" for peer in status.peers if (said := _direct(peer))]
+    for peer in status.peers:
+        said = (_direct(peer), _paused(peer), _last_here(peer, now))
+        lines += [f"  {peer.name} {each}" for each in said if each]
     limited = [p for p in status.peers if p.allow is not None or p.expires is not None]
     for peer in limited:
         allow = "all" if peer.allow is None else ", ".join(peer.allow) or "nothing"
@@ -161,6 +166,20 @@ def _direct(peer: PeerStatus) -> str:
         case "failed":
             return f"is reached by a node: {direct.why}"
     return ""
+
+
+def _paused(peer: PeerStatus) -> str:
+    """That this side refuses its connections; "" where it does not."""
+    if peer.paused is None or peer.paused.by == "peer":
+        return ""
+    return f"is paused{f': {peer.paused.why}' if peer.paused.why else ''}"
+
+
+def _last_here(peer: PeerStatus, now: float) -> str:
+    """When it was last heard, of a peer that is away."""
+    if peer.last_seen_at is None or peer.state == "up":
+        return ""
+    return f"was last here {duration_text(now - peer.last_seen_at)} ago, {time_text(peer.last_seen_at)}"
 
 
 def _handshake(peer: PeerStatus, now: float) -> str:

@@ -36,6 +36,7 @@ PEER_METRICS: dict[str, tuple[str, str, float, str]] = {
     "handshake_age_s": ("handshake_age_seconds", "gauge", 1, "Since the last handshake."),
     "last_handshake_at": ("last_handshake_time_seconds", "gauge", 1, "When it was (Unix time)."),
     "expires": ("expiry_time_seconds", "gauge", 1, "When the peer's access ends (Unix time)."),
+    "last_seen_at": ("last_seen_time_seconds", "gauge", 1, "When it was last heard (Unix time)."),
 }
 
 
@@ -112,6 +113,8 @@ def _samples(status: Status) -> Iterator[_Sample]:
             one = {**labels, "state": state}
             yield "nconnect_peer_state", "gauge", "1 for the state that it is in.", one, peer.state == state
         yield from _fields("nconnect_peer_", PEER_METRICS, peer, labels)
+        text = "Whether its connections are refused for now."
+        yield "nconnect_peer_paused", "gauge", text, labels, peer.paused is not None
         for state in DIRECT_STATES:
             one = {**labels, "state": state}
             text = "1 for the state of the direct path."

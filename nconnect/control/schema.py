@@ -16,6 +16,7 @@ PATHS = ("node", "direct")
 DIRECT_STATES = ("off", "search", "up", "failed")
 DIRECT_KINDS = ("udp", "tcp")
 NATS = ("unknown", "none", "easy", "hard", "blocked")
+PAUSED_BY = ("self", "quota", "peer")
 
 _T = TypeVar("_T")
 
@@ -64,6 +65,14 @@ class DirectHere:
 
 
 @dataclass(frozen=True, slots=True)
+class PausedStatus:
+    """Why connections to and from a peer are refused for now."""
+
+    why: str  # a person's words, "" without any
+    by: str  # of PAUSED_BY; self: this side's configuration, quota: this side's quota, peer: the other side
+
+
+@dataclass(frozen=True, slots=True)
 class PeerStatus:
     """One peer: its settings, its session, its counters (inner packets and their bytes)."""
 
@@ -85,6 +94,8 @@ class PeerStatus:
     handshake_age_s: float | None = None
     queue_bytes: int = 0
     direct: DirectStatus = DirectStatus()
+    paused: PausedStatus | None = None  # null: it is not
+    last_seen_at: float | None = None  # when anything authentic was last received, in earlier runs too
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,6 +186,8 @@ def _peer(value: Mapping[str, Any]) -> PeerStatus:
     found = known(PeerStatus, value)
     if "direct" in found:  # a daemon of an earlier version tells none
         found["direct"] = DirectStatus(**known(DirectStatus, value["direct"]))
+    if found.get("paused") is not None:
+        found["paused"] = PausedStatus(**known(PausedStatus, value["paused"]))
     return PeerStatus(**found)
 
 

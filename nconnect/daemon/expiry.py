@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Collection, Iterable
-from dataclasses import replace
+from collections.abc import Awaitable, Callable, Iterable
 from datetime import UTC, datetime
 
 from nconnect.errors import HostError, NconnectError
 from nconnect.io.files.state import StateStore
-from nconnect.model import Config, PeerConfig
+from nconnect.model import PeerConfig
 
 log = logging.getLogger(__name__)
 
@@ -23,14 +22,6 @@ NAME = "expiries"  # of the file in the state folder: {NKN address: [expires_at,
 LONGEST_WARNING_S = 7 * 86_400.0
 WARNING_SHARE = 0.1
 LOOK_AGAIN_S = 3600.0  # the wall clock may be set in the meantime
-
-
-def without_expired(config: Config, expired: Collection[str]) -> Config:
-    """The configuration that the host's rules are made from: peers in `expired` (NKN addresses) may reach
-    nothing. Their routes stay, so that what is meant for the tunnel does not leave another way.
-    """
-    peers = (replace(p, allow=()) if str(p.address) in expired else p for p in config.peers)
-    return replace(config, peers=tuple(peers)) if expired else config
 
 
 def warning_from(expires_at: float, since: float) -> float:

@@ -12,8 +12,8 @@ from dataclasses import replace
 
 from nconnect.config.proxy import UNPROXIED, Proxies
 from nconnect.daemon.events import Bus, PlanInForce
-from nconnect.daemon.expiry import without_expired
 from nconnect.daemon.settings import InForce
+from nconnect.daemon.shut import all_shut, with_shut
 from nconnect.errors import HostError, NconnectError
 from nconnect.host.diff import setting
 from nconnect.host.facts import HostFacts
@@ -43,13 +43,14 @@ class HostState:
         bus: Bus,
         *,
         endpoints: Callable[[], tuple[Endpoint, ...]],
-        expired: Callable[[], frozenset[str]],
+        shut: Callable[[], frozenset[str]],
         proxies: Proxies = UNPROXIED,
         direct_port: Callable[[], int] = lambda: 0,
     ) -> None:
-        """`endpoints`: what else the daemon connects to outside of the tunnel. `expired`: the peers whose
-        access has ended. `proxies`: the way to nodes and seeds. `direct_port`: where direct TCP streams come
-        in; 0: nowhere. The bus is told of each plan in force.
+        """`endpoints`: what else the daemon connects to outside of the tunnel. `shut`: the peers (NKN
+        addresses) whose access has ended, besides those that the configuration pauses. `proxies`: the way to
+        nodes and seeds. `direct_port`: where direct TCP streams come in; 0: nowhere. The bus is told of each
+        plan in force.
         """
         self.plan: HostPlan | None = None
         self.stops_direct: tuple[str, ...] = ()  # what drops direct TCP streams, a sentence each
@@ -59,8 +60,8 @@ class HostState:
         self._endpoints = endpoints
         self._proxies = proxies
         self._direct_port = direct_port
-        self._expired = expired
-        self._expired_then: frozenset[str] = frozenset()  # the peers that had expired when it was made
+        self._shut = shut
+        self._shut_then: frozenset[str] = frozenset()  # those when it was made
         self._lock = asyncio.Lock()  # one plan at a time
         self._ending = False
         self._stays_closed = False  # with `fail_closed`: the rules were in force before, or we were up
@@ -73,13 +74,13 @@ class HostState:
     async def set_up(self) -> None:
         """Take back what a killed daemon left, then set up. Raises `HostError`; `remove` is still due."""
         async with self._lock:
-            await asyncio.to_thread(self._set_up, self._expired())
+            await asyncio.to_thread(self._set_up, self._shut())
             self._tell()
 
     async def change(self, table: PeerTable) -> None:
         """Put another configuration in force; raises `NconnectError`, and then the old one is."""
         async with self._lock:
-            await asyncio.to_thread(self._apply, table.config, self._expired())
+            await asyncio.to_thread(self._apply, table.config, self._shut())
             self._in_force.put(table)
             self._tell()
             self._settings.forgive()
@@ -92,11 +93,11 @@ class HostState:
         async with self._lock:
             await asyncio.to_thread(self._end_flows, old, self._config)
 
-    async def follow_expiry(self) -> None:
-        """Update the rules for peers whose access has ended, or begun again, by the clock alone."""
+    async def follow_shut(self) -> None:
+        """Update the rules for peers whose access has ended, or begun again, without a change of the file."""
         async with self._lock:
-            if self.plan is not None and self._expired() != self._expired_then:
-                await asyncio.to_thread(self._apply, self._config, self._expired())
+            if self.plan is not None and self._shut() != self._shut_then:
+                await asyncio.to_thread(self._apply, self._config, self._shut())
                 self._tell()
                 await asyncio.to_thread(self._end_flows, self._config, self._config)
 
@@ -105,7 +106,7 @@ class HostState:
         async with self._lock:
             if self.plan is not None and not self._ending:
                 try:
-                    await asyncio.to_thread(self._apply_if_changed, self._expired())
+                    await asyncio.to_thread(self._apply_if_changed, self._shut())
                 except NconnectError as error:
                     log.error("the network changed: %s", error)
                 else:
@@ -215,18 +216,18 @@ class HostState:
 
     # In a thread
 
-    def _set_up(self, expired: frozenset[str]) -> None:
+    def _set_up(self, shut: frozenset[str]) -> None:
         # The rules of a killed daemon stay until ours replace them in one step: without any rules the kernel
         # would stop tracking connections, and reset live ones at their next packet.
         has_rules = self._host.has_rules()
         self._stays_closed = self._config.fail_closed and has_rules
         self._host.remove(keep_rules=has_rules)
         refuse_taken_addresses(self._config, self._host.read_facts())
-        self._apply(self._config, expired)
+        self._apply(self._config, shut)
 
-    def _apply(self, config: Config, expired: frozenset[str]) -> None:
+    def _apply(self, config: Config, shut: frozenset[str]) -> None:
         """The plan is kept only when it is in force."""
-        wanted = plan(without_expired(config, expired), self._facts())
+        wanted = plan(with_shut(config, shut), self._facts())
         for warning in wanted.warnings:
             log.warning("%s", warning)
         for skipped in wanted.skipped_routes:
@@ -235,13 +236,13 @@ class HostState:
             log.info("%s", note)
         self._budgets.forget()
         self._host.apply(wanted)
-        self.plan, self._expired_then = wanted, expired
+        self.plan, self._shut_then = wanted, shut
 
-    def _apply_if_changed(self, expired: frozenset[str]) -> None:
-        fresh = plan(without_expired(self._config, expired), self._facts())
+    def _apply_if_changed(self, shut: frozenset[str]) -> None:
+        fresh = plan(with_shut(self._config, shut), self._facts())
         # An interface that was down for a moment has lost the host routes that lead through it.
         if fresh != self.plan or (fresh.state.bypasses and self._host.missing(fresh)):
-            self._apply(self._config, expired)
+            self._apply(self._config, shut)
         else:
             self.plan = fresh
 
@@ -273,13 +274,14 @@ class HostState:
     def _end_flows(self, old: Config, fresh: Config) -> None:
         if not provides(old) and not provides(fresh):
             return
-        passing = (peer for peer in fresh.peers if str(peer.address) not in self._expired_then)
+        shut = all_shut(fresh, self._shut_then)
+        passing = (peer for peer in fresh.peers if str(peer.address) not in shut)
         kept = {prefix for peer in passing for prefix in peer.allowed_ips}
         gone = [prefix for peer in old.peers for prefix in peer.allowed_ips if prefix not in kept]
         try:
             if gone:
                 self._host.flush_conntrack(gone)
-            self._host.end_refused(without_expired(fresh, self._expired_then))
+            self._host.end_refused(with_shut(fresh, shut))
         except HostError as error:
             self._flows_problem = f"connections that peers have lost may go on for a while: {error}"
             log.error("%s", self._flows_problem)

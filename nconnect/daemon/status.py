@@ -8,7 +8,15 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from nconnect.config.proxy import UNPROXIED, Proxies
 from nconnect.config.values import format_allow_rule, parse_peer_address
-from nconnect.control.schema import DirectHere, DirectStatus, LinkStatus, PeerStatus, PendingPeer, PingReply
+from nconnect.control.schema import (
+    DirectHere,
+    DirectStatus,
+    LinkStatus,
+    PausedStatus,
+    PeerStatus,
+    PendingPeer,
+    PingReply,
+)
 from nconnect.errors import NO_LINK, ConfigError, DropReason
 from nconnect.io.net.stream_link import StreamLink
 from nconnect.model import NknAddress
@@ -209,4 +217,6 @@ def peer_status(
         tx_packets=peer.traffic.tx_packets,
         drops=drops,
         queue_bytes=peer.path.bytes_held,
+        paused=None if config.paused is None else PausedStatus(config.paused, "self"),
+        last_seen_at=None if peer.last_received_at is None else peer.last_received_at + wall,
     )

@@ -122,7 +122,7 @@ class Daemon:
             Host(config.interface, paths.state_dir(config.interface), device=device.index),
             bus,
             endpoints=endpoints.all,
-            expired=lambda: frozenset(dest for dest, peer in tunnel.peers.items() if peer.expired),
+            shut=lambda: frozenset(dest for dest, peer in tunnel.peers.items() if peer.expired),
             proxies=proxies,
             direct_port=lambda: around.port,
         )
@@ -271,7 +271,7 @@ class Daemon:
         def received() -> dict[str, int]:
             return {peer.name: peer.traffic.rx_packets for peer in tunnel.peers.values()}
 
-        self.first_tasks = (*links.tasks(), ("expiry", lambda: expiry.watch(host_state.follow_expiry)))
+        self.first_tasks = (*links.tasks(), ("expiry", lambda: expiry.watch(host_state.follow_shut)))
         self.tasks: Sequence[Task] = (  # once the host is set
             ("presence", runtime_files.run),
             ("keeper", reconciler.run),

@@ -68,6 +68,11 @@ def in_reply_direction() -> Json:
     return match({"ct": {"key": "direction"}}, "reply")
 
 
+def in_original_direction() -> Json:
+    """The packet's sender is the one who opened the connection."""
+    return match({"ct": {"key": "direction"}}, "original")
+
+
 def translated_destination() -> Json:
     return match({"ct": {"key": "status"}}, ["dnat"], "in")
 

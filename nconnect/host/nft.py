@@ -23,6 +23,9 @@ belong to a peer, whatever its allowed_ips say.
 
 Each chain in which a packet can end refuses; the base chains drop what might be left.
 
+A paused peer may open nothing here (its `allow` is empty then, see `nconnect.daemon.shut`), and what this
+side sends in connections that it opens to that peer is refused before it enters the tunnel.
+
 A side that provides nothing accepts no connection from its peers (no ping either), unless `inbound` is set.
 On a side that provides something, `inbound` opens nothing on the machine itself.
 
@@ -74,7 +77,7 @@ def ruleset(
     """
     exposed = reachable_exposed(config)
     owned = [(prefix, peer) for peer in config.peers for prefix in peer.allowed_ips]
-    chains = _base_chains(config.interface) | {
+    chains = _base_chains(config) | {
         "raw": _raw(config),
         "ways": _ways(config.interface),
         "unanswered": Chain((*_COUNTED, (e.DROP,))),
@@ -119,6 +122,9 @@ def ruleset(
         )
         sets[f"own{version}"] = AddressSet(version, merged_ranges(_own(config, real, exposed), version))
         sets[f"provided{version}"] = AddressSet(version, merged_ranges(real, version))
+        if _pauses(config):
+            paused = [at for at, owner in owners.items() if by_id[owner].paused is not None]
+            sets[f"paused{version}"] = AddressSet(version, tuple(paused))
         maps[f"across{version}"] = AddressMap(
             version, "verdict", _verdicts(owners, by_id, EVERYTHING, "across_{}")
         )
@@ -161,12 +167,14 @@ def _verdicts(
     return result
 
 
-def _base_chains(interface: str) -> dict[str, Chain]:
+def _base_chains(config: Config) -> dict[str, Chain]:
+    interface = config.interface
     entering = e.from_interface(interface)
     leaving = e.to_interface(interface)
     # After a revocation has flushed its connections, conntrack would take the next segment of the local
     # server for a new connection of ours, and let the peer's answers in: a first segment must look like one.
     stale = e.tcp_flags_are(("syn",), _OPENING, "!=")
+    paused = ((leaving, *rule) for rule in _paused_rules(config))
     return {
         "input": Chain(
             ((entering, e.jump("tunnel_in")), (entering, e.DROP)), Hook("filter", "input", _FILTER)
@@ -180,9 +188,21 @@ def _base_chains(interface: str) -> dict[str, Chain]:
             Hook("filter", "forward", _FILTER),
         ),
         "output": Chain(
-            ((leaving, e.in_state("new"), stale, *_TCP_RESET),), Hook("filter", "output", _FILTER)
+            (*paused, (leaving, e.in_state("new"), stale, *_TCP_RESET)), Hook("filter", "output", _FILTER)
         ),
     }
+
+
+def _pauses(config: Config) -> bool:
+    return any(peer.paused is not None for peer in config.peers)
+
+
+def _paused_rules(config: Config) -> Iterator[Rule]:
+    """What this side opens to a paused peer is refused; refusals of what that peer opens are replies."""
+    if _pauses(config):
+        for version in VERSIONS:
+            to_paused = e.match(e.address(version, "daddr"), f"@paused{version}")
+            yield from ((to_paused, e.in_original_direction(), *refusal) for refusal in _REJECT)
 
 
 # Neither passed (source NAT would leave them as they are) nor refused: a reset for a late duplicate would end
@@ -346,7 +366,8 @@ def _across_rules(config: Config) -> tuple[Rule, ...]:
 
 def _into_rules(config: Config) -> tuple[Rule, ...]:
     """From another machine into the tunnel."""
-    rules: list[Rule] = [_INVALID, (e.in_reply_direction(), e.in_state("established"), e.ACCEPT)]
+    rules: list[Rule] = [_INVALID, *_paused_rules(config)]
+    rules.append((e.in_reply_direction(), e.in_state("established"), e.ACCEPT))
     rules.append((e.in_state("related"), e.ACCEPT))
     if config.inbound or not provides(config):
         rules.append((e.in_state("new"), e.tcp_flags_are(("syn",), _OPENING, "!="), *_TCP_RESET))

@@ -70,6 +70,7 @@ def test_add_with_everything(run: Run, made: Path, tmp_path: Path) -> None:
         "local_address": [],
         "accept_routes": None,
         "state": None,
+        "last_seen_at": None,
         "invited": False,
     }
     for command in (["peer", "show", "laptop"], ["peer", "list"], ["peer", "list", "--json"]):
@@ -124,7 +125,7 @@ def test_list_and_show_know_the_state_of_a_running_daemon(run: Run, daemon: Fake
     run("peer", "add", "laptop", LAPTOP, "--allowed-ips", "10.86.0.2/32")
     header, row = run("peer", "list").out.splitlines()
     assert header.split()[:2] == ["PEER", "STATE"]
-    assert row.split()[:3] == ["laptop", "up", "10.86.0.2/32"]
+    assert row.split()[:4] == ["laptop", "up", "now", "10.86.0.2/32"]
     assert "state          up" in run("peer", "show", "laptop").out
 
 
@@ -181,6 +182,37 @@ def test_a_bound_on_connections_is_set_and_taken_away(run: Run, with_laptop: Pat
     assert peers_of(with_laptop)[0]["max_flows"] == 20_000
     assert run("peer", "set", "laptop", "--max-flows", "0").status == 0
     assert "max_flows" not in peers_of(with_laptop)[0]
+
+
+def test_a_rate_and_a_quota_are_set_and_taken_away(run: Run, with_laptop: Path) -> None:
+    assert run("peer", "set", "laptop", "--rate", "50M", "--quota", "100G/month").status == 0
+    assert peers_of(with_laptop)[0]["rate"] == "50M"
+    assert json.loads(run("peer", "show", "laptop", "--json").out)["quota"] == "100G/month"
+    refused = run("peer", "set", "laptop", "--rate", "fast", "--quota", "much")
+    assert refused.status == 2
+    assert "--rate: 'fast' is not a rate" in refused.err
+    assert "--quota: 'much' is not a quota" in refused.err
+    assert peers_of(with_laptop)[0]["rate"] == "50M"
+    assert run("peer", "set", "laptop", "--rate", "none").status == 0
+    assert "rate" not in peers_of(with_laptop)[0]
+    assert peers_of(with_laptop)[0]["quota"] == "100G/month"
+
+
+def test_a_peer_is_paused_and_let_in_again(run: Run, with_laptop: Path) -> None:
+    before = with_laptop.read_text()
+    result = run("peer", "pause", "laptop", "--why", "back at 22:00")
+    assert result.out.startswith("peer laptop is paused: ")
+    assert peers_of(with_laptop)[0]["paused"] == "back at 22:00"
+    assert "paused         back at 22:00" in run("peer", "show", "laptop").out
+    assert run("peer", "pause", "laptop").status == 0
+    assert peers_of(with_laptop)[0]["paused"] == ""  # without a reason, and paused all the same
+    refused = run("peer", "pause", "laptop", "--why", "a\nb")
+    assert (refused.status, peers_of(with_laptop)[0]["paused"]) == (2, "")
+    assert run("peer", "resume", "laptop").out.startswith("peer laptop may connect: ")
+    assert with_laptop.read_text() == before
+    assert run("peer", "resume", "laptop").out == "peer laptop may connect: it was so already\n"
+    unknown = run("peer", "pause", "labtop")
+    assert (unknown.status, "did you mean 'laptop'?" in unknown.err) == (2, True)
 
 
 def test_direct_paths_to_a_peer_are_set_and_left_to_the_default(run: Run, with_laptop: Path) -> None:

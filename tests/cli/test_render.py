@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from nconnect.cli.render import problems_of, status_text
-from nconnect.control.schema import DirectHere, DirectStatus, LinkStatus, PeerStatus
+from nconnect.control.schema import DirectHere, DirectStatus, LinkStatus, PausedStatus, PeerStatus
 from tests.control.fake import KEY, STATUS
 
 NOW = 1_790_000_045.0
@@ -173,3 +173,20 @@ def test_a_link_with_tls_is_shown() -> None:
 def test_a_link_s_proxy_is_shown() -> None:
     status = replace(STATUS, links=(LinkStatus("203.0.113.7:30002", "up", 0.5, proxy="10.0.0.1:3128"),))
     assert "203.0.113.7:30002 by proxy 10.0.0.1:3128" in status_text(status, now=NOW)
+
+
+def test_who_is_paused_and_by_whom() -> None:
+    laptop = STATUS.peers[0]
+    ours = replace(STATUS, peers=(replace(laptop, paused=PausedStatus("back at 22:00", "self")),))
+    assert "\n  laptop is paused: back at 22:00\n" in status_text(ours, now=NOW)
+    assert not [p for p in problems_of(ours) if "laptop" in p]
+    theirs = replace(STATUS, peers=(replace(laptop, paused=PausedStatus("", "peer")),))
+    assert "peer laptop refuses this device's connections for now" in problems_of(theirs)
+
+
+def test_when_a_peer_that_is_away_was_last_here() -> None:
+    away = replace(STATUS.peers[0], state="stale", last_seen_at=NOW - 7200)
+    text = status_text(replace(STATUS, peers=(away,)), now=NOW)
+    assert "\n  laptop was last here 2 h 0 min ago, 2026-09-21 " in text
+    here = replace(away, state="up")
+    assert "last here" not in status_text(replace(STATUS, peers=(here,)), now=NOW)

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from nconnect.daemon.expiry import LOOK_AGAIN_S, ExpiryNotices, warning_from, without_expired
+from nconnect.daemon.expiry import LOOK_AGAIN_S, ExpiryNotices, warning_from
 from nconnect.io.files.state import StateStore
-from nconnect.model import Config, NknAddress, PeerConfig
+from nconnect.model import NknAddress, PeerConfig
 from tests.clocks import HandClock
 
 DAY = 86_400.0
@@ -68,11 +68,3 @@ def test_a_state_file_that_makes_no_sense_is_none(tmp_path: Path, stored: object
     store.save("expiries", stored)
     notices = ExpiryNotices(store, [expiring(NOW + 10)], HandClock(NOW))
     assert notices.warnings() == []
-
-
-def test_who_has_expired_may_reach_nothing_and_keeps_his_routes() -> None:
-    config = Config("nc0", bytes(32), "gpu", (), peers=(LAPTOP,))
-    assert without_expired(config, frozenset()) == config
-    assert without_expired(config, frozenset({"somebody"})).peers == config.peers
-    (peer,) = without_expired(config, frozenset({str(LAPTOP.address)})).peers
-    assert peer == dataclasses.replace(LAPTOP, allow=())

@@ -114,7 +114,7 @@ class Notes:
 class Case:
     def __init__(self, config: Config) -> None:
         self.host = Notes()
-        self.expired: frozenset[str] = frozenset()
+        self.shut: frozenset[str] = frozenset()
         self.told: list[HostPlan] = []
         bus = Bus()
         bus.subscribe(PlanInForce, lambda event: self.told.append(event.plan))
@@ -123,7 +123,7 @@ class Case:
             cast(Host, self.host),
             bus,
             endpoints=lambda: (),
-            expired=lambda: self.expired,
+            shut=lambda: self.shut,
         )
 
 
@@ -196,14 +196,14 @@ def test_a_user_ends_nobodys_connections() -> None:
 
 def test_expiry_is_followed_once() -> None:
     async def test(case: Case) -> None:
-        await case.made.follow_expiry()
+        await case.made.follow_shut()
         assert case.host.asked == [], "nothing is set up yet"
         await case.made.set_up()
-        await case.made.follow_expiry()
+        await case.made.follow_shut()
         assert case.host.asked.count("apply") == 1
-        case.expired = frozenset({str(PROVIDER.peers[0].address)})
-        await case.made.follow_expiry()
-        await case.made.follow_expiry()
+        case.shut = frozenset({str(PROVIDER.peers[0].address)})
+        await case.made.follow_shut()
+        await case.made.follow_shut()
         assert case.host.asked.count("apply") == 2
         assert case.host.flushed == list(PROVIDER.peers[0].allowed_ips)
 

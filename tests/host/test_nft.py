@@ -49,6 +49,26 @@ def ranges(rules: Ruleset, name: str) -> list[str]:
     return [str(at) for at in rules.sets[name].elements]
 
 
+def test_what_is_opened_to_a_paused_peer_is_refused() -> None:
+    alice, bob, carl = PROVIDER.peers
+    assert "paused4" not in ruleset(PROVIDER).sets
+    assert "@paused" not in json.dumps([chain.rules for chain in ruleset(PROVIDER).chains.values()])
+    rules = ruleset(replace(PROVIDER, peers=(alice, bob, replace(carl, paused="at night"))))
+    # The addresses of others inside of carl's prefix are not his.
+    assert ranges(rules, "paused4") == ["10.0.0.0-10.86.0.1", "10.86.0.4-10.255.255.255"]
+    assert ranges(rules, "paused6") == []
+    leaving = e.to_interface("nc0")
+    paused = [
+        e.match(e.address(4, "daddr"), "@paused4"),
+        e.match({"ct": {"key": "direction"}}, "original"),
+    ]
+    reset = [e.match(e.meta("l4proto"), "tcp"), {"reject": {"type": "tcp reset"}}]
+    assert rules.chains["output"].rules[0] == (leaving, *paused, *reset)
+    assert rules.chains["output"].rules[1] == (leaving, *paused, e.PROHIBITED)
+    # Before the rules that let a connection go on.
+    assert rules.chains["into_tunnel"].rules[1:3] == ((*paused, *reset), (*paused, e.PROHIBITED))
+
+
 def test_what_is_reached_by_another_way_is_no_source() -> None:
     wide = replace(USER, peers=(peer("provider", 9, "192.168.0.0/16", "10.86.0.1/32", "203.0.113.1/32"),))
     elsewhere = [ip_network(p) for p in ("192.168.1.0/24", "203.0.113.1/32", "10.0.0.0/8", "fd00::/8")]
