@@ -1,0 +1,88 @@
+"""What a provider may do to a friend who may come in: pause it, and go down without leaving it to wait.
+
+user ── node ── provider ── server
+"""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+import pytest
+
+from lab.process import until
+from lab.traffic import SERVICE, connect, pings
+from lab.world import PROVIDER_PEER, SERVER, USER_PEER, World
+
+WHY = "back at 22:00"
+
+
+@contextmanager
+def paused(world: World) -> Iterator[None]:
+    world.provider_side.nconnect("peer", "pause", USER_PEER, "--why", WHY)
+    try:
+        yield
+    finally:
+        world.provider_side.nconnect("peer", "resume", USER_PEER)
+
+
+def refused(world: World) -> float:
+    """How long it took until a new connection was refused."""
+    began = time.monotonic()
+    with pytest.raises(OSError, match=r"refused|No route|prohibited|Permission") as caught:
+        connect(world.user, SERVER, SERVICE).close()
+    assert not isinstance(caught.value, TimeoutError)
+    return time.monotonic() - began
+
+
+def test_a_paused_peer_is_refused_at_once_and_let_in_again(shared: World) -> None:
+    provider = shared.provider_side
+    assert pings(shared.user, SERVER)
+    ended = threading.Event()
+    with connect(shared.user, SERVER, SERVICE, timeout_s=30) as download:
+
+        def read() -> None:
+            try:
+                while download.recv(1 << 20):
+                    pass
+            except OSError:
+                pass
+            ended.set()
+
+        download.sendall(b"source %d\n" % (1 << 40))
+        reader = threading.Thread(target=read, daemon=True)
+        reader.start()
+        try:
+            with paused(shared):
+                assert ended.wait(2), "a connection that was open went on"
+                assert refused(shared) < 2  # at once, not when a client has had enough
+                assert not pings(shared.user, SERVER)
+                assert provider.peer()["state"] == "up"
+                assert provider.peer()["paused"] == {"why": WHY, "by": "self"}
+                assert f"laptop is paused: {WHY}" in provider.nconnect("status")
+                # What the file says stays said at a restart, from the first packet on.
+                provider.down()
+                provider.start()
+                provider.wait(USER_PEER)
+                assert refused(shared) < 2
+        finally:
+            with suppress(OSError):  # it was reset
+                download.shutdown(socket.SHUT_RDWR)
+            reader.join(10)
+    until(lambda: pings(shared.user, SERVER), "a ping's answer")
+    assert provider.peer()["paused"] is None
+    connect(shared.user, SERVER, SERVICE).close()
+
+
+def test_a_user_may_pause_a_provider(shared: World) -> None:
+    user = shared.user_side
+    user.nconnect("peer", "pause", PROVIDER_PEER)
+    try:
+        assert refused(shared) < 2
+        assert user.peer()["paused"] == {"why": "", "by": "self"}
+    finally:
+        user.nconnect("peer", "resume", PROVIDER_PEER)
+    connect(shared.user, SERVER, SERVICE).close()
