@@ -45,10 +45,11 @@ def not_accepted(
     them there is no tunnel. `addresses` are this side's addresses in that network.
     """
     networks = tuple(address.network for address in addresses if is_private_prefix(address.network))
-    return tuple(p for p in prefixes if not (_is_in(p, networks) or _accepts(setting, p)))
+    return tuple(p for p in prefixes if not (_is_in(p, networks) or is_accepted(setting, p)))
 
 
-def _accepts(setting: AcceptRoutes, prefix: Prefix) -> bool:
+def is_accepted(setting: AcceptRoutes, prefix: Prefix) -> bool:
+    """Whether a prefix may be routed without asking a person."""
     if isinstance(setting, tuple):
         return _is_in(prefix, setting)
     return setting == "all" or (setting == "private" and is_private_prefix(prefix))

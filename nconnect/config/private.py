@@ -8,13 +8,17 @@ from nconnect.model import InterfaceAddress, Prefix, within
 
 # RFC 1918 and RFC 4193, with the largest network of each that one site needs (guessed).
 _PRIVATE = tuple(map(ip_network, ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7")))
-_LARGEST = {4: 16, 6: 48}
+LARGEST = {4: 16, 6: 48}
 
 
 def is_private_prefix(prefix: Prefix) -> bool:
     """Whether a prefix is of RFC 1918 and no larger than a /16, or of RFC 4193 and no larger than a /48."""
-    is_small = prefix.prefixlen >= _LARGEST[prefix.version]
-    return is_small and any(within(prefix, private) for private in _PRIVATE)
+    return prefix.prefixlen >= LARGEST[prefix.version] and is_in_private_space(prefix)
+
+
+def is_in_private_space(prefix: Prefix) -> bool:
+    """Whether a prefix, however large, is of RFC 1918 or RFC 4193."""
+    return any(within(prefix, private) for private in _PRIVATE)
 
 
 def without_wide_network(address: InterfaceAddress) -> InterfaceAddress:
