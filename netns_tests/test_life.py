@@ -93,6 +93,23 @@ def test_up_d_returns_when_the_tunnel_is_up(fresh: World) -> None:
     until(lambda: left_behind(fresh, before) == [], "both daemons to take all back")
 
 
+def test_up_d_says_that_there_is_no_link(fresh: World) -> None:
+    """Status 1 after 5 s, why, and a daemon that goes on: it is up as soon as there is a node."""
+    prepare(fresh)
+    fresh.node.stop()
+    failed = fresh.user_side.try_nconnect("up", "-d")
+    assert failed.returncode == 1
+    assert "there is no link to a node (" in failed.stderr
+    assert "goes on trying" in failed.stderr
+    fresh.node.start()
+    fresh.user_side.nconnect("wait", "--timeout", "20")
+    fresh.user_side.nconnect("down")
+    fresh.node.stop()
+    fresh.user_side.nconnect("up", "-d", "--keep-trying")
+    assert fresh.user_side.control.is_running()
+    fresh.user_side.nconnect("down")
+
+
 def test_after_one_side_restarted_the_tunnel_goes_on(fresh: World) -> None:
     """The other side accepts the new session by itself."""
     prepare(fresh)

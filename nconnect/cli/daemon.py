@@ -14,14 +14,18 @@ if TYPE_CHECKING:
     from nconnect.daemon.up import OnReady
 
 STOP_TIMEOUT_S = 20.0  # guessed: a daemon removes what it set in well under one second
-DETACH_TIMEOUT_S = 30.0  # `up -d` returns after this time even if the daemon still tries to connect
+SET_UP_TIMEOUT_S = 30.0  # guessed: what `up -d` waits for interface and rules, on a very slow machine
+LINK_TIMEOUT_S = 5.0  # what it then waits for a link to a node
 
 
 def up(
     ctx: typer.Context,
     detach: Annotated[bool, typer.Option("-d", "--detach", help="Run in the background.")] = False,
     keep_trying: Annotated[
-        bool, typer.Option("--keep-trying", help="Keep trying if no node can be reached.")
+        bool,
+        typer.Option(
+            "--keep-trying", help="Keep trying if no node can be reached; with -d, do not wait for one."
+        ),
     ] = False,
     log_format: Annotated[
         str, typer.Option("--log-format", metavar="text|json", help="What log lines look like.")
@@ -31,6 +35,8 @@ def up(
     """Start the tunnel. In the foreground, Ctrl-C ends it.
 
     In a terminal it shows each step with its time, and then one line that is updated; otherwise it logs.
+    With -d it returns when there is a link to a node. If there is none within 5 seconds it says why, with
+    status 1, and the daemon goes on trying: `nconnect wait` returns when it is up.
     """
     import os
     import sys
@@ -80,11 +86,26 @@ def up(
     if paths.is_locked(checked.interface):
         paths.acquire_lock(checked.interface)  # raises and says which process holds it
     log = paths.make_state_dir(checked.interface) / paths.log_path(checked.interface).name
-    if detached(log, lambda on_ready: run(True, lambda _: on_ready()), timeout_s=DETACH_TIMEOUT_S):
-        print(f"{checked.interface} is up (log: {log})")
-    else:
-        print(f"{checked.interface} runs, but is not up yet: see `nconnect status` (log: {log})")
+    if not detached(log, lambda on_ready: run(True, lambda _: on_ready()), timeout_s=SET_UP_TIMEOUT_S):
+        raise ControlError(f"{checked.interface} is not set up after {SET_UP_TIMEOUT_S:g} s: see {log}")
+    if keep_trying:
+        print(f"{checked.interface} runs, and connects when it can (log: {log})")
+        return 0
+    _wait_for_link(checked.interface, unused)
+    print(f"{checked.interface} is up (log: {log})")
     return 0
+
+
+def _wait_for_link(interface: str, hint: str) -> None:
+    """Return when a detached daemon has a link. Raises `NetworkError`, which says why it has none."""
+    from nconnect.control.client import ControlClient, ControlTimeout
+
+    try:
+        ControlClient(interface).wait(None, LINK_TIMEOUT_S)
+    except ControlTimeout as error:
+        raise NetworkError(
+            f"{error}{hint}; the daemon of {interface} goes on trying, and `nconnect wait` returns when it is up"
+        ) from None
 
 
 def _in_terminal(run: Callable[[OnReady], int]) -> int:

@@ -80,6 +80,23 @@ def test_a_second_daemon_is_refused_before_anything_is_forked(
     assert not paths.state_dir("nc0").exists()
 
 
+def test_up_in_the_background_waits_for_a_link(
+    run: Run, daemon: FakeBackend, started: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It says what is missing, with status 1; only --keep-trying does not wait."""
+    monkeypatch.setattr("nconnect.cli.detach.detached", lambda log, run, *, timeout_s: True)
+    assert run("up", "-d").out.startswith("nc0 is up (log: ")
+    daemon.answers = False
+    result = run("up", "-d")
+    assert (result.status, result.out) == (1, "")
+    assert result.err.startswith("nconnect: error: no link is up")
+    assert "goes on trying" in result.err
+    assert [timeout for _, _, timeout in daemon.asked] == [5, 5]
+    result = run("up", "-d", "--keep-trying")
+    assert (result.status, len(daemon.asked)) == (0, 2)
+    assert "connects when it can" in result.out
+
+
 def test_down_waits_until_socket_and_lock_are_gone(run: Run, made: Path, tmp_path: Path) -> None:
     lock = paths.acquire_lock("nc0")
     with running(paths.socket_path("nc0")) as backend:
