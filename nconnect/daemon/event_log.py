@@ -15,6 +15,7 @@ from nconnect.io.nkn.links import LinkCameUp, Links, LinkWentDown, NodeFound
 from nconnect.model import NknAddress
 from nconnect.nkn.outputs import DownReason
 from nconnect.tunnel.outputs import DirectChanged, ExpiryChanged, SessionLost, SessionUp
+from nconnect.tunnel.peer import Peer
 from nconnect.wire.login_page import without_query
 
 log = logging.getLogger(__name__)
@@ -46,6 +47,7 @@ class EventLog:
         self._plan: HostPlan | None = None
         self._found = LogRateLimit()  # a link that tries again finds the same node each time
         self._outage = LogRateLimit()  # no link at all
+        self._up: dict[str, Peer] = {}  # those with a session: new keys for one are no news
         self._direct: set[str] = set()  # the peers to whom packets go directly
         self._paths: defaultdict[str, LogRateLimit] = defaultdict(LogRateLimit)  # by peer
         # One link, while others are up.
@@ -72,12 +74,16 @@ class EventLog:
 
     def session_up(self, event: SessionUp) -> None:
         peer, config = event.peer, self._in_force.config
+        if self._up.get(peer.name) is peer:
+            return
+        self._up[peer.name] = peer
         skipped = self._skipped()
         reach = [str(prefix) for prefix in peer.config.allowed_ips if str(prefix) not in skipped]
         fields = {"event": "peer_up", "peer": peer.name, "allowed_ips": [] if provides(config) else reach}
         log.info("%s: session up", peer.name, extra=fields)
 
     def session_lost(self, event: SessionLost) -> None:
+        self._up.pop(event.peer.name, None)
         if not event.peer.expired:  # else `expiry_changed` has told it
             log.info("%s", event.why, extra={"peer": event.peer.name})
 
