@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from typing import Annotated
 
 import typer
 
@@ -24,12 +25,31 @@ from nconnect.cli import (
 )
 from nconnect.cli import config as config_commands
 from nconnect.cli.groups import Grouped, explain
-from nconnect.cli.options import group
+from nconnect.cli.options import ConfigOption, enter_group, group
 from nconnect.errors import ConfigError, NconnectError
 
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 
-app = group("A tunnel between a device and somebody else's GPUs, over the NKN network.", cls=Grouped)
+
+def _print_version(given: bool) -> None:
+    if given:
+        inspect.version()
+        raise typer.Exit
+
+
+def _enter(
+    ctx: typer.Context,
+    config: ConfigOption = None,
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True)
+    ] = False,
+) -> None:
+    enter_group(ctx, config)
+
+
+app = group(
+    "A tunnel between a device and somebody else's GPUs, over the NKN network.", Grouped, callback=_enter
+)
 app.command("init")(setup.init)
 app.command("join")(join.join)
 app.command("up")(daemon.up)

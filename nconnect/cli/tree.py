@@ -73,7 +73,7 @@ def _command(command: Any, path: str) -> Command:
             names = tuple(sorted((*param.opts, *param.secondary_opts), key=len))
             metavar = "" if param.is_flag else (param.metavar or str(param.name).upper())
             options.append(Option(names, metavar, text, _default(param)))
-    options.append(Option(("--help",), "", "Show this message and exit."))
+    options.append(Option(("-h", "--help"), "", "Show this message and exit."))
     below = getattr(command, "commands", {})
     return Command(
         path,
