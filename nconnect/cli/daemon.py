@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from nconnect.cli.options import ConfigOption, chosen, interface_at
+from nconnect.cli.options import ConfigOption, asked, chosen, interface_there
 from nconnect.errors import ControlError, NetworkError, UsageError
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ def _wait_for_link(interface: str, hint: str) -> None:
         ControlClient(interface).wait(None, LINK_TIMEOUT_S)
     except ControlTimeout as error:
         raise NetworkError(
-            f"{error}{hint}; the daemon of {interface} goes on trying, and `nconnect wait` returns when it is up"
+            f"{error}{hint}; the daemon of {interface} goes on trying: `nconnect wait` returns when it is up"
         ) from None
 
 
@@ -130,7 +130,7 @@ def down(ctx: typer.Context, config: ConfigOption = None) -> None:
     from nconnect.control.client import ControlClient, NotRunning
     from nconnect.io.files import paths
 
-    interface = interface_at(chosen(ctx, config))
+    interface = interface_there(chosen(ctx, config))
     client = ControlClient(interface)
     try:
         client.down()
@@ -187,9 +187,9 @@ def wait(
     """
     import time
 
-    from nconnect.control.client import ControlClient, NotRunning
+    from nconnect.control.client import NotRunning
 
-    client = ControlClient(interface_at(chosen(ctx, config)))
+    client = asked(ctx, config)
     deadline = time.monotonic() + timeout
     while True:
         left_s = deadline - time.monotonic()

@@ -12,6 +12,7 @@ import typer.core
 from nconnect.errors import ConfigError, NconnectError
 
 if TYPE_CHECKING:
+    from nconnect.control.client import ControlClient
     from nconnect.model import Proxy
 
 _T = TypeVar("_T")
@@ -53,23 +54,29 @@ YesOption = Annotated[bool, typer.Option("-y", "--yes", help="Do not ask.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 
-def group(text: str, cls: type[typer.core.TyperGroup] = typer.core.TyperGroup) -> typer.Typer:
-    """A group of commands: it takes `-c` before a command, and prints its help if there is none."""
+def enter_group(ctx: typer.Context, config: ConfigOption = None) -> None:
+    """Before a command of a group: keep `-c` for `chosen`, and print the help if there is no command."""
+    ctx.obj = config or ctx.obj  # a context begins with its parent's `obj`
+    if ctx.invoked_subcommand is None:
+        typer.echo(ctx.get_help())
+
+
+def group(
+    text: str,
+    cls: type[typer.core.TyperGroup] = typer.core.TyperGroup,
+    callback: Callable[..., None] = enter_group,
+) -> typer.Typer:
+    """A group of commands, which `callback` enters."""
     return typer.Typer(
         help=text,
         cls=cls,
-        callback=_enter_group,
+        callback=callback,
         invoke_without_command=True,
+        context_settings={"help_option_names": ["-h", "--help"]},
         add_completion=False,
         rich_markup_mode=None,  # rich takes longer to import than all the rest of --help
         pretty_exceptions_enable=False,
     )
-
-
-def _enter_group(ctx: typer.Context, config: ConfigOption = None) -> None:
-    ctx.obj = config or ctx.obj  # for `chosen`; a context begins with its parent's `obj`
-    if ctx.invoked_subcommand is None:
-        typer.echo(ctx.get_help())
 
 
 def chosen(ctx: typer.Context, config: Path | None) -> Path:
@@ -99,6 +106,24 @@ def interface_at(path: Path) -> str:
     from nconnect.io.files.config_file import interface_of
 
     return check_interface_name(interface_of(path))
+
+
+def interface_there(path: Path) -> str:
+    """The interface of a file that exists or whose daemon runs. Raises `ConfigError` if there is neither."""
+    from nconnect.io.files import paths
+    from nconnect.io.files.config_file import refuse_missing
+
+    interface = interface_at(path)
+    if not paths.socket_path(interface).exists() and not paths.lock_path(interface).exists():
+        refuse_missing(path)
+    return interface
+
+
+def asked(ctx: typer.Context, config: Path | None) -> ControlClient:
+    """The running daemon of the file that the command uses."""
+    from nconnect.control.client import ControlClient
+
+    return ControlClient(interface_there(chosen(ctx, config)))
 
 
 def read_proxy(checks: Checks, text: str | None) -> Proxy | Literal["none"] | None:

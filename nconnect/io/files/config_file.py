@@ -22,7 +22,7 @@ from nconnect.model import DEFAULT_INTERFACE, Config
 CONFIG_DIR = Path("/etc/nconnect")
 MAX_CONFIG_BYTES = 16 << 20  # guessed: far above 10,000 peers
 LOCK_TIMEOUT_S = 15.0  # above what one change takes, a reload of the daemon included
-_MEND_FILE = "make it with `nconnect init`, or name it with -c"
+_MEND_FILE = "make it with `nconnect init` or `nconnect join`, or name it with -c"
 _MEND_SEED = "write a seed to it (openssl rand -hex 32), or name another file"
 
 
@@ -159,6 +159,19 @@ def refuse_existing(path: Path) -> None:
         raise ConfigError(
             f"{path} exists already: --force overwrites it (the old identity is lost), -c makes another one"
         )
+
+
+def refuse_missing(path: Path) -> None:
+    """Raise `ConfigError` when there is nothing at `path`, as far as we may know."""
+    try:
+        with Folder.around(path, follow=False) as (folder, name):
+            is_missing = folder.status(name) is None
+    except FileNotFoundError:
+        is_missing = True
+    except OSError:
+        return
+    if is_missing:
+        raise ConfigError(f"{path} does not exist: {_MEND_FILE}")
 
 
 def create(path: Path, text: str, *, force: bool = False) -> None:
