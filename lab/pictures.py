@@ -193,7 +193,7 @@ def take_all(made: World) -> None:
 
 def has_live_line(shown: str) -> bool:
     """Whether `up` shows its last line, with rates in it."""
-    return "reachable now" in shown and shown.endswith("/s out")
+    return "routed through" in shown and shown.endswith("/s out")
 
 
 def graph_length(shown: str) -> int:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from nconnect.cli.options import ConfigOption, JsonOption, UnusedConfigOption, chosen, interface_at
+from nconnect.cli.options import ConfigOption, JsonOption, UnusedConfigOption, asked, chosen, interface_there
 from nconnect.errors import ControlError, UsageError
 
 
@@ -25,11 +25,10 @@ def status(
     from nconnect.cli import output
     from nconnect.cli.render import status_text
     from nconnect.cli.watch import watch_status
-    from nconnect.control.client import ControlClient
 
-    client = ControlClient(interface_at(chosen(ctx, config)))
     if watch and as_json:
         raise UsageError("--watch is for people, --json for programs: give only one of them")
+    client = asked(ctx, config)
     if watch:
         watch_status(client)
     elif as_json:
@@ -65,7 +64,9 @@ def address(ctx: typer.Context, as_json: JsonOption = False, config: ConfigOptio
 
 def ping(
     ctx: typer.Context,
-    peer: Annotated[str, typer.Argument(metavar="PEER")],
+    peer: Annotated[
+        str, typer.Argument(metavar="PEER", help="Its name, its address, or an address in its subnets.")
+    ],
     count: Annotated[
         int | None,
         typer.Option(
@@ -80,23 +81,28 @@ def ping(
     as_json: JsonOption = False,
     config: ConfigOption = None,
 ) -> None:
-    """Measure the round trip to a peer, and where the time goes.
+    """Measure the round trip to a peer, and say which way it goes.
 
-    The peer's daemon answers, through the tunnel. The way between each side and its node is measured
-    separately; the rest is the nodes, the way between them, and the two daemons.
+    The peer's daemon answers, through the tunnel, also for an address in its subnets. The way between each
+    side and its node is measured by itself, at other times.
     """
     import time
 
     from nconnect.cli import round_trip
+    from nconnect.cli.named_peer import peer_of
     from nconnect.cli.output import ms_text, print_json
-    from nconnect.control.client import ControlClient, ControlTimeout
-    from nconnect.control.schema import DirectStatus, PingReply, to_json
+    from nconnect.control.client import ControlTimeout
+    from nconnect.control.schema import PingReply, to_json
+    from nconnect.io.files.config_file import exists
 
-    client = ControlClient(interface_at(chosen(ctx, config)))
+    if config is not None and str(config).isdecimal() and not exists(config):
+        count, config = int(str(config)), None  # `-c 5` counts, as with the system's ping
+    client = asked(ctx, config)
     replies: list[PingReply] = []
     count = count or (30 if until_direct else 4)
     sent = 0
-    direct: DirectStatus | None = None
+    meant = peer_of(client.status(), peer)
+    peer = meant.name
     for number in range(1, count + 1):
         sent = number
         began = time.monotonic()
@@ -110,11 +116,12 @@ def ping(
         if not as_json:
             print(line, flush=True)
         if until_direct:
-            direct = next((each.direct for each in client.status().peers if each.name == peer), None)
-            if direct is not None and direct.state == "up":
+            meant = peer_of(client.status(), peer)
+            if meant.direct.state == "up":
                 break
         if number < count:
             time.sleep(max(0.0, began + interval - time.monotonic()))
+    meant = peer_of(client.status(), peer)
     trips = [reply.rtt_ms for reply in replies]
     summary = {
         "peer": peer,
@@ -124,6 +131,8 @@ def ping(
         "min_ms": min(trips, default=None),
         "avg_ms": sum(trips) / len(trips) if trips else None,
         "max_ms": max(trips, default=None),
+        "path": meant.path,
+        "why": meant.direct.why,
         **round_trip.averages(replies),
         "replies": [to_json(reply) for reply in replies],
     }
@@ -133,18 +142,15 @@ def ping(
         print(
             f"{len(trips)} of {sent} answered, min {ms_text(min(trips))},"
             f" avg {ms_text(sum(trips) / len(trips))}, max {ms_text(max(trips))}",
-            *round_trip.where_it_goes(replies),
+            round_trip.way(meant),
+            *round_trip.beside(replies),
             sep="\n",
         )
     if not trips:
         raise ControlError(f"{peer} did not answer: see `nconnect status`")
-    if direct is None:
-        return
-    if direct.state != "up":
-        why = f": {direct.why}" if direct.why else ""
+    if until_direct and meant.direct.state != "up":
+        why = f": {meant.direct.why}" if meant.direct.why else ""
         raise ControlError(f"packets to {peer} go by a node, not directly{why}")
-    if not as_json:
-        print(f"packets go directly to {direct.remote}")
 
 
 def logs(
@@ -162,7 +168,7 @@ def logs(
     from nconnect.cli import logs as source
     from nconnect.io.files import paths
 
-    interface = interface_at(chosen(ctx, config))
+    interface = interface_there(chosen(ctx, config))
     if source.has_unit(interface):
         return source.show_journal(interface, lines, follow=follow)
     write = partial(print, end="", flush=True)

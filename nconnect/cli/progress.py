@@ -15,6 +15,7 @@ from concurrent.futures import CancelledError
 from typing import IO, Any
 
 from nconnect.cli.output import bytes_text, ms_text
+from nconnect.cli.round_trip import WAYS
 from nconnect.cli.watch import rates_between
 from nconnect.control.schema import Status
 from nconnect.errors import NO_LINK, NconnectError
@@ -122,9 +123,9 @@ class Progress(logging.Handler):
 
 
 def reachable(peer: str, prefixes: Sequence[str]) -> str:
-    """What can be reached now, in one line."""
+    """What goes through a peer now, in one line. The peer decides what of it may be reached."""
     hosts = [p.partition("/")[0] if p.endswith(("/32", "/128")) else p for p in prefixes]
-    return f"reachable now through {peer}: {', '.join(hosts)}"
+    return f"routed through {peer}: {', '.join(hosts)}"
 
 
 class LiveLine:
@@ -181,8 +182,9 @@ def live_text(status: Status, rates: dict[str, tuple[float, float]]) -> str:
     rx = sum(rate[0] for rate in rates.values())
     tx = sum(rate[1] for rate in rates.values())
     if len(up) == 1:
-        who = f"{up[0].name} {ms_text(up[0].rtt_ms)}"
+        who = f"{up[0].name} {ms_text(up[0].rtt_ms)} {WAYS.get(up[0].path, up[0].path)}"
     else:
-        who = f"{len(up)} of {len(status.peers)} peers up"
+        directly = sum(peer.path == "direct" for peer in up)
+        who = f"{len(up)} of {len(status.peers)} peers up" + (f" ({directly} directly)" if directly else "")
     flow = f", {bytes_text(rx)}/s in, {bytes_text(tx)}/s out" if rates else ""
     return f"{status.interface}: {who}{flow}"

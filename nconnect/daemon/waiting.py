@@ -116,8 +116,9 @@ class Waiting:
                 pong = await answered
         finally:
             self._pings.pop((found.dest, ping_id), None)
-        node_s = self._links.runners[pong.link].link.rtt_s if pong.link < MAX_LINKS else None
-        return status.ping_reply(peer, pong.rtt_s, node_s, pong.leg_s)
+        if pong.link >= MAX_LINKS:
+            return PingReply(peer, pong.rtt_s * 1e3, path="direct")
+        return status.ping_reply(peer, pong.rtt_s, self._links.runners[pong.link].link.rtt_s, pong.leg_s)
 
     def answered(self, pong: Pong) -> None:
         """A peer has answered a ping; `ping` may be waiting for it."""

@@ -57,17 +57,18 @@ def test_ping(run: Run, daemon: FakeBackend) -> None:
     result = run("ping", "laptop", "--count", "2", "--interval", "0")
     assert result.status == 0
     assert result.out.splitlines() == [
-        "laptop: 1.25 ms (our node 0.50 ms, its node 0.25 ms, the rest 0.50 ms)",
-        "laptop: 1.25 ms (our node 0.50 ms, its node 0.25 ms, the rest 0.50 ms)",
+        "laptop: 1.25 ms by a node",
+        "laptop: 1.25 ms by a node",
         "2 of 2 answered, min 1.25 ms, avg 1.25 ms, max 1.25 ms",
-        "  this device to its node and back         0.50 ms   40 %",
-        "  laptop to its node and back              0.25 ms   20 %",
-        "  between the nodes, and in both daemons   0.50 ms   40 %",
+        "packets go by a node, not directly",
+        "measured by themselves, a moment before:",
+        "  this device to its node and back   0.50 ms",
+        "  laptop to its node and back        0.25 ms",
     ]
     content = json.loads(run("ping", "laptop", "--count", "2", "--interval", "0", "--json").out)
     assert content == {
         "peer": "laptop", "sent": 2, "received": 2, "rtt_ms": [1.25, 1.25],
-        "min_ms": 1.25, "avg_ms": 1.25, "max_ms": 1.25,
+        "min_ms": 1.25, "avg_ms": 1.25, "max_ms": 1.25, "path": "node", "why": "",
         "node_ms": 0.5, "peer_node_ms": 0.25, "rest_ms": 0.5, "replies": 2 * [
             {"peer": "laptop", "rtt_ms": 1.25, "path": "node",
              "node_ms": 0.5, "peer_node_ms": 0.25, "rest_ms": 0.5},
@@ -75,17 +76,79 @@ def test_ping(run: Run, daemon: FakeBackend) -> None:
     }  # fmt: skip
 
 
-def test_ping_says_what_it_knows_of_the_parts() -> None:
+def test_ping_says_what_it_knows_beside_the_round_trip() -> None:
     beyond = PingReply("laptop", 4.0, node_ms=1.0, rest_ms=3.0)  # the peer is of an older version
-    assert round_trip.line(beyond) == "laptop: 4.00 ms (our node 1.00 ms, the rest 3.00 ms)"
-    assert round_trip.where_it_goes([beyond]) == [
-        "  this device to its node and back   1.00 ms   25 %",
-        "  beyond the node                    3.00 ms   75 %",
+    assert round_trip.beside([beyond]) == [
+        "measured by themselves, a moment before:",
+        "  this device to its node and back   1.00 ms",
     ]
-    unknown = PingReply("laptop", 4.0)
-    assert round_trip.line(unknown) == "laptop: 4.00 ms"
-    assert round_trip.where_it_goes([unknown]) == round_trip.where_it_goes([]) == []
+    unknown = PingReply("laptop", 4.0, path="direct")
+    assert round_trip.line(unknown) == "laptop: 4.00 ms directly"
+    assert round_trip.beside([unknown]) == round_trip.beside([]) == []
     assert round_trip.averages([beyond, unknown]) == {"node_ms": 1.0, "peer_node_ms": None, "rest_ms": 3.0}
+
+
+@pytest.mark.parametrize(
+    ("path", "direct", "says"),
+    [
+        (
+            "direct",
+            DirectStatus("up", "udp", None, "203.0.113.9:41000"),
+            "packets go directly to 203.0.113.9:41000 (udp)",
+        ),
+        ("node", DirectStatus("search"), "packets go by a node; a direct path is looked for"),
+        (
+            "node",
+            DirectStatus("failed", why="UDP is blocked here"),
+            "packets go by a node, not directly: UDP is blocked here",
+        ),
+        ("node", DirectStatus("off"), "packets go by a node, not directly"),
+    ],
+)
+def test_ping_says_which_way_packets_go_and_why(
+    run: Run, daemon: FakeBackend, path: str, direct: DirectStatus, says: str
+) -> None:
+    with_direct(daemon, direct, path)
+    assert says in run("ping", "laptop", "-n", "1").out.splitlines()
+    content = json.loads(run("ping", "laptop", "-n", "1", "--json").out)
+    assert (content["path"], content["why"]) == (path, direct.why)
+
+
+def test_ping_takes_an_address_of_a_peer_or_in_its_subnets(run: Run, daemon: FakeBackend) -> None:
+    laptop, phone = daemon.state.peers
+    wide = replace(laptop, allowed_ips=("10.86.0.2/32", "192.168.0.0/16", "fd86::2/128"))
+    narrow = replace(phone, allowed_ips=("10.86.0.3/32", "192.168.50.0/24"))
+    daemon.state = replace(daemon.state, peers=(wide, narrow))
+    for address, name in (
+        ("10.86.0.2", "laptop"), ("192.168.1.1", "laptop"), ("fd86::2", "laptop"),
+        ("192.168.50.10", "phone"), ("10.86.0.3", "phone"),
+    ):  # fmt: skip
+        assert run("ping", address, "-n", "1").out.startswith(f"{name}: ")
+    result = run("ping", "10.99.0.1", "-n", "1")
+    assert result.status == 2
+    assert "there is no peer '10.99.0.1'" in result.err
+
+
+def test_ping_c_counts_as_the_systems_ping_does(run: Run, daemon: FakeBackend, made: Path) -> None:
+    assert "3 of 3 answered" in run("ping", "laptop", "-c", "3", "--interval", "0").out
+    assert run("ping", "laptop", "-c", made, "-n", "1").status == 0
+
+
+@pytest.mark.parametrize(
+    "command", [["status"], ["ping", "x"], ["wait", "--timeout", "0"], ["down"], ["logs"]]
+)
+def test_a_file_that_does_not_exist_is_named(run: Run, tmp_path: Path, command: list[str]) -> None:
+    result = run(*command, "-c", tmp_path / "4.toml")
+    assert (result.status, result.out) == (2, "")
+    assert f"{tmp_path}/4.toml does not exist: " in result.err
+
+
+def test_a_daemon_whose_file_is_gone_can_be_asked_and_ended(
+    run: Run, daemon: FakeBackend, made: Path
+) -> None:
+    made.unlink()
+    assert run("status").status == 0
+    assert run("down").status == 0
 
 
 def test_ping_without_an_answer(run: Run, daemon: FakeBackend) -> None:
@@ -95,20 +158,20 @@ def test_ping_without_an_answer(run: Run, daemon: FakeBackend) -> None:
     assert result.out == "laptop: no answer within 0.5 s\n"
     assert result.err == "nconnect: error: laptop did not answer: see `nconnect status`\n"
     result = run("ping", "nobody")
-    assert (result.status, result.out) == (1, "")
+    assert (result.status, result.out) == (2, "")
     assert "there is no peer 'nobody'" in result.err
 
 
-def with_direct(daemon: FakeBackend, direct: DirectStatus) -> None:
+def with_direct(daemon: FakeBackend, direct: DirectStatus, path: str = "node") -> None:
     laptop, *others = daemon.state.peers
-    daemon.state = replace(daemon.state, peers=(replace(laptop, direct=direct), *others))
+    daemon.state = replace(daemon.state, peers=(replace(laptop, direct=direct, path=path), *others))
 
 
 def test_ping_until_direct_ends_when_packets_go_directly(run: Run, daemon: FakeBackend) -> None:
-    with_direct(daemon, DirectStatus("up", "udp", None, "203.0.113.9:41000", 1.0))
+    with_direct(daemon, DirectStatus("up", "udp", None, "203.0.113.9:41000", 1.0), "direct")
     result = run("ping", "laptop", "--until-direct", "--interval", "0")
     assert result.status == 0, result.err
-    assert result.out.endswith("packets go directly to 203.0.113.9:41000\n")
+    assert "packets go directly to 203.0.113.9:41000 (udp)\n" in result.out
     assert len([each for each in daemon.asked if each[0] == "ping"]) == 1
     assert json.loads(run("ping", "laptop", "--until-direct", "--json").out)["sent"] == 1
 
@@ -122,7 +185,7 @@ def test_ping_until_direct_says_why_they_do_not(run: Run, daemon: FakeBackend) -
 
 
 def test_version(run: Run, config_path: Path) -> None:
-    assert run("version").out == f"nconnect {__version__}\n"
+    assert run("version").out == run("--version").out == f"nconnect {__version__}\n"
     assert json.loads(run("version", "--json").out)["version"] == __version__
 
 

@@ -44,7 +44,7 @@ def test_each_step_has_its_time(terminal: io.StringIO) -> None:
         "   0.12 s node found: 203.0.113.7:30002",
         "   0.42 s nc0 is up (Ctrl-C ends it)",
         "   0.42 s gpu-box reached",
-        "          reachable now through gpu-box: 10.86.0.1, 192.168.50.0/24",
+        "          routed through gpu-box: 10.86.0.1, 192.168.50.0/24",
         "   0.42 s gpu-box reached",
     ]
 
@@ -55,7 +55,7 @@ def test_what_can_be_reached_is_said_once_the_routes_are_set(terminal: io.String
     emit(progress, "x", event="peer_up", peer="c", allowed_ips=[])
     assert "reachable" not in terminal.getvalue()
     emit(progress, "nc0 is up", event="up", skipped=["10.9.0.0/16"])
-    assert terminal.getvalue().splitlines()[-1] == "          reachable now through b: 10.0.0.1"
+    assert terminal.getvalue().splitlines()[-1] == "          routed through b: 10.0.0.1"
 
 
 def test_debug_without_an_event_is_not_shown(terminal: io.StringIO) -> None:
@@ -80,13 +80,17 @@ def test_colours_only_when_wanted(terminal: io.StringIO) -> None:
 
 def test_what_can_be_reached() -> None:
     assert reachable("b", ["10.0.0.1/32", "fd00::1/128", "192.168.0.0/24"]) == (
-        "reachable now through b: 10.0.0.1, fd00::1, 192.168.0.0/24"
+        "routed through b: 10.0.0.1, fd00::1, 192.168.0.0/24"
     )
 
 
 def test_the_live_line_says_what_matters() -> None:
     one = replace(STATUS, peers=STATUS.peers[:1])
-    assert live_text(one, {"laptop": (1024.0, 0.0)}) == "nc0: laptop 12 ms, 1.0 KiB/s in, 0 B/s out"
+    assert live_text(one, {"laptop": (1024.0, 0.0)}) == (
+        "nc0: laptop 12 ms by a node, 1.0 KiB/s in, 0 B/s out"
+    )
+    two = replace(STATUS, peers=2 * (replace(STATUS.peers[0], path="direct"),))
+    assert live_text(two, {}) == "nc0: 2 of 2 peers up (2 directly)"
     assert live_text(replace(STATUS, peers=()), {}) == "nc0: 0 of 0 peers up"
     down = replace(STATUS, links=(LinkStatus("", "down", why="no route"),))
     assert live_text(down, {}) == "nc0: no link to a node: no route"

@@ -52,8 +52,8 @@ def test_a_command_that_stays_until_a_key() -> None:
 
 
 def test_when_to_take_the_pictures() -> None:
-    assert has_live_line("   reachable now through a: 10.0.0.1\nnc0: a 1 ms, 0 B/s in, 0 B/s out")
+    assert has_live_line("   routed through a: 10.0.0.1\nnc0: a 1 ms, 0 B/s in, 0 B/s out")
     assert not has_live_line("nc0: a 1 ms, 0 B/s in, 0 B/s out")
-    assert not has_live_line("   reachable now through a: 10.0.0.1\nnc0: a 1 ms")
+    assert not has_live_line("   routed through a: 10.0.0.1\nnc0: a 1 ms")
     assert graph_length("link 0  sent  ▁▂█  3 B\nlink 1  sent  ▁▂▁▂  3 B") == 4
     assert graph_length("nothing yet") == 0
