@@ -40,7 +40,7 @@ app = group("Invite a device: `invite NAME` prints a token.", cls=_NameFirst)
 @app.command(_CREATE)
 def create(
     ctx: typer.Context,
-    names: Annotated[list[str], typer.Argument(metavar="NAME…", help="The peers' names: one token each.")],
+    names: Annotated[list[str], typer.Argument(metavar="NAME", help="The peers' names: one token each.")],
     allow: AllowOption = None,
     expires: Annotated[
         str, typer.Option("--expires", metavar="WHEN", help="When the token expires: 24h, 7d, 2026-12-31.")

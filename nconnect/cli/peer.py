@@ -296,7 +296,7 @@ def pause(
     why: Annotated[str, typer.Option("--why", metavar="TEXT", help="What it is told.")] = "",
     config: ConfigOption = None,
 ) -> None:
-    """Refuse a peer's connections at once, those that are open too, until `peer resume`."""
+    """Refuse a peer's connections, new and open ones. `peer resume` lets it in again."""
     from nconnect.config.bounds import check_why
 
     path = chosen(ctx, config)
