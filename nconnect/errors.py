@@ -133,6 +133,7 @@ class DropReason(Enum):
     BAD_CANDIDATE = "bad_candidate"  # a peer's address that no direct path leads to: loopback, multicast, …
     FOREIGN_ERROR = "foreign_error"  # an ICMP error about a packet that did not go to this peer
     PEER_EXPIRED = "peer_expired"
+    PEER_LEFT = "peer_left"
     # On the way out through the tunnel.
     NO_ROUTE = "no_route"  # no peer's allowed_ips contain the destination
     NO_KEY = "no_key"  # waited too long for a handshake

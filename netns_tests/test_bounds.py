@@ -63,8 +63,11 @@ def test_a_paused_peer_is_refused_at_once_and_let_in_again(shared: World) -> Non
                 assert provider.peer()["state"] == "up"
                 assert provider.peer()["paused"] == {"why": WHY, "by": "self"}
                 assert f"laptop is paused: {WHY}" in provider.nconnect("status")
-                # What the file says stays said at a restart, from the first packet on.
+                # What the file says stays said at a restart, from the first packet on. Meanwhile it is the
+                # user's side that refuses.
                 provider.down()
+                assert refused(shared) < 2
+                assert shared.user_side.drops("peer_left") > 0
                 provider.start()
                 provider.wait(USER_PEER)
                 assert refused(shared) < 2

@@ -52,6 +52,7 @@ REASONS = {
     DropReason.FOREIGN_ERROR: "an ICMP error about a packet that did not go to this peer",
     DropReason.BAD_CANDIDATE: "a peer's address for a direct path that is loopback, multicast or the like",
     DropReason.PEER_EXPIRED: "the peer's access has ended",
+    DropReason.PEER_LEFT: "a packet to a peer that has gone offline, answered by a refusal",
     DropReason.NO_ROUTE: "no peer's `allowed_ips` contain the destination",
     DropReason.NO_KEY: "waited too long for a handshake",
     DropReason.QUEUE_FULL: "the queue was full: of packets to the peer, or of packets from it for the kernel",

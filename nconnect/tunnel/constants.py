@@ -35,6 +35,8 @@ STALE_S = 3.0  # older is sent only if it is the newest of its flow; a restarted
 ASK_S = 1.0  # guessed: after a link's return a peer that has not answered for so long gets a handshake
 DEAD_S = 130.0  # older is not sent at all: TCP tries again at least every 120 s (RFC 6298's bound on Linux)
 
+RETURN_S = 5.0  # guessed: a daemon that restarts is back by then; until then open connections wait for it
+
 # Guessed. Far below UNANSWERED_S: a TCP whose tries are lost waits for as much again.
 QUESTION_S = 3.0  # data sent, nothing heard: ask
 ANSWER_S = 3.0  # without an answer, or four round trips if that is longer, the session is in doubt

@@ -70,7 +70,7 @@ class Peer:
         datagrams (over UDP; None: not possible) direct, datagram_receiver; manager: what the peer takes
         timers, check_at                         whoever notes an event; timer_heap
         traffic                                  send_queue, core, receiver
-        doubtful, last_received_at               sessions
+        doubtful, left_at, last_received_at      sessions
         rtt_s                                    control_frames, and handshakes for the first round trip
         pinged_at                                control_frames; sessions forgets them
         shared_key (is one key on two devices?)  handshakes (the peer's), control_frames (ours)
@@ -103,6 +103,7 @@ class Peer:
         self.traffic = Traffic()
         self.expired = False  # its permission has ended
         self.doubtful = False  # what we sent went unanswered
+        self.left_at: float | None = None  # when it said that it goes away, unless it has come back
         self.last_received_at: float | None = None
         self.rtt_s: float | None = None  # the newest round trip
         self.pinged_at: dict[int, tuple[float, Lane]] = {}

@@ -8,7 +8,10 @@ from __future__ import annotations
 
 from nconnect.errors import DropReason
 from nconnect.ip import offload, packet
+from nconnect.ip.refusal import opens, refusal_of
 from nconnect.queueing.fq_codel import FairQueue
+from nconnect.tunnel.constants import RETURN_S
+from nconnect.tunnel.outputs import Deliver
 from nconnect.tunnel.paths.lanes import Lane
 from nconnect.tunnel.paths.scheduler import Scheduler
 from nconnect.tunnel.peer import Peer
@@ -49,6 +52,8 @@ class SendQueue:
             peer.drops[DropReason.PEER_EXPIRED] += 1
             return
         view = memoryview(record)
+        if peer.left_at is not None and self._refuse(peer, view, now):
+            return
         flow = packet.flow_hash(view[VIRTIO_HEADER_BYTES:])
         path = peer.path
         scheduler = path.scheduler
@@ -63,6 +68,24 @@ class SendQueue:
             else:
                 scheduler.enqueue(flow, piece, now)
         self.backlog.setdefault(peer)
+
+    def _refuse(self, peer: Peer, record: memoryview, now: float) -> bool:
+        """Answer a packet to a peer that has gone offline by a refusal, so that no program waits in vain.
+
+        False while it is to wait, in a connection that may go on when a daemon that restarts is back.
+        """
+        view = record[VIRTIO_HEADER_BYTES:]
+        assert peer.left_at is not None
+        if not packet.is_well_formed(view) or (now - peer.left_at < RETURN_S and not opens(view)):
+            return False
+        peer.drops[DropReason.PEER_LEFT] += 1
+        self._sessions.handshakes.initiate(peer, now)  # it may be back, and wait to be asked
+        if (refusal := refusal_of(view)) is not None:
+            answer = memoryview(bytearray(VIRTIO_HEADER_BYTES) + refusal)
+            if peer.translation is not None:
+                peer.translation.from_peer(answer)
+            self._sessions.outputs.append(Deliver(peer.dest, (answer,)))
+        return True
 
     def next_batch(
         self, arena: bytearray, now: float, room: int = NO_LIMIT, link: int = 0, of: Peer | None = None

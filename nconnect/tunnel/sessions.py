@@ -104,11 +104,13 @@ class Sessions:
     def close_received(self, peer: Peer, now: float) -> None:
         """The peer has announced, in the current session, that it is going away."""
         self._lose(peer, now, f"{peer.name} has gone offline")
+        peer.left_at = now
         if self._settings.persistent:
             peer.timers.set(Timer.PERSISTENT_KEEPALIVE, now + PERSISTENT_RETRY_S)
         self.timer_heap.schedule(peer)
 
     def _came_up(self, peer: Peer, now: float) -> None:
+        peer.left_at = None
         peer.keep_newest(now)
         self.direct.session_up(peer, now)
         timers = peer.timers

@@ -22,6 +22,7 @@ WRITERS = {
     "check_at": {"timer_heap"},
     "expired": {"sessions"},
     "doubtful": {"sessions"},
+    "left_at": {"sessions"},
     "last_received_at": {"sessions"},
     "rtt_s": {"handshakes", "control_frames"},
     "pinged_at": {"sessions", "control_frames"},

@@ -8,6 +8,8 @@ from ipaddress import ip_network
 import pytest
 
 from nconnect.crypto.aead import CipherSuite
+from nconnect.errors import DropReason
+from nconnect.ip.packet import PROTOCOL_TCP
 from nconnect.model import PeerConfig
 from nconnect.tunnel.constants import (
     ANSWER_S,
@@ -19,9 +21,11 @@ from nconnect.tunnel.constants import (
     REJECT_AFTER_S,
     REKEY_AFTER_S,
     REKEY_ATTEMPT_S,
+    RETURN_S,
 )
 from nconnect.tunnel.outputs import Pong, SessionUp, Settings
 from nconnect.tunnel.peer import PeerState
+from nconnect.wire.tunnel import VIRTIO_HEADER_BYTES
 from tests.sim.network import WALL_EPOCH_NS, Faults, Host, Simulation, ip, packet, pair
 from tests.tunnel.hostile import (
     attempt,
@@ -605,3 +609,62 @@ def test_a_peer_config_may_come_in_any_order() -> None:
     provider.tunnel.set_peers([*others, config], sim.now)
     assert [peer.name for peer in provider.tunnel.peers.values()] == ["p0", "p1", "p2", "p3", "p4", "laptop"]
     assert passes(sim, user, provider)
+
+
+# Who has gone offline
+
+
+def tcp(flags: int) -> tuple[bytes, bytes]:
+    """A record with a segment that has these flags, and its destination."""
+    record = bytearray(packet("10.86.0.2", "192.168.50.10", bytes(12)))  # 8 bytes of UDP's header besides
+    record[VIRTIO_HEADER_BYTES + 9] = PROTOCOL_TCP
+    record[VIRTIO_HEADER_BYTES + 32 : VIRTIO_HEADER_BYTES + 34] = bytes((5 << 4, flags))
+    return bytes(record), ip("192.168.50.10")
+
+
+def test_what_is_opened_to_a_peer_that_left_is_refused_at_once_and_open_connections_after_a_while() -> None:
+    sim, user, provider = connected()
+    peer = user.peer(provider)
+    provider.tunnel.close(sim.now)
+    provider.drain()
+    assert sim.run(1, lambda: user.lost() == ["gpu has gone offline"])
+    left_at, before = sim.now, len(user.delivered)
+    syn, later = tcp(2), tcp(16)
+    user.send_packet(*syn)
+    assert len(user.delivered) == before + 1
+    answer = user.delivered[-1][VIRTIO_HEADER_BYTES:]
+    assert (answer[9], answer[12:20], answer[33]) == (PROTOCOL_TCP, ip("192.168.50.10") + ip("10.86.0.2"), 20)
+    assert peer.drops[DropReason.PEER_LEFT] == 1
+    user.send_packet(*later)  # perhaps the provider only restarts
+    assert len(user.delivered) == before + 1
+    assert peer.path.bytes_held > 0
+    sim.run(left_at + RETURN_S + 0.1 - sim.now)
+    user.send_packet(*later)
+    assert user.delivered[-1][VIRTIO_HEADER_BYTES + 33] == 4
+    assert peer.drops[DropReason.PEER_LEFT] == 2
+
+
+def test_who_comes_back_is_not_refused_any_more() -> None:
+    sim, user, provider = connected()
+    provider.tunnel.close(sim.now)
+    provider.drain()
+    assert sim.run(1, lambda: user.lost() == ["gpu has gone offline"])
+    provider.restart()
+    assert sim.run(20, lambda: both_up(user, provider))
+    assert user.peer(provider).left_at is None
+    before = len(user.delivered)
+    user.send_packet(*tcp(2))
+    sim.run(1)
+    assert len(user.delivered) == before
+    assert user.peer(provider).drops[DropReason.PEER_LEFT] == 0
+
+
+def test_asking_for_a_peer_that_left_looks_for_it() -> None:
+    """Two sides that both wait to be asked would refuse each other for ever."""
+    sim, user, provider = connected(user=ON_DEMAND)
+    provider.tunnel.close(sim.now)
+    provider.drain()
+    sim.run(1)
+    provider.restart()
+    user.send_packet(*tcp(2))
+    assert sim.run(2, lambda: both_up(user, provider))
