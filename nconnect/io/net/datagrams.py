@@ -125,7 +125,8 @@ class DatagramSocket:
 
         What came in a row from one source in equal datagrams is one run, also where the kernel did not join
         it. The view is borrowed until the next one, and never empty. Ends when nothing is there, which
-        `is_dry` says, or after `most_bytes`. Use all that it gives: it reads ahead.
+        `is_dry` says, or after `most_bytes`. Use all that it gives: it reads ahead. After a run of several it
+        looks again: the rest of a super-packet may have come while the run was dealt with.
         """
         arrived, receive = self._arrived, self._socket.recvmsg_into
         start = end = segment = 0  # of the run so far
@@ -135,6 +136,10 @@ class DatagramSocket:
             try:
                 size, control, _, address = receive([arrived[end : end + _BUFFER]], _CONTROL_BYTES)
             except BlockingIOError:
+                if end - start > segment:
+                    yield _endpoint(source[0], source[1]), arrived[start:end], segment
+                    start = end = segment = 0
+                    continue
                 self.is_dry = True
                 break
             except OSError:  # an ICMP error of an earlier datagram

@@ -61,6 +61,23 @@ def test_an_empty_datagram_is_passed_over(pair: Pair) -> None:
     assert [data for _, data, _ in arrived(there, 4)] == [b"next"]
 
 
+def test_what_comes_while_a_run_is_dealt_with_is_read_too(pair: Pair) -> None:
+    """The rest of a super-packet, without which it would be written in two pieces."""
+    here, there, to = pair
+    here.send(to, [bytes(2100)], 700)
+    assert select.select([there], [], [], 10)[0]
+    sizes = []
+    for _, run, _ in there.receive(100):
+        sizes.append(len(run))
+        if len(sizes) == 1:
+            here.send(to, [bytes(600)])
+        elif len(sizes) == 2:  # behind one datagram nothing belongs to it
+            here.send(to, [bytes(500)])
+    assert sizes == [2100, 600]
+    assert there.is_dry
+    assert [len(run) for _, run, _ in there.receive(100)] == [500]
+
+
 def cut(runs: list[tuple[Endpoint, bytes, int]]) -> list[bytes]:
     return [data[at : at + size] for _, data, size in runs for at in range(0, len(data), size)]
 
