@@ -28,6 +28,7 @@ from nconnect.io.net.datagrams import DatagramSocket, Sent
 from nconnect.ip import offload
 from nconnect.ip.gro import MAX_DATAGRAM_BYTES, NO_RECORD, Run
 from nconnect.ip.packet import IPV4_HEADER_BYTES
+from nconnect.model import Buffer
 from nconnect.tunnel.constants import BATCH_BYTES, MAX_BATCH_BYTES
 from nconnect.tunnel.core import SEAL_BYTES, Tunnel
 from nconnect.tunnel.outputs import Deliver, DirectChanged, Output, Send, SendDatagram, SessionUp
@@ -328,7 +329,7 @@ class Driver:
             self._send_datagrams(peer, tunnel.seal_copies(peer, self._arena_view[:size], now), now)
         tunnel.sent(peer, lane, size, now)
 
-    def _send_datagrams(self, peer: Peer, runs: Iterator[tuple[tuple[bytes, ...], int]], now: float) -> None:
+    def _send_datagrams(self, peer: Peer, runs: Iterator[tuple[tuple[Buffer, ...], int]], now: float) -> None:
         """Packets of a peer that go by its direct path."""
         to = None if peer.direct is None else peer.direct.remote
         datagrams = None if to is None else self._datagrams.get(to.address.version)

@@ -233,18 +233,19 @@ class Tunnel:
 
     def seal_datagrams(
         self, peer: Peer, batch: memoryview, now: float
-    ) -> Iterator[tuple[tuple[bytes, ...], int]]:
+    ) -> Iterator[tuple[tuple[Buffer, ...], int]]:
         """The same as `seal` where `peer.path` is over UDP, to `peer.direct.remote`: runs of datagrams.
 
-        (parts, size of a datagram) of each; 0: it is a single one.
+        (parts, size of a datagram) of each; 0: it is a single one. Use each before you ask for the next.
         """
         assert peer.datagrams is not None
         assert peer.session.current is not None
-        return peer.datagrams.sealed(peer.session.current, batch, now, self._sessions.direct.is_busy)
+        direct = self._sessions.direct
+        return peer.datagrams.sealed(peer.session.current, batch, now, direct.is_busy, direct.blocks)
 
     def seal_copies(
         self, peer: Peer, batch: memoryview, now: float
-    ) -> Iterator[tuple[tuple[bytes, ...], int]]:
+    ) -> Iterator[tuple[tuple[Buffer, ...], int]]:
         """While `peer.datagrams.doubles`: the batch that was sealed last goes by UDP as well."""
         assert peer.datagrams is not None
         pair = peer.session.current

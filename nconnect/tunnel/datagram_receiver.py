@@ -2,7 +2,8 @@
 
 The checks are those of `nconnect.tunnel.receiver`, in the same order: the index, the keys' age, the replay
 window, the seal; then each packet is checked by `BatchReceiver.check_sources`. Datagrams come in runs, whose
-counters follow one another as a rule, and a run is opened in one go.
+counters follow one another as a rule, and a run is opened in one go; a block is opened when all its pieces
+have come.
 """
 
 from __future__ import annotations
@@ -11,17 +12,27 @@ from functools import lru_cache
 from struct import Struct
 
 from nconnect.errors import DropReason, RemoteProtocolError
-from nconnect.model import Endpoint
+from nconnect.model import Buffer, Endpoint
+from nconnect.tunnel.constants import MAX_BATCH_BYTES
 from nconnect.tunnel.paths.datagrams import DatagramPath
+from nconnect.tunnel.paths.direct.blocks import Assembly, places
 from nconnect.tunnel.peer import Peer
 from nconnect.tunnel.receiver import BatchReceiver
 from nconnect.tunnel.session import KeyPair
 from nconnect.tunnel.sessions import Sessions
-from nconnect.wire.direct import HEADER_BYTES, INDEX_MASK, OVERHEAD_BYTES
+from nconnect.wire.direct import (
+    BLOCK_HEADER,
+    BLOCK_HEADER_BYTES,
+    HEADER_BYTES,
+    IN_BLOCK,
+    INDEX_MASK,
+    OVERHEAD_BYTES,
+)
 from nconnect.wire.tunnel import COPY_BODY, RECORD_HEADER_BYTES, RecordKind, read_records
 
 _SEGMENT = int(RecordKind.SEGMENT)
 _HEADER = Struct("<Q")
+_FLAG_AT, _FLAG = HEADER_BYTES - 1, IN_BLOCK >> 56
 _NEXT = 1 << 24  # from a header to the one with the next counter
 
 
@@ -33,35 +44,52 @@ class DatagramReceiver:
         self._receiver = receiver
         self._by_index = sessions.handshakes.by_low_index
         self._waiting: dict[Peer, None] = {}  # peers of whose super-packets a part has come
+        self._assembly = Assembly()
+        self._room = memoryview(bytearray(MAX_BATCH_BYTES))  # where blocks are opened
+        self._free = 0  # from where on there is room
 
     def receive(self, source: Endpoint, run: memoryview, segment: int, now: float) -> list[memoryview]:
-        """Datagrams of `segment` bytes each (the last may be shorter) that came in a row from `source`."""
+        """Datagrams of `segment` bytes each (the last may be shorter) that came in a row from `source`.
+
+        The packets in them, some as views of a buffer of ours, until the next call.
+        """
         receiver = self._receiver
         receiver.received()
-        number = -(-len(run) // segment) if segment > 0 else 0
-        if receiver.closed:
+        if receiver.closed or not segment:
             return []
-        if number == 1 and len(run) >= OVERHEAD_BYTES:
-            return self._in_a_row(source, _HEADER.unpack_from(run)[0], run, segment, now)
-        if segment < OVERHEAD_BYTES:
+        self._free = 0
+        number = -(-len(run) // segment)
+        if number > 1 and segment < OVERHEAD_BYTES:
             receiver.drops[DropReason.MALFORMED] += number
             return []
-        if len(run) - (number - 1) * segment < OVERHEAD_BYTES:  # the kernel joined a forged one to a peer's
+        last = (number - 1) * segment
+        if (size := len(run) - last) < OVERHEAD_BYTES and not (
+            size > BLOCK_HEADER_BYTES and run[last + _FLAG_AT] & _FLAG
+        ):  # the kernel joined a forged one to a peer's
             receiver.drops[DropReason.MALFORMED] += 1
-            number -= 1
-            run = run[: number * segment]
-            if not number:
-                return []
-        headers = [found for (found,) in _headers(segment).iter_unpack(run[: (number - 1) * segment])]
-        headers += _HEADER.unpack_from(run, (number - 1) * segment)
+            run = run[:last]
+        packets: list[memoryview] = []
+        while run and run[_FLAG_AT] & _FLAG:
+            size = self._block(source, run, segment, packets, now)
+            run = run[size:]
+        if not run:
+            return packets
+        number = -(-len(run) // segment)
+        last = (number - 1) * segment
+        headers = [found for (found,) in _headers(segment).iter_unpack(run[:last])]
+        headers += _HEADER.unpack_from(run, last)
         first = headers[0]
         if headers == list(range(first, first + number * _NEXT, _NEXT)):
-            return self._in_a_row(source, first, run, segment, now)
-        packets: list[memoryview] = []
+            return packets + self._in_a_row(source, first, run, segment, now)
         at = 0
         for n in range(1, number + 1):
             if n == number or headers[n] != headers[n - 1] + _NEXT:
-                packets += self._in_a_row(source, headers[at], run[at * segment : n * segment], segment, now)
+                some = run[at * segment : n * segment]
+                if headers[at] & IN_BLOCK:
+                    while some:
+                        some = some[self._block(source, some, segment, packets, now) :]
+                else:
+                    packets += self._in_a_row(source, headers[at], some, segment, now)
                 at = n
         return packets
 
@@ -80,18 +108,10 @@ class DatagramReceiver:
         """Datagrams of one key pair with counters that follow one another."""
         index, counter = header & INDEX_MASK, header >> 24
         number = -(-len(run) // segment)
-        entry = self._by_index.get(index)
+        entry = self._keys(index, number, now)
         if entry is None:
-            self._receiver.drops[DropReason.NO_SESSION] += number
             return []
-        peer, pair = entry
-        path = peer.datagrams
-        if path is None or path.machine.mode == "off":
-            peer.drops[DropReason.NO_SESSION] += number
-            return []
-        if now >= pair.reject_at:
-            peer.drops[DropReason.KEY_EXPIRED] += number
-            return []
+        peer, pair, path = entry
         newest = pair.direct.newest
         batches = pair.direct.open_run(counter, run, segment) if number > 1 else None
         if batches is None:
@@ -104,6 +124,68 @@ class DatagramReceiver:
         if not path.machine.received(source, len(run), last > newest, now):
             return []
         return self._opened(peer, pair, path, source, batches, counters or range(counter, last + 1), now)
+
+    def _keys(self, index: int, number: int, now: float) -> tuple[Peer, KeyPair, DatagramPath] | None:
+        """Whose keys these are; None if the datagrams, so many, are to be dropped."""
+        entry = self._by_index.get(index)
+        if entry is None:
+            self._receiver.drops[DropReason.NO_SESSION] += number
+            return None
+        peer, pair = entry
+        path = peer.datagrams
+        if path is None or path.machine.mode == "off":
+            peer.drops[DropReason.NO_SESSION] += number
+            return None
+        if now >= pair.reject_at:
+            peer.drops[DropReason.KEY_EXPIRED] += number
+            return None
+        return peer, pair, path
+
+    def _block(
+        self, source: Endpoint, run: memoryview, segment: int, packets: list[memoryview], now: float
+    ) -> int:
+        """The block at the start of a run, or the piece of one: its size."""
+        header, place, number = BLOCK_HEADER.unpack_from(run)
+        index, counter = header & INDEX_MASK, (header ^ IN_BLOCK) >> 24
+        count = min(number - place, -(-len(run) // segment))
+        following = header, place + count - 1, number
+        if count > 1 and BLOCK_HEADER.unpack_from(run, (count - 1) * segment) != following:
+            count = 1
+        run = run[: max(count, 1) * segment]
+        entry = self._keys(index, max(count, 1), now)
+        if entry is None:
+            return len(run)
+        peer, pair, path = entry
+        keys = pair.direct
+        if count < 1 or len(run) <= BLOCK_HEADER_BYTES:
+            peer.drops[DropReason.MALFORMED] += 1
+            return len(run)
+        if not path.is_worth_opening(source, now):
+            peer.drops[DropReason.NOT_AUTHENTIC] += count
+            return len(run)
+        if not keys.is_fresh(counter):
+            peer.drops[DropReason.REPLAYED] += count
+            return len(run)
+        joined = b"".join(map(run.__getitem__, places(segment, count)))
+        whole = count == number
+        sealed = joined if whole else self._assembly.put(index, counter, number, place, count, joined)
+        if sealed is None:
+            return len(run)
+        out = self._room[self._free :]
+        if len(out) < len(sealed):
+            out = memoryview(bytearray(len(sealed)))
+        newest = keys.newest
+        size = keys.open_block(counter, number, sealed, out)
+        if isinstance(size, DropReason):
+            peer.drops[size] += number
+            if size is DropReason.NOT_AUTHENTIC:
+                path.did_not_open(source)
+            return len(run)
+        self._free += size
+        if path.machine.received(source, len(run), counter > newest, now):
+            came, data_bytes = self._batch(peer, pair, path, source, counter, out[:size], now)
+            packets += self._came(peer, pair, path, came, data_bytes, counter, now)
+        return len(run)
 
     def _one_by_one(
         self,
@@ -157,23 +239,51 @@ class DatagramReceiver:
                     data_bytes += sum(map(len, batches[at : at + count]))
                     at += count
                     continue
-            try:
-                is_data = self._records(peer, pair, path, source, counters[at], batch, packets, now)
-            except RemoteProtocolError:
-                peer.drops[DropReason.BAD_RECORD] += 1
-                is_data = False
-            if is_data:
-                data_bytes += len(batch)
+            came, size = self._batch(peer, pair, path, source, counters[at], batch, now)
+            packets += came
+            data_bytes += size
             at += 1
-        if joiner:
+        return self._came(peer, pair, path, packets, data_bytes, counters[-1], now)
+
+    def _came(
+        self,
+        peer: Peer,
+        pair: KeyPair,
+        path: DatagramPath,
+        packets: list[memoryview],
+        data_bytes: int,
+        counter: int,
+        now: float,
+    ) -> list[memoryview]:
+        """The packets that may go on, of authentic batches up to this counter."""
+        if path.joiner:
             self._waiting[peer] = None
         sessions = self._sessions
         sessions.batch_received(peer, pair, data_bytes, now)
         packets = self._checked(peer, packets, now)
-        if path.arrivals.received(pair.local_index, counters[-1], data_bytes, now):
+        if path.arrivals.received(pair.local_index, counter, data_bytes, now):
             sessions.direct.report(peer, now)
         sessions.direct.settle(peer, now)
         return packets
+
+    def _batch(
+        self,
+        peer: Peer,
+        pair: KeyPair,
+        path: DatagramPath,
+        source: Endpoint,
+        counter: int,
+        batch: Buffer,
+        now: float,
+    ) -> tuple[list[memoryview], int]:
+        """Act on one batch's records. Its packets, and its size if there were any."""
+        packets: list[memoryview] = []
+        try:
+            is_data = self._records(peer, pair, path, source, counter, batch, packets, now)
+        except RemoteProtocolError:
+            peer.drops[DropReason.BAD_RECORD] += 1
+            is_data = False
+        return packets, len(batch) if is_data else 0
 
     def _records(
         self,
@@ -182,7 +292,7 @@ class DatagramReceiver:
         path: DatagramPath,
         source: Endpoint,
         counter: int,
-        batch: bytes,
+        batch: Buffer,
         packets: list[memoryview],
         now: float,
     ) -> bool:

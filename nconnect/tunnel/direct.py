@@ -12,6 +12,7 @@ from nconnect.model import Endpoint
 from nconnect.tunnel.control_frames import ControlFrames
 from nconnect.tunnel.outputs import Context, DirectChanged, SendDatagram
 from nconnect.tunnel.paths.direct import outputs as said
+from nconnect.tunnel.paths.direct.blocks import BlockRoom
 from nconnect.tunnel.paths.manager import PathManager
 from nconnect.tunnel.peer import Peer
 from nconnect.tunnel.timers import NEVER, Timer
@@ -27,6 +28,7 @@ class DirectPaths:
         self._outputs, self._timer_heap = context.outputs, context.timer_heap
         self.relay_is_up = True  # any link to a node
         self.is_busy: Callable[[], bool] = bool  # whether we are late in reading what comes by UDP
+        self.blocks = BlockRoom()
         self._settings = context.settings
         self._path_manager = path_manager
         self._control_frames = control_frames

@@ -6,6 +6,13 @@ the associated data. Integers are little-endian.
     0                    3               8
     | receiver index u24 | counter u40   | sealed batch |
 
+A counter is below 2^39. The highest bit of the counter's field tells a piece of a block: a batch that was
+sealed once, under this counter, with the header of the first piece as associated data. All pieces but the
+last are of equal size:
+
+    0                    3               8          9           10
+    | receiver index u24 | counter u40   | place u8 | number u8 | piece of the sealed batch |
+
 CANDIDATES, sent by the relay; at most `MAX_CANDIDATES` entries, each of 8 or 20 bytes:
 
     0            4          5        6                     8              16
@@ -50,7 +57,8 @@ from nconnect.wire.tunnel import RECORD_HEADER_BYTES
 
 HEADER_BYTES = 8
 _TAG_BYTES = 16
-MAX_COUNTER = (1 << 40) - 1
+MAX_COUNTER = (1 << 39) - 1
+IN_BLOCK = 1 << 63  # in a header as one integer: the datagram is a piece of a block
 INDEX_MASK = (1 << 24) - 1
 OVERHEAD_BYTES = HEADER_BYTES + _TAG_BYTES  # of a datagram beside its batch
 
@@ -58,11 +66,16 @@ MAX_CANDIDATES = 8
 PROBE_BYTES = 36  # the smallest body: a datagram of 64 bytes, and its answer has 56
 
 _HEADER = Struct("<Q")
+BLOCK_HEADER = Struct("<QBB")
+BLOCK_HEADER_BYTES = BLOCK_HEADER.size
+BLOCK_HEAD = _HEADER  # what is the same in all pieces
+MAX_PIECES = 255
 _CANDIDATES = Struct("<IBxHQ")
 _ENTRY = Struct("<BBH")
 _ID = Struct("<Q")
 _ACK = Struct("<QBxH16s")
 SEGMENT_HEAD = Struct("<IBB")
+MAX_RUN_BYTES = 65507  # of UDP payload in one call: IPv4's largest
 MAX_PARTS = 64  # what UDP_SEGMENT takes in one call before Linux 6.9
 _ADDRESS_BYTES = {4: 4, 6: 16}
 
@@ -189,12 +202,12 @@ def decode_probe(body: bytes | memoryview) -> int:
 
 
 def encode_header(index: int, counter: int) -> bytes:
-    """A datagram's header: the lower 24 bits of the receiver's index, and the counter (at most 2^40 - 1)."""
+    """A datagram's header: the lower 24 bits of the receiver's index, and a counter up to `MAX_COUNTER`."""
     return _HEADER.pack(index & INDEX_MASK | counter << 24)
 
 
 def decode_header(datagram: bytes | memoryview) -> tuple[int, int]:
-    """(receiver index, counter) of a datagram; raises `RemoteProtocolError` when it is too short."""
+    """(receiver index, counter's field) of a datagram; raises `RemoteProtocolError` when it is too short."""
     if len(datagram) < OVERHEAD_BYTES:
         raise RemoteProtocolError("a datagram is too short")
     (both,) = _HEADER.unpack_from(datagram)

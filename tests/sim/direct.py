@@ -14,7 +14,7 @@ from typing import cast
 
 from nconnect.crypto.aead import CipherSuite
 from nconnect.crypto.keys import Identity
-from nconnect.model import Endpoint, NknAddress, PeerConfig
+from nconnect.model import Buffer, Endpoint, NknAddress, PeerConfig
 from nconnect.tunnel.core import Tunnel
 from nconnect.tunnel.outputs import (
     Deliver,
@@ -111,7 +111,7 @@ class Device:
                 tunnel.sent(peer, lane, size, now)
         self.drain()
 
-    def _datagrams(self, runs: Iterator[tuple[tuple[bytes, ...], int]]) -> None:
+    def _datagrams(self, runs: Iterator[tuple[tuple[Buffer, ...], int]]) -> None:
         assert self.peer.direct is not None
         to = self.peer.direct.remote
         assert to is not None

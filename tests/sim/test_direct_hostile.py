@@ -10,7 +10,9 @@ import pytest
 
 from nconnect.errors import DropReason
 from nconnect.model import Buffer, Endpoint
+from nconnect.queueing.pacer import Pacer
 from nconnect.tunnel.paths.datagrams import BAD_TAGS, BAD_TAGS_ONE_OF
+from nconnect.tunnel.paths.direct.blocks import CLEAN_S, BlockRoom
 from nconnect.tunnel.paths.direct.keys import DirectKeys
 from nconnect.tunnel.paths.direct.outputs import PathState
 from nconnect.wire.direct import OVERHEAD_BYTES, encode_header, encode_probe
@@ -160,3 +162,117 @@ def test_what_a_peer_lies_about_its_addresses_is_seen_in_its_drops() -> None:
     before = peer.all_drops().get("bad_record", 0)
     peer.direct.on_candidates(b"short", world.clock.now)
     assert peer.all_drops()["bad_record"] == before + 1
+
+
+def pieces(device: Device, *packets: bytes, datagram_bytes: int = 1200) -> list[bytes]:
+    """Datagrams of a block."""
+    pair = device.peer.session.current
+    assert pair is not None
+    batch = control_batch(*((RecordKind.PACKET, packet) for packet in packets))
+    parts = pair.direct.seal_block(batch, datagram_bytes, BlockRoom())
+    return [bytes(parts[at]) + bytes(parts[at + 1]) for at in range(0, len(parts), 2)]
+
+
+def take(device: Device, *datagrams: bytes, segment: int = 1200) -> list[bytes]:
+    """What one run of datagrams brings."""
+    world = device.world
+    other = world.provider if device is world.user else world.user
+    run = memoryview(b"".join(datagrams))
+    found = device.tunnel.receive_datagrams(seen_from(other), run, segment, world.clock.now)
+    return [bytes(packet) for packet in found]
+
+
+def test_a_block_comes_whole_or_in_any_pieces() -> None:
+    world = found()
+    user, provider = world.user, world.provider
+    packets = [provider.order[-1]] * 40
+    run = pieces(user, *packets)
+    assert len(run) > 3
+    assert take(provider, *run) == packets
+    assert take(provider, *run) == []  # again
+    run = pieces(user, *packets)
+    assert take(provider, *run[:2]) == []
+    assert take(provider, *run[2:]) == packets
+    run = pieces(user, *packets)
+    assert [take(provider, datagram) for datagram in run[1:]] == [[]] * (len(run) - 1)
+    assert take(provider, run[0]) == packets
+    one, two = pieces(user, *packets), pieces(user, *packets[:1] * 30)
+    assert take(provider, one[0], two[0], *one[1:-1], *two[1:]) == packets[:30]
+    assert take(provider, one[-1]) == packets
+
+
+def test_a_run_may_have_blocks_and_single_datagrams() -> None:
+    world = found()
+    user, provider = world.user, world.provider
+    packet = provider.order[-1]
+    size = len(control_batch((RecordKind.PACKET, packet))) + OVERHEAD_BYTES
+    batch = control_batch((RecordKind.PACKET, packet))
+    single, block = sealed(user, batch), pieces(user, *[packet] * 3, datagram_bytes=size)
+    after = sealed(user, batch)
+    assert len(block) > 2
+    assert len(take(provider, single, *block[:-1], after, segment=size)) == 2
+    assert len(take(provider, block[-1], segment=size)) == 3
+
+
+def test_a_forged_piece_spoils_its_block_and_no_other() -> None:
+    world = found()
+    user, provider = world.user, world.provider
+    packets = [provider.order[-1]] * 40
+    run = pieces(user, *packets)
+    spoilt = [*run[:1], run[1][:-1] + bytes([run[1][-1] ^ 1]), *run[2:]]
+    bad = provider.peer.drops[DropReason.NOT_AUTHENTIC]
+    assert take(provider, *spoilt) == []
+    assert provider.peer.drops[DropReason.NOT_AUTHENTIC] == bad + len(run)
+    assert take(provider, *pieces(user, *packets)) == packets
+    assert take(provider, *run) == packets  # the genuine one, later
+
+
+def test_pieces_of_no_block_are_counted() -> None:
+    world = found()
+    user, provider = world.user, world.provider
+    first, *_ = run = pieces(user, *[provider.order[-1]] * 40)
+    malformed = provider.peer.drops[DropReason.MALFORMED]
+    for place, number in ((0, 0), (4, 4), (200, 3)):
+        assert take(provider, first[:8] + bytes((place, number)) + first[10:]) == []
+    assert provider.peer.drops[DropReason.MALFORMED] == malformed + 3
+    unknown = provider.tunnel.drops[DropReason.NO_SESSION]
+    assert take(provider, bytes([first[0] ^ 1]) + first[1:]) == []
+    assert provider.tunnel.drops[DropReason.NO_SESSION] == unknown + 1
+    assert take(provider, *run) == [provider.order[-1]] * 40
+
+
+def runs_of(device: Device, packets: list[bytes]) -> list[tuple[list[bytes], int]]:
+    """What a device sends for a batch: (parts, size of a datagram) of each run."""
+    batch = control_batch(*((RecordKind.PACKET, packet) for packet in packets))
+    runs = device.tunnel.seal_datagrams(device.peer, memoryview(batch), device.world.clock.now)
+    return [([bytes(part) for part in parts], segment) for parts, segment in runs]
+
+
+def test_blocks_are_sent_where_much_arrives_and_nothing_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = found()
+    user, provider = world.user, world.provider
+    assert user.peer.datagrams is not None
+    packets = [provider.order[-1]] * 700
+
+    def are_blocks() -> bool:
+        found: set[bool] = set()
+        came: list[bytes] = []
+        for parts, segment in runs_of(user, packets):
+            assert sum(map(len, parts)) <= 65507
+            assert len(parts) <= 2 * 64
+            found.add(bool(parts[0][7] & 0x80))
+            came += take(provider, *parts, segment=segment or 1200)
+        provider.drain()
+        world.run(0.1)
+        assert came == packets
+        assert len(found) == 1
+        return found.pop()
+
+    assert not are_blocks(), "it would arrive later as a whole"
+    monkeypatch.setattr(Pacer, "acknowledged_rate", 1e9)
+    assert are_blocks()
+    runs_of(user, packets[:100])  # which are lost
+    assert are_blocks()
+    assert not are_blocks(), "the loss was reported"
+    world.run(CLEAN_S)
+    assert are_blocks()

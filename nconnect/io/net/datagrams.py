@@ -59,7 +59,7 @@ class DatagramSocket:
         self._is_v6 = bound.family == socket.AF_INET6
         self._gso = True
         self.is_dry = True  # whether `receive` read all that was there
-        self._arrived = memoryview(bytearray(4 * _BUFFER))
+        self._arrived = memoryview(bytearray(8 * _BUFFER))
 
     @classmethod
     def bind(cls, version: int, port: int) -> DatagramSocket:

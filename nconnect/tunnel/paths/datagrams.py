@@ -11,15 +11,16 @@ from math import inf
 
 from nconnect.model import Buffer, Endpoint
 from nconnect.tunnel.constants import MAX_BATCH_BYTES
+from nconnect.tunnel.paths.direct.blocks import MAX_SENDING_S, BlockRoom, LossWatch, most_bytes, split_records
 from nconnect.tunnel.paths.direct.outputs import PathState
 from nconnect.tunnel.paths.direct.path import DirectPath
-from nconnect.tunnel.paths.direct.segments import MAX_RUN_BYTES, Joiner, copy_parts, parts, run_of, runs
+from nconnect.tunnel.paths.direct.segments import Joiner, copy_parts, parts, run_of, runs
 from nconnect.tunnel.paths.direct.sending import DatagramSending
 from nconnect.tunnel.paths.lanes import Lane
 from nconnect.tunnel.paths.path import Path
 from nconnect.tunnel.session import KeyPair
 from nconnect.tunnel.timers import NEVER
-from nconnect.wire.direct import OVERHEAD_BYTES
+from nconnect.wire.direct import MAX_PARTS, MAX_RUN_BYTES, OVERHEAD_BYTES
 from nconnect.wire.tunnel import (
     FEEDBACK_BODY,
     RECORD_HEADER_BYTES,
@@ -46,6 +47,7 @@ class DatagramPath(Path):
         self.batch_bytes = MAX_BATCH_BYTES
         self.machine = machine
         self.joiner = Joiner()
+        self.losses = LossWatch()
         self.has_session = False
         self.traffic_at = -NEVER  # when the machine was last told that there are packets
         self.wakes_at = NEVER  # the machine's next deadline, as the peer's timers know it
@@ -67,11 +69,12 @@ class DatagramPath(Path):
         return self.machine.state is PathState.SUSPECT
 
     def sealed(
-        self, pair: KeyPair, batch: memoryview, now: float, is_busy: Callable[[], bool]
-    ) -> Iterator[tuple[tuple[bytes, ...], int]]:
+        self, pair: KeyPair, batch: memoryview, now: float, is_busy: Callable[[], bool], blocks: BlockRoom
+    ) -> Iterator[tuple[tuple[Buffer, ...], int]]:
         """A batch of packets as datagrams: (parts, size of a datagram) of each run; 0: it is one datagram.
 
-        `is_busy`: whether we are late in reading, which a report that rides along must say.
+        `is_busy`: whether we are late in reading, which a report that rides along must say. Send each before
+        the next, since blocks are sealed in the same `blocks`.
         """
         size = self.machine.datagram_bytes
         room = size - OVERHEAD_BYTES - len(batch)
@@ -85,6 +88,25 @@ class DatagramPath(Path):
             self._left(pair, first, len(whole), now)
             yield sealed, 0
             return
+        most = min(most_bytes(size), int(self.sending.pacer.acknowledged_rate * MAX_SENDING_S))
+        if most < size or not self.losses.is_clean(now):
+            yield from self._apart(pair, batch, size, now)
+            return
+        at_once = 2 * min(MAX_RUN_BYTES // size, MAX_PARTS)
+        for part in split_records(batch, most):
+            if len(part) > most or len(part) <= size - OVERHEAD_BYTES:
+                yield from self._apart(pair, part, size, now)
+                continue
+            first = pair.direct.counter
+            pieces = pair.direct.seal_block(part, size, blocks)
+            self._left(pair, first, len(part), now)
+            for at in range(0, len(pieces), at_once):
+                yield pieces[at : at + at_once], size
+
+    def _apart(
+        self, pair: KeyPair, batch: memoryview, size: int, now: float
+    ) -> Iterator[tuple[tuple[Buffer, ...], int]]:
+        """Each datagram sealed by itself."""
         for run in runs(batch, size):
             if isinstance(run, list):
                 yield from self._sealed(pair, run, now)
@@ -94,7 +116,7 @@ class DatagramPath(Path):
 
     def sealed_copies(
         self, pair: KeyPair, batch: memoryview, counter: int, now: float
-    ) -> Iterator[tuple[tuple[bytes, ...], int]]:
+    ) -> Iterator[tuple[tuple[Buffer, ...], int]]:
         """The same of a batch that has left by the relay under this counter."""
         size = self.machine.datagram_bytes
         for place, record in enumerate(read_records(batch)[0]):
@@ -103,7 +125,7 @@ class DatagramPath(Path):
 
     def _sealed(
         self, pair: KeyPair, run: list[Buffer], now: float
-    ) -> Iterator[tuple[tuple[bytes, ...], int]]:
+    ) -> Iterator[tuple[tuple[Buffer, ...], int]]:
         size = len(run[0]) + OVERHEAD_BYTES
         most = MAX_RUN_BYTES // size
         for at in range(0, len(run), most):
@@ -146,8 +168,12 @@ class DatagramPath(Path):
         if rtt_s is None:
             return
         arrived = self.sending.arrived_bytes
+        missing = self.sending.reported_bytes - arrived
         if arrived < before:
             self.machine.delivery.peer_restarted(arrived)
+            self.losses.restarted(missing)
+        elif self.sending.is_exact:
+            self.losses.reported(missing, now)
         is_late = busy or body[-1]  # on either side: then the wait for a processor is in it
         measured = rtt_s if by_datagram and not is_late and rtt_s < inf else None
         self.machine.reported(self.sending.reported_bytes, arrived, measured, now)

@@ -18,6 +18,7 @@ path that failed is used again after a penalty that grows with each failure, so 
 The modules, from below:
 
     constants, outputs, reasons     numbers, what a path says, why there is none
+    blocks                          packets sealed once for several datagrams; when a sender does so
     keys                            seals and opens datagrams, under children of the session's keys
     candidates, budget              whom to tell what, whom to probe, and how much
     surroundings                    what all paths of an interface share; the shell keeps it current

@@ -18,7 +18,16 @@ from nconnect.crypto.aead import TAG_BYTES, Aead, CipherSuite, ReplayWindow
 from nconnect.crypto.keys import KEY_BYTES
 from nconnect.errors import DropReason
 from nconnect.model import Buffer
-from nconnect.wire.direct import HEADER_BYTES, INDEX_MASK, MAX_COUNTER, encode_header
+from nconnect.tunnel.paths.direct.blocks import BlockRoom
+from nconnect.wire.direct import (
+    BLOCK_HEADER,
+    BLOCK_HEADER_BYTES,
+    HEADER_BYTES,
+    IN_BLOCK,
+    INDEX_MASK,
+    MAX_COUNTER,
+    encode_header,
+)
 
 INFO = b"nconnect 1 direct"
 DIRECT_REPLAY_WINDOW = 16384  # a gigabit of full datagrams for 0.18 s; paths that reorder by more are rare
@@ -65,6 +74,10 @@ class DirectKeys:
         """The highest counter that arrived; -1 before the first."""
         return self._window.newest
 
+    def is_fresh(self, counter: int) -> bool:
+        """Whether no datagram with this counter has come, and it is not too old."""
+        return self._window.is_fresh(counter)
+
     def can_send(self) -> bool:
         return self.counter < REJECT_FROM
 
@@ -85,6 +98,26 @@ class DirectKeys:
         parts[::2] = headers
         parts[1::2] = self._send.seal_run(first, headers, batches)
         return tuple(parts)
+
+    def seal_block(self, batch: Buffer, datagram_bytes: int, room: BlockRoom) -> tuple[Buffer, ...]:
+        """A block with this batch (`BlockRoom.seal`), which has at most `most_bytes(datagram_bytes)`."""
+        counter, self.counter = self.counter, self.counter + 1
+        index = self.remote_index & INDEX_MASK
+        return room.seal(self._send, index, counter, batch, datagram_bytes - BLOCK_HEADER_BYTES)
+
+    def open_block(self, counter: int, number: int, sealed: Buffer, out: memoryview) -> int | DropReason:
+        """Open a block of `number` pieces into `out`; the size of its batch, or why not.
+
+        A counter is used up by a genuine block only. `out` holds `len(sealed)` bytes.
+        """
+        if not self._window.is_fresh(counter):
+            return DropReason.REPLAYED
+        header = BLOCK_HEADER.pack(IN_BLOCK | counter << 24 | self.local_index & INDEX_MASK, 0, number)
+        size = self._receive.open_into(counter, header, sealed, out)
+        if size is None:
+            return DropReason.NOT_AUTHENTIC
+        self._window.mark(counter)
+        return size
 
     def open_run(self, counter: int, run: memoryview, segment: int) -> list[bytes] | None:
         """The batches in datagrams of `segment` bytes (the last may be shorter), numbered from `counter` on.

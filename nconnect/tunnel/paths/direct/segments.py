@@ -16,7 +16,7 @@ from itertools import repeat
 from nconnect.errors import RemoteProtocolError
 from nconnect.ip import offload
 from nconnect.model import Buffer
-from nconnect.wire.direct import MAX_PARTS, OVERHEAD_BYTES, SEGMENT_HEAD
+from nconnect.wire.direct import MAX_PARTS, MAX_RUN_BYTES, OVERHEAD_BYTES, SEGMENT_HEAD
 from nconnect.wire.tunnel import (
     COPY_BODY,
     MAX_RECORD_BYTES,
@@ -26,7 +26,6 @@ from nconnect.wire.tunnel import (
     RecordKind,
 )
 
-MAX_RUN_BYTES = 65507  # of UDP payload in one call: IPv4's largest
 MAX_PARTIAL = 16  # packets in parts that are all needed, of which some have come
 MAX_PARTIAL_BYTES = 256 << 10  # of their parts in all
 MAX_HEADS_BYTES = 0xFF  # of a packet, as far as each part can repeat them

@@ -12,13 +12,14 @@ from nconnect.tunnel.paths.lanes import Hold, Lane
 class DatagramSending(Sending):
     """Our side of one direction. The log has a run of datagrams in each entry, with its last counter."""
 
-    __slots__ = ("_firsts", "_hold", "_is_held", "_newest")
+    __slots__ = ("_firsts", "_hold", "_is_held", "_newest", "is_exact")
 
     def __init__(self, now: float) -> None:
         super().__init__(now)
         self._hold = Hold()
         self._is_held = False
         self._newest = (0, -1)  # key index and counter that were reported last
+        self.is_exact = True  # whether the last report was about whole runs: `reported_bytes` says how much
         self._firsts: deque[int] = deque(maxlen=MAX_LOGGED)  # the first counter of each run, newest last
 
     def wait_for(self, lanes: Iterable[Lane], own: Lane, now: float) -> None:
@@ -51,10 +52,12 @@ class DatagramSending(Sending):
     def _sent_at(self, place: int, counter: int) -> float | None:
         """The reported datagram may be within the next run, or one without packets, which is in no run."""
         log = self._log
+        self.is_exact = True
         if log[place][1] != counter:
             place += 1
             if place == len(log) or self._firsts[place - len(log)] > counter:
                 return None
+            self.is_exact = False
         return log[place][2]
 
     def _place_of(self, index: int, counter: int) -> int | None:
