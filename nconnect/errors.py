@@ -132,6 +132,7 @@ class DropReason(Enum):
     SPOOFED_SOURCE = "spoofed_source"  # the source address is not in this peer's allowed_ips
     BAD_CANDIDATE = "bad_candidate"  # a peer's address that no direct path leads to: loopback, multicast, …
     FOREIGN_ERROR = "foreign_error"  # an ICMP error about a packet that did not go to this peer
+    BAD_STATEMENT = "bad_statement"  # a part of a statement that is malformed, too big, or one of too many
     PEER_EXPIRED = "peer_expired"
     PEER_LEFT = "peer_left"
     # On the way out through the tunnel.

@@ -50,6 +50,7 @@ REASONS = {
     DropReason.BAD_PACKET: "not a well-formed IPv4 or IPv6 packet",
     DropReason.SPOOFED_SOURCE: "from an address that is not this peer's (`allowed_ips`)",
     DropReason.FOREIGN_ERROR: "an ICMP error about a packet that did not go to this peer",
+    DropReason.BAD_STATEMENT: "a part of a peer's statement that is malformed, too big, or one of too many",
     DropReason.BAD_CANDIDATE: "a peer's address for a direct path that is loopback, multicast or the like",
     DropReason.PEER_EXPIRED: "the peer's access has ended",
     DropReason.PEER_LEFT: "a packet to a peer that has gone offline, answered by a refusal",

@@ -23,6 +23,7 @@ Who owns whom (one arrow: keeps):
 
     core.Tunnel --+-> sessions.Sessions --+-> handshakes.Handshakes      makes, replaces and erases keys
                   |                       +-> control_frames.ControlFrames   pings, feedback, links, …
+                  |                       +-> announcements.Announcements    statements, ours and peers'
                   |                       +-> paths.manager.PathManager  lanes as links come and go
                   |                       +-> direct.DirectPaths     direct paths, what they say and hear
                   |                       +-> timer_heap.TimerHeap       whose timers are due
@@ -42,6 +43,8 @@ Words:
   unanswered.
 - **record**: a unit inside a batch: a packet or a control frame. **batch**: the records that are sealed
   together as one message. **keepalive**: an empty batch.
+- **statement**: a document that a side tells its peer, whole each time it changes (`statements`). The tunnel
+  does not read it.
 - **path**, **lane**: see `nconnect.tunnel.paths`.
 - **stranger**: a sender that is no peer. **visitor**: a message that is not encrypted, for enrolment to
   look at.
@@ -84,6 +87,7 @@ Timers (`timers.Timer`), all of one peer; `timer_heap` holds one time to look at
     EXPIRE                at most 60 s                 the wall clock may be set: look again
     LANES                 0.3 s                        several lanes: which of them are dead
     REORDER               up to 30 ms                  what was held back for its order is let go
+    STATEMENT             0.5, 1, 2, … 60 s            our statement is unacknowledged, or waits for its turn
     DIRECT                as the machine says          the direct path's own (`paths.direct.path.PathTimer`)
 
 Why a packet waits in the queue instead of leaving at once (`core.Tunnel.may_bypass`, but for the first):

@@ -382,6 +382,15 @@ class Tunnel:
         self._sessions.direct.packets_sent(peer, now)
         return self._sessions.control_frames.ping(peer, now)
 
+    def announce(self, peer: Peer, document: bytes, now: float) -> None:
+        """Tell the peer this document from now on; b"" withdraws what was told.
+
+        It is repeated until the peer has acknowledged it, and told again in each new session. Changes in
+        quick succession are joined: three at once, then one a second. Raises ValueError for more than
+        `statements.MAX_STATEMENT_BYTES`.
+        """
+        self._sessions.announcements.announce(peer, document, now)
+
     def close(self, now: float) -> None:
         """Tell every peer that we go, and erase all keys. What still arrives is ignored from here on."""
         self.receiver.closed = True

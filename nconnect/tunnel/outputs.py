@@ -121,6 +121,14 @@ class Deliver:
 
 
 @dataclass(frozen=True, slots=True)
+class Stated:
+    """The peer's statement is this from now on: at most `statements.MAX_STATEMENT_BYTES`, of any content."""
+
+    peer: Peer
+    document: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class CountersMoved:
     """`counters()` has changed and should be stored, so that old handshakes stay refused."""
 
@@ -137,6 +145,7 @@ Output = (
     | Pong
     | Visitor
     | Deliver
+    | Stated
     | CountersMoved
 )
 

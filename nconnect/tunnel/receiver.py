@@ -42,6 +42,7 @@ from nconnect.wire.tunnel import (
 MAX_SEALED_BYTES = MAX_BATCH_BYTES + TAG_BYTES  # we announce the former; more costs too long at once
 _DATA = int(FrameKind.DATA)
 _ALL = Feature.ALL  # an enum's member costs a look-up in its class
+_STATEMENTS = (RecordKind.STATEMENT, RecordKind.STATEMENT_ACK)
 _split = RelayedPath.split
 
 
@@ -238,6 +239,9 @@ class BatchReceiver:
             if kind == RecordKind.CLOSE:
                 if pair is peer.session.current:  # else it ended an older session, and comes late
                     sessions.close_received(peer, now)
+                continue
+            if kind in _STATEMENTS:
+                sessions.announcements.received(peer, kind, body, now, back)
                 continue
             sessions.control_frames.received(peer, kind, body, now, back, is_busy, leg_s)
         sessions.direct.settle(peer, now)

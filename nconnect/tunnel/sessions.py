@@ -1,8 +1,8 @@
 """The life of the session with each peer: when one is wanted, comes up, gets old, is lost and ends. Pure.
 
 Heads the control lane for `nconnect.tunnel.core`: `handshakes` makes key pairs, `control_frames` talks to the
-peer's core, `path_manager` chooses lanes, `direct` drives direct paths, `timer_heap` says whose timers are
-due. Results go to `outputs`.
+peer's core, `announcements` tells it our statement, `path_manager` chooses lanes, `direct` drives direct
+paths, `timer_heap` says whose timers are due. Results go to `outputs`.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from nconnect.errors import DropReason
+from nconnect.tunnel.announcements import Announcements
 from nconnect.tunnel.constants import (
     ANSWER_S,
     ASK_S,
@@ -42,6 +43,7 @@ class Sessions:
         self.path_manager = PathManager(context.timer_heap, context.rng)
         self.handshakes = Handshakes(context, self.path_manager, last_counter)
         self.control_frames = ControlFrames(context, self.path_manager, self.handshakes)
+        self.announcements = Announcements(context, self.control_frames)
         self.direct = DirectPaths(context, self.path_manager, self.control_frames)
         self._settings = context.settings
         self._wall_clock_ns = context.wall_clock_ns
@@ -89,6 +91,7 @@ class Sessions:
             peer.doubtful = False
             peer.keep_newest(now)
             self.outputs.append(SessionUp(peer))
+            self.announcements.session_up(peer, now)
         if pair is peer.session.next:
             self.handshakes.confirmed(peer, pair, now)
             self._came_up(peer, now)
@@ -121,6 +124,7 @@ class Sessions:
         if peer.shared_key.is_peers(now):
             age_s = int(now - peer.shared_key.seen_at)
             self.control_frames.send(peer, now, (RecordKind.SHARED_KEY, SHARED_KEY_BODY.pack(age_s)))
+        self.announcements.session_up(peer, now)
         if peer.relayed.watches:
             self.control_frames.probe(peer, peer.relayed.lanes.watched, now)
 
@@ -149,6 +153,7 @@ class Sessions:
                 self.handshakes.begin_again(peer, now)
             elif peer.session.current is not None:
                 self._ask(peer, now)
+                self.announcements.link_up(peer, now)
             elif self._is_wanted(peer):
                 self.handshakes.initiate(peer, now)
 
@@ -208,6 +213,8 @@ class Sessions:
             peer.timers.set(Timer.REORDER, peer.relayed.overdue_at())
         elif timer is Timer.DIRECT:
             self.direct.on_timer(peer, now)
+        elif timer is Timer.STATEMENT:
+            self.announcements.advance(peer, now)
         elif timer is Timer.ERASE_KEYS:
             if not self.handshakes.erase_old(peer, now):
                 self._lose(peer, now, f"the keys shared with {peer.name} are too old")

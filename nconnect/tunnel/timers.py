@@ -28,6 +28,7 @@ class Timer(IntEnum):
     REORDER = 8  # batches that overtook others have waited for them long enough
     QUESTION = 9  # data was sent and nothing was heard for a while: ask
     DIRECT = 10  # the direct path's machine has something to do
+    STATEMENT = 11  # our statement is not acknowledged, or may be changed again
 
 
 _OF_SESSION = (
@@ -36,6 +37,7 @@ _OF_SESSION = (
     Timer.KEEPALIVE,
     Timer.ERASE_KEYS,
     Timer.LANES,
+    Timer.STATEMENT,
 )
 
 

@@ -48,6 +48,11 @@ FEEDBACK_BODY = struct.Struct("<IIQQB")
 # place among the packets of that batch.
 COPY_BODY = struct.Struct("<QH")
 
+# Before a part of a statement: u32 epoch, u32 revision, u32 size of the statement, u32 offset of the part.
+STATEMENT_HEAD = struct.Struct("<IIII")
+# u32 epoch, u32 revision, u32 bytes of it that arrived, from the beginning and without a gap.
+STATEMENT_ACK_BODY = struct.Struct("<III")
+
 LINKS_HEAD = struct.Struct("<I")  # revision, which rises with each change; then the links that are up
 LINKS_ENTRY = struct.Struct("<BI")  # the link's number, and a tag that identifies its node (0: unknown)
 STRIPE_BODY = struct.Struct("<IH")  # number of the striped batch, milliseconds it may wait for earlier ones
@@ -88,6 +93,8 @@ class RecordKind(IntEnum):
     SEGMENT = 134  # in a datagram: a part of a packet
     COPY = 135  # in a datagram: its packet went by the relay too
     HANDSHAKE = 136  # in a datagram from a proven address: a handshake frame, for new keys
+    STATEMENT = 137  # a part of the sender's statement: STATEMENT_HEAD, and what follows
+    STATEMENT_ACK = 138  # how much of the receiver's statement has arrived: STATEMENT_ACK_BODY
 
 
 class Feature(IntFlag):
@@ -229,6 +236,7 @@ _BODY_BYTES = {
     int(RecordKind.STRIPE): STRIPE_BODY.size,
     int(RecordKind.LEG): LEG_BODY.size,
     int(RecordKind.SHARED_KEY): SHARED_KEY_BODY.size,
+    int(RecordKind.STATEMENT_ACK): STATEMENT_ACK_BODY.size,
 }
 Record = tuple[int, memoryview]
 STRIPE_RECORD_BYTES = RECORD_HEADER_BYTES + STRIPE_BODY.size

@@ -248,7 +248,10 @@ def batches(data: bytes) -> None:
     draw = Draw(data)
     made = bytearray()
     while draw:
-        kind, body = draw.of((0, 0, 1, 2, 3, 4, 5, 6, 7, 127, 128, 129, 130, 255)), draw.piece(30)
+        kind, body = (
+            draw.of((0, 0, 1, 2, 3, 4, 5, 6, 7, 127, 128, 129, 130, 137, 138, 139, 255)),
+            draw.piece(30),
+        )
         made += len(body).to_bytes(3, "little") + bytes([kind]) + body
     for batch in (data, bytes(made), bytes(made[:-1])):
         try:

@@ -246,7 +246,7 @@ def is_offload_sane(record: bytes) -> bool:
 
 def records(batch: bytes) -> tuple[list[bytes], list[tuple[int, bytes]]] | None:
     """The packets and the other records of a batch; None when it must be refused."""
-    sizes = {1: 8, 2: 8, 4: 25, 6: 6, 128: 4, 129: 2, 133: 25, 135: 10}
+    sizes = {1: 8, 2: 8, 4: 25, 6: 6, 128: 4, 129: 2, 133: 25, 135: 10, 138: 12}
     packets, others, at = [], [], 0
     while at < len(batch):
         if at + 4 > len(batch):
@@ -257,7 +257,7 @@ def records(batch: bytes) -> tuple[list[bytes], list[tuple[int, bytes]]] | None:
             return None
         if kind == 0:
             packets.append(body)
-        elif kind <= 136:
+        elif kind <= 138:
             others.append((kind, body))
     return packets, others
 

@@ -10,7 +10,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from tests.fuzz import frames, ncp, packets, routers, services, sessions, streams, stun, values, wire
+from tests.fuzz import (
+    frames, ncp, packets, routers, services, sessions, statements, streams, stun, values, wire,
+)  # fmt: skip
 
 Target = Callable[[bytes], None]
 PARSERS: tuple[Target, ...] = (
@@ -21,12 +23,13 @@ PARSERS: tuple[Target, ...] = (
     packets.packets, packets.super_packets,
     values.invitations, values.tokens, values.invitation_books, values.configurations,
     values.conntrack_messages, values.netlink_attributes, stun.stun_messages, routers.port_answers,
-    routers.upnp_documents,
+    routers.upnp_documents, statements.statement_documents,
 )  # fmt: skip
 MACHINES: tuple[Target, ...] = (
     sessions.handshake_machine, sessions.session_machine, sessions.message_machine, sessions.replay_windows,
     sessions.noise_messages, services.node_machine, services.link_machine, services.control_machine,
     services.invitation_machine, streams.stream_opening, stun.stun_probe, stun.stun_server,
     routers.port_mapper, routers.upnp_mapper, ncp.ncp_sessions,
+    statements.statement_parts, statements.statement_transfer,
 )  # fmt: skip
 TARGETS: dict[str, Target] = {target.__name__: target for target in (*PARSERS, *MACHINES)}

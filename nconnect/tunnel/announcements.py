@@ -1,0 +1,70 @@
+"""Statements to and from all peers: sent, repeated until they are acknowledged, handed on. Pure.
+
+A peer's `StatementSender` and `StatementReceiver` (`nconnect.tunnel.statements`) decide; this sends what they
+say, and keeps their next deadline among the peer's timers. Nothing is sent while there are no keys, or the
+peer does not answer.
+"""
+
+from __future__ import annotations
+
+from nconnect.errors import DropReason
+from nconnect.tunnel.control_frames import ControlFrames
+from nconnect.tunnel.outputs import Context, Stated
+from nconnect.tunnel.paths.lanes import Lane
+from nconnect.tunnel.peer import Peer
+from nconnect.tunnel.timers import Timer
+from nconnect.wire.tunnel import RecordKind
+
+
+class Announcements:
+    """What we tell peers, and what they tell us."""
+
+    def __init__(self, context: Context, control_frames: ControlFrames) -> None:
+        self._context = context
+        self._control_frames = control_frames
+
+    def announce(self, peer: Peer, document: bytes, now: float) -> None:
+        """Tell the peer this from now on. Raises ValueError for more than `MAX_STATEMENT_BYTES`."""
+        if not document and not peer.statement_out.has_epoch:
+            return  # nothing was said, and there is nothing to say
+        epoch = 0 if peer.statement_out.has_epoch else int.from_bytes(self._context.rng(4))
+        if peer.statement_out.say(document, epoch, now):
+            self.advance(peer, now)
+
+    def session_up(self, peer: Peer, now: float) -> None:
+        """There is a new session, or the peer answers again: tell it once more."""
+        peer.statement_out.repeat(now)
+        self.advance(peer, now)
+
+    def link_up(self, peer: Peer, now: float) -> None:
+        """A link of ours is up again: what was sent meanwhile is lost."""
+        peer.statement_out.hurry(now)
+        self.advance(peer, now)
+
+    def received(self, peer: Peer, kind: int, body: memoryview, now: float, back: Lane) -> None:
+        """A STATEMENT or STATEMENT_ACK record from an authentic batch; `back` is the lane to answer on."""
+        if kind == RecordKind.STATEMENT_ACK:
+            peer.statement_out.on_ack(body, now)
+            self.advance(peer, now)
+            return
+        try:
+            ack, document = peer.statement_in.on_part(body, now)
+        except ValueError:
+            peer.drops[DropReason.BAD_STATEMENT] += 1
+            return
+        if ack is not None:
+            self._control_frames.send(peer, now, (RecordKind.STATEMENT_ACK, ack), lane=back)
+        if document is not None:
+            self._context.outputs.append(Stated(peer, document))
+
+    def advance(self, peer: Peer, now: float) -> None:
+        """Send what is due, and note when to look again."""
+        sender = peer.statement_out
+        if peer.doubtful or not peer.can_send(now):
+            peer.timers.clear(Timer.STATEMENT)  # `session_up` goes on
+            return
+        part = sender.due(now, peer.rtt_s or 0.0)
+        if part is not None:
+            self._control_frames.send(peer, now, (RecordKind.STATEMENT, part))
+        peer.timers.set(Timer.STATEMENT, sender.next_at)
+        self._context.timer_heap.schedule(peer)
