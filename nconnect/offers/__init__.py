@@ -4,6 +4,7 @@ What a peer says is a stranger's: each item is checked by itself, what is malfor
 and counted, and nothing that a peer says changes what another peer's names or prefixes mean here.
 
 - `accept`: which prefixes are in force, and under which addresses this device sees them.
+- `statement`: the codec of what each side tells its peer in the session (docs/protocol.md, "Statements").
 - `names`: the names beneath `.internal` of peers and of what they offer. A peer's label comes from the name
   in this device's own table, so it names nothing outside of that; an address must lie in a prefix of that
   peer that is in force, and is given as this device sees it (networks may be mapped).

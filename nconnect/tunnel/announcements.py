@@ -25,30 +25,30 @@ class Announcements:
 
     def announce(self, peer: Peer, document: bytes, now: float) -> None:
         """Tell the peer this from now on. Raises ValueError for more than `MAX_STATEMENT_BYTES`."""
-        if not document and not peer.statement_out.has_epoch:
+        if not document and not peer.statements.out.has_epoch:
             return  # nothing was said, and there is nothing to say
-        epoch = 0 if peer.statement_out.has_epoch else int.from_bytes(self._context.rng(4))
-        if peer.statement_out.say(document, epoch, now):
+        epoch = 0 if peer.statements.out.has_epoch else int.from_bytes(self._context.rng(4))
+        if peer.statements.out.say(document, epoch, now):
             self.advance(peer, now)
 
     def session_up(self, peer: Peer, now: float) -> None:
         """There is a new session, or the peer answers again: tell it once more."""
-        peer.statement_out.repeat(now)
+        peer.statements.out.repeat(now)
         self.advance(peer, now)
 
     def link_up(self, peer: Peer, now: float) -> None:
         """A link of ours is up again: what was sent meanwhile is lost."""
-        peer.statement_out.hurry(now)
+        peer.statements.out.hurry(now)
         self.advance(peer, now)
 
     def received(self, peer: Peer, kind: int, body: memoryview, now: float, back: Lane) -> None:
         """A STATEMENT or STATEMENT_ACK record from an authentic batch; `back` is the lane to answer on."""
         if kind == RecordKind.STATEMENT_ACK:
-            peer.statement_out.on_ack(body, now)
+            peer.statements.out.on_ack(body, now)
             self.advance(peer, now)
             return
         try:
-            ack, document = peer.statement_in.on_part(body, now)
+            ack, document = peer.statements.into.on_part(body, now)
         except ValueError:
             peer.drops[DropReason.BAD_STATEMENT] += 1
             return
@@ -59,7 +59,7 @@ class Announcements:
 
     def advance(self, peer: Peer, now: float) -> None:
         """Send what is due, and note when to look again."""
-        sender = peer.statement_out
+        sender = peer.statements.out
         if peer.doubtful or not peer.can_send(now):
             peer.timers.clear(Timer.STATEMENT)  # `session_up` goes on
             return

@@ -17,7 +17,7 @@ from nconnect.tunnel.paths.path import Path
 from nconnect.tunnel.paths.relayed import RelayedPath
 from nconnect.tunnel.session import Session
 from nconnect.tunnel.shared_key import SharedKey
-from nconnect.tunnel.statements import StatementReceiver, StatementSender
+from nconnect.tunnel.statements import Statements
 from nconnect.tunnel.timers import NEVER, Timers
 from nconnect.tunnel.translation import Translation
 
@@ -75,7 +75,7 @@ class Peer:
         rtt_s                                    control_frames, and handshakes for the first round trip
         pinged_at                                control_frames; sessions forgets them
         shared_key (is one key on two devices?)  handshakes (the peer's), control_frames (ours)
-        statement_out, statement_in              announcements
+        statements (ours, and the peer's)        announcements
         drops                                    whoever refuses something
     """
 
@@ -110,7 +110,7 @@ class Peer:
         self.rtt_s: float | None = None  # the newest round trip
         self.pinged_at: dict[int, tuple[float, Lane]] = {}
         self.shared_key = SharedKey()
-        self.statement_out, self.statement_in = StatementSender(), StatementReceiver()
+        self.statements = Statements()
         self.drops: Counter[DropReason] = Counter()
 
     @property

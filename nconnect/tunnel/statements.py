@@ -194,3 +194,12 @@ class StatementReceiver:
             self._retired.append(self._epoch)
         self._epoch, self._revision, self._size = epoch, revision, size
         self._received = bytearray()
+
+
+class Statements:
+    """Both ways, of one peer."""
+
+    __slots__ = ("into", "out")
+
+    def __init__(self) -> None:
+        self.out, self.into = StatementSender(), StatementReceiver()

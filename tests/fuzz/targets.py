@@ -11,7 +11,17 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from tests.fuzz import (
-    frames, ncp, packets, routers, services, sessions, statements, streams, stun, values, wire,
+    frames,
+    ncp,
+    packets,
+    routers,
+    services,
+    sessions,
+    statements,
+    streams,
+    stun,
+    values,
+    wire,
 )  # fmt: skip
 
 Target = Callable[[bytes], None]

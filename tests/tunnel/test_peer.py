@@ -26,8 +26,7 @@ WRITERS = {
     "last_received_at": {"sessions"},
     "rtt_s": {"handshakes", "control_frames"},
     "pinged_at": {"sessions", "control_frames"},
-    "statement_out": {"announcements"},
-    "statement_in": {"announcements"},
+    "statements": {"announcements"},
     "shared_key": {"handshakes", "control_frames"},
 }
 CHANGE = {"initiated", "responded", "received_on", "expire", "erase"}  # a session's own methods
