@@ -9,6 +9,7 @@ Everybody pings a, but e, whom d pings.
 
 from __future__ import annotations
 
+import json
 import re
 import socket
 import time
@@ -201,6 +202,8 @@ def here(device: Device) -> dict[str, Any]:
 def test_ping_finds_a_direct_path_without_any_packet(easy: Easy) -> None:
     a, b, _, _ = easy
     said = b.side.nconnect("ping", a.name, "--until-direct", "--interval", "0.2")
+    reply = json.loads(b.side.nconnect("ping", a.name, "-n", "1", "--json"))["replies"][0]
+    assert (reply["path"], reply["node_ms"], reply["rest_ms"]) == ("direct", None, None)
     assert "packets go directly to 192.168." in said
 
 

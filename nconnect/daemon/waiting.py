@@ -116,7 +116,7 @@ class Waiting:
                 pong = await answered
         finally:
             self._pings.pop((found.dest, ping_id), None)
-        if pong.link >= MAX_LINKS:
+        if not 0 <= pong.link < MAX_LINKS:
             return PingReply(peer, pong.rtt_s * 1e3, path="direct")
         return status.ping_reply(peer, pong.rtt_s, self._links.runners[pong.link].link.rtt_s, pong.leg_s)
 

@@ -379,8 +379,10 @@ class Tunnel:
 
         Who asks wants to use the peer: a direct path is looked for, as with packets.
         """
-        self._sessions.direct.packets_sent(peer, now)
-        return self._sessions.control_frames.ping(peer, now)
+        direct = self._sessions.direct
+        direct.packets_sent(peer, now)
+        ping_id = direct.ping(peer, now)
+        return self._sessions.control_frames.ping(peer, now) if ping_id is None else ping_id
 
     def announce(self, peer: Peer, document: bytes, now: float) -> None:
         """Tell the peer this document from now on; b"" withdraws what was told.

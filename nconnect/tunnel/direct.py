@@ -10,7 +10,8 @@ from collections.abc import Callable
 
 from nconnect.model import Endpoint
 from nconnect.tunnel.control_frames import ControlFrames
-from nconnect.tunnel.outputs import Context, DirectChanged, SendDatagram
+from nconnect.tunnel.outputs import Context, DirectChanged, Pong, SendDatagram
+from nconnect.tunnel.paths.datagrams import UDP_LINK
 from nconnect.tunnel.paths.direct import outputs as said
 from nconnect.tunnel.paths.direct.blocks import BlockRoom
 from nconnect.tunnel.paths.manager import PathManager
@@ -25,7 +26,7 @@ class DirectPaths:
     """Peers without one are passed over."""
 
     def __init__(self, context: Context, path_manager: PathManager, control_frames: ControlFrames) -> None:
-        self._outputs, self._timer_heap = context.outputs, context.timer_heap
+        self._outputs, self._timer_heap, self._rng = context.outputs, context.timer_heap, context.rng
         self.relay_is_up = True  # any link to a node
         self.is_busy: Callable[[], bool] = bool  # whether we are late in reading what comes by UDP
         self.blocks = BlockRoom()
@@ -128,6 +129,8 @@ class DirectPaths:
                 self._control_frames.send(peer, now, (RecordKind.CANDIDATES, output.body))
             elif isinstance(output, said.AskReflexive):
                 self._outputs.append(output)
+            elif isinstance(output, said.Answered):
+                self._outputs.append(Pong(peer, output.ping_id, output.rtt_s, UDP_LINK))
             else:
                 self._path_manager.choose_path(peer, now)
                 self._outputs.append(DirectChanged(peer))
@@ -136,6 +139,15 @@ class DirectPaths:
             datagrams.wakes_at = at
             peer.timers.set(Timer.DIRECT, at)
             self._timer_heap.schedule(peer)
+
+    def ping(self, peer: Peer, now: float) -> int | None:
+        """As `ControlFrames.ping`, by datagrams; None while packets to this peer do not go by them."""
+        if peer.datagrams is None or peer.path is not peer.datagrams:
+            return None
+        ping_id = int.from_bytes(self._rng(8))
+        is_sent = peer.datagrams.machine.ping(ping_id, now)
+        self.settle(peer, now)
+        return ping_id if is_sent else None
 
     def say_keepalive(self, peer: Peer, now: float) -> None:
         """Send an empty batch under the current keys."""

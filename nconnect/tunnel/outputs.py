@@ -94,7 +94,8 @@ class ExpiryChanged:
 
 @dataclass(frozen=True, slots=True)
 class Pong:
-    """An answer to `ping`. `link` is ours that it came by; `leg_s` the peer's round trip to its own node."""
+    """An answer to `ping`. `link` is ours that it came by, or the number of a direct path, which is none;
+    `leg_s` the peer's round trip to its own node."""
 
     peer: Peer
     ping_id: int

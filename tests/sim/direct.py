@@ -19,6 +19,7 @@ from nconnect.tunnel.core import Tunnel
 from nconnect.tunnel.outputs import (
     Deliver,
     DirectChanged,
+    Pong,
     Send,
     SendDatagram,
     SessionUp,
@@ -58,6 +59,7 @@ class Device:
         self.order: list[bytes] = []
         self.changes: list[tuple[float, PathState]] = []
         self.datagrams = 0
+        self.pongs: list[Pong] = []
         self._arena = bytearray(400_000)
         self._sealed = memoryview(bytearray(400_100))
         self._opened = memoryview(bytearray(400_000))
@@ -147,6 +149,8 @@ class Device:
                 self.world.relay(self, output.payload)
             elif isinstance(output, SendDatagram):
                 self._udp(output.to, b"".join(output.parts), output.segment, output.ttl)
+            elif isinstance(output, Pong):
+                self.pongs.append(output)
             elif isinstance(output, Deliver):
                 self._take(list(output.packets))
             elif isinstance(output, AskReflexive):

@@ -8,6 +8,8 @@ import pytest
 
 from nconnect.errors import DropReason
 from nconnect.model import Endpoint
+from nconnect.tunnel.outputs import Pong
+from nconnect.tunnel.paths.datagrams import UDP_LINK
 from nconnect.tunnel.paths.direct.outputs import PathState
 from nconnect.wire.direct import decode_header, encode_header
 from nconnect.wire.tunnel import RecordKind, control_batch
@@ -54,6 +56,30 @@ def test_a_report_rides_along_with_an_answer() -> None:
         world.run(1.0)
     assert world.both_direct
     assert world.user.datagrams + world.provider.datagrams - before <= 10 * 4 + 4
+
+
+def test_a_ping_takes_the_way_that_packets_take() -> None:
+    world = DirectWorld()
+    world.run(0.5)
+    user = world.user
+
+    def pinged() -> Pong:
+        user.pongs.clear()
+        ping_id = user.tunnel.ping(user.peer, world.clock.now)
+        user.drain()
+        world.run(1.0)
+        (pong,) = [each for each in user.pongs if each.ping_id == ping_id]
+        return pong
+
+    assert pinged().link == 0
+    found(world)
+    world.run(1.0)
+    sent = user.datagrams
+    pong = pinged()
+    assert pong.link == UDP_LINK
+    assert user.datagrams > sent
+    assert user.peer.direct is not None
+    assert pong.rtt_s == pytest.approx(user.peer.direct.rtt_s, rel=0.5)
 
 
 @pytest.mark.parametrize("size", [1480, 3000, 40_000])

@@ -53,4 +53,12 @@ class StateChanged:
     remote: Endpoint | None = None  # in DIRECT and SUSPECT
 
 
-Output = Transmit | SendCandidates | AskReflexive | StateChanged
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """The peer has answered `DirectPath.ping`."""
+
+    ping_id: int
+    rtt_s: float
+
+
+Output = Transmit | SendCandidates | AskReflexive | StateChanged | Answered

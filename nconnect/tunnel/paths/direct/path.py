@@ -47,7 +47,7 @@ from nconnect.tunnel.paths.direct.constants import (
 from nconnect.tunnel.paths.direct.delivery import Delivery
 from nconnect.tunnel.paths.direct.finder import Finder
 from nconnect.tunnel.paths.direct.mtu import MtuSearch
-from nconnect.tunnel.paths.direct.outputs import Output, PathState, StateChanged
+from nconnect.tunnel.paths.direct.outputs import Answered, Output, PathState, StateChanged
 from nconnect.tunnel.paths.direct.pair import Pair
 from nconnect.tunnel.paths.direct.probes import QUESTION_DATAGRAM_BYTES, Probes, Purpose
 from nconnect.tunnel.paths.direct.surroundings import Surroundings
@@ -300,6 +300,15 @@ class DirectPath:
             self._probes.send_rarely(source, now, Purpose.CHECK, ROAMED_EVERY_S)
         return True
 
+    def ping(self, ping_id: int, now: float) -> bool:
+        """Measure the round trip of the path in use, whose answer is an `Answered`.
+
+        False, and nothing is sent, while packets do not go by it alone. `ping_id`: 64 random bits.
+        """
+        if self.state is not PathState.DIRECT or self._current is None:
+            return False
+        return self._probes.send(self._current.endpoint, now, Purpose.PING, probe_id=ping_id)
+
     def on_probe(self, body: bytes | memoryview, source: Endpoint, size: int, now: float) -> None:
         """A PROBE record in a datagram of `size` bytes from `source`."""
         try:
@@ -327,6 +336,8 @@ class DirectPath:
         if found is None:
             return
         pair, asked = found
+        if asked.purpose is Purpose.PING:
+            self._outputs.append(Answered(ack.probe_id, now - asked.sent_at))
         self.seen = ack.seen
         if pair is self._current:
             self._heard_at, self._misses = now, 0

@@ -31,6 +31,7 @@ class Purpose(Enum):
     SEARCH = auto()
     CHECK = auto()  # of a pair that is or was in use, or that the peer seems to have moved to
     MTU = auto()
+    PING = auto()  # a person asks how long it takes
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,17 +71,20 @@ class Probes:
         *,
         ttl: int | None = None,
         size: int = PROBE_DATAGRAM_BYTES,
-    ) -> None:
-        """Probe this address, if it may be and the budget allows."""
+        probe_id: int | None = None,
+    ) -> bool:
+        """Probe this address, if it may be and the budget allows: whether it was probed."""
         if not self.may_probe(endpoint) or not self._surroundings.budget.take(
             endpoint, size, self.search_id, now
         ):
-            return
-        probe_id = self.draw_id()
+            return False
+        if probe_id is None:
+            probe_id = self.draw_id()
         if len(self._asked) >= MAX_ASKED:
             del self._asked[next(iter(self._asked))]
         self._asked[probe_id] = Asked(endpoint, now, purpose, size)
         self._outputs.append(Transmit(endpoint, ((RecordKind.PROBE, encode_probe(probe_id, size)),), ttl))
+        return True
 
     def send_rarely(self, endpoint: Endpoint, now: float, purpose: Purpose, every_s: float) -> None:
         """The same, unless it was probed or has answered within `every_s`."""
