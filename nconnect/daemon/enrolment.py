@@ -146,11 +146,11 @@ class Enrolment:
         with self._store.using() as book:
             # The invitation may have been changed or revoked since the registrar judged.
             found = book.get(token_id)
-            if found is None or found.preshared is None or found.device not in ("", admission.dest):
+            if found is None or found.preshared is None or found.device not in ("", str(admission.device)):
                 raise _GoneError(Reason.USED)
             if not found.device and (state := found.state(time.time())) is not InvitationState.OPEN:
                 raise _GoneError(Reason.REVOKED if state is InvitationState.REVOKED else Reason.EXPIRED)
-            book.use(token_id, admission.dest, time.time())
+            book.use(token_id, str(admission.device), time.time())
             reserved = [text for each in book.open(time.time()) for text in each.addresses]
         table = self._load()
         peer = _peer(table, admission)

@@ -51,13 +51,10 @@ class Admission:
 
     invitation: Invitation
     device: NknAddress
+    dest: str  # from where it applied: `device`, or one of its sub-clients
     application: Application
     noise: Responder
     accept: AcceptRoutes  # which prefixes the device routes, as it says
-
-    @property
-    def dest(self) -> str:
-        return str(self.device)
 
     def grant(self, content: Welcome | Offer, rng: Rng) -> bytes:
         """The grant, as an NKN message's payload. Call it once.
@@ -96,13 +93,15 @@ class Registrar:
         if not self._limiter.allow(invitation.token_id.hex(), now):
             return None
         state = invitation.state(wall)
-        again = state is InvitationState.USED and invitation.device == source
+        device = _device(source)
+        if device is None:
+            return None
+        again = state is InvitationState.USED and invitation.device == str(device)
         preshared = invitation.preshared
         if (state is not InvitationState.OPEN and not again) or preshared is None:
             reason = _REASONS.get(state, Reason.USED)
             return _refusal(invitation, source, self._address, application, reason, self._rng)
         try:
-            device = _device(source)
             noise = Responder(
                 SUITE,
                 self._identity.dh_private,
@@ -116,7 +115,7 @@ class Registrar:
         except (RemoteProtocolError, InvalidKey):
             return None
         noise.set_psk(preshared)
-        return Admission(invitation, device, application, noise, accept)
+        return Admission(invitation, device, source, application, noise, accept)
 
 
 def application_in(content: Buffer) -> Application | None:
@@ -128,15 +127,16 @@ def application_in(content: Buffer) -> Application | None:
     return frame if isinstance(frame, Application) else None
 
 
-def _device(source: str) -> NknAddress:
-    """The address under which the device applies and which it will keep; not a sub-client's."""
+def _device(source: str) -> NknAddress | None:
+    """The address that the device will have as a peer; None if the source is no NKN address.
+
+    A device whose tunnel is up applies as a sub-client of its address, which the tunnel's link uses itself.
+    """
     try:
-        device = NknAddress.parse(source)
+        address = NknAddress.parse(source)
     except ConfigError:
-        raise RemoteProtocolError("an application from something that is not an NKN address") from None
-    if device.bare != device or str(device) != source:
-        raise RemoteProtocolError("an application from a sub-client")
-    return device
+        return None
+    return address.bare if str(address) == source and address.bare.bare == address.bare else None
 
 
 def _refusal(

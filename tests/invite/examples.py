@@ -77,5 +77,5 @@ class Provider:
         """The grant for an application that must be admitted."""
         admission = self.judge(payload, source)
         assert isinstance(admission, Admission)
-        self.book.use(admission.invitation.token_id, admission.dest, NOW)
+        self.book.use(admission.invitation.token_id, str(admission.device), NOW)
         return admission.grant(WELCOME, rng(3))

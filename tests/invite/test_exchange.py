@@ -129,9 +129,19 @@ def test_a_token_holder_cannot_apply_with_anothers_key() -> None:
     assert Provider(invitation()).judge(asked(liar)) is None
 
 
-def test_a_sub_client_cannot_apply() -> None:
-    sub = DEVICE.sub_client(0)
-    assert Provider(invitation()).judge(asked(applicant(address=sub)), sub) is None
+def test_a_device_that_is_up_applies_as_its_sub_client() -> None:
+    """Under its own key, and it becomes a peer under its own address."""
+    sub = DEVICE.sub_client(63)
+    provider, device = Provider(invitation()), applicant(address=sub)
+    application = asked(device)
+    admission = provider.judge(application, sub)
+    assert isinstance(admission, Admission)
+    assert (admission.device, admission.dest) == (DEVICE, str(sub))
+    assert device.receive(str(PROVIDER), provider.admit(application, sub)) == WELCOME
+    # It may be asked again, also by the device itself when it is not up any more.
+    assert isinstance(provider.judge(asked(applicant())), Admission)
+    twice = sub.sub_client(63)
+    assert Provider(invitation()).judge(asked(applicant(address=twice)), twice) is None
 
 
 def test_one_token_buys_bounded_work() -> None:
