@@ -11,9 +11,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from nconnect.host.bypass import HostRoute
-from nconnect.host.plan import InterfaceState
+from nconnect.host.plan import InterfaceState, PreferredSource
 from nconnect.host.ruleset import Ruleset
-from nconnect.model import InterfaceAddress, Prefix
+from nconnect.model import Address, InterfaceAddress, Prefix
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +24,7 @@ class Reading:
     up: bool
     addresses: tuple[InterfaceAddress, ...] = ()
     routes: tuple[Prefix, ...] = ()
+    sources: tuple[PreferredSource, ...] = ()
     bypasses: tuple[HostRoute, ...] = ()
     sysctls: Mapping[str, str] = field(default_factory=dict)
     ruleset: Ruleset | None = None
@@ -52,12 +53,14 @@ class DeleteAddress:
 class AddRoute:
     interface: str
     prefix: Prefix
+    source: Address | None = None  # preferred
 
 
 @dataclass(frozen=True, slots=True)
 class DeleteRoute:
     interface: str
     prefix: Prefix
+    source: Address | None = None  # what it had
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,8 +117,14 @@ def diff(reading: Reading, wanted: InterfaceState) -> tuple[Operation, ...]:
     operations += [DeleteBypass(d) for d in reading.bypasses if d not in wanted.bypasses]
     operations += [AddBypass(d) for d in wanted.bypasses if d not in reading.bypasses]
     operations += [AddAddress(name, a) for a in wanted.addresses if a not in reading.addresses]
-    operations += [AddRoute(name, r) for r in wanted.routes if r not in reading.routes]
-    operations += [DeleteRoute(name, r) for r in reading.routes if r not in wanted.routes]
+    had, has = dict(reading.sources), dict(wanted.sources)
+    operations += [AddRoute(name, r, has.get(r)) for r in wanted.routes if r not in reading.routes]
+    for route in wanted.routes:
+        if route in reading.routes and had.get(route) != has.get(route):
+            # The kernel takes no two to one prefix.
+            operations.append(DeleteRoute(name, route, had.get(route)))
+            operations.append(AddRoute(name, route, has.get(route)))
+    operations += [DeleteRoute(name, r, had.get(r)) for r in reading.routes if r not in wanted.routes]
     operations += [DeleteAddress(name, a) for a in reading.addresses if a not in wanted.addresses]
     operations += _sysctls(reading, wanted.sysctls, remember=True)
     return tuple(operations)
@@ -130,10 +139,10 @@ def undo(operation: Operation, reading: Reading) -> Operation | None:
             return DeleteAddress(interface, address)
         case DeleteAddress(interface, address):
             return AddAddress(interface, address)
-        case AddRoute(interface, prefix):
-            return DeleteRoute(interface, prefix)
-        case DeleteRoute(interface, prefix):
-            return AddRoute(interface, prefix)
+        case AddRoute(interface, prefix, source):
+            return DeleteRoute(interface, prefix, source)
+        case DeleteRoute(interface, prefix, source):
+            return AddRoute(interface, prefix, source)
         case AddBypass(route):
             return DeleteBypass(route)
         case DeleteBypass(route):

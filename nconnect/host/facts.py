@@ -26,6 +26,7 @@ class LocalRoute:
     protocol: int = 0
     kind: str = ""
     metric: int = 0  # the lowest wins
+    source: Address | None = None  # preferred, of packets that this machine sends
 
 
 @dataclass(frozen=True, slots=True)

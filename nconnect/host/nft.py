@@ -9,6 +9,7 @@ prerouting  raw      source unknown: drop; loopback destination: drop; SEEN -> R
 input       tunnel_in      services: judged; replies and errors to what this side opened; ping; judged
 forward     tunnel_across  replies and errors to what this side opened; not provided: refused; judged
             forward        between other interfaces: see nconnect.host.forwarding
+out         own_sources    of the addresses of this device, the one that the provider gave
 both, later limit          a new connection above the peer's max_flows: see nconnect.host.flow_limits
 ```
 
@@ -49,9 +50,9 @@ from nconnect.host.closing import Closing
 from nconnect.host.expressions import VERSIONS
 from nconnect.host.forwarding import Guard
 from nconnect.host.intervals import AddressRange, merged_ranges, owned_ranges, ranges_without
-from nconnect.host.offered import loopback_of, peer_id, provides, reachable_exposed, real_prefix
+from nconnect.host.offered import loopback_of, peer_id, provides, reachable_exposed, real_prefix, sources
 from nconnect.host.ruleset import AddressMap, AddressSet, Chain, Hook, Json, Rule, Ruleset, table_name
-from nconnect.model import AllowRule, Config, Exposed, PeerConfig, Prefix, ProvidedSubnet
+from nconnect.model import Address, AllowRule, Config, Exposed, PeerConfig, Prefix, ProvidedSubnet
 
 EVERYTHING = "accept"
 SERVICES = "jump services"
@@ -110,6 +111,8 @@ def ruleset(
             chains[f"local_{peer_id(peer)}"] = Chain(
                 tuple(_local_allowed(peer.allow, config.provide.subnets, exposed))
             )
+    several = sources(config)
+    chains |= _own_sources(config, several)
     sets: dict[str, AddressSet] = {}
     maps: dict[str, AddressMap] = {}
     real = [subnet.real for subnet in config.provide.subnets]
@@ -134,6 +137,10 @@ def ruleset(
         maps[f"refused{version}"] = AddressMap(
             version, "counter", {at: f"refused_{owner}" for at, owner in owners.items()}
         )
+        if several:
+            maps[f"from{version}"] = AddressMap(
+                version, "verdict", {at: f"jump from_{owner}" for at, owner in owners.items()}
+            )
         if limited:
             maps[f"limit{version}"] = AddressMap(
                 version, "verdict", {at: f"jump limit_{owner}" for at, owner in owners.items()}
@@ -296,6 +303,35 @@ def _address_translation(config: Config, exposed: tuple[Exposed, ...]) -> dict[s
             ),
             Hook("filter", "postrouting", _AFTER_SRCNAT),
         )
+    return chains
+
+
+def _own_sources(config: Config, several: Mapping[str, Mapping[int, Address]]) -> dict[str, Chain]:
+    """Packets to a provider leave with the address that it gave this device, where there are several.
+
+    The route's preferred source is for programs that choose none; this is for the others, and for machines
+    behind this one. Before other programs' masquerading, which would take the interface's first address.
+    """
+    if not several:
+        return {}
+    leaving = e.to_interface(config.interface)
+    chains = {
+        "own_sources": Chain(
+            tuple(
+                (leaving, {"vmap": {"key": e.address(version, "daddr"), "data": f"@from{version}"}})
+                for version in VERSIONS
+            ),
+            Hook("nat", "postrouting", _SRCNAT - 1),
+        )
+    }
+    for peer in config.peers:
+        rules: list[Rule] = []
+        for version, address in sorted(several.get(peer.name, {}).items()):
+            source = e.address(version, "saddr")
+            rules.append((e.match(source, f"@provided{version}"), {"return": None}))
+            family = {"family": e.ip(version), "addr": str(address)}
+            rules.append((e.match(source, str(address), "!="), {"snat": family}))
+        chains[f"from_{peer_id(peer)}"] = Chain(tuple(rules))
     return chains
 
 

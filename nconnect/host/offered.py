@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from ipaddress import IPv4Address, ip_address
 
-from nconnect.model import Config, Exposed, PeerConfig, Prefix, ProvidedSubnet, within
+from nconnect.model import Address, Config, Exposed, PeerConfig, Prefix, ProvidedSubnet, within
 
 
 def provides(config: Config) -> bool:
@@ -37,6 +37,21 @@ def loopback_of(server: Exposed) -> IPv4Address | None:
 def peer_id(peer: PeerConfig) -> str:
     """A short name for a peer's chains and counter, the same as long as its address is."""
     return hashlib.sha256(str(peer.address).encode()).hexdigest()[:16]
+
+
+def sources(config: Config) -> dict[str, dict[int, Address]]:
+    """By peer's name and IP version: the address that this device has for packets to that peer.
+
+    Empty if there is one for all of them, which the kernel finds by itself.
+    """
+    given = {address for peer in config.peers for address in peer.local_address}
+    own = [address for address in config.address if address not in given]
+    found: dict[str, dict[int, Address]] = {}
+    for peer in config.peers:
+        for address in reversed(peer.local_address or own):
+            found.setdefault(peer.name, {})[address.version] = address.ip
+    several = any(len({at[version] for at in found.values() if version in at}) > 1 for version in (4, 6))
+    return found if several else {}
 
 
 def real_prefix(prefix: Prefix, subnets: tuple[ProvidedSubnet, ...]) -> Prefix:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from ipaddress import ip_interface, ip_network
+from typing import NamedTuple
 
 from nconnect.errors import HostError
 from nconnect.host import flow_limits, nft
@@ -17,11 +18,11 @@ from nconnect.host.bypass import HostRoute, bypasses, named
 from nconnect.host.closing import Closing
 from nconnect.host.facts import HostFacts
 from nconnect.host.forwarding import VIRTUAL_KINDS, Guard
-from nconnect.host.offered import provides, reachable_exposed
+from nconnect.host.offered import provides, reachable_exposed, sources
 from nconnect.host.overlap import proposal
 from nconnect.host.routes import hidden, networks_around, networks_inside, obstacle, taken
 from nconnect.host.ruleset import Ruleset
-from nconnect.model import Config, Endpoint, InterfaceAddress, Prefix, join_addr, within
+from nconnect.model import Address, Config, Endpoint, InterfaceAddress, Prefix, join_addr, within
 
 ROUTE_PROTOCOL = 0x6E  # marks our routes (rtm_protocol; "n"). Guessed free: see iproute2's rt_protos
 
@@ -32,6 +33,13 @@ FORWARDING = frozenset({IP_FORWARD, IPV6_FORWARDING})
 _OTHER_ADDRESS = "choose another network for the tunnel: [interface] address on both sides, and allowed_ips"
 
 
+class PreferredSource(NamedTuple):
+    """Of packets that this machine sends along a route, unless a program has chosen another address."""
+
+    route: Prefix
+    address: Address
+
+
 @dataclass(frozen=True, slots=True)
 class InterfaceState:
     """All that one interface sets on its machine."""
@@ -40,6 +48,7 @@ class InterfaceState:
     mtu: int
     addresses: tuple[InterfaceAddress, ...]
     routes: tuple[Prefix, ...]
+    sources: tuple[PreferredSource, ...]  # of some of the routes
     bypasses: tuple[HostRoute, ...]  # around the tunnel
     device_sysctls: tuple[tuple[str, str], ...]  # of the interface itself: they vanish with it
     sysctls: tuple[tuple[str, str], ...]  # of the machine: remembered, and put back; in this order
@@ -96,6 +105,7 @@ def plan(config: Config, facts: HostFacts) -> HostPlan:
         mtu=config.mtu,
         addresses=tuple(addresses),
         routes=tuple(sorted(routes, key=lambda p: (p.version, p))),
+        sources=tuple(_preferred(config, routes)),
         bypasses=around,
         device_sysctls=tuple(_device_sysctls(config, facts)),
         sysctls=tuple(_sysctls(config, facts)),
@@ -117,6 +127,16 @@ def shut_off(made: HostPlan) -> tuple[SkippedPrefix, ...]:
         for skipped in made.skipped_routes
         if any(within(skipped.route, prefix) for prefix in made.closed)
     )
+
+
+def _preferred(config: Config, routes: Iterable[Prefix]) -> Iterator[PreferredSource]:
+    """Where several providers gave this device an address each, the one that the route's provider gave."""
+    of_peer = sources(config)
+    owners = {prefix: peer.name for peer in config.peers for prefix in peer.allowed_ips}
+    for prefix in sorted(routes, key=lambda p: (p.version, p)):
+        source = of_peer.get(owners[prefix], {}).get(prefix.version)
+        if source is not None:
+            yield PreferredSource(prefix, source)
 
 
 def _flow_limits(config: Config, facts: HostFacts) -> dict[str, int]:

@@ -76,6 +76,7 @@ class TableRoute:
     gateway: Address | None = None
     protocol: int = 0
     metric: int = 0
+    source: Address | None = None  # preferred
 
     def __str__(self) -> str:
         """As `ip route` takes it."""

@@ -25,7 +25,7 @@ from nconnect.host.diff import (
     diff,
     undo,
 )
-from nconnect.host.plan import InterfaceState, plan
+from nconnect.host.plan import InterfaceState, PreferredSource, plan
 from nconnect.host.ruleset import Ruleset
 from tests.host.examples import FACTS, PROVIDER, USER
 
@@ -86,12 +86,17 @@ def perform(reading: Reading, operation: Operation) -> Reading:
         case DeleteAddress(_, address):
             assert address in reading.addresses
             return replace(reading, addresses=tuple(a for a in reading.addresses if a != address))
-        case AddRoute(_, prefix):
+        case AddRoute(_, prefix, source):
             assert prefix not in reading.routes
-            return replace(reading, routes=(*reading.routes, prefix))
+            preferred = () if source is None else (PreferredSource(prefix, source),)
+            return replace(reading, routes=(*reading.routes, prefix), sources=(*reading.sources, *preferred))
         case DeleteRoute(_, prefix):
             assert prefix in reading.routes
-            return replace(reading, routes=tuple(r for r in reading.routes if r != prefix))
+            return replace(
+                reading,
+                routes=tuple(r for r in reading.routes if r != prefix),
+                sources=tuple(each for each in reading.sources if each.route != prefix),
+            )
         case AddBypass(route):
             assert route.address not in [held.address for held in reading.bypasses]
             return replace(reading, bypasses=(*reading.bypasses, route))
@@ -108,7 +113,7 @@ def comparable(reading: Reading) -> tuple[object, ...]:
     known = {name: value for name, value in reading.sysctls.items() if name in _NAMES}
     return (
         reading.mtu, reading.up, set(reading.addresses), set(reading.routes), set(reading.bypasses), known,
-        reading.ruleset,
+        set(reading.sources), reading.ruleset,
     )  # fmt: skip
 
 
@@ -151,6 +156,21 @@ def test_the_order_leaves_nothing_open(reading: Reading, wanted: InterfaceState)
         assert len(kinds) - 1 - kinds[::-1].index(AddBypass) < kinds.index(AddRoute)
     forwarding = [i for i, o in enumerate(diff(reading, wanted)) if isinstance(o, SetSysctl) and o.remember]
     assert forwarding == list(range(len(kinds) - len(forwarding), len(kinds)))
+
+
+def test_a_route_gets_another_source_where_it_stays() -> None:
+    wanted = plan(USER, FACTS).state
+    route = wanted.routes[0]
+    one, other = ip_address("10.86.0.2"), ip_address("10.99.0.2")
+    with_source = replace(wanted, sources=(PreferredSource(route, other),))
+    now = Reading(1500, True)
+    for operation in diff(now, replace(wanted, sources=(PreferredSource(route, one),))):
+        now = perform(now, operation)
+    changes = diff(now, with_source)
+    assert changes == (DeleteRoute("nc0", route, one), AddRoute("nc0", route, other))
+    for operation in changes:
+        now = perform(now, operation)
+    assert diff(now, with_source) == ()
 
 
 def test_a_setting_that_is_right_already_is_not_ours_to_restore() -> None:

@@ -12,6 +12,7 @@ from nconnect.config.proxy import Proxies
 from nconnect.errors import HostError
 from nconnect.host.facts import HostFacts, LocalInterface, LocalRoute
 from nconnect.host.plan import HostPlan, plan, refuse_taken_addresses, shut_off
+from nconnect.host.ruleset import Hook
 from nconnect.model import Config, Endpoint, Exposed, ProvidedSubnet, Proxy
 from tests.host.examples import FACTS, PROVIDER, USER, peer
 
@@ -281,3 +282,34 @@ def test_the_address_of_a_gateway_is_refused() -> None:
 def test_other_addresses_and_our_own_interfaces_are_no_reason(near: str) -> None:
     others = (LocalInterface("eth9", (ip_interface(near),)), LocalInterface("nc0", USER.address))
     refuse_taken_addresses(USER, replace(FACTS, interfaces=(*FACTS.interfaces[:2], *others)))
+
+
+def test_with_one_address_no_route_has_a_source() -> None:
+    made = plan(USER, FACTS)
+    assert made.state.sources == ()
+    assert "own_sources" not in made.state.ruleset.chains
+
+
+def test_packets_to_a_provider_have_the_address_that_it_gave() -> None:
+    """Also those of the provider that is entered by hand: the interface's own."""
+    joined = replace(
+        peer("other", 8, "10.99.0.1/32", "172.21.0.0/16"), local_address=(ip_interface("10.99.0.2/24"),)
+    )
+    config = replace(USER, address=(*USER.address, *joined.local_address), peers=(*USER.peers, joined))
+    made = plan(config, FACTS)
+    assert {str(route): str(source) for route, source in made.state.sources} == {
+        "172.21.0.0/16": "10.99.0.2",
+        "192.168.50.0/24": "10.86.0.2",
+        "fd50::/64": "fd86::2",
+    }
+    chains = made.state.ruleset.chains
+    assert chains["own_sources"].hook == Hook("nat", "postrouting", 99)
+    said = {name: json.dumps(chain.rules) for name, chain in chains.items() if name.startswith("from_")}
+    assert len(said) == 2
+    assert any('"snat": {"family": "ip", "addr": "10.99.0.2"}' in rules for rules in said.values())
+    (to_joined,) = [
+        target
+        for at, target in made.state.ruleset.maps["from4"].elements.items()
+        if at.first <= int(ip_address("172.21.3.4")) <= at.last
+    ]
+    assert "10.99.0.2" in said[to_joined.removeprefix("jump ")]

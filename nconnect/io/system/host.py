@@ -37,6 +37,7 @@ from nconnect.host.plan import (
     ROUTE_PROTOCOL,
     HostPlan,
     InterfaceState,
+    PreferredSource,
 )
 from nconnect.host.ruleset import (
     deletion,
@@ -279,13 +280,20 @@ class Host:
             if route.interface == link.name
             and (route.protocol == ROUTE_PROTOCOL or route.prefix in state.routes)
         )
+        preferred = tuple(
+            PreferredSource(route.prefix, route.source)
+            for route in found
+            if route.interface == link.name and route.prefix in routes and route.source is not None
+        )
         bypasses = tuple(
             HostRoute(route.prefix.network_address, route.interface, route.gateway)
             for route in self._bypasses(found, record)
         )
         wanted = (*state.device_sysctls, *state.sysctls)
         settings = {name: value for name, _ in wanted if (value := sysctl.read(name)) is not None}
-        return Reading(link.mtu, link.up, addresses, routes, bypasses, settings, self._firewall.ruleset)
+        return Reading(
+            link.mtu, link.up, addresses, routes, preferred, bypasses, settings, self._firewall.ruleset
+        )
 
     def _bypasses(self, routes: Iterable[LocalRoute], record: HostRecord) -> list[LocalRoute]:
         """Those of the routes that are our host routes around the tunnel: the record names their addresses,

@@ -60,8 +60,8 @@ def perform(netlink: Netlink, link: NetworkInterface, operation: Operation, fire
             netlink.add_address(link.index, address)
         case DeleteAddress(_, address):
             netlink.delete_address(link.index, address)
-        case AddRoute(_, prefix):
-            netlink.add_route(link.index, prefix, ROUTE_PROTOCOL)
+        case AddRoute(_, prefix, source):
+            netlink.add_route(link.index, prefix, ROUTE_PROTOCOL, source=source)
         case DeleteRoute(_, prefix):
             netlink.delete_route(link.index, prefix, ROUTE_PROTOCOL)
         case AddBypass() | DeleteBypass():
@@ -99,8 +99,8 @@ def described(operation: Operation) -> str:
             return f"link {interface} up with MTU {mtu}"
         case AddAddress(interface, address) | DeleteAddress(interface, address):
             return f"address {address} on {interface}"
-        case AddRoute(interface, prefix) | DeleteRoute(interface, prefix):
-            return f"route {prefix} through {interface}"
+        case AddRoute(interface, prefix, source) | DeleteRoute(interface, prefix, source):
+            return f"route {prefix} through {interface}" + (f" from {source}" if source else "")
         case AddBypass(route) | DeleteBypass(route):
             return f"route {route}"
         case SetSysctl(name, _, value):

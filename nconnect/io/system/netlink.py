@@ -54,7 +54,7 @@ _IFA_ADDRESS, _IFA_LOCAL, _IFA_FLAGS = 1, 2, 8
 _IFA_F_NODAD = 0x02
 _IFA_F_UNUSABLE = 0x08 | 0x20 | 0x40  # DADFAILED, DEPRECATED, TENTATIVE
 _RTA_DST, _RTA_SRC, _RTA_IIF, RTA_OIF, _RTA_GATEWAY, _RTA_PRIORITY = 1, 2, 3, 4, 5, 6
-_RTA_MULTIPATH, _RTA_TABLE = 9, 15
+_RTA_PREFSRC, _RTA_MULTIPATH, _RTA_TABLE = 7, 9, 15
 RT_TABLE_MAIN, RT_TABLE_LOCAL, _RTN_UNICAST = 254, 255, 1
 _ROUTE_KINDS = {  # as ip-route(8) calls them
     1: "unicast",
@@ -145,6 +145,7 @@ class Netlink(NetlinkSocket):
                 route.protocol,
                 "" if route.kind == "unicast" else route.kind,
                 route.metric,
+                route.source,
             )
             for route in self.all_routes(names, through=through, protocol=protocol)
             if route.table == RT_TABLE_MAIN
@@ -177,10 +178,12 @@ class Netlink(NetlinkSocket):
             table = _number(attributes, _RTA_TABLE, table)
             prefix = _prefix(family, attributes.get(_RTA_DST), length)
             metric = _number(attributes, _RTA_PRIORITY, 0)
+            raw = attributes.get(_RTA_PREFSRC)
+            source = None if raw is None else ip_address(bytes(raw))
             word = _kind(kind)
             for index, gateway in _hops(attributes):
                 name = names.get(index, f"#{index}") if index else ""
-                found.append(TableRoute(prefix, table, word, name, gateway, protocol, metric))
+                found.append(TableRoute(prefix, table, word, name, gateway, protocol, metric, source))
         return found
 
     def rules(self) -> list[PolicyRule]:
@@ -262,8 +265,19 @@ class Netlink(NetlinkSocket):
     def delete_address(self, index: int, address: InterfaceAddress) -> None:
         self.request(DELADDR, 0, _address_body(index, address))
 
-    def add_route(self, index: int, prefix: Prefix, protocol: int, gateway: Address | None = None) -> None:
-        self.request(NEWROUTE, _CREATE | _EXCL, _route_body(index, prefix, protocol, gateway))
+    def add_route(
+        self,
+        index: int,
+        prefix: Prefix,
+        protocol: int,
+        gateway: Address | None = None,
+        source: Address | None = None,
+    ) -> None:
+        """`source`: preferred, of packets that this machine sends along it."""
+        body = _route_body(index, prefix, protocol, gateway)
+        if source is not None:
+            body += attribute(_RTA_PREFSRC, source.packed)
+        self.request(NEWROUTE, _CREATE | _EXCL, body)
 
     def delete_route(self, index: int, prefix: Prefix, protocol: int, gateway: Address | None = None) -> None:
         self.request(DELROUTE, 0, _route_body(index, prefix, protocol, gateway))
