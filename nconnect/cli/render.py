@@ -145,7 +145,7 @@ def _peers(status: Status, now: float, rates: Rates | None) -> list[str]:
         rows.append(row)
     lines = table(header, rows, right=(4, 5, 6))
     for peer in status.peers:
-        said = (_direct(peer), _paused(peer), _last_here(peer, now))
+        said = (_direct(peer), _paused(peer), _last_here(peer, now), *_routes_of(peer))
         lines += [f"  {peer.name} {each}" for each in said if each]
     limited = [p for p in status.peers if p.allow is not None or p.expires is not None]
     for peer in limited:
@@ -166,6 +166,17 @@ def _direct(peer: PeerStatus) -> str:
         case "failed":
             return f"is reached by a node: {direct.why}"
     return ""
+
+
+def _routes_of(peer: PeerStatus) -> list[str]:
+    """Its networks that have other addresses here, and what it offers in vain."""
+    found = [f"has {pair.real}, which is {pair.seen} here" for pair in peer.mapped]
+    for each in peer.waiting:
+        found.append(
+            f"offers {each.route}, which is not routed: {each.why};"
+            f" `nconnect peer set {peer.name} --accept-routes {each.route}` routes it"
+        )
+    return found
 
 
 def _paused(peer: PeerStatus) -> str:

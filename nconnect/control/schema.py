@@ -73,6 +73,22 @@ class PausedStatus:
 
 
 @dataclass(frozen=True, slots=True)
+class SkippedRoute:
+    """A prefix that is not routed into the tunnel, and the reason in one sentence."""
+
+    route: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class MappedRoute:
+    """A network of a peer that this device sees under other addresses (1:1)."""
+
+    real: str
+    seen: str
+
+
+@dataclass(frozen=True, slots=True)
 class PeerStatus:
     """One peer: its settings, its session, its counters (inner packets and their bytes)."""
 
@@ -96,14 +112,8 @@ class PeerStatus:
     direct: DirectStatus = DirectStatus()
     paused: PausedStatus | None = None  # null: it is not
     last_seen_at: float | None = None  # when anything authentic was last received, in earlier runs too
-
-
-@dataclass(frozen=True, slots=True)
-class SkippedRoute:
-    """A route of the configuration that was not set, and the reason in one sentence."""
-
-    route: str
-    why: str
+    mapped: tuple[MappedRoute, ...] = ()  # of `allowed_ips`, and the tunnel's network
+    waiting: tuple[SkippedRoute, ...] = ()  # what it offers and nobody here has accepted
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,6 +198,10 @@ def _peer(value: Mapping[str, Any]) -> PeerStatus:
         found["direct"] = DirectStatus(**known(DirectStatus, value["direct"]))
     if found.get("paused") is not None:
         found["paused"] = PausedStatus(**known(PausedStatus, value["paused"]))
+    if "mapped" in found:
+        found["mapped"] = tuple(MappedRoute(**known(MappedRoute, each)) for each in value["mapped"])
+    if "waiting" in found:
+        found["waiting"] = tuple(SkippedRoute(**known(SkippedRoute, each)) for each in value["waiting"])
     return PeerStatus(**found)
 
 

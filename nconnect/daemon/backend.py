@@ -60,7 +60,16 @@ class DaemonBackend:
             public_key=address[-64:],
             links=status.link_statuses(links.links, links.shared_with, tunnel, self.proxies),
             peers=tuple(
-                status.peer_status(peer, tunnel, now, wall, refused, self.proxies, self.streams.link(peer))
+                status.peer_status(
+                    peer,
+                    tunnel,
+                    now,
+                    wall,
+                    refused,
+                    self.proxies,
+                    self.streams.link(peer),
+                    self.host_state.waiting_of(peer.name),
+                )
                 for peer in peers
             ),
             routes=tuple(str(route) for route in plan.state.routes) if plan else (),

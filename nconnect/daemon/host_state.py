@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from nconnect.config.proxy import UNPROXIED, Proxies
-from nconnect.daemon.events import Bus, PlanInForce
+from nconnect.daemon.acceptance import Acceptance
+from nconnect.daemon.events import Bus, ConfigChanged, PlanInForce
 from nconnect.daemon.settings import InForce
 from nconnect.daemon.shut import all_shut, with_shut
 from nconnect.errors import HostError, NconnectError
@@ -23,7 +24,8 @@ from nconnect.host.plan import HostPlan, plan, refuse_taken_addresses, shut_off
 from nconnect.invite.table import PeerTable
 from nconnect.io.system.host import Host
 from nconnect.io.system.surroundings import detours, stopped
-from nconnect.model import Config, Endpoint
+from nconnect.model import Config, Endpoint, Prefix
+from nconnect.offers.accept import WaitingPrefix
 
 log = logging.getLogger(__name__)
 
@@ -46,11 +48,13 @@ class HostState:
         shut: Callable[[], frozenset[str]],
         proxies: Proxies = UNPROXIED,
         direct_port: Callable[[], int] = lambda: 0,
+        acceptance: Acceptance,
     ) -> None:
-        """`endpoints`: what else the daemon connects to outside of the tunnel. `shut`: the peers (NKN
-        addresses) whose access has ended, besides those that the configuration pauses. `proxies`: the way to
-        nodes and seeds. `direct_port`: where direct TCP streams come in; 0: nowhere. The bus is told of each
-        plan in force.
+        """`acceptance` decides which prefixes of which peer are in force. `endpoints`: what else the daemon
+        connects to outside of the tunnel. `shut`: the peers (NKN addresses) whose access has ended, besides
+        those that the configuration pauses. `proxies`: the way to nodes and seeds. `direct_port`: where
+        direct TCP streams come in; 0: nowhere. The bus is told of each configuration before it is put in
+        force, and of each plan in force.
         """
         self.plan: HostPlan | None = None
         self.stops_direct: tuple[str, ...] = ()  # what drops direct TCP streams, a sentence each
@@ -60,6 +64,7 @@ class HostState:
         self._endpoints = endpoints
         self._proxies = proxies
         self._direct_port = direct_port
+        self._acceptance = acceptance
         self._shut = shut
         self._shut_then: frozenset[str] = frozenset()  # those when it was made
         self._lock = asyncio.Lock()  # one plan at a time
@@ -74,16 +79,52 @@ class HostState:
     async def set_up(self) -> None:
         """Take back what a killed daemon left, then set up. Raises `HostError`; `remove` is still due."""
         async with self._lock:
-            await asyncio.to_thread(self._set_up, self._shut())
-            self._tell()
+            await asyncio.to_thread(self._clear)
+            await self._change(self._in_force.file, is_first=True)
 
     async def change(self, table: PeerTable) -> None:
-        """Put another configuration in force; raises `NconnectError`, and then the old one is."""
+        """Put the file's table in force; raises `NconnectError`, and then the old one is."""
         async with self._lock:
-            await asyncio.to_thread(self._apply, table.config, self._shut())
-            self._in_force.put(table)
-            self._tell()
+            await self._change(table)
             self._settings.forgive()
+
+    async def follow_offers(self, peer: str, subnets: Iterable[Prefix]) -> None:
+        """A peer (NKN address) says which subnets it offers: put in force what is accepted of them."""
+        if not self._acceptance.offered(peer, subnets):
+            return
+        old = self._config
+        async with self._lock:
+            if self.plan is None or self._ending:
+                return
+            try:
+                await self._change(self._in_force.file)
+            except NconnectError as error:
+                log.error("what %s offers is not in force: %s", peer, error)
+                return
+        if self._config is not old:
+            await self.end_flows(old)
+
+    def waiting_of(self, peer: str) -> tuple[WaitingPrefix, ...]:
+        """What the peer of that name offers and is not in force."""
+        found = self._acceptance.peers.get(peer)
+        return () if found is None else found.waiting
+
+    async def _change(self, file: PeerTable, *, is_first: bool = False) -> None:
+        old, shut = self._config, self._shut()
+        facts = await asyncio.to_thread(self._facts)
+        fresh, accepted = await asyncio.to_thread(self._acceptance.resolve, file, facts)
+        if is_first:
+            refuse_taken_addresses(fresh.config, facts)
+        if fresh.config != old or not is_first:
+            self._bus.publish(ConfigChanged(fresh.config))
+        try:
+            await asyncio.to_thread(self._apply, fresh.config, shut, facts)
+        except NconnectError:
+            self._bus.publish(ConfigChanged(old))
+            raise
+        self._in_force.put(fresh, file)
+        await asyncio.to_thread(self._acceptance.keep, accepted)
+        self._tell()
 
     async def end_flows(self, old: Config) -> None:
         """Forget connections that `old` allowed and the configuration in force does not, so that they end.
@@ -106,7 +147,13 @@ class HostState:
         async with self._lock:
             if self.plan is not None and not self._ending:
                 try:
-                    await asyncio.to_thread(self._apply_if_changed, self._shut())
+                    facts = await asyncio.to_thread(self._facts)
+                    file = self._in_force.file
+                    fresh, _ = await asyncio.to_thread(self._acceptance.resolve, file, facts)
+                    if fresh.config != self._config:  # what this device reaches now is mapped
+                        await self._change(file)
+                        return
+                    await asyncio.to_thread(self._apply_if_changed, self._shut(), facts)
                 except NconnectError as error:
                     log.error("the network changed: %s", error)
                 else:
@@ -216,18 +263,16 @@ class HostState:
 
     # In a thread
 
-    def _set_up(self, shut: frozenset[str]) -> None:
+    def _clear(self) -> None:
         # The rules of a killed daemon stay until ours replace them in one step: without any rules the kernel
         # would stop tracking connections, and reset live ones at their next packet.
         has_rules = self._host.has_rules()
         self._stays_closed = self._config.fail_closed and has_rules
         self._host.remove(keep_rules=has_rules)
-        refuse_taken_addresses(self._config, self._host.read_facts())
-        self._apply(self._config, shut)
 
-    def _apply(self, config: Config, shut: frozenset[str]) -> None:
-        """The plan is kept only when it is in force."""
-        wanted = plan(with_shut(config, shut), self._facts())
+    def _apply(self, config: Config, shut: frozenset[str], facts: HostFacts | None = None) -> None:
+        """The plan is kept only when it is in force. `facts`: as they were read just now."""
+        wanted = plan(with_shut(config, shut), facts or self._facts())
         for warning in wanted.warnings:
             log.warning("%s", warning)
         for skipped in wanted.skipped_routes:
@@ -238,11 +283,11 @@ class HostState:
         self._host.apply(wanted)
         self.plan, self._shut_then = wanted, shut
 
-    def _apply_if_changed(self, shut: frozenset[str]) -> None:
-        fresh = plan(with_shut(self._config, shut), self._facts())
+    def _apply_if_changed(self, shut: frozenset[str], facts: HostFacts) -> None:
+        fresh = plan(with_shut(self._config, shut), facts)
         # An interface that was down for a moment has lost the host routes that lead through it.
         if fresh != self.plan or (fresh.state.bypasses and self._host.missing(fresh)):
-            self._apply(self._config, shut)
+            self._apply(self._config, shut, facts)
         else:
             self.plan = fresh
 

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import fields, replace
 
-from nconnect.daemon.events import Bus, ConfigChanged, Reloaded
+from nconnect.daemon.events import Bus, Reloaded
 from nconnect.daemon.host_state import HostState
 from nconnect.daemon.settings import InForce
 from nconnect.errors import ConfigError, NconnectError
@@ -59,18 +59,13 @@ class Reload:
     async def _apply(self) -> None:
         table = await asyncio.to_thread(self._load)
         old, fresh = self._in_force.config, table.config
-        if changed := fixed_changes(old, fresh):
+        if changed := fixed_changes(self._in_force.file.config, fresh):
             raise ConfigError(
                 f"{', '.join(changed)} cannot change while {old.interface} is up:"
                 " run `nconnect down`, then `nconnect up`"
             )
         await self._prepare(fresh)
-        self._bus.publish(ConfigChanged(fresh))
-        try:
-            await self._host_state.change(table)
-        except NconnectError:
-            self._bus.publish(ConfigChanged(old))
-            raise
+        await self._host_state.change(table)
         self._bus.publish(Reloaded())
         await self._host_state.end_flows(old)
 
@@ -110,7 +105,7 @@ class FileWatch:
     @property
     def problem(self) -> str:
         """The result of the last look: a sentence; "" while the file says what is in force."""
-        is_current = self._judged is not None and self._judged[1] is self._in_force.config
+        is_current = self._judged is not None and self._judged[1] is self._in_force.file.config
         return self._problem if is_current else ""
 
     async def look(self) -> None:
@@ -120,7 +115,7 @@ class FileWatch:
         await asyncio.wait((self._looking,), timeout=WAIT_S)
 
     async def _look(self) -> None:
-        config = self._in_force.config
+        config = self._in_force.file.config
         stamp = await asyncio.to_thread(self._stamp_now)
         if self._judged is not None and self._judged[0] == stamp and self._judged[1] is config:
             return

@@ -23,14 +23,18 @@ REKEY_VARIABLE = "NCONNECT_REKEY_AFTER_S"
 
 
 class InForce:
-    """What is in force: the one place for it. The parts keep this object, not a `Config`."""
+    """What is in force: the one place for it. The parts keep this object, not a `Config`.
+
+    `file`: the table as it was read. `config` has addresses as this device sees them (`offers.accept`).
+    """
 
     def __init__(self, table: PeerTable) -> None:
+        self.file = table
         self._table = table
 
-    def put(self, table: PeerTable) -> None:
-        """`host_state` alone calls this, once the host is set by it."""
-        self._table = table
+    def put(self, table: PeerTable, file: PeerTable | None = None) -> None:
+        """`host_state` alone calls this, once the host is set by it. Without `file` the two are the same."""
+        self._table, self.file = table, file or table
 
     @property
     def config(self) -> Config:

@@ -12,15 +12,18 @@ from nconnect.control.schema import (
     DirectHere,
     DirectStatus,
     LinkStatus,
+    MappedRoute,
     PausedStatus,
     PeerStatus,
     PendingPeer,
     PingReply,
+    SkippedRoute,
 )
 from nconnect.errors import NO_LINK, ConfigError, DropReason
 from nconnect.io.net.stream_link import StreamLink
-from nconnect.model import NknAddress
+from nconnect.model import MappedPrefix, NknAddress
 from nconnect.nkn.link import Link
+from nconnect.offers.accept import WaitingPrefix, moved
 from nconnect.tunnel.core import Tunnel
 from nconnect.tunnel.paths.direct import reasons
 from nconnect.tunnel.paths.direct.outputs import PathState
@@ -191,17 +194,22 @@ def peer_status(
     refused: Mapping[str, Mapping[str, int]],
     proxies: Proxies = UNPROXIED,
     stream: StreamLink | None = None,
+    waiting: Iterable[WaitingPrefix] = (),
 ) -> PeerStatus:
+    """`waiting`: what the peer offers and is not in force. Prefixes are told as the peer calls them."""
     config = peer.config
     direct = _stream_status(peer, stream) or direct_status(peer.direct, proxies)
     drops = peer.all_drops()
     drops |= {reason: count for reason, count in refused.get(peer.name, {}).items() if count}
     pair = peer.session.current
     shaken_at = peer.handshake.finished_at
+    to_real = [MappedPrefix(pair.seen, pair.real) for pair in config.mapped]
     return PeerStatus(
         name=peer.name,
         address=str(config.address),
-        allowed_ips=tuple(str(prefix) for prefix in config.allowed_ips),
+        allowed_ips=tuple(str(moved(prefix, to_real)) for prefix in config.allowed_ips),
+        mapped=tuple(MappedRoute(str(pair.real), str(pair.seen)) for pair in config.mapped),
+        waiting=tuple(SkippedRoute(str(each.prefix), each.why) for each in waiting),
         allow=None if config.allow is None else tuple(format_allow_rule(rule) for rule in config.allow),
         state=peer.state.value,
         path="direct" if direct.state == "up" else "node",

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from nconnect.config.proxy import of_config
 from nconnect.crypto.keys import Identity
 from nconnect.daemon import resume, settings, status
+from nconnect.daemon.acceptance import Acceptance
 from nconnect.daemon.backend import DaemonBackend
 from nconnect.daemon.counters import CounterKeeper, stored
 from nconnect.daemon.direct_paths import DirectResources
@@ -117,6 +118,7 @@ class Daemon:
         # This machine
         proxies = of_config(config, os.environ)
         endpoints = Endpoints(in_force, proxies)
+        acceptance = Acceptance(store)
         host_state = self.host_state = HostState(
             in_force,
             Host(config.interface, paths.state_dir(config.interface), device=device.index),
@@ -125,6 +127,7 @@ class Daemon:
             shut=lambda: frozenset(dest for dest, peer in tunnel.peers.items() if peer.expired),
             proxies=proxies,
             direct_port=lambda: around.port,
+            acceptance=acceptance,
         )
         plan_again = host_state.follow_network
         proxy = self.proxy = ProxyAddresses(proxies, endpoints, plan_again)

@@ -5,7 +5,15 @@ from dataclasses import replace
 import pytest
 
 from nconnect.cli.render import problems_of, status_text
-from nconnect.control.schema import DirectHere, DirectStatus, LinkStatus, PausedStatus, PeerStatus
+from nconnect.control.schema import (
+    DirectHere,
+    DirectStatus,
+    LinkStatus,
+    MappedRoute,
+    PausedStatus,
+    PeerStatus,
+    SkippedRoute,
+)
 from tests.control.fake import KEY, STATUS
 
 NOW = 1_790_000_045.0
@@ -190,3 +198,17 @@ def test_when_a_peer_that_is_away_was_last_here() -> None:
     assert "\n  laptop was last here 2 h 0 min ago, 2026-09-21 " in text
     here = replace(away, state="up")
     assert "last here" not in status_text(replace(STATUS, peers=(here,)), now=NOW)
+
+
+def test_it_says_where_a_network_is_mapped_and_what_waits() -> None:
+    one = replace(
+        STATUS.peers[0],
+        mapped=(MappedRoute("192.168.1.0/24", "10.200.9.0/24"),),
+        waiting=(SkippedRoute("8.8.8.0/24", "it is not private"),),
+    )
+    lines = status_text(replace(STATUS, peers=(one,)), now=NOW).splitlines()
+    assert "  laptop has 192.168.1.0/24, which is 10.200.9.0/24 here" in lines
+    assert (
+        "  laptop offers 8.8.8.0/24, which is not routed: it is not private;"
+        " `nconnect peer set laptop --accept-routes 8.8.8.0/24` routes it"
+    ) in lines

@@ -1,10 +1,11 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 
-from nconnect.control.schema import Status
+from nconnect.control.schema import MappedRoute, SkippedRoute, Status
 from tests.control.fake import STATUS
 
 # What the contract promises; fields may be added, never renamed.
@@ -65,3 +66,11 @@ def test_a_field_that_is_missing_is_an_error(missing: str) -> None:
     del content[missing]
     with pytest.raises((KeyError, TypeError)):
         Status.from_json(content)
+
+
+def test_a_peer_s_mapped_and_waiting_networks_pass_through_json() -> None:
+    mapped = (MappedRoute("192.168.1.0/24", "10.200.9.0/24"),)
+    waiting = (SkippedRoute("8.8.8.0/24", "it is not private"),)
+    status = replace(STATUS, peers=(replace(STATUS.peers[0], mapped=mapped, waiting=waiting),))
+    assert Status.from_json(json.loads(json.dumps(status.to_json()))) == status
+    assert status.to_json()["peers"][0]["mapped"] == [{"real": "192.168.1.0/24", "seen": "10.200.9.0/24"}]

@@ -6,7 +6,7 @@ import asyncio
 import dataclasses
 import threading
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from ipaddress import ip_interface
+from ipaddress import ip_interface, ip_network
 from types import SimpleNamespace
 from typing import Any, cast
 from unittest.mock import AsyncMock
@@ -14,7 +14,8 @@ from unittest.mock import AsyncMock
 import pytest
 
 from nconnect.daemon import host_state
-from nconnect.daemon.events import Bus, PlanInForce
+from nconnect.daemon.acceptance import Acceptance
+from nconnect.daemon.events import Bus, ConfigChanged, PlanInForce
 from nconnect.daemon.host_state import HostState
 from nconnect.daemon.settings import InForce
 from nconnect.errors import HostError
@@ -22,6 +23,7 @@ from nconnect.host.facts import HostFacts, LocalInterface
 from nconnect.host.offered import peer_id
 from nconnect.host.plan import HostPlan
 from nconnect.invite.table import PeerTable
+from nconnect.io.files.state import StateStore
 from nconnect.io.system.host import Host
 from nconnect.model import Config, Prefix
 from tests.host.examples import FACTS, PROVIDER, USER, peer
@@ -111,19 +113,43 @@ class Notes:
         return {"alice": {"refused": self.counts}}
 
 
+class Store:
+    """A `StateStore` in memory."""
+
+    def __init__(self) -> None:
+        self.value: Any = None
+        self.refuses = False
+
+    def load(self, name: str) -> Any:
+        assert name == "routes"
+        return self.value
+
+    def save(self, name: str, value: Any) -> None:
+        with pytest.raises(RuntimeError, match="no running event loop"):
+            asyncio.get_running_loop()
+        if self.refuses:
+            raise HostError("no space left")
+        self.value = value
+
+
 class Case:
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, store: Store | None = None) -> None:
         self.host = Notes()
+        self.store = store or Store()
+        self.configured: list[Config] = []
         self.shut: frozenset[str] = frozenset()
         self.told: list[HostPlan] = []
         bus = Bus()
         bus.subscribe(PlanInForce, lambda event: self.told.append(event.plan))
+        bus.subscribe(ConfigChanged, lambda event: self.configured.append(event.config))
+        self.in_force = InForce(PeerTable(config, {}))
         self.made = HostState(
-            InForce(PeerTable(config, {})),
+            self.in_force,
             cast(Host, self.host),
             bus,
             endpoints=lambda: (),
             shut=lambda: self.shut,
+            acceptance=Acceptance(cast(StateStore, self.store)),
         )
 
 
@@ -169,6 +195,104 @@ def test_a_refused_change_leaves_the_old_plan_and_the_old_configuration() -> Non
         assert case.host.flushed == [], "the peers of the configuration in force are still there"
 
     run(PROVIDER, test)
+
+
+JOINED = dataclasses.replace(
+    USER,
+    address=(),
+    peers=(
+        dataclasses.replace(
+            USER.peers[0],
+            allowed_ips=(ip_network("10.86.0.1/32"), ip_network("192.168.50.0/24")),
+            local_address=(ip_interface("10.86.0.2/24"),),
+        ),
+    ),
+)
+HOME = LocalInterface("wlan0", (ip_interface("192.168.50.7/24"),))
+
+
+def test_the_tunnel_hears_of_a_configuration_before_the_host_is_set() -> None:
+    async def test(case: Case) -> None:
+        await case.made.set_up()
+        (told,) = case.configured
+        assert told.address == (ip_interface("10.86.0.2/24"),)
+        assert case.in_force.config is told
+        assert case.in_force.file.config is JOINED
+        case.host.refuses = "apply"
+        with pytest.raises(HostError):
+            await case.made.change(PeerTable(dataclasses.replace(JOINED, peers=()), {}))
+        assert [len(config.peers) for config in case.configured] == [1, 0, 1]
+        assert case.in_force.config is told
+
+    run(JOINED, test)
+
+
+def test_nothing_is_told_at_the_start_where_the_file_is_in_force_as_it_is() -> None:
+    async def test(case: Case) -> None:
+        await case.made.set_up()
+        assert case.configured == []
+        assert case.store.value is None
+
+    run(PROVIDER, test)
+
+
+def test_a_network_with_a_provider_s_addresses_gets_it_mapped_and_it_stays_so() -> None:
+    async def test(case: Case) -> None:
+        await case.made.set_up()
+        here = case.host.facts
+        case.host.facts = dataclasses.replace(here, interfaces=(*here.interfaces, HOME))
+        await case.made.follow_network()
+        (pair,) = case.in_force.config.peers[0].mapped
+        assert case.configured[-1] is case.in_force.config
+        assert pair.seen in case.host.plans[-1].state.routes
+        assert pair.real not in case.host.plans[-1].state.routes
+        case.host.facts = here
+        again = Case(JOINED, case.store)  # after a restart, elsewhere
+        await again.made.set_up()
+        assert again.in_force.config.peers[0].mapped == (pair,)
+
+    run(JOINED, test)
+
+
+def test_what_a_peer_offers_is_routed_at_once_kept_and_withdrawn() -> None:
+    async def test(case: Case) -> None:
+        await case.made.set_up()
+        peer_address = str(JOINED.peers[0].address)
+        fresh = ip_network("172.21.0.0/16")
+        await case.made.follow_offers(peer_address, (fresh,))
+        assert fresh in case.host.plans[-1].state.routes
+        assert ip_network("192.168.50.0/24") not in case.host.plans[-1].state.routes
+        count = len(case.host.plans)
+        await case.made.follow_offers(peer_address, (fresh,))
+        assert len(case.host.plans) == count, "it was said before"
+        again = Case(JOINED, case.store)
+        await again.made.set_up()
+        assert fresh in again.host.plans[-1].state.routes, "before there is a session"
+        case.store.refuses = True
+        await case.made.follow_offers(peer_address, ())
+        assert fresh not in case.host.plans[-1].state.routes, "a full disk stops nothing"
+
+    run(JOINED, test)
+
+
+@pytest.mark.parametrize(
+    "stored",
+    [
+        [],
+        {"peers": []},
+        {"peers": {"a": None, "b": {"seen": {"x": "y"}}, "c": {"offered": [3.5]}, "d": {"seen": 7}}},
+        {"peers": {"a": {"seen": {"10.0.0.0/24": "10.0.0.0/25"}}}},
+    ],
+)
+def test_a_damaged_record_is_left_out(stored: object) -> None:
+    async def test(_: Case) -> None:
+        store = Store()
+        store.value = stored
+        case = Case(JOINED, store)
+        await case.made.set_up()
+        assert case.in_force.config.peers[0].mapped == ()
+
+    run(JOINED, test)
 
 
 def test_who_was_removed_loses_his_connections() -> None:

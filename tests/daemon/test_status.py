@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from dataclasses import replace
 from ipaddress import ip_address, ip_interface, ip_network
 from types import SimpleNamespace
 from typing import Any, cast
@@ -19,6 +20,8 @@ from nconnect.control.schema import (
     PEER_STATES,
     DirectHere,
     DirectStatus,
+    MappedRoute,
+    SkippedRoute,
     Status,
 )
 from nconnect.crypto.aead import CipherSuite
@@ -27,8 +30,9 @@ from nconnect.daemon.backend import DaemonBackend
 from nconnect.daemon.settings import InForce
 from nconnect.errors import DropReason
 from nconnect.invite.table import PeerTable
-from nconnect.model import AllowRule, Config, Endpoint, PeerConfig, Proxy
+from nconnect.model import AllowRule, Config, Endpoint, MappedPrefix, PeerConfig, Proxy
 from nconnect.nkn.link import Link
+from nconnect.offers.accept import WaitingPrefix
 from nconnect.tunnel.outputs import Settings
 from nconnect.tunnel.paths.direct import reasons
 from nconnect.tunnel.paths.direct.candidates import LocalAddress, Network
@@ -41,6 +45,8 @@ from tests.sim.lanes import LaneNet, Path, joined
 from tests.sim.network import Host, Simulation, packet
 from tests.tunnel.hostile import connected, passes
 
+WAITING = (WaitingPrefix(ip_network("8.8.8.0/24"), "it is not private"),)
+
 
 def made(
     sim: Simulation, host: Host, refused: dict[str, dict[str, int]] | None = None, *, stream: object = None
@@ -48,7 +54,9 @@ def made(
     config = Config("nc7", bytes(32), host.name, (ip_interface("10.86.0.1/24"),))
     link = Link(host.identity, host.address, ("http://127.0.0.1:1",), now=sim.now, rng=sim.random_bytes)
     links = SimpleNamespace(links=[link], shared_with=[None], link=link)
-    host_state = SimpleNamespace(plan=None, refused_counts=AsyncMock(return_value=refused or {}))
+    host_state = SimpleNamespace(
+        plan=None, refused_counts=AsyncMock(return_value=refused or {}), waiting_of=lambda _: WAITING
+    )
     backend = DaemonBackend(
         InForce(PeerTable(config, {})),
         host.address,
@@ -272,3 +280,16 @@ def test_a_direct_tcp_stream_is_told_while_it_carries() -> None:
     )
     lane.dead = True
     assert made(sim, user, stream=stream).peers[0].path == "node"
+
+
+def test_networks_are_told_as_the_peer_calls_them_and_as_they_are_seen() -> None:
+    sim, host, other = connected()
+    peer = host.peer(other)
+    tunnel = MappedPrefix(ip_network("10.86.0.0/24"), ip_network("10.201.7.0/24"))
+    peer.config = replace(
+        peer.config, allowed_ips=(ip_network("10.201.7.1/32"), ip_network("172.16.0.0/16")), mapped=(tunnel,)
+    )
+    said = status.peer_status(peer, host.tunnel, sim.now, 0.0, {}, waiting=WAITING)
+    assert said.allowed_ips == ("10.86.0.1/32", "172.16.0.0/16")
+    assert said.mapped == (MappedRoute("10.86.0.0/24", "10.201.7.0/24"),)
+    assert said.waiting == (SkippedRoute("8.8.8.0/24", "it is not private"),)
