@@ -26,6 +26,7 @@ from lab.process import Process
 UP_MBIT, DOWN_MBIT = 10, 50
 BUFFER_MS = 1000
 PING_INTERVAL_S = 0.05
+SPARE_S = 4  # by which the bulk transfer outlasts the pings, on a machine that is busy
 ALLOWED = Path("/proc/sys/net/ipv4/tcp_allowed_congestion_control")  # of the machine: lists all namespaces'
 
 
@@ -101,7 +102,7 @@ def _under_load(
     values: Values = {}
     if options is not None:
         log = bed.folder / "bulk.log"
-        command = iperf(running.host, "-t", str(ceil(settle_s + seconds + 1)), *options)
+        command = iperf(running.host, "-t", str(ceil(settle_s + seconds + SPARE_S)), *options)
         bulk = Process(bed.user, command, log)
     tokens_log = bed.folder / "tokens-read.log"
     tokens_log.unlink(missing_ok=True)

@@ -112,7 +112,7 @@ class NconnectDirect(Nconnect):
         self.about = f"nconnect on a direct {kind.upper()} path, its node beside, aes256gcm"
 
     def measures(self, case: str) -> bool:
-        return case not in LONG
+        return case not in LONG or case.startswith("shaped")
 
     def take_way(self, bed: Bed, undo: ExitStack) -> None:
         other = {"udp": "tcp", "tcp": "udp"}[self.kind]
