@@ -12,89 +12,18 @@ from __future__ import annotations
 import json
 import re
 import socket
-import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from itertools import pairwise
-from pathlib import Path
-from typing import Any, NamedTuple
+from contextlib import ExitStack
+from typing import NamedTuple
 
 import pytest
 
-from lab.nat import NODE_HOSTS, Kind, NatLab, Site
-from lab.netns import Namespace
-from lab.process import Process, until
-from lab.sides import RPC_PORT, Node, Side
-from nconnect.config.edit import add_peer, new_file
-from nconnect.crypto.keys import Identity
-from nconnect.model import NknAddress
+from lab.nat import Kind, Site
+from lab.process import until
+from netns_tests.direct import DIRECT, Device, World, here, kinds, longest_pause, pinging, replies, start
 
-FOUND_S = 15  # with daemons that have just started, on a loaded machine
 PAUSE_S = 1.5
 MOVE_S = 5.0  # 0.5 s where nothing else runs: the link has to be made anew as well
-DIRECT = "direct"
-
-
-class Device:
-    """One daemon at a site, 10.86.0.NUMBER in the tunnel."""
-
-    def __init__(self, name: str, number: int, machine: Namespace, folder: Path) -> None:
-        self.name = name
-        self.ip = f"10.86.0.{number}"
-        self.machine = machine
-        self.seed = bytes([number]) * 32
-        self.address = str(NknAddress(name, Identity(self.seed).public_key))
-        self.side = Side(name, machine, folder)
-
-    def configure(self, *peers: Device, provides: bool = False, direct: str = "on") -> None:
-        text = new_file(
-            seed=self.seed,
-            identifier=self.name,
-            address=[f"{self.ip}/24"],
-            seed_rpc=[f"http://{NODE_HOSTS[0]}:{RPC_PORT}"],
-            services=["9/tcp"] if provides else (),
-        )
-        text = text.replace("[network]\n", f'[network]\ndirect = "{direct}"\n')
-        for peer in peers:
-            text = add_peer(text, name=peer.name, address=peer.address, allowed_ips=[f"{peer.ip}/32"])
-        self.side.config.write_text(text)
-        self.side.config.chmod(0o600)
-
-    def direct(self, peer: Device) -> dict[str, object]:
-        """The `direct` object of a peer, with its `path`."""
-        found = next(each for each in self.side.status()["peers"] if each["name"] == peer.name)
-        return {**found["direct"], "path": found["path"]}
-
-    def reaches(self, peer: Device) -> bool:
-        return self.machine.run(["ping", "-n", "-c", "1", "-W", "2", peer.ip]).returncode == 0
-
-    def settles(self, peer: Device, state: str) -> dict[str, object]:
-        """With traffic to the peer, what `status` says once the direct path is in this state."""
-
-        def is_so() -> bool:
-            self.reaches(peer)
-            return self.direct(peer)["state"] == state
-
-        until(is_so, f"{self.name}'s path to {peer.name}: {state}", timeout_s=FOUND_S)
-        return self.direct(peer)
-
-    def listens_on_udp(self) -> bool:
-        return bool(self.machine.must("ss", "-Hlnup"))
-
-
-class World:
-    def __init__(self, undo: ExitStack, folder: Path) -> None:
-        self.lab = NatLab(undo, "ncdir")
-        self.node = Node(self.lab.internet, folder / "node", options=["--listen", "::"])
-        undo.callback(self.node.stop)
-        self.node.start()
-        self._undo, self._folder, self._devices = undo, folder, 0
-
-    def device(self, name: str, site: Site, host: int = 0) -> Device:
-        self._devices += 1
-        found = Device(name, self._devices, site.hosts[host], self._folder / name)
-        self._undo.callback(found.side.stop)
-        return found
 
 
 class Easy(NamedTuple):
@@ -102,13 +31,6 @@ class Easy(NamedTuple):
     b: Device
     c: Device
     site_of_c: Site
-
-
-def start(*devices: Device) -> None:
-    for device in devices:
-        device.side.start()
-    for device in devices:
-        device.side.wait()
 
 
 @pytest.fixture(scope="module")
@@ -191,12 +113,6 @@ def test_status_says_what_this_device_has_for_direct_paths(easy: Easy) -> None:
         assert c.side.status()["problems"] == [], "it is not wrong: UDP needs no hole"
     finally:
         c.machine.nft("delete table inet guard")
-
-
-def here(device: Device) -> dict[str, Any]:
-    """What the device has for direct paths."""
-    found: dict[str, Any] = device.side.status()["direct"]
-    return found
 
 
 def test_ping_finds_a_direct_path_without_any_packet(easy: Easy) -> None:
@@ -306,16 +222,6 @@ def test_switched_off_nothing_listens_and_nothing_is_told(world: World) -> None:
     until(lambda: m.reaches(k) and m.direct(k)["path"] == "node", "the relay to carry again", timeout_s=10)
 
 
-def kinds(device: Device, peer: Device, kind: str, *, timeout_s: float = FOUND_S) -> None:
-    """Until the path to this peer, which has traffic, is of this kind."""
-
-    def is_so() -> bool:
-        device.reaches(peer)
-        return device.direct(peer)["kind"] == kind
-
-    until(is_so, f"{device.name}'s path to {peer.name} by {kind}", timeout_s=timeout_s)
-
-
 @pytest.mark.slow
 def test_a_configured_port_that_is_taken_is_one_line_and_a_reload_then_changes_nothing(world: World) -> None:
     n = world.device("n", world.lab.site(Kind.PORT))
@@ -336,24 +242,3 @@ def test_a_configured_port_that_is_taken_is_one_line_and_a_reload_then_changes_n
         assert n.machine.must("ss", "-Hlnup") == listening
     n.side.nconnect("reload")
     assert set(re.findall(r":(\d+) ", n.machine.must("ss", "-Hlnup"))) == {"41641"}
-
-
-@contextmanager
-def pinging(device: Device, peer: Device) -> Iterator[Process]:
-    """Ping ten times a second meanwhile."""
-    command = ["ping", "-n", "-D", "-i", "0.1", peer.ip]
-    log = device.side.folder / f"ping-{time.monotonic_ns()}.txt"
-    process = Process(device.machine, command, log)
-    try:
-        yield process
-    finally:
-        process.stop()
-
-
-def replies(pings: Process) -> list[float]:
-    """When each answer came."""
-    return [float(at) for at in re.findall(r"^\[([\d.]+)\] \d+ bytes from", pings.text(), re.MULTILINE)]
-
-
-def longest_pause(times: list[float]) -> float:
-    return max(after - before for before, after in pairwise(times))
