@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from lab.world import World, world
-from netns_tests import recovery
+from netns_tests import nat_table, recovery
 from netns_tests.topology import Provided, provided, start
 
 # Worlds that stand at the same time need names of their own.
@@ -19,6 +19,7 @@ SHARED_PREFIX, FILE_PREFIX, FRESH_PREFIX = "nctest", "ncfile", "ncfresh"
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--recovery-table", help="write the measured recovery times to this file")
+    parser.addoption("--nat-table", help="write which pairs of NATs got a direct path to this file")
 
 
 def pytest_configure() -> None:
@@ -27,12 +28,16 @@ def pytest_configure() -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """Print how long each fault interrupted a flow."""
-    if recovery.table:
-        terminalreporter.section("recovery times")
-        terminalreporter.write_line(recovery.markdown())
-        if path := config.getoption("--recovery-table"):
-            Path(path).write_text(recovery.markdown() + "\n")
+    """Print how long each fault interrupted a flow, and which pairs of NATs got a direct path."""
+    for what, measured, option in (
+        ("recovery times", recovery, "--recovery-table"),
+        ("direct paths", nat_table, "--nat-table"),
+    ):
+        if measured.table:
+            terminalreporter.section(what)
+            terminalreporter.write_line(measured.markdown())
+            if path := config.getoption(option):
+                Path(path).write_text(measured.markdown() + "\n")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

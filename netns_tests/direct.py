@@ -108,9 +108,9 @@ def kinds(device: Device, peer: Device, kind: str, *, timeout_s: float = FOUND_S
 
 
 @contextmanager
-def pinging(device: Device, peer: Device) -> Iterator[Process]:
-    """Ping ten times a second meanwhile."""
-    command = ["ping", "-n", "-D", "-i", "0.1", peer.ip]
+def pinging(device: Device, peer: Device, *, every_s: float = 0.1) -> Iterator[Process]:
+    """Ping this often meanwhile."""
+    command = ["ping", "-n", "-D", "-i", str(every_s), peer.ip]
     log = device.side.folder / f"ping-{time.monotonic_ns()}.txt"
     process = Process(device.machine, command, log)
     try:

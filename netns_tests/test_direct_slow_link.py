@@ -1,5 +1,7 @@
 """Bulk on a slow direct path over UDP leaves room for a ping: its queue stays here, in front of the path.
 
+    user ── 10 Mbit/s up, 50 down ── provider      the node stands beside
+
 The bench's cable carries 10 Mbit/s up and 50 down, with a buffer of one second in each direction.
 """
 
