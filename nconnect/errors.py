@@ -135,6 +135,7 @@ class DropReason(Enum):
     BAD_STATEMENT = "bad_statement"  # a part of a statement that is malformed, too big, or one of too many
     PEER_EXPIRED = "peer_expired"
     PEER_LEFT = "peer_left"
+    OVER_RATE = "over_rate"
     # On the way out through the tunnel.
     NO_ROUTE = "no_route"  # no peer's allowed_ips contain the destination
     NO_KEY = "no_key"  # waited too long for a handshake

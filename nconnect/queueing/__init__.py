@@ -21,6 +21,7 @@ or path carries it:
                 TCP_INFO) and one per peer's path (tunnel.paths.feedback, from the peer's reports)
     turns       `Turns`, `Share`: deficit round robin over the work of an event loop (node, io.net.websocket)
     histogram   `Histogram`: counts of delays, for the metrics
+    token_bucket `TokenBucket`: bytes a second, for a peer with a `rate` (tunnel.bounds)
     rate_limiter `RateLimiter`: a token bucket for each host or sender, for what strangers may cause
 
 States of a pacer:

@@ -96,6 +96,7 @@ Why a packet waits in the queue instead of leaving at once (`core.Tunnel.may_byp
     lanes        a scheduler distributes the peer's flows over several lanes
     features     the peer's TUN lacks one of our features, or the batch is larger than the peer's largest
     order        something of this peer waits already
+    rate         the peer has a `rate`, or tells us one (`bounds`)
     pacing       the lane's pacer, or its window of bytes in flight (`paths.feedback`)
     gathering    each message is signed, so that larger batches are cheaper: more than 128 KiB is in flight,
                  and the last batch left less than 2 ms ago (`send_queue`, GATHER_BYTES)

@@ -30,6 +30,7 @@ from nconnect.crypto.keys import Identity
 from nconnect.ip.packet import is_well_formed
 from nconnect.model import Buffer, Deadline, DirectMode, Endpoint, NknAddress, PeerConfig, Rng
 from nconnect.tunnel.allowed_ips import AllowedIps
+from nconnect.tunnel.bounds import bounds_of
 from nconnect.tunnel.constants import QUESTION_S
 from nconnect.tunnel.datagram_receiver import DatagramReceiver
 from nconnect.tunnel.outputs import Context, Output, Settings
@@ -128,7 +129,11 @@ class Tunnel:
         self.peers.update(fresh)
         self.routes.replace((prefix, fresh[d]) for d, c in by_dest.items() for prefix in c.allowed_ips)
         for dest, peer in fresh.items():
-            config = peer.config = by_dest[dest]
+            before, config = peer.config, by_dest[dest]
+            peer.config = config
+            if before.rate != config.rate or (config.rate is not None and peer.traffic.bounds is None):
+                told = None if peer.traffic.bounds is None else peer.traffic.bounds.told
+                peer.traffic.bounds = bounds_of(config.rate, told, now)
             peer.translation = (
                 Translation(config.mapped, (a.ip for a in config.local_address)) if config.mapped else None
             )
@@ -141,6 +146,11 @@ class Tunnel:
                 peer.timers.set(Timer.PERSISTENT_KEEPALIVE, now)
             self._sessions.timer_heap.schedule(peer)
         self.translates = any(peer.translation is not None for peer in fresh.values())
+
+    def told_rate(self, peer: Peer, told: int | None, now: float) -> None:
+        """The peer says how many bits a second we may send; None: it sets no bound."""
+        if told != (None if peer.traffic.bounds is None else peer.traffic.bounds.told):
+            peer.traffic.bounds = bounds_of(peer.config.rate, told, now)
 
     def _direct_path(self, config: PeerConfig, now: float) -> DirectPath | None:
         surroundings = self._context.surroundings
@@ -188,6 +198,7 @@ class Tunnel:
             and path.features == _ALL
             and size <= path.batch_bytes
             and peer not in self.backlog
+            and peer.traffic.bounds is None
             and lane.sending.is_clear(now)
             and not (self.link_signs.get(lane.link, False) and self._send_queue.gathers(lane, now))
             and pair is not None

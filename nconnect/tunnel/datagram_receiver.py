@@ -329,7 +329,7 @@ class DatagramReceiver:
 
     def _checked(self, peer: Peer, packets: list[memoryview], now: float) -> list[memoryview]:
         if packets:
-            packets = self._receiver.check_sources(peer, packets)
+            packets = self._receiver.check_sources(peer, packets, now)
             self._receiver.opened_from = peer.dest
         self._sessions.direct.batch_received(peer, now)
         return packets

@@ -9,6 +9,7 @@ from nconnect.crypto.keys import Box, Identity, dh_public_of
 from nconnect.errors import DropReason
 from nconnect.model import PeerConfig
 from nconnect.queueing.fq_codel import FairQueue
+from nconnect.tunnel.bounds import Bounds
 from nconnect.tunnel.handshake import Attempt
 from nconnect.tunnel.paths.datagrams import DatagramPath
 from nconnect.tunnel.paths.direct.path import DirectPath
@@ -50,11 +51,12 @@ class HandshakeState:
 
 
 class Traffic:
-    """Packets and bytes of IP, without headers of ours."""
+    """Packets and bytes of IP, without headers of ours, and the bounds on them."""
 
-    __slots__ = ("rx_bytes", "rx_packets", "tx_bytes", "tx_packets")
+    __slots__ = ("bounds", "rx_bytes", "rx_packets", "tx_bytes", "tx_packets")
 
     def __init__(self) -> None:
+        self.bounds: Bounds | None = None  # None: there are none
         self.rx_bytes = self.tx_bytes = self.rx_packets = self.tx_packets = 0
 
 

@@ -132,7 +132,7 @@ class BatchReceiver:
             packets = peer.datagrams.first_ones(index, counter, packets)
         # Each packet: well-formed, from the peer's own addresses, no error about others' packets.
         if packets:
-            packets = self.check_sources(peer, packets)
+            packets = self.check_sources(peer, packets, now)
         # In order again, where the path disturbs it.
         stripe: memoryview | None = None
         for kind, body in self._records:
@@ -149,7 +149,7 @@ class BatchReceiver:
         self._sessions.timer_heap.schedule(peer)
         return packets
 
-    def check_sources(self, peer: Peer, packets: list[memoryview]) -> list[memoryview]:
+    def check_sources(self, peer: Peer, packets: list[memoryview], now: float) -> list[memoryview]:
         """The packets that this peer may send: well-formed, with its own source, with a sane header.
 
         An ICMP error must be about a packet that went to this peer: the kernel would apply it to whichever
@@ -162,7 +162,7 @@ class BatchReceiver:
         finished = offload.FINISHED
         never_errors = icmp.NEVER_ERRORS
         traffic = peer.traffic
-        translation = peer.translation
+        translation, bounds = peer.translation, peer.traffic.bounds
         good = 0
         for record in packets:
             view = record[VIRTIO_HEADER_BYTES:]
@@ -194,6 +194,9 @@ class BatchReceiver:
                 features != _ALL and needed_feature(record) & ~features
             ):
                 peer.drops[DropReason.BAD_OFFLOAD_HEADER] += 1
+                continue
+            if bounds is not None and not bounds.admits(size, now):
+                peer.drops[DropReason.OVER_RATE] += 1
                 continue
             packets[good] = record
             good += 1

@@ -60,7 +60,10 @@ class SendQueue:
         if scheduler is None and path.several:
             scheduler = self._sessions.path_manager.spread_out(peer, now)
         lane = path.lane if scheduler is None else scheduler.lane_of(flow, now)
-        unit = path.unit(lane, self.link_rates.get(lane.link))
+        rate, bounds = self.link_rates.get(lane.link), peer.traffic.bounds
+        if bounds is not None:
+            rate = min(bounds.paced.rate, rate or bounds.paced.rate)
+        unit = path.unit(lane, rate)
         pieces = [record] if len(record) <= unit else map(bytearray, offload.cut(view, unit))
         for piece in pieces:
             if scheduler is None:
@@ -123,7 +126,9 @@ class SendQueue:
         elif lane.link != link:
             return None
         lane.gather_at = NEVER
-        budget = lane.sending.budget(now)
+        budget, bounds = lane.sending.budget(now), peer.traffic.bounds
+        if bounds is not None:
+            budget = min(budget, bounds.paced.budget(now))
         if not budget or not self._sessions.can_send(peer, now):
             return None
         if scheduler is None and queue.bytes_held < GATHER_BYTES and self.gathers(lane, now):
@@ -137,6 +142,8 @@ class SendQueue:
         if not (queue if scheduler is None else scheduler.bytes_held):
             del self.backlog[peer]
         if packets:
+            if bounds is not None:
+                bounds.paced.take(size - packets * (RECORD_HEADER_BYTES + VIRTIO_HEADER_BYTES))
             return peer, size, packets, lane
         return None
 
@@ -157,7 +164,9 @@ class SendQueue:
             if peer.session.current is None:
                 continue
             scheduler, lane = peer.path.scheduler, peer.path.lane
-            if scheduler is not None:
+            if peer.traffic.bounds is not None and (may_at := peer.traffic.bounds.next_at(now)) > now:
+                at = min(at, may_at)
+            elif scheduler is not None:
                 at = min(at, scheduler.next_at(now))
             elif not lane.sending.is_clear(now):
                 at = min(at, lane.sending.next_at(now))
