@@ -402,14 +402,15 @@ class Driver:
         for source, run, segment in datagrams.receive(DATAGRAM_READS, DATAGRAM_BYTES):
             if stun is not None and source in stun.sources and stun.received(source, run, segment, now):
                 continue
+            is_first = not size
             size += len(run)
             self._arrived(tunnel.receive_datagrams(source, run, segment, now, is_busy=self._is_late))
+            if is_first and size < PROMPT_BYTES:
+                self._on_tun_readable(self._out)  # as in `on_message`
         if size > _LATE_BYTES or not datagrams.is_dry:
             self._late_at = now
         self._arrived(tunnel.datagrams.flush(now))
-        if 0 < size < PROMPT_BYTES:
-            self._on_tun_readable(self._out)
-        else:
+        if tunnel.outputs or tunnel.backlog or tunnel.next_at() != self._timer_at:
             self.drain()
 
     def _arrived(self, packets: list[memoryview]) -> None:

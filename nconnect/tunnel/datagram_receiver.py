@@ -44,6 +44,8 @@ class DatagramReceiver:
         self._receiver = receiver
         self._by_index = sessions.handshakes.by_low_index
         self._waiting: dict[Peer, None] = {}  # peers of whose super-packets a part has come
+        # What came since `flush`: peer, keys, path, bytes of packets, the last counter, when.
+        self._came_before: list[tuple[Peer, KeyPair, DatagramPath, int, int, float]] = []
         self._assembly = Assembly()
         self._room = memoryview(bytearray(MAX_BATCH_BYTES))  # where blocks are opened
         self._free = 0  # from where on there is room
@@ -55,6 +57,8 @@ class DatagramReceiver:
         """
         receiver = self._receiver
         receiver.received()
+        if self._came_before:
+            self._finish()
         if receiver.closed or not segment:
             return []
         self._free = 0
@@ -68,6 +72,8 @@ class DatagramReceiver:
         ):  # the kernel joined a forged one to a peer's
             receiver.drops[DropReason.MALFORMED] += 1
             run = run[:last]
+        elif number == 1 and not run[_FLAG_AT] & _FLAG:
+            return self._single(source, run, now)
         packets: list[memoryview] = []
         while run and run[_FLAG_AT] & _FLAG:
             size = self._block(source, run, segment, packets, now)
@@ -94,13 +100,34 @@ class DatagramReceiver:
         return packets
 
     def flush(self, now: float) -> list[memoryview]:
-        """There is nothing more to read for now: what came of super-packets that are not complete."""
+        """There is nothing more to read for now: what came of super-packets that are not complete.
+
+        The packets that `receive` gave are written; what waited for that is done.
+        """
         packets: list[memoryview] = []
         while self._waiting:
             peer, _ = self._waiting.popitem()
             if peer.datagrams is not None:
                 packets += self._checked(peer, [memoryview(p) for p in peer.datagrams.joiner.flush()], now)
+                self._sessions.direct.batch_received(peer, now)
+        if self._came_before:
+            self._finish()
         return packets
+
+    def _single(self, source: Endpoint, datagram: memoryview, now: float) -> list[memoryview]:
+        """One datagram: a ping should not wait for what many need."""
+        (header,) = _HEADER.unpack_from(datagram)
+        counter = header >> 24
+        entry = self._keys(header & INDEX_MASK, 1, now)
+        if entry is None:
+            return []
+        peer, pair, path = entry
+        newest = pair.direct.newest
+        batch = self._open(source, peer, pair, path, counter, datagram, now)
+        if batch is None or not path.machine.received(source, len(datagram), counter > newest, now):
+            return []
+        packets, data_bytes = self._batch(peer, pair, path, source, counter, batch, now)
+        return self._came(peer, pair, path, packets, data_bytes, counter, now)
 
     def _in_a_row(
         self, source: Endpoint, header: int, run: memoryview, segment: int, now: float
@@ -201,18 +228,33 @@ class DatagramReceiver:
         """The batches that are authentic and new, and their counters."""
         batches, counters = [], []
         for number, at in enumerate(range(0, len(run), segment), counter):
-            if not path.is_worth_opening(source, now):
-                peer.drops[DropReason.NOT_AUTHENTIC] += 1
-                continue
-            batch = pair.direct.open(number, run[at : at + segment])
-            if isinstance(batch, DropReason):
-                peer.drops[batch] += 1
-                if batch is DropReason.NOT_AUTHENTIC:
-                    path.did_not_open(source)
-            else:
+            batch = self._open(source, peer, pair, path, number, run[at : at + segment], now)
+            if batch is not None:
                 batches.append(batch)
                 counters.append(number)
         return batches, counters
+
+    def _open(
+        self,
+        source: Endpoint,
+        peer: Peer,
+        pair: KeyPair,
+        path: DatagramPath,
+        counter: int,
+        datagram: memoryview,
+        now: float,
+    ) -> bytes | None:
+        """The batch in a datagram, if it is authentic and new."""
+        if not path.is_worth_opening(source, now):
+            peer.drops[DropReason.NOT_AUTHENTIC] += 1
+            return None
+        batch = pair.direct.open(counter, datagram)
+        if not isinstance(batch, DropReason):
+            return batch
+        peer.drops[batch] += 1
+        if batch is DropReason.NOT_AUTHENTIC:
+            path.did_not_open(source)
+        return None
 
     def _opened(
         self,
@@ -255,16 +297,23 @@ class DatagramReceiver:
         counter: int,
         now: float,
     ) -> list[memoryview]:
-        """The packets that may go on, of authentic batches up to this counter."""
+        """The packets that may go on, of authentic batches up to this counter. The rest is `_finish`'s."""
         if path.joiner:
             self._waiting[peer] = None
+        self._came_before.append((peer, pair, path, data_bytes, counter, now))
+        return self._checked(peer, packets, now)
+
+    def _finish(self) -> None:
+        """What need not be done before the packets are written."""
+        came, self._came_before = self._came_before, []
         sessions = self._sessions
-        sessions.batch_received(peer, pair, data_bytes, now)
-        packets = self._checked(peer, packets, now)
-        if path.arrivals.received(pair.local_index, counter, data_bytes, now):
-            sessions.direct.report(peer, now)
-        sessions.direct.settle(peer, now)
-        return packets
+        direct = sessions.direct
+        for peer, pair, path, data_bytes, counter, now in came:
+            sessions.batch_received(peer, pair, data_bytes, now)
+            direct.batch_received(peer, now)
+            if path.arrivals.received(pair.local_index, counter, data_bytes, now):
+                direct.report(peer, now)
+            direct.settle(peer, now)
 
     def _batch(
         self,
@@ -331,7 +380,6 @@ class DatagramReceiver:
         if packets:
             packets = self._receiver.check_sources(peer, packets, now)
             self._receiver.opened_from = peer.dest
-        self._sessions.direct.batch_received(peer, now)
         return packets
 
 

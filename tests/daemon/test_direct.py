@@ -6,6 +6,7 @@ import os
 import select
 from collections.abc import Iterator
 from ipaddress import ip_address, ip_interface, ip_network
+from typing import Any
 
 import pytest
 
@@ -174,3 +175,35 @@ def test_sockets_can_be_taken_away(world: Direct) -> None:
     world.user.packets(to_one(2))
     world.pump()
     assert to_one(2) in world.one.written()
+
+
+def test_a_packet_is_written_and_answered_before_the_books_are_kept(
+    world: Direct, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found(world)
+    one, user = world.one, world.user
+    order: list[str] = []
+    answer = packet("192.168.50.10", "10.86.0.2", b"answer")
+    written, sent, kept = os.write, DatagramSocket.send, type(one.tunnel._sessions).batch_received
+
+    def write(fd: int, data: bytes) -> int:
+        order.append("write")
+        size = written(fd, data)
+        one.tun.kernel.send(answer)  # as the kernel answers a ping, at once
+        return size
+
+    def send(*args: Any, **kwargs: Any) -> Sent:
+        order.append("answer")
+        return sent(*args, **kwargs)
+
+    def keep(*args: Any) -> None:
+        order.append("books")
+        kept(*args)
+
+    user.packets(to_one(1))
+    select.select([world.sockets[one]], [], [], 5)
+    monkeypatch.setattr(os, "write", write)
+    monkeypatch.setattr(DatagramSocket, "send", send)
+    monkeypatch.setattr(type(one.tunnel._sessions), "batch_received", keep)
+    one.driver._on_datagrams(world.sockets[one])
+    assert order[:3] == ["write", "answer", "books"]

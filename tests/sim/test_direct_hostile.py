@@ -262,6 +262,7 @@ def test_blocks_are_sent_where_much_arrives_and_nothing_is_lost(monkeypatch: pyt
             assert len(parts) <= 2 * 64
             found.add(bool(parts[0][7] & 0x80))
             came += take(provider, *parts, segment=segment or 1200)
+        provider.tunnel.datagrams.flush(world.clock.now)
         provider.drain()
         world.run(0.1)
         assert came == packets

@@ -31,6 +31,7 @@ IP_MTU_DISCOVER, IPV6_MTU_DISCOVER, PMTUDISC_PROBE = 10, 23, 3
 IPV6_DONTFRAG = 62
 SO_RXQ_OVFL, SO_SNDBUFFORCE, SO_RCVBUFFORCE = 40, 32, 33
 
+PROMPT_BYTES = 512  # guessed: a datagram that small is a packet by itself, and no part of a transfer
 MAX_RUN = 64  # datagrams of one call; 128 since Linux 6.9
 BUFFER_BYTES = 7 << 20  # what the kernel may keep of what arrived; without rights it grants less
 _BUFFER = 1 << 16
@@ -126,12 +127,14 @@ class DatagramSocket:
         What came in a row from one source in equal datagrams is one run, also where the kernel did not join
         it. The view is borrowed until the next one, and never empty. Ends when nothing is there, which
         `is_dry` says, or after `most_bytes`. Use all that it gives: it reads ahead. After a run of several it
-        looks again: the rest of a super-packet may have come while the run was dealt with.
+        looks again: the rest of a super-packet may have come while the run was dealt with. A first datagram
+        that is small does not wait for a look for more.
         """
         arrived, receive = self._arrived, self._socket.recvmsg_into
         start = end = segment = 0  # of the run so far
         source: tuple[str, int] = ("", 0)
         self.is_dry = False
+        prompt = True
         for _ in range(reads):
             try:
                 size, control, _, address = receive([arrived[end : end + _BUFFER]], _CONTROL_BYTES)
@@ -157,9 +160,10 @@ class DatagramSocket:
                     yield _endpoint(source[0], source[1]), arrived[start:end], segment
                 start, source, segment = end, address, own
             end += size
-            if (end - start) % segment or end + _BUFFER > len(arrived):
+            if (end - start) % segment or end + _BUFFER > len(arrived) or (prompt and size < PROMPT_BYTES):
                 yield _endpoint(source[0], source[1]), arrived[start:end], segment
                 start = end = segment = 0
+            prompt = False
             most_bytes -= size
             if most_bytes <= 0:
                 break

@@ -84,9 +84,8 @@ class DatagramPath(Path):
                 report = self.arrivals.report(now, busy=is_busy())
                 whole = bytes(batch) + control_batch((RecordKind.DIRECT_FEEDBACK, report))
             first = pair.direct.counter
-            sealed = pair.direct.seal_run((whole,))
+            yield pair.direct.seal_run((whole,)), 0
             self._left(pair, first, len(whole), now)
-            yield sealed, 0
             return
         most = min(most_bytes(size), int(self.sending.pacer.acknowledged_rate * MAX_SENDING_S))
         if most < size or not self.losses.is_clean(now):

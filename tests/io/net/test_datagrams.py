@@ -224,3 +224,17 @@ def test_no_more_is_read_than_there_is_time_for(pair: Pair) -> None:
     assert sum(len(view) for _, view, _ in there.receive(100, 300)) == 300
     assert not there.is_dry
     assert sum(len(view) for _, view, _ in there.receive(2)) == 200
+
+
+def test_a_small_datagram_does_not_wait_for_a_look_for_more(pair: Pair) -> None:
+    here, there, to = pair
+    for _ in range(3):
+        assert here.send(to, [bytes(100)]) is Sent.SENT
+    select.select([there], [], [], 5)
+    received = there.receive(100)
+    assert len(next(received)[1]) == 100
+    assert [len(view) for _, view, _ in received] == [200], "the others are a run"
+    for _ in range(3):
+        assert here.send(to, [bytes(1000)]) is Sent.SENT
+    select.select([there], [], [], 5)
+    assert [len(view) for _, view, _ in there.receive(100)] == [3000]
