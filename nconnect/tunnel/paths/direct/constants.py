@@ -42,8 +42,10 @@ RECHECK_S = 4.0  # a pair that worked is asked again, while there is traffic
 RECHECK_FOR_S = 120.0  # as long as NATs keep what was in use; then every RECHECK_LATER_S
 RECHECK_LATER_S = 10.0  # so that a path that is there again is in use within 15 s
 RECHECK_LATER_FOR_S = 3600.0
-# Probes may keep a wrong entry of a router alive (see LOW_TTLS): then both sides must pause for over 30 s.
-RECHECK_CYCLE_S, RECHECK_PAUSE_S = 336.0, 36.0
+# Probes may keep a wrong entry of a router alive (see LOW_TTLS) until both sides pause for 30 s. They do so
+# after every eighth search, which both know by its id, and begin the next one at the end of the pause.
+QUIET_AFTER = 8
+QUIET_S = 36.0
 REMEMBER_S = 600.0  # a pair that worked takes part in searches, and these don't become rarer than every 40 s
 DEAD_PENALTY_S = 3.0  # after a failure, and twice as long after each further one
 LOSSY_PENALTY_S = 10.0

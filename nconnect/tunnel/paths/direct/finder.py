@@ -25,6 +25,8 @@ from nconnect.tunnel.paths.direct.constants import (
     LISTS_PER_S,
     LOW_TTL_S,
     MAX_LOW_TTL_S,
+    QUIET_AFTER,
+    QUIET_S,
     REMEMBER_S,
     SILENCE_S,
     STALE_MAPPING_S,
@@ -49,6 +51,7 @@ class Finder:
         self.theirs: Candidates | None = None  # what the peer told last
         self.search: Search | None = None
         self.may_begin_at = now
+        self.quiet_until = -inf  # nothing is probed before, but by a search of the peer's
         self._surroundings = surroundings
         self._probes = probes
         self._outputs = outputs
@@ -74,7 +77,9 @@ class Finder:
     def begin(self, now: float, last: Pair | None, *, search_id: int | None = None) -> None:
         """Search; `last`: the pair that is or was in use. `search_id`: the peer's search, which is joined."""
         is_ours = search_id is None
-        search_id = self._probes.draw_id() if search_id is None else search_id
+        if search_id is None:
+            drawn = self._probes.draw_id()
+            search_id = drawn - drawn % QUIET_AFTER + self._failures % QUIET_AFTER
         search = self.search = Search(search_id, now, is_ours=is_ours)
         self._probes.search_id = search_id
         if self._surroundings.wants_reflexive(now):
@@ -180,6 +185,11 @@ class Finder:
             self.search = self._probes.search_id = None
             self._ended_at = now
 
+    def pause_if_due(self, now: float) -> None:
+        """The search has failed; after some, which both sides know by their ids, nothing is probed then."""
+        if self.search is not None and self.search.id % QUIET_AFTER == QUIET_AFTER - 1:
+            self.quiet_until = now + QUIET_S
+
     def back_off(self, now: float, *, was_direct: bool) -> None:
         """The search found nothing that is of use: wait before the next, longer each time.
 
@@ -187,6 +197,8 @@ class Finder:
         """
         last = 1 if was_direct else len(BACK_OFF_S) - 1
         self.may_begin_at = now + BACK_OFF_S[min(self._failures, last)]
+        if self.quiet_until > now:
+            self.may_begin_at = now + BACK_OFF_S[1]
         self._failures += 1
 
     def why_failed(self) -> str:

@@ -29,11 +29,9 @@ from nconnect.tunnel.paths.direct.constants import (
     LOSSY_PENALTY_S,
     MAX_PENALTY_S,
     QUESTION_AFTER_S,
-    RECHECK_CYCLE_S,
     RECHECK_FOR_S,
     RECHECK_LATER_FOR_S,
     RECHECK_LATER_S,
-    RECHECK_PAUSE_S,
     RECHECK_S,
     REMEMBER_S,
     ROAMED_EVERY_S,
@@ -427,6 +425,7 @@ class DirectPath:
             self._search_failed(self._finder.why_failed(), now)
 
     def _search_failed(self, why: str, now: float) -> None:
+        self._finder.pause_if_due(now)
         self._finder.end(now)
         self._watch_search()
         if self.state is PathState.SEARCH:
@@ -588,9 +587,8 @@ class DirectPath:
         if last is None or silent_s > RECHECK_LATER_FOR_S or not self._has_session:
             self._recheck_at = inf
             return
-        into_cycle_s = silent_s % RECHECK_CYCLE_S
-        if into_cycle_s > RECHECK_CYCLE_S - RECHECK_PAUSE_S:
-            self._recheck_at = now + RECHECK_CYCLE_S - into_cycle_s
+        if now < self._finder.quiet_until:
+            self._recheck_at = self._finder.quiet_until
             return
         self._recheck_at = now + (RECHECK_S if silent_s < RECHECK_FOR_S else RECHECK_LATER_S)
         if self._probes.may_probe(last.endpoint):

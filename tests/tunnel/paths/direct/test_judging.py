@@ -83,7 +83,7 @@ def test_a_path_that_comes_back_is_used_again_soon() -> None:
         assert world.clock.now < since + 5
 
 
-@pytest.mark.parametrize("minutes", [3, 10, pytest.param(30, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("minutes", [3, 8, pytest.param(30, marks=pytest.mark.slow)])
 def test_a_path_that_was_away_for_minutes_is_used_again_within_15_seconds(minutes: int) -> None:
     world = direct()
     world.net.drops = lambda sender, datagram: True
@@ -96,7 +96,8 @@ def test_a_path_that_was_away_for_minutes_is_used_again_within_15_seconds(minute
 
 
 def test_the_search_for_a_lost_path_pauses_for_as_long_as_a_router_keeps_a_wrong_entry() -> None:
-    """Else each side's probes would keep alive what makes the other side's leave from another port."""
+    """Both sides at once. Else the probes of each would keep alive what makes the other side's leave from
+    another port."""
     world = direct()
     sent: list[float] = []
 

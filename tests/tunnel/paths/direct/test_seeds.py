@@ -12,6 +12,11 @@ def test_some_seeds(first: int) -> None:
     assert len(play_all(first, 5)) == 5
 
 
+def test_a_router_s_wrong_entry_is_not_kept_alive_for_ever() -> None:
+    """With this seed it was, while a lost path was asked without a pause."""
+    assert len(play_all(1002, 1)) == 1
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_a_thousand_seeds() -> None:
