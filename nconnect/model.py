@@ -261,16 +261,51 @@ class NodeConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class ProvidedServer:
+    """A server with a name; its host is this machine's IPv4 loopback, or an address that peers reach."""
+
+    name: str
+    scheme: str  # "http" or "https"
+    host: Address
+    port: int
+    path: str = ""  # what follows the port in its URL, without a slash at the end
+    names: tuple[str, ...] = ()  # further names
+
+    @property
+    def is_local(self) -> bool:
+        """Whether it is exposed at the tunnel address."""
+        return self.host.is_loopback
+
+    def url_at(self, host: str) -> str:
+        """Its URL at another address."""
+        default = {"http": 80, "https": 443}[self.scheme] == self.port
+        place = join_addr(host, self.port)
+        return f"{self.scheme}://{place.rpartition(':')[0] if default else place}{self.path}"
+
+    @property
+    def url(self) -> str:
+        """Its URL on the provider's side."""
+        return self.url_at(str(self.host))
+
+
+@dataclass(frozen=True, slots=True)
 class ProvideConfig:
     subnets: tuple[ProvidedSubnet, ...] = ()
     services: tuple[Service, ...] = ()
     expose: tuple[Exposed, ...] = ()
     masquerade: bool = True
     mtu: int | None = None
+    servers: tuple[ProvidedServer, ...] = ()
+
+    @property
+    def exposed(self) -> tuple[Exposed, ...]:
+        """All servers on loopback: those of `expose`, and of `servers`."""
+        named = (Exposed(str(server.host), server.port) for server in self.servers if server.is_local)
+        return tuple(dict.fromkeys((*self.expose, *named)))
 
     @property
     def offers_something(self) -> bool:
-        return bool(self.subnets or self.services or self.expose)
+        return bool(self.subnets or self.services or self.exposed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -298,6 +333,7 @@ class Config:
     provide: ProvideConfig = ProvideConfig()
     metrics: MetricsConfig | None = None
     peers: tuple[PeerConfig, ...] = ()
+    readers: tuple[str, ...] = ()  # users of this machine who may read about offers and usage
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,7 @@ from nconnect.cli import (
     peer,
     pending,
     provide,
+    servers,
     setup,
     transfer,
 )
@@ -58,6 +59,7 @@ app.command("wait")(daemon.wait)
 app.command("status")(inspect.status)
 app.command("address")(inspect.address)
 app.add_typer(peer.app, name="peer")
+provide.app.add_typer(servers.app, name="server")
 peer.app.command("pending")(pending.pending)
 peer.app.command("approve")(pending.approve)
 peer.app.command("export")(transfer.export)

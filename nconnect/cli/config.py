@@ -85,6 +85,7 @@ def shown(config: Config) -> dict[str, Any]:
     """A configuration as the file's tables, with all defaults, and with secrets hidden."""
     from nconnect.config.accept_routes import told
     from nconnect.config.bounds import as_written
+    from nconnect.config.servers import as_section
     from nconnect.config.values import format_allow_rule
     from nconnect.model import STUN_PORTS, Proxy, join_addr
 
@@ -132,7 +133,10 @@ def shown(config: Config) -> dict[str, Any]:
         "expose": [join_addr(e.host, e.port) for e in provide.expose],
         "masquerade": provide.masquerade,
         "mtu": provide.mtu,
+        "server": [dict(as_section(server)) for server in provide.servers],
     }
+    if config.readers:
+        content["control"] = {"readers": list(config.readers)}
     if config.metrics is not None:
         content["metrics"] = {"listen": join_addr(config.metrics.host, config.metrics.port)}
     content["peer"] = [
@@ -178,7 +182,9 @@ def _toml(content: dict[str, Any]) -> str:
         for part in table if isinstance(table, list) else [table]:
             lines += ["", f"[[{name}]]" if isinstance(table, list) else f"[{name}]"]
             for key, item in part.items():
-                if item is not None:
+                if key == "server":  # sections of a section
+                    lines += ["", _toml({f"{name}.{key}": item})] if item else []
+                elif item is not None:
                     # JSON writes texts, numbers, booleans and lists as TOML does.
                     value = item if key == "expires" else json.dumps(item, ensure_ascii=False)
                     lines.append(f"{key} = {value}")

@@ -61,6 +61,12 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "sudo nconnect provide add --subnet 192.168.51.0/24",
         "sudo nconnect provide add --service 8000/tcp --expose 127.0.0.1:11434 --dry-run",
     ),
+    "nconnect provide server": ("nconnect provide server list",),
+    "nconnect provide server add": (
+        "sudo nconnect provide server add ollama http://127.0.0.1:11434",
+        "sudo nconnect provide server add vllm http://192.168.50.10:8000 --also chat",
+    ),
+    "nconnect provide server remove": ("sudo nconnect provide server remove ollama --yes",),
     "nconnect provide remove": ("sudo nconnect provide remove --subnet 192.168.51.0/24 --yes",),
     "nconnect completion": ("nconnect completion bash --install",),
 }  # fmt: skip

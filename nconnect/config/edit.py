@@ -16,7 +16,9 @@ from enum import Enum
 from typing import Any
 
 from nconnect.config import values
+from nconnect.config.servers import as_section
 from nconnect.errors import ConfigError
+from nconnect.model import ProvidedServer
 
 # The lists of [provide]: what an entry is called, and its parser. Entries that parse alike are the same.
 OFFERS: dict[str, tuple[str, Callable[[str], object]]] = {
@@ -220,6 +222,52 @@ def remove_offers(text: str, offers: Mapping[str, Sequence[str]]) -> str:
     if problems:
         raise ConfigError(problems)
     return _checked(document.as_string(), plain)
+
+
+def add_server(text: str, server: ProvidedServer) -> str:
+    """The text with one more `[[provide.server]]` at its end. Raises `ConfigError` when the name is taken."""
+    plain, _ = _load(text)
+    content = dict(as_section(server))
+    if server.name in [str(each.get("name", "")) for each in _servers(plain)]:
+        raise ConfigError(
+            f"there is already a server {server.name!r}: `nconnect provide server remove {server.name}` first"
+        )
+    plain.setdefault("provide", {}).setdefault("server", []).append(content)
+    lines = [f"{key} = {_value(value)}" for key, value in content.items()]
+    return _checked(f"{text.rstrip()}\n\n" + "\n".join(["[[provide.server]]", *lines]) + "\n", plain)
+
+
+def remove_server(text: str, name: str) -> str:
+    """The text without one server's section."""
+    plain, document = _load(text)
+    names = [str(each.get("name", "")) for each in _servers(plain)]
+    if name not in names:
+        raise ConfigError(_unknown("server", name, names, add="nconnect provide server add"))
+    for content in (plain, document):
+        del content["provide"]["server"][names.index(name)]
+        if not content["provide"]["server"]:
+            del content["provide"]["server"]
+    return _checked(document.as_string(), plain)
+
+
+def add_reader(text: str, user: str) -> str:
+    """The text with one more user in `[control] readers`; the same if the user is there."""
+    plain, document = _load(text)
+    if "control" not in plain:
+        plain, document = _load(f"{text.rstrip()}\n\n[control]\n".lstrip())
+    for content in (plain, document):
+        readers = content["control"].setdefault("readers", [])
+        if user not in readers:
+            readers.append(user)
+    return _checked(document.as_string(), plain)
+
+
+def _servers(plain: dict[str, Any]) -> list[dict[str, Any]]:
+    section = plain.get("provide", {})
+    servers = section.get("server", []) if isinstance(section, dict) else None
+    if not isinstance(servers, list) or not all(isinstance(server, dict) for server in servers):
+        raise ConfigError("servers must be sections [[provide.server]]: correct the file with an editor")
+    return servers
 
 
 def unknown_peer(name: str, names: Iterable[str]) -> ConfigError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import PurePath
 from typing import Any
 
@@ -12,6 +13,7 @@ from nconnect.config.accept_routes import read_accept_routes
 from nconnect.config.bounds import check_why, parse_quota, parse_rate
 from nconnect.config.locate import KeyPath
 from nconnect.config.proxy import parse_proxy_setting
+from nconnect.config.servers import read_readers, read_servers
 from nconnect.config.table import (
     Problems,
     Section,
@@ -132,9 +134,10 @@ def _read_config(root: Section, interface: str, read_seed_file: Callable[[str], 
         accept_routes=section.take("accept_routes", read_accept_routes, "private"),
         network=_read_network(root),
         node=_read_node(root),
-        provide=_read_provide(root),
+        provide=_read_provide(root, address),
         metrics=_read_metrics(root),
         peers=_read_peers(root),
+        readers=read_readers(root),
     )
     section.finish()
     return config
@@ -222,7 +225,7 @@ def _read_node(root: Section) -> NodeConfig | None:
     return node
 
 
-def _read_provide(root: Section) -> ProvideConfig:
+def _read_provide(root: Section, own: tuple[InterfaceAddress, ...]) -> ProvideConfig:
     section = root.table("provide")
     if section is None:
         return ProvideConfig()
@@ -233,8 +236,9 @@ def _read_provide(root: Section) -> ProvideConfig:
         masquerade=section.take("masquerade", boolean, True),
         mtu=section.take("mtu", integer(MIN_MTU, MAX_MTU), None),
     )
+    provide = replace(provide, servers=read_servers(section, provide, own))
     _check_subnets(section, provide.subnets)
-    for port in sorted(_duplicates(exposed.port for exposed in provide.expose)):
+    for port in sorted(_duplicates(exposed.port for exposed in provide.exposed)):
         section.problem("expose", f"port {port} is there twice: a port can be only one server")
     section.finish()
     return provide

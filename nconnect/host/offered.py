@@ -10,7 +10,7 @@ from nconnect.model import Address, Config, Exposed, PeerConfig, Prefix, Provide
 
 def provides(config: Config) -> bool:
     """Whether this side offers anything to its peers."""
-    return bool(config.provide.subnets or config.provide.services or config.provide.expose)
+    return config.provide.offers_something
 
 
 def reachable_exposed(config: Config) -> tuple[Exposed, ...]:
@@ -20,7 +20,7 @@ def reachable_exposed(config: Config) -> tuple[Exposed, ...]:
     """
     if not any(address.version == 4 for address in config.address):
         return ()
-    return tuple(server for server in config.provide.expose if loopback_of(server) is not None)
+    return tuple(server for server in config.provide.exposed if loopback_of(server) is not None)
 
 
 def loopback_of(server: Exposed) -> IPv4Address | None:

@@ -34,6 +34,7 @@ def test_add_show_remove_without_a_daemon(run: Run, made: Path) -> None:
         "subnets     192.168.50.0/24, fd50::/64, 192.168.1.0/24=10.99.1.0/24",
         "services    8000/tcp",
         "expose      127.0.0.1:80",
+        "servers     none",
         "masquerade  yes",
         "mtu         the path's own",
     ]
@@ -43,6 +44,7 @@ def test_add_show_remove_without_a_daemon(run: Run, made: Path) -> None:
         "expose": ["127.0.0.1:80"],
         "masquerade": True,
         "mtu": None,
+        "server": [],
     }
     assert run("provide", "remove", "--subnet", "192.168.50.0/24", *ALL).status == 0
     assert offers_of(made) == {"subnets": [], "services": [], "expose": []}
@@ -115,3 +117,61 @@ def test_a_file_that_is_wrong_already_is_told_with_its_lines(run: Run, made: Pat
 
 def test_without_a_command_there_is_help(run: Run, made: Path) -> None:
     assert "Usage: nconnect provide" in run("provide").out
+
+
+def test_servers_are_added_listed_and_removed(run: Run, made: Path) -> None:
+    assert run("provide", "server", "list").out.startswith("no servers: add one with")
+    result = run("provide", "server", "add", "ollama", "http://localhost:11434/", "--also", "chat,llm")
+    assert (result.status, result.out) == (0, "ollama added: kept in the file; no daemon is running\n"), (
+        result.err
+    )
+    assert run("provide", "server", "add", "vllm", "http://192.168.50.10:8000").status == 0
+    assert run("provide", "server", "list").out.splitlines() == [
+        "NAME    URL                        ALSO",
+        "ollama  http://127.0.0.1:11434     chat, llm",
+        "vllm    http://192.168.50.10:8000",
+    ]
+    assert json.loads(run("provide", "server", "list", "--json").out)["servers"][1] == {
+        "name": "vllm",
+        "url": "http://192.168.50.10:8000",
+    }
+    shown = tomllib.loads(run("config", "show").out)
+    assert shown["provide"]["server"][0]["names"] == ["chat", "llm"]
+    assert run("provide", "server", "remove", "ollama").status == 0
+    assert [server["name"] for server in offers_of(made)["server"]] == ["vllm"]
+    assert run("provide", "server", "remove", "vllm").status == 0
+    assert "server" not in offers_of(made)
+
+
+def test_a_server_is_in_force_at_once(run: Run, daemon: FakeBackend) -> None:
+    added = run("provide", "server", "add", "ollama", "http://127.0.0.1:11434")
+    assert added.out == "ollama added: in force now\n"
+    assert run("provide", "server", "remove", "ollama").out == "ollama removed: in force now\n"
+    assert daemon.asked == ["reload", "reload"]
+
+
+@pytest.mark.parametrize(
+    ("name", "url", "why"),
+    [
+        ("localhost", "http://127.0.0.1:1", "not a server's name"),
+        ("a.b", "http://127.0.0.1:1", "not a server's name"),
+        ("a", "http://10.1.2.3:8000", "10.1.2.3 is in no provided subnet"),
+        ("a", "http://10.86.0.1:8000", 'add services = ["8000/tcp"]'),
+    ],
+)
+def test_a_server_that_nobody_could_reach_is_refused(
+    run: Run, made: Path, name: str, url: str, why: str
+) -> None:
+    before = made.read_text()
+    result = run("provide", "server", "add", name, url)
+    assert result.status == 2
+    assert why in result.err
+    assert made.read_text() == before
+
+
+def test_a_name_is_given_once(run: Run, made: Path) -> None:
+    assert run("provide", "server", "add", "a", "http://127.0.0.1:1").status == 0
+    result = run("provide", "server", "add", "a", "http://127.0.0.1:2")
+    assert (result.status, "there is already a server 'a'" in result.err) == (2, True)
+    result = run("provide", "server", "remove", "b")
+    assert (result.status, "did you mean 'a'?" in result.err or "there are a" in result.err) == (2, True)
