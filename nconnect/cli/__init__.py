@@ -24,7 +24,7 @@ command with output for programs has `--json`, one object on one line; what cann
 (`nconnect.io.process.process.hide_argument`).
 
     app, groups, options, output     the tree of commands, its help, shared options, tables and quantities
-    setup, interview, join, invite   init; a new device; invitations
+    setup, interview, join, leave, invite   init; providers; invitations
     daemon, detach, preflight        up, down, wait; going into the background; what must be there first
     progress, logs, log_limit        `up` in a terminal; log formats and `nconnect logs`; a bound on log lines
     inspect, render, watch, history, round_trip     status, address, ping

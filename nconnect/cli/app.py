@@ -16,6 +16,7 @@ from nconnect.cli import (
     inspect,
     invite,
     join,
+    leave,
     node,
     peer,
     pending,
@@ -53,6 +54,7 @@ app = group(
 )
 app.command("init")(setup.init)
 app.command("join")(join.join)
+app.command("leave")(leave.leave)
 app.command("up")(daemon.up)
 app.command("down")(daemon.down)
 app.command("wait")(daemon.wait)

@@ -8,7 +8,7 @@ import typer
 import typer.core
 
 GROUPS: dict[str, tuple[str, ...]] = {
-    "Set up": ("init", "join", "invite", "peer", "provide", "config"),
+    "Set up": ("init", "join", "leave", "invite", "peer", "provide", "config"),
     "Run": ("up", "down", "reload", "wait", "node"),
     "Look": ("status", "ping", "doctor", "logs", "address", "version"),
 }
@@ -43,6 +43,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "sudo nconnect invite alice --allow 192.168.50.10:8000/tcp --expires 7d",
     ),
     "nconnect join": ("sudo nconnect join nc1-…",),
+    "nconnect leave": ("sudo nconnect leave gpu-box",),
     "nconnect config": ("sudo nconnect config check", "sudo nconnect config show"),
     "nconnect peer": ("sudo nconnect peer list", "sudo nconnect peer set alice --access 30d --dry-run"),
     "nconnect peer add": (

@@ -1,4 +1,8 @@
-"""`nconnect join TOKEN`: makes a new device's identity and configuration from an invitation."""
+"""`nconnect join TOKEN`: an invitation becomes a provider of this device.
+
+The first provider makes this device's identity and configuration. Another one is added to them, and to the
+running daemon: with the interface's own key, in its own network, and with nothing of the others changed.
+"""
 
 from __future__ import annotations
 
@@ -20,12 +24,17 @@ from nconnect.errors import ConfigError, NetworkError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
+    from typing import Literal
 
+    from nconnect.config.proxy import Proxies
+    from nconnect.crypto.keys import Identity
+    from nconnect.invite.table import PeerTable
     from nconnect.invite.token import Token
     from nconnect.invite.welcome import Welcome
     from nconnect.io.files.state import StateStore
-    from nconnect.model import AcceptRoutes, Prefix
+    from nconnect.model import AcceptRoutes, NknAddress, PeerConfig, Prefix, Proxy
 
+SUB_CLIENT = 63  # from which a device applies whose tunnel is up; its links have the lower numbers
 DRAFT = "joining"  # in the state folder: the identity of an application that has not been granted yet
 
 
@@ -64,37 +73,68 @@ def join(
 ) -> None:
     """Join a provider, with a token of its `nconnect invite`.
 
-    This makes the device's identity and configuration; `nconnect up` then starts the tunnel.
+    The first one makes the device's identity and configuration; `nconnect up` then starts the tunnel. Others
+    are added to it, while it runs too; -c with another file makes another interface.
     """
-    import asyncio
-    import os
-
-    from nconnect.cli.output import DIRECT_NOTE, print_json
     from nconnect.cli.setup import default_identifier
     from nconnect.config import values
-    from nconnect.config.accept_routes import parse_accept_routes, told
-    from nconnect.config.proxy import of_setting
-    from nconnect.crypto.keys import Identity
+    from nconnect.config.accept_routes import parse_accept_routes
     from nconnect.io.files import config_file, paths
-    from nconnect.io.files.state import StateStore
-    from nconnect.io.net.proxy_search import hint
-    from nconnect.io.nkn import join
-    from nconnect.io.nkn.join import NoNode
-    from nconnect.model import PUBLIC_SEED_RPC, NknAddress, Proxy
 
     invitation = _token(words or [])
     path = chosen(ctx, config)
     interface = interface_at(path)
+    if not force and config_file.exists(path):
+        if identifier is not None or seed_rpc or proxy is not None:
+            raise UsageError(
+                f"--identifier, --seed-rpc and --proxy are for a new interface, and {path} has one already:"
+                f" leave them out, or add -c {path.with_name('nc1.toml')}"
+            )
+        checks = Checks()
+        accept = checks.one("--accept-routes", accept_routes, parse_accept_routes)
+        checks.finish()
+        _join_another(invitation, path, accept, timeout, as_json=as_json)
+        return
     checks = Checks()
     name = default_identifier() if identifier is None else identifier
     checks.one("--identifier", name, values.check_identifier)
     seeds = checks.many("--seed-rpc", seed_rpc, values.parse_seed_rpc) or invitation.seeds
     setting = read_proxy(checks, proxy)
-    accept = checks.one("--accept-routes", accept_routes or "private", parse_accept_routes) or "private"
+    accept = checks.one("--accept-routes", accept_routes, parse_accept_routes)
     checks.finish()
-    _check_free(path, force)
     if paths.is_locked(interface):
         raise ConfigError(f"{interface} is up with the old identity: stop it first with `nconnect down`")
+    _join_first(invitation, path, name, seeds, proxy, setting, accept, timeout, force=force, as_json=as_json)
+
+
+def _join_first(
+    invitation: Token,
+    path: Path,
+    name: str,
+    seeds: tuple[str, ...],
+    proxy: str | None,
+    setting: Proxy | Literal["none"] | None,
+    accept: AcceptRoutes | None,
+    timeout: float,
+    *,
+    force: bool,
+    as_json: bool,
+) -> None:
+    """Make an interface with this provider."""
+    import os
+
+    from nconnect.cli.output import DIRECT_NOTE
+    from nconnect.config.accept_routes import told
+    from nconnect.config.edit import new_file
+    from nconnect.config.proxy import of_setting
+    from nconnect.crypto.keys import Identity
+    from nconnect.io.files import config_file
+    from nconnect.io.files.state import StateStore
+    from nconnect.io.net.proxy_search import hint
+    from nconnect.io.nkn.join import NoNode
+    from nconnect.model import PUBLIC_SEED_RPC, NknAddress, Proxy
+
+    interface = config_file.interface_of(path)
     proxies = of_setting(setting, os.environ)
     store = StateStore.of(interface)
     before = store.load(DRAFT)
@@ -103,22 +143,12 @@ def join(
     if own.public_key == invitation.provider.public_key:
         raise ConfigError("this device made this invitation: use it on another device")
 
-    def apply(accepted: AcceptRoutes) -> Welcome:
-        return asyncio.run(
-            join.apply(
-                invitation,
-                own,
-                NknAddress(name, own.public_key),
-                seeds or PUBLIC_SEED_RPC,
-                timeout_s=timeout,
-                proxies=proxies,
-                say=_say,
-                accept=accepted,
-            )
-        )
-
+    address = NknAddress(name, own.public_key)
     try:
-        welcome = _within(accept, apply)
+        welcome = _within(
+            accept or "private",
+            _applying(invitation, own, address, seeds or PUBLIC_SEED_RPC, timeout, proxies),
+        )
     except NoNode as error:
         if store.load(DRAFT) != before:
             # Nobody has seen this identity. The next try makes another one, for which the network names
@@ -126,23 +156,20 @@ def join(
             store.remove(DRAFT)
         unused = "" if proxies.proxy is not None or proxy == "none" else hint()
         raise NetworkError(f"{error}{unused}") from error
-    text = _configuration(
-        invitation, seed, name, seeds, proxy, welcome, None if accept_routes is None else told(accept)
+    text = new_file(
+        seed=seed,
+        identifier=name,
+        address=(),
+        seed_rpc=seeds,
+        proxy=proxy,
+        accept_routes=None if accept is None else told(accept),
     )
+    text = _with_provider(text, invitation, welcome, None)
     made = config_file.check(path, text)
     config_file.create(path, text, force=force)
     store.remove(DRAFT)
     if as_json:
-        print_json(
-            {
-                "interface": interface,
-                "config": str(path),
-                "name": welcome.name,
-                "peer": welcome.provider_name,
-                "address": list(welcome.addresses),
-                "allowed_ips": list(welcome.allowed_ips),
-            }
-        )
+        _print_json(interface, path, welcome, welcome.provider_name)
         return
     option = "" if path == config_file.default_path() else f" -c {path}"
     print(f"joined {welcome.provider_name} as {welcome.name}: made {path}, interface {interface}")
@@ -151,6 +178,137 @@ def join(
         print(DIRECT_NOTE)
     print("next:")
     print(f"  sudo nconnect{option} up")
+
+
+def _join_another(
+    invitation: Token, path: Path, accept: AcceptRoutes | None, timeout: float, *, as_json: bool
+) -> None:
+    """Add this provider to the interface that there is. All is checked before the invitation is used."""
+    import os
+
+    from nconnect.cli.change import change_file
+    from nconnect.config.proxy import of_config
+    from nconnect.control.client import ControlClient, NotRunning
+    from nconnect.crypto.keys import Identity
+    from nconnect.errors import ControlError
+    from nconnect.io.files import config_file, peer_table
+    from nconnect.model import NknAddress
+
+    table = peer_table.load(path)
+    config = table.config
+    own = Identity(config.seed)
+    _refuse_known(invitation, own.public_key, config.peers)
+    before = config_file.read(path)
+    config_file.check(path, _with_provider(before, invitation, _placeholder(), accept, taken=_names(table)))
+    address = NknAddress(config.identifier, own.public_key)
+    try:
+        ControlClient(config.interface).reload()  # what it would refuse afterwards, it refuses now
+        address = address.sub_client(SUB_CLIENT)
+    except NotRunning:
+        pass
+    except ControlError as error:
+        raise ControlError(f"{error}; nothing was joined, and the invitation is still valid") from None
+    proxies = of_config(config, os.environ)
+    setting = accept or config.accept_routes
+    try:
+        welcome = _within(
+            setting, _applying(invitation, own, address, config.network.seed_rpc, timeout, proxies)
+        )
+    except NetworkError as error:
+        elsewhere = set(invitation.seeds) - set(config.network.seed_rpc)
+        if elsewhere and invitation.seeds and not set(invitation.seeds) & set(config.network.seed_rpc):
+            raise NetworkError(
+                f"{error}; its network has other seeds than {path} ({', '.join(sorted(elsewhere))}), and an"
+                f" interface is in one network: join with another one, -c {path.with_name('nc1.toml')}"
+            ) from error
+        raise
+    name = _free_name(welcome.provider_name, _names(table))
+    outcome = change_file(
+        path, lambda text: _with_provider(text, invitation, welcome, accept, taken=_names(table))
+    )
+    if as_json:
+        _print_json(config.interface, path, welcome, name)
+        return
+    print(f"joined {name} as {welcome.name}, on {config.interface}: {outcome.value}")
+    print(f"this device is {', '.join(welcome.addresses)} there and reaches {', '.join(welcome.allowed_ips)}")
+    try:
+        peers = ControlClient(config.interface).status().peers
+    except ControlError:
+        option = "" if path == config_file.default_path() else f" -c {path}"
+        print(f"next:\n  sudo nconnect{option} up")
+        return
+    for pair in (pair for peer in peers if peer.name == name for pair in peer.mapped):
+        print(f"its {pair.real} is {pair.seen} here: this device has these addresses already")
+
+
+def _applying(
+    invitation: Token,
+    own: Identity,
+    address: NknAddress,
+    seeds: tuple[str, ...],
+    timeout: float,
+    proxies: Proxies,
+) -> Callable[[AcceptRoutes], Welcome]:
+    """A function that applies, accepting some routes."""
+    import asyncio
+
+    from nconnect.io.nkn import join
+
+    return lambda accepted: asyncio.run(
+        join.apply(
+            invitation, own, address, seeds, timeout_s=timeout, proxies=proxies, say=_say, accept=accepted
+        )
+    )
+
+
+def _refuse_known(invitation: Token, own: bytes, peers: Iterable[PeerConfig]) -> None:
+    """Raise `ConfigError` if the invitation is this device's own, or that of a provider that it has."""
+    key = invitation.provider.public_key
+    if key == own:
+        raise ConfigError("this device made this invitation: use it on another device")
+    for peer in peers:
+        if peer.address.public_key == key:
+            raise ConfigError(
+                f"the provider of this invitation is {peer.name}, which this device has already: to join it"
+                f" anew, leave it first with `nconnect leave {peer.name}`"
+            )
+
+
+def _names(table: PeerTable) -> set[str]:
+    return {peer.name for peer in table.config.peers}
+
+
+def _free_name(name: str, taken: Iterable[str]) -> str:
+    """The provider's own name for itself, with a number if another peer has it."""
+    from nconnect.config.values import MAX_PEER_NAME
+
+    used, number, free = set(taken), 1, name
+    while free in used:
+        number += 1
+        free = f"{name[: MAX_PEER_NAME - len(f'-{number}')]}-{number}"
+    return free
+
+
+def _placeholder() -> Welcome:
+    """A welcome for trying out whether the file can be edited."""
+    from nconnect.invite.welcome import Welcome
+
+    return Welcome("device", "provider", ("10.0.0.2/32",), ("10.0.0.1/32",), bytes(32))
+
+
+def _print_json(interface: str, path: Path, welcome: Welcome, name: str) -> None:
+    from nconnect.cli.output import print_json
+
+    print_json(
+        {
+            "interface": interface,
+            "config": str(path),
+            "name": welcome.name,
+            "peer": name,
+            "address": list(welcome.addresses),
+            "allowed_ips": list(welcome.allowed_ips),
+        }
+    )
 
 
 def _within(accept: AcceptRoutes, apply: Callable[[AcceptRoutes], Welcome]) -> Welcome:
@@ -181,38 +339,19 @@ def _within(accept: AcceptRoutes, apply: Callable[[AcceptRoutes], Welcome]) -> W
     unwritten = "no file was written; this device may apply again"
     if others:  # an older provider, or one that offered less than it grants
         _ask(others, offered, unwritten)
-    at_home = _out_of_own_networks((*offered, *(a.network for a in parse_addresses(welcome.addresses))))
-    if accept == "private" and at_home:  # for example the address of a printer in the next room
-        _ask(at_home, offered, unwritten, why="is a part of the network that this machine is in")
     return welcome
-
-
-def _out_of_own_networks(prefixes: Iterable[Prefix]) -> tuple[Prefix, ...]:
-    """The prefixes that are part of a wider network that this machine is in now."""
-    from nconnect.io.system.netlink import Netlink
-    from nconnect.model import within
-
-    try:
-        with Netlink() as netlink:
-            networks = {held.address.network for held in netlink.addresses()}
-    except OSError:
-        return ()  # without netlink, no route can be set either
-    found = (p for p in prefixes if any(p != network and within(p, network) for network in networks))
-    return tuple(dict.fromkeys(found))
 
 
 def _ask(
     others: tuple[Prefix, ...],
     offered: tuple[Prefix, ...],
     otherwise: str,
-    *,
-    why: str = "--accept-routes does not say",
 ) -> None:
     """Ask whether prefixes that are not accepted may be routed; raise `NetworkError` if not."""
     import sys
 
     named = ", ".join(map(str, others))
-    why = f"the provider wants to have {named} routed to it, which {why}"
+    why = f"the provider wants to have {named} routed to it, which --accept-routes does not say"
     option = f"--accept-routes {','.join(map(str, offered))}"
     if not sys.stdin.isatty() or not sys.stderr.isatty():
         raise NetworkError(f"{why}: {otherwise}; if you want that, repeat with {option} (or all)")
@@ -262,17 +401,6 @@ def _token(words: Sequence[str]) -> Token:
                 raise
 
 
-def _check_free(path: Path, force: bool) -> None:
-    """Before the token is used, refuse to overwrite an existing file."""
-    from nconnect.io.files.config_file import exists
-
-    if not force and exists(path):
-        raise ConfigError(
-            f"{path} exists already: choose another file, such as -c {path.with_name('nc1.toml')},"
-            " or overwrite it with --force (the old identity is lost)"
-        )
-
-
 def _identity(store: StateStore, token: Token, identifier: str) -> tuple[bytes, str]:
     """Seed and identifier. An application without an answer is repeated with the same ones, because the
     provider may have admitted that identity.
@@ -292,29 +420,24 @@ def _identity(store: StateStore, token: Token, identifier: str) -> tuple[bytes, 
     return seed, identifier
 
 
-def _configuration(
+def _with_provider(
+    text: str,
     token: Token,
-    seed: bytes,
-    identifier: str,
-    seeds: tuple[str, ...],
-    proxy: str | None,
     welcome: Welcome,
-    accept_routes: str | list[str] | None,
+    accept_routes: AcceptRoutes | None,
+    *,
+    taken: Iterable[str] = (),
 ) -> str:
-    from nconnect.config.edit import add_peer, new_file
+    """The file's text with the provider. What it brings is in its section alone: leaving takes it all."""
+    from nconnect.config.accept_routes import told
+    from nconnect.config.edit import add_peer
 
-    text = new_file(
-        seed=seed,
-        identifier=identifier,
-        address=welcome.addresses,
-        seed_rpc=seeds,
-        proxy=proxy,
-        accept_routes=accept_routes,
-    )
     return add_peer(
         text,
-        name=welcome.provider_name,
+        name=_free_name(welcome.provider_name, taken),
         address=str(token.provider),
         allowed_ips=welcome.allowed_ips,
         preshared_key=welcome.preshared_key.hex(),
+        local_address=welcome.addresses,
+        accept_routes=None if accept_routes is None else told(accept_routes),
     )

@@ -178,6 +178,14 @@ def remove_peer(text: str, name: str) -> str:
     return _checked(document.as_string(), plain)
 
 
+def without_addresses(text: str) -> str:
+    """The text with `address = []` in [interface]: the last provider that brought one is leaving."""
+    plain, document = _load(text)
+    for content in (plain, document):
+        content["interface"]["address"] = []
+    return _checked(document.as_string(), plain)
+
+
 def add_offers(text: str, offers: Mapping[str, Sequence[str]]) -> str:
     """The text with more entries in the lists of `[provide]`, by the names of `OFFERS`.
 

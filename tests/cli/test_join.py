@@ -10,20 +10,23 @@ import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
-from ipaddress import ip_interface
+from ipaddress import ip_interface, ip_network
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from nconnect.crypto.keys import Identity
 from nconnect.errors import NetworkError
 from nconnect.invite.token import Token
 from nconnect.invite.welcome import Welcome
-from nconnect.io.files import paths
+from nconnect.io.files import config_file, paths
 from nconnect.io.net import dial, proxy_search
 from nconnect.io.nkn import join
-from nconnect.io.system.netlink import LinkAddress, Netlink
+from nconnect.model import NknAddress
 from tests.cli.conftest import Run
-from tests.invite.examples import PROVIDER, WELCOME
+from tests.control.fake import FakeBackend
+from tests.invite.examples import OTHER_IDENTITY, PROVIDER, WELCOME
 
 
 @pytest.fixture
@@ -47,12 +50,112 @@ def test_what_is_no_token(run: Run, config_path: Path, text: str, says: str) -> 
     assert not config_path.parent.exists()
 
 
-def test_a_file_that_exists(run: Run, made: Path, token: str) -> None:
+def joining(monkeypatch: pytest.MonkeyPatch, welcome: Welcome = WELCOME) -> list[tuple[Any, ...]]:
+    """The provider answers. What was asked: the applicant's address, the seeds, and what is accepted."""
+    asked: list[tuple[Any, ...]] = []
+
+    async def apply(
+        _: Token, identity: Identity, address: NknAddress, seeds: object, *, accept: object, **__: object
+    ) -> Welcome:
+        assert identity.public_key == address.public_key
+        asked.append((address, seeds, accept))
+        return welcome
+
+    monkeypatch.setattr(join, "apply", apply)
+    return asked
+
+
+def test_another_provider_is_added_to_the_interface_with_its_own_key(
+    run: Run, made: Path, token: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = config_file.load(made)
+    asked = joining(monkeypatch)
+    result = run("join", token, "--accept-routes", "192.168.0.0/16,10.0.0.0/8")
+    assert result.status == 0, result.err
+    assert "joined gpu-box as laptop, on nc0: kept in the file; no daemon is running" in result.out
+    ((address, seeds, _),) = asked
+    assert (address.identifier, address.public_key) == ("gpu-box", Identity(before.seed).public_key)
+    assert seeds == before.network.seed_rpc, "the interface's network, not another one"
+    after = config_file.load(made)
+    (peer,) = after.peers
+    assert replace(after, peers=()) == before
+    assert peer.local_address == (ip_interface("10.86.0.2/24"),)
+    assert peer.accept_routes == (ip_network("192.168.0.0/16"), ip_network("10.0.0.0/8"))
+
+    known = run("join", token)
+    assert known.status == 2
+    assert "`nconnect leave gpu-box`" in known.err
+    assert len(asked) == 1
+
+    other = Token(NknAddress("x", OTHER_IDENTITY.public_key), b"token-i2", bytes(16), ()).encode()
+    assert run("join", other).status == 0
+    assert [peer.name for peer in config_file.load(made).peers] == ["gpu-box", "gpu-box-2"]
+
+    assert run("leave", "gpu-bok", "--yes").status == 2
+    assert run("leave", "gpu-box", "--yes").out == "left gpu-box: kept in the file; no daemon is running\n"
+    assert run("leave", "gpu-box-2", "--yes").status == 0
+    assert config_file.load(made) == before
+
+
+def test_a_running_interface_keeps_its_own_login(
+    run: Run, daemon: FakeBackend, token: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = joining(monkeypatch)
+    daemon.refuse_reload = "mtu cannot change"
+    refused = run("join", token)
+    assert refused.status == 1
+    assert "nothing was joined, and the invitation is still valid" in refused.err
+    assert not asked
+    daemon.refuse_reload = None
+    assert "in force now" in run("join", token).out
+    ((address, *_),) = asked
+    assert address.bare != address
+    assert address.bare.identifier == "gpu-box"
+
+
+def test_the_last_one_to_leave_leaves_a_file_that_can_join_again(
+    run: Run, config_path: Path, token: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    joining(monkeypatch)
+    assert run("join", token).status == 0
+    first = config_file.load(config_path)
+    assert first.address == ()
+    assert run("leave", "gpu-box", "--yes").status == 0
+    left = config_file.load(config_path)
+    assert (left.address, left.peers, left.seed) == ((), (), first.seed)
+    assert run("join", token).status == 0
+    assert config_file.load(config_path) == first
+
+
+def test_what_belongs_to_a_new_interface_is_refused_for_one_that_exists(
+    run: Run, made: Path, token: str
+) -> None:
     before = made.read_text()
-    result = run("join", token)
-    assert result.status == 2
-    assert "exists already" in result.err
+    for options in (["--identifier", "x"], ["--seed-rpc", "http://127.0.0.1:1"], ["--proxy", "none"]):
+        result = run("join", token, *options)
+        assert result.status == 2
+        assert "nc1.toml" in result.err
     assert made.read_text() == before
+
+
+def test_a_file_that_cannot_be_edited_costs_no_invitation(
+    run: Run, made: Path, token: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = joining(monkeypatch)
+    made.write_text(made.read_text().replace("[interface]", "[interface]\nmtu = 3"))
+    assert run("join", token).status == 2
+    assert not asked
+
+
+def test_another_network_is_named(run: Run, made: Path, token: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def apply(*_: object, **__: object) -> Welcome:
+        raise NetworkError("no answer within 20 s")
+
+    monkeypatch.setattr(join, "apply", apply)
+    result = run("join", token)
+    assert result.status == 1
+    assert "its network has other seeds" in result.err
+    assert len(result.err.splitlines()) == 1
 
 
 def test_a_daemon_that_runs(run: Run, made: Path, token: str) -> None:
@@ -63,14 +166,6 @@ def test_a_daemon_that_runs(run: Run, made: Path, token: str) -> None:
         paths.release_lock("nc0", lock)
     assert result.status == 2
     assert "nconnect down" in result.err
-
-
-@pytest.fixture(autouse=True)
-def networks(monkeypatch: pytest.MonkeyPatch) -> list[LinkAddress]:
-    """The networks that this machine is in: none, if the test says nothing else."""
-    held: list[LinkAddress] = []
-    monkeypatch.setattr(Netlink, "addresses", lambda _: held)
-    return held
 
 
 def test_nobody_there(run: Run, config_path: Path, token: str) -> None:
@@ -250,39 +345,6 @@ def test_a_welcome_with_more_than_was_accepted(
     assert run("join", token, "--accept-routes", "8.8.8.8/32,192.168.50.0/24").status == 0
     assert 'accept_routes = ["8.8.8.8/32", "192.168.50.0/24"]' in config_path.read_text()
     assert accepted[0] == "private"
-
-
-@pytest.mark.parametrize(
-    ("network", "named"),
-    [
-        ("192.168.48.9/20", "192.168.50.0/24"),
-        ("10.3.4.5/8", "10.86.0.1/32, 10.86.0.0/24"),
-        ("192.168.50.7/24", ""),  # equal: it is not routed, and `status` says so
-        ("192.168.50.7/32", ""),
-        ("192.168.50.129/25", ""),  # a longer prefix: it stays as it is
-    ],
-)
-def test_a_part_of_the_devices_own_network_is_a_persons_to_give_away(
-    run: Run,
-    config_path: Path,
-    token: str,
-    networks: list[LinkAddress],
-    monkeypatch: pytest.MonkeyPatch,
-    network: str,
-    named: str,
-) -> None:
-    async def apply(*_: object, **__: object) -> Welcome:
-        return WELCOME
-
-    monkeypatch.setattr(join, "apply", apply)
-    networks.append(LinkAddress(2, ip_interface(network)))
-    result = run("join", token)
-    assert result.status == bool(named)
-    if named:
-        assert f"wants to have {named} routed to it, which is a part of the network that this" in result.err
-        assert len(result.err.splitlines()) == 1
-        assert not config_path.exists()
-        assert run("join", token, "--accept-routes", "10.86.0.1/32,192.168.50.0/24").status == 0
 
 
 def test_a_mistake_in_the_routes_uses_no_token(run: Run, config_path: Path, token: str) -> None:
