@@ -17,7 +17,6 @@ Ask = Callable[[str, str], str]  # question and default -> answer
 Say = Callable[[str], object]
 
 ROLES = ("user", "provider")
-ADDRESS_OF = {"provider": "10.86.0.1/24", "user": "10.86.0.2/24"}
 # Interfaces without a network of the provider's own to offer.
 _NOT_OURS = re.compile(
     r"lo|nc\d+|docker\d*|br-.*|veth.*|virbr\d*|tun\d*|tap\d*|wg\d*|tailscale\d*|cni.*|flannel.*"
@@ -97,8 +96,6 @@ def interview(
         _look_and_choose(answers, networks(), ask, say, look)
     if answers.role is None:
         answers.role = "provider" if answers.offers else "user"
-    if not answers.address:
-        answers.address = [ADDRESS_OF[answers.role]]
 
 
 def _look_and_choose(
@@ -192,6 +189,19 @@ def local_networks() -> list[tuple[str, str]]:
         if name and usable and is_own_network(name):
             found.setdefault(str(network), name)
     return list(found.items())
+
+
+def drawn_addresses() -> list[str]:
+    """Addresses in random networks that this machine is not in, nor has a route to."""
+    import os
+
+    from nconnect.config.draw import tunnel_addresses
+    from nconnect.io.system.netlink import Netlink
+
+    with Netlink() as netlink:
+        taken = [held.address.network for held in netlink.addresses()]
+        taken += [route.prefix for route in netlink.routes({})]
+    return list(tunnel_addresses(os.urandom, taken))
 
 
 def search(prefixes: Sequence[str]) -> Found:

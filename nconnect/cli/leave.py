@@ -18,7 +18,8 @@ def leave(
 ) -> None:
     """Leave a provider, and take back all that `join` has made.
 
-    Its routes, addresses and names are gone at once, and its key is forgotten. The provider keeps this device in its table until it removes it.
+    Its routes, addresses and names are gone at once, and its key is forgotten. The provider keeps this
+    device in its table until it removes it.
     """
     from nconnect.cli.change import change_file
     from nconnect.config.edit import remove_peer, unknown_peer, without_addresses

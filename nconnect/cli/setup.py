@@ -18,7 +18,6 @@ from nconnect.cli.options import (
     interface_at,
     read_proxy,
 )
-from nconnect.errors import UsageError
 
 if TYPE_CHECKING:
     from nconnect.cli.interview import Answers
@@ -28,7 +27,10 @@ if TYPE_CHECKING:
 def init(
     ctx: typer.Context,
     address: Annotated[
-        Values, typer.Option(metavar="IP/LEN", help="This device's address in the tunnel: 10.86.0.1/24.")
+        Values,
+        typer.Option(
+            metavar="IP/LEN", help="This device's address in the tunnel. [default: draws a network]"
+        ),
     ] = None,
     identifier: Annotated[
         str | None, typer.Option(help="The first part of the NKN address. [default: the host's name]")
@@ -100,11 +102,6 @@ def init(
     _complete(answers, ask=ask)
     address, provide, service, expose = answers.address, answers.provide, answers.service, answers.expose
     seed_rpc = answers.seed_rpc
-    if not address:
-        raise UsageError(
-            "this device's address in the tunnel is missing: give --address 10.86.0.1/24 on the provider,"
-            " --address 10.86.0.2/24 on the user's side"
-        )
     checks = Checks()
     name = default_identifier() if identifier is None else identifier
     checks.one("--identifier", name, values.check_identifier)
@@ -169,11 +166,9 @@ def _complete(answers: Answers, *, ask: bool) -> None:
             networks=interview.local_networks,
             look=interview.search,
         )
-        return
-    if not answers.address and answers.role is not None:
-        answers.address = [interview.ADDRESS_OF[answers.role]]
-    if answers.scan and answers.address:
+    elif answers.scan:
         interview.add_found(answers, interview.search(answers.provide), print)
+    answers.address = answers.address or interview.drawn_addresses()
 
 
 def default_identifier() -> str:

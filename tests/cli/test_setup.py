@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from nconnect.cli.setup import default_identifier
+from nconnect.config.private import is_private_prefix
 from nconnect.io.files.config_file import load
 from nconnect.io.net import proxy_search
 from nconnect.model import Proxy
@@ -71,10 +72,22 @@ def test_it_never_overwrites_unasked(run: Run, made: Path) -> None:
     assert made.read_text() != before
 
 
+def test_without_an_address_networks_are_drawn_and_nothing_is_asked(run: Run, tmp_path: Path) -> None:
+    drawn = []
+    for name in ("nc0", "nc1"):
+        path = tmp_path / f"{name}.toml"
+        assert run("init", "-c", path).status == 0
+        drawn.append(load(path).address)
+    for four, six in drawn:
+        assert is_private_prefix(four.network)
+        assert is_private_prefix(six.network)
+        assert (four.network.prefixlen, six.network.prefixlen) == (24, 64)
+    assert drawn[0] != drawn[1]
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        ([], ["give --address 10.86.0.1/24 on the provider"]),
         (["--address", "10.86.0.1"], ["--address: '10.86.0.1' has no prefix length: write 10.86.0.1/24"]),
         (["--address", "10.86.0.1/24,10.86.0.1/16"], ["10.86.0.1 is there twice"]),
         (
