@@ -95,6 +95,14 @@ class NoReply(NetworkError):
         self.missing = tuple(missing)
 
 
+class StreamError(NetworkError):
+    """A stream (`nconnect.nkn`) could not be opened, or ended before everything had arrived."""
+
+
+class StreamClosed(LocalProtocolError):
+    """A stream (`nconnect.nkn`) was used after it was closed here."""
+
+
 class ClientClosed(LocalProtocolError):
     """A client (`nconnect.nkn`) was used before it was entered, or after it was closed."""
 

@@ -125,3 +125,17 @@ def test_both_come_back_when_the_node_does(over: Over, kind: str, ours: type[Cli
 @needs_go
 def test_a_multi_client_may_send_before_its_logins(over: Over) -> None:
     over(interop.a_multi_client_sends_before_its_logins)
+
+
+@pytest.mark.slow
+@both_sdks
+@pytest.mark.parametrize("mtu", [1024, 60_000])
+def test_our_stream_to_theirs(over: Over, kind: str, mtu: int) -> None:
+    over(lambda net: interop.our_stream_to_theirs(net, kind, mtu, 300_000))
+
+
+@pytest.mark.slow
+@both_sdks
+@pytest.mark.parametrize("mtu", [1024, 60_000])
+def test_their_session_to_ours(over: Over, kind: str, mtu: int) -> None:
+    over(lambda net: interop.their_session_to_ours(net, kind, mtu, 300_000))

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 from nconnect.ncp import settings
 
+_ACK_JITTER_S = 0.2  # guessed: four times what an official receiver waits to acknowledge
 _SUSPECT_S = 0.5  # guessed: a pair whose oldest packet waits longer gets new ones only if all pairs do
 
 
@@ -18,8 +19,8 @@ class SubClientPair:
     """A sub-client of ours and one of the other side's; all packets between them take the same way."""
 
     __slots__ = (
-        "_rttvar_s", "_srtt_s", "acked_sent_at", "backoff", "flight", "index", "local", "min_rto_s", "remote",
-        "window",
+        "_measured_at", "_rttvar_s", "_srtt_s", "acked_sent_at", "backoff", "flight", "index",
+        "local", "min_rto_s", "remote", "window",
     )  # fmt: skip
 
     def __init__(self, index: int, local: str, remote: str, window: float) -> None:
@@ -32,6 +33,7 @@ class SubClientPair:
         self.backoff = 1.0
         self.min_rto_s = settings.MIN_OFFICIAL_RTO_S
         self._srtt_s: float | None = None
+        self._measured_at = 0.0
         self._rttvar_s = 0.0
 
     @property
@@ -39,15 +41,18 @@ class SubClientPair:
         """After how many seconds without an acknowledgement a packet is lost (after RFC 6298)."""
         if self._srtt_s is None:
             return min(settings.FIRST_RTO_S * self.backoff, settings.MAX_RTO_S)
-        rto_s = max(self.min_rto_s, self._srtt_s + 4 * self._rttvar_s)
+        rto_s = max(self.min_rto_s, self._srtt_s + max(4 * self._rttvar_s, _ACK_JITTER_S))
         return min(rto_s * self.backoff, settings.MAX_RTO_S)
 
     @property
     def srtt_s(self) -> float | None:
         return self._srtt_s
 
-    def measured(self, rtt_s: float) -> None:
-        """A round trip of a packet that was sent once."""
+    def measured(self, rtt_s: float, now: float) -> None:
+        """A round trip of a packet that was sent once; one in each round trip counts."""
+        if now - self._measured_at < (self._srtt_s or 0.0):
+            return
+        self._measured_at = now
         if self._srtt_s is None:
             self._srtt_s, self._rttvar_s = rtt_s, rtt_s / 2
         else:

@@ -51,7 +51,7 @@ class NcpReceiver:
     def receive(self, sequence: int, data: Buffer, end: bool) -> None:
         """A data packet. What is dropped for want of room is not acknowledged, so that it comes again."""
         count = from_wire(sequence, self.next)
-        if len(data) > self._mtu or self._closed:
+        if len(data) > self._mtu:
             self.refused += 1
             return
         if count < self.next or count in self._held:
@@ -59,7 +59,12 @@ class NcpReceiver:
             self._to_ack.add(count)
             return
         size = len(data)
-        if (
+        if self._closed:
+            # What the program will not read is not acknowledged; that nothing follows may be.
+            if size or not end or count != self.next:
+                self.refused += 1
+                return
+        elif (
             self._held_bytes + self.ready_bytes + size > self._window
             or (count > self.next and len(self._held) >= MAX_HELD_PACKETS)
             or (self.end is not None and count > self.end)

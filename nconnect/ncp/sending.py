@@ -207,7 +207,7 @@ class NcpSender:
                     sent_at = pair.flight.pop(count)
                     if packet.tries == 1 and sent_at >= pair.acked_sent_at:
                         pair.acked_sent_at = sent_at
-                        pair.measured(now - sent_at)
+                        pair.measured(now - sent_at, now)
         if not fresh:
             return False
         while self.base < self.next and self.base not in unacked:

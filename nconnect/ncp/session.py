@@ -17,6 +17,7 @@ from nconnect.ncp.settings import SessionSettings
 from nconnect.wire.ncp import FEATURE_END, NcpPacket
 
 _EARLY_PACKETS = 64  # kept until the handshake comes, where the network changes the order
+_LATELY_S = 2.0
 _TOLD_AGAIN_S = (1.0, 3.0)  # a window that opened, to a sender that may not have heard of it
 
 
@@ -50,7 +51,9 @@ class NcpSession:
         self.id = id
         self.state = NcpState.DIALLING
         self.why = ""  # it broke: what is wrong, a clause; "" after a proper end
+        self.undelivered = False  # the other side closed before it had received everything
         self.dials = dials
+        self.closed_here = False  # by `close` or `abort`
         self.local_ids = sorted(local_ids)
         self.bad_packets = 0
         self.receiver = NcpReceiver(remote[-64:], window=chosen.window, mtu=chosen.mtu, memory=memory)
@@ -68,11 +71,13 @@ class NcpSession:
         # Acknowledgements
         self._ack_at: float | None = None
         self._ack_turn = 0
+        self._unacked_bytes = 0  # received since the last acknowledgement
         self._told_read = 0
         self._tell_read: set[int] = set()  # pairs over which a read is due to be told
         self._retell: list[float] = []
         # Life
         self._heard_at = now
+        self._heard_over: dict[str, float] = {}  # by our sub-client
         self._asked = 0  # packets sent since then that the other side must answer
         self._probe_at: float | None = None
         self._probe_due = False
@@ -152,7 +157,9 @@ class NcpSession:
 
     def close(self, now: float) -> None:
         """Close it once everything is delivered; what still comes is dropped."""
+        self.closed_here = True
         if self.state in (NcpState.CLOSED, NcpState.CLOSING):
+            self.receiver.close(discard=True)
             return
         if self.sender is None:
             self._say_goodbye(now)
@@ -160,7 +167,6 @@ class NcpSession:
         self.state = NcpState.CLOSING
         self._progress_at = now
         self.receiver.close(discard=True)
-        self._ack_at = None
         if self.knows_end:
             self.sender.wants_end = True
         self._close_if_delivered(now)
@@ -170,6 +176,7 @@ class NcpSession:
         if self.state is not NcpState.CLOSED:
             self.why = why
             self._say_goodbye(now)
+        self.receiver.close(discard=True)
 
     # What the network brings
 
@@ -183,6 +190,8 @@ class NcpSession:
             self.bad_packets += 1
             return
         self._heard_at = now
+        if (local, remote) in self._index:
+            self._heard_over[local] = now
         self._asked = 0
         self._probe_at = None
         if read.close:
@@ -211,10 +220,12 @@ class NcpSession:
             fresh = sender.read_by_peer(read.bytes_read) or fresh
         if fresh:
             self._progress_at = now
-        if read.sequence_id and self.state is NcpState.OPEN:
+        if read.sequence_id:
             self.receiver.receive(read.sequence_id, read.data, read.end and self.knows_end)
-            if self.receiver.owes_ack and (self._ack_at is None or self._ack_at > now + settings.ACK_S):
-                self._ack_at = now + settings.ACK_S
+            self._unacked_bytes += len(read.data)
+            if self.receiver.owes_ack:
+                soon = now if self._unacked_bytes >= self._settings.window // 8 else now + settings.ACK_S
+                self._ack_at = soon if self._ack_at is None else min(soon, self._ack_at)
             self._retell.clear()
         if fresh and self.state is NcpState.CLOSING:
             self._close_if_delivered(now)
@@ -283,7 +294,7 @@ class NcpSession:
             self._asked += 1
             probe = NcpPacket(to_wire(sender.base - 1), b"\0")
             return found.local, found.remote, probe.encode()
-        if self._ack_at is not None and self._ack_at <= now and (found := self._any_pair(ready)) is not None:
+        if self._ack_at is not None and self._ack_at <= now and (found := self._live_pair(ready)) is not None:
             return found.local, found.remote, self._acknowledgement(now).encode()
         for index in self._tell_read:
             pair = self.pairs[index]
@@ -313,6 +324,7 @@ class NcpSession:
 
     def _note_read(self) -> int:
         self._told_read = self.receiver.bytes_read
+        self._unacked_bytes = 0
         return self._told_read
 
     def _say_read(self, now: float) -> None:
@@ -327,6 +339,11 @@ class NcpSession:
             if ready(self.pairs[self._ack_turn].local):
                 return self.pairs[self._ack_turn]
         return None
+
+    def _live_pair(self, ready: Callable[[str], bool]) -> SubClientPair | None:
+        """The next one over which something came lately: acknowledgements are not repeated."""
+        since = max(self._heard_over.values(), default=0.0) - _LATELY_S
+        return self._any_pair(lambda local: self._heard_over.get(local, 0.0) >= since and ready(local))
 
     def _greeting(self) -> bytes:
         return NcpPacket(
@@ -443,11 +460,11 @@ class NcpSession:
         assert sender is not None
         if self.state is NcpState.CLOSING:
             if sender.has_unacked_data():
-                self.why = "the other side closed the stream before it had received everything"
+                self.undelivered = True
         elif receiver.has_gap or (self.knows_end and not receiver.at_end):
             self.why = "the stream was cut: the other side ended before all of it had arrived"
         elif sender.has_unacked_data():
-            self.why = "the other side closed the stream before it had received everything"
+            self.undelivered = True
         self._over()
 
     def _over(self) -> None:

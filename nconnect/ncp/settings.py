@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-WINDOW_BYTES = 4 << 20  # the official SDKs' sessionWindowSize
-MTU_BYTES = 60_000  # guessed: a sealed message costs about as much as 8 KiB of it; 24 ms of a 20 Mbit/s link
+STREAM_WINDOW_BYTES = 4 << 20  # the official SDKs' sessionWindowSize
+STREAM_MTU_BYTES = (
+    60_000  # guessed: a sealed message costs about as much as 8 KiB of it; 24 ms of a 20 Mbit/s link
+)
 OFFICIAL_MTU_BYTES = 1024
 MAX_MTU_BYTES = 3_900_000  # under the network's 4,000,000 bytes for a message
 MIN_WINDOW_BYTES = 1024
@@ -32,6 +34,6 @@ LINGER_S = 30.0  # a close waits so long without any progress of the reader
 class SessionSettings:
     """One side's settings; the smaller MTU and window of the two sides count for what is sent."""
 
-    mtu: int = MTU_BYTES
-    window: int = WINDOW_BYTES
+    mtu: int = STREAM_MTU_BYTES
+    window: int = STREAM_WINDOW_BYTES
     linger_s: float = LINGER_S

@@ -66,9 +66,11 @@ if TYPE_CHECKING:
     from nconnect.nkn.message import Message, Reply
     from nconnect.sdk.client import Client
     from nconnect.sdk.multiclient import MultiClient
+    from nconnect.sdk.stream import Stream
+    from nconnect.sdk.streaming import StreamServer
     from nconnect.sdk.sub_link import LinkStatus
 
-__all__ = ["Client", "LinkStatus", "Message", "MultiClient", "Reply"]
+__all__ = ["Client", "LinkStatus", "Message", "MultiClient", "Reply", "Stream", "StreamServer"]
 
 _WHERE = {
     "Client": "nconnect.sdk.client",
@@ -76,6 +78,8 @@ _WHERE = {
     "Message": "nconnect.nkn.message",
     "MultiClient": "nconnect.sdk.multiclient",
     "Reply": "nconnect.nkn.message",
+    "Stream": "nconnect.sdk.stream",
+    "StreamServer": "nconnect.sdk.streaming",
 }
 
 

@@ -27,11 +27,14 @@ from nconnect.errors import ConfigError, TooBig
 from nconnect.model import NknAddress, Rng
 from nconnect.wire.message import Message
 from nconnect.wire.nkn import MAX_MESSAGE_BYTES
+from nconnect.wire.protobuf import bytes_head, uint_field
 
 MAX_BOXES = 1024  # shared keys kept, least used forgotten; guessed: 60 us to work one out again
 MAX_BATCH_DESTS = 128  # guessed: what nodes take in one message (ours: 256)
 # Of a message around its payload: nonces, boxed key, field heads, a sub-client's prefix.
 _HEADROOM_BYTES = BOX_OVERHEAD_BYTES + 2 * BOX_NONCE_BYTES + KEY_BYTES + BOX_OVERHEAD_BYTES + 64
+# Of a `Message` to one recipient, with the payload last: encrypted, and the head of the nonce.
+_SEALED_HEAD = uint_field(2, 1) + bytes_head(3, BOX_NONCE_BYTES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +65,12 @@ class Envelopes:
                 f" {MAX_MESSAGE_BYTES - size + len(payload)} (send it in pieces)"
             )
         return self._sealed(dests, payload, size) if encrypt else self._open_batches(dests, payload)
+
+    def seal_parts(self, dest: NknAddress, payload: bytes) -> tuple[bytes, bytes]:
+        """The message that has `payload` sealed for `dest`, in two parts. Raises `ConfigError`."""
+        nonce = self._rng(BOX_NONCE_BYTES)
+        sealed = self._box_for(dest).seal(payload, nonce)
+        return _SEALED_HEAD + nonce + bytes_head(1, len(sealed)), sealed
 
     def open(self, sender_key: bytes, message: Message) -> bytes | None:
         """The payload of a sealed message; None when it is not authentic. Raises `InvalidKey`."""

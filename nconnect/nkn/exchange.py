@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
+from functools import lru_cache
 
 from nconnect.crypto.keys import Identity, InvalidKey
 from nconnect.errors import ConfigError, LocalProtocolError, RemoteProtocolError
@@ -21,6 +22,7 @@ from nconnect.nkn.recent import RecentIds
 from nconnect.wire.message import Message, Payload, PayloadType, TextData
 
 ID_BYTES = 8  # the official SDKs' message ids
+MAX_PARSED = 1024  # that are kept parsed; guessed: as many as shared keys
 MAX_ID_BYTES = 64  # guessed: longer ones are refused, since they are remembered and sent back
 
 
@@ -32,7 +34,7 @@ class MessageDrop(Enum):
     UNENCRYPTED = "unencrypted"  # in the clear, which was not asked for
     DUPLICATE = "duplicate"  # another copy came before
     UNEXPECTED_ANSWER = "unexpected_answer"  # to no message that waits, or from somebody else
-    SESSION = "session"  # of a stream (NCP), which this library does not speak
+    SESSION = "session"  # of a stream (NCP), to a client that has none
     INBOX_FULL = "inbox_full"  # more waits to be received than may
 
 
@@ -56,6 +58,15 @@ class IncomingAnswer:
     dest: NknAddress  # the destination, as it was given to `expect`, that answered
     data: str | bytes | None
     encrypted: bool
+
+
+@dataclass(frozen=True, slots=True)
+class IncomingPacket:
+    """A packet of a stream (`nconnect.ncp`)."""
+
+    src: NknAddress
+    session_id: bytes
+    data: Buffer
 
 
 class Exchange:
@@ -99,11 +110,15 @@ class Exchange:
         payload = Payload(PayloadType.ACK, reply_to_id=to.id)
         return self._envelopes.batches((dest,), payload.encode(), encrypt=to.encrypted)
 
+    def packet(self, dest: NknAddress, session_id: bytes, packet: bytes) -> tuple[bytes, bytes]:
+        """A packet of a stream, sealed: the parts of the message. Raises `ConfigError`."""
+        return self._envelopes.seal_parts(dest, Payload(PayloadType.SESSION, session_id, packet).encode())
+
     # Receiving
 
     def receive(
         self, src: str, data: Buffer, now: float, *, has_room: bool
-    ) -> Incoming | IncomingAnswer | None:
+    ) -> Incoming | IncomingAnswer | IncomingPacket | None:
         """Read a message; None: counted in `drops`. `has_room`: whether the inbox takes one more.
 
         `data` is borrowed; what is returned is not.
@@ -116,7 +131,7 @@ class Exchange:
 
     def _read(
         self, src: str, data: Buffer, now: float, has_room: bool
-    ) -> Incoming | IncomingAnswer | MessageDrop:
+    ) -> Incoming | IncomingAnswer | IncomingPacket | MessageDrop:
         try:
             sender = _address(src)
             message = Message.decode(data)
@@ -126,19 +141,23 @@ class Exchange:
             if plain is None:
                 return MessageDrop.NOT_AUTHENTIC
             payload = Payload.decode(plain)
-            content = _text_or_bytes(payload)
+            content = None if payload.type is PayloadType.SESSION else _text_or_bytes(payload)
         except InvalidKey:
             return MessageDrop.NOT_AUTHENTIC
         except RemoteProtocolError:
             return MessageDrop.MALFORMED
         if len(payload.message_id) > MAX_ID_BYTES or len(payload.reply_to_id) > MAX_ID_BYTES:
             return MessageDrop.MALFORMED
+        if payload.type is PayloadType.SESSION:
+            if not message.encrypted:  # the official SDKs refuse it as well
+                return MessageDrop.UNENCRYPTED
+            if not payload.message_id:
+                return MessageDrop.MALFORMED
+            return IncomingPacket(sender, payload.message_id, payload.data)
         if payload.type is PayloadType.ACK or payload.reply_to_id:
             return self._answer(sender, payload.reply_to_id, content, message.encrypted, now)
         if not message.encrypted and not self._accept_unencrypted:
             return MessageDrop.UNENCRYPTED
-        if payload.type is PayloadType.SESSION:
-            return MessageDrop.SESSION
         assert content is not None
         if not has_room:
             return MessageDrop.INBOX_FULL  # not remembered, because another copy may find room
@@ -191,6 +210,7 @@ def _text_or_bytes(payload: Payload) -> str | bytes | None:
     return None if payload.type is PayloadType.ACK else bytes(payload.data)
 
 
+@lru_cache(MAX_PARSED)
 def _address(src: str) -> NknAddress:
     try:
         address = NknAddress.parse(src) if len(src) <= MAX_ADDRESS_CHARS else None

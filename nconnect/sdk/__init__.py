@@ -14,6 +14,7 @@ Programs import the public names from `nconnect.nkn`; the daemon does not load t
       |-- sub_link.SubLink, one per link --> nconnect.io.nkn.link.LinkRunner --> the network
       |-- nconnect.nkn.exchange: ids, sealing, copies, answers (pure)
       |-- inbox.Inbox: messages until the program receives them, bounded
+      |-- streaming.Streaming (of a MultiClient) --> nconnect.ncp: stream.Stream and streaming.StreamServer
       `-- waiting.PendingReplies: one sent message and the answers to it
 
 A message out: `BaseClient.send` -> `Exchange.message` (sealed `Batch`es) -> every link that is up and takes
@@ -27,8 +28,8 @@ raises `ClientClosed`. A link that breaks is made again for as long as the clien
 
 It follows the official SDKs (nkn-sdk-go, nkn-sdk-js) on the wire. Departures: messages that are not
 encrypted are refused unless `accept_unencrypted` is set; memory is bounded everywhere, and a full inbox
-refuses the newest message without an ACK, so that its sender learns of it; NCP sessions are not
-implemented.
+refuses the newest message without an ACK, so that its sender learns of it. For streams nconnect.ncp says
+what differs.
 
 - **reply**, **ACK**: an answer with or without content. A message is acknowledged when the program asks
   for the next one without having answered.

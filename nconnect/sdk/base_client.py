@@ -20,10 +20,11 @@ from nconnect.errors import ClientClosed, ConfigError, LocalProtocolError, Netwo
 from nconnect.io.clock import boottime
 from nconnect.model import MAX_ADDRESS_CHARS, PUBLIC_SEED_RPC, Buffer, NknAddress
 from nconnect.nkn.envelope import Batch
-from nconnect.nkn.exchange import Exchange, Incoming, IncomingAnswer
+from nconnect.nkn.exchange import Exchange, Incoming, IncomingAnswer, IncomingPacket, MessageDrop
 from nconnect.nkn.link import Link
 from nconnect.nkn.message import Message, Reply
 from nconnect.sdk.inbox import INBOX_BYTES, INBOX_MESSAGES, Inbox
+from nconnect.sdk.streaming import Streaming
 from nconnect.sdk.sub_link import LinkStatus, SubLink
 from nconnect.sdk.waiting import PendingReplies
 from nconnect.wire.jsonrpc import NodeInfo
@@ -79,6 +80,7 @@ class BaseClient:
         self._connect_timeout_s = connect_timeout_s
         self._inbox = Inbox(inbox_messages, inbox_bytes)
         self._waiting: dict[bytes, PendingReplies] = {}
+        self._streaming: Streaming | None = None  # of clients that have streams
         self._in_hand: Message | None = None  # the message that `async for` yielded last
         self._changed = asyncio.Event()  # of a link; replaced each time it is set
         self._entered = self._closed = False
@@ -293,26 +295,38 @@ class BaseClient:
     def close(self) -> None:
         """End all links at once; waiting `send` and `receive` calls raise `ClientClosed`."""
         self._closed = True
+        if self._streaming is not None:
+            self._streaming.close()
         for sub in self._links:
             sub.runner.close()
         for waiting in self._waiting.values():
             waiting.end()
         self._inbox.wake()
-        self._on_change()
+        self._changed_now()
 
     # What links tell
 
-    def _on_change(self) -> None:
+    def _on_change(self, sub: SubLink) -> None:
         """A link came up, went down, or takes data again."""
+        if self._streaming is not None:
+            self._streaming.on_change(sub)
+        self._changed_now()
+
+    def _changed_now(self) -> None:
         changed, self._changed = self._changed, asyncio.Event()
         changed.set()
 
-    def _on_message(self, message: InboundMessage) -> None:
+    def _on_message(self, sub: SubLink, message: InboundMessage) -> None:
         """A message, borrowed until this returns."""
         found = self._exchange.receive(
             message.src, message.payload, boottime(), has_room=self._inbox.has_room
         )
-        if isinstance(found, Incoming):
+        if isinstance(found, IncomingPacket):
+            if self._streaming is None:
+                self._exchange.drops[MessageDrop.SESSION] += 1
+            else:
+                self._streaming.on_packet(sub, found)
+        elif isinstance(found, Incoming):
             self._inbox.put(found)
         elif isinstance(found, IncomingAnswer) and (waiting := self._waiting.get(found.to_id)) is not None:
             waiting.take(found)
@@ -384,6 +398,8 @@ class BaseClient:
                 pass  # the sender's time-out tells it; the loop goes on
 
     async def _finish(self) -> None:
+        if self._streaming is not None:
+            await self._streaming.finish()
         try:
             async with asyncio.timeout(LINGER_S):
                 await self._put_down()

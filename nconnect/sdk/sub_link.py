@@ -43,12 +43,13 @@ class SubLink:
         tls: bool | ssl.SSLContext,
         *,
         proxies: Proxies,
-        on_message: Callable[[InboundMessage], None],
-        on_change: Callable[[], None],
+        on_message: Callable[[SubLink, InboundMessage], None],
+        on_change: Callable[[SubLink], None],
     ) -> None:
         """`index`: of the sub-client; None: the client itself. `on_message`: what it gets is borrowed until
         it returns. `on_change`: the link came up, went down, or takes data again.
         """
+        self.id = "" if index is None else f"__{index}__"
         self.link = link
         context = tls if isinstance(tls, ssl.SSLContext) else None
         self.runner = LinkRunner(link, self, tls=context, proxies=proxies)
@@ -71,13 +72,13 @@ class SubLink:
     # As the handler of its link
 
     def on_message(self, message: InboundMessage) -> None:
-        self._on_message(message)
+        self._on_message(self, message)
 
     def on_up(self, node: NodeInfo) -> None:
-        self._on_change()
+        self._on_change(self)
 
     def on_down(self, why: str, reason: DownReason) -> None:
-        self._on_change()
+        self._on_change(self)
 
     def on_writable(self) -> None:
-        self._on_change()
+        self._on_change(self)

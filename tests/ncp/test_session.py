@@ -65,7 +65,7 @@ def test_all_arrives_once_in_order_whatever_the_network_does(
     data = pattern(min(size, 300 * mtu))
     session, other = transferred(world, data)
     assert bytes(world.b.got.get(other.id, b"")) == data
-    assert session.why == ""
+    assert (session.why, session.undelivered) == ("", False)
     if not loss:
         assert other.why == ""
     assert world.a.sessions.memory.used == world.b.sessions.memory.used == 0
@@ -254,8 +254,10 @@ def test_a_pair_that_loses_everything_carries_little() -> None:
     for _ in range(64):
         world.a.write(session, bytes(64 << 10))
     took_s = world.until(lambda: len(world.b.got.get(other.id, b"")) == 4 << 20)
-    assert took_s < 15.0
-    assert session.pairs[2].window < session.pairs[0].window / 3
+    assert took_s < 6.0
+    assert session.sender is not None
+    assert session.sender.resent < 1400, "its share of the first window, and little more"
+    assert session.pairs[2].window < session.pairs[0].window / 2
 
 
 def test_what_a_broken_link_carried_goes_over_the_others_at_once() -> None:
@@ -391,7 +393,7 @@ def test_a_close_right_after_reading_tells_that_it_was_read() -> None:
     world.until(lambda: bytes(world.b.got.get(other.id, b"")) == b"question", within_s=0.1)
     world.b.close(other)
     world.until(lambda: session.state is NcpState.CLOSED)
-    assert session.why == ""
+    assert (session.why, session.undelivered) == ("", False)
 
 
 def test_what_was_written_to_one_that_closed_is_an_error() -> None:
@@ -400,7 +402,7 @@ def test_what_was_written_to_one_that_closed_is_an_error() -> None:
     world.b.close(other)
     world.a.write(session, b"too late")
     world.until(lambda: session.state is NcpState.CLOSED)
-    assert "before it had received everything" in session.why
+    assert session.undelivered
 
 
 # Who has gone

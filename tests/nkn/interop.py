@@ -6,6 +6,7 @@ official nodes do not keep.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable
 from typing import Any, Protocol
 
@@ -239,3 +240,49 @@ async def got_all(sdk: Sdk, name: str, number: int) -> list[dict[str, Any]]:
     while len(got) < number:
         got += await sdk.got(name)
     return got
+
+
+# Streams (NCP)
+
+
+async def our_stream_to_theirs(relay: Relay, kind: str, mtu: int, size: int) -> None:
+    async with (
+        Sdk.running(relay.seed, kind) as sdk,
+        MultiClient(identifier="python", seed_rpc=relay.seed, mtu=mtu) as client,
+    ):
+        bob = await sdk.open("bob", multi=True, sessionConfig={"mtu": mtu})
+        await sdk.ask("listen", name="bob")
+        stream = await client.dial(bob)
+        assert not stream.can_end
+        data = pattern(size)
+        async with asyncio.TaskGroup() as tasks:
+            back = tasks.create_task(stream.readexactly(size, timeout_s=60.0))
+            stream.write(size.to_bytes(4, "little"))
+            for at in range(0, size, 1 << 16):
+                stream.write(data[at : at + (1 << 16)])
+                await stream.drain()
+        assert back.result() == data
+        await stream.close()
+        assert client.stream_refusals.keys() <= {"seen_before"}, "what came after the end"
+
+
+async def their_session_to_ours(relay: Relay, kind: str, mtu: int, size: int) -> None:
+    async with (
+        Sdk.running(relay.seed, kind) as sdk,
+        MultiClient(identifier="python", seed_rpc=relay.seed, mtu=mtu) as client,
+    ):
+        bob = await sdk.open("bob", multi=True, sessionConfig={"mtu": mtu})
+
+        async def echo() -> None:
+            async with client.listen([bob]) as server:
+                async for stream in server:
+                    whole = int.from_bytes(await stream.readexactly(4), "little")
+                    stream.write(await stream.readexactly(whole))
+                    await stream.close()
+
+        echoing = asyncio.create_task(echo())
+        told = await sdk.ask("session", name="bob", dest=client.address, bytes=size)
+        assert told["sent"] == told["back"] == seen(size)["digest"]
+        assert told["bytes"] == size
+        echoing.cancel()
+        await asyncio.wait([echoing])

@@ -45,7 +45,7 @@ def test_programs_print_what_the_page_says(number: int) -> None:
 
 
 def test_every_program_is_run() -> None:
-    assert TEXT.count("```python") == len(PROGRAMS) == 6
+    assert TEXT.count("```python") == len(PROGRAMS) == 7
 
 
 def test_the_reference_is_current() -> None:
