@@ -155,6 +155,10 @@ def test_a_small_mtu_a_loopback_server_and_a_silent_subnet_are_named(up: Provide
     side.nconnect("provide", "add", "--expose", "127.0.0.1:11434")
     assert wrong(side, *HOSTS) == {}
     server.stop()
+    found = wrong(side, *HOSTS)
+    assert set(found) == {"expose"}
+    assert "nothing listens on 127.0.0.1:11434" in found["expose"]["text"]
+    side.nconnect("provide", "remove", "--expose", "127.0.0.1:11434")
     made.server.ip("link set eth0 down")
     assert "none of" in wrong(side, *HOSTS)["subnet"]["text"]
     made.server.ip("link set eth0 up")

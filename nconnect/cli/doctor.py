@@ -139,10 +139,12 @@ def _look(path: Path, interface: str, hosts: tuple[str, ...]) -> Facts:
     said: tuple[str, ...] = ()
     direct_port = 0
     nodes: tuple[str, ...] = ()
+    peers: tuple[tuple[str, str], ...] = ()
     try:
         status = client.status()
         said, nodes = status.problems, tuple(link.node for link in status.links)
         direct_port = status.direct.port or 0
+        peers = tuple((peer.name, peer.state) for peer in status.peers)
     except ControlError:
         pass  # it does not run, or is another user's
     machine = Machine(
@@ -154,6 +156,7 @@ def _look(path: Path, interface: str, hosts: tuple[str, ...]) -> Facts:
         said=said,
         direct_port=direct_port,
         nodes=nodes,
+        peers=peers,
         unreachable=client.is_unreachable(),
     )
     return gather(path, interface, machine, is_running=client.is_running)

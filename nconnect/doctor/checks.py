@@ -9,6 +9,7 @@ from nconnect.config.seed_url import place_of
 from nconnect.doctor.direct import check_direct
 from nconnect.doctor.facts import Facts, SeedFact
 from nconnect.doctor.findings import Finding, Level, failure, ok, warning
+from nconnect.doctor.offered import check_offered, check_peers
 from nconnect.doctor.said import said_by_the_daemon
 from nconnect.host.plan import IP_FORWARD, IPV6_FORWARDING
 from nconnect.model import Config, join_addr
@@ -246,14 +247,18 @@ def check_seeds(facts: Facts) -> Iterator[Finding]:
         if why and why not in said:
             what, _, mend = why.partition(": ")  # "this network shows a login page: open …"
             yield failure("network", what, mend)
+    failed = [s for s in facts.seeds if s not in reached and not (s.in_the_way or facts.login_page)]
+    if len(failed) > 1 and len({_why(seed) for seed in failed}) == 1:  # one cause, said once
+        what = f"none of {len(failed)} seeds and nodes can be reached"
+        mend = failed[0].mend or f"look at this machine's network and firewall (TCP out to {_ports(*failed)})"
+        yield (warning if reached else failure)("node", f"{what}: {_why(failed[0])}", mend)
+        failed = []
     for seed in facts.seeds:
-        if seed.in_the_way or (facts.login_page and seed not in reached):
-            continue
         if seed in reached:
             trip = f" in {seed.rtt_ms:.0f} ms" if seed.rtt_ms is not None else ""
             how = " over TLS" if seed.over_tls else ""
             yield ok("node", f"{seed.url} names the node {seed.node}, which answers{how}{trip}")
-            continue
+    for seed in failed:
         what = f"the node {seed.node}, named by {seed.url}, cannot be reached" if seed.node else (
             f"{seed.url} cannot be asked")  # fmt: skip
         mend = seed.mend or f"look at this machine's network and firewall (TCP out to {_ports(seed)})"
@@ -300,10 +305,18 @@ def check_port_mapping(facts: Facts) -> Iterator[Finding]:
     yield ok("port mapping", text)
 
 
-def _ports(seed: SeedFact) -> str:
-    """Those that a way to the network needs: the seed's, and the node's once it is named."""
-    node = seed.node.rpartition(":")[2]
-    found = dict.fromkeys((str(place_of(seed.url)[1]), *([node] if node else [])))
+def _why(seed: SeedFact) -> str:
+    """What failed, without the names of the seed and its node."""
+    why = seed.why
+    for name in (seed.url, seed.node, join_addr(*place_of(seed.url)), place_of(seed.url)[0]):
+        why = why.replace(name, "") if name else why
+    return why.strip(": ")
+
+
+def _ports(*seeds: SeedFact) -> str:
+    """Those that a way to the network needs: the seeds', and the nodes' once they are named."""
+    nodes = [seed.node.rpartition(":")[2] for seed in seeds if seed.node]
+    found = dict.fromkeys((*(str(place_of(seed.url)[1]) for seed in seeds), *nodes))
     return f"port{'s' if len(found) > 1 else ''} {' and '.join(found)}"
 
 
@@ -399,4 +412,6 @@ CHECKS: tuple[Check, ...] = (
     check_direct,
     check_subnets,
     check_inference,
+    check_offered,
+    check_peers,
 )

@@ -113,3 +113,6 @@ class Facts:
     login_page: str = ""  # a portal that answers web requests only, and stops all others: a sentence
     subnets: tuple[SubnetFact, ...] = ()
     listeners: tuple[Listener, ...] = ()
+    # Where something listens on this machine, by (tcp or udp, port); None: not known.
+    listening: Mapping[tuple[str, int], tuple[Address, ...]] | None = None
+    peers: tuple[tuple[str, str], ...] = ()  # name and state of each, as the running daemon says

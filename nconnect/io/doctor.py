@@ -49,6 +49,7 @@ class Machine:
     said: Sequence[str] = ()  # by the running daemon's `status`
     nodes: Sequence[str] = ()  # HOST:PORT of those that its links have, "" for none
     direct_port: int = 0  # of the running daemon
+    peers: Sequence[tuple[str, str]] = ()  # name and state of each, as it says
     unreachable: bool = False  # a daemon runs without its control socket
 
 
@@ -67,6 +68,7 @@ def gather(path: Path, interface: str, machine: Machine, *, is_running: Callable
         now=time.time(),
         released_at=machine.released_at,
         said=tuple(machine.said),
+        peers=tuple(machine.peers),
         direct_port=machine.direct_port,
         unreachable=_folder_again() if machine.unreachable else (),
     )

@@ -29,6 +29,7 @@ from nconnect.io.net.dial import dial
 from nconnect.io.net.proxy_search import elsewhere
 from nconnect.io.nkn import rpc
 from nconnect.io.nkn.ways import open_first, url_of
+from nconnect.io.system import listeners
 from nconnect.io.system.netlink import Netlink
 from nconnect.model import Config, Endpoint, Prefix, join_addr
 from nconnect.nat.port_mapping import Router
@@ -72,6 +73,7 @@ async def with_network(
         proxies=(*facts.proxies, *found.result()),
         subnets=subnets.result(),
         listeners=servers.result(),
+        listening=listeners.listeners(),
     )
 
 

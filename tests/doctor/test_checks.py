@@ -40,7 +40,7 @@ def test_a_good_machine_has_no_complaint() -> None:
     findings = diagnose(FACTS)
     assert {finding.level for finding in findings} == {Level.OK}
     assert worst(findings) is Level.OK
-    assert len(findings) >= len(CHECKS) - 2  # nothing listens for inference, and no proxy is set
+    assert len(findings) >= len(CHECKS) - 4  # no inference server, proxy, service or silent peer
     assert worst([]) is Level.OK
 
 
@@ -178,6 +178,22 @@ def test_each_mistake_is_found_and_mended(
 def test_what_is_offered_is_fine() -> None:
     listeners = (Listener("Ollama", "127.0.0.1", 11434), Listener("vLLM", "127.0.0.1", 8000, True))
     assert {f.level for f in of("inference", spoilt(listeners=listeners))} == {Level.OK}
+
+
+def test_one_cause_that_stops_all_seeds_is_said_once() -> None:
+    names = [f"seed-{n}.example" for n in range(9)]
+    offline = tuple(
+        SeedFact(f"http://{name}:30003", why=f"{name}: Temporary failure in name resolution")
+        for name in names
+    )
+    (finding,) = of("node", spoilt(seeds=offline))
+    assert finding.level is Level.FAILURE
+    assert finding.text == "none of 9 seeds and nodes can be reached: Temporary failure in name resolution"
+    assert "TCP out to port 30003" in finding.mend
+    other = SeedFact("http://other.example:30003", why="refused")
+    assert len(of("node", spoilt(seeds=(*offline, other)))) == 10, "two causes are told apart"
+    beside = of("node", spoilt(seeds=(SEED, *offline)))
+    assert [f.level for f in beside] == [Level.WARNING, Level.OK]
 
 
 def test_a_seed_that_fails_beside_one_that_works_is_a_warning() -> None:

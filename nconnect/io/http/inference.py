@@ -4,21 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Sequence
-from ipaddress import IPv4Address, IPv6Address
-from pathlib import Path
 
 from nconnect.doctor.inference import PORTS, PROBE_PATHS, Server, recognise
 from nconnect.errors import NconnectError
 from nconnect.io.http import http_client
 from nconnect.io.net.dial import dial
+from nconnect.io.system import listeners
 from nconnect.model import Address, join_addr
 
 _CONNECT_S = 0.7  # guessed: a neighbour answers within a millisecond, one that sleeps does not count
 _ANSWER_S = 3.0  # a server that is loading a model is slow
 AT_ONCE = 128  # connections under way; a home router's table holds thousands
 MAX_HOSTS = 1024  # of one search: larger networks are not looked through
-_LISTEN = "0A"  # st of /proc/net/tcp: TCP_LISTEN
-NET = Path("/proc/net")
 
 
 async def scan(
@@ -69,27 +66,5 @@ async def probe(host: str, port: int) -> Server | None:
 
 def listening(ports: Iterable[int] = PORTS) -> dict[int, list[Address]]:
     """On which addresses this machine listens on each of these TCP ports; absent: on none."""
-    wanted = set(ports)
-    found: dict[int, list[Address]] = {}
-    for name in ("tcp", "tcp6"):
-        try:
-            lines = (NET / name).read_text().splitlines()[1:]
-        except OSError:
-            continue
-        for line in lines:
-            fields = line.split()
-            if len(fields) < 4 or fields[3] != _LISTEN:
-                continue
-            address, _, port = fields[1].partition(":")
-            if int(port, 16) in wanted:
-                found.setdefault(int(port, 16), []).append(_address(address))
-    return found
-
-
-def _address(text: str) -> Address:
-    """An address as /proc/net/tcp writes it: words of 32 bits, each in this machine's byte order."""
-    import sys
-
-    words = [int(text[i : i + 8], 16).to_bytes(4, sys.byteorder) for i in range(0, len(text), 8)]
-    raw = b"".join(words)
-    return IPv4Address(raw) if len(raw) == 4 else IPv6Address(raw)
+    found = listeners.listeners()
+    return {port: list(found["tcp", port]) for port in ports if ("tcp", port) in found}

@@ -9,6 +9,7 @@ import pytest
 from nconnect.io.http import inference
 from nconnect.io.http.http import Request, Response
 from nconnect.io.http.http_server import HttpServer
+from nconnect.io.system import listeners
 
 
 async def _models(request: Request) -> Response:
@@ -49,7 +50,9 @@ def test_listening_reads_both_families(tmp_path: Path, monkeypatch: pytest.Monke
     )
     zero = "0" * 32
     (tmp_path / "tcp6").write_text(head + f"   0: {zero}:1F40 {zero}:0000 0A x\nbroken\n")
-    monkeypatch.setattr(inference, "NET", tmp_path)
+    monkeypatch.setattr(listeners, "NET", tmp_path)
     assert inference.listening() == {11434: [ip_address("127.0.0.1")], 8000: [ip_address("::")]}
-    monkeypatch.setattr(inference, "NET", tmp_path / "none")
+    (tmp_path / "udp").write_text(head + "   0: 00000000:0035 00000000:0000 07 x\n")
+    assert listeners.listeners()["udp", 53] == (ip_address("0.0.0.0"),)
+    monkeypatch.setattr(listeners, "NET", tmp_path / "none")
     assert inference.listening() == {}
