@@ -5,7 +5,9 @@
     /usr/lib/systemd/system/nconnect@.service
     /usr/share/{man,bash-completion,zsh,fish,doc}
 
-Compiled libraries fit one minor version of Python: the package depends on the one that built it.
+Compiled libraries fit one minor version of Python, which is in their names, so those for several versions lie
+side by side. The package fits the versions whose interpreters are on the machine that builds it
+(`lab.interpreters`): 3.11 is Debian 12's, 3.13 is Debian 13's.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ from pathlib import Path
 
 from lab import CHECKOUT
 from lab.command import give_back, interrupt_once
+from lab.interpreters import Version, interpreters
 from lab.netns import LabError
 from nconnect import __version__
 
@@ -47,14 +50,15 @@ def build_wheel(folder: Path) -> Path:
 
 
 def build_deb(wheel: Path, folder: Path) -> Path:
-    """Build the Debian package of a wheel into `folder`, for this machine's architecture and Python."""
+    """Build the Debian package of a wheel into `folder`, for this machine's architecture and Pythons."""
     for program in ("dpkg-deb", "dpkg"):
         if shutil.which(program) is None:
             raise LabError(f"{program} is missing: a Debian package can be built on Debian only")
     architecture = _run("dpkg", "--print-architecture").strip()
     with tempfile.TemporaryDirectory() as made:
         root = Path(made, "root")
-        _install(wheel, root / LIBRARIES)
+        for python in reversed(interpreters().values()):
+            _install(python, wheel, root / LIBRARIES)
         _place_files(root)
         _place_completions(root)
         _place_control(root, architecture)
@@ -67,18 +71,32 @@ def build_deb(wheel: Path, folder: Path) -> Path:
 
 def dependencies() -> list[str]:
     """The package's dependencies on other packages, as they stand in its control file."""
-    major, minor = sys.version_info[:2]
     glibc = (os.confstr("CS_GNU_LIBC_VERSION") or "glibc 2.36").split()[1]
     return [
         f"libc6 (>= {glibc})",
-        f"python3 (>= {major}.{minor}), python3 (<< {major}.{minor + 1})",
+        python_dependency(list(interpreters())),
         "nftables",
         "passwd",
     ]
 
 
-def _install(wheel: Path, target: Path) -> None:
-    pip = (sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check", "install")
+def python_dependency(versions: list[Version]) -> str:
+    """Any of these minor versions (in order), and none between them."""
+    (major, first), (_, last) = versions[0], versions[-1]
+    missing = [minor for minor in range(first, last) if (major, minor) not in versions]
+    gaps = [f"python3 (<< {major}.{minor}) | python3 (>= {major}.{minor + 1})" for minor in missing]
+    return ", ".join([f"python3 (>= {major}.{first})", *gaps, f"python3 (<< {major}.{last + 1})"])
+
+
+def _install(python: str, wheel: Path, target: Path) -> None:
+    """Add what this interpreter needs to the folder: files that are there already are the same ones."""
+    with tempfile.TemporaryDirectory() as made:
+        _install_alone(python, wheel, Path(made, "libraries"))
+        shutil.copytree(Path(made, "libraries"), target, dirs_exist_ok=True)
+
+
+def _install_alone(python: str, wheel: Path, target: Path) -> None:
+    pip = (python, "-m", "pip", "--quiet", "--disable-pip-version-check", "install")
     options = ("--root-user-action=ignore", "--no-compile", "--target", str(target))
     _run(*pip, *options, "--require-hashes", "-r", "requirements/runtime.lock")
     _run(*pip, *options, "--no-deps", "--upgrade", str(wheel))
@@ -86,8 +104,10 @@ def _install(wheel: Path, target: Path) -> None:
         shutil.rmtree(target / name, ignore_errors=True)
     for trace in (*target.glob("*.dist-info/direct_url.json"), *target.glob("*.dist-info/RECORD")):
         trace.unlink()  # they name the folder of the build
+    if shutil.which("strip"):  # their symbols are nine tenths of uvloop's
+        _run("strip", "--strip-unneeded", *map(str, target.rglob("*.so")))
     # Byte code is made now, so that the package owns every file in its folders.
-    compiler = (sys.executable, "-m", "compileall", "-q", "--invalidation-mode", "unchecked-hash")
+    compiler = (python, "-m", "compileall", "-q", "--invalidation-mode", "unchecked-hash")
     _run(*compiler, "-s", str(target), "-p", f"/{LIBRARIES}", str(target))
 
 
