@@ -18,6 +18,7 @@ touching it. Pure.
 
     judge      the rules' decisions for one connection: which ones a change must end (conntrack)
     policy     which rule and route are behind a kernel's answer (for `nconnect.doctor.routing`)
+    hosts_block  our lines in a hosts file, and what else is in it (for `nconnect.io.system.hosts_file`)
     intervals, expressions   address ranges without overlap; the JSON of nft's expressions
 
 The way of a packet through our table (`nft` has it in full): prerouting drops what has no peer's source

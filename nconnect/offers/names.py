@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from ipaddress import IPv6Address, ip_address, ip_network
 from urllib.parse import urlsplit
 
-from nconnect.model import Address, Prefix
+from nconnect.model import Address, Config, MappedPrefix, PeerConfig, Prefix, within
 
 ZONE = "internal"
 # Names beneath `.internal` that other systems use: Google Cloud, Docker, Podman, Kubernetes, Amazon EC2
@@ -42,17 +42,13 @@ _NAME = re.compile(rf"(?:{_LABEL}\.)?({_LABEL})\.{ZONE}")
 
 @dataclass(frozen=True, slots=True)
 class Provider:
-    """What is known of one peer.
-
-    `prefixes`: those in force, as the peer calls them and as this device sees them. `addresses`: its own in
-    the tunnel, and all other addresses, as the peer calls them.
-    """
+    """What is known of one peer."""
 
     name: str  # in this device's table
-    prefixes: tuple[tuple[Prefix, Prefix], ...]
-    addresses: tuple[Address, ...]
-    hosts: tuple[tuple[str, Address], ...] = ()
-    servers: tuple[tuple[str, str], ...] = ()  # name, URL
+    prefixes: tuple[MappedPrefix, ...]  # in force
+    addresses: tuple[Address, ...]  # its own in the tunnel, as this device sees them
+    hosts: tuple[tuple[str, Address], ...] = ()  # as the peer calls them
+    servers: tuple[tuple[str, str], ...] = ()  # name, and the URL that the peer tells
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,17 +88,17 @@ def labels(names: Iterable[str], taken: Container[str] = frozenset()) -> dict[st
     return found
 
 
-def seen(address: Address, prefixes: Iterable[tuple[Prefix, Prefix]]) -> Address | None:
+def seen(address: Address, prefixes: Iterable[MappedPrefix]) -> Address | None:
     """An address behind a peer, as this device sees it; None outside of the peer's prefixes.
 
     The longest prefix counts, as in routing.
     """
-    inside = [pair for pair in prefixes if address.version == pair[0].version and address in pair[0]]
+    inside = [pair for pair in prefixes if address in pair.real]
     if not inside:
         return None
-    real, mapped = max(inside, key=lambda pair: pair[0].prefixlen)
-    host = int(address) - int(real.network_address)
-    return type(address)(int(mapped.network_address) + host)
+    longest = max(inside, key=lambda pair: pair.real.prefixlen)
+    host = int(address) - int(longest.real.network_address)
+    return type(address)(int(longest.seen.network_address) + host)
 
 
 def host_of(url: str) -> Address | None:
@@ -115,6 +111,34 @@ def host_of(url: str) -> Address | None:
         return ip_address(parts.hostname)
     except ValueError:
         return None
+
+
+def of_peers(config: Config) -> list[Provider]:
+    """The peers, as the configuration in force describes them.
+
+    An address of a peer in the tunnel is a prefix of a single address in a network of this interface's.
+    """
+    homes = [address.network for address in config.address]
+    return [
+        Provider(
+            peer.name,
+            (*peer.mapped, *(MappedPrefix(prefix, prefix) for prefix in unmapped(peer))),
+            tuple(
+                prefix.network_address
+                for prefix in peer.allowed_ips
+                if prefix.prefixlen == prefix.max_prefixlen
+                and any(prefix.network_address in home for home in homes)
+            ),
+        )
+        for peer in config.peers
+    ]
+
+
+def unmapped(peer: PeerConfig) -> list[Prefix]:
+    """Its prefixes in force that this device sees as the peer does."""
+    return [
+        prefix for prefix in peer.allowed_ips if not any(within(prefix, pair.seen) for pair in peer.mapped)
+    ]
 
 
 def names(providers: Iterable[Provider], provider_labels: Mapping[str, str]) -> PeerNames:
@@ -138,8 +162,8 @@ def names(providers: Iterable[Provider], provider_labels: Mapping[str, str]) -> 
 
 def _of_provider(provider: Provider, domain: str) -> tuple[Names, int]:
     """Its names, and how many of those that it told are not used."""
-    own = [seen(address, provider.prefixes) for address in provider.addresses]
-    usable = [address for address in own if address is not None and is_usable(address)]
+    inside = [a for a in provider.addresses if any(a in pair.seen for pair in provider.prefixes)]
+    usable = [address for address in inside if is_usable(address)]
     found: dict[str, list[Address]] = {domain: usable[:MAX_OF_NAME]} if usable else {}
     told: list[tuple[str, Address | None]] = [(name, host_of(url)) for name, url in provider.servers]
     told += provider.hosts

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from ipaddress import ip_address, ip_network
+from ipaddress import ip_address, ip_interface, ip_network
 from typing import Any
 
 import pytest
 
+from nconnect.model import Config, MappedPrefix, NknAddress, PeerConfig
 from nconnect.offers.names import (
     MAX_BYTES,
     MAX_OF_PROVIDER,
@@ -23,20 +24,28 @@ from nconnect.offers.names import (
     label,
     labels,
     names,
+    of_peers,
     seen,
 )
 
 
-def prefix(real: str, mapped: str | None = None) -> tuple[Any, Any]:
-    return ip_network(real), ip_network(mapped or real)
+def prefix(real: str, mapped: str | None = None) -> MappedPrefix:
+    return MappedPrefix(ip_network(real), ip_network(mapped or real))
 
 
-def provider(name: str = "gpu-box", *, hosts: Any = (), servers: Any = (), prefixes: Any = ()) -> Provider:
-    """A peer at 10.86.0.1 and fd86::1 with 192.168.50.0/24 behind it."""
+def provider(
+    name: str = "gpu-box",
+    *,
+    hosts: Any = (),
+    servers: Any = (),
+    prefixes: Any = (),
+    addresses: Any = ("10.86.0.1", "fd86::1"),
+) -> Provider:
+    """A peer with 192.168.50.0/24 behind it."""
     return Provider(
         name,
         tuple(prefixes or (prefix("10.86.0.1/32"), prefix("fd86::1/128"), prefix("192.168.50.0/24"))),
-        (ip_address("10.86.0.1"), ip_address("fd86::1")),
+        tuple(map(ip_address, addresses)),
         tuple((host, ip_address(address)) for host, address in hosts),
         tuple(servers),
     )
@@ -119,7 +128,13 @@ def test_a_peer_its_hosts_and_its_servers_have_names() -> None:
 
 def test_addresses_are_those_that_this_device_sees() -> None:
     mapped = [prefix("10.86.0.1/32", "10.99.7.1/32"), prefix("192.168.50.0/24", "10.99.8.0/24")]
-    named = of(provider(prefixes=mapped, servers=[("vllm", "http://192.168.50.10:8000")]))
+    named = of(
+        provider(
+            prefixes=mapped,
+            servers=[("vllm", "http://192.168.50.10:8000")],
+            addresses=["10.99.7.1", "10.86.0.1"],
+        )
+    )
     assert texts(named) == {"gpu-box.internal": ["10.99.7.1"], "vllm.gpu-box.internal": ["10.99.8.10"]}
     inner = (*mapped, prefix("192.168.50.64/26", "10.99.9.0/26"))
     assert seen(ip_address("192.168.50.65"), inner) == ip_address("10.99.9.1")
@@ -162,6 +177,20 @@ def test_a_peer_whose_own_address_is_not_in_force_has_no_name_of_its_own() -> No
         prefixes=[prefix("0.0.0.0/0")], servers=[("own", "http://127.0.0.1"), ("n", "http://0.0.0.1")]
     )
     assert texts(of(wide)) == {"gpu-box.internal": ["10.86.0.1"]}
+
+
+def test_peers_of_a_configuration_in_force() -> None:
+    mapped = (prefix("10.86.0.0/24", "10.99.7.0/24"), prefix("192.168.50.0/24", "10.99.8.0/24"))
+    allowed = tuple(map(ip_network, ("10.99.7.1/32", "10.99.8.0/24", "172.16.5.0/24", "172.16.6.1/32")))
+    peer = PeerConfig("gpu", NknAddress("gpu", bytes(32)), allowed, mapped=mapped)
+    addresses = (ip_interface("10.7.0.2/24"), ip_interface("10.99.7.9/24"))
+    config = Config("nc0", bytes(32), "laptop", addresses, peers=(peer,))
+    (found,) = of_peers(config)
+    assert found.addresses == (ip_address("10.99.7.1"),)
+    assert seen(ip_address("10.86.0.1"), found.prefixes) == ip_address("10.99.7.1")
+    assert seen(ip_address("192.168.50.7"), found.prefixes) == ip_address("10.99.8.7")
+    assert seen(ip_address("172.16.5.7"), found.prefixes) == ip_address("172.16.5.7")
+    assert seen(ip_address("10.99.8.7"), found.prefixes) is None, "an address that the peer does not know"
 
 
 def test_two_of_one_name_are_one_and_the_first_counts() -> None:

@@ -20,6 +20,7 @@
     stream_link                    an open one is a WebSocket without an upgrade
     socket_transport, readiness    an asyncio transport on an open socket; waiting for one
     certificate                    a node's own TLS certificate
+    name_stub                      answers systemd-resolved for names of peers, and no others
     echo                           ICMP echo, for `doctor`
     stun                           asks STUN servers what NAT this network has
     router, port_mapping           finds the routers of the default routes, and asks them for a port

@@ -63,14 +63,24 @@ def of_this_machine() -> list[Address]:
     return list(dict.fromkeys(ip_address(server.partition("%")[0]) for server in found))
 
 
-def _servers_in(path: Path) -> list[str]:
+def search_domains() -> list[str]:
+    """The domains of resolv.conf that are tried behind names without a dot, in lower case. Reads the file."""
+    lines = [words for words in _words(RESOLV_CONF) if words[0] in ("search", "domain")]
+    return [domain.strip(".").lower() for words in lines for domain in words[1:]]
+
+
+def _words(path: Path) -> list[list[str]]:
+    """Of each line that is not empty."""
     try:
         lines = path.read_text(errors="replace").splitlines()
     except OSError:
         return []
+    return [words for line in lines if (words := line.split())]
+
+
+def _servers_in(path: Path) -> list[str]:
     found = []
-    for line in lines:
-        words = line.split()
+    for words in _words(path):
         if len(words) < 2 or words[0] != "nameserver":
             continue
         try:

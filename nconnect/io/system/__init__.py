@@ -12,7 +12,9 @@
 
     tun          the device: packets with their virtio-net headers (linux/if_tun.h, IFF_VNET_HDR)
     monitor      tells what others change (rtnetlink and nfnetlink groups), never blocks
-    inotify      tells when a file is removed
+    inotify      tells when a file is removed, or changes
+    hosts_file   names of peers in /etc/hosts (nconnect.host.hosts_block); in the helper
+    resolved     the same told to systemd-resolved, over D-Bus; in the helper
     netlink_socket   requests, answers and attributes, for netlink, conntrack, nftables and monitor
 
 All of it blocks but the reads and writes of `tun`, `monitor` and `inotify`: the daemon calls it in a thread
