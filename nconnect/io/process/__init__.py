@@ -7,7 +7,8 @@
     rights.settle: become the user `nconnect`, keep CAP_NET_ADMIN alone (privileges)
       |
       v
-    the daemon -- one byte: C, S, K, U, L, R --> helper: opens the configuration, makes lock and socket
+    the daemon -- one byte: C, S, K, U, L, R, D --> helper: opens the configuration, makes lock and socket
+      |        -- N and names of peers ----------> helper: name_keeper --> systemd-resolved, or /etc/hosts
       |
       `-- notify: ready, status, watchdog to systemd     boot_timer: timers that go on during sleep
           process: malloc, garbage collection, thread switching; hides a secret in the process list
@@ -18,8 +19,9 @@ no-new-privileges is set, the bounding set is empty, core dumps are off (capabil
 user_namespaces(7)). Where there is no such user, or it cannot enter a folder that it needs, the daemon
 stays root with that one capability and says why (decision 0021).
 
-- **helper**: the process that stays root. It parses nothing; each request is one byte with a fixed
-  meaning, so a daemon in an attacker's hands can ask for no more than that.
+- **helper**: the process that stays root. Each request is one byte with a fixed meaning, so a daemon in an
+  attacker's hands can ask for no more than that. All that it parses are names of peers, by
+  `nconnect.offers.names.decode`: beneath `.internal`, bounded in number, with an address each.
 - **settle**: give up all rights but one. **take back**: give root what an earlier version gave to the
   daemon's user.
 

@@ -1,7 +1,7 @@
 """The small part of a daemon that stays root, for what the daemon's own user may not do.
 
-It is a separate process, forked before anything is open. A request is one byte, and what each request does is
-fixed at the start. So a daemon in an attacker's hands can ask for nothing but these:
+It is a separate process, forked before anything is open. A request is one byte, once followed by names, and
+what each request does is fixed at the start. So a daemon in an attacker's hands can ask only for these:
 
     C   open the configuration, and hand over the descriptor
     S   the same with the file that holds the seed, if there is one
@@ -9,11 +9,16 @@ fixed at the start. So a daemon in an attacker's hands can ask for nothing but t
     U   remove the lock's file
     L   make the control socket, and hand it over
     R   remove the socket's file
+    N   and lines of `ADDRESS NAME`: have this machine resolve these names, all of them beneath `.internal`,
+        and no other ones of ours (`io.process.name_keeper`)
+    D   hand over the socket on which the daemon answers when systemd-resolved asks for these names
 
-It parses nothing. It has no capability, except if another user can change the configuration: then it has
-those that it needs to read with that user's rights. It ends with the daemon.
+It parses nothing but those lines (`offers.names.decode`, which refuses whatever is not exactly of that form).
+It has no capability, except if another user can change the configuration: then it has those that it needs to
+read with that user's rights. It ends with the daemon, also when that is killed, and takes the names back.
 
-An answer is `.` with the descriptor, or the error's class and its text.
+An answer is `.` with the descriptor, or the error's class and its text; for N `.` and a letter
+(`name_keeper`).
 """
 
 from __future__ import annotations
@@ -31,7 +36,10 @@ from nconnect.errors import ConfigError, HostError, NconnectError
 from nconnect.io.errors import as_host_error, reason
 from nconnect.io.files import config_file, paths
 from nconnect.io.files.run_files import OwnRunFiles
+from nconnect.io.process.name_keeper import NameKeeper
 from nconnect.io.process.privileges import CAP_DAC_READ_SEARCH, CAP_SETGID, CAP_SETUID, drop_privileges
+from nconnect.io.system import hosts_file
+from nconnect.offers import names
 
 _TIMEOUT_S = 20.0  # above what a slow disk takes
 MAX_TEXT = 8192
@@ -47,7 +55,9 @@ class Helper:
         self._turn = threading.Lock()
 
     @classmethod
-    def start(cls, interface: str, config: Path, seed_file: str | None) -> Helper:
+    def start(
+        cls, interface: str, config: Path, seed_file: str | None, *, hosts: Path = hosts_file.HOSTS
+    ) -> Helper:
         """Fork it. `seed_file`: as the configuration names it. No thread may have been started.
 
         Raises `HostError`.
@@ -61,7 +71,7 @@ class Helper:
         if not pid:
             try:
                 _become(theirs.fileno(), (CAP_SETUID, CAP_SETGID, CAP_DAC_READ_SEARCH) if user else ())
-                _Work(interface, config, seed_file).serve(theirs)
+                _Work(interface, config, seed_file, hosts).serve(theirs)
             finally:
                 os._exit(0)  # no handler, buffer or test runner of the daemon is run twice
         theirs.close()
@@ -75,13 +85,21 @@ class Helper:
             os.waitpid(self._pid, 0)
 
     def open_config(self) -> int:
-        return self._ask(b"C")[0]
+        return self._ask_for(b"C")
 
     def open_seed(self) -> int:
-        return self._ask(b"S")[0]
+        return self._ask_for(b"S")
+
+    def put_names(self, known: names.Names) -> bytes:
+        """`NameKeeper.put`."""
+        return self._ask(b"N" + names.encode(known))[0]
+
+    def name_server(self) -> socket.socket:
+        """A UDP socket on loopback."""
+        return socket.socket(fileno=self._ask_for(b"D"))
 
     def lock(self) -> int:
-        lock = self._ask(b"K")[0]
+        lock = self._ask_for(b"K")
         paths.sign_lock(lock)
         return lock
 
@@ -91,20 +109,25 @@ class Helper:
         os.close(lock)
 
     def listen(self) -> socket.socket:
-        return socket.socket(fileno=self._ask(b"L")[0])
+        return socket.socket(fileno=self._ask_for(b"L"))
 
     def remove_socket(self) -> None:
         with suppress(HostError):
             self._ask(b"R")
 
-    def _ask(self, request: bytes) -> list[int]:
+    def _ask_for(self, request: bytes) -> int:
+        """A descriptor."""
+        return self._ask(request)[1][0]
+
+    def _ask(self, request: bytes) -> tuple[bytes, list[int]]:
+        """What the answer says, and its descriptors."""
         with as_host_error("the daemon's helper process does not answer"), self._turn:
             self._channel.send(request)
             answer, descriptors, _, _ = socket.recv_fds(self._channel, MAX_TEXT, 1)
         for fd in descriptors:
             os.set_inheritable(fd, False)
         if answer[:1] == b".":
-            return descriptors
+            return answer[1:], descriptors
         if not answer:
             raise HostError("the daemon's helper process has ended: run `nconnect down`, then `nconnect up`")
         raise _ERRORS[answer[:1]](answer[1:].decode())
@@ -113,12 +136,13 @@ class Helper:
 class _Work:
     """In the helper."""
 
-    def __init__(self, interface: str, config: Path, seed_file: str | None) -> None:
+    def __init__(self, interface: str, config: Path, seed_file: str | None, hosts: Path) -> None:
         self._interface = interface
         self._config = config
         self._seed_file = None if seed_file is None else config_file.beside(config, seed_file)
         self._files = OwnRunFiles(interface)
         self._lock: os.stat_result | None = None
+        self._names = NameKeeper(interface, hosts)
         self._actions: dict[bytes, Callable[[], int | None]] = {
             b"C": lambda: config_file.open_secret(self._config),
             b"S": self._open_seed,
@@ -126,14 +150,18 @@ class _Work:
             b"U": self._remove_lock,
             b"L": lambda: self._files.listen().detach(),
             b"R": self._files.remove_socket,
+            b"D": self._names.server,
         }
 
     def serve(self, channel: socket.socket) -> None:
-        while request := channel.recv(1):
-            fd = None
+        while request := channel.recv(1 + names.MAX_BYTES + 1):
+            fd, said = None, b""
             try:
-                fd = self._actions[request]()
-                socket.send_fds(channel, [b"."], [] if fd is None else [fd])
+                if request[:1] == b"N":
+                    said = self._put_names(request[1:])
+                else:
+                    fd = self._actions[request]()
+                socket.send_fds(channel, [b"." + said], [] if fd is None else [fd])
             except KeyError:
                 channel.send(b"hthere is no such request")
             except ConfigError as error:
@@ -144,6 +172,15 @@ class _Work:
                 channel.send(b"h" + reason(error).encode())
             if fd is not None:
                 os.close(fd)
+        with suppress(HostError, OSError):
+            self._names.take_back()
+
+    def _put_names(self, lines: bytes) -> bytes:
+        try:
+            known = names.decode(lines)
+        except ValueError:
+            raise HostError("these are not names of peers") from None
+        return self._names.put(known)
 
     def _open_seed(self) -> int:
         if self._seed_file is None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Iterator
+from ipaddress import ip_address
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,8 @@ from nconnect.errors import ConfigError, HostError
 from nconnect.io.files import config_file, paths
 from nconnect.io.files.config_source import ConfigSource
 from nconnect.io.process.helper import Helper
+from nconnect.io.process.name_keeper import HOSTS_FILE, UNCHANGED
+from nconnect.offers.names import MAX_BYTES, MAX_PAIRS, Names
 
 SEED = "11" * 32
 TEXT = '[interface]\nseed_file = "seed"\naddress = ["10.86.0.1/24"]\n'
@@ -113,9 +116,12 @@ def test_lock_and_socket(helper: Helper) -> None:
 
 
 def test_no_other_request_means_anything(helper: Helper) -> None:
-    for number in set(range(256)) - set(b"CSKULR"):
+    for number in set(range(256)) - set(b"CSKULRND"):
         with pytest.raises(HostError, match="no such request"):
             helper._ask(bytes([number]))
+    for request in (b"CC", b"C ", b"nx", b"DN"):
+        with pytest.raises(HostError, match="no such request"):
+            helper._ask(request)
     os.close(helper.open_config())
 
 
@@ -127,3 +133,49 @@ def test_one_that_has_ended_is_said(config: Path) -> None:
     with pytest.raises(HostError, match="helper process"):
         helper.open_config()
     helper.close()
+
+
+def test_names_of_peers_are_written_and_go_with_the_daemon(config: Path, tmp_path: Path) -> None:
+    hosts = tmp_path / "hosts"
+    hosts.write_text("127.0.0.1 localhost\n")
+    helper = Helper.start("nc0", config, None, hosts=hosts)
+    known: Names = {"gpu-box.internal": (ip_address("10.86.0.1"),)}
+    assert helper.put_names({}) == UNCHANGED
+    assert helper.put_names(known) == HOSTS_FILE
+    assert "\n10.86.0.1 gpu-box.internal\n" in hosts.read_text()
+    assert helper.put_names(known) == UNCHANGED
+    helper.close()  # as when the daemon is killed: nobody asks it to take them back
+    assert hosts.read_text() == "127.0.0.1 localhost\n"
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        b"10.86.0.1 bank.example.com\n",
+        b"10.86.0.1 metadata.google.internal\n",
+        b"127.0.0.1 a.internal\n",
+        b"10.86.0.1 a.internal\n\n10.86.0.1 localhost\n",
+        b"10.86.0.1 a.internal",
+        b"\0",
+        b"10.86.0.1 a.internal\n" * (MAX_PAIRS + 1),
+        b"x" * (MAX_BYTES + 1),
+    ],
+)
+def test_it_writes_no_other_names(config: Path, tmp_path: Path, lines: bytes) -> None:
+    hosts = tmp_path / "hosts"
+    hosts.write_text("127.0.0.1 localhost\n")
+    helper = Helper.start("nc0", config, None, hosts=hosts)
+    try:
+        with pytest.raises(HostError, match="these are not names of peers"):
+            helper._ask(b"N" + lines)
+        os.close(helper.open_config())  # it goes on
+    finally:
+        helper.close()
+    assert hosts.read_text() == "127.0.0.1 localhost\n"
+
+
+def test_the_name_server_s_socket_is_on_loopback_and_stays_the_same(helper: Helper) -> None:
+    with helper.name_server() as one, helper.name_server() as other:
+        assert one.getsockname() == other.getsockname()
+        assert one.getsockname()[0] == "127.0.0.1"
+        assert one.type == socket.SOCK_DGRAM

@@ -1,0 +1,64 @@
+"""What the helper does with names of peers: has this machine's resolver find them, and takes them back.
+
+Where programs ask systemd-resolved, that is told to ask the daemon's name server, which listens on a socket
+that is made here; else the names go into the hosts file.
+"""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+
+from nconnect.errors import HostError
+from nconnect.io.system import hosts_file, resolved
+from nconnect.offers import names
+
+RESOLVED, HOSTS_FILE, UNCHANGED = b"r", b"h", b"-"
+
+
+class NameKeeper:
+    """One interface's names. Everything blocks."""
+
+    def __init__(self, interface: str, hosts: Path = hosts_file.HOSTS) -> None:
+        self._interface = interface
+        self._hosts = hosts
+        self._server: socket.socket | None = None  # kept: nobody else gets its port while resolved has it
+        self._has_told = False
+
+    def put(self, known: names.Names) -> bytes:
+        """Have exactly these names resolved: RESOLVED, HOSTS_FILE, or UNCHANGED when they stood in the hosts
+        file already. Raises `HostError`."""
+        problem = ""
+        if known and resolved.is_asked():
+            self._has_told = True
+            try:
+                resolved.set_names(self._interface, self._open().getsockname(), names.domains(known))
+            except HostError as error:
+                problem = f"; {error}"
+            else:
+                hosts_file.put(self._interface, {}, self._hosts)
+                return RESOLVED
+        self._revert()
+        try:
+            return HOSTS_FILE if hosts_file.put(self._interface, known, self._hosts) else UNCHANGED
+        except HostError as error:
+            raise HostError(f"{error}{problem}") from None
+
+    def take_back(self) -> None:
+        """At the end."""
+        self.put({})
+
+    def server(self) -> int:
+        """A descriptor of the socket on which the daemon answers."""
+        return self._open().dup().detach()
+
+    def _open(self) -> socket.socket:
+        if self._server is None:
+            self._server = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+            self._server.bind(("127.0.0.1", 0))
+        return self._server
+
+    def _revert(self) -> None:
+        if self._has_told:
+            resolved.revert(self._interface)
+            self._has_told = False
