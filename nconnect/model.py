@@ -328,6 +328,7 @@ class Config:
     fail_closed: bool = False
     accept_pending: bool = False
     accept_routes: AcceptRoutes = "private"  # which prefixes of a provider are routed: `config.accept_routes`
+    names: bool = True  # whether this machine resolves names of peers, beneath `.internal`
     network: NetworkConfig = NetworkConfig()
     node: NodeConfig | None = None
     provide: ProvideConfig = ProvideConfig()

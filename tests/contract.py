@@ -82,6 +82,8 @@ JSON: dict[str, Any] = {
         ],
         "routes": [str],
         "skipped_routes": [{"route": str, "why": str}],
+        "names": dict,
+        "names_by": str,
     },
     "address": {"interface": str, "address": str, "identifier": str, "public_key": str},
     "version": {"version": str, "python": str, "kernel": str},

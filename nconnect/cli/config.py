@@ -100,6 +100,7 @@ def shown(config: Config) -> dict[str, Any]:
             "fail_closed": config.fail_closed,
             "accept_pending": config.accept_pending,
             "accept_routes": told(config.accept_routes),
+            "names": config.names,
         },
         "network": {
             "seed_rpc": list(config.network.seed_rpc),

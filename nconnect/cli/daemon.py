@@ -159,13 +159,18 @@ def _wait_until_gone(interface: str) -> None:
 
 def _clean_up(interface: str) -> None:
     """Remove what a killed daemon left, while no other daemon can start."""
+    import os
+
     from nconnect.io.files import paths
+    from nconnect.io.system import hosts_file
     from nconnect.io.system.host import Host
 
     was_killed = paths.lock_path(interface).exists() or paths.socket_path(interface).exists()
     lock = paths.acquire_lock(interface)
     try:
         Host(interface, paths.state_dir(interface)).remove()
+        if not os.geteuid():
+            hosts_file.put(interface, {})
         paths.socket_path(interface).unlink(missing_ok=True)
     finally:
         paths.release_lock(interface, lock)

@@ -133,6 +133,8 @@ class Status:
     started_at: float | None = None
     problems: tuple[str, ...] = ()
     direct: DirectHere = DirectHere()
+    names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # that resolve -> their addresses
+    names_by: str = ""  # how: "systemd-resolved" or "hosts" (the hosts file)
     drops: Mapping[str, int] = field(default_factory=dict)  # those of no single peer
     counters: Mapping[str, int] = field(default_factory=dict)  # the tunnel's own totals, by name
 
@@ -155,6 +157,8 @@ class Status:
         )
         if "direct" in found:  # a daemon of an earlier version tells none
             found["direct"] = DirectHere(**known(DirectHere, found["direct"]))
+        names = dict(value.get("names", {}))
+        found["names"] = {str(name): tuple(map(str, told)) for name, told in names.items()}
         return cls(**found)
 
 

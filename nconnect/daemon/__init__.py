@@ -34,6 +34,11 @@ and writes it. `direct_paths` keeps what they share (`tunnel.paths.direct.surrou
 addresses and routes by netlink, a port mapped at the router (`io.net.port_mapping`), and by `reflexive` what
 STUN servers see of the sockets. A reload may open and close the port.
 
+Names of peers
+--------------
+`names` has this machine resolve them (`nconnect.offers.names`), by the helper, which is root. It chooses labels
+that nobody here resolves already, and writes them again when somebody removes them.
+
 Who owns whom
 -------------
 `up` makes what needs rights (`wiring.Opened`: lock, state folder, a node's ports, UDP sockets, the device),

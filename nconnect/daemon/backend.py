@@ -13,6 +13,7 @@ from nconnect.control.schema import DirectHere, PendingPeer, PingReply, SkippedR
 from nconnect.daemon import status
 from nconnect.daemon.driver import Driver
 from nconnect.daemon.host_state import HostState
+from nconnect.daemon.names import NameService
 from nconnect.daemon.reload import FileWatch, Reload
 from nconnect.daemon.settings import InForce
 from nconnect.daemon.streams import Streams
@@ -42,6 +43,7 @@ class DaemonBackend:
     changes: Reload
     waiting: Waiting
     direct: Callable[[], DirectHere]
+    names: NameService
     problems: Callable[[], Iterable[str]]
     started_at: float
     clock: Callable[[], float] = boottime
@@ -80,6 +82,8 @@ class DaemonBackend:
             started_at=self.started_at + wall,
             direct=self.direct(),
             problems=tuple(filter(None, self.problems())),
+            names=self.names.texts(),
+            names_by=self.names.by,
             drops=dict(
                 sorted(
                     status.drops(

@@ -6,10 +6,12 @@ descriptors, a link that is no websocket, a test's socket pair.
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable, Container, Sequence
 from typing import Protocol
 
 from nconnect.model import Buffer, Endpoint
+from nconnect.offers.names import Names
 from nconnect.wire.nkn import InboundMessage
 from nconnect.wire.tunnel import Feature
 
@@ -32,6 +34,19 @@ class Device(Protocol):
 
     def close(self) -> None:
         """Give it up, and its addresses and routes with it."""
+
+
+class NameHost(Protocol):
+    """Who has this machine resolve names of peers: the helper, which is root (`nconnect.io.process.helper`).
+
+    Both block, and raise `HostError`.
+    """
+
+    def put_names(self, known: Names) -> bytes:
+        """Have exactly these names resolved; how: a letter of `io.process.name_keeper`."""
+
+    def name_server(self) -> socket.socket:
+        """The socket on which the names are asked for, when they were given to systemd-resolved."""
 
 
 class StunSource(Protocol):

@@ -122,6 +122,7 @@ def _open(path: Path, config: Config, source: ConfigSource, lock: Lock) -> Opene
         node=_bound_node(path, config),
         direct=open_sockets(config, store),
         device=Tun(config.interface),
+        names=source.helper,
     )
 
 
@@ -213,4 +214,5 @@ async def _with_host(daemon: Daemon, rights: str, *, keep_trying: bool, on_ready
 async def _take_back(daemon: Daemon) -> None:
     """Undo what we set, also when the daemon is cancelled, while the sockets still send goodbyes."""
     await daemon.counters.close()
+    await daemon.names.close()
     await daemon.host_state.remove(asked=daemon.waiting.stop.is_set())

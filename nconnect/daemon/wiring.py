@@ -28,11 +28,12 @@ from nconnect.daemon.expiry import ExpiryNotices
 from nconnect.daemon.host_state import HostState
 from nconnect.daemon.interference import Interference
 from nconnect.daemon.metrics import Metrics
+from nconnect.daemon.names import NameService
 from nconnect.daemon.reconciler import Reconciler
 from nconnect.daemon.reflexive import Reflexive
 from nconnect.daemon.reload import FileWatch, Reload
 from nconnect.daemon.runtime_files import Lock, RuntimeFiles
-from nconnect.daemon.seams import Device
+from nconnect.daemon.seams import Device, NameHost
 from nconnect.daemon.settings import InForce
 from nconnect.daemon.streams import Streams
 from nconnect.daemon.supervisor import Supervisor
@@ -51,6 +52,7 @@ from nconnect.io.system import local_network
 from nconnect.io.system.host import Host
 from nconnect.io.system.monitor import Monitor
 from nconnect.model import NknAddress
+from nconnect.offers.names import of_peers
 from nconnect.tunnel.core import Tunnel
 from nconnect.tunnel.outputs import (
     CountersMoved,
@@ -82,6 +84,7 @@ class Opened:
     node: NodeServer | None  # bound, not started
     device: Device
     direct: DirectSockets
+    names: NameHost | None  # where root started the daemon
 
 
 class Daemon:
@@ -133,6 +136,9 @@ class Daemon:
         proxy = self.proxy = ProxyAddresses(proxies, endpoints, plan_again)
         way_out = WayOut(in_force, proxies, endpoints, plan_again=plan_again, clock=boottime)
         interference = Interference(host_state.obstacles, boottime)
+        names = self.names = NameService(
+            in_force, lambda: of_peers(in_force.config), opened.names, clock=boottime
+        )
 
         # The network
         links = self.links = Links(
@@ -209,6 +215,7 @@ class Daemon:
             yield from way_out.problems()
             yield from interference.problems
             yield from expiry.warnings()
+            yield names.problem
 
         backend = DaemonBackend(
             in_force,
@@ -223,6 +230,7 @@ class Daemon:
             reload,
             waiting,
             lambda: status.direct_here(around, direct.mapping_problem, host_state.stops_direct),
+            names,
             problems,
             started_at=boottime(),
         )
@@ -261,12 +269,14 @@ class Daemon:
         on(CountersMoved, counters.moved)
         on(PlanInForce, way_out.plan_in_force, lambda _: links.leave(way_out.refusal), said.plan_in_force)
         on(PlanInForce, lambda _: direct.changed())
+        on(PlanInForce, lambda _: names.wake())
         on(ConfigChanged, driver.configure, lambda e: expiry.set_peers(e.config.peers), waits)
         on(ConfigChanged, direct.config_changed, lambda _: streams.look())
         on(Reloaded, lambda _: reconciler.forgive(), lambda _: direct.reloaded())
+        on(Reloaded, lambda _: names.forgive())
         on(Ready, waiting.ready, lambda _: host_state.was_up(), said.ready)
         on(NetworkChanged, lambda _: links.network_changed(), lambda _: direct.network_changed())
-        on(NetworkChanged, lambda _: streams.network_changed())
+        on(NetworkChanged, lambda _: streams.network_changed(), lambda _: names.wake())
         on(Resumed, said.resumed, lambda _: links.network_changed(), lambda _: driver.check_peers())
         on(Resumed, lambda _: direct.resumed())
         on(AskReflexive, lambda _: reflexive.ask())
@@ -283,6 +293,7 @@ class Daemon:
             ("direct TCP streams", streams.run),
             ("STUN servers", reflexive.run),
             ("flows", lambda: host_state.keep_flows(received, boottime)),
+            ("names", names.run),
             ("resume", lambda: resume.watch(lambda away_s: bus.publish(Resumed(away_s)))),
             ("watchdog", opened.service.feed_watchdog),
         )

@@ -13,5 +13,5 @@ Glossary: a **label** is one part of a DNS name (RFC 1035, section 2.3.1). **Rea
 owner calls it, **seen** as this device does.
 
 What carries the names out is elsewhere: `nconnect.daemon` decides when, the helper of `nconnect.io.process`
-writes them where this machine's resolver finds them.
+writes them where this machine's resolver finds them. Decision 0038 has the reasons.
 """

@@ -70,6 +70,7 @@ def made(
         changes=cast(Any, None),
         waiting=cast(Any, None),
         direct=DirectHere,
+        names=cast(Any, SimpleNamespace(by="hosts", texts=lambda: {"gpu.internal": ("10.86.0.1",)})),
         problems=lambda: ["", "no link to a node: still connecting"],
         started_at=sim.now - 50,
         clock=lambda: sim.now,

@@ -52,6 +52,7 @@ def run(
         node=None,
         device=tun,
         direct=DirectSockets(),
+        names=None,
     )
     try:
         with asyncio.Runner() as runner:
