@@ -36,8 +36,8 @@ STUN servers see of the sockets. A reload may open and close the port.
 
 Names of peers
 --------------
-`names` has this machine resolve them (`nconnect.offers.names`), by the helper, which is root. It chooses labels
-that nobody here resolves already, and writes them again when somebody removes them.
+`names` has this machine resolve them (`nconnect.offers.names`), by the helper, which is root. It chooses
+labels that nobody here resolves already, and writes them again when somebody removes them.
 
 Who owns whom
 -------------
