@@ -134,6 +134,15 @@ def test_a_signal_s_reload_says_what_is_wrong_until_one_succeeds(caplog: pytest.
 
 def test_every_field_of_the_configuration_is_either_fixed_or_applied_by_a_reload() -> None:
     """A new field has to be put into one of the two."""
-    applied = {"accept_routes", "inbound", "fail_closed", "accept_pending", "names", "provide", "peers"}
+    applied = {
+        "accept_routes",
+        "inbound",
+        "fail_closed",
+        "accept_pending",
+        "names",
+        "provide",
+        "peers",
+        "readers",
+    }
     assert {field.name for field in dataclasses.fields(Config)} == set(FIXED) | applied
     assert not set(FIXED) & applied
