@@ -6,7 +6,8 @@ from ipaddress import ip_address, ip_network
 
 from nconnect.config.edit import unknown_peer
 from nconnect.control.schema import PeerStatus, Status
-from nconnect.model import Address
+from nconnect.model import Address, MappedPrefix, Prefix
+from nconnect.offers.accept import moved
 
 
 def peer_of(status: Status, text: str) -> PeerStatus:
@@ -28,10 +29,16 @@ def peer_of(status: Status, text: str) -> PeerStatus:
 
 
 def _reached_by(status: Status, address: Address) -> PeerStatus | None:
+    """By addresses as this device sees them: real ones of a mapped network are another one's here."""
     lengths = [
         (prefix.prefixlen, -index, peer)
         for index, peer in enumerate(status.peers)
-        for prefix in map(ip_network, peer.allowed_ips)
+        for prefix in _seen(peer)
         if address in prefix
     ]
     return max(lengths, default=(0, 0, None), key=lambda found: found[:2])[2]
+
+
+def _seen(peer: PeerStatus) -> list[Prefix]:
+    mapped = [MappedPrefix(ip_network(pair.real), ip_network(pair.seen)) for pair in peer.mapped]
+    return [moved(ip_network(prefix), mapped) for prefix in peer.allowed_ips]

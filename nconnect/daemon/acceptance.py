@@ -8,19 +8,16 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from ipaddress import ip_network
-from typing import Any
 
 from nconnect.errors import HostError
 from nconnect.host.facts import HostFacts
 from nconnect.invite.table import PeerTable
 from nconnect.io.files.state import StateStore
 from nconnect.model import Prefix
-from nconnect.offers.accept import Accepted, AcceptedPeer, Kept, accept
+from nconnect.offers import kept
+from nconnect.offers.accept import Accepted, AcceptedPeer, accept
 
 log = logging.getLogger(__name__)
-
-STORED = "routes"  # the value in the state folder
 
 
 class Acceptance:
@@ -30,8 +27,9 @@ class Acceptance:
         """Reads the state folder. Raises `HostError` when it cannot be read."""
         self.peers: Mapping[str, AcceptedPeer] = {}
         self._store = store
-        self._stored = store.load(STORED)
-        self._kept, self._offered = _read(self._stored)
+        self._stored = store.load(kept.STORED)
+        kept_then, offered_then = kept.read(self._stored)
+        self._kept, self._offered = kept_then, dict(offered_then)
 
     def offered(self, peer: str, subnets: Iterable[Prefix]) -> bool:
         """A peer (NKN address) has said which subnets it offers; whether that is new."""
@@ -50,39 +48,10 @@ class Acceptance:
         self.peers, self._kept = found.peers, found.kept
         here = {str(peer.address) for peer in found.config.peers}
         self._offered = {peer: prefixes for peer, prefixes in self._offered.items() if peer in here}
-        value = _written(self._kept, self._offered)
+        value = kept.written(self._kept, self._offered)
         if value != self._stored and (value["peers"] or self._stored is not None):
             try:
-                self._store.save(STORED, value)
+                self._store.save(kept.STORED, value)
                 self._stored = value
             except HostError as error:
                 log.warning("%s", error)
-
-
-def _written(kept: Kept, offered: Mapping[str, tuple[Prefix, ...]]) -> dict[str, Any]:
-    peers: dict[str, Any] = {}
-    for peer, seen in kept.items():
-        peers.setdefault(peer, {})["seen"] = {str(real): str(prefix) for real, prefix in seen.items()}
-    for peer, prefixes in offered.items():
-        peers.setdefault(peer, {})["offered"] = [str(prefix) for prefix in prefixes]
-    return {"peers": peers}
-
-
-def _read(stored: object) -> tuple[Kept, dict[str, tuple[Prefix, ...]]]:
-    """What was stored; what does not have the right form is left out."""
-    kept: dict[str, dict[Prefix, Prefix]] = {}
-    offered: dict[str, tuple[Prefix, ...]] = {}
-    peers = stored.get("peers") if isinstance(stored, dict) else None
-    for peer, value in (peers if isinstance(peers, dict) else {}).items():
-        try:
-            seen = {ip_network(real): ip_network(prefix) for real, prefix in value.get("seen", {}).items()}
-            kept[peer] = {real: prefix for real, prefix in seen.items() if _is_alike(real, prefix)}
-            if "offered" in value:
-                offered[peer] = tuple(map(ip_network, value["offered"]))
-        except (AttributeError, TypeError, ValueError):
-            continue
-    return kept, offered
-
-
-def _is_alike(one: Prefix, other: Prefix) -> bool:
-    return one.version == other.version and one.prefixlen == other.prefixlen

@@ -22,14 +22,18 @@ from nconnect.errors import (
 )
 from nconnect.host import plan as planning
 from nconnect.host.ruleset import table_name
+from nconnect.invite.table import PeerTable
 from nconnect.io.doctor_network import with_network
 from nconnect.io.errors import reason
 from nconnect.io.files import paths, peer_table
+from nconnect.io.files.state import StateStore
 from nconnect.io.files.trusted import Folder, set_mode, status_of
 from nconnect.io.system import nftables, sysctl
 from nconnect.io.system.host import Host
 from nconnect.io.system.surroundings import PROGRAM_S, detours, stopped
 from nconnect.model import Config, Endpoint
+from nconnect.offers import kept
+from nconnect.offers.accept import accept
 from nconnect.wire.jsonrpc import split_addr
 
 SEED_S = 4.0
@@ -129,9 +133,21 @@ def _with_config(facts: Facts, path: Path) -> Facts:
         state_unwritable=_unwritable(paths.state_dir(facts.interface)),
     )
     try:
-        return replace(facts, config=peer_table.load(path).config)
+        return replace(facts, config=_as_seen(peer_table.load(path)))
     except ConfigError as error:
         return replace(facts, config_problems=error.problems)
+
+
+def _as_seen(table: PeerTable) -> Config:
+    """The configuration as the daemon puts it in force: with providers' networks where they are mapped."""
+    folder = paths.state_dir(table.config.interface)
+    try:
+        seen = Host(table.config.interface, folder).read_facts()
+        stored = StateStore(folder).load(kept.STORED)
+    except HostError:
+        return table.config  # no right to look: said elsewhere
+    decided, offered = kept.read(stored)
+    return accept(table.config, seen, offered, decided, table.invited).config
 
 
 def _unwritable(folder: Path) -> str:
