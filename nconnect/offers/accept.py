@@ -218,6 +218,7 @@ class _Ranges:
     def __init__(self, config: Config, facts: HostFacts, kept: Kept, named: Iterable[Prefix]) -> None:
         """`named`: all prefixes that a peer has. Nothing is mapped to them, though they may be mapped."""
         self.claimed: dict[str, dict[Prefix, Prefix]] = {}
+        self._undecided: dict[str, list[Prefix]] = {}  # by peer, what is not where it was
         self._kept = kept
         self._fail_closed = config.fail_closed
         self._peers = {str(peer.address) for peer in config.peers}
@@ -225,7 +226,10 @@ class _Ranges:
         self._named = list(named)
 
     def claim(self, peer: str, prefix: Prefix, *, only_kept: bool) -> None:
-        """Give a prefix its addresses; with `only_kept` none if they are not those of the last time."""
+        """Give a prefix its addresses; with `only_kept` none if they are not those of the last time.
+
+        Of a peer the widest come first.
+        """
         mine = self.claimed.setdefault(peer, {})
         if prefix in mine:
             return
@@ -233,9 +237,12 @@ class _Ranges:
         if around:  # it lies where its network lies
             mine[prefix] = moved(prefix, [MappedPrefix(outer, mine[outer]) for outer in around])
             return
-        before = self._kept.get(peer, {}).get(prefix)
         if only_kept:
-            if before is not None and self._may_keep(peer, prefix, before):
+            before = self._kept.get(peer, {}).get(prefix)
+            undecided = self._undecided.setdefault(peer, [])
+            if before is None or within_any(prefix, undecided) or not self._may_keep(peer, prefix, before):
+                undecided.append(prefix)
+            else:
                 mine[prefix] = before
             return
         if self._is_free(peer, prefix):

@@ -236,6 +236,15 @@ def test_a_prefix_inside_another_one_lies_inside_it() -> None:
     assert int(inner.network_address) & 0xFFFF == 0x0140
 
 
+def test_a_prefix_moves_with_the_one_that_holds_it() -> None:
+    asked = config(provider(1, "192.168.0.0/16", "192.168.1.0/24"))
+    first = accept(asked, facts(), {}, {})
+    here = facts("192.168.7.7/24")  # in the wider one alone
+    second = accept(asked, here, {}, first.kept)
+    assert within(seen(second, "p1", "192.168.1.0/24"), seen(second, "p1", "192.168.0.0/16"))
+    assert accept(asked, here, {}, second.kept).config == second.config
+
+
 def test_a_full_private_space_leaves_no_range() -> None:
     """The device reaches all of it already: what would have to be mapped waits, and nothing is taken over."""
     here = facts(routes=["10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16"])
