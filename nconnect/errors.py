@@ -141,6 +141,7 @@ class DropReason(Enum):
     BAD_CANDIDATE = "bad_candidate"  # a peer's address that no direct path leads to: loopback, multicast, …
     FOREIGN_ERROR = "foreign_error"  # an ICMP error about a packet that did not go to this peer
     BAD_STATEMENT = "bad_statement"  # a part of a statement that is malformed, too big, or one of too many
+    CONGESTION = "congestion"  # a router marked its datagram, and its sender knows no marks (RFC 6040)
     PEER_EXPIRED = "peer_expired"
     PEER_LEFT = "peer_left"
     OVER_RATE = "over_rate"

@@ -52,6 +52,7 @@ REASONS = {
     DropReason.FOREIGN_ERROR: "an ICMP error about a packet that did not go to this peer",
     DropReason.BAD_STATEMENT: "a part of a peer's statement that is malformed, too big, or one of too many",
     DropReason.BAD_CANDIDATE: "a peer's address for a direct path that is loopback, multicast or the like",
+    DropReason.CONGESTION: "a router marked its datagram as congested, and its sender does not know ECN",
     DropReason.PEER_EXPIRED: "the peer's access has ended",
     DropReason.OVER_RATE: "a packet of this peer's above 1.1 times its `rate`",
     DropReason.PEER_LEFT: "a packet to a peer that has gone offline, answered by a refusal",

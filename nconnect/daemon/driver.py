@@ -333,8 +333,12 @@ class Driver:
         """Packets of a peer that go by its direct path."""
         to = None if peer.direct is None else peer.direct.remote
         datagrams = None if to is None else self._datagrams.get(to.address.version)
+        path = peer.datagrams
         for parts, segment in runs:
-            sent = Sent.REFUSED if datagrams is None or to is None else datagrams.send(to, parts, segment)
+            if datagrams is None or to is None or path is None:
+                sent = Sent.REFUSED
+            else:
+                sent = datagrams.send(to, parts, segment, ecn=path.ecn)
             if sent is Sent.TOO_BIG:
                 self._tunnel.datagram_too_big(peer, segment or sum(map(len, parts)), now)
             if sent is not Sent.SENT:
@@ -404,7 +408,8 @@ class Driver:
                 continue
             is_first = not size
             size += len(run)
-            self._arrived(tunnel.receive_datagrams(source, run, segment, now, is_busy=self._is_late))
+            ecn = datagrams.ecn
+            self._arrived(tunnel.receive_datagrams(source, run, segment, now, is_busy=self._is_late, ecn=ecn))
             if is_first and size < PROMPT_BYTES:
                 self._on_tun_readable(self._out)  # as in `on_message`
         if size > _LATE_BYTES or not datagrams.is_dry:

@@ -36,6 +36,7 @@ from nconnect.tunnel.datagram_receiver import DatagramReceiver
 from nconnect.tunnel.outputs import Context, Output, Settings
 from nconnect.tunnel.paths.direct.path import DirectPath
 from nconnect.tunnel.paths.direct.surroundings import Surroundings
+from nconnect.tunnel.paths.ecn import CE, NOT_ECT
 from nconnect.tunnel.paths.lanes import STREAM_NUMBER, Lane
 from nconnect.tunnel.paths.stream.keys import StreamKeys
 from nconnect.tunnel.peer import Peer
@@ -247,7 +248,8 @@ class Tunnel:
     ) -> Iterator[tuple[tuple[Buffer, ...], int]]:
         """The same as `seal` where `peer.path` is over UDP, to `peer.direct.remote`: runs of datagrams.
 
-        (parts, size of a datagram) of each; 0: it is a single one. Use each before you ask for the next.
+        (parts, size of a datagram) of each; 0: it is a single one. Use each before you ask for the next, and
+        send it with the ECN bits in `peer.datagrams.ecn`.
         """
         assert peer.datagrams is not None
         assert peer.session.current is not None
@@ -271,13 +273,16 @@ class Tunnel:
         now: float,
         *,
         is_busy: Callable[[], bool] = bool,
+        ecn: int = NOT_ECT,
     ) -> list[memoryview]:
         """Take datagrams of `segment` bytes each (the last may be shorter) that came in a row from `source`.
 
         The packets for the TUN in them; `received` is to be called once they are written, as after `receive`.
-        `is_busy` is asked as `received` says, from now on.
+        `is_busy` is asked as `received` says, from now on. `ecn`: these bits of the IP header.
         """
         self._sessions.direct.is_busy = is_busy
+        if ecn == CE or self.datagrams.marks.pending:
+            return self.datagrams.receive_marked(source, run, segment, now, is_marked=ecn == CE)
         return self.datagrams.receive(source, run, segment, now)
 
     def network_changed(self, now: float) -> None:

@@ -16,6 +16,7 @@ from nconnect.model import Buffer, Endpoint
 from nconnect.tunnel.constants import MAX_BATCH_BYTES
 from nconnect.tunnel.paths.datagrams import DatagramPath
 from nconnect.tunnel.paths.direct.blocks import Assembly, places
+from nconnect.tunnel.paths.ecn import Marks
 from nconnect.tunnel.peer import Peer
 from nconnect.tunnel.receiver import BatchReceiver
 from nconnect.tunnel.session import KeyPair
@@ -42,6 +43,7 @@ class DatagramReceiver:
     def __init__(self, sessions: Sessions, receiver: BatchReceiver) -> None:
         self._sessions = sessions
         self._receiver = receiver
+        self.marks = Marks()
         self._by_index = sessions.handshakes.by_low_index
         self._waiting: dict[Peer, None] = {}  # peers of whose super-packets a part has come
         # What came since `flush`: peer, keys, path, bytes of packets, the last counter, when.
@@ -98,6 +100,26 @@ class DatagramReceiver:
                     packets += self._in_a_row(source, headers[at], some, segment, now)
                 at = n
         return packets
+
+    def receive_marked(
+        self, source: Endpoint, run: memoryview, segment: int, now: float, *, is_marked: bool
+    ) -> list[memoryview]:
+        """The same where a router has marked these datagrams "congestion experienced", or earlier ones."""
+        before = self._data_bytes(run)
+        packets = self.receive(source, run, segment, now)
+        if self._data_bytes(run) == before:
+            return packets  # nothing authentic, or no packets
+        packets, lost = self.marks.put(source, packets, is_marked=is_marked)
+        if lost:
+            self._receiver.drops[DropReason.CONGESTION] += lost
+        return packets
+
+    def _data_bytes(self, run: memoryview) -> int:
+        """What has arrived so far of the session that the first datagram names."""
+        if self._came_before:
+            self._finish()
+        entry = self._by_index.get(_HEADER.unpack_from(run)[0] & INDEX_MASK) if len(run) >= 8 else None
+        return 0 if entry is None or entry[0].datagrams is None else entry[0].datagrams.arrivals.total_bytes
 
     def flush(self, now: float) -> list[memoryview]:
         """There is nothing more to read for now: what came of super-packets that are not complete.

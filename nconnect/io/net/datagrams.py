@@ -6,6 +6,8 @@ One socket for each IP version serves all peers and STUN, so that a NAT has one 
   UDP_SEGMENT (udp(7)). Where the interface cannot do that (EIO, EINVAL) the run is sent one by one from then
   on, until `route_changed`.
 - In: UDP_GRO joins what arrived in a row from one source; each buffer comes with the size of its datagrams.
+- ECN (RFC 3168): `send` sets the bits, and `ecn` has those of the run that `receive` gave last. The kernel
+  does not join datagrams whose bits differ.
 - The path's MTU is the direct path's to find: IP_MTU_DISCOVER=PROBE sets DF and ignores what the kernel
   believes of the path. The route's own MTU still holds (EMSGSIZE).
 """
@@ -30,13 +32,18 @@ UDP_SEGMENT, UDP_GRO = 103, 104
 IP_MTU_DISCOVER, IPV6_MTU_DISCOVER, PMTUDISC_PROBE = 10, 23, 3
 IPV6_DONTFRAG = 62
 SO_RXQ_OVFL, SO_SNDBUFFORCE, SO_RCVBUFFORCE = 40, 32, 33
+IP_RECVTOS, IPV6_RECVTCLASS = 13, 66
+ECN_BITS = 3
 
 PROMPT_BYTES = 512  # guessed: a datagram that small is a packet by itself, and no part of a transfer
+Control = tuple[int, int, bytes]
+
 MAX_RUN = 64  # datagrams of one call; 128 since Linux 6.9
 BUFFER_BYTES = 7 << 20  # what the kernel may keep of what arrived; without rights it grants less
 _BUFFER = 1 << 16
 _INT, _U16, _U32 = struct.Struct("@i"), struct.Struct("@H"), struct.Struct("@I")
-_CONTROL_BYTES = socket.CMSG_SPACE(_INT.size) + socket.CMSG_SPACE(_U32.size)
+_CONTROL_BYTES = 2 * socket.CMSG_SPACE(_INT.size) + socket.CMSG_SPACE(_U32.size)
+_TOS = (socket.IPPROTO_IP, socket.IP_TOS), (socket.IPPROTO_IPV6, socket.IPV6_TCLASS)
 _NO_GSO = {errno.EIO, errno.EINVAL}
 
 
@@ -59,6 +66,7 @@ class DatagramSocket:
         self._socket = bound
         self._is_v6 = bound.family == socket.AF_INET6
         self._gso = True
+        self.ecn = 0  # of the datagrams that `receive` gave last
         self.is_dry = True  # whether `receive` read all that was there
         self._arrived = memoryview(bytearray(8 * _BUFFER))
 
@@ -79,24 +87,33 @@ class DatagramSocket:
         self._gso = True
 
     def send(
-        self, to: Endpoint, parts: Sequence[Buffer], segment: int = 0, *, ttl: int | None = None
+        self,
+        to: Endpoint,
+        parts: Sequence[Buffer],
+        segment: int = 0,
+        *,
+        ttl: int | None = None,
+        ecn: int = 0,
     ) -> Sent:
         """Send `parts`, one after another, as datagrams of `segment` bytes; 0: they are one datagram.
 
-        At most MAX_RUN datagrams and 65,507 bytes. Never raises.
+        At most MAX_RUN datagrams and 65,507 bytes. `ecn`: these bits of the IP header. Never raises.
         """
-        found = self._send(to, parts, segment, ttl)
+        control = [] if ttl is None else [self._ttl(ttl)]
+        if ecn:
+            control.append((*_TOS[self._is_v6], _INT.pack(ecn)))
+        found = self._send(to, parts, segment, control)
         self.counts[found] += 1
         return found
 
-    def _send(self, to: Endpoint, parts: Sequence[Buffer], segment: int, ttl: int | None) -> Sent:
-        control = [] if ttl is None else [self._ttl(ttl)]
+    def _send(self, to: Endpoint, parts: Sequence[Buffer], segment: int, control: list[Control]) -> Sent:
         if segment and not self._gso:
-            return self._one_by_one(to, parts, segment, ttl)
+            return self._one_by_one(to, parts, segment, control)
+        with_segment = control
         if segment:
-            control.append((socket.IPPROTO_UDP, UDP_SEGMENT, _U16.pack(segment)))
+            with_segment = [*control, (socket.IPPROTO_UDP, UDP_SEGMENT, _U16.pack(segment))]
         try:
-            self._socket.sendmsg(parts, control, 0, _address(to))
+            self._socket.sendmsg(parts, with_segment, 0, _address(to))
         except BlockingIOError:
             return Sent.FULL
         except OSError as error:
@@ -104,19 +121,21 @@ class DatagramSocket:
                 return Sent.TOO_BIG
             if segment and error.errno in _NO_GSO:
                 self._gso = False
-                return self._one_by_one(to, parts, segment, ttl)
+                return self._one_by_one(to, parts, segment, control)
             return Sent.FULL if error.errno == errno.ENOBUFS else Sent.REFUSED
         return Sent.SENT
 
-    def _one_by_one(self, to: Endpoint, parts: Sequence[Buffer], segment: int, ttl: int | None) -> Sent:
+    def _one_by_one(
+        self, to: Endpoint, parts: Sequence[Buffer], segment: int, control: list[Control]
+    ) -> Sent:
         whole = memoryview(b"".join(parts))
         for at in range(0, len(whole), segment):
-            found = self._send(to, [whole[at : at + segment]], 0, ttl)
+            found = self._send(to, [whole[at : at + segment]], 0, control)
             if found is not Sent.SENT:
                 return found
         return Sent.SENT
 
-    def _ttl(self, ttl: int) -> tuple[int, int, bytes]:
+    def _ttl(self, ttl: int) -> Control:
         if self._is_v6:
             return socket.IPPROTO_IPV6, socket.IPV6_HOPLIMIT, _INT.pack(ttl)
         return socket.IPPROTO_IP, socket.IP_TTL, _INT.pack(ttl)
@@ -149,16 +168,18 @@ class DatagramSocket:
                 continue
             if not size:
                 continue  # an empty datagram, which nobody of ours sends
-            own = size
+            own, ecn = size, 0
             for level, kind, value in control:
                 if (level, kind) == (socket.IPPROTO_UDP, UDP_GRO):
                     own = _INT.unpack(value[: _INT.size])[0]
+                elif (level, kind) in _TOS:
+                    ecn = (_INT.unpack(value)[0] if len(value) == _INT.size else value[0]) & ECN_BITS
                 elif (level, kind) == (socket.SOL_SOCKET, SO_RXQ_OVFL):
                     self.lost = _U32.unpack(value)[0]
-            if source != address or not (own == segment or own == size <= segment):
+            if source != address or ecn != self.ecn or not (own == segment or own == size <= segment):
                 if end > start:
                     yield _endpoint(source[0], source[1]), arrived[start:end], segment
-                start, source, segment = end, address, own
+                start, source, segment, self.ecn = end, address, own, ecn
             end += size
             if (end - start) % segment or end + _BUFFER > len(arrived) or (prompt and size < PROMPT_BYTES):
                 yield _endpoint(source[0], source[1]), arrived[start:end], segment
@@ -185,8 +206,10 @@ def _set_options(made: socket.socket) -> None:
     if made.family == socket.AF_INET6:
         made.setsockopt(socket.IPPROTO_IPV6, IPV6_MTU_DISCOVER, PMTUDISC_PROBE)
         made.setsockopt(socket.IPPROTO_IPV6, IPV6_DONTFRAG, 1)
+        made.setsockopt(socket.IPPROTO_IPV6, IPV6_RECVTCLASS, 1)
     else:
         made.setsockopt(socket.IPPROTO_IP, IP_MTU_DISCOVER, PMTUDISC_PROBE)
+        made.setsockopt(socket.IPPROTO_IP, IP_RECVTOS, 1)
     with contextlib.suppress(OSError):  # before Linux 5.0
         made.setsockopt(socket.IPPROTO_UDP, UDP_GRO, 1)
     made.setsockopt(socket.SOL_SOCKET, SO_RXQ_OVFL, 1)

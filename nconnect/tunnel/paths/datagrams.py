@@ -16,6 +16,7 @@ from nconnect.tunnel.paths.direct.outputs import PathState
 from nconnect.tunnel.paths.direct.path import DirectPath
 from nconnect.tunnel.paths.direct.segments import Joiner, copy_parts, parts, run_of, runs
 from nconnect.tunnel.paths.direct.sending import DatagramSending
+from nconnect.tunnel.paths.ecn import NOT_ECT, by_ecn
 from nconnect.tunnel.paths.lanes import Lane
 from nconnect.tunnel.paths.path import Path
 from nconnect.tunnel.session import KeyPair
@@ -48,6 +49,7 @@ class DatagramPath(Path):
         self.machine = machine
         self.joiner = Joiner()
         self.losses = LossWatch()
+        self.ecn = NOT_ECT  # of the datagrams that were made last
         self.has_session = False
         self.traffic_at = -NEVER  # when the machine was last told that there are packets
         self.wakes_at = NEVER  # the machine's next deadline, as the peer's timers know it
@@ -74,8 +76,15 @@ class DatagramPath(Path):
         """A batch of packets as datagrams: (parts, size of a datagram) of each run; 0: it is one datagram.
 
         `is_busy`: whether we are late in reading, which a report that rides along must say. Send each before
-        the next, since blocks are sealed in the same `blocks`.
+        the next, since blocks are sealed in the same `blocks`, with the ECN bits `ecn`.
         """
+        for part, self.ecn in by_ecn(batch):
+            yield from self._alike(pair, part, now, is_busy, blocks)
+
+    def _alike(
+        self, pair: KeyPair, batch: memoryview, now: float, is_busy: Callable[[], bool], blocks: BlockRoom
+    ) -> Iterator[tuple[tuple[Buffer, ...], int]]:
+        """Packets with the same ECN bits."""
         size = self.machine.datagram_bytes
         room = size - OVERHEAD_BYTES - len(batch)
         if room >= 0:
@@ -117,6 +126,7 @@ class DatagramPath(Path):
         self, pair: KeyPair, batch: memoryview, counter: int, now: float
     ) -> Iterator[tuple[tuple[Buffer, ...], int]]:
         """The same of a batch that has left by the relay under this counter."""
+        self.ecn = NOT_ECT
         size = self.machine.datagram_bytes
         for place, record in enumerate(read_records(batch)[0]):
             run = copy_parts(record, size, pair.direct.counter, counter, place)

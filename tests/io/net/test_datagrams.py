@@ -54,6 +54,22 @@ def arrived(there: DatagramSocket, size: int) -> list[tuple[Endpoint, bytes, int
     return found
 
 
+@pytest.mark.parametrize("segment", [0, 700])
+def test_the_ecn_bits_arrive_and_runs_with_others_stay_apart(pair: Pair, segment: int) -> None:
+    here, there, to = pair
+    for ecn in (0, 2, 3, 3, 1):
+        here.send(to, [bytes(700)] * (2 if segment else 1), segment, ecn=ecn)
+    found, size = [], 0
+    whole = 5 * 700 * (2 if segment else 1)
+    while size < whole:
+        assert select.select([there], [], [], 10)[0]
+        for _, run, _ in there.receive(100):
+            found.append((there.ecn, len(run)))
+            size += len(run)
+    bits = [ecn for ecn, _ in found]
+    assert [ecn for n, ecn in enumerate(bits) if bits[n - 1 : n] != [ecn]] == [0, 2, 3, 1]
+
+
 def test_an_empty_datagram_is_passed_over(pair: Pair) -> None:
     here, there, to = pair
     here.send(to, [b""])

@@ -44,8 +44,8 @@ RECHECK_LATER_S = 10.0  # so that a path that is there again is in use within 15
 RECHECK_LATER_FOR_S = 3600.0
 # Probes may keep a wrong entry of a router alive (see LOW_TTLS) until both sides pause for 30 s. They do so
 # after every eighth search, which both know by its id, and begin the next one at the end of the pause.
-QUIET_AFTER = 8
-QUIET_S = 36.0
+PAUSE_AFTER = 8
+SEARCH_PAUSE_S = 36.0
 REMEMBER_S = 600.0  # a pair that worked takes part in searches, and these don't become rarer than every 40 s
 DEAD_PENALTY_S = 3.0  # after a failure, and twice as long after each further one
 LOSSY_PENALTY_S = 10.0

@@ -25,9 +25,9 @@ from nconnect.tunnel.paths.direct.constants import (
     LISTS_PER_S,
     LOW_TTL_S,
     MAX_LOW_TTL_S,
-    QUIET_AFTER,
-    QUIET_S,
+    PAUSE_AFTER,
     REMEMBER_S,
+    SEARCH_PAUSE_S,
     SILENCE_S,
     STALE_MAPPING_S,
 )
@@ -79,7 +79,7 @@ class Finder:
         is_ours = search_id is None
         if search_id is None:
             drawn = self._probes.draw_id()
-            search_id = drawn - drawn % QUIET_AFTER + self._failures % QUIET_AFTER
+            search_id = drawn - drawn % PAUSE_AFTER + self._failures % PAUSE_AFTER
         search = self.search = Search(search_id, now, is_ours=is_ours)
         self._probes.search_id = search_id
         if self._surroundings.wants_reflexive(now):
@@ -187,8 +187,8 @@ class Finder:
 
     def pause_if_due(self, now: float) -> None:
         """The search has failed; after some, which both sides know by their ids, nothing is probed then."""
-        if self.search is not None and self.search.id % QUIET_AFTER == QUIET_AFTER - 1:
-            self.quiet_until = now + QUIET_S
+        if self.search is not None and self.search.id % PAUSE_AFTER == PAUSE_AFTER - 1:
+            self.quiet_until = now + SEARCH_PAUSE_S
 
     def back_off(self, now: float, *, was_direct: bool) -> None:
         """The search found nothing that is of use: wait before the next, longer each time.
