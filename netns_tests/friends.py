@@ -101,14 +101,14 @@ class Friends:
 
 
 @contextmanager
-def friends(count: int) -> Iterator[Friends]:
+def friends(count: int, prefix: str = "fr") -> Iterator[Friends]:
     """`count` providers that are up, and a user who has joined none of them."""
     with ExitStack() as undo:
-        folder = Path(tempfile.mkdtemp(prefix=f"fr{os.getpid()}-"))
+        folder = Path(tempfile.mkdtemp(prefix=f"{prefix}{os.getpid()}-"))
         folder.chmod(0o711)
         undo.callback(shutil.rmtree, folder, ignore_errors=True)
         names = [name for n in range(1, count + 1) for name in (f"p{n}", f"h{n}")]
-        user, internet, printer, *others = namespaces(undo, "fr", "user", "net", "printer", *names)
+        user, internet, printer, *others = namespaces(undo, prefix, "user", "net", "printer", *names)
         cable(user, "wan0", ["198.51.100.2/24"], internet, "user", ["198.51.100.1/24"])
         user.ip("route add default via 198.51.100.1")
         internet.ip(f"address add {NODE_HOST}/32 dev lo")

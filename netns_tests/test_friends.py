@@ -135,7 +135,7 @@ def test_a_mapping_is_the_same_after_a_restart_and_leaving_the_last_leaves_an_em
 @pytest.mark.slow
 def test_a_sixth_provider_is_joined_in_one_command_and_all_work_at_once() -> None:
     """In under 3 s, where nothing else runs; here the bound is what a person still waits for."""
-    with friends(6) as made:
+    with friends(6, "fs") as made:
         made.join(made.providers[0])
         made.side.start()
         made.side.wait()
@@ -155,6 +155,5 @@ def test_a_sixth_provider_is_joined_in_one_command_and_all_work_at_once() -> Non
         ]
         assert len(prefixes) == 6 + 5 + 5  # the LAN of each, the tunnel's networks of all but the first
         assert not any(a.overlaps(b) for a in prefixes for b in prefixes if a is not b)
-        # Offers are told later; a new network of this device maps what is in force.
         made.side.nconnect("leave", made.providers[2].name, "--yes")
         has_all(made, [friend for friend in made.providers if friend.number != 3])

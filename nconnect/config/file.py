@@ -339,6 +339,12 @@ def _check_whole(config: Config, problems: Problems, public_key_of: Callable[[by
             ("interface", "address"), "interface", "address", f"{address} is there twice: delete one"
         )
     own_key = public_key_of(config.seed) if public_key_of and any(config.seed) else None
+    brought = [address for peer in config.peers for address in peer.local_address]
+    if config.mtu < MIN_MTU_IPV6 and any(address.version == 6 for address in brought):
+        problems.add(
+            ("interface", "mtu"), "interface", "mtu",
+            f"must be at least {MIN_MTU_IPV6}: a provider gave this device an IPv6 address",
+        )  # fmt: skip
     own_hosts = {_host_prefix(address): address for address in config.address}
     for index, peer in enumerate(config.peers):
         label = f"peer {peer.name or index + 1}"

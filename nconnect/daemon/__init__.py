@@ -18,7 +18,9 @@ configuration asks for it, takes it back at the end, and answers the control soc
 Words
 -----
 in force       the configuration that host and tunnel are set by. The file may say something else already:
-               `reload` puts it in force as a whole or not at all.
+               `reload` puts it in force as a whole or not at all. It has addresses as this device sees
+               them: `acceptance` has decided (`nconnect.offers.accept`) which prefixes of providers are in
+               force and which are mapped, and remembers it.
 plan           what `nconnect.host.plan` makes of configuration and facts: the host's state as it should be.
 host state     what we have set on this machine. `host_state` sets it, the reconciler sets again what somebody
                removed, `interference` looks at what other programs do to the tunnel's packets.

@@ -216,14 +216,16 @@ class _Ranges:
     """Who has which addresses on this device. `claimed`: by peer, its prefixes as they are seen."""
 
     def __init__(self, config: Config, facts: HostFacts, kept: Kept, named: Iterable[Prefix]) -> None:
-        """`named`: all prefixes that a peer has. Nothing is mapped to them, though they may be mapped."""
+        """`named`: all prefixes that a peer has. Nothing is mapped to them, though they may be mapped, nor to
+        an address that this device speaks to by its default route.
+        """
         self.claimed: dict[str, dict[Prefix, Prefix]] = {}
         self._undecided: dict[str, list[Prefix]] = {}  # by peer, what is not where it was
         self._kept = kept
         self._fail_closed = config.fail_closed
         self._peers = {str(peer.address) for peer in config.peers}
         self._device = list(dict.fromkeys((*_of_device(config.interface, facts), *_of_file(config))))
-        self._named = list(named)
+        self._named = [*named, *_spoken_to(facts)]
 
     def claim(self, peer: str, prefix: Prefix, *, only_kept: bool) -> None:
         """Give a prefix its addresses; with `only_kept` none if they are not those of the last time.
@@ -303,6 +305,13 @@ def _of_device(interface: str, facts: HostFacts) -> Iterator[Prefix]:
     for route in facts.routes:
         if route.interface != interface and route.prefix.prefixlen >= _SHORTEST:
             yield route.prefix
+
+
+def _spoken_to(facts: HostFacts) -> Iterator[Prefix]:
+    """Seeds, nodes, proxies, gateways and name servers."""
+    yield from (ip_network(endpoint.address) for endpoint in facts.endpoints)
+    yield from (ip_network(server) for server in facts.name_servers)
+    yield from (ip_network(route.gateway) for route in facts.routes if route.gateway is not None)
 
 
 def _of_file(config: Config) -> Iterator[Prefix]:

@@ -145,6 +145,9 @@ def test_a_provider_brings_an_address_and_a_network_that_others_may_have_too() -
     assert [each.local_address for each in config.peers] == [(ip_interface("10.86.0.2/24"),)] * 2
     assert config.peers[0].accept_routes is None
     assert config.peers[1].accept_routes == (ip_network("10.0.0.0/8"),)
+    small = text.replace("seed =", "mtu = 1279\nseed =", 1).replace("10.86.0.2/24", "fd86::2/64", 1)
+    with pytest.raises(ConfigError, match="mtu: must be at least 1280"):
+        parse_config(small, interface="nc0")
     # After the last provider has left.
     assert parse_config(WITHOUT_ADDRESS + "address = []\n", interface="nc0").address == ()
 

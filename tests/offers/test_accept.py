@@ -13,7 +13,16 @@ from hypothesis import strategies as st
 
 from nconnect.config.private import is_in_private_space
 from nconnect.host.facts import HostFacts, LocalInterface, LocalRoute
-from nconnect.model import Config, NknAddress, PeerConfig, Prefix, ProvideConfig, ProvidedSubnet, within
+from nconnect.model import (
+    Config,
+    Endpoint,
+    NknAddress,
+    PeerConfig,
+    Prefix,
+    ProvideConfig,
+    ProvidedSubnet,
+    within,
+)
 from nconnect.offers.accept import MAX_TAKEN, Accepted, Kept, accept
 
 HOME = ip_network("192.168.1.0/24")
@@ -126,6 +135,19 @@ def test_a_mapped_prefix_that_is_taken_later_moves() -> None:
     place = seen(first, "p1", str(HOME))
     second = accept(asked, facts("192.168.1.7/24", routes=[str(place)]), {}, first.kept)
     assert not seen(second, "p1", str(HOME)).overlaps(place)
+
+
+def test_nothing_is_mapped_to_where_this_device_speaks_to() -> None:
+    asked = config(provider(1, str(HOME)))
+    here = facts("192.168.1.7/24")
+    place = seen(accept(asked, here, {}, {}), "p1", str(HOME))
+    node, server, gateway = place[1], place[2], place[3]
+    for busy in (
+        replace(here, endpoints=(Endpoint(node, 30003),)),
+        replace(here, name_servers=(server,)),
+        replace(here, routes=(replace(GATEWAY, gateway=gateway),)),
+    ):
+        assert not seen(accept(asked, busy, {}, {}), "p1", str(HOME)).overlaps(place)
 
 
 @pytest.mark.parametrize(
