@@ -16,7 +16,7 @@ import importlib
 import logging
 import os
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -59,6 +59,8 @@ class NameService:
         self.known: Names = {}
         self.by = ""
         self.problem = ""  # a sentence
+        self.labels: dict[str, str] = {}  # of each peer that has one: PEER -> the label before `.internal`
+        self.dropped: Mapping[str, int] = {}  # by peer: names that it told and that are not used
         self._in_force = in_force
         self._providers = providers
         self._host = host
@@ -97,7 +99,9 @@ class NameService:
                 while True:
                     self._wake.clear()
                     await asyncio.to_thread(watch.add_file, self._hosts)
-                    await asyncio.shield(self._put((await self._wanted()).addresses))
+                    wanted = await self._wanted()
+                    self.dropped = wanted.dropped
+                    await asyncio.shield(self._put(wanted.addresses))
                     with suppress(TimeoutError):
                         async with asyncio.timeout(LOOK_S):
                             await self._wake.wait()
@@ -172,6 +176,7 @@ class NameService:
     async def _wanted(self) -> PeerNames:
         """The names that there should be."""
         if not self._in_force.config.names:
+            self.labels = {}
             return PeerNames()
         providers = list(self._providers())
         for _ in range(_ROUNDS):
@@ -180,7 +185,8 @@ class NameService:
                 break
             await self._judge(unknown)
         taken = self._labels_taken()
-        return names(providers, {name: label for name, label in used.items() if label not in taken})
+        self.labels = {name: label for name, label in used.items() if label not in taken}
+        return names(providers, self.labels)
 
     def _labels_taken(self) -> frozenset[str]:
         return frozenset(label for label, is_taken in self._taken.items() if is_taken)

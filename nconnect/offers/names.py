@@ -16,9 +16,14 @@ import re
 from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, field
 from ipaddress import IPv6Address, ip_address, ip_network
+from types import MappingProxyType
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from nconnect.model import Address, Config, MappedPrefix, PeerConfig, Prefix, within
+
+if TYPE_CHECKING:
+    from nconnect.offers.statement import Statement
 
 ZONE = "internal"
 # Names beneath `.internal` that other systems use: Google Cloud, Docker, Podman, Kubernetes, Amazon EC2
@@ -113,12 +118,13 @@ def host_of(url: str) -> Address | None:
         return None
 
 
-def of_peers(config: Config) -> list[Provider]:
-    """The peers, as the configuration in force describes them.
+def of_peers(config: Config, statements: Mapping[str, Statement] = MappingProxyType({})) -> list[Provider]:
+    """The peers, as the configuration in force describes them, with what they tell (by NKN address).
 
     An address of a peer in the tunnel is a prefix of a single address in a network of this interface's.
     """
     homes = [address.network for address in config.address]
+    told = [statements.get(str(peer.address)) for peer in config.peers]
     return [
         Provider(
             peer.name,
@@ -129,8 +135,10 @@ def of_peers(config: Config) -> list[Provider]:
                 if prefix.prefixlen == prefix.max_prefixlen
                 and any(prefix.network_address in home for home in homes)
             ),
+            () if said is None else said.hosts,
+            () if said is None else tuple((n, s.url) for s in said.servers for n in (s.name, *s.names)),
         )
-        for peer in config.peers
+        for peer, said in zip(config.peers, told, strict=True)
     ]
 
 
@@ -139,6 +147,26 @@ def unmapped(peer: PeerConfig) -> list[Prefix]:
     return [
         prefix for prefix in peer.allowed_ips if not any(within(prefix, pair.seen) for pair in peer.mapped)
     ]
+
+
+def url_here(provider: Provider, server: str, url: str, peer_label: str, known: Names) -> str:
+    """The URL of a server as this device reaches it, by name where that resolves (`known`).
+
+    "" when its address is in no prefix of the peer's that is in force.
+    """
+    real = host_of(url)
+    address = None if real is None else seen(real, provider.prefixes)
+    if address is None:
+        return ""
+    name = f"{label(server)}.{peer_label}.{ZONE}"
+    host = name if address in known.get(name, ()) else bracketed(address)
+    parts = urlsplit(url)
+    return parts._replace(netloc=host if parts.port is None else f"{host}:{parts.port}").geturl()
+
+
+def bracketed(address: Address) -> str:
+    """As a URL has it (RFC 3986, section 3.2.2)."""
+    return f"[{address}]" if address.version == 6 else str(address)
 
 
 def names(providers: Iterable[Provider], provider_labels: Mapping[str, str]) -> PeerNames:

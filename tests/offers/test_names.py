@@ -15,6 +15,7 @@ from nconnect.offers.names import (
     MAX_PAIRS,
     MAX_PROVIDERS,
     RESERVED,
+    Names,
     PeerNames,
     Provider,
     decode,
@@ -26,7 +27,9 @@ from nconnect.offers.names import (
     names,
     of_peers,
     seen,
+    url_here,
 )
+from nconnect.offers.statement import OfferedServer, Statement
 
 
 def prefix(real: str, mapped: str | None = None) -> MappedPrefix:
@@ -191,6 +194,41 @@ def test_peers_of_a_configuration_in_force() -> None:
     assert seen(ip_address("192.168.50.7"), found.prefixes) == ip_address("10.99.8.7")
     assert seen(ip_address("172.16.5.7"), found.prefixes) == ip_address("172.16.5.7")
     assert seen(ip_address("10.99.8.7"), found.prefixes) is None, "an address that the peer does not know"
+
+
+def test_what_a_peer_tells_is_beneath_its_name() -> None:
+    allowed = tuple(map(ip_network, ("10.86.0.1/32", "192.168.50.0/24")))
+    peer = PeerConfig("gpu", NknAddress("gpu", bytes(32)), allowed)
+    config = Config("nc0", bytes(32), "laptop", (ip_interface("10.86.0.2/24"),), peers=(peer,))
+    told = Statement(
+        hosts=(("nas", ip_address("192.168.50.20")), ("bank", ip_address("93.184.216.34"))),
+        servers=(OfferedServer("ollama", "http://10.86.0.1:11434", names=("llm",)),),
+    )
+    named = of(*of_peers(config, {str(peer.address): told, "another.00": told}))
+    assert texts(named) == {
+        "gpu.internal": ["10.86.0.1"],
+        "ollama.gpu.internal": ["10.86.0.1"],
+        "llm.gpu.internal": ["10.86.0.1"],
+        "nas.gpu.internal": ["192.168.50.20"],
+    }
+    assert named.dropped == {"gpu": 1}
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("http://10.86.0.1:11434/v1", "http://ollama.gpu-box.internal:11434/v1"),
+        ("https://192.168.50.10", "https://10.99.8.10"),
+        ("http://[fd86::1]:80/", "http://[fd86::1]:80/"),
+        ("http://10.9.9.9", ""),
+        ("http://bank.example.com", ""),
+        ("javascript:alert(1)", ""),
+    ],
+)
+def test_the_url_of_a_server_as_this_device_reaches_it(url: str, expected: str) -> None:
+    mapped = [prefix("10.86.0.1/32"), prefix("fd86::1/128"), prefix("192.168.50.0/24", "10.99.8.0/24")]
+    known: Names = {"ollama.gpu-box.internal": (ip_address("10.86.0.1"),)}
+    assert url_here(provider(prefixes=mapped), "ollama", url, "gpu-box", known) == expected
 
 
 def test_two_of_one_name_are_one_and_the_first_counts() -> None:
