@@ -11,7 +11,7 @@ from typing import Any
 
 from nconnect import __version__
 from nconnect.control import schema
-from nconnect.control.server import DEFAULT_WAIT_S, MAX_WAIT_S
+from nconnect.control.server import DEFAULT_WAIT_S, MAX_SINCE, MAX_WAIT_S
 
 _ENUMS = {
     ("LinkStatus", "state"): schema.LINK_STATES,
@@ -20,6 +20,7 @@ _ENUMS = {
     ("DirectStatus", "state"): schema.DIRECT_STATES,
     ("DirectStatus", "kind"): schema.DIRECT_KINDS,
     ("DirectHere", "nat"): schema.NATS,
+    ("PausedStatus", "by"): schema.PAUSED_BY,
     ("PingReply", "path"): schema.PATHS,
 }
 _PLAIN = {str: "string", int: "integer", float: "number", bool: "boolean"}
@@ -66,6 +67,25 @@ def paths() -> dict[str, dict[str, Any]]:
             "get": _operation(
                 "Who is no peer and tried to come in, the latest last; only with accept_pending.",
                 _object({"pending": {"type": "array", "items": _ref("PendingPeer")}}),
+            )
+        },
+        "/v1/usage": {
+            "get": _operation(
+                "What each peer used, by hour and by day (UTC).",
+                _ref("UsageReport"),
+                409,
+                parameters=[
+                    _query(
+                        "since",
+                        {
+                            "type": "number",
+                            "description": "Unix time.",
+                            "minimum": 0,
+                            "maximum": MAX_SINCE,
+                            "default": 0,
+                        },
+                    )
+                ],
             )
         },
         "/v1/reload": {"post": _operation("Read the file again and apply what changed.", _empty(), 409)},

@@ -24,6 +24,7 @@ from nconnect.cli import (
     servers,
     setup,
     transfer,
+    usage,
 )
 from nconnect.cli import config as config_commands
 from nconnect.cli.groups import Grouped, explain
@@ -68,6 +69,7 @@ peer.app.command("export")(transfer.export)
 peer.app.command("import")(transfer.import_peers)
 app.add_typer(provide.app, name="provide")
 app.add_typer(invite.app, name="invite")
+app.command("usage")(usage.usage)
 app.command("logs")(inspect.logs)
 app.command("ping")(inspect.ping)
 app.add_typer(node.app, name="node")

@@ -10,7 +10,7 @@ import typer.core
 GROUPS: dict[str, tuple[str, ...]] = {
     "Set up": ("init", "join", "leave", "invite", "peer", "provide", "config"),
     "Run": ("up", "down", "reload", "wait", "node"),
-    "Look": ("status", "ping", "doctor", "logs", "address", "version"),
+    "Look": ("status", "usage", "ping", "doctor", "logs", "address", "version"),
 }
 OTHERS = "Other"
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
-from nconnect.control.schema import PendingPeer, PingReply, Status
+from nconnect.control.schema import PendingPeer, PingReply, Status, UsageReport
 from nconnect.errors import ControlError, HostError
 from nconnect.io.errors import reason
 from nconnect.io.files.paths import is_locked, socket_path
@@ -67,6 +67,14 @@ class ControlClient:
                 PendingPeer(p["address"], p["first_at"], p["last_at"], p["count"]) for p in answer["pending"]
             ]
         except (KeyError, TypeError):
+            raise ControlError("the daemon's answer cannot be read: is it of another version?") from None
+
+    def used(self, since: float) -> UsageReport:
+        """What peers used since then (Unix time)."""
+        answer = self._ask("GET", f"/v1/usage?{urlencode({'since': f'{since:.0f}'})}")
+        try:
+            return UsageReport.from_json(answer)
+        except (KeyError, TypeError, ValueError):
             raise ControlError("the daemon's answer cannot be read: is it of another version?") from None
 
     def reload(self) -> None:

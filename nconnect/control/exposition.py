@@ -113,6 +113,11 @@ def _samples(status: Status) -> Iterator[_Sample]:
             one = {**labels, "state": state}
             yield "nconnect_peer_state", "gauge", "1 for the state that it is in.", one, peer.state == state
         yield from _fields("nconnect_peer_", PEER_METRICS, peer, labels)
+        for period, used in (("day", peer.usage.day), ("month", peer.usage.month)):
+            for direction, size in (("receive", used.rx_bytes), ("transmit", used.tx_bytes)):
+                one = {**labels, "period": period, "direction": direction}
+                text = "Bytes of inner packets in the present day and month (UTC)."
+                yield "nconnect_peer_usage_bytes", "gauge", text, one, size
         text = "Whether its connections are refused for now."
         yield "nconnect_peer_paused", "gauge", text, labels, peer.paused is not None
         for state in DIRECT_STATES:

@@ -73,6 +73,52 @@ class PausedStatus:
 
 
 @dataclass(frozen=True, slots=True)
+class UsedPeriod:
+    """What a peer used in one hour or day (UTC) that begins at `at`."""
+
+    at: float
+    rx_bytes: int
+    tx_bytes: int
+    flows: int  # connections that were opened, either way
+    connected_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class PeerUsage:
+    """What one peer used, of the days since the report's beginning; a peer that was removed too."""
+
+    name: str
+    address: str
+    rx_bytes: int
+    tx_bytes: int
+    flows: int
+    connected_s: float
+    last_seen_at: float | None
+    hours: tuple[UsedPeriod, ...]  # those of the last two months
+    days: tuple[UsedPeriod, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class UsageReport:
+    """`nconnect usage`: of each peer that was ever here, or that the configuration has."""
+
+    interface: str
+    since: float
+    peers: tuple[PeerUsage, ...]
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> UsageReport:
+        """Read what a daemon answered; raises `KeyError`, `TypeError` or `ValueError` when it is none."""
+        peers = []
+        for peer in value["peers"]:
+            found = known(PeerUsage, peer)
+            for key in ("hours", "days"):
+                found[key] = tuple(UsedPeriod(**known(UsedPeriod, period)) for period in peer[key])
+            peers.append(PeerUsage(**found))
+        return cls(str(value["interface"]), float(value["since"]), tuple(peers))
+
+
+@dataclass(frozen=True, slots=True)
 class SkippedRoute:
     """A prefix that is not routed into the tunnel, and the reason in one sentence."""
 
@@ -86,6 +132,22 @@ class MappedRoute:
 
     real: str
     seen: str
+
+
+@dataclass(frozen=True, slots=True)
+class UsedBytes:
+    """Of inner packets."""
+
+    rx_bytes: int = 0
+    tx_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class UsageStatus:
+    """In the present day and month (UTC)."""
+
+    day: UsedBytes = UsedBytes()
+    month: UsedBytes = UsedBytes()
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +174,7 @@ class PeerStatus:
     direct: DirectStatus = DirectStatus()
     paused: PausedStatus | None = None  # null: it is not
     last_seen_at: float | None = None  # when anything authentic was last received, in earlier runs too
+    usage: UsageStatus = UsageStatus()
     mapped: tuple[MappedRoute, ...] = ()  # of `allowed_ips`, and the tunnel's network
     waiting: tuple[SkippedRoute, ...] = ()  # what it offers and nobody here has accepted
 
@@ -200,6 +263,9 @@ def _peer(value: Mapping[str, Any]) -> PeerStatus:
     found = known(PeerStatus, value)
     if "direct" in found:  # a daemon of an earlier version tells none
         found["direct"] = DirectStatus(**known(DirectStatus, value["direct"]))
+    if "usage" in found:
+        used = found["usage"]
+        found["usage"] = UsageStatus(**{key: UsedBytes(**known(UsedBytes, used[key])) for key in used})
     if found.get("paused") is not None:
         found["paused"] = PausedStatus(**known(PausedStatus, value["paused"]))
     if "mapped" in found:

@@ -4,6 +4,7 @@
     GET  /v1/wait?peer=&timeout_s=      answers once address, link and the peer's session are up, else 504
     POST /v1/reload                     read the file again; refused with 409, then nothing has changed
     POST /v1/down                       stop; answers before it does
+    GET  /v1/usage?since=               what peers used since then, Unix time (`schema.UsageReport`)
     GET  /v1/pending                    who is no peer and tried to reach us (`schema.PendingPeer`)
     POST /v1/ping {"peer", "timeout_s"} one round trip to the peer's daemon (`schema.PingReply`), else 504
 
@@ -22,7 +23,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from nconnect.control.schema import PendingPeer, PingReply, Status, to_json
+from nconnect.control.schema import PendingPeer, PingReply, Status, UsageReport, to_json
 from nconnect.errors import NconnectError
 from nconnect.io.http.http import Request, Response
 from nconnect.io.http.http_server import HttpServer
@@ -31,6 +32,7 @@ log = logging.getLogger(__name__)
 
 DEFAULT_WAIT_S = 30.0
 MAX_WAIT_S = 86_400.0
+MAX_SINCE = 1e11
 
 
 class Backend(Protocol):
@@ -39,6 +41,8 @@ class Backend(Protocol):
     async def status(self) -> Status: ...
 
     def pending(self) -> Sequence[PendingPeer]: ...
+
+    async def used(self, since: float) -> UsageReport: ...
 
     async def reload(self) -> None:
         """Read the file again and apply what changed; raise, with nothing changed, when it is wrong."""
@@ -68,6 +72,7 @@ class ControlServer:
             ("GET", "/v1/status"): self._status,
             ("GET", "/v1/wait"): self._wait,
             ("GET", "/v1/pending"): self._pending,
+            ("GET", "/v1/usage"): self._usage,
             ("POST", "/v1/reload"): self._reload,
             ("POST", "/v1/down"): self._down,
             ("POST", "/v1/ping"): self._ping,
@@ -125,6 +130,16 @@ class ControlServer:
 
     async def _pending(self, request: Request) -> Response:
         return Response.json({"pending": to_json(list(self._backend.pending()))})
+
+    async def _usage(self, request: Request) -> Response:
+        since = request.query.get("since", "0")
+        try:
+            at = float(since)
+        except ValueError:
+            at = math.nan
+        if not 0 <= at <= MAX_SINCE:
+            raise _BadRequest("since must be a time, in seconds since the Unix epoch")
+        return Response.json(to_json(await self._backend.used(at)))
 
     async def _reload(self, request: Request) -> Response:
         await self._backend.reload()

@@ -9,14 +9,16 @@ from dataclasses import dataclass
 
 from nconnect import __version__
 from nconnect.config.proxy import Proxies
-from nconnect.control.schema import DirectHere, PendingPeer, PingReply, SkippedRoute, Status
+from nconnect.control.schema import DirectHere, PendingPeer, PingReply, SkippedRoute, Status, UsageReport
 from nconnect.daemon import status
 from nconnect.daemon.driver import Driver
 from nconnect.daemon.host_state import HostState
+from nconnect.daemon.limits import PeerLimits
 from nconnect.daemon.names import NameService
 from nconnect.daemon.reload import FileWatch, Reload
 from nconnect.daemon.settings import InForce
 from nconnect.daemon.streams import Streams
+from nconnect.daemon.usage import Usage
 from nconnect.daemon.waiting import Waiting
 from nconnect.io.clock import boottime
 from nconnect.io.nkn.links import Links
@@ -42,6 +44,8 @@ class DaemonBackend:
     file_watch: FileWatch
     changes: Reload
     waiting: Waiting
+    usage: Usage
+    limits: PeerLimits
     direct: Callable[[], DirectHere]
     names: NameService
     problems: Callable[[], Iterable[str]]
@@ -54,6 +58,7 @@ class DaemonBackend:
         wall = time.time() - now  # what turns our clock's times into the wall's
         refused = await self.host_state.refused_counts(now)
         await self.file_watch.look()
+        self.usage.look()
         peers, plan = tunnel.peers.values(), self.host_state.plan
         skipped = plan.skipped_routes if plan else ()
         return Status(
@@ -71,6 +76,9 @@ class DaemonBackend:
                     self.proxies,
                     self.streams.link(peer),
                     self.host_state.waiting_of(peer.name),
+                    self.limits.paused(peer),
+                    self.usage.last_seen(peer),
+                    self.usage.status(peer),
                 )
                 for peer in peers
             ),
@@ -104,6 +112,9 @@ class DaemonBackend:
 
     async def ping(self, peer: str, timeout_s: float) -> PingReply:
         return await self.waiting.ping(peer, timeout_s)
+
+    async def used(self, since: float) -> UsageReport:
+        return await self.usage.report(self.in_force.config.interface, since)
 
     def request_stop(self) -> None:
         self.waiting.request_stop()

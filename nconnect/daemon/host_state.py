@@ -19,6 +19,7 @@ from nconnect.errors import HostError, NconnectError
 from nconnect.host.diff import setting
 from nconnect.host.facts import HostFacts
 from nconnect.host.flow_limits import Budgets
+from nconnect.host.nft import OPENED_COUNTER
 from nconnect.host.offered import peer_id, provides
 from nconnect.host.plan import HostPlan, plan, refuse_taken_addresses, shut_off
 from nconnect.invite.table import PeerTable
@@ -70,7 +71,7 @@ class HostState:
         self._lock = asyncio.Lock()  # one plan at a time
         self._ending = False
         self._stays_closed = False  # with `fail_closed`: the rules were in force before, or we were up
-        self._refused: Mapping[str, Mapping[str, int]] = {}
+        self._counts: Mapping[str, Mapping[str, int]] = {}
         self._refused_at = -REFUSED_INTERVAL_S
         self._flows_problem = ""
         self._budgets = Budgets()
@@ -197,7 +198,7 @@ class HostState:
             f" tunnel: {shut.why}"
             for shut in (shut_off(self.plan) if self.plan else ())
         ]
-        if dropped := sum(self._refused.get("", {}).values()):
+        if dropped := sum(self._counts.get("", {}).values()):
             found.append(
                 f"{dropped} packets between other interfaces were dropped: this machine did not forward"
                 " before nconnect, which forwards for its peers alone. If it shall be a router too, run"
@@ -245,13 +246,24 @@ class HostState:
 
     async def refused_counts(self, now: float) -> Mapping[str, Mapping[str, int]]:
         """How many packets of each peer the firewall dropped, by reason; at most `REFUSED_INTERVAL_S` old."""
+        await self._count(now)
+        return {
+            peer: {why: count for why, count in counts.items() if why != OPENED_COUNTER}
+            for peer, counts in self._counts.items()
+        }
+
+    async def opened_counts(self, now: float) -> Mapping[str, int]:
+        """How many connections each peer has had since the rules were loaded, in either direction."""
+        await self._count(now)
+        return {peer: counts.get(OPENED_COUNTER, 0) for peer, counts in self._counts.items() if peer}
+
+    async def _count(self, now: float) -> None:
         if now - self._refused_at >= REFUSED_INTERVAL_S:
             self._refused_at = now
             try:
-                self._refused = await asyncio.to_thread(self._host.refused_counts)
+                self._counts = await asyncio.to_thread(self._host.refused_counts)
             except HostError as error:
                 log.warning("%s", error)
-        return self._refused
 
     @property
     def _config(self) -> Config:

@@ -18,6 +18,7 @@ from nconnect.control.schema import (
     PendingPeer,
     PingReply,
     SkippedRoute,
+    UsageStatus,
 )
 from nconnect.errors import NO_LINK, ConfigError, DropReason
 from nconnect.io.net.stream_link import StreamLink
@@ -195,6 +196,9 @@ def peer_status(
     proxies: Proxies = UNPROXIED,
     stream: StreamLink | None = None,
     waiting: Iterable[WaitingPrefix] = (),
+    paused: PausedStatus | None = None,
+    last_seen_at: float | None = None,
+    used: UsageStatus | None = None,
 ) -> PeerStatus:
     """`waiting`: what the peer offers and is not in force. Prefixes are told as the peer calls them."""
     config = peer.config
@@ -225,6 +229,7 @@ def peer_status(
         tx_packets=peer.traffic.tx_packets,
         drops=drops,
         queue_bytes=peer.path.bytes_held,
-        paused=None if config.paused is None else PausedStatus(config.paused, "self"),
-        last_seen_at=None if peer.last_received_at is None else peer.last_received_at + wall,
+        paused=paused,
+        last_seen_at=last_seen_at,
+        usage=used or UsageStatus(),
     )

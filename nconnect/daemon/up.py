@@ -215,4 +215,5 @@ async def _take_back(daemon: Daemon) -> None:
     """Undo what we set, also when the daemon is cancelled, while the sockets still send goodbyes."""
     await daemon.counters.close()
     await daemon.names.close()
+    await daemon.usage.close()
     await daemon.host_state.remove(asked=daemon.waiting.stop.is_set())

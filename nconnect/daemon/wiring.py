@@ -27,6 +27,7 @@ from nconnect.daemon.events import Bus, ConfigChanged, NetworkChanged, PlanInFor
 from nconnect.daemon.expiry import ExpiryNotices
 from nconnect.daemon.host_state import HostState
 from nconnect.daemon.interference import Interference
+from nconnect.daemon.limits import PeerLimits
 from nconnect.daemon.metrics import Metrics
 from nconnect.daemon.names import NameService
 from nconnect.daemon.reconciler import Reconciler
@@ -37,6 +38,7 @@ from nconnect.daemon.seams import Device, NameHost
 from nconnect.daemon.settings import InForce
 from nconnect.daemon.streams import Streams
 from nconnect.daemon.supervisor import Supervisor
+from nconnect.daemon.usage import Usage
 from nconnect.daemon.waiting import Waiting
 from nconnect.daemon.way_out import Endpoints, ProxyAddresses, WayOut
 from nconnect.host.ruleset import table_name
@@ -45,6 +47,7 @@ from nconnect.io.clock import boottime
 from nconnect.io.files import paths
 from nconnect.io.files.invitations import InvitationStore
 from nconnect.io.files.state import StateStore
+from nconnect.io.files.usage_store import UsageStore
 from nconnect.io.nkn.links import LinkCameUp, Links, LinkWentDown, NodeFound
 from nconnect.io.nkn.node_server import NodeServer
 from nconnect.io.process.notify import ServiceManager
@@ -118,6 +121,16 @@ class Daemon:
         counters = self.counters = CounterKeeper(store, tunnel.counters)
         expiry = ExpiryNotices(store, config.peers, time.time)
 
+        usage = self.usage = Usage(
+            UsageStore(store.folder),
+            tunnel.peers.values,
+            wall=time.time,
+            clock=boottime,
+            flows=lambda: host_state.opened_counts(boottime()),
+            on_spent=expiry.moved.set,
+        )
+        limits = PeerLimits(tunnel.peers.values, usage)
+
         # This machine
         proxies = of_config(config, os.environ)
         endpoints = Endpoints(in_force, proxies)
@@ -127,7 +140,7 @@ class Daemon:
             Host(config.interface, paths.state_dir(config.interface), device=device.index),
             bus,
             endpoints=endpoints.all,
-            shut=lambda: frozenset(dest for dest, peer in tunnel.peers.items() if peer.expired),
+            shut=lambda: limits.shut(),
             proxies=proxies,
             direct_port=lambda: around.port,
             acceptance=acceptance,
@@ -206,6 +219,7 @@ class Daemon:
 
         def problems() -> Iterable[str]:
             yield from store.problems
+            yield usage.problem
             yield from supervisor.problems()
             yield from status.problems(links.link, tunnel.peers.values(), boottime())
             yield reconciler.problem
@@ -229,6 +243,8 @@ class Daemon:
             file_watch,
             reload,
             waiting,
+            usage,
+            limits,
             lambda: status.direct_here(around, direct.mapping_problem, host_state.stops_direct),
             names,
             problems,
@@ -270,7 +286,7 @@ class Daemon:
         on(PlanInForce, way_out.plan_in_force, lambda _: links.leave(way_out.refusal), said.plan_in_force)
         on(PlanInForce, lambda _: direct.changed())
         on(PlanInForce, lambda _: names.wake())
-        on(ConfigChanged, driver.configure, lambda e: expiry.set_peers(e.config.peers), waits)
+        on(ConfigChanged, usage.look, driver.configure, lambda e: expiry.set_peers(e.config.peers), waits)
         on(ConfigChanged, direct.config_changed, lambda _: streams.look())
         on(Reloaded, lambda _: reconciler.forgive(), lambda _: direct.reloaded())
         on(Reloaded, lambda _: names.forgive())
@@ -294,6 +310,7 @@ class Daemon:
             ("STUN servers", reflexive.run),
             ("flows", lambda: host_state.keep_flows(received, boottime)),
             ("names", names.run),
+            ("usage", usage.run),
             ("resume", lambda: resume.watch(lambda away_s: bus.publish(Resumed(away_s)))),
             ("watchdog", opened.service.feed_watchdog),
         )

@@ -31,10 +31,13 @@ def default_limit(sysctls: Mapping[str, str]) -> int:
     return max(MIN_DEFAULT, int(text) // _SHARE if text.isdigit() else 0)
 
 
-def chains(interface: str, limits: Mapping[str, int], refusal: tuple[Rule, ...]) -> dict[str, Chain]:
+def chains(
+    interface: str, limits: Mapping[str, int], refusal: tuple[Rule, ...], behind: tuple[Rule, ...] = ()
+) -> dict[str, Chain]:
     """The base chains, and a chain for each peer id, found by the maps `limit4` and `limit6`.
 
-    Each starts with all of its bound. `refusal`: the rules that turn a packet away.
+    Each starts with all of its bound. `refusal`: the rules that turn a packet away. `behind`: rules for what
+    is within its bound.
     """
     judged: tuple[Rule, ...] = tuple(
         (
@@ -45,7 +48,7 @@ def chains(interface: str, limits: Mapping[str, int], refusal: tuple[Rule, ...])
         for version in VERSIONS
     )
     found = {
-        name: Chain(judged, Hook("filter", hook, _BEHIND_FILTER))
+        name: Chain((*judged, *behind), Hook("filter", hook, _BEHIND_FILTER))
         for name, hook in (("limit_in", "input"), ("limit_across", "forward"))
     }
     found["full"] = Chain(refusal)

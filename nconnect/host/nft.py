@@ -54,6 +54,7 @@ from nconnect.host.offered import loopback_of, peer_id, provides, reachable_expo
 from nconnect.host.ruleset import AddressMap, AddressSet, Chain, Hook, Json, Rule, Ruleset, table_name
 from nconnect.model import Address, AllowRule, Config, Exposed, PeerConfig, Prefix, ProvidedSubnet
 
+OPENED_COUNTER = "opened"  # prefix of each peer's counter of connections, in either direction
 EVERYTHING = "accept"
 SERVICES = "jump services"
 # Netfilter's own places (uapi/linux/netfilter_ipv4.h); REAL -> SEEN comes after source NAT.
@@ -93,9 +94,12 @@ def ruleset(
     }
     chains |= _address_translation(config, exposed)
     counters = {f"refused_{peer_id(peer)}": peer.name for peer in config.peers}
+    counters |= {f"{OPENED_COUNTER}_{peer_id(peer)}": peer.name for peer in config.peers}
     limited = {peer_id(peer): (limits or {})[peer.name] for peer in config.peers if limits}
     if limited:
-        chains |= flow_limits.chains(config.interface, limited, _REJECT)
+        entering = e.from_interface(config.interface)
+        opened = tuple((entering, *rule) for rule in _opened("saddr"))
+        chains |= flow_limits.chains(config.interface, limited, _REJECT, opened)
         counters |= {f"{flow_limits.FLOW_LIMIT_COUNTER}_{peer_id(peer)}": peer.name for peer in config.peers}
     if guard is not None:
         forward = chains["forward"]
@@ -136,6 +140,9 @@ def ruleset(
         )
         maps[f"refused{version}"] = AddressMap(
             version, "counter", {at: f"refused_{owner}" for at, owner in owners.items()}
+        )
+        maps[f"{OPENED_COUNTER}{version}"] = AddressMap(
+            version, "counter", {at: f"{OPENED_COUNTER}_{owner}" for at, owner in owners.items()}
         )
         if several:
             maps[f"from{version}"] = AddressMap(
@@ -195,9 +202,25 @@ def _base_chains(config: Config) -> dict[str, Chain]:
             Hook("filter", "forward", _FILTER),
         ),
         "output": Chain(
-            (*paused, (leaving, e.in_state("new"), stale, *_TCP_RESET)), Hook("filter", "output", _FILTER)
+            (
+                *paused,
+                (leaving, e.in_state("new"), stale, *_TCP_RESET),
+                *((leaving, *rule) for rule in _opened("daddr")),
+            ),
+            Hook("filter", "output", _FILTER),
         ),
     }
+
+
+def _opened(end: str) -> tuple[Rule, ...]:
+    """Count a connection that is opened, for the peer to which that end of it belongs."""
+    return tuple(
+        (
+            e.first_packet(),
+            {"counter": {"map": {"key": e.address(version, end), "data": f"@{OPENED_COUNTER}{version}"}}},
+        )
+        for version in VERSIONS
+    )
 
 
 def _pauses(config: Config) -> bool:
@@ -407,6 +430,7 @@ def _into_rules(config: Config) -> tuple[Rule, ...]:
     rules.append((e.in_state("related"), e.ACCEPT))
     if config.inbound or not provides(config):
         rules.append((e.in_state("new"), e.tcp_flags_are(("syn",), _OPENING, "!="), *_TCP_RESET))
+        rules += _opened("daddr")
         rules.append((e.in_state("new", "established"), e.ACCEPT))
     rules += _REJECT
     return tuple(rules)

@@ -9,7 +9,17 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from nconnect.control.schema import LinkStatus, PeerStatus, PendingPeer, PingReply, SkippedRoute, Status
+from nconnect.control.schema import (
+    LinkStatus,
+    PeerStatus,
+    PeerUsage,
+    PendingPeer,
+    PingReply,
+    SkippedRoute,
+    Status,
+    UsageReport,
+    UsedPeriod,
+)
 from nconnect.control.server import ControlServer
 from nconnect.errors import ConfigError, ControlError
 from nconnect.io.net.listening import bind_unix
@@ -46,6 +56,22 @@ STATUS = Status(
     drops={"unknown_peer": 2},
 )
 
+_HOURS = (
+    UsedPeriod(1_789_999_200.0, 3000, 4_000_000, 5, 1800.0),
+    UsedPeriod(1_790_002_800.0, 0, 1024, 1, 9.0),
+)
+USED = UsageReport(
+    "nc0",
+    1_788_220_800.0,
+    (
+        PeerUsage(
+            "laptop", f"laptop.{KEY}", 3000, 4_001_024, 6, 1809.0, 1_790_003_000.0, _HOURS,
+            (UsedPeriod(1_789_948_800.0, 3000, 4_001_024, 6, 1809.0),),
+        ),
+        PeerUsage("phone", f"phone.{KEY}", 0, 0, 0, 0.0, None, (), ()),
+    ),
+)  # fmt: skip
+
 
 class FakeBackend:
     def __init__(self, socket: Path) -> None:
@@ -66,6 +92,10 @@ class FakeBackend:
 
     def pending(self) -> list[PendingPeer]:
         return self.waiting
+
+    async def used(self, since: float) -> UsageReport:
+        self.asked.append(("usage", since))
+        return USED
 
     async def reload(self) -> None:
         self.asked.append("reload")

@@ -27,7 +27,9 @@ from nconnect.control.schema import (
 from nconnect.crypto.aead import CipherSuite
 from nconnect.daemon import status
 from nconnect.daemon.backend import DaemonBackend
+from nconnect.daemon.limits import PeerLimits
 from nconnect.daemon.settings import InForce
+from nconnect.daemon.usage import Usage
 from nconnect.errors import DropReason
 from nconnect.invite.table import PeerTable
 from nconnect.model import AllowRule, Config, Endpoint, MappedPrefix, PeerConfig, Proxy
@@ -57,6 +59,14 @@ def made(
     host_state = SimpleNamespace(
         plan=None, refused_counts=AsyncMock(return_value=refused or {}), waiting_of=lambda _: WAITING
     )
+    used = Usage(
+        cast(Any, SimpleNamespace(days=lambda since: [], peers=list, problem="")),
+        host.tunnel.peers.values,
+        wall=lambda: 1.8e9 + sim.now,
+        clock=lambda: sim.now,
+        flows=AsyncMock(return_value={}),
+        on_spent=lambda: None,
+    )
     backend = DaemonBackend(
         InForce(PeerTable(config, {})),
         host.address,
@@ -69,6 +79,8 @@ def made(
         file_watch=cast(Any, AsyncMock()),
         changes=cast(Any, None),
         waiting=cast(Any, None),
+        usage=used,
+        limits=PeerLimits(host.tunnel.peers.values, used),
         direct=DirectHere,
         names=cast(Any, SimpleNamespace(by="hosts", texts=lambda: {"gpu.internal": ("10.86.0.1",)})),
         problems=lambda: ["", "no link to a node: still connecting"],

@@ -34,7 +34,32 @@ def test_each_peer_is_found_by_its_source() -> None:
     assert elements(rules, "local4") == {"10.86.0.2": "jump services", "10.86.0.3": f"jump local_{BOB}"}
     assert elements(rules, "across6") == {"fd86::2": "accept"}
     assert set(elements(rules, "refused4").values()) == {f"refused_{p}" for p in (ALICE, BOB, CARL)}
-    assert rules.counters == {f"refused_{ALICE}": "alice", f"refused_{BOB}": "bob", f"refused_{CARL}": "carl"}
+    assert rules.counters == {
+        f"{what}_{each}": name
+        for what in ("refused", "opened")
+        for each, name in ((ALICE, "alice"), (BOB, "bob"), (CARL, "carl"))
+    }
+
+
+def test_what_is_opened_is_counted_either_way_once_it_may_be() -> None:
+    first = e.first_packet()
+
+    def counts(chain: str, end: str, interface: dict[str, object] | None) -> bool:
+        by = {"counter": {"map": {"key": e.address(4, end), "data": "@opened4"}}}
+        rule = (first, by) if interface is None else (interface, first, by)
+        return rule in rules.chains[chain].rules
+
+    entering, leaving = e.from_interface("nc0"), e.to_interface("nc0")
+    rules = ruleset(PROVIDER, limits={"alice": 9, "bob": 9, "carl": 9})
+    assert elements(rules, "opened4")["10.86.0.2"] == f"opened_{ALICE}"
+    assert counts("limit_in", "saddr", entering)  # behind the filter
+    assert counts("limit_across", "saddr", entering)
+    assert counts("output", "daddr", leaving)
+    assert not counts("into_tunnel", "daddr", None)  # nothing is opened from behind a provider
+    rules = ruleset(USER)
+    assert counts("output", "daddr", leaving)
+    assert counts("into_tunnel", "daddr", None)
+    assert "limit_in" not in rules.chains
 
 
 def test_an_empty_allow_is_in_no_map_even_where_it_nests() -> None:
