@@ -5,6 +5,7 @@ user ── node ── provider ── server
 
 from __future__ import annotations
 
+import json
 import socket
 import threading
 import time
@@ -14,9 +15,11 @@ from contextlib import contextmanager, suppress
 import pytest
 
 from lab.process import until
-from lab.traffic import SERVICE, connect, pings
+from lab.sides import Side
+from lab.traffic import SERVICE, connect, download, pings
 from lab.world import PROVIDER_PEER, SERVER, USER_PEER, World
 
+MIB = 1 << 20
 WHY = "back at 22:00"
 
 
@@ -88,4 +91,57 @@ def test_a_user_may_pause_a_provider(shared: World) -> None:
         assert user.peer()["paused"] == {"why": "", "by": "self"}
     finally:
         user.nconnect("peer", "resume", PROVIDER_PEER)
+    connect(shared.user, SERVER, SERVICE).close()
+
+
+def used(side: Side) -> tuple[int, int]:
+    """Bytes that came from its first peer, and that went to it, as `status` says."""
+    month = side.peer()["usage"]["month"]
+    return month["rx_bytes"], month["tx_bytes"]
+
+
+def test_what_was_used_is_what_the_interfaces_counted_and_is_not_lost_by_a_kill(shared: World) -> None:
+    sides = {shared.provider: shared.provider_side, shared.user: shared.user_side}
+    before = {space: (space.counters("nc0"), used(side)) for space, side in sides.items()}
+    with connect(shared.user, SERVER, SERVICE) as connection:
+        download(connection, 30 * MIB)
+    for space, side in sides.items():
+        old, (rx, tx) = before[space]
+        now = space.counters("nc0")
+        # What an interface receives, its daemon has written: it came from the peer.
+        for way, size in (("rx_bytes", rx), ("tx_bytes", tx)):
+            counted = now[way] - old[way]
+            told = used(side)[way == "tx_bytes"] - size
+            assert told == pytest.approx(counted, rel=0.01, abs=2000), (space.name, way)
+    (peer,) = json.loads(shared.provider_side.nconnect("usage", "--json"))["peers"]
+    assert peer["name"] == USER_PEER
+    assert peer["flows"] >= 1
+    assert peer["connected_s"] > 0
+    assert peer["tx_bytes"] > 30 * MIB
+
+    provider = shared.provider_side
+    time.sleep(1)  # what may be lost
+    rx, tx = used(provider)
+    assert provider.daemon is not None
+    provider.daemon.kill()
+    provider.start()
+    provider.wait(USER_PEER)
+    assert used(provider)[0] >= rx
+    assert used(provider)[1] >= tx
+
+
+def test_a_quota_that_is_used_up_pauses_the_peer(shared: World) -> None:
+    provider = shared.provider_side
+    _, tx = used(provider)
+    provider.nconnect("peer", "set", USER_PEER, "--quota", f"{tx + 20 * MIB}/month")
+    try:
+        with pytest.raises((OSError, AssertionError)), connect(shared.user, SERVER, SERVICE) as connection:
+            download(connection, 2000 * MIB)
+        assert used(provider)[1] < tx + 2000 * MIB
+        paused_now = provider.peer()["paused"]
+        assert paused_now["by"] == "quota"
+        assert "is used up until" in paused_now["why"]
+        assert refused(shared) < 2
+    finally:
+        provider.nconnect("peer", "set", USER_PEER, "--quota", "none")
     connect(shared.user, SERVER, SERVICE).close()
