@@ -16,6 +16,8 @@ from typing import Any, TypeVar
 
 from nconnect.host.plan import HostPlan
 from nconnect.model import Config
+from nconnect.offers.statement import Statement
+from nconnect.tunnel.peer import Peer
 
 _Event = TypeVar("_Event")
 
@@ -47,6 +49,14 @@ class Ready:
 @dataclass(frozen=True, slots=True)
 class NetworkChanged:
     """Somebody else's link, address or route of this machine came, went or changed."""
+
+
+@dataclass(frozen=True, slots=True)
+class PeerStated:
+    """A peer has told another statement: what this device may reach there."""
+
+    peer: Peer
+    statement: Statement
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ from nconnect.config.proxy import of_config
 from nconnect.crypto.keys import Identity
 from nconnect.daemon import resume, settings, status
 from nconnect.daemon.acceptance import Acceptance
+from nconnect.daemon.announcing import Announcing
 from nconnect.daemon.backend import DaemonBackend
 from nconnect.daemon.counters import CounterKeeper, stored
 from nconnect.daemon.direct_paths import DirectResources
@@ -35,6 +36,7 @@ from nconnect.daemon.reflexive import Reflexive
 from nconnect.daemon.reload import FileWatch, Reload
 from nconnect.daemon.runtime_files import Lock, RuntimeFiles
 from nconnect.daemon.seams import Device, NameHost
+from nconnect.daemon.server_watch import ServerWatch
 from nconnect.daemon.settings import InForce
 from nconnect.daemon.streams import Streams
 from nconnect.daemon.supervisor import Supervisor
@@ -64,6 +66,7 @@ from nconnect.tunnel.outputs import (
     Pong,
     SessionLost,
     SessionUp,
+    Stated,
     StreamEnds,
     Visitor,
 )
@@ -205,6 +208,17 @@ class Daemon:
             clock=boottime,
         )
 
+        # What peers are told, and what they tell
+        watch = ServerWatch(in_force, lambda: announcing.changed())
+        announcing = self.announcing = Announcing(
+            in_force,
+            tunnel,
+            driver,
+            bus,
+            live=lambda: watch.live,
+            follow_offers=host_state.follow_offers,
+        )
+
         # Changes of the configuration
         reload = self.reload = Reload(opened.load, in_force, host_state, bus, prepare=direct.prepare)
         file_watch = FileWatch(opened.stamp, opened.load, in_force)
@@ -228,6 +242,7 @@ class Daemon:
             yield from host_state.problems
             yield from way_out.problems()
             yield from interference.problems
+            yield from announcing.problems()
             yield from expiry.warnings()
             yield names.problem
 
@@ -281,10 +296,11 @@ class Daemon:
         on(DirectChanged, said.direct_changed, lambda _: streams.wake())
         on(StreamEnds, streams.ended)
         on(Pong, waiting.answered)
+        on(Stated, announcing.stated)
         on(Visitor, enrolment.knock)
         on(CountersMoved, counters.moved)
         on(PlanInForce, way_out.plan_in_force, lambda _: links.leave(way_out.refusal), said.plan_in_force)
-        on(PlanInForce, lambda _: direct.changed())
+        on(PlanInForce, lambda _: direct.changed(), watch.config_changed, announcing.changed)
         on(PlanInForce, lambda _: names.wake())
         on(ConfigChanged, usage.look, driver.configure, lambda e: expiry.set_peers(e.config.peers), waits)
         on(ConfigChanged, direct.config_changed, lambda _: streams.look())
@@ -308,6 +324,8 @@ class Daemon:
             ("direct paths", direct.run),
             ("direct TCP streams", streams.run),
             ("STUN servers", reflexive.run),
+            ("servers", watch.run),
+            ("announcements", announcing.run),
             ("flows", lambda: host_state.keep_flows(received, boottime)),
             ("names", names.run),
             ("usage", usage.run),

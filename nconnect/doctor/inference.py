@@ -57,6 +57,20 @@ def recognise(host: str, port: int, path: str, status: int, server: str, body: b
     return Server(name, host, port, tuple(_word(m["id"]) for m in entries[:8]))
 
 
+def models_of(path: str, status: int, body: bytes, most: int) -> tuple[str, ...]:
+    """The models in an answer to `/v1/models` (OpenAI), or to `/api/tags` (Ollama); () where it has none."""
+    list_name, key = ("data", "id") if path == "/v1/models" else ("models", "name")
+    try:
+        content = json.loads(body) if status == 200 else None
+    except (ValueError, RecursionError):
+        return ()
+    entries = content.get(list_name) if isinstance(content, dict) else None
+    if not isinstance(entries, list):
+        return ()
+    named = [entry.get(key) for entry in entries if isinstance(entry, dict)]
+    return tuple(word for name in named if isinstance(name, str) and (word := _word(name)))[:most]
+
+
 def _word(text: str) -> str:
     """A server's own text, fit for a terminal."""
     return "".join(c for c in text[:80] if c.isprintable())

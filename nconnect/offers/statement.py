@@ -29,7 +29,7 @@ from nconnect.offers import names as offered_names
 from nconnect.wire import strict_json
 
 MAX_BYTES = 64 << 10  # as `nconnect.tunnel.statements` has it
-MAX_PREFIXES = 256  # guessed, as all that follow
+MAX_SUBNETS = 256  # guessed, as all that follow
 MAX_OWN = 16
 MAX_HOSTS = 64
 MAX_SERVERS = 64
@@ -148,7 +148,7 @@ class _Reader:
     def statement(self) -> Statement:
         members = self._members
         read = Statement(
-            subnets=self._list(members.get("subnets"), _prefix, MAX_PREFIXES),
+            subnets=self._list(members.get("subnets"), _prefix, MAX_SUBNETS),
             addresses=self._list(members.get("addresses"), _own_address, MAX_OWN),
             hosts=self._named(self._list(members.get("hosts"), _host, MAX_HOSTS), lambda host: host[0]),
             servers=self._named(

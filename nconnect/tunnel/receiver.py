@@ -186,6 +186,7 @@ class BatchReceiver:
                 may_be_error = view[6] not in never_errors
             if cached(address) is not peer and routes.source_owner(address) is not peer:
                 peer.drops[DropReason.SPOOFED_SOURCE] += 1
+                peer.statements.refused_source(address)
                 continue
             if may_be_error and self._is_foreign_error(view, peer):
                 peer.drops[DropReason.FOREIGN_ERROR] += 1

@@ -26,6 +26,7 @@ MAX_RETRY_S = 60.0  # guessed: a peer of an earlier version never acknowledges
 CHANGES_PER_S = 1.0
 SENDER_BURST = 3.0  # a new server, then its models, are told at once
 RECEIVER_BURST = 8.0  # more than a sender's: what it sent apart may arrive together
+MAX_REFUSED = 8  # source addresses; a peer that is set up wrongly has one or two
 MAX_RETIRED = 8  # epochs that are over; as many restarts in a row are told apart from late messages
 
 
@@ -197,9 +198,20 @@ class StatementReceiver:
 
 
 class Statements:
-    """Both ways, of one peer."""
+    """Both ways, of one peer; and which source addresses of its packets were refused, to tell it."""
 
-    __slots__ = ("into", "out")
+    __slots__ = ("_refused", "into", "out")
 
     def __init__(self) -> None:
         self.out, self.into = StatementSender(), StatementReceiver()
+        self._refused: set[bytes] = set()
+
+    def refused_source(self, address: bytes) -> None:
+        """A packet with this source address (4 or 16 bytes) was refused. The first few are kept."""
+        if len(self._refused) < MAX_REFUSED:
+            self._refused.add(address)
+
+    def take_refused(self) -> set[bytes]:
+        """Those since the last call."""
+        taken, self._refused = self._refused, set()
+        return taken

@@ -125,7 +125,7 @@ def test_a_rate_of_nonsense_is_none(rate: object) -> None:
 
 def test_everything_has_a_bound() -> None:
     said = read(subnets=[f"10.0.{n >> 8}.{n & 255}/32" for n in range(2000)])
-    assert (len(said.subnets), said.dropped) == (codec.MAX_PREFIXES, 2000 - codec.MAX_PREFIXES)
+    assert (len(said.subnets), said.dropped) == (codec.MAX_SUBNETS, 2000 - codec.MAX_SUBNETS)
 
 
 def test_what_does_not_fit_is_left_out_models_first() -> None:
