@@ -24,6 +24,7 @@ from typing import BinaryIO, TextIO
 
 from lab import CHECKOUT, official
 from lab.command import give_back, interrupt_once
+from lab.interpreters import interpreters
 from lab.sharing import Share, record, recorded
 
 AT_ONCE = 3  # on two processors: the tests use half of one on average
@@ -106,6 +107,7 @@ def checks(share: Path, *, everything: bool) -> tuple[Check, ...]:
         tests("namespace tests", "netns_tests", 2, root=True),
         Check("fuzz", (python, "-m", "lab.fuzz", str(fuzz_s), "--workers", "1", "--seed", SEED), nice=True),
         *(_long_soaks(python) if everything else ()),
+        *(_other_pythons(python) if everything else ()),
         Check("soak", (python, "-m", "lab.soak", "--minutes", str(soak_minutes), "--seed", SEED), root=True),
         Check("types", (python, "-m", "mypy"), nice=True),
         Check("documentation", ("bash", "scripts/docs", "build"), nice=True),
@@ -113,6 +115,16 @@ def checks(share: Path, *, everything: bool) -> tuple[Check, ...]:
         tests("namespace tests", "netns_tests", 3, root=True),
         tests("unit tests", "tests", 2),
     )
+
+
+def _other_pythons(python: str) -> list[Check]:
+    """The unit tests on the other versions that nconnect supports, as far as they are on this machine."""
+    others = [version for version in interpreters() if version != sys.version_info[:2]]
+    names = ["{}.{}".format(*version) for version in others]
+    return [
+        Check(f"unit tests, Python {name}", (python, "-m", "lab.other_python", name), nice=True)
+        for name in names
+    ]
 
 
 def _long_soaks(python: str) -> list[Check]:

@@ -11,12 +11,14 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from lab import CHECKOUT
 from lab.interpreters import interpreters
 from lab.netns import Namespace
 from lab.package import build_deb, build_wheel, dependencies
@@ -148,6 +150,28 @@ def test_its_dependencies_are_what_it_needs(root: Root, deb: Path) -> None:
         assert f"{name} install ok installed" in told
     fields = subprocess.run(["dpkg-deb", "-f", deb, "Depends"], capture_output=True, text=True, check=True)
     assert "python3 (>= 3.11)" in fields.stdout
+
+
+def test_pipx_installs_the_wheel_as_the_page_says(deb: Path, tmp_path: Path) -> None:
+    """With the pipx of Debian 12, which has no --global."""
+    page = (CHECKOUT / "docs/quick-start.md").read_text()
+    (command,) = [line for line in page.splitlines() if line.startswith("sudo PIPX_HOME=")]
+    (wheel,) = deb.parent.glob("*.whl")
+    for there, here in (
+        ("/opt/pipx", str(tmp_path / "home")),
+        ("/usr/local/bin", str(tmp_path / "bin")),
+        ("./nconnect-0.1.0-py3-none-any.whl", str(wheel)),
+        (" pipx ", f" {tmp_path}/pipx/bin/pipx "),
+    ):
+        assert there in command
+        command = command.replace(there, here)
+    subprocess.run((sys.executable, "-m", "venv", tmp_path / "pipx"), check=True)
+    subprocess.run((tmp_path / "pipx/bin/pip", "install", "--quiet", "pipx==1.1.0"), check=True)
+    subprocess.run(command.removeprefix("sudo "), shell=True, check=True, timeout=300)
+    done = subprocess.run(
+        (tmp_path / "bin/nconnect", "--version"), capture_output=True, text=True, check=True
+    )
+    assert done.stdout.startswith("nconnect ")
 
 
 def _tunnel(root: Root, world: World) -> None:
