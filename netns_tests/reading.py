@@ -1,7 +1,8 @@
 """A page of the documentation, typed by somebody who follows it: each command runs on its machine.
 
-In the page's code blocks a line `MACHINE$ COMMAND` is a command. Placeholders are replaced as a reader would:
-`NODE` by the node's address; a token or an address with `…` in it by what was printed before.
+Each line of a `sh` block is a command, without a prompt, so that it can be copied; the block's title names
+the machine. Placeholders are replaced as a reader would: `NODE` by the node's address; a token or an address
+with `…` in it by what was printed before.
 """
 
 from __future__ import annotations
@@ -39,19 +40,16 @@ def section(page: str, title: str, level: str = "##") -> str:
 
 def blocks(text: str, language: str = "") -> list[str]:
     """The code blocks of a language."""
-    found = re.findall(r"^```(\w*)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    found = re.findall(r"^```(\w*)(?: .*)?\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
     return [block for kind, block in found if kind == language]
 
 
 def commands(text: str) -> list[Typed]:
-    """All commands in the plain code blocks, in their order."""
-    found = []
-    for block in blocks(text):
-        for line in block.splitlines():
-            match = re.fullmatch(r"([a-z]*)\$ +(.*)", line)
-            if match:
-                found.append(Typed(match[1], re.sub(r"\s+", " ", match[2].partition("  #")[0]).strip()))
-    return found
+    """All commands in the shell's blocks, in their order; "" is the machine of a block without a title."""
+    blocks_of = re.findall(r'^```sh(?: title="(\w+)")?\n(.*?)^```$', text, re.MULTILINE | re.DOTALL)
+    return [
+        Typed(machine, line.strip()) for machine, block in blocks_of for line in block.splitlines() if line
+    ]
 
 
 class Reader:

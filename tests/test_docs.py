@@ -36,6 +36,16 @@ def test_every_link_leads_somewhere(document: Path) -> None:
 
 
 @each_document
+def test_commands_have_no_prompt_so_that_they_can_be_copied(document: Path) -> None:
+    """What a terminal showed is in blocks of `text`."""
+    for language, block in re.findall(
+        r"^```(\w*)[^\n]*\n(.*?)^```$", document.read_text(), re.MULTILINE | re.DOTALL
+    ):
+        prompts = re.findall(r"^ *\w*[$#] \S.*", block, re.MULTILINE) if language in ("", "sh") else []
+        assert prompts == [], f"{document.name}: {prompts}"
+
+
+@each_document
 def test_every_module_that_is_named_is_there(document: Path) -> None:
     for name in re.findall(r"`([a-z_]+(?:\.\w+)+)(?:\(\))?`", document.read_text()):
         first, *rest = name.removeprefix("nconnect.").split(".")
