@@ -171,11 +171,10 @@ def _direct(peer: PeerStatus) -> str:
 def _routes_of(peer: PeerStatus) -> list[str]:
     """Its networks that have other addresses here, and what it offers in vain."""
     found = [f"has {pair.real}, which is {pair.seen} here" for pair in peer.mapped]
-    for each in peer.waiting:
-        found.append(
-            f"offers {each.route}, which is not routed: {each.why};"
-            f" `nconnect peer set {peer.name} --accept-routes {each.route}` routes it"
-        )
+    found += [f"offers {each.route}, which is not routed: {each.why}" for each in peer.waiting]
+    if peer.waiting:  # the list is all that is accepted then
+        wanted = ",".join((*peer.allowed_ips, *(each.route for each in peer.waiting)))
+        found.append(f"has all of that routed by `nconnect peer set {peer.name} --accept-routes {wanted}`")
     return found
 
 
