@@ -107,7 +107,7 @@ class Reader:
                 Side(interface, side.namespace, side.folder.parent / interface, interface=interface),
             )
         name = self.names[machine]
-        if arguments[0] in ("init", "join"):
+        if arguments[0] == "init" or (arguments[0] == "join" and not side.config.exists()):
             arguments = [*arguments, "--identifier", name]
         # A person's shell stays in `up`: here it goes to the background.
         if arguments == ["up"]:

@@ -10,6 +10,7 @@ from ipaddress import ip_network
 
 import pytest
 
+from lab.netns import cable
 from lab.process import until
 from lab.traffic import connect, pings
 from netns_tests.friends import LAN, PRINTER_PORT, SERVER, Friend, Friends, friends
@@ -124,6 +125,13 @@ def test_a_mapping_is_the_same_after_a_restart_and_leaving_the_last_leaves_an_em
     two.side.wait(first.name)
     assert two.peer(first.name)["mapped"] == mapped
     has_all(two, [first])
+    # The device enters a network that has the tunnel's addresses.
+    cable(two.user, "cafe0", ["10.86.0.77/24"], two.printer, "cafe", [])
+    until(lambda: len(two.peer(first.name)["mapped"]) == 2, "the tunnel's network to be mapped")
+    has_all(two, [first])
+    findings = json.loads(two.side.try_nconnect("doctor", "--json").stdout)["findings"]
+    assert [each for each in findings if each["level"] == "failure"] == []
+    two.user.ip("link del cafe0")
     two.side.nconnect("leave", first.name, "--yes")
     status = two.side.status()
     assert (status["peers"], status["routes"], status["addresses"]) == ([], [], [])

@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
 from importlib.util import find_spec
+from ipaddress import ip_network
 from pathlib import Path
 
 import pytest
@@ -24,7 +26,17 @@ from lab.chat import chat_from
 from lab.process import until
 from lab.sides import Side, nconnect_command
 from lab.traffic import SERVICE, reaches, serve, serve_model, whoami
-from lab.world import PROVIDER_LAN, PROVIDER_PEER, PROVIDER_TUNNEL, SEED_RPC, SERVER, SERVER6, World, world
+from lab.world import (
+    LAN,
+    PROVIDER_LAN,
+    PROVIDER_PEER,
+    PROVIDER_TUNNEL,
+    SEED_RPC,
+    SERVER,
+    SERVER6,
+    World,
+    world,
+)
 from netns_tests.reading import Reader, Typed, blocks, commands, section
 from netns_tests.test_overlap import other_machines
 
@@ -199,17 +211,16 @@ def test_two_providers_with_the_same_addresses_are_reached(reader: Reader) -> No
             other.namespace,
             "other",
         )
-        init = one("Two providers", "provider", "sudo nconnect init").command
-        reader.run("other", f"{init} --seed-rpc {SEED_RPC}")
+        reader.run("other", f"nconnect init --provide {LAN} --seed-rpc {SEED_RPC}")
         reader.run("other", "nconnect up -d")
         reader.run("other", "nconnect invite alice")
-        for typed in commands(section(PAGE, "Two providers")):
-            if typed.machine == "user":
-                reader.run("user", typed.command)
-        reader.run("user", "nconnect wait other -c /etc/nconnect/nc1.toml")
-        assert whoami(made.user, "10.99.50.10", SERVICE) == "192.168.50.2"
+        told = [reader.run("user", t.command) for t in commands(section(PAGE, "Two providers"))]
+        found = re.search(rf"other has {re.escape(LAN)}, which is (\S+) here", told[-1])
+        assert found is not None, told[-1]
+        reader.run("user", "nconnect wait other")
+        assert whoami(made.user, str(ip_network(found[1])[10]), SERVICE) == "192.168.50.2"
         assert whoami(made.user, SERVER, SERVICE) == PROVIDER_LAN
-        reader.sides.pop("user nc1").nconnect("down")
+        reader.run("user", "nconnect leave other --yes")
         reader.sides.pop("other").nconnect("down")
 
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 SHELLS = ("bash", "zsh", "fish")
 NAMES = "peers-for-completion"
-TAKE_PEERS = ("ping", "wait", "peer show", "peer set", "peer remove")
+TAKE_PEERS = ("ping", "wait", "leave", "peer show", "peer set", "peer remove")
 _FILES = ("-c", "--config", "--preshared-key-file", "--report", "--tls-cert", "--tls-key")
 _PLACES = {
     "bash": ("XDG_DATA_HOME", ".local/share", "bash-completion/completions/nconnect"),
