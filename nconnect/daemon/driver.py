@@ -19,13 +19,12 @@ from itertools import count
 from types import MappingProxyType
 
 from nconnect.daemon.events import ConfigChanged
-from nconnect.daemon.inflow import TURN_PACKETS, Inflow
 from nconnect.daemon.seams import Device, DriverLink, DriverStream, StunSource
+from nconnect.daemon.tun_writer import TunWriter
 from nconnect.errors import DropReason
 from nconnect.host.offered import provides
 from nconnect.io.clock import boottime
 from nconnect.io.net.datagrams import DatagramSocket, Sent
-from nconnect.ip import offload
 from nconnect.ip.gro import MAX_DATAGRAM_BYTES, NO_RECORD, Run
 from nconnect.ip.packet import IPV4_HEADER_BYTES
 from nconnect.model import Buffer
@@ -53,7 +52,6 @@ DATAGRAM_READS, DATAGRAM_BYTES = 256, 1 << 20  # guessed: what is read of direct
 PROMPT_BYTES = 2048  # a message that small holds a packet or two, not a transfer
 SPARSE_S = 0.001  # guessed: a small packet so long after the last turn is alone
 FLOOD_PACKETS = 128  # guessed: flows that are answered come as super-packets, so many do not fill a turn
-_STAY_S = 1.0  # guessed: a move may put packets out of order, once
 _REFUSED = {
     Sent.FULL: DropReason.QUEUE_FULL,
     Sent.TOO_BIG: DropReason.TOO_BIG,
@@ -111,9 +109,7 @@ class Driver:
         self._timer_at = NEVER
         self._late_at = -NEVER  # when there was more in the TUN than one turn reads
         self._turn_at = -NEVER  # when the TUN was last read
-        self._out = device.fds[0]  # the queue that is written to, and so that of the flows that are answered
-        self._moved_at = -NEVER
-        self._inflow = Inflow()
+        self._writer = TunWriter(device, loop, self.drops)
 
     def start(self) -> None:
         """Begin to read the TUN, and to keep the core's timers."""
@@ -129,7 +125,7 @@ class Driver:
             self._loop.remove_reader(datagrams.fileno())
         if self._timer is not None:
             self._timer.cancel()
-        self._inflow = Inflow()  # nothing is written after this
+        self._writer.stop()  # nothing is written after this
         self._tunnel.close(self._clock())
         self.drain()
 
@@ -248,8 +244,8 @@ class Driver:
                     tunnel.sent(first, lane, at, now, len(records))
                 else:
                     self._enqueue(records, now)
-            if reads >= FLOOD_PACKETS and fd == self._out:
-                self._make_way(now)
+            if reads >= FLOOD_PACKETS and fd == self._writer.fd:
+                self._writer.make_way(now)
         if tunnel.outputs or tunnel.backlog or tunnel.next_at() != self._timer_at:
             self.drain()
 
@@ -263,13 +259,6 @@ class Driver:
         start, end = self._run.finish()
         records[-1] = records[-1][0], start, end
         RECORD_HEADER.pack_into(self._arena, start - RECORD_HEADER_BYTES, end - start)
-
-    def _make_way(self, now: float) -> None:
-        """Write to another queue from now on: flows that are answered leave the flooded one."""
-        if now - self._moved_at >= _STAY_S:
-            self._moved_at = now
-            fds = self._device.fds
-            self._out = fds[(fds.index(self._out) + 1) % len(fds)]
 
     def flush(self) -> None:
         """Send what waits: the link takes data again, or a session is up."""
@@ -351,14 +340,12 @@ class Driver:
         payload = message.payload
         view = payload if isinstance(payload, memoryview) else memoryview(payload)
         packets = self._tunnel.receive(message.src, view, self._opened, self._clock())
-        if self._inflow.left < len(packets) or self._inflow.waiting:
-            self._write_in_turns(self._tunnel.receiver.opened_from, packets)
-        else:
-            self._write(packets)
+        if packets:
+            self._writer.write(self._tunnel.receiver.opened_from, packets)
         self._tunnel.received(self._is_late, self._leg_s)
         if packets and len(view) < PROMPT_BYTES:
             # The kernel has answered a ping or a SYN already: send that before the loop's next turn.
-            self._on_tun_readable(self._out)
+            self._on_tun_readable(self._writer.fd)
         else:
             self.drain()
 
@@ -409,22 +396,17 @@ class Driver:
             is_first = not size
             size += len(run)
             ecn = datagrams.ecn
-            self._arrived(tunnel.receive_datagrams(source, run, segment, now, is_busy=self._is_late, ecn=ecn))
+            packets = tunnel.receive_datagrams(source, run, segment, now, is_busy=self._is_late, ecn=ecn)
+            if packets:
+                self._writer.write(tunnel.receiver.opened_from, packets)
             if is_first and size < PROMPT_BYTES:
-                self._on_tun_readable(self._out)  # as in `on_message`
+                self._on_tun_readable(self._writer.fd)  # as in `on_message`
         if size > _LATE_BYTES or not datagrams.is_dry:
             self._late_at = now
-        self._arrived(tunnel.datagrams.flush(now))
+        if packets := tunnel.datagrams.flush(now):
+            self._writer.write(tunnel.receiver.opened_from, packets)
         if tunnel.outputs or tunnel.backlog or tunnel.next_at() != self._timer_at:
             self.drain()
-
-    def _arrived(self, packets: list[memoryview]) -> None:
-        if not packets:
-            return
-        if self._inflow.left < len(packets) or self._inflow.waiting:
-            self._write_in_turns(self._tunnel.receiver.opened_from, packets)
-        else:
-            self._write(packets)
 
     def _send_datagram(self, output: SendDatagram) -> None:
         datagrams = self._datagrams.get(output.to.address.version)
@@ -432,44 +414,6 @@ class Driver:
             self.drops[DropReason.LINK_DOWN] += 1
         elif (sent := datagrams.send(output.to, output.parts, output.segment, ttl=output.ttl)) is Sent.FULL:
             self.drops[_REFUSED[sent]] += 1  # all else is what probes are for
-
-    def _write_in_turns(self, source: str, packets: Sequence[memoryview]) -> None:
-        """Write what this turn of the loop has room for; the rest waits, and sources take turns."""
-        if not self._inflow.holds(source):
-            now = max(0, self._inflow.left)
-            self._write(packets[:now])
-            packets = packets[now:]
-        if packets:
-            if lost := self._inflow.put(source, packets):
-                self.drops[DropReason.QUEUE_FULL] += lost
-            self._count_turn()
-
-    def _count_turn(self) -> None:
-        if not self._inflow.is_counted:
-            self._inflow.is_counted = True
-            self._loop.call_soon(self._next_turn)
-
-    def _next_turn(self) -> None:
-        self._inflow.left, self._inflow.is_counted = TURN_PACKETS, False
-        if self._inflow.waiting:
-            self._write(self._inflow.take(TURN_PACKETS))
-            self._count_turn()
-
-    def _write(self, packets: Sequence[memoryview]) -> None:
-        inflow = self._inflow
-        inflow.left -= len(packets)
-        if inflow.left < TURN_PACKETS // 2 and not inflow.is_counted:
-            self._count_turn()
-        fd = self._out
-        for record in packets:
-            try:
-                os.write(fd, record)
-            except OSError as error:
-                if error.errno == errno.EINVAL and record[1] == offload.GSO_UDP_L4:
-                    # Some kernels grant USO and refuse it (e269d79c61d3, in 6.6.44 and a few besides).
-                    self._write([memoryview(piece) for piece in offload.split(record)])
-                    continue
-                self.drops[DropReason.TUN_REFUSED] += 1
 
     # Inputs of the control lane
 
@@ -529,7 +473,7 @@ class Driver:
             elif isinstance(output, SendDatagram):
                 self._send_datagram(output)
             elif isinstance(output, Deliver):
-                self._write_in_turns(output.source, output.packets)
+                self._writer.write(output.source, output.packets)
             else:
                 came_up = came_up or isinstance(output, SessionUp | DirectChanged)
                 self._publish(output)
