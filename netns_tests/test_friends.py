@@ -113,6 +113,25 @@ def test_a_provider_that_is_known_already_costs_no_invitation(two: Friends) -> N
     assert listed["state"] == "open"
 
 
+def test_what_a_provider_offers_later_is_routed_and_gone_again(two: Friends) -> None:
+    """Private subnets; a public one waits for a person, and is routed when one agrees."""
+    first = two.providers[0]
+    before = two.side.status()["routes"]
+    first.side.nconnect("provide", "add", "--subnet", "172.20.5.0/24,8.8.8.0/24")
+    until(lambda: "172.20.5.0/24" in two.side.status()["routes"], "the new route", timeout_s=10)
+    (waits,) = two.peer(first.name)["waiting"]
+    assert waits["route"] == "8.8.8.0/24"
+    assert "8.8.8.0/24" not in two.side.status()["routes"]
+    wanted = ",".join((*two.peer(first.name)["allowed_ips"], waits["route"]))
+    two.side.nconnect("peer", "set", first.name, "--accept-routes", wanted)
+    assert "8.8.8.0/24" in two.side.status()["routes"]
+    first.side.nconnect("provide", "remove", "--subnet", "172.20.5.0/24,8.8.8.0/24")
+    until(lambda: two.side.status()["routes"] == before, "the routes to be gone", timeout_s=10)
+    assert two.peer(first.name)["waiting"] == []
+    two.side.nconnect("peer", "set", first.name, "--accept-routes", "default")
+    assert is_reached(two, first)
+
+
 @pytest.mark.slow
 def test_a_mapping_is_the_same_after_a_restart_and_leaving_the_last_leaves_an_empty_interface(
     two: Friends,
