@@ -18,6 +18,8 @@ _COLOUR_OF = {
     "expired": _RED,
 }
 
+_MAX_WAITING = 8  # prefixes that are named for each peer
+
 Rates = Mapping[str, tuple[float, float]]  # by peer: bytes received and sent a second
 
 
@@ -171,9 +173,12 @@ def _direct(peer: PeerStatus) -> str:
 def _routes_of(peer: PeerStatus) -> list[str]:
     """Its networks that have other addresses here, and what it offers in vain."""
     found = [f"has {pair.real}, which is {pair.seen} here" for pair in peer.mapped]
-    found += [f"offers {each.route}, which is not routed: {each.why}" for each in peer.waiting]
+    named = peer.waiting[:_MAX_WAITING]
+    found += [f"offers {each.route}, which is not routed: {each.why}" for each in named]
+    if more := peer.waiting[_MAX_WAITING:]:
+        found.append(f"offers {len(more)} more that are not routed: `nconnect status --json` has them")
     if peer.waiting:  # the list is all that is accepted then
-        wanted = ",".join((*peer.allowed_ips, *(each.route for each in peer.waiting)))
+        wanted = "all" if more else ",".join((*peer.allowed_ips, *(each.route for each in named)))
         found.append(f"has all of that routed by `nconnect peer set {peer.name} --accept-routes {wanted}`")
     return found
 

@@ -211,3 +211,15 @@ def test_it_says_where_a_network_is_mapped_and_what_waits() -> None:
     assert "  laptop offers 8.8.8.0/24, which is not routed: it is not private" in lines
     command = "nconnect peer set laptop --accept-routes 10.86.0.2/32,8.8.8.0/24"
     assert f"  laptop has all of that routed by `{command}`" in lines
+
+
+def test_many_that_wait_are_counted() -> None:
+    waiting = tuple(SkippedRoute(f"8.8.{n}.0/24", "it is not private") for n in range(256))
+    one = replace(STATUS.peers[0], waiting=waiting)
+    lines = [
+        line for line in status_text(replace(STATUS, peers=(one,)), now=NOW).splitlines() if "8.8" in line
+    ]
+    assert len(lines) == 8
+    text = status_text(replace(STATUS, peers=(one,)), now=NOW)
+    assert "offers 248 more that are not routed" in text
+    assert "`nconnect peer set laptop --accept-routes all`" in text
