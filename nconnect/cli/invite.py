@@ -8,11 +8,11 @@ import typer
 import typer.core
 
 from nconnect.cli.options import Checks, ConfigOption, JsonOption, Values, chosen, group
-from nconnect.cli.peer import AllowOption, read_allow
+from nconnect.cli.peer import AllowOption, QuotaOption, RateOption, read_allow, read_bounds
 from nconnect.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from nconnect.invite.book import Invitation
     from nconnect.model import Config, NodeConfig
@@ -49,6 +49,8 @@ def create(
         str | None,
         typer.Option("--access", metavar="WHEN", help="When the access that it gives ends: 30d, 2026-12-31."),
     ] = None,
+    rate: RateOption = None,
+    quota: QuotaOption = None,
     address: Annotated[
         Values,
         typer.Option("--address", metavar="IP,…", help="Its address in the tunnel. [default: the next free]"),
@@ -85,6 +87,7 @@ def create(
     rules = read_allow(checks, allow)
     ends_at = checks.one("--expires", expires, lambda text: _end(text, now))
     access_ends_at = checks.one("--access", access, lambda text: values.parse_expires(text, now=now))
+    bounds = read_bounds(checks, rate, quota)
     addresses = checks.many("--address", address, pool.parse_wanted)
     if addresses and len(names) > 1:
         checks.problem("--address is for one device: invite each NAME by itself")
@@ -108,13 +111,13 @@ def create(
                 expires_at=ends_at,
                 allow=rules,
                 addresses=tuple(str(pool.parse_wanted(each)) for each in addresses),
-                changes=_settings(access_ends_at),
+                changes=_settings(access_ends_at, bounds),
             )
             book.add(invitation, now)
             made.append((name, token.encode()))
     if as_json:
         invitations = [
-            {"token": token, "name": name, "expires": ends_at, "access": access_ends_at}
+            {"token": token, "name": name, "expires": ends_at, "access": access_ends_at, **bounds}
             for name, token in made
         ]
         print_json(invitations[0] if len(names) == 1 else {"invitations": invitations})
@@ -122,13 +125,14 @@ def create(
     _print_invitations(checked, made, ends_at, access_ends_at, qr=qr)
 
 
-def _settings(access_ends_at: float | None) -> dict[str, str]:
+def _settings(access_ends_at: float | None, bounds: Mapping[str, str | None]) -> dict[str, str]:
     """The settings of the peer that an invitation makes, as the file has them."""
     from datetime import UTC, datetime
 
-    if access_ends_at is None:
-        return {}
-    return {"expires": datetime.fromtimestamp(int(access_ends_at), UTC).isoformat()}
+    found = {key: text for key, text in bounds.items() if text is not None}
+    if access_ends_at is not None:
+        found["expires"] = datetime.fromtimestamp(int(access_ends_at), UTC).isoformat()
+    return found
 
 
 def _print_invitations(
@@ -219,7 +223,8 @@ def _details(each: Invitation) -> str:
     address = f"address {', '.join(each.addresses)}" if each.addresses else "next free address"
     access = each.changes.get("expires")
     until = f"; access until {access[:16].replace('T', ' ')} UTC" if access else ""
-    return f"id {each.token_id.hex()}; {address}; may reach {reach}{until}"
+    bounds = "".join(f"; {key} {each.changes[key]}" for key in ("rate", "quota") if each.changes.get(key))
+    return f"id {each.token_id.hex()}; {address}; may reach {reach}{until}{bounds}"
 
 
 def _to_json(each: Invitation, now: float) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from nconnect.invite.table import table_of
 from nconnect.invite.token import Token
 from nconnect.io.files.config_file import load
 from nconnect.io.files.invitations import InvitationStore
+from nconnect.model import Quota
 from tests.cli.conftest import Run
 from tests.control.fake import KEY, FakeBackend
 
@@ -25,7 +26,7 @@ def invited(run: Run, *arguments: object) -> Token:
 def test_a_token(run: Run, made: Path) -> None:
     result = run("invite", "alice", "--json", "--allow", "192.168.50.10:8000/tcp")
     content = json.loads(result.out)
-    assert set(content) == {"token", "name", "expires", "access"}
+    assert set(content) == {"token", "name", "expires", "access", "rate", "quota"}
     assert content["name"] == "alice"
     assert content["expires"] == pytest.approx(time.time() + 86_400, abs=60)
     token = Token.parse(content["token"])
@@ -65,6 +66,19 @@ def test_one_wrong_name_invites_nobody(run: Run, made: Path) -> None:
     for names in (["alice", "b b"], ["alice", "alice"], ["alice", "--address", "10.86.0.7", "bob"]):
         assert run("invite", *names).status == 2
         assert len(InvitationStore.of("nc0").current()) == 0
+
+
+def test_the_peer_has_the_bounds_of_its_invitation(run: Run, made: Path) -> None:
+    content = json.loads(run("invite", "alice", "--rate", "50M", "--quota", "100G/month", "--json").out)
+    assert (content["rate"], content["quota"]) == ("50M", "100G/month")
+    (kept,) = InvitationStore.of("nc0").current()
+    used = replace(kept, device=f"laptop.{KEY}", allowed_ips=("10.86.0.2/32",))
+    (peer,) = table_of(load(made), Book([used]), own_key=bytes(32)).config.peers
+    assert (peer.rate, peer.quota) == (50_000_000, Quota(100 * 10**9, "month"))
+    assert "; rate 50M; quota 100G/month" in " ".join(run("invite", "list").out.split())
+    # They lie in the inviting side's half, which the daemon's user cannot write.
+    assert Book([used]).to_issued()["invitations"][0]["changes"] == {"rate": "50M", "quota": "100G/month"}
+    assert "50M" not in str(Book([used]).to_used())
 
 
 def test_the_access_ends_and_not_only_the_token(run: Run, made: Path) -> None:
@@ -145,6 +159,8 @@ def test_addresses_are_kept_for_it(run: Run, made: Path) -> None:
         (["alice", "--address", "x"], "is not an address"),
         (["alice", "--seed-rpc", "x"], "is not a seed's address"),
         (["alice", "--access", "yesterday"], "--access"),
+        (["alice", "--rate", "fast"], "--rate: 'fast' is not a rate"),
+        (["alice", "--quota", "100G"], "--quota: '100G' is not a quota"),
     ],
 )
 def test_mistakes(run: Run, made: Path, arguments: list[str], says: str) -> None:
