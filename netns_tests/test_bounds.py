@@ -20,6 +20,7 @@ from lab.traffic import SERVICE, connect, download, pings
 from lab.world import PROVIDER_PEER, SERVER, USER_PEER, World
 
 MIB = 1 << 20
+SECONDS = 10
 WHY = "back at 22:00"
 
 
@@ -66,6 +67,9 @@ def test_a_paused_peer_is_refused_at_once_and_let_in_again(shared: World) -> Non
                 assert provider.peer()["state"] == "up"
                 assert provider.peer()["paused"] == {"why": WHY, "by": "self"}
                 assert f"laptop is paused: {WHY}" in provider.nconnect("status")
+                user = shared.user_side
+                until(lambda: user.peer()["paused"] == {"why": WHY, "by": "peer"}, "the reason, at the user")
+                assert f"refuses this device's connections for now: {WHY}" in user.nconnect("status")
                 # What the file says stays said at a restart, from the first packet on. Meanwhile it is the
                 # user's side that refuses.
                 provider.down()
@@ -80,6 +84,7 @@ def test_a_paused_peer_is_refused_at_once_and_let_in_again(shared: World) -> Non
             reader.join(10)
     until(lambda: pings(shared.user, SERVER), "a ping's answer")
     assert provider.peer()["paused"] is None
+    until(lambda: shared.user_side.peer()["paused"] is None, "the end of it, at the user")
     connect(shared.user, SERVER, SERVICE).close()
 
 
@@ -145,3 +150,50 @@ def test_a_quota_that_is_used_up_pauses_the_peer(shared: World) -> None:
     finally:
         provider.nconnect("peer", "set", USER_PEER, "--quota", "none")
     connect(shared.user, SERVER, SERVICE).close()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mbit", [5, 40])
+def test_a_rate_is_held_each_way(shared: World, mbit: int) -> None:
+    """The provider paces what it sends; the user's side is told, paces too, and loses nothing."""
+    provider = shared.provider_side
+    provider.nconnect("peer", "set", USER_PEER, "--rate", f"{mbit}M")
+    try:
+        with connect(shared.user, SERVER, SERVICE) as down, connect(shared.user, SERVER, SERVICE) as up:
+            down.sendall(b"source %d\n" % (1 << 40))
+            up.sendall(b"sink %d\n" % (1 << 40))
+            threads = [
+                threading.Thread(target=_read_all, args=(down,)),
+                threading.Thread(target=_write_all, args=(up,)),
+            ]
+            for thread in threads:
+                thread.start()
+            try:
+                time.sleep(2)  # until both directions run
+                before, began = used(provider), time.monotonic()
+                dropped = provider.drops("over_rate")
+                time.sleep(SECONDS)
+                after, took = used(provider), time.monotonic() - began
+            finally:
+                for connection in (down, up):
+                    with suppress(OSError):
+                        connection.shutdown(socket.SHUT_RDWR)
+                for thread in threads:
+                    thread.join(10)
+        rates = [(new - old) * 8 / took / 1e6 for new, old in zip(after, before, strict=True)]
+        assert rates == pytest.approx([mbit, mbit], rel=0.05)
+        assert provider.drops("over_rate") == dropped
+    finally:
+        provider.nconnect("peer", "set", USER_PEER, "--rate", "none")
+
+
+def _read_all(connection: socket.socket) -> None:
+    with suppress(OSError):
+        while connection.recv(1 << 20):
+            pass
+
+
+def _write_all(connection: socket.socket) -> None:
+    with suppress(OSError):
+        while True:
+            connection.sendall(bytes(1 << 16))

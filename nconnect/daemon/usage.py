@@ -16,7 +16,7 @@ from nconnect.config.bounds import format_quota
 from nconnect.control.schema import PeerUsage, UsageReport, UsageStatus, UsedBytes, UsedPeriod
 from nconnect.errors import HostError
 from nconnect.io.files.usage_store import DAY_S, HOUR_S, KEPT_HOURS, KnownPeer, UsageStore, Used, UsedIn
-from nconnect.model import Quota
+from nconnect.model import PeerConfig, Quota
 from nconnect.tunnel.peer import Peer, PeerState
 
 log = logging.getLogger(__name__)
@@ -80,15 +80,15 @@ class Usage:
 
     def status(self, peer: Peer) -> UsageStatus:
         """The sums of the present day and month."""
-        day, month = (self._used(peer, is_day=is_day) for is_day in (True, False))
+        day, month = (self._used(peer.dest, is_day=is_day) for is_day in (True, False))
         return UsageStatus(UsedBytes(day.rx_bytes, day.tx_bytes), UsedBytes(month.rx_bytes, month.tx_bytes))
 
-    def _used(self, peer: Peer, *, is_day: bool) -> Used:
-        days = self._sums.get(peer.dest, {})
+    def _used(self, dest: str, *, is_day: bool) -> Used:
+        days = list(self._sums.get(dest, {}).items())
         today = int(self._wall()) // DAY_S
         first = today if is_day else today - datetime.fromtimestamp(self._wall(), UTC).day + 1
         total = Used()
-        for day, used in days.items():
+        for day, used in days:
             if first <= day <= today:
                 total.add(used)
         return total
@@ -125,14 +125,14 @@ class Usage:
 
     def spent(self) -> frozenset[str]:
         """The NKN addresses of the peers whose quota is used up."""
-        return frozenset(peer.dest for peer in self._peers() if self.why_spent(peer))
+        return frozenset(peer.dest for peer in self._peers() if self.why_spent(peer.config))
 
-    def why_spent(self, peer: Peer) -> str:
-        """That a peer's quota is used up, and until when; "" while it is not."""
-        quota = peer.config.quota
+    def why_spent(self, peer: PeerConfig) -> str:
+        """That a peer's quota is used up, and until when; "" while it is not. May be called in any thread."""
+        quota = peer.quota
         if quota is None:
             return ""
-        used = self._used(peer, is_day=quota.period == "day")
+        used = self._used(str(peer.address), is_day=quota.period == "day")
         if used.rx_bytes + used.tx_bytes < quota.bytes:
             return ""
         return f"the quota of {format_quota(quota)} is used up until {self._ends(quota):%Y-%m-%d} 00:00 UTC"

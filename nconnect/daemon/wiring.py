@@ -24,7 +24,16 @@ from nconnect.daemon.direct_sockets import DirectSockets, open_sockets
 from nconnect.daemon.driver import Driver
 from nconnect.daemon.enrolment import Enrolment
 from nconnect.daemon.event_log import EventLog
-from nconnect.daemon.events import Bus, ConfigChanged, NetworkChanged, PlanInForce, Ready, Reloaded, Resumed
+from nconnect.daemon.events import (
+    Bus,
+    ConfigChanged,
+    NetworkChanged,
+    PeerStated,
+    PlanInForce,
+    Ready,
+    Reloaded,
+    Resumed,
+)
 from nconnect.daemon.expiry import ExpiryNotices
 from nconnect.daemon.host_state import HostState
 from nconnect.daemon.interference import Interference
@@ -132,7 +141,7 @@ class Daemon:
             flows=lambda: host_state.opened_counts(boottime()),
             on_spent=expiry.moved.set,
         )
-        limits = PeerLimits(tunnel.peers.values, usage)
+        limits = PeerLimits(tunnel.peers.values, usage, lambda dest: announcing.statement_of(dest))
 
         # This machine
         proxies = of_config(config, os.environ)
@@ -217,7 +226,12 @@ class Daemon:
             bus,
             live=lambda: watch.live,
             follow_offers=host_state.follow_offers,
+            limits=limits.terms,
         )
+
+        def told_rate(event: PeerStated) -> None:
+            rate = event.statement.rate
+            tunnel.told_rate(event.peer, None if rate is None else rate.up, boottime())
 
         # Changes of the configuration
         reload = self.reload = Reload(opened.load, in_force, host_state, bus, prepare=direct.prepare)
@@ -297,6 +311,7 @@ class Daemon:
         on(StreamEnds, streams.ended)
         on(Pong, waiting.answered)
         on(Stated, announcing.stated)
+        on(PeerStated, told_rate)
         on(Visitor, enrolment.knock)
         on(CountersMoved, counters.moved)
         on(PlanInForce, way_out.plan_in_force, lambda _: links.leave(way_out.refusal), said.plan_in_force)

@@ -13,6 +13,7 @@ PACED_BURST_S = 0.05
 POLICED_ABOVE = 1.1  # a peer's clock and what it counts differ a little
 POLICED_BURST_S = 0.25
 MIN_BURST_BYTES = 128 << 10  # two super-packets, which cannot be sent in parts
+MIN_TOLD_RATE = 64_000  # bits a second, as the lowest `rate` of a configuration
 _EVERY_S = 0.004  # as the pacers of links and lanes: what leaves at once
 _PACKET_BYTES = 1500
 

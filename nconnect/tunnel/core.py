@@ -30,7 +30,7 @@ from nconnect.crypto.keys import Identity
 from nconnect.ip.packet import is_well_formed
 from nconnect.model import Buffer, Deadline, DirectMode, Endpoint, NknAddress, PeerConfig, Rng
 from nconnect.tunnel.allowed_ips import AllowedIps
-from nconnect.tunnel.bounds import bounds_of
+from nconnect.tunnel.bounds import MIN_TOLD_RATE, bounds_of
 from nconnect.tunnel.constants import QUESTION_S
 from nconnect.tunnel.datagram_receiver import DatagramReceiver
 from nconnect.tunnel.outputs import Context, Output, Settings
@@ -149,7 +149,11 @@ class Tunnel:
         self.translates = any(peer.translation is not None for peer in fresh.values())
 
     def told_rate(self, peer: Peer, told: int | None, now: float) -> None:
-        """The peer says how many bits a second we may send; None: it sets no bound."""
+        """The peer says how many bits a second we may send; None: it sets no bound.
+
+        Less than `MIN_TOLD_RATE` counts as that.
+        """
+        told = None if told is None else max(told, MIN_TOLD_RATE)
         if told != (None if peer.traffic.bounds is None else peer.traffic.bounds.told):
             peer.traffic.bounds = bounds_of(peer.config.rate, told, now)
 

@@ -35,6 +35,7 @@ from nconnect.invite.table import PeerTable
 from nconnect.model import AllowRule, Config, Endpoint, MappedPrefix, PeerConfig, Proxy
 from nconnect.nkn.link import Link
 from nconnect.offers.accept import WaitingPrefix
+from nconnect.offers.statement import Statement
 from nconnect.tunnel.outputs import Settings
 from nconnect.tunnel.paths.direct import reasons
 from nconnect.tunnel.paths.direct.candidates import LocalAddress, Network
@@ -80,7 +81,7 @@ def made(
         changes=cast(Any, None),
         waiting=cast(Any, None),
         usage=used,
-        limits=PeerLimits(host.tunnel.peers.values, used),
+        limits=PeerLimits(host.tunnel.peers.values, used, lambda _: Statement()),
         direct=DirectHere,
         names=cast(Any, SimpleNamespace(by="hosts", texts=lambda: {"gpu.internal": ("10.86.0.1",)})),
         problems=lambda: ["", "no link to a node: still connecting"],

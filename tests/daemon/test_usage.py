@@ -15,7 +15,7 @@ from nconnect.daemon.usage import MAX_LOOK_S, Usage
 from nconnect.errors import HostError
 from nconnect.io.files.usage_store import DAY_S, HOUR_S, KnownPeer, UsageStore, Used, UsedIn
 from nconnect.model import Quota
-from nconnect.offers.statement import Rate
+from nconnect.offers.statement import Rate, Statement
 from nconnect.tunnel.peer import Peer
 from tests.sim.network import Host, Simulation
 from tests.tunnel.hostile import connected
@@ -34,6 +34,10 @@ class Case:
         self.spent = 0
         self.store = UsageStore(folder)
         self.usage = self.made()
+        self.told = Statement()
+        self.limits = PeerLimits(
+            self.provider.tunnel.peers.values, self.usage, lambda dest: self.told if dest else Statement()
+        )
 
     def made(self) -> Usage:
         async def flows() -> dict[str, int]:
@@ -135,7 +139,7 @@ def test_days_and_months_are_those_of_the_calendar(case: Case) -> None:
 
 
 def test_a_quota_shuts_a_peer_until_its_period_ends(case: Case) -> None:
-    limits = PeerLimits(case.provider.tunnel.peers.values, case.usage)
+    limits = case.limits
     case.quota(Quota(1_000_000, "day"))
     case.uses(400_000, 599_999)
     assert (limits.shut(), case.spent) == (frozenset(), 0)
@@ -143,7 +147,7 @@ def test_a_quota_shuts_a_peer_until_its_period_ends(case: Case) -> None:
     assert (limits.shut(), case.spent) == ({case.peer.dest}, 1)
     why = "the quota of 1M/day is used up until 2026-09-22 00:00 UTC"
     assert limits.paused(case.peer) == PausedStatus(why, "quota")
-    assert limits.terms(case.peer) == (why, None)
+    assert limits.terms(case.peer.config) == {"paused": why, "rate": None}
     case.uses(5, 5)
     assert case.spent == 1
     # A restart gives nobody more, and neither does the month's being another's.
@@ -160,11 +164,11 @@ def test_a_quota_of_a_month_ends_with_it_and_a_clock_set_back_gives_nothing(case
     case.uses(900_000, 0)
     case.wall = DAY - 3 * DAY_S
     case.uses(100_000, 0)
-    assert "until 2026-10-01 00:00 UTC" in case.usage.why_spent(case.peer) or case.wall < DAY
+    assert "until 2026-10-01 00:00 UTC" in case.usage.why_spent(case.peer.config) or case.wall < DAY
     case.wall = DAY + 1.0
-    assert "is used up until 2026-10-01 00:00 UTC" in case.usage.why_spent(case.peer)
+    assert "is used up until 2026-10-01 00:00 UTC" in case.usage.why_spent(case.peer.config)
     case.wall = DAY + 11 * DAY_S
-    assert case.usage.why_spent(case.peer) == ""
+    assert case.usage.why_spent(case.peer.config) == ""
 
 
 def test_a_raised_quota_lets_in_at_once(case: Case) -> None:
@@ -178,15 +182,18 @@ def test_a_raised_quota_lets_in_at_once(case: Case) -> None:
 
 
 def test_who_is_paused_and_why(case: Case) -> None:
-    limits = PeerLimits(case.provider.tunnel.peers.values, case.usage)
+    limits = case.limits
     assert limits.paused(case.peer) is None
-    assert limits.terms(case.peer) == (None, None)
-    limits.told[case.peer.dest] = "at night"
+    assert limits.terms(case.peer.config) == {"paused": None, "rate": None}
+    case.told = Statement(paused="at night")
     assert limits.paused(case.peer) == PausedStatus("at night", "peer")
     config = dataclasses.replace(case.peer.config, paused="back soon", rate=5_000_000)
     case.provider.tunnel.set_peers([config], case.sim.now)
     assert limits.paused(case.peer) == PausedStatus("back soon", "self")
-    assert limits.terms(case.peer) == ("back soon", Rate(5_000_000, 5_000_000))
+    assert limits.terms(case.peer.config) == {
+        "paused": "back soon",
+        "rate": Rate(5_000_000, 5_000_000),
+    }
 
 
 def test_when_a_peer_was_last_here_is_known_after_a_restart(case: Case) -> None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from nconnect.errors import DropReason
 from nconnect.queueing.token_bucket import TokenBucket
-from nconnect.tunnel.bounds import MIN_BURST_BYTES, PACED_BURST_S, POLICED_ABOVE, Bounds
+from nconnect.tunnel.bounds import MIN_BURST_BYTES, MIN_TOLD_RATE, PACED_BURST_S, POLICED_ABOVE, Bounds
 from nconnect.tunnel.peer import Peer
 from nconnect.tunnel.timers import NEVER
 from tests.sim.network import Host, ip, packet
@@ -89,6 +89,8 @@ def test_the_lower_of_both_sides_rates_holds() -> None:
     assert peer.traffic.bounds.paced.rate == MBIT
     bounded(user, provider, 9_000_000)
     assert peer.traffic.bounds.paced.rate == 4 * MBIT
+    user.tunnel.told_rate(peer, 1, now)  # a nonsense must not stop all
+    assert peer.traffic.bounds.paced.rate == MIN_TOLD_RATE / 8
     user.tunnel.told_rate(peer, None, now)
     assert peer.traffic.bounds.paced.rate == 9 * MBIT
     bounded(user, provider, None)
