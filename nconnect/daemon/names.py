@@ -28,7 +28,8 @@ from nconnect.io.net import name_servers
 from nconnect.io.process.name_keeper import HOSTS_FILE, RESOLVED
 from nconnect.io.system import hosts_file
 from nconnect.io.system.inotify import Watch
-from nconnect.offers.names import ZONE, Names, PeerNames, Provider, labels, names
+from nconnect.offers.name_codec import ZONE, Names
+from nconnect.offers.names import PeerNames, Provider, labels, names
 
 if TYPE_CHECKING:
     from nconnect.io.net.name_stub import NameStub

@@ -11,7 +11,7 @@ from collections.abc import Callable, Container, Sequence
 from typing import Protocol
 
 from nconnect.model import Buffer, Endpoint
-from nconnect.offers.names import Names
+from nconnect.offers.name_codec import Names
 from nconnect.wire.nkn import InboundMessage
 from nconnect.wire.tunnel import Feature
 

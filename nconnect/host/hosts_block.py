@@ -12,12 +12,12 @@ from __future__ import annotations
 
 import re
 
-from nconnect.offers import names
+from nconnect.offers import name_codec
 
 _OURS = re.compile(rb"[0-9a-f.:]+ [a-z0-9.-]+\.internal")
 
 
-def with_block(content: bytes, interface: str, known: names.Names) -> bytes:
+def with_block(content: bytes, interface: str, known: name_codec.Names) -> bytes:
     """The file's content with this block in place of an earlier one; without names, without a block."""
     rest = without_block(content, interface)
     if not known:
@@ -26,7 +26,7 @@ def with_block(content: bytes, interface: str, known: names.Names) -> bytes:
         rest += b"\n"
     begin, end = _marks(interface)
     note = b" (kept by the daemon while %s is up)" % interface.encode()
-    return rest + begin + note + b"\n" + names.encode(known) + end + b"\n"
+    return rest + begin + note + b"\n" + name_codec.encode(known) + end + b"\n"
 
 
 def without_block(content: bytes, interface: str) -> bytes:

@@ -8,6 +8,7 @@ and counted, and nothing that a peer says changes what another peer's names or p
 - `names`: the names beneath `.internal` of peers and of what they offer. A peer's label comes from the name
   in this device's own table, so it names nothing outside of that; an address must lie in a prefix of that
   peer that is in force, and is given as this device sees it (networks may be mapped).
+- `name_codec`: names with their addresses as lines, and all that root checks of them.
 
 Glossary: a **label** is one part of a DNS name (RFC 1035, section 2.3.1). **Real** is an address as its
 owner calls it, **seen** as this device does.

@@ -5,9 +5,7 @@
     HOST.PROVIDER.internal       an address behind it that it has named
 
 PROVIDER comes from the name in this device's own table, so no peer chooses a name outside of its own. Every
-address must lie in a prefix of that peer that is in force. `encode` and `decode` are the format in which the
-daemon tells its helper, which is root: lines of `ADDRESS NAME`. The helper trusts nothing that it reads, so
-`decode` checks everything that does not depend on the configuration.
+address must lie in a prefix of that peer that is in force.
 """
 
 from __future__ import annotations
@@ -15,34 +13,21 @@ from __future__ import annotations
 import re
 from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, field
-from ipaddress import IPv6Address, ip_address, ip_network
+from ipaddress import ip_address
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from nconnect.model import Address, Config, MappedPrefix, PeerConfig, Prefix, within
+from nconnect.model import Address, Config, MappedPrefix, PeerConfig
+from nconnect.offers.accept import moved
+from nconnect.offers.name_codec import LABEL, MAX_LABEL, MAX_LINES, MAX_PROVIDERS, RESERVED, ZONE, Names
+from nconnect.offers.name_codec import is_usable as is_usable
 
 if TYPE_CHECKING:
     from nconnect.offers.statement import Statement
 
-ZONE = "internal"
-# Names beneath `.internal` that other systems use: Google Cloud, Docker, Podman, Kubernetes, Amazon EC2
-# (`ec2.internal`, `compute.internal`).
-RESERVED = frozenset(
-    ("google", "docker", "containers", "kubernetes", "ec2", "compute", "localhost", "nconnect")
-)
-MAX_LABEL = 63  # RFC 1035, section 2.3.4
-MAX_PROVIDERS = 250  # systemd-resolved takes 256 domains for a link
 MAX_OF_PROVIDER = 64  # names beneath one provider
 MAX_OF_NAME = 8  # addresses
-MAX_PAIRS = 512  # of a name and an address, in all
-MAX_BYTES = MAX_PAIRS * (45 + 1 + 2 * MAX_LABEL + len("..internal") + 1)
-
-Names = dict[str, tuple[Address, ...]]  # a whole name, without a dot at the end -> its addresses
-
-_NOWHERE = (ip_network("0.0.0.0/8"), ip_network("255.255.255.255/32"))  # RFC 6890
-_LABEL = r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
-_NAME = re.compile(rf"(?:{_LABEL}\.)?({_LABEL})\.{ZONE}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +55,7 @@ def label(name: str) -> str:
     Hyphens in a row become one, so that no label looks like an encoded international one (RFC 5890, 2.3.1).
     """
     text = re.sub(r"[-_.]+", "-", name.lower()).strip("-")
-    return text if re.fullmatch(_LABEL, text) else ""
+    return text if re.fullmatch(LABEL, text) else ""
 
 
 def labels(names: Iterable[str], taken: Container[str] = frozenset()) -> dict[str, str]:
@@ -128,7 +113,7 @@ def of_peers(config: Config, statements: Mapping[str, Statement] = MappingProxyT
     return [
         Provider(
             peer.name,
-            (*peer.mapped, *(MappedPrefix(prefix, prefix) for prefix in unmapped(peer))),
+            tuple(MappedPrefix(moved(prefix, _back(peer)), prefix) for prefix in peer.allowed_ips),
             tuple(
                 prefix.network_address
                 for prefix in peer.allowed_ips
@@ -142,11 +127,9 @@ def of_peers(config: Config, statements: Mapping[str, Statement] = MappingProxyT
     ]
 
 
-def unmapped(peer: PeerConfig) -> list[Prefix]:
-    """Its prefixes in force that this device sees as the peer does."""
-    return [
-        prefix for prefix in peer.allowed_ips if not any(within(prefix, pair.seen) for pair in peer.mapped)
-    ]
+def _back(peer: PeerConfig) -> list[MappedPrefix]:
+    """What `moved` needs to tell a prefix that this device sees as the peer calls it."""
+    return [MappedPrefix(pair.seen, pair.real) for pair in peer.mapped]
 
 
 def url_here(provider: Provider, server: str, url: str, peer_label: str, known: Names) -> str:
@@ -178,7 +161,7 @@ def names(providers: Iterable[Provider], provider_labels: Mapping[str, str]) -> 
         domain = f"{provider_labels[provider.name]}.{ZONE}"
         mine, lost = _of_provider(provider, domain)
         for name, addresses in mine.items():
-            if number >= MAX_PROVIDERS or pairs + len(addresses) > MAX_PAIRS:
+            if number >= MAX_PROVIDERS or pairs + len(addresses) > MAX_LINES:
                 lost += 1
             else:
                 found[name] = addresses
@@ -209,47 +192,3 @@ def _of_provider(provider: Provider, domain: str) -> tuple[Names, int]:
         lost += 1
     found.update((f"{first}.{domain}", [address]) for first, address in of.items())
     return {name: tuple(dict.fromkeys(addresses)) for name, addresses in found.items()}, lost
-
-
-def is_usable(address: Address) -> bool:
-    """Whether a name may have it: an address of one other machine."""
-    if isinstance(address, IPv6Address) and (address.ipv4_mapped is not None or address.scope_id):
-        return False
-    return not (
-        address.is_loopback
-        or address.is_multicast
-        or address.is_unspecified
-        or address.is_link_local
-        or any(address in prefix for prefix in _NOWHERE)
-    )
-
-
-def domains(known: Iterable[str]) -> tuple[str, ...]:
-    """The providers' own names, PROVIDER.internal, of whole names; sorted."""
-    return tuple(sorted({".".join(name.split(".")[-2:]) for name in known}))
-
-
-def encode(known: Names) -> bytes:
-    """Lines of `ADDRESS NAME`, as `decode` reads them."""
-    return "".join(f"{a} {name}\n" for name, addresses in known.items() for a in addresses).encode()
-
-
-def decode(data: bytes) -> Names:
-    """Read and check what a process with fewer rights sent. Raises `ValueError`, without its words."""
-    if len(data) > MAX_BYTES or data.count(b"\n") > MAX_PAIRS:
-        raise ValueError("too many names")
-    found: dict[str, list[Address]] = {}
-    for line in data.decode("ascii").split("\n")[:-1]:
-        text, _, name = line.partition(" ")
-        match = _NAME.fullmatch(name)
-        if match is None or match[1] in RESERVED:
-            raise ValueError("a name that is not allowed")
-        address = ip_address(text)
-        if str(address) != text or not is_usable(address):
-            raise ValueError("an address that is not allowed")
-        found.setdefault(name, []).append(address)
-    if data and not data.endswith(b"\n"):
-        raise ValueError("the last line is not whole")
-    if len(domains(found)) > MAX_PROVIDERS:
-        raise ValueError("too many names")
-    return {name: tuple(addresses) for name, addresses in found.items()}

@@ -26,6 +26,7 @@ from typing import Any, TypeVar
 from nconnect.errors import RemoteProtocolError
 from nconnect.model import Address, Prefix
 from nconnect.offers import names as offered_names
+from nconnect.offers.name_codec import is_usable
 from nconnect.wire import strict_json
 
 MAX_BYTES = 64 << 10  # as `nconnect.tunnel.statements` has it
@@ -239,7 +240,7 @@ def _url(value: object) -> str:
     if type(value) is not str or len(value) > MAX_URL or not _URL.fullmatch(value):
         raise ValueError("not a URL")
     address = offered_names.host_of(value)
-    if address is None or not offered_names.is_usable(address):
+    if address is None or not is_usable(address):
         raise ValueError("not the URL of an address")
     return value
 
@@ -255,7 +256,7 @@ def _address(value: object) -> Address:
 
 def _own_address(value: object) -> Address:
     address = _address(value)
-    if not offered_names.is_usable(address):
+    if not is_usable(address):
         raise ValueError("not an address of a machine")
     return address
 

@@ -21,7 +21,8 @@ from nconnect.io.net import name_servers
 from nconnect.io.process.name_keeper import HOSTS_FILE, RESOLVED, UNCHANGED
 from nconnect.io.system import hosts_file
 from nconnect.model import Config, NknAddress, PeerConfig
-from nconnect.offers.names import Names, of_peers
+from nconnect.offers.name_codec import Names
+from nconnect.offers.names import of_peers
 from tests import loops
 
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nconnect.host.hosts_block import with_block, without_block
-from nconnect.offers.names import Names
+from nconnect.offers.name_codec import Names
 
 OTHERS = b"127.0.0.1 localhost\n::1 localhost ip6-localhost\n\n# a note\n10.0.0.5\tnas # mine\n"
 NAMES: Names = {

@@ -9,18 +9,20 @@ from typing import Any
 import pytest
 
 from nconnect.model import Config, MappedPrefix, NknAddress, PeerConfig
-from nconnect.offers.names import (
+from nconnect.offers.name_codec import (
     MAX_BYTES,
-    MAX_OF_PROVIDER,
-    MAX_PAIRS,
+    MAX_LINES,
     MAX_PROVIDERS,
     RESERVED,
     Names,
-    PeerNames,
-    Provider,
     decode,
     domains,
     encode,
+)
+from nconnect.offers.names import (
+    MAX_OF_PROVIDER,
+    PeerNames,
+    Provider,
     host_of,
     label,
     labels,
@@ -193,6 +195,7 @@ def test_peers_of_a_configuration_in_force() -> None:
     assert seen(ip_address("10.86.0.1"), found.prefixes) == ip_address("10.99.7.1")
     assert seen(ip_address("192.168.50.7"), found.prefixes) == ip_address("10.99.8.7")
     assert seen(ip_address("172.16.5.7"), found.prefixes) == ip_address("172.16.5.7")
+    assert seen(ip_address("10.86.0.77"), found.prefixes) is None, "another device of its tunnel's network"
     assert seen(ip_address("10.99.8.7"), found.prefixes) is None, "an address that the peer does not know"
 
 
@@ -250,7 +253,7 @@ def test_numbers_are_bounded_and_the_rest_is_counted() -> None:
     assert named.dropped == {"gpu-box": 10}
     crowd = [provider(f"p{n}", hosts=many[:3]) for n in range(MAX_PROVIDERS + 5)]
     named = of(*crowd)
-    assert sum(map(len, named.addresses.values())) <= MAX_PAIRS
+    assert sum(map(len, named.addresses.values())) <= MAX_LINES
     assert sum(named.dropped.values()) == len(crowd) * 4 - len(named.addresses)
     decode(encode(named.addresses))
 
@@ -263,7 +266,7 @@ def test_what_is_encoded_is_decoded() -> None:
 
 def test_the_largest_list_fits() -> None:
     name = f"{'a' * 63}.{'b' * 63}.internal"
-    assert len(encode({name: (ip_address(f"{'abcd:' * 7}abcd"),)})) * MAX_PAIRS <= MAX_BYTES
+    assert len(encode({name: (ip_address(f"{'abcd:' * 7}abcd"),)})) * MAX_LINES <= MAX_BYTES
 
 
 @pytest.mark.parametrize(
@@ -311,7 +314,7 @@ def test_root_refuses_all_but_names_beneath_internal_with_an_address(line: bytes
 
 def test_root_refuses_too_much() -> None:
     with pytest.raises(ValueError, match="too many"):
-        decode(b"10.86.0.1 a.internal\n" * (MAX_PAIRS + 1))
+        decode(b"10.86.0.1 a.internal\n" * (MAX_LINES + 1))
     with pytest.raises(ValueError, match="too many"):
         decode(b"".join(b"10.86.0.1 a%d.internal\n" % n for n in range(MAX_PROVIDERS + 1)))
     with pytest.raises(ValueError, match="too many"):

@@ -23,7 +23,7 @@ import dns.rdatatype
 import dns.rrset
 
 from nconnect.model import Address
-from nconnect.offers.names import domains
+from nconnect.offers.name_codec import domains
 
 MAX_QUESTION = 1232  # larger than any question for one name
 MAX_READ = 32  # datagrams in one turn of the loop

@@ -21,7 +21,7 @@ stays root with that one capability and says why (decision 0021).
 
 - **helper**: the process that stays root. Each request is one byte with a fixed meaning, so a daemon in an
   attacker's hands can ask for no more than that. All that it parses are names of peers, by
-  `nconnect.offers.names.decode`: beneath `.internal`, bounded in number, with an address each.
+  `nconnect.offers.name_codec.decode`: beneath `.internal`, bounded in number, with an address each.
 - **settle**: give up all rights but one. **take back**: give root what an earlier version gave to the
   daemon's user.
 

@@ -13,9 +13,10 @@ what each request does is fixed at the start. So a daemon in an attacker's hands
         and no other ones of ours (`io.process.name_keeper`)
     D   hand over the socket on which the daemon answers when systemd-resolved asks for these names
 
-It parses nothing but those lines (`offers.names.decode`, which refuses whatever is not exactly of that form).
-It has no capability, except if another user can change the configuration: then it has those that it needs to
-read with that user's rights. It ends with the daemon, also when that is killed, and takes the names back.
+It parses nothing but those lines (`offers.name_codec.decode`, which refuses whatever is not exactly of that
+form). It has no capability, except if another user can change the configuration: then it has those that it
+needs to read with that user's rights. It ends with the daemon, also when that is killed, and takes the names
+back.
 
 An answer is `.` with the descriptor, or the error's class and its text; for N `.` and a letter
 (`name_keeper`).
@@ -39,7 +40,7 @@ from nconnect.io.files.run_files import OwnRunFiles
 from nconnect.io.process.name_keeper import NameKeeper
 from nconnect.io.process.privileges import CAP_DAC_READ_SEARCH, CAP_SETGID, CAP_SETUID, drop_privileges
 from nconnect.io.system import hosts_file
-from nconnect.offers import names
+from nconnect.offers import name_codec
 
 _TIMEOUT_S = 20.0  # above what a slow disk takes
 MAX_TEXT = 8192
@@ -90,9 +91,9 @@ class Helper:
     def open_seed(self) -> int:
         return self._ask_for(b"S")
 
-    def put_names(self, known: names.Names) -> bytes:
+    def put_names(self, known: name_codec.Names) -> bytes:
         """`NameKeeper.put`."""
-        return self._ask(b"N" + names.encode(known))[0]
+        return self._ask(b"N" + name_codec.encode(known))[0]
 
     def name_server(self) -> socket.socket:
         """A UDP socket on loopback."""
@@ -154,7 +155,7 @@ class _Work:
         }
 
     def serve(self, channel: socket.socket) -> None:
-        while request := channel.recv(1 + names.MAX_BYTES + 1):
+        while request := channel.recv(1 + name_codec.MAX_BYTES + 1):
             fd, said = None, b""
             try:
                 if request[:1] == b"N":
@@ -177,7 +178,7 @@ class _Work:
 
     def _put_names(self, lines: bytes) -> bytes:
         try:
-            known = names.decode(lines)
+            known = name_codec.decode(lines)
         except ValueError:
             raise HostError("these are not names of peers") from None
         return self._names.put(known)

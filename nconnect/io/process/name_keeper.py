@@ -7,12 +7,14 @@ that is made here; else the names go into the hosts file.
 from __future__ import annotations
 
 import socket
+import time
 from pathlib import Path
 
 from nconnect.errors import HostError
 from nconnect.io.system import hosts_file, resolved
-from nconnect.offers import names
+from nconnect.offers import name_codec
 
+_PAUSE_S = 0.1  # at least, between two changes: whoever asks for more waits, so that the disk does not
 RESOLVED, HOSTS_FILE, UNCHANGED = b"r", b"h", b"-"
 
 
@@ -24,15 +26,26 @@ class NameKeeper:
         self._hosts = hosts
         self._server: socket.socket | None = None  # kept: nobody else gets its port while resolved has it
         self._has_told = False
+        self._changed_at = -_PAUSE_S  # CLOCK_MONOTONIC
 
-    def put(self, known: names.Names) -> bytes:
+    def put(self, known: name_codec.Names) -> bytes:
         """Have exactly these names resolved: RESOLVED, HOSTS_FILE, or UNCHANGED when they stood in the hosts
         file already. Raises `HostError`."""
+        time.sleep(max(0.0, self._changed_at + _PAUSE_S - time.monotonic()))
+        how = b""
+        try:
+            how = self._put(known)
+        finally:
+            if how != UNCHANGED:
+                self._changed_at = time.monotonic()
+        return how
+
+    def _put(self, known: name_codec.Names) -> bytes:
         problem = ""
         if known and resolved.is_asked():
             self._has_told = True
             try:
-                resolved.set_names(self._interface, self._open().getsockname(), names.domains(known))
+                resolved.set_names(self._interface, self._open().getsockname(), name_codec.domains(known))
             except HostError as error:
                 problem = f"; {error}"
             else:

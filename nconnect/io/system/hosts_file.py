@@ -19,7 +19,7 @@ from pathlib import Path
 from nconnect.errors import HostError
 from nconnect.host import hosts_block
 from nconnect.io.errors import as_host_error
-from nconnect.offers.names import Names
+from nconnect.offers.name_codec import Names
 
 HOSTS = Path("/etc/hosts")
 MAX_BYTES = 32 << 20  # lists of blocked advertisers have some MB

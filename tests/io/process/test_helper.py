@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import time
 from collections.abc import Iterator
 from ipaddress import ip_address
 from pathlib import Path
@@ -15,7 +16,7 @@ from nconnect.io.files import config_file, paths
 from nconnect.io.files.config_source import ConfigSource
 from nconnect.io.process.helper import Helper
 from nconnect.io.process.name_keeper import HOSTS_FILE, UNCHANGED
-from nconnect.offers.names import MAX_BYTES, MAX_PAIRS, Names
+from nconnect.offers.name_codec import MAX_BYTES, MAX_LINES, Names
 
 SEED = "11" * 32
 TEXT = '[interface]\nseed_file = "seed"\naddress = ["10.86.0.1/24"]\n'
@@ -157,7 +158,7 @@ def test_names_of_peers_are_written_and_go_with_the_daemon(config: Path, tmp_pat
         b"10.86.0.1 a.internal\n\n10.86.0.1 localhost\n",
         b"10.86.0.1 a.internal",
         b"\0",
-        b"10.86.0.1 a.internal\n" * (MAX_PAIRS + 1),
+        b"10.86.0.1 a.internal\n" * (MAX_LINES + 1),
         b"x" * (MAX_BYTES + 1),
     ],
 )
@@ -172,6 +173,18 @@ def test_it_writes_no_other_names(config: Path, tmp_path: Path, lines: bytes) ->
     finally:
         helper.close()
     assert hosts.read_text() == "127.0.0.1 localhost\n"
+
+
+def test_names_that_change_all_the_time_are_written_ten_times_a_second(config: Path, tmp_path: Path) -> None:
+    hosts = tmp_path / "hosts"
+    hosts.write_text("")
+    helper = Helper.start("nc0", config, None, hosts=hosts)
+    known: Names = {"gpu-box.internal": (ip_address("10.86.0.1"),)}
+    began = time.monotonic()
+    for wanted in (known, {}, known, {}):
+        assert helper.put_names(wanted) == HOSTS_FILE
+    assert time.monotonic() - began >= 0.3
+    helper.close()
 
 
 def test_the_name_server_s_socket_is_on_loopback_and_stays_the_same(helper: Helper) -> None:

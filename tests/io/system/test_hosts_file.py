@@ -13,7 +13,7 @@ import pytest
 from nconnect.errors import HostError
 from nconnect.io.system import hosts_file
 from nconnect.io.system.hosts_file import names_in, put
-from nconnect.offers.names import Names
+from nconnect.offers.name_codec import Names
 
 OTHERS = "127.0.0.1 localhost\n10.0.0.5 nas.corp.internal NAS\n"
 NAMES: Names = {"gpu-box.internal": (ip_address("10.86.0.1"),)}
