@@ -198,6 +198,7 @@ class Status:
     direct: DirectHere = DirectHere()
     names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # that resolve -> their addresses
     names_by: str = ""  # how: "systemd-resolved" or "hosts" (the hosts file)
+    names_dropped: Mapping[str, int] = field(default_factory=dict)  # by peer: told, and not used
     drops: Mapping[str, int] = field(default_factory=dict)  # those of no single peer
     counters: Mapping[str, int] = field(default_factory=dict)  # the tunnel's own totals, by name
 

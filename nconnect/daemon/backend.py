@@ -92,6 +92,7 @@ class DaemonBackend:
             problems=tuple(filter(None, self.problems())),
             names=self.names.texts(),
             names_by=self.names.by,
+            names_dropped=self.names.dropped,
             drops=dict(
                 sorted(
                     status.drops(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from dataclasses import replace
 from ipaddress import ip_address, ip_interface, ip_network
@@ -83,7 +84,10 @@ def made(
         usage=used,
         limits=PeerLimits(host.tunnel.peers.values, used, lambda _: Statement()),
         direct=DirectHere,
-        names=cast(Any, SimpleNamespace(by="hosts", texts=lambda: {"gpu.internal": ("10.86.0.1",)})),
+        names=cast(
+            Any,
+            SimpleNamespace(by="hosts", dropped={"gpu": 2}, texts=lambda: {"gpu.internal": ("10.86.0.1",)}),
+        ),
         problems=lambda: ["", "no link to a node: still connecting"],
         started_at=sim.now - 50,
         clock=lambda: sim.now,
@@ -165,6 +169,9 @@ def test_an_interface_with_a_peer_that_is_up() -> None:
     assert found.public_key == provider.identity.public_key.hex()
     assert found.started_at == pytest.approx(time.time() - 50, abs=5)
     assert found.drops == {"malformed": 5, "not_ours": 2}
+    assert found.names == {"gpu.internal": ("10.86.0.1",)}
+    assert (found.names_by, found.names_dropped) == ("hosts", {"gpu": 2})
+    assert Status.from_json(json.loads(json.dumps(found.to_json()))).names == found.names
     assert found.problems == ("no link to a node: still connecting",)
     (link,) = found.links
     assert link.state in LINK_STATES
