@@ -11,6 +11,7 @@ import os
 import shutil
 import signal
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,9 +21,12 @@ import pytest
 from lab.netns import Namespace
 from lab.process import Process, until
 from lab.resolve1 import bus_configuration
-from lab.world import PROVIDER_PEER, PROVIDER_TUNNEL, PROVIDER_TUNNEL6, USER_TUNNEL, World
+from lab.world import PROVIDER_PEER, PROVIDER_TUNNEL, PROVIDER_TUNNEL6, SERVER, USER_TUNNEL, World
 
 NAME, FROM_PROVIDER = f"{PROVIDER_PEER}.internal", "laptop.internal"
+
+WITHDRAWN_S = 1.0
+LOADED = 4  # a machine that runs other tests too
 
 
 def hosts(namespace: Namespace) -> str:
@@ -180,3 +184,21 @@ def _family(daemon: Process) -> list[int]:
     """The daemon and its helper."""
     children = Path(f"/proc/{daemon.pid}/task/{daemon.pid}/children").read_text().split()
     return [*map(int, children), daemon.pid]
+
+
+@pytest.mark.slow
+def test_a_server_has_a_name_within_a_second_and_when_withdrawn_none(running: World) -> None:
+    server, provider, user = running.server, running.provider_side, running.user
+    web = running.run_in(server, [sys.executable, "-m", "http.server", "8080"], "web")
+    name = f"docs.{NAME}"
+    until(lambda: server.listens(8080), "the server", process=web)
+    provider.nconnect("provide", "server", "add", "docs", f"http://{SERVER}:8080")
+    until(lambda: name in hosts(user), "the server's name")
+    assert resolved(user, name) == [SERVER]
+    assert "Directory listing" in user.must("curl", "-sS", "-m5", f"http://{name}:8080/")
+    provider.nconnect("provide", "server", "remove", "docs")
+    began = time.monotonic()
+    until(lambda: name not in hosts(user), "the name to go")
+    took_s = time.monotonic() - began
+    assert took_s < LOADED * WITHDRAWN_S, f"{took_s:.2f} s"
+    assert NAME in hosts(user)

@@ -162,7 +162,7 @@ class Daemon:
         way_out = WayOut(in_force, proxies, endpoints, plan_again=plan_again, clock=boottime)
         interference = Interference(host_state.obstacles, boottime)
         names = self.names = NameService(
-            in_force, lambda: of_peers(in_force.config), opened.names, clock=boottime
+            in_force, lambda: of_peers(in_force.config, announcing.statements), opened.names, clock=boottime
         )
 
         # The network
@@ -317,6 +317,7 @@ class Daemon:
         on(PlanInForce, way_out.plan_in_force, lambda _: links.leave(way_out.refusal), said.plan_in_force)
         on(PlanInForce, lambda _: direct.changed(), watch.config_changed, announcing.changed)
         on(PlanInForce, lambda _: names.wake())
+        on(PeerStated, lambda _: names.wake())
         on(ConfigChanged, usage.look, driver.configure, lambda e: expiry.set_peers(e.config.peers), waits)
         on(ConfigChanged, direct.config_changed, lambda _: streams.look())
         on(Reloaded, lambda _: reconciler.forgive(), lambda _: direct.reloaded())
