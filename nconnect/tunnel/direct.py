@@ -8,16 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from nconnect.model import Endpoint
 from nconnect.tunnel.control_frames import ControlFrames
-from nconnect.tunnel.outputs import Context, DirectChanged, Pong, SendDatagram
+from nconnect.tunnel.outputs import Context, DirectChanged, Pong
 from nconnect.tunnel.paths.datagrams import UDP_LINK
 from nconnect.tunnel.paths.direct import outputs as said
 from nconnect.tunnel.paths.direct.blocks import BlockRoom
 from nconnect.tunnel.paths.manager import PathManager
 from nconnect.tunnel.peer import Peer
 from nconnect.tunnel.timers import NEVER, Timer
-from nconnect.wire.tunnel import RecordKind, control_batch
+from nconnect.wire.tunnel import RecordKind
 
 TRAFFIC_EVERY_S = 0.02  # the machine need not know of each packet
 
@@ -27,6 +26,7 @@ class DirectPaths:
 
     def __init__(self, context: Context, path_manager: PathManager, control_frames: ControlFrames) -> None:
         self._outputs, self._timer_heap, self._rng = context.outputs, context.timer_heap, context.rng
+        self._send_datagram = context.send_datagram
         self.relay_is_up = True  # any link to a node
         self.is_busy: Callable[[], bool] = bool  # whether we are late in reading what comes by UDP
         self.blocks = BlockRoom()
@@ -124,7 +124,7 @@ class DirectPaths:
                     records += (
                         (RecordKind.DIRECT_FEEDBACK, datagrams.arrivals.report(now, busy=self.is_busy())),
                     )
-                self._send(peer, output.to, records, now, output.ttl)
+                self._send_datagram(peer, output.to, records, now, output.ttl)
             elif isinstance(output, said.SendCandidates):
                 self._control_frames.send(peer, now, (RecordKind.CANDIDATES, output.body))
             elif isinstance(output, said.AskReflexive):
@@ -152,7 +152,7 @@ class DirectPaths:
     def say_keepalive(self, peer: Peer, now: float) -> None:
         """Send an empty batch under the current keys."""
         if peer.direct is not None and (remote := peer.direct.remote) is not None:
-            self._send(peer, remote, (), now)
+            self._send_datagram(peer, remote, (), now)
 
     def report(self, peer: Peer, now: float) -> None:
         """Tell the peer what has arrived of its datagrams, by the way that our packets go."""
@@ -161,19 +161,6 @@ class DirectPaths:
             return
         record = RecordKind.DIRECT_FEEDBACK, datagrams.arrivals.report(now, busy=self.is_busy())
         if (remote := datagrams.machine.remote) is not None:
-            self._send(peer, remote, (record,), now)
+            self._send_datagram(peer, remote, (record,), now)
         if datagrams.machine.carries_relay:
             self._control_frames.send(peer, now, record)
-
-    def _send(
-        self,
-        peer: Peer,
-        to: Endpoint,
-        records: tuple[tuple[RecordKind, bytes], ...],
-        now: float,
-        ttl: int | None = None,
-    ) -> None:
-        pair = peer.session.current
-        if pair is not None and pair.can_send(now):
-            sealed = pair.direct.seal_run((control_batch(*records),))
-            self._outputs.append(SendDatagram(to, sealed, ttl=ttl))

@@ -18,7 +18,7 @@ from nconnect.tunnel.constants import (
     REKEY_ATTEMPT_S,
 )
 from nconnect.tunnel.handshake import Attempt, boxed, read_initiation
-from nconnect.tunnel.outputs import Context, CountersMoved, Send, SendDatagram
+from nconnect.tunnel.outputs import Context, CountersMoved, Send
 from nconnect.tunnel.paths.manager import PathManager
 from nconnect.tunnel.peer import Peer
 from nconnect.tunnel.session import KeyPair
@@ -32,7 +32,6 @@ from nconnect.wire.tunnel import (
     Hello,
     RecordKind,
     WrongVersionError,
-    control_batch,
     decode_handshake,
     is_handshake,
 )
@@ -139,12 +138,10 @@ class Handshakes:
         self._context.timer_heap.schedule(peer)
 
     def _send_directly(self, peer: Peer, frame: bytes, now: float) -> None:
-        """Over the direct path, if packets go there and its keys are good."""
+        """Over the direct path, if packets go there."""
         remote = None if peer.direct is None else peer.direct.remote
-        pair = peer.session.current
-        if remote is not None and pair is not None and pair.can_send(now):
-            sealed = pair.direct.seal_run((control_batch((RecordKind.HANDSHAKE, frame)),))
-            self._context.outputs.append(SendDatagram(remote, sealed))
+        if remote is not None:
+            self._context.send_datagram(peer, remote, ((RecordKind.HANDSHAKE, frame),), now)
 
     def confirmed(self, peer: Peer, pair: KeyPair, now: float) -> None:
         """The peer has used the pair that we answered with: make it the current one."""

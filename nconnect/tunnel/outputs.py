@@ -14,7 +14,7 @@ from nconnect.tunnel.paths.direct.outputs import AskReflexive
 from nconnect.tunnel.paths.direct.surroundings import Surroundings
 from nconnect.tunnel.peer import Peer
 from nconnect.tunnel.timer_heap import TimerHeap
-from nconnect.wire.tunnel import Feature
+from nconnect.wire.tunnel import Feature, RecordKind, control_batch
 
 
 @dataclass(slots=True)
@@ -163,3 +163,17 @@ class Context:
     surroundings: Surroundings | None = None  # of direct paths; None: there are none
     outputs: deque[Output] = field(default_factory=deque)
     timer_heap: TimerHeap = field(default_factory=TimerHeap)
+
+    def send_datagram(
+        self,
+        peer: Peer,
+        to: Endpoint,
+        records: tuple[tuple[RecordKind, bytes], ...],
+        now: float,
+        ttl: int | None = None,
+    ) -> None:
+        """Send control records over the direct path, if the peer's current keys may still seal."""
+        pair = peer.session.current
+        if pair is not None and pair.can_send(now):
+            sealed = pair.direct.seal_run((control_batch(*records),))
+            self.outputs.append(SendDatagram(to, sealed, ttl=ttl))
