@@ -14,20 +14,20 @@ import asyncio
 import errno
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import count
 from types import MappingProxyType
 
+from nconnect.daemon.datagram_sender import DatagramSender
 from nconnect.daemon.events import ConfigChanged
 from nconnect.daemon.seams import Device, DriverLink, DriverStream, StunSource
 from nconnect.daemon.tun_writer import TunWriter
 from nconnect.errors import DropReason
 from nconnect.host.offered import provides
 from nconnect.io.clock import boottime
-from nconnect.io.net.datagrams import DatagramSocket, Sent
+from nconnect.io.net.datagrams import DatagramSocket
 from nconnect.ip.gro import MAX_DATAGRAM_BYTES, NO_RECORD, Run
 from nconnect.ip.packet import IPV4_HEADER_BYTES
-from nconnect.model import Buffer
 from nconnect.tunnel.constants import BATCH_BYTES, MAX_BATCH_BYTES
 from nconnect.tunnel.core import SEAL_BYTES, Tunnel
 from nconnect.tunnel.outputs import Deliver, DirectChanged, Output, Send, SendDatagram, SessionUp
@@ -52,11 +52,6 @@ DATAGRAM_READS, DATAGRAM_BYTES = 256, 1 << 20  # guessed: what is read of direct
 PROMPT_BYTES = 2048  # a message that small holds a packet or two, not a transfer
 SPARSE_S = 0.001  # guessed: a small packet so long after the last turn is alone
 FLOOD_PACKETS = 128  # guessed: flows that are answered come as super-packets, so many do not fill a turn
-_REFUSED = {
-    Sent.FULL: DropReason.QUEUE_FULL,
-    Sent.TOO_BIG: DropReason.TOO_BIG,
-    Sent.REFUSED: DropReason.LINK_DOWN,
-}
 _ALL = Feature.ALL  # an enum's member costs a look-up in its class
 _LATE_BYTES = 128 << 10  # guessed: so much waited by UDP; 20 ms at 50 Mbit/s
 _LATE_S = 0.05  # guessed: three reports
@@ -98,7 +93,7 @@ class Driver:
         self._loop = loop
         self._clock = clock
         self._leg_s = leg_s
-        self._datagrams = dict(datagrams)
+        self._datagrams = DatagramSender(tunnel, datagrams, self.drops)
         self._stun = stun
         self._arena = bytearray(MAX_BATCH_BYTES)
         self._arena_view = memoryview(self._arena)
@@ -121,7 +116,7 @@ class Driver:
         """Read no more, and tell the peers that we go; device and links stay open."""
         for fd in self._device.fds:
             self._loop.remove_reader(fd)
-        for datagrams in self._datagrams.values():
+        for datagrams in self._datagrams.sockets.values():
             self._loop.remove_reader(datagrams.fileno())
         if self._timer is not None:
             self._timer.cancel()
@@ -229,7 +224,7 @@ class Driver:
             lane = first.path.lane
             if lane.link == UDP_LINK:
                 if single and tunnel.may_bypass(first, at, now):
-                    self._send_datagrams(first, tunnel.seal_datagrams(first, view[:at], now), now)
+                    self._datagrams.send_runs(first, tunnel.seal_datagrams(first, view[:at], now), now)
                     tunnel.sent(first, lane, at, now, len(records))
                 else:
                     self._enqueue(records, now)
@@ -240,7 +235,7 @@ class Driver:
                     prefix, n = tunnel.seal(first, view[:at], self._sealed, lane)
                     link.send(lane.dest, (prefix, self._sealed[:n]))
                     if first.datagrams is not None and first.datagrams.doubles:
-                        self._send_datagrams(first, tunnel.seal_copies(first, view[:at], now), now)
+                        self._datagrams.send_runs(first, tunnel.seal_copies(first, view[:at], now), now)
                     tunnel.sent(first, lane, at, now, len(records))
                 else:
                     self._enqueue(records, now)
@@ -281,12 +276,12 @@ class Driver:
                 self._send_batch(batch, link, now)
         if self._streams and tunnel.backlog:
             self._flush_streams(now)
-        while tunnel.backlog and self._datagrams:
+        while tunnel.backlog and self._datagrams.sockets:
             batch = tunnel.next_batch(self._arena, now, link=UDP_LINK)
             if batch is None:
                 break
             peer, size, _, lane = batch
-            self._send_datagrams(peer, tunnel.seal_datagrams(peer, self._arena_view[:size], now), now)
+            self._datagrams.send_runs(peer, tunnel.seal_datagrams(peer, self._arena_view[:size], now), now)
             tunnel.sent(peer, lane, size, now)
 
     def _flush_streams(self, now: float) -> None:
@@ -315,23 +310,8 @@ class Driver:
         prefix, n = tunnel.seal(peer, self._arena_view[:size], self._sealed, lane)
         link.send(lane.dest, (prefix, self._sealed[:n]))
         if lane.link < MAX_LINKS and peer.datagrams is not None and peer.datagrams.doubles:
-            self._send_datagrams(peer, tunnel.seal_copies(peer, self._arena_view[:size], now), now)
+            self._datagrams.send_runs(peer, tunnel.seal_copies(peer, self._arena_view[:size], now), now)
         tunnel.sent(peer, lane, size, now)
-
-    def _send_datagrams(self, peer: Peer, runs: Iterator[tuple[tuple[Buffer, ...], int]], now: float) -> None:
-        """Packets of a peer that go by its direct path."""
-        to = None if peer.direct is None else peer.direct.remote
-        datagrams = None if to is None else self._datagrams.get(to.address.version)
-        path = peer.datagrams
-        for parts, segment in runs:
-            if datagrams is None or to is None or path is None:
-                sent = Sent.REFUSED
-            else:
-                sent = datagrams.send(to, parts, segment, ecn=path.ecn)
-            if sent is Sent.TOO_BIG:
-                self._tunnel.datagram_too_big(peer, segment or sum(map(len, parts)), now)
-            if sent is not Sent.SENT:
-                peer.drops[_REFUSED[sent]] += 1
 
     # From the network
 
@@ -373,13 +353,13 @@ class Driver:
 
     def set_datagrams(self, datagrams: Mapping[int, DatagramSocket]) -> None:
         """Use these sockets for direct paths from now on, by IP version; the old ones may then be closed."""
-        for old in self._datagrams.values():
+        for old in self._datagrams.sockets.values():
             self._loop.remove_reader(old.fileno())
-        self._datagrams = dict(datagrams)
+        self._datagrams.sockets = dict(datagrams)
         self._read_datagrams()
 
     def _read_datagrams(self) -> None:
-        for datagrams in self._datagrams.values():
+        for datagrams in self._datagrams.sockets.values():
             self._loop.add_reader(datagrams.fileno(), self._on_datagrams, datagrams)
 
     def _on_datagrams(self, datagrams: DatagramSocket) -> None:
@@ -408,13 +388,6 @@ class Driver:
         if tunnel.outputs or tunnel.backlog or tunnel.next_at() != self._timer_at:
             self.drain()
 
-    def _send_datagram(self, output: SendDatagram) -> None:
-        datagrams = self._datagrams.get(output.to.address.version)
-        if datagrams is None:
-            self.drops[DropReason.LINK_DOWN] += 1
-        elif (sent := datagrams.send(output.to, output.parts, output.segment, ttl=output.ttl)) is Sent.FULL:
-            self.drops[_REFUSED[sent]] += 1  # all else is what probes are for
-
     # Inputs of the control lane
 
     def set_links(self, links: Mapping[int, int]) -> None:
@@ -439,7 +412,7 @@ class Driver:
 
     def network_changed(self) -> None:
         """This device's addresses or routes have changed: `Surroundings` has the new ones."""
-        for datagrams in self._datagrams.values():
+        for datagrams in self._datagrams.sockets.values():
             datagrams.route_changed()
         self._tunnel.network_changed(self._clock())
         self.drain()
@@ -471,14 +444,16 @@ class Driver:
                 # A busy link too: it keeps a little, and its keys could not be renewed otherwise.
                 self._send(output)
             elif isinstance(output, SendDatagram):
-                self._send_datagram(output)
+                self._datagrams.send(output)
             elif isinstance(output, Deliver):
                 self._writer.write(output.source, output.packets)
             else:
                 came_up = came_up or isinstance(output, SessionUp | DirectChanged)
                 self._publish(output)
         at = tunnel.next_at()
-        if tunnel.backlog and (self._datagrams or any(link.writable for link in self._by_number.values())):
+        if tunnel.backlog and (
+            self._datagrams.sockets or any(link.writable for link in self._by_number.values())
+        ):
             at = min(at, tunnel.next_send_at(self._clock()))
         if at != self._timer_at:
             self._arm(at)

@@ -1,0 +1,54 @@
+"""The UDP sockets of direct paths, as the driver sends by them: what was not sent is counted."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+
+from nconnect.errors import DropReason
+from nconnect.io.net.datagrams import DatagramSocket, Sent
+from nconnect.model import Buffer
+from nconnect.tunnel.core import Tunnel
+from nconnect.tunnel.outputs import SendDatagram
+from nconnect.tunnel.peer import Peer
+
+_REFUSED = {
+    Sent.FULL: DropReason.QUEUE_FULL,
+    Sent.TOO_BIG: DropReason.TOO_BIG,
+    Sent.REFUSED: DropReason.LINK_DOWN,
+}
+
+
+class DatagramSender:
+    """Sends for all peers."""
+
+    def __init__(
+        self, tunnel: Tunnel, sockets: Mapping[int, DatagramSocket], drops: Counter[DropReason]
+    ) -> None:
+        """`sockets`: by IP version. `drops`: where to count what is no peer's packet."""
+        self.sockets = dict(sockets)
+        self._tunnel = tunnel
+        self._drops = drops
+
+    def send_runs(self, peer: Peer, runs: Iterator[tuple[tuple[Buffer, ...], int]], now: float) -> None:
+        """Packets of a peer that go by its direct path."""
+        to = None if peer.direct is None else peer.direct.remote
+        datagrams = None if to is None else self.sockets.get(to.address.version)
+        path = peer.datagrams
+        for parts, segment in runs:
+            if datagrams is None or to is None or path is None:
+                sent = Sent.REFUSED
+            else:
+                sent = datagrams.send(to, parts, segment, ecn=path.ecn)
+            if sent is Sent.TOO_BIG:
+                self._tunnel.datagram_too_big(peer, segment or sum(map(len, parts)), now)
+            if sent is not Sent.SENT:
+                peer.drops[_REFUSED[sent]] += 1
+
+    def send(self, output: SendDatagram) -> None:
+        """What the core asks for: probes, their answers, reports."""
+        datagrams = self.sockets.get(output.to.address.version)
+        if datagrams is None:
+            self._drops[DropReason.LINK_DOWN] += 1
+        elif (sent := datagrams.send(output.to, output.parts, output.segment, ttl=output.ttl)) is Sent.FULL:
+            self._drops[_REFUSED[sent]] += 1  # all else is what probes are for
