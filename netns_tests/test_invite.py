@@ -64,6 +64,7 @@ def test_a_token_leads_to_a_ping_within_seconds(fresh: World, provider: Side) ->
     took = time.monotonic() - began
     assert took < ENOUGH_S, f"{took:.1f} s from the token to the first answered ping"
     assert "10.86.0.2/24, fd86::2/64" in said
+    assert f"it may reach {SERVER}/icmp\n" in said, "and not all that is routed there"
     assert "sudo nconnect" in said
 
     config = tomllib.loads(fresh.user_side.config.read_text())

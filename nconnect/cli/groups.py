@@ -16,7 +16,7 @@ OTHERS = "Other"
 
 EXAMPLES: dict[str, tuple[str, ...]] = {
     "nconnect": (
-        "sudo nconnect init --address 10.86.0.1/24 --provide 192.168.50.0/24",
+        "sudo nconnect init",
         "sudo nconnect up -d",
         "sudo nconnect invite alice",
         "sudo nconnect join nc1-…",

@@ -43,7 +43,7 @@ def join(
     words: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[TOKEN]", help="What `nconnect invite` printed; - reads it from stdin. [default: asks]"
+            metavar="TOKEN", help="What `nconnect invite` printed; - reads it from stdin. [default: asks]"
         ),
     ] = None,
     identifier: Annotated[
@@ -173,11 +173,11 @@ def _join_first(
         return
     option = "" if path == config_file.default_path() else f" -c {path}"
     print(f"joined {welcome.provider_name} as {welcome.name}: made {path}, interface {interface}")
-    print(f"this device is {', '.join(welcome.addresses)} and reaches {', '.join(welcome.allowed_ips)}")
+    _say_what_it_is(welcome)
     if not isinstance(made.network.proxy, Proxy):
         print(DIRECT_NOTE)
     print("next:")
-    print(f"  sudo nconnect{option} up")
+    print(f"  sudo nconnect{option} up -d")
 
 
 def _join_another(
@@ -230,12 +230,12 @@ def _join_another(
         _print_json(config.interface, path, welcome, name)
         return
     print(f"joined {name} as {welcome.name}, on {config.interface}: {outcome.value}")
-    print(f"this device is {', '.join(welcome.addresses)} there and reaches {', '.join(welcome.allowed_ips)}")
+    _say_what_it_is(welcome)
     try:
         peers = ControlClient(config.interface).status().peers
     except ControlError:
         option = "" if path == config_file.default_path() else f" -c {path}"
-        print(f"next:\n  sudo nconnect{option} up")
+        print(f"next:\n  sudo nconnect{option} up -d")
         return
     for pair in (pair for peer in peers if peer.name == name for pair in peer.mapped):
         print(f"its {pair.real} is {pair.seen} here: this device has these addresses already")
@@ -287,6 +287,13 @@ def _free_name(name: str, taken: Iterable[str]) -> str:
         number += 1
         free = f"{name[: MAX_PEER_NAME - len(f'-{number}')]}-{number}"
     return free
+
+
+def _say_what_it_is(welcome: Welcome) -> None:
+    """The device's addresses, and what it may reach: less than what is routed, if the provider says so."""
+    print(f"this device is {', '.join(welcome.addresses)}")
+    reach = welcome.allowed_ips if welcome.allow is None else welcome.allow
+    print(f"it may reach {', '.join(reach) or 'nothing yet'}")
 
 
 def _placeholder() -> Welcome:

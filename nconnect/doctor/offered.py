@@ -49,7 +49,7 @@ def check_offered(facts: Facts) -> Iterator[Finding]:
             first = service.ports[0]
             mend = f"nconnect -c {facts.path} provide add --expose 127.0.0.1:{first}"
             yield warning("services", f"{name} is offered, and listens on loopback only", mend)
-    for server in provide.expose:
+    for server in provide.exposed:
         place, host = join_addr(server.host, server.port), ip_address(server.host)
         heard = facts.listening.get(("tcp", server.port), ())
         if not any(address == host or address.is_unspecified for address in heard):

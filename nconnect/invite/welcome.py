@@ -11,7 +11,15 @@ from typing import Any
 
 from nconnect.config.accept_routes import read_accept_routes, told
 from nconnect.config.private import without_wide_network
-from nconnect.config.values import check_peer_name, parse_addresses, parse_key, parse_prefix, parse_prefixes
+from nconnect.config.values import (
+    check_peer_name,
+    format_allow_rule,
+    parse_addresses,
+    parse_allow_rule,
+    parse_key,
+    parse_prefix,
+    parse_prefixes,
+)
 from nconnect.errors import ConfigError, RemoteProtocolError
 from nconnect.model import AcceptRoutes, Config, PeerConfig, Prefix
 from nconnect.wire import strict_json
@@ -28,15 +36,18 @@ class Welcome:
     addresses: tuple[str, ...]  # the device's in the tunnel, with prefix length
     allowed_ips: tuple[str, ...]  # the provider's tunnel addresses, and its subnets as peers see them
     preshared_key: bytes = field(repr=False)  # 32 fresh bytes: the tunnel's
+    allow: tuple[str, ...] | None = None  # what of it may be reached; None: all, or not told
 
     def encode(self) -> bytes:
-        content = {
+        content: dict[str, Any] = {
             "name": self.name,
             "provider": self.provider_name,
             "address": list(self.addresses),
             "allowed_ips": list(self.allowed_ips),
             "preshared_key": self.preshared_key.hex(),
         }
+        if self.allow is not None:
+            content["allow"] = list(self.allow)
         return json.dumps(content, separators=(",", ":")).encode()
 
     @classmethod
@@ -51,9 +62,17 @@ class Welcome:
             addresses = tuple(str(without_wide_network(address)) for address in parse_addresses(addresses))
             parse_prefixes(allowed_ips)
             key = parse_key(strict_json.text(content, "preshared_key"))
+            allow = _allow(content.get("allow"))
         except ConfigError:
             raise RemoteProtocolError("a grant whose values cannot be used") from None
-        return cls(name, provider, addresses, allowed_ips, key)
+        return cls(name, provider, addresses, allowed_ips, key, allow)
+
+
+def _allow(value: Any) -> tuple[str, ...] | None:
+    """Rules in our own spelling. Raises `ConfigError`."""
+    if type(value) is not list or not all(type(item) is str for item in value):
+        return None
+    return tuple(format_allow_rule(parse_allow_rule(text)) for text in value)
 
 
 def _texts(content: strict_json.Members, name: str) -> tuple[str, ...]:
@@ -126,6 +145,7 @@ def welcome_for(config: Config, peer: PeerConfig) -> Welcome:
         addresses=tuple(addresses),
         allowed_ips=tuple(map(str, offered_by(config))),
         preshared_key=peer.preshared_key,
+        allow=None if peer.allow is None else tuple(map(format_allow_rule, peer.allow)),
     )
 
 

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from nconnect.config.values import parse_allow_rule
 from nconnect.errors import ConfigError, RemoteProtocolError
 from nconnect.invite.welcome import (
     Offer,
@@ -31,6 +32,17 @@ def test_what_is_written_is_read() -> None:
 def test_fields_of_later_versions_are_passed_over() -> None:
     content = json.loads(WELCOME.encode()) | {"mtu": 1400}
     assert Welcome.decode(json.dumps(content).encode()) == WELCOME
+
+
+def test_a_limit_is_told_in_our_own_spelling() -> None:
+    limited = replace(WELCOME, allow=("192.168.50.10:8000/tcp", "192.168.50.10/icmp"))
+    assert Welcome.decode(limited.encode()) == limited
+    assert "allow" not in json.loads(WELCOME.encode())
+    content = json.loads(WELCOME.encode())
+    for odd in (7, "all", [7], None):
+        assert Welcome.decode(json.dumps(content | {"allow": odd}).encode()).allow is None
+    with pytest.raises(RemoteProtocolError):
+        Welcome.decode(json.dumps(content | {"allow": ["\x1b[2J"]}).encode())
 
 
 @pytest.mark.parametrize("field", ["name", "provider", "address", "allowed_ips", "preshared_key"])
@@ -107,6 +119,9 @@ def test_a_peer_is_told_its_own_addresses_and_what_it_may_route() -> None:
         "laptop", "gpu-box", ("10.86.0.2/24",), ("10.86.0.1/32", "192.168.50.0/24"), bytes(32)
     )
     assert tuple(map(str, offered_by(CONFIG))) == told.allowed_ips
+    rule = parse_allow_rule("192.168.50.10:8000/tcp")
+    assert welcome_for(CONFIG, replace(PEER, allow=(rule,))).allow == ("192.168.50.10:8000/tcp",)
+    assert welcome_for(CONFIG, replace(PEER, allow=())).allow == ()
     assert welcome_for(replace(CONFIG, identifier="._"), PEER).provider_name == "provider"
 
 
