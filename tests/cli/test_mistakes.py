@@ -22,7 +22,7 @@ USAGE = [
     ("config shw", 2, "did you mean 'show'"),
     ("up --keep-tryin", 2, "--keep-trying"),
     ("up --log-format xml", 2, "write text or json"),
-    ("init", 2, "--address 10.86.0.1/24"),
+    ("init --role boss", 2, "write user or provider"),
     ("init --address 10.86.0.1", 2, "write 10.86.0.1/24"),
     ("init --address fe80::x/64", 2, "--address"),
     ("init --address 10.86.0.1/24 --provide 192.168.50.3/24", 2, "host bits"),
