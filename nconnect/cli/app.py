@@ -24,6 +24,7 @@ from nconnect.cli import (
     servers,
     setup,
     transfer,
+    tunnel,
     usage,
 )
 from nconnect.cli import config as config_commands
@@ -73,6 +74,7 @@ app.command("usage")(usage.usage)
 app.command("logs")(inspect.logs)
 app.command("ping")(inspect.ping)
 app.add_typer(node.app, name="node")
+app.command("tunnel")(tunnel.tunnel)
 app.command("reload")(config_commands.reload)
 app.add_typer(config_commands.app, name="config")
 app.command("doctor")(doctor.doctor)

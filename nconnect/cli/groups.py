@@ -9,7 +9,7 @@ import typer.core
 
 GROUPS: dict[str, tuple[str, ...]] = {
     "Set up": ("init", "join", "leave", "invite", "peer", "provide", "config"),
-    "Run": ("up", "down", "reload", "wait", "node"),
+    "Run": ("up", "down", "reload", "wait", "node", "tunnel"),
     "Look": ("status", "usage", "ping", "doctor", "logs", "address", "version"),
 }
 OTHERS = "Other"
@@ -38,6 +38,10 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     ),
     "nconnect logs": ("sudo nconnect logs -f",),
     "nconnect node": ("nconnect node --listen 0.0.0.0",),
+    "nconnect tunnel": (
+        "nconnect tunnel --from nkn --to 127.0.0.1:22 --accept <64 hex> --seed-file ssh.seed",
+        "nconnect tunnel --from 2222 --to <64 hex> --seed-file my.seed",
+    ),
     "nconnect invite": (
         "sudo nconnect invite alice bob carol --access 30d",
         "sudo nconnect invite alice --allow 192.168.50.10:8000/tcp --expires 7d",

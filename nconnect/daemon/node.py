@@ -21,9 +21,10 @@ from nconnect.control.node import NodeControl, NodeStatus
 from nconnect.crypto.keys import Identity
 from nconnect.daemon.supervisor import Supervisor
 from nconnect.errors import HostError
-from nconnect.io.errors import as_host_error, reason
+from nconnect.io.errors import reason
 from nconnect.io.files.paths import NODE_CERTIFICATE, make_node_dir
-from nconnect.io.files.trusted import Folder, create_file, read_file, write_atomically
+from nconnect.io.files.seed_file import kept_seed
+from nconnect.io.files.trusted import Folder, write_atomically
 from nconnect.io.nkn.cluster import ClusterLink
 from nconnect.io.nkn.node_server import NodeServer
 from nconnect.io.process.privileges import drop_privileges
@@ -33,8 +34,6 @@ from nconnect.node.settings import NodeDrop, NodeSettings
 
 log = logging.getLogger(__name__)
 
-_SEED_BYTES = 32
-_SEED_FILE_BYTES = 1024
 _QUEUE_DROPS = (NodeDrop.QUEUE_FULL, NodeDrop.NODE_FULL)
 
 
@@ -60,7 +59,7 @@ def run(
     `on_ready` is called once all ports listen.
     """
     folder = _state_folder(config) if keep_state else None
-    identity = Identity(_seed(seed_file or (folder and folder / "seed")))
+    identity = Identity(kept_seed(seed_file or (folder and folder / "seed")))
     _raise_descriptor_limit()
     settings = _within_descriptors(settings or settings_of(config))
     server = NodeServer(
@@ -219,32 +218,6 @@ def _state_folder(config: NodeConfig) -> Path | None:
         raise HostError(f"{problem}: set $NCONNECT_STATE_DIR to a folder for this node's certificate")
     log.info("%s: this node's key is new at each start (--seed-file keeps it)", problem)
     return None
-
-
-def _seed(path: Path | None) -> bytes:
-    """The node's seed: 64 hex digits in a file of mode 0600, made when it is not there; random without."""
-    if path is None:
-        return os.urandom(_SEED_BYTES)
-    try:
-        with as_host_error(f"cannot write {path}", passes=FileExistsError):
-            fd = create_file(path)
-    except FileExistsError:
-        return _read_seed(path)
-    seed = os.urandom(_SEED_BYTES)
-    with os.fdopen(fd, "w") as file:
-        file.write(seed.hex() + "\n")
-    return seed
-
-
-def _read_seed(path: Path) -> bytes:
-    try:
-        with as_host_error(f"cannot read {path}"):
-            seed = bytes.fromhex(read_file(path, _SEED_FILE_BYTES).decode().strip())
-    except ValueError:
-        seed = b""
-    if len(seed) != _SEED_BYTES:
-        raise HostError(f"{path} does not hold a node's key of 64 hex digits; remove it to get a new one")
-    return seed
 
 
 def _within_descriptors(settings: NodeSettings) -> NodeSettings:

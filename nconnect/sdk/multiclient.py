@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from typing import Literal, Unpack
 
@@ -84,15 +84,21 @@ class MultiClient(BaseClient):
                 await self.wait_up(len(self._links), timeout_s=min(_ALL_LINKS_S, timeout_s))
         return await self._streams.dial(dest, timeout_s)
 
-    def listen(self, accept: Literal["all"] | Iterable[str | bytes]) -> StreamServer:
+    def listen(
+        self,
+        accept: Literal["all"] | Iterable[str | bytes],
+        *,
+        on_refused: Callable[[str], None] | None = None,
+    ) -> StreamServer:
         """Let other clients open streams to this one.
 
         `accept`: who may: public keys (64 hex digits or 32 bytes), addresses (then only with that
-        identifier), or the word "all"; an empty list lets nobody in. A later call replaces this one.
+        identifier), or the word "all"; an empty list lets nobody in. `on_refused` is
+        told the address of each packet from somebody else. A later call replaces this one.
         Raises `ConfigError`, `ClientClosed`.
         """
         self._must_be_open()
-        return self._streams.listen(accept)
+        return self._streams.listen(accept, on_refused)
 
     @property
     def stream_refusals(self) -> dict[str, int]:

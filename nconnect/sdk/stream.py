@@ -48,6 +48,11 @@ class Stream:
         """Whether `write_eof` reaches the other side: official clients know only that of both."""
         return self._session.knows_end
 
+    @property
+    def is_delivered(self) -> bool:
+        """Whether everything that was written has arrived, and was read if the other side is official."""
+        return self._session.is_delivered
+
     # Reading
 
     async def read(self, most: int = READ_BYTES, *, timeout_s: float | None = None) -> bytes:
@@ -128,6 +133,11 @@ class Stream:
             while not session.is_closed:
                 await self._changed.wait()
         self._must_be_whole()
+
+    async def wait_closed(self) -> None:
+        """Wait until the other side has closed both directions, or the stream broke or was closed here."""
+        while not self._session.is_closed:
+            await self._changed.wait()
 
     def abort(self) -> None:
         """End both directions at once; the other side reads an error, unless it is an official client."""

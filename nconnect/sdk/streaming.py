@@ -34,9 +34,15 @@ class StreamServer:
         ...
     """
 
-    def __init__(self, accept: Callable[[str], bool], on_close: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        accept: Callable[[str], bool],
+        on_refused: Callable[[str], None] | None,
+        on_close: Callable[[], None],
+    ) -> None:
         """Clients make them."""
         self._accept = accept
+        self._on_refused = on_refused
         self._on_close = on_close
         self._waiting: deque[Stream] = deque()
         self._changed = asyncio.Event()
@@ -83,7 +89,11 @@ class StreamServer:
     # What `Streaming` asks and tells
 
     def _accepts(self, remote: str) -> bool:
-        return len(self._waiting) < BACKLOG and self._accept(remote)
+        if not self._accept(remote):
+            if self._on_refused is not None:
+                self._on_refused(remote)
+            return False
+        return len(self._waiting) < BACKLOG
 
     def _put(self, stream: Stream) -> None:
         self._waiting.append(stream)
@@ -133,10 +143,12 @@ class Streaming:
                     stream.abort()
         raise AssertionError
 
-    def listen(self, accept: Literal["all"] | Iterable[str | bytes]) -> StreamServer:
+    def listen(
+        self, accept: Literal["all"] | Iterable[str | bytes], on_refused: Callable[[str], None] | None
+    ) -> StreamServer:
         if self._server is not None:
             self._server.close()
-        server = self._server = StreamServer(accepting(accept), self._on_server_closed)
+        server = self._server = StreamServer(accepting(accept), on_refused, self._on_server_closed)
         self.sessions.accepts = server._accepts
         return server
 
