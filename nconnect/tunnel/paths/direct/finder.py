@@ -136,7 +136,7 @@ class Finder:
         if len(admitted) < len(told.entries):
             self.drops[DropReason.BAD_CANDIDATE] += len(told.entries) - len(admitted)
             told = replace(told, entries=admitted)
-        if self.theirs is None or _is_elsewhere(told, self.theirs):
+        if self.theirs is None or is_elsewhere(told, self.theirs):
             self._failures = 0
         self.theirs = told
         if told.verdict is NatVerdict.OFF:
@@ -229,5 +229,6 @@ class Finder:
         return min(max(LOW_TTL_S, relay_s), MAX_LOW_TTL_S)
 
 
-def _is_elsewhere(told: Candidates, before: Candidates) -> bool:
+def is_elsewhere(told: Candidates, before: Candidates) -> bool:
+    """Whether a peer is in another network than before, by what it tells."""
     return whereabouts(told.entries, told.verdict) != whereabouts(before.entries, before.verdict)

@@ -43,7 +43,7 @@ from nconnect.tunnel.paths.direct.constants import (
     TRIGGERED_EVERY_S,
 )
 from nconnect.tunnel.paths.direct.delivery import Delivery
-from nconnect.tunnel.paths.direct.finder import Finder
+from nconnect.tunnel.paths.direct.finder import Finder, is_elsewhere
 from nconnect.tunnel.paths.direct.mtu import MtuSearch
 from nconnect.tunnel.paths.direct.outputs import Answered, Output, PathState, StateChanged
 from nconnect.tunnel.paths.direct.pair import Pair
@@ -91,6 +91,7 @@ class DirectPath:
         self._heard_at = -inf  # from the pair in use
         self._recheck_at = inf
         self._misses = 0  # keepalives without an answer
+        self._peer_moved = False  # since the pair in use was chosen
 
     # What is so now
 
@@ -276,6 +277,9 @@ class DirectPath:
             return
         if before is not None and before.verdict is NatVerdict.OFF:
             self._direct_from = now
+        elif before is not None and is_elsewhere(told, before):  # what failed, or will, is the old path
+            self._falls, self._direct_from = 0, now
+            self._peer_moved = True
         self._show_search(now)
 
     def received(self, source: Endpoint, size: int, newest: bool, now: float) -> bool:
@@ -459,6 +463,7 @@ class DirectPath:
             self._direct_since = now
         self._current, self._last = pair, None
         self._recheck_at = inf
+        self._peer_moved = False
         pair.better_times = 0
         self._heard_at, self._misses = now, 0
         self.delivery.restart(now)
@@ -565,6 +570,9 @@ class DirectPath:
 
     def _fall(self, why: str, penalty_s: float, now: float) -> None:
         """The path failed: the relay carries for a while, and for longer each time."""
+        if self._peer_moved:
+            self._to_relay(why, now)
+            return
         if now - self._direct_since > FORGIVE_S:
             self._falls = 0
         penalty_s = min(penalty_s * 2**self._falls, MAX_PENALTY_S)

@@ -291,6 +291,24 @@ def test_the_user_moves_to_another_network() -> None:
     assert world.longest_pause(since) <= 0.5
 
 
+def test_a_peer_that_moves_is_not_made_to_wait_for_what_failed_before() -> None:
+    world = direct()
+    for path in (world.alice.path, world.bob.path):
+        path._falls, path._direct_since = 4, world.clock.now
+    world.alice.nats[0].flush(new_ports=True)
+    world.alice.set_address("192.168.9.9/24")
+    world.net.drops = lambda sender, datagram: True  # the old path is dead before the new one is found
+    world.alice.path.network_changed(world.clock.now)
+    world.alice.pump()
+    world.chat(1.6, every_s=0.05)
+    assert world.bob.path.state in (RELAY, SEARCH)
+    world.net.drops = lambda sender, datagram: False
+    since = world.clock.now
+    while not world.both_direct:
+        world.chat(0.1, every_s=0.05)
+        assert world.clock.now < since + 2
+
+
 def test_without_a_relay_the_direct_path_stays() -> None:
     world = direct()
     since = world.clock.now
