@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from itertools import pairwise
 from pathlib import Path
@@ -33,13 +33,15 @@ class Device:
         self.address = str(NknAddress(name, Identity(self.seed).public_key))
         self.side = Side(name, machine, folder)
 
-    def configure(self, *peers: Device, provides: bool = False, direct: str = "on") -> None:
+    def configure(
+        self, *peers: Device, provides: bool = False, direct: str = "on", services: Sequence[str] = ("9/tcp",)
+    ) -> None:
         text = new_file(
             seed=self.seed,
             identifier=self.name,
             address=[f"{self.ip}/24"],
             seed_rpc=[f"http://{NODE_HOSTS[0]}:{RPC_PORT}"],
-            services=["9/tcp"] if provides else (),
+            services=services if provides else (),
         )
         text = text.replace("[network]\n", f'[network]\ndirect = "{direct}"\n')
         for peer in peers:
