@@ -31,12 +31,16 @@ class Acceptance:
         kept_then, offered_then = kept.read(self._stored)
         self._kept, self._offered = kept_then, dict(offered_then)
 
-    def offered(self, peer: str, subnets: Iterable[Prefix]) -> bool:
-        """A peer (NKN address) has said which subnets it offers; whether that is new."""
+    def offered(self, peer: str, subnets: Iterable[Prefix], *, is_joined: bool) -> bool:
+        """A peer (NKN address) has said which subnets it offers; whether that is new.
+
+        Of one that this device has joined, something is in force before it says anything: its invitation's.
+        """
         fresh = tuple(subnets)
-        is_new = self._offered.get(peer) != fresh
+        if fresh == self._offered.get(peer, None if is_joined else ()):
+            return False
         self._offered[peer] = fresh
-        return is_new
+        return True
 
     def resolve(self, table: PeerTable, facts: HostFacts) -> tuple[PeerTable, Accepted]:
         """The file's table as it is to be in force."""

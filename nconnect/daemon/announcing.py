@@ -143,8 +143,7 @@ class Announcing:
             log.warning("%s offers %d things that are malformed: they are not used", peer.name, said.dropped)
         self.statements[dest] = said
         self._bus.publish(PeerStated(peer, said))
-        if said.subnets or peer.config.local_address:
-            await self._follow_offers(dest, said.subnets)
+        await self._follow_offers(dest, said.subnets)
 
     def _look_at_refused(self) -> None:
         now = self._clock()

@@ -91,7 +91,8 @@ class HostState:
 
     async def follow_offers(self, peer: str, subnets: Iterable[Prefix]) -> None:
         """A peer (NKN address) says which subnets it offers: put in force what is accepted of them."""
-        if not self._acceptance.offered(peer, subnets):
+        is_joined = any(p.local_address for p in self._in_force.file.config.peers if str(p.address) == peer)
+        if not self._acceptance.offered(peer, subnets, is_joined=is_joined):
             return
         old = self._config
         async with self._lock:

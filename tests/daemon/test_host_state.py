@@ -275,6 +275,21 @@ def test_what_a_peer_offers_is_routed_at_once_kept_and_withdrawn() -> None:
     run(JOINED, test)
 
 
+def test_of_a_peer_entered_by_hand_what_it_offered_is_withdrawn_and_nothing_changes_nothing() -> None:
+    async def test(case: Case) -> None:
+        await case.made.set_up()
+        peer_address, fresh = str(USER.peers[0].address), ip_network("172.21.0.0/16")
+        count = len(case.host.plans)
+        await case.made.follow_offers(peer_address, ())
+        assert len(case.host.plans) == count, "each device that connects says that it offers nothing"
+        await case.made.follow_offers(peer_address, (fresh,))
+        assert fresh in case.host.plans[-1].state.routes
+        await case.made.follow_offers(peer_address, ())
+        assert case.in_force.config == USER
+
+    run(USER, test)
+
+
 @pytest.mark.parametrize(
     "stored",
     [
