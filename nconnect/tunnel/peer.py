@@ -53,10 +53,11 @@ class HandshakeState:
 class Traffic:
     """Packets and bytes of IP, without headers of ours, and the bounds on them."""
 
-    __slots__ = ("bounds", "rx_bytes", "rx_packets", "tx_bytes", "tx_packets")
+    __slots__ = ("bounds", "rx_bytes", "rx_packets", "turn", "tx_bytes", "tx_packets")
 
     def __init__(self) -> None:
         self.bounds: Bounds | None = None  # None: there are none
+        self.turn = 0  # bytes that its turns in the send queue have given it
         self.rx_bytes = self.tx_bytes = self.rx_packets = self.tx_packets = 0
 
 

@@ -13,7 +13,7 @@ from nconnect.model import PeerConfig
 from nconnect.tunnel.constants import BATCH_BYTES, QUEUE_BYTES
 from nconnect.tunnel.core import SEAL_BYTES
 from nconnect.tunnel.outputs import Settings
-from nconnect.tunnel.send_queue import GATHER_BYTES, GATHER_S, GATHER_UNDER_WAY_BYTES
+from nconnect.tunnel.send_queue import CREDIT_BYTES, GATHER_BYTES, GATHER_S, GATHER_UNDER_WAY_BYTES
 from nconnect.tunnel.timers import NEVER
 from nconnect.wire.message import Message
 from nconnect.wire.tunnel import MAX_PACKET_BODY_BYTES, Feature
@@ -56,6 +56,44 @@ def batches(host: Host) -> list[tuple[str, int, int]]:
     while (batch := host.tunnel.next_batch(host.arena, host.sim.now)) is not None:
         found.append((batch[0].name, batch[1], batch[2]))
     return found
+
+
+@pytest.mark.parametrize("room", [6_000, 25_000, 1 << 30])
+@pytest.mark.parametrize("held", [3_000, 60_000])
+def test_a_peer_with_many_flows_gets_no_more_than_one_with_a_single_flow(room: int, held: int) -> None:
+    """Of the single flow little waits at a time, as its congestion control has it; of the others, much."""
+    sim = Simulation()
+    provider, (one, many) = star(sim, 2)
+    sent = {"u0": 0, "u1": 0}
+    flow = packet("192.168.50.10", NET.format(0), bytes(1400))
+    flows = [packet(f"192.168.50.{n}", NET.format(1), bytes(1400)) for n in range(1, 101)]
+    while sum(sent.values()) < 20_000_000:
+        while provider.peer(one).path.bytes_held < held:
+            wait(provider, one, flow)
+        if provider.peer(many).path.bytes_held < 300_000:
+            for each in flows:
+                wait(provider, many, each)
+        batch = provider.tunnel.next_batch(provider.arena, sim.now, room)
+        assert batch is not None
+        sent[batch[0].name] += batch[1]
+    assert sent["u0"] == pytest.approx(sent["u1"], rel=0.05)
+
+
+def test_who_was_silent_may_not_make_up_for_it() -> None:
+    sim = Simulation()
+    provider, (one, other) = star(sim, 2)
+    record = packet("192.168.50.10", NET.format(0), bytes(1400))
+    for _ in range(5):
+        wait(provider, one, record, 1000)
+        batches(provider)
+    wait(provider, one, record, 3000)
+    wait(provider, other, packet("192.168.50.10", NET.format(1), bytes(1400)), 3000)
+    ahead = 0
+    while (batch := provider.tunnel.next_batch(provider.arena, sim.now, 20_000)) is not None:
+        if batch[0].name == "u0":
+            break
+        ahead += batch[1]
+    assert 0 < ahead <= CREDIT_BYTES + 60_000
 
 
 def test_peers_take_turns_a_batch_each() -> None:
