@@ -1,4 +1,9 @@
-"""Several providers on one interface: nobody arranges addresses with anybody."""
+"""Several providers on one interface work at once, and nobody arranges addresses with anybody.
+
+printer 192.168.1.10 ── user 192.168.1.7 ── node ── provider 1, 2, … ── server 192.168.1.10
+
+All tunnel networks are 10.86.0.0/24, and all others 192.168.1.0/24: `netns_tests.friends`.
+"""
 
 from __future__ import annotations
 
