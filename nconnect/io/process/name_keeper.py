@@ -15,6 +15,7 @@ from nconnect.io.system import hosts_file, resolved
 from nconnect.offers import name_codec
 
 _PAUSE_S = 0.1  # at least, between two changes: whoever asks for more waits, so that the disk does not
+_AGAIN_S = 25.0  # below the daemon's interval
 RESOLVED, HOSTS_FILE, UNCHANGED = b"r", b"h", b"-"
 
 
@@ -25,8 +26,11 @@ class NameKeeper:
         self._interface = interface
         self._hosts = hosts
         self._server: socket.socket | None = None  # kept: nobody else gets its port while resolved has it
-        self._has_told = False
-        self._changed_at = -_PAUSE_S  # CLOCK_MONOTONIC
+        self._told: tuple[int, tuple[str, ...]] | None = (
+            None  # systemd-resolved: of which link, which domains
+        )
+        self._told_at = 0.0  # CLOCK_MONOTONIC, as below
+        self._changed_at = -_PAUSE_S
 
     def put(self, known: name_codec.Names) -> bytes:
         """Have exactly these names resolved: RESOLVED, HOSTS_FILE, or UNCHANGED when they stood in the hosts
@@ -43,9 +47,8 @@ class NameKeeper:
     def _put(self, known: name_codec.Names) -> bytes:
         problem = ""
         if known and resolved.is_asked():
-            self._has_told = True
             try:
-                resolved.set_names(self._interface, self._open().getsockname(), name_codec.domains(known))
+                self._tell(name_codec.domains(known))
             except HostError as error:
                 problem = f"; {error}"
             else:
@@ -59,7 +62,12 @@ class NameKeeper:
 
     def take_back(self) -> None:
         """At the end."""
-        self.put({})
+        try:
+            self.put({})
+        finally:
+            if self._server is not None:
+                self._server.close()
+                self._server = None
 
     def server(self) -> int:
         """A descriptor of the socket on which the daemon answers."""
@@ -71,7 +79,18 @@ class NameKeeper:
             self._server.bind(("127.0.0.1", 0))
         return self._server
 
+    def _tell(self, domains: tuple[str, ...]) -> None:
+        """Again after a while: another program may have taken them back."""
+        try:
+            told = socket.if_nametoindex(self._interface), domains
+        except OSError:
+            raise HostError(f"there is no {self._interface}") from None
+        if told != self._told or time.monotonic() - self._told_at > _AGAIN_S:
+            self._told = told  # also if it fails halfway: `_revert` is due then
+            resolved.set_names(self._interface, self._open().getsockname(), domains)
+            self._told_at = time.monotonic()
+
     def _revert(self) -> None:
-        if self._has_told:
+        if self._told is not None:
             resolved.revert(self._interface)
-            self._has_told = False
+            self._told = None
