@@ -12,6 +12,7 @@ import inspect
 import linecache
 import os
 import sys
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
@@ -34,6 +35,8 @@ _STDLIB = str(Path(asyncio.__file__).parent.parent) + os.sep
 _ASYNCIO = str(Path(asyncio.__file__).parent) + os.sep
 _ASYNCIO = str(Path(asyncio.__file__).parent) + os.sep
 _LOOP = ("_run", "run_until_complete", "run")  # uvloop has no frames of its own: the last one is its caller
+# asyncio of Python 3.13 looks after a unix socket's file, and uvloop, which the daemon uses, does not.
+_SOCKET_FILE = ("create_unix_server", "_stop_serving")
 _IMPORTS = "<frozen importlib._bootstrap>"  # a module that is needed for the first time
 
 
@@ -98,7 +101,9 @@ def _place(frame: FrameType | None) -> str:
         elif code.co_filename.startswith(_STDLIB):
             if code.co_filename.startswith(_ASYNCIO) and code.co_name in _LOOP:
                 break  # the loop itself
-            if code.co_filename == linecache.__file__:
+            if code.co_filename.startswith(_ASYNCIO) and code.co_name in _SOCKET_FILE:
+                return ""
+            if code.co_filename in (linecache.__file__, traceback.__file__):
                 return ""  # a mistake of ours is logged with its traceback
         elif of_package is not None and not of_package.co_flags & inspect.CO_COROUTINE:
             return ""
