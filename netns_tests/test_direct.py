@@ -93,6 +93,33 @@ def test_behind_easy_nats_the_path_goes_between_the_routers(
     assert a.settles(c, "up")["path"] == DIRECT
 
 
+@pytest.mark.slow
+def test_a_router_s_congestion_mark_reaches_the_flow(easy: Easy) -> None:
+    """On the way of the datagrams, whose ECN bits are those of the packets in them (RFC 6040)."""
+    a, _, c, other = easy
+    c.settles(a, "up")
+    router = other.routers[0]
+    router.nft(
+        "add table ip congested\n"
+        "add chain ip congested forward { type filter hook forward priority 0 ; }\n"
+        "add rule ip congested forward meta l4proto udp ip ecn != not-ect ip ecn set ce"
+    )
+    a.machine.nft(
+        "add table ip seen\n"
+        "add counter ip seen marked\n"
+        "add chain ip seen input { type filter hook input priority 0 ; }\n"
+        "add rule ip seen input iifname nc0 icmp type echo-request ip ecn ce counter name marked"
+    )
+    try:
+        c.machine.must("ping", "-n", "-c", "5", "-i", "0.2", "-Q", "0x02", a.ip)  # ECT(0)
+        assert "packets 5 " in a.machine.must("nft", "list", "counter", "ip", "seen", "marked")
+        c.machine.must("ping", "-n", "-c", "5", "-i", "0.2", a.ip)
+        assert "packets 5 " in a.machine.must("nft", "list", "counter", "ip", "seen", "marked")
+    finally:
+        router.nft("delete table ip congested")
+        a.machine.nft("delete table ip seen")
+
+
 def test_status_says_what_this_device_has_for_direct_paths(easy: Easy) -> None:
     _, _, c, site = easy
     until(lambda: here(c)["public"], "the STUN server's answer")
@@ -164,33 +191,6 @@ def test_when_the_direct_path_dies_the_relay_takes_over(easy: Easy) -> None:
         until(lambda: len(replies(pings)) >= seen + 5, "answers by the node")
     assert c.direct(a)["why"]
     assert longest_pause(replies(pings)) <= PAUSE_S
-
-
-@pytest.mark.slow
-def test_a_router_s_congestion_mark_reaches_the_flow(easy: Easy) -> None:
-    """On the way of the datagrams, whose ECN bits are those of the packets in them (RFC 6040)."""
-    a, _, c, other = easy
-    c.settles(a, "up")
-    router = other.routers[0]
-    router.nft(
-        "add table ip congested\n"
-        "add chain ip congested forward { type filter hook forward priority 0 ; }\n"
-        "add rule ip congested forward meta l4proto udp ip ecn != not-ect ip ecn set ce"
-    )
-    a.machine.nft(
-        "add table ip seen\n"
-        "add counter ip seen marked\n"
-        "add chain ip seen input { type filter hook input priority 0 ; }\n"
-        "add rule ip seen input iifname nc0 icmp type echo-request ip ecn ce counter name marked"
-    )
-    try:
-        c.machine.must("ping", "-n", "-c", "5", "-i", "0.2", "-Q", "0x02", a.ip)  # ECT(0)
-        assert "packets 5 " in a.machine.must("nft", "list", "counter", "ip", "seen", "marked")
-        c.machine.must("ping", "-n", "-c", "5", "-i", "0.2", a.ip)
-        assert "packets 5 " in a.machine.must("nft", "list", "counter", "ip", "seen", "marked")
-    finally:
-        router.nft("delete table ip congested")
-        a.machine.nft("delete table ip seen")
 
 
 @pytest.mark.slow
