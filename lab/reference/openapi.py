@@ -69,6 +69,12 @@ def paths() -> dict[str, dict[str, Any]]:
                 _object({"pending": {"type": "array", "items": _ref("PendingPeer")}}),
             )
         },
+        "/v1/offers": {
+            "get": _operation(
+                "What the providers of this device offer to it now.",
+                _object({"offers": {"type": "array", "items": _ref("OfferLine")}}),
+            )
+        },
         "/v1/usage": {
             "get": _operation(
                 "What each peer used, by hour and by day (UTC).",

@@ -18,6 +18,7 @@ from nconnect.cli import (
     join,
     leave,
     node,
+    offers,
     peer,
     pending,
     provide,
@@ -61,6 +62,7 @@ app.command("up")(daemon.up)
 app.command("down")(daemon.down)
 app.command("wait")(daemon.wait)
 app.command("status")(inspect.status)
+app.command("offers")(offers.offers)
 app.command("address")(inspect.address)
 app.add_typer(peer.app, name="peer")
 provide.app.add_typer(servers.app, name="server")

@@ -10,7 +10,7 @@ import typer.core
 GROUPS: dict[str, tuple[str, ...]] = {
     "Set up": ("init", "join", "leave", "invite", "peer", "provide", "config"),
     "Run": ("up", "down", "reload", "wait", "node", "tunnel"),
-    "Look": ("status", "usage", "ping", "doctor", "logs", "address", "version"),
+    "Look": ("status", "offers", "usage", "ping", "doctor", "logs", "address", "version"),
 }
 OTHERS = "Other"
 
@@ -30,6 +30,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "nconnect up": ("sudo nconnect up", "sudo nconnect up -d", "sudo nconnect -c /etc/nconnect/nc1.toml up"),
     "nconnect wait": ("sudo nconnect wait gpu-box --timeout 10",),
     "nconnect status": ("sudo nconnect status --watch", "sudo nconnect status --json"),
+    "nconnect offers": ("nconnect offers", "nconnect offers --json"),
     "nconnect ping": ("sudo nconnect ping gpu-box -n 10",),
     "nconnect doctor": (
         "sudo nconnect doctor",

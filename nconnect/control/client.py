@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
-from nconnect.control.schema import PendingPeer, PingReply, Status, UsageReport
+from nconnect.control.schema import OfferLine, PendingPeer, PingReply, Status, UsageReport, known
 from nconnect.errors import ControlError, HostError
 from nconnect.io.errors import reason
 from nconnect.io.files.paths import is_locked, socket_path
@@ -75,6 +75,14 @@ class ControlClient:
         try:
             return UsageReport.from_json(answer)
         except (KeyError, TypeError, ValueError):
+            raise ControlError("the daemon's answer cannot be read: is it of another version?") from None
+
+    def offers(self) -> list[OfferLine]:
+        """What the peers offer now."""
+        answer = self._ask("GET", "/v1/offers")
+        try:
+            return [OfferLine(**known(OfferLine, each)) for each in answer["offers"]]
+        except (KeyError, TypeError, AttributeError):
             raise ControlError("the daemon's answer cannot be read: is it of another version?") from None
 
     def reload(self) -> None:

@@ -151,6 +151,37 @@ class UsageStatus:
 
 
 @dataclass(frozen=True, slots=True)
+class OfferedServerStatus:
+    """A server that a peer offers."""
+
+    name: str
+    url: str  # as this device reaches it
+    names: tuple[str, ...] = ()  # host names of it that resolve here
+    models: tuple[str, ...] = ()  # as the server lists them itself
+    allowed: bool = False  # it can be used: it is in force here, and the peer is not paused
+
+
+@dataclass(frozen=True, slots=True)
+class OffersStatus:
+    """What a peer offers to this device now; empty without a session."""
+
+    subnets: tuple[str, ...] = ()  # as the peer calls them
+    servers: tuple[OfferedServerStatus, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class OfferLine:
+    """A line of `nconnect offers`."""
+
+    provider: str
+    server: str
+    url: str
+    names: tuple[str, ...]
+    models: tuple[str, ...]
+    allowed: bool
+
+
+@dataclass(frozen=True, slots=True)
 class PeerStatus:
     """One peer: its settings, its session, its counters (inner packets and their bytes)."""
 
@@ -173,6 +204,7 @@ class PeerStatus:
     queue_bytes: int = 0
     direct: DirectStatus = DirectStatus()
     paused: PausedStatus | None = None  # null: it is not
+    offers: OffersStatus = OffersStatus()
     last_seen_at: float | None = None  # when anything authentic was last received, in earlier runs too
     usage: UsageStatus = UsageStatus()
     mapped: tuple[MappedRoute, ...] = ()  # of `allowed_ips`, and the tunnel's network
@@ -267,6 +299,10 @@ def _peer(value: Mapping[str, Any]) -> PeerStatus:
     if "usage" in found:
         used = found["usage"]
         found["usage"] = UsageStatus(**{key: UsedBytes(**known(UsedBytes, used[key])) for key in used})
+    if "offers" in found:
+        told = known(OffersStatus, found["offers"])
+        servers = (OfferedServerStatus(**known(OfferedServerStatus, each)) for each in told["servers"])
+        found["offers"] = OffersStatus(**(told | {"servers": tuple(servers)}))
     if found.get("paused") is not None:
         found["paused"] = PausedStatus(**known(PausedStatus, value["paused"]))
     if "mapped" in found:

@@ -1,10 +1,13 @@
-"""The daemon's API: HTTP over its unix socket, for root and the daemon's own user only.
+"""The daemon's API: HTTP over its unix socket, for root and the daemon's own user.
+
+Users whom `[control] readers` names may ask for what is `READABLE`. The kernel tells who asks (SO_PEERCRED).
 
     GET  /v1/status                     the whole state (`schema.Status`)
     GET  /v1/wait?peer=&timeout_s=      answers once address, link and the peer's session are up, else 504
     POST /v1/reload                     read the file again; refused with 409, then nothing has changed
     POST /v1/down                       stop; answers before it does
     GET  /v1/usage?since=               what peers used since then, Unix time (`schema.UsageReport`)
+    GET  /v1/offers                     what peers offer (`schema.OfferLine`)
     GET  /v1/pending                    who is no peer and tried to reach us (`schema.PendingPeer`)
     POST /v1/ping {"peer", "timeout_s"} one round trip to the peer's daemon (`schema.PingReply`), else 504
 
@@ -23,7 +26,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from nconnect.control.schema import PendingPeer, PingReply, Status, UsageReport, to_json
+from nconnect.control.schema import OfferLine, PendingPeer, PingReply, Status, UsageReport, to_json
 from nconnect.errors import NconnectError
 from nconnect.io.http.http import Request, Response
 from nconnect.io.http.http_server import HttpServer
@@ -33,6 +36,7 @@ log = logging.getLogger(__name__)
 DEFAULT_WAIT_S = 30.0
 MAX_WAIT_S = 86_400.0
 MAX_SINCE = 1e11
+READABLE = (("GET", "/v1/offers"), ("GET", "/v1/usage"))  # by those whom [control] readers names
 
 
 class Backend(Protocol):
@@ -41,6 +45,12 @@ class Backend(Protocol):
     async def status(self) -> Status: ...
 
     def pending(self) -> Sequence[PendingPeer]: ...
+
+    def offers(self) -> Sequence[OfferLine]: ...
+
+    async def may_read(self, uid: int) -> bool:
+        """Whether this user, who is neither root nor the daemon's own, may read offers and usage."""
+        ...
 
     async def used(self, since: float) -> UsageReport: ...
 
@@ -73,6 +83,7 @@ class ControlServer:
             ("GET", "/v1/wait"): self._wait,
             ("GET", "/v1/pending"): self._pending,
             ("GET", "/v1/usage"): self._usage,
+            ("GET", "/v1/offers"): self._offers,
             ("POST", "/v1/reload"): self._reload,
             ("POST", "/v1/down"): self._down,
             ("POST", "/v1/ping"): self._ping,
@@ -102,7 +113,7 @@ class ControlServer:
 
     async def handle(self, request: Request) -> Response:
         """Answer one request; never raises but for cancellation."""
-        if request.credentials is None or request.credentials.uid not in self._uids:
+        if request.credentials is None or not await self._may_ask(request.credentials.uid, request):
             return _refusal(403, "only root and the daemon's own user may ask: try with sudo")
         route = self._routes.get((request.method, request.path))
         if route is None:
@@ -120,6 +131,11 @@ class ControlServer:
             log.exception("%s %s failed", request.method, request.path)
             return _refusal(500, f"a bug in the daemon ({type(error).__name__}): see its log")
 
+    async def _may_ask(self, uid: int, request: Request) -> bool:
+        if uid in self._uids:
+            return True
+        return (request.method, request.path) in READABLE and await self._backend.may_read(uid)
+
     async def _status(self, request: Request) -> Response:
         return Response.json((await self._backend.status()).to_json())
 
@@ -130,6 +146,9 @@ class ControlServer:
 
     async def _pending(self, request: Request) -> Response:
         return Response.json({"pending": to_json(list(self._backend.pending()))})
+
+    async def _offers(self, request: Request) -> Response:
+        return Response.json({"offers": to_json(list(self._backend.offers()))})
 
     async def _usage(self, request: Request) -> Response:
         since = request.query.get("since", "0")

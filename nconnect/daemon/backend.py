@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+import pwd
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from nconnect import __version__
 from nconnect.config.proxy import Proxies
-from nconnect.control.schema import DirectHere, PendingPeer, PingReply, SkippedRoute, Status, UsageReport
+from nconnect.control.schema import (
+    DirectHere,
+    OfferLine,
+    OffersStatus,
+    PendingPeer,
+    PingReply,
+    SkippedRoute,
+    Status,
+    UsageReport,
+)
 from nconnect.daemon import status
+from nconnect.daemon.announcing import Announcing
 from nconnect.daemon.driver import Driver
 from nconnect.daemon.host_state import HostState
 from nconnect.daemon.limits import PeerLimits
@@ -23,6 +35,7 @@ from nconnect.daemon.waiting import Waiting
 from nconnect.io.clock import boottime
 from nconnect.io.nkn.links import Links
 from nconnect.model import NknAddress
+from nconnect.offers.names import of_peers
 from nconnect.tunnel.core import Tunnel
 
 
@@ -48,6 +61,7 @@ class DaemonBackend:
     limits: PeerLimits
     direct: Callable[[], DirectHere]
     names: NameService
+    announcing: Announcing
     problems: Callable[[], Iterable[str]]
     started_at: float
     clock: Callable[[], float] = boottime
@@ -61,6 +75,7 @@ class DaemonBackend:
         self.usage.look()
         peers, plan = tunnel.peers.values(), self.host_state.plan
         skipped = plan.skipped_routes if plan else ()
+        offers = self._offers()
         return Status(
             interface=config.interface,
             address=address,
@@ -79,6 +94,7 @@ class DaemonBackend:
                     self.limits.paused(peer),
                     self.usage.last_seen(peer),
                     self.usage.status(peer),
+                    offers.get(peer.name),
                 )
                 for peer in peers
             ),
@@ -102,6 +118,30 @@ class DaemonBackend:
             ),
         )
 
+    def offers(self) -> Sequence[OfferLine]:
+        return [
+            OfferLine(provider, each.name, each.url, each.names, each.models, each.allowed)
+            for provider, told in self._offers().items()
+            for each in told.servers
+        ]
+
+    async def may_read(self, uid: int) -> bool:
+        readers = self.in_force.config.readers
+        return bool(readers) and await asyncio.to_thread(_name_of, uid) in readers
+
+    def _offers(self) -> dict[str, OffersStatus]:
+        """By the peer's name, of those with a session."""
+        found: dict[str, OffersStatus] = {}
+        for provider in of_peers(self.in_force.config, self.announcing.statements):
+            peer = self.tunnel.peer_named(provider.name)
+            if peer is None or peer.session.current is None:
+                continue
+            said = self.announcing.statement_of(peer.dest)
+            refused = self.limits.paused(peer) is not None
+            peer_label = self.names.labels.get(peer.name, "")
+            found[peer.name] = status.offers_status(provider, peer_label, said, self.names.known, refused)
+        return found
+
     def pending(self) -> Sequence[PendingPeer]:
         return status.pending_peers(self.tunnel.pending, self.clock())
 
@@ -119,3 +159,11 @@ class DaemonBackend:
 
     def request_stop(self) -> None:
         self.waiting.request_stop()
+
+
+def _name_of(uid: int) -> str | None:
+    """A user's name; None where there is no such user. Blocks."""
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return None

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+from collections.abc import Callable
 from contextlib import suppress
 
 from nconnect.control.server import Backend, ControlServer
@@ -48,7 +49,11 @@ class Lock:
 class RuntimeFiles:
     """One interface's: keeps its lock, and serves on its control socket."""
 
-    def __init__(self, lock: Lock, backend: Backend) -> None:
+    def __init__(self, lock: Lock, backend: Backend, has_readers: Callable[[], bool] = lambda: False) -> None:
+        """`has_readers`: whether users who are not root may ask for something."""
+        self._has_readers = has_readers
+        self._let_in = False  # all users may connect
+        self._told = asyncio.Event()
         self._lock = lock
         self._path = paths.socket_path(lock.interface)
         self._files = lock.files
@@ -61,7 +66,18 @@ class RuntimeFiles:
     async def listen(self) -> None:
         """Serve on the control socket. Raises `HostError`."""
         listener = await asyncio.to_thread(self._files.listen)
+        self._let_in = False
+        await self._follow_readers()
         self._server = await ControlServer.on(listener, self._path, self._backend)
+
+    def look(self) -> None:
+        """The configuration may name other readers: `run` looks."""
+        self._told.set()
+
+    async def _follow_readers(self) -> None:
+        if self._let_in != (everybody := self._has_readers()):
+            await asyncio.to_thread(self._files.let_in, everybody=everybody)
+            self._let_in = everybody
 
     async def close(self) -> None:
         """Serve no more, and remove the socket; the lock stays."""
@@ -78,7 +94,7 @@ class RuntimeFiles:
         """Make them again whenever somebody removes them, until cancelled."""
         loop = asyncio.get_running_loop()
         with Watch() as watch:
-            told = asyncio.Event()
+            told = self._told
 
             def on_removal() -> None:
                 watch.read()
@@ -114,6 +130,7 @@ class RuntimeFiles:
                     await self._stop_serving()
                     await self.listen()
                     log.warning("somebody removed %s: made again", self._path)
+                await self._follow_readers()
             except HostError as error:
                 if str(error) != self._failed:
                     self._failed = str(error)

@@ -13,6 +13,8 @@ from nconnect.control.schema import (
     DirectStatus,
     LinkStatus,
     MappedRoute,
+    OfferedServerStatus,
+    OffersStatus,
     PausedStatus,
     PeerStatus,
     PendingPeer,
@@ -25,6 +27,10 @@ from nconnect.io.net.stream_link import StreamLink
 from nconnect.model import MappedPrefix, NknAddress
 from nconnect.nkn.link import Link
 from nconnect.offers.accept import WaitingPrefix, moved
+from nconnect.offers.name_codec import Names
+from nconnect.offers.names import Provider
+from nconnect.offers.shown import servers_of
+from nconnect.offers.statement import Statement
 from nconnect.tunnel.core import Tunnel
 from nconnect.tunnel.paths.direct import reasons
 from nconnect.tunnel.paths.direct.outputs import PathState
@@ -187,6 +193,17 @@ def direct_status(path: DirectPath | None, proxies: Proxies) -> DirectStatus:
     )
 
 
+def offers_status(
+    provider: Provider, peer_label: str, said: Statement, known: Names, refused: bool
+) -> OffersStatus:
+    """What a peer offers, as this device may use it."""
+    servers = servers_of(provider, peer_label, said, known, refused=refused)
+    return OffersStatus(
+        tuple(map(str, said.subnets)),
+        tuple(OfferedServerStatus(s.name, s.url, s.names, s.models, s.allowed) for s in servers),
+    )
+
+
 def peer_status(
     peer: Peer,
     tunnel: Tunnel,
@@ -199,6 +216,7 @@ def peer_status(
     paused: PausedStatus | None = None,
     last_seen_at: float | None = None,
     used: UsageStatus | None = None,
+    offers: OffersStatus | None = None,
 ) -> PeerStatus:
     """`waiting`: what the peer offers and is not in force. Prefixes are told as the peer calls them."""
     config = peer.config
@@ -230,6 +248,7 @@ def peer_status(
         drops=drops,
         queue_bytes=peer.path.bytes_held,
         paused=paused,
+        offers=offers or OffersStatus(),
         last_seen_at=last_seen_at,
         usage=used or UsageStatus(),
     )

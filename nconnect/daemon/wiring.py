@@ -276,12 +276,15 @@ class Daemon:
             limits,
             lambda: status.direct_here(around, direct.mapping_problem, host_state.stops_direct),
             names,
+            announcing,
             problems,
             started_at=boottime(),
         )
 
         self.status = backend.status
-        runtime_files = self.runtime_files = RuntimeFiles(opened.lock, backend)
+        runtime_files = self.runtime_files = RuntimeFiles(
+            opened.lock, backend, lambda: bool(in_force.config.readers)
+        )
         self.metrics = Metrics(tunnel, backend.status, opened.node)
 
         # Events: who is told, in this order
@@ -316,7 +319,7 @@ class Daemon:
         on(CountersMoved, counters.moved)
         on(PlanInForce, way_out.plan_in_force, lambda _: links.leave(way_out.refusal), said.plan_in_force)
         on(PlanInForce, lambda _: direct.changed(), watch.config_changed, announcing.changed)
-        on(PlanInForce, lambda _: names.wake())
+        on(PlanInForce, lambda _: names.wake(), lambda _: runtime_files.look())
         on(PeerStated, lambda _: names.wake())
         on(ConfigChanged, usage.look, driver.configure, lambda e: expiry.set_peers(e.config.peers), waits)
         on(ConfigChanged, direct.config_changed, lambda _: streams.look())

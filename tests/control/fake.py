@@ -11,6 +11,7 @@ from typing import Any
 
 from nconnect.control.schema import (
     LinkStatus,
+    OfferLine,
     PeerStatus,
     PeerUsage,
     PendingPeer,
@@ -73,6 +74,20 @@ USED = UsageReport(
 )  # fmt: skip
 
 
+READER = 1005
+OFFERS = [
+    OfferLine(
+        "gpu-box",
+        "ollama",
+        "http://ollama.gpu-box.internal:11434",
+        ("ollama.gpu-box.internal",),
+        ("a", "b", "c", "d"),
+        allowed=True,
+    ),
+    OfferLine("attic", "vllm", "http://10.9.1.7:8000", (), (), allowed=False),
+]
+
+
 class FakeBackend:
     def __init__(self, socket: Path) -> None:
         self.socket = socket
@@ -92,6 +107,13 @@ class FakeBackend:
 
     def pending(self) -> list[PendingPeer]:
         return self.waiting
+
+    def offers(self) -> list[OfferLine]:
+        self.asked.append("offers")
+        return OFFERS
+
+    async def may_read(self, uid: int) -> bool:
+        return uid == READER
 
     async def used(self, since: float) -> UsageReport:
         self.asked.append(("usage", since))

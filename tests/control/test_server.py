@@ -12,7 +12,7 @@ import pytest
 from nconnect.control.server import ControlServer
 from nconnect.io.files.run_files import OwnRunFiles
 from nconnect.io.http.http import Credentials, Request
-from tests.control.fake import STATUS, FakeBackend
+from tests.control.fake import READER, STATUS, FakeBackend
 
 ROOT = Credentials(1, 0, 0)
 
@@ -142,3 +142,34 @@ def test_the_socket_is_secret_replaces_a_dead_one_and_goes(
     asyncio.run(scenario())
     path.write_text("left by a killed one")
     asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("target", ["/v1/offers", "/v1/usage"])
+def test_a_reader_may_read_offers_and_usage(target: str) -> None:
+    assert ask("GET", target, who=Credentials(1, READER, READER))[0] == 200
+
+
+@pytest.mark.parametrize(
+    ("method", "target"),
+    [
+        ("GET", "/v1/status"),
+        ("GET", "/v1/pending"),
+        ("GET", "/v1/wait"),
+        ("POST", "/v1/down"),
+        ("POST", "/v1/reload"),
+        ("POST", "/v1/ping"),
+        ("POST", "/v1/offers"),
+        ("GET", "/v1/offers/"),
+        ("GET", "/nothing"),
+    ],
+)
+def test_a_reader_may_nothing_else(method: str, target: str) -> None:
+    backend = FakeBackend(Path("/nowhere"))
+    status, content = ask(method, target, who=Credentials(1, READER, READER), backend=backend)
+    assert (status, list(content)) == (403, ["error"])
+    assert backend.asked == []
+
+
+def test_who_is_no_reader_may_not_read() -> None:
+    assert ask("GET", "/v1/offers", who=Credentials(1, READER + 1, 0))[0] == 403
+    assert ask("GET", "/v1/offers", who=None)[0] == 403

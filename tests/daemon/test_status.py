@@ -88,6 +88,7 @@ def made(
             Any,
             SimpleNamespace(by="hosts", dropped={"gpu": 2}, texts=lambda: {"gpu.internal": ("10.86.0.1",)}),
         ),
+        announcing=cast(Any, SimpleNamespace(statements={})),
         problems=lambda: ["", "no link to a node: still connecting"],
         started_at=sim.now - 50,
         clock=lambda: sim.now,

@@ -24,6 +24,9 @@ class RunFiles(Protocol):
     def listen(self) -> socket.socket:
         """The control socket, in place of one that is dead. The caller holds the lock."""
 
+    def let_in(self, *, everybody: bool) -> None:
+        """Who may connect to the socket: all users of this machine, or its owner alone."""
+
     def remove_socket(self) -> None:
         """Remove the socket's file, if it is still the one that was made. The socket is still open."""
 
@@ -49,6 +52,12 @@ class OwnRunFiles:
         listener = bind_unix(path)
         self._made = os.stat(path)
         return listener
+
+    def let_in(self, *, everybody: bool) -> None:
+        path = paths.socket_path(self._interface)
+        with suppress(OSError):  # it is gone: then it is made again, for its owner alone
+            if self._made is not None and os.path.samestat(self._made, os.lstat(path)):
+                os.chmod(path, 0o666 if everybody else 0o600)
 
     def remove_socket(self) -> None:
         path = paths.socket_path(self._interface)

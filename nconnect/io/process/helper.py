@@ -112,6 +112,10 @@ class Helper:
     def listen(self) -> socket.socket:
         return socket.socket(fileno=self._ask_for(b"L"))
 
+    def let_in(self, *, everybody: bool) -> None:
+        with suppress(HostError):
+            self._ask(b"A" if everybody else b"O")
+
     def remove_socket(self) -> None:
         with suppress(HostError):
             self._ask(b"R")
@@ -150,6 +154,8 @@ class _Work:
             b"K": self._take_lock,
             b"U": self._remove_lock,
             b"L": lambda: self._files.listen().detach(),
+            b"A": lambda: self._files.let_in(everybody=True),
+            b"O": lambda: self._files.let_in(everybody=False),
             b"R": self._files.remove_socket,
             b"D": self._names.server,
         }

@@ -109,7 +109,9 @@ def test_lock_and_socket(helper: Helper) -> None:
             client.connect(str(paths.socket_path("nc0")))
             listener.setblocking(True)
             listener.accept()[0].close()
-        assert paths.socket_path("nc0").stat().st_mode & 0o777 == 0o600
+        for everybody, mode in ((False, 0o600), (True, 0o666), (False, 0o600)):
+            helper.let_in(everybody=everybody)
+            assert paths.socket_path("nc0").stat().st_mode & 0o777 == mode
         helper.remove_socket()
     helper.unlock(lock)
     assert list(paths.run_dir().iterdir()) == []
@@ -117,7 +119,7 @@ def test_lock_and_socket(helper: Helper) -> None:
 
 
 def test_no_other_request_means_anything(helper: Helper) -> None:
-    for number in set(range(256)) - set(b"CSKULRND"):
+    for number in set(range(256)) - set(b"CSKULRNDAO"):
         with pytest.raises(HostError, match="no such request"):
             helper._ask(bytes([number]))
     for request in (b"CC", b"C ", b"nx", b"DN"):
