@@ -57,17 +57,26 @@ THEME = TerminalTheme(
 Ends = Callable[[str], bool]
 
 
-def take(side: Side, name: str, *commands: Sequence[str], ends: Ends | None = None, key: str = "q") -> str:
+def take(
+    side: Side,
+    name: str,
+    *commands: Sequence[str],
+    ends: Ends | None = None,
+    key: str = "q",
+    elide: bool = False,
+) -> str:
     """Run commands of nconnect, one after the other, and write what the terminal shows to `name`.svg.
 
     With `ends` the last of them is one that stays: the picture is taken once its screen is as `ends` wants,
-    then `key` is pressed. Returns what the last of them showed.
+    then `key` is pressed. `elide`: leave out what follows the first characters of a token. Returns what the
+    last of them showed.
     """
     lines: list[Text] = []
     shown = ""
     for number, words in enumerate(commands):
         is_last = number == len(commands) - 1
-        typed = re.sub(r"nc1-\S+", "nc1-…", " ".join(words)).removesuffix(f" --identifier {USER_PEER}")
+        typed = re.sub(r"nc1-\S+", "nc1-…", " ".join(f"'{w}'" if " " in w else w for w in words))
+        typed = typed.removesuffix(f" --identifier {USER_PEER}")
         command = side.namespace.command(side.command(*words))
         # doctor ends with 1 when it finds something: that is a picture too.
         shown = on_terminal(
@@ -75,6 +84,8 @@ def take(side: Side, name: str, *commands: Sequence[str], ends: Ends | None = No
         )
         # As if the file were in its usual place.
         shown = shown.replace(f" -c {side.config}", "").replace(str(side.config), "/etc/nconnect/nc0.toml")
+        if elide:
+            shown = re.sub(r"nc1-\w{8,}", "nc1-…", shown)
         lines += [Text(""), Text(f"{side.name}$ sudo nconnect {typed}", style="bold"), Text.from_ansi(shown)]
     write_picture(name, side.name, lines[1:])
     return shown
@@ -189,6 +200,21 @@ def take_all(made: World) -> None:
     traffic = made.run_in(made.user, [sys.executable, "-c", TRAFFIC, SERVER, str(PORT)], "traffic")
     take(user, "watch", ("status", "--watch"), ends=lambda shown: graph_length(shown) >= WATCHED_S)
     traffic.stop()
+    take_friends(provider)
+
+
+def take_friends(provider: Side) -> None:
+    """The front page's picture: what living with several friends looks like."""
+    take(
+        provider,
+        "friends",
+        ("invite", "carol", "dave", "erin", "--access", "30d"),
+        ("usage",),
+        ("peer", "pause", "alice", "--why", "back at 22:00"),
+        ("peer", "list"),
+        elide=True,
+    )
+    provider.nconnect("peer", "resume", "alice")
 
 
 def has_live_line(shown: str) -> bool:
