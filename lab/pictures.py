@@ -28,6 +28,7 @@ from rich.text import Text
 from lab import CHECKOUT
 from lab.command import give_back, interrupt_once
 from lab.netns import LabError, require_root
+from lab.process import until
 from lab.sides import Side
 from lab.world import LAN, PROVIDER_PEER, PROVIDER_TUNNEL, SEED_RPC, SERVER, USER_PEER, World, world
 
@@ -44,6 +45,20 @@ for turn in itertools.count():
         while connection.recv(1 << 16):
             pass
     time.sleep(0.2)
+"""
+# A server as Ollama is, on loopback.
+OLLAMA = """
+import http.server, json
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        found = {
+            "/v1/models": {"data": [{"id": m, "owned_by": "library"} for m in ("llama3.2:3b", "qwen2.5:7b")]},
+            "/api/version": {"version": "0.12.0"},
+        }.get(self.path)
+        self.send_response(200 if found else 404)
+        self.end_headers()
+        self.wfile.write(json.dumps(found or {}).encode())
+http.server.ThreadingHTTPServer(("127.0.0.1", 11434), Handler).serve_forever()
 """
 # Dark, with its own background, so that it is readable on light and dark pages.
 THEME = TerminalTheme(
@@ -178,6 +193,7 @@ def take_all(made: World) -> None:
     """The story of the quick start, with its pictures."""
     provider, user = made.provider_side, made.user_side
     made.run_in(made.server, [sys.executable, "-m", "lab.servers", str(PORT)], "server")
+    made.run_in(made.provider, [sys.executable, "-c", OLLAMA], "ollama")
     made.node.start()
     provider.nconnect(
         *("init", "--identifier", PROVIDER_PEER, "--address", f"{PROVIDER_TUNNEL}/24"),
@@ -200,11 +216,15 @@ def take_all(made: World) -> None:
     traffic = made.run_in(made.user, [sys.executable, "-c", TRAFFIC, SERVER, str(PORT)], "traffic")
     take(user, "watch", ("status", "--watch"), ends=lambda shown: graph_length(shown) >= WATCHED_S)
     traffic.stop()
-    take_friends(provider)
+    take_friends(provider, user)
 
 
-def take_friends(provider: Side) -> None:
-    """The front page's picture: what living with several friends looks like."""
+def take_friends(provider: Side, user: Side) -> None:
+    """The front page's pictures: what living with several friends looks like."""
+    provider.nconnect("provide", "server", "add", "ollama", "http://127.0.0.1:11434")
+    provider.nconnect("peer", "set", "alice", "--add-allow", f"{PROVIDER_TUNNEL}:11434/tcp")
+    until(lambda: "llama3.2:3b" in user.nconnect("offers"), "the offer", timeout_s=20)
+    take(user, "offers", ("offers",))
     take(
         provider,
         "friends",
