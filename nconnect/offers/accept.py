@@ -117,8 +117,8 @@ def _wanted(
     units: list[Prefix] = []
     waiting: list[WaitingPrefix] = []
     for prefix in dict.fromkeys(named):
-        if within_any(prefix, tunnel) or (not tunnel and within_any(prefix, peer.allowed_ips)):
-            continue  # in force without being offered
+        if within_any(prefix, tunnel) or (not tunnel and _overlaps_any(prefix, peer.allowed_ips)):
+            continue  # in force without being offered, or a person has decided about these addresses
         why = _why_not(prefix, setting)
         if why is not None and prefix in peer.allowed_ips and _is_routable(prefix):
             why = None  # a person has agreed to it

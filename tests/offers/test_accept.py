@@ -180,6 +180,14 @@ def test_what_a_person_wrote_stays_and_is_not_taken_over() -> None:
     assert {pair.real for pair in found.peers["p1"].mapped} == set(net("10.86.0.0/24", "192.168.50.0/25"))
 
 
+def test_of_what_a_person_wrote_no_offer_changes_anything() -> None:
+    """Neither that it is routed nor that it is not mapped."""
+    hand = by_hand("hand", "10.86.0.1/32", "192.168.1.10/32")
+    for offer in (str(HOME), "192.168.1.10/32", "192.168.0.0/16"):
+        found = accept(config(hand), facts("192.168.1.7/24"), {str(hand.address): net(offer)}, {})
+        assert found.config.peers == (hand,)
+
+
 def test_what_is_provided_here_is_not_taken_over() -> None:
     own = ProvideConfig((ProvidedSubnet(ip_network("192.168.50.0/24"), ip_network("10.99.1.0/24")),))
     found = accept(config(provider(1, "192.168.50.0/24", "10.99.1.0/24"), provide=own), facts(), {}, {})
