@@ -14,7 +14,7 @@ _COMMANDS = (
     "ip -6 route show table all",
     "ip -4 rule show",
     "ip -6 rule show",
-    "nft list ruleset",
+    "nft --stateless list ruleset",  # without counts, which change with each packet
 )
 _SYSCTLS = ("forwarding", "accept_ra", "rp_filter", "disable_ipv6", "accept_redirects", "send_redirects")
 
