@@ -32,9 +32,9 @@ class DatagramSender:
 
     def send_runs(self, peer: Peer, runs: Iterator[tuple[tuple[Buffer, ...], int]], now: float) -> None:
         """Packets of a peer that go by its direct path."""
-        to = None if peer.direct is None else peer.direct.remote
-        datagrams = None if to is None else self.sockets.get(to.address.version)
         path = peer.datagrams
+        to = None if path is None else path.machine.remote
+        datagrams = None if to is None else self.sockets.get(to.address.version)
         for parts, segment in runs:
             if datagrams is None or to is None or path is None:
                 sent = Sent.REFUSED

@@ -66,6 +66,8 @@ class DatagramSocket:
         self._socket = bound
         self._is_v6 = bound.family == socket.AF_INET6
         self._gso = True
+        self._to: Endpoint | None = None  # where the last datagram went
+        self._address: tuple[str, int] = ("", 0)  # the same for the kernel
         self.ecn = 0  # of the datagrams that `receive` gave last
         self.is_dry = True  # whether `receive` read all that was there
         self._arrived = memoryview(bytearray(8 * _BUFFER))
@@ -112,8 +114,10 @@ class DatagramSocket:
         with_segment = control
         if segment:
             with_segment = [*control, (socket.IPPROTO_UDP, UDP_SEGMENT, _U16.pack(segment))]
+        if to is not self._to:  # an address takes 1 us to hash
+            self._to, self._address = to, _address(to)
         try:
-            self._socket.sendmsg(parts, with_segment, 0, _address(to))
+            self._socket.sendmsg(parts, with_segment, 0, self._address)
         except BlockingIOError:
             return Sent.FULL
         except OSError as error:

@@ -26,6 +26,7 @@ from nconnect.tunnel.paths.direct.constants import (
     KEEPALIVE_IDLE_S,
     KEEPALIVE_TRIES,
     LET_GO_S,
+    LOOK_AGAIN_S,
     LOSSY_PENALTY_S,
     MAX_PENALTY_S,
     QUESTION_AFTER_S,
@@ -89,6 +90,8 @@ class DirectPath:
         self._falls = 0  # failures of the path, each soon after the last
         self._traffic_at = -inf
         self._heard_at = -inf  # from the pair in use
+        # A proven pair that the peer uses and we do not: its address, the pair, and when to look at it again.
+        self._heard_from: tuple[Endpoint | None, Pair | None, float] = (None, None, -inf)
         self._recheck_at = inf
         self._misses = 0  # keepalives without an answer
         self._peer_moved = False  # since the pair in use was chosen
@@ -289,6 +292,12 @@ class DirectPath:
         """
         if not self._has_session or self.mode == "off":
             return False
+        known_source, known, until = self._heard_from
+        if source is known_source and known is not None and known is not self._current and now < until:
+            known.heard_at = (
+                now  # the peer uses another proven pair than we do, and that was looked at just now
+            )
+            return True
         current = self._current
         if current is not None and current.endpoint == source:  # it is proven: no budget
             current.heard_at = self._heard_at = now
@@ -297,6 +306,8 @@ class DirectPath:
         self._surroundings.budget.heard(source, size, now)
         if (pair := self._probes.pairs.get(source)) is not None:
             pair.heard_at = now
+            if pair.is_proven:
+                self._heard_from = source, pair, now + LOOK_AGAIN_S
         if self._current is not None and newest:
             # It moved, or uses another pair than we do: see whether that is true; `on_ack` decides.
             self._probes.send_rarely(source, now, Purpose.CHECK, ROAMED_EVERY_S)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
 from ipaddress import IPv4Address, IPv6Address
 from itertools import pairwise
@@ -10,10 +11,12 @@ import pytest
 
 from nconnect.model import Endpoint
 from nconnect.tunnel.paths.direct import reasons
-from nconnect.tunnel.paths.direct.constants import BASE_BYTES
+from nconnect.tunnel.paths.direct.constants import BASE_BYTES, LOOK_AGAIN_S
 from nconnect.tunnel.paths.direct.outputs import PathState, Transmit
 from nconnect.tunnel.paths.direct.pair import Pair
+from nconnect.tunnel.paths.direct.path import DirectPath
 from nconnect.tunnel.paths.direct.probes import Probes, Purpose
+from nconnect.tunnel.paths.direct.surroundings import Surroundings
 from nconnect.wire.direct import (
     Candidate,
     CandidateKind,
@@ -476,3 +479,26 @@ def test_a_path_that_comes_and_goes_is_not_followed_each_time(fault: str) -> Non
     for end in (world.alice, world.bob):
         assert states(end, since).count(RELAY) <= 10
     assert world.longest_pause(since) <= 0.5
+
+
+def test_a_peer_on_another_proven_pair_is_looked_at_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each datagram by it cost as much as opening it. One from an unproven address is always looked at."""
+    around = Surroundings(4000)
+    path = DirectPath(around, now=0.0, rng=random.Random(1).randbytes)
+    path.session_started(0.0)
+    ours, theirs, stranger = (Endpoint(IPv4Address(f"203.0.113.{n}"), 4000) for n in (1, 2, 3))
+    for endpoint in (ours, theirs):
+        path._probes.pair_at(endpoint).acked_at = 0.0
+    path._use(path._probes.pair_at(ours), 0.0)
+    heard: list[tuple[Endpoint, float]] = []
+    monkeypatch.setattr(type(around.budget), "heard", lambda _, source, __, now: heard.append((source, now)))
+    for now in (0.01, 0.02, 0.05, 0.01 + LOOK_AGAIN_S, 0.15):
+        assert path.received(theirs, 100, True, now)
+        assert path._probes.pair_at(theirs).heard_at == now
+    assert heard == [(theirs, 0.01), (theirs, 0.01 + LOOK_AGAIN_S)]
+    for now in (0.16, 0.17):
+        assert path.received(stranger, 100, True, now)
+    assert heard[2:] == [(stranger, 0.16), (stranger, 0.17)]
+    path._use(path._probes.pair_at(theirs), 0.18)
+    assert path.received(theirs, 100, True, 0.19)
+    assert path._heard_at == 0.19, "it is ours now"
