@@ -260,4 +260,4 @@ def test_every_command_is_run_or_named() -> None:
     assert set(NOT_RUN) <= programs
     assert [t.command.split()[2] for t in commands(PAGE) if t.command.startswith("sudo nconnect")].count(
         "init"
-    ) == 3
+    ) == 2
