@@ -164,7 +164,7 @@ def _join_first(
         proxy=proxy,
         accept_routes=None if accept is None else told(accept),
     )
-    text = _with_provider(text, invitation, welcome, None)
+    text = _with_reader(_with_provider(text, invitation, welcome, None))
     made = config_file.check(path, text)
     config_file.create(path, text, force=force)
     store.remove(DRAFT)
@@ -224,7 +224,8 @@ def _join_another(
         raise
     name = _free_name(welcome.provider_name, _names(table))
     outcome = change_file(
-        path, lambda text: _with_provider(text, invitation, welcome, accept, taken=_names(table))
+        path,
+        lambda text: _with_reader(_with_provider(text, invitation, welcome, accept, taken=_names(table))),
     )
     if as_json:
         _print_json(config.interface, path, welcome, name)
@@ -425,6 +426,22 @@ def _identity(store: StateStore, token: Token, identifier: str) -> tuple[bytes, 
     seed = os.urandom(32)
     store.save(DRAFT, {"token_id": token.token_id.hex(), "seed": seed.hex(), "identifier": identifier})
     return seed, identifier
+
+
+def _with_reader(text: str) -> str:
+    """The file with who called sudo among those who may read offers and usage; the same for root itself."""
+    import os
+    import pwd
+
+    from nconnect.config.edit import add_reader
+    from nconnect.config.servers import check_reader
+
+    try:
+        uid = int(os.environ.get("SUDO_UID", "0"))
+        user = check_reader(pwd.getpwuid(uid).pw_name)
+    except (ConfigError, KeyError, ValueError, OverflowError):
+        return text
+    return add_reader(text, user) if os.geteuid() == 0 and uid else text
 
 
 def _with_provider(

@@ -352,3 +352,22 @@ def test_a_mistake_in_the_routes_uses_no_token(run: Run, config_path: Path, toke
     assert result.status == 2
     assert "--accept-routes: 'privat' is not an IP prefix" in result.err
     assert not config_path.parent.exists()
+
+
+@pytest.mark.parametrize(
+    ("uid", "readers"), [("65534", ("nobody",)), ("0", ()), ("4000000001", ()), ("x", ()), (None, ())]
+)
+def test_who_called_sudo_may_read_offers(
+    run: Run,
+    config_path: Path,
+    token: str,
+    monkeypatch: pytest.MonkeyPatch,
+    uid: str | None,
+    readers: tuple[str, ...],
+) -> None:
+    monkeypatch.delenv("SUDO_UID", raising=False)
+    if uid is not None:
+        monkeypatch.setenv("SUDO_UID", uid)
+    joining(monkeypatch)
+    assert run("join", token).status == 0
+    assert config_file.load(config_path).readers == readers
