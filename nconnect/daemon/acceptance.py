@@ -44,15 +44,17 @@ class Acceptance:
 
     def resolve(self, table: PeerTable, facts: HostFacts) -> tuple[PeerTable, Accepted]:
         """The file's table as it is to be in force."""
-        found = accept(table.config, facts, self._offered, self._kept, table.invited)
+        offered = dict(self._offered)  # the loop may add to it meanwhile
+        found = accept(table.config, facts, offered, self._kept, table.invited)
         return replace(table, config=found.config), found
 
     def keep(self, found: Accepted) -> None:
         """This is in force: remember it. A full disk is a problem for `status`, not an error."""
         self.peers, self._kept = found.peers, found.kept
         here = {str(peer.address) for peer in found.config.peers}
-        self._offered = {peer: prefixes for peer, prefixes in self._offered.items() if peer in here}
-        value = kept.written(self._kept, self._offered)
+        for gone in [peer for peer in list(self._offered) if peer not in here]:
+            self._offered.pop(gone, None)
+        value = kept.written(self._kept, dict(self._offered))
         if value != self._stored and (value["peers"] or self._stored is not None):
             try:
                 self._store.save(kept.STORED, value)
