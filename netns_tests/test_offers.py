@@ -1,0 +1,136 @@
+"""A provider's servers appear at the user's side by themselves, and go as they came.
+
+user ── node ── provider (a server with an OpenAI-compatible list of models at 127.0.0.1:11434)
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from lab.process import Process, until
+from lab.traffic import connect
+from netns_tests.friends import Friends, friends
+
+PORT = 11434
+LOADED = 4  # a machine that runs other tests too
+WITHIN_S = 1.0 * LOADED
+NOBODY = 65534
+
+pytestmark = pytest.mark.timeout(300)
+
+
+@pytest.fixture(scope="module")
+def one() -> Iterator[Friends]:
+    with friends(1, "of") as made:
+        (provider,) = made.providers
+        made.join(provider)
+        made.side.start()
+        made.side.wait(provider.name)
+        root = made.folder / "www"
+        (root / "v1").mkdir(parents=True)
+        (root / "v1/models").write_text('{"data": [{"id": "llama3.2:3b", "owned_by": "library"}]}')
+        serving = Process(
+            provider.side.namespace,
+            [sys.executable, "-m", "http.server", str(PORT), "--bind", "127.0.0.1", "--directory", str(root)],
+            made.folder / "www.log",
+            env={"PYTHONUNBUFFERED": "1"},
+        )
+        made.programs.append(serving)
+        until(lambda: "Serving" in serving.text(), "the server", process=serving)
+        yield made
+
+
+def offers(made: Friends) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = json.loads(made.side.nconnect("offers", "--json"))["offers"]
+    return found
+
+
+def told(made: Friends) -> list[str]:
+    return [server["name"] for server in made.peer("box-1")["offers"]["servers"]]
+
+
+def test_a_server_comes_with_its_models_and_goes_at_once(one: Friends) -> None:
+    provider = one.providers[0].side
+    assert offers(one) == []
+    provider.nconnect("provide", "server", "add", "ollama", f"http://127.0.0.1:{PORT}")
+    began = time.monotonic()
+    until(lambda: told(one) == ["ollama"], "the offer", timeout_s=10)
+    assert time.monotonic() - began < WITHIN_S
+    until(lambda: offers(one)[0]["models"], "its models", timeout_s=10)
+    (offer,) = offers(one)
+    assert (offer["provider"], offer["server"], offer["models"]) == ("box-1", "ollama", ["llama3.2:3b"])
+    assert offer["allowed"] is True
+    assert offer["url"].endswith(f":{PORT}")
+    assert "llama3.2:3b  yes" in one.side.nconnect("offers")
+    with connect(one.user, one.seen(one.providers[0], "10.86.0.1"), PORT) as connection:
+        connection.sendall(b"GET /v1/models HTTP/1.0\r\n\r\n")
+        assert b"200 OK" in connection.recv(100)
+
+    provider.nconnect("peer", "set", "laptop", "--allow", "10.86.0.1/32/icmp")
+    until(lambda: told(one) == [], "an offer that is not allowed to go", timeout_s=10)
+    provider.nconnect("peer", "set", "laptop", "--allow", f"10.86.0.1:{PORT}/tcp")
+    until(lambda: told(one) == ["ollama"], "the offer", timeout_s=10)
+    provider.nconnect("provide", "server", "remove", "ollama", "--yes")
+    began = time.monotonic()
+    until(lambda: told(one) == [], "the offer to go", timeout_s=10)
+    assert time.monotonic() - began < WITHIN_S
+    with pytest.raises(ConnectionRefusedError):
+        connect(one.user, one.seen(one.providers[0], "10.86.0.1"), PORT)
+
+
+def test_a_user_who_may_read_reads_offers_and_nothing_else(one: Friends) -> None:
+    side = one.side
+    text = side.config.read_text()
+
+    def asked(uid: int) -> int:
+        """The status with which the control socket answers this user about `/v1/offers`; 0: not let in."""
+        return _as_user(side, uid, "GET /v1/offers")
+
+    assert asked(NOBODY) == 0
+    side.config.write_text(f'{text}\n[control]\nreaders = ["nobody"]\n')
+    side.nconnect("reload")
+    until(lambda: asked(NOBODY) == 200, "the reader to be let in", timeout_s=10)
+    assert _as_user(side, NOBODY, "GET /v1/status") == 403
+    assert _as_user(side, NOBODY, "POST /v1/down") == 403
+    assert asked(1) == 403, "another user"
+    side.config.write_text(text)
+    side.nconnect("reload")
+    until(lambda: asked(NOBODY) == 0, "the reader to be shut out", timeout_s=10)
+
+
+def _as_user(side: Any, uid: int, request: str) -> int:
+    reads, writes = os.pipe()
+    if not (pid := os.fork()):
+        status = 0
+        try:
+            os.setgroups([])
+            os.setresgid(uid, uid, uid)
+            os.setresuid(uid, uid, uid)
+            status = _ask(str(side.folder / "run" / "nc0.sock"), request)
+        except PermissionError:
+            pass
+        finally:
+            os.write(writes, status.to_bytes(2))
+            os._exit(0)
+    os.close(writes)
+    with os.fdopen(reads, "rb") as pipe:
+        answer = int.from_bytes(pipe.read(2))
+    os.waitpid(pid, 0)
+    return answer
+
+
+def _ask(path: str, request: str) -> int:
+    import socket
+
+    with socket.socket(socket.AF_UNIX) as client:
+        client.settimeout(10)
+        client.connect(path)
+        client.sendall(f"{request} HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n".encode())
+        return int(client.recv(100).split()[1])
