@@ -91,15 +91,15 @@ class HostState:
 
     async def follow_offers(self, peer: str, subnets: Iterable[Prefix]) -> None:
         """A peer (NKN address) says which subnets it offers: put in force what is accepted of them."""
-        is_joined = any(p.local_address for p in self._in_force.file.config.peers if str(p.address) == peer)
-        if not self._acceptance.offered(peer, subnets, is_joined=is_joined):
-            return
-        old = self._config
-        async with self._lock:
+        async with self._lock:  # what is offered is read by a thread while the lock is held
+            file, old = self._in_force.file, self._config
+            is_joined = any(p.local_address for p in file.config.peers if str(p.address) == peer)
+            if not self._acceptance.offered(peer, subnets, is_joined=is_joined):
+                return
             if self.plan is None or self._ending:
                 return
             try:
-                await self._change(self._in_force.file)
+                await self._change(file)
             except NconnectError as error:
                 log.error("what %s offers is not in force: %s", peer, error)
                 return

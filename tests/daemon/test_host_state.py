@@ -143,13 +143,14 @@ class Case:
         bus.subscribe(PlanInForce, lambda event: self.told.append(event.plan))
         bus.subscribe(ConfigChanged, lambda event: self.configured.append(event.config))
         self.in_force = InForce(PeerTable(config, {}))
+        self.acceptance = Acceptance(cast(StateStore, self.store))
         self.made = HostState(
             self.in_force,
             cast(Host, self.host),
             bus,
             endpoints=lambda: (),
             shut=lambda: self.shut,
-            acceptance=Acceptance(cast(StateStore, self.store)),
+            acceptance=self.acceptance,
         )
 
 
@@ -271,6 +272,39 @@ def test_what_a_peer_offers_is_routed_at_once_kept_and_withdrawn() -> None:
         case.store.refuses = True
         await case.made.follow_offers(peer_address, ())
         assert fresh not in case.host.plans[-1].state.routes, "a full disk stops nothing"
+
+    run(JOINED, test)
+
+
+def test_an_offer_waits_until_the_thread_that_reads_offers_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test(case: Case) -> None:
+        await case.made.set_up()
+        order: list[str] = []
+        began, gate = threading.Event(), threading.Event()
+        resolve, offered = case.acceptance.resolve, case.acceptance.offered
+
+        def slowly(*arguments: Any) -> Any:
+            began.set()
+            gate.wait(10)
+            order.append("resolved")
+            return resolve(*arguments)
+
+        def noted(*arguments: Any, **options: Any) -> bool:
+            order.append("offered")
+            return offered(*arguments, **options)
+
+        monkeypatch.setattr(case.acceptance, "resolve", slowly)
+        monkeypatch.setattr(case.acceptance, "offered", noted)
+        reload = asyncio.create_task(case.made.change(case.in_force.file))
+        await asyncio.to_thread(began.wait, 10)
+        told = asyncio.create_task(
+            case.made.follow_offers(str(JOINED.peers[0].address), (ip_network("172.21.0.0/16"),))
+        )
+        await asyncio.sleep(0)  # it has its turn
+        gate.set()
+        await asyncio.gather(reload, told)
+        assert order == ["resolved", "offered", "resolved"]
+        assert ip_network("172.21.0.0/16") in case.host.plans[-1].state.routes
 
     run(JOINED, test)
 
