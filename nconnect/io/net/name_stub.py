@@ -65,9 +65,9 @@ def reply(data: bytes, known: Mapping[str, tuple[Address, ...]]) -> dns.message.
         return None
     try:
         query = dns.message.from_wire(data)
-        if query.flags & dns.flags.QR or len(query.question) != 1:
+        if len(query.question) != 1:
             return None
-        answer = dns.message.make_response(query)
+        answer = dns.message.make_response(query)  # raises when it is an answer itself
     except (dns.exception.DNSException, ValueError):
         return None
     if query.opcode() != dns.opcode.QUERY:
