@@ -77,7 +77,7 @@ async def ours(net: Net, seed: bytes, source: Any, target: Any, accept: Any = ()
     """A tunnel of ours; where it listens."""
     listening: asyncio.Future[str] = asyncio.get_running_loop().create_future()
     async with MultiClient(seed, seed_rpc=net.seed) as client:
-        await client.wait_up(4, timeout_s=5.0)
+        await client.wait_up(4, timeout_s=30.0)
         task = asyncio.create_task(StreamTunnel(client, source, target, accept).run(listening.set_result))
         await asyncio.wait((task, listening), return_when=asyncio.FIRST_COMPLETED)
         if task.done():
@@ -191,7 +191,7 @@ def test_connections_between_two_of_ours() -> None:
                 await reader.read()
             await closed(writer)
 
-    run(test)
+    run(test, within_s=90.0)
 
 
 def test_who_is_not_accepted_or_not_there_gets_a_reset() -> None:
@@ -210,7 +210,7 @@ def test_who_is_not_accepted_or_not_there_gets_a_reset() -> None:
                 async with ours(net, b"\x09" * 32, TcpPlace("127.0.0.1", port), NknAddress.parse(address)):
                     pass
 
-    run(test)
+    run(test, within_s=90.0)
 
 
 @needs_nkn_tunnel
@@ -227,7 +227,7 @@ def test_nkn_tunnel_dials_ours() -> None:
             assert await echo(port, data) == data
             assert await download(port, 3_000_000) == pattern(3_000_000)
 
-    run(test)
+    run(test, within_s=90.0)
 
 
 @needs_nkn_tunnel
@@ -257,7 +257,7 @@ def test_ours_dials_nkn_tunnel(monkeypatch: pytest.MonkeyPatch) -> None:
             await closed(writer)
             assert server.errors == 0
 
-    run(test)
+    run(test, within_s=90.0)
 
 
 def test_places_are_read() -> None:
