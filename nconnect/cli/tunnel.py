@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from nconnect.cli.options import Values
+from nconnect.cli.options import UnusedConfigOption, Values
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from nconnect.model import NknAddress
-    from nconnect.sdk.tunnel import Place, TcpPlace
+    from nconnect.sdk.tunnel import TcpPlace, TunnelEnd
 
 
 def tunnel(
@@ -49,11 +49,13 @@ def tunnel(
         typer.Option("--mtu", metavar="BYTES", min=1, help="The largest packet. [default: 60000]"),
     ] = None,
     verbose: Annotated[bool, typer.Option("-v", "--verbose", help="Log what becomes of streams.")] = False,
+    _config: UnusedConfigOption = None,
 ) -> int:
-    """Carry TCP connections through NKN to the other side, until Ctrl-C; no root, no configuration.
+    """Carry TCP connections through NKN.
 
-    The other side is this command or nkn-tunnel. One side listens on NKN (--from nkn) and connects to a TCP
-    server, and prints its address; the other one listens on a TCP port and has that address as --to.
+    It runs until Ctrl-C, and needs no root and no configuration. The other side is this command or
+    nkn-tunnel. One side listens on NKN (--from nkn), connects to a TCP server, and prints its address; the
+    other one listens on a TCP port and has that address as --to.
     """
     import logging
 
@@ -92,7 +94,7 @@ def _accepted(given: Sequence[str]) -> Literal["all"] | list[str]:
 
 
 def _run(
-    begin: Place,
+    begin: TunnelEnd,
     end: TcpPlace | NknAddress,
     accepted: Literal["all"] | list[str],
     seed: bytes,

@@ -46,10 +46,10 @@ class TcpPlace:
         return join_addr(self.host, self.port)
 
 
-Place = TcpPlace | NknAddress | Literal["nkn"]
+TunnelEnd = TcpPlace | NknAddress | Literal["nkn"]
 
 
-def parse_source(text: str) -> Place:
+def parse_source(text: str) -> TunnelEnd:
     """`--from`: nkn, HOST:PORT or PORT (on loopback). Raises `ConfigError`."""
     if text == "nkn":
         return "nkn"
@@ -83,7 +83,7 @@ class StreamTunnel:
     def __init__(
         self,
         client: MultiClient,
-        source: Place,
+        source: TunnelEnd,
         target: TcpPlace | NknAddress,
         accept: Literal["all"] | list[str],
     ) -> None:

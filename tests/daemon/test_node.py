@@ -128,7 +128,7 @@ def test_an_address_in_use_is_one_line() -> None:
 def test_a_seed_file_that_holds_no_key_is_one_line(content: str, tmp_path: Path) -> None:
     path = tmp_path / "seed"
     path.write_text(content)
-    with pytest.raises(HostError, match="does not hold a node's key"):
+    with pytest.raises(HostError, match="does not hold a key"):
         run(NodeConfig("127.0.0.1", 0, 0), seed_file=path)
     assert path.read_text() == content
 
