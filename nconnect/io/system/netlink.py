@@ -44,10 +44,7 @@ _GETRULE = 34
 _CREATE, _EXCL = 0x400, 0x200
 _MAX_DUMPS = 4  # guessed: of one question, until one was not interrupted
 IFF_UP = 0x1
-# A super-packet should leave in one call of UDP_SEGMENT, which takes 44 datagrams of 1,472 bytes.
-GSO_BYTES = 64000
 _IFLA_IFNAME, _IFLA_MTU, _IFLA_LINKINFO = 3, 4, 18
-_IFLA_GSO_MAX_SIZE = 41
 _IFLA_AF_SPEC, _IFLA_INET6_ADDR_GEN_MODE = 26, 8
 _IFLA_INFO_KIND = 1  # within _IFLA_LINKINFO
 _IFA_ADDRESS, _IFA_LOCAL, _IFA_FLAGS = 1, 2, 8
@@ -240,10 +237,7 @@ class Netlink(NetlinkSocket):
 
     def set_link(self, index: int, *, mtu: int, up: bool) -> None:
         body = IFINFOMSG.pack(0, 0, index, IFF_UP if up else 0, IFF_UP)
-        attributes = attribute(_IFLA_MTU, _UINT.pack(mtu)) + attribute(
-            _IFLA_GSO_MAX_SIZE, _UINT.pack(GSO_BYTES)
-        )
-        self.request(NEWLINK, 0, body + attributes)
+        self.request(NEWLINK, 0, body + attribute(_IFLA_MTU, _UINT.pack(mtu)))
 
     def no_link_local(self, index: int) -> None:
         """Let the kernel make no IPv6 address of its own for this interface (IN6_ADDR_GEN_MODE_NONE)."""

@@ -21,7 +21,9 @@ LISTS_PER_S, LISTS_BURST = 4.0, 16.0  # of a peer's lists that are read
 ANSWER_EVERY_S = 0.5  # at most one search of the peer's is answered in this time
 REFLEXIVE_FRESH_S = 25.0  # a NAT keeps a mapping for 30 s at least
 TRIGGERED_EVERY_S = 0.04  # a probe is answered by one of ours, at most this often to one address
-LOOK_AGAIN_S = 0.1  # guessed: what each datagram by another pair than ours costs is spent so often at most
+OTHER_PAIR_EVERY_S = (
+    0.1  # guessed: what each datagram by another pair than ours costs is spent so often at most
+)
 ROAMED_EVERY_S = 1.0  # an address that the peer seems to have moved to is asked
 STALE_MAPPING_S = 15.0  # a NAT may have forgotten who was silent for longer
 

@@ -26,9 +26,9 @@ from nconnect.tunnel.paths.direct.constants import (
     KEEPALIVE_IDLE_S,
     KEEPALIVE_TRIES,
     LET_GO_S,
-    LOOK_AGAIN_S,
     LOSSY_PENALTY_S,
     MAX_PENALTY_S,
+    OTHER_PAIR_EVERY_S,
     QUESTION_AFTER_S,
     RECHECK_FOR_S,
     RECHECK_LATER_FOR_S,
@@ -307,7 +307,7 @@ class DirectPath:
         if (pair := self._probes.pairs.get(source)) is not None:
             pair.heard_at = now
             if pair.is_proven:
-                self._heard_from = source, pair, now + LOOK_AGAIN_S
+                self._heard_from = source, pair, now + OTHER_PAIR_EVERY_S
         if self._current is not None and newest:
             # It moved, or uses another pair than we do: see whether that is true; `on_ack` decides.
             self._probes.send_rarely(source, now, Purpose.CHECK, ROAMED_EVERY_S)

@@ -11,7 +11,7 @@ import pytest
 
 from nconnect.model import Endpoint
 from nconnect.tunnel.paths.direct import reasons
-from nconnect.tunnel.paths.direct.constants import BASE_BYTES, LOOK_AGAIN_S
+from nconnect.tunnel.paths.direct.constants import BASE_BYTES, OTHER_PAIR_EVERY_S
 from nconnect.tunnel.paths.direct.outputs import PathState, Transmit
 from nconnect.tunnel.paths.direct.pair import Pair
 from nconnect.tunnel.paths.direct.path import DirectPath
@@ -492,10 +492,10 @@ def test_a_peer_on_another_proven_pair_is_looked_at_now_and_then(monkeypatch: py
     path._use(path._probes.pair_at(ours), 0.0)
     heard: list[tuple[Endpoint, float]] = []
     monkeypatch.setattr(type(around.budget), "heard", lambda _, source, __, now: heard.append((source, now)))
-    for now in (0.01, 0.02, 0.05, 0.01 + LOOK_AGAIN_S, 0.15):
+    for now in (0.01, 0.02, 0.05, 0.01 + OTHER_PAIR_EVERY_S, 0.15):
         assert path.received(theirs, 100, True, now)
         assert path._probes.pair_at(theirs).heard_at == now
-    assert heard == [(theirs, 0.01), (theirs, 0.01 + LOOK_AGAIN_S)]
+    assert heard == [(theirs, 0.01), (theirs, 0.01 + OTHER_PAIR_EVERY_S)]
     for now in (0.16, 0.17):
         assert path.received(stranger, 100, True, now)
     assert heard[2:] == [(stranger, 0.16), (stranger, 0.17)]
