@@ -203,8 +203,12 @@ def test_a_socks_proxy_of_the_environment_is_used(ways: Base) -> None:
         join_s = user.join("--seed-rpc", NAMED_SEED, env=env)
         prefixes = f"{PROVIDER_TUNNEL}/32,{LAN},10.20.0.0/24"
         user.side.nconnect("peer", "set", PROVIDER_PEER, "--allowed-ips", prefixes)
-        text = user.side.config.read_text()
-        user.side.config.write_text(text.replace("[network]\n", "[network]\nlinks = 4\n"))
+        text = user.side.config.read_text().replace("[network]\n", "[network]\nlinks = 4\n")
+        # With its address in [interface] the peer is one that a person entered: all it has is in force.
+        local = re.search(r"^local_address = (.*)\n", text, re.MULTILINE)
+        assert local is not None
+        text = text.replace(local[0], "").replace("[interface]\n", f"[interface]\naddress = {local[1]}\n")
+        user.side.config.write_text(text)
         times = Times(join_s, user.up(env=env))
         user.chat()
         status = user.side.status()

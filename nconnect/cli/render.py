@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from nconnect.cli.output import bytes_text, duration_text, ms_text, table, time_text
 from nconnect.control.schema import DirectHere, LinkStatus, PeerStatus, Status
 from nconnect.errors import NO_LINK
+from nconnect.offers.accept import NOT_OFFERED
 
 _GREEN, _YELLOW, _RED, _BOLD, _RESET = "\x1b[32m", "\x1b[33m", "\x1b[31m", "\x1b[1m", "\x1b[0m"
 _COLOUR_OF = {
@@ -173,11 +174,17 @@ def _direct(peer: PeerStatus) -> str:
 def _routes_of(peer: PeerStatus) -> list[str]:
     """Its networks that have other addresses here, and what it offers in vain."""
     found = [f"has {pair.real}, which is {pair.seen} here" for pair in peer.mapped]
-    named = peer.waiting[:_MAX_WAITING]
+    offers = [each for each in peer.waiting if each.why != NOT_OFFERED]
+    found += [
+        f"has {each.route} in the file, which is not routed: {each.why}"
+        for each in peer.waiting
+        if each.why == NOT_OFFERED
+    ]
+    named = offers[:_MAX_WAITING]
     found += [f"offers {each.route}, which is not routed: {each.why}" for each in named]
-    if more := peer.waiting[_MAX_WAITING:]:
+    if more := offers[_MAX_WAITING:]:
         found.append(f"offers {len(more)} more that are not routed: `nconnect status --json` has them")
-    if peer.waiting:  # the list is all that is accepted then
+    if offers:  # the list is all that is accepted then
         wanted = "all" if more else ",".join((*peer.allowed_ips, *(each.route for each in named)))
         found.append(f"has all of that routed by `nconnect peer set {peer.name} --accept-routes {wanted}`")
     return found

@@ -27,6 +27,7 @@ from nconnect.host.offered import provides
 from nconnect.model import AcceptRoutes, Config, InterfaceAddress, MappedPrefix, PeerConfig, Prefix, within
 
 MAX_TAKEN = 16  # prefixes of one provider that are taken without asking
+NOT_OFFERED = "the provider does not offer it"
 MAX_KEPT = 64  # guessed: decisions of one provider that are remembered
 Kept = Mapping[str, Mapping[Prefix, Prefix]]  # NKN address of a peer -> prefix -> as it is seen
 
@@ -41,7 +42,7 @@ _SHARED_SPACE = ip_network("100.64.0.0/10")  # RFC 6598
 
 @dataclass(frozen=True, slots=True)
 class WaitingPrefix:
-    """A prefix that a peer offers and that is not in force."""
+    """A prefix that a peer offers, or that the file gives it (`NOT_OFFERED`), and that is not in force."""
 
     prefix: Prefix
     why: str
@@ -128,6 +129,11 @@ def _wanted(
             units.append(prefix)
         else:
             waiting.append(WaitingPrefix(prefix, why))
+    waiting += [
+        WaitingPrefix(prefix, NOT_OFFERED)
+        for prefix in from_invitation
+        if not within_any(prefix, [*tunnel, *named])
+    ]
     return sorted([*tunnel, *units], key=lambda p: p.prefixlen), waiting
 
 

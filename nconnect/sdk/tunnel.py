@@ -21,7 +21,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from nconnect.errors import ClientClosed, ConfigError, HostError, StreamClosed, StreamError
-from nconnect.io.errors import reason
+from nconnect.io.errors import plain_reason, reason
+from nconnect.io.net.dial import dial
 from nconnect.model import NknAddress, join_addr
 from nconnect.sdk.multiclient import MultiClient
 from nconnect.sdk.stream import Stream
@@ -155,11 +156,10 @@ class StreamTunnel:
         if isinstance(self._target, TcpPlace):
             try:
                 async with asyncio.timeout(_CONNECT_S):
-                    reader, writer = await asyncio.open_connection(
-                        self._target.host, self._target.port, limit=_CHUNK_BYTES
-                    )
+                    sock = await dial(self._target.host, self._target.port)
+                reader, writer = await asyncio.open_connection(sock=sock, limit=_CHUNK_BYTES)
             except (OSError, TimeoutError) as error:
-                what = "no answer" if isinstance(error, TimeoutError) else reason(error)
+                what = "no answer" if isinstance(error, TimeoutError) else plain_reason(error)
                 log.warning("cannot connect to %s: %s", self._target, what)
                 stream.abort()
                 return

@@ -14,6 +14,7 @@ from nconnect.control.schema import (
     PeerStatus,
     SkippedRoute,
 )
+from nconnect.offers.accept import NOT_OFFERED
 from tests.control.fake import KEY, STATUS
 
 NOW = 1_790_000_045.0
@@ -211,6 +212,13 @@ def test_it_says_where_a_network_is_mapped_and_what_waits() -> None:
     assert "  laptop offers 8.8.8.0/24, which is not routed: it is not private" in lines
     command = "nconnect peer set laptop --accept-routes 10.86.0.2/32,8.8.8.0/24"
     assert f"  laptop has all of that routed by `{command}`" in lines
+
+
+def test_it_says_what_the_file_has_and_the_provider_does_not_offer() -> None:
+    one = replace(STATUS.peers[0], waiting=(SkippedRoute("10.20.0.0/24", NOT_OFFERED),))
+    text = status_text(replace(STATUS, peers=(one,)), now=NOW)
+    assert "laptop has 10.20.0.0/24 in the file, which is not routed: the provider does not offer it" in text
+    assert "--accept-routes" not in text, "that would not help"
 
 
 def test_many_that_wait_are_counted() -> None:

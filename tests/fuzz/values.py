@@ -173,8 +173,8 @@ _LINES: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...] = (
     ("interface", ("", 'identifier = "gpu"'), ('identifier = "a b"', "identifier = 1")),
     (
         "interface",
-        ('address = ["10.86.0.1/24"]', 'address = ["10.86.0.1/24", "fd86::1/64"]'),
-        ("address = []", 'address = ["10.86.0.1"]', 'address = ["127.0.0.1/8"]', 'address = ["10.86.0.0/24"]',
+        ("address = []", 'address = ["10.86.0.1/24"]', 'address = ["10.86.0.1/24", "fd86::1/64"]'),
+        ('address = ["10.86.0.1"]', 'address = ["127.0.0.1/8"]', 'address = ["10.86.0.0/24"]',
          'address = ["::ffff:1.2.3.4/96"]', 'address = ["10.86.0.1/24", "10.86.0.1/16"]'),
     ),
     ("interface", ("", "mtu = 1280", "mtu = 65535"), ("mtu = 575", "mtu = 65536", "mtu = true")),

@@ -239,6 +239,7 @@ def test_what_is_withdrawn_is_gone_and_what_comes_back_is_where_it_was() -> None
     assert "8.8.8.8/32" in subnets_of(first.config.peers[0])
     gone = accept(asked, here, {dest: ()}, first.kept)
     assert subnets_of(gone.config.peers[0]) == set()
+    assert set(waiting(gone, "p1")) == {"8.8.8.8/32", str(HOME)}, "the file says otherwise: tell why"
     again = accept(asked, here, {dest: net(str(HOME))}, gone.kept)
     assert seen(again, "p1", str(HOME)) == seen(first, "p1", str(HOME))
 

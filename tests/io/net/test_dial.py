@@ -299,4 +299,5 @@ def test_nothing_else_connects() -> None:
     assert found == [
         "io/doctor_network.py: create_connection",  # `_takes_tcp`: hosts of a provider's own subnet
         "io/http/http_client.py: open_connection",  # on a socket of `dial`
+        "sdk/tunnel.py: open_connection",  # likewise
     ]
