@@ -46,7 +46,7 @@ def transferred(world: World, data: bytes, *, chunk: int = 100_000) -> tuple[Ncp
     return session, other
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(
     seed=st.integers(0, 1 << 16),
     loss=st.sampled_from((0.0, 0.02, 0.1, 0.3)),
@@ -279,7 +279,7 @@ def test_what_a_broken_link_carried_goes_over_the_others_at_once() -> None:
     counts=st.lists(st.integers(0, (1 << 32) - 1), max_size=8),
     read=st.integers(0, (1 << 64) - 1),
 )
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_acknowledgements_of_what_was_not_sent_change_nothing(
     starts: list[int], counts: list[int], read: int
 ) -> None:
