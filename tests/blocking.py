@@ -33,7 +33,6 @@ ALLOWED = {
 _PACKAGE = str(Path(__file__).parent.parent / "nconnect") + os.sep
 _STDLIB = str(Path(asyncio.__file__).parent.parent) + os.sep
 _ASYNCIO = str(Path(asyncio.__file__).parent) + os.sep
-_ASYNCIO = str(Path(asyncio.__file__).parent) + os.sep
 _LOOP = ("_run", "run_until_complete", "run")  # uvloop has no frames of its own: the last one is its caller
 # asyncio of Python 3.13 looks after a unix socket's file, and uvloop, which the daemon uses, does not.
 _SOCKET_FILE = ("create_unix_server", "_stop_serving")
