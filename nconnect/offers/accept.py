@@ -88,7 +88,8 @@ def accept(
     for only_kept in (True, False):  # what was decided before comes first, whoever is first in the file
         for peer in config.peers:
             for prefix in wanted[peer.name][0]:
-                ranges.claim(str(peer.address), prefix, only_kept=only_kept)
+                agreed = prefix in peer.allowed_ips
+                ranges.claim(str(peer.address), prefix, only_kept=only_kept, agreed=agreed)
     addresses = list(config.address)
     peers: list[PeerConfig] = []
     found: dict[str, AcceptedPeer] = {}
@@ -231,12 +232,14 @@ class _Ranges:
         self._fail_closed = config.fail_closed
         self._peers = {str(peer.address) for peer in config.peers}
         self._device = list(dict.fromkeys((*_of_device(config.interface, facts), *_of_file(config))))
-        self._named = [*named, *_spoken_to(facts)]
+        self._spoken_to = list(_spoken_to(facts))
+        self._named = [*named, *self._spoken_to]
 
-    def claim(self, peer: str, prefix: Prefix, *, only_kept: bool) -> None:
+    def claim(self, peer: str, prefix: Prefix, *, only_kept: bool, agreed: bool) -> None:
         """Give a prefix its addresses; with `only_kept` none if they are not those of the last time.
 
-        Of a peer the widest come first.
+        Of a peer the widest come first. `agreed`: a person has seen the prefix. One that was only offered
+        gets no address that this device speaks to: a provider cannot take over its name server.
         """
         mine = self.claimed.setdefault(peer, {})
         if prefix in mine:
@@ -253,7 +256,7 @@ class _Ranges:
             else:
                 mine[prefix] = before
             return
-        if self._is_free(peer, prefix):
+        if self._is_free(peer, prefix) and (agreed or not _overlaps_any(prefix, self._spoken_to)):
             mine[prefix] = prefix
             return
         seen = self._draw(peer, prefix)
@@ -263,11 +266,19 @@ class _Ranges:
             mine[prefix] = seen
 
     def to_keep(self) -> Kept:
-        """This time's decisions, then older ones, without those of peers that are gone."""
+        """This time's decisions, then older ones, without those of peers that are gone.
+
+        An older one whose addresses another peer has now is forgotten: who has offered a prefix once must not
+        get it back, by offering it again, from the peer that has it since.
+        """
         found = {}
         for peer in sorted(self._peers):
             now = self.claimed.get(peer, {})
-            before = {real: seen for real, seen in self._kept.get(peer, {}).items() if real not in now}
+            before = {
+                real: seen
+                for real, seen in self._kept.get(peer, {}).items()
+                if real not in now and not self._is_anothers(peer, seen)
+            }
             if now or before:
                 found[peer] = dict([*now.items(), *before.items()][:MAX_KEPT])
         return found

@@ -330,3 +330,27 @@ def test_no_two_share_an_address_and_the_second_time_changes_nothing(
             assert not any(pair.seen.overlaps(route) for pair in peer.mapped for route in routes)
         assert accept(asked, here, offered, found.kept).config == found.config
         kept = found.kept
+
+
+def test_what_a_provider_offered_long_ago_takes_nothing_from_who_has_it_now() -> None:
+    """It offered the prefix, withdrew it, and offers it again when another provider has it."""
+    one, two = provider(1), provider(2, tunnel="10.87.0")
+    prefix = net("192.168.50.0/24")
+    first, second = str(one.address), str(two.address)
+    kept: Kept = {}
+    for offered in ({first: prefix}, {first: ()}, {first: (), second: prefix}):
+        kept = accept(config(one, two), facts(), offered, kept).kept
+    found = accept(config(one, two), facts(), {first: prefix, second: prefix}, kept)
+    assert seen(found, "p2", "192.168.50.0/24") == prefix[0]
+    assert seen(found, "p1", "192.168.50.0/24") != prefix[0]
+
+
+def test_an_offer_does_not_take_over_a_name_server() -> None:
+    """One that is reached by the default route; where a person agreed to the prefix, it may lie behind it."""
+    here = replace(facts(), name_servers=(ip_interface("10.1.1.1").ip,))
+    peer = provider(1)
+    offered = {str(peer.address): net("10.1.1.0/24")}
+    found = accept(config(peer), here, offered, {})
+    assert not seen(found, "p1", "10.1.1.0/24").overlaps(ip_network("10.1.1.0/24"))
+    agreed = accept(config(provider(1, "10.1.1.0/24")), here, offered, {})
+    assert agreed.peers["p1"].mapped == ()
