@@ -12,6 +12,7 @@ from nconnect.errors import UsageError
 
 if TYPE_CHECKING:
     from nconnect.doctor.inference import Server
+    from nconnect.model import ProvidedServer
 
 Ask = Callable[[str, str], str]  # question and default -> answer
 Say = Callable[[str], object]
@@ -28,7 +29,10 @@ INVITATION = (
 )
 NODE = "Which node? Press Enter for the public network, or give the URL of a node that\nyou or a friend runs."
 PUBLIC = "public"
-NOTHING = "Nothing is offered yet: `nconnect provide add` offers a server or a subnet."
+NOTHING = (
+    "Nothing is offered yet: `nconnect provide server add` offers a server, and\n"
+    "`nconnect provide add` a subnet."
+)
 JOIN_LATER = (
     "To use what somebody else offers, ask for an invitation (`nconnect invite NAME` on\n"
     "the other side), and run `sudo nconnect join`."
@@ -44,12 +48,13 @@ class Answers:
     provide: list[str] = field(default_factory=list)
     service: list[str] = field(default_factory=list)
     expose: list[str] = field(default_factory=list)
+    server: list[ProvidedServer] = field(default_factory=list)
     seed_rpc: list[str] = field(default_factory=list)
     scan: bool = False
 
     @property
     def offers(self) -> bool:
-        return bool(self.provide or self.service or self.expose)
+        return bool(self.provide or self.service or self.expose or self.server)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,11 +68,12 @@ class Found:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """Something that may be offered: `entry` is added to the field `into` of the answers."""
+    """Something that may be offered: one of a server with a name, a port of this machine, and a subnet."""
 
     text: str
-    into: str
-    entry: str
+    server: ProvidedServer | None = None
+    service: str = ""
+    provide: str = ""
     is_default: bool = False
 
 
@@ -112,6 +118,8 @@ def _look_and_choose(
         return
     found = look([prefix for prefix, _ in networks])
     choices = [*server_choices(found), *subnet_choices(networks, found)]
+    for text in not_reached(found):
+        say(text)
     if not choices:
         say(f"No inference server and no subnet was found.\n{NOTHING}\n{JOIN_LATER}")
         return
@@ -119,21 +127,22 @@ def _look_and_choose(
     for number, choice in enumerate(choices, 1):
         say(f"  {number}  {choice.text}")
     chosen = _choose(ask, choices)
-    for choice in chosen:
-        getattr(answers, choice.into).append(choice.entry)
+    _offer(answers, chosen)
     if not chosen:
         say(NOTHING)
 
 
 def add_found(answers: Answers, found: Found, say: Say) -> None:
-    """Without a person to ask: offer each server that was found on this machine, and say what was found."""
-    for choice in server_choices(found):
+    """Without a person to ask: offer each server that was found, and say what was found.
+
+    Those in subnets are in ones that are offered already.
+    """
+    choices = server_choices(found)
+    for choice in choices:
         say(f"found {choice.text}")
-        wanted = getattr(answers, choice.into)
-        if choice.entry not in wanted:
-            wanted.append(choice.entry)
-    for server in found.there:
-        say(f"found {_named(server)}: reachable by its own address, in a subnet that is offered")
+    _offer(answers, choices)
+    for text in not_reached(found):
+        say(text)
     for prefix in found.passed_over:
         say(f"{prefix} was not searched: it has too many addresses")
     if not found.here and not found.there:
@@ -141,28 +150,66 @@ def add_found(answers: Answers, found: Found, say: Say) -> None:
 
 
 def server_choices(found: Found) -> list[Choice]:
-    """The servers on this machine, each by the narrowest entry that offers it."""
+    """The servers, each by a name of its own; usually those of this machine are offered.
+
+    One that listens on a single address of this machine, not loopback, is offered as a port.
+    """
+    from ipaddress import ip_address
+
+    from nconnect.config import servers
+    from nconnect.doctor.inference import server_label
     from nconnect.model import join_addr
 
+    choices = []
+    taken: set[str] = set()
+    for server, is_here in [*((s, True) for s, _ in found.here), *((s, False) for s in found.there)]:
+        is_loopback = ip_address(server.host).is_loopback
+        if is_here and not is_loopback:
+            port = f"{server.port}/tcp"
+            choices.append(Choice(f"{_named(server)}, port {port} here", service=port, is_default=True))
+            continue
+        if (is_loopback and ":" in server.host) or len(taken) == servers.MAX_SERVERS:
+            continue
+        name = server_label(server.name, taken)
+        taken.add(name)
+        provided = servers.parse_server(name, f"http://{join_addr(server.host, server.port)}")
+        choices.append(Choice(f"{_named(server)}, as {name}", server=provided, is_default=is_here))
+    return choices
+
+
+def not_reached(found: Found) -> list[str]:
+    """A sentence for each server that cannot be offered as it listens."""
     return [
-        Choice(f"{_named(server)}, on this machine only", "expose", join_addr(server.host, server.port), True)
-        if is_loopback
-        else Choice(f"{_named(server)}, port {server.port}/tcp here", "service", f"{server.port}/tcp", True)
-        for server, is_loopback in found.here
+        f"{_named(server)} listens on ::1 alone, where no peer can reach it: let it listen on 127.0.0.1"
+        for server, _ in found.here
+        if server.host == "::1"
     ]
 
 
 def subnet_choices(networks: Sequence[tuple[str, str]], found: Found) -> list[Choice]:
-    """The subnets, with the servers that were found in each. None is offered unless a person says so."""
-    from ipaddress import ip_address, ip_network
+    """The subnets. None is offered unless a person says so."""
+    return [
+        Choice(
+            f"all of the subnet {prefix} ({interface})"
+            + (", too large to search" if prefix in found.passed_over else ""),
+            provide=prefix,
+        )
+        for prefix, interface in networks
+    ]
 
-    choices = []
-    for prefix, interface in networks:
-        inside = [_named(s) for s in found.there if ip_address(s.host) in ip_network(prefix)]
-        said = f", with {'; '.join(inside)}" if inside else ""
-        said += ", too large to search" if prefix in found.passed_over else ""
-        choices.append(Choice(f"all of the subnet {prefix} ({interface}){said}", "provide", prefix))
-    return choices
+
+def _offer(answers: Answers, choices: Sequence[Choice]) -> None:
+    """Add them to the answers; a server in no subnet that is offered brings its own address as one."""
+    from ipaddress import ip_network
+
+    for into in ("provide", "service"):
+        wanted = getattr(answers, into)
+        wanted += [entry for c in choices if (entry := getattr(c, into)) and entry not in wanted]
+    for server in (choice.server for choice in choices if choice.server is not None):
+        offered = [ip_network(prefix.partition("=")[0]) for prefix in answers.provide]
+        if not server.is_local and not any(server.host in prefix for prefix in offered):
+            answers.provide.append(f"{server.host}/{server.host.max_prefixlen}")
+        answers.server.append(server)
 
 
 def check_role(role: str | None) -> None:
@@ -229,7 +276,8 @@ def search(prefixes: Sequence[str]) -> Found:
         for port, addresses in sorted(listening.items()):
             loopback = all(address.is_loopback for address in addresses)
             any_address = any(address.is_unspecified for address in addresses)
-            host = str(addresses[0]) if not any_address else "127.0.0.1"
+            first = min(addresses, key=lambda address: (not address.is_loopback, address.version))
+            host = str(first) if not any_address else "127.0.0.1"
             server = await inference.probe(host, port)
             if server is not None:
                 here.append((server, loopback))

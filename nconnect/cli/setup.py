@@ -114,7 +114,7 @@ def init(
         "seed_rpc": checks.many("--seed-rpc", seed_rpc, values.parse_seed_rpc),
     }
     checks.finish()
-    text = new_file(seed=os.urandom(32), identifier=name, proxy=proxy, **lists)
+    text = new_file(seed=os.urandom(32), identifier=name, proxy=proxy, servers=answers.server, **lists)
     made = config_file.check(path, text)
     config_file.create(path, text, force=force)
     print(f"made {path}, interface {made.interface}")
@@ -123,8 +123,7 @@ def init(
         _tell_of_proxies(path)
     if not isinstance(made.network.proxy, Proxy):
         print(DIRECT_NOTE)
-    offers = bool(lists["provide"] or lists["services"] or lists["expose"])
-    _print_next_steps(path, own, lists["address"], lists["provide"], offers=offers)
+    _print_next_steps(path, own, lists["address"], lists["provide"], offers=answers.offers)
 
 
 def _tell_of_proxies(path: Path) -> None:

@@ -80,6 +80,7 @@ def new_file(
     provide: Iterable[str] = (),
     services: Iterable[str] = (),
     expose: Iterable[str] = (),
+    servers: Iterable[ProvidedServer] = (),
 ) -> str:
     """The text of a new configuration; lists that are empty are left out.
 
@@ -104,6 +105,8 @@ def new_file(
     offers = {"subnets": tuple(provide), "services": tuple(services), "expose": tuple(expose)}
     if any(offers.values()):
         lines += ["", "[provide]", *(f"{key} = {_list(value)}" for key, value in offers.items() if value)]
+    for server in servers:
+        lines += ["", *_server_lines(server)]
     return "\n".join(lines) + "\n"
 
 
@@ -241,8 +244,11 @@ def add_server(text: str, server: ProvidedServer) -> str:
             f"there is already a server {server.name!r}: `nconnect provide server remove {server.name}` first"
         )
     plain.setdefault("provide", {}).setdefault("server", []).append(content)
-    lines = [f"{key} = {_value(value)}" for key, value in content.items()]
-    return _checked(f"{text.rstrip()}\n\n" + "\n".join(["[[provide.server]]", *lines]) + "\n", plain)
+    return _checked(f"{text.rstrip()}\n\n" + "\n".join(_server_lines(server)) + "\n", plain)
+
+
+def _server_lines(server: ProvidedServer) -> list[str]:
+    return ["[[provide.server]]", *(f"{key} = {_value(value)}" for key, value in as_section(server).items())]
 
 
 def remove_server(text: str, name: str) -> str:

@@ -369,12 +369,15 @@ def check_inference(facts: Facts) -> Iterator[Finding]:
         return
     provide = facts.config.provide
     exposed = {server.port for server in provide.expose}
+    named = {server.port: server.name for server in provide.servers if server.is_local}
     for server in facts.listeners:
         served = any(
             s.protocol == "tcp" and s.ports[0] <= server.port <= s.ports[1] for s in provide.services
         )
         what = f"{server.name} on {join_addr(server.host, server.port)}"
-        if server.wide and served:
+        if server.port in named:
+            yield ok("inference", f"{what} is offered to peers (as {named[server.port]})")
+        elif server.wide and served:
             yield ok("inference", f"{what} is offered to peers (services)")
         elif not server.wide and server.port in exposed:
             yield ok("inference", f"{what} is offered to peers (expose)")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Collection
 from dataclasses import dataclass
 
 # What each documents as its default port.
@@ -25,6 +27,18 @@ class Server:
     host: str
     port: int
     models: tuple[str, ...] = ()
+
+
+def server_label(kind: str, taken: Collection[str]) -> str:
+    """A name for a server of this kind, as `[[provide.server]]` takes it: `vllm`, the second one `vllm-2`."""
+    if kind not in PORTS.values():
+        kind = "server"
+    name = base = re.sub(r"[^a-z0-9]+", "-", kind.lower())
+    number = 1
+    while name in taken:
+        number += 1
+        name = f"{base}-{number}"
+    return name
 
 
 def recognise(host: str, port: int, path: str, status: int, server: str, body: bytes) -> Server | None:

@@ -14,7 +14,14 @@ from tests.cli.conftest import Run
 
 OLLAMA = Server("Ollama", "127.0.0.1", 11434, ("llama3",))
 VLLM = Server("vLLM", "127.0.0.1", 8000)
-FAR = Server("TGI", "192.168.50.9", 3000)
+FAR = Server("vLLM", "192.168.50.9", 8000)
+FIRST = ("ollama", "http://127.0.0.1:11434")
+SECOND = ("vllm", "http://127.0.0.1:8000")
+THIRD = ("vllm-2", "http://192.168.50.9:8000")
+
+
+def offered(answers: Answers) -> list[tuple[str, str]]:
+    return [(server.name, server.url) for server in answers.server]
 
 
 class Person:
@@ -44,32 +51,64 @@ class Person:
 
 
 def test_a_provider_is_asked_for_a_node_and_what_to_offer() -> None:
-    person = Person("http://203.0.113.7:30003", "", "1,3")
+    person = Person("http://203.0.113.7:30003", "", "1,4")
     answers = person.run(Answers())
     assert answers.seed_rpc == ["http://203.0.113.7:30003"]
     assert person.searched == [["192.168.50.0/24", "10.0.0.0/8"]]
-    assert (answers.role, answers.expose, answers.service) == ("provider", ["127.0.0.1:11434"], [])
+    assert (answers.role, offered(answers), answers.expose) == ("provider", [FIRST], [])
+    assert answers.service == []
     assert answers.provide == ["192.168.50.0/24"]
     assert person.told == [
         "found:",
-        "  1  Ollama at 127.0.0.1:11434 (llama3), on this machine only",
-        "  2  vLLM at 127.0.0.1:8000, port 8000/tcp here",
-        "  3  all of the subnet 192.168.50.0/24 (eth0), with TGI at 192.168.50.9:3000",
-        "  4  all of the subnet 10.0.0.0/8 (eth1), too large to search",
+        "  1  Ollama at 127.0.0.1:11434 (llama3), as ollama",
+        "  2  vLLM at 127.0.0.1:8000, as vllm",
+        "  3  vLLM at 192.168.50.9:8000, as vllm-2",
+        "  4  all of the subnet 192.168.50.0/24 (eth0)",
+        "  5  all of the subnet 10.0.0.0/8 (eth1), too large to search",
     ]
     where = "this machine,\nand in 192.168.50.0/24 (eth0),\nand in 10.0.0.0/8 (eth1)"
     assert where in person.asked[1], "it says what is searched before it is"
     assert max(len(line) for question in person.asked for line in f"{question} [x]".splitlines()) <= 80
 
 
-def test_by_default_servers_are_offered_and_no_subnet() -> None:
+def test_by_default_servers_of_this_machine_are_offered_and_nothing_else() -> None:
     answers = Person("", "", "").run(Answers())
-    assert (answers.expose, answers.service, answers.provide) == (["127.0.0.1:11434"], ["8000/tcp"], [])
+    assert (offered(answers), answers.provide) == ([FIRST, SECOND], [])
+    assert (answers.expose, answers.service) == ([], [])
     everything = Person("", "y", "all").run(Answers())
     assert everything.provide == ["192.168.50.0/24", "10.0.0.0/8"]
+    assert offered(everything) == [FIRST, SECOND, THIRD]
     nothing = Person("", "y", "none")
     assert not nothing.run(Answers()).offers
     assert interview.NOTHING in nothing.told
+
+
+def test_a_server_in_a_subnet_brings_its_own_address_alone() -> None:
+    answers = Person("", "y", "3").run(Answers())
+    assert (offered(answers), answers.provide) == ([THIRD], ["192.168.50.9/32"])
+
+
+def test_servers_that_listen_elsewhere() -> None:
+    """On one address of this machine: the port is offered. On ::1: no peer can be led there."""
+    found = Found(
+        ((Server("TGI", "192.168.50.1", 3000), False), (Server("Ollama", "::1", 11434), True)),
+        (Server("an OpenAI-compatible server", "fd50::10", 8080),),
+    )
+    answers = Answers()
+    said: list[object] = []
+    interview.add_found(answers, found, said.append)
+    assert (answers.service, answers.expose) == (["3000/tcp"], [])
+    assert offered(answers) == [("server", "http://[fd50::10]:8080")]
+    assert answers.provide == ["fd50::10/128"]
+    assert said[-1] == (
+        "Ollama at [::1]:11434 listens on ::1 alone, where no peer can reach it: let it listen on 127.0.0.1"
+    )
+
+
+def test_more_servers_than_peers_take_are_not_offered() -> None:
+    found = Found(there=tuple(Server("TGI", f"10.1.0.{n}", 3000) for n in range(1, 80)))
+    names = [choice.server.name for choice in interview.server_choices(found) if choice.server]
+    assert (names[0], names[1], len(names), len(set(names))) == ("tgi", "tgi-2", 64, 64)
 
 
 def test_nothing_is_searched_unless_told() -> None:
@@ -103,8 +142,8 @@ def test_what_an_option_said_is_not_asked() -> None:
 
 
 def test_a_wrong_answer_is_asked_again_and_not_for_ever() -> None:
-    person = Person("node", "", "y", "5", "1 2")
-    assert person.run(Answers()).service == ["8000/tcp"]
+    person = Person("node", "", "y", "6", "2")
+    assert offered(person.run(Answers())) == [SECOND]
     assert "is not a seed's address" in person.asked[1]
     with pytest.raises(UsageError, match="--seed-rpc"):
         Person("a", "b", "c").run(Answers())
@@ -136,12 +175,16 @@ def test_without_a_terminal_options_say_it_all(
     run: Run, config_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(interview, "search", Person().look)
-    assert run("init", "--role", "provider", "--scan").status == 0
+    assert run("init", "--role", "provider", "--provide", "192.168.50.0/24", "--scan").status == 0
     config = load(config_path)
     assert [address.network.prefixlen for address in config.address] == [24, 64]
-    assert [e.port for e in config.provide.expose] == [11434]
-    assert [s.ports for s in config.provide.services] == [(8000, 8000)]
-    assert config.provide.subnets == ()
+    assert [(s.name, s.url) for s in config.provide.servers] == [FIRST, SECOND, THIRD]
+    assert [str(s.seen) for s in config.provide.subnets] == ["192.168.50.0/24"]
+    assert (config.provide.expose, config.provide.services) == ((), ())
+    # The file can be changed as any other.
+    assert run("provide", "server", "remove", "vllm", "--yes").status == 0
+    assert run("provide", "server", "add", "vllm", SECOND[1]).status == 0
+    assert run("provide", "add", "--service", "22/tcp").status == 0
 
 
 def test_in_a_terminal_it_asks(run: Run, config_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

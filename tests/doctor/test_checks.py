@@ -12,7 +12,7 @@ from nconnect.doctor.findings import Finding, Level
 from nconnect.doctor.firewalls import Obstacle
 from nconnect.host.plan import SkippedPrefix
 from nconnect.io.system.nftables import NO_NFT
-from nconnect.model import Endpoint, ProvideConfig, ProvidedSubnet
+from nconnect.model import Endpoint, ProvideConfig, ProvidedServer, ProvidedSubnet
 from nconnect.nat.port_mapping import Router
 from nconnect.nat.stun import Verdict
 from nconnect.wire.direct import NatVerdict
@@ -178,6 +178,17 @@ def test_each_mistake_is_found_and_mended(
 def test_what_is_offered_is_fine() -> None:
     listeners = (Listener("Ollama", "127.0.0.1", 11434), Listener("vLLM", "127.0.0.1", 8000, True))
     assert {f.level for f in of("inference", spoilt(listeners=listeners))} == {Level.OK}
+
+
+def test_a_server_with_a_name_is_offered() -> None:
+    facts = spoilt(listeners=(Listener("LM Studio", "127.0.0.1", 1234),))
+    assert facts.config is not None
+    assert of("inference", facts)[0].level is Level.WARNING
+    server = ProvidedServer("lm", "http", ip_address("127.0.0.1"), 1234)
+    config = replace(facts.config, provide=replace(facts.config.provide, servers=(server,)))
+    (finding,) = of("inference", replace(facts, config=config))
+    assert finding.level is Level.OK
+    assert finding.text.endswith("is offered to peers (as lm)")
 
 
 def test_one_cause_that_stops_all_seeds_is_said_once() -> None:
