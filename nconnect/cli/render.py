@@ -148,7 +148,7 @@ def _peers(status: Status, now: float, rates: Rates | None) -> list[str]:
         rows.append(row)
     lines = table(header, rows, right=(4, 5, 6))
     for peer in status.peers:
-        said = (_direct(peer), _paused(peer), _last_here(peer, now), *_routes_of(peer))
+        said = (_direct(peer), _paused(peer), _last_here(peer, now), _offers(peer), *_routes_of(peer))
         lines += [f"  {peer.name} {each}" for each in said if each]
     limited = [p for p in status.peers if p.allow is not None or p.expires is not None]
     for peer in limited:
@@ -169,6 +169,17 @@ def _direct(peer: PeerStatus) -> str:
         case "failed":
             return f"is reached by a node: {direct.why}"
     return ""
+
+
+def _offers(peer: PeerStatus) -> str:
+    """How many servers it offers by name; "" if none."""
+    servers = peer.offers.servers
+    if not servers:
+        return ""
+    usable = sum(server.allowed for server in servers)
+    many = f"{len(servers)} server{'s' if len(servers) > 1 else ''}"
+    part = "" if usable == len(servers) else f", of which {usable or 'none'} can be used now"
+    return f"offers {many}{part}: `nconnect offers`"
 
 
 def _routes_of(peer: PeerStatus) -> list[str]:

@@ -10,6 +10,8 @@ from nconnect.control.schema import (
     DirectStatus,
     LinkStatus,
     MappedRoute,
+    OfferedServerStatus,
+    OffersStatus,
     PausedStatus,
     PeerStatus,
     SkippedRoute,
@@ -219,6 +221,23 @@ def test_it_says_what_the_file_has_and_the_provider_does_not_offer() -> None:
     text = status_text(replace(STATUS, peers=(one,)), now=NOW)
     assert "laptop has 10.20.0.0/24 in the file, which is not routed: the provider does not offer it" in text
     assert "--accept-routes" not in text, "that would not help"
+
+
+@pytest.mark.parametrize(
+    ("allowed", "says"),
+    [
+        ([True], "offers 1 server: `nconnect offers`"),
+        ([True, False], "offers 2 servers, of which 1 can be used now: `nconnect offers`"),
+        ([False, False], "offers 2 servers, of which none can be used now: `nconnect offers`"),
+    ],
+)
+def test_it_says_how_many_servers_are_offered(allowed: list[bool], says: str) -> None:
+    servers = tuple(
+        OfferedServerStatus(f"s{n}", "http://10.86.0.1", allowed=a) for n, a in enumerate(allowed)
+    )
+    one = replace(STATUS.peers[0], offers=OffersStatus(servers=servers))
+    assert f"  laptop {says}" in status_text(replace(STATUS, peers=(one,)), now=NOW).splitlines()
+    assert "offers" not in status_text(replace(STATUS, peers=STATUS.peers[:1]), now=NOW)
 
 
 def test_many_that_wait_are_counted() -> None:
