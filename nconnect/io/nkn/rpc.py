@@ -1,4 +1,4 @@
-"""Asking seeds: which node serves an address.
+"""Asking seeds: which node serves an address, and what the chain says (`ask_chain`).
 
 Seeds are asked one after another without waiting for slow ones: the next one when one fails, or 0.3 s after
 the last was asked. The first good answer wins. A silent seed is asked again each second until the time is
@@ -12,7 +12,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from nconnect.config.proxy import UNPROXIED, Proxies
 from nconnect.config.seed_url import is_secure, place_of
@@ -34,6 +34,9 @@ from nconnect.nkn.ways import STAGGER_S
 from nconnect.wire import jsonrpc
 from nconnect.wire.jsonrpc import NodeInfo, RpcError
 from nconnect.wire.login_page import login_page, over_tls
+from nconnect.wire.strict_json import MAX_JSON_BYTES
+
+_T = TypeVar("_T")
 
 _ASK_AGAIN_S = 1.0
 ASK_AGAIN_CONNECTED_S = 3.0  # guessed
@@ -82,7 +85,36 @@ async def first_answer(
             seed, address, timeout_s=patience_s, tls=tls, proxies=proxies, on_connected=on_connected
         )
 
-    return await _Race(seeds, ask).run(timeout_s)
+    hint = "check this device's connection and [network] seed_rpc"
+    return Resolution(*await _Race(seeds, ask, "no seed named a node", hint).run(timeout_s))
+
+
+async def ask_chain(
+    seeds: Sequence[str],
+    method: str,
+    params: dict[str, object],
+    *,
+    timeout_s: float,
+    proxies: Proxies = UNPROXIED,
+) -> tuple[Any, str]:
+    """The first answer of a seed to a call that changes nothing, and that seed.
+
+    Raises `NetworkError` in one line when no seed has an answer.
+    """
+
+    async def ask(seed: str, on_connected: Callable[[], None]) -> Any:
+        return await call(
+            seed,
+            method,
+            params,
+            timeout_s=timeout_s + _SLACK_S,
+            max_answer_bytes=MAX_JSON_BYTES,
+            proxies=proxies,
+            on_connected=on_connected,
+        )
+
+    hint = "check this device's connection and chain_rpc (`nconnect node` has no chain)"
+    return await _Race(seeds, ask, f"no seed answered {method}", hint).run(timeout_s)
 
 
 async def ask_node(
@@ -117,6 +149,7 @@ async def call(
     params: dict[str, object],
     *,
     timeout_s: float,
+    max_answer_bytes: int = MAX_ANSWER_BYTES,
     proxies: Proxies = UNPROXIED,
     on_connected: Callable[[], None] | None = None,
 ) -> Any:
@@ -142,7 +175,7 @@ async def call(
             body=body,
             headers=(("Content-Type", "application/json"),),
             timeout_s=timeout_s,
-            max_body_bytes=MAX_ANSWER_BYTES,
+            max_body_bytes=max_answer_bytes,
             cut=True,
             proxies=proxies,
             on_connected=on_taken,
@@ -173,8 +206,8 @@ async def call(
         raise RemoteProtocolError("it is asked too often from this address (HTTP 429)")
     if response.status != 200:
         raise RemoteProtocolError(f"it answered HTTP {response.status}")
-    if len(response.body) > MAX_ANSWER_BYTES:
-        raise RemoteProtocolError(f"the answer is longer than {MAX_ANSWER_BYTES} bytes")
+    if len(response.body) > max_answer_bytes:
+        raise RemoteProtocolError(f"the answer is longer than {max_answer_bytes} bytes")
     try:
         result = jsonrpc.parse_response(response.body)
     except RemoteProtocolError as error:
@@ -192,23 +225,28 @@ async def _refuse_plain_to_tls(url: str, proxies: Proxies) -> None:
         raise TlsError(f"{join_addr(host, port)} speaks TLS", "is it https://?")
 
 
-class _Race:
+class _Race(Generic[_T]):
     """Many seeds, one winner. Failures are kept by seed, so that the error can tell what was tried."""
 
     def __init__(
         self,
         seeds: Sequence[str],
-        ask: Callable[[str, Callable[[], None]], Coroutine[Any, Any, NodeInfo]],
+        ask: Callable[[str, Callable[[], None]], Coroutine[Any, Any, _T]],
+        failed: str,
+        hint: str,
     ) -> None:
+        """`failed`: what the error says first if nobody wins. `hint`: what it says to do."""
         self._seeds = tuple(dict.fromkeys(seeds))
         self._ask = ask
-        self._running: dict[asyncio.Task[NodeInfo], str] = {}
+        self._failed, self._hint = failed, hint
+        self._running: dict[asyncio.Task[_T], str] = {}
         self._failures: dict[str, str] = {}
         self._connected: dict[str, float] = {}  # seed -> when it last took a connection
         self._just_failed = False
         self._in_the_way: WayOutError | None = None  # the newest failure that is no seed's own
 
-    async def run(self, timeout_s: float) -> Resolution:
+    async def run(self, timeout_s: float) -> tuple[_T, str]:
+        """The first good answer, and its seed."""
         loop = asyncio.get_running_loop()
         end = loop.time() + timeout_s
         waiting = list(self._seeds)
@@ -236,7 +274,7 @@ class _Race:
 
         self._running[asyncio.create_task(self._ask(seed, connected), name=f"ask {seed}")] = seed
 
-    async def _wait(self, pause_s: float) -> Resolution | None:
+    async def _wait(self, pause_s: float) -> tuple[_T, str] | None:
         """Until one has answered or failed, or the pause is over."""
         done, _ = await asyncio.wait(
             self._running, timeout=max(0.0, pause_s), return_when=asyncio.FIRST_COMPLETED
@@ -246,7 +284,7 @@ class _Race:
         for task in [task for task in self._running if task in done]:
             seed = self._running.pop(task)
             try:
-                return Resolution(task.result(), seed)
+                return task.result(), seed
             except NconnectError as error:
                 self._failures[seed] = str(error)
                 # Its traceback leads back to its task: such cycles are garbage that is found late.
@@ -280,10 +318,7 @@ class _Race:
         reasons = Counter(_without(seed, why) for seed, why in self._failures.items())
         reason = max(reasons, key=lambda why: reasons[why])
         tried = ", ".join(self._seeds[:3]) + (f" and {len(self._seeds) - 3} more" * (len(self._seeds) > 3))
-        return NetworkError(
-            f"no seed named a node: {reason} (tried {tried}): check this device's connection"
-            " and [network] seed_rpc"
-        )
+        return NetworkError(f"{self._failed}: {reason} (tried {tried}): {self._hint}")
 
 
 def _without(seed: str, why: str) -> str:
