@@ -120,6 +120,21 @@ for (const [name, payload, encrypt, dests] of [
       seen.serializeBinary(), common.pb.messages.CompressionType.COMPRESSION_NONE).serializeBinary()) })
 }
 
+// Transactions of the wallet with Alice's seed. Their signatures have no randomness.
+const wallet = sdk('wallet/transaction')
+const account = new (sdk('wallet/account').default)(seeds[0], { worker: false })
+const transactions = []
+for (const [name, payload, nonce] of [
+  ['subscribe', wallet.newSubscribePayload(account.getPublicKey(), 'me', 'topic', 100, 'meta'), 7],
+  ['long meta', wallet.newSubscribePayload(account.getPublicKey(), 'me', 'topic', 400000, 'm'.repeat(300)), 0],
+  ['unsubscribe', wallet.newUnsubscribePayload(account.getPublicKey(), '', 'topic'), 300],
+]) {
+  const made = await wallet.newTransaction(account, payload, nonce)
+  const program = made.getProgramsList()[0]
+  transactions.push({ name, nonce, hash: made.hash, payload: hex(payload.getData()),
+    code: hex(program.getCode()), parameter: hex(program.getParameter()), bytes: hex(made.serializeBinary()) })
+}
+
 const challenge = '5a'.repeat(32), salt = 'a5'.repeat(32)
 const loginDigest = common.hash.sha256Hex(challenge + salt)
 
@@ -129,7 +144,7 @@ writeFileSync(process.argv[2], JSON.stringify({
   several: several.map((msg, i) => envelope([bob.addr, carol.addr][i], msg)), bare: hex(bare.serializeBinary()),
   outbound, receipt: { prevHash, bytes: hex(receipt) },
   inbound: { src: alice.addr, prevHash, bytes: hex(inbound.serializeBinary()) },
-  askedId: hex(askedId), exchanges,
+  askedId: hex(askedId), exchanges, wallet: account.address, transactions,
   login: { challenge, salt, digest: loginDigest, signature: await alice.key.sign(loginDigest) },
 }, null, 1) + '\n')
 process.exit(0)
