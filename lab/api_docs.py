@@ -24,11 +24,15 @@ from nconnect.sdk.base_client import BaseClient, Options
 PAGE = Path(CHECKOUT) / "docs" / "reference" / "nkn.md"
 
 MAX_SIGNATURE = 60  # characters of parameters on one line
-_MADE_BY_USERS = ("Client", "MultiClient")
-_CLASSES = ("Client", "MultiClient", "Message", "Reply", "Stream", "StreamServer", "LinkStatus")
+_MADE_BY_USERS = ("Client", "MultiClient", "NknChain")
+_CLASSES = (
+    "Client", "MultiClient", "Message", "Reply", "Stream", "StreamServer", "LinkStatus", "NknChain",
+    "Subscription", "Registrant",
+)  # fmt: skip
 _ERRORS = (
     errors.NetworkError, errors.NotConnected, errors.NoReply, errors.StreamError, errors.TooBig,
     errors.StreamClosed, errors.ClientClosed, errors.ConfigError, errors.LocalProtocolError,
+    errors.RemoteProtocolError,
 )  # fmt: skip
 # The methods that `async with`, `async for` and `for` call.
 _SPECIAL = {"__init__": "", "__aenter__": "async with", "__aiter__": "async for"}

@@ -64,22 +64,38 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from nconnect.nkn.message import Message, Reply
+    from nconnect.sdk.chain import NknChain
     from nconnect.sdk.client import Client
     from nconnect.sdk.multiclient import MultiClient
     from nconnect.sdk.stream import Stream
     from nconnect.sdk.streaming import StreamServer
     from nconnect.sdk.sub_link import LinkStatus
+    from nconnect.wire.chain import Registrant, Subscription
 
-__all__ = ["Client", "LinkStatus", "Message", "MultiClient", "Reply", "Stream", "StreamServer"]
+__all__ = [
+    "Client",
+    "LinkStatus",
+    "Message",
+    "MultiClient",
+    "NknChain",
+    "Registrant",
+    "Reply",
+    "Stream",
+    "StreamServer",
+    "Subscription",
+]
 
 _WHERE = {
     "Client": "nconnect.sdk.client",
     "LinkStatus": "nconnect.sdk.sub_link",
     "Message": "nconnect.nkn.message",
     "MultiClient": "nconnect.sdk.multiclient",
+    "NknChain": "nconnect.sdk.chain",
+    "Registrant": "nconnect.wire.chain",
     "Reply": "nconnect.nkn.message",
     "Stream": "nconnect.sdk.stream",
     "StreamServer": "nconnect.sdk.streaming",
+    "Subscription": "nconnect.wire.chain",
 }
 
 

@@ -15,6 +15,7 @@ Programs import the public names from `nconnect.nkn`; the daemon does not load t
       |-- nconnect.nkn.exchange: ids, sealing, copies, answers (pure)
       |-- inbox.Inbox: messages until the program receives them, bounded
       |-- streaming.Streaming (of a MultiClient) --> nconnect.ncp: stream.Stream and streaming.StreamServer
+      |-- chain.NknChain: topics and names --> nconnect.wire.chain, nconnect.io.nkn.rpc
       `-- waiting.PendingReplies: one sent message and the answers to it
 
 A message out: `BaseClient.send` -> `Exchange.message` (sealed `Batch`es) -> every link that is up and takes

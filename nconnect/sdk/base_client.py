@@ -14,7 +14,6 @@ from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from types import TracebackType
 from typing import Self, TypedDict, overload
 
-from nconnect.config.proxy import Proxies, of_setting, parse_proxy_setting
 from nconnect.crypto.keys import Identity
 from nconnect.errors import ClientClosed, ConfigError, LocalProtocolError, NetworkError, NotConnected
 from nconnect.io.clock import boottime
@@ -23,10 +22,13 @@ from nconnect.nkn.envelope import Batch
 from nconnect.nkn.exchange import Exchange, Incoming, IncomingAnswer, IncomingPacket, MessageDrop
 from nconnect.nkn.link import Link
 from nconnect.nkn.message import Message, Reply
+from nconnect.sdk.chain import NknChain, proxies_of
 from nconnect.sdk.inbox import INBOX_BYTES, INBOX_MESSAGES, Inbox
 from nconnect.sdk.streaming import Streaming
 from nconnect.sdk.sub_link import LinkStatus, SubLink
 from nconnect.sdk.waiting import PendingReplies
+from nconnect.wire import chain
+from nconnect.wire.chain import MAX_DURATION_BLOCKS
 from nconnect.wire.jsonrpc import NodeInfo
 from nconnect.wire.nkn import MAX_DESTS, InboundMessage
 
@@ -40,6 +42,8 @@ class Options(TypedDict, total=False):
 
     seed_rpc: str | Iterable[str]
     """The seeds to ask for a node. They are asked in parallel, a third of a second apart."""
+    chain_rpc: str | Iterable[str] | None
+    """The seeds to ask for names and topics; None: those of `seed_rpc`. `nconnect node` has no chain."""
     tls: bool | ssl.SSLContext
     """True, or an `ssl.SSLContext`: use wss, with this context."""
     proxy: str | None
@@ -65,6 +69,7 @@ class BaseClient:
         sub_clients: Sequence[int | None],
         *,
         seed_rpc: str | Iterable[str] = PUBLIC_SEED_RPC,
+        chain_rpc: str | Iterable[str] | None = None,
         tls: bool | ssl.SSLContext = False,
         proxy: str | None = None,
         accept_unencrypted: bool = False,
@@ -88,7 +93,8 @@ class BaseClient:
         seeds = (seed_rpc,) if isinstance(seed_rpc, str) else tuple(seed_rpc)
         if not seeds:
             raise ConfigError("seed_rpc is empty: name at least one seed (http://HOST:30003)")
-        now, proxies = boottime(), _proxies(proxy)
+        now, proxies = boottime(), proxies_of(proxy)
+        self._chain = NknChain(seeds if chain_rpc is None else chain_rpc, proxy=proxy)
         self._links = tuple(
             SubLink(
                 index,
@@ -151,6 +157,11 @@ class BaseClient:
         """The nodes that accepted this client last. A new client with these tries them if no seed answers."""
         return tuple(sub.link.last_node for sub in self._links if sub.link.last_node is not None)
 
+    @property
+    def chain(self) -> NknChain:
+        """What NKN's chain says: subscribers of topics, registrants of names. It can be used at any time."""
+        return self._chain
+
     async def wait_up(self, links: int = 1, *, timeout_s: float | None = None) -> None:
         """Wait until so many links are up. Raises `NotConnected` if it takes longer than `timeout_s`."""
         try:
@@ -198,17 +209,21 @@ class BaseClient:
         """Send one message, and wait until each destination replied or acknowledged it.
 
         `dest`: an address, for which the `Reply` is returned; or several, for which a dict of replies by
-        address is returned. With `no_reply` the receivers are told not to answer, and None (or an empty
-        dict) is returned as soon as the message is sent. `data`: a `str` is sent as text, anything else as
-        binary. `encrypt=False` sends it unencrypted, which receivers refuse unless they are configured to
-        accept it. `max_holding_s`: how long nodes may keep it for a destination that is offline.
+        address is returned. An address may end in a registered name instead of a key (`gpu.NAME`): the
+        chain is asked for the name's key once (`chain.resolve`). With `no_reply` the receivers are told not
+        to answer, and None (or an empty dict) is returned as soon as the message is sent. `data`: a `str` is
+        sent as text, anything else as binary. `encrypt=False` sends it unencrypted, which receivers refuse
+        unless they are configured to accept it. `max_holding_s`: how long nodes may keep it for a
+        destination that is offline.
         `reply_timeout_s` limits the whole call, including a reconnect.
 
         Raises `NoReply` (with the replies that came), `NotConnected` if no link came up in that time,
-        `TooBig`, `ConfigError` for an invalid address, `ClientClosed`.
+        `TooBig`, `ConfigError` for an invalid address, `ClientClosed`; for a name also what `chain.resolve`
+        raises.
         """
         one = isinstance(dest, str)
-        dests = self._dests([dest] if isinstance(dest, str) else dest)
+        end = asyncio.get_running_loop().time() + reply_timeout_s
+        dests = await self._dests([dest] if isinstance(dest, str) else dest, reply_timeout_s)
         id = self._exchange.message_id()
         batches = self._exchange.message(list(dests), data, id=id, encrypt=encrypt, no_reply=no_reply)
         waiting = PendingReplies(dests)
@@ -217,7 +232,7 @@ class BaseClient:
             self._waiting[id] = waiting
         sent = False
         try:
-            async with asyncio.timeout(reply_timeout_s):
+            async with asyncio.timeout_at(end):
                 await self._transmit(batches, max_holding_s)
                 sent = True
                 if not no_reply:
@@ -231,6 +246,24 @@ class BaseClient:
             self._waiting.pop(id, None)
             self._exchange.forget(id)
         return next(iter(waiting.replies.values()), None) if one else waiting.replies
+
+    # Topics
+
+    async def subscribe(self, topic: str, meta: str = "", *, duration: int = MAX_DURATION_BLOCKS) -> str:
+        """Subscribe this client to a topic for `duration` blocks of about 20 s, with a fee of 0.
+
+        `meta`: up to 1,024 bytes that everybody can read. A second call replaces the meta and extends the
+        subscription. Returns the transaction's hash (hex). It is in force with one of the next blocks;
+        until then `chain.subscribers(topic, pending=True)` has it. A subscription needs no link to be up.
+
+        Raises `ConfigError` for what nodes refuse, `RemoteProtocolError` if the node refused it (one that
+        is pending can be neither repeated nor ended), `NetworkError` if no seed answered.
+        """
+        return await self._chain.submit(chain.subscribe(self._address, topic, duration, meta), self._identity)
+
+    async def unsubscribe(self, topic: str) -> str:
+        """End this client's subscription to a topic, with a fee of 0; otherwise as `subscribe`."""
+        return await self._chain.submit(chain.unsubscribe(self._address, topic), self._identity)
 
     # Receiving
 
@@ -333,14 +366,14 @@ class BaseClient:
 
     # Below: details
 
-    def _dests(self, given: Sequence[str]) -> dict[NknAddress, str]:
-        """Address -> as it was given. Raises `ConfigError`."""
+    async def _dests(self, given: Sequence[str], timeout_s: float) -> dict[NknAddress, str]:
+        """Address -> as it was given; names are looked up. Raises `ConfigError`, `NetworkError`."""
         self._must_be_open()
         if not 0 < len(given) <= MAX_DESTS:
             raise ConfigError(f"a message goes to 1 to {MAX_DESTS} destinations, not to {len(given)}")
         dests: dict[NknAddress, str] = {}
         for text in given:
-            address = NknAddress.parse(text)
+            address = NknAddress.parse(await self._chain.resolve(text, timeout_s=timeout_s))
             dests.setdefault(self._shown(address), text)
         return dests
 
@@ -419,15 +452,6 @@ def _seed_bytes(seed: bytes | str | None) -> bytes:
     if len(found) != 32:
         raise ConfigError("a seed is 32 bytes, or 64 hex digits")
     return found
-
-
-def _proxies(setting: str | None) -> Proxies:
-    """The way out: what `proxy` says, or the environment."""
-    try:
-        chosen = None if setting is None else parse_proxy_setting(setting)
-    except ConfigError as error:
-        raise ConfigError(f"proxy: {error}") from None
-    return of_setting(chosen, os.environ)
 
 
 def _checked(identifier: str) -> str:

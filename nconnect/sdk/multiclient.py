@@ -73,10 +73,13 @@ class MultiClient(BaseClient):
     async def dial(self, address: str, *, timeout_s: float = DIAL_TIMEOUT_S) -> Stream:
         """Open a stream to a client that listens (of any SDK). It uses the sub-clients that are up now.
 
+        `address` may end in a registered name, as in `send`; then what `chain.resolve` raises is raised too.
+
         Raises `StreamError` if it does not answer within `timeout_s`, `NotConnected` if no link is up,
         `ConfigError` for an invalid address, `ClientClosed`.
         """
-        dest = NknAddress.parse(address).bare
+        self._must_be_open()
+        dest = NknAddress.parse(await self._chain.resolve(address, timeout_s=timeout_s)).bare
         await self.wait_up(timeout_s=timeout_s)
         if not self._had_all_links:
             self._had_all_links = True

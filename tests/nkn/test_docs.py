@@ -11,9 +11,11 @@ import pytest
 
 from lab import api_docs
 from tests.loops import run
+from tests.nkn.chain_seed import ChainSeed
 from tests.nkn.net import Net
 
 TEXT = (Path(__file__).parents[2] / "docs" / "nkn.md").read_text()
+CHAIN = "http://chain.example:30003"
 PROGRAMS = re.findall(r"^```python\n(.*?)^```\n\n```text\n(.*?)^```$", TEXT, re.MULTILINE | re.DOTALL)
 
 
@@ -22,13 +24,13 @@ def test_programs_print_what_the_page_says(number: int) -> None:
     program, printed = PROGRAMS[number]
 
     async def test() -> None:
-        async with Net.running() as net:
+        async with Net.running() as net, ChainSeed.running() as chain:
             process = await asyncio.create_subprocess_exec(
                 sys.executable,
                 "-W",
                 "error",
                 "-c",
-                program.replace("http://127.0.0.1:30003", net.seed),
+                program.replace("http://127.0.0.1:30003", net.seed).replace(CHAIN, chain.url),
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.STDOUT,
             )
@@ -45,7 +47,7 @@ def test_programs_print_what_the_page_says(number: int) -> None:
 
 
 def test_every_program_is_run() -> None:
-    assert TEXT.count("```python") == len(PROGRAMS) == 7
+    assert TEXT.count("```python") == len(PROGRAMS) == 8
 
 
 def test_the_reference_is_current() -> None:
