@@ -22,6 +22,7 @@ from netns_tests.recovery import recovered
 # "link 1" and "link 2" are spare links: idle as long as "link" reaches its node.
 TASKS = {
     "STUN servers",
+    "announcements",
     "direct TCP streams",
     "direct paths",
     "expiry",
@@ -30,9 +31,12 @@ TASKS = {
     "link",
     "link 1",
     "link 2",
+    "names",
     "presence",
     "resume",
+    "servers",
     "surroundings",
+    "usage",
     "watchdog",
 }
 
