@@ -15,13 +15,15 @@ from typing import Any
 import pytest
 
 from lab.process import Process, until
-from lab.traffic import connect
+from lab.sides import Side
+from lab.traffic import connect, pings
 from netns_tests.friends import Friends, friends
 
 PORT = 11434
 LOADED = 4  # a machine that runs other tests too
 WITHIN_S = 1.0 * LOADED
 NOBODY = 65534
+WRONG = "10.86.0.9"
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -103,6 +105,34 @@ def test_a_user_who_may_read_reads_offers_and_nothing_else(one: Friends) -> None
     side.config.write_text(text)
     side.nconnect("reload")
     until(lambda: asked(NOBODY) == 0, "the reader to be shut out", timeout_s=10)
+
+
+def test_a_wrong_address_of_the_user_is_told_on_both_sides(one: Friends) -> None:
+    """The file's address is not the one that the provider gave."""
+    side, provider = one.side, one.providers[0].side
+    right = side.config.read_text()
+    assert "10.86.0.2" in right
+    assert not any("10.86.0." in problem for problem in problems(side) + problems(provider))
+    side.stop()
+    side.config.write_text(right.replace("10.86.0.2", WRONG))
+    side.start()
+    side.wait("box-1")
+    assert not pings(one.user, one.seen(one.providers[0], "10.86.0.1"), "-I", WRONG, "-W", "1")
+    refused = f"laptop sends packets from {WRONG}, which are refused: they must come from 10.86.0.2/32"
+    told = f"box-1 refuses packets from {WRONG}: they must come from 10.86.0.2/32"
+    until(lambda: any(text.startswith(refused) for text in problems(provider)), "the provider", timeout_s=10)
+    until(lambda: any(text.startswith(told) for text in problems(side)), "the user's side", timeout_s=10)
+    assert told in side.nconnect("status")
+    assert told in side.try_nconnect("doctor").stdout
+    found = json.loads(provider.try_nconnect("doctor", "--json").stdout)["findings"]
+    (finding,) = [each for each in found if WRONG in each["text"]]
+    assert finding["level"] == "warning"
+    assert "nconnect peer set laptop --allowed-ips" in finding["mend"]
+
+
+def problems(side: Side) -> list[str]:
+    found: list[str] = side.status()["problems"]
+    return found
 
 
 def _as_user(side: Any, uid: int, request: str) -> int:
