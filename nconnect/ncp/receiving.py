@@ -56,7 +56,8 @@ class NcpReceiver:
             return
         if count < self.next or count in self._held:
             self.duplicates += 1
-            self._to_ack.add(count)
+            if len(self._to_ack) < MAX_HELD_PACKETS:
+                self._to_ack.add(count)
             return
         size = len(data)
         if self._closed:

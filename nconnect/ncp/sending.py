@@ -19,6 +19,7 @@ from nconnect.ncp.pairs import SubClientPair, rescale
 from nconnect.ncp.sequence import from_wire, to_wire
 
 MIN_PACKETS = 512  # in flight, whatever the MTU: guessed, so that small writes do not wait for each other
+MAX_PACKETS = 8192  # from the first that is not acknowledged on, even if the other side wants tiny ones
 MAX_RUN_PACKETS = 128
 MIN_FLIGHT_BYTES = 64 << 10
 _GROWTH = 8  # the limit grows by what is acknowledged, and by 1/8 of it above half of where a loss was
@@ -61,7 +62,7 @@ class NcpSender:
         self._limited_at = 0.0  # when it was lowered last
         self._acked_at = 0.0  # when something was acknowledged last
         self._lost: list[int] = []  # a heap of counts
-        self._total = max(window / mtu, MIN_PACKETS)
+        self._total = min(max(window / mtu, MIN_PACKETS), MAX_PACKETS)
         for pair in pairs:
             pair.window = self._total / len(pairs)
         self._run_packets = max(1, min(MAX_RUN_PACKETS, int(window / mtu / (4 * len(pairs)))))
@@ -102,6 +103,8 @@ class NcpSender:
             count = lost[0]
             packet = self._unacked[count]
             size = len(packet.data)
+        elif self.next - self.base >= MAX_PACKETS:
+            return None
         else:
             count, packet = self.next, None
             size = self._room() if self.buffered else 0
@@ -184,6 +187,7 @@ class NcpSender:
         unacked = self._unacked
         of: dict[int, int] = {}  # by pair
         fresh = acked_bytes = 0
+        most = 2 * (self.next - self.base)  # ranges of one packet that overlap are not worth more work
         for start, length in ranges:
             if not length:
                 continue
@@ -191,6 +195,9 @@ class NcpSender:
             if not self.base <= last < self.next:
                 continue
             first = max(self.base, last - length + 1)
+            most -= min(last - first + 1, len(unacked))
+            if most < 0:
+                break
             counts: Iterable[int] = range(first, last + 1)
             if last - first >= len(unacked):
                 counts = [count for count in unacked if first <= count <= last]

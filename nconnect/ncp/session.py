@@ -17,6 +17,7 @@ from nconnect.ncp.settings import SessionSettings
 from nconnect.wire.ncp import FEATURE_END, NcpPacket
 
 _EARLY_PACKETS = 64  # kept until the handshake comes, where the network changes the order
+_MAX_ID_CHARS = 64  # guessed: of a sub-client's id; official ones have 5
 _LATELY_S = 2.0
 _TOLD_AGAIN_S = (1.0, 3.0)  # a window that opened, to a sender that may not have heard of it
 
@@ -233,7 +234,8 @@ class NcpSession:
             self._finish_if_whole(now)
 
     def _establish(self, read: NcpPacket, now: float) -> None:
-        if not read.window_size or not read.mtu or not read.client_ids:
+        is_empty = not read.window_size or not read.mtu or not read.client_ids
+        if is_empty or any(len(id) > _MAX_ID_CHARS for id in read.client_ids):
             self.bad_packets += 1
             return
         pairs = paired(self.local_ids, read.client_ids)
