@@ -128,7 +128,7 @@ def test_a_request_may_come_in_any_pieces_and_be_followed_by_others(tls: bool, t
 
 @pytest.mark.parametrize("tls", [False, True])
 def test_the_bounds_of_both_servers_hold(tls: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    quick = Limits(header_bytes=2048, body_bytes=4096, request_s=0.2, idle_s=0.2, connections_per_host=4)
+    quick = Limits(header_bytes=2048, body_bytes=4096, request_s=0.6, idle_s=0.2, connections_per_host=4)
     monkeypatch.setattr(node_server, "_rpc_limits", lambda settings: quick)
     monkeypatch.setattr("nconnect.io.net.websocket_server.UPGRADE_TIMEOUT_S", 0.3)
 

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import ssl
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -107,9 +108,10 @@ def test_https(tmp_path: Path) -> None:
     ours = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     ours.load_cert_chain(pem)
     theirs = ssl.create_default_context(cafile=str(pem))
+    patient = replace(QUICK, request_s=10.0)  # the handshake's limit too
 
     async def test() -> None:
-        server = await HttpServer.listen_tcp("127.0.0.1", 0, echo, limits=QUICK, tls=ours)
+        server = await HttpServer.listen_tcp("127.0.0.1", 0, echo, limits=patient, tls=ours)
         try:
             url = f"https://localhost:{server.port}/"
             answer = await request("POST", url, body=b"hi", timeout_s=5.0, tls=theirs)
