@@ -99,7 +99,7 @@ class HostState:
             if self.plan is None or self._ending:
                 return
             try:
-                await self._change(file)
+                await self._change(file, is_offer=True)
             except NconnectError as error:
                 log.error("what %s offers is not in force: %s", peer, error)
                 return
@@ -111,10 +111,14 @@ class HostState:
         found = self._acceptance.peers.get(peer)
         return () if found is None else found.waiting
 
-    async def _change(self, file: PeerTable, *, is_first: bool = False) -> None:
+    async def _change(self, file: PeerTable, *, is_first: bool = False, is_offer: bool = False) -> None:
+        """`is_offer`: nothing else has changed. One of which nothing is taken must not renew the rules."""
         old, shut = self._config, self._shut()
         facts = await asyncio.to_thread(self._facts)
         fresh, accepted = await asyncio.to_thread(self._acceptance.resolve, file, facts)
+        if is_offer and fresh.config == old:
+            await asyncio.to_thread(self._acceptance.keep, accepted)
+            return
         if is_first:
             refuse_taken_addresses(fresh.config, facts)
         if fresh.config != old or not is_first:

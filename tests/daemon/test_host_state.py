@@ -324,6 +324,18 @@ def test_of_a_peer_entered_by_hand_what_it_offered_is_withdrawn_and_nothing_chan
     run(USER, test)
 
 
+def test_of_a_peer_whose_offers_are_not_taken_no_change_renews_the_rules() -> None:
+    async def test(case: Case) -> None:
+        await case.made.set_up()
+        guest, count = PROVIDER.peers[0], len(case.host.plans)
+        for third in range(5):
+            await case.made.follow_offers(str(guest.address), (ip_network(f"172.21.{third}.0/24"),))
+        assert [w.prefix for w in case.made.waiting_of(guest.name)] == [ip_network("172.21.4.0/24")]
+        assert len(case.host.plans) == count
+
+    run(PROVIDER, test)
+
+
 @pytest.mark.parametrize(
     "stored",
     [
