@@ -157,17 +157,21 @@ def names(providers: Iterable[Provider], provider_labels: Mapping[str, str]) -> 
     found: Names = {}
     dropped: dict[str, int] = {}
     pairs = 0
-    for number, provider in enumerate(p for p in providers if p.name in provider_labels):
-        domain = f"{provider_labels[provider.name]}.{ZONE}"
-        mine, lost = _of_provider(provider, domain)
-        for name, addresses in mine.items():
-            if number >= MAX_PROVIDERS or pairs + len(addresses) > MAX_LINES:
-                lost += 1
-            else:
-                found[name] = addresses
-                pairs += len(addresses)
-        if lost:
-            dropped[provider.name] = lost
+    all_of = []
+    for provider in providers:
+        if provider.name in provider_labels:
+            domain = f"{provider_labels[provider.name]}.{ZONE}"
+            all_of.append((provider.name, domain, *_of_provider(provider, domain)))
+    for own in (True, False):  # all peers' own names first: what some of them tell must not take their room
+        for number, (peer, domain, mine, lost) in enumerate(all_of):
+            for name in (each for each in mine if (each == domain) is own):
+                if number >= MAX_PROVIDERS or pairs + len(mine[name]) > MAX_LINES:
+                    dropped[peer] = dropped.get(peer, 0) + 1
+                else:
+                    found[name] = mine[name]
+                    pairs += len(mine[name])
+            if own and lost:
+                dropped[peer] = dropped.get(peer, 0) + lost
     return PeerNames(found, dropped)
 
 

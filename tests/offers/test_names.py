@@ -258,6 +258,14 @@ def test_numbers_are_bounded_and_the_rest_is_counted() -> None:
     decode(encode(named.addresses))
 
 
+def test_peers_that_tell_many_names_take_no_other_peers_own() -> None:
+    many = [(f"h{n}", "192.168.50.1") for n in range(MAX_OF_PROVIDER)]
+    named = of(*(provider(f"guest{n}", hosts=many) for n in range(10)), provider("last"))
+    assert "last.internal" in named.addresses
+    assert "last" not in named.dropped
+    assert sum(map(len, named.addresses.values())) == MAX_LINES
+
+
 def test_what_is_encoded_is_decoded() -> None:
     named = of(provider(hosts=[("nas", "192.168.50.20")]), provider("b"))
     assert decode(encode(named.addresses)) == named.addresses
