@@ -8,6 +8,8 @@ what each request does is fixed at the start. So a daemon in an attacker's hands
     K   take the interface's lock, and hand it over
     U   remove the lock's file
     L   make the control socket, and hand it over
+    A   let all users of this machine connect to the socket; the daemon decides what they may ask
+    O   let its owner alone connect
     R   remove the socket's file
     N   and lines of `ADDRESS NAME`: have this machine resolve these names, all of them beneath `.internal`,
         and no other ones of ours (`io.process.name_keeper`)
