@@ -147,7 +147,7 @@ def test_a_small_mtu_a_loopback_server_and_a_silent_subnet_are_named(up: Provide
     assert set(found) == {"mtu", "inference"}
     assert "write mtu = 1400 in [provide]" in found["mtu"]["mend"]
     assert "Ollama on 127.0.0.1:11434 listens on loopback only" in found["inference"]["text"]
-    assert "provide add --expose 127.0.0.1:11434" in found["inference"]["mend"]
+    assert "provide server add ollama http://127.0.0.1:11434" in found["inference"]["mend"]
     # After these changes nothing is left to complain about.
     text = side.config.read_text()
     side.config.write_text(text.replace("[provide]\n", "[provide]\nmtu = 1400\n"))

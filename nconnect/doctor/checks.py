@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
+from ipaddress import ip_address
 
 from nconnect.config.seed_url import place_of
 from nconnect.doctor.direct import check_direct
 from nconnect.doctor.facts import Facts, SeedFact
 from nconnect.doctor.findings import Finding, Level, failure, ok, warning
+from nconnect.doctor.inference import server_label
 from nconnect.doctor.offered import check_offered, check_peers
 from nconnect.doctor.said import said_by_the_daemon
 from nconnect.host.plan import IP_FORWARD, IPV6_FORWARDING
@@ -369,14 +371,17 @@ def check_inference(facts: Facts) -> Iterator[Finding]:
         return
     provide = facts.config.provide
     exposed = {server.port for server in provide.expose}
-    named = {server.port: server.name for server in provide.servers if server.is_local}
+    named = {(str(server.host), server.port): server.name for server in provide.servers}
+    taken = {name for server in provide.servers for name in (server.name, *server.names)}
     for server in facts.listeners:
         served = any(
             s.protocol == "tcp" and s.ports[0] <= server.port <= s.ports[1] for s in provide.services
         )
-        what = f"{server.name} on {join_addr(server.host, server.port)}"
-        if server.port in named:
-            yield ok("inference", f"{what} is offered to peers (as {named[server.port]})")
+        place = join_addr(server.host, server.port)
+        what = f"{server.name} on {place}"
+        name = server_label(server.name, taken)
+        if (server.host, server.port) in named:
+            yield ok("inference", f"{what} is offered to peers (as {named[server.host, server.port]})")
         elif server.wide and served:
             yield ok("inference", f"{what} is offered to peers (services)")
         elif not server.wide and server.port in exposed:
@@ -385,13 +390,17 @@ def check_inference(facts: Facts) -> Iterator[Finding]:
             yield warning(
                 "inference",
                 f"{what} listens on loopback only, so peers cannot reach it",
-                f"nconnect -c {facts.path} provide add --expose {join_addr(server.host, server.port)}",
+                f"nconnect -c {facts.path} provide server add {name} http://{place}"
+                if ":" not in server.host
+                else "let it listen on 127.0.0.1 too",
             )
         else:
             yield warning(
                 "inference",
                 f"{what} is not offered to peers",
-                f"nconnect -c {facts.path} provide add --service {server.port}/tcp",
+                f"nconnect -c {facts.path} provide server add {name} http://{place}"
+                if ip_address(server.host).is_loopback
+                else f"nconnect -c {facts.path} provide add --service {server.port}/tcp",
             )
 
 

@@ -153,14 +153,28 @@ def test_a_good_machine_has_no_complaint() -> None:
             "inference",
             "warning",
             "loopback only",
-            "provide add --expose 127.0.0.1:1234",
+            "provide server add ollama http://127.0.0.1:1234",
+        ),
+        (
+            {"listeners": (Listener("Ollama", "::1", 1234),)},
+            "inference",
+            "warning",
+            "loopback only",
+            "listen on 127.0.0.1",
+        ),
+        (
+            {"listeners": (Listener("TGI", "192.168.50.1", 3000, True),)},
+            "inference",
+            "warning",
+            "not offered",
+            "provide add --service 3000/tcp",
         ),
         (
             {"listeners": (Listener("TGI", "127.0.0.1", 3000, True),)},
             "inference",
             "warning",
             "not offered",
-            "provide add --service 3000/tcp",
+            "provide server add tgi http://127.0.0.1:3000",
         ),
     ],
 )
@@ -189,6 +203,8 @@ def test_a_server_with_a_name_is_offered() -> None:
     (finding,) = of("inference", replace(facts, config=config))
     assert finding.level is Level.OK
     assert finding.text.endswith("is offered to peers (as lm)")
+    elsewhere = (Listener("LM Studio", "192.168.50.1", 1234, True),)
+    assert of("inference", replace(facts, config=config, listeners=elsewhere))[0].level is Level.WARNING
 
 
 def test_one_cause_that_stops_all_seeds_is_said_once() -> None:
