@@ -154,8 +154,11 @@ class Tunnel:
         Less than `MIN_TOLD_RATE` counts as that.
         """
         told = None if told is None else max(told, MIN_TOLD_RATE)
-        if told != (None if peer.traffic.bounds is None else peer.traffic.bounds.told):
-            peer.traffic.bounds = bounds_of(peer.config.rate, told, now)
+        before = peer.traffic.bounds
+        if told != (None if before is None else before.told):
+            fresh = peer.traffic.bounds = bounds_of(peer.config.rate, told, now)
+            if before is not None and fresh is not None:
+                fresh.policed = before.policed  # who tells another rate each second gets no burst for it
 
     def _direct_path(self, config: PeerConfig, now: float) -> DirectPath | None:
         surroundings = self._context.surroundings

@@ -103,6 +103,17 @@ def test_a_change_of_something_else_gives_no_new_burst() -> None:
     assert bounded(provider, user, 5_000_000).traffic.bounds is bounds
 
 
+def test_a_peer_that_tells_other_rates_again_and_again_may_not_send_more() -> None:
+    _, user, provider = connected()
+    peer, now, passed = bounded(provider, user, 64_000), provider.sim.now, 0
+    for second in range(60):
+        provider.tunnel.told_rate(peer, 1_000_000 + second % 2, now + second)
+        assert peer.traffic.bounds is not None
+        while peer.traffic.bounds.admits(1400, now + second):
+            passed += 1400
+    assert passed <= 60 * 64_000 / 8 * POLICED_ABOVE + MIN_BURST_BYTES + 1400
+
+
 def test_only_a_peer_with_a_rate_is_kept_from_the_fast_way() -> None:
     sim, user, provider = connected()
     peer = provider.peer(user)
