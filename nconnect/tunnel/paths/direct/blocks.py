@@ -7,6 +7,7 @@ a block is acted on before all of it proved authentic.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from functools import lru_cache
 from math import inf
@@ -129,8 +130,17 @@ class Assembly:
         if whole is not None:
             self._forget(key)
         while len(self._blocks) > MAX_PARTIAL or self._bytes > MAX_PARTIAL_BYTES:
-            self._forget(next(iter(self._blocks)))
+            self._forget(self._oldest_of_most())
         return whole
+
+    def _oldest_of_most(self) -> tuple[int, int, int]:
+        """The oldest block of the keys that use most of the room, in number and bytes: a peer that sends
+        pieces alone must not have the others' blocks forgotten."""
+        used: Counter[int] = Counter()
+        for (index, _, _), block in self._blocks.items():
+            used[index] += block.size + MAX_PARTIAL_BYTES // MAX_PARTIAL
+        ((most, _),) = used.most_common(1)
+        return next(key for key in self._blocks if key[0] == most)
 
     def _forget(self, key: tuple[int, int, int]) -> None:
         self._bytes -= self._blocks.pop(key).size

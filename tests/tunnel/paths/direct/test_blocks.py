@@ -143,6 +143,16 @@ def test_what_waits_for_pieces_is_bounded() -> None:
     assert assembly.put(2, 5, 2, 1, 1, b"y") == large + b"y"
 
 
+def test_a_peer_that_sends_pieces_alone_has_no_other_peers_block_forgotten() -> None:
+    assembly = Assembly()
+    assert assembly.put(1, 7, 2, 0, 1, b"a") is None
+    for counter in range(3 * blocks.MAX_PARTIAL):
+        assert assembly.put(2, counter, 2, 0, 1, b"x") is None
+    for counter in range(8):
+        assert assembly.put(3, counter, 2, 0, 1, bytes(blocks.MAX_PARTIAL_BYTES // 4)) is None
+    assert assembly.put(1, 7, 2, 1, 1, b"b") == b"ab"
+
+
 def test_after_a_loss_no_blocks_for_a_while_and_for_longer_when_it_comes_again() -> None:
     watch = LossWatch()
     assert watch.is_clean(0.0)
