@@ -16,8 +16,10 @@ import asyncio
 import logging
 import socket
 import struct
+from collections import Counter
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 from nconnect.errors import ClientClosed, ConfigError, HostError, StreamClosed, StreamError
@@ -94,6 +96,7 @@ class StreamTunnel:
         self._accept = accept
         self._tasks: set[asyncio.Task[None]] = set()
         self._refused: set[str] = set()
+        self._of_key: Counter[str] = Counter()  # streams that were accepted and are open
 
     async def run(self, on_listening: Callable[[str], None]) -> None:
         """Serve until cancelled; `on_listening` is told the address. Raises `HostError` for a port in use."""
@@ -123,10 +126,12 @@ class StreamTunnel:
         async with self._client.listen(self._accept, on_refused=self._on_refused) as server:
             on_listening(self._client.address)
             async for stream in server:
-                if len(self._tasks) >= MAX_JOINED:
+                key = stream.remote[-64:]
+                # A key has at most as many as are free, so that one alone never takes all.
+                if self._of_key[key] >= MAX_JOINED - len(self._tasks):
                     stream.abort()
                 else:
-                    self._start(self._accepted_stream(stream))
+                    self._start(self._accepted_stream(stream), key)
 
     def _on_refused(self, remote: str) -> None:
         key = remote[-64:]
@@ -176,10 +181,17 @@ class StreamTunnel:
             log.warning("%s", error)
             return None
 
-    def _start(self, work: Coroutine[Any, Any, None]) -> None:
+    def _start(self, work: Coroutine[Any, Any, None], key: str) -> None:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._of_key[key] += 1
+        task.add_done_callback(partial(self._ended, key))
+
+    def _ended(self, key: str, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        self._of_key[key] -= 1
+        if not self._of_key[key]:
+            del self._of_key[key]
 
 
 class _Joined:

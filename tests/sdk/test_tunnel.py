@@ -13,10 +13,11 @@ import pytest
 
 from lab import official
 from nconnect.crypto.keys import Identity
-from nconnect.errors import ConfigError, HostError
+from nconnect.errors import ConfigError, HostError, StreamError
 from nconnect.model import NknAddress
 from nconnect.nkn import MultiClient
 from nconnect.sdk import tunnel
+from nconnect.sdk.stream import Stream
 from nconnect.sdk.tunnel import StreamTunnel, TcpPlace, parse_source, parse_target
 from tests.loops import run, until
 from tests.nkn.net import Net
@@ -211,6 +212,42 @@ def test_who_is_not_accepted_or_not_there_gets_a_reset() -> None:
                     pass
 
     run(test, within_s=90.0)
+
+
+def test_a_key_has_at_most_as_many_streams_as_are_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tunnel, "MAX_JOINED", 4)
+
+    async def opened(client: MultiClient, address: str) -> Stream | None:
+        """A stream that echoes, None for one that is refused."""
+        stream = await client.dial(address)
+        stream.write(b"e+")
+        try:
+            return stream if await stream.read() == b"+" else None
+        except StreamError:
+            return None
+
+    async def test() -> None:
+        async with (
+            Net.running() as net,
+            tcp_server() as server,
+            ours(net, SEED, "nkn", TcpPlace("127.0.0.1", server.port), "all") as address,
+            MultiClient(seed_rpc=net.seed, sub_clients=1) as greedy,
+            MultiClient(seed_rpc=net.seed, sub_clients=1) as other,
+        ):
+            first, second = await opened(greedy, address), await opened(greedy, address)
+            assert first is not None
+            assert second is not None
+            assert await opened(greedy, address) is None, "two are open, and two are free"
+            assert await opened(other, address) is not None
+            assert await opened(other, address) is None, "one is open, and one is free"
+            await first.close()
+            await until(lambda: first.at_eof)
+            # What has ended counts no more.
+            async with asyncio.timeout(10):
+                while await opened(other, address) is None:
+                    pass
+
+    run(test, within_s=60.0)
 
 
 @needs_nkn_tunnel
