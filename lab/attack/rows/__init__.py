@@ -3,7 +3,19 @@
 from __future__ import annotations
 
 from lab.attack.attack import Attack
-from lab.attack.rows import direct, files, flows, leaks, node, packets, siege, strangers, terminal, tunnel
+from lab.attack.rows import (
+    direct,
+    files,
+    flows,
+    leaks,
+    node,
+    packets,
+    siege,
+    strangers,
+    streams,
+    terminal,
+    tunnel,
+)
 
 PARTS: dict[str, tuple[Attack, ...]] = {
     "strangers": strangers.ROWS,  # first, while the list of pending peers is empty
@@ -15,5 +27,6 @@ PARTS: dict[str, tuple[Attack, ...]] = {
     "packets": packets.ROWS,
     "direct": direct.ROWS,
     "node": node.ROWS,
+    "streams": streams.ROWS,
     "siege": siege.ROWS,
 }
