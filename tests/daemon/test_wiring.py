@@ -57,7 +57,10 @@ def run(
     try:
         with asyncio.Runner() as runner:
             daemon = Daemon(opened, runner.get_loop(), keep_trying=False)
-            runner.run(asyncio.wait_for(cast(Any, test(daemon)), 10))
+            try:
+                runner.run(asyncio.wait_for(cast(Any, test(daemon)), 10))
+            finally:
+                runner.run(daemon.usage.close())
     finally:
         tun.close()
 
