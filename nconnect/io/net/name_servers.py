@@ -129,13 +129,10 @@ class _Question:
         self._end_if_hopeless()
 
     def _open(self, server: str) -> socket.socket | None:
-        family, kind, protocol, _, address = socket.getaddrinfo(
-            server, PORT, type=socket.SOCK_DGRAM, flags=socket.AI_NUMERICHOST
-        )[0]
-        sock = socket.socket(family, kind, protocol)
+        sock = socket.socket(socket.AF_INET6 if ":" in server else socket.AF_INET, socket.SOCK_DGRAM)
         try:
             sock.setblocking(False)
-            sock.connect(address)  # so that only this server's datagrams are taken
+            sock.connect((server, PORT))  # so that only this server's datagrams are taken
             self._loop.add_reader(sock, self._on_readable, server, sock)
         except OSError:
             sock.close()
