@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 from lab.netns import Namespace
@@ -16,6 +17,7 @@ _COMMANDS = (
     "ip -6 rule show",
     "nft --stateless list ruleset",  # without counts, which change with each packet
 )
+_TOKENS = re.compile(r"\bburst \d+ packets")  # of a peer's flow limit: set anew after each count of its flows
 _SYSCTLS = ("forwarding", "accept_ra", "rp_filter", "disable_ipv6", "accept_redirects", "send_redirects")
 
 
@@ -26,7 +28,7 @@ def snapshot(namespace: Namespace) -> frozenset[str]:
         done = namespace.run(command.split())
         context = ""
         for raw in done.stdout.splitlines():
-            line = " ".join(raw.split())
+            line = _TOKENS.sub("burst", " ".join(raw.split()))
             if raw.startswith("table "):
                 context = line
             if line:
