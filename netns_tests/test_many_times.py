@@ -43,11 +43,15 @@ class Held:
 
 
 def tasks(daemon: Process) -> list[str]:
-    """The names of all tasks of a daemon's loop, which it prints on SIGUSR2."""
+    """The names of all lasting tasks of a daemon's loop, which it prints on SIGUSR2.
+
+    Without those that have no name, and the dialling of a TCP stream, which may be under way.
+    """
     before = daemon.text().count("\ntasks: ")
     daemon.signal(signal.SIGUSR2)
     until(lambda: daemon.text().count("\ntasks: ") > before, "the names", process=daemon)
-    return daemon.text().rpartition("\ntasks: ")[2].partition("\n")[0].split(", ")
+    names = daemon.text().rpartition("\ntasks: ")[2].partition("\n")[0].split(", ")
+    return [name for name in names if not name.startswith(("stream to ", "Task-"))]
 
 
 def open_flows(namespace: Namespace) -> list[str]:
@@ -106,8 +110,9 @@ def test_an_idle_daemon_sleeps(fresh: World) -> None:
     time.sleep(IDLE_S)
     woken = {name: switches(daemon) - before[name] for name, daemon in daemons.items()}
     print(f"woken in {IDLE_S:g} s: {woken}")
-    # Every 30 s it checks its own rules and those of others.
-    assert max(woken.values()) < IDLE_S + LOOKS * A_LOOK
+    # Every 30 s it checks its own rules and those of others. What peers use is looked at every 2 s, what was
+    # refused of them every 5 s, and the loop wakes two or three times for each timer.
+    assert max(woken.values()) < 3 * IDLE_S + LOOKS * A_LOOK
     assert min(woken.values()) > 0, "the control: it is seen to wake"
 
 

@@ -28,7 +28,7 @@ from nconnect.tunnel.outputs import Stated
 
 log = logging.getLogger(__name__)
 
-LOOK_S = 1.0  # for packets that were refused because of their source
+LOOK_S = 5.0  # for packets that were refused because of their source
 REFUSED_S = 60.0  # a source is told for so long after its last packet
 MAX_NAMED = 3  # of a peer's refused sources, in a sentence
 

@@ -1,8 +1,9 @@
 """What each peer uses: bytes each way, connections, connected time, by hour and by day (UTC); its quota.
 
 The core counts bytes of inner packets for itself. Every `LOOK_S` this part takes what was added, and a thread
-stores it, so that a daemon that is killed loses less than a second. Sums for quotas are kept in memory as
-well; they begin with what is stored, so that a restart gives nobody more.
+stores it, so that a daemon that is killed loses less than a second (after an idle time, less than
+`IDLE_LOOK_S`). Sums for quotas are kept in memory as well; they begin with what is stored, so that a restart
+gives nobody more.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ from nconnect.tunnel.peer import Peer, PeerState
 log = logging.getLogger(__name__)
 
 LOOK_S = 0.4
-IDLE_SAVE_S = 10.0  # while nothing but connected time is new
+IDLE_AFTER_S, IDLE_LOOK_S = 5.0, 2.0  # guessed: without traffic for so long, a daemon hardly wakes
+IDLE_SAVE_S = 60.0  # while nothing but connected time is new
 FLOWS_S = 10.0  # counting connections starts a program
 SAVE_AGAIN_S = 10.0  # on a disk that was full
 MAX_LOOK_S = 5.0  # of one look: the machine may have slept since the last one
@@ -147,10 +149,12 @@ class Usage:
 
     async def run(self) -> None:
         """Look, and store, until `close`."""
+        moved_at = self._clock()
         while not self._closing:
-            await asyncio.sleep(LOOK_S)
+            await asyncio.sleep(LOOK_S if self._clock() - moved_at < IDLE_AFTER_S else IDLE_LOOK_S)
             self.look()
             moved = any(used.rx_bytes or used.tx_bytes for used in self._fresh.values())
+            moved_at = self._clock() if moved else moved_at
             wait_s = SAVE_AGAIN_S if self._store.problem else 0.0 if moved else IDLE_SAVE_S
             if self._fresh and self._clock() - self._saved_at >= wait_s:
                 await self.save()
