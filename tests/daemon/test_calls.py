@@ -30,7 +30,7 @@ from nconnect.tunnel.outputs import SessionUp, Settings
 from tests.daemon.test_driver import FakeTun
 from tests.sim.network import packet
 
-MAX_OUT, MAX_IN, MAX_FILES = 20, 25, 11
+MAX_OUT, MAX_IN, MAX_FILES = 20, 25, 10
 PACKETS = 8  # of which most cost what a packet costs: now and then the link's TCP_INFO is read besides
 APART_S = 0.02  # what comes sooner is not alone
 PACKET = packet("10.86.0.2", "192.168.50.10", bytes(60))
