@@ -15,7 +15,7 @@ FLOORS = {
     "model": 1, "config": 1, "errors": 1,
     "wire": 2, "ip": 2, "crypto": 2, "queueing": 2,
     "tunnel": 3, "invite": 3, "offers": 3, "nat": 3, "nkn": 3, "ncp": 3, "node": 3, "host": 3, "doctor": 3,
-    "io": 4, "control": 4, "sdk": 4,
+    "io": 4, "control": 4, "sdk": 4, "streams": 4,
     "daemon": 5,
     "cli": 6, "__main__": 6,
     "__version__": 0,

@@ -1,0 +1,18 @@
+"""Streams for programs of this machine: a listener takes a connection, and a dialler opens its stream.
+
+    program --TCP--> listener --socks5 | http_connect | forward--> Dialler.open(host, port) --> Stream
+                                                                                |
+          KernelDialler   the tunnel's interface is on this machine: the kernel's TCP through it
+          SessionDialler  the daemon runs in this process, without a TUN: streams of its sessions
+          SocketDialler   the daemon runs in another process: its control socket carries each stream
+          NconnectDialler an official nConnect server
+
+Nothing here needs a TUN, root or an asyncio loop of a kind. The layers, from below:
+
+    dialler       the protocol between both halves: `Dialler`, `Stream`, `DatagramChannel`, `StreamRefused`
+
+Who may reach what is the provider's to say (`allow`, `services`, `expose`, provided subnets); this side only
+finds the provider and tells its refusal to the program: in SOCKS as a reply code, in HTTP as a status and a
+sentence, with a forwarded port as a reset. A name below .internal is resolved by this side, an address goes
+to the peer with the longest prefix, and any other name is refused: nothing here is an exit to the internet.
+"""
