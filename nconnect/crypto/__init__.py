@@ -15,6 +15,7 @@ Noise around them, as a machine that a forged message leaves unchanged.
     keys    `Identity` (an Ed25519 seed), `dh_public_of` (the X25519 form of a public key), `verify`, `Box`
     aead    `CipherSuite`; `Aead` seals and opens from and into the caller's buffers; `faster_suite`
     noise   `Initiator` and `Responder`, the two sides of one handshake
+    shadowsocks   the official nConnect's cipher of a stream, which our own streams do not use
 
 States of a handshake (Noise_IKpsk2; The Noise Protocol Framework, revision 34, sections 5, 7.5 and 9):
 

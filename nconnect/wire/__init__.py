@@ -21,6 +21,8 @@ valid as long as the input is.
     protobuf, strict_json   the codecs under these: proto3's encoding; JSON (RFC 8259), parsed strictly
     jsonrpc                 JSON-RPC 2.0 with seeds and nodes (nkn: api/httpjson), `NodeInfo`
     chain                   topics, names, and the transactions that subscribe (nkn: pb/transaction.proto)
+    ncp                     packets of NKN's sessions (ncp-go: pb/packet.proto)
+    official_nconnect       the official nConnect's requests, and the target before its streams
     stun                    STUN's binding requests and answers over UDP (RFC 8489)
     pcp, upnp               asking a router for a port: PCP (RFC 6887), NAT-PMP (RFC 6886), UPnP
     login_page, text        what a captive portal answers; other people's words made safe to show

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from tests.fuzz import (
     frames,
     ncp,
+    official,
     packets,
     routers,
     services,
@@ -27,7 +28,8 @@ from tests.fuzz import (
 Target = Callable[[bytes], None]
 PARSERS: tuple[Target, ...] = (
     wire.protobuf_fields, wire.nkn_frames, wire.nkn_payloads, wire.nkn_actions, wire.json_text, wire.rpc,
-    wire.node_addresses, ncp.ncp_packets,
+    wire.node_addresses, ncp.ncp_packets, official.official_requests, official.official_targets,
+    official.shadow_streams,
     frames.websocket_frames, frames.websocket_upgrades, frames.handshake_frames,
     frames.direct_records, frames.data_frames, frames.batches, frames.fragments,
     packets.packets, packets.super_packets,
