@@ -10,6 +10,10 @@
 Nothing here needs a TUN, root or an asyncio loop of a kind. The layers, from below:
 
     dialler       the protocol between both halves: `Dialler`, `Stream`, `DatagramChannel`, `StreamRefused`
+    target        what a program asks for; names and addresses in one form (pure)
+    socks5        RFC 1928 and RFC 1929, the server's side (pure: bytes in, bytes and requests out)
+    http_connect  HTTP CONNECT, RFC 9110 section 9.3.6, the proxy's side (pure)
+    entry         both on one port, told apart by the first byte (pure)
 
 Who may reach what is the provider's to say (`allow`, `services`, `expose`, provided subnets); this side only
 finds the provider and tells its refusal to the program: in SOCKS as a reply code, in HTTP as a status and a

@@ -15,6 +15,7 @@ from tests.fuzz import (
     ncp,
     official,
     packets,
+    proxies,
     routers,
     services,
     sessions,
@@ -36,6 +37,7 @@ PARSERS: tuple[Target, ...] = (
     values.invitations, values.tokens, values.invitation_books, values.configurations,
     values.conntrack_messages, values.netlink_attributes, stun.stun_messages, routers.port_answers,
     routers.upnp_documents, statements.statement_documents,
+    proxies.proxy_requests, proxies.proxy_datagrams,
 )  # fmt: skip
 MACHINES: tuple[Target, ...] = (
     sessions.handshake_machine, sessions.session_machine, sessions.message_machine, sessions.replay_windows,
