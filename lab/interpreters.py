@@ -11,6 +11,8 @@ from pathlib import Path
 
 SUPPORTED = ((3, 11), (3, 12), (3, 13))  # Debian 12 has 3.11, Debian 13 has 3.13
 
+ANSWER_S = 60.0  # on a machine with other work
+
 Version = tuple[int, int]
 
 
@@ -29,9 +31,13 @@ def _find(version: Version) -> str:
         code = "import sys, ensurepip; print(*sys.version_info[:2])"
         try:
             done = subprocess.run(
-                (candidate, "-I", "-c", code), capture_output=True, text=True, timeout=20, check=False
+                (candidate, "-I", "-c", code),
+                capture_output=True,
+                text=True,
+                timeout=ANSWER_S,
+                check=False,
             )
-        except OSError:
+        except (OSError, subprocess.TimeoutExpired):
             continue
         if done.returncode == 0 and done.stdout.split() == [str(number) for number in version]:
             return candidate
@@ -40,8 +46,8 @@ def _find(version: Version) -> str:
 
 def _candidates(version: Version) -> Iterator[str]:
     name = "python{}.{}".format(*version)
-    if program := shutil.which(name):
-        yield program
     for root in (os.environ.get("PYENV_ROOT", ""), Path.home() / ".pyenv"):
         if root:
             yield from map(str, sorted(Path(root).glob(f"versions/{name[6:]}.*/bin/{name}"), reverse=True))
+    if program := shutil.which(name):
+        yield program

@@ -29,6 +29,18 @@ def test_our_own_is_there_and_others_are_what_they_say(
     assert list(found) == sorted(found)
 
 
+def test_one_that_does_not_answer_is_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    other = next(v for v in module.SUPPORTED if v != sys.version_info[:2])
+    program = tmp_path / "python{}.{}".format(*other)
+    program.write_text("#!/bin/sh\nexec sleep 60\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    monkeypatch.setenv("PYENV_ROOT", str(tmp_path))
+    monkeypatch.setattr(Path, "home", lambda: tmp_path)
+    monkeypatch.setattr(module, "ANSWER_S", 0.1)
+    assert other not in interpreters()
+
+
 @pytest.mark.parametrize(
     ("versions", "depends"),
     [
