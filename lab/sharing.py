@@ -105,10 +105,17 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 @pytest.hookimpl(tryfirst=True)
-def pytest_runtest_protocol(item: pytest.Item) -> bool | None:
-    """Return true (nothing left to do) for a test whose file another run has."""
+def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> bool | None:
+    """Return true (nothing left to do) for a test whose file another run has.
+
+    The test before it has left what both have in common, such as their folder, set up for it: that is torn
+    down here as far as the next test does not need it.
+    """
     share = item.config.stash.get(_share, None)
-    return None if share is None or share.takes(_file(item.nodeid)) else True
+    if share is None or share.takes(_file(item.nodeid)):
+        return None
+    item.session._setupstate.teardown_exact(nextitem)
+    return True
 
 
 @pytest.hookimpl(wrapper=True)

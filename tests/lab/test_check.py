@@ -171,7 +171,7 @@ def pytest_with(share: Path, *files: Path) -> str:
         "-c",
         os.devnull,
         "--rootdir",
-        str(files[0].parent),
+        str(share.parent),
         "-p",
         "lab.sharing",
         "--share",
@@ -193,6 +193,18 @@ def test_what_another_run_has_begun_is_left_to_it(tmp_path: Path) -> None:
     assert [phase.test for phase in phases if phase.failed] == ["test_one.py::test_bad"]
     assert sum(phase.when == "teardown" for phase in phases) == 2
     assert Share(share).seconds()["test_one.py"] == sum(phase.seconds for phase in phases)
+
+
+def test_what_is_left_to_another_run_leaves_nothing_set_up(tmp_path: Path) -> None:
+    """The file between two others is in the folder of the first, and the second one is in another folder."""
+    names = ("some/test_one.py", "some/test_two.py", "other/test_three.py")
+    for name in names:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("def test_good(): pass\n")
+    share = tmp_path / "share"
+    share.mkdir()
+    assert Share(share).takes("some/test_two.py")
+    assert "2 passed" in pytest_with(share, *(tmp_path / name for name in names))
 
 
 def test_the_files_that_take_longest_come_first(tmp_path: Path) -> None:
