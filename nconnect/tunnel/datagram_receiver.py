@@ -209,7 +209,7 @@ class DatagramReceiver:
         if count < 1 or len(run) <= BLOCK_HEADER_BYTES:
             peer.drops[DropReason.MALFORMED] += 1
             return len(run)
-        if not path.is_worth_opening(source, now):
+        if not path.forged.is_worth_opening(source, now):
             peer.drops[DropReason.NOT_AUTHENTIC] += count
             return len(run)
         if not keys.is_fresh(counter):
@@ -228,7 +228,7 @@ class DatagramReceiver:
         if isinstance(size, DropReason):
             peer.drops[size] += number
             if size is DropReason.NOT_AUTHENTIC:
-                path.did_not_open(source)
+                path.forged.failed(source, now)
             return len(run)
         self._free += size
         if path.machine.received(source, len(run), counter > newest, now):
@@ -267,7 +267,7 @@ class DatagramReceiver:
         now: float,
     ) -> bytes | None:
         """The batch in a datagram, if it is authentic and new."""
-        if not path.is_worth_opening(source, now):
+        if not path.forged.is_worth_opening(source, now):
             peer.drops[DropReason.NOT_AUTHENTIC] += 1
             return None
         batch = pair.direct.open(counter, datagram)
@@ -275,7 +275,7 @@ class DatagramReceiver:
             return batch
         peer.drops[batch] += 1
         if batch is DropReason.NOT_AUTHENTIC:
-            path.did_not_open(source)
+            path.forged.failed(source, now)
         return None
 
     def _opened(

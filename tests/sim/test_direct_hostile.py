@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import gc
 import weakref
-from ipaddress import ip_address
+from ipaddress import IPv4Address, ip_address
 
 import pytest
 
 from nconnect.errors import DropReason
 from nconnect.model import Buffer, Endpoint
 from nconnect.queueing.pacer import Pacer
-from nconnect.tunnel.paths.datagrams import BAD_TAGS, BAD_TAGS_ONE_OF
 from nconnect.tunnel.paths.direct.blocks import CLEAN_S, BlockRoom
+from nconnect.tunnel.paths.direct.forged import FORGED_PROVEN, FORGED_SOURCE, FORGED_STRANGERS, OPENED_ONE_OF
 from nconnect.tunnel.paths.direct.keys import DirectKeys
 from nconnect.tunnel.paths.direct.outputs import PathState
 from nconnect.wire.direct import OVERHEAD_BYTES, encode_header, encode_probe
@@ -98,10 +98,16 @@ def test_of_a_flood_of_forged_datagrams_some_are_opened(monkeypatch: pytest.Monk
 
     monkeypatch.setattr(DirectKeys, "open", counted)
     before = provider.peer.drops[DropReason.NOT_AUTHENTIC]
-    for datagram in forged(world.user, BAD_TAGS + 10 * BAD_TAGS_ONE_OF):
+    number = FORGED_SOURCE + 10 * OPENED_ONE_OF
+    for datagram in forged(world.user, number):
         provider.datagram(STRANGER, datagram)
-    assert len(tried) == BAD_TAGS + 10
-    assert provider.peer.drops[DropReason.NOT_AUTHENTIC] == before + BAD_TAGS + 10 * BAD_TAGS_ONE_OF
+    assert len(tried) == FORGED_SOURCE + 10
+    assert provider.peer.drops[DropReason.NOT_AUTHENTIC] == before + number
+    # From everywhere.
+    for n, datagram in enumerate(forged(world.user, number := FORGED_STRANGERS + 1000)):
+        source = Endpoint(IPv4Address("192.0.2.0") + n % 250, 1000 + n)
+        provider.datagram(source, datagram)
+    assert len(tried) <= FORGED_STRANGERS + 10 + 1000 // OPENED_ONE_OF
     world.run(1.0)
     tried.clear()
     provider.datagram(STRANGER, forged(world.user, 1)[0])
@@ -112,7 +118,7 @@ def test_a_stranger_s_flood_stops_nothing_of_the_peer_s() -> None:
     """It has seen a datagram, so it knows the index. In the peer's name it would."""
     world = found()
     user, provider = world.user, world.provider
-    for datagram in forged(user, BAD_TAGS + 100):
+    for datagram in forged(user, FORGED_PROVEN + 100):
         provider.datagram(STRANGER, datagram)
     packet = provider.order[-1]
     seen = provider.got[packet]
@@ -120,10 +126,33 @@ def test_a_stranger_s_flood_stops_nothing_of_the_peer_s() -> None:
     assert provider.got[packet] == seen + 1
     world.chat(2.0)
     assert user.state is provider.state is PathState.DIRECT
-    for datagram in forged(user, BAD_TAGS + 1):
+    for datagram in forged(user, FORGED_PROVEN + 1):
         provider.datagram(seen_from(user), datagram)
     provider.datagram(seen_from(user), sealed(user, control_batch((RecordKind.PACKET, packet))))
     assert provider.got[packet] == seen + 1
+
+
+def test_a_stranger_s_flood_does_not_stop_a_peer_that_moves() -> None:
+    """Its new address has answered nothing yet, and has a count of its own."""
+    world = found()
+    user, provider = world.user, world.provider
+    for datagram in forged(user, FORGED_PROVEN):
+        provider.datagram(STRANGER, datagram)
+    packet = provider.order[-1]
+    seen = provider.got[packet]
+    elsewhere = Endpoint(IPv4Address("203.0.113.99"), 4444)
+    provider.datagram(elsewhere, sealed(user, control_batch((RecordKind.PACKET, packet))))
+    assert provider.got[packet] == seen + 1
+    # Nor does another port of the peer's address, as of a neighbour behind the same NAT.
+    neighbour = Endpoint(seen_from(user).address, 4444)
+    for datagram in forged(user, FORGED_PROVEN):
+        provider.datagram(neighbour, datagram)
+    provider.datagram(seen_from(user), sealed(user, control_batch((RecordKind.PACKET, packet))))
+    assert provider.got[packet] == seen + 2
+    # A stranger's count is for one second.
+    world.run(1.1)
+    provider.datagram(STRANGER, sealed(user, control_batch((RecordKind.PACKET, packet))))
+    assert provider.got[packet] == seen + 3
 
 
 def test_a_peer_that_is_removed_is_forgotten() -> None:

@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from math import inf
 
-from nconnect.model import Buffer, Endpoint
+from nconnect.model import Buffer
 from nconnect.tunnel.constants import MAX_BATCH_BYTES
 from nconnect.tunnel.paths.direct.blocks import MAX_SENDING_S, BlockRoom, LossWatch, most_bytes, split_records
+from nconnect.tunnel.paths.direct.forged import ForgedDatagrams
 from nconnect.tunnel.paths.direct.outputs import PathState
 from nconnect.tunnel.paths.direct.path import DirectPath
 from nconnect.tunnel.paths.direct.segments import Joiner, copy_parts, parts, run_of, runs
@@ -33,8 +34,6 @@ from nconnect.wire.tunnel import (
 UDP_LINK = -1  # a lane's link that is no link to a node: the UDP sockets
 REPORT_RECORD_BYTES = RECORD_HEADER_BYTES + FEEDBACK_BODY.size
 MAX_COPIES = 1024  # batches of which packets came first in datagrams
-BAD_TAGS = 2000  # a second, of one peer: opening costs the same for a forged datagram
-BAD_TAGS_ONE_OF = 16  # of what comes above that is opened
 MAX_PLACE = 1 << 13  # of a packet in a batch: more do not fit into one
 
 
@@ -49,13 +48,12 @@ class DatagramPath(Path):
         self.machine = machine
         self.joiner = Joiner()
         self.losses = LossWatch()
+        self.forged = ForgedDatagrams(machine.is_proven)
         self.ecn = NOT_ECT  # of the datagrams that were made last
         self.has_session = False
         self.traffic_at = -NEVER  # when the machine was last told that there are packets
         self.wakes_at = NEVER  # the machine's next deadline, as the peer's timers know it
         self.rx_packets = 0  # of the peer's traffic, when it was last looked at
-        self._bad_tags = [0, 0]  # from addresses that are not proven, and proven; in one second
-        self._bad_from = -NEVER  # when that began
         self._copies: dict[tuple[int, int], int] = {}  # (key index, counter) -> bits: packets that came here
 
     def session_ended(self) -> None:
@@ -150,25 +148,6 @@ class DatagramPath(Path):
         self.machine.sent(size, now)
 
     # From the network
-
-    def is_worth_opening(self, source: Endpoint, now: float) -> bool:
-        """Whether to try to open a datagram: of a flood of forged ones, one of `BAD_TAGS_ONE_OF`.
-
-        Proven addresses have a count of their own: a stranger must send in the peer's name to disturb its
-        datagrams, or to have more opened.
-        """
-        if now >= self._bad_from + 1.0:
-            self._bad_from, self._bad_tags = now, [0, 0]
-        elif max(self._bad_tags) >= BAD_TAGS:
-            proven = self.machine.is_proven(source)
-            if self._bad_tags[proven] >= BAD_TAGS:
-                self._bad_tags[proven] += 1
-                return self._bad_tags[proven] % BAD_TAGS_ONE_OF == 0
-        return True
-
-    def did_not_open(self, source: Endpoint) -> None:
-        """A datagram from there that was worth opening was forged."""
-        self._bad_tags[self.machine.is_proven(source)] += 1
 
     def on_report(self, body: memoryview, now: float, *, by_datagram: bool, busy: bool) -> None:
         """The peer's DIRECT_FEEDBACK record; `busy` if we are late in reading it."""

@@ -21,6 +21,7 @@ The modules, from below:
     blocks                          packets sealed once for several datagrams; when a sender does so
     keys                            seals and opens datagrams, under children of the session's keys
     candidates, budget              whom to tell what, whom to probe, and how much
+    forged                          how many datagrams that do not open are tried
     surroundings                    what all paths of an interface share; the shell keeps it current
     search, pair, probes            one search's schedule; an address that answered; probes under way
     delivery, mtu                   what arrives; the largest datagram that does (RFC 8899)

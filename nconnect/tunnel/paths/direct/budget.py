@@ -82,7 +82,7 @@ class ProbeBudget:
             del self._searches[key]
 
     def _take_unheard(self, address: Address, size: int, search_id: int | None, now: float) -> bool:
-        unit = _unit_of(address)
+        unit = unit_of(address)
         in_search = 0 if search_id is None else self._searches.get((search_id, unit), 0) + size
         if in_search > SEARCH_BYTES:
             return False
@@ -123,7 +123,7 @@ class Named:
 
     def admits(self, address: Address, now: float) -> bool:
         """Whether it may be probed: named before, or not one too many."""
-        unit = _unit_of(address)
+        unit = unit_of(address)
         if unit in self._since:
             return True
         if len(self._since) >= MAX_NAMED:
@@ -134,6 +134,6 @@ class Named:
         return True
 
 
-def _unit_of(address: Address) -> Unit:
+def unit_of(address: Address) -> Unit:
     """What counts as one address."""
     return address.packed[:8] if isinstance(address, IPv6Address) else address
