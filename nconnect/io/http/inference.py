@@ -13,8 +13,9 @@ from nconnect.io.system import listeners
 from nconnect.model import Address, join_addr
 
 _CONNECT_S = 0.7  # guessed: a neighbour answers within a millisecond, one that sleeps does not count
+_SILENT_S = 0.2  # at other ports of a host that was silent at the first: its address is known by then
 _ANSWER_S = 3.0  # a server that is loading a model is slow
-AT_ONCE = 128  # connections under way; a home router's table holds thousands
+AT_ONCE = 256  # connections under way; a home router's table holds thousands
 MAX_HOSTS = 1024  # of one search: larger networks are not looked through
 
 
@@ -29,28 +30,46 @@ async def scan(
     `step` is called after each connection: how many are done, of how many.
     """
     room = asyncio.Semaphore(AT_ONCE)
-    wanted = [(host, port) for host in hosts for port in ports]
-    done = 0
+    wanted = list(hosts)
+    first, *others = ports
+    done, of = 0, len(wanted) * len(ports)
 
-    async def look(host: str, port: int) -> Server | None:
+    async def look(host: str, port: int, patience_s: float) -> tuple[Server | None, bool]:
         nonlocal done
         async with room:
-            found = await probe(host, port)
+            answers = await _connect(host, port, patience_s)
+            found = await _recognise(host, port) if answers else None
         done += 1
-        step(done, len(wanted))
-        return found
+        step(done, of)
+        return found, answers is None
 
-    found = await asyncio.gather(*(look(host, port) for host, port in wanted))
-    return [server for server in found if server is not None]
+    async def search(host: str) -> list[Server]:
+        server, is_silent = await look(host, first, _CONNECT_S)
+        patience_s = _SILENT_S if is_silent else _CONNECT_S
+        more = await asyncio.gather(*(look(host, port, patience_s) for port in others))
+        return [found for found in (server, *(found for found, _ in more)) if found is not None]
+
+    return [server for found in await asyncio.gather(*map(search, wanted)) for server in found]
 
 
 async def probe(host: str, port: int) -> Server | None:
     """The inference server at one port; None when nothing answers, or something else does."""
+    return await _recognise(host, port) if await _connect(host, port, _CONNECT_S) else None
+
+
+async def _connect(host: str, port: int, patience_s: float) -> bool | None:
+    """Whether a connection is accepted; None: there was no answer."""
     try:
-        async with asyncio.timeout(_CONNECT_S):
+        async with asyncio.timeout(patience_s):
             (await dial(host, port)).close()
+    except ConnectionRefusedError:
+        return False
     except (OSError, TimeoutError):
         return None
+    return True
+
+
+async def _recognise(host: str, port: int) -> Server | None:
     for path in PROBE_PATHS:
         try:
             answer = await http_client.request(

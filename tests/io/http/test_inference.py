@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from nconnect.doctor.inference import Server
 from nconnect.io.http import inference
 from nconnect.io.http.http import Request, Response
 from nconnect.io.http.http_server import HttpServer
@@ -39,6 +40,31 @@ def test_scan_finds_inference_and_nothing_else() -> None:
         assert steps == [(1, 3), (2, 3), (3, 3)]
 
     asyncio.run(main())
+
+
+def test_a_silent_host_is_asked_at_other_ports_with_less_patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Most addresses of a home network are nobody's. A host that drops the first port is still found."""
+    patience: dict[tuple[str, int], float] = {}
+
+    async def connects(host: str, port: int, patience_s: float) -> bool | None:
+        patience[host, port] = patience_s
+        return {("here", 1): False, ("here", 2): True, ("walled", 3): True}.get((host, port))
+
+    async def recognised(host: str, port: int) -> Server:
+        return Server("vLLM", host, port)
+
+    monkeypatch.setattr(inference, "_connect", connects)
+    monkeypatch.setattr(inference, "_recognise", recognised)
+    found = asyncio.run(inference.scan(["here", "nobody", "walled"], [1, 2, 3]))
+    assert [(server.host, server.port) for server in found] == [("here", 2), ("walled", 3)]
+    long, short = patience["here", 1], patience["nobody", 2]
+    assert short < long / 3
+    assert patience == {
+        **{("here", port): long for port in (1, 2, 3)},
+        **{(host, port): short for host in ("nobody", "walled") for port in (2, 3)},
+        ("nobody", 1): long,
+        ("walled", 1): long,
+    }
 
 
 def test_listening_reads_both_families(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
