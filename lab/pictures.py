@@ -7,18 +7,10 @@ picture is what was printed, colours included; the lab's configuration file and 
 from __future__ import annotations
 
 import argparse
-import fcntl
 import io
-import os
-import pty
 import re
-import select
-import struct
-import subprocess
 import sys
-import termios
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -27,13 +19,16 @@ from rich.text import Text
 
 from lab import CHECKOUT
 from lab.command import give_back, interrupt_once
+from lab.group import HOST, Group, group
 from lab.netns import LabError, require_root
 from lab.process import until
 from lab.sides import Side
+from lab.terminal import WIDTH, Ends, on_terminal
+from lab.traffic import connect, download
+from lab.typist import Typist, interview
 from lab.world import LAN, PROVIDER_PEER, PROVIDER_TUNNEL, SEED_RPC, SERVER, USER_PEER, World, world
 
 FOLDER = CHECKOUT / "docs" / "pictures"
-WIDTH = 104
 PORT = 8000
 WATCHED_S = 16
 # Downloads of different sizes, as of a person who works with the servers.
@@ -46,19 +41,20 @@ for turn in itertools.count():
             pass
     time.sleep(0.2)
 """
-# A server as Ollama is, on loopback.
-OLLAMA = """
-import http.server, json
+# A server that lists models, as Ollama does, on loopback: its port, and the models.
+MODELS = """
+import http.server, json, sys
 class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
         found = {
-            "/v1/models": {"data": [{"id": m, "owned_by": "library"} for m in ("llama3.2:3b", "qwen2.5:7b")]},
-            "/api/version": {"version": "0.12.0"},
+            "/v1/models": {"data": [{"id": m, "owned_by": "library"} for m in sys.argv[2:]]},
+            "/api/version": {"version": "0.12.0"} if sys.argv[1] == "11434" else None,
         }.get(self.path)
         self.send_response(200 if found else 404)
         self.end_headers()
         self.wfile.write(json.dumps(found or {}).encode())
-http.server.ThreadingHTTPServer(("127.0.0.1", 11434), Handler).serve_forever()
+print("serving", flush=True)
+http.server.ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Handler).serve_forever()
 """
 # Dark, with its own background, so that it is readable on light and dark pages.
 THEME = TerminalTheme(
@@ -69,22 +65,17 @@ THEME = TerminalTheme(
 )  # fmt: skip
 
 
-Ends = Callable[[str], bool]
-
-
 def take(
     side: Side,
     name: str,
     *commands: Sequence[str],
     ends: Ends | None = None,
     key: str = "q",
-    elide: bool = False,
 ) -> str:
     """Run commands of nconnect, one after the other, and write what the terminal shows to `name`.svg.
 
     With `ends` the last of them is one that stays: the picture is taken once its screen is as `ends` wants,
-    then `key` is pressed. `elide`: leave out what follows the first characters of a token. Returns what the
-    last of them showed.
+    then `key` is pressed. Returns what the last of them showed.
     """
     lines: list[Text] = []
     shown = ""
@@ -99,8 +90,6 @@ def take(
         )
         # As if the file were in its usual place.
         shown = shown.replace(f" -c {side.config}", "").replace(str(side.config), "/etc/nconnect/nc0.toml")
-        if elide:
-            shown = re.sub(r"nc1-\w{8,}", "nc1-…", shown)
         lines += [Text(""), Text(f"{side.name}$ sudo nconnect {typed}", style="bold"), Text.from_ansi(shown)]
     write_picture(name, side.name, lines[1:])
     return shown
@@ -117,83 +106,10 @@ def write_picture(name: str, title: str, lines: Sequence[Text]) -> None:
     (FOLDER / f"{name}.svg").write_text("\n".join(line.rstrip() for line in svg.splitlines()) + "\n")
 
 
-def on_terminal(
-    command: Sequence[str],
-    *,
-    env: Mapping[str, str],
-    ends: Ends | None = None,
-    key: str = "q",
-    may_fail: bool = False,
-    timeout_s: float = 120,
-) -> str:
-    """The screen of a terminal of WIDTH columns when a command has ended, or when `ends` is true for it."""
-    ours, theirs = pty.openpty()
-    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 50, WIDTH, 0, 0))
-    full = {**os.environ, **env, "TERM": "xterm-256color", "COLUMNS": str(WIDTH)}
-    full.pop("NO_COLOR", None)
-    # A session of its own, whose terminal this is: then Ctrl-C reaches it.
-    process = subprocess.Popen(
-        ["setsid", "--ctty", *command], stdin=theirs, stdout=theirs, stderr=theirs, env=full, cwd=CHECKOUT
-    )
-    os.close(theirs)
-    written, taken = bytearray(), ""
-    deadline = time.monotonic() + timeout_s
-    try:
-        while select.select([ours], [], [], max(0.0, deadline - time.monotonic()))[0]:
-            if not (data := os.read(ours, 1 << 16)):
-                break
-            written += data
-            if ends is not None and not taken and ends(screen(written.decode(errors="replace"))):
-                taken = screen(written.decode(errors="replace"))
-                os.write(ours, key.encode())
-    except OSError:
-        pass  # EIO: nobody has the terminal open any more
-    except BaseException:
-        process.kill()
-        raise
-    finally:
-        try:
-            status = process.wait(30)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            raise LabError(f"{' '.join(command)} does not end") from None
-        finally:
-            os.close(ours)
-    shown = screen(written.decode(errors="replace"))
-    if (status and not may_fail) or (ends is not None and not taken):
-        raise LabError(f"{' '.join(command)}: {shown}")
-    return taken or shown
-
-
-def screen(written: str) -> str:
-    """What is left of all that was written, as a terminal shows it: lines that were written again, and a
-    screen that was cleared. Colours stay. Enough of a terminal for what `nconnect` and rich send.
-    """
-    lines, row, begin = [""], 0, False  # `begin`: the cursor is at the line's begin
-    for part in re.split(r"(\x1b\[[?\d;]*[A-Za-z]|\r|\n)", written):
-        if part == "\n":
-            row += 1
-            lines += [""] * (row == len(lines))
-        elif part == "\r":
-            begin = True
-        elif part == "\x1b[2J":
-            lines, row, begin = [""], 0, False
-        elif re.fullmatch(r"\x1b\[\d*A", part):
-            row = max(0, row - int(part[2:-1] or 1))
-        elif part in ("\x1b[2K", "\x1b[K", "\x1b[0K"):
-            if begin or part == "\x1b[2K":
-                lines[row] = ""
-        elif part and (not part.startswith("\x1b") or part.endswith("m")):
-            lines[row] = ("" if begin else lines[row]) + part
-            begin = False
-    return "\n".join(line.rstrip() for line in lines).rstrip()
-
-
 def take_all(made: World) -> None:
     """The story of the quick start, with its pictures."""
     provider, user = made.provider_side, made.user_side
     made.run_in(made.server, [sys.executable, "-m", "lab.servers", str(PORT)], "server")
-    made.run_in(made.provider, [sys.executable, "-c", OLLAMA], "ollama")
     made.node.start()
     provider.nconnect(
         *("init", "--identifier", PROVIDER_PEER, "--address", f"{PROVIDER_TUNNEL}/24"),
@@ -216,25 +132,52 @@ def take_all(made: World) -> None:
     traffic = made.run_in(made.user, [sys.executable, "-c", TRAFFIC, SERVER, str(PORT)], "traffic")
     take(user, "watch", ("status", "--watch"), ends=lambda shown: graph_length(shown) >= WATCHED_S)
     traffic.stop()
-    take_friends(provider, user)
 
 
-def take_friends(provider: Side, user: Side) -> None:
-    """The front page's pictures: what living with several friends looks like."""
-    provider.nconnect("provide", "server", "add", "ollama", "http://127.0.0.1:11434")
-    provider.nconnect("peer", "set", "alice", "--add-allow", f"{PROVIDER_TUNNEL}:11434/tcp")
-    until(lambda: "llama3.2:3b" in user.nconnect("offers"), "the offer", timeout_s=20)
-    take(user, "offers", ("offers",))
-    take(
-        provider,
-        "friends",
-        ("invite", "carol", "dave", "erin", "--access", "30d"),
-        ("usage",),
-        ("peer", "pause", "alice", "--why", "back at 22:00"),
-        ("peer", "list"),
-        elide=True,
-    )
-    provider.nconnect("peer", "resume", "alice")
+def take_group(made: Group) -> None:
+    """The front page's pictures: what living with several friends, and several providers, looks like."""
+    (gpu_box, attic), (alice, *_) = made.providers, made.users
+    person = Typist(columns=WIDTH)
+    server = [sys.executable, "-c", MODELS]
+    made.run_in(gpu_box.space, [*server, "11434", "llama3.2:3b", "qwen2.5:7b"], says="serving")
+    made.run_in(attic.space, [*server, "8000", "Qwen2.5-32B-Instruct"], says="serving")
+    shared = [(line := "sudo nconnect init", person.run(gpu_box, line, *interview(SEED_RPC)))]
+    person.run(gpu_box, "sudo nconnect up -d")
+    shared.append((line := "sudo nconnect invite alice bob carol --access 30d", person.run(gpu_box, line)))
+    for user, token in zip(made.users, re.findall(r"nc1-\S+", shared[-1][1]), strict=True):
+        person.run(user, f"sudo nconnect join {token}")
+        person.run(user, "sudo nconnect up -d")
+    attic.side.nconnect("init", "--identifier", attic.name, "--seed-rpc", SEED_RPC)
+    attic.side.nconnect("provide", "server", "add", "vllm", "http://127.0.0.1:8000")
+    attic.side.start()
+    attic.side.wait()
+    line = f"sudo nconnect join {made.invite(attic, alice.name)[alice.name]}"
+    used = [(line, person.run(alice, line))]
+    until(lambda: "vllm.attic.internal" in alice.hosts(), "the names", timeout_s=20)
+    until(lambda: all(each["models"] for each in alice.offers().values()), "the models", timeout_s=20)
+    for line in ("nconnect offers", "curl http://ollama.gpu-box.internal:11434/v1/models"):
+        used.append((line, person.run(alice, line)))
+    for user, size in zip(made.users, (300 << 20, 40 << 20, 3 << 20), strict=True):
+        with connect(user.space, user.seen(gpu_box, HOST), gpu_box.port) as connection:
+            download(connection, size)
+    for line in ("nconnect usage", 'sudo nconnect peer pause bob --why "back at 22:00"'):
+        shared.append((line, person.run(gpu_box, line)))
+    for name, member, steps in (("friends", gpu_box, shared), ("offers", alice, used)):
+        lines = [Text("")]
+        for typed, shown in steps:
+            lines += [
+                Text(elided(f"{member.name}$ {typed}"), style="bold"),
+                Text.from_ansi(elided(shown)),
+                Text(""),
+            ]
+        write_picture(name, member.name, lines[1:-1])
+    for member in (*made.users, gpu_box):
+        member.side.nconnect("down")
+
+
+def elided(text: str) -> str:
+    """Without most of a token, and with the file in its usual place."""
+    return re.sub(r"/\S+/nc0\.toml", "/etc/nconnect/nc0.toml", re.sub(r"nc1-\w{8,}", "nc1-…", text))
 
 
 def has_live_line(shown: str) -> bool:
@@ -268,6 +211,8 @@ def main() -> int:
     try:
         with world("ncpic") as made:
             take_all(made)
+        with group(2, 3, "ncpic") as friends:
+            take_group(friends)
         if demo:
             take_demo()
     except LabError as error:

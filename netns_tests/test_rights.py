@@ -13,9 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from lab.pictures import has_live_line, on_terminal
+from lab.pictures import has_live_line
 from lab.process import until
 from lab.sides import Side
+from lab.terminal import on_terminal
 from lab.traffic import SERVICE, pings, reaches
 from lab.world import PROVIDER_PEER, SERVER, USER_PEER, World
 from nconnect.io.files.user import daemon_account

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from lab.pictures import on_terminal
+from lab.terminal import on_terminal
 from nconnect.cli import watch
 from tests.control.fake import STATUS, running
 

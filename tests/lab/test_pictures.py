@@ -7,7 +7,8 @@ import sys
 import pytest
 
 from lab.netns import LabError
-from lab.pictures import graph_length, has_live_line, on_terminal, screen
+from lab.pictures import graph_length, has_live_line
+from lab.terminal import on_terminal, screen
 
 STAYS = """
 import time

@@ -59,6 +59,7 @@ class Member:
         return ["unshare", "--uts", "sh", "-c", HOSTNAME, self.name, *command]
 
     def peer(self, name: str) -> dict[str, Any]:
+        found: dict[str, Any]
         (found,) = [peer for peer in self.side.status()["peers"] if peer["name"] == name]
         return found
 
