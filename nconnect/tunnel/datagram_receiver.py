@@ -29,7 +29,7 @@ from nconnect.wire.direct import (
     INDEX_MASK,
     OVERHEAD_BYTES,
 )
-from nconnect.wire.tunnel import COPY_BODY, RECORD_HEADER_BYTES, RecordKind, read_records
+from nconnect.wire.tunnel import COPY_BODY, RECORD_HEADER, RECORD_HEADER_BYTES, RecordKind, read_records
 
 _SEGMENT = int(RecordKind.SEGMENT)
 _HEADER = Struct("<Q")
@@ -48,6 +48,7 @@ class DatagramReceiver:
         self._waiting: dict[Peer, None] = {}  # peers of whose super-packets a part has come
         # What came since `flush`: peer, keys, path, bytes of packets, the last counter, when.
         self._came_before: list[tuple[Peer, KeyPair, DatagramPath, int, int, float]] = []
+        self._reports: list[tuple[DatagramPath, memoryview, float]] = []  # that came since `flush`
         self._assembly = Assembly()
         self._room = memoryview(bytearray(MAX_BATCH_BYTES))  # where blocks are opened
         self._free = 0  # from where on there is room
@@ -148,6 +149,16 @@ class DatagramReceiver:
         batch = self._open(source, peer, pair, path, counter, datagram, now)
         if batch is None or not path.machine.received(source, len(datagram), counter > newest, now):
             return []
+        size = len(batch)
+        if (
+            size > RECORD_HEADER_BYTES
+            and RECORD_HEADER.unpack_from(batch)[0] == size - RECORD_HEADER_BYTES
+            and not path.joiner
+        ):  # a packet and nothing else
+            self._came_before.append((peer, pair, path, size, counter, now))
+            receiver = self._receiver
+            receiver.opened_from = peer.dest
+            return receiver.check_sources(peer, [memoryview(batch)[RECORD_HEADER_BYTES:]], now)
         packets, data_bytes = self._batch(peer, pair, path, source, counter, batch, now)
         return self._came(peer, pair, path, packets, data_bytes, counter, now)
 
@@ -330,6 +341,9 @@ class DatagramReceiver:
         came, self._came_before = self._came_before, []
         sessions = self._sessions
         direct = sessions.direct
+        while self._reports:
+            path, body, now = self._reports.pop(0)
+            path.on_report(body, now, by_datagram=True, busy=direct.is_busy())
         for peer, pair, path, data_bytes, counter, now in came:
             sessions.batch_received(peer, pair, data_bytes, now)
             direct.batch_received(peer, now)
@@ -391,7 +405,7 @@ class DatagramReceiver:
             elif kind == RecordKind.PROBE_ACK:
                 machine.on_ack(body, source, now)
             elif kind == RecordKind.DIRECT_FEEDBACK:
-                path.on_report(body, now, by_datagram=True, busy=self._sessions.direct.is_busy())
+                self._reports.append((path, body, now))  # `_finish` acts on it
             elif kind == RecordKind.HANDSHAKE and machine.is_proven(source):
                 self._sessions.receive_handshake_directly(peer, bytes(body), now)
         if copy is None or (came and not path.is_second(pair, *copy)):

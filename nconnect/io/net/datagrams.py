@@ -55,6 +55,8 @@ class Sent(Enum):
     TOO_BIG = "too_big"  # for the route's MTU
     REFUSED = "refused"  # no route, or a firewall of this machine
 
+    __hash__ = object.__hash__  # the enum's own is Python, and is called for each run
+
 
 class DatagramSocket:
     """A bound UDP socket of one IP version. Not blocking. `bind` it while there are rights: more buffer."""

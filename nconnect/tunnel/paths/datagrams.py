@@ -17,7 +17,7 @@ from nconnect.tunnel.paths.direct.outputs import PathState
 from nconnect.tunnel.paths.direct.path import DirectPath
 from nconnect.tunnel.paths.direct.segments import Joiner, copy_parts, parts, run_of, runs
 from nconnect.tunnel.paths.direct.sending import DatagramSending
-from nconnect.tunnel.paths.ecn import NOT_ECT, by_ecn
+from nconnect.tunnel.paths.ecn import NOT_ECT, by_ecn, ecn_bits
 from nconnect.tunnel.paths.lanes import Lane
 from nconnect.tunnel.paths.path import Path
 from nconnect.tunnel.session import KeyPair
@@ -25,6 +25,7 @@ from nconnect.tunnel.timers import NEVER
 from nconnect.wire.direct import MAX_PARTS, MAX_RUN_BYTES, OVERHEAD_BYTES
 from nconnect.wire.tunnel import (
     FEEDBACK_BODY,
+    RECORD_HEADER,
     RECORD_HEADER_BYTES,
     RecordKind,
     control_batch,
@@ -76,6 +77,17 @@ class DatagramPath(Path):
         `is_busy`: whether we are late in reading, which a report that rides along must say. Send each before
         the next, since blocks are sealed in the same `blocks`, with the ECN bits `ecn`.
         """
+        size = len(batch)
+        if (
+            RECORD_HEADER.unpack_from(batch)[0] == size - RECORD_HEADER_BYTES
+            and size <= self.machine.datagram_bytes - OVERHEAD_BYTES
+            and not self.arrivals.may_ride(now)
+        ):  # a ping should not wait for what many need
+            self.ecn = ecn_bits(batch, 0)
+            first = pair.direct.counter
+            yield pair.direct.seal_one(batch), 0
+            self._left(pair, first, size, now)
+            return
         for part, self.ecn in by_ecn(batch):
             yield from self._alike(pair, part, now, is_busy, blocks)
 

@@ -23,19 +23,20 @@ def by_ecn(batch: memoryview) -> Iterator[tuple[memoryview, int]]:
     """(packets in a row that have the same ECN bits, these bits) of a batch."""
     start = at = seen = 0
     end, unpack = len(batch), RECORD_HEADER.unpack_from
-    bits = _bits(batch, 0)
+    bits = ecn_bits(batch, 0)
     while True:
         at += RECORD_HEADER_BYTES + (unpack(batch, at)[0] & MAX_RECORD_BYTES)
         seen += 1
         if at >= end or (seen >= MAX_RECORDS and not bits):
             yield batch[start:], bits
             return
-        if (found := _bits(batch, at)) != bits:
+        if (found := ecn_bits(batch, at)) != bits:
             yield batch[start:at], bits
             start, bits = at, found
 
 
-def _bits(batch: memoryview, at: int) -> int:
+def ecn_bits(batch: memoryview, at: int) -> int:
+    """The ECN bits of the packet whose record begins there."""
     first, second = batch[at + _AT], batch[at + _AT + 1]
     return second >> 4 & 3 if first >> 4 == 6 else second & 3
 

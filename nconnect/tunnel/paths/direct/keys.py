@@ -99,6 +99,13 @@ class DirectKeys:
         parts[1::2] = self._send.seal_run(first, headers, batches)
         return tuple(parts)
 
+    def seal_one(self, batch: Buffer) -> tuple[bytes, bytes]:
+        """The same as `seal`, in two parts: for a packet that is alone."""
+        counter = self.counter
+        self.counter = counter + 1
+        header = _PACK(counter << 24 | self.remote_index & INDEX_MASK)
+        return header, self._send.seal(counter, header, batch)
+
     def seal_block(self, batch: Buffer, datagram_bytes: int, room: BlockRoom) -> tuple[Buffer, ...]:
         """A block with this batch (`BlockRoom.seal`), which has at most `most_bytes(datagram_bytes)`."""
         counter, self.counter = self.counter, self.counter + 1
@@ -139,7 +146,8 @@ class DirectKeys:
 
         A counter is used up by a genuine datagram only.
         """
-        if not self._window.is_fresh(counter):
+        window = self._window
+        if counter <= window.newest and not window.is_fresh(counter):
             return DropReason.REPLAYED
         view = memoryview(datagram)
         if len(view) < HEADER_BYTES + TAG_BYTES:
@@ -147,7 +155,7 @@ class DirectKeys:
         batch = self._receive.open(counter, bytes(view[:HEADER_BYTES]), view[HEADER_BYTES:])
         if batch is None:
             return DropReason.NOT_AUTHENTIC
-        self._window.mark(counter)
+        window.mark(counter)
         return batch
 
 
