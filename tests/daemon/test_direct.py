@@ -18,13 +18,17 @@ from nconnect.ip import offload
 from nconnect.model import Endpoint, PeerConfig
 from nconnect.tunnel.core import Tunnel
 from nconnect.tunnel.outputs import Settings
+from nconnect.tunnel.paths.datagrams import DatagramPath
 from nconnect.tunnel.paths.direct.candidates import LocalAddress, Network
 from nconnect.tunnel.paths.direct.outputs import PathState
 from nconnect.tunnel.paths.direct.surroundings import Surroundings
+from nconnect.tunnel.paths.feedback import RIDE_INTERVAL_S
+from tests.daemon.test_calls import Calls
 from tests.daemon.test_driver import WALL_NS, Side, World, to_one
 from tests.ip.packets import tcp_super
 from tests.sim.network import packet
 
+MAX_OUT, MAX_IN = 19, 21  # Python functions until the packet is the kernel's
 NETWORK = Network((LocalAddress(ip_interface("127.0.0.1/8")),), ())
 
 
@@ -207,3 +211,47 @@ def test_a_packet_is_written_and_answered_before_the_books_are_kept(
     monkeypatch.setattr(type(one.tunnel._sessions), "batch_received", keep)
     one.driver._on_datagrams(world.sockets[one])
     assert order[:3] == ["write", "answer", "books"]
+
+
+def test_a_report_that_rides_along_is_acted_on_after_the_packet_is_written(
+    world: Direct, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found(world)
+    one, user = world.one, world.user
+    order: list[str] = []
+    written, acted_on = os.write, DatagramPath.on_report
+
+    def write(fd: int, data: bytes) -> int:
+        order.append("write")
+        return written(fd, data)
+
+    def act(*args: Any, **kwargs: Any) -> None:
+        order.append("report")
+        acted_on(*args, **kwargs)
+
+    one.packets(packet("192.168.50.10", "10.86.0.2", b"for the user to report on"))
+    world.pump(RIDE_INTERVAL_S)
+    user.packets(to_one(1))
+    select.select([world.sockets[one]], [], [], 5)
+    monkeypatch.setattr(os, "write", write)
+    monkeypatch.setattr(DatagramPath, "on_report", act)
+    one.driver._on_datagrams(world.sockets[one])
+    assert order == ["write", "report"]
+
+
+def test_a_lone_packet_takes_few_calls_each_way(world: Direct) -> None:
+    found(world)
+    one, user = world.one, world.user
+    calls = Calls()
+    for _ in range(3):  # a report may ride with the first
+        world.loop.advance(0.002)
+        user.tun.kernel.send(to_one(1))
+        with calls.counting():
+            user.driver._on_tun_readable(user.tun.fd)
+        out = calls.names[: calls.names.index("DatagramSocket._send") + 1]
+        select.select([world.sockets[one]], [], [], 5)
+        with calls.counting():
+            one.driver._on_datagrams(world.sockets[one])
+        came = calls.names[: calls.names.index("TunWriter.write") + 1]
+    assert len(out) <= MAX_OUT, "\n".join(out)
+    assert len(came) <= MAX_IN, "\n".join(came)
