@@ -48,23 +48,26 @@ class NcpReceiver:
     def owes_ack(self) -> bool:
         return bool(self._to_ack)
 
-    def receive(self, sequence: int, data: Buffer, end: bool) -> None:
-        """A data packet. What is dropped for want of room is not acknowledged, so that it comes again."""
+    def receive(self, sequence: int, data: Buffer, end: bool) -> bool:
+        """A data packet; whether it was new and was taken.
+
+        What is dropped for want of room is not acknowledged, so that it comes again.
+        """
         count = from_wire(sequence, self.next)
         if len(data) > self._mtu:
             self.refused += 1
-            return
+            return False
         if count < self.next or count in self._held:
             self.duplicates += 1
             if len(self._to_ack) < MAX_HELD_PACKETS:
                 self._to_ack.add(count)
-            return
+            return False
         size = len(data)
         if self._closed:
             # What the program will not read is not acknowledged; that nothing follows may be.
             if size or not end or count != self.next:
                 self.refused += 1
-                return
+                return False
         elif (
             self._held_bytes + self.ready_bytes + size > self._window
             or (count > self.next and len(self._held) >= MAX_HELD_PACKETS)
@@ -72,19 +75,20 @@ class NcpReceiver:
             or not self._memory.take(self._who, size, always=count == self.next and not self.ready_bytes)
         ):
             self.refused += 1
-            return
+            return False
         if end:
             self.end = count
         self._to_ack.add(count)
         if count > self.next:
             self._held[count] = bytes(data) if size < _SMALL_BYTES else data
             self._held_bytes += size
-            return
+            return True
         self._append(data)
         held = self._held
         while held and (more := held.pop(self.next, None)) is not None:
             self._held_bytes -= len(more)
             self._append(more)
+        return True
 
     def read(self, most: int) -> bytes:
         """Take up to `most` bytes."""

@@ -222,7 +222,9 @@ class NcpSession:
         if fresh:
             self._progress_at = now
         if read.sequence_id:
-            self.receiver.receive(read.sequence_id, read.data, read.end and self.knows_end)
+            new = self.receiver.receive(read.sequence_id, read.data, read.end and self.knows_end)
+            if new and self._finish_at is not None:
+                self._finish_at = now + settings.GRACE_S  # what was sent before the close is still coming
             self._unacked_bytes += len(read.data)
             if self.receiver.owes_ack:
                 soon = now if self._unacked_bytes >= self._settings.window // 8 else now + settings.ACK_S

@@ -26,7 +26,9 @@ PROBE_S = 5.0
 GONE_S = 40.0  # silent for so long, although asked at least `GONE_PROBES` times
 GONE_PROBES = 3
 
-GRACE_S = 1.0  # after the first close packet: what was sent before it over other pairs may still come
+GRACE_S = (
+    3.0  # after a close packet nothing new came for so long: what was sent before it over other pairs is lost
+)
 LINGER_S = 30.0  # a close waits so long without any progress of the reader
 
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from nconnect.sdk.streaming import Streaming
 
 READ_BYTES = 1 << 18
+_QUIET_LOOKS = 8  # while it waits for quiet
 BUFFER_BYTES = 1 << 18  # `drain` waits while more than this is not sent
 
 
@@ -138,6 +139,23 @@ class Stream:
         """Wait until the other side has closed both directions, or the stream broke or was closed here."""
         while not self._session.is_closed:
             await self._changed.wait()
+
+    async def wait_quiet(self, quiet_s: float) -> None:
+        """Wait until the other side has read everything and sent nothing for `quiet_s`, or the stream ended.
+
+        Only data that was read counts as sent, and nothing is quiet while a part is known to be missing.
+        """
+        session, receiver = self._session, self._session.receiver
+        heard, left = receiver.received_bytes, _QUIET_LOOKS
+        while not session.is_closed and left:
+            try:
+                async with asyncio.timeout(quiet_s / _QUIET_LOOKS):
+                    await self.wait_closed()
+            except TimeoutError:
+                left -= 1
+            busy = receiver.ready_bytes or receiver.has_gap or not session.is_delivered
+            if busy or receiver.received_bytes != heard:
+                heard, left = receiver.received_bytes, _QUIET_LOOKS
 
     def abort(self) -> None:
         """End both directions at once; the other side reads an error, unless it is an official client."""

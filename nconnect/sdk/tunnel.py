@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 
 MAX_JOINED = 1024  # connections at once
 _CONNECT_S = 10.0
-QUIET_END_S = 10.0
+QUIET_END_S = 12.0  # an official sender repeats what was lost after at most 10 s
 _CHUNK_BYTES = 1 << 18
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)  # SO_LINGER: on, 0 seconds
 
@@ -201,7 +201,6 @@ class _Joined:
         self._stream = stream
         self._reader = reader
         self._writer = writer
-        self._came_at = 0.0  # when the stream brought something last
 
     async def run(self) -> None:
         whole = False
@@ -237,15 +236,11 @@ class _Joined:
         if self._stream.can_end:
             await asyncio.wait((down,))
             return
-        loop = asyncio.get_running_loop()
-        self._came_at = loop.time()
-        while not down.done():
-            left_s = self._came_at + QUIET_END_S - loop.time()
-            if left_s <= 0:
-                if self._stream.is_delivered:
-                    return
-                left_s = QUIET_END_S
-            await asyncio.wait((down,), timeout=left_s)
+        quiet = asyncio.ensure_future(self._stream.wait_quiet(QUIET_END_S))
+        try:
+            await asyncio.wait((down, quiet), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            quiet.cancel()
 
     async def _to_stream(self) -> None:
         stream = self._stream
@@ -255,9 +250,8 @@ class _Joined:
         stream.write_eof()
 
     async def _to_tcp(self) -> None:
-        loop, writer = asyncio.get_running_loop(), self._writer
+        writer = self._writer
         while data := await self._stream.read():
-            self._came_at = loop.time()
             writer.write(data)
             await writer.drain()
         if writer.can_write_eof():

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from nconnect.ncp import sequence
 from nconnect.ncp.session import NcpSession, NcpState
-from nconnect.ncp.settings import GONE_S, SessionSettings
+from nconnect.ncp.settings import GONE_S, GRACE_S, SessionSettings
 from nconnect.wire.ncp import NcpPacket
 from tests.ncp.world import IDS, Faults, Side, World
 
@@ -373,6 +373,35 @@ def test_data_that_is_overtaken_by_the_close_still_arrives() -> None:
     world.b.receive(world.a.name, other.id, "__3__", "__3__", NcpPacket(1, b"late").encode())
     world.b.receive(world.a.name, other.id, "__3__", "__3__", close)
     assert (bytes(world.b.got[other.id]), other.state, other.why) == (b"late", NcpState.CLOSED, "")
+
+
+def test_pairs_may_be_far_apart_when_an_official_client_closes() -> None:
+    # Each pair has its own queue in the node: over a slow link the last ones come seconds after the first.
+    world = World()
+    as_official(world)
+    _, other = world.established()
+    close = NcpPacket(close=True).encode()
+    world.b.receive(world.a.name, other.id, "__0__", "__0__", NcpPacket(5, b"5").encode())
+    for id in IDS[:3]:
+        world.b.receive(world.a.name, other.id, id, id, close)
+    for count in range(1, 5):
+        world.run(GRACE_S * 0.9)
+        world.b.receive(world.a.name, other.id, "__3__", "__3__", NcpPacket(count, b"%d" % count).encode())
+    world.b.receive(world.a.name, other.id, "__3__", "__3__", close)
+    assert (bytes(world.b.got[other.id]), other.state, other.why) == (b"12345", NcpState.CLOSED, "")
+
+
+def test_what_never_comes_after_a_close_is_waited_for_once() -> None:
+    world = World()
+    as_official(world)
+    _, other = world.established()
+    world.b.receive(world.a.name, other.id, "__0__", "__0__", NcpPacket(2, b"2").encode())
+    world.b.receive(world.a.name, other.id, "__0__", "__0__", NcpPacket(close=True).encode())
+    world.run(GRACE_S * 0.9)
+    world.b.receive(world.a.name, other.id, "__0__", "__0__", NcpPacket(2, b"2").encode())  # a copy
+    world.run(GRACE_S * 0.2)
+    assert other.state is NcpState.CLOSED
+    assert "cut" in other.why
 
 
 def test_one_direction_can_end_between_two_of_ours() -> None:

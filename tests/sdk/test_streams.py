@@ -257,3 +257,21 @@ def test_many_streams_at_once_share_the_links() -> None:
             await until(lambda: len(bob._streams.sessions) == len(alice._streams.sessions) == 0)
 
     run(test, within_s=90.0)
+
+
+def test_a_stream_is_quiet_once_all_was_read_and_nothing_comes() -> None:
+    async def test() -> None:
+        async with connected() as (_, _, stream, accepted):
+            quiet = asyncio.create_task(stream.wait_quiet(0.2))
+            accepted.write(b"not read yet")
+            await until(lambda: stream._session.receiver.ready_bytes)
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(1.0):
+                    await asyncio.shield(quiet)
+            await stream.read()
+            await quiet
+            other = asyncio.create_task(stream.wait_quiet(60.0))
+            accepted.abort()
+            await other  # the stream ended
+
+    run(test, within_s=30.0)
