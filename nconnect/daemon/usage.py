@@ -1,9 +1,9 @@
 """What each peer uses: bytes each way, connections, connected time, by hour and by day (UTC); its quota.
 
 The core counts bytes of inner packets for itself. Every `LOOK_S` this part takes what was added, and a thread
-stores it, so that a daemon that is killed loses less than a second (after an idle time, less than
-`IDLE_LOOK_S`). Sums for quotas are kept in memory as well; they begin with what is stored, so that a restart
-gives nobody more.
+stores it, so that a daemon that is killed loses less than a second. After `IDLE_AFTER_S` without a packet it
+sleeps until the core says that there is one again. Sums for quotas are kept in memory as well; they begin
+with what is stored, so that a restart gives nobody more.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 
 from nconnect.config.bounds import format_quota
@@ -23,11 +24,11 @@ from nconnect.tunnel.peer import Peer, PeerState
 log = logging.getLogger(__name__)
 
 LOOK_S = 0.4
-IDLE_AFTER_S, IDLE_LOOK_S = 5.0, 2.0  # guessed: without traffic for so long, a daemon hardly wakes
-IDLE_SAVE_S = 60.0  # while nothing but connected time is new
+IDLE_AFTER_S = 5.0  # guessed
+IDLE_LOOK_S = 60.0  # while nothing but connected time is new
 FLOWS_S = 10.0  # counting connections starts a program
 SAVE_AGAIN_S = 10.0  # on a disk that was full
-MAX_LOOK_S = 5.0  # of one look: the machine may have slept since the last one
+MAX_LOOK_S = IDLE_LOOK_S + 5.0  # of one look: the machine may have slept since the last one
 PRUNE_S = 3600.0
 _SUMS_DAYS = 62  # kept in memory, for quotas and `status`: a month, and clocks that are set back
 
@@ -44,14 +45,17 @@ class Usage:
         clock: Callable[[], float],
         flows: Callable[[], Awaitable[Mapping[str, int]]],
         on_spent: Callable[[], object],
+        await_traffic: Callable[[], object],
     ) -> None:
         """Reads the store, and so blocks. `flows`: how many connections each peer (by name) has had since the
-        start. `on_spent` is called when a peer's quota is used up, or it may go on."""
+        start. `on_spent` is called when a peer's quota is used up, or it may go on. After `await_traffic`,
+        `traffic_began` is to be called when the next packet goes or comes."""
         self._store = store
         self._peers = peers
         self._wall, self._clock = wall, clock
-        self._flows, self._on_spent = flows, on_spent
+        self._flows, self._on_spent, self._await_traffic = flows, on_spent, await_traffic
         self._last: dict[Peer, tuple[int, int]] = {}
+        self._up: frozenset[Peer] = frozenset()  # who was connected then
         self._looked_at = clock()
         self._fresh: dict[tuple[str, int], Used] = {}  # by peer and hour: not stored yet
         self._sums: dict[str, dict[int, Used]] = {}  # by peer and day
@@ -60,6 +64,7 @@ class Usage:
         self._flows_at = self._saved_at = self._pruned_at = -PRUNE_S
         self._spent: frozenset[str] = frozenset()
         self._saving = asyncio.Lock()
+        self._traffic = asyncio.Event()
         self._closing = False
         try:
             for row in store.days(wall() - _SUMS_DAYS * DAY_S):
@@ -96,7 +101,7 @@ class Usage:
         return total
 
     def look(self, _: object = None) -> None:
-        """Take what was added since the last time."""
+        """Take what was added since the last time. To be called when a session begins or ends, too."""
         now, wall = self._clock(), self._wall()
         passed_s, self._looked_at = min(MAX_LOOK_S, max(0.0, now - self._looked_at)), now
         last, self._last = self._last, {}
@@ -105,10 +110,11 @@ class Usage:
             self._last[peer] = (traffic.rx_bytes, traffic.tx_bytes)
             rx, tx = last.get(peer, (0, 0))
             used = Used(traffic.rx_bytes - rx, traffic.tx_bytes - tx)
-            if peer.state is PeerState.UP:
+            if peer in self._up:
                 used.connected_s = passed_s
             if used.rx_bytes or used.tx_bytes or used.connected_s:
                 self._note(peer.dest, wall, used)
+        self._up = frozenset(peer for peer in self._peers() if peer.state is PeerState.UP)
         spent = self.spent()
         if spent != self._spent:
             self._spent = spent
@@ -151,13 +157,30 @@ class Usage:
         """Look, and store, until `close`."""
         moved_at = self._clock()
         while not self._closing:
-            await asyncio.sleep(LOOK_S if self._clock() - moved_at < IDLE_AFTER_S else IDLE_LOOK_S)
+            if self._clock() - moved_at >= IDLE_AFTER_S:
+                await self._sleep()
+            await asyncio.sleep(LOOK_S)
             self.look()
             moved = any(used.rx_bytes or used.tx_bytes for used in self._fresh.values())
             moved_at = self._clock() if moved else moved_at
-            wait_s = SAVE_AGAIN_S if self._store.problem else 0.0 if moved else IDLE_SAVE_S
+            wait_s = SAVE_AGAIN_S if self._store.problem else 0.0 if moved else IDLE_LOOK_S
             if self._fresh and self._clock() - self._saved_at >= wait_s:
                 await self.save()
+
+    def traffic_began(self, _: object = None) -> None:
+        """A packet went or came after `await_traffic`."""
+        self._traffic.set()
+
+    async def _sleep(self) -> None:
+        """Until there is traffic again, or connected time is to be stored."""
+        self._traffic.clear()
+        self._await_traffic()
+        self.look()  # what came since the last one
+        if any(used.rx_bytes or used.tx_bytes for used in self._fresh.values()):
+            return
+        with suppress(TimeoutError):
+            async with asyncio.timeout(IDLE_LOOK_S):
+                await self._traffic.wait()
 
     async def save(self) -> bool:
         """Store what was taken; False if that failed: it is kept for the next time."""

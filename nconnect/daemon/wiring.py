@@ -77,6 +77,7 @@ from nconnect.tunnel.outputs import (
     SessionUp,
     Stated,
     StreamEnds,
+    TrafficBegan,
     Visitor,
 )
 from nconnect.tunnel.paths.direct.outputs import AskReflexive
@@ -140,6 +141,7 @@ class Daemon:
             clock=boottime,
             flows=lambda: host_state.opened_counts(boottime()),
             on_spent=expiry.moved.set,
+            await_traffic=tunnel.await_traffic,
         )
         limits = PeerLimits(tunnel.peers.values, usage, lambda dest: announcing.statement_of(dest))
 
@@ -307,8 +309,9 @@ class Daemon:
         on(LinkCameUp, relay_changed, lambda _: reflexive.look_again())
         on(LinkWentDown, said.link_went_down, proxy.link_changed, waiting.link_went_down, tell_peers_of_links)
         on(LinkWentDown, relay_changed)
-        on(SessionUp, said.session_up, enrolment.session_up, waits)
-        on(SessionLost, said.session_lost, waits)
+        on(SessionUp, said.session_up, enrolment.session_up, waits, usage.look)
+        on(SessionLost, said.session_lost, waits, usage.look)
+        on(TrafficBegan, usage.traffic_began)
         on(ExpiryChanged, said.expiry_changed, lambda _: expiry.moved.set())
         on(DirectChanged, said.direct_changed, lambda _: streams.wake())
         on(StreamEnds, streams.ended)

@@ -238,6 +238,8 @@ class Tunnel:
             traffic = peer.traffic
             traffic.tx_packets += packets
             traffic.tx_bytes += size - packets * (RECORD_HEADER_BYTES + VIRTIO_HEADER_BYTES)
+        if self.receiver.awaits_traffic:
+            self.receiver.traffic_began()
         peer.timers.data_sent(now)
         if peer.path.watches:
             self._sessions.path_manager.watch(peer, now)
@@ -415,6 +417,10 @@ class Tunnel:
         `statements.MAX_STATEMENT_BYTES`.
         """
         self._sessions.announcements.announce(peer, document, now)
+
+    def await_traffic(self) -> None:
+        """Say `TrafficBegan` when the next packet goes or comes: `Peer.traffic` does not change before."""
+        self.receiver.awaits_traffic = True
 
     def close(self, now: float) -> None:
         """Tell every peer that we go, and erase all keys. What still arrives is ignored from here on."""

@@ -130,6 +130,11 @@ class Stated:
 
 
 @dataclass(frozen=True, slots=True)
+class TrafficBegan:
+    """A packet went or came, the first since `Tunnel.await_traffic`."""
+
+
+@dataclass(frozen=True, slots=True)
 class CountersMoved:
     """`counters()` has changed and should be stored, so that old handshakes stay refused."""
 
@@ -147,6 +152,7 @@ Output = (
     | Visitor
     | Deliver
     | Stated
+    | TrafficBegan
     | CountersMoved
 )
 

@@ -16,7 +16,7 @@ from nconnect.ip import icmp, offload, packet
 from nconnect.model import Buffer
 from nconnect.tunnel.allowed_ips import AllowedIps
 from nconnect.tunnel.constants import MAX_BATCH_BYTES
-from nconnect.tunnel.outputs import Settings, Visitor
+from nconnect.tunnel.outputs import Settings, TrafficBegan, Visitor
 from nconnect.tunnel.paths.feedback import Arrivals
 from nconnect.tunnel.paths.lanes import Lane
 from nconnect.tunnel.paths.path import needed_feature
@@ -65,6 +65,7 @@ class BatchReceiver:
         self.drops: Counter[DropReason] = Counter()  # of no known peer
         self.pending = PendingSenders()
         self.closed = False  # nobody tends sessions any more
+        self.awaits_traffic = False  # say `TrafficBegan` at the next packet
         # Whose packets `receive` gave back last, by NKN address. A message's own source proves nothing: a
         # peer can send what it sealed from any address.
         self.opened_from = ""
@@ -204,7 +205,14 @@ class BatchReceiver:
             traffic.rx_bytes += size
         del packets[good:]
         traffic.rx_packets += good
+        if self.awaits_traffic and good:
+            self.traffic_began()
         return packets
+
+    def traffic_began(self) -> None:
+        """The packet that was awaited has gone or come."""
+        self.awaits_traffic = False
+        self._sessions.outputs.append(TrafficBegan())
 
     def _is_foreign_error(self, view: memoryview, peer: Peer) -> bool:
         """Whether this is an ICMP error, and not plainly about a packet that went to this peer."""

@@ -68,6 +68,7 @@ def made(
         clock=lambda: sim.now,
         flows=AsyncMock(return_value={}),
         on_spent=lambda: None,
+        await_traffic=lambda: None,
     )
     backend = DaemonBackend(
         InForce(PeerTable(config, {})),

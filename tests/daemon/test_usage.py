@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 
 from nconnect.control.schema import PausedStatus, UsageStatus, UsedBytes
+from nconnect.daemon import usage as module
 from nconnect.daemon.limits import PeerLimits
-from nconnect.daemon.usage import MAX_LOOK_S, Usage
+from nconnect.daemon.usage import IDLE_AFTER_S, MAX_LOOK_S, Usage
 from nconnect.errors import HostError
 from nconnect.io.files.usage_store import DAY_S, HOUR_S, KnownPeer, UsageStore, Used, UsedIn
 from nconnect.model import Quota
@@ -31,6 +33,7 @@ class Case:
         self.peer: Peer = self.provider.peer(self.user)
         self.wall = DAY + 10.0
         self.flows: dict[str, int] = {}
+        self.awaited = asyncio.Event()
         self.spent = 0
         self.store = UsageStore(folder)
         self.usage = self.made()
@@ -50,6 +53,7 @@ class Case:
             clock=lambda: self.sim.now,
             flows=flows,
             on_spent=self.note,
+            await_traffic=lambda: self.awaited.set(),
         )
 
     def note(self) -> None:
@@ -109,6 +113,87 @@ def test_time_asleep_is_no_connected_time(case: Case) -> None:
     asyncio.run(case.usage.save())
     (day,) = case.store.days(DAY)
     assert day.used.connected_s == MAX_LOOK_S
+
+
+def test_time_is_connected_time_from_when_a_session_begins_until_it_ends(case: Case) -> None:
+    case.uses(0, 0, 2.0)
+    case.user.tunnel.close(case.sim.now)
+    case.user.drain()
+    case.sim.run(1.0)
+    case.usage.look()  # as `SessionLost` has it done
+    case.uses(0, 0, 30.0)
+    asyncio.run(case.usage.save())
+    (day,) = case.store.days(DAY)
+    assert day.used.connected_s == pytest.approx(3.0)
+
+
+@asynccontextmanager
+async def running(case: Case, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[asyncio.Event]:
+    """Its task runs; the event is set when received bytes have been stored."""
+    stored, loop, add = asyncio.Event(), asyncio.get_running_loop(), case.store.add
+
+    def noted(rows: list[UsedIn], seen: list[KnownPeer]) -> None:
+        add(rows, seen)
+        if any(row.used.rx_bytes for row in rows):
+            loop.call_soon_threadsafe(stored.set)
+
+    monkeypatch.setattr(module, "LOOK_S", 0.001)
+    monkeypatch.setattr(case.store, "add", noted)
+    async with asyncio.timeout(30), asyncio.TaskGroup() as group:
+        task = group.create_task(case.usage.run())
+        await asyncio.sleep(0)
+        yield stored
+        task.cancel()
+
+
+def test_an_idle_daemon_looks_again_at_the_first_packet(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    looks, look = 0, case.usage.look
+
+    def counted() -> None:
+        nonlocal looks
+        looks += 1
+        look()
+
+    monkeypatch.setattr(case.usage, "look", counted)
+
+    async def run() -> None:
+        async with running(case, monkeypatch) as stored:
+            await asyncio.sleep(0.05)
+            assert looks > 1, "the control: at first it looks again and again"
+            assert not case.awaited.is_set()
+            case.sim.now += IDLE_AFTER_S
+            await case.awaited.wait()
+            await asyncio.sleep(0)
+            before = looks
+            await asyncio.sleep(0.05)
+            assert looks == before
+            case.peer.traffic.rx_bytes += 1000
+            case.usage.traffic_began()
+            await stored.wait()
+
+    asyncio.run(run())
+    (day,) = case.store.days(DAY)
+    assert day.used.rx_bytes == 1000
+
+
+def test_what_came_before_traffic_is_awaited_is_not_overlooked(
+    case: Case, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = case.peer.traffic.rx_bytes
+
+    def comes() -> None:  # between the last look and `await_traffic`
+        case.peer.traffic.rx_bytes = before + 1000
+
+    monkeypatch.setattr(case.usage, "_await_traffic", comes)
+
+    async def run() -> None:
+        async with running(case, monkeypatch) as stored:
+            case.sim.now += IDLE_AFTER_S
+            await stored.wait()
+
+    asyncio.run(run())
+    (day,) = case.store.days(DAY)
+    assert day.used.rx_bytes == 1000
 
 
 def test_what_could_not_be_stored_is_stored_later(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:

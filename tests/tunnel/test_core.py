@@ -9,8 +9,10 @@ import pytest
 from nconnect.crypto.aead import CipherSuite
 from nconnect.errors import DropReason
 from nconnect.model import Endpoint
+from nconnect.tunnel.outputs import TrafficBegan
 from nconnect.tunnel.peer import PeerState
 from tests.sim.network import Faults, Simulation, ip, packet, pair
+from tests.tunnel.hostile import connected, passes
 
 SUITES = list(CipherSuite)
 
@@ -60,6 +62,26 @@ def test_three_days_of_rekeys_lose_nothing() -> None:
     sim.run(1)
     assert len(provider.delivered) == count
     assert user.lost() == []
+
+
+def test_the_first_packet_since_it_was_awaited_is_told_once() -> None:
+    sim, user, provider = connected()
+
+    def told() -> list[int]:
+        return [sum(isinstance(e, TrafficBegan) for e in host.events) for host in (user, provider)]
+
+    assert told() == [0, 0]
+    for host in (user, provider):
+        host.tunnel.await_traffic()
+    sim.run(60.0)  # keepalives are no traffic
+    assert told() == [0, 0]
+    assert passes(sim, user, provider)
+    assert told() == [1, 1]
+    assert passes(sim, provider, user)
+    assert told() == [1, 1]
+    provider.tunnel.await_traffic()
+    assert passes(sim, provider, user)
+    assert told() == [1, 2]
 
 
 def test_without_surroundings_there_is_no_direct_path() -> None:
