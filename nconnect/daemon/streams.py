@@ -23,7 +23,7 @@ from nconnect.model import Endpoint, NknAddress
 from nconnect.tunnel.core import Tunnel
 from nconnect.tunnel.outputs import StreamEnds
 from nconnect.tunnel.paths.direct.surroundings import Surroundings
-from nconnect.tunnel.paths.stream.dialling import Dialler
+from nconnect.tunnel.paths.stream.dialling import PeerDialler
 from nconnect.tunnel.paths.stream.keys import StreamKeys
 from nconnect.tunnel.peer import Peer
 
@@ -50,7 +50,7 @@ class StreamUser(Protocol):
 class _Known:
     """What is known of one peer."""
 
-    def __init__(self, dialler: Dialler) -> None:
+    def __init__(self, dialler: PeerDialler) -> None:
         self.dialler = dialler
         self.link: StreamLink | None = None
         self.told: object = None  # the list of candidates, and the network, that the dialler has
@@ -235,7 +235,7 @@ class Streams:
         known = self._known.get(dest)
         if known is None:
             is_first = self._address.public_key < NknAddress.parse(dest).public_key
-            known = self._known[dest] = _Known(Dialler(self._surroundings.budget, is_first=is_first))
+            known = self._known[dest] = _Known(PeerDialler(self._surroundings.budget, is_first=is_first))
         return known
 
     def _keys_of(self, index: int) -> tuple[str, StreamKeys] | None:

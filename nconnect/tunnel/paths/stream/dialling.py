@@ -1,4 +1,4 @@
-"""When to connect to a peer, where, and which of two streams stays. Pure; one `Dialler` for each peer.
+"""When to connect to a peer, where, and which of two streams stays. Pure; one `PeerDialler` for each peer.
 
 Both sides may connect at the same time. Then the stream that the side with the smaller public key dialled
 stays, on both sides. Otherwise a new stream takes the place of the old one: who dials has none that works.
@@ -24,7 +24,7 @@ ATTEMPT_BYTES = 240  # three tries of a SYN, and OPEN
 _DIALLED = (CandidateKind.HOST, CandidateKind.MAPPED, CandidateKind.FORWARDED)
 
 
-class Dialler:
+class PeerDialler:
     """The caller tells what happens, and asks `due` while there is traffic."""
 
     def __init__(self, budget: ProbeBudget, *, is_first: bool) -> None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from nconnect.model import Endpoint
 from nconnect.tunnel.paths.direct.budget import ProbeBudget
-from nconnect.tunnel.paths.stream.dialling import CROSSING_S, RETRY_S, SOON_S, STEADY_S, Dialler
+from nconnect.tunnel.paths.stream.dialling import CROSSING_S, RETRY_S, SOON_S, STEADY_S, PeerDialler
 from nconnect.wire.direct import Candidate, CandidateKind
 
 
@@ -19,14 +19,14 @@ def candidate(kind: CandidateKind = CandidateKind.HOST, port: int = 41000, host:
     return Candidate(kind, Endpoint(ip_address(f"192.0.2.{host}"), port))
 
 
-def dialler(*candidates: Candidate, is_first: bool = True) -> Dialler:
-    made = Dialler(ProbeBudget(), is_first=is_first)
+def dialler(*candidates: Candidate, is_first: bool = True) -> PeerDialler:
+    made = PeerDialler(ProbeBudget(), is_first=is_first)
     made.told(candidates or (candidate(),), 0.0)
     return made
 
 
 def test_nobody_is_called_before_a_candidate_came() -> None:
-    made = Dialler(ProbeBudget(), is_first=True)
+    made = PeerDialler(ProbeBudget(), is_first=True)
     assert (made.next_at(), made.due(0.0)) == (inf, ())
     made.told([candidate()], 1.0)
     assert made.next_at() == 1.0
@@ -88,7 +88,7 @@ def test_an_address_that_never_answers_is_dialled_for_so_many_bytes_an_hour() ->
     budget = ProbeBudget()
     calls = 0
     for n in range(40):
-        made = Dialler(budget, is_first=True)
+        made = PeerDialler(budget, is_first=True)
         for again in range(4):
             made.told([candidate(port=41000 + n)], float(n))
             made.moved(n + again / 4)
@@ -118,7 +118,7 @@ def test_later_a_new_stream_takes_the_place_of_the_old_one() -> None:
 def test_both_sides_keep_the_same_stream(order: list[str], apart: float) -> None:
     """Whatever the order in which each side sees both streams open."""
     first, second = dialler(is_first=True), dialler(is_first=False)
-    kept: dict[Dialler, str] = {}
+    kept: dict[PeerDialler, str] = {}
     for at, event in enumerate(order):
         side, whose = {
             "a": (first, "first"), "b": (first, "second"), "c": (second, "first"), "d": (second, "second"),
