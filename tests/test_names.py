@@ -17,6 +17,7 @@ from tests.test_floors import ROOT, name_of
 ALLOWED = {
     "LinkStatus": "the public name of the SDK, and the name of the schema in docs/openapi.json",
     "Message": "the public name of the SDK, and the name in NKN's protocol",
+    "Stream": "the public name of the SDK, and the shape that it shares with other streams",
     "Output": "what a state machine asks of its shell: one union for each machine",
 }
 

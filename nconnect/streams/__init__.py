@@ -14,6 +14,10 @@ Nothing here needs a TUN, root or an asyncio loop of a kind. The layers, from be
     socks5        RFC 1928 and RFC 1929, the server's side (pure: bytes in, bytes and requests out)
     http_connect  HTTP CONNECT, RFC 9110 section 9.3.6, the proxy's side (pure)
     entry         both on one port, told apart by the first byte (pure)
+    listener      accepts programs' connections: whose they are (sock_diag), and how many there may be
+    forward, proxy, udp   what is done with one: a fixed target; SOCKS5 and HTTP; UDP ASSOCIATE
+    joining       a TCP connection and a stream, joined
+    kernel        `KernelDialler`
 
 Who may reach what is the provider's to say (`allow`, `services`, `expose`, provided subnets); this side only
 finds the provider and tells its refusal to the program: in SOCKS as a reply code, in HTTP as a status and a

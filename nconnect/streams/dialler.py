@@ -9,10 +9,10 @@ from nconnect.errors import NetworkError
 from nconnect.model import Buffer
 
 OPEN_TIMEOUT_S = 10.0  # after which `Dialler.open` raises `TimeoutError`
-READ_BYTES = 1 << 18
+MOST_READ = 1 << 18
 
 
-class Refusal(IntEnum):
+class RefusalCode(IntEnum):
     """Why no stream was opened. The values are stable: they may be sent to the other side."""
 
     FAILED = 1  # none of the others
@@ -30,7 +30,7 @@ class Refusal(IntEnum):
 class StreamRefused(NetworkError):
     """No stream was opened. The text is one clause: the provider's reason, or this device's."""
 
-    def __init__(self, reason: str, code: Refusal = Refusal.FAILED) -> None:
+    def __init__(self, reason: str, code: RefusalCode = RefusalCode.FAILED) -> None:
         super().__init__(reason)
         self.reason = reason
         self.code = code
@@ -43,7 +43,7 @@ class Stream(Protocol):
     stream broke. A waiting call can be cancelled. One task may read while another one writes.
     """
 
-    async def read(self, most: int = READ_BYTES) -> bytes:
+    async def read(self, most: int = MOST_READ) -> bytes:
         """Wait for data, and return up to `most` bytes; b"" when the other side ended its direction."""
         ...
 

@@ -14,22 +14,22 @@ from http import HTTPStatus
 import h11
 
 from nconnect.model import Buffer
-from nconnect.streams.dialler import Refusal
-from nconnect.streams.target import BadRequest, Target, is_password
+from nconnect.streams.dialler import RefusalCode
+from nconnect.streams.target import DialTarget, RefusedRequest, is_password
 
 MAX_HEAD_BYTES = 16 << 10  # guessed: of a request's line and fields; browsers send less than 1 KiB
 ESTABLISHED = b"HTTP/1.1 200 Connection established\r\n\r\n"
-STATUSES: Mapping[Refusal, int] = {
-    Refusal.FAILED: 502,
-    Refusal.NOT_ALLOWED: 403,
-    Refusal.NO_ROUTE: 403,  # there is no exit
-    Refusal.UNKNOWN_NAME: 502,
-    Refusal.NET_UNREACHABLE: 502,
-    Refusal.HOST_UNREACHABLE: 502,
-    Refusal.CONNECTION_REFUSED: 502,
-    Refusal.TIMED_OUT: 504,
-    Refusal.TOO_MANY: 503,
-    Refusal.NO_PEER: 504,
+STATUSES: Mapping[RefusalCode, int] = {
+    RefusalCode.FAILED: 502,
+    RefusalCode.NOT_ALLOWED: 403,
+    RefusalCode.NO_ROUTE: 403,  # there is no exit
+    RefusalCode.UNKNOWN_NAME: 502,
+    RefusalCode.NET_UNREACHABLE: 502,
+    RefusalCode.HOST_UNREACHABLE: 502,
+    RefusalCode.CONNECTION_REFUSED: 502,
+    RefusalCode.TIMED_OUT: 504,
+    RefusalCode.TOO_MANY: 503,
+    RefusalCode.NO_PEER: 504,
 }
 
 
@@ -38,7 +38,7 @@ class HttpConnect:
 
     def __init__(self, password: bytes | None = None) -> None:
         """Without a `password` nobody has to log in."""
-        self.target: Target | None = None
+        self.target: DialTarget | None = None
         self.early = b""  # what came after the request: the beginning of the data
         self._password = password
         self._wire = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEAD_BYTES)
@@ -51,23 +51,23 @@ class HttpConnect:
     def receive(self, data: Buffer) -> bytes:
         """Take bytes, cut anywhere; return what to send: nothing, until it is known whether it succeeds.
 
-        Raises `BadRequest`, with a whole HTTP answer. After the request nothing is received any more.
+        Raises `RefusedRequest`, with a whole HTTP answer. After the request nothing is received any more.
         """
         self._wire.receive_data(bytes(data))
         try:
             event = self._wire.next_event()
         except h11.RemoteProtocolError as error:
             status = error.error_status_hint
-            raise BadRequest("not HTTP", answer(status, "this is not HTTP/1.1")) from None
+            raise RefusedRequest("not HTTP", answer(status, "this is not HTTP/1.1")) from None
         if isinstance(event, h11.Request):
             self.target = self._target(event)
             self.early = self._wire.trailing_data[0]
         return b""
 
-    def _target(self, request: h11.Request) -> Target:
+    def _target(self, request: h11.Request) -> DialTarget:
         method = request.method
         if method != b"CONNECT":
-            raise BadRequest(
+            raise RefusedRequest(
                 "another method than CONNECT",
                 answer(
                     405,
@@ -78,7 +78,7 @@ class HttpConnect:
             )
         fields = dict(request.headers)
         if self._password is not None and not self._is_login(fields.get(b"proxy-authorization", b"")):
-            raise BadRequest(
+            raise RefusedRequest(
                 "a missing or wrong password",
                 answer(
                     407,
@@ -88,7 +88,7 @@ class HttpConnect:
                 is_login=True,
             )
         if b"transfer-encoding" in fields or fields.get(b"content-length", b"0") != b"0":
-            raise BadRequest("CONNECT with a body", answer(400, "CONNECT has no body"))
+            raise RefusedRequest("CONNECT with a body", answer(400, "CONNECT has no body"))
         host, colon, port = request.target.decode("latin-1").rpartition(":")
         try:
             if not colon or not port.isascii() or not port.isdecimal() or len(port) > 5:
@@ -97,9 +97,9 @@ class HttpConnect:
                 host = host[1:-1]
             elif ":" in host:
                 raise ValueError("an IPv6 address stands in brackets")
-            return Target.of(host, int(port))
+            return DialTarget.of(host, int(port))
         except ValueError as error:
-            raise BadRequest(str(error), answer(400, str(error))) from None
+            raise RefusedRequest(str(error), answer(400, str(error))) from None
 
     def _is_login(self, field: bytes) -> bool:
         scheme, _, given = field.partition(b" ")
@@ -113,7 +113,7 @@ class HttpConnect:
         return is_password(password, self._password)
 
 
-def refused(reason: str, code: Refusal) -> bytes:
+def refused(reason: str, code: RefusalCode) -> bytes:
     """The answer when no stream could be opened."""
     return answer(STATUSES[code], reason)
 

@@ -16,10 +16,10 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
 from nconnect.model import Buffer
-from nconnect.streams.dialler import Refusal
-from nconnect.streams.target import BadRequest, Target, clean_host, is_password
+from nconnect.streams.dialler import RefusalCode
+from nconnect.streams.target import DialTarget, RefusedRequest, clean_host, is_password
 
-VERSION = 5
+FIRST_BYTE = 5
 MAX_BYTES = 2 + 255 + 3 + 2 * 255 + 7 + 255  # of everything before the first byte of data
 _LOGIN_VERSION = 1
 _NO_LOGIN, _PASSWORD, _NO_METHOD = 0, 2, 0xFF
@@ -29,17 +29,17 @@ _IPV4, _NAME, _IPV6 = 1, 3, 4
 # RFC 1928, section 6
 DONE, FAILED, NOT_ALLOWED, NET_UNREACHABLE, HOST_UNREACHABLE, CONNECTION_REFUSED = 0, 1, 2, 3, 4, 5
 TTL_EXPIRED, BAD_COMMAND, BAD_ADDRESS = 6, 7, 8
-REPLIES: Mapping[Refusal, int] = {
-    Refusal.FAILED: FAILED,
-    Refusal.NOT_ALLOWED: NOT_ALLOWED,
-    Refusal.NO_ROUTE: NOT_ALLOWED,  # there is no exit
-    Refusal.UNKNOWN_NAME: HOST_UNREACHABLE,
-    Refusal.NET_UNREACHABLE: NET_UNREACHABLE,
-    Refusal.HOST_UNREACHABLE: HOST_UNREACHABLE,
-    Refusal.CONNECTION_REFUSED: CONNECTION_REFUSED,
-    Refusal.TIMED_OUT: TTL_EXPIRED,  # as other servers tell it
-    Refusal.TOO_MANY: FAILED,
-    Refusal.NO_PEER: TTL_EXPIRED,
+REPLIES: Mapping[RefusalCode, int] = {
+    RefusalCode.FAILED: FAILED,
+    RefusalCode.NOT_ALLOWED: NOT_ALLOWED,
+    RefusalCode.NO_ROUTE: NOT_ALLOWED,  # there is no exit
+    RefusalCode.UNKNOWN_NAME: HOST_UNREACHABLE,
+    RefusalCode.NET_UNREACHABLE: NET_UNREACHABLE,
+    RefusalCode.HOST_UNREACHABLE: HOST_UNREACHABLE,
+    RefusalCode.CONNECTION_REFUSED: CONNECTION_REFUSED,
+    RefusalCode.TIMED_OUT: TTL_EXPIRED,  # as other servers tell it
+    RefusalCode.TOO_MANY: FAILED,
+    RefusalCode.NO_PEER: TTL_EXPIRED,
 }
 
 
@@ -48,7 +48,7 @@ class Socks5:
 
     def __init__(self, password: bytes | None = None) -> None:
         """Without a `password` nobody has to log in."""
-        self.target: Target | None = None
+        self.target: DialTarget | None = None
         self.is_udp = False  # UDP ASSOCIATE; `target` is then None
         self.early = b""  # what came after the request: the beginning of the data
         self._password = password
@@ -61,7 +61,7 @@ class Socks5:
         return not self._steps
 
     def receive(self, data: Buffer) -> bytes:
-        """Take bytes, cut anywhere, and return what to send. Raises `BadRequest`.
+        """Take bytes, cut anywhere, and return what to send. Raises `RefusedRequest`.
 
         After the request, everything is `early` data, and nothing is received any more.
         """
@@ -70,7 +70,7 @@ class Socks5:
         while self._steps:
             try:
                 used, answer = self._steps[0]()
-            except BadRequest as refusal:
+            except RefusedRequest as refusal:
                 refusal.answer = said + refusal.answer  # it may have sent several steps at once
                 raise
             if not used:
@@ -84,24 +84,24 @@ class Socks5:
         """Bytes used, 0 while not all are there, and the answer."""
         data = self._data
         if len(data) < 2 or len(data) < 2 + data[1]:
-            if data and data[0] != VERSION:
-                raise BadRequest("not SOCKS version 5")
+            if data and data[0] != FIRST_BYTE:
+                raise RefusedRequest("not SOCKS version 5")
             return 0, b""
-        if data[0] != VERSION:
-            raise BadRequest("not SOCKS version 5")
+        if data[0] != FIRST_BYTE:
+            raise RefusedRequest("not SOCKS version 5")
         wanted = _NO_LOGIN if self._password is None else _PASSWORD
         if wanted not in data[2 : 2 + data[1]]:
             why = "it does not offer to give a password" if self._password else "it insists on a login"
-            raise BadRequest(why, bytes([VERSION, _NO_METHOD]), is_login=self._password is not None)
+            raise RefusedRequest(why, bytes([FIRST_BYTE, _NO_METHOD]), is_login=self._password is not None)
         if self._password is not None:
             self._steps.append(self._login)
         self._steps.append(self._request)
-        return 2 + data[1], bytes([VERSION, wanted])
+        return 2 + data[1], bytes([FIRST_BYTE, wanted])
 
     def _login(self) -> tuple[int, bytes]:
         data = self._data
         if data and data[0] != _LOGIN_VERSION:
-            raise BadRequest("a login of an unknown version", bytes([_LOGIN_VERSION, 1]))
+            raise RefusedRequest("a login of an unknown version", bytes([_LOGIN_VERSION, 1]))
         if len(data) < 2 or len(data) < 3 + data[1]:
             return 0, b""
         begin = 3 + data[1]
@@ -110,33 +110,33 @@ class Socks5:
             return 0, b""
         assert self._password is not None
         if not is_password(bytes(data[begin:end]), self._password):
-            raise BadRequest("a wrong password", bytes([_LOGIN_VERSION, 1]), is_login=True)
+            raise RefusedRequest("a wrong password", bytes([_LOGIN_VERSION, 1]), is_login=True)
         return end, bytes([_LOGIN_VERSION, 0])
 
     def _request(self) -> tuple[int, bytes]:
         data = self._data
-        if data and data[0] != VERSION:
-            raise BadRequest("no SOCKS version 5 after the greeting", reply(FAILED))
+        if data and data[0] != FIRST_BYTE:
+            raise RefusedRequest("no SOCKS version 5 after the greeting", reply(FAILED))
         if len(data) > 1 and data[1] not in (_CONNECT, _ASSOCIATE):
             what = "BIND" if data[1] == _BIND else f"command {data[1]}"
-            raise BadRequest(f"{what} is not supported", reply(BAD_COMMAND))
+            raise RefusedRequest(f"{what} is not supported", reply(BAD_COMMAND))
         if len(data) > 3 and data[3] not in (_IPV4, _NAME, _IPV6):
-            raise BadRequest(f"address type {data[3]} is unknown", reply(BAD_ADDRESS))
+            raise RefusedRequest(f"address type {data[3]} is unknown", reply(BAD_ADDRESS))
         if (found := _read_address(data, 3)) is None:
             return 0, b""
         host, port, used = found
         self.is_udp = data[1] == _ASSOCIATE
         if not self.is_udp:  # there the address is where its datagrams come from, which the socket shows
             try:
-                self.target = Target.of(host, port)
+                self.target = DialTarget.of(host, port)
             except ValueError as error:
-                raise BadRequest(str(error), reply(BAD_ADDRESS)) from None
+                raise RefusedRequest(str(error), reply(BAD_ADDRESS)) from None
         return used, b""
 
 
 def reply(code: int, host: str = "0.0.0.0", port: int = 0) -> bytes:
     """The answer to a request, with the address that stands for it here."""
-    return bytes([VERSION, code, 0]) + _address(host, port)
+    return bytes([FIRST_BYTE, code, 0]) + _address(host, port)
 
 
 # UDP (section 7): 0000 | fragment | address | port | data

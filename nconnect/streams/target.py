@@ -14,7 +14,7 @@ MAX_NAME = 253  # characters of a DNS name (RFC 1035, section 3.1)
 _NAME = re.compile(r"(?:[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?\.)*[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?")
 
 
-class BadRequest(Exception):
+class RefusedRequest(Exception):
     """What a program sent is not a request that can be granted. `answer`: what it is told before the end."""
 
     def __init__(self, why: str, answer: bytes = b"", *, is_login: bool = False) -> None:
@@ -25,7 +25,7 @@ class BadRequest(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
+class DialTarget:
     """A host (an address in its shortest form, or a name in lower case) and a port, 1 to 65535."""
 
     host: str
@@ -39,7 +39,7 @@ class Target:
         return ":" not in self.host and not _last(self.host).isdecimal()
 
     @classmethod
-    def of(cls, host: str, port: int) -> Target:
+    def of(cls, host: str, port: int) -> DialTarget:
         """Raises `ValueError` for what is no target."""
         if not 0 < port < 65536:
             raise ValueError("the port is 0")

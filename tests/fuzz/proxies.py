@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from nconnect.streams.entry import Entry
+from nconnect.streams.entry import ProxyEntry
 from nconnect.streams.socks5 import Datagram, encode_datagram
-from nconnect.streams.target import BadRequest, Target, clean_host
+from nconnect.streams.target import DialTarget, RefusedRequest, clean_host
 from tests.fuzz.draw import Draw
 
 PASSWORD = b"open"
@@ -28,16 +28,16 @@ def proxy_requests(data: bytes) -> None:
 
 def _read(data: bytes, size: int, password: bytes | None) -> object:
     """What becomes of it in pieces of `size` bytes."""
-    entry, said = Entry(password), b""
+    entry, said = ProxyEntry(password), b""
     while data and not entry.is_complete:
         try:
             said += entry.receive(data[:size])
-        except BadRequest as refusal:
+        except RefusedRequest as refusal:
             return refusal.why, said + refusal.answer
         data = data[size:]
     if (target := entry.target) is not None:
         assert entry.is_complete
-        assert Target.of(target.host, target.port) == target
+        assert DialTarget.of(target.host, target.port) == target
     return said, entry.target, entry.is_udp, entry.early + data
 
 

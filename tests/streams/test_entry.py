@@ -11,18 +11,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nconnect.streams import socks5
-from nconnect.streams.dialler import Refusal
-from nconnect.streams.entry import Entry
+from nconnect.streams.dialler import RefusalCode
+from nconnect.streams.entry import ProxyEntry
 from nconnect.streams.http_connect import MAX_HEAD_BYTES, STATUSES
 from nconnect.streams.socks5 import REPLIES, Datagram, encode_datagram
-from nconnect.streams.target import BadRequest, Target, clean_host, is_internal
+from nconnect.streams.target import DialTarget, RefusedRequest, clean_host, is_internal
 
 PASSWORD = b"correct horse"
 
 
-def fed(data: bytes, sizes: list[int] | None = None, password: bytes | None = None) -> tuple[Entry, bytes]:
+def fed(
+    data: bytes, sizes: list[int] | None = None, password: bytes | None = None
+) -> tuple[ProxyEntry, bytes]:
     """The entry after `data` in pieces (the last size repeats), and what it said."""
-    entry, said, sizes = Entry(password), b"", list(sizes or [len(data)])
+    entry, said, sizes = ProxyEntry(password), b"", list(sizes or [len(data)])
     while data and not entry.is_complete:
         size = sizes.pop(0) if len(sizes) > 1 else sizes[0]
         said += entry.receive(data[:size])
@@ -30,8 +32,8 @@ def fed(data: bytes, sizes: list[int] | None = None, password: bytes | None = No
     return entry, said
 
 
-def refusal_of(data: bytes, password: bytes | None = None) -> BadRequest:
-    with pytest.raises(BadRequest) as caught:
+def refusal_of(data: bytes, password: bytes | None = None) -> RefusedRequest:
+    with pytest.raises(RefusedRequest) as caught:
         fed(data, password=password)
     return caught.value
 
@@ -68,7 +70,7 @@ def test_socks_takes_addresses_and_names(host: str, port: int, early: bytes, siz
     data = GREETING + socks_request(host, port)
     entry, said = fed(data, sizes)
     assert said == b"\5\0"
-    assert entry.target == Target(host, port)
+    assert entry.target == DialTarget(host, port)
     assert entry.early == b""
     assert not entry.is_udp
     assert fed(data + early)[0].early == early
@@ -80,7 +82,7 @@ def test_connect_takes_addresses_and_names(host: str, port: int, early: bytes, s
     data = connect(f"[{host}]:{port}" if ":" in host else f"{host}:{port}", "User-Agent: x")
     entry, said = fed(data, sizes)
     assert said == b""
-    assert entry.target == Target(host, port)
+    assert entry.target == DialTarget(host, port)
     assert fed(data + early)[0].early == early
 
 
@@ -165,10 +167,10 @@ def status_of(answer: bytes) -> int:
 def test_the_password_opens(sizes: list[int]) -> None:
     entry, said = fed(b"\5\2\0\2" + login(PASSWORD) + socks_request("10.0.0.1", 80), sizes, PASSWORD)
     assert said == b"\5\2\1\0"
-    assert entry.target == Target("10.0.0.1", 80)
+    assert entry.target == DialTarget("10.0.0.1", 80)
     given_ = base64.b64encode(b"any:" + PASSWORD).decode()
     entry, _ = fed(connect("10.0.0.1:80", f"Proxy-Authorization: Basic {given_}"), sizes, PASSWORD)
-    assert entry.target == Target("10.0.0.1", 80)
+    assert entry.target == DialTarget("10.0.0.1", 80)
 
 
 @pytest.mark.parametrize("wrong", [b"", b"x", PASSWORD[:-1], PASSWORD + b"x", PASSWORD.upper()])
@@ -190,8 +192,8 @@ def test_who_gives_no_password_is_told() -> None:
     assert status_of(refusal_of(connect("10.0.0.1:80"), PASSWORD).answer) == 407
 
 
-@pytest.mark.parametrize("code", Refusal)
-def test_every_refusal_has_an_answer(code: Refusal) -> None:
+@pytest.mark.parametrize("code", RefusalCode)
+def test_every_refusal_has_an_answer(code: RefusalCode) -> None:
     entry, _ = fed(GREETING + socks_request("10.0.0.1", 80))
     assert entry.refused("not for you", code) == socks5.reply(REPLIES[code])
     assert REPLIES[code]
@@ -202,18 +204,18 @@ def test_every_refusal_has_an_answer(code: Refusal) -> None:
 
 
 def test_the_provider_s_refusal_is_no_failure_of_the_network() -> None:
-    assert REPLIES[Refusal.NOT_ALLOWED] == 2
-    assert STATUSES[Refusal.NOT_ALLOWED] == 403
+    assert REPLIES[RefusalCode.NOT_ALLOWED] == 2
+    assert STATUSES[RefusalCode.NOT_ALLOWED] == 403
 
 
 def outcome(data: bytes, sizes: list[int], password: bytes | None) -> tuple[object, ...]:
     """All that becomes of it, and all that was said."""
-    entry, said, sizes = Entry(password), b"", list(sizes)
+    entry, said, sizes = ProxyEntry(password), b"", list(sizes)
     while data and not entry.is_complete:
         size = sizes.pop(0) if len(sizes) > 1 else sizes[0]
         try:
             said += entry.receive(data[:size])
-        except BadRequest as refusal:
+        except RefusedRequest as refusal:
             return refusal.why, said + refusal.answer, refusal.is_login
         data = data[size:]
     return said, entry.target, entry.is_udp, entry.early + data
@@ -241,7 +243,7 @@ def test_any_bytes_in_any_pieces_are_read_alike(
 )  # fmt: skip
 def test_hosts_have_one_form(text: str, host: str) -> None:
     assert clean_host(text) == host
-    assert Target.of(text, 1).is_name is host.endswith("internal")
+    assert DialTarget.of(text, 1).is_name is host.endswith("internal")
 
 
 @pytest.mark.parametrize(
