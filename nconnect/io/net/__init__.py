@@ -22,6 +22,7 @@
     certificate                    a node's own TLS certificate
     name_stub                      answers systemd-resolved for names of peers, and no others
     echo                           ICMP echo, for `doctor`
+    datagrams, recvmmsg            the UDP socket of direct paths; many datagrams in one call
     stun                           asks STUN servers what NAT this network has
     router, port_mapping           finds the routers of the default routes, and asks them for a port
     upnp_calls                     carries out what UPnP's machine wants

@@ -6,6 +6,7 @@ One socket for each IP version serves all peers and STUN, so that a NAT has one 
   UDP_SEGMENT (udp(7)). Where the interface cannot do that (EIO, EINVAL) the run is sent one by one from then
   on, until `route_changed`.
 - In: UDP_GRO joins what arrived in a row from one source; each buffer comes with the size of its datagrams.
+  Where equal datagrams come one by one, many are read in one call (`recvmmsg`).
 - ECN (RFC 3168): `send` sets the bits, and `ecn` has those of the run that `receive` gave last. The kernel
   does not join datagrams whose bits differ.
 - The path's MTU is the direct path's to find: IP_MTU_DISCOVER=PROBE sets DF and ignores what the kernel
@@ -18,13 +19,14 @@ import contextlib
 import errno
 import socket
 import struct
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator, Sequence
 from enum import Enum
 from functools import lru_cache
 from ipaddress import ip_address
 
 from nconnect.io.net import listening
+from nconnect.io.net.recvmmsg import Address, Came, Recvmmsg
 from nconnect.model import Buffer, Endpoint
 
 # linux/udp.h, linux/in.h, linux/in6.h, asm-generic/socket.h; Python has no names for them.
@@ -40,6 +42,7 @@ Control = tuple[int, int, bytes]
 
 MAX_RUN = 64  # datagrams of one call; 128 since Linux 6.9
 BUFFER_BYTES = 7 << 20  # what the kernel may keep of what arrived; without rights it grants less
+MANY_AFTER = 2  # guessed: so many equal datagrams came one by one: more will
 _BUFFER = 1 << 16
 _INT, _U16, _U32 = struct.Struct("@i"), struct.Struct("@H"), struct.Struct("@I")
 _CONTROL_BYTES = 2 * socket.CMSG_SPACE(_INT.size) + socket.CMSG_SPACE(_U32.size)
@@ -72,7 +75,9 @@ class DatagramSocket:
         self._address: tuple[str, int] = ("", 0)  # the same for the kernel
         self.ecn = 0  # of the datagrams that `receive` gave last
         self.is_dry = True  # whether `receive` read all that was there
-        self._arrived = memoryview(bytearray(8 * _BUFFER))
+        buffer = bytearray(8 * _BUFFER)
+        self._arrived = memoryview(buffer)
+        self._many = Recvmmsg(buffer, _CONTROL_BYTES)
 
     @classmethod
     def bind(cls, version: int, port: int) -> DatagramSocket:
@@ -157,16 +162,36 @@ class DatagramSocket:
         """
         arrived, receive = self._arrived, self._socket.recvmsg_into
         start = end = segment = 0  # of the run so far
-        source: tuple[str, int] = ("", 0)
+        alone = 0  # equal datagrams in a row that the kernel did not join
+        ahead: deque[Came] = deque()  # read, and not part of the run
+        source: Address = ("", 0)
         self.is_dry = False
         prompt = True
-        for _ in range(reads):
+        while reads > 0 or ahead:
+            reads -= 1
+            if alone >= MANY_AFTER and not ahead:
+                most = (len(arrived) - _BUFFER - end) // segment
+                more = self._receive_many(end, segment, most, source, ahead)
+                end += more
+                most_bytes -= more
+                if end + _BUFFER > len(arrived):
+                    yield _endpoint(source[0], source[1]), arrived[start:end], segment
+                    start = end = segment = alone = 0
+                if more:
+                    if most_bytes <= 0 and not ahead:
+                        break
+                    continue
             try:
-                size, control, _, address = receive([arrived[end : end + _BUFFER]], _CONTROL_BYTES)
+                if ahead:
+                    data, control, address = ahead.popleft()
+                    size = len(data)
+                    arrived[end : end + size] = data
+                else:
+                    size, control, _, address = receive([arrived[end : end + _BUFFER]], _CONTROL_BYTES)
             except BlockingIOError:
                 if end - start > segment:
                     yield _endpoint(source[0], source[1]), arrived[start:end], segment
-                    start = end = segment = 0
+                    start = end = segment = alone = 0
                     continue
                 self.is_dry = True
                 break
@@ -174,14 +199,7 @@ class DatagramSocket:
                 continue
             if not size:
                 continue  # an empty datagram, which nobody of ours sends
-            own, ecn = size, 0
-            for level, kind, value in control:
-                if (level, kind) == (socket.IPPROTO_UDP, UDP_GRO):
-                    own = _INT.unpack(value[: _INT.size])[0]
-                elif (level, kind) in _TOS:
-                    ecn = (_INT.unpack(value)[0] if len(value) == _INT.size else value[0]) & ECN_BITS
-                elif (level, kind) == (socket.SOL_SOCKET, SO_RXQ_OVFL):
-                    self.lost = _U32.unpack(value)[0]
+            own, ecn = self._told(control, size)
             if source != address or ecn != self.ecn or not (own == segment or own == size <= segment):
                 if end > start:
                     yield _endpoint(source[0], source[1]), arrived[start:end], segment
@@ -190,12 +208,41 @@ class DatagramSocket:
             if (end - start) % segment or end + _BUFFER > len(arrived) or (prompt and size < PROMPT_BYTES):
                 yield _endpoint(source[0], source[1]), arrived[start:end], segment
                 start = end = segment = 0
+            alone = alone + 1 if own == size == segment else 0
             prompt = False
             most_bytes -= size
-            if most_bytes <= 0:
+            if most_bytes <= 0 and not ahead:
                 break
         if end > start:
             yield _endpoint(source[0], source[1]), arrived[start:end], segment
+
+    def _told(self, control: Iterable[Control], size: int) -> tuple[int, int]:
+        """What the kernel says of `size` bytes: the size of each datagram in them, the ECN bits."""
+        own, ecn = size, 0
+        for level, kind, value in control:
+            if (level, kind) == (socket.IPPROTO_UDP, UDP_GRO):
+                own = _INT.unpack(value[: _INT.size])[0]
+            elif (level, kind) in _TOS:
+                ecn = (_INT.unpack(value)[0] if len(value) == _INT.size else value[0]) & ECN_BITS
+            elif (level, kind) == (socket.SOL_SOCKET, SO_RXQ_OVFL):
+                self.lost = _U32.unpack(value)[0]
+        return own, ecn
+
+    def _receive_many(self, at: int, segment: int, most: int, source: Address, ahead: deque[Came]) -> int:
+        """Go on with a run of datagrams of `segment` bytes in one call: how many bytes were added to it.
+
+        What came behind these and is no part of the run is put into `ahead`.
+        """
+        alike, first, others = self._many.receive(self._socket.fileno(), at, segment, most)
+        if first is not None:
+            _, control, address = first
+            if address != source or self._told(control, segment) != (segment, self.ecn):
+                data = self._arrived[at : at + alike * segment]
+                each = (bytes(data[n : n + segment]) for n in range(0, len(data), segment))
+                ahead.extend((datagram, control, address) for datagram in each)
+                alike = 0
+        ahead.extend(others)
+        return alike * segment
 
 
 @lru_cache(maxsize=1024)  # the text of an IPv6 address takes 5 us

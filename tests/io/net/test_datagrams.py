@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import select
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from ipaddress import ip_address
 from typing import Any
@@ -254,3 +254,69 @@ def test_a_small_datagram_does_not_wait_for_a_look_for_more(pair: Pair) -> None:
         assert here.send(to, [bytes(1000)]) is Sent.SENT
     select.select([there], [], [], 5)
     assert [len(view) for _, view, _ in there.receive(100)] == [3000]
+
+
+def one_by_one(here: DatagramSocket, to: Endpoint, sizes: Iterable[int], ecn: int = 0) -> None:
+    """Datagrams that the kernel does not join."""
+    for size in sizes:
+        assert here.send(to, [bytes([size & 0xFF]) * size], ecn=ecn) is Sent.SENT
+
+
+def test_datagrams_that_come_one_by_one_are_a_run_in_few_calls(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, there, to = pair
+    calls = 0
+    receive = there._many.receive
+
+    def count(*args: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        return receive(*args)
+
+    monkeypatch.setattr(there._many, "receive", count)
+    one_by_one(here, to, [1400] * 150 + [99])
+    ((_, data, segment),) = arrived(there, 150 * 1400 + 99)
+    assert (data, segment) == (bytes([1400 & 0xFF]) * 1400 * 150 + bytes([99]) * 99, 1400)
+    assert 1 < calls <= 5
+    assert there.is_dry
+
+
+def test_what_differs_within_one_call_is_no_part_of_the_run(
+    pair: Pair, bind: Callable[[int], DatagramSocket], version: int
+) -> None:
+    here, there, to = pair
+    other = bind(version)
+    sent: list[tuple[DatagramSocket, int, int]] = [
+        *[(here, 1200, 0)] * 6,
+        *[(other, 1200, 0)] * 5,  # another source
+        *[(here, 1200, 2)] * 4,  # other ECN bits
+        *[(here, 1200, 0)] * 4,
+        (here, 9000, 0),  # larger
+        *[(here, 1200, 0)] * 3,
+        (here, 600, 0),  # smaller: the end of the run
+        *[(here, 600, 0)] * 5,
+    ]
+    for sender, size, ecn in sent:
+        one_by_one(sender, to, [size], ecn)
+    found, came = [], b""
+    for source, view, segment in there.receive(1000):
+        found.append((source.port, len(view), segment, there.ecn))
+        came += view
+    assert came == b"".join(bytes([size & 0xFF]) * size for _, size, _ in sent)
+    assert found == [
+        (here.port, 7200, 1200, 0),
+        (other.port, 6000, 1200, 0),
+        (here.port, 4800, 1200, 2),
+        (here.port, 4800, 1200, 0),
+        (here.port, 9000 + 1200, 9000, 0),  # the last of a run may be shorter
+        (here.port, 2400 + 600, 1200, 0),
+        (here.port, 3000, 600, 0),
+    ]
+
+
+def test_what_was_read_ahead_is_given_though_enough_was_read(pair: Pair) -> None:
+    here, there, to = pair
+    one_by_one(here, to, [1000] * 8 + [500, 1000, 1000])
+    found = [(len(view), segment) for _, view, segment in there.receive(3, most_bytes=4000)]
+    assert found == [(8500, 1000), (2000, 1000)]
