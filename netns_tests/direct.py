@@ -86,9 +86,9 @@ class World:
         return found
 
 
-def start(*devices: Device) -> None:
+def start(*devices: Device, env: dict[str, str] | None = None) -> None:
     for device in devices:
-        device.side.start()
+        device.side.start(env=env)
     for device in devices:
         device.side.wait()
 
@@ -124,6 +124,12 @@ def pinging(device: Device, peer: Device, *, every_s: float = 0.1) -> Iterator[P
 def replies(pings: Process) -> list[float]:
     """When each answer came."""
     return [float(at) for at in re.findall(r"^\[([\d.]+)\] \d+ bytes from", pings.text(), re.MULTILINE)]
+
+
+def lost(pings: Process) -> list[int]:
+    """Numbers of requests that were not answered, before the last one that was."""
+    seen = {int(number) for number in re.findall(r"bytes from .* icmp_seq=(\d+) ", pings.text())}
+    return sorted(set(range(1, max(seen, default=0) + 1)) - seen)
 
 
 def longest_pause(times: list[float]) -> float:

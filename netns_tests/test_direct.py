@@ -20,10 +20,24 @@ import pytest
 
 from lab.nat import Kind, Site
 from lab.process import until
-from netns_tests.direct import DIRECT, Device, World, here, kinds, longest_pause, pinging, replies, start
+from nconnect.tunnel.constants import REKEY_AFTER_S
+from netns_tests.direct import (
+    DIRECT,
+    Device,
+    World,
+    here,
+    kinds,
+    longest_pause,
+    lost,
+    pinging,
+    replies,
+    start,
+)
 
 PAUSE_S = 1.5
 MOVE_S = 5.0  # 0.5 s where nothing else runs: the link has to be made anew as well
+REKEY_S = 2  # of b and c; the protocol says 120
+REKEYS = 5
 
 
 class Easy(NamedTuple):
@@ -48,7 +62,7 @@ def easy(world: World) -> Easy:
     a.configure(b, c, provides=True)
     b.configure(a)
     c.configure(a)
-    start(a, b, c)
+    start(a, b, c, env={"NCONNECT_REKEY_AFTER_S": str(REKEY_S)})
     return Easy(a, b, c, other)
 
 
@@ -150,20 +164,58 @@ def test_ping_finds_a_direct_path_without_any_packet(easy: Easy) -> None:
     assert "packets go directly to 192.168." in said
 
 
-def test_without_the_node_a_direct_path_goes_on(world: World, easy: Easy) -> None:
-    a, b, c, _ = easy
-    for device in (b, c):
+def without_the_node(world: World, a: Device, users: list[Device], rekey_s: float) -> None:
+    """The node is off until each of the users has `REKEYS` new keys: no ping to a is lost."""
+    for device in users:
         device.settles(a, "up")
-    with pinging(b, a) as to_b, pinging(c, a) as to_c:
-        world.node.stop()
-        until(lambda: len(replies(to_c)) >= 30, "thirty answers", timeout_s=20)
-        assert c.side.status()["links"][0]["state"] != "up"
-        assert c.direct(a)["path"] == b.direct(a)["path"] == DIRECT
+    for device in (a, *users):
+        device.side.wait(timeout_s=30)
+    world.node.stop()
+    try:
+        with ExitStack() as undo:
+            pings = [undo.enter_context(pinging(device, a)) for device in users]
+            keys = {device: [_last_handshake(device)] for device in users}
+
+            def renewed() -> bool:
+                for device, times in keys.items():
+                    if (latest := _last_handshake(device)) > times[-1] + rekey_s / 2:
+                        times.append(latest)
+                return min(map(len, keys.values())) > REKEYS
+
+            until(renewed, f"{REKEYS} new keys", timeout_s=3 * REKEYS * rekey_s)
+            for device in users:
+                assert device.side.status()["links"][0]["state"] != "up"
+                assert device.direct(a)["path"] == DIRECT
+        for each in pings:
+            assert lost(each) == []
+            assert longest_pause(replies(each)) <= PAUSE_S
+    finally:
         world.node.start()
-        for device in (a, b, c):
+        for device in (a, *users):
             device.side.wait(timeout_s=30)
-    for pings in (to_b, to_c):
-        assert longest_pause(replies(pings)) <= PAUSE_S
+
+
+def _last_handshake(device: Device) -> float:
+    return float(device.side.peer()["last_handshake_at"])
+
+
+def test_without_the_node_five_rekeys_go_by_the_direct_path(world: World, easy: Easy) -> None:
+    """By TCP (b) and by UDP (c)."""
+    a, b, c, _ = easy
+    kinds(b, a, "tcp", timeout_s=25)
+    without_the_node(world, a, [b, c], REKEY_S)
+    assert (b.direct(a)["kind"], c.direct(a)["kind"]) == ("tcp", "udp")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(800)
+def test_ten_minutes_without_the_node(world: World) -> None:
+    """With the protocol's own times."""
+    o, p = (world.device(name, world.lab.site(Kind.PORT)) for name in ("o", "p"))
+    o.configure(p, provides=True)
+    p.configure(o)
+    start(o, p)
+    without_the_node(world, o, [p], REKEY_AFTER_S)
 
 
 def test_a_device_that_gets_another_address_is_reached_directly_again(easy: Easy) -> None:
