@@ -214,6 +214,7 @@ def measure_contenders(options: argparse.Namespace, tell: Tell) -> tuple[Results
 def measure_scale(options: argparse.Namespace, tell: Tell) -> tuple[Results, dict[str, Any]]:
     plan = Plan(
         peers=(1, 100) if options.quick else (1, 100, 1000),
+        direct=(1, 100) if options.quick else (1, 1000),
         clients=1000 if options.quick else 10_000,
         rounds=options.rounds or (1 if options.quick else 3),
         settings=QUICK,

@@ -14,6 +14,7 @@ US = "nconnect"
 OVER_NKND, NKN_TUNNEL, MESSAGES = "nknd-nconnect", "nknd-nkn-tunnel", "nknd-messages"
 DEBIAN, CURRENT = "wireguard-go", "wireguard-go-new"
 ONE_PEER, MANY_PEERS, MANY_CLIENTS = "1 peer", "1,000 peers", "10,000 clients"
+ONE_DIRECT, MANY_DIRECT = "1 peer, direct", "1,000 peers, direct"
 DIRECT_UDP, DIRECT_TCP = "nconnect-direct-udp", "nconnect-direct-tcp"
 STARVED = 20.0  # per cent of all bytes that arrive: a TCP stream beside one flood; half of them would be fair
 GROWTH_MB = 2.0  # that 10 GB may add to a daemon: what the allocator's pools move by
@@ -210,10 +211,18 @@ def _node_memory(found: Results) -> list[_Bound]:
 
 
 def _many_peers(found: Results) -> list[_Bound]:
+    return _beside_one(found, MANY_PEERS, ONE_PEER, 100)
+
+
+def _many_direct(found: Results) -> list[_Bound]:
+    return _beside_one(found, MANY_DIRECT, ONE_DIRECT, 40)
+
+
+def _beside_one(found: Results, many: str, one: str, most_kb: float) -> list[_Bound]:
     return [
-        _Bound("up {:.2f}", found.ratio(MANY_PEERS, ONE_PEER, "tcp_up"), 0.9, at_least=True),
-        _Bound("down {:.2f}", found.ratio(MANY_PEERS, ONE_PEER, "tcp_down"), 0.9, at_least=True),
-        _Bound("{:.1f} KB", found.median(MANY_PEERS, "peer_kb"), 100),
+        _Bound("up {:.2f}", found.ratio(many, one, "tcp_up"), 0.9, at_least=True),
+        _Bound("down {:.2f}", found.ratio(many, one, "tcp_down"), 0.9, at_least=True),
+        _Bound("{:.1f} KB", found.median(many, "peer_kb"), most_kb),
     ]
 
 
@@ -291,4 +300,10 @@ _ROWS: tuple[tuple[str, str, str, Callable[[Results], list[_Bound]]], ...] = (
     ("daemon memory, idle and after 10 GB", "80 MB, no growth", "60 MB", _daemon_memory),
     ("node memory for an idle client", "50 KB", "20 KB", _node_memory),
     ("1,000 peers", "0.9 of one peer's throughput, under 100 KB a peer", "", _many_peers),
+    (
+        "1,000 peers with direct paths by UDP",
+        "0.9 of one peer's throughput, under 40 KB a peer",
+        "",
+        _many_direct,
+    ),
 )

@@ -5,7 +5,8 @@
 
 All but one of the peers are users without a TUN (`lab.bench.crowd`): each has its own key, link, session and
 place in the provider's routing table. The other one is the shipped daemon, through which throughput is
-measured. The crowd's processes have a machine and an address each, and the node's limits for one address are
+measured. With direct paths all of them, and that user, send by UDP past the node, from an address each. The
+crowd's processes have a machine and an address each, and the node's limits for one address are
 lifted. All of it shares this machine's cores, and the node stays on one of them: on two cores the scheduler,
 left alone, moves it to and fro a thousand times a second in some transfers and not in others, which costs a
 seventh of the rate whatever the number of peers.
@@ -21,6 +22,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from ipaddress import IPv4Network
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +30,8 @@ from lab.bench.bed import PREFIX, Bed, bed
 from lab.bench.cases import Settings, tcp_down, tcp_up
 from lab.bench.compare import Results, Tell
 from lab.bench.contenders import Running
-from lab.bench.contenders.nconnect import configure
-from lab.bench.crowd import tunnel_address, user_address
+from lab.bench.contenders.nconnect import NconnectDirect, configure
+from lab.bench.crowd import hosts, tunnel_address, user_address
 from lab.netns import LabError, Namespace, cable, namespaces
 from lab.ping import first_reply
 from lab.process import Process
@@ -37,6 +39,7 @@ from lab.sides import Node, Side
 from lab.world import SEED_RPC
 
 CROWDS = 4
+MOST_USERS = 250  # of a crowd
 UP_TIMEOUT_S = 90
 LIMIT_S = 420  # seconds after which no further round is started
 TELL_S = 5
@@ -46,14 +49,17 @@ NODE_OPTIONS = ("--rate-limit", "0")
 
 @dataclass(frozen=True, slots=True)
 class Plan:
+    """`direct`: the numbers of peers that have direct paths, in further turns."""
+
     peers: tuple[int, ...]
+    direct: tuple[int, ...]
     clients: int
     rounds: int
     settings: Settings
 
 
-def label(peers: int) -> str:
-    return f"{peers:,} peer{'s' if peers > 1 else ''}"
+def label(peers: int, *, direct: bool = False) -> str:
+    return f"{peers:,} peer{'s' if peers > 1 else ''}{', direct' if direct else ''}"
 
 
 def clients_label(clients: int) -> str:
@@ -72,15 +78,17 @@ def scale(plan: Plan, tell: Tell) -> Results:
                 results.skipped.append(f"round {number} of {plan.rounds}: over {LIMIT_S} s by then")
                 tell(results.skipped[-1])
                 break
-            for peers in plan.peers:
-                name = f"round {number} of {plan.rounds}, {label(peers)}"
-                with _told(results, name, tell):
-                    _peers(machines, homes, peers, plan, results, name, tell)
+            turns = [(peers, False) for peers in plan.peers] + [(peers, True) for peers in plan.direct]
+            for peers, direct in turns:
+                name = f"round {number} of {plan.rounds}, {label(peers, direct=direct)}"
+                with _told(results, name, tell), _way(machines, direct=direct):
+                    _peers(machines, homes, peers, plan, results, name, tell, direct=direct)
             if plan.clients and number == 1:
                 name = clients_label(plan.clients)
                 with _told(results, name, tell):
                     _clients(machines, homes, plan.clients, results, name, tell)
-    _per_peer(results, plan.peers)
+    _per_peer(results, plan.peers, direct=False)
+    _per_peer(results, plan.direct, direct=True)
     results.seconds = round(time.monotonic() - started, 1)
     return results
 
@@ -99,16 +107,51 @@ def _homes(machines: Bed, undo: ExitStack) -> tuple[Namespace, ...]:
     """Make a machine for each process of the crowd."""
     homes = namespaces(undo, PREFIX, *(f"crowd{n}" for n in range(CROWDS)))
     for n, home in enumerate(homes):
-        cable(home, "wan0", [f"198.18.{n}.2/24"], machines.internet, f"crowd{n}", [f"198.18.{n}.1/24"])
+        addresses = list(map(str, hosts(_network(n), MOST_USERS)))
+        cable(home, "wan0", addresses[:1], machines.internet, f"crowd{n}", [f"198.18.{n}.1/24"])
+        home.must(
+            "ip", "-batch", "-", input_text="".join(f"address add {a} dev wan0\n" for a in addresses[1:])
+        )
         home.ip(f"route add default via 198.18.{n}.1")
     return homes
+
+
+def _network(home: int) -> IPv4Network:
+    return IPv4Network(f"198.18.{home}.0/24")
+
+
+@contextmanager
+def _way(machines: Bed, *, direct: bool) -> Iterator[None]:
+    """With direct paths: the cable carries UDP alone, and the internet forwards for the crowd."""
+    if not direct:
+        yield
+        return
+    with ExitStack() as undo:
+        NconnectDirect("udp").take_way(machines, undo)
+        machines.internet.nft(
+            "add table ip bench\n"
+            "add chain ip bench forward { type filter hook forward priority 0; }\n"
+            'add rule ip bench forward iifname "user" drop\n'
+            'add rule ip bench forward oifname "user" drop'
+        )
+        undo.callback(machines.internet.nft, "delete table ip bench")
+        machines.internet.sysctl("net.ipv4.ip_forward", "1")
+        undo.callback(machines.internet.sysctl, "net.ipv4.ip_forward", "0")
+        yield
 
 
 class Crowd:
     """Many clients, spread over the homes; with `provider` they are users of a tunnel."""
 
     def __init__(
-        self, homes: Sequence[Namespace], folder: Path, count: int, tell: Tell, provider: str | None = None
+        self,
+        homes: Sequence[Namespace],
+        folder: Path,
+        count: int,
+        tell: Tell,
+        provider: str | None = None,
+        *,
+        direct: bool = False,
     ) -> None:
         self.count = count
         self._tell = tell
@@ -119,6 +162,7 @@ class Crowd:
             if share:
                 command = [sys.executable, "-m", "lab.bench.crowd", SEED_RPC, str(first), str(share)]
                 command += [provider] if provider else []
+                command += [str(_network(n))] if direct else []
                 self._processes.append(Process(home, command, folder / f"crowd{n}.log"))
             first += share
 
@@ -167,7 +211,7 @@ def _last(process: Process) -> dict[str, Any]:
                 continue
             if isinstance(found, dict):
                 return found
-    return {"at": 0.0, "began": 0.0, "links": 0, "sessions": 0, "why": {}}
+    return {"at": 0.0, "began": 0.0, "links": 0, "sessions": 0, "direct": 0, "why": {}}
 
 
 def _peers(
@@ -178,18 +222,23 @@ def _peers(
     results: Results,
     name: str,
     tell: Tell,
+    *,
+    direct: bool,
 ) -> None:
-    """One active user, and the others with a session that is kept."""
-    key = label(peers)
-    with _tunnel(machines, peers) as (node, provider, user):
+    """One active user, and the others with a session that is kept, or a direct path."""
+    key = label(peers, direct=direct)
+    with _tunnel(machines, peers, direct=direct) as (node, provider, user):
         tell(f"{name}: {peers - 1} others come")
-        crowd = Crowd(homes, provider.folder, peers - 1, tell, provider.address())
+        crowd = Crowd(homes, provider.folder, peers - 1, tell, provider.address(), direct=direct)
         try:
             if crowd.count:
                 results.add(key, "handshakes", crowd.came("sessions"))
             started = time.monotonic()
             process = user.start()
             results.add(key, "start", first_reply(machines.user, "10.86.0.1", timeout_s=30) - started)
+            if direct:
+                NconnectDirect("udp").check_way(machines, user, provider)
+                crowd.wait("direct")
             assert node.process is not None
             assert provider.daemon is not None
             running = Running(
@@ -200,6 +249,8 @@ def _peers(
                 for metric, value in measure(running, plan.settings).items():
                     results.add(key, metric, value)
             results.add(key, "rss", provider.daemon.rss_bytes() / 1e6)
+            if direct:
+                _all_direct(provider, peers)
             tell(f"{name}: the node restarts")
             node.stop()
             _start(node)
@@ -211,8 +262,17 @@ def _peers(
             crowd.stop()
 
 
+def _all_direct(provider: Side, peers: int) -> None:
+    """The provider's own view, after the transfers."""
+    found = sum(
+        peer["path"] == "direct" and peer["direct"]["kind"] == "udp" for peer in provider.status()["peers"]
+    )
+    if found < peers:
+        raise LabError(f"only {found} of {peers} peers have a direct path")
+
+
 @contextmanager
-def _tunnel(machines: Bed, peers: int) -> Iterator[tuple[Node, Side, Side]]:
+def _tunnel(machines: Bed, peers: int, *, direct: bool) -> Iterator[tuple[Node, Side, Side]]:
     """The node and a provider with so many peers run; the user is ready to be started."""
     folder = machines.folder / f"scale-{peers}-{time.monotonic_ns()}"
     node = _node(machines, folder)
@@ -221,7 +281,7 @@ def _tunnel(machines: Bed, peers: int) -> Iterator[tuple[Node, Side, Side]]:
     with ExitStack() as undo:
         for part in (node, provider, user):
             undo.callback(part.stop)
-        configure(provider, user, "aes256gcm")
+        configure(provider, user, "aes256gcm", direct="on" if direct else "off")
         with provider.config.open("a") as config:
             for number in range(1, peers):
                 config.write(
@@ -277,12 +337,13 @@ def _clients(
         node.stop()
 
 
-def _per_peer(results: Results, sizes: Sequence[int]) -> None:
+def _per_peer(results: Results, sizes: Sequence[int], *, direct: bool) -> None:
     """The provider's memory for each further peer, compared with the fewest peers of the same round."""
-    least = min(sizes)
-    base = results.values.get(label(least), {}).get("rss", [])
+    least = min(sizes, default=0)
+    base = results.values.get(label(least, direct=direct), {}).get("rss", [])
     for peers in sizes:
-        found = results.values.get(label(peers), {}).get("rss", [])
+        key = label(peers, direct=direct)
+        found = results.values.get(key, {}).get("rss", [])
         if peers > least:
             for ours, theirs in zip(found, base, strict=False):
-                results.add(label(peers), "peer_kb", (ours - theirs) * 1e3 / (peers - least))
+                results.add(key, "peer_kb", (ours - theirs) * 1e3 / (peers - least))

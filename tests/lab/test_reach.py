@@ -4,7 +4,7 @@ import pytest
 
 from lab.bench.compare import Results
 from lab.bench.metrics import shaped_name
-from lab.bench.reach import MANY_CLIENTS, MANY_PEERS, ONE_PEER, Verdict, reach
+from lab.bench.reach import MANY_CLIENTS, MANY_DIRECT, MANY_PEERS, ONE_DIRECT, ONE_PEER, Verdict, reach
 
 SLOW_LINK = "p99 ping and token gap under load, slow link, CUBIC"
 TCP = "single-stream TCP, both ways, AES-256-GCM through the node"
@@ -114,6 +114,19 @@ def test_scale_has_rows_of_its_own() -> None:
     assert verdict(found, "node memory for an idle client") is Verdict.MUST
     found.add(MANY_PEERS, "peer_kb", 300)
     assert verdict(found, "1,000 peers") is Verdict.MISSED
+
+
+@pytest.mark.parametrize(
+    ("rate", "peer_kb", "expected"),
+    [(3.7, 39.0, Verdict.MUST), (3.5, 39.0, Verdict.MISSED), (3.7, 41.0, Verdict.MISSED)],
+)
+def test_a_thousand_direct_peers_have_a_row(rate: float, peer_kb: float, expected: Verdict) -> None:
+    found = Results()
+    for peers, each in ((ONE_DIRECT, 4.0), (MANY_DIRECT, rate)):
+        found.add(peers, "tcp_up", each)
+        found.add(peers, "tcp_down", each)
+    found.add(MANY_DIRECT, "peer_kb", peer_kb)
+    assert verdict(found, "1,000 peers with direct paths by UDP") is expected
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from lab.bench import shaped
 from lab.bench.bed import Bed
 from lab.bench.compare import Results
 from lab.bench.crowd import tunnel_address, user_address
+from lab.bench.reach import MANY_CLIENTS, MANY_DIRECT, MANY_PEERS, ONE_DIRECT, ONE_PEER
 from lab.bench.scale import _last, _per_peer, clients_label, label
 from lab.netns import LabError
 from lab.process import Process
@@ -30,7 +31,9 @@ def test_a_thousand_users_have_addresses_of_their_own() -> None:
 
 
 def test_labels_are_those_of_the_reach() -> None:
-    assert (label(1), label(1000), clients_label(10_000)) == ("1 peer", "1,000 peers", "10,000 clients")
+    assert (label(1), label(1000)) == (ONE_PEER, MANY_PEERS)
+    assert (label(1, direct=True), label(1000, direct=True)) == (ONE_DIRECT, MANY_DIRECT)
+    assert clients_label(10_000) == MANY_CLIENTS
 
 
 def test_memory_of_a_peer_is_what_each_further_one_takes() -> None:
@@ -38,7 +41,7 @@ def test_memory_of_a_peer_is_what_each_further_one_takes() -> None:
     for one, many in ((60.0, 80.0), (61.0, 71.0)):
         found.add(label(1), "rss", one)
         found.add(label(101), "rss", many)
-    _per_peer(found, (1, 101))
+    _per_peer(found, (1, 101), direct=False)
     assert found.values[label(101)]["peer_kb"] == pytest.approx([200, 100])
     assert "peer_kb" not in found.values[label(1)]
 
