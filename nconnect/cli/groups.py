@@ -18,8 +18,9 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "nconnect": (
         "sudo nconnect init",
         "sudo nconnect up -d",
-        "sudo nconnect invite alice",
+        "sudo nconnect invite alice bob",
         "sudo nconnect join nc1-…",
+        "nconnect offers",
         "sudo nconnect status --watch",
     ),
     "nconnect init": (
@@ -31,6 +32,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "nconnect wait": ("sudo nconnect wait gpu-box --timeout 10",),
     "nconnect status": ("sudo nconnect status --watch", "sudo nconnect status --json"),
     "nconnect offers": ("nconnect offers", "nconnect offers --json"),
+    "nconnect usage": ("nconnect usage", "nconnect usage --since 7d --by day"),
     "nconnect ping": ("sudo nconnect ping gpu-box -n 10",),
     "nconnect doctor": (
         "sudo nconnect doctor",
@@ -59,10 +61,14 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "sudo nconnect peer set laptop --allow 192.168.50.10:8000/tcp",
         "sudo nconnect peer set laptop --add-allow 192.168.50.11/icmp --dry-run",
     ),
+    "nconnect peer pause": ('sudo nconnect peer pause bob --why "back at 22:00"',),
     "nconnect peer remove": ("sudo nconnect peer remove laptop --yes",),
     "nconnect peer export": ("sudo nconnect peer export peers.toml",),
     "nconnect peer import": ("sudo nconnect peer import peers.toml --dry-run",),
-    "nconnect provide": ("sudo nconnect provide show",),
+    "nconnect provide": (
+        "sudo nconnect provide server add ollama http://127.0.0.1:11434",
+        "sudo nconnect provide show",
+    ),
     "nconnect provide add": (
         "sudo nconnect provide add --subnet 192.168.51.0/24",
         "sudo nconnect provide add --service 8000/tcp --expose 127.0.0.1:11434 --dry-run",
@@ -85,7 +91,14 @@ class Explained(typer.core.TyperCommand):
         _write_examples(ctx, formatter)
 
 
-class Grouped(typer.core.TyperGroup):
+class ExplainedGroup(typer.core.TyperGroup):
+    """A group of commands whose help ends in examples."""
+
+    def format_epilog(self, ctx: Any, formatter: Any) -> None:
+        _write_examples(ctx, formatter)
+
+
+class Grouped(ExplainedGroup):
     """The root command, whose help lists commands in groups."""
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
@@ -95,9 +108,6 @@ class Grouped(typer.core.TyperGroup):
             with formatter.section(title):
                 limit = formatter.width - 6 - width
                 formatter.write_dl([(n.ljust(width), shown[n].get_short_help_str(limit)) for n in names])
-
-    def format_epilog(self, ctx: Any, formatter: Any) -> None:
-        _write_examples(ctx, formatter)
 
 
 def arranged(names: tuple[str, ...]) -> dict[str, tuple[str, ...]]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-import typer.core
 
+from nconnect.cli.groups import ExplainedGroup
 from nconnect.cli.options import Checks, ConfigOption, JsonOption, Values, chosen, group
 from nconnect.cli.peer import AllowOption, QuotaOption, RateOption, read_allow, read_bounds
 from nconnect.errors import ConfigError
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 _CREATE = "new"
 
 
-class _NameFirst(typer.core.TyperGroup):
+class _NameFirst(ExplainedGroup):
     """A group whose command may be left out: `invite NAME` is `invite new NAME`."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
@@ -34,7 +34,10 @@ class _NameFirst(typer.core.TyperGroup):
         return parsed
 
 
-app = group("Invite a device: `invite NAME` prints a token.", cls=_NameFirst)
+app = group(
+    "Invite devices: `invite A B C` prints a token for each.\n\nIts options: `nconnect invite new --help`.",
+    cls=_NameFirst,
+)
 
 
 @app.command(_CREATE)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
 import typer
 import typer.core
 
+from nconnect.cli.groups import ExplainedGroup
 from nconnect.errors import ConfigError, NconnectError
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ def enter_group(ctx: typer.Context, config: ConfigOption = None) -> None:
 
 def group(
     text: str,
-    cls: type[typer.core.TyperGroup] = typer.core.TyperGroup,
+    cls: type[typer.core.TyperGroup] = ExplainedGroup,
     callback: Callable[..., None] = enter_group,
 ) -> typer.Typer:
     """A group of commands, which `callback` enters."""

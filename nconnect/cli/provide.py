@@ -70,7 +70,8 @@ def add(
 ) -> None:
     """Offer more. This takes effect at once.
 
-    Peers can reach a new subnet once they have it in their allowed ips for this machine.
+    Peers are told at once. Their side routes a private subnet by itself; any other waits for their
+    `peer set NAME --accept-routes`.
     """
     from nconnect.cli.change import change_file
     from nconnect.config.edit import add_offers

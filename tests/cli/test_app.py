@@ -26,6 +26,14 @@ def test_no_summary_is_cut_off(run: Run) -> None:
         assert "..." not in text.replace("[ARGS]...", "")
 
 
+def test_help_of_a_group_ends_in_examples(run: Run) -> None:
+    """`invite --help` is what a person reads who wants to invite; the options are those of `invite new`."""
+    text = run("invite", "--help").out
+    assert text.rstrip().rpartition("\n\n")[2].startswith("Examples:\n  sudo nconnect invite ")
+    assert "nconnect invite new --help" in text
+    assert "Examples:\n  sudo nconnect provide " in run("provide", "--help").out
+
+
 @pytest.mark.parametrize(
     "command", [*COMMANDS, *(f"peer {c}" for c in ("add", "list", "show", "set", "remove"))]
 )
