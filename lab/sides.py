@@ -22,6 +22,7 @@ from nconnect.errors import ControlError
 
 WS_PORT = 30002
 RPC_PORT = 30003
+COMMAND_S = 120.0  # for a command, where much else runs
 
 
 def nconnect_command() -> list[str]:
@@ -52,14 +53,14 @@ class Side:
         return [*nconnect_command(), *arguments, "-c", str(self.config)]
 
     def try_nconnect(
-        self, *arguments: str, env: dict[str, str] | None = None, timeout_s: float = 30
+        self, *arguments: str, env: dict[str, str] | None = None, timeout_s: float = COMMAND_S
     ) -> subprocess.CompletedProcess[str]:
         """Run a command of the product, whatever its status is."""
         return self.namespace.run(
             self.command(*arguments), env={**self.env, **(env or {})}, timeout_s=timeout_s
         )
 
-    def nconnect(self, *arguments: str, timeout_s: float = 30) -> str:
+    def nconnect(self, *arguments: str, timeout_s: float = COMMAND_S) -> str:
         """Run a command of the product that must succeed, and return its output."""
         done = self.try_nconnect(*arguments, timeout_s=timeout_s)
         if done.returncode:
