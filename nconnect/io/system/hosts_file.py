@@ -4,6 +4,9 @@ The file is replaced as a whole by one of the same owner, mode and extended attr
 (a container's /etc/hosts, or that of `ip netns exec`, is a mount point, and a mount point cannot be replaced;
 /etc may be read-only beside it), it is rewritten in place: what stands before the block is not touched.
 
+Where there is no such file, one is made; a line in it says so, and when nothing but that line is left, it is
+removed.
+
 Two programs that edit the file at the same time can undo each other's change, as always with this file; it is
 looked at again just before it is replaced, and whoever keeps a block there sets it again.
 """
@@ -24,6 +27,7 @@ from nconnect.offers.name_codec import Names
 HOSTS = Path("/etc/hosts")
 MAX_BYTES = 32 << 20  # lists of blocked advertisers have some MB
 NSSWITCH = Path("/etc/nsswitch.conf")
+MADE = b"# nconnect made this file: there was none\n"
 _ATTEMPTS = 5  # another program changed it meanwhile
 _MOUNTS = Path("/proc/self/mountinfo")
 # The file cannot be replaced, but perhaps rewritten.
@@ -51,6 +55,11 @@ def put(interface: str, known: Names, path: Path = HOSTS) -> bool:
                 if len(old) > MAX_BYTES:
                     raise HostError(f"{what}: it is larger than {MAX_BYTES >> 20} MiB")
                 new = hosts_block.with_block(old, interface, known)
+                if new == MADE and not _is_mount_point(real):
+                    if _is_same(os.stat(real), status):
+                        real.unlink()
+                        return True
+                    continue
                 if new == old:
                     return False
                 if _write(real, f".{real.name}.{interface}", file.fileno(), status, old, new):
@@ -81,6 +90,7 @@ def names_in(interface: str, path: Path = HOSTS) -> set[str]:
 def _create(path: Path) -> None:
     with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC), "wb") as file:
         os.fchmod(file.fileno(), 0o644)
+        file.write(MADE)
 
 
 def _write(path: Path, temporary: str, fd: int, status: os.stat_result, old: bytes, new: bytes) -> bool:

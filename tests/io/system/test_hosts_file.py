@@ -68,6 +68,28 @@ def test_one_that_is_missing_is_made_for_all_to_read(tmp_path: Path) -> None:
     finally:
         os.umask(mask)
     assert path.stat().st_mode & 0o777 == 0o644
+    assert put("nc1", NAMES, path)
+    assert put("nc0", {}, path)
+    assert "gpu-box" in path.read_text(), "another interface's"
+    assert put("nc1", {}, path)
+    assert not path.exists()
+
+
+def test_one_that_we_made_stays_when_others_have_written_into_it(tmp_path: Path) -> None:
+    path = tmp_path / "hosts"
+    assert put("nc0", NAMES, path)
+    path.write_text(path.read_text() + "127.0.0.1 localhost\n")
+    assert put("nc0", {}, path)
+    assert path.read_text().endswith("127.0.0.1 localhost\n")
+    assert "gpu-box" not in path.read_text()
+
+
+def test_an_empty_one_that_was_there_stays(tmp_path: Path) -> None:
+    path = tmp_path / "hosts"
+    path.write_text("")
+    assert put("nc0", NAMES, path)
+    assert put("nc0", {}, path)
+    assert path.read_text() == ""
 
 
 def test_what_is_no_file_or_too_large_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
