@@ -71,7 +71,12 @@ class Waiting:
         self._changed = asyncio.Event()
 
     def link_went_down(self, event: LinkWentDown) -> None:
-        """If link 0 cannot log in, and no spare link may either, the first login has failed."""
+        """If link 0 cannot log in, and no spare link may either, the first login has failed.
+
+        A changed network is no failure: the link begins again by itself.
+        """
+        if event.reason is DownReason.NETWORK_CHANGED:
+            return
         if not event.link and event.reason is not DownReason.STOPPED:
             self._why_link_0 = event.why
         at_the_node = event.reason in (DownReason.UNREACHABLE, DownReason.TIMED_OUT, DownReason.STOPPED)

@@ -173,6 +173,7 @@ def test_only_link_0_that_fails_by_itself_ends_a_start() -> None:
     async def test(parts: Parts) -> None:
         parts.down("another link", link=1)
         parts.down("stopped", DownReason.STOPPED)
+        parts.down("the network changed while connecting", DownReason.NETWORK_CHANGED)
         with pytest.raises(TimeoutError):
             await asyncio.wait_for(parts.waiting.first_login(), 0)
 
