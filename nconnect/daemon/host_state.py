@@ -24,7 +24,6 @@ from nconnect.host.offered import peer_id, provides
 from nconnect.host.plan import HostPlan, plan, refuse_taken_addresses, shut_off
 from nconnect.invite.table import PeerTable
 from nconnect.io.system.host import Host
-from nconnect.io.system.surroundings import detours, stopped
 from nconnect.model import Config, Endpoint, Prefix
 from nconnect.offers.accept import WaitingPrefix
 
@@ -309,14 +308,7 @@ class HostState:
             self.plan = fresh
 
     def _obstacles(self) -> tuple[list[str], tuple[str, ...]]:
-        """What stops the tunnel's packets, and what stops direct TCP streams alone."""
-        strays, devices = detours(self._config)
-        port = self._direct_port()
-        found = stopped(self._config, self._endpoints(), devices, proxies=self._proxies, direct_port=port)
-        return (
-            [*(s.problem for s in strays), *(o.problem for o in found if not o.of_direct)],
-            tuple(o.problem for o in found if o.of_direct),
-        )
+        return self._host.obstacles(self._config, self._endpoints(), self._proxies, self._direct_port())
 
     def _facts(self) -> HostFacts:
         return replace(self._host.read_facts(), endpoints=self._endpoints(), proxies=self._proxies)

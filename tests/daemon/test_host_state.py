@@ -7,7 +7,6 @@ import dataclasses
 import threading
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from ipaddress import ip_interface, ip_network
-from types import SimpleNamespace
 from typing import Any, cast
 from unittest.mock import AsyncMock
 
@@ -97,6 +96,9 @@ class Notes:
     def end_refused(self, config: Config) -> bool:
         self._ask("end_refused")
         return True
+
+    def obstacles(self, *_: object) -> tuple[list[str], tuple[str, ...]]:
+        return ["ufw drops"], ("ufw drops TCP",)
 
     def count_flows(self, config: Config) -> dict[str, int]:
         self._ask("count_flows")
@@ -571,18 +573,11 @@ def test_the_firewall_is_asked_now_and_then() -> None:
     run(USER, test)
 
 
-def test_a_route_of_ours_that_is_gone_is_no_other_program_s_doing(monkeypatch: pytest.MonkeyPatch) -> None:
-    stray = SimpleNamespace(problem="the kernel sends packets elsewhere")
-    monkeypatch.setattr(host_state, "detours", lambda config: ([stray], None))
-
-    shut = SimpleNamespace(problem="ufw drops TCP", of_direct=True)
-    drops = SimpleNamespace(problem="ufw drops", of_direct=False)
-    monkeypatch.setattr(host_state, "stopped", lambda *_, **__: (shut, drops))
-
+def test_a_route_of_ours_that_is_gone_is_no_other_program_s_doing() -> None:
     async def test(case: Case) -> None:
         await case.made.set_up()
-        assert await case.made.obstacles() == [stray.problem, drops.problem]
-        assert case.made.stops_direct == (shut.problem,)
+        assert await case.made.obstacles() == ["ufw drops"]
+        assert case.made.stops_direct == ("ufw drops TCP",)
         case.host.gone = ["route 10.86.0.1/32"]
         assert await case.made.obstacles() == []
 

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Mapping
 from ipaddress import ip_address, ip_interface
 from pathlib import Path
 
+from nconnect.config.proxy import Proxies
 from nconnect.errors import HostError
 from nconnect.host.bypass import HostRoute
 from nconnect.host.diff import (
@@ -52,7 +53,8 @@ from nconnect.io.system.host_operations import asking, described, ignoring, perf
 from nconnect.io.system.host_record import HostRecord, RecordFile
 from nconnect.io.system.netlink import Netlink, NetworkInterface
 from nconnect.io.system.netlink_socket import NetlinkError
-from nconnect.model import Config, Prefix
+from nconnect.io.system.surroundings import detours, stopped
+from nconnect.model import Config, Endpoint, Prefix
 
 
 class Host:
@@ -221,6 +223,20 @@ class Host:
         prefixes = [prefix for peer in config.peers for prefix in peer.allowed_ips]
         with asking("end the connections of peers"):
             return conntrack.forget(prefixes, judge(config, own))
+
+    def obstacles(
+        self, config: Config, endpoints: tuple[Endpoint, ...], proxies: Proxies, direct_port: int
+    ) -> tuple[list[str], tuple[str, ...]]:
+        """What of other programs' stops the tunnel's packets, and what stops direct TCP streams alone.
+
+        A sentence for each. `direct_port`: where streams come in; 0: nowhere.
+        """
+        strays, devices = detours(config)
+        found = stopped(config, endpoints, devices, proxies=proxies, direct_port=direct_port)
+        return (
+            [*(s.problem for s in strays), *(o.problem for o in found if not o.of_direct)],
+            tuple(o.problem for o in found if o.of_direct),
+        )
 
     def _names(self, links: list[NetworkInterface]) -> dict[int, str]:
         """By index. Ours has the name that it should have, and a stranger of that name its number."""
