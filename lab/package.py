@@ -155,6 +155,7 @@ def _place_control(root: Path, architecture: str) -> None:
         f"Installed-Size: {size_kib}\n"
         f"Depends: {', '.join(dependencies())}\n"
         "Recommends: iproute2, iputils-ping\n"
+        "Suggests: passt\n"
         "Description: tunnel between a device and somebody else's GPUs, over NKN\n"
         " Puts a TUN interface on both sides and ships IP packets between them as end-to-end\n"
         " encrypted messages over the NKN relay network or a node of one's own. No side needs a\n"

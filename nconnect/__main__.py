@@ -2,7 +2,7 @@
 
 import sys
 
-from nconnect.cli.app import main
+from nconnect.cli.entry import begin
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(begin())

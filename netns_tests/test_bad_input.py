@@ -5,7 +5,6 @@ user ── node (while a test wants it) ── provider
 
 from __future__ import annotations
 
-import os
 import subprocess
 import time
 from collections.abc import Iterator
@@ -124,17 +123,6 @@ def test_an_unreadable_configuration_is_refused(side: Side) -> None:
 def test_a_world_readable_configuration_is_refused(side: Side) -> None:
     side.config.chmod(0o644)
     refused(side.try_nconnect("up"), str(side.config), "600")
-
-
-def test_up_without_root_is_refused(side: Side) -> None:
-    side.folder.parent.chmod(0o755)
-    mine = Side("mine", side.namespace, side.folder.parent / "mine")
-    mine.config.write_text(side.config.read_text())
-    mine.config.chmod(0o600)
-    for path in (mine.folder, mine.config):
-        os.chown(path, 65534, 65534)
-    done = side.namespace.run([*NOBODY, *mine.command("up")], env=mine.env)
-    refused(done, "sudo", status=(1,))
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,7 @@ from nconnect.cli import (
     peer,
     pending,
     provide,
+    run,
     servers,
     setup,
     transfer,
@@ -63,6 +64,7 @@ app.command("down")(daemon.down)
 app.command("wait")(daemon.wait)
 app.command("status")(inspect.status)
 app.command("offers")(offers.offers)
+app.command("run", context_settings={"allow_interspersed_args": False})(run.run)
 app.command("address")(inspect.address)
 app.add_typer(peer.app, name="peer")
 provide.app.add_typer(servers.app, name="server")

@@ -162,16 +162,19 @@ def _clean_up(interface: str) -> None:
     import os
 
     from nconnect.io.files import paths
+    from nconnect.io.process.privileges import may_administer
     from nconnect.io.system import hosts_file
     from nconnect.io.system.host import Host
 
     was_killed = paths.lock_path(interface).exists() or paths.socket_path(interface).exists()
     lock = paths.acquire_lock(interface)
     try:
-        Host(interface, paths.state_dir(interface)).remove()
+        if may_administer():  # without, the tunnel was in a namespace that has gone
+            Host(interface, paths.state_dir(interface)).remove()
         if not os.geteuid():
             hosts_file.put(interface, {})
-        paths.socket_path(interface).unlink(missing_ok=True)
+        for path in (paths.socket_path(interface), paths.door_path(interface)):
+            path.unlink(missing_ok=True)
     finally:
         paths.release_lock(interface, lock)
     removed = "; what a killed daemon had left is removed" if was_killed else ""

@@ -9,7 +9,7 @@ import typer.core
 
 GROUPS: dict[str, tuple[str, ...]] = {
     "Set up": ("init", "join", "leave", "invite", "peer", "provide", "config"),
-    "Run": ("up", "down", "reload", "wait", "node", "tunnel"),
+    "Run": ("up", "down", "run", "reload", "wait", "node", "tunnel"),
     "Look": ("status", "offers", "usage", "ping", "doctor", "logs", "address", "version"),
 }
 OTHERS = "Other"
@@ -38,6 +38,10 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "sudo nconnect doctor",
         "sudo nconnect doctor --fix",
         "sudo nconnect doctor --host 192.168.50.10 --report report.tar.gz",
+    ),
+    "nconnect run": (
+        "nconnect run -- curl http://192.168.50.10:8000/v1/models",
+        "nconnect run -- bash",
     ),
     "nconnect logs": ("sudo nconnect logs -f",),
     "nconnect node": ("nconnect node --listen 0.0.0.0",),

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from nconnect.errors import HostError
 from nconnect.io.errors import reason
-from nconnect.io.process.privileges import CAP_NET_ADMIN
+from nconnect.io.process.privileges import CAP_NET_ADMIN, may_administer
 from nconnect.io.system import nftables
 
 log = logging.getLogger(__name__)
@@ -24,10 +24,15 @@ RELEASED_AT = 1_767_225_600.0  # 2026-01-01: no clock that is right shows less
 
 
 def check() -> None:
-    """Raise `HostError` for the first thing that is missing: privilege, TUN device or nft."""
-    check_privilege()
+    """Raise `HostError` for the first thing that is missing: privilege, TUN device or nft.
+
+    An ordinary user's tunnel is in a namespace of its own: what that needs shows when it is made.
+    """
+    is_rootless = os.geteuid() != 0 and not may_administer()
+    if not is_rootless:
+        check_privilege()
     require_tun()
-    require_nft()
+    require_nft(in_kernel=not is_rootless)
 
 
 def check_privilege() -> None:
@@ -54,16 +59,19 @@ def require_tun() -> None:
         if error.errno in (errno.ENODEV, errno.ENXIO):
             raise HostError("this kernel has no TUN driver: load it with `modprobe tun`") from None
         raise HostError(
-            f"{TUN_DEVICE} cannot be opened ({reason(error)}): allow this container the device"
+            f"{TUN_DEVICE} cannot be opened ({reason(error)}): allow this container the device, or have root"
+            f" let users open it (chmod 0666 {TUN_DEVICE}, as most distributions have it)"
         ) from None
 
 
-def require_nft() -> None:
-    """Check for the program that sets the firewall's rules, and for a kernel that supports them."""
+def require_nft(*, in_kernel: bool = True) -> None:
+    """Check for the program that sets the firewall's rules, and for a kernel that supports them.
+
+    `in_kernel`: whether this process may ask the kernel.
+    """
     if shutil.which("nft", path=f"{os.environ.get('PATH', '')}:{SYSTEM_PATH}") is None:
         raise HostError(nftables.NO_NFT)
-    why = nftables.kernel_problem()
-    if why:
+    if in_kernel and (why := nftables.kernel_problem()):
         raise HostError(why)
 
 

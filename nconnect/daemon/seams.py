@@ -10,6 +10,8 @@ import socket
 from collections.abc import Callable, Container, Sequence
 from typing import Protocol
 
+from nconnect.io.system.host import Host
+from nconnect.io.system.monitor import Monitor
 from nconnect.model import Buffer, Endpoint
 from nconnect.offers.name_codec import Names
 from nconnect.wire.nkn import InboundMessage
@@ -47,6 +49,36 @@ class NameHost(Protocol):
 
     def name_server(self) -> socket.socket:
         """The socket on which the names are asked for, when they were given to systemd-resolved."""
+
+
+class TunnelNetwork(Protocol):
+    """Where the tunnel's interface is: in this machine's network, or in a namespace of an ordinary user."""
+
+    @property
+    def device(self) -> Device:
+        """The TUN."""
+
+    @property
+    def host(self) -> Host:
+        """Sets addresses, routes and rules there."""
+
+    @property
+    def names(self) -> NameHost | None:
+        """None: nobody resolves names there."""
+
+    @property
+    def is_apart(self) -> bool:
+        """Whether the daemon's own links and sockets are in another network."""
+
+    @property
+    def problem(self) -> str:
+        """A sentence for `status`; "" when there is none."""
+
+    def monitor(self) -> Monitor:
+        """The changes around the interface."""
+
+    def close(self) -> None:
+        """Give up the device, and what goes with it."""
 
 
 class StunSource(Protocol):

@@ -12,7 +12,8 @@ import logging
 import os
 import signal
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from nconnect.daemon.direct_sockets import open_sockets
 from nconnect.daemon.events import Ready
 from nconnect.daemon.node import settings_of
 from nconnect.daemon.runtime_files import Lock
+from nconnect.daemon.seams import TunnelNetwork
 from nconnect.daemon.settings import InForce, completed
 from nconnect.daemon.supervisor import first_error
 from nconnect.daemon.wiring import Daemon, Opened
@@ -36,11 +38,14 @@ from nconnect.io.files.config_source import ConfigSource
 from nconnect.io.files.invitations import InvitationStore
 from nconnect.io.files.state import StateStore
 from nconnect.io.files.user import acting_as
+from nconnect.io.namespace.namespace import Namespace
 from nconnect.io.nkn.node_server import NodeServer
+from nconnect.io.process.helper import Helper
 from nconnect.io.process.notify import ServiceManager
+from nconnect.io.process.privileges import may_administer
 from nconnect.io.process.process import collect_rarely, keep_freed_memory, switch_threads_soon
 from nconnect.io.process.rights import settle
-from nconnect.io.system.tun import Tun
+from nconnect.io.system.machine_network import MachineNetwork
 from nconnect.model import Config
 
 log = logging.getLogger(__name__)
@@ -66,11 +71,12 @@ def run(
     try:
         keep_freed_memory()
         _refuse_shared_key(config.interface, Identity(config.seed).public_key)
-        opened = _open(config_path, config, source, lock)
-        rights = settle(config.interface)
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            daemon = Daemon(opened, runner.get_loop(), keep_trying=keep_trying)
-            runner.run(_live(daemon, rights, keep_trying=keep_trying, on_ready=on_ready))
+        with _network(config.interface, source.helper) as network:
+            opened = _open(config_path, config, source, lock, network)
+            rights = settle(config.interface, is_rootless=network.is_apart)
+            with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+                daemon = Daemon(opened, runner.get_loop(), keep_trying=keep_trying)
+                runner.run(_live(daemon, rights, keep_trying=keep_trying, on_ready=on_ready))
     finally:
         lock.release()
     return 0
@@ -100,8 +106,8 @@ def _refuse_shared_key(interface: str, public_key: bytes) -> None:
             )
 
 
-def _open(path: Path, config: Config, source: ConfigSource, lock: Lock) -> Opened:
-    """What may need more rights than CAP_NET_ADMIN: state folders, a node's ports and key, the TUN device."""
+def _open(path: Path, config: Config, source: ConfigSource, lock: Lock, network: TunnelNetwork) -> Opened:
+    """What may need more rights than CAP_NET_ADMIN: state folders, a node's ports and key."""
     invitations = InvitationStore.of(config.interface)
     _tidy(invitations)
 
@@ -121,9 +127,18 @@ def _open(path: Path, config: Config, source: ConfigSource, lock: Lock) -> Opene
         ServiceManager(),
         node=_bound_node(path, config),
         direct=open_sockets(config, store),
-        device=Tun(config.interface),
-        names=source.helper,
+        network=network,
     )
+
+
+@contextmanager
+def _network(interface: str, helper: Helper | None) -> Iterator[TunnelNetwork]:
+    """Where the TUN device is: without root, in a namespace that is made first, before a thread is there."""
+    network = MachineNetwork.open(interface, helper) if may_administer() else Namespace.start(interface)
+    try:
+        yield network
+    finally:
+        network.close()
 
 
 def _tidy(store: InvitationStore) -> None:
@@ -175,7 +190,7 @@ async def _live(daemon: Daemon, rights: str, *, keep_trying: bool, on_ready: OnR
         raise first_error(failed) from failed
     finally:
         daemon.direct.close()
-        daemon.opened.device.close()
+        daemon.opened.network.close()
         if node is not None:
             await node.close()
 

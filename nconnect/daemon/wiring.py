@@ -12,7 +12,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from nconnect.config.proxy import of_config
+from nconnect.config.proxy import UNPROXIED, of_config
 from nconnect.crypto.keys import Identity
 from nconnect.daemon import resume, settings, status
 from nconnect.daemon.acceptance import Acceptance
@@ -44,7 +44,7 @@ from nconnect.daemon.reconciler import Reconciler
 from nconnect.daemon.reflexive import Reflexive
 from nconnect.daemon.reload import FileWatch, Reload
 from nconnect.daemon.runtime_files import Lock, RuntimeFiles
-from nconnect.daemon.seams import Device, NameHost
+from nconnect.daemon.seams import TunnelNetwork
 from nconnect.daemon.server_watch import ServerWatch
 from nconnect.daemon.settings import InForce
 from nconnect.daemon.streams import Streams
@@ -52,10 +52,8 @@ from nconnect.daemon.supervisor import Supervisor
 from nconnect.daemon.usage import Usage
 from nconnect.daemon.waiting import Waiting
 from nconnect.daemon.way_out import Endpoints, ProxyAddresses, WayOut
-from nconnect.host.ruleset import table_name
 from nconnect.invite.table import PeerTable
 from nconnect.io.clock import boottime
-from nconnect.io.files import paths
 from nconnect.io.files.invitations import InvitationStore
 from nconnect.io.files.state import StateStore
 from nconnect.io.files.usage_store import UsageStore
@@ -63,8 +61,6 @@ from nconnect.io.nkn.links import LinkCameUp, Links, LinkWentDown, NodeFound
 from nconnect.io.nkn.node_server import NodeServer
 from nconnect.io.process.notify import ServiceManager
 from nconnect.io.system import local_network
-from nconnect.io.system.host import Host
-from nconnect.io.system.monitor import Monitor
 from nconnect.model import NknAddress
 from nconnect.offers.names import of_peers
 from nconnect.tunnel.core import Tunnel
@@ -98,9 +94,8 @@ class Opened:
     store: StateStore
     service: ServiceManager
     node: NodeServer | None  # bound, not started
-    device: Device
+    network: TunnelNetwork
     direct: DirectSockets
-    names: NameHost | None  # where root started the daemon
 
 
 class Daemon:
@@ -112,7 +107,12 @@ class Daemon:
         Raises `ConfigError` when the environment is wrong, and `HostError` when the state cannot be read.
         """
         self.opened = opened
-        in_force, config, device, store = opened.in_force, opened.in_force.config, opened.device, opened.store
+        in_force, config, device, store = (
+            opened.in_force,
+            opened.in_force.config,
+            opened.network.device,
+            opened.store,
+        )
         identity = Identity(config.seed)
         address = NknAddress(config.identifier, identity.public_key)
         bus = self.bus = Bus()
@@ -151,12 +151,12 @@ class Daemon:
         acceptance = Acceptance(store)
         host_state = self.host_state = HostState(
             in_force,
-            Host(config.interface, paths.state_dir(config.interface), device=device.index),
+            opened.network.host,
             bus,
-            endpoints=endpoints.all,
+            endpoints=(lambda: ()) if opened.network.is_apart else endpoints.all,
             shut=lambda: limits.shut(),
-            proxies=proxies,
-            direct_port=lambda: around.port,
+            proxies=UNPROXIED if opened.network.is_apart else proxies,
+            direct_port=lambda: 0 if opened.network.is_apart else around.port,
             acceptance=acceptance,
         )
         plan_again = host_state.follow_network
@@ -164,7 +164,10 @@ class Daemon:
         way_out = WayOut(in_force, proxies, endpoints, plan_again=plan_again, clock=boottime)
         interference = Interference(host_state.obstacles, boottime)
         names = self.names = NameService(
-            in_force, lambda: of_peers(in_force.config, announcing.statements), opened.names, clock=boottime
+            in_force,
+            lambda: of_peers(in_force.config, announcing.statements),
+            opened.network.names,
+            clock=boottime,
         )
 
         # The network
@@ -212,7 +215,7 @@ class Daemon:
             await plan_again()
 
         reconciler = Reconciler(
-            lambda: Monitor(config.interface, table_name(config.interface)),
+            opened.network.monitor,
             on_network=network_changed,
             on_surroundings=interference.changed,
             repair=lambda: host_state.repair(driver.renew_device),
@@ -261,6 +264,7 @@ class Daemon:
             yield from announcing.problems()
             yield from expiry.warnings()
             yield names.problem
+            yield opened.network.problem
 
         backend = DaemonBackend(
             in_force,

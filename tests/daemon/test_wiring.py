@@ -24,6 +24,8 @@ from nconnect.io.files.invitations import InvitationStore
 from nconnect.io.files.state import StateStore
 from nconnect.io.nkn.links import LinkCameUp, LinkWentDown
 from nconnect.io.process.notify import ServiceManager
+from nconnect.io.system.host import Host
+from nconnect.io.system.machine_network import MachineNetwork
 from nconnect.model import Config, NetworkConfig, NknAddress, PeerConfig, ProvideConfig, ProvidedSubnet
 from nconnect.nkn.outputs import DownReason
 from nconnect.tunnel.outputs import CountersMoved
@@ -50,9 +52,8 @@ def run(
         store=StateStore.of("nc7"),
         service=ServiceManager({}),
         node=None,
-        device=tun,
+        network=MachineNetwork("nc7", cast(Any, tun), Host("nc7", folder / "nc7", device=tun.index), None),
         direct=DirectSockets(),
-        names=None,
     )
     try:
         with asyncio.Runner() as runner:

@@ -48,7 +48,7 @@ def test_examples_use_options_that_exist() -> None:
     commands = {command.path: command for command in tree(app).walk()}
     for lines in EXAMPLES.values():
         for line in lines:
-            words = line.removeprefix("sudo ").split()
+            words = line.removeprefix("sudo ").partition(" -- ")[0].split()
             path = max((p for p in commands if f"{' '.join(words)} ".startswith(f"{p} ")), key=len)
             known = {name for o in commands[path].options for name in o.names} | {"-c"}
             for below in commands[path].commands:  # `invite NAME` is `invite new NAME`

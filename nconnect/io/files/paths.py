@@ -60,6 +60,11 @@ def socket_path(interface: str) -> Path:
     return run_dir() / f"{interface}.sock"
 
 
+def door_path(interface: str) -> Path:
+    """The socket by which `nconnect run` enters the namespaces of a tunnel without root."""
+    return run_dir() / f"{interface}.run"
+
+
 def lock_path(interface: str) -> Path:
     """The file that a running daemon holds locked."""
     return run_dir() / f"{interface}.lock"

@@ -69,6 +69,12 @@ def search_domains() -> list[str]:
     return [domain.strip(".").lower() for words in lines for domain in words[1:]]
 
 
+def search_line() -> str:
+    """The line of resolv.conf that names them, with its end; "" when there is none. Reads the file."""
+    domains = search_domains()
+    return f"search {' '.join(domains)}\n" if domains else ""
+
+
 def _words(path: Path) -> list[list[str]]:
     """Of each line that is not empty."""
     try:

@@ -22,8 +22,10 @@ RESOLVED, HOSTS_FILE, UNCHANGED = b"r", b"h", b"-"
 class NameKeeper:
     """One interface's names. Everything blocks."""
 
-    def __init__(self, interface: str, hosts: Path = hosts_file.HOSTS) -> None:
+    def __init__(self, interface: str, hosts: Path = hosts_file.HOSTS, *, ask_resolved: bool = True) -> None:
+        """`ask_resolved`: tell systemd-resolved where programs ask it; else the hosts file has the names."""
         self._interface = interface
+        self._ask_resolved = ask_resolved
         self._hosts = hosts
         self._server: socket.socket | None = None  # kept: nobody else gets its port while resolved has it
         self._told: tuple[int, tuple[str, ...]] | None = (
@@ -46,7 +48,7 @@ class NameKeeper:
 
     def _put(self, known: name_codec.Names) -> bytes:
         problem = ""
-        if known and resolved.is_asked():
+        if known and self._ask_resolved and resolved.is_asked():
             try:
                 self._tell(name_codec.domains(known))
             except HostError as error:

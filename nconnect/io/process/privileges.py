@@ -43,20 +43,25 @@ class _Sets(ctypes.Structure):
     )
 
 
-def drop_privileges(keep: Iterable[int] = (), *, user: tuple[int, int] | None = None) -> None:
+def drop_privileges(
+    keep: Iterable[int] = (), *, user: tuple[int, int] | None = None, core_dumps: bool = False
+) -> None:
     """Keep no capability but those numbered in `keep` (only what the process has), and get none ever again.
 
     Sets no-new-privileges, empties the bounding set, and forbids core dumps, also to a debugger of the same
     user. With `user` (uid, gid) the process becomes that user, which root alone may ask for; it leaves all
     other groups. Who is not root afterwards hands what is kept on to the programs it starts, as root does
-    anyway. Needs no rights itself. Raises `HostError` when the kernel refuses.
+    anyway. `core_dumps`: allow them, for a program of the user's own. Needs no rights itself.
+
+    Raises `HostError` when the kernel refuses.
     """
     libc = ctypes.CDLL(None, use_errno=True)
     kept = 0
     for capability in keep:
         kept |= 1 << capability
     effective, permitted = _capabilities(libc)
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    if not core_dumps:
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     _prctl(libc, _PR_SET_NO_NEW_PRIVS, 1)
     _prctl(libc, _PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL)
     if effective >> _CAP_SETPCAP & 1:  # else the bounding set cannot be changed, and is of no use either
@@ -76,6 +81,12 @@ def drop_privileges(keep: Iterable[int] = (), *, user: tuple[int, int] | None = 
         if inherited >> capability & 1:
             _prctl(libc, _PR_CAP_AMBIENT, _PR_CAP_AMBIENT_RAISE, capability)
     _prctl(libc, _PR_SET_DUMPABLE, 0)  # last: changing the user sets it anew
+
+
+def may_administer() -> bool:
+    """Whether this process may configure the machine's network (CAP_NET_ADMIN)."""
+    effective, _ = _capabilities(ctypes.CDLL(None, use_errno=True))
+    return bool(effective >> CAP_NET_ADMIN & 1)
 
 
 def can_become(uid: int, gid: int) -> str:

@@ -24,11 +24,20 @@ from nconnect.io.process.privileges import CAP_NET_ADMIN, can_become, drop_privi
 log = logging.getLogger(__name__)
 
 
-def settle(interface: str) -> str:
+def settle(interface: str, *, is_rootless: bool = False) -> str:
     """Keep CAP_NET_ADMIN alone, as the daemon's own user where possible; a sentence for the log.
+
+    `is_rootless`: an ordinary user's daemon, which keeps nothing.
 
     No thread may have been started. Raises `HostError` when the kernel refuses.
     """
+    if is_rootless:
+        drop_privileges()
+        name = User.of(os.geteuid(), os.getegid()).name
+        return (
+            f"running without root, as {name}: the tunnel is in a network of its own;"
+            " `nconnect run -- COMMAND` runs a program there"
+        )
     if os.geteuid():
         drop_privileges((CAP_NET_ADMIN,))
         return f"running as {User.of(os.geteuid(), os.getegid()).name}, with CAP_NET_ADMIN alone"

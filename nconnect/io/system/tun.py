@@ -152,9 +152,11 @@ class Tun:
 
     def close(self) -> None:
         """Give the device up; the kernel removes it, its addresses and its routes."""
-        for fd in self.fds[1:]:
+        fds, self.fds = self.fds, []
+        for fd in fds[1:]:
             os.close(fd)
-        self._device.close()
+        if fds:
+            self._device.close()
 
 
 def is_held(name: str) -> bool:

@@ -1,0 +1,213 @@
+"""The daemon's end of its namespaces: a device, a host, names and changes as where root runs it.
+
+Every call blocks and may be made by any thread. Raises `HostError`.
+"""
+
+from __future__ import annotations
+
+import gc
+import logging
+import os
+import signal
+import socket
+import threading
+from contextlib import suppress
+from functools import partial
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any, cast
+
+from nconnect.errors import HostError
+from nconnect.io.errors import as_host_error
+from nconnect.io.files import paths
+from nconnect.io.namespace import inside
+from nconnect.io.namespace.pasta import Pasta
+from nconnect.io.net.listening import bind_unix
+from nconnect.io.system.host import Host
+from nconnect.io.system.monitor import Change, Monitor
+from nconnect.io.system.tun import QUEUES
+from nconnect.offers.name_codec import Names
+from nconnect.wire.tunnel import Feature
+
+log = logging.getLogger(__name__)
+
+_NAMESPACES = 3
+
+
+class Namespace:
+    """One tunnel's (a `daemon.seams.TunnelNetwork`). `device` and `host` are those in it."""
+
+    is_apart = True
+
+    def __init__(
+        self, interface: str, pid: int, calls: Connection, changes: socket.socket, door: Path
+    ) -> None:
+        self.pid = pid
+        self._interface = interface
+        self._calls = calls
+        self._changes = changes
+        self._door = door
+        self._turn = threading.Lock()
+        self._is_closed = False
+        self._has_ended = False
+        features = self._answer()
+        with socket.socket(fileno=os.dup(calls.fileno())) as handed:
+            _, fds, _, _ = socket.recv_fds(handed, 1, QUEUES + _NAMESPACES)
+        for fd in fds:
+            os.set_inheritable(fd, False)
+        for fd in fds[QUEUES:]:
+            os.close(fd)
+        self.device = NamespaceDevice(self, fds[:QUEUES], features)
+        self.host = cast(Host, _RemoteHost(self))
+        self.names = self
+        self.pasta = Pasta.start(pid)
+        if self.pasta.pid:
+            self.ask("", "take_along", self.pasta.pid)
+        self.ask("", "may_be_joined", False)
+
+    @classmethod
+    def start(cls, interface: str) -> Namespace:
+        """Fork the process inside. The lock of the interface is held, and no thread has been started."""
+        ours, theirs = socket.socketpair()
+        changes, changing = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        path = paths.door_path(interface)
+        with as_host_error(f"cannot make {path}"):
+            path.unlink(missing_ok=True)
+            door = bind_unix(path)
+        resolver = Pasta.resolver()
+        gc.collect()
+        gc.freeze()  # so that no collection copies what both processes share
+        with as_host_error("cannot start a process"):
+            pid = os.fork()
+        if not pid:
+            try:
+                ours.close()
+                changes.close()
+                inside.run(interface, resolver, theirs, changing, door)
+            except Exception:
+                log.exception("the process in the tunnel's namespace failed")
+            finally:
+                os._exit(0)  # no handler, buffer or test runner of the daemon is run twice
+        for end in (theirs, changing, door):
+            end.close()
+        changes.setblocking(False)
+        try:
+            return cls(interface, pid, Connection(ours.detach()), changes, path)
+        except BaseException:
+            path.unlink(missing_ok=True)
+            raise
+
+    def close(self) -> None:
+        """Have it end, and wait for that. Commands that `run` started keep an empty network.
+
+        Twice is harmless.
+        """
+        if self._is_closed:
+            return
+        self._is_closed = True
+        self.device.close()
+        self._door.unlink(missing_ok=True)
+        self.pasta.close()
+        self._calls.close()
+        self._changes.close()
+        with suppress(ChildProcessError):
+            os.waitpid(self.pid, 0)
+
+    @property
+    def problem(self) -> str:
+        return self.pasta.problem
+
+    def monitor(self) -> NamespaceMonitor:
+        """The changes inside, and those of the machine's own network."""
+        return NamespaceMonitor(self._changes)
+
+    def put_names(self, known: Names) -> bytes:
+        """`NameKeeper.put`."""
+        return cast(bytes, self.ask("names", "put", known))
+
+    def name_server(self) -> socket.socket:
+        """Never asked for: names in there stand in the hosts file."""
+        raise HostError("this tunnel's names stand in its hosts file")
+
+    def ask(self, part: str, name: str, *arguments: object, **named: object) -> Any:
+        """Have the process inside call `part.name(*arguments)`, or read that if it is a value."""
+        with self._turn:
+            try:
+                self._calls.send((part, name, arguments, named))
+                return self._answer()
+            except (EOFError, OSError):
+                self._end()
+                raise HostError(
+                    f"the process in the namespace of {self._interface} has ended: run `nconnect down`, then"
+                    " `nconnect up`"
+                ) from None
+
+    def _end(self) -> None:
+        """Without the process inside nothing can be set or taken back: the daemon ends, and fails at that."""
+        if not self._is_closed and not self._has_ended:
+            self._has_ended = True
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    def _answer(self) -> Any:
+        try:
+            problem, value = self._calls.recv()
+        except EOFError:
+            raise HostError("the process in the tunnel's namespace ended as it began") from None
+        if problem is not None:
+            raise problem
+        return value
+
+
+class NamespaceDevice:
+    """The TUN inside (a `daemon.seams.Device`), read and written out here."""
+
+    def __init__(self, namespace: Namespace, fds: list[int], features: Feature) -> None:
+        self.fds = fds
+        self.features = features
+        self._namespace = namespace
+
+    def index(self) -> int:
+        """In its namespace."""
+        return cast(int, self._namespace.ask("tun", "index"))
+
+    def renew(self) -> None:
+        self._namespace.ask("tun", "renew")
+
+    def close(self) -> None:
+        for fd in self.fds:
+            os.close(fd)
+        self.fds = []
+
+
+class NamespaceMonitor(Monitor):
+    """What of ours changes inside, and whether the machine's network does, where nothing is ours."""
+
+    def __init__(self, changes: socket.socket) -> None:
+        super().__init__("lo", "")
+        self._changes = changes
+
+    @property
+    def fds(self) -> tuple[int, ...]:
+        return (*super().fds, self._changes.fileno())
+
+    def read(self) -> Change:
+        change = super().read() & Change.NETWORK
+        with suppress(BlockingIOError):
+            while told := self._changes.recv(1):
+                change |= Change(told[0]) & ~Change.NETWORK
+            change |= Change.OURS  # nobody is inside any more: to look at what is ours says so
+        return change
+
+
+class _RemoteHost:
+    """Calls each method of `Host` inside."""
+
+    def __init__(self, namespace: Namespace) -> None:
+        self._namespace = namespace
+
+    @property
+    def problem(self) -> str:
+        return cast(str, self._namespace.ask("host", "problem"))
+
+    def __getattr__(self, name: str) -> Any:
+        return partial(self._namespace.ask, "host", name)
