@@ -374,6 +374,7 @@ class Tunnel:
 
     def handle_timeout(self, now: float) -> None:
         """Do what is due. Early calls are harmless."""
+        self.datagrams.pass_overdue(now)
         self._sessions.handle_timeout(now)
 
     def set_links(self, links: Mapping[int, int], now: float) -> None:

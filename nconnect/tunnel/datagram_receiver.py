@@ -14,6 +14,7 @@ from struct import Struct
 from nconnect.errors import DropReason, RemoteProtocolError
 from nconnect.model import Buffer, Endpoint
 from nconnect.tunnel.constants import MAX_BATCH_BYTES
+from nconnect.tunnel.outputs import Deliver
 from nconnect.tunnel.paths.datagrams import DatagramPath
 from nconnect.tunnel.paths.direct.blocks import Assembly, places
 from nconnect.tunnel.paths.ecn import Marks
@@ -21,6 +22,7 @@ from nconnect.tunnel.peer import Peer
 from nconnect.tunnel.receiver import BatchReceiver
 from nconnect.tunnel.session import KeyPair
 from nconnect.tunnel.sessions import Sessions
+from nconnect.tunnel.timers import Timer
 from nconnect.wire.direct import (
     BLOCK_HEADER,
     BLOCK_HEADER_BYTES,
@@ -49,6 +51,7 @@ class DatagramReceiver:
         # What came since `flush`: peer, keys, path, bytes of packets, the last counter, when.
         self._came_before: list[tuple[Peer, KeyPair, DatagramPath, int, int, float]] = []
         self._reports: list[tuple[DatagramPath, memoryview, float]] = []  # that came since `flush`
+        self._with_copies: dict[Peer, None] = {}  # peers of whom copies may wait for what the relay brings
         self._assembly = Assembly()
         self._room = memoryview(bytearray(MAX_BATCH_BYTES))  # where blocks are opened
         self._free = 0  # from where on there is room
@@ -137,6 +140,15 @@ class DatagramReceiver:
             self._finish()
         return packets
 
+    def pass_overdue(self, now: float) -> None:
+        """Let copies go that have waited long enough for what the relay brings."""
+        for peer in list(self._with_copies):
+            packets = [] if peer.datagrams is None else peer.datagrams.copies.overdue(now)
+            if packets := self._receiver.check_sources(peer, packets, now):
+                self._sessions.outputs.append(Deliver(peer.dest, tuple(packets)))
+            if peer.datagrams is None or not peer.datagrams.copies.waits:
+                del self._with_copies[peer]
+
     def _single(self, source: Endpoint, datagram: memoryview, now: float) -> list[memoryview]:
         """One datagram: a ping should not wait for what many need."""
         (header,) = _HEADER.unpack_from(datagram)
@@ -154,6 +166,7 @@ class DatagramReceiver:
             size > RECORD_HEADER_BYTES
             and RECORD_HEADER.unpack_from(batch)[0] == size - RECORD_HEADER_BYTES
             and not path.joiner
+            and not path.copies.waits
         ):  # a packet and nothing else
             self._came_before.append((peer, pair, path, size, counter, now))
             receiver = self._receiver
@@ -308,6 +321,8 @@ class DatagramReceiver:
         while at < number:
             batch = batches[at]
             if in_a_row and len(batch) > RECORD_HEADER_BYTES and batch[3] == _SEGMENT:
+                if path.copies.waits:
+                    packets += path.copies.end()
                 count, complete = joiner.put_run(batches, at, counters[at])
                 if count:
                     packets += map(memoryview, complete)
@@ -408,8 +423,16 @@ class DatagramReceiver:
                 self._reports.append((path, body, now))  # `_finish` acts on it
             elif kind == RecordKind.HANDSHAKE and machine.is_proven(source):
                 self._sessions.receive_handshake_directly(peer, bytes(body), now)
-        if copy is None or (came and not path.is_second(pair, *copy)):
+        if copy is None:
+            if came and path.copies.waits:
+                packets += path.copies.end()
             packets += came
+        elif came:
+            packets += path.copies.put(pair, *copy, counter, came, now)
+            if path.copies.waits:
+                self._with_copies[peer] = None
+                peer.timers.set(Timer.REORDER, peer.overdue_at())
+                self._sessions.timer_heap.schedule(peer)
         return is_data
 
     def _checked(self, peer: Peer, packets: list[memoryview], now: float) -> list[memoryview]:

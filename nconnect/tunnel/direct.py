@@ -126,7 +126,9 @@ class DirectPaths:
                     )
                 self._send_datagram(peer, output.to, records, now, output.ttl)
             elif isinstance(output, said.SendCandidates):
-                self._control_frames.send(peer, now, (RecordKind.CANDIDATES, output.body))
+                # How long the relay takes says whether the direct path is better, and how long what is under
+                # way by the relay is waited for once it carries.
+                self._control_frames.ping(peer, now, None, (RecordKind.CANDIDATES, output.body))
             elif isinstance(output, said.AskReflexive):
                 self._outputs.append(output)
             elif isinstance(output, said.Answered):

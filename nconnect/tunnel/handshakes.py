@@ -146,6 +146,8 @@ class Handshakes:
     def confirmed(self, peer: Peer, pair: KeyPair, now: float) -> None:
         """The peer has used the pair that we answered with: make it the current one."""
         self._forget(peer.session.received_on(pair))
+        if peer.rtt_s is None:  # the peer confirms as soon as it has our answer
+            peer.rtt_s = now - peer.handshake.last_initiation_at
         self._finished(peer, now)
 
     def drop_attempt(self, peer: Peer) -> None:

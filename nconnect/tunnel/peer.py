@@ -135,6 +135,11 @@ class Peer:
         pair = self.session.current
         return pair is not None and pair.can_send(now)
 
+    def overdue_at(self) -> float:
+        """When packets that came have waited long enough for those before them; infinite if none waits."""
+        at = self.relayed.overdue_at()
+        return at if self.datagrams is None else min(at, self.datagrams.copies.overdue_at())
+
     def keep_newest(self, now: float) -> None:
         """Let go of what waited through an outage, except for the newest of each flow."""
         self.drops[DropReason.NO_KEY] += self.path.keep_newest(now)

@@ -129,11 +129,14 @@ class BatchReceiver:
         except RemoteProtocolError:
             peer.drops[DropReason.BAD_RECORD] += 1
             return []
-        if peer.datagrams is not None and packets:  # some may have come in datagrams too
-            packets = peer.datagrams.first_ones(index, counter, packets)
+        datagrams = peer.datagrams
+        if datagrams is not None and packets:  # some may have come in datagrams too
+            packets = datagrams.copies.first_ones(index, counter, packets)
         # Each packet: well-formed, from the peer's own addresses, no error about others' packets.
         if packets:
             packets = self.check_sources(peer, packets, now)
+        if datagrams is not None and datagrams.copies.waits:  # copies of what the relay brings next
+            packets += self.check_sources(peer, datagrams.copies.relay_came(now), now)
         # In order again, where the path disturbs it.
         stripe: memoryview | None = None
         for kind, body in self._records:
@@ -146,7 +149,7 @@ class BatchReceiver:
             return packets
         else:
             packets = order.put(index, counter, newest, packets, size, now)
-        peer.timers.set(Timer.REORDER, path.overdue_at())
+        peer.timers.set(Timer.REORDER, peer.overdue_at())
         self._sessions.timer_heap.schedule(peer)
         return packets
 

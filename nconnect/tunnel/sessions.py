@@ -210,7 +210,7 @@ class Sessions:
             self._look_at_lanes(peer, now)
         elif timer is Timer.REORDER:
             self.outputs.append(Deliver(peer.dest, tuple(peer.relayed.overdue(now))))
-            peer.timers.set(Timer.REORDER, peer.relayed.overdue_at())
+            peer.timers.set(Timer.REORDER, peer.overdue_at())
         elif timer is Timer.DIRECT:
             self.direct.on_timer(peer, now)
         elif timer is Timer.STATEMENT:

@@ -37,6 +37,8 @@ A lane's life (`lanes.Lanes.judge`, timer LANES every 0.3 s while something is s
     asked   --0.6 s (or three round trips), and others answered--> dead: its flows move to the best lane
     dead    --asked every 2 s, and it answers--------------------> alive
 
+While a direct path is in doubt packets go both ways; `copies` lets each pass once, and in order.
+
 One lane is the normal case and costs nothing: no scheduler, no watching. With several in use, once a packet
 must wait, a `Scheduler` pins each flow to a lane, and goes away when one lane is enough again. A flow that
 changed lanes could overtake itself, so the new lane waits until what was under way on the old one has

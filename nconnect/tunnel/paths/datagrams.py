@@ -11,6 +11,7 @@ from math import inf
 
 from nconnect.model import Buffer
 from nconnect.tunnel.constants import MAX_BATCH_BYTES
+from nconnect.tunnel.paths.copies import Copies
 from nconnect.tunnel.paths.direct.blocks import MAX_SENDING_S, BlockRoom, LossWatch, most_bytes, split_records
 from nconnect.tunnel.paths.direct.forged import ForgedDatagrams
 from nconnect.tunnel.paths.direct.outputs import PathState
@@ -34,8 +35,6 @@ from nconnect.wire.tunnel import (
 
 UDP_LINK = -1  # a lane's link that is no link to a node: the UDP sockets
 REPORT_RECORD_BYTES = RECORD_HEADER_BYTES + FEEDBACK_BODY.size
-MAX_COPIES = 1024  # batches of which packets came first in datagrams
-MAX_PLACE = 1 << 13  # of a packet in a batch: more do not fit into one
 
 
 class DatagramPath(Path):
@@ -55,12 +54,12 @@ class DatagramPath(Path):
         self.traffic_at = -NEVER  # when the machine was last told that there are packets
         self.wakes_at = NEVER  # the machine's next deadline, as the peer's timers know it
         self.rx_packets = 0  # of the peer's traffic, when it was last looked at
-        self._copies: dict[tuple[int, int], int] = {}  # (key index, counter) -> bits: packets that came here
+        self.copies = Copies()
 
     def session_ended(self) -> None:
-        """There are no keys any more, so nothing that was sent under them will come by the relay."""
+        """There are no keys any more."""
         self.has_session = False
-        self._copies.clear()
+        self.copies.clear()
 
     # To the network
 
@@ -177,21 +176,3 @@ class DatagramPath(Path):
         is_late = busy or body[-1]  # on either side: then the wait for a processor is in it
         measured = rtt_s if by_datagram and not is_late and rtt_s < inf else None
         self.machine.reported(self.sending.reported_bytes, arrived, measured, now)
-
-    def is_second(self, pair: KeyPair, counter: int, place: int) -> bool:
-        """Whether the relay's packet came before this copy; if not, `first_ones` will leave that one out."""
-        key = (pair.local_index, counter)
-        places = self._copies.get(key, 0)
-        if places >> place & 1 or place >= MAX_PLACE or not pair.window.is_fresh(counter):
-            return True
-        if len(self._copies) >= MAX_COPIES and key not in self._copies:
-            del self._copies[next(iter(self._copies))]
-        self._copies[key] = places | 1 << place
-        return False
-
-    def first_ones(self, index: int, counter: int, packets: list[memoryview]) -> list[memoryview]:
-        """A batch came by the relay: its packets that did not come here before."""
-        places = self._copies.pop((index, counter), 0) if self._copies else 0
-        return (
-            [packet for place, packet in enumerate(packets) if not places >> place & 1] if places else packets
-        )

@@ -122,6 +122,8 @@ class PathManager:
         for flow, record, size, since in waiting:
             path.lane.queue.enqueue(flow, record, size, since)
         if path is peer.datagrams:
+            relayed = peer.relayed.lane
+            relayed.rtt_s = max(relayed.rtt_s or 0.0, peer.rtt_s or 0.0) or None  # the smoothed one lags
             peer.datagrams.lane.rtt_s = peer.datagrams.machine.rtt_s
             peer.datagrams.sending.wait_for(peer.relayed.lanes.used, path.lane, now)
 

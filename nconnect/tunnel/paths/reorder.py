@@ -167,8 +167,8 @@ class Order:
         number = counter % _SPAN
         if not self._queue.is_next(number):
             if wait_s or self._queue:
-                passed += [packet for packet in packets if _may_overtake(packet)]
-                packets = [memoryview(bytes(packet)) for packet in packets if not _may_overtake(packet)]
+                passed += [packet for packet in packets if may_overtake(packet)]
+                packets = [memoryview(bytes(packet)) for packet in packets if not may_overtake(packet)]
             else:
                 self._queue.jump(number)
         passed += self._queue.put(number, packets, size + HELD_BATCH_BYTES, wait_s, now)
@@ -204,6 +204,6 @@ class Order:
         self._late_at = now
 
 
-def _may_overtake(record: memoryview) -> bool:
+def may_overtake(record: memoryview) -> bool:
     """TCP puts itself in order, and each moment that it waits makes it slower."""
     return transport(record[VIRTIO_HEADER_BYTES:])[0] == PROTOCOL_TCP
