@@ -214,10 +214,15 @@ class Daemon:
             await proxy.look_up()
             await plan_again()
 
+        def surroundings_changed() -> None:
+            """Rules may lead another way, or drop something."""
+            interference.changed()
+            direct.changed()
+
         reconciler = Reconciler(
             opened.network.monitor,
             on_network=network_changed,
-            on_surroundings=interference.changed,
+            on_surroundings=surroundings_changed,
             repair=lambda: host_state.repair(driver.renew_device),
             clock=boottime,
         )

@@ -1,12 +1,19 @@
-"""This machine's addresses and routes, as direct paths need them. Blocks: call it in a thread."""
+"""This machine's addresses and routes, as direct paths need them. Blocks: call it in a thread.
+
+Only the main table is read. Where rules (`ip rule`) send packets by other tables the kernel is asked for each
+address that matters, which takes 0.1 ms.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from dataclasses import replace
 
 from nconnect.host.facts import LocalRoute
+from nconnect.host.policy import DEFAULT, LOCAL, MAIN, PolicyRule, Question
 from nconnect.io.errors import as_host_error
 from nconnect.io.system.netlink import LinkAddress, Netlink, NetworkInterface
+from nconnect.model import Address
 from nconnect.tunnel.paths.direct.candidates import LocalAddress, Network, Route
 
 # IFLA_INFO_KIND of links whose packets travel inside of others.
@@ -22,8 +29,32 @@ def read(own: str) -> tuple[Network, int]:
     """
     with as_host_error("cannot read this machine's addresses"), Netlink() as netlink:
         links = netlink.links()
-        routes = netlink.routes({link.index: link.name for link in links})
-        return of(links, netlink.addresses(), routes, own)
+        names = {link.index: link.name for link in links}
+        network, largest = of(links, netlink.addresses(), netlink.routes(names), own)
+        rules = [rule for rule in netlink.rules() if not _is_usual(rule)]
+        if rules:
+            others = (route for route in netlink.all_routes(names) if route.table not in (MAIN, DEFAULT))
+            policy = (*map(str, rules), *map(str, others))
+            network = replace(network, policy=policy, leaves=_asker(names, own))
+        return network, largest
+
+
+def _is_usual(rule: PolicyRule) -> bool:
+    """Whether the kernel has made it: all packets, by the tables that every machine has."""
+    usual = PolicyRule(rule.version, rule.priority, "lookup", rule.table)
+    return rule == usual and rule.table in (LOCAL, MAIN, DEFAULT)
+
+
+def _asker(names: dict[int, str], own: str) -> Callable[[Address], bool]:
+    def leaves(address: Address) -> bool:
+        try:
+            with Netlink() as netlink:
+                answer = netlink.where(Question(address), names)
+        except OSError:
+            return False  # such an address is not sent to: the relay carries
+        return answer.kind == "unicast" and answer.interface != own
+
+    return leaves
 
 
 def of(

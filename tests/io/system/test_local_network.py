@@ -92,3 +92,59 @@ def test_the_kernel_is_read() -> None:
         assert network.route_to(ip_address("198.51.100.1")) is not None
 
     in_a_namespace(work)
+
+
+def test_rules_that_choose_another_table_are_followed() -> None:
+    """Also when the main table says otherwise; a change of them is another network."""
+
+    def work() -> None:
+        for line in (
+            "link add eth0 type veth peer name far",
+            "link add nc0 type veth peer name nowhere",
+            "link set nowhere up",
+            "link set far up",
+            "link set eth0 up",
+            "link set nc0 up",
+            "addr add 192.0.2.5/24 dev eth0",
+            "addr add 10.86.0.2/24 dev nc0",
+            "route add default via 192.0.2.1",
+        ):
+            ip(line)
+
+        def may(address: str) -> bool:
+            return may_probe(network, Endpoint(ip_address(address), 5000))
+
+        network, _ = local_network.read("nc0")
+        assert network.leaves is None
+        assert not network.policy
+        plain = network
+        for line in (
+            "route add default dev nc0 table 100",
+            "route add 203.0.113.0/24 via 192.0.2.1 dev eth0 table 100",
+            "rule add to 198.51.100.0/24 lookup 100",
+            "rule add to 203.0.113.0/24 lookup 100",
+            "rule add to 192.88.99.0/24 prohibit",
+            "rule add from 192.0.2.99 lookup 100",
+        ):
+            ip(line)
+        network, _ = local_network.read("nc0")
+        assert network != plain
+        assert network.whereabouts == plain.whereabouts
+        assert not may("198.51.100.1")
+        assert may("203.0.113.1")
+        assert not may("192.88.99.1")
+        assert may("9.9.9.9")
+        again, _ = local_network.read("nc0")
+        assert again == network
+        ip("route del default dev nc0 table 100")
+        again, _ = local_network.read("nc0")
+        assert again != network
+        # A default route in another table alone is a way out too.
+        ip("route del default")
+        ip("route add default via 192.0.2.1 dev eth0 table 100")
+        ip("rule add to 9.9.9.0/24 lookup 100")
+        network, _ = local_network.read("nc0")
+        assert may("9.9.9.9")
+        assert not may("8.8.8.8")
+
+    in_a_namespace(work)

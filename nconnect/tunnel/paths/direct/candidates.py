@@ -8,8 +8,8 @@ this device is no part of, is never probed. How much goes to the remaining ones 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
 from ipaddress import ip_network
 
 from nconnect.model import Address, DirectMode, Endpoint, InterfaceAddress, Prefix
@@ -56,16 +56,26 @@ class Network:
     """What the kernel says about this device's addresses and routes."""
 
     addresses: tuple[LocalAddress, ...] = ()
-    routes: tuple[Route, ...] = ()
+    routes: tuple[Route, ...] = ()  # of the main table
+    policy: tuple[str, ...] = ()  # rules that choose another table, and the routes there
+    # Where there is a policy: whether a packet to this address leaves at all, and by no tunnel of ours.
+    leaves: Callable[[Address], bool] | None = field(default=None, repr=False, compare=False)
     _known: dict[Address, Route | None] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def route_to(self, address: Address) -> Route | None:
-        """The route with the longest prefix; among equal ones one into a tunnel. None: unreachable."""
+        """The route with the longest prefix; among equal ones one into a tunnel. None: unreachable.
+
+        Where rules choose the table the kernel has the last word on whether it leads into a tunnel.
+        """
         if address not in self._known:
             if len(self._known) >= MAX_ROUTES_KNOWN:
                 self._known.clear()
             found = [route for route in self.routes if address in route.prefix]
             best = max(found, key=lambda route: (route.prefix.prefixlen, route.is_tunnel), default=None)
+            if self.leaves is not None:
+                whole = ip_network((bytes(address.max_prefixlen // 8), 0))
+                is_tunnel = not self.leaves(address)
+                best = replace(best, is_tunnel=is_tunnel) if best else Route(whole, is_tunnel=is_tunnel)
             self._known[address] = best
         return self._known[address]
 
