@@ -182,7 +182,7 @@ def _read_network(root: Section) -> NetworkConfig:
     proxy = section.take("proxy", lambda v: parse_proxy_setting(string(v)), None)
     stun = section.take_list("stun", values.parse_stun_server)
     direct = section.take("direct", _direct, None)
-    direct_port = section.take("direct_port", integer(1, 65535), None)
+    direct_port = section.take("direct_port", integer(1024, 65535), None)  # peers probe no other
     port_mapping = section.take("port_mapping", boolean, True)
     section.finish()
     return NetworkConfig(seed_rpc or PUBLIC_SEED_RPC, links, proxy, stun, direct, direct_port, port_mapping)
