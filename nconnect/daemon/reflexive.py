@@ -10,11 +10,13 @@ What a proxy leads to is not asked: who goes through one may not want to be seen
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 from collections.abc import Callable, Iterable, Mapping
 from ipaddress import ip_address
 
 from nconnect.io.clock import boottime
+from nconnect.io.errors import reason
 from nconnect.io.net import resolve
 from nconnect.io.net.datagrams import DatagramSocket, Sent
 from nconnect.model import Endpoint, Rng
@@ -22,6 +24,8 @@ from nconnect.nat.stun import StunProbe
 from nconnect.tunnel.paths.direct.candidates import is_forbidden
 from nconnect.tunnel.paths.direct.surroundings import Surroundings
 from nconnect.wire.direct import NatVerdict
+
+log = logging.getLogger(__name__)
 
 
 class Reflexive:
@@ -49,6 +53,7 @@ class Reflexive:
         self._clock = clock
         self._rng = rng
         self._probes: dict[int, StunProbe] = {}  # by IP version
+        self._not_found: set[str] = set()  # names that were looked up in vain, which was said
         self._reached: set[int] = set()  # the IP versions by which a question left
         self._timer: asyncio.TimerHandle | None = None
         self._changed = asyncio.Event()
@@ -68,13 +73,17 @@ class Reflexive:
             await self.look_up()
 
     async def look_up(self) -> None:
-        """Find the servers' addresses. A name that is not found is passed over."""
+        """Find the servers' addresses. A name that is not found is passed over, and said once."""
         found: dict[Endpoint, None] = {}
         for host, port in dict.fromkeys(self._places()):
             try:
                 infos = await resolve.stream_addresses(host, port)
-            except OSError:
+            except OSError as error:
+                if host not in self._not_found:
+                    log.warning("STUN server %s is not asked: %s", host, reason(error))
+                    self._not_found.add(host)
                 continue
+            self._not_found.discard(host)
             for info in infos:
                 server = Endpoint(ip_address(info[4][0]), port)
                 if not is_forbidden(server.address) and self._may_ask(server):

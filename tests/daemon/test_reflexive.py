@@ -189,6 +189,18 @@ def test_loopback_names_without_an_address_and_what_lies_in_the_tunnel_are_not_a
     assert asyncio.run(main()).reflexive.servers == (at("192.0.2.1", 3478),)
 
 
+def test_a_name_that_is_not_found_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
+    async def main() -> Net:
+        net = Net(("stun.invalid", 3478), ("192.0.2.1", 3478))
+        for _ in range(3):
+            await net.reflexive.look_up()
+        return net
+
+    assert asyncio.run(main()).reflexive.servers == (at("192.0.2.1", 3478),)
+    (said,) = [record.getMessage() for record in caplog.records]
+    assert said.startswith("STUN server stun.invalid is not asked: ")
+
+
 def test_without_a_server_there_is_nobody_to_wait_for() -> None:
     async def nobody(net: Net) -> None:
         assert not net.surroundings.has_stun
