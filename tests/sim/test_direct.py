@@ -193,6 +193,34 @@ def test_an_idle_path_costs_nothing_after_two_minutes() -> None:
         assert world.clock.now < since + 1.0
 
 
+@pytest.mark.parametrize("asleep_s", [20.0, 400.0])
+def test_after_a_sleep_the_path_is_direct_again_at_once(asleep_s: float) -> None:
+    """The NATs have forgotten it, and the peer gave it up."""
+    world = DirectWorld()
+    found(world)
+    begin = len(world.sent)
+    world.relay_is_up = False  # what is sent to somebody who sleeps is lost
+    world.net.drops = lambda sender, datagram: True
+    for _ in range(int(asleep_s)):  # the peer goes on
+        record = packet("192.168.50.10", "10.86.0.2", b"are you there")
+        world.provider.send(record, "10.86.0.2")
+        world.run(1.0)
+    world.relay_is_up = True
+    world.net.drops = lambda sender, datagram: False
+    for nat in world.user.nats:
+        nat.flush(new_ports=True)
+    now = world.clock.now
+    world.user.around.doubt_reflexive(now)
+    world.user.tunnel.network_changed(now)
+    world.user.drain()
+    world.chat(2.0)
+    assert world.both_direct
+    world.run(0.5)
+    assert set(world.sent[begin:]) <= set(world.provider.got)
+    # What a router maps, or an address, changes nothing about a path that works.
+    assert world.user.changes[-1][0] < now + 2.0
+
+
 def test_a_handshake_from_an_address_that_is_not_proven_is_not_read() -> None:
     world = DirectWorld()
     found(world)
