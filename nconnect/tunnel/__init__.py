@@ -88,7 +88,7 @@ Timers (`timers.Timer`), all of one peer; `timer_heap` holds one time to look at
     LANES                 0.3 s                        several lanes: which of them are dead
     REORDER               up to 30 ms (copies 250 ms)  what was held back for its order is let go
     STATEMENT             0.5, 1, 2, … 60 s            our statement is unacknowledged, or waits for its turn
-    DIRECT                as the machine says          the direct path's own (`paths.direct.path.PathTimer`)
+    DIRECT                as the machine says          the direct path's (`paths.direct.deadlines.PathTimer`)
 
 Why a packet waits in the queue instead of leaving at once (`core.Tunnel.may_bypass`, but for the first):
 

@@ -50,8 +50,8 @@ The pacer (`nconnect.queueing.pacer`) learns from reports as BBR does from ackno
 (draft-ietf-ccwg-bbr: delivery rate and least round trip), but paces only while a queue stands. Nothing here
 is a congestion control of its own: packets are IP, and their own protocols have one.
 
-`direct` is the pure machine of a direct path over UDP: it finds, judges and leaves one. It is not yet a
-`path.Path`, and nothing calls it.
+`direct` is the pure machine of a direct path over UDP: it finds, judges and leaves one. `datagrams` is the
+`path.Path` that carries packets while it says so.
 
 `stream` opens a direct TCP connection, which is one more lane of the relayed path: number 64, on one of our
 links from 8 on. While it lives it is the only lane in use, and the relayed ones are asked when it is silent.

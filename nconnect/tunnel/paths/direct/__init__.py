@@ -25,7 +25,8 @@ The modules, from below:
     surroundings                    what all paths of an interface share; the shell keeps it current
     search, pair, probes            one search's schedule; an address that answered; probes under way
     delivery, mtu                   what arrives; the largest datagram that does (RFC 8899)
-    finder, path                    when to search; `DirectPath`, the states above
+    keepalive, comeback             does the pair in use answer; when one that was left may be used again
+    finder, deadlines, path         when to search; what is waited for; `DirectPath`, the states above
 
 How to drive a `DirectPath`:
 

@@ -6,35 +6,25 @@ The package's text is its theory of operation, and says how to drive it.
 from __future__ import annotations
 
 from collections import Counter, deque
-from enum import IntEnum
 from math import inf
 
 from nconnect.errors import DropReason, RemoteProtocolError
 from nconnect.model import Deadline, DirectMode, Endpoint, Rng
 from nconnect.tunnel.paths.direct import reasons
 from nconnect.tunnel.paths.direct.candidates import to_probe
+from nconnect.tunnel.paths.direct.comeback import Comeback
 from nconnect.tunnel.paths.direct.constants import (
     BACK_OFF_S,
     BASE_BYTES,
     BETTER_TIMES,
     CHOOSE_AFTER_S,
     DEAD_PENALTY_S,
-    FORGIVE_S,
     GIVE_UP_AFTER_S,
-    KEEPALIVE_ANSWER_S,
     KEEPALIVE_BUSY_S,
-    KEEPALIVE_IDLE_S,
-    KEEPALIVE_TRIES,
     LET_GO_S,
     LOSSY_PENALTY_S,
-    MAX_PENALTY_S,
     OTHER_PAIR_EVERY_S,
     QUESTION_AFTER_S,
-    RECHECK_FOR_S,
-    RECHECK_LATER_FOR_S,
-    RECHECK_LATER_S,
-    RECHECK_S,
-    REMEMBER_S,
     ROAMED_EVERY_S,
     SEARCH_S,
     SLOWER_BY_S,
@@ -43,28 +33,16 @@ from nconnect.tunnel.paths.direct.constants import (
     TRAFFIC_S,
     TRIGGERED_EVERY_S,
 )
+from nconnect.tunnel.paths.direct.deadlines import Deadlines, PathTimer
 from nconnect.tunnel.paths.direct.delivery import Delivery
 from nconnect.tunnel.paths.direct.finder import Finder, is_elsewhere
+from nconnect.tunnel.paths.direct.keepalive import Keepalive, Step
 from nconnect.tunnel.paths.direct.mtu import MtuSearch
 from nconnect.tunnel.paths.direct.outputs import Answered, Output, PathState, StateChanged
 from nconnect.tunnel.paths.direct.pair import Pair
 from nconnect.tunnel.paths.direct.probes import QUESTION_DATAGRAM_BYTES, Probes, Purpose
 from nconnect.tunnel.paths.direct.surroundings import Surroundings
 from nconnect.wire.direct import Candidate, Candidates, NatVerdict, ProbeAck, decode_probe
-
-
-class PathTimer(IntEnum):
-    """What a deadline stands for."""
-
-    PROBES = 0  # of the search
-    SEARCH_END = 1
-    CHOOSE = 2  # among the pairs that answered
-    QUESTION = 3  # data was not reported: probe
-    SUSPECT = 4  # data was not reported for too long
-    GIVE_UP = 5  # suspect for too long
-    KEEPALIVE = 6
-    LET_GO = 7  # idle
-    MTU = 8
 
 
 class DirectPath:
@@ -81,20 +59,14 @@ class DirectPath:
         self._outputs: deque[Output] = deque()
         self._probes = Probes(surroundings, self._outputs, rng)
         self._finder = Finder(surroundings, self._probes, self._outputs, mode, now)
-        self._at = [inf] * len(PathTimer)
+        self._at = Deadlines()
         self._has_session = False
         self._current: Pair | None = None  # in DIRECT and SUSPECT
-        self._last: Pair | None = None  # the pair that was used last, in RELAY and SEARCH
-        self._direct_from = now  # not before: the penalty
-        self._direct_since = -inf
-        self._falls = 0  # failures of the path, each soon after the last
+        self._comeback = Comeback(now)
+        self._keepalive = Keepalive()  # of the pair in use
         self._traffic_at = -inf
-        self._heard_at = -inf  # from the pair in use
         # A proven pair that the peer uses and we do not: its address, the pair, and when to look at it again.
         self._heard_from: tuple[Endpoint | None, Pair | None, float] = (None, None, -inf)
-        self._recheck_at = inf
-        self._misses = 0  # keepalives without an answer
-        self._peer_moved = False  # since the pair in use was chosen
 
     # What is so now
 
@@ -194,7 +166,7 @@ class DirectPath:
         self._traffic_at = now
         if self.state is PathState.RELAY and self._has_session and self._finder.may_begin(now, silent_s):
             self._search(now)
-        if now >= self._recheck_at:
+        if now >= self._comeback.recheck_at:
             self._recheck(now)
 
     def sent(self, size: int, now: float) -> None:
@@ -238,7 +210,7 @@ class DirectPath:
         """This device's addresses or default route have changed: what was proven is void."""
         self._finder.end(now)
         self._finder.reset(now)
-        self._falls, self._direct_from = 0, now
+        self._comeback.forgive(now)
         self.mtu = None
         if self._current is not None:
             if self.relay_is_up:
@@ -272,17 +244,17 @@ class DirectPath:
         if not self._has_session:
             return
         before = self._finder.theirs
-        told = self._finder.on_candidates(body, now, self._current or self._last)
+        told = self._finder.on_candidates(body, now, self._current or self._comeback.last)
         if told is None:
             return
         if told.verdict is NatVerdict.OFF:
             self._to_relay(self.why if self.mode == "off" else reasons.PEER_OFF, now, BACK_OFF_S[-1])
             return
         if before is not None and before.verdict is NatVerdict.OFF:
-            self._direct_from = now
-        elif before is not None and is_elsewhere(told, before):  # what failed, or will, is the old path
-            self._falls, self._direct_from = 0, now
-            self._peer_moved = True
+            self._comeback.direct_from = now
+        elif before is not None and is_elsewhere(told, before):
+            self._comeback.forgive(now)
+            self._comeback.peer_moved = True
         self._show_search(now)
 
     def received(self, source: Endpoint, size: int, newest: bool, now: float) -> bool:
@@ -300,8 +272,8 @@ class DirectPath:
             return True
         current = self._current
         if current is not None and current.endpoint == source:  # it is proven: no budget
-            current.heard_at = self._heard_at = now
-            self._misses = 0
+            current.heard_at = now
+            self._keepalive.heard(now)
             return True
         self._surroundings.budget.heard(source, size, now)
         if (pair := self._probes.pairs.get(source)) is not None:
@@ -353,7 +325,7 @@ class DirectPath:
             self._outputs.append(Answered(ack.probe_id, now - asked.sent_at))
         self.seen = ack.seen
         if pair is self._current:
-            self._heard_at, self._misses = now, 0
+            self._keepalive.heard(now)
             if asked.purpose is Purpose.MTU and self.mtu is not None:
                 self.mtu.acknowledged(asked.size, now)
                 self._at[PathTimer.MTU] = self.mtu.next_at
@@ -363,7 +335,7 @@ class DirectPath:
             pair.better_times = pair.better_times + 1 if pair.is_better_than(self._current) else 0
             if pair.better_times >= BETTER_TIMES:
                 self._use(pair, now)
-        elif now >= self._direct_from and self._at[PathTimer.CHOOSE] == inf and self._is_wanted(now):
+        elif now >= self._comeback.direct_from and self._at[PathTimer.CHOOSE] == inf and self._is_wanted(now):
             self._at[PathTimer.CHOOSE] = now + CHOOSE_AFTER_S
 
     # Outputs and time
@@ -379,20 +351,17 @@ class DirectPath:
 
     def poll_timeout(self) -> Deadline | None:
         """When to call `handle_timeout`, and for what."""
-        at = min(self._at)
-        return None if at == inf else Deadline(at, PathTimer(self._at.index(at)).name.lower())
+        return self._at.next()
 
     @property
     def next_at(self) -> float:
         """The same without the reason; infinite if never."""
-        return min(self._at)
+        return self._at.next_at()
 
     def handle_timeout(self, now: float) -> None:
         """Do what is due. Early calls are harmless."""
-        for timer in PathTimer:
-            if self._at[timer] <= now:
-                self._at[timer] = inf
-                self._on_timer(timer, now)
+        for timer in self._at.due(now):
+            self._on_timer(timer, now)
 
     def _on_timer(self, timer: PathTimer, now: float) -> None:
         if timer is PathTimer.PROBES:
@@ -409,7 +378,7 @@ class DirectPath:
         elif timer is PathTimer.GIVE_UP:
             self._give_up(now)
         elif timer is PathTimer.KEEPALIVE:
-            self._keepalive(now)
+            self._look_alive(now)
         elif timer is PathTimer.LET_GO:
             self._let_go(now)
         elif timer is PathTimer.MTU:
@@ -418,12 +387,16 @@ class DirectPath:
     # The search
 
     def _search(self, now: float) -> None:
-        self._finder.begin(now, self._current or self._last)
+        self._finder.begin(now, self._current or self._comeback.last)
         self._show_search(now)
 
     def _show_search(self, now: float) -> None:
         """A search may have begun; during a penalty it is for the peer alone."""
-        if self.state is PathState.RELAY and self._finder.search is not None and now >= self._direct_from:
+        if (
+            self.state is PathState.RELAY
+            and self._finder.search is not None
+            and now >= self._comeback.direct_from
+        ):
             self._set_state(PathState.SEARCH, reasons.SEARCHING)
         self._watch_search()
 
@@ -444,8 +417,7 @@ class DirectPath:
         self._finder.end(now)
         self._watch_search()
         if self.state is PathState.SEARCH:
-            was_direct = self._last is not None and self._last.heard_at > now - REMEMBER_S
-            self._finder.back_off(now, was_direct=was_direct)
+            self._finder.back_off(now, was_direct=self._comeback.was_direct(now))
             self._set_state(PathState.RELAY, why)
 
     def _choose(self, now: float) -> None:
@@ -467,23 +439,20 @@ class DirectPath:
 
     def _use(self, pair: Pair, now: float) -> None:
         """Send on this pair from now on."""
-        old = self._current or self._last
+        old = self._current or self._comeback.last
         self._finder.end(now)
         self._finder.reset(now)
-        if self._current is None:
-            self._direct_since = now
-        self._current, self._last = pair, None
-        self._recheck_at = inf
-        self._peer_moved = False
+        self._comeback.used(now, is_first=self._current is None)
+        self._current = pair
         pair.better_times = 0
-        self._heard_at, self._misses = now, 0
+        self._keepalive.heard(now)
         self.delivery.restart(now)
         if self.mtu is None or old is None or old.endpoint != pair.endpoint:
             theirs = self._finder.theirs
             limit = min(self._surroundings.largest, theirs.largest if theirs else BASE_BYTES)
             version = pair.endpoint.address.version
             self.mtu = MtuSearch(now, version=version, limit=limit, rtt_s=pair.rtt_s)
-        self._at = [inf] * len(PathTimer)
+        self._at.clear()
         self._at[PathTimer.KEEPALIVE] = now + KEEPALIVE_BUSY_S
         self._at[PathTimer.LET_GO] = max(self._traffic_at, now) + LET_GO_S
         self._at[PathTimer.MTU] = self.mtu.next_at
@@ -544,19 +513,17 @@ class DirectPath:
         if self._finder.may_begin(now):
             self._search(now)
 
-    def _keepalive(self, now: float) -> None:
+    def _look_alive(self, now: float) -> None:
         if self._current is None:
             return
         is_busy = now - self._traffic_at < TRAFFIC_S
-        due_at = self._heard_at + (KEEPALIVE_BUSY_S if is_busy else KEEPALIVE_IDLE_S)
-        if now < due_at:
-            self._at[PathTimer.KEEPALIVE] = due_at
-        elif self._misses >= KEEPALIVE_TRIES and self.relay_is_up:
+        step, self._at[PathTimer.KEEPALIVE] = self._keepalive.due(
+            now, is_busy=is_busy, may_be_dead=self.relay_is_up, rtt_s=self._current.rtt_s
+        )
+        if step is Step.DEAD:
             self._fall(reasons.SILENT, DEAD_PENALTY_S, now)
-        else:
-            self._misses += 1
+        elif step is Step.ASK:
             self._probes.send(self._current.endpoint, now, Purpose.CHECK)
-            self._at[PathTimer.KEEPALIVE] = now + max(KEEPALIVE_ANSWER_S, 2 * self._current.rtt_s)
 
     def _let_go(self, now: float) -> None:
         """Nobody has used the path for LET_GO_S: it is found again by the next packet."""
@@ -581,36 +548,20 @@ class DirectPath:
 
     def _fall(self, why: str, penalty_s: float, now: float) -> None:
         """The path failed: the relay carries for a while, and for longer each time."""
-        if self._peer_moved:
-            self._to_relay(why, now)
-            return
-        if now - self._direct_since > FORGIVE_S:
-            self._falls = 0
-        penalty_s = min(penalty_s * 2**self._falls, MAX_PENALTY_S)
-        self._falls += 1
-        self._to_relay(why, now, penalty_s)
+        self._to_relay(why, now, self._comeback.penalty_s(penalty_s, now))
 
     def _to_relay(self, why: str, now: float, penalty_s: float = 0.0) -> None:
         self._finder.end(now)
-        self._at = [inf] * len(PathTimer)
-        if self._current is not None:
-            self._last, self._current = self._current, None
-            self._recheck_at = now + max(penalty_s, RECHECK_S)
-        self._direct_from = self._finder.may_begin_at = now + penalty_s
+        self._at.clear()
+        self._comeback.left(self._current, penalty_s, now)
+        self._current = None
+        self._finder.may_begin_at = now + penalty_s
         self._set_state(PathState.RELAY, why)
 
     def _recheck(self, now: float) -> None:
         """Ask on the pair that worked last whether it works again; only while there is traffic."""
-        last = self._last
-        silent_s = inf if last is None else now - last.heard_at
-        if last is None or silent_s > RECHECK_LATER_FOR_S or not self._has_session:
-            self._recheck_at = inf
-            return
-        if now < self._finder.quiet_until:
-            self._recheck_at = self._finder.quiet_until
-            return
-        self._recheck_at = now + (RECHECK_S if silent_s < RECHECK_FOR_S else RECHECK_LATER_S)
-        if self._probes.may_probe(last.endpoint):
+        last = self._comeback.due(now, self._finder.quiet_until)
+        if last is not None and self._has_session and self._probes.may_probe(last.endpoint):
             self._probes.send(last.endpoint, now, Purpose.CHECK)
 
     def _set_state(self, state: PathState, why: str) -> None:

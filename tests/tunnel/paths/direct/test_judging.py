@@ -297,7 +297,7 @@ def test_the_user_moves_to_another_network() -> None:
 def test_a_peer_that_moves_is_not_made_to_wait_for_what_failed_before() -> None:
     world = direct()
     for path in (world.alice.path, world.bob.path):
-        path._falls, path._direct_since = 4, world.clock.now
+        path._comeback.falls, path._comeback.direct_since = 4, world.clock.now
     world.alice.nats[0].flush(new_ports=True)
     world.alice.set_address("192.168.9.9/24")
     world.net.drops = lambda sender, datagram: True  # the old path is dead before the new one is found
@@ -501,4 +501,4 @@ def test_a_peer_on_another_proven_pair_is_looked_at_now_and_then(monkeypatch: py
     assert heard[2:] == [(stranger, 0.16), (stranger, 0.17)]
     path._use(path._probes.pair_at(theirs), 0.18)
     assert path.received(theirs, 100, True, 0.19)
-    assert path._heard_at == 0.19, "it is ours now"
+    assert path._keepalive.heard_at == 0.19, "it is ours now"
