@@ -99,14 +99,26 @@ class ShadowOpener:
         self._wanted = cipher.key_bytes
         self._has_length = False
         self._held = bytearray()
+        self._wrong: RemoteProtocolError | None = None
+
+    @property
+    def is_broken(self) -> bool:
+        """Whether `open` raises the next time."""
+        return self._wrong is not None
 
     @property
     def is_between_chunks(self) -> bool:
         """Whether the stream may end here."""
-        return not self._held and not self._has_length
+        return not self._held and not self._has_length and self._wrong is None
 
     def open(self, data: Buffer) -> bytes:
-        """What these bytes of the stream complete. After a `RemoteProtocolError` it is of no more use."""
+        """What these bytes of the stream complete.
+
+        Raises `RemoteProtocolError` for what is not authentic; what stood before it is returned first, and
+        `is_broken` says that there is an error to come.
+        """
+        if self._wrong is not None:
+            raise self._wrong
         if self._cipher is ShadowCipher.DUMMY:
             self.opened = self.opened or bool(len(data))
             return bytes(data)
@@ -120,6 +132,10 @@ class ShadowOpener:
                 pos += self._wanted
                 if (plain := self._take(piece)) is not None:
                     parts.append(plain)
+        except RemoteProtocolError as error:
+            self._wrong = error
+            if not parts:
+                raise
         finally:
             view.release()
         del self._held[:pos]

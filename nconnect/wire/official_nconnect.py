@@ -53,13 +53,13 @@ class DirectRequest:
 
 
 @dataclass(frozen=True, slots=True)
-class OtherRequest:
+class UnknownRequest:
     """Any other method."""
 
     method: str
 
 
-AdminRequest = InfoRequest | DirectRequest | OtherRequest
+AdminRequest = InfoRequest | DirectRequest | UnknownRequest
 
 
 def info_request() -> bytes:
@@ -78,7 +78,7 @@ def read_admin_request(data: Buffer | str) -> AdminRequest:
         except ValueError:
             raise RemoteProtocolError("nConnect: the session's id is not base64") from None
     method = strict_json.text(members, "method")
-    return InfoRequest() if method == "getInfo" else OtherRequest(method)
+    return InfoRequest() if method == "getInfo" else UnknownRequest(method)
 
 
 def info_answer(info: ServerInfo) -> str:

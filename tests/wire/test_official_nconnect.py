@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from nconnect.errors import RemoteProtocolError
 from nconnect.model import NknAddress
 from nconnect.wire import official_nconnect as official
-from nconnect.wire.official_nconnect import DirectRequest, InfoRequest, OtherRequest, ServerInfo
+from nconnect.wire.official_nconnect import DirectRequest, InfoRequest, ServerInfo, UnknownRequest
 
 KEY = "ab" * 32
 INFO = ServerInfo(NknAddress("tun", bytes.fromhex(KEY)), ("10.0.0.5", "192.168.1.2"))
@@ -55,7 +55,7 @@ def test_requests_are_those_of_the_official_client() -> None:
     asked = official.info_request()
     assert json.loads(asked) == {"id": "nConnect", "method": "getInfo", "params": None, "token": ""}
     assert official.read_admin_request(asked) == InfoRequest()
-    assert official.read_admin_request('{"id":"nConnect","method":"getSeed"}') == OtherRequest("getSeed")
+    assert official.read_admin_request('{"id":"nConnect","method":"getSeed"}') == UnknownRequest("getSeed")
     assert official.read_admin_request('{"action":"getPubAddr","sessionID":"AAECAwQFBgc="}') == DirectRequest(
         bytes(range(8))
     )
