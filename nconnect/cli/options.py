@@ -80,11 +80,14 @@ def group(
     )
 
 
-def chosen(ctx: typer.Context, config: Path | None) -> Path:
-    """The file that the command uses: its own `-c`, one given before it, or the default."""
+def chosen(ctx: typer.Context, config: Path | None, *, to_make: bool = False) -> Path:
+    """The file that the command uses: its own `-c`, one given before it, or the default.
+
+    `to_make`: for a command that makes an identity, which is the caller's own.
+    """
     from nconnect.io.files.config_file import choose_path
 
-    return choose_path(config or ctx.obj)
+    return choose_path(config or ctx.obj, to_make=to_make)
 
 
 def confirm(question: str, yes: bool) -> None:
@@ -115,7 +118,7 @@ def interface_there(path: Path) -> str:
     from nconnect.io.files.config_file import refuse_missing
 
     interface = interface_at(path)
-    if not paths.socket_path(interface).exists() and not paths.lock_path(interface).exists():
+    if not paths.asked_socket_path(interface).exists() and not paths.lock_path(interface).exists():
         refuse_missing(path)
     return interface
 

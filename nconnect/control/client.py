@@ -12,7 +12,7 @@ from urllib.parse import urlencode
 from nconnect.control.schema import OfferLine, PendingPeer, PingReply, Status, UsageReport, known
 from nconnect.errors import ControlError, HostError
 from nconnect.io.errors import reason
-from nconnect.io.files.paths import is_locked, socket_path
+from nconnect.io.files.paths import asked_socket_path, is_locked
 from nconnect.wire.text import visible
 
 _TIMEOUT_S = 10.0  # for an answer beyond the time that the request itself may take
@@ -45,7 +45,7 @@ class ControlClient:
 
     def __init__(self, interface: str, path: Path | None = None) -> None:
         self.interface = interface
-        self.path = path or socket_path(interface)
+        self.path = path or asked_socket_path(interface)
 
     def status(self) -> Status:
         answer = self._ask("GET", "/v1/status")

@@ -20,6 +20,12 @@ Where things are:
     /var/lib/nconnect/nc0/                                the daemon's user, 0700; $NCONNECT_STATE_DIR
     /var/lib/nconnect/issued-invitations/nc0.json         root; the daemon's user may read it
 
+and of an ordinary user, all 0700:
+
+    $XDG_CONFIG_HOME/nconnect/nc0.toml                    or ~/.config/nconnect
+    $XDG_RUNTIME_DIR/nconnect/nc0.sock, nc0.lock          or /tmp/nconnect-UID
+    $XDG_STATE_HOME/nconnect/nc0/                         or ~/.local/state/nconnect
+
 `trusted` is the reason why root opens nothing by its whole name: whoever can write to a folder can
 replace what is in it, also between a check and its use. Each folder on the way decides: root's own are
 followed; in another user's folder that user's file-system uid is used (setfsuid(2), openat(2),

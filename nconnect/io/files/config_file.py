@@ -14,6 +14,7 @@ from pathlib import Path
 from nconnect.config.file import parse_config
 from nconnect.errors import ConfigError, HostError
 from nconnect.io.errors import TRY_SUDO, as_host_error, reason
+from nconnect.io.files import paths
 from nconnect.io.files.trusted import Folder, status_of
 from nconnect.io.files.user import UntrustedPath, User, is_trusted
 from nconnect.io.files.walk import closing
@@ -27,14 +28,31 @@ _MEND_SEED = "write a seed to it (openssl rand -hex 32), or name another file"
 
 
 def default_path(interface: str = DEFAULT_INTERFACE) -> Path:
-    return CONFIG_DIR / f"{interface}.toml"
+    """Root's file; an ordinary user's own, unless only root has one."""
+    roots = CONFIG_DIR / f"{interface}.toml"
+    if paths.IS_ROOTS:
+        return roots
+    own = own_path(interface)
+    return roots if CONFIG_DIR.exists() and not exists(own) else own
 
 
-def choose_path(option: Path | None) -> Path:
-    """The file to use: the option's, otherwise `$NCONNECT_CONFIG`, otherwise that of nc0."""
+def own_path(interface: str = DEFAULT_INTERFACE) -> Path:
+    """The file of who started this process: root's, or in `$XDG_CONFIG_HOME/nconnect`."""
+    folder = CONFIG_DIR if paths.IS_ROOTS else paths.user_folder("XDG_CONFIG_HOME", ".config")
+    return folder / f"{interface}.toml"
+
+
+def choose_path(option: Path | None, *, to_make: bool = False) -> Path:
+    """The file to use: the option's, otherwise `$NCONNECT_CONFIG`, otherwise that of nc0.
+
+    `to_make`: for a command that makes an identity, which is the caller's own.
+    """
     if option is not None:
         return option
-    return Path(os.environ.get("NCONNECT_CONFIG") or default_path())
+    given = os.environ.get("NCONNECT_CONFIG")
+    if given:
+        return Path(given)
+    return own_path() if to_make else default_path()
 
 
 def interface_of(path: Path) -> str:

@@ -2,13 +2,15 @@
 
 `$NCONNECT_RUN_DIR` (or /run/nconnect) holds sockets and locks of running daemons, `$NCONNECT_STATE_DIR` (or
 /var/lib/nconnect) what outlives them, in a folder for each interface. Overriding both lets two sides run on
-one machine.
+one machine. An ordinary user has folders of their own, by the XDG Base Directory Specification:
+`$XDG_RUNTIME_DIR/nconnect` (or /tmp/nconnect-UID), `$XDG_STATE_HOME/nconnect` (or ~/.local/state/nconnect).
 """
 
 from __future__ import annotations
 
 import fcntl
 import os
+import stat
 from pathlib import Path
 
 from nconnect.errors import HostError
@@ -20,16 +22,44 @@ from nconnect.io.files.walk import closing
 RUN_DIR = Path("/run/nconnect")
 STATE_DIR = Path("/var/lib/nconnect")
 NODE_CERTIFICATE = "tls.pem"  # in the state folder of whatever runs a node
+# Who started this process: root's daemon gives up root's rights, and keeps its folders.
+IS_ROOTS = os.geteuid() == 0
 
 
 def run_dir() -> Path:
     """The folder of sockets and locks (not created)."""
-    return Path(os.environ.get("NCONNECT_RUN_DIR") or RUN_DIR)
+    if given := os.environ.get("NCONNECT_RUN_DIR"):
+        return Path(given)
+    return RUN_DIR if IS_ROOTS else _user_run_dir()
 
 
 def state_dir(interface: str) -> Path:
     """The folder of an interface's state between runs (not created)."""
-    return Path(os.environ.get("NCONNECT_STATE_DIR") or STATE_DIR) / interface
+    return _state_base() / interface
+
+
+def user_folder(variable: str, default: str) -> Path:
+    """A folder of this user's: nconnect in `$variable`, or in `default` below the home folder."""
+    given = os.environ.get(variable, "")
+    if os.path.isabs(given):  # the specification wants others to be ignored
+        return Path(given) / "nconnect"
+    try:
+        return Path.home() / default / "nconnect"
+    except RuntimeError:
+        raise HostError(f"this user has no home folder: set $HOME, or ${variable}") from None
+
+
+def _user_run_dir() -> Path:
+    given = os.environ.get("XDG_RUNTIME_DIR", "")
+    if os.path.isabs(given):
+        return Path(given) / "nconnect"
+    return Path(f"/tmp/nconnect-{os.geteuid()}")
+
+
+def _state_base() -> Path:
+    if given := os.environ.get("NCONNECT_STATE_DIR"):
+        return Path(given)
+    return STATE_DIR if IS_ROOTS else user_folder("XDG_STATE_HOME", ".local/state")
 
 
 def issued_path(interface: str) -> Path:
@@ -40,13 +70,9 @@ def issued_path(interface: str) -> Path:
 def node_dir(port: int) -> Path:
     """The folder of what a node that runs on its own at this port keeps between runs (not created).
 
-    `$NCONNECT_STATE_DIR`, or for root /var/lib/nconnect, for others $XDG_STATE_HOME/nconnect; its name there
-    is longer than an interface's can be.
+    Its name is longer than an interface's can be.
     """
-    base = os.environ.get("NCONNECT_STATE_DIR")
-    if not base and os.geteuid():
-        base = os.path.join(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local/state", "nconnect")
-    return Path(base or STATE_DIR) / f"standalone-node-{port}"
+    return _state_base() / f"standalone-node-{port}"
 
 
 def make_node_dir(port: int) -> Path:
@@ -65,6 +91,14 @@ def door_path(interface: str) -> Path:
     return run_dir() / f"{interface}.run"
 
 
+def asked_socket_path(interface: str) -> Path:
+    """The socket of the daemon that a command means: an ordinary user's own if there is one, else root's."""
+    own, roots = socket_path(interface), RUN_DIR / f"{interface}.sock"
+    if IS_ROOTS or os.environ.get("NCONNECT_RUN_DIR") or own.exists() or lock_path(interface).exists():
+        return own
+    return roots if roots.exists() else own
+
+
 def lock_path(interface: str) -> Path:
     """The file that a running daemon holds locked."""
     return run_dir() / f"{interface}.lock"
@@ -79,8 +113,11 @@ def make_run_dir() -> Path:
     """Create the run folder. Others may list it; the sockets in it are 0600.
 
     Only root may replace what root creates in it: a folder that an earlier version gave to the daemon's
-    user is taken back, and another user's folder is refused.
+    user is taken back, and another user's folder is refused. An ordinary user's folder is closed to others,
+    and refused if it is another's or a link: in /tmp anybody could have made it.
     """
+    if not IS_ROOTS and not os.environ.get("NCONNECT_RUN_DIR"):
+        return _make_private(_user_run_dir())
     path = _make(run_dir(), 0o755)
     if os.geteuid():
         return path
@@ -96,6 +133,9 @@ def make_run_dir() -> Path:
 
 def make_state_dir(interface: str) -> Path:
     """Create an interface's state folder, for its owner alone."""
+    if not IS_ROOTS:
+        with as_host_error(f"cannot make the folder {state_dir(interface)}"):
+            state_dir(interface).parent.mkdir(0o700, parents=True, exist_ok=True)
     _make(state_dir(interface).parent, 0o755)
     return _make(state_dir(interface), 0o700)
 
@@ -162,6 +202,19 @@ def is_locked(interface: str) -> bool:
         except BlockingIOError:
             return True
     return False
+
+
+def _make_private(path: Path) -> Path:
+    with as_host_error(f"cannot make the folder {path}"):
+        try:
+            path.mkdir(0o700, parents=True)
+        except FileExistsError:
+            status = os.lstat(path)
+            if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid():
+                raise UntrustedPath("it is a link, or another user's (set $XDG_RUNTIME_DIR)") from None
+            if status.st_mode & 0o077:
+                path.chmod(0o700)
+    return path
 
 
 def _is_roots(path: Path) -> bool:
