@@ -20,7 +20,7 @@ class SubClientPair:
 
     __slots__ = (
         "_measured_at", "_rttvar_s", "_srtt_s", "acked_sent_at", "backoff", "flight", "index",
-        "local", "min_rto_s", "remote", "window",
+        "local", "min_rto_s", "remote", "reorder_s", "window",
     )  # fmt: skip
 
     def __init__(self, index: int, local: str, remote: str, window: float) -> None:
@@ -32,6 +32,7 @@ class SubClientPair:
         self.acked_sent_at = 0.0  # when the newest packet was sent that was acknowledged
         self.backoff = 1.0
         self.min_rto_s = settings.MIN_OFFICIAL_RTO_S
+        self.reorder_s = settings.REORDER_S
         self._srtt_s: float | None = None
         self._measured_at = 0.0
         self._rttvar_s = 0.0
@@ -68,7 +69,7 @@ class SubClientPair:
 
     def lost(self, now: float) -> list[int]:
         """The packets in flight that are lost, by time or because much later ones arrived."""
-        overtaken = self.acked_sent_at - max(settings.REORDER_S, (self._srtt_s or 0.0) / 2)
+        overtaken = self.acked_sent_at - max(self.reorder_s, (self._srtt_s or 0.0) / 2)
         rto_s = self.rto_s
         found: list[int] = []
         for count, sent_at in self.flight.items():

@@ -52,8 +52,8 @@ class NcpSender:
         self.resent = 0
         self.wants_end = False  # the stream ends behind what is buffered ...
         self.sent_end = False  # ... and a packet says so
+        self.mtu = mtu  # may change: new packets are cut by it
         self._window = window
-        self._mtu = mtu
         self._buffer: deque[memoryview] = deque()
         self._unacked: dict[int, SentPacket] = {}
         self._flight_bytes = 0
@@ -130,7 +130,7 @@ class NcpSender:
     def _room(self) -> int:
         """How long the next new packet may be, by the other side's window; 0: better wait."""
         room = self._window - (self.written - self.peer_read)
-        size = min(self._mtu, self.buffered)
+        size = min(self.mtu, self.buffered)
         return min(size, room) if room >= min(size, max(1, self._window // 2)) else 0
 
     def _new(self, size: int) -> SentPacket:
@@ -251,7 +251,7 @@ class NcpSender:
                 pair.backoff = min(8.0, pair.backoff * 2)
             if now - self._limited_at > (pair.srtt_s or 0.0):
                 self._limited_at = now
-                least = max(MIN_FLIGHT_BYTES, 8 * self._mtu)
+                least = max(MIN_FLIGHT_BYTES, 8 * self.mtu)
                 self._half = max(self._limit / 2, least)
                 silent = timed_out and now - self._acked_at > pair.rto_s / pair.backoff
                 self._limit = least if silent else self._half
