@@ -26,6 +26,7 @@ Who owns whom (one arrow: keeps):
                   |                       +-> announcements.Announcements    statements, ours and peers'
                   |                       +-> paths.manager.PathManager  lanes as links come and go
                   |                       +-> direct.DirectPaths     direct paths, what they say and hear
+                  |                       +-> streams.table.StreamTable  streams inside the sessions
                   |                       +-> timer_heap.TimerHeap       whose timers are due
                   +-> send_queue.SendQueue       what waits, whose turn it is
                   +-> receiver.BatchReceiver     the way in
@@ -46,6 +47,8 @@ Words:
 - **statement**: a document that a side tells its peer, whole each time it changes (`statements`). The tunnel
   does not read it.
 - **path**, **lane**: see `nconnect.tunnel.paths`.
+- **stream**, **frame**: see `nconnect.tunnel.streams`; a direct TCP connection that carries batches is called
+  a stream too, in `paths.stream`.
 - **stranger**: a sender that is no peer. **visitor**: a message that is not encrypted, for enrolment to
   look at.
 
@@ -88,6 +91,7 @@ Timers (`timers.Timer`), all of one peer; `timer_heap` holds one time to look at
     LANES                 0.3 s                        several lanes: which of them are dead
     REORDER               up to 30 ms (copies 250 ms)  what was held back for its order is let go
     STATEMENT             0.5, 1, 2, … 60 s            our statement is unacknowledged, or waits for its turn
+    STREAMS               as the streams say           a stream has something to send, or is to be looked at
     DIRECT                as the machine says          the direct path's (`paths.direct.deadlines.PathTimer`)
 
 Why a packet waits in the queue instead of leaving at once (`core.Tunnel.may_bypass`, but for the first):

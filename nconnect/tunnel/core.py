@@ -44,6 +44,7 @@ from nconnect.tunnel.pending import PendingSenders
 from nconnect.tunnel.receiver import BatchReceiver
 from nconnect.tunnel.send_queue import SendQueue
 from nconnect.tunnel.sessions import Sessions
+from nconnect.tunnel.streams.table import StreamTable
 from nconnect.tunnel.timers import NEVER, Timer
 from nconnect.tunnel.translation import Translation
 from nconnect.wire.tunnel import MAX_LINKS, RECORD_HEADER_BYTES, VIRTIO_HEADER_BYTES, Feature
@@ -89,6 +90,11 @@ class Tunnel:
         self.datagrams = DatagramReceiver(self._sessions, self.receiver)
         self.drops = self.receiver.drops  # of no known peer
         self.set_peers(peers, now)
+
+    @property
+    def streams(self) -> StreamTable:
+        """Streams inside the sessions with peers."""
+        return self._sessions.streams
 
     @property
     def pending(self) -> PendingSenders:
@@ -376,6 +382,8 @@ class Tunnel:
         """Do what is due. Early calls are harmless."""
         self.datagrams.pass_overdue(now)
         self._sessions.handle_timeout(now)
+        if self.streams.ready:
+            self._send_queue.pull_frames(now)
 
     def set_links(self, links: Mapping[int, int], now: float) -> None:
         """Our links that are up, number -> tag of the node (32 bits, the same for the same node).

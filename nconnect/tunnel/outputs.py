@@ -13,6 +13,7 @@ from nconnect.tunnel.constants import REKEY_AFTER_S
 from nconnect.tunnel.paths.direct.outputs import AskReflexive
 from nconnect.tunnel.paths.direct.surroundings import Surroundings
 from nconnect.tunnel.peer import Peer
+from nconnect.tunnel.streams.stream import TunnelStream
 from nconnect.tunnel.timer_heap import TimerHeap
 from nconnect.wire.tunnel import Feature, RecordKind, control_batch
 
@@ -135,6 +136,34 @@ class TrafficBegan:
 
 
 @dataclass(frozen=True, slots=True)
+class StreamAsked:
+    """The peer wants a stream to `stream.target`: `StreamTable.accept` it, or refuse it."""
+
+    stream: TunnelStream
+
+
+@dataclass(frozen=True, slots=True)
+class StreamMoved:
+    """Something came on a stream, left it, or it is in another state.
+
+    There is no other one for this stream until the shell has set `stream.is_told` to False.
+    """
+
+    stream: TunnelStream
+
+
+@dataclass(frozen=True, slots=True)
+class DatagramCame:
+    """A datagram of a channel: to `place` if the peer opened it, else from there (`is_ours`)."""
+
+    peer: Peer
+    channel: int
+    place: Endpoint
+    data: bytes
+    is_ours: bool
+
+
+@dataclass(frozen=True, slots=True)
 class CountersMoved:
     """`counters()` has changed and should be stored, so that old handshakes stay refused."""
 
@@ -153,6 +182,9 @@ Output = (
     | Deliver
     | Stated
     | TrafficBegan
+    | StreamAsked
+    | StreamMoved
+    | DatagramCame
     | CountersMoved
 )
 

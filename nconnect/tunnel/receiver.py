@@ -38,6 +38,7 @@ from nconnect.wire.tunnel import (
     RecordKind,
     read_records,
 )
+from nconnect.wire.tunnel_streams import is_stream_frame
 
 MAX_SEALED_BYTES = MAX_BATCH_BYTES + TAG_BYTES  # we announce the former; more costs too long at once
 _DATA = int(FrameKind.DATA)
@@ -175,7 +176,13 @@ class BatchReceiver:
             if not (
                 size >= packet.IPV4_HEADER_BYTES and view[0] == 0x45 and size == view[2] << 8 | view[3]
             ) and not packet.is_well_formed(view):
-                peer.drops[DropReason.BAD_PACKET] += 1
+                if not is_stream_frame(record):
+                    peer.drops[DropReason.BAD_PACKET] += 1
+                elif bounds is not None and not bounds.admits(size, now):
+                    peer.drops[DropReason.OVER_RATE] += 1
+                else:
+                    traffic.rx_bytes += size
+                    self._sessions.streams.receive(peer, record, now)
                 continue
             if translation is not None:
                 if record.readonly:

@@ -26,6 +26,7 @@ from nconnect.wire.tunnel import (
     put_record,
     put_stripe,
 )
+from nconnect.wire.tunnel_streams import DATA_HEAD_BYTES
 
 NO_LIMIT = 1 << 30
 CREDIT_BYTES = 256 << 10  # guessed: a batch; a flow whose queue is empty at times gets its share nevertheless
@@ -63,20 +64,49 @@ class SendQueue:
         if scheduler is None and path.several:
             scheduler = self._sessions.path_manager.spread_out(peer, now)
         lane = path.lane if scheduler is None else scheduler.lane_of(flow, now)
-        rate, bounds = self.link_rates.get(lane.link), peer.traffic.bounds
-        if bounds is not None:
-            rate = min(bounds.paced.rate, rate or bounds.paced.rate)
-        unit = path.unit(lane, rate)
+        unit = self._unit(peer, lane)
         pieces = [record] if len(record) <= unit else map(bytearray, offload.cut(view, unit))
         for piece in pieces:
             if scheduler is None:
                 lane.queue.enqueue(flow, piece, len(piece), now)
             else:
                 scheduler.enqueue(flow, piece, now)
+        self._waits(peer)
+
+    def _unit(self, peer: Peer, lane: Lane) -> int:
+        """The largest record that the lane should be held by."""
+        rate, bounds = self.link_rates.get(lane.link), peer.traffic.bounds
+        if bounds is not None:
+            rate = min(bounds.paced.rate, rate or bounds.paced.rate)
+        return peer.path.unit(lane, rate)
+
+    def _waits(self, peer: Peer) -> None:
         if peer not in self.backlog:
             self.backlog[peer] = None
             # Who had nothing waiting for a while may not make up for all of it.
             peer.traffic.turn = max(peer.traffic.turn, self._turn - CREDIT_BYTES)
+
+    def pull_frames(self, now: float) -> None:
+        """Take the frames of streams for which there is room."""
+        for peer in list(self._sessions.streams.ready):
+            self._pull_of(peer, now)
+
+    def _pull_of(self, peer: Peer, now: float) -> None:
+        path = peer.path
+        held = {flow: size for queue in path.queues if queue for flow, size in queue.flows()}
+        most = min(self._unit(peer, path.lane), path.frame_bytes(now)) - DATA_HEAD_BYTES
+        frames = self._sessions.streams.pull(peer, most, held, now)
+        if not frames:
+            return
+        if path.scheduler is None and path.several:
+            self._sessions.path_manager.spread_out(peer, now)
+        scheduler = path.scheduler
+        for flow, frame in frames:
+            if scheduler is None:
+                path.lane.queue.enqueue(flow, frame, len(frame), now)
+            else:
+                scheduler.enqueue(flow, frame, now)
+        self._waits(peer)
 
     def _refuse(self, peer: Peer, record: memoryview, now: float) -> bool:
         """Answer a packet to a peer that has gone offline by a refusal, so that no program waits in vain.
@@ -148,6 +178,8 @@ class SendQueue:
             size, packets = self._fill(peer, queue, arena, now, limit)
         else:
             size, packets = self._fill_striped(peer, scheduler, arena, now, limit)
+        if peer in self._sessions.streams.ready:
+            self._pull_of(peer, now)
         if not (queue if scheduler is None else scheduler.bytes_held):
             del self.backlog[peer]
         if packets:

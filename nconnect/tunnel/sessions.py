@@ -27,6 +27,7 @@ from nconnect.tunnel.outputs import Context, Deliver, ExpiryChanged, SessionLost
 from nconnect.tunnel.paths.manager import PathManager
 from nconnect.tunnel.peer import Peer
 from nconnect.tunnel.session import KeyPair
+from nconnect.tunnel.streams.table import StreamTable
 from nconnect.tunnel.timers import NEVER, Timer
 from nconnect.wire.message import Message
 from nconnect.wire.tunnel import SHARED_KEY_BODY, RecordKind
@@ -45,6 +46,7 @@ class Sessions:
         self.control_frames = ControlFrames(context, self.path_manager, self.handshakes)
         self.announcements = Announcements(context, self.control_frames)
         self.direct = DirectPaths(context, self.path_manager, self.control_frames)
+        self.streams = StreamTable(context)
         self._settings = context.settings
         self._wall_clock_ns = context.wall_clock_ns
 
@@ -107,6 +109,7 @@ class Sessions:
     def close_received(self, peer: Peer, now: float) -> None:
         """The peer has announced, in the current session, that it is going away."""
         self._lose(peer, now, f"{peer.name} has gone offline")
+        self.streams.end(peer, f"{peer.name} has gone offline", now)
         peer.left_at = now
         if self._settings.persistent:
             peer.timers.set(Timer.PERSISTENT_KEEPALIVE, now + PERSISTENT_RETRY_S)
@@ -215,6 +218,8 @@ class Sessions:
             self.direct.on_timer(peer, now)
         elif timer is Timer.STATEMENT:
             self.announcements.advance(peer, now)
+        elif timer is Timer.STREAMS:
+            self.streams.on_timer(peer, now)
         elif timer is Timer.ERASE_KEYS:
             if not self.handshakes.erase_old(peer, now):
                 self._lose(peer, now, f"the keys shared with {peer.name} are too old")
@@ -253,6 +258,7 @@ class Sessions:
         """Erase the keys shared with a peer, and drop what waits for it."""
         self._erase(peer, now)
         peer.clear_queues(DropReason.NO_KEY)
+        self.streams.end(peer, f"the session with {peer.name} has ended", now)
 
     def _lose(self, peer: Peer, now: float, why: str) -> None:
         """Erase the keys of a peer that may return; the newest packets of each flow wait for it."""

@@ -29,6 +29,7 @@ class Timer(IntEnum):
     QUESTION = 9  # data was sent and nothing was heard for a while: ask
     DIRECT = 10  # the direct path's machine has something to do
     STATEMENT = 11  # our statement is not acknowledged, or may be changed again
+    STREAMS = 12  # a stream of this session has something to send, or is to be looked at
 
 
 _OF_SESSION = (

@@ -63,6 +63,7 @@ def test_the_end_of_a_session_stops_what_belongs_to_it() -> None:
         Timer.EXPIRE,
         Timer.REORDER,
         Timer.DIRECT,
+        Timer.STREAMS,
     ]
 
 

@@ -26,6 +26,7 @@ from nconnect.tunnel.timers import NEVER
 from nconnect.wire.direct import MAX_PARTS, MAX_RUN_BYTES, OVERHEAD_BYTES
 from nconnect.wire.tunnel import (
     FEEDBACK_BODY,
+    MAX_PACKET_BODY_BYTES,
     RECORD_HEADER,
     RECORD_HEADER_BYTES,
     RecordKind,
@@ -62,6 +63,14 @@ class DatagramPath(Path):
         self.copies.clear()
 
     # To the network
+
+    def frame_bytes(self, now: float) -> int:
+        """What fits into one block; into one datagram while some are lost."""
+        size = self.machine.datagram_bytes
+        most = min(most_bytes(size), int(self.sending.pacer.acknowledged_rate * MAX_SENDING_S))
+        if most < size or not self.losses.is_clean(now):
+            most = size - OVERHEAD_BYTES
+        return min(most - RECORD_HEADER_BYTES, MAX_PACKET_BODY_BYTES)
 
     @property
     def doubles(self) -> bool:

@@ -25,6 +25,7 @@ from nconnect.queueing.histogram import Histogram
 from nconnect.tunnel.constants import QUEUE_BYTES
 from nconnect.tunnel.paths.feedback import Sending
 from nconnect.wire.tunnel import MAX_LINKS, SPARES, VIRTIO_HEADER_BYTES
+from nconnect.wire.tunnel_streams import STREAM_FLAG
 
 # Guessed. A lane is found dead QUIET_S + SILENT_S after it went silent, if something is sent on it.
 QUIET_S = 0.3  # sent, and nothing heard for this long: ask
@@ -280,5 +281,10 @@ def pair_up(ours: Mapping[int, int], theirs: Mapping[int, int]) -> list[tuple[in
 
 
 def mark(record: bytearray) -> bool:
-    """Mark a queued packet instead of dropping it, where it allows that."""
+    """Mark a queued packet instead of dropping it, where it allows that.
+
+    A stream's frames are not dropped: `tunnel.streams` lets only a little of each stream wait here.
+    """
+    if record[0] == STREAM_FLAG:
+        return True
     return mark_congestion(memoryview(record)[VIRTIO_HEADER_BYTES:])

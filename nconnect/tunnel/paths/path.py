@@ -55,6 +55,10 @@ class Path:
         rate = min(lane.sending.pacer.rate or inf, link_rate or inf)
         return MAX_PACKET_BODY_BYTES if rate == inf else int(rate * UNIT_S / max(1, lane.queue.flow_count))
 
+    def frame_bytes(self, now: float) -> int:
+        """The largest frame of a stream, as a record, that is not likely to be lost as a whole."""
+        return MAX_PACKET_BODY_BYTES
+
     def suited(self, record: bytearray) -> list[bytearray] | list[bytes]:
         """The record as the other end's TUN takes it: as it is, or split and its checksums completed."""
         if self.features == Feature.ALL or not needed_feature(record) & ~self.features:
