@@ -123,7 +123,7 @@ def _look(path: Path, interface: str, hosts: tuple[str, ...]) -> Facts:
     from nconnect.cli import preflight
     from nconnect.control.client import ControlClient
     from nconnect.errors import ControlError, HostError
-    from nconnect.io.doctor import Machine, gather
+    from nconnect.io.doctor import ThisMachine, gather
 
     problems = {}
     client = ControlClient(interface)
@@ -147,7 +147,7 @@ def _look(path: Path, interface: str, hosts: tuple[str, ...]) -> Facts:
         peers = tuple((peer.name, peer.state) for peer in status.peers)
     except ControlError:
         pass  # it does not run, or is another user's
-    machine = Machine(
+    machine = ThisMachine(
         net_admin="privilege" not in problems,
         tun=problems.get("tun", ""),
         nft=problems.get("nft", ""),

@@ -41,7 +41,7 @@ _PROBE_BYTES = 1 << 16  # above any usual configuration, which is replaced as a 
 
 
 @dataclass(frozen=True, slots=True)
-class Machine:
+class ThisMachine:
     """What the command line has found out already, or was told."""
 
     net_admin: bool
@@ -57,7 +57,7 @@ class Machine:
     unreachable: bool = False  # a daemon runs without its control socket
 
 
-def gather(path: Path, interface: str, machine: Machine, *, is_running: Callable[[], bool]) -> Facts:
+def gather(path: Path, interface: str, machine: ThisMachine, *, is_running: Callable[[], bool]) -> Facts:
     """All facts about one interface. Never raises for what it finds wrong: that is a fact too."""
     facts = Facts(
         interface=interface,
