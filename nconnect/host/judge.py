@@ -42,12 +42,13 @@ def judge(config: Config, own: Collection[Address]) -> Callable[[Flow], bool]:
     def judged(flow: Flow) -> bool:
         if flow.source not in owners:
             owners[flow.source] = owner_of(flow.source, config)
-        return _may_open(flow, owners[flow.source], config, own)
+        return may_open(flow, owners[flow.source], config, own)
 
     return judged
 
 
-def _may_open(flow: Flow, peer: PeerConfig | None, config: Config, own: Collection[Address]) -> bool:
+def may_open(flow: Flow, peer: PeerConfig | None, config: Config, own: Collection[Address]) -> bool:
+    """Whether this peer may open it, whatever the flow's source is."""
     if peer is None:
         return False
     if flow.destination in own:

@@ -57,6 +57,12 @@ def _asker(names: dict[int, str], own: str) -> Callable[[Address], bool]:
     return leaves
 
 
+def own_addresses() -> frozenset[Address]:
+    """All addresses of this machine. Raises `HostError`."""
+    with as_host_error("cannot read this machine's addresses"), Netlink() as netlink:
+        return frozenset(held.address.ip for held in netlink.addresses())
+
+
 def of(
     links: Iterable[NetworkInterface], held: Iterable[LinkAddress], routes: Iterable[LocalRoute], own: str
 ) -> tuple[Network, int]:
