@@ -6,7 +6,8 @@ import asyncio
 import os
 import pwd
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from nconnect import __version__
@@ -29,6 +30,7 @@ from nconnect.daemon.limits import PeerLimits
 from nconnect.daemon.names import NameService
 from nconnect.daemon.reload import FileWatch, Reload
 from nconnect.daemon.settings import InForce
+from nconnect.daemon.stream_acceptor import StreamAcceptor
 from nconnect.daemon.streams import Streams
 from nconnect.daemon.usage import Usage
 from nconnect.daemon.waiting import Waiting
@@ -53,6 +55,7 @@ class DaemonBackend:
     tunnel: Tunnel
     driver: Driver
     streams: Streams
+    acceptor: StreamAcceptor
     host_state: HostState
     file_watch: FileWatch
     changes: Reload
@@ -70,7 +73,7 @@ class DaemonBackend:
         config, address, tunnel, links = self.in_force.config, str(self.address), self.tunnel, self.links
         now = self.clock()
         wall = time.time() - now  # what turns our clock's times into the wall's
-        refused = await self.host_state.refused_counts(now)
+        refused = _together(await self.host_state.refused_counts(now), self.acceptor.refused)
         await self.file_watch.look()
         self.usage.look()
         peers, plan = tunnel.peers.values(), self.host_state.plan
@@ -159,6 +162,16 @@ class DaemonBackend:
 
     def request_stop(self) -> None:
         self.waiting.request_stop()
+
+
+def _together(
+    packets: Mapping[str, Mapping[str, int]], streams: Mapping[str, Mapping[str, int]]
+) -> Mapping[str, Mapping[str, int]]:
+    """What was refused, by peer and reason."""
+    found = {peer: Counter(counts) for peer, counts in packets.items()}
+    for peer, counts in streams.items():
+        found.setdefault(peer, Counter()).update(counts)
+    return found
 
 
 def _name_of(uid: int) -> str | None:

@@ -262,6 +262,11 @@ class Driver:
         self._flush(self._clock())
         self.drain()
 
+    def send_frames(self) -> None:
+        """Programs have used streams: send what is due."""
+        self._tunnel.handle_timeout(self._clock())
+        self.flush()
+
     def _flush(self, now: float) -> None:
         tunnel = self._tunnel
         for number, link in enumerate(self._links):

@@ -12,8 +12,8 @@ import logging
 import os
 import signal
 import time
-from collections.abc import Callable, Coroutine, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -47,10 +47,12 @@ from nconnect.io.process.process import collect_rarely, keep_freed_memory, switc
 from nconnect.io.process.rights import settle
 from nconnect.io.system.machine_network import MachineNetwork
 from nconnect.model import Config
+from nconnect.streams.dialler import Dialler
 
 log = logging.getLogger(__name__)
 
 OnReady = Callable[[Callable[[], Coroutine[Any, Any, Status]]], None]
+ServeStreams = Callable[[Dialler], Coroutine[Any, Any, None]]
 
 
 def run(
@@ -60,23 +62,29 @@ def run(
     *,
     keep_trying: bool,
     on_ready: OnReady,
+    network_of: Callable[[str, Helper | None], AbstractContextManager[TunnelNetwork]] | None = None,
+    serve: ServeStreams | None = None,
 ) -> int:
     """Run the tunnel until a signal, or `nconnect down`, ends it; the exit status.
 
     Raises `NconnectError` when it cannot start; then nothing is left behind. With `keep_trying` a node that
     cannot be reached is no reason to give up. `on_ready` is called on the loop, with `Backend.status`, once
-    the interface is usable. `source` is where the configuration is read from.
+    the interface is usable. `source` is where the configuration is read from. `network_of` makes the
+    interface. `serve` runs as long as the tunnel does, and ends it with itself.
     """
+    network_of = network_of or _network
     lock = Lock(config.interface, source.helper)
     try:
         keep_freed_memory()
         _refuse_shared_key(config.interface, Identity(config.seed).public_key)
-        with _network(config.interface, source.helper) as network:
+        with network_of(config.interface, source.helper) as network:
             opened = _open(config_path, config, source, lock, network)
             rights = settle(config.interface, is_rootless=network.is_apart)
+            if serve is not None:
+                rights = "running for streams alone: without an interface, and without rights"
             with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
                 daemon = Daemon(opened, runner.get_loop(), keep_trying=keep_trying)
-                runner.run(_live(daemon, rights, keep_trying=keep_trying, on_ready=on_ready))
+                runner.run(_live(daemon, rights, keep_trying=keep_trying, on_ready=on_ready, serve=serve))
     finally:
         lock.release()
     return 0
@@ -168,7 +176,9 @@ def _bound_node(path: Path, config: Config) -> NodeServer | None:
 # On the loop
 
 
-async def _live(daemon: Daemon, rights: str, *, keep_trying: bool, on_ready: OnReady) -> None:
+async def _live(
+    daemon: Daemon, rights: str, *, keep_trying: bool, on_ready: OnReady, serve: ServeStreams | None
+) -> None:
     """Everything, from the signals' handlers until a stop is asked for and all is taken back."""
     loop, node = asyncio.get_running_loop(), daemon.opened.node
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -182,7 +192,8 @@ async def _live(daemon: Daemon, rights: str, *, keep_trying: bool, on_ready: OnR
             try:
                 for name, work in daemon.first_tasks:
                     supervisor.start(name, work)
-                await _with_host(daemon, rights, keep_trying=keep_trying, on_ready=on_ready)
+                async with _serving(daemon, serve):
+                    await _with_host(daemon, rights, keep_trying=keep_trying, on_ready=on_ready)
             finally:
                 daemon.links.close()
                 supervisor.cancel()
@@ -193,6 +204,23 @@ async def _live(daemon: Daemon, rights: str, *, keep_trying: bool, on_ready: OnR
         daemon.opened.network.close()
         if node is not None:
             await node.close()
+
+
+@asynccontextmanager
+async def _serving(daemon: Daemon, serve: ServeStreams | None) -> AsyncIterator[None]:
+    """Have `serve` run meanwhile. Its end stops the daemon, and its error is raised in the end."""
+    if serve is None:
+        yield
+        return
+    task = asyncio.ensure_future(serve(daemon.dialler))
+    task.add_done_callback(lambda _: daemon.waiting.request_stop())
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.wait((task,))
+    if not task.cancelled():
+        task.result()
 
 
 async def _with_host(daemon: Daemon, rights: str, *, keep_trying: bool, on_ready: OnReady) -> None:
@@ -217,6 +245,7 @@ async def _with_host(daemon: Daemon, rights: str, *, keep_trying: bool, on_ready
         finally:
             await daemon.metrics.close()
             await daemon.enrolment.close()
+            await daemon.acceptor.close()
             await daemon.runtime_files.close()
     finally:
         daemon.opened.service.stopping()

@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from nconnect.config.proxy import UNPROXIED, of_config
@@ -46,7 +47,10 @@ from nconnect.daemon.reload import FileWatch, Reload
 from nconnect.daemon.runtime_files import Lock, RuntimeFiles
 from nconnect.daemon.seams import TunnelNetwork
 from nconnect.daemon.server_watch import ServerWatch
+from nconnect.daemon.session_dialler import SessionDialler
+from nconnect.daemon.session_streams import SessionStreams
 from nconnect.daemon.settings import InForce
+from nconnect.daemon.stream_acceptor import StreamAcceptor
 from nconnect.daemon.streams import Streams
 from nconnect.daemon.supervisor import Supervisor
 from nconnect.daemon.usage import Usage
@@ -72,7 +76,9 @@ from nconnect.tunnel.outputs import (
     SessionLost,
     SessionUp,
     Stated,
+    StreamAsked,
     StreamEnds,
+    StreamMoved,
     TrafficBegan,
     Visitor,
 )
@@ -139,10 +145,15 @@ class Daemon:
             tunnel.peers.values,
             wall=time.time,
             clock=boottime,
-            flows=lambda: host_state.opened_counts(boottime()),
+            flows=lambda: flows(),
             on_spent=expiry.moved.set,
             await_traffic=tunnel.await_traffic,
         )
+
+        async def flows() -> Mapping[str, int]:
+            """Connections that peers have opened, by packets and by streams."""
+            return Counter(await host_state.opened_counts(boottime())) + acceptor.opened
+
         limits = PeerLimits(tunnel.peers.values, usage, lambda dest: announcing.statement_of(dest))
 
         # This machine
@@ -197,6 +208,15 @@ class Daemon:
             stun=reflexive,
         )
         streams = Streams(address, tunnel, driver, around, opened.direct.listeners)
+        session_streams = SessionStreams(tunnel, driver, loop)
+        acceptor = self.acceptor = StreamAcceptor(
+            in_force,
+            session_streams,
+            shut=limits.shut,
+            why_shut=usage.why_spent,
+            own_addresses=lambda: asyncio.to_thread(local_network.own_addresses),
+            max_flows=lambda: {} if host_state.plan is None else host_state.plan.flow_limits,
+        )
         direct = self.direct = DirectResources(
             in_force,
             opened.direct,
@@ -239,6 +259,8 @@ class Daemon:
             limits=limits.terms,
         )
 
+        self.dialler = SessionDialler(in_force, tunnel, session_streams, lambda: announcing.statements)
+
         def told_rate(event: PeerStated) -> None:
             rate = event.statement.rate
             tunnel.told_rate(event.peer, None if rate is None else rate.up, boottime())
@@ -279,6 +301,7 @@ class Daemon:
             tunnel,
             driver,
             streams,
+            acceptor,
             host_state,
             file_watch,
             reload,
@@ -328,6 +351,9 @@ class Daemon:
         on(Stated, announcing.stated)
         on(PeerStated, told_rate)
         on(Visitor, enrolment.knock)
+        on(StreamAsked, acceptor.asked)
+        on(StreamMoved, session_streams.moved)
+        on(PlanInForce, acceptor.look)
         on(CountersMoved, counters.moved)
         on(PlanInForce, way_out.plan_in_force, lambda _: links.leave(way_out.refusal), said.plan_in_force)
         on(PlanInForce, lambda _: direct.changed(), watch.config_changed, announcing.changed)
