@@ -24,21 +24,21 @@ class Step(Enum):
 class Keepalive:
     """One peer's, for the pair in use."""
 
-    __slots__ = ("_misses", "heard_at")
+    __slots__ = ("heard_at", "misses")
 
     def __init__(self) -> None:
         self.heard_at = -inf  # when something authentic came from the pair
-        self._misses = 0  # questions without an answer
+        self.misses = 0  # questions without an answer
 
     def heard(self, now: float) -> None:
-        self.heard_at, self._misses = now, 0
+        self.heard_at, self.misses = now, 0
 
     def due(self, now: float, *, is_busy: bool, may_be_dead: bool, rtt_s: float) -> tuple[Step, float]:
         """(what to do, when to look again). `is_busy`: there are packets. `may_be_dead`: there is a relay."""
         due_at = self.heard_at + (KEEPALIVE_BUSY_S if is_busy else KEEPALIVE_IDLE_S)
         if now < due_at:
             return Step.WAIT, due_at
-        if self._misses >= KEEPALIVE_TRIES and may_be_dead:
+        if self.misses >= KEEPALIVE_TRIES and may_be_dead:
             return Step.DEAD, inf
-        self._misses += 1
+        self.misses += 1
         return Step.ASK, now + max(KEEPALIVE_ANSWER_S, 2 * rtt_s)

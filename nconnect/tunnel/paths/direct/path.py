@@ -272,8 +272,9 @@ class DirectPath:
             return True
         current = self._current
         if current is not None and current.endpoint == source:  # it is proven: no budget
-            current.heard_at = now
-            self._keepalive.heard(now)
+            keepalive = self._keepalive  # no call: this is done for each packet
+            current.heard_at = keepalive.heard_at = now
+            keepalive.misses = 0
             return True
         self._surroundings.budget.heard(source, size, now)
         if (pair := self._probes.pairs.get(source)) is not None:
