@@ -67,6 +67,10 @@ class TunnelNetwork(Protocol):
         """None: nobody resolves names there."""
 
     @property
+    def listen(self) -> Callable[[int], socket.socket] | None:
+        """Makes a TCP socket there for a port of this machine, and blocks; None: it is this machine's."""
+
+    @property
     def is_apart(self) -> bool:
         """Whether the daemon's own links and sockets are in another network."""
 

@@ -39,6 +39,7 @@ from nconnect.daemon.expiry import ExpiryNotices
 from nconnect.daemon.host_state import HostState
 from nconnect.daemon.interference import Interference
 from nconnect.daemon.limits import PeerLimits
+from nconnect.daemon.machine_ports import MachinePorts
 from nconnect.daemon.metrics import Metrics
 from nconnect.daemon.names import NameService
 from nconnect.daemon.reconciler import Reconciler
@@ -181,6 +182,8 @@ class Daemon:
             clock=boottime,
         )
 
+        ports = MachinePorts(in_force, opened.network.listen)
+
         # The network
         links = self.links = Links(
             identity,
@@ -292,6 +295,7 @@ class Daemon:
             yield from expiry.warnings()
             yield names.problem
             yield opened.network.problem
+            yield ports.problem
 
         backend = DaemonBackend(
             in_force,
@@ -357,7 +361,7 @@ class Daemon:
         on(CountersMoved, counters.moved)
         on(PlanInForce, way_out.plan_in_force, lambda _: links.leave(way_out.refusal), said.plan_in_force)
         on(PlanInForce, lambda _: direct.changed(), watch.config_changed, announcing.changed)
-        on(PlanInForce, lambda _: names.wake(), lambda _: runtime_files.look())
+        on(PlanInForce, lambda _: names.wake(), lambda _: runtime_files.look(), lambda _: ports.changed())
         on(PeerStated, lambda _: names.wake())
         on(ConfigChanged, usage.look, driver.configure, lambda e: expiry.set_peers(e.config.peers), waits)
         on(ConfigChanged, direct.config_changed, lambda _: streams.look())
@@ -385,6 +389,7 @@ class Daemon:
             ("announcements", announcing.run),
             ("flows", lambda: host_state.keep_flows(received, boottime)),
             ("names", names.run),
+            ("machine's ports", ports.run),
             ("usage", usage.run),
             ("resume", lambda: resume.watch(lambda away_s: bus.publish(Resumed(away_s)))),
             ("watchdog", opened.service.feed_watchdog),

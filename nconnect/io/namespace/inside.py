@@ -8,34 +8,40 @@ nothing but its uid.
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import selectors
 import signal
 import socket
 import struct
+from collections.abc import Iterable
 from contextlib import suppress
+from ipaddress import ip_interface
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 from nconnect.errors import HostError, NconnectError
 from nconnect.host.ruleset import table_name
-from nconnect.io.errors import as_host_error
+from nconnect.io.errors import as_host_error, reason
 from nconnect.io.files import paths
 from nconnect.io.namespace import userns
 from nconnect.io.process.name_keeper import NameKeeper
 from nconnect.io.process.privileges import CAP_NET_ADMIN, drop_privileges
 from nconnect.io.system import sysctl
 from nconnect.io.system.host import Host
+from nconnect.io.system.host_operations import ignoring
 from nconnect.io.system.hosts_file import HOSTS
 from nconnect.io.system.monitor import Change, Monitor
 from nconnect.io.system.netlink import Netlink
 from nconnect.io.system.tun import Tun
+from nconnect.model import Address, InterfaceAddress
 
 RESOLVER = Path("/etc/resolv.conf")
 _PR_SET_DUMPABLE = 4
 _UCRED = struct.Struct("3i")  # struct ucred of unix(7): pid, uid, gid
 _SEND_TIMEOUT_S = 1.0
+_BACKLOG = 128
 
 
 class Inside:
@@ -44,6 +50,7 @@ class Inside:
     def __init__(self, interface: str, resolver: str) -> None:
         """`resolver`: what is to stand in resolv.conf. Raises `HostError`."""
         self._taken_along: list[int] = []
+        self._held: set[InterfaceAddress] = set()
         userns.make()
         with as_host_error("cannot set up the tunnel's namespace"):
             self.namespaces = [
@@ -57,6 +64,36 @@ class Inside:
         self.host = Host(interface, paths.state_dir(interface), device=self.tun.index)
         self.names = NameKeeper(interface, HOSTS, ask_resolved=False)
         self.monitor = Monitor(interface, table_name(interface))
+
+    def hold(self, addresses: Iterable[Address]) -> None:
+        """Have these addresses here, those of the machine, so that packets to them are not forwarded.
+
+        What peers may reach of the machine itself is decided by the rules for local packets, as elsewhere.
+        """
+        wanted = {ip_interface(address) for address in addresses}
+        with as_host_error("cannot set addresses of lo"), Netlink() as netlink:
+            (lo,) = (link.index for link in netlink.links() if link.name == "lo")
+            for address in self._held - wanted:
+                with ignoring(errno.EADDRNOTAVAIL):
+                    netlink.delete_address(lo, address)
+            for address in wanted - self._held:
+                with ignoring(errno.EEXIST):
+                    netlink.add_address(lo, address)
+        self._held = wanted
+
+    def listen(self, port: int) -> socket.socket:
+        """A TCP socket on all addresses here, for connections that come by the tunnel."""
+        listener = socket.socket(socket.AF_INET6)
+        try:
+            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, self.tun.name.encode())
+            listener.bind(("::", port))
+            listener.listen(_BACKLOG)
+        except BaseException:
+            listener.close()
+            raise
+        return listener
 
     def take_along(self, pid: int) -> None:
         """Have a process of this user end when the daemon does, also when that is killed."""
@@ -143,9 +180,16 @@ def _answer(inside: Inside, calls: Connection) -> bool:
     try:
         found = getattr(asked, name)
         value = found(*arguments, **named) if callable(found) else found
+    except OSError as error:
+        problem = HostError(reason(error))
     except Exception as error:
         problem = error if isinstance(error, NconnectError) else HostError(f"{type(error).__name__}: {error}")
-    calls.send((problem, value))
+    fds = [] if value is None or not isinstance(value, socket.socket) else [value.detach()]
+    calls.send((problem, None if fds else value))
+    if fds:
+        with socket.socket(fileno=os.dup(calls.fileno())) as handing:
+            socket.send_fds(handing, [b"."], fds)
+        os.close(fds[0])
     return True
 
 

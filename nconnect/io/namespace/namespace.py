@@ -18,6 +18,8 @@ from pathlib import Path
 from typing import Any, cast
 
 from nconnect.errors import HostError
+from nconnect.host.facts import HostFacts
+from nconnect.host.plan import FORWARDING, HostPlan
 from nconnect.io.errors import as_host_error
 from nconnect.io.files import paths
 from nconnect.io.namespace import inside
@@ -25,7 +27,9 @@ from nconnect.io.namespace.pasta import Pasta
 from nconnect.io.net.listening import bind_unix
 from nconnect.io.system.host import Host
 from nconnect.io.system.monitor import Change, Monitor
+from nconnect.io.system.netlink import Netlink
 from nconnect.io.system.tun import QUEUES
+from nconnect.model import Address
 from nconnect.offers.name_codec import Names
 from nconnect.wire.tunnel import Feature
 
@@ -125,6 +129,15 @@ class Namespace:
         """`NameKeeper.put`."""
         return cast(bytes, self.ask("names", "put", known))
 
+    def listen(self, port: int) -> socket.socket:
+        """A TCP socket that listens inside, for connections that come by the tunnel."""
+        with self._turn:
+            self._send("", "listen", (port,), {})
+            self._answer()
+            with socket.socket(fileno=os.dup(self._calls.fileno())) as handed:
+                _, fds, _, _ = socket.recv_fds(handed, 1, 1)
+        return socket.socket(fileno=fds[0])
+
     def name_server(self) -> socket.socket:
         """Never asked for: names in there stand in the hosts file."""
         raise HostError("this tunnel's names stand in its hosts file")
@@ -132,15 +145,21 @@ class Namespace:
     def ask(self, part: str, name: str, *arguments: object, **named: object) -> Any:
         """Have the process inside call `part.name(*arguments)`, or read that if it is a value."""
         with self._turn:
-            try:
-                self._calls.send((part, name, arguments, named))
-                return self._answer()
-            except (EOFError, OSError):
-                self._end()
-                raise HostError(
-                    f"the process in the namespace of {self._interface} has ended: run `nconnect down`, then"
-                    " `nconnect up`"
-                ) from None
+            self._send(part, name, arguments, named)
+            return self._answer()
+
+    def _send(self, part: str, name: str, arguments: tuple[object, ...], named: dict[str, object]) -> None:
+        try:
+            self._calls.send((part, name, arguments, named))
+        except OSError:
+            raise self._gone() from None
+
+    def _gone(self) -> HostError:
+        self._end()
+        return HostError(
+            f"the process in the namespace of {self._interface} has ended: run `nconnect down`, then"
+            " `nconnect up`"
+        )
 
     def _end(self) -> None:
         """Without the process inside nothing can be set or taken back: the daemon ends, and fails at that."""
@@ -151,8 +170,8 @@ class Namespace:
     def _answer(self) -> Any:
         try:
             problem, value = self._calls.recv()
-        except EOFError:
-            raise HostError("the process in the tunnel's namespace ended as it began") from None
+        except (EOFError, OSError):
+            raise self._gone() from None
         if problem is not None:
             raise problem
         return value
@@ -200,10 +219,31 @@ class NamespaceMonitor(Monitor):
 
 
 class _RemoteHost:
-    """Calls each method of `Host` inside."""
+    """Calls each method of `Host` inside.
+
+    While something is provided, the machine's own addresses are there as well (`Inside.hold`): they are
+    looked at before each plan, and plans follow changes of the machine's network.
+    """
 
     def __init__(self, namespace: Namespace) -> None:
         self._namespace = namespace
+        self._provides = False
+
+    def read_facts(self) -> HostFacts:
+        self._hold()
+        return cast(HostFacts, self._namespace.ask("host", "read_facts"))
+
+    def apply(self, plan: HostPlan) -> None:
+        self._provides = any(name in FORWARDING for name, _ in plan.state.sysctls)
+        self._hold()
+        self._namespace.ask("host", "apply", plan)
+
+    def _hold(self) -> None:
+        own: set[Address] = set()
+        if self._provides:
+            with as_host_error("cannot read the machine's addresses"), Netlink() as netlink:
+                own = {held.address.ip for held in netlink.addresses()}
+        self._namespace.ask("", "hold", {address for address in own if is_outside(address)})
 
     @property
     def problem(self) -> str:
@@ -211,3 +251,8 @@ class _RemoteHost:
 
     def __getattr__(self, name: str) -> Any:
         return partial(self._namespace.ask, "host", name)
+
+
+def is_outside(address: Address) -> bool:
+    """Whether an address of the machine means it to others, too."""
+    return not (address.is_loopback or address.is_link_local)

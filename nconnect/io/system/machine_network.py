@@ -23,6 +23,7 @@ class MachineNetwork:
     names: Helper | None
     is_apart: bool = False
     problem: str = ""
+    listen: None = None
 
     @classmethod
     def open(cls, interface: str, helper: Helper | None) -> MachineNetwork:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from nconnect.config.proxy import UNPROXIED
 from nconnect.host.ruleset import Ruleset
-from nconnect.io.system import nftables
+from nconnect.io.system import host, nftables
 from nconnect.io.system.host import Host
+from tests.host.examples import USER
 
 
 def test_counters_can_be_read_while_a_thread_replaces_the_rules(
@@ -26,3 +29,15 @@ def test_counters_can_be_read_while_a_thread_replaces_the_rules(
     monkeypatch.setattr(nftables, "counters", read_slowly)
     assert host.refused_counts() == {"laptop": {"refused": 3}}
     assert host.refused_counts() == {}
+
+
+def test_what_stops_streams_alone_is_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    stray = SimpleNamespace(problem="the kernel sends packets elsewhere")
+    found = (
+        SimpleNamespace(problem="ufw drops TCP", of_direct=True),
+        SimpleNamespace(problem="ufw drops", of_direct=False),
+    )
+    monkeypatch.setattr(host, "detours", lambda config: ([stray], None))
+    monkeypatch.setattr(host, "stopped", lambda *_, **__: found)
+    looked = Host("nc7", Path("/nonexistent")).obstacles(USER, (), UNPROXIED, 0)
+    assert looked == ([stray.problem, "ufw drops"], ("ufw drops TCP",))
