@@ -93,6 +93,7 @@ class NoNetwork:
     """See above."""
 
     names = None
+    listen: None = None
     is_apart = True
     problem = ""
 
