@@ -10,10 +10,12 @@ import os
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from typing import Any
 
 import pytest
 
+from lab.netns import cable, namespaces
 from lab.process import Process, until
 from lab.sides import Side
 from lab.traffic import connect, pings
@@ -128,6 +130,29 @@ def test_a_wrong_address_of_the_user_is_told_on_both_sides(one: Friends) -> None
     (finding,) = [each for each in found if WRONG in each["text"]]
     assert finding["level"] == "warning"
     assert "nconnect peer set laptop --allowed-ips" in finding["mend"]
+
+
+def test_a_container_without_masquerade_is_refused_and_told(one: Friends) -> None:
+    """With one provider this device leaves the sources of machines behind it as they are."""
+    box, user = "172.17.0.2", one.user
+    forwards = user.sysctl("net.ipv4.ip_forward")
+    with ExitStack() as undo:
+        (space,) = namespaces(undo, "ofbox", "box")
+        cable(user, "docker0", ["172.17.0.1/16"], space, "eth0", [f"{box}/16"])
+        undo.callback(user.sysctl, "net.ipv4.ip_forward", forwards)
+        user.sysctl("net.ipv4.ip_forward", "1")
+        space.ip("route add default via 172.17.0.1")
+        provider = one.seen(one.providers[0], "10.86.0.1")
+
+        def told(text: str) -> bool:
+            return any("box-1 refuses packets from" in line and box in line for line in text.splitlines())
+
+        def is_told() -> bool:
+            assert not pings(space, provider, "-W", "1")
+            return told("\n".join(problems(one.side)))
+
+        until(is_told, "status to say it", timeout_s=40)
+        assert told(one.side.try_nconnect("doctor").stdout)
 
 
 def problems(side: Side) -> list[str]:
