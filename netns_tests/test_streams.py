@@ -75,6 +75,29 @@ def test_a_user_without_root_reaches_a_server_behind_the_provider(shared: World,
         assert "nc0" not in user.namespace.ip("link")
 
 
+BY_SOCKET = """
+import asyncio, pathlib, sys
+from nconnect.streams.socket_dialler import SocketDialler
+async def main():
+    stream = await SocketDialler(pathlib.Path(sys.argv[1])).open(sys.argv[2], int(sys.argv[3]))
+    stream.write(b"echo\\nby the socket")
+    stream.write_eof()
+    while data := await stream.read():
+        sys.stdout.buffer.write(data)
+    await stream.close()
+asyncio.run(main())
+"""
+
+
+def test_another_process_of_the_user_uses_the_session_by_its_socket(shared: World, user: Side) -> None:
+    with forwarding(user, SERVER, SERVICE):
+        arguments = (str(user.control.path), SERVER, str(SERVICE))
+        done = user.namespace.run(
+            ["setpriv", "--reuid", str(NOBODY), "--clear-groups", sys.executable, "-c", BY_SOCKET, *arguments]
+        )
+        assert done.stdout == "by the socket", done.stderr
+
+
 def test_what_is_not_allowed_is_refused_at_once_and_counted(shared: World, user: Side) -> None:
     before = shared.provider_side.peer()["drops"].get("refused", 0)
     with forwarding(user, PROVIDER_LAN, CLOSED):

@@ -31,6 +31,7 @@ _REFUSALS = {
     500: "A mistake of the daemon's: its log has the traceback.",
     504: "It took too long.",
 }
+_SWITCHED = {"description": "The connection carries the stream from here on, framed as control-api.md says."}
 _SECONDS = {"type": "number", "minimum": 0, "maximum": MAX_WAIT_S}
 
 
@@ -96,6 +97,28 @@ def paths() -> dict[str, dict[str, Any]]:
         },
         "/v1/reload": {"post": _operation("Read the file again and apply what changed.", _empty(), 409)},
         "/v1/down": {"post": _operation("Stop; answers before it has stopped.", _empty())},
+        "/v1/streams": {
+            "post": {
+                **_operation(
+                    "A stream to a TCP server behind a peer; needs the header `Upgrade: nconnect-stream`.",
+                    _empty(),
+                    409,
+                    504,
+                    body={
+                        "type": "object",
+                        "properties": {
+                            "host": {
+                                "type": "string",
+                                "description": "An address, or a name beneath .internal.",
+                            },
+                            "port": {"type": "integer", "minimum": 1, "maximum": 65535},
+                        },
+                        "required": ["host", "port"],
+                    },
+                    done="101",
+                )
+            }
+        },
         "/v1/ping": {
             "post": _operation(
                 "One round trip to the peer's daemon.",
@@ -133,7 +156,12 @@ def _document() -> dict[str, Any]:
 
 
 def _operation(
-    summary: str, answer: dict[str, Any], *refusals: int, body: Any = None, parameters: Any = None
+    summary: str,
+    answer: dict[str, Any],
+    *refusals: int,
+    body: Any = None,
+    parameters: Any = None,
+    done: str = "200",
 ) -> dict[str, Any]:
     operation: dict[str, Any] = {"summary": summary}
     if parameters:
@@ -142,7 +170,7 @@ def _operation(
         operation["requestBody"] = {"required": True, "content": _json(body)}
     codes = sorted({403, 500, *refusals, *((400,) if body or parameters else ())})
     operation["responses"] = {
-        "200": {"description": "Done.", "content": _json(answer)},
+        done: _SWITCHED if done == "101" else {"description": "Done.", "content": _json(answer)},
         **{str(code): {"description": _REFUSALS[code], "content": _json(_ref("Refusal"))} for code in codes},
     }
     return operation

@@ -9,6 +9,7 @@ Users whom `[control] readers` names may ask for what is `READABLE`. The kernel 
     GET  /v1/usage?since=               what peers used since then, Unix time (`schema.UsageReport`)
     GET  /v1/offers                     what peers offer (`schema.OfferLine`)
     GET  /v1/pending                    who is no peer and tried to reach us (`schema.PendingPeer`)
+    POST /v1/streams {"host", "port"}   a stream to a server behind a peer: 101, then `streams.framed`
     POST /v1/ping {"peer", "timeout_s"} one round trip to the peer's daemon (`schema.PingReply`), else 504
 
 Every refusal is `{"error": "one line"}` with a status of 4xx or 5xx. docs/control-api.md describes it all.
@@ -22,6 +23,7 @@ import logging
 import math
 import os
 import socket
+from asyncio import StreamReader, StreamWriter
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -30,6 +32,9 @@ from nconnect.control.schema import OfferLine, PendingPeer, PingReply, Status, U
 from nconnect.errors import NconnectError
 from nconnect.io.http.http import Request, Response
 from nconnect.io.http.http_server import HttpServer
+from nconnect.streams.dialler import Stream, StreamRefused
+from nconnect.streams.framed import FramedStream, join_streams
+from nconnect.streams.socket_dialler import UPGRADE
 
 log = logging.getLogger(__name__)
 
@@ -64,6 +69,10 @@ class Backend(Protocol):
         """Return when it is up; raise `TimeoutError` (its text says what is missing) or `NconnectError`."""
         ...
 
+    async def open_stream(self, host: str, port: int) -> Stream:
+        """As `streams.dialler.Dialler`."""
+        ...
+
     async def ping(self, peer: str, timeout_s: float) -> PingReply:
         """One round trip; raise `TimeoutError` or `NconnectError`."""
         ...
@@ -76,6 +85,7 @@ class ControlServer:
         self._backend = backend
         self._uids = {0, os.geteuid() if uid is None else uid}
         self._http: HttpServer | None = None
+        self._streams: set[asyncio.Task[None]] = set()
         self._path: Path | None = None
         self._made: os.stat_result | None = None
         self._routes: dict[tuple[str, str], Callable[[Request], Awaitable[Response]]] = {
@@ -87,6 +97,7 @@ class ControlServer:
             ("POST", "/v1/reload"): self._reload,
             ("POST", "/v1/down"): self._down,
             ("POST", "/v1/ping"): self._ping,
+            ("POST", "/v1/streams"): self._stream,
         }
 
     @classmethod
@@ -107,6 +118,10 @@ class ControlServer:
 
     async def close(self) -> None:
         """Stop serving; the socket's file is the caller's. May be called twice."""
+        streams = list(self._streams)
+        for task in streams:
+            task.cancel()
+        await asyncio.gather(*streams, return_exceptions=True)
         if self._http is not None:
             await self._http.close()
             self._http = None
@@ -169,18 +184,43 @@ class ControlServer:
         return Response.json({})
 
     async def _ping(self, request: Request) -> Response:
-        try:
-            content = json.loads(request.body)
-        except (ValueError, RecursionError):
-            content = None
-        if not isinstance(content, dict) or not isinstance(content.get("peer"), str):
+        content = _object(request)
+        if not isinstance(content.get("peer"), str):
             raise _BadRequest('the body must be {"peer": NAME, "timeout_s": SECONDS}')
         reply = await self._backend.ping(content["peer"], _seconds(content.get("timeout_s", 5.0)))
         return Response.json(to_json(reply))
 
+    async def _stream(self, request: Request) -> Response:
+        content = _object(request)
+        host, port = content.get("host"), content.get("port")
+        if not isinstance(host, str) or type(port) is not int or not 0 < port < 1 << 16:
+            raise _BadRequest('the body must be {"host": ADDRESS OR NAME, "port": PORT}')
+        if request.header("upgrade").lower() != UPGRADE:
+            raise _BadRequest(f"the request must have the header `Upgrade: {UPGRADE}`")
+        try:
+            stream = await self._backend.open_stream(host, port)
+        except StreamRefused as refused:
+            return Response.json({"error": refused.reason, "code": int(refused.code)}, status=409)
+
+        def upgraded(reader: StreamReader, writer: StreamWriter) -> None:
+            task = asyncio.ensure_future(join_streams(FramedStream(reader, writer), stream))
+            self._streams.add(task)
+            task.add_done_callback(self._streams.discard)
+
+        return Response(101, headers=(("connection", "Upgrade"), ("upgrade", UPGRADE)), upgraded=upgraded)
+
 
 class _BadRequest(Exception):
     """The request's own fault."""
+
+
+def _object(request: Request) -> dict[str, Any]:
+    """The JSON object in a request; an empty one if it has none."""
+    try:
+        content = json.loads(request.body)
+    except (ValueError, RecursionError):
+        content = None
+    return content if isinstance(content, dict) else {}
 
 
 def _seconds(value: Any) -> float:

@@ -38,6 +38,7 @@ from nconnect.io.clock import boottime
 from nconnect.io.nkn.links import Links
 from nconnect.model import NknAddress
 from nconnect.offers.names import of_peers
+from nconnect.streams.dialler import Dialler, Stream
 from nconnect.tunnel.core import Tunnel
 
 
@@ -56,6 +57,7 @@ class DaemonBackend:
     driver: Driver
     streams: Streams
     acceptor: StreamAcceptor
+    dialler: Dialler
     host_state: HostState
     file_watch: FileWatch
     changes: Reload
@@ -156,6 +158,9 @@ class DaemonBackend:
 
     async def ping(self, peer: str, timeout_s: float) -> PingReply:
         return await self.waiting.ping(peer, timeout_s)
+
+    async def open_stream(self, host: str, port: int) -> Stream:
+        return await self.dialler.open(host, port)
 
     async def used(self, since: float) -> UsageReport:
         return await self.usage.report(self.in_force.config.interface, since)

@@ -306,6 +306,7 @@ class Daemon:
             driver,
             streams,
             acceptor,
+            self.dialler,
             host_state,
             file_watch,
             reload,

@@ -24,6 +24,7 @@ from nconnect.control.schema import (
 from nconnect.control.server import ControlServer
 from nconnect.errors import ConfigError, ControlError
 from nconnect.io.net.listening import bind_unix
+from nconnect.streams.dialler import RefusalCode, Stream, StreamRefused
 
 KEY = "d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a"  # RFC 8032, 7.1, test 1
 
@@ -99,6 +100,7 @@ class FakeBackend:
         self.answers = True
         self.breaks = False
         self.stop = threading.Event()
+        self.stream: Stream | None = None
 
     async def status(self) -> Status:
         if self.breaks:
@@ -134,6 +136,15 @@ class FakeBackend:
         self.asked.append(("wait", peer, timeout_s))
         if not self.answers:
             raise TimeoutError("no link is up")
+
+    async def open_stream(self, host: str, port: int) -> Stream:
+        self.asked.append(("stream", host, port))
+        if port == 22:
+            raise StreamRefused("gpu: not among what this peer may reach", RefusalCode.NOT_ALLOWED)
+        if port == 23:
+            raise TimeoutError("gpu does not answer")
+        assert self.stream is not None
+        return self.stream
 
     async def ping(self, peer: str, timeout_s: float) -> PingReply:
         self.asked.append(("ping", peer, timeout_s))

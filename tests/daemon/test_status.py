@@ -79,6 +79,7 @@ def made(
         cast(Any, SimpleNamespace(drops={DropReason.NOT_OURS: 2, DropReason.MALFORMED: 1})),
         cast(Any, SimpleNamespace(link=lambda _: stream, refused={DropReason.MALFORMED: 4})),
         cast(Any, SimpleNamespace(refused={})),
+        cast(Any, None),
         cast(Any, host_state),
         file_watch=cast(Any, AsyncMock()),
         changes=cast(Any, None),

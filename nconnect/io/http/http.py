@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from asyncio import StreamReader, StreamWriter
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from urllib.parse import parse_qsl
 
@@ -51,13 +52,21 @@ class Request:
         return _header(self.headers, name)
 
 
+Upgraded = Callable[[StreamReader, StreamWriter], object]
+
+
 @dataclass(frozen=True, slots=True)
 class Response:
-    """One answer. The server adds Content-Length and Date, and Connection where it closes."""
+    """One answer. The server adds Content-Length and Date, and Connection where it closes.
+
+    `upgraded`, with status 101 (RFC 9110, section 15.2.2), takes the connection from there on; it is called
+    in the loop's thread, and closes it.
+    """
 
     status: int
     body: bytes = b""
     headers: Headers = ()
+    upgraded: Upgraded | None = None
 
     @classmethod
     def json(cls, value: object, status: int = 200, headers: Headers = ()) -> Response:

@@ -12,6 +12,7 @@ import os
 import socket
 import struct
 import time
+from asyncio import StreamReader, StreamReaderProtocol, StreamWriter
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
@@ -23,6 +24,7 @@ from nconnect.io.http.http import (
     Credentials,
     Request,
     Response,
+    Upgraded,
     framed,
     header_texts,
 )
@@ -31,6 +33,7 @@ from nconnect.queueing.rate_limiter import limit_key
 log = logging.getLogger(__name__)
 Handler = Callable[["Request"], Awaitable["Response"]]
 _numbers = itertools.count()  # of connections, by age
+UPGRADED_BYTES = 1 << 18  # read ahead on a connection that was upgraded
 _LINGER_S = 1.0  # for a refused client to stop talking and read why
 _UCRED = struct.Struct("3i")  # struct ucred of unix(7): pid, uid, gid
 
@@ -237,12 +240,32 @@ class HttpConnection(asyncio.Protocol):
         if self._closing:
             return
         try:
+            if answer.upgraded is not None:
+                self._hand_over(answer, answer.upgraded)
+                return
             self._send(answer)
         except h11.LocalProtocolError:
             log.exception("the answer to %s %s is no HTTP", ask.method, ask.path[:80])
             self.abort()
             return
         self._next_request()
+
+    def _hand_over(self, answer: Response, upgraded: Upgraded) -> None:
+        """The connection speaks another protocol from here on, and is no client's any more."""
+        switching = h11.InformationalResponse(status_code=answer.status, headers=list(answer.headers))
+        transport, early = self._transport, self._wire.trailing_data[0]
+        transport.write(self._wire.send(switching) or b"")
+        self.connection_lost(None)
+        reader = StreamReader(limit=UPGRADED_BYTES)
+        protocol = StreamReaderProtocol(reader)
+        transport.set_protocol(protocol)
+        protocol.connection_made(transport)
+        if early:
+            reader.feed_data(early)
+        if self._write_paused:
+            protocol.pause_writing()
+        transport.resume_reading()
+        upgraded(reader, StreamWriter(transport, protocol, reader, self._loop))
 
     def _next_request(self) -> None:
         """The answer is handed over: wait until it is taken, then for the next request."""
