@@ -392,8 +392,8 @@ def test_a_mapped_port_is_reached_until_it_is_given_up(
 
     def while_mapped() -> None:
         assert is_reached(networks, mapping_site)
-        if pcp:  # the answer of the IPv6 part is not told
-            until(lambda: is_reached6(networks, mapping_site), "the firewall to open")
+        # The answer of the IPv6 part is not told.
+        until(lambda: is_reached6(networks, mapping_site), "the firewall to open")
         assert not is_reached6(networks, mapping_site, MAPPED_PORT + 1)
 
     try:

@@ -63,7 +63,7 @@ class HttpCall:
     body: bytes = b""
 
 
-class _Step(Enum):
+class Step(Enum):
     SEARCH = auto()
     DESCRIPTION = auto()
     ADDRESS = auto()
@@ -75,11 +75,15 @@ class _Step(Enum):
 class UpnpMapper(Mapper):
     """The mappings of one port, at one router."""
 
+    _names = upnp.MAPS_PORTS
+    _action = "AddPortMapping"
+
     def __init__(self, request: PortRequest, *, now: float, rng: Rng) -> None:
         super().__init__(request, now)
         self.outside: Address | None = None  # the router's address there, as told last
         self.is_answered = False  # whether its service has ever answered a call
         self._rng = rng
+        self._own6 = request.own if request.own.version == 6 else None
         self._outer = dict.fromkeys(request.protocols, request.port)  # what is asked for outside
         self._asked: dict[str, int] = {}  # outer ports that may be mapped, answered or not, by protocol
         self._lifetime_s = LIFETIME_S
@@ -88,31 +92,31 @@ class UpnpMapper(Mapper):
         self._url = ""
         self._service: UpnpService | None = None
         self._outputs: deque[MSearch | HttpCall] = deque()
-        self._step = _Step.SEARCH
+        self._step = Step.SEARCH
         self._search(now)
 
     @property
     def is_asking(self) -> bool:
         """Whether an answer is awaited, so that `mappings` and `problem` may change soon."""
-        return self._step not in (_Step.REST, _Step.CLOSED)
+        return self._step not in (Step.REST, Step.CLOSED)
 
     def poll_output(self) -> MSearch | HttpCall | None:
         return self._outputs.popleft() if self._outputs else None
 
     def poll_timeout(self) -> Deadline | None:
-        if self._step is _Step.CLOSED:
+        if self._step is Step.CLOSED:
             return None
         return Deadline(self._due_at, f"UPnP: {self._step.name.lower()}")
 
     def handle_timeout(self, now: float) -> None:
         """Search again, give up for now, or renew. Does nothing when it is early."""
-        if self._step is _Step.CLOSED or now < self._due_at:
+        if self._step is Step.CLOSED or now < self._due_at:
             return
         self._drop_expired(now)
-        if self._step is _Step.SEARCH and self._tries < len(TRY_FOR_S):
+        if self._step is Step.SEARCH and self._tries < len(TRY_FOR_S):
             self._search(now)
-        elif self._step is _Step.REST:
-            self._step, self._tries = _Step.SEARCH, 0
+        elif self._step is Step.REST:
+            self._step, self._tries = Step.SEARCH, 0
             self._search(now)
         else:
             self._give_up("the router does not answer by UPnP", now)
@@ -121,59 +125,67 @@ class UpnpMapper(Mapper):
         """Take a datagram; False if it is not the router's. Never raises."""
         if source != self._router:
             return False
-        if self._step is _Step.SEARCH:
+        if self._step is Step.SEARCH:
             try:
-                self._url = upnp.description_url(data, self._router)
+                self._url = upnp.description_url(data, self._router, self._own6)
             except RemoteProtocolError as error:
                 self.problem = str(error)
             else:
                 self._outputs.clear()
-                self._call(_Step.DESCRIPTION, HttpCall(self._url), now)
+                self._call(Step.DESCRIPTION, HttpCall(self._url), now)
         return True
 
     def answered(self, body: Buffer, now: float) -> None:
         """The call under way has this answer, whatever its HTTP status. Never raises."""
         try:
-            if self._step is _Step.DESCRIPTION:
-                self._service = upnp.find_service(body, self._url, self._router)
-                self._ask(_Step.ADDRESS, "GetExternalIPAddress", {}, now)
-            elif self._step is _Step.ADDRESS:
+            if self._step is Step.DESCRIPTION:
+                self._service = upnp.find_service(body, self._url, self._router, self._names, self._own6)
+                self._found(now)
+            elif self._step is Step.ADDRESS:
                 told = upnp.result(body, "GetExternalIPAddress")
                 self.is_answered = True
                 self._address_told(told, now)
-            elif self._step is _Step.MAP:
-                self._mapped(upnp.result(body, "AddPortMapping"), now)
+            elif self._step is Step.MAP:
+                self._mapped(upnp.result(body, self._action), now)
         except RemoteProtocolError as error:
             self._give_up(f"the router's answer makes no sense ({error})", now)
 
     def failed(self, why: str, now: float) -> None:
         """The call under way had no answer."""
-        if self._step in (_Step.DESCRIPTION, _Step.ADDRESS, _Step.MAP):
+        if self._step in (Step.DESCRIPTION, Step.ADDRESS, Step.MAP):
             self._give_up(f"the router does not answer by UPnP: {why}", now)
 
     def close(self) -> None:
         """Give up what is mapped, or may be: the outputs are calls that say so, in any order."""
         self._outputs.clear()
-        if self._step is not _Step.CLOSED and self._service is not None:
-            for protocol, port in sorted(self._asked.items()):
-                arguments = upnp.unmap_arguments(protocol, port)
-                self._outputs.append(self._http("DeletePortMapping", arguments))
-        self._step = _Step.CLOSED
+        if self._step is not Step.CLOSED and self._service is not None:
+            self._outputs.extend(self._give_back())
+        self._step = Step.CLOSED
         self.mappings.clear()
 
+    def _give_back(self) -> list[HttpCall]:
+        return [
+            self._http("DeletePortMapping", upnp.unmap_arguments(protocol, port))
+            for protocol, port in sorted(self._asked.items())
+        ]
+
     # --- steps ---
+
+    def _found(self, now: float) -> None:
+        """There is the service."""
+        self._ask(Step.ADDRESS, "GetExternalIPAddress", {}, now)
 
     def _search(self, now: float) -> None:
         self._outputs.append(MSearch(upnp.search_request(self._router)))
         self._due_at = now + TRY_FOR_S[self._tries]
         self._tries += 1
 
-    def _call(self, step: _Step, call: HttpCall, now: float) -> None:
+    def _call(self, step: Step, call: HttpCall, now: float) -> None:
         self._step = step
         self._due_at = now + CALL_S
         self._outputs.append(call)
 
-    def _ask(self, step: _Step, action: str, arguments: dict[str, str], now: float) -> None:
+    def _ask(self, step: Step, action: str, arguments: dict[str, str], now: float) -> None:
         self._call(step, self._http(action, arguments), now)
 
     def _http(self, action: str, arguments: dict[str, str]) -> HttpCall:
@@ -188,6 +200,9 @@ class UpnpMapper(Mapper):
         address = upnp.external_address(answer)
         check_outside(address)
         self.outside = address
+        self._map_all(now)
+
+    def _map_all(self, now: float) -> None:
         self._left = deque(self._protocols)
         self._ports_tried = 0
         self._map_next(now)
@@ -209,7 +224,7 @@ class UpnpMapper(Mapper):
             lifetime_s=self._lifetime_s,
         )
         self._asked[protocol] = self._outer[protocol]
-        self._ask(_Step.MAP, "AddPortMapping", arguments, now)
+        self._ask(Step.MAP, self._action, arguments, now)
 
     def _mapped(self, answer: dict[str, str] | Fault, now: float) -> None:
         protocol = self._left[0]
@@ -230,9 +245,12 @@ class UpnpMapper(Mapper):
             self._map(now)
             return
         assert self.outside is not None
-        self.mappings[protocol] = Mapping(
-            self.outside, self._outer[protocol], "UPnP", now + LIFETIME_S / 2, now + LIFETIME_S
-        )
+        self._holds(self.outside, self._outer[protocol], now)
+
+    def _holds(self, address: Address, port: int, now: float) -> None:
+        """The protocol under way is mapped: the next."""
+        times = now + LIFETIME_S / 2, now + LIFETIME_S
+        self.mappings[self._left[0]] = Mapping(address, port, "UPnP", *times)
         self._left.popleft()
         self._ports_tried = 0
         self._map_next(now)
@@ -242,7 +260,7 @@ class UpnpMapper(Mapper):
 
     def _rest(self, problem: str, now: float, for_s: float) -> None:
         self.problem = problem
-        self._step = _Step.REST
+        self._step = Step.REST
         self._outputs.clear()
         ends = [mapping.expires_at for mapping in self.mappings.values()]
         self._due_at = min(now + for_s, *ends) if ends else now + for_s

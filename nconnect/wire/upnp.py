@@ -3,17 +3,18 @@
 1. SSDP (UPnP Device Architecture 1.1, section 1.3): a search in a datagram, `M-SEARCH * HTTP/1.1`, to port
    1900 of the router; its answer names the URL of its description (`LOCATION`).
 2. The description, XML, names the control URLs of services. `WANIPConnection` or `WANPPPConnection` has the
-   port mappings.
+   port mappings, `WANIPv6FirewallControl` (IGD:2) the holes in the firewall for IPv6.
 3. A call is a POST of XML to that URL (section 3.2); an error is an `UPnPError` with a number.
 
 A router's XML is a stranger's: a document type, through which XML documents refer to others or expand into
 gigabytes, is refused, and so is what is long or deep. URLs that lead to another host than the router, who
-answered the search, are refused too.
+answered the search, are refused too. By IPv6 it answers from its link-local address mostly, and names another
+one: that must be in the /64 of this machine's own address.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from ipaddress import ip_address
@@ -29,7 +30,9 @@ MAX_DOCUMENT_BYTES = 64 << 10  # guessed: a router's description has 2 to 10 KB
 _MAX_DEPTH = 32
 _MAX_ELEMENTS = 4096
 _ST = "urn:schemas-upnp-org:device:InternetGatewayDevice:1"  # also those of version 2 must answer to it
-_SERVICES = ("WANIPConnection:2", "WANIPConnection:1", "WANPPPConnection:1")
+MAPS_PORTS: tuple[str, ...] = ("WANIPConnection:2", "WANIPConnection:1", "WANPPPConnection:1")
+OPENS_IPV6: tuple[str, ...] = ("WANIPv6FirewallControl:1",)
+_PROTOCOLS = {"tcp": "6", "udp": "17"}
 _SOAP = "http://schemas.xmlsoap.org/soap/envelope/"
 
 
@@ -79,20 +82,29 @@ def search_request(router: Address) -> bytes:
     ).encode()
 
 
-def description_url(data: Buffer, router: Address) -> str:
-    """Where the answer to a search says that the router's description is. Raises `RemoteProtocolError`."""
+def description_url(data: Buffer, router: Address, own: Address | None = None) -> str:
+    """Where the answer to a search says that the router's description is. Raises `RemoteProtocolError`.
+
+    `own`: this machine's address, if that is an IPv6 one.
+    """
     head = bytes(data[:4096]).partition(b"\r\n\r\n")[0].decode("latin-1").split("\r\n")
     if not head[0].startswith("HTTP/1.") or head[0].split()[1:2] != ["200"]:
         raise RemoteProtocolError("UPnP: not an answer to a search")
     for line in head[1:]:
         name, _, value = line.partition(":")
         if name.strip().lower() == "location":
-            return _at_router(value.strip(), router)
+            return _at_router(value.strip(), router, own)
     raise RemoteProtocolError("UPnP: an answer without a location")
 
 
-def find_service(document: Buffer, url: str, router: Address) -> UpnpService:
-    """The service that maps ports, in the description that was read from `url`.
+def find_service(
+    document: Buffer,
+    url: str,
+    router: Address,
+    names: Sequence[str] = MAPS_PORTS,
+    own: Address | None = None,
+) -> UpnpService:
+    """The first of these services, in the description that was read from `url`.
 
     Raises `RemoteProtocolError`.
     """
@@ -101,15 +113,17 @@ def find_service(document: Buffer, url: str, router: Address) -> UpnpService:
     found: dict[str, str] = {}
     for service in root.iterfind(".//service"):
         found.setdefault(_value(service, "serviceType"), _value(service, "controlURL"))
-    for name in _SERVICES:
+    for name in names:
         kind = f"urn:schemas-upnp-org:service:{name}"
         if found.get(kind):
             try:
                 control = urljoin(base, found[kind])
             except ValueError:
                 raise RemoteProtocolError("UPnP: a control URL that is none") from None
-            return UpnpService(kind, _at_router(control, router))
-    raise RemoteProtocolError("UPnP: the router maps no ports")
+            return UpnpService(kind, _at_router(control, router, own))
+    raise RemoteProtocolError(
+        "UPnP: the router " + ("maps no ports" if names is MAPS_PORTS else "opens no ports for IPv6")
+    )
 
 
 def call(service: UpnpService, action: str, arguments: Mapping[str, str]) -> tuple[dict[str, str], bytes]:
@@ -165,15 +179,37 @@ def unmap_arguments(protocol: str, external_port: int) -> dict[str, str]:
     return _outside(protocol, external_port)
 
 
+def hole_arguments(protocol: str, port: int, own: Address, *, lifetime_s: int) -> dict[str, str]:
+    """Arguments of `AddPinhole`: from anywhere to this port of ours."""
+    return {
+        "RemoteHost": "",
+        "RemotePort": "0",
+        "InternalClient": str(own),
+        "InternalPort": str(port),
+        "Protocol": _PROTOCOLS[protocol],
+        "LeaseTime": str(lifetime_s),
+    }
+
+
+def hole_id(values: Mapping[str, str]) -> str:
+    """What `AddPinhole` gave, and `DeletePinhole` takes. Raises `RemoteProtocolError`."""
+    found = values.get("UniqueID", "")
+    if not (found.isascii() and found.isdecimal() and len(found) <= 5):
+        raise RemoteProtocolError("UPnP: a hole without a number")
+    return found
+
+
 def _outside(protocol: str, port: int) -> dict[str, str]:
     return {"NewRemoteHost": "", "NewExternalPort": str(port), "NewProtocol": protocol.upper()}
 
 
-def _at_router(url: str, router: Address) -> str:
+def _at_router(url: str, router: Address, own: Address | None = None) -> str:
     try:
         parts = urlsplit(url)
-        host, port = parts.hostname or "", parts.port
-        same = ip_address(host) == router
+        host, port = ip_address(parts.hostname or ""), parts.port
+        same = host == router or (
+            own is not None and host != own and host.version == 6 and host.packed[:8] == own.packed[:8]
+        )
     except ValueError:
         same, port = False, None
     if not same or parts.scheme != "http" or port == 0 or not url.isascii() or not url.isprintable():

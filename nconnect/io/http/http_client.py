@@ -15,9 +15,9 @@ from nconnect.config.seed_url import pin_of
 from nconnect.errors import NetworkError, RemoteProtocolError
 from nconnect.io.errors import plain_reason
 from nconnect.io.http.http import Response, framed, header_texts
-from nconnect.io.net.dial import dial
+from nconnect.io.net.dial import dial, dial_from
 from nconnect.io.net.tls import check_pin, context_for, explained
-from nconnect.model import join_addr
+from nconnect.model import Address, join_addr
 
 _READ_BYTES = 64 * 1024
 _MAX_PIECES = 1024  # guessed: chunks and interim answers, each of which costs what 100 bytes do
@@ -36,6 +36,7 @@ async def request(
     tls: ssl.SSLContext | None = None,
     proxies: Proxies = UNPROXIED,
     on_connected: Callable[[], None] | None = None,
+    source: Address | None = None,
 ) -> Response:
     """Ask an `http://` or `https://` URL (through `unix_socket` if given) once, on a connection of its own.
 
@@ -44,6 +45,7 @@ async def request(
     `proxies` says whether that goes through a proxy (by CONNECT, also without TLS). `on_connected` is told
     when somebody has taken the connection, or a proxy is asked for it. `cut`: of a body longer than
     `max_body_bytes` the beginning is returned, a byte more than that at least; otherwise it is an error.
+    `source`: this machine's address to ask an address of the same IP version from, without TLS or a proxy.
     Raises `NetworkError` when the server cannot be reached or does not answer within `timeout_s`, and
     `RemoteProtocolError` when what it answers is no HTTP, or is too large.
     """
@@ -61,6 +63,9 @@ async def request(
         async with asyncio.timeout(timeout_s):
             if unix_socket is not None:
                 reader, writer = await asyncio.open_unix_connection(str(unix_socket))
+            elif source is not None:
+                sock = await dial_from(source, parts.hostname, port)
+                reader, writer = await asyncio.open_connection(sock=sock)
             else:
                 if on_connected is not None and proxies.to(parts.hostname, port) is not None:
                     on_connected()  # the rest is the proxy's to do: asking it twice would not help

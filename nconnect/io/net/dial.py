@@ -25,7 +25,7 @@ from nconnect.io.net import nat64
 from nconnect.io.net.name_servers import AddressInfo
 from nconnect.io.net.proxy import open_through
 from nconnect.io.net.resolve import stream_addresses
-from nconnect.model import Proxy
+from nconnect.model import Address, Proxy
 
 PROXY_S = 4.0  # guessed; below the 5 s that an attempt has, so that the error names the proxy
 ATTEMPT_DELAY_S = 0.25  # RFC 8305, section 8: "Connection Attempt Delay"
@@ -62,6 +62,21 @@ async def dial(
         raise ProxyError(
             f"the proxy {proxy} did not answer within {PROXY_S:g} s: look whether it is the right one"
         ) from None
+
+
+async def dial_from(source: Address, host: str, port: int) -> socket.socket:
+    """Connect to an address from one of this machine's, both of one IP version; as `dial`. Raises OSError."""
+    family = socket.AF_INET if source.version == 4 else socket.AF_INET6
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        sock.setblocking(False)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock.bind((str(source), 0))
+        await asyncio.get_running_loop().sock_connect(sock, (host, port))
+    except BaseException:
+        sock.close()
+        raise
+    return sock
 
 
 async def _dial_through(proxy: Proxy, host: str, port: int, admit: Admit | None) -> socket.socket:

@@ -1,8 +1,9 @@
 """Keeps a port of this machine open at the router of its network, until it is cancelled.
 
 The router of the default route is asked, and nobody else: by PCP and NAT-PMP (`nat.port_mapping`), then by
-UPnP (`nat.upnp_mapping`). The router of the IPv6 default route is asked by PCP to let that port through its
-firewall. What is mapped is given up at the end, within a second.
+UPnP (`nat.upnp_mapping`). The router of the IPv6 default route is asked by PCP, then by UPnP
+(`nat.upnp_holes`), to let that port through its firewall. What is mapped or opened is given up at the end,
+within a second.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from collections.abc import Mapping as MappingOf
 from contextlib import suppress
 from ipaddress import IPv4Address
@@ -29,6 +30,7 @@ from nconnect.io.net.router import (
 from nconnect.io.net.upnp_calls import carry
 from nconnect.model import Address, Endpoint
 from nconnect.nat.port_mapping import AGAIN_AFTER_S, Mapping, PortMapper, PortRequest
+from nconnect.nat.upnp_holes import UpnpHoles
 from nconnect.nat.upnp_mapping import UpnpMapper
 from nconnect.wire import pcp
 
@@ -87,18 +89,8 @@ class PortMappings:
         """By UPnP, for as long as that maps something; then why it does not."""
         mapper = UpnpMapper(PortRequest(router, own, self._port), now=boottime(), rng=os.urandom)
         with socket_at(own) as sock:
-            try:
-                while True:
-                    await carry(mapper, sock, router)
-                    if self._has_failed(mapper):
-                        return mapper.problem
-                    if (came := await next_datagram(sock, MAX_REPLY_BYTES, mapper)) is not None:
-                        mapper.receive(came[0], came[1][0], boottime())
-            finally:
-                mapper.close()
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(_GIVE_UP_S):
-                        await carry(mapper, sock, router)
+            await _calls(mapper, sock, lambda: carry(mapper, sock, router), self._has_failed)
+            return mapper.problem
 
     async def _open_ipv6(self, ipv4: asyncio.Task[None]) -> None:
         """Let the port of each of this machine's addresses through, until IPv4 has ended and there is none.
@@ -125,7 +117,7 @@ class PortMappings:
     async def _open(self, way: Ipv6Way) -> None:
         """Until this machine's address is gone. Most routers do not let themselves be asked."""
 
-        def has_failed(mapper: PortMapper) -> bool:
+        def has_failed(mapper: PortMapper | UpnpMapper) -> bool:
             if mapper.mappings:
                 self._tell6(way, "")
             return not mapper.is_asking and not mapper.mappings
@@ -136,7 +128,8 @@ class PortMappings:
                 request = PortRequest(way.router, way.own, self._port)
                 mapper = PortMapper(request, now=boottime(), rng=os.urandom)
                 await _exchange(mapper, way.own, place, has_failed)
-                self._tell6(way, mapper.problem)
+                problems = [mapper.problem, await _by_upnp6(way, request, has_failed)]
+                self._tell6(way, "; ".join(problems))
                 await asyncio.sleep(AGAIN_AFTER_S)
 
     def _has_failed(self, mapper: PortMapper | UpnpMapper) -> bool:
@@ -163,6 +156,41 @@ class PortMappings:
         elif self._problems6.pop(way, "") == "":
             return
         self._tell(self._mappings, self._problem)
+
+
+async def _by_upnp6(
+    way: Ipv6Way, request: PortRequest, has_failed: Callable[[PortMapper | UpnpMapper], bool]
+) -> str:
+    """Open the firewall by UPnP, for as long as that opens something; then why it does not."""
+    mapper = UpnpHoles(request, now=boottime(), rng=os.urandom)
+    with socket_at(way.own) as sock:
+
+        def work() -> Awaitable[None]:
+            return carry(mapper, sock, way.router, interface=way.interface, own=way.own)
+
+        await _calls(mapper, sock, work, has_failed)
+    return mapper.problem
+
+
+async def _calls(
+    mapper: UpnpMapper,
+    sock: socket.socket,
+    work: Callable[[], Awaitable[None]],
+    has_failed: Callable[[UpnpMapper], bool],
+) -> None:
+    """Do what a mapper wants until it has failed; then, and when cancelled, it gives up what it has."""
+    try:
+        while True:
+            await work()
+            if has_failed(mapper):
+                return
+            if (came := await next_datagram(sock, MAX_REPLY_BYTES, mapper)) is not None:
+                mapper.receive(came[0], came[1][0], boottime())
+    finally:
+        mapper.close()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_GIVE_UP_S):
+                await work()
 
 
 async def _exchange(

@@ -299,5 +299,6 @@ def test_nothing_else_connects() -> None:
     assert found == [
         "io/doctor_network.py: create_connection",  # `_takes_tcp`: hosts of a provider's own subnet
         "io/http/http_client.py: open_connection",  # on a socket of `dial`
+        "io/net/dial.py: sock_connect",
         "sdk/tunnel.py: open_connection",  # likewise
     ]

@@ -196,7 +196,8 @@ def test_why_an_ipv6_firewall_stays_shut_is_told_while_the_address_is_there(
 
             async with asyncio.timeout(20):
                 task = asyncio.create_task(PortMappings(PORT, watcher, tunnel="nc0").run())
-                await told(f"{NO_ROUTER}; IPv6: the router does not answer PCP")
+                upnp = "the router does not answer by UPnP"
+                await told(f"{NO_ROUTER}; IPv6: the router does not answer PCP; {upnp}")
                 ways[0] = frozenset()
                 await told(NO_ROUTER)
                 await task
