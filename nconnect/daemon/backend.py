@@ -30,7 +30,7 @@ from nconnect.daemon.limits import PeerLimits
 from nconnect.daemon.names import NameService
 from nconnect.daemon.reload import FileWatch, Reload
 from nconnect.daemon.settings import InForce
-from nconnect.daemon.stream_acceptor import StreamAcceptor
+from nconnect.daemon.stream_rights import StreamRights
 from nconnect.daemon.streams import Streams
 from nconnect.daemon.usage import Usage
 from nconnect.daemon.waiting import Waiting
@@ -56,7 +56,7 @@ class DaemonBackend:
     tunnel: Tunnel
     driver: Driver
     streams: Streams
-    acceptor: StreamAcceptor
+    rights: StreamRights
     dialler: Dialler
     host_state: HostState
     file_watch: FileWatch
@@ -75,7 +75,7 @@ class DaemonBackend:
         config, address, tunnel, links = self.in_force.config, str(self.address), self.tunnel, self.links
         now = self.clock()
         wall = time.time() - now  # what turns our clock's times into the wall's
-        refused = _together(await self.host_state.refused_counts(now), self.acceptor.refused)
+        refused = _together(await self.host_state.refused_counts(now), self.rights.refused)
         await self.file_watch.look()
         self.usage.look()
         peers, plan = tunnel.peers.values(), self.host_state.plan

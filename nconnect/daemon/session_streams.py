@@ -11,7 +11,7 @@ from nconnect.errors import StreamClosed, StreamError
 from nconnect.io.clock import boottime
 from nconnect.model import Buffer, Endpoint
 from nconnect.tunnel.core import Tunnel
-from nconnect.tunnel.outputs import StreamMoved
+from nconnect.tunnel.outputs import DatagramCame, StreamMoved
 from nconnect.tunnel.peer import Peer
 from nconnect.tunnel.streams.stream import StreamState, TunnelStream
 
@@ -113,6 +113,7 @@ class SessionStreams:
         self._loop = loop
         self._clock = clock
         self._known: WeakValueDictionary[TunnelStream, SessionStream] = WeakValueDictionary()
+        self._channels: dict[int, Callable[[DatagramCame], object]] = {}
         self._is_due = False
 
     def open(self, peer: Peer, target: Endpoint) -> SessionStream:
@@ -142,6 +143,26 @@ class SessionStreams:
         """A program has used the stream."""
         self._tunnel.streams.touched(stream, self._clock())
         self._pump_soon()
+
+    def send_datagram(
+        self, peer: Peer, channel: int, place: Endpoint, data: Buffer, *, is_ours: bool
+    ) -> None:
+        """Send a datagram of a channel, that this side opened if it `is_ours`; it may be dropped."""
+        if self._tunnel.streams.send_datagram(peer, channel, place, data, self._clock(), is_ours=is_ours):
+            self._pump_soon()
+
+    def open_channel(self, came: Callable[[DatagramCame], object]) -> int:
+        """A new channel's id; `came` is called with each datagram, until `close_channel`."""
+        channel = self._tunnel.streams.new_channel()
+        self._channels[channel] = came
+        return channel
+
+    def close_channel(self, channel: int) -> None:
+        self._channels.pop(channel, None)
+
+    def datagram_came(self, event: DatagramCame) -> None:
+        if event.is_ours and (came := self._channels.get(event.channel)) is not None:
+            came(event)
 
     def moved(self, event: StreamMoved) -> None:
         event.stream.is_told = False

@@ -246,6 +246,7 @@ async def _with_host(daemon: Daemon, rights: str, *, keep_trying: bool, on_ready
             await daemon.metrics.close()
             await daemon.enrolment.close()
             await daemon.acceptor.close()
+            await daemon.datagrams.close()
             await daemon.runtime_files.close()
     finally:
         daemon.opened.service.stopping()

@@ -20,6 +20,7 @@ from nconnect.daemon.acceptance import Acceptance
 from nconnect.daemon.announcing import Announcing
 from nconnect.daemon.backend import DaemonBackend
 from nconnect.daemon.counters import CounterKeeper, stored
+from nconnect.daemon.datagram_acceptor import DatagramAcceptor
 from nconnect.daemon.direct_paths import DirectResources
 from nconnect.daemon.direct_sockets import DirectSockets, open_sockets
 from nconnect.daemon.driver import Driver
@@ -52,6 +53,7 @@ from nconnect.daemon.session_dialler import SessionDialler
 from nconnect.daemon.session_streams import SessionStreams
 from nconnect.daemon.settings import InForce
 from nconnect.daemon.stream_acceptor import StreamAcceptor
+from nconnect.daemon.stream_rights import StreamRights
 from nconnect.daemon.streams import Streams
 from nconnect.daemon.supervisor import Supervisor
 from nconnect.daemon.usage import Usage
@@ -71,6 +73,7 @@ from nconnect.offers.names import of_peers
 from nconnect.tunnel.core import Tunnel
 from nconnect.tunnel.outputs import (
     CountersMoved,
+    DatagramCame,
     DirectChanged,
     ExpiryChanged,
     Pong,
@@ -153,7 +156,7 @@ class Daemon:
 
         async def flows() -> Mapping[str, int]:
             """Connections that peers have opened, by packets and by streams."""
-            return Counter(await host_state.opened_counts(boottime())) + acceptor.opened
+            return Counter(await host_state.opened_counts(boottime())) + rights.opened
 
         limits = PeerLimits(tunnel.peers.values, usage, lambda dest: announcing.statement_of(dest))
 
@@ -212,14 +215,15 @@ class Daemon:
         )
         streams = Streams(address, tunnel, driver, around, opened.direct.listeners)
         session_streams = SessionStreams(tunnel, driver, loop)
-        acceptor = self.acceptor = StreamAcceptor(
+        rights = StreamRights(
             in_force,
-            session_streams,
             shut=limits.shut,
             why_shut=usage.why_spent,
             own_addresses=lambda: asyncio.to_thread(local_network.own_addresses),
             max_flows=lambda: {} if host_state.plan is None else host_state.plan.flow_limits,
         )
+        acceptor = self.acceptor = StreamAcceptor(rights, session_streams)
+        datagrams = self.datagrams = DatagramAcceptor(rights, session_streams)
         direct = self.direct = DirectResources(
             in_force,
             opened.direct,
@@ -305,7 +309,7 @@ class Daemon:
             tunnel,
             driver,
             streams,
-            acceptor,
+            rights,
             self.dialler,
             host_state,
             file_watch,
@@ -358,7 +362,8 @@ class Daemon:
         on(Visitor, enrolment.knock)
         on(StreamAsked, acceptor.asked)
         on(StreamMoved, session_streams.moved)
-        on(PlanInForce, acceptor.look)
+        on(DatagramCame, session_streams.datagram_came, datagrams.came)
+        on(PlanInForce, rights.look)
         on(CountersMoved, counters.moved)
         on(PlanInForce, way_out.plan_in_force, lambda _: links.leave(way_out.refusal), said.plan_in_force)
         on(PlanInForce, lambda _: direct.changed(), watch.config_changed, announcing.changed)

@@ -17,12 +17,14 @@ import pytest
 
 from nconnect.crypto.aead import CipherSuite
 from nconnect.crypto.keys import Identity
-from nconnect.daemon import stream_acceptor
+from nconnect.daemon import datagram_acceptor, stream_acceptor
+from nconnect.daemon.datagram_acceptor import DatagramAcceptor
 from nconnect.daemon.driver import Driver
 from nconnect.daemon.session_dialler import SessionDialler
 from nconnect.daemon.session_streams import SessionStreams
 from nconnect.daemon.settings import InForce
 from nconnect.daemon.stream_acceptor import StreamAcceptor
+from nconnect.daemon.stream_rights import StreamRights
 from nconnect.errors import StreamError
 from nconnect.invite.table import PeerTable
 from nconnect.io.clock import boottime
@@ -40,7 +42,7 @@ from nconnect.model import (
 from nconnect.offers.statement import Statement
 from nconnect.streams.dialler import RefusalCode, StreamRefused
 from nconnect.tunnel.core import Tunnel
-from nconnect.tunnel.outputs import Output, Settings, StreamAsked, StreamMoved
+from nconnect.tunnel.outputs import DatagramCame, Output, Settings, StreamAsked, StreamMoved
 from nconnect.wire.nkn import InboundMessage
 from tests.daemon.test_driver import FakeLink, FakeTun
 
@@ -70,6 +72,8 @@ class Side:
         self.tun = FakeTun()
         self.link = Link(str(self.address))
         self.acceptor: StreamAcceptor | None = None
+        self.datagrams: DatagramAcceptor | None = None
+        self.rights: StreamRights | None = None
 
     def start(self, config: Config) -> None:
         self.in_force = InForce(PeerTable(config, {}))
@@ -92,12 +96,16 @@ class Side:
             self.streams.moved(output)
         elif isinstance(output, StreamAsked) and self.acceptor is not None:
             self.acceptor.asked(output)
+        elif isinstance(output, DatagramCame):
+            self.streams.datagram_came(output)
+            if self.datagrams is not None:
+                self.datagrams.came(output)
 
     def put(self, config: Config) -> None:
         """Another configuration is in force."""
         self.in_force.put(PeerTable(config, {}))
-        assert self.acceptor is not None
-        self.acceptor.look()
+        assert self.rights is not None
+        self.rights.look()
 
 
 class Pair:
@@ -136,15 +144,16 @@ class Pair:
         async def own() -> set[object]:
             return self.own  # type: ignore[return-value]
 
-        self.provider.acceptor = StreamAcceptor(
+        rights = self.rights = StreamRights(
             self.provider.in_force,
-            self.provider.streams,
             shut=lambda: self.shut,
             why_shut=lambda _: self.quota,
             own_addresses=own,  # type: ignore[arg-type]
             max_flows=lambda: self.limits,
         )
-        self.acceptor = self.provider.acceptor
+        self.acceptor = self.provider.acceptor = StreamAcceptor(rights, self.provider.streams)
+        self.datagrams = self.provider.datagrams = DatagramAcceptor(rights, self.provider.streams)
+        self.provider.rights = rights
         self.dialler = SessionDialler(
             self.user.in_force, self.user.tunnel, self.user.streams, lambda: self.statements
         )
@@ -152,6 +161,7 @@ class Pair:
 
     async def close(self) -> None:
         await self.acceptor.close()
+        await self.datagrams.close()
         for side in (self.user, self.provider):
             side.driver.stop()
             side.tun.close()
@@ -210,7 +220,7 @@ def test_a_stream_reaches_a_server_behind_the_provider(monkeypatch: pytest.Monke
         await writing
         assert bytes(got) == sent + b"end"
         await stream.close()
-        assert pair.acceptor.opened["laptop"] == 1
+        assert pair.rights.opened["laptop"] == 1
         assert pair.provider.tunnel.peer_named("laptop").traffic.rx_bytes > 3_000_000  # type: ignore[union-attr]
 
     run(monkeypatch, test)
@@ -226,7 +236,7 @@ def test_what_is_not_allowed_is_refused_with_its_reason(monkeypatch: pytest.Monk
             assert error.code is RefusalCode.NOT_ALLOWED
             assert error.reason == f"gpu: {host}:{other} (tcp) is not among what this peer may reach"
         await (await pair.dialler.open(HOST, port)).close()
-        assert pair.acceptor.refused["laptop"]["refused"] == 3
+        assert pair.rights.refused["laptop"]["refused"] == 3
 
     run(monkeypatch, test)
 
@@ -251,7 +261,7 @@ def test_a_right_that_ends_takes_its_streams_along(how: str, monkeypatch: pytest
         laptop = pair.provided.peers[0]
         if how == "quota":
             pair.quota = "the quota of 1G/day is used up"
-            pair.acceptor.look()
+            pair.rights.look()
         elif how == "subnet":
             pair.provider.put(replace(pair.provided, provide=ProvideConfig()))
         else:
@@ -265,7 +275,7 @@ def test_a_right_that_ends_takes_its_streams_along(how: str, monkeypatch: pytest
             await asyncio.wait_for(stream.read(), 1)
         words = {"quota": "quota", "pause": "at dinner", "remove": "no such peer"}
         assert words.get(how, "") in str(caught.value)
-        assert not pair.acceptor.count
+        assert not pair.rights.count
         if how != "remove":
             assert (await refused(pair, HOST, port)).code is RefusalCode.NOT_ALLOWED
 
@@ -277,12 +287,12 @@ def test_streams_count_against_the_bound_on_connections(monkeypatch: pytest.Monk
         pair.limits["laptop"] = 2
         first, _second = await pair.dialler.open(HOST, port), await pair.dialler.open(HOST, port)
         assert (await refused(pair, HOST, port)).code is RefusalCode.TOO_MANY
-        assert pair.acceptor.refused["laptop"]["flow_limit"] == 1
+        assert pair.rights.refused["laptop"]["flow_limit"] == 1
         first.write_eof()
         while await first.read():
             pass
         await first.close()
-        await until(lambda: sum(pair.acceptor.count.values()) == 1)
+        await until(lambda: sum(pair.rights.count.values()) == 1)
         await pair.dialler.open(HOST, port)
 
     run(monkeypatch, test)
@@ -322,6 +332,50 @@ def test_a_program_that_goes_away_ends_both_sides(monkeypatch: pytest.MonkeyPatc
     async def test(pair: Pair, port: int) -> None:
         stream = await pair.dialler.open(HOST, port)
         stream.abort()
-        await until(lambda: not pair.acceptor.count)
+        await until(lambda: not pair.rights.count)
+
+    run(monkeypatch, test)
+
+
+class UdpEcho(asyncio.DatagramProtocol):
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = transport
+
+    def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
+        self.transport.sendto(data + b"!", addr)  # type: ignore[attr-defined]
+
+
+async def udp_server() -> tuple[asyncio.BaseTransport, int]:
+    transport, _ = await asyncio.get_running_loop().create_datagram_endpoint(
+        UdpEcho, local_addr=("127.0.0.1", 0)
+    )
+    return transport, transport.get_extra_info("sockname")[1]
+
+
+def test_datagrams_reach_a_server_behind_the_provider(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test(pair: Pair, port: int) -> None:
+        server, udp = await udp_server()
+        connect = datagram_acceptor._Way.connect
+
+        async def to_real(self: datagram_acceptor._Way, target: Endpoint) -> None:
+            await connect(self, Endpoint(ip_address("127.0.0.1"), target.port))
+
+        monkeypatch.setattr(datagram_acceptor._Way, "connect", to_real)
+        channel = await pair.dialler.datagrams()
+        for number in range(3):
+            channel.send(HOST, udp, b"%d" % number)
+        assert {await channel.recv() for _ in range(3)} == {(HOST, udp, b"%d!" % n) for n in range(3)}
+        assert pair.rights.count == {str(pair.user.address): 1}
+        channel.send("8.8.8.8", 53, b"nowhere")
+        channel.send("192.168.51.1", 53, b"behind no peer")
+        laptop = replace(pair.provided.peers[0], allow=())
+        pair.provider.put(replace(pair.provided, peers=(laptop,)))
+        await until(lambda: not pair.rights.count)
+        channel.send(HOST, udp, b"refused")
+        await until(lambda: bool(pair.rights.refused))
+        channel.close()
+        with pytest.raises(StreamError):
+            await channel.recv()
+        server.close()
 
     run(monkeypatch, test)

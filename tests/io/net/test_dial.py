@@ -297,8 +297,12 @@ def test_nothing_else_connects() -> None:
         if call in path.read_text()
     ]
     assert found == [
+        "daemon/machine_ports.py: open_connection",  # ports of this machine itself
+        "daemon/stream_acceptor.py: open_connection",  # targets of peers, addresses that were judged
         "io/doctor_network.py: create_connection",  # `_takes_tcp`: hosts of a provider's own subnet
         "io/http/http_client.py: open_connection",  # on a socket of `dial`
         "io/net/dial.py: sock_connect",
         "sdk/tunnel.py: open_connection",  # likewise
+        "streams/kernel.py: sock_connect",  # bound to the tunnel's interface
+        "streams/kernel.py: open_connection",  # on that socket
     ]
