@@ -80,6 +80,9 @@ class Member:
         """Its own /etc/hosts, not this machine's."""
         return Path("/etc/netns", self.space.name, "hosts").read_text()
 
+    def resolves(self, name: str) -> bool:
+        return name in self.hosts()
+
     def get(self, url: str) -> Any:
         return json.loads(self.space.must("curl", "-sS", "-m", "10", url))
 

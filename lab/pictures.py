@@ -11,6 +11,7 @@ import io
 import re
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
@@ -19,17 +20,17 @@ from rich.text import Text
 
 from lab import CHECKOUT
 from lab.command import give_back, interrupt_once
-from lab.group import HOST, Group, group
+from lab.group import Group, group
 from lab.netns import LabError, require_root
 from lab.process import until
 from lab.sides import Side
 from lab.terminal import WIDTH, Ends, on_terminal
-from lab.traffic import connect, download
 from lab.typist import Typist, interview
 from lab.world import LAN, PROVIDER_PEER, PROVIDER_TUNNEL, SEED_RPC, SERVER, USER_PEER, World, world
 
 FOLDER = CHECKOUT / "docs" / "pictures"
 PORT = 8000
+OLLAMA = "ollama.gpu-box.internal"
 WATCHED_S = 16
 # Downloads of different sizes, as of a person who works with the servers.
 TRAFFIC = """
@@ -41,7 +42,7 @@ for turn in itertools.count():
             pass
     time.sleep(0.2)
 """
-# A server that lists models, as Ollama does, on loopback: its port, and the models.
+# A server that lists models, as Ollama does, on loopback: its port, and the models. /bytes/N: so many bytes.
 MODELS = """
 import http.server, json, sys
 class Handler(http.server.BaseHTTPRequestHandler):
@@ -52,7 +53,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         }.get(self.path)
         self.send_response(200 if found else 404)
         self.end_headers()
-        self.wfile.write(json.dumps(found or {}).encode())
+        size = int(self.path[7:]) if self.path.startswith("/bytes/") else 0
+        self.wfile.write(bytes(size) if size else json.dumps(found or {}).encode())
 print("serving", flush=True)
 http.server.ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Handler).serve_forever()
 """
@@ -153,13 +155,13 @@ def take_group(made: Group) -> None:
     attic.side.wait()
     line = f"sudo nconnect join {made.invite(attic, alice.name)[alice.name]}"
     used = [(line, person.run(alice, line))]
-    until(lambda: "vllm.attic.internal" in alice.hosts(), "the names", timeout_s=20)
+    until(partial(alice.resolves, "vllm.attic.internal"), "the names", timeout_s=20)
     until(lambda: all(each["models"] for each in alice.offers().values()), "the models", timeout_s=20)
-    for line in ("nconnect offers", "curl http://ollama.gpu-box.internal:11434/v1/models"):
+    for line in ("nconnect offers", f"curl http://{OLLAMA}:11434/v1/models"):
         used.append((line, person.run(alice, line)))
-    for user, size in zip(made.users, (300 << 20, 40 << 20, 3 << 20), strict=True):
-        with connect(user.space, user.seen(gpu_box, HOST), gpu_box.port) as connection:
-            download(connection, size)
+    for user, size in zip(made.users, (120 << 20, 20 << 20, 2 << 20), strict=True):
+        until(partial(user.resolves, OLLAMA), "the name", timeout_s=20)
+        user.space.must("curl", "-sS", "-o", "/dev/null", f"http://{OLLAMA}:11434/bytes/{size}")
     for line in ("nconnect usage", 'sudo nconnect peer pause bob --why "back at 22:00"'):
         shared.append((line, person.run(gpu_box, line)))
     for name, member, steps in (("friends", gpu_box, shared), ("offers", alice, used)):
@@ -177,7 +179,10 @@ def take_group(made: Group) -> None:
 
 def elided(text: str) -> str:
     """Without most of a token, and with the file in its usual place."""
-    return re.sub(r"/\S+/nc0\.toml", "/etc/nconnect/nc0.toml", re.sub(r"nc1-\w{8,}", "nc1-…", text))
+    usual = re.sub(r"/\S+/nc0\.toml", "/etc/nconnect/nc0.toml", text).replace(
+        " -c /etc/nconnect/nc0.toml", ""
+    )
+    return re.sub(r"nc1-\w{8,}", "nc1-…", usual)
 
 
 def has_live_line(shown: str) -> bool:

@@ -12,11 +12,14 @@ import shlex
 import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from lab.netns import LabError, Namespace
+from lab.process import until
 from lab.sides import Side
 from lab.world import NODE_HOST, PROVIDER_PEER, USER_PEER, World
 
+NAME = re.compile(r"[a-z0-9.-]+\.internal\b")
 ELIDED = re.compile(r"\S+…\S*|\b(?:PROVIDER|USER)-ADDRESS\b")
 
 
@@ -87,6 +90,8 @@ class Reader:
             return ""
         if arguments[0] == "nconnect":
             return self._nconnect(machine, arguments[1:])
+        for name in NAME.findall(text):  # there before a person has typed it
+            until(lambda name=name: name in self._hosts(machine), f"the name {name}", timeout_s=20)
         done = self.try_plain(machine, arguments)
         assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
         if arguments[0] == "curl":
@@ -95,6 +100,9 @@ class Reader:
 
     def try_plain(self, machine: str, arguments: Sequence[str]) -> subprocess.CompletedProcess[str]:
         return self.machines[machine].run(arguments)
+
+    def _hosts(self, machine: str) -> str:
+        return Path("/etc/netns", self.machines[machine].name, "hosts").read_text()
 
     def _nconnect(self, machine: str, arguments: list[str]) -> str:
         side = self.sides[machine]

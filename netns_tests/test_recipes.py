@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -24,7 +25,7 @@ import pytest
 from lab import CHECKOUT
 from lab.chat import chat_from
 from lab.process import until
-from lab.sides import Side, nconnect_command
+from lab.sides import nconnect_command
 from lab.traffic import SERVICE, reaches, serve, serve_model, whoami
 from lab.world import (
     LAN,
@@ -43,7 +44,7 @@ from netns_tests.test_overlap import other_machines
 PAGE = (CHECKOUT / "docs" / "recipes.md").read_text()
 KEY = "SECRET"
 # Commands that cannot run here. A test below covers each of them, or a substitute.
-NOT_RUN = ("ollama", "vllm", "llama-server", "open-webui", "systemctl", "journalctl")
+NOT_RUN = ("ollama", "vllm", "jupyter", "llama-server", "open-webui", "systemctl", "journalctl")
 
 pytestmark = pytest.mark.timeout(180)
 needs_model = pytest.mark.skipif(
@@ -79,33 +80,45 @@ def level_of(title: str) -> str:
     return "##" if f"\n## {title}\n" in PAGE else "###"
 
 
-def expose_as(reader: Reader, typed: Typed) -> None:
-    """Copy what a recipe's `init` writes under `expose` into the running provider's configuration."""
-    box = Side("box", reader.world.provider, reader.world.folder / "box")
-    box.nconnect(*typed.command.removeprefix("sudo nconnect ").split(), "--force")
-    (line,) = [line for line in box.config.read_text().splitlines() if line.startswith("expose")]
-    side = reader.world.provider_side
-    text = side.config.read_text()
-    assert "expose" not in text
-    side.config.write_text(text.replace("[provide]\n", f"[provide]\n{line}\n"))
-    side.nconnect("reload")
-    side.config.write_text(text)  # the next `reload` restores it
-
-
 @needs_model
-def test_a_server_on_loopback_is_reached_after_reload(reader: Reader) -> None:
-    """The recipe for Ollama. `reload` brings what its `init` writes into the running tunnel."""
+def test_a_server_on_loopback_is_reached_by_its_name(reader: Reader) -> None:
+    """The recipe for Ollama."""
     made = reader.world
     ollama = serve_model(made.provider, made, "127.0.0.1", 11434)
     assert not reaches(made.user, PROVIDER_TUNNEL, 11434)
-    expose_as(reader, one("Ollama", "provider", "sudo nconnect init"))
+    reader.run("provider", one("Ollama", "provider", "sudo nconnect provide server add").command)
     answer = reader.run("user", one("Ollama", "user", "curl").command)
     assert json.loads(answer)["object"] == "list"
-    chat = chat_from(made.user, PROVIDER_TUNNEL, 11434, "Hello!", max_tokens=4)
+    chat = chat_from(made.user, "ollama.gpu-box.internal", 11434, "Hello!", max_tokens=4)
     assert chat.tokens
-    made.provider_side.nconnect("reload")
+    reader.run("provider", "nconnect provide server remove ollama --yes")
     assert not reaches(made.user, PROVIDER_TUNNEL, 11434)
     ollama.stop()
+
+
+# It answers as Jupyter does: a request whose Host header is none of its names gets 403.
+JUPYTER = """
+import http.server, json, sys
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200 if self.headers["Host"].partition(":")[0] in json.loads(sys.argv[1]) else 403)
+        self.end_headers()
+http.server.HTTPServer(("127.0.0.1", 8888), Handler).serve_forever()
+"""
+
+
+def test_a_server_that_checks_the_host_is_reached_by_the_name_that_it_knows(reader: Reader) -> None:
+    made = reader.world
+    names = shlex.split(one("Jupyter", "provider", "jupyter lab").command)[-1].partition("=")[2]
+    assert "jupyter.gpu-box.internal" in json.loads(names)
+    server = made.run_in(made.provider, [sys.executable, "-c", JUPYTER, names], "jupyter")
+    until(lambda: made.provider.listens(8888), "the server", process=server)
+    reader.run("provider", one("Jupyter", "provider", "sudo nconnect provide server add").command)
+    ask = "curl -s -o /dev/null -w %{http_code}"
+    assert reader.run("user", f"{ask} http://jupyter.gpu-box.internal:8888") == "200"
+    assert reader.run("user", f"{ask} http://{PROVIDER_TUNNEL}:8888") == "403"
+    reader.run("provider", "nconnect provide server remove jupyter --yes")
+    server.stop()
 
 
 @needs_model
@@ -260,4 +273,4 @@ def test_every_command_is_run_or_named() -> None:
     assert set(NOT_RUN) <= programs
     assert [t.command.split()[2] for t in commands(PAGE) if t.command.startswith("sudo nconnect")].count(
         "init"
-    ) == 2
+    ) == 1
