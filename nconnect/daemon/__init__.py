@@ -41,6 +41,14 @@ Names of peers
 `names` has this machine resolve them (`nconnect.offers.names`), by the helper, which is root. It chooses
 labels that nobody here resolves already, and writes them again when somebody removes them.
 
+Streams
+-------
+A peer without a TUN asks for streams inside its session (`nconnect.tunnel.streams`). `session_streams` is
+their shell; `stream_acceptor` and `datagram_acceptor` connect to what a peer wants, and `stream_rights`
+judges it, counts it, and ends it when the right ends. `session_dialler` opens streams to peers, for programs
+of this process and, by the control socket, of others. `without_tun` runs a daemon that has nothing else.
+(`streams` are direct TCP connections, which carry batches.)
+
 Who owns whom
 -------------
 `up` makes what needs rights (`wiring.Opened`: lock, state folder, a node's ports, UDP sockets, the device),
