@@ -18,6 +18,7 @@ from tests.fuzz import (
     proxies,
     routers,
     services,
+    session_streams,
     sessions,
     statements,
     streams,
@@ -37,13 +38,13 @@ PARSERS: tuple[Target, ...] = (
     values.invitations, values.tokens, values.invitation_books, values.configurations,
     values.conntrack_messages, values.netlink_attributes, stun.stun_messages, routers.port_answers,
     routers.upnp_documents, statements.statement_documents,
-    proxies.proxy_requests, proxies.proxy_datagrams,
+    proxies.proxy_requests, proxies.proxy_datagrams, session_streams.stream_frames,
 )  # fmt: skip
 MACHINES: tuple[Target, ...] = (
     sessions.handshake_machine, sessions.session_machine, sessions.message_machine, sessions.replay_windows,
     sessions.noise_messages, services.node_machine, services.link_machine, services.control_machine,
     services.invitation_machine, streams.stream_opening, stun.stun_probe, stun.stun_server,
     routers.port_mapper, routers.upnp_mapper, ncp.ncp_sessions,
-    statements.statement_parts, statements.statement_transfer,
+    statements.statement_parts, statements.statement_transfer, session_streams.stream_machine,
 )  # fmt: skip
 TARGETS: dict[str, Target] = {target.__name__: target for target in (*PARSERS, *MACHINES)}
