@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import errno
 import socket
-import struct
 from asyncio import StreamReader, StreamWriter
 from contextlib import suppress
 from ipaddress import ip_address
@@ -32,20 +31,14 @@ from nconnect.streams.dialler import (
 from nconnect.streams.joining import reset
 
 _SO_BINDTODEVICE = 25  # <asm-generic/socket.h>; without rights since Linux 5.7
-_IP_RECVERR, _IPV6_RECVERR = 11, 25  # <linux/in.h>, <linux/in6.h>
-_EXTENDED_ERROR = struct.Struct("=IBBBxII")  # sock_extended_err: errno, origin, type, code, info, data
-_FROM_ICMP, _FROM_ICMPV6 = 2, 3
-# "communication … administratively prohibited": RFC 792, RFC 1812 section 5.2.7.1; RFC 4443 section 3.1
-_PROHIBITED = {(_FROM_ICMP, 3, 9), (_FROM_ICMP, 3, 10), (_FROM_ICMP, 3, 13), (_FROM_ICMPV6, 1, 1)}
 _CODES = {
     errno.ECONNREFUSED: RefusalCode.CONNECTION_REFUSED,
     errno.ENETUNREACH: RefusalCode.NET_UNREACHABLE,
     errno.EHOSTUNREACH: RefusalCode.HOST_UNREACHABLE,
     errno.ETIMEDOUT: RefusalCode.TIMED_OUT,
-    errno.EACCES: RefusalCode.NOT_ALLOWED,
+    errno.EACCES: RefusalCode.NOT_ALLOWED,  # ICMPv6, "administratively prohibited" (RFC 4443, section 3.1)
 }
 _WAITING = 256  # datagrams from targets that the program has not taken
-_NOT_ALLOWED = "the provider does not let this device reach it"
 
 
 class KernelDialler:
@@ -78,15 +71,10 @@ class KernelDialler:
 
     def make(self, address: Address, kind: int) -> socket.socket:
         """A socket that reaches nothing but the tunnel, not blocking."""
-        is_v4 = address.version == 4
-        sock = socket.socket(socket.AF_INET if is_v4 else socket.AF_INET6, kind)
+        sock = socket.socket(socket.AF_INET if address.version == 4 else socket.AF_INET6, kind)
         try:
             sock.setblocking(False)
             sock.setsockopt(socket.SOL_SOCKET, _SO_BINDTODEVICE, self._interface.encode())
-            if is_v4:
-                sock.setsockopt(socket.IPPROTO_IP, _IP_RECVERR, 1)
-            else:
-                sock.setsockopt(socket.IPPROTO_IPV6, _IPV6_RECVERR, 1)
         except OSError as error:
             sock.close()
             raise StreamRefused(f"{self._interface}: {plain_reason(error)}", RefusalCode.NO_PEER) from None
@@ -116,7 +104,7 @@ class KernelDialler:
                 reader, writer = await asyncio.open_connection(sock=sock, limit=MOST_READ)
                 return SocketStream(reader, writer)
             except OSError as error:
-                refused = _refusal(sock, error)
+                refused = _refusal(error)
                 sock.close()
             except BaseException:
                 sock.close()
@@ -124,18 +112,12 @@ class KernelDialler:
         raise refused
 
 
-def _refusal(sock: socket.socket, error: OSError) -> StreamRefused:
-    with suppress(OSError):
-        for level, kind, data in sock.recvmsg(1, 512, socket.MSG_ERRQUEUE)[1]:
-            if (level, kind) in (
-                (socket.IPPROTO_IP, _IP_RECVERR),
-                (socket.IPPROTO_IPV6, _IPV6_RECVERR),
-            ) and len(data) >= _EXTENDED_ERROR.size:
-                _, origin, icmp_type, code, *_ = _EXTENDED_ERROR.unpack_from(data)
-                if (origin, icmp_type, code) in _PROHIBITED:
-                    return StreamRefused(_NOT_ALLOWED, RefusalCode.NOT_ALLOWED)
+def _refusal(error: OSError) -> StreamRefused:
     code = _CODES.get(error.errno or 0, RefusalCode.FAILED)
-    return StreamRefused(_NOT_ALLOWED if code is RefusalCode.NOT_ALLOWED else plain_reason(error), code)
+    why = plain_reason(error)
+    if code is RefusalCode.CONNECTION_REFUSED:  # the provider's firewall answers with a reset too
+        why += " (nothing listens there, or the provider does not allow it)"
+    return StreamRefused(why, code)
 
 
 class SocketStream:

@@ -182,7 +182,7 @@ class Listeners:
         return True
 
 
-def bind(place: ListenPlace) -> socket.socket:
+def bind_listener(place: ListenPlace) -> socket.socket:
     """A socket that `Listeners` listen on. Raises `HostError` in one line."""
     family = socket.AF_INET if ip_address(place.host).version == 4 else socket.AF_INET6
     sock = socket.socket(family, socket.SOCK_STREAM)

@@ -17,7 +17,7 @@ from nconnect.streams import listener, proxy
 from nconnect.streams.dialler import RefusalCode, StreamRefused
 from nconnect.streams.forward import Forward, forwarding, parse_place
 from nconnect.streams.joining import reset
-from nconnect.streams.listener import ListenPlace, Owners, bind
+from nconnect.streams.listener import ListenPlace, Owners, bind_listener
 from nconnect.streams.proxy import proxying
 from nconnect.streams.socks5 import encode_datagram
 from nconnect.streams.target import DialTarget
@@ -182,7 +182,7 @@ def test_whose_a_socket_is(host: str) -> None:
 
     family = socket.AF_INET if ip_address(host).version == 4 else socket.AF_INET6
     with (
-        bind(ListenPlace(host, 0)) as listening_socket,
+        bind_listener(ListenPlace(host, 0)) as listening_socket,
         socket.socket(family) as client,
         socket.socket(family, socket.SOCK_DGRAM) as here,
         socket.socket(family, socket.SOCK_DGRAM) as there,
@@ -429,12 +429,12 @@ def test_places() -> None:
 
 
 def test_a_port_in_use_is_one_line() -> None:
-    with bind(ListenPlace("127.0.0.1", 0)) as first:
+    with bind_listener(ListenPlace("127.0.0.1", 0)) as first:
         port = first.getsockname()[1]
         with pytest.raises(HostError, match=f"cannot listen at 127.0.0.1:{port}: .*another program"):
-            bind(ListenPlace("127.0.0.1", port))
+            bind_listener(ListenPlace("127.0.0.1", port))
     with pytest.raises(HostError, match="no such address"):
-        bind(ListenPlace("192.0.2.1", 0))
+        bind_listener(ListenPlace("192.0.2.1", 0))
 
 
 def test_refusal_has_its_reason() -> None:

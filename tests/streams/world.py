@@ -12,7 +12,7 @@ from typing import cast
 
 from nconnect.streams.dialler import DatagramChannel, RefusalCode, Stream, StreamRefused
 from nconnect.streams.kernel import SocketStream
-from nconnect.streams.listener import Listeners, ListenPlace, Owners, Serve, bind
+from nconnect.streams.listener import Listeners, ListenPlace, Owners, Serve, bind_listener
 
 ANYBODY = Owners(None)
 NAME = "web.gpu-box.internal"
@@ -85,7 +85,7 @@ async def listening(
     dialler: LoopDialler, *fronts: tuple[Owners, Serve] | Callable[[], tuple[Owners, Serve]]
 ) -> AsyncIterator[list[int]]:
     """The ports of listeners on 127.0.0.1."""
-    sockets = [bind(ListenPlace("127.0.0.1", 0)) for _ in fronts]
+    sockets = [bind_listener(ListenPlace("127.0.0.1", 0)) for _ in fronts]
     made = [front() if callable(front) else front for front in fronts]
     task = asyncio.create_task(
         Listeners(dialler).run(
