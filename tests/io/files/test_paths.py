@@ -96,87 +96,92 @@ def test_a_link_in_place_of_the_lock_is_not_followed(tmp_path: Path) -> None:
     assert not (tmp_path / "elsewhere").exists()
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="becomes another user")
-class TestAnOrdinaryUser:
-    """In a process of their own: who started a process decides."""
+# An ordinary user, in a process of their own: who started a process decides.
+UID = 61234
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="becomes another user")
 
-    UID = 61234
 
-    def ask(self, expression: str, **environment: str) -> str:
-        """What a process of that user says to an expression of `paths` and `config_file`."""
-        code = (
-            "from nconnect.errors import HostError\nfrom nconnect.io.files import config_file, paths\n"
-            f"try: print({expression})\nexcept HostError as error: print('refused:', error)"
-        )
-        done = subprocess.run(
-            [
-                "setpriv",
-                "--reuid",
-                str(self.UID),
-                "--regid",
-                "0",
-                "--clear-groups",
-                sys.executable,
-                "-c",
-                code,
-            ],
-            env={"PATH": os.environ["PATH"], "HOME": "/home/someone", **environment},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert done.returncode == 0, done.stderr
-        return done.stdout.strip()
+def ask(expression: str, **environment: str) -> str:
+    """What a process of that user says to an expression of `paths` and `config_file`."""
+    code = (
+        "from nconnect.errors import HostError\nfrom nconnect.io.files import config_file, paths\n"
+        f"try: print({expression})\nexcept HostError as error: print('refused:', error)"
+    )
+    done = subprocess.run(
+        [
+            "setpriv",
+            "--reuid",
+            str(UID),
+            "--regid",
+            "0",
+            "--clear-groups",
+            sys.executable,
+            "-c",
+            code,
+        ],
+        env={"PATH": os.environ["PATH"], "HOME": "/home/someone", **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
 
-    def test_folders_are_their_own(self) -> None:
-        xdg = {"XDG_CONFIG_HOME": "/a", "XDG_STATE_HOME": "/b", "XDG_RUNTIME_DIR": "/c"}
-        where = "config_file.own_path(), paths.state_dir('nc0'), paths.socket_path('nc0'), paths.node_dir(80)"
-        expected = "/a/nconnect/nc0.toml /b/nconnect/nc0 /c/nconnect/nc0.sock /b/nconnect/standalone-node-80"
-        assert self.ask(f"*map(str, ({where}))", **xdg) == expected
-        expected = (
-            "/home/someone/.config/nconnect/nc0.toml /home/someone/.local/state/nconnect/nc0"
-            f" /tmp/nconnect-{self.UID}/nc0.sock /home/someone/.local/state/nconnect/standalone-node-80"
-        )
-        assert self.ask(f"*map(str, ({where}))") == expected
-        assert self.ask(f"*map(str, ({where}))", XDG_CONFIG_HOME="relative") == expected
 
-    def test_the_run_folder_is_closed_to_others(self, tmp_path: Path) -> None:
-        runtime = tmp_path / "runtime"
-        runtime.mkdir()
-        os.chown(runtime, self.UID, 0)
-        for parent in tmp_path.parents:
-            if parent.stat().st_uid == 0 and parent.stat().st_mode & 0o001 == 0:
-                parent.chmod(parent.stat().st_mode | 0o011)
-        tmp_path.chmod(0o755)
-        made = runtime / "nconnect"
-        assert self.ask("paths.make_run_dir()", XDG_RUNTIME_DIR=str(runtime)) == str(made)
-        assert made.stat().st_mode & 0o777 == 0o700
-        made.chmod(0o777)
-        self.ask("paths.make_run_dir()", XDG_RUNTIME_DIR=str(runtime))
-        assert made.stat().st_mode & 0o777 == 0o700
-        os.chown(made, 0, 0)
-        assert "another user's" in self.ask("paths.make_run_dir()", XDG_RUNTIME_DIR=str(runtime))
-        made.rmdir()
-        made.symlink_to(runtime)
-        assert "refused: " in self.ask("paths.make_run_dir()", XDG_RUNTIME_DIR=str(runtime))
+@needs_root
+def test_folders_are_their_own() -> None:
+    xdg = {"XDG_CONFIG_HOME": "/a", "XDG_STATE_HOME": "/b", "XDG_RUNTIME_DIR": "/c"}
+    where = "config_file.own_path(), paths.state_dir('nc0'), paths.socket_path('nc0'), paths.node_dir(80)"
+    expected = "/a/nconnect/nc0.toml /b/nconnect/nc0 /c/nconnect/nc0.sock /b/nconnect/standalone-node-80"
+    assert ask(f"*map(str, ({where}))", **xdg) == expected
+    expected = (
+        "/home/someone/.config/nconnect/nc0.toml /home/someone/.local/state/nconnect/nc0"
+        f" /tmp/nconnect-{UID}/nc0.sock /home/someone/.local/state/nconnect/standalone-node-80"
+    )
+    assert ask(f"*map(str, ({where}))") == expected
+    assert ask(f"*map(str, ({where}))", XDG_CONFIG_HOME="relative") == expected
 
-    def test_commands_mean_their_own_daemon_and_file_first(self, tmp_path: Path) -> None:
-        tmp_path.chmod(0o755)
-        for parent in tmp_path.parents:
-            if parent.stat().st_uid == 0 and parent.stat().st_mode & 0o001 == 0:
-                parent.chmod(parent.stat().st_mode | 0o011)
-        roots, own = tmp_path / "roots", tmp_path / "own" / "nconnect"
-        roots.mkdir()
-        own.mkdir(parents=True)
-        asked = (
-            f"(setattr(paths, 'RUN_DIR', __import__('pathlib').Path({str(roots)!r})),"
-            f" setattr(config_file, 'CONFIG_DIR', __import__('pathlib').Path({str(roots)!r})),"
-            " str(paths.asked_socket_path('nc0')) + ' ' + str(config_file.choose_path(None)))[-1]"
-        )
-        xdg = {"XDG_CONFIG_HOME": str(own.parent), "XDG_RUNTIME_DIR": str(own.parent)}
-        assert self.ask(asked, **xdg) == f"{own}/nc0.sock {roots}/nc0.toml"
-        (roots / "nc0.sock").touch()
-        assert self.ask(asked, **xdg) == f"{roots}/nc0.sock {roots}/nc0.toml"
-        (own / "nc0.lock").touch()
-        (own / "nc0.toml").touch()
-        assert self.ask(asked, **xdg) == f"{own}/nc0.sock {own}/nc0.toml"
+
+@needs_root
+def test_the_run_folder_is_closed_to_others(tmp_path: Path) -> None:
+    runtime = tmp_path / "runtime"
+    runtime.mkdir()
+    os.chown(runtime, UID, 0)
+    for parent in tmp_path.parents:
+        if parent.stat().st_uid == 0 and parent.stat().st_mode & 0o001 == 0:
+            parent.chmod(parent.stat().st_mode | 0o011)
+    tmp_path.chmod(0o755)
+    made = runtime / "nconnect"
+    assert ask("paths.make_run_dir()", XDG_RUNTIME_DIR=str(runtime)) == str(made)
+    assert made.stat().st_mode & 0o777 == 0o700
+    made.chmod(0o777)
+    ask("paths.make_run_dir()", XDG_RUNTIME_DIR=str(runtime))
+    assert made.stat().st_mode & 0o777 == 0o700
+    os.chown(made, 0, 0)
+    assert "another user's" in ask("paths.make_run_dir()", XDG_RUNTIME_DIR=str(runtime))
+    made.rmdir()
+    made.symlink_to(runtime)
+    assert "refused: " in ask("paths.make_run_dir()", XDG_RUNTIME_DIR=str(runtime))
+
+
+@needs_root
+def test_commands_mean_their_own_daemon_and_file_first(tmp_path: Path) -> None:
+    tmp_path.chmod(0o755)
+    for parent in tmp_path.parents:
+        if parent.stat().st_uid == 0 and parent.stat().st_mode & 0o001 == 0:
+            parent.chmod(parent.stat().st_mode | 0o011)
+    roots, own = tmp_path / "roots", tmp_path / "own" / "nconnect"
+    roots.mkdir()
+    own.mkdir(parents=True)
+    asked = (
+        f"(setattr(paths, 'RUN_DIR', __import__('pathlib').Path({str(roots)!r})),"
+        f" setattr(config_file, 'CONFIG_DIR', __import__('pathlib').Path({str(roots)!r})),"
+        " str(paths.asked_socket_path('nc0')) + ' ' + str(config_file.choose_path(None)))[-1]"
+    )
+    xdg = {"XDG_CONFIG_HOME": str(own.parent), "XDG_RUNTIME_DIR": str(own.parent)}
+    assert ask(asked, **xdg) == f"{own}/nc0.sock {roots}/nc0.toml"
+    (roots / "nc0.sock").touch()
+    assert ask(asked, **xdg) == f"{roots}/nc0.sock {roots}/nc0.toml"
+    (own / "nc0.lock").touch()
+    (own / "nc0.toml").touch()
+    assert ask(asked, **xdg) == f"{own}/nc0.sock {own}/nc0.toml"
