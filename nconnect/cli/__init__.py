@@ -30,6 +30,7 @@ command with output for programs has `--json`, one object on one line; what cann
     inspect, render, watch, history, round_trip     status, address, ping
     peer, pending, transfer, provide, config, change     the table of peers, what is offered, the file
     node, doctor                     `nconnect node`; `nconnect doctor`
+    forward, socks, carry            `nconnect forward`, `nconnect socks`, and what both do
     tree, completion, man            the commands as values; what is generated from them
 
 To add a command: a function with typer annotations in the file of its subject, registered in `app`;

@@ -13,6 +13,7 @@ from nconnect.cli import (
     completion,
     daemon,
     doctor,
+    forward,
     inspect,
     invite,
     join,
@@ -25,6 +26,7 @@ from nconnect.cli import (
     run,
     servers,
     setup,
+    socks,
     transfer,
     tunnel,
     usage,
@@ -78,6 +80,8 @@ app.command("usage")(usage.usage)
 app.command("logs")(inspect.logs)
 app.command("ping")(inspect.ping)
 app.add_typer(node.app, name="node")
+app.command("forward")(forward.forward)
+app.command("socks")(socks.socks)
 app.command("tunnel")(tunnel.tunnel)
 app.command("reload")(config_commands.reload)
 app.add_typer(config_commands.app, name="config")

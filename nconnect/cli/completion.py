@@ -21,7 +21,15 @@ if TYPE_CHECKING:
 SHELLS = ("bash", "zsh", "fish")
 NAMES = "peers-for-completion"
 TAKE_PEERS = ("ping", "wait", "leave", "peer show", "peer set", "peer remove")
-_FILES = ("-c", "--config", "--preshared-key-file", "--report", "--tls-cert", "--tls-key")
+_FILES = (
+    "-c",
+    "--config",
+    "--listen-password-file",
+    "--preshared-key-file",
+    "--report",
+    "--tls-cert",
+    "--tls-key",
+)
 _PLACES = {
     "bash": ("XDG_DATA_HOME", ".local/share", "bash-completion/completions/nconnect"),
     "zsh": ("ZDOTDIR", ".", ".zfunc/_nconnect"),

@@ -9,7 +9,7 @@ import typer.core
 
 GROUPS: dict[str, tuple[str, ...]] = {
     "Set up": ("init", "join", "leave", "invite", "peer", "provide", "config"),
-    "Run": ("up", "down", "run", "reload", "wait", "node", "tunnel"),
+    "Run": ("up", "down", "run", "forward", "socks", "reload", "wait", "node", "tunnel"),
     "Look": ("status", "offers", "usage", "ping", "doctor", "logs", "address", "version"),
 }
 OTHERS = "Other"
@@ -45,6 +45,14 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     ),
     "nconnect logs": ("sudo nconnect logs -f",),
     "nconnect node": ("nconnect node --listen 0.0.0.0",),
+    "nconnect forward": (
+        "nconnect forward 8000:192.168.50.10:8000",
+        "nconnect forward --token nc1-… 11434:ollama.gpu-box.internal:11434 2222:192.168.50.10:22",
+    ),
+    "nconnect socks": (
+        "nconnect socks --token nc1-…",
+        "nconnect socks --listen 0.0.0.0:1080 --listen-password-file password",
+    ),
     "nconnect tunnel": (
         "nconnect tunnel --from nkn --to 127.0.0.1:22 --accept <64 hex> --seed-file ssh.seed",
         "nconnect tunnel --from 2222 --to <64 hex> --seed-file my.seed",

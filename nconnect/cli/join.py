@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from nconnect.invite.token import Token
     from nconnect.invite.welcome import Welcome
     from nconnect.io.files.state import StateStore
-    from nconnect.model import AcceptRoutes, NknAddress, PeerConfig, Prefix, Proxy
+    from nconnect.model import AcceptRoutes, Config, NknAddress, PeerConfig, Prefix, Proxy
 
 SUB_CLIENT = 63  # from which a device applies whose tunnel is up; its links have the lower numbers
 DRAFT = "joining"  # in the state folder: the identity of an application that has not been granted yet
@@ -81,8 +81,8 @@ def join(
     from nconnect.config.accept_routes import parse_accept_routes
     from nconnect.io.files import config_file, paths
 
-    invitation = _token(words or [])
-    path = chosen(ctx, config)
+    invitation = read_token(words or [])
+    path = chosen(ctx, config, to_make=True)
     interface = interface_at(path)
     if not force and config_file.exists(path):
         if identifier is not None or seed_rpc or proxy is not None:
@@ -93,7 +93,7 @@ def join(
         checks = Checks()
         accept = checks.one("--accept-routes", accept_routes, parse_accept_routes)
         checks.finish()
-        _join_another(invitation, path, accept, timeout, as_json=as_json)
+        join_another(invitation, path, accept, timeout, as_json=as_json)
         return
     checks = Checks()
     name = default_identifier() if identifier is None else identifier
@@ -121,9 +121,44 @@ def _join_first(
     as_json: bool,
 ) -> None:
     """Make an interface with this provider."""
+    from nconnect.cli.output import DIRECT_NOTE
+    from nconnect.io.files import config_file, paths
+    from nconnect.model import Proxy
+
+    interface = config_file.interface_of(path)
+    welcome, made = enrol(
+        invitation, path, name, seeds, proxy, setting, accept=accept, timeout=timeout, force=force
+    )
+    if as_json:
+        _print_json(interface, path, welcome, welcome.provider_name)
+        return
+    option = "" if path == config_file.default_path() else f" -c {path}"
+    print(f"joined {welcome.provider_name} as {welcome.name}: made {path}, interface {interface}")
+    _say_what_it_is(welcome)
+    if not isinstance(made.network.proxy, Proxy):
+        print(DIRECT_NOTE)
+    print("next:")
+    print(f"  {'sudo ' if paths.IS_ROOTS else ''}nconnect{option} up -d")
+
+
+def enrol(
+    invitation: Token,
+    path: Path,
+    name: str,
+    seeds: tuple[str, ...],
+    proxy: str | None = None,
+    setting: Proxy | Literal["none"] | None = None,
+    *,
+    accept: AcceptRoutes | None = None,
+    timeout: float,
+    force: bool = False,
+) -> tuple[Welcome, Config]:
+    """Apply, and write the configuration of a new interface; what was granted, and what was written.
+
+    `name`: the identifier. `proxy` is what was given, `setting` what it means.
+    """
     import os
 
-    from nconnect.cli.output import DIRECT_NOTE
     from nconnect.config.accept_routes import told
     from nconnect.config.edit import new_file
     from nconnect.config.proxy import of_setting
@@ -132,7 +167,7 @@ def _join_first(
     from nconnect.io.files.state import StateStore
     from nconnect.io.net.proxy_search import hint
     from nconnect.io.nkn.join import NoNode
-    from nconnect.model import PUBLIC_SEED_RPC, NknAddress, Proxy
+    from nconnect.model import PUBLIC_SEED_RPC, NknAddress
 
     interface = config_file.interface_of(path)
     proxies = of_setting(setting, os.environ)
@@ -168,19 +203,10 @@ def _join_first(
     made = config_file.check(path, text)
     config_file.create(path, text, force=force)
     store.remove(DRAFT)
-    if as_json:
-        _print_json(interface, path, welcome, welcome.provider_name)
-        return
-    option = "" if path == config_file.default_path() else f" -c {path}"
-    print(f"joined {welcome.provider_name} as {welcome.name}: made {path}, interface {interface}")
-    _say_what_it_is(welcome)
-    if not isinstance(made.network.proxy, Proxy):
-        print(DIRECT_NOTE)
-    print("next:")
-    print(f"  sudo nconnect{option} up -d")
+    return welcome, made
 
 
-def _join_another(
+def join_another(
     invitation: Token, path: Path, accept: AcceptRoutes | None, timeout: float, *, as_json: bool
 ) -> None:
     """Add this provider to the interface that there is. All is checked before the invitation is used."""
@@ -376,7 +402,7 @@ def _say(why: str) -> None:
     print(f"nconnect: {why}; trying again", file=sys.stderr, flush=True)
 
 
-def _token(words: Sequence[str]) -> Token:
+def read_token(words: Sequence[str]) -> Token:
     """The token of the command line, of standard input ("-"), or of the terminal.
 
     It may contain blanks and line breaks, as copies of a long line do. It is removed from the process list,
