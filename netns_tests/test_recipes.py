@@ -44,7 +44,10 @@ from netns_tests.test_overlap import other_machines
 PAGE = (CHECKOUT / "docs" / "recipes.md").read_text()
 KEY = "SECRET"
 # Commands that cannot run here. A test below covers each of them, or a substitute.
-NOT_RUN = ("ollama", "vllm", "jupyter", "llama-server", "open-webui", "systemctl", "journalctl")
+NOT_RUN = (
+    "ollama", "vllm", "jupyter", "llama-server", "open-webui", "systemctl", "journalctl",
+    "chromium", "git", "printf", "python",  # as clients of `nconnect socks` and `forward`: test_socks
+)  # fmt: skip
 
 pytestmark = pytest.mark.timeout(180)
 needs_model = pytest.mark.skipif(
