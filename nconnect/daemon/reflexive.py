@@ -14,6 +14,7 @@ import logging
 import os
 from collections.abc import Callable, Iterable, Mapping
 from ipaddress import ip_address
+from math import inf
 
 from nconnect.io.clock import boottime
 from nconnect.io.errors import reason
@@ -26,6 +27,9 @@ from nconnect.tunnel.paths.direct.surroundings import Surroundings
 from nconnect.wire.direct import NatVerdict
 
 log = logging.getLogger(__name__)
+
+LATE_S = 0.1  # guessed: an answer may wait in the socket for so long on a busy machine
+ANSWERED_S = 60.0  # a peer answered by UDP so recently: it is not blocked, whoever is silent
 
 
 class Reflexive:
@@ -56,6 +60,8 @@ class Reflexive:
         self._not_found: set[str] = set()  # names that were looked up in vain, which was said
         self._reached: set[int] = set()  # the IP versions by which a question left
         self._timer: asyncio.TimerHandle | None = None
+        self._due_at = inf
+        self._was_late = False  # in waiting for answers, which may have been there
         self._changed = asyncio.Event()
         self._changed.set()
 
@@ -103,6 +109,7 @@ class Reflexive:
                 self._probes[version] = StunProbe(those, now=now, rng=self._rng)
         self.sources = frozenset(self.servers)
         self._reached.clear()
+        self._was_late = False
         self._go_on(now)
 
     def forget(self) -> None:
@@ -140,7 +147,8 @@ class Reflexive:
             self._timer = None
         due = [deadline.at for probe in self._probes.values() if (deadline := probe.poll_timeout())]
         if due:
-            delay_s = max(0.0, min(due) - now)
+            self._due_at = min(due)
+            delay_s = max(0.0, self._due_at - now)
             self._timer = asyncio.get_running_loop().call_later(delay_s, self._on_timer)
         else:
             self._conclude()
@@ -148,6 +156,7 @@ class Reflexive:
     def _on_timer(self) -> None:
         self._timer = None
         now = self._clock()
+        self._was_late = self._was_late or now > self._due_at + LATE_S
         for probe in self._probes.values():
             probe.handle_timeout(now)
         self._go_on(now)
@@ -168,5 +177,9 @@ class Reflexive:
         # IPv4's first: IPv6 without a NAT says nothing about a hard one of IPv4's.
         otherwise = nats[0] if nats else NatVerdict.UNKNOWN
         nat = next((nat for nat in nats if nat is not NatVerdict.BLOCKED), otherwise)
+        answered = self._clock() < self._surroundings.answered_at + ANSWERED_S
+        if nat is NatVerdict.BLOCKED and (self._was_late or answered):
+            self._surroundings.nothing_learnt()
+            return
         if self._surroundings.set_reflexive(reflexive, nat):
             self._found()

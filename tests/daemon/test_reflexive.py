@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from ipaddress import ip_address
+from math import inf
 from typing import cast
 
 import pytest
 
+from nconnect.daemon import reflexive
 from nconnect.daemon.reflexive import Reflexive
+from nconnect.io.clock import boottime
 from nconnect.io.net.datagrams import DatagramSocket, Sent
 from nconnect.model import Endpoint
 from nconnect.nat import stun as client
@@ -103,6 +106,7 @@ def test_different_answers_are_a_hard_nat() -> None:
 
 def test_silence_is_blocked_udp(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(client, "RETRANSMIT_AFTER_S", (0.001, 0.001, 0.001))
+    monkeypatch.setattr(reflexive, "LATE_S", inf)  # this machine may be busy
 
     async def silent(net: Net) -> None:
         net.reflexive.ask()
@@ -111,6 +115,34 @@ def test_silence_is_blocked_udp(monkeypatch: pytest.MonkeyPatch) -> None:
     net = played(silent)
     assert (net.surroundings.verdict, net.surroundings.reflexive) == (NatVerdict.BLOCKED, ())
     assert len(net.asked) == 3 * 4  # three tries each
+
+
+@pytest.mark.parametrize("late", [True, False])
+def test_silence_proves_nothing_to_who_was_late_or_has_peers_by_udp(
+    monkeypatch: pytest.MonkeyPatch, late: bool
+) -> None:
+    """The answers may have been there; or the server is dead."""
+    monkeypatch.setattr(client, "RETRANSMIT_AFTER_S", (0.001, 0.001, 0.001))
+    monkeypatch.setattr(reflexive, "LATE_S", -1.0 if late else inf)
+
+    async def silent(net: Net) -> None:
+        around = net.surroundings
+        around.set_reflexive([SEEN], NatVerdict.EASY)
+        now = boottime()
+        assert around.wants_reflexive(now)
+        if not late:
+            around.answered_at = now
+        net.reflexive.ask()
+        ended = asyncio.Event()
+        monkeypatch.setattr(
+            around, "nothing_learnt", lambda: (Surroundings.nothing_learnt(around), ended.set())
+        )
+        await asyncio.wait_for(ended.wait(), 20)
+        assert around.wants_reflexive(now + 1.0), "it is asked again"
+
+    net = played(silent)
+    assert (net.surroundings.verdict, net.surroundings.reflexive) == (NatVerdict.EASY, (SEEN,))
+    assert not net.found.is_set()
 
 
 def test_without_a_route_nothing_is_learnt(monkeypatch: pytest.MonkeyPatch) -> None:

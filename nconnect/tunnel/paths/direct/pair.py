@@ -5,7 +5,7 @@ from __future__ import annotations
 from math import inf
 
 from nconnect.model import Endpoint
-from nconnect.tunnel.paths.direct.constants import BETTER_BY, BETTER_BY_S
+from nconnect.tunnel.paths.direct.constants import BETTER_BY, BETTER_BY_S, SEARCH_S
 
 SMOOTHING = 0.25
 V6_BONUS = 0.9  # IPv6 wins where it is hardly slower: it has no NAT whose mapping could expire
@@ -34,6 +34,10 @@ class Pair:
 
     def took(self, rtt_s: float) -> None:
         self.rtt_s += (rtt_s - self.rtt_s) * SMOOTHING if self.is_proven else rtt_s - self.rtt_s
+
+    def found(self, rtt_s: float, now: float) -> None:
+        """A round trip of a search: the least counts, since others waited for something besides."""
+        self.rtt_s = min(rtt_s, self.rtt_s) if self.acked_at > now - SEARCH_S else rtt_s
 
     def is_better_than(self, other: Pair) -> bool:
         """Clearly: by BETTER_BY_S and by the part BETTER_BY."""

@@ -318,7 +318,7 @@ class DirectPath:
         except RemoteProtocolError:
             self.drops[DropReason.BAD_RECORD] += 1
             return
-        found = self._probes.acknowledged(ack, source, now)
+        found = self._probes.acknowledged(ack, source, now, is_choosing=self._current is None)
         if found is None:
             return
         pair, asked = found
@@ -411,7 +411,8 @@ class DirectPath:
             self._at[PathTimer.CHOOSE] = inf
             self._choose(now)
         if self._finder.search is not None:
-            self._search_failed(self._finder.why_failed(), now)
+            best = self._best(now)
+            self._search_failed(self._finder.why_failed() if best is None else self._why_slower(best), now)
 
     def _search_failed(self, why: str, now: float) -> None:
         self._finder.pause_if_due(now)
@@ -422,16 +423,24 @@ class DirectPath:
             self._set_state(PathState.RELAY, why)
 
     def _choose(self, now: float) -> None:
-        """Take the best of the pairs that have just answered, unless the relay is faster."""
-        fresh = [pair for pair in self._probes.pairs.values() if pair.acked_at > now - SEARCH_S]
-        if not fresh or self._current is not None:
-            return
-        best = min(fresh, key=lambda pair: pair.score_s)
-        relay_s = self.relay_rtt_s if self.relay_is_up else None
-        if relay_s is not None and best.rtt_s > relay_s + SLOWER_BY_S:
-            self._search_failed(reasons.slower(best.rtt_s, relay_s), now)
-        else:
+        """Take the best of the pairs that have just answered, unless the relay is faster.
+
+        Then the search goes on: one answer may have waited for a processor, on either side.
+        """
+        best = self._best(now)
+        if best is not None and self._current is None and not self._why_slower(best):
             self._use(best, now)
+
+    def _best(self, now: float) -> Pair | None:
+        """Of the pairs that have answered in this search."""
+        fresh = [pair for pair in self._probes.pairs.values() if pair.acked_at > now - SEARCH_S]
+        return min(fresh, key=lambda pair: pair.score_s, default=None)
+
+    def _why_slower(self, best: Pair) -> str:
+        """ "" if the relay is not faster."""
+        relay_s = self.relay_rtt_s if self.relay_is_up else None
+        is_slower = relay_s is not None and best.rtt_s > relay_s + SLOWER_BY_S
+        return reasons.slower(best.rtt_s, relay_s) if is_slower and relay_s is not None else ""
 
     def _is_wanted(self, now: float) -> bool:
         return self._finder.search is not None or now - self._traffic_at < TRAFFIC_S

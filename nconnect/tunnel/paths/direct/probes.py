@@ -99,15 +99,24 @@ class Probes:
             reports = size >= QUESTION_DATAGRAM_BYTES
             self._outputs.append(Transmit(source, (ack,), wants_report=reports))
 
-    def acknowledged(self, ack: ProbeAck, source: Endpoint, now: float) -> tuple[Pair, Asked] | None:
-        """An answer came: the pair that it proves. None when it is late, or came by another way."""
+    def acknowledged(
+        self, ack: ProbeAck, source: Endpoint, now: float, *, is_choosing: bool
+    ) -> tuple[Pair, Asked] | None:
+        """An answer came: the pair that it proves. None when it is late, or came by another way.
+
+        `is_choosing`: no pair is in use.
+        """
         asked = self._asked.get(ack.probe_id)
         if asked is None or asked.endpoint != source:
             return None
         del self._asked[ack.probe_id]
         self._surroundings.budget.acknowledged(source, now)
         pair = self.pair_at(source)
-        pair.took(now - asked.sent_at)
+        if is_choosing:
+            pair.found(now - asked.sent_at, now)
+        else:
+            pair.took(now - asked.sent_at)
+        self._surroundings.answered_at = now
         pair.acked_at = pair.heard_at = now
         return pair, asked
 

@@ -29,6 +29,7 @@ class Surroundings:
         self.mapped: tuple[Endpoint, ...] = ()
         self.revision = 0
         self.budget = ProbeBudget()
+        self.answered_at = -inf  # when a peer last answered a probe: UDP is not blocked
         self._asked_at = -inf
 
     def candidates(self, mode: DirectMode) -> tuple[Candidate, ...]:
@@ -91,6 +92,10 @@ class Surroundings:
     def is_asking(self) -> bool:
         """Whether a STUN server's first answer is waited for: what peers are told is not all of it yet."""
         return self.has_stun and self.verdict is NatVerdict.UNKNOWN and not self.reflexive
+
+    def nothing_learnt(self) -> None:
+        """The STUN servers' silence said nothing: ask them again when a search begins."""
+        self._asked_at = -inf
 
     def doubt_reflexive(self, now: float) -> None:
         """The NAT may have forgotten us: what STUN said is old, unless it was said just now."""

@@ -135,6 +135,16 @@ def test_a_path_that_is_slower_than_the_relay_is_not_used() -> None:
     assert len(world.bob.got) == world._number
 
 
+def test_a_path_whose_first_answers_were_late_is_used_in_the_same_search() -> None:
+    """As on a machine that was busy just then."""
+    world = World()
+    world.net.delay_s = 0.2
+    world.clock.after(0.8, lambda: setattr(world.net, "delay_s", 0.01))
+    took_s = world.time_to_direct()
+    assert took_s is not None
+    assert 0.8 < took_s < 3.0
+
+
 def test_searches_become_rarer_and_end_with_the_traffic() -> None:
     world = World(("symmetric",), ("symmetric",))
     world.chat(700)
