@@ -154,7 +154,12 @@ class Announcing:
                 if is_usable(source):  # others are the kernel's own, such as router solicitations
                     self._refused.setdefault(dest, {})[source] = now
         for dest in list(self._refused):
-            sources = {source: at for source, at in self._refused[dest].items() if now < at + REFUSED_S}
+            allowed = self._tunnel.peers[dest].config.allowed_ips if dest in self._tunnel.peers else ()
+            sources = {
+                source: at
+                for source, at in self._refused[dest].items()
+                if now < at + REFUSED_S and not any(source in prefix for prefix in allowed)
+            }
             sources = dict(sorted(sources.items(), key=lambda each: each[1])[-codec.MAX_OWN :])
             if sources and dest in self._tunnel.peers:
                 self._refused[dest] = sources

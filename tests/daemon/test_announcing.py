@@ -149,6 +149,25 @@ def test_a_refused_source_is_told_to_its_sender_and_both_say_so() -> None:
     asyncio.run(test())
 
 
+def test_a_refused_source_that_is_allowed_since_is_not_told_any_more() -> None:
+    user, provider = sides()
+
+    async def test() -> None:
+        await work(user, provider)
+        user.host.send_packet(packet("10.86.0.9", "192.168.50.10"), ip("192.168.50.10"))
+        user.host.sim.run(0.1)
+        await work(user, provider)
+        assert provider.parts.problems()
+        (peer,) = provider.host.tunnel.peers.values()
+        wider = replace(peer.config, allowed_ips=(ip_network("10.86.0.8/30"), *peer.config.allowed_ips))
+        provider.host.tunnel.set_peers([wider], provider.host.sim.now)
+        provider.parts.changed()
+        await work(user, provider)
+        assert not [*user.parts.problems(), *provider.parts.problems()]
+
+    asyncio.run(test())
+
+
 def test_what_is_malformed_is_logged_once_and_the_rest_is_used(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.WARNING)
     user, provider = sides()
