@@ -206,6 +206,7 @@ def test_in_another_network_what_was_proven_is_void_and_its_router_is_asked(
     async def move(parts: Parts) -> None:
         await parts.mapped.wait()
         parts.surroundings.set_reflexive([SEEN], NatVerdict.EASY)
+        parts.surroundings.answered_at = 1.0
         parts.mapped.clear()
         parts.taken()
         parts.network = CAFE
@@ -213,6 +214,7 @@ def test_in_another_network_what_was_proven_is_void_and_its_router_is_asked(
         await parts.mapped.wait()
         assert parts.taken() == ["network changed", "unmap 5000", "map 5000", "candidates changed"]
         assert parts.surroundings.reflexive == ()
+        assert parts.surroundings.answered_at < 0.0
 
     play(monkeypatch, move)
 

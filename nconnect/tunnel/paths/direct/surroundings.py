@@ -62,6 +62,7 @@ class Surroundings:
 
     def _forget_reflexive(self) -> None:
         self.reflexive, self.verdict, self._asked_at = (), NatVerdict.UNKNOWN, -inf
+        self.answered_at = -inf
 
     def set_reflexive(self, reflexive: Iterable[Endpoint], verdict: NatVerdict) -> bool:
         """STUN's answer, or that there is none (BLOCKED); whether something changed."""
