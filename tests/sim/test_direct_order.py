@@ -112,6 +112,7 @@ def test_a_copy_that_waits_passes_in_time_when_nothing_more_comes() -> None:
     assert record not in world.provider.got
     assert world.provider.got_at[-1] - sent_at == pytest.approx(MAX_WAIT_S, abs=0.03)
     assert not world.provider.peer.datagrams.copies.waits
+    assert world.provider.peer.datagrams.copies._pair is None, "keys that are replaced must go"
 
 
 def play(seed: int) -> None:

@@ -46,7 +46,7 @@ class Copies:
     """One peer's."""
 
     __slots__ = (
-        "_came", "_came_at", "_held", "_held_bytes", "_next_batch", "_next_datagram", "_pair",
+        "_came", "_came_at", "_held", "_held_bytes", "_index", "_next_batch", "_next_datagram", "_pair",
         "_relay_brings", "waits",
     )  # fmt: skip
 
@@ -54,7 +54,8 @@ class Copies:
         self.waits = False  # whether a copy waits: then `relay_came` is to be told of batches
         self._came: dict[tuple[int, int], int] = {}  # (key index, counter) -> bits: packets that passed here
         self._came_at = -inf  # when the last copy came
-        self._pair: KeyPair | None = None  # whose copies came last
+        self._index = -1  # of the keys of the last copy
+        self._pair: KeyPair | None = None  # these keys, while a copy waits: nobody else must keep keys
         self._held: list[_Held] = []  # in order
         self._held_bytes = 0
         self._next_datagram = 0  # all before it have arrived, or are not waited for
@@ -65,7 +66,7 @@ class Copies:
         """There are no keys any more, so nothing that was sent under them will come by the relay."""
         self._came.clear()
         self._held.clear()
-        self._held_bytes, self.waits, self._pair = 0, False, None
+        self._held_bytes, self.waits, self._pair, self._index = 0, False, None, -1
 
     def put(
         self, pair: KeyPair, counter: int, place: int, datagram: int, packets: list[memoryview], now: float
@@ -75,9 +76,9 @@ class Copies:
         `datagram`: the counter of the datagram that completed it. Packets that wait are copied.
         """
         passed: list[memoryview] = []
-        if pair is not self._pair or (now > self._came_at + _NEW_DOUBT_S and not self._held):
+        if pair.local_index != self._index or (now > self._came_at + _NEW_DOUBT_S and not self._held):
             passed = self._pass_until(inf)
-            self._pair = pair
+            self._index = pair.local_index
             self._next_datagram = max(0, datagram - _LOOK_BACK)
             self._next_batch = pair.window.newest + 1
             self._relay_brings = True
@@ -90,6 +91,7 @@ class Copies:
         size = HELD_BATCH_BYTES + sum(map(len, packets))
         until = now + MAX_WAIT_S if self._relay_brings else now
         kept = [memoryview(bytes(packet)) for packet in packets]
+        self._pair = pair
         insort(self._held, _Held(counter, place, datagram, until, kept, size))
         self._held_bytes += size
         passed += self._pass_until(inf if self._held_bytes > MAX_HELD_BYTES else now)
@@ -142,6 +144,8 @@ class Copies:
                 self._passes(pair, first.counter, first.place)
                 passed += first.packets
         self.waits = bool(held)
+        if not held:
+            self._pair = None
         return passed
 
     def _is_in_turn(self, pair: KeyPair, held: _Held) -> bool:
