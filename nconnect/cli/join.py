@@ -122,7 +122,7 @@ def _join_first(
 ) -> None:
     """Make an interface with this provider."""
     from nconnect.cli.output import DIRECT_NOTE
-    from nconnect.io.files import config_file, paths
+    from nconnect.io.files import config_file
     from nconnect.model import Proxy
 
     interface = config_file.interface_of(path)
@@ -137,8 +137,7 @@ def _join_first(
     _say_what_it_is(welcome)
     if not isinstance(made.network.proxy, Proxy):
         print(DIRECT_NOTE)
-    print("next:")
-    print(f"  {'sudo ' if paths.IS_ROOTS else ''}nconnect{option} up -d")
+    _print_next_steps(option, is_up=False)
 
 
 def enrol(
@@ -258,14 +257,25 @@ def join_another(
         return
     print(f"joined {name} as {welcome.name}, on {config.interface}: {outcome.value}")
     _say_what_it_is(welcome)
+    option = "" if path == config_file.default_path() else f" -c {path}"
     try:
         peers = ControlClient(config.interface).status().peers
     except ControlError:
-        option = "" if path == config_file.default_path() else f" -c {path}"
-        print(f"next:\n  sudo nconnect{option} up -d")
+        _print_next_steps(option, is_up=False)
         return
     for pair in (pair for peer in peers if peer.name == name for pair in peer.mapped):
         print(f"its {pair.real} is {pair.seen} here: this device has these addresses already")
+    _print_next_steps(option, is_up=True)
+
+
+def _print_next_steps(option: str, *, is_up: bool) -> None:
+    """What to run now. `option`: how commands name the file, where it is not the usual one."""
+    from nconnect.io.files import paths
+
+    print("next:")
+    if not is_up:
+        print(f"  {'sudo ' if paths.IS_ROOTS else ''}nconnect{option} up -d")
+    print(f"  nconnect{option} offers    (its servers, and what they are called here)")
 
 
 def _applying(

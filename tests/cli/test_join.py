@@ -73,6 +73,7 @@ def test_another_provider_is_added_to_the_interface_with_its_own_key(
     result = run("join", token, "--accept-routes", "192.168.0.0/16,10.0.0.0/8")
     assert result.status == 0, result.err
     assert "joined gpu-box as laptop, on nc0: kept in the file; no daemon is running" in result.out
+    assert re.search(r"\nnext:\n  sudo nconnect.* up -d\n  nconnect.* offers ", result.out)
     ((address, seeds, _),) = asked
     assert (address.identifier, address.public_key) == ("gpu-box", Identity(before.seed).public_key)
     assert seeds == before.network.seed_rpc, "the interface's network, not another one"
@@ -107,7 +108,9 @@ def test_a_running_interface_keeps_its_own_login(
     assert "nothing was joined, and the invitation is still valid" in refused.err
     assert not asked
     daemon.refuse_reload = None
-    assert "in force now" in run("join", token).out
+    told = run("join", token).out
+    assert "in force now" in told
+    assert re.search(r"\nnext:\n  nconnect.* offers ", told), "it is up already"
     ((address, *_),) = asked
     assert address.bare != address
     assert address.bare.identifier == "gpu-box"
