@@ -14,11 +14,9 @@ The handler is called synchronously, and what it gets is borrowed until it retur
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import os
 import socket
 import sys
-import termios
 from collections import deque
 from collections.abc import Callable, Sequence
 from itertools import islice
@@ -35,6 +33,10 @@ from nconnect.model import Buffer
 from nconnect.queueing.pacer import UNLIMITED_BYTES
 from nconnect.wire.nkn import MAX_FRAME_BYTES
 from nconnect.wire.websocket import NO_MASK, Opcode, close_payload, frame_header, parse_close
+
+if sys.platform != "win32":
+    import fcntl
+    import termios
 
 MAX_UNSENT_BYTES = 16 << 20  # a peer that does not read is cut off here; senders stop far below
 BACKLOG_BYTES = 16 << 10  # a reader that keeps up has at most this much unread in its socket
@@ -125,7 +127,7 @@ class WebSocket:
 
     def is_backlogged(self) -> bool:
         """Whether more has arrived than we had time to read."""
-        if self.closed:
+        if self.closed or sys.platform == "win32":
             return False
         unread = fcntl.ioctl(self._fd, termios.FIONREAD, bytes(4))
         return int.from_bytes(unread, sys.byteorder) > BACKLOG_BYTES
