@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from nconnect.errors import ConfigError, HostError
+from nconnect.cli.options import Values
+from nconnect.errors import ConfigError, HostError, UsageError
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Sequence
+    from collections.abc import Awaitable, Callable, Sequence
 
+    from nconnect.crypto.shadowsocks import ShadowCipher
     from nconnect.model import Config
     from nconnect.streams.dialler import Dialler
     from nconnect.streams.listener import ListenPlace, Owners, Serve
@@ -32,6 +35,35 @@ TokenOption = Annotated[
 AnyUserOption = Annotated[
     bool, typer.Option("--any-user", help="Serve all users of this machine. [default: only you]")
 ]
+NconnectOption = Annotated[
+    str | None,
+    typer.Option(
+        "--nconnect",
+        metavar="ADDRESS",
+        help="Use an official nConnect server instead: its admin address. It resolves names.",
+        show_default=False,
+    ),
+]
+CipherOption = Annotated[
+    str | None,
+    typer.Option("--cipher", metavar="NAME", help="The server's. [default: chacha20-ietf-poly1305]"),
+]
+PasswordOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--password-file", metavar="FILE", help="The server's password. [default: none]", readable=False
+    ),
+]
+SeedFileOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--seed-file", metavar="FILE", help="Keep the key for the server here. [default: a new key each time]"
+    ),
+]
+SeedRpcOption = Annotated[
+    Values,
+    typer.Option("--seed-rpc", metavar="URL", help="A seed of its network. [default: the public network's]"),
+]
 VerboseOption = Annotated[bool, typer.Option("-v", "--verbose", help="Log what the tunnel does.")]
 
 
@@ -40,6 +72,7 @@ def listen_and_serve(
     ctx: typer.Context,
     config: Path | None,
     token: str | None,
+    server: OfficialServer | None,
     *,
     verbose: bool,
 ) -> int:
@@ -57,10 +90,12 @@ def listen_and_serve(
             (stack.enter_context(bind_listener(place)), owners, serve, text)
             for place, owners, serve, text in listening
         ]
+        _allow_descriptors()
+        if server is not None:
+            return _serve_official(bound, server)
         path = chosen(ctx, config, to_make=token is not None)
         if token is not None:
             _join(token, path)
-        _allow_descriptors()
         return _run(bound, path)
 
 
@@ -80,6 +115,52 @@ def read_password(path: Path) -> bytes:
     if not 0 < len(password) <= MAX_PASSWORD_BYTES:
         raise ConfigError(f"{path} holds no password: its first line has 1 to {MAX_PASSWORD_BYTES} bytes")
     return password
+
+
+@dataclass(frozen=True, slots=True)
+class OfficialServer:
+    """An official nConnect server, and as whom it is asked."""
+
+    address: str
+    cipher: ShadowCipher
+    password: str
+    seed: bytes
+    seed_rpc: tuple[str, ...]
+
+    @classmethod
+    def of_options(
+        cls,
+        address: str | None,
+        cipher: str | None,
+        password_file: Path | None,
+        seed_file: Path | None,
+        seed_rpc: Values,
+        token: str | None,
+    ) -> OfficialServer | None:
+        """None without `--nconnect`. Raises `ConfigError` and `UsageError`."""
+        from nconnect.config.values import parse_peer_address
+        from nconnect.crypto.shadowsocks import ShadowCipher
+        from nconnect.io.files.seed_file import kept_seed
+        from nconnect.model import PUBLIC_SEED_RPC
+
+        if address is None:
+            if cipher is not None or password_file is not None or seed_file is not None or seed_rpc:
+                raise UsageError("--cipher, --password-file, --seed-file and --seed-rpc are for --nconnect")
+            return None
+        if token is not None:
+            raise UsageError("an invitation is from one of ours, and --nconnect is for an official server")
+        try:
+            parse_peer_address(address)
+        except ConfigError as error:
+            raise ConfigError(f"--nconnect: {error}") from None
+        names = [each.value for each in ShadowCipher]
+        chosen = names[0] if cipher is None else cipher
+        if chosen not in names:
+            raise UsageError(f"--cipher: {chosen!r} is unknown, write {', '.join(names)}")
+        password = "" if password_file is None else read_password(password_file).decode()
+        return cls(
+            address, ShadowCipher(chosen), password, kept_seed(seed_file), tuple(seed_rpc or PUBLIC_SEED_RPC)
+        )
 
 
 def _join(given: str, path: Path) -> None:
@@ -158,8 +239,28 @@ def _serve_alone(
         return without_tun.run(path.absolute(), config, source, serve=serve)
 
 
+def _serve_official(bound: Sequence[tuple[socket.socket, Owners, Serve, str]], server: OfficialServer) -> int:
+    """Use an official server, which is asked first whether it would serve."""
+    from nconnect.ncp.settings import STREAM_MTU_BYTES
+    from nconnect.nkn import MultiClient
+    from nconnect.streams.nconnect_dialler import NconnectDialler
+
+    async def work() -> None:
+        async with MultiClient(server.seed, seed_rpc=server.seed_rpc, mtu=STREAM_MTU_BYTES) as client:
+            dialler = NconnectDialler(client, server.address, cipher=server.cipher, password=server.password)
+            await dialler.check()
+            await _listen(bound, dialler, all_names=True)
+
+    return _until_signal(work)
+
+
 def _serve_beside(bound: Sequence[tuple[socket.socket, Owners, Serve, str]], dialler: Dialler) -> int:
     """Use what another process carries."""
+    return _until_signal(lambda: _listen(bound, dialler))
+
+
+def _until_signal(work: Callable[[], Awaitable[None]]) -> int:
+    """Run on a loop of its own; the exit status."""
     import asyncio
     import signal
     from contextlib import suppress
@@ -176,7 +277,7 @@ def _serve_beside(bound: Sequence[tuple[socket.socket, Owners, Serve, str]], dia
         service = ServiceManager()
         service.ready("listening")
         try:
-            await _listen(bound, dialler)
+            await work()
         finally:
             service.stopping()
             service.close()
@@ -186,13 +287,15 @@ def _serve_beside(bound: Sequence[tuple[socket.socket, Owners, Serve, str]], dia
     return 0
 
 
-async def _listen(bound: Sequence[tuple[socket.socket, Owners, Serve, str]], dialler: Dialler) -> None:
+async def _listen(
+    bound: Sequence[tuple[socket.socket, Owners, Serve, str]], dialler: Dialler, *, all_names: bool = False
+) -> None:
     from nconnect.model import join_addr
     from nconnect.streams.listener import Listeners
 
     for sock, _, _, text in bound:
         print(f"Listening at {join_addr(*sock.getsockname()[:2])}{text}", flush=True)
-    await Listeners(dialler).run([(sock, who, serve) for sock, who, serve, _ in bound])
+    await Listeners(dialler, all_names=all_names).run([(sock, who, serve) for sock, who, serve, _ in bound])
 
 
 def _allow_descriptors() -> None:

@@ -25,6 +25,7 @@ _FILES = (
     "-c",
     "--config",
     "--listen-password-file",
+    "--password-file",
     "--preshared-key-file",
     "--report",
     "--tls-cert",

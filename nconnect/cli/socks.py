@@ -7,7 +7,16 @@ from typing import Annotated
 
 import typer
 
-from nconnect.cli.carry import AnyUserOption, TokenOption, VerboseOption
+from nconnect.cli.carry import (
+    AnyUserOption,
+    CipherOption,
+    NconnectOption,
+    PasswordOption,
+    SeedFileOption,
+    SeedRpcOption,
+    TokenOption,
+    VerboseOption,
+)
 from nconnect.cli.options import ConfigOption
 from nconnect.errors import UsageError
 
@@ -28,6 +37,11 @@ def socks(
         ),
     ] = None,
     any_user: AnyUserOption = False,
+    nconnect: NconnectOption = None,
+    cipher: CipherOption = None,
+    password_file: PasswordOption = None,
+    seed_file: SeedFileOption = None,
+    seed_rpc: SeedRpcOption = None,
     verbose: VerboseOption = False,
     config: ConfigOption = None,
 ) -> int:
@@ -37,11 +51,12 @@ def socks(
     else: it is no exit to the internet. It uses the tunnel that runs on this machine, else it holds the
     session itself.
     """
-    from nconnect.cli.carry import check_system, listen_and_serve, owners, read_password
+    from nconnect.cli.carry import OfficialServer, check_system, listen_and_serve, owners, read_password
     from nconnect.streams.forward import parse_place
     from nconnect.streams.proxy import proxying
 
     check_system("socks")
+    server = OfficialServer.of_options(nconnect, cipher, password_file, seed_file, seed_rpc, token)
     place = parse_place(listen)
     if not place.is_loopback and listen_password is None:
         raise UsageError(
@@ -50,4 +65,6 @@ def socks(
         )
     password = None if listen_password is None else read_password(listen_password)
     who = owners(place, any_user=any_user)
-    return listen_and_serve([(place, who, proxying(password), "")], ctx, config, token, verbose=verbose)
+    return listen_and_serve(
+        [(place, who, proxying(password), "")], ctx, config, token, server, verbose=verbose
+    )

@@ -29,8 +29,11 @@ class Forward:
         return f"{self.place} for {self.target}"
 
     @classmethod
-    def parse(cls, text: str) -> Forward:
-        """`[BIND:]PORT:HOST:PORT`, as ssh -L has it. Raises `ConfigError`."""
+    def parse(cls, text: str, *, all_names: bool = False) -> Forward:
+        """`[BIND:]PORT:HOST:PORT`, as ssh -L has it. Raises `ConfigError`.
+
+        `all_names`: also those that are not below .internal.
+        """
         parts = _parts(text)
         if len(parts) not in (3, 4):
             raise ConfigError(f"{text!r}: {_FORM}")
@@ -39,7 +42,7 @@ class Forward:
             target = DialTarget.of(host, _port(text, target_port))
         except ValueError as error:
             raise ConfigError(f"{text!r}: {error}: {_FORM}") from None
-        if target.is_name and not is_internal(target.host):
+        if target.is_name and not all_names and not is_internal(target.host):
             raise ConfigError(
                 f"{text!r}: {host} is not below .internal, and nobody resolves other names: write its address"
             )

@@ -91,11 +91,12 @@ class Program:
     writer: StreamWriter
     dialler: Dialler
     owners: Owners
+    all_names: bool  # also those that are not below .internal
     on_request: Callable[[], None] = field(default=lambda: None)  # called when its request is there
 
     async def open(self, target: DialTarget) -> Stream:
         """Its stream. Raises `StreamRefused`."""
-        if target.is_name and not is_internal(target.host):
+        if target.is_name and not self.all_names and not is_internal(target.host):
             raise StreamRefused(
                 "only addresses, and names below .internal, lead through the tunnel", RefusalCode.NO_ROUTE
             )
@@ -114,8 +115,10 @@ Serve = Callable[[Program], Awaitable[None]]
 class Listeners:
     """All listeners of one process, whose connections are counted together."""
 
-    def __init__(self, dialler: Dialler) -> None:
+    def __init__(self, dialler: Dialler, *, all_names: bool = False) -> None:
+        """`all_names`: the dialler takes names that are not below .internal too."""
         self._dialler = dialler
+        self._all_names = all_names
         self._tasks: set[asyncio.Task[None]] = set()
         self._half_open: dict[asyncio.Task[None], None] = {}  # the oldest first
 
@@ -150,7 +153,14 @@ class Listeners:
             self._tasks.add(task)
             self._half_open[task] = None
             writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-            program = Program(reader, writer, self._dialler, owners, lambda: self._half_open.pop(task, None))
+            program = Program(
+                reader,
+                writer,
+                self._dialler,
+                owners,
+                self._all_names,
+                lambda: self._half_open.pop(task, None),
+            )
             try:
                 await serve(program)
             except asyncio.CancelledError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
 import subprocess
@@ -11,10 +12,15 @@ from pathlib import Path
 import pytest
 
 from nconnect.cli import carry
+from nconnect.crypto.keys import Identity
 from nconnect.io.files import paths
 from tests.cli.conftest import Run
+from tests.loops import run as run_on_loop
+from tests.nkn.net import Net
+from tests.streams.test_nconnect_dialler import serving
 
 HOST = "192.168.50.10:80"
+KEY = Identity(bytes(32)).public_key.hex()
 
 
 @pytest.mark.parametrize(
@@ -109,3 +115,43 @@ def test_a_port_that_needs_rights_is_one_line() -> None:
     assert done.returncode == (2 if allowed else 1)
     assert allowed or "below 1024" in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (("--cipher", "dummy"), "are for --nconnect"),
+        (("--nconnect", "x"), "--nconnect: "),
+        (("--nconnect", f"nConnect.x.{KEY}", "--cipher", "rot13"), "write chacha20-ietf-poly1305, "),
+        (("--nconnect", f"nConnect.x.{KEY}", "--token", "nc1-x"), "for an official server"),
+    ],
+)
+def test_mistakes_about_an_official_server_are_one_line(
+    run: Run, options: tuple[str, ...], says: str
+) -> None:
+    for command in (("socks", "--listen", "45674"), ("forward", f"45674:{HOST}")):
+        result = run(*command, *options)
+        assert result.status == 2
+        assert says in result.err
+        assert result.err.count("\n") == 1
+
+
+def test_an_official_server_carries_the_streams() -> None:
+    async def test() -> None:
+        async with Net.running() as net, serving(net=net) as (server, _):
+            process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-m", "nconnect", "forward", "--nconnect", server.client.address),
+                *("--seed-rpc", net.seed, "45675:192.168.55.10:8000"),
+                stdout=asyncio.subprocess.PIPE,
+            )
+            assert process.stdout is not None
+            line = await process.stdout.readline()
+            assert line == b"Listening at 127.0.0.1:45675 for 192.168.55.10:8000\n"
+            reader, writer = await asyncio.open_connection("127.0.0.1", 45675)
+            writer.write(b"hello, bye")
+            assert await reader.read() == b"hello, bye"
+            writer.close()
+            process.terminate()
+            assert await process.wait() == 0
+
+    run_on_loop(test, within_s=60.0)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager, nullcontext, suppress
 
 import pytest
 
@@ -82,9 +82,10 @@ async def serving(
     theirs: ShadowCipher = ShadowCipher.CHACHA20,
     ours: ShadowCipher = ShadowCipher.CHACHA20,
     password: str = "",
+    net: Net | None = None,
 ) -> AsyncIterator[tuple[Server, NconnectDialler]]:
     async with (
-        Net.running() as net,
+        nullcontext(net) if net is not None else Net.running() as net,
         MultiClient(identifier="nConnect.x", seed_rpc=net.seed, sub_clients=2) as far,
         MultiClient(seed_rpc=net.seed, sub_clients=2) as near,
     ):
