@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Interface, IPv6Network
 from pathlib import PurePath
 from typing import Literal, NamedTuple
+from urllib.parse import quote
 
 from nconnect.errors import ConfigError
 
@@ -163,6 +164,7 @@ class PeerConfig:
     paused: str | None = None  # why connections are refused for now, "" without a reason; None: they are not
     local_address: tuple[InterfaceAddress, ...] = ()  # this device's, in the tunnel network of this provider
     accept_routes: AcceptRoutes | None = None  # of what it offers; None: what [interface] says
+    nconnect: bool = False  # it may come with the official nConnect, if [streams] lets such clients in
     mapped: tuple[MappedPrefix, ...] = ()  # in force, never in the file: see `nconnect.offers.accept`
 
 
@@ -178,6 +180,12 @@ class Proxy:
 
     def __str__(self) -> str:
         return join_addr(self.host, self.port)
+
+    @property
+    def url(self) -> str:
+        """With user and password: secret."""
+        login = f"{quote(self.username, safe='')}:{quote(self.password, safe='')}@" if self.username else ""
+        return f"{self.scheme}://{login}{self}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -309,6 +317,11 @@ class ProvideConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class StreamsConfig:
+    nconnect: bool = False  # whether clients of the official nConnect are let in
+
+
+@dataclass(frozen=True, slots=True)
 class MetricsConfig:
     host: str
     port: int
@@ -332,6 +345,7 @@ class Config:
     network: NetworkConfig = NetworkConfig()
     node: NodeConfig | None = None
     provide: ProvideConfig = ProvideConfig()
+    streams: StreamsConfig = StreamsConfig()
     metrics: MetricsConfig | None = None
     peers: tuple[PeerConfig, ...] = ()
     readers: tuple[str, ...] = ()  # users of this machine who may read about offers and usage

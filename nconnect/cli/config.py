@@ -136,6 +136,8 @@ def shown(config: Config) -> dict[str, Any]:
         "mtu": provide.mtu,
         "server": [dict(as_section(server)) for server in provide.servers],
     }
+    if config.streams.nconnect:
+        content["streams"] = {"nconnect": True}
     if config.readers:
         content["control"] = {"readers": list(config.readers)}
     if config.metrics is not None:
@@ -153,6 +155,7 @@ def shown(config: Config) -> dict[str, Any]:
             **as_written(peer),
             "local_address": [str(a) for a in peer.local_address],
             "accept_routes": None if peer.accept_routes is None else told(peer.accept_routes),
+            "nconnect": peer.nconnect or None,
         }
         for peer in config.peers
     ]

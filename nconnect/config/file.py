@@ -40,6 +40,7 @@ from nconnect.model import (
     Prefix,
     ProvideConfig,
     ProvidedSubnet,
+    StreamsConfig,
 )
 
 MIN_MTU = 576  # RFC 791: what every IPv4 host takes
@@ -136,6 +137,7 @@ def _read_config(root: Section, interface: str, read_seed_file: Callable[[str], 
         network=_read_network(root),
         node=_read_node(root),
         provide=_read_provide(root, address),
+        streams=_read_streams(root),
         metrics=_read_metrics(root),
         peers=_read_peers(root),
         readers=read_readers(root),
@@ -255,6 +257,15 @@ def _check_subnets(section: Section, subnets: tuple[ProvidedSubnet, ...]) -> Non
                 section.problem("subnets", f"{one.seen} overlaps {other.seen}: map to a prefix of its own")
 
 
+def _read_streams(root: Section) -> StreamsConfig:
+    section = root.table("streams")
+    if section is None:
+        return StreamsConfig()
+    streams = StreamsConfig(nconnect=section.take("nconnect", boolean, False))
+    section.finish()
+    return streams
+
+
 def _read_metrics(root: Section) -> MetricsConfig | None:
     section = root.table("metrics")
     if section is None:
@@ -302,12 +313,13 @@ def _read_peer(section: Section) -> PeerConfig | None:
     paused = section.take("paused", lambda v: check_why(string(v)), None)
     local_address = section.take_list("local_address", lambda text: values.parse_addresses([text])[0])
     accept_routes = section.take("accept_routes", read_accept_routes, None)
+    nconnect = section.take("nconnect", boolean, False)
     if address is None:
         return None
     has_allow = "allow" in section.content
     return PeerConfig(
         name, address, allowed_ips, allow if has_allow else None, preshared_key, expires_at, max_flows,
-        direct, rate, quota, paused, local_address, accept_routes,
+        direct, rate, quota, paused, local_address, accept_routes, nconnect,
     )  # fmt: skip
 
 

@@ -43,6 +43,7 @@ from nconnect.daemon.limits import PeerLimits
 from nconnect.daemon.machine_ports import MachinePorts
 from nconnect.daemon.metrics import Metrics
 from nconnect.daemon.names import NameService
+from nconnect.daemon.official_clients import OfficialClients, own_client
 from nconnect.daemon.reconciler import Reconciler
 from nconnect.daemon.reflexive import Reflexive
 from nconnect.daemon.reload import FileWatch, Reload
@@ -188,10 +189,11 @@ class Daemon:
         ports = MachinePorts(in_force, opened.network.listen)
 
         # The network
+        seeds = settings.seeds(config, opened.node.seed_url(here=True) if opened.node is not None else None)
         links = self.links = Links(
             identity,
             address,
-            settings.seeds(config, opened.node.seed_url(here=True) if opened.node is not None else None),
+            seeds,
             bus.publish,
             count=config.network.links,
             rng=os.urandom,
@@ -224,6 +226,9 @@ class Daemon:
         )
         acceptor = self.acceptor = StreamAcceptor(rights, session_streams)
         datagrams = self.datagrams = DatagramAcceptor(rights, session_streams)
+        official = OfficialClients(
+            in_force, acceptor.serve, lambda identifier: own_client(config, identifier, seeds)
+        )
         direct = self.direct = DirectResources(
             in_force,
             opened.direct,
@@ -363,7 +368,7 @@ class Daemon:
         on(StreamAsked, acceptor.asked)
         on(StreamMoved, session_streams.moved)
         on(DatagramCame, session_streams.datagram_came, datagrams.came)
-        on(PlanInForce, rights.look)
+        on(PlanInForce, rights.look, official.config_changed)
         on(CountersMoved, counters.moved)
         on(PlanInForce, way_out.plan_in_force, lambda _: links.leave(way_out.refusal), said.plan_in_force)
         on(PlanInForce, lambda _: direct.changed(), watch.config_changed, announcing.changed)
@@ -397,6 +402,7 @@ class Daemon:
             ("names", names.run),
             ("machine's ports", ports.run),
             ("usage", usage.run),
+            ("official clients", official.run),
             ("resume", lambda: resume.watch(lambda away_s: bus.publish(Resumed(away_s)))),
             ("watchdog", opened.service.feed_watchdog),
         )

@@ -1,7 +1,8 @@
 """The clients that programs use: they send, reply and listen, on asyncio. docs/nkn.md explains how to use
 them.
 
-Programs import the public names from `nconnect.nkn`; the daemon does not load this package.
+Programs import the public names from `nconnect.nkn`; the daemon loads this package only
+to serve clients of the official nConnect.
 
     program
       |  async with, send, receive, async for, Message.reply
