@@ -43,12 +43,12 @@ async def join_stream(reader: StreamReader, writer: StreamWriter, stream: Stream
     except (NconnectError, OSError) as error:
         log.debug("a stream broke: %s", error)
     finally:
+        if not is_whole:  # first: what follows may be cancelled
+            stream.abort()
+            reset(writer)
         for task in (up, down, gone):
             task.cancel()
         await asyncio.gather(up, down, gone, return_exceptions=True)
-        if not is_whole:
-            stream.abort()
-            reset(writer)
 
 
 async def _to_stream(reader: StreamReader, stream: Stream, early: bytes) -> None:
