@@ -11,6 +11,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass
+from ipaddress import ip_address
 from typing import TypeVar
 
 from nconnect.daemon.settings import InForce
@@ -21,6 +22,7 @@ from nconnect.streams.dialler import RefusalCode, StreamRefused
 
 _T = TypeVar("_T")
 
+_LOOPBACK: Mapping[int, Address] = {4: ip_address("127.0.0.1"), 6: ip_address("::1")}
 MAX_DIALLING = 64  # connections of one peer that are being opened
 
 
@@ -45,9 +47,11 @@ class StreamRights:
         why_shut: Callable[[PeerConfig], str],
         own_addresses: Callable[[], Awaitable[Collection[Address]]],
         max_flows: Callable[[], Mapping[str, int]],
+        is_apart: bool = False,
     ) -> None:
         """`shut`: peers (NKN addresses) whose access has ended, besides those that are paused. `why_shut`: a
-        clause, or "". `own_addresses`: of this machine, at this moment. `max_flows`: by the peer's name."""
+        clause, or "". `own_addresses`: of this machine, at this moment. `max_flows`: by the peer's name.
+        `is_apart`: the tunnel's own addresses are in another network, and mean this machine."""
         self.opened: Counter[str] = Counter()  # by the peer's name
         self.refused: dict[str, Counter[str]] = {}  # by the peer's name and reason, as the firewall's
         self._in_force = in_force
@@ -55,6 +59,7 @@ class StreamRights:
         self._why_shut = why_shut
         self._own_addresses = own_addresses
         self._max_flows = max_flows
+        self._is_apart = is_apart
         self._served: set[Served] = set()
         self._dialling: Counter[str] = Counter()
         self._looking: set[asyncio.Task[None]] = set()
@@ -93,11 +98,13 @@ class StreamRights:
                 self._refused(peer, "refused")
                 raise StreamRefused(target, RefusalCode.NOT_ALLOWED)
             found = await connected(target)
-            # The rights may have changed while it was opened.
-            again = self._judged(self._peer(served.peer), served, await self._own_addresses())
-            if again != target or served not in self._served:
+            try:  # the rights may have changed while it was opened
+                again = self._judged(self._peer(served.peer), served, await self._own_addresses())
+                if again != target or served not in self._served:
+                    raise StreamRefused("this peer may not reach it any more", RefusalCode.NOT_ALLOWED)
+            except BaseException:
                 abort(found)
-                raise StreamRefused("this peer may not reach it any more", RefusalCode.NOT_ALLOWED)
+                raise
         except BaseException:
             self.release(served)
             raise
@@ -131,7 +138,12 @@ class StreamRights:
             return "there is no such peer any more"
         if why := self._why_shut(peer):
             return why
-        return target_of(peer, served.protocol, served.wanted, self._config(), own)
+        config = self._config()
+        tunnel = {address.ip for address in config.address}
+        target = target_of(peer, served.protocol, served.wanted, config, {*own, *tunnel})
+        if self._is_apart and isinstance(target, Endpoint) and target.address in tunnel:
+            return Endpoint(_LOOPBACK[target.address.version], target.port)
+        return target
 
     def _config(self) -> Config:
         return with_shut(self._in_force.config, self._shut())

@@ -10,6 +10,7 @@ import asyncio
 import os
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from ipaddress import ip_address, ip_interface, ip_network
 
@@ -38,6 +39,7 @@ from nconnect.model import (
     PeerConfig,
     ProvideConfig,
     ProvidedSubnet,
+    Service,
 )
 from nconnect.offers.statement import Statement
 from nconnect.streams.dialler import RefusalCode, StreamRefused
@@ -114,6 +116,10 @@ class Pair:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.shut: set[str] = set()
         self.quota = ""
+        self.is_apart = False
+        self.judged = 0
+        self.judging = asyncio.Event()
+        self.judging.set()
         self.limits: dict[str, int] = {}
         self.own = {ip_address("10.86.0.1"), ip_address("127.0.0.1"), ip_address("192.168.50.1")}
         self.real: dict[Endpoint, Endpoint] = {}  # what a target stands for on this machine
@@ -142,6 +148,10 @@ class Pair:
         self.user.start(self.using)
 
         async def own() -> set[object]:
+            self.judged += 1
+            if self.judged == 2 and not self.judging.is_set():
+                self.judging.set()
+                await asyncio.Event().wait()
             return self.own  # type: ignore[return-value]
 
         rights = self.rights = StreamRights(
@@ -150,6 +160,7 @@ class Pair:
             why_shut=lambda _: self.quota,
             own_addresses=own,  # type: ignore[arg-type]
             max_flows=lambda: self.limits,
+            is_apart=self.is_apart,
         )
         self.acceptor = self.provider.acceptor = StreamAcceptor(rights, self.provider.streams)
         self.datagrams = self.provider.datagrams = DatagramAcceptor(rights, self.provider.streams)
@@ -168,17 +179,30 @@ class Pair:
 
 
 async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    while data := await reader.read(65536):
-        writer.write(data)
-        await writer.drain()
-    writer.write(b"end")
-    writer.close()
+    with suppress(ConnectionError):
+        while data := await reader.read(65536):
+            writer.write(data)
+            await writer.drain()
+        writer.write(b"end")
+        writer.close()
 
 
-def run(monkeypatch: pytest.MonkeyPatch, test: Callable[[Pair, int], Awaitable[None]]) -> None:
+def run(
+    monkeypatch: pytest.MonkeyPatch,
+    test: Callable[[Pair, int], Awaitable[None]],
+    *,
+    is_apart: bool = False,
+) -> None:
     async def main() -> None:
         pair = Pair(monkeypatch)
-        server = await asyncio.start_server(echo, "127.0.0.1", 0)
+        pair.is_apart = is_apart
+        writers: list[asyncio.StreamWriter] = []
+
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            writers.append(writer)
+            await echo(reader, writer)
+
+        server = await asyncio.start_server(serve, "127.0.0.1", 0)
         port = server.sockets[0].getsockname()[1]
         pair.real[Endpoint(ip_address(HOST), port)] = Endpoint(ip_address("127.0.0.1"), port)
         await pair.start()
@@ -187,6 +211,10 @@ def run(monkeypatch: pytest.MonkeyPatch, test: Callable[[Pair, int], Awaitable[N
         finally:
             await pair.close()
             server.close()
+            for writer in writers:
+                writer.transport.abort()
+            await asyncio.sleep(0)  # in the next turn they are closed
+            await asyncio.sleep(0)
 
     asyncio.run(main())
 
@@ -282,6 +310,22 @@ def test_a_right_that_ends_takes_its_streams_along(how: str, monkeypatch: pytest
     run(monkeypatch, test)
 
 
+def test_the_tunnels_own_address_means_this_machine_where_the_tunnel_is_apart(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def test(pair: Pair, port: int) -> None:
+        services = (Service((port, port), "tcp"),)
+        provide = replace(pair.provided.provide, services=services)
+        pair.provider.put(replace(pair.provided, provide=provide))
+        stream = await pair.dialler.open("10.86.0.1", port)
+        stream.write(b"x")
+        assert await stream.read() == b"x"
+        stream.abort()
+        assert (await refused(pair, "10.86.0.1", port + 1)).code is RefusalCode.NOT_ALLOWED
+
+    run(monkeypatch, test, is_apart=True)
+
+
 def test_streams_count_against_the_bound_on_connections(monkeypatch: pytest.MonkeyPatch) -> None:
     async def test(pair: Pair, port: int) -> None:
         pair.limits["laptop"] = 2
@@ -331,6 +375,7 @@ def test_names_are_resolved_on_this_side_and_others_by_nobody(monkeypatch: pytes
 def test_a_program_that_goes_away_ends_both_sides(monkeypatch: pytest.MonkeyPatch) -> None:
     async def test(pair: Pair, port: int) -> None:
         stream = await pair.dialler.open(HOST, port)
+        assert pair.rights.count
         stream.abort()
         await until(lambda: not pair.rights.count)
 
@@ -376,6 +421,33 @@ def test_datagrams_reach_a_server_behind_the_provider(monkeypatch: pytest.Monkey
         channel.close()
         with pytest.raises(StreamError):
             await channel.recv()
+        server.close()
+
+    run(monkeypatch, test)
+
+
+def test_a_connection_is_closed_when_the_daemon_stops_before_it_is_judged_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def test(pair: Pair, port: int) -> None:
+        closed = asyncio.Event()
+
+        async def seen(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            with suppress(ConnectionError):
+                await reader.read()
+            writer.close()
+            closed.set()
+
+        server = await asyncio.start_server(seen, "127.0.0.1", 0)
+        other = server.sockets[0].getsockname()[1]
+        pair.real[Endpoint(ip_address(HOST), other)] = Endpoint(ip_address("127.0.0.1"), other)
+        pair.judging.clear()  # the second time nobody answers
+        opening = asyncio.create_task(pair.dialler.open(HOST, other))
+        await asyncio.wait_for(pair.judging.wait(), 5)
+        await pair.acceptor.close()
+        await asyncio.wait_for(closed.wait(), 5)
+        with pytest.raises(StreamRefused, match="the provider stops"):
+            await opening
         server.close()
 
     run(monkeypatch, test)
