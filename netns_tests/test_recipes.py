@@ -24,7 +24,7 @@ import pytest
 
 from lab import CHECKOUT
 from lab.chat import chat_from
-from lab.process import until
+from lab.process import Process, until
 from lab.sides import nconnect_command
 from lab.traffic import SERVICE, reaches, serve, serve_model, whoami
 from lab.world import (
@@ -120,6 +120,13 @@ def test_a_server_that_checks_the_host_is_reached_by_the_name_that_it_knows(read
     ask = "curl -s -o /dev/null -w %{http_code}"
     assert reader.run("user", f"{ask} http://jupyter.gpu-box.internal:8888") == "200"
     assert reader.run("user", f"{ask} http://{PROVIDER_TUNNEL}:8888") == "403"
+    forward = shlex.split(one("Jupyter", "user", "nconnect forward").command)[1:]
+    side = made.user_side
+    forwarding = Process(made.user, side.command(*forward), made.folder / "forward.log", env=side.env)
+    made.programs.append(forwarding)
+    until(lambda: made.user.listens(8888), "the forwarded port", process=forwarding)
+    assert reader.run("user", f"{ask} http://localhost:8888") == "200"
+    forwarding.stop()
     reader.run("provider", "nconnect provide server remove jupyter --yes")
     server.stop()
 
