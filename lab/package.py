@@ -26,6 +26,7 @@ from pathlib import Path
 
 from lab import CHECKOUT
 from lab.command import give_back, interrupt_once
+from lab.image import build_image
 from lab.interpreters import Version, interpreters
 from lab.netns import LabError
 from nconnect import __version__
@@ -195,13 +196,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--out", type=Path, default=CHECKOUT / "dist", metavar="DIR", help="where to (dist/)")
     parser.add_argument("--wheel", action="store_true", help="the wheel alone")
-    parser.add_argument("--json", action="store_true", help='print one JSON object: {"wheel", "deb"}')
+    parser.add_argument("--image", action="store_true", help="an OCI image too; takes root and debootstrap")
+    parser.add_argument(
+        "--json", action="store_true", help='print one JSON object: {"wheel", "deb", "image"}'
+    )
     options = parser.parse_args(arguments)
     interrupt_once()
     options.out.mkdir(parents=True, exist_ok=True)
     try:
         wheel = build_wheel(options.out)
-        deb = None if options.wheel else build_deb(wheel, options.out)
+        deb = None if options.wheel and not options.image else build_deb(wheel, options.out)
+        image = None
+        if options.image and deb is not None:
+            words = {word.split()[0] for line in dependencies() for word in line.split(", ")}
+            image = build_image(deb, options.out, sorted(words), int(_commit_time()))
     except (LabError, OSError) as error:
         print(f"package: {error}", file=sys.stderr)
         return 1
@@ -209,9 +217,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
     finally:
         give_back()
-    built = [path for path in (wheel, deb) if path is not None]
+    built = [path for path in (wheel, deb, image) if path is not None]
     if options.json:
-        print(json.dumps({"wheel": str(wheel), "deb": str(deb) if deb else None}))
+        paths = {"wheel": wheel, "deb": deb, "image": image}
+        print(json.dumps({kind: str(path) if path else None for kind, path in paths.items()}))
     else:
         for path in built:
             print(f"{path}  {path.stat().st_size / 1e6:.1f} MB")

@@ -12,13 +12,15 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+import tarfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from lab import CHECKOUT
+from lab.image import ENTRYPOINT, build_image, mirror
 from lab.interpreters import interpreters
 from lab.netns import Namespace
 from lab.package import build_deb, build_wheel, dependencies
@@ -106,7 +108,7 @@ def root(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
         release,
         str(path),
     ]
-    done = subprocess.run([*command, *_mirror()], capture_output=True, text=True, check=False)
+    done = subprocess.run([*command, *mirror()], capture_output=True, text=True, check=False)
     assert done.returncode == 0, f"debootstrap: {done.stdout[-2000:]}{done.stderr}"
     path.parent.chmod(0o755)
     (path / "dev/net").mkdir(exist_ok=True)
@@ -228,16 +230,27 @@ class _In:
         return self.world.run_in(self.namespace, self.root.command(*arguments), "packaged")
 
 
-def _mirror() -> Sequence[str]:
-    """The mirror that this machine's apt uses; debootstrap's default if it names none."""
-    command = [
-        "apt-get",
-        "indextargets",
-        "--format",
-        "$(SITE) $(REPO_URI)",
-        "Codename: bookworm",
-        "Label: Debian",
-    ]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    found = [line.split()[1] for line in done.stdout.splitlines() if len(line.split()) == 2]
-    return [found[0].rstrip("/")] if found else []
+def test_an_image_starts_the_tunnel_or_says_what_is_missing(deb: Path, tmp_path: Path) -> None:
+    """No program that runs images is here: its one layer is unpacked, and its entry point run in there."""
+    words = {word.split()[0] for line in dependencies() for word in line.split(", ")}
+    image = build_image(deb, tmp_path, sorted(words), 1_800_000_000)
+    with tarfile.open(image) as tar:
+        tar.extractall(tmp_path / "image", filter="data")
+    (layer,) = (
+        path for path in (tmp_path / "image/blobs/sha256").iterdir() if path.read_bytes()[:2] == b"\x1f\x8b"
+    )
+    unpacked = Root(tmp_path / "root")
+    unpacked.path.mkdir()
+    subprocess.run(["tar", "-xzf", str(layer), "-C", str(unpacked.path)], check=True)
+    assert "nconnect " in unpacked.run(ENTRYPOINT, "version")
+    done = subprocess.run(
+        unpacked.command(ENTRYPOINT), capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 2
+    assert "no configuration" in done.stderr
+    (unpacked.path / "token").write_text("nc1-nonsense\n")
+    joining = unpacked.command("env", "NCONNECT_TOKEN_FILE=/token", ENTRYPOINT)
+    done = subprocess.run(joining, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode in (1, 2)
+    assert "nconnect: error" in done.stderr
+    assert "nonsense" not in done.stderr

@@ -46,6 +46,7 @@ KEY = "SECRET"
 # Commands that cannot run here. A test below covers each of them, or a substitute.
 NOT_RUN = (
     "ollama", "vllm", "jupyter", "llama-server", "open-webui", "systemctl", "journalctl",
+    "./scripts/package", "podman",  # test_package
     "chromium", "git", "printf", "python",  # as clients of `nconnect socks` and `forward`: test_socks
 )  # fmt: skip
 
