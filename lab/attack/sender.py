@@ -140,6 +140,11 @@ class Sender:
         for packet in packets:
             await self._seal(NO_OFFLOAD + bytes.fromhex(packet))
 
+    async def frames(self, *frames: str) -> None:
+        """Frames of streams in hexadecimal, each in a batch of its own."""
+        for frame in frames:
+            await self._seal(bytes.fromhex(frame))
+
     async def many_flows(self, port: str, count: str) -> None:
         """Send a datagram from each of many source ports to one port of the server."""
         for n in range(int(count)):
