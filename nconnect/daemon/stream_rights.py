@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import TypeVar
+from weakref import WeakValueDictionary
 
 from nconnect.daemon.settings import InForce
 from nconnect.daemon.shut import with_shut
@@ -23,7 +24,7 @@ from nconnect.streams.dialler import RefusalCode, StreamRefused
 _T = TypeVar("_T")
 
 _LOOPBACK: Mapping[int, Address] = {4: ip_address("127.0.0.1"), 6: ip_address("::1")}
-MAX_DIALLING = 64  # connections of one peer that are being opened
+MAX_DIALLING = 64  # connections of one peer that are being opened; others wait
 
 
 @dataclass(eq=False, slots=True)
@@ -61,13 +62,14 @@ class StreamRights:
         self._max_flows = max_flows
         self._is_apart = is_apart
         self._served: set[Served] = set()
-        self._dialling: Counter[str] = Counter()
+        self._count: Counter[str] = Counter()
+        self._dialling: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
         self._looking: set[asyncio.Task[None]] = set()
 
     @property
     def count(self) -> Mapping[str, int]:
         """How many each peer (NKN address) has."""
-        return Counter(served.peer for served in self._served)
+        return self._count
 
     def address_of(self, key: bytes) -> str:
         """The NKN address of the peer with this public key; "" if there is none."""
@@ -85,39 +87,49 @@ class StreamRights:
         if peer is None:
             raise StreamRefused("there is no such peer", RefusalCode.NOT_ALLOWED)
         limit = self._max_flows().get(peer.name)
-        if (limit is not None and self.count.get(served.peer, 0) >= limit) or (
-            self._dialling[served.peer] >= MAX_DIALLING
-        ):
+        if limit is not None and self.count.get(served.peer, 0) >= limit:
             self._refused(peer, "flow_limit")
             raise StreamRefused("this peer has as many connections open as it may have", RefusalCode.TOO_MANY)
+        self._count[served.peer] += 1
         self._served.add(served)  # from here on it counts, and `look` ends it
-        self._dialling[served.peer] += 1
+        turns = self._dialling.setdefault(served.peer, asyncio.Semaphore(MAX_DIALLING))
         try:
-            target = self._judged(peer, served, await self._own_addresses())
-            if isinstance(target, str):
-                self._refused(peer, "refused")
-                raise StreamRefused(target, RefusalCode.NOT_ALLOWED)
-            found = await connected(target)
-            try:  # the rights may have changed while it was opened
-                again = self._judged(self._peer(served.peer), served, await self._own_addresses())
-                if again != target or served not in self._served:
-                    raise StreamRefused("this peer may not reach it any more", RefusalCode.NOT_ALLOWED)
-            except BaseException:
-                abort(found)
-                raise
+            async with turns:
+                found = await self._connect(peer, served, connected, abort)
         except BaseException:
             self.release(served)
             raise
-        finally:
-            self._dialling[served.peer] -= 1
-            if not self._dialling[served.peer]:
-                del self._dialling[served.peer]
         self.opened[peer.name] += 1
+        return found
+
+    async def _connect(
+        self,
+        peer: PeerConfig,
+        served: Served,
+        connected: Callable[[Endpoint], Awaitable[_T]],
+        abort: Callable[[_T], object],
+    ) -> _T:
+        target = self._judged(peer, served, await self._own_addresses())
+        if isinstance(target, str):
+            self._refused(peer, "refused")
+            raise StreamRefused(target, RefusalCode.NOT_ALLOWED)
+        found = await connected(target)
+        try:  # the rights may have changed while it was opened
+            again = self._judged(self._peer(served.peer), served, await self._own_addresses())
+            if again != target or served not in self._served:
+                raise StreamRefused("this peer may not reach it any more", RefusalCode.NOT_ALLOWED)
+        except BaseException:
+            abort(found)
+            raise
         return found
 
     def release(self, served: Served) -> None:
         """It has ended. May be called again."""
-        self._served.discard(served)
+        if served in self._served:
+            self._served.discard(served)
+            self._count[served.peer] -= 1
+            if not self._count[served.peer]:
+                del self._count[served.peer]
 
     def look(self, _: object = None) -> None:
         """Rights may have changed: end what is not allowed any more. Waits for nothing."""

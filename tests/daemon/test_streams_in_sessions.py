@@ -451,3 +451,16 @@ def test_a_connection_is_closed_when_the_daemon_stops_before_it_is_judged_again(
         server.close()
 
     run(monkeypatch, test)
+
+
+def test_many_streams_at_once_wait_for_their_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test(pair: Pair, port: int) -> None:
+        streams = await asyncio.gather(*(pair.dialler.open(HOST, port) for _ in range(200)))
+        for number, stream in enumerate(streams):
+            stream.write(b"%d" % number)
+        assert [await stream.read() for stream in streams] == [b"%d" % number for number in range(200)]
+        for stream in streams:
+            stream.abort()
+        await until(lambda: not pair.rights.count)
+
+    run(monkeypatch, test)
