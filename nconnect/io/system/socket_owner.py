@@ -6,6 +6,7 @@ and addresses are big endian, the rest is in host order.
 
 from __future__ import annotations
 
+import errno
 import socket
 import struct
 from ipaddress import IPv6Address, ip_address
@@ -20,7 +21,8 @@ _ENDPOINTS = struct.Struct(">HH16s16s")
 _ANY_INTERFACE = struct.pack("=I", 0)
 _NO_COOKIE = struct.pack("=II", 0xFFFFFFFF, 0xFFFFFFFF)  # INET_DIAG_NOCOOKIE
 _ALL_STATES = 0xFFFFFFFF
-_UID_AT = 4 + 48 + 3 * 4  # after four bytes, the socket's id, and three numbers
+_OWNER = struct.Struct("=II")  # uid, inode
+_OWNER_AT = 4 + 48 + 3 * 4  # after four bytes, the socket's id, and three numbers
 
 
 def uid_of_tcp(own: Any, other: Any) -> int:
@@ -52,6 +54,7 @@ def _uid(protocol: int, *, source: Any, dest: Any) -> int:
     with NetlinkSocket(_SOCK_DIAG) as netlink:
         netlink.send((_BY_FAMILY, ACK, body))
         for _, answer in netlink.answers():
-            (uid,) = struct.unpack_from("=I", answer, _UID_AT)
-            return int(uid)
-    raise ProcessLookupError("the kernel knows no such socket")
+            uid, inode = _OWNER.unpack_from(answer, _OWNER_AT)
+            if inode:  # else it was closed, is nobody's, and has uid 0 whoever had opened it
+                return int(uid)
+    raise ConnectionResetError(errno.ECONNRESET, "it is closed already")
