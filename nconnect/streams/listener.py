@@ -30,7 +30,8 @@ log = logging.getLogger(__name__)
 GIVE_UP_S = OPEN_TIMEOUT_S + 1  # a dialler has a limit of its own, which comes first
 MAX_CONNECTIONS = 2048  # at once, of all listeners of a process
 MAX_HALF_OPEN = 256  # of these, before their request is there; then the oldest ends
-_BACKLOG = 256
+MAX_OPENING = 60  # streams that are being opened; a provider refuses more than 64 of one peer
+_BACKLOG = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +92,7 @@ class Program:
     writer: StreamWriter
     dialler: Dialler
     owners: Owners
+    opening: asyncio.Semaphore
     all_names: bool  # also those that are not below .internal
     on_request: Callable[[], None] = field(default=lambda: None)  # called when its request is there
 
@@ -101,7 +103,7 @@ class Program:
                 "only addresses, and names below .internal, lead through the tunnel", RefusalCode.NO_ROUTE
             )
         try:
-            async with asyncio.timeout(GIVE_UP_S):
+            async with self.opening, asyncio.timeout(GIVE_UP_S):
                 return await self.dialler.open(target.host, target.port)
         except TimeoutError:
             raise StreamRefused(
@@ -119,6 +121,7 @@ class Listeners:
         """`all_names`: the dialler takes names that are not below .internal too."""
         self._dialler = dialler
         self._all_names = all_names
+        self._opening = asyncio.Semaphore(MAX_OPENING)
         self._tasks: set[asyncio.Task[None]] = set()
         self._half_open: dict[asyncio.Task[None], None] = {}  # the oldest first
 
@@ -158,6 +161,7 @@ class Listeners:
                 writer,
                 self._dialler,
                 owners,
+                self._opening,
                 self._all_names,
                 lambda: self._half_open.pop(task, None),
             )

@@ -14,7 +14,7 @@ import pytest
 
 from nconnect.errors import ConfigError, HostError
 from nconnect.streams import listener, proxy
-from nconnect.streams.dialler import RefusalCode, StreamRefused
+from nconnect.streams.dialler import RefusalCode, Stream, StreamRefused
 from nconnect.streams.forward import Forward, forwarding, parse_place
 from nconnect.streams.joining import reset
 from nconnect.streams.listener import ListenPlace, Owners, bind_listener
@@ -196,6 +196,12 @@ def test_whose_a_socket_is(host: str) -> None:
         assert uid_of_udp(here.getsockname(), here.recvfrom(1)[1]) == 4712
         with pytest.raises(OSError, match="No such file"):
             uid_of_tcp(listening_socket.getsockname(), (host, 1))
+        # Closed with data on its way it is nobody's, and must not count as root's.
+        other = client.getsockname()
+        client.send(b"x")
+        client.close()
+        with pytest.raises(OSError, match="closed already"):
+            uid_of_tcp(listening_socket.getsockname(), other)
 
 
 def test_sudo_s_caller_is_an_owner(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -253,6 +259,31 @@ def test_connections_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
             else:
                 raise AssertionError("the end of a connection makes no room")
             held[1][1].close()
+
+    run(test)
+
+
+def test_a_burst_is_opened_in_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(listener, "MAX_OPENING", 3)
+
+    class Counting(LoopDialler):
+        opening = most = 0
+
+        async def open(self, host: str, port: int) -> Stream:
+            self.opening += 1
+            self.most = max(self.most, self.opening)
+            try:
+                await asyncio.sleep(0)
+                return await super().open(host, port)
+            finally:
+                self.opening -= 1
+
+    async def test() -> None:
+        dialler = Counting()
+        async with server() as to, listening(dialler, (ANYBODY, forwarding(DialTarget(NAME, to)))) as (port,):
+            answers = await asyncio.gather(*(said(port, b"x") for _ in range(20)))
+            assert answers == [hashlib.sha256(b"x").hexdigest().encode()] * 20
+        assert dialler.most == 3
 
     run(test)
 
