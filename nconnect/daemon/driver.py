@@ -104,6 +104,7 @@ class Driver:
         self._opened = memoryview(bytearray(MAX_BATCH_BYTES))
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = NEVER
+        self._send_at = NEVER  # when what the last flush left behind may be sent
         self._late_at = -NEVER  # when there was more in the TUN than one turn reads
         self._turn_at = -NEVER  # when the TUN was last read
         self._writer = TunWriter(device, loop, self.drops)
@@ -290,6 +291,8 @@ class Driver:
             peer, size, _, lane = batch
             self._datagrams.send_runs(peer, tunnel.seal_datagrams(peer, self._arena_view[:size], now), now)
             tunnel.sent(peer, lane, size, now)
+        # By the same clock: what had to wait until a moment later waits for nothing by now, and for no timer.
+        self._send_at = tunnel.next_send_at(now) if tunnel.backlog else NEVER
 
     def _flush_streams(self, now: float) -> None:
         """A batch each, of the peers that have a stream."""
@@ -461,7 +464,7 @@ class Driver:
         if tunnel.backlog and (
             self._datagrams.sockets or any(link.writable for link in self._by_number.values())
         ):
-            at = min(at, tunnel.next_send_at(self._clock()))
+            at = min(at, self._send_at, tunnel.next_send_at(self._clock()))
         if at != self._timer_at:
             self._arm(at)
         if came_up:

@@ -607,6 +607,29 @@ def test_the_timer_is_armed_for_the_next_deadline_only(world: World) -> None:
     assert world.user.losses
 
 
+def test_what_a_rate_holds_back_needs_no_other_event_to_leave(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Time passes between a flush and the look for the next deadline: what was held back may go by then."""
+    world.connect()
+    user, loop = world.user, world.loop
+
+    def ticking() -> float:
+        loop.now += 0.0005
+        return loop.now
+
+    monkeypatch.setattr(user.driver, "_clock", ticking)
+    user.tunnel.told_rate(user.tunnel.peers[str(world.one.address)], 1_000_000, loop.now)
+    sent = [to_one(n, 100 + 37 * n % 1270) for n in range(200)]
+    for at in range(0, len(sent), 20):
+        user.packets(*sent[at : at + 20])
+    seconds = 200 * 1400 * 8 / 1e6
+    loop.advance(seconds + 0.1)
+    assert not user.tunnel.backlog
+    world.exchange()
+    assert len(world.one.written()) > 100  # of the others, delays have dropped some
+
+
 def test_a_device_that_was_deleted_is_made_again_in_a_thread_and_read_on(world: World) -> None:
     world.connect()
     world.loop.remove_reader(world.user.tun.fd)  # as when a read says that the device is gone
