@@ -149,9 +149,13 @@ def test_the_order_leaves_nothing_open(reading: Reading, wanted: InterfaceState)
     kinds = [type(operation) for operation in diff(reading, wanted)]
     if LoadRuleset in kinds:
         assert kinds[0] is LoadRuleset
-    for added, deleted in ((AddAddress, DeleteAddress), (AddRoute, DeleteRoute)):
-        if added in kinds and deleted in kinds:
-            assert len(kinds) - 1 - kinds[::-1].index(added) < kinds.index(deleted)
+    if AddAddress in kinds and DeleteAddress in kinds:
+        assert len(kinds) - 1 - kinds[::-1].index(AddAddress) < kinds.index(DeleteAddress)
+    # A route that gets another source is deleted and added again, between the new ones and those that go.
+    routes = [o for o in diff(reading, wanted) if isinstance(o, AddRoute | DeleteRoute)]
+    new = [i for i, o in enumerate(routes) if o.prefix not in reading.routes]
+    gone = [i for i, o in enumerate(routes) if o.prefix not in wanted.routes]
+    assert (new, gone) == (list(range(len(new))), list(range(len(routes) - len(gone), len(routes))))
     if AddBypass in kinds and AddRoute in kinds:  # else the way to a node would lead into the tunnel
         assert len(kinds) - 1 - kinds[::-1].index(AddBypass) < kinds.index(AddRoute)
     forwarding = [i for i, o in enumerate(diff(reading, wanted)) if isinstance(o, SetSysctl) and o.remember]
