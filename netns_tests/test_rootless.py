@@ -10,18 +10,29 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from lab.netns import LabError
-from lab.process import until
+from lab.process import Process, until
 from lab.rootless import UID, RootlessSide
 from lab.sides import nconnect_command
 from lab.snapshot import differences, snapshot
 from lab.traffic import SERVICE, serve
-from lab.world import NODE_HOST, PROVIDER_PEER, PROVIDER_TUNNEL, SERVER, SERVER6, USER_TUNNEL, World, world
+from lab.world import (
+    NODE_HOST,
+    PROVIDER_LAN,
+    PROVIDER_PEER,
+    PROVIDER_TUNNEL,
+    SERVER,
+    SERVER6,
+    USER_TUNNEL,
+    World,
+    world,
+)
 from netns_tests.topology import CLOSED
 
 # Connects, sends a line, and prints what comes back.
@@ -207,3 +218,23 @@ def test_refusals_are_one_line(made: World) -> None:
     refused("max_user_namespaces is 0", "nconnect forward", prefix=apart)
     assert "not up" in side.run("true").stderr
     assert processes() == []
+
+
+def test_socks_uses_the_tunnel_that_runs(made: World, side: RootlessSide) -> None:
+    """By the control socket: the interface is in another network, and one key logs in once."""
+    log = made.folder / "socks.log"
+    listener = Process(side.namespace, side.command("socks", "--listen", "1091"), log, env=side.env)
+    try:
+        until(lambda: "Listening at" in listener.text(), "socks", timeout_s=30, process=listener)
+        fetch = (
+            "import socket, sys\n"
+            "s = socket.create_connection(('127.0.0.1', 1091), 10)\n"
+            f"s.sendall(b'CONNECT {SERVER}:{SERVICE} HTTP/1.1\\r\\nHost: a\\r\\n\\r\\nwhoami\\n')\n"
+            "got = b''\n"
+            "while not got.endswith(sys.argv[1].encode()): got += s.recv(1000) or sys.exit(repr(got))\n"
+            "print('served')"
+        )
+        done = side.namespace.run(side.as_user(sys.executable, "-c", fetch, PROVIDER_LAN))
+        assert done.stdout == "served\n", done.stderr + listener.text()
+    finally:
+        assert listener.stop() == 0
