@@ -17,6 +17,7 @@ from nconnect.tunnel.paths.lanes import Lane
 from nconnect.tunnel.paths.scheduler import Scheduler
 from nconnect.tunnel.peer import Peer
 from nconnect.tunnel.sessions import Sessions
+from nconnect.tunnel.streams.constants import MAX_QUEUED_BYTES, MIN_DATA_BYTES, QUEUED_UNITS
 from nconnect.tunnel.timers import NEVER
 from nconnect.wire.tunnel import (
     MAX_PACKET_BODY_BYTES,
@@ -94,8 +95,10 @@ class SendQueue:
     def _pull_of(self, peer: Peer, now: float) -> None:
         path = peer.path
         held = {flow: size for queue in path.queues if queue for flow, size in queue.flows()}
-        most = min(self._unit(peer, path.lane), path.frame_bytes(now)) - DATA_HEAD_BYTES
-        frames = self._sessions.streams.pull(peer, most, held, now)
+        unit = max(self._unit(peer, path.lane), MIN_DATA_BYTES)
+        most = min(unit, path.frame_bytes(now)) - DATA_HEAD_BYTES
+        room_each = min(MAX_QUEUED_BYTES, QUEUED_UNITS * unit)
+        frames = self._sessions.streams.pull(peer, most, held, room_each, now)
         if not frames:
             return
         if path.scheduler is None and path.several:

@@ -100,6 +100,11 @@ def is_stream_frame(record: memoryview) -> bool:
     return len(record) > VIRTIO_HEADER_BYTES and record[0] == STREAM_FLAG
 
 
+def is_acknowledgement(frame: bytearray) -> bool:
+    """Whether a frame that was encoded here is an ACK."""
+    return frame[VIRTIO_HEADER_BYTES] == StreamKind.ACK
+
+
 def encode_frame(kind: StreamKind, flags: int, id: int, *body: Buffer) -> bytearray:
     """A frame as the body of a packet record."""
     return bytearray().join((RECORD_HEAD, _HEAD.pack(kind, 0, flags, id), *body))

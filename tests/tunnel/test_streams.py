@@ -163,6 +163,17 @@ def test_a_token_beside_bulk_waits_no_longer_than_a_round_trip() -> None:
         assert world.sim.now - began < 0.02  # 10 ms there
 
 
+@pytest.mark.parametrize(("rate", "most"), [(None, 300_000), (125_000.0, 6_000)])
+def test_little_of_a_stream_waits_in_the_send_queue(rate: float | None, most: int) -> None:
+    world = World()
+    user, _ = world.opened()
+    world.user.tunnel.link_rates[0] = rate
+    user.to_write += bytes(1_000_000)
+    user.step()
+    world.user.tunnel.handle_timeout(world.sim.now)  # pulls, and sends nothing
+    assert 0 < world.user.peer(world.provider).path.bytes_held < most
+
+
 def test_packets_and_streams_share_one_path() -> None:
     world = World()
     user, provider = world.opened()

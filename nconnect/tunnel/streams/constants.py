@@ -4,9 +4,10 @@ from __future__ import annotations
 
 WINDOW_BYTES = 4 << 20  # the same as NCP's
 LEAST_WINDOW_BYTES = 64 << 10
-UNACKED_BYTES = 64 << 20  # of one peer's streams together: each has a smaller window where there are many
+UNACKED_BYTES = 32 << 20  # of one peer's streams together: each has a smaller window where there are many
 MIN_DATA_BYTES = 1200  # of a frame, however slow the path is
-MAX_QUEUED_BYTES = 192 << 10  # of one stream in the send queue: two frames and some
+MAX_QUEUED_BYTES = 192 << 10  # of one stream in the send queue: three frames
+QUEUED_UNITS = 3  # and no more than so many of a slow lane's units, 4 ms each
 MAX_PULL_BYTES = 512 << 10  # put into the send queue at once: two batches
 
 MAX_STREAMS = 4096  # of one peer, those that are about to be forgotten included

@@ -28,12 +28,14 @@ from nconnect.wire.tunnel_streams import (
     encode_carried,
     encode_frame,
     encode_reset,
+    is_acknowledgement,
 )
 
 TOO_MANY = 9  # `nconnect.streams.dialler.RefusalCode`
 FAILED = 1
 LOOK_AGAIN_S = 0.010
 _LOOSE_FLOW = 1 << 20
+_ACK_FLOW = MAX_FLOWS // 2
 
 
 class _OfPeer:
@@ -268,11 +270,13 @@ class StreamTable:
 
     # What is to be sent
 
-    def pull(self, peer: Peer, most: int, held: dict[int, int], now: float) -> list[tuple[int, bytearray]]:
+    def pull(
+        self, peer: Peer, most: int, held: dict[int, int], room_each: int, now: float
+    ) -> list[tuple[int, bytearray]]:
         """Frames that may enter the send queue now, each with its flow, in turns.
 
         `most`: about how much data one should have. `held`: what the queue holds already, by flow modulo
-        `MAX_FLOWS`.
+        `MAX_FLOWS`. `room_each`: so much of one stream may wait there.
         """
         del self.ready[peer]
         of = self._of.get(peer)
@@ -288,7 +292,7 @@ class StreamTable:
         while turn and room > 0:
             again = []
             for stream in turn:
-                if room <= 0 or held.get(stream.flow % MAX_FLOWS, 0) >= constants.MAX_QUEUED_BYTES:
+                if room <= 0 or held.get(stream.flow % MAX_FLOWS, 0) >= room_each:
                     continue  # stays ready: there is room when the queue has moved
                 unsent = stream.unsent
                 frame = stream.next_frame(now, most)
@@ -297,6 +301,10 @@ class StreamTable:
                     if stream.unsent < unsent:
                         self._tell(stream)
                     self._schedule(of, stream)
+                    continue
+                if is_acknowledgement(frame):  # goes ahead of the stream's own bulk
+                    found.append((stream.flow ^ _ACK_FLOW, frame))
+                    again.append(stream)
                     continue
                 found.append((stream.flow, frame))
                 flow = stream.flow % MAX_FLOWS
