@@ -1,6 +1,7 @@
 """`python -m lab.attack.outsider ATTACK HOST PORT SECONDS HEX [SOURCE…]`: a stranger at a direct port.
 
-HEX is what it has overheard: of UDP a datagram of the peer's, of TCP an OPEN. It prints `ready` when it
+HOST is an IPv4 or IPv6 address. HEX is what it has overheard: of UDP a datagram of the peer's, or to it (for
+`recorded`), of TCP an OPEN. It prints `ready` when it
 begins, and at the end a JSON object with what it sent and what came back. Rates and numbers are bounded.
 """
 
@@ -27,6 +28,10 @@ DATAGRAM_BYTES = 200
 AHEAD = 1_000_000  # of the counter that was overheard: so far no peer's own counter gets meanwhile
 CONNECTIONS_PER_S = 100
 GOES_ON_S = 4.0  # longer than the port waits for a proof
+
+
+def _family(host: str) -> socket.AddressFamily:
+    return socket.AF_INET6 if ":" in host else socket.AF_INET
 
 
 # UDP: endless datagrams
@@ -63,7 +68,7 @@ def stun(_overheard: bytes) -> Iterator[bytes]:
 def flood(datagrams: Iterator[bytes], host: str, port: int, seconds: float) -> dict[str, int]:
     """Send at the rate; count what comes back."""
     sent = answers = 0
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+    with socket.socket(_family(host), socket.SOCK_DGRAM) as sock:
         sock.connect((host, port))
         sock.setblocking(False)
         began = time.monotonic()
@@ -105,7 +110,7 @@ class Knocker:
 
     def _connect(self) -> None:
         self.counts["connections"] += 1
-        sock = socket.socket()
+        sock = socket.socket(_family(self._to[0]))
         try:
             sock.bind((next(self._sources), 0))
             sock.settimeout(1.0)

@@ -22,14 +22,30 @@ from lab.attack.overheard import TCP, UDP, Overheard, Seen
 from lab.attack.packets import ipv4, udp
 from lab.attack.rows.flows import flow
 from lab.attack.second_user import HOST, NAME, admit, second_user
-from lab.attack.stage import ATTACKER_ADDRESSES, EVIL_TUNNEL, FLOOD_PORT, NODE_FOR_ATTACKER, Stage
+from lab.attack.stage import (
+    ATTACKER_ADDRESSES,
+    ATTACKER_PREFIX6,
+    EVIL_TUNNEL,
+    FLOOD_PORT,
+    NODE_FOR_ATTACKER,
+    NODE_FOR_ATTACKER6,
+    Stage,
+)
 from lab.netns import LabError, Namespace
 from lab.ping import RoundTrips, round_trips
 from lab.process import Process, until
 from lab.sides import Side
-from lab.world import PROVIDER_LAN, PROVIDER_PEER, PROVIDER_TUNNEL, SERVER, USER_PEER, USER_TUNNEL
+from lab.world import (
+    PROVIDER_LAN,
+    PROVIDER_PEER,
+    PROVIDER_TUNNEL,
+    SERVER,
+    USER_PEER,
+    USER_TUNNEL,
+    WAN_INTERFACE,
+)
 from nconnect.tunnel.paths.direct.budget import MAX_NAMED
-from nconnect.tunnel.paths.direct.constants import HOUR_BYTES, SEARCH_BYTES, SEARCH_S
+from nconnect.tunnel.paths.direct.constants import AMPLIFICATION, HOUR_BYTES, SEARCH_BYTES, SEARCH_S
 from nconnect.tunnel.paths.stream.door import PLACES
 from nconnect.wire.direct import OVERHEAD_BYTES
 from nconnect.wire.stream import OPEN_BYTES
@@ -40,13 +56,17 @@ USER_DIALS = 'iifname "provider" tcp flags & (syn|ack) == syn drop'  # so the li
 FOUND_S = 20.0
 MAY_GROW = 8_000_000
 
-# The flood: (attack, what it is counted as); the control is a flood of a socket that is read and no more.
+# The flood: (attack, who sent what was overheard, what it is counted as); the control is a flood of a socket
+# that is read and no more. To the device a probe that is forged is like any other datagram that is.
 FLOODS = (
-    ("wrong_index", "no_session"),
-    ("stun", "no_session"),
-    ("recorded", "replayed"),
-    ("bad_tag", "not_authentic"),
+    ("wrong_index", USER_HOST, "no_session"),
+    ("stun", USER_HOST, "no_session"),
+    ("recorded", USER_HOST, "replayed"),
+    ("recorded", PROVIDER_HOST, "no_session"),  # reflected: what the provider sent
+    ("bad_tag", USER_HOST, "not_authentic"),
 )
+FLOODS6 = (("wrong_index", USER_HOST, "no_session"), ("bad_tag", USER_HOST, "not_authentic"))
+PROVIDER_HOST6, NODE_FOR_PROVIDER6 = "2001:db8:65::2", "2001:db8:65::1"
 CONTROL_PORT = 9500
 FLOOD_S = 5.0
 PINGS = 150  # in 3 s
@@ -69,6 +89,7 @@ FORBIDDEN = (
 LIST = 8
 LIST_S = 0.55  # from one list to the next: of quicker ones some are not read
 
+FORGED_S = 6.0  # longer than until the relay carries
 WITHIN_S = 1.0  # of the removal
 
 
@@ -88,6 +109,25 @@ def _way_open(stage: Stage, *rules: str) -> Iterator[None]:
     finally:
         internet.sysctl("net.ipv4.ip_forward", "0")
         internet.nft("delete table ip between")
+
+
+@contextmanager
+def _way_open6(stage: Stage) -> Iterator[None]:
+    """The attacker reaches the provider by IPv6 too."""
+    world = stage.world
+    world.provider.ip(f"address add {PROVIDER_HOST6}/64 dev {WAN_INTERFACE} nodad")
+    world.provider.ip(f"route replace default via {NODE_FOR_PROVIDER6}")
+    world.internet.ip(f"address add {NODE_FOR_PROVIDER6}/64 dev provider nodad")
+    stage.attacker.ip(f"route replace default via {NODE_FOR_ATTACKER6}")
+    world.internet.sysctl("net.ipv6.conf.all.forwarding", "1")
+    try:
+        yield
+    finally:
+        world.internet.sysctl("net.ipv6.conf.all.forwarding", "0")
+        stage.attacker.ip("-6 route del default")
+        world.internet.ip(f"address del {NODE_FOR_PROVIDER6}/64 dev provider")
+        world.provider.ip("-6 route del default")
+        world.provider.ip(f"address del {PROVIDER_HOST6}/64 dev {WAN_INTERFACE}")
 
 
 @contextmanager
@@ -133,10 +173,15 @@ def _port(machine: Namespace) -> int:
     return int(port)
 
 
-def _outsider(stage: Stage, attack: str, port: int, seconds: float, overheard: bytes) -> Process:
+def _outsider(
+    stage: Stage, attack: str, port: int, seconds: float, overheard: bytes, host: str = PROVIDER_HOST
+) -> Process:
     """A program on the attacker's machine (`lab.attack.outsider`) that has begun."""
-    command = ["nice", "-n", "19", sys.executable, "-m", "lab.attack.outsider", attack, PROVIDER_HOST]
-    command += [str(port), str(seconds), overheard.hex(), *ATTACKER_ADDRESSES]
+    sources = ATTACKER_ADDRESSES
+    if ":" in host:
+        sources = tuple(f"{ATTACKER_PREFIX6}{n:x}" for n in range(2, 12))
+    command = ["nice", "-n", "19", sys.executable, "-m", "lab.attack.outsider", attack, host]
+    command += [str(port), str(seconds), overheard.hex(), *sources]
     found = stage.world.run_in(stage.attacker, command, attack)
     until(lambda: "ready" in found.text(), attack, process=found)
     return found
@@ -154,7 +199,17 @@ def _counts(outsider: Process) -> dict[str, int]:
 
 
 def _udp_flood(stage: Stage) -> Result:
-    """The port is flooded by somebody who saw a datagram of the chat."""
+    """The port is flooded by somebody who saw datagrams of the chat."""
+    return _floods(stage, PROVIDER_HOST, FLOODS)
+
+
+def _udp6_flood(stage: Stage) -> Result:
+    """The same by IPv6, while the chat goes by IPv4."""
+    with _way_open6(stage):
+        return _floods(stage, PROVIDER_HOST6, FLOODS6)
+
+
+def _floods(stage: Stage, host: str, floods: tuple[tuple[str, str, str], ...]) -> Result:
     side = stage.world.provider_side
     assert side.daemon is not None
     before = side.daemon.rss_bytes()
@@ -162,22 +217,23 @@ def _udp_flood(stage: Stage) -> Result:
     with _chat_by(stage, "udp", ONLY_UDP):
         port = _port(stage.world.provider)
         stage.sink(stage.world.provider, "the control", CONTROL_PORT)
-        for attack, reason in FLOODS:
+        for attack, seen_from, reason in floods:
             counted = side.drops(reason)
+            name = f"{attack}, of {'the provider' if seen_from == PROVIDER_HOST else 'the user'}'s"
             for _ in range(TRIES):
-                control, _ = _flooded(stage, attack, port, CONTROL_PORT)
-                found, counts = _flooded(stage, attack, port, port)
+                control, _ = _flooded(stage, attack, seen_from, port, host, CONTROL_PORT)
+                found, counts = _flooded(stage, attack, seen_from, port, host, port)
                 if counts["answers"]:
-                    return Result(f"{attack}: {counts['answers']} of {counts['sent']} were answered")
+                    return Result(f"{name}: {counts['answers']} of {counts['sent']} were answered")
                 if not found.lost and found.p99_ms <= control.p99_ms + SLOWER_MS:
                     break
             else:
                 return Result(
-                    f"{attack}: a ping takes {found.p99_ms:.0f} ms (p99), {found.lost} of {PINGS} are lost;"
+                    f"{name}: a ping takes {found.p99_ms:.0f} ms (p99), {found.lost} of {PINGS} are lost;"
                     f" {control.p99_ms:.0f} ms and {control.lost} beside the same load"
                 )
             if not side.drops(reason) > counted:
-                return Result(f"{attack} was not counted as {reason}")
+                return Result(f"{name} was not counted as {reason}")
             slowest = max(slowest, found.p99_ms - control.p99_ms)
         grown = side.daemon.rss_bytes() - before
         kind = _direct(stage.world.user_side)["kind"] or "the relay"
@@ -186,16 +242,18 @@ def _udp_flood(stage: Stage) -> Result:
     return Result(seen=f"ping p99 {slowest:+.0f} ms, chat by {kind}")
 
 
-def _flooded(stage: Stage, attack: str, port: int, at: int) -> tuple[RoundTrips, dict[str, int]]:
+def _flooded(
+    stage: Stage, attack: str, seen_from: str, port: int, host: str, at: int
+) -> tuple[RoundTrips, dict[str, int]]:
     """Pings during a flood of the port `at`, and what became of the flood."""
 
     def is_chat(packet: Seen) -> bool:
-        is_there = packet.protocol == UDP and (packet.to, packet.port) == (PROVIDER_HOST, port)
-        return is_there and OVERHEAD_BYTES < len(packet.payload) < 1400
+        is_there = port in (packet.port, packet.source_port) and packet.source == seen_from
+        return packet.protocol == UDP and is_there and OVERHEAD_BYTES < len(packet.payload) < 1400
 
     with Overheard(stage.world.internet, "provider", is_chat) as heard:
         until(lambda: heard.packets, "a datagram of the chat")
-    outsider = _outsider(stage, attack, at, FLOOD_S, heard.packets[-1].payload)
+    outsider = _outsider(stage, attack, at, FLOOD_S, heard.packets[-1].payload, host)
     trips = round_trips(stage.world.user, SERVER, count=PINGS)
     counts = _counts(outsider)
     if counts["sent"] < FLOOD_S * DATAGRAMS_PER_S / 10:
@@ -203,7 +261,42 @@ def _flooded(stage: Stage, attack: str, port: int, at: int) -> tuple[RoundTrips,
     return trips, counts
 
 
-def _tcp_strangers(stage: Stage) -> Result:
+def _forged_source(stage: Stage) -> Result:
+    """Who is on the way lets what the user sends come from a victim: authentic, and only once."""
+    world = stage.world
+
+    def is_victims(packet: Seen) -> bool:
+        return packet.protocol == UDP and VICTIM in (packet.source, packet.to)
+
+    def came_from(host: str) -> int:
+        return _bytes(heard.packets, lambda packet: packet.source == host)
+
+    with _chat_by(stage, "udp", ONLY_UDP):
+        port = _port(world.provider)
+        world.internet.nft(
+            "table ip forging {\nchain forward {\ntype filter hook forward priority filter;\n"
+            f"ip saddr {USER_HOST} udp dport {port} ip saddr set {VICTIM}\n}}\n}}"
+        )
+        try:
+            with Overheard(world.provider, WAN_INTERFACE, is_victims) as heard:
+                time.sleep(FORGED_S)
+        finally:
+            world.internet.nft("delete table ip forging")
+        forged, victims = came_from(VICTIM), _bytes(heard.packets, lambda packet: packet.to == VICTIM)
+    if not forged:
+        return Result("the row failed: nothing came in the victim's name")
+    if victims > AMPLIFICATION * forged:
+        return Result(f"{victims} bytes went to the victim for {forged} in its name")
+    return Result(seen=f"{forged} bytes in its name, {victims} to it")
+
+
+def _tcp6_strangers(stage: Stage) -> Result:
+    """The same by IPv6: ten addresses of one /64."""
+    with _way_open6(stage):
+        return _tcp_strangers(stage, PROVIDER_HOST6)
+
+
+def _tcp_strangers(stage: Stage, host: str = PROVIDER_HOST) -> Result:
     """Connections to the port that say nothing, noise, or an OPEN of the user's; the user comes again."""
     world, side, user = stage.world, stage.world.provider_side, stage.world.user_side
     assert side.daemon is not None
@@ -219,7 +312,7 @@ def _tcp_strangers(stage: Stage) -> Result:
             return Result(f"the row failed: {len(opening)} bytes came first")
         before, size = side.status()["drops"], side.daemon.rss_bytes()
         files = _open_files(side.daemon)
-        outsider = _outsider(stage, "knock", port, KNOCK_S, opening)
+        outsider = _outsider(stage, "knock", port, KNOCK_S, opening, host)
         _switch(user, "off")
         until(lambda: _direct(user)["kind"] is None, "the user's stream to end")
         began = time.monotonic()
@@ -374,8 +467,13 @@ class _Talk:
 
 
 ROWS: tuple[Attack, ...] = (
-    Attack("stranger", "direct_udp_flood", "10,000 datagrams a second to the port", _udp_flood, bound_s=150),
+    Attack("stranger", "direct_udp_flood", "10,000 datagrams a second to the port", _udp_flood, bound_s=200),
+    Attack("stranger", "direct_udp6_flood", "the same by IPv6", _udp6_flood, bound_s=120),
+    Attack(
+        "node", "direct_forged_source", "the user's datagrams come from a victim", _forged_source, bound_s=120
+    ),
     Attack("stranger", "direct_tcp_strangers", "connections without a proof", _tcp_strangers, bound_s=90),
+    Attack("stranger", "direct_tcp6_strangers", "the same by IPv6", _tcp6_strangers, bound_s=90),
     Attack("peer", "direct_candidates_scan", "lists of others' addresses", _scan),
     Attack("peer", "direct_revoked", "packets of a peer that was removed", _revoked, bound_s=150),
 )
