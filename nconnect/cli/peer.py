@@ -308,8 +308,17 @@ def pause(
 
 @app.command("resume")
 def resume(ctx: typer.Context, name: NameArgument, config: ConfigOption = None) -> None:
-    """Let a peer in again that was paused."""
-    print(f"peer {name} may connect: {_set_paused(chosen(ctx, config), name, None)}")
+    """Let a peer in again that was paused. A used up quota is raised by `peer set --quota`."""
+    from nconnect.io.files import peer_table
+
+    path = chosen(ctx, config)
+    outcome = _set_paused(path, name, None)
+    seen = _statuses(peer_table.load(path).config.interface).get(name)
+    if seen is not None and seen.paused is not None and seen.paused.by == "quota":
+        raise ConfigError(
+            f"{name} stays paused: {seen.paused.why}; 'nconnect peer set {name} --quota …' raises it"
+        )
+    print(f"peer {name} may connect: {outcome}")
 
 
 def _set_paused(path: Path, name: str, why: str | None) -> str:

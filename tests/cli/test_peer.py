@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 import tomllib
 from pathlib import Path
@@ -7,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from nconnect.control.schema import PausedStatus
 from tests.cli.conftest import Run
 from tests.control.fake import KEY, FakeBackend
 
@@ -213,6 +215,19 @@ def test_a_peer_is_paused_and_let_in_again(run: Run, with_laptop: Path) -> None:
     assert run("peer", "resume", "laptop").out == "peer laptop may connect: it was so already\n"
     unknown = run("peer", "pause", "labtop")
     assert (unknown.status, "did you mean 'laptop'?" in unknown.err) == (2, True)
+
+
+def test_a_peer_whose_quota_is_used_up_is_not_said_to_be_let_in(
+    run: Run, with_laptop: Path, daemon: FakeBackend
+) -> None:
+    assert run("peer", "resume", "laptop").out == "peer laptop may connect: it was so already\n"
+    why = "the quota of 1M/day is used up until 2026-09-22 00:00 UTC"
+    laptop, *others = daemon.state.peers
+    paused = dataclasses.replace(laptop, paused=PausedStatus(why, "quota"))
+    daemon.state = dataclasses.replace(daemon.state, peers=(paused, *others))
+    result = run("peer", "resume", "laptop")
+    assert (result.status, result.out) == (2, "")
+    assert f"laptop stays paused: {why}; 'nconnect peer set laptop --quota …' raises it" in result.err
 
 
 def test_direct_paths_to_a_peer_are_set_and_left_to_the_default(run: Run, with_laptop: Path) -> None:
