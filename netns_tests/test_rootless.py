@@ -7,6 +7,7 @@ a namespace of its own:        node                  services 7000         192.1
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -238,3 +239,43 @@ def test_socks_uses_the_tunnel_that_runs(made: World, side: RootlessSide) -> Non
         assert done.stdout == "served\n", done.stderr + listener.text()
     finally:
         assert listener.stop() == 0
+
+
+def test_doctor_asks_for_no_rights(made: World) -> None:
+    side = made.user_side
+    assert isinstance(side, RootlessSide)
+    side.own()
+    done = side.try_nconnect("doctor", "--json")
+    findings = {found["check"]: found for found in json.loads(done.stdout)["findings"]}
+    assert findings["privileges"]["level"] == findings["nft"]["level"] == "ok"
+    assert "nconnect run" in findings["privileges"]["text"]
+
+
+def test_an_invitation_is_all_that_a_user_needs(made: World) -> None:
+    """Without an option: everything lies in the user's own folders, and `down` leaves the identity alone."""
+    side = made.user_side
+    assert isinstance(side, RootlessSide)
+    home = made.folder / "home"
+    home.mkdir()
+    os.chown(home, UID, UID)
+
+    def typed(*words: str) -> str:
+        command = side.as_user(*nconnect_command(), *words)
+        done = made.user.run(command, env={"HOME": str(home)}, timeout_s=60)
+        assert not done.returncode, f"{words}: {done.stderr}"
+        return done.stdout
+
+    said = made.provider_side.nconnect("invite", "dora")
+    token = next(word for word in said.split() if word.startswith("nc1-"))
+    assert "nconnect up -d" in typed("join", token)
+    typed("up", "-d")
+    try:
+        assert typed("run", "--", "python3", "-c", ECHO, SERVER, str(SERVICE))
+        assert f"{PROVIDER_PEER}  up" in typed("status")
+    finally:
+        typed("down")
+    until(lambda: not processes(), "the user's processes to end")
+    kept = [path.relative_to(home) for path in home.rglob("*.toml")]
+    assert kept == [Path(".config/nconnect/nc0.toml")]
+    assert (home / kept[0]).stat().st_mode & 0o777 == 0o600
+    shutil.rmtree(f"/tmp/nconnect-{UID}", ignore_errors=True)

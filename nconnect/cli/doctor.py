@@ -120,17 +120,23 @@ def _hosts(given: list[str] | None) -> tuple[str, ...]:
 
 
 def _look(path: Path, interface: str, hosts: tuple[str, ...]) -> Facts:
+    import os
+    from functools import partial
+
     from nconnect.cli import preflight
     from nconnect.control.client import ControlClient
     from nconnect.errors import ControlError, HostError
     from nconnect.io.doctor import ThisMachine, gather
+    from nconnect.io.namespace import userns
+    from nconnect.io.process.privileges import may_administer
 
     problems = {}
     client = ControlClient(interface)
+    is_rootless = os.geteuid() != 0 and not may_administer()
     for name, check in (
         ("privilege", preflight.check_privilege),
         ("tun", preflight.require_tun),
-        ("nft", preflight.require_nft),
+        ("nft", partial(preflight.require_nft, in_kernel=not is_rootless)),
     ):
         try:
             check()
@@ -149,6 +155,7 @@ def _look(path: Path, interface: str, hosts: tuple[str, ...]) -> Facts:
         pass  # it does not run, or is another user's
     machine = ThisMachine(
         net_admin="privilege" not in problems,
+        no_namespaces=userns.problem() if is_rootless else "",
         tun=problems.get("tun", ""),
         nft=problems.get("nft", ""),
         released_at=preflight.RELEASED_AT,

@@ -73,8 +73,13 @@ def check_privileges(facts: Facts) -> Iterator[Finding]:
         yield failure(
             "privileges", "root lacks CAP_NET_ADMIN here", "start the container with --cap-add NET_ADMIN"
         )
+    elif facts.no_namespaces:
+        what, _, why = facts.no_namespaces.partition(": ")
+        yield failure("privileges", what, f"{why}; or sudo nconnect up")
     else:
-        yield failure("privileges", "the tunnel needs root (CAP_NET_ADMIN)", "sudo nconnect doctor")
+        yield ok(
+            "privileges", "without root, the tunnel has a network of its own, for commands of `nconnect run`"
+        )
 
 
 def check_tun(facts: Facts) -> Iterator[Finding]:
@@ -94,7 +99,7 @@ def check_nft(facts: Facts) -> Iterator[Finding]:
         modules = "modprobe nf_tables" in mend and not facts.in_container
         yield failure("nft", what, mend, [("modprobe", "nf_tables")] if modules else ())
     else:
-        yield ok("nft", "nft answers")
+        yield ok("nft", "nft answers" if facts.net_admin else "nft is there")
 
 
 def check_daemon(facts: Facts) -> Iterator[Finding]:

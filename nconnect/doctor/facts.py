@@ -83,6 +83,7 @@ class Facts:
     config_readable_by_others: bool = False
     is_root: bool = True
     net_admin: bool = True
+    no_namespaces: str = ""  # why a tunnel without root cannot be
     in_container: bool = False
     tun: str = ""  # why /dev/net/tun cannot be used; "" when it can
     tun_module: bool = True  # whether `modprobe tun` can help

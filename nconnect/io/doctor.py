@@ -45,6 +45,7 @@ class ThisMachine:
     """What the command line has found out already, or was told."""
 
     net_admin: bool
+    no_namespaces: str  # why an ordinary user's tunnel cannot be; "" when it can, or for root
     tun: str = ""
     nft: str = ""
     released_at: float = 0.0
@@ -64,6 +65,7 @@ def gather(path: Path, interface: str, machine: ThisMachine, *, is_running: Call
         path=str(path),
         is_root=os.geteuid() == 0,
         net_admin=machine.net_admin,
+        no_namespaces=machine.no_namespaces,
         in_container=_in_container(),
         tun=machine.tun,
         tun_module="does not exist" in machine.tun or "no TUN driver" in machine.tun,
