@@ -108,9 +108,9 @@ def owners(place: ListenPlace, *, any_user: bool) -> Owners:
 
 def read_password(path: Path) -> bytes:
     """The first line of a file that only its owner can read. Raises `ConfigError`."""
-    from nconnect.io.files.config_file import read
+    from nconnect.io.files import config_file
 
-    text = read(path, mend="write a password to it, and chmod 600 it")
+    text = config_file.read(path, mend="write a password to it, and chmod 600 it")
     password = text.split("\n", 1)[0].rstrip("\r").encode()
     if not 0 < len(password) <= MAX_PASSWORD_BYTES:
         raise ConfigError(f"{path} holds no password: its first line has 1 to {MAX_PASSWORD_BYTES} bytes")

@@ -17,10 +17,13 @@ Nothing here needs a TUN, root or an asyncio loop of a kind. The layers, from be
     listener      accepts programs' connections: whose they are (sock_diag), and how many there may be
     forward, proxy, udp   what is done with one: a fixed target; SOCKS5 and HTTP; UDP ASSOCIATE
     joining       a TCP connection and a stream, joined
-    kernel        `KernelDialler`
+    kernel        `KernelDialler`, and a socket as a `Stream`
+    socket_dialler, framed        `SocketDialler`, and how a stream is framed on the control socket
+    nconnect_dialler, official_stream     `NconnectDialler`, and its stream in shadowsocks' cipher
 
 Who may reach what is the provider's to say (`allow`, `services`, `expose`, provided subnets); this side only
 finds the provider and tells its refusal to the program: in SOCKS as a reply code, in HTTP as a status and a
 sentence, with a forwarded port as a reset. A name below .internal is resolved by this side, an address goes
-to the peer with the longest prefix, and any other name is refused: nothing here is an exit to the internet.
+to the peer with the longest prefix, and any other name is refused (an official server alone gets every name):
+nothing here is an exit to the internet.
 """
