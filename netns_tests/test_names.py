@@ -128,6 +128,23 @@ def test_a_hosts_file_that_cannot_be_written_is_said_and_the_tunnel_works(runnin
     side.wait(PROVIDER_PEER)
 
 
+@pytest.mark.slow
+def test_a_machine_without_a_hosts_file_has_none_afterwards(running: World) -> None:
+    """As a minimal Debian 12 is."""
+    side, etc = running.user_side, running.folder / "etc"
+    side.down()
+    shutil.copytree("/etc", etc, symlinks=True, ignore_dangling_symlinks=True)
+    (etc / "hosts").unlink()
+    without = f'umount /etc/hosts; mount --bind {etc} /etc; exec "$@"'
+    side.start(prefix=["unshare", "-m", "sh", "-ec", without, "sh"])
+    side.wait(PROVIDER_PEER)
+    until(lambda: (etc / "hosts").exists() and NAME in (etc / "hosts").read_text(), "the names")
+    side.down()
+    assert not (etc / "hosts").exists()
+    side.start()
+    side.wait(PROVIDER_PEER)
+
+
 @pytest.mark.skipif(shutil.which("dbus-daemon") is None, reason="needs dbus-daemon")
 def test_systemd_resolved_asks_the_daemon_for_names_of_peers_and_no_others(running: World) -> None:
     side, namespace = running.user_side, running.user
