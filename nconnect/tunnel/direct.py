@@ -87,6 +87,12 @@ class DirectPaths:
             datagrams.machine.network_changed(now)
             self.settle(peer, now)
 
+    def relay_came_back(self, peer: Peer, now: float) -> None:
+        """A link to a node is up again."""
+        if (datagrams := peer.datagrams) is not None:
+            datagrams.machine.relay_came_back(now)
+            self.settle(peer, now)
+
     def candidates_changed(self, peer: Peer, now: float) -> None:
         """What peers are told has changed."""
         if (datagrams := peer.datagrams) is not None:

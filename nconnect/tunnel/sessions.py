@@ -152,6 +152,7 @@ class Sessions:
             if peer.expired:
                 continue
             peer.keep_newest(now)
+            self.direct.relay_came_back(peer, now)
             if peer.handshake.attempt is not None:
                 self.handshakes.begin_again(peer, now)
             elif peer.session.current is not None:

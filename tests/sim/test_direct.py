@@ -221,6 +221,29 @@ def test_after_a_sleep_the_path_is_direct_again_at_once(asleep_s: float) -> None
     assert world.user.changes[-1][0] < now + 2.0
 
 
+@pytest.mark.parametrize("away_s", [2.0, 7.0])
+def test_a_search_whose_list_was_lost_goes_on_when_the_relay_is_back(away_s: float) -> None:
+    """After a change of networks the link to the node has to be made anew as well."""
+    world = DirectWorld()
+    found(world)
+    world.chat(2.0)
+    user = world.user
+    world.relay_is_up = False
+    for nat in user.nats:
+        nat.flush(new_ports=True)
+    user.around.doubt_reflexive(world.clock.now)
+    user.tunnel.network_changed(world.clock.now)
+    user.drain()
+    world.chat(away_s)
+    assert not world.both_direct
+    world.relay_is_up = True
+    for side in (user, world.provider):
+        side.tunnel.link_up(world.clock.now)
+        side.drain()
+    world.chat(1.0)
+    assert world.both_direct
+
+
 def test_a_handshake_from_an_address_that_is_not_proven_is_not_read() -> None:
     world = DirectWorld()
     found(world)

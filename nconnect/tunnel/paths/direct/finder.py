@@ -106,6 +106,10 @@ class Finder:
         if ours != self._ours:
             self._ours = ours
             self._failures, self.may_begin_at = 0, min(self.may_begin_at, now)
+        self.tell_again(now)
+
+    def tell_again(self, now: float) -> None:
+        """What the peer was told in this search has changed, or may be lost."""
         if self.search is not None:
             self.tell(self.search.id)
             self.search.told_at = now

@@ -38,7 +38,7 @@ from nconnect.tunnel.paths.direct.delivery import Delivery
 from nconnect.tunnel.paths.direct.finder import Finder, is_elsewhere
 from nconnect.tunnel.paths.direct.keepalive import Keepalive, Step
 from nconnect.tunnel.paths.direct.mtu import MtuSearch
-from nconnect.tunnel.paths.direct.outputs import Answered, Output, PathState, StateChanged
+from nconnect.tunnel.paths.direct.outputs import Answered, AskReflexive, Output, PathState, StateChanged
 from nconnect.tunnel.paths.direct.pair import Pair
 from nconnect.tunnel.paths.direct.probes import QUESTION_DATAGRAM_BYTES, Probes, Purpose
 from nconnect.tunnel.paths.direct.surroundings import Surroundings
@@ -222,6 +222,21 @@ class DirectPath:
         elif self.state is PathState.SEARCH:
             self._set_state(PathState.RELAY, reasons.NETWORK_CHANGED)
         self._watch_search()
+
+    def relay_came_back(self, now: float) -> None:
+        """A link to a node is up again: what was told over the old one is lost, and the search with it."""
+        if not self._has_session or self._current is not None:
+            return
+        self._surroundings.doubt_silence()
+        if self._finder.search is not None:
+            if self._surroundings.wants_reflexive(now):
+                self._outputs.append(AskReflexive())
+            self._finder.tell_again(now)
+            self._watch_search()
+        elif now >= self._comeback.direct_from and now - self._traffic_at < TRAFFIC_S:
+            self._finder.reset(now)
+            if self._finder.may_begin(now):
+                self._search(now)
 
     def candidates_changed(self, now: float) -> None:
         """What we tell peers has changed: a STUN server or the router has answered, or routes of tunnels."""

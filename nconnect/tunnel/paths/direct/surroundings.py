@@ -98,6 +98,11 @@ class Surroundings:
         """The STUN servers' silence said nothing: ask them again when a search begins."""
         self._asked_at = -inf
 
+    def doubt_silence(self) -> None:
+        """The servers may have been silent since the network was not there yet."""
+        if self.verdict is NatVerdict.BLOCKED:
+            self._asked_at = -inf
+
     def doubt_reflexive(self, now: float) -> None:
         """The NAT may have forgotten us: what STUN said is old, unless it was said just now."""
         if now >= self._asked_at + 1.0:
