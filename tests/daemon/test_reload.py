@@ -143,6 +143,7 @@ def test_every_field_of_the_configuration_is_either_fixed_or_applied_by_a_reload
         "provide",
         "peers",
         "readers",
+        "streams",
     }
     assert {field.name for field in dataclasses.fields(Config)} == set(FIXED) | applied
     assert not set(FIXED) & applied
