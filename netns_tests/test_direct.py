@@ -186,6 +186,7 @@ def without_the_node(world: World, a: Device, users: list[Device], rekey_s: floa
             for device in users:
                 assert device.side.status()["links"][0]["state"] != "up"
                 assert device.direct(a)["path"] == DIRECT
+                assert device.side.control.ping(a.name, 5).path == DIRECT
         for each in pings:
             assert lost(each) == []
             assert longest_pause(replies(each)) <= PAUSE_S

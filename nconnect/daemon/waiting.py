@@ -107,7 +107,9 @@ class Waiting:
         found = self._peer(peer)
         loop = asyncio.get_running_loop()
         until = loop.time() + timeout_s
-        await self.wait(peer, timeout_s)
+        is_direct = not 0 <= found.path.lane.link < MAX_LINKS
+        if found.state is not PeerState.UP or not is_direct:  # a direct path needs no link to a node
+            await self.wait(peer, timeout_s)
         if (link := found.relayed.lane.link) < MAX_LINKS:  # a direct TCP stream has no node
             self._links.leg_s(link)
         ping_id = self._tunnel.ping(found, self._clock())
