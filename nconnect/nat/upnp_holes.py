@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from nconnect.model import Rng
 from nconnect.nat.port_mapping import LIFETIME_S, PortRequest
-from nconnect.nat.upnp_mapping import HttpCall, Step, UpnpMapper
+from nconnect.nat.upnp_mapping import HttpCall, UpnpMapper, UpnpStep
 from nconnect.wire import upnp
 from nconnect.wire.upnp import Fault
 
@@ -36,7 +36,7 @@ class UpnpHoles(UpnpMapper):
 
     def _map(self, now: float) -> None:
         arguments = upnp.hole_arguments(self._left[0], self._port, self._own, lifetime_s=LIFETIME_S)
-        self._ask(Step.MAP, self._action, arguments, now)
+        self._ask(UpnpStep.MAP, self._action, arguments, now)
 
     def _mapped(self, answer: dict[str, str] | Fault, now: float) -> None:
         if isinstance(answer, Fault):

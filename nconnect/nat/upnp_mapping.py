@@ -63,7 +63,7 @@ class HttpCall:
     body: bytes = b""
 
 
-class Step(Enum):
+class UpnpStep(Enum):
     SEARCH = auto()
     DESCRIPTION = auto()
     ADDRESS = auto()
@@ -92,31 +92,31 @@ class UpnpMapper(Mapper):
         self._url = ""
         self._service: UpnpService | None = None
         self._outputs: deque[MSearch | HttpCall] = deque()
-        self._step = Step.SEARCH
+        self._step = UpnpStep.SEARCH
         self._search(now)
 
     @property
     def is_asking(self) -> bool:
         """Whether an answer is awaited, so that `mappings` and `problem` may change soon."""
-        return self._step not in (Step.REST, Step.CLOSED)
+        return self._step not in (UpnpStep.REST, UpnpStep.CLOSED)
 
     def poll_output(self) -> MSearch | HttpCall | None:
         return self._outputs.popleft() if self._outputs else None
 
     def poll_timeout(self) -> Deadline | None:
-        if self._step is Step.CLOSED:
+        if self._step is UpnpStep.CLOSED:
             return None
         return Deadline(self._due_at, f"UPnP: {self._step.name.lower()}")
 
     def handle_timeout(self, now: float) -> None:
         """Search again, give up for now, or renew. Does nothing when it is early."""
-        if self._step is Step.CLOSED or now < self._due_at:
+        if self._step is UpnpStep.CLOSED or now < self._due_at:
             return
         self._drop_expired(now)
-        if self._step is Step.SEARCH and self._tries < len(TRY_FOR_S):
+        if self._step is UpnpStep.SEARCH and self._tries < len(TRY_FOR_S):
             self._search(now)
-        elif self._step is Step.REST:
-            self._step, self._tries = Step.SEARCH, 0
+        elif self._step is UpnpStep.REST:
+            self._step, self._tries = UpnpStep.SEARCH, 0
             self._search(now)
         else:
             self._give_up("the router does not answer by UPnP", now)
@@ -125,42 +125,42 @@ class UpnpMapper(Mapper):
         """Take a datagram; False if it is not the router's. Never raises."""
         if source != self._router:
             return False
-        if self._step is Step.SEARCH:
+        if self._step is UpnpStep.SEARCH:
             try:
                 self._url = upnp.description_url(data, self._router, self._own6)
             except RemoteProtocolError as error:
                 self.problem = str(error)
             else:
                 self._outputs.clear()
-                self._call(Step.DESCRIPTION, HttpCall(self._url), now)
+                self._call(UpnpStep.DESCRIPTION, HttpCall(self._url), now)
         return True
 
     def answered(self, body: Buffer, now: float) -> None:
         """The call under way has this answer, whatever its HTTP status. Never raises."""
         try:
-            if self._step is Step.DESCRIPTION:
+            if self._step is UpnpStep.DESCRIPTION:
                 self._service = upnp.find_service(body, self._url, self._router, self._names, self._own6)
                 self._found(now)
-            elif self._step is Step.ADDRESS:
+            elif self._step is UpnpStep.ADDRESS:
                 told = upnp.result(body, "GetExternalIPAddress")
                 self.is_answered = True
                 self._address_told(told, now)
-            elif self._step is Step.MAP:
+            elif self._step is UpnpStep.MAP:
                 self._mapped(upnp.result(body, self._action), now)
         except RemoteProtocolError as error:
             self._give_up(f"the router's answer makes no sense ({error})", now)
 
     def failed(self, why: str, now: float) -> None:
         """The call under way had no answer."""
-        if self._step in (Step.DESCRIPTION, Step.ADDRESS, Step.MAP):
+        if self._step in (UpnpStep.DESCRIPTION, UpnpStep.ADDRESS, UpnpStep.MAP):
             self._give_up(f"the router does not answer by UPnP: {why}", now)
 
     def close(self) -> None:
         """Give up what is mapped, or may be: the outputs are calls that say so, in any order."""
         self._outputs.clear()
-        if self._step is not Step.CLOSED and self._service is not None:
+        if self._step is not UpnpStep.CLOSED and self._service is not None:
             self._outputs.extend(self._give_back())
-        self._step = Step.CLOSED
+        self._step = UpnpStep.CLOSED
         self.mappings.clear()
 
     def _give_back(self) -> list[HttpCall]:
@@ -173,19 +173,19 @@ class UpnpMapper(Mapper):
 
     def _found(self, now: float) -> None:
         """There is the service."""
-        self._ask(Step.ADDRESS, "GetExternalIPAddress", {}, now)
+        self._ask(UpnpStep.ADDRESS, "GetExternalIPAddress", {}, now)
 
     def _search(self, now: float) -> None:
         self._outputs.append(MSearch(upnp.search_request(self._router)))
         self._due_at = now + TRY_FOR_S[self._tries]
         self._tries += 1
 
-    def _call(self, step: Step, call: HttpCall, now: float) -> None:
+    def _call(self, step: UpnpStep, call: HttpCall, now: float) -> None:
         self._step = step
         self._due_at = now + CALL_S
         self._outputs.append(call)
 
-    def _ask(self, step: Step, action: str, arguments: dict[str, str], now: float) -> None:
+    def _ask(self, step: UpnpStep, action: str, arguments: dict[str, str], now: float) -> None:
         self._call(step, self._http(action, arguments), now)
 
     def _http(self, action: str, arguments: dict[str, str]) -> HttpCall:
@@ -224,7 +224,7 @@ class UpnpMapper(Mapper):
             lifetime_s=self._lifetime_s,
         )
         self._asked[protocol] = self._outer[protocol]
-        self._ask(Step.MAP, self._action, arguments, now)
+        self._ask(UpnpStep.MAP, self._action, arguments, now)
 
     def _mapped(self, answer: dict[str, str] | Fault, now: float) -> None:
         protocol = self._left[0]
@@ -260,7 +260,7 @@ class UpnpMapper(Mapper):
 
     def _rest(self, problem: str, now: float, for_s: float) -> None:
         self.problem = problem
-        self._step = Step.REST
+        self._step = UpnpStep.REST
         self._outputs.clear()
         ends = [mapping.expires_at for mapping in self.mappings.values()]
         self._due_at = min(now + for_s, *ends) if ends else now + for_s

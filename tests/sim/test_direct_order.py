@@ -7,7 +7,7 @@ import random
 import pytest
 
 from nconnect.tunnel.paths.direct.outputs import PathState
-from nconnect.tunnel.paths.reorder import MAX_WAIT_S
+from nconnect.tunnel.paths.reorder import MISSING_WAIT_S
 from tests.sim.direct import Device, DirectWorld
 
 
@@ -88,7 +88,7 @@ def test_where_the_relay_is_dead_copies_wait_once() -> None:
     world.run(0.5)
     came = set(world.provider.order) & set(world.sent[begin:])
     assert len(came) > 0.5 * len(world.sent[begin:])
-    assert world.longest_pause(since) < 2 * MAX_WAIT_S + 0.25  # at the end nothing is sent
+    assert world.longest_pause(since) < 2 * MISSING_WAIT_S + 0.25  # at the end nothing is sent
     assert_in_order(world)
 
 
@@ -107,10 +107,10 @@ def test_a_copy_that_waits_passes_in_time_when_nothing_more_comes() -> None:
     assert last not in world.provider.got
     assert world.provider.peer.datagrams is not None
     assert world.provider.peer.datagrams.copies.waits
-    world.run(MAX_WAIT_S)
+    world.run(MISSING_WAIT_S)
     assert world.provider.got[last] == 1
     assert record not in world.provider.got
-    assert world.provider.got_at[-1] - sent_at == pytest.approx(MAX_WAIT_S, abs=0.03)
+    assert world.provider.got_at[-1] - sent_at == pytest.approx(MISSING_WAIT_S, abs=0.03)
     assert not world.provider.peer.datagrams.copies.waits
     assert world.provider.peer.datagrams.copies._pair is None, "keys that are replaced must go"
 

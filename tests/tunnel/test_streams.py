@@ -87,7 +87,7 @@ def test_a_peer_that_does_not_answer_is_given_up() -> None:
     assert "does not answer" in end.stream.why
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 @given(
     seed=st.integers(0, 1 << 16),
     loss=st.floats(0, 0.15),
@@ -333,7 +333,7 @@ def test_frames_of_unknown_streams_are_answered_a_little() -> None:
 
 
 @given(body=st.binary(max_size=60), kind=st.integers(0, 255), flags=st.integers(0, 65535))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_garbage_is_counted_and_ends_no_other_stream(body: bytes, kind: int, flags: int) -> None:
     world = WORLD
     user, provider = OPENED

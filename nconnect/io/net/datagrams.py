@@ -26,7 +26,7 @@ from functools import lru_cache
 from ipaddress import ip_address
 
 from nconnect.io.net import listening
-from nconnect.io.net.recvmmsg import Address, Came, Recvmmsg
+from nconnect.io.net.recvmmsg import Came, Recvmmsg, SocketAddress
 from nconnect.model import Buffer, Endpoint
 
 # linux/udp.h, linux/in.h, linux/in6.h, asm-generic/socket.h; Python has no names for them.
@@ -164,7 +164,7 @@ class DatagramSocket:
         start = end = segment = 0  # of the run so far
         alone = 0  # equal datagrams in a row that the kernel did not join
         ahead: deque[Came] = deque()  # read, and not part of the run
-        source: Address = ("", 0)
+        source: SocketAddress = ("", 0)
         self.is_dry = False
         prompt = True
         while reads > 0 or ahead:
@@ -228,7 +228,9 @@ class DatagramSocket:
                 self.lost = _U32.unpack(value)[0]
         return own, ecn
 
-    def _receive_many(self, at: int, segment: int, most: int, source: Address, ahead: deque[Came]) -> int:
+    def _receive_many(
+        self, at: int, segment: int, most: int, source: SocketAddress, ahead: deque[Came]
+    ) -> int:
         """Go on with a run of datagrams of `segment` bytes in one call: how many bytes were added to it.
 
         What came behind these and is no part of the run is put into `ahead`.

@@ -56,9 +56,9 @@ _CONTROL_SIZE_AT = _Header.control_size.offset // _SIZE
 _SIZE_AT = _Message.size.offset // _INT
 _MESSAGE_SIZES = ctypes.sizeof(_Message) // _SIZE
 
-Address = tuple[str, int] | tuple[str, int, int, int]
-Control = list[tuple[int, int, bytes]]  # level, kind, value of each
-Came = tuple[bytes, Control, Address]  # a datagram, its control messages, where it came from
+SocketAddress = tuple[str, int] | tuple[str, int, int, int]
+Controls = list[tuple[int, int, bytes]]  # level, kind, value of each
+Came = tuple[bytes, Controls, SocketAddress]  # a datagram, its control messages, where it came from
 
 
 class Recvmmsg:
@@ -136,7 +136,7 @@ class Recvmmsg:
             and bytes(self._controls[: number * space]) == bytes(self._controls[:space]) * number
         )
 
-    def _about(self, n: int) -> tuple[Control, Address]:
+    def _about(self, n: int) -> tuple[Controls, SocketAddress]:
         start = n * self._control_bytes
         control = bytes(self._controls[start : start + self._control_sizes[n]])
         name = bytes(self._names[n * NAME_BYTES :][: self._name_sizes[n]])
@@ -154,7 +154,7 @@ class Recvmmsg:
 _ORDER = sys.byteorder
 
 
-def control_messages(data: bytes) -> Control:
+def control_messages(data: bytes) -> Controls:
     """What recvmsg(2) wrote as control messages: (level, kind, value) of each (cmsg(3))."""
     found = []
     at, head = 0, socket.CMSG_LEN(0)
@@ -170,7 +170,7 @@ def control_messages(data: bytes) -> Control:
 
 
 @lru_cache(maxsize=1024)
-def address(name: Buffer) -> Address:
+def address(name: Buffer) -> SocketAddress:
     """A sockaddr_in or sockaddr_in6 as Python's sockets give it (ip(7), ipv6(7))."""
     port = int.from_bytes(name[2:4], "big")
     if len(name) < NAME_BYTES:

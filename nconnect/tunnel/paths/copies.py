@@ -7,7 +7,7 @@ that the other one brings later. So a copy passes when nothing before it can sti
 - all datagrams before it have arrived (the replay window of the direct path's keys knows), or
 - all batches before its own have arrived by the relay (the session's replay window knows), and copies of all
   packets before it in its own, or
-- it has waited for `MAX_WAIT_S`, or the relay has brought nothing since another copy had waited so long, or
+- it has waited for `MISSING_WAIT_S`, or the relay has brought nothing since another copy waited so long, or
 - packets come that are no copies: the peer sends by datagrams alone again, after all that the relay had.
 
 A copy that waits when its twin comes is dropped. TCP never waits, as in `nconnect.tunnel.paths.reorder`. What
@@ -20,7 +20,7 @@ from bisect import insort
 from dataclasses import dataclass, field
 from math import inf
 
-from nconnect.tunnel.paths.reorder import HELD_BATCH_BYTES, MAX_HELD_BYTES, MAX_WAIT_S, may_overtake
+from nconnect.tunnel.paths.reorder import HELD_BATCH_BYTES, HELD_BYTES_MOST, MISSING_WAIT_S, may_overtake
 from nconnect.tunnel.session import KeyPair
 
 MAX_COPIES = 1024  # batches of which packets came first in datagrams
@@ -89,12 +89,12 @@ class Copies:
             self._passes(pair, counter, place)
             return passed + packets
         size = HELD_BATCH_BYTES + sum(map(len, packets))
-        until = now + MAX_WAIT_S if self._relay_brings else now
+        until = now + MISSING_WAIT_S if self._relay_brings else now
         kept = [memoryview(bytes(packet)) for packet in packets]
         self._pair = pair
         insort(self._held, _Held(counter, place, datagram, until, kept, size))
         self._held_bytes += size
-        passed += self._pass_until(inf if self._held_bytes > MAX_HELD_BYTES else now)
+        passed += self._pass_until(inf if self._held_bytes > HELD_BYTES_MOST else now)
         return passed
 
     def first_ones(self, index: int, counter: int, packets: list[memoryview]) -> list[memoryview]:

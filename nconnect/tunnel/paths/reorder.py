@@ -21,8 +21,8 @@ from math import inf
 from nconnect.ip.packet import PROTOCOL_TCP, transport
 from nconnect.wire.tunnel import VIRTIO_HEADER_BYTES
 
-MAX_WAIT_S = 0.25  # of a striped batch, whatever the sender says; guessed: a TCP sends again by then
-MAX_HELD_BYTES = 4 << 20  # 0.25 s at 134 Mbit/s
+MISSING_WAIT_S = 0.25  # of a striped batch, whatever the sender says; guessed: a TCP sends again by then
+HELD_BYTES_MOST = 4 << 20  # 0.25 s at 134 Mbit/s
 RESTART = 1 << 15  # a number that far from the expected one begins a new count
 
 MAX_ORDER_WAIT_S = 0.030  # on a single lane; measured: docs/decisions/0011
@@ -63,11 +63,11 @@ class ReorderBuffer:
         if ahead < 0 or number in self._held:
             return packets
         if ahead > 0:
-            until = now + min(wait_s, MAX_WAIT_S)
+            until = now + min(wait_s, MISSING_WAIT_S)
             self._held[number] = (packets, size, until)
             self.held_bytes += size
             self._until = min(self._until, until)
-            return self._skip() if self.held_bytes > MAX_HELD_BYTES else []
+            return self._skip() if self.held_bytes > HELD_BYTES_MOST else []
         self._next = (number + 1) % _SPAN
         return packets + self._run() if self._held else packets
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scapy.all import TCP, UDP, Raw
 
 from nconnect.node.reorder import Reorderer
-from nconnect.tunnel.paths.reorder import FORGET_S, MAX_HELD_BYTES, MAX_ORDER_WAIT_S, Order
+from nconnect.tunnel.paths.reorder import FORGET_S, HELD_BYTES_MOST, MAX_ORDER_WAIT_S, Order
 from tests.ip.packets import ipv4, plain
 from tests.sim.network import Faults, ip, packet
 from tests.tunnel.hostile import connected
@@ -157,7 +157,7 @@ def test_what_waits_is_bounded() -> None:
     begin = path.disturb()
     for counter in range(begin + 1, begin + 400):
         path.arrives(counter, size=256 << 10)
-        assert path.order._queue.held_bytes <= MAX_HELD_BYTES
+        assert path.order._queue.held_bytes <= HELD_BYTES_MOST
     path.run(1.0)
     assert sorted(path.passed) == [n for n in range(begin + 400) if n != begin]
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nconnect.tunnel.paths.reorder import MAX_HELD_BYTES, MAX_WAIT_S, RESTART, ReorderBuffer
+from nconnect.tunnel.paths.reorder import HELD_BYTES_MOST, MISSING_WAIT_S, RESTART, ReorderBuffer
 
 WRAP = 1 << 32
 
@@ -62,8 +62,8 @@ def test_no_sender_makes_anything_wait_for_long_or_take_much_memory() -> None:
     queue = ReorderBuffer()
     put(queue, 1)
     assert put(queue, 3, now=1.0, wait_s=60.0) == []
-    assert queue.next_at() == pytest.approx(1.0 + MAX_WAIT_S)
-    assert put(queue, 4, size=MAX_HELD_BYTES) == [3, 4]
+    assert queue.next_at() == pytest.approx(1.0 + MISSING_WAIT_S)
+    assert put(queue, 4, size=HELD_BYTES_MOST) == [3, 4]
     assert queue.held_bytes == 0
 
 

@@ -13,7 +13,7 @@ from nconnect.tunnel.paths.direct.constants import (
 )
 
 
-class Step(Enum):
+class KeepaliveStep(Enum):
     """What to do when the timer is due."""
 
     WAIT = auto()
@@ -33,12 +33,14 @@ class Keepalive:
     def heard(self, now: float) -> None:
         self.heard_at, self.misses = now, 0
 
-    def due(self, now: float, *, is_busy: bool, may_be_dead: bool, rtt_s: float) -> tuple[Step, float]:
+    def due(
+        self, now: float, *, is_busy: bool, may_be_dead: bool, rtt_s: float
+    ) -> tuple[KeepaliveStep, float]:
         """(what to do, when to look again). `is_busy`: there are packets. `may_be_dead`: there is a relay."""
         due_at = self.heard_at + (KEEPALIVE_BUSY_S if is_busy else KEEPALIVE_IDLE_S)
         if now < due_at:
-            return Step.WAIT, due_at
+            return KeepaliveStep.WAIT, due_at
         if self.misses >= KEEPALIVE_TRIES and may_be_dead:
-            return Step.DEAD, inf
+            return KeepaliveStep.DEAD, inf
         self.misses += 1
-        return Step.ASK, now + max(KEEPALIVE_ANSWER_S, 2 * rtt_s)
+        return KeepaliveStep.ASK, now + max(KEEPALIVE_ANSWER_S, 2 * rtt_s)

@@ -36,7 +36,7 @@ from nconnect.tunnel.paths.direct.constants import (
 from nconnect.tunnel.paths.direct.deadlines import Deadlines, PathTimer
 from nconnect.tunnel.paths.direct.delivery import Delivery
 from nconnect.tunnel.paths.direct.finder import Finder, is_elsewhere
-from nconnect.tunnel.paths.direct.keepalive import Keepalive, Step
+from nconnect.tunnel.paths.direct.keepalive import Keepalive, KeepaliveStep
 from nconnect.tunnel.paths.direct.mtu import MtuSearch
 from nconnect.tunnel.paths.direct.outputs import Answered, AskReflexive, Output, PathState, StateChanged
 from nconnect.tunnel.paths.direct.pair import Pair
@@ -545,9 +545,9 @@ class DirectPath:
         step, self._at[PathTimer.KEEPALIVE] = self._keepalive.due(
             now, is_busy=is_busy, may_be_dead=self.relay_is_up, rtt_s=self._current.rtt_s
         )
-        if step is Step.DEAD:
+        if step is KeepaliveStep.DEAD:
             self._fall(reasons.SILENT, DEAD_PENALTY_S, now)
-        elif step is Step.ASK:
+        elif step is KeepaliveStep.ASK:
             self._probes.send(self._current.endpoint, now, Purpose.CHECK)
 
     def _let_go(self, now: float) -> None:
