@@ -19,7 +19,7 @@ from nconnect.tunnel.paths.datagrams import DatagramPath
 from nconnect.tunnel.paths.direct.blocks import Assembly, places
 from nconnect.tunnel.paths.ecn import Marks
 from nconnect.tunnel.peer import Peer
-from nconnect.tunnel.receiver import BatchReceiver
+from nconnect.tunnel.receiver import STATEMENTS, BatchReceiver
 from nconnect.tunnel.session import KeyPair
 from nconnect.tunnel.sessions import Sessions
 from nconnect.tunnel.timers import Timer
@@ -51,6 +51,7 @@ class DatagramReceiver:
         # What came since `flush`: peer, keys, path, bytes of packets, the last counter, when.
         self._came_before: list[tuple[Peer, KeyPair, DatagramPath, int, int, float]] = []
         self._reports: list[tuple[DatagramPath, memoryview, float]] = []  # that came since `flush`
+        self._told: list[tuple[Peer, int, bytes, Endpoint, float]] = []  # parts of statements, and acks
         self._with_copies: dict[Peer, None] = {}  # peers of whom copies may wait for what the relay brings
         self._assembly = Assembly()
         self._room = memoryview(bytearray(MAX_BATCH_BYTES))  # where blocks are opened
@@ -365,6 +366,9 @@ class DatagramReceiver:
             if path.arrivals.received(pair.local_index, counter, data_bytes, now):
                 direct.report(peer, now)
             direct.settle(peer, now)
+        told, self._told = self._told, []
+        for peer, kind, statement, source, now in told:
+            sessions.announcements.received(peer, kind, memoryview(statement), now, source)
 
     def _batch(
         self,
@@ -421,6 +425,8 @@ class DatagramReceiver:
                 machine.on_ack(body, source, now)
             elif kind == RecordKind.DIRECT_FEEDBACK:
                 self._reports.append((path, body, now))  # `_finish` acts on it
+            elif kind in STATEMENTS and machine.is_proven(source):
+                self._told.append((peer, kind, bytes(body), source, now))
             elif kind == RecordKind.HANDSHAKE and machine.is_proven(source):
                 self._sessions.receive_handshake_directly(peer, bytes(body), now)
         if copy is None:

@@ -43,7 +43,7 @@ from nconnect.wire.tunnel_streams import is_stream_frame
 MAX_SEALED_BYTES = MAX_BATCH_BYTES + TAG_BYTES  # we announce the former; more costs too long at once
 _DATA = int(FrameKind.DATA)
 _ALL = Feature.ALL  # an enum's member costs a look-up in its class
-_STATEMENTS = (RecordKind.STATEMENT, RecordKind.STATEMENT_ACK)
+STATEMENTS = (RecordKind.STATEMENT, RecordKind.STATEMENT_ACK)
 _split = RelayedPath.split
 
 
@@ -262,7 +262,7 @@ class BatchReceiver:
                 if pair is peer.session.current:  # else it ended an older session, and comes late
                     sessions.close_received(peer, now)
                 continue
-            if kind in _STATEMENTS:
+            if kind in STATEMENTS:
                 sessions.announcements.received(peer, kind, body, now, back)
                 continue
             sessions.control_frames.received(peer, kind, body, now, back, is_busy, leg_s)

@@ -108,8 +108,11 @@ class StatementSender:
         if self.next_at != NEVER:
             self.next_at = now
 
-    def due(self, now: float, rtt_s: float) -> bytes | None:
-        """The body of the part to send now, or None. It comes again until it is acknowledged."""
+    def due(self, now: float, rtt_s: float, part_bytes: int = PART_BYTES) -> bytes | None:
+        """The body of the part to send now, or None. It comes again until it is acknowledged.
+
+        `part_bytes`: how much of the document fits into one part.
+        """
         if now < self.next_at:
             return None
         self.next_at = NEVER
@@ -124,7 +127,7 @@ class StatementSender:
         self.next_at = now + max(self._retry_s, 2 * rtt_s)
         self._retry_s = min(2 * self._retry_s, MAX_RETRY_S)
         head = STATEMENT_HEAD.pack(self._epoch, self._revision, len(self._told), self._acked)
-        return head + self._told[self._acked : self._acked + PART_BYTES]
+        return head + self._told[self._acked : self._acked + part_bytes]
 
     def on_ack(self, body: bytes | memoryview, now: float) -> None:
         """The peer has got this much. What is late, or of no statement of ours, is ignored."""

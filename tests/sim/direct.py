@@ -24,6 +24,7 @@ from nconnect.tunnel.outputs import (
     SendDatagram,
     SessionUp,
     Settings,
+    Stated,
 )
 from nconnect.tunnel.paths.datagrams import UDP_LINK
 from nconnect.tunnel.paths.direct.candidates import LocalAddress, Network, Route
@@ -60,6 +61,7 @@ class Device:
         self.changes: list[tuple[float, PathState]] = []
         self.datagrams = 0
         self.pongs: list[Pong] = []
+        self.stated: list[bytes] = []
         self._arena = bytearray(400_000)
         self._sealed = memoryview(bytearray(400_100))
         self._opened = memoryview(bytearray(400_000))
@@ -151,6 +153,8 @@ class Device:
                 self._udp(output.to, b"".join(output.parts), output.segment, output.ttl)
             elif isinstance(output, Pong):
                 self.pongs.append(output)
+            elif isinstance(output, Stated):
+                self.stated.append(output.document)
             elif isinstance(output, Deliver):
                 self._take(list(output.packets))
             elif isinstance(output, AskReflexive):

@@ -8,12 +8,13 @@ import heapq
 import pytest
 
 from nconnect.model import PeerConfig
-from nconnect.tunnel.outputs import StreamEnds
+from nconnect.tunnel.outputs import Stated, StreamEnds
 from nconnect.tunnel.paths.datagrams import DatagramPath
 from nconnect.tunnel.paths.direct.outputs import PathState
 from nconnect.tunnel.paths.direct.path import DirectPath
 from nconnect.tunnel.paths.direct.surroundings import Surroundings
 from nconnect.tunnel.paths.lanes import STREAM_NUMBER
+from nconnect.tunnel.statements import PART_BYTES
 from nconnect.wire.tunnel import MAX_LINKS
 from tests.sim.lanes import LaneHost, LaneNet, joined
 from tests.sim.network import Host, packet
@@ -205,6 +206,19 @@ def test_relays_that_go_silent_do_not_disturb_a_stream(minutes: float) -> None:
         world.net.run(1.0)
     assert world.numbers() == list(range(world.sent))
     assert world.user.peer(world.provider).session.current is not before
+
+
+def test_a_statement_takes_the_stream_while_relays_are_silent() -> None:
+    world = World()
+    world.open()
+    world.net.run(0.1)
+    world.net.paths[0, 0].cut = True
+    for document in (b"a server", bytes(PART_BYTES + 1)):
+        speaker = world.provider
+        speaker.tunnel.announce(speaker.peer(world.user), document, world.net.now)
+        speaker.drain()
+        world.net.run(0.2)
+        assert [each.document for each in world.user.events if isinstance(each, Stated)][-1:] == [document]
 
 
 def test_the_end_of_a_session_ends_the_stream() -> None:
