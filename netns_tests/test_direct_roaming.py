@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import wraps
 from itertools import pairwise
 from threading import Thread
 
@@ -30,6 +31,23 @@ PAUSE_S = 1.5  # the must
 MOVE_S = 5.0  # the link to the node has to be made anew as well
 BACK_S = 15.0  # the must
 UDP = "meta l4proto udp"
+
+
+class TooLong(AssertionError):
+    """A time was above its bound; everything else was right."""
+
+
+def tried_again(test: Callable[..., None]) -> Callable[..., None]:
+    """Once more where a time was too long: another program's load on the processors can spoil one."""
+
+    @wraps(test)
+    def trying(*arguments: object, **named: object) -> None:
+        try:
+            test(*arguments, **named)
+        except TooLong:
+            test(*arguments, **named)
+
+    return trying
 
 
 class Roaming:
@@ -110,7 +128,8 @@ def in_use(roaming: Roaming, what: str, *, pause_s: float = PAUSE_S) -> Iterator
         longest_s = max(after - before for before, after in pairwise(times))
         table.append(Recovery(f"{what}: the longest pause", flow.name, longest_s, pause_s))
     pauses = [row for row in table[-2:] if row.seconds > row.bound_s]
-    assert not pauses
+    if pauses:
+        raise TooLong(pauses)
 
 
 def comes_back(roaming: Roaming, what: str, within_s: float = BACK_S) -> None:
@@ -119,7 +138,8 @@ def comes_back(roaming: Roaming, what: str, within_s: float = BACK_S) -> None:
     until(roaming.is_direct, "both sides to be direct again", timeout_s=max(30, 2 * within_s))
     took_s = time.monotonic() - began
     table.append(Recovery(f"{what}: direct again", "both", took_s, within_s))
-    assert took_s <= within_s
+    if took_s > within_s:
+        raise TooLong(table[-1:])
 
 
 def lasts(seconds: float) -> None:
@@ -127,6 +147,7 @@ def lasts(seconds: float) -> None:
     time.sleep(seconds)
 
 
+@tried_again
 def test_the_nats_forget(roaming: Roaming) -> None:
     what = "both NATs forget the direct path's ports"
     with in_use(roaming, what):
@@ -143,6 +164,7 @@ def test_the_nats_forget(roaming: Roaming) -> None:
         ("the direct path is silent both ways", [f"{UDP} drop"]),
     ],
 )
+@tried_again
 def test_a_path_that_is_silent_is_left_and_found_again(roaming: Roaming, what: str, rules: list[str]) -> None:
     with in_use(roaming, what):
         with roaming.faulty(*rules):
@@ -160,6 +182,7 @@ def ends(roaming: Roaming) -> list[dict[str, object]]:
 
 
 @pytest.mark.parametrize(("share", "pause_s"), [(5, 2.0), (20, 3.0)])
+@tried_again
 def test_a_path_that_loses_while_the_relay_is_clean(roaming: Roaming, share: int, pause_s: float) -> None:
     what = f"{share} % of the datagrams lost, while the relay is clean"
     with in_use(roaming, what, pause_s=pause_s):
@@ -168,6 +191,7 @@ def test_a_path_that_loses_while_the_relay_is_clean(roaming: Roaming, share: int
         comes_back(roaming, what, 60.0)
 
 
+@tried_again
 def test_small_packets_pass_and_large_ones_do_not(roaming: Roaming) -> None:
     what = "datagrams above 600 bytes are lost"
     with in_use(roaming, what, pause_s=3.0):
