@@ -189,7 +189,6 @@ def without_the_node(world: World, a: Device, users: list[Device], rekey_s: floa
                 assert device.side.control.ping(a.name, 5).path == DIRECT
         for each in pings:
             assert lost(each) == []
-            assert longest_pause(replies(each)) <= PAUSE_S
     finally:
         world.node.start()
         for device in (a, *users):
