@@ -24,6 +24,7 @@ from netns_tests.friends import Friends, friends
 PORT = 11434
 LOADED = 4  # a machine that runs other tests too
 WITHIN_S = 1.0 * LOADED
+DIED_S = 5.0  # measured: 0.3 to 2.3 s; a server is looked at every 2 s
 NOBODY = 65534
 WRONG = "10.86.0.9"
 
@@ -40,15 +41,22 @@ def one() -> Iterator[Friends]:
         root = made.folder / "www"
         (root / "v1").mkdir(parents=True)
         (root / "v1/models").write_text('{"data": [{"id": "llama3.2:3b", "owned_by": "library"}]}')
-        serving = Process(
-            provider.side.namespace,
-            [sys.executable, "-m", "http.server", str(PORT), "--bind", "127.0.0.1", "--directory", str(root)],
-            made.folder / "www.log",
-            env={"PYTHONUNBUFFERED": "1"},
-        )
-        made.programs.append(serving)
-        until(lambda: "Serving" in serving.text(), "the server", process=serving)
+        serving(made)
         yield made
+
+
+def serving(made: Friends) -> Process:
+    """The server on the provider's loopback."""
+    folder = made.folder / "www"
+    process = Process(
+        made.providers[0].side.namespace,
+        [sys.executable, "-m", "http.server", str(PORT), "--bind", "127.0.0.1", "--directory", str(folder)],
+        made.folder / f"www{len(made.programs)}.log",
+        env={"PYTHONUNBUFFERED": "1"},
+    )
+    made.programs.append(process)
+    until(lambda: "Serving" in process.text(), "the server", process=process)
+    return process
 
 
 def offers(made: Friends) -> list[dict[str, Any]]:
@@ -87,6 +95,29 @@ def test_a_server_comes_with_its_models_and_goes_at_once(one: Friends) -> None:
     assert time.monotonic() - began < WITHIN_S
     with pytest.raises(ConnectionRefusedError):
         connect(one.user, one.seen(one.providers[0], "10.86.0.1"), PORT)
+
+
+def test_a_server_that_dies_is_withdrawn_and_comes_back_by_itself(one: Friends) -> None:
+    provider, side = one.providers[0].side, one.side
+    provider.nconnect("peer", "set", "laptop", "--allow", f"10.86.0.1:{PORT}/tcp,10.86.0.1/32/icmp")
+    provider.nconnect("provide", "server", "add", "ollama", f"http://127.0.0.1:{PORT}")
+
+    def resolves() -> bool:
+        return "ollama.box-1.internal" in json.dumps(side.status()["names"])
+
+    until(lambda: told(one) == ["ollama"], "the offer", timeout_s=10)
+    until(resolves, "its name", timeout_s=10)
+    one.programs[-1].stop()
+    began = time.monotonic()
+    until(lambda: told(one) == [], "the offer to go", timeout_s=20)
+    until(lambda: not resolves(), "the name to go", timeout_s=10)
+    took = time.monotonic() - began
+    print(f"a server that died: withdrawn after {took:.2f} s")
+    assert took < DIED_S
+    serving(one)
+    until(lambda: offers(one) and offers(one)[0]["models"], "the offer with its models", timeout_s=10)
+    provider.nconnect("provide", "server", "remove", "ollama", "--yes")
+    until(lambda: told(one) == [], "the offer to go", timeout_s=10)
 
 
 def test_a_user_who_may_read_reads_offers_and_nothing_else(one: Friends) -> None:

@@ -261,7 +261,11 @@ class Daemon:
         )
 
         # What peers are told, and what they tell
-        watch = ServerWatch(in_force, lambda: announcing.changed())
+        watch = ServerWatch(
+            in_force,
+            lambda: announcing.changed(),
+            is_heard=lambda: any(p.session.current and not p.doubtful for p in tunnel.peers.values()),
+        )
         announcing = self.announcing = Announcing(
             in_force,
             tunnel,
@@ -356,7 +360,7 @@ class Daemon:
         on(LinkCameUp, relay_changed, lambda _: reflexive.look_again())
         on(LinkWentDown, said.link_went_down, proxy.link_changed, waiting.link_went_down, tell_peers_of_links)
         on(LinkWentDown, relay_changed)
-        on(SessionUp, said.session_up, enrolment.session_up, waits, usage.look)
+        on(SessionUp, said.session_up, enrolment.session_up, waits, usage.look, watch.session_up)
         on(SessionLost, said.session_lost, waits, usage.look)
         on(TrafficBegan, usage.traffic_began)
         on(ExpiryChanged, said.expiry_changed, lambda _: expiry.moved.set())

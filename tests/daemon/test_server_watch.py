@@ -17,6 +17,7 @@ from nconnect.daemon.settings import InForce
 from nconnect.invite.table import PeerTable
 from nconnect.io.http.http import Request, Response
 from nconnect.io.http.http_server import HttpServer
+from nconnect.model import ProvidedServer
 from nconnect.offers.told import LiveServer
 
 Answer = Callable[[Request], Response]
@@ -88,20 +89,111 @@ async def test_models_are_those_that_the_server_lists() -> None:
 
 
 @in_loop
-async def test_a_server_that_is_gone_is_withdrawn_and_one_that_restarts_is_not() -> None:
+async def test_a_server_that_refuses_is_withdrawn_at_once_and_comes_back_with_its_models() -> None:
     server, port = await serving(openai("a"))
     watch, _ = watching(in_force(vllm=port))
     await watch.look()
     await server.close()
-    for _ in range(FAILURES - 1):
-        await watch.look()
-        assert "vllm" in watch.live
-    server, _ = await serving(openai("a"), port)
     await watch.look()
-    await server.close()
-    for _ in range(FAILURES):
-        await watch.look()
     assert watch.live == {}
+    server, _ = await serving(openai("b"), port)
+    await watch.look()
+    assert watch.live == {"vllm": LiveServer("vLLM", ("b",))}
+    await server.close()
+
+
+@in_loop
+async def test_a_server_that_is_silent_is_withdrawn_when_two_looks_in_a_row_have_failed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    server, port = await serving(openai("a"))
+    watch, _ = watching(in_force(vllm=port))
+    await watch.look()
+
+    async def silence(*_: object) -> None:
+        raise TimeoutError
+
+    for rounds in (FAILURES - 1, FAILURES):
+        with monkeypatch.context() as silent:
+            silent.setattr(server_watch, "dial", silence)
+            for _ in range(rounds):
+                assert "vllm" in watch.live
+                await watch.look()
+        assert ("vllm" in watch.live) is (rounds < FAILURES)
+        await watch.look()
+    await server.close()
+
+
+@in_loop
+async def test_who_has_no_peers_is_not_woken_and_looks_when_one_comes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(server_watch, "EVERY_S", 0.01)
+    looks: list[object] = []
+    looked = asyncio.Event()
+
+    async def refuse(*_: object) -> None:
+        looks.append(None)
+        looked.set()
+        raise ConnectionRefusedError(111, "refused")
+
+    monkeypatch.setattr(server_watch, "dial", refuse)
+    is_heard = False
+    watch = ServerWatch(in_force(vllm=9), lambda: None, is_heard=lambda: is_heard)
+    task = asyncio.create_task(watch.run())
+    try:
+        await asyncio.sleep(0.05)
+        assert looks == [], "without servers"
+        watch.config_changed()
+        async with asyncio.timeout(10):
+            await looked.wait()
+        await asyncio.sleep(0.1)
+        assert len(looks) == 1, "without peers"
+        is_heard = True
+        watch.session_up()
+        async with asyncio.timeout(10):
+            while len(looks) < 4:
+                looked.clear()
+                await looked.wait()
+    finally:
+        task.cancel()
+
+
+@in_loop
+async def test_a_server_that_does_not_answer_delays_no_look_at_another(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(server_watch, "EVERY_S", 0.01)
+    asked = asyncio.Event()
+
+    async def ask(server: ProvidedServer) -> LiveServer:
+        if server.name == "slow":
+            asked.set()
+            await asyncio.Event().wait()
+        return LiveServer()
+
+    monkeypatch.setattr(server_watch, "ask", ask)
+    slow, slow_port = await serving(openai())
+    other, port = await serving(openai())
+    there, gone = asyncio.Event(), asyncio.Event()
+
+    def changed() -> None:
+        (there if "other" in watch.live else gone).set()
+
+    watch = ServerWatch(in_force(slow=slow_port, other=port), changed)
+    watch.config_changed()
+    task = asyncio.create_task(watch.run())
+    try:
+        async with asyncio.timeout(10):
+            await asked.wait()
+            await there.wait()
+            gone.clear()
+            await other.close()
+            await gone.wait()
+        assert set(watch.live) == {"slow"}
+    finally:
+        task.cancel()
+        await slow.close()
 
 
 @pytest.mark.parametrize(
