@@ -20,6 +20,7 @@ import pytest
 
 from lab.nat import Kind, Site
 from lab.process import until
+from lab.tap import Tap
 from nconnect.tunnel.constants import REKEY_AFTER_S
 from netns_tests.direct import (
     DIRECT,
@@ -38,6 +39,7 @@ PAUSE_S = 1.5
 MOVE_S = 5.0  # 0.5 s where nothing else runs: the link has to be made anew as well
 REKEY_S = 2  # of b and c; the protocol says 120
 REKEYS = 5
+SECRET = b"what the tunnel is for"
 
 
 class Easy(NamedTuple):
@@ -147,11 +149,15 @@ def test_status_says_what_this_device_has_for_direct_paths(easy: Easy) -> None:
         c.machine.nft("add chain inet guard in { type filter hook input priority 0 ; policy drop ; }")
         c.machine.nft("add rule inet guard in ct state established,related accept")
         c.machine.nft("add rule inet guard in iifname { lo, nc0 } accept")
+        ruleset = c.machine.must("nft", "-s", "list", "ruleset")
+        assert c.settles(easy.a, "up")["path"] == DIRECT
         until(lambda: here(c)["refused"], "status to say that TCP is dropped", timeout_s=20)
         (said,) = here(c)["refused"]
         assert f"TCP port {port}" in said
         assert f"nft insert rule inet guard in tcp dport {port} accept" in said
         assert c.side.status()["problems"] == [], "it is not wrong: UDP needs no hole"
+        assert c.settles(easy.a, "up")["path"] == DIRECT
+        assert c.machine.must("nft", "-s", "list", "ruleset") == ruleset, "no hole was made"
     finally:
         c.machine.nft("delete table inet guard")
 
@@ -299,6 +305,33 @@ def test_switched_off_nothing_listens_and_nothing_is_told(world: World) -> None:
     k.side.nconnect("reload")
     assert not k.listens_on_udp()
     until(lambda: m.reaches(k) and m.direct(k)["path"] == "node", "the relay to carry again", timeout_s=10)
+
+
+@pytest.mark.slow
+def test_fail_closed_holds_where_packets_go_directly(world: World) -> None:
+    """The path is found with it, and nothing for the peer leaves in the clear when the daemon is gone."""
+    q, r = (world.device(name, world.lab.site(Kind.PORT)) for name in ("q", "r"))
+    q.configure(r, provides=True)
+    r.configure(q)
+    text = r.side.config.read_text()
+    r.side.config.write_text(text.replace("[interface]\n", "[interface]\nfail_closed = true\n", 1))
+    start(q, r)
+    assert r.settles(q, "up")["path"] == DIRECT
+    with Tap(r.machine, "eth0") as outside, r.machine.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.connect((q.ip, 9))
+        sock.send(SECRET)  # in the tunnel
+        assert r.side.daemon is not None
+        r.side.daemon.kill()
+        until(lambda: "nc0" not in r.machine.ip("link show"), "the device to go")
+        refused = 0
+        for _ in range(5):
+            try:
+                sock.send(SECRET)
+            except OSError:
+                refused += 1
+    assert refused
+    assert outside.data, "the datagrams of the path were seen"
+    assert SECRET not in outside.data
 
 
 @pytest.mark.slow
