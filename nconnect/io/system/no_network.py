@@ -11,7 +11,7 @@ from pathlib import Path
 
 from nconnect.config.proxy import Proxies
 from nconnect.host.facts import HostFacts
-from nconnect.host.plan import HostPlan
+from nconnect.host.plan import IPV6_FORWARDING, HostPlan
 from nconnect.host.ruleset import table_name
 from nconnect.io.system.host import Host
 from nconnect.io.system.monitor import Monitor
@@ -54,7 +54,8 @@ class NoHost(Host):
         return ""
 
     def read_facts(self) -> HostFacts:
-        return HostFacts()
+        """Nothing that a route could be in the way of, and IPv6: no route is told as skipped."""
+        return HostFacts(sysctls={"net/ipv6/conf/default/disable_ipv6": "0", IPV6_FORWARDING: "1"})
 
     def apply(self, plan: HostPlan) -> None:
         """Nothing to set."""
