@@ -34,7 +34,8 @@ def status(
     elif as_json:
         output.print_json(client.status().to_json())
     else:
-        print(status_text(client.status(), now=time.time(), colour=output.use_colour()))
+        status, colour, width = client.status(), output.use_colour(), output.columns()
+        print(status_text(status, now=time.time(), colour=colour, width=width))
 
 
 def address(ctx: typer.Context, as_json: JsonOption = False, config: ConfigOption = None) -> None:

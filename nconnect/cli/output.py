@@ -48,12 +48,14 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequen
     return lines
 
 
-def fitted_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """As `table`; if that does not fit the terminal, public keys are shortened to their ends."""
-    lines = table(header, rows)
-    if not can_move() or max(map(len, lines)) <= shutil.get_terminal_size().columns:
-        return lines
-    return table(header, [list(map(short_keys, row)) for row in rows])
+def columns() -> int | None:
+    """The width of the terminal on standard output; None if there is no terminal."""
+    return shutil.get_terminal_size().columns if can_move() else None
+
+
+def fits(lines: Sequence[str], width: int | None) -> bool:
+    """Whether no line is longer than `width`; None is no limit."""
+    return width is None or max(map(len, lines), default=0) <= width
 
 
 def short_keys(text: str) -> str:
@@ -61,12 +63,12 @@ def short_keys(text: str) -> str:
     return _KEY.sub(r"\1…\2", text)
 
 
-def indented(text: str) -> list[str]:
-    """The text on indented lines of at most 80 columns; only a longer word exceeds them."""
+def indented(text: str, width: int = 80) -> list[str]:
+    """The text on indented lines of at most `width` columns; only a longer word exceeds them."""
     margin = "  "
     return textwrap.wrap(
         text,
-        80,
+        width,
         initial_indent=margin,
         subsequent_indent=margin,
         break_long_words=False,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -150,19 +151,33 @@ def list_peers(ctx: typer.Context, as_json: JsonOption = False, config: ConfigOp
     elif not checked.peers:
         print("there are no peers: add one with `nconnect peer add NAME ADDRESS --allowed-ips …`")
     else:
-        rows = [
-            (
-                peer.name,
-                *_state_texts(seen.get(peer.name)),
-                ", ".join(map(str, peer.allowed_ips)),
-                _allow_text(peer),
-                output.time_text(peer.expires_at),
-                str(peer.address),
-            )
-            for peer in checked.peers
-        ]
-        header = ("PEER", "STATE", "LAST HERE", "ALLOWED IPS", "MAY REACH", "EXPIRES", "ADDRESS")
-        print("\n".join(output.fitted_table(header, rows)))
+        print("\n".join(_listed(checked.peers, seen, output.columns())))
+
+
+def _listed(peers: Sequence[PeerConfig], seen: Mapping[str, PeerStatus], width: int | None) -> list[str]:
+    """The table of peers. Where it is wider than the terminal, what each has and may reach is below it."""
+    from nconnect.cli import output
+
+    header = ("PEER", "STATE", "LAST HERE", "ALLOWED IPS", "MAY REACH", "EXPIRES", "ADDRESS")
+    rows = [
+        (
+            peer.name,
+            *_state_texts(seen.get(peer.name)),
+            ", ".join(map(str, peer.allowed_ips)),
+            _allow_text(peer),
+            output.time_text(peer.expires_at),
+            str(peer.address),
+        )
+        for peer in peers
+    ]
+    lines = output.table(header, rows)
+    if output.fits(lines, width):
+        return lines
+    short = [(*row[:3], row[5], output.short_keys(row[6])) for row in rows]
+    lines = output.table((*header[:3], *header[5:]), short)
+    for name, _, _, has, may, *_ in rows:
+        lines += output.indented(f"{name} has {has}; it may reach {may}", width or 80)
+    return lines
 
 
 @app.command("show")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from nconnect.cli.output import bytes_text, duration_text, ms_text, table, time_text
+from nconnect.cli.output import bytes_text, duration_text, fits, indented, ms_text, table, time_text
 from nconnect.control.schema import DirectHere, LinkStatus, PeerStatus, Status
 from nconnect.errors import NO_LINK
 from nconnect.offers.accept import NOT_OFFERED
@@ -24,14 +24,24 @@ _MAX_WAITING = 8  # prefixes that are named for each peer
 Rates = Mapping[str, tuple[float, float]]  # by peer: bytes received and sent a second
 
 
-def status_text(status: Status, *, now: float, colour: bool = False, rates: Rates | None = None) -> str:
-    """The whole state for a person. `now` is the wall clock's time. `rates`: also show current rates."""
+def status_text(
+    status: Status,
+    *,
+    now: float,
+    colour: bool = False,
+    rates: Rates | None = None,
+    width: int | None = None,
+) -> str:
+    """The whole state for a person. `now` is the wall clock's time. `rates`: also show current rates.
+
+    `width`: the terminal's; what is too wide for the table of peers is below it then.
+    """
     problems = problems_of(status)
     lines = [_headline(status, len(problems), now)]
     lines += [f"  ! {problem}" for problem in problems]
     lines += ["", *_facts(status), "", *_links(status)]
     if status.peers:
-        lines += ["", *_peers(status, now, rates)]
+        lines += ["", *_peers(status, now, rates, width)]
     lines += _drops(status)
     return "\n".join(_paint(line) for line in lines) if colour else "\n".join(lines)
 
@@ -127,7 +137,7 @@ def _links(status: Status) -> list[str]:
     return table(header, rows, right=(3, 4, 5))
 
 
-def _peers(status: Status, now: float, rates: Rates | None) -> list[str]:
+def _peers(status: Status, now: float, rates: Rates | None, width: int | None) -> list[str]:
     header = ["PEER", "STATE", "PATH", "HANDSHAKE", "ROUND TRIP", "RECEIVED", "SENT", "ALLOWED IPS"]
     rows = []
     for peer in status.peers:
@@ -147,7 +157,12 @@ def _peers(status: Status, now: float, rates: Rates | None) -> list[str]:
             row[6] += f" ({bytes_text(tx)}/s)"
         rows.append(row)
     lines = table(header, rows, right=(4, 5, 6))
+    is_wide = not fits(lines, width)
+    if is_wide:
+        lines = table(header[:-1], [row[:-1] for row in rows], right=(4, 5, 6))
     for peer in status.peers:
+        if is_wide:
+            lines += indented(f"{peer.name} has {', '.join(peer.allowed_ips)}", width or 80)
         said = (_direct(peer), _paused(peer), _last_here(peer, now), _offers(peer), *_routes_of(peer))
         lines += [f"  {peer.name} {each}" for each in said if each]
     limited = [p for p in status.peers if p.allow is not None or p.expires is not None]

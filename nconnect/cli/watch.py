@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from nconnect.cli.history import History
-from nconnect.cli.output import can_move, use_colour
+from nconnect.cli.output import can_move, columns, use_colour
 from nconnect.cli.render import status_text
 from nconnect.control.client import ControlClient
 from nconnect.control.schema import Status
@@ -33,7 +33,7 @@ def watch_status(client: ControlClient, *, interval_s: float = _INTERVAL_S) -> N
                 rates = rates_between(before[1], status, at - before[0]) if before else {}
                 before = (at, status)
                 history.add(status, rates)
-                text = status_text(status, now=time.time(), colour=use_colour(), rates=rates)
+                text = status_text(status, now=time.time(), colour=use_colour(), rates=rates, width=columns())
             except ControlError as error:
                 before = None
                 history.interrupted()

@@ -4,8 +4,9 @@ import pytest
 
 from nconnect.cli.output import (
     bytes_text,
+    columns,
     duration_text,
-    fitted_table,
+    fits,
     indented,
     ms_text,
     short_keys,
@@ -23,16 +24,19 @@ def test_table() -> None:
     assert table(("A", "B"), []) == ["A  B"]
 
 
-def test_a_terminal_that_is_too_narrow_gets_the_ends_of_keys(monkeypatch: pytest.MonkeyPatch) -> None:
-    key = "0123456789abcdef" * 4
-    rows = [("gpu-box", f"gpu-box.{key}")]
-    whole = fitted_table(("PEER", "ADDRESS"), rows)
-    assert key in whole[1]  # a program reads this
-    monkeypatch.setattr("nconnect.cli.output.can_move", lambda: True)
-    monkeypatch.setenv("COLUMNS", "200")
-    assert fitted_table(("PEER", "ADDRESS"), rows) == whole
+def test_the_width_counts_on_a_terminal_only(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "80")
-    assert fitted_table(("PEER", "ADDRESS"), rows) == ["PEER     ADDRESS", "gpu-box  gpu-box.012345…abcdef"]
+    assert columns() is None  # a program reads this
+    monkeypatch.setattr("nconnect.cli.output.can_move", lambda: True)
+    assert columns() == 80
+
+
+def test_what_fits() -> None:
+    lines = ["12", "1234"]
+    assert fits(lines, None)
+    assert fits(lines, 4)
+    assert not fits(lines, 3)
+    assert fits([], 0)
 
 
 def test_only_the_ends_of_keys() -> None:

@@ -131,6 +131,23 @@ def test_list_and_show_know_the_state_of_a_running_daemon(run: Run, daemon: Fake
     assert "state          up" in run("peer", "show", "laptop").out
 
 
+def test_a_list_on_a_narrow_terminal(run: Run, made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    prefixes = ["10.86.0.2/32", "fd61:3a4a:54e0::2/128", *(f"192.168.{n}.0/24" for n in range(3))]
+    run("peer", "add", "laptop", LAPTOP, "--allowed-ips", ",".join(prefixes), "--expires", "2099-12-31")
+    whole = run("peer", "list").out
+    assert ", ".join(prefixes) in whole
+    assert LAPTOP in whole  # a program reads this
+    monkeypatch.setattr("nconnect.cli.output.can_move", lambda: True)
+    monkeypatch.setenv("COLUMNS", "80")
+    lines = run("peer", "list").out.splitlines()
+    assert max(map(len, lines)) <= 80
+    assert lines[0].split() == ["PEER", "STATE", "LAST", "HERE", "EXPIRES", "ADDRESS"]
+    assert "…" in lines[1]
+    assert (
+        " ".join(line.strip() for line in lines[2:]) == f"laptop has {', '.join(prefixes)}; it may reach all"
+    )
+
+
 def test_list_of_none(run: Run, made: Path) -> None:
     assert "there are no peers" in run("peer", "list").out
 

@@ -46,6 +46,24 @@ def test_the_whole() -> None:
     assert status_text(STATUS, now=NOW) == EXPECTED
 
 
+def test_a_narrow_terminal_has_the_prefixes_below_the_table() -> None:
+    laptop, phone = STATUS.peers
+    prefixes = ("10.194.130.1/32", "fd61:3a4a:54e0::1/128", *(f"192.168.{n}.0/24" for n in range(4)))
+    status = replace(STATUS, peers=(replace(laptop, allowed_ips=prefixes), phone))
+    assert ", ".join(prefixes) in status_text(status, now=NOW)
+    lines = status_text(status, now=NOW, width=80).splitlines()
+    start = next(n for n, line in enumerate(lines) if line.startswith("PEER"))
+    assert lines[start : start + 6] == [
+        "PEER    STATE  PATH  HANDSHAKE  ROUND TRIP  RECEIVED     SENT",
+        "laptop  up     node  45 s ago        12 ms   1.5 KiB  4.8 MiB",
+        "phone   never  -     never               -       0 B      0 B",
+        "  laptop has 10.194.130.1/32, fd61:3a4a:54e0::1/128, 192.168.0.0/24,",
+        "  192.168.1.0/24, 192.168.2.0/24, 192.168.3.0/24",
+        "  phone has 10.86.0.3/32",
+    ]
+    assert status_text(STATUS, now=NOW, width=80) == EXPECTED
+
+
 def test_what_this_device_has_for_direct_paths() -> None:
     def said(direct: DirectHere) -> list[str]:
         lines = status_text(replace(STATUS, direct=direct), now=NOW).splitlines()
