@@ -14,8 +14,14 @@ def pick(config: Config, wanted: Iterable[str], reserved: Iterable[str]) -> tupl
 
     `wanted` addresses are used as they are. An IP version without a wanted address gets the lowest free
     one, and is left out if none is free. `reserved` addresses are promised to others. Raises `ConfigError`
-    if a wanted address is not available, or if no address is left at all.
+    if a wanted address is not available, if no address is left, or if there are no networks of our own.
     """
+    if not config.address:  # as on a device that has joined providers and is none
+        raise ConfigError(
+            "this device has no tunnel network of its own to invite into, only those of providers it joined:"
+            ' to provide something too, write such as address = ["10.86.0.1/24"] below [interface] of its'
+            " configuration"
+        )
     kept = {ip_address(text) for text in reserved}
     chosen: list[InterfaceAddress] = []
     for text in wanted:

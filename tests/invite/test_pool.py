@@ -97,3 +97,9 @@ def test_against_a_naive_search(length: int, taken: list[tuple[int, int]], kept:
     else:
         with pytest.raises(ConfigError):
             pick(made, (), promised)
+
+
+def test_a_device_without_a_network_of_its_own_cannot_give_addresses() -> None:
+    for wanted in ((), ("10.86.0.7",)):
+        with pytest.raises(ConfigError, match="no tunnel network of its own"):
+            pick(config(), wanted, ())
