@@ -297,6 +297,14 @@ class ProvidedServer:
 
 
 @dataclass(frozen=True, slots=True)
+class ProvidedHost:
+    """A name that peers are told for an address that they reach here."""
+
+    name: str
+    address: Address
+
+
+@dataclass(frozen=True, slots=True)
 class ProvideConfig:
     subnets: tuple[ProvidedSubnet, ...] = ()
     services: tuple[Service, ...] = ()
@@ -304,6 +312,7 @@ class ProvideConfig:
     masquerade: bool = True
     mtu: int | None = None
     servers: tuple[ProvidedServer, ...] = ()
+    hosts: tuple[ProvidedHost, ...] = ()
 
     @property
     def exposed(self) -> tuple[Exposed, ...]:

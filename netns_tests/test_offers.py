@@ -19,7 +19,7 @@ from lab.netns import cable, namespaces
 from lab.process import Process, until
 from lab.sides import Side
 from lab.traffic import connect, pings
-from netns_tests.friends import Friends, friends
+from netns_tests.friends import SERVER, Friends, friends
 
 PORT = 11434
 LOADED = 4  # a machine that runs other tests too
@@ -118,6 +118,30 @@ def test_a_server_that_dies_is_withdrawn_and_comes_back_by_itself(one: Friends) 
     until(lambda: offers(one) and offers(one)[0]["models"], "the offer with its models", timeout_s=10)
     provider.nconnect("provide", "server", "remove", "ollama", "--yes")
     until(lambda: told(one) == [], "the offer to go", timeout_s=10)
+
+
+def test_a_host_is_called_as_its_provider_names_it_and_has_the_address_that_is_seen(one: Friends) -> None:
+    """The user's own network is the provider's too, so that one is mapped."""
+    provider, side = one.providers[0].side, one.side
+    provider.nconnect("peer", "set", "laptop", "--allow", "192.168.1.0/24")
+    seen = one.seen(one.providers[0], SERVER)
+    assert seen != SERVER
+
+    def named() -> Any:
+        return side.status()["names"].get("nas.box-1.internal")
+
+    provider.nconnect("provide", "host", "add", "nas", SERVER)
+    began = time.monotonic()
+    until(lambda: named() == [seen], "the name", timeout_s=10)
+    assert time.monotonic() - began < WITHIN_S
+    provider.nconnect("peer", "set", "laptop", "--allow", f"10.86.0.1:{PORT}/tcp")
+    until(lambda: named() is None, "a name that is not allowed to go", timeout_s=10)
+    provider.nconnect("peer", "set", "laptop", "--allow", "192.168.1.0/24")
+    until(lambda: named() == [seen], "the name", timeout_s=10)
+    provider.nconnect("provide", "host", "remove", "nas")
+    began = time.monotonic()
+    until(lambda: named() is None, "the name to go", timeout_s=10)
+    assert time.monotonic() - began < WITHIN_S
 
 
 def test_a_user_who_may_read_reads_offers_and_nothing_else(one: Friends) -> None:

@@ -85,7 +85,7 @@ def shown(config: Config) -> dict[str, Any]:
     """A configuration as the file's tables, with all defaults, and with secrets hidden."""
     from nconnect.config.accept_routes import told
     from nconnect.config.bounds import as_written
-    from nconnect.config.servers import as_section
+    from nconnect.config.servers import as_section, host_section
     from nconnect.config.values import format_allow_rule
     from nconnect.model import STUN_PORTS, Proxy, join_addr
 
@@ -135,6 +135,7 @@ def shown(config: Config) -> dict[str, Any]:
         "masquerade": provide.masquerade,
         "mtu": provide.mtu,
         "server": [dict(as_section(server)) for server in provide.servers],
+        "host": [dict(host_section(host)) for host in provide.hosts],
     }
     if config.streams.nconnect:
         content["streams"] = {"nconnect": True}
@@ -186,7 +187,7 @@ def _toml(content: dict[str, Any]) -> str:
         for part in table if isinstance(table, list) else [table]:
             lines += ["", f"[[{name}]]" if isinstance(table, list) else f"[{name}]"]
             for key, item in part.items():
-                if key == "server":  # sections of a section
+                if key in ("server", "host"):  # sections of a section
                     lines += ["", _toml({f"{name}.{key}": item})] if item else []
                 elif item is not None:
                     # JSON writes texts, numbers, booleans and lists as TOML does.

@@ -91,6 +91,9 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "sudo nconnect provide server add vllm http://192.168.50.10:8000 --also chat",
     ),
     "nconnect provide server remove": ("sudo nconnect provide server remove ollama --yes",),
+    "nconnect provide host": ("nconnect provide host list",),
+    "nconnect provide host add": ("sudo nconnect provide host add nas 192.168.50.20",),
+    "nconnect provide host remove": ("sudo nconnect provide host remove nas",),
     "nconnect provide remove": ("sudo nconnect provide remove --subnet 192.168.51.0/24 --yes",),
     "nconnect completion": ("nconnect completion bash --install",),
 }  # fmt: skip

@@ -53,6 +53,7 @@ def show(ctx: typer.Context, as_json: JsonOption = False, config: ConfigOption =
         "services": ", ".join(offered["services"]) or "none",
         "expose": ", ".join(offered["expose"]) or "none",
         "servers": ", ".join(f"{s['name']} ({s['url']})" for s in offered["server"]) or "none",
+        "hosts": ", ".join(f"{h['name']} ({h['address']})" for h in offered["host"]) or "none",
         "masquerade": "yes" if offered["masquerade"] else "no",
         "mtu": offered["mtu"] or "the path's own",
     }

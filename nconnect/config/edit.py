@@ -16,9 +16,9 @@ from enum import Enum
 from typing import Any
 
 from nconnect.config import values
-from nconnect.config.servers import as_section
+from nconnect.config.servers import as_section, host_section
 from nconnect.errors import ConfigError
-from nconnect.model import ProvidedServer
+from nconnect.model import ProvidedHost, ProvidedServer
 
 # The lists of [provide]: what an entry is called, and its parser. Entries that parse alike are the same.
 OFFERS: dict[str, tuple[str, Callable[[str], object]]] = {
@@ -106,7 +106,7 @@ def new_file(
     if any(offers.values()):
         lines += ["", "[provide]", *(f"{key} = {_list(value)}" for key, value in offers.items() if value)]
     for server in servers:
-        lines += ["", *_server_lines(server)]
+        lines += ["", *_section_lines("server", as_section(server))]
     return "\n".join(lines) + "\n"
 
 
@@ -237,31 +237,40 @@ def remove_offers(text: str, offers: Mapping[str, Sequence[str]]) -> str:
 
 def add_server(text: str, server: ProvidedServer) -> str:
     """The text with one more `[[provide.server]]` at its end. Raises `ConfigError` when the name is taken."""
-    plain, _ = _load(text)
-    content = dict(as_section(server))
-    if server.name in [str(each.get("name", "")) for each in _servers(plain)]:
-        raise ConfigError(
-            f"there is already a server {server.name!r}: `nconnect provide server remove {server.name}` first"
-        )
-    plain.setdefault("provide", {}).setdefault("server", []).append(content)
-    return _checked(f"{text.rstrip()}\n\n" + "\n".join(_server_lines(server)) + "\n", plain)
+    return _add_named(text, "server", as_section(server))
 
 
-def _server_lines(server: ProvidedServer) -> list[str]:
-    return ["[[provide.server]]", *(f"{key} = {_value(value)}" for key, value in as_section(server).items())]
+def add_host(text: str, host: ProvidedHost) -> str:
+    """The text with one more `[[provide.host]]` at its end. Raises `ConfigError` when the name is taken."""
+    return _add_named(text, "host", host_section(host))
 
 
-def remove_server(text: str, name: str) -> str:
-    """The text without one server's section."""
+def remove_named(text: str, kind: str, name: str) -> str:
+    """The text without one section `[[provide.KIND]]`, a server's or a host's."""
     plain, document = _load(text)
-    names = [str(each.get("name", "")) for each in _servers(plain)]
+    names = [str(each.get("name", "")) for each in _sections(plain, kind)]
     if name not in names:
-        raise ConfigError(_unknown("server", name, names, add="nconnect provide server add"))
+        raise ConfigError(_unknown(kind, name, names, add=f"nconnect provide {kind} add"))
     for content in (plain, document):
-        del content["provide"]["server"][names.index(name)]
-        if not content["provide"]["server"]:
-            del content["provide"]["server"]
+        del content["provide"][kind][names.index(name)]
+        if not content["provide"][kind]:
+            del content["provide"][kind]
     return _checked(document.as_string(), plain)
+
+
+def _add_named(text: str, kind: str, section: Mapping[str, Any]) -> str:
+    plain, _ = _load(text)
+    name = section["name"]
+    if name in [str(each.get("name", "")) for each in _sections(plain, kind)]:
+        raise ConfigError(
+            f"there is already a {kind} {name!r}: `nconnect provide {kind} remove {name}` first"
+        )
+    plain.setdefault("provide", {}).setdefault(kind, []).append(dict(section))
+    return _checked(f"{text.rstrip()}\n\n" + "\n".join(_section_lines(kind, section)) + "\n", plain)
+
+
+def _section_lines(kind: str, section: Mapping[str, Any]) -> list[str]:
+    return [f"[[provide.{kind}]]", *(f"{key} = {_value(value)}" for key, value in section.items())]
 
 
 def add_reader(text: str, user: str) -> str:
@@ -276,12 +285,12 @@ def add_reader(text: str, user: str) -> str:
     return _checked(document.as_string(), plain)
 
 
-def _servers(plain: dict[str, Any]) -> list[dict[str, Any]]:
+def _sections(plain: dict[str, Any], kind: str) -> list[dict[str, Any]]:
     section = plain.get("provide", {})
-    servers = section.get("server", []) if isinstance(section, dict) else None
-    if not isinstance(servers, list) or not all(isinstance(server, dict) for server in servers):
-        raise ConfigError("servers must be sections [[provide.server]]: correct the file with an editor")
-    return servers
+    found = section.get(kind, []) if isinstance(section, dict) else None
+    if not isinstance(found, list) or not all(isinstance(each, dict) for each in found):
+        raise ConfigError(f"{kind}s must be sections [[provide.{kind}]]: correct the file with an editor")
+    return found
 
 
 def unknown_peer(name: str, names: Iterable[str]) -> ConfigError:

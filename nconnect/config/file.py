@@ -13,7 +13,7 @@ from nconnect.config.accept_routes import read_accept_routes
 from nconnect.config.bounds import check_why, parse_quota, parse_rate
 from nconnect.config.locate import KeyPath
 from nconnect.config.proxy import parse_proxy_setting
-from nconnect.config.servers import read_readers, read_servers
+from nconnect.config.servers import read_hosts, read_readers, read_servers
 from nconnect.config.table import (
     Problems,
     Section,
@@ -240,6 +240,7 @@ def _read_provide(root: Section, own: tuple[InterfaceAddress, ...]) -> ProvideCo
         mtu=section.take("mtu", integer(MIN_MTU, MAX_MTU), None),
     )
     provide = replace(provide, servers=read_servers(section, provide, own))
+    provide = replace(provide, hosts=read_hosts(section, provide, own))
     _check_subnets(section, provide.subnets)
     for port in sorted(_duplicates(exposed.port for exposed in provide.exposed)):
         section.problem("expose", f"port {port} is there twice: a port can be only one server")

@@ -25,6 +25,7 @@ def statement_to(peer: PeerConfig, config: Config, live: Mapping[str, LiveServer
     return Statement(
         subnets=tuple(_subnets(peer, config))[:MAX_SUBNETS],
         addresses=own,
+        hosts=tuple(_hosts(peer, config)),
         servers=tuple(_servers(peer, config, live)),
     )
 
@@ -36,6 +37,16 @@ def _subnets(peer: PeerConfig, config: Config) -> Iterator[Prefix]:
             _overlap(real_prefix(rule.prefix, config.provide.subnets), subnet.real) for rule in peer.allow
         ):
             yield subnet.seen
+
+
+def _hosts(peer: PeerConfig, config: Config) -> Iterator[tuple[str, Address]]:
+    """The named hosts at which the peer may reach something."""
+    subnets = config.provide.subnets
+    for host in config.provide.hosts:
+        if peer.allow is None or any(
+            host.address in real_prefix(rule.prefix, subnets) for rule in peer.allow
+        ):
+            yield host.name, _seen(host.address, config)
 
 
 def _overlap(one: Prefix, other: Prefix) -> bool:

@@ -81,7 +81,7 @@ def test_bash_goes_into_commands_and_asks_for_peers(run: Run, made: Path, bin_di
     assert complete(script, "nconnect do", bin_dir) == ["down", "doctor"]
     assert complete(script, "nconnect -c x pe", bin_dir) == ["peer"]
     assert "remove" in complete(script, "nconnect peer |", bin_dir)
-    assert complete(script, "nconnect provide |", bin_dir) == ["show", "add", "remove", "server"]
+    assert complete(script, "nconnect provide |", bin_dir) == ["show", "add", "remove", "server", "host"]
     assert complete(script, "nconnect provide add --se", bin_dir) == ["--service"]
     assert complete(script, "nconnect peer show g", bin_dir) == ["gpu-box"]
     assert complete(script, f"nconnect -c {made} ping |", bin_dir) == ["gpu-box"]

@@ -35,6 +35,7 @@ def test_add_show_remove_without_a_daemon(run: Run, made: Path) -> None:
         "services    8000/tcp",
         "expose      127.0.0.1:80",
         "servers     none",
+        "hosts       none",
         "masquerade  yes",
         "mtu         the path's own",
     ]
@@ -45,6 +46,7 @@ def test_add_show_remove_without_a_daemon(run: Run, made: Path) -> None:
         "masquerade": True,
         "mtu": None,
         "server": [],
+        "host": [],
     }
     assert run("provide", "remove", "--subnet", "192.168.50.0/24", *ALL).status == 0
     assert offers_of(made) == {"subnets": [], "services": [], "expose": []}
@@ -141,6 +143,39 @@ def test_servers_are_added_listed_and_removed(run: Run, made: Path) -> None:
     assert [server["name"] for server in offers_of(made)["server"]] == ["vllm"]
     assert run("provide", "server", "remove", "vllm").status == 0
     assert "server" not in offers_of(made)
+
+
+def test_hosts_are_named_listed_and_forgotten(run: Run, made: Path) -> None:
+    before = made.read_text()
+    assert run("provide", "host", "list").out.startswith("no hosts: name one with")
+    assert run("provide", "host", "add", "nas", "192.168.50.20", "--dry-run").status == 0
+    assert made.read_text() == before
+    result = run("provide", "host", "add", "nas", "192.168.50.20")
+    assert (result.status, result.out) == (0, "nas added: kept in the file; no daemon is running\n"), (
+        result.err
+    )
+    assert run("provide", "host", "list").out.splitlines() == ["NAME  ADDRESS", "nas   192.168.50.20"]
+    entry = {"name": "nas", "address": "192.168.50.20"}
+    assert json.loads(run("provide", "host", "list", "--json").out) == {"hosts": [entry]}
+    assert tomllib.loads(run("config", "show").out)["provide"]["host"] == [entry]
+    assert "nas (192.168.50.20)" in run("provide", "show").out
+    for name, address, why in (
+        ("nas", "192.168.50.21", "there is already a host 'nas'"),
+        ("a", "10.1.2.3", "10.1.2.3 is in no provided subnet"),
+        ("a", "\x1b[2J", "is not an address"),
+        ("metadata.google.internal", "192.168.50.21", "not a host's name"),
+    ):
+        result = run("provide", "host", "add", name, address)
+        assert (result.status, why in result.err) == (2, True), result.err
+    assert "there is no host 'nos': did you mean 'nas'?" in run("provide", "host", "remove", "nos").err
+    assert run("provide", "host", "remove", "nas").status == 0
+    assert "host" not in offers_of(made)
+
+
+def test_a_host_is_in_force_at_once(run: Run, daemon: FakeBackend) -> None:
+    assert run("provide", "host", "add", "nas", "192.168.50.20").out == "nas added: in force now\n"
+    assert run("provide", "host", "remove", "nas").out == "nas removed: in force now\n"
+    assert daemon.asked == ["reload", "reload"]
 
 
 def test_a_server_is_in_force_at_once(run: Run, daemon: FakeBackend) -> None:

@@ -104,6 +104,53 @@ def test_one_port_of_the_tunnel_address_is_one_server() -> None:
     assert "port 1 is there twice" in problems(text)[0]
 
 
+def host(name: str, address: str) -> str:
+    return f'[[provide.host]]\nname = "{name}"\naddress = "{address}"\n'
+
+
+def test_hosts_in_a_subnet_and_this_machine_have_names_and_open_nothing() -> None:
+    text = '[provide]\nsubnets = ["192.168.50.0/24"]\n' + host("nas", "192.168.50.20")
+    config = parsed(text + host("box", "10.86.0.1"))
+    assert [(each.name, str(each.address)) for each in config.provide.hosts] == [
+        ("nas", "192.168.50.20"),
+        ("box", "10.86.0.1"),
+    ]
+    assert reachable_exposed(config) == ()
+    assert not parsed(host("box", "10.86.0.1")).provide.offers_something
+
+
+def test_a_host_that_no_peer_could_reach_or_whose_name_is_taken_is_refused_with_its_line() -> None:
+    text = (
+        server("a", "http://127.0.0.1:1")
+        + host("a", "10.86.0.1")
+        + host("b", "10.1.2.3")
+        + host("b", "10.86.0.1")
+        + host("localhost", "127.0.0.1")
+        + host("google.com", "nas.lan")
+        + "[[provide.host]]\nx = 1\n"
+    )
+    assert problems(text) == (
+        "nc0.toml:8: [provide.host] name: there is a server 'a': give each its own name",
+        "nc0.toml:12: [provide.host] address: 10.1.2.3 is in no provided subnet:"
+        ' add subnets = ["10.1.2.3/32"]',
+        "nc0.toml:14: [provide.host] name: there is another host 'b': give each its own name",
+        "nc0.toml:17: [provide.host] name: 'localhost' is not a host's name: write up to 63 lower-case"
+        " letters, digits and hyphens, such as nas",
+        "nc0.toml:18: [provide.host] address: 127.0.0.1 is not an address that peers could reach: write one"
+        " in a provided subnet",
+        "nc0.toml:20: [provide.host] name: 'google.com' is not a host's name: write up to 63 lower-case"
+        " letters, digits and hyphens, such as nas",
+        "nc0.toml:21: [provide.host] address: 'nas.lan' is not an address: write one in a provided subnet,"
+        " such as 192.168.50.20",
+        'nc0.toml:22: [provide.host] address: missing: write address = "192.168.50.20"',
+        'nc0.toml:22: [provide.host] name: missing: write name = "nas"',
+        "nc0.toml:23: [provide.host] x: unknown: known are name, address",
+    )
+    assert "two brackets" in problems('[provide.host]\nname = "a"\n')[0]
+    many = "".join(host(f"h{n}", "10.86.0.1") for n in range(65))
+    assert "more than 64" in problems(many)[0]
+
+
 def test_readers() -> None:
     assert parsed("").readers == ()
     assert parsed('[control]\nreaders = ["alice", "bob"]\n').readers == ("alice", "bob")

@@ -41,6 +41,12 @@ url = "http://192.168.50.7"
 [[provide.server]]
 name = "silent"
 url = "http://192.168.50.8"
+[[provide.host]]
+name = "nas"
+address = "192.168.1.20"
+[[provide.host]]
+name = "box"
+address = "fd86::1"
 [[peer]]
 name = "laptop"
 address = "laptop.{KEY}"
@@ -65,6 +71,7 @@ def test_all_that_is_provided_and_answers_as_the_peer_sees_it() -> None:
         OfferedServer("vllm", "http://10.99.1.10:8000", "vLLM"),
         OfferedServer("web", "http://192.168.50.7"),
     )
+    assert said.hosts == (("nas", ip_address("10.99.1.20")), ("box", ip_address("fd86::1")))
     assert decode(encode(said)) == said
 
 
@@ -84,6 +91,20 @@ def test_what_allow_leaves_out_is_not_told(allow: str, subnets: list[str], serve
     said = told(allow)
     assert [str(subnet) for subnet in said.subnets] == subnets
     assert [server.name for server in said.servers] == servers
+
+
+@pytest.mark.parametrize(
+    ("allow", "hosts"),
+    [
+        ("allow = []", []),
+        ('allow = ["10.99.1.20:22/tcp"]', ["nas"]),
+        ('allow = ["10.99.1.0/28"]', []),
+        ('allow = ["fd86::1/128/icmp"]', ["box"]),
+        ('allow = ["0.0.0.0/0", "::/0"]', ["nas", "box"]),
+    ],
+)
+def test_a_host_is_named_to_who_may_reach_something_there(allow: str, hosts: list[str]) -> None:
+    assert [name for name, _ in told(allow).hosts] == hosts
 
 
 def test_a_server_on_loopback_needs_an_ipv4_tunnel_address() -> None:
