@@ -22,6 +22,8 @@ from lab.world import PROVIDER_PEER, SERVER, USER_PEER, World
 MIB = 1 << 20
 SECONDS = 10
 WHY = "back at 22:00"
+REFUSED_S = 0.5  # measured: 1 to 16 ms, from the return of the command
+LOADED = 4  # a machine that runs other tests too may do one of several late
 
 
 @contextmanager
@@ -33,13 +35,18 @@ def paused(world: World) -> Iterator[None]:
         world.provider_side.nconnect("peer", "resume", USER_PEER)
 
 
-def refused(world: World) -> float:
-    """How long it took until a new connection was refused."""
-    began = time.monotonic()
-    with pytest.raises(OSError, match=r"refused|No route|prohibited|Permission") as caught:
-        connect(world.user, SERVER, SERVICE).close()
-    assert not isinstance(caught.value, TimeoutError)
-    return time.monotonic() - began
+def assert_refused(world: World) -> None:
+    """New connections are, from the first one on, and at once: not when a client has had enough."""
+    took = []
+    for _ in range(3):
+        began = time.monotonic()
+        with pytest.raises(OSError, match=r"refused|No route|prohibited|Permission") as caught:
+            connect(world.user, SERVER, SERVICE).close()
+        assert not isinstance(caught.value, TimeoutError)
+        took.append(time.monotonic() - began)
+    print("refused after", " ".join(f"{each * 1e3:.1f}" for each in took), "ms")
+    assert min(took) < REFUSED_S
+    assert max(took) < REFUSED_S * LOADED
 
 
 def test_a_paused_peer_is_refused_at_once_and_let_in_again(shared: World) -> None:
@@ -61,8 +68,10 @@ def test_a_paused_peer_is_refused_at_once_and_let_in_again(shared: World) -> Non
         reader.start()
         try:
             with paused(shared):
-                assert ended.wait(2), "a connection that was open went on"
-                assert refused(shared) < 2  # at once, not when a client has had enough
+                paused_at = time.monotonic()
+                assert ended.wait(REFUSED_S), "a connection that was open went on"
+                print(f"ended after {(time.monotonic() - paused_at) * 1e3:.1f} ms")
+                assert_refused(shared)
                 assert not pings(shared.user, SERVER)
                 assert provider.peer()["state"] == "up"
                 assert provider.peer()["paused"] == {"why": WHY, "by": "self"}
@@ -73,11 +82,11 @@ def test_a_paused_peer_is_refused_at_once_and_let_in_again(shared: World) -> Non
                 # What the file says stays said at a restart, from the first packet on. Meanwhile it is the
                 # user's side that refuses.
                 provider.down()
-                assert refused(shared) < 2
+                assert_refused(shared)
                 assert shared.user_side.drops("peer_left") > 0
                 provider.start()
                 provider.wait(USER_PEER)
-                assert refused(shared) < 2
+                assert_refused(shared)
         finally:
             with suppress(OSError):  # it was reset
                 download.shutdown(socket.SHUT_RDWR)
@@ -92,7 +101,7 @@ def test_a_user_may_pause_a_provider(shared: World) -> None:
     user = shared.user_side
     user.nconnect("peer", "pause", PROVIDER_PEER)
     try:
-        assert refused(shared) < 2
+        assert_refused(shared)
         assert user.peer()["paused"] == {"why": "", "by": "self"}
     finally:
         user.nconnect("peer", "resume", PROVIDER_PEER)
@@ -146,7 +155,7 @@ def test_a_quota_that_is_used_up_pauses_the_peer(shared: World) -> None:
         paused_now = provider.peer()["paused"]
         assert paused_now["by"] == "quota"
         assert "is used up until" in paused_now["why"]
-        assert refused(shared) < 2
+        assert_refused(shared)
     finally:
         provider.nconnect("peer", "set", USER_PEER, "--quota", "none")
     connect(shared.user, SERVER, SERVICE).close()
