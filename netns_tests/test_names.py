@@ -10,6 +10,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import sys
 import time
 from collections.abc import Iterator
@@ -149,7 +150,7 @@ def test_a_machine_without_a_hosts_file_has_none_afterwards(running: World) -> N
 def test_systemd_resolved_asks_the_daemon_for_names_of_peers_and_no_others(running: World) -> None:
     side, namespace = running.user_side, running.user
     side.down()
-    with resolver(running, namespace) as (process, env):
+    with port_53_taken(namespace), resolver(running, namespace) as (process, env):
         side.start(env=env)
         side.wait(PROVIDER_PEER)
         until(lambda: side.status()["names_by"] == "systemd-resolved", "status to say it", process=process)
@@ -171,10 +172,46 @@ def test_systemd_resolved_asks_the_daemon_for_names_of_peers_and_no_others(runni
     until(lambda: NAME in hosts(namespace), "the hosts file without a resolver")
 
 
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("dbus-daemon") is None, reason="needs dbus-daemon")
+def test_with_another_resolver_names_are_in_the_hosts_file_and_its_configuration_stays(
+    running: World,
+) -> None:
+    """A message bus without systemd-resolved on it, and a name server of its own at port 53."""
+    side, namespace = running.user_side, running.user
+    side.down()
+    with port_53_taken(namespace), resolver(running, namespace, is_systemd=False) as (_, env):
+        configuration = Path("/etc/netns", namespace.name, "resolv.conf").read_text()
+        side.start(env=env)
+        side.wait(PROVIDER_PEER)
+        until(lambda: NAME in hosts(namespace), "the names")
+        assert side.status()["names_by"] == "hosts"
+        assert resolved(namespace, NAME) == sorted([PROVIDER_TUNNEL, PROVIDER_TUNNEL6])
+        assert Path("/etc/netns", namespace.name, "resolv.conf").read_text() == configuration
+        side.down()
+        assert NAME not in hosts(namespace)
+    side.start()
+    side.wait(PROVIDER_PEER)
+
+
 @contextmanager
-def resolver(world: World, namespace: Namespace) -> Iterator[tuple[Process, dict[str, str]]]:
-    """A bus and the resolver on it, which the namespace's programs ask."""
-    folder = world.folder / "resolver"
+def port_53_taken(namespace: Namespace) -> Iterator[None]:
+    """By a name server that somebody else runs, and that answers nothing."""
+    kinds = socket.SOCK_DGRAM, socket.SOCK_STREAM
+    udp, tcp = (namespace.socket(socket.AF_INET, kind) for kind in kinds)
+    with udp, tcp:
+        for sock in (udp, tcp):
+            sock.bind(("127.0.0.1", 53))
+        tcp.listen()
+        yield
+
+
+@contextmanager
+def resolver(
+    world: World, namespace: Namespace, *, is_systemd: bool = True
+) -> Iterator[tuple[Process, dict[str, str]]]:
+    """A bus and the resolver on it, which the namespace's programs ask; or the bus alone."""
+    folder = world.folder / ("resolver" if is_systemd else "other")
     folder.mkdir()
     bus = folder / "bus"
     (folder / "bus.conf").write_text(bus_configuration(bus))
@@ -185,6 +222,9 @@ def resolver(world: World, namespace: Namespace) -> Iterator[tuple[Process, dict
     namespace.etc("resolv.conf", "nameserver 127.0.0.53\noptions timeout:1 attempts:1\n")
     try:
         until(bus.exists, "the bus", process=daemon)
+        if not is_systemd:
+            yield daemon, env
+            return
         process = Process(
             namespace, [sys.executable, "-m", "lab.resolve1", "127.0.0.53"], folder / "resolver.log", env=env
         )

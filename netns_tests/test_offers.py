@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
+from ipaddress import ip_network
 from typing import Any
 
 import pytest
@@ -244,3 +245,39 @@ def _ask(path: str, request: str) -> int:
         client.connect(path)
         client.sendall(f"{request} HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n".encode())
         return int(client.recv(100).split()[1])
+
+
+@pytest.mark.slow
+def test_two_interfaces_of_one_device_with_the_same_provider_both_work(one: Friends) -> None:
+    """Each has a key, addresses and names of its own; the second takes nothing of the first's."""
+    (friend,) = one.providers
+    friend.side.nconnect("peer", "set", "laptop", "--allow", "192.168.1.0/24:7000-7099/tcp,10.86.0.1/32/icmp")
+    before = one.side.status()["names"]
+    second = Side("second", one.user, one.folder / "second", interface="nc1")
+    second.env = dict(one.side.env)  # one machine: its files are beside the first one's
+    try:
+        second.nconnect("join", one.invite(friend, "tablet"))
+        second.start()
+        second.wait(friend.name)
+
+        def seen_by_second() -> str:
+            (peer,) = second.status()["peers"]
+            return next((each["seen"] for each in peer["mapped"] if each["real"] == "192.168.1.0/24"), "")
+
+        until(lambda: seen_by_second() != "", "the second mapping", timeout_s=10)
+        first, other = one.seen(friend, SERVER), str(ip_network(seen_by_second())[10])
+        assert first != other
+        for address in (first, other):
+            with connect(one.user, address, friend.port) as connection:
+                connection.sendall(b"whoami\n")
+                assert connection.recv(100)
+        until(lambda: second.status()["names"], "its names", timeout_s=10)
+        assert set(second.status()["names"]) == {"box-1-2.internal"}
+        assert one.side.status()["names"] == before
+        assert one.peer(friend.name)["state"] == "up"
+    finally:
+        print(second.logs())
+        second.stop()
+    with connect(one.user, one.seen(friend, SERVER), friend.port) as connection:
+        connection.sendall(b"whoami\n")
+        assert connection.recv(100)
