@@ -24,7 +24,7 @@ from nconnect.offers.names import is_usable
 from nconnect.offers.statement import Statement
 from nconnect.offers.told import LiveServer, statement_to
 from nconnect.tunnel.core import Tunnel
-from nconnect.tunnel.outputs import Stated
+from nconnect.tunnel.outputs import SessionLost, Stated
 
 log = logging.getLogger(__name__)
 
@@ -72,6 +72,12 @@ class Announcing:
         self._heard[event.peer.dest] = event.document
         self._moved.set()
 
+    def session_lost(self, event: SessionLost) -> None:
+        """It may come back with other addresses: which of its sources were refused is of the past."""
+        event.peer.statements.take_refused()
+        if self._refused.pop(event.peer.dest, None):
+            self.changed()
+
     async def run(self) -> None:
         """Until cancelled."""
         while True:
@@ -101,13 +107,15 @@ class Announcing:
                 yield (
                     f"{peer.name} sends packets from {_named(sources)}, which are refused: they must come"
                     f" from {_named(_real(peer.config, self._in_force.file.config).allowed_ips)}. Correct"
-                    f" [interface] address there, or `nconnect peer set {peer.name} --allowed-ips` here"
+                    f" its address there, or `nconnect peer set {peer.name} --allowed-ips` here"
                 )
             said = self.statement_of(peer.dest)
             if said.refused_source:
+                joined = bool(peer.config.local_address)
+                key = f"local_address of [[peer]] {peer.name}" if joined else "[interface] address"
                 yield (
                     f"{peer.name} refuses packets from {_named(said.refused_source)}: they must come from"
-                    f" {_named(said.expected) or 'another address'}. Correct [interface] address here, or"
+                    f" {_named(said.expected) or 'another address'}. Correct {key} here, or"
                     f" the allowed_ips of this device there"
                 )
 

@@ -361,7 +361,7 @@ class Daemon:
         on(LinkWentDown, said.link_went_down, proxy.link_changed, waiting.link_went_down, tell_peers_of_links)
         on(LinkWentDown, relay_changed)
         on(SessionUp, said.session_up, enrolment.session_up, waits, usage.look, watch.session_up)
-        on(SessionLost, said.session_lost, waits, usage.look)
+        on(SessionLost, said.session_lost, announcing.session_lost, waits, usage.look)
         on(TrafficBegan, usage.traffic_began)
         on(ExpiryChanged, said.expiry_changed, lambda _: expiry.moved.set())
         on(DirectChanged, said.direct_changed, lambda _: streams.wake())

@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import Iterable
 from dataclasses import replace
-from ipaddress import ip_network
+from ipaddress import ip_interface, ip_network
 from typing import Any, cast
 
 import pytest
@@ -19,7 +19,7 @@ from nconnect.invite.table import PeerTable
 from nconnect.model import Config, PeerConfig, Prefix
 from nconnect.offers.statement import OfferedServer, Statement
 from nconnect.offers.told import LiveServer
-from nconnect.tunnel.outputs import Stated
+from nconnect.tunnel.outputs import SessionLost, Stated
 from tests.sim.network import Host, ip, packet
 from tests.tunnel.hostile import connected
 
@@ -157,13 +157,49 @@ def test_a_refused_source_that_is_allowed_since_is_not_told_any_more() -> None:
         user.host.send_packet(packet("10.86.0.9", "192.168.50.10"), ip("192.168.50.10"))
         user.host.sim.run(0.1)
         await work(user, provider)
-        assert provider.parts.problems()
+        assert list(provider.parts.problems())
         (peer,) = provider.host.tunnel.peers.values()
         wider = replace(peer.config, allowed_ips=(ip_network("10.86.0.8/30"), *peer.config.allowed_ips))
         provider.host.tunnel.set_peers([wider], provider.host.sim.now)
         provider.parts.changed()
         await work(user, provider)
         assert not [*user.parts.problems(), *provider.parts.problems()]
+
+    asyncio.run(test())
+
+
+def test_a_refused_source_is_forgotten_with_the_session() -> None:
+    user, provider = sides()
+
+    async def test() -> None:
+        await work(user, provider)
+        user.host.send_packet(packet("10.86.0.9", "192.168.50.10"), ip("192.168.50.10"))
+        user.host.sim.run(0.1)
+        await work(user, provider)
+        assert list(provider.parts.problems())
+        user.host.send_packet(packet("10.86.0.8", "192.168.50.10"), ip("192.168.50.10"))
+        user.host.sim.run(0.1)  # not looked at yet
+        (peer,) = provider.host.tunnel.peers.values()
+        provider.parts.session_lost(SessionLost(peer, "laptop was shut down"))
+        await work(user, provider)
+        assert not [*user.parts.problems(), *provider.parts.problems()]
+
+    asyncio.run(test())
+
+
+def test_who_joined_is_told_where_its_address_in_that_network_is_written() -> None:
+    user, provider = sides()
+
+    async def test() -> None:
+        await work(user, provider)
+        (peer,) = user.host.tunnel.peers.values()
+        joined = replace(peer.config, local_address=(ip_interface("10.86.0.9/24"),))
+        user.host.tunnel.set_peers([joined], user.host.sim.now)
+        user.host.send_packet(packet("10.86.0.9", "192.168.50.10"), ip("192.168.50.10"))
+        user.host.sim.run(0.1)
+        await work(user, provider)
+        (here,) = user.parts.problems()
+        assert "Correct local_address of [[peer]] gpu here" in here
 
     asyncio.run(test())
 
