@@ -16,6 +16,7 @@ import sys
 from array import array
 from collections.abc import Sequence
 from functools import lru_cache
+from mmap import mmap
 
 from nconnect.model import Buffer
 
@@ -74,7 +75,7 @@ class Recvmmsg:
                 buffer,
                 bytearray(MOST * NAME_BYTES),
                 bytearray(MOST * control_bytes),
-                bytearray(MOST * LARGEST_BYTES),
+                mmap(-1, MOST * LARGEST_BYTES),  # pages that nothing is written to take no memory
             )
         ]
         self._base, names, controls, rest = map(ctypes.addressof, self._held)
