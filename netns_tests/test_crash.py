@@ -32,6 +32,7 @@ TASKS = {
     "link 1",
     "link 2",
     "names",
+    "official clients",
     "presence",
     "resume",
     "servers",

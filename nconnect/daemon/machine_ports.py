@@ -29,8 +29,8 @@ DIAL_S = 10.0
 class MachinePorts:
     """`problem` is a sentence for `status`; `run` is a task, `changed` what wakes it."""
 
-    def __init__(self, in_force: InForce, listen: Callable[[int], socket.socket] | None) -> None:
-        """`listen` makes a socket in the tunnel's network, and blocks; None: this machine has the tunnel."""
+    def __init__(self, in_force: InForce, listen: Callable[[int], socket.socket]) -> None:
+        """`listen` makes a socket in the tunnel's network, and blocks."""
         self.problem = ""
         self._in_force = in_force
         self._listen = listen
@@ -38,24 +38,22 @@ class MachinePorts:
         self._changed = asyncio.Event()
         self._changed.set()
 
-    def changed(self) -> None:
+    def changed(self, _: object = None) -> None:
         """Other ports may be in force."""
         self._changed.set()
 
     async def run(self) -> None:
         """Listen on what the configuration lets peers use, until cancelled."""
-        if self._listen is None:
-            return
         try:
             while True:
                 await self._changed.wait()
                 self._changed.clear()
-                await self._follow(self._listen)
+                await self._follow()
         finally:
             for server in self._servers.values():
                 server.close()
 
-    async def _follow(self, listen: Callable[[int], socket.socket]) -> None:
+    async def _follow(self) -> None:
         config = self._in_force.config
         found = dict.fromkeys(ports_of(config))
         wanted = list(found)[:MOST_PORTS]
@@ -69,7 +67,7 @@ class MachinePorts:
         for port in wanted:
             if port not in self._servers:
                 try:
-                    listener = await asyncio.to_thread(listen, port)
+                    listener = await asyncio.to_thread(self._listen, port)
                 except HostError as error:
                     problems.append(f"port {port} cannot be used: {error}")
                     continue

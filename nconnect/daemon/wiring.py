@@ -186,7 +186,8 @@ class Daemon:
             clock=boottime,
         )
 
-        ports = MachinePorts(in_force, opened.network.listen)
+        listen = opened.network.listen
+        ports = None if listen is None else MachinePorts(in_force, listen)
 
         # The network
         seeds = settings.seeds(config, opened.node.seed_url(here=True) if opened.node is not None else None)
@@ -309,7 +310,7 @@ class Daemon:
             yield from expiry.warnings()
             yield names.problem
             yield opened.network.problem
-            yield ports.problem
+            yield "" if ports is None else ports.problem
 
         backend = DaemonBackend(
             in_force,
@@ -377,7 +378,9 @@ class Daemon:
         on(CountersMoved, counters.moved)
         on(PlanInForce, way_out.plan_in_force, lambda _: links.leave(way_out.refusal), said.plan_in_force)
         on(PlanInForce, lambda _: direct.changed(), watch.config_changed, announcing.changed)
-        on(PlanInForce, lambda _: names.wake(), lambda _: runtime_files.look(), lambda _: ports.changed())
+        on(PlanInForce, lambda _: names.wake(), lambda _: runtime_files.look())
+        if ports is not None:
+            on(PlanInForce, ports.changed)
         on(PeerStated, lambda _: names.wake())
         on(ConfigChanged, usage.look, driver.configure, lambda e: expiry.set_peers(e.config.peers), waits)
         on(ConfigChanged, direct.config_changed, lambda _: streams.look())
@@ -405,9 +408,9 @@ class Daemon:
             ("announcements", announcing.run),
             ("flows", lambda: host_state.keep_flows(received, boottime)),
             ("names", names.run),
-            ("machine's ports", ports.run),
             ("usage", usage.run),
             ("official clients", official.run),
             ("resume", lambda: resume.watch(lambda away_s: bus.publish(Resumed(away_s)))),
             ("watchdog", opened.service.feed_watchdog),
+            *((("machine's ports", ports.run),) if ports is not None else ()),
         )

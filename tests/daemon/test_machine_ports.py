@@ -84,9 +84,3 @@ def test_a_port_that_is_no_longer_named_is_closed() -> None:
             await asyncio.gather(task, return_exceptions=True)
 
     asyncio.run(test())
-
-
-def test_where_root_s_tunnel_is_nothing_listens() -> None:
-    ports = MachinePorts(in_force(Service((7000, 7000), "tcp")), None)
-    asyncio.run(asyncio.wait_for(ports.run(), 1))
-    assert not ports.problem
