@@ -18,7 +18,7 @@ from weakref import WeakValueDictionary
 from nconnect.daemon.settings import InForce
 from nconnect.daemon.shut import with_shut
 from nconnect.host.dialling import target_of
-from nconnect.model import Address, Config, Endpoint, PeerConfig
+from nconnect.model import Address, Config, Endpoint, PeerConfig, Prefix
 from nconnect.streams.dialler import RefusalCode, StreamRefused
 
 _T = TypeVar("_T")
@@ -48,11 +48,12 @@ class StreamRights:
         why_shut: Callable[[PeerConfig], str],
         own_addresses: Callable[[], Awaitable[Collection[Address]]],
         max_flows: Callable[[], Mapping[str, int]],
+        elsewhere: Callable[[], Collection[Prefix]] = tuple,
         is_apart: bool = False,
     ) -> None:
         """`shut`: peers (NKN addresses) whose access has ended, besides those that are paused. `why_shut`: a
         clause, or "". `own_addresses`: of this machine, at this moment. `max_flows`: by the peer's name.
-        `is_apart`: the tunnel's own addresses are in another network, and mean this machine."""
+        `elsewhere`: prefixes that this machine reaches by another way than the tunnel. `is_apart`: the tunnel's own addresses are in another network, and mean this machine."""
         self.opened: Counter[str] = Counter()  # by the peer's name
         self.refused: dict[str, Counter[str]] = {}  # by the peer's name and reason, as the firewall's
         self._in_force = in_force
@@ -60,6 +61,7 @@ class StreamRights:
         self._why_shut = why_shut
         self._own_addresses = own_addresses
         self._max_flows = max_flows
+        self._elsewhere = elsewhere
         self._is_apart = is_apart
         self._served: set[Served] = set()
         self._count: Counter[str] = Counter()
@@ -152,7 +154,8 @@ class StreamRights:
             return why
         config = self._config()
         tunnel = {address.ip for address in config.address}
-        target = target_of(peer, served.protocol, served.wanted, config, {*own, *tunnel})
+        own, elsewhere = {*own, *tunnel}, self._elsewhere()
+        target = target_of(peer, served.protocol, served.wanted, config, own, elsewhere)
         if self._is_apart and isinstance(target, Endpoint) and target.address in tunnel:
             return Endpoint(_LOOPBACK[target.address.version], target.port)
         return target

@@ -224,6 +224,7 @@ class Daemon:
             why_shut=usage.why_spent,
             own_addresses=lambda: asyncio.to_thread(local_network.own_addresses),
             max_flows=lambda: {} if host_state.plan is None else host_state.plan.flow_limits,
+            elsewhere=lambda: () if host_state.plan is None else host_state.plan.elsewhere,
             is_apart=opened.network.is_apart,
         )
         acceptor = self.acceptor = StreamAcceptor(rights, session_streams)

@@ -85,6 +85,24 @@ def test_not_even_a_provided_default_route_leads_to_the_machines_inside(wanted: 
     assert isinstance(asked("8.8.8.8:53", EVERYTHING), Endpoint)
 
 
+def test_a_provided_default_route_does_not_lead_to_other_peers() -> None:
+    for wanted in ("10.86.0.3:80", "10.9.9.9:80"):  # bob's address, and carl's network
+        assert "belongs to another peer" in str(asked(wanted, EVERYTHING))
+        assert "belongs to another peer" in str(asked(wanted, EVERYTHING, allowing("10.0.0.0/8")))
+    assert isinstance(asked("10.86.0.1:8000", EVERYTHING), Endpoint), "this machine's own"
+    at = Endpoint(ip_address("10.9.9.9"), 80)
+    here = (ip_network("10.9.9.0/24"),)  # a network of this machine inside carl's
+    assert target_of(ALICE, "tcp", at, EVERYTHING, OWN, here) == at
+    assert isinstance(target_of(ALICE, "tcp", at, EVERYTHING, OWN, (ip_network("10.9.8.0/24"),)), str)
+
+
+def test_a_provided_subnet_inside_a_peers_default_route_may_be_reached() -> None:
+    """As on a device that provides its network and has its way to the internet by a peer."""
+    way_out = replace(PROVIDER.peers[1], allowed_ips=(ip_network("0.0.0.0/0"),))
+    config = replace(PROVIDER, peers=(ALICE, way_out))
+    assert isinstance(asked("192.168.50.10:22", config), Endpoint)
+
+
 def test_a_link_local_address_may_be_named_exactly_and_loopback_may_not() -> None:
     assert isinstance(asked("169.254.169.254:80", EVERYTHING, allowing("169.254.169.254/32")), Endpoint)
     assert isinstance(asked("169.254.169.254:80", EVERYTHING, allowing("169.254.0.0/16")), str)
@@ -154,4 +172,5 @@ def test_streams_and_packets_agree(
     if isinstance(found, Endpoint):
         assert may_packets
     elif may_packets:
-        assert is_forbidden_source(address.packed) or address in METADATA
+        of_a_peer = any(address in prefix for each in config.peers for prefix in each.allowed_ips)
+        assert is_forbidden_source(address.packed) or address in METADATA or of_a_peer
