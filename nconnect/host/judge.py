@@ -58,9 +58,10 @@ def may_open(flow: Flow, peer: PeerConfig | None, config: Config, own: Collectio
 
 
 def _may_reach_this_machine(flow: Flow, peer: PeerConfig, config: Config) -> bool:
+    at_tunnel = any(flow.destination == address.ip for address in config.address)
     if not provides(config):
-        return config.inbound
-    if flow.protocol == "icmp" and any(flow.destination == address.ip for address in config.address):
+        return config.inbound and at_tunnel
+    if flow.protocol == "icmp" and at_tunnel:
         return True
     offered = flow.protocol == "icmp" or any(
         service.protocol == flow.protocol and _in_range(flow.port, service.ports)

@@ -86,10 +86,12 @@ def test_an_exposed_server() -> None:
 
 
 def test_a_user_lets_nobody_in_unless_inbound() -> None:
-    own = frozenset([ip_address("10.86.0.2")])
+    own = frozenset([ip_address("10.86.0.2"), ip_address("192.168.1.20")])
     flow = Flow("tcp", ip_address("10.86.0.1"), ip_address("10.86.0.2"), 40000, 22)
     assert not judge(USER, own)(flow)
     assert judge(replace(USER, inbound=True), own)(flow)
+    elsewhere = replace(flow, destination=ip_address("192.168.1.20"))
+    assert not judge(replace(USER, inbound=True), own)(elsewhere), "as the rules: at tunnel addresses alone"
 
 
 def test_the_more_specific_prefix_owns() -> None:
