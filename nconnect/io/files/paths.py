@@ -11,6 +11,7 @@ from __future__ import annotations
 import fcntl
 import os
 import stat
+from contextlib import suppress
 from pathlib import Path
 
 from nconnect.errors import HostError
@@ -27,7 +28,10 @@ IS_ROOTS = os.geteuid() == 0
 
 
 def run_dir() -> Path:
-    """The folder of sockets and locks (not created)."""
+    """The folder of sockets and locks (not created).
+
+    Raises `HostError` where another user has made what would be this user's folder in /tmp.
+    """
     if given := os.environ.get("NCONNECT_RUN_DIR"):
         return Path(given)
     return RUN_DIR if IS_ROOTS else _user_run_dir()
@@ -53,7 +57,11 @@ def _user_run_dir() -> Path:
     given = os.environ.get("XDG_RUNTIME_DIR", "")
     if os.path.isabs(given):
         return Path(given) / "nconnect"
-    return Path(f"/tmp/nconnect-{os.geteuid()}")
+    path = Path(f"/tmp/nconnect-{os.geteuid()}")
+    # Anybody can make a folder of this name and answer in it as the daemon: `forward` would use their tunnel.
+    with as_host_error(f"cannot use the folder {path}"), suppress(FileNotFoundError):
+        _refuse_others(path)
+    return path
 
 
 def _state_base() -> Path:
@@ -209,12 +217,17 @@ def _make_private(path: Path) -> Path:
         try:
             path.mkdir(0o700, parents=True)
         except FileExistsError:
-            status = os.lstat(path)
-            if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid():
-                raise UntrustedPath("it is a link, or another user's (set $XDG_RUNTIME_DIR)") from None
-            if status.st_mode & 0o077:
+            if _refuse_others(path).st_mode & 0o077:
                 path.chmod(0o700)
     return path
+
+
+def _refuse_others(path: Path) -> os.stat_result:
+    """The state of a folder that is this user's. Raises `OSError`."""
+    status = os.lstat(path)
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid():
+        raise UntrustedPath("it is a link, or another user's (set $XDG_RUNTIME_DIR)")
+    return status
 
 
 def _is_roots(path: Path) -> bool:

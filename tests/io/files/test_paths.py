@@ -165,6 +165,19 @@ def test_the_run_folder_is_closed_to_others(tmp_path: Path) -> None:
 
 
 @needs_root
+def test_another_users_folder_in_tmp_is_asked_by_no_command() -> None:
+    planted = Path(f"/tmp/nconnect-{UID}")
+    planted.mkdir()
+    try:
+        for asked in ("asked_socket_path", "socket_path", "lock_path", "door_path", "is_locked"):
+            assert "refused: cannot use the folder" in ask(f"paths.{asked}('nc0')")
+        os.chown(planted, UID, 0)
+        assert ask("paths.socket_path('nc0')").strip() == f"{planted}/nc0.sock"
+    finally:
+        planted.rmdir()
+
+
+@needs_root
 def test_commands_mean_their_own_daemon_and_file_first(tmp_path: Path) -> None:
     tmp_path.chmod(0o755)
     for parent in tmp_path.parents:
