@@ -82,6 +82,7 @@ def listen_and_serve(
 
     from nconnect.cli.logs import log_to_stderr
     from nconnect.cli.options import chosen
+    from nconnect.io.process import descriptors
     from nconnect.streams.listener import bind_listener
 
     log_to_stderr(level=logging.INFO if verbose else logging.WARNING)
@@ -90,7 +91,7 @@ def listen_and_serve(
             (stack.enter_context(bind_listener(place)), owners, serve, text)
             for place, owners, serve, text in listening
         ]
-        _allow_descriptors()
+        descriptors.take_all()
         if server is not None:
             return _serve_official(bound, server)
         path = chosen(ctx, config, to_make=token is not None)
@@ -296,15 +297,6 @@ async def _listen(
     for sock, _, _, text in bound:
         print(f"Listening at {join_addr(*sock.getsockname()[:2])}{text}", flush=True)
     await Listeners(dialler, all_names=all_names).run([(sock, who, serve) for sock, who, serve, _ in bound])
-
-
-def _allow_descriptors() -> None:
-    """Each stream has one or two descriptors; the usual limit is 1,024."""
-    import resource
-
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != resource.RLIM_INFINITY and soft < hard:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def check_system(command: str) -> None:

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from nconnect.daemon.settings import InForce
 from nconnect.errors import HostError
 from nconnect.io.errors import reason
+from nconnect.io.process import descriptors
 from nconnect.model import Config
 from nconnect.streams.joining import join_stream, reset
 from nconnect.streams.kernel import SocketStream
@@ -24,6 +25,9 @@ log = logging.getLogger(__name__)
 
 MOST_PORTS = 128  # a socket each
 DIAL_S = 10.0
+_SHARE = 8  # of this process's descriptors, for connections of two each
+# A peer that goes away says nothing, and neither does the firewall once its rights have ended.
+_ALIVE = ((socket.TCP_KEEPIDLE, 60), (socket.TCP_KEEPINTVL, 20), (socket.TCP_KEEPCNT, 3))
 
 
 class MachinePorts:
@@ -35,6 +39,7 @@ class MachinePorts:
         self._in_force = in_force
         self._listen = listen
         self._servers: dict[int, asyncio.Server] = {}
+        self._number = 0  # of connections
         self._changed = asyncio.Event()
         self._changed.set()
 
@@ -71,8 +76,19 @@ class MachinePorts:
                 except HostError as error:
                     problems.append(f"port {port} cannot be used: {error}")
                     continue
-                self._servers[port] = await asyncio.start_server(_serve, sock=listener)
+                self._servers[port] = await asyncio.start_server(self._serve, sock=listener)
         self.problem = f"the tunnel runs without root: {'; '.join(problems)}" if problems else ""
+
+    async def _serve(self, reader: StreamReader, writer: StreamWriter) -> None:
+        if self._number >= descriptors.limit() // _SHARE:
+            log.debug("a peer's connection was refused: there are %d already", self._number)
+            reset(writer)
+            return
+        self._number += 1
+        try:
+            await _join(reader, writer)
+        finally:
+            self._number -= 1
 
 
 def ports_of(config: Config) -> Iterator[int]:
@@ -84,8 +100,12 @@ def ports_of(config: Config) -> Iterator[int]:
             yield from range(first, last + 1)
 
 
-async def _serve(reader: StreamReader, writer: StreamWriter) -> None:
+async def _join(reader: StreamReader, writer: StreamWriter) -> None:
     host, port = writer.get_extra_info("sockname")[:2]
+    sock = writer.get_extra_info("socket")
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for option, value in _ALIVE:
+        sock.setsockopt(socket.IPPROTO_TCP, option, value)
     try:
         async with asyncio.timeout(DIAL_S):
             there = await _dial(host.removeprefix("::ffff:"), port)

@@ -7,7 +7,6 @@ import fcntl
 import json
 import logging
 import os
-import resource
 import signal
 from collections.abc import Callable
 from dataclasses import replace
@@ -27,6 +26,7 @@ from nconnect.io.files.seed_file import kept_seed
 from nconnect.io.files.trusted import Folder, write_atomically
 from nconnect.io.nkn.cluster import ClusterLink
 from nconnect.io.nkn.node_server import NodeServer
+from nconnect.io.process import descriptors
 from nconnect.io.process.privileges import drop_privileges
 from nconnect.io.process.process import collect_rarely, keep_freed_memory
 from nconnect.model import NodeConfig
@@ -60,7 +60,7 @@ def run(
     """
     folder = _state_folder(config) if keep_state else None
     identity = Identity(kept_seed(seed_file or (folder and folder / "seed")))
-    _raise_descriptor_limit()
+    descriptors.take_all()
     settings = _within_descriptors(settings or settings_of(config))
     server = NodeServer(
         config,
@@ -222,14 +222,5 @@ def _state_folder(config: NodeConfig) -> Path | None:
 
 def _within_descriptors(settings: NodeSettings) -> NodeSettings:
     """No more connections than there are descriptors for, besides those that the process itself needs."""
-    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft == resource.RLIM_INFINITY:
-        return settings
-    return replace(settings, max_connections=min(settings.max_connections, max(1, soft * 3 // 4)))
-
-
-def _raise_descriptor_limit() -> None:
-    """Each client is a descriptor: take as many as we are allowed."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != hard:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    most = max(1, descriptors.limit() * 3 // 4)
+    return replace(settings, max_connections=min(settings.max_connections, most))

@@ -40,6 +40,7 @@ from nconnect.io.files.state import StateStore
 from nconnect.io.files.user import acting_as
 from nconnect.io.namespace.namespace import Namespace
 from nconnect.io.nkn.node_server import NodeServer
+from nconnect.io.process import descriptors
 from nconnect.io.process.helper import Helper
 from nconnect.io.process.notify import ServiceManager
 from nconnect.io.process.privileges import may_administer
@@ -76,6 +77,7 @@ def run(
     lock = Lock(config.interface, source.helper)
     try:
         keep_freed_memory()
+        descriptors.take_all()
         _refuse_shared_key(config.interface, Identity(config.seed).public_key)
         with network_of(config.interface, source.helper) as network:
             opened = _open(config_path, config, source, lock, network)

@@ -5,11 +5,16 @@ import socket
 from collections.abc import Callable
 from dataclasses import replace
 
+import pytest
+
+from nconnect.daemon import machine_ports
 from nconnect.daemon.machine_ports import MOST_PORTS, MachinePorts, ports_of
 from nconnect.daemon.settings import InForce
 from nconnect.errors import HostError
 from nconnect.invite.table import PeerTable
+from nconnect.io.process import descriptors
 from nconnect.model import Config, Exposed, ProvideConfig, Service
+from nconnect.streams.joining import reset
 from tests.host.examples import PROVIDER
 
 
@@ -79,6 +84,45 @@ def test_a_port_that_is_no_longer_named_is_closed() -> None:
             ports.changed()
             await until(lambda: 7000 not in ports._servers)
             assert doors.sockets[7000].fileno() == -1, "closed"
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+    asyncio.run(test())
+
+
+def test_connections_are_bounded_and_end_with_a_peer_that_went_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test() -> None:
+        watched: list[int] = []
+        release = asyncio.Event()
+
+        async def dial(host: str, port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+            await release.wait()
+            raise ConnectionRefusedError
+
+        def noted(writer: asyncio.StreamWriter) -> None:
+            sock = writer.get_extra_info("socket")
+            watched.append(sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE))
+            reset(writer)
+
+        monkeypatch.setattr(machine_ports, "reset", noted)
+        monkeypatch.setattr(machine_ports, "_dial", dial)
+        monkeypatch.setattr(descriptors, "limit", lambda: 16)
+        doors = Doors()
+        ports = MachinePorts(in_force(Service((7000, 7000), "tcp")), doors.listen)
+        task = asyncio.create_task(ports.run(), name="ports")
+        try:
+            await until(lambda: 7000 in ports._servers)
+            place = doors.sockets[7000].getsockname()
+            three = [await asyncio.open_connection(*place) for _ in range(3)]
+            with pytest.raises(ConnectionResetError):
+                await asyncio.wait_for(three[2][0].read(), 5)
+            assert ports._number == 2
+            release.set()
+            await until(lambda: ports._number == 0)
+            assert watched == [0, 1, 1], "but for the refused one the kernel asks whether they live"
+            for _, writer in three:
+                writer.transport.abort()
         finally:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
