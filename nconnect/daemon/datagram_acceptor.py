@@ -8,17 +8,18 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 from nconnect.daemon.session_streams import SessionStreams
 from nconnect.daemon.stream_rights import Served, StreamRights
-from nconnect.errors import NetworkError
+from nconnect.errors import NconnectError
 from nconnect.model import Endpoint
 from nconnect.tunnel.outputs import DatagramCame
 from nconnect.tunnel.peer import Peer
 
 IDLE_S = 60.0  # RFC 4787, section 4.3 asks for 120 s of a NAT, and applications for no more than 15
 MAX_WAITING = 16  # datagrams while the socket is made
+MAX_WAITING_BYTES = 1 << 16  # of these, and of those that the socket does not take at once
 MAX_SOCKETS = 256  # of one peer
 
 
@@ -63,7 +64,7 @@ class DatagramAcceptor:
         way.served = Served(key.peer, "udp", key.wanted, lambda _: way.end())
         try:
             await self._rights.connect(way.served, way.connect, lambda _: way.end())
-        except (NetworkError, OSError):
+        except (NconnectError, OSError):
             way.end()
         finally:
             way.task = None
@@ -107,9 +108,11 @@ class _Way(asyncio.DatagramProtocol):
     def send(self, data: bytes) -> None:
         self._used_at = self._loop.time()
         if self._transport is not None:
-            with suppress(OSError):
-                self._transport.sendto(data)
-        elif len(self._waiting) < MAX_WAITING:
+            buffered = cast(asyncio.WriteTransport, self._transport).get_write_buffer_size()
+            if buffered < MAX_WAITING_BYTES:
+                with suppress(OSError):
+                    self._transport.sendto(data)
+        elif len(self._waiting) < MAX_WAITING and sum(map(len, self._waiting)) < MAX_WAITING_BYTES:
             self._waiting.append(data)
 
     def datagram_received(self, data: bytes, addr: object) -> None:

@@ -18,6 +18,7 @@ from weakref import WeakValueDictionary
 from nconnect.daemon.settings import InForce
 from nconnect.daemon.shut import with_shut
 from nconnect.host.dialling import target_of
+from nconnect.io.process import descriptors
 from nconnect.model import Address, Config, Endpoint, PeerConfig, Prefix
 from nconnect.streams.dialler import RefusalCode, StreamRefused
 
@@ -53,7 +54,8 @@ class StreamRights:
     ) -> None:
         """`shut`: peers (NKN addresses) whose access has ended, besides those that are paused. `why_shut`: a
         clause, or "". `own_addresses`: of this machine, at this moment. `max_flows`: by the peer's name.
-        `elsewhere`: prefixes that this machine reaches by another way than the tunnel. `is_apart`: the tunnel's own addresses are in another network, and mean this machine."""
+        `elsewhere`: prefixes that this machine reaches by another way than the tunnel. `is_apart`: the
+        tunnel's own addresses are in another network, and mean this machine."""
         self.opened: Counter[str] = Counter()  # by the peer's name
         self.refused: dict[str, Counter[str]] = {}  # by the peer's name and reason, as the firewall's
         self._in_force = in_force
@@ -88,6 +90,10 @@ class StreamRights:
         peer = self._peer(served.peer)
         if peer is None:
             raise StreamRefused("there is no such peer", RefusalCode.NOT_ALLOWED)
+        most = descriptors.limit() // 2  # the rest is for links, direct paths and programs that ask
+        if len(self._served) >= most or self._count[served.peer] >= most // 2:
+            self._refused(peer, "flow_limit")
+            raise StreamRefused("this device can have no more connections open", RefusalCode.TOO_MANY)
         limit = self._max_flows().get(peer.name)
         if limit is not None and self.count.get(served.peer, 0) >= limit:
             self._refused(peer, "flow_limit")

@@ -3,9 +3,9 @@
 A stream has no packets here that a rule could see: the daemon itself connects to the target. A peer may reach
 that way what `judge` says its packets may reach, after the same translations, with two exceptions.
 
-- Addresses that no packet from a tunnel gets to (loopback, link-local, multicast and the like): of these only a
-  link-local one that `allow` names exactly may be reached. Cloud providers' metadata servers have such
-  addresses, and answer whoever asks.
+- Addresses that no packet from a tunnel gets to (loopback, link-local, multicast and the like): of these
+  only a link-local one that `allow` names exactly may be reached. Cloud providers' metadata servers have
+  such addresses, and answer whoever asks.
 - Addresses of other peers, also where a provided subnet (0.0.0.0/0) holds them: the rules let no packet pass
   from peer to peer, and a connection of ours would have what the other peer allows to this device.
 """

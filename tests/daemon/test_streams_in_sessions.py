@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from ipaddress import ip_address, ip_interface, ip_network
+from typing import Any, cast
 
 import pytest
 
@@ -26,9 +27,10 @@ from nconnect.daemon.session_streams import SessionStreams
 from nconnect.daemon.settings import InForce
 from nconnect.daemon.stream_acceptor import StreamAcceptor
 from nconnect.daemon.stream_rights import StreamRights
-from nconnect.errors import StreamError
+from nconnect.errors import HostError, StreamError
 from nconnect.invite.table import PeerTable
 from nconnect.io.clock import boottime
+from nconnect.io.process import descriptors
 from nconnect.model import (
     AllowRule,
     Buffer,
@@ -338,6 +340,79 @@ def test_streams_count_against_the_bound_on_connections(monkeypatch: pytest.Monk
         await first.close()
         await until(lambda: sum(pair.rights.count.values()) == 1)
         await pair.dialler.open(HOST, port)
+
+    run(monkeypatch, test)
+
+
+def test_streams_leave_descriptors_to_the_daemon(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test(pair: Pair, port: int) -> None:
+        monkeypatch.setattr(descriptors, "limit", lambda: 8)
+        first, _second = await pair.dialler.open(HOST, port), await pair.dialler.open(HOST, port)
+        assert (await refused(pair, HOST, port)).code is RefusalCode.TOO_MANY, "a quarter for one peer"
+        assert pair.rights.refused["laptop"]["flow_limit"] == 1
+        first.abort()
+        await until(lambda: sum(pair.rights.count.values()) == 1)
+        await pair.dialler.open(HOST, port)
+
+    run(monkeypatch, test)
+
+
+def test_datagrams_that_wait_for_their_socket_are_bounded_in_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test(pair: Pair, port: int) -> None:
+        large = bytes(30_000)
+        event = DatagramCame(
+            pair.provider.tunnel.peers[str(pair.user.address)],
+            1,
+            Endpoint(ip_address(HOST), 53),
+            large,
+            is_ours=False,
+        )
+        for _ in range(10):
+            pair.datagrams.came(event)
+        (way,) = pair.datagrams._ways.values()
+        assert len(way._waiting) == 3, "no more than a little above 64 KiB"
+
+    run(monkeypatch, test)
+
+
+def test_a_socket_that_takes_nothing_has_no_growing_buffer() -> None:
+    class Full:
+        def __init__(self) -> None:
+            self.held = 0
+
+        def get_write_buffer_size(self) -> int:
+            return self.held
+
+        def sendto(self, data: bytes) -> None:
+            self.held += len(data)
+
+    async def test() -> None:
+        peer = cast(Any, None)
+        way = datagram_acceptor._Way(cast(Any, None), peer, cast(Any, None))
+        way._transport = cast(Any, Full())
+        for _ in range(1000):
+            way.send(bytes(1000))
+        assert cast(Any, way._transport).held < 2 * datagram_acceptor.MAX_WAITING_BYTES
+
+    asyncio.run(test())
+
+
+def test_nothing_is_left_of_datagrams_whose_target_cannot_be_judged(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def test(pair: Pair, port: int) -> None:
+        asked = asyncio.Event()
+
+        async def fails() -> set[object]:
+            asked.set()
+            raise HostError("cannot read this machine's addresses: Too many open files")
+
+        monkeypatch.setattr(pair.rights, "_own_addresses", fails)
+        channel = await pair.dialler.datagrams()
+        channel.send(HOST, 53, b"x")
+        await asked.wait()
+        await until(lambda: not pair.datagrams._ways)
+        assert not pair.rights.count
 
     run(monkeypatch, test)
 
