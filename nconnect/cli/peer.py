@@ -70,6 +70,13 @@ AcceptRoutesOption = Annotated[
         help="Which prefixes that it offers are routed to it; default: what [interface] says.",
     ),
 ]
+MayUseOfficialOption = Annotated[
+    bool | None,
+    typer.Option(
+        "--nconnect/--no-nconnect",
+        help="Whether it may come with the official nConnect; [streams] must let such clients in too.",
+    ),
+]
 RateOption = Annotated[
     str | None,
     typer.Option("--rate", metavar="RATE", help="Bits a second, each way: 50M, 800k, or none."),
@@ -211,6 +218,7 @@ def show(
         "accept routes": _accept_text(peer),
         "rate": written["rate"] or "no limit",
         "quota": written["quota"] or "none",
+        "nconnect": "may use the official client" if peer.nconnect else "no",
         "paused": "no" if peer.paused is None else peer.paused or "yes",
         "kept in": "the state: it came by invitation" if name in table.invited else "the file",
     }
@@ -240,6 +248,7 @@ def set_values(
     accept_routes: AcceptRoutesOption = None,
     rate: RateOption = None,
     quota: QuotaOption = None,
+    nconnect: MayUseOfficialOption = None,
     dry_run: DryRunOption = False,
     config: ConfigOption = None,
 ) -> None:
@@ -249,11 +258,11 @@ def set_values(
     from nconnect.config.accept_routes import parse_accept_routes
     from nconnect.config.edit import KEEP, PeerChange, set_peer
 
-    given = (new_name, address, allowed_ips, allow, add_allow, remove_allow, preshared_key_file, expires)
-    if (
-        not any(value is not None for value in (*given, max_flows, direct, accept_routes, rate, quota))
-        and not no_preshared_key
-    ):
+    given = (
+        *(new_name, address, allowed_ips, allow, add_allow, remove_allow, preshared_key_file, expires),
+        *(max_flows, direct, accept_routes, rate, quota, nconnect),
+    )
+    if all(value is None for value in given) and not no_preshared_key:
         raise UsageError("nothing to change: give an option, see `nconnect peer set --help`")
     if allow is not None and (add_allow is not None or remove_allow is not None):
         raise UsageError("--allow sets the whole list: give it without --add-allow and --remove-allow")
@@ -297,6 +306,7 @@ def set_values(
                 accept_routes=KEEP if accept_routes is None else _written(accepted),
                 rate=KEEP if rate is None else most["rate"],
                 quota=KEEP if quota is None else most["quota"],
+                nconnect=KEEP if nconnect is None else nconnect or None,
             ),
         )
 
@@ -536,6 +546,7 @@ def _peer_json(peer: PeerConfig, seen: PeerStatus | None, table: PeerTable) -> d
         **as_written(peer),
         "local_address": [str(address) for address in peer.local_address],
         "accept_routes": _written(peer.accept_routes),
+        "nconnect": peer.nconnect,
         "state": None if seen is None else seen.state,
         "last_seen_at": None if seen is None else seen.last_seen_at,
         "invited": peer.name in table.invited,

@@ -54,6 +54,7 @@ class PeerChange:
     paused: str | Keep | None = KEEP  # the reason
     local_address: tuple[str, ...] | Keep | None = KEEP
     accept_routes: str | tuple[str, ...] | Keep | None = KEEP
+    nconnect: bool | Keep | None = KEEP
 
     def values(self) -> dict[str, Any]:
         """The keys of the file that change, in its order; `expires_at` is `expires` there."""
@@ -126,6 +127,7 @@ def add_peer(
     paused: str | None = None,
     local_address: Iterable[str] | None = None,
     accept_routes: str | Iterable[str] | None = None,
+    nconnect: bool | None = None,
 ) -> str:
     """The text with one more peer at its end. Raises `ConfigError` when the name is taken."""
     change = PeerChange(
@@ -142,6 +144,7 @@ def add_peer(
         paused,
         None if local_address is None else tuple(local_address),
         accept_routes if accept_routes is None or isinstance(accept_routes, str) else tuple(accept_routes),
+        nconnect,
     )
     content = {key: value for key, value in change.values().items() if value is not None}
     try:

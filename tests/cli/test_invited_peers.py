@@ -58,6 +58,10 @@ def test_it_is_changed_in_the_state(run: Run, alice: Path, daemon: FakeBackend) 
     assert run("peer", "set", "alice", "--allow", "all", "--name", "bob", "--no-preshared-key").status == 0
     peer = listed(run)["bob"]
     assert (peer["allow"], peer["preshared_key"], peer["invited"]) == (None, False, True)
+    assert run("peer", "set", "bob", "--nconnect").status == 0
+    assert json.loads(run("peer", "show", "bob", "--json").out)["nconnect"] is True
+    assert run("peer", "set", "bob", "--no-nconnect").status == 0
+    assert json.loads(run("peer", "show", "bob", "--json").out)["nconnect"] is False
     assert "it was so already" in run("peer", "set", "bob", "--name", "bob").out
     assert alice.read_text() == before
 

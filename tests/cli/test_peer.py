@@ -71,6 +71,7 @@ def test_add_with_everything(run: Run, made: Path, tmp_path: Path) -> None:
         "paused": None,
         "local_address": [],
         "accept_routes": None,
+        "nconnect": False,
         "state": None,
         "last_seen_at": None,
         "invited": False,
@@ -201,6 +202,17 @@ def test_a_bound_on_connections_is_set_and_taken_away(run: Run, with_laptop: Pat
     assert peers_of(with_laptop)[0]["max_flows"] == 20_000
     assert run("peer", "set", "laptop", "--max-flows", "0").status == 0
     assert "max_flows" not in peers_of(with_laptop)[0]
+
+
+def test_the_official_client_is_let_in_and_kept_out(run: Run, with_laptop: Path) -> None:
+    assert run("peer", "set", "laptop", "--nconnect").status == 0
+    assert peers_of(with_laptop)[0]["nconnect"] is True
+    assert json.loads(run("peer", "show", "laptop", "--json").out)["nconnect"] is True
+    assert "may use the official client" in run("peer", "show", "laptop").out
+    assert run("peer", "set", "laptop", "--rate", "50M").status == 0
+    assert peers_of(with_laptop)[0]["nconnect"] is True  # another option leaves it
+    assert run("peer", "set", "laptop", "--no-nconnect").status == 0
+    assert "nconnect" not in peers_of(with_laptop)[0]
 
 
 def test_a_rate_and_a_quota_are_set_and_taken_away(run: Run, with_laptop: Path) -> None:
