@@ -92,6 +92,7 @@ def peers_text(peers: Any, *, secrets: bool) -> str:
             **as_written(peer),
             local_address=[str(address) for address in peer.local_address] or None,
             accept_routes=None if peer.accept_routes is None else told(peer.accept_routes),
+            nconnect=peer.nconnect or None,
         )
     return text
 
@@ -157,7 +158,7 @@ def _fields(peer: dict[str, Any]) -> dict[str, Any]:
     optional = ("preshared_key", "direct", "rate", "quota", "paused")
     known = (
         *("name", "address", "allowed_ips", "allow", "expires", "max_flows", *optional),
-        *("local_address", "accept_routes"),
+        *("local_address", "accept_routes", "nconnect"),
     )
     unknown = [key for key in peer if key not in known]
     lists = [peer.get("allowed_ips"), peer.get("allow", []), peer.get("local_address", [])]
@@ -167,6 +168,7 @@ def _fields(peer: dict[str, Any]) -> dict[str, Any]:
     max_flows = peer.get("max_flows")
     good = all(isinstance(v, list) and all(isinstance(t, str) for t in v) for v in lists)
     good = good and (max_flows is None or type(max_flows) is int)
+    good = good and type(peer.get("nconnect", False)) is bool
     if unknown or not good or not all(isinstance(text, str) for text in texts):
         what = f"{unknown[0]} is unknown" if unknown else "a value is missing or wrong"
         raise ConfigError(f"peer {peer.get('name', '?')!r} of the file: {what}; write it with `peer export`")
@@ -181,6 +183,7 @@ def _fields(peer: dict[str, Any]) -> dict[str, Any]:
         **{key: peer.get(key) for key in optional},
         "local_address": tuple(peer["local_address"]) if "local_address" in peer else None,
         "accept_routes": tuple(accept_routes) if isinstance(accept_routes, list) else accept_routes or None,
+        "nconnect": peer.get("nconnect") or None,
     }
 
 

@@ -23,7 +23,7 @@ def filled(run: Run, made: Path, tmp_path: Path) -> Path:
         "--allow", "192.168.50.10:8000/tcp", "--preshared-key-file", key,
     )  # fmt: skip
     assert result.status == 0, result.err
-    options = ("--max-flows", "77", "--direct", "off", "--accept-routes", "10.0.0.0/8")
+    options = ("--max-flows", "77", "--direct", "off", "--accept-routes", "10.0.0.0/8", "--nconnect")
     assert run("peer", "set", "laptop", *options).status == 0
     bounds = 'rate = "1.5M"\nquota = "5G/day"\npaused = ""\n'
     made.write_text(made.read_text() + bounds)
@@ -43,6 +43,7 @@ def test_what_goes_out_comes_in(run: Run, filled: Path, tmp_path: Path) -> None:
     assert table.stat().st_mode & 0o777 == 0o600
     target = other(run, tmp_path)
     assert "max_flows = 77" in table.read_text()
+    assert "nconnect = true" in table.read_text()
     assert 'direct = "off"\nrate = "1.5M"\nquota = "5G/day"\npaused = ""\n' in table.read_text()
     result = run("peer", "import", table, "-c", target)
     assert result.out.startswith("1 added: kept in the file"), result.err
@@ -80,6 +81,10 @@ def test_a_peer_that_differs_is_not_overwritten(run: Run, filled: Path, tmp_path
         ("peer = 1\n", "has more than"),
         ('[[peer]]\nname = "x"\n', "is missing or wrong"),
         ('[[peer]]\nname = "x"\naddress = "y"\nallowed_ips = []\ncolour = 1\n', "colour is unknown"),
+        (
+            '[[peer]]\nname = "x"\naddress = "y"\nallowed_ips = []\nnconnect = "no"\n',
+            "is missing or wrong",
+        ),
         ('[[peer]]\nname = "x"\naddress = "y"\nallowed_ips = ["10.0.0.1/32"]\n', "address"),
         ("\ud800", "not a table of peers"),
     ],
