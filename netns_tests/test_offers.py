@@ -125,8 +125,8 @@ def test_a_host_is_called_as_its_provider_names_it_and_has_the_address_that_is_s
     """The user's own network is the provider's too, so that one is mapped."""
     provider, side = one.providers[0].side, one.side
     provider.nconnect("peer", "set", "laptop", "--allow", "192.168.1.0/24")
+    until(lambda: one.seen(one.providers[0], SERVER) != SERVER, "the subnet to be mapped", timeout_s=10)
     seen = one.seen(one.providers[0], SERVER)
-    assert seen != SERVER
 
     def named() -> Any:
         return side.status()["names"].get("nas.box-1.internal")

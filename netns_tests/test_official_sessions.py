@@ -131,7 +131,7 @@ class Session:
         at: list[tuple[float, int]] = []  # (time, bytes that the link had carried) for each tenth of the data
 
         def note(got: int) -> None:
-            if got >= BYTES * (len(at) + 1) // 10:
+            while len(at) < 10 and got >= BYTES * (len(at) + 1) // 10:  # several may come at once
                 at.append((time.monotonic(), shaped.carried(up=up)))
 
         with connect(shaped.world.user, "127.0.0.1", self.port) as connection:
@@ -143,7 +143,7 @@ class Session:
         after = shaped.passed_on()
         self.check_drops()
         (began, first), (ended, last) = at[0], at[6]  # later some of its four clients may have ended
-        busy = (last - first) * 8 / (ended - began) / (MBIT * 1e6)
+        busy = (last - first) * 8 / max(ended - began, 0.001) / (MBIT * 1e6)
         messages = after["messages"] - before["messages"]
         resent = (after["bytes"] - before["bytes"] - messages * (after["largest"] - self.mtu)) / BYTES - 1
         return busy, resent, BYTES / carried
