@@ -25,7 +25,7 @@ from typing import BinaryIO, TextIO
 from lab import CHECKOUT, official
 from lab.command import give_back, interrupt_once
 from lab.interpreters import interpreters
-from lab.sharing import Share, record, recorded
+from lab.shared import Share, record, recorded
 
 AT_ONCE = 3  # on two processors: the tests use half of one on average
 # Seconds of fuzzing for all targets together, and minutes of soak: a smoke, and with --all more.

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from lab import CHECKOUT, check, official, sharing
+from lab import CHECKOUT, check, official, shared
 from lab.check import Check, Outcome, Progress, Report, Running, checks, run
-from lab.sharing import Phase, Share
+from lab.shared import Phase, Share
 
 
 def program(text: str, name: str = "some") -> Check:
@@ -209,19 +209,19 @@ def test_what_is_left_to_another_run_leaves_nothing_set_up(tmp_path: Path) -> No
 
 def test_the_files_that_take_longest_come_first(tmp_path: Path) -> None:
     """By the recorded times."""
-    recorded = sharing.recorded()
+    recorded = shared.recorded()
     assert list(recorded.values()) == sorted(recorded.values(), reverse=True)
-    share = tmp_path / "share"
-    share.mkdir()
+    folder = tmp_path / "share"
+    folder.mkdir()
     short, long = CHECKOUT / "tests/test_locks.py", CHECKOUT / "tests/lab/test_ping.py"
     table = tmp_path / "durations.json"
     table.write_text(json.dumps({"tests/lab/test_ping.py": 9.0, "tests/test_locks.py": 2.0}))
     program = (
-        "import pathlib, sys, pytest\nfrom lab import sharing\n"
-        f"sharing.RECORDED = pathlib.Path({str(table)!r})\n"
+        "import pathlib, sys, pytest\nfrom lab import shared, sharing\n"
+        f"shared.RECORDED = pathlib.Path({str(table)!r})\n"
         "sys.exit(pytest.main(sys.argv[1:], plugins=[sharing]))"
     )
-    command = (sys.executable, "-c", program, "--collect-only", "-q", "--share", share, short, long)
+    command = (sys.executable, "-c", program, "--collect-only", "-q", "--share", folder, short, long)
     said = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, check=True).stdout
     assert said.index("test_ping.py") < said.index("test_locks.py")
 
@@ -229,14 +229,14 @@ def test_the_files_that_take_longest_come_first(tmp_path: Path) -> None:
 def test_recorded_times_are_replaced_and_short_ones_left_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sharing, "RECORDED", tmp_path / "durations.json")
-    monkeypatch.setattr(sharing, "CHECKOUT", tmp_path)
+    monkeypatch.setattr(shared, "RECORDED", tmp_path / "durations.json")
+    monkeypatch.setattr(shared, "CHECKOUT", tmp_path)
     before = {"gone.py": 9.0, "kept.py": 3.0, "slower.py": 2.0, "faster.py": 2.0}
-    sharing.RECORDED.write_text(json.dumps(before))
+    shared.RECORDED.write_text(json.dumps(before))
     for name in ("kept.py", "slower.py", "faster.py", "new.py"):
         (tmp_path / name).touch()
-    sharing.record({"slower.py": 4.04, "faster.py": 0.4, "new.py": 5.0})
-    assert list(sharing.recorded().items()) == [("new.py", 5.0), ("slower.py", 4.0), ("kept.py", 3.0)]
+    shared.record({"slower.py": 4.04, "faster.py": 0.4, "new.py": 5.0})
+    assert list(shared.recorded().items()) == [("new.py", 5.0), ("slower.py", 4.0), ("kept.py", 3.0)]
 
 
 def test_official_programs_that_are_not_built_are_told() -> None:
