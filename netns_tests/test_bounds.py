@@ -84,6 +84,9 @@ def test_a_paused_peer_is_refused_at_once_and_let_in_again(shared: World) -> Non
                 provider.down()
                 assert_refused(shared)
                 assert shared.user_side.drops("peer_left") > 0
+                assert user.peer()["has_left"]
+                said = user.nconnect("status")
+                assert "peer gpu-box was stopped on its side" in said, said
                 provider.start()
                 provider.wait(USER_PEER)
                 assert_refused(shared)
@@ -93,6 +96,7 @@ def test_a_paused_peer_is_refused_at_once_and_let_in_again(shared: World) -> Non
             reader.join(10)
     until(lambda: pings(shared.user, SERVER), "a ping's answer")
     assert provider.peer()["paused"] is None
+    assert not shared.user_side.peer()["has_left"]
     until(lambda: shared.user_side.peer()["paused"] is None, "the end of it, at the user")
     connect(shared.user, SERVER, SERVICE).close()
 

@@ -150,7 +150,7 @@ def _look(path: Path, interface: str, hosts: tuple[str, ...]) -> Facts:
         status = client.status()
         said, nodes = status.problems, tuple(link.node for link in status.links)
         direct_port = status.direct.port or 0
-        peers = tuple((peer.name, peer.state) for peer in status.peers)
+        peers = tuple((peer.name, "left" if peer.has_left else peer.state) for peer in status.peers)
     except ControlError:
         pass  # it does not run, or is another user's
     machine = ThisMachine(

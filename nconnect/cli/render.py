@@ -66,6 +66,8 @@ def problems_of(status: Status) -> list[str]:
 
 
 def _peer_problem(peer: PeerStatus) -> str | None:
+    if peer.has_left:
+        return "was stopped on its side: connections are refused until `nconnect up` runs there"
     if peer.paused is not None and peer.paused.by == "peer":
         why = f": {peer.paused.why}" if peer.paused.why else ""
         return f"refuses this device's connections for now{why}"

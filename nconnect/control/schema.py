@@ -206,6 +206,7 @@ class PeerStatus:
     paused: PausedStatus | None = None  # null: it is not
     offers: OffersStatus = OffersStatus()
     last_seen_at: float | None = None  # when anything authentic was last received, in earlier runs too
+    has_left: bool = False  # it said that its tunnel stops, and is not back
     usage: UsageStatus = UsageStatus()
     mapped: tuple[MappedRoute, ...] = ()  # of `allowed_ips`, and the tunnel's network
     waiting: tuple[SkippedRoute, ...] = ()  # what it offers and nobody here has accepted

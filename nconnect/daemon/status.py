@@ -250,5 +250,6 @@ def peer_status(
         paused=paused,
         offers=offers or OffersStatus(),
         last_seen_at=last_seen_at,
+        has_left=peer.left_at is not None,
         usage=used or UsageStatus(),
     )

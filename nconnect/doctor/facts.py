@@ -116,4 +116,4 @@ class Facts:
     listeners: tuple[Listener, ...] = ()
     # Where something listens on this machine, by (tcp or udp, port); None: not known.
     listening: Mapping[tuple[str, int], tuple[Address, ...]] | None = None
-    peers: tuple[tuple[str, str], ...] = ()  # name and state of each, as the running daemon says
+    peers: tuple[tuple[str, str], ...] = ()  # name and state, or "left": it said that it stops

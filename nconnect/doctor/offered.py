@@ -14,6 +14,7 @@ Listening = Mapping[tuple[str, int], tuple[Address, ...]]
 
 # What is said of a peer in each state that is no session.
 _SILENT = {
+    "left": "was stopped on its side",
     "stale": "has gone silent",
     "handshaking": "does not answer",
 }
@@ -27,7 +28,9 @@ def check_peers(facts: Facts) -> Iterator[Finding]:
         if what is None:
             continue
         if is_provider:
-            yield ok("peers", f"{name} {what}: it is off, or offline")
+            yield ok(
+                "peers", f"{name} {what}" if state == "left" else f"{name} {what}: it is off, or offline"
+            )
         else:
             mend = f"ask whether it is on: `nconnect status` there, and `nconnect ping {name}` here"
             yield warning("peers", f"{name} {what}", mend)

@@ -121,6 +121,7 @@ def peer(state: str, expires: float | None = None) -> PeerStatus:
         (LinkStatus("n:1", "down", why="refused"), "is down, trying again: refused; `nconnect doctor` looks"),
         (peer("handshaking"), "`nconnect peer list` whether it knows this device"),
         (peer("stale"), "peer laptop has gone silent: `nconnect ping laptop`"),
+        (replace(peer("stale"), has_left=True), "peer laptop was stopped on its side"),
         (peer("expired", NOW - 1), "`nconnect peer set laptop --access never`"),
     ],
 )

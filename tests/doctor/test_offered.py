@@ -54,6 +54,7 @@ def test_a_service_that_listens_on_loopback_only_is_to_be_exposed() -> None:
     ("state", "says"),
     [
         ("stale", "gpu-box has gone silent"),
+        ("left", "gpu-box was stopped on its side"),
         ("handshaking", "gpu-box does not answer"),
         ("up", ""),
         ("never", ""),
@@ -66,4 +67,5 @@ def test_a_peer_that_is_silent(state: str, says: str) -> None:
 
     user = replace(CONFIG, provide=ProvideConfig())
     assert of(user) == ([(Level.WARNING, says)] if says else [])
-    assert of(OFFERING) == ([(Level.OK, f"{says}: it is off, or offline")] if says else []), "a friend sleeps"
+    friend = says if state == "left" else f"{says}: it is off, or offline"
+    assert of(OFFERING) == ([(Level.OK, friend)] if says else []), "a friend sleeps"
