@@ -171,13 +171,27 @@ class DatagramSocket:
             reads -= 1
             if alone >= MANY_AFTER and not ahead:
                 most = (len(arrived) - _BUFFER - end) // segment
-                more = self._receive_many(end, segment, most, source, ahead)
-                end += more
-                most_bytes -= more
+                sizes = self._receive_many(end, segment, most, source, ahead)
+                if sizes:
+                    most_bytes -= sum(sizes)
+                    if sizes.count(segment) < len(sizes):  # runs end within: the rest are runs as they lie
+                        place = end
+                        for size in sizes:
+                            if size != segment:
+                                own = segment if place > start else size
+                                yield _endpoint(source[0], source[1]), arrived[start : place + size], own
+                                start = place + segment
+                            place += segment
+                    end += len(sizes) * segment
                 if end + _BUFFER > len(arrived):
-                    yield _endpoint(source[0], source[1]), arrived[start:end], segment
-                    start = end = segment = alone = 0
-                if more:
+                    if end > start:
+                        yield _endpoint(source[0], source[1]), arrived[start:end], segment
+                    start = end = 0
+                    if ahead or not sizes:
+                        segment = alone = 0
+                elif start == end and not ahead:
+                    start = end = 0
+                if sizes:
                     if most_bytes <= 0 and not ahead:
                         break
                     continue
@@ -200,7 +214,8 @@ class DatagramSocket:
             if not size:
                 continue  # an empty datagram, which nobody of ours sends
             own, ecn = self._told(control, size)
-            if source != address or ecn != self.ecn or not (own == segment or own == size <= segment):
+            fits = own == segment or own == size <= segment
+            if start == end or source != address or ecn != self.ecn or not fits:
                 if end > start:
                     yield _endpoint(source[0], source[1]), arrived[start:end], segment
                 start, source, segment, self.ecn = end, address, own, ecn
@@ -230,21 +245,22 @@ class DatagramSocket:
 
     def _receive_many(
         self, at: int, segment: int, most: int, source: SocketAddress, ahead: deque[Came]
-    ) -> int:
-        """Go on with a run of datagrams of `segment` bytes in one call: how many bytes were added to it.
+    ) -> Sequence[int]:
+        """Go on with a run of datagrams of `segment` bytes in one call: the sizes of those that were added.
 
-        What came behind these and is no part of the run is put into `ahead`.
+        Each has a place of `segment` bytes; one that is smaller ends a run, and the next begins another.
+        What came behind these and is not alike is put into `ahead`.
         """
-        alike, first, others = self._many.receive(self._socket.fileno(), at, segment, most)
+        sizes, first, others = self._many.receive(self._socket.fileno(), at, segment, most)
         if first is not None:
             _, control, address = first
             if address != source or self._told(control, segment) != (segment, self.ecn):
-                data = self._arrived[at : at + alike * segment]
-                each = (bytes(data[n : n + segment]) for n in range(0, len(data), segment))
-                ahead.extend((datagram, control, address) for datagram in each)
-                alike = 0
+                for n, size in enumerate(sizes):
+                    place = at + n * segment
+                    ahead.append((bytes(self._arrived[place : place + size]), control, address))
+                sizes = ()
         ahead.extend(others)
-        return alike * segment
+        return sizes
 
 
 @lru_cache(maxsize=1024)  # the text of an IPv6 address takes 5 us

@@ -58,7 +58,7 @@ _SIZE_AT = _Message.size.offset // _INT
 _MESSAGE_SIZES = ctypes.sizeof(_Message) // _SIZE
 
 SocketAddress = tuple[str, int] | tuple[str, int, int, int]
-Controls = list[tuple[int, int, bytes]]  # level, kind, value of each
+Controls = Sequence[tuple[int, int, bytes]]  # level, kind, value of each
 Came = tuple[bytes, Controls, SocketAddress]  # a datagram, its control messages, where it came from
 
 
@@ -101,12 +101,14 @@ class Recvmmsg:
         self._bases, self._lengths = iovecs[0::4], iovecs[1::4]
         self._expected = 0
 
-    def receive(self, fd: int, at: int, size: int, most: int) -> tuple[int, Came | None, Sequence[Came]]:
-        """Receive at most `most` (and `MOST`) datagrams; of `size` bytes they lie from `at` on in the buffer.
+    def receive(
+        self, fd: int, at: int, size: int, most: int
+    ) -> tuple[Sequence[int], Came | None, Sequence[Came]]:
+        """Receive at most `most` (and `MOST`) datagrams, into places of `size` bytes from `at` on.
 
-        (how many of that size came first, alike in source and control messages; what these are, without
-        bytes; the others, in the order in which they came). Nothing where nothing is there, or the socket
-        reports an error. Does not block.
+        (the sizes of those that came first, alike in source and control messages, none larger than its place
+        and no two in a row smaller; what these are, without bytes; the others, in the order in which they
+        came). Nothing where nothing is there, or the socket reports an error. Does not block.
         """
         most = min(most, MOST)
         self._headers[:] = self._fresh
@@ -117,15 +119,15 @@ class Recvmmsg:
         self._bases[:] = memoryview(array("L", range(first, first + MOST * size, size)))
         came: int = self._call(fd, ctypes.byref(self._messages), most, socket.MSG_DONTWAIT, None)
         if came <= 0:
-            return 0, None, ()
+            return (), None, ()
         sizes = self._sizes[:came].tolist()
         alike = came
         if sizes.count(size) < came:
-            alike = next(n for n, each in enumerate(sizes) if each != size)
+            alike = _fitting(sizes, size)
         if alike > 1 and not self._are_alike(alike):
             alike = 0
         head = (b"", *self._about(0)) if alike else None
-        return alike, head, [self._message(n, at, sizes[n]) for n in range(alike, came)]
+        return sizes[:alike], head, [self._message(n, at, sizes[n]) for n in range(alike, came)]
 
     def _are_alike(self, number: int) -> bool:
         """Whether the first so many have the same source and control messages."""
@@ -155,6 +157,17 @@ class Recvmmsg:
 _ORDER = sys.byteorder
 
 
+def _fitting(sizes: Sequence[int], size: int) -> int:
+    """How many of the first are no larger than `size`, with no two in a row that are smaller."""
+    was_full = True
+    for n, each in enumerate(sizes):
+        if each > size or not (was_full or each == size):
+            return n
+        was_full = each == size
+    return len(sizes)
+
+
+@lru_cache(maxsize=64)
 def control_messages(data: bytes) -> Controls:
     """What recvmsg(2) wrote as control messages: (level, kind, value) of each (cmsg(3))."""
     found = []
@@ -167,7 +180,7 @@ def control_messages(data: bytes) -> Controls:
         kind = int.from_bytes(data[at + _SIZE + _INT : at + _SIZE + 2 * _INT], _ORDER, signed=True)
         found.append((level, kind, data[at + head : at + size]))
         at += socket.CMSG_SPACE(size - head)
-    return found
+    return tuple(found)
 
 
 @lru_cache(maxsize=1024)

@@ -8,6 +8,7 @@ import socket
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from ipaddress import ip_address
+from random import Random
 from typing import Any
 
 import pytest
@@ -280,6 +281,63 @@ def test_datagrams_that_come_one_by_one_are_a_run_in_few_calls(
     assert (data, segment) == (bytes([1400 & 0xFF]) * 1400 * 150 + bytes([99]) * 99, 1400)
     assert 1 < calls <= 5
     assert there.is_dry
+
+
+def test_runs_that_end_within_one_call_stay_where_they_lie(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, there, to = pair
+    calls: list[str] = []
+    many, told = there._many.receive, there._told
+
+    def receive(*args: Any) -> Any:
+        calls.append("receive")
+        return many(*args)
+
+    def tell(*args: Any) -> Any:
+        calls.append("tell")  # once for each datagram that is dealt with by itself, and once for each call
+        return told(*args)
+
+    monkeypatch.setattr(there._many, "receive", receive)
+    monkeypatch.setattr(there, "_told", tell)
+    sizes = ([1400] * 20 + [500]) * 8 + [1400] * 3
+    one_by_one(here, to, sizes)
+    assert select.select([there], [], [], 10)[0]
+    found = [(bytes(view), segment) for _, view, segment in there.receive(1000)]
+    apart = [run[at : at + segment] for run, segment in found for at in range(0, len(run), segment)]
+    assert [len(each) for each in apart] == sizes
+    assert all(each == bytes([len(each) & 0xFF]) * len(each) for each in apart)
+    assert len(found) <= 10
+    assert calls.count("receive") <= 5
+    assert calls.count("tell") < 15
+    one_by_one(here, to, [700])
+    assert select.select([there], [], [], 10)[0]
+    assert [(len(view), segment) for _, view, segment in there.receive(1000)] == [(700, 700)]
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_datagrams_of_any_sizes_come_as_they_were_sent(
+    pair: Pair, bind: Callable[[int], DatagramSocket], version: int, seed: int
+) -> None:
+    here, there, to = pair
+    rng = Random(seed)
+    other = bind(version)
+    sent: list[tuple[int, int, bytes]] = []
+    while sum(len(data) for *_, data in sent) < 200_000:
+        sender, ecn = rng.choices([(here, 0), (other, 0), (here, 1)], [8, 1, 1])[0]
+        size = rng.choice((1400, 1400, 1400, 1200))
+        for each in [size] * rng.randrange(30) + [rng.randrange(1, 3000)] * rng.randrange(3):
+            data = rng.randbytes(each)
+            assert sender.send(to, [data], ecn=ecn) is Sent.SENT
+            sent.append((sender.port, ecn, data))
+    assert select.select([there], [], [], 10)[0]
+    came: list[tuple[int, int, bytes]] = []
+    for _ in range(100):
+        for source, view, segment in there.receive(rng.randrange(1, 300), rng.randrange(1, 1 << 20)):
+            assert 0 < segment <= len(view)
+            apart = (bytes(view[at : at + segment]) for at in range(0, len(view), segment))
+            came += [(source.port, there.ecn, data) for data in apart]
+    assert came == sent
 
 
 def test_what_differs_within_one_call_is_no_part_of_the_run(
