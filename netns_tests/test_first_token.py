@@ -10,8 +10,7 @@ import re
 import pytest
 
 from lab.group import Group, Member, group
-from lab.process import until
-from lab.typist import Typist, interview, typing_s
+from lab.typist import Typist, interview
 from lab.world import SEED_RPC
 from netns_tests.model import needs_model
 
@@ -42,10 +41,8 @@ def _until_the_first_token(person: Typist, provider: Member, alice: Member) -> N
     (token,) = re.findall(r"nc1-\S+", person.run(provider, "sudo nconnect invite alice"))
     assert "joined gpu-box" in person.run(alice, f"sudo nconnect join «{token}»")
     person.run(alice, "sudo nconnect up -d")
-    listing = "nconnect offers"
-    # Names are there before it is typed, which is not waited for here.
-    until(lambda: ".gpu-box.internal" in alice.hosts(), "names", timeout_s=LOADED * typing_s(listing))
-    (url,) = re.findall(r"http://\S+", person.run(alice, listing))
+    assert ".gpu-box.internal" in alice.hosts(), "names resolve when `up -d` returns"
+    (url,) = re.findall(r"http://\S+", person.run(alice, "nconnect offers"))
     assert url.endswith(".gpu-box.internal:11434"), url
     asked = '{"messages":[{"role":"user","content":"Hi"}],"stream":true}'
     chat = f"curl -N «{url}»/v1/chat/completions -d '{asked}'"

@@ -11,11 +11,14 @@ from nconnect.cli.options import ConfigOption, asked, chosen, interface_there
 from nconnect.errors import ControlError, NetworkError, UsageError
 
 if TYPE_CHECKING:
+    from nconnect.control.schema import PeerStatus
     from nconnect.daemon.up import OnReady
 
 STOP_TIMEOUT_S = 20.0  # guessed: a daemon removes what it set in well under one second
 SET_UP_TIMEOUT_S = 30.0  # guessed: what `up -d` waits for interface and rules, on a very slow machine
 LINK_TIMEOUT_S = 5.0  # what it then waits for a link to a node
+PEERS_TIMEOUT_S = 1.0  # and for peers, some of which may be off
+NAMES_TIMEOUT_S = 3.0  # and for what peers that are there offer, and for its names
 
 
 def up(
@@ -35,8 +38,9 @@ def up(
     """Start the tunnel. In the foreground, Ctrl-C ends it.
 
     In a terminal it shows each step with its time, and then one line that is updated; otherwise it logs.
-    With -d it returns when there is a link to a node. If there is none within 5 seconds it says why, with
-    status 1, and the daemon goes on trying: `nconnect wait` returns when it is up.
+    With -d it returns when there is a link to a node, and the names of the peers that are there resolve. If
+    there is no link within 5 seconds it says why, with status 1, and the daemon goes on trying: `nconnect
+    wait` returns when it is up.
     """
     import os
     import sys
@@ -92,6 +96,7 @@ def up(
         print(f"{checked.interface} runs, and connects when it can (log: {log})")
         return 0
     _wait_for_link(checked.interface, unused)
+    _wait_for_peers(checked.interface, with_names=checked.names)
     print(f"{checked.interface} is up (log: {log})")
     return 0
 
@@ -106,6 +111,25 @@ def _wait_for_link(interface: str, hint: str) -> None:
         raise NetworkError(
             f"{error}{hint}; the daemon of {interface} goes on trying: `nconnect wait` returns when it is up"
         ) from None
+
+
+def _wait_for_peers(interface: str, *, with_names: bool) -> None:
+    """Return when peers have said what they offer and its names resolve; see the bounds above."""
+    import time
+
+    from nconnect.control.client import ControlClient
+
+    def is_settled(peer: PeerStatus, waited_s: float) -> bool:
+        if peer.state != "up" and waited_s >= PEERS_TIMEOUT_S:
+            return True
+        return peer.offers.told and (not with_names or all(each.names for each in peer.offers.servers))
+
+    client = ControlClient(interface)
+    began_at = time.monotonic()
+    while (waited_s := time.monotonic() - began_at) < NAMES_TIMEOUT_S:
+        if all(is_settled(peer, waited_s) for peer in client.status().peers):
+            return
+        time.sleep(0.05)
 
 
 def _in_terminal(run: Callable[[OnReady], int]) -> int:

@@ -167,6 +167,7 @@ class OffersStatus:
 
     subnets: tuple[str, ...] = ()  # as the peer calls them
     servers: tuple[OfferedServerStatus, ...] = ()
+    told: bool = False  # the peer has said what it offers, if that is nothing too
 
 
 @dataclass(frozen=True, slots=True)

@@ -141,7 +141,7 @@ class DaemonBackend:
             peer = self.tunnel.peer_named(provider.name)
             if peer is None or peer.session.current is None:
                 continue
-            said = self.announcing.statement_of(peer.dest)
+            said = self.announcing.statements.get(peer.dest)
             refused = self.limits.paused(peer) is not None
             peer_label = self.names.labels.get(peer.name, "")
             found[peer.name] = status.offers_status(provider, peer_label, said, self.names.known, refused)

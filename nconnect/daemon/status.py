@@ -194,13 +194,15 @@ def direct_status(path: DirectPath | None, proxies: Proxies) -> DirectStatus:
 
 
 def offers_status(
-    provider: Provider, peer_label: str, said: Statement, known: Names, refused: bool
+    provider: Provider, peer_label: str, said: Statement | None, known: Names, refused: bool
 ) -> OffersStatus:
-    """What a peer offers, as this device may use it."""
+    """What a peer offers, as this device may use it; None: it has not said so yet."""
+    told, said = said is not None, said or Statement()
     servers = servers_of(provider, peer_label, said, known, refused=refused)
     return OffersStatus(
         tuple(map(str, said.subnets)),
         tuple(OfferedServerStatus(s.name, s.url, s.names, s.models, s.allowed) for s in servers),
+        told,
     )
 
 
