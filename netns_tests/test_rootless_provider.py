@@ -9,8 +9,12 @@ user ──────────── internet ─────────�
 
 from __future__ import annotations
 
+import os
 import shutil
+import signal
+import socket
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -18,10 +22,11 @@ from lab.process import until
 from lab.rootless import RootlessSide
 from lab.snapshot import differences, snapshot
 from lab.traffic import SERVICE, connect, reaches, serve, tcp_echo, udp_echo
-from lab.world import PROVIDER_LAN, PROVIDER_PEER, PROVIDER_TUNNEL, SERVER, USER_PEER, World, world
+from lab.world import PROVIDER_LAN, PROVIDER_PEER, PROVIDER_TUNNEL, SERVER, SERVER6, USER_PEER, World, world
 from netns_tests.topology import CLOSED
 
-EXPOSED, HIDDEN = 7002, 7003
+EXPOSED, HIDDEN, UNUSED = 7002, 7003, 7004
+REVOKED_S = 2.0  # of silence; what is on its way still arrives
 
 pytestmark = pytest.mark.skipif(shutil.which("pasta") is None, reason="needs passt")
 
@@ -49,8 +54,20 @@ def made() -> Iterator[World]:
 
 
 def test_the_subnet_is_reached(made: World) -> None:
-    assert tcp_echo(made.user, SERVER, SERVICE, b"hello") == b"hello"
+    for host in (SERVER, SERVER6):
+        data = os.urandom(4 << 20)
+        assert tcp_echo(made.user, host, SERVICE, data) == data
     assert udp_echo(made.user, SERVER, SERVICE, b"hello") == b"hello"
+
+
+def test_tcp_and_its_ends_are_carried_as_they_are(made: World) -> None:
+    with connect(made.user, SERVER, SERVICE) as asked:
+        asked.sendall(b"echo\nfirst")
+        asked.shutdown(socket.SHUT_WR)
+        assert read_all(asked) == b"first", "what comes after the end of our own direction"
+    with connect(made.user, SERVER, UNUSED) as refused, pytest.raises(ConnectionResetError):
+        refused.recv(1)  # the kernel has accepted it before the server could refuse
+    assert reaches(made.user, SERVER, SERVICE)
 
 
 def test_of_the_machine_itself_only_what_is_allowed(made: World) -> None:
@@ -64,13 +81,51 @@ def test_of_the_machine_itself_only_what_is_allowed(made: World) -> None:
 
 def test_a_right_that_is_taken_away_ends_what_it_allowed(made: World) -> None:
     with connect(made.user, SERVER, SERVICE) as open_one:
-        open_one.sendall(b"x")
+        open_one.sendall(b"source %d\n" % (1 << 40))
+        open_one.recv(1)
+        open_one.settimeout(REVOKED_S)
         made.provider_side.nconnect("peer", "set", USER_PEER, "--allow", f"{SERVER}:{CLOSED}/tcp")
+        with pytest.raises(ConnectionError):
+            read_all(open_one)
         assert not reaches(made.user, SERVER, SERVICE)
         assert not reaches(made.user, PROVIDER_TUNNEL, SERVICE)
         assert reaches(made.user, SERVER, CLOSED)
         made.provider_side.nconnect("peer", "set", USER_PEER, "--allow", "all")
         assert reaches(made.user, SERVER, SERVICE)
+
+
+def test_what_dials_ends_with_the_daemon_and_comes_back(made: World) -> None:
+    (pid,) = dialling(made)
+    os.kill(pid, signal.SIGKILL)
+    made.provider_side.nconnect("reload")
+    assert reaches(made.user, SERVER, SERVICE)
+    (pid,) = dialling(made)
+    assert made.provider_side.daemon is not None
+    made.provider_side.daemon.kill()
+    until(lambda: not Path(f"/proc/{pid}").exists(), "the end of what dials")
+    made.provider_side.start()
+    made.provider_side.wait(USER_PEER)
+    until(lambda: reaches(made.user, SERVER, SERVICE), "the server")
+
+
+def dialling(made: World) -> list[int]:
+    """The processes of the provider's that dial for its peers."""
+    found = made.provider.must("ip", "netns", "pids", made.provider.name).split()
+    return [int(pid) for pid in found if "dial_out" in command_of(pid)]
+
+
+def command_of(pid: str) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text()
+    except FileNotFoundError:  # it has ended
+        return ""
+
+
+def read_all(connection: socket.socket) -> bytes:
+    found = b""
+    while data := connection.recv(1 << 16):
+        found += data
+    return found
 
 
 def test_usage_is_counted(made: World) -> None:

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from nconnect.daemon.settings import InForce
 from nconnect.errors import HostError
 from nconnect.io.errors import reason
+from nconnect.io.namespace.dial_out import ANSWER_WITHIN_S, keep_alive
 from nconnect.io.process import descriptors
 from nconnect.model import Config
 from nconnect.streams.joining import join_stream, reset
@@ -24,10 +25,7 @@ from nconnect.streams.kernel import SocketStream
 log = logging.getLogger(__name__)
 
 MOST_PORTS = 128  # a socket each
-DIAL_S = 10.0
 _SHARE = 8  # of this process's descriptors, for connections of two each
-# A peer that goes away says nothing, and neither does the firewall once its rights have ended.
-_ALIVE = ((socket.TCP_KEEPIDLE, 60), (socket.TCP_KEEPINTVL, 20), (socket.TCP_KEEPCNT, 3))
 
 
 class MachinePorts:
@@ -102,12 +100,13 @@ def ports_of(config: Config) -> Iterator[int]:
 
 async def _join(reader: StreamReader, writer: StreamWriter) -> None:
     host, port = writer.get_extra_info("sockname")[:2]
-    sock = writer.get_extra_info("socket")
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    for option, value in _ALIVE:
-        sock.setsockopt(socket.IPPROTO_TCP, option, value)
     try:
-        async with asyncio.timeout(DIAL_S):
+        keep_alive(writer.get_extra_info("socket"))
+    except (OSError, ValueError):  # it has gone already
+        writer.transport.abort()
+        return
+    try:
+        async with asyncio.timeout(ANSWER_WITHIN_S):
             there = await _dial(host.removeprefix("::ffff:"), port)
     except (OSError, TimeoutError) as error:
         log.debug(

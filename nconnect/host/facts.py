@@ -54,4 +54,7 @@ class HostFacts:
     # What nconnect (this daemon or another one) switched on, and which interfaces were there then.
     switched_on: frozenset[str] = frozenset()  # names of sysctls
     there_before: frozenset[str] | None = None  # None: nothing was switched on yet
+    taken_up_at: int = (
+        0  # TCP port to which connections to provided subnets are handed; 0: they are forwarded
+    )
     sysctls_locked: bool = False  # none of them may be set: /proc/sys is read-only, as in a container

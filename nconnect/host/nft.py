@@ -10,6 +10,8 @@ input       tunnel_in      services: judged; replies and errors to what this sid
 forward     tunnel_across  replies and errors to what this side opened; not provided: refused; judged
             forward        between other interfaces: see nconnect.host.forwarding
 out         own_sources    of the addresses of this device, the one that the provider gave
+taken up    TCP for provided subnets, where a program here dials them again (a tunnel without root): such
+            packets go to its socket by `input`, and are judged as those in `forward`
 both, later limit          a new connection above the peer's max_flows: see nconnect.host.flow_limits
 ```
 
@@ -57,6 +59,7 @@ from nconnect.model import Address, AllowRule, Config, Exposed, PeerConfig, Pref
 OPENED_COUNTER = "opened"  # prefix of each peer's counter of connections, in either direction
 EVERYTHING = "accept"
 SERVICES = "jump services"
+TAKEN_UP = 0x6E63  # the mark of packets that a program takes up
 # Netfilter's own places (uapi/linux/netfilter_ipv4.h); REAL -> SEEN comes after source NAT.
 _RAW, _AFTER_RAW, _MANGLE, _DSTNAT, _FILTER, _SRCNAT, _AFTER_SRCNAT = -300, -290, -150, -100, 0, 100, 300
 _LOOPBACK = IPv4Network("127.0.0.0/8")
@@ -69,13 +72,16 @@ def ruleset(
     guard: Guard | None = None,
     elsewhere: Iterable[Prefix] = (),
     limits: Mapping[str, int] | None = None,
+    *,
+    taken_up_at: int = 0,
 ) -> Ruleset:
     """The table for a configuration.
 
     `closing`: prefixes that may be reached through the tunnel only. `guard`: block forwarding between other
     interfaces that is on because of us. `elsewhere`: prefixes that this machine reaches by another way than
     the tunnel, which are therefore no sources of a peer. `limits`: peer's name -> how many connections it
-    may have.
+    may have. `taken_up_at`: the port of the transparent socket that takes TCP for provided subnets, and
+    packets with `TAKEN_UP` are routed to this machine; 0: they are forwarded.
     """
     exposed = reachable_exposed(config)
     owned = [(prefix, peer) for peer in config.peers for prefix in peer.allowed_ips]
@@ -101,6 +107,11 @@ def ruleset(
         opened = tuple((entering, *rule) for rule in _opened("saddr"))
         chains |= flow_limits.chains(config.interface, limited, _REJECT, opened)
         counters |= {f"{flow_limits.FLOW_LIMIT_COUNTER}_{peer_id(peer)}": peer.name for peer in config.peers}
+    if taken_up_at and config.provide.subnets:
+        chains["taken_up"] = taken_up(config.interface, taken_up_at)
+        local = chains["input"]
+        marked = (e.from_interface(config.interface), e.match(e.meta("mark"), TAKEN_UP))
+        chains["input"] = Chain(((*marked, e.jump("tunnel_across")), *local.rules), local.hook)
     if guard is not None:
         forward = chains["forward"]
         chains["forward"] = Chain((*forward.rules, *forwarding.rules(guard)), forward.hook)
@@ -290,6 +301,26 @@ def _ways(interface: str) -> Chain:
         of_a_peer = e.match(e.address(version, "saddr"), f"@sources{version}")
         rules.append((e.match(e.meta("iifname"), interface, "!="), of_a_peer, answered_here, e.DROP))
     return Chain(tuple(rules), Hook("filter", "prerouting", _AFTER_RAW))
+
+
+def taken_up(interface: str, port: int) -> Chain:
+    """Hand TCP for other machines in the provided subnets to a socket here, the destination unchanged."""
+    not_ours = e.match({"fib": {"result": "type", "flags": ["daddr"]}}, "local", "!=")
+    return Chain(
+        tuple(
+            (
+                e.from_interface(interface),
+                e.match(e.meta("l4proto"), "tcp"),
+                e.match(e.address(version, "daddr"), f"@provided{version}"),
+                not_ours,
+                {"tproxy": {"family": e.ip(version), "port": port}},
+                {"mangle": {"key": e.meta("mark"), "value": TAKEN_UP}},
+                e.ACCEPT,
+            )
+            for version in VERSIONS
+        ),
+        Hook("filter", "prerouting", _MANGLE),
+    )
 
 
 def _address_translation(config: Config, exposed: tuple[Exposed, ...]) -> dict[str, Chain]:

@@ -109,7 +109,9 @@ def plan(config: Config, facts: HostFacts) -> HostPlan:
         bypasses=around,
         device_sysctls=tuple(_device_sysctls(config, facts)),
         sysctls=tuple(_sysctls(config, facts)),
-        ruleset=nft.ruleset(config, closing, _guard(config, facts), elsewhere, limits),
+        ruleset=nft.ruleset(
+            config, closing, _guard(config, facts), elsewhere, limits, taken_up_at=facts.taken_up_at
+        ),
     )
     closed = closing.prefixes if closing is not None else ()
     return HostPlan(state, tuple(skipped), tuple(_warnings(config, facts)), limits, notes, closed, elsewhere)

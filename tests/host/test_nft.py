@@ -10,9 +10,9 @@ import pytest
 
 from nconnect.host import expressions as e
 from nconnect.host.closing import Closing
-from nconnect.host.nft import ruleset
+from nconnect.host.nft import TAKEN_UP, ruleset
 from nconnect.host.offered import loopback_of, peer_id, provides, reachable_exposed
-from nconnect.host.ruleset import Ruleset, transactions
+from nconnect.host.ruleset import Hook, Ruleset, transactions
 from nconnect.model import AllowRule, Config, Exposed, ProvideConfig, ProvidedSubnet, Service
 from tests.host.examples import PROVIDER, USER, peer
 
@@ -277,3 +277,24 @@ def test_who_provides_anything_is_a_provider() -> None:
         ProvideConfig(subnets=PROVIDER.provide.subnets),
     ):
         assert provides(replace(USER, provide=offer))
+
+
+def test_tcp_for_provided_subnets_is_taken_up_and_judged_as_if_it_were_forwarded() -> None:
+    rules = ruleset(PROVIDER, taken_up_at=7777)
+    assert rules.chains["taken_up"].hook == Hook("filter", "prerouting", -150)
+    for rule, version in zip(rules.chains["taken_up"].rules, (4, 6), strict=True):
+        shown = json.dumps(rule)
+        assert f"@provided{version}" in shown
+        assert '"port": 7777' in shown
+        assert '"tcp"' in shown
+        assert '"local"' in shown, "not to this machine's own addresses"
+    first = rules.chains["input"].rules[0]
+    assert first[-1] == {"jump": {"target": "tunnel_across"}}
+    assert f'"right": {TAKEN_UP}' in json.dumps(first)
+    assert rules.chains["tunnel_across"] == ruleset(PROVIDER).chains["tunnel_across"]
+
+
+def test_nothing_is_taken_up_where_nothing_is_provided_or_packets_are_forwarded() -> None:
+    assert "taken_up" not in ruleset(PROVIDER).chains
+    assert "taken_up" not in ruleset(USER, taken_up_at=7777).chains
+    assert ruleset(USER, taken_up_at=7777) == ruleset(USER)

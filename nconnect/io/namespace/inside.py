@@ -22,13 +22,15 @@ from pathlib import Path
 from typing import Any
 
 from nconnect.errors import HostError, NconnectError
-from nconnect.host.ruleset import table_name
+from nconnect.host.expressions import VERSIONS
+from nconnect.host.nft import TAKEN_UP, taken_up
+from nconnect.host.ruleset import AddressSet, Ruleset, deletion, table_name, transactions
 from nconnect.io.errors import as_host_error, reason
 from nconnect.io.files import paths
 from nconnect.io.namespace import userns
 from nconnect.io.process.name_keeper import NameKeeper
 from nconnect.io.process.privileges import CAP_NET_ADMIN, drop_privileges
-from nconnect.io.system import sysctl
+from nconnect.io.system import nftables, sysctl
 from nconnect.io.system.host import Host
 from nconnect.io.system.host_operations import ignoring
 from nconnect.io.system.hosts_file import HOSTS
@@ -42,6 +44,8 @@ _PR_SET_DUMPABLE = 4
 _UCRED = struct.Struct("3i")  # struct ucred of unix(7): pid, uid, gid
 _SEND_TIMEOUT_S = 1.0
 _BACKLOG = 128
+_IPV6_TRANSPARENT = 75  # linux/in6.h
+_TAKEN_UP_TABLE = 110  # a number that nobody else uses in here
 
 
 class Inside:
@@ -81,10 +85,24 @@ class Inside:
                     netlink.add_address(lo, address)
         self._held = wanted
 
-    def listen(self, port: int) -> socket.socket:
+    def take_up(self) -> socket.socket:
+        """As `listen`, for connections to any address that the rules hand to it; raises `HostError`."""
+        sets = {f"provided{version}": AddressSet(version, ()) for version in VERSIONS}
+        trial = Ruleset(f"{table_name(self.tun.name)}_trial", {"taken_up": taken_up(self.tun.name, 1)}, sets)
+        nftables.run([*transactions(None, trial), deletion(trial.table)])  # does this kernel have it?
+        with Netlink() as netlink:
+            (lo,) = (link.index for link in netlink.links() if link.name == "lo")
+            for version in VERSIONS:
+                with ignoring(errno.EAFNOSUPPORT):
+                    netlink.add_marked_as_local(version, TAKEN_UP, _TAKEN_UP_TABLE, lo)
+        return self.listen(0, is_transparent=True)
+
+    def listen(self, port: int, *, is_transparent: bool = False) -> socket.socket:
         """A TCP socket on all addresses here, for connections that come by the tunnel."""
         listener = socket.socket(socket.AF_INET6)
         try:
+            if is_transparent:
+                listener.setsockopt(socket.IPPROTO_IPV6, _IPV6_TRANSPARENT, 1)
             listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, self.tun.name.encode())

@@ -12,6 +12,7 @@ import signal
 import socket
 import threading
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -23,13 +24,14 @@ from nconnect.host.plan import FORWARDING, HostPlan
 from nconnect.io.errors import as_host_error
 from nconnect.io.files import paths
 from nconnect.io.namespace import inside
+from nconnect.io.namespace.dial_out import DialOut
 from nconnect.io.namespace.pasta import Pasta
 from nconnect.io.net.listening import bind_unix
 from nconnect.io.system.host import Host
 from nconnect.io.system.monitor import Change, Monitor
 from nconnect.io.system.netlink import Netlink
 from nconnect.io.system.tun import QUEUES
-from nconnect.model import Address
+from nconnect.model import Address, Config
 from nconnect.offers.name_codec import Names
 from nconnect.wire.tunnel import Feature
 
@@ -62,7 +64,8 @@ class Namespace:
         for fd in fds[QUEUES:]:
             os.close(fd)
         self.device = NamespaceDevice(self, fds[:QUEUES], features)
-        self.host = cast(Host, _RemoteHost(self))
+        self.dial_out = self._take_up()
+        self.host = cast(Host, _RemoteHost(self, self.dial_out))
         self.names = self
         self.pasta = Pasta.start(pid)
         if self.pasta.pid:
@@ -112,6 +115,8 @@ class Namespace:
         self.device.close()
         self._door.unlink(missing_ok=True)
         self.pasta.close()
+        if self.dial_out is not None:
+            self.dial_out.close()
         self._calls.close()
         self._changes.close()
         with suppress(ChildProcessError):
@@ -129,10 +134,20 @@ class Namespace:
         """`NameKeeper.put`."""
         return cast(bytes, self.ask("names", "put", known))
 
+    def _take_up(self) -> DialOut | None:
+        try:
+            return DialOut(self._socket("take_up"))
+        except HostError as error:
+            log.info("what peers send to provided subnets is forwarded to pasta: %s", error)
+            return None
+
     def listen(self, port: int) -> socket.socket:
         """A TCP socket that listens inside, for connections that come by the tunnel."""
+        return self._socket("listen", port)
+
+    def _socket(self, name: str, *arguments: object) -> socket.socket:
         with self._turn:
-            self._send("", "listen", (port,), {})
+            self._send("", name, arguments, {})
             self._answer()
             with socket.socket(fileno=os.dup(self._calls.fileno())) as handed:
                 _, fds, _, _ = socket.recv_fds(handed, 1, 1)
@@ -225,17 +240,21 @@ class _RemoteHost:
     looked at before each plan, and plans follow changes of the machine's network.
     """
 
-    def __init__(self, namespace: Namespace) -> None:
+    def __init__(self, namespace: Namespace, dial_out: DialOut | None) -> None:
         self._namespace = namespace
+        self._dial_out = dial_out
         self._provides = False
 
     def read_facts(self) -> HostFacts:
         self._hold()
-        return cast(HostFacts, self._namespace.ask("host", "read_facts"))
+        facts = cast(HostFacts, self._namespace.ask("host", "read_facts"))
+        return facts if self._dial_out is None else replace(facts, taken_up_at=self._dial_out.port)
 
     def apply(self, plan: HostPlan) -> None:
         self._provides = any(name in FORWARDING for name, _ in plan.state.sysctls)
         self._hold()
+        if self._provides and self._dial_out is not None:
+            self._dial_out.ensure()
         self._namespace.ask("host", "apply", plan)
 
     def _hold(self) -> None:
@@ -244,6 +263,13 @@ class _RemoteHost:
             with as_host_error("cannot read the machine's addresses"), Netlink() as netlink:
                 own = {held.address.ip for held in netlink.addresses()}
         self._namespace.ask("", "hold", {address for address in own if is_outside(address)})
+
+    def obstacles(self, config: Config, *rest: object) -> tuple[list[str], tuple[str, ...]]:
+        """As `Host` finds them; what is dialled out needs no way from in there."""
+        if self._dial_out is not None:
+            config = replace(config, provide=replace(config.provide, subnets=()))
+        found = self._namespace.ask("host", "obstacles", config, *rest)
+        return cast(tuple[list[str], tuple[str, ...]], found)
 
     @property
     def problem(self) -> str:

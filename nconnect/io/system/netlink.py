@@ -40,7 +40,7 @@ NEWLINK, _GETLINK = 16, 18
 NEWADDR, DELADDR, _GETADDR = 20, 21, 22
 NEWROUTE, DELROUTE, _GETROUTE = 24, 25, 26
 _GETNEIGH = 30
-_GETRULE = 34
+_NEWRULE, _GETRULE = 32, 34
 _CREATE, _EXCL = 0x400, 0x200
 _MAX_DUMPS = 4  # guessed: of one question, until one was not interrupted
 IFF_UP = 0x1
@@ -52,7 +52,7 @@ _IFA_F_NODAD = 0x02
 _IFA_F_UNUSABLE = 0x08 | 0x20 | 0x40  # DADFAILED, DEPRECATED, TENTATIVE
 _RTA_DST, _RTA_SRC, _RTA_IIF, RTA_OIF, _RTA_GATEWAY, _RTA_PRIORITY = 1, 2, 3, 4, 5, 6
 _RTA_PREFSRC, _RTA_MULTIPATH, _RTA_TABLE = 7, 9, 15
-RT_TABLE_MAIN, RT_TABLE_LOCAL, _RTN_UNICAST = 254, 255, 1
+RT_TABLE_MAIN, RT_TABLE_LOCAL, _RTN_UNICAST, _RTN_LOCAL = 254, 255, 1, 2
 _ROUTE_KINDS = {  # as ip-route(8) calls them
     1: "unicast",
     2: "local",
@@ -72,7 +72,8 @@ _FRA_TABLE, _FRA_FWMASK, _FRA_OIFNAME = 15, 16, 17
 _FRA_UNCLEAR = {11, 12, 13, 19, 20, 22, 23, 24}  # realms, tunnel, group, VRF, user, protocol, ports
 _FIB_RULE_INVERT = 0x2
 _ACTIONS = {1: "lookup", 6: "blackhole", 7: "unreachable", 8: "prohibit"}
-_RT_SCOPE_UNIVERSE, _RT_SCOPE_LINK = 0, 253
+_RT_SCOPE_UNIVERSE, _RT_SCOPE_LINK, _RT_SCOPE_HOST = 0, 253, 254
+_FR_ACT_TO_TBL = 1
 RTM_F_CLONED, _RTM_F_LOOKUP_TABLE = 0x200, 0x1000
 _RTNH_F_ONLINK = 4  # the gateway need not be in a network of the interface's
 _FAMILY = {4: socket.AF_INET, 6: socket.AF_INET6}
@@ -275,6 +276,17 @@ class Netlink(NetlinkSocket):
 
     def delete_route(self, index: int, prefix: Prefix, protocol: int, gateway: Address | None = None) -> None:
         self.request(DELROUTE, 0, _route_body(index, prefix, protocol, gateway))
+
+    def add_marked_as_local(self, version: int, mark: int, table: int, lo: int) -> None:
+        """Have packets with this mark taken for this network's own, whatever their destination is.
+
+        By a rule for the mark and a route in `table`, which is below 256; `lo`: the index of the loopback.
+        """
+        family = _FAMILY[version]
+        route = RTMSG.pack(family, 0, 0, 0, table, 0, _RT_SCOPE_HOST, _RTN_LOCAL, 0)
+        self.request(NEWROUTE, _CREATE | _EXCL, route + attribute(RTA_OIF, _INT.pack(lo)))
+        rule = RTMSG.pack(family, 0, 0, 0, table, 0, 0, _FR_ACT_TO_TBL, 0)
+        self.request(_NEWRULE, _CREATE | _EXCL, rule + attribute(_FRA_FWMARK, _UINT.pack(mark)))
 
     def _dump(self, kind: int, every: bytes, wanted: bytes | None = None) -> list[memoryview]:
         """All answers to `every`; only those to `wanted` where the kernel can choose, which costs it less."""
