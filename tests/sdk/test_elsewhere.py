@@ -28,8 +28,10 @@ def test_the_sdk_needs_nothing_of_linux_alone() -> None:
     assert "--accept" in done.stdout
 
 
+# The standard library's own parts for another system are not here: what asks for them is loaded before.
 ELSEWHERE = """
-import sys
+import importlib.metadata, shutil, sys, sysconfig
+sysconfig.get_config_vars()
 sys.platform = "darwin"
 for name in ("uvloop", "pytun", "fcntl", "pwd", "grp", "termios", "resource"):
     sys.modules[name] = None
