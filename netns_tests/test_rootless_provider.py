@@ -28,7 +28,7 @@ from netns_tests.topology import CLOSED
 EXPOSED, HIDDEN, UNUSED = 7002, 7003, 7004
 REVOKED_S = 2.0  # of silence; what is on its way still arrives
 
-pytestmark = pytest.mark.skipif(shutil.which("pasta") is None, reason="needs passt")
+with_pasta = pytest.mark.skipif(shutil.which("pasta") is None, reason="needs passt")
 
 
 @pytest.fixture(scope="module")
@@ -57,6 +57,10 @@ def test_the_subnet_is_reached(made: World) -> None:
     for host in (SERVER, SERVER6):
         data = os.urandom(4 << 20)
         assert tcp_echo(made.user, host, SERVICE, data) == data
+
+
+@with_pasta
+def test_the_subnet_is_reached_by_udp(made: World) -> None:
     assert udp_echo(made.user, SERVER, SERVICE, b"hello") == b"hello"
 
 
@@ -68,6 +72,22 @@ def test_tcp_and_its_ends_are_carried_as_they_are(made: World) -> None:
     with connect(made.user, SERVER, UNUSED) as refused, pytest.raises(ConnectionResetError):
         refused.recv(1)  # the kernel has accepted it before the server could refuse
     assert reaches(made.user, SERVER, SERVICE)
+
+
+def test_nothing_needs_to_be_installed_for_tcp() -> None:
+    with world("ncrbare") as found:
+        found.folder.chmod(0o755)
+        serve(found.server, found, SERVICE, CLOSED)
+        found.provider_side = RootlessSide("provider", found.provider, found.folder / "provider")
+        found.provider_side.env["NCONNECT_PASTA"] = "/nonexistent"
+        found.configure()
+        found.node.start()
+        found.up()
+        assert tcp_echo(found.user, SERVER, SERVICE, b"hello") == b"hello"
+        assert tcp_echo(found.user, SERVER6, SERVICE, b"hello") == b"hello"
+        found.provider_side.nconnect("peer", "set", USER_PEER, "--allow", f"{SERVER}:{CLOSED}/tcp")
+        assert not reaches(found.user, SERVER, SERVICE)
+        assert reaches(found.user, SERVER, CLOSED)
 
 
 def test_of_the_machine_itself_only_what_is_allowed(made: World) -> None:
