@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 
 from nconnect.errors import DropReason
 from nconnect.io.net.datagrams import DatagramSocket, Sent
-from nconnect.model import Buffer
+from nconnect.model import Buffer, Endpoint
 from nconnect.tunnel.core import Tunnel
 from nconnect.tunnel.outputs import SendDatagram
 from nconnect.tunnel.peer import Peer
@@ -27,14 +27,24 @@ class DatagramSender:
     ) -> None:
         """`sockets`: by IP version. `drops`: where to count what is no peer's packet."""
         self.sockets = dict(sockets)
+        self._to: Endpoint | None = None  # where a packet went last, and by which socket
+        self._by: DatagramSocket | None = None
         self._tunnel = tunnel
         self._drops = drops
+
+    def use(self, sockets: Mapping[int, DatagramSocket]) -> None:
+        """Send by these from now on."""
+        self.sockets = dict(sockets)
+        self._to = self._by = None
 
     def send_runs(self, peer: Peer, runs: Iterator[tuple[tuple[Buffer, ...], int]], now: float) -> None:
         """Packets of a peer that go by its direct path."""
         path = peer.datagrams
         to = None if path is None else path.machine.remote
-        datagrams = None if to is None else self.sockets.get(to.address.version)
+        if to is not self._to:  # to ask an address for its version is a call
+            self._to = to
+            self._by = None if to is None else self.sockets.get(to.address.version)
+        datagrams = self._by
         for parts, segment in runs:
             if datagrams is None or to is None or path is None:
                 sent = Sent.REFUSED

@@ -365,7 +365,7 @@ class Driver:
         """Use these sockets for direct paths from now on, by IP version; the old ones may then be closed."""
         for old in self._datagrams.sockets.values():
             self._loop.remove_reader(old.fileno())
-        self._datagrams.sockets = dict(datagrams)
+        self._datagrams.use(datagrams)
         self._read_datagrams()
 
     def _read_datagrams(self) -> None:
@@ -381,7 +381,12 @@ class Driver:
         tunnel = self._tunnel
         size = 0
         for source, run, segment in datagrams.receive(DATAGRAM_READS, DATAGRAM_BYTES):
-            if stun is not None and source in stun.sources and stun.received(source, run, segment, now):
+            if (
+                stun is not None
+                and stun.sources  # mostly there are none, and an address is slow to hash
+                and source in stun.sources
+                and stun.received(source, run, segment, now)
+            ):
                 continue
             is_first = not size
             size += len(run)

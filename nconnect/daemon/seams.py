@@ -7,7 +7,7 @@ descriptors, a link that is no websocket, a test's socket pair.
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Protocol
 
 from nconnect.io.system.host import Host
@@ -89,7 +89,7 @@ class StunSource(Protocol):
     """Who asks STUN servers from the sockets of direct paths (`nconnect.daemon.reflexive` is one)."""
 
     @property
-    def sources(self) -> Container[Endpoint]:
+    def sources(self) -> Collection[Endpoint]:
         """The servers that are asked at the moment."""
 
     def received(self, source: Endpoint, run: memoryview, segment: int, now: float) -> bool:

@@ -13,8 +13,10 @@ NEVER_ERRORS = frozenset((PROTOCOL_TCP, PROTOCOL_UDP))  # next headers of IPv6 t
 # The types that quote a packet: destination unreachable, source quench, redirect, time exceeded, parameter
 # problem.
 _IPV4_ERRORS = frozenset((3, 4, 5, 11, 12))
+ECHO = frozenset((0, 8))  # in IPv4: a ping and its answer, the usual packets of ICMP
 _FIRST_INFORMATIONAL = 128  # RFC 4443, section 2.1: types below are errors
 _ICMP_HEADER_BYTES = 8  # the quoted packet follows
+LEAST_IPV4_BYTES = 20 + _ICMP_HEADER_BYTES  # of a packet of ICMP whose IPv4 header has no options
 _FRAGMENT = 44
 _AUTHENTICATION = 51
 # The extension headers that Linux skips on its way to ICMPv6 (net/ipv6/exthdrs_core.c): hop-by-hop options,

@@ -63,7 +63,8 @@ class DatagramReceiver:
         The packets in them, some as views of a buffer of ours, until the next call.
         """
         receiver = self._receiver
-        receiver.received()
+        if receiver.opened is not None:
+            receiver.received()
         if self._came_before:
             self._finish()
         if receiver.closed or not segment:
@@ -292,7 +293,8 @@ class DatagramReceiver:
         now: float,
     ) -> bytes | None:
         """The batch in a datagram, if it is authentic and new."""
-        if not path.forged.is_worth_opening(source, now):
+        forged = path.forged
+        if forged.counts and not forged.is_worth_opening(source, now):
             peer.drops[DropReason.NOT_AUTHENTIC] += 1
             return None
         batch = pair.direct.open(counter, datagram)

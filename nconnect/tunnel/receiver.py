@@ -71,7 +71,7 @@ class BatchReceiver:
         # peer can send what it sealed from any address.
         self.opened_from = ""
         # An authentic batch that `received` has yet to act on.
-        self._opened: tuple[Peer, KeyPair, Arrivals, Lane, int, int, float] | None = None
+        self.opened: tuple[Peer, KeyPair, Arrivals, Lane, int, int, float] | None = None
         self._records: list[Record] = []  # the control frames in it
         self._sessions = sessions
         self._peers = peers
@@ -85,7 +85,7 @@ class BatchReceiver:
 
         `out` must hold `MAX_BATCH_BYTES`; the views are valid until the next call with it.
         """
-        if self._opened is not None:
+        if self.opened is not None:
             self.received()
         if self.closed:  # an answer would begin a session that nobody tends
             return []
@@ -123,7 +123,7 @@ class BatchReceiver:
             arrivals, back = self._sessions.path_manager.heard_on(peer, number, now)
         else:
             arrivals, back = path.arrivals, path.lane
-        self._opened = peer, pair, arrivals, back, counter, size, now
+        self.opened = peer, pair, arrivals, back, counter, size, now
         self.opened_from = peer.dest
         try:
             packets, self._records = read_records(out[:size])
@@ -191,7 +191,9 @@ class BatchReceiver:
                 translation.from_peer(record)
             if view[0] < 0x60:
                 address = bytes(view[12:16])
-                may_be_error = view[9] == packet.PROTOCOL_ICMP
+                may_be_error = view[9] == packet.PROTOCOL_ICMP and not (
+                    view[0] == 0x45 and size >= icmp.LEAST_IPV4_BYTES and view[20] in icmp.ECHO
+                )
             else:
                 address = bytes(view[8:24])
                 may_be_error = view[6] not in never_errors
@@ -240,9 +242,9 @@ class BatchReceiver:
         was handed to `receive`, which a report of what arrived must say. `leg_s`: the round trip of a link of
         ours to its node, which a pong tells.
         """
-        if self._opened is None:
+        if self.opened is None:
             return
-        (peer, pair, arrivals, back, counter, size, now), self._opened = self._opened, None
+        (peer, pair, arrivals, back, counter, size, now), self.opened = self.opened, None
         sessions = self._sessions
         sessions.batch_received(peer, pair, size, now)
         if peer.datagrams is not None:

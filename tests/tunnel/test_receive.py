@@ -13,7 +13,7 @@ from nconnect.crypto import noise
 from nconnect.crypto.aead import CipherSuite
 from nconnect.crypto.keys import Identity
 from nconnect.errors import DropReason
-from nconnect.ip import offload
+from nconnect.ip import icmp, offload
 from nconnect.model import NknAddress, PeerConfig
 from nconnect.tunnel.constants import MAX_PENDING_SENDERS, MAX_REFUSED_HANDSHAKES_PER_S, REJECT_AFTER_S
 from nconnect.tunnel.outputs import Settings
@@ -338,6 +338,22 @@ def test_an_error_about_a_packet_that_went_to_the_peer_passes() -> None:
     sim.run(0.001)
     assert provider.delivered[-1] == about
     assert count(provider, "foreign_error") == 0
+
+
+@pytest.mark.parametrize(("kind", "asks"), [(8, False), (0, False), (3, True), (13, True)])
+def test_an_echo_passes_without_a_look_for_what_it_quotes(
+    monkeypatch: pytest.MonkeyPatch, kind: int, asks: bool
+) -> None:
+    sim, user, provider = connected()
+    made = bytearray(packet("10.86.0.2", "192.168.50.10", b"echo"))
+    made[10 + 9] = 1
+    made[10 + 20 : 10 + 22] = bytes((kind, 0))
+    looks: list[memoryview] = []
+    monkeypatch.setattr(icmp, "quoted_destination", looks.append)
+    sim.inject(str(user.address), str(provider.address), sealed_by(user, provider, batch_of(bytes(made))))
+    sim.run(0.001)
+    assert provider.delivered[-1] == bytes(made)
+    assert bool(looks) is asks
 
 
 @pytest.mark.parametrize(

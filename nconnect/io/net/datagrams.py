@@ -61,6 +61,9 @@ class Sent(Enum):
     __hash__ = object.__hash__  # the enum's own is Python, and is called for each run
 
 
+_WHY = {errno.ENOBUFS: Sent.FULL, errno.EMSGSIZE: Sent.TOO_BIG}
+
+
 class DatagramSocket:
     """A bound UDP socket of one IP version. Not blocking. `bind` it while there are rights: more buffer."""
 
@@ -111,40 +114,31 @@ class DatagramSocket:
         control = [] if ttl is None else [self._ttl(ttl)]
         if ecn:
             control.append((*_TOS[self._is_v6], _INT.pack(ecn)))
-        found = self._send(to, parts, segment, control)
+        if to is not self._to:  # an address takes 1 us to hash
+            self._to, self._address = to, _address(to)
+        found = Sent.SENT
+        try:
+            if not segment:
+                self._socket.sendmsg(parts, control, 0, self._address)
+            elif self._gso:
+                with_segment = [*control, (socket.IPPROTO_UDP, UDP_SEGMENT, _U16.pack(segment))]
+                self._socket.sendmsg(parts, with_segment, 0, self._address)
+            else:
+                self._one_by_one(parts, segment, control)
+        except BlockingIOError:
+            found = Sent.FULL
+        except OSError as error:
+            if segment and self._gso and error.errno in _NO_GSO:
+                self._gso = False
+                return self.send(to, parts, segment, ttl=ttl, ecn=ecn)
+            found = _WHY.get(error.errno or 0, Sent.REFUSED)
         self.counts[found] += 1
         return found
 
-    def _send(self, to: Endpoint, parts: Sequence[Buffer], segment: int, control: list[Control]) -> Sent:
-        if segment and not self._gso:
-            return self._one_by_one(to, parts, segment, control)
-        with_segment = control
-        if segment:
-            with_segment = [*control, (socket.IPPROTO_UDP, UDP_SEGMENT, _U16.pack(segment))]
-        if to is not self._to:  # an address takes 1 us to hash
-            self._to, self._address = to, _address(to)
-        try:
-            self._socket.sendmsg(parts, with_segment, 0, self._address)
-        except BlockingIOError:
-            return Sent.FULL
-        except OSError as error:
-            if error.errno == errno.EMSGSIZE:
-                return Sent.TOO_BIG
-            if segment and error.errno in _NO_GSO:
-                self._gso = False
-                return self._one_by_one(to, parts, segment, control)
-            return Sent.FULL if error.errno == errno.ENOBUFS else Sent.REFUSED
-        return Sent.SENT
-
-    def _one_by_one(
-        self, to: Endpoint, parts: Sequence[Buffer], segment: int, control: list[Control]
-    ) -> Sent:
+    def _one_by_one(self, parts: Sequence[Buffer], segment: int, control: list[Control]) -> None:
         whole = memoryview(b"".join(parts))
         for at in range(0, len(whole), segment):
-            found = self._send(to, [whole[at : at + segment]], 0, control)
-            if found is not Sent.SENT:
-                return found
-        return Sent.SENT
+            self._socket.sendmsg([whole[at : at + segment]], control, 0, self._address)
 
     def _ttl(self, ttl: int) -> Control:
         if self._is_v6:

@@ -34,10 +34,10 @@ TRIGGER_S = 0.006
 _PATIENCE_S = 0.1
 BEST_OF_S = 0.25
 # Where a peer's processor is the limit, what is under way waits in relays and sockets: in one line, whatever
-# flow it is of, and above what a relay holds it is dropped. So no more may be under way than WINDOW_BYTES, or
+# flow it is of, and above what a relay holds it is dropped. No more may be under way than UNDER_WAY_BYTES, or
 # what arrives in two round trips and _WINDOW_S, as long as reports come; the rest waits in the fair queue.
 # Measured: 6 MiB and 30 ms let a ping beside a flood of UDP wait 34 ms, these 14; less costs rate.
-WINDOW_BYTES = 2 << 20
+UNDER_WAY_BYTES = 2 << 20
 _WINDOW_S = 0.012
 LATELY_S = 0.25
 _LOOK_AGAIN_S = 0.003
@@ -70,7 +70,7 @@ class Sending:
     def is_clear(self, now: float) -> bool:
         """Whether any amount may be sent now."""
         return self.pacer.rate is None and (
-            self.total_bytes - self.reported_bytes <= WINDOW_BYTES or not self._is_full(now)
+            self.total_bytes - self.reported_bytes <= UNDER_WAY_BYTES or not self._is_full(now)
         )
 
     def budget(self, now: float) -> int:
@@ -82,10 +82,10 @@ class Sending:
         return now + _LOOK_AGAIN_S if self._is_full(now) else self.pacer.next_at(now)
 
     def _is_full(self, now: float) -> bool:
-        """Whether the peer has to catch up first (see WINDOW_BYTES)."""
+        """Whether the peer has to catch up first (see UNDER_WAY_BYTES)."""
         under_way = self.total_bytes - self.reported_bytes
         return (
-            under_way > WINDOW_BYTES
+            under_way > UNDER_WAY_BYTES
             and now - self._reported_at < LATELY_S
             and under_way > self.pacer.acknowledged_rate * (2 * self.pacer.base_s + _WINDOW_S)
         )

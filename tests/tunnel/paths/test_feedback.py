@@ -144,10 +144,10 @@ def test_a_long_way_is_filled() -> None:
 
 def test_a_peer_that_reports_nothing_is_not_waited_for_for_long() -> None:
     sending = Sending(0.0)
-    sending.sent(1, 0, feedback.WINDOW_BYTES, 0.0)
+    sending.sent(1, 0, feedback.UNDER_WAY_BYTES, 0.0)
     assert sending.is_clear(0.0), "who has never reported may not do so at all"
     report = Arrivals()
-    assert report.received(1, 0, feedback.WINDOW_BYTES, 0.01)
+    assert report.received(1, 0, feedback.UNDER_WAY_BYTES, 0.01)
     sending.on_report(report.report(0.01, busy=True), 0.02, busy=False)
     for number in range(1, 100):
         sending.sent(1, number, 1 << 20, 0.02)
@@ -179,4 +179,4 @@ def test_who_waits_for_a_report_gets_one() -> None:
     arrivals.received(1, 0, REPORT_BYTES, 1.0)
     arrivals.report(1.0, busy=False)
     size = 256 << 10
-    assert any(arrivals.received(1, n, size, 1.0) for n in range(1, feedback.WINDOW_BYTES // size))
+    assert any(arrivals.received(1, n, size, 1.0) for n in range(1, feedback.UNDER_WAY_BYTES // size))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from nconnect.crypto.keys import Identity
 from nconnect.model import NknAddress
 from nconnect.tunnel.constants import QUEUE_BYTES
-from nconnect.tunnel.paths.feedback import LATELY_S, REPORT_BYTES, WINDOW_BYTES, Arrivals
+from nconnect.tunnel.paths.feedback import LATELY_S, REPORT_BYTES, UNDER_WAY_BYTES, Arrivals
 from nconnect.tunnel.paths.lanes import Lanes
 from nconnect.tunnel.paths.scheduler import Scheduler
 from tests.sim.lanes import LaneHost, LaneNet, Path, joined
@@ -93,7 +93,7 @@ def test_a_lane_whose_peer_has_to_catch_up_waits_and_is_looked_at_again_soon() -
     lane.sending.sent(1, 0, REPORT_BYTES, 0.0)
     assert arrivals.received(1, 0, REPORT_BYTES, 0.02)
     lane.sending.on_report(arrivals.report(0.02, busy=True), 0.02, busy=False)
-    lane.sending.sent(1, 1, 2 * WINDOW_BYTES, 0.02)
+    lane.sending.sent(1, 1, 2 * UNDER_WAY_BYTES, 0.02)
     assert spread.next_lane(0, 0.03) is None
     assert 0.03 < spread.next_at(0.03) < 0.04, "nothing else may wake us"
     assert spread.next_lane(0, 0.02 + LATELY_S) is not None

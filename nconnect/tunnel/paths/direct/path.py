@@ -277,7 +277,7 @@ class DirectPath:
 
         False when it is to be dropped.
         """
-        if not self._has_session or self.mode == "off":
+        if not self._has_session or self._finder.mode == "off":
             return False
         known_source, known, until = self._heard_from
         if source is known_source and known is not None and known is not self._current and now < until:

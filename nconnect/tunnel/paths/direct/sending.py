@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable
 
-from nconnect.tunnel.paths.feedback import MAX_LOGGED, Sending
+from nconnect.tunnel.paths.feedback import MAX_LOGGED, UNDER_WAY_BYTES, Sending
 from nconnect.tunnel.paths.lanes import Hold, Lane
 
 
@@ -29,7 +29,11 @@ class DatagramSending(Sending):
         self._is_held = True
 
     def is_clear(self, now: float) -> bool:
-        return not (self._is_held and self._waits(now)) and super().is_clear(now)
+        if self._is_held and self._waits(now):
+            return False
+        return self.pacer.rate is None and (  # as `Sending` has it, without a call: each packet asks
+            self.total_bytes - self.reported_bytes <= UNDER_WAY_BYTES or not self._is_full(now)
+        )
 
     def budget(self, now: float) -> int:
         return 0 if self._is_held and self._waits(now) else super().budget(now)
