@@ -155,4 +155,4 @@ def test_streams_through_a_slow_link_arrive_whole(
     busy = carried * 8 / took_s / (MBIT * 1e6)
     print(f"{dials} to {listens}, MTU {mtu}, {way}: goodput {goodput:.3f}, busy {busy:.3f}, wrong {wrong}")
     assert not wrong
-    assert goodput > 0.25, "on a busy machine the link waits for programs, but not for so long"
+    assert goodput > 0.15, "on a busy machine the link waits for programs, but not for so long"

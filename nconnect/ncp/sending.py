@@ -5,7 +5,8 @@
 - A packet waits for its acknowledgement from when it was sent last, longer each time, and what was lost is
   sent again under the same limits as new data, so that a slow receiver does not get it over and over.
 - The protocol has no congestion control. Here a loss halves what may be in flight, once in a round trip, and
-  silence lets it fall to 64 KiB; acknowledgements let it grow back to the whole window.
+  silence lets it fall to 64 KiB; acknowledgements let it grow back to the whole window. Besides, no more is
+  in flight than fills a queue for a quarter of a second (`ncp.delivery`).
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 
 from nconnect.model import Buffer
+from nconnect.ncp.delivery import SessionDelivery
 from nconnect.ncp.pairs import SubClientPair, rescale
 from nconnect.ncp.sequence import from_wire, to_wire
 
@@ -62,6 +64,8 @@ class NcpSender:
         self._limited_at = 0.0  # when it was lowered last
         self._acked_at = 0.0  # when something was acknowledged last
         self._lost: list[int] = []  # a heap of counts
+        self._delivery = SessionDelivery()
+        self._look_at: float | None = None  # what waits for a queue may go by another pair then
         self._total = min(max(window / mtu, MIN_PACKETS), MAX_PACKETS)
         for pair in pairs:
             pair.window = self._total / len(pairs)
@@ -92,10 +96,12 @@ class NcpSender:
     # Sending
 
     def next_packet(self, now: float, ready: Callable[[int], bool]) -> tuple[int, int, SentPacket] | None:
-        """(pair, count, packet) of the next packet to be sent; it counts as sent. None: nothing, or no room.
+        """(pair, count, packet) of the next packet to be sent; it counts as sent. None: nothing, or no room;
+        at `timeout_at` there may be some.
 
         `ready` says of a pair's index whether its link takes data now.
         """
+        self._look_at = None
         lost = self._lost
         while lost and (lost[0] not in self._unacked or self._unacked[lost[0]].in_flight):
             heapq.heappop(lost)
@@ -112,6 +118,8 @@ class NcpSender:
                 return None
         if self._flight_bytes and self._flight_bytes + size > self._limit:
             return None
+        if not self._is_within_bound(size, now):
+            return None
         pair = self._choose(now, ready, packet)
         if pair is None:
             return None
@@ -124,8 +132,20 @@ class NcpSender:
         packet.tries += 1
         packet.in_flight = True
         pair.flight[count] = now
+        pair.flight_bytes += size
         self._flight_bytes += size
         return pair.index, count, packet
+
+    def _is_within_bound(self, size: int, now: float) -> bool:
+        """Whether so much more fills no queue. What waits on a pair that may be dead is in none."""
+        bound = self._delivery.bound() - size
+        if not self._flight_bytes or self._flight_bytes <= bound:
+            return True
+        live = [pair for pair in self.pairs if not pair.is_suspect(now)]
+        if live and sum(pair.flight_bytes for pair in live) <= bound:
+            return True
+        self._look_at = min((pair.suspect_at() for pair in live if pair.flight), default=None)
+        return False
 
     def _room(self) -> int:
         """How long the next new packet may be, by the other side's window; 0: better wait."""
@@ -211,10 +231,12 @@ class NcpSender:
                 of[packet.pair] = of.get(packet.pair, 0) + 1
                 if packet.in_flight:
                     self._flight_bytes -= len(packet.data)
+                    pair.flight_bytes -= len(packet.data)
                     sent_at = pair.flight.pop(count)
                     if packet.tries == 1 and sent_at >= pair.acked_sent_at:
                         pair.acked_sent_at = sent_at
                         pair.measured(now - sent_at, now)
+                        self._delivery.round_trip(now - sent_at, now)
         if not fresh:
             return False
         while self.base < self.next and self.base not in unacked:
@@ -224,6 +246,7 @@ class NcpSender:
             self.pairs[index].backoff = 1.0
         rescale(self.pairs, self._total)
         self._acked_at = now
+        self._delivery.acked(acked_bytes, now)
         grown = acked_bytes if self._limit < self._half else acked_bytes / _GROWTH
         self._limit = min(float(self._window), self._limit + grown)
         self.look_for_losses(now)
@@ -244,11 +267,12 @@ class NcpSender:
             counts = pair.lost(now)
             if not counts:
                 continue
-            timed_out = pair.flight[counts[-1]] + pair.rto_s <= now
+            sent_at = pair.flight[counts[-1]]
+            timed_out = pair.timed_out_at(sent_at) <= now
             self._lose(pair, counts)
-            pair.window = max(1.0, pair.window / 2)
+            pair.window = 1.0 if timed_out else max(1.0, pair.window / 2)
             if timed_out:
-                pair.backoff = min(8.0, pair.backoff * 2)
+                pair.back_off(sent_at, now)
             if now - self._limited_at > (pair.srtt_s or 0.0):
                 self._limited_at = now
                 least = max(MIN_FLIGHT_BYTES, 8 * self.mtu)
@@ -268,11 +292,13 @@ class NcpSender:
             packet = self._unacked[count]
             packet.in_flight = False
             self._flight_bytes -= len(packet.data)
+            pair.flight_bytes -= len(packet.data)
             heapq.heappush(self._lost, count)
 
     def timeout_at(self) -> float | None:
-        """When the next packet may count as lost."""
-        return min((at for pair in self.pairs if (at := pair.timeout_at()) is not None), default=None)
+        """When the next packet may count as lost, or may be sent."""
+        ats = (*(pair.timeout_at() for pair in self.pairs), self._look_at)
+        return min((at for at in ats if at is not None), default=None)
 
     def drop(self) -> None:
         """Forget everything that was not acknowledged."""
@@ -282,3 +308,4 @@ class NcpSender:
         self.buffered = self._flight_bytes = 0
         for pair in self.pairs:
             pair.flight.clear()
+            pair.flight_bytes = 0

@@ -6,7 +6,8 @@ One connection is one stream, and the stream has nothing but the connection's by
 
 Where a direction ends, the same direction ends at the other side, if that is one of ours. nkn-tunnel cannot
 be told: so when a TCP client shuts down its sending half, the stream stays open for the answer, and is closed
-once everything was read there and nothing has come back for `QUIET_END_S`. nkn-tunnel then closes all.
+once everything was read there and nothing has come back for `QUIET_END_S`. nkn-tunnel then closes all. A
+server that ends its half has nearly always closed: there it is `SERVER_QUIET_END_S`, for its client waits.
 A stream that was cut ends its TCP connection with a reset, so that no short transfer looks like a whole one.
 """
 
@@ -34,6 +35,7 @@ log = logging.getLogger(__name__)
 MAX_JOINED = 1024  # connections at once
 _CONNECT_S = 10.0
 QUIET_END_S = 12.0  # an official sender repeats what was lost after at most 10 s
+SERVER_QUIET_END_S = 0.5  # guessed
 _CHUNK_BYTES = 1 << 18
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)  # SO_LINGER: on, 0 seconds
 
@@ -151,7 +153,7 @@ class StreamTunnel:
             if stream is None:
                 _reset(writer)
             else:
-                await _Joined(stream, reader, writer).run()
+                await _Joined(stream, reader, writer, QUIET_END_S).run()
         except asyncio.CancelledError:
             _reset(writer)
         finally:
@@ -168,7 +170,7 @@ class StreamTunnel:
                 log.warning("cannot connect to %s: %s", self._target, what)
                 stream.abort()
                 return
-            await _Joined(stream, reader, writer).run()
+            await _Joined(stream, reader, writer, SERVER_QUIET_END_S).run()
         elif (onward := await self._dial()) is None:
             stream.abort()
         else:
@@ -197,8 +199,12 @@ class StreamTunnel:
 class _Joined:
     """A TCP connection and its stream."""
 
-    def __init__(self, stream: Stream, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def __init__(
+        self, stream: Stream, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, quiet_end_s: float
+    ) -> None:
+        """`quiet_end_s`: how long an answer is awaited to what TCP has ended, if nothing tells its end."""
         self._stream = stream
+        self._quiet_end_s = quiet_end_s
         self._reader = reader
         self._writer = writer
 
@@ -236,7 +242,7 @@ class _Joined:
         if self._stream.can_end:
             await asyncio.wait((down,))
             return
-        quiet = asyncio.ensure_future(self._stream.wait_quiet(QUIET_END_S))
+        quiet = asyncio.ensure_future(self._stream.wait_quiet(self._quiet_end_s))
         try:
             await asyncio.wait((down, quiet), return_when=asyncio.FIRST_COMPLETED)
         finally:

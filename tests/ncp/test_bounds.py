@@ -39,7 +39,7 @@ def test_a_side_that_wants_packets_of_a_byte_gets_a_bounded_number_at_once() -> 
 
 def test_a_first_packet_that_is_never_acknowledged_holds_the_others_back() -> None:
     side = sender(1024)
-    for _ in range(10):
+    for _ in range(20):
         side.write(bytes(WINDOW))
         send_all(side)
         side.read_by_peer(side.written)

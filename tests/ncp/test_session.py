@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nconnect.ncp import sequence
+from nconnect.ncp.delivery import FIRST_FLIGHT_BYTES
 from nconnect.ncp.session import NcpSession, NcpState
 from nconnect.ncp.settings import GONE_S, GRACE_S, SessionSettings
 from nconnect.wire.ncp import NcpPacket
@@ -224,7 +225,7 @@ def test_packets_are_sent_in_runs_so_that_few_ranges_acknowledge_them() -> None:
     world.a.write(session, bytes(1 << 20))
     ids = [session.sender.pairs[packet.pair].local for packet in session.sender._unacked.values()]  # type: ignore[union-attr]
     changes = sum(a != b for a, b in pairwise(ids))
-    assert changes == 1024 // 128 - 1
+    assert changes == FIRST_FLIGHT_BYTES // 1024 // 128 - 1
     assert set(ids) == set(IDS)
     world.run(1.0)
     acks = [packet for packet in world.b.sent_packets if packet.ack_starts]
@@ -269,6 +270,7 @@ def test_what_a_broken_link_carried_goes_over_the_others_at_once() -> None:
     session, other = world.established()
     world.faults.dead_pairs.add("__1__")
     world.a.write(session, bytes(2 << 20))
+    world.faults.down.add("__1__")
     session.pair_is_down("__1__")
     world.a.pump(session)
     assert world.until(lambda: len(world.b.got.get(other.id, b"")) == 2 << 20) < 0.5
@@ -530,3 +532,36 @@ def test_one_key_cannot_open_all_sessions() -> None:
     assert len(world.b.sessions) == 2048
     session, _ = world.established()
     assert session.is_established
+
+
+def test_what_timed_out_delays_nothing_else_that_was_sent_before() -> None:
+    """All that a dead pair carries is sent again at once, not after a longer time for each part."""
+    world = World(Faults(dead_pairs={"__2__"}), a=MTU_1024)
+    session, other = world.established()
+    for _ in range(16):
+        world.a.write(session, bytes(64 << 10))
+        world.run(0.02)
+    assert world.until(lambda: len(world.b.got.get(other.id, b"")) == 1 << 20) < 3.5
+
+
+@pytest.mark.parametrize("chosen", [SessionSettings(), MTU_1024], ids=["60000", "1024"])
+def test_a_slow_link_is_full_and_nothing_is_sent_twice(chosen: SessionSettings) -> None:
+    """20 Mbit/s, and a queue without an end, as a node has it."""
+    rate = 2.5e6
+    world = World(Faults(bytes_per_s=rate), a=chosen)
+    session, other = world.established()
+    size = 16 << 20
+    sent = 0
+
+    def write_some() -> bool:
+        nonlocal sent
+        while sent < size and session.unsent < 1 << 18:
+            world.a.write(session, bytes(1 << 16))
+            sent += 1 << 16
+        return len(world.b.got.get(other.id, b"")) == size
+
+    took_s = world.until(write_some, 30)
+    assert session.sender is not None
+    assert not session.sender.resent
+    assert size / rate / took_s > 0.95
+    assert world.longest_queue_s < 0.6, "other streams and the other side's answers do not wait for long"

@@ -24,6 +24,8 @@ class Faults:
     delay_s: float = 0.01
     jitter_s: float = 0.0  # more than the time between two packets reorders them
     dead_pairs: set[str] = field(default_factory=set)  # sub-clients over which nothing arrives
+    bytes_per_s: float = 0.0  # of each direction, behind a queue without an end; 0: it is not bounded
+    down: set[str] = field(default_factory=set)  # sub-clients whose links take nothing
     refuses: Callable[[NcpPacket], bool] = lambda packet: False
 
 
@@ -78,7 +80,9 @@ class Side:
 
     def pump(self, session: NcpSession) -> None:
         world = self.world
-        while (due := session.next_packet(world.clock.now, lambda local: True)) is not None:
+        while (
+            due := session.next_packet(world.clock.now, lambda local: local not in world.faults.down)
+        ) is not None:
             local, remote, packet = due
             self.sent += 1
             world.carry(self, session.remote, session.id, local, remote, packet)
@@ -113,6 +117,8 @@ class World:
         self.faults = faults or Faults()
         self.a = Side(self, "alice." + "a" * 64, ids[0], a or SessionSettings())
         self.b = Side(self, "bob." + "b" * 64, ids[1], b or SessionSettings())
+        self.longest_queue_s = 0.0
+        self._free_at: dict[str, float] = {}  # when the slow link has carried what was sent, by sender
         self._sides = {side.name: side for side in (self.a, self.b)}
 
     def carry(self, src: Side, dest: str, id: bytes, local: str, remote: str, packet: bytes) -> None:
@@ -124,8 +130,18 @@ class World:
         for _ in range(2 if self.rng.random() < faults.twice else 1):
             if self.rng.random() < faults.loss:
                 continue
-            delay_s = faults.delay_s + self.rng.random() * faults.jitter_s
+            delay_s = faults.delay_s + self.rng.random() * faults.jitter_s + self._queued(src, len(packet))
             self.clock.after(delay_s, lambda: self._sides[dest].receive(src.name, id, remote, local, packet))
+
+    def _queued(self, src: Side, size: int) -> float:
+        """How long a packet is in the queue of the slow link."""
+        if not self.faults.bytes_per_s:
+            return 0.0
+        now = self.clock.now
+        free_at = max(now, self._free_at.get(src.name, 0.0))
+        self.longest_queue_s = max(self.longest_queue_s, free_at - now)
+        self._free_at[src.name] = free_at + size / self.faults.bytes_per_s
+        return self._free_at[src.name] - now
 
     def run(self, seconds: float) -> None:
         self.clock.run_until(self.clock.now + seconds)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from typing import Any
@@ -262,7 +263,9 @@ def test_nkn_tunnel_dials_ours() -> None:
         ):
             data = os.urandom(500_000)
             assert await echo(port, data) == data
+            began = time.monotonic()
             assert await download(port, 3_000_000) == pattern(3_000_000)
+            assert time.monotonic() - began < tunnel.QUIET_END_S / 2, "the server's end is told soon"
 
     run(test, within_s=90.0)
 
