@@ -36,6 +36,12 @@ def test_each_interface_has_its_own() -> None:
     both = with_block(with_block(OTHERS, "nc0", NAMES), "nc01", NAMES)
     assert without_block(both, "nc01") == OTHERS + BLOCK
     assert without_block(without_block(both, "nc0"), "nc01") == OTHERS
+    # Neither has anything to write while both are there, and a change of one moves no other.
+    assert with_block(both, "nc0", NAMES) == both
+    assert with_block(both, "nc01", NAMES) == both
+    changed = with_block(both, "nc0", {"gpu-box.internal": (ip_address("10.86.0.9"),)})
+    assert changed.index(b"nc0 begin") < changed.index(b"10.86.0.9") < changed.index(b"nc01 begin")
+    assert with_block(changed, "nc0", NAMES) == both
 
 
 def test_lines_that_others_put_into_the_block_or_behind_it_stay() -> None:

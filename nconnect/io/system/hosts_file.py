@@ -7,15 +7,19 @@ The file is replaced as a whole by one of the same owner, mode and extended attr
 Where there is no such file, one is made; a line in it says so, and when nothing but that line is left, it is
 removed.
 
-Two programs that edit the file at the same time can undo each other's change, as always with this file; it is
-looked at again just before it is replaced, and whoever keeps a block there sets it again.
+Interfaces of ours take turns, by a lock on the file (flock(2)): who reads what another one has half written
+would take its own block for removed. Other programs know nothing of it, and two that edit the file at the
+same time can undo each other's change, as always with this file; it is looked at again just before it is
+replaced, and whoever keeps a block there sets it again.
 """
 
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import stat
+import time
 from contextlib import suppress
 from pathlib import Path
 
@@ -28,6 +32,7 @@ HOSTS = Path("/etc/hosts")
 MAX_BYTES = 32 << 20  # lists of blocked advertisers have some MB
 NSSWITCH = Path("/etc/nsswitch.conf")
 MADE = b"# nconnect made this file: there was none\n"
+_TURN_S = 1.0  # any user may hold a lock on a file that everybody reads: then without a turn
 _ATTEMPTS = 5  # another program changed it meanwhile
 _MOUNTS = Path("/proc/self/mountinfo")
 # The file cannot be replaced, but perhaps rewritten.
@@ -48,6 +53,7 @@ def put(interface: str, known: Names, path: Path = HOSTS) -> bool:
                     return False
                 _create(real)
             with open(os.open(real, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK), "rb") as file:
+                _take_turn(file.fileno())
                 status = os.fstat(file.fileno())
                 if not stat.S_ISREG(status.st_mode):
                     raise HostError(f"{what}: it is no file")
@@ -85,6 +91,16 @@ def names_in(interface: str, path: Path = HOSTS) -> set[str]:
         return set()
     lines = hosts_block.without_block(content, interface).decode(errors="replace").splitlines()
     return {name.lower() for line in lines for name in line.partition("#")[0].split()[1:]}
+
+
+def _take_turn(fd: int) -> None:
+    """Wait until no other interface of ours is at the file; the turn ends when it is closed."""
+    until = time.monotonic() + _TURN_S
+    while time.monotonic() < until:
+        with suppress(BlockingIOError):
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        time.sleep(0.005)
 
 
 def _create(path: Path) -> None:

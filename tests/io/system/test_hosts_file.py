@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import subprocess
 import sys
+import threading
 from ipaddress import ip_address
 from pathlib import Path
 
@@ -161,6 +163,7 @@ def test_a_full_disk_loses_no_line(hosts: Path, monkeypatch: pytest.MonkeyPatch)
 
 MOUNTED = """
 import sys
+import threading
 from ipaddress import ip_address
 from pathlib import Path
 from nconnect.io.system.hosts_file import put
@@ -197,3 +200,32 @@ def test_what_the_c_library_asks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert hosts_file.nss_sources() is None
     switch.write_text("passwd: files\nhosts:  files resolve [!UNAVAIL=return] dns # all\n")
     assert hosts_file.nss_sources() == ["files", "resolve", "[!UNAVAIL=return]", "dns"]
+
+
+def test_two_interfaces_that_write_at_the_same_time_lose_nothing(
+    hosts: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither sees what the other one has half written, also where the file cannot be replaced."""
+    monkeypatch.setattr(hosts_file, "_is_mount_point", lambda path: True)
+    lost: list[str] = []
+
+    def keep(interface: str) -> None:
+        for number in range(200):
+            put(interface, {f"{interface}.internal": (ip_address(f"10.0.0.{number}"),)}, hosts)
+            if put(interface, {f"{interface}.internal": (ip_address(f"10.0.0.{number}"),)}, hosts):
+                lost.append(interface)
+
+    threads = [threading.Thread(target=keep, args=(name,)) for name in ("nc0", "nc1")]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert lost == []
+
+
+def test_a_lock_that_somebody_holds_stops_nothing(hosts: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hosts_file, "_TURN_S", 0.05)
+    with hosts.open() as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        assert put("nc0", {"box.internal": (ip_address("10.0.0.1"),)}, hosts)
+    assert b"box.internal" in hosts.read_bytes()
