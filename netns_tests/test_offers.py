@@ -186,6 +186,10 @@ def test_a_wrong_address_of_the_user_is_told_on_both_sides(one: Friends) -> None
     (finding,) = [each for each in found if WRONG in each["text"]]
     assert finding["level"] == "warning"
     assert "nconnect peer set laptop --allowed-ips" in finding["mend"]
+    side.stop()
+    side.config.write_text(right)
+    side.start()
+    side.wait("box-1")
 
 
 def test_a_container_without_masquerade_is_refused_and_told(one: Friends) -> None:
