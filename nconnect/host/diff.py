@@ -64,6 +64,16 @@ class DeleteRoute:
 
 
 @dataclass(frozen=True, slots=True)
+class SetRouteSource:
+    """Replace a route by one that prefers another source, without a moment in which there is none."""
+
+    interface: str
+    prefix: Prefix
+    before: Address | None
+    source: Address | None
+
+
+@dataclass(frozen=True, slots=True)
 class AddBypass:
     route: HostRoute
 
@@ -96,6 +106,7 @@ Operation = (
     | DeleteAddress
     | AddRoute
     | DeleteRoute
+    | SetRouteSource
     | AddBypass
     | DeleteBypass
     | SetSysctl
@@ -119,11 +130,11 @@ def diff(reading: Reading, wanted: InterfaceState) -> tuple[Operation, ...]:
     operations += [AddAddress(name, a) for a in wanted.addresses if a not in reading.addresses]
     had, has = dict(reading.sources), dict(wanted.sources)
     operations += [AddRoute(name, r, has.get(r)) for r in wanted.routes if r not in reading.routes]
-    for route in wanted.routes:
-        if route in reading.routes and had.get(route) != has.get(route):
-            # The kernel takes no two to one prefix.
-            operations.append(DeleteRoute(name, route, had.get(route)))
-            operations.append(AddRoute(name, route, has.get(route)))
+    operations += [
+        SetRouteSource(name, r, had.get(r), has.get(r))
+        for r in wanted.routes
+        if r in reading.routes and had.get(r) != has.get(r)
+    ]
     operations += [DeleteRoute(name, r, had.get(r)) for r in reading.routes if r not in wanted.routes]
     operations += [DeleteAddress(name, a) for a in reading.addresses if a not in wanted.addresses]
     operations += _sysctls(reading, wanted.sysctls, remember=True)
@@ -143,6 +154,8 @@ def undo(operation: Operation, reading: Reading) -> Operation | None:
             return DeleteRoute(interface, prefix, source)
         case DeleteRoute(interface, prefix, source):
             return AddRoute(interface, prefix, source)
+        case SetRouteSource(interface, prefix, before, source):
+            return SetRouteSource(interface, prefix, source, before)
         case AddBypass(route):
             return DeleteBypass(route)
         case DeleteBypass(route):

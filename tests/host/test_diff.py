@@ -21,6 +21,7 @@ from nconnect.host.diff import (
     Operation,
     Reading,
     SetLink,
+    SetRouteSource,
     SetSysctl,
     diff,
     undo,
@@ -97,6 +98,12 @@ def perform(reading: Reading, operation: Operation) -> Reading:
                 routes=tuple(r for r in reading.routes if r != prefix),
                 sources=tuple(each for each in reading.sources if each.route != prefix),
             )
+        case SetRouteSource(_, prefix, before, source):
+            assert prefix in reading.routes
+            assert dict(reading.sources).get(prefix) == before
+            others = tuple(each for each in reading.sources if each.route != prefix)
+            preferred = () if source is None else (PreferredSource(prefix, source),)
+            return replace(reading, sources=(*others, *preferred))
         case AddBypass(route):
             assert route.address not in [held.address for held in reading.bypasses]
             return replace(reading, bypasses=(*reading.bypasses, route))
@@ -151,8 +158,8 @@ def test_the_order_leaves_nothing_open(reading: Reading, wanted: InterfaceState)
         assert kinds[0] is LoadRuleset
     if AddAddress in kinds and DeleteAddress in kinds:
         assert len(kinds) - 1 - kinds[::-1].index(AddAddress) < kinds.index(DeleteAddress)
-    # A route that gets another source is deleted and added again, between the new ones and those that go.
-    routes = [o for o in diff(reading, wanted) if isinstance(o, AddRoute | DeleteRoute)]
+    # A route that gets another source is replaced, between the new ones and those that go.
+    routes = [o for o in diff(reading, wanted) if isinstance(o, AddRoute | DeleteRoute | SetRouteSource)]
     new = [i for i, o in enumerate(routes) if o.prefix not in reading.routes]
     gone = [i for i, o in enumerate(routes) if o.prefix not in wanted.routes]
     assert (new, gone) == (list(range(len(new))), list(range(len(routes) - len(gone), len(routes))))
@@ -171,7 +178,7 @@ def test_a_route_gets_another_source_where_it_stays() -> None:
     for operation in diff(now, replace(wanted, sources=(PreferredSource(route, one),))):
         now = perform(now, operation)
     changes = diff(now, with_source)
-    assert changes == (DeleteRoute("nc0", route, one), AddRoute("nc0", route, other))
+    assert changes == (SetRouteSource("nc0", route, one, other),)
     for operation in changes:
         now = perform(now, operation)
     assert diff(now, with_source) == ()

@@ -18,6 +18,7 @@ from nconnect.host.diff import (
     LoadRuleset,
     Operation,
     SetLink,
+    SetRouteSource,
     SetSysctl,
     setting,
 )
@@ -64,6 +65,8 @@ def perform(netlink: Netlink, link: NetworkInterface, operation: Operation, fire
             netlink.add_route(link.index, prefix, ROUTE_PROTOCOL, source=source)
         case DeleteRoute(_, prefix):
             netlink.delete_route(link.index, prefix, ROUTE_PROTOCOL)
+        case SetRouteSource(_, prefix, _, source):
+            netlink.add_route(link.index, prefix, ROUTE_PROTOCOL, source=source, replaces=True)
         case AddBypass() | DeleteBypass():
             set_bypass(netlink, operation)
         case SetSysctl(name, _, value):
@@ -100,6 +103,8 @@ def described(operation: Operation) -> str:
         case AddAddress(interface, address) | DeleteAddress(interface, address):
             return f"address {address} on {interface}"
         case AddRoute(interface, prefix, source) | DeleteRoute(interface, prefix, source):
+            return f"route {prefix} through {interface}" + (f" from {source}" if source else "")
+        case SetRouteSource(interface, prefix, _, source):
             return f"route {prefix} through {interface}" + (f" from {source}" if source else "")
         case AddBypass(route) | DeleteBypass(route):
             return f"route {route}"

@@ -41,7 +41,7 @@ NEWADDR, DELADDR, _GETADDR = 20, 21, 22
 NEWROUTE, DELROUTE, _GETROUTE = 24, 25, 26
 _GETNEIGH = 30
 _NEWRULE, _GETRULE = 32, 34
-_CREATE, _EXCL = 0x400, 0x200
+_CREATE, _EXCL, _REPLACE = 0x400, 0x200, 0x100
 _MAX_DUMPS = 4  # guessed: of one question, until one was not interrupted
 IFF_UP = 0x1
 _IFLA_IFNAME, _IFLA_MTU, _IFLA_LINKINFO = 3, 4, 18
@@ -267,12 +267,14 @@ class Netlink(NetlinkSocket):
         protocol: int,
         gateway: Address | None = None,
         source: Address | None = None,
+        *,
+        replaces: bool = False,
     ) -> None:
-        """`source`: preferred, of packets that this machine sends along it."""
+        """`source`: preferred, of packets that this machine sends along it. `replaces`: what is there."""
         body = _route_body(index, prefix, protocol, gateway)
         if source is not None:
             body += attribute(_RTA_PREFSRC, source.packed)
-        self.request(NEWROUTE, _CREATE | _EXCL, body)
+        self.request(NEWROUTE, _CREATE | (_REPLACE if replaces else _EXCL), body)
 
     def delete_route(self, index: int, prefix: Prefix, protocol: int, gateway: Address | None = None) -> None:
         self.request(DELROUTE, 0, _route_body(index, prefix, protocol, gateway))

@@ -6,6 +6,7 @@ import errno
 import os
 import socket
 import struct
+import subprocess
 from ipaddress import ip_address, ip_interface, ip_network
 
 import pytest
@@ -139,5 +140,31 @@ def test_the_kernel_leaves_out_what_was_not_asked_for(
         assert through == ({"192.0.2.0/24", "10.0.0.0/24"} if can_filter else every)
         assert by_us == ({"10.0.1.1/32"} if can_filter else every)
         assert len(every) == 5, "no filter is left behind"
+
+    in_a_namespace(work)
+
+
+def test_a_route_is_replaced_by_one_with_another_source() -> None:
+    """In one step: none that was there is deleted, and a second one cannot be added."""
+
+    def work() -> None:
+        ip("link add ours type veth peer name other")
+        ip("link set ours up")
+        with Netlink() as kernel:
+            (index,) = (link.index for link in kernel.links() if link.name == "ours")
+            for networks in (("192.0.2.1/24", "192.0.2.2/24"), ("fd00::1/64", "fd00::2/64")):
+                one, other = map(ip_interface, networks)
+                prefix = ip_network("10.0.0.0/24" if one.version == 4 else "fd01::/64")
+                kernel.add_address(index, one)
+                kernel.add_address(index, other)
+                kernel.add_route(index, prefix, 110, source=one.ip)
+                with pytest.raises(NetlinkError, match="exists"):
+                    kernel.add_route(index, prefix, 110, source=other.ip)
+                for source in (other.ip, None):
+                    kernel.add_route(index, prefix, 110, source=source, replaces=True)
+                    command = ["ip", f"-{one.version}", "route", "show", str(prefix)]
+                    shown = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+                    assert shown.count("dev ours") == 1
+                    assert (f"src {other.ip}" in shown) == (source is not None)
 
     in_a_namespace(work)
