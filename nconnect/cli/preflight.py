@@ -59,8 +59,8 @@ def require_tun() -> None:
         if error.errno in (errno.ENODEV, errno.ENXIO):
             raise HostError("this kernel has no TUN driver: load it with `modprobe tun`") from None
         raise HostError(
-            f"{TUN_DEVICE} cannot be opened ({reason(error)}): allow this container the device, or have root"
-            f" let users open it (chmod 0666 {TUN_DEVICE}, as most distributions have it)"
+            f"{TUN_DEVICE} cannot be opened ({reason(error)}): have root let users open it (chmod 0666"
+            f" {TUN_DEVICE}, as most distributions have it); in a container allow it the device"
         ) from None
 
 

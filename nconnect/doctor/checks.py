@@ -87,8 +87,10 @@ def check_tun(facts: Facts) -> Iterator[Finding]:
         yield ok("tun", "/dev/net/tun can be used")
     elif facts.in_container:
         yield failure("tun", facts.tun, "start the container with --device /dev/net/tun")
+    elif facts.tun_module:
+        yield failure("tun", facts.tun, "modprobe tun", [("modprobe", "tun")])
     else:
-        yield failure("tun", facts.tun, "modprobe tun", [("modprobe", "tun")] if facts.tun_module else ())
+        yield failure("tun", facts.tun, "let users open it: sudo chmod 0666 /dev/net/tun")
 
 
 def check_nft(facts: Facts) -> Iterator[Finding]:

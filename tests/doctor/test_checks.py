@@ -66,6 +66,7 @@ def test_a_good_machine_has_no_complaint() -> None:
         ),
         ({"tun": "no TUN driver"}, "tun", "failure", "no TUN driver", "modprobe tun"),
         ({"tun": "no TUN driver", "in_container": True}, "tun", "failure", "no TUN", "--device /dev/net/tun"),
+        ({"tun": "it is closed", "tun_module": False}, "tun", "failure", "closed", "chmod 0666 /dev/net/tun"),
         ({"nft": NO_NFT}, "nft", "failure", "missing", "apt install nftables"),
         ({"nft": "no nf_tables: modprobe nf_tables"}, "nft", "failure", "no nf_tables", "modprobe nf_tables"),
         ({"nft": "nft refused: that"}, "nft", "failure", "refused: that", "nft list tables"),
