@@ -36,7 +36,7 @@ def test_access_ends_within_a_second_and_comes_back(fresh: World) -> None:
             until(lambda: _received(fresh) > 10 * MIB, "a download at full speed")
             ends_at = int(time.time()) + LEFT_S
             text = datetime.fromtimestamp(ends_at, UTC).isoformat()
-            provider.nconnect("peer", "set", USER_PEER, "--expires", text)
+            provider.nconnect("peer", "set", USER_PEER, "--access", text)
             assert provider.peer()["state"] == "up"
             until(lambda: time.time() >= ends_at, "the end", timeout_s=LEFT_S + 1)
             until(lambda: provider.peer()["state"] == "expired", "the state expired", timeout_s=1)
@@ -51,7 +51,7 @@ def test_access_ends_within_a_second_and_comes_back(fresh: World) -> None:
         assert "may not pass any more" in provider.nconnect("status")
         assert provider.drops("peer_expired") > 0
 
-        provider.nconnect("peer", "set", USER_PEER, "--expires", "never")
+        provider.nconnect("peer", "set", USER_PEER, "--access", "never")
         until(lambda: pings(fresh.user, SERVER), "a ping's answer", timeout_s=20)
         assert provider.peer()["expires"] is None
 
@@ -60,7 +60,7 @@ def test_a_day_before_the_end_of_long_access_there_is_a_warning(fresh: World) ->
     """One day before the end there is a warning if access was given for thirty days, none if for nine."""
     with provided(fresh):
         provider = fresh.provider_side
-        provider.nconnect("peer", "set", USER_PEER, "--expires", "1d")
+        provider.nconnect("peer", "set", USER_PEER, "--access", "1d")
         assert not _warnings(fresh)
         file = Path(provider.env["NCONNECT_STATE_DIR"]) / "nc0" / "expiries.json"
         ((address, (expires_at, since)),) = json.loads(file.read_text()).items()
@@ -79,7 +79,7 @@ def test_a_peer_that_expired_before_the_start_stays_out(fresh: World) -> None:
         provider.down()
         ends_at = int(time.time()) + 2
         text = datetime.fromtimestamp(ends_at, UTC).isoformat()
-        provider.nconnect("peer", "set", USER_PEER, "--expires", text)
+        provider.nconnect("peer", "set", USER_PEER, "--access", text)
         until(lambda: time.time() >= ends_at, "the end")
         provider.start()
         provider.wait()

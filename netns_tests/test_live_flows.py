@@ -57,7 +57,7 @@ def _expire(made: World) -> None:
     """Let the access expire soon, and return when it has."""
     ends_at = int(time.time()) + 3
     text = datetime.fromtimestamp(ends_at, UTC).isoformat()
-    made.provider_side.nconnect("peer", "set", USER_PEER, "--expires", text)
+    made.provider_side.nconnect("peer", "set", USER_PEER, "--access", text)
     until(lambda: time.time() >= ends_at, "the end", timeout_s=4)
 
 

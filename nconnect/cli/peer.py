@@ -44,9 +44,7 @@ AllowOption = Annotated[
 ]
 ExpiresOption = Annotated[
     str | None,
-    typer.Option(
-        "--access", "--expires", metavar="WHEN", help="When its access ends: 2026-12-31, 30d, never."
-    ),
+    typer.Option("--access", metavar="WHEN", help="When its access ends: 2026-12-31, 30d, never."),
 ]
 MaxFlowsOption = Annotated[
     int | None,

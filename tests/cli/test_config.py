@@ -36,7 +36,7 @@ def test_show_hides_secrets_and_is_a_configuration(run: Run, made: Path, tmp_pat
     (tmp_path / "key").write_text("ab" * 32)
     (tmp_path / "key").chmod(0o600)
     run(
-        "peer", "add", "laptop", f"laptop.{KEY}", "--allowed-ips", "10.86.0.2/32", "--expires", "2036-12-31",
+        "peer", "add", "laptop", f"laptop.{KEY}", "--allowed-ips", "10.86.0.2/32", "--access", "2036-12-31",
         "--allow", "192.168.50.10:8000/tcp", "--preshared-key-file", tmp_path / "key",
     )  # fmt: skip
     seed = config_file.load(made).seed.hex()

@@ -49,7 +49,7 @@ def test_it_is_in_every_list_and_not_in_the_file(run: Run, alice: Path) -> None:
 
 def test_it_is_changed_in_the_state(run: Run, alice: Path, daemon: FakeBackend) -> None:
     before = alice.read_text()
-    result = run("peer", "set", "alice", "--add-allow", "192.168.50.11/icmp", "--expires", "2099-01-01")
+    result = run("peer", "set", "alice", "--add-allow", "192.168.50.11/icmp", "--access", "2099-01-01")
     assert (result.status, result.err) == (0, "")
     assert daemon.asked == ["reload"]
     peer = listed(run)["alice"]

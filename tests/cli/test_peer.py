@@ -49,7 +49,7 @@ def test_add_with_everything(run: Run, made: Path, tmp_path: Path) -> None:
     result = run(
         "peer", "add", "laptop", LAPTOP,
         "--allowed-ips", "10.86.0.2/32, 10.9.0.0/16", "--allowed-ips", "fd86::2",
-        "--allow", "none", "--preshared-key-file", key, "--expires", "2099-12-31",
+        "--allow", "none", "--preshared-key-file", key, "--access", "2099-12-31",
     )  # fmt: skip
     assert result.status == 0, result.err
     (peer,) = peers_of(made)
@@ -134,7 +134,7 @@ def test_list_and_show_know_the_state_of_a_running_daemon(run: Run, daemon: Fake
 
 def test_a_list_on_a_narrow_terminal(run: Run, made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     prefixes = ["10.86.0.2/32", "fd61:3a4a:54e0::2/128", *(f"192.168.{n}.0/24" for n in range(3))]
-    run("peer", "add", "laptop", LAPTOP, "--allowed-ips", ",".join(prefixes), "--expires", "2099-12-31")
+    run("peer", "add", "laptop", LAPTOP, "--allowed-ips", ",".join(prefixes), "--access", "2099-12-31")
     whole = run("peer", "list").out
     assert ", ".join(prefixes) in whole
     assert LAPTOP in whole  # a program reads this
@@ -165,7 +165,7 @@ def test_set(run: Run, with_laptop: Path) -> None:
     )
     assert "expires" in peer
     assert "# mine" in with_laptop.read_text()
-    assert run("peer", "set", "tablet", "--expires", "never").status == 0
+    assert run("peer", "set", "tablet", "--access", "never").status == 0
     assert "expires" not in peers_of(with_laptop)[0]
 
 
@@ -296,8 +296,8 @@ ADD = ["peer", "add", "tablet", f"tablet.{KEY}"]
         ([*ADD, "--allowed-ips", "10.86.0.3"], "has the same key as peer 'laptop'"),
         ([*ADD, "--allowed-ips", "10.86.0.3", "--allow", "80/tcp"], "--allow: '80/tcp'"),
         ([*ADD, "--allowed-ips", "10.86.0.3", "--allow", "all,none"], "--allow: give rules, or"),
-        ([*ADD, "--allowed-ips", "10.86.0.3", "--expires", "soon"], "--access: 'soon' is not a time"),
-        ([*ADD, "--allowed-ips", "10.86.0.3", "--expires", "2001-01-01"], "is in the past"),
+        ([*ADD, "--allowed-ips", "10.86.0.3", "--access", "soon"], "--access: 'soon' is not a time"),
+        ([*ADD, "--allowed-ips", "10.86.0.3", "--access", "2001-01-01"], "is in the past"),
         (
             [*ADD, "--allowed-ips", "10.86.0.3", "--preshared-key-file", "/nonexistent"],
             "/nonexistent does not exist",
@@ -343,8 +343,15 @@ def test_mistakes_are_one_line_and_change_nothing(
     assert [p.name for p in with_laptop.parent.iterdir()] == ["nc0.toml"]
 
 
+def test_the_end_of_access_has_one_word(run: Run, with_laptop: Path) -> None:
+    """`--expires` is the word for a token."""
+    result = run("peer", "set", "laptop", "--expires", "30d")
+    assert result.status == 2
+    assert "--expires" in result.err
+
+
 def test_all_mistakes_of_one_command_at_once(run: Run, made: Path) -> None:
-    result = run("peer", "add", "a b", "x", "--allowed-ips", "y", "--allow", "z", "--expires", "soon")
+    result = run("peer", "add", "a b", "x", "--allowed-ips", "y", "--allow", "z", "--access", "soon")
     assert result.status == 2
     assert len(result.err.splitlines()) == 5
 

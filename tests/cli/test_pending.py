@@ -43,7 +43,7 @@ def test_without_a_daemon(run: Run, made: Path) -> None:
 
 def test_approve_takes_the_next_free_address(run: Run, made: Path, waiting: FakeBackend) -> None:
     run("invite", "promised", "--address", "10.86.0.2")
-    result = run("peer", "approve", DEVICE, "laptop", "--allow", "192.168.50.10/icmp", "--expires", "30d")
+    result = run("peer", "approve", DEVICE, "laptop", "--allow", "192.168.50.10/icmp", "--access", "30d")
     assert (result.status, result.err) == (0, "")
     assert result.out == "peer laptop approved as 10.86.0.3/32: in force now\n"
     assert "reload" in waiting.asked

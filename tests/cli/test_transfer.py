@@ -19,7 +19,7 @@ def filled(run: Run, made: Path, tmp_path: Path) -> Path:
     key.write_text(PSK)
     key.chmod(0o600)
     result = run(
-        "peer", "add", "laptop", f"laptop.{KEY}", "--allowed-ips", "10.86.0.2/32", "--expires", "2036-12-31",
+        "peer", "add", "laptop", f"laptop.{KEY}", "--allowed-ips", "10.86.0.2/32", "--access", "2036-12-31",
         "--allow", "192.168.50.10:8000/tcp", "--preshared-key-file", key,
     )  # fmt: skip
     assert result.status == 0, result.err
