@@ -19,6 +19,7 @@ from lab.traffic import pings
 from lab.world import SEED_RPC, SERVER, USER_PEER, World
 from nconnect.crypto.keys import Box, Identity
 from nconnect.model import NknAddress
+from nconnect.tunnel.constants import REKEY_AFTER_S
 from nconnect.wire import tunnel as frames
 from nconnect.wire.message import Message, Payload, PayloadType
 from nconnect.wire.tunnel import DATA_HEADER, VERSION
@@ -79,7 +80,8 @@ def test_garbage_from_an_unknown_key_is_counted_as_unknown_peer(tunnel: Provided
     handshake = world.provider_side.peer()["last_handshake_at"]
     send(world, os.urandom(32).hex(), "stranger", [os.urandom(n) for n in (0, 1, 16, 1000, 100_000)])
     until(lambda: counted(world, before, "unknown_peer"), "the unknown key to be counted")
-    assert world.provider_side.peer()["last_handshake_at"] == pytest.approx(handshake, abs=1)
+    since_s = world.provider_side.peer()["last_handshake_at"] - handshake
+    assert since_s < 1 or since_s >= REKEY_AFTER_S - 1, "no other one than the keys' renewal"
     still_well(world)
 
 

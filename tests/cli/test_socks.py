@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import socket
 import subprocess
 import sys
@@ -17,6 +16,7 @@ from nconnect.io.files import paths
 from tests.cli.conftest import Run
 from tests.loops import run as run_on_loop
 from tests.nkn.net import Net
+from tests.others import BECOME, becomes_a_user
 from tests.streams.test_nconnect_dialler import serving
 
 HOST = "192.168.50.10:80"
@@ -96,18 +96,9 @@ def test_the_first_holds_the_session_and_later_ones_ask_it(
     assert [type(each).__name__ for each in used[1:]] == ["SocketDialler", "KernelDialler"]
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="becomes another user")
+@becomes_a_user
 def test_a_port_that_needs_rights_is_one_line() -> None:
-    command = [
-        "setpriv",
-        "--reuid",
-        "61234",
-        "--clear-groups",
-        "--bounding-set",
-        "-all",
-        sys.executable,
-        "-m",
-    ]
+    command = [*BECOME, "--bounding-set", "-all", sys.executable, "-m"]
     done = subprocess.run(
         [*command, "nconnect", "socks", "--listen", "80"], capture_output=True, text=True, check=False
     )

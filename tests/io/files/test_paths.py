@@ -10,6 +10,7 @@ import pytest
 
 from nconnect.errors import HostError
 from nconnect.io.files import paths
+from tests.others import BECOME, UID, becomes_a_user
 
 
 @pytest.fixture(autouse=True)
@@ -97,8 +98,6 @@ def test_a_link_in_place_of_the_lock_is_not_followed(tmp_path: Path) -> None:
 
 
 # An ordinary user, in a process of their own: who started a process decides.
-UID = 61234
-needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="becomes another user")
 
 
 def ask(expression: str, **environment: str) -> str:
@@ -108,17 +107,7 @@ def ask(expression: str, **environment: str) -> str:
         f"try: print({expression})\nexcept HostError as error: print('refused:', error)"
     )
     done = subprocess.run(
-        [
-            "setpriv",
-            "--reuid",
-            str(UID),
-            "--regid",
-            "0",
-            "--clear-groups",
-            sys.executable,
-            "-c",
-            code,
-        ],
+        [*BECOME, sys.executable, "-c", code],
         env={"PATH": os.environ["PATH"], "HOME": "/home/someone", **environment},
         capture_output=True,
         text=True,
@@ -128,7 +117,7 @@ def ask(expression: str, **environment: str) -> str:
     return done.stdout.strip()
 
 
-@needs_root
+@becomes_a_user
 def test_folders_are_their_own() -> None:
     xdg = {"XDG_CONFIG_HOME": "/a", "XDG_STATE_HOME": "/b", "XDG_RUNTIME_DIR": "/c"}
     where = "config_file.own_path(), paths.state_dir('nc0'), paths.socket_path('nc0'), paths.node_dir(80)"
@@ -142,7 +131,7 @@ def test_folders_are_their_own() -> None:
     assert ask(f"*map(str, ({where}))", XDG_CONFIG_HOME="relative") == expected
 
 
-@needs_root
+@becomes_a_user
 def test_the_run_folder_is_closed_to_others(tmp_path: Path) -> None:
     runtime = tmp_path / "runtime"
     runtime.mkdir()
@@ -164,7 +153,7 @@ def test_the_run_folder_is_closed_to_others(tmp_path: Path) -> None:
     assert "refused: " in ask("paths.make_run_dir()", XDG_RUNTIME_DIR=str(runtime))
 
 
-@needs_root
+@becomes_a_user
 def test_another_users_folder_in_tmp_is_asked_by_no_command() -> None:
     planted = Path(f"/tmp/nconnect-{UID}")
     planted.mkdir()
@@ -177,7 +166,7 @@ def test_another_users_folder_in_tmp_is_asked_by_no_command() -> None:
         planted.rmdir()
 
 
-@needs_root
+@becomes_a_user
 def test_commands_mean_their_own_daemon_and_file_first(tmp_path: Path) -> None:
     tmp_path.chmod(0o755)
     for parent in tmp_path.parents:
